@@ -1,0 +1,1 @@
+"""The papers' recipes at full size."""

@@ -1,0 +1,49 @@
+"""The command line: `jclip COMMAND`. Each command is a module that is imported when it is asked for."""
+
+import os
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+
+from jclip.errors import JclipError
+
+COMMANDS = {
+    "demo": "real data, every stage of both recipes, a report: the quickstart",
+    "train": "one run: all its stages; resumes by itself when started again",
+    "plan": "stages, parameters, arithmetic and memory of a run, without training",
+    "eval": "retrieval recalls of a bundle",
+    "doctor": "devices, mesh, versions, disk: what would go wrong",
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs one command; returns the exit code, 0 only on success."""
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(_usage())
+        return 0
+    command, rest = arguments[0], arguments[1:]
+    if command == "--version":
+        from importlib.metadata import version
+
+        print(f"jclip {version('jclip')}")
+        return 0
+    if command not in COMMANDS:
+        print(f"jclip has no command {command!r}: choose one of {', '.join(COMMANDS)}", file=sys.stderr)
+        return 2
+    try:
+        return import_module(f"jclip.cli.{command}").main(rest)
+    except JclipError as error:
+        print(f"jclip {command}: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print(f"\njclip {command}: stopped", file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # `jclip plan … | head`: not an error of ours
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+
+
+def _usage() -> str:
+    rows = "\n".join(f"  {name:<8} {what}" for name, what in COMMANDS.items())
+    return f"jclip: AltCLIP and Chinese-CLIP in JAX\n\n{rows}\n\n`jclip COMMAND --help` explains each."

@@ -1,0 +1,70 @@
+"""Configuration files on the command line: a Python file, and overrides for any of its fields."""
+
+import importlib.util
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TypeVar
+
+import tyro
+
+from jclip.errors import JclipError
+from jclip.train.reduced import reduce
+from jclip.train.run import Run
+
+Options = TypeVar("Options")
+
+FIELDS_HINT = "Any field of the configuration can be set: --stages.0.batch-size 256; `jclip COMMAND CONFIG --help` lists them."
+
+
+def parse(options: type[Options], arguments: Sequence[str], command: str) -> tuple[Options, Run]:
+    """A command's options and the run of its CONFIG, overrides applied.
+
+    Args:
+      options: a dataclass with `config: str` (positional) and `reduced: bool`.
+      arguments: what stands after the command.
+      command: "train", "plan": for the usage line.
+
+    Raises:
+      JclipError: the file is missing or builds no run.
+      SystemExit: bad usage, with tyro's message, or --help.
+    """
+    prog = f"jclip {command}"
+    config = next((word for word in arguments if not word.startswith("-")), None)
+    if config is not None and {"-h", "--help"} & set(arguments):
+        print(tyro.extras.get_parser(options, prog=prog).format_help())
+        tyro.cli(tyro.conf.AvoidSubcommands[Run], default=load_config(config), args=["--help"], prog=f"{prog} {config}")
+    chosen, rest = tyro.cli(options, args=list(arguments), prog=prog, return_unknown_args=True)
+    run = load_config(chosen.config)  # type: ignore[attr-defined]
+    run = tyro.cli(tyro.conf.AvoidSubcommands[Run], default=run, args=rest, prog=f"{prog} {config}")
+    if chosen.reduced:  # type: ignore[attr-defined]
+        run = reduce(run, Path("runs") / "reduced" / run.name / "inputs")
+    return chosen, run
+
+
+def load_config(file: str) -> Run:
+    """The run that a configuration file's `config()` builds.
+
+    Raises:
+      JclipError: no such file, no function `config`, or a configuration that cannot be.
+    """
+    path = Path(file)
+    if not path.is_file():
+        raise JclipError(f"there is no configuration file {file}: the ones that come with jclip lie in configs/")
+    spec = importlib.util.spec_from_file_location(f"jclip_config_{path.stem}", path)
+    if spec is None or spec.loader is None:
+        raise JclipError(f"{file} is not a Python file: a configuration is a .py with a function config()")
+    module = importlib.util.module_from_spec(spec)
+    sys.path.insert(0, str(Path.cwd()))  # configurations may import their neighbours: from configs.demo import common
+    try:
+        spec.loader.exec_module(module)
+        run = module.config()
+    except JclipError:
+        raise
+    except Exception as error:
+        raise JclipError(f"{file} cannot be read: {type(error).__name__}: {error}") from error
+    finally:
+        sys.path.pop(0)
+    if not isinstance(run, Run):
+        raise JclipError(f"{file}: config() must return a jclip.train.run.Run, not a {type(run).__name__}")
+    return run

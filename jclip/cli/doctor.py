@@ -1,0 +1,120 @@
+"""`jclip doctor`: what would go wrong here, before a run finds out."""
+
+import json
+import platform
+import shutil
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import tyro
+from rich.console import Console
+
+_PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "tensorflow-datasets", "tokenizers")
+
+
+@dataclass(frozen=True)
+class Options:
+    """Checks devices, a step of arithmetic on each, the mesh, package versions and disk space.
+
+    Attributes:
+      workdir: where runs will write.
+      json: print JSON.
+    """
+
+    workdir: Path = Path("runs")
+    json: bool = False
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that was looked at: whether it is well, and what was seen or what to do."""
+
+    name: str
+    well: bool
+    note: str
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Runs the command; exit code 1 when something is wrong."""
+    options = tyro.cli(Options, args=list(arguments), prog="jclip doctor")
+    checks: list[tuple[str, Callable[[], str]]] = [
+        ("python", _python),
+        ("packages", _packages),
+        ("devices", _devices),
+        ("collectives", _collectives),
+        ("disk", lambda: _disk(options.workdir)),
+    ]
+    findings = [_look(name, check) for name, check in checks]
+    if options.json:
+        print(json.dumps([vars(finding) for finding in findings], indent=2))
+    else:
+        console = Console()
+        for finding in findings:
+            mark = "[green]well [/]" if finding.well else "[red]wrong[/]"
+            console.print(f"{mark} {finding.name:<12} {finding.note}", soft_wrap=True, highlight=False)
+    return 0 if all(finding.well for finding in findings) else 1
+
+
+def _look(name: str, check: Callable[[], str]) -> Finding:
+    try:
+        return Finding(name, True, check())
+    except Exception as error:  # a doctor reports whatever it meets
+        return Finding(name, False, f"{type(error).__name__}: {error}")
+
+
+def _python() -> str:
+    if sys.version_info < (3, 11):
+        raise RuntimeError(f"Python {platform.python_version()} is too old: use 3.11 or newer")
+    return f"Python {platform.python_version()} on {platform.platform()}"
+
+
+def _packages() -> str:
+    missing, found = [], []
+    for name in _PACKAGES:
+        try:
+            found.append(f"{name} {version(name)}")
+        except PackageNotFoundError:
+            missing.append(name)
+    if missing:
+        raise RuntimeError(f"missing: {', '.join(missing)}: install jclip again")
+    return ", ".join(found)
+
+
+def _devices() -> str:
+    import jax
+    import jax.numpy as jnp
+
+    for device in jax.devices():
+        x = jax.device_put(jnp.ones((128, 128)), device)
+        if float((x @ x)[0, 0]) != 128.0:
+            raise RuntimeError(f"{device} computes wrongly: 128 ones summed to something else")
+    kind = jax.devices()[0].device_kind
+    return f"{jax.device_count()} x {kind} ({jax.default_backend()}), {jax.process_count()} process(es)"
+
+
+def _collectives() -> str:
+    import jax
+    import jax.numpy as jnp
+
+    from jclip.parallel.mesh import MeshShape, make_mesh
+    from jclip.parallel.sharding import batch_sharding
+
+    mesh = make_mesh(MeshShape())
+    ones = jax.device_put(jnp.ones(jax.device_count()), batch_sharding(mesh))
+    total = float(jax.jit(jnp.sum)(ones))
+    if total != jax.device_count():
+        raise RuntimeError(f"a sum over all devices gave {total}, not {jax.device_count()}")
+    return f"a sum over the mesh {dict(mesh.shape)} is right"
+
+
+def _disk(workdir: Path) -> str:
+    place = workdir
+    while not place.exists():
+        place = place.parent
+    free = shutil.disk_usage(place).free / 2**30
+    if free < 1:
+        raise RuntimeError(f"{free:.2f} GiB free in {place}: make room before a run")
+    return f"{free:.0f} GiB free in {place}"

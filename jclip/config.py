@@ -1,0 +1,125 @@
+"""Configurations are frozen dataclasses; this file is their plain-JSON form and their comparison.
+
+A field whose type is a union of dataclasses (an image tower is a ViT or a ResNet) carries the class's name
+under "type", so that a file says what it holds and can be read back without executing anything.
+"""
+
+import dataclasses
+import difflib
+import types
+import typing
+from collections.abc import Iterator
+from typing import Any, TypeVar
+
+from jclip.errors import JclipError
+
+T = TypeVar("T")
+_TYPE = "type"
+
+
+def to_json(value: Any) -> Any:
+    """A dataclass, with all that is in it, as JSON-ready dicts, lists and scalars."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        fields = {f.name: to_json(getattr(value, f.name)) for f in dataclasses.fields(value)}
+        return {_TYPE: type(value).__name__, **fields}
+    if isinstance(value, dict):
+        return {str(key): to_json(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [to_json(item) for item in value]
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    raise JclipError(f"a configuration cannot hold {value!r} of type {type(value).__name__}")
+
+
+def from_json(cls: type[T], data: Any, where: str = "") -> T:
+    """The dataclass `cls` that `to_json` wrote as `data`.
+
+    Raises:
+      JclipError: an unknown field or class, or a value of another type; the message gives the field's path.
+    """
+    return typing.cast(T, _read(cls, data, where or cls.__name__))
+
+
+def leaves(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    """The scalars of a JSON form with dotted paths: ("stages.0.batch_size", 128), in order."""
+    items: Iterator[tuple[Any, Any]]
+    if isinstance(value, dict):
+        items = iter(value.items())
+    elif isinstance(value, list):
+        items = iter(enumerate(value))
+    else:
+        yield path, value
+        return
+    for key, item in items:
+        yield from leaves(item, f"{path}.{key}" if path else str(key))
+
+
+def difference(old: Any, new: Any) -> list[str]:
+    """One line for each scalar in which two JSON forms differ: "stages.0.batch_size: 64, now 128"."""
+    before, after = dict(leaves(old)), dict(leaves(new))
+    missing = "absent"
+    return [
+        f"{path}: {before.get(path, missing)!r}, now {after.get(path, missing)!r}"
+        for path in dict.fromkeys([*before, *after])
+        if before.get(path, missing) != after.get(path, missing)
+    ]
+
+
+def _read(kind: Any, data: Any, where: str) -> Any:
+    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
+    if kind is Any:
+        return data
+    if dataclasses.is_dataclass(kind) and isinstance(kind, type):
+        return _read_dataclass(kind, data, where)
+    if origin is typing.Literal:
+        return _expect(data in arguments, data, where, f"one of {', '.join(map(repr, arguments))}")
+    if origin in (typing.Union, types.UnionType):
+        return _read_union(arguments, data, where)
+    if origin in (tuple, list):
+        _expect(isinstance(data, list | tuple), data, where, "a list")
+        kinds = [arguments[0]] * len(data) if origin is list or arguments[-1:] == (...,) else list(arguments)
+        _expect(len(kinds) == len(data), data, where, f"{len(kinds)} values")
+        return origin(_read(k, item, f"{where}.{i}") for i, (k, item) in enumerate(zip(kinds, data, strict=True)))
+    if kind is float:
+        return float(_expect(isinstance(data, int | float) and not isinstance(data, bool), data, where, "a number"))
+    right_type = isinstance(data, kind) and not (kind is int and isinstance(data, bool))
+    return _expect(right_type, data, where, f"of type {getattr(kind, '__name__', kind)}")
+
+
+def _read_dataclass(kind: Any, data: Any, where: str) -> Any:
+    _expect(isinstance(data, dict), data, where, f"the fields of {kind.__name__}")
+    names = [f.name for f in dataclasses.fields(kind)]
+    for name in data:
+        if name not in names and name != _TYPE:
+            close = difflib.get_close_matches(name, names, n=1)
+            hint = f": did you mean {close[0]}?" if close else f": it has {', '.join(names)}"
+            raise JclipError(f"{where} has no field {name!r}{hint}")
+    hints = typing.get_type_hints(kind)
+    values = {name: _read(hints[name], data[name], f"{where}.{name}") for name in names if name in data}
+    try:
+        return kind(**values)
+    except TypeError as error:
+        raise JclipError(f"{where}: {error}") from None
+
+
+def _read_union(kinds: tuple[Any, ...], data: Any, where: str) -> Any:
+    if data is None and type(None) in kinds:
+        return None
+    if isinstance(data, dict) and _TYPE in data:
+        for kind in kinds:
+            if getattr(kind, "__name__", "") == data[_TYPE]:
+                return _read(kind, data, where)
+        raise JclipError(f"{where} cannot be a {data[_TYPE]}: choose one of {', '.join(k.__name__ for k in kinds)}")
+    for kind in kinds:
+        if not dataclasses.is_dataclass(kind) and kind is not type(None):
+            try:
+                return _read(kind, data, where)
+            except JclipError:
+                continue  # another member of the union may fit
+    return _expect(False, data, where, " or ".join(getattr(k, "__name__", str(k)) for k in kinds))
+
+
+def _expect(right: bool, data: Any, where: str, what: str) -> Any:
+    if not right:
+        raise JclipError(f"{where} is {data!r}, but must be {what}")
+    return data

@@ -1,0 +1,77 @@
+"""What is to be retrieved: pictures, captions, and which belong together."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from jclip.errors import JclipError
+from jclip.evaluate.retrieval import recalls
+from jclip.inference import Encoder, Picture
+
+
+@dataclass(frozen=True)
+class RetrievalTask:
+    """A gallery and its captions: a picture and a caption with equal keys belong together.
+
+    Attributes:
+      name: for tables.
+      pictures: what `Encoder.images` takes.
+      captions: strings.
+      picture_keys, caption_keys: integers, one for each.
+      queries: indices of the captions that are asked, all when None; the gallery stays whole.
+    """
+
+    name: str
+    pictures: Sequence[Picture] | np.ndarray
+    captions: Sequence[str]
+    picture_keys: np.ndarray
+    caption_keys: np.ndarray
+    queries: np.ndarray | None = None
+
+    def figures(self, encoder: Encoder, variables: Mapping[str, Any]) -> dict[str, float]:
+        """Recalls of a model on this task, as fractions."""
+        images_nd = encoder.images(dict(variables), self.pictures)
+        texts_md = encoder.texts(dict(variables), self.captions)
+        return self.score(images_nd, texts_md)
+
+    def score(self, images_nd: np.ndarray, texts_md: np.ndarray) -> dict[str, float]:
+        """Recalls of given features of all pictures and captions."""
+        if self.queries is None:
+            return recalls(images_nd, texts_md, self.picture_keys, self.caption_keys)
+        # Text-to-image over the chosen captions and the whole gallery; image-to-text over their pictures and all captions.
+        asked = np.isin(self.picture_keys, self.caption_keys[self.queries])
+        t2i = recalls(images_nd, texts_md[self.queries], self.picture_keys, self.caption_keys[self.queries])
+        i2t = recalls(images_nd[asked], texts_md, self.picture_keys[asked], self.caption_keys)
+        return {**{k: v for k, v in t2i.items() if "t2i" in k}, **{k: v for k, v in i2t.items() if "i2t" in k}}
+
+
+def read_pairs(file: Path) -> RetrievalTask:
+    """A task from a file of PICTURE<tab>CAPTION lines; equal captions and equal pictures count once each.
+
+    Raises:
+      JclipError: no such file, a line of another form, or no line at all; the line's number is given.
+    """
+    try:
+        lines = file.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise JclipError(f"{file} cannot be read: {error}") from None
+    pictures: dict[Path, int] = {}
+    captions: list[str] = []
+    keys: list[int] = []
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        name, tab, caption = line.partition("\t")
+        if not tab or not caption.strip():
+            raise JclipError(f"{file}, line {number}: expected PICTURE<tab>CAPTION, found {line[:60]!r}")
+        path = file.parent / name
+        if not path.is_file():
+            raise JclipError(f"{file}, line {number}: there is no picture {path}")
+        captions.append(caption.strip())
+        keys.append(pictures.setdefault(path, len(pictures)))
+    if not captions:
+        raise JclipError(f"{file} holds no pair: give it lines PICTURE<tab>CAPTION")
+    return RetrievalTask(str(file), list(pictures), captions, np.arange(len(pictures)), np.array(keys))

@@ -1,0 +1,117 @@
+"""What a run says of itself: metrics.jsonl for programs, a live line for people."""
+
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Protocol
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+
+class Watcher(Protocol):
+    """Whoever wants to see a run: the progress bar, a test, the demo."""
+
+    def stage_begins(self, name: str, step: int, steps: int) -> None:
+        """A stage begins or resumes at `step` of `steps`."""
+
+    def logged(self, record: Mapping[str, Any]) -> None:
+        """A line went to metrics.jsonl."""
+
+    def stepped(self, step: int) -> None:
+        """`step` steps of the stage are done."""
+
+
+class Journal:
+    """metrics.jsonl of a run: one JSON object a line, in the order of the run, without repeats after a resume."""
+
+    def __init__(self, path: Path, total: int):
+        """Opens the file and drops what lies beyond `total` steps: the resumed run will write it again."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        kept = [line for line in read_journal(path) if line["total"] <= total]
+        partial = path.with_suffix(".partial")
+        partial.write_text("".join(_line(record) for record in kept), encoding="utf-8")
+        partial.replace(path)
+        self._last = {(record["kind"], record["total"]) for record in kept}
+        self._file = path.open("a", encoding="utf-8")
+
+    def write(self, kind: str, total: int, record: Mapping[str, Any]) -> dict[str, Any] | None:
+        """Appends one record unless the one of that kind and step is there already; returns what it wrote."""
+        if (kind, total) in self._last:
+            return None
+        self._last.add((kind, total))
+        whole = {"kind": kind, "total": total, **record}
+        self._file.write(_line(whole))
+        self._file.flush()
+        return whole
+
+    def close(self) -> None:
+        """Closes the file."""
+        self._file.close()
+
+
+def read_journal(path: Path) -> list[dict[str, Any]]:
+    """The records of a metrics.jsonl; a last line that was cut off by a crash is left out."""
+    if not path.is_file():
+        return []
+    records = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        try:
+            records.append(json.loads(line))
+        except json.JSONDecodeError:
+            break
+    return records
+
+
+class ProgressWatcher:
+    """A rich progress bar, one row a stage; on a dumb terminal or in a pipe, a line now and then."""
+
+    def __init__(self, console: Console, title: str):
+        self._console, self._title, self._task, self._shown = console, title, None, -math.inf
+        self._name, self._steps = "", 0
+        self._bar = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=24),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+            TextColumn("[dim]{task.fields[note]}"),
+            console=console,
+            disable=not console.is_terminal,
+        )
+
+    def __enter__(self) -> "ProgressWatcher":
+        self._bar.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        self._bar.stop()
+
+    def stage_begins(self, name: str, step: int, steps: int) -> None:
+        """Adds a row."""
+        self._name, self._steps, self._shown = name, steps, -math.inf
+        self._task = self._bar.add_task(f"{self._title} · {name}", total=steps, completed=step, note="")
+
+    def stepped(self, step: int) -> None:
+        """Moves the bar."""
+        if self._task is not None:
+            self._bar.update(self._task, completed=step)
+
+    def logged(self, record: Mapping[str, Any]) -> None:
+        """Shows the newest loss; without a terminal, about ten lines a stage."""
+        if record["kind"] != "train" or self._task is None:
+            return
+        note = "  ".join(f"{name} {record[name]:.3g}" for name in _SHOWN if name in record)
+        self._bar.update(self._task, note=note)
+        if not self._console.is_terminal and record["step"] >= self._shown + self._steps / 10:
+            self._shown = record["step"]
+            self._console.print(f"{self._title} · {self._name} {record['step']}/{self._steps}  {note}", soft_wrap=True)
+
+
+_SHOWN = ("loss", "cosine", "text_to_image_r1", "pairs_per_second")
+
+
+def _line(record: Mapping[str, Any]) -> str:
+    return json.dumps(record, ensure_ascii=False) + "\n"

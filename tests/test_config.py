@@ -1,0 +1,53 @@
+"""Configurations survive JSON exactly, and what does not fit is named with its path."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import pytest
+
+from jclip.config import difference, from_json, to_json
+from jclip.errors import JclipError
+
+
+@dataclass(frozen=True)
+class Circle:
+    radius: float = 1.0
+
+
+@dataclass(frozen=True)
+class Box:
+    sides: tuple[int, ...] = (1, 2)
+
+
+@dataclass(frozen=True)
+class Scene:
+    shape: Circle | Box
+    colour: Literal["red", "blue"] = "red"
+    label: str | None = None
+    rules: tuple[tuple[str, bool], ...] = ((".*", True),)
+
+
+@pytest.mark.parametrize("scene", [Scene(Circle(2.0)), Scene(Box((3,)), "blue", "x", (("a", False), ("b", True)))])
+def test_round_trip(scene):
+    assert from_json(Scene, to_json(scene)) == scene
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"coluor": "red"}, "Scene has no field 'coluor': did you mean colour"),
+        ({"colour": "green"}, "Scene.colour is 'green', but must be one of 'red', 'blue'"),
+        ({"shape": {"type": "Cone"}}, "Scene.shape cannot be a Cone: choose one of Circle, Box"),
+        ({"shape": {"type": "Circle", "radius": "big"}}, "Scene.shape.radius is 'big', but must be a number"),
+        ({"rules": [["a"]]}, r"Scene.rules.0 is \['a'\], but must be 2 values"),
+    ],
+)
+def test_what_does_not_fit_is_named(change, message):
+    with pytest.raises(JclipError, match=message):
+        from_json(Scene, {**to_json(Scene(Circle())), **change})
+
+
+def test_difference_names_the_fields():
+    old, new = to_json(Scene(Box((1, 2)))), to_json(Scene(Box((1, 3)), "blue"))
+    assert difference(old, new) == ["shape.sides.1: 2, now 3", "colour: 'red', now 'blue'"]
+    assert difference(old, old) == []

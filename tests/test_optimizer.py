@@ -1,0 +1,99 @@
+"""Schedules at hand-computed points, AdamW against torch's, and which slots carry over."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+import torch
+
+from jclip.errors import JclipError
+from jclip.optimizer import MAX_LOGIT_SCALE, Optimizer, build, carry_slots, clamp_logit_scale, learning_rate
+from jclip.rules import RuleError
+
+PATHS = ["a/kernel", "a/bias", "logit_scale"]
+
+
+def params():
+    kernel = jax.random.normal(jax.random.key(0), (3, 4))
+    return {"a": {"kernel": kernel, "bias": jnp.ones(4)}, "logit_scale": jnp.array(1.0)}
+
+
+@pytest.mark.parametrize(
+    ("schedule", "expected"), [("cosine", [0.5, 1.0, 1.0, 0.5, 0.0]), ("linear", [0.5, 1.0, 1.0, 0.5, 0.0])]
+)
+def test_warm_up_then_decay(schedule, expected):
+    rate = learning_rate(Optimizer(learning_rate=1.0, warmup_steps=2, schedule=schedule), steps=10)
+    np.testing.assert_allclose([float(rate(step)) for step in (0, 1, 2, 6, 10)], expected, atol=1e-6)
+
+
+def test_adamw_equals_torch():
+    spec = Optimizer(
+        learning_rate=0.1, schedule="constant", beta1=0.8, beta2=0.9, eps=1e-3, weight_decay=0.3, clip_norm=0.5
+    )
+    ours = params()
+    theirs = {name: torch.tensor(np.asarray(leaf)) for name, leaf in [("kernel", ours["a"]["kernel"]), ("bias", ours["a"]["bias"])]}
+    for tensor in theirs.values():
+        tensor.requires_grad_(True)
+    torch_optimizer = torch.optim.AdamW(
+        [{"params": [theirs["kernel"]], "weight_decay": 0.3}, {"params": [theirs["bias"]], "weight_decay": 0.0}],
+        lr=0.1,
+        betas=(0.8, 0.9),
+        eps=1e-3,
+    )
+    optimizer = build(spec, 10, PATHS, ours, frozenset())
+    slots = optimizer.init(ours)
+    for step in range(5):
+        gradient = jax.tree.map(lambda leaf, step=step: jnp.sin(leaf * (step + 1)), ours).copy()
+        gradient["logit_scale"] = jnp.zeros(())
+        for name, tensor in theirs.items():
+            tensor.grad = torch.sin(tensor.detach() * (step + 1))
+        torch.nn.utils.clip_grad_norm_(theirs.values(), 0.5)
+        torch_optimizer.step()
+        updates, slots = optimizer.update(gradient, slots, ours)
+        ours = optax.apply_updates(ours, updates)
+    for name, tensor in theirs.items():
+        np.testing.assert_allclose(ours["a"][name], tensor.detach().numpy(), atol=2e-6)
+
+
+def test_multipliers_scale_the_update():
+    spec = Optimizer(weight_decay=0.0, schedule="constant", multipliers=(("a/bias", 0.5), (".*", 1.0)))
+    optimizer = build(spec, 10, PATHS, params(), frozenset())
+    updates, _ = optimizer.update(jax.tree.map(jnp.ones_like, params()), optimizer.init(params()), params())
+    np.testing.assert_allclose(updates["a"]["bias"], updates["a"]["kernel"][0] / 2, rtol=1e-6)
+
+
+def test_misspelt_decay_rule():
+    with pytest.raises(RuleError, match="decays.*biass"):
+        build(Optimizer(decays=((".*/biass", False), (".*", True))), 10, PATHS, params(), frozenset())
+
+
+def test_impossible_learning_rate():
+    with pytest.raises(JclipError, match="learning rate of -1"):
+        build(Optimizer(learning_rate=-1), 10, PATHS, params(), frozenset())
+
+
+def test_carried_slots_go_on_and_others_start_fresh():
+    whole = params()
+    first = build(Optimizer(), 10, PATHS, {"a": whole["a"]}, frozenset())
+    _, old = first.update({"a": jax.tree.map(jnp.ones_like, whole["a"])}, first.init({"a": whole["a"]}), {"a": whole["a"]})
+    carried = frozenset({"a/kernel"})
+    second = build(Optimizer(), 10, PATHS, whole, carried)
+    slots = carry_slots(second.init(whole), old, carried)
+    found = {jax.tree_util.keystr(path): np.asarray(leaf) for path, leaf in jax.tree_util.tree_leaves_with_path(slots)}
+    moments = {key: leaf for key, leaf in found.items() if ".mu" in key}
+    assert all(np.any(leaf != 0) == ("'a'" in key and "kernel" in key) for key, leaf in moments.items())
+    counts = {("carried" in key): int(leaf) for key, leaf in found.items() if ".count" in key and "partition" not in key and "inner" in key}
+    assert counts == {True: 1, False: 0}
+
+
+def test_nothing_carried_is_the_fresh_state():
+    optimizer = build(Optimizer(), 10, PATHS, params(), frozenset())
+    fresh = optimizer.init(params())
+    assert carry_slots(fresh, fresh, frozenset()) is fresh
+
+
+def test_logit_scale_is_clamped():
+    assert clamp_logit_scale({"logit_scale": jnp.array(9.0)})["logit_scale"] == pytest.approx(MAX_LOGIT_SCALE)
+    assert clamp_logit_scale({"logit_scale": jnp.array(-1.0)})["logit_scale"] == 0
+    assert clamp_logit_scale({"a": 1}) == {"a": 1}

@@ -1,0 +1,40 @@
+"""Counts by hand."""
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from jclip.train.flops import count_flops
+
+
+def test_one_matmul():
+    assert count_flops(lambda a, b: a @ b, jnp.ones((3, 5)), jnp.ones((5, 7))) == 2 * 3 * 5 * 7
+
+
+def test_batched_contraction():
+    f = lambda a, b: jnp.einsum("bij,bjk->bik", a, b)  # noqa: E731
+    assert count_flops(f, jnp.ones((4, 2, 3)), jnp.ones((4, 3, 5))) == 2 * 4 * 2 * 3 * 5
+
+
+def test_a_scan_counts_every_turn():
+    def f(x):
+        return jax.lax.scan(lambda carry, _: (carry @ x, None), x, length=6)[0]
+
+    assert count_flops(f, jnp.ones((3, 3))) == 6 * 2 * 3 * 3 * 3
+
+
+def test_gradient_costs_twice_the_forward_pass():
+    def loss(w, x):
+        return jnp.sum((x @ w) ** 2)
+
+    w, x = jnp.ones((3, 4)), jnp.ones((5, 3))
+    forward = 2 * 5 * 3 * 4
+    assert count_flops(jax.grad(loss), w, x) == 2 * forward  # x is data: its gradient is not asked for
+    assert count_flops(jax.grad(loss, argnums=(0, 1)), w, x) == 3 * forward
+
+
+def test_patch_convolution():
+    conv = nn.Conv(8, (4, 4), strides=(4, 4), use_bias=False)
+    x = jnp.ones((2, 8, 8, 3))
+    variables = conv.init(jax.random.key(0), x)
+    assert count_flops(conv.apply, variables, x) == 2 * (2 * 2 * 2 * 8) * (4 * 4 * 3)

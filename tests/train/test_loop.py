@@ -1,0 +1,175 @@
+"""Whole runs of both papers' recipes at reduced size: they train, stop, resume to the bit, and refuse what cannot be."""
+
+import json
+import os
+import shutil
+import signal
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from jclip import rules
+from jclip.bundle import load_bundle
+from jclip.errors import JclipError
+from jclip.stages import Budget
+from jclip.train.loop import train
+from jclip.train.telemetry import read_journal
+
+
+def leaves(folder):
+    bundle = load_bundle(folder)
+    return rules.paths_of(bundle.params)
+
+
+def test_both_stages_of_both_recipes_train(recipe, tmp_path):
+    outcome = train(recipe, tmp_path / "run")
+    assert outcome.finished and outcome.position.total == 4
+    assert [folder.name for folder in outcome.bundles] == [f"{i + 1}-{s.name}" for i, s in enumerate(recipe.stages)]
+    journal = read_journal(tmp_path / "run" / "metrics.jsonl")
+    assert [(line["stage"], line["step"]) for line in journal] == [(s.name, n) for s in recipe.stages for n in (1, 2)]
+    assert all(np.isfinite(line["loss"]) for line in journal)
+
+
+def test_frozen_parameters_do_not_move_and_trained_ones_do(recipe, tmp_path):
+    first, second = train(recipe, tmp_path / "run").bundles
+    start = leaves(train(replace(recipe, stages=_at_rate_zero(recipe)), tmp_path / "still").bundles[0])
+    after = leaves(first)
+    text_moved = [path for path in after if path.startswith("text/layers") and not np.array_equal(after[path], start[path])]
+    assert text_moved
+    for path in after:
+        if path.startswith("image/"):
+            np.testing.assert_array_equal(after[path], start[path])
+    if recipe.name == "altclip":
+        np.testing.assert_array_equal(after["text/projection/kernel"], start["text/projection/kernel"])
+    else:
+        assert any(not np.array_equal(leaves(second)[p], after[p]) for p in after if p.startswith("image/"))
+
+
+def _at_rate_zero(run):
+    stage = run.stages[0]
+    return (replace(stage, optimizer=replace(stage.optimizer, learning_rate=0.0)),)
+
+
+@pytest.mark.parametrize("stop_after", [1, 2, 3])
+def test_stopped_and_resumed_ends_the_same_to_the_bit(recipe, tmp_path, stop_after):
+    whole = train(recipe, tmp_path / "whole")
+    stopped = train(recipe, tmp_path / "parts", stop_after=stop_after)
+    assert not stopped.finished
+    resumed = train(recipe, tmp_path / "parts")
+    assert resumed.finished
+    for ours, theirs in zip(resumed.bundles, whole.bundles, strict=True):
+        a, b = leaves(ours), leaves(theirs)
+        assert a.keys() == b.keys()
+        for path in a:
+            np.testing.assert_array_equal(a[path], b[path], err_msg=path)
+
+    def losses(folder):
+        return [(line["total"], line["loss"]) for line in read_journal(folder / "metrics.jsonl")]
+
+    assert losses(tmp_path / "parts") == losses(tmp_path / "whole")
+
+
+def test_a_finished_run_is_finished_at_once(chinese_clip, tmp_path):
+    first = train(chinese_clip, tmp_path / "run")
+    before = (tmp_path / "run" / "metrics.jsonl").read_text()
+    assert train(chinese_clip, tmp_path / "run") == first
+    assert (tmp_path / "run" / "metrics.jsonl").read_text() == before
+
+
+def test_ctrl_c_stops_between_steps_with_a_checkpoint(chinese_clip, tmp_path):
+    class Impatient:
+        def stage_begins(self, name, step, steps):
+            pass
+
+        def logged(self, record):
+            pass
+
+        def stepped(self, step):
+            os.kill(os.getpid(), signal.SIGINT)
+
+    outcome = train(chinese_clip, tmp_path / "run", watcher=Impatient())
+    assert not outcome.finished and outcome.position.total == 1
+    assert train(chinese_clip, tmp_path / "run").finished
+
+
+def test_a_checkpoint_from_another_config_is_refused_and_kept(chinese_clip, tmp_path):
+    train(chinese_clip, tmp_path / "run", stop_after=1)
+    other = replace(chinese_clip, stages=tuple(replace(s, batch_size=32) for s in chinese_clip.stages))
+    with pytest.raises(JclipError, match=r"stages\.0\.batch_size: 16, now 32.*choose another --workdir"):
+        train(other, tmp_path / "run")
+    assert train(chinese_clip, tmp_path / "run").finished
+
+
+def test_logging_may_change_between_calls(chinese_clip, tmp_path):
+    train(chinese_clip, tmp_path / "run", stop_after=1)
+    assert train(replace(chinese_clip, log_every=2), tmp_path / "run").finished
+
+
+def test_a_full_disk_is_named_and_the_last_checkpoint_survives(chinese_clip, tmp_path, monkeypatch):
+    train(chinese_clip, tmp_path / "run", stop_after=1)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(100, 99, 1))
+    with pytest.raises(JclipError, match="no space for a checkpoint of .* the checkpoint of step 1 is safe"):
+        train(chinese_clip, tmp_path / "run")
+    monkeypatch.undo()
+    assert train(chinese_clip, tmp_path / "run").finished
+
+
+def test_a_loss_that_is_not_finite_stops_the_run(chinese_clip, tmp_path):
+    wild = replace(chinese_clip.stages[0], optimizer=replace(chinese_clip.stages[0].optimizer, learning_rate=1e30, warmup_steps=0))
+    wild = replace(wild, budget=Budget(steps=6))
+    with pytest.raises(JclipError, match="stage 'image-frozen': the loss is (nan|inf)"):
+        train(replace(chinese_clip, stages=(wild,)), tmp_path / "run")
+
+
+def test_a_batch_that_does_not_divide_is_refused_before_anything_is_written(chinese_clip, tmp_path):
+    odd = replace(chinese_clip, stages=(replace(chinese_clip.stages[0], batch_size=13),))
+    with pytest.raises(JclipError, match="batch of 13 is not divisible by 8 devices"):
+        train(odd, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_vocabulary_too_large_for_the_tower_is_refused(chinese_clip, tmp_path):
+    model = replace(chinese_clip.model, text=replace(chinese_clip.model.text, vocab_size=5))
+    with pytest.raises(JclipError, match="vocab_size is 5: raise it"):
+        train(replace(chinese_clip, model=model), tmp_path / "run")
+
+
+def test_a_teacher_with_other_towers_is_refused(recipe, tmp_path):
+    if recipe.teacher is None:
+        return
+    teacher = replace(recipe.teacher, model=replace(recipe.teacher.model, embed_dim=7))
+    with pytest.raises(JclipError, match="the teacher in .* has other towers"):
+        train(replace(recipe, teacher=teacher), tmp_path / "run")
+
+
+def test_parameters_start_from_a_bundle(chinese_clip, tmp_path):
+    source = train(chinese_clip, tmp_path / "first").bundles[-1]
+    rest = _at_rate_zero(chinese_clip)
+    start = ((r"image/.*|logit_scale", str(source)), (r"text/.*", ""))
+    second = leaves(train(replace(chinese_clip, stages=rest, starts_from=start, seed=5), tmp_path / "second").bundles[0])
+    first = leaves(source)
+    for path in first:
+        assert np.array_equal(first[path], second[path]) == (not path.startswith("text/") or _constant(first[path])), path
+
+
+def _constant(leaf):
+    return np.all(leaf == leaf.flat[0])
+
+
+def test_evaluators_are_called_at_the_start_and_after_each_stage(chinese_clip, tmp_path):
+    seen = []
+
+    def evaluator(variables):
+        seen.append(float(variables["params"]["logit_scale"]))
+        return {"r1": len(seen) / 10}
+
+    train(chinese_clip, tmp_path / "run", evaluators={"toy": evaluator})
+    records = [line for line in read_journal(tmp_path / "run" / "metrics.jsonl") if line["kind"] == "evaluation"]
+    assert [(line["total"], line["toy/r1"]) for line in records] == [(0, 0.1), (2, 0.2), (4, 0.3)]
+
+
+def test_a_cut_off_journal_line_is_dropped(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    path.write_text(json.dumps({"kind": "train", "total": 1}) + '\n{"kind": "tra')
+    assert read_journal(path) == [{"kind": "train", "total": 1}]
