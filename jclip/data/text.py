@@ -1,0 +1,183 @@
+"""Strings to token ids: the three vocabularies of the papers behind one class.
+
+    kind       who                 ids of a sentence A                     pad
+    wordpiece  Chinese-CLIP        [CLS] A [SEP]                           0
+    xlmr       AltCLIP             <s> A </s>                              1
+    clip_bpe   CLIP, the teacher   <|startoftext|> A <|endoftext|>         0   (<|endoftext|> is the largest id)
+
+A sentence that is too long is cut in A: the token at its end stays, for CLIP's tower reads its state there.
+
+Axes: n sentences, l tokens.
+"""
+
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Literal, Protocol
+
+import numpy as np
+
+from jclip.errors import JclipError
+
+Kind = Literal["wordpiece", "xlmr", "clip_bpe"]
+
+_DESCRIPTOR, _FORMAT = "jclip_tokenizer.json", 1
+
+
+class Vocabulary(Protocol):
+    """What the three kinds have in common; private to this module's siblings."""
+
+    kind: Kind
+    size: int
+    begin: int
+    end: int
+    pad: int
+
+    def encode(self, texts: Sequence[str]) -> list[list[int]]:
+        """Ids of each text, without the special tokens around it."""
+
+    def save(self, folder: Path) -> None:
+        """Writes the vocabulary's files into an existing folder."""
+
+
+class Tokenizer:
+    """Callable: strings in, padded ids out."""
+
+    def __init__(self, vocabulary: Vocabulary):
+        self._vocabulary = vocabulary
+
+    @property
+    def kind(self) -> Kind:
+        """Which of the three."""
+        return self._vocabulary.kind
+
+    @property
+    def pad_id(self) -> int:
+        """The id that fills up short sentences; the towers mask it."""
+        return self._vocabulary.pad
+
+    @property
+    def vocab_size(self) -> int:
+        """Number of ids, special ones included."""
+        return self._vocabulary.size
+
+    def encode(self, texts: Sequence[str], context_length: int) -> list[list[int]]:
+        """Ids of each text with its special tokens, cut to `context_length`, not padded.
+
+        Raises:
+          JclipError: no room for a token between the special ones.
+        """
+        if context_length < 3:
+            raise JclipError(f"a context length of {context_length} leaves no room for a word: give it 3 or more")
+        v, room = self._vocabulary, context_length - 2
+        return [[v.begin, *ids[:room], v.end] for ids in v.encode(texts)]
+
+    def __call__(self, texts: Sequence[str], context_length: int) -> np.ndarray:
+        """int32 (n, context_length), padded with `pad_id`."""
+        return pad(self.encode(texts, context_length), context_length, self.pad_id)
+
+    def save(self, folder: Path) -> None:
+        """Writes the tokenizer's files, which `load_tokenizer` reads."""
+        folder.mkdir(parents=True, exist_ok=True)
+        self._vocabulary.save(folder)
+        record = {"format": _FORMAT, "kind": self.kind}
+        (folder / _DESCRIPTOR).write_text(json.dumps(record) + "\n", encoding="utf-8")
+
+
+def pad(sentences: Sequence[Sequence[int]], length: int, pad_id: int) -> np.ndarray:
+    """Ids as int32 (n, length); no sentence may be longer."""
+    ids_nl = np.full((len(sentences), length), pad_id, np.int32)
+    for row, ids in zip(ids_nl, sentences, strict=True):
+        row[: len(ids)] = ids
+    return ids_nl
+
+
+def load_tokenizer(path: Path | str) -> Tokenizer:
+    """Reads a tokenizer.
+
+    Args:
+      path: a folder that `Tokenizer.save` wrote, or the file (or a folder with the file) as its makers ship it: BERT's
+        vocab.txt, XLM-R's sentencepiece.bpe.model or tokenizer.json, CLIP's bpe_simple_vocab_16e6.txt.gz or merges.txt.
+
+    Raises:
+      JclipError: nothing of that kind is there, or it is damaged.
+    """
+    path = Path(path)
+    if (path / _DESCRIPTOR).is_file():
+        return Tokenizer(_makers()[_kind_in(path / _DESCRIPTOR)](path / _file_of(path)))
+    file = path / _file_of(path) if path.is_dir() else path
+    if not file.is_file():
+        raise JclipError(f"there is no tokenizer at {path}")
+    for ending, kind in _ENDINGS.items():
+        if file.name.endswith(ending):
+            return Tokenizer(_makers()[kind](file))
+    raise JclipError(f"{file} is no known vocabulary: expected a name that ends in one of {', '.join(_ENDINGS)}")
+
+
+def wordpiece(vocab: Path | Sequence[str]) -> Tokenizer:
+    """Chinese-CLIP's tokenizer from BERT's vocab.txt, or from its lines."""
+    from jclip.data._wordpiece import WordPiece
+
+    return Tokenizer(WordPiece(vocab))
+
+
+def train_unigram(texts: Iterable[str], vocab_size: int, *, character_coverage: float = 1.0) -> Tokenizer:
+    """A small SentencePiece vocabulary in XLM-R's layout (<s> 0, <pad> 1, </s> 2, <unk> 3); the same for the same texts.
+
+    Args:
+      texts: sentences, in any order.
+      vocab_size: number of ids; fewer when the texts hold fewer pieces.
+      character_coverage: share of the characters' occurrences that get a piece; the rest becomes <unk>.
+
+    Raises:
+      JclipError: no texts, or a size that their characters alone exceed; the message gives SentencePiece's figure.
+    """
+    from jclip.data._unigram import Unigram, train
+
+    return Tokenizer(Unigram.from_model(train(texts, vocab_size, character_coverage)))
+
+
+def train_clip_bpe(texts: Iterable[str], vocab_size: int) -> Tokenizer:
+    """A small byte-pair vocabulary in CLIP's layout; the same for the same texts.
+
+    It is smaller than `vocab_size` when the texts run out of pairs to merge.
+    """
+    from jclip.data._clip_bpe import ClipBpe, train
+
+    return Tokenizer(ClipBpe(train(texts, vocab_size)))
+
+
+_ENDINGS: dict[str, Kind] = {
+    "vocab.txt": "wordpiece",
+    ".model": "xlmr",
+    "tokenizer.json": "xlmr",
+    "merges.txt": "clip_bpe",
+    ".txt.gz": "clip_bpe",
+}
+
+
+def _makers():
+    from jclip.data._clip_bpe import ClipBpe
+    from jclip.data._unigram import Unigram
+    from jclip.data._wordpiece import WordPiece
+
+    return {"wordpiece": WordPiece, "xlmr": Unigram.read, "clip_bpe": ClipBpe.read}
+
+
+def _file_of(folder: Path) -> str:
+    for ending in _ENDINGS:
+        for file in sorted(folder.iterdir()):
+            if file.name.endswith(ending) and file.name != _DESCRIPTOR:
+                return file.name
+    raise JclipError(f"{folder} holds no tokenizer: expected a file that ends in one of {', '.join(_ENDINGS)}")
+
+
+def _kind_in(descriptor: Path) -> Kind:
+    try:
+        record = json.loads(descriptor.read_text(encoding="utf-8"))
+        kind, version = record["kind"], record["format"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise JclipError(f"{descriptor} is damaged ({error}): save the tokenizer again") from None
+    if version != _FORMAT or kind not in _makers():
+        raise JclipError(f"{descriptor} says kind {kind!r}, format {version!r}: use the jclip that wrote it")
+    return kind

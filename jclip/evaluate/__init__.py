@@ -1,0 +1,1 @@
+"""Figures of a model: retrieval, baselines, and the page that shows them."""

@@ -1,0 +1,1 @@
+"""The towers: pure functions of parameters and input, used through `init` and `apply`."""

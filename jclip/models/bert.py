@@ -1,0 +1,155 @@
+"""The post-norm BERT encoder (Devlin et al. 2019): Chinese-CLIP's RoBERTa-wwm and AltCLIP's XLM-R.
+
+The two differ in the LayerNorm's epsilon and in where positions begin. Axes: b batch, l tokens, d width, w width of
+the state, e embedding.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from flax.typing import Dtype
+
+from jclip.errors import JclipError
+from jclip.models.attention import Attention
+from jclip.models.transformer import LayerNorm, Mlp, check_heads, stacked
+
+_init = nn.initializers.normal(0.02)  # every matrix and every embedding (Devlin et al. 2019)
+
+
+@dataclass(frozen=True)
+class BertConfig:
+    """A BERT.
+
+    Attributes:
+      vocab_size: rows of the token embedding.
+      width: of the states.
+      layers: how many.
+      heads: of attention; they divide the width.
+      intermediate: width of the perceptrons' hidden layer.
+      max_positions: rows of the position embedding.
+      type_vocab_size: rows of the token-type embedding, of which only the first is used: one sentence at a time.
+      pad_id: the token that nothing looks at.
+      layer_norm_eps: 1e-12 in RoBERTa-wwm, 1e-5 in XLM-R.
+      dropout: rate, in training, on embeddings, attention probabilities and both branches of a layer.
+      position_offset: "none" counts from 0 (BERT, and RoBERTa-wwm despite its name); "after_padding" gives the first
+        token pad_id + 1 and padding pad_id (XLM-R).
+    """
+
+    vocab_size: int
+    width: int
+    layers: int
+    heads: int
+    intermediate: int
+    max_positions: int
+    type_vocab_size: int
+    pad_id: int
+    layer_norm_eps: float
+    dropout: float = 0.1
+    position_offset: Literal["none", "after_padding"] = "none"
+
+    def __post_init__(self) -> None:
+        check_heads(self.width, self.heads)
+        if self.position_offset not in ("none", "after_padding"):
+            raise JclipError(f"position_offset {self.position_offset!r} is unknown: choose none or after_padding")
+
+    @property
+    def longest(self) -> int:
+        """The longest text, tokens."""
+        return self.max_positions - (self.pad_id + 1 if self.position_offset == "after_padding" else 0)
+
+
+class Bert(nn.Module):
+    """The encoder with what the papers put on its first token.
+
+    Chinese-CLIP projects [CLS] as it is; AltCLIP first has a further norm and a linear map, the "head".
+
+    Attributes:
+      embed_dim: of the projection.
+      head_width: what AltCLIP's head maps to; None for no head.
+      dtype: of the computation; parameters are float32.
+      remat: whether the backward pass computes layers again instead of keeping their insides.
+    """
+
+    config: BertConfig
+    embed_dim: int
+    head_width: int | None = None
+    dtype: Dtype = jnp.float32
+    remat: bool = False
+
+    def setup(self) -> None:
+        """The parameters and the parts."""
+        config, width = self.config, self.config.width
+        self.word_embedding = self.param("word_embedding", _init, (config.vocab_size, width))
+        self.position_embedding = self.param("position_embedding", _init, (config.max_positions, width))
+        self.token_type_embedding = self.param("token_type_embedding", _init, (config.type_vocab_size, width))
+        self.embedding_norm = LayerNorm(config.layer_norm_eps, self.dtype)
+        self.drop = nn.Dropout(config.dropout)
+        self.layers = stacked(PostNormLayer, config.layers, self.remat)(config, self.dtype)
+        if self.head_width is not None:
+            self.head_norm = LayerNorm(config.layer_norm_eps, self.dtype)
+            self.head = nn.Dense(self.head_width, kernel_init=_init, dtype=self.dtype)
+        projection_init = nn.initializers.normal((self.head_width or width) ** -0.5)
+        self.projection = nn.Dense(self.embed_dim, use_bias=False, kernel_init=projection_init, dtype=self.dtype)
+
+    def states(self, ids_bl: jax.Array, train: bool = False) -> jax.Array:
+        """States of all tokens after the last layer, (b, l, d).
+
+        Raises:
+          JclipError: more tokens than positions.
+        """
+        check_text_length(ids_bl, self.config.longest)
+        mask_bl = ids_bl != self.config.pad_id
+        # Out of the vocabulary is NaN, not the nearest row: a wrong tokenizer shows at once.
+        x_bld = jnp.take(self.word_embedding, ids_bl, axis=0)
+        x_bld += self.position_embedding[self._positions(mask_bl)] + self.token_type_embedding[0]
+        x_bld = self.drop(self.embedding_norm(x_bld), deterministic=not train)
+        x_bld, _ = self.layers(x_bld, mask_bl[:, None, None, :], train)
+        return x_bld
+
+    def state(self, ids_bl: jax.Array, train: bool = False) -> jax.Array:
+        """The state of a text before the projection, (b, w): what a teacher teaches."""
+        cls_bd = self.states(ids_bl, train)[:, 0]
+        return cls_bd if self.head_width is None else self.head(self.head_norm(cls_bd))
+
+    def __call__(self, ids_bl: jax.Array, train: bool = False) -> jax.Array:
+        """Embeddings of texts, (b, e), not L2-normalised."""
+        return self.projection(self.state(ids_bl, train))
+
+    def _positions(self, mask_bl: jax.Array) -> jax.Array:
+        if self.config.position_offset == "none":
+            return jnp.arange(mask_bl.shape[1])[None]
+        return jnp.cumsum(mask_bl, axis=1) * mask_bl + self.config.pad_id
+
+
+class PostNormLayer(nn.Module):
+    """A layer of BERT: each half is added to its input, and the sum normalised."""
+
+    config: BertConfig
+    dtype: Dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x_bld: jax.Array, mask: jax.Array, train: bool) -> tuple[jax.Array, None]:
+        """The states after this layer, and nothing: the form that a scan wants."""
+        config = self.config
+
+        def add_and_norm(name: str, x_bld: jax.Array, branch_bld: jax.Array) -> jax.Array:
+            branch_bld = nn.Dropout(config.dropout, deterministic=not train)(branch_bld)
+            return LayerNorm(config.layer_norm_eps, self.dtype, name=name)(x_bld + branch_bld)
+
+        attention = Attention(config.heads, _init, _init, dropout=config.dropout, dtype=self.dtype, name="attention")
+        mlp = Mlp(config.intermediate, "gelu", _init, _init, self.dtype, name="mlp")
+        x_bld = add_and_norm("attention_norm", x_bld, attention(x_bld, x_bld, mask, train))
+        return add_and_norm("mlp_norm", x_bld, mlp(x_bld)), None
+
+
+def check_text_length(ids_bl: jax.Array, longest: int) -> None:
+    """Checks that there is a position for every token; an array would silently clamp the index.
+
+    Raises:
+      JclipError: there is not.
+    """
+    if ids_bl.shape[1] > longest:
+        raise JclipError(f"texts are {ids_bl.shape[1]} tokens long, but this tower reads at most {longest}")

@@ -1,0 +1,92 @@
+"""CLIP's causal text transformer (Radford et al. 2021, section 2.4): AltCLIP's teacher.
+
+Axes: b batch, l tokens, d width, e embedding.
+"""
+
+from dataclasses import dataclass
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from flax.typing import Dtype
+
+from jclip.models.bert import check_text_length
+from jclip.models.transformer import Activation, LayerNorm, PreNormLayer, check_heads, stacked
+
+_MLP_RATIO = 4
+
+
+@dataclass(frozen=True)
+class ClipTextConfig:
+    """A causal text transformer.
+
+    Attributes:
+      vocab_size: rows of the token embedding; the last is end-of-text.
+      context_length: rows of the position embedding: the longest text, tokens.
+      width: of the states.
+      layers: how many.
+      heads: of attention; they divide the width.
+      activation: "quick_gelu" (OpenAI's) or "gelu", exact (most of LAION's).
+    """
+
+    vocab_size: int
+    context_length: int
+    width: int
+    layers: int
+    heads: int
+    activation: Activation = "quick_gelu"
+
+    def __post_init__(self) -> None:
+        check_heads(self.width, self.heads, self.activation)
+
+
+class ClipText(nn.Module):
+    """Tokens and positions, pre-norm layers that look back only, a norm, and the projection of end-of-text.
+
+    There is no dropout. Padding needs no mask: it follows end-of-text, which cannot see it.
+
+    Attributes:
+      embed_dim: of the projection.
+      dtype: of the computation; parameters are float32.
+      remat: whether the backward pass computes layers again instead of keeping their insides.
+    """
+
+    config: ClipTextConfig
+    embed_dim: int
+    dtype: Dtype = jnp.float32
+    remat: bool = False
+
+    def setup(self) -> None:
+        """The parameters and the parts."""
+        config, width = self.config, self.config.width
+        normal = nn.initializers.normal
+        self.token_embedding = self.param("token_embedding", normal(0.02), (config.vocab_size, width))
+        self.position_embedding = self.param("position_embedding", normal(0.01), (config.context_length, width))
+        layers = stacked(PreNormLayer, config.layers, self.remat)
+        self.layers = layers(config.heads, _MLP_RATIO * width, config.activation, config.layers, self.dtype)
+        self.final_norm = LayerNorm(dtype=self.dtype)
+        self.projection = nn.Dense(self.embed_dim, use_bias=False, kernel_init=normal(width**-0.5), dtype=self.dtype)
+
+    def states(self, ids_bl: jax.Array) -> jax.Array:
+        """States of all tokens after the final norm, (b, l, d).
+
+        Raises:
+          JclipError: more tokens than positions.
+        """
+        check_text_length(ids_bl, self.config.context_length)
+        length = ids_bl.shape[1]
+        x_bld = jnp.take(self.token_embedding, ids_bl, axis=0) + self.position_embedding[:length]
+        causal_ll = jnp.tril(jnp.ones((length, length), bool))
+        x_bld, _ = self.layers(x_bld.astype(self.dtype), causal_ll)
+        return self.final_norm(x_bld)
+
+    def state(self, ids_bl: jax.Array, train: bool = False) -> jax.Array:
+        """The state of end-of-text before the projection, (b, d); training makes no difference."""
+        states_bld = self.states(ids_bl)
+        # The largest id, as CLIP's own code picks it: some published configurations name a wrong end-of-text id.
+        end_b = ids_bl.argmax(axis=1)
+        return jnp.take_along_axis(states_bld, end_b[:, None, None], axis=1)[:, 0]
+
+    def __call__(self, ids_bl: jax.Array, train: bool = False) -> jax.Array:
+        """Embeddings of texts, (b, e), not L2-normalised."""
+        return self.projection(self.state(ids_bl, train))
