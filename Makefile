@@ -34,7 +34,7 @@ lint: $(VENV)/.installed-test
 	$(VENV)/bin/mypy
 
 clean:
-	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis jclip.egg-info
+	rm -rf .venv .venv-3.12 .mypy_cache .pytest_cache .ruff_cache .hypothesis jclip.egg-info
 	find jclip configs tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # Stamps, so that a second run installs nothing. What the tests need includes what the demo needs.

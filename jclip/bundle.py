@@ -56,7 +56,7 @@ def save_bundle(bundle: Bundle, folder: Path) -> None:
     partial.mkdir()
     arrays = rules.paths_of(bundle.params)
     arrays |= {_STATS + path: leaf for path, leaf in rules.paths_of(bundle.stats).items()}
-    save_file({path: np.ascontiguousarray(leaf) for path, leaf in arrays.items()}, partial / _PARAMETERS)
+    save_file({path: np.array(leaf, order="C") for path, leaf in arrays.items()}, partial / _PARAMETERS)
     bundle.tokenizer.save(partial / _TOKENIZER)
     record = {
         "format": _FORMAT,

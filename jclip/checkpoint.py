@@ -100,4 +100,3 @@ class Checkpoints:
         return JclipError(
             f"no space for a checkpoint of {size / 2**20:.0f} MiB in {self._folder} ({safe}): free some and run again"
         )
-

@@ -32,7 +32,10 @@ def test_adamw_equals_torch():
         learning_rate=0.1, schedule="constant", beta1=0.8, beta2=0.9, eps=1e-3, weight_decay=0.3, clip_norm=0.5
     )
     ours = params()
-    theirs = {name: torch.tensor(np.asarray(leaf)) for name, leaf in [("kernel", ours["a"]["kernel"]), ("bias", ours["a"]["bias"])]}
+    theirs = {
+        name: torch.tensor(np.asarray(leaf))
+        for name, leaf in [("kernel", ours["a"]["kernel"]), ("bias", ours["a"]["bias"])]
+    }
     for tensor in theirs.values():
         tensor.requires_grad_(True)
     torch_optimizer = torch.optim.AdamW(
@@ -76,14 +79,20 @@ def test_impossible_learning_rate():
 def test_carried_slots_go_on_and_others_start_fresh():
     whole = params()
     first = build(Optimizer(), 10, PATHS, {"a": whole["a"]}, frozenset())
-    _, old = first.update({"a": jax.tree.map(jnp.ones_like, whole["a"])}, first.init({"a": whole["a"]}), {"a": whole["a"]})
+    _, old = first.update(
+        {"a": jax.tree.map(jnp.ones_like, whole["a"])}, first.init({"a": whole["a"]}), {"a": whole["a"]}
+    )
     carried = frozenset({"a/kernel"})
     second = build(Optimizer(), 10, PATHS, whole, carried)
     slots = carry_slots(second.init(whole), old, carried)
     found = {jax.tree_util.keystr(path): np.asarray(leaf) for path, leaf in jax.tree_util.tree_leaves_with_path(slots)}
     moments = {key: leaf for key, leaf in found.items() if ".mu" in key}
     assert all(np.any(leaf != 0) == ("'a'" in key and "kernel" in key) for key, leaf in moments.items())
-    counts = {("carried" in key): int(leaf) for key, leaf in found.items() if ".count" in key and "partition" not in key and "inner" in key}
+    counts = {
+        ("carried" in key): int(leaf)
+        for key, leaf in found.items()
+        if ".count" in key and "partition" not in key and "inner" in key
+    }
     assert counts == {True: 1, False: 0}
 
 

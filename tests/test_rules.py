@@ -70,9 +70,7 @@ def test_a_path_is_a_leaf_or_a_branch(leaves):
 
 
 names = st.text(st.characters(exclude_characters="/", codec="utf-8"), min_size=1, max_size=3)
-trees = st.dictionaries(
-    names, st.recursive(st.integers(), lambda t: st.dictionaries(names, t, min_size=1), max_leaves=8)
-)
+nodes = st.recursive(st.integers(), lambda node: st.dictionaries(names, node, min_size=1), max_leaves=8)
 
 
 @given(st.dictionaries(names, nodes))

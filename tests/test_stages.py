@@ -16,7 +16,8 @@ def stage(trains):
 
 
 @pytest.mark.parametrize(
-    ("budget", "steps"), [(Budget(steps=7), 7), (Budget(epochs=1.5), 15), (Budget(epochs=1.01), 11), (Budget(examples=9), 1)]
+    ("budget", "steps"),
+    [(Budget(steps=7), 7), (Budget(epochs=1.5), 15), (Budget(epochs=1.01), 11), (Budget(examples=9), 1)],
 )
 def test_budget_in_steps(budget, steps):
     assert budget.in_steps(batch_size=10, examples_per_epoch=100) == steps

@@ -1,6 +1,6 @@
 """The demo's AltCLIP: teacher learning on names in 14 languages, seeing no picture; then contrastive, image frozen.
 
-    jclip train configs/demo/altclip.py      after configs/demo/english.py
+jclip train configs/demo/altclip.py      after configs/demo/english.py
 """
 
 from configs.demo import common

@@ -14,7 +14,9 @@ from jclip.train.run import Run
 
 Options = TypeVar("Options")
 
-FIELDS_HINT = "Any field of the configuration can be set: --stages.0.batch-size 256; `jclip COMMAND CONFIG --help` lists them."
+FIELDS_HINT = (
+    "Any field of the configuration can be set: --stages.0.batch-size 256; `jclip COMMAND CONFIG --help` lists them."
+)
 
 
 def parse(options: type[Options], arguments: Sequence[str], command: str) -> tuple[Options, Run]:

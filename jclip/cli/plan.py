@@ -67,11 +67,11 @@ def _show(run: Run, plans: list[StagePlan], console: Console) -> None:
     for name, cells in rows.items():
         table.add_row(name, *cells)
     console.print(table)
-    groups = Table(title="what trains", title_justify="left")
-    groups.add_column("parameters")
-    groups.add_column("count", justify="right")
     for number, stage in enumerate(plans, 1):
-        groups.add_column(f"{number} {stage.name}")
-    for row, (name, count, _) in enumerate(plans[0].groups):
-        groups.add_row(name, f"{count:,}", *(stage.groups[row][2] for stage in plans))
-    console.print(groups)
+        groups = Table(title=f"{number} {stage.name}: what trains", title_justify="left")
+        groups.add_column("parameters")
+        groups.add_column("count", justify="right")
+        groups.add_column("")
+        for paths, count, trains in stage.groups:
+            groups.add_row(paths, f"{count:,}", "[green]trains[/]" if trains else "[dim]frozen[/]")
+        console.print(groups)

@@ -6,14 +6,14 @@ The ids follow from the merges: 256 bytes, the same 256 at a word's end, one id 
 
 import gzip
 import html
-import json
-from collections.abc import Iterable, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
 
 from tokenizers import Regex, pre_tokenizers
 from tokenizers import Tokenizer as Engine
 from tokenizers.models import BPE
-from tokenizers.trainers import BpeTrainer
 
 from jclip.data.text import Kind
 from jclip.errors import JclipError
@@ -71,18 +71,51 @@ def train(texts: Iterable[str], vocab_size: int) -> list[Merge]:
     least = 2 * len(alphabet) + 2
     if vocab_size < least:
         raise JclipError(f"a byte-pair vocabulary of {vocab_size} cannot hold the bytes: give it {least} or more")
-    engine = Engine(BPE(end_of_word_suffix=_END))
-    engine.pre_tokenizer = _split()
-    trainer = BpeTrainer(
-        vocab_size=vocab_size - 2,
-        initial_alphabet=[letter for letter in alphabet],
-        end_of_word_suffix=_END,
-        min_frequency=2,
-        show_progress=False,
-    )
-    engine.train_from_iterator(sorted(_clean(text) for text in texts), trainer)
-    merges = [tuple(merge) for merge in json.loads(engine.to_str())["model"]["merges"]]
-    return merges[: vocab_size - least]
+    splitter, words = _split(), Counter[str]()
+    for text in texts:
+        words.update(word for word, _ in splitter.pre_tokenize_str(_clean(text)))
+    return _merge_most_frequent(words, vocab_size - least)
+
+
+def _merge_most_frequent(words: Mapping[str, int], count: int) -> list[Merge]:
+    """Byte-pair encoding (Sennrich et al. 2016); of equally frequent pairs the alphabetically first.
+
+    Pairs are counted once and then kept up to date word by word. The `tokenizers` library's trainer would be faster,
+    but breaks ties differently from one process to the next.
+    """
+    spelt = {word: [*word[:-1], word[-1] + _END] for word in words}
+    counts: Counter[Merge] = Counter()
+    where: defaultdict[Merge, set[str]] = defaultdict(set)
+    for word, letters in spelt.items():
+        for pair in pairwise(letters):
+            counts[pair] += words[word]
+            where[pair].add(word)
+    merges: list[Merge] = []
+    while len(merges) < count and counts:
+        best = min(counts, key=lambda pair: (-counts[pair], pair))
+        if counts[best] < 2:
+            break
+        merges.append(best)
+        for word in where.pop(best):
+            for pair in pairwise(spelt[word]):
+                counts[pair] -= words[word]
+                if counts[pair] <= 0:
+                    del counts[pair]
+            spelt[word] = _merged(spelt[word], best)
+            for pair in pairwise(spelt[word]):
+                counts[pair] += words[word]
+                where[pair].add(word)
+    return merges
+
+
+def _merged(letters: Sequence[str], pair: Merge) -> list[str]:
+    joined: list[str] = []
+    at = 0
+    while at < len(letters):
+        together = tuple(letters[at : at + 2]) == pair
+        joined.append("".join(pair) if together else letters[at])
+        at += 2 if together else 1
+    return joined
 
 
 def _split() -> pre_tokenizers.PreTokenizer:

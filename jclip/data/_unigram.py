@@ -1,7 +1,8 @@
 """XLM-R's SentencePiece vocabulary: unigram pieces in fairseq's order (Conneau et al. 2020).
 
 SentencePiece numbers its pieces <unk> 0, <s> 1, </s> 2, then the rest; XLM-R has <s> 0, <pad> 1, </s> 2, <unk> 3, then
-the rest, and <mask> at the end. Letter case is kept.
+the rest, and <mask> at the end. Letter case is kept. The engine is that of `transformers`' fast tokenizers; it differs
+from SentencePiece's own in rare combining marks and invisible characters.
 """
 
 import io
@@ -73,7 +74,7 @@ class Unigram:
 def train(texts: Iterable[str], vocab_size: int, character_coverage: float) -> bytes:
     """A SentencePiece unigram model whose XLM-R layout has at most `vocab_size` ids.
 
-    One thread, and the texts sorted: the `tokenizers` library's own trainer sums in an order that changes from run to run.
+    One thread, and the texts sorted, so that it depends on nothing else.
     """
     import sentencepiece
 
@@ -103,7 +104,7 @@ class _Parsed:
 
 
 def _parse(data: bytes, name: str) -> _Parsed:
-    """What is needed of sentencepiece_model.proto: pieces are field 1 (text 1, score 2), the normalizer's map is 3.2."""
+    """What is needed of sentencepiece_model.proto: pieces are field 1 (text 1, score 2), the normalizer's map 3.2."""
     pieces, charsmap = [], b""
     try:
         for number, value in _fields(data):
@@ -115,7 +116,9 @@ def _parse(data: bytes, name: str) -> _Parsed:
     except (IndexError, KeyError, ValueError, TypeError, struct.error) as error:
         raise JclipError(f"{name} is not a SentencePiece model, or damaged ({error})") from None
     if [piece for piece, _ in pieces[:3]] != ["<unk>", "<s>", "</s>"]:
-        raise JclipError(f"{name} does not begin with <unk>, <s>, </s>: it is not a SentencePiece model of XLM-R's kind")
+        raise JclipError(
+            f"{name} does not begin with <unk>, <s>, </s>: it is not a SentencePiece model of XLM-R's kind"
+        )
     return _Parsed(pieces, charsmap)
 
 

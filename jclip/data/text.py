@@ -11,7 +11,7 @@ Axes: n sentences, l tokens.
 """
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Literal, Protocol
 
@@ -122,7 +122,7 @@ def wordpiece(vocab: Path | Sequence[str]) -> Tokenizer:
 
 
 def train_unigram(texts: Iterable[str], vocab_size: int, *, character_coverage: float = 1.0) -> Tokenizer:
-    """A small SentencePiece vocabulary in XLM-R's layout (<s> 0, <pad> 1, </s> 2, <unk> 3); the same for the same texts.
+    """A small SentencePiece vocabulary in XLM-R's layout, <s> 0, <pad> 1, </s> 2, <unk> 3; the same for the same texts.
 
     Args:
       texts: sentences, in any order.
@@ -156,7 +156,7 @@ _ENDINGS: dict[str, Kind] = {
 }
 
 
-def _makers():
+def _makers() -> dict[Kind, Callable[[Path], Vocabulary]]:
     from jclip.data._clip_bpe import ClipBpe
     from jclip.data._unigram import Unigram
     from jclip.data._wordpiece import WordPiece

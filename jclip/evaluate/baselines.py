@@ -3,16 +3,18 @@
 Axes: n training pictures, m queries, c candidate concepts, p pixels (32 x 32 x RGB).
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
 from jclip.errors import JclipError
-from jclip.evaluate.retrieval import chance, expected_hits
+from jclip.evaluate.retrieval import recall_of
 
 Array = npt.NDArray[np.generic]
+Ints = npt.NDArray[np.intp]
+Floats = npt.NDArray[np.float64]
 Pictures = Sequence[npt.NDArray[np.uint8]] | npt.NDArray[np.uint8]
 
 SIDE = 32
@@ -40,7 +42,7 @@ def pixel_recalls(
       Fractions in [0, 1]: "i2t_r1", ..., and "i2t_chance_r1", ...
 
     Raises:
-      JclipError: no pictures, or as many keys as pictures there are not, or a query whose concept is no candidate.
+      JclipError: no pictures, another number of keys than of pictures, or a query whose concept is no candidate.
     """
     train_concepts_n, query_concepts_m = np.asarray(train_concepts_n), np.asarray(query_concepts_m)
     for name, pictures, keys in (("training", train, train_concepts_n), ("query", queries, query_concepts_m)):
@@ -59,18 +61,8 @@ def pixel_recalls(
     order = np.argsort(places_n, kind="stable")
     present, starts = np.unique(places_n[order], return_index=True)
     train_np, query_mp = _pixels(train)[known][order], _pixels(queries)
-    hits, chances = [], []
-    for start in range(0, len(query_mp), _BLOCK):
-        block = slice(start, start + _BLOCK)
-        scores_mc = np.full((len(query_mp[block]), len(candidates_c)), -np.inf)
-        if len(present):
-            scores_mc[:, present] = -np.minimum.reduceat(_distances(query_mp[block], train_np), starts, axis=1)
-        positive_mc = query_concepts_m[block, None] == candidates_c
-        hits.append(expected_hits(scores_mc, positive_mc, ks))
-        chances.append(chance(positive_mc, ks))
-    hit_k, chance_k = np.concatenate(hits).mean(axis=0), np.concatenate(chances).mean(axis=0)
-    found = {f"i2t_r{k}": float(value) for k, value in zip(ks, hit_k, strict=True)}
-    return found | {f"i2t_chance_r{k}": float(value) for k, value in zip(ks, chance_k, strict=True)}
+    found = recall_of(_scored(train_np, starts, present, query_mp, query_concepts_m, candidates_c), ks)
+    return {f"i2t_{name}": value for name, value in found.items()}
 
 
 def pixel_neighbours(train: Pictures, queries: Pictures) -> npt.NDArray[np.int64]:
@@ -80,13 +72,25 @@ def pixel_neighbours(train: Pictures, queries: Pictures) -> npt.NDArray[np.int64
     return np.concatenate([np.zeros(0, np.int64), *(_distances(block, train_np).argmin(axis=1) for block in blocks)])
 
 
-def _distances(query_mp: Array, train_np: Array) -> Array:
+def _scored(
+    train_np: Floats, starts: Ints, present: Ints, query_mp: Floats, query_concepts_m: Array, candidates_c: Array
+) -> Iterator[tuple[Floats, npt.NDArray[np.bool_]]]:
+    """(scores_mc, positive_mc) of blocks of queries; `starts` are the rows where the concepts at `present` begin."""
+    for start in range(0, len(query_mp), _BLOCK):
+        block = slice(start, start + _BLOCK)
+        scores_mc = np.full((len(query_mp[block]), len(candidates_c)), -np.inf)
+        if len(present):
+            scores_mc[:, present] = -np.minimum.reduceat(_distances(query_mp[block], train_np), starts, axis=1)
+        yield scores_mc, query_concepts_m[block, None] == candidates_c
+
+
+def _distances(query_mp: Floats, train_np: Floats) -> Floats:
     # Squares of integers below 2**53: float64 keeps them exact, so that equal pictures tie exactly.
     squares_m1 = np.square(query_mp).sum(axis=1, keepdims=True)
     return squares_m1 - 2 * query_mp @ train_np.T + np.square(train_np).sum(axis=1)
 
 
-def _pixels(pictures: Pictures) -> npt.NDArray[np.float64]:
+def _pixels(pictures: Pictures) -> Floats:
     small = []
     for picture in pictures:
         if picture.dtype != np.uint8 or picture.ndim != 3 or picture.shape[2] != 3:

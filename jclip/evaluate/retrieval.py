@@ -7,7 +7,7 @@ nor 100 %.
 Axes: n images, m texts, d features, q queries, g gallery.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -15,6 +15,8 @@ import numpy.typing as npt
 from jclip.errors import JclipError
 
 Array = npt.NDArray[np.generic]
+Bools = npt.NDArray[np.bool_]
+Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
 
 TIE = 1e-9
@@ -76,17 +78,25 @@ def recall(
     if not asked.any():
         raise JclipError(f"no {names[0]} has a {names[1]} of the same key: nothing can be scored")
     query_qd, query_keys_q = query_qd[asked], query_keys_q[asked]
-    hits, chances = [], []
-    for block in _blocks(len(query_qd), len(gallery_gd)):
-        positive_qg = query_keys_q[block, None] == gallery_keys_g
-        hits.append(expected_hits(query_qd[block] @ gallery_gd.T, positive_qg, ks, tie=TIE))
-        chances.append(chance(positive_qg, ks))
-    hit_k, chance_k = np.concatenate(hits).mean(axis=0), np.concatenate(chances).mean(axis=0)
+    blocks = (
+        (query_qd[block] @ gallery_gd.T, query_keys_q[block, None] == gallery_keys_g)
+        for block in _blocks(len(query_qd), len(gallery_gd))
+    )
+    return recall_of(blocks, ks, tie=TIE)
+
+
+def recall_of(blocks: Iterable[tuple[Floats, Bools]], ks: Sequence[int], *, tie: float = 0) -> dict[str, float]:
+    """R@k from blocks of queries, each (scores_qg, positive_qg), and what chance would give: "r1", ..., "chance_r1"...
+
+    Scores are taken as `expected_hits` takes them.
+    """
+    judged = [(expected_hits(scores, positive, ks, tie=tie), chance(positive, ks)) for scores, positive in blocks]
+    hit_k, chance_k = (np.concatenate(figures).mean(axis=0) for figures in zip(*judged, strict=True))
     found = {f"r{k}": float(value) for k, value in zip(ks, hit_k, strict=True)}
     return found | {f"chance_r{k}": float(value) for k, value in zip(ks, chance_k, strict=True)}
 
 
-def expected_hits(scores_qg: Array, positive_qg: npt.NDArray[np.bool_], ks: Sequence[int], *, tie: float = 0) -> Floats:
+def expected_hits(scores_qg: Floats, positive_qg: Bools, ks: Sequence[int], *, tie: float = 0) -> Floats:
     """For each query and k, the probability that a positive is among the k best scores, (q, len(ks)).
 
     Args:
@@ -104,13 +114,13 @@ def expected_hits(scores_qg: Array, positive_qg: npt.NDArray[np.bool_], ks: Sequ
     return _drawn(tied_q, (tied_qg & positive_qg).sum(axis=1), np.asarray(ks) - better_q[:, None])
 
 
-def chance(positive_qg: npt.NDArray[np.bool_], ks: Sequence[int]) -> Floats:
+def chance(positive_qg: Bools, ks: Sequence[int]) -> Floats:
     """What random scores are expected to hit, (q, len(ks)): 1 - C(g - p, k) / C(g, k) with p positives among g."""
     gallery_q = np.full(len(positive_qg), positive_qg.shape[1])
     return _drawn(gallery_q, positive_qg.sum(axis=1), np.broadcast_to(np.asarray(ks), (len(positive_qg), len(ks))))
 
 
-def topk(query_qd: Array, gallery_gd: Array, k: int) -> tuple[npt.NDArray[np.int64], Floats]:
+def topk(query_qd: Array, gallery_gd: Array, k: int) -> tuple[Ints, Floats]:
     """The k nearest of the gallery by cosine, best first, equal ones in the gallery's order.
 
     Returns:
@@ -129,7 +139,7 @@ def topk(query_qd: Array, gallery_gd: Array, k: int) -> tuple[npt.NDArray[np.int
     return np.concatenate(indices), np.concatenate(scores) if scores else np.zeros(indices[0].shape)
 
 
-def _drawn(balls_q: Array, winning_q: Array, draws_qk: Array) -> Floats:
+def _drawn(balls_q: Ints, winning_q: Ints, draws_qk: Ints) -> Floats:
     """The probability that draws without replacement, any number or none, bring at least one of the winning balls."""
     balls_q1, losing_q1 = balls_q[:, None], (balls_q - winning_q)[:, None]
     none_qk = np.ones(draws_qk.shape)
@@ -141,19 +151,19 @@ def _drawn(balls_q: Array, winning_q: Array, draws_qk: Array) -> Floats:
 
 
 def _unit(features: Array, name: str) -> Floats:
-    features = np.asarray(features, np.float64)
-    if features.ndim != 2 or not len(features):
-        raise JclipError(f"{name} features must be (rows, width), at least one row: given {features.shape}")
-    broken = int((~np.isfinite(features)).any(axis=1).sum())
+    rows = np.asarray(features, np.float64)
+    if rows.ndim != 2 or not len(rows):
+        raise JclipError(f"{name} features must be (rows, width), at least one row: given {rows.shape}")
+    broken = int((~np.isfinite(rows)).any(axis=1).sum())
     if broken:
         raise JclipError(
-            f"{name} features: {broken} of {len(features)} rows are not finite: the model has diverged, or was converted "
-            "wrongly"
+            f"{name} features: {broken} of {len(rows)} rows are not finite: the model has diverged, "
+            "or was converted wrongly"
         )
     # Two steps, so that no scale overflows or vanishes. A row of zeros stays one: it is as near to everything.
-    features = features / np.maximum(np.abs(features).max(axis=1, keepdims=True, initial=0), np.finfo(np.float64).tiny)
-    norm = np.linalg.norm(features, axis=1, keepdims=True)
-    return features / np.where(norm > 0, norm, 1)
+    rows = rows / np.maximum(np.abs(rows).max(axis=1, keepdims=True, initial=0), np.finfo(np.float64).tiny)
+    norm = np.linalg.norm(rows, axis=1, keepdims=True)
+    return rows / np.where(norm > 0, norm, 1)
 
 
 def _blocks(queries: int, gallery: int) -> Iterator[slice]:

@@ -3,7 +3,7 @@
 import signal
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -77,33 +77,31 @@ def train(
 
     workdir.mkdir(parents=True, exist_ok=True)
     checkpoints = Checkpoints(workdir / "checkpoints", keep=run.keep_checkpoints)
-    with jax.set_mesh(mesh), _stop_requests() as stop:
-        try:
-            # Where the run stands.
-            config = to_json(run)
-            position = checkpoints.latest(config, FREE_TO_CHANGE) or Position(0, 0, 0)
-            if position.total:
-                here = parts[min(position.stage, len(parts) - 1)]
-                state = checkpoints.restore(position, _placed(here.state_shapes(), mesh))
-            else:
-                key = jax.random.fold_in(jax.random.key(run.seed), len(parts))
-                state = parts[0].begin(starting_variables(run.model, run.starts_from, key))
-                state = jax.device_put(state, replicated(mesh))
-            journal = Journal(workdir / "metrics.jsonl", position.total)
-            job = _Job(parts, workdir, checkpoints, journal, config, dict(evaluators or {}), watcher)
-            job.should_stop = lambda total: bool(stop) or (stop_after is not None and total >= stop_after)
-            if position.total == 0:
-                job.evaluate(state, position)
+    with jax.set_mesh(mesh), _stop_requests() as stop, ExitStack() as stack:
+        stack.callback(checkpoints.close)
+        # Where the run stands.
+        config = to_json(run)
+        position = checkpoints.latest(config, FREE_TO_CHANGE) or Position(0, 0, 0)
+        if position.total:
+            here = parts[min(position.stage, len(parts) - 1)]
+            state = checkpoints.restore(position, _placed(here.state_shapes(), mesh))
+        else:
+            state = parts[0].begin(starting_variables(run.model, run.starts_from, jax.random.key(run.seed)))
+            state = jax.device_put(state, replicated(mesh))
+        journal = Journal(workdir / "metrics.jsonl", position.total)
+        stack.callback(journal.close)
+        job = _Job(parts, workdir, checkpoints, journal, config, dict(evaluators or {}), watcher)
+        job.should_stop = lambda total: bool(stop) or (stop_after is not None and total >= stop_after)
+        if position.total == 0:
+            job.evaluate(state, position)
 
-            # Stage after stage.
-            while position.stage < len(parts):
-                state, position = job.train_stage(state, position)
-                if position.step < parts[position.stage].steps:
-                    return Outcome(False, position, job.bundles(position.stage))
-                state, position = job.finish_stage(state, position)
-            return Outcome(True, position, job.bundles(position.stage))
-        finally:
-            checkpoints.close()
+        # Stage after stage.
+        while position.stage < len(parts):
+            state, position = job.train_stage(state, position)
+            if position.step < parts[position.stage].steps:
+                return Outcome(False, position, job.bundles(position.stage))
+            state, position = job.finish_stage(state, position)
+        return Outcome(True, position, job.bundles(position.stage))
 
 
 def bundle_folder(workdir: Path, run: Run, stage: int) -> Path:

@@ -6,6 +6,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from jclip import rules
 from jclip.data.text import Tokenizer
 from jclip.parallel.mesh import make_mesh
 from jclip.parallel.sharding import check_batch
@@ -22,7 +23,7 @@ class StagePlan:
       name, objective, batch_size, steps, learning_rate: as configured.
       pairs: examples seen in the whole stage.
       trainable, frozen: parameter counts.
-      groups: (path group, parameters, "trains" | "frozen").
+      groups: (paths, parameters, whether they train).
       flops_per_step: matmul and convolution arithmetic of one optimizer step over the global batch, backward included.
       flops: of the whole stage.
       state_bytes: parameters, optimizer slots and gradients together, before sharding.
@@ -36,7 +37,7 @@ class StagePlan:
     pairs: int
     trainable: int
     frozen: int
-    groups: tuple[tuple[str, int, str], ...]
+    groups: tuple[tuple[str, int, bool], ...]
     flops_per_step: int
     flops: int
     state_bytes: int
@@ -76,21 +77,11 @@ def _plan_stage(part: StageParts) -> StagePlan:
         pairs=part.steps * stage.batch_size,
         trainable=trainable,
         frozen=sum(counts.values()) - trainable,
-        groups=_groups(counts, part.chosen),
+        groups=tuple(rules.rows({path: path in part.chosen for path in part.paths}, part.paths)),
         flops_per_step=per_step,
         flops=per_step * part.steps,
         state_bytes=_bytes(state) + gradients,
     )
-
-
-def _groups(counts: dict[str, int], chosen: frozenset[str]) -> tuple[tuple[str, int, str], ...]:
-    groups: dict[str, tuple[int, set[bool]]] = {}
-    for path, count in counts.items():
-        name = "/".join(path.split("/")[:2])
-        total, verdicts = groups.get(name, (0, set()))
-        groups[name] = (total + count, verdicts | {path in chosen})
-    words = {frozenset({True}): "trains", frozenset({False}): "frozen", frozenset({True, False}): "partly trains"}
-    return tuple((name, total, words[frozenset(verdicts)]) for name, (total, verdicts) in groups.items())
 
 
 def _bytes(tree: Any) -> int:

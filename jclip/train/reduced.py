@@ -55,7 +55,7 @@ def reduce(run: Run, folder: Path) -> Run:
 
 
 def _short(stage: Stage) -> Stage:
-    source = SyntheticPairs(size=_SIZE) if stage.objective == "contrastive" else SyntheticParallel()
+    source = SyntheticPairs() if stage.objective == "contrastive" else SyntheticParallel()
     return replace(
         stage,
         data=(source,),

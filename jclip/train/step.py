@@ -38,7 +38,7 @@ def make_step(objective: Objective, optimizer: optax.GradientTransformation) -> 
         (loss, (metrics, stats)), gradients = jax.value_and_grad(loss_of, has_aux=True)(state.trainable)
         updates, slots = optimizer.update(gradients, state.slots, state.trainable)
         trainable = clamp_logit_scale(optax.apply_updates(state.trainable, updates))
-        metrics = {"loss": loss, "gradient_norm": optax.global_norm(gradients), **metrics}
+        metrics = {"loss": loss, "gradient_norm": optax.tree.norm(gradients), **metrics}
         return TrainState(trainable, state.frozen, stats, slots), metrics
 
     return step

@@ -35,7 +35,9 @@ def test_frozen_parameters_do_not_move_and_trained_ones_do(recipe, tmp_path):
     first, second = train(recipe, tmp_path / "run").bundles
     start = leaves(train(replace(recipe, stages=_at_rate_zero(recipe)), tmp_path / "still").bundles[0])
     after = leaves(first)
-    text_moved = [path for path in after if path.startswith("text/layers") and not np.array_equal(after[path], start[path])]
+    text_moved = [
+        path for path in after if path.startswith("text/layers") and not np.array_equal(after[path], start[path])
+    ]
     assert text_moved
     for path in after:
         if path.startswith("image/"):
@@ -116,7 +118,9 @@ def test_a_full_disk_is_named_and_the_last_checkpoint_survives(chinese_clip, tmp
 
 
 def test_a_loss_that_is_not_finite_stops_the_run(chinese_clip, tmp_path):
-    wild = replace(chinese_clip.stages[0], optimizer=replace(chinese_clip.stages[0].optimizer, learning_rate=1e30, warmup_steps=0))
+    wild = replace(
+        chinese_clip.stages[0], optimizer=replace(chinese_clip.stages[0].optimizer, learning_rate=1e30, warmup_steps=0)
+    )
     wild = replace(wild, budget=Budget(steps=6))
     with pytest.raises(JclipError, match="stage 'image-frozen': the loss is (nan|inf)"):
         train(replace(chinese_clip, stages=(wild,)), tmp_path / "run")
@@ -147,10 +151,14 @@ def test_parameters_start_from_a_bundle(chinese_clip, tmp_path):
     source = train(chinese_clip, tmp_path / "first").bundles[-1]
     rest = _at_rate_zero(chinese_clip)
     start = ((r"image/.*|logit_scale", str(source)), (r"text/.*", ""))
-    second = leaves(train(replace(chinese_clip, stages=rest, starts_from=start, seed=5), tmp_path / "second").bundles[0])
+    second = leaves(
+        train(replace(chinese_clip, stages=rest, starts_from=start, seed=5), tmp_path / "second").bundles[0]
+    )
     first = leaves(source)
     for path in first:
-        assert np.array_equal(first[path], second[path]) == (not path.startswith("text/") or _constant(first[path])), path
+        assert np.array_equal(first[path], second[path]) == (not path.startswith("text/") or _constant(first[path])), (
+            path
+        )
 
 
 def _constant(leaf):

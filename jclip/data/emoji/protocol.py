@@ -5,7 +5,7 @@ A concept is written as its code points without variation selectors: "U+1F408-U+
 
 import csv
 import hashlib
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -91,14 +91,6 @@ def twins(pictures: Mapping[str, Sequence[tuple[str, Hashable]]]) -> set[str]:
                 dropped.add(codepoints)
             others.add(picture)
     return dropped
-
-
-def is_unseen(name: str, trained: Iterable[str]) -> bool:
-    """Whether a held-out name is a new word: spelt like none of the names trained on, letter case aside.
-
-    "Pizza" held out in German is no test of anything when the Italian and the English names were shown.
-    """
-    return name.casefold() not in {other.casefold() for other in trained}
 
 
 def _hash(text: str) -> int:

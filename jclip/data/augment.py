@@ -1,0 +1,130 @@
+"""Light augmentation of pictures inside the compiled step, a function of the key and the global example index alone.
+
+Each example has its own key, so what happens to it does not depend on the batch it is in or the device it is on.
+
+Axes: b batch, h height, w width, c channels.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+
+_LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601, as in torchvision's saturation
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """How far pictures may be changed; every zero is "not at all". Draws are uniform in plus or minus the value.
+
+    Attributes:
+      scale: of log size: 0.2 makes pictures 0.82 to 1.22 times as large.
+      translate: shift along each axis, as a fraction of the side.
+      rotate: degrees.
+      shear: tangent of the angle.
+      flip: probability of a left-right mirror image.
+      brightness: of the factor on all channels: 0.4 gives 0.6 to 1.4.
+      contrast: of the factor on the distance from the mean grey.
+      saturation: of the factor on the distance from the pixel's grey.
+      channel_mix: how much of each channel may come from the others.
+      outside: what lies beyond the picture's edge.
+    """
+
+    scale: float = 0.0
+    translate: float = 0.0
+    rotate: float = 0.0
+    shear: float = 0.0
+    flip: float = 0.0
+    brightness: float = 0.0
+    contrast: float = 0.0
+    saturation: float = 0.0
+    channel_mix: float = 0.0
+    outside: Literal["edge", "white", "black"] = "edge"
+
+    @property
+    def moves(self) -> bool:
+        """Whether pixels change place."""
+        return bool(self.scale or self.translate or self.rotate or self.shear or self.flip)
+
+    @property
+    def colours(self) -> bool:
+        """Whether pixels change colour."""
+        return bool(self.brightness or self.contrast or self.saturation or self.channel_mix)
+
+
+def augment(augmentation: Augmentation, images_bhwc: jax.Array, key: jax.Array, example_b: jax.Array) -> jax.Array:
+    """Changes each picture in its own way.
+
+    Args:
+      augmentation: how far.
+      images_bhwc: values in 0..255, any dtype.
+      key: of the step or of the run.
+      example_b: global example indices, int32.
+
+    Returns:
+      float32 (b, h, w, c) in 0..255.
+    """
+    images_bhwc = images_bhwc.astype(jnp.float32)
+    if not (augmentation.moves or augmentation.colours):
+        return images_bhwc
+    keys_b = jax.vmap(lambda example: jax.random.fold_in(key, example))(example_b)
+    draws_bk = jax.vmap(lambda each: jax.random.uniform(each, (16,), minval=-1.0))(keys_b)
+
+    def change(image_hwc: jax.Array, draws_k: jax.Array) -> jax.Array:
+        if augmentation.moves:
+            image_hwc = _moved(augmentation, image_hwc, draws_k[:7])
+        if augmentation.colours:
+            image_hwc = _coloured(augmentation, image_hwc, draws_k[7:])
+        return image_hwc
+
+    return jax.vmap(change)(images_bhwc, draws_bk)
+
+
+def _moved(a: Augmentation, image_hwc: jax.Array, draws: jax.Array) -> jax.Array:
+    """Samples the picture along an affine map of the target's pixel centres, about the picture's centre."""
+    height, width, channels = image_hwc.shape
+    size = jnp.exp(a.scale * draws[0])
+    angle = jnp.deg2rad(a.rotate) * draws[1]
+    cos, sin, shear = jnp.cos(angle) / size, jnp.sin(angle) / size, a.shear * draws[2]
+    mirror = jnp.where((draws[3] + 1) / 2 < a.flip, -1.0, 1.0)
+    y_h = jnp.arange(height) - (height - 1) / 2
+    x_w = jnp.arange(width) - (width - 1) / 2
+    y_hw, x_hw = jnp.meshgrid(y_h, x_w * mirror, indexing="ij")
+    x_hw = x_hw + shear * y_hw
+    from_y_hw = cos * y_hw + sin * x_hw + (height - 1) / 2 - a.translate * height * draws[4]
+    from_x_hw = cos * x_hw - sin * y_hw + (width - 1) / 2 - a.translate * width * draws[5]
+    if a.outside == "edge":
+        from_y_hw, from_x_hw = jnp.clip(from_y_hw, 0, height - 1), jnp.clip(from_x_hw, 0, width - 1)
+    else:
+        # One pixel of margin all round in the colour outside; whatever is further off is that margin too.
+        margin = [(1, 1), (1, 1), (0, 0)]
+        image_hwc = jnp.pad(image_hwc, margin, constant_values=255.0 if a.outside == "white" else 0.0)
+        height, width = height + 2, width + 2
+        from_y_hw, from_x_hw = jnp.clip(from_y_hw + 1, 0, height - 1), jnp.clip(from_x_hw + 1, 0, width - 1)
+    top_hw = jnp.clip(jnp.floor(from_y_hw), 0, height - 2)
+    left_hw = jnp.clip(jnp.floor(from_x_hw), 0, width - 2)
+    down_hw1, right_hw1 = (from_y_hw - top_hw)[..., None], (from_x_hw - left_hw)[..., None]
+    at_hw = (top_hw * width + left_hw).astype(jnp.int32)
+    pixels_nc = image_hwc.reshape(height * width, channels)
+    above = pixels_nc[at_hw] * (1 - right_hw1) + pixels_nc[at_hw + 1] * right_hw1
+    below = pixels_nc[at_hw + width] * (1 - right_hw1) + pixels_nc[at_hw + width + 1] * right_hw1
+    return above * (1 - down_hw1) + below * down_hw1
+
+
+def _coloured(a: Augmentation, image_hwc: jax.Array, draws: jax.Array) -> jax.Array:
+    luma_c = jnp.asarray(_LUMA)
+    if a.channel_mix:
+        mix_cc = a.channel_mix * draws[3:9].reshape(3, 2)
+        # Row c: what channel c takes from the two others; what it takes it gives up, so greys stay grey.
+        others = jnp.stack([jnp.roll(jnp.append(row, -row.sum()), c + 1) for c, row in enumerate(mix_cc)])
+        image_hwc = image_hwc @ (jnp.eye(3) + others).T
+    if a.saturation:
+        grey_hw1 = (image_hwc @ luma_c)[..., None]
+        image_hwc = grey_hw1 + (1 + a.saturation * draws[2]) * (image_hwc - grey_hw1)
+    if a.contrast:
+        mean = (image_hwc @ luma_c).mean()
+        image_hwc = mean + (1 + a.contrast * draws[1]) * (image_hwc - mean)
+    if a.brightness:
+        image_hwc = (1 + a.brightness * draws[0]) * image_hwc
+    return jnp.clip(image_hwc, 0.0, 255.0)

@@ -1,0 +1,173 @@
+"""The emoji data set as sources for a configuration: pictures with names, and parallel names; and as questions.
+
+The two sources never yield a held-out concept, or a name that is held out as a translation pair.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from jclip.data.emoji.protocol import LANGUAGES, Concept, Role, is_heldout_pair
+from jclip.data.images import Picture, Preprocessing, to_array
+from jclip.data.records import Pair, Translation
+from jclip.errors import JclipError
+
+
+@dataclass(frozen=True)
+class EmojiPairs:
+    """Pictures by some artists with names in some languages; one record is one known concept.
+
+    Attributes:
+      folder: where the data set is, or is to be built.
+      artists: of "noto", "twemoji", "openmoji".
+      languages: of `protocol.LANGUAGES`.
+      weight: in a mixture.
+    """
+
+    folder: str
+    artists: tuple[str, ...] = ("twemoji", "openmoji")
+    languages: tuple[str, ...] = ("en",)
+    weight: float = 1.0
+
+    def open(self, preprocessing: Preprocessing | None = None) -> list[Pair]:
+        """The records; with `preprocessing`, their pictures decoded and resized.
+
+        Raises:
+          JclipError: an unknown artist or language, or the data set can be neither read nor built.
+        """
+        _check(self.languages)
+        if not self.artists:
+            raise JclipError("emoji pairs need at least one artist")
+        emoji = EmojiSet(Path(self.folder))
+        if preprocessing is None:
+            drawn: list[Sequence[Picture]] = [emoji.encoded(artist) for artist in self.artists]
+        else:
+            drawn = [list(emoji.pictures(artist, preprocessing)) for artist in self.artists]
+        records = []
+        for row in emoji.rows("known").tolist():
+            names = [emoji.names[each][row] for each in self.languages if not emoji.is_heldout(row, each)]
+            if names:
+                ids = [row + artist * len(emoji.concepts) for artist in range(len(drawn))]
+                records.append(Pair([pictures[row] for pictures in drawn], names, ids, row))
+        return records
+
+
+@dataclass(frozen=True)
+class EmojiParallel:
+    """English names of known concepts beside their names in other languages; one record is one translation pair.
+
+    Attributes:
+      folder: where the data set is, or is to be built.
+      languages: of `protocol.LANGUAGES`; "en" adds the English names as their own translations.
+      english_share: how often the student reads the English name itself, whatever the record's language.
+      weight: in a mixture.
+    """
+
+    folder: str
+    languages: tuple[str, ...] = LANGUAGES[1:]
+    english_share: float = 0.5
+    weight: float = 1.0
+
+    def open(self, preprocessing: Preprocessing | None = None) -> list[Translation]:
+        """The records.
+
+        Raises:
+          JclipError: an unknown language, or the data set can be neither read nor built.
+        """
+        del preprocessing
+        _check(self.languages)
+        emoji = EmojiSet(Path(self.folder))
+        return [
+            Translation(emoji.names["en"][row], emoji.names[language][row])
+            for language in self.languages
+            for row in emoji.rows("known").tolist()
+            if not emoji.is_heldout(row, language)
+        ]
+
+
+class EmojiSet:
+    """The whole data set, held-out parts too, for evaluation. Row i of everything is concept i.
+
+    Attributes:
+      concepts: those that all artists drew, without copies, in the order of `protocol.concepts`.
+      names: language -> one name for each concept.
+    """
+
+    def __init__(self, folder: Path):
+        """Reads the data set under `folder`, and builds it first if it is not there.
+
+        Raises:
+          JclipError: it can be neither read nor built.
+        """
+        from jclip.data.emoji.builder import build
+
+        self._builder = build(folder)
+        examples = self._read(self.artists[0])
+        text = [{key: example[key].decode() for key in ("codepoints", "group", "subgroup")} for example in examples]
+        self.concepts = tuple(Concept(**each) for each in text)
+        self.names = {
+            language: tuple(example["names"][language].decode() for example in examples) for language in LANGUAGES
+        }
+
+    @property
+    def artists(self) -> tuple[str, ...]:
+        """Names of the artists."""
+        return tuple(self._builder.info.splits)
+
+    def rows(self, role: Role | None = None) -> np.ndarray:
+        """Row numbers of the known or the held-out concepts, or of all."""
+        chosen = [i for i, concept in enumerate(self.concepts) if role is None or concept.role == role]
+        return np.array(chosen, np.int32)
+
+    def is_heldout(self, row: int, language: str) -> bool:
+        """Whether this name is held out as a translation pair."""
+        return is_heldout_pair(self.concepts[row].codepoints, language)
+
+    def heldout_rows(self, language: str, trained: Sequence[str] = LANGUAGES) -> np.ndarray:
+        """Row numbers of known concepts whose name in `language` is in no training text, and is a new word as well.
+
+        Args:
+          language: of the names.
+          trained: languages whose names are trained on; a held-out name that is spelt like one of those is no new word,
+            and its concept is left out.
+        """
+        known = self.rows("known")
+        seen = {self.names[each][i].casefold() for each in trained for i in known if not self.is_heldout(i, each)}
+        chosen = [i for i in known if self.is_heldout(i, language) and self.names[language][i].casefold() not in seen]
+        return np.array(chosen, np.int32)
+
+    def encoded(self, artist: str) -> list[bytes]:
+        """An artist's pictures as PNG, RGBA, one for each concept.
+
+        Raises:
+          JclipError: an unknown artist.
+        """
+        return [example["image"] for example in self._read(artist)]
+
+    def pictures(self, artist: str, preprocessing: Preprocessing) -> np.ndarray:
+        """An artist's pictures, uint8 (concepts, size, size, 3).
+
+        Raises:
+          JclipError: an unknown artist, or an unreadable picture, named by its code points.
+        """
+        named = zip(self.concepts, self.encoded(artist), strict=True)
+        return np.stack([to_array(preprocessing, png, f"{artist}'s {c.codepoints}") for c, png in named])
+
+    def _read(self, artist: str) -> list[dict[str, Any]]:
+        import tensorflow_datasets as tfds
+
+        if artist not in self.artists:
+            raise JclipError(f"there is no artist {artist!r}: choose from {', '.join(self.artists)}")
+        decoders = {"image": tfds.decode.SkipDecoding()}  # our own resizing wants the encoded bytes
+        return list(self._builder.as_data_source(split=artist, decoders=decoders))
+
+
+def _check(languages: tuple[str, ...]) -> None:
+    if not languages:
+        raise JclipError(f"emoji need at least one language of {', '.join(LANGUAGES)}")
+    for language in languages:
+        if language not in LANGUAGES:
+            raise JclipError(f"emoji have no names in {language!r}: choose from {', '.join(LANGUAGES)}")

@@ -1,0 +1,56 @@
+"""What the parity tests share: ragged ids, and how close is close."""
+
+from typing import Any
+
+import jax
+import numpy as np
+import torch
+
+from tests.models.torch_weights import Weights
+
+
+def ragged_ids(
+    lengths: list[int], vocab_size: int, pad_id: int, *, width: int | None = None, seed: int = 0
+) -> np.ndarray:
+    """Random token ids, none of them padding, each row padded on the right to the longest or to `width`."""
+    draw = np.random.default_rng(seed)
+    ids = np.full((len(lengths), width or max(lengths)), pad_id, np.int32)
+    for row, length in enumerate(lengths):
+        ids[row, :length] = draw.integers(3, vocab_size - 1, length)
+    return ids
+
+
+def random_images(count: int, size: int, seed: int = 0) -> np.ndarray:
+    """Normalised images, (count, size, size, 3)."""
+    return np.random.default_rng(seed).normal(size=(count, size, size, 3)).astype(np.float32)
+
+
+def to_torch(array: np.ndarray) -> torch.Tensor:
+    """Ids as int64; images with their colours first."""
+    return torch.from_numpy(array.transpose(0, 3, 1, 2).copy() if array.ndim == 4 else array.astype(np.int64))
+
+
+def unit(rows: Any) -> np.ndarray:
+    rows = np.asarray(rows, np.float64)
+    return rows / np.linalg.norm(rows, axis=-1, keepdims=True)
+
+
+def assert_same_rows(ours: Any, theirs: torch.Tensor, atol: float = 2e-5) -> None:
+    """The rows, L2-normalised, agree; and they are not all the same row, which would prove nothing."""
+    difference = np.abs(unit(ours) - unit(theirs.detach().numpy()))
+    assert difference.max() < atol, f"rows differ by {difference.max():.1e}"
+    rows = unit(ours).reshape(-1, np.shape(ours)[-1])
+    assert np.abs(rows - rows[0]).max() > 0.01
+
+
+def assert_same_values(ours: Any, theirs: torch.Tensor, rtol: float = 2e-5) -> None:
+    """The values agree, relative to the largest."""
+    theirs_np = theirs.detach().numpy()
+    difference = np.abs(np.asarray(ours) - theirs_np).max() / np.abs(theirs_np).max()
+    assert difference < rtol, f"values differ by {difference:.1e} of the largest"
+
+
+def assert_same_tree(weights: Weights, params: Any, shapes: Any) -> None:
+    """The copied weights have exactly the model's structure and shapes, and none was left over."""
+    assert jax.tree.map(np.shape, params) == jax.tree.map(np.shape, shapes)
+    assert not weights.unread()

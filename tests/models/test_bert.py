@@ -1,0 +1,191 @@
+"""One encoder for two families, each against its own reference."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import torch
+import transformers
+from cn_clip.clip.configuration_bert import BertConfig as CnClipBertConfig
+from cn_clip.clip.modeling_bert import BertModel as CnClipBert
+
+from jclip.errors import JclipError
+from jclip.models.bert import Bert, BertConfig
+from tests.models.parity import assert_same_rows, assert_same_values, ragged_ids, to_torch
+from tests.models.torch_weights import Weights, bert, randomise
+
+SIZES = {"vocab_size": 97, "width": 48, "layers": 3, "heads": 4, "intermediate": 112, "max_positions": 40}
+WWM = BertConfig(**SIZES, type_vocab_size=2, pad_id=0, layer_norm_eps=1e-12)
+XLM_R = BertConfig(**SIZES, type_vocab_size=1, pad_id=1, layer_norm_eps=1e-5, position_offset="after_padding")
+BOTH = pytest.mark.parametrize("config", [WWM, XLM_R], ids=["wwm", "xlm-r"])
+LENGTHS = [
+    [7],
+    [12, 3, 9],
+    [2, 31, 17, 1, 8],
+    [16, 16, 16],
+]  # tokens of each row: odd batches, with and without padding
+
+
+def hf(config: BertConfig) -> torch.nn.Module:
+    kinds = {
+        "none": (transformers.BertConfig, transformers.BertModel),
+        "after_padding": (transformers.XLMRobertaConfig, transformers.XLMRobertaModel),
+    }
+    kind_of_config, kind_of_model = kinds[config.position_offset]
+    hf_config = kind_of_config(
+        vocab_size=config.vocab_size,
+        hidden_size=config.width,
+        num_hidden_layers=config.layers,
+        num_attention_heads=config.heads,
+        intermediate_size=config.intermediate,
+        max_position_embeddings=config.max_positions,
+        type_vocab_size=config.type_vocab_size,
+        pad_token_id=config.pad_id,
+        layer_norm_eps=config.layer_norm_eps,
+    )
+    return randomise(kind_of_model(hf_config, add_pooling_layer=False))
+
+
+def with_projection(params):
+    width = params["embedding_norm"]["scale"].shape[0]
+    return {"params": params | {"projection": {"kernel": np.eye(width, 5)}}}
+
+
+@BOTH
+def test_states_are_those_of_transformers(config):
+    reference = hf(config)
+    weights = Weights(reference)
+    variables = with_projection(bert(weights))
+    assert not weights.unread()
+    for lengths in LENGTHS:
+        ids = ragged_ids(lengths, config.vocab_size, config.pad_id)
+        theirs = reference(to_torch(ids), attention_mask=to_torch(ids) != config.pad_id).last_hidden_state
+        ours = Bert(config, 5).apply(variables, ids, method="states")
+        tokens = ids != config.pad_id
+        assert_same_rows(ours[tokens], theirs[torch.from_numpy(tokens)])
+        assert_same_values(ours[tokens], theirs[torch.from_numpy(tokens)])
+
+
+def test_wwm_is_also_that_of_cn_clip():
+    cn_config = CnClipBertConfig(
+        WWM.vocab_size,
+        hidden_size=WWM.width,
+        num_hidden_layers=WWM.layers,
+        num_attention_heads=WWM.heads,
+        intermediate_size=WWM.intermediate,
+        max_position_embeddings=WWM.max_positions,
+        layer_norm_eps=WWM.layer_norm_eps,
+    )
+    reference = randomise(CnClipBert(cn_config))
+    variables = with_projection(bert(Weights(reference)))
+    ids = ragged_ids([5, 14, 9], WWM.vocab_size, 0)
+    theirs = reference(to_torch(ids), attention_mask=(to_torch(ids) != 0).float())[0][:, 0]
+    assert_same_rows(Bert(WWM, 5).apply(variables, ids, method="state"), theirs)
+
+
+@BOTH
+def test_padding_never_matters(config):
+    variables = Bert(config, 5).init(jax.random.key(0), jnp.zeros((1, 4), jnp.int32))
+    model = Bert(config, 5)
+    lengths = [3, 11, 6]
+    tight = ragged_ids(lengths, config.vocab_size, config.pad_id)
+    loose = ragged_ids(lengths, config.vocab_size, config.pad_id, width=29)
+    embeddings = model.apply(variables, tight)
+    np.testing.assert_allclose(model.apply(variables, loose), embeddings, atol=1e-6)
+    for row, length in enumerate(lengths):
+        alone = model.apply(variables, tight[row : row + 1, :length])
+        np.testing.assert_allclose(alone[0], embeddings[row], atol=1e-6)
+
+
+@BOTH
+def test_padding_rows_get_no_gradient(config):
+    # PyTorch keeps the padding row of an embedding fixed; here nothing that the loss sees depends on it.
+    model = Bert(config, 5)
+    ids = ragged_ids([3, 11], config.vocab_size, config.pad_id)
+    variables = model.init(jax.random.key(0), ids)
+    gradient = jax.grad(lambda variables: jnp.square(model.apply(variables, ids)).sum())(variables)["params"]
+    assert np.abs(gradient["word_embedding"]).max() > 0
+    np.testing.assert_array_equal(gradient["word_embedding"][config.pad_id], 0)
+    if config.position_offset == "after_padding":
+        np.testing.assert_array_equal(gradient["position_embedding"][: config.pad_id + 1], 0)
+
+
+@pytest.mark.parametrize(("config", "expected"), [(WWM, [[0, 1, 2, 3]]), (XLM_R, [[2, 3, 4, 1], [2, 1, 1, 1]])])
+def test_positions_by_hand(config, expected):
+    ids = jnp.array([[5, 6, 7, config.pad_id], [5] + 3 * [config.pad_id]])
+    np.testing.assert_array_equal(Bert(config, 5)._positions(ids != config.pad_id), expected)
+
+
+@BOTH
+def test_dropout_acts_in_training_only(config):
+    model, ids = Bert(config, 5), ragged_ids([4, 7], config.vocab_size, config.pad_id)
+    variables = model.init(jax.random.key(0), ids)
+
+    def train(seed):
+        return model.apply(variables, ids, train=True, rngs={"dropout": jax.random.key(seed)})
+
+    np.testing.assert_array_equal(model.apply(variables, ids), model.apply(variables, ids))
+    np.testing.assert_array_equal(train(1), train(1))
+    assert np.abs(train(1) - train(2)).max() > 1e-3
+    # The mean of many draws comes near the evaluation: what is dropped is made up for.
+    many = jax.vmap(train)(jnp.arange(300))
+    assert np.abs(many.mean(axis=0) - model.apply(variables, ids)).max() < 0.2 * np.abs(many[0] - many[1]).max()
+
+
+def test_dropout_differs_from_layer_to_layer():
+    # Two equal layers on equal input: what a scan that shares its key between layers would get wrong.
+    model, ids = Bert(WWM, 5), ragged_ids([4, 7], WWM.vocab_size, 0)
+    variables = model.init(jax.random.key(0), ids)
+    _, seen = model.apply(
+        variables, ids, train=True, rngs={"dropout": jax.random.key(0)}, capture_intermediates=_is_probabilities
+    )
+    dropped = np.asarray(jax.tree.leaves(seen)[0]) == 0
+    assert dropped.shape[0] == WWM.layers
+    assert (dropped[0] != dropped[1]).any()
+
+
+def _is_probabilities(module, method):
+    return method == "__call__" and module.path[-2:] == ("attention", "Dropout_0")
+
+
+@pytest.mark.parametrize("config", [WWM, XLM_R])
+def test_the_longest_text_and_one_more(config):
+    model = Bert(config, 5)
+    ids = jnp.full((1, config.longest), 7)
+    assert np.isfinite(model.init_with_output(jax.random.key(0), ids)[0]).all()
+    with pytest.raises(JclipError, match=f"reads at most {config.longest}"):
+        model.init(jax.random.key(0), jnp.full((1, config.longest + 1), 7))
+
+
+def test_longest():
+    assert (WWM.longest, XLM_R.longest) == (40, 38)
+
+
+def test_nothing_but_padding_is_finite():
+    embeddings, _ = Bert(WWM, 5).init_with_output(jax.random.key(0), jnp.zeros((2, 6), jnp.int32))
+    assert np.isfinite(embeddings).all()
+
+
+def test_an_id_beyond_the_vocabulary_shows():
+    model, ids = Bert(WWM, 5), jnp.full((1, 3), 7)
+    variables = model.init(jax.random.key(0), ids)
+    assert np.isnan(model.apply(variables, ids + WWM.vocab_size)).all()
+
+
+def test_layers_are_stacked():
+    params = Bert(WWM, 5).init(jax.random.key(0), jnp.zeros((1, 4), jnp.int32))["params"]
+    assert {leaf.shape[0] for leaf in jax.tree.leaves(params["layers"])} == {WWM.layers}
+    kernels = params["layers"]["mlp"]["fc1"]["kernel"]
+    assert np.abs(kernels[0] - kernels[1]).max() > 0.01
+    np.testing.assert_allclose(kernels.std(), 0.02, rtol=0.05)
+
+
+@BOTH
+def test_bfloat16_comes_near(config):
+    reference = hf(config)
+    variables = with_projection(bert(Weights(reference)))
+    ids = ragged_ids([12, 3, 9], config.vocab_size, config.pad_id)
+    precise = Bert(config, 5).apply(variables, ids, method="state")
+    rough = Bert(config, 5, dtype=jnp.bfloat16).apply(variables, ids, method="state")
+    assert rough.dtype == jnp.bfloat16
+    assert np.abs(rough - precise).max() < 0.02 * np.abs(precise).max()

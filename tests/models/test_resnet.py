@@ -1,0 +1,100 @@
+"""The modified ResNet against cn_clip's, frozen and in training."""
+
+from dataclasses import replace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from cn_clip.clip.model import ModifiedResNet
+
+from jclip.errors import JclipError
+from jclip.models.resnet import BatchNorm, ResNet, ResNetConfig
+from tests.models.parity import assert_same_rows, assert_same_tree, random_images, to_torch
+from tests.models.torch_weights import Weights, openai_resnet, randomise
+
+RN50 = ResNetConfig(image_size=96, width=8, heads=4)  # the real depth
+SHALLOW = ResNetConfig(image_size=64, layers=(1, 2, 1, 1), width=6, heads=3)
+
+
+def reference_of(config: ResNetConfig, embed_dim: int):
+    theirs = ModifiedResNet(config.layers, embed_dim, config.heads, config.image_size, config.width)
+    return randomise(theirs)
+
+
+def variables_of(reference):
+    weights = Weights(reference)
+    params, stats = openai_resnet(weights)
+    return weights, {"params": params, "batch_stats": stats}
+
+
+@pytest.mark.parametrize("config", [RN50, SHALLOW], ids=["rn50", "shallow"])
+def test_frozen_statistics(config):
+    reference = reference_of(config, 13)
+    weights, variables = variables_of(reference)
+    images = random_images(3, config.image_size)
+    shapes = jax.eval_shape(lambda: ResNet(config, 13).init(jax.random.key(0), images))
+    assert_same_tree(weights, variables, shapes)
+    ours, moved = ResNet(config, 13).apply(variables, images, mutable=["batch_stats"])
+    assert_same_rows(ours, reference(to_torch(images)))
+    jax.tree.map(np.testing.assert_array_equal, moved["batch_stats"], variables["batch_stats"])
+
+
+def test_training_uses_the_batch_and_moves_the_running_statistics():
+    reference = reference_of(SHALLOW, 13).train()
+    _, variables = variables_of(reference)
+    for step in range(3):
+        images = random_images(5, SHALLOW.image_size, seed=step) * (step + 1) + step
+        theirs = reference(to_torch(images))
+        ours, moved = ResNet(SHALLOW, 13).apply(variables, images, train=True, mutable=["batch_stats"])
+        assert_same_rows(ours, theirs, atol=1e-4)  # a norm over 20 values each, several times over
+        before, variables = variables, {**variables, **moved}
+        assert np.abs(_flat(moved["batch_stats"]) - _flat(before["batch_stats"])).max() > 0.01
+    _, expected = variables_of(reference)
+    np.testing.assert_allclose(_flat(variables["batch_stats"]), _flat(expected["batch_stats"]), rtol=1e-4, atol=1e-5)
+
+
+def test_batch_norm_by_hand():
+    # Values 1 and 3: mean 2, variance 1, unbiased variance 2.
+    x = jnp.array([[1.0], [3.0]])
+    variables = BatchNorm().init(jax.random.key(0), x, train=False)
+    out, moved = BatchNorm().apply(variables, x, train=True, mutable=["batch_stats"])
+    np.testing.assert_allclose(out, [[-1], [1]], rtol=1e-5)
+    np.testing.assert_allclose(moved["batch_stats"]["mean"], [0.1 * 2], rtol=1e-6)
+    np.testing.assert_allclose(moved["batch_stats"]["var"], [0.9 * 1 + 0.1 * 2], rtol=1e-6)
+    np.testing.assert_allclose(BatchNorm().apply(variables, x, train=False), x, rtol=1e-5)
+
+
+def test_a_block_begins_as_its_shortcut():
+    params = ResNet(SHALLOW, 13).init(jax.random.key(0), random_images(1, 64))["params"]
+    for name, block in params.items():
+        if name.startswith("stage_"):
+            np.testing.assert_array_equal(block["norm_3"]["scale"], 0)
+    np.testing.assert_allclose(params["attention_pool"]["attention"]["query"]["kernel"].std(), 192**-0.5, rtol=0.05)
+
+
+def test_remat_changes_nothing():
+    images = random_images(3, SHALLOW.image_size)
+    variables = ResNet(SHALLOW, 13).init(jax.random.key(0), images)
+    results = [
+        ResNet(SHALLOW, 13, remat=remat).apply(variables, images, train=True, mutable=["batch_stats"])
+        for remat in (False, True)
+    ]
+    jax.tree.map(lambda left, right: np.testing.assert_allclose(left, right, rtol=1e-4, atol=1e-5), *results)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"image_size": 100}, "image_size 100 is not a multiple of 32"),
+        ({"layers": (1, 1)}, "four stages"),
+        ({"heads": 7}, "7 heads do not divide a width of 192"),
+    ],
+)
+def test_a_wrong_configuration_says_so(change, message):
+    with pytest.raises(JclipError, match=message):
+        replace(SHALLOW, **change)
+
+
+def _flat(tree):
+    return np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(tree)])
