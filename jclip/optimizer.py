@@ -6,11 +6,13 @@ rate. Decay and learning-rate multipliers are rules over parameter paths, the sa
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
 import optax
+import optax.contrib
 
 from jclip import rules
 from jclip.errors import JclipError
@@ -24,9 +26,11 @@ MAX_LOGIT_SCALE = 4.605170185988092
 
 @dataclass(frozen=True)
 class Optimizer:
-    """AdamW (Loshchilov & Hutter 2019) and its schedule.
+    """An update rule and its schedule.
 
     Attributes:
+      name: "adamw" (Loshchilov & Hutter 2019), or "muon" (Jordan 2024): orthogonalised momentum for the matrices inside
+        the towers' layers, AdamW for everything else. Its matrices want about ten times the rate: see `multipliers`.
       learning_rate: peak.
       warmup_steps: linear from 0; step n of the warm-up runs at (n + 1) / warmup_steps of the peak.
       schedule: after the warm-up: "cosine" or "linear" to 0 at the end of the stage, or "constant".
@@ -37,6 +41,7 @@ class Optimizer:
       clip_norm: bound on the global norm of the gradients; None for no clipping.
     """
 
+    name: Literal["adamw", "muon"] = "adamw"
     learning_rate: float = 1e-3
     warmup_steps: int = 0
     schedule: Literal["cosine", "linear", "constant"] = "cosine"
@@ -87,11 +92,14 @@ def build(
         raise JclipError(f"a learning rate of {spec.learning_rate} is not possible: give a finite number, 0 or above")
     decays = _tree(rules.match(spec.decays, all_paths, what="decays"), trainable)
     multipliers = _tree(rules.match(spec.multipliers, all_paths, what="multipliers"), trainable)
-    groups = rules.tree_from_paths({p: "carried" if p in carried else "fresh" for p in rules.paths_of(trainable)})
+    groups = {
+        path: f"{'carried' if path in carried else 'fresh'} {_kind(spec, path)}" for path in rules.paths_of(trainable)
+    }
+    directions = {group: _direction(spec, group.split()[1]) for group in dict.fromkeys(groups.values())}
     parts = []
     if spec.clip_norm is not None:
         parts.append(optax.clip_by_global_norm(spec.clip_norm))
-    parts.append(optax.partition({name: _direction(spec) for name in ("carried", "fresh")}, groups))
+    parts.append(optax.partition(directions, rules.tree_from_paths(groups)))
     parts.append(optax.add_decayed_weights(spec.weight_decay, mask=decays))
     parts.append(optax.stateless(lambda updates, _: jax.tree.map(jnp.multiply, updates, multipliers)))
     parts.append(optax.scale_by_learning_rate(learning_rate(spec, steps)))
@@ -112,7 +120,7 @@ def carry_slots(new: Any, old: Any, carried: frozenset[str]) -> Any:
 
     def take(path: Any, leaf: Any) -> Any:
         slot = _slot(path)
-        mine = "carried" in _names(path)
+        mine = any(name.startswith("carried ") for name in _names(path))
         known = slot in before and jnp.shape(before[slot]) == jnp.shape(leaf)
         return before[slot] if mine and known else leaf
 
@@ -126,8 +134,16 @@ def clamp_logit_scale(params: dict[str, Any]) -> dict[str, Any]:
     return {**params, "logit_scale": jnp.clip(params["logit_scale"], 0.0, MAX_LOGIT_SCALE)}
 
 
-def _direction(spec: Optimizer) -> optax.GradientTransformation:
-    return optax.scale_by_adam(b1=spec.beta1, b2=spec.beta2, eps=spec.eps)
+def _kind(spec: Optimizer, path: str) -> str:
+    return "muon" if spec.name == "muon" and "/layers/" in path and path.endswith("/kernel") else "adam"
+
+
+def _direction(spec: Optimizer, kind: str) -> optax.GradientTransformation:
+    if kind == "adam":
+        return optax.scale_by_adam(b1=spec.beta1, b2=spec.beta2, eps=spec.eps)
+    # The layers are stacked: (layers, in, out), one matrix each.
+    stacked = optax.contrib.MuonDimensionNumbers(reduction_axis=1, output_axis=2)
+    return optax.contrib.scale_by_muon(weight_dimension_numbers=partial(jax.tree.map, lambda _: stacked))
 
 
 def _tree(values: Mapping[str, Any], like: dict[str, Any]) -> dict[str, Any]:

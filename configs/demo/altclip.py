@@ -3,22 +3,23 @@
 jclip train configs/demo/altclip.py      after configs/demo/english.py
 """
 
+from dataclasses import replace
+
 from configs.demo import common
-from jclip.optimizer import Optimizer
 from jclip.stages import Budget, Stage
 from jclip.train.run import Run, Teacher
 
 
-def build(data: str, home: str) -> Run:
-    """The run, with the data under `data` and its bundles under `home`."""
-    english = f"{home}/english/1-contrastive"
+def build(place: common.Place) -> Run:
+    """The run, at some place."""
+    english = f"{place.home}/english/1-contrastive"
     teacher_learning = Stage(
         name="teacher",
         objective="teacher",
-        data=(common.parallel(data),),
+        data=(common.parallel(place),),
         batch_size=256,
         budget=Budget(steps=500),
-        optimizer=Optimizer(learning_rate=2e-3, warmup_steps=50, weight_decay=0.1, clip_norm=1.0),
+        optimizer=replace(common.MUON, warmup_steps=50),
         trains=((r"text/projection/.*", False), (r"text/.*", True), (r"image/.*|logit_scale", False)),
         context_length=common.CONTEXT,
         dropout=False,
@@ -26,10 +27,10 @@ def build(data: str, home: str) -> Run:
     contrastive = Stage(
         name="contrastive",
         objective="contrastive",
-        data=(common.pairs(data, *common.LANGUAGES),),
+        data=(common.pairs(place, *common.LANGUAGES),),
         batch_size=256,
         budget=Budget(steps=150),
-        optimizer=Optimizer(learning_rate=2e-4, warmup_steps=50, weight_decay=0.05, clip_norm=5.0),
+        optimizer=replace(common.MUON, learning_rate=5e-4, warmup_steps=20),
         trains=((r"image/.*", False), (r"text/.*|logit_scale", True)),
         augmentation=common.AUGMENTATION,
         context_length=common.CONTEXT,
@@ -38,7 +39,7 @@ def build(data: str, home: str) -> Run:
     return Run(
         name="altclip",
         model=common.ALTCLIP,
-        tokenizer=f"{data}/{common.MULTILINGUAL_TOKENIZER}",
+        tokenizer=f"{place.data}/{common.MULTILINGUAL_TOKENIZER}",
         preprocessing=common.PREPROCESSING,
         stages=(teacher_learning, contrastive),
         starts_from=((r"image/.*|text/projection/.*|logit_scale", english), (r"text/.*", "")),
@@ -49,4 +50,4 @@ def build(data: str, home: str) -> Run:
 
 def config() -> Run:
     """The run at the demo's own place."""
-    return build(common.HOME, common.HOME)
+    return build(common.Place())

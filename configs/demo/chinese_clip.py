@@ -6,20 +6,19 @@ jclip train configs/demo/chinese_clip.py      after configs/demo/english.py
 from dataclasses import replace
 
 from configs.demo import common
-from jclip.optimizer import Optimizer
 from jclip.stages import Budget, Stage
 from jclip.train.run import Run
 
 
-def build(data: str, home: str) -> Run:
-    """The run, with the data under `data` and its bundles under `home`."""
+def build(place: common.Place) -> Run:
+    """The run, at some place."""
     frozen = Stage(
         name="image-frozen",
         objective="contrastive",
-        data=(common.pairs(data, "zh"),),
-        batch_size=128,
-        budget=Budget(steps=300),
-        optimizer=Optimizer(learning_rate=1e-3, warmup_steps=30, weight_decay=0.1),
+        data=(common.pairs(place, "zh"),),
+        batch_size=256,
+        budget=Budget(steps=250),
+        optimizer=replace(common.MUON, warmup_steps=30),
         trains=((r"image/.*", False), (r"text/.*|logit_scale", True)),
         augmentation=common.AUGMENTATION,
         context_length=common.CONTEXT,
@@ -27,21 +26,21 @@ def build(data: str, home: str) -> Run:
     everything = replace(
         frozen,
         name="everything",
-        budget=Budget(steps=240),
-        optimizer=replace(frozen.optimizer, learning_rate=5e-4),
+        budget=Budget(steps=200),
+        optimizer=replace(frozen.optimizer, learning_rate=1e-3),
         trains=((r".*", True),),
     )
     return Run(
         name="chinese-clip",
         model=common.CHINESE_CLIP,
-        tokenizer=f"{data}/{common.CHINESE_TOKENIZER}",
+        tokenizer=f"{place.data}/{common.CHINESE_TOKENIZER}",
         preprocessing=common.PREPROCESSING,
         stages=(frozen, everything),
-        starts_from=((r"image/.*|logit_scale", f"{home}/english/1-contrastive"), (r"text/.*", "")),
+        starts_from=((r"image/.*|logit_scale", f"{place.home}/english/1-contrastive"), (r"text/.*", "")),
         checkpoint_every=100,
     )
 
 
 def config() -> Run:
     """The run at the demo's own place."""
-    return build(common.HOME, common.HOME)
+    return build(common.Place())

@@ -11,15 +11,15 @@ from configs.demo import chinese_clip, common
 from jclip.train.run import Run
 
 
-def build(data: str, home: str) -> Run:
-    """The run, with the data under `data` and its bundles under `home`."""
-    run = chinese_clip.build(data, home)
+def build(place: common.Place) -> Run:
+    """The run, at some place."""
+    run = chinese_clip.build(place)
     frozen, everything = run.stages
     control = replace(everything, name="still-frozen", trains=frozen.trains)
-    start = ((r".*", f"{home}/chinese_clip/1-{frozen.name}"),)
+    start = ((r".*", f"{place.home}/chinese_clip/1-{frozen.name}"),)
     return replace(run, name="chinese-clip-control", stages=(control,), starts_from=start)
 
 
 def config() -> Run:
     """The run at the demo's own place."""
-    return build(common.HOME, common.HOME)
+    return build(common.Place())

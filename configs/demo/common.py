@@ -4,6 +4,8 @@
 chinese_clip_control.py in turn. The towers have the full-size models' architecture at about a million parameters.
 """
 
+from dataclasses import dataclass
+
 from jclip.data.augment import Augmentation
 from jclip.data.emoji.sources import EmojiPairs, EmojiParallel
 from jclip.data.images import CLIP_MEAN, CLIP_STD, Preprocessing
@@ -11,6 +13,7 @@ from jclip.models.bert import BertConfig
 from jclip.models.clip_text import ClipTextConfig
 from jclip.models.dual_encoder import DualEncoderConfig
 from jclip.models.vit import VitConfig
+from jclip.optimizer import Optimizer
 
 HOME = "runs/demo"
 ENGLISH_TOKENIZER, MULTILINGUAL_TOKENIZER, CHINESE_TOKENIZER = (
@@ -18,6 +21,8 @@ ENGLISH_TOKENIZER, MULTILINGUAL_TOKENIZER, CHINESE_TOKENIZER = (
 )
 LANGUAGES = ("en", "zh", "ja", "ko", "de", "fr", "es", "it", "pt", "ru", "ar", "fa", "id", "tr")
 TRAIN_ARTISTS, TEST_ARTIST = ("twemoji", "openmoji"), "noto"
+TUNING_ARTISTS, VALIDATION_ARTIST = ("twemoji",), "openmoji"
+"""Every choice in these files was made on the second pair; the first is for the figures, once the choices stand."""
 ASKED = ("en", "zh", "ja", "ko", "de", "fr", "es", "ru", "ar", "it")
 """Languages of the tables and the gallery."""
 CONTEXT, ENGLISH_CONTEXT = 16, 12
@@ -25,7 +30,7 @@ CONTEXT, ENGLISH_CONTEXT = 16, 12
 ENGLISH_VOCABULARY, MULTILINGUAL_VOCABULARY, CHINESE_VOCABULARY = 1024, 6000, 21128
 EMBED = 128
 
-IMAGE = VitConfig(image_size=32, patch_size=8, width=128, layers=3, heads=2)
+IMAGE = VitConfig(image_size=32, patch_size=16, width=256, layers=2, heads=4)
 ENGLISH_CLIP = DualEncoderConfig(
     image=IMAGE,
     text=ClipTextConfig(vocab_size=ENGLISH_VOCABULARY, context_length=ENGLISH_CONTEXT, width=EMBED, layers=2, heads=2),
@@ -70,14 +75,51 @@ CHINESE_CLIP = DualEncoderConfig(
 
 PREPROCESSING = Preprocessing(size=32, mean=CLIP_MEAN, std=CLIP_STD, resize="squash", trim=True)
 """Margins are cut away: they differ from artist to artist and say nothing of the thing."""
-AUGMENTATION = Augmentation()
+AUGMENTATION = Augmentation(
+    scale=0.15,
+    aspect=0.15,
+    rotate=9.0,
+    shear=0.15,
+    translate=0.04,
+    flip=0.5,
+    hue=17.0,
+    saturation=0.3,
+    gamma=0.3,
+    outside="white",
+)
 
 
-def pairs(home: str, *languages: str) -> EmojiPairs:
+MUON = Optimizer(
+    name="muon",
+    learning_rate=2e-3,
+    warmup_steps=70,
+    beta2=0.95,
+    weight_decay=0.1,
+    multipliers=((r".*/layers/.*/kernel", 10.0), (r".*", 1.0)),
+)
+"""In the trial three times as fast as AdamW to the same recall, which is what a quarter of an hour is made of."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a demo's runs read and write, and who drew what they train on.
+
+    Attributes:
+      data: folder of the data set and the tokenizers.
+      home: folder of the runs.
+      artists: of the training pictures.
+    """
+
+    data: str = HOME
+    home: str = HOME
+    artists: tuple[str, ...] = TRAIN_ARTISTS
+
+
+def pairs(place: Place, *languages: str) -> EmojiPairs:
     """Known concepts by the training artists, named in `languages`."""
-    return EmojiPairs(f"{home}/data", artists=TRAIN_ARTISTS, languages=languages)
+    return EmojiPairs(f"{place.data}/data", artists=place.artists, languages=languages)
 
 
-def parallel(home: str) -> EmojiParallel:
+def parallel(place: Place) -> EmojiParallel:
     """Names of known concepts in every language beside the English ones; held-out translations left out."""
-    return EmojiParallel(f"{home}/data", languages=LANGUAGES[1:])
+    return EmojiParallel(f"{place.data}/data", languages=LANGUAGES[1:])

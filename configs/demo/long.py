@@ -28,5 +28,5 @@ def scaled(run: Run, factor: float) -> Run:
 
 def config() -> Run:
     """The English CLIP, long."""
-    run = english.build(common.HOME, f"{common.HOME}/long")
+    run = english.build(common.Place(home=f"{common.HOME}/long"))
     return replace(scaled(run, FACTOR), name="english-long")

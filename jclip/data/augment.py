@@ -10,7 +10,9 @@ from typing import Literal
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
+_YIQ = np.array([[0.299, 0.587, 0.114], [0.596, -0.274, -0.322], [0.211, -0.523, 0.312]], np.float32)  # NTSC, 1953
 _LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601, as in torchvision's saturation
 
 
@@ -20,6 +22,7 @@ class Augmentation:
 
     Attributes:
       scale: of log size: 0.2 makes pictures 0.82 to 1.22 times as large.
+      aspect: of the log of width, and against it of height: 0.1 makes them up to 1.11 times as wide and 0.9 as high.
       translate: shift along each axis, as a fraction of the side.
       rotate: degrees.
       shear: tangent of the angle.
@@ -27,11 +30,14 @@ class Augmentation:
       brightness: of the factor on all channels: 0.4 gives 0.6 to 1.4.
       contrast: of the factor on the distance from the mean grey.
       saturation: of the factor on the distance from the pixel's grey.
+      hue: degrees on the colour circle (a rotation of the plane of equal luma).
+      gamma: of the log of the exponent on values in 0..1.
       channel_mix: how much of each channel may come from the others.
       outside: what lies beyond the picture's edge.
     """
 
     scale: float = 0.0
+    aspect: float = 0.0
     translate: float = 0.0
     rotate: float = 0.0
     shear: float = 0.0
@@ -39,18 +45,20 @@ class Augmentation:
     brightness: float = 0.0
     contrast: float = 0.0
     saturation: float = 0.0
+    hue: float = 0.0
+    gamma: float = 0.0
     channel_mix: float = 0.0
     outside: Literal["edge", "white", "black"] = "edge"
 
     @property
     def moves(self) -> bool:
         """Whether pixels change place."""
-        return bool(self.scale or self.translate or self.rotate or self.shear or self.flip)
+        return bool(self.scale or self.aspect or self.translate or self.rotate or self.shear or self.flip)
 
     @property
     def colours(self) -> bool:
         """Whether pixels change colour."""
-        return bool(self.brightness or self.contrast or self.saturation or self.channel_mix)
+        return bool(self.brightness or self.contrast or self.saturation or self.hue or self.gamma or self.channel_mix)
 
 
 def augment(augmentation: Augmentation, images_bhwc: jax.Array, key: jax.Array, example_b: jax.Array) -> jax.Array:
@@ -69,7 +77,7 @@ def augment(augmentation: Augmentation, images_bhwc: jax.Array, key: jax.Array, 
     if not (augmentation.moves or augmentation.colours):
         return images_bhwc
     keys_b = jax.vmap(lambda example: jax.random.fold_in(key, example))(example_b)
-    draws_bk = jax.vmap(lambda each: jax.random.uniform(each, (16,), minval=-1.0))(keys_b)
+    draws_bk = jax.vmap(lambda each: jax.random.uniform(each, (18,), minval=-1.0))(keys_b)
 
     def change(image_hwc: jax.Array, draws_k: jax.Array) -> jax.Array:
         if augmentation.moves:
@@ -90,6 +98,8 @@ def _moved(a: Augmentation, image_hwc: jax.Array, draws: jax.Array) -> jax.Array
     mirror = jnp.where((draws[3] + 1) / 2 < a.flip, -1.0, 1.0)
     y_h = jnp.arange(height) - (height - 1) / 2
     x_w = jnp.arange(width) - (width - 1) / 2
+    stretch = jnp.exp(a.aspect * draws[6])
+    y_h, x_w = y_h * stretch, x_w / stretch
     y_hw, x_hw = jnp.meshgrid(y_h, x_w * mirror, indexing="ij")
     x_hw = x_hw + shear * y_hw
     from_y_hw = cos * y_hw + sin * x_hw + (height - 1) / 2 - a.translate * height * draws[4]
@@ -112,6 +122,14 @@ def _moved(a: Augmentation, image_hwc: jax.Array, draws: jax.Array) -> jax.Array
     return above * (1 - down_hw1) + below * down_hw1
 
 
+def _hue_rotation(angle: jax.Array) -> jax.Array:
+    """(3, 3): turns I and Q of YIQ by an angle, and leaves the luma Y alone."""
+    cos, sin = jnp.cos(angle), jnp.sin(angle)
+    one, nil = jnp.ones_like(cos), jnp.zeros_like(cos)
+    turn = jnp.stack([jnp.stack(row) for row in ((one, nil, nil), (nil, cos, -sin), (nil, sin, cos))])
+    return jnp.asarray(np.linalg.inv(_YIQ)) @ turn @ jnp.asarray(_YIQ)
+
+
 def _coloured(a: Augmentation, image_hwc: jax.Array, draws: jax.Array) -> jax.Array:
     luma_c = jnp.asarray(_LUMA)
     if a.channel_mix:
@@ -122,6 +140,11 @@ def _coloured(a: Augmentation, image_hwc: jax.Array, draws: jax.Array) -> jax.Ar
     if a.saturation:
         grey_hw1 = (image_hwc @ luma_c)[..., None]
         image_hwc = grey_hw1 + (1 + a.saturation * draws[2]) * (image_hwc - grey_hw1)
+    if a.hue:
+        image_hwc = image_hwc @ _hue_rotation(jnp.deg2rad(a.hue) * draws[9]).T
+    if a.gamma:
+        share_hwc = jnp.clip(image_hwc / 255, 1e-3, 1.0)  # 0 ** x has no gradient, and 1e-3 is a quarter of a step
+        image_hwc = 255 * share_hwc ** jnp.exp(a.gamma * draws[10])
     if a.contrast:
         mean = (image_hwc @ luma_c).mean()
         image_hwc = mean + (1 + a.contrast * draws[1]) * (image_hwc - mean)

@@ -6,12 +6,15 @@
 Random access into them costs a seek, so that the order of the examples can be any.
 """
 
-import logging
+import contextlib
+import io
+import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, NamedTuple, TypeVar, overload
+
+import numpy as np
 
 from jclip.data.images import Preprocessing
 from jclip.data.records import Pair, Translation
@@ -97,7 +100,9 @@ class Records(Sequence[Record], Generic[Record]):
     def __getitem__(self, index: int | slice) -> Record | Sequence[Record]:
         if isinstance(index, slice):
             return [self[i] for i in range(*index.indices(len(self)))]
-        return self._make(self._examples[index])
+        if not -len(self) <= index < len(self):
+            raise IndexError(index)  # which is how iteration knows the end
+        return self._make(self._examples[index % len(self)])
 
 
 def write_pairs(folder: Path, pairs: Iterable[StoredPair], split: str = "train") -> None:
@@ -111,8 +116,8 @@ def write_pairs(folder: Path, pairs: Iterable[StoredPair], split: str = "train")
     features = {
         "image": tfds.features.Image(),
         "captions": tfds.features.Sequence(tfds.features.Text()),
-        "image_id": tfds.features.Scalar("int64"),
-        "text_id": tfds.features.Scalar("int64"),
+        "image_id": tfds.features.Scalar(np.int64),
+        "text_id": tfds.features.Scalar(np.int64),
     }
     _write(folder, features, split, ({**pair._asdict(), "captions": list(pair.captions)} for pair in pairs))
 
@@ -129,21 +134,14 @@ def write_parallel(folder: Path, sentences: Iterable[Translation], split: str = 
     _write(folder, features, split, (sentence._asdict() for sentence in sentences))
 
 
-@contextmanager
+@contextlib.contextmanager
 def quiet_tfds() -> Iterator[None]:
-    """tensorflow-datasets without its progress bars and its remarks."""
-    from tensorflow_datasets.core.logging import call_metadata
-    from tensorflow_datasets.core.utils import tqdm_utils
+    """tensorflow-datasets without its progress bars and its remarks on standard output."""
+    import tensorflow_datasets as tfds
 
-    del call_metadata
-    tqdm_utils.disable_progress_bar()
-    logger = logging.getLogger("absl")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
+    tfds.disable_progress_bar()
+    with contextlib.redirect_stdout(io.StringIO()):
         yield
-    finally:
-        logger.setLevel(level)
 
 
 def _write(folder: Path, features: dict[str, Any], split: str, examples: Iterator[dict[str, Any]]) -> None:
@@ -152,7 +150,7 @@ def _write(folder: Path, features: dict[str, Any], split: str, examples: Iterato
     if folder.exists():
         raise JclipError(f"{folder} is there already: move it away, or choose another name")
 
-    class Examples(tfds.core.GeneratorBasedBuilder):
+    class Examples(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type: ignore[call-arg]
         VERSION = tfds.core.Version("1.0.0")
         name = "examples"
         pkg_dir_path = Path(__file__).parent
@@ -174,8 +172,7 @@ def _write(folder: Path, features: dict[str, Any], split: str, examples: Iterato
         builder.download_and_prepare()
     folder.parent.mkdir(parents=True, exist_ok=True)
     Path(builder.data_dir).rename(folder)
-    for rest in (partial / "examples", partial):
-        rest.rmdir()
+    shutil.rmtree(partial)
 
 
 def _examples(folder: Path, split: str, undecoded: str = "") -> Sequence[Any]:

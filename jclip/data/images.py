@@ -89,7 +89,7 @@ def _open(picture: Picture, name: str) -> Image.Image:
         return Image.fromarray(picture)
     name = name or (str(picture) if isinstance(picture, str | Path) else f"a picture of {len(picture)} bytes")
     try:
-        image = Image.open(io.BytesIO(picture) if isinstance(picture, bytes) else picture)
+        image = Image.open(io.BytesIO(picture if isinstance(picture, bytes) else Path(picture).read_bytes()))
         image.load()
     except FileNotFoundError:
         raise JclipError(f"there is no picture {name}") from None

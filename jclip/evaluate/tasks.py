@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from jclip.errors import JclipError
-from jclip.evaluate.retrieval import recalls
+from jclip.evaluate.retrieval import recall, recalls
 from jclip.inference import Encoder, Picture
 
 
@@ -21,7 +21,8 @@ class RetrievalTask:
       pictures: what `Encoder.images` takes.
       captions: strings.
       picture_keys, caption_keys: integers, one for each.
-      queries: indices of the captions that are asked, all when None; the gallery stays whole.
+      queries: indices of the captions that are asked, all when None; their pictures are asked the other way. The gallery
+        stays whole.
     """
 
     name: str
@@ -41,11 +42,15 @@ class RetrievalTask:
         """Recalls of given features of all pictures and captions."""
         if self.queries is None:
             return recalls(images_nd, texts_md, self.picture_keys, self.caption_keys)
-        # Text-to-image over the chosen captions and the whole gallery; image-to-text over their pictures and all captions.
-        asked = np.isin(self.picture_keys, self.caption_keys[self.queries])
-        t2i = recalls(images_nd, texts_md[self.queries], self.picture_keys, self.caption_keys[self.queries])
-        i2t = recalls(images_nd[asked], texts_md, self.picture_keys[asked], self.caption_keys)
-        return {**{k: v for k, v in t2i.items() if "t2i" in k}, **{k: v for k, v in i2t.items() if "i2t" in k}}
+        keys_q = self.caption_keys[self.queries]
+        shown = np.isin(self.picture_keys, keys_q)
+        ways = {
+            "t2i": recall(texts_md[self.queries], images_nd, keys_q, self.picture_keys, names=("text", "image")),
+            "i2t": recall(
+                images_nd[shown], texts_md, self.picture_keys[shown], self.caption_keys, names=("image", "text")
+            ),
+        }
+        return {f"{way}_{name}": value for way, figures in ways.items() for name, value in figures.items()}
 
 
 def read_pairs(file: Path) -> RetrievalTask:

@@ -104,7 +104,7 @@ class Bert(nn.Module):
         mask_bl = ids_bl != self.config.pad_id
         # Out of the vocabulary is NaN, not the nearest row: a wrong tokenizer shows at once.
         x_bld = jnp.take(self.word_embedding, ids_bl, axis=0)
-        x_bld += self.position_embedding[self._positions(mask_bl)] + self.token_type_embedding[0]
+        x_bld += jnp.take(self.position_embedding, self._positions(mask_bl), axis=0) + self.token_type_embedding[0]
         x_bld = self.drop(self.embedding_norm(x_bld), deterministic=not train)
         x_bld, _ = self.layers(x_bld, mask_bl[:, None, None, :], train)
         return x_bld

@@ -77,7 +77,7 @@ class ClipText(nn.Module):
         length = ids_bl.shape[1]
         x_bld = jnp.take(self.token_embedding, ids_bl, axis=0) + self.position_embedding[:length]
         causal_ll = jnp.tril(jnp.ones((length, length), bool))
-        x_bld, _ = self.layers(x_bld.astype(self.dtype), causal_ll)
+        x_bld, _ = self.layers(x_bld.astype(self.dtype), causal_ll, False)
         return self.final_norm(x_bld)
 
     def state(self, ids_bl: jax.Array, train: bool = False) -> jax.Array:

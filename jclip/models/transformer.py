@@ -97,8 +97,8 @@ class PreNormLayer(nn.Module):
     dtype: Dtype = jnp.float32
 
     @nn.compact
-    def __call__(self, x_bld: jax.Array, mask: jax.Array | None) -> tuple[jax.Array, None]:
-        """The states after this layer, and nothing: the form that a scan wants."""
+    def __call__(self, x_bld: jax.Array, mask: jax.Array | None, train: bool) -> tuple[jax.Array, None]:
+        """The states after this layer, and nothing: the form that a scan wants. There is no dropout for `train`."""
         width = x_bld.shape[-1]
         into = nn.initializers.normal(width**-0.5)
         back = nn.initializers.normal((2 * width * self.depth) ** -0.5)
@@ -118,7 +118,7 @@ def stacked(layer: type[nn.Module], count: int, remat: bool) -> Callable[..., nn
     Compiling takes as long for 32 layers as for one.
 
     Args:
-      layer: called with (x, mask, *static) and returning (x, None); the mask goes to all layers alike.
+      layer: called with (x, mask, train) and returning (x, None); mask and train go to all layers alike.
       count: of layers.
       remat: whether the backward pass computes a layer's inside again instead of keeping it: a third more arithmetic,
         and memory for one (b, l, d) a layer.

@@ -78,7 +78,7 @@ class Vit(nn.Module):
         layers = stacked(PreNormLayer, config.layers, self.remat)
         hidden = config.mlp_ratio * config.width
         x_bld, _ = layers(config.heads, hidden, config.activation, config.layers, self.dtype, name="layers")(
-            x_bld, None
+            x_bld, None, train
         )
         class_bd = LayerNorm(dtype=self.dtype, name="post_norm")(x_bld[:, 0])
         return nn.Dense(self.embed_dim, use_bias=False, kernel_init=at_random, dtype=self.dtype, name="projection")(

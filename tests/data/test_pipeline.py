@@ -1,0 +1,206 @@
+"""Order and batches: random access, shares of processes, mixtures, buckets, and bad input."""
+
+import itertools
+import threading
+from collections import Counter
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+
+from jclip.data.images import Preprocessing
+from jclip.data.mixing import Order
+from jclip.data.pipeline import Batches
+from jclip.data.records import Pair
+from jclip.data.sources import PairFolder, SyntheticPairs, SyntheticParallel
+from jclip.data.synthetic import caption, translation, write_tokenizer
+from jclip.errors import JclipError
+
+
+@pytest.fixture(scope="module")
+def words(tmp_path_factory):
+    return write_tokenizer("wordpiece", tmp_path_factory.mktemp("wordpiece"))
+
+
+def batches(words, *sources, **options):
+    given = {"batch_size": 8, "seed": 1, "stage": 0, "tokenizer": words, "context_length": 12}
+    given |= {"preprocessing": Preprocessing(size=8), **options}
+    return Batches(sources or (SyntheticPairs(count=20, size=8),), **given)
+
+
+def same(a, b):
+    assert a.keys() == b.keys()
+    for key in a:
+        np.testing.assert_array_equal(a[key], b[key])
+        assert a[key].dtype == b[key].dtype
+
+
+def test_every_record_comes_once_an_epoch_and_epochs_differ():
+    order = Order([7], [1.0], seed=0, stage=0)
+    epochs = [[order[7 * epoch + i] for i in range(7)] for epoch in range(4)]
+    for epoch in epochs:
+        assert sorted(epoch) == [(0, i) for i in range(7)]
+    assert len({tuple(epoch) for epoch in epochs}) > 1
+
+
+@pytest.mark.parametrize("change", [{"seed": 1}, {"stage": 1}])
+def test_order_depends_on_seed_and_stage_and_nothing_else(change):
+    one, again = Order([50], [1.0], seed=0, stage=0), Order([50], [1.0], seed=0, stage=0)
+    other = Order([50], [1.0], **{"seed": 0, "stage": 0, **change})
+    assert [one[i] for i in reversed(range(50))][::-1] == [again[i] for i in range(50)]
+    assert [one[i] for i in range(50)] != [other[i] for i in range(50)]
+    assert one.draw(7).random() == again.draw(7).random() != other.draw(7).random()
+
+
+def test_mixture_by_weight():
+    order = Order([10, 1000], [3.0, 1.0], seed=0, stage=0)
+    assert Counter(order[i][0] for i in range(400)) == {0: 300, 1: 100}
+    assert len({order[i] for i in range(400)}) == 10 + 100
+
+
+def test_a_batch_by_hand(words):
+    batch = batches(words)[0]
+    assert {key: (value.shape, str(value.dtype)) for key, value in batch.items()} == {
+        "image": ((8, 8, 8, 3), "uint8"),
+        "text": ((8, 12), "int32"),
+        "image_id": ((8,), "int32"),
+        "text_id": ((8,), "int32"),
+        "example": ((8,), "int32"),
+    }
+    made = SyntheticPairs(count=20, size=8).open()
+    for row in range(8):
+        number = int(batch["text_id"][row])
+        np.testing.assert_array_equal(batch["image"][row], made[number].pictures[0])
+        np.testing.assert_array_equal(batch["text"][row], words([caption(number)], 12)[0])
+    np.testing.assert_array_equal(batch["example"], np.arange(8))
+
+
+def test_any_step_can_be_had_again(words):
+    some = batches(words)
+    expected = [some[step] for step in range(6)]
+    for step in (5, 0, 3):
+        same(batches(words)[step], expected[step])
+        same(some(step), expected[step])
+    for step, batch in zip(range(2, 6), some.iterate(2), strict=False):
+        same(batch, expected[step])
+    assert some.examples_per_epoch == 20
+
+
+@pytest.mark.parametrize("buckets", [(), (6, 9)])
+def test_processes_share_a_batch_however_many_they_are(words, buckets):
+    whole = batches(words, buckets=buckets)[3]
+    for count in (2, 4):
+        parts = [batches(words, buckets=buckets, process_index=i, process_count=count)[3] for i in range(count)]
+        same(whole, {key: np.concatenate([part[key] for part in parts]) for key in whole})
+
+
+def test_buckets_fit_the_longest_text(words):
+    some = batches(words, buckets=(5, 7), batch_size=2)
+    whole = batches(words, batch_size=2)
+    lengths = Counter()
+    for step in range(20):
+        ids, full = some[step]["text"], whole[step]["text"]
+        longest = int((full != 0).sum(1).max())
+        assert ids.shape[1] == next(length for length in (5, 7, 12) if length >= longest)
+        np.testing.assert_array_equal(ids, full[:, : ids.shape[1]])
+        lengths[ids.shape[1]] += 1
+    assert len(lengths) > 1
+
+
+def test_parallel_text_half_of_it_english(words):
+    some = batches(
+        words, SyntheticParallel(count=64), batch_size=64, teacher_tokenizer=words, teacher_context_length=10
+    )
+    english = 0
+    for step in range(10):
+        batch = some[step]
+        assert batch["student"].shape == (64, 12) and batch["teacher"].shape == (64, 10)
+        for student, teacher in zip(batch["student"], batch["teacher"], strict=True):
+            if (student[:10] == teacher).all():
+                english += 1
+            else:
+                number = next(n for n in range(64) if (words([caption(n)], 10)[0] == teacher).all())
+                np.testing.assert_array_equal(student, words([translation(number)], 12)[0])
+    assert abs(english / 640 - 0.5) < 0.08
+
+
+@dataclass(frozen=True)
+class Several:
+    """Two pictures and three captions for each of five things."""
+
+    weight: float = 1.0
+
+    def open(self, preprocessing=None):
+        pictures = [np.full((8, 8, 3), n, np.uint8) for n in range(10)]
+        return [Pair(pictures[n::5], [f"red {n}", f"blue {n}", f"green {n}"], (n, n + 5), n) for n in range(5)]
+
+
+def test_examples_draw_pictures_and_captions(words):
+    some = batches(words, Several(), batch_size=5)
+    seen = set()
+    for step in range(60):
+        batch = some[step]
+        assert sorted(batch["text_id"]) == [0, 1, 2, 3, 4]
+        np.testing.assert_array_equal(batch["image"][:, 0, 0, 0], batch["image_id"])
+        np.testing.assert_array_equal(batch["image_id"] % 5, batch["text_id"])
+        seen |= {(int(i), tuple(t)) for i, t in zip(batch["image_id"], batch["text"].tolist(), strict=True)}
+    assert len(seen) == 5 * 2 * 3
+
+
+def test_ids_of_two_sources_do_not_meet(words):
+    some = batches(words, SyntheticPairs(count=5, size=8), SyntheticPairs(count=5, size=8, seed=9), batch_size=10)
+    batch = some[0]
+    assert len(set(batch["image_id"].tolist())) == len(set(batch["text_id"].tolist())) == 10
+    assert batch["text_id"].min() >= 0
+
+
+def test_the_prefetching_thread_ends_with_its_reader(words):
+    before = threading.active_count()
+    iterator = batches(words).iterate()
+    list(itertools.islice(iterator, 3))
+    iterator.close()
+    assert threading.active_count() == before
+
+
+@dataclass(frozen=True)
+class Broken:
+    """Record 3 of 4 is no picture."""
+
+    weight: float = 1.0
+
+    def open(self, preprocessing=None):
+        good = np.zeros((8, 8, 3), np.uint8)
+        return [Pair((b"no picture" if n == 3 else good,), ("red",), (n,), n) for n in range(4)]
+
+
+def test_an_unreadable_picture_is_named(words):
+    some = batches(words, Broken(), batch_size=4)
+    with pytest.raises(JclipError, match=r"Broken.*: the picture of record 3 cannot be read as a picture"):
+        some[0]
+    with pytest.raises(JclipError, match="record 3"):
+        next(some.iterate())
+
+
+@dataclass(frozen=True)
+class Empty:
+    weight: float = 1.0
+
+    def open(self, preprocessing=None):
+        return []
+
+
+def test_errors_say_what_to_do(words, tmp_path):
+    with pytest.raises(JclipError, match="give the stage at least one source"):
+        Batches((), batch_size=8, seed=0, stage=0, tokenizer=words, context_length=12)
+    with pytest.raises(JclipError, match="is empty"):
+        batches(words, Empty())
+    with pytest.raises(JclipError, match="weight must be above 0"):
+        batches(words, SyntheticPairs(weight=0.0))
+    with pytest.raises(JclipError, match="make it two stages"):
+        batches(words, SyntheticPairs(), SyntheticParallel())
+    with pytest.raises(JclipError, match="name the teacher's bundle"):
+        batches(words, SyntheticParallel())
+    with pytest.raises(JclipError, match="shared evenly by 3 processes"):
+        batches(words, process_count=3)
+    with pytest.raises(JclipError, match="holds no data set"):
+        batches(words, PairFolder(str(tmp_path)))
