@@ -113,6 +113,6 @@ def load(folder: str | Path) -> Model:
     return Model(load_bundle(folder))
 
 
-def _unit(x_bd: jax.Array) -> jax.Array:
+def _unit(x_bd: Any) -> jax.Array:
     x_bd = x_bd.astype(jnp.float32)
     return x_bd / jnp.linalg.norm(x_bd, axis=-1, keepdims=True)

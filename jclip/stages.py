@@ -51,7 +51,8 @@ class Stage:
 
     Attributes:
       name: a word for logs and folders.
-      objective: "contrastive" over the global batch, or "teacher" (mean squared error to a frozen teacher's text state).
+      objective: "contrastive" over the global batch, or "teacher": mean squared error to a frozen teacher's
+        text state.
       data: sources, mixed with their weights; paired ones for "contrastive", parallel text for "teacher".
       batch_size: pairs per step over all devices.
       budget: how long.

@@ -49,7 +49,7 @@ def test_adamw_equals_torch():
     for step in range(5):
         gradient = jax.tree.map(lambda leaf, step=step: jnp.sin(leaf * (step + 1)), ours).copy()
         gradient["logit_scale"] = jnp.zeros(())
-        for name, tensor in theirs.items():
+        for tensor in theirs.values():
             tensor.grad = torch.sin(tensor.detach() * (step + 1))
         torch.nn.utils.clip_grad_norm_(theirs.values(), 0.5)
         torch_optimizer.step()

@@ -3,7 +3,6 @@
 import json
 import platform
 import shutil
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
@@ -66,8 +65,6 @@ def _look(name: str, check: Callable[[], str]) -> Finding:
 
 
 def _python() -> str:
-    if sys.version_info < (3, 11):
-        raise RuntimeError(f"Python {platform.python_version()} is too old: use 3.11 or newer")
     return f"Python {platform.python_version()} on {platform.platform()}"
 
 

@@ -23,7 +23,7 @@ class Options:
     Attributes:
       task: what to evaluate: "retrieval".
       bundle: a model's folder, such as runs/demo/altclip/2-contrastive.
-      pairs: a UTF-8 file with lines PICTURE<tab>CAPTION, paths relative to the file; a picture may stand on several lines.
+      pairs: a UTF-8 file with lines PICTURE<tab>CAPTION, paths relative to the file.
       batch_size: pictures or captions encoded at once.
       json: print JSON.
     """

@@ -21,8 +21,8 @@ class RetrievalTask:
       pictures: what `Encoder.images` takes.
       captions: strings.
       picture_keys, caption_keys: integers, one for each.
-      queries: indices of the captions that are asked, all when None; their pictures are asked the other way. The gallery
-        stays whole.
+      queries: indices of the captions that are asked, all when None; their pictures are asked the other way. The
+        gallery stays whole.
     """
 
     name: str

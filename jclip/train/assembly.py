@@ -18,7 +18,7 @@ from jclip.optimizer import build, learning_rate
 from jclip.stages import Stage, merge, trainable_paths
 from jclip.train.run import Run
 from jclip.train.state import TrainState, begin_stage, shapes
-from jclip.train.step import Batch, Constants, Objective, Step, contrastive_objective, make_step, teacher_objective
+from jclip.train.step import Constants, Objective, Step, contrastive_objective, make_step, teacher_objective
 
 
 @dataclass(frozen=True)
@@ -135,7 +135,7 @@ class StageParts:
             return {"teacher": {"text": shapes(self.run.teacher.model)["params"]["text"]}}
         return {"teacher": {"text": self.teacher.params["text"]}}
 
-    def batch_shapes(self) -> Batch:
+    def batch_shapes(self) -> dict[str, jax.ShapeDtypeStruct]:
         """The shapes and dtypes of a full-length batch."""
         size, length = self.stage.batch_size, self.stage.context_length
         ids = jax.ShapeDtypeStruct((size, length), jnp.int32)

@@ -57,7 +57,8 @@ def train(
       stop_after: stop, with a checkpoint, after so many steps in all stages together: for tests and time limits.
 
     Raises:
-      JclipError: a configuration that cannot run, a checkpoint from another one, a full disk, a loss that is not finite.
+      JclipError: a configuration that cannot run, a checkpoint from another one, a full disk, or a
+        loss that is not finite.
     """
     # What is wrong with the configuration shows here, before anything is written.
     check(run)

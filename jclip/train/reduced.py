@@ -7,6 +7,7 @@ import jax
 
 from jclip.bundle import Bundle, save_bundle
 from jclip.data.synthetic import SyntheticPairs, SyntheticParallel, write_tokenizer
+from jclip.data.text import Kind
 from jclip.models.bert import BertConfig
 from jclip.models.clip_text import ClipTextConfig
 from jclip.models.dual_encoder import DualEncoderConfig
@@ -66,7 +67,7 @@ def _short(stage: Stage) -> Stage:
     )
 
 
-def _kind(model: DualEncoderConfig) -> str:
+def _kind(model: DualEncoderConfig) -> Kind:
     if isinstance(model.text, ClipTextConfig):
         return "clip_bpe"
     return "xlmr" if model.text.position_offset == "after_padding" else "wordpiece"
@@ -80,10 +81,8 @@ def _small(model: DualEncoderConfig, vocab_size: int) -> DualEncoderConfig:
         image = replace(model.image, image_size=_SIZE, layers=(1, 1, 1, 1), width=8, heads=4)
     text: BertConfig | ClipTextConfig
     if isinstance(model.text, BertConfig):
-        small = {"vocab_size": vocab_size, "width": _WIDTH, "layers": 2, "heads": 2, "intermediate": 2 * _WIDTH}
-        text = replace(model.text, **small)
+        text = replace(model.text, vocab_size=vocab_size, width=_WIDTH, layers=2, heads=2, intermediate=2 * _WIDTH)
     else:
-        small = {"vocab_size": vocab_size, "context_length": _CONTEXT, "width": _WIDTH, "layers": 2, "heads": 2}
-        text = replace(model.text, **small)
+        text = replace(model.text, vocab_size=vocab_size, context_length=_CONTEXT, width=_WIDTH, layers=2, heads=2)
     head_width = None if model.head_width is None else _WIDTH
     return replace(model, image=image, text=text, embed_dim=_WIDTH, head_width=head_width)

@@ -19,7 +19,7 @@ from jclip.train.state import TrainState
 Batch = dict[str, jax.Array]
 Metrics = dict[str, jax.Array]
 Constants = dict[str, Any]
-"""Arrays that a stage reads and never changes: {"teacher": params}. An argument, not a closure: XLA would bake it in."""
+"""Arrays that a stage reads and never changes, {"teacher": params}: XLA would bake them in if a closure held them."""
 Objective = Callable[
     [dict[str, Any], dict[str, Any], Constants, Batch, jax.Array], tuple[jax.Array, tuple[Metrics, Any]]
 ]
@@ -65,7 +65,7 @@ def contrastive_objective(
         image_bd, moved = model.apply(
             variables, images_bhwc, train=image_trains, method="encode_image", mutable=mutable
         )
-        text_bd = model.apply(
+        text_bd: Any = model.apply(
             variables, batch["text"], train=stage.dropout, method="encode_text", rngs={"dropout": drop}
         )
         loss, metrics = contrastive_loss(
@@ -93,11 +93,11 @@ def teacher_objective(model: DualEncoder, stage: Stage, teacher: DualEncoder) ->
     def objective(
         params: dict[str, Any], stats: dict[str, Any], constants: Constants, batch: Batch, key: jax.Array
     ) -> tuple[jax.Array, tuple[Metrics, Any]]:
-        target_bw = teacher.apply({"params": constants["teacher"]}, batch["teacher"], method="text_state")
-        state_bw = model.apply(
+        target_bw: Any = teacher.apply({"params": constants["teacher"]}, batch["teacher"], method="text_state")
+        state_bw: Any = model.apply(
             {"params": params}, batch["student"], train=stage.dropout, method="text_state", rngs={"dropout": key}
         )
-        loss, metrics = teacher_loss(state_bw, jax.lax.stop_gradient(target_bw))
+        loss, metrics = teacher_loss(state_bw, target_bw)
         return loss, (metrics, stats)
 
     return objective

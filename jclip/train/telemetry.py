@@ -8,7 +8,15 @@ from types import TracebackType
 from typing import Any, Protocol
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 
 
 class Watcher(Protocol):
@@ -69,7 +77,8 @@ class ProgressWatcher:
     """A rich progress bar, one row a stage; on a dumb terminal or in a pipe, a line now and then."""
 
     def __init__(self, console: Console, title: str):
-        self._console, self._title, self._task, self._shown = console, title, None, -math.inf
+        self._console, self._title, self._shown = console, title, -math.inf
+        self._task: TaskID | None = None
         self._name, self._steps = "", 0
         self._bar = Progress(
             TextColumn("{task.description}"),

@@ -1,4 +1,4 @@
-"""Whole runs of both papers' recipes at reduced size: they train, stop, resume to the bit, and refuse what cannot be."""
+"""Whole runs of both papers' recipes, reduced: they train, stop, resume to the bit, and refuse what cannot be."""
 
 import json
 import os

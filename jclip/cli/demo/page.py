@@ -85,8 +85,8 @@ def write_page(
     return file
 
 
-_GALLERY_NOTE = """AltCLIP after both stages. In each language the same concepts, drawn by lot, asked by their name; the \
-best answers first among all known and held-out concepts."""
+_GALLERY_NOTE = """AltCLIP after both stages. In each language the same concepts, drawn by lot, asked by their \
+name; the best answers first among all known and held-out concepts."""
 _FIGURES_NOTE = """Recall in per cent, before and after each stage, beside chance. The pixel nearest neighbour names a \
 picture by the closest training picture in 32 × 32 pixels; it reads no text, so it answers from image to text only."""
 

@@ -68,7 +68,7 @@ class Examination:
 
     @cached_property
     def baseline(self) -> dict[str, float]:
-        """Image-to-text recalls of the nearest training picture in pixels; it has no text model to ask the other way."""
+        """Image-to-text recalls of the nearest training picture in pixels, which has no text model to ask."""
         known = self.emoji.rows("known")
         train = [self.emoji.pictures(artist, common.PREPROCESSING)[known] for artist in self._train_artists]
         concepts = np.tile(np.arange(self.known), len(train))
@@ -103,7 +103,7 @@ class Examination:
         def evaluate(variables: dict[str, Any]) -> dict[str, float]:
             images_nd = encoder.images(variables, everything.pictures)
             texts_nd = encoder.texts(variables, everything.captions)
-            figures = {}
+            figures: dict[str, float] = {}
             for task in tasks:
                 count = len(task.captions)
                 scores = task.score(images_nd[:count], texts_nd[:count])
