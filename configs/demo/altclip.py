@@ -29,7 +29,7 @@ def build(place: common.Place) -> Run:
         objective="contrastive",
         data=(common.pairs(place, *common.LANGUAGES),),
         batch_size=256,
-        budget=Budget(steps=150),
+        budget=Budget(steps=100),
         optimizer=replace(common.MUON, learning_rate=5e-4, warmup_steps=20),
         trains=((r"image/.*", False), (r"text/.*|logit_scale", True)),
         augmentation=common.AUGMENTATION,

@@ -17,7 +17,7 @@ def build(place: common.Place) -> Run:
         objective="contrastive",
         data=(common.pairs(place, "zh"),),
         batch_size=256,
-        budget=Budget(steps=250),
+        budget=Budget(steps=150),
         optimizer=replace(common.MUON, warmup_steps=30),
         trains=((r"image/.*", False), (r"text/.*|logit_scale", True)),
         augmentation=common.AUGMENTATION,
@@ -26,7 +26,7 @@ def build(place: common.Place) -> Run:
     everything = replace(
         frozen,
         name="everything",
-        budget=Budget(steps=200),
+        budget=Budget(steps=150),
         optimizer=replace(frozen.optimizer, learning_rate=1e-3),
         trains=((r".*", True),),
     )

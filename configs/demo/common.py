@@ -76,18 +76,18 @@ CHINESE_CLIP = DualEncoderConfig(
 PREPROCESSING = Preprocessing(size=32, mean=CLIP_MEAN, std=CLIP_STD, resize="squash", trim=True)
 """Margins are cut away: they differ from artist to artist and say nothing of the thing."""
 AUGMENTATION = Augmentation(
-    scale=0.15,
-    aspect=0.15,
-    rotate=9.0,
-    shear=0.15,
-    translate=0.04,
+    scale=0.17,
+    aspect=0.17,
+    rotate=10.0,
+    shear=0.17,
+    translate=0.045,
     flip=0.5,
-    hue=17.0,
-    saturation=0.3,
-    gamma=0.3,
+    hue=23.0,
+    saturation=0.35,
+    gamma=0.35,
+    contrast=0.1,
     outside="white",
 )
-
 
 MUON = Optimizer(
     name="muon",

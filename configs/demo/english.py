@@ -15,7 +15,7 @@ def build(place: common.Place) -> Run:
         objective="contrastive",
         data=(common.pairs(place, "en"),),
         batch_size=256,
-        budget=Budget(steps=900),
+        budget=Budget(steps=600),
         optimizer=common.MUON,
         augmentation=common.AUGMENTATION,
         context_length=common.ENGLISH_CONTEXT,

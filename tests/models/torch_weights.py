@@ -27,8 +27,8 @@ def randomise(module: torch.nn.Module, seed: int = 0) -> torch.nn.Module:
             if name.endswith("logit_scale"):
                 value.copy_(torch.tensor(1.25))
             elif value.ndim >= 2:
-                embedding = "embedding" in name
-                value.copy_(normal(value.shape, 0.5 if embedding else value[0].numel() ** -0.5))
+                # Embeddings as small as trained ones, so that the epsilon of the norm after them shows.
+                value.copy_(normal(value.shape, 0.05 if "embedding" in name else value[0].numel() ** -0.5))
             else:
                 is_scale = name.endswith("weight")
                 value.copy_(normal(value.shape, 0.3) + is_scale)
