@@ -76,16 +76,16 @@ CHINESE_CLIP = DualEncoderConfig(
 PREPROCESSING = Preprocessing(size=32, mean=CLIP_MEAN, std=CLIP_STD, resize="squash", trim=True)
 """Margins are cut away: they differ from artist to artist and say nothing of the thing."""
 AUGMENTATION = Augmentation(
-    scale=0.17,
-    aspect=0.17,
-    rotate=10.0,
-    shear=0.17,
-    translate=0.045,
+    scale=0.2,
+    aspect=0.2,
+    rotate=11.5,
+    shear=0.2,
+    translate=0.05,
     flip=0.5,
-    hue=23.0,
-    saturation=0.35,
-    gamma=0.35,
-    contrast=0.1,
+    hue=28.0,
+    saturation=0.4,
+    gamma=0.4,
+    contrast=0.2,
     outside="white",
 )
 

@@ -36,7 +36,8 @@ def init_variables(config: DualEncoderConfig, key: jax.Array) -> dict[str, Any]:
     """Freshly initialised variables: {"params": …} and, for a ResNet, {"batch_stats": …}."""
     size = config.image.image_size
     images, ids = jnp.zeros((1, size, size, 3)), jnp.zeros((1, 4), jnp.int32)
-    return dict(DualEncoder(config).init(key, images, ids))
+    # Compiled as one: operation by operation it takes seconds.
+    return dict(jax.jit(DualEncoder(config).init)(key, images, ids))
 
 
 def shapes(config: DualEncoderConfig) -> dict[str, Any]:
