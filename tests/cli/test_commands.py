@@ -1,0 +1,155 @@
+"""The command line as a person meets it: help, results, and short clear errors with the right exit code."""
+
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from jclip.cli import main
+
+CHINESE_CLIP = "configs/chinese_clip/vit_b_16.py"
+ALTCLIP = "configs/altclip/vit_l_14.py"
+
+
+@pytest.fixture(autouse=True)
+def _somewhere_else(tmp_path, monkeypatch):
+    (tmp_path / "configs").symlink_to(_root() / "configs")
+    monkeypatch.chdir(tmp_path)
+
+
+def _root():
+    from pathlib import Path
+
+    return Path(__file__).parents[2]
+
+
+def fails(capsys, *arguments):
+    assert main(arguments) == 1
+    captured = capsys.readouterr()
+    assert "Traceback" not in captured.err
+    assert len(captured.err.strip().splitlines()) <= 2
+    return captured.err
+
+
+def test_usage_lists_the_commands(capsys):
+    assert main([]) == 0
+    shown = capsys.readouterr().out
+    assert all(name in shown for name in ("demo", "train", "plan", "eval", "doctor"))
+
+
+def test_an_unknown_command(capsys):
+    assert main(["trian"]) == 2
+    assert "no command 'trian': choose one of demo, train" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", ["demo", "train", "plan", "eval", "doctor"])
+def test_every_command_explains_itself(command, capsys):
+    with pytest.raises(SystemExit) as stop:
+        main([command, "--help"])
+    assert stop.value.code == 0
+    assert len(capsys.readouterr().out.splitlines()) > 8
+
+
+def test_help_after_a_config_lists_its_fields(capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(["train", CHINESE_CLIP, "--help"])
+    assert stop.value.code == 0
+    assert "--stages.1.optimizer.learning-rate" in capsys.readouterr().out
+
+
+def test_an_unknown_field_is_refused_with_a_suggestion(capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(["train", CHINESE_CLIP, "--stages.0.batch-sise", "8"])
+    assert stop.value.code == 2
+    assert "--stages.0.batch-size" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["train", "nowhere.py"], "there is no configuration file nowhere.py"),
+        (["plan", CHINESE_CLIP, "--stages.0.trains", "imgae/.*", "False", ".*", "True"], "rule 'imgae/.*' matches no"),
+        (["plan", CHINESE_CLIP, "--stages.0.trains", ".*", "False"], "stage 'image-frozen' trains nothing"),
+        (["plan", CHINESE_CLIP, "--stages.0.batch-size", "100"], "batch of 100 is not divisible by 8 devices"),
+        (["plan", CHINESE_CLIP, "--stages.0.budget.steps", "5"], "a budget is steps, epochs or examples"),
+        (["train", CHINESE_CLIP], "there is no tokenizer at bundles/"),
+        (["eval", "poetry", "a", "b"], "there is no evaluation 'poetry'"),
+    ],
+)
+def test_what_cannot_be_is_said_in_a_line(arguments, message, capsys):
+    assert message in fails(capsys, *arguments)
+
+
+def test_a_config_that_is_none(tmp_path, capsys):
+    (tmp_path / "wrong.py").write_text("def config():\n    return 3\n")
+    assert "config() must return" in fails(capsys, "plan", "wrong.py")
+    (tmp_path / "broken.py").write_text("import nothing_of_that_name\n")
+    assert "broken.py cannot be read: ModuleNotFoundError" in fails(capsys, "plan", "broken.py")
+
+
+def test_plan_as_json(capsys):
+    assert main(["plan", ALTCLIP, "--json"]) == 0
+    stages = json.loads(capsys.readouterr().out)["stages"]
+    assert [stage["name"] for stage in stages] == ["teacher", "contrastive"]
+    assert stages[0]["steps"] == 238_620
+
+
+def test_plan_for_people(capsys):
+    assert main(["plan", CHINESE_CLIP, "--reduced"]) == 0
+    shown = capsys.readouterr().out
+    assert "image-frozen" in shown
+    assert "frozen" in shown
+
+
+def test_train_reduced_and_again(capsys):
+    arguments = ["train", CHINESE_CLIP, "--reduced", "--json", "--workdir", "run"]
+    assert main(arguments) == 0
+    first = json.loads(capsys.readouterr().out)
+    assert first["finished"]
+    assert first["steps"] == 4
+    assert main(arguments) == 0
+    assert json.loads(capsys.readouterr().out) == first
+
+    changed = [*arguments, "--stages.1.optimizer.weight-decay", "0.5"]
+    assert "stages.1.optimizer.weight_decay: 0.001, now 0.5" in fails(capsys, *changed)
+    _evaluate(first["bundles"][-1], capsys)
+
+
+def _evaluate(bundle, capsys):
+    """Here, because a bundle takes a while to make."""
+    draw = np.random.default_rng(0)
+    lines = []
+    for number in range(12):
+        Image.fromarray(draw.integers(0, 256, (20, 30, 3), np.uint8)).save(f"{number}.png")
+        lines.append(f"{number}.png\tred apple {number}")
+    with open("pairs.tsv", "w", encoding="utf-8") as file:
+        file.write("\n".join(lines) + "\n")
+    assert main(["eval", "retrieval", bundle, "pairs.tsv", "--json"]) == 0
+    figures = json.loads(capsys.readouterr().out)
+    assert figures["pictures"] == figures["captions"] == 12
+    assert figures["t2i_chance_r1"] == pytest.approx(1 / 12)
+    assert 0 <= figures["t2i_r1"] <= figures["t2i_r10"] <= 1
+
+    with open("5.png", "wb") as file:
+        file.write(b"no picture")
+    assert "5.png cannot be read as a picture" in fails(capsys, "eval", "retrieval", bundle, "pairs.tsv")
+    with open("pairs.tsv", "w", encoding="utf-8") as file:
+        file.write("0.png\tred apple\n77.png\tgone\n")
+    assert "pairs.tsv, line 2: there is no picture 77.png" in fails(capsys, "eval", "retrieval", bundle, "pairs.tsv")
+    assert "is not a bundle" in fails(capsys, "eval", "retrieval", "configs", "pairs.tsv")
+
+
+def test_doctor_finds_this_place_well(capsys):
+    assert main(["doctor", "--json"]) == 0
+    findings = {finding["name"]: finding for finding in json.loads(capsys.readouterr().out)}
+    assert findings.keys() == {"python", "packages", "devices", "collectives", "disk"}
+    assert "8 x cpu" in findings["devices"]["note"]
+
+
+def test_doctor_finds_a_full_disk(capsys, monkeypatch):
+    import shutil
+
+    monkeypatch.setattr(shutil, "disk_usage", lambda place: shutil._ntuple_diskusage(100, 99, 1))
+    assert main(["doctor"]) == 1
+    assert "make room before a run" in capsys.readouterr().out

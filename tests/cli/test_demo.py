@@ -1,0 +1,67 @@
+"""The demo end to end, with two steps a stage: it trains, scores, writes its page, and is finished the second time."""
+
+import json
+
+import pytest
+
+from configs.demo import common
+from jclip.cli import main
+from jclip.cli.demo import runs as demo_runs
+from jclip.cli.demo.scores import QUESTIONS, Examination
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory):
+    return tmp_path_factory.mktemp("demo")
+
+
+def test_demo(home, monkeypatch, capsys):
+    monkeypatch.setitem(demo_runs.LENGTHS, "quick", 0.001)
+    arguments = ["demo", "--quick", "--workdir", str(home), "--json"]
+    assert main(arguments) == 0
+    results = json.loads(capsys.readouterr().out)
+    assert results["candidates"] == {"known": 634, "heldout": 788, "newnames": 634}
+    stages = {(row["run"], row["stage"]) for row in results["rows"]}
+    assert stages == {
+        *(("english", i) for i in (0, 1)),
+        *(("altclip", i) for i in (0, 1, 2)),
+        *(("chinese_clip", i) for i in (0, 1, 2)),
+        *(("chinese_clip_control", i) for i in (0, 1)),
+    }
+    assert {row["question"] for row in results["rows"]} == set(QUESTIONS)
+    assert {row["language"] for row in results["rows"] if row["run"] == "altclip"} == set(common.ASKED)
+    # Two steps teach nothing: a recall far above chance would mean that answers leak into the questions.
+    known = [row["figures"] for row in results["rows"] if row["question"] == "known"]
+    assert all(figures["t2i_r10"] < 0.06 for figures in known)
+    assert results["pixel_nearest_neighbour"]["i2t_r1"] > 0.1
+
+    page = (home / "quick" / "report.html").read_text(encoding="utf-8")
+    assert all(word in page for word in ("中文", "العربية", "pixel neighbour", "CC-BY-SA-4.0", "data:image/png"))
+    assert 'src="http' not in page
+
+    before = sorted(path.stat().st_mtime_ns for path in (home / "quick").glob("*/metrics.jsonl"))
+    assert main(arguments) == 0
+    assert json.loads(capsys.readouterr().out)["rows"] == results["rows"]
+    assert sorted(path.stat().st_mtime_ns for path in (home / "quick").glob("*/*/config.json"))
+    assert len(before) == 4
+
+    # What is trained on, and what is asked.
+    place = common.Place(str(home), str(home))
+    examination = Examination(place, common.TEST_ARTIST)
+    pairs = common.pairs(place, *common.LANGUAGES).open(common.PREPROCESSING)
+    trained = {name for i in range(len(pairs)) for name in pairs[i].captions}
+    heldout = examination.emoji.rows("heldout")
+    assert not trained & {examination.emoji.names[language][row] for language in ("en", "zh") for row in heldout}
+    for language in common.ASKED:
+        task = examination.task("newnames", language)
+        assert (task is None) == (language == "en")
+        if task is not None:
+            assert not trained & {task.captions[i] for i in task.queries}
+    asked = examination.task("known", "zh")
+    assert asked is not None
+    assert all(asked.captions[i] in trained for i in asked.queries)
+
+
+def test_quick_and_long_exclude_each_other(home, capsys):
+    assert main(["demo", "--quick", "--long", "--workdir", str(home)]) == 1
+    assert "exclude each other" in capsys.readouterr().err

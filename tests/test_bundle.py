@@ -1,0 +1,90 @@
+"""A bundle comes back as it went, and a damaged one says which file."""
+
+import json
+
+import jax
+import numpy as np
+import pytest
+
+from jclip import rules
+from jclip.bundle import Bundle, load_bundle, save_bundle
+from jclip.data.images import Preprocessing
+from jclip.data.synthetic import write_tokenizer
+from jclip.errors import JclipError
+from jclip.models.bert import BertConfig
+from jclip.models.dual_encoder import DualEncoderConfig
+from jclip.models.resnet import ResNetConfig
+from jclip.train.state import init_variables
+
+
+@pytest.fixture
+def bundle(tmp_path):
+    tokenizer = write_tokenizer("wordpiece", tmp_path / "words")
+    text = BertConfig(
+        vocab_size=tokenizer.vocab_size,
+        width=16,
+        layers=2,
+        heads=2,
+        intermediate=32,
+        max_positions=16,
+        type_vocab_size=2,
+        pad_id=0,
+        layer_norm_eps=1e-12,
+        position_offset="none",
+    )
+    config = DualEncoderConfig(ResNetConfig(32, layers=(1, 1, 1, 1), width=4, heads=2), text, embed_dim=8)
+    variables = jax.device_get(init_variables(config, jax.random.key(0)))
+    return Bundle(config, variables["params"], tokenizer, Preprocessing(32), 16, variables["batch_stats"], {"run": "x"})
+
+
+def test_round_trip_to_the_bit(bundle, tmp_path):
+    save_bundle(bundle, tmp_path / "deep" / "model")
+    back = load_bundle(tmp_path / "deep" / "model")
+    assert (back.config, back.preprocessing, back.context_length) == (bundle.config, Preprocessing(32), 16)
+    assert back.provenance == {"run": "x"}
+    for ours, theirs in ((back.params, bundle.params), (back.stats, bundle.stats)):
+        ours, theirs = rules.paths_of(ours), rules.paths_of(theirs)
+        assert ours.keys() == theirs.keys()
+        for path in ours:
+            assert ours[path].shape == np.shape(theirs[path]), path
+            np.testing.assert_array_equal(ours[path], theirs[path])
+    np.testing.assert_array_equal(back.tokenizer(["red apple"], 8), bundle.tokenizer(["red apple"], 8))
+
+
+def test_saving_again_replaces_the_whole(bundle, tmp_path):
+    save_bundle(bundle, tmp_path / "model")
+    (tmp_path / "model" / "left over").write_text("x")
+    save_bundle(bundle, tmp_path / "model")
+    assert not (tmp_path / "model" / "left over").exists()
+    assert not list(tmp_path.glob("*.partial"))
+
+
+def test_no_bundle(tmp_path):
+    with pytest.raises(JclipError, match=r"is not a bundle: it has no config\.json"):
+        load_bundle(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda record: record.pop("model"), r"config\.json is damaged \('model'\)"),
+        (lambda record: record.update(format=9), r"config\.json has format 9"),
+        (lambda record: record["model"].update(embed_dimm=3), r"has no field 'embed_dimm': did you mean embed_dim\?"),
+    ],
+)
+def test_a_damaged_config_is_named(bundle, tmp_path, change, message):
+    save_bundle(bundle, tmp_path / "model")
+    file = tmp_path / "model" / "config.json"
+    record = json.loads(file.read_text())
+    change(record)
+    file.write_text(json.dumps(record))
+    with pytest.raises(JclipError, match=message):
+        load_bundle(tmp_path / "model")
+
+
+def test_damaged_parameters_are_named(bundle, tmp_path):
+    save_bundle(bundle, tmp_path / "model")
+    file = tmp_path / "model" / "parameters.safetensors"
+    file.write_bytes(file.read_bytes()[:100])
+    with pytest.raises(JclipError, match=r"parameters\.safetensors cannot be read"):
+        load_bundle(tmp_path / "model")

@@ -1,0 +1,69 @@
+"""Features of a bundle: unit length, independent of how they are batched, and named errors."""
+
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from PIL import Image
+
+import jclip
+from jclip.bundle import Bundle, save_bundle
+from jclip.data.images import Preprocessing
+from jclip.data.synthetic import write_tokenizer
+from jclip.errors import JclipError
+from jclip.inference import Model
+from jclip.models.clip_text import ClipTextConfig
+from jclip.models.dual_encoder import DualEncoderConfig
+from jclip.models.vit import VitConfig
+from jclip.train.state import init_variables
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    place = tmp_path_factory.mktemp("model")
+    tokenizer = write_tokenizer("clip_bpe", place / "words")
+    text = ClipTextConfig(vocab_size=tokenizer.vocab_size, context_length=12, width=16, layers=1, heads=2)
+    config = DualEncoderConfig(VitConfig(16, 8, 16, 1, 2), text, embed_dim=8)
+    params = jax.device_get(init_variables(config, jax.random.key(0)))["params"]
+    save_bundle(Bundle(config, params, tokenizer, Preprocessing(16), 12), place / "bundle")
+    return place / "bundle"
+
+
+@pytest.fixture(scope="module")
+def pictures():
+    draw = np.random.default_rng(0)
+    return [draw.integers(0, 256, (16, 16, 3), np.uint8) for _ in range(5)]
+
+
+def test_features_are_unit_float32(folder, pictures):
+    model = jclip.load(folder)
+    for features in (model.encode_image(pictures), model.encode_text(["red apple", "blue castle 3", ""])):
+        assert features.dtype == np.float32
+        assert features.shape[1] == 8
+        np.testing.assert_allclose(np.linalg.norm(features, axis=1), 1, atol=1e-6)
+    assert model.logit_scale == pytest.approx(1 / 0.07)
+    assert model.similarity(pictures, ["red apple"]).shape == (5, 1)
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 4, 7])
+def test_batches_do_not_matter(folder, pictures, batch_size):
+    bundle = jclip.load(folder).bundle
+    whole, parts = Model(bundle, batch_size=64), Model(bundle, batch_size=batch_size)
+    np.testing.assert_allclose(parts.encode_image(pictures), whole.encode_image(pictures), atol=1e-6)
+    texts = [f"red apple {i}" for i in range(5)]
+    np.testing.assert_allclose(parts.encode_text(texts), whole.encode_text(texts), atol=1e-6)
+
+
+def test_a_picture_may_be_a_path_bytes_an_image_or_an_array(folder, pictures, tmp_path):
+    path = tmp_path / "one.png"
+    Image.fromarray(pictures[0]).save(path)
+    forms = [pictures[0], path, str(path), path.read_bytes(), Image.open(path)]
+    features = jclip.load(folder).encode_image(forms)
+    np.testing.assert_array_equal(features, features[:1].repeat(5, axis=0))
+
+
+def test_an_unreadable_picture_is_named(folder, tmp_path):
+    Path(tmp_path / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\n and then nothing")
+    with pytest.raises(JclipError, match=r"broken\.png cannot be read"):
+        jclip.load(folder).encode_image([tmp_path / "broken.png"])
