@@ -11,8 +11,11 @@ from jclip.cli.demo.scores import QUESTIONS, Examination
 
 
 @pytest.fixture(scope="module")
-def home(tmp_path_factory):
-    return tmp_path_factory.mktemp("demo")
+def home(tmp_path_factory, request):
+    home = tmp_path_factory.mktemp("demo")
+    (home / "data").mkdir()
+    (home / "data" / "wheels").symlink_to(request.config.cache.mkdir("wheels"))  # fetched once for all tests
+    return home
 
 
 def test_demo(home, monkeypatch, capsys):

@@ -74,10 +74,11 @@ def main(arguments: Sequence[str]) -> int:
     if options.json:
         print(json.dumps(results, indent=2, ensure_ascii=False))
     else:
-        for table in tables(results, FEW_COLUMNS):
-            console.print(terminal(table))
+        console.print(terminal(tables(results, FEW_COLUMNS)[0]))
     report = write_page(home / "report.html", runs, journals, results, examination)
-    console.print(f"{results['seconds'] / 60:.1f} minutes of training and scoring; the report: {report}")
+    console.print(
+        f"{results['seconds'] / 60:.1f} minutes of training and scoring. Every figure, and pictures: {report}"
+    )
     return 0
 
 

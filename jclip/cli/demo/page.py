@@ -40,7 +40,7 @@ _HOMES = {
 _SHOWN, _QUERIES = 6, 2
 _SHOWN_AS = Preprocessing(size=72, resize="squash")
 """For people, the pictures as their artist framed them."""
-_INTRO = """Four small models, about a million parameters each, trained from nothing on this machine through the same \
+_INTRO = """Four small models, two to five million parameters each, trained from nothing on this machine through the same \
 trainer, configurations and checkpoints that a pod would use: an English CLIP; AltCLIP, whose multilingual text tower \
 learns from the English one without seeing a picture and then trains contrastively beside the frozen image tower; \
 Chinese-CLIP, a new Chinese text tower beside the frozen image tower, then everything; and a control that spends the \
@@ -85,8 +85,8 @@ def write_page(
     return file
 
 
-_GALLERY_NOTE = """AltCLIP after both stages. In each language the same concepts, drawn by lot, asked by their \
-name; the best answers first among all known and held-out concepts."""
+_GALLERY_NOTE = """AltCLIP after both stages. In each language two known concepts, drawn by lot, are asked by their \
+name; the best answers first, among the pictures of all concepts, held-out ones too."""
 _FIGURES_NOTE = """Recall in per cent, before and after each stage, beside chance. The pixel nearest neighbour names a \
 picture by the closest training picture in 32 × 32 pixels; it reads no text, so it answers from image to text only."""
 

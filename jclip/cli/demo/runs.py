@@ -51,7 +51,7 @@ def demo_runs(place: common.Place, seed: int, length: str) -> list[DemoRun]:
         ("english", "English CLIP", ("en",), english.build),
         ("altclip", "AltCLIP", common.ASKED, altclip.build),
         ("chinese_clip", "Chinese-CLIP", ("zh",), chinese_clip.build),
-        ("chinese_clip_control", "Chinese-CLIP, stage 2 frozen", ("zh",), chinese_clip_control.build),
+        ("chinese_clip_control", "Chinese-CLIP control", ("zh",), chinese_clip_control.build),
     ]
     runs = []
     for key, title, languages, build_run in parts:
