@@ -40,8 +40,8 @@ _HOMES = {
 _SHOWN, _QUERIES = 6, 2
 _SHOWN_AS = Preprocessing(size=72, resize="squash")
 """For people, the pictures as their artist framed them."""
-_INTRO = """Four small models, two to five million parameters each, trained from nothing on this machine through the same \
-trainer, configurations and checkpoints that a pod would use: an English CLIP; AltCLIP, whose multilingual text tower \
+_INTRO = """Four small models, two to five million parameters each, trained from nothing on this machine through the \
+same trainer, configurations and checkpoints that a pod would use: an English CLIP; AltCLIP, whose multilingual text tower \
 learns from the English one without seeing a picture and then trains contrastively beside the frozen image tower; \
 Chinese-CLIP, a new Chinese text tower beside the frozen image tower, then everything; and a control that spends the \
 second stage's steps frozen.
