@@ -40,14 +40,14 @@ _HOMES = {
 _SHOWN, _QUERIES = 6, 2
 _SHOWN_AS = Preprocessing(size=72, resize="squash")
 """For people, the pictures as their artist framed them."""
-_INTRO = """Four small models, two to five million parameters each, trained from nothing on this machine through the \
-same trainer, configurations and checkpoints that a pod would use: an English CLIP; AltCLIP, whose multilingual text tower \
-learns from the English one without seeing a picture and then trains contrastively beside the frozen image tower; \
-Chinese-CLIP, a new Chinese text tower beside the frozen image tower, then everything; and a control that spends the \
-second stage's steps frozen.
+_INTRO = """Four small models, two to five million parameters each, trained from nothing on this machine through \
+the same trainer, configurations and checkpoints that a pod would use: an English CLIP; AltCLIP, whose \
+multilingual text tower learns from the English one without seeing a picture and then trains contrastively \
+beside the frozen image tower; Chinese-CLIP, a new Chinese text tower beside the frozen image tower, then \
+everything; and a control that spends the second stage's steps frozen.
 
-All figures are on pictures by {asked}, an artist that no training saw; training saw {trained}. One run, one seed: the \
-README gives the spread over seeds."""
+All figures are on pictures by {asked}, an artist that no training saw; training saw {trained}. One run, one \
+seed: the README gives the spread over seeds."""
 
 
 def write_page(
