@@ -29,7 +29,7 @@ BANNED = {
     "torchvision": "only conversion and the tests may",
     "tensorflow": "the project runs without it",
 }
-HEAVY = {"jax", "flax", "optax", "orbax", "grain", "tensorflow_datasets", "numpy", "PIL", "rich", "tyro", "matplotlib"}
+HEAVY = {"jax", "flax", "optax", "orbax", "grain", "tensorflow_datasets", "numpy", "PIL", "rich", "tyro"}
 
 SOURCES = sorted(path.relative_to(ROOT) for path in (ROOT / "jclip").rglob("*.py"))
 EVERY_FILE = sorted(
