@@ -5,6 +5,9 @@ import os
 # Both are read when jax is first imported, which is why they stand above every other import.
 os.environ["JAX_PLATFORMS"] = "cpu"
 os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=8".strip()
+# Many tests compile the same steps: once is enough.
+os.environ["JAX_COMPILATION_CACHE_DIR"] = os.path.join(os.path.dirname(__file__), "..", ".pytest_cache", "xla")
+os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.2"
 os.environ["HF_HUB_OFFLINE"] = "1"  # a test that reaches for the network is a mistake, and says so at once
 os.environ["TOKENIZERS_PARALLELISM"] = "false"  # or it warns whenever a test starts a process
 
