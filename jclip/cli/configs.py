@@ -3,6 +3,7 @@
 import importlib.util
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TypeVar
 
@@ -34,7 +35,8 @@ def parse(options: type[Options], arguments: Sequence[str], command: str) -> tup
     prog = f"jclip {command}"
     config = next((word for word in arguments if not word.startswith("-")), None)
     if config is not None and {"-h", "--help"} & set(arguments):
-        print(tyro.extras.get_parser(options, prog=prog).format_help())
+        with suppress(SystemExit):  # the options' help, and then the fields'
+            tyro.cli(options, args=["--help"], prog=prog)
         tyro.cli(tyro.conf.AvoidSubcommands[Run], default=load_config(config), args=["--help"], prog=f"{prog} {config}")
     chosen, rest = tyro.cli(options, args=list(arguments), prog=prog, return_unknown_args=True)
     run = load_config(chosen.config)  # type: ignore[attr-defined]

@@ -131,13 +131,13 @@ def _evaluate(bundle, capsys):
     assert figures["t2i_chance_r1"] == pytest.approx(1 / 12)
     assert 0 <= figures["t2i_r1"] <= figures["t2i_r10"] <= 1
 
+    assert "is not a bundle" in fails(capsys, "eval", "retrieval", "configs", "pairs.tsv")
     with open("5.png", "wb") as file:
         file.write(b"no picture")
     assert "5.png cannot be read as a picture" in fails(capsys, "eval", "retrieval", bundle, "pairs.tsv")
     with open("pairs.tsv", "w", encoding="utf-8") as file:
         file.write("0.png\tred apple\n77.png\tgone\n")
     assert "pairs.tsv, line 2: there is no picture 77.png" in fails(capsys, "eval", "retrieval", bundle, "pairs.tsv")
-    assert "is not a bundle" in fails(capsys, "eval", "retrieval", "configs", "pairs.tsv")
 
 
 def test_doctor_finds_this_place_well(capsys):
