@@ -15,10 +15,6 @@ from jclip.train.run import Run
 
 Options = TypeVar("Options")
 
-FIELDS_HINT = (
-    "Any field of the configuration can be set: --stages.0.batch-size 256; `jclip COMMAND CONFIG --help` lists them."
-)
-
 
 def parse(options: type[Options], arguments: Sequence[str], command: str) -> tuple[Options, Run]:
     """A command's options and the run of its CONFIG, overrides applied.
@@ -35,7 +31,7 @@ def parse(options: type[Options], arguments: Sequence[str], command: str) -> tup
     prog = f"jclip {command}"
     config = next((word for word in arguments if not word.startswith("-")), None)
     if config is not None and {"-h", "--help"} & set(arguments):
-        with suppress(SystemExit):  # the options' help, and then the fields'
+        with suppress(SystemExit):  # the options' help first, then the fields'
             tyro.cli(options, args=["--help"], prog=prog)
         tyro.cli(tyro.conf.AvoidSubcommands[Run], default=load_config(config), args=["--help"], prog=f"{prog} {config}")
     chosen, rest = tyro.cli(options, args=list(arguments), prog=prog, return_unknown_args=True)
