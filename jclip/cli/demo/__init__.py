@@ -2,10 +2,9 @@
 
 import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import tyro
 from rich.console import Console
@@ -65,12 +64,16 @@ def main(arguments: Sequence[str]) -> int:
         prepare(options.workdir)
     runs = demo_runs(place, options.seed, length)
     examination = Examination(place, common.VALIDATION_ARTIST if options.validate else common.TEST_ARTIST)
-    for each in runs:
-        if not _train(each, examination, console):
-            console.print("stopped, and saved: `jclip demo` goes on from here")
-            return 130
+    try:
+        for each in runs:
+            if not _train(each, examination, console):
+                console.print("stopped, and saved: the same command goes on from here")
+                return 130
+    finally:
+        seconds = _spent(home, time.perf_counter() - started)
     journals = {each.key: read_journal(each.workdir / "metrics.jsonl") for each in runs}
-    results = _remember(home / "results.json", summarise(runs, journals, examination), time.perf_counter() - started)
+    results = {**summarise(runs, journals, examination), "seconds": seconds}
+    (home / "results.json").write_text(json.dumps(results, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     if options.json:
         print(json.dumps(results, indent=2, ensure_ascii=False))
     else:
@@ -88,10 +91,12 @@ def _train(each: DemoRun, examination: Examination, console: Console) -> bool:
         return train(each.run, each.workdir, watcher=watcher, evaluators=evaluators).finished
 
 
-def _remember(file: Path, results: dict[str, Any], seconds: float) -> Mapping[str, Any]:
-    """The results with the seconds that all calls took together: a resumed demo adds to the first one's."""
-    before = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
-    same = before.get("rows") == results["rows"]
-    results["seconds"] = before["seconds"] if same else seconds
-    file.write_text(json.dumps(results, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    return results
+def _spent(home: Path, seconds: float) -> float:
+    """Seconds of all calls until the demo was finished: what a resumed call spends is added to the calls before it."""
+    file = home / "seconds.txt"
+    before = float(file.read_text(encoding="utf-8")) if file.is_file() else 0.0
+    if (home / "results.json").is_file():
+        return before
+    home.mkdir(parents=True, exist_ok=True)
+    file.write_text(f"{before + seconds:.1f}\n", encoding="utf-8")
+    return before + seconds
