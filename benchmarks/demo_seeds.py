@@ -1,9 +1,10 @@
-"""The demo's figures over several seeds, as the Markdown tables of the README.
+"""The demo's figures over several seeds, as Markdown: what the README's tables are taken from.
 
     for seed in 0 1 2; do jclip demo --seed $seed; done
     python benchmarks/demo_seeds.py runs/demo/results.json runs/demo/seed-1/results.json runs/demo/seed-2/results.json
 
-Each figure is the mean over the seeds ± the sample standard deviation, in per cent.
+Each figure is the mean over the seeds ± the sample standard deviation, in per cent. "mean" rows average a stage's
+languages, English aside, before they average seeds.
 """
 
 import json
@@ -40,24 +41,28 @@ def _lines(runs: list[dict[str, Any]], question: str) -> Iterator[str]:
         }
         for run in runs
     ]
+    for table in tables:
+        for run, stage in list(dict.fromkeys(key[:2] for key in table)):
+            others = [figures for key, figures in table.items() if key[:2] == (run, stage) and key[2] != "en"]
+            if len(others) > 1:
+                table[run, stage, "mean"] = {name: statistics.mean(each[name] for each in others) for name in others[0]}
     for run, stage, language in tables[0]:
         moment = f"after {runs[0]['stages'][run][stage - 1]}" if stage else f"{run} before"
         cells = [_cell([table[run, stage, language][name] for table in tables]) for name in COLUMNS]
         yield f"| {moment} · {language} | {' | '.join(cells)} |"
-    any_figures = next(iter(tables[0].values()))
-    chance = [f"{100 * any_figures[name.replace('_', '_chance_')]:.2f}" for name in COLUMNS]
-    yield f"| chance | {' | '.join(chance)} |"
-    if question == "known":
-        pixels = runs[0]["pixel_nearest_neighbour"]
-        yield f"| pixel nearest neighbour | {' | '.join(_baseline(pixels, name) for name in COLUMNS)} |"
+    for language in dict.fromkeys(key[2] for key in tables[0]):
+        figures = next(figures for key, figures in tables[0].items() if key[2] == language)
+        for label, kind in (("chance", "chance"), ("nearest in pixels", "pixels")):
+            cells = [_reference(figures, name.replace("_", f"_{kind}_")) for name in COLUMNS]
+            yield f"| {label} · {language}, {figures['queries']:.0f} asked | {' | '.join(cells)} |"
 
 
 def _cell(values: list[float]) -> str:
     return f"{100 * statistics.mean(values):.1f} ± {100 * statistics.stdev(values):.1f}"
 
 
-def _baseline(pixels: dict[str, float], name: str) -> str:
-    return f"{100 * pixels[name]:.1f}" if name in pixels else "–"
+def _reference(figures: dict[str, float], name: str) -> str:
+    return f"{100 * figures[name]:.1f}" if name in figures else "–"
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """Bilingual and multilingual CLIP in JAX.
 
-    model = jclip.load("runs/demo/bundle")
+    model = jclip.load("runs/demo/altclip/2-contrastive")
 
 The public names come from their modules when they are first used, so that importing jclip costs nothing.
 """

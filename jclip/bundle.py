@@ -19,7 +19,7 @@ from jclip.config import from_json, to_json
 from jclip.data.images import Preprocessing
 from jclip.data.text import Tokenizer, load_tokenizer
 from jclip.errors import JclipError
-from jclip.models.dual_encoder import DualEncoderConfig
+from jclip.models.dual_encoder import DualEncoderConfig, shapes
 
 _FORMAT = 1
 _CONFIG, _TOKENIZER, _PARAMETERS, _STATS = "config.json", "tokenizer", "parameters.safetensors", "batch_stats/"
@@ -94,8 +94,12 @@ def load_bundle(folder: Path | str) -> Bundle:
         raise JclipError(f"{folder / _PARAMETERS} cannot be read ({error}): export the bundle again") from None
     stats = {path.removeprefix(_STATS): leaf for path, leaf in arrays.items() if path.startswith(_STATS)}
     params = {path: leaf for path, leaf in arrays.items() if not path.startswith(_STATS)}
+    if not isinstance(context_length, int):
+        raise JclipError(f"{config_file}: context_length is {context_length!r}, but must be a whole number")
+    config = from_json(DualEncoderConfig, model, str(config_file))
+    _check_shapes(config, arrays, folder / _PARAMETERS)
     return Bundle(
-        config=from_json(DualEncoderConfig, model, str(config_file)),
+        config=config,
         params=rules.tree_from_paths(params),
         stats=rules.tree_from_paths(stats),
         tokenizer=load_tokenizer(folder / _TOKENIZER),
@@ -103,3 +107,14 @@ def load_bundle(folder: Path | str) -> Bundle:
         context_length=context_length,
         provenance=record.get("provenance", {}),
     )
+
+
+def _check_shapes(config: DualEncoderConfig, arrays: dict[str, Any], file: Path) -> None:
+    wanted = shapes(config)
+    expected = {path: leaf.shape for path, leaf in rules.paths_of(wanted["params"]).items()}
+    expected |= {_STATS + path: leaf.shape for path, leaf in rules.paths_of(wanted.get("batch_stats", {})).items()}
+    for path in sorted(expected.keys() | arrays.keys()):
+        found = arrays[path].shape if path in arrays else "absent"
+        should = expected.get(path, "absent")
+        if found != should:
+            raise JclipError(f"{file}: {path} is {found}, but {_CONFIG} says {should}: the two are not of one model")

@@ -12,9 +12,8 @@ from jclip.data.images import Preprocessing
 from jclip.data.synthetic import write_tokenizer
 from jclip.errors import JclipError
 from jclip.models.bert import BertConfig
-from jclip.models.dual_encoder import DualEncoderConfig
+from jclip.models.dual_encoder import DualEncoderConfig, init_variables
 from jclip.models.resnet import ResNetConfig
-from jclip.train.state import init_variables
 
 
 @pytest.fixture
@@ -69,6 +68,8 @@ def test_no_bundle(tmp_path):
     [
         (lambda record: record.pop("model"), r"config\.json is damaged \('model'\)"),
         (lambda record: record.update(format=9), r"config\.json has format 9"),
+        (lambda record: record.update(context_length="x"), r"context_length is 'x', but must be a whole number"),
+        (lambda record: record["model"].update(embed_dim=9), r"parameters\.safetensors: \S+ is \(.*\), but config"),
         (lambda record: record["model"].update(embed_dimm=3), r"has no field 'embed_dimm': did you mean embed_dim\?"),
     ],
 )
@@ -87,4 +88,11 @@ def test_damaged_parameters_are_named(bundle, tmp_path):
     file = tmp_path / "model" / "parameters.safetensors"
     file.write_bytes(file.read_bytes()[:100])
     with pytest.raises(JclipError, match=r"parameters\.safetensors cannot be read"):
+        load_bundle(tmp_path / "model")
+
+
+def test_parameters_that_are_too_few_are_named(bundle, tmp_path):
+    del bundle.params["logit_scale"]
+    save_bundle(bundle, tmp_path / "model")
+    with pytest.raises(JclipError, match=r"logit_scale is absent, but config\.json says \(\)"):
         load_bundle(tmp_path / "model")

@@ -14,9 +14,8 @@ from jclip.data.synthetic import write_tokenizer
 from jclip.errors import JclipError
 from jclip.inference import Model
 from jclip.models.clip_text import ClipTextConfig
-from jclip.models.dual_encoder import DualEncoderConfig
+from jclip.models.dual_encoder import DualEncoderConfig, init_variables
 from jclip.models.vit import VitConfig
-from jclip.train.state import init_variables
 
 
 @pytest.fixture(scope="module")

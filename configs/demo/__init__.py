@@ -1,1 +1,1 @@
-"""The demo's runs: three small models on emoji, through the same trainer as everything else."""
+"""The demo's runs: four runs of small models on emoji, through the same trainer as everything else."""

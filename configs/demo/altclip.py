@@ -1,11 +1,12 @@
 """The demo's AltCLIP: teacher learning on names in 14 languages, seeing no picture; then contrastive, image frozen.
 
-jclip train configs/demo/altclip.py      after configs/demo/english.py
+jclip train configs/demo/altclip.py --workdir runs/demo/altclip      after the one of configs/demo/english.py
 """
 
 from dataclasses import replace
 
 from configs.demo import common
+from jclip.data.emoji.protocol import LANGUAGES
 from jclip.stages import Budget, Stage
 from jclip.train.run import Run, Teacher
 
@@ -27,7 +28,7 @@ def build(place: common.Place) -> Run:
     contrastive = Stage(
         name="contrastive",
         objective="contrastive",
-        data=(common.pairs(place, *common.LANGUAGES),),
+        data=(common.pairs(place, *LANGUAGES),),
         batch_size=256,
         budget=Budget(steps=100),
         optimizer=replace(common.MUON, learning_rate=5e-4, warmup_steps=20),

@@ -1,6 +1,6 @@
 """The demo's Chinese-CLIP: a new Chinese text tower beside the English CLIP's image tower, frozen, then everything.
 
-jclip train configs/demo/chinese_clip.py      after configs/demo/english.py
+jclip train configs/demo/chinese_clip.py --workdir runs/demo/chinese_clip      after the one of english.py
 """
 
 from dataclasses import replace

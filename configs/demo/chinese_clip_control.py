@@ -2,7 +2,7 @@
 
 Without it, "stage 2 helped" could mean no more than "it was trained longer".
 
-    jclip train configs/demo/chinese_clip_control.py      after configs/demo/chinese_clip.py
+    jclip train configs/demo/chinese_clip_control.py --workdir runs/demo/chinese_clip_control      after chinese_clip.py
 """
 
 from dataclasses import replace

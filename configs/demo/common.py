@@ -1,12 +1,13 @@
 """What the demo's runs share: places, sizes, data.
 
 `jclip demo` prepares the data and the tokenizers under HOME and trains english.py, altclip.py, chinese_clip.py and
-chinese_clip_control.py in turn. The towers have the full-size models' architecture at about a million parameters.
+chinese_clip_control.py in turn. The models have the full-size architecture at two to five million parameters.
 """
 
 from dataclasses import dataclass
 
 from jclip.data.augment import Augmentation
+from jclip.data.emoji.protocol import LANGUAGES
 from jclip.data.emoji.sources import EmojiPairs, EmojiParallel
 from jclip.data.images import CLIP_MEAN, CLIP_STD, Preprocessing
 from jclip.models.bert import BertConfig
@@ -19,7 +20,6 @@ HOME = "runs/demo"
 ENGLISH_TOKENIZER, MULTILINGUAL_TOKENIZER, CHINESE_TOKENIZER = (
     f"tokenizers/{name}" for name in ("english", "multilingual", "chinese")
 )
-LANGUAGES = ("en", "zh", "ja", "ko", "de", "fr", "es", "it", "pt", "ru", "ar", "fa", "id", "tr")
 TRAIN_ARTISTS, TEST_ARTIST = ("twemoji", "openmoji"), "noto"
 TUNING_ARTISTS, VALIDATION_ARTIST = ("twemoji",), "openmoji"
 """Every choice in these files was made on the second pair; the first is for the figures, once the choices stand."""
@@ -97,7 +97,7 @@ MUON = Optimizer(
     weight_decay=0.1,
     multipliers=((r".*/layers/.*/kernel", 10.0), (r".*", 1.0)),
 )
-"""In the trial three times as fast as AdamW to the same recall, which is what a quarter of an hour is made of."""
+"""On the tuning artists it reached AdamW's recall in a third of the steps (benchmarks/RESULTS.md)."""
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """The demo's English CLIP, from scratch: the stand-in for OpenAI's.
 
-jclip train configs/demo/english.py      after `jclip demo` has prepared the data
+jclip train configs/demo/english.py --workdir runs/demo/english      after `jclip demo` has prepared the data
 """
 
 from configs.demo import common

@@ -1,7 +1,7 @@
 """The demo with twelve times the steps: an hour or two on two cores shows what more training reaches.
 
-jclip demo --long                        all four runs and their report
-jclip train configs/demo/long.py         the English CLIP alone, after `jclip demo` has prepared the data
+jclip demo --long                                                  all four runs and their report
+jclip train configs/demo/long.py --workdir runs/demo/long/english      the English CLIP alone, data prepared
 """
 
 from dataclasses import replace

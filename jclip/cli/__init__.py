@@ -36,12 +36,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except JclipError as error:
         print(f"jclip {command}: {error}", file=sys.stderr)
         return 1
-    except KeyboardInterrupt:
-        print(f"\njclip {command}: stopped", file=sys.stderr)
-        return 130
     except BrokenPipeError:  # `jclip plan … | head`: not an error of ours
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except OSError as error:  # a folder that cannot be made, a file that may not be read, a full disk
+        place = f"{error.filename}: " if error.filename else ""
+        print(f"jclip {command}: {place}{error.strerror or error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print(f"\njclip {command}: stopped", file=sys.stderr)
+        return 130
 
 
 def _usage() -> str:

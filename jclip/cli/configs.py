@@ -29,16 +29,19 @@ def parse(options: type[Options], arguments: Sequence[str], command: str) -> tup
       SystemExit: bad usage, with tyro's message, or --help.
     """
     prog = f"jclip {command}"
-    config = next((word for word in arguments if not word.startswith("-")), None)
+    # The file may stand anywhere among the options; tyro wants it first.
+    config = next((word for word in arguments if word.endswith(".py")), None)
+    if config is not None:
+        arguments = [config, *(word for word in arguments if word != config)]
     if config is not None and {"-h", "--help"} & set(arguments):
         with suppress(SystemExit):  # the options' help first, then the fields'
             tyro.cli(options, args=["--help"], prog=prog)
         tyro.cli(tyro.conf.AvoidSubcommands[Run], default=load_config(config), args=["--help"], prog=f"{prog} {config}")
     chosen, rest = tyro.cli(options, args=list(arguments), prog=prog, return_unknown_args=True)
     run = load_config(chosen.config)  # type: ignore[attr-defined]
-    run = tyro.cli(tyro.conf.AvoidSubcommands[Run], default=run, args=rest, prog=f"{prog} {config}")
     if chosen.reduced:  # type: ignore[attr-defined]
         run = reduce(run, Path("runs") / "reduced" / run.name / "inputs")
+    run = tyro.cli(tyro.conf.AvoidSubcommands[Run], default=run, args=rest, prog=f"{prog} {config}")
     return chosen, run
 
 

@@ -1,6 +1,7 @@
 """`jclip doctor`: what would go wrong here, before a run finds out."""
 
 import json
+import os
 import platform
 import shutil
 from collections.abc import Callable, Sequence
@@ -111,6 +112,8 @@ def _disk(workdir: Path) -> str:
     place = workdir
     while not place.exists():
         place = place.parent
+    if not place.is_dir() or not os.access(place, os.W_OK):
+        raise RuntimeError(f"{workdir} cannot be made: {place} is no folder that you may write to; name another")
     free = shutil.disk_usage(place).free / 2**30
     if free < 1:
         raise RuntimeError(f"{free:.2f} GiB free in {place}: make room before a run")

@@ -44,7 +44,7 @@ def main(arguments: Sequence[str]) -> int:
     if options.json:
         print(json.dumps({"finished": outcome.finished, "steps": outcome.position.total, "bundles": bundles}))
     elif outcome.finished:
-        console.print(f"finished: {outcome.position.total} steps; bundles: {', '.join(bundles)}")
+        console.print(f"finished: {outcome.position.total} steps; bundles: {', '.join(bundles)}", markup=False)
     else:
         console.print(f"stopped after {outcome.position.total} steps, saved: the same command goes on from here")
     return 0 if outcome.finished else 130

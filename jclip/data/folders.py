@@ -179,7 +179,7 @@ def _examples(folder: Path, split: str, undecoded: str = "") -> Sequence[Any]:
     import tensorflow_datasets as tfds
 
     if not (folder / "dataset_info.json").is_file():
-        raise JclipError(f"{folder} holds no data set (it has no dataset_info.json): import one there")
+        raise JclipError(f"{folder} holds no data set (it has no dataset_info.json): name another folder")
     builder = tfds.builder_from_directory(folder)
     if split not in builder.info.splits:
         raise JclipError(f"{folder} has no split {split!r}: it has {', '.join(builder.info.splits)}")

@@ -11,6 +11,7 @@ Axes: n sentences, l tokens.
 """
 
 import json
+import shutil
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Literal, Protocol
@@ -77,11 +78,15 @@ class Tokenizer:
         return pad(self.encode(texts, context_length), context_length, self.pad_id)
 
     def save(self, folder: Path) -> None:
-        """Writes the tokenizer's files, which `load_tokenizer` reads."""
-        folder.mkdir(parents=True, exist_ok=True)
-        self._vocabulary.save(folder)
+        """Writes the tokenizer's files, which `load_tokenizer` reads; whatever was in the folder goes."""
+        partial = folder.with_name(folder.name + ".partial")
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(parents=True)
+        self._vocabulary.save(partial)
         record = {"format": _FORMAT, "kind": self.kind}
-        (folder / _DESCRIPTOR).write_text(json.dumps(record) + "\n", encoding="utf-8")
+        (partial / _DESCRIPTOR).write_text(json.dumps(record) + "\n", encoding="utf-8")
+        shutil.rmtree(folder, ignore_errors=True)
+        partial.rename(folder)
 
 
 def pad(sentences: Sequence[Sequence[int]], length: int, pad_id: int) -> np.ndarray:

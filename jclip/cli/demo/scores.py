@@ -2,7 +2,8 @@
 
 T1 "known": concepts whose names were trained on, drawn by an artist never seen: does the model see past a style?
 T2 "heldout": concepts that no training saw, among all candidates: does it know new things?
-T3 "newnames": known concepts by names held out of all training text: more than a list of words?
+T3 "newnames": known concepts by names held out of all training text, and spelt unlike the names that were shown: more
+than a list of words?
 """
 
 from collections.abc import Mapping, Sequence
@@ -15,8 +16,10 @@ import numpy as np
 
 from configs.demo import common
 from jclip.cli.demo.runs import DemoRun
+from jclip.data.emoji.protocol import LANGUAGE_NAMES
 from jclip.data.emoji.sources import EmojiSet
 from jclip.data.text import load_tokenizer
+from jclip.errors import JclipError
 from jclip.evaluate.baselines import pixel_recalls
 from jclip.evaluate.report import Group, Row, Table
 from jclip.evaluate.tasks import RetrievalTask
@@ -27,7 +30,7 @@ from jclip.train.run import Run
 QUESTIONS = {
     "known": "T1: known concepts by an artist never seen",
     "heldout": "T2: concepts never seen, among all candidates",
-    "newnames": "T3: known concepts by names held out of training",
+    "newnames": "T3: known concepts by names held out of training, spelt like none that was shown",
 }
 KS = (1, 5, 10)
 
@@ -40,6 +43,7 @@ class Examination:
     """
 
     def __init__(self, place: common.Place, artist: str):
+        self._baselines: dict[tuple[str, str], dict[str, float]] = {}
         self.artist, self._train_artists, self._folder = artist, place.artists, Path(place.data) / "data"
 
     @cached_property
@@ -67,12 +71,25 @@ class Examination:
         return [self.emoji.names[language][row] for row in self.rows]
 
     @cached_property
-    def baseline(self) -> dict[str, float]:
-        """Image-to-text recalls of the nearest training picture in pixels, which has no text model to ask."""
+    def _trained(self) -> tuple[np.ndarray, np.ndarray]:
+        """The training pictures, and their concepts' places in the gallery."""
         known = self.emoji.rows("known")
-        train = [self.emoji.pictures(artist, common.PREPROCESSING)[known] for artist in self._train_artists]
-        concepts = np.tile(np.arange(self.known), len(train))
-        return pixel_recalls(np.concatenate(train), concepts, self.pictures[: self.known], np.arange(self.known), ks=KS)
+        pictures = [self.emoji.pictures(artist, common.PREPROCESSING)[known] for artist in self._train_artists]
+        return np.concatenate(pictures), np.tile(np.arange(self.known), len(pictures))
+
+    def baseline(self, question: str, language: str) -> dict[str, float]:
+        """Image-to-text recalls, on a question's own pictures, of the nearest training picture in pixels.
+
+        It has no text model to ask: it answers with the concept of that picture, so a concept without one comes last.
+        """
+        if (question, language) not in self._baselines:
+            task, (pictures, concepts) = self.task(question, language), self._trained
+            assert task is not None
+            assert task.queries is not None
+            keys, asked = task.caption_keys, task.queries
+            found = pixel_recalls(pictures, keys[concepts], self.pictures[asked], keys[asked], np.unique(keys), ks=KS)
+            self._baselines[question, language] = {f"i2t_pixels_r{k}": found[f"i2t_r{k}"] for k in KS}
+        return self._baselines[question, language]
 
     def task(self, question: str, language: str) -> RetrievalTask | None:
         """One question in one language; None where the language has no such names."""
@@ -106,7 +123,9 @@ class Examination:
             figures: dict[str, float] = {}
             for task in tasks:
                 count = len(task.captions)
-                scores = task.score(images_nd[:count], texts_nd[:count])
+                scores = task.score(images_nd[:count], texts_nd[:count]) | self.baseline(task.name, language)
+                assert task.queries is not None
+                scores["queries"] = len(task.queries)
                 figures |= {f"{task.name}/{name}": value for name, value in scores.items()}
             return figures
 
@@ -122,6 +141,9 @@ def summarise(
         ends = np.cumsum([0] + [stage.budget.steps for stage in each.run.stages]).tolist()
         by_step = {record["total"]: record for record in journals[each.key] if record["kind"] == "evaluation"}
         for moment, total in enumerate(ends):
+            if total not in by_step:
+                file = each.workdir / "metrics.jsonl"
+                raise JclipError(f"{file} lacks the figures of step {total}: delete {each.workdir} and run again")
             for language, question in product(each.languages, QUESTIONS):
                 prefix = f"{language}/{question}/"
                 record = by_step[total].items()
@@ -131,8 +153,7 @@ def summarise(
                     rows.append({**place, "figures": figures})
     known, everything = examination.known, len(examination.rows)
     candidates = {"known": known, "heldout": everything, "newnames": known}
-    baseline = examination.baseline
-    return {"candidates": candidates, "pixel_nearest_neighbour": baseline, "rows": rows, "stages": _titles(runs)}
+    return {"candidates": candidates, "rows": rows, "stages": _titles(runs)}
 
 
 ALL_COLUMNS = tuple((way, k) for way in ("t2i", "i2t") for k in KS)
@@ -156,30 +177,42 @@ def _table(question: str, title: str, results: Mapping[str, Any], columns: Seque
             languages = [key[2] for key in found if key[:2] == (run, number)]
             rows = [
                 Row(
-                    language,
+                    LANGUAGE_NAMES[language],
                     _values(found[run, number, language], columns),
                     _values(found[run, number - 1, language], columns),
                 )
                 for language in languages
             ]
             if rows:
-                references = [Row("chance", _values(found[run, number, languages[0]], columns, "chance_"))]
-                if question == "known":
-                    references.append(_pixels(results["pixel_nearest_neighbour"], columns))
+                all_figures = [found[run, number, language] for language in languages]
+                references = [
+                    Row(label, _means(all_figures, columns, kind))
+                    for label, kind in (("chance", "chance_"), ("nearest in pixels", "pixels_"))
+                ]
                 groups.append(Group(name, rows, references))
     names = [f"{_WAYS[way]} R@{k}" for way, k in columns]
-    return Table(f"{title} ({results['candidates'][question]} candidates)", names, groups)
+    asked = sorted({int(figures["queries"]) for figures in found.values()})
+    count = f"{asked[0]}" if len(asked) == 1 else f"{asked[0]} to {asked[-1]}"
+    return Table(
+        f"{title} ({results['candidates'][question]} candidates)",
+        names,
+        groups,
+        note=f"Asked in each language: {count}. Chance and the nearest training picture in pixels are means over a "
+        "group's languages.",
+    )
 
 
 _WAYS = {"t2i": "T→I", "i2t": "I→T"}
 
 
-def _pixels(baseline: Mapping[str, float], columns: Sequence[tuple[str, int]]) -> Row:
-    return Row("pixel neighbour", [baseline.get(f"{way}_r{k}") for way, k in columns])
+def _values(figures: Mapping[str, float], columns: Sequence[tuple[str, int]]) -> list[float]:
+    return [figures[f"{way}_r{k}"] for way, k in columns]
 
 
-def _values(figures: Mapping[str, float], columns: Sequence[tuple[str, int]], kind: str = "") -> list[float]:
-    return [figures[f"{way}_{kind}r{k}"] for way, k in columns]
+def _means(all_figures: list[Mapping[str, float]], columns: Sequence[tuple[str, int]], kind: str) -> list[float | None]:
+    """Means over languages; None where there is no such figure: pixels are never asked by text."""
+    names = [f"{way}_{kind}r{k}" for way, k in columns]
+    return [float(np.mean([each[name] for each in all_figures])) if name in all_figures[0] else None for name in names]
 
 
 def _titles(runs: Sequence[DemoRun]) -> dict[str, list[str]]:

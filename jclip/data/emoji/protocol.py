@@ -4,14 +4,31 @@ A concept is written as its code points without variation selectors: "U+1F408-U+
 """
 
 import csv
+import difflib
 import hashlib
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-LANGUAGES = ("en", "zh", "ja", "ko", "de", "fr", "es", "it", "pt", "ru", "ar", "fa", "id", "tr")
-"""Languages in which the `emoji` package names every concept."""
+LANGUAGE_NAMES = {
+    "en": "English",
+    "zh": "中文",
+    "ja": "日本語",
+    "ko": "한국어",
+    "de": "Deutsch",
+    "fr": "français",
+    "es": "español",
+    "it": "italiano",
+    "pt": "português",
+    "ru": "русский",
+    "ar": "العربية",
+    "fa": "فارسی",
+    "id": "Indonesia",
+    "tr": "Türkçe",
+}
+"""Languages in which the `emoji` package names every concept, and what they call themselves."""
+LANGUAGES = tuple(LANGUAGE_NAMES)
 
 Role = Literal["known", "heldout"]
 
@@ -61,6 +78,15 @@ def is_heldout_pair(codepoints: str, language: str) -> bool:
     A student that was shown "犬 = dog" has learned a word; only names it was not shown tell of a language.
     """
     return language != "en" and _hash(f"{codepoints} {language}") % 10 == 0
+
+
+def alike(name: str, other: str) -> bool:
+    """Whether two names of one concept are spelt so much alike that who was shown one can read the other.
+
+    True for "banane" and "banana", or 金魚 and 金鱼: a share of one half or more of their characters, as difflib counts
+    them, case aside.
+    """
+    return difflib.SequenceMatcher(None, name.casefold(), other.casefold()).ratio() >= 0.5
 
 
 def twins(pictures: Mapping[str, Sequence[tuple[str, Hashable]]]) -> set[str]:

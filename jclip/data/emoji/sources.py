@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from jclip.data.emoji.protocol import LANGUAGES, Concept, Role, is_heldout_pair
+from jclip.data.emoji.protocol import LANGUAGES, Concept, Role, alike, is_heldout_pair
 from jclip.data.images import Picture, Preprocessing, to_array
 from jclip.data.records import Pair, Translation
 from jclip.errors import JclipError
@@ -131,12 +131,20 @@ class EmojiSet:
 
         Args:
           language: of the names.
-          trained: languages whose names are trained on; a held-out name that is spelt like one of those is no new word,
-            and its concept is left out.
+          trained: languages whose names are trained on. A held-out name is no new word, and its concept is left out,
+            when any concept's shown name is the same, or when the concept's own shown name in another language is spelt
+            much like it (`protocol.alike`).
         """
-        known = self.rows("known")
-        seen = {self.names[each][i].casefold() for each in trained for i in known if not self.is_heldout(i, each)}
-        chosen = [i for i in known if self.is_heldout(i, language) and self.names[language][i].casefold() not in seen]
+        known = self.rows("known").tolist()
+        shown = {i: [self.names[each][i] for each in trained if not self.is_heldout(i, each)] for i in known}
+        everywhere = {name.casefold() for names in shown.values() for name in names}
+        chosen = [
+            i
+            for i in known
+            if self.is_heldout(i, language)
+            and (name := self.names[language][i]).casefold() not in everywhere
+            and not any(alike(name, other) for other in shown[i])
+        ]
         return np.array(chosen, np.int32)
 
     def encoded(self, artist: str) -> list[bytes]:
@@ -162,7 +170,11 @@ class EmojiSet:
         if artist not in self.artists:
             raise JclipError(f"there is no artist {artist!r}: choose from {', '.join(self.artists)}")
         decoders = {"image": tfds.decode.SkipDecoding()}  # our own resizing wants the encoded bytes
-        return list(self._builder.as_data_source(split=artist, decoders=decoders))
+        try:
+            return list(self._builder.as_data_source(split=artist, decoders=decoders))
+        except (OSError, RuntimeError, ValueError, IndexError) as error:
+            folder = self._builder.data_path
+            raise JclipError(f"{folder} is damaged ({error}): delete it, and it is built again") from None
 
 
 def _check(languages: tuple[str, ...]) -> None:

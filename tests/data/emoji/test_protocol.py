@@ -3,8 +3,10 @@
 import hashlib
 from collections import Counter
 
+import pytest
+
 from jclip.data.emoji.names import natural
-from jclip.data.emoji.protocol import LANGUAGES, Concept, concepts, is_heldout, is_heldout_pair, twins
+from jclip.data.emoji.protocol import LANGUAGES, Concept, alike, concepts, is_heldout, is_heldout_pair, twins
 
 
 def test_things_one_can_draw():
@@ -58,3 +60,16 @@ def test_natural_names():
     assert natural(":roter_apfel:") == "roter apfel"
     assert natural(":T-Rex:") == "T-Rex"
     assert natural(":红苹果:") == "红苹果"
+
+
+@pytest.mark.parametrize(
+    ("name", "other", "expected"),
+    [
+        ("banane", "Banana", True),
+        ("金魚", "金鱼", True),
+        ("pomme", "apple", False),
+        ("狗", "犬", False),
+    ],
+)
+def test_names_that_are_spelt_alike(name, other, expected):
+    assert alike(name, other) == expected
