@@ -1,21 +1,24 @@
 """Features from a model: pictures and sentences in, L2-normalised float32 vectors out, batched and jitted inside."""
 
-from collections.abc import Sequence
-from functools import cached_property, partial
+from collections.abc import Callable, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from PIL import Image
 
 from jclip.bundle import Bundle, load_bundle
-from jclip.data.images import Preprocessing, normalise, to_array
-from jclip.data.text import Tokenizer
-from jclip.models.dual_encoder import DualEncoder, DualEncoderConfig
+from jclip.data.images import Picture, Preprocessing, normalise, to_array
+from jclip.data.text import Tokenizer, pad
+from jclip.errors import JclipError
+from jclip.losses.unit import unit
+from jclip.models.build import ModelConfig, build_model
+from jclip.models.dual_encoder import DualEncoderConfig
 
-Picture = Image.Image | np.ndarray | str | Path | bytes
+_LENGTHS = 16
+"""Texts are padded to a multiple of this, not to the context length: few shapes to compile, little padding."""
 
 
 class Encoder:
@@ -26,13 +29,13 @@ class Encoder:
 
     def __init__(
         self,
-        config: DualEncoderConfig,
+        config: ModelConfig,
         tokenizer: Tokenizer,
-        preprocessing: Preprocessing,
+        preprocessing: Preprocessing | None,
         context_length: int,
         batch_size: int = 256,
     ):
-        self._model = DualEncoder(config)
+        self._model = build_model(config)
         self._tokenizer, self._preprocessing = tokenizer, preprocessing
         self._context_length, self._batch_size = context_length, batch_size
 
@@ -44,22 +47,37 @@ class Encoder:
           pictures: PIL images, paths, encoded bytes, or uint8 arrays (h, w, 3).
 
         Raises:
-          JclipError: a picture that cannot be read; it is named.
+          JclipError: a picture that cannot be read; it is named. Or a model that is a text encoder alone.
         """
+        if self._preprocessing is None:
+            raise JclipError("this bundle is a text encoder alone: it has no image tower to encode pictures with")
         arrays = [to_array(self._preprocessing, picture) for picture in pictures]
-        return self._in_batches(self._image_fn, variables, np.stack(arrays) if arrays else np.zeros((0, 1, 1, 3)))
+        if not arrays:
+            side = self._preprocessing.size
+            return self._nothing(self._image_fn, variables, np.zeros((1, side, side, 3), np.uint8))
+        return self._in_batches(self._image_fn, variables, np.stack(arrays))
 
     def texts(self, variables: dict[str, Any], sentences: Sequence[str]) -> np.ndarray:
         """(n, d) float32, L2-normalised; sentences beyond the context length are cut, their last token kept."""
-        ids = self._tokenizer(list(sentences), self._context_length)
+        sentences = list(sentences)
+        encoded = self._tokenizer.encode(sentences or [""], self._context_length)
+        longest = max(map(len, encoded))
+        length = min(self._context_length, -(-longest // _LENGTHS) * _LENGTHS)
+        ids = pad(encoded, length, self._tokenizer.pad_id)
+        if not sentences:
+            return self._nothing(self._text_fn, variables, ids)
         return self._in_batches(self._text_fn, variables, ids)
 
     @cached_property
     def _image_fn(self) -> Any:
+        preprocessing = self._preprocessing
+        assert preprocessing is not None
+
         @jax.jit
         def encode(variables: dict[str, Any], images_bhwc: jax.Array) -> jax.Array:
-            images_bhwc = normalise(self._preprocessing, images_bhwc.astype(jnp.float32))
-            return _unit(self._model.apply(variables, images_bhwc, method="encode_image"))
+            images_bhwc = normalise(preprocessing, images_bhwc.astype(jnp.float32))
+            image_bd: Any = self._model.apply(variables, images_bhwc, method="encode_image")
+            return unit(image_bd)
 
         return encode
 
@@ -67,7 +85,8 @@ class Encoder:
     def _text_fn(self) -> Any:
         @jax.jit
         def encode(variables: dict[str, Any], ids_bl: jax.Array) -> jax.Array:
-            return _unit(self._model.apply(variables, ids_bl, method="encode_text"))
+            text_bd: Any = self._model.apply(variables, ids_bl, method="encode_text")
+            return unit(text_bd)
 
         return encode
 
@@ -75,10 +94,15 @@ class Encoder:
         parts = []
         for start in range(0, len(inputs), self._batch_size):
             batch = inputs[start : start + self._batch_size]
-            # The last batch is filled up by repeating its first row, so that one shape is compiled.
-            filled = np.concatenate([batch, np.repeat(batch[:1], self._batch_size - len(batch), axis=0)])
+            # The last batch is filled up by repeating its first row, so that few shapes are compiled.
+            size = self._batch_size if len(inputs) > self._batch_size else _round_up(len(batch), self._batch_size)
+            filled = np.concatenate([batch, np.repeat(batch[:1], size - len(batch), axis=0)])
             parts.append(np.asarray(function(variables, filled))[: len(batch)])
-        return np.concatenate(parts) if parts else np.zeros((0, 0), np.float32)
+        return np.concatenate(parts)
+
+    def _nothing(self, function: Any, variables: dict[str, Any], one: np.ndarray) -> np.ndarray:
+        """No rows, of the right width."""
+        return np.zeros((0, jax.eval_shape(function, variables, one).shape[1]), np.float32)
 
 
 class Model:
@@ -86,20 +110,44 @@ class Model:
 
     Attributes:
       bundle: the folder's contents: config, params, tokenizer, preprocessing, provenance.
-      logit_scale: the factor on cosine similarities, exp of the trained parameter.
+      variables: the parameters (and batch statistics) on the device, float32: the first argument of `apply`.
+      logit_scale: the factor on cosine similarities, exp of the trained parameter; 1 for a text encoder alone.
     """
 
     def __init__(self, bundle: Bundle, batch_size: int = 256):
         self.bundle = bundle
-        self.variables = {"params": bundle.params, **({"batch_stats": bundle.stats} if bundle.stats else {})}
-        self.logit_scale = float(np.exp(bundle.params["logit_scale"]))
+        variables = {"params": bundle.params, **({"batch_stats": bundle.stats} if bundle.stats else {})}
+        self.variables: dict[str, Any] = jax.device_put(variables)
+        dual = isinstance(bundle.config, DualEncoderConfig)
+        self.logit_scale = float(np.exp(np.float32(bundle.params["logit_scale"]))) if dual else 1.0
         self._encoder = Encoder(
             bundle.config, bundle.tokenizer, bundle.preprocessing, bundle.context_length, batch_size
         )
-        self.encode_image = partial(self._encoder.images, self.variables)
-        self.encode_text = partial(self._encoder.texts, self.variables)
 
-    def similarity(self, pictures: Sequence[Picture], sentences: Sequence[str]) -> np.ndarray:
+    @property
+    def params(self) -> dict[str, Any]:
+        """The nested parameters, on the device."""
+        params: dict[str, Any] = self.variables["params"]
+        return params
+
+    @property
+    def apply(self) -> Callable[..., Any]:
+        """The model as a pure function: `apply(variables, images, method="encode_image")`, and "encode_text"."""
+        return build_model(self.bundle.config).apply
+
+    def encode_image(self, pictures: Sequence[Picture] | np.ndarray) -> np.ndarray:
+        """(n, d) float32, L2-normalised, from PIL images, paths, encoded bytes, or uint8 arrays (h, w, 3).
+
+        Raises:
+          JclipError: a picture that cannot be read; it is named. Or the bundle is a text encoder alone.
+        """
+        return self._encoder.images(self.variables, pictures)
+
+    def encode_text(self, sentences: Sequence[str]) -> np.ndarray:
+        """(n, d) float32, L2-normalised; sentences beyond the context length are cut, their last token kept."""
+        return self._encoder.texts(self.variables, sentences)
+
+    def similarity(self, pictures: Sequence[Picture] | np.ndarray, sentences: Sequence[str]) -> np.ndarray:
         """(pictures, sentences) logits: cosines times `logit_scale`."""
         return self.logit_scale * self.encode_image(pictures) @ self.encode_text(sentences).T
 
@@ -113,6 +161,6 @@ def load(folder: str | Path) -> Model:
     return Model(load_bundle(folder))
 
 
-def _unit(x_bd: Any) -> jax.Array:
-    x_bd = x_bd.astype(jnp.float32)
-    return x_bd / jnp.linalg.norm(x_bd, axis=-1, keepdims=True)
+def _round_up(count: int, most: int) -> int:
+    """The next power of two, but no more than `most`: a handful of pictures does not compute a whole batch."""
+    return min(1 << (count - 1).bit_length(), most)

@@ -14,7 +14,7 @@ os.environ["TOKENIZERS_PARALLELISM"] = "false"  # or it warns whenever a test st
 import hypothesis
 import pytest
 
-from tests import peers
+from conversion import peers
 
 peers.make_importable()
 

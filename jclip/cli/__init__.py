@@ -11,6 +11,8 @@ COMMANDS = {
     "demo": "real data, every stage of both recipes, a report: the quickstart",
     "train": "one run: all its stages; resumes by itself when started again",
     "plan": "stages, parameters, arithmetic and memory of a run, without training",
+    "convert": "PyTorch and safetensors weights to a bundle, and back",
+    "verify": "holds a converted bundle against the weights it came from",
     "eval": "retrieval recalls of a bundle",
     "doctor": "devices, mesh, versions, disk: what would go wrong",
 }

@@ -19,7 +19,7 @@ import jax.numpy as jnp
 from jax.sharding import Mesh, PartitionSpec
 
 from jclip.errors import JclipError
-from jclip.losses._unit import unit
+from jclip.losses.unit import unit
 
 Impl = Literal["dense", "chunked", "ring"]
 

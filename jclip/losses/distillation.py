@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from jclip.errors import JclipError
-from jclip.losses._unit import unit
+from jclip.losses.unit import unit
 
 
 def teacher_loss(student_bw: jax.Array, teacher_bw: jax.Array) -> tuple[jax.Array, dict[str, jax.Array]]:

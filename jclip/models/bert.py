@@ -4,6 +4,7 @@ The two differ in the LayerNorm's epsilon and in where positions begin. Axes: b 
 the state, e embedding.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -15,6 +16,8 @@ from flax.typing import Dtype
 from jclip.errors import JclipError
 from jclip.models.attention import Attention
 from jclip.models.transformer import LayerNorm, Mlp, check_heads, stacked
+
+Pooling = Literal["cls", "mean"]
 
 _init = nn.initializers.normal(0.02)  # every matrix and every embedding (Devlin et al. 2019)
 
@@ -34,6 +37,7 @@ class BertConfig:
       pad_id: the token that nothing looks at.
       layer_norm_eps: 1e-12 in RoBERTa-wwm, 1e-5 in XLM-R.
       dropout: rate, in training, on embeddings, attention probabilities and both branches of a layer.
+      attention_dropout: rate on attention probabilities where it is another; None for the same.
       position_offset: "none" counts from 0 (BERT, and RoBERTa-wwm despite its name); "after_padding" gives the first
         token pad_id + 1 and padding pad_id (XLM-R).
     """
@@ -48,6 +52,7 @@ class BertConfig:
     pad_id: int
     layer_norm_eps: float
     dropout: float = 0.1
+    attention_dropout: float | None = None
     position_offset: Literal["none", "after_padding"] = "none"
 
     def __post_init__(self) -> None:
@@ -67,17 +72,20 @@ class Bert(nn.Module):
     Chinese-CLIP projects [CLS] as it is; AltCLIP first has a further norm and a linear map, the "head".
 
     Attributes:
-      embed_dim: of the projection.
+      embed_dim: of the projection; None for none.
       head_width: what AltCLIP's head maps to; None for no head.
+      pooling: "cls" takes the first token's state; "mean" averages the tokens that are not padding, as sentence
+        encoders do (Reimers & Gurevych 2019, section 3).
       dtype: of the computation; parameters are float32.
       remat: whether the backward pass computes layers again instead of keeping their insides.
     """
 
     config: BertConfig
-    embed_dim: int
+    embed_dim: int | None
     head_width: int | None = None
     dtype: Dtype = jnp.float32
     remat: bool = False
+    pooling: Pooling = "cls"
 
     def setup(self) -> None:
         """The parameters and the parts."""
@@ -91,8 +99,9 @@ class Bert(nn.Module):
         if self.head_width is not None:
             self.head_norm = LayerNorm(config.layer_norm_eps, self.dtype)
             self.head = nn.Dense(self.head_width, kernel_init=_init, dtype=self.dtype)
-        projection_init = nn.initializers.normal((self.head_width or width) ** -0.5)
-        self.projection = nn.Dense(self.embed_dim, use_bias=False, kernel_init=projection_init, dtype=self.dtype)
+        if self.embed_dim is not None:
+            projection_init = nn.initializers.normal((self.head_width or width) ** -0.5)
+            self.projection = nn.Dense(self.embed_dim, use_bias=False, kernel_init=projection_init, dtype=self.dtype)
 
     def states(self, ids_bl: jax.Array, train: bool = False) -> jax.Array:
         """States of all tokens after the last layer, (b, l, d).
@@ -111,12 +120,13 @@ class Bert(nn.Module):
 
     def state(self, ids_bl: jax.Array, train: bool = False) -> jax.Array:
         """The state of a text before the projection, (b, w): what a teacher teaches."""
-        cls_bd = self.states(ids_bl, train)[:, 0]
-        return cls_bd if self.head_width is None else self.head(self.head_norm(cls_bd))
+        pooled_bd = _POOLS[self.pooling](self.states(ids_bl, train), ids_bl != self.config.pad_id)
+        return pooled_bd if self.head_width is None else self.head(self.head_norm(pooled_bd))
 
     def __call__(self, ids_bl: jax.Array, train: bool = False) -> jax.Array:
-        """Embeddings of texts, (b, e), not L2-normalised."""
-        return self.projection(self.state(ids_bl, train))
+        """Embeddings of texts, (b, e), not L2-normalised; the states themselves where there is no projection."""
+        state_bw = self.state(ids_bl, train)
+        return state_bw if self.embed_dim is None else self.projection(state_bw)
 
     def _positions(self, mask_bl: jax.Array) -> jax.Array:
         if self.config.position_offset == "none":
@@ -139,10 +149,25 @@ class PostNormLayer(nn.Module):
             branch_bld = nn.Dropout(config.dropout, deterministic=not train)(branch_bld)
             return LayerNorm(config.layer_norm_eps, self.dtype, name=name)(x_bld + branch_bld)
 
-        attention = Attention(config.heads, _init, _init, dropout=config.dropout, dtype=self.dtype, name="attention")
+        rate = config.dropout if config.attention_dropout is None else config.attention_dropout
+        attention = Attention(config.heads, _init, _init, dropout=rate, dtype=self.dtype, name="attention")
         mlp = Mlp(config.intermediate, "gelu", _init, _init, self.dtype, name="mlp")
         x_bld = add_and_norm("attention_norm", x_bld, attention(x_bld, x_bld, mask, train))
         return add_and_norm("mlp_norm", x_bld, mlp(x_bld)), None
+
+
+def _first(states_bld: jax.Array, mask_bl: jax.Array) -> jax.Array:
+    del mask_bl
+    return states_bld[:, 0]
+
+
+def _mean(states_bld: jax.Array, mask_bl: jax.Array) -> jax.Array:
+    counts_b1 = mask_bl.sum(axis=1, keepdims=True)
+    weights_bl = (mask_bl / jnp.maximum(counts_b1, 1)).astype(states_bld.dtype)  # a text of padding alone is 0, not NaN
+    return jnp.einsum("bld,bl->bd", states_bld, weights_bl, precision=jax.lax.Precision.HIGHEST)
+
+
+_POOLS: dict[Pooling, Callable[[jax.Array, jax.Array], jax.Array]] = {"cls": _first, "mean": _mean}
 
 
 def check_text_length(ids_bl: jax.Array, longest: int) -> None:

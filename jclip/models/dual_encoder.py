@@ -5,7 +5,6 @@ Axes: b batch, h height, w width, c colours, l tokens, s width of the text state
 
 import math
 from dataclasses import dataclass
-from typing import Any
 
 import flax.linen as nn
 import jax
@@ -102,16 +101,3 @@ class DualEncoder(nn.Module):
         # Here rather than in setup, so that a teacher can be its text tower's parameters alone.
         logit_scale = self.param("logit_scale", nn.initializers.constant(self.config.logit_scale_init), ())
         return self.encode_image(images_bhwc, train=train), self.encode_text(ids_bl, train=train), logit_scale
-
-
-def init_variables(config: DualEncoderConfig, key: jax.Array) -> dict[str, Any]:
-    """Freshly initialised variables: {"params": …} and, for a ResNet, {"batch_stats": …}."""
-    size = config.image.image_size
-    images, ids = jnp.zeros((1, size, size, 3)), jnp.zeros((1, 4), jnp.int32)
-    # Compiled as one: operation by operation it takes seconds.
-    return dict(jax.jit(DualEncoder(config).init)(key, images, ids))
-
-
-def shapes(config: DualEncoderConfig) -> dict[str, Any]:
-    """The variables' shapes and dtypes, without computing any."""
-    return jax.eval_shape(lambda: init_variables(config, jax.random.key(0)))

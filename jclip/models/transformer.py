@@ -128,7 +128,7 @@ def stacked(layer: type[nn.Module], count: int, remat: bool) -> Callable[..., nn
         layer = nn.remat(layer, prevent_cse=False, static_argnums=(3,))
     return nn.scan(
         layer,
-        variable_axes={"params": 0},
+        variable_axes={"params": 0, "intermediates": 0},  # what a caller captures is stacked like the parameters
         split_rngs={"params": True, "dropout": True},
         in_axes=nn.broadcast,
         length=count,

@@ -26,6 +26,7 @@ _H14 = VitConfig(image_size=224, patch_size=14, width=1280, layers=32, heads=16)
 
 _CLIP_TEXT_B = ClipTextConfig(vocab_size=49408, context_length=77, width=512, layers=12, heads=8)
 _CLIP_TEXT_L = replace(_CLIP_TEXT_B, width=768, heads=12)
+_CLIP_TEXT_H = replace(_CLIP_TEXT_B, width=1024, layers=24, heads=16, activation="gelu")
 
 _ROBERTA_WWM_BASE = BertConfig(
     vocab_size=21128,
@@ -65,10 +66,12 @@ TEXT_ENCODERS: Mapping[str, BertConfig] = {
 """The encoders that a text tower can start from."""
 
 MODELS: Mapping[str, DualEncoderConfig] = {
+    "clip-rn50": DualEncoderConfig(ResNetConfig(image_size=224), _CLIP_TEXT_B, 1024),
     "clip-vit-b-32": DualEncoderConfig(_B32, _CLIP_TEXT_B, 512),
     "clip-vit-b-16": DualEncoderConfig(_B16, _CLIP_TEXT_B, 512),
     "clip-vit-l-14": DualEncoderConfig(_L14, _CLIP_TEXT_L, 768),
     "clip-vit-l-14-336": DualEncoderConfig(_L14_336, _CLIP_TEXT_L, 768),
+    "clip-vit-h-14": DualEncoderConfig(replace(_H14, activation="gelu"), _CLIP_TEXT_H, 1024),  # LAION's
     "chinese-clip-rn50": DualEncoderConfig(ResNetConfig(image_size=224), _RBT3, 1024),
     "chinese-clip-vit-b-32": DualEncoderConfig(_B32, _ROBERTA_WWM_BASE, 512),  # configured, never released
     "chinese-clip-vit-b-16": DualEncoderConfig(_B16, _ROBERTA_WWM_BASE, 512),

@@ -1,0 +1,1 @@
+"""Weights in and out: checkpoints of PyTorch as bundles, and back."""

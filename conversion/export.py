@@ -1,0 +1,93 @@
+"""Weights out: a bundle as a folder for transformers, or as a checkpoint for cn_clip."""
+
+import json
+from pathlib import Path
+from typing import Any, Literal
+
+from conversion import hf_config
+from conversion.engine import export_tensors
+from conversion.families import family_named
+from conversion.families.family import Family
+from conversion.processor import write_hf_processor
+from jclip.bundle import Bundle, open_bundle
+from jclip.errors import JclipError
+from jclip.files import whole_file, whole_folder
+from jclip.models.bert import BertConfig
+from jclip.models.dual_encoder import DualEncoderConfig
+from jclip.models.resnet import ResNetConfig
+from jclip.tensors import Lazy, write_safetensors
+
+Target = Literal["hf", "cn-clip"]
+
+
+def export(bundle_folder: Path, destination: Path, to: Target) -> str:
+    """Writes a bundle in others' form.
+
+    Args:
+      bundle_folder: a bundle, converted or trained.
+      destination: "hf": a folder for `from_pretrained`; "cn-clip": a .pt file. It must not be there yet.
+      to: which.
+
+    Returns:
+      What reads it: the name of the class.
+
+    Raises:
+      JclipError: no bundle, or a model that the others lack; the destination is taken, full or read-only.
+    """
+    bundle = open_bundle(bundle_folder)
+    config = bundle.config
+    if not isinstance(config, DualEncoderConfig):
+        raise JclipError(f"{bundle_folder} is a text encoder alone: only models with two towers are written")
+    return _to_hf(bundle, config, destination) if to == "hf" else _to_cn_clip(bundle, config, destination)
+
+
+def _to_hf(bundle: Bundle, config: DualEncoderConfig, folder: Path) -> str:
+    said = hf_config.dual(config)
+    family = {"altclip": "altclip", "chinese_clip": "chinese-clip", "clip": "clip"}[said["model_type"]]
+    assert bundle.preprocessing is not None
+    with whole_folder(folder, replace=False) as partial:
+        write_safetensors(partial / "model.safetensors", _exported(bundle, family_named(family)), {"format": "pt"})
+        (partial / "config.json").write_text(json.dumps(said, indent=2) + "\n", encoding="utf-8")
+        write_hf_processor(partial, family, bundle.tokenizer, bundle.preprocessing, bundle.context_length)  # type: ignore[arg-type]
+    return f"transformers.{said['architectures'][0]}"
+
+
+def _to_cn_clip(bundle: Bundle, config: DualEncoderConfig, file: Path) -> str:
+    if not isinstance(config.text, BertConfig) or config.text.position_offset != "none" or config.head_width:
+        raise JclipError("cn_clip has no model with this text tower: write this one with --to hf")
+    if not isinstance(config.image, ResNetConfig) and config.image.activation != "quick_gelu":
+        raise JclipError("cn_clip has no image tower with the exact GELU: write this one with --to hf")
+    try:
+        import torch
+    except ImportError:
+        raise JclipError("--to cn-clip needs torch: pip install 'jclip[convert]'") from None
+    state: dict[str, Any] = {}
+    for key, tensor in _exported(bundle, family_named("cn-clip")).items():
+        state[f"module.{key}"] = _torch(tensor)
+        if key.endswith(".running_var"):  # a counter that its batch norms want to see, and never use
+            state[f"module.{key.removesuffix('running_var')}num_batches_tracked"] = torch.tensor(0)
+    checkpoint = {"epoch": 0, "step": 0, "name": bundle.provenance.get("run", "jclip"), "state_dict": state}
+    with whole_file(file) as partial:
+        torch.save(checkpoint, partial)
+    return "cn_clip's --resume, and load_from_name"
+
+
+def _exported(bundle: Bundle, family: Family) -> dict[str, Lazy]:
+    config = bundle.config
+    assert isinstance(config, DualEncoderConfig)
+    keys = _resnet_keys(config.image.layers) if isinstance(config.image, ResNetConfig) else ()
+    return export_tensors(family.table(keys), bundle.tensors())
+
+
+def _resnet_keys(blocks: tuple[int, ...]) -> tuple[str, ...]:
+    """Keys from which a table learns how many blocks there are."""
+    return tuple(f"visual.layer{stage}.{count - 1}.conv1.weight" for stage, count in enumerate(blocks, 1))
+
+
+def _torch(tensor: Lazy) -> Any:
+    import torch
+
+    value = tensor.read()
+    if value.dtype.name == "bfloat16":  # torch takes none of numpy's
+        return torch.from_numpy(value.view("uint16")).view(torch.bfloat16)
+    return torch.from_numpy(value)

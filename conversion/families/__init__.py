@@ -1,0 +1,75 @@
+"""The kinds of checkpoint that convert, and how to tell them apart."""
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from conversion.families.altclip import ALTCLIP
+from conversion.families.bert import BERT, XLM_R
+from conversion.families.chinese_clip import CHINESE_CLIP, CN_CLIP
+from conversion.families.clip import CLIP
+from conversion.families.family import Family
+from conversion.families.openai import OPEN_CLIP, OPENAI_CLIP
+from jclip.errors import JclipError
+
+FAMILIES: Mapping[str, Family] = {
+    family.name: family for family in (ALTCLIP, CHINESE_CLIP, CN_CLIP, CLIP, OPENAI_CLIP, OPEN_CLIP, XLM_R, BERT)
+}
+"""In the order in which they are tried: one whose signature holds another's comes first."""
+
+
+def family_named(name: str) -> Family:
+    """The family of that name.
+
+    Raises:
+      JclipError: there is none.
+    """
+    if name not in FAMILIES:
+        raise JclipError(f"there is no family {name!r}: choose one of {', '.join(FAMILIES)}")
+    return FAMILIES[name]
+
+
+def detect(
+    shapes: Mapping[str, tuple[int, ...]], config: Mapping[str, Any], where: str, *, openai: bool = False
+) -> Family:
+    """The family of a checkpoint.
+
+    Args:
+      shapes: key -> shape.
+      config: its config.json, empty where there is none.
+      where: the checkpoint, for messages.
+      openai: whether its container is of the kind in which OpenAI published.
+
+    Raises:
+      JclipError: it is none of them.
+    """
+    for family in FAMILIES.values():
+        spelt = {respelt(key, family) for key in shapes}
+        if not spelt.issuperset(family.signature):
+            continue
+        # Two pairs of families have the same keys.
+        if family is XLM_R and not _is_xlm_r(shapes, config):
+            continue
+        if family is OPENAI_CLIP and not (openai or "input_resolution" in shapes):
+            continue
+        return family
+    titles = ", ".join(family.title for family in FAMILIES.values())
+    some = ", ".join(sorted(shapes)[:3])
+    raise JclipError(f"{where} is no checkpoint that converts (its tensors: {some} …): expected one of {titles}")
+
+
+def respelt(key: str, family: Family) -> str:
+    """A key in the spelling of the family's table."""
+    for pattern, replacement in family.spellings:
+        key = re.sub(rf"^{pattern}", replacement, key)
+    return key
+
+
+def _is_xlm_r(shapes: Mapping[str, tuple[int, ...]], config: Mapping[str, Any]) -> bool:
+    if "model_type" in config:
+        return str(config["model_type"]) in ("xlm-roberta", "xlm_roberta")
+    # BERT has two token types; XLM-R has one, and two positions more than a power of two.
+    tables = {key: shape for key, shape in shapes.items() if key.endswith("_embeddings.weight")}
+    types = [shape[0] for key, shape in tables.items() if "token_type" in key and shape]
+    positions = [shape[0] for key, shape in tables.items() if "position" in key and shape]
+    return types == [1] and len(positions) == 1 and positions[0] % 2 == 0 and (positions[0] - 2) % 8 == 0

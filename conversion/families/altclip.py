@@ -1,0 +1,52 @@
+"""AltCLIP (Chen et al. 2022): Hugging Face's AltCLIPModel and FlagAI's own files, which have the same keys."""
+
+from collections.abc import Collection
+
+from conversion.families.family import POOLER, POSITION_IDS, VIT_LAYERS, Family, Hints
+from conversion.rows import Row, Table, dense, norm
+from conversion.sizes import Sizes, bert_config, vit_config
+from conversion.towers import bert, hf_vit
+from jclip.models import zoo
+from jclip.models.dual_encoder import DualEncoderConfig
+
+
+def table(keys: Collection[str]) -> Table:
+    """All rows."""
+    del keys
+    return (
+        *hf_vit(),
+        *dense("image/projection", "visual_projection", bias=False),
+        *bert("text_model.roberta."),
+        *norm("text/head_norm", "text_model.pre_LN"),
+        *dense("text/head", "text_model.transformation"),
+        *dense("text/projection", "text_projection", bias=False),
+        Row("logit_scale", "logit_scale"),
+    )
+
+
+def config(sizes: Sizes, keys: Collection[str], hints: Hints) -> DualEncoderConfig:
+    """The configuration; an image tower whose activation nobody names has QuickGELU, as transformers builds it."""
+    del keys
+    return DualEncoderConfig(
+        image=vit_config(sizes, hints.part("vision_config"), hints.activation_or("quick_gelu", "vision_config")),
+        text=bert_config(sizes, hints.part("text_config"), zoo.get_text_encoder("xlm-r-large")),
+        embed_dim=sizes.shape("image/projection/kernel", 2)[1],
+        head_width=sizes.shape("text/head/kernel", 2)[1],
+    )
+
+
+ALTCLIP = Family(
+    name="altclip",
+    title="AltCLIP (Hugging Face or FlagAI)",
+    signature=("text_model.transformation.weight", "text_model.roberta.embeddings.word_embeddings.weight"),
+    table=table,
+    config=config,
+    dropped=(
+        POSITION_IDS,
+        POOLER,
+        (r"text_model\.transformation_pre\..*", "only AltDiffusion-m18 uses it"),
+    ),
+    spellings=((r"(text_model\.roberta\.encoder)\.layers\.", r"\1.layer."), VIT_LAYERS),  # transformers 5, in memory
+    tokenizer="xlmr",
+    context_length=77,
+)

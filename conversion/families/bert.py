@@ -1,0 +1,68 @@
+"""Text encoders alone: BERT and Chinese RoBERTa-wwm, XLM-R, and sentence encoders built on them."""
+
+from collections.abc import Collection
+
+from conversion.families.family import POOLER, POSITION_IDS, Family, Hints
+from conversion.rows import Table
+from conversion.sizes import Sizes, bert_config
+from conversion.towers import bert
+from jclip.models import zoo
+from jclip.models.bert import BertConfig
+from jclip.models.text_encoder import TextEncoderConfig
+
+
+def table(keys: Collection[str]) -> Table:
+    """All rows."""
+    del keys
+    return tuple(bert(""))
+
+
+def _encoder(sizes: Sizes, hints: Hints, like: BertConfig) -> TextEncoderConfig:
+    return TextEncoderConfig(bert_config(sizes, hints.config, like), hints.pooling)
+
+
+def config(sizes: Sizes, keys: Collection[str], hints: Hints) -> TextEncoderConfig:
+    """A BERT's configuration."""
+    del keys
+    return _encoder(sizes, hints, zoo.get_text_encoder("roberta-wwm-base"))
+
+
+def xlm_r_config(sizes: Sizes, keys: Collection[str], hints: Hints) -> TextEncoderConfig:
+    """XLM-R's configuration."""
+    del keys
+    return _encoder(sizes, hints, zoo.get_text_encoder("xlm-r-large"))
+
+
+_DROPPED = (
+    POSITION_IDS,
+    POOLER,
+    (r"cls\..*|lm_head\..*", "the head of masked language modelling"),
+)
+_SPELLINGS = (
+    (r"(bert|roberta)\.(?=embeddings\.|encoder\.|pooler\.)", ""),
+    (r"(.*\.LayerNorm)\.gamma", r"\1.weight"),  # as the first converters from TensorFlow wrote them
+    (r"(.*\.LayerNorm)\.beta", r"\1.bias"),
+    (r"(encoder)\.layers\.", r"\1.layer."),
+)
+BERT = Family(
+    name="bert",
+    title="BERT or Chinese RoBERTa-wwm",
+    signature=("embeddings.word_embeddings.weight",),
+    table=table,
+    config=config,
+    dropped=_DROPPED,
+    spellings=_SPELLINGS,
+    tokenizer="wordpiece",
+    context_length=None,
+)
+XLM_R = Family(
+    name="xlm-r",
+    title="XLM-R",
+    signature=("embeddings.word_embeddings.weight",),
+    table=table,
+    config=xlm_r_config,
+    dropped=_DROPPED,
+    spellings=_SPELLINGS,
+    tokenizer="xlmr",
+    context_length=None,
+)

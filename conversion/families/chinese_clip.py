@@ -1,0 +1,85 @@
+"""Chinese-CLIP (Yang et al. 2022): Hugging Face's ChineseCLIPModel, and cn_clip's own checkpoints."""
+
+from collections.abc import Collection
+
+from conversion.families.family import COUNTERS, POOLER, POSITION_IDS, VIT_LAYERS, Family, Hints
+from conversion.families.openai import resnet_blocks
+from conversion.rows import Row, Table, dense
+from conversion.sizes import Sizes, bert_config, resnet_config, vit_config
+from conversion.towers import bert, hf_vit, openai_resnet, openai_vit
+from jclip.models import zoo
+from jclip.models.dual_encoder import DualEncoderConfig
+
+
+def hf_table(keys: Collection[str]) -> Table:
+    """ChineseCLIPModel's rows."""
+    del keys
+    return (
+        *hf_vit(),
+        *dense("image/projection", "visual_projection", bias=False),
+        *bert("text_model."),
+        *dense("text/projection", "text_projection", bias=False),
+        Row("logit_scale", "logit_scale"),
+    )
+
+
+def hf_config(sizes: Sizes, keys: Collection[str], hints: Hints) -> DualEncoderConfig:
+    """ChineseCLIPModel's configuration; an image tower whose activation nobody names has QuickGELU."""
+    del keys
+    return DualEncoderConfig(
+        image=vit_config(sizes, hints.part("vision_config"), hints.activation_or("quick_gelu", "vision_config")),
+        text=bert_config(sizes, hints.part("text_config"), zoo.get_text_encoder("roberta-wwm-base")),
+        embed_dim=sizes.shape("image/projection/kernel", 2)[1],
+    )
+
+
+def cn_clip_table(keys: Collection[str]) -> Table:
+    """cn_clip's rows: OpenAI's image tower beside a BERT."""
+    blocks = resnet_blocks(keys)
+    return (
+        *(openai_resnet(blocks) if blocks else openai_vit()),
+        *bert("bert.", fused=any(".Wqkv." in key and key.startswith("bert.") for key in keys)),
+        Row("text/projection/kernel", "text_projection"),
+        Row("logit_scale", "logit_scale"),
+    )
+
+
+def cn_clip_config(sizes: Sizes, keys: Collection[str], hints: Hints) -> DualEncoderConfig:
+    """cn_clip's configuration. Its code has QuickGELU in every ViT, ViT-H/14's included."""
+    blocks = resnet_blocks(keys)
+    image = resnet_config(sizes, blocks) if blocks else vit_config(sizes, {}, hints.activation or "quick_gelu")
+    return DualEncoderConfig(
+        image=image,
+        text=bert_config(sizes, hints.part("text_config"), zoo.get_text_encoder("roberta-wwm-base")),
+        embed_dim=sizes.shape("text/projection/kernel", 2)[1],
+    )
+
+
+CHINESE_CLIP = Family(
+    name="chinese-clip",
+    title="Chinese-CLIP (Hugging Face)",
+    signature=("text_model.embeddings.word_embeddings.weight", "visual_projection.weight"),
+    table=hf_table,
+    config=hf_config,
+    dropped=(POSITION_IDS, POOLER),
+    spellings=((r"(text_model\.encoder)\.layers\.", r"\1.layer."), VIT_LAYERS),
+    tokenizer="wordpiece",
+    context_length=52,
+    resize="squash",
+)
+
+CN_CLIP = Family(
+    name="cn-clip",
+    title="Chinese-CLIP (cn_clip)",
+    signature=("bert.embeddings.word_embeddings.weight", "visual.conv1.weight"),
+    table=cn_clip_table,
+    config=cn_clip_config,
+    dropped=(POSITION_IDS, POOLER, COUNTERS),
+    # Under flash attention.
+    spellings=((r"(visual\..*\.attn)\.Wqkv\.(weight|bias)", r"\1.in_proj_\2"),),
+    tokenizer="wordpiece",
+    vocabulary=("cn_clip", "clip/vocab.txt"),
+    context_length=52,
+    resize="squash",
+    interpolation="cn_clip",
+)

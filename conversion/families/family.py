@@ -1,0 +1,82 @@
+"""What there is to know of one kind of checkpoint."""
+
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from conversion.rows import Table
+from conversion.sizes import Sizes
+from jclip.data.text import Kind
+from jclip.models.build import ModelConfig
+from jclip.models.transformer import Activation
+
+Interpolation = Literal["hf", "cn_clip", "open_clip"]
+
+POSITION_IDS = (r"(.*\.)?position_ids", "0, 1, 2 … as a buffer: old versions of transformers saved it")
+POOLER = (r"(.*\.)?pooler\..*", "a pooler that the model never uses")
+VIT_LAYERS = (r"(vision_model\.encoder)\.layer\.", r"\1.layers.")
+"""transformers 5 renames the text tower's layers when it saves an AltCLIP, and the image tower's with them."""
+COUNTERS = (r".*\.num_batches_tracked", "a counter that batch norm with a fixed momentum never uses")
+
+
+@dataclass
+class Hints:
+    """What is said of a model outside its tensors.
+
+    Attributes:
+      config: config.json, or open_clip_config.json; empty where there is none.
+      activation: of CLIP's transformers, where the user said it.
+      pooling: of a sentence encoder, where its folder says it.
+      assumed: one line for each thing that nobody said and a family took for granted; they go into the passport.
+    """
+
+    config: Mapping[str, Any] = field(default_factory=dict)
+    activation: Activation | None = None
+    pooling: Literal["cls", "mean"] = "cls"
+    assumed: list[str] = field(default_factory=list)
+
+    def part(self, name: str) -> Mapping[str, Any]:
+        """A sub-configuration, "vision_config"; empty where there is none."""
+        part = self.config.get(name)
+        return part if isinstance(part, Mapping) else {}
+
+    def activation_or(self, default: Activation, part: str) -> Activation:
+        """The activation that a sub-configuration, the user or else the family names."""
+        said = self.part(part).get("hidden_act", self.activation)
+        if said is None:
+            self.assumed.append(f"activation of {part}: {default}")
+            return default
+        return said  # what is no activation is refused where it is used
+
+
+@dataclass(frozen=True)
+class Family:
+    """A kind of checkpoint: how to tell it, its mapping table, and what it leaves open.
+
+    Attributes:
+      name: for --family.
+      title: for people.
+      signature: keys that together tell this family from the others.
+      table: the mapping table for a checkpoint with these keys.
+      config: the model's configuration.
+      dropped: (regex, reason): keys that are expected and not used. Any other key is an error.
+      spellings: (regex, replacement): other names under which the same keys are found, applied in order.
+      tokenizer: kind of the text tower's vocabulary.
+      vocabulary: a package that ships it, and the file in there; for checkpoints that come without one.
+      context_length: tokens that the model was trained with, or None for as many as it has positions.
+      resize: how its pictures are brought to size.
+      interpolation: how its position embeddings are brought to another image size.
+    """
+
+    name: str
+    title: str
+    signature: tuple[str, ...]
+    table: Callable[[Collection[str]], Table]
+    config: Callable[[Sizes, Collection[str], Hints], ModelConfig]
+    dropped: tuple[tuple[str, str], ...]
+    tokenizer: Kind
+    context_length: int | None
+    vocabulary: tuple[str, str] | None = None
+    spellings: tuple[tuple[str, str], ...] = ()
+    resize: Literal["squash", "crop"] = "crop"
+    interpolation: Interpolation = "hf"

@@ -1,0 +1,141 @@
+"""`jclip convert SRC DST`, `jclip convert --image A --text B DST`, `jclip convert BUNDLE DST --to hf`."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import tyro
+from rich.console import Console
+from rich.table import Table
+
+from jclip.errors import JclipError
+from jclip.models.transformer import Activation
+
+
+@dataclass(frozen=True)
+class Options:
+    """Weights in and out: PyTorch and safetensors checkpoints to a bundle, and a bundle back.
+
+    SRC is a file, a folder, or hf://ORG/NAME: AltCLIP, Chinese-CLIP (Hugging Face or cn_clip), CLIP (OpenAI, open_clip
+    or Hugging Face), XLM-R, BERT or RoBERTa-wwm; the kind is found out. The bundle at DST gets a passport.json: every
+    tensor accounted for, and the difference from the PyTorch model layer by layer. DST must not be there yet.
+
+    Attributes:
+      paths: SRC and DST; DST alone with --image and --text.
+      family: kind of the checkpoint, when it is not to be found out: altclip, chinese-clip, cn-clip, clip, openai-clip,
+        open-clip, xlm-r, bert.
+      tokenizer: file or folder with the text tower's vocabulary, when it does not lie beside the weights.
+      activation: of an open_clip checkpoint without its open_clip_config.json.
+      image_size: bring position embeddings to so many pixels, as the checkpoint's own library does: 336.
+      image: with --text: a CLIP whose image tower begins a recipe.
+      text: with --image: XLM-R (begins AltCLIP) or a Chinese RoBERTa-wwm (begins Chinese-CLIP).
+      seed: of the parameters that --image and --text leave to be initialised.
+      to: write the bundle SRC as transformers reads it (a folder), or as cn_clip does (a .pt file).
+      json: print the passport, or where a bundle was written to, as JSON.
+    """
+
+    paths: tyro.conf.Positional[Annotated[tuple[str, ...], tyro.conf.arg(metavar="[SRC] DST")]]
+    family: str | None = None
+    tokenizer: Path | None = None
+    activation: Activation | None = None
+    image_size: int | None = None
+    image: str | None = None
+    text: str | None = None
+    seed: int = 0
+    to: Literal["hf", "cn-clip"] | None = None
+    json: bool = False
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Runs the command."""
+    options = tyro.cli(Options, args=list(arguments), prog="jclip convert")
+    console = Console(stderr=True, quiet=options.json)
+    source, destination = _paths(options)
+    if options.to:
+        return _write_out(options, source, destination, console)
+    from conversion.convert import compose, convert
+    from conversion.importing import Options as Said
+
+    with console.status("") as status:
+
+        def report(what: str) -> None:
+            status.update(what)
+            if not console.is_terminal:
+                console.print(what, markup=False, highlight=False)
+
+        if options.image and options.text:
+            passport = compose(options.image, options.text, destination, seed=options.seed, report=report)
+        else:
+            said = Said(options.family, options.tokenizer, options.activation, options.image_size)
+            passport = convert(source, destination, said, report)
+    if options.json:
+        print(json.dumps(passport, indent=1, ensure_ascii=False))
+    else:
+        console.print(_table(passport, destination))
+        _print_new(passport, console)
+    return 0
+
+
+def _paths(options: Options) -> tuple[str, Path]:
+    composing = bool(options.image or options.text)
+    if composing and not (options.image and options.text):
+        raise JclipError("--image and --text belong together: give both, or SRC")
+    if composing and (options.to or options.family or options.tokenizer or options.activation or options.image_size):
+        raise JclipError(
+            "--image and --text take no other option but --seed: convert each part first, and name the bundles"
+        )
+    if len(options.paths) != (1 if composing else 2):
+        raise JclipError(f"give {'DST alone' if composing else 'SRC and DST'}: {len(options.paths)} path(s) given")
+    return options.paths[0], Path(options.paths[-1])
+
+
+def _write_out(options: Options, source: str, destination: Path, console: Console) -> int:
+    from conversion.export import export
+
+    assert options.to
+    if options.family or options.tokenizer or options.activation or options.image_size:
+        raise JclipError(
+            "--to writes a bundle as it is: --family, --tokenizer, --activation and --image-size are for reading"
+        )
+    reader = export(Path(source), destination, options.to)
+    if options.json:
+        print(json.dumps({"written": str(destination), "for": reader}))
+    else:
+        console.print(f"{destination}: for {reader}", markup=False, highlight=False, soft_wrap=True)
+    return 0
+
+
+def _table(passport: dict[str, Any], destination: Path) -> Table:
+    table = Table(title=f"{destination}: passport", title_justify="left", show_header=False)
+    for source in passport["sources"]:
+        table.add_section()
+        table.add_row("from", f"{source['name']} ({source['family']})")
+        if "tensors" not in source:
+            continue
+        tensors, comparison = source["tensors"], source["comparison"]
+        table.add_row(
+            "tensors", f"{tensors['read']} read, {tensors['mapped']} mapped, {len(tensors['dropped'])} dropped"
+        )
+        for assumed in source["assumed"]:
+            table.add_row("[yellow]assumed[/]", assumed)
+        if not comparison["compared"]:
+            table.add_row("[yellow]not compared[/]", comparison["why"])
+            continue
+        table.add_row("compared with", comparison["reference"])
+        worst = max(layer["relative"] for layer in comparison["layers"])
+        table.add_row("layers", f"{len(comparison['layers'])}; largest relative difference {worst:.1e}")
+        for tower, value in comparison["embeddings"].items():
+            table.add_row(f"{tower} embeddings", f"largest difference {value:.1e}")
+        if comparison["logits"] is not None:
+            table.add_row("logits", f"largest relative difference {comparison['logits']:.1e}")
+    table.add_section()
+    table.add_row("parameters", ", ".join(f"{name} {count:,}" for name, count in passport["parameters"].items()))
+    return table
+
+
+def _print_new(passport: dict[str, Any], console: Console) -> None:
+    for title in ("changed", "new"):
+        for path, how in passport[title].items():
+            console.print(f"{title}: {path}: {how}", markup=False, highlight=False)
