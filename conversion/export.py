@@ -1,6 +1,7 @@
 """Weights out: a bundle as a folder for transformers, or as a checkpoint for cn_clip."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -9,12 +10,14 @@ from conversion.engine import export_tensors
 from conversion.families import family_named
 from conversion.families.family import Family
 from conversion.processor import write_hf_processor
+from conversion.sizes import heads_for, vit_heads_for
 from jclip.bundle import Bundle, open_bundle
 from jclip.errors import JclipError
 from jclip.files import whole_file, whole_folder
 from jclip.models.bert import BertConfig
 from jclip.models.dual_encoder import DualEncoderConfig
 from jclip.models.resnet import ResNetConfig
+from jclip.models.vit import VitConfig
 from jclip.tensors import Lazy, write_safetensors
 
 Target = Literal["hf", "cn-clip"]
@@ -53,10 +56,7 @@ def _to_hf(bundle: Bundle, config: DualEncoderConfig, folder: Path) -> str:
 
 
 def _to_cn_clip(bundle: Bundle, config: DualEncoderConfig, file: Path) -> str:
-    if not isinstance(config.text, BertConfig) or config.text.position_offset != "none" or config.head_width:
-        raise JclipError("cn_clip has no model with this text tower: write this one with --to hf")
-    if not isinstance(config.image, ResNetConfig) and config.image.activation != "quick_gelu":
-        raise JclipError("cn_clip has no image tower with the exact GELU: write this one with --to hf")
+    _check_cn_clip(config)
     try:
         import torch
     except ImportError:
@@ -70,6 +70,23 @@ def _to_cn_clip(bundle: Bundle, config: DualEncoderConfig, file: Path) -> str:
     with whole_file(file) as partial:
         torch.save(checkpoint, partial)
     return "cn_clip's --resume, and load_from_name"
+
+
+def _check_cn_clip(config: DualEncoderConfig) -> None:
+    """What a cn_clip checkpoint does not say must be as cn_clip takes it for granted, or it would be read wrongly."""
+    text, image, instead = config.text, config.image, "write this one with --to hf"
+    if not isinstance(text, BertConfig) or text.position_offset != "none" or config.head_width:
+        raise JclipError(f"cn_clip has no model with this text tower: {instead}")
+    if (text.layer_norm_eps, text.heads) != (1e-12, heads_for(text.width)):
+        raise JclipError(
+            f"cn_clip's BERT has an epsilon of 1e-12 and heads of 64 channels, this one not: {instead}"
+        )
+    if isinstance(image, VitConfig) and image != replace(
+        image, activation="quick_gelu", mlp_ratio=4, heads=vit_heads_for(image.width)
+    ):
+        raise JclipError(
+            f"cn_clip's ViT has QuickGELU, perceptrons 4 times as wide and heads of 64 channels, this one not: {instead}"
+        )
 
 
 def _exported(bundle: Bundle, family: Family) -> dict[str, Lazy]:

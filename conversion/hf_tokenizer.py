@@ -3,12 +3,12 @@
 transformers 5 rebuilds `BertTokenizer` and `CLIPTokenizer` from their vocabularies and takes nothing else from
 tokenizer.json; what they make of a text differs from cn_clip (every curly quote is unknown) and from open_clip (quotes,
 entities, full-width letters). So these two are written as `PreTrainedTokenizerFast`, which runs tokenizer.json as it
-stands. Of the 12,000 strings of tests/data, ids differ for (measured, transformers 5.24):
+stands. Of the 12,000 strings of tests/data, ids differ on (measured with transformers 5.24 and 4.57):
 
-               as BertTokenizer or CLIPTokenizer   as written here
-    wordpiece   8.1 %                              0.08 %   (a final sigma; punctuation that Unicode redefined)
-    clip_bpe   27.3 %                              0.2 %    (mojibake that ftfy repairs; entities other than XML's)
-    xlmr                                           0
+                as BertTokenizer, CLIPTokenizer    as written here
+    wordpiece    8.1 %                             0.08 %   a final sigma, punctuation that Unicode redefined
+    clip_bpe    27.3 %                             0.11 %   a final sigma, mojibake that ftfy repairs, odd entities
+    xlmr                                           none
 """
 
 import json
@@ -20,16 +20,15 @@ from typing import Any
 
 from tokenizers import Regex, decoders, normalizers, pre_tokenizers, processors
 from tokenizers import Tokenizer as Engine
-from tokenizers.models import BPE, WordPiece
 
 from jclip.data.text import Kind, Tokenizer
 from jclip.errors import JclipError
 
 _KIND_OF: dict[str, Kind] = {"altclip": "xlmr", "chinese-clip": "wordpiece", "clip": "clip_bpe"}
 _JSON, _SETTINGS, _SPECIAL = "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json"
+_OWN_FILES = ("vocab.txt", "merges.txt")
 _MASKED = ["input_ids", "attention_mask"]
 _ENTITIES = {"&lt;": "<", "&gt;": ">", "&quot;": '"', "&#39;": "'", "&apos;": "'", "&nbsp;": " ", "&amp;": "&"}
-_CLIP_WORDS = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|\p{L}+|\p{N}|[^\s\p{L}\p{N}\u0345]+"
 _XLMR_TOKENS = {
     "bos_token": "<s>",
     "cls_token": "<s>",
@@ -65,66 +64,54 @@ def write_hf_tokenizer(folder: Path, family: str, tokenizer: Tokenizer, context_
     kind = _KIND_OF[family]
     if tokenizer.kind != kind:
         raise JclipError(f"{family} has a {kind} tokenizer, and this one is {tokenizer.kind}: choose its own family")
-    settings: dict[str, Any] = {"processor_class": processor, "model_max_length": context_length}
     with TemporaryDirectory() as place:
         ours = Path(place) / "tokenizer"
         tokenizer.save(ours)
-        if kind == "xlmr":
-            settings |= _write_xlmr(folder, ours)
-        elif kind == "wordpiece":
-            settings |= _write_wordpiece(folder, ours, tokenizer.tokens)
-        else:
-            settings |= _write_clip(folder, ours, tokenizer.tokens)
+        cased = (ours / _SETTINGS).is_file()
+        for name in _OWN_FILES:
+            if (ours / name).is_file():
+                shutil.copyfile(ours / name, folder / name)
+    engine, settings = tokenizer.engine_json(), {"model_max_length": context_length}
+    if kind == "xlmr":
+        settings |= _write_xlmr(folder, engine)
+    elif kind == "wordpiece":
+        settings |= _write_wordpiece(folder, engine, tokenizer.tokens, cased)
+    else:
+        settings |= _write_clip(folder, engine, tokenizer.tokens)
     special = {name: token for name, token in settings.items() if name.endswith("_token")}
     _write_json(folder / _SPECIAL, special)
-    _write_json(folder / _SETTINGS, settings)
+    _write_json(folder / _SETTINGS, {"processor_class": processor, **settings})
 
 
-def _write_xlmr(folder: Path, ours: Path) -> dict[str, Any]:
-    shutil.copyfile(ours / _JSON, folder / _JSON)
+def _write_xlmr(folder: Path, engine: str) -> dict[str, Any]:
+    (folder / _JSON).write_text(engine, encoding="utf-8")
     return {"tokenizer_class": "XLMRobertaTokenizer", "model_input_names": _MASKED, **_XLMR_TOKENS}
 
 
-def _write_wordpiece(folder: Path, ours: Path, tokens: list[str]) -> dict[str, Any]:
-    shutil.copyfile(ours / "vocab.txt", folder / "vocab.txt")
-    cased = (ours / _SETTINGS).is_file()
+def _write_wordpiece(folder: Path, engine: str, tokens: list[str], cased: bool) -> dict[str, Any]:
     special = {name: token for name, token in _BERT_TOKENS.items() if token in tokens}
-    ids = {token.strip(): number for number, token in enumerate(tokens)}
-    engine = Engine(WordPiece(ids, unk_token="[UNK]", max_input_chars_per_word=200))
     bert = normalizers.BertNormalizer(strip_accents=not cased, lowercase=not cased)
-    quotes = normalizers.Replace(Regex("[“”]"), '"')
-    engine.normalizer = bert if cased else normalizers.Sequence([quotes, bert])
-    engine.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    engine.decoder = decoders.WordPiece(prefix="##")
-    _write_engine(folder, engine, special, begin="[CLS]", end="[SEP]")
+    straight = normalizers.Sequence([normalizers.Replace(Regex("[“”]"), '"'), bert])
+    complete = Engine.from_str(engine)
+    complete.normalizer = bert if cased else straight
+    complete.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    complete.decoder = decoders.WordPiece(prefix="##")
+    _write_engine(folder, complete, special, begin="[CLS]", end="[SEP]")
     names = ["input_ids", "token_type_ids", "attention_mask"]
     return _verbatim(special) | {"model_input_names": names, "do_lower_case": not cased}
 
 
-def _write_clip(folder: Path, ours: Path, tokens: list[str]) -> dict[str, Any]:
-    shutil.copyfile(ours / "merges.txt", folder / "merges.txt")
+def _write_clip(folder: Path, engine: str, tokens: list[str]) -> dict[str, Any]:
     ids = {token: number for number, token in enumerate(tokens)}
     (folder / "vocab.json").write_text(json.dumps(ids, ensure_ascii=False) + "\n", encoding="utf-8")
-    lines = (ours / "merges.txt").read_text(encoding="utf-8").split("\n")[1:]
-    merges = [(first, second) for first, second in (line.split(" ") for line in lines if line)]
     # CLIP pads with 0, whose token is an exclamation mark that ends no word. It is not found in a text: see _verbatim.
     special = {**_CLIP_TOKENS, "pad_token": tokens[0]}
-    engine = Engine(
-        BPE(
-            vocab=ids,
-            merges=merges,
-            continuing_subword_prefix="",
-            end_of_word_suffix="</w>",
-            fuse_unk=False,
-            unk_token=_CLIP_TOKENS["unk_token"],
-        )
-    )
-    engine.normalizer = _ftfy()
-    words = pre_tokenizers.Split(Regex(_CLIP_WORDS), behavior="removed", invert=True)
-    spelt = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
-    engine.pre_tokenizer = pre_tokenizers.Sequence([words, spelt])
-    engine.decoder = decoders.ByteLevel()
-    _write_engine(folder, engine, special, begin=special["bos_token"], end=special["eos_token"])
+    data = json.loads(engine)
+    data["model"]["vocab"] = ids  # with the special tokens
+    complete = Engine.from_str(json.dumps(data))
+    complete.normalizer = _ftfy()
+    complete.decoder = decoders.ByteLevel()
+    _write_engine(folder, complete, special, begin=special["bos_token"], end=special["eos_token"])
     return _verbatim(special) | {"model_input_names": _MASKED}
 
 

@@ -61,6 +61,16 @@ def count(keys: Collection[str], pattern: str) -> int:
     return 1 + max((int(match[1]) for key in keys if (match := re.fullmatch(pattern, key))), default=-1)
 
 
+def heads_for(width: int) -> int:
+    """Heads of a transformer of this width, where nobody says: of 64 channels each."""
+    return max(1, width // HEAD_WIDTH)
+
+
+def vit_heads_for(width: int) -> int:
+    """Heads of a ViT of this width, where nobody says: of 64 channels each, but for ViT-H/14's 80."""
+    return max(1, width // _VIT_HEAD_WIDTHS.get(width, HEAD_WIDTH))
+
+
 def vit_config(sizes: Sizes, said: Mapping[str, Any], activation: Activation) -> VitConfig:
     """An image tower.
 
@@ -83,7 +93,7 @@ def vit_config(sizes: Sizes, said: Mapping[str, Any], activation: Activation) ->
     }
     _agree(said, found, f"{sizes.where}: vision_config")
     _same(said, "layer_norm_eps", CLIP_EPS, f"{sizes.where}: vision_config")
-    heads = said.get("num_attention_heads", max(1, width // _VIT_HEAD_WIDTHS.get(width, HEAD_WIDTH)))
+    heads = said.get("num_attention_heads", vit_heads_for(width))
     return VitConfig(
         image_size=found["image_size"],
         patch_size=patch,
@@ -130,7 +140,7 @@ def bert_config(sizes: Sizes, said: Mapping[str, Any], like: BertConfig) -> Bert
         vocab_size=vocab_size,
         width=width,
         layers=found["num_hidden_layers"],
-        heads=said.get("num_attention_heads", max(1, width // HEAD_WIDTH)),
+        heads=said.get("num_attention_heads", heads_for(width)),
         intermediate=found["intermediate_size"],
         max_positions=found["max_position_embeddings"],
         type_vocab_size=found["type_vocab_size"],
@@ -163,7 +173,7 @@ def clip_text_config(sizes: Sizes, said: Mapping[str, Any], activation: Activati
         context_length=found["max_position_embeddings"],
         width=width,
         layers=found["num_hidden_layers"],
-        heads=said.get("num_attention_heads", max(1, width // HEAD_WIDTH)),
+        heads=said.get("num_attention_heads", heads_for(width)),
         activation=activation_named(said.get("hidden_act", activation), where),
     )
 
