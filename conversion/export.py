@@ -78,9 +78,7 @@ def _check_cn_clip(config: DualEncoderConfig) -> None:
     if not isinstance(text, BertConfig) or text.position_offset != "none" or config.head_width:
         raise JclipError(f"cn_clip has no model with this text tower: {instead}")
     if (text.layer_norm_eps, text.heads) != (1e-12, heads_for(text.width)):
-        raise JclipError(
-            f"cn_clip's BERT has an epsilon of 1e-12 and heads of 64 channels, this one not: {instead}"
-        )
+        raise JclipError(f"cn_clip's BERT has an epsilon of 1e-12 and heads of 64 channels, this one not: {instead}")
     if isinstance(image, VitConfig) and image != replace(
         image, activation="quick_gelu", mlp_ratio=4, heads=vit_heads_for(image.width)
     ):

@@ -3,7 +3,6 @@
 One tower at a time: the other stays without memory ("meta"), and the weights are the arrays that were read, not copies.
 """
 
-import gc
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import version
@@ -12,6 +11,7 @@ from typing import Any, Literal
 import numpy as np
 
 from conversion import hf_config, peers
+from conversion.memory import release
 from conversion.source import Source
 from jclip.models.bert import BertConfig
 from jclip.models.build import ModelConfig
@@ -87,7 +87,7 @@ def observe(source: Source, reference: Reference, tower: Tower, inputs: np.ndarr
     # The weights go before the next tower's come.
     model.to_empty(device="meta")
     del weights
-    gc.collect()
+    release()
     return Observed(states, embeddings)
 
 
