@@ -73,7 +73,9 @@ CHINESE_CLIP = DualEncoderConfig(
 )
 """RoBERTa-wwm's architecture and its real vocabulary."""
 
-PREPROCESSING = Preprocessing(size=32, mean=CLIP_MEAN, std=CLIP_STD, resize="squash", trim=True)
+PREPROCESSING = Preprocessing(
+    size=32, mean=CLIP_MEAN, std=CLIP_STD, resize="squash", background=(255, 255, 255), trim=True
+)
 """Margins are cut away: they differ from artist to artist and say nothing of the thing."""
 AUGMENTATION = Augmentation(
     scale=0.2,

@@ -1,15 +1,17 @@
 """CLIP's byte-pair encoding (Radford et al. 2021): lower-cased, repaired by ftfy, words closed by "</w>".
 
 The ids follow from the merges: 256 bytes, the same 256 at a word's end, one id for each merge, <|startoftext|>,
-<|endoftext|>. The special tokens are not recognised inside a text.
+<|endoftext|>. In a text the last two are recognised as open_clip spells them, <start_of_text> and <end_of_text>.
 """
 
 import gzip
 import html
+import json
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 from tokenizers import Regex, pre_tokenizers
 from tokenizers import Tokenizer as Engine
@@ -19,8 +21,12 @@ from jclip.data.text import Kind
 from jclip.errors import JclipError
 
 _END = "</w>"
+_SPECIAL = ["<|startoftext|>", "<|endoftext|>"]
+_IN_TEXT = ("<start_of_text>", "<end_of_text>")
 _ORIGINAL_MERGES = 49_152 - 256 - 2  # CLIP's file holds more than CLIP uses
-_WORDS = r"(?i)'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
+# One character, U+0345, a combining mark, belongs to no word: its capital is a letter, and CLIP's pattern, which
+# disregards case, then takes it neither for a letter nor for anything else.
+_WORDS = rf"(?i:{'|'.join(_IN_TEXT)}|'s|'t|'re|'ve|'m|'ll|'d)|\p{{L}}+|\p{{N}}|[^\s\p{{L}}\p{{N}}\u0345]+"
 
 Merge = tuple[str, str]
 
@@ -33,32 +39,71 @@ class ClipBpe:
     def __init__(self, merges: Sequence[Merge]):
         self._merges = list(merges)
         alphabet = _alphabet()
-        tokens = [*alphabet, *(letter + _END for letter in alphabet), *("".join(merge) for merge in merges)]
-        ids = {token: number for number, token in enumerate(tokens)}
-        self.pad, self.begin, self.end = 0, len(tokens), len(tokens) + 1
-        self.size = len(tokens) + 2
+        spelt = [*alphabet, *(letter + _END for letter in alphabet), *("".join(merge) for merge in merges)]
+        ids = {token: number for number, token in enumerate(spelt)}
+        self.tokens = [*spelt, *_SPECIAL]
+        self.pad, self.begin, self.end = 0, len(spelt), len(spelt) + 1
         self._engine = Engine(BPE(ids, self._merges, end_of_word_suffix=_END))
         self._engine.pre_tokenizer = _split()
 
     @classmethod
     def read(cls, file: Path) -> "ClipBpe":
-        """From CLIP's file (gzipped or not): a line of version, then one merge a line."""
+        """From CLIP's file of merges, gzipped or not, checked against a vocab.json beside it; or tokenizer.json."""
         try:
-            data = file.read_bytes()
-            lines = (gzip.decompress(data) if file.suffix == ".gz" else data).decode("utf-8").split("\n")[1:]
-            merges = [(first, second) for first, second in (line.split() for line in lines if line)]
-            return cls(merges[:_ORIGINAL_MERGES])
+            if file.suffix == ".json":
+                model = json.loads(file.read_text(encoding="utf-8"))["model"]
+                merges, ids = [_pair(merge) for merge in model["merges"]], model["vocab"]
+            else:
+                merges, ids = _lines(file)[:_ORIGINAL_MERGES], _beside(file)
+            vocabulary = cls(merges)
         except Exception as error:  # the engine raises bare Exception for a merge of unknown tokens
             raise JclipError(f"{file} is no list of byte-pair merges, or damaged: {error}") from None
+        if ids is not None and ids != {token: number for number, token in enumerate(vocabulary.tokens)}:
+            raise JclipError(
+                f"{file}: its ids are not CLIP's, which are bytes, bytes that end a word, merges, {', '.join(_SPECIAL)}"
+            )
+        return vocabulary
 
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
-        """Ids of each text, without <|startoftext|> and <|endoftext|>."""
-        return [each.ids for each in self._engine.encode_batch([_clean(text) for text in texts])]
+        """Ids of each text, without <|startoftext|> and <|endoftext|> around it."""
+        cleaned = [_clean(text) for text in texts]
+        ids = [each.ids for each in self._engine.encode_batch(cleaned)]
+        for number, text in enumerate(cleaned):
+            if any(special in text for special in _IN_TEXT):
+                ids[number] = self._encode_with_special(text)
+        return ids
+
+    def _encode_with_special(self, text: str) -> list[int]:
+        special = dict(zip(_IN_TEXT, (self.begin, self.end), strict=True))
+        ids: list[int] = []
+        for word, _ in _words().pre_tokenize_str(text):
+            ids += [special[word]] if word in special else self._engine.encode(word).ids
+        return ids
+
+    def engine_json(self) -> str:
+        """The engine as a tokenizer.json."""
+        return self._engine.to_str()
 
     def save(self, folder: Path) -> None:
         """Writes merges.txt."""
         lines = ["#version: 0.2", *(" ".join(merge) for merge in self._merges)]
         (folder / "merges.txt").write_text("".join(f"{line}\n" for line in lines), encoding="utf-8", newline="\n")
+
+
+def _lines(file: Path) -> list[Merge]:
+    data = file.read_bytes()
+    lines = (gzip.decompress(data) if file.suffix == ".gz" else data).decode("utf-8").split("\n")[1:]
+    return [_pair(line) for line in lines if line]
+
+
+def _pair(merge: str | Sequence[str]) -> Merge:
+    first, second = merge.split() if isinstance(merge, str) else merge
+    return first, second
+
+
+def _beside(file: Path) -> dict[str, Any] | None:
+    vocab = file.with_name("vocab.json")
+    return json.loads(vocab.read_text(encoding="utf-8")) if vocab.is_file() else None
 
 
 def train(texts: Iterable[str], vocab_size: int) -> list[Merge]:
@@ -118,9 +163,12 @@ def _merged(letters: Sequence[str], pair: Merge) -> list[str]:
     return joined
 
 
+def _words() -> pre_tokenizers.PreTokenizer:
+    return pre_tokenizers.Split(Regex(_WORDS), behavior="removed", invert=True)
+
+
 def _split() -> pre_tokenizers.PreTokenizer:
-    words = pre_tokenizers.Split(Regex(_WORDS), behavior="removed", invert=True)
-    return pre_tokenizers.Sequence([words, pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)])
+    return pre_tokenizers.Sequence([_words(), pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)])
 
 
 def _clean(text: str) -> str:

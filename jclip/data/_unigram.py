@@ -1,17 +1,23 @@
 """XLM-R's SentencePiece vocabulary: unigram pieces in fairseq's order (Conneau et al. 2020).
 
 SentencePiece numbers its pieces <unk> 0, <s> 1, </s> 2, then the rest; XLM-R has <s> 0, <pad> 1, </s> 2, <unk> 3, then
-the rest, and <mask> at the end. Letter case is kept. The engine is that of `transformers`' fast tokenizers; it differs
-from SentencePiece's own in rare combining marks and invisible characters.
+the rest, and <mask> at the end. Letter case is kept. The engine is built as `XLMRobertaTokenizer` of transformers 5
+builds it, whatever else tokenizer.json says, and gives its ids. SentencePiece's own differ on 2.8 % of the strings of
+tests/data: letters with combining marks and control characters are normalised otherwise, pieces of equal score are cut
+otherwise, and it recognises no <s> or <mask> inside a text.
 """
 
+import base64
 import io
+import json
 import struct
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
+from typing import Any
 
-from tokenizers import Regex, normalizers, pre_tokenizers
+from tokenizers import AddedToken, decoders, normalizers, pre_tokenizers, processors
 from tokenizers import Tokenizer as Engine
 from tokenizers.models import Unigram as Model
 
@@ -19,8 +25,27 @@ from jclip.data.text import Kind
 from jclip.errors import JclipError
 
 _SPECIAL = ("<s>", "<pad>", "</s>", "<unk>")
+_MASK = "<mask>"
 _SPACE = "▁"  # how SentencePiece writes a space
 _FILE = "tokenizer.json"
+# What transformers' converters have put beside the charsmap over the years; the pre-tokenizer makes it needless.
+_HARMLESS_NORMALIZERS = ("Precompiled", "Replace", "Strip")
+_UNIGRAM, _USER_DEFINED = 1, 4  # of sentencepiece_model.proto: a model's type, and a piece's
+
+
+@dataclass(frozen=True)
+class Pieces:
+    """What a file holds: everything the engine is built from.
+
+    Attributes:
+      scored: pieces with their scores, in the order of their ids.
+      charsmap: SentencePiece's precompiled normalisation.
+      words: tokens that are found in a text before it is cut, beside the special ones.
+    """
+
+    scored: list[tuple[str, float]]
+    charsmap: bytes = b""
+    words: tuple[AddedToken, ...] = ()
 
 
 class Unigram:
@@ -28,15 +53,12 @@ class Unigram:
 
     kind: Kind = "xlmr"
 
-    def __init__(self, engine: Engine, name: str = "the vocabulary"):
-        self._engine = engine
-        engine.no_padding()
-        engine.no_truncation()
-        ids = [engine.token_to_id(token) for token in _SPECIAL]
-        if ids != [0, 1, 2, 3]:
-            raise JclipError(f"{name} numbers {', '.join(_SPECIAL)} {ids}, not 0 to 3: it is not in XLM-R's layout")
-        self.begin, self.pad, self.end = ids[:3]
-        self.size = engine.get_vocab_size(with_added_tokens=True)
+    def __init__(self, pieces: Pieces, name: str = "the vocabulary"):
+        first = [piece for piece, _ in pieces.scored[:4]]
+        if first != list(_SPECIAL):
+            raise JclipError(f"{name} begins with {first}, not with {', '.join(_SPECIAL)}: it is not in XLM-R's layout")
+        self._engine = _engine(pieces)
+        self.begin, self.pad, self.end = 0, 1, 2
 
     @classmethod
     def read(cls, file: Path) -> "Unigram":
@@ -44,7 +66,7 @@ class Unigram:
         try:
             if file.suffix == ".model":
                 return cls.from_model(file.read_bytes(), str(file))
-            return cls(Engine.from_str(file.read_text(encoding="utf-8")), str(file))
+            return cls(_from_json(json.loads(file.read_text(encoding="utf-8")), str(file)), str(file))
         except JclipError:
             raise
         except Exception as error:  # the engine raises bare Exception
@@ -53,22 +75,42 @@ class Unigram:
     @classmethod
     def from_model(cls, data: bytes, name: str = "the vocabulary") -> "Unigram":
         """From the bytes of a SentencePiece model."""
-        model = _parse(data, name)
-        vocab = [(token, 0.0) for token in _SPECIAL] + model.pieces[3:] + [("<mask>", 0.0)]
-        engine = Engine(Model(vocab, unk_id=3, byte_fallback=False))
-        steps = [normalizers.Precompiled(model.charsmap)] if model.charsmap else []
-        steps += [normalizers.Replace(Regex(" {2,}"), " "), normalizers.Strip()]
-        engine.normalizer = normalizers.Sequence(steps)
-        engine.pre_tokenizer = pre_tokenizers.Metaspace(replacement=_SPACE, prepend_scheme="always")
-        return cls(engine, name)
+        return cls(_from_model(data, name), name)
+
+    @cached_property
+    def tokens(self) -> list[str]:
+        """Pieces by id."""
+        ids = self._engine.get_vocab(with_added_tokens=True)
+        return sorted(ids, key=ids.__getitem__)
 
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
         """Ids of each text, without <s> and </s>."""
         return [each.ids for each in self._engine.encode_batch(list(texts), add_special_tokens=False)]
 
+    def engine_json(self) -> str:
+        """The engine as a tokenizer.json."""
+        return self._engine.to_str()
+
     def save(self, folder: Path) -> None:
         """Writes tokenizer.json."""
-        (folder / _FILE).write_text(self._engine.to_str(), encoding="utf-8")
+        (folder / _FILE).write_text(self.engine_json(), encoding="utf-8")
+
+
+def _engine(pieces: Pieces) -> Engine:
+    engine = Engine(Model(pieces.scored, unk_id=3, byte_fallback=False))
+    if pieces.charsmap:
+        engine.normalizer = normalizers.Precompiled(pieces.charsmap)
+    spaces = {"replacement": _SPACE, "prepend_scheme": "always"}
+    engine.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Metaspace(**spaces)]
+    )
+    engine.decoder = decoders.Metaspace(**spaces)
+    engine.add_tokens(list(pieces.words))
+    engine.add_special_tokens([*_SPECIAL, _MASK])
+    engine.post_processor = processors.TemplateProcessing(
+        single="<s> $A </s>", pair="<s> $A </s> </s> $B </s>", special_tokens=[("<s>", 0), ("</s>", 2)]
+    )
+    return engine
 
 
 def train(texts: Iterable[str], vocab_size: int, character_coverage: float) -> bytes:
@@ -97,40 +139,62 @@ def train(texts: Iterable[str], vocab_size: int, character_coverage: float) -> b
     return buffer.getvalue()
 
 
-@dataclass(frozen=True)
-class _Parsed:
-    pieces: list[tuple[str, float]]
-    charsmap: bytes
+def _from_json(data: Any, name: str) -> Pieces:
+    """From the contents of tokenizer.json."""
+    charsmap = b""
+    normalizer = data.get("normalizer") or {}
+    for step in normalizer.get("normalizers", [normalizer] if normalizer else []):
+        if step["type"] not in _HARMLESS_NORMALIZERS:
+            raise JclipError(f"{name} normalises text by {step['type']}, which XLM-R's does not: it is another model's")
+        charsmap = base64.b64decode(step.get("precompiled_charsmap") or "") or charsmap
+    added = sorted(data.get("added_tokens") or [], key=lambda token: token["id"])
+    words = [
+        AddedToken(**{key: value for key, value in token.items() if key != "id"})
+        for token in added
+        if token["content"] not in (*_SPECIAL, _MASK)
+    ]
+    return Pieces([(piece, score) for piece, score in data["model"]["vocab"]], charsmap, tuple(words))
 
 
-def _parse(data: bytes, name: str) -> _Parsed:
-    """What is needed of sentencepiece_model.proto: pieces are field 1 (text 1, score 2), the normalizer's map 3.2."""
-    pieces, charsmap = [], b""
+def _from_model(data: bytes, name: str) -> Pieces:
+    """What is needed of sentencepiece_model.proto: field 1 the pieces (text 1, score 2, type 3); of field 2, the
+    training, the model's type 3; of field 3, the normalizer, its map 2.
+    """  # fmt: skip
+    pieces: list[tuple[str, float]] = []
+    words: list[AddedToken] = []
+    charsmap, kind = b"", _UNIGRAM
     try:
         for number, value in _fields(data):
             if number == 1:
                 piece = dict(_fields(value))
-                pieces.append((piece[1].decode("utf-8"), struct.unpack("<f", piece.get(2, b"\0" * 4))[0]))
+                text = bytes(piece[1]).decode("utf-8")
+                pieces.append((text, struct.unpack("<f", piece.get(2, b"\0" * 4))[0]))
+                if piece.get(3) == _USER_DEFINED:
+                    words.append(AddedToken(text, normalized=False))
+            elif number == 2:
+                kind = dict(_fields(value)).get(3, _UNIGRAM)
             elif number == 3:
                 charsmap = dict(_fields(value)).get(2, b"")
     except (IndexError, KeyError, ValueError, TypeError, struct.error) as error:
         raise JclipError(f"{name} is not a SentencePiece model, or damaged ({error})") from None
-    if [piece for piece, _ in pieces[:3]] != ["<unk>", "<s>", "</s>"]:
+    if [piece for piece, _ in pieces[:3]] != ["<unk>", "<s>", "</s>"] or kind != _UNIGRAM:
         raise JclipError(
-            f"{name} does not begin with <unk>, <s>, </s>: it is not a SentencePiece model of XLM-R's kind"
+            f"{name} is no unigram model that begins with <unk>, <s>, </s>: "
+            "it is not a SentencePiece model of XLM-R's kind"
         )
-    return _Parsed(pieces, charsmap)
+    scored = [(token, 0.0) for token in _SPECIAL] + pieces[3:] + [(_MASK, 0.0)]
+    return Pieces(scored, charsmap, tuple(words))
 
 
-def _fields(data: bytes) -> Iterator[tuple[int, bytes]]:
-    """The fields of a protobuf message: number and raw value; varints, which nothing here needs, are empty."""
+def _fields(data: Any) -> Iterator[tuple[int, Any]]:
+    """The fields of a protobuf message: number, and value as an int (varint) or as raw bytes."""
     at = 0
     while at < len(data):
         key, at = _varint(data, at)
         number, wire = key >> 3, key & 7
         if wire == 0:
-            _, at = _varint(data, at)
-            yield number, b""
+            value, at = _varint(data, at)
+            yield number, value
             continue
         if wire == 2:
             length, at = _varint(data, at)

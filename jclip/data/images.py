@@ -18,6 +18,8 @@ from jclip.errors import JclipError
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 
+_MOST_PIXELS = 2**28  # a gigabyte; Pillow itself opens pictures of up to two thirds of that
+
 Picture = Image.Image | np.ndarray | str | Path | bytes
 
 
@@ -25,21 +27,36 @@ Picture = Image.Image | np.ndarray | str | Path | bytes
 class Preprocessing:
     """From any picture to what the image tower takes.
 
+    By default exactly as the references do it, to the last bit of uint8: cn_clip's `image_transform` ("squash") and
+    open_clip's, which is OpenAI's ("crop"). Both resize a picture in its own mode and only then convert it to RGB; so a
+    palette is resized to the nearest pixel, alpha is dropped, and EXIF does not turn the picture.
+
+    The processors of transformers (measured: 5.24) convert to RGB first, alpha over white, and then resize tensors: RGB
+    pictures differ by up to 4 of 255 steps, pure noise by up to 21, with `backend="pil"` by none. Their crop stands one
+    pixel to the left or above where the border to cut has 4k + 3 pixels.
+
     Attributes:
       size: height and width in pixels.
       mean, std: by channel, of values in 0..1.
       resize: "squash" ignores the aspect ratio (Chinese-CLIP); "crop" scales the shorter side, then crops the centre
         (CLIP, AltCLIP). Bicubic as Pillow does it, which is what torchvision calls.
-      background: RGB under transparent pixels.
-      trim: cut transparent borders away first, and centre what is left in a square.
+      background: RGB under transparent pixels, laid there before resizing; None as the references: no such thing.
+      trim: cut transparent borders away first, and centre what is left in a square; needs a background.
+
+    Raises:
+      JclipError: `trim` without a background.
     """
 
     size: int = 224
     mean: tuple[float, float, float] = CLIP_MEAN
     std: tuple[float, float, float] = CLIP_STD
     resize: Literal["squash", "crop"] = "squash"
-    background: tuple[int, int, int] = (255, 255, 255)
+    background: tuple[int, int, int] | None = None
     trim: bool = False
+
+    def __post_init__(self) -> None:
+        if self.trim and self.background is None:
+            raise JclipError("preprocessing with trim needs a background: give it one, white is (255, 255, 255)")
 
 
 def to_array(preprocessing: Preprocessing, picture: Picture, name: str = "") -> np.ndarray:
@@ -56,21 +73,14 @@ def to_array(preprocessing: Preprocessing, picture: Picture, name: str = "") -> 
     size = preprocessing.size
     if isinstance(picture, np.ndarray) and picture.shape == (size, size, 3) and picture.dtype == np.uint8:
         return picture
+    name = name or _called(picture)
     image = _open(picture, name)
-    if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
-        image = image.convert("RGBA")
-        if preprocessing.trim:
-            image = _trimmed(image)
-        under = Image.new("RGBA", image.size, preprocessing.background)
-        image = Image.alpha_composite(under, image)
-    image = image.convert("RGB")
-    if preprocessing.resize == "squash":
-        return np.asarray(image.resize((size, size), Image.Resampling.BICUBIC))
-    shorter = min(image.size)
-    width, height = (int(size * side / shorter) for side in image.size)
-    image = image.resize((width, height), Image.Resampling.BICUBIC)
-    left, top = round((width - size) / 2), round((height - size) / 2)
-    return np.asarray(image.crop((left, top, left + size, top + size)))
+    if preprocessing.background is not None:
+        image = _flattened(image, preprocessing.background, preprocessing.trim)
+    image = _squashed(image, size) if preprocessing.resize == "squash" else _cropped(image, size, name)
+    # What is left to know of transparency would only make Pillow warn that RGB cannot hold it.
+    image.info.pop("transparency", None)
+    return np.asarray(image.convert("RGB"))
 
 
 def normalise(preprocessing: Preprocessing, images_bhwc: jax.Array) -> jax.Array:
@@ -79,24 +89,50 @@ def normalise(preprocessing: Preprocessing, images_bhwc: jax.Array) -> jax.Array
     return (images_bhwc.astype(jnp.float32) / 255 - mean) / std
 
 
+def _called(picture: Picture) -> str:
+    if isinstance(picture, bytes):
+        return f"a picture of {len(picture)} bytes"
+    return str(picture) if isinstance(picture, str | Path) else "a picture"
+
+
 def _open(picture: Picture, name: str) -> Image.Image:
-    if isinstance(picture, Image.Image):
-        return picture
     if isinstance(picture, np.ndarray):
         if picture.dtype != np.uint8 or picture.ndim != 3 or picture.shape[2] != 3:
-            what = name or "a picture"
-            raise JclipError(f"{what} is {picture.dtype} {picture.shape}, but must be uint8 (height, width, 3)")
+            raise JclipError(f"{name} is {picture.dtype} {picture.shape}, but must be uint8 (height, width, 3)")
         return Image.fromarray(picture)
-    name = name or (str(picture) if isinstance(picture, str | Path) else f"a picture of {len(picture)} bytes")
     try:
-        image = Image.open(io.BytesIO(picture if isinstance(picture, bytes) else Path(picture).read_bytes()))
-        image.load()
+        if not isinstance(picture, Image.Image):
+            picture = Image.open(io.BytesIO(picture if isinstance(picture, bytes) else Path(picture).read_bytes()))
+        picture.load()
     except FileNotFoundError:
         raise JclipError(f"there is no picture {name}") from None
     except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         reason = "no known image format" if isinstance(error, UnidentifiedImageError) else error
         raise JclipError(f"{name} cannot be read as a picture ({reason})") from None
-    return image
+    return picture
+
+
+def _flattened(image: Image.Image, background: tuple[int, int, int], trim: bool) -> Image.Image:
+    if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
+        image = image.convert("RGBA")
+        if trim:
+            image = _trimmed(image)
+        image = Image.alpha_composite(Image.new("RGBA", image.size, background), image)
+    return image.convert("RGB")
+
+
+def _squashed(image: Image.Image, size: int) -> Image.Image:
+    return image.resize((size, size), Image.Resampling.BICUBIC)
+
+
+def _cropped(image: Image.Image, size: int, name: str) -> Image.Image:
+    shorter = min(image.size)
+    width, height = (int(size * side / shorter) for side in image.size)
+    if width * height > _MOST_PIXELS:
+        sides = f"{image.width} x {image.height} pixels"
+        raise JclipError(f"{name} is {sides}, too long to scale its shorter side to {size}: cut it")
+    left, top = round((width - size) / 2), round((height - size) / 2)
+    return image.resize((width, height), Image.Resampling.BICUBIC).crop((left, top, left + size, top + size))
 
 
 def _trimmed(image: Image.Image) -> Image.Image:

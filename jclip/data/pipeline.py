@@ -5,9 +5,9 @@ Axes: b batch (this process's share of it), h height, w width, c channels, l tok
 
 import queue
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -21,6 +21,19 @@ Batch = dict[str, np.ndarray]
 
 _REMEMBERED = 1 << 17  # tokenised texts that are kept, per tokenizer
 _INT32 = 2**31
+_TRIES = 64  # records that one after another prove unreadable: then the data is to blame, not a picture
+
+
+class _Drawn(NamedTuple):
+    """What an example takes from a record: one of its pictures, one of its captions."""
+
+    source: int
+    number: int
+    which: int
+    picture: Picture
+    caption: str
+    image_id: int
+    text_id: int
 
 
 class Batches:
@@ -39,7 +52,12 @@ class Batches:
       buckets: shorter lengths, ascending: a batch is padded to the first in which its longest text fits.
       preprocessing: of pictures.
       teacher_tokenizer, teacher_context_length: of the teacher, for parallel text.
+      max_unreadable: so many pictures that cannot be read are replaced by the record that stands at the same place one
+        epoch later (or two, …), so that a batch depends on the step alone; one more is an error. Each counts once.
       process_index, process_count: each process gets its own contiguous share of every batch.
+
+    Attributes:
+      unreadable: what was replaced so far, in words, each once; batches are made ahead of their reader.
 
     Raises:
       JclipError: no or empty sources, sources of both kinds, a batch that the processes cannot share evenly.
@@ -58,6 +76,7 @@ class Batches:
         preprocessing: Preprocessing = Preprocessing(),  # noqa: B008 (frozen)
         teacher_tokenizer: Tokenizer | None = None,
         teacher_context_length: int | None = None,
+        max_unreadable: int = 0,
         process_index: int = 0,
         process_count: int = 1,
     ):
@@ -83,7 +102,9 @@ class Batches:
                 raise JclipError(f"{source}: its weight must be above 0")
         self._english_shares = [each.english_share for each in sources if isinstance(each, ParallelSource)]
         self._order = Order([len(each) for each in self._records], [each.weight for each in sources], seed, stage)
-        self._batch_size = batch_size
+        self._batch_size, self._stage, self._max_unreadable = batch_size, stage, max_unreadable
+        self.unreadable: list[str] = []
+        self._known_unreadable: set[tuple[int, int, int]] = set()
         # Processes must agree on the bucket, so that with buckets each looks at all texts; otherwise at its own.
         share, everything = _part(batch_size, process_index, process_count), slice(None)
         self._seen, self._own = (everything, share) if buckets else (share, everything)
@@ -97,7 +118,7 @@ class Batches:
         """This process's share of the batch of a step, counted from 0.
 
         Raises:
-          JclipError: a picture cannot be read.
+          JclipError: a picture cannot be read, and `max_unreadable` are replaced already.
         """
         first = step * self._batch_size
         seen = range(first, first + self._batch_size)[self._seen]
@@ -109,7 +130,7 @@ class Batches:
         """The same as indexing."""
         return self[step]
 
-    def iterate(self, start_step: int = 0, ahead: int = 2) -> Iterator[Batch]:
+    def iterate(self, start_step: int = 0, ahead: int = 2) -> Generator[Batch, None, None]:
         """Batches from a step on, without end, made by a thread that stays `ahead` of the reader."""
         ready: queue.Queue[Batch | BaseException] = queue.Queue(ahead)
         stop = threading.Event()
@@ -144,20 +165,47 @@ class Batches:
             thread.join()
 
     def _pair_batch(self, examples: range) -> Batch:
-        chosen, captions = [], []
-        for example in examples:
-            source, number = self._order[example]
-            pair, draw = self._records[source][number], self._order.draw(example)
-            which = draw.integers(len(pair.pictures))
-            captions.append(pair.captions[draw.integers(len(pair.captions))])
-            chosen.append((source, number, pair.pictures[which], pair.image_ids[which], pair.text_id))
-        chosen = chosen[self._own]
+        own = examples[self._own]
+        # A picture that is replaced brings another text: where texts of other processes count, so do their pictures.
+        read = {example: self._read(example) for example in (examples if self._max_unreadable else own)}
+        drawn = [read[example][0] if example in read else self._draw(example) for example in examples]
         return {
-            "image": np.stack([self._array(source, number, picture) for source, number, picture, _, _ in chosen]),
-            "text": self._text(captions)[self._own],
-            "image_id": self._ids([(source, image_id) for source, _, _, image_id, _ in chosen]),
-            "text_id": self._ids([(source, text_id) for source, _, _, _, text_id in chosen]),
+            "image": np.stack([read[example][1] for example in own]),
+            "text": self._text([each.caption for each in drawn])[self._own],
+            "image_id": self._ids([(each.source, each.image_id) for each in drawn[self._own]]),
+            "text_id": self._ids([(each.source, each.text_id) for each in drawn[self._own]]),
         }
+
+    def _draw(self, example: int) -> _Drawn:
+        source, number = self._order[example]
+        pair, draw = self._records[source][number], self._order.draw(example)
+        which = int(draw.integers(len(pair.pictures)))
+        caption = pair.captions[draw.integers(len(pair.captions))]
+        return _Drawn(source, number, which, pair.pictures[which], caption, pair.image_ids[which], pair.text_id)
+
+    def _read(self, example: int) -> tuple[_Drawn, np.ndarray]:
+        """What an example draws and its picture; if that cannot be read, those of the same place an epoch later."""
+        for epoch in range(_TRIES):
+            drawn = self._draw(example + epoch * self.examples_per_epoch)
+            try:
+                return drawn, self._array(drawn)
+            except JclipError as error:
+                self._note(drawn, error)
+        raise JclipError(
+            f"example {example}: {_TRIES} records in turn have pictures that cannot be read: repair the data"
+        )
+
+    def _note(self, drawn: _Drawn, error: JclipError) -> None:
+        key = drawn[:3]
+        if key in self._known_unreadable:
+            return
+        if len(self._known_unreadable) >= self._max_unreadable:
+            limit = f"stages.{self._stage}.max_unreadable (now {self._max_unreadable})"
+            raise JclipError(
+                f"{error}: repair or remove it, or raise {limit}: so many are replaced by others"
+            ) from None
+        self._known_unreadable.add(key)
+        self.unreadable.append(str(error))
 
     def _parallel_batch(self, examples: range) -> Batch:
         assert self._teacher_text is not None
@@ -170,9 +218,10 @@ class Batches:
             student.append(texts.english if itself else texts.other)
         return {"student": self._text(student)[self._own], "teacher": self._teacher_text(english)[self._own]}
 
-    def _array(self, source: int, number: int, picture: Picture) -> np.ndarray:
-        name = str(picture) if isinstance(picture, str | Path) else f"the picture of record {number}"
-        return to_array(self._preprocessing, picture, f"{self._sources[source]}: {name}")
+    def _array(self, drawn: _Drawn) -> np.ndarray:
+        source, picture = self._sources[drawn.source], drawn.picture
+        name = str(picture) if isinstance(picture, str | Path) else f"the picture of record {drawn.number}"
+        return to_array(self._preprocessing, picture, f"{getattr(source, 'folder', source)}: {name}")
 
     def _ids(self, numbers: Sequence[tuple[int, int]]) -> np.ndarray:
         """Numbers within sources as numbers over all: each source has its own part of the int32 range."""

@@ -29,13 +29,19 @@ class Vocabulary(Protocol):
     """What the three kinds have in common; private to this module's siblings."""
 
     kind: Kind
-    size: int
     begin: int
     end: int
     pad: int
 
+    @property
+    def tokens(self) -> Sequence[str]:
+        """Every token, by its id."""
+
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
         """Ids of each text, without the special tokens around it."""
+
+    def engine_json(self) -> str:
+        """The engine of the `tokenizers` library as a tokenizer.json: it cuts text that is cleaned already."""
 
     def save(self, folder: Path) -> None:
         """Writes the vocabulary's files into an existing folder."""
@@ -60,7 +66,19 @@ class Tokenizer:
     @property
     def vocab_size(self) -> int:
         """Number of ids, special ones included."""
-        return self._vocabulary.size
+        return len(self._vocabulary.tokens)
+
+    @property
+    def tokens(self) -> list[str]:
+        """Every token by its id, as its makers spell it: "##ing", "▁the", "ing</w>"."""
+        return list(self._vocabulary.tokens)
+
+    def engine_json(self) -> str:
+        """The engine of the `tokenizers` library as a tokenizer.json.
+
+        XLM-R's is complete. The others expect text that is cleaned already, and WordPiece's, that is cut into words.
+        """
+        return self._vocabulary.engine_json()
 
     def encode(self, texts: Sequence[str], context_length: int) -> list[list[int]]:
         """Ids of each text with its special tokens, cut to `context_length`, not padded.
@@ -101,11 +119,13 @@ def load_tokenizer(path: Path | str) -> Tokenizer:
     """Reads a tokenizer.
 
     Args:
-      path: a folder that `Tokenizer.save` wrote, or the file (or a folder with the file) as its makers ship it: BERT's
-        vocab.txt, XLM-R's sentencepiece.bpe.model or tokenizer.json, CLIP's bpe_simple_vocab_16e6.txt.gz or merges.txt.
+      path: a folder that `Tokenizer.save` wrote, or a file (or a folder with the file) as its makers ship it: any
+        tokenizer.json, BERT's vocab.txt, XLM-R's sentencepiece.bpe.model, CLIP's bpe_simple_vocab_16e6.txt.gz or
+        merges.txt. Of several in a folder the first in this order counts, as it does for transformers. A
+        tokenizer_config.json beside BERT's says whether letter case is kept.
 
     Raises:
-      JclipError: nothing of that kind is there, or it is damaged.
+      JclipError: nothing of that kind is there, or it is damaged, or of another model's layout.
     """
     path = Path(path)
     if (path / _DESCRIPTOR).is_file():
@@ -115,7 +135,7 @@ def load_tokenizer(path: Path | str) -> Tokenizer:
         raise JclipError(f"there is no tokenizer at {path}")
     for ending, kind in _ENDINGS.items():
         if file.name.endswith(ending):
-            return Tokenizer(_makers()[kind](file))
+            return Tokenizer(_makers()[kind or _kind_of_json(file)](file))
     raise JclipError(f"{file} is no known vocabulary: expected a name that ends in one of {', '.join(_ENDINGS)}")
 
 
@@ -123,7 +143,7 @@ def wordpiece(vocab: Path | Sequence[str]) -> Tokenizer:
     """Chinese-CLIP's tokenizer from BERT's vocab.txt, or from its lines."""
     from jclip.data._wordpiece import WordPiece
 
-    return Tokenizer(WordPiece(vocab))
+    return Tokenizer(WordPiece.read(vocab) if isinstance(vocab, Path) else WordPiece(vocab))
 
 
 def train_unigram(texts: Iterable[str], vocab_size: int, *, character_coverage: float = 1.0) -> Tokenizer:
@@ -152,13 +172,14 @@ def train_clip_bpe(texts: Iterable[str], vocab_size: int) -> Tokenizer:
     return Tokenizer(ClipBpe(train(texts, vocab_size)))
 
 
-_ENDINGS: dict[str, Kind] = {
+_ENDINGS: dict[str, Kind | None] = {
+    "tokenizer.json": None,  # which kind, it says inside
     "vocab.txt": "wordpiece",
     ".model": "xlmr",
-    "tokenizer.json": "xlmr",
     "merges.txt": "clip_bpe",
     ".txt.gz": "clip_bpe",
 }
+_MODELS: dict[str, Kind] = {"WordPiece": "wordpiece", "Unigram": "xlmr", "BPE": "clip_bpe"}
 
 
 def _makers() -> dict[Kind, Callable[[Path], Vocabulary]]:
@@ -166,7 +187,19 @@ def _makers() -> dict[Kind, Callable[[Path], Vocabulary]]:
     from jclip.data._unigram import Unigram
     from jclip.data._wordpiece import WordPiece
 
-    return {"wordpiece": WordPiece, "xlmr": Unigram.read, "clip_bpe": ClipBpe.read}
+    return {"wordpiece": WordPiece.read, "xlmr": Unigram.read, "clip_bpe": ClipBpe.read}
+
+
+def _kind_of_json(file: Path) -> Kind:
+    try:
+        model = json.loads(file.read_text(encoding="utf-8"))["model"]
+        # The oldest files do not name their model.
+        kind = model.get("type") or ("BPE" if "merges" in model else "Unigram" if "unk_id" in model else "WordPiece")
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise JclipError(f"{file} cannot be read as a tokenizer.json: {error}") from None
+    if kind not in _MODELS:
+        raise JclipError(f"{file} holds a {kind} tokenizer: jclip reads {', '.join(_MODELS)}")
+    return _MODELS[kind]
 
 
 def _file_of(folder: Path) -> str:

@@ -28,7 +28,7 @@ _HOMES = {
 }
 _LOSSES = {"contrastive": "contrastive loss", "teacher": "squared distance to the teacher"}
 _SHOWN, _QUERIES = 6, 2
-_SHOWN_AS = Preprocessing(size=72, resize="squash")
+_SHOWN_AS = Preprocessing(size=72, resize="squash", background=(255, 255, 255))
 """For people, the pictures as their artist framed them."""
 _INTRO = """Four small models, two to five million parameters each, trained from nothing on this machine through \
 the same trainer, configurations and checkpoints that a pod would use: an English CLIP; AltCLIP, whose \

@@ -15,7 +15,7 @@ from jclip.data.emoji.sources import EmojiPairs, EmojiParallel, EmojiSet
 from jclip.data.images import Preprocessing
 from jclip.errors import JclipError
 
-SMALL = Preprocessing(size=16)
+SMALL = Preprocessing(size=16, background=(255, 255, 255))
 
 
 @pytest.fixture(scope="module")
