@@ -12,7 +12,8 @@ from jclip.data.images import Preprocessing
 from jclip.data.synthetic import write_tokenizer
 from jclip.errors import JclipError
 from jclip.models.bert import BertConfig
-from jclip.models.dual_encoder import DualEncoderConfig, init_variables
+from jclip.models.build import init_variables
+from jclip.models.dual_encoder import DualEncoderConfig
 from jclip.models.resnet import ResNetConfig
 
 
@@ -87,7 +88,7 @@ def test_damaged_parameters_are_named(bundle, tmp_path):
     save_bundle(bundle, tmp_path / "model")
     file = tmp_path / "model" / "parameters.safetensors"
     file.write_bytes(file.read_bytes()[:100])
-    with pytest.raises(JclipError, match=r"parameters\.safetensors cannot be read"):
+    with pytest.raises(JclipError, match=r"parameters\.safetensors is truncated"):
         load_bundle(tmp_path / "model")
 
 

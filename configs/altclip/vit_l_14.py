@@ -6,8 +6,13 @@
 
 Expected: ImageNet zero-shot 74.7 en / 58.2 zh after stage 1, 74.5 / 59.6 after stage 2.
 
-`TEACHER` is a bundle of OpenAI's CLIP ViT-L/14; `START` has its image tower, text projection and logit scale, and
-XLM-R-large with a new head. Where the paper is silent or doubtful, this file chooses: beta1 0.9, since the paper's 0.99
+`TEACHER` is OpenAI's CLIP ViT-L/14; `START` has its image tower, text projection and logit scale, and XLM-R-large with a
+new head:
+
+    jclip convert hf://openai/clip-vit-large-patch14 TEACHER
+    jclip convert --image hf://openai/clip-vit-large-patch14 --text hf://FacebookAI/xlm-roberta-large START
+
+Where the paper is silent or doubtful, this file chooses: beta1 0.9, since the paper's 0.99
 is probably a misprint; linear decay after the warm-up, the default of the trainer that the authors used; no dropout in
 stage 1, as they set it. Table 6's stage 2 is all warm-up: 2000 steps, warm-up 2000.
 """

@@ -6,9 +6,12 @@
 
 Expected after stage 2 on the authors' 200M pairs: MUGE zero-shot R@1/5/10 52.1/76.7/84.4.
 
-The paper's 200M pairs are not public as a set; `DATA` is a folder of your own pairs. `START` is a bundle with CLIP's
-image tower and logit scale and Chinese RoBERTa-wwm's text tower. Stage 2 repeats the warm-up: the paper says that all
-other settings stay.
+The paper's 200M pairs are not public as a set; `DATA` is a folder of your own pairs. `START` has CLIP's image tower and
+logit scale, Chinese RoBERTa-wwm's text tower and a new text projection:
+
+    jclip convert --image hf://openai/clip-vit-base-patch16 --text hf://hfl/chinese-roberta-wwm-ext START
+
+Stage 2 repeats the warm-up: the paper says that all other settings stay.
 """
 
 from jclip.data.images import CLIP_MEAN, CLIP_STD, Preprocessing
@@ -58,6 +61,6 @@ def config() -> Run:
         tokenizer=f"{START}/tokenizer",
         preprocessing=Preprocessing(size=224, mean=CLIP_MEAN, std=CLIP_STD, resize="squash"),
         stages=(frozen, everything),
-        starts_from=((r"text/projection/.*", ""), (r".*", START)),
+        starts_from=((r".*", START),),
         dtype="bfloat16",
     )

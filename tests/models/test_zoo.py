@@ -13,10 +13,12 @@ from jclip.models.dual_encoder import DualEncoder
 from jclip.models.vit import VitConfig
 
 COUNTS = {
+    "clip-rn50": 102_007_137,
     "clip-vit-b-32": 151_277_313,
     "clip-vit-b-16": 149_620_737,
     "clip-vit-l-14": 427_616_513,
     "clip-vit-l-14-336": 427_944_193,
+    "clip-vit-h-14": 986_109_441,
     "chinese-clip-rn50": 76_989_537,
     "chinese-clip-vit-b-32": 189_919_489,
     "chinese-clip-vit-b-16": 188_262_913,
@@ -91,7 +93,7 @@ def test_context():
     ("get", "name", "message"),
     [
         (zoo.get, "chinese-clip-vit-b16", "no model 'chinese-clip-vit-b16': did you mean chinese-clip-vit-b-16"),
-        (zoo.get, "?", "choose one of clip-vit-b-32, .*altclip-m18$"),
+        (zoo.get, "?", "choose one of clip-rn50, .*altclip-m18$"),
         (zoo.get_text_encoder, "xlmr-large", "no text encoder 'xlmr-large': did you mean xlm-r-large"),
     ],
 )

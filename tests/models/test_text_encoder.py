@@ -1,0 +1,72 @@
+"""A text encoder alone: pooling by hand, and the same tower as in a dual encoder."""
+
+from dataclasses import replace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jclip.errors import JclipError
+from jclip.models.bert import _POOLS, BertConfig
+from jclip.models.build import build_model, init_variables, shapes
+from jclip.models.dual_encoder import DualEncoderConfig
+from jclip.models.text_encoder import TextEncoderConfig
+from jclip.models.vit import VitConfig
+
+TEXT = BertConfig(
+    vocab_size=20,
+    width=8,
+    layers=2,
+    heads=2,
+    intermediate=12,
+    max_positions=9,
+    type_vocab_size=2,
+    pad_id=0,
+    layer_norm_eps=1e-12,
+)
+IDS = jnp.array([[4, 5, 6, 0], [7, 0, 0, 0]])
+
+
+@pytest.mark.parametrize(("how", "expected"), [("cls", [[0, 1], [6, 7]]), ("mean", [[1, 2], [6, 7]])])
+def test_pools_by_hand(how, expected):
+    states = jnp.arange(12.0).reshape(2, 3, 2)
+    mask = jnp.array([[True, True, False], [True, False, False]])
+    np.testing.assert_allclose(_POOLS[how](states, mask), expected)
+
+
+def test_the_mean_of_padding_alone_is_no_nan():
+    assert _POOLS["mean"](jnp.ones((1, 3, 2)), jnp.zeros((1, 3), bool)).tolist() == [[0, 0]]
+
+
+@pytest.mark.parametrize("pooling", ["cls", "mean"])
+def test_padding_never_matters(pooling):
+    config = TextEncoderConfig(TEXT, pooling)
+    variables, model = init_variables(config, jax.random.key(0)), build_model(config)
+    encode = jax.jit(lambda ids: model.apply(variables, ids, method="encode_text"))
+    np.testing.assert_allclose(encode(jnp.pad(IDS, [(0, 0), (0, 4)])), encode(IDS), atol=1e-6)
+
+
+def test_it_is_the_tower_of_a_dual_encoder():
+    alone = shapes(TextEncoderConfig(TEXT))["params"]["text"]
+    beside = shapes(DualEncoderConfig(VitConfig(8, 4, 8, 1, 1), TEXT, embed_dim=4))["params"]["text"]
+    del beside["projection"]
+    assert jax.tree.map(lambda x: x.shape, alone) == jax.tree.map(lambda x: x.shape, beside)
+
+
+def test_attention_may_have_its_own_dropout():
+    def difference(config):
+        variables = init_variables(config, jax.random.key(0))
+        model = build_model(config)
+        rngs = {"dropout": jax.random.key(1)}
+        trained = model.apply(variables, IDS, train=True, method="encode_text", rngs=rngs)
+        return float(jnp.abs(trained - model.apply(variables, IDS, method="encode_text")).max())
+
+    assert difference(TextEncoderConfig(replace(TEXT, dropout=0.0))) == 0
+    assert difference(TextEncoderConfig(replace(TEXT, dropout=0.0, attention_dropout=0.5))) > 1e-3
+    assert difference(TextEncoderConfig(replace(TEXT, dropout=0.5, attention_dropout=0.0))) > 1e-3
+
+
+def test_an_unknown_pooling():
+    with pytest.raises(JclipError, match="pooling 'max' is unknown: choose cls or mean"):
+        TextEncoderConfig(TEXT, "max")
