@@ -33,7 +33,7 @@ def main(report: str, picture: str) -> None:
     left, top, right, bottom = ImageChops.difference(
         image, Image.new("RGB", image.size, image.getpixel((0, 0)))
     ).getbbox()
-    image = image.crop((left - MARGIN, max(top - MARGIN, 0), right + MARGIN, bottom + MARGIN))
+    image = image.crop((max(left - MARGIN, 0), max(top - MARGIN, 0), min(right + MARGIN, WIDTH), bottom + MARGIN))
     image.quantize(256).save(picture, optimize=True)
 
 

@@ -55,7 +55,9 @@ class Comparison:
     @property
     def within(self) -> bool:
         """Whether the differences are those of float32 arithmetic."""
-        return max(self.embeddings.values()) <= EMBEDDINGS_WITHIN and (self.logits or 0.0) <= LOGITS_WITHIN
+        # Each by itself, for NaN is not the largest of anything.
+        near = all(difference <= EMBEDDINGS_WITHIN for difference in self.embeddings.values())
+        return near and (self.logits is None or self.logits <= LOGITS_WITHIN)
 
 
 def compare(source: Source, config: ModelConfig, tensors: Mapping[str, Lazy]) -> Comparison:
@@ -179,7 +181,8 @@ def _ids(config: ModelConfig) -> np.ndarray:
     """Random texts of different lengths, padded to the longest."""
     text = config.text
     clip = isinstance(text, ClipTextConfig)
-    longest = min(text.context_length if isinstance(text, ClipTextConfig) else text.longest, _LONGEST)
+    # CLIP's own code takes texts of its full length only.
+    longest = text.context_length if isinstance(text, ClipTextConfig) else min(text.longest, _LONGEST)
     pad_id = 0 if isinstance(text, ClipTextConfig) else text.pad_id
     draw = np.random.default_rng(0)
     ids = np.full((_TEXTS, longest), pad_id, np.int32)

@@ -13,12 +13,12 @@ from conversion.source import is_bundle
 from jclip import rules
 from jclip.bundle import Bundle, open_bundle, split_statistics, write_files
 from jclip.errors import JclipError
-from jclip.files import whole_folder
+from jclip.files import check_free, whole_folder
 from jclip.models.build import init_variables
 from jclip.models.clip_text import ClipTextConfig
 from jclip.models.dual_encoder import DualEncoderConfig
 from jclip.models.text_encoder import TextEncoderConfig
-from jclip.tensors import Lazy
+from jclip.tensors import Lazy, shown
 
 Report = Callable[[str], None]
 """Is told what is being done now."""
@@ -40,6 +40,9 @@ def convert(name: str, destination: Path, options: Options = Options(), report: 
       JclipError: the checkpoint is missing, damaged or of no known family; the converted model is not the PyTorch
         model; the destination is taken, full or read-only. Nothing is left at the destination then.
     """
+    check_free(destination)
+    if is_bundle(Path(name)):
+        raise JclipError(f"{name} is a bundle already: to write it as others read it, give --to hf or --to cn-clip")
     report(f"reading {name}")
     model = import_model(name, options)
     report(f"{model.source.family.title}: {len(model.imported.keys)} tensors")
@@ -74,6 +77,7 @@ def compose(image: str, text: str, destination: Path, *, seed: int = 0, report: 
     Raises:
       JclipError: as of `convert`; or the two do not fit together.
     """
+    check_free(destination)
     parts = []
     for name in (image, text):
         report(f"reading {name}")
@@ -150,7 +154,10 @@ def compared(model: Model, tensors: dict[str, Lazy]) -> dict[str, Any]:
     try:
         comparison = compare(model.source, model.config, {**tensors, **originals})
     except ImportError as error:
-        return passport.not_compared(f"{error.name} is not installed: pip install 'jclip[convert]', then jclip verify")
+        # A package that is there and does not import tells why in the error's cause, if anywhere.
+        missing = isinstance(error, ModuleNotFoundError) and error.name
+        why = f"{error.name} is not installed" if missing else f"import failed, {shown(str(error.__cause__ or error))}"
+        return passport.not_compared(f"{why}: pip install 'jclip[convert]', then jclip verify")
     check(comparison, model.source.name)
     return passport.compared(comparison)
 

@@ -5,7 +5,7 @@ conversion needs the memory of its largest tensor, not of the checkpoint. Values
 """
 
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial, reduce
 
@@ -36,6 +36,7 @@ def import_tensors(
     wanted: Mapping[str, tuple[int, ...]],
     theirs: Mapping[str, Lazy],
     *,
+    title: str = "this family",
     dropped: Sequence[tuple[str, str]],
     name_of: Callable[[str], str],
 ) -> Imported:
@@ -45,6 +46,7 @@ def import_tensors(
       table: of the family.
       wanted: path -> shape of every parameter of the model, running statistics included.
       theirs: key -> tensor, in the table's spelling.
+      title: of the family, for messages.
       dropped: (regex, reason): keys that are expected and not used.
       name_of: what to call a key in an error: the file, and the key as it is spelt there.
 
@@ -62,13 +64,13 @@ def import_tensors(
         keys = _keys(row, shape)
         used.update(dict.fromkeys(keys, path))
         for key in keys:
-            _check(theirs, key, row.their_shape(shape[1:] if row.stacked else shape), name_of)
-        dtype = reduce(np.promote_types, (theirs[key].dtype for key in keys))
+            _check(theirs, key, row.their_shape(shape[1:] if row.stacked else shape), title, name_of)
+        dtype = _holding_all(theirs[key].dtype for key in keys)
         tensors[path] = Lazy(shape, dtype, partial(_pieces, row, [theirs[key] for key in keys], dtype, keys, name_of))
     reasons = {}
     for key in theirs:
         if key not in used:
-            reasons[key] = _reason(key, dropped, name_of)
+            reasons[key] = _reason(key, title, dropped, name_of)
     return Imported(tensors, tuple(used), reasons)
 
 
@@ -87,21 +89,36 @@ def _keys(row: Row, shape: tuple[int, ...]) -> list[str]:
     return [row.theirs.replace("{i}", str(layer)) for layer in range(shape[0])] if row.stacked else [row.theirs]
 
 
-def _check(theirs: Mapping[str, Lazy], key: str, shape: tuple[int, ...], name_of: Callable[[str], str]) -> None:
+def _check(
+    theirs: Mapping[str, Lazy], key: str, shape: tuple[int, ...], title: str, name_of: Callable[[str], str]
+) -> None:
     if key not in theirs:
-        raise JclipError(f"{name_of(key)} is missing: the file is not whole, or of another family")
+        raise JclipError(f"{name_of(key)} is missing: the file is not whole, or not of {title}")
     tensor = theirs[key]
     if tensor.shape != shape:
-        raise JclipError(f"{name_of(key)} has shape {tensor.shape}, but this model needs {shape}")
+        raise JclipError(
+            f"{name_of(key)} has shape {tensor.shape}, but this model needs {shape}: the file is damaged, or not of "
+            f"{title}"
+        )
     if tensor.dtype.kind not in "fV" or tensor.dtype.itemsize > 8:  # "V": bfloat16, which numpy does not know
-        raise JclipError(f"{name_of(key)} is {tensor.dtype}, not floating point")
+        raise JclipError(f"{name_of(key)} is {tensor.dtype}, not floating point: take weights that are not quantised")
 
 
-def _reason(key: str, dropped: Sequence[tuple[str, str]], name_of: Callable[[str], str]) -> str:
+def _holding_all(dtypes: Iterable[np.dtype]) -> np.dtype:
+    """The smallest that holds the values of all; float16 and bfloat16 together need float32."""
+    try:
+        return reduce(np.promote_types, dtypes)
+    except np.exceptions.DTypePromotionError:
+        return np.dtype(np.float32)
+
+
+def _reason(key: str, title: str, dropped: Sequence[tuple[str, str]], name_of: Callable[[str], str]) -> str:
     for pattern, reason in dropped:
         if re.fullmatch(pattern, key):
             return reason
-    raise JclipError(f"{name_of(key)} has no place in this model: it is of another family or another version")
+    raise JclipError(
+        f"{name_of(key)} has no place in this model: the file is of another version, or not of {title} (see --family)"
+    )
 
 
 def _pieces(
@@ -111,7 +128,7 @@ def _pieces(
         in_order = not row.axes and row.part is None  # then there is no need for the whole at once
         for piece in tensor.parts() if in_order else (_ours(row, tensor.read()),):
             if not np.isfinite(piece).all():
-                raise JclipError(f"{name_of(key)} holds NaN or infinity: these weights are damaged")
+                raise JclipError(f"{name_of(key)} holds NaN or infinity: fetch it again, or take an earlier checkpoint")
             yield np.ascontiguousarray(piece, dtype=dtype)
 
 
@@ -125,7 +142,7 @@ def _exported(parts: list[tuple[Row, int | None]], ours: Mapping[str, Lazy]) -> 
     row, _ = parts[0]
     first = ours[row.ours]
     shape = row.their_shape(first.shape[1:] if row.stacked else first.shape)
-    dtype = reduce(np.promote_types, (ours[row.ours].dtype for row, _ in parts))
+    dtype = _holding_all(ours[row.ours].dtype for row, _ in parts)
 
     def pieces() -> Iterator[np.ndarray]:
         # A fused tensor is its thirds, one above the other.

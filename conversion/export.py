@@ -11,9 +11,10 @@ from conversion.families import family_named
 from conversion.families.family import Family
 from conversion.processor import write_hf_processor
 from conversion.sizes import heads_for, vit_heads_for
+from conversion.source import is_bundle
 from jclip.bundle import Bundle, open_bundle
 from jclip.errors import JclipError
-from jclip.files import whole_file, whole_folder
+from jclip.files import check_free, whole_file, whole_folder
 from jclip.models.bert import BertConfig
 from jclip.models.dual_encoder import DualEncoderConfig
 from jclip.models.resnet import ResNetConfig
@@ -37,11 +38,23 @@ def export(bundle_folder: Path, destination: Path, to: Target) -> str:
     Raises:
       JclipError: no bundle, or a model that the others lack; the destination is taken, full or read-only.
     """
+    check_free(destination)
+    if not is_bundle(bundle_folder):
+        raise JclipError(f"{bundle_folder} is no bundle, and --to writes nothing else: convert it without --to first")
     bundle = open_bundle(bundle_folder)
     config = bundle.config
     if not isinstance(config, DualEncoderConfig):
-        raise JclipError(f"{bundle_folder} is a text encoder alone: only models with two towers are written")
-    return _to_hf(bundle, config, destination) if to == "hf" else _to_cn_clip(bundle, config, destination)
+        raise JclipError(
+            f"{bundle_folder} is a text encoder alone, and --to writes two towers: give it one with --image and --text"
+        )
+    try:
+        if to == "hf":
+            hf_config.model_type(config)
+        else:
+            _check_cn_clip(config)
+    except JclipError as error:
+        raise JclipError(f"{bundle_folder}: {error}") from None
+    return _to_hf(bundle, config, destination) if to == "hf" else _to_cn_clip(bundle, destination)
 
 
 def _to_hf(bundle: Bundle, config: DualEncoderConfig, folder: Path) -> str:
@@ -55,8 +68,7 @@ def _to_hf(bundle: Bundle, config: DualEncoderConfig, folder: Path) -> str:
     return f"transformers.{said['architectures'][0]}"
 
 
-def _to_cn_clip(bundle: Bundle, config: DualEncoderConfig, file: Path) -> str:
-    _check_cn_clip(config)
+def _to_cn_clip(bundle: Bundle, file: Path) -> str:
     try:
         import torch
     except ImportError:
@@ -67,8 +79,12 @@ def _to_cn_clip(bundle: Bundle, config: DualEncoderConfig, file: Path) -> str:
         if key.endswith(".running_var"):  # a counter that its batch norms want to see, and never use
             state[f"module.{key.removesuffix('running_var')}num_batches_tracked"] = torch.tensor(0)
     checkpoint = {"epoch": 0, "step": 0, "name": bundle.provenance.get("run", "jclip"), "state_dict": state}
-    with whole_file(file) as partial:
-        torch.save(checkpoint, partial)
+    with whole_file(file) as partial, partial.open("wb") as stream:
+        try:
+            torch.save(checkpoint, stream)
+        except RuntimeError as error:
+            # A stream of ours says why it cannot be written to, and then torch wonders at where its archive ends.
+            raise error.__context__ if isinstance(error.__context__, OSError) else error from None
     return "cn_clip's --resume, and load_from_name"
 
 
@@ -83,7 +99,8 @@ def _check_cn_clip(config: DualEncoderConfig) -> None:
         image, activation="quick_gelu", mlp_ratio=4, heads=vit_heads_for(image.width)
     ):
         raise JclipError(
-            f"cn_clip's ViT has QuickGELU, perceptrons 4 times as wide and heads of 64 channels, this one not: {instead}"
+            "cn_clip's ViT has QuickGELU, perceptrons 4 times as wide and heads of 64 channels, this one not: "
+            f"{instead}"
         )
 
 

@@ -20,14 +20,14 @@ def model_type(config: DualEncoderConfig) -> str:
       JclipError: none of them has these towers.
     """
     if isinstance(config.image, ResNetConfig):
-        mend = ": write this one with --to cn-clip" if isinstance(config.text, BertConfig) else ""
+        mend = ": write this one with --to cn-clip" if isinstance(config.text, BertConfig) else ": it stays a bundle"
         raise JclipError(f"transformers has no CLIP with a ResNet{mend}")
     if isinstance(config.text, ClipTextConfig):
         return "clip"
     if config.head_width is not None:
         return "altclip"
     if config.text.position_offset != "none":
-        raise JclipError("transformers has no model with this text tower: XLM-R without AltCLIP's head")
+        raise JclipError("transformers has no model whose XLM-R lacks AltCLIP's head: it stays a bundle")
     return "chinese_clip"
 
 

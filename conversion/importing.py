@@ -14,7 +14,7 @@ from conversion.families.family import Family, Hints
 from conversion.positions import resized
 from conversion.processor import read_preprocessing
 from conversion.sizes import Sizes
-from conversion.source import Source, open_source, read_json, sha256
+from conversion.source import Source, open_source, read_object, sha256
 from jclip import rules
 from jclip.bundle import Bundle, split_statistics, tensor_shapes
 from jclip.data.images import Preprocessing
@@ -29,6 +29,7 @@ from jclip.models.vit import VitConfig
 from jclip.tensors import Lazy
 
 POSITIONS = "image/position_embedding"
+_LARGEST_GRID = 256  # patches along a side: a mistyped size must not fill the memory
 _POOLINGS: dict[str, Literal["cls", "mean"]] = {"pooling_mode_mean_tokens": "mean", "pooling_mode_cls_token": "cls"}
 
 
@@ -99,10 +100,10 @@ def import_model(name: str, options: Options = Options()) -> Model:
     family = source.family
     hints = Hints(source.config, options.activation, _pooling(source.folder))
     table = family.table(source.tensors)
-    sizes = Sizes(table, {key: tensor.shape for key, tensor in source.tensors.items()}, _where(source))
+    sizes = Sizes(table, {key: tensor.shape for key, tensor in source.tensors.items()}, _where(source), source.said_in)
     config = family.config(sizes, source.tensors.keys(), hints)
     imported = import_tensors(
-        table, tensor_shapes(config), source.tensors, dropped=family.dropped, name_of=source.name_of
+        table, tensor_shapes(config), source.tensors, title=family.title, dropped=family.dropped, name_of=source.name_of
     )
     tensors, final, changed = _at_size(family, config, imported.tensors, options.image_size)
     params, stats = split_statistics(tensors)
@@ -129,9 +130,14 @@ def _at_size(
     if size is None or (isinstance(config, DualEncoderConfig) and size == config.image.image_size):
         return dict(tensors), config, {}
     if not isinstance(config, DualEncoderConfig) or not isinstance(config.image, VitConfig):
-        raise JclipError("--image-size is for models with a ViT")
-    image = replace(config.image, image_size=size)  # which checks that patches divide it
-    grid, old = size // image.patch_size, tensors[POSITIONS]
+        raise JclipError("--image-size is for models with a ViT: leave it away")
+    grid, rest = divmod(size, config.image.patch_size)
+    if rest or not 1 <= grid <= _LARGEST_GRID:
+        raise JclipError(
+            f"--image-size: image_size {size} is not a multiple of patch_size {config.image.patch_size}, or more than "
+            f"{_LARGEST_GRID} times as large: give another"
+        )
+    image, old = replace(config.image, image_size=size), tensors[POSITIONS]
 
     def parts() -> Any:
         yield resized(old.read().astype(np.float32), grid, family.interpolation).astype(old.dtype)
@@ -154,11 +160,14 @@ def _tokenizer(source: Source, config: ModelConfig, given: Path | None) -> Token
         place = found
     tokenizer = load_tokenizer(place)
     if tokenizer.kind != family.tokenizer:
-        raise JclipError(f"{place} is a {tokenizer.kind} vocabulary, but {family.title} reads {family.tokenizer}")
+        raise JclipError(
+            f"{place} is a {tokenizer.kind} vocabulary, but {family.title} reads {family.tokenizer}: give its own with "
+            "--tokenizer"
+        )
     if tokenizer.vocab_size > config.text.vocab_size:
         raise JclipError(
             f"{place} has {tokenizer.vocab_size} tokens, but the model has embeddings for {config.text.vocab_size}: "
-            "it is another model's vocabulary"
+            "it is another model's vocabulary, give its own with --tokenizer"
         )
     return tokenizer
 
@@ -197,7 +206,9 @@ def _context_length(source: Source, config: ModelConfig) -> int:
     said = source.family.context_length
     sentences = source.folder / "sentence_bert_config.json" if source.folder else None
     if sentences and sentences.is_file():
-        said = read_json(sentences).get("max_seq_length")
+        said = read_object(sentences).get("max_seq_length")
+        if said is not None and not (isinstance(said, int) and said > 2):
+            raise JclipError(f"{sentences}: max_seq_length is {said!r}, but must be a number of tokens: mend it")
     return min(said or longest, longest)
 
 
@@ -206,8 +217,10 @@ def _pooling(folder: Path | None) -> Literal["cls", "mean"]:
     file = folder / "1_Pooling" / "config.json" if folder else None
     if file is None or not file.is_file():
         return "cls"
-    said = read_json(file)
+    said = read_object(file)
     modes = [name for name, value in said.items() if name.startswith("pooling_mode_") and value is True]
     if len(modes) == 1 and modes[0] in _POOLINGS:
         return _POOLINGS[modes[0]]
-    raise JclipError(f"{file} pools by {', '.join(modes) or 'nothing'}: supported is {' or '.join(_POOLINGS)}")
+    raise JclipError(
+        f"{file} pools by {', '.join(modes) or 'nothing'}: only {' or '.join(_POOLINGS)} is supported, convert another"
+    )

@@ -11,12 +11,13 @@ import numpy as np
 from PIL import Image
 
 from conversion.comparison import Comparison
-from conversion.source import read_json
+from conversion.source import read_object
 from jclip.bundle import Bundle
 from jclip.data.images import Preprocessing, to_array
 from jclip.errors import JclipError
 
 FILE, _FORMAT = "passport.json", 1
+_OF_A_FILE = ("name", "sha256")
 DTYPES = "as in the checkpoint, exactly; float32 in use"
 _TEXTS = (
     "",
@@ -68,14 +69,27 @@ def read(folder: Path) -> dict[str, Any]:
     """The passport of a bundle.
 
     Raises:
-      JclipError: it has none, or one of another format.
+      JclipError: it has none, or one that is damaged or of another format.
     """
     if not (folder / FILE).is_file():
         raise JclipError(f"{folder} has no {FILE}: it was trained, not converted; there is nothing to hold it against")
-    passport = read_json(folder / FILE)
-    if not isinstance(passport, dict) or passport.get("format") != _FORMAT:
+    passport = read_object(folder / FILE)
+    if passport.get("format") != _FORMAT or not _whole(passport):
         raise JclipError(f"{folder / FILE} is damaged or of another version: convert again")
     return passport
+
+
+def _whole(passport: Mapping[str, Any]) -> bool:
+    """Whether all that is asked of a passport again is there."""
+    try:
+        sources, texts = passport["sources"], passport["tokenizer"]["fixtures"]
+        named = all(isinstance(source["name"], str) for source in sources)
+        hashed = all(isinstance(file[key], str) for s in sources for file in s.get("files", ()) for key in _OF_A_FILE)
+        read = all(isinstance(text["text"], str) for text in texts)
+        maps = [passport[name] for name in ("parameters", "preprocessing", "new")]
+    except (KeyError, TypeError, AttributeError):
+        return False
+    return bool(sources) and named and hashed and read and all(isinstance(each, dict) for each in maps)
 
 
 def compared(comparison: Comparison) -> dict[str, Any]:

@@ -27,7 +27,9 @@ class _BeforeTorchvision(MetaPathFinder):
 
 def make_importable() -> None:
     """From here on torchvision, timm, cn_clip and open_clip import; torch itself is not imported before they are."""
-    sys.meta_path.insert(0, _BeforeTorchvision())
+    waiting = any(isinstance(finder, _BeforeTorchvision) for finder in sys.meta_path)
+    if not waiting and not _kept:  # twice would be an error of torch's
+        sys.meta_path.insert(0, _BeforeTorchvision())
 
 
 def _declare_missing_operators() -> None:

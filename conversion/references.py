@@ -4,6 +4,7 @@ One tower at a time: the other stays without memory ("meta"), and the weights ar
 """
 
 from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from typing import Any, Literal
@@ -13,13 +14,14 @@ import numpy as np
 from conversion import hf_config, peers
 from conversion.memory import release
 from conversion.source import Source
+from jclip.errors import JclipError
 from jclip.models.bert import BertConfig
 from jclip.models.build import ModelConfig
 from jclip.models.clip_text import ClipTextConfig
 from jclip.models.dual_encoder import DualEncoderConfig
 from jclip.models.resnet import ResNetConfig
 from jclip.models.vit import VitConfig
-from jclip.tensors import Lazy
+from jclip.tensors import Lazy, shown
 
 Tower = Literal["image", "text"]
 
@@ -61,18 +63,31 @@ def observe(source: Source, reference: Reference, tower: Tower, inputs: np.ndarr
       reference: from `build`.
       tower: which.
       inputs: images (b, h, w, 3) or ids (b, l).
+
+    Raises:
+      JclipError: the checkpoint's configuration describes another model than its tensors, or fails.
     """
     import torch
 
     model, keys = reference.model, reference.keys[tower]
-    wanted = {key for key in model.state_dict() if key.startswith(keys) and not key.endswith("num_batches_tracked")}
+    wanted = {
+        key: tuple(tensor.shape)
+        for key, tensor in model.state_dict().items()
+        if key.startswith(keys) and not key.endswith("num_batches_tracked")
+    }
     weights = {
         name: torch.from_numpy(value)
         for key, tensor in source.tensors.items()
         if key.startswith(keys)
         for name, value in _in_memory(key, tensor, wanted)
     }
-    assert wanted == weights.keys(), sorted(wanted ^ weights.keys())
+    for name, shape in wanted.items():
+        found = weights[name].shape if name in weights else "missing"
+        if found != shape:
+            raise JclipError(
+                f"{source.said_in} describes another model than the tensors: {name} would have shape {shape}, and is "
+                f"{found}; take the one that belongs to these weights"
+            )
     model.load_state_dict(weights, strict=False, assign=True)
     _fill_buffers(model)
     states: dict[str, np.ndarray] = {}
@@ -80,7 +95,7 @@ def observe(source: Source, reference: Reference, tower: Tower, inputs: np.ndarr
         model.get_submodule(module).register_forward_hook(_keep(states, path, tower in reference.sequence_first))
         for path, module in _each_layer(model, reference.layers[tower])
     ]
-    with torch.inference_mode():
+    with _their_code(source), torch.inference_mode():
         embeddings = reference.encode[tower](_tensor(inputs)).float().numpy().copy()
     for hook in hooks:
         hook.remove()
@@ -96,6 +111,7 @@ def build(source: Source, config: ModelConfig) -> Reference:
 
     Raises:
       ImportError: a package that it needs is not installed.
+      JclipError: the checkpoint's configuration is none that the reference takes.
     """
     import torch
 
@@ -110,10 +126,25 @@ def build(source: Source, config: ModelConfig) -> Reference:
         "bert": _bert,
         "xlm-r": _xlm_r,
     }[source.family.name]
-    with torch.device("meta"):
+    with _their_code(source), torch.device("meta"):
         reference = make(source, config)
     reference.model.eval()
     return reference
+
+
+@contextmanager
+def _their_code(source: Source) -> Iterator[None]:
+    """What others' code raises is no defect of ours: a configuration may say anything."""
+    try:
+        yield
+    except (ImportError, JclipError, MemoryError):
+        raise
+    except Exception as error:
+        reason = shown(" ".join(str(error).split()) or type(error).__name__)
+        raise JclipError(
+            f"{source.said_in} is of no use to {source.family.title}'s own code ({reason}): take the one that belongs "
+            "to these weights"
+        ) from None
 
 
 def _altclip(source: Source, config: Any) -> Reference:

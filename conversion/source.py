@@ -14,7 +14,7 @@ from conversion.families import detect, family_named, respelt
 from conversion.families.family import Family
 from conversion.torch_file import open_torch_file
 from jclip.errors import JclipError
-from jclip.tensors import Lazy, open_safetensors
+from jclip.tensors import Lazy, open_safetensors, shown
 
 # In the order of preference: safetensors are quicker to read and hold nothing but tensors.
 _WEIGHTS = (
@@ -29,6 +29,7 @@ _ENDINGS = (".safetensors", ".bin", ".pt", ".pth")
 _CONFIGS = ("config.json", "open_clip_config.json")
 # Around a state dict: training checkpoints, FlagAI's and DeepSpeed's, and wrappers for data parallelism.
 _WRAPPERS = ("state_dict.", "model_state_dict.", "module.")
+_PATIENCE = 20  # seconds
 _HUB_FILES = ("*.json", "*.txt", "*.model", "*.gz")
 
 
@@ -46,6 +47,7 @@ class Source:
       aside: key as spelt -> why it is no part of the model: an optimizer's state around it.
       files: the weights.
       config: config.json or open_clip_config.json; empty where there is none.
+      said_in: the configuration's file for messages, or what stands for it.
     """
 
     name: str
@@ -56,13 +58,14 @@ class Source:
     aside: dict[str, str]
     files: tuple[Path, ...]
     config: Mapping[str, Any]
+    said_in: str
 
     def name_of(self, key: str) -> str:
         """A key for an error: its file, and how it is spelt there."""
         if key in self.spelt:
             file, spelt = self.spelt[key]
             return f"{file}: {spelt}"
-        return f"{self.files[0]}: {key}"
+        return f"{self.files[0] if len(self.files) == 1 else self.folder}: {key}"
 
 
 def open_source(name: str, family: str | None = None) -> Source:
@@ -78,7 +81,7 @@ def open_source(name: str, family: str | None = None) -> Source:
     forced = family_named(family) if family else None
     place = _downloaded(name) if name.startswith("hf://") else Path(name)
     folder, files = _files(place)
-    config = _config(folder) if folder else {}
+    config, said_in = _config(folder) if folder else ({}, str(place))
     raw: dict[str, tuple[Path, Lazy]] = {}
     torchscript = False
     for file in files:
@@ -86,12 +89,12 @@ def open_source(name: str, family: str | None = None) -> Source:
         torchscript |= is_torchscript
         for key, tensor in tensors_in.items():
             if key in raw:
-                raise JclipError(f"{file}: {key} is in {raw[key][0]} as well")
+                raise JclipError(f"{file}: {shown(key)} is in {raw[key][0]} as well: fetch both again")
             raw[key] = (file, tensor)
     inside, aside = _unwrapped(raw)
     where = str(place)
     if not inside:
-        raise JclipError(f"{where} holds no tensors")
+        raise JclipError(f"{where} holds no tensors: check the path, or fetch it again")
     shapes = {key: raw[spelt][1].shape for key, spelt in inside.items()}
     found = forced or detect(shapes, config, where, openai=torchscript)
     tensors: dict[str, Lazy] = {}
@@ -99,11 +102,14 @@ def open_source(name: str, family: str | None = None) -> Source:
     for key, spelt in inside.items():
         canonical = respelt(key, found)
         if canonical in tensors:
-            raise JclipError(f"{raw[spelt][0]}: {spelt} and {spelt_as[canonical][1]} are two names of one tensor")
+            twin = shown(spelt_as[canonical][1])
+            raise JclipError(
+                f"{raw[spelt][0]}: {shown(spelt)} and {twin} are two names of one tensor: leave one of them away"
+            )
         tensors[canonical], spelt_as[canonical] = raw[spelt][1], (raw[spelt][0], spelt)
     if forced:
         _check_forced(forced, tensors, config, where)
-    return Source(name, folder, found, tensors, spelt_as, aside, files, config)
+    return Source(name, folder, found, tensors, spelt_as, aside, files, config, said_in)
 
 
 def sha256(file: Path) -> str:
@@ -125,8 +131,20 @@ def read_json(file: Path) -> Any:
     """
     try:
         return json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise JclipError(f"{file} cannot be read ({error})") from None
+    except (OSError, ValueError, RecursionError) as error:
+        raise JclipError(f"{file} cannot be read ({error}): mend it, or fetch it again") from None
+
+
+def read_object(file: Path) -> dict[str, Any]:
+    """A JSON file with named fields.
+
+    Raises:
+      JclipError: it cannot be read, or holds something else.
+    """
+    data = read_json(file)
+    if not isinstance(data, dict):
+        raise JclipError(f"{file} holds no JSON object: mend it, or fetch it again")
+    return data
 
 
 def _check_forced(family: Family, tensors: Mapping[str, Lazy], config: Mapping[str, Any], where: str) -> None:
@@ -134,7 +152,10 @@ def _check_forced(family: Family, tensors: Mapping[str, Lazy], config: Mapping[s
     if missing:
         looks = detect({key: tensor.shape for key, tensor in tensors.items()}, config, where)
         name = family.name
-        raise JclipError(f"{where} is not of the family {name}: it has no {missing[0]} and looks like {looks.name}")
+        raise JclipError(
+            f"{where} is not of the family {name}: it has no {missing[0]} and looks like {looks.name}, leave --family "
+            "away"
+        )
 
 
 def _files(place: Path) -> tuple[Path | None, tuple[Path, ...]]:
@@ -158,12 +179,12 @@ def _shards(index: Path) -> tuple[Path, ...]:
     try:
         names = sorted(set(read_json(index)["weight_map"].values()))
     except (KeyError, TypeError, AttributeError):
-        raise JclipError(f"{index} has no weight_map: it is no index of a checkpoint") from None
+        raise JclipError(f"{index} has no weight_map, so it is no index of a checkpoint: fetch it again") from None
     for name in names:
         if not isinstance(name, str) or Path(name).name != name or name in (".", ".."):
             raise JclipError(f"{index} names the file {name!r}, which is not beside it: refusing to look there")
         if not (index.parent / name).is_file():
-            raise JclipError(f"{index} names the file {name}, which is not there: the download is not whole")
+            raise JclipError(f"{index} names the file {shown(name)}, which is not there: fetch what is missing")
     return tuple(index.parent / name for name in names)
 
 
@@ -187,14 +208,11 @@ def _unwrapped(raw: Iterable[str]) -> tuple[dict[str, str], dict[str, str]]:
     return inside, aside
 
 
-def _config(folder: Path) -> Mapping[str, Any]:
+def _config(folder: Path) -> tuple[Mapping[str, Any], str]:
     for name in _CONFIGS:
         if (folder / name).is_file():
-            config = read_json(folder / name)
-            if not isinstance(config, dict):
-                raise JclipError(f"{folder / name} holds no configuration")
-            return config
-    return {}
+            return read_object(folder / name), str(folder / name)
+    return {}, str(folder)
 
 
 def _downloaded(name: str) -> Path:
@@ -204,15 +222,16 @@ def _downloaded(name: str) -> Path:
         raise JclipError(f"{name} is no repository: write hf://ORG/NAME")
     try:
         from huggingface_hub import HfApi, snapshot_download
-        from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled
     except ImportError:
         raise JclipError(f"{name} needs the package huggingface_hub: pip install 'jclip[convert]'") from None
     try:
-        there = set(HfApi().list_repo_files(repository))
+        # Not `list_repo_files`, which knocks for half a minute where nobody answers.
+        files = HfApi().model_info(repository, timeout=_PATIENCE).siblings or ()
+        there = {file.rfilename for file in files}
         weights = next((weights for weights in _WEIGHTS if weights in there), None)
         wanted = [*_HUB_FILES, *_hub_weights(weights)]
         return Path(snapshot_download(repository, allow_patterns=wanted))
-    except (OSError, HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled, ValueError) as error:
+    except Exception as error:  # its own, its HTTP library's, which is another in each version, or the system's
         return _cached(repository, name, error)
 
 
@@ -232,8 +251,8 @@ def _cached(repository: str, name: str, error: Exception) -> Path:
     try:
         return Path(snapshot_download(repository, local_files_only=True))
     except (OSError, ValueError):
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise JclipError(
-            f"{name} cannot be fetched ({reason[:160]}): check the name and the network, or download it elsewhere and "
+            f"{name} cannot be fetched ({shown(reason)}): check the name and the network, or download it elsewhere and "
             "give the folder"
         ) from None

@@ -1,5 +1,6 @@
 """The passport, re-run: the same files, the same tensors to the bit, the same model, the same tokens and pixels."""
 
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,8 @@ from jclip.bundle import Bundle, open_bundle
 from jclip.errors import JclipError
 from jclip.models.dual_encoder import DualEncoderConfig
 from jclip.tensors import Lazy
+
+_NAMED = 3  # of the parameters that differ
 
 
 @dataclass(frozen=True)
@@ -38,11 +41,11 @@ def verify(folder: Path, sources: Sequence[str], options: Options, report: Calla
     Raises:
       JclipError: there is no passport, another number of sources, or one that cannot be read.
     """
+    bundle = open_bundle(folder)
     said = passport.read(folder)
     if len(sources) != len(said["sources"]):
         names = " and ".join(str(source["name"]) for source in said["sources"])
         raise JclipError(f"{folder} was converted from {names}: give {len(said['sources'])} source(s), in this order")
-    bundle = open_bundle(folder)
     checks: list[Check] = []
     expected: list[tuple[Model | None, Bundle]] = []
     for name, facts in zip(sources, said["sources"], strict=True):
@@ -58,7 +61,8 @@ def verify(folder: Path, sources: Sequence[str], options: Options, report: Calla
     for (part, _), name in zip(expected, sources, strict=True):
         if part is not None:
             report(f"comparing {name} with PyTorch, layer by layer")
-            checks += _same_model(part, bundle.tensors() if len(sources) == 1 else part.bundle.tensors(), name)
+            tensors = bundle.tensors() if len(sources) == 1 else part.bundle.tensors()
+            checks += _same_model(part, tensors, Path(name).name)
     checks.append(_same_counts(bundle, said))
     differ = passport.fixtures_differ(bundle, said)
     checks.append(Check("tokens and pictures", not differ, "; ".join(differ) or "all fixtures as in the passport"))
@@ -86,14 +90,17 @@ def _same_source(model: Model, said: Mapping[str, Any]) -> Iterator[Check]:
 def _whole(parts: list[tuple[Model | None, Bundle]], names: Sequence[str], said: Mapping[str, Any]) -> Bundle:
     if len(parts) == 1:
         return parts[0][1]
-    seeds = {how.rpartition("seed ")[2] for how in said["new"].values() if "seed " in how}
-    return composed(parts[0][1], parts[1][1], int(seeds.pop()), (names[0], names[1]))[0]
+    seeds = {int(found[1]) for how in said["new"].values() if (found := re.search(r"seed (\d+)$", str(how)))}
+    return composed(parts[0][1], parts[1][1], seeds.pop() if seeds else 0, (names[0], names[1]))[0]
 
 
 def _same_tensors(bundle: Bundle, wanted: Bundle) -> Check:
     ours, theirs = bundle.tensors(), wanted.tensors()
-    different = [path for path in ours.keys() | theirs.keys() if not _equal(ours.get(path), theirs.get(path))]
-    seen = f"{len(ours)} of {len(ours)} equal to the bit" if not different else f"not equal: {sorted(different)[0]}"
+    different = sorted(path for path in ours.keys() | theirs.keys() if not _equal(ours.get(path), theirs.get(path)))
+    seen = f"{len(ours)} of {len(ours)} equal to the bit"
+    if different:
+        more = f" and {len(different) - _NAMED} more" if len(different) > _NAMED else ""
+        seen = f"not equal: {', '.join(different[:_NAMED])}{more}"
     return Check("parameters", not different, seen)
 
 

@@ -5,7 +5,6 @@ one safetensors file under their paths ("image/layers/attention/query/kernel"), 
 They keep the dtype in which they came; in use they are float32.
 """
 
-import errno
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -77,11 +76,7 @@ def save_bundle(bundle: Bundle, folder: Path) -> None:
 
 
 def write_files(bundle: Bundle, folder: Path) -> None:
-    """Writes a bundle's files into an empty folder that is there.
-
-    Raises:
-      JclipError: the disk is full.
-    """
+    """Writes a bundle's files into an empty folder that is there."""
     tensors = {path: leaf if isinstance(leaf, Lazy) else np.asarray(leaf) for path, leaf in bundle.tensors().items()}
     record = {
         "format": _FORMAT,
@@ -90,14 +85,9 @@ def write_files(bundle: Bundle, folder: Path) -> None:
         "context_length": bundle.context_length,
         "provenance": bundle.provenance,
     }
-    try:
-        write_safetensors(folder / _PARAMETERS, tensors)
-        bundle.tokenizer.save(folder / _TOKENIZER)
-        (folder / _CONFIG).write_text(json.dumps(record, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise JclipError(f"no space left in {folder.parent} for the model: free some and run again") from None
-        raise
+    write_safetensors(folder / _PARAMETERS, tensors)
+    bundle.tokenizer.save(folder / _TOKENIZER)
+    (folder / _CONFIG).write_text(json.dumps(record, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def open_bundle(folder: Path | str) -> Bundle:

@@ -5,7 +5,12 @@ a temporary folder and renames it, so that a checkpoint is whole or absent.
 """
 
 import errno
+import logging
 import shutil
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,8 +19,12 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
-from jclip.config import difference
 from jclip.errors import JclipError
+
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+_FULL_WORDS = ("RESOURCE_EXHAUSTED", "No space left", "quota exceeded")
+_LATE = 0.5  # seconds in which the other writers of a failed checkpoint give up
+_NOT_DISK = "memory"  # a device that is full says RESOURCE_EXHAUSTED too
 
 
 @dataclass(frozen=True)
@@ -26,6 +35,11 @@ class Position:
     step: int
     total: int
 
+    @property
+    def number(self) -> int:
+        """The checkpoint's number: it grows from a stage's last step to the start of the next, as `total` does not."""
+        return self.total + self.stage
+
 
 class Checkpoints:
     """The checkpoints under one folder, newest last; the last `keep` stay on disk."""
@@ -34,6 +48,7 @@ class Checkpoints:
         self._folder = folder
         options = ocp.CheckpointManagerOptions(max_to_keep=keep, create=True, enable_async_checkpointing=False)
         self._manager = ocp.CheckpointManager(folder.absolute(), options=options)
+        self._remove_halves()  # of a process that was killed while it wrote
 
     def save(self, position: Position, state: Any, record: dict[str, Any]) -> None:
         """Writes the state at a position, once.
@@ -41,62 +56,97 @@ class Checkpoints:
         Args:
           position: where the run stands.
           state: a pytree of arrays.
-          record: JSON-ready facts that go with it; "config" is compared when the run resumes.
+          record: JSON-ready facts that go with it.
 
         Raises:
-          JclipError: the disk is full; the checkpoints before this one are untouched.
+          JclipError: the disk is full; the checkpoints before this one are untouched, and no half of it is left.
         """
-        if position.total in self._manager.all_steps():
+        if position.number in self._manager.all_steps():
             return
         size = sum(np.prod(leaf.shape, dtype=np.int64) * leaf.dtype.itemsize for leaf in jax.tree.leaves(state))
         if shutil.disk_usage(self._folder).free < size:
             raise self._full(size)
-        record = {**record, "stage": position.stage, "step": position.step}
+        record = {**record, "stage": position.stage, "step": position.step, "total": position.total}
         arguments = ocp.args.Composite(state=ocp.args.StandardSave(state), record=ocp.args.JsonSave(record))
         try:
-            self._manager.save(position.total, args=arguments)
-            self._manager.wait_until_finished()
-        except OSError as error:
-            if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            with _without_traces():
+                self._manager.save(position.number, args=arguments)
+                self._manager.wait_until_finished()
+        except Exception as error:  # orbax reports a full disk as an OSError, or as a ValueError out of a thread
+            self._remove_halves()
+            if is_full_disk(error):
                 raise self._full(size) from error
             raise
 
-    def latest(self, config: Any, free_to_change: tuple[str, ...] = ()) -> Position | None:
-        """The newest checkpoint's position, or None when there is none.
-
-        Args:
-          config: the JSON form of the configuration about to run.
-          free_to_change: prefixes of dotted fields in which a resumed run may differ.
+    def latest(self) -> tuple[Position, dict[str, Any]] | None:
+        """The newest checkpoint's position and its record, or None when there is none.
 
         Raises:
-          JclipError: the checkpoint came from another configuration; the fields that differ are named.
+          JclipError: an older jclip wrote it, in another form.
         """
-        total = self._manager.latest_step()
-        if total is None:
+        number = self._manager.latest_step()
+        if number is None:
             return None
-        record = self._manager.restore(total, args=ocp.args.Composite(record=ocp.args.JsonRestore()))["record"]
-        changed = [line for line in difference(record["config"], config) if not line.startswith(free_to_change)]
-        if changed:
-            shown = "; ".join(changed[:3]) + (f"; and {len(changed) - 3} more" if len(changed) > 3 else "")
-            raise JclipError(
-                f"{self._folder} holds a run with another configuration ({shown}): "
-                "choose another --workdir, or give the old values back"
-            )
-        return Position(record["stage"], record["step"], total)
+        record = self._manager.restore(number, args=ocp.args.Composite(record=ocp.args.JsonRestore()))["record"]
+        if "total" not in record:
+            raise JclipError(f"{self._folder} was written by an older jclip: choose another --workdir")
+        return Position(record["stage"], record["step"], record["total"]), record
 
     def restore(self, position: Position, like: Any) -> Any:
         """The state at a position, with the shapes, dtypes and shardings of `like`."""
         target = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
         arguments = ocp.args.Composite(state=ocp.args.StandardRestore(target))
-        return self._manager.restore(position.total, args=arguments)["state"]
+        return self._manager.restore(position.number, args=arguments)["state"]
 
     def close(self) -> None:
         """Releases orbax's threads."""
         self._manager.close()
 
     def _full(self, size: int) -> JclipError:
-        last = self._manager.latest_step()
-        safe = f"the checkpoint of step {last} is safe" if last is not None else "none was written before"
+        found = self.latest()
+        safe = f"the checkpoint of step {found[0].total} is safe" if found else "none was written before"
         return JclipError(
             f"no space for a checkpoint of {size / 2**20:.0f} MiB in {self._folder} ({safe}): free some and run again"
         )
+
+    def _remove_halves(self) -> None:
+        for half in self._folder.glob("*.orbax-checkpoint-tmp*"):
+            shutil.rmtree(half, ignore_errors=True)
+
+
+def is_full_disk(error: BaseException | None) -> bool:
+    """Whether an error, or one that it came from, says that there is no space left, of whatever type it is."""
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in _FULL:
+            return True
+        if any(words in str(error) for words in _FULL_WORDS) and _NOT_DISK not in str(error).lower():
+            return True
+        error = error.__cause__ or error.__context__
+    return False
+
+
+@contextmanager
+def _without_traces() -> Iterator[None]:
+    """Keeps the tracebacks of orbax's threads off the terminal: the error itself is raised to us.
+
+    One is logged; and when one array cannot be written, the writers of the others come back to a loop that is closed.
+    """
+
+    def quiet(record: logging.LogRecord) -> bool:
+        return not record.exc_info
+
+    def unless_late(late: Any) -> None:
+        if "Event loop is closed" not in str(late.exc_value):
+            hook(late)
+
+    logger, hook = logging.getLogger("absl"), sys.unraisablehook
+    logger.addFilter(quiet)
+    sys.unraisablehook = unless_late
+    try:
+        yield
+    except Exception:
+        time.sleep(_LATE)
+        raise
+    finally:
+        logger.removeFilter(quiet)
+        sys.unraisablehook = hook

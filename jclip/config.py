@@ -6,7 +6,6 @@ under "type", so that a file says what it holds and can be read back without exe
 
 import dataclasses
 import difflib
-import os
 import types
 import typing
 from collections.abc import Iterator
@@ -62,15 +61,8 @@ def difference(old: Any, new: Any) -> list[str]:
     return [
         f"{path}: {before.get(path, missing)!r}, now {after.get(path, missing)!r}"
         for path in dict.fromkeys([*before, *after])
-        if not _same(before.get(path, missing), after.get(path, missing))
+        if before.get(path, missing) != after.get(path, missing)
     ]
-
-
-def _same(old: Any, new: Any) -> bool:
-    """Equal; or two spellings of one path, for a folder may be named from here or from the root."""
-    if isinstance(old, str) and isinstance(new, str) and os.sep in old and os.sep in new:
-        return os.path.abspath(old) == os.path.abspath(new)
-    return bool(old == new)
 
 
 def _read(kind: Any, data: Any, where: str) -> Any:

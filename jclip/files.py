@@ -1,19 +1,42 @@
-"""Folders that are whole or absent, whatever happens while they are written."""
+"""Files and folders that are whole or absent, whatever happens while they are written."""
 
+import errno
+import glob
+import hashlib
+import os
+import platform
 import shutil
 import uuid
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from jclip.errors import JclipError
+
+try:
+    import fcntl
+except ImportError:  # Windows has other locks
+    fcntl = None  # type: ignore[assignment]
+
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS)
+
+
+def check_free(place: Path) -> None:
+    """Checks that nothing has this name; for asking before long work.
+
+    Raises:
+      JclipError: something has.
+    """
+    if os.path.lexists(place):  # a link to nowhere is something too
+        raise JclipError(f"{place} is there already: move it away, or choose another name")
 
 
 @contextmanager
 def whole_folder(folder: Path, *, replace: bool = True) -> Iterator[Path]:
     """A new folder to write into, beside `folder`, whose name it takes when the block ends well.
 
-    When the block raises, or the process is interrupted in it, the new folder goes and what stood there stays.
+    When the block raises, or the process is interrupted in it, the new folder goes and what stood there stays. What a
+    process leaves that is killed, the next one that writes there removes.
 
     Args:
       folder: the name in the end; its parents are made.
@@ -22,26 +45,15 @@ def whole_folder(folder: Path, *, replace: bool = True) -> Iterator[Path]:
     Raises:
       JclipError: the place is taken and must not be replaced, or it cannot be written to.
     """
-    if folder.exists() and not (replace and folder.is_dir()):
-        raise JclipError(f"{folder} is there already: move it away, or choose another name")
-    partial = folder.with_name(f".{folder.name}.{uuid.uuid4().hex[:8]}.partial")
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        partial.mkdir()
-    except OSError as error:
-        raise JclipError(f"{folder} cannot be made ({error.strerror}): choose another place") from None
-    try:
+    if not (replace and folder.is_dir()):
+        check_free(folder)
+    with _beside(folder, Path.mkdir) as partial:
         yield partial
-        if folder.exists():
-            old = partial.with_suffix(".old")
-            folder.rename(old)
-            partial.rename(folder)
-            shutil.rmtree(old, ignore_errors=True)
+        if replace and folder.is_dir():
+            _exchange(partial, folder)
         else:
+            check_free(folder)
             partial.rename(folder)
-    except BaseException:
-        shutil.rmtree(partial, ignore_errors=True)
-        raise
 
 
 @contextmanager
@@ -49,18 +61,98 @@ def whole_file(file: Path) -> Iterator[Path]:
     """A new file to write, beside `file`, whose name it takes when the block ends well; otherwise it goes.
 
     Raises:
-      JclipError: the place is taken, or there is no folder for it.
+      JclipError: the place is taken, or it cannot be written to.
     """
-    if file.exists():
-        raise JclipError(f"{file} is there already: move it away, or choose another name")
-    partial = file.with_name(f".{file.name}.{uuid.uuid4().hex[:8]}.partial")
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        partial.touch()
-    except OSError as error:
-        raise JclipError(f"{file} cannot be made ({error.strerror}): choose another place") from None
-    try:
+    check_free(file)
+    with _beside(file, Path.touch) as partial:
         yield partial
+        check_free(file)
         partial.rename(file)
+
+
+@contextmanager
+def _beside(place: Path, make: Callable[[Path], None]) -> Iterator[Path]:
+    """A hidden name beside `place`, which is gone in the end unless the block gave it another."""
+    missing = [parent for parent in place.parents if not parent.exists()]
+    fresh = place.with_name(f".{place.name}.{uuid.uuid4().hex[:8]}.partial")
+    locked = fresh.with_suffix(f".{_machine()}.partial")
+    lock = None
+    try:
+        try:
+            place.parent.mkdir(parents=True, exist_ok=True)
+            _sweep(place)
+            make(fresh)
+            lock = _lock(fresh)
+            partial = fresh if lock is None else fresh.rename(locked)
+        except OSError as error:
+            raise JclipError(f"{place} cannot be made ({error.strerror}): choose another place") from None
+        yield partial
+    except OSError as error:
+        if error.errno not in _FULL:
+            raise
+        elsewhere = error.filename is not None and not Path(str(error.filename)).is_relative_to(partial)
+        raise JclipError(
+            f"{error.filename if elsewhere else place} cannot be written ({error.strerror}): free some space there, or "
+            "choose another place"
+        ) from None
     finally:
-        partial.unlink(missing_ok=True)
+        for left in (fresh, locked):
+            _remove(left)
+        if lock is not None:
+            os.close(lock)
+        for parent in missing:  # those that are not empty stay
+            with suppress(OSError):
+                parent.rmdir()
+
+
+def _exchange(new: Path, folder: Path) -> None:
+    old = new.with_suffix(".old")
+    try:
+        folder.rename(old)
+        new.rename(folder)
+    except BaseException:
+        if not folder.exists():
+            old.rename(folder)
+        raise
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _remove(place: Path) -> None:
+    if place.is_dir():
+        shutil.rmtree(place, ignore_errors=True)
+    else:
+        with suppress(OSError):
+            place.unlink()
+
+
+# Whoever writes holds a lock, and the system takes it back when the process dies, however that happens. A name with a
+# machine in it was locked on that machine, where alone the lock is sure to be seen.
+
+
+def _machine() -> str:
+    return hashlib.blake2s(platform.node().encode(), digest_size=4).hexdigest()
+
+
+def _sweep(place: Path) -> None:
+    """Removes what processes that were killed on this machine left of `place`."""
+    for left in place.parent.glob(f".{glob.escape(place.name)}.{'[0-9a-f]' * 8}.{_machine()}.partial"):
+        lock = _lock(left)
+        if lock is not None:
+            _remove(left)
+            os.close(lock)
+
+
+def _lock(place: Path) -> int | None:
+    """A lock on it, or None where another process has one, or the file system none."""
+    if fcntl is None:
+        return None
+    try:
+        handle = os.open(place, os.O_RDONLY)
+    except OSError:
+        return None
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(handle)
+        return None
+    return handle

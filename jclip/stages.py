@@ -64,6 +64,7 @@ class Stage:
       context_length: tokens, special ones included.
       buckets: shorter lengths to which a batch may be padded instead, ascending.
       dropout: whether the text tower's dropout acts.
+      max_unreadable: so many pictures that cannot be read are noted and replaced by others; one more is an error.
     """
 
     name: str
@@ -79,6 +80,7 @@ class Stage:
     context_length: int = 52
     buckets: tuple[int, ...] = ()
     dropout: bool = True
+    max_unreadable: int = 0
 
 
 def trainable_paths(stage: Stage, paths: dict[str, Any]) -> frozenset[str]:

@@ -13,8 +13,9 @@ from jclip.data.images import Preprocessing
 from jclip.data.synthetic import write_tokenizer
 from jclip.errors import JclipError
 from jclip.inference import Model
+from jclip.models.build import init_variables
 from jclip.models.clip_text import ClipTextConfig
-from jclip.models.dual_encoder import DualEncoderConfig, init_variables
+from jclip.models.dual_encoder import DualEncoderConfig
 from jclip.models.vit import VitConfig
 
 

@@ -6,8 +6,8 @@
 
 Expected: ImageNet zero-shot 74.7 en / 58.2 zh after stage 1, 74.5 / 59.6 after stage 2.
 
-`TEACHER` is OpenAI's CLIP ViT-L/14; `START` has its image tower, text projection and logit scale, and XLM-R-large with a
-new head:
+`TEACHER` is OpenAI's CLIP ViT-L/14; `START` has its image tower, text projection and logit scale, and XLM-R-large with
+a new head:
 
     jclip convert hf://openai/clip-vit-large-patch14 TEACHER
     jclip convert --image hf://openai/clip-vit-large-patch14 --text hf://FacebookAI/xlm-roberta-large START

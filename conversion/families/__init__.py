@@ -11,6 +11,7 @@ from conversion.families.clip import CLIP
 from conversion.families.family import Family
 from conversion.families.openai import OPEN_CLIP, OPENAI_CLIP
 from jclip.errors import JclipError
+from jclip.tensors import shown
 
 FAMILIES: Mapping[str, Family] = {
     family.name: family for family in (ALTCLIP, CHINESE_CLIP, CN_CLIP, CLIP, OPENAI_CLIP, OPEN_CLIP, XLM_R, BERT)
@@ -25,7 +26,7 @@ def family_named(name: str) -> Family:
       JclipError: there is none.
     """
     if name not in FAMILIES:
-        raise JclipError(f"there is no family {name!r}: choose one of {', '.join(FAMILIES)}")
+        raise JclipError(f"--family: there is no family {name!r}: choose one of {', '.join(FAMILIES)}")
     return FAMILIES[name]
 
 
@@ -55,7 +56,7 @@ def detect(
         return family
     titles = ", ".join(family.title for family in FAMILIES.values())
     some = ", ".join(sorted(shapes)[:3])
-    raise JclipError(f"{where} is no checkpoint that converts (its tensors: {some} …): expected one of {titles}")
+    raise JclipError(f"{where} is no checkpoint that converts (its tensors: {shown(some)} …): expected one of {titles}")
 
 
 def respelt(key: str, family: Family) -> str:

@@ -4,7 +4,7 @@ from collections.abc import Collection
 
 from conversion.families.family import POOLER, POSITION_IDS, VIT_LAYERS, Family, Hints
 from conversion.rows import Row, Table, dense, norm
-from conversion.sizes import Sizes, bert_config, vit_config
+from conversion.sizes import Sizes, agree, bert_config, vit_config
 from conversion.towers import bert, hf_vit
 from jclip.models import zoo
 from jclip.models.dual_encoder import DualEncoderConfig
@@ -27,11 +27,14 @@ def table(keys: Collection[str]) -> Table:
 def config(sizes: Sizes, keys: Collection[str], hints: Hints) -> DualEncoderConfig:
     """The configuration; an image tower whose activation nobody names has QuickGELU, as transformers builds it."""
     del keys
+    embed_dim, head_width = sizes.shape("image/projection/kernel", 2)[1], sizes.shape("text/head/kernel", 2)[1]
+    agree(hints.config, {"projection_dim": embed_dim}, f"{sizes.said_in}: ")
+    agree(hints.part("text_config"), {"project_dim": head_width}, f"{sizes.said_in}: text_config.")
     return DualEncoderConfig(
         image=vit_config(sizes, hints.part("vision_config"), hints.activation_or("quick_gelu", "vision_config")),
         text=bert_config(sizes, hints.part("text_config"), zoo.get_text_encoder("xlm-r-large")),
-        embed_dim=sizes.shape("image/projection/kernel", 2)[1],
-        head_width=sizes.shape("text/head/kernel", 2)[1],
+        embed_dim=embed_dim,
+        head_width=head_width,
     )
 
 

@@ -18,7 +18,7 @@ def table(keys: Collection[str]) -> Table:
 
 
 def _encoder(sizes: Sizes, hints: Hints, like: BertConfig) -> TextEncoderConfig:
-    return TextEncoderConfig(bert_config(sizes, hints.config, like), hints.pooling)
+    return TextEncoderConfig(bert_config(sizes, hints.config, like, part=""), hints.pooling)
 
 
 def config(sizes: Sizes, keys: Collection[str], hints: Hints) -> TextEncoderConfig:

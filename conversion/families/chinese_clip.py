@@ -5,7 +5,7 @@ from collections.abc import Collection
 from conversion.families.family import COUNTERS, POOLER, POSITION_IDS, VIT_LAYERS, Family, Hints
 from conversion.families.openai import resnet_blocks
 from conversion.rows import Row, Table, dense
-from conversion.sizes import Sizes, bert_config, resnet_config, vit_config
+from conversion.sizes import Sizes, agree, bert_config, resnet_config, vit_config
 from conversion.towers import bert, hf_vit, openai_resnet, openai_vit
 from jclip.models import zoo
 from jclip.models.dual_encoder import DualEncoderConfig
@@ -26,10 +26,12 @@ def hf_table(keys: Collection[str]) -> Table:
 def hf_config(sizes: Sizes, keys: Collection[str], hints: Hints) -> DualEncoderConfig:
     """ChineseCLIPModel's configuration; an image tower whose activation nobody names has QuickGELU."""
     del keys
+    embed_dim = sizes.shape("image/projection/kernel", 2)[1]
+    agree(hints.config, {"projection_dim": embed_dim}, f"{sizes.said_in}: ")
     return DualEncoderConfig(
         image=vit_config(sizes, hints.part("vision_config"), hints.activation_or("quick_gelu", "vision_config")),
         text=bert_config(sizes, hints.part("text_config"), zoo.get_text_encoder("roberta-wwm-base")),
-        embed_dim=sizes.shape("image/projection/kernel", 2)[1],
+        embed_dim=embed_dim,
     )
 
 

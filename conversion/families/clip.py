@@ -4,7 +4,7 @@ from collections.abc import Collection
 
 from conversion.families.family import POSITION_IDS, Family, Hints
 from conversion.rows import Row, Table, dense
-from conversion.sizes import Sizes, clip_text_config, vit_config
+from conversion.sizes import Sizes, agree, clip_text_config, vit_config
 from conversion.towers import hf_clip_text, hf_vit
 from jclip.models.dual_encoder import DualEncoderConfig
 
@@ -24,10 +24,12 @@ def table(keys: Collection[str]) -> Table:
 def config(sizes: Sizes, keys: Collection[str], hints: Hints) -> DualEncoderConfig:
     """The configuration; a tower whose activation nobody names has QuickGELU, as transformers builds it."""
     del keys
+    embed_dim = sizes.shape("image/projection/kernel", 2)[1]
+    agree(hints.config, {"projection_dim": embed_dim}, f"{sizes.said_in}: ")
     return DualEncoderConfig(
         image=vit_config(sizes, hints.part("vision_config"), hints.activation_or("quick_gelu", "vision_config")),
         text=clip_text_config(sizes, hints.part("text_config"), hints.activation_or("quick_gelu", "text_config")),
-        embed_dim=sizes.shape("image/projection/kernel", 2)[1],
+        embed_dim=embed_dim,
     )
 
 

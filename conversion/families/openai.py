@@ -46,20 +46,27 @@ def open_clip_config(sizes: Sizes, keys: Collection[str], hints: Hints) -> DualE
     parts = {}
     for name, understood in _UNDERSTOOD.items():
         parts[name] = said.get(name) or {}
+        if not isinstance(parts[name], Mapping):
+            raise JclipError(f"{sizes.said_in}: {name} is {parts[name]!r}, but must hold fields: fetch it again")
         for field, value in parts[name].items():
             if field not in understood and value not in _NEUTRAL:
-                raise JclipError(f"{sizes.where}: {name}.{field} = {value!r} is not supported")
+                raise JclipError(
+                    f"{sizes.said_in}: {name}.{field} is {value!r}, which is not supported: convert another model"
+                )
     activation: Activation = hints.activation or ("quick_gelu" if said.get("quick_gelu") else "gelu")
     vision, text = parts["vision_cfg"], parts["text_cfg"]
     image = {}
     if "head_width" in vision and isinstance(vision.get("width"), int):
-        image = {"num_attention_heads": max(1, vision["width"] // vision["head_width"])}
+        each = vision["head_width"]
+        if not isinstance(each, int) or each < 1:
+            raise JclipError(f"{sizes.said_in}: vision_cfg.head_width is {each!r}, but must count channels: mend it")
+        image = {"num_attention_heads": max(1, vision["width"] // each)}
     return _config(sizes, keys, activation, image, {"num_attention_heads": text["heads"]} if "heads" in text else {})
 
 
 def resnet_blocks(keys: Collection[str]) -> tuple[int, ...]:
     """Blocks in each stage of a ResNet in OpenAI's layout; empty when the image tower is none."""
-    blocks = tuple(count(keys, rf"visual\.layer{stage}\.(\d+)\.conv1\.weight") for stage in (1, 2, 3, 4))
+    blocks = tuple(count(keys, rf"visual\.layer{stage}\.([0-9]{{1,2}})\.conv1\.weight") for stage in (1, 2, 3, 4))
     return blocks if all(blocks) else ()
 
 

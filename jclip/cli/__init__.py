@@ -1,9 +1,13 @@
 """The command line: `jclip COMMAND`. Each command is a module that is imported when it is asked for."""
 
 import os
+import signal
 import sys
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from importlib import import_module
+from typing import Any
 
 from jclip.errors import JclipError
 
@@ -34,7 +38,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"jclip has no command {command!r}: choose one of {', '.join(COMMANDS)}", file=sys.stderr)
         return 2
     try:
-        return import_module(f"jclip.cli.{command}").main(rest)
+        with _ctrl_c_counts():
+            return import_module(f"jclip.cli.{command}").main(rest)
     except JclipError as error:
         print(f"jclip {command}: {error}", file=sys.stderr)
         return 1
@@ -48,6 +53,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print(f"\njclip {command}: stopped", file=sys.stderr)
         return 130
+
+
+@contextmanager
+def _ctrl_c_counts() -> Iterator[None]:
+    """Sends a Ctrl-C again that was lost: no exception comes out of a garbage collection, where jax has a callback."""
+    usual = sys.unraisablehook
+
+    def hook(lost: Any) -> None:
+        if issubclass(lost.exc_type, KeyboardInterrupt):
+            threading.Timer(0.01, os.kill, (os.getpid(), signal.SIGINT)).start()
+        else:
+            usual(lost)
+
+    sys.unraisablehook = hook
+    try:
+        yield
+    finally:
+        sys.unraisablehook = usual
 
 
 def _usage() -> str:

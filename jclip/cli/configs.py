@@ -2,13 +2,14 @@
 
 import importlib.util
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import TypeVar
 
 import tyro
 
+from jclip.cli.options import known_options, read_known, refuse
 from jclip.errors import JclipError
 from jclip.train.reduced import reduce
 from jclip.train.run import Run
@@ -16,17 +17,20 @@ from jclip.train.run import Run
 Options = TypeVar("Options")
 
 
-def parse(options: type[Options], arguments: Sequence[str], command: str) -> tuple[Options, Run]:
+def parse(
+    options: type[Options], arguments: Sequence[str], command: str, prepare: Callable[[Options], None] | None = None
+) -> tuple[Options, Run]:
     """A command's options and the run of its CONFIG, overrides applied.
 
     Args:
       options: a dataclass with `config: str` (positional) and `reduced: bool`.
       arguments: what stands after the command.
       command: "train", "plan": for the usage line.
+      prepare: called with the options before the configuration is read.
 
     Raises:
       JclipError: the file is missing or builds no run.
-      SystemExit: bad usage, with tyro's message, or --help.
+      SystemExit: bad usage, said in a line, or --help.
     """
     prog = f"jclip {command}"
     # The file may stand anywhere among the options; tyro wants it first.
@@ -36,13 +40,20 @@ def parse(options: type[Options], arguments: Sequence[str], command: str) -> tup
     if config is not None and {"-h", "--help"} & set(arguments):
         with suppress(SystemExit):  # the options' help first, then the fields'
             tyro.cli(options, args=["--help"], prog=prog)
-        tyro.cli(tyro.conf.AvoidSubcommands[Run], default=load_config(config), args=["--help"], prog=f"{prog} {config}")
-    chosen, rest = tyro.cli(options, args=list(arguments), prog=prog, return_unknown_args=True)
-    run = load_config(chosen.config)  # type: ignore[attr-defined]
-    if chosen.reduced:  # type: ignore[attr-defined]
+        tyro.cli(_FIELDS, default=load_config(config), args=["--help"], prog=f"{prog} {config}")
+    chosen, rest = read_known(options, arguments, prog)
+    if prepare:
+        prepare(chosen)
+    run = load_config(chosen.config)
+    if chosen.reduced:
         run = reduce(run, Path("runs") / "reduced" / run.name / "inputs")
-    run = tyro.cli(tyro.conf.AvoidSubcommands[Run], default=run, args=rest, prog=f"{prog} {config}")
-    return chosen, run
+    changed, unknown = read_known(_FIELDS, rest, prog, default=run)
+    if unknown:
+        refuse(prog, unknown, known_options(_FIELDS, prog, default=run) + known_options(options, prog))
+    return chosen, changed
+
+
+_FIELDS = tyro.conf.AvoidSubcommands[Run]
 
 
 def load_config(file: str) -> Run:

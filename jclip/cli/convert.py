@@ -10,6 +10,7 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
+from jclip.cli.options import read
 from jclip.errors import JclipError
 from jclip.models.transformer import Activation
 
@@ -50,7 +51,7 @@ class Options:
 
 def main(arguments: Sequence[str]) -> int:
     """Runs the command."""
-    options = tyro.cli(Options, args=list(arguments), prog="jclip convert")
+    options = read(Options, arguments, "jclip convert")
     console = Console(stderr=True, quiet=options.json)
     source, destination = _paths(options)
     if options.to:

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-import tyro
 from rich.console import Console
+
+from jclip.cli.options import read
 
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "tensorflow-datasets", "tokenizers")
 
@@ -39,7 +40,7 @@ class Finding:
 
 def main(arguments: Sequence[str]) -> int:
     """Runs the command; exit code 1 when something is wrong."""
-    options = tyro.cli(Options, args=list(arguments), prog="jclip doctor")
+    options = read(Options, arguments, "jclip doctor")
     checks: list[tuple[str, Callable[[], str]]] = [
         ("python", _python),
         ("packages", _packages),

@@ -10,10 +10,12 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
+from jclip.bundle import load_bundle
+from jclip.cli.options import read
 from jclip.errors import JclipError
 from jclip.evaluate.retrieval import recalls
 from jclip.evaluate.tasks import read_pairs
-from jclip.inference import load
+from jclip.inference import Model
 
 
 @dataclass(frozen=True)
@@ -37,11 +39,13 @@ class Options:
 
 def main(arguments: Sequence[str]) -> int:
     """Runs the command."""
-    options = tyro.cli(Options, args=list(arguments), prog="jclip eval")
+    options = read(Options, arguments, "jclip eval")
     if options.task != "retrieval":
         raise JclipError(f"there is no evaluation {options.task!r}: choose retrieval")
+    if options.batch_size < 1:
+        raise JclipError(f"--batch-size {options.batch_size} is not possible: give 1 or more")
     task = read_pairs(options.pairs)
-    model = load(options.bundle)
+    model = Model(load_bundle(options.bundle), options.batch_size)
     figures = recalls(
         model.encode_image(task.pictures), model.encode_text(task.captions), task.picture_keys, task.caption_keys
     )

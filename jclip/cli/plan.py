@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
+import jax
 import tyro
 from rich.console import Console
 from rich.table import Table
@@ -20,26 +21,34 @@ from jclip.train.run import Run
 
 @dataclass(frozen=True)
 class Options:
-    """Prints what CONFIG would do: stages, trained and frozen parameters, arithmetic, memory; trains nothing.
+    """Prints what CONFIG would do: stages, trained and frozen parameters, arithmetic, memory, time; trains nothing.
 
     Attributes:
       config: a Python file whose config() builds the run.
       reduced: plan the shrunken run of `jclip train CONFIG --reduced`.
+      devices: plan for so many devices, played by this machine's CPU; by default for those that are here.
+      tflops: what one device sustains, in TFLOP/s, to estimate the time: a third to a half of its data sheet is usual.
+      compile: compile each stage's step, which gives its memory: some ten seconds a stage at full size.
       json: print JSON.
     """
 
     config: tyro.conf.Positional[Annotated[str, tyro.conf.arg(metavar="CONFIG")]]
     reduced: bool = False
+    devices: int | None = None
+    tflops: float | None = None
+    compile: bool = True
     json: bool = False
 
 
 def main(arguments: Sequence[str]) -> int:
     """Runs the command."""
-    options, run = parse(Options, arguments, "plan")
+    options, run = parse(Options, arguments, "plan", _play)
     counts_epochs = any(stage.budget.epochs is not None for stage in run.stages)
     if counts_epochs and not Path(run.tokenizer).is_dir():
         raise JclipError(f"a budget in epochs needs the data and the tokenizer {run.tokenizer}, which is not there")
-    plans = plan(run, load_tokenizer(Path(run.tokenizer)) if counts_epochs else None)
+    tokenizer = load_tokenizer(Path(run.tokenizer)) if counts_epochs else None
+    with Console(stderr=True, quiet=options.json).status("compiling the stages, to know their memory"):
+        plans = plan(run, tokenizer, compiled=options.compile, tflops=options.tflops)
     if options.json:
         print(json.dumps({"run": run.name, "stages": [dataclasses.asdict(stage) for stage in plans]}, indent=2))
     else:
@@ -59,14 +68,22 @@ def _show(run: Run, plans: list[StagePlan], console: Console) -> None:
         "parameters frozen": [f"{p.frozen:,}" for p in plans],
         "arithmetic a step": [f"{p.flops_per_step / 1e12:,.3g} TFLOP" for p in plans],
         "arithmetic in all": [f"{p.flops / 1e18:,.3g} EFLOP" for p in plans],
-        "parameters, slots, gradients": [f"{p.state_bytes / 2**30:,.2f} GiB" for p in plans],
+        "parameters and slots": [_gib(p.state_bytes) for p in plans],
+        "devices": [f"{p.devices}" for p in plans],
+        "of these, on each device": [_gib(p.device_state_bytes) for p in plans],
     }
+    if all(p.device_step_bytes is not None for p in plans):
+        rows["a step beside them, on each device"] = [_gib(p.device_step_bytes or 0) for p in plans]
+    if all(p.seconds is not None for p in plans):
+        rows["time a step"] = [_duration(p.step_seconds or 0) for p in plans]
+        rows["time in all"] = [_duration(p.seconds or 0) for p in plans]
     table.add_column("")
     for number, stage in enumerate(plans, 1):
         table.add_column(f"{number} {stage.name}", justify="right")
     for name, cells in rows.items():
         table.add_row(name, *cells)
     console.print(table)
+    console.print(_note(plans), soft_wrap=True, highlight=False)
     for number, stage in enumerate(plans, 1):
         groups = Table(title=f"{number} {stage.name}: what trains", title_justify="left")
         groups.add_column("parameters")
@@ -75,3 +92,42 @@ def _show(run: Run, plans: list[StagePlan], console: Console) -> None:
         for paths, count, trains in stage.groups:
             groups.add_row(paths, f"{count:,}", "[green]trains[/]" if trains else "[dim]frozen[/]")
         console.print(groups)
+
+
+def _note(plans: list[StagePlan]) -> str:
+    """What the figures of memory and time stand on, or how to get them."""
+    if plans[0].device_step_bytes is None:
+        memory = "Activations and gradients are not counted: leave --no-compile out."
+    else:
+        backend = jax.default_backend()
+        memory = (
+            f"A step's memory (batch, activations, gradients) is what XLA asks for on {backend}: other backends fuse "
+            "otherwise, and ask for less or more."
+        )
+    if plans[0].seconds is None:
+        return f"{memory} For times give --tflops."
+    return f"{memory} Times count the arithmetic alone, at the rate given: input and communication are extra."
+
+
+def _play(options: Options) -> None:
+    """Makes this machine's CPU look like the devices asked for, before jax has looked at what is here."""
+    if options.devices is None:
+        return
+    if options.devices < 1:
+        raise JclipError(f"a plan for {options.devices} devices is not possible: give 1 or more")
+    try:
+        jax.config.update("jax_platforms", "cpu")
+        jax.config.update("jax_num_cpu_devices", options.devices)
+    except RuntimeError as error:
+        raise JclipError(f"--devices is for a process of its own: {str(error).partition(':')[0]}") from None
+
+
+def _gib(count: int) -> str:
+    return f"{count / 2**30:,.2f} GiB"
+
+
+def _duration(seconds: float) -> str:
+    for unit, size in (("days", 86400), ("h", 3600), ("min", 60)):
+        if seconds >= 2 * size:
+            return f"{seconds / size:,.1f} {unit}"
+    return f"{seconds:.3g} s"

@@ -10,6 +10,8 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
+from jclip.cli.options import read
+from jclip.errors import JclipError
 from jclip.models.transformer import Activation
 
 
@@ -35,8 +37,12 @@ class Options:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Runs the command; exit code 1 when something does not hold."""
-    options = tyro.cli(Options, args=list(arguments), prog="jclip verify")
+    """Runs the command.
+
+    Raises:
+      JclipError: something does not hold.
+    """
+    options = read(Options, arguments, "jclip verify")
     from conversion.importing import Options as Said
     from conversion.verify import verify
 
@@ -51,4 +57,7 @@ def main(arguments: Sequence[str]) -> int:
         for check in checks:
             table.add_row("[green]holds[/]" if check.holds else "[red]wrong[/]", check.what, check.seen)
         Console().print(table)
-    return 0 if all(check.holds for check in checks) else 1
+    wrong = "; ".join(f"{check.what}: {check.seen}" for check in checks if not check.holds)
+    if wrong:
+        raise JclipError(f"{options.bundle} does not hold ({wrong}): convert again, or name the SRC that it came from")
+    return 0

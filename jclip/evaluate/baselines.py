@@ -65,13 +65,6 @@ def pixel_recalls(
     return {f"i2t_{name}": value for name, value in found.items()}
 
 
-def pixel_neighbours(train: Pictures, queries: Pictures) -> npt.NDArray[np.int64]:
-    """The index of each query's nearest training picture in 32 x 32 RGB, by Euclidean distance; the first of equals."""
-    train_np, query_mp = _pixels(train), _pixels(queries)
-    blocks = [query_mp[start : start + _BLOCK] for start in range(0, len(query_mp), _BLOCK)]
-    return np.concatenate([np.zeros(0, np.int64), *(_distances(block, train_np).argmin(axis=1) for block in blocks)])
-
-
 def _scored(
     train_np: Floats, starts: Ints, present: Ints, query_mp: Floats, query_concepts_m: Array, candidates_c: Array
 ) -> Iterator[tuple[Floats, npt.NDArray[np.bool_]]]:

@@ -82,7 +82,8 @@ def svg(chart: Chart) -> str:
     parts.append(f'<text x="{middle}" y="{_HEIGHT - 4}" text-anchor="middle">{escape(chart.x_label)}</text>')
     for name, step in chart.marks:
         parts.append(f'<path class="stage" d="M{x_at(step):.1f} {_TOP}V{_HEIGHT - _BOTTOM}"/>')
-        parts.append(f'<text class="stage" x="{x_at(step) + 4:.1f}" y="{_TOP + 8}">{escape(name)}</text>')
+        # Low, but above the name of a level: the curve of what grows from stage to stage is at the top by then.
+        parts.append(f'<text class="stage" x="{x_at(step) + 4:.1f}" y="{_HEIGHT - _BOTTOM - 80}">{escape(name)}</text>')
     for name, value in chart.levels:
         if math.isfinite(value):
             parts.append(f'<path class="level" d="M{_LEFT} {y_at(value):.1f}H{_WIDTH - _RIGHT}"/>')

@@ -37,13 +37,11 @@ class Row:
       label: what the line is about, in any script.
       values: one for each column.
       before: the same figures before the stage; shown beside them.
-      spread: of the values over seeds, in the same unit: 0.006 is shown as "± 0.6".
     """
 
     label: str
     values: Sequence[Fraction]
     before: Sequence[Fraction] | None = None
-    spread: Sequence[Fraction] | None = None
 
 
 @dataclass(frozen=True)
@@ -195,15 +193,15 @@ def terminal(table: Table) -> "rich.table.Table":
         for row in group.rows:
             shown.add_row(f"  {plain(row.label)}", *(_terminal_cell(*cell) for cell in _cells(row, table)))
         for row in group.references:
-            figures = [f"[dim]{_percent(value)}[/dim]" for value, _, _ in _cells(row, table)]
+            figures = [f"[dim]{_percent(value)}[/dim]" for value, _ in _cells(row, table)]
             shown.add_row(f"  [dim]{plain(row.label)}[/dim]", *figures)
         shown.add_section()
     return shown
 
 
-def _terminal_cell(value: Fraction, before: Fraction, spread: Fraction) -> str:
+def _terminal_cell(value: Fraction, before: Fraction) -> str:
     start = "" if before is None else f"[dim]{_percent(before)} →[/dim] "
-    return f"{start}[bold]{_percent(value)}[/bold]{_spread(spread)}"
+    return f"{start}[bold]{_percent(value)}[/bold]"
 
 
 def _section(section: Section) -> Iterator[str]:
@@ -250,7 +248,7 @@ def _table(table: Table) -> str:
 
 
 def _group(group: Group, table: Table) -> str:
-    references = [[value for value, _, _ in _cells(row, table)] for row in group.references]
+    references = [[value for value, _ in _cells(row, table)] for row in group.references]
     columns = list(zip(*references, strict=True)) if references else [()] * len(table.columns)
     span = len(table.columns) + 1
     lines = [f'<tr class="group"><th scope="rowgroup" colspan="{span}" dir="auto">{escape(group.name)}</th></tr>']
@@ -258,14 +256,14 @@ def _group(group: Group, table: Table) -> str:
         cells = "".join(_cell(*cell, ticks) for cell, ticks in zip(_cells(row, table), columns, strict=True))
         lines.append(f'<tr><th scope="row"><bdi>{escape(row.label)}</bdi></th>{cells}</tr>')
     for row in group.references:
-        cells = "".join(f"<td>{_percent(value)}</td>" for value, _, _ in _cells(row, table))
+        cells = "".join(f"<td>{_percent(value)}</td>" for value, _ in _cells(row, table))
         lines.append(f'<tr class="reference"><th scope="row"><bdi>{escape(row.label)}</bdi></th>{cells}</tr>')
     return f"<tbody>{''.join(lines)}</tbody>"
 
 
-def _cell(value: Fraction, before: Fraction, spread: Fraction, ticks: Sequence[Fraction]) -> str:
+def _cell(value: Fraction, before: Fraction, ticks: Sequence[Fraction]) -> str:
     start = "" if before is None else f'<span class="before">{_percent(before)} →</span> '
-    number = f"{start}<b>{_percent(value)}</b><small>{_spread(spread)}</small>"
+    number = f"{start}<b>{_percent(value)}</b>"
     marks = [("before", before), *((f"r{i}", tick) for i, tick in enumerate(ticks))]
     drawn = "".join(f'<i class="{kind}" style="left:{_width(at)}"></i>' for kind, at in marks if _finite(at))
     filled = f'<i class="fill" style="width:{_width(value)}"></i>' if _finite(value) else ""
@@ -313,10 +311,10 @@ def _credits(credits: Sequence[Credit]) -> Iterator[str]:
     yield "</ul></section>"
 
 
-def _cells(row: Row, table: Table) -> list[tuple[Fraction, Fraction, Fraction]]:
-    """(value, before, spread) for each column."""
+def _cells(row: Row, table: Table) -> list[tuple[Fraction, Fraction]]:
+    """(value, before) for each column."""
     blank = [None] * len(table.columns)
-    parts = [list(part) if part is not None else blank for part in (row.values, row.before, row.spread)]
+    parts = [list(part) if part is not None else blank for part in (row.values, row.before)]
     if any(len(part) != len(table.columns) for part in parts):
         raise ValueError(f"row {row.label!r} of table {table.title!r} needs {len(table.columns)} figures: {row}")
     return list(zip(*parts, strict=True))
@@ -330,10 +328,6 @@ def _percent(value: Fraction) -> str:
     if value is None:
         return "–"
     return f"{100 * value:.1f}" if math.isfinite(value) else "not a number"
-
-
-def _spread(spread: Fraction) -> str:
-    return "" if spread is None else f" ± {_percent(spread)}"
 
 
 def _width(value: Fraction) -> str:

@@ -1,15 +1,14 @@
 """What is to be retrieved: pictures, captions, and which belong together."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
+from jclip.data.images import Picture
 from jclip.errors import JclipError
 from jclip.evaluate.retrieval import recall, recalls
-from jclip.inference import Encoder, Picture
 
 
 @dataclass(frozen=True)
@@ -18,7 +17,7 @@ class RetrievalTask:
 
     Attributes:
       name: for tables.
-      pictures: what `Encoder.images` takes.
+      pictures: what `inference.Encoder.images` takes.
       captions: strings.
       picture_keys, caption_keys: integers, one for each.
       queries: indices of the captions that are asked, all when None; their pictures are asked the other way. The
@@ -31,12 +30,6 @@ class RetrievalTask:
     picture_keys: np.ndarray
     caption_keys: np.ndarray
     queries: np.ndarray | None = None
-
-    def figures(self, encoder: Encoder, variables: Mapping[str, Any]) -> dict[str, float]:
-        """Recalls of a model on this task, as fractions."""
-        images_nd = encoder.images(dict(variables), self.pictures)
-        texts_md = encoder.texts(dict(variables), self.captions)
-        return self.score(images_nd, texts_md)
 
     def score(self, images_nd: np.ndarray, texts_md: np.ndarray) -> dict[str, float]:
         """Recalls of given features of all pictures and captions."""

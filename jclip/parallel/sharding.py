@@ -2,21 +2,23 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Any
 
+import jax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from jclip.errors import JclipError
 from jclip.rules import match, paths_of, tree_from_paths
 
-Placement = tuple[str | None, ...] | Literal["fsdp"] | None
-"""Of a parameter: a mesh axis (or None) for each dimension; "fsdp", the largest dimension that divides over that axis;
-None, a whole copy on every device."""
+Placement = str
+"""Of a parameter: "fsdp", its largest dimension that divides is split over that axis; "copy", a whole copy on every
+device; or a mesh axis for each dimension, "-" where it stays whole: "-,-,tensor". Words, so that a command line can
+give them."""
 
 Rules = Sequence[tuple[str, Placement]]
 
-REPLICATED: Rules = ((".*", None),)
-FSDP: Rules = ((".*", "fsdp"),)
+REPLICATED: Rules = ((".*", "copy"),)
+FSDP: tuple[tuple[str, Placement], ...] = ((".*", "fsdp"),)
 
 BATCH_AXES = ("data", "fsdp")
 """The mesh axes over which a batch is split."""
@@ -42,6 +44,16 @@ def check_batch(batch_size: int, mesh: Mesh) -> None:
         raise JclipError(f"batch of {batch_size} is not divisible by {devices} devices: use {use}")
 
 
+def check_rules(rules: Rules, mesh: Mesh) -> None:
+    """Raises JclipError when the mesh has a tensor axis that no rule uses: its devices would all do the same work."""
+    size = mesh.shape["tensor"]
+    if size > 1 and not any("tensor" in placement.split(",") for _, placement in rules):
+        raise JclipError(
+            f"a mesh with tensor={size} needs sharding rules that use the axis, and none does: give one such as "
+            "('text/layers/mlp/.*/kernel', '-,-,tensor'), or set mesh.tensor to 1"
+        )
+
+
 def param_shardings(shapes: Mapping[str, Any], mesh: Mesh, rules: Rules) -> dict[str, Any]:
     """The sharding of every parameter: for `jax.jit(init, out_shardings=...)`, so that no device ever holds them all.
 
@@ -64,26 +76,61 @@ def param_shardings(shapes: Mapping[str, Any], mesh: Mesh, rules: Rules) -> dict
     )
 
 
+def follow(tree: Any, params: Mapping[str, Any], shardings: Mapping[str, Any], mesh: Mesh) -> Any:
+    """The sharding of every leaf of a training state: optimizer slots lie where their parameters lie.
+
+    A leaf belongs to the parameter whose path its own ends in ("…/mu/text/norm/scale") if it has that one's shape. What
+    belongs to none (counts, batch statistics) is small, and copied.
+
+    Args:
+      tree: any pytree of arrays or shapes.
+      params, shardings: the parameters' shapes and what `param_shardings` gives for them.
+      mesh: from `make_mesh`.
+    """
+    shapes, places = paths_of(params), paths_of(shardings)
+
+    def place(path: Any, leaf: Any) -> NamedSharding:
+        words = jax.tree_util.keystr(path, simple=True, separator="/").split("/")
+        for start in range(len(words)):
+            name = "/".join(words[start:])
+            if name in shapes and shapes[name].shape == leaf.shape:
+                found: NamedSharding = places[name]
+                return found
+        return replicated(mesh)
+
+    return jax.tree_util.tree_map_with_path(place, tree)
+
+
+def bytes_per_device(tree: Any, shardings: Any) -> int:
+    """What one device holds of arrays, or of shapes, that lie as `shardings` says."""
+    leaves = zip(jax.tree.leaves(tree), jax.tree.leaves(shardings), strict=True)
+    return sum(math.prod(place.shard_shape(leaf.shape)) * leaf.dtype.itemsize for leaf, place in leaves)
+
+
 def _spec(path: str, shape: tuple[int, ...], mesh: Mesh, placement: Placement) -> PartitionSpec:
-    if placement is None:
+    if placement == "copy":
         return PartitionSpec()
     if placement == "fsdp":
         return _largest(shape, mesh)
-    if not isinstance(placement, tuple):
-        raise JclipError(f"sharding of {path}: {placement!r} is unknown: give 'fsdp', None, or an axis a dimension")
-    if len(placement) != len(shape):
-        raise JclipError(f"sharding of {path}: {placement} names {len(placement)} dimensions, but the shape is {shape}")
-    for size, axis in zip(shape, placement, strict=True):
-        if axis is None:
+    axes = placement.split(",")
+    if len(axes) != len(shape):
+        raise JclipError(
+            f"sharding of {path}: {placement!r} names {len(axes)} dimensions, but the shape is {shape}: give 'fsdp', "
+            "'copy', or an axis or - for each"
+        )
+    for size, axis in zip(shape, axes, strict=True):
+        if axis == "-":
             continue
         if axis not in mesh.shape:
             raise JclipError(f"sharding of {path}: the mesh has no axis {axis!r}, only {', '.join(mesh.shape)}")
+        if axes.count(axis) > 1:
+            raise JclipError(f"sharding of {path}: {placement!r} names {axis} twice: an axis splits one dimension")
         if size % mesh.shape[axis]:
             raise JclipError(
                 f"sharding of {path}: {size} of {shape} is not divisible by {mesh.shape[axis]} ({axis}): "
-                "place it by 'fsdp' or None"
+                "place it by 'fsdp' or 'copy'"
             )
-    return PartitionSpec(*placement)
+    return PartitionSpec(*(None if axis == "-" else axis for axis in axes))
 
 
 def _largest(shape: tuple[int, ...], mesh: Mesh) -> PartitionSpec:

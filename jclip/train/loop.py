@@ -3,12 +3,13 @@
 import signal
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 try:
@@ -21,11 +22,10 @@ from jclip.checkpoint import Checkpoints, Position
 from jclip.config import difference, to_json
 from jclip.data.text import load_tokenizer
 from jclip.errors import JclipError
-from jclip.parallel.mesh import make_mesh
-from jclip.parallel.sharding import batch_sharding, check_batch, replicated
-from jclip.train.assembly import StageParts, variables_of
-from jclip.train.run import FREE_TO_CHANGE, Run, check
-from jclip.train.state import TrainState, next_stage, starting_variables
+from jclip.train.assembly import StageParts, check_and_mesh, on_mesh, variables_of
+from jclip.train.identity import check_same, identity
+from jclip.train.run import Run
+from jclip.train.state import TrainState
 from jclip.train.telemetry import Journal, Watcher
 
 Evaluator = Callable[[dict[str, Any]], Mapping[str, float]]
@@ -63,13 +63,12 @@ def train(
 
     Raises:
       JclipError: a configuration that cannot run, a checkpoint from another one, another run in the same
-        folder, a full disk, or a loss that is not finite.
+        folder, a full disk, pictures that cannot be read, or a loss that is not finite. Whatever comes from data,
+        evaluation or the writing of a bundle comes after a checkpoint of the step it met.
     """
     # What is wrong with the configuration shows here, before anything is written.
-    check(run)
-    mesh = make_mesh(run.mesh)
-    for stage in run.stages:
-        check_batch(stage.batch_size, mesh)
+    _check_processes()
+    mesh = check_and_mesh(run)
     tokenizer = load_tokenizer(Path(run.tokenizer))
     if tokenizer.vocab_size > run.model.text.vocab_size:
         raise JclipError(
@@ -86,17 +85,18 @@ def train(
         checkpoints = Checkpoints(workdir / "checkpoints", keep=run.keep_checkpoints)
         stack.callback(checkpoints.close)
         # Where the run stands.
-        config = to_json(run)
-        position = checkpoints.latest(config, FREE_TO_CHANGE) or Position(0, 0, 0)
+        me, position = identity(run, tokenizer), Position(0, 0, 0)
+        if found := checkpoints.latest():
+            position, record = found
+            check_same(record, me, workdir / "checkpoints")
         if position.total:
             here = parts[min(position.stage, len(parts) - 1)]
-            state = checkpoints.restore(position, _placed(here.state_shapes(), mesh))
+            state = checkpoints.restore(position, on_mesh(here.state_shapes, here.shardings))
         else:
-            state = parts[0].begin(starting_variables(run.model, run.starts_from, jax.random.key(run.seed)))
-            state = jax.device_put(state, replicated(mesh))
+            state = parts[0].start()
         journal = Journal(workdir / "metrics.jsonl", position.total)
         stack.callback(journal.close)
-        job = _Job(parts, workdir, checkpoints, journal, config, dict(evaluators or {}), watcher)
+        job = _Job(parts, workdir, checkpoints, journal, me, dict(evaluators or {}), watcher)
         job.should_stop = lambda total: bool(stop) or (stop_after is not None and total >= stop_after)
         if position.total == 0:
             job.evaluate(state, position)
@@ -104,7 +104,7 @@ def train(
         # Stage after stage.
         while position.stage < len(parts):
             state, position = job.train_stage(state, position)
-            if position.step < parts[position.stage].steps:
+            if position.step < parts[position.stage].steps or job.should_stop(position.total):
                 return Outcome(False, position, job.bundles(position.stage))
             state, position = job.finish_stage(state, position)
         last = bundle_folder(workdir, run, len(parts) - 1)
@@ -124,44 +124,51 @@ class _Job:
     workdir: Path
     checkpoints: Checkpoints
     journal: Journal
-    config: Any
+    identity: dict[str, Any]
     evaluators: dict[str, Evaluator]
     watcher: Watcher | None
     should_stop: Callable[[int], bool] = field(default=lambda total: False)
 
     def train_stage(self, state: TrainState, position: Position) -> tuple[TrainState, Position]:
-        """Steps until the stage is done or a stop is asked for; in both cases the state is saved or about to be."""
+        """Steps until the stage is done or a stop is asked for; in both cases the state is saved."""
         part = self.parts[position.stage]
         run, stage, steps = part.run, part.stage, part.steps
-        step_fn = jax.jit(part.step, donate_argnums=0)
+        if position.step == steps:  # it was saved before it could be finished
+            return state, position
+        step_fn, constants = part.compiled, part.constants()
         key = jax.random.fold_in(jax.random.key(run.seed), position.stage)
-        sharding = batch_sharding(part.mesh)
-        constants = jax.device_put(part.constants, replicated(part.mesh))
         before = position.total - position.step
         if self.watcher:
             self.watcher.stage_begins(stage.name, position.step, steps)
-        clock, counted = time.perf_counter(), position.step
-        for step, batch in zip(range(position.step, steps), part.batches.iterate(position.step), strict=False):
-            state, metrics = step_fn(state, constants, jax.device_put(batch, sharding), jax.random.fold_in(key, step))
-            position = Position(position.stage, step + 1, before + step + 1)
-            if self.watcher:
-                self.watcher.stepped(position.step)
-            if position.step == steps or (run.log_every and position.step % run.log_every == 0):
-                figures = _finite(metrics, stage.name, position, self.workdir)
-                elapsed, clock = time.perf_counter() - clock, time.perf_counter()
-                speed = (position.step - counted) * stage.batch_size / elapsed
-                counted = position.step
-                figures |= {"learning_rate": float(part.learning_rate(step)), "pairs_per_second": speed}
-                self._write("train", position, figures)
-            if position.step == steps:
-                break
-            if run.evaluate_every and position.step % run.evaluate_every == 0:
-                self.evaluate(state, position)
-            stopping = self.should_stop(position.total)
-            if stopping or (run.checkpoint_every and position.step % run.checkpoint_every == 0):
-                self._save(state, position)
-            if stopping:
-                break
+        clock, counted, noted = time.perf_counter(), position.step, 0
+        with closing(part.batches.iterate(position.step)) as batches:
+            for step in range(position.step, steps):
+                with self._saved_first(state, position):
+                    batch = next(batches)
+                state, metrics = step_fn(state, constants, part.place(batch), jax.random.fold_in(key, step))
+                position = Position(position.stage, step + 1, before + step + 1)
+                if self.watcher:
+                    self.watcher.stepped(position.step)
+                if position.step == steps or (run.log_every and position.step % run.log_every == 0):
+                    figures = _finite(metrics, stage.name, position, self.workdir)
+                    elapsed, clock = time.perf_counter() - clock, time.perf_counter()
+                    speed = (position.step - counted) * stage.batch_size / elapsed
+                    counted = position.step
+                    figures |= {"learning_rate": float(part.learning_rate(step)), "pairs_per_second": speed}
+                    self._write("train", position, figures)
+                if found := part.batches.unreadable[noted:]:
+                    noted += len(found)
+                    self._write("unreadable", position, {"pictures": list(found)})
+                if run.evaluate_every and position.step < steps and position.step % run.evaluate_every == 0:
+                    with self._saved_first(state, position):
+                        self.evaluate(state, position)
+                stopping = self.should_stop(position.total)
+                due = run.checkpoint_every and position.step % run.checkpoint_every == 0
+                # The last step too: what comes now, evaluation and the bundle, must not cost what was learned.
+                if stopping or due or position.step == steps:
+                    self._save(state, position)
+                if stopping:
+                    break
         return state, position
 
     def finish_stage(self, state: TrainState, position: Position) -> tuple[TrainState, Position]:
@@ -170,14 +177,15 @@ class _Job:
         self.evaluate(state, position)
         _write_bundle(state, part, bundle_folder(self.workdir, part.run, position.stage), position)
         if next_index < len(self.parts):
-            upcoming = self.parts[next_index]
-            state = next_stage(state, upcoming.chosen, upcoming.optimizer, upcoming.carried)
+            state = self.parts[next_index].follow(state)
         position = Position(next_index, 0, position.total)
         self._save(state, position)
         return state, position
 
     def evaluate(self, state: TrainState, position: Position) -> None:
-        """Hands the model to every evaluator and writes what they find."""
+        """Hands the model to every evaluator and writes what they find, unless that is written already."""
+        if self.journal.has("evaluation", position.total):
+            return
         figures: dict[str, float] = {}
         for name, evaluator in self.evaluators.items():
             figures |= {f"{name}/{key}": value for key, value in evaluator(variables_of(state)).items()}
@@ -189,9 +197,29 @@ class _Job:
         return tuple(bundle_folder(self.workdir, self.parts[0].run, i) for i in range(stages))
 
     def _save(self, state: TrainState, position: Position) -> None:
-        self.checkpoints.save(position, state, {"config": self.config})
+        if not _all_finite(state.trainable):
+            raise JclipError(
+                f"parameters are not finite after {position.total} steps, and are not saved. "
+                f"{_BROKEN.format(self.workdir)}"
+            )
+        self.checkpoints.save(position, state, self.identity)
 
-    def _write(self, kind: str, position: Position, figures: Mapping[str, float]) -> None:
+    @contextmanager
+    def _saved_first(self, state: TrainState, position: Position) -> Iterator[None]:
+        """Saves the state before an error of the block goes its way, so that no step is lost to it."""
+        try:
+            yield
+        except Exception as error:
+            if position.total:
+                try:
+                    self._save(state, position)
+                except JclipError as failure:
+                    if isinstance(error, JclipError):
+                        raise JclipError(f"{error}\n{failure}") from error
+                    error.add_note(str(failure))
+            raise
+
+    def _write(self, kind: str, position: Position, figures: Mapping[str, Any]) -> None:
         name = self.parts[position.stage].stage.name
         record = self.journal.write(kind, position.total, {"stage": name, "step": position.step, **figures})
         if record and self.watcher:
@@ -208,17 +236,27 @@ def _teacher(run: Run) -> Bundle | None:
     return bundle
 
 
-def _placed(shapes: Any, mesh: jax.sharding.Mesh) -> Any:
-    sharding = replicated(mesh)
-    return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), shapes)
+def _check_processes() -> None:
+    if jax.process_count() > 1:
+        raise JclipError(
+            f"training over {jax.process_count()} processes is not there yet: evaluation, bundles and a stop in the "
+            "middle are one process's so far. Start one process that sees all its devices"
+        )
+
+
+_BROKEN = "The last checkpoint in {} is from before: lower the learning rate or clip the gradients"
+
+
+@jax.jit
+def _all_finite(tree: Any) -> jax.Array:
+    return jnp.stack([jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(tree)]).all()
 
 
 def _finite(metrics: Mapping[str, jax.Array], stage: str, position: Position, workdir: Path) -> dict[str, float]:
     figures = {name: float(value) for name, value in metrics.items()}
     if not np.isfinite(figures["loss"]):
         raise JclipError(
-            f"stage {stage!r}: the loss is {figures['loss']} at step {position.step}. The last checkpoint in "
-            f"{workdir} is from before: lower the learning rate or clip the gradients"
+            f"stage {stage!r}: the loss is {figures['loss']} at step {position.step}. {_BROKEN.format(workdir)}"
         )
     return figures
 

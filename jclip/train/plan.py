@@ -1,4 +1,4 @@
-"""What a run would do, without doing it: stages, parameters, arithmetic and memory, from shapes alone."""
+"""What a run would do, without doing it: stages, parameters, arithmetic, memory and time, from shapes alone."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -8,11 +8,11 @@ import numpy as np
 
 from jclip import rules
 from jclip.data.text import Tokenizer
-from jclip.parallel.mesh import make_mesh
-from jclip.parallel.sharding import check_batch
-from jclip.train.assembly import StageParts
+from jclip.errors import JclipError
+from jclip.parallel.sharding import bytes_per_device
+from jclip.train.assembly import StageParts, check_and_mesh, on_mesh
 from jclip.train.flops import count_flops
-from jclip.train.run import Run, check
+from jclip.train.run import Run
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,12 @@ class StagePlan:
       groups: (paths, parameters, whether they train).
       flops_per_step: matmul and convolution arithmetic of one optimizer step over the global batch, backward included.
       flops: of the whole stage.
-      state_bytes: parameters, optimizer slots and gradients together, before sharding.
+      devices: of the mesh.
+      state_bytes: parameters and optimizer slots over all, before they are split or copied.
+      device_state_bytes: what one device holds of them, by the sharding rules.
+      device_step_bytes: what a step takes on one device beside them, by the compiler of this machine's backend: batch,
+        teacher, activations, gradients. None where nothing was compiled.
+      step_seconds, seconds: of a step, and of the whole stage, at the rate that was given; None without one.
     """
 
     name: str
@@ -40,34 +45,43 @@ class StagePlan:
     groups: tuple[tuple[str, int, bool], ...]
     flops_per_step: int
     flops: int
+    devices: int
     state_bytes: int
+    device_state_bytes: int
+    device_step_bytes: int | None
+    step_seconds: float | None
+    seconds: float | None
 
 
-def plan(run: Run, tokenizer: Tokenizer | None = None) -> list[StagePlan]:
+def plan(
+    run: Run, tokenizer: Tokenizer | None = None, *, compiled: bool = False, tflops: float | None = None
+) -> list[StagePlan]:
     """The plan of every stage, from shapes alone.
 
     Args:
       run: the configuration.
       tokenizer: needed where a budget counts epochs, for then the data is opened to count its examples.
+      compiled: compile each stage's step, to know its memory: some ten seconds a stage at full size.
+      tflops: what one device sustains, in 10^12 multiplications and additions a second, to estimate the time.
 
     Raises:
-      JclipError: whatever would stop the run before its first step.
+      JclipError: whatever would stop the run before its first step, or a rate that is none.
     """
-    check(run)
-    mesh = make_mesh(run.mesh)
-    for stage in run.stages:
-        check_batch(stage.batch_size, mesh)
-    return [_plan_stage(StageParts(run, index, mesh, tokenizer)) for index in range(len(run.stages))]
+    if tflops is not None and not 0 < tflops < float("inf"):
+        raise JclipError(f"a device that sustains {tflops} TFLOP/s is not possible: give a number above 0")
+    mesh = check_and_mesh(run)
+    parts = [StageParts(run, index, mesh, tokenizer) for index in range(len(run.stages))]
+    return [_plan_stage(part, compiled, tflops) for part in parts]
 
 
-def _plan_stage(part: StageParts) -> StagePlan:
-    stage, state = part.stage, part.state_shapes()
-    key = jax.eval_shape(lambda: jax.random.key(0))
+def _plan_stage(part: StageParts, compiled: bool, tflops: float | None) -> StagePlan:
+    stage, state, devices = part.stage, part.state_shapes, part.mesh.size
     with jax.set_mesh(part.mesh):
-        per_step = count_flops(part.step, state, part.constants, part.batch_shapes(), key)
+        per_step = count_flops(part.step, state, part.constant_shapes, part.batch_shapes(), _key())
     counts = {path: int(np.prod(shape.shape)) for path, shape in part.paths.items()}
     trainable = sum(count for path, count in counts.items() if path in part.chosen)
-    gradients = _bytes(state.trainable)
+    in_place = bytes_per_device(state, part.shardings)
+    step_seconds = per_step / (devices * tflops * 1e12) if tflops else None
     return StagePlan(
         name=stage.name,
         objective=stage.objective,
@@ -80,8 +94,27 @@ def _plan_stage(part: StageParts) -> StagePlan:
         groups=tuple(rules.rows({path: path in part.chosen for path in part.paths}, part.paths)),
         flops_per_step=per_step,
         flops=per_step * part.steps,
-        state_bytes=_bytes(state) + gradients,
+        devices=devices,
+        state_bytes=_bytes(state),
+        device_state_bytes=in_place,
+        device_step_bytes=_step_bytes(part, in_place) if compiled else None,
+        step_seconds=step_seconds,
+        seconds=None if step_seconds is None else step_seconds * part.steps,
     )
+
+
+def _step_bytes(part: StageParts, in_place: int) -> int:
+    """What the compiled step takes on one device beyond the state, which the next state replaces where it lies."""
+    state = on_mesh(part.state_shapes, part.shardings)
+    with jax.set_mesh(part.mesh):
+        lowered = part.compiled.lower(state, part.constant_shapes, part.batch_shapes(), _key())
+        memory = lowered.compile().memory_analysis()
+    used = memory.argument_size_in_bytes + memory.output_size_in_bytes - memory.alias_size_in_bytes
+    return int(used + memory.temp_size_in_bytes) - in_place
+
+
+def _key() -> Any:
+    return jax.eval_shape(lambda: jax.random.key(0))
 
 
 def _bytes(tree: Any) -> int:

@@ -9,8 +9,9 @@ from jclip.bundle import Bundle, save_bundle
 from jclip.data.synthetic import SyntheticPairs, SyntheticParallel, write_tokenizer
 from jclip.data.text import Kind
 from jclip.models.bert import BertConfig
+from jclip.models.build import init_variables
 from jclip.models.clip_text import ClipTextConfig
-from jclip.models.dual_encoder import DualEncoderConfig, init_variables
+from jclip.models.dual_encoder import DualEncoderConfig
 from jclip.models.resnet import ResNetConfig
 from jclip.models.vit import VitConfig
 from jclip.parallel.mesh import MeshShape

@@ -6,10 +6,8 @@ from jclip.data.images import Preprocessing
 from jclip.errors import JclipError
 from jclip.models.dual_encoder import DualEncoderConfig
 from jclip.parallel.mesh import MeshShape
+from jclip.parallel.sharding import FSDP, Placement
 from jclip.stages import Stage
-
-FREE_TO_CHANGE = ("mesh.", "log_every", "checkpoint_every", "evaluate_every", "keep_checkpoints")
-"""Fields in which a resumed run may differ from the one that wrote the checkpoint: they do not change its numbers."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +40,13 @@ class Run:
       teacher: for stages that learn from one.
       seed: of the initialisation, the data order, augmentation and dropout.
       dtype: of the towers' computation; parameters and losses are float32.
+      remat: whether the backward pass computes the towers' layers again instead of keeping their insides: a third more
+        arithmetic, and much less memory.
+      mesh: the devices as a grid.
+      sharding: ordered (path regex, placement), see `parallel.sharding.Placement`: how parameters, and with them their
+        optimizer slots, lie on the mesh. By default each is split over "fsdp" along its largest dimension.
       log_every, checkpoint_every, evaluate_every: in steps; 0 means only at the end of a stage.
+      keep_checkpoints: the newest so many stay on disk.
     """
 
     name: str
@@ -54,7 +58,9 @@ class Run:
     teacher: Teacher | None = None
     seed: int = 0
     dtype: str = "float32"
+    remat: bool = False
     mesh: MeshShape = field(default_factory=MeshShape)
+    sharding: tuple[tuple[str, Placement], ...] = FSDP
     log_every: int = 10
     checkpoint_every: int = 1000
     evaluate_every: int = 0
@@ -76,6 +82,8 @@ def check(run: Run) -> None:
     for stage in run.stages:
         if stage.batch_size < 2:
             raise JclipError(f"stage {stage.name!r}: a batch of {stage.batch_size} has no negatives: use 2 or more")
+        if stage.max_unreadable < 0:
+            raise JclipError(f"stage {stage.name!r}: max_unreadable is {stage.max_unreadable}: give 0 or more")
         if not stage.data:
             raise JclipError(f"stage {stage.name!r} has no data: give it at least one source")
         if stage.objective == "teacher" and not run.teacher:

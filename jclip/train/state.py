@@ -1,19 +1,24 @@
 """The state that training carries from step to step, and how it begins."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
+import numpy as np
 import optax
 
 from jclip import rules
 from jclip.bundle import load_bundle
 from jclip.errors import JclipError
-from jclip.models.dual_encoder import DualEncoderConfig, init_variables
+from jclip.models.build import init_variables
+from jclip.models.dual_encoder import DualEncoderConfig
 from jclip.models.resnet import ResNetConfig
 from jclip.optimizer import carry_slots
 from jclip.stages import merge, split
+
+InitSlots = Callable[[dict[str, Any]], optax.OptState]
+"""The trainable parameters -> the optimizer's state."""
 
 
 class TrainState(NamedTuple):
@@ -33,41 +38,43 @@ class TrainState(NamedTuple):
 
 
 def starting_variables(
-    config: DualEncoderConfig, starts_from: tuple[tuple[str, str], ...], key: jax.Array
+    config: DualEncoderConfig, starts_from: tuple[tuple[str, str], ...], key: jax.Array, shardings: dict[str, Any]
 ) -> dict[str, Any]:
     """Variables at the start of a run: from bundles where `starts_from` names one, freshly initialised elsewhere.
+
+    They are created in their places on the mesh, as `shardings` (nested like the variables) says.
 
     Raises:
       RuleError: a rule that matches nothing, or a parameter without a rule.
       JclipError: a bundle that lacks a parameter, or holds it in another shape.
     """
-    variables = dict(init_variables(config, key))
+    variables = dict(jax.jit(lambda key: init_variables(config, key), out_shardings=shardings)(key))
+    places = rules.paths_of(shardings["params"])
     params = rules.paths_of(variables["params"])
     sources = rules.match(starts_from, list(params), what="starts_from")
     bundles = {folder: load_bundle(Path(folder)) for folder in dict.fromkeys(sources.values()) if folder}
     for path, folder in sources.items():
         if folder:
-            params[path] = _take(rules.paths_of(bundles[folder].params), path, params[path], folder)
+            taken = _take(rules.paths_of(bundles[folder].params), path, params[path], folder)
+            params[path] = jax.device_put(taken, places[path])
     variables["params"] = rules.tree_from_paths(params)
     image_source = next(folder for path, folder in sources.items() if path.startswith("image/"))
     if image_source and isinstance(config.image, ResNetConfig):
-        variables["batch_stats"] = bundles[image_source].stats
+        variables["batch_stats"] = jax.device_put(bundles[image_source].stats, shardings["batch_stats"])
     return variables
 
 
 def begin_stage(
-    params: dict[str, Any], stats: dict[str, Any], chosen: frozenset[str], optimizer: optax.GradientTransformation
+    params: dict[str, Any], stats: dict[str, Any], chosen: frozenset[str], init_slots: InitSlots
 ) -> TrainState:
-    """The state at the first step of a stage, with fresh optimizer slots."""
+    """The state at the first step of a stage, with fresh optimizer slots; no parameter is copied."""
     trainable, frozen = split(params, chosen)
-    return TrainState(trainable, frozen, stats, optimizer.init(trainable))
+    return TrainState(trainable, frozen, stats, init_slots(trainable))
 
 
-def next_stage(
-    state: TrainState, chosen: frozenset[str], optimizer: optax.GradientTransformation, carried: frozenset[str]
-) -> TrainState:
+def next_stage(state: TrainState, chosen: frozenset[str], init_slots: InitSlots, carried: frozenset[str]) -> TrainState:
     """The state at the first step of the stage after `state`'s: parameters go on, slots by rule."""
-    begun = begin_stage(merge(state.trainable, state.frozen), state.stats, chosen, optimizer)
+    begun = begin_stage(merge(state.trainable, state.frozen), state.stats, chosen, init_slots)
     return begun._replace(slots=carry_slots(begun.slots, state.slots, carried))
 
 
@@ -75,6 +82,6 @@ def _take(params: dict[str, Any], path: str, like: Any, folder: str) -> Any:
     if path not in params:
         raise JclipError(f"{folder} has no parameter {path}: start it from elsewhere, or from ''")
     leaf = params[path]
-    if jnp.shape(leaf) != jnp.shape(like):
-        raise JclipError(f"{folder}: {path} has shape {jnp.shape(leaf)}, but this model needs {jnp.shape(like)}")
-    return jnp.asarray(leaf, like.dtype)
+    if np.shape(leaf) != np.shape(like):
+        raise JclipError(f"{folder}: {path} has shape {np.shape(leaf)}, but this model needs {np.shape(like)}")
+    return np.asarray(leaf, like.dtype)

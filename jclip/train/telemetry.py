@@ -47,13 +47,17 @@ class Journal:
 
     def write(self, kind: str, total: int, record: Mapping[str, Any]) -> dict[str, Any] | None:
         """Appends one record unless the one of that kind and step is there already; returns what it wrote."""
-        if (kind, total) in self._last:
+        if self.has(kind, total):
             return None
         self._last.add((kind, total))
         whole = {"kind": kind, "total": total, **record}
         self._file.write(_line(whole))
         self._file.flush()
         return whole
+
+    def has(self, kind: str, total: int) -> bool:
+        """Whether the record of that kind and step is there."""
+        return (kind, total) in self._last
 
     def close(self) -> None:
         """Closes the file."""
@@ -109,7 +113,9 @@ class ProgressWatcher:
             self._bar.update(self._task, completed=step)
 
     def logged(self, record: Mapping[str, Any]) -> None:
-        """Shows the newest loss; without a terminal, about ten lines a stage."""
+        """Shows the newest loss, and pictures that had to be replaced; without a terminal, about ten lines a stage."""
+        for picture in record.get("pictures", ()):
+            self._console.print(f"replaced: {picture}", markup=False, soft_wrap=True)
         if record["kind"] != "train" or self._task is None:
             return
         note = "  ".join(f"{name} {record[name]:.3g}" for name in _SHOWN if name in record)

@@ -1,12 +1,16 @@
 """The command line as a person meets it: help, results, and short clear errors with the right exit code."""
 
 import json
+import os
+import subprocess
+import sys
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from jclip.cli import main
+from jclip.inference import Model
 
 CHINESE_CLIP = "configs/chinese_clip/vit_b_16.py"
 ALTCLIP = "configs/altclip/vit_l_14.py"
@@ -59,10 +63,37 @@ def test_help_after_a_config_lists_its_fields(capsys):
 
 
 def test_an_unknown_field_is_refused_with_a_suggestion(capsys):
+    for command in ("train", "plan"):
+        with pytest.raises(SystemExit) as stop:
+            main([command, CHINESE_CLIP, "--stages.0.batch-sise", "8"])
+        assert stop.value.code == 2
+        told = f"jclip {command}: unknown option --stages.0.batch-sise: did you mean --stages.0.batch-size?\n"
+        assert capsys.readouterr() == ("", told)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["train", "--workdirr", "x", CHINESE_CLIP], "train: unknown option --workdirr: did you mean --workdir?"),
+        (["train", CHINESE_CLIP, "more"], "train: too many arguments: 'more' has no place (see jclip train --help)"),
+        (["train"], "train: missing: CONFIG (see jclip train --help)"),
+        (
+            ["train", CHINESE_CLIP, "--stages.0.objective", "x"],
+            "train: invalid choice 'x' for argument '--stages.0.obj",
+        ),
+        (["train", CHINESE_CLIP, "--seed", "one"], "train: Error parsing --seed: invalid literal for int() with base"),
+        (["eval"], "eval: missing: retrieval, BUNDLE, PAIRS (see jclip eval --help)"),
+        (["demo", "--quik"], "demo: unknown option --quik: did you mean --quick?"),
+        (["doctor", "--zzz"], "doctor: unknown option --zzz: see jclip doctor --help"),
+    ],
+)
+def test_bad_usage_is_said_in_a_line(arguments, told, capsys):
     with pytest.raises(SystemExit) as stop:
-        main(["train", CHINESE_CLIP, "--stages.0.batch-sise", "8"])
+        main(arguments)
     assert stop.value.code == 2
-    assert "--stages.0.batch-size" in capsys.readouterr().err
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.startswith(f"jclip {told}") and captured.err.count("\n") == 1
 
 
 @pytest.mark.parametrize(
@@ -89,20 +120,34 @@ def test_a_config_that_is_none(tmp_path, capsys):
 
 
 def test_plan_as_json(capsys):
-    assert main(["plan", ALTCLIP, "--json"]) == 0
+    assert main(["plan", ALTCLIP, "--json", "--no-compile"]) == 0
     stages = json.loads(capsys.readouterr().out)["stages"]
     assert [stage["name"] for stage in stages] == ["teacher", "contrastive"]
     assert stages[0]["steps"] == 238_620
+    assert stages[0]["device_step_bytes"] is None
 
 
 def test_plan_for_people(capsys):
-    assert main(["plan", CHINESE_CLIP, "--reduced"]) == 0
+    assert main(["plan", CHINESE_CLIP, "--reduced", "--tflops", "0.01"]) == 0
     shown = capsys.readouterr().out
     assert "image-frozen" in shown
     assert "frozen" in shown
+    rows = {line.split("│")[1].strip(): line.split("│")[2:4] for line in shown.splitlines() if line.startswith("│")}
+    assert all(cell.strip().endswith("GiB") for cell in rows["a step beside them, on each device"])
+    assert all(cell.strip().endswith("s") for cell in rows["time in all"])
 
 
-def test_train_reduced_and_again(capsys):
+def test_plan_for_devices_that_are_not_here():
+    command = [sys.executable, "-m", "jclip.cli", "plan", CHINESE_CLIP, "--reduced", "--no-compile", "--json"]
+    environment = {name: value for name, value in os.environ.items() if name not in ("XLA_FLAGS", "JAX_PLATFORMS")}
+    asked = [*command, "--devices", "4", "--mesh.fsdp", "2"]
+    done = subprocess.run(asked, env=environment, capture_output=True, text=True, check=True)
+    stage = json.loads(done.stdout)["stages"][0]
+    assert stage["devices"] == 4
+    assert stage["device_state_bytes"] < 0.6 * stage["state_bytes"]
+
+
+def test_train_reduced_and_again(capsys, monkeypatch):
     arguments = ["train", CHINESE_CLIP, "--reduced", "--json", "--workdir", "run"]
     assert main(arguments) == 0
     first = json.loads(capsys.readouterr().out)
@@ -113,10 +158,10 @@ def test_train_reduced_and_again(capsys):
 
     changed = [*arguments, "--stages.1.optimizer.weight-decay", "0.5"]
     assert "stages.1.optimizer.weight_decay: 0.001, now 0.5" in fails(capsys, *changed)
-    _evaluate(first["bundles"][-1], capsys)
+    _evaluate(first["bundles"][-1], capsys, monkeypatch)
 
 
-def _evaluate(bundle, capsys):
+def _evaluate(bundle, capsys, monkeypatch):
     """Here, because a bundle takes a while to make."""
     draw = np.random.default_rng(0)
     lines = []
@@ -130,6 +175,13 @@ def _evaluate(bundle, capsys):
     assert figures["pictures"] == figures["captions"] == 12
     assert figures["t2i_chance_r1"] == pytest.approx(1 / 12)
     assert 0 <= figures["t2i_r1"] <= figures["t2i_r10"] <= 1
+
+    sizes = []
+    monkeypatch.setattr("jclip.cli.eval.Model", lambda bundle, size: sizes.append(size) or Model(bundle, size))
+    assert main(["eval", "retrieval", bundle, "pairs.tsv", "--json", "--batch-size", "5"]) == 0
+    assert json.loads(capsys.readouterr().out) == pytest.approx(figures)
+    assert sizes == [5]
+    assert "--batch-size 0 is not possible" in fails(capsys, "eval", "retrieval", bundle, "x.tsv", "--batch-size", "0")
 
     assert "is not a bundle" in fails(capsys, "eval", "retrieval", "configs", "pairs.tsv")
     with open("5.png", "wb") as file:

@@ -45,6 +45,10 @@ def test_demo(home, monkeypatch, capsys):
     page = (home / "quick" / "report.html").read_text(encoding="utf-8")
     assert all(word in page for word in ("中文", "العربية", "nearest in pixels", "CC-BY-SA-4.0", "data:image/png"))
     assert 'src="http' not in page
+    # Beside each run's losses its recalls, with chance and where its stages begin.
+    assert page.count("R@1 from text to picture</figcaption>") == 4
+    assert page.count('<text class="level"') == 4 and page.count('<path class="stage"') == 6
+    assert "mean of the other languages" in page
 
     # The second time nothing is trained: checkpoints and bundles are the ones of the first.
     def written():

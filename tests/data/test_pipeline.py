@@ -164,13 +164,15 @@ def test_the_prefetching_thread_ends_with_its_reader(words):
 
 @dataclass(frozen=True)
 class Broken:
-    """Record 3 of 4 is no picture."""
+    """Record 3 of 4 is no picture, or it is the only one."""
 
     weight: float = 1.0
+    only: bool = False
 
     def open(self, preprocessing=None):
         good = np.zeros((8, 8, 3), np.uint8)
-        return [Pair((b"no picture" if n == 3 else good,), ("red",), (n,), n) for n in range(4)]
+        numbers = [3] if self.only else range(4)
+        return [Pair((b"no picture" if n == 3 else good,), ("red",), (n,), n) for n in numbers]
 
 
 def test_an_unreadable_picture_is_named(words):
@@ -179,6 +181,44 @@ def test_an_unreadable_picture_is_named(words):
         some[0]
     with pytest.raises(JclipError, match="record 3"):
         next(some.iterate())
+
+
+def test_unreadable_pictures_are_replaced_by_the_step_alone(words):
+    """One in three pictures is bad: whatever was asked before, and however many share the batch, it is the same."""
+    given = {"batch_size": 8, "max_unreadable": 10, "buckets": (6, 9)}
+    source = Holey()
+    whole = batches(words, source, **given)
+    expected = [whole[step] for step in range(9)]  # three epochs
+    assert sorted(line.split(" record ")[1].split()[0] for line in whole.unreadable) == sorted(
+        map(str, range(0, 24, 3))
+    )
+    assert all(int(number) % 3 for batch in expected for number in batch["text_id"])
+    for step in (7, 0, 4):
+        same(batches(words, source, **given)[step], expected[step])
+        parts = [batches(words, source, **given, process_index=i, process_count=2)[step] for i in range(2)]
+        same({key: np.concatenate([part[key] for part in parts]) for key in parts[0]}, expected[step])
+    for batch in expected:  # picture and text are still of one record
+        np.testing.assert_array_equal(batch["image"][:, 0, 0, 0], batch["text_id"])
+        np.testing.assert_array_equal(batch["image_id"], batch["text_id"])
+    strict = batches(words, source, **{**given, "max_unreadable": 7})
+    with pytest.raises(JclipError, match=r"cannot be read .*: repair or remove it, or raise stages\.0\.max_unreadable"):
+        [strict[step] for step in range(3)]
+
+
+def test_nothing_but_unreadable_pictures_ends(words):
+    with pytest.raises(JclipError, match="64 records in turn have pictures that cannot be read: repair the data"):
+        batches(words, Broken(only=True), batch_size=1, max_unreadable=5)[0]
+
+
+@dataclass(frozen=True)
+class Holey:
+    """24 records, of which every third has no picture."""
+
+    weight: float = 1.0
+
+    def open(self, preprocessing=None):
+        pictures = [b"no picture" if n % 3 == 0 else np.full((8, 8, 3), n, np.uint8) for n in range(24)]
+        return [Pair((picture,), (caption(n),), (n,), n) for n, picture in enumerate(pictures)]
 
 
 @dataclass(frozen=True)

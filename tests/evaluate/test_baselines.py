@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from jclip.errors import JclipError
-from jclip.evaluate.baselines import pixel_neighbours, pixel_recalls
+from jclip.evaluate.baselines import pixel_recalls
 
 
 def grey(*levels, side=32):
@@ -11,10 +11,6 @@ def grey(*levels, side=32):
 
 # Two concepts, 5 and 9, with two pictures each.
 TRAIN, CONCEPTS = grey(10, 100, 60, 200), np.array([5, 5, 9, 9])
-
-
-def test_neighbours_by_hand():
-    assert pixel_neighbours(TRAIN, grey(0, 79, 81, 255)).tolist() == [0, 2, 1, 3]
 
 
 def test_recalls_by_hand():
@@ -44,10 +40,9 @@ def test_training_pictures_of_other_concepts_do_not_count():
 
 
 def test_pictures_of_other_sizes_are_resized():
-    assert pixel_neighbours([*grey(10, 100, side=72), *grey(60, side=16)], list(grey(59, 99, side=64))).tolist() == [
-        2,
-        1,
-    ]
+    train = [*grey(10, 100, side=72), *grey(60, side=16)]
+    queries, shown = list(grey(59, 99, side=64)), np.array([2, 1])
+    assert pixel_recalls(train, np.arange(3), queries, shown, ks=(1,))["i2t_r1"] == 1
 
 
 @pytest.mark.parametrize(

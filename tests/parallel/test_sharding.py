@@ -1,13 +1,24 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from jax.sharding import PartitionSpec as P
 
 from jclip.errors import JclipError
 from jclip.losses.contrastive import contrastive_loss
 from jclip.parallel.mesh import MeshShape, make_mesh
-from jclip.parallel.sharding import FSDP, REPLICATED, batch_sharding, check_batch, param_shardings, replicated
+from jclip.parallel.sharding import (
+    FSDP,
+    REPLICATED,
+    batch_sharding,
+    bytes_per_device,
+    check_batch,
+    check_rules,
+    follow,
+    param_shardings,
+    replicated,
+)
 from jclip.rules import RuleError, paths_of
 
 MESH = MeshShape(data=2, fsdp=2, tensor=2)
@@ -20,15 +31,15 @@ def shapes(**leaves):
 @pytest.mark.parametrize(
     ("placement", "shape", "expected"),
     [
-        (None, (4, 6), P()),
-        ((None, "tensor"), (3, 6), P(None, "tensor")),
-        (("fsdp", "tensor"), (4, 6), P("fsdp", "tensor")),
+        ("copy", (4, 6), P()),
+        ("-,tensor", (3, 6), P(None, "tensor")),
+        ("fsdp,tensor", (4, 6), P("fsdp", "tensor")),
         ("fsdp", (4, 6), P(None, "fsdp")),
         ("fsdp", (4, 7), P("fsdp", None)),
         ("fsdp", (6, 4, 6), P("fsdp", None, None)),
         ("fsdp", (3, 7), P()),
         ("fsdp", (), P()),
-        ((), (), P()),
+        ("copy", (), P()),
     ],
 )
 def test_placements(placement, shape, expected):
@@ -43,17 +54,37 @@ def test_the_multilingual_table_is_split_along_its_width():
 
 
 @pytest.mark.parametrize(
-    ("rules", "message"),
+    ("placement", "message"),
     [
-        ([(".*", ("tensor",))], r"sharding of a/kernel: \('tensor',\) names 1 dimensions, but the shape is \(4, 7\)"),
-        ([(".*", (None, "tensor"))], r"sharding of a/kernel: 7 of \(4, 7\) is not divisible by 2 \(tensor\)"),
-        ([(".*", ("tesnor", None))], "sharding of a/kernel: the mesh has no axis 'tesnor', only data, fsdp, tensor"),
-        ([(".*", "tensor")], "sharding of a/kernel: 'tensor' is unknown: give 'fsdp', None, or an axis a dimension"),
+        ("tensor", r"'tensor' names 1 dimensions, but the shape is \(4, 7\): give 'fsdp', 'copy', or an axis or -"),
+        ("-,tensor", r"7 of \(4, 7\) is not divisible by 2 \(tensor\): place it by 'fsdp' or 'copy'"),
+        ("tesnor,-", "the mesh has no axis 'tesnor', only data, fsdp, tensor"),
+        ("fsdp,fsdp", "'fsdp,fsdp' names fsdp twice"),
     ],
 )
-def test_placements_that_do_not_fit(rules, message):
-    with pytest.raises(JclipError, match=message):
-        param_shardings(shapes(kernel=(4, 7)), make_mesh(MESH), rules)
+def test_placements_that_do_not_fit(placement, message):
+    with pytest.raises(JclipError, match=f"sharding of a/kernel: {message}"):
+        param_shardings(shapes(kernel=(4, 7)), make_mesh(MESH), [(".*", placement)])
+
+
+def test_a_tensor_axis_that_no_rule_uses_is_refused():
+    with pytest.raises(JclipError, match="a mesh with tensor=2 needs sharding rules that use the axis, and none does"):
+        check_rules([("a/kernel", "fsdp,-"), *FSDP], make_mesh(MESH))
+    check_rules([("a/kernel", "-,tensor"), *FSDP], make_mesh(MESH))
+    check_rules(FSDP, make_mesh(MeshShape()))
+
+
+def test_slots_lie_where_their_parameters_lie():
+    params, mesh = shapes(kernel=(4, 8), bias=(8,)), make_mesh(MeshShape(fsdp=4))
+    places = param_shardings(params, mesh, FSDP)
+    slots = jax.eval_shape(optax.chain(optax.scale_by_adam(), optax.add_decayed_weights(0.1)).init, params)
+    (adam, _) = follow(slots, params, places, mesh)
+    assert adam.mu == adam.nu == places
+    assert adam.count.is_fully_replicated
+    # Of a parameter's name but not of its shape: a factored moment, say.
+    assert follow({"row": shapes(kernel=(4,))}, params, places, mesh)["row"]["a"]["kernel"].is_fully_replicated
+    # Both matrices of 4 x 8 and both vectors of 8 in quarters, and the count.
+    assert bytes_per_device(adam_shapes := slots[0], adam) == 2 * 4 * (32 + 8) // 4 + adam_shapes.count.dtype.itemsize
 
 
 def test_misspelt_rules():
@@ -98,7 +129,7 @@ def tower(params, x):
     return jnp.tanh(x @ params["up"]) @ params["down"] + jnp.pad(params["bias"], (0, 1))
 
 
-RULES = (("logit_scale", None), (".*/up", ("fsdp", "tensor")), (".*", "fsdp"))
+RULES = (("logit_scale", "copy"), (".*/up", "fsdp,tensor"), (".*", "fsdp"))
 
 
 def one_step(mesh, impl):

@@ -3,7 +3,9 @@
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
+from jax.sharding import PartitionSpec
 
+from jclip.parallel.mesh import make_mesh
 from jclip.train.flops import count_flops
 
 
@@ -21,6 +23,12 @@ def test_a_scan_counts_every_turn():
         return jax.lax.scan(lambda carry, _: (carry @ x, None), x, length=6)[0]
 
     assert count_flops(f, jnp.ones((3, 3))) == 6 * 2 * 3 * 3 * 3
+
+
+def test_a_shard_map_counts_every_device():
+    mesh, split = make_mesh(), PartitionSpec("data")
+    f = jax.shard_map(lambda a, b: a @ b, mesh=mesh, in_specs=(split, PartitionSpec()), out_specs=split)
+    assert count_flops(f, jnp.ones((16, 5)), jnp.ones((5, 7))) == 2 * 16 * 5 * 7
 
 
 def test_gradient_costs_twice_the_forward_pass():

@@ -1,10 +1,16 @@
 """Plans of the papers' recipes from shapes alone, checked against figures worked out by hand."""
 
+from dataclasses import replace
 from pathlib import Path
 
+import jax
 import pytest
 
 from jclip.cli.configs import load_config
+from jclip.data.text import load_tokenizer
+from jclip.errors import JclipError
+from jclip.parallel.mesh import MeshShape, make_mesh
+from jclip.train.assembly import StageParts
 from jclip.train.plan import plan
 
 CONFIGS = Path(__file__).parents[2] / "configs"
@@ -30,3 +36,56 @@ def test_altclip():
     assert contrastive.trainable == 559_630_080 + 768 * 768 + 1
     assert teacher.trainable + teacher.frozen == contrastive.trainable + contrastive.frozen == 864_186_113
     assert ("image/*", 303_966_208, False) in teacher.groups
+
+
+def test_what_a_device_holds_by_hand():
+    run = load_config(str(CONFIGS / "altclip" / "vit_l_14.py"))
+    copied, split = (plan(replace(run, mesh=mesh))[0] for mesh in (MeshShape(), MeshShape(data=2, fsdp=4)))
+    # Four bytes a parameter, eight more for Adam's slots of those that train; its count is small.
+    everywhere = 4 * (864_186_113 + 2 * 559_630_080)
+    assert copied.state_bytes == split.state_bytes == pytest.approx(everywhere, rel=1e-6)
+    assert copied.device_state_bytes == copied.state_bytes
+    assert split.device_state_bytes == pytest.approx(everywhere / 4, rel=1e-3)
+    assert split.device_step_bytes is None and split.seconds is None
+
+
+def test_time_at_a_given_rate():
+    (stage, _) = plan(load_config(str(CONFIGS / "altclip" / "vit_l_14.py")), tflops=100.0)
+    assert stage.devices == 8
+    assert stage.step_seconds == pytest.approx(stage.flops_per_step / (8 * 100e12))
+    assert stage.seconds == pytest.approx(stage.step_seconds * 238_620)
+    with pytest.raises(JclipError, match=r"0\.0 TFLOP/s is not possible"):
+        plan(load_config(str(CONFIGS / "altclip" / "vit_l_14.py")), tflops=0.0)
+
+
+def test_what_a_step_takes(chinese_clip):
+    """By the compiler: less when the batch is smaller; never less than the gradients of what trains."""
+    stage = chinese_clip.stages[0]
+    small, large = (
+        plan(replace(chinese_clip, stages=(replace(stage, batch_size=size),)), compiled=True)[0].device_step_bytes
+        for size in (16, 128)
+    )
+    assert small < large / 2
+    assert small > 0
+
+
+def test_remat_trades_memory_for_arithmetic_and_nothing_else(chinese_clip):
+    """Through the run's field: the loss and the gradients stay, the compiled step needs less memory."""
+    text = replace(chinese_clip.model.text, layers=12)
+    model = replace(chinese_clip.model, text=text, image=replace(chinese_clip.model.image, layers=12))
+    stage = replace(chinese_clip.stages[1], batch_size=128, loss="dense")
+    run = replace(chinese_clip, model=model, stages=(stage,), dtype="float32")
+    kept, again = (_stepped(replace(run, remat=remat)) for remat in (False, True))
+    assert again[0] == pytest.approx(kept[0], rel=1e-5)
+    assert again[1] == pytest.approx(kept[1], rel=1e-4)
+    assert again[2] < 0.7 * kept[2]
+
+
+def _stepped(run):
+    """Loss, norm of the gradients and temporary memory of a run's first step."""
+    part = StageParts(run, 0, make_mesh(devices=jax.devices()[:1]), load_tokenizer(run.tokenizer))
+    with jax.set_mesh(part.mesh):
+        given = (part.start(), {}, part.place(part.batches[0]), jax.random.key(0))
+        step = part.compiled.lower(*given).compile()
+        metrics = step(*given)[1]
+    return float(metrics["loss"]), float(metrics["gradient_norm"]), step.memory_analysis().temp_size_in_bytes

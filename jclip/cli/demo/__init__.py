@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import tyro
 from rich.console import Console
 
 from configs.demo import common
@@ -14,6 +13,7 @@ from jclip.cli.demo.page import write_page
 from jclip.cli.demo.pictures import write_pairs
 from jclip.cli.demo.runs import DemoRun, demo_runs, prepare
 from jclip.cli.demo.scores import FEW_COLUMNS, Examination, summarise, tables
+from jclip.cli.options import read
 from jclip.errors import JclipError
 from jclip.evaluate.report import terminal
 from jclip.train.loop import train
@@ -47,7 +47,7 @@ class Options:
 
 def main(arguments: Sequence[str]) -> int:
     """Runs the command."""
-    options = tyro.cli(Options, args=list(arguments), prog="jclip demo")
+    options = read(Options, arguments, "jclip demo")
     if options.quick and options.long:
         raise JclipError("--quick and --long exclude each other: choose one")
     if options.seed < 0:

@@ -52,7 +52,9 @@ def write_page(
     sections = [
         Section("What they find", _GALLERY_NOTE, [_gallery(altclip.bundle(), examination)]),
         Section("How well", _FIGURES_NOTE, tables(results)),
-        Section("How they learned", "", [chart for each in runs for chart in _losses(each, journals[each.key])]),
+        Section(
+            "How they learned", _CURVES_NOTE, [chart for each in runs for chart in _charts(each, journals[each.key])]
+        ),
     ]
     facts = [
         ("trained and scored in", f"{results['seconds'] / 60:.1f} min"),
@@ -79,6 +81,9 @@ _GALLERY_NOTE = """AltCLIP after both stages. In each language two known concept
 name that was trained on; the best answers first, among the pictures of all concepts, held-out ones too."""
 _FIGURES_NOTE = """Recall in per cent, before and after each stage, beside chance. The nearest picture in pixels names \
 a picture by the closest training picture in 32 × 32 pixels; it reads no text, so it answers from image to text only."""
+
+_CURVES_NOTE = """Recall of known concepts at the start and at the end of each stage, and the loss, by steps of the \
+run. A run that starts from another's parameters may know something at its first step."""
 
 
 def _gallery(bundle: Path, examination: Examination) -> Gallery:
@@ -112,14 +117,34 @@ def _drawn_by(each: DemoRun) -> str:
     return " and ".join(ARTISTS[artist].title for artist in source.artists)
 
 
-def _losses(each: DemoRun, journal: Sequence[Mapping[str, Any]]) -> list[Chart]:
-    """One chart for each objective of the run: their losses have different units."""
+def _charts(each: DemoRun, journal: Sequence[Mapping[str, Any]]) -> list[Chart]:
+    """The recalls, and one chart for each objective of the run: their losses have different units."""
     charts: dict[str, list[Curve]] = {}
     for stage in each.run.stages:
         records = [record for record in journal if record["kind"] == "train" and record["stage"] == stage.name]
         curve = Curve(stage.name, [r["total"] for r in records], [r["loss"] for r in records])
         charts.setdefault(_LOSSES[stage.objective], []).append(curve)
-    return [Chart(f"{each.title}: {loss}", curves) for loss, curves in charts.items()]
+    return [_recalls(each, journal), *(Chart(f"{each.title}: {loss}", curves) for loss, curves in charts.items())]
+
+
+def _recalls(each: DemoRun, journal: Sequence[Mapping[str, Any]]) -> Chart:
+    """R@1 from text to picture, beside chance: English, or the run's only language, and the mean of the others."""
+    records = [record for record in journal if record["kind"] == "evaluation"]
+
+    def mean(languages: Sequence[str], figure: str) -> list[float]:
+        return [float(np.mean([r[f"{language}/known/t2i_{figure}"] for language in languages])) for r in records]
+
+    first, *others = each.languages
+    groups = {LANGUAGE_NAMES[first]: [first], **({"mean of the other languages": others} if others else {})}
+    curves = [Curve(name, [r["total"] for r in records], mean(group, "r1")) for name, group in groups.items()]
+    starts = np.cumsum([0] + [stage.budget.steps for stage in each.run.stages])
+    return Chart(
+        f"{each.title}: R@1 from text to picture",
+        curves,
+        levels=[("chance", level) for level in mean(each.languages, "chance_r1")[:1]],
+        marks=[(stage.name, float(start)) for stage, start in zip(each.run.stages, starts, strict=False)],
+        percent=True,
+    )
 
 
 def _credit(artist: str, shown: bool) -> Credit:

@@ -1,0 +1,96 @@
+"""Options on the command line, by tyro; what it cannot read is said in a line, with exit code 2."""
+
+import contextlib
+import difflib
+import io
+import re
+import sys
+from collections.abc import Sequence
+from typing import Any, NoReturn, TypeVar
+
+import tyro
+
+T = TypeVar("T")
+
+
+def read(kind: Any, arguments: Sequence[str], prog: str, **more: Any) -> Any:
+    """`tyro.cli`, but an argument that fits nothing, or a value that does not fit, is one line on standard error.
+
+    Args:
+      kind: a dataclass, whose docstring is the help.
+      arguments: what stands after `prog`.
+      prog: "jclip train", for messages.
+      more: of `tyro.cli`: `default`.
+
+    Raises:
+      SystemExit: code 2 after such a line, or 0 after --help.
+    """
+    value, unknown = read_known(kind, arguments, prog, **more)
+    if unknown:
+        refuse(prog, unknown, known_options(kind, prog, **more))
+    return value
+
+
+def read_known(kind: Any, arguments: Sequence[str], prog: str, **more: Any) -> tuple[Any, list[str]]:
+    """As `read`, and what is left over: options that `kind` does not know, with their values.
+
+    Raises:
+      SystemExit: as `read`.
+    """
+    complaint = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(complaint):
+            value, rest = tyro.cli(kind, args=list(arguments), prog=prog, return_unknown_args=True, **more)
+    except SystemExit as stop:
+        if stop.code == 2:
+            _say(prog, _in_a_line(complaint.getvalue(), prog))
+        raise
+    return value, list(rest)
+
+
+def known_options(kind: Any, prog: str, **more: Any) -> list[str]:
+    """The names of all options, as the help spells them: "--stages.0.batch-size"."""
+    shown = io.StringIO()
+    with contextlib.redirect_stdout(shown), contextlib.suppress(SystemExit):
+        tyro.cli(kind, args=["--help"], prog=prog, **more)
+    return sorted(set(re.findall(r"(?<![\w-])--[a-zA-Z][\w.\-]*", shown.getvalue())))
+
+
+def refuse(prog: str, unknown: Sequence[str], known: Sequence[str]) -> NoReturn:
+    """Says which argument is unknown, and which one it may be meant to be; exits with code 2."""
+    wrong = next((word for word in unknown if word.startswith("-")), None)
+    if wrong is None:
+        _say(prog, f"too many arguments: {unknown[0]!r} has no place (see {prog} --help)")
+        sys.exit(2)
+    wrong = wrong.partition("=")[0]
+    close = difflib.get_close_matches(wrong.replace("_", "-"), known, n=1)
+    hint = f"did you mean {close[0]}?" if close else f"see {prog} --help"
+    _say(prog, f"unknown option {wrong}: {hint}")
+    sys.exit(2)
+
+
+def _say(prog: str, what: str) -> None:
+    print(f"{prog}: {what}", file=sys.stderr)
+
+
+def _in_a_line(box: str, prog: str) -> str:
+    """The sentence inside tyro's box: its first part, without the frame, the title and the help that follows."""
+    plain = re.sub(r"\x1b\[[0-9;]*m", "", box)
+    framed = "╭" in plain  # with the title in the frame; where ╭ cannot be printed, the title is the first part
+    parts: list[list[str]] = [[]]
+    for row in plain.splitlines():
+        inner = row.strip("│").rstrip()
+        if row.startswith(("╭", "╰")) or set(inner.strip()) <= set("─-"):
+            parts.append([])
+        else:
+            parts[-1].append(inner)
+    parts = [part for part in parts if part]
+    told = parts[0 if framed else 1] if len(parts) > 1 else [plain]
+    if told[0].strip().startswith("Missing from"):  # names, each with its help indented under it
+        names = [row.strip() for row in told[1:] if _indent(row) == _indent(told[0]) + 4]
+        return f"missing: {', '.join(names)} (see {prog} --help)"
+    return re.sub(r"\s+", " ", " ".join(told)).strip()
+
+
+def _indent(row: str) -> int:
+    return len(row) - len(row.lstrip())

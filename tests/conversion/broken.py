@@ -1,0 +1,162 @@
+"""Small checkpoints to break, made of our own tables and random numbers: no other library takes part."""
+
+import json
+import os
+import resource
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from conversion import hf_config
+from conversion.engine import export_tensors
+from conversion.export import _resnet_keys
+from conversion.families import family_named
+from jclip import rules
+from jclip.bundle import Bundle, save_bundle, split_statistics, tensor_shapes
+from jclip.data.images import Preprocessing
+from jclip.data.synthetic import write_tokenizer
+from jclip.data.text import Kind, load_tokenizer
+from jclip.models.bert import BertConfig
+from jclip.models.clip_text import ClipTextConfig
+from jclip.models.dual_encoder import DualEncoderConfig
+from jclip.models.resnet import ResNetConfig
+from jclip.models.text_encoder import TextEncoderConfig
+from jclip.models.vit import VitConfig
+from jclip.tensors import Lazy, write_safetensors
+
+Tensors = dict[str, np.ndarray]
+
+WEIGHTS = "model.safetensors"
+IMAGE_KEY, TEXT_KEY = "vision_model.encoder.layers.1.mlp.fc1.weight", "text_model.encoder.layer.1.output.LayerNorm.bias"
+
+BERT = BertConfig(600, 36, 2, 3, 60, 24, 2, pad_id=0, layer_norm_eps=1e-12)
+XLM_R = BertConfig(600, 36, 2, 3, 60, 26, 1, pad_id=1, layer_norm_eps=1e-5, position_offset="after_padding")
+VIT, RESNET = VitConfig(30, 10, 40, 3, 5, mlp_ratio=2), ResNetConfig(64, (1, 1, 1, 1), 8, 4)
+CHINESE_CLIP = DualEncoderConfig(VIT, BERT, 13)
+ALTCLIP = DualEncoderConfig(VIT, XLM_R, 13, head_width=22)
+RN50 = DualEncoderConfig(RESNET, replace(BERT, width=128, heads=2), 13)  # heads as wide as cn_clip's
+CLIP = DualEncoderConfig(VitConfig(30, 10, 64, 2, 1), ClipTextConfig(700, 20, 64, 2, 1), 13)
+KINDS: dict[str, Kind] = {"chinese-clip": "wordpiece", "altclip": "xlmr", "bert": "wordpiece", "open-clip": "clip_bpe"}
+
+
+def parameters(config: Any) -> Tensors:
+    """Random ones, a bundle's."""
+    draw, found = np.random.default_rng(0), {}
+    for path, shape in tensor_shapes(config).items():
+        noise = draw.standard_normal(shape).astype(np.float32)
+        found[path] = 1 + noise / 8 if path.endswith("scale") else np.abs(noise) if path.endswith("var") else noise / 4
+    return found
+
+
+def state(family: str, config: Any) -> Tensors:
+    """The same, a checkpoint's."""
+    image = getattr(config, "image", None)
+    keys = _resnet_keys(image.layers) if isinstance(image, ResNetConfig) else ()
+    lazy = {path: Lazy.of(value) for path, value in parameters(config).items()}
+    return {key: tensor.read() for key, tensor in export_tensors(family_named(family).table(keys), lazy).items()}
+
+
+def write_vocabulary(kind: Kind, folder: Path) -> Path:
+    """The file that its makers ship; returns it."""
+    made = folder / f"made-{kind}"
+    write_tokenizer(kind, made)
+    name = {"wordpiece": "vocab.txt", "xlmr": "tokenizer.json", "clip_bpe": "merges.txt"}[kind]
+    return (made / name).rename(folder / name)
+
+
+def write_checkpoint(folder: Path, family: str, config: Any) -> Path:
+    """A folder as a hub keeps it."""
+    folder.mkdir(parents=True)
+    write_vocabulary(KINDS[family], folder)
+    write_safetensors(folder / "model.safetensors", state(family, config))
+    if family != "open-clip":
+        said = hf_config.encoder(config, family) if family == "bert" else hf_config.dual(config)
+        (folder / "config.json").write_text(json.dumps(said))
+    return folder
+
+
+def write_bundle(folder: Path, family: str, config: Any) -> Path:
+    """A bundle that was trained: it has no passport."""
+    params, stats = map(rules.tree_from_paths, split_statistics(parameters(config)))
+    tokenizer = load_tokenizer(write_vocabulary(KINDS[family], folder.parent))
+    pictures = None if isinstance(config, TextEncoderConfig) else Preprocessing(config.image.image_size)
+    save_bundle(Bundle(config, params, tokenizer, pictures, 16, stats), folder)
+    return folder
+
+
+def change_json(file: Path, change: Callable[[Any], None]) -> None:
+    """Changes what a file holds."""
+    said = json.loads(file.read_text())
+    change(said)
+    file.write_text(json.dumps(said))
+
+
+def listing(folder: Path) -> Mapping[str, bytes | str | None]:
+    """Everything in a folder, hidden names too, with what it holds."""
+    found: dict[str, bytes | str | None] = {}
+    for path in sorted(folder.rglob("*")):
+        content: Any = os.readlink(path) if path.is_symlink() else path.read_bytes() if path.is_file() else None
+        found[str(path.relative_to(folder))] = content
+    return found
+
+
+def started(*arguments, environment=()):
+    """The command as a process of its own, which Ctrl-C reaches."""
+    code = "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler); from jclip.cli import main; "
+    return subprocess.Popen(
+        [sys.executable, "-c", code + "sys.exit(main(sys.argv[1:]))", *map(str, arguments)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ | dict(environment),
+        cwd=Path(__file__).parents[2],
+    )
+
+
+@contextmanager
+def full(folder: Path, room: int) -> Iterator[None]:
+    """A disk at `folder` with that many bytes left; where the test may not mount one, a limit on every file."""
+    with _mounted(folder, f"size={room}") as there:
+        soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+        if not there:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))
+        try:
+            yield
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+@contextmanager
+def read_only(folder: Path) -> Iterator[None]:
+    """A disk at `folder` that cannot be written to; where the test may not mount one, a folder of somebody else's."""
+    with _mounted(folder, "ro") as there:
+        owner = os.geteuid()
+        if not there:
+            folder.chmod(0o555)
+            if owner == 0:
+                os.seteuid(65534)
+        try:
+            yield
+        finally:
+            os.seteuid(owner)
+
+
+@contextmanager
+def _mounted(folder: Path, options: str) -> Iterator[bool]:
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(folder)]
+    try:
+        there = os.geteuid() == 0 and subprocess.run(mount, capture_output=True).returncode == 0
+    except OSError:
+        there = False
+    try:
+        yield there
+    finally:
+        if there:
+            subprocess.run(["umount", "-l", str(folder)], check=True)

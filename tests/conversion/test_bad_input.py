@@ -1,0 +1,335 @@
+"""What is damaged, hostile or wrong: a short error with the file, the key and the mend, and nothing on the disk."""
+
+import os
+import pickle
+import re
+import zipfile
+
+import ml_dtypes
+import numpy as np
+import pytest
+import torch
+
+from conversion.importing import import_model
+from jclip.cli import main
+from jclip.tensors import write_safetensors
+from tests.conversion import broken
+from tests.conversion.broken import IMAGE_KEY, TEXT_KEY, WEIGHTS, change_json, started
+
+# Damaged files.
+
+
+@pytest.mark.parametrize("kept", [0, 5, 200, 0.3, 0.9, -1])
+@pytest.mark.parametrize("kind", ["safetensors", "zip", "legacy"])
+def test_truncated(kind, kept, source, tensors, refused):
+    file = source / WEIGHTS
+    if kind != "safetensors":
+        file.unlink()
+        file = source / "pytorch_model.bin"
+        state = {key: torch.from_numpy(value) for key, value in tensors.items()}
+        torch.save(state, file, _use_new_zipfile_serialization=kind == "zip")
+    content = file.read_bytes()
+    file.write_bytes(content[: int(kept * len(content)) if isinstance(kept, float) else kept])
+    refused.convert(
+        source, names=f"/{file.name}", says=r"(empty|truncated|damaged|no (safe|Py)\w+ (file|ch)).*(fetch|check)"
+    )
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        (b"version https://git-lfs.github.com/spec/v1\n", "only git-lfs' pointer to the weights: run `git lfs pull`"),
+        (b"<!DOCTYPE html>", "it is a web page: fetch the file itself"),
+        (b"\x10\0\0\0\0\0\0\0{not json}       ", "its header cannot be read .*: fetch it again"),
+    ],
+)
+def test_other_content(content, says, source, refused):
+    (source / WEIGHTS).write_bytes(content)
+    refused.convert(source, names=f"/{WEIGHTS}", says=says)
+
+
+def test_a_flipped_bit_of_an_archive(source, tensors, refused):
+    (source / WEIGHTS).unlink()
+    file = source / "clip_cn.pt"
+    torch.save({key: torch.from_numpy(value) for key, value in tensors.items()}, file)
+    content = bytearray(file.read_bytes())
+    content[content.index(tensors[TEXT_KEY].tobytes())] ^= 1
+    file.write_bytes(content)
+    refused.convert(source, names="/clip_cn.pt", says=r"data/\d+ is damaged, .* checksum: fetch the file again")
+
+
+INDEX = "model.safetensors.index.json"
+
+
+@pytest.mark.parametrize(
+    ("index", "says"),
+    [
+        (
+            '{"weight_map": {"a": "model-1.safetensors", "b": "absent.safetensors"}}',
+            "absent.safetensors, which is not th",
+        ),
+        ('{"weight_map": {"a": "../x"}}', r"names the file '\.\./x', which is not beside it: refusing"),
+        ('{"weight_map": {"a": "/etc/passwd"}}', "names the file '/etc/passwd', which is not beside it: refusing"),
+        ('{"weight_map": {"a": ["x"]}}', "has no weight_map.*: fetch it again"),
+        ('{"weight_map": {}}', "holds no tensors: check"),
+        ("{}", "has no weight_map.*: fetch it again"),
+        ('{"weight', "cannot be read .*: mend it, or fetch it again"),
+        ("[" * 100_000, "cannot be read .*: mend it, or fetch it again"),
+    ],
+)
+def test_shards(index, says, source, refused):
+    (source / WEIGHTS).rename(source / "model-1.safetensors")
+    (source / INDEX).write_text(index)
+    refused.convert(source, says=says)
+
+
+# Tensors.
+
+
+def turned(key):
+    return lambda t: t.update({key: t[key].T})
+
+
+def put(key, value, dtype=np.float32):
+    def change(t):
+        t[key] = t[key].astype(dtype)
+        t[key].flat[-1] = value
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (lambda t: t.pop(IMAGE_KEY), f"{IMAGE_KEY} is missing: the file is not whole"),
+        (lambda t: t.pop("text_projection.weight"), "text_projection.weight is missing: the file is not whole"),
+        (lambda t: t.pop("vision_model.embeddings.class_embedding"), "class_embedding is missing: the file is not wh"),
+        (lambda t: [t.pop(k) for k in [*t] if ".layer.1." in k], r"config.json: text_config.num_hidden_layers is 2"),
+        (
+            lambda t: t.update(extra=t["logit_scale"]),
+            "extra has no place in this model: the file is of another version",
+        ),
+        (lambda t: t.update({IMAGE_KEY.replace("1", "999999999"): t[IMAGE_KEY]}), "layers.999999999.* has no place"),
+        (lambda t: t.update({TEXT_KEY.replace("layer", "layers"): t[TEXT_KEY]}), "two names of one tensor: leave one"),
+        (turned(IMAGE_KEY), rf"{IMAGE_KEY} has shape \(40, 80\), but this model needs \(80, 40\): the file is damaged"),
+        (turned("vision_model.embeddings.patch_embedding.weight"), r"vision_config\.patch_size is 10, but the tensors"),
+        (
+            lambda t: t.update({TEXT_KEY: t[TEXT_KEY][:0]}),
+            rf"{TEXT_KEY} has shape \(0,\), but this model needs \(36,\)",
+        ),
+        (lambda t: t.update({TEXT_KEY: t[TEXT_KEY].astype(np.int8)}), f"{TEXT_KEY} is int8, not floating point: take"),
+        (put(IMAGE_KEY, np.nan), f"{IMAGE_KEY} holds NaN or infinity: fetch it again"),
+        (put(TEXT_KEY, -np.inf), f"{TEXT_KEY} holds NaN or infinity: fetch it again"),
+        (put("logit_scale", np.inf, np.float16), "logit_scale holds NaN or infinity: fetch it again"),
+        (lambda t: t.clear(), "holds no tensors: check the path"),
+    ],
+)
+def test_tensors(change, says, source, tensors, refused):
+    tensors = dict(tensors)
+    change(tensors)
+    write_safetensors(source / WEIGHTS, tensors)
+    refused.convert(source, says=says)
+
+
+def test_halves_of_two_kinds_are_no_fault(source, tensors):
+    tensors = {key: value.astype(np.float16) for key, value in tensors.items()}
+    tensors[IMAGE_KEY] = tensors[IMAGE_KEY].astype(ml_dtypes.bfloat16)
+    write_safetensors(source / WEIGHTS, tensors)
+    kernel = import_model(str(source)).bundle.tensors()["image/layers/mlp/fc1/kernel"]
+    assert kernel.dtype == np.float32  # which holds both exactly
+    np.testing.assert_array_equal(kernel.read()[1], tensors[IMAGE_KEY].astype(np.float32).T)
+
+
+def test_what_a_person_sees(source, tensors, tmp_path, capfd):
+    """The progress, and then one line."""
+    tensors = tensors | {IMAGE_KEY: tensors[IMAGE_KEY] * np.float32(np.nan)}
+    write_safetensors(source / WEIGHTS, tensors)
+    assert main(["convert", str(source), str(tmp_path / "dst")]) == 1
+    out, err = capfd.readouterr()
+    assert out == "" and err.splitlines()[-1].startswith(f"jclip convert: {source / WEIGHTS}: {IMAGE_KEY} holds NaN")
+    assert "reading" in err and "writing" in err and "Traceback" not in err
+    assert [path.name for path in tmp_path.iterdir()] == ["source"]
+
+
+# config.json.
+
+B_32 = {
+    "hidden_size": 768,
+    "intermediate_size": 3072,
+    "num_hidden_layers": 12,
+    "num_attention_heads": 12,
+    "patch_size": 32,
+}
+ANOTHERS = "it is another model's, take the one that belongs to these weights"
+
+
+@pytest.mark.parametrize(
+    ("part", "said", "says"),
+    [
+        ("vision_config", B_32, rf"vision_config\.hidden_size is 768, but the tensors say 40: {ANOTHERS}"),
+        ("vision_config", {"hidden_act": "relu"}, r"vision_config\.hidden_act is 'relu', but only quick_gelu and gelu"),
+        ("vision_config", {"hidden_act": ["gelu"]}, r"hidden_act is \['gelu'\], but only quick_gelu and gelu are supp"),
+        ("vision_config", {"layer_norm_eps": 1e-3}, r"vision_config\.layer_norm_eps is 0\.001, but only 1e-05 is supp"),
+        ("vision_config", {"num_attention_heads": 7}, r"num_attention_heads is 7, which does not divide a width of 40"),
+        ("text_config", {"hidden_act": "gelu_new"}, r"text_config\.hidden_act is 'gelu_new', but only 'gelu' is supp"),
+        ("text_config", {"position_embedding_type": "relative_key"}, "is 'relative_key', but only 'absolute' is supp"),
+        ("text_config", {"layer_norm_eps": "x"}, "layer_norm_eps is 'x', but must be a number from 0 up to 1: mend"),
+        ("text_config", {"layer_norm_eps": float("nan")}, "layer_norm_eps is nan, but must be a number from 0 up to 1"),
+        ("text_config", {"num_attention_heads": None}, "num_attention_heads is None, which does not divide"),
+        ("text_config", {"pad_token_id": 1}, r"text_config\.pad_token_id is 1, but only 0 is supported"),
+        ("text_config", {"is_decoder": True}, r"text_config\.is_decoder is True, but only False is supported"),
+        (None, {"projection_dim": 512}, f"config.json: projection_dim is 512, but the tensors say 13: {ANOTHERS}"),
+    ],
+)
+def test_a_config_that_does_not_agree(part, said, says, source, refused):
+    change_json(source / "config.json", lambda config: (config[part] if part else config).update(said))
+    refused.convert(source, names="/config.json", says=says)
+
+
+@pytest.mark.parametrize("content", ["{", "[1]", "null", '{"a": ' * 100_000])
+def test_no_config(content, source, refused):
+    (source / "config.json").write_text(content)
+    refused.convert(source, names="/config.json", says="(cannot be read|holds no JSON object).*: mend it, or fetch it")
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (
+            lambda c: c["text_config"].pop("num_hidden_layers"),
+            r"another model .*: text_model\.\S+ would have shape .* miss",
+        ),
+        (
+            lambda c: c["text_config"].update(initializer_range="x"),
+            r"is of no use to Chinese-CLIP .* own code \(.*: take",
+        ),
+    ],
+)
+def test_what_only_the_pytorch_model_notices(change, says, source, refused):
+    change_json(source / "config.json", change)
+    refused.convert(source, names="/config.json", says=says)
+
+
+# Files that mean harm.
+
+
+class Evil:
+    def __init__(self, target):
+        self.target = target
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.target),)
+
+
+@pytest.mark.parametrize("new", [True, False], ids=["zip", "legacy"])
+def test_a_pickle_that_runs_code(new, tmp_path, refused):
+    evil = {"state_dict": {"logit_scale": torch.tensor(1.0), "x": Evil(tmp_path / "made")}}
+    torch.save(evil, tmp_path / "evil.pt", _use_new_zipfile_serialization=new)
+    refused.convert(
+        tmp_path / "evil.pt", says=r"refers to (posix|nt)\.mkdir: it would run code, refusing .*state_dict\(\)"
+    )
+    pickle.loads(pickle.dumps(Evil(tmp_path / "made")))
+    assert (tmp_path / "made").is_dir()  # so much for its being evil
+
+
+@pytest.mark.parametrize("name", ["archive/../../evil", "../evil", "/tmp/evil"])
+def test_an_archive_that_leads_out(name, tmp_path, refused):
+    torch.save({"logit_scale": torch.tensor(1.0)}, tmp_path / "evil.pt")
+    with zipfile.ZipFile(tmp_path / "evil.pt", "a") as archive:
+        archive.writestr(name, b"evil")
+    refused.convert(tmp_path / "evil.pt", says=rf"has a member {re.escape(name)}, a path out of the archive: refusing")
+
+
+# Options.
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        (["--family", "gpt"], "--family: there is no family 'gpt': choose one of altclip, chinese-clip, .*bert"),
+        (
+            ["--family", "altclip"],
+            "not of the family altclip: it has no text_model.trans.* looks like chinese-clip, leave",
+        ),
+        (["--family", "bert"], "not of the family bert: it has no embeddings.word_embeddings.weight and looks like"),
+        (["--image-size", "33"], "--image-size: image_size 33 is not a multiple of patch_size 10.*: give another"),
+        (["--image-size", "-30"], "--image-size: image_size -30 .*: give another"),
+        (["--image-size", "99999990"], "--image-size: .* more than 256 times as large: give another"),
+        (["--tokenizer", "absent/vocab.txt"], "there is no tokenizer at absent/vocab.txt"),
+        (["--to", "hf"], "is no bundle, and --to writes nothing else: convert it without --to first"),
+        (["--to", "hf", "--family", "clip"], "--to writes a bundle as it is: --family, .* are for reading"),
+        (["--image", "x"], "--image and --text belong together: give both, or SRC"),
+        (["--text", "x"], "--image and --text belong together: give both, or SRC"),
+        (["--image", "x", "--text", "y"], r"give DST alone: 2 path\(s\) given"),
+        (["--image", "x", "--text", "y", "--to", "hf"], "take no other option but --seed"),
+        (["another"], r"give SRC and DST: 3 path\(s\) given"),
+    ],
+)
+def test_options(options, says, source, tmp_path, refused):
+    refused("convert", source, tmp_path / "dst", *options, "--json", says=says)
+
+
+def test_numbers_of_paths(tmp_path, refused):
+    refused("convert", "--json", says=r"give SRC and DST: 0 path\(s\) given")
+    refused("convert", tmp_path / "x", "--json", says=r"give SRC and DST: 1 path\(s\) given")
+    refused("convert", "--image", "x", "--text", "y", "--json", says=r"give DST alone: 0 path\(s\) given")
+    refused("convert", tmp_path / "x", tmp_path / "y", "--json", says="there is nothing at .*/x: give a file, a folder")
+    refused("convert", tmp_path, tmp_path / "y", "--json", says="holds no weights: expected model.safetensors")
+
+
+def test_an_activation_that_is_none(source, tmp_path, capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(["convert", str(source), str(tmp_path / "dst"), "--activation", "relu"])
+    error = capsys.readouterr().err
+    assert stop.value.code == 2 and "relu" in error and "quick_gelu" in error and "Traceback" not in error
+
+
+def test_open_clip_without_activation(tmp_path, refused):
+    folder = broken.write_checkpoint(tmp_path / "source", "open-clip", broken.CLIP)
+    file = folder / "epoch_3.pt"
+    state = {f"module.{key}": torch.from_numpy(value) for key, value in broken.state("open-clip", broken.CLIP).items()}
+    torch.save({"state_dict": state}, file)
+    says = "does not say which activation .*: put open_clip_config.json beside it, or give --activation: quick_gelu"
+    refused.convert(file, "--tokenizer", folder / "merges.txt", says=says)
+
+
+# Tokenizers.
+
+
+def test_tokenizers(source, tmp_path, refused):
+    dst = tmp_path / "dst"
+    merges = broken.write_vocabulary("clip_bpe", tmp_path)
+    says = f"{merges} is a clip_bpe vocabulary, .* reads wordpiece: give its own with --tokenizer"
+    refused("convert", source, dst, "--tokenizer", merges, "--json", says=says)
+    long = tmp_path / "vocab.txt"
+    long.write_text((source / "vocab.txt").read_text() + "".join(f"more{n}\n" for n in range(600)))
+    says = rf"{long} has \d+ tokens, but the model has embeddings for 600: it is another model's vocabulary, give"
+    refused("convert", source, dst, "--tokenizer", long, "--json", says=says)
+    (source / "vocab.txt").unlink()
+    refused.convert(source, says="comes without its vocabulary: give --tokenizer")
+    for content in (b"", b"\xff\xfe", b"[PAD]\n[PAD]\n"):
+        long.write_bytes(content)
+        refused("convert", source, dst, "--tokenizer", long, "--json", says=str(long))
+    (source / "tokenizer.json").write_text("{}")
+    refused.convert(source, names="/tokenizer.json", says="cannot be read")
+
+
+# The hub.
+
+
+def test_hub_without_a_network(tmp_path, refused):
+    refused(
+        "convert",
+        "hf://nobody/nothing",
+        tmp_path / "dst",
+        "--json",
+        says="hf://nobody/nothing cannot be fetched .*offl",
+    )
+    refused(
+        "convert", "hf://a/b/c", tmp_path / "dst", "--json", says="hf://a/b/c is no repository: write hf://ORG/NAME"
+    )
+    network = {"HF_HUB_OFFLINE": "0", "HF_ENDPOINT": "http://127.0.0.1:9", "HF_HOME": str(tmp_path / "hub")}
+    done = started("convert", "hf://nobody/nothing", tmp_path / "dst", "--json", environment=network).communicate()
+    says = r"jclip convert: hf://nobody/nothing cannot be fetched \(.*refused\): check the name and .* folder\n"
+    assert re.fullmatch(says, done[1]), done
+    assert not (tmp_path / "dst").exists()

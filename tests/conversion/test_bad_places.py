@@ -1,0 +1,200 @@
+"""A destination that is taken, full or read-only, and a command that is interrupted: nothing of it stays."""
+
+import re
+import shutil
+import signal
+import time
+
+import numpy as np
+import pytest
+
+import jclip.cli.convert
+from jclip.cli import main
+from jclip.errors import JclipError
+from jclip.files import whole_file, whole_folder
+from jclip.models.text_encoder import TextEncoderConfig
+from jclip.tensors import write_safetensors
+from tests.conversion import broken
+from tests.conversion.broken import TEXT_KEY, WEIGHTS, change_json, listing, started
+
+ENCODER = TextEncoderConfig(broken.BERT)
+
+
+# Destinations.
+
+
+@pytest.fixture(scope="module")
+def bundles(tmp_path_factory):
+    place = tmp_path_factory.mktemp("bundles")
+    models = {"resnet": broken.RN50, "altclip": broken.ALTCLIP, "encoder": ENCODER, "odd": broken.CHINESE_CLIP}
+    for name, config in models.items():
+        family = "altclip" if name == "altclip" else "chinese-clip"
+        broken.write_bundle(place / name / "bundle", family, config)
+    return place
+
+
+@pytest.mark.parametrize(
+    ("name", "to", "says"),
+    [
+        ("resnet", "hf", "transformers has no CLIP with a ResNet: write this one with --to cn-clip"),
+        ("encoder", "hf", "is a text encoder alone, and --to writes two towers: give it one with --image and --text"),
+        ("encoder", "cn-clip", "is a text encoder alone, and --to writes two towers: give it one"),
+        ("altclip", "cn-clip", "cn_clip has no model with this text tower: write this one with --to hf"),
+        ("odd", "cn-clip", "cn_clip's BERT has .*: write this one with --to hf"),
+    ],
+)
+def test_models_that_others_lack(name, to, says, bundles, tmp_path, refused):
+    bundle = bundles / name / "bundle"
+    assert str(bundle) in refused("convert", bundle, tmp_path / "dst", "--to", to, "--json", says=says)
+
+
+def test_a_bundle_is_converted_already(bundles, tmp_path, refused):
+    refused(
+        "convert", bundles / "odd" / "bundle", tmp_path / "dst", "--json", says="is a bundle already: .*give --to hf"
+    )
+
+
+@pytest.mark.parametrize("what", ["a file", "a folder", "a link to nowhere"])
+def test_a_destination_that_is_there(what, whole, bundles, tmp_path, refused):
+    place = tmp_path / "dst"
+    if what == "a file":
+        place.write_text("mine")
+    elif what == "a folder":
+        (place / "inside").mkdir(parents=True)
+    else:
+        place.symlink_to("nowhere")
+    says = f"{place} is there already: move it away, or choose another name"
+    refused("convert", whole, place, "--json", says=says)
+    refused("convert", "--image", whole, "--text", whole, place, "--json", says=says)
+    refused("convert", bundles / "altclip" / "bundle", place, "--to", "hf", "--json", says=says)
+    refused("convert", bundles / "resnet" / "bundle", place, "--to", "cn-clip", "--json", says=says)
+
+
+OUT = {"in": ("", []), "hf": ("altclip", ["--to", "hf"]), "cn-clip": ("resnet", ["--to", "cn-clip"])}
+
+
+@pytest.mark.parametrize("way", OUT)
+def test_a_read_only_destination(way, whole, bundles, tmp_path, refused):
+    name, options = OUT[way]
+    source = bundles / name / "bundle" if name else whole
+    with broken.read_only(tmp_path / "disk"):
+        says = r"disk/new/dst cannot be made \(.*\): choose another place"
+        refused("convert", source, tmp_path / "disk" / "new" / "dst", *options, "--json", says=says)
+
+
+@pytest.mark.parametrize("short", ["of everything", "in the middle", "of one page"])
+@pytest.mark.parametrize("way", OUT)
+def test_a_full_destination(way, short, whole, converted, bundles, tmp_path, refused):
+    name, options = OUT[way]
+    source = bundles / name / "bundle" if name else whole
+    if name:
+        assert main(["convert", str(source), str(tmp_path / "once"), *options, "--json"]) == 0
+    made = tmp_path / "once" if name else converted
+    files = [made] if made.is_file() else [file for file in made.rglob("*") if file.is_file()]
+    pages = sum(-(-file.stat().st_size // 4096) for file in files)
+    room = {"of everything": 1, "in the middle": pages // 2, "of one page": pages - 1}[short]
+    with broken.full(tmp_path / "disk", 4096 * room):
+        says = r"disk/new/dst cannot be written \(.*\): free some space there, or choose another place"
+        refused("convert", source, tmp_path / "disk" / "new" / "dst", *options, "--json", says=says)
+
+
+# Interruptions.
+
+
+@pytest.fixture(scope="module")
+def large(tmp_path_factory):
+    """A BERT with 200 MB of embeddings: writing them takes a while."""
+    place = broken.write_checkpoint(tmp_path_factory.mktemp("large") / "source", "bert", ENCODER)
+    state, words = broken.state("bert", ENCODER), "embeddings.word_embeddings.weight"
+    write_safetensors(place / WEIGHTS, state | {words: np.zeros((1_400_000, 36), np.float32)})
+    change_json(place / "config.json", lambda config: config.update(vocab_size=1_400_000))
+    return place
+
+
+def stopped(large, folder, moment, how):
+    """Starts a conversion, stops it while it writes or compares, and gives its exit code and what it said."""
+    process = started("convert", large, folder / "new" / "dst", "--json")
+    last = {"writing": "parameters.safetensors", "comparing": "config.json"}[moment]
+    while not list(folder.glob(f"new/.dst.*.partial/{last}")):
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.001)
+    time.sleep(0.05 if moment == "writing" else 1)
+    process.send_signal(how)
+    return process.wait(), process.communicate()[1]
+
+
+@pytest.mark.parametrize("moment", ["writing", "comparing"])
+def test_interrupted(moment, large, tmp_path):
+    code, error = stopped(large, tmp_path, moment, signal.SIGINT)
+    assert code == 130 and error.split() == ["jclip", "convert:", "stopped"]
+    assert listing(tmp_path) == {}
+
+
+def test_killed_and_run_again(large, tmp_path):
+    assert stopped(large, tmp_path, "writing", signal.SIGKILL)[0] == -signal.SIGKILL
+    (left,) = (tmp_path / "new").iterdir()
+    assert re.fullmatch(r"\.dst\.\w+\.\w+\.partial", left.name)
+    assert main(["convert", str(large), str(tmp_path / "new" / "dst"), "--json"]) == 0
+    assert [path.name for path in (tmp_path / "new").iterdir()] == ["dst"]
+
+
+def test_ctrl_c_in_a_garbage_collection_is_not_lost(tmp_path, capsys, monkeypatch):
+    class Lost:
+        def __del__(self):
+            raise KeyboardInterrupt
+
+    def main_of_convert(arguments):
+        Lost()
+        time.sleep(30)
+        return 0
+
+    usual = signal.signal(signal.SIGINT, signal.default_int_handler)
+    monkeypatch.setattr(jclip.cli.convert, "main", main_of_convert)
+    assert main(["convert"]) == 130
+    signal.signal(signal.SIGINT, usual)
+    assert capsys.readouterr().err == "\njclip convert: stopped\n"
+
+
+def test_who_still_writes_is_left_alone(tmp_path):
+    """Two at once: the one that is done first has the name."""
+    with whole_folder(tmp_path / "dst", replace=False) as first:
+        with whole_folder(tmp_path / "dst", replace=False) as second:
+            (second / "second").touch()
+        assert first.is_dir()
+        (tmp_path / "dst" / "second").rename(tmp_path / "dst" / "seen")
+        with pytest.raises(JclipError, match="is there already"), whole_file(tmp_path / "dst"):
+            pass
+        (tmp_path / "dst").rename(tmp_path / "elsewhere")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["dst", "elsewhere"]
+
+
+# Verification.
+
+
+def test_verify_without_a_passport(whole, converted, bundles, tmp_path, refused):
+    refused(
+        "verify", bundles / "odd" / "bundle", whole, says="bundle has no passport.json: it was trained, not converted"
+    )
+    refused("verify", whole, whole, says="config.json is damaged")
+    refused("verify", tmp_path, whole, says="is not a bundle: it has no config.json")
+    refused("verify", converted, whole, whole, says=r"was converted from .*source: give 1 source\(s\), in this order")
+    refused("verify", converted, tmp_path, says="holds no weights: expected")
+    copy = shutil.copytree(converted, tmp_path / "copy")
+    for damage in (lambda p: p.pop("sources"), lambda p: p.update(format=0), lambda p: p["sources"][0].pop("name")):
+        change_json(copy / "passport.json", damage)
+        refused("verify", copy, whole, says="copy/passport.json is damaged or of another version: convert again")
+        shutil.copy(converted / "passport.json", copy)
+    (copy / "passport.json").write_text("{")
+    refused("verify", copy, whole, says=r"copy/passport.json cannot be read \(.*\): mend it, or fetch it again")
+
+
+def test_verify_against_another_checkpoint(converted, source, tensors, refused):
+    other = tensors | {TEXT_KEY: tensors[TEXT_KEY].copy()}
+    other[TEXT_KEY].view(np.uint8)[0] ^= 1
+    write_safetensors(source / WEIGHTS, other)
+    says = (
+        rf"{converted} does not hold \(files: other than converted: model\.safetensors; parameters: not equal: "
+        r"text/layers/mlp_norm/bias\): convert again, or name the SRC"
+    )
+    refused("verify", converted, source, says=says, printed=True)
+    refused("verify", converted, source, "--json", says=says, printed=True)

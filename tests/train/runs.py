@@ -1,0 +1,45 @@
+"""What tests of whole runs share: parameters of bundles, and a watcher that does something at a step."""
+
+import numpy as np
+
+from jclip import rules
+from jclip.bundle import load_bundle
+from jclip.train.telemetry import read_journal
+
+
+def leaves(folder):
+    """{path: array} of a bundle's parameters."""
+    return rules.paths_of(load_bundle(folder).params)
+
+
+def assert_same_bundles(ours, theirs):
+    """Equal to the bit."""
+    for one, other in zip(ours, theirs, strict=True):
+        a, b = leaves(one), leaves(other)
+        assert a.keys() == b.keys()
+        for path in a:
+            np.testing.assert_array_equal(a[path], b[path], err_msg=path)
+
+
+def losses(workdir):
+    """(steps in all, loss) of every logged step."""
+    return [
+        (line["total"], line["loss"]) for line in read_journal(workdir / "metrics.jsonl") if line["kind"] == "train"
+    ]
+
+
+class Watch:
+    """Keeps the steps it is told of, and calls `act` with each."""
+
+    def __init__(self, act=lambda step: None):
+        self.steps, self.records, self._act = [], [], act
+
+    def stage_begins(self, name, step, steps):
+        pass
+
+    def logged(self, record):
+        self.records.append(record)
+
+    def stepped(self, step):
+        self.steps.append(step)
+        self._act(step)

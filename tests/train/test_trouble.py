@@ -1,0 +1,214 @@
+"""What goes wrong in the middle of a run: a full disk, a bad picture, a failing evaluation. No step is lost to any."""
+
+import io
+import os
+import shutil
+import subprocess
+from contextlib import contextmanager
+from dataclasses import replace
+
+import jax
+import numpy as np
+import pytest
+from PIL import Image
+
+from jclip.checkpoint import Checkpoints, is_full_disk
+from jclip.data.folders import PairFolder, StoredPair, write_pairs
+from jclip.data.synthetic import caption
+from jclip.errors import JclipError
+from jclip.stages import Budget
+from jclip.train.loop import train
+from jclip.train.telemetry import read_journal
+from tests.train.runs import Watch, assert_same_bundles, losses
+
+
+@pytest.fixture
+def one_stage(chinese_clip):
+    stage = replace(chinese_clip.stages[0], budget=Budget(steps=4))
+    return replace(chinese_clip, stages=(stage,))
+
+
+def standing(workdir):
+    """The position of the newest checkpoint."""
+    checkpoints = Checkpoints(workdir / "checkpoints")
+    found = checkpoints.latest()
+    checkpoints.close()
+    assert found
+    return found[0].stage, found[0].step, found[0].total
+
+
+@pytest.fixture
+def disk(tmp_path):
+    """A folder on a disk of its own, small in bytes and in files; without the right to mount, an ordinary folder."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mounting = ["mount", "-t", "tmpfs", "-o", "size=16m,nr_inodes=400", "tmpfs", str(folder)]
+    mounted = subprocess.run(mounting, capture_output=True).returncode == 0
+    yield folder
+    if mounted:
+        subprocess.run(["umount", str(folder)], check=True)
+
+
+@contextmanager
+def full(disk, what, monkeypatch):
+    """Fills a mounted disk, but for what the log needs; otherwise lets what orbax calls fail as it does there."""
+    if not disk.is_mount():
+        with monkeypatch.context() as patch:
+            if what == "bytes":
+                patch.setattr("shutil.disk_usage", lambda _: type("Usage", (), {"free": 1000}))
+            else:
+                patch.setattr("orbax.checkpoint._src.serialization.serialization.async_serialize_from_host", _refuse)
+            yield
+        return
+    ballast = disk / "ballast"
+    ballast.mkdir()
+    if what == "bytes":
+        (ballast / "bytes").write_bytes(b"x" * (shutil.disk_usage(disk).free - 2**16))
+    else:  # bytes enough, so that the free space is found sufficient, and the write itself fails
+        for number in range(os.statvfs(disk).f_favail - 6):
+            (ballast / str(number)).touch()
+    yield
+    for file in ballast.iterdir():
+        file.unlink()
+    ballast.rmdir()
+
+
+async def _refuse(*_, **__):
+    raise ValueError("RESOURCE_EXHAUSTED: Error writing \"a/0.0\": No space left on device [os_error_code='28']")
+
+
+@pytest.mark.parametrize("what", ["bytes", "files"])
+def test_a_full_disk_is_named_and_older_checkpoints_survive(one_stage, disk, what, monkeypatch, capfd, tmp_path):
+    workdir = disk / "run"
+    train(one_stage, workdir, stop_after=1)
+    kept = {path: path.stat().st_mtime_ns for path in (workdir / "checkpoints").rglob("*")}
+    capfd.readouterr()
+    with (
+        full(disk, what, monkeypatch),
+        pytest.raises(
+            JclipError, match=r"^no space for a checkpoint of .* \(the checkpoint of step 1 is safe\)"
+        ) as told,
+    ):
+        train(one_stage, workdir, stop_after=3)
+    assert "\n" not in str(told.value) and "Traceback" not in "".join(capfd.readouterr())
+    assert {path: path.stat().st_mtime_ns for path in (workdir / "checkpoints").rglob("*")} == kept
+    resumed = train(one_stage, workdir)
+    assert resumed.finished
+    assert_same_bundles(resumed.bundles, train(one_stage, tmp_path / "whole").bundles)
+
+
+def test_what_a_full_disk_looks_like():
+    chained = RuntimeError("save failed")
+    chained.__cause__ = OSError(28, "whatever the words")
+    assert is_full_disk(chained)
+    assert is_full_disk(ValueError("RESOURCE_EXHAUSTED: Error writing file"))
+    assert not is_full_disk(RuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 7 bytes"))
+    assert not is_full_disk(OSError(13, "Permission denied"))
+
+
+def test_half_a_checkpoint_of_a_killed_process_goes(tmp_path):
+    half = tmp_path / "7.orbax-checkpoint-tmp"
+    half.mkdir()
+    Checkpoints(tmp_path).close()
+    assert not half.exists()
+
+
+def test_a_bundle_that_cannot_be_written_costs_no_step(chinese_clip, tmp_path):
+    workdir = tmp_path / "run"
+    workdir.mkdir()
+    in_the_way = workdir / f"1-{chinese_clip.stages[0].name}"
+    in_the_way.touch()
+    with pytest.raises(JclipError, match="is there already"):
+        train(chinese_clip, workdir)
+    assert standing(workdir) == (0, 2, 2)
+    in_the_way.unlink()
+    watch = Watch()
+    resumed = train(chinese_clip, workdir, watcher=watch)
+    assert watch.steps == [1, 2]  # the second stage's alone
+    whole = train(chinese_clip, tmp_path / "whole")
+    assert_same_bundles(resumed.bundles, whole.bundles)
+    assert losses(workdir) == losses(tmp_path / "whole")
+
+
+@pytest.mark.parametrize("at", [2, 4])
+def test_an_evaluation_that_fails_costs_no_step(one_stage, tmp_path, at):
+    run, calls = replace(one_stage, evaluate_every=2), []
+
+    def evaluator(variables):
+        calls.append(1)
+        if len(calls) == 1 + at // 2:  # the first call is before the first step
+            raise JclipError("the gallery burned down")
+        return {"calls": float(len(calls))}
+
+    workdir = tmp_path / "run"
+    with pytest.raises(JclipError, match="^the gallery burned down$"):
+        train(run, workdir, evaluators={"toy": evaluator})
+    assert standing(workdir) == (0, at, at)
+    resumed = train(run, workdir, evaluators={"toy": evaluator})
+    whole = train(run, tmp_path / "whole", evaluators={"toy": lambda _: {"calls": 0.0}})
+    assert_same_bundles(resumed.bundles, whole.bundles)
+    found = [line["total"] for line in read_journal(workdir / "metrics.jsonl") if line["kind"] == "evaluation"]
+    assert found == ([0, 4] if at == 2 else [0, 2, 4])
+
+
+def test_parameters_that_are_not_finite_are_never_saved(one_stage, tmp_path):
+    stage = replace(one_stage.stages[0], optimizer=replace(one_stage.stages[0].optimizer, learning_rate=float("3e38")))
+    wild = replace(one_stage, stages=(replace(stage, budget=Budget(steps=8)),), log_every=0, checkpoint_every=1)
+    with pytest.raises(JclipError, match=r"parameters are not finite after \d steps, and are not saved\. The last"):
+        train(wild, tmp_path / "run")
+
+
+def _png(number):
+    buffer = io.BytesIO()
+    Image.fromarray(np.random.default_rng(number).integers(0, 256, (32, 32, 3), np.uint8)).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+@pytest.fixture
+def pairs(tmp_path):
+    """A folder of 48 pairs, of which 29 and 31 cannot be read; a batch takes 16, so that an epoch is three steps."""
+    bad = {29: _png(29)[:60], 31: b"no picture"}
+    stored = (StoredPair(bad.get(n, _png(n)), (caption(n),), n, n) for n in range(48))
+    write_pairs(tmp_path / "pairs", stored)
+    return PairFolder(str(tmp_path / "pairs"))
+
+
+def test_unreadable_pictures(one_stage, pairs, tmp_path):
+    stage = replace(one_stage.stages[0], data=(pairs,), budget=Budget(steps=5))
+    strict, workdir = replace(one_stage, stages=(stage,), seed=5), tmp_path / "run"
+    message = (
+        rf"^{pairs.folder}: the picture of record \d+ cannot be read as a picture \(.*\): repair or remove it, or "
+        r"raise stages\.0\.max_unreadable \(now 0\): so many are replaced by others$"
+    )
+    # Refused with all steps before it saved, however often it is run.
+    with pytest.raises(JclipError, match=message):
+        train(strict, workdir)
+    before = standing(workdir)
+    assert before == (0, 1, 1)
+    with pytest.raises(JclipError, match=message):
+        train(strict, workdir)
+    assert standing(workdir) == before
+    # One of the two may be replaced, but not the other.
+    with pytest.raises(JclipError, match=r"max_unreadable \(now 1\)"):
+        train(_lenient(strict, 1), workdir)
+    # Both are replaced, the second by 31 itself at first, and noted once each; when it was stopped makes no difference.
+    resumed = train(_lenient(strict, 2), workdir)
+    whole = train(_lenient(strict, 2), tmp_path / "whole")
+    assert resumed.finished
+    assert_same_bundles(resumed.bundles, whole.bundles)
+    noted = [line for line in read_journal(tmp_path / "whole" / "metrics.jsonl") if line["kind"] == "unreadable"]
+    pictures = [picture for line in noted for picture in line["pictures"]]
+    assert sorted(picture.split(" cannot")[0] for picture in pictures) == [
+        f"{pairs.folder}: the picture of record {number}" for number in (29, 31)
+    ]
+
+
+def _lenient(run, limit):
+    return replace(run, stages=tuple(replace(stage, max_unreadable=limit) for stage in run.stages))
+
+
+def test_several_processes_are_refused_before_anything_is_written(chinese_clip, tmp_path, monkeypatch):
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    with pytest.raises(JclipError, match=r"training over 2 processes is not there yet.*Start one process"):
+        train(chinese_clip, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
