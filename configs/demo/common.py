@@ -99,7 +99,7 @@ MUON = Optimizer(
     weight_decay=0.1,
     multipliers=((r".*/layers/.*/kernel", 10.0), (r".*", 1.0)),
 )
-"""On the tuning artists it reached AdamW's recall in a third of the steps (benchmarks/RESULTS.md)."""
+"""On the tuning artists, R@1 of 15.8 against 14.0 with AdamW in as many steps (benchmarks/RESULTS.md)."""
 
 
 @dataclass(frozen=True)
