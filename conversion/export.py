@@ -85,7 +85,7 @@ def _to_cn_clip(bundle: Bundle, file: Path) -> str:
         except RuntimeError as error:
             # A stream of ours says why it cannot be written to, and then torch wonders at where its archive ends.
             raise error.__context__ if isinstance(error.__context__, OSError) else error from None
-    return "cn_clip's --resume, and load_from_name"
+    return "cn_clip: load_from_name, or --resume with --reset-optimizer"
 
 
 def _check_cn_clip(config: DualEncoderConfig) -> None:

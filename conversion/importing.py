@@ -14,7 +14,7 @@ from conversion.families.family import Family, Hints
 from conversion.positions import resized
 from conversion.processor import read_preprocessing
 from conversion.sizes import Sizes
-from conversion.source import Source, open_source, read_object, sha256
+from conversion.source import Source, open_source, read_json, read_object, sha256
 from jclip import rules
 from jclip.bundle import Bundle, split_statistics, tensor_shapes
 from jclip.data.images import Preprocessing
@@ -26,10 +26,12 @@ from jclip.models.dual_encoder import DualEncoderConfig
 from jclip.models.text_encoder import TextEncoderConfig
 from jclip.models.transformer import Activation
 from jclip.models.vit import VitConfig
-from jclip.tensors import Lazy
+from jclip.tensors import Lazy, shown
 
 POSITIONS = "image/position_embedding"
 _LARGEST_GRID = 256  # patches along a side: a mistyped size must not fill the memory
+_MODULES = ("Transformer", "Pooling", "Normalize")
+"""Parts that a sentence encoder may have: a Dense after the pooling would be left out unseen."""
 _POOLINGS: dict[str, Literal["cls", "mean"]] = {"pooling_mode_mean_tokens": "mean", "pooling_mode_cls_token": "cls"}
 
 
@@ -214,6 +216,11 @@ def _context_length(source: Source, config: ModelConfig) -> int:
 
 def _pooling(folder: Path | None) -> Literal["cls", "mean"]:
     """How a sentence encoder pools, from the files of sentence-transformers; [CLS] where there are none."""
+    if folder and (folder / "modules.json").is_file():
+        for module in read_json(folder / "modules.json"):
+            kind = str(module.get("type") if isinstance(module, dict) else module)
+            if kind.rpartition(".")[2] not in _MODULES:
+                raise JclipError(f"{folder / 'modules.json'} has a module {shown(kind)}, which is not supported")
     file = folder / "1_Pooling" / "config.json" if folder else None
     if file is None or not file.is_file():
         return "cls"

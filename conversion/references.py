@@ -308,9 +308,15 @@ def _hf_encoder(model: Any, config: Any) -> Reference:
 
 def _said(source: Source, kind: str, config: DualEncoderConfig) -> dict[str, Any]:
     """The checkpoint's own config.json, or ours in its words where it has none that the class understands."""
-    if source.config.get("model_type") == kind:
-        return dict(source.config)
-    return hf_config.dual(config)
+    ours = hf_config.dual(config)
+    if source.config.get("model_type") != kind:
+        return ours
+    # Where its config.json names no activation, the one that was assumed, or that the user named, holds for both.
+    parts = {
+        part: {"hidden_act": ours[part]["hidden_act"], **(source.config.get(part) or {})}
+        for part in ("text_config", "vision_config")
+    }
+    return {**source.config, **parts}
 
 
 def _features(output: Any) -> Any:

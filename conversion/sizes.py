@@ -107,7 +107,9 @@ def vit_config(sizes: Sizes, said: Mapping[str, Any], activation: Activation) ->
         patch_size=patch,
         width=width,
         layers=found["num_hidden_layers"],
-        heads=_heads(said, vit_heads_for(width), width, where),
+        heads=heads_that_divide(
+            width, said.get("num_attention_heads", vit_heads_for(width)), f"{where}num_attention_heads"
+        ),
         mlp_ratio=hidden // width,
         activation=activation_named(said.get("hidden_act", activation), f"{where}hidden_act"),
     )
@@ -149,7 +151,9 @@ def bert_config(sizes: Sizes, said: Mapping[str, Any], like: BertConfig, part: s
         vocab_size=vocab_size,
         width=width,
         layers=found["num_hidden_layers"],
-        heads=_heads(said, heads_for(width), width, where),
+        heads=heads_that_divide(
+            width, said.get("num_attention_heads", heads_for(width)), f"{where}num_attention_heads"
+        ),
         intermediate=found["intermediate_size"],
         max_positions=found["max_position_embeddings"],
         type_vocab_size=found["type_vocab_size"],
@@ -185,7 +189,9 @@ def clip_text_config(sizes: Sizes, said: Mapping[str, Any], activation: Activati
         context_length=found["max_position_embeddings"],
         width=width,
         layers=found["num_hidden_layers"],
-        heads=_heads(said, heads_for(width), width, where),
+        heads=heads_that_divide(
+            width, said.get("num_attention_heads", heads_for(width)), f"{where}num_attention_heads"
+        ),
         activation=activation_named(said.get("hidden_act", activation), f"{where}hidden_act"),
     )
 
@@ -201,7 +207,23 @@ def activation_named(name: Any, where: str) -> Activation:
     return name
 
 
-def agree(said: Mapping[str, Any], found: Mapping[str, int], where: str) -> None:
+def heads_that_divide(width: int, heads: Any, what: str) -> int:
+    """Heads as a configuration has them.
+
+    Args:
+      width: of the states.
+      heads: what it says.
+      what: its file and field.
+
+    Raises:
+      JclipError: no transformer of this width can have them.
+    """
+    if not isinstance(heads, int) or heads < 1 or width % heads:
+        raise JclipError(f"{what} is {heads!r}, which does not divide a width of {width}: mend it")
+    return heads
+
+
+def agree(said: Mapping[str, Any], found: Mapping[str, Any], where: str) -> None:
     """Holds what a configuration says against what the tensors say.
 
     Args:
@@ -236,13 +258,6 @@ def _only(said: Mapping[str, Any], field: str, value: Any, where: str) -> None:
     near = isinstance(value, float) and isinstance(told, float | int) and math.isclose(told, value)
     if told is not None and told != value and not near:
         raise JclipError(f"{where}{field} is {told!r}, but only {value!r} is supported: convert another model")
-
-
-def _heads(said: Mapping[str, Any], default: int, width: int, where: str) -> int:
-    heads = said.get("num_attention_heads", default)
-    if not isinstance(heads, int) or heads < 1 or width % heads:
-        raise JclipError(f"{where}num_attention_heads is {heads!r}, which does not divide a width of {width}: mend it")
-    return heads
 
 
 def _fraction(said: Mapping[str, Any], field: str, default: float, where: str) -> float:

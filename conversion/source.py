@@ -81,7 +81,7 @@ def open_source(name: str, family: str | None = None) -> Source:
     forced = family_named(family) if family else None
     place = _downloaded(name) if name.startswith("hf://") else Path(name)
     folder, files = _files(place)
-    config, said_in = _config(folder) if folder else ({}, str(place))
+    config, said_in = _config(folder, files[0].name if files else "") if folder else ({}, str(place))
     raw: dict[str, tuple[Path, Lazy]] = {}
     torchscript = False
     for file in files:
@@ -208,8 +208,9 @@ def _unwrapped(raw: Iterable[str]) -> tuple[dict[str, str], dict[str, str]]:
     return inside, aside
 
 
-def _config(folder: Path) -> tuple[Mapping[str, Any], str]:
-    for name in _CONFIGS:
+def _config(folder: Path, weights: str) -> tuple[Mapping[str, Any], str]:
+    # Some repositories hold a model twice, for open_clip and for transformers, each with its own configuration.
+    for name in reversed(_CONFIGS) if weights.startswith("open_clip_") else _CONFIGS:
         if (folder / name).is_file():
             return read_object(folder / name), str(folder / name)
     return {}, str(folder)

@@ -57,13 +57,14 @@ def verify(folder: Path, sources: Sequence[str], options: Options, report: Calla
         expected.append((model, model.bundle))
         checks += _same_source(model, facts)
     report("comparing every tensor")
-    checks.append(_same_tensors(bundle, _whole(expected, sources, said)))
+    wanted = _whole(expected, sources, said)
+    checks.append(_same_tensors(bundle, wanted))
     for (part, _), name in zip(expected, sources, strict=True):
         if part is not None:
             report(f"comparing {name} with PyTorch, layer by layer")
             tensors = bundle.tensors() if len(sources) == 1 else part.bundle.tensors()
             checks += _same_model(part, tensors, Path(name).name)
-    checks.append(_same_counts(bundle, said))
+    checks += [_same_configuration(bundle, wanted), _same_counts(bundle, said)]
     differ = passport.fixtures_differ(bundle, said)
     checks.append(Check("tokens and pictures", not differ, "; ".join(differ) or "all fixtures as in the passport"))
     return checks
@@ -128,6 +129,17 @@ def _same_model(model: Model, tensors: Mapping[str, Lazy], name: str) -> Iterato
     )
     if comparison["logits"] is not None:
         yield Check(f"{name}: logits", True, f"largest relative difference {comparison['logits']:.1e}")
+
+
+def _same_configuration(bundle: Bundle, wanted: Bundle) -> Check:
+    """Heads, activations and epsilons are in no tensor; means and deviations of pictures in no fixture."""
+    parts = {
+        "towers": (bundle.config, wanted.config),
+        "preprocessing": (bundle.preprocessing, wanted.preprocessing),
+        "context length": (bundle.context_length, wanted.context_length),
+    }
+    other = [name for name, (ours, theirs) in parts.items() if ours != theirs]
+    return Check("configuration", not other, f"other {', '.join(other)}" if other else "as the checkpoint's")
 
 
 def _same_counts(bundle: Bundle, said: Mapping[str, Any]) -> Check:

@@ -8,6 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from PIL import Image
 
 from jclip.bundle import Bundle, load_bundle
 from jclip.data.images import Picture, Preprocessing, normalise, to_array
@@ -47,10 +48,13 @@ class Encoder:
           pictures: PIL images, paths, encoded bytes, or uint8 arrays (h, w, 3).
 
         Raises:
-          JclipError: a picture that cannot be read; it is named. Or a model that is a text encoder alone.
+          JclipError: a picture that cannot be read; it is named. A picture alone, for a list is wanted. Or a model that
+            is a text encoder alone.
         """
         if self._preprocessing is None:
             raise JclipError("this bundle is a text encoder alone: it has no image tower to encode pictures with")
+        if isinstance(pictures, str | bytes | Path | Image.Image):
+            raise JclipError("encode_image takes a list of pictures: put the one into brackets")
         arrays = [to_array(self._preprocessing, picture) for picture in pictures]
         if not arrays:
             side = self._preprocessing.size
@@ -58,7 +62,13 @@ class Encoder:
         return self._in_batches(self._image_fn, variables, np.stack(arrays))
 
     def texts(self, variables: dict[str, Any], sentences: Sequence[str]) -> np.ndarray:
-        """(n, d) float32, L2-normalised; sentences beyond the context length are cut, their last token kept."""
+        """(n, d) float32, L2-normalised; sentences beyond the context length are cut, their last token kept.
+
+        Raises:
+          JclipError: a string alone, which would be taken letter by letter.
+        """
+        if isinstance(sentences, str):
+            raise JclipError("encode_text takes a list of sentences: put the one into brackets")
         sentences = list(sentences)
         encoded = self._tokenizer.encode(sentences or [""], self._context_length)
         longest = max(map(len, encoded))

@@ -67,3 +67,12 @@ def test_an_unreadable_picture_is_named(folder, tmp_path):
     Path(tmp_path / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\n and then nothing")
     with pytest.raises(JclipError, match=r"broken\.png cannot be read"):
         jclip.load(folder).encode_image([tmp_path / "broken.png"])
+
+
+def test_one_alone_is_no_list(folder, pictures):
+    model = jclip.load(folder)
+    with pytest.raises(JclipError, match="put the one into brackets"):
+        model.encode_text("red apple")
+    for one in ("x.png", b"x", Path("x.png"), Image.fromarray(pictures[0])):
+        with pytest.raises(JclipError, match="put the one into brackets"):
+            model.encode_image(one)

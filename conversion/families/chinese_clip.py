@@ -49,7 +49,8 @@ def cn_clip_table(keys: Collection[str]) -> Table:
 def cn_clip_config(sizes: Sizes, keys: Collection[str], hints: Hints) -> DualEncoderConfig:
     """cn_clip's configuration. Its code has QuickGELU in every ViT, ViT-H/14's included."""
     blocks = resnet_blocks(keys)
-    image = resnet_config(sizes, blocks) if blocks else vit_config(sizes, {}, hints.activation or "quick_gelu")
+    activation = hints.activation_said("quick_gelu", sizes.where)
+    image = resnet_config(sizes, blocks) if blocks else vit_config(sizes, {}, activation)
     return DualEncoderConfig(
         image=image,
         text=bert_config(sizes, hints.part("text_config"), zoo.get_text_encoder("roberta-wwm-base")),

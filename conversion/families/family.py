@@ -7,6 +7,7 @@ from typing import Any, Literal
 from conversion.rows import Table
 from conversion.sizes import Sizes
 from jclip.data.text import Kind
+from jclip.errors import JclipError
 from jclip.models.build import ModelConfig
 from jclip.models.transformer import Activation
 
@@ -47,6 +48,18 @@ class Hints:
             self.assumed.append(f"activation of {part}: {default}")
             return default
         return said  # what is no activation is refused where it is used
+
+    def activation_said(self, told: Activation | None, where: str) -> Activation:
+        """The activation that a family's code or a configuration fixes, or else the user names.
+
+        Raises:
+          JclipError: the user names another than is fixed.
+        """
+        if self.activation and told and self.activation != told:
+            raise JclipError(f"{where} has {told}, not {self.activation}: leave --activation away")
+        said = told or self.activation
+        assert said, "who fixes none asks the user first"
+        return said
 
 
 @dataclass(frozen=True)

@@ -5,17 +5,30 @@ from typing import Any
 
 from conversion.families.family import COUNTERS, Family, Hints
 from conversion.rows import Row, Table
-from conversion.sizes import Sizes, clip_text_config, count, resnet_config, vit_config
+from conversion.sizes import (
+    HEAD_WIDTH,
+    Sizes,
+    agree,
+    clip_text_config,
+    count,
+    heads_that_divide,
+    resnet_config,
+    vit_config,
+)
 from conversion.towers import openai_resnet, openai_text, openai_vit
 from jclip.errors import JclipError
+from jclip.models.clip_text import ClipTextConfig
 from jclip.models.dual_encoder import DualEncoderConfig
+from jclip.models.resnet import ResNetConfig
 from jclip.models.transformer import Activation
+from jclip.models.vit import VitConfig
 
 # Of open_clip's model configurations: what is understood, and values of further fields that change nothing.
 _UNDERSTOOD = {
     "vision_cfg": {"image_size", "layers", "width", "head_width", "patch_size", "mlp_ratio", "heads"},
     "text_cfg": {"context_length", "vocab_size", "width", "heads", "layers"},
 }
+_HEADS = 8  # of a text tower, where a text_cfg does not say
 _NEUTRAL: tuple[Any, ...] = (None, False, 0, 0.0, {}, "tok", "learnable", "argmax")
 
 
@@ -28,7 +41,7 @@ def table(keys: Collection[str]) -> Table:
 
 def openai_config(sizes: Sizes, keys: Collection[str], hints: Hints) -> DualEncoderConfig:
     """OpenAI's models have QuickGELU everywhere."""
-    return _config(sizes, keys, hints.activation or "quick_gelu", {}, {})
+    return _config(sizes, keys, hints.activation_said("quick_gelu", sizes.where), {}, {})
 
 
 def open_clip_config(sizes: Sizes, keys: Collection[str], hints: Hints) -> DualEncoderConfig:
@@ -53,15 +66,40 @@ def open_clip_config(sizes: Sizes, keys: Collection[str], hints: Hints) -> DualE
                 raise JclipError(
                     f"{sizes.said_in}: {name}.{field} is {value!r}, which is not supported: convert another model"
                 )
-    activation: Activation = hints.activation or ("quick_gelu" if said.get("quick_gelu") else "gelu")
+    told: Activation = "quick_gelu" if said.get("quick_gelu") else "gelu"
+    activation = hints.activation_said(told if said.get("vision_cfg") else None, sizes.said_in)
     vision, text = parts["vision_cfg"], parts["text_cfg"]
-    image = {}
-    if "head_width" in vision and isinstance(vision.get("width"), int):
-        each = vision["head_width"]
-        if not isinstance(each, int) or each < 1:
-            raise JclipError(f"{sizes.said_in}: vision_cfg.head_width is {each!r}, but must count channels: mend it")
-        image = {"num_attention_heads": max(1, vision["width"] // each)}
-    return _config(sizes, keys, activation, image, {"num_attention_heads": text["heads"]} if "heads" in text else {})
+    image = {"num_attention_heads": _image_heads(sizes, keys, vision)} if vision else {}
+    words = {}
+    if text:
+        width = sizes.shape("text/token_embedding", 2)[1]
+        heads = heads_that_divide(width, text.get("heads", _HEADS), f"{sizes.said_in}: text_cfg.heads")
+        words = {"num_attention_heads": heads}
+    config = _config(sizes, keys, activation, image, words)
+    agree(said, {"embed_dim": config.embed_dim}, f"{sizes.said_in}: ")
+    agree(vision, _sizes_of(config.image), f"{sizes.said_in}: vision_cfg.")
+    assert isinstance(config.text, ClipTextConfig)
+    names = ("context_length", "vocab_size", "width", "layers")
+    agree(text, {name: getattr(config.text, name) for name in names}, f"{sizes.said_in}: text_cfg.")
+    return config
+
+
+def _image_heads(sizes: Sizes, keys: Collection[str], vision: Mapping[str, Any]) -> int:
+    """Heads of an image tower in open_clip's words."""
+    each, resnet = vision.get("head_width", HEAD_WIDTH), bool(resnet_blocks(keys))
+    width = HEAD_WIDTH if resnet else sizes.shape("image/class_embedding", 1)[0]
+    if not isinstance(each, int) or each < 1 or width % each or (resnet and each != HEAD_WIDTH):
+        what = f"but must be {HEAD_WIDTH} in a ResNet" if resnet else f"which does not divide a width of {width}"
+        raise JclipError(f"{sizes.said_in}: vision_cfg.head_width is {each!r}, {what}: mend it, or fetch it again")
+    return width // each
+
+
+def _sizes_of(image: VitConfig | ResNetConfig) -> dict[str, Any]:
+    """The fields of a vision_cfg that the tensors tell."""
+    if isinstance(image, ResNetConfig):
+        return {"image_size": image.image_size, "width": image.width, "layers": list(image.layers)}
+    names = ("image_size", "width", "layers", "patch_size", "mlp_ratio")
+    return {name: getattr(image, name) for name in names}
 
 
 def resnet_blocks(keys: Collection[str]) -> tuple[int, ...]:
@@ -84,7 +122,7 @@ def _config(
 _DROPPED = (
     COUNTERS,
     (r"input_resolution|context_length|vocab_size", "sizes, which the tensors' shapes tell"),
-    (r"attn_mask", "the causal mask as a buffer"),
+    (r"(.*\.)?attn_mask", "the causal mask as a buffer"),
 )
 OPENAI_CLIP = Family(
     name="openai-clip",

@@ -2,7 +2,6 @@
 
 import json
 import warnings
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -189,7 +188,8 @@ def images(size: int, count: int = 3, seed: int = 1) -> np.ndarray:
     return (blocks // 4).astype(np.uint8).repeat(times, 1).repeat(times, 2)[:, :size, :size]
 
 
-Encode = Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]
+Encode = Any
+"""(normalised pictures, ids) -> embeddings; its attribute `logit_scale` is the factor on their cosines."""
 
 
 def encode_hf(model: Any) -> Encode:
@@ -205,6 +205,7 @@ def encode_hf(model: Any) -> Encode:
             text = model.get_text_features(input_ids=tokens, **mask)
         return image.pooler_output.numpy(), text.pooler_output.numpy()
 
+    encode.logit_scale = model.logit_scale.exp().item()
     return encode
 
 
@@ -217,4 +218,5 @@ def encode_openai(model: Any) -> Encode:
             text = model.encode_text(torch.from_numpy(ids.astype(np.int64)))
         return image.float().numpy(), text.float().numpy()
 
+    encode.logit_scale = model.logit_scale.exp().item()
     return encode

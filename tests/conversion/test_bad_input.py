@@ -1,5 +1,6 @@
 """What is damaged, hostile or wrong: a short error with the file, the key and the mend, and nothing on the disk."""
 
+import json
 import os
 import pickle
 import re
@@ -291,6 +292,28 @@ def test_open_clip_without_activation(tmp_path, refused):
     torch.save({"state_dict": state}, file)
     says = "does not say which activation .*: put open_clip_config.json beside it, or give --activation: quick_gelu"
     refused.convert(file, "--tokenizer", folder / "merges.txt", says=says)
+
+
+@pytest.mark.parametrize(
+    ("said", "says"),
+    [
+        ({"embed_dim": 512}, f"embed_dim is 512, but the tensors say 13: {ANOTHERS}"),
+        ({"vision_cfg": {"width": 768}}, r"vision_cfg\.width is 768, but the tensors say 64"),
+        (
+            {"vision_cfg": {"head_width": 48}},
+            r"vision_cfg\.head_width is 48, which does not divide a width of 64: mend",
+        ),
+        ({"vision_cfg": {"timm_model_name": "x"}}, r"vision_cfg\.timm_model_name is 'x', which is not supported"),
+        ({"vision_cfg": [1]}, r"vision_cfg is \[1\], but must hold fields"),
+        ({"text_cfg": {"heads": 7}}, r"text_cfg\.heads is 7, which does not divide a width of 64: mend it"),
+        ({"text_cfg": {"layers": 12}}, r"text_cfg\.layers is 12, but the tensors say 2"),
+    ],
+)
+def test_an_open_clip_config_that_does_not_agree(said, says, tmp_path, refused):
+    folder = broken.write_checkpoint(tmp_path / "source", "open-clip", broken.CLIP)
+    model = {"vision_cfg": {"layers": 2}, "text_cfg": {"heads": 1}} | said
+    (folder / "open_clip_config.json").write_text(json.dumps({"model_cfg": model}))
+    refused.convert(folder, names="/open_clip_config.json", says=says)
 
 
 # Tokenizers.

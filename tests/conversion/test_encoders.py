@@ -112,3 +112,11 @@ def test_pooling_that_the_tower_lacks_is_named(tmp_path):
     file.write_text(json.dumps({"pooling_mode_max_tokens": True}))
     with pytest.raises(JclipError, match=r"1_Pooling/config\.json pools by pooling_mode_max_tokens"):
         convert(str(tmp_path / "source"), tmp_path / "bundle", Options(), quiet)
+
+
+def test_a_module_that_would_be_left_out_is_named(tmp_path):
+    checkpoints.save_hf(bert(tmp_path / "source"), tmp_path / "source")
+    modules = [{"type": f"sentence_transformers.models.{name}"} for name in ("Transformer", "Pooling", "Dense")]
+    (tmp_path / "source" / "modules.json").write_text(json.dumps(modules))
+    with pytest.raises(JclipError, match=r"modules\.json has a module .*models\.Dense.*, which is not supported"):
+        convert(str(tmp_path / "source"), tmp_path / "bundle", Options(), quiet)

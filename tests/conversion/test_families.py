@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from conversion.comparison import EMBEDDINGS_WITHIN, LOGITS_WITHIN
 from conversion.convert import convert
 from conversion.importing import Options
 from jclip.data.images import normalise, to_array
+from jclip.errors import JclipError
 from tests.conversion import checkpoints
 from tests.conversion.checkpoints import Encode, State, encode_hf, encode_openai
 from tests.models.parity import unit
@@ -214,7 +216,7 @@ def test_a_converted_model_is_the_pytorch_model(make, tmp_path):
     ours_image, ours_text = model.encode_image(pictures), model.encode_text(TEXTS)
     assert np.abs(ours_image - image).max() < EMBEDDINGS_WITHIN
     assert np.abs(ours_text - text).max() < EMBEDDINGS_WITHIN
-    logits = model.logit_scale * image @ text.T
+    logits = encode.logit_scale * image @ text.T
     assert np.abs(model.similarity(pictures, TEXTS) - logits).max() < LOGITS_WITHIN * np.abs(logits).max()
     assert np.abs(image - image[0]).max() > 1e-3 and np.abs(text - text[0]).max() > 0.01  # or it would prove nothing
 
@@ -232,3 +234,31 @@ def test_layers_are_compared_one_by_one(tmp_path):
     names = [layer["name"] for layer in made["sources"][0]["comparison"]["layers"]]
     stages = ["1_block_1", "1_block_2", "2_block_1", "3_block_1", "4_block_1"]
     assert names == [*(f"image/stage_{stage}" for stage in stages), "text/layers/0", "text/layers/1"]
+
+
+def test_an_activation_that_nobody_wrote_down_is_the_users(tmp_path):
+    """As in a configuration that leaves defaults out."""
+    source, _, _ = clip_hf_gelu(tmp_path / "source")
+    config = json.loads((source / "config.json").read_text())
+    for part in ("text_config", "vision_config"):
+        del config[part]["hidden_act"]
+    (source / "config.json").write_text(json.dumps(config))
+    made = convert(str(source), tmp_path / "gelu", Options(activation="gelu"), lambda what: None)
+    assert made["sources"][0]["assumed"] == []
+    made = convert(str(source), tmp_path / "default", Options(), lambda what: None)
+    assert made["sources"][0]["assumed"] == [f"activation of {p}_config: quick_gelu" for p in ("vision", "text")]
+
+
+@pytest.mark.parametrize("make", [openai_vit, open_clip_hub, cn_clip_plain], ids=lambda make: make.__name__)
+def test_an_activation_that_contradicts_is_refused(make, tmp_path):
+    source, options, _ = make(tmp_path / "source")
+    other = "quick_gelu" if make is open_clip_hub else "gelu"
+    with pytest.raises(JclipError, match=f"not {other}: leave --activation away"):
+        convert(str(source), tmp_path / "bundle", replace(options, activation=other), lambda what: None)
+
+
+def test_a_folder_with_both_configurations_gives_each_its_own(tmp_path):
+    """As LAION's repositories on the hub: open_clip's file beside transformers' configuration."""
+    source, options, _ = open_clip_hub(tmp_path / "source")
+    (source / "config.json").write_text(json.dumps({"model_type": "clip", "vision_config": {"hidden_size": 7}}))
+    convert(str(source), tmp_path / "bundle", options, lambda what: None)

@@ -79,3 +79,22 @@ def test_another_tokenizer_is_noticed(converted, tmp_path):
     file.write_text("\n".join(lines))
     assert not holds(verify(place, [str(converted / "source")], Options(), quiet))["tokens and pictures"]
     assert main(["verify", str(place), str(converted / "source")]) == 1
+
+
+@pytest.mark.parametrize(
+    ("change", "other"),
+    [
+        (lambda record: record["model"]["image"].update(heads=1), "towers"),
+        (lambda record: record["model"]["text"].update(layer_norm_eps=1e-3), "towers"),
+        (lambda record: record["preprocessing"].update(mean=[0.5, 0.5, 0.5]), "preprocessing"),
+        (lambda record: record.update(context_length=9), "context length"),
+    ],
+)
+def test_what_is_in_no_tensor_is_noticed_too(converted, tmp_path, change, other):
+    place = copied(converted, tmp_path / "b", lambda tensors: None)
+    record = json.loads((place / "config.json").read_text())
+    change(record)
+    (place / "config.json").write_text(json.dumps(record))
+    checks = verify(place, [str(converted / "source")], Options(), quiet)
+    assert next(check.seen for check in checks if check.what == "configuration") == f"other {other}"
+    assert not holds(checks)["configuration"]
