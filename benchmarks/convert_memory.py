@@ -1,6 +1,6 @@
 """How much memory `jclip convert` takes for AltCLIP-L, against the size of the checkpoint.
 
-    python benchmarks/convert_memory.py              about 8 GB of disk, some minutes
+    python -m benchmarks.convert_memory              about 8 GB of disk, some minutes
 
 The checkpoint has random weights; the conversion includes the comparison with transformers, layer by layer.
 """
