@@ -11,7 +11,6 @@ Axes: n sentences, l tokens.
 """
 
 import json
-import shutil
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Literal, Protocol
@@ -19,6 +18,7 @@ from typing import Literal, Protocol
 import numpy as np
 
 from jclip.errors import JclipError
+from jclip.files import whole_folder
 
 Kind = Literal["wordpiece", "xlmr", "clip_bpe"]
 
@@ -97,14 +97,10 @@ class Tokenizer:
 
     def save(self, folder: Path) -> None:
         """Writes the tokenizer's files, which `load_tokenizer` reads; whatever was in the folder goes."""
-        partial = folder.with_name(folder.name + ".partial")
-        shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir(parents=True)
-        self._vocabulary.save(partial)
-        record = {"format": _FORMAT, "kind": self.kind}
-        (partial / _DESCRIPTOR).write_text(json.dumps(record) + "\n", encoding="utf-8")
-        shutil.rmtree(folder, ignore_errors=True)
-        partial.rename(folder)
+        with whole_folder(folder) as partial:
+            self._vocabulary.save(partial)
+            record = {"format": _FORMAT, "kind": self.kind}
+            (partial / _DESCRIPTOR).write_text(json.dumps(record) + "\n", encoding="utf-8")
 
 
 def pad(sentences: Sequence[Sequence[int]], length: int, pad_id: int) -> np.ndarray:
