@@ -55,11 +55,15 @@ class Encoder:
             raise JclipError("this bundle is a text encoder alone: it has no image tower to encode pictures with")
         if isinstance(pictures, str | bytes | Path | Image.Image):
             raise JclipError("encode_image takes a list of pictures: put the one into brackets")
-        arrays = [to_array(self._preprocessing, picture) for picture in pictures]
-        if not arrays:
-            side = self._preprocessing.size
-            return self._nothing(self._image_fn, variables, np.zeros((1, side, side, 3), np.uint8))
-        return self._in_batches(self._image_fn, variables, np.stack(arrays))
+        preprocessing = self._preprocessing
+        pictures = pictures if isinstance(pictures, np.ndarray) else list(pictures)
+
+        def rows(some: slice) -> np.ndarray:  # a batch of pictures is decoded at a time, not all of them
+            return np.stack([to_array(preprocessing, picture) for picture in pictures[some]])
+
+        if not len(pictures):
+            return self._nothing(self._image_fn, variables, np.zeros((1, *(preprocessing.size,) * 2, 3), np.uint8))
+        return self._in_batches(self._image_fn, variables, len(pictures), rows)
 
     def texts(self, variables: dict[str, Any], sentences: Sequence[str]) -> np.ndarray:
         """(n, d) float32, L2-normalised; sentences beyond the context length are cut, their last token kept.
@@ -76,7 +80,7 @@ class Encoder:
         ids = pad(encoded, length, self._tokenizer.pad_id)
         if not sentences:
             return self._nothing(self._text_fn, variables, ids)
-        return self._in_batches(self._text_fn, variables, ids)
+        return self._in_batches(self._text_fn, variables, len(ids), ids.__getitem__)
 
     @cached_property
     def _image_fn(self) -> Any:
@@ -100,12 +104,14 @@ class Encoder:
 
         return encode
 
-    def _in_batches(self, function: Any, variables: dict[str, Any], inputs: np.ndarray) -> np.ndarray:
+    def _in_batches(
+        self, function: Any, variables: dict[str, Any], count: int, rows: Callable[[slice], np.ndarray]
+    ) -> np.ndarray:
         parts = []
-        for start in range(0, len(inputs), self._batch_size):
-            batch = inputs[start : start + self._batch_size]
+        for start in range(0, count, self._batch_size):
+            batch = rows(slice(start, start + self._batch_size))
             # The last batch is filled up by repeating its first row, so that few shapes are compiled.
-            size = self._batch_size if len(inputs) > self._batch_size else _round_up(len(batch), self._batch_size)
+            size = self._batch_size if count > self._batch_size else _round_up(len(batch), self._batch_size)
             filled = np.concatenate([batch, np.repeat(batch[:1], size - len(batch), axis=0)])
             parts.append(np.asarray(function(variables, filled))[: len(batch)])
         return np.concatenate(parts)

@@ -55,6 +55,16 @@ def test_batches_do_not_matter(folder, pictures, batch_size):
     np.testing.assert_allclose(parts.encode_text(texts), whole.encode_text(texts), atol=1e-6)
 
 
+def test_a_batch_is_decoded_at_a_time(folder, pictures, monkeypatch):
+    decoded, computed = [], []
+    model = Model(jclip.load(folder).bundle, batch_size=2)
+    encode = model._encoder._image_fn
+    monkeypatch.setattr("jclip.inference.to_array", lambda _, picture: decoded.append(1) or picture)
+    model._encoder.__dict__["_image_fn"] = lambda *inputs: computed.append(len(decoded)) or encode(*inputs)
+    model.encode_image(pictures)
+    assert computed == [2, 4, 5]
+
+
 def test_a_picture_may_be_a_path_bytes_an_image_or_an_array(folder, pictures, tmp_path):
     path = tmp_path / "one.png"
     Image.fromarray(pictures[0]).save(path)

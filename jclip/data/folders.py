@@ -19,6 +19,7 @@ import numpy as np
 from jclip.data.images import Preprocessing
 from jclip.data.records import Pair, Translation
 from jclip.errors import JclipError
+from jclip.files import whole_folder
 
 Record = TypeVar("Record")
 
@@ -147,9 +148,6 @@ def quiet_tfds() -> Iterator[None]:
 def _write(folder: Path, features: dict[str, Any], split: str, examples: Iterator[dict[str, Any]]) -> None:
     import tensorflow_datasets as tfds
 
-    if folder.exists():
-        raise JclipError(f"{folder} is there already: move it away, or choose another name")
-
     class Examples(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type: ignore[call-arg]
         VERSION = tfds.core.Version("1.0.0")
         name = "examples"
@@ -165,14 +163,14 @@ def _write(folder: Path, features: dict[str, Any], split: str, examples: Iterato
         def _generate_examples(self) -> Iterator[tuple[int, dict[str, Any]]]:
             yield from enumerate(examples)
 
-    # tfds lays its files under DATA_DIR/examples/1.0.0; what is named in a configuration is the folder itself.
-    partial = folder.with_name(folder.name + ".partial")
-    with quiet_tfds():
-        builder = Examples(data_dir=partial, file_format="array_record")
-        builder.download_and_prepare()
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    Path(builder.data_dir).rename(folder)
-    shutil.rmtree(partial)
+    with whole_folder(folder, replace=False) as partial:
+        with quiet_tfds():
+            builder = Examples(data_dir=partial / "tfds", file_format="array_record")
+            builder.download_and_prepare()
+        # tfds lays its files under DATA_DIR/examples/1.0.0; what is named in a configuration is the folder itself.
+        for file in Path(builder.data_dir).iterdir():
+            file.rename(partial / file.name)
+        shutil.rmtree(partial / "tfds")
 
 
 def _examples(folder: Path, split: str, undecoded: str = "") -> Sequence[Any]:
