@@ -8,7 +8,9 @@ stands. Of the 12,000 strings of tests/data, ids differ on (measured with transf
                 as BertTokenizer, CLIPTokenizer    as written here
     wordpiece    8.1 %                             0.08 %   a final sigma, punctuation that Unicode redefined
     clip_bpe    27.3 %                             0.11 %   a final sigma, mojibake that ftfy repairs, odd entities
-    xlmr                                           none
+    bert, xlmr                                     none
+
+A Chinese-CLIP that was trained on BERT's own rules keeps them as `BertTokenizer`.
 """
 
 import json
@@ -24,10 +26,15 @@ from tokenizers import Tokenizer as Engine
 from jclip.data.text import Kind, Tokenizer
 from jclip.errors import JclipError
 
-_KIND_OF: dict[str, Kind] = {"altclip": "xlmr", "chinese-clip": "wordpiece", "clip": "clip_bpe"}
+_KINDS_OF: dict[str, tuple[Kind, ...]] = {
+    "altclip": ("xlmr",),
+    "chinese-clip": ("wordpiece", "bert"),
+    "clip": ("clip_bpe",),
+}
 _JSON, _SETTINGS, _SPECIAL = "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json"
 _OWN_FILES = ("vocab.txt", "merges.txt")
 _MASKED = ["input_ids", "attention_mask"]
+_TYPED = ["input_ids", "token_type_ids", "attention_mask"]
 _ENTITIES = {"&lt;": "<", "&gt;": ">", "&quot;": '"', "&#39;": "'", "&apos;": "'", "&nbsp;": " ", "&amp;": "&"}
 _XLMR_TOKENS = {
     "bos_token": "<s>",
@@ -61,13 +68,13 @@ def write_hf_tokenizer(folder: Path, family: str, tokenizer: Tokenizer, context_
     Raises:
       JclipError: the tokenizer is another family's.
     """
-    kind = _KIND_OF[family]
-    if tokenizer.kind != kind:
-        raise JclipError(f"{family} has a {kind} tokenizer, and this one is {tokenizer.kind}: choose its own family")
+    kind, kinds = tokenizer.kind, _KINDS_OF[family]
+    if kind not in kinds:
+        raise JclipError(f"{family} has a {kinds[0]} tokenizer, and this one is {kind}: choose its own family")
     with TemporaryDirectory() as place:
         ours = Path(place) / "tokenizer"
         tokenizer.save(ours)
-        cased = (ours / _SETTINGS).is_file()
+        said = json.loads((ours / _SETTINGS).read_text(encoding="utf-8")) if (ours / _SETTINGS).is_file() else {}
         for name in _OWN_FILES:
             if (ours / name).is_file():
                 shutil.copyfile(ours / name, folder / name)
@@ -75,7 +82,9 @@ def write_hf_tokenizer(folder: Path, family: str, tokenizer: Tokenizer, context_
     if kind == "xlmr":
         settings |= _write_xlmr(folder, engine)
     elif kind == "wordpiece":
-        settings |= _write_wordpiece(folder, engine, tokenizer.tokens, cased)
+        settings |= _write_wordpiece(folder, engine, tokenizer.tokens, not said.get("do_lower_case", True))
+    elif kind == "bert":
+        settings |= said | _write_bert(folder, engine, tokenizer.tokens)
     else:
         settings |= _write_clip(folder, engine, tokenizer.tokens)
     special = {name: token for name, token in settings.items() if name.endswith("_token")}
@@ -89,7 +98,7 @@ def _write_xlmr(folder: Path, engine: str) -> dict[str, Any]:
 
 
 def _write_wordpiece(folder: Path, engine: str, tokens: list[str], cased: bool) -> dict[str, Any]:
-    special = {name: token for name, token in _BERT_TOKENS.items() if token in tokens}
+    special = _bert_tokens(tokens)
     bert = normalizers.BertNormalizer(strip_accents=not cased, lowercase=not cased)
     straight = normalizers.Sequence([normalizers.Replace(Regex("[“”]"), '"'), bert])
     complete = Engine.from_str(engine)
@@ -97,8 +106,16 @@ def _write_wordpiece(folder: Path, engine: str, tokens: list[str], cased: bool) 
     complete.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     complete.decoder = decoders.WordPiece(prefix="##")
     _write_engine(folder, complete, special, begin="[CLS]", end="[SEP]")
-    names = ["input_ids", "token_type_ids", "attention_mask"]
-    return _verbatim(special) | {"model_input_names": names, "do_lower_case": not cased}
+    return _verbatim(special) | {"model_input_names": _TYPED, "do_lower_case": not cased}
+
+
+def _write_bert(folder: Path, engine: str, tokens: list[str]) -> dict[str, Any]:
+    (folder / _JSON).write_text(engine, encoding="utf-8")
+    return {"tokenizer_class": "BertTokenizer", "model_input_names": _TYPED, **_bert_tokens(tokens)}
+
+
+def _bert_tokens(tokens: list[str]) -> dict[str, str]:
+    return {name: token for name, token in _BERT_TOKENS.items() if token in tokens}
 
 
 def _write_clip(folder: Path, engine: str, tokens: list[str]) -> dict[str, Any]:

@@ -52,7 +52,7 @@ BERT = Family(
     config=config,
     dropped=_DROPPED,
     spellings=_SPELLINGS,
-    tokenizer="wordpiece",
+    tokenizer="bert",
     context_length=None,
 )
 XLM_R = Family(

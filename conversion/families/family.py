@@ -74,7 +74,7 @@ class Family:
       config: the model's configuration.
       dropped: (regex, reason): keys that are expected and not used. Any other key is an error.
       spellings: (regex, replacement): other names under which the same keys are found, applied in order.
-      tokenizer: kind of the text tower's vocabulary.
+      tokenizer: kind of the text tower's vocabulary, and with it by whose rules BERT's cuts a text.
       vocabulary: a package that ships it, and the file in there; for checkpoints that come without one.
       context_length: tokens that the model was trained with, or None for as many as it has positions.
       resize: how its pictures are brought to size.

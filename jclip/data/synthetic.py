@@ -69,11 +69,11 @@ def translation(number: int) -> str:
 def write_tokenizer(kind: Kind, folder: Path) -> Tokenizer:
     """A small tokenizer of that kind which can spell the synthetic captions, saved to `folder`."""
     texts = [make(number) for number in range(512) for make in (caption, translation)]
-    if kind == "wordpiece":
+    if kind in ("wordpiece", "bert"):
         words = {word for text in texts for word in text.split()[:-1] if word.isascii()}
         letters = {letter for text in texts for letter in text if not letter.isspace()}
         pieces = sorted(words | letters | {f"##{letter}" for letter in letters})
-        tokenizer = wordpiece(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *pieces])
+        tokenizer = wordpiece(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *pieces]).as_kind(kind)
     else:
         tokenizer = train_unigram(texts, 200) if kind == "xlmr" else train_clip_bpe(texts, 600)
     tokenizer.save(folder)

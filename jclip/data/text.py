@@ -1,7 +1,8 @@
-"""Strings to token ids: the three vocabularies of the papers behind one class.
+"""Strings to token ids: the vocabularies of the papers behind one class.
 
     kind       who                 ids of a sentence A                     pad
     wordpiece  Chinese-CLIP        [CLS] A [SEP]                           0
+    bert       BERT by itself      [CLS] A [SEP]                           0   (A cut by its own rules, not cn_clip's)
     xlmr       AltCLIP             <s> A </s>                              1
     clip_bpe   CLIP, the teacher   <|startoftext|> A <|endoftext|>         0   (<|endoftext|> is the largest id)
 
@@ -20,13 +21,13 @@ import numpy as np
 from jclip.errors import JclipError
 from jclip.files import whole_folder
 
-Kind = Literal["wordpiece", "xlmr", "clip_bpe"]
+Kind = Literal["wordpiece", "bert", "xlmr", "clip_bpe"]
 
 _DESCRIPTOR, _FORMAT = "jclip_tokenizer.json", 1
 
 
 class Vocabulary(Protocol):
-    """What the three kinds have in common; private to this module's siblings."""
+    """What the kinds have in common; private to this module's siblings."""
 
     kind: Kind
     begin: int
@@ -55,7 +56,7 @@ class Tokenizer:
 
     @property
     def kind(self) -> Kind:
-        """Which of the three."""
+        """Which of them."""
         return self._vocabulary.kind
 
     @property
@@ -76,7 +77,7 @@ class Tokenizer:
     def engine_json(self) -> str:
         """The engine of the `tokenizers` library as a tokenizer.json.
 
-        XLM-R's is complete. The others expect text that is cleaned already, and WordPiece's, that is cut into words.
+        BERT's and XLM-R's are complete. CLIP's expects text that is cleaned, and Chinese-CLIP's, cut into words.
         """
         return self._vocabulary.engine_json()
 
@@ -95,6 +96,21 @@ class Tokenizer:
         """int32 (n, context_length), padded with `pad_id`."""
         return pad(self.encode(texts, context_length), context_length, self.pad_id)
 
+    def as_kind(self, kind: Kind) -> "Tokenizer":
+        """The same vocabulary by the rules of another kind: "bert" and "wordpiece" share theirs.
+
+        Raises:
+          JclipError: that kind has another vocabulary; or cn_clip's rules cannot do what BERT's settings ask for.
+        """
+        from jclip.data._bert import Bert
+        from jclip.data._wordpiece import WordPiece
+
+        if kind == self.kind:
+            return self
+        if kind not in _OF_BERT or not isinstance(self._vocabulary, Bert | WordPiece):
+            raise JclipError(f"a {self.kind} vocabulary is none of kind {kind}: load another")
+        return Tokenizer((Bert if kind == "bert" else WordPiece)(self._vocabulary.pieces))
+
     def save(self, folder: Path) -> None:
         """Writes the tokenizer's files, which `load_tokenizer` reads; whatever was in the folder goes."""
         with whole_folder(folder) as partial:
@@ -111,7 +127,7 @@ def pad(sentences: Sequence[Sequence[int]], length: int, pad_id: int) -> np.ndar
     return ids_nl
 
 
-def load_tokenizer(path: Path | str) -> Tokenizer:
+def load_tokenizer(path: Path | str, kind: Kind | None = None) -> Tokenizer:
     """Reads a tokenizer.
 
     Args:
@@ -119,27 +135,38 @@ def load_tokenizer(path: Path | str) -> Tokenizer:
         tokenizer.json, BERT's vocab.txt, XLM-R's sentencepiece.bpe.model, CLIP's bpe_simple_vocab_16e6.txt.gz or
         merges.txt. Of several in a folder the first in this order counts, as it does for transformers. A
         tokenizer_config.json beside BERT's says whether letter case is kept.
+      kind: "bert" or "wordpiece": by whose rules BERT's vocabulary, if it is one, cuts a text. None: as it was saved,
+        and in its makers' files by Chinese-CLIP's. Any other vocabulary has one kind, and stays of it.
 
     Raises:
       JclipError: nothing of that kind is there, or it is damaged, or of another model's layout.
     """
     path = Path(path)
-    if (path / _DESCRIPTOR).is_file():
-        return Tokenizer(_makers()[_kind_in(path / _DESCRIPTOR)](path / _file_of(path)))
+    file = vocabulary_file(path)
+    found = _kind_in(path / _DESCRIPTOR) if (path / _DESCRIPTOR).is_file() else _kind_of(file)
+    if kind in _OF_BERT and found in _OF_BERT:
+        found = kind
+    return Tokenizer(_makers()[found](file))
+
+
+def vocabulary_file(path: Path) -> Path:
+    """The file with the tokens that `load_tokenizer` reads at a path.
+
+    Raises:
+      JclipError: nothing of that kind is there.
+    """
     file = path / _file_of(path) if path.is_dir() else path
     if not file.is_file():
         raise JclipError(f"there is no tokenizer at {path}")
-    for ending, kind in _ENDINGS.items():
-        if file.name.endswith(ending):
-            return Tokenizer(_makers()[kind or _kind_of_json(file)](file))
-    raise JclipError(f"{file} is no known vocabulary: expected a name that ends in one of {', '.join(_ENDINGS)}")
+    return file
 
 
 def wordpiece(vocab: Path | Sequence[str]) -> Tokenizer:
     """Chinese-CLIP's tokenizer from BERT's vocab.txt, or from its lines."""
+    from jclip.data._bert_files import Pieces
     from jclip.data._wordpiece import WordPiece
 
-    return Tokenizer(WordPiece.read(vocab) if isinstance(vocab, Path) else WordPiece(vocab))
+    return Tokenizer(WordPiece(Pieces.read(vocab) if isinstance(vocab, Path) else Pieces(vocab)))
 
 
 def train_unigram(texts: Iterable[str], vocab_size: int, *, character_coverage: float = 1.0) -> Tokenizer:
@@ -175,15 +202,24 @@ _ENDINGS: dict[str, Kind | None] = {
     "merges.txt": "clip_bpe",
     ".txt.gz": "clip_bpe",
 }
+_OF_BERT: tuple[Kind, ...] = ("wordpiece", "bert")
 _MODELS: dict[str, Kind] = {"WordPiece": "wordpiece", "Unigram": "xlmr", "BPE": "clip_bpe"}
 
 
 def _makers() -> dict[Kind, Callable[[Path], Vocabulary]]:
+    from jclip.data._bert import Bert
     from jclip.data._clip_bpe import ClipBpe
     from jclip.data._unigram import Unigram
     from jclip.data._wordpiece import WordPiece
 
-    return {"wordpiece": WordPiece.read, "xlmr": Unigram.read, "clip_bpe": ClipBpe.read}
+    return {"wordpiece": WordPiece.read, "bert": Bert.read, "xlmr": Unigram.read, "clip_bpe": ClipBpe.read}
+
+
+def _kind_of(file: Path) -> Kind:
+    for ending, kind in _ENDINGS.items():
+        if file.name.endswith(ending):
+            return kind or _kind_of_json(file)
+    raise JclipError(f"{file} is no known vocabulary: expected a name that ends in one of {', '.join(_ENDINGS)}")
 
 
 def _kind_of_json(file: Path) -> Kind:

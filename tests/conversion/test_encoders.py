@@ -1,18 +1,22 @@
 """Text encoders alone; one of them with real, trained weights, which show what random ones hide."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
+import tokenizers
 import torch
 import transformers
 
 import jclip
 from conversion.convert import convert
+from conversion.hf_tokenizer import write_hf_tokenizer
 from conversion.importing import Options
 from jclip.bundle import open_bundle
 from jclip.errors import JclipError
 from tests.conversion import checkpoints
+from tests.data.strings import varied
 from tests.models.parity import unit
 from tests.models.torch_weights import randomise
 
@@ -94,6 +98,68 @@ def test_real_weights_give_the_published_similarities(minilm):
     np.testing.assert_allclose(ours, published, atol=1e-5)
     # And they mean something: food is nearer to bread than to anything else.
     assert (ours @ ours.T)[0].argsort()[-2] == 1
+
+
+def test_quotes_and_special_tokens_inside_sentences_are_its_own(minilm):
+    folder, bundle = minilm
+    from sentence_transformers import SentenceTransformer
+
+    texts = [
+        "A man says “I am eating food”.",
+        'A man says "I am eating food".',
+        "A man is eating food. [SEP] The girl is carrying a baby.",
+        "A man is eating food. sep The girl is carrying a baby.",
+        "[CLS] a [MASK] is riding a horse",
+        "‘Two men’ — pushed “carts” through [sep] the “woods[SEP]”",
+        "“”",
+        "[SEP]",
+    ]
+    published = SentenceTransformer(str(folder), device="cpu").encode(texts)
+    model = jclip.load(bundle)
+    ours = model.encode_text(texts)
+    np.testing.assert_allclose(ours @ ours.T, published @ published.T, rtol=0, atol=1e-5)
+    # By Chinese-CLIP's rules it would be another model.
+    own, cn_clips = (model.bundle.tokenizer.as_kind(kind).encode(texts, 256) for kind in ("bert", "wordpiece"))
+    assert [text for text, a, b in zip(texts, own, cn_clips, strict=True) if a == b] == [texts[1], texts[3]]
+
+
+def test_ids_are_those_of_its_own_tokenizer(minilm):
+    """Of every string, over-long and empty ones too; from the bundle, to which they went and from which they came."""
+    folder, bundle = minilm
+    model = open_bundle(bundle)
+    assert model.tokenizer.kind == json.loads((bundle / "passport.json").read_text())["tokenizer"]["kind"] == "bert"
+    strings = varied(12_000)
+    own = tokenizers.Tokenizer.from_file(str(folder / "tokenizer.json"))
+    own.enable_truncation(model.context_length)
+    own.enable_padding(length=model.context_length)
+    expected = np.array([each.ids for each in own.encode_batch(strings)])
+    np.testing.assert_array_equal(model.tokenizer(strings, model.context_length), expected)
+    assert (expected[:, -1] == own.token_to_id("[SEP]")).any()  # of one that was cut
+    theirs = transformers.AutoTokenizer.from_pretrained(folder)
+    for length in (8, 256):
+        ids = theirs(strings, padding="max_length", truncation=True, max_length=length)["input_ids"]
+        np.testing.assert_array_equal(model.tokenizer(strings, length), ids)
+
+
+def test_a_bundle_of_before_keeps_the_rules_it_was_converted_with(minilm, tmp_path):
+    """Its tokenizer was Chinese-CLIP's, and it says so: it gives the ids that its passport lists."""
+    _, bundle = minilm
+    shutil.copytree(bundle, tmp_path / "old")
+    model = open_bundle(bundle)
+    model.tokenizer.as_kind("wordpiece").save(tmp_path / "old" / "tokenizer")
+    texts = ["“[SEP]”", "plain"]
+    quoted, plain = open_bundle(tmp_path / "old").tokenizer.encode(texts, 256)
+    assert quoted[1] == quoted[-2] and len(quoted) == 7 and plain == model.tokenizer.encode(texts, 256)[1]
+
+
+def test_a_chinese_clip_that_was_trained_on_berts_rules_leaves_with_them(minilm, tmp_path):
+    _, bundle = minilm
+    tokenizer, strings = open_bundle(bundle).tokenizer, varied(2_000)
+    write_hf_tokenizer(tmp_path, "chinese-clip", tokenizer, 52, "ChineseCLIPProcessor")
+    theirs = transformers.AutoTokenizer.from_pretrained(tmp_path)
+    assert type(theirs).__name__.removesuffix("Fast") == "BertTokenizer"
+    ids = theirs(strings, padding="max_length", truncation=True)["input_ids"]
+    np.testing.assert_array_equal(ids, tokenizer(strings, 52))
 
 
 def test_real_weights_have_their_passport(minilm):

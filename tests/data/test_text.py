@@ -4,6 +4,7 @@ import json
 import shutil
 import subprocess
 import sys
+from functools import cache
 
 import numpy as np
 import pytest
@@ -47,6 +48,9 @@ def sentencepiece_model(tmp_path_factory):
     return folder
 
 
+_loaded = cache(load_tokenizer)
+
+
 def padded(tokenizer, texts, length):
     """What a tokenizer of transformers makes of texts."""
     return np.array(tokenizer(texts, padding="max_length", truncation=True, max_length=length)["input_ids"])
@@ -79,7 +83,7 @@ def test_wordpiece_is_cn_clips_on_any_text(text):
     from cn_clip.clip.bert_tokenizer import default_vocab
     from cn_clip.training.data import _preprocess_text
 
-    tokenizer = _cached(default_vocab())
+    tokenizer = _loaded(default_vocab())
     np.testing.assert_array_equal(tokenizer([text], 52), tokenize(_preprocess_text(text)).numpy())
 
 
@@ -186,7 +190,7 @@ def test_training_is_the_same_in_another_process():
 
 
 def test_saved_tokenizers_come_back(chinese, clip, tmp_path):
-    for tokenizer in (chinese, clip, train_unigram(CORPUS, 900), train_clip_bpe(CORPUS, 590)):
+    for tokenizer in (chinese, chinese.as_kind("bert"), clip, train_unigram(CORPUS, 900), train_clip_bpe(CORPUS, 590)):
         folder = tmp_path / f"{tokenizer.kind}{tokenizer.vocab_size}"
         tokenizer.save(folder)
         back = load_tokenizer(folder)
@@ -270,8 +274,12 @@ def test_other_models_are_refused(tmp_path):
         load_tokenizer(model_file(file, BERT, {"type": "NFKC"}))
     with pytest.raises(JclipError, match="its 5 ids are not 0 to 4"):
         load_tokenizer(model_file(file, BERT, None, [{"id": 9, "content": "<extra>"}]))
-    with pytest.raises(JclipError, match="strip_accents False, .* jclip strips accents where it lower-cases"):
+    with pytest.raises(JclipError, match="strip_accents False, .*: Chinese-CLIP strips accents where it lower-cases"):
         load_tokenizer(model_file(file, BERT, {"type": "BertNormalizer", "lowercase": True, "strip_accents": False}))
+    assert load_tokenizer(file, "bert").kind == "bert"
+    settings.write_text('{"do_lower_case": "no"}')
+    with pytest.raises(JclipError, match=r"tokenizer\.json: do_lower_case is 'no', but must be true or false"):
+        load_tokenizer(file, "bert")
     settings.write_text('{"tokenize_chinese_chars": false}')
     with pytest.raises(JclipError, match="tokenize_chinese_chars False"):
         load_tokenizer(model_file(file, BERT))
@@ -313,10 +321,3 @@ def test_errors_name_the_file_and_the_mend(tmp_path):
         train_clip_bpe(CORPUS, 100)
     with pytest.raises(JclipError, match="context length of 2"):
         wordpiece(["[PAD]", "[UNK]", "[CLS]", "[SEP]"])(["a"], 2)
-
-
-_tokenizers = {}
-
-
-def _cached(path):
-    return _tokenizers.setdefault(path, load_tokenizer(path))
