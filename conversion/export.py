@@ -16,6 +16,7 @@ from jclip.bundle import Bundle, open_bundle
 from jclip.errors import JclipError
 from jclip.files import check_free, whole_file, whole_folder
 from jclip.models.bert import BertConfig
+from jclip.models.build import ModelConfig
 from jclip.models.dual_encoder import DualEncoderConfig
 from jclip.models.resnet import ResNetConfig
 from jclip.models.vit import VitConfig
@@ -105,15 +106,15 @@ def _check_cn_clip(config: DualEncoderConfig) -> None:
 
 
 def _exported(bundle: Bundle, family: Family) -> dict[str, Lazy]:
-    config = bundle.config
-    assert isinstance(config, DualEncoderConfig)
-    keys = _resnet_keys(config.image.layers) if isinstance(config.image, ResNetConfig) else ()
-    return export_tensors(family.table(keys), bundle.tensors())
+    return export_tensors(family.table(telling_keys(bundle.config)), bundle.tensors())
 
 
-def _resnet_keys(blocks: tuple[int, ...]) -> tuple[str, ...]:
-    """Keys from which a table learns how many blocks there are."""
-    return tuple(f"visual.layer{stage}.{count - 1}.conv1.weight" for stage, count in enumerate(blocks, 1))
+def telling_keys(config: ModelConfig) -> tuple[str, ...]:
+    """Keys of a checkpoint from which a family's table learns what it cannot know: how many blocks a ResNet has."""
+    image = getattr(config, "image", None)
+    if not isinstance(image, ResNetConfig):
+        return ()
+    return tuple(f"visual.layer{stage}.{blocks - 1}.conv1.weight" for stage, blocks in enumerate(image.layers, 1))
 
 
 def _torch(tensor: Lazy) -> Any:

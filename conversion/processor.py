@@ -5,6 +5,7 @@ import math
 from pathlib import Path
 from typing import Any, Literal
 
+from conversion.files import read_object
 from conversion.hf_tokenizer import write_hf_tokenizer
 from jclip.data.images import CLIP_MEAN, CLIP_STD, Preprocessing
 from jclip.data.text import Tokenizer
@@ -12,6 +13,8 @@ from jclip.errors import JclipError
 
 Family = Literal["altclip", "chinese-clip", "clip"]
 _NESTED, _HF, _OPEN_CLIP = "processor_config.json", "preprocessor_config.json", "open_clip_config.json"
+_IMAGES = "image_processor"
+"""Where the processor_config.json of transformers 5 keeps it."""
 _BICUBIC = 3  # Pillow's number for it
 _RESAMPLING = {0: "nearest", 1: "Lanczos", 2: "bilinear", 3: "bicubic", 4: "box", 5: "Hamming"}
 # The processors whose defaults are CLIP's; ViT's and others' are not.
@@ -33,17 +36,24 @@ def read_preprocessing(folder: Path, default: Preprocessing) -> Preprocessing:
       default: where there is none of them.
 
     Raises:
-      JclipError: a file is no JSON, or a field asks for other pixels than jclip makes, bilinear resizing for one; the
-        message names the file and the field.
+      JclipError: a file cannot be read, or a field asks for other pixels than jclip makes, bilinear resizing for one;
+        the message names the file and the field.
     """
-    nested = _object(folder / _NESTED).get("image_processor") if (folder / _NESTED).is_file() else None
-    if isinstance(nested, dict):
-        return _from_hf(nested, folder / _NESTED)
-    if (folder / _HF).is_file():
-        return _from_hf(_object(folder / _HF), folder / _HF)
-    if (folder / _OPEN_CLIP).is_file():
-        return _from_open_clip(_object(folder / _OPEN_CLIP), folder / _OPEN_CLIP)
-    return default
+    file = preprocessing_file(folder)
+    if file is None:
+        return default
+    data = read_object(file)
+    if file.name == _OPEN_CLIP:
+        return _from_open_clip(data, file)
+    return _from_hf(data[_IMAGES] if file.name == _NESTED else data, file)
+
+
+def preprocessing_file(folder: Path) -> Path | None:
+    """The file that `read_preprocessing` goes by; None where there is none."""
+    nested = folder / _NESTED
+    if nested.is_file() and isinstance(read_object(nested).get(_IMAGES), dict):
+        return nested
+    return next((folder / name for name in (_HF, _OPEN_CLIP) if (folder / name).is_file()), None)
 
 
 def write_hf_processor(
@@ -113,7 +123,7 @@ def _from_hf(data: dict[str, Any], file: Path) -> Preprocessing:
 def _size_from_hf(data: dict[str, Any], file: Path) -> tuple[int, Literal["squash", "crop"]]:
     size, crops = data.get("size", {"shortest_edge": 224}), data.get("do_center_crop", True)
     shortest = size.get("shortest_edge") if isinstance(size, dict) else size
-    side = _square(size, "size", file) if shortest is None else _whole(shortest, "size", file)
+    side = _square(size, "size", file) if shortest is None else _pixels(shortest, "size", file)
     if crops and (cropped := _square(data.get("crop_size", 224), "crop_size", file)) != side:
         raise _other_pixels(file, "crop_size", cropped, side)
     if shortest is None or (not crops and not isinstance(size, dict)):
@@ -153,10 +163,10 @@ def _square(size: Any, field: str, file: Path) -> int:
     height, width = sides if isinstance(sides, list) and len(sides) == 2 else (sides, sides)
     if height != width:
         raise JclipError(f"{file}: {field} is {height} x {width}, but jclip's towers take squares")
-    return _whole(height, field, file)
+    return _pixels(height, field, file)
 
 
-def _whole(number: Any, field: str, file: Path) -> int:
+def _pixels(number: Any, field: str, file: Path) -> int:
     if not isinstance(number, int) or isinstance(number, bool) or number < 1:
         raise JclipError(f"{file}: {field} is {number!r}, but must be a number of pixels")
     return number
@@ -169,13 +179,3 @@ def _three(values: Any, field: str, file: Path) -> tuple[float, float, float]:
         raise JclipError(f"{file}: {field} has {len(values)} numbers, but must have three")
     red, green, blue = map(float, values)
     return red, green, blue
-
-
-def _object(file: Path) -> dict[str, Any]:
-    try:
-        data = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise JclipError(f"{file} is no valid JSON ({error}): mend it, or fetch a newer revision") from None
-    if not isinstance(data, dict):
-        raise JclipError(f"{file} holds no JSON object: mend it, or fetch a newer revision")
-    return data

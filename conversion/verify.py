@@ -1,41 +1,49 @@
 """The passport, re-run: the same files, the same tensors to the bit, the same model, the same tokens and pixels."""
 
-import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from conversion import passport
-from conversion.convert import compared, composed
-from conversion.importing import Model, Options, import_model
+from conversion.convert import Part, Role, as_written, compared, composed, facts_of, open_part
+from conversion.importing import Model, Options
 from conversion.source import is_bundle
 from jclip.bundle import Bundle, open_bundle
 from jclip.errors import JclipError
-from jclip.models.dual_encoder import DualEncoderConfig
 from jclip.tensors import Lazy
 
 _NAMED = 3  # of the parameters that differ
+_PYTORCH = "the PyTorch model"
 
 
 @dataclass(frozen=True)
 class Check:
-    """One thing that was looked at again: what, whether it holds, and what was seen."""
+    """One thing that was to be looked at again: what, whether it holds, and what was seen.
+
+    `holds` is None where it could not be looked at. So it is with the comparison where PyTorch is not installed, which
+    is no fault of the bundle.
+    """
 
     what: str
-    holds: bool
+    holds: bool | None
     seen: str
 
 
-def verify(folder: Path, sources: Sequence[str], options: Options, report: Callable[[str], None]) -> list[Check]:
-    """Holds a bundle against the checkpoints that it was converted from.
+def verify(
+    folder: Path,
+    sources: Sequence[str],
+    tokenizer: Path | None = None,
+    report: Callable[[str], None] = print,
+) -> list[Check]:
+    """Holds a bundle against what it was converted from, with the options that its passport records.
 
     Args:
       folder: the bundle.
-      sources: the checkpoints, in the order in which the passport names them.
-      options: as at the conversion, where the checkpoint does not say it itself.
+      sources: the checkpoints or bundles, in the order in which the passport names them.
+      tokenizer: where the vocabulary is now, if it was given at the conversion and has moved.
       report: is told of the progress.
 
     Raises:
@@ -47,55 +55,66 @@ def verify(folder: Path, sources: Sequence[str], options: Options, report: Calla
         names = " and ".join(str(source["name"]) for source in said["sources"])
         raise JclipError(f"{folder} was converted from {names}: give {len(said['sources'])} source(s), in this order")
     checks: list[Check] = []
-    expected: list[tuple[Model | None, Bundle]] = []
+    parts: dict[Role, Part] = {}
     for name, facts in zip(sources, said["sources"], strict=True):
         report(f"reading {name}")
-        if is_bundle(Path(name)):
-            expected.append((None, open_bundle(name)))
-            continue
-        model = import_model(name, _at(options, bundle, len(sources)))
-        expected.append((model, model.bundle))
-        checks += _same_source(model, facts)
+        role: Role = facts["role"]
+        options = Options.of(facts["options"], f"{folder / passport.FILE}: options")
+        parts[role] = open_part(name, role, _with_tokenizer(options, tokenizer, name, role))
+        checks += _same_source(facts_of(parts[role], name, role), facts, _label(name, sources))
     report("comparing every tensor")
-    wanted = _whole(expected, sources, said)
+    wanted, copied = _expected(parts, sources, said)
     checks.append(_same_tensors(bundle, wanted))
-    for (part, _), name in zip(expected, sources, strict=True):
-        if part is not None:
+    for name, (role, part) in zip(sources, parts.items(), strict=True):
+        if isinstance(part, Model):
             report(f"comparing {name} with PyTorch, layer by layer")
-            tensors = bundle.tensors() if len(sources) == 1 else part.bundle.tensors()
-            checks += _same_model(part, tensors, Path(name).name)
+            checks += _same_model(part, copied[role], bundle, wanted, _label(name, sources))
     checks += [_same_configuration(bundle, wanted), _same_counts(bundle, said)]
     differ = passport.fixtures_differ(bundle, said)
     checks.append(Check("tokens and pictures", not differ, "; ".join(differ) or "all fixtures as in the passport"))
     return checks
 
 
-def _at(options: Options, bundle: Bundle, count: int) -> Options:
-    """Options that bring the checkpoint to the bundle's image size."""
-    if count == 1 and isinstance(bundle.config, DualEncoderConfig):
-        return Options(options.family, options.tokenizer, options.activation, bundle.config.image.image_size)
-    return options
+def _label(name: str, sources: Sequence[str]) -> str:
+    """Tells the checks of one source from another's, where there are two."""
+    return f"{Path(name).name}: " if len(sources) > 1 else ""
 
 
-def _same_source(model: Model, said: Mapping[str, Any]) -> Iterator[Check]:
-    found = model.facts()
-    hashes = {file["name"]: file["sha256"] for file in said.get("files", ())}
-    changed = [file["name"] for file in found["files"] if hashes.get(file["name"]) != file["sha256"]]
-    seen = f"{len(found['files'])} of {len(hashes)} with the passport's sha256"
-    yield Check("files", not changed, f"other than converted: {', '.join(changed)}" if changed else seen)
-    read, mapped = found["tensors"]["read"], found["tensors"]["mapped"]
-    same = found["tensors"] == said.get("tensors")
-    yield Check("keys", same, f"{read} read, {mapped} mapped, {len(found['tensors']['dropped'])} dropped with a reason")
+def _with_tokenizer(options: Options, given: Path | None, name: str, role: Role) -> Options:
+    if given is None or role == "image":
+        return options
+    if is_bundle(Path(name)):
+        raise JclipError(f"--tokenizer is not for {name}, a bundle, which has its own: leave it away")
+    return replace(options, tokenizer=given)
 
 
-def _whole(parts: list[tuple[Model | None, Bundle]], names: Sequence[str], said: Mapping[str, Any]) -> Bundle:
-    if len(parts) == 1:
-        return parts[0][1]
-    seeds = {int(found[1]) for how in said["new"].values() if (found := re.search(r"seed (\d+)$", str(how)))}
-    return composed(parts[0][1], parts[1][1], seeds.pop() if seeds else 0, (names[0], names[1]))[0]
+def _expected(
+    parts: Mapping[Role, Part], names: Sequence[str], said: Mapping[str, Any]
+) -> tuple[Part, Mapping[Role, Sequence[str]]]:
+    """What the bundle should be, and which of its parameters come from which source."""
+    if "all" in parts:
+        return parts["all"], {"all": list(parts["all"].tensors())}
+    start = composed(parts["image"], parts["text"], said["seed"], (names[0], names[1]))
+    return start.bundle, start.copied
 
 
-def _same_tensors(bundle: Bundle, wanted: Bundle) -> Check:
+def _same_source(found: Mapping[str, Any], said: Mapping[str, Any], label: str) -> Iterator[Check]:
+    ours = {file["name"]: file["sha256"] for file in found["files"]}
+    theirs = {file["name"]: file["sha256"] for file in said["files"]}
+    wrong = {
+        "other than converted": [name for name in ours.keys() & theirs.keys() if ours[name] != theirs[name]],
+        "not there": theirs.keys() - ours.keys(),
+        "not there at the conversion": ours.keys() - theirs.keys(),
+    }
+    seen = "; ".join(f"{how}: {', '.join(sorted(names))}" for how, names in wrong.items() if names)
+    yield Check(f"{label}files", not seen, seen or f"{len(ours)} with the passport's sha256: {', '.join(sorted(ours))}")
+    if "tensors" in found:
+        read, mapped, dropped = (found["tensors"][name] for name in ("read", "mapped", "dropped"))
+        same = found["tensors"] == said.get("tensors")
+        yield Check(f"{label}keys", same, f"{read} read, {mapped} mapped, {len(dropped)} dropped with a reason")
+
+
+def _same_tensors(bundle: Bundle, wanted: Part) -> Check:
     ours, theirs = bundle.tensors(), wanted.tensors()
     different = sorted(path for path in ours.keys() | theirs.keys() if not _equal(ours.get(path), theirs.get(path)))
     seen = f"{len(ours)} of {len(ours)} equal to the bit"
@@ -112,27 +131,34 @@ def _equal(ours: Lazy | None, theirs: Lazy | None) -> bool:
     return bool(np.array_equal(ours.read().reshape(-1).view(np.uint8), theirs.read().reshape(-1).view(np.uint8)))
 
 
-def _same_model(model: Model, tensors: Mapping[str, Lazy], name: str) -> Iterator[Check]:
+def _same_model(model: Model, copied: Sequence[str], bundle: Bundle, wanted: Part, label: str) -> Iterator[Check]:
+    """The bundle's own tensors beside the PyTorch model."""
+    if _shapes(bundle) != _shapes(wanted):
+        yield Check(f"{label}{_PYTORCH}", None, "not compared: the parameters are of another model's shapes")
+        return
     try:
-        comparison = compared(model, dict(tensors))
+        comparison = compared(model, as_written(model, copied, bundle.tensors()))
     except JclipError as error:
-        yield Check("the PyTorch model", False, str(error))
+        yield Check(f"{label}{_PYTORCH}", False, str(error))
         return
     if not comparison["compared"]:
-        yield Check("the PyTorch model", False, f"not compared: {comparison['why']}")
+        yield Check(f"{label}{_PYTORCH}", None, f"not compared: {comparison['why']}")
         return
     worst = max((layer["relative"], layer["name"]) for layer in comparison["layers"])
     embeddings = ", ".join(f"{tower} {value:.1e}" for tower, value in comparison["embeddings"].items())
-    yield Check(f"{name}: embeddings", True, f"largest difference from {comparison['reference']}: {embeddings}")
-    yield Check(
-        f"{name}: {len(comparison['layers'])} layers", True, f"largest relative difference {worst[0]:.1e} ({worst[1]})"
-    )
+    yield Check(f"{label}embeddings", True, f"largest difference from {comparison['reference']}: {embeddings}")
+    layers = f"{len(comparison['layers'])} layers"
+    yield Check(f"{label}{layers}", True, f"largest relative difference {worst[0]:.1e} ({worst[1]})")
     if comparison["logits"] is not None:
-        yield Check(f"{name}: logits", True, f"largest relative difference {comparison['logits']:.1e}")
+        yield Check(f"{label}logits", True, f"largest relative difference {comparison['logits']:.1e}")
 
 
-def _same_configuration(bundle: Bundle, wanted: Bundle) -> Check:
-    """Heads, activations and epsilons are in no tensor; means and deviations of pictures in no fixture."""
+def _shapes(part: Part) -> dict[str, tuple[int, ...]]:
+    return {path: leaf.shape for path, leaf in part.tensors().items()}
+
+
+def _same_configuration(bundle: Bundle, wanted: Part) -> Check:
+    """Heads, activations and epsilons are in no tensor."""
     parts = {
         "towers": (bundle.config, wanted.config),
         "preprocessing": (bundle.preprocessing, wanted.preprocessing),

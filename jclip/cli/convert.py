@@ -8,20 +8,25 @@ from typing import Annotated, Any, Literal
 
 import tyro
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from jclip.cli.options import read
 from jclip.errors import JclipError
 from jclip.models.transformer import Activation
 
+_READING = ("family", "tokenizer", "activation", "image_size")
+_CHOICES = (*_READING, "image", "text", "seed", "to")
+
 
 @dataclass(frozen=True)
 class Options:
     """Weights in and out: PyTorch and safetensors checkpoints to a bundle, and a bundle back.
 
-    SRC is a file, a folder, or hf://ORG/NAME: AltCLIP, Chinese-CLIP (Hugging Face or cn_clip), CLIP (OpenAI, open_clip
-    or Hugging Face), XLM-R, BERT or RoBERTa-wwm; the kind is found out. The bundle at DST gets a passport.json: every
-    tensor accounted for, and the difference from the PyTorch model layer by layer. DST must not be there yet.
+    SRC is a file, a folder, or hf://ORG/NAME (hf://ORG/NAME@REVISION for a branch, a tag or a commit): AltCLIP,
+    Chinese-CLIP (Hugging Face or cn_clip), CLIP (OpenAI, open_clip or Hugging Face), XLM-R, BERT or RoBERTa-wwm; the
+    kind is found out. The bundle at DST gets a passport.json: every file with its hash, every tensor accounted for, and
+    the difference from the PyTorch model layer by layer. DST must not be there yet.
 
     Attributes:
       paths: SRC and DST; DST alone with --image and --text.
@@ -32,7 +37,7 @@ class Options:
       image_size: bring position embeddings to so many pixels, as the checkpoint's own library does: 336.
       image: with --text: a CLIP whose image tower begins a recipe.
       text: with --image: XLM-R (begins AltCLIP) or a Chinese RoBERTa-wwm (begins Chinese-CLIP).
-      seed: of the parameters that --image and --text leave to be initialised.
+      seed: of the parameters that --image and --text leave to be initialised; 0 when it is not given.
       to: write the bundle SRC as transformers reads it (a folder), or as cn_clip does (a .pt file).
       json: print the passport, or where a bundle was written to, as JSON.
     """
@@ -44,7 +49,7 @@ class Options:
     image_size: int | None = None
     image: str | None = None
     text: str | None = None
-    seed: int = 0
+    seed: int | None = None
     to: Literal["hf", "cn-clip"] | None = None
     json: bool = False
 
@@ -66,8 +71,9 @@ def main(arguments: Sequence[str]) -> int:
             if not console.is_terminal:
                 console.print(what, markup=False, highlight=False)
 
-        if options.image and options.text:
-            passport = compose(options.image, options.text, destination, seed=options.seed, report=report)
+        if options.image is not None and options.text is not None:
+            seed = options.seed or 0
+            passport = compose(options.image, options.text, destination, seed=seed, report=report)
         else:
             said = Said(options.family, options.tokenizer, options.activation, options.image_size)
             passport = convert(source, destination, said, report)
@@ -80,26 +86,31 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def _paths(options: Options) -> tuple[str, Path]:
-    composing = bool(options.image or options.text)
-    if composing and not (options.image and options.text):
+    composing = options.image is not None or options.text is not None
+    if composing and (options.image is None or options.text is None):
         raise JclipError("--image and --text belong together: give both, or SRC")
-    if composing and (options.to or options.family or options.tokenizer or options.activation or options.image_size):
-        raise JclipError(
-            "--image and --text take no other option but --seed: convert each part first, and name the bundles"
-        )
+    if composing:
+        _only(options, ("image", "text", "seed"), "--image and --text", "convert each part first, and name the bundles")
+    elif options.to:
+        _only(options, ("to",), "--to", "a bundle is written as it is")
+    else:
+        _only(options, _READING, "SRC alone", "it is for --image and --text")
     if len(options.paths) != (1 if composing else 2):
         raise JclipError(f"give {'DST alone' if composing else 'SRC and DST'}: {len(options.paths)} path(s) given")
     return options.paths[0], Path(options.paths[-1])
+
+
+def _only(options: Options, fitting: Sequence[str], what: str, mend: str) -> None:
+    given = [name for name in _CHOICES if getattr(options, name) is not None]
+    for name in given:
+        if name not in fitting:
+            raise JclipError(f"--{name.replace('_', '-')} does not go with {what}: {mend}")
 
 
 def _write_out(options: Options, source: str, destination: Path, console: Console) -> int:
     from conversion.export import export
 
     assert options.to
-    if options.family or options.tokenizer or options.activation or options.image_size:
-        raise JclipError(
-            "--to writes a bundle as it is: --family, --tokenizer, --activation and --image-size are for reading"
-        )
     reader = export(Path(source), destination, options.to)
     if options.json:
         print(json.dumps({"written": str(destination), "for": reader}))
@@ -112,7 +123,8 @@ def _table(passport: dict[str, Any], destination: Path) -> Table:
     table = Table(title=f"{destination}: passport", title_justify="left", show_header=False)
     for source in passport["sources"]:
         table.add_section()
-        table.add_row("from", f"{source['name']} ({source['family']})")
+        at = f", commit {source['commit']}" if source.get("commit") else ""
+        table.add_row("from", escape(f"{source['name']} ({source['family']}{at})"))
         if "tensors" not in source:
             continue
         tensors, comparison = source["tensors"], source["comparison"]
@@ -120,9 +132,9 @@ def _table(passport: dict[str, Any], destination: Path) -> Table:
             "tensors", f"{tensors['read']} read, {tensors['mapped']} mapped, {len(tensors['dropped'])} dropped"
         )
         for assumed in source["assumed"]:
-            table.add_row("[yellow]assumed[/]", assumed)
+            table.add_row("[yellow]assumed[/]", escape(assumed))
         if not comparison["compared"]:
-            table.add_row("[yellow]not compared[/]", comparison["why"])
+            table.add_row("[yellow]not compared[/]", escape(comparison["why"]))
             continue
         table.add_row("compared with", comparison["reference"])
         worst = max(layer["relative"] for layer in comparison["layers"])
@@ -137,6 +149,12 @@ def _table(passport: dict[str, Any], destination: Path) -> Table:
 
 
 def _print_new(passport: dict[str, Any], console: Console) -> None:
-    for title in ("changed", "new"):
-        for path, how in passport[title].items():
-            console.print(f"{title}: {path}: {how}", markup=False, highlight=False)
+    lines = [f"changed: {path}: {how}" for path, how in passport["changed"].items()]
+    for source in passport["sources"]:
+        if "copied" in source:
+            lines.append(f"copied: {len(source['copied'])} parameters from {source['name']}")
+    for path, how in passport["new"].items():
+        drawn = f", standard deviation {how['standard_deviation']:g}, seed {passport['seed']}" if len(how) > 1 else ""
+        lines.append(f"new: {path}: {how['initialiser']}{drawn}")
+    for line in lines:
+        console.print(line, markup=False, highlight=False)

@@ -8,31 +8,32 @@ from typing import Annotated
 
 import tyro
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from jclip.cli.options import read
 from jclip.errors import JclipError
-from jclip.models.transformer import Activation
+
+_VERDICTS = {True: "[green]holds[/]", False: "[red]wrong[/]", None: "[yellow]open[/]"}
 
 
 @dataclass(frozen=True)
 class Options:
     """Re-runs the passport of BUNDLE against the weights that it was converted from, and prints what holds.
 
+    With the options of the conversion, which the passport records. Exits with 0 when all that could be looked at holds:
+    where PyTorch is not installed, the comparison with it is left out, and the table says so.
+
     Attributes:
       bundle: a converted bundle.
       sources: the checkpoint; for one composed with --image and --text, both, in this order.
-      family: as at the conversion.
-      tokenizer: as at the conversion.
-      activation: as at the conversion.
-      json: print the checks as JSON.
+      tokenizer: where the vocabulary is now, when the one given at the conversion has moved.
+      json: print the checks as JSON; what could not be looked at holds null.
     """
 
     bundle: tyro.conf.Positional[Annotated[Path, tyro.conf.arg(metavar="BUNDLE")]]
     sources: tyro.conf.Positional[Annotated[tuple[str, ...], tyro.conf.arg(metavar="SRC")]]
-    family: str | None = None
     tokenizer: Path | None = None
-    activation: Activation | None = None
     json: bool = False
 
 
@@ -43,21 +44,19 @@ def main(arguments: Sequence[str]) -> int:
       JclipError: something does not hold.
     """
     options = read(Options, arguments, "jclip verify")
-    from conversion.importing import Options as Said
     from conversion.verify import verify
 
     console = Console(stderr=True, quiet=options.json)
-    said = Said(options.family, options.tokenizer, options.activation)
     with console.status("") as status:
-        checks = verify(options.bundle, options.sources, said, status.update)
+        checks = verify(options.bundle, options.sources, options.tokenizer, status.update)
     if options.json:
         print(json.dumps([asdict(check) for check in checks], indent=1, ensure_ascii=False))
     else:
         table = Table(title=f"{options.bundle}: passport", title_justify="left", show_header=False)
         for check in checks:
-            table.add_row("[green]holds[/]" if check.holds else "[red]wrong[/]", check.what, check.seen)
+            table.add_row(_VERDICTS[check.holds], escape(check.what), escape(check.seen))
         Console().print(table)
-    wrong = "; ".join(f"{check.what}: {check.seen}" for check in checks if not check.holds)
+    wrong = "; ".join(f"{check.what}: {check.seen}" for check in checks if check.holds is False)
     if wrong:
         raise JclipError(f"{options.bundle} does not hold ({wrong}): convert again, or name the SRC that it came from")
     return 0

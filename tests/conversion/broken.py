@@ -15,7 +15,7 @@ import numpy as np
 
 from conversion import hf_config
 from conversion.engine import export_tensors
-from conversion.export import _resnet_keys
+from conversion.export import telling_keys
 from conversion.families import family_named
 from jclip import rules
 from jclip.bundle import Bundle, save_bundle, split_statistics, tensor_shapes
@@ -56,10 +56,11 @@ def parameters(config: Any) -> Tensors:
 
 def state(family: str, config: Any) -> Tensors:
     """The same, a checkpoint's."""
-    image = getattr(config, "image", None)
-    keys = _resnet_keys(image.layers) if isinstance(image, ResNetConfig) else ()
     lazy = {path: Lazy.of(value) for path, value in parameters(config).items()}
-    return {key: tensor.read() for key, tensor in export_tensors(family_named(family).table(keys), lazy).items()}
+    return {
+        key: tensor.read()
+        for key, tensor in export_tensors(family_named(family).table(telling_keys(config)), lazy).items()
+    }
 
 
 def write_vocabulary(kind: Kind, folder: Path) -> Path:

@@ -13,9 +13,10 @@ import torch
 
 from conversion.importing import import_model
 from jclip.cli import main
+from jclip.models.text_encoder import TextEncoderConfig
 from jclip.tensors import write_safetensors
 from tests.conversion import broken
-from tests.conversion.broken import IMAGE_KEY, TEXT_KEY, WEIGHTS, change_json, started
+from tests.conversion.broken import IMAGE_KEY, TEXT_KEY, WEIGHTS, change_json
 
 # Damaged files.
 
@@ -136,7 +137,7 @@ def test_halves_of_two_kinds_are_no_fault(source, tensors):
     tensors = {key: value.astype(np.float16) for key, value in tensors.items()}
     tensors[IMAGE_KEY] = tensors[IMAGE_KEY].astype(ml_dtypes.bfloat16)
     write_safetensors(source / WEIGHTS, tensors)
-    kernel = import_model(str(source)).bundle.tensors()["image/layers/mlp/fc1/kernel"]
+    kernel = import_model(str(source)).tensors()["image/layers/mlp/fc1/kernel"]
     assert kernel.dtype == np.float32  # which holds both exactly
     np.testing.assert_array_equal(kernel.read()[1], tensors[IMAGE_KEY].astype(np.float32).T)
 
@@ -258,11 +259,21 @@ def test_an_archive_that_leads_out(name, tmp_path, refused):
         (["--image-size", "99999990"], "--image-size: .* more than 256 times as large: give another"),
         (["--tokenizer", "absent/vocab.txt"], "there is no tokenizer at absent/vocab.txt"),
         (["--to", "hf"], "is no bundle, and --to writes nothing else: convert it without --to first"),
-        (["--to", "hf", "--family", "clip"], "--to writes a bundle as it is: --family, .* are for reading"),
+        (["--to", "hf", "--family", "clip"], "--family does not go with --to: a bundle is written as it is"),
+        (["--to", "hf", "--image-size", "0"], "--image-size does not go with --to: a bundle is written as it is"),
+        (["--to", "hf", "--seed", "1"], "--seed does not go with --to"),
+        (["--seed", "0"], "--seed does not go with SRC alone: it is for --image and --text"),
+        (["--image-size", "0"], "--image-size: image_size 0 is not a multiple of patch_size 10.*: give another"),
+        (["--family", ""], "--family: there is no family '': choose one of"),
         (["--image", "x"], "--image and --text belong together: give both, or SRC"),
         (["--text", "x"], "--image and --text belong together: give both, or SRC"),
         (["--image", "x", "--text", "y"], r"give DST alone: 2 path\(s\) given"),
-        (["--image", "x", "--text", "y", "--to", "hf"], "take no other option but --seed"),
+        (["--image", "", "--to", "hf"], "--image and --text belong together: give both, or SRC"),
+        (
+            ["--image", "x", "--text", "y", "--to", "hf"],
+            "--to does not go with --image and --text: convert each part first, and name the bundles",
+        ),
+        (["--image", "x", "--text", "y", "--image-size", "0"], "--image-size does not go with --image and --text: con"),
         (["another"], r"give SRC and DST: 3 path\(s\) given"),
     ],
 )
@@ -283,6 +294,15 @@ def test_an_activation_that_is_none(source, tmp_path, capsys):
         main(["convert", str(source), str(tmp_path / "dst"), "--activation", "relu"])
     error = capsys.readouterr().err
     assert stop.value.code == 2 and "relu" in error and "quick_gelu" in error and "Traceback" not in error
+
+
+def test_an_activation_that_no_tower_takes(tmp_path, refused):
+    source = broken.write_checkpoint(tmp_path / "source", "bert", TextEncoderConfig(broken.BERT))
+    says = "--activation gelu has no use for .*/config.json, no tower takes it: leave it away"
+    refused.convert(source, "--activation", "gelu", says=says)
+    source = broken.write_checkpoint(tmp_path / "dual", "chinese-clip", broken.CHINESE_CLIP)
+    says = "--activation gelu has no use for .*/config.json, no tower takes it: leave it away"
+    refused.convert(source, "--activation", "gelu", says=says)
 
 
 def test_open_clip_without_activation(tmp_path, refused):
@@ -335,24 +355,3 @@ def test_tokenizers(source, tmp_path, refused):
         refused("convert", source, dst, "--tokenizer", long, "--json", says=str(long))
     (source / "tokenizer.json").write_text("{}")
     refused.convert(source, names="/tokenizer.json", says="cannot be read")
-
-
-# The hub.
-
-
-def test_hub_without_a_network(tmp_path, refused):
-    refused(
-        "convert",
-        "hf://nobody/nothing",
-        tmp_path / "dst",
-        "--json",
-        says="hf://nobody/nothing cannot be fetched .*offl",
-    )
-    refused(
-        "convert", "hf://a/b/c", tmp_path / "dst", "--json", says="hf://a/b/c is no repository: write hf://ORG/NAME"
-    )
-    network = {"HF_HUB_OFFLINE": "0", "HF_ENDPOINT": "http://127.0.0.1:9", "HF_HOME": str(tmp_path / "hub")}
-    done = started("convert", "hf://nobody/nothing", tmp_path / "dst", "--json", environment=network).communicate()
-    says = r"jclip convert: hf://nobody/nothing cannot be fetched \(.*refused\): check the name and .* folder\n"
-    assert re.fullmatch(says, done[1]), done
-    assert not (tmp_path / "dst").exists()

@@ -180,10 +180,20 @@ def test_verify_without_a_passport(whole, converted, bundles, tmp_path, refused)
     refused("verify", converted, whole, whole, says=r"was converted from .*source: give 1 source\(s\), in this order")
     refused("verify", converted, tmp_path, says="holds no weights: expected")
     copy = shutil.copytree(converted, tmp_path / "copy")
-    for damage in (lambda p: p.pop("sources"), lambda p: p.update(format=0), lambda p: p["sources"][0].pop("name")):
+    damages = (
+        lambda p: p.pop("sources"),
+        lambda p: p.update(format=1),  # whose passports say less
+        lambda p: p["sources"][0].pop("name"),
+        lambda p: p["sources"][0].pop("files"),
+        lambda p: p["sources"][0].update(role="text"),
+        lambda p: p["preprocessing"].update(normalised=["x"]),
+    )
+    for damage in damages:
         change_json(copy / "passport.json", damage)
         refused("verify", copy, whole, says="copy/passport.json is damaged or of another version: convert again")
         shutil.copy(converted / "passport.json", copy)
+    change_json(copy / "passport.json", lambda p: p["sources"][0]["options"].update(image_size="large"))
+    refused("verify", copy, whole, says=r"copy/passport.json: options\.image_size is 'large', but must be int")
     (copy / "passport.json").write_text("{")
     refused("verify", copy, whole, says=r"copy/passport.json cannot be read \(.*\): mend it, or fetch it again")
 

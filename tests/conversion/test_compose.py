@@ -1,5 +1,7 @@
 """The starting points of both recipes from two checkpoints: what is copied, what is new, and that it is said."""
 
+import shutil
+
 import numpy as np
 import pytest
 import torch
@@ -11,8 +13,12 @@ from conversion.convert import compose, convert
 from conversion.importing import Options
 from conversion.verify import verify
 from jclip.bundle import load_bundle, open_bundle
+from jclip.cli import main
 from jclip.errors import JclipError
+from jclip.tensors import open_safetensors, write_safetensors
 from tests.conversion import checkpoints
+from tests.conversion.broken import change_json
+from tests.data.strings import varied
 from tests.models.torch_weights import randomise
 
 
@@ -53,12 +59,16 @@ def test_altclip_begins_with_clip_and_xlm_r(parts, tmp_path):
     np.testing.assert_array_equal(start.params["text"]["word_embedding"], encoder["embeddings.word_embeddings.weight"])
     assert start.config.head_width == 28  # the width of CLIP's text states, which the head imitates
     assert (start.tokenizer.kind, start.preprocessing.resize) == ("xlmr", "crop")
+    assert made["seed"] == 3
     assert made["new"] == {
-        "text/head_norm/scale": "ones",
-        "text/head_norm/bias": "zeros",
-        "text/head/kernel": "normal, standard deviation 0.02, seed 3",
-        "text/head/bias": "zeros",
+        "text/head_norm/scale": {"initialiser": "ones"},
+        "text/head_norm/bias": {"initialiser": "zeros"},
+        "text/head/kernel": {"initialiser": "normal", "standard_deviation": 0.02},
+        "text/head/bias": {"initialiser": "zeros"},
     }
+    image, text = (set(source["copied"]) for source in made["sources"])
+    assert image | text | made["new"].keys() == open_bundle(tmp_path / "start").tensors().keys()
+    assert {"text/projection/kernel", "logit_scale"} == {path for path in image if not path.startswith("image/")}
     kernel = start.params["text"]["head"]["kernel"]
     assert 0.015 < kernel.std() < 0.025 and start.params["text"]["head_norm"]["scale"].tolist() == [1.0] * 36
     assert [source["comparison"]["compared"] for source in made["sources"]] == [True, True]
@@ -68,12 +78,41 @@ def test_altclip_begins_with_clip_and_xlm_r(parts, tmp_path):
 def test_chinese_clip_begins_with_clip_and_a_bert(parts, tmp_path):
     made = compose(str(parts / "clip"), str(parts / "bert"), tmp_path / "start", report=quiet)
     start = load_bundle(tmp_path / "start")
-    assert made["new"] == {"text/projection/kernel": f"normal, standard deviation {36**-0.5:g}, seed 0"}
+    assert made["new"] == {"text/projection/kernel": {"initialiser": "normal", "standard_deviation": 36**-0.5}}
+    # Nothing of CLIP's text tower is there, so nothing of it is compared.
+    compared = [source["comparison"] for source in made["sources"]]
+    assert [list(each["embeddings"]) for each in compared] == [["image"], ["text"]]
+    assert {layer["name"] for layer in compared[0]["layers"]} == {f"image/layers/{i}" for i in range(3)}
     kernel = start.params["text"]["projection"]["kernel"]
     assert kernel.shape == (36, 13) and 0.1 < kernel.std() < 0.25
     assert (start.config.head_width, start.tokenizer.kind, start.context_length) == (None, "wordpiece", 24)
     dropped = {drop["key"] for drop in made["sources"][1]["tensors"]["dropped"]}
     assert "cls.predictions.bias" in dropped
+
+
+def test_a_roberta_cuts_text_by_its_own_rules_until_it_is_chinese_clips(parts, tmp_path):
+    from cn_clip.clip import tokenize
+    from cn_clip.clip.bert_tokenizer import default_vocab
+    from cn_clip.training.data import _preprocess_text
+
+    words = checkpoints.bert_words(21128)
+    roberta = randomise(transformers.BertModel(transformers.BertConfig(**words)))
+    checkpoints.save_hf(roberta, tmp_path / "roberta")
+    own = transformers.BertTokenizer(default_vocab())
+    own.save_pretrained(tmp_path / "roberta")
+    strings = varied(12_000)
+    convert(str(tmp_path / "roberta"), tmp_path / "alone", Options(), quiet)
+    alone = open_bundle(tmp_path / "alone")
+    assert alone.tokenizer.kind == "bert"
+    ids = own(strings, padding="max_length", truncation=True, max_length=24)["input_ids"]
+    np.testing.assert_array_equal(alone.tokenizer(strings, 24), ids)
+    expected = tokenize([_preprocess_text(text) for text in strings], 24).numpy()
+    for name in ("roberta", "alone"):  # a checkpoint, and a bundle of it
+        made = compose(str(parts / "clip"), str(tmp_path / name), tmp_path / f"{name}-start", report=quiet)
+        start = open_bundle(tmp_path / f"{name}-start")
+        assert (start.tokenizer.kind, made["tokenizer"]["kind"]) == ("wordpiece", "wordpiece")
+        np.testing.assert_array_equal(start.tokenizer(strings, 24), expected)
+    assert made["sources"][1]["passport"]["tokenizer"]["kind"] == "bert"
 
 
 def test_the_seed_decides_what_is_new(parts, tmp_path):
@@ -83,23 +122,99 @@ def test_the_seed_decides_what_is_new(parts, tmp_path):
     assert np.array_equal(a, b) and not np.array_equal(a, c)
 
 
-def test_bundles_compose_like_checkpoints(parts, tmp_path):
+@pytest.fixture(scope="module")
+def bundles(parts, tmp_path_factory):
+    """Bundles of the CLIP and the XLM-R, and what begins with them."""
+    place = tmp_path_factory.mktemp("bundles")
     for name in ("clip", "xlm-r"):
-        convert(str(parts / name), tmp_path / name, Options(), quiet)
-    compose(str(tmp_path / "clip"), str(tmp_path / "xlm-r"), tmp_path / "one", report=quiet)
-    compose(str(parts / "clip"), str(parts / "xlm-r"), tmp_path / "two", report=quiet)
-    one, two = (open_bundle(tmp_path / name).tensors() for name in ("one", "two"))
+        convert(str(parts / name), place / name, Options(), quiet)
+    compose(str(place / "clip"), str(place / "xlm-r"), place / "start", report=quiet)
+    return place
+
+
+@pytest.fixture(scope="module")
+def start(parts, tmp_path_factory):
+    """What begins with the checkpoints themselves."""
+    place = tmp_path_factory.mktemp("start") / "start"
+    compose(str(parts / "clip"), str(parts / "xlm-r"), place, report=quiet)
+    return place
+
+
+def test_bundles_compose_like_checkpoints(bundles, start):
+    one, two = (open_bundle(folder).tensors() for folder in (bundles / "start", start))
     assert all(one[path].read().tobytes() == two[path].read().tobytes() for path in two)
-    assert passport.read(tmp_path / "one")["sources"][0]["passport"]["sources"][0]["family"] == "clip"
+    image, text = passport.read(bundles / "start")["sources"]
+    assert image["passport"]["sources"][0]["family"] == "clip"
+    weights = ["config.json", "parameters.safetensors"]
+    assert [file["name"] for file in image["files"]] == weights  # its vocabulary is of no use
+    assert {file["name"] for file in text["files"]} > {*weights, "tokenizer/jclip_tokenizer.json"}
 
 
-def test_a_composed_bundle_verifies(parts, tmp_path):
+def seen(checks, holds=False):
+    return {check.what: check.seen for check in checks if check.holds is holds}
+
+
+def test_a_start_from_bundles_verifies_against_them_alone(parts, bundles, tmp_path):
+    start, sources = bundles / "start", [bundles / "clip", bundles / "xlm-r"]
+    assert all(check.holds for check in verify(start, [*map(str, sources)], report=quiet))
+    copy = shutil.copytree(bundles, tmp_path / "copy")
+    change_json(copy / "clip" / "config.json", lambda record: record.update(provenance={}))
+    (copy / "xlm-r" / "tokenizer" / "more.txt").write_text("")
+    wrong = seen(verify(start, [str(copy / "clip"), str(copy / "xlm-r")], report=quiet))
+    assert wrong == {
+        "clip: files": "other than converted: config.json",
+        "xlm-r: files": "not there at the conversion: tokenizer/more.txt",
+    }
+    # What they were converted from has the same tensors, and is another source all the same.
+    wrong = seen(verify(start, [str(parts / "clip"), str(bundles / "xlm-r")], report=quiet))
+    assert wrong.keys() == {"clip: files", "clip: keys"} and "not there: parameters.safetensors" in wrong["clip: files"]
+    with pytest.raises(JclipError, match="--tokenizer is not for .*xlm-r, a bundle, which has its own: leave it away"):
+        verify(start, [*map(str, sources)], tmp_path, report=quiet)
+
+
+def test_a_composed_bundle_verifies(parts, tmp_path, capsys):
     sources = [str(parts / "clip"), str(parts / "xlm-r")]
-    compose(*sources, tmp_path / "start", seed=5, report=quiet)
-    checks = verify(tmp_path / "start", sources, Options(), quiet)
+    arguments = ["--image", sources[0], "--text", sources[1], str(tmp_path / "start"), "--seed", "-3"]
+    assert main(["convert", *arguments]) == 0
+    told = capsys.readouterr().err
+    assert "new: text/head/kernel: normal, standard deviation 0.02, seed -3\n" in told
+    checks = verify(tmp_path / "start", sources, report=quiet)
     assert all(check.holds for check in checks), checks
+    assert {"clip: files", "clip: keys", "clip: embeddings", "clip: logits", "xlm-r: 2 layers"} <= seen(
+        checks, True
+    ).keys()
     with pytest.raises(JclipError, match="give 2 source"):
-        verify(tmp_path / "start", sources[:1], Options(), quiet)
+        verify(tmp_path / "start", sources[:1], report=quiet)
+
+
+@pytest.mark.parametrize(
+    ("path", "wrong"),
+    [
+        ("image/layers/mlp/fc1/kernel", "clip"),
+        ("text/projection/kernel", "clip"),
+        ("text/layers/mlp/fc1/kernel", "xlm-r"),
+        ("text/head/kernel", None),  # which no PyTorch model has
+    ],
+)
+def test_what_is_compared_with_pytorch_is_what_was_written(path, wrong, parts, start, tmp_path):
+    file = shutil.copytree(start, tmp_path / "start") / "parameters.safetensors"
+    tensors = {name: tensor.read() for name, tensor in open_safetensors(file).items()}
+    tensors[path] = tensors[path][::-1].copy()
+    write_safetensors(file, tensors)
+    checks = verify(tmp_path / "start", [str(parts / "clip"), str(parts / "xlm-r")], report=quiet)
+    assert seen(checks).keys() == {"parameters", *([f"{wrong}: the PyTorch model"] if wrong else [])}
+
+
+def test_the_image_source_needs_no_vocabulary(parts, tmp_path):
+    """CLIP's own, which a package has, would be larger than this model's."""
+    mute = shutil.copytree(parts / "clip", tmp_path / "mute")
+    for file in ("merges.txt", "vocab.json", "tokenizer.json"):
+        (mute / file).unlink(missing_ok=True)
+    with pytest.raises(JclipError, match="another model's vocabulary"):
+        convert(str(mute), tmp_path / "alone", report=quiet)
+    made = compose(str(mute), str(parts / "bert"), tmp_path / "start", report=quiet)
+    assert [file["name"] for file in made["sources"][0]["files"]] == ["config.json", "model.safetensors"]
+    assert "vocab.txt" in [file["name"] for file in made["sources"][1]["files"]]
 
 
 def test_parts_that_do_not_fit_are_named(parts, tmp_path):
@@ -108,4 +223,6 @@ def test_parts_that_do_not_fit_are_named(parts, tmp_path):
         compose(xlm_r, xlm_r, tmp_path / "x", report=quiet)
     with pytest.raises(JclipError, match="is no text encoder alone"):
         compose(clip, clip, tmp_path / "x", report=quiet)
+    with pytest.raises(JclipError, match="--seed 4294967296 is no number of 32 bits: give a smaller one"):
+        compose(clip, xlm_r, tmp_path / "x", seed=2**32, report=quiet)
     assert list(tmp_path.iterdir()) == []

@@ -4,13 +4,12 @@ import numpy as np
 import pytest
 
 from conversion.engine import export_tensors, import_tensors
-from conversion.export import _resnet_keys
+from conversion.export import telling_keys
 from conversion.families import FAMILIES, detect, family_named
 from conversion.rows import CONV, DENSE, Row, fused_attention
 from jclip.bundle import tensor_shapes
 from jclip.errors import JclipError
 from jclip.models import zoo
-from jclip.models.resnet import ResNetConfig
 from jclip.models.text_encoder import TextEncoderConfig
 from jclip.tensors import Lazy
 
@@ -95,10 +94,8 @@ def test_layers_of_two_dtypes_take_the_wider():
 
 def keys_of(name, family):
     config = TextEncoderConfig(zoo.get_text_encoder(name)) if name in zoo.TEXT_ENCODERS else zoo.get(name)
-    image = getattr(config, "image", None)
-    blocks = _resnet_keys(image.layers) if isinstance(image, ResNetConfig) else ()
     empty = {path: Lazy(shape, np.dtype(np.float32), lambda: iter(())) for path, shape in tensor_shapes(config).items()}
-    return export_tensors(family_named(family).table(blocks), empty)
+    return export_tensors(family_named(family).table(telling_keys(config)), empty)
 
 
 @pytest.mark.parametrize(

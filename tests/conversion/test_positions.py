@@ -87,7 +87,7 @@ def test_a_model_at_another_size_is_transformers_own(tmp_path):
         tensor = torch.from_numpy(pixels.transpose(0, 3, 1, 2).copy())
         theirs = model.get_image_features(tensor, interpolate_pos_encoding=True).pooler_output
     np.testing.assert_allclose(ours.encode_image(pictures), unit(theirs.numpy()), atol=2e-5)
-    assert all(check.holds for check in verify(tmp_path / "bundle", [str(source)], Options(), quiet))
+    assert all(check.holds for check in verify(tmp_path / "bundle", [str(source)], report=quiet))
 
 
 def test_a_size_that_cannot_be_is_named(tmp_path):

@@ -1,0 +1,219 @@
+"""hf:// sources, fetched from a server that answers as the hub does: small, on this machine, and able to fail."""
+
+import hashlib
+import json
+import re
+import shutil
+import threading
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from urllib.parse import unquote, urlsplit
+
+import pytest
+
+from jclip.models.text_encoder import TextEncoderConfig
+from jclip.tensors import open_safetensors, write_safetensors
+from tests.conversion import broken
+from tests.conversion.broken import WEIGHTS, started
+
+NAME = "hf://makers/model"
+SHARDS = ("model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors")
+
+
+class Hub:
+    """A repository makers/model at some revisions: {revision: {path: content}}."""
+
+    def __init__(self, revisions):
+        self.revisions = revisions
+        self.commits = {name: hashlib.sha1(name.encode()).hexdigest() for name in revisions}
+        self.fails = set()  # paths that cannot be had today
+        self.served = []
+
+    def answer(self, path):
+        """Status, headers and content."""
+        api, file = "/api/models/makers/model", "/makers/model/resolve/"
+        if path.startswith(file):
+            revision, _, name = path.removeprefix(file).partition("/")
+            files = self._at(revision)
+            if name in self.fails:
+                return 503, {}, b"not today"
+            if files is None or name not in files:
+                return 404, {"X-Error-Code": "EntryNotFound"}, b""
+            etag = hashlib.sha1(files[name]).hexdigest()
+            self.served.append(name)
+            return 200, {"ETag": f'"{etag}"', "X-Repo-Commit": revision}, files[name]
+        if not path.startswith(api):
+            return 404, {"X-Error-Code": "RepoNotFound"}, b"{}"
+        kind, _, revision = unquote(path.removeprefix(api)).lstrip("/").partition("/")
+        files = self._at(revision or "main")
+        if files is None:
+            return 404, {"X-Error-Code": "RevisionNotFound"}, b"{}"
+        if kind == "tree":
+            found = [
+                {"type": "file", "path": name, "size": len(content), "oid": hashlib.sha1(content).hexdigest()}
+                for name, content in files.items()
+            ]
+        else:
+            commit = self.commits.get(revision or "main", revision)
+            found = {"id": "makers/model", "sha": commit, "siblings": [{"rfilename": name} for name in files]}
+        return 200, {"Content-Type": "application/json"}, json.dumps(found).encode()
+
+    def _at(self, revision):
+        named = {**{commit: name for name, commit in self.commits.items()}, **{name: name for name in self.commits}}
+        return self.revisions.get(named.get(revision))
+
+    @contextmanager
+    def serving(self, cache):
+        """The environment of a process that asks this hub and keeps what it gets in `cache`."""
+        hub = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self):
+                status, headers, content = hub.answer(urlsplit(self.path).path)
+                self.send_response(status)
+                for name, value in (headers | {"Content-Length": str(len(content))}).items():
+                    self.send_header(name, value)
+                self.end_headers()
+                if self.command == "GET":
+                    self.wfile.write(content)
+
+            do_HEAD = do_GET
+
+            def log_message(self, *arguments):
+                pass
+
+        server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            yield asking(f"http://127.0.0.1:{server.server_port}", cache)
+        finally:
+            server.shutdown()
+            server.server_close()
+            thread.join()
+
+
+def asking(endpoint, cache):
+    own = {"HF_HUB_OFFLINE": "0", "HF_ENDPOINT": endpoint, "HF_HOME": str(cache), "HF_HUB_DISABLE_XET": "1"}
+    return own | {"NO_PROXY": "127.0.0.1", "no_proxy": "127.0.0.1"}
+
+
+def nobody(cache):
+    """Where no hub answers."""
+    return asking("http://127.0.0.1:9", cache)
+
+
+@pytest.fixture(scope="module")
+def checkpoints(tmp_path_factory):
+    """The files of a BERT with other weights at "v1", and with shards at "refs/pr/1"."""
+    place = broken.write_checkpoint(tmp_path_factory.mktemp("makers") / "model", "bert", TextEncoderConfig(broken.BERT))
+    shutil.rmtree(place / "made-wordpiece")
+    weights = {key: tensor.read() for key, tensor in open_safetensors(place / WEIGHTS).items()}
+    (place / "README.md").write_text("of no use here")
+    (place / "tf_model.h5").write_text("another's weights")
+    newest = contents(place)
+    write_safetensors(place / WEIGHTS, {key: value / 2 for key, value in weights.items()})
+    first = contents(place)
+    (place / WEIGHTS).unlink()
+    keys = sorted(weights)
+    for number, name in enumerate(SHARDS):
+        write_safetensors(place / name, {key: weights[key] for key in keys[number::2]})
+    places = {key: SHARDS[number] for number in (0, 1) for key in keys[number::2]}
+    (place / "model.safetensors.index.json").write_text(json.dumps({"weight_map": places}))
+    return {"main": newest, "v1": first, "refs/pr/1": contents(place)}
+
+
+def contents(place):
+    return {file.name: file.read_bytes() for file in place.iterdir()}
+
+
+@pytest.fixture
+def hub(checkpoints):
+    return Hub(checkpoints)
+
+
+def run(name, place, environment):
+    """A conversion: its exit code, its passport or None, and the last line of what it said."""
+    process = started("convert", name, place, "--json", environment=environment)
+    out, error = process.communicate()
+    return process.returncode, json.loads(out) if out else None, (error.splitlines() or [""])[-1]
+
+
+def hashes(passport):
+    return {file["name"]: file["sha256"] for file in passport["sources"][0]["files"]}
+
+
+def test_what_the_hub_has_is_converted_and_then_the_cache(hub, checkpoints, tmp_path):
+    with hub.serving(tmp_path / "hub") as environment:
+        code, newest, error = run(NAME, tmp_path / "newest", environment)
+        assert code == 0, error
+        code, first, error = run(f"{NAME}@v1", tmp_path / "first", environment)
+        assert code == 0, error
+    assert {"README.md", "tf_model.h5"}.isdisjoint(hub.served)
+    for passport, revision in ((newest, "main"), (first, "v1")):
+        (source,) = passport["sources"]
+        assert (source["commit"], source["assumed"]) == (hub.commits[revision], [])
+        read = {name: hashlib.sha256(checkpoints[revision][name]).hexdigest() for name in hashes(passport)}
+        assert read.keys() == {"config.json", "vocab.txt", WEIGHTS} and hashes(passport) == read
+
+    code, again, error = run(f"{NAME}@v1", tmp_path / "again", nobody(tmp_path / "hub"))
+    assert code == 0, error
+    assert hashes(again) == hashes(first)
+    (note,) = again["sources"][0]["assumed"]
+    says = (
+        rf"hf://makers/model@v1 is what the cache holds of it, commit {hub.commits['v1']}: it could not be fetched \("
+    )
+    assert re.match(says, note)
+
+
+@pytest.mark.parametrize(
+    ("revision", "fails", "says"),
+    [
+        ("", WEIGHTS, ".* holds no weights: expected "),
+        (
+            "@refs/pr/1",
+            SHARDS[1],
+            rf".*names the file {SHARDS[1]}, which is not there: fetch what is missing",
+        ),
+        ("", "config.json", ".*(config.json|no weights)"),
+    ],
+)
+def test_half_a_download_is_not_taken_for_a_whole_one(revision, fails, says, hub, tmp_path):
+    hub.fails.add(fails)
+    with hub.serving(tmp_path / "hub") as environment:
+        code, _, error = run(NAME + revision, tmp_path / "dst", environment)
+    fetched = rf"jclip convert: {NAME}{revision} cannot be fetched \("
+    assert code == 1 and re.match(rf"{fetched}.*\), and its copy in the cache is not whole: ", error), error
+    if fails == "config.json":  # what is small comes first, so that weights never stand without it
+        assert WEIGHTS not in hub.served
+    code, _, error = run(NAME + revision, tmp_path / "dst", nobody(tmp_path / "hub"))
+    assert code == 1 and re.match(rf"{fetched}.*refused\), and its copy in the cache is not whole: {says}", error), (
+        error
+    )
+    assert not (tmp_path / "dst").exists()
+
+
+def test_what_the_hub_does_not_have(hub, tmp_path):
+    with hub.serving(tmp_path / "hub") as environment:
+        for name in (f"{NAME}@v9", "hf://makers/other"):
+            code, _, error = run(name, tmp_path / "dst", environment)
+            says = rf"jclip convert: {name} cannot be fetched \(404.*\): check the name and the network"
+            assert code == 1 and re.match(says, error), error
+
+
+def test_without_a_network(tmp_path):
+    code, _, error = run("hf://nobody/nothing", tmp_path / "dst", nobody(tmp_path / "hub"))
+    says = r"jclip convert: hf://nobody/nothing cannot be fetched \(.*refused\): check the name and .* folder"
+    assert code == 1 and re.fullmatch(says, error), error
+    assert not (tmp_path / "dst").exists()
+
+
+@pytest.mark.parametrize("name", ["a/b/c", "", "a/b@", "a/b@../x", "../x", "a/b@/etc", "a b"])
+def test_names_that_are_none(name, tmp_path, refused):
+    says = rf"hf://{re.escape(name)} is no repository: write hf://ORG/NAME or hf://ORG/NAME@REVISION"
+    refused("convert", f"hf://{name}", tmp_path / "dst", "--json", says=says)
+
+
+def test_offline_by_choice(tmp_path, refused):
+    says = "hf://nobody/nothing cannot be fetched .*offl"
+    refused("convert", "hf://nobody/nothing", tmp_path / "dst", "--json", says=says)

@@ -1,0 +1,127 @@
+"""Where PyTorch is not installed: weights convert all the same, and nothing is said to be compared that is not."""
+
+import json
+import os
+
+import pytest
+import torch
+
+from jclip.cli import main
+from jclip.models.text_encoder import TextEncoderConfig
+from jclip.tensors import open_safetensors, write_safetensors
+from tests.conversion import broken
+from tests.conversion.broken import started
+
+# Python imports a module of this name when it starts. Here it makes the usual finder see no torch, which is more than
+# to fail its import: who asks whether it is there is told that it is not.
+BLOCKER = """
+import sys
+from importlib.machinery import PathFinder
+
+class WithoutTorch(PathFinder):
+    @classmethod
+    def find_spec(cls, name, path=None, target=None):
+        top = name.partition(".")[0]
+        return None if top in ("torch", "torchvision") else PathFinder.find_spec(name, path, target)
+
+sys.meta_path[:] = [WithoutTorch if finder is PathFinder else finder for finder in sys.meta_path]
+"""
+WHY = "torch is not installed: pip install 'jclip[convert]', then jclip verify"
+
+
+@pytest.fixture(scope="module")
+def without_torch(tmp_path_factory):
+    """Runs a command in a process that has no torch: its exit code, its output, its errors."""
+    folder = tmp_path_factory.mktemp("blocker")
+    (folder / "sitecustomize.py").write_text(BLOCKER)
+    path = os.pathsep.join(filter(None, [str(folder), os.environ.get("PYTHONPATH")]))
+
+    def run(*arguments):
+        process = started(*arguments, environment={"PYTHONPATH": path})
+        out, error = process.communicate()
+        return process.returncode, out, error
+
+    return run
+
+
+def safetensors(folder):
+    return broken.write_checkpoint(folder, "chinese-clip", broken.CHINESE_CLIP), []
+
+
+def pickled(folder):
+    """A cn_clip .pt."""
+    folder.mkdir()
+    state = broken.state("cn-clip", broken.RN50)
+    torch.save(
+        {"state_dict": {f"module.{key}": torch.from_numpy(value) for key, value in state.items()}}, folder / "x.pt"
+    )
+    return folder / "x.pt", ["--tokenizer", broken.write_vocabulary("wordpiece", folder)]
+
+
+def seen(checks, holds):
+    return {check["what"]: check["seen"] for check in checks if check["holds"] is holds}
+
+
+@pytest.mark.parametrize("make", [safetensors, pickled], ids=lambda make: make.__name__)
+def test_weights_convert_and_are_compared_later(make, without_torch, tmp_path, capsys):
+    source, options = make(tmp_path / "source")
+    bundle = tmp_path / "bundle"
+    code, out, error = without_torch("convert", source, bundle, *options, "--json")
+    assert code == 0, error
+    (said,) = json.loads(out)["sources"]
+    assert said["comparison"] == {"compared": False, "why": WHY}
+    assert json.loads((bundle / "passport.json").read_text()) == json.loads(out)
+
+    code, out, error = without_torch("verify", bundle, source, "--json")
+    assert code == 0, error
+    checks = json.loads(out)
+    assert seen(checks, None) == {"the PyTorch model": f"not compared: {WHY}"}
+    assert seen(checks, False) == {}
+    rest = {"files", "keys", "parameters", "configuration", "counts", "tokens and pictures"}
+    assert seen(checks, True).keys() == rest
+
+    # With torch, what was left open is closed.
+    assert main(["verify", str(bundle), str(source), "--json"]) == 0
+    checks = json.loads(capsys.readouterr().out)
+    assert seen(checks, True).keys() > rest | {"embeddings", "logits"}
+    assert len(seen(checks, True)) == len(checks)
+
+
+def test_a_person_is_told(without_torch, tmp_path):
+    """And what is wrong is still found."""
+    source = broken.write_checkpoint(tmp_path / "source", "bert", TextEncoderConfig(broken.BERT))
+    bundle = tmp_path / "bundle"
+    code, _, error = without_torch("convert", source, bundle)
+    assert code == 0 and "not compared" in error and "torch is not installed" in error
+    code, out, _ = without_torch("verify", bundle, source)
+    assert (
+        code == 0 and "open" in out and "not compared: torch is not installed" in " ".join(out.replace("│", "").split())
+    )
+
+    file = bundle / "parameters.safetensors"
+    tensors = {path: tensor.read() for path, tensor in open_safetensors(file).items()}
+    tensors["text/embedding_norm/bias"] += 1
+    write_safetensors(file, tensors)
+    code, _, error = without_torch("verify", bundle, source)
+    assert code == 1 and "does not hold (parameters: not equal: text/embedding_norm/bias)" in error
+
+
+def test_a_composition_too(without_torch, tmp_path):
+    clip = broken.write_checkpoint(tmp_path / "clip", "open-clip", broken.CLIP)
+    (clip / "open_clip_config.json").write_text(
+        json.dumps({"model_cfg": {"vision_cfg": {"image_size": 30}, "text_cfg": {"heads": 1}}})
+    )
+    bert = broken.write_checkpoint(tmp_path / "bert", "bert", TextEncoderConfig(broken.BERT))
+    code, out, error = without_torch("convert", "--image", clip, "--text", bert, tmp_path / "start", "--json")
+    assert code == 0, error
+    assert [source["comparison"]["why"] for source in json.loads(out)["sources"]] == [WHY, WHY]
+    code, out, error = without_torch("verify", tmp_path / "start", clip, bert, "--json")
+    assert code == 0, error
+    assert seen(json.loads(out), None).keys() == {"clip: the PyTorch model", "bert: the PyTorch model"}
+
+
+def test_the_blocker_blocks(without_torch, tmp_path):
+    """Or the tests above would prove nothing: what does need torch says so."""
+    bundle = broken.write_bundle(tmp_path / "bundle", "chinese-clip", broken.RN50)
+    code, _, error = without_torch("convert", bundle, tmp_path / "out", "--to", "cn-clip")
+    assert code == 1 and error == "jclip convert: --to cn-clip needs torch: pip install 'jclip[convert]'\n"
