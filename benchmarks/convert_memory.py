@@ -1,38 +1,113 @@
-"""How much memory `jclip convert` takes for AltCLIP-L, against the size of the checkpoint.
+"""How much memory conversions take at full size, against the size of the checkpoint. Exits with 1 where it is too much.
 
-    python -m benchmarks.convert_memory              about 8 GB of disk, some minutes
+    python -m benchmarks.convert_memory              about 11 GB of disk, some minutes
 
-The checkpoint has random weights; the conversion includes the comparison with transformers, layer by layer.
+Weights are random, vocabularies as large as the real ones, and a conversion includes the comparison with the PyTorch
+model, layer by layer. Each command is a process of its own, and its peak is that of its resident memory: on the whole,
+and without Python and the libraries, which the same command needs for a model of next to no size.
 """
 
-import argparse
-import resource
+import multiprocessing
+import os
+import shutil
 import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import NamedTuple
 
-from tests.conversion import full_size
+_MOST = 1.3
+"""Times the checkpoint: on the whole for AltCLIP-L; of half its size the libraries alone are half, and do not count."""
+_RUNS = (
+    ("altclip", "altclip", "model.safetensors", "hf"),
+    ("altclip", "altclip", "pytorch_model.bin", None),
+    ("chinese-clip-vit-l-14", "cn-clip", "clip_cn.pt", "cn-clip"),
+)
+_UNIT = 1 if sys.platform == "darwin" else 1024  # of ru_maxrss
 
 
-def main() -> None:
-    """Writes a checkpoint, converts it in a process of its own, and prints the peak of its resident memory."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--model", default="altclip")
-    parser.add_argument("--family", default="altclip")
-    arguments = parser.parse_args()
+class Took(NamedTuple):
+    """What a command took: bytes at its peak, and seconds."""
+
+    peak: int
+    seconds: float
+
+
+def main() -> int:
+    """Measures, prints a table, and gives the exit code."""
+    code = 0
     with tempfile.TemporaryDirectory() as folder:
-        source = full_size.write(arguments.model, arguments.family, Path(folder) / "source")
-        size = (source / "model.safetensors").stat().st_size
-        began = time.perf_counter()
-        command = ["-m", "jclip.cli", "convert", str(source), str(Path(folder) / "bundle"), "--json"]
-        subprocess.run([sys.executable, *command], check=True, stdout=subprocess.DEVNULL)
-        seconds = time.perf_counter() - began
-    peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024
-    ratio = f"{peak / size:.2f} times the checkpoint's {size / 1e9:.2f} GB"
-    print(f"{arguments.model}: peak {peak / 1e9:.2f} GB, {ratio}; {seconds:.0f} s")
+        place = Path(folder)
+        small = _small(place / "small")
+        print(f"| command | GB | peak, GB | of the checkpoint | without libraries | seconds |\n|---|{'---:|' * 5}")
+        for name, family, file, to in _RUNS:
+            source, bundle = place / "source", place / "bundle"
+            _apart(_write, name, family, source, file)
+            size = (source / file).stat().st_size
+            given = source / file if family == "cn-clip" else source
+            commands = {"convert": (str(given), str(bundle))}
+            if to:
+                commands[f"--to {to}"] = (str(bundle), str(place / "out"), "--to", to)
+            for command, arguments in commands.items():
+                took = _convert(*arguments)
+                ratio, net = took.peak / size, (took.peak - small[command]) / size
+                what = f"{command} {name}" + (f", {file}" if command == "convert" else "")
+                figures = f"{size / 1e9:.2f} | {took.peak / 1e9:.2f} | {ratio:.2f} | {net:.2f} | {took.seconds:.0f}"
+                print(f"| {what} | {figures} |", flush=True)
+                if (ratio if name == "altclip" else net) > _MOST:
+                    print(f"{what}: more than {_MOST} times the checkpoint", file=sys.stderr)
+                    code = 1
+            for made in (source, bundle, place / "out"):
+                shutil.rmtree(made) if made.is_dir() else made.unlink(missing_ok=True)
+    return code
+
+
+def _small(place: Path) -> dict[str, int]:
+    """The peak of each command for a model of next to no size."""
+    place.mkdir()
+    _apart(_write_small, place)
+    convert = _convert(str(place / "source"), str(place / "bundle"))
+    hf = _convert(str(place / "bundle"), str(place / "out"), "--to", "hf")
+    cn_clip = _convert(str(place / "resnet"), str(place / "out.pt"), "--to", "cn-clip")
+    return {"convert": convert.peak, "--to hf": hf.peak, "--to cn-clip": cn_clip.peak}
+
+
+def _convert(*arguments: str) -> Took:
+    """Runs `jclip convert`."""
+    began = time.perf_counter()
+    command = [sys.executable, "-m", "jclip.cli", "convert", *arguments, "--json"]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+    _, status, usage = os.wait4(process.pid, 0)
+    if status:
+        raise SystemExit(f"jclip convert {' '.join(arguments)} failed")
+    return Took(usage.ru_maxrss * _UNIT, time.perf_counter() - began)
+
+
+def _apart(function: object, *arguments: object) -> None:
+    """Calls a function in another process: a child's peak begins with the size of the process that starts it."""
+    process = multiprocessing.get_context("spawn").Process(target=function, args=arguments)  # type: ignore[arg-type]
+    process.start()
+    process.join()
+    if process.exitcode:
+        raise SystemExit("the checkpoint was not written")
+
+
+def _write(name: str, family: str, folder: Path, file: str) -> None:
+    from conversion import peers
+
+    peers.make_importable()
+    from tests.conversion import full_size
+
+    full_size.write(name, family, folder, file)  # type: ignore[arg-type]
+
+
+def _write_small(place: Path) -> None:
+    from tests.conversion import broken
+
+    broken.write_checkpoint(place / "source", "altclip", broken.ALTCLIP)
+    broken.write_bundle(place / "resnet", "chinese-clip", broken.RN50)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

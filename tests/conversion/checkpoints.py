@@ -2,6 +2,7 @@
 
 import json
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -116,14 +117,16 @@ def cn_clip_model(folder: Path, layers: int | tuple[int, ...] = 2) -> Any:
     return randomise(model)
 
 
-def open_clip_model(folder: Path, *, quick_gelu: bool, layers: int | tuple[int, ...] = 2) -> Any:
-    """open_clip's CLIP, whose layout is OpenAI's; its vocabulary in `folder`."""
+def open_clip_model(
+    folder: Path, *, quick_gelu: bool, layers: int | tuple[int, ...] = 2, cast_dtype: torch.dtype | None = None
+) -> Any:
+    """open_clip's CLIP, whose layout is OpenAI's, for arithmetic in `cast_dtype`; its vocabulary in `folder`."""
     from open_clip.model import CLIP, CLIPTextCfg, CLIPVisionCfg
 
     resnet = isinstance(layers, tuple)
     vision = CLIPVisionCfg(layers=layers, width=8 if resnet else 128, patch_size=10, image_size=64 if resnet else 30)
     text = CLIPTextCfg(context_length=20, vocab_size=vocabulary("clip_bpe", folder), width=128, heads=2, layers=2)
-    return randomise(CLIP(13, vision, text, quick_gelu=quick_gelu))
+    return randomise(CLIP(13, vision, text, quick_gelu=quick_gelu, cast_dtype=cast_dtype))
 
 
 def state(model: torch.nn.Module) -> State:
@@ -155,29 +158,29 @@ def save_sharded(tensors: State, folder: Path, count: int = 3) -> None:
     (folder / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": places}))
 
 
-def save_torchscript(tensors: State, file: Path) -> None:
-    """A TorchScript archive with these parameters under their dotted names, as OpenAI's."""
-    root = torch.nn.Module()
-    for key, value in tensors.items():
-        *names, last = key.split(".")
-        module = root
-        for name in names:
-            if name not in dict(module.named_children()):
-                module.add_module(name, torch.nn.Module())
-            module = module.get_submodule(name)
-        if value.is_floating_point() and "running_" not in last:
-            module.register_parameter(last, torch.nn.Parameter(value, requires_grad=False))
-        else:
-            module.register_buffer(last, value)
-    with warnings.catch_warnings():  # torch would have us export otherwise by now, but OpenAI's archives are such
-        warnings.simplefilter("ignore", DeprecationWarning)
-        torch.jit.save(torch.jit.script(root), file)
+def save_openai(model: Any, file: Path, *, scripted: bool = False) -> None:
+    """A TorchScript archive as OpenAI published them, of open_clip's CLIP, which grew out of OpenAI's code.
 
+    Matrices and convolutions are float16 with their biases, the rest stays float32, and the sizes are buffers. Then the
+    model becomes float32 again, with what float16 left of its values.
+    """
+    from open_clip.model import convert_weights_to_lp
 
-def half_as_openai(tensors: State) -> State:
-    """float16 where OpenAI's archives have it: matrices and convolutions, with their biases; norms stay float32."""
-    kept = ("ln_", "bn", "downsample.1", "positional_embedding", "class_embedding", "token_embedding", "logit_scale")
-    return {key: value if any(k in key for k in kept) else value.half() for key, value in tensors.items()}
+    convert_weights_to_lp(model, torch.float16)
+    size = model.visual.image_size if isinstance(model.visual.image_size, int) else model.visual.image_size[0]
+    sizes = {"input_resolution": size, "context_length": model.context_length, "vocab_size": model.vocab_size}
+    for name, value in sizes.items():
+        if hasattr(model, name):
+            delattr(model, name)
+        model.register_buffer(name, torch.tensor(value))
+    image = torch.zeros(1, 3, size, size, dtype=torch.float16)
+    text = torch.zeros(1, sizes["context_length"], dtype=torch.long)
+    inputs = {"forward": (image, text), "encode_image": image, "encode_text": text}
+    with warnings.catch_warnings(), torch.no_grad():
+        warnings.simplefilter("ignore")  # torch would have us export otherwise by now, but OpenAI's archives are such
+        archive = torch.jit.script(model) if scripted else torch.jit.trace_module(model, inputs, check_trace=False)
+        torch.jit.save(archive, file)
+    model.float()
 
 
 def images(size: int, count: int = 3, seed: int = 1) -> np.ndarray:
@@ -188,35 +191,43 @@ def images(size: int, count: int = 3, seed: int = 1) -> np.ndarray:
     return (blocks // 4).astype(np.uint8).repeat(times, 1).repeat(times, 2)[:, :size, :size]
 
 
-Encode = Any
-"""(normalised pictures, ids) -> embeddings; its attribute `logit_scale` is the factor on their cosines."""
+class Encode:
+    """A PyTorch model's embeddings, not normalised, of normalised pictures (b, h, w, 3) and of ids (b, l).
+
+    Attributes:
+      image: pictures -> (b, e).
+      text: ids -> (b, e).
+      logit_scale: the factor on their cosines.
+    """
+
+    def __init__(self, image: Callable[[Any], Any], text: Callable[[Any], Any], logit_scale: torch.Tensor):
+        self._image, self._text = image, text
+        self.logit_scale = logit_scale.exp().item()
+
+    def image(self, pictures: np.ndarray) -> np.ndarray:
+        with torch.inference_mode():
+            return self._image(torch.from_numpy(pictures.transpose(0, 3, 1, 2).copy())).float().numpy()
+
+    def text(self, ids: np.ndarray) -> np.ndarray:
+        with torch.inference_mode():
+            return self._text(torch.from_numpy(ids.astype(np.int64))).float().numpy()
+
+    def __call__(self, pictures: np.ndarray, ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        return self.image(pictures), self.text(ids)
 
 
 def encode_hf(model: Any) -> Encode:
-    """Embeddings of transformers' models, from normalised pictures and ids."""
+    """Of transformers' models."""
+    pad_id = model.config.text_config.pad_token_id
+    masked = not hasattr(model.text_model, "final_layer_norm")
 
-    def encode(pictures: np.ndarray, ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        pad_id = model.config.text_config.pad_token_id
-        masked = not hasattr(model.text_model, "final_layer_norm")
-        with torch.inference_mode():
-            tokens = torch.from_numpy(ids.astype(np.int64))
-            mask = {"attention_mask": (tokens != pad_id).long()} if masked else {}
-            image = model.get_image_features(torch.from_numpy(pictures.transpose(0, 3, 1, 2).copy()))
-            text = model.get_text_features(input_ids=tokens, **mask)
-        return image.pooler_output.numpy(), text.pooler_output.numpy()
+    def text(ids: torch.Tensor) -> torch.Tensor:
+        mask = {"attention_mask": (ids != pad_id).long()} if masked else {}
+        return model.get_text_features(input_ids=ids, **mask).pooler_output
 
-    encode.logit_scale = model.logit_scale.exp().item()
-    return encode
+    return Encode(lambda pixels: model.get_image_features(pixels).pooler_output, text, model.logit_scale)
 
 
 def encode_openai(model: Any) -> Encode:
-    """Embeddings of cn_clip's and open_clip's models."""
-
-    def encode(pictures: np.ndarray, ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        with torch.inference_mode():
-            image = model.encode_image(torch.from_numpy(pictures.transpose(0, 3, 1, 2).copy()))
-            text = model.encode_text(torch.from_numpy(ids.astype(np.int64)))
-        return image.float().numpy(), text.float().numpy()
-
-    encode.logit_scale = model.logit_scale.exp().item()
-    return encode
+    """Of cn_clip's and open_clip's models."""
+    return Encode(model.encode_image, model.encode_text, model.logit_scale)

@@ -1,57 +1,99 @@
-"""Checkpoints at full size with random weights, written as a stream: no model of that size is ever in memory here."""
+"""Checkpoints at full size with random weights and the makers' vocabularies, in the layouts of the published ones."""
 
+import json
+import math
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
+import torch
 
-from conversion import hf_config
 from conversion.engine import export_tensors
-from conversion.export import _resnet_keys
 from conversion.families import family_named
 from jclip.bundle import tensor_shapes
 from jclip.data.synthetic import write_tokenizer
 from jclip.models import zoo
-from jclip.models.resnet import ResNetConfig
 from jclip.models.text_encoder import TextEncoderConfig
 from jclip.tensors import Lazy, write_safetensors
+from tests.conversion import checkpoints, real_models
 
 _BLOCK = 1 << 20
+File = Literal["model.safetensors", "pytorch_model.bin", "clip_cn.pt", "CLIP.pt"]
+"""safetensors; a pickle of a state dict; cn_clip's training checkpoint; OpenAI's TorchScript archive."""
 
 
-def write(name: str, family: str, folder: Path) -> Path:
-    """A checkpoint of a published model in a family's layout, with a small vocabulary; returns what to convert.
+def config_of(name: str) -> Any:
+    """A model or a text encoder of the zoo."""
+    return TextEncoderConfig(zoo.get_text_encoder(name)) if name in zoo.TEXT_ENCODERS else zoo.get(name)
+
+
+def parameters(config: Any) -> dict[str, Lazy]:
+    """A bundle's tensors, drawn when they are read."""
+    return {path: _random(path, shape) for path, shape in tensor_shapes(config).items()}
+
+
+def tensors(name: str, family: str) -> dict[str, Lazy]:
+    """The same in a family's layout."""
+    keys = real_models.shapes(name, family)  # a table wants to know of the stages of a ResNet
+    return export_tensors(family_named(family).table(keys), parameters(config_of(name)))
+
+
+def write(name: str, family: str, folder: Path, file: File = "model.safetensors") -> Path:
+    """Writes a checkpoint of a published model; returns what to convert.
 
     Args:
       name: of the zoo.
       family: in whose layout.
       folder: new.
+      file: its kind. Through safetensors the weights are a stream; for the others all are in memory, once.
     """
     folder.mkdir(parents=True)
-    config: Any = TextEncoderConfig(zoo.get_text_encoder(name)) if name in zoo.TEXT_ENCODERS else zoo.get(name)
-    image = getattr(config, "image", None)
-    keys = _resnet_keys(image.layers) if isinstance(image, ResNetConfig) else ()
-    tensors = {path: _random(path, shape) for path, shape in tensor_shapes(config).items()}
-    kind = family_named(family)
-    write_safetensors(folder / "model.safetensors", export_tensors(kind.table(keys), tensors), {"format": "pt"})
-    made = folder / "made"
-    write_tokenizer(kind.tokenizer, made)
-    for file in ("vocab.txt", "merges.txt", "tokenizer.json"):
-        if (made / file).is_file():
-            (made / file).rename(folder / file)
-    if family in ("altclip", "chinese-clip", "clip"):
-        _write_json(folder / "config.json", hf_config.dual(config))
-    elif family in ("bert", "xlm-r"):
-        _write_json(folder / "config.json", hf_config.encoder(config, {"xlm-r": "xlm-roberta"}.get(family, family)))
+    lazy = tensors(name, family)
+    if file == "model.safetensors":
+        write_safetensors(folder / file, lazy, {"format": "pt"})
+    else:
+        _save({key: torch.from_numpy(tensor.read()) for key, tensor in lazy.items()}, name, family, folder / file)
+    if family in ("cn-clip", "openai-clip", "open-clip"):
+        return folder / file  # without a configuration, and the vocabulary is in the makers' package
+    with torch.device("meta"):
+        real_models.build(name, family).config.save_pretrained(folder)
+    kind = family_named(family).tokenizer
+    if kind == "wordpiece":
+        (folder / "vocab.txt").write_bytes(real_models.CN_CLIP_VOCABULARY.read_bytes())
+    elif kind == "xlmr":
+        _write_large_vocabulary(folder, config_of(name).text.vocab_size)
     return folder
 
 
-def _write_json(file: Path, content: Any) -> None:
-    import json
+def _save(state: dict[str, torch.Tensor], name: str, family: str, file: Path) -> None:
+    """Through the makers' own class, where they saved its state."""
+    if file.name == "CLIP.pt":
+        model = real_models.build(name, family, cast_dtype=torch.float16)
+        model.load_state_dict(real_models.with_counters(name, family, state))
+        checkpoints.save_openai(model.eval(), file)
+    elif file.name == "clip_cn.pt":
+        model = real_models.cn_clip_with(name, real_models.with_counters(name, family, state))
+        state = {f"module.{key}": value for key, value in model.state_dict().items()}
+        torch.save({"epoch": 15, "step": 0, "name": name, "state_dict": state}, file)
+    else:
+        torch.save(state, file)
 
-    file.write_text(json.dumps(content))
+
+def _write_large_vocabulary(folder: Path, size: int) -> None:
+    """XLM-R's tokenizer.json has 250,002 pieces: a small one, filled up with pieces that no text has."""
+    made = folder.parent / f"{folder.name}-xlmr"
+    write_tokenizer("xlmr", made)
+    said = json.loads((made / "tokenizer.json").read_text(encoding="utf-8"))
+    pieces = said["model"]["vocab"]
+    mask = pieces.pop()
+    pieces += [[f"▁piece{number}", -20.0] for number in range(size - 1 - len(pieces))]
+    pieces.append(mask)
+    said["added_tokens"] = [
+        token | ({"id": size - 1} if token["content"] == mask[0] else {}) for token in said["added_tokens"]
+    ]
+    (folder / "tokenizer.json").write_text(json.dumps(said, ensure_ascii=False), encoding="utf-8")
 
 
 def _random(path: str, shape: tuple[int, ...]) -> Lazy:
@@ -63,6 +105,8 @@ def _random(path: str, shape: tuple[int, ...]) -> Lazy:
     )
     if path == "logit_scale":
         centre, spread = 4.6, 0.0
+    if len(shape) == 4:  # less, and a ResNet's biases drown the picture
+        spread = (2 / math.prod(shape[:3])) ** 0.5
 
     def draw(seed: list[int], count: int) -> np.ndarray:
         values = np.random.default_rng(seed).standard_normal(count, np.float32)
@@ -76,5 +120,5 @@ def _random(path: str, shape: tuple[int, ...]) -> Lazy:
             start = block * _BLOCK
             yield values[max(first - start, 0) : min(last - start, _BLOCK)]
 
-    size = int(np.prod(shape, dtype=np.int64))
+    size = math.prod(shape)
     return Lazy(shape, np.dtype(np.float32), partial(span, 0, size), span)

@@ -14,7 +14,7 @@ import jclip
 from conversion import passport
 from conversion.comparison import EMBEDDINGS_WITHIN, LOGITS_WITHIN
 from conversion.convert import convert
-from conversion.importing import Options
+from conversion.importing import Options, import_model
 from jclip.data.images import normalise, to_array
 from jclip.errors import JclipError
 from tests.conversion import checkpoints
@@ -143,22 +143,18 @@ def clip_hf_gelu(folder: Path) -> Made:
     return checkpoints.save_hf(model, folder), Options(), encode_hf(model)
 
 
-def _openai(folder: Path, layers: Any) -> Made:
-    """A TorchScript archive in float16, as OpenAI published them."""
-    model = checkpoints.open_clip_model(folder, quick_gelu=True, layers=layers)
-    state = checkpoints.half_as_openai(checkpoints.state(model))
-    model.load_state_dict({key: value.float() if value.is_floating_point() else value for key, value in state.items()})
-    sizes = {"input_resolution": torch.tensor(30), "context_length": torch.tensor(20), "vocab_size": torch.tensor(600)}
-    checkpoints.save_torchscript(state | sizes, folder / "ViT.pt")
-    return folder / "ViT.pt", Options(tokenizer=folder / "merges.txt"), encode_openai(model)
+def _openai(folder: Path, layers: Any, *, scripted: bool) -> Made:
+    model = checkpoints.open_clip_model(folder, quick_gelu=True, layers=layers, cast_dtype=torch.float16)
+    checkpoints.save_openai(model, folder / "CLIP.pt", scripted=scripted)
+    return folder / "CLIP.pt", Options(tokenizer=folder / "merges.txt"), encode_openai(model)
 
 
 def openai_vit(folder: Path) -> Made:
-    return _openai(folder, 2)
+    return _openai(folder, 2, scripted=False)
 
 
 def openai_resnet(folder: Path) -> Made:
-    return _openai(folder, (1, 2, 1, 1))
+    return _openai(folder, (1, 2, 1, 1), scripted=True)
 
 
 def open_clip_hub(folder: Path) -> Made:
@@ -226,6 +222,16 @@ def test_a_converted_model_is_the_pytorch_model(make, tmp_path):
     tensors = facts["tensors"]
     assert tensors["read"] == tensors["mapped"] + len(tensors["dropped"])
     assert made == passport.read(tmp_path / "bundle")
+
+
+@pytest.mark.parametrize("make", [openai_vit, openai_resnet], ids=lambda make: make.__name__)
+def test_an_archive_of_openais_is_known_by_itself(make, tmp_path):
+    source, options, _ = make(tmp_path / "source")
+    model = import_model(str(source), options)
+    assert model.source.family.name == "openai-clip"
+    dropped = {key for key in model.imported.dropped if not key.endswith("num_batches_tracked")}
+    assert dropped == {"input_resolution", "context_length", "vocab_size", "attn_mask"}
+    assert set(model.facts()["dtypes"]) == {"float16", "float32"}
 
 
 def test_layers_are_compared_one_by_one(tmp_path):

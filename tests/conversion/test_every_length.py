@@ -1,0 +1,132 @@
+"""Texts of every length, padded and not, in odd batch sizes, and as many pictures: every family is PyTorch's."""
+
+import functools
+
+import jax
+import numpy as np
+import pytest
+
+import jclip
+from conversion.comparison import EMBEDDINGS_WITHIN
+from conversion.convert import convert
+from jclip.data.images import normalise, to_array
+from jclip.data.text import pad
+from tests.conversion import checkpoints, test_families
+from tests.models.parity import unit
+
+SIZES = (1, 2, 3, 5, 7, 13)
+FAMILIES = ["altclip_v4", "chinese_clip_hf", "cn_clip_released", "clip_hf"]
+WORDS = ["red", "apple", "blue", "castle", "violet", "dragon", "绿", "苹果", "城堡", "龙", "7", "10"]
+
+
+class Converted:
+    """A model beside the PyTorch model it came from, and our two towers alone."""
+
+    def __init__(self, name, folder):
+        source, options, self.theirs = getattr(test_families, name)(folder / "source")
+        convert(str(source), folder / "bundle", options, lambda what: None)
+        self.model = jclip.load(folder / "bundle")
+        self.tokenizer, self.context = self.model.bundle.tokenizer, self.model.bundle.context_length
+        self.ends_in_largest = name == "clip_hf"
+        preprocessing = self.model.bundle.preprocessing
+        self.pictures = checkpoints.images(preprocessing.size, max(SIZES))
+        arrays = np.stack([to_array(preprocessing, picture) for picture in self.pictures])
+        self.pixels = np.asarray(normalise(preprocessing, arrays))
+        towers = (functools.partial(self.model.apply, method=f"encode_{tower}") for tower in ("text", "image"))
+        self.text, self.image = (functools.partial(jax.jit(tower), self.model.variables) for tower in towers)
+
+    def ids(self, length, count=SIZES[-1]):
+        """Random ids of that length, no padding among them."""
+        vocabulary = self.model.bundle.config.text.vocab_size
+        ids = np.random.default_rng(length).integers(4, vocabulary - 2, (count, length), np.int32)
+        if self.ends_in_largest:
+            ids[:, -1] = vocabulary - 1
+        return ids
+
+
+@pytest.fixture(scope="module", autouse=True)
+def compiled_quickly():
+    """So many shapes are compiled here, and each runs a few times only."""
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)
+
+
+@pytest.fixture(scope="module")
+def converted(tmp_path_factory):
+    """Makes each family once."""
+    return functools.cache(lambda name: Converted(name, tmp_path_factory.mktemp(name)))
+
+
+def agree(ours, theirs):
+    np.testing.assert_allclose(unit(ours), unit(theirs), rtol=0, atol=EMBEDDINGS_WITHIN)
+
+
+def differ(rows):
+    """Or agreeing would prove nothing."""
+    rows = unit(rows)
+    assert np.abs(rows - rows[0]).max() > 0.01
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_strings_of_every_length_in_every_batch_size(name, converted):
+    there = converted(name)
+    draw, of_length = np.random.default_rng(0), {}
+    lengths = [*range(2, there.context + 1)]  # the two special tokens are always there
+    while len(of_length) < len(lengths):
+        text = " ".join(draw.choice(WORDS, draw.integers(0, there.context)))
+        (ids,) = there.tokenizer.encode([text], there.context)
+        of_length.setdefault(len(ids), (text, ids))
+    assert sorted(of_length) == lengths
+    texts = np.array([text for text, _ in of_length.values()])
+    theirs = np.concatenate([there.theirs.text(np.array([ids])) for _, ids in of_length.values()])  # alone, not padded
+    differ(theirs)
+    for size in SIZES:
+        order = draw.permutation(len(texts))
+        for rows in np.split(order, range(size, len(order), size)):
+            agree(there.model.encode_text(list(texts[rows])), theirs[rows])
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_ids_of_every_length_padded_in_every_batch_size(name, converted):
+    there = converted(name)
+    of_length = {length: there.ids(length) for length in range(1, there.context + 1)}
+    padded = {length: pad(ids, there.context, there.tokenizer.pad_id) for length, ids in of_length.items()}
+    theirs = np.split(there.theirs.text(np.concatenate([*padded.values()])), len(padded))
+    for rows, (length, ids) in zip(theirs, of_length.items(), strict=True):
+        if length > 1:  # the end of text alone is always the same
+            differ(rows)
+        agree(there.theirs.text(ids), rows)
+        for size in SIZES:
+            agree(there.text(padded[length][:size]), rows[:size])
+
+
+def check_unpadded(there, shapes):
+    for length, size in shapes:
+        ids = there.ids(length, size)
+        agree(there.text(ids), there.theirs.text(ids))
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_ids_of_some_lengths_unpadded(name, converted):
+    there = converted(name)
+    check_unpadded(there, [(1, 2), (2, 5), (7, 3), (there.context, 7)])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", FAMILIES)
+def test_ids_of_every_length_unpadded_in_every_batch_size(name, converted):
+    """Each is one more shape to compile."""
+    there = converted(name)
+    check_unpadded(there, [(length, size) for length in range(1, there.context + 1) for size in SIZES])
+
+
+@pytest.mark.parametrize("name", [*FAMILIES, "cn_clip_resnet"])
+def test_pictures_in_every_batch_size(name, converted):
+    there = converted(name)
+    theirs = there.theirs.image(there.pixels)
+    differ(theirs)
+    for size in SIZES:
+        agree(there.theirs.image(there.pixels[:size]), theirs[:size])
+        agree(there.model.encode_image(there.pictures[-size:]), theirs[-size:])
+    agree(there.image(there.pixels), theirs)
