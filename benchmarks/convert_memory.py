@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 _MOST = 1.3
-"""Times the checkpoint: on the whole for AltCLIP-L; of half its size the libraries alone are half, and do not count."""
+"""Times the checkpoint: on the whole for AltCLIP-L, without the libraries for a smaller one, of which they are half."""
 _RUNS = (
     ("altclip", "altclip", "model.safetensors", "hf"),
     ("altclip", "altclip", "pytorch_model.bin", None),

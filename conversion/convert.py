@@ -1,7 +1,7 @@
 """Weights in: a checkpoint, or an image tower and a text encoder, becomes a bundle with a passport."""
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,6 +14,7 @@ from conversion.importing import Model, Options, import_model
 from conversion.source import is_bundle
 from jclip import rules
 from jclip.bundle import Bundle, open_bundle, split_statistics, write_files
+from jclip.data.images import Preprocessing
 from jclip.errors import JclipError
 from jclip.files import check_free, whole_folder
 from jclip.models.build import init_variables
@@ -192,7 +193,7 @@ def composed(image: Part, text: Part, seed: int, names: tuple[str, str]) -> Comp
         params=rules.tree_from_paths(params),
         stats=rules.tree_from_paths(stats),
         tokenizer=text.tokenizer if altclip else text.tokenizer.as_kind("wordpiece"),
-        preprocessing=image.preprocessing,
+        preprocessing=image.preprocessing if altclip else _squashed(image.preprocessing),
         context_length=min(77 if altclip else 52, encoder.text.longest),
         provenance={"composed_from": {"image": names[0], "text": names[1]}},
     )
@@ -201,6 +202,11 @@ def composed(image: Part, text: Part, seed: int, names: tuple[str, str]) -> Comp
         copied={"image": sorted(from_image), "text": sorted(from_text)},
         new={path: normal if path.endswith("kernel") else {"initialiser": _CONSTANTS[path]} for path in new},
     )
+
+
+def _squashed(preprocessing: Preprocessing | None) -> Preprocessing | None:
+    """A CLIP's preprocessing as Chinese-CLIP's: a picture is made square, not cut (Yang et al. 2022, their code)."""
+    return preprocessing and replace(preprocessing, resize="squash")
 
 
 def compared(model: Model, tensors: Mapping[str, Lazy]) -> dict[str, Any]:
@@ -223,7 +229,8 @@ def compared(model: Model, tensors: Mapping[str, Lazy]) -> dict[str, Any]:
         why = f"{error.name} is not installed" if missing else f"import failed, {shown(str(error.__cause__ or error))}"
         return passport.not_compared(f"{why}: pip install 'jclip[convert]', then jclip verify")
     check(comparison, model.source.name)
-    return passport.compared(comparison)
+    # The PyTorch model was built on what was assumed as well: the comparison cannot prove that.
+    return {**passport.compared(comparison), "supposing": list(model.assumed)}
 
 
 def _initialised(config: DualEncoderConfig, paths: tuple[str, ...], seed: int) -> dict[str, Lazy]:

@@ -1,7 +1,7 @@
 """Weights out: a bundle as a folder for transformers, or as a checkpoint for cn_clip."""
 
 import json
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -9,10 +9,13 @@ from conversion import hf_config
 from conversion.engine import export_tensors
 from conversion.families import family_named
 from conversion.families.family import Family
+from conversion.importing import packaged_vocabulary
 from conversion.processor import write_hf_processor
 from conversion.sizes import heads_for, vit_heads_for
 from conversion.source import is_bundle
 from jclip.bundle import Bundle, open_bundle
+from jclip.data.images import CLIP_MEAN, CLIP_STD, Preprocessing
+from jclip.data.text import load_tokenizer
 from jclip.errors import JclipError
 from jclip.files import check_free, whole_file, whole_folder
 from jclip.models.bert import BertConfig
@@ -27,6 +30,9 @@ Target = Literal["hf", "cn-clip"]
 
 def export(bundle_folder: Path, destination: Path, to: Target) -> str:
     """Writes a bundle in others' form.
+
+    For transformers the tensors are a stream. For cn_clip all are in memory at once, because torch.save takes them so:
+    2.0 GB at the peak for ViT-L-14, whose checkpoint has 1.6 (benchmarks/RESULTS.md).
 
     Args:
       bundle_folder: a bundle, converted or trained.
@@ -53,6 +59,7 @@ def export(bundle_folder: Path, destination: Path, to: Target) -> str:
             hf_config.model_type(config)
         else:
             _check_cn_clip(config)
+            _check_cn_clip_inputs(bundle)
     except JclipError as error:
         raise JclipError(f"{bundle_folder}: {error}") from None
     return _to_hf(bundle, config, destination) if to == "hf" else _to_cn_clip(bundle, destination)
@@ -103,6 +110,29 @@ def _check_cn_clip(config: DualEncoderConfig) -> None:
             "cn_clip's ViT has QuickGELU, perceptrons 4 times as wide and heads of 64 channels, this one not: "
             f"{instead}"
         )
+
+
+def _check_cn_clip_inputs(bundle: Bundle) -> None:
+    """Nor does it say how pictures and texts become its inputs: cn_clip has one way, and its own vocabulary."""
+    instead, theirs = "write this one with --to hf", packaged_vocabulary(family_named("cn-clip"))
+    if theirs is None:
+        raise JclipError("--to cn-clip holds the vocabulary against cn_clip's own: pip install 'jclip[convert]'")
+    assert bundle.preprocessing is not None
+    expected = Preprocessing(size=bundle.preprocessing.size, mean=CLIP_MEAN, std=CLIP_STD, resize="squash")
+    if bundle.preprocessing != expected:
+        other = ", ".join(
+            f"{field.name} {getattr(bundle.preprocessing, field.name)}"
+            for field in fields(expected)
+            if getattr(bundle.preprocessing, field.name) != getattr(expected, field.name)
+        )
+        raise JclipError(
+            f"cn_clip makes every picture square, with CLIP's mean and deviation; this model sees {other}: {instead}"
+        )
+    words, said = load_tokenizer(theirs).tokens, bundle.tokenizer
+    # With embeddings for another number of tokens it is no model that cn_clip names, and whoever loads it knows that.
+    same = bundle.config.text.vocab_size != len(words) or list(said.tokens) == list(words[: said.vocab_size])
+    if said.kind != "wordpiece" or not same:
+        raise JclipError(f"cn_clip reads texts with its own vocabulary and rules, and this model has others: {instead}")
 
 
 def _exported(bundle: Bundle, family: Family) -> dict[str, Lazy]:

@@ -39,6 +39,8 @@ _BESIDE_VOCABULARY: dict[Kind, str] = {
     "clip_bpe": "vocab.json",
 }
 """What has a say in a tokenizer where it is there."""
+_KNOWN_WIDTHS = (768, 1024)  # of BERT, RoBERTa-wwm, RBT3 and XLM-R, base and large
+_LARGEST_SCALE = 80  # published ones are the logarithms of 100 or less
 _LARGEST_GRID = 256  # patches along a side: a mistyped size must not fill the memory
 _MODULES = ("Transformer", "Pooling", "Normalize")
 """Parts that a sentence encoder may have: a Dense after the pooling would be left out unseen."""
@@ -166,10 +168,16 @@ def import_model(name: str, options: Options = Options(), *, text: bool = True) 
     table = family.table(source.tensors)
     sizes = Sizes(table, {key: tensor.shape for key, tensor in source.tensors.items()}, _where(source), source.said_in)
     config = family.config(sizes, source.tensors.keys(), hints)
+    if family.unsaid and not source.config:
+        _check_guessed(config, source)
+        hints.assumed.append(family.unsaid)
+    if isinstance(config, TextEncoderConfig) and hints.pooling is None:
+        hints.assumed.append("without a 1_Pooling: a text is its first token's state")
     _check_activation(config, options.activation, source.said_in)
     imported = import_tensors(
         table, tensor_shapes(config), source.tensors, title=family.title, dropped=family.dropped, name_of=source.name_of
     )
+    _check_scale(imported, source)
     sized, final, changed = _at_size(family, config, imported.tensors, options.image_size)
     read = _files_of(source)
     tokenizer = None
@@ -246,7 +254,7 @@ def _vocabulary(source: Source, given: Path | str | None) -> Path:
             raise JclipError(f"there is no tokenizer at {given}: name where it is with --tokenizer")
         return Path(given)
     family = source.family
-    found = _beside(source) or _packaged(family)
+    found = _beside(source) or packaged_vocabulary(family)
     if found is None:
         package = f", or install {family.vocabulary[0].replace('_', '-')}" if family.vocabulary else ""
         raise JclipError(f"{_where(source)} comes without its vocabulary: give --tokenizer{package}")
@@ -287,7 +295,7 @@ def _beside(source: Source) -> Path | None:
     return folder if any((folder / name).is_file() for name in names) else None
 
 
-def _packaged(family: Family) -> Path | None:
+def packaged_vocabulary(family: Family) -> Path | None:
     """The vocabulary in an installed package, which is found without importing it."""
     if family.vocabulary is None:
         return None
@@ -319,8 +327,27 @@ def _context_length(source: Source, config: ModelConfig) -> int:
     return min(said or longest, longest)
 
 
-def _pooling(folder: Path | None) -> Literal["cls", "mean"]:
-    """How a sentence encoder pools, from the files of sentence-transformers; [CLS] where there are none."""
+def _check_scale(imported: Imported, source: Source) -> None:
+    """The embeddings, which are compared, do not show it, and every similarity is multiplied by its exponential."""
+    scale = imported.tensors.get("logit_scale")
+    if scale is not None and not abs(float(value := scale.read())) <= _LARGEST_SCALE:
+        raise JclipError(
+            f"{source.name_of('logit_scale')} is {float(value):g}, and its exponential is no number: fetch it again, "
+            "or take an earlier checkpoint"
+        )
+
+
+def _check_guessed(config: ModelConfig, source: Source) -> None:
+    """A sentence encoder's heads are as often of 32 channels as of 64, and a wrong guess shows in no tensor."""
+    if isinstance(config, TextEncoderConfig) and config.text.width not in _KNOWN_WIDTHS:
+        raise JclipError(
+            f"{_where(source)} comes without a config.json, and states {config.text.width} wide may have any number of "
+            "heads: put its own beside it, and name the folder"
+        )
+
+
+def _pooling(folder: Path | None) -> Literal["cls", "mean"] | None:
+    """How a sentence encoder pools, from the files of sentence-transformers; None where there are none."""
     parts, file = (folder / _PARTS_FILE, folder / _POOLING_FILE) if folder else (None, None)
     if parts and parts.is_file():
         for module in read_json(parts):
@@ -328,7 +355,7 @@ def _pooling(folder: Path | None) -> Literal["cls", "mean"]:
             if kind.rpartition(".")[2] not in _MODULES:
                 raise JclipError(f"{parts} has a module {shown(kind)}, which is not supported")
     if file is None or not file.is_file():
-        return "cls"
+        return None
     said = read_object(file)
     modes = [name for name, value in said.items() if name.startswith("pooling_mode_") and value is True]
     if len(modes) == 1 and modes[0] in _POOLINGS:

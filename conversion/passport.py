@@ -67,7 +67,7 @@ def make(
 
 def write(passport: Mapping[str, Any], folder: Path) -> None:
     """Writes it into a bundle."""
-    text = json.dumps(passport, indent=1, ensure_ascii=False) + "\n"
+    text = json.dumps(passport, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
     (folder / FILE).write_text(text, encoding="utf-8")
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Collection
 
-from conversion.families.family import POOLER, POSITION_IDS, VIT_LAYERS, Family, Hints
+from conversion.families.family import POOLER, POSITION_IDS, TRANSFORMERS_UNSAID, VIT_LAYERS, Family, Hints
 from conversion.rows import Row, Table, dense, norm
 from conversion.sizes import Sizes, agree, bert_config, vit_config
 from conversion.towers import bert, hf_vit
@@ -40,6 +40,7 @@ def config(sizes: Sizes, keys: Collection[str], hints: Hints) -> DualEncoderConf
 
 ALTCLIP = Family(
     name="altclip",
+    unsaid=TRANSFORMERS_UNSAID,
     title="AltCLIP (Hugging Face or FlagAI)",
     signature=("text_model.transformation.weight", "text_model.roberta.embeddings.word_embeddings.weight"),
     table=table,

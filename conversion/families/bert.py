@@ -2,7 +2,7 @@
 
 from collections.abc import Collection
 
-from conversion.families.family import POOLER, POSITION_IDS, Family, Hints
+from conversion.families.family import POOLER, POSITION_IDS, TRANSFORMERS_UNSAID, Family, Hints
 from conversion.rows import Table
 from conversion.sizes import Sizes, bert_config
 from conversion.towers import bert
@@ -18,7 +18,7 @@ def table(keys: Collection[str]) -> Table:
 
 
 def _encoder(sizes: Sizes, hints: Hints, like: BertConfig) -> TextEncoderConfig:
-    return TextEncoderConfig(bert_config(sizes, hints.config, like, part=""), hints.pooling)
+    return TextEncoderConfig(bert_config(sizes, hints.config, like, part=""), hints.pooling or "cls")
 
 
 def config(sizes: Sizes, keys: Collection[str], hints: Hints) -> TextEncoderConfig:
@@ -46,6 +46,7 @@ _SPELLINGS = (
 )
 BERT = Family(
     name="bert",
+    unsaid=TRANSFORMERS_UNSAID,
     title="BERT or Chinese RoBERTa-wwm",
     signature=("embeddings.word_embeddings.weight",),
     table=table,
@@ -57,6 +58,7 @@ BERT = Family(
 )
 XLM_R = Family(
     name="xlm-r",
+    unsaid=TRANSFORMERS_UNSAID,
     title="XLM-R",
     signature=("embeddings.word_embeddings.weight",),
     table=table,

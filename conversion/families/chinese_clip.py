@@ -2,7 +2,7 @@
 
 from collections.abc import Collection
 
-from conversion.families.family import COUNTERS, POOLER, POSITION_IDS, VIT_LAYERS, Family, Hints
+from conversion.families.family import COUNTERS, POOLER, POSITION_IDS, TRANSFORMERS_UNSAID, VIT_LAYERS, Family, Hints
 from conversion.families.openai import resnet_blocks
 from conversion.rows import Row, Table, dense
 from conversion.sizes import Sizes, agree, bert_config, resnet_config, vit_config
@@ -60,6 +60,7 @@ def cn_clip_config(sizes: Sizes, keys: Collection[str], hints: Hints) -> DualEnc
 
 CHINESE_CLIP = Family(
     name="chinese-clip",
+    unsaid=TRANSFORMERS_UNSAID,
     title="Chinese-CLIP (Hugging Face)",
     signature=("text_model.embeddings.word_embeddings.weight", "visual_projection.weight"),
     table=hf_table,

@@ -2,7 +2,7 @@
 
 from collections.abc import Collection
 
-from conversion.families.family import POSITION_IDS, Family, Hints
+from conversion.families.family import POSITION_IDS, TRANSFORMERS_UNSAID, Family, Hints
 from conversion.rows import Row, Table, dense
 from conversion.sizes import Sizes, agree, clip_text_config, vit_config
 from conversion.towers import hf_clip_text, hf_vit
@@ -35,6 +35,7 @@ def config(sizes: Sizes, keys: Collection[str], hints: Hints) -> DualEncoderConf
 
 CLIP = Family(
     name="clip",
+    unsaid=TRANSFORMERS_UNSAID,
     title="CLIP (Hugging Face)",
     signature=("text_model.embeddings.token_embedding.weight", "visual_projection.weight"),
     table=table,

@@ -17,6 +17,7 @@ POSITION_IDS = (r"(.*\.)?position_ids", "0, 1, 2 … as a buffer: old versions o
 POOLER = (r"(.*\.)?pooler\..*", "a pooler that the model never uses")
 VIT_LAYERS = (r"(vision_model\.encoder)\.layer\.", r"\1.layers.")
 """transformers 5 renames the text tower's layers when it saves an AltCLIP, and the image tower's with them."""
+TRANSFORMERS_UNSAID = "without a config.json: heads of 64 channels (80 in ViT-H/14), and the family's usual epsilons"
 COUNTERS = (r".*\.num_batches_tracked", "a counter that batch norm with a fixed momentum never uses")
 
 
@@ -27,13 +28,13 @@ class Hints:
     Attributes:
       config: config.json, or open_clip_config.json; empty where there is none.
       activation: of CLIP's transformers, where the user said it.
-      pooling: of a sentence encoder, where its folder says it.
+      pooling: of a sentence encoder, where its folder says it; None is the first token.
       assumed: one line for each thing that nobody said and a family took for granted; they go into the passport.
     """
 
     config: Mapping[str, Any] = field(default_factory=dict)
     activation: Activation | None = None
-    pooling: Literal["cls", "mean"] = "cls"
+    pooling: Literal["cls", "mean"] | None = None
     assumed: list[str] = field(default_factory=list)
 
     def part(self, name: str) -> Mapping[str, Any]:
@@ -79,6 +80,8 @@ class Family:
       context_length: tokens that the model was trained with, or None for as many as it has positions.
       resize: how its pictures are brought to size.
       interpolation: how its position embeddings are brought to another image size.
+      unsaid: what its checkpoints leave to their config.json, and is assumed where that is missing; "" where the code
+        of its makers fixes it all.
     """
 
     name: str
@@ -93,3 +96,4 @@ class Family:
     spellings: tuple[tuple[str, str], ...] = ()
     resize: Literal["squash", "crop"] = "crop"
     interpolation: Interpolation = "hf"
+    unsaid: str = ""

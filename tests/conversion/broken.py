@@ -86,7 +86,8 @@ def write_bundle(folder: Path, family: str, config: Any) -> Path:
     """A bundle that was trained: it has no passport."""
     params, stats = map(rules.tree_from_paths, split_statistics(parameters(config)))
     tokenizer = load_tokenizer(write_vocabulary(KINDS[family], folder.parent))
-    pictures = None if isinstance(config, TextEncoderConfig) else Preprocessing(config.image.image_size)
+    resize = "squash" if family == "chinese-clip" else "crop"
+    pictures = None if isinstance(config, TextEncoderConfig) else Preprocessing(config.image.image_size, resize=resize)
     save_bundle(Bundle(config, params, tokenizer, pictures, 16, stats), folder)
     return folder
 

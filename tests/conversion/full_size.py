@@ -60,7 +60,7 @@ def write(name: str, family: str, folder: Path, file: File = "model.safetensors"
     with torch.device("meta"):
         real_models.build(name, family).config.save_pretrained(folder)
     kind = family_named(family).tokenizer
-    if kind == "wordpiece":
+    if kind in ("wordpiece", "bert"):  # Chinese-CLIP's vocabulary is its encoder's own
         (folder / "vocab.txt").write_bytes(real_models.CN_CLIP_VOCABULARY.read_bytes())
     elif kind == "xlmr":
         _write_large_vocabulary(folder, config_of(name).text.vocab_size)

@@ -123,6 +123,7 @@ def put(key, value, dtype=np.float32):
         (put(IMAGE_KEY, np.nan), f"{IMAGE_KEY} holds NaN or infinity: fetch it again"),
         (put(TEXT_KEY, -np.inf), f"{TEXT_KEY} holds NaN or infinity: fetch it again"),
         (put("logit_scale", np.inf, np.float16), "logit_scale holds NaN or infinity: fetch it again"),
+        (put("logit_scale", 400), "logit_scale is 400, and its exponential is no number: fetch it again"),
         (lambda t: t.clear(), "holds no tensors: check the path"),
     ],
 )

@@ -4,12 +4,19 @@ import re
 import shutil
 import signal
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 import jclip.cli.convert
+from conversion.export import export
+from conversion.families import family_named
+from conversion.importing import packaged_vocabulary
+from jclip.bundle import load_bundle, save_bundle
 from jclip.cli import main
+from jclip.data.images import Preprocessing
+from jclip.data.text import wordpiece
 from jclip.errors import JclipError
 from jclip.files import whole_file, whole_folder
 from jclip.models.text_encoder import TextEncoderConfig
@@ -46,6 +53,38 @@ def bundles(tmp_path_factory):
 def test_models_that_others_lack(name, to, says, bundles, tmp_path, refused):
     bundle = bundles / name / "bundle"
     assert str(bundle) in refused("convert", bundle, tmp_path / "dst", "--to", to, "--json", says=says)
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (
+            {"preprocessing": Preprocessing(64, mean=(0.5, 0.5, 0.5), resize="crop")},
+            r"cn_clip makes every picture square, .* this model sees mean \(0.5, 0.5, 0.5\), resize crop: write this",
+        ),
+        ({"tokenizer": "bert"}, "cn_clip reads texts with its own vocabulary and rules, and this model has others"),
+        ({"tokenizer": "shuffled"}, "cn_clip reads texts with its own vocabulary and rules, and this model has others"),
+    ],
+)
+def test_inputs_that_cn_clip_would_make_otherwise(change, says, tmp_path, refused):
+    size = len(_cn_clips_words())
+    config = replace(broken.RN50, text=replace(broken.RN50.text, vocab_size=size))
+    bundle = load_bundle(broken.write_bundle(tmp_path / "bundle", "chinese-clip", config))
+    words = wordpiece(_cn_clips_words())
+    tokenizers = {"bert": words.as_kind("bert"), "shuffled": wordpiece([*words.tokens[:-2], *words.tokens[:-3:-1]])}
+    good = replace(bundle, tokenizer=words)
+    save_bundle(good, tmp_path / "good")
+    export(tmp_path / "good", tmp_path / "good.pt", "cn-clip")
+    save_bundle(
+        replace(good, **{name: tokenizers.get(value, value) if name == "tokenizer" else value
+                         for name, value in change.items()}),
+        tmp_path / "bad",
+    )  # fmt: skip
+    refused("convert", tmp_path / "bad", tmp_path / "dst", "--to", "cn-clip", "--json", says=says)
+
+
+def _cn_clips_words():
+    return packaged_vocabulary(family_named("cn-clip")).read_text(encoding="utf-8").split("\n")[:-1]
 
 
 def test_a_bundle_is_converted_already(bundles, tmp_path, refused):

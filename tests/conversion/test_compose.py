@@ -86,6 +86,7 @@ def test_chinese_clip_begins_with_clip_and_a_bert(parts, tmp_path):
     kernel = start.params["text"]["projection"]["kernel"]
     assert kernel.shape == (36, 13) and 0.1 < kernel.std() < 0.25
     assert (start.config.head_width, start.tokenizer.kind, start.context_length) == (None, "wordpiece", 24)
+    assert start.preprocessing.resize == "squash"  # though CLIP's own is cut
     dropped = {drop["key"] for drop in made["sources"][1]["tensors"]["dropped"]}
     assert "cls.predictions.bias" in dropped
 

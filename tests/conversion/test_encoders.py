@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from conversion.convert import convert
 from conversion.hf_tokenizer import write_hf_tokenizer
 from conversion.importing import Options
 from jclip.bundle import open_bundle
+from jclip.cli import main
 from jclip.errors import JclipError
 from tests.conversion import checkpoints
 from tests.data.strings import varied
@@ -98,6 +100,15 @@ def test_real_weights_give_the_published_similarities(minilm):
     np.testing.assert_allclose(ours, published, atol=1e-5)
     # And they mean something: food is nearer to bread than to anything else.
     assert (ours @ ours.T)[0].argsort()[-2] == 1
+
+
+def test_weights_alone_are_refused_for_their_heads_cannot_be_known(minilm, tmp_path, capsys):
+    folder, _ = minilm
+    alone = tmp_path / "minilm.safetensors"
+    alone.symlink_to(Path(folder) / "model.safetensors")
+    assert main(["convert", str(alone), str(tmp_path / "dst"), "--tokenizer", str(folder)]) == 1
+    assert f"{alone} comes without a config.json, and states 384 wide may have any number of" in capsys.readouterr().err
+    assert not (tmp_path / "dst").exists()
 
 
 def test_quotes_and_special_tokens_inside_sentences_are_its_own(minilm):

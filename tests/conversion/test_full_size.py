@@ -75,7 +75,7 @@ def test_full_size(name, family, file, place):
     config = json.loads((place / "bundle" / "config.json").read_text())["model"]
     assert made["parameters"]["all"] == (COUNTS | TEXT_COUNTS)[name]
     (facts,) = made["sources"]
-    assert [written["name"] for written in facts["files"]] == [file]
+    assert file in [read["name"] for read in facts["files"]]
     assert ("float16" in facts["dtypes"]) == (file == "CLIP.pt")
     comparison = facts["comparison"]
     assert comparison["compared"]
@@ -83,9 +83,10 @@ def test_full_size(name, family, file, place):
     assert (comparison["logits"] or 0) < LOGITS_WITHIN
     assert config["text"]["heads"] * 64 == config["text"]["width"]
     worst = max(layer["relative"] for layer in comparison["layers"])
+    logits = "–" if comparison["logits"] is None else f"{comparison['logits']:.1e}"
     print(
         f"\n| {name} | {family}, {file} | {comparison['reference']} | {worst:.1e} | "
-        f"{max(comparison['embeddings'].values()):.1e} | {comparison['logits'] or 0:.1e} |"
+        f"{max(comparison['embeddings'].values()):.1e} | {logits} |"
     )
 
 
