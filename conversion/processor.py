@@ -173,9 +173,10 @@ def _pixels(number: Any, field: str, file: Path) -> int:
 
 
 def _three(values: Any, field: str, file: Path) -> tuple[float, float, float]:
-    if not isinstance(values, list | tuple) or not all(isinstance(value, int | float) for value in values):
-        raise JclipError(f"{file}: {field} is {values!r}, but must be three numbers")
-    if len(values) != 3:
-        raise JclipError(f"{file}: {field} has {len(values)} numbers, but must have three")
+    numbers = isinstance(values, list | tuple) and len(values) == 3
+    if not numbers or not all(isinstance(value, int | float) and math.isfinite(value) for value in values):
+        raise JclipError(f"{file}: {field} is {values!r}, but must be three numbers, one a channel: mend it")
+    if "std" in field and min(values) <= 0:
+        raise JclipError(f"{file}: {field} is {values!r}, and pictures are divided by it: give numbers above 0")
     red, green, blue = map(float, values)
     return red, green, blue

@@ -53,8 +53,8 @@ def open_clip_config(sizes: Sizes, keys: Collection[str], hints: Hints) -> DualE
     said = hints.part("model_cfg") or hints.config
     if not said.get("vision_cfg") and hints.activation is None:
         raise JclipError(
-            f"{sizes.where} does not say which activation it was trained with: put open_clip_config.json beside it, or "
-            "give --activation: quick_gelu (OpenAI's weights) or gelu (most of LAION's)"
+            f"{sizes.where} does not say which activation it was trained with: put open_clip_config.json beside it and "
+            "name the folder, or give --activation: quick_gelu (OpenAI's weights) or gelu (most of LAION's)"
         )
     parts = {}
     for name, understood in _UNDERSTOOD.items():

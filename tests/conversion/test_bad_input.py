@@ -311,7 +311,7 @@ def test_open_clip_without_activation(tmp_path, refused):
     file = folder / "epoch_3.pt"
     state = {f"module.{key}": torch.from_numpy(value) for key, value in broken.state("open-clip", broken.CLIP).items()}
     torch.save({"state_dict": state}, file)
-    says = "does not say which activation .*: put open_clip_config.json beside it, or give --activation: quick_gelu"
+    says = "does not say which activation .*: put open_clip_config.json beside it and name the folder, or give --act"
     refused.convert(file, "--tokenizer", folder / "merges.txt", says=says)
 
 
