@@ -171,8 +171,8 @@ def import_model(name: str, options: Options = Options(), *, text: bool = True) 
     if family.unsaid and not source.config:
         _check_guessed(config, source)
         hints.assumed.append(family.unsaid)
-    if isinstance(config, TextEncoderConfig) and hints.pooling is None:
-        hints.assumed.append("without a 1_Pooling: a text is its first token's state")
+        if isinstance(config, TextEncoderConfig) and hints.pooling is None:
+            hints.assumed.append("without a 1_Pooling: a text is its first token's state")
     _check_activation(config, options.activation, source.said_in)
     imported = import_tensors(
         table, tensor_shapes(config), source.tensors, title=family.title, dropped=family.dropped, name_of=source.name_of

@@ -255,6 +255,14 @@ def test_an_activation_that_nobody_wrote_down_is_the_users(tmp_path):
     assert made["sources"][0]["assumed"] == [f"activation of {p}_config: quick_gelu" for p in ("vision", "text")]
 
 
+def test_what_a_missing_configuration_would_say_is_assumed_in_words(tmp_path):
+    source, _, _ = clip_hf_gelu(tmp_path / "source")
+    (source / "config.json").unlink()
+    (facts,) = convert(str(source), tmp_path / "bundle", Options(), lambda what: None)["sources"]
+    assert any(line.startswith("without a config.json: heads of 64 channels") for line in facts["assumed"])
+    assert facts["comparison"]["supposing"] == facts["assumed"]
+
+
 @pytest.mark.parametrize("make", [openai_vit, open_clip_hub, cn_clip_plain], ids=lambda make: make.__name__)
 def test_an_activation_that_contradicts_is_refused(make, tmp_path):
     source, options, _ = make(tmp_path / "source")
