@@ -14,10 +14,11 @@ import tyro
 from rich.console import Console
 
 from jclip.cli.configs import parse
-from jclip.parallel.processes import connect, is_first
+from jclip.parallel.mesh import make_mesh
+from jclip.parallel.processes import connect, is_first, together
+from jclip.train.assembly import copies_on
 from jclip.train.loop import train
 from jclip.train.telemetry import ProgressWatcher
-
 
 LOST = 128 + signal.SIGABRT
 """The exit code where another process was lost: what jax itself ends with when it notices that first."""
@@ -53,6 +54,9 @@ def main(arguments: Sequence[str]) -> int:
     options, run = parse(Options, arguments, "train", lambda options: connect(options.distributed))
     workdir = options.workdir or Path("runs") / ("reduced" if options.reduced else "") / run.name
     console = Console(stderr=True, quiet=options.json or not is_first())
+    copies = together(lambda: copies_on(make_mesh(run.mesh), run))
+    if copies.devices > 1:
+        console.print(f"parameters over {copies}", markup=False, highlight=False, soft_wrap=True)
     with ProgressWatcher(console, run.name) as watcher:
         try:
             outcome = train(run, workdir, watcher=watcher)

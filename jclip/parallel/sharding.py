@@ -11,21 +11,19 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from jclip.errors import JclipError
+from jclip.models.spread import BATCH_AXES
 from jclip.rules import match, paths_of, tree_from_paths
 
 Placement = str
-"""Of a parameter, in words that a command line can give: "copy", whole on every device; "fsdp", split over that mesh axis
-along the largest dimension that it divides, and so "fsdp+tensor" over two; or axes for each dimension, "-" where it stays
-whole: "-,fsdp,tensor".
+"""Of a parameter, in words that a command line can give: "copy", whole on every device; "fsdp", split over that mesh
+axis along the largest dimension that it divides, and so "fsdp+tensor" over two; or axes for each dimension, "-" where it
+stays whole: "-,fsdp,tensor".
 
-A dimension that does not divide stays whole, on as many axes as need be: those devices hold copies, and
-`jclip.parallel.replication` tells of how much."""
+What does not divide is no error: it is copied over the axes that do not divide it, and `jclip.parallel.replication`
+tells how much that is."""
 
 Rules = tuple[tuple[str, Placement], ...]
 """Ordered (path regex, placement)."""
-
-BATCH_AXES = ("data", "fsdp")
-"""The mesh axes over which a batch is split."""
 
 
 def replicated(mesh: Mesh) -> NamedSharding:

@@ -1,6 +1,5 @@
 """From a stage as data to the parts that run it: which parameters, how many steps, what optimizer, which step."""
 
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -21,9 +20,10 @@ from jclip.models.build import shapes
 from jclip.models.dual_encoder import DualEncoder
 from jclip.optimizer import build, learning_rate
 from jclip.parallel.mesh import make_mesh
+from jclip.parallel.replication import Replication, replication
 from jclip.parallel.sharding import (
-    BATCH_AXES,
-    FSDP,
+    Rules,
+    batch_devices,
     batch_sharding,
     check_batch,
     check_rules,
@@ -33,6 +33,7 @@ from jclip.parallel.sharding import (
     place_rows,
     replicated,
 )
+from jclip.parallel.tables import rules_for, tower_rules
 from jclip.stages import Stage
 from jclip.train.layout import Layout, layout, whole_path
 from jclip.train.run import Run, check
@@ -60,14 +61,35 @@ def check_and_mesh(run: Run) -> jax.sharding.Mesh:
     for stage in run.stages:
         check_batch(stage.batch_size, mesh)
         check_micro_batches(stage, mesh)
-    check_rules(run.sharding, mesh)
-    param_shardings(shapes(run.model)["params"], mesh, run.sharding)
+    copies_on(mesh, run).check(run.max_replicated)
     return mesh
+
+
+def sharding_rules(run: Run, mesh: jax.sharding.Mesh) -> Rules:
+    """The run's own rules, or those of its towers.
+
+    Raises:
+      JclipError: the run's own do not use a tensor axis that the mesh has.
+    """
+    if not run.sharding:
+        return rules_for(run.model, mesh)
+    check_rules(run.sharding, mesh)
+    return run.sharding
+
+
+def copies_on(mesh: jax.sharding.Mesh, run: Run) -> Replication:
+    """Which parameters of a run the mesh leaves in copies.
+
+    Raises:
+      JclipError: sharding rules that do not fit the mesh or the model.
+    """
+    params = shapes(run.model)["params"]
+    return replication(params, param_shardings(params, mesh, sharding_rules(run, mesh)), mesh)
 
 
 def check_micro_batches(stage: Stage, mesh: jax.sharding.Mesh) -> None:
     """Raises JclipError unless every micro-batch can be spread over the devices that split a batch."""
-    devices = math.prod(mesh.shape[name] for name in BATCH_AXES)
+    devices = batch_devices(mesh)
     if stage.batch_size // stage.micro_batches % devices:
         most = stage.batch_size // devices
         fitting = max(count for count in range(1, stage.micro_batches) if most % count == 0)
@@ -207,7 +229,7 @@ class StageParts:
         Raises:
           JclipError: what `starting_variables` raises.
         """
-        places = {"params": param_shardings(self.variables["params"], self.mesh, self.run.sharding)}
+        places = {"params": param_shardings(self.variables["params"], self.mesh, self._rules)}
         if "batch_stats" in self.variables:
             places["batch_stats"] = jax.tree.map(lambda _: replicated(self.mesh), self.variables["batch_stats"])
         key = jax.random.key(self.run.seed)
@@ -246,7 +268,8 @@ class StageParts:
             return {}
         assert self.run.teacher is not None
         text = {"text": shapes(self.run.teacher.model)["params"]["text"]}
-        return {"teacher": on_mesh(text, param_shardings(text, self.mesh, FSDP))}
+        rules_of_teacher = tower_rules(self.run.teacher.model, "text", self.mesh)
+        return {"teacher": on_mesh(text, param_shardings(text, self.mesh, rules_of_teacher))}
 
     def constants(self) -> Constants:
         """The arrays of `constant_shapes`, on the devices."""
@@ -276,12 +299,16 @@ class StageParts:
         last = {path: leaf for path, leaf in self.paths.items() if whole_path(path) == path}
         first = last | {whole_path(path): leaf for path, leaf in self.paths.items() if path not in last}
         of_last, of_first = (
-            rules.paths_of(param_shardings(rules.tree_from_paths(leaves), self.mesh, self.run.sharding))
+            rules.paths_of(param_shardings(rules.tree_from_paths(leaves), self.mesh, self._rules))
             for leaves in (last, first)
         )
         return rules.tree_from_paths(
             {path: of_last[path] if path in last else of_first[whole_path(path)] for path in self.paths}
         )
+
+    @cached_property
+    def _rules(self) -> Rules:
+        return sharding_rules(self.run, self.mesh)
 
     @cached_property
     def _init_slots(self) -> InitSlots:

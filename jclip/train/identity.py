@@ -19,6 +19,7 @@ from jclip.train.run import Run
 FREE_TO_CHANGE = (
     r"mesh\..*",
     r"sharding\..*",
+    r"max_replicated",
     r"remat",
     r"attention",
     r"(log|checkpoint|evaluate)_every",

@@ -11,7 +11,7 @@ from jclip.models.dual_encoder import DualEncoderConfig
 from jclip.models.remat import Remat
 from jclip.models.resnet import ResNetConfig
 from jclip.parallel.mesh import MeshShape
-from jclip.parallel.sharding import FSDP, Placement
+from jclip.parallel.sharding import Placement
 from jclip.stages import Stage
 from jclip.train.layout import check_rounding, layout
 
@@ -68,7 +68,9 @@ class Run:
         probabilities) and XLA elsewhere; or one of "xla", "cudnn" and "tokamax", or an error that says why not.
       mesh: the devices as a grid.
       sharding: ordered (path regex, placement), see `parallel.sharding.Placement`: how parameters, and with them their
-        optimizer slots, lie on the mesh. By default each is split over "fsdp" along its largest dimension.
+        optimizer slots, lie on the mesh. Without rules, by the towers' own tables, see `parallel.tables`.
+      max_replicated: the share of the parameters' bytes that may stay in copies on the devices of "fsdp" and "tensor",
+        which should split them, see `parallel.replication`.
       log_every, checkpoint_every, evaluate_every: in steps; 0 means only at the end of a stage.
       keep_checkpoints: the newest so many stay on disk.
       best: an evaluation's figure, such as "T1/t2i_r1": the checkpoint where it was highest stays too, and becomes the
@@ -88,7 +90,8 @@ class Run:
     remat: Remat = "none"
     attention: Implementation = "auto"
     mesh: MeshShape = field(default_factory=MeshShape)
-    sharding: tuple[tuple[str, Placement], ...] = FSDP
+    sharding: tuple[tuple[str, Placement], ...] = ()
+    max_replicated: float = 0.05
     log_every: int = 10
     checkpoint_every: int = 1000
     evaluate_every: int = 0
