@@ -16,8 +16,8 @@ from jclip.rules import match, paths_of, tree_from_paths
 
 Placement = str
 """Of a parameter, in words that a command line can give: "copy", whole on every device; "fsdp", split over that mesh
-axis along the largest dimension that it divides, and so "fsdp+tensor" over two; or axes for each dimension, "-" where it
-stays whole: "-,fsdp,tensor".
+axis along the largest dimension that it divides, and so "fsdp+tensor" over two; or axes for each dimension, "-" where
+it stays whole: "-,fsdp,tensor".
 
 What does not divide is no error: it is copied over the axes that do not divide it, and `jclip.parallel.replication`
 tells how much that is."""
