@@ -16,7 +16,6 @@ Stage 2 repeats the warm-up: the paper says that all other settings stay.
 
 from jclip.data.images import CLIP_MEAN, CLIP_STD, Preprocessing
 from jclip.data.sources import PairFolder
-from jclip.losses.contrastive import ContrastiveLoss
 from jclip.models import zoo
 from jclip.optimizer import Optimizer
 from jclip.stages import Budget, Stage
@@ -39,8 +38,8 @@ def config() -> Run:
         batch_size=32_768,
         budget=Budget(examples=44 * PAIRS),
         optimizer=optimizer,
-        trains=((r"image/.*", False), (r"text/.*|logit_.*", True)),
-        loss=ContrastiveLoss(impl="ring"),
+        trains=((r"image/.*", False), (r"text/.*|logit_scale", True)),
+        loss="ring",
         context_length=52,
     )
     everything = Stage(
@@ -53,7 +52,7 @@ def config() -> Run:
             learning_rate=2e-5, warmup_steps=5000, schedule="cosine", beta1=0.9, beta2=0.98, eps=1e-6, weight_decay=1e-3
         ),
         trains=((r".*", True),),
-        loss=ContrastiveLoss(impl="ring"),
+        loss="ring",
         context_length=52,
     )
     return Run(

@@ -4,7 +4,6 @@ Axes: b batch, l tokens, d width.
 """
 
 from dataclasses import dataclass
-from typing import Any
 
 import flax.linen as nn
 import jax
@@ -12,9 +11,7 @@ import jax.numpy as jnp
 from flax.typing import Dtype
 
 from jclip.errors import JclipError
-from jclip.models.attention import Implementation
 from jclip.models.bert import Bert, BertConfig, Pooling
-from jclip.models.remat import Remat
 
 
 @dataclass(frozen=True)
@@ -39,27 +36,24 @@ class TextEncoder(nn.Module):
 
     Attributes:
       dtype: of the computation; parameters, norms and softmax are float32.
-      remat: what of a layer the backward pass computes again.
-      attention: what computes it, see `jclip.models.attention.attend`.
+      remat: whether the backward pass computes layers again instead of keeping their insides.
     """
 
     config: TextEncoderConfig
     dtype: Dtype = jnp.float32
-    remat: Remat = "none"
-    attention: Implementation = "auto"
+    remat: bool = False
 
     def setup(self) -> None:
         """The tower."""
-        how: dict[str, Any] = {"dtype": self.dtype, "remat": self.remat, "attention": self.attention}
-        self.text = Bert(self.config.text, None, pooling=self.config.pooling, **how)
+        self.text = Bert(self.config.text, None, None, self.dtype, self.remat, self.config.pooling)
 
-    def text_states(self, ids_bl: jax.Array, *, rows_b: jax.Array | None = None) -> jax.Array:
-        """States of all tokens after the last layer, (b, l, d); arguments as in `Bert.states`."""
-        return self.text.states(ids_bl, rows_b)
+    def text_states(self, ids_bl: jax.Array, *, train: bool = False) -> jax.Array:
+        """States of all tokens after the last layer, (b, l, d)."""
+        return self.text.states(ids_bl, train)
 
-    def encode_text(self, ids_bl: jax.Array, *, rows_b: jax.Array | None = None) -> jax.Array:
-        """One state for each text, (b, d), not L2-normalised; arguments as in `Bert.states`."""
-        return self.text(ids_bl, rows_b)
+    def encode_text(self, ids_bl: jax.Array, *, train: bool = False) -> jax.Array:
+        """One state for each text, (b, d), not L2-normalised."""
+        return self.text(ids_bl, train)
 
     def __call__(self, ids_bl: jax.Array) -> jax.Array:
         """The same as `encode_text`, outside training."""
