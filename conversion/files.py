@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from jclip.errors import JclipError
+from jclip.errors import JclipError, unreadable
 from jclip.tensors import shown
 
 # In the order of preference: safetensors are quicker to read and hold nothing but tensors.
@@ -84,7 +84,7 @@ def read_json(file: Path) -> Any:
     try:
         return json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
-        raise JclipError(f"{file} cannot be read ({error}): mend it, or fetch it again") from None
+        raise unreadable(file, error) from None
 
 
 def read_object(file: Path) -> dict[str, Any]:

@@ -41,6 +41,7 @@ _BESIDE_VOCABULARY: dict[Kind, str] = {
 """What has a say in a tokenizer where it is there."""
 _KNOWN_WIDTHS = (768, 1024)  # of BERT, RoBERTa-wwm, RBT3 and XLM-R, base and large
 _LARGEST_SCALE = 80  # published ones are the logarithms of 100 or less
+_FEWEST = 0.9  # tokens for each row of embeddings: some are padded, but to a multiple of 128 at the most
 _LARGEST_GRID = 256  # patches along a side: a mistyped size must not fill the memory
 _MODULES = ("Transformer", "Pooling", "Normalize")
 """Parts that a sentence encoder may have: a Dense after the pooling would be left out unseen."""
@@ -164,7 +165,7 @@ def import_model(name: str, options: Options = Options(), *, text: bool = True) 
     """
     source = open_source(name, options.family)
     family = source.family
-    hints = Hints(source.config, options.activation, _pooling(source.folder))
+    hints = Hints(source.config, options.activation, _pooling(source.folder), said_in=source.said_in)
     table = family.table(source.tensors)
     sizes = Sizes(table, {key: tensor.shape for key, tensor in source.tensors.items()}, _where(source), source.said_in)
     config = family.config(sizes, source.tensors.keys(), hints)
@@ -193,7 +194,7 @@ def import_model(name: str, options: Options = Options(), *, text: bool = True) 
         config=final,
         sized=sized,
         tokenizer=tokenizer,
-        preprocessing=_preprocessing(source, final),
+        preprocessing=_preprocessing(source, final, options.image_size),
         context_length=_context_length(source, config),
         read=read,
         assumed=(*([source.note] if source.note else []), *hints.assumed),
@@ -227,6 +228,8 @@ def _at_size(
     family: Family, config: ModelConfig, tensors: Mapping[str, Lazy], size: int | None
 ) -> tuple[dict[str, Lazy], ModelConfig, dict[str, str]]:
     """The model at another image size, by the family's own interpolation of its position embeddings."""
+    if size is not None and size < 1:
+        raise JclipError(f"--image-size is {size}, but must be 1 or more: give another")
     if size is None or (isinstance(config, DualEncoderConfig) and size == config.image.image_size):
         return dict(tensors), config, {}
     if not isinstance(config, DualEncoderConfig) or not isinstance(config.image, VitConfig):
@@ -284,6 +287,11 @@ def _tokenizer(source: Source, config: ModelConfig, place: Path) -> Tokenizer:
             f"{place} has {tokenizer.vocab_size} tokens, but the model has embeddings for {config.text.vocab_size}: "
             "it is another model's vocabulary, give its own with --tokenizer"
         )
+    if tokenizer.vocab_size < _FEWEST * config.text.vocab_size:
+        raise JclipError(
+            f"{place} has {tokenizer.vocab_size} tokens, but the model has embeddings for {config.text.vocab_size}: "
+            "it is cut off or another model's, fetch it again, or give its own with --tokenizer"
+        )
     return tokenizer
 
 
@@ -307,11 +315,16 @@ def packaged_vocabulary(family: Family) -> Path | None:
     return None
 
 
-def _preprocessing(source: Source, config: ModelConfig) -> Preprocessing | None:
+def _preprocessing(source: Source, config: ModelConfig, asked: int | None) -> Preprocessing | None:
     if isinstance(config, TextEncoderConfig):
         return None
     default = Preprocessing(size=config.image.image_size, resize=source.family.resize)
     said = read_preprocessing(source.folder, default) if source.folder else default
+    if source.folder and asked is None and said.size != config.image.image_size:
+        raise JclipError(
+            f"{preprocessing_file(source.folder)}: pictures become {said.size} pixels wide, but the image tower takes "
+            f"{config.image.image_size}: mend it, or give the size that you mean with --image-size"
+        )
     return replace(said, size=config.image.image_size)
 
 

@@ -5,6 +5,8 @@ import math
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
+
 from conversion.files import read_object
 from conversion.hf_tokenizer import write_hf_tokenizer
 from jclip.data.images import CLIP_MEAN, CLIP_STD, Preprocessing
@@ -15,6 +17,7 @@ Family = Literal["altclip", "chinese-clip", "clip"]
 _NESTED, _HF, _OPEN_CLIP = "processor_config.json", "preprocessor_config.json", "open_clip_config.json"
 _IMAGES = "image_processor"
 """Where the processor_config.json of transformers 5 keeps it."""
+_LARGEST = float(np.finfo(np.float32).max)
 _BICUBIC = 3  # Pillow's number for it
 _RESAMPLING = {0: "nearest", 1: "Lanczos", 2: "bilinear", 3: "bicubic", 4: "box", 5: "Hamming"}
 # The processors whose defaults are CLIP's; ViT's and others' are not.
@@ -49,7 +52,14 @@ def read_preprocessing(folder: Path, default: Preprocessing) -> Preprocessing:
 
 
 def preprocessing_file(folder: Path) -> Path | None:
-    """The file that `read_preprocessing` goes by; None where there is none."""
+    """The file that `read_preprocessing` goes by; None where there is none.
+
+    Raises:
+      JclipError: a folder has its name.
+    """
+    for name in (_NESTED, _HF, _OPEN_CLIP):
+        if (folder / name).exists() and not (folder / name).is_file():
+            raise JclipError(f"{folder / name} is no file: put the checkpoint's own in its place, or take it away")
     nested = folder / _NESTED
     if nested.is_file() and isinstance(read_object(nested).get(_IMAGES), dict):
         return nested
@@ -62,8 +72,7 @@ def write_hf_processor(
     """Writes what the processors of transformers 4 and 5 load beside a model: preprocessor_config.json, the tokenizer.
 
     Ids are jclip's, but for a few strings (see `conversion.hf_tokenizer`); pixels are, within the steps that
-    `Preprocessing` tells of. A background is not written: whether transparent pictures get one, and white, depends on
-    the version of transformers.
+    `Preprocessing` tells of.
 
     Args:
       folder: is there already.
@@ -73,10 +82,16 @@ def write_hf_processor(
       context_length: what `padding="max_length"` pads to, special tokens included.
 
     Raises:
-      JclipError: the tokenizer is another family's, or the preprocessing trims pictures, which transformers cannot.
+      JclipError: the tokenizer is another family's, or the preprocessing trims pictures, which transformers cannot, or
+        lays a background under them: whether transformers does, and a white one, depends on its version.
     """
     if preprocessing.trim:
         raise JclipError("transformers cannot trim pictures: make the model with trim=False, or keep it in jclip")
+    if preprocessing.background is not None:
+        raise JclipError(
+            "transformers lays no background under transparent pictures: make the model with background=None, or keep "
+            "it in jclip"
+        )
     processor, image_processor = _PROCESSOR_OF[family]
     square = {"height": preprocessing.size, "width": preprocessing.size}
     crops = preprocessing.resize == "crop"
@@ -102,7 +117,7 @@ def write_hf_processor(
 def _from_hf(data: dict[str, Any], file: Path) -> Preprocessing:
     made_by = data.get("image_processor_type") or data.get("feature_extractor_type") or _PROCESSORS[0]
     if str(made_by).removesuffix("Fast").removesuffix("Pil") not in _PROCESSORS:
-        raise JclipError(f"{file} is of a {made_by}: jclip reads {', '.join(_PROCESSORS[:2])}")
+        raise JclipError(f"{file} is of a {made_by}: jclip reads {', '.join(_PROCESSORS[:2])}, convert another")
     for field, must in _MUST.items():
         if bool(data.get(field, must)) is not must:
             raise _other_pixels(file, field, data[field], must)
@@ -141,7 +156,10 @@ def _from_open_clip(data: dict[str, Any], file: Path) -> Preprocessing:
         interpolation, mode = asked.get("interpolation") or "bicubic", asked.get("resize_mode") or "shortest"
         mean, std = asked.get("mean", CLIP_MEAN), asked.get("std", CLIP_STD)
     except (KeyError, TypeError, AttributeError) as error:
-        raise JclipError(f"{file} is no open_clip configuration of a model with pictures: {error} is missing") from None
+        missing = f"{error} is missing, " if isinstance(error, KeyError) else ""
+        raise JclipError(
+            f"{file} is no open_clip configuration of a model with pictures: {missing}fetch it again"
+        ) from None
     if interpolation not in ("bicubic", "random"):  # "random" is for training; it evaluates bicubic
         raise _other_pixels(file, "interpolation", interpolation, "bicubic")
     if mode not in ("shortest", "squash"):
@@ -155,26 +173,34 @@ def _from_open_clip(data: dict[str, Any], file: Path) -> Preprocessing:
 
 
 def _other_pixels(file: Path, field: str, found: Any, can: Any) -> JclipError:
-    return JclipError(f"{file}: {field} is {found}, but jclip's preprocessing has {can} there")
+    return JclipError(f"{file}: {field} is {found}, but jclip's preprocessing has {can} there: {_mend(file)}")
+
+
+def _mend(file: Path) -> str:
+    """open_clip's file cannot be done without: it says more than how pictures are made."""
+    return "mend it" if file.name == _OPEN_CLIP else "mend it, or move the file away to have the family's own"
 
 
 def _square(size: Any, field: str, file: Path) -> int:
     sides = [size.get("height"), size.get("width")] if isinstance(size, dict) else size
     height, width = sides if isinstance(sides, list) and len(sides) == 2 else (sides, sides)
-    if height != width:
-        raise JclipError(f"{file}: {field} is {height} x {width}, but jclip's towers take squares")
-    return _pixels(height, field, file)
+    pixels = _pixels(height, field, file), _pixels(width, field, file)
+    if pixels[0] != pixels[1]:
+        raise JclipError(
+            f"{file}: {field} is {height} x {width}, but jclip's towers take squares: convert another model"
+        )
+    return pixels[0]
 
 
 def _pixels(number: Any, field: str, file: Path) -> int:
     if not isinstance(number, int) or isinstance(number, bool) or number < 1:
-        raise JclipError(f"{file}: {field} is {number!r}, but must be a number of pixels")
+        raise JclipError(f"{file}: {field} is {number!r}, which is no whole number of pixels: {_mend(file)}")
     return number
 
 
 def _three(values: Any, field: str, file: Path) -> tuple[float, float, float]:
     numbers = isinstance(values, list | tuple) and len(values) == 3
-    if not numbers or not all(isinstance(value, int | float) and math.isfinite(value) for value in values):
+    if not numbers or not all(isinstance(value, int | float) and abs(value) <= _LARGEST for value in values):
         raise JclipError(f"{file}: {field} is {values!r}, but must be three numbers, one a channel: mend it")
     if "std" in field and min(values) <= 0:
         raise JclipError(f"{file}: {field} is {values!r}, and pictures are divided by it: give numbers above 0")

@@ -75,6 +75,8 @@ def open_source(name: str, family: str | None = None) -> Source:
       JclipError: nothing is there, what is there is damaged, unsafe or of no known family, or it is seen to be of
         another than the one that was named.
     """
+    if not name.strip():
+        raise JclipError("SRC is empty: give a file, a folder, or hf://ORG/NAME")
     forced = family_named(family) if family is not None else None
     snapshot = fetch(name) if name.startswith(SCHEME) else None
     place = snapshot.folder if snapshot else Path(name)

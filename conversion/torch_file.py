@@ -10,7 +10,7 @@ import io
 import math
 import struct
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -182,7 +182,7 @@ def _collect(file: Path, saved: Any, script: bool) -> TorchFile:
         if isinstance(leaf, Unreadable):
             raise JclipError(f"{file}: {shown(name)} {leaf.why}")
         if isinstance(leaf, Strided):
-            tensors[name] = _lazy(f"{file}: {shown(name)}", leaf)
+            tensors[name] = _named(file, shown(name), _lazy(f"{file}: {shown(name)}", leaf))
         elif isinstance(leaf, str | int | float):
             values[name] = leaf
     return TorchFile(tensors, values, script)
@@ -237,6 +237,18 @@ def _lazy(what: str, tensor: Strided) -> Lazy:
     if _contiguous(shape, stride):
         return Lazy(shape, dtype, partial(_contiguous_parts, part.storage, dtype, start, stop))
     return Lazy(shape, dtype, partial(_strided_parts, part.storage, dtype, start, stop, shape, tuple(stride)))
+
+
+def _named(file: Path, name: str, tensor: Lazy) -> Lazy:
+    """The tensor, whose errors name it too: the number of its storage tells nobody which parameter is damaged."""
+
+    def parts() -> Iterator[np.ndarray]:
+        try:
+            yield from tensor.parts()
+        except JclipError as error:
+            raise JclipError(f"{file}: {name}: {str(error).removeprefix(f'{file}: ')}") from None
+
+    return replace(tensor, parts=parts)
 
 
 def _counts(*numbers: Any) -> bool:

@@ -36,7 +36,8 @@ def whole_folder(folder: Path, *, replace: bool = True) -> Iterator[Path]:
     """A new folder to write into, beside `folder`, whose name it takes when the block ends well.
 
     When the block raises, or the process is interrupted in it, the new folder goes and what stood there stays. What a
-    process leaves that is killed, the next one that writes there removes.
+    process leaves that is killed, the next one that writes there removes; an older folder that it had just moved out of
+    the way, it puts back.
 
     Args:
       folder: the name in the end; its parents are made.
@@ -45,6 +46,7 @@ def whole_folder(folder: Path, *, replace: bool = True) -> Iterator[Path]:
     Raises:
       JclipError: the place is taken and must not be replaced, or it cannot be written to.
     """
+    _sweep(folder)
     if not (replace and folder.is_dir()):
         check_free(folder)
     with _beside(folder, Path.mkdir) as partial:
@@ -63,6 +65,7 @@ def whole_file(file: Path) -> Iterator[Path]:
     Raises:
       JclipError: the place is taken, or it cannot be written to.
     """
+    _sweep(file)
     check_free(file)
     with _beside(file, Path.touch) as partial:
         yield partial
@@ -80,7 +83,6 @@ def _beside(place: Path, make: Callable[[Path], None]) -> Iterator[Path]:
     try:
         try:
             place.parent.mkdir(parents=True, exist_ok=True)
-            _sweep(place)
             make(fresh)
             lock = _lock(fresh)
             partial = fresh if lock is None else fresh.rename(locked)
@@ -134,8 +136,21 @@ def _machine() -> str:
 
 
 def _sweep(place: Path) -> None:
-    """Removes what processes that were killed on this machine left of `place`."""
-    for left in place.parent.glob(f".{glob.escape(place.name)}.{'[0-9a-f]' * 8}.{_machine()}.partial"):
+    """Removes what processes that were killed on this machine left of `place`, or puts it back where it is missing."""
+    pattern = f".{glob.escape(place.name)}.{'[0-9a-f]' * 8}.{_machine()}"
+    for old in place.parent.glob(f"{pattern}.old"):
+        new = old.with_suffix(".partial")
+        lock = _lock(new)
+        if lock is None and new.exists():
+            continue  # whoever exchanges the two is at it
+        if os.path.lexists(place):
+            _remove(old)
+        else:
+            with suppress(OSError):  # another may just have put something there
+                old.rename(place)
+        if lock is not None:
+            os.close(lock)
+    for left in place.parent.glob(f"{pattern}.partial"):
         lock = _lock(left)
         if lock is not None:
             _remove(left)

@@ -1,7 +1,11 @@
 """Whole or absent, whatever happens in between."""
 
+import os
+import shutil
+
 import pytest
 
+from jclip import files
 from jclip.errors import JclipError
 from jclip.files import whole_file, whole_folder
 
@@ -58,3 +62,42 @@ def test_a_file_appears_when_it_is_whole(tmp_path):
     with pytest.raises(ValueError):
         fail(whole_file, tmp_path / "y.pt", ValueError)
     assert names(tmp_path) == ["deep"]
+
+
+@pytest.fixture
+def killed(tmp_path):
+    """What a process leaves that was killed when the old folder had gone away and the new one had not come yet."""
+    with whole_folder(tmp_path / "model") as partial:
+        (partial / "new").touch()
+        shutil.copytree(partial, tmp_path / "kept")
+    (tmp_path / "model").rename(tmp_path / partial.with_suffix(".old").name)
+    (tmp_path / partial.with_suffix(".old").name / "new").rename(tmp_path / partial.with_suffix(".old").name / "old")
+    return (tmp_path / "kept").rename(partial)
+
+
+def test_a_folder_that_a_killed_process_moved_away_comes_back(killed, tmp_path):
+    with pytest.raises(ValueError):
+        fail(whole_folder, tmp_path / "model", ValueError)
+    assert names(tmp_path) == ["model"] and names(tmp_path / "model") == ["old"]
+
+
+def test_it_counts_as_being_there(killed, tmp_path):
+    with pytest.raises(JclipError, match="model is there already"), whole_folder(tmp_path / "model", replace=False):
+        pass
+    assert names(tmp_path) == ["model"] and names(tmp_path / "model") == ["old"]
+
+
+def test_what_was_replaced_before_the_kill_goes(killed, tmp_path):
+    killed.rename(tmp_path / "model")
+    with pytest.raises(ValueError):
+        fail(whole_folder, tmp_path / "model", ValueError)
+    assert names(tmp_path) == ["model"] and names(tmp_path / "model") == ["new"]
+
+
+def test_a_folder_that_is_being_exchanged_is_left_alone(killed, tmp_path):
+    lock = files._lock(killed)
+    before = names(tmp_path)
+    with pytest.raises(ValueError):
+        fail(whole_folder, tmp_path / "model", ValueError)
+    assert names(tmp_path) == before
+    os.close(lock)

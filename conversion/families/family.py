@@ -10,6 +10,7 @@ from jclip.data.text import Kind
 from jclip.errors import JclipError
 from jclip.models.build import ModelConfig
 from jclip.models.transformer import Activation
+from jclip.tensors import shown
 
 Interpolation = Literal["hf", "cn_clip", "open_clip"]
 
@@ -30,17 +31,25 @@ class Hints:
       activation: of CLIP's transformers, where the user said it.
       pooling: of a sentence encoder, where its folder says it; None is the first token.
       assumed: one line for each thing that nobody said and a family took for granted; they go into the passport.
+      said_in: the configuration's file, for messages.
     """
 
     config: Mapping[str, Any] = field(default_factory=dict)
     activation: Activation | None = None
     pooling: Literal["cls", "mean"] | None = None
     assumed: list[str] = field(default_factory=list)
+    said_in: str = "its configuration"
 
     def part(self, name: str) -> Mapping[str, Any]:
-        """A sub-configuration, "vision_config"; empty where there is none."""
+        """A sub-configuration, "vision_config"; empty where there is none.
+
+        Raises:
+          JclipError: something else has its name.
+        """
         part = self.config.get(name)
-        return part if isinstance(part, Mapping) else {}
+        if part is not None and not isinstance(part, Mapping):
+            raise JclipError(f"{self.said_in}: {name} is {shown(repr(part))}, but must hold fields: fetch it again")
+        return part or {}
 
     def activation_or(self, default: Activation, part: str) -> Activation:
         """The activation that a sub-configuration, the user or else the family names."""

@@ -1,6 +1,7 @@
 """CLIP in OpenAI's layout: OpenAI's TorchScript archives, and open_clip's checkpoints."""
 
 from collections.abc import Collection, Mapping
+from dataclasses import replace
 from typing import Any
 
 from conversion.families.family import COUNTERS, Family, Hints
@@ -58,9 +59,7 @@ def open_clip_config(sizes: Sizes, keys: Collection[str], hints: Hints) -> DualE
         )
     parts = {}
     for name, understood in _UNDERSTOOD.items():
-        parts[name] = said.get(name) or {}
-        if not isinstance(parts[name], Mapping):
-            raise JclipError(f"{sizes.said_in}: {name} is {parts[name]!r}, but must hold fields: fetch it again")
+        parts[name] = replace(hints, config=said).part(name)
         for field, value in parts[name].items():
             if field not in understood and value not in _NEUTRAL:
                 raise JclipError(

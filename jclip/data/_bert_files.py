@@ -8,7 +8,7 @@ from typing import Any
 
 from tokenizers import AddedToken
 
-from jclip.errors import JclipError
+from jclip.errors import JclipError, unreadable
 
 CASE, ACCENTS, CHINESE = "do_lower_case", "strip_accents", "tokenize_chinese_chars"
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]")
@@ -38,10 +38,10 @@ class Pieces:
         ids = self.ids()
         for token in SPECIAL:
             if token not in ids:
-                raise JclipError(f"{self.name} has no {token}: it is not BERT's")
+                raise JclipError(f"{self.name} has no {token}, so it is not BERT's: fetch it again, or give BERT's own")
         for setting, value in self.settings.items():
             if not isinstance(value, bool) and not (setting == ACCENTS and value is None):
-                raise JclipError(f"{self.name}: {setting} is {value!r}, but must be true or false")
+                raise JclipError(f"{self.name}: {setting} is {value!r}, but must be true or false: mend it")
 
     @property
     def tokens(self) -> list[str]:
@@ -72,8 +72,8 @@ class Pieces:
             data = json.loads(file.read_text(encoding="utf-8"))
             lines, inside = _lines_in_order(data), _settings_inside(data)
             added = _added((token["id"], token) for token in data.get("added_tokens") or [])
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            raise JclipError(f"{file} cannot be read as a WordPiece vocabulary: {error}") from None
+        except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+            raise unreadable(file, error, "as a WordPiece vocabulary") from None
         return cls(lines, tuple(added.values()), inside | settings, str(file))
 
     def save(self, folder: Path) -> None:
@@ -95,7 +95,7 @@ def _lines(file: Path) -> list[str]:
         # Not splitlines(): one entry of the Chinese vocabulary is itself a line separator.
         lines = file.read_text(encoding="utf-8").split("\n")
     except (OSError, UnicodeDecodeError) as error:
-        raise JclipError(f"{file} cannot be read: {error}") from None
+        raise unreadable(file, error) from None
     return lines[:-1] if lines[-1] == "" else lines
 
 
@@ -127,10 +127,16 @@ def _beside(file: Path) -> tuple[dict[str, Any], dict[int, AddedToken]]:
         return {}, {}
     try:
         record = json.loads(file.read_text(encoding="utf-8"))
-        added = _added((int(number), token) for number, token in (record.get(_ADDED) or {}).items())
+        added = _added((_id(number), token) for number, token in (record.get(_ADDED) or {}).items())
         return {name: record[name] for name in _NORMALIZER.values() if name in record}, added
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise JclipError(f"{file} cannot be read: {error}") from None
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+        raise unreadable(file, error) from None
+
+
+def _id(number: str) -> int:
+    if not number.isdecimal():
+        raise ValueError(f"{number!r} is no id")
+    return int(number)
 
 
 def _added(tokens: Iterable[tuple[int, Mapping[str, Any]]]) -> dict[int, AddedToken]:

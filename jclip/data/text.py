@@ -18,7 +18,7 @@ from typing import Literal, Protocol
 
 import numpy as np
 
-from jclip.errors import JclipError
+from jclip.errors import JclipError, unreadable
 from jclip.files import whole_folder
 
 Kind = Literal["wordpiece", "bert", "xlmr", "clip_bpe"]
@@ -228,7 +228,7 @@ def _kind_of_json(file: Path) -> Kind:
         # The oldest files do not name their model.
         kind = model.get("type") or ("BPE" if "merges" in model else "Unigram" if "unk_id" in model else "WordPiece")
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise JclipError(f"{file} cannot be read as a tokenizer.json: {error}") from None
+        raise unreadable(file, error, "as a tokenizer.json") from None
     if kind not in _MODELS:
         raise JclipError(f"{file} holds a {kind} tokenizer: jclip reads {', '.join(_MODELS)}")
     return _MODELS[kind]

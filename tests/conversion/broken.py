@@ -35,13 +35,13 @@ Tensors = dict[str, np.ndarray]
 WEIGHTS = "model.safetensors"
 IMAGE_KEY, TEXT_KEY = "vision_model.encoder.layers.1.mlp.fc1.weight", "text_model.encoder.layer.1.output.LayerNorm.bias"
 
-BERT = BertConfig(600, 36, 2, 3, 60, 24, 2, pad_id=0, layer_norm_eps=1e-12)
-XLM_R = BertConfig(600, 36, 2, 3, 60, 26, 1, pad_id=1, layer_norm_eps=1e-5, position_offset="after_padding")
+BERT = BertConfig(140, 36, 2, 3, 60, 24, 2, pad_id=0, layer_norm_eps=1e-12)
+XLM_R = BertConfig(140, 36, 2, 3, 60, 26, 1, pad_id=1, layer_norm_eps=1e-5, position_offset="after_padding")
 VIT, RESNET = VitConfig(30, 10, 40, 3, 5, mlp_ratio=2), ResNetConfig(64, (1, 1, 1, 1), 8, 4)
 CHINESE_CLIP = DualEncoderConfig(VIT, BERT, 13)
 ALTCLIP = DualEncoderConfig(VIT, XLM_R, 13, head_width=22)
 RN50 = DualEncoderConfig(RESNET, replace(BERT, width=128, heads=2), 13)  # heads as wide as cn_clip's
-CLIP = DualEncoderConfig(VitConfig(30, 10, 64, 2, 1), ClipTextConfig(700, 20, 64, 2, 1), 13)
+CLIP = DualEncoderConfig(VitConfig(30, 10, 64, 2, 1), ClipTextConfig(640, 20, 64, 2, 1), 13)
 KINDS: dict[str, Kind] = {"chinese-clip": "wordpiece", "altclip": "xlmr", "bert": "wordpiece", "open-clip": "clip_bpe"}
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from conversion.importing import import_model
+from conversion.importing import Options, import_model
 from jclip.cli import main
 from jclip.models.text_encoder import TextEncoderConfig
 from jclip.tensors import write_safetensors
@@ -57,7 +57,7 @@ def test_a_flipped_bit_of_an_archive(source, tensors, refused):
     content = bytearray(file.read_bytes())
     content[content.index(tensors[TEXT_KEY].tobytes())] ^= 1
     file.write_bytes(content)
-    refused.convert(source, names="/clip_cn.pt", says=r"data/\d+ is damaged, .* checksum: fetch the file again")
+    refused.convert(source, names="/clip_cn.pt", says=rf"{TEXT_KEY}: clip_cn/data/\d+ is damaged, .*: fetch the")
 
 
 INDEX = "model.safetensors.index.json"
@@ -213,6 +213,28 @@ def test_what_only_the_pytorch_model_notices(change, says, source, refused):
     refused.convert(source, names="/config.json", says=says)
 
 
+@pytest.mark.parametrize("said", ["x", [1], 3, ""])
+@pytest.mark.parametrize("part", ["vision_config", "text_config"])
+def test_a_part_of_a_config_that_is_none(part, said, source, refused):
+    change_json(source / "config.json", lambda config: config.update({part: said}))
+    refused.convert(
+        source, names="/config.json", says=rf"{part} is {re.escape(repr(said))}, but must hold fields: fetch"
+    )
+
+
+def test_pictures_of_another_size(source, refused):
+    file = source / "preprocessor_config.json"
+    file.write_text('{"size": {"height": 20, "width": 20}, "do_center_crop": false}')
+    says = "pictures become 20 pixels wide, but the image tower takes 30: mend it, or give .* --image-size"
+    refused.convert(source, names="/preprocessor_config.json", says=says)
+    for size in (20, 30, 50):
+        model = import_model(str(source), Options(image_size=size))
+        assert model.preprocessing.size == model.config.image.image_size == size
+    file.unlink()
+    file.mkdir()
+    refused.convert(source, names="/preprocessor_config.json", says="is no file: put .* in its place, or take it away")
+
+
 # Files that mean harm.
 
 
@@ -256,7 +278,7 @@ def test_an_archive_that_leads_out(name, tmp_path, refused):
         ),
         (["--family", "bert"], "not of the family bert: it has no embeddings.word_embeddings.weight and looks like"),
         (["--image-size", "33"], "--image-size: image_size 33 is not a multiple of patch_size 10.*: give another"),
-        (["--image-size", "-30"], "--image-size: image_size -30 .*: give another"),
+        (["--image-size", "-30"], "--image-size is -30, but must be 1 or more: give another"),
         (["--image-size", "99999990"], "--image-size: .* more than 256 times as large: give another"),
         (["--tokenizer", "absent/vocab.txt"], "there is no tokenizer at absent/vocab.txt"),
         (["--to", "hf"], "is no bundle, and --to writes nothing else: convert it without --to first"),
@@ -264,7 +286,7 @@ def test_an_archive_that_leads_out(name, tmp_path, refused):
         (["--to", "hf", "--image-size", "0"], "--image-size does not go with --to: a bundle is written as it is"),
         (["--to", "hf", "--seed", "1"], "--seed does not go with --to"),
         (["--seed", "0"], "--seed does not go with SRC alone: it is for --image and --text"),
-        (["--image-size", "0"], "--image-size: image_size 0 is not a multiple of patch_size 10.*: give another"),
+        (["--image-size", "0"], "--image-size is 0, but must be 1 or more: give another"),
         (["--family", ""], "--family: there is no family '': choose one of"),
         (["--image", "x"], "--image and --text belong together: give both, or SRC"),
         (["--text", "x"], "--image and --text belong together: give both, or SRC"),
@@ -285,6 +307,7 @@ def test_options(options, says, source, tmp_path, refused):
 def test_numbers_of_paths(tmp_path, refused):
     refused("convert", "--json", says=r"give SRC and DST: 0 path\(s\) given")
     refused("convert", tmp_path / "x", "--json", says=r"give SRC and DST: 1 path\(s\) given")
+    refused("convert", "", tmp_path / "y", "--json", says="SRC is empty: give a file, a folder, or hf://ORG/NAME")
     refused("convert", "--image", "x", "--text", "y", "--json", says=r"give DST alone: 0 path\(s\) given")
     refused("convert", tmp_path / "x", tmp_path / "y", "--json", says="there is nothing at .*/x: give a file, a folder")
     refused("convert", tmp_path, tmp_path / "y", "--json", says="holds no weights: expected model.safetensors")
@@ -347,7 +370,11 @@ def test_tokenizers(source, tmp_path, refused):
     refused("convert", source, dst, "--tokenizer", merges, "--json", says=says)
     long = tmp_path / "vocab.txt"
     long.write_text((source / "vocab.txt").read_text() + "".join(f"more{n}\n" for n in range(600)))
-    says = rf"{long} has \d+ tokens, but the model has embeddings for 600: it is another model's vocabulary, give"
+    says = rf"{long} has \d+ tokens, but the model has embeddings for 140: it is another model's vocabulary, give"
+    refused("convert", source, dst, "--tokenizer", long, "--json", says=says)
+    cut = (source / "vocab.txt").read_text().split("\n")[:100]
+    long.write_text("\n".join(cut))
+    says = f"{long} has 100 tokens, but the model has embeddings for 140: it is cut off or .*, fetch it again, or give"
     refused("convert", source, dst, "--tokenizer", long, "--json", says=says)
     (source / "vocab.txt").unlink()
     refused.convert(source, says="comes without its vocabulary: give --tokenizer")
@@ -355,4 +382,6 @@ def test_tokenizers(source, tmp_path, refused):
         long.write_bytes(content)
         refused("convert", source, dst, "--tokenizer", long, "--json", says=str(long))
     (source / "tokenizer.json").write_text("{}")
-    refused.convert(source, names="/tokenizer.json", says="cannot be read")
+    refused.convert(
+        source, names="/tokenizer.json", says=r"cannot be read .*\(it has no 'model'\): mend it, or fetch it"
+    )

@@ -142,11 +142,11 @@ def test_a_full_destination(way, short, whole, converted, bundles, tmp_path, ref
 
 @pytest.fixture(scope="module")
 def large(tmp_path_factory):
-    """A BERT with 200 MB of embeddings: writing them takes a while."""
+    """A BERT with 200 MB of embeddings, for types of tokens that no text has: writing them takes a while."""
     place = broken.write_checkpoint(tmp_path_factory.mktemp("large") / "source", "bert", ENCODER)
-    state, words = broken.state("bert", ENCODER), "embeddings.word_embeddings.weight"
-    write_safetensors(place / WEIGHTS, state | {words: np.zeros((1_400_000, 36), np.float32)})
-    change_json(place / "config.json", lambda config: config.update(vocab_size=1_400_000))
+    state, types = broken.state("bert", ENCODER), "embeddings.token_type_embeddings.weight"
+    write_safetensors(place / WEIGHTS, state | {types: np.zeros((1_400_000, 36), np.float32)})
+    change_json(place / "config.json", lambda config: config.update(type_vocab_size=1_400_000))
     return place
 
 

@@ -110,6 +110,8 @@ def test_what_cannot_be_written(tmp_path):
         write_hf_processor(tmp_path, "altclip", words, Preprocessing(), 52)
     with pytest.raises(JclipError, match="transformers cannot trim pictures"):
         write_hf_processor(tmp_path, "chinese-clip", words, Preprocessing(background=(0, 0, 0), trim=True), 52)
+    with pytest.raises(JclipError, match="lays no background .*: make the model with background=None, or keep it"):
+        write_hf_processor(tmp_path, "chinese-clip", words, Preprocessing(background=(0, 0, 0)), 52)
 
 
 SQUARE = {"height": 336, "width": 336}
@@ -143,13 +145,24 @@ def test_every_schema_of_transformers(written, size, resize, tmp_path):
         ({"do_rescale": False}, "do_rescale is False"),
         ({"do_pad": True}, "do_pad is True"),
         ({"rescale_factor": 1 / 127.5}, "rescale_factor is 0.0078"),
-        ({"size": {"shortest_edge": 256}}, "crop_size is 224, but jclip's preprocessing has 256"),
+        (
+            {"size": {"shortest_edge": 256}},
+            "crop_size is 224, but jclip's preprocessing has 256 there: mend it, or move",
+        ),
         ({"size": {"shortest_edge": 224}, "do_center_crop": False}, "do_center_crop is False"),
         ({"size": {"height": 224, "width": 336}}, "size is 224 x 336"),
+        (
+            {"size": {"height": "48"}},
+            "size is '48', which is no whole number of pixels: mend it, or move the file away",
+        ),
+        ({"size": {"height": 48}}, "size is None, which is no whole number of pixels: mend it"),
         ({"size": "big"}, "size is 'big'"),
         ({"image_mean": [0.5, 0.5]}, r"image_mean is \[0.5, 0.5\], but must be three numbers, one a channel: mend it"),
         ({"image_mean": [0.5, float("nan"), 0.5]}, "image_mean is .*, but must be three numbers"),
         ({"image_std": [0, 0, 0]}, r"image_std is \[0, 0, 0\], and pictures are divided by it: give numbers above 0"),
+        ({"image_std": [0.5, -0.1, 0.5]}, "image_std is .*, and pictures are divided by it: give numbers above 0"),
+        ({"image_std": [0.5, float("inf"), 0.5]}, "image_std is .*, but must be three numbers"),
+        ({"image_mean": [0.5, 10**400, 0.5]}, "image_mean is .*, but must be three numbers"),
         ({"image_std": 0.5}, "image_std is 0.5"),
         ({"image_processor_type": "ViTImageProcessor"}, "is of a ViTImageProcessor"),
     ],
@@ -180,7 +193,9 @@ def test_open_clips_configuration(tmp_path):
     assert read() == Preprocessing(336, resize="crop")
     halves = {"mean": [0.5] * 3, "std": [0.5] * 3, "interpolation": "bicubic"}
     assert read(**halves, resize_mode="squash") == Preprocessing(336, (0.5,) * 3, (0.5,) * 3, "squash")
-    with pytest.raises(JclipError, match=r"open_clip_config\.json: interpolation is bilinear, but .* bicubic"):
+    with pytest.raises(
+        JclipError, match=r"open_clip_config\.json: interpolation is bilinear, but .* bicubic there: mend it$"
+    ):
         read(interpolation="bilinear")
     with pytest.raises(JclipError, match="resize_mode is longest"):
         read(resize_mode="longest")

@@ -284,8 +284,17 @@ def test_other_models_are_refused(tmp_path):
     with pytest.raises(JclipError, match="tokenize_chinese_chars False"):
         load_tokenizer(model_file(file, BERT))
     settings.write_text("{'do_lower_case': true}")
-    with pytest.raises(JclipError, match=r"tokenizer_config\.json cannot be read"):
+    with pytest.raises(JclipError, match=r"tokenizer_config\.json cannot be read \(Expecting .*\): mend it"):
         load_tokenizer(file)
+    for record, reason in (
+        ("[]", "it is laid out in another way"),
+        ('{"added_tokens_decoder": {"x": {"content": "a"}}}', "'x' is no id"),
+        ('{"added_tokens_decoder": {"5": {}}}', "it has no 'content'"),
+        ("[" * 100_000, "it is nested too deep"),
+    ):
+        settings.write_text(record)
+        with pytest.raises(JclipError, match=rf"tokenizer_config\.json cannot be read \({reason}\): mend it"):
+            load_tokenizer(file)
     (tmp_path / "gpt").mkdir()
     (tmp_path / "gpt" / "merges.txt").write_text("#version\nĠ t\n")
     (tmp_path / "gpt" / "vocab.json").write_text('{"Ġ": 0, "t": 1, "Ġt": 2}')
@@ -299,7 +308,10 @@ def test_errors_name_the_file_and_the_mend(tmp_path):
     with pytest.raises(JclipError, match="holds no tokenizer"):
         load_tokenizer(tmp_path)
     (tmp_path / "vocab.txt").write_text("a\nb\n")
-    with pytest.raises(JclipError, match=r"vocab\.txt has no \[PAD\]"):
+    with pytest.raises(JclipError, match=r"vocab\.txt has no \[PAD\], so it is not BERT's: fetch it again, or"):
+        load_tokenizer(tmp_path)
+    (tmp_path / "vocab.txt").write_bytes(b"\xff\xfe")
+    with pytest.raises(JclipError, match=r"vocab\.txt cannot be read \(it is not UTF-8 text\): mend it"):
         load_tokenizer(tmp_path)
     (tmp_path / "x.model").write_bytes(b"\x0a\xff\xff")
     with pytest.raises(JclipError, match=r"x\.model is not a SentencePiece model"):
