@@ -1,30 +1,35 @@
-"""The checkpoints of a run: one lineage through all its stages, written by orbax.
+"""The checkpoints of a run: one lineage through all its stages, written by orbax while training goes on.
 
-A checkpoint holds every array of the training state and a small JSON record of where the run stood. Orbax writes into
-a temporary folder and renames it, so that a checkpoint is whole or absent.
+A checkpoint holds every array of the training state, a small JSON record of where the run stood, and what it had
+measured so far. Orbax writes into a temporary folder and renames it, so that a checkpoint is whole or absent; and its
+record has a checksum of every array, so that one which was damaged later is known, and the one before it is taken.
 """
 
 import errno
+import gc
 import logging
 import shutil
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
 from jclip.errors import JclipError
+from jclip.parallel.checksum import checksums
+from jclip.parallel.processes import Meeting, first, together
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _FULL_WORDS = ("RESOURCE_EXHAUSTED", "No space left", "quota exceeded")
 _LATE = 0.5  # seconds in which the other writers of a failed checkpoint give up
 _NOT_DISK = "memory"  # a device that is full says RESOURCE_EXHAUSTED too
+_ASIDE = "damaged"
 
 
 @dataclass(frozen=True)
@@ -41,73 +46,209 @@ class Position:
         return self.total + self.stage
 
 
+class Restored(NamedTuple):
+    """A checkpoint that was read: where it stood, its record, what was measured until then, and the state."""
+
+    position: Position
+    record: dict[str, Any]
+    journal: list[dict[str, Any]]
+    state: Any
+
+
 class Checkpoints:
-    """The checkpoints under one folder, newest last; the last `keep` stay on disk."""
+    """The checkpoints under one folder, newest last; the last `keep` stay on disk, and the best by its score.
+
+    Every process of a run makes one, and calls its methods in step with the others.
+    """
 
     def __init__(self, folder: Path, keep: int = 2):
-        self._folder = folder
-        options = ocp.CheckpointManagerOptions(max_to_keep=keep, create=True, enable_async_checkpointing=False)
-        self._manager = ocp.CheckpointManager(folder.absolute(), options=options)
-        self._remove_halves()  # of a process that was killed while it wrote
+        self._folder, self._keep = folder, keep
+        self._stack = ExitStack()
+        first(self._remove_halves)  # of a process that was killed while it wrote
+        self._manager = self._open()
+        self._stack.enter_context(_without_traces())
+        self._size = 0
+        self._tried = Meeting("restore")
 
-    def save(self, position: Position, state: Any, record: dict[str, Any]) -> None:
-        """Writes the state at a position, once.
+    def save(
+        self,
+        position: Position,
+        state: Any,
+        record: dict[str, Any],
+        journal: Sequence[dict[str, Any]] = (),
+        score: float | None = None,
+    ) -> None:
+        """Copies the state and returns; the copy is written meanwhile. A position that is there already stays.
 
         Args:
           position: where the run stands.
           state: a pytree of arrays.
           record: JSON-ready facts that go with it.
+          journal: the metrics so far.
+          score: how good it is, higher being better; of those that have one, the best stays on disk.
 
         Raises:
-          JclipError: the disk is full; the checkpoints before this one are untouched, and no half of it is left.
+          JclipError: the disk is full, now or while the last one was written; the checkpoints before are untouched, and
+            no half of one is left.
         """
+        self.wait()
         if position.number in self._manager.all_steps():
             return
-        size = sum(np.prod(leaf.shape, dtype=np.int64) * leaf.dtype.itemsize for leaf in jax.tree.leaves(state))
-        if shutil.disk_usage(self._folder).free < size:
-            raise self._full(size)
-        record = {**record, "stage": position.stage, "step": position.step, "total": position.total}
-        arguments = ocp.args.Composite(state=ocp.args.StandardSave(state), record=ocp.args.JsonSave(record))
-        try:
-            with _without_traces():
-                self._manager.save(position.number, args=arguments)
-                self._manager.wait_until_finished()
-        except Exception as error:  # orbax reports a full disk as an OSError, or as a ValueError out of a thread
-            self._remove_halves()
-            if is_full_disk(error):
-                raise self._full(size) from error
-            raise
+        self._size = sum(np.prod(leaf.shape, dtype=np.int64) * leaf.dtype.itemsize for leaf in jax.tree.leaves(state))
+        together(self._check_space)
+        place = {"stage": position.stage, "step": position.step, "total": position.total}
+        record = {**record, **place, "checksums": checksums(state)}
+        arguments = ocp.args.Composite(
+            state=ocp.args.StandardSave(state),
+            record=ocp.args.JsonSave(record),
+            journal=ocp.args.JsonSave(list(journal)),
+        )
+        metrics = None if score is None else {"score": score}
+        with self._named():
+            self._manager.save(position.number, args=arguments, metrics=metrics)
 
-    def latest(self) -> tuple[Position, dict[str, Any]] | None:
-        """The newest checkpoint's position and its record, or None when there is none.
+    def wait(self) -> None:
+        """Waits until what was saved is on disk.
 
         Raises:
-          JclipError: an older jclip wrote it, in another form.
+          JclipError: it could not be written, for the disk is full.
         """
-        number = self._manager.latest_step()
-        if number is None:
-            return None
-        record = self._manager.restore(number, args=ocp.args.Composite(record=ocp.args.JsonRestore()))["record"]
-        if "total" not in record:
-            raise JclipError(f"{self._folder} was written by an older jclip: choose another --workdir")
-        return Position(record["stage"], record["step"], record["total"]), record
+        with self._named():
+            self._manager.wait_until_finished()
 
-    def restore(self, position: Position, like: Any) -> Any:
-        """The state at a position, with the shapes, dtypes and shardings of `like`."""
-        target = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
-        arguments = ocp.args.Composite(state=ocp.args.StandardRestore(target))
-        return self._manager.restore(position.number, args=arguments)["state"]
+    def numbers(self) -> list[int]:
+        """The numbers of the checkpoints that are there, oldest first."""
+        return sorted(self._manager.all_steps())
+
+    def best(self) -> int | None:
+        """The number of the one with the highest score; None when none has any."""
+        number = self._manager.best_step()
+        return number if number is not None and self._manager.metrics(number) is not None else None
+
+    def latest(self) -> tuple[Position, dict[str, Any]] | None:
+        """The newest checkpoint's position and its record, or None when there is none."""
+        numbers = self.numbers()
+        if not numbers:
+            return None
+        record = self._record(numbers[-1])
+        return _position(record), record
+
+    def restore(
+        self,
+        like: Callable[[Position, dict[str, Any]], Any],
+        number: int | None = None,
+        warn: Callable[[str], None] = print,
+    ) -> Restored | None:
+        """The newest checkpoint that can be read, or one by its number.
+
+        What cannot be read, or is not what was saved, is set aside into a folder beside the others, with a warning.
+
+        Args:
+          like: (position, record) -> the state's shapes, dtypes and shardings. What it raises stands: the checkpoint
+            is another run's, not a damaged one.
+          number: of a checkpoint; None for the newest.
+          warn: is told of the damaged ones.
+
+        Returns:
+          None when there is none.
+
+        Raises:
+          JclipError: there are checkpoints, but none can be read; or an older jclip wrote them.
+        """
+        while numbers := ([number] if number is not None else self.numbers()):
+            found, reason = self._try(numbers[-1], like)
+            if reason:
+                _forget_readers()
+            reasons = self._tried(reason)
+            if found is not None and not reasons:
+                return found
+            if len(self.numbers()) < 2 or number is not None:
+                raise JclipError(
+                    f"{self._folder / str(numbers[-1])} cannot be read ({reasons[0]}), and there is no other: restore "
+                    "it from a copy, or start again with another --workdir"
+                )
+            first(lambda damaged=numbers[-1]: self._set_aside(damaged))  # type: ignore[misc]
+            warn(
+                f"the checkpoint {self._folder / str(numbers[-1])} is damaged ({reasons[0]}): it was moved to "
+                f"{self._folder.parent / _ASIDE}, and the one before it is taken"
+            )
+            self._manager.close()
+            self._manager = self._open()
+        return None
 
     def close(self) -> None:
-        """Releases orbax's threads."""
-        self._manager.close()
+        """Waits for the last one to be written, and releases orbax's threads."""
+        try:
+            self.wait()
+        finally:
+            self._manager.close()
+            self._stack.close()
 
-    def _full(self, size: int) -> JclipError:
-        found = self.latest()
-        safe = f"the checkpoint of step {found[0].total} is safe" if found else "none was written before"
-        return JclipError(
-            f"no space for a checkpoint of {size / 2**20:.0f} MiB in {self._folder} ({safe}): free some and run again"
+    def _open(self) -> ocp.CheckpointManager:
+        policies = ocp.checkpoint_managers
+        kept = [
+            policies.LatestN(self._keep),
+            policies.BestN(get_metric_fn=_score, n=1, keep_checkpoints_without_metrics=False),
+        ]
+        options = ocp.CheckpointManagerOptions(
+            create=True, best_fn=_score, preservation_policy=policies.AnyPreservationPolicy(kept)
         )
+        return ocp.CheckpointManager(self._folder.absolute(), options=options)
+
+    def _record(self, number: int) -> dict[str, Any]:
+        asked = ocp.args.Composite(record=ocp.args.JsonRestore())
+        record: dict[str, Any] = self._manager.restore(number, args=asked)["record"]
+        return record
+
+    def _try(self, number: int, like: Callable[[Position, dict[str, Any]], Any]) -> tuple[Restored | None, str | None]:
+        """The checkpoint, or why it cannot be read."""
+        try:
+            record = self._record(number)
+        except Exception as error:
+            return None, _reason(error)
+        if "checksums" not in record:
+            raise JclipError(f"{self._folder} was written by an older jclip: choose another --workdir")
+        target = jax.tree.map(ocp.utils.to_shape_dtype_struct, like(_position(record), record))
+        asked = ocp.args.Composite(state=ocp.args.StandardRestore(target), journal=ocp.args.JsonRestore())
+        try:
+            found = self._manager.restore(number, args=asked)
+            state, journal = found["state"], list(found["journal"])
+        except Exception as error:
+            return None, _reason(error)
+        now = checksums(state)
+        changed = [path for path, value in record["checksums"].items() if now.get(path) != value]
+        if changed or len(now) != len(record["checksums"]):
+            return None, f"{changed[0] if changed else 'its list of arrays'} is not what was saved"
+        return Restored(_position(record), record, journal, state), None
+
+    def _set_aside(self, number: int) -> None:
+        place = self._folder.parent / _ASIDE
+        place.mkdir(exist_ok=True)
+        shutil.rmtree(place / str(number), ignore_errors=True)
+        (self._folder / str(number)).rename(place / str(number))
+
+    def _check_space(self) -> None:
+        if shutil.disk_usage(self._folder).free < self._size:
+            raise self._full()
+
+    @contextmanager
+    def _named(self) -> Iterator[None]:
+        try:
+            yield
+        except Exception as error:  # orbax reports a full disk as an OSError, or as a ValueError out of a thread
+            time.sleep(_LATE)
+            self._remove_halves()
+            if is_full_disk(error):
+                raise self._full() from error
+            raise
+
+    def _full(self) -> JclipError:
+        numbers = self.numbers()
+        safe = "none was written before"
+        if numbers:
+            safe = f"the checkpoint of step {_position(self._record(numbers[-1])).total} is safe"
+        size = f"{self._size / 2**20:.0f} MiB"
+        return JclipError(f"no space for a checkpoint of {size} in {self._folder} ({safe}): free some and run again")
 
     def _remove_halves(self) -> None:
         for half in self._folder.glob("*.orbax-checkpoint-tmp*"):
@@ -125,15 +266,38 @@ def is_full_disk(error: BaseException | None) -> bool:
     return False
 
 
+def _score(metrics: dict[str, float]) -> float:
+    return metrics["score"]
+
+
+def _position(record: dict[str, Any]) -> Position:
+    return Position(record["stage"], record["step"], record["total"])
+
+
+def _reason(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:160]
+
+
+def _forget_readers() -> None:
+    """Clears away, without a word, the readers of other arrays that were under way when one could not be read."""
+    hook = sys.unraisablehook
+    sys.unraisablehook = lambda _: None
+    try:
+        gc.collect()
+    finally:
+        sys.unraisablehook = hook
+
+
 @contextmanager
 def _without_traces() -> Iterator[None]:
     """Keeps the tracebacks of orbax's threads off the terminal: the error itself is raised to us.
 
     One is logged; and when one array cannot be written, the writers of the others come back to a loop that is closed.
+    Nor need anybody know that a checkpoint without a score has none.
     """
 
     def quiet(record: logging.LogRecord) -> bool:
-        return not record.exc_info
+        return not record.exc_info and "tracked_metric" not in record.getMessage()
 
     def unless_late(late: Any) -> None:
         if "Event loop is closed" not in str(late.exc_value):
@@ -144,9 +308,6 @@ def _without_traces() -> Iterator[None]:
     sys.unraisablehook = unless_late
     try:
         yield
-    except Exception:
-        time.sleep(_LATE)
-        raise
     finally:
         logger.removeFilter(quiet)
         sys.unraisablehook = hook

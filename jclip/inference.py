@@ -1,7 +1,7 @@
 """Features from a model: pictures and sentences in, L2-normalised float32 vectors out, batched and jitted inside."""
 
 from collections.abc import Callable, Sequence
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,8 @@ from jclip.errors import JclipError
 from jclip.losses.unit import unit
 from jclip.models.build import ModelConfig, build_model
 from jclip.models.dual_encoder import DualEncoderConfig
+from jclip.parallel.processes import together
+from jclip.parallel.sharding import batch_devices, local_rows, place_rows
 
 _LENGTHS = 16
 """Texts are padded to a multiple of this, not to the context length: few shapes to compile, little padding."""
@@ -26,6 +28,9 @@ class Encoder:
     """A model's two towers with the preprocessing and the tokenizer they were trained with.
 
     The variables are an argument of each call's inner function, so that one encoder serves a whole training run.
+
+    Under a mesh (`jax.set_mesh`) a batch is split over its devices. All processes of a run call with the same inputs;
+    each reads the pictures of its own devices only, and the features come to all.
     """
 
     def __init__(
@@ -58,8 +63,8 @@ class Encoder:
         preprocessing = self._preprocessing
         pictures = pictures if isinstance(pictures, np.ndarray) else list(pictures)
 
-        def rows(some: slice) -> np.ndarray:  # a batch of pictures is decoded at a time, not all of them
-            return np.stack([to_array(preprocessing, picture) for picture in pictures[some]])
+        def rows(some: Sequence[int]) -> np.ndarray:  # a batch of pictures is decoded at a time, not all of them
+            return np.stack([to_array(preprocessing, pictures[i]) for i in some])
 
         if not len(pictures):
             return self._nothing(self._image_fn, variables, np.zeros((1, *(preprocessing.size,) * 2, 3), np.uint8))
@@ -80,7 +85,7 @@ class Encoder:
         ids = pad(encoded, length, self._tokenizer.pad_id)
         if not sentences:
             return self._nothing(self._text_fn, variables, ids)
-        return self._in_batches(self._text_fn, variables, len(ids), ids.__getitem__)
+        return self._in_batches(self._text_fn, variables, len(ids), lambda some: ids[list(some)])
 
     @cached_property
     def _image_fn(self) -> Any:
@@ -91,7 +96,7 @@ class Encoder:
         def encode(variables: dict[str, Any], images_bhwc: jax.Array) -> jax.Array:
             images_bhwc = normalise(preprocessing, images_bhwc.astype(jnp.float32))
             image_bd: Any = self._model.apply(variables, images_bhwc, method="encode_image")
-            return unit(image_bd)
+            return _everywhere(unit(image_bd))
 
         return encode
 
@@ -100,20 +105,29 @@ class Encoder:
         @jax.jit
         def encode(variables: dict[str, Any], ids_bl: jax.Array) -> jax.Array:
             text_bd: Any = self._model.apply(variables, ids_bl, method="encode_text")
-            return unit(text_bd)
+            return _everywhere(unit(text_bd))
 
         return encode
 
     def _in_batches(
-        self, function: Any, variables: dict[str, Any], count: int, rows: Callable[[slice], np.ndarray]
+        self, function: Any, variables: dict[str, Any], count: int, rows: Callable[[Sequence[int]], np.ndarray]
     ) -> np.ndarray:
+        mesh = jax.sharding.get_mesh()
         parts = []
         for start in range(0, count, self._batch_size):
-            batch = rows(slice(start, start + self._batch_size))
-            # The last batch is filled up by repeating its first row, so that few shapes are compiled.
-            size = self._batch_size if count > self._batch_size else _round_up(len(batch), self._batch_size)
-            filled = np.concatenate([batch, np.repeat(batch[:1], size - len(batch), axis=0)])
-            parts.append(np.asarray(function(variables, filled))[: len(batch)])
+            size = min(self._batch_size, count - start)
+            # A power of two, or all of a batch, so that few shapes are compiled; filled up with its first row.
+            filled = self._batch_size if count > self._batch_size else _round_up(size, self._batch_size)
+            if not mesh.empty:
+                filled = -(-filled // batch_devices(mesh)) * batch_devices(mesh)
+            numbers = [start + (i if i < size else 0) for i in range(filled)]
+            if mesh.empty:
+                batch: Any = _once(rows, numbers)
+            else:
+                mine = [numbers[i] for i in local_rows(filled, mesh)]
+                # What one process cannot read, none waits for.
+                batch = place_rows(together(partial(_once, rows, mine)), filled, mesh)
+            parts.append(np.asarray(function(variables, batch))[:size])
         return np.concatenate(parts)
 
     def _nothing(self, function: Any, variables: dict[str, Any], one: np.ndarray) -> np.ndarray:
@@ -175,6 +189,20 @@ def load(folder: str | Path) -> Model:
       JclipError: the folder is no bundle, or damaged.
     """
     return Model(load_bundle(folder))
+
+
+def _everywhere(features_bd: jax.Array) -> jax.Array:
+    """The features, under a mesh a copy of them on every device."""
+    if jax.sharding.get_abstract_mesh().empty:
+        return features_bd
+    return jax.lax.with_sharding_constraint(features_bd, jax.sharding.PartitionSpec())
+
+
+def _once(rows: Callable[[Sequence[int]], np.ndarray], numbers: Sequence[int]) -> np.ndarray:
+    """Rows by their numbers, each made once however often it is wanted."""
+    unique = list(dict.fromkeys(numbers))
+    at = {number: i for i, number in enumerate(unique)}
+    return rows(unique)[[at[number] for number in numbers]]
 
 
 def _round_up(count: int, most: int) -> int:

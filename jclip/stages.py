@@ -6,6 +6,7 @@ contrastively with the image tower frozen, then everything. All four are a `Stag
 """
 
 import dataclasses
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -13,6 +14,7 @@ from jclip import rules
 from jclip.data.augment import Augmentation
 from jclip.data.sources import Source
 from jclip.errors import JclipError
+from jclip.losses.contrastive import ContrastiveLoss
 from jclip.optimizer import Optimizer
 
 Objective = Literal["contrastive", "teacher"]
@@ -58,12 +60,19 @@ class Stage:
       budget: how long.
       optimizer: update rule, schedule, decay.
       trains: ordered (path regex, bool); the first match wins and every parameter must be matched.
+      last_layers: (tower, n), such as ("image", 4): of what `trains` says about this tower's layers, only the last n
+        do; the layers below are frozen. The parts around the layers go by `trains` alone.
+      frozen_dtype: in which frozen matrices and embeddings are kept; "bfloat16" halves their memory and their share of
+        a checkpoint, and costs their last digits: no later stage may train them.
       carries: ordered (path regex, bool): which optimizer slots go on from the stage before; none by default.
-      loss: form of the contrastive loss; all forms give the same value.
+      loss: of a contrastive stage: kind, form, and what duplicates are.
       augmentation: what is done to training pictures, on the device.
       context_length: tokens, special ones included.
       buckets: shorter lengths to which a batch may be padded instead, ascending.
       dropout: whether the text tower's dropout acts.
+      patch_dropout: share of each picture's patches that a ViT leaves out (Li et al. 2022, FLIP): 0.5 halves its work.
+      micro_batches: in so many parts, one after another, the towers read a batch. The loss is of the whole batch and
+        the gradients are the same; the memory of one part is enough, for one more forward pass.
       max_unreadable: so many pictures that cannot be read are noted and replaced by others; one more is an error.
     """
 
@@ -74,22 +83,26 @@ class Stage:
     budget: Budget
     optimizer: Optimizer
     trains: tuple[tuple[str, bool], ...] = ((r".*", True),)
+    last_layers: tuple[tuple[str, int], ...] = ()
+    frozen_dtype: Literal["float32", "bfloat16"] = "float32"
     carries: tuple[tuple[str, bool], ...] = ((r".*", False),)
-    loss: Literal["dense", "chunked", "ring"] = "dense"
+    loss: ContrastiveLoss = ContrastiveLoss()
     augmentation: Augmentation = Augmentation()
     context_length: int = 52
     buckets: tuple[int, ...] = ()
     dropout: bool = True
+    patch_dropout: float = 0.0
+    micro_batches: int = 1
     max_unreadable: int = 0
 
 
-def trainable_paths(stage: Stage, paths: dict[str, Any]) -> frozenset[str]:
-    """The parameters that a stage trains.
+def trainable_paths(stage: Stage, paths: Iterable[str]) -> frozenset[str]:
+    """The parameters of which a stage trains all layers or some.
 
     Raises:
       JclipError: a misspelt rule (it matches nothing), a parameter without a rule, or a stage that trains nothing.
     """
-    verdict = rules.match(stage.trains, list(paths), what=f"stage {stage.name!r}: trains")
+    verdict = rules.match(stage.trains, paths, what=f"stage {stage.name!r}: trains")
     chosen = frozenset(path for path, trains in verdict.items() if trains)
     if not chosen:
         raise JclipError(f"stage {stage.name!r} trains nothing: give `trains` a rule whose value is True")

@@ -7,11 +7,14 @@ import optax
 import pytest
 import torch
 
+from jclip import rules
 from jclip.errors import JclipError
 from jclip.optimizer import MAX_LOGIT_SCALE, Optimizer, build, carry_slots, clamp_logit_scale, learning_rate
 from jclip.rules import RuleError
 
-PATHS = ["a/kernel", "a/bias", "logit_scale"]
+
+def built(spec, trainable, leaves=None):
+    return build(spec, 10, rules.paths_of(trainable) if leaves is None else leaves, trainable)
 
 
 def params():
@@ -44,7 +47,7 @@ def test_adamw_equals_torch():
         betas=(0.8, 0.9),
         eps=1e-3,
     )
-    optimizer = build(spec, 10, PATHS, ours, frozenset())
+    optimizer = built(spec, ours)
     slots = optimizer.init(ours)
     for step in range(5):
         gradient = jax.tree.map(lambda leaf, step=step: jnp.sin(leaf * (step + 1)), ours).copy()
@@ -61,44 +64,100 @@ def test_adamw_equals_torch():
 
 def test_multipliers_scale_the_update():
     spec = Optimizer(weight_decay=0.0, schedule="constant", multipliers=(("a/bias", 0.5), (".*", 1.0)))
-    optimizer = build(spec, 10, PATHS, params(), frozenset())
+    optimizer = built(spec, params())
     updates, _ = optimizer.update(jax.tree.map(jnp.ones_like, params()), optimizer.init(params()), params())
     np.testing.assert_allclose(updates["a"]["bias"], updates["a"]["kernel"][0] / 2, rtol=1e-6)
 
 
 def test_misspelt_decay_rule():
     with pytest.raises(RuleError, match="decays.*biass"):
-        build(Optimizer(decays=((".*/biass", False), (".*", True))), 10, PATHS, params(), frozenset())
+        built(Optimizer(decays=((".*/biass", False), (".*", True))), params())
 
 
 def test_impossible_learning_rate():
     with pytest.raises(JclipError, match="learning rate of -1"):
-        build(Optimizer(learning_rate=-1), 10, PATHS, params(), frozenset())
+        built(Optimizer(learning_rate=-1), params())
+
+
+def slots_of(state):
+    """{"mu a/kernel": array} of the moments and counts in an optimizer's state."""
+    found = {}
+    for path, leaf in jax.tree_util.tree_leaves_with_path(state):
+        words = jax.tree_util.keystr(path, simple=True, separator="/").split("/")
+        for kind in ("mu", "nu", "count"):
+            if kind in words:
+                name = "/".join(words[words.index(kind) + 1 :])
+                found[
+                    f"{kind} {name}" if name else f"{kind} of {words[2] if words[1:2] == ['inner_states'] else 'rate'}"
+                ] = np.asarray(leaf)
+    return found
+
+
+def after_a_step(optimizer, params):
+    _, state = optimizer.update(jax.tree.map(jnp.ones_like, params), optimizer.init(params), params)
+    return state
 
 
 def test_carried_slots_go_on_and_others_start_fresh():
     whole = params()
-    first = build(Optimizer(), 10, PATHS, {"a": whole["a"]}, frozenset())
-    _, old = first.update(
-        {"a": jax.tree.map(jnp.ones_like, whole["a"])}, first.init({"a": whole["a"]}), {"a": whole["a"]}
-    )
-    carried = frozenset({"a/kernel"})
-    second = build(Optimizer(), 10, PATHS, whole, carried)
-    slots = carry_slots(second.init(whole), old, carried)
-    found = {jax.tree_util.keystr(path): np.asarray(leaf) for path, leaf in jax.tree_util.tree_leaves_with_path(slots)}
-    moments = {key: leaf for key, leaf in found.items() if ".mu" in key}
-    assert all(np.any(leaf != 0) == ("'a'" in key and "kernel" in key) for key, leaf in moments.items())
-    counts = {
-        ("carried" in key): int(leaf)
-        for key, leaf in found.items()
-        if ".count" in key and "partition" not in key and "inner" in key
-    }
-    assert counts == {True: 1, False: 0}
+    old = after_a_step(built(Optimizer(), {"a": whole["a"]}), {"a": whole["a"]})
+    fresh = built(Optimizer(), whole).init(whole)
+    found = slots_of(carry_slots(fresh, old, frozenset({"a/kernel", "logit_scale"})))
+    # The logit scale is asked for, but was not trained before; the bias was, but is not asked for.
+    names = ("a/kernel", "a/bias", "logit_scale")
+    assert {name: int(found[f"count {name}"]) for name in names} == {"a/kernel": 1, "a/bias": 0, "logit_scale": 0}
+    for kind in ("mu", "nu"):
+        assert {name: bool(np.any(found[f"{kind} {name}"])) for name in names} == {
+            "a/kernel": True,
+            "a/bias": False,
+            "logit_scale": False,
+        }
+
+
+def stack(layers, seed=0):
+    values = jax.random.normal(jax.random.key(seed), (3, 2, 4))
+    return {"text": {"layers": {"kernel": values[3 - layers :]}}}
+
+
+def run(spec, params, state, steps):
+    optimizer = built(spec, params, rules.paths_of(stack(3)))
+    state = optimizer.init(params) if state is None else state
+    for step in range(steps):
+        gradients = jax.tree.map(lambda leaf, step=step: jnp.sin(leaf * (step + 1)), params)
+        updates, state = optimizer.update(gradients, state, params)
+        params = optax.apply_updates(params, updates)
+    return params, state
+
+
+@pytest.mark.parametrize(("before", "after"), [(1, 3), (3, 1), (2, 2)])
+def test_each_layer_of_a_stack_goes_on_or_starts_fresh_by_itself(before, after):
+    spec = Optimizer(learning_rate=0.1, schedule="constant", eps=1e-3, decays=((".*", True),))
+    _, old = run(spec, stack(before), None, 20)
+    begun, _ = run(spec, stack(after), None, 0)
+    fresh = built(spec, begun, rules.paths_of(stack(3))).init(begun)
+    carried, _ = run(spec, begun, carry_slots(fresh, old, frozenset({"text/layers/kernel"})), 5)
+    anew, _ = run(spec, begun, None, 5)
+    both = min(before, after)
+    ours, fresh_ones = carried["text"]["layers"]["kernel"], anew["text"]["layers"]["kernel"]
+    np.testing.assert_array_equal(ours[: after - both], fresh_ones[: after - both])
+    # The others go on as if nothing but them had ever been there.
+    _, old = run(spec, stack(both), None, 20)
+    alone, _ = run(spec, stack(both), old, 5)
+    np.testing.assert_array_equal(ours[after - both :], alone["text"]["layers"]["kernel"])
+    assert not np.allclose(ours[after - both :], fresh_ones[after - both :])
+
+
+def test_muons_one_count_goes_on_with_its_momentum():
+    spec = Optimizer(name="muon", learning_rate=0.1, decays=((".*", True),))
+    _, old = run(spec, stack(1), None, 4)
+    fresh = built(spec, stack(3), rules.paths_of(stack(3))).init(stack(3))
+    found = slots_of(carry_slots(fresh, old, frozenset({"text/layers/kernel"})))
+    assert found["count of muon"] == 4 and found["count of rate"] == 0
+    assert [bool(np.any(layer)) for layer in found["mu text/layers/kernel"]] == [False, False, True]
 
 
 def test_nothing_carried_is_the_fresh_state():
-    optimizer = build(Optimizer(), 10, PATHS, params(), frozenset())
-    fresh = optimizer.init(params())
+    fresh = built(Optimizer(), params()).init(params())
     assert carry_slots(fresh, fresh, frozenset()) is fresh
 
 

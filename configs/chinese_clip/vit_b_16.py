@@ -16,6 +16,7 @@ Stage 2 repeats the warm-up: the paper says that all other settings stay.
 
 from jclip.data.images import CLIP_MEAN, CLIP_STD, Preprocessing
 from jclip.data.sources import PairFolder
+from jclip.losses.contrastive import ContrastiveLoss
 from jclip.models import zoo
 from jclip.optimizer import Optimizer
 from jclip.stages import Budget, Stage
@@ -38,8 +39,8 @@ def config() -> Run:
         batch_size=32_768,
         budget=Budget(examples=44 * PAIRS),
         optimizer=optimizer,
-        trains=((r"image/.*", False), (r"text/.*|logit_scale", True)),
-        loss="ring",
+        trains=((r"image/.*", False), (r"text/.*|logit_.*", True)),
+        loss=ContrastiveLoss(impl="ring"),
         context_length=52,
     )
     everything = Stage(
@@ -52,7 +53,7 @@ def config() -> Run:
             learning_rate=2e-5, warmup_steps=5000, schedule="cosine", beta1=0.9, beta2=0.98, eps=1e-6, weight_decay=1e-3
         ),
         trains=((r".*", True),),
-        loss="ring",
+        loss=ContrastiveLoss(impl="ring"),
         context_length=52,
     )
     return Run(

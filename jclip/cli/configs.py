@@ -7,10 +7,12 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TypeVar
 
+import jax
 import tyro
 
 from jclip.cli.options import known_options, read_known, refuse
 from jclip.errors import JclipError
+from jclip.parallel.processes import is_first
 from jclip.train.reduced import reduce
 from jclip.train.run import Run
 
@@ -46,7 +48,9 @@ def parse(
         prepare(chosen)
     run = load_config(chosen.config)
     if chosen.reduced:
-        run = reduce(run, Path("runs") / "reduced" / run.name / "inputs")
+        # Processes of one run write the same files, so each has a folder of its own.
+        mine = "" if is_first() else f"-{jax.process_index()}"
+        run = reduce(run, Path("runs") / "reduced" / run.name / f"inputs{mine}")
     changed, unknown = read_known(_FIELDS, rest, prog, default=run)
     if unknown:
         refuse(prog, unknown, known_options(_FIELDS, prog, default=run) + known_options(options, prog))

@@ -15,6 +15,10 @@ from rich.table import Table
 from jclip.cli.configs import parse
 from jclip.data.text import load_tokenizer
 from jclip.errors import JclipError
+from jclip.parallel.mesh import make_mesh
+from jclip.parallel.replication import Replication, in_units
+from jclip.train.assembly import copies_on
+from jclip.train.fitting import Fit, fit
 from jclip.train.plan import StagePlan, plan
 from jclip.train.run import Run
 
@@ -29,6 +33,7 @@ class Options:
       devices: plan for so many devices, played by this machine's CPU; by default for those that are here.
       tflops: what one device sustains, in TFLOP/s, to estimate the time: a third to a half of its data sheet is usual.
       compile: compile each stage's step, which gives its memory: some ten seconds a stage at full size.
+      memory: of one device, in GiB: says whether each stage fits, and what makes it; by default what the device says.
       json: print JSON.
     """
 
@@ -37,26 +42,37 @@ class Options:
     devices: int | None = None
     tflops: float | None = None
     compile: bool = True
+    memory: float | None = None
     json: bool = False
 
 
 def main(arguments: Sequence[str]) -> int:
     """Runs the command."""
     options, run = parse(Options, arguments, "plan", _play)
+    memory = _memory(options)
     counts_epochs = any(stage.budget.epochs is not None for stage in run.stages)
     if counts_epochs and not Path(run.tokenizer).is_dir():
         raise JclipError(f"a budget in epochs needs the data and the tokenizer {run.tokenizer}, which is not there")
     tokenizer = load_tokenizer(Path(run.tokenizer)) if counts_epochs else None
     with Console(stderr=True, quiet=options.json).status("compiling the stages, to know their memory"):
         plans = plan(run, tokenizer, compiled=options.compile, tflops=options.tflops)
+    fits = None
+    if memory is not None:
+        needs = tuple(stage.device_state_bytes + (stage.device_step_bytes or 0) for stage in plans)
+        with Console(stderr=True, quiet=options.json).status("looking for what fits"):
+            fits = fit(run, memory, needs, tokenizer)
+    copies = copies_on(make_mesh(run.mesh), run)
     if options.json:
-        print(json.dumps({"run": run.name, "stages": [dataclasses.asdict(stage) for stage in plans]}, indent=2))
+        found = {"run": run.name, "stages": plans, "sharding": copies, "fit": fits}
+        print(json.dumps(found, default=dataclasses.asdict, indent=2))
     else:
-        _show(run, plans, Console())
+        _show(run, plans, fits, Console())
+        if copies.devices > 1:
+            _show_copies(copies, Console())
     return 0
 
 
-def _show(run: Run, plans: list[StagePlan], console: Console) -> None:
+def _show(run: Run, plans: list[StagePlan], fits: Fit | None, console: Console) -> None:
     table = Table(title=f"{run.name}: stages", title_justify="left")
     rows: dict[str, list[str]] = {
         "objective": [p.objective for p in plans],
@@ -68,12 +84,17 @@ def _show(run: Run, plans: list[StagePlan], console: Console) -> None:
         "parameters frozen": [f"{p.frozen:,}" for p in plans],
         "arithmetic a step": [f"{p.flops_per_step / 1e12:,.3g} TFLOP" for p in plans],
         "arithmetic in all": [f"{p.flops / 1e18:,.3g} EFLOP" for p in plans],
-        "parameters and slots": [_gib(p.state_bytes) for p in plans],
+        "parameters and slots": [in_units(p.state_bytes) for p in plans],
         "devices": [f"{p.devices}" for p in plans],
-        "of these, on each device": [_gib(p.device_state_bytes) for p in plans],
+        "of these, on each device": [in_units(p.device_state_bytes) for p in plans],
     }
     if all(p.device_step_bytes is not None for p in plans):
-        rows["a step beside them, on each device"] = [_gib(p.device_step_bytes or 0) for p in plans]
+        rows["a step beside them, on each device"] = [in_units(p.device_step_bytes or 0) for p in plans]
+    if fits:
+        rows[f"fits {in_units(fits.memory)}"] = [
+            "[green]yes[/]" if need <= fits.memory else f"[red]{in_units(need - fits.memory)} too much[/]"
+            for need in fits.needs
+        ]
     if all(p.seconds is not None for p in plans):
         rows["time a step"] = [_duration(p.step_seconds or 0) for p in plans]
         rows["time in all"] = [_duration(p.seconds or 0) for p in plans]
@@ -83,6 +104,8 @@ def _show(run: Run, plans: list[StagePlan], console: Console) -> None:
     for name, cells in rows.items():
         table.add_row(name, *cells)
     console.print(table)
+    if fits and max(fits.needs) > fits.memory:
+        console.print(_mend(fits), soft_wrap=True, highlight=False)
     console.print(_note(plans), soft_wrap=True, highlight=False)
     for number, stage in enumerate(plans, 1):
         groups = Table(title=f"{number} {stage.name}: what trains", title_justify="left")
@@ -92,6 +115,45 @@ def _show(run: Run, plans: list[StagePlan], console: Console) -> None:
         for paths, count, trains in stage.groups:
             groups.add_row(paths, f"{count:,}", "[green]trains[/]" if trains else "[dim]frozen[/]")
         console.print(groups)
+
+
+def _show_copies(copies: Replication, console: Console) -> None:
+    console.print(f"Parameters over {copies}", soft_wrap=True, highlight=False)
+    if copies.parts:
+        table = Table(title="of these, in copies", title_justify="left")
+        table.add_column("parameters")
+        table.add_column("size", justify="right")
+        table.add_column("copies", justify="right")
+        for paths, size, count in copies.parts:
+            table.add_row(paths, in_units(size), f"{count}")
+        console.print(table)
+
+
+def _mend(fits: Fit) -> str:
+    """What makes the run fit, or how near it comes."""
+    words = " ".join(fits.overrides)
+    least = ", ".join(in_units(size) for size in fits.then)
+    if fits.fits:
+        return f"It fits, with {least} a stage, if you add: {words}"
+    if not words:
+        return "Nothing that was tried makes it fit, or helps: take more devices, smaller batches, or a smaller model."
+    return (
+        f"Nothing that was tried makes it fit. It comes to {least} a stage, the least, with: {words}\n"
+        "Take more devices beside that, smaller batches, or a smaller model."
+    )
+
+
+def _memory(options: Options) -> int | None:
+    """Bytes of a device that stages are held against; None where nobody knows."""
+    if options.memory is None:
+        device = jax.local_devices()[0]
+        known = (device.memory_stats() or {}) if device.platform != "cpu" and options.compile else {}
+        return known.get("bytes_limit")
+    if not options.compile:
+        raise JclipError("--memory is held against what the compiler says: leave --no-compile out")
+    if not 0 < options.memory < float("inf"):
+        raise JclipError(f"a device of {options.memory} GiB is not possible: give a number above 0")
+    return int(options.memory * 2**30)
 
 
 def _note(plans: list[StagePlan]) -> str:
@@ -120,10 +182,6 @@ def _play(options: Options) -> None:
         jax.config.update("jax_num_cpu_devices", options.devices)
     except RuntimeError as error:
         raise JclipError(f"--devices is for a process of its own: {str(error).partition(':')[0]}") from None
-
-
-def _gib(count: int) -> str:
-    return f"{count / 2**30:,.2f} GiB"
 
 
 def _duration(seconds: float) -> str:

@@ -1,17 +1,27 @@
 """`jclip train CONFIG`."""
 
 import json
+import os
+import signal
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
+import jax
 import tyro
 from rich.console import Console
 
 from jclip.cli.configs import parse
+from jclip.parallel.mesh import make_mesh
+from jclip.parallel.processes import connect, is_first, together
+from jclip.train.assembly import copies_on
 from jclip.train.loop import train
 from jclip.train.telemetry import ProgressWatcher
+
+LOST = 128 + signal.SIGABRT
+"""The exit code where another process was lost: what jax itself ends with when it notices that first."""
 
 
 @dataclass(frozen=True)
@@ -25,26 +35,49 @@ class Options:
       workdir: holds checkpoints, metrics.jsonl and a bundle a stage; default runs/NAME.
       reduced: shrink the towers, and train two steps a stage on synthetic data: does this recipe run here?
       json: print the outcome as JSON, and no progress.
+      distributed: this is one of several processes of a run: join the others, as a TPU pod, Slurm, Kubernetes or Open
+        MPI names them. JCLIP_COORDINATOR, JCLIP_PROCESSES and JCLIP_PROCESS in the environment do it by hand.
+
+    Exit code: 0 when finished; 75 when SIGTERM stopped it after saving: start it again; 130 when Ctrl-C did;
+    134 when another process was lost.
     """
 
     config: tyro.conf.Positional[Annotated[str, tyro.conf.arg(metavar="CONFIG")]]
     workdir: Path | None = None
     reduced: bool = False
     json: bool = False
+    distributed: bool = False
 
 
 def main(arguments: Sequence[str]) -> int:
     """Runs the command."""
-    options, run = parse(Options, arguments, "train")
+    options, run = parse(Options, arguments, "train", lambda options: connect(options.distributed))
     workdir = options.workdir or Path("runs") / ("reduced" if options.reduced else "") / run.name
-    console = Console(stderr=True, quiet=options.json)
+    console = Console(stderr=True, quiet=options.json or not is_first())
+    copies = together(lambda: copies_on(make_mesh(run.mesh), run))
+    if copies.devices > 1:
+        console.print(f"parameters over {copies}", markup=False, highlight=False, soft_wrap=True)
     with ProgressWatcher(console, run.name) as watcher:
-        outcome = train(run, workdir, watcher=watcher)
+        try:
+            outcome = train(run, workdir, watcher=watcher)
+        except jax.errors.JaxRuntimeError as error:
+            if jax.process_count() == 1:
+                raise
+            # To wait for the others at the end, as jax would, is in vain where one of them is gone.
+            reason = str(error).strip().splitlines()[0]
+            print(
+                f"jclip train: a process of this run was lost, or a device failed: {reason}",
+                file=sys.stderr,
+                flush=True,
+            )
+            os._exit(LOST)
     bundles = [str(path) for path in outcome.bundles]
-    if options.json:
+    if options.json and is_first():
         print(json.dumps({"finished": outcome.finished, "steps": outcome.position.total, "bundles": bundles}))
     elif outcome.finished:
         console.print(f"finished: {outcome.position.total} steps; bundles: {', '.join(bundles)}", markup=False)
     else:
         console.print(f"stopped after {outcome.position.total} steps, saved: the same command goes on from here")
-    return 0 if outcome.finished else 130
+    if outcome.finished:
+        return 0
+    return os.EX_TEMPFAIL if outcome.signal == signal.SIGTERM else 128 + signal.SIGINT

@@ -54,13 +54,13 @@ class Batches:
       teacher_tokenizer, teacher_context_length: of the teacher, for parallel text.
       max_unreadable: so many pictures that cannot be read are replaced by the record that stands at the same place one
         epoch later (or two, …), so that a batch depends on the step alone; one more is an error. Each counts once.
-      process_index, process_count: each process gets its own contiguous share of every batch.
+      rows: which rows of every batch are made, where several processes share it; None for all.
 
     Attributes:
       unreadable: what was replaced so far, in words, each once; batches are made ahead of their reader.
 
     Raises:
-      JclipError: no or empty sources, sources of both kinds, a batch that the processes cannot share evenly.
+      JclipError: no or empty sources, or sources of both kinds.
     """
 
     def __init__(
@@ -77,13 +77,10 @@ class Batches:
         teacher_tokenizer: Tokenizer | None = None,
         teacher_context_length: int | None = None,
         max_unreadable: int = 0,
-        process_index: int = 0,
-        process_count: int = 1,
+        rows: Sequence[int] | None = None,
     ):
         if not sources:
             raise JclipError("there is no data: give the stage at least one source")
-        if batch_size % process_count:
-            raise JclipError(f"a batch of {batch_size} cannot be shared evenly by {process_count} processes")
         parallel = [isinstance(source, ParallelSource) for source in sources]
         if any(parallel) and not all(parallel):
             raise JclipError("pictures with captions and parallel text do not mix in one stage: make it two stages")
@@ -106,8 +103,8 @@ class Batches:
         self.unreadable: list[str] = []
         self._known_unreadable: set[tuple[int, int, int]] = set()
         # Processes must agree on the bucket, so that with buckets each looks at all texts; otherwise at its own.
-        share, everything = _part(batch_size, process_index, process_count), slice(None)
-        self._seen, self._own = (everything, share) if buckets else (share, everything)
+        mine = list(range(batch_size) if rows is None else rows)
+        self._seen, self._own = (list(range(batch_size)), mine) if buckets else (mine, list(range(len(mine))))
 
     @property
     def examples_per_epoch(self) -> int:
@@ -120,10 +117,9 @@ class Batches:
         Raises:
           JclipError: a picture cannot be read, and `max_unreadable` are replaced already.
         """
-        first = step * self._batch_size
-        seen = range(first, first + self._batch_size)[self._seen]
+        seen = [step * self._batch_size + row for row in self._seen]
         batch = self._parallel_batch(seen) if self._teacher_text else self._pair_batch(seen)
-        batch["example"] = (np.array(seen[self._own], np.int64) % _INT32).astype(np.int32)
+        batch["example"] = (np.array([seen[i] for i in self._own], np.int64) % _INT32).astype(np.int32)
         return batch
 
     def __call__(self, step: int) -> Batch:
@@ -164,16 +160,16 @@ class Batches:
             stop.set()
             thread.join()
 
-    def _pair_batch(self, examples: range) -> Batch:
-        own = examples[self._own]
+    def _pair_batch(self, examples: Sequence[int]) -> Batch:
+        own = [examples[i] for i in self._own]
         # A picture that is replaced brings another text: where texts of other processes count, so do their pictures.
         read = {example: self._read(example) for example in (examples if self._max_unreadable else own)}
         drawn = [read[example][0] if example in read else self._draw(example) for example in examples]
         return {
             "image": np.stack([read[example][1] for example in own]),
             "text": self._text([each.caption for each in drawn])[self._own],
-            "image_id": self._ids([(each.source, each.image_id) for each in drawn[self._own]]),
-            "text_id": self._ids([(each.source, each.text_id) for each in drawn[self._own]]),
+            "image_id": self._ids([(drawn[i].source, drawn[i].image_id) for i in self._own]),
+            "text_id": self._ids([(drawn[i].source, drawn[i].text_id) for i in self._own]),
         }
 
     def _draw(self, example: int) -> _Drawn:
@@ -207,7 +203,7 @@ class Batches:
         self._known_unreadable.add(key)
         self.unreadable.append(str(error))
 
-    def _parallel_batch(self, examples: range) -> Batch:
+    def _parallel_batch(self, examples: Sequence[int]) -> Batch:
         assert self._teacher_text is not None
         english, student = [], []
         for example in examples:
@@ -248,8 +244,3 @@ class _Texts:
         longest = max(map(len, ids))
         length = next(each for each in self._lengths if each >= longest)
         return pad(ids, length, self._tokenizer.pad_id)
-
-
-def _part(batch_size: int, process_index: int, process_count: int) -> slice:
-    share = batch_size // process_count
-    return slice(process_index * share, (process_index + 1) * share)

@@ -6,7 +6,7 @@ the state, e embedding.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import flax.linen as nn
 import jax
@@ -14,8 +14,11 @@ import jax.numpy as jnp
 from flax.typing import Dtype
 
 from jclip.errors import JclipError
-from jclip.models.attention import Attention
-from jclip.models.transformer import LayerNorm, Mlp, check_heads, stacked
+from jclip.models.attention import Attention, Implementation
+from jclip.models.dropout import dropout, row_seeds
+from jclip.models.remat import Remat
+from jclip.models.spread import by_example
+from jclip.models.transformer import LayerNorm, Mlp, check_heads, run_stacks, two_stacks
 
 Pooling = Literal["cls", "mean"]
 
@@ -34,7 +37,7 @@ class BertConfig:
       intermediate: width of the perceptrons' hidden layer.
       max_positions: rows of the position embedding.
       type_vocab_size: rows of the token-type embedding, of which only the first is used: one sentence at a time.
-      pad_id: the token that nothing looks at.
+      pad_id: the token after the end of a text: nothing looks at it there.
       layer_norm_eps: 1e-12 in RoBERTa-wwm, 1e-5 in XLM-R.
       dropout: rate, in training, on embeddings, attention probabilities and both branches of a layer.
       attention_dropout: rate on attention probabilities where it is another; None for the same.
@@ -57,6 +60,9 @@ class BertConfig:
 
     def __post_init__(self) -> None:
         check_heads(self.width, self.heads)
+        for rate in (self.dropout, self.attention_dropout or 0.0):
+            if not 0 <= rate < 1:
+                raise JclipError(f"a dropout of {rate} is not possible: give 0 or more, and less than 1")
         if self.position_offset not in ("none", "after_padding"):
             raise JclipError(f"position_offset {self.position_offset!r} is unknown: choose none or after_padding")
 
@@ -76,16 +82,20 @@ class Bert(nn.Module):
       head_width: what AltCLIP's head maps to; None for no head.
       pooling: "cls" takes the first token's state; "mean" averages the tokens that are not padding, as sentence
         encoders do (Reimers & Gurevych 2019, section 3).
+      first: so many layers have their parameters apart, under "first_layers/", so that a stage can freeze them.
+      attention: what computes it, see `jclip.models.attention.attend`.
       dtype: of the computation; parameters are float32.
-      remat: whether the backward pass computes layers again instead of keeping their insides.
+      remat: what of a layer the backward pass computes again.
     """
 
     config: BertConfig
     embed_dim: int | None
     head_width: int | None = None
     dtype: Dtype = jnp.float32
-    remat: bool = False
+    remat: Remat = "none"
     pooling: Pooling = "cls"
+    first: int = 0
+    attention: Implementation = "auto"
 
     def setup(self) -> None:
         """The parameters and the parts."""
@@ -94,8 +104,15 @@ class Bert(nn.Module):
         self.position_embedding = self.param("position_embedding", _init, (config.max_positions, width))
         self.token_type_embedding = self.param("token_type_embedding", _init, (config.type_vocab_size, width))
         self.embedding_norm = LayerNorm(config.layer_norm_eps, self.dtype)
-        self.drop = nn.Dropout(config.dropout)
-        self.layers = stacked(PostNormLayer, config.layers, self.remat)(config, self.dtype)
+        self.first_layers, self.layers = two_stacks(
+            PostNormLayer,
+            config.layers,
+            self.first,
+            self.remat,
+            config=config,
+            dtype=self.dtype,
+            attention=self.attention,
+        )
         if self.head_width is not None:
             self.head_norm = LayerNorm(config.layer_norm_eps, self.dtype)
             self.head = nn.Dense(self.head_width, kernel_init=_init, dtype=self.dtype)
@@ -103,8 +120,13 @@ class Bert(nn.Module):
             projection_init = nn.initializers.normal((self.head_width or width) ** -0.5)
             self.projection = nn.Dense(self.embed_dim, use_bias=False, kernel_init=projection_init, dtype=self.dtype)
 
-    def states(self, ids_bl: jax.Array, train: bool = False) -> jax.Array:
+    def states(self, ids_bl: jax.Array, rows_b: jax.Array | None = None) -> jax.Array:
         """States of all tokens after the last layer, (b, l, d).
+
+        Args:
+          ids_bl: token ids.
+          rows_b: integers that tell the examples apart: what is dropped depends on the "dropout" key and on them alone.
+            None drops nothing.
 
         Raises:
           JclipError: more tokens than positions.
@@ -114,19 +136,28 @@ class Bert(nn.Module):
         # Out of the vocabulary is NaN, not the nearest row: a wrong tokenizer shows at once.
         x_bld = jnp.take(self.word_embedding, ids_bl, axis=0)
         x_bld += jnp.take(self.position_embedding, self._positions(mask_bl), axis=0) + self.token_type_embedding[0]
-        x_bld = self.drop(self.embedding_norm(x_bld), deterministic=not train)
-        x_bld, _ = self.layers(x_bld, mask_bl[:, None, None, :], train)
-        return x_bld
+        of_embedding_b2, of_layers_lb2 = self._seeds(rows_b)
+        x_bld = dropout(self.embedding_norm(x_bld), self.config.dropout, of_embedding_b2)
+        stacks = (self.first_layers, self.layers)
+        lengths_b = (mask_bl * jnp.arange(1, mask_bl.shape[1] + 1)).max(axis=1)
+        return run_stacks(stacks, self.first, x_bld, lengths_b, of_layers_lb2)
 
-    def state(self, ids_bl: jax.Array, train: bool = False) -> jax.Array:
-        """The state of a text before the projection, (b, w): what a teacher teaches."""
-        pooled_bd = _POOLS[self.pooling](self.states(ids_bl, train), ids_bl != self.config.pad_id)
-        return pooled_bd if self.head_width is None else self.head(self.head_norm(pooled_bd))
+    def state(self, ids_bl: jax.Array, rows_b: jax.Array | None = None) -> jax.Array:
+        """The state of a text before the projection, (b, w): what a teacher teaches; arguments as in `states`."""
+        pooled_bd = _POOLS[self.pooling](self.states(ids_bl, rows_b), ids_bl != self.config.pad_id)
+        return pooled_bd if self.head_width is None else self.head(by_example(self.head_norm(pooled_bd)))
 
-    def __call__(self, ids_bl: jax.Array, train: bool = False) -> jax.Array:
+    def __call__(self, ids_bl: jax.Array, rows_b: jax.Array | None = None) -> jax.Array:
         """Embeddings of texts, (b, e), not L2-normalised; the states themselves where there is no projection."""
-        state_bw = self.state(ids_bl, train)
+        state_bw = self.state(ids_bl, rows_b)
         return state_bw if self.embed_dim is None else self.projection(state_bw)
+
+    def _seeds(self, rows_b: jax.Array | None) -> tuple[jax.Array, jax.Array] | tuple[None, None]:
+        """Dropout's: of the embedding, (b, 2), and of the layers, (l, b, 2)."""
+        if rows_b is None or not (self.config.dropout or self.config.attention_dropout):
+            return None, None
+        seeds_pb2 = row_seeds(self.make_rng("dropout"), rows_b, 1 + self.config.layers)
+        return seeds_pb2[0], seeds_pb2[1:]
 
     def _positions(self, mask_bl: jax.Array) -> jax.Array:
         if self.config.position_offset == "none":
@@ -135,25 +166,31 @@ class Bert(nn.Module):
 
 
 class PostNormLayer(nn.Module):
-    """A layer of BERT: each half is added to its input, and the sum normalised."""
+    """A layer of BERT: each half is added to its input, and the sum normalised.
+
+    Dropout draws at three sites: the attention's probabilities (0) and the two branches (1 and 2).
+    """
 
     config: BertConfig
     dtype: Dtype = jnp.float32
+    attention: Implementation = "auto"
 
     @nn.compact
-    def __call__(self, x_bld: jax.Array, mask: jax.Array, train: bool) -> tuple[jax.Array, None]:
+    def __call__(self, x_bld: jax.Array, lengths_b: jax.Array, seeds_b2: jax.Array | None) -> tuple[jax.Array, None]:
         """The states after this layer, and nothing: the form that a scan wants."""
         config = self.config
 
-        def add_and_norm(name: str, x_bld: jax.Array, branch_bld: jax.Array) -> jax.Array:
-            branch_bld = nn.Dropout(config.dropout, deterministic=not train)(branch_bld)
+        def add_and_norm(name: str, x_bld: jax.Array, branch_bld: jax.Array, site: int) -> jax.Array:
+            branch_bld = dropout(branch_bld, config.dropout, seeds_b2, site)
             return LayerNorm(config.layer_norm_eps, self.dtype, name=name)(x_bld + branch_bld)
 
+        x_bld = by_example(x_bld)
         rate = config.dropout if config.attention_dropout is None else config.attention_dropout
-        attention = Attention(config.heads, _init, _init, dropout=rate, dtype=self.dtype, name="attention")
+        how: dict[str, Any] = {"dropout": rate, "dtype": self.dtype, "implementation": self.attention}
+        attention = Attention(config.heads, _init, _init, **how, name="attention")
         mlp = Mlp(config.intermediate, "gelu", _init, _init, self.dtype, name="mlp")
-        x_bld = add_and_norm("attention_norm", x_bld, attention(x_bld, x_bld, mask, train))
-        return add_and_norm("mlp_norm", x_bld, mlp(x_bld)), None
+        x_bld = add_and_norm("attention_norm", x_bld, attention(x_bld, x_bld, lengths_b, seeds_b2), 1)
+        return add_and_norm("mlp_norm", x_bld, mlp(x_bld), 2), None
 
 
 def _first(states_bld: jax.Array, mask_bl: jax.Array) -> jax.Array:

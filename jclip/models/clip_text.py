@@ -10,8 +10,10 @@ import jax
 import jax.numpy as jnp
 from flax.typing import Dtype
 
+from jclip.models.attention import Implementation
 from jclip.models.bert import check_text_length
-from jclip.models.transformer import Activation, LayerNorm, PreNormLayer, check_heads, stacked
+from jclip.models.remat import Remat
+from jclip.models.transformer import Activation, LayerNorm, PreNormLayer, check_heads, run_stacks, two_stacks
 
 _MLP_RATIO = 4
 
@@ -48,13 +50,17 @@ class ClipText(nn.Module):
     Attributes:
       embed_dim: of the projection.
       dtype: of the computation; parameters are float32.
-      remat: whether the backward pass computes layers again instead of keeping their insides.
+      remat: what of a layer the backward pass computes again.
+      first: so many layers have their parameters apart, under "first_layers/", so that a stage can freeze them.
+      attention: what computes it, see `jclip.models.attention.attend`.
     """
 
     config: ClipTextConfig
     embed_dim: int
     dtype: Dtype = jnp.float32
-    remat: bool = False
+    remat: Remat = "none"
+    first: int = 0
+    attention: Implementation = "auto"
 
     def setup(self) -> None:
         """The parameters and the parts."""
@@ -62,8 +68,19 @@ class ClipText(nn.Module):
         normal = nn.initializers.normal
         self.token_embedding = self.param("token_embedding", normal(0.02), (config.vocab_size, width))
         self.position_embedding = self.param("position_embedding", normal(0.01), (config.context_length, width))
-        layers = stacked(PreNormLayer, config.layers, self.remat)
-        self.layers = layers(config.heads, _MLP_RATIO * width, config.activation, config.layers, self.dtype)
+        self.first_layers, self.layers = two_stacks(
+            PreNormLayer,
+            config.layers,
+            self.first,
+            self.remat,
+            heads=config.heads,
+            hidden=_MLP_RATIO * width,
+            activation=config.activation,
+            depth=config.layers,
+            dtype=self.dtype,
+            causal=True,
+            attention=self.attention,
+        )
         self.final_norm = LayerNorm(dtype=self.dtype)
         self.projection = nn.Dense(self.embed_dim, use_bias=False, kernel_init=normal(width**-0.5), dtype=self.dtype)
 
@@ -74,19 +91,18 @@ class ClipText(nn.Module):
           JclipError: more tokens than positions.
         """
         check_text_length(ids_bl, self.config.context_length)
-        length = ids_bl.shape[1]
-        x_bld = jnp.take(self.token_embedding, ids_bl, axis=0) + self.position_embedding[:length]
-        causal_ll = jnp.tril(jnp.ones((length, length), bool))
-        x_bld, _ = self.layers(x_bld.astype(self.dtype), causal_ll, False)
-        return self.final_norm(x_bld)
+        x_bld = jnp.take(self.token_embedding, ids_bl, axis=0) + self.position_embedding[: ids_bl.shape[1]]
+        stacks = (self.first_layers, self.layers)
+        return self.final_norm(run_stacks(stacks, self.first, x_bld.astype(self.dtype)))
 
-    def state(self, ids_bl: jax.Array, train: bool = False) -> jax.Array:
-        """The state of end-of-text before the projection, (b, d); training makes no difference."""
+    def state(self, ids_bl: jax.Array, rows_b: jax.Array | None = None) -> jax.Array:
+        """The state of end-of-text before the projection, (b, d); the rows, for a dropout, make no difference."""
+        del rows_b
         states_bld = self.states(ids_bl)
         # The largest id, as CLIP's own code picks it: some published configurations name a wrong end-of-text id.
         end_b = ids_bl.argmax(axis=1)
         return jnp.take_along_axis(states_bld, end_b[:, None, None], axis=1)[:, 0]
 
-    def __call__(self, ids_bl: jax.Array, train: bool = False) -> jax.Array:
+    def __call__(self, ids_bl: jax.Array, rows_b: jax.Array | None = None) -> jax.Array:
         """Embeddings of texts, (b, e), not L2-normalised."""
-        return self.projection(self.state(ids_bl, train))
+        return self.projection(self.state(ids_bl, rows_b))

@@ -5,6 +5,7 @@ pooling. Axes: b batch, h height, w width, c channels, l places (their mean firs
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -13,6 +14,7 @@ from flax.typing import Dtype, Initializer
 
 from jclip.errors import JclipError
 from jclip.models.attention import Attention
+from jclip.models.remat import Remat, rematerialised
 from jclip.models.transformer import check_heads
 from jclip.models.vit import check_image_size, conv_init
 
@@ -51,16 +53,17 @@ class ResNet(nn.Module):
     config: ResNetConfig
     embed_dim: int
     dtype: Dtype = jnp.float32
-    remat: bool = False
+    remat: Remat = "none"
 
     @nn.compact
-    def __call__(self, images_bhwc: jax.Array, train: bool = False) -> jax.Array:
+    def __call__(self, images_bhwc: jax.Array, train: bool = False, rows_b: jax.Array | None = None) -> jax.Array:
         """Embeddings of images.
 
         Args:
           images_bhwc: normalised, of side `image_size`.
           train: whether to normalise with the statistics of this batch, and to move the running ones towards them
             ("batch_stats" must then be mutable).
+          rows_b: for a dropout, which there is none of here.
 
         Returns:
           (b, e), not L2-normalised.
@@ -68,10 +71,11 @@ class ResNet(nn.Module):
         Raises:
           JclipError: images of another size.
         """
+        del rows_b
         config = self.config
         check_image_size(images_bhwc, config.image_size)
         x_bhwc = Stem(config.width, self.dtype, name="stem")(images_bhwc.astype(self.dtype), train)
-        block = nn.remat(Bottleneck, static_argnums=(2,)) if self.remat else Bottleneck
+        block = rematerialised(Bottleneck, self.remat, static_argnums=(2,))
         for stage, blocks in enumerate(config.layers):
             for index in range(blocks):
                 stride = 2 if stage > 0 and index == 0 else 1
@@ -167,7 +171,8 @@ class AttentionPool(nn.Module):
         places_blc = jnp.concatenate([places_blc.mean(axis=1, keepdims=True), places_blc], axis=1)
         position_lc = self.param("position_embedding", at_random, (height * width + 1, channels))
         places_blc = places_blc + position_lc.astype(self.dtype)
-        pool = Attention(self.heads, at_random, at_random, self.features, dtype=self.dtype, name="attention")
+        how: dict[str, Any] = {"dtype": self.dtype, "implementation": "xla"}  # one query: there is nothing to fuse
+        pool = Attention(self.heads, at_random, at_random, self.features, **how, name="attention")
         return pool(places_blc[:, :1], places_blc)[:, 0]
 
 

@@ -4,6 +4,7 @@ Axes: b batch, l tokens, d width.
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -11,7 +12,9 @@ import jax.numpy as jnp
 from flax.typing import Dtype
 
 from jclip.errors import JclipError
+from jclip.models.attention import Implementation
 from jclip.models.bert import Bert, BertConfig, Pooling
+from jclip.models.remat import Remat
 
 
 @dataclass(frozen=True)
@@ -36,24 +39,27 @@ class TextEncoder(nn.Module):
 
     Attributes:
       dtype: of the computation; parameters, norms and softmax are float32.
-      remat: whether the backward pass computes layers again instead of keeping their insides.
+      remat: what of a layer the backward pass computes again.
+      attention: what computes it, see `jclip.models.attention.attend`.
     """
 
     config: TextEncoderConfig
     dtype: Dtype = jnp.float32
-    remat: bool = False
+    remat: Remat = "none"
+    attention: Implementation = "auto"
 
     def setup(self) -> None:
         """The tower."""
-        self.text = Bert(self.config.text, None, None, self.dtype, self.remat, self.config.pooling)
+        how: dict[str, Any] = {"dtype": self.dtype, "remat": self.remat, "attention": self.attention}
+        self.text = Bert(self.config.text, None, pooling=self.config.pooling, **how)
 
-    def text_states(self, ids_bl: jax.Array, *, train: bool = False) -> jax.Array:
-        """States of all tokens after the last layer, (b, l, d)."""
-        return self.text.states(ids_bl, train)
+    def text_states(self, ids_bl: jax.Array, *, rows_b: jax.Array | None = None) -> jax.Array:
+        """States of all tokens after the last layer, (b, l, d); arguments as in `Bert.states`."""
+        return self.text.states(ids_bl, rows_b)
 
-    def encode_text(self, ids_bl: jax.Array, *, train: bool = False) -> jax.Array:
-        """One state for each text, (b, d), not L2-normalised."""
-        return self.text(ids_bl, train)
+    def encode_text(self, ids_bl: jax.Array, *, rows_b: jax.Array | None = None) -> jax.Array:
+        """One state for each text, (b, d), not L2-normalised; arguments as in `Bert.states`."""
+        return self.text(ids_bl, rows_b)
 
     def __call__(self, ids_bl: jax.Array) -> jax.Array:
         """The same as `encode_text`, outside training."""

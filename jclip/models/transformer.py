@@ -5,7 +5,7 @@ BERT's post-norm layer is another one, in bert.py. Axes: b batch, l tokens, d wi
 
 from collections.abc import Callable
 from functools import partial
-from typing import Literal
+from typing import Any, Literal
 
 import flax.linen as nn
 import jax
@@ -13,7 +13,9 @@ import jax.numpy as jnp
 from flax.typing import Dtype, Initializer
 
 from jclip.errors import JclipError
-from jclip.models.attention import Attention
+from jclip.models.attention import Attention, Implementation
+from jclip.models.remat import Remat, rematerialised
+from jclip.models.spread import by_example
 
 Activation = Literal["quick_gelu", "gelu"]
 CLIP_EPS = 1e-5
@@ -88,6 +90,8 @@ class PreNormLayer(nn.Module):
 
     Attributes:
       depth: how many such layers the tower stacks.
+      causal: whether a token looks back only.
+      attention: what computes it, see `jclip.models.attention.attend`.
     """
 
     heads: int
@@ -95,41 +99,90 @@ class PreNormLayer(nn.Module):
     activation: Activation
     depth: int
     dtype: Dtype = jnp.float32
+    causal: bool = False
+    attention: Implementation = "auto"
 
     @nn.compact
-    def __call__(self, x_bld: jax.Array, mask: jax.Array | None, train: bool) -> tuple[jax.Array, None]:
-        """The states after this layer, and nothing: the form that a scan wants. There is no dropout for `train`."""
+    def __call__(self, x_bld: jax.Array, lengths_b: jax.Array | None, seeds_b2: None = None) -> tuple[jax.Array, None]:
+        """The states after this layer, and nothing: the form that a scan wants. There is no dropout to seed."""
+        del seeds_b2
         width = x_bld.shape[-1]
         into = nn.initializers.normal(width**-0.5)
         back = nn.initializers.normal((2 * width * self.depth) ** -0.5)
         fc1 = nn.initializers.normal((2 * width) ** -0.5)
-        attention = Attention(self.heads, into, back, dtype=self.dtype, name="attention")
+        how: dict[str, Any] = {"causal": self.causal, "dtype": self.dtype, "implementation": self.attention}
+        attention = Attention(self.heads, into, back, **how, name="attention")
         mlp = Mlp(self.hidden, self.activation, fc1, back, self.dtype, name="mlp")
 
+        x_bld = by_example(x_bld)
         normed_bld = LayerNorm(dtype=self.dtype, name="attention_norm")(x_bld)
-        x_bld = x_bld + attention(normed_bld, normed_bld, mask)
+        x_bld = x_bld + attention(normed_bld, normed_bld, lengths_b)
         x_bld = x_bld + mlp(LayerNorm(dtype=self.dtype, name="mlp_norm")(x_bld))
         return x_bld, None
 
 
-def stacked(layer: type[nn.Module], count: int, remat: bool) -> Callable[..., nn.Module]:
+def two_stacks(
+    layer: type[nn.Module], count: int, first: int, remat: Remat, **attributes: Any
+) -> tuple[nn.Module | None, nn.Module | None]:
+    """The first so many layers of a tower and the others, each a stack, or None where it has no layer.
+
+    A stage that freezes the first ones then leaves out their backward pass: a gradient with respect to a part of one
+    stack is computed through all of it.
+
+    Args:
+      layer: see `stacked`.
+      count: of all layers.
+      first: how many of them stand apart.
+      remat: see `stacked`.
+      attributes: of the layer.
+
+    Raises:
+      JclipError: `first` is below 0 or above `count`.
+    """
+    if not 0 <= first <= count:
+        raise JclipError(f"frozen_layers of {first} is not possible in a tower of {count} layers: give 0 to {count}")
+    before, after = (stacked(layer, size, remat)(**attributes) if size else None for size in (first, count - first))
+    return before, after
+
+
+def run_stacks(
+    stacks: tuple[nn.Module | None, nn.Module | None],
+    first: int,
+    x_bld: jax.Array,
+    lengths_b: jax.Array | None = None,
+    seeds_lb2: jax.Array | None = None,
+) -> jax.Array:
+    """The states after both of `two_stacks`, (b, l, d).
+
+    Args:
+      stacks: at least one of them a stack.
+      first: layers of the first one.
+      x_bld: the states before.
+      lengths_b: of the texts, tokens; None where there is no padding.
+      seeds_lb2: dropout's, a layer each; None drops nothing.
+    """
+    for stack, own in zip(stacks, (slice(first), slice(first, None)), strict=True):
+        if stack is not None:
+            x_bld, _ = stack(x_bld, lengths_b, None if seeds_lb2 is None else seeds_lb2[own])
+    return x_bld
+
+
+def stacked(layer: type[nn.Module], count: int, remat: Remat) -> Callable[..., nn.Module]:
     """The class of `count` such layers in a row: one scan, whose parameters have a leading axis of layers.
 
     Compiling takes as long for 32 layers as for one.
 
     Args:
-      layer: called with (x, mask, train) and returning (x, None); mask and train go to all layers alike.
+      layer: called with (x, lengths, seeds) and returning (x, None). The lengths go to all layers alike; each takes its
+        own seeds, from their leading axis; they may be None.
       count: of layers.
-      remat: whether the backward pass computes a layer's inside again instead of keeping it: a third more arithmetic,
-        and memory for one (b, l, d) a layer.
+      remat: what of a layer the backward pass computes again.
     """
-    if remat:
-        # A scan's body is compiled apart from its reverse, so nothing can be merged that must not be.
-        layer = nn.remat(layer, prevent_cse=False, static_argnums=(3,))
     return nn.scan(
-        layer,
+        # A scan's body is compiled apart from its reverse, so nothing can be merged that must not be.
+        rematerialised(layer, remat, prevent_cse=False),
         variable_axes={"params": 0, "intermediates": 0},  # what a caller captures is stacked like the parameters
-        split_rngs={"params": True, "dropout": True},
-        in_axes=nn.broadcast,
+        split_rngs={"params": True},
+        in_axes=(nn.broadcast, 0),
         length=count,
     )

@@ -1,7 +1,7 @@
 """CLIP's vision transformer (Radford et al. 2021, section 2.4).
 
-Axes: b batch, h height, w width, c colours, l tokens (the class token, then the patches row by row), d width,
-e embedding.
+Axes: b batch, h height, w width, c colours, l tokens (the class token, then the patches row by row), k pixels of a
+patch, d width, e embedding.
 """
 
 from dataclasses import dataclass
@@ -12,7 +12,10 @@ import jax.numpy as jnp
 from flax.typing import Dtype
 
 from jclip.errors import JclipError
-from jclip.models.transformer import Activation, LayerNorm, PreNormLayer, check_heads, stacked
+from jclip.models.attention import Implementation
+from jclip.models.dropout import random_bits, row_seeds
+from jclip.models.remat import Remat
+from jclip.models.transformer import Activation, LayerNorm, PreNormLayer, check_heads, run_stacks, two_stacks
 
 
 @dataclass(frozen=True)
@@ -42,22 +45,65 @@ class VitConfig:
         if self.image_size % self.patch_size:
             raise JclipError(f"image_size {self.image_size} is not a multiple of patch_size {self.patch_size}")
 
+    @property
+    def patches(self) -> int:
+        """How many an image has."""
+        return (self.image_size // self.patch_size) ** 2
+
 
 class Vit(nn.Module):
-    """Patches, a class token and positions; a norm, the layers; a norm and the projection of the class token."""
+    """Patches, a class token and positions; a norm, the layers; a norm and the projection of the class token.
+
+    Attributes:
+      embed_dim: of the projection.
+      dtype: of the computation; parameters are float32.
+      remat: what of a layer the backward pass computes again.
+      first: so many layers have their parameters apart, under "first_layers/", so that a stage can freeze them.
+      attention: what computes it, see `jclip.models.attention.attend`.
+      patch_dropout: share of the patches that are left out in training (Li et al. 2022, FLIP); at least one stays.
+    """
 
     config: VitConfig
     embed_dim: int
     dtype: Dtype = jnp.float32
-    remat: bool = False
+    remat: Remat = "none"
+    first: int = 0
+    attention: Implementation = "auto"
+    patch_dropout: float = 0.0
 
-    @nn.compact
-    def __call__(self, images_bhwc: jax.Array, train: bool = False) -> jax.Array:
+    def setup(self) -> None:
+        """The parameters and the parts."""
+        config, width = self.config, self.config.width
+        if not 0 <= self.patch_dropout < 1:
+            raise JclipError(f"patch_dropout {self.patch_dropout} is not possible: give 0 or more, and less than 1")
+        at_random = nn.initializers.normal(width**-0.5)
+        self.patch = Kernel((config.patch_size, config.patch_size, 3, width))
+        self.class_embedding = self.param("class_embedding", at_random, (width,))
+        self.position_embedding = self.param("position_embedding", at_random, (config.patches + 1, width))
+        self.pre_norm = LayerNorm(dtype=self.dtype)
+        self.first_layers, self.layers = two_stacks(
+            PreNormLayer,
+            config.layers,
+            self.first,
+            self.remat,
+            heads=config.heads,
+            hidden=config.mlp_ratio * width,
+            activation=config.activation,
+            depth=config.layers,
+            dtype=self.dtype,
+            attention=self.attention,
+        )
+        self.post_norm = LayerNorm(dtype=self.dtype)
+        self.projection = nn.Dense(self.embed_dim, use_bias=False, kernel_init=at_random, dtype=self.dtype)
+
+    def __call__(self, images_bhwc: jax.Array, train: bool = False, rows_b: jax.Array | None = None) -> jax.Array:
         """Embeddings of images.
 
         Args:
           images_bhwc: normalised, of side `image_size`.
-          train: makes no difference here: there is no dropout and no batch norm.
+          train: makes no difference here: there is no batch norm.
+          rows_b: integers that tell the examples apart: which patches are left out depends on the "dropout" key and on
+            them alone. None keeps all.
 
         Returns:
           (b, e), not L2-normalised.
@@ -65,32 +111,36 @@ class Vit(nn.Module):
         Raises:
           JclipError: images of another size.
         """
-        config = self.config
-        check_image_size(images_bhwc, config.image_size)
-        at_random = nn.initializers.normal(config.width**-0.5)
-        patches_bld = self._patches(images_bhwc.astype(self.dtype))
-        class_d = self.param("class_embedding", at_random, (config.width,))
-        position_ld = self.param("position_embedding", at_random, (patches_bld.shape[1] + 1, config.width))
+        del train
+        check_image_size(images_bhwc, self.config.image_size)
+        patches_blk = self._pixels(images_bhwc.astype(self.dtype))
+        position_bld = self.position_embedding[None, 1:]
+        if rows_b is not None and self.patch_dropout:
+            kept_bl1 = self._kept(rows_b)[..., None]
+            patches_blk = jnp.take_along_axis(patches_blk, kept_bl1, axis=1)
+            position_bld = jnp.take_along_axis(position_bld, kept_bl1, axis=1)
+        patches_bld = patches_blk @ self.patch().astype(self.dtype).reshape(-1, self.config.width)
+        patches_bld = patches_bld + position_bld.astype(self.dtype)
+        class_d = (self.class_embedding + self.position_embedding[0]).astype(self.dtype)
 
-        class_b1d = jnp.broadcast_to(class_d.astype(self.dtype), (len(patches_bld), 1, config.width))
-        x_bld = jnp.concatenate([class_b1d, patches_bld], axis=1) + position_ld.astype(self.dtype)
-        x_bld = LayerNorm(dtype=self.dtype, name="pre_norm")(x_bld)
-        layers = stacked(PreNormLayer, config.layers, self.remat)
-        hidden = config.mlp_ratio * config.width
-        x_bld, _ = layers(config.heads, hidden, config.activation, config.layers, self.dtype, name="layers")(
-            x_bld, None, train
-        )
-        class_bd = LayerNorm(dtype=self.dtype, name="post_norm")(x_bld[:, 0])
-        return nn.Dense(self.embed_dim, use_bias=False, kernel_init=at_random, dtype=self.dtype, name="projection")(
-            class_bd
-        )
+        class_b1d = jnp.broadcast_to(class_d, (len(patches_bld), 1, self.config.width))
+        x_bld = self.pre_norm(jnp.concatenate([class_b1d, patches_bld], axis=1))
+        x_bld = run_stacks((self.first_layers, self.layers), self.first, x_bld)
+        return self.projection(self.post_norm(x_bld[:, 0]))
 
-    def _patches(self, images_bhwc: jax.Array) -> jax.Array:
-        """The convolution whose stride is its size, as what it is: one matrix applied to each patch."""
+    def _pixels(self, images_bhwc: jax.Array) -> jax.Array:
+        """The patches as rows of their pixels: the convolution whose stride is its size is one matrix on each."""
         side, grid = self.config.patch_size, self.config.image_size // self.config.patch_size
-        kernel = Kernel((side, side, 3, self.config.width), name="patch")().astype(self.dtype)
         patches = images_bhwc.reshape(-1, grid, side, grid, side, 3).swapaxes(2, 3)
-        return patches.reshape(-1, grid * grid, side * side * 3) @ kernel.reshape(-1, self.config.width)
+        return patches.reshape(-1, grid * grid, side * side * 3)
+
+    def _kept(self, rows_b: jax.Array) -> jax.Array:
+        """The patches that stay, (b, l), in their order, as many for each example."""
+        patches = self.config.patches
+        seeds_b2 = row_seeds(self.make_rng("dropout"), rows_b, 1)[0]
+        staying = max(1, round((1 - self.patch_dropout) * patches))
+        _, kept_bl = jax.lax.top_k(random_bits(seeds_b2, (patches,)), staying)
+        return jnp.sort(kept_bl, axis=1)
 
 
 class Kernel(nn.Module):

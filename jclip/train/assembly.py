@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property, partial
+from pathlib import Path
 from typing import Any, cast
 
 import jax
@@ -14,22 +15,38 @@ from jclip import rules
 from jclip.bundle import Bundle
 from jclip.data.pipeline import Batches
 from jclip.data.text import Tokenizer
+from jclip.errors import JclipError
 from jclip.models.build import shapes
 from jclip.models.dual_encoder import DualEncoder
 from jclip.optimizer import build, learning_rate
 from jclip.parallel.mesh import make_mesh
+from jclip.parallel.replication import Replication, replication
 from jclip.parallel.sharding import (
-    FSDP,
+    Rules,
+    batch_devices,
     batch_sharding,
     check_batch,
     check_rules,
     follow,
+    local_rows,
     param_shardings,
+    place_rows,
     replicated,
 )
-from jclip.stages import Stage, merge, trainable_paths
+from jclip.parallel.tables import rules_for, tower_rules
+from jclip.stages import Stage
+from jclip.train.layout import Layout, layout, whole_path
 from jclip.train.run import Run, check
-from jclip.train.state import InitSlots, TrainState, begin_stage, next_stage, starting_variables
+from jclip.train.state import (
+    InitSlots,
+    TrainState,
+    begin_stage,
+    next_stage,
+    placed,
+    starting_variables,
+    unrounded,
+    whole_params,
+)
 from jclip.train.step import Constants, Objective, Step, contrastive_objective, make_step, teacher_objective
 
 
@@ -43,9 +60,43 @@ def check_and_mesh(run: Run) -> jax.sharding.Mesh:
     mesh = make_mesh(run.mesh)
     for stage in run.stages:
         check_batch(stage.batch_size, mesh)
-    check_rules(run.sharding, mesh)
-    param_shardings(shapes(run.model)["params"], mesh, run.sharding)
+        check_micro_batches(stage, mesh)
+    copies_on(mesh, run).check(run.max_replicated)
     return mesh
+
+
+def sharding_rules(run: Run, mesh: jax.sharding.Mesh) -> Rules:
+    """The run's own rules, or those of its towers.
+
+    Raises:
+      JclipError: the run's own do not use a tensor axis that the mesh has.
+    """
+    if not run.sharding:
+        return rules_for(run.model, mesh)
+    check_rules(run.sharding, mesh)
+    return run.sharding
+
+
+def copies_on(mesh: jax.sharding.Mesh, run: Run) -> Replication:
+    """Which parameters of a run the mesh leaves in copies.
+
+    Raises:
+      JclipError: sharding rules that do not fit the mesh or the model.
+    """
+    params = shapes(run.model)["params"]
+    return replication(params, param_shardings(params, mesh, sharding_rules(run, mesh)), mesh)
+
+
+def check_micro_batches(stage: Stage, mesh: jax.sharding.Mesh) -> None:
+    """Raises JclipError unless every micro-batch can be spread over the devices that split a batch."""
+    devices = batch_devices(mesh)
+    if stage.batch_size // stage.micro_batches % devices:
+        most = stage.batch_size // devices
+        fitting = max(count for count in range(1, stage.micro_batches) if most % count == 0)
+        raise JclipError(
+            f"stage {stage.name!r}: micro_batches={stage.micro_batches} makes parts of "
+            f"{stage.batch_size // stage.micro_batches}, which {devices} devices do not divide: use {fitting}"
+        )
 
 
 @dataclass(frozen=True)
@@ -76,19 +127,29 @@ class StageParts:
         return shapes(self.run.model)
 
     @cached_property
-    def paths(self) -> dict[str, Any]:
-        """Every parameter's path and shape."""
+    def whole_paths(self) -> dict[str, Any]:
+        """Every parameter's path and shape, as the model has them: what rules are about."""
         return rules.paths_of(self.variables["params"])
 
     @cached_property
+    def layout(self) -> Layout:
+        """How the stage holds the parameters."""
+        return layout(self.stage, self.whole_paths)
+
+    @cached_property
+    def paths(self) -> dict[str, Any]:
+        """Every parameter's path and shape, as the stage holds them."""
+        return rules.paths_of(jax.eval_shape(self.layout.held, self.variables["params"]))
+
+    @property
     def chosen(self) -> frozenset[str]:
-        """The parameters that train."""
-        return trainable_paths(self.stage, self.paths)
+        """Those of `paths` that train."""
+        return self.layout.trains
 
     @cached_property
     def carried(self) -> frozenset[str]:
         """The parameters whose optimizer slots go on from the stage before."""
-        verdict = rules.match(self.stage.carries, list(self.paths), what=f"stage {self.stage.name!r}: carries")
+        verdict = rules.match(self.stage.carries, self.whole_paths, what=f"stage {self.stage.name!r}: carries")
         return frozenset(path for path, goes_on in verdict.items() if goes_on) & self.chosen
 
     @cached_property
@@ -108,14 +169,12 @@ class StageParts:
             teacher_tokenizer=teacher.tokenizer if teacher else None,
             teacher_context_length=self.run.teacher.context_length if teacher and self.run.teacher else None,
             max_unreadable=stage.max_unreadable,
-            process_index=jax.process_index(),
-            process_count=jax.process_count(),
+            rows=local_rows(stage.batch_size, self.mesh),
         )
 
     def place(self, batch: Mapping[str, np.ndarray]) -> dict[str, jax.Array]:
-        """The global batch on the mesh, from this process's share of it."""
-        sharding = batch_sharding(self.mesh)
-        return {name: jax.make_array_from_process_local_data(sharding, rows) for name, rows in batch.items()}
+        """The global batch on the mesh, from this process's rows of it."""
+        return {name: place_rows(rows, self.stage.batch_size, self.mesh) for name, rows in batch.items()}
 
     @cached_property
     def steps(self) -> int:
@@ -127,7 +186,7 @@ class StageParts:
     def optimizer(self) -> optax.GradientTransformation:
         """The optax transformation over the trainable subtree."""
         trainable = rules.tree_from_paths({path: self.paths[path] for path in self.paths if path in self.chosen})
-        return build(self.stage.optimizer, self.steps, list(self.paths), trainable, self.carried)
+        return build(self.stage.optimizer, self.steps, self.whole_paths, trainable)
 
     @property
     def learning_rate(self) -> Callable[[int], jax.Array]:
@@ -137,7 +196,14 @@ class StageParts:
     @cached_property
     def model(self) -> DualEncoder:
         """The towers."""
-        return DualEncoder(self.run.model, dtype=jnp.dtype(self.run.dtype), remat=self.run.remat)
+        return DualEncoder(
+            self.run.model,
+            dtype=jnp.dtype(self.run.dtype),
+            remat=self.run.remat,
+            attention=self.run.attention,
+            frozen_layers=self.layout.first,
+            patch_dropout=self.stage.patch_dropout,
+        )
 
     @cached_property
     def objective(self) -> Objective:
@@ -163,15 +229,26 @@ class StageParts:
         Raises:
           JclipError: what `starting_variables` raises.
         """
-        places = {"params": self._parameter_shardings}
+        places = {"params": param_shardings(self.variables["params"], self.mesh, self._rules)}
         if "batch_stats" in self.variables:
             places["batch_stats"] = jax.tree.map(lambda _: replicated(self.mesh), self.variables["batch_stats"])
         key = jax.random.key(self.run.seed)
-        return self._begin(starting_variables(self.run.model, self.run.starts_from, key, places), self._init_slots)
+        variables = starting_variables(self.run.model, self.run.starts_from, key, places)
+        return placed(self._begin(variables, self._init_slots), self.shardings)
 
     def follow(self, state: TrainState) -> TrainState:
         """The state at this stage's first step, from the last of the stage before."""
-        return next_stage(state, self.chosen, self._init_slots, self.carried)
+        return placed(next_stage(state, self.layout, self._init_slots, self.carried), self.shardings)
+
+    def unrounded(self, params: dict[str, Any], before: Path | None) -> dict[str, Any]:
+        """Host parameters for the stage's bundle, see `state.unrounded`.
+
+        Args:
+          params: nested, whole.
+          before: bundle of the stage before; None for the first stage, which began from the run's starting bundles.
+        """
+        folders = [folder for _, folder in self.run.starts_from if folder] if before is None else [before]
+        return unrounded(params, self.layout, folders)
 
     @cached_property
     def state_shapes(self) -> TrainState:
@@ -181,9 +258,8 @@ class StageParts:
     @cached_property
     def shardings(self) -> TrainState:
         """Where the training state lies on the mesh."""
-        return cast(
-            TrainState, follow(self.state_shapes, self.variables["params"], self._parameter_shardings, self.mesh)
-        )
+        held = rules.tree_from_paths(self.paths)
+        return cast(TrainState, follow(self.state_shapes, held, self._parameter_shardings, self.mesh))
 
     @cached_property
     def constant_shapes(self) -> Constants:
@@ -192,7 +268,8 @@ class StageParts:
             return {}
         assert self.run.teacher is not None
         text = {"text": shapes(self.run.teacher.model)["params"]["text"]}
-        return {"teacher": on_mesh(text, param_shardings(text, self.mesh, FSDP))}
+        rules_of_teacher = tower_rules(self.run.teacher.model, "text", self.mesh)
+        return {"teacher": on_mesh(text, param_shardings(text, self.mesh, rules_of_teacher))}
 
     def constants(self) -> Constants:
         """The arrays of `constant_shapes`, on the devices."""
@@ -218,14 +295,27 @@ class StageParts:
 
     @cached_property
     def _parameter_shardings(self) -> dict[str, Any]:
-        return param_shardings(self.variables["params"], self.mesh, self.run.sharding)
+        """Of the parameters as the stage holds them: each part of a stack by the rule for the whole."""
+        last = {path: leaf for path, leaf in self.paths.items() if whole_path(path) == path}
+        first = last | {whole_path(path): leaf for path, leaf in self.paths.items() if path not in last}
+        of_last, of_first = (
+            rules.paths_of(param_shardings(rules.tree_from_paths(leaves), self.mesh, self._rules))
+            for leaves in (last, first)
+        )
+        return rules.tree_from_paths(
+            {path: of_last[path] if path in last else of_first[whole_path(path)] for path in self.paths}
+        )
+
+    @cached_property
+    def _rules(self) -> Rules:
+        return sharding_rules(self.run, self.mesh)
 
     @cached_property
     def _init_slots(self) -> InitSlots:
         return jax.jit(self.optimizer.init, out_shardings=self.shardings.slots)
 
     def _begin(self, variables: dict[str, Any], init_slots: InitSlots) -> TrainState:
-        return begin_stage(variables["params"], variables.get("batch_stats", {}), self.chosen, init_slots)
+        return begin_stage(variables["params"], variables.get("batch_stats", {}), self.layout, init_slots)
 
 
 def on_mesh(shapes: Any, shardings: Any) -> Any:
@@ -234,6 +324,5 @@ def on_mesh(shapes: Any, shardings: Any) -> Any:
 
 
 def variables_of(state: TrainState) -> dict[str, Any]:
-    """The model's variables in a training state, for `apply`."""
-    params = merge(state.trainable, state.frozen)
-    return {"params": params, **({"batch_stats": state.stats} if state.stats else {})}
+    """The model's variables in a training state, for `apply`; what is kept in bfloat16 is so here."""
+    return {"params": whole_params(state), **({"batch_stats": state.stats} if state.stats else {})}

@@ -12,6 +12,9 @@ from typing import Any
 import jax
 from jax.extend import core
 
+_CUDNN_PRODUCTS = {"dot_product_attention_fwd_wrapper": 2, "dot_product_attention_bwd_wrapper": 5}
+"""Matmuls of fused attention, a primitive of jax's own. Its backward pass has four, and computes the logits again."""
+
 
 def count_flops(function: Callable[..., Any], *arguments: Any) -> int:
     """Multiplications and additions of all matmuls and convolutions of `function(*arguments)`; shapes are enough.
@@ -37,6 +40,9 @@ def _count_equation(equation: Any) -> int:
         out_features = params["dimension_numbers"].rhs_spec[0]
         per_output = prod(size for axis, size in enumerate(kernel) if axis != out_features)
         return 2 * prod(equation.outvars[0].aval.shape) * per_output
+    if name in _CUDNN_PRODUCTS:
+        (batch, queries, heads, channels), keys = equation.invars[0].aval.shape, equation.invars[1].aval.shape[1]
+        return _CUDNN_PRODUCTS[name] * 2 * batch * heads * queries * keys * channels
     inner = sum(_count(sub) for sub in _inner(params))
     if name == "shard_map":  # what stands in it is one device's share
         return inner * int(params["mesh"].size)

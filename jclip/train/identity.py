@@ -19,10 +19,14 @@ from jclip.train.run import Run
 FREE_TO_CHANGE = (
     r"mesh\..*",
     r"sharding\..*",
+    r"max_replicated",
     r"remat",
+    r"attention",
     r"(log|checkpoint|evaluate)_every",
     r"keep_checkpoints",
-    r"stages\.\d+\.max_unreadable",
+    r"best",
+    r"monitor\..*",
+    r"stages\.\d+\.(max_unreadable|micro_batches)",
 )
 """Fields, as regexes over dotted names, in which a resumed run may differ: they do not change its numbers."""
 
@@ -55,6 +59,11 @@ def check_same(before: dict[str, Any], now: dict[str, Any], folder: Path) -> Non
         )
 
 
+def disagreement(one: dict[str, Any], other: dict[str, Any]) -> str | None:
+    """What differs between the identities of a run on two processes; None when nothing does."""
+    return next(_changes(one, other, free=()), None)
+
+
 def fingerprint(folder: Path) -> str | None:
     """A short hash of the file that describes a folder's contents; None when there is none (any more)."""
     for name in _DESCRIPTIONS:
@@ -63,10 +72,10 @@ def fingerprint(folder: Path) -> str | None:
     return None
 
 
-def _changes(before: dict[str, Any], now: dict[str, Any]) -> Iterator[str]:
+def _changes(before: dict[str, Any], now: dict[str, Any], free: tuple[str, ...] = FREE_TO_CHANGE) -> Iterator[str]:
     for line in difference(before["config"], now["config"]):
         name = line.partition(": ")[0]
-        if not _is(name, (*FREE_TO_CHANGE, *PLACES)):
+        if not _is(name, (*free, *PLACES)):
             yield line
     was, places = (dict(leaves(one["config"])) for one in (before, now))
     for name, place in places.items():

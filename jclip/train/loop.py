@@ -1,44 +1,58 @@
-"""A run, from the configuration to the last bundle: the life of a job, in order."""
+"""A run, from the configuration to the last bundle: the life of a job, in order.
 
-import signal
-import time
+All processes of a run walk through it in step. At every step they meet (`parallel.processes`), so that a signal or an
+error which reaches one of them is acted on by all, at the same step.
+"""
+
+import json
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, closing, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-
-try:
-    import fcntl
-except ImportError:  # Windows
-    fcntl = None  # type: ignore[assignment]
 
 from jclip.bundle import Bundle, load_bundle, save_bundle
 from jclip.checkpoint import Checkpoints, Position
 from jclip.config import difference, to_json
-from jclip.data.text import load_tokenizer
+from jclip.data.pipeline import Batch
+from jclip.data.text import Tokenizer, load_tokenizer
 from jclip.errors import JclipError
+from jclip.parallel.processes import Meeting, agree, first, is_first, together, who
+from jclip.parallel.sharding import whole
+from jclip.train.arithmetic import Arithmetic
 from jclip.train.assembly import StageParts, check_and_mesh, on_mesh, variables_of
-from jclip.train.identity import check_same, identity
+from jclip.train.boards import Board, TensorBoard, WandB
+from jclip.train.health import all_finite, first_broken
+from jclip.train.identity import check_same, disagreement, identity
+from jclip.train.meter import Meter, device_peak
+from jclip.train.profiling import Profiler
 from jclip.train.run import Run
 from jclip.train.state import TrainState
 from jclip.train.telemetry import Journal, Watcher
+from jclip.train.workplace import alone_in, bundle_folder, stop_requests
 
 Evaluator = Callable[[dict[str, Any]], Mapping[str, float]]
-"""Variables -> figures. Handed to the loop, so that training need not know evaluation."""
+"""Variables -> figures, called on every process. Handed to the loop, so that training need not know evaluation."""
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a call of `train` ended: whether the run is finished, where it stands, and its stages' bundles so far."""
+    """How a call of `train` ended.
+
+    Attributes:
+      finished: whether all stages are done.
+      position: where the run stands.
+      bundles: of its stages so far.
+      signal: that stopped it, on whichever process it came; None for none.
+    """
 
     finished: bool
     position: Position
     bundles: tuple[Path, ...]
+    signal: int | None = None
 
 
 def train(
@@ -52,70 +66,46 @@ def train(
     """Runs all stages of `run`, or what is left of them; call it again to resume.
 
     A resumed run ends with the same parameters to the bit: data, augmentation and dropout depend on the seed, the
-    stage and the step alone.
+    stage and the step alone. On other devices, or another number of processes, it goes on from the same example, and
+    ends the same but for rounding.
 
     Args:
-      run: what to do.
-      workdir: holds checkpoints/, metrics.jsonl and one bundle a stage.
+      run: what to do; the same on every process.
+      workdir: holds checkpoints/, metrics.jsonl and one bundle a stage; seen by every process.
       watcher: is told of the progress.
       evaluators: called before the first stage, at the end of each, and every `run.evaluate_every` steps.
       stop_after: stop, with a checkpoint, after so many steps in all stages together: for tests and time limits.
 
     Raises:
-      JclipError: a configuration that cannot run, a checkpoint from another one, another run in the same
-        folder, a full disk, pictures that cannot be read, or a loss that is not finite. Whatever comes from data,
-        evaluation or the writing of a bundle comes after a checkpoint of the step it met.
+      JclipError: a configuration that cannot run, or that is not the same on all processes; a checkpoint from another
+        one; another run in the same folder; a full disk; pictures that cannot be read; or a loss that is not finite.
+        It is raised on every process. Whatever comes from data, evaluation or the writing of a bundle comes after a
+        checkpoint of the step it met.
     """
     # What is wrong with the configuration shows here, before anything is written.
-    _check_processes()
-    mesh = check_and_mesh(run)
-    tokenizer = load_tokenizer(Path(run.tokenizer))
-    if tokenizer.vocab_size > run.model.text.vocab_size:
-        raise JclipError(
-            f"the tokenizer in {run.tokenizer} has {tokenizer.vocab_size} entries, but the text tower's "
-            f"vocab_size is {run.model.text.vocab_size}: raise it"
-        )
-    teacher = _teacher(run)
-    parts = [StageParts(run, i, mesh, tokenizer, teacher) for i in range(len(run.stages))]
-    for part in parts:
-        assert part.optimizer, "building it checks the stage's rules"
+    mesh, tokenizer, parts = together(lambda: _prepare(run))
+    me = identity(run, tokenizer)
+    agree("configuration", json.dumps(me), lambda firsts, mine: disagreement(json.loads(firsts), json.loads(mine)))
 
-    workdir.mkdir(parents=True, exist_ok=True)
-    with jax.set_mesh(mesh), _stop_requests() as stop, _alone_in(workdir), ExitStack() as stack:
+    with jax.set_mesh(mesh), stop_requests() as stop, alone_in(workdir), ExitStack() as stack:
         checkpoints = Checkpoints(workdir / "checkpoints", keep=run.keep_checkpoints)
         stack.callback(checkpoints.close)
+        job = _Job(parts, workdir, checkpoints, me, dict(evaluators or {}), watcher, stop)
+        job.stop_after = stop_after
+        stack.callback(job.close)
         # Where the run stands.
-        me, position = identity(run, tokenizer), Position(0, 0, 0)
-        if found := checkpoints.latest():
-            position, record = found
-            check_same(record, me, workdir / "checkpoints")
-        if position.total:
-            here = parts[min(position.stage, len(parts) - 1)]
-            state = checkpoints.restore(position, on_mesh(here.state_shapes, here.shardings))
-        else:
-            state = parts[0].start()
-        journal = Journal(workdir / "metrics.jsonl", position.total)
-        stack.callback(journal.close)
-        job = _Job(parts, workdir, checkpoints, journal, me, dict(evaluators or {}), watcher)
-        job.should_stop = lambda total: bool(stop) or (stop_after is not None and total >= stop_after)
+        state, position = job.resume() or (parts[0].start(), Position(0, 0, 0))
         if position.total == 0:
             job.evaluate(state, position)
 
         # Stage after stage.
         while position.stage < len(parts):
             state, position = job.train_stage(state, position)
-            if position.step < parts[position.stage].steps or job.should_stop(position.total):
-                return Outcome(False, position, job.bundles(position.stage))
+            if job.stopping(position):
+                return Outcome(False, position, job.bundles(position.stage), job.signal)
             state, position = job.finish_stage(state, position)
-        last = bundle_folder(workdir, run, len(parts) - 1)
-        if not last.is_dir():  # somebody took it away after the run was finished
-            _write_bundle(state, parts[-1], last, position)
+        job.finish(state, position)
         return Outcome(True, position, job.bundles(position.stage))
-
-
-def bundle_folder(workdir: Path, run: Run, stage: int) -> Path:
-    """Where the bundle of a finished stage lies: WORKDIR/1-teacher, WORKDIR/2-contrastive."""
-    return workdir / f"{stage + 1}-{run.stages[stage].name}"
 
 
 @dataclass
@@ -123,11 +113,40 @@ class _Job:
     parts: list[StageParts]
     workdir: Path
     checkpoints: Checkpoints
-    journal: Journal
     identity: dict[str, Any]
     evaluators: dict[str, Evaluator]
     watcher: Watcher | None
-    should_stop: Callable[[int], bool] = field(default=lambda total: False)
+    signals: list[int]
+    stop_after: int | None = None
+    signal: int | None = None
+    score: tuple[int, float] | None = None
+
+    def __post_init__(self) -> None:
+        self.run = self.parts[0].run
+        self.journal = Journal(None)
+        monitor = self.run.monitor
+        self.profiler = Profiler(self.workdir / "profile", monitor.profile_from, monitor.profile_steps)
+        self.boards: list[Board] = []
+        self._meet = Meeting("step")
+        self._noted = 0
+
+    def resume(self) -> tuple[TrainState, Position] | None:
+        """The state of the newest checkpoint that is whole, and what had been measured until then."""
+        warnings: list[str] = []
+        found = self.checkpoints.restore(self._shapes_at, warn=warnings.append)
+        self.journal = Journal(self.workdir / "metrics.jsonl" if is_first() else None, found.journal if found else ())
+        position = found.position if found else Position(0, 0, 0)
+        first(lambda: self._open_boards(position))
+        for warning in warnings:
+            self._write("warning", position, {"message": warning})
+        return (found.state, found.position) if found else None
+
+    def close(self) -> None:
+        """Ends a profile that is under way, and writes what is not written yet."""
+        self.profiler.close()
+        self.journal.close()
+        for board in self.boards:
+            board.close()
 
     def train_stage(self, state: TrainState, position: Position) -> tuple[TrainState, Position]:
         """Steps until the stage is done or a stop is asked for; in both cases the state is saved."""
@@ -140,47 +159,66 @@ class _Job:
         before = position.total - position.step
         if self.watcher:
             self.watcher.stage_begins(stage.name, position.step, steps)
-        clock, counted, noted = time.perf_counter(), position.step, 0
+        self._noted, meter, begin = 0, self._meter(part), position.step
         with closing(part.batches.iterate(position.step)) as batches:
-            for step in range(position.step, steps):
-                with self._saved_first(state, position):
-                    batch = next(batches)
-                state, metrics = step_fn(state, constants, part.place(batch), jax.random.fold_in(key, step))
+            for step in range(begin, steps):
+                with self._saved_first(state, position), meter.waiting():
+                    batch = self._next(batches, part, position)
+                if batch is None:
+                    self._save(state, position)
+                    break
+                inputs = constants, part.place(batch), jax.random.fold_in(key, step)
+                if step == begin and jax.process_count() > 1:
+                    # Collectives between hosts give up on a process that comes half a minute late: compile first.
+                    step_fn.lower(state, *inputs).compile()
+                    self._meet()
+                self.profiler.before(position.total)
+                state, metrics = step_fn(state, *inputs)
                 position = Position(position.stage, step + 1, before + step + 1)
+                self.profiler.after(position.total, metrics["loss"])
+                meter.step(batch)
                 if self.watcher:
                     self.watcher.stepped(position.step)
                 if position.step == steps or (run.log_every and position.step % run.log_every == 0):
-                    figures = _finite(metrics, stage.name, position, self.workdir)
-                    elapsed, clock = time.perf_counter() - clock, time.perf_counter()
-                    speed = (position.step - counted) * stage.batch_size / elapsed
-                    counted = position.step
-                    figures |= {"learning_rate": float(part.learning_rate(step)), "pairs_per_second": speed}
+                    figures = self._finite(metrics, state, position)
+                    figures |= {"learning_rate": float(part.learning_rate(step)), **meter.read()}
                     self._write("train", position, figures)
-                if found := part.batches.unreadable[noted:]:
-                    noted += len(found)
-                    self._write("unreadable", position, {"pictures": list(found)})
                 if run.evaluate_every and position.step < steps and position.step % run.evaluate_every == 0:
-                    with self._saved_first(state, position):
+                    with self._saved_first(state, position), meter.apart():
                         self.evaluate(state, position)
-                stopping = self.should_stop(position.total)
-                due = run.checkpoint_every and position.step % run.checkpoint_every == 0
                 # The last step too: what comes now, evaluation and the bundle, must not cost what was learned.
-                if stopping or due or position.step == steps:
-                    self._save(state, position)
-                if stopping:
-                    break
+                if position.step == steps or (run.checkpoint_every and position.step % run.checkpoint_every == 0):
+                    with meter.apart():
+                        self._save(state, position)
+            else:
+                self._listen(part, position)
         return state, position
 
     def finish_stage(self, state: TrainState, position: Position) -> tuple[TrainState, Position]:
         """Evaluates, writes the stage's bundle, and turns the state into the next stage's first."""
-        part, next_index = self.parts[position.stage], position.stage + 1
+        next_index = position.stage + 1
         self.evaluate(state, position)
-        _write_bundle(state, part, bundle_folder(self.workdir, part.run, position.stage), position)
+        self._write_bundle(state, position.stage, position, bundle_folder(self.workdir, self.run, position.stage))
         if next_index < len(self.parts):
             state = self.parts[next_index].follow(state)
         position = Position(next_index, 0, position.total)
         self._save(state, position)
         return state, position
+
+    def finish(self, state: TrainState, position: Position) -> None:
+        """What is left when all stages are done: the best model's bundle, and a last one that somebody took away."""
+        last = len(self.parts) - 1
+        if together(lambda: not bundle_folder(self.workdir, self.run, last).is_dir()):
+            self._write_bundle(state, last, position, bundle_folder(self.workdir, self.run, last))
+        self.checkpoints.wait()
+        number = self.checkpoints.best() if self.run.best else None
+        if number is not None and (best := self.checkpoints.restore(self._shapes_at, number)):
+            stage = min(best.position.stage, last)
+            self._write_bundle(best.state, stage, best.position, self.workdir / "best")
+
+    def stopping(self, position: Position) -> bool:
+        """Whether a stop was asked for, of which all processes know."""
+        return self.signal is not None or (self.stop_after is not None and position.total >= self.stop_after)
 
     def evaluate(self, state: TrainState, position: Position) -> None:
         """Hands the model to every evaluator and writes what they find, unless that is written already."""
@@ -188,21 +226,64 @@ class _Job:
             return
         figures: dict[str, float] = {}
         for name, evaluator in self.evaluators.items():
-            figures |= {f"{name}/{key}": value for key, value in evaluator(variables_of(state)).items()}
+            found = together(lambda call=evaluator: dict(call(variables_of(state))))  # type: ignore[misc]
+            figures |= {f"{name}/{key}": value for key, value in found.items()}
         if figures:
             self._write("evaluation", position, figures)
+        if self.run.best and figures:
+            if self.run.best not in figures:
+                raise JclipError(f"best: no evaluation gives {self.run.best!r}: choose one of {', '.join(figures)}")
+            self.score = position.total, figures[self.run.best]
 
     def bundles(self, stages: int) -> tuple[Path, ...]:
         """The folders of the first `stages` stages' bundles."""
-        return tuple(bundle_folder(self.workdir, self.parts[0].run, i) for i in range(stages))
+        return tuple(bundle_folder(self.workdir, self.run, i) for i in range(stages))
+
+    def _next(self, batches: Iterator[Batch], part: StageParts, position: Position) -> Batch | None:
+        """The next batch, or None where a stop is asked for: on all processes alike.
+
+        Raises:
+          JclipError: a process has no batch.
+        """
+        batch, failure = None, None
+        if not self.stopping(position):
+            try:
+                batch = next(batches)
+            except Exception as error:
+                failure = error
+        self._listen(part, position, failure)
+        return None if self.stopping(position) else batch
+
+    def _listen(self, part: StageParts, position: Position, failure: Exception | None = None) -> None:
+        """Tells the other processes what came up here, and hears what came up there."""
+        replaced = part.batches.unreadable[self._noted :]
+        self._noted += len(replaced)
+        mine: dict[str, Any] = {}
+        if self.signals:
+            mine["signal"] = self.signals[0]
+        if replaced:
+            mine["unreadable"] = list(replaced)
+        if failure is not None:
+            mine["error"] = f"{who()}{failure}"
+        told = [json.loads(word) for word in self._meet(json.dumps(mine) if mine else None)]
+        pictures = [picture for one in told for picture in one.get("unreadable", ())]
+        if pictures:
+            self._write("unreadable", position, {"pictures": pictures})
+        if failure is not None:
+            raise failure
+        errors = [one["error"] for one in told if "error" in one]
+        if errors:
+            raise JclipError(errors[0])
+        self.signal = self.signal or next((one["signal"] for one in told if "signal" in one), None)
 
     def _save(self, state: TrainState, position: Position) -> None:
-        if not _all_finite(state.trainable):
+        if not all_finite(state.trainable):
             raise JclipError(
-                f"parameters are not finite after {position.total} steps, and are not saved. "
+                f"{first_broken(state.trainable)} is not finite after {position.total} steps, and nothing is saved. "
                 f"{_BROKEN.format(self.workdir)}"
             )
-        self.checkpoints.save(position, state, self.identity)
+        score = self.score[1] if self.score and self.score[0] == position.total else None
+        self.checkpoints.save(position, state, self.identity, self.journal.records, score)
 
     @contextmanager
     def _saved_first(self, state: TrainState, position: Position) -> Iterator[None]:
@@ -213,17 +294,85 @@ class _Job:
             if position.total:
                 try:
                     self._save(state, position)
+                    self.checkpoints.wait()
                 except JclipError as failure:
                     if isinstance(error, JclipError):
                         raise JclipError(f"{error}\n{failure}") from error
                     error.add_note(str(failure))
             raise
 
+    def _finite(self, metrics: Mapping[str, jax.Array], state: TrainState, position: Position) -> dict[str, float]:
+        figures = {name: float(value) for name, value in metrics.items()}
+        if not np.isfinite(figures["loss"]):
+            name = self.parts[position.stage].stage.name
+            culprit = first_broken(state.trainable) or "no parameter: the batch itself"
+            raise JclipError(
+                f"stage {name!r}: the loss is {figures['loss']} at step {position.step}; the first that is not finite "
+                f"is {culprit}. {_BROKEN.format(self.workdir)}"
+            )
+        return figures
+
+    def _write_bundle(self, state: TrainState, stage: int, position: Position, folder: Path) -> None:
+        part = self.parts[stage]
+        variables = whole(variables_of(state), part.mesh)
+        provenance = {"run": self.run.name, "stage": part.stage.name, "steps": position.total, "seed": self.run.seed}
+
+        def write() -> None:
+            assert part.tokenizer is not None
+            bundle = Bundle(
+                config=self.run.model,
+                params=variables["params"],
+                stats=variables.get("batch_stats", {}),
+                tokenizer=part.tokenizer,
+                preprocessing=self.run.preprocessing,
+                context_length=part.stage.context_length,
+                provenance=provenance,
+            )
+            save_bundle(bundle, folder)
+
+        first(write)
+
+    def _shapes_at(self, position: Position, record: dict[str, Any]) -> TrainState:
+        check_same(record, self.identity, self.workdir / "checkpoints")
+        here = self.parts[min(position.stage, len(self.parts) - 1)]
+        shapes: TrainState = on_mesh(here.state_shapes, here.shardings)
+        return shapes
+
     def _write(self, kind: str, position: Position, figures: Mapping[str, Any]) -> None:
-        name = self.parts[position.stage].stage.name
-        record = self.journal.write(kind, position.total, {"stage": name, "step": position.step, **figures})
+        stage = self.parts[min(position.stage, len(self.parts) - 1)].stage
+        record = self.journal.write(kind, position.total, {"stage": stage.name, "step": position.step, **figures})
         if record and self.watcher:
             self.watcher.logged(record)
+        for board in self.boards if record else ():
+            board.show(record or {})
+
+    def _open_boards(self, position: Position) -> None:
+        self.boards.append(TensorBoard(self.workdir / "tensorboard", position.total))
+        if self.run.monitor.wandb:
+            self.boards.append(
+                WandB(self.run.monitor.wandb, self.run.name, self.identity["config"], self.workdir, position.total)
+            )
+
+    def _meter(self, part: StageParts) -> Meter:
+        peak = device_peak(self.run.monitor.peak_tflops)
+        pad_id = part.tokenizer.pad_id if part.tokenizer else 0
+        return Meter(part.stage.batch_size, part.mesh.size, Arithmetic(part), peak, pad_id)
+
+
+def _prepare(run: Run) -> tuple[jax.sharding.Mesh, Tokenizer, list[StageParts]]:
+    """The devices and the parts of a run that can run."""
+    mesh = check_and_mesh(run)
+    tokenizer = load_tokenizer(Path(run.tokenizer))
+    if tokenizer.vocab_size > run.model.text.vocab_size:
+        raise JclipError(
+            f"the tokenizer in {run.tokenizer} has {tokenizer.vocab_size} entries, but the text tower's "
+            f"vocab_size is {run.model.text.vocab_size}: raise it"
+        )
+    teacher = _teacher(run)
+    parts = [StageParts(run, i, mesh, tokenizer, teacher) for i in range(len(run.stages))]
+    for part in parts:
+        assert part.optimizer, "building it checks the stage's rules"
+    return mesh, tokenizer, parts
 
 
 def _teacher(run: Run) -> Bundle | None:
@@ -236,78 +385,4 @@ def _teacher(run: Run) -> Bundle | None:
     return bundle
 
 
-def _check_processes() -> None:
-    if jax.process_count() > 1:
-        raise JclipError(
-            f"training over {jax.process_count()} processes is not there yet: evaluation, bundles and a stop in the "
-            "middle are one process's so far. Start one process that sees all its devices"
-        )
-
-
 _BROKEN = "The last checkpoint in {} is from before: lower the learning rate or clip the gradients"
-
-
-@jax.jit
-def _all_finite(tree: Any) -> jax.Array:
-    return jnp.stack([jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(tree)]).all()
-
-
-def _finite(metrics: Mapping[str, jax.Array], stage: str, position: Position, workdir: Path) -> dict[str, float]:
-    figures = {name: float(value) for name, value in metrics.items()}
-    if not np.isfinite(figures["loss"]):
-        raise JclipError(
-            f"stage {stage!r}: the loss is {figures['loss']} at step {position.step}. {_BROKEN.format(workdir)}"
-        )
-    return figures
-
-
-def _write_bundle(state: TrainState, part: StageParts, folder: Path, position: Position) -> None:
-    variables = jax.device_get(variables_of(state))
-    assert part.tokenizer is not None
-    provenance = {"run": part.run.name, "stage": part.stage.name, "steps": position.total, "seed": part.run.seed}
-    bundle = Bundle(
-        config=part.run.model,
-        params=variables["params"],
-        stats=variables.get("batch_stats", {}),
-        tokenizer=part.tokenizer,
-        preprocessing=part.run.preprocessing,
-        context_length=part.stage.context_length,
-        provenance=provenance,
-    )
-    save_bundle(bundle, folder)
-
-
-@contextmanager
-def _alone_in(workdir: Path) -> Iterator[None]:
-    """Keeps a second run out of the folder: each would delete the other's checkpoints."""
-    if fcntl is None or jax.process_index() > 0:  # the processes of one run share the folder; the first one locks it
-        yield
-        return
-    with (workdir / ".lock").open("w") as file:  # the lock goes with the process, however it ends
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise JclipError(f"another run is at work in {workdir}: let it finish, or choose another folder") from None
-        yield
-
-
-@contextmanager
-def _stop_requests() -> Iterator[list[int]]:
-    """A list that the first Ctrl-C or SIGTERM fills; a step is never cut in two. The second acts at once."""
-    received: list[int] = []
-    kinds = (signal.SIGINT, signal.SIGTERM)
-
-    def note(number: int, _: Any) -> None:
-        if received:
-            raise KeyboardInterrupt
-        received.append(number)
-
-    try:
-        previous = {kind: signal.signal(kind, note) for kind in kinds}
-    except ValueError:  # signals reach the main thread only; elsewhere a run is stopped by its caller
-        previous = {}
-    try:
-        yield received
-    finally:
-        for kind, handler in previous.items():
-            signal.signal(kind, handler)

@@ -97,20 +97,20 @@ def _plan_stage(part: StageParts, compiled: bool, tflops: float | None) -> Stage
         devices=devices,
         state_bytes=_bytes(state),
         device_state_bytes=in_place,
-        device_step_bytes=_step_bytes(part, in_place) if compiled else None,
+        device_step_bytes=device_bytes(part) - in_place if compiled else None,
         step_seconds=step_seconds,
         seconds=None if step_seconds is None else step_seconds * part.steps,
     )
 
 
-def _step_bytes(part: StageParts, in_place: int) -> int:
-    """What the compiled step takes on one device beyond the state, which the next state replaces where it lies."""
+def device_bytes(part: StageParts) -> int:
+    """What the compiled step takes on one device, the state included, which the next state replaces where it lies."""
     state = on_mesh(part.state_shapes, part.shardings)
     with jax.set_mesh(part.mesh):
         lowered = part.compiled.lower(state, part.constant_shapes, part.batch_shapes(), _key())
         memory = lowered.compile().memory_analysis()
     used = memory.argument_size_in_bytes + memory.output_size_in_bytes - memory.alias_size_in_bytes
-    return int(used + memory.temp_size_in_bytes) - in_place
+    return int(used + memory.temp_size_in_bytes)
 
 
 def _key() -> Any:

@@ -64,6 +64,8 @@ def _short(stage: Stage) -> Stage:
         budget=Budget(steps=2),
         context_length=_CONTEXT,
         buckets=(),
+        micro_batches=min(stage.micro_batches, 2),
+        last_layers=tuple((tower, 1) for tower, _ in stage.last_layers),
     )
 
 

@@ -2,12 +2,18 @@
 
 from dataclasses import dataclass, field
 
+from jclip import rules
 from jclip.data.images import Preprocessing
 from jclip.errors import JclipError
+from jclip.models.attention import Implementation
+from jclip.models.build import shapes
 from jclip.models.dual_encoder import DualEncoderConfig
+from jclip.models.remat import Remat
+from jclip.models.resnet import ResNetConfig
 from jclip.parallel.mesh import MeshShape
-from jclip.parallel.sharding import FSDP, Placement
+from jclip.parallel.sharding import Placement
 from jclip.stages import Stage
+from jclip.train.layout import check_rounding, layout
 
 
 @dataclass(frozen=True)
@@ -26,6 +32,22 @@ class Teacher:
 
 
 @dataclass(frozen=True)
+class Monitor:
+    """What is watched beside metrics.jsonl and TensorBoard's files, which every run writes.
+
+    Attributes:
+      wandb: the project of Weights & Biases to log to; "" for none.
+      profile_from, profile_steps: so many steps of the run are profiled from that one on; 0 steps for no profile.
+      peak_tflops: of one device, for MFU, where jclip does not know it.
+    """
+
+    wandb: str = ""
+    profile_from: int = 10
+    profile_steps: int = 0
+    peak_tflops: float | None = None
+
+
+@dataclass(frozen=True)
 class Run:
     """A run of one model through its stages.
 
@@ -40,13 +62,20 @@ class Run:
       teacher: for stages that learn from one.
       seed: of the initialisation, the data order, augmentation and dropout.
       dtype: of the towers' computation; parameters and losses are float32.
-      remat: whether the backward pass computes the towers' layers again instead of keeping their insides: a third more
-        arithmetic, and much less memory.
+      remat: what the backward pass computes again instead of keeping it. "none": nothing. "dots": what is cheap (norms,
+        activations, attention). "layers": all of a layer, for a third more arithmetic and the least memory.
+      attention: what computes it: "auto" takes cuDNN where that can (NVIDIA, bfloat16, no dropout on the
+        probabilities) and XLA elsewhere; or one of "xla", "cudnn" and "tokamax", or an error that says why not.
       mesh: the devices as a grid.
       sharding: ordered (path regex, placement), see `parallel.sharding.Placement`: how parameters, and with them their
-        optimizer slots, lie on the mesh. By default each is split over "fsdp" along its largest dimension.
+        optimizer slots, lie on the mesh. Without rules, by the towers' own tables, see `parallel.tables`.
+      max_replicated: the share of the parameters' bytes that may stay in copies on the devices of "fsdp" and "tensor",
+        which should split them, see `parallel.replication`.
       log_every, checkpoint_every, evaluate_every: in steps; 0 means only at the end of a stage.
       keep_checkpoints: the newest so many stay on disk.
+      best: an evaluation's figure, such as "T1/t2i_r1": the checkpoint where it was highest stays too, and becomes the
+        bundle WORKDIR/best in the end. "" for none.
+      monitor: Weights & Biases, profiles.
     """
 
     name: str
@@ -58,13 +87,17 @@ class Run:
     teacher: Teacher | None = None
     seed: int = 0
     dtype: str = "float32"
-    remat: bool = False
+    remat: Remat = "none"
+    attention: Implementation = "auto"
     mesh: MeshShape = field(default_factory=MeshShape)
-    sharding: tuple[tuple[str, Placement], ...] = FSDP
+    sharding: tuple[tuple[str, Placement], ...] = ()
+    max_replicated: float = 0.05
     log_every: int = 10
     checkpoint_every: int = 1000
     evaluate_every: int = 0
     keep_checkpoints: int = 2
+    best: str = ""
+    monitor: Monitor = Monitor()
 
 
 def check(run: Run) -> None:
@@ -88,5 +121,31 @@ def check(run: Run) -> None:
             raise JclipError(f"stage {stage.name!r} has no data: give it at least one source")
         if stage.objective == "teacher" and not run.teacher:
             raise JclipError(f"stage {stage.name!r} learns from a teacher, but the run has none: set `teacher`")
+        sigmoid = stage.objective == "contrastive" and stage.loss.kind == "sigmoid"
+        if sigmoid and run.model.logit_bias_init is None:
+            raise JclipError(
+                f"stage {stage.name!r}: loss.kind is sigmoid, but the model has no logit bias: set "
+                "model.logit_bias_init (SigLIP: -10.0, with logit_scale_init ln 10), or choose softmax"
+            )
+        if stage.micro_batches < 1 or stage.batch_size % stage.micro_batches:
+            raise JclipError(
+                f"stage {stage.name!r}: micro_batches={stage.micro_batches} does not divide a batch of "
+                f"{stage.batch_size}: choose one of its divisors"
+            )
     if run.dtype not in ("float32", "bfloat16"):
         raise JclipError(f"dtype {run.dtype!r} is not possible: choose float32 or bfloat16")
+    _check_parameters(run)
+
+
+def _check_parameters(run: Run) -> None:
+    """Holds the stages' rules against the model's parameters and against each other."""
+    leaves = rules.paths_of(shapes(run.model)["params"])
+    for stage in run.stages:
+        trains = layout(stage, leaves).trains
+        statistics = isinstance(run.model.image, ResNetConfig) and any(path.startswith("image/") for path in trains)
+        if stage.micro_batches > 1 and stage.objective == "contrastive" and statistics:
+            raise JclipError(
+                f"stage {stage.name!r} trains a ResNet, whose batch norm needs the whole batch at once: set "
+                "micro_batches to 1, or freeze image/.*"
+            )
+    check_rounding(run.stages, leaves)

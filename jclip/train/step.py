@@ -1,5 +1,6 @@
 """One optimizer step: the objective of a stage, differentiated in its trainable subtree only."""
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any
 
@@ -58,21 +59,34 @@ def contrastive_objective(
         params: dict[str, Any], stats: dict[str, Any], constants: Constants, batch: Batch, key: jax.Array
     ) -> tuple[jax.Array, tuple[Metrics, Any]]:
         draw, drop = jax.random.split(key)
-        images_bhwc = augment(stage.augmentation, batch["image"], draw, batch["example"])
-        images_bhwc = normalise(preprocessing, images_bhwc).astype(model.dtype)
+        rngs = {"dropout": drop}
         variables = {"params": params, **({"batch_stats": stats} if stats else {})}
         mutable = ["batch_stats"] if stats and image_trains else []
-        image_bd, moved = model.apply(
-            variables, images_bhwc, train=image_trains, method="encode_image", mutable=mutable
-        )
-        text_bd: Any = model.apply(
-            variables, batch["text"], train=stage.dropout, method="encode_text", rngs={"dropout": drop}
-        )
+
+        def encode_image(pixels_bhwc: jax.Array, example_b: jax.Array) -> Any:
+            images_bhwc = augment(stage.augmentation, pixels_bhwc, draw, example_b)
+            return model.apply(
+                variables,
+                normalise(preprocessing, images_bhwc).astype(model.dtype),
+                train=image_trains,
+                rows_b=example_b if stage.patch_dropout else None,
+                method="encode_image",
+                rngs=rngs,
+                mutable=mutable,
+            )
+
+        def encode_text(ids_bl: jax.Array, example_b: jax.Array) -> Any:
+            rows_b = example_b if stage.dropout else None
+            return model.apply(variables, ids_bl, rows_b=rows_b, method="encode_text", rngs=rngs)
+
+        image_bd, moved = in_micro_batches(encode_image, stage.micro_batches, batch["image"], batch["example"])
+        text_bd = in_micro_batches(encode_text, stage.micro_batches, batch["text"], batch["example"])
         loss, metrics = contrastive_loss(
             image_bd,
             text_bd,
             params["logit_scale"],
-            impl=stage.loss,
+            params.get("logit_bias"),
+            **dataclasses.asdict(stage.loss),
             mesh=mesh,
             image_ids_b=batch["image_id"],
             text_ids_b=batch["text_id"],
@@ -93,11 +107,35 @@ def teacher_objective(model: DualEncoder, stage: Stage, teacher: DualEncoder) ->
     def objective(
         params: dict[str, Any], stats: dict[str, Any], constants: Constants, batch: Batch, key: jax.Array
     ) -> tuple[jax.Array, tuple[Metrics, Any]]:
-        target_bw: Any = teacher.apply({"params": constants["teacher"]}, batch["teacher"], method="text_state")
-        state_bw: Any = model.apply(
-            {"params": params}, batch["student"], train=stage.dropout, method="text_state", rngs={"dropout": key}
-        )
+        def teach(ids_bm: jax.Array) -> Any:
+            return teacher.apply({"params": constants["teacher"]}, ids_bm, method="text_state")
+
+        def learn(ids_bl: jax.Array, example_b: jax.Array) -> Any:
+            rows_b = example_b if stage.dropout else None
+            return model.apply({"params": params}, ids_bl, rows_b=rows_b, method="text_state", rngs={"dropout": key})
+
+        target_bw = in_micro_batches(teach, stage.micro_batches, batch["teacher"])
+        state_bw = in_micro_batches(learn, stage.micro_batches, batch["student"], batch["example"])
         loss, metrics = teacher_loss(state_bw, target_bw)
         return loss, (metrics, stats)
 
     return objective
+
+
+def in_micro_batches(encode: Callable[..., Any], count: int, *inputs_b: jax.Array) -> Any:
+    """What `encode` makes of the inputs, `count` micro-batches one after another.
+
+    The backward pass goes through each again, and the loss still sees the features of all (GradCache, Gao et al. 2021),
+    so that gradients are those of the whole batch. `encode` must treat examples apart, dropout included.
+
+    Args:
+      encode: inputs -> a pytree; with a count above 1, all of it (b, ...).
+      count: it divides the batch, and the batch over it divides over the devices.
+      inputs_b: (b, ...).
+    """
+    if count == 1:
+        return encode(*inputs_b)
+    # The micro-batch is the inner axis of the two, so that each is spread over all devices as the batch is.
+    parts = [x.reshape(-1, count, *x.shape[1:]).swapaxes(0, 1) for x in inputs_b]
+    outputs = jax.lax.map(lambda part: jax.checkpoint(encode)(*part), parts)
+    return jax.tree.map(lambda x: x.swapaxes(0, 1).reshape(-1, *x.shape[2:]), outputs)

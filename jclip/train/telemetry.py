@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol
@@ -35,15 +35,22 @@ class Watcher(Protocol):
 class Journal:
     """metrics.jsonl of a run: one JSON object a line, in the order of the run, without repeats after a resume."""
 
-    def __init__(self, path: Path, total: int):
-        """Opens the file and drops what lies beyond `total` steps: the resumed run will write it again."""
-        path.parent.mkdir(parents=True, exist_ok=True)
-        kept = [line for line in read_journal(path) if line["total"] <= total]
-        partial = path.with_suffix(".partial")
-        partial.write_text("".join(_line(record) for record in kept), encoding="utf-8")
-        partial.replace(path)
-        self._last = {(record["kind"], record["total"]) for record in kept}
-        self._file = path.open("a", encoding="utf-8")
+    def __init__(self, path: Path | None, records: Sequence[dict[str, Any]] = ()):
+        """Makes the file anew of the records that a checkpoint holds: a resumed run writes the later ones again.
+
+        Args:
+          path: where; None for a process that writes none, but knows what is written.
+          records: so far.
+        """
+        self.records = list(records)
+        self._last = {(record["kind"], record["total"]) for record in self.records}
+        self._file = None
+        if path is not None:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            partial = path.with_suffix(".partial")
+            partial.write_text("".join(map(_line, self.records)), encoding="utf-8")
+            partial.replace(path)
+            self._file = path.open("a", encoding="utf-8")
 
     def write(self, kind: str, total: int, record: Mapping[str, Any]) -> dict[str, Any] | None:
         """Appends one record unless the one of that kind and step is there already; returns what it wrote."""
@@ -51,8 +58,10 @@ class Journal:
             return None
         self._last.add((kind, total))
         whole = {"kind": kind, "total": total, **record}
-        self._file.write(_line(whole))
-        self._file.flush()
+        self.records.append(whole)
+        if self._file:
+            self._file.write(_line(whole))
+            self._file.flush()
         return whole
 
     def has(self, kind: str, total: int) -> bool:
@@ -61,7 +70,8 @@ class Journal:
 
     def close(self) -> None:
         """Closes the file."""
-        self._file.close()
+        if self._file:
+            self._file.close()
 
 
 def read_journal(path: Path) -> list[dict[str, Any]]:
@@ -78,10 +88,16 @@ def read_journal(path: Path) -> list[dict[str, Any]]:
 
 
 class ProgressWatcher:
-    """A rich progress bar, one row a stage; on a dumb terminal or in a pipe, a line now and then."""
+    """A rich progress bar, one row a stage; in a pipe, a line whenever something is logged.
 
-    def __init__(self, console: Console, title: str):
-        self._console, self._title, self._shown = console, title, -math.inf
+    Args:
+      console: where.
+      title: of the run.
+      lines: in a pipe, about so many a stage instead.
+    """
+
+    def __init__(self, console: Console, title: str, lines: int | None = None):
+        self._console, self._title, self._lines, self._shown = console, title, lines, -math.inf
         self._task: TaskID | None = None
         self._name, self._steps = "", 0
         self._bar = Progress(
@@ -113,19 +129,34 @@ class ProgressWatcher:
             self._bar.update(self._task, completed=step)
 
     def logged(self, record: Mapping[str, Any]) -> None:
-        """Shows the newest loss, and pictures that had to be replaced; without a terminal, about ten lines a stage."""
+        """Shows the newest figures, warnings, and pictures that had to be replaced."""
         for picture in record.get("pictures", ()):
             self._console.print(f"replaced: {picture}", markup=False, soft_wrap=True)
+        if record["kind"] == "warning":
+            self._console.print(f"warning: {record['message']}", markup=False, soft_wrap=True)
         if record["kind"] != "train" or self._task is None:
             return
-        note = "  ".join(f"{name} {record[name]:.3g}" for name in _SHOWN if name in record)
+        note = "  ".join(f"{word} {record[name]:{form}}" for name, word, form in _SHOWN if name in record)
         self._bar.update(self._task, note=note)
-        if not self._console.is_terminal and record["step"] >= self._shown + self._steps / 10:
+        few = self._lines and record["step"] < self._shown + self._steps / self._lines
+        if not self._console.is_terminal and not few:
             self._shown = record["step"]
             self._console.print(f"{self._title} · {self._name} {record['step']}/{self._steps}  {note}", soft_wrap=True)
 
 
-_SHOWN = ("loss", "cosine", "text_to_image_r1", "pairs_per_second")
+_SHOWN = (
+    ("loss", "loss", ".4g"),
+    ("cosine", "cosine", ".3f"),
+    ("text_to_image_r1", "R@1 t2i", ".3f"),
+    ("image_to_text_r1", "i2t", ".3f"),
+    ("logit_scale", "scale", ".4g"),
+    ("gradient_norm", "grad", ".3g"),
+    ("learning_rate", "lr", ".3g"),
+    ("pairs_per_second_per_device", "pairs/s/device", ".4g"),
+    ("mfu", "MFU", ".1%"),
+    ("data_wait", "wait", ".0%"),
+    ("padding", "pad", ".0%"),
+)
 
 
 def _line(record: Mapping[str, Any]) -> str:

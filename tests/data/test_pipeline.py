@@ -90,8 +90,11 @@ def test_any_step_can_be_had_again(words):
 def test_processes_share_a_batch_however_many_they_are(words, buckets):
     whole = batches(words, buckets=buckets)[3]
     for count in (2, 4):
-        parts = [batches(words, buckets=buckets, process_index=i, process_count=count)[3] for i in range(count)]
+        shares = np.split(np.arange(len(whole["example"])), count)
+        parts = [batches(words, buckets=buckets, rows=share)[3] for share in shares]
         same(whole, {key: np.concatenate([part[key] for part in parts]) for key in whole})
+    some = [2, 0, 3]
+    same(batches(words, buckets=buckets, rows=some)[3], {key: value[some] for key, value in whole.items()})
 
 
 def test_buckets_fit_the_longest_text(words):
@@ -195,7 +198,7 @@ def test_unreadable_pictures_are_replaced_by_the_step_alone(words):
     assert all(int(number) % 3 for batch in expected for number in batch["text_id"])
     for step in (7, 0, 4):
         same(batches(words, source, **given)[step], expected[step])
-        parts = [batches(words, source, **given, process_index=i, process_count=2)[step] for i in range(2)]
+        parts = [batches(words, source, **given, rows=rows)[step] for rows in (range(4), range(4, 8))]
         same({key: np.concatenate([part[key] for part in parts]) for key in parts[0]}, expected[step])
     for batch in expected:  # picture and text are still of one record
         np.testing.assert_array_equal(batch["image"][:, 0, 0, 0], batch["text_id"])
@@ -240,7 +243,5 @@ def test_errors_say_what_to_do(words, tmp_path):
         batches(words, SyntheticPairs(), SyntheticParallel())
     with pytest.raises(JclipError, match="name the teacher's bundle"):
         batches(words, SyntheticParallel())
-    with pytest.raises(JclipError, match="shared evenly by 3 processes"):
-        batches(words, process_count=3)
     with pytest.raises(JclipError, match="holds no data set"):
         batches(words, PairFolder(str(tmp_path)))

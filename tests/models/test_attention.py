@@ -1,19 +1,107 @@
+"""Attention against a float64 oracle, by every back-end that runs here, and which one is chosen where."""
+
+import importlib.util
+import re
+import sys
+from dataclasses import replace
+from functools import partial
+from types import SimpleNamespace
+
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from jax._src.cudnn import fused_attention_stablehlo
 
+from jclip.errors import JclipError
+from jclip.models import attention
 from jclip.models.attention import attend
+from jclip.models.bert import Bert, BertConfig
+from jclip.models.clip_text import ClipText, ClipTextConfig
+from jclip.models.vit import Vit, VitConfig
+from jclip.parallel.mesh import make_mesh
+from tests.models.parity import random_variables
 
 ONES = jnp.ones((1, 2, 1, 1))
+HERE = ["xla", "auto", *(["tokamax"] if importlib.util.find_spec("tokamax") else [])]
+MASKS = {
+    "none": {},
+    "padding": {"lengths": True},
+    "causal": {"causal": True},
+    "both": {"lengths": True, "causal": True},
+}
+H100, A100, T4, AMD, CPU, TPU = (
+    SimpleNamespace(platform=platform, device_kind=kind, compute_capability=capability)
+    for platform, kind, capability in (
+        ("gpu", "NVIDIA H100 80GB HBM3", "9.0"),
+        ("gpu", "NVIDIA A100-SXM4-40GB", "8.0"),
+        ("gpu", "Tesla T4", "7.5"),
+        ("gpu", "AMD Instinct MI300X", "gfx942"),
+        ("cpu", "cpu", None),
+        ("tpu", "TPU v5 lite", None),
+    )
+)
+
+
+def oracle(q, k, v, upstream, lengths=None, causal=False):
+    """The values, and the gradients of their product with `upstream` in q, k and v: float64, by hand."""
+    q, k, v, upstream = (np.asarray(x, np.float64) for x in (q, k, v, upstream))
+    seen = np.ones((len(q), 1, q.shape[1], k.shape[1]), bool)
+    if lengths is not None:
+        seen &= np.arange(k.shape[1]) < np.maximum(lengths, 1)[:, None, None, None]
+    if causal:
+        seen &= np.tril(np.ones(seen.shape[2:], bool))
+    logits = np.einsum("bqhc,bkhc->bhqk", q, k) / np.sqrt(q.shape[-1])
+    weights = np.exp(logits - logits.max()) * seen
+    weights /= weights.sum(-1, keepdims=True)
+    to_weights = np.einsum("bqhc,bkhc->bhqk", upstream, v)
+    to_logits = weights * (to_weights - (weights * to_weights).sum(-1, keepdims=True)) / np.sqrt(q.shape[-1])
+    return (
+        np.einsum("bhqk,bkhc->bqhc", weights, v),
+        np.einsum("bhqk,bkhc->bqhc", to_logits, k),
+        np.einsum("bhqk,bqhc->bkhc", to_logits, q),
+        np.einsum("bhqk,bqhc->bkhc", weights, upstream),
+    )
+
+
+def ours(q, k, v, upstream, **options):
+    """The same by `attend`."""
+    values, back = jax.vjp(lambda q, k, v: attend(q, k, v, **options), q, k, v)
+    return values, *back(upstream)
+
+
+def assert_like_the_oracle(length, mask, dtype, implementation):
+    draw = np.random.default_rng(length)
+    q, k, v, upstream = (jnp.asarray(draw.normal(size=(4, length, 2, 16)), dtype) for _ in range(4))
+    masks = dict(mask)
+    if masks.pop("lengths", None):
+        masks["lengths"] = np.array([length, 1, 0, max(length - 2, 1)])
+    expected = oracle(q, k, v, upstream, **masks)
+    if "lengths" in masks:
+        masks["lengths_b"] = jnp.asarray(masks.pop("lengths"))
+    actual = jax.jit(partial(ours, **masks, implementation=implementation))(q, k, v, upstream)
+    for one, other in zip(actual, expected, strict=True):
+        assert one.dtype == dtype
+        tolerance = (1e-5 if dtype == jnp.float32 else 0.02) * np.abs(other).max()
+        np.testing.assert_allclose(np.asarray(one, np.float64), other, atol=tolerance)
+
+
+@pytest.mark.parametrize("implementation", HERE)
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+@pytest.mark.parametrize("mask", MASKS)
+@pytest.mark.parametrize("length", [7, 8])
+def test_values_and_gradients(implementation, dtype, mask, length):
+    assert_like_the_oracle(length, MASKS[mask], dtype, implementation)
 
 
 def test_by_hand():
-    # Equal logits: the mean of the values. One key masked out: the other value.
+    # Equal logits: the mean of the values. One key is padding: the other value.
     values = jnp.array([2.0, 4.0]).reshape(1, 2, 1, 1)
     np.testing.assert_allclose(attend(ONES, ONES, values).ravel(), [3, 3])
-    np.testing.assert_allclose(attend(ONES, ONES, values, jnp.array([True, False])).ravel(), [2, 2])
+    np.testing.assert_allclose(attend(ONES, ONES, values, lengths_b=jnp.array([1])).ravel(), [2, 2])
+    np.testing.assert_allclose(attend(ONES, ONES, values, causal=True).ravel(), [2, 3])
     # Logits 0 and ln 3 · √4 / √4: weights 1/4 and 3/4.
     queries, keys = jnp.ones((1, 1, 1, 4)), jnp.array([0.0, np.log(3) / 2])[None, :, None, None] * jnp.ones(4)
     weighted = attend(queries, keys, jnp.array([0.0, 8.0]).reshape(1, 2, 1, 1))
@@ -22,21 +110,17 @@ def test_by_hand():
 
 @settings(max_examples=12)
 @given(st.integers(1, 3), st.integers(1, 5), st.integers(1, 7), st.integers(1, 3), st.integers(1, 5), st.booleans())
-def test_float64_oracle(batch, queries, keys, heads, channels, masked):
+def test_any_shape(batch, queries, keys, heads, channels, padded):
     draw = np.random.default_rng(queries + 10 * keys)
     q, k, v = (draw.normal(size=(batch, length, heads, channels)) for length in (queries, keys, keys))
-    mask = draw.random((batch, 1, 1, keys)) < 0.6 if masked else np.ones((1, 1, 1, keys), bool)
-    mask[..., 0] = True
-    logits = np.einsum("bqhc,bkhc->bhqk", q, k) / np.sqrt(channels)
-    weights = np.exp(logits) * mask
-    expected = np.einsum("bhqk,bkhc->bqhc", weights / weights.sum(-1, keepdims=True), v)
-    actual = attend(*(jnp.asarray(x, jnp.float32) for x in (q, k, v)), mask)
-    np.testing.assert_allclose(actual, expected, atol=1e-5)
+    lengths = draw.integers(1, keys + 1, batch) if padded else None
+    actual = attend(*(jnp.asarray(x, jnp.float32) for x in (q, k, v)), lengths_b=lengths)
+    np.testing.assert_allclose(actual, oracle(q, k, v, q, lengths)[0], atol=1e-5)
 
 
-def test_nowhere_to_look_is_finite():
-    out = attend(ONES, ONES, ONES, jnp.zeros((1, 1, 1, 2), bool))
-    np.testing.assert_allclose(out, ONES)
+def test_nothing_but_padding_looks_at_the_first():
+    values = jnp.array([2.0, 4.0]).reshape(1, 2, 1, 1)
+    np.testing.assert_allclose(attend(ONES, ONES, values, lengths_b=jnp.array([0])).ravel(), [2, 2])
 
 
 def test_softmax_is_float32_in_bfloat16():
@@ -47,3 +131,133 @@ def test_softmax_is_float32_in_bfloat16():
     np.testing.assert_allclose(np.asarray(out, np.float32), 1, atol=0.01)
     jaxpr = str(jax.make_jaxpr(attend)(x, x, x))
     assert "f32[1,1,257,257] = exp" in jaxpr
+
+
+def chosen(device, monkeypatch, *, dtype=jnp.bfloat16, channels=64, queries=50, drop=None, ask="auto"):
+    monkeypatch.setattr(attention, "_device", lambda: device)
+    q, k = (jax.ShapeDtypeStruct((2, length, 3, channels), dtype) for length in (queries, 50))
+    return attention._choose(ask, q, k, drop)
+
+
+@pytest.mark.parametrize(
+    ("device", "case", "expected"),
+    [
+        (H100, {}, "cudnn"),
+        (H100, {"dtype": jnp.float16}, "cudnn"),
+        (H100, {"channels": 256}, "cudnn"),
+        (A100, {"channels": 128}, "cudnn"),
+        (A100, {"channels": 136}, "8, 16, … 128 channels, and these have 136"),
+        (H100, {"channels": 20}, "8, 16, … 256 channels, and these have 20"),
+        (H100, {"dtype": jnp.float32}, "bfloat16 or float16, and the dtype is float32"),
+        (H100, {"drop": object()}, "no dropout on probabilities"),
+        (H100, {"queries": 1}, "its queries are others than its keys"),
+        (T4, {}, "compute capability 8.0, and this GPU has 7.5"),
+        (AMD, {}, "an NVIDIA GPU, and this is AMD Instinct MI300X"),
+        (CPU, {}, "an NVIDIA GPU, and this is cpu"),
+        (TPU, {}, "an NVIDIA GPU, and this is TPU v5 lite"),
+    ],
+)
+def test_auto_takes_what_the_device_supports(device, case, expected, monkeypatch):
+    """And whoever asks for cuDNN where it cannot do it is told why."""
+    assert chosen(device, monkeypatch, **case, ask="xla") == "xla"
+    if expected == "cudnn":
+        assert chosen(device, monkeypatch, **case) == chosen(device, monkeypatch, **case, ask="cudnn") == "cudnn"
+    else:
+        assert chosen(device, monkeypatch, **case) == "xla"
+        with pytest.raises(JclipError, match=f"'cudnn' is not possible here: .*{expected}; choose auto or xla"):
+            chosen(device, monkeypatch, **case, ask="cudnn")
+
+
+def test_the_device_is_that_of_the_mesh_or_the_default():
+    assert attention._device().platform == "cpu"
+    with jax.set_mesh(make_mesh()):
+        assert attention._device() == jax.devices()[0]
+    with jax.default_device(jax.devices()[3]):
+        assert attention._device().platform == "cpu"
+
+
+@pytest.mark.parametrize("mask", MASKS)
+@pytest.mark.parametrize("length", [7, 8])
+def test_what_cudnn_is_given(mask, length, monkeypatch):
+    """Padded to an even length, as its gradient needs, it would compute the same: here XLA stands in for it."""
+    monkeypatch.setattr(attention, "_device", lambda: H100)
+    lengths = []
+
+    def instead(q, k, v, *, implementation, **options):
+        assert implementation == "cudnn"
+        lengths.append(q.shape[1])
+        return in_xla(q, k, v, **options)
+
+    in_xla = jax.nn.dot_product_attention
+    monkeypatch.setattr(jax.nn, "dot_product_attention", instead)
+    assert_like_the_oracle(length, MASKS[mask], jnp.bfloat16, "cudnn")
+    assert lengths == [8]
+
+
+def pretend_an_h100(monkeypatch):
+    """To us, and to jax, which asks whether cuDNN is there."""
+    monkeypatch.setattr(attention, "_device", lambda: H100)
+    monkeypatch.setattr(fused_attention_stablehlo, "check_cudnn_version", lambda: 91200)
+
+
+TOWERS = {
+    "image": Vit(VitConfig(42, 14, 64, 3, 2), 11, jnp.bfloat16),  # 10 tokens, 9 of them patches
+    "causal": ClipText(ClipTextConfig(99, 17, 64, 3, 2), 11, jnp.bfloat16),
+    "padded": Bert(BertConfig(99, 64, 3, 2, 96, 17, 2, 0, 1e-12), 11, dtype=jnp.bfloat16),
+}
+INPUTS = {"image": jnp.ones((2, 42, 42, 3)), "causal": jnp.ones((2, 17), int), "padded": jnp.ones((2, 17), int)}
+
+
+@pytest.mark.parametrize("remat", ["none", "dots", "layers"])
+@pytest.mark.parametrize("tower", TOWERS)
+def test_a_tower_lowered_for_an_nvidia_gpu_calls_cudnn(tower, remat, monkeypatch):
+    """Its forward and its backward pass, and no product of queries and keys beside them."""
+    pretend_an_h100(monkeypatch)
+    model, inputs = TOWERS[tower].clone(remat=remat), INPUTS[tower]
+    variables = random_variables(model, inputs)
+
+    def lowered(model, **options):
+        loss = jax.grad(lambda variables: jnp.square(model.apply(variables, inputs, **options)).sum())
+        return jax.jit(loss).trace(variables).lower(lowering_platforms=("cuda",)).as_text()
+
+    text = lowered(model)
+    assert {"__cudnn$fmhaSoftmax", "__cudnn$fmhaSoftmaxBackward"} == set(re.findall(r"__cudnn\$\w+", text))
+    masks = {"image": "NO_MASK", "causal": "CAUSAL", "padded": "PADDING"}
+    assert set(re.findall(r"mask_type[^A-Z]*([A-Z_]+)", text)) == {masks[tower]}
+    assert not re.search(r"dot_general.*batching_dims", text)
+    in_xla = lowered(model.clone(attention="xla"))
+    assert "__cudnn" not in in_xla
+    assert re.search(r"dot_general.*batching_dims", in_xla)
+
+
+def test_dropout_on_probabilities_is_left_to_xla(monkeypatch):
+    pretend_an_h100(monkeypatch)
+    model, ids = TOWERS["padded"], INPUTS["padded"]
+    variables = random_variables(model, ids)
+
+    def traced(model):
+        options = {"rows_b": jnp.arange(2), "rngs": {"dropout": jax.random.key(0)}}
+        return str(jax.make_jaxpr(lambda variables: model.apply(variables, ids, **options))(variables))
+
+    assert "dot_product_attention" not in traced(model)
+    with pytest.raises(JclipError, match="'cudnn' is not possible here: it has no dropout on probabilities"):
+        traced(model.clone(attention="cudnn"))
+    model = model.clone(attention="cudnn", config=replace(model.config, attention_dropout=0.0))
+    assert "dot_product_attention" in traced(model)
+
+
+def test_tokamax_is_called_as_jax_is(monkeypatch):
+    """It has the same signature; where it is installed itself, it is among the back-ends above."""
+    stand_in = SimpleNamespace(dot_product_attention=jax.nn.dot_product_attention)
+    monkeypatch.setitem(sys.modules, "tokamax", stand_in)
+    assert_like_the_oracle(7, MASKS["both"], jnp.float32, "tokamax")
+
+
+@pytest.mark.parametrize(
+    ("ask", "message"),
+    [("tokamax", "'tokamax' is not possible here: importing it failed"), ("flash", "one of auto, xla, cudnn, tokamax")],
+)
+def test_what_is_not_there(ask, message, monkeypatch):
+    monkeypatch.setitem(sys.modules, "tokamax", None)
+    with pytest.raises(JclipError, match=message):
+        attend(ONES, ONES, ONES, implementation=ask)

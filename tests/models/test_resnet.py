@@ -1,5 +1,6 @@
 """The modified ResNet against cn_clip's, frozen and in training."""
 
+import functools
 from dataclasses import replace
 
 import flax.linen as nn
@@ -11,7 +12,17 @@ from cn_clip.clip.model import ModifiedResNet
 
 from jclip.errors import JclipError
 from jclip.models.resnet import AttentionPool, BatchNorm, Bottleneck, ResNet, ResNetConfig
-from tests.models.parity import assert_same_rows, assert_same_tree, random_images, random_variables, run, to_torch
+from jclip.parallel.mesh import MeshShape, make_mesh
+from jclip.parallel.sharding import batch_sharding, replicated
+from tests.models.parity import (
+    assert_same_rows,
+    assert_same_tree,
+    random_images,
+    random_variables,
+    run,
+    to_torch,
+    unit,
+)
 from tests.models.torch_weights import Weights, openai_resnet, randomise
 
 RN50 = ResNetConfig(image_size=96, width=8, heads=4)  # the real depth
@@ -80,16 +91,6 @@ def test_initialisation_of_the_pool():
         np.testing.assert_allclose(leaf.std(), 128**-0.5, rtol=0.05)
 
 
-def test_remat_changes_nothing():
-    images = random_images(3, SHALLOW.image_size)
-    variables = random_variables(ResNet(SHALLOW, 13), images)
-    results = [
-        run(ResNet(SHALLOW, 13, remat=remat), variables, images, train=True, mutable="batch_stats")
-        for remat in (False, True)
-    ]
-    jax.tree.map(lambda left, right: np.testing.assert_allclose(left, right, rtol=1e-4, atol=1e-5), *results)
-
-
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -105,3 +106,43 @@ def test_a_wrong_configuration_says_so(change, message):
 
 def _flat(tree):
     return np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(tree)])
+
+
+def test_a_training_batch_is_the_global_one_on_a_mesh():
+    """Each of 8 devices holds 2 pictures of other colours; the statistics are those of all 16, as PyTorch's."""
+    reference = reference_of(SHALLOW, 13).train()
+    _, variables = variables_of(reference)
+    images = random_images(16, SHALLOW.image_size) + np.arange(16, dtype=np.float32)[:, None, None, None]
+    mesh = make_mesh(MeshShape(data=4, fsdp=2))
+    train = functools.partial(ResNet(SHALLOW, 13).apply, train=True, mutable="batch_stats")
+    whole, moved = jax.jit(train)(variables, images)
+    with jax.set_mesh(mesh):
+        split, moved_split = jax.jit(train, in_shardings=(replicated(mesh), batch_sharding(mesh)))(variables, images)
+    assert len(split.sharding.device_set) == 8
+    np.testing.assert_allclose(unit(split), unit(whole), atol=1e-5)
+    np.testing.assert_allclose(_flat(moved_split), _flat(moved), rtol=1e-5, atol=1e-6)
+    assert_same_rows(split, reference(to_torch(images)), atol=1e-5)
+    _, expected = variables_of(reference)
+    np.testing.assert_allclose(_flat(moved_split["batch_stats"]), _flat(expected["batch_stats"]), rtol=1e-4, atol=1e-5)
+    # Two pictures' own statistics would be others.
+    alone, _ = jax.jit(train)(variables, images[:2])
+    assert np.abs(unit(alone) - unit(whole[:2])).max() > 0.01
+
+
+def test_gradients_through_global_statistics():
+    """Of the batch norm too: what one device's pictures do to another's."""
+    variables = random_variables(ResNet(SHALLOW, 13), random_images(1, SHALLOW.image_size))
+    images = random_images(8, SHALLOW.image_size)
+
+    def loss(params, images):
+        whole = {**variables, "params": params}
+        out, _ = ResNet(SHALLOW, 13).apply(whole, images, train=True, mutable="batch_stats")
+        return jnp.square(out / jnp.linalg.norm(out, axis=1, keepdims=True) - 0.1).sum()
+
+    mesh = make_mesh()
+    alone = jax.jit(jax.grad(loss))(variables["params"], images)
+    with jax.set_mesh(mesh):
+        on_mesh = jax.jit(jax.grad(loss), in_shardings=(replicated(mesh), batch_sharding(mesh)))
+        split = on_mesh(variables["params"], images)
+    largest = np.abs(_flat(alone)).max()
+    np.testing.assert_allclose(_flat(split), _flat(alone), atol=1e-5 * largest)

@@ -4,6 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from jclip.models.dropout import dropout, row_seeds
 from jclip.models.transformer import ACTIVATIONS, LayerNorm, quick_gelu, stacked
 
 
@@ -50,23 +51,23 @@ def test_layer_norm_of_a_constant_is_its_bias():
 
 
 class AddsNoise(nn.Module):
-    """A layer that adds 0 or 2, and as many ones as its parameter says."""
+    """A layer that adds 0 or 2, and has a parameter."""
 
     @nn.compact
-    def __call__(self, x, mask, train):
+    def __call__(self, x, mask, seeds):
         weight = self.param("weight", nn.initializers.normal(1.0), ())
-        noise = nn.Dropout(0.5, deterministic=not train)(jnp.ones_like(x))
-        return x + noise * mask + 0 * weight, None
+        return x + dropout(jnp.ones_like(x), 0.5, seeds) * mask + 0 * weight, None
 
 
-@pytest.mark.parametrize("remat", [False, True])
+@pytest.mark.parametrize("remat", ["none", "dots", "layers"])
 def test_stacked_layers_draw_their_own_parameters_and_their_own_dropout(remat):
     model = stacked(AddsNoise, 2, remat)()
     x, mask = jnp.zeros((50, 20)), jnp.ones(())
-    weight = model.init(jax.random.key(0), x, mask, False)["params"]["weight"]
+    weight = model.init(jax.random.key(0), x, mask, None)["params"]["weight"]
     assert weight.shape == (2,)
     assert weight[0] != weight[1]
-    out, _ = model.apply({"params": {"weight": weight}}, x, mask, True, rngs={"dropout": jax.random.key(1)})
+    seeds = row_seeds(jax.random.key(1), jnp.arange(50), 2)
+    out, _ = model.apply({"params": {"weight": weight}}, x, mask, seeds)
     # With one draw for both layers only 0 and 4 would come out.
     share = [(out == value).mean() for value in (0, 2, 4)]
     np.testing.assert_allclose(share, [0.25, 0.5, 0.25], atol=0.05)

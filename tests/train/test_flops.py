@@ -1,8 +1,11 @@
 """Counts by hand."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
+from jax._src.cudnn import fused_attention_stablehlo
 from jax.sharding import PartitionSpec
 
 from jclip.parallel.mesh import make_mesh
@@ -46,3 +49,18 @@ def test_patch_convolution():
     x = jnp.ones((2, 8, 8, 3))
     variables = conv.init(jax.random.key(0), x)
     assert count_flops(conv.apply, variables, x) == 2 * (2 * 2 * 2 * 8) * (4 * 4 * 3)
+
+
+def test_fused_attention_counts_as_its_matmuls(monkeypatch):
+    monkeypatch.setattr(fused_attention_stablehlo, "check_cudnn_version", lambda: 91200)
+    x = jnp.ones((2, 6, 3, 8), jnp.bfloat16)
+
+    def loss(x, implementation):
+        return jax.nn.dot_product_attention(x, x, x, implementation=implementation).astype(jnp.float32).sum()
+
+    one = 2 * 2 * 3 * 6 * 6 * 8
+    assert count_flops(partial(loss, implementation="cudnn"), x) == 2 * one
+    assert count_flops(partial(loss, implementation="xla"), x) == 2 * one
+    # The logits are computed once more than when they are kept.
+    assert count_flops(jax.grad(partial(loss, implementation="cudnn")), x) == 7 * one
+    assert count_flops(jax.grad(partial(loss, implementation="xla")), x) == 6 * one

@@ -96,7 +96,7 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def _train(each: DemoRun, examination: Examination, console: Console) -> bool:
-    with ProgressWatcher(console, each.title) as watcher:
+    with ProgressWatcher(console, each.title, lines=10) as watcher:
         evaluators = examination.evaluators(each.run, each.languages)
         return train(each.run, each.workdir, watcher=watcher, evaluators=evaluators).finished
 

@@ -1,0 +1,83 @@
+"""Where a run's figures can be looked at: TensorBoard always, Weights & Biases by option."""
+
+import uuid
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+from jclip.errors import JclipError
+
+
+class Board(Protocol):
+    """Something that shows figures over steps."""
+
+    def show(self, record: Mapping[str, Any]) -> None:
+        """Takes a line of metrics.jsonl."""
+
+    def close(self) -> None:
+        """Writes what is not written yet."""
+
+
+class TensorBoard:
+    """Event files in WORKDIR/tensorboard: `tensorboard --logdir WORKDIR`."""
+
+    def __init__(self, folder: Path, total: int):
+        """Opens them; what lies beyond `total` steps is hidden, for the resumed run writes it again."""
+        from tensorboardX import SummaryWriter
+
+        self._writer = SummaryWriter(str(folder), purge_step=total + 1 if total else None)
+
+    def show(self, record: Mapping[str, Any]) -> None:
+        """Takes a line of metrics.jsonl."""
+        for name, value in _figures(record):
+            self._writer.add_scalar(name, value, record["total"])
+
+    def close(self) -> None:
+        """Writes what is not written yet."""
+        self._writer.close()
+
+
+class WandB:
+    """A run of Weights & Biases; a resumed run goes on in the same one."""
+
+    def __init__(self, project: str, name: str, config: Mapping[str, Any], workdir: Path, total: int):
+        """Opens it, at `total` steps.
+
+        Raises:
+          JclipError: wandb is not installed, or cannot begin a run.
+        """
+        try:
+            import wandb
+        except ImportError:
+            raise JclipError("wandb is not installed: pip install 'jclip[wandb]', or leave `wandb` empty") from None
+        file = workdir / "wandb_id"
+        if not total or not file.is_file():  # what begins again is another run there
+            file.write_text(uuid.uuid4().hex[:12], encoding="utf-8")
+        try:
+            self._run = wandb.init(
+                project=project,
+                name=name,
+                id=file.read_text(encoding="utf-8").strip(),
+                resume="allow",
+                dir=workdir,
+                config=dict(config),
+            )
+        except Exception as error:  # its own kinds, of which it has many
+            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+            raise JclipError(f"wandb cannot begin a run ({reason}): log in, or set WANDB_MODE=offline") from None
+
+    def show(self, record: Mapping[str, Any]) -> None:
+        """Takes a line of metrics.jsonl."""
+        if figures := dict(_figures(record)):
+            self._run.log(figures, step=record["total"])
+
+    def close(self) -> None:
+        """Writes what is not written yet."""
+        self._run.finish()
+
+
+def _figures(record: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
+    """(train/loss, 1.5), … of a record: its numbers, but for those that say where it stands."""
+    for name, value in record.items():
+        if isinstance(value, int | float) and name not in ("total", "step"):
+            yield f"{record['kind']}/{name}", float(value)

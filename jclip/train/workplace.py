@@ -1,0 +1,63 @@
+"""A run's folder, and the signals that reach it."""
+
+import signal
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
+
+from jclip.errors import JclipError
+from jclip.parallel.processes import first
+from jclip.train.run import Run
+
+
+def bundle_folder(workdir: Path, run: Run, stage: int) -> Path:
+    """Where the bundle of a finished stage lies: WORKDIR/1-teacher, WORKDIR/2-contrastive."""
+    return workdir / f"{stage + 1}-{run.stages[stage].name}"
+
+
+@contextmanager
+def alone_in(workdir: Path) -> Iterator[None]:
+    """Makes the folder and keeps a second run out of it: each would delete the other's checkpoints."""
+    with ExitStack() as stack:
+        first(lambda: _enter(workdir, stack))
+        yield
+
+
+@contextmanager
+def stop_requests() -> Iterator[list[int]]:
+    """A list that the first Ctrl-C or SIGTERM fills; a step is never cut in two. A second Ctrl-C acts at once."""
+    received: list[int] = []
+    kinds = (signal.SIGINT, signal.SIGTERM)
+
+    def note(number: int, _: Any) -> None:
+        if received and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        received.append(number)
+
+    try:
+        previous = {kind: signal.signal(kind, note) for kind in kinds}
+    except ValueError:  # signals reach the main thread only; elsewhere a run is stopped by its caller
+        previous = {}
+    try:
+        yield received
+    finally:
+        for kind, handler in previous.items():
+            signal.signal(kind, handler)
+
+
+def _enter(workdir: Path, stack: ExitStack) -> None:
+    """Makes and locks the folder; the lock goes with the process, however it ends."""
+    workdir.mkdir(parents=True, exist_ok=True)
+    if fcntl is None:
+        return
+    file = stack.enter_context((workdir / ".lock").open("w"))
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise JclipError(f"another run is at work in {workdir}: let it finish, or choose another folder") from None

@@ -1,0 +1,59 @@
+# shellcheck shell=bash
+# What the launchers share. Sourced, never run.
+
+DRY_RUN=0
+
+# The help is the comment at the head of the script, so that there is one text and not two.
+show_help() { sed -n '2,/^$/s/^# \{0,1\}//p' "$0"; }
+
+say() { printf '%s: %s\n' "$(basename "$0")" "$*" >&2; }
+
+die() {
+  say "$*"
+  exit 2
+}
+
+# take "$@": sets `value` to what follows an option on the command line.
+take() {
+  (($# >= 2)) || die "$1 needs a value: see --help"
+  # shellcheck disable=SC2034 # read by the launchers
+  value=$2
+}
+
+# require NAME VALUE: stops when an option that has no default was not given.
+require() { [[ -n $2 ]] || die "$1 is missing: see --help"; }
+
+whole_number() { [[ $2 =~ ^[0-9]+$ ]] || die "$1 takes a whole number, not '$2'"; }
+
+# A dry run needs no tools: it is for looking at what would be run, anywhere.
+need_tool() { ((DRY_RUN)) || command -v "$1" >/dev/null || die "$1 is not on PATH: $2"; }
+
+# show WORD...: a command line that can be pasted into a shell.
+show() {
+  local word line=''
+  for word in "$@"; do
+    [[ $word =~ ^[A-Za-z0-9_./:=@,%+-]+$ ]] || word="'${word//\'/\'\\\'\'}'"
+    line+="$word "
+  done
+  printf '%s\n' "${line% }"
+}
+
+# do_or_show WORD...: runs a command, or prints it in a dry run.
+do_or_show() { if ((DRY_RUN)); then show "$@"; else "$@"; fi; }
+
+# after CODE: what the exit code of `jclip train` asks for. 75: SIGTERM, and it has saved: start it again. 130: somebody
+# pressed Ctrl-C, and it has saved. From 128 on a signal killed it, or its machine went away. Any other code is an error
+# that a restart would only repeat.
+after() {
+  if (($1 == 0)); then
+    echo finished
+  elif (($1 == 75)); then
+    echo again
+  elif (($1 == 130)); then
+    echo stopped
+  elif (($1 >= 128)); then
+    echo crashed
+  else
+    echo error
+  fi
+}

@@ -1,0 +1,148 @@
+#!/usr/bin/env bash
+# Trains on one machine with several GPUs, and starts the run again until it is finished.
+#
+#   launch/multi_gpu.sh [options] CONFIG [anything that jclip train takes]
+#
+#   --processes N   split the GPUs among N processes; by default one process sees them all
+#   --restarts N    give up after N crashes (10); a run that saved and asked to be started again is no crash
+#   --dry-run       print the commands, run nothing
+#   --help
+#
+# Relative paths of CONFIG (data/, bundles/, runs/) start in the current folder. TERM and Ctrl-C are passed on: the run
+# saves and stops, this exits with 75, and the same command goes on from there.
+
+set -euo pipefail
+# shellcheck source=launch/common.sh
+. "$(dirname "${BASH_SOURCE[0]}")/common.sh"
+
+GRACE=120 # seconds that the others get to end in, once one process has
+
+processes=1
+restarts=10
+while (($#)); do
+  case $1 in
+    --processes) take "$@" && processes=$value && shift 2 ;;
+    --restarts) take "$@" && restarts=$value && shift 2 ;;
+    --dry-run) DRY_RUN=1 && shift ;;
+    --help) show_help && exit ;;
+    -*) die "unknown option $1: see --help" ;;
+    *) break ;;
+  esac
+done
+whole_number --processes "$processes"
+whole_number --restarts "$restarts"
+((processes >= 1)) || die "--processes takes 1 or more"
+require CONFIG "${1-}"
+[[ -f $1 ]] || die "$1 is not there: give the configuration's file"
+need_tool jclip "install it: pip install -e '.[cuda]'"
+
+# The GPUs' numbers, or what CUDA_VISIBLE_DEVICES leaves of them.
+visible_gpus() {
+  if [[ -n ${CUDA_VISIBLE_DEVICES-} ]]; then
+    tr ',' '\n' <<<"$CUDA_VISIBLE_DEVICES"
+  elif command -v nvidia-smi >/dev/null; then
+    nvidia-smi --query-gpu=index --format=csv,noheader
+  fi
+}
+
+free_port() {
+  local port
+  while :; do
+    port=$((20000 + RANDOM % 10000)) # below the ports that the system gives out by itself
+    (: <>"/dev/tcp/127.0.0.1/$port") 2>/dev/null || break
+  done
+  echo "$port"
+}
+
+share=0
+if ((processes > 1)); then
+  mapfile -t gpus < <(visible_gpus)
+  ((${#gpus[@]})) || die "no GPU found by nvidia-smi or CUDA_VISIBLE_DEVICES: leave --processes out"
+  ((${#gpus[@]} % processes == 0)) || die "${#gpus[@]} GPUs cannot be split among $processes processes evenly"
+  share=$((${#gpus[@]} / processes))
+fi
+
+# command_of PROCESS PORT -- ARGUMENTS: sets `line` to what one process runs.
+command_of() {
+  line=(jclip train "${@:3}")
+  ((processes > 1)) || return 0
+  local mine
+  mine=$(IFS=, && echo "${gpus[*]:$1 * share:share}")
+  line=(env "CUDA_VISIBLE_DEVICES=$mine" "JCLIP_COORDINATOR=127.0.0.1:$2"
+    "JCLIP_PROCESSES=$processes" "JCLIP_PROCESS=$1" "${line[@]}")
+}
+
+pids=()
+stopped=0
+pass_on() {
+  stopped=1
+  kill -TERM "${pids[@]}" 2>/dev/null || :
+}
+
+# Runs all processes to their end. The first that fails decides the exit code, and takes the others with it: they would
+# wait for it for ever.
+run_once() {
+  local index port code=0 status pid left deadline=0
+  port=$(free_port)
+  pids=()
+  set -m # each in a group of its own: Ctrl-C reaches this alone, which passes it on once
+  for ((index = 0; index < processes; index++)); do
+    command_of "$index" "$port" "$@"
+    "${line[@]}" &
+    pids+=($!)
+  done
+  set +m
+  left=("${pids[@]}")
+  while ((${#left[@]})); do
+    local running=()
+    for pid in "${left[@]}"; do
+      if kill -0 "$pid" 2>/dev/null; then
+        running+=("$pid")
+        continue
+      fi
+      status=0
+      wait "$pid" || status=$?
+      if ((status && !code)); then
+        code=$status
+        deadline=$((SECONDS + GRACE))
+        ((status == 75)) || kill -TERM "${pids[@]}" 2>/dev/null || :
+      fi
+    done
+    left=(${running[@]+"${running[@]}"})
+    if ((deadline && SECONDS >= deadline && ${#left[@]})); then
+      say "${#left[@]} processes still ran $GRACE s after the first had ended: killed"
+      kill -KILL "${left[@]}" 2>/dev/null || :
+    fi
+    ((${#left[@]} == 0)) || sleep 0.2
+  done
+  return "$code"
+}
+
+if ((DRY_RUN)); then
+  port=$(free_port)
+  for ((index = 0; index < processes; index++)); do
+    command_of "$index" "$port" "$@"
+    show "${line[@]}"
+  done
+  exit
+fi
+
+trap pass_on TERM INT HUP
+crashes=0
+while :; do
+  code=0
+  run_once "$@" || code=$?
+  ((!stopped)) || exit "$code"
+  case $(after "$code") in
+    finished | stopped) exit "$code" ;;
+    again) say "the run has saved and stopped: starting it again" ;;
+    crashed)
+      ((++crashes <= restarts)) || { say "exit code $code: $restarts restarts did not help" && exit "$code"; }
+      say "exit code $code: restart $crashes of $restarts"
+      ;;
+    error)
+      say "exit code $code: an error that a restart would repeat; see above"
+      exit "$code"
+      ;;
+  esac
+done

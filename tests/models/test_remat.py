@@ -1,0 +1,63 @@
+"""What the backward pass computes again costs arithmetic, saves memory, and changes no gradient."""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jclip.errors import JclipError
+from jclip.models.bert import Bert, BertConfig
+from jclip.models.clip_text import ClipText, ClipTextConfig
+from jclip.models.resnet import ResNet, ResNetConfig
+from jclip.models.vit import Vit, VitConfig
+from jclip.train.flops import count_flops
+from tests.models.parity import ragged_ids, random_images, random_variables
+
+BERT = BertConfig(97, 48, 12, 4, 96, 40, 2, 0, 1e-12)
+IDS = ragged_ids([16, 9, 30, 30, 21, 12, 30, 5], 97, 0)
+RNGS = {"rngs": {"dropout": jax.random.key(0)}, "rows_b": jnp.arange(8)}
+TOWERS = {
+    "vit": (Vit(VitConfig(25, 5, 24, 12, 3), 11), random_images(16, 25), {}),
+    "bert": (Bert(BERT, 5), IDS, RNGS),
+    "clip": (ClipText(ClipTextConfig(97, 40, 48, 12, 4), 5), IDS, {}),
+    "resnet": (ResNet(ResNetConfig(64, (8, 1, 1, 1), 8, 4), 13), random_images(8, 64), {"train": True}),
+}
+
+
+@pytest.mark.parametrize("tower", TOWERS)
+def test_memory_and_arithmetic(tower):
+    """From none to dots to layers: always less memory and not less arithmetic; the same gradients."""
+    model, inputs, options = TOWERS[tower]
+    variables = random_variables(model, inputs)
+    params, others = variables["params"], {name: leaf for name, leaf in variables.items() if name != "params"}
+
+    def loss(model, params):
+        out = model.apply({"params": params, **others}, inputs, mutable=list(others), **options)[0]
+        return jnp.square(out).sum()
+
+    gradients, kept, memory, flops = [], [], [], []
+    for remat in ("none", "dots", "layers"):
+        of_params = partial(loss, model.clone(remat=remat))
+        residuals = jax.eval_shape(lambda params, f=of_params: jax.vjp(f, params)[1], params)
+        kept.append(sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(residuals)))
+        compiled = jax.jit(jax.grad(of_params)).lower(params).compile()
+        gradients.append(compiled(params))
+        memory.append(compiled.memory_analysis().temp_size_in_bytes)
+        flops.append(count_flops(jax.grad(of_params), params))
+    for other in gradients[1:]:
+        largest = max(float(jnp.abs(leaf).max()) for leaf in jax.tree.leaves(other))
+        jax.tree.map(lambda a, b, atol=1e-5 * largest: np.testing.assert_allclose(a, b, atol=atol), gradients[0], other)
+    assert kept[2] < 0.7 * kept[1] < 0.7 * 0.7 * kept[0]
+    if tower != "resnet":  # its blocks are no scan, and there XLA's CPU compiler undoes what it is asked for
+        assert memory[2] < 0.7 * memory[1] < 0.7 * 0.7 * memory[0]
+    assert flops[0] <= flops[1] < flops[2]
+    assert flops[1] < 1.06 * flops[0]
+    assert flops[2] < 1.34 * flops[0]
+
+
+def test_an_unknown_word_says_so():
+    model, inputs, _ = TOWERS["vit"]
+    with pytest.raises(JclipError, match="remat True is unknown: choose one of none, dots, layers"):
+        random_variables(model.clone(remat=True), inputs)

@@ -1,0 +1,138 @@
+"""Real processes that make one run: `python -m tests.train.cluster JOB.pickle`, with JCLIP_* in the environment."""
+
+import os
+import pickle
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from jclip.train.run import Run
+
+ROOT = Path(__file__).parents[2]
+PATIENCE = 240  # seconds: long for what should take twenty, for machines that are busy
+
+
+@dataclass(frozen=True)
+class Job:
+    """What every process of a test's run does: `train`, with something happening on the way.
+
+    Attributes:
+      run: the run, or one for each process.
+      workdir: of all of them.
+      stop_after: of `train`.
+      happens: {(process, step of the stage): what}: "SIGTERM", "SIGKILL" to itself.
+      gallery: pictures to evaluate with; 0 for no evaluation.
+      broken: the number of a picture of the gallery that cannot be read.
+    """
+
+    run: Run | tuple[Run, ...]
+    workdir: Path
+    stop_after: int | None = None
+    happens: dict[tuple[int, int], str] = field(default_factory=dict)
+    gallery: int = 0
+    broken: int | None = None
+
+
+def start(job: Job, processes: int, devices: int) -> list[subprocess.Popen[str]]:
+    """Starts the processes of a job, each with so many devices of its own."""
+    with tempfile.NamedTemporaryFile(suffix=".pickle", delete=False) as file:
+        pickle.dump(job, file)
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        address = f"localhost:{free.getsockname()[1]}"
+    kept = {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"}
+    common = {
+        **kept,
+        "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
+        "JCLIP_COORDINATOR": address,
+        "JCLIP_PROCESSES": str(processes),
+    }
+    command = [sys.executable, "-m", "tests.train.cluster", file.name]
+    return [
+        subprocess.Popen(
+            command,
+            cwd=ROOT,
+            env={**common, "JCLIP_PROCESS": str(number)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        for number in range(processes)
+    ]
+
+
+def finish(running: Sequence[subprocess.Popen[str]]) -> list[tuple[int, str]]:
+    """Exit code and output of each; none may hang."""
+    try:
+        return [(each.wait(PATIENCE), each.stdout.read() if each.stdout else "") for each in running]
+    finally:
+        for each in running:
+            each.kill()
+            if each.stdout:
+                each.stdout.close()
+
+
+def run_all(job: Job, processes: int, devices: int) -> list[tuple[int, str]]:
+    """`finish` of `start`."""
+    return finish(start(job, processes, devices))
+
+
+def _main(file: str) -> int:
+    from jclip.errors import JclipError
+    from jclip.parallel.processes import connect
+    from jclip.train.loop import train
+    from tests.train.runs import Watch
+
+    job: Job = pickle.loads(Path(file).read_bytes())
+    connect()
+    me = int(os.environ["JCLIP_PROCESS"])
+
+    def act(step: int) -> None:
+        if what := job.happens.get((me, step)):
+            os.kill(os.getpid(), getattr(signal, what))
+
+    run = job.run if isinstance(job.run, Run) else job.run[me]
+    evaluators: dict[str, Any] = {"toy": _evaluator(run, job)} if job.gallery else {}
+    try:
+        outcome = train(run, job.workdir, watcher=Watch(act), evaluators=evaluators, stop_after=job.stop_after)
+    except JclipError as error:
+        print(f"JclipError: {error}")
+        return 1
+    print(f"outcome: {outcome.finished} {outcome.position.total} {outcome.signal}")
+    return 0
+
+
+def _evaluator(run: Run, job: Job) -> Any:
+    """Recall on a gallery of its own, of a size that no number of devices divides."""
+    import numpy as np
+
+    from jclip.data.synthetic import SyntheticPairs
+    from jclip.data.text import load_tokenizer
+    from jclip.evaluate.retrieval import recalls
+    from jclip.inference import Encoder
+
+    context = run.stages[0].context_length
+    encoder = Encoder(run.model, load_tokenizer(Path(run.tokenizer)), run.preprocessing, context, batch_size=8)
+    records = SyntheticPairs().open(run.preprocessing)
+    pairs = [records[number] for number in range(job.gallery)]
+    pictures: list[Any] = [pair.pictures[0] for pair in pairs]
+    if job.broken is not None:
+        pictures[job.broken] = b"no picture"
+
+    def evaluate(variables: dict[str, Any]) -> dict[str, float]:
+        images = encoder.images(variables, pictures)
+        texts = encoder.texts(variables, [pair.captions[0] for pair in pairs])
+        keys = np.arange(len(pairs))
+        return {**recalls(images, texts, keys, keys), "sum": float(np.abs(images).sum())}
+
+    return evaluate
+
+
+if __name__ == "__main__":
+    sys.exit(_main(sys.argv[1]))

@@ -1,0 +1,166 @@
+"""Runs that are killed at any moment, whose checkpoints are damaged, whose best model is kept."""
+
+import os
+import pickle
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from jclip.data.augment import Augmentation
+from jclip.errors import JclipError
+from jclip.stages import Budget
+from jclip.train.loop import train
+from jclip.train.telemetry import read_journal
+from tests.train.runs import assert_same_bundles, leaves, losses
+
+ROOT = Path(__file__).parents[2]
+
+# Trains what is pickled in FILE, and says when the first step is done.
+PROGRAM = """
+import pickle, sys
+from pathlib import Path
+from jclip.train.loop import train
+from tests.train.runs import Watch
+
+first = []
+def act(step):
+    if not first:
+        first.append(step)
+        print("stepping", flush=True)
+
+train(pickle.loads(Path(sys.argv[1]).read_bytes()), Path(sys.argv[2]), watcher=Watch(act))
+"""
+
+
+@pytest.fixture
+def lively(chinese_clip):
+    """Two stages with augmentation and dropout, and a checkpoint every other step."""
+    augmentation = Augmentation(scale=0.2, rotate=10.0, translate=0.1, flip=0.5, hue=20.0)
+    stages = tuple(
+        replace(
+            stage,
+            budget=Budget(steps=30),
+            augmentation=augmentation,
+            optimizer=replace(stage.optimizer, learning_rate=1e-3, warmup_steps=0),
+        )
+        for stage in chinese_clip.stages
+    )
+    return replace(chinese_clip, stages=stages, checkpoint_every=2)
+
+
+def killed(run, workdir, moment):
+    """Starts the run and kills it: so many seconds after its first step, or in the middle of a save."""
+    file = workdir.with_suffix(".pickle")
+    file.write_bytes(pickle.dumps(run))
+    command = [sys.executable, "-c", PROGRAM, str(file), str(workdir)]
+    with subprocess.Popen(command, cwd=ROOT, env=dict(os.environ), stdout=subprocess.PIPE, text=True) as running:
+        assert running.stdout
+        if not running.stdout.readline():  # it was finished before its first step
+            return running.wait()
+        if moment == "save":
+            deadline = time.monotonic() + 60
+            while not list((workdir / "checkpoints").glob("*tmp*")) and running.poll() is None:
+                assert time.monotonic() < deadline
+        else:
+            time.sleep(moment)
+        running.kill()
+        return running.wait()
+
+
+def kill_until_finished(run, workdir, kills, seed):
+    """Kills a run again and again, at random moments, and lets it finish then; returns how often it was killed."""
+    draw, count = random.Random(seed), 0
+    for number in range(kills):
+        moment = "save" if number % 3 == 0 else draw.uniform(0, 1.5)
+        count += killed(run, workdir, moment) == -signal.SIGKILL
+    return count
+
+
+@pytest.mark.parametrize("kills", [3, pytest.param(20, marks=pytest.mark.slow)])
+def test_killed_at_any_moment_a_run_ends_the_same_to_the_bit(lively, tmp_path, kills):
+    steps = 30 if kills > 3 else 8
+    run = replace(lively, stages=tuple(replace(stage, budget=Budget(steps=steps)) for stage in lively.stages))
+    count = kill_until_finished(run, tmp_path / "run", kills, seed=kills)
+    assert count >= kills / 2  # a run may be finished before its last kill
+    resumed, whole = train(run, tmp_path / "run"), train(run, tmp_path / "whole")
+    assert resumed.finished
+    assert_same_bundles(resumed.bundles, whole.bundles)
+    assert losses(tmp_path / "run") == losses(tmp_path / "whole")
+
+
+def truncate(file):
+    file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+
+
+def flip(file):
+    data = bytearray(file.read_bytes())
+    data[len(data) // 2] ^= 0x10
+    file.write_bytes(bytes(data))
+
+
+def largest(checkpoint):
+    return max((path for path in checkpoint.rglob("*") if path.is_file()), key=lambda path: path.stat().st_size)
+
+
+DAMAGES = {
+    "truncated": lambda checkpoint: truncate(largest(checkpoint)),
+    "a bit": lambda checkpoint: flip(largest(checkpoint)),
+    "a file gone": lambda checkpoint: largest(checkpoint).unlink(),
+    "no record": lambda checkpoint: shutil.rmtree(checkpoint / "record"),
+    "empty": lambda checkpoint: [shutil.rmtree(path) for path in checkpoint.iterdir() if path.is_dir()],
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_checkpoint_gives_way_to_the_one_before(lively, tmp_path, damage):
+    run = replace(lively, stages=(replace(lively.stages[0], budget=Budget(steps=6)),))
+    train(run, tmp_path / "run", stop_after=4)
+    checkpoints = tmp_path / "run" / "checkpoints"
+    assert sorted(path.name for path in checkpoints.iterdir()) == ["2", "4"]
+    DAMAGES[damage](checkpoints / "4")
+    resumed, whole = train(run, tmp_path / "run"), train(run, tmp_path / "whole")
+    assert_same_bundles(resumed.bundles, whole.bundles)
+    assert losses(tmp_path / "run") == losses(tmp_path / "whole")
+    (warning,) = (line for line in read_journal(tmp_path / "run" / "metrics.jsonl") if line["kind"] == "warning")
+    assert warning["total"] == 2 and "checkpoints/4 is damaged" in warning["message"]
+    assert (tmp_path / "run" / "damaged" / "4").is_dir()
+
+
+def test_nothing_but_damaged_checkpoints_is_an_error(lively, tmp_path):
+    train(lively, tmp_path / "run", stop_after=1)
+    DAMAGES["a file gone"](tmp_path / "run" / "checkpoints" / "1")
+    with pytest.raises(JclipError, match=r"checkpoints/1 cannot be read \(.*\), and there is no other: restore it from"):
+        train(lively, tmp_path / "run")
+
+
+def test_the_best_model_is_kept_and_written(lively, tmp_path):
+    run = replace(
+        lively,
+        stages=(replace(lively.stages[0], budget=Budget(steps=10)),),
+        evaluate_every=2,
+        keep_checkpoints=1,
+        best="toy/figure",
+    )
+    figures, seen = iter([0.1, 0.2, 0.9, 0.3, 0.4, 0.5]), {}
+
+    def evaluator(variables):
+        seen[figure := next(figures)] = np.asarray(variables["params"]["text"]["projection"]["kernel"])
+        return {"figure": figure}
+
+    train(run, tmp_path / "run", evaluators={"toy": evaluator}, stop_after=8)
+    assert sorted(int(path.name) for path in (tmp_path / "run" / "checkpoints").iterdir()) == [4, 8]
+    train(run, tmp_path / "run", evaluators={"toy": evaluator})
+    np.testing.assert_array_equal(leaves(tmp_path / "run" / "best")["text/projection/kernel"], seen[0.9])
+
+
+def test_a_best_that_no_evaluation_gives_is_named(lively, tmp_path):
+    with pytest.raises(JclipError, match="best: no evaluation gives 'toy/other': choose one of toy/figure"):
+        train(replace(lively, best="toy/other"), tmp_path / "run", evaluators={"toy": lambda _: {"figure": 1.0}})

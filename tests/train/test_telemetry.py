@@ -1,0 +1,118 @@
+"""What a run says of itself: figures of every log step, TensorBoard's files, a profile, Weights & Biases by option."""
+
+import sys
+import time
+import types
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from rich.console import Console
+from tensorboardX.proto.event_pb2 import Event
+
+from jclip.data.text import load_tokenizer
+from jclip.errors import JclipError
+from jclip.parallel.mesh import make_mesh
+from jclip.stages import Budget
+from jclip.train.arithmetic import Arithmetic
+from jclip.train.assembly import StageParts
+from jclip.train.loop import train
+from jclip.train.meter import Meter, peak_tflops
+from jclip.train.telemetry import ProgressWatcher, read_journal
+
+
+def test_a_meter_by_hand():
+    meter = Meter(batch_size=8, devices=2, flops=lambda batch: 3 * 10**9, peak=1e-3, pad_id=0)
+    for _ in range(2):
+        with meter.waiting():
+            time.sleep(0.05)
+        time.sleep(0.05)
+        meter.step({"text": np.array([[5, 6, 0, 0], [5, 0, 0, 0]])})
+    with meter.apart():
+        time.sleep(0.3)
+    figures = meter.read()
+    speed = figures["pairs_per_second"]
+    assert 16 / 0.4 < speed <= 16 / 0.2  # two steps in 0.2 s and a little; what was apart does not count
+    assert figures["pairs_per_second_per_device"] == speed / 2
+    assert figures["mfu"] == pytest.approx(2 * 3e9 / (16 / speed * 2 * 1e9))
+    assert 0.3 < figures["data_wait"] < 0.7
+    assert figures["padding"] == 5 / 8
+    assert meter.read()["padding"] == 0  # begun anew
+
+
+def test_the_peaks_of_devices():
+    assert peak_tflops("TPU v4") == 275
+    assert peak_tflops("TPU v5 lite") == 197
+    assert peak_tflops("NVIDIA H100 80GB HBM3") == 989
+    assert peak_tflops("cpu") is None
+
+
+def test_arithmetic_is_the_models_alone(chinese_clip):
+    def count(run, length):
+        part = StageParts(run, 1, make_mesh(run.mesh), load_tokenizer(run.tokenizer))
+        batch = {name: np.zeros((1, *shape.shape[1:]), shape.dtype) for name, shape in part.batch_shapes().items()}
+        return Arithmetic(part)({**batch, "text": batch["text"][:, :length]})
+
+    plain = count(chinese_clip, 16)
+    split = replace(chinese_clip.stages[1], micro_batches=2)
+    again = replace(chinese_clip, remat="layers", stages=(chinese_clip.stages[0], split))
+    assert count(again, 16) == plain
+    assert count(chinese_clip, 8) < plain
+
+
+def scalars(folder):
+    """{tag: {step: value}} of TensorBoard's event files, read as their format says: length, checksum, data, checksum."""
+    found = {}
+    for file in sorted(folder.glob("events*")):
+        data, at = file.read_bytes(), 0
+        while at < len(data):
+            size = int.from_bytes(data[at : at + 8], "little")
+            event = Event.FromString(data[at + 12 : at + 12 + size])
+            at += size + 16
+            for value in event.summary.value:
+                found.setdefault(value.tag, {})[event.step] = value.simple_value
+    return found
+
+
+def test_every_log_step_is_in_the_journal_on_the_board_and_on_a_line(chinese_clip, tmp_path):
+    run = replace(chinese_clip, monitor=replace(chinese_clip.monitor, peak_tflops=1.0, profile_from=1, profile_steps=1))
+    with (tmp_path / "out").open("w") as out, ProgressWatcher(Console(file=out, width=200), "run") as watcher:
+        train(run, tmp_path / "run", watcher=watcher, stop_after=1)
+        train(run, tmp_path / "run", watcher=watcher)
+    lines = [line for line in read_journal(tmp_path / "run" / "metrics.jsonl") if line["kind"] == "train"]
+    assert [line["total"] for line in lines] == [1, 2, 3, 4]
+    expected = {"loss", "image_to_text_r1", "text_to_image_r1", "logit_scale", "gradient_norm", "learning_rate"}
+    expected |= {"pairs_per_second_per_device", "mfu", "data_wait", "padding"}
+    assert all(expected <= line.keys() for line in lines)
+    assert all(0 < line["mfu"] < 1 and 0 < line["padding"] < 1 and 0 <= line["data_wait"] <= 1 for line in lines)
+    shown = scalars(tmp_path / "run" / "tensorboard")
+    for name in expected:
+        assert shown[f"train/{name}"] == pytest.approx({line["total"]: line[name] for line in lines}, rel=1e-6)
+    printed = (tmp_path / "out").read_text().splitlines()
+    assert len(printed) == 4
+    for word in ("loss", "R@1", "scale", "grad", "lr", "pairs/s/device", "MFU", "wait", "pad"):
+        assert all(f"{word} " in line for line in printed), word
+    assert list((tmp_path / "run" / "profile").rglob("*.xplane.pb"))
+
+
+def test_weights_and_biases(chinese_clip, tmp_path, monkeypatch):
+    run = replace(
+        chinese_clip,
+        stages=(replace(chinese_clip.stages[0], budget=Budget(steps=2)),),
+        monitor=replace(chinese_clip.monitor, wandb="project"),
+    )
+    monkeypatch.setitem(sys.modules, "wandb", None)
+    with pytest.raises(JclipError, match=r"wandb is not installed: pip install 'jclip\[wandb\]'"):
+        train(run, tmp_path / "without")
+    # A stand-in with the functions that wandb documents: the service itself cannot be reached by a test.
+    begun, logged = [], []
+    handle = types.SimpleNamespace(log=lambda figures, step: logged.append((step, figures)), finish=lambda: None)
+    stand_in = types.ModuleType("wandb")
+    stand_in.init = lambda **arguments: begun.append(arguments) or handle
+    monkeypatch.setitem(sys.modules, "wandb", stand_in)
+    train(run, tmp_path / "run", stop_after=1)
+    train(run, tmp_path / "run")
+    assert [each["project"] for each in begun] == ["project"] * 2
+    assert begun[0]["id"] == begun[1]["id"] and begun[1]["resume"] == "allow"
+    assert begun[0]["config"]["stages"][0]["name"] == run.stages[0].name
+    assert [step for step, figures in logged if "train/loss" in figures] == [1, 2]
