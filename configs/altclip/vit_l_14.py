@@ -14,7 +14,8 @@ a new head:
 
 Where the paper is silent or doubtful, this file chooses: beta1 0.9, since the paper's 0.99
 is probably a misprint; linear decay after the warm-up, the default of the trainer that the authors used; no dropout in
-stage 1, as they set it. Table 6's stage 2 is all warm-up: 2000 steps, warm-up 2000.
+stage 1, as they set it; no weight decay on the logit scale, which that trainer decays with the matrices. Table 6's
+stage 2 is all warm-up: 2000 steps, warm-up 2000.
 """
 
 from jclip.data.images import CLIP_MEAN, CLIP_STD, Preprocessing

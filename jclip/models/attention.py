@@ -15,6 +15,7 @@ from flax.typing import Dtype, Initializer
 
 from jclip.errors import JclipError
 from jclip.models.dropout import dropout
+from jclip.models.spread import by_example
 
 Implementation = Literal["auto", "xla", "cudnn", "tokamax"]
 """What computes attention: "xla" anywhere; "cudnn", NVIDIA's fused kernel; "tokamax", where that library is installed;
@@ -97,6 +98,7 @@ class Attention(nn.Module):
           seeds_b2: of the dropout, see `jclip.models.dropout`; None for none.
         """
         width = x_bqd.shape[-1]
+        x_bqd, context_bkd = by_example(x_bqd), by_example(context_bkd)
 
         def project(name: str, states_bld: jax.Array) -> jax.Array:
             projected = nn.Dense(width, kernel_init=self.kernel_init, dtype=self.dtype, name=name)(states_bld)
@@ -115,7 +117,7 @@ class Attention(nn.Module):
             implementation=self.implementation,
         )
         output = nn.Dense(self.features or width, kernel_init=self.output_init, dtype=self.dtype, name="output")
-        return output(mixed_bqhc.reshape(*mixed_bqhc.shape[:2], width))
+        return by_example(output(mixed_bqhc.reshape(*mixed_bqhc.shape[:2], width)))
 
 
 def _choose(

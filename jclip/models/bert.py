@@ -134,8 +134,10 @@ class Bert(nn.Module):
         check_text_length(ids_bl, self.config.longest)
         mask_bl = ids_bl != self.config.pad_id
         # Out of the vocabulary is NaN, not the nearest row: a wrong tokenizer shows at once.
-        x_bld = jnp.take(self.word_embedding, ids_bl, axis=0)
-        x_bld += jnp.take(self.position_embedding, self._positions(mask_bl), axis=0) + self.token_type_embedding[0]
+        # Tables that are kept in bfloat16 are summed in float32 all the same.
+        position_bld = jnp.take(self.position_embedding, self._positions(mask_bl), axis=0).astype(jnp.float32)
+        x_bld = jnp.take(self.word_embedding, ids_bl, axis=0).astype(jnp.float32)
+        x_bld += position_bld + self.token_type_embedding[0]
         of_embedding_b2, of_layers_lb2 = self._seeds(rows_b)
         x_bld = dropout(self.embedding_norm(x_bld), self.config.dropout, of_embedding_b2)
         stacks = (self.first_layers, self.layers)
@@ -145,7 +147,7 @@ class Bert(nn.Module):
     def state(self, ids_bl: jax.Array, rows_b: jax.Array | None = None) -> jax.Array:
         """The state of a text before the projection, (b, w): what a teacher teaches; arguments as in `states`."""
         pooled_bd = _POOLS[self.pooling](self.states(ids_bl, rows_b), ids_bl != self.config.pad_id)
-        return pooled_bd if self.head_width is None else self.head(by_example(self.head_norm(pooled_bd)))
+        return pooled_bd if self.head_width is None else by_example(self.head(self.head_norm(pooled_bd)))
 
     def __call__(self, ids_bl: jax.Array, rows_b: jax.Array | None = None) -> jax.Array:
         """Embeddings of texts, (b, e), not L2-normalised; the states themselves where there is no projection."""
@@ -184,13 +186,12 @@ class PostNormLayer(nn.Module):
             branch_bld = dropout(branch_bld, config.dropout, seeds_b2, site)
             return LayerNorm(config.layer_norm_eps, self.dtype, name=name)(x_bld + branch_bld)
 
-        x_bld = by_example(x_bld)
         rate = config.dropout if config.attention_dropout is None else config.attention_dropout
         how: dict[str, Any] = {"dropout": rate, "dtype": self.dtype, "implementation": self.attention}
         attention = Attention(config.heads, _init, _init, **how, name="attention")
         mlp = Mlp(config.intermediate, "gelu", _init, _init, self.dtype, name="mlp")
         x_bld = add_and_norm("attention_norm", x_bld, attention(x_bld, x_bld, lengths_b, seeds_b2), 1)
-        return add_and_norm("mlp_norm", x_bld, mlp(x_bld), 2), None
+        return by_example(add_and_norm("mlp_norm", x_bld, mlp(x_bld), 2)), None
 
 
 def _first(states_bld: jax.Array, mask_bl: jax.Array) -> jax.Array:

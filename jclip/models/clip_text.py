@@ -91,7 +91,9 @@ class ClipText(nn.Module):
           JclipError: more tokens than positions.
         """
         check_text_length(ids_bl, self.config.context_length)
-        x_bld = jnp.take(self.token_embedding, ids_bl, axis=0) + self.position_embedding[: ids_bl.shape[1]]
+        # Tables that are kept in bfloat16 are summed in float32 all the same.
+        token_bld = jnp.take(self.token_embedding, ids_bl, axis=0).astype(jnp.float32)
+        x_bld = token_bld + self.position_embedding[: ids_bl.shape[1]]
         stacks = (self.first_layers, self.layers)
         return self.final_norm(run_stacks(stacks, self.first, x_bld.astype(self.dtype)))
 

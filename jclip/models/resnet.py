@@ -15,6 +15,7 @@ from flax.typing import Dtype, Initializer
 from jclip.errors import JclipError
 from jclip.models.attention import Attention
 from jclip.models.remat import Remat, rematerialised
+from jclip.models.spread import by_example
 from jclip.models.transformer import check_heads
 from jclip.models.vit import check_image_size, conv_init
 
@@ -94,7 +95,7 @@ class Stem(nn.Module):
     def __call__(self, x_bhwc: jax.Array, train: bool) -> jax.Array:
         """(b, h, w, 3) to (b, h/4, w/4, width)."""
         for index, (channels, stride) in enumerate(((self.width // 2, 2), (self.width // 2, 1), (self.width, 1)), 1):
-            x_bhwc = _conv(channels, 3, stride, self.dtype, f"conv_{index}")(x_bhwc)
+            x_bhwc = by_example(_conv(channels, 3, stride, self.dtype, f"conv_{index}")(x_bhwc))
             x_bhwc = nn.relu(BatchNorm(dtype=self.dtype, name=f"norm_{index}")(x_bhwc, train))
         return nn.avg_pool(x_bhwc, (2, 2), (2, 2))
 
@@ -113,15 +114,15 @@ class Bottleneck(nn.Module):
         def norm(name: str, x_bhwc: jax.Array, scale_init: Initializer = nn.initializers.ones) -> jax.Array:
             return BatchNorm(scale_init, self.dtype, name=name)(x_bhwc, train)
 
-        out_channels = _EXPANSION * self.channels
-        branch = nn.relu(norm("norm_1", _conv(self.channels, 1, 1, self.dtype, "conv_1")(x_bhwc)))
+        x_bhwc, out_channels = by_example(x_bhwc), _EXPANSION * self.channels
+        branch = nn.relu(norm("norm_1", by_example(_conv(self.channels, 1, 1, self.dtype, "conv_1")(x_bhwc))))
         branch = nn.relu(norm("norm_2", _conv(self.channels, 3, 1, self.dtype, "conv_2")(branch)))
         branch = _pool(branch, self.stride)
         # A block begins as its shortcut: the reference sets the last norm's scale to zero.
-        branch = norm("norm_3", _conv(out_channels, 1, 1, self.dtype, "conv_3")(branch), nn.initializers.zeros)
+        branch = norm("norm_3", by_example(_conv(out_channels, 1, 1, self.dtype, "conv_3")(branch)), nn.initializers.zeros)
         if self.stride > 1 or x_bhwc.shape[-1] != out_channels:
             x_bhwc = _conv(out_channels, 1, 1, self.dtype, "shortcut_conv")(_pool(x_bhwc, self.stride))
-            x_bhwc = norm("shortcut_norm", x_bhwc)
+            x_bhwc = norm("shortcut_norm", by_example(x_bhwc))
         return nn.relu(branch + x_bhwc)
 
 

@@ -77,9 +77,9 @@ class Mlp(nn.Module):
     @nn.compact
     def __call__(self, x_bld: jax.Array) -> jax.Array:
         """(b, l, d) to (b, l, d)."""
-        hidden = nn.Dense(self.hidden, kernel_init=self.fc1_init, dtype=self.dtype, name="fc1")(x_bld)
+        hidden = nn.Dense(self.hidden, kernel_init=self.fc1_init, dtype=self.dtype, name="fc1")(by_example(x_bld))
         hidden = ACTIVATIONS[self.activation](hidden)
-        return nn.Dense(x_bld.shape[-1], kernel_init=self.fc2_init, dtype=self.dtype, name="fc2")(hidden)
+        return by_example(nn.Dense(x_bld.shape[-1], kernel_init=self.fc2_init, dtype=self.dtype, name="fc2")(hidden))
 
 
 class PreNormLayer(nn.Module):
@@ -114,11 +114,10 @@ class PreNormLayer(nn.Module):
         attention = Attention(self.heads, into, back, **how, name="attention")
         mlp = Mlp(self.hidden, self.activation, fc1, back, self.dtype, name="mlp")
 
-        x_bld = by_example(x_bld)
         normed_bld = LayerNorm(dtype=self.dtype, name="attention_norm")(x_bld)
         x_bld = x_bld + attention(normed_bld, normed_bld, lengths_b)
         x_bld = x_bld + mlp(LayerNorm(dtype=self.dtype, name="mlp_norm")(x_bld))
-        return x_bld, None
+        return by_example(x_bld), None
 
 
 def two_stacks(
@@ -163,7 +162,7 @@ def run_stacks(
     """
     for stack, own in zip(stacks, (slice(first), slice(first, None)), strict=True):
         if stack is not None:
-            x_bld, _ = stack(x_bld, lengths_b, None if seeds_lb2 is None else seeds_lb2[own])
+            x_bld, _ = stack(by_example(x_bld), lengths_b, None if seeds_lb2 is None else seeds_lb2[own])
     return x_bld
 
 

@@ -40,9 +40,9 @@ BERT_WITH_HEAD: Rules = ((r"head/kernel", "-,tensor"), *BERT)
 """AltCLIP's. Split over fsdp as well, the head makes XLA gather whole batches (jax 0.10)."""
 
 RESNET: Rules = (
-    # The states between blocks have their channels split: conv_1 sums over them, the others make their own.
-    (r".*/conv_1/kernel", "-,-,tensor,fsdp"),
-    (r".*/(conv_[23]|shortcut_conv)/kernel", "-,-,fsdp,tensor"),
+    # conv_2 and conv_3 of a block are a pair like fc1 and fc2; the other convolutions make their own outputs.
+    (r"stage_.*/conv_3/kernel", "-,-,tensor,fsdp"),
+    (r".*/(conv_.|shortcut_conv)/kernel", "-,-,fsdp,tensor"),
     (r"attention_pool/attention/(query|key|value)/kernel", "fsdp,tensor"),
     (r"attention_pool/attention/(query|key|value)/bias", "tensor+fsdp"),
     (r"attention_pool/attention/output/kernel", "tensor,fsdp"),

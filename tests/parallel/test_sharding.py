@@ -9,8 +9,6 @@ from jclip.errors import JclipError
 from jclip.losses.contrastive import contrastive_loss
 from jclip.parallel.mesh import MeshShape, make_mesh
 from jclip.parallel.sharding import (
-    FSDP,
-    REPLICATED,
     batch_sharding,
     bytes_per_device,
     check_batch,
@@ -22,6 +20,7 @@ from jclip.parallel.sharding import (
 from jclip.rules import RuleError, paths_of
 
 MESH = MeshShape(data=2, fsdp=2, tensor=2)
+FSDP = ((".*", "fsdp"),)
 
 
 def shapes(**leaves):
@@ -37,13 +36,21 @@ def shapes(**leaves):
         ("fsdp", (4, 6), P(None, "fsdp")),
         ("fsdp", (4, 7), P("fsdp", None)),
         ("fsdp", (6, 4, 6), P("fsdp", None, None)),
-        ("fsdp", (3, 7), P()),
+        ("fsdp", (3, 7), P(None, None)),
+        ("fsdp+tensor", (4, 6), P(("fsdp", "tensor"), None)),  # 6 is larger, but 4 does not divide it
+        ("fsdp+tensor", (4, 8), P(None, ("fsdp", "tensor"))),
+        ("tensor+fsdp", (8,), P(("tensor", "fsdp"))),
+        ("tensor+fsdp", (3, 6), P(None, "tensor")),
+        ("-,fsdp,tensor", (3, 4, 6), P(None, "fsdp", "tensor")),
+        ("-,fsdp,tensor", (3, 4, 7), P(None, "fsdp", None)),  # 7 units stay whole
+        ("-,tensor+fsdp", (3, 6), P(None, "tensor")),
+        ("-,tensor", (3, 7), P(None, None)),
         ("fsdp", (), P()),
         ("copy", (), P()),
     ],
 )
 def test_placements(placement, shape, expected):
-    found = param_shardings(shapes(kernel=shape), make_mesh(MESH), [(".*", placement)])
+    found = param_shardings(shapes(kernel=shape), make_mesh(MESH), ((".*", placement),))
     assert found["a"]["kernel"].spec == expected
 
 
@@ -56,21 +63,26 @@ def test_the_multilingual_table_is_split_along_its_width():
 @pytest.mark.parametrize(
     ("placement", "message"),
     [
-        ("tensor", r"'tensor' names 1 dimensions, but the shape is \(4, 7\): give 'fsdp', 'copy', or an axis or -"),
-        ("-,tensor", r"7 of \(4, 7\) is not divisible by 2 \(tensor\): place it by 'fsdp' or 'copy'"),
+        (
+            "-,-,tensor",
+            r"'-,-,tensor' names 3 dimensions, but the shape is \(4, 7\): give 'fsdp', 'copy', or",
+        ),
         ("tesnor,-", "the mesh has no axis 'tesnor', only data, fsdp, tensor"),
+        ("fsdp+tesnor", "the mesh has no axis 'tesnor', only data, fsdp, tensor"),
+        ("tensor,fsdp+tensor", r"'tensor,fsdp\+tensor' names tensor twice"),
         ("fsdp,fsdp", "'fsdp,fsdp' names fsdp twice"),
     ],
 )
 def test_placements_that_do_not_fit(placement, message):
     with pytest.raises(JclipError, match=f"sharding of a/kernel: {message}"):
-        param_shardings(shapes(kernel=(4, 7)), make_mesh(MESH), [(".*", placement)])
+        param_shardings(shapes(kernel=(4, 7)), make_mesh(MESH), ((".*", placement),))
 
 
 def test_a_tensor_axis_that_no_rule_uses_is_refused():
     with pytest.raises(JclipError, match="a mesh with tensor=2 needs sharding rules that use the axis, and none does"):
-        check_rules([("a/kernel", "fsdp,-"), *FSDP], make_mesh(MESH))
-    check_rules([("a/kernel", "-,tensor"), *FSDP], make_mesh(MESH))
+        check_rules((("a/kernel", "fsdp,-"), *FSDP), make_mesh(MESH))
+    check_rules((("a/kernel", "-,tensor"), *FSDP), make_mesh(MESH))
+    check_rules((("a/kernel", "fsdp+tensor"), *FSDP), make_mesh(MESH))
     check_rules(FSDP, make_mesh(MeshShape()))
 
 
@@ -89,7 +101,9 @@ def test_slots_lie_where_their_parameters_lie():
 
 def test_misspelt_rules():
     with pytest.raises(RuleError, match="sharding: rule 'b/.*' matches no parameter"):
-        param_shardings(shapes(kernel=(4, 7)), make_mesh(MESH), [("b/.*", "fsdp"), *REPLICATED])
+        param_shardings(shapes(kernel=(4, 7)), make_mesh(MESH), (("b/.*", "fsdp"), *FSDP))
+    with pytest.raises(RuleError, match="sharding: no rule matches 'a/kernel': end the rules with one for"):
+        param_shardings(shapes(kernel=(4, 7), bias=(7,)), make_mesh(MESH), (("a/bias", "fsdp"),))
 
 
 def test_the_batch_is_split_over_data_and_fsdp():

@@ -48,10 +48,9 @@ def gradients(part):
 
 @pytest.mark.parametrize("devices", [1, 8])
 def test_micro_batches_change_nothing(recipe, devices):
-    # Cosines are off by 1e-7, and the logit scale multiplies that: at the 14 of a new CLIP, gradients are 1.2e-6 off.
     run = first_stage(
-        replace(recipe, dtype="float32", model=replace(recipe.model, logit_scale_init=0.0)),
-        batch_size=32,
+        replace(recipe, dtype="float32"),
+        batch_size=16,
         dropout=True,
         trains=((".*", True),) if recipe.teacher is None else recipe.stages[0].trains,
         augmentation=Augmentation(scale=0.2, rotate=10.0, flip=0.5, hue=20.0),
@@ -60,7 +59,7 @@ def test_micro_batches_change_nothing(recipe, devices):
     assert run.model.text.dropout > 0
     loss, whole = gradients(part_of(run, devices))
     size = np.sqrt(sum(np.square(leaf).sum() for leaf in whole.values()))
-    other, parts = gradients(part_of(first_stage(run, micro_batches=4), devices))
+    other, parts = gradients(part_of(first_stage(run, micro_batches=2), devices))
     assert other == pytest.approx(loss, rel=1e-6)
     far = {path: np.linalg.norm(parts[path] - leaf) for path, leaf in whole.items()}
     assert np.linalg.norm(list(far.values())) < 1e-6 * size

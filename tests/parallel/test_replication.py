@@ -1,0 +1,60 @@
+"""What stays in copies, by numbers worked out by hand."""
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from jclip.errors import JclipError
+from jclip.parallel.mesh import MeshShape, make_mesh
+from jclip.parallel.replication import in_units, replication
+from jclip.parallel.sharding import param_shardings
+
+RULES = {"split": "fsdp+tensor", "half": "fsdp,-"}
+
+
+def found(shape, **sizes):
+    leaves = {"a": {name: jax.ShapeDtypeStruct(size, jnp.float32) for name, size in sizes.items()}}
+    mesh = make_mesh(shape)
+    rules = tuple((f"a/{name}", RULES.get(name, "copy")) for name in sizes)
+    return replication(leaves, param_shardings(leaves, mesh, rules), mesh)
+
+
+def test_the_share_by_hand():
+    """On 4 devices: 12 KiB in four parts, 12 KiB in two, 8 KiB whole, and 16 bytes that no list needs to name."""
+    of = found(MeshShape(data=2, fsdp=2, tensor=2), split=(3072,), half=(64, 48), whole=(2048,), tiny=(4,))
+    total = (3072 + 3072 + 2048 + 4) * 4
+    # Too much on a device: of a half one of two quarters, of a whole three of four. At worst: three quarters of all.
+    assert of.share == pytest.approx((12288 * 1 / 4 + (8192 + 16) * 3 / 4) / (total * 3 / 4))
+    assert of.total == total
+    assert of.parts == (("a/whole", 8192, 4), ("a/half", 12288, 2))
+    told = "fsdp=2 x tensor=2: 37.53% of the parameters' 32.0 KiB stay in copies, most of it a/whole (8.0 KiB)"
+    assert str(of) == told
+
+
+def test_nothing_and_everything():
+    half = found(MeshShape(data=4, fsdp=2), split=(3072,), half=(64, 48))
+    assert half.share == 0 and half.parts == ()
+    assert found(MeshShape(data=4, fsdp=2), whole=(2048,)).share == 1
+    # Where nothing is to be split, nothing is in copies that should not be: data parallelism is meant so.
+    alone = found(MeshShape(), whole=(2048,))
+    assert alone.share == 0 and alone.parts == () and alone.devices == 1
+
+
+def test_the_small_count_together():
+    """A thousand vectors, none of which is worth a line, are worth an error."""
+    of = found(MeshShape(data=1, fsdp=8), split=(64,), **{f"tiny_{i}": (9,) for i in range(1000)})
+    assert of.share > 0.99
+
+
+def test_too_much_is_an_error():
+    of = found(MeshShape(data=2, fsdp=2, tensor=2), split=(8192,), whole=(2048,))
+    assert of.share == pytest.approx(0.2)
+    of.check(0.21)
+    with pytest.raises(JclipError, match=r"fsdp=2 x tensor=2 leaves 20% of the parameters in copies, above max_repli"):
+        of.check(0.19)
+    with pytest.raises(JclipError, match=r"max_replicated=0\.19 \(a/whole\): choose sizes that divide"):
+        of.check(0.19)
+
+
+def test_units():
+    assert [in_units(size) for size in (512, 3 * 2**20, 5 * 2**29)] == ["0.5 KiB", "3.00 MiB", "2.50 GiB"]
