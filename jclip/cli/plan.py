@@ -4,6 +4,7 @@ import dataclasses
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -18,7 +19,7 @@ from jclip.errors import JclipError
 from jclip.parallel.mesh import make_mesh
 from jclip.parallel.replication import Replication, in_units
 from jclip.train.assembly import copies_on
-from jclip.train.fitting import Fit, fit
+from jclip.train.fitting import Fit, compiled_need, fit
 from jclip.train.plan import StagePlan, plan
 from jclip.train.run import Run
 
@@ -60,7 +61,7 @@ def main(arguments: Sequence[str]) -> int:
     if memory is not None:
         needs = tuple(stage.device_state_bytes + (stage.device_step_bytes or 0) for stage in plans)
         with Console(stderr=True, quiet=options.json).status("looking for what fits"):
-            fits = fit(run, memory, needs, tokenizer)
+            fits = fit(run, memory, needs, partial(compiled_need, tokenizer=tokenizer))
     copies = copies_on(make_mesh(run.mesh), run)
     if options.json:
         found = {"run": run.name, "stages": plans, "sharding": copies, "fit": fits}
@@ -105,7 +106,7 @@ def _show(run: Run, plans: list[StagePlan], fits: Fit | None, console: Console) 
         table.add_row(name, *cells)
     console.print(table)
     if fits and max(fits.needs) > fits.memory:
-        console.print(_mend(fits), soft_wrap=True, highlight=False)
+        console.print(mend(fits), soft_wrap=True, highlight=False)
     console.print(_note(plans), soft_wrap=True, highlight=False)
     for number, stage in enumerate(plans, 1):
         groups = Table(title=f"{number} {stage.name}: what trains", title_justify="left")
@@ -129,7 +130,7 @@ def _show_copies(copies: Replication, console: Console) -> None:
         console.print(table)
 
 
-def _mend(fits: Fit) -> str:
+def mend(fits: Fit) -> str:
     """What makes the run fit, or how near it comes."""
     words = " ".join(fits.overrides)
     least = ", ".join(in_units(size) for size in fits.then)

@@ -118,8 +118,9 @@ class Bottleneck(nn.Module):
         branch = nn.relu(norm("norm_1", by_example(_conv(self.channels, 1, 1, self.dtype, "conv_1")(x_bhwc))))
         branch = nn.relu(norm("norm_2", _conv(self.channels, 3, 1, self.dtype, "conv_2")(branch)))
         branch = _pool(branch, self.stride)
+        branch = by_example(_conv(out_channels, 1, 1, self.dtype, "conv_3")(branch))
         # A block begins as its shortcut: the reference sets the last norm's scale to zero.
-        branch = norm("norm_3", by_example(_conv(out_channels, 1, 1, self.dtype, "conv_3")(branch)), nn.initializers.zeros)
+        branch = norm("norm_3", branch, nn.initializers.zeros)
         if self.stride > 1 or x_bhwc.shape[-1] != out_channels:
             x_bhwc = _conv(out_channels, 1, 1, self.dtype, "shortcut_conv")(_pool(x_bhwc, self.stride))
             x_bhwc = norm("shortcut_norm", by_example(x_bhwc))

@@ -6,6 +6,7 @@ activations again, micro-batches, and last the one that rounds, frozen parameter
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 
 from jclip.config import leaves, to_json
 from jclip.data.text import Tokenizer
@@ -44,38 +45,43 @@ class Fit:
         return max(self.then) <= self.memory
 
 
-def fit(run: Run, memory: int, needs: tuple[int, ...], tokenizer: Tokenizer | None = None) -> Fit:
+def compiled_need(run: Run, index: int, tokenizer: Tokenizer | None = None) -> int:
+    """Bytes that a stage takes of a device, by the compiler; the tokenizer as for `plan`.
+
+    Raises:
+      JclipError: the run is not possible, or not on these devices.
+    """
+    return device_bytes(StageParts(run, index, check_and_mesh(run), tokenizer))
+
+
+def fit(run: Run, memory: int, needs: tuple[int, ...], need: Callable[[Run, int], int] = compiled_need) -> Fit:
     """The first changes under which every stage fits, or else those with which they need the least.
 
-    Only stages that do not fit are compiled anew, and at the end the others once.
+    Only stages that do not fit are looked at anew, and at the end the others once.
 
     Args:
       run: the configuration.
       memory: bytes of one device.
       needs: bytes that each stage takes, as `plan` found them.
-      tokenizer: see `plan`.
+      need: tells what a stage of a changed run takes.
     """
-
-    def need(run: Run, index: int) -> int:
-        return device_bytes(StageParts(run, index, check_and_mesh(run), tokenizer))
-
-    best, now, old = run, list(needs), set[int]()
-    proposals: tuple[Proposal, ...] = (_split, _remat, _micro_batches, _rounded)
+    best, now, old = run, dict(enumerate(needs)), set[int]()
+    micro_batches = (partial(_micro_batches, index) for index in now)
+    proposals: tuple[Proposal, ...] = (_split, _remat, *micro_batches, _rounded)
     for propose in proposals:
-        while over := {index for index, size in enumerate(now) if size > memory}:
+        while over := {index for index, size in now.items() if size > memory}:
+            changed = propose(best, over)
+            touched = {index for index in now if _differs(best, changed, index)} if changed else set()
             try:
-                changed = propose(best, over)
-                found = {index: need(changed, index) for index in over} if changed else {}
+                found = {index: need(changed, index) for index in touched & over} if changed else {}
             except JclipError:  # not possible in this run, or on these devices
                 break
-            if changed is None or all(found[index] > _WORTH * now[index] for index in over):
+            if changed is None or all(size > _WORTH * now[index] for index, size in found.items()):
                 break
-            old |= set(range(len(now))) - over
-            best, old = changed, old - over
-            now = [found.get(index, size) for index, size in enumerate(now)]
+            best, now, old = changed, now | found, (old | touched) - found.keys()
     for index in old:
         now[index] = need(best, index)
-    return Fit(memory, needs, _overrides(run, best), tuple(now))
+    return Fit(memory, needs, _overrides(run, best), tuple(now.values()))
 
 
 def _split(run: Run, over: set[int]) -> Run | None:
@@ -91,8 +97,10 @@ def _remat(run: Run, over: set[int]) -> Run | None:
     return replace(run, remat="dots" if run.remat == "none" else "layers")
 
 
-def _micro_batches(run: Run, over: set[int]) -> Run | None:
-    return _with_stages(run, over, lambda stage: replace(stage, micro_batches=2 * stage.micro_batches))
+def _micro_batches(index: int, run: Run, over: set[int]) -> Run | None:
+    if index not in over:
+        return None
+    return _with_stages(run, {index}, lambda stage: replace(stage, micro_batches=2 * stage.micro_batches))
 
 
 def _rounded(run: Run, over: set[int]) -> Run | None:
@@ -107,6 +115,11 @@ def _with_stages(run: Run, chosen: set[int], change: Callable[[Stage], Stage]) -
     return replace(
         run, stages=tuple(change(stage) if index in chosen else stage for index, stage in enumerate(run.stages))
     )
+
+
+def _differs(run: Run, changed: Run, index: int) -> bool:
+    """Whether a stage may take another amount of memory in the changed run."""
+    return run.stages[index] != changed.stages[index] or run != replace(changed, stages=run.stages)
 
 
 def _overrides(run: Run, changed: Run) -> tuple[str, ...]:

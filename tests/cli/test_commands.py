@@ -10,7 +10,9 @@ import pytest
 from PIL import Image
 
 from jclip.cli import main
+from jclip.cli.plan import mend
 from jclip.inference import Model
+from jclip.train.fitting import Fit
 
 CHINESE_CLIP = "configs/chinese_clip/vit_b_16.py"
 ALTCLIP = "configs/altclip/vit_l_14.py"
@@ -104,6 +106,12 @@ def test_bad_usage_is_said_in_a_line(arguments, told, capsys):
         (["plan", CHINESE_CLIP, "--stages.0.trains", ".*", "False"], "stage 'image-frozen' trains nothing"),
         (["plan", CHINESE_CLIP, "--stages.0.batch-size", "100"], "batch of 100 is not divisible by 8 devices"),
         (["plan", CHINESE_CLIP, "--stages.0.budget.steps", "5"], "a budget is steps, epochs or examples"),
+        (
+            ["plan", CHINESE_CLIP, "--mesh.tensor", "8"],
+            "leaves 30% of the parameters in copies, above max_replicated=0.05",
+        ),
+        (["plan", CHINESE_CLIP, "--memory", "0"], "a device of 0.0 GiB is not possible: give a number above 0"),
+        (["plan", CHINESE_CLIP, "--memory", "8", "--no-compile"], "what the compiler says: leave --no-compile out"),
         (["train", CHINESE_CLIP], "there is no tokenizer at bundles/"),
         (["eval", "poetry", "a", "b"], "there is no evaluation 'poetry'"),
     ],
@@ -128,13 +136,25 @@ def test_plan_as_json(capsys):
 
 
 def test_plan_for_people(capsys):
-    assert main(["plan", CHINESE_CLIP, "--reduced", "--tflops", "0.01"]) == 0
+    assert main(["plan", CHINESE_CLIP, "--reduced", "--tflops", "0.01", "--memory", "16", "--mesh.tensor", "2"]) == 0
     shown = capsys.readouterr().out
     assert "image-frozen" in shown
     assert "frozen" in shown
     rows = {line.split("│")[1].strip(): line.split("│")[2:4] for line in shown.splitlines() if line.startswith("│")}
-    assert all(cell.strip().endswith("GiB") for cell in rows["a step beside them, on each device"])
+    assert all(cell.strip().endswith("iB") for cell in rows["a step beside them, on each device"])
+    assert [cell.strip() for cell in rows["fits 16.00 GiB"]] == ["yes", "yes"]
+    assert "Parameters over fsdp=1 x tensor=2: " in shown
     assert all(cell.strip().endswith("s") for cell in rows["time in all"])
+
+
+def test_plan_says_what_makes_it_fit():
+    words = ("--remat", "dots")
+    assert mend(Fit(2**30, (2**31,), words, (2**29,))) == "It fits, with 512.00 MiB a stage, if you add: --remat dots"
+    told = mend(Fit(2**20, (2**31,), words, (2**29,)))
+    assert told.startswith(
+        "Nothing that was tried makes it fit. It comes to 512.00 MiB a stage, the least, with: --remat"
+    )
+    assert "take more devices" in mend(Fit(2**20, (2**31,), (), (2**31,)))
 
 
 def test_plan_for_devices_that_are_not_here():

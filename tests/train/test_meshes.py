@@ -1,32 +1,53 @@
-"""One run on meshes of every shape: the same numbers, parameters really split, and a checkpoint that fits them all."""
+"""Runs on meshes of every shape: the same numbers, parameters and work really split, checkpoints that fit them all."""
 
+import re
 from dataclasses import replace
+from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from jclip import rules
 from jclip.bundle import load_bundle
+from jclip.cli.configs import load_config
 from jclip.data.text import load_tokenizer
 from jclip.errors import JclipError
+from jclip.models import zoo
+from jclip.models.bert import BertConfig
+from jclip.models.build import shapes
+from jclip.models.dual_encoder import DualEncoder, DualEncoderConfig
+from jclip.models.vit import VitConfig
 from jclip.parallel.mesh import MeshShape, make_mesh
+from jclip.parallel.sharding import batch_sharding, param_shardings
+from jclip.parallel.tables import rules_for
 from jclip.stages import Budget
-from jclip.train.assembly import StageParts
+from jclip.train.assembly import StageParts, on_mesh
 from jclip.train.loop import train
+from jclip.train.reduced import reduce
+from jclip.train.state import whole_params
 from tests.train.runs import leaves, losses
 
-STEPS = 3
-MESHES = {
-    "data=8": MeshShape(),
-    "data=4 x fsdp=2": MeshShape(fsdp=2),
-    "fsdp=8": MeshShape(data=1, fsdp=8),
+CONFIGS = Path(__file__).parents[2] / "configs"
+DATA, FSDP, TENSOR = MeshShape(), MeshShape(fsdp=2), MeshShape(fsdp=2, tensor=2)
+MESHES = {"8": DATA, "4 x 2": FSDP, "2 x 2 x 2": TENSOR}
+
+FAMILIES = {
+    "vit-bert": ("chinese_clip/vit_b_16.py", "chinese-clip-vit-b-16", "everything"),
+    "rn50-bert": ("chinese_clip/vit_b_16.py", "chinese-clip-rn50", "everything"),  # its batch norm trains
+    "vit-clip": ("chinese_clip/vit_b_16.py", "clip-vit-b-16", "everything"),
+    "vit-xlmr": ("altclip/vit_l_14.py", "altclip", "contrastive"),
+    "xlmr-taught": ("altclip/vit_l_14.py", "altclip", "teacher"),
 }
-TENSOR = (("text/layers/mlp/.*/kernel", "-,-,tensor"), (".*", "fsdp"))
+QUICK = ("rn50-bert", "vit-clip", "vit-xlmr", "xlmr-taught")  # every tower and objective once
+LOSSES, PARAMETERS, RESNET = 2e-6, 5e-6, 2e-4
+"""Tolerances after 20 steps: of losses relative, of parameters absolute. In a ResNet a ReLU whose input is zero but for
+rounding opens on one mesh and not on another: its channel moves by another gradient then, most channels by 1e-6."""
 
 
-def smooth(run, steps=STEPS):
-    """The run in float32 at a rate that moves the parameters.
+def smooth(run, steps):
+    """The run in float32, at a rate that moves the loss and does not shake a ResNet's ReLUs out of their places.
 
     Epsilon stands above the gradients' rounding errors: Adam divides by a gradient's size, and would blow them up to a
     whole step where a gradient is about zero.
@@ -35,7 +56,7 @@ def smooth(run, steps=STEPS):
         replace(
             stage,
             budget=Budget(steps=steps),
-            optimizer=replace(stage.optimizer, learning_rate=1e-2, warmup_steps=0, schedule="constant", eps=1e-3),
+            optimizer=replace(stage.optimizer, learning_rate=2e-3, warmup_steps=0, schedule="constant", eps=1e-2),
         )
         for stage in run.stages
     )
@@ -43,77 +64,167 @@ def smooth(run, steps=STEPS):
 
 
 @pytest.fixture
-def one_stage(recipe):
-    """The first stage of each recipe: teacher learning, and the ring's contrastive loss."""
-    return smooth(replace(recipe, stages=recipe.stages[:1]))
+def family(request, tmp_path):
+    """One stage with the small towers of a family, and the tolerance of their parameters."""
+    config, model, name = FAMILIES[request.param]
+    run = reduce(replace(load_config(str(CONFIGS / config)), model=zoo.get(model)), tmp_path / "inputs")
+    stages = tuple(stage for stage in run.stages if stage.name == name)
+    return replace(run, stages=stages), RESNET if request.param.startswith("rn50") else PARAMETERS
 
 
-def on_one_device(run):
-    """Losses and parameters after the run's steps, made by the parts that the loop uses."""
-    mesh = make_mesh(devices=jax.devices()[:1])
+def parts(run, mesh):
     teacher = load_bundle(run.teacher.bundle) if run.teacher else None
-    part = StageParts(run, 0, mesh, load_tokenizer(run.tokenizer), teacher)
-    found, key = [], jax.random.fold_in(jax.random.key(run.seed), 0)
+    return StageParts(run, 0, mesh, load_tokenizer(run.tokenizer), teacher)
+
+
+def trained(run, mesh, steps):
+    """Losses and parameters, batch statistics included, after so many steps, made by the parts that the loop uses."""
+    part = parts(smooth(run, steps), mesh)
+    found, key = [], jax.random.key(run.seed)
     with jax.set_mesh(mesh):
-        state, step, constants = part.start(), part.compiled, part.constants()
-        for number in range(STEPS):
+        state, constants, batch = part.start(), part.constants(), part.place(part.batches[0])
+        lowered = part.compiled.lower(state, constants, batch, key)
+        # As XLA splits it, but without its last polish: half the time for the same numbers.
+        step = lowered.compile(compiler_options={"xla_backend_optimization_level": 0})
+        for number in range(steps):
             batch = part.place(part.batches[number])
             state, metrics = step(state, constants, batch, jax.random.fold_in(key, number))
             found.append(float(metrics["loss"]))
-    return found, {**rules.paths_of(state.trainable), **rules.paths_of(state.frozen)}
+        return found, rules.paths_of({**jax.device_get(whole_params(state)), "stats": jax.device_get(state.stats)})
 
 
-def test_every_mesh_trains_the_same(one_stage, tmp_path):
-    expected, alone = on_one_device(one_stage)
-    for name, shape in MESHES.items():
-        run = replace(one_stage, mesh=shape)
-        bundle = train(run, tmp_path / name).bundles[0]
-        np.testing.assert_allclose([loss for _, loss in losses(tmp_path / name)], expected, rtol=2e-5, err_msg=name)
-        for path, leaf in leaves(bundle).items():
-            np.testing.assert_allclose(leaf, alone[path], rtol=1e-4, atol=2e-5, err_msg=f"{name}: {path}")
+def compare(run, tolerance, steps, meshes):
+    expected, alone = trained(run, make_mesh(devices=jax.devices()[:1]), steps)
+    assert abs(expected[-1] - expected[0]) > 1e-3, "there is something to get wrong"
+    for name in meshes:
+        found, together = trained(run, make_mesh(MESHES[name]), steps)
+        np.testing.assert_allclose(found, expected, rtol=LOSSES, err_msg=name)
+        for path, leaf in together.items():
+            np.testing.assert_allclose(leaf, alone[path], rtol=0, atol=tolerance, err_msg=f"{name}: {path}")
 
 
-def test_parameters_slots_and_teacher_are_split(one_stage):
-    shape = MESHES["data=4 x fsdp=2"]
-    mesh = make_mesh(shape)
-    teacher = load_bundle(one_stage.teacher.bundle) if one_stage.teacher else None
-    part = StageParts(one_stage, 0, mesh, load_tokenizer(one_stage.tokenizer), teacher)
-    with jax.set_mesh(mesh):
+@pytest.mark.parametrize("family", QUICK, indirect=True)
+def test_three_axes_train_as_one_device(family):
+    compare(*family, steps=3, meshes=["2 x 2 x 2"])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("family", FAMILIES, indirect=True)
+def test_every_mesh_trains_the_same(family):
+    compare(*family, steps=20, meshes=MESHES)
+
+
+def test_parameters_slots_and_teacher_are_split(recipe):
+    """As created, and as a step leaves them."""
+    run = replace(recipe, stages=recipe.stages[:1])
+    part = parts(run, make_mesh(TENSOR))
+    with jax.set_mesh(part.mesh):
         state, constants = part.start(), part.constants()
-        for _ in range(2):  # as created, and as a step leaves it
-            for tree in (state.trainable, state.slots, *([constants] if teacher else [])):
-                largest = max(jax.tree.leaves(tree), key=lambda leaf: leaf.size)
-                assert "fsdp" in largest.sharding.spec
-                shards = {shard.data.size for shard in largest.addressable_shards}
-                assert shards == {largest.size // shape.fsdp}
-            frozen = max(jax.tree.leaves(state.frozen), key=lambda leaf: leaf.size)
-            assert "fsdp" in frozen.sharding.spec
-            key = jax.random.key(0)
-            state, _ = part.compiled(state, constants, part.place(part.batches[0]), key)
+        for _ in range(2):
+            teacher = [constants] if run.teacher else []
+            for tree in (state.trainable, state.frozen, state.slots, *teacher):
+                leaves_of = [leaf for leaf in jax.tree.leaves(tree) if leaf.size >= 64 * 64]
+                assert leaves_of
+                assert {leaf.size // leaf.addressable_shards[0].data.size for leaf in leaves_of} <= {2, 4}
+                largest = max(leaves_of, key=lambda leaf: leaf.size)
+                assert {shard.data.size for shard in largest.addressable_shards} == {largest.size // 4}
+            state, _ = part.compiled(state, constants, part.place(part.batches[0]), jax.random.key(0))
+
+
+def test_tensor_parallel_layers_share_their_work():
+    """Twice the devices along tensor: half the arithmetic and memory of a device, and never a whole matrix on one."""
+    width, hidden, heads = 128, 512, 4
+    text = BertConfig(100, width, 2, heads, hidden, 64, 2, 0, 1e-12, dropout=0.0)
+    model = DualEncoderConfig(VitConfig(32, 16, width, 2, heads), text, 64)
+    alone, shared = (compiled_gradient(model, MeshShape(2, 2, tensor), tensor) for tensor in (1, 2))
+    assert alone.cost_analysis()["flops"] / shared.cost_analysis()["flops"] == pytest.approx(2, rel=0.1)
+    assert shared.memory_analysis().temp_size_in_bytes < 0.7 * alone.memory_analysis().temp_size_in_bytes
+    whole, halves = ({(width, width), (width, hidden), (hidden, width)}, {(width, width // 2), (width, hidden // 2)})
+    assert whole <= gathered(alone)  # over fsdp, layer by layer
+    assert not whole & gathered(shared) and halves <= gathered(shared)
+    # Of each layer, what attention and perceptron give is summed over the devices, and nothing else of the states.
+    in_the_layers = re.findall(r"while/body\S*/(attention/output|mlp/fc2)/dot_general", reduced(shared))
+    assert sorted(set(in_the_layers)) == ["attention/output", "mlp/fc2"]
+
+
+def compiled_gradient(model, shape, tensor):
+    """Of the text tower, a batch of 16."""
+    mesh = make_mesh(shape, jax.devices()[: 4 * tensor])
+    params = shapes(model)["params"]
+    places = param_shardings(params, mesh, rules_for(model, mesh))
+
+    def loss(params, ids):
+        return jnp.square(DualEncoder(model).apply({"params": params}, ids, method="encode_text")).mean()
+
+    with jax.set_mesh(mesh):
+        ids = jax.ShapeDtypeStruct((16, 32), jnp.int32, sharding=batch_sharding(mesh))
+        step = jax.jit(jax.grad(loss), out_shardings=places)
+        return step.lower(on_mesh(params, places), ids).compile()
+
+
+def gathered(compiled):
+    """The shapes of matrices that a device puts together from its neighbours' parts."""
+    found = re.findall(r"= f32\[(\d+),(\d+)\]\S* all-gather\(", compiled.as_text())
+    return {(int(rows), int(columns)) for rows, columns in found}
+
+
+def reduced(compiled):
+    """The lines that sum over devices what has the shape of states."""
+    return "\n".join(re.findall(r"= f32\[4,32,128\]\S* all-reduce\(.*", compiled.as_text()))
 
 
 def test_a_checkpoint_of_one_mesh_resumes_on_another(chinese_clip, tmp_path):
     run = smooth(chinese_clip, 2)
     whole = train(run, tmp_path / "whole")
-    meshes = [MESHES["fsdp=8"], MESHES["data=4 x fsdp=2"], MeshShape(data=4, tensor=2)]
-    for stop, shape in zip((1, 3, None), meshes, strict=True):
-        moved = replace(run, mesh=shape, sharding=TENSOR if shape.tensor > 1 else run.sharding)
-        outcome = train(moved, tmp_path / "moved", stop_after=stop)
+    for stop, shape in ((3, MeshShape(data=1, fsdp=8)), (None, TENSOR)):  # within the second stage
+        outcome = train(replace(run, mesh=shape), tmp_path / "moved", stop_after=stop)
     assert outcome.finished
     for (_, ours), (_, theirs) in zip(losses(tmp_path / "moved"), losses(tmp_path / "whole"), strict=True):
-        assert ours == pytest.approx(theirs, rel=5e-5)
+        assert ours == pytest.approx(theirs, rel=LOSSES)
     start, end = (leaves(whole.bundles[i]) for i in (0, 1))
     assert any(np.abs(end[path] - start[path]).max() > 1e-3 for path in end)
     for path, leaf in end.items():
-        np.testing.assert_allclose(leaves(outcome.bundles[-1])[path], leaf, rtol=1e-4, atol=5e-5, err_msg=path)
+        np.testing.assert_allclose(leaves(outcome.bundles[-1])[path], leaf, rtol=0, atol=PARAMETERS, err_msg=path)
 
 
-def test_a_tensor_axis_without_a_rule_is_refused(chinese_clip, tmp_path):
-    with pytest.raises(JclipError, match="a mesh with tensor=2 needs sharding rules that use the axis"):
-        train(replace(chinese_clip, mesh=MeshShape(tensor=2)), tmp_path / "run")
+def test_layers_that_are_frozen_apart_lie_as_the_others(chinese_clip):
+    stage = replace(chinese_clip.stages[1], last_layers=(("image", 1),))
+    part = parts(replace(chinese_clip, stages=(stage,)), make_mesh(TENSOR))
+    first, last = part.shardings.frozen["image"]["first_layers"], part.shardings.trainable["image"]["layers"]
+    assert first == last
+    assert first["mlp"]["fc1"]["kernel"].spec == jax.P(None, "fsdp", "tensor")
 
 
-def test_a_misspelt_sharding_rule_is_refused(chinese_clip, tmp_path):
-    with pytest.raises(JclipError, match="sharding: rule 'txet/.*' matches no parameter"):
-        train(replace(chinese_clip, sharding=(("txet/.*", "copy"), (".*", "fsdp"))), tmp_path / "run")
+def test_rules_of_the_run_go_before_the_tables(chinese_clip):
+    own = (("text/layers/mlp/fc1/kernel", "-,-,tensor"), (".*", "fsdp"))
+    part = parts(replace(chinese_clip, mesh=TENSOR, sharding=own), make_mesh(TENSOR))
+    fc1, query = (
+        part.shardings.trainable["text"]["layers"][a][b]["kernel"] for a, b in (("mlp", "fc1"), ("attention", "query"))
+    )
+    assert fc1.spec == jax.P(None, None, "tensor")
+    assert "tensor" not in query.spec
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"sharding": ((".*", "fsdp"),)}, "a mesh with tensor=2 needs sharding rules that use the axis"),
+        ({"sharding": (("txet/.*", "copy"), (".*", "tensor"))}, "sharding: rule 'txet/.*' matches no parameter"),
+        ({"sharding": (("image/.*", "tensor"),)}, "sharding: no rule matches 'logit_scale'"),
+        ({"sharding": ((".*", "copy"),)}, "needs sharding rules that use the axis"),
+        (
+            {"sharding": (("text/.*", "tensor+fsdp"), (".*", "copy"))},
+            r"fsdp=2 x tensor=2 leaves \d+% of the parameters in",
+        ),
+        (
+            {"mesh": MeshShape(data=1, fsdp=2, tensor=4)},
+            r"leaves \d+% .* in copies, above max_replicated=0.05 \(image/",
+        ),
+        ({"mesh": MeshShape(data=3)}, "a mesh of data=3 x fsdp=1 x tensor=1 does not fit 8 devices"),
+    ],
+)
+def test_what_does_not_fit_is_refused(chinese_clip, tmp_path, change, message):
+    """The last but one: the two heads of these small towers are not divisible by 4."""
+    with pytest.raises(JclipError, match=message):
+        train(replace(chinese_clip, **{"mesh": TENSOR, **change}), tmp_path / "run")
     assert not (tmp_path / "run").exists()

@@ -46,7 +46,8 @@ def test_what_a_device_holds_by_hand():
     everywhere = 4 * (864_186_113 + 2 * 559_630_080)
     assert copied.state_bytes == split.state_bytes == pytest.approx(everywhere, rel=1e-6)
     assert copied.device_state_bytes == copied.state_bytes
-    assert split.device_state_bytes == pytest.approx(everywhere / 4, rel=1e-3)
+    head = 12 * 1024 * 768  # on every device: fsdp does not split it
+    assert split.device_state_bytes == pytest.approx((everywhere - head) / 4 + head, rel=1e-3)
     assert split.device_step_bytes is None and split.seconds is None
 
 

@@ -1,0 +1,63 @@
+"""Anchors of activations: nothing without a mesh, the batch's split on one, and right numbers where XLA errs alone."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from jclip.models.spread import by_example
+from jclip.models.transformer import Mlp
+from jclip.parallel.mesh import MeshShape, make_mesh
+from jclip.parallel.sharding import param_shardings
+
+SHAPES = [MeshShape(data=2, fsdp=2, tensor=2), MeshShape(data=4, tensor=2), MeshShape(data=1, fsdp=4, tensor=2)]
+RULES = (("fc1/kernel", "fsdp,tensor"), ("fc2/kernel", "tensor,fsdp"), (".*", "fsdp"))
+
+
+def test_nothing_without_a_mesh():
+    x = jnp.ones((3, 2))
+    assert by_example(x) is x
+    assert "sharding" not in str(jax.make_jaxpr(by_example)(x))
+
+
+def test_the_batch_is_split_and_nothing_else():
+    mesh = make_mesh(SHAPES[0])
+    with jax.set_mesh(mesh):
+        x = jax.device_put(jnp.ones((8, 6)), NamedSharding(mesh, P(None, "tensor")))
+        assert jax.jit(by_example)(x).sharding.is_equivalent_to(NamedSharding(mesh, P(("data", "fsdp"))), 2)
+        odd = jnp.ones((6, 6))
+        assert "sharding" not in str(jax.make_jaxpr(by_example)(odd)), "6 rows are not split over 4 devices"
+
+
+def test_nothing_within_a_device_of_shard_map():
+    mesh = make_mesh(SHAPES[0])
+    with jax.set_mesh(mesh):
+        doubled = jax.shard_map(
+            lambda x: 2 * by_example(x), mesh=mesh, in_specs=P(("data", "fsdp")), out_specs=P(("data", "fsdp"))
+        )
+        np.testing.assert_array_equal(jax.jit(doubled)(jnp.ones((8, 6))), 2 * np.ones((8, 6)))
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_a_pair_of_matrices_in_states_that_are_split_otherwise(shape):
+    """With its neighbours split over tensor, the pair without anchors is off by the size of its result on 2 x 2 x 2."""
+    mlp = Mlp(256, "gelu", nn.initializers.normal(0.1), nn.initializers.normal(0.1))
+    x = np.random.default_rng(0).normal(size=(16, 5, 64)).astype(np.float32)
+    variables = mlp.init(jax.random.key(0), x)
+
+    def residual(variables, x):
+        loss, pull = jax.vjp(lambda v, x: x + mlp.apply(v, x), variables, x)
+        return loss, *pull(jnp.sin(loss))
+
+    expected = jax.tree.map(np.asarray, jax.jit(residual)(variables, x))
+    mesh = make_mesh(shape)
+    with jax.set_mesh(mesh):
+        width = NamedSharding(mesh, P(("data", "fsdp"), None, "tensor"))
+        places = {"params": param_shardings(variables["params"], mesh, RULES)}
+        step = jax.jit(residual, out_shardings=(width, places, width))
+        found = step(jax.device_put(variables, places), jax.device_put(x, width))
+    for ours, theirs in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=2e-5)
