@@ -315,13 +315,14 @@ class _Job:
     def _write_bundle(self, state: TrainState, stage: int, position: Position, folder: Path) -> None:
         part = self.parts[stage]
         variables = whole(variables_of(state), part.mesh)
+        before = bundle_folder(self.workdir, self.run, stage - 1) if stage else None
         provenance = {"run": self.run.name, "stage": part.stage.name, "steps": position.total, "seed": self.run.seed}
 
         def write() -> None:
             assert part.tokenizer is not None
             bundle = Bundle(
                 config=self.run.model,
-                params=variables["params"],
+                params=part.unrounded(variables["params"], before),
                 stats=variables.get("batch_stats", {}),
                 tokenizer=part.tokenizer,
                 preprocessing=self.run.preprocessing,

@@ -137,7 +137,7 @@ def test_a_damaged_checkpoint_gives_way_to_the_one_before(lively, tmp_path, dama
 def test_nothing_but_damaged_checkpoints_is_an_error(lively, tmp_path):
     train(lively, tmp_path / "run", stop_after=1)
     DAMAGES["a file gone"](tmp_path / "run" / "checkpoints" / "1")
-    with pytest.raises(JclipError, match=r"checkpoints/1 cannot be read \(.*\), and there is no other: restore it from"):
+    with pytest.raises(JclipError, match=r"checkpoints/1 cannot be read \(.*\), and there is no other: restore it"):
         train(lively, tmp_path / "run")
 
 

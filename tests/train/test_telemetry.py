@@ -61,7 +61,7 @@ def test_arithmetic_is_the_models_alone(chinese_clip):
 
 
 def scalars(folder):
-    """{tag: {step: value}} of TensorBoard's event files, read as their format says: length, checksum, data, checksum."""
+    """{tag: {step: value}} of TensorBoard's event files, read as their format has them: length, checksum, data."""
     found = {}
     for file in sorted(folder.glob("events*")):
         data, at = file.read_bytes(), 0
