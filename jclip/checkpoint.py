@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import CoroutineType
 from typing import Any, NamedTuple
 
 import jax
@@ -28,8 +29,14 @@ from jclip.parallel.processes import Meeting, first, together
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _FULL_WORDS = ("RESOURCE_EXHAUSTED", "No space left", "quota exceeded")
 _LATE = 0.5  # seconds in which the other writers of a failed checkpoint give up
+_PATIENCE = 10.0  # seconds for the other readers of a damaged one to notice that nobody waits for them
 _NOT_DISK = "memory"  # a device that is full says RESOURCE_EXHAUSTED too
 _ASIDE = "damaged"
+
+# The copies of a replicated array share the work of writing it; a small one is faster written by one of them.
+_ARRAYS = ocp.type_handlers.create_type_handler_registry(
+    (jax.Array, ocp.type_handlers.ArrayHandler(min_slice_bytes_for_replica_parallel=2**20)),
+)
 
 
 @dataclass(frozen=True)
@@ -99,7 +106,7 @@ class Checkpoints:
         place = {"stage": position.stage, "step": position.step, "total": position.total}
         record = {**record, **place, "checksums": checksums(state)}
         arguments = ocp.args.Composite(
-            state=ocp.args.StandardSave(state),
+            state=ocp.args.PyTreeSave(state),
             record=ocp.args.JsonSave(record),
             journal=ocp.args.JsonSave(list(journal)),
         )
@@ -157,12 +164,13 @@ class Checkpoints:
         """
         while numbers := ([number] if number is not None else self.numbers()):
             found, reason = self._try(numbers[-1], like)
-            if reason:
-                _forget_readers()
             reasons = self._tried(reason)
             if found is not None and not reasons:
                 return found
-            if len(self.numbers()) < 2 or number is not None:
+            with _no_late_words():
+                self._manager.close()
+            if len(numbers) < 2:
+                self._manager = self._open()
                 raise JclipError(
                     f"{self._folder / str(numbers[-1])} cannot be read ({reasons[0]}), and there is no other: restore "
                     "it from a copy, or start again with another --workdir"
@@ -172,7 +180,6 @@ class Checkpoints:
                 f"the checkpoint {self._folder / str(numbers[-1])} is damaged ({reasons[0]}): it was moved to "
                 f"{self._folder.parent / _ASIDE}, and the one before it is taken"
             )
-            self._manager.close()
             self._manager = self._open()
         return None
 
@@ -193,7 +200,12 @@ class Checkpoints:
         options = ocp.CheckpointManagerOptions(
             create=True, best_fn=_score, preservation_policy=policies.AnyPreservationPolicy(kept)
         )
-        return ocp.CheckpointManager(self._folder.absolute(), options=options)
+        handlers = {
+            "state": ocp.PyTreeCheckpointHandler(type_handler_registry=_ARRAYS),
+            "record": ocp.JsonCheckpointHandler(),
+            "journal": ocp.JsonCheckpointHandler(),
+        }
+        return ocp.CheckpointManager(self._folder.absolute(), options=options, item_handlers=handlers)
 
     def _record(self, number: int) -> dict[str, Any]:
         asked = ocp.args.Composite(record=ocp.args.JsonRestore())
@@ -209,7 +221,8 @@ class Checkpoints:
         if "checksums" not in record:
             raise JclipError(f"{self._folder} was written by an older jclip: choose another --workdir")
         target = jax.tree.map(ocp.utils.to_shape_dtype_struct, like(_position(record), record))
-        asked = ocp.args.Composite(state=ocp.args.StandardRestore(target), journal=ocp.args.JsonRestore())
+        places = ocp.checkpoint_utils.construct_restore_args(target)
+        asked = ocp.args.Composite(state=ocp.args.PyTreeRestore(target, places), journal=ocp.args.JsonRestore())
         try:
             found = self._manager.restore(number, args=asked)
             state, journal = found["state"], list(found["journal"])
@@ -278,14 +291,24 @@ def _reason(error: Exception) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0][:160]
 
 
-def _forget_readers() -> None:
-    """Clears away, without a word, the readers of other arrays that were under way when one could not be read."""
-    hook = sys.unraisablehook
-    sys.unraisablehook = lambda _: None
+@contextmanager
+def _no_late_words() -> Iterator[None]:
+    """Waits, without a word, for the readers of other arrays that were under way when one could not be read."""
+    hook, logger = sys.unraisablehook, logging.getLogger("asyncio")
+    sys.unraisablehook, logger.disabled = (lambda _: None), True
     try:
+        yield
+        until = time.monotonic() + _PATIENCE
         gc.collect()
+        while any(map(_is_reader, gc.get_objects())) and time.monotonic() < until:
+            time.sleep(0.05)
+            gc.collect()
     finally:
-        sys.unraisablehook = hook
+        sys.unraisablehook, logger.disabled = hook, False
+
+
+def _is_reader(thing: object) -> bool:
+    return type(thing) is CoroutineType and "orbax" in thing.cr_code.co_filename
 
 
 @contextmanager

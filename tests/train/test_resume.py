@@ -9,9 +9,12 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+import jax.numpy as jnp
 import numpy as np
+import orbax.checkpoint as ocp
 import pytest
 
+from jclip.checkpoint import Checkpoints, Position
 from jclip.data.augment import Augmentation
 from jclip.data.folders import PairFolder, StoredPair, write_pairs
 from jclip.data.synthetic import caption, write_tokenizer
@@ -25,16 +28,20 @@ ROOT = Path(__file__).parents[2]
 
 # Trains what is pickled in FILE, and kills itself as `kill -9` would after STEP steps of the first stage.
 KILLED = """
-import os, pickle, signal, sys
+import os, pickle, signal, sys, time
 from pathlib import Path
 from jclip.train.loop import train
 from tests.train.runs import Watch
 
+workdir = Path(sys.argv[2])
+
 def act(step):
     if step == int(sys.argv[3]):
+        while not (workdir / "checkpoints" / "3").exists():  # it is written while training goes on
+            time.sleep(0.01)
         os.kill(os.getpid(), signal.SIGKILL)
 
-train(pickle.loads(Path(sys.argv[1]).read_bytes()), Path(sys.argv[2]), watcher=Watch(act))
+train(pickle.loads(Path(sys.argv[1]).read_bytes()), workdir, watcher=Watch(act))
 """
 
 
@@ -171,17 +178,16 @@ def test_every_place_of_a_source_is_known_as_one():
 
 
 def test_an_older_jclips_checkpoint_is_refused_shortly(chinese_clip, tmp_path, monkeypatch):
-    from jclip.checkpoint import Checkpoints, Position
-
     checkpoints = Checkpoints(tmp_path / "run" / "checkpoints")
-    monkeypatch.setattr("orbax.checkpoint.args.JsonSave", _without_total(__import__("orbax.checkpoint").checkpoint))
-    checkpoints.save(Position(0, 1, 1), {"a": np.zeros(2)}, {"config": {}})
+    monkeypatch.setattr("jclip.checkpoint.checksums", lambda _: None)
+    save = ocp.args.JsonSave
+    monkeypatch.setattr(ocp.args, "JsonSave", lambda facts: save(_without_checksums(facts)))
+    checkpoints.save(Position(0, 1, 1), {"a": jnp.zeros(2)}, {"config": {}})
     checkpoints.close()
     monkeypatch.undo()
     with pytest.raises(JclipError, match="was written by an older jclip: choose another --workdir"):
         train(chinese_clip, tmp_path / "run")
 
 
-def _without_total(ocp):
-    save = ocp.args.JsonSave
-    return lambda record: save({name: value for name, value in record.items() if name != "total"})
+def _without_checksums(facts):
+    return facts if isinstance(facts, list) else {name: value for name, value in facts.items() if name != "checksums"}

@@ -7,7 +7,6 @@ import subprocess
 from contextlib import contextmanager
 from dataclasses import replace
 
-import jax
 import numpy as np
 import pytest
 from PIL import Image
@@ -154,7 +153,9 @@ def test_an_evaluation_that_fails_costs_no_step(one_stage, tmp_path, at):
 def test_parameters_that_are_not_finite_are_never_saved(one_stage, tmp_path):
     stage = replace(one_stage.stages[0], optimizer=replace(one_stage.stages[0].optimizer, learning_rate=float("3e38")))
     wild = replace(one_stage, stages=(replace(stage, budget=Budget(steps=8)),), log_every=0, checkpoint_every=1)
-    with pytest.raises(JclipError, match=r"parameters are not finite after \d steps, and are not saved\. The last"):
+    with pytest.raises(
+        JclipError, match=r"^\S+ is not finite after \d steps, and nothing is saved\. The last checkpoint in"
+    ):
         train(wild, tmp_path / "run")
 
 
@@ -205,10 +206,3 @@ def test_unreadable_pictures(one_stage, pairs, tmp_path):
 
 def _lenient(run, limit):
     return replace(run, stages=tuple(replace(stage, max_unreadable=limit) for stage in run.stages))
-
-
-def test_several_processes_are_refused_before_anything_is_written(chinese_clip, tmp_path, monkeypatch):
-    monkeypatch.setattr(jax, "process_count", lambda: 2)
-    with pytest.raises(JclipError, match=r"training over 2 processes is not there yet.*Start one process"):
-        train(chinese_clip, tmp_path / "run")
-    assert not (tmp_path / "run").exists()
