@@ -75,7 +75,13 @@ def import_tensors(
 
 
 def export_tensors(table: Table, ours: Mapping[str, Lazy]) -> dict[str, Lazy]:
-    """Our parameters as a checkpoint's tensors: undoes `import_tensors`, bit for bit."""
+    """Our parameters as a checkpoint's tensors: undoes `import_tensors`, bit for bit.
+
+    Raises:
+      JclipError: a parameter has no place there.
+    """
+    if strangers := sorted(ours.keys() - {row.ours for row in table}):
+        raise JclipError(f"{strangers[0]} has no place in such a checkpoint: it cannot be written there")
     sources: dict[str, list[tuple[Row, int | None]]] = {}
     for row in table:
         layers = range(ours[row.ours].shape[0]) if row.stacked else [None]

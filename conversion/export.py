@@ -27,6 +27,8 @@ from jclip.tensors import Lazy, write_safetensors
 
 Target = Literal["hf", "cn-clip"]
 
+_BIAS = "logit_bias"  # of the sigmoid loss
+
 
 def export(bundle_folder: Path, destination: Path, to: Target) -> str:
     """Writes a bundle in others' form.
@@ -40,7 +42,7 @@ def export(bundle_folder: Path, destination: Path, to: Target) -> str:
       to: which.
 
     Returns:
-      What reads it: the name of the class.
+      What reads it: the name of the class, and what of the model it lacks.
 
     Raises:
       JclipError: no bundle, or a model that the others lack; the destination is taken, full or read-only.
@@ -62,7 +64,10 @@ def export(bundle_folder: Path, destination: Path, to: Target) -> str:
             _check_cn_clip_inputs(bundle)
     except JclipError as error:
         raise JclipError(f"{bundle_folder}: {error}") from None
-    return _to_hf(bundle, config, destination) if to == "hf" else _to_cn_clip(bundle, destination)
+    reader = _to_hf(bundle, config, destination) if to == "hf" else _to_cn_clip(bundle, destination)
+    if config.logit_bias_init is not None:
+        reader += f" (without {_BIAS}, which it does not know: similarities, and a softmax over them, stay the same)"
+    return reader
 
 
 def _to_hf(bundle: Bundle, config: DualEncoderConfig, folder: Path) -> str:
@@ -136,7 +141,8 @@ def _check_cn_clip_inputs(bundle: Bundle) -> None:
 
 
 def _exported(bundle: Bundle, family: Family) -> dict[str, Lazy]:
-    return export_tensors(family.table(telling_keys(bundle.config)), bundle.tensors())
+    ours = {path: tensor for path, tensor in bundle.tensors().items() if path != _BIAS}
+    return export_tensors(family.table(telling_keys(bundle.config)), ours)
 
 
 def telling_keys(config: ModelConfig) -> tuple[str, ...]:

@@ -70,7 +70,7 @@ class Unigram:
         except JclipError:
             raise
         except Exception as error:  # the engine raises bare Exception
-            raise JclipError(f"{file} cannot be read: {error}") from None
+            raise JclipError(f"{file} is no tokenizer ({error}): take it anew from where it came") from None
 
     @classmethod
     def from_model(cls, data: bytes, name: str = "the vocabulary") -> "Unigram":

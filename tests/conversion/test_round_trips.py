@@ -1,6 +1,7 @@
 """In, out and in again is the same to the bit, and others' libraries load what we write."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,12 +10,13 @@ import transformers
 
 import jclip
 from conversion.convert import convert
+from conversion.engine import export_tensors
 from conversion.export import export
 from conversion.importing import Options
-from jclip.bundle import open_bundle
+from jclip.bundle import Bundle, open_bundle, save_bundle
 from jclip.data.images import normalise, to_array
 from jclip.errors import JclipError
-from jclip.tensors import open_safetensors
+from jclip.tensors import Lazy, open_safetensors
 from tests.conversion import checkpoints, test_families
 from tests.conversion.checkpoints import encode_hf, encode_openai
 from tests.models.parity import unit
@@ -143,16 +145,25 @@ def test_half_precision_is_carried_exactly(dtype, tmp_path):
         assert (tensor.dtype, tensor.read().tobytes()) == (after[key].dtype, after[key].read().tobytes()), key
 
 
-def test_a_trained_model_goes_out_too(tmp_path):
-    """A bundle that never was a checkpoint."""
-    from jclip.bundle import Bundle, save_bundle
-
+@pytest.mark.parametrize("bias", [None, -10.0])
+def test_a_trained_model_goes_out_too(tmp_path, bias):
+    """A bundle that never was a checkpoint; the sigmoid loss's bias, which the class does not have, stays behind."""
     bundle = open_bundle(bundle_of(test_families.altclip_v4, tmp_path))
-    trained = Bundle(bundle.config, bundle.params, bundle.tokenizer, bundle.preprocessing, 16, provenance={"run": "x"})
-    save_bundle(trained, tmp_path / "trained")
-    export(tmp_path / "trained", tmp_path / "hf", "hf")
-    config = json.loads((tmp_path / "hf" / "config.json").read_text())
-    assert config["model_type"] == "altclip" and config["text_config"]["project_dim"] == 22
+    params = dict(bundle.params) | ({} if bias is None else {"logit_bias": np.float32(bias)})
+    config = replace(bundle.config, logit_bias_init=bias)
+    save_bundle(
+        Bundle(config, params, bundle.tokenizer, bundle.preprocessing, 16, provenance={"run": "x"}), tmp_path / "b"
+    )
+    reader = export(tmp_path / "b", tmp_path / "hf", "hf")
+    assert reader.startswith("transformers.AltCLIPModel") and ("without logit_bias" in reader) == (bias is not None)
+    said = json.loads((tmp_path / "hf" / "config.json").read_text())
+    assert said["model_type"] == "altclip" and said["text_config"]["project_dim"] == 22
+    assert not any(transformers.AltCLIPModel.from_pretrained(tmp_path / "hf", output_loading_info=True)[1].values())
+
+
+def test_a_parameter_without_a_place_is_refused():
+    with pytest.raises(JclipError, match=r"^stranger has no place in such a checkpoint"):
+        export_tensors((), {"stranger": Lazy.of(np.zeros(()))})
 
 
 def test_what_others_lack_is_said(tmp_path):
