@@ -44,7 +44,8 @@ def main() -> None:
     print("|---:" * (len(_FORMS) + 2) + "|")
     for size in _BATCHES:
         taken = [temporary(impl, size) for impl in _FORMS]
-        shares = ", ".join(f"{impl} {100 * each / taken[0]:.1f} %" for impl, each in zip(_FORMS[1:], taken[1:], strict=True))
+        others = zip(_FORMS[1:], taken[1:], strict=True)
+        shares = ", ".join(f"{impl} {100 * each / taken[0]:.1f} %" for impl, each in others)
         print(f"| {size:,} |", " | ".join(f"{each / 2**20:,.0f}" for each in taken), f"| {shares} |")
 
 
