@@ -23,7 +23,15 @@ take() {
 # require NAME VALUE: stops when an option that has no default was not given.
 require() { [[ -n $2 ]] || die "$1 is missing: see --help"; }
 
-whole_number() { [[ $2 =~ ^[0-9]+$ ]] || die "$1 takes a whole number, not '$2'"; }
+# Without leading zeros, which bash reads as octal, and small enough to be multiplied.
+whole_number() {
+  [[ $2 =~ ^(0|[1-9][0-9]{0,8})$ ]] || die "$1 takes a whole number, not '$2': write it like 8, in at most 9 digits"
+}
+
+one_or_more() {
+  whole_number "$@"
+  (($2 >= 1)) || die "$1 takes 1 or more, not $2"
+}
 
 # A dry run needs no tools: it is for looking at what would be run, anywhere.
 need_tool() { ((DRY_RUN)) || command -v "$1" >/dev/null || die "$1 is not on PATH: $2"; }

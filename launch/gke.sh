@@ -5,7 +5,7 @@
 #   launch/gke.sh run    --name NAME --image IMAGE ACCELERATORS DISK [options] CONFIG [anything that jclip train takes]
 #   launch/gke.sh logs   --name NAME       follow the first process
 #   launch/gke.sh status --name NAME
-#   launch/gke.sh wait   --name NAME       until it has finished (exit code 0) or failed (1)
+#   launch/gke.sh wait   --name NAME       until it has finished (exit code 0) or failed (2)
 #   launch/gke.sh stop   --name NAME       the run saves and the JobSet is deleted; `run` again goes on from there
 #
 #   ACCELERATORS: either
@@ -28,7 +28,9 @@
 #   --dry-run          print the manifest and the commands, run nothing
 #   --help
 #
-# CONFIG is a path inside the image, from the top of this tree: configs/altclip/vit_l_14.py.
+# CONFIG is a path from the top of this tree, under configs/, which goes into the image as it is when the image is built:
+# configs/altclip/vit_l_14.py. One that this tree lacks is given by its path in the container, and not looked for here:
+# /jclip/configs/... in the image, /work/... on the disk.
 
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
@@ -85,14 +87,25 @@ esac
 
 require --image "$image"
 require CONFIG "${1-}"
+# The image cannot be looked into from here; what it was built of can.
+config=${1#"${here%/*}/"}
+config=${config#./}
+if [[ $config == configs/* && -f $here/../$config ]]; then
+  config=/jclip/$config
+else
+  [[ $1 == /jclip/* || $1 == /work/* ]] ||
+    die "$1 is not under configs/ in this tree, as it goes into the image: if the image or the disk has it," \
+      "give its path there, /jclip/configs/... or /work/..."
+  config=$1
+fi
 [[ -n $tpu || -n $gpu ]] || die "give --tpu and --topology, or --gpu"
 [[ -z $tpu || -z $gpu ]] || die "--tpu or --gpu, not both"
 [[ -z $tpu || -n $topology ]] || die "--tpu $tpu needs --topology: how its chips are laid out, like 4x4"
 [[ -n $bucket || -n $claim ]] || die "give --bucket or --claim: all processes must see one disk"
 [[ -z $bucket || -z $claim ]] || die "--bucket or --claim, not both"
 [[ -n $per_node ]] || per_node=$([[ -n $tpu ]] && echo 4 || echo 8)
-whole_number --nodes "$nodes"
-whole_number --per-node "$per_node"
+one_or_more --nodes "$nodes"
+one_or_more --per-node "$per_node"
 whole_number --restarts "$restarts"
 
 # A JSON string, which YAML reads too.
@@ -105,6 +118,8 @@ quoted() {
 # JobSet gives the first pod a name that stays the same over restarts, and the Job gives each pod its number.
 environment=''
 if [[ -n $tpu ]]; then
+  [[ $topology =~ ^[1-9][0-9]{0,3}(x[1-9][0-9]{0,3}){1,2}$ ]] ||
+    die "--topology takes the chips of each side, like 4x4 or 2x2x4, not '$topology'"
   chips=1
   for side in ${topology//x/ }; do chips=$((chips * side)); done
   ((chips == nodes * per_node)) ||
@@ -132,7 +147,7 @@ if [[ -n $bucket ]]; then
 else
   volume="persistentVolumeClaim: {claimName: $(quoted "$claim")}"
 fi
-command="\"jclip\", \"train\", $(quoted "/jclip/$1")"
+command="\"jclip\", \"train\", $(quoted "$config")"
 for argument in "${@:2}"; do command+=", $(quoted "$argument")"; done
 
 manifest=$(<"$here/gke/jobset.yaml")

@@ -29,9 +29,8 @@ while (($#)); do
     *) break ;;
   esac
 done
-whole_number --processes "$processes"
+one_or_more --processes "$processes"
 whole_number --restarts "$restarts"
-((processes >= 1)) || die "--processes takes 1 or more"
 require CONFIG "${1-}"
 [[ -f $1 ]] || die "$1 is not there: give the configuration's file"
 need_tool jclip "install it: pip install -e '.[cuda]'"
@@ -92,6 +91,7 @@ run_once() {
     pids+=($!)
   done
   set +m
+  ((!stopped)) || pass_on # told to stop while they were being started: those not yet started have not heard of it
   left=("${pids[@]}")
   while ((${#left[@]})); do
     local running=()
@@ -129,7 +129,9 @@ fi
 
 trap pass_on TERM INT HUP
 crashes=0
+code=75
 while :; do
+  ((!stopped)) || exit "$code" # told to stop when nothing ran
   code=0
   run_once "$@" || code=$?
   ((!stopped)) || exit "$code"

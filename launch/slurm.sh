@@ -48,10 +48,9 @@ while (($#)); do
     *) break ;;
   esac
 done
-whole_number --nodes "$nodes"
+one_or_more --nodes "$nodes"
 whole_number --gpus "$gpus"
 whole_number --restarts "$restarts"
-((nodes >= 1)) || die "--nodes takes 1 or more"
 ((!per_gpu || gpus)) || die "--per-gpu needs GPUs: --gpus is 0"
 require CONFIG "${1-}"
 [[ -f $1 ]] || die "$1 is not there: give the configuration's file"

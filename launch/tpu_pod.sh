@@ -170,6 +170,7 @@ esac
 
 require --type "$type"
 require CONFIG "${1-}"
+[[ -z $bucket || -z $setup ]] || die "--bucket or --setup, not both: each mounts the disk at ~/work; leave one out"
 [[ -n $bucket || -n $setup ]] || die "give --bucket, or --setup with a command that mounts a shared disk at ~/work"
 if [[ -n $repo || -n $ref ]]; then
   require --repo "$repo"

@@ -1,7 +1,11 @@
 """Google Kubernetes Engine; `jclip` ends as it is told, and test_training.py really trains."""
 
+from pathlib import Path
+
+import pytest
 import yaml
 
+ROOT = Path(__file__).parents[2]
 CONFIG = "configs/altclip/vit_l_14.py"
 GPUS = ("run", "--name", "alt", "--image", "repo/jclip:1", "--gpu", "nvidia-h100-80gb", "--claim", "disk")
 SLICE = ("run", "--name", "alt", "--image", "i", "--tpu", "tpu-v6e-slice", "--topology", "4x4", "--nodes", "4")
@@ -44,6 +48,21 @@ def test_a_slice(machine):
     assert pod["nodeSelector"]["cloud.google.com/gke-tpu-topology"] == "4x4"
     assert pod["volumes"][0]["csi"]["volumeAttributes"]["bucketName"] == "mine"
     assert job["template"]["metadata"]["annotations"] == {"gke-gcsfuse/volumes": "true"}
+
+
+@pytest.mark.parametrize(
+    ("given", "path"),
+    [
+        (f"./{CONFIG}", f"/jclip/{CONFIG}"),
+        (str(ROOT / CONFIG), f"/jclip/{CONFIG}"),
+        ("/jclip/configs/only/there.py", "/jclip/configs/only/there.py"),
+        ("/work/mine.py", "/work/mine.py"),
+    ],
+    ids=["from the top", "anywhere", "in the image alone", "on the disk"],
+)
+def test_where_the_configuration_lies(machine, given, path):
+    _, _, pod = rendered(machine, *GPUS, given)
+    assert pod["containers"][0]["command"][2] == path
 
 
 def test_the_set_restarts_what_can_go_on(machine):

@@ -71,6 +71,32 @@ def test_a_run_stopped_by_hand_is_not_started_again(machine):
     assert len(machine.calls("jclip")) == 1
 
 
+def start_with_a_signal(machine, folder, before):
+    """Starts the launcher, which gets SIGTERM right before the first of its commands that begins so."""
+    hook = folder / "hook.sh"
+    hook.write_text(f"set -T\ntrap 'case $BASH_COMMAND in {before}*) trap - DEBUG && kill -TERM $$ ;; esac' DEBUG\n")
+    machine.environment["BASH_ENV"] = str(hook)
+    return machine.start("multi_gpu.sh", CONFIG)
+
+
+@pytest.mark.parametrize(("before", "runs"), [("crashes=0", 0), ("say", 1)], ids=["the first run", "the second run"])
+def test_stopped_before(machine, tmp_path, before, runs):
+    machine.script("75", "0")
+    launcher = start_with_a_signal(machine, tmp_path, before)
+    launcher.communicate(timeout=60)
+    assert launcher.returncode == 75 and len(machine.calls("jclip")) == runs
+
+
+def test_stopped_before_a_process_has_started(machine, tmp_path):
+    machine.script("wait")
+    launcher = start_with_a_signal(machine, tmp_path, "command_of")
+    try:
+        launcher.communicate(timeout=60)
+    finally:
+        launcher.terminate()
+    assert launcher.returncode in (75, 143)  # the process may be told before it can save
+
+
 @pytest.mark.parametrize("asked", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP], ids=lambda asked: asked.name)
 def test_signals_are_passed_on(machine, asked):
     machine.environment["CUDA_VISIBLE_DEVICES"] = "0,1"

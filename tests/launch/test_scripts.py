@@ -11,6 +11,7 @@ CONFIG = "configs/altclip/vit_l_14.py"
 SCRIPTS = sorted(path for path in (ROOT / "launch").iterdir() if path.suffix in (".sh", ".sbatch"))
 TPU = ("run", "--name", "n", "--zone", "z", "--type", "v6e-16")
 GKE = ("run", "--name", "n", "--image", "i")
+GPUS = ("gke.sh", *GKE, "--gpu", "g", "--bucket", "b")
 
 
 def test_shellcheck_finds_nothing():
@@ -46,14 +47,19 @@ def test_help_names_every_option(machine, script):
         (("multi_gpu.sh", "nowhere.py"), "nowhere.py is not there"),
         (("multi_gpu.sh", "--processes"), "--processes needs a value"),
         (("multi_gpu.sh", "--processes", "two", CONFIG), "--processes takes a whole number, not 'two'"),
-        (("multi_gpu.sh", "--processes", "0", CONFIG), "--processes takes 1 or more"),
+        (("multi_gpu.sh", "--processes", "08", CONFIG), "--processes takes a whole number, not '08': write it like 8"),
+        (("multi_gpu.sh", "--processes", "4294967297", CONFIG), "--processes takes a whole number, not '4294967297'"),
+        (("multi_gpu.sh", "--processes", "0", CONFIG), "--processes takes 1 or more, not 0"),
+        (("multi_gpu.sh", "--restarts", "010", CONFIG), "--restarts takes a whole number, not '010'"),
         (("multi_gpu.sh", "--proceses", "2", CONFIG), "unknown option --proceses"),
         (("slurm.sh",), "CONFIG is missing"),
         (("slurm.sh", "nowhere.py"), "nowhere.py is not there"),
         (("slurm.sh", "--work", "/nowhere", CONFIG), "--work /nowhere is not there"),
         (("slurm.sh", "--venv", "/nowhere", CONFIG), "/nowhere/bin/jclip is not there"),
         (("slurm.sh", "--gpus", "0", "--per-gpu", CONFIG), "--per-gpu needs GPUs"),
-        (("slurm.sh", "--nodes", "0", CONFIG), "--nodes takes 1 or more"),
+        (("slurm.sh", "--nodes", "0", CONFIG), "--nodes takes 1 or more, not 0"),
+        (("slurm.sh", "--nodes", "08", CONFIG), "--nodes takes a whole number, not '08': write it like 8"),
+        (("slurm.sh", "--gpus", "08", CONFIG), "--gpus takes a whole number, not '08': write it like 8"),
         (("slurm.sh", "--partitions", "a", CONFIG), "unknown option --partitions"),
         (("tpu_pod.sh",), "say what to do: run, logs, stop or delete"),
         (("tpu_pod.sh", "run"), "--name is missing"),
@@ -62,6 +68,11 @@ def test_help_names_every_option(machine, script):
         (("tpu_pod.sh", *TPU[:5], CONFIG), "--type is missing"),
         (("tpu_pod.sh", *TPU), "CONFIG is missing"),
         (("tpu_pod.sh", *TPU, CONFIG), "give --bucket, or --setup"),
+        (("tpu_pod.sh", *TPU, "--bucket", "b", "--setup", "true", CONFIG), "--bucket or --setup, not both"),
+        (
+            ("tpu_pod.sh", *TPU, "--bucket", "b", "--restarts", "08", CONFIG),
+            "--restarts takes a whole number, not '08'",
+        ),
         (("tpu_pod.sh", *TPU, "--bucket", "b", "nowhere.py"), "nowhere.py is not in this tree"),
         (("tpu_pod.sh", *TPU, "--bucket", "b", "--ref", "main", CONFIG), "--repo is missing"),
         (("tpu_pod.sh", *TPU[:6], "v9-8", "--bucket", "b", CONFIG), "no runtime known for --type v9-8"),
@@ -71,11 +82,25 @@ def test_help_names_every_option(machine, script):
         (("gke.sh", "run", "--name", "A_b"), "--name A_b: lower-case letters"),
         (("gke.sh", "run", "--name", "n", CONFIG), "--image is missing"),
         (("gke.sh", *GKE), "CONFIG is missing"),
+        (("gke.sh", *GKE, "nowhere.py"), "nowhere.py is not under configs/ in this tree"),
+        (("gke.sh", *GKE, "configs/nowhere.py"), "configs/nowhere.py is not under configs/ in this tree"),
+        (("gke.sh", *GKE, "launch/common.sh"), "launch/common.sh is not under configs/ in this tree"),
+        (("gke.sh", *GKE, f"/nowhere/{CONFIG}"), "give its path there, /jclip/configs/... or /work/..."),
         (("gke.sh", *GKE, CONFIG), "give --tpu and --topology, or --gpu"),
         (("gke.sh", *GKE, "--gpu", "g", "--tpu", "t", CONFIG), "--tpu or --gpu, not both"),
         (("gke.sh", *GKE, "--tpu", "t", CONFIG), "--tpu t needs --topology"),
         (("gke.sh", *GKE, "--gpu", "g", CONFIG), "give --bucket or --claim"),
         (("gke.sh", *GKE, "--gpu", "g", "--bucket", "b", "--claim", "c", CONFIG), "--bucket or --claim, not both"),
+        ((*GPUS, "--nodes", "0", CONFIG), "--nodes takes 1 or more, not 0"),
+        ((*GPUS, "--per-node", "0", CONFIG), "--per-node takes 1 or more, not 0"),
+        ((*GPUS, "--nodes", "08", CONFIG), "--nodes takes a whole number, not '08': write it like 8"),
+        *(
+            (
+                ("gke.sh", *GKE, "--tpu", "t", "--topology", wrong, "--bucket", "b", CONFIG),
+                f"--topology takes the chips of each side, like 4x4 or 2x2x4, not '{wrong}'",
+            )
+            for wrong in ("4xfoo", "4", "4x", "0x4", "04x4", "nodes", "2x2x2x2", "2x2 2")
+        ),
         (
             ("gke.sh", *GKE, "--tpu", "t", "--topology", "4x4", "--nodes", "2", "--bucket", "b", CONFIG),
             "--topology 4x4 has 16 chips, but --nodes 2 with --per-node 4 are 8",
