@@ -1,4 +1,4 @@
-"""Configurations are frozen dataclasses; this file is their plain-JSON form and their comparison.
+"""Configurations are frozen dataclasses; this file is their plain-JSON form, their comparison, and their types.
 
 A field whose type is a union of dataclasses (an image tower is a ViT or a ResNet) carries the class's name
 under "type", so that a file says what it holds and can be read back without executing anything.
@@ -17,18 +17,25 @@ T = TypeVar("T")
 _TYPE = "type"
 
 
-def to_json(value: Any) -> Any:
-    """A dataclass, with all that is in it, as JSON-ready dicts, lists and scalars."""
+def to_json(value: Any, where: str = "") -> Any:
+    """A dataclass, with all that is in it, as JSON-ready dicts, lists and scalars.
+
+    Raises:
+      JclipError: it holds anything else; the message gives the field's path, after `where`.
+    """
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        fields = {f.name: to_json(getattr(value, f.name)) for f in dataclasses.fields(value)}
-        return {_TYPE: type(value).__name__, **fields}
+        names = [f.name for f in dataclasses.fields(value)]
+        return {
+            _TYPE: type(value).__name__,
+            **{name: to_json(getattr(value, name), _at(where, name)) for name in names},
+        }
     if isinstance(value, dict):
-        return {str(key): to_json(item) for key, item in value.items()}
+        return {str(key): to_json(item, _at(where, key)) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [to_json(item) for item in value]
+        return [to_json(item, _at(where, number)) for number, item in enumerate(value)]
     if value is None or isinstance(value, bool | int | float | str):
         return value
-    raise JclipError(f"a configuration cannot hold {value!r} of type {type(value).__name__}")
+    raise JclipError(f"{where or 'a configuration'} cannot hold {value!r} of type {type(value).__name__}")
 
 
 def from_json(cls: type[T], data: Any, where: str = "") -> T:
@@ -38,6 +45,15 @@ def from_json(cls: type[T], data: Any, where: str = "") -> T:
       JclipError: an unknown field or class, or a value of another type; the message gives the field's path.
     """
     return typing.cast(T, _read(cls, data, where or cls.__name__))
+
+
+def check_types(value: Any) -> None:
+    """Holds a dataclass, with all that is in it, against the types of its fields, which Python itself does not.
+
+    Raises:
+      JclipError: a value of another type, or a word that is not among the field's; the message gives the field's path.
+    """
+    _read(type(value), to_json(value), "")
 
 
 def leaves(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
@@ -51,7 +67,7 @@ def leaves(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
         yield path, value
         return
     for key, item in items:
-        yield from leaves(item, f"{path}.{key}" if path else str(key))
+        yield from leaves(item, _at(path, key))
 
 
 def difference(old: Any, new: Any) -> list[str]:
@@ -79,7 +95,7 @@ def _read(kind: Any, data: Any, where: str) -> Any:
         _expect(isinstance(data, list | tuple), data, where, "a list")
         kinds = [arguments[0]] * len(data) if origin is list or arguments[-1:] == (...,) else list(arguments)
         _expect(len(kinds) == len(data), data, where, f"{len(kinds)} values")
-        return origin(_read(k, item, f"{where}.{i}") for i, (k, item) in enumerate(zip(kinds, data, strict=True)))
+        return origin(_read(k, item, _at(where, i)) for i, (k, item) in enumerate(zip(kinds, data, strict=True)))
     if kind is float:
         return float(_expect(isinstance(data, int | float) and not isinstance(data, bool), data, where, "a number"))
     right_type = isinstance(data, kind) and not (kind is int and isinstance(data, bool))
@@ -95,7 +111,7 @@ def _read_dataclass(kind: Any, data: Any, where: str) -> Any:
             hint = f": did you mean {close[0]}?" if close else f": it has {', '.join(names)}"
             raise JclipError(f"{where} has no field {name!r}{hint}")
     hints = typing.get_type_hints(kind)
-    values = {name: _read(hints[name], data[name], f"{where}.{name}") for name in names if name in data}
+    values = {name: _read(hints[name], data[name], _at(where, name)) for name in names if name in data}
     try:
         return kind(**values)
     except TypeError as error:
@@ -117,6 +133,10 @@ def _read_union(kinds: tuple[Any, ...], data: Any, where: str) -> Any:
             except JclipError:
                 continue  # another member of the union may fit
     return _expect(False, data, where, " or ".join(getattr(k, "__name__", str(k)) for k in kinds))
+
+
+def _at(where: str, name: str | int) -> str:
+    return f"{where}.{name}" if where else str(name)
 
 
 def _expect(right: bool, data: Any, where: str, what: str) -> Any:

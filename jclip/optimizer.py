@@ -114,6 +114,11 @@ def build(
     return optax.chain(*parts)
 
 
+def is_stacked(path: str) -> bool:
+    """Whether a parameter of the whole model, or an optimizer's slot of one, has a leading axis of layers."""
+    return "/layers/" in path
+
+
 def carry_slots(new: Any, old: Any, carried: frozenset[str]) -> Any:
     """The optimizer state `new` with the slots and counts of the carried parameters taken from `old`.
 
@@ -135,7 +140,7 @@ def carry_slots(new: Any, old: Any, carried: frozenset[str]) -> Any:
         if slot not in goes_on or slot not in before:
             return leaf
         found = before[slot]
-        if not _stacked(slot):
+        if not is_stacked(slot):
             return found if jnp.shape(found) == jnp.shape(leaf) else leaf
         # Both hold the last layers of one stack.
         both = min(len(leaf), len(found))
@@ -164,7 +169,7 @@ def _adam(beta1: float, beta2: float, eps: float) -> optax.GradientTransformatio
 
     def init(params: Any) -> _Adam:
         def count(path: Any, leaf: jax.Array) -> jax.Array:
-            axes = (leaf.shape[0], *(1 for _ in leaf.shape[1:])) if _stacked("/".join(_names(path))) else ()
+            axes = (leaf.shape[0], *(1 for _ in leaf.shape[1:])) if is_stacked("/".join(_names(path))) else ()
             return jnp.zeros(axes, jnp.int32)
 
         def zeros() -> Any:
@@ -196,7 +201,7 @@ def _factors(spec: Optimizer, leaves: Mapping[str, Any], trainable: dict[str, An
     multipliers = rules.match(spec.multipliers, leaves, what="multipliers")
     towers = sorted({path.partition("/")[0] for path in leaves if "/" in path})
     decay = rules.match(spec.layer_decay, towers, what="layer_decay")
-    depths = {path.partition("/")[0]: leaf.shape[0] for path, leaf in leaves.items() if _stacked(path)}
+    depths = {path.partition("/")[0]: leaf.shape[0] for path, leaf in leaves.items() if is_stacked(path)}
     for tower, rate in decay.items():
         if not 0 < rate <= 1:
             raise JclipError(f"layer_decay of {rate} is not possible ({tower}): give more than 0, and 1 at most")
@@ -208,7 +213,7 @@ def _factors(spec: Optimizer, leaves: Mapping[str, Any], trainable: dict[str, An
         if decay.get(tower, 1.0) == 1:
             return multipliers[path]
         exponents: Any = 0
-        if _stacked(path):
+        if is_stacked(path):
             down = jnp.arange(len(leaf), 0, -1, dtype=jnp.float32)  # to 1, of the last layer, however many train
             exponents = down.reshape(-1, *(1 for _ in leaf.shape[1:]))
         elif _BEFORE_LAYERS.fullmatch(path):
@@ -220,13 +225,8 @@ def _factors(spec: Optimizer, leaves: Mapping[str, Any], trainable: dict[str, An
     return rules.tree_from_paths({path: factor(path, leaf) for path, leaf in trainable.items()})
 
 
-def _stacked(path: str) -> bool:
-    """Whether a parameter has a leading axis of layers."""
-    return "/layers/" in path
-
-
 def _kind(spec: Optimizer, path: str) -> str:
-    return _MUON if spec.name == "muon" and _stacked(path) and path.endswith("/kernel") else "adam"
+    return _MUON if spec.name == "muon" and is_stacked(path) and path.endswith("/kernel") else "adam"
 
 
 def _direction(spec: Optimizer, kind: str) -> optax.GradientTransformation:

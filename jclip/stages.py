@@ -109,6 +109,16 @@ def trainable_paths(stage: Stage, paths: Iterable[str]) -> frozenset[str]:
     return chosen
 
 
+def carried_paths(stage: Stage, paths: Iterable[str]) -> frozenset[str]:
+    """The parameters whose optimizer slots a stage would take over from the stage before, trained or not.
+
+    Raises:
+      JclipError: a misspelt rule (it matches nothing), or a parameter without a rule.
+    """
+    verdict = rules.match(stage.carries, paths, what=f"stage {stage.name!r}: carries")
+    return frozenset(path for path, goes_on in verdict.items() if goes_on)
+
+
 def split(params: dict[str, Any], chosen: frozenset[str]) -> tuple[dict[str, Any], dict[str, Any]]:
     """(trainable, frozen) subtrees of nested parameters.
 

@@ -5,7 +5,7 @@ from typing import Literal
 
 import pytest
 
-from jclip.config import difference, from_json, to_json
+from jclip.config import check_types, difference, from_json, to_json
 from jclip.errors import JclipError
 
 
@@ -51,3 +51,26 @@ def test_difference_names_the_fields():
     old, new = to_json(Scene(Box((1, 2)))), to_json(Scene(Box((1, 3)), "blue"))
     assert difference(old, new) == ["shape.sides.1: 2, now 3", "colour: 'red', now 'blue'"]
     assert difference(old, old) == []
+
+
+@dataclass(frozen=True)
+class Film:
+    scenes: tuple[Scene, ...]
+    length: float = 1.0
+    frames: int | None = None
+
+
+@pytest.mark.parametrize(
+    ("film", "message"),
+    [
+        (Film((Scene(Circle(), "green"),)), r"^scenes\.0\.colour is 'green', but must be one of 'red', 'blue'$"),
+        (Film((Scene(Circle()),), "long"), r"^length is 'long', but must be a number$"),
+        (Film((Scene(Box((1, "2"))),)), r"^scenes\.0\.shape\.sides\.1 is '2', but must be of type int$"),
+        (Film((), frames=1.5), r"^frames is 1\.5, but must be int or NoneType$"),
+        (Film((Scene(Circle(1j)),)), r"^scenes\.0\.shape\.radius cannot hold 1j of type complex$"),
+    ],
+)
+def test_types_that_python_does_not_check(film, message):
+    check_types(Film((Scene(Circle()), Scene(Box(), rules=()))))
+    with pytest.raises(JclipError, match=message):
+        check_types(film)

@@ -34,7 +34,7 @@ def random_bits(seeds_b2: jax.Array, shape: tuple[int, ...], site: int = 0) -> j
     words = seeds_b2.reshape(-1, 2, *(1 for _ in shape))
     count = jax.lax.iota(jnp.uint32, math.prod(shape)).reshape(1, *shape)
     start = words[:, 0] + np.uint32(site * _GOLDEN % 2**32)
-    return _mix(_mix(count + start) ^ words[:, 1])
+    return mixed(mixed(count + start) ^ words[:, 1])
 
 
 def dropout(x: jax.Array, rate: float, seeds_b2: jax.Array | None, site: int = 0) -> jax.Array:
@@ -52,8 +52,8 @@ def dropout(x: jax.Array, rate: float, seeds_b2: jax.Array | None, site: int = 0
     return jnp.where(kept, x / (1 - rate), 0)
 
 
-def _mix(x: jax.Array) -> jax.Array:
-    """A bijection of uint32 in which every bit of the input moves every bit of the output: MurmurHash3's last step."""
+def mixed(x: jax.Array) -> jax.Array:
+    """A bijection of uint32 in which every bit of the input moves every bit of the output: MurmurHash3's finaliser."""
     x = (x ^ (x >> 16)) * np.uint32(0x85EBCA6B)
     x = (x ^ (x >> 13)) * np.uint32(0xC2B2AE35)
     return x ^ (x >> 16)

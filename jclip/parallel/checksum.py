@@ -5,6 +5,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from jclip.models.dropout import mixed
+
 _WORDS = {1: jnp.uint8, 2: jnp.uint16, 4: jnp.uint32}
 
 
@@ -34,11 +36,4 @@ def _sum(leaf: jax.Array) -> jax.Array:
     place = jnp.zeros(words.shape, jnp.uint32)
     for axis, size in enumerate(words.shape):
         place = place * jnp.uint32(size) + jax.lax.broadcasted_iota(jnp.uint32, words.shape, axis)
-    return _mixed(words ^ _mixed(place)).sum(dtype=jnp.uint32)
-
-
-def _mixed(x: jax.Array) -> jax.Array:
-    """The finaliser of MurmurHash3, which carries every bit of 32 to every other."""
-    x = (x ^ (x >> 16)) * jnp.uint32(0x85EBCA6B)
-    x = (x ^ (x >> 13)) * jnp.uint32(0xC2B2AE35)
-    return x ^ (x >> 16)
+    return mixed(words ^ mixed(place)).sum(dtype=jnp.uint32)

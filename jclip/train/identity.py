@@ -27,8 +27,10 @@ FREE_TO_CHANGE = (
     r"best",
     r"monitor\..*",
     r"stages\.\d+\.(max_unreadable|micro_batches)",
+    r"stages\.\d+\.loss\.(impl|chunk)",
 )
-"""Fields, as regexes over dotted names, in which a resumed run may differ: they do not change its numbers."""
+"""Fields, as regexes over dotted names, in which a resumed run may differ: they change its numbers by rounding, or not
+at all."""
 
 PLACES = (r"tokenizer", r"teacher\.bundle", r"starts_from\.\d+\.1", r"stages\.\d+\.data\.\d+\.folder")
 """Fields that name a folder: it may move."""

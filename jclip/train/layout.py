@@ -10,6 +10,7 @@ import jax.numpy as jnp
 
 from jclip import rules
 from jclip.errors import JclipError
+from jclip.optimizer import is_stacked as is_stacked
 from jclip.stages import Stage, trainable_paths
 
 TOWERS = ("image", "text")
@@ -105,11 +106,6 @@ def joined(params: dict[str, Any]) -> dict[str, Any]:
 def whole_path(path: str) -> str:
     """The name in the whole model of a parameter, or of its part, that a stage holds."""
     return path.replace(f"/{_FIRST}/", f"/{_LAYERS}/", 1)
-
-
-def is_stacked(path: str) -> bool:
-    """Whether a parameter of the whole model has a leading axis of layers."""
-    return path.startswith(tuple(f"{tower}/{_LAYERS}/" for tower in TOWERS))
 
 
 def check_rounding(stages: Iterable[Stage], leaves: Mapping[str, Any]) -> None:

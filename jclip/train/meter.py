@@ -9,8 +9,8 @@ import numpy as np
 
 Flops = Callable[[Mapping[str, np.ndarray]], int]
 
-# Dense bfloat16 peaks of one device as jax counts devices, in TFLOP/s, from the makers' data sheets. The first whose
-# name begins the device's kind is taken.
+# Dense bfloat16 peaks of one device as jax counts devices, in TFLOP/s, from the makers' data sheets. The longest
+# name that begins the device's kind is taken.
 _PEAKS = {
     "TPU v2": 22.5,
     "TPU v3": 61.5,
@@ -29,6 +29,7 @@ _PEAKS = {
     "NVIDIA A100": 312.0,
     "NVIDIA A10G": 70.0,
     "NVIDIA L4": 121.0,
+    "NVIDIA L40": 181.0,
     "NVIDIA L40S": 362.0,
     "Tesla V100": 125.0,
     "Tesla T4": 65.0,
@@ -37,7 +38,7 @@ _PEAKS = {
 
 def peak_tflops(kind: str) -> float | None:
     """The peak of a device of that kind, in TFLOP/s of dense bfloat16; None where it is not known, as on a CPU."""
-    return next((peak for name, peak in _PEAKS.items() if kind.startswith(name)), None)
+    return _PEAKS.get(max((name for name in _PEAKS if kind.startswith(name)), key=len, default=""))
 
 
 class Meter:

@@ -65,7 +65,8 @@ def plan(
       tflops: what one device sustains, in 10^12 multiplications and additions a second, to estimate the time.
 
     Raises:
-      JclipError: whatever would stop the run before its first step, or a rate that is none.
+      JclipError: whatever would stop the run before its first step, but for what lies in bundles, tokenizers and data,
+        which need not be here; or a rate that is none.
     """
     if tflops is not None and not 0 < tflops < float("inf"):
         raise JclipError(f"a device that sustains {tflops} TFLOP/s is not possible: give a number above 0")

@@ -1,18 +1,27 @@
 """What a run is: the model, where its parameters begin, its stages, and how often it looks around."""
 
+import math
+import re
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
 
 from jclip import rules
+from jclip.bundle import open_bundle
+from jclip.config import check_types, leaves, to_json
 from jclip.data.images import Preprocessing
+from jclip.data.sources import ParallelSource
 from jclip.errors import JclipError
 from jclip.models.attention import Implementation
+from jclip.models.bert import BertConfig
 from jclip.models.build import shapes
 from jclip.models.dual_encoder import DualEncoderConfig
 from jclip.models.remat import Remat
 from jclip.models.resnet import ResNetConfig
 from jclip.parallel.mesh import MeshShape
 from jclip.parallel.sharding import Placement
-from jclip.stages import Stage
+from jclip.stages import Stage, carried_paths
 from jclip.train.layout import check_rounding, layout
 
 
@@ -86,7 +95,7 @@ class Run:
     starts_from: tuple[tuple[str, str], ...] = ((r".*", ""),)
     teacher: Teacher | None = None
     seed: int = 0
-    dtype: str = "float32"
+    dtype: Literal["float32", "bfloat16"] = "float32"
     remat: Remat = "none"
     attention: Implementation = "auto"
     mesh: MeshShape = field(default_factory=MeshShape)
@@ -100,12 +109,51 @@ class Run:
     monitor: Monitor = Monitor()
 
 
+_Range = tuple[Callable[[float], bool], str]
+"""Whether a number has a sense, and what to give instead of one that has none."""
+
+_COUNT: _Range = (lambda x: 0 <= x < math.inf, "0 or more")
+_ONE_OR_MORE: _Range = (lambda x: 1 <= x < math.inf, "1 or more")
+_ABOVE_0: _Range = (lambda x: 0 < x < math.inf, "a number above 0")
+_SHARE: _Range = (lambda x: 0 <= x <= 1, "a share, 0 to 1")
+_BELOW_1: _Range = (lambda x: 0 <= x < 1, "0 or more, and less than 1")
+
+_STAGE, _SOURCE, _OPTIMIZER = r"stages\.\d+\.", r"stages\.\d+\.data\.\d+\.", r"stages\.\d+\.optimizer\."
+
+RANGES: tuple[tuple[str, _Range], ...] = (
+    (r"max_replicated", _SHARE),
+    (r"(log|checkpoint|evaluate)_every", _COUNT),
+    (r"keep_checkpoints", _ONE_OR_MORE),
+    (r"monitor\.profile_(from|steps)", _COUNT),
+    (r"monitor\.peak_tflops", _ABOVE_0),
+    (rf"(teacher\.|{_STAGE})context_length", (lambda x: x >= 3, "3 or more: two are for the special tokens")),
+    (rf"{_STAGE}batch_size", (lambda x: x >= 2, "2 or more: a pair alone has no negatives")),
+    (rf"{_STAGE}budget\.epochs", _ABOVE_0),
+    (rf"{_STAGE}buckets\.\d+", _ONE_OR_MORE),
+    (rf"{_STAGE}patch_dropout", _BELOW_1),
+    (rf"{_STAGE}max_unreadable", _COUNT),
+    (rf"{_STAGE}loss\.chunk", _ONE_OR_MORE),
+    (rf"{_STAGE}augmentation\.flip", _SHARE),
+    (rf"{_STAGE}augmentation\..*", _COUNT),
+    (rf"{_SOURCE}weight", _ABOVE_0),
+    (rf"{_SOURCE}english_share", _SHARE),
+    (rf"{_SOURCE}(count|size)", _ONE_OR_MORE),
+    (rf"{_OPTIMIZER}(learning_rate|warmup_steps|weight_decay|multipliers\.\d+\.1)", _COUNT),
+    (rf"{_OPTIMIZER}beta\d", _BELOW_1),
+    (rf"{_OPTIMIZER}eps", _ABOVE_0),
+    (rf"{_OPTIMIZER}clip_norm", (_ABOVE_0[0], "a number above 0, or None for no clipping")),
+)
+"""Ordered (regex over dotted names, range), of numbers for which nothing else says what they may be."""
+
+
 def check(run: Run) -> None:
-    """Finds what is wrong with a run before anything is built.
+    """Finds what is wrong with a run before anything is built or read: words, numbers, rules.
 
     Raises:
       JclipError: the field and the mend.
     """
+    check_types(run)
+    _check_numbers(run)
     if not run.stages:
         raise JclipError(f"run {run.name!r} has no stages: give it at least one")
     names = [stage.name for stage in run.stages]
@@ -113,10 +161,6 @@ def check(run: Run) -> None:
         if names.count(name) > 1:
             raise JclipError(f"run {run.name!r} has two stages named {name!r}: names must differ")
     for stage in run.stages:
-        if stage.batch_size < 2:
-            raise JclipError(f"stage {stage.name!r}: a batch of {stage.batch_size} has no negatives: use 2 or more")
-        if stage.max_unreadable < 0:
-            raise JclipError(f"stage {stage.name!r}: max_unreadable is {stage.max_unreadable}: give 0 or more")
         if not stage.data:
             raise JclipError(f"stage {stage.name!r} has no data: give it at least one source")
         if stage.objective == "teacher" and not run.teacher:
@@ -132,20 +176,87 @@ def check(run: Run) -> None:
                 f"stage {stage.name!r}: micro_batches={stage.micro_batches} does not divide a batch of "
                 f"{stage.batch_size}: choose one of its divisors"
             )
-    if run.dtype not in ("float32", "bfloat16"):
-        raise JclipError(f"dtype {run.dtype!r} is not possible: choose float32 or bfloat16")
+        _check_inputs(run, stage)
     _check_parameters(run)
 
 
+def check_starting_points(run: Run) -> None:
+    """Holds the bundles from which a run begins against its model; no parameter is read.
+
+    Not for a run that resumes, whose starting points may be gone, nor for a plan.
+
+    Raises:
+      JclipError: a bundle is not there or is damaged, or it lacks a parameter, or has it in another shape.
+    """
+    wanted = _parameters(run)
+    sources = rules.match(run.starts_from, wanted, what="starts_from")
+    for folder in dict.fromkeys(folder for folder in sources.values() if folder):
+        if not Path(folder).is_dir():
+            raise JclipError(f"starts_from: there is no bundle {folder}: make it first, or start from elsewhere or ''")
+        try:
+            there = rules.paths_of(open_bundle(folder).params)
+        except JclipError as error:
+            raise JclipError(f"starts_from: {error}") from None
+        for path in (path for path, source in sources.items() if source == folder):
+            if path not in there:
+                raise JclipError(f"starts_from: {folder} has no parameter {path}: start it from elsewhere, or from ''")
+            if there[path].shape != wanted[path].shape:
+                raise JclipError(
+                    f"starts_from: {folder}: {path} has shape {there[path].shape}, but this model needs "
+                    f"{wanted[path].shape}: start it from elsewhere, or from ''"
+                )
+
+
+def _check_numbers(run: Run) -> None:
+    for name, value in leaves(to_json(run)):
+        if isinstance(value, int | float) and not isinstance(value, bool):
+            makes_sense, mend = next((found for regex, found in RANGES if re.fullmatch(regex, name)), (None, ""))
+            if makes_sense and not makes_sense(value):
+                raise JclipError(f"{name} is {value}: give {mend}")
+
+
+def _check_inputs(run: Run, stage: Stage) -> None:
+    """Holds what a stage reads against the towers that read it."""
+    readers = [("context_length", stage.context_length, run.model)]
+    if stage.objective == "teacher" and run.teacher:
+        readers.append(("the teacher's context_length", run.teacher.context_length, run.teacher.model))
+    for name, length, model in readers:
+        longest = model.text.longest if isinstance(model.text, BertConfig) else model.text.context_length
+        if length > longest:
+            raise JclipError(
+                f"stage {stage.name!r}: {name} is {length}, but the text tower reads {longest} tokens at most: lower it"
+            )
+    if stage.objective == "contrastive" and run.preprocessing.size != run.model.image.image_size:
+        raise JclipError(
+            f"preprocessing.size is {run.preprocessing.size}, but the image tower reads pictures of "
+            f"{run.model.image.image_size}: they must be equal"
+        )
+    wanted, other = "pictures with captions", "parallel text"
+    if stage.objective == "teacher":
+        wanted, other = other, wanted
+    for source in stage.data:
+        if isinstance(source, ParallelSource) != (stage.objective == "teacher"):
+            raise JclipError(
+                f"stage {stage.name!r} ({stage.objective}) reads {wanted}, but {type(source).__name__} is {other}"
+            )
+
+
+def _parameters(run: Run) -> dict[str, Any]:
+    """Every parameter's path and shape."""
+    return rules.paths_of(shapes(run.model)["params"])
+
+
 def _check_parameters(run: Run) -> None:
-    """Holds the stages' rules against the model's parameters and against each other."""
-    leaves = rules.paths_of(shapes(run.model)["params"])
+    """Holds the run's rules and the stages' against the model's parameters and against each other."""
+    parameters = _parameters(run)
+    rules.match(run.starts_from, parameters, what="starts_from")
     for stage in run.stages:
-        trains = layout(stage, leaves).trains
+        carried_paths(stage, parameters)
+        trains = layout(stage, parameters).trains
         statistics = isinstance(run.model.image, ResNetConfig) and any(path.startswith("image/") for path in trains)
         if stage.micro_batches > 1 and stage.objective == "contrastive" and statistics:
             raise JclipError(
                 f"stage {stage.name!r} trains a ResNet, whose batch norm needs the whole batch at once: set "
                 "micro_batches to 1, or freeze image/.*"
             )
-    check_rounding(run.stages, leaves)
+    check_rounding(run.stages, parameters)

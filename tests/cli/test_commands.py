@@ -104,6 +104,12 @@ def test_bad_usage_is_said_in_a_line(arguments, told, capsys):
         (["train", "nowhere.py"], "there is no configuration file nowhere.py"),
         (["plan", CHINESE_CLIP, "--stages.0.trains", "imgae/.*", "False", ".*", "True"], "rule 'imgae/.*' matches no"),
         (["plan", CHINESE_CLIP, "--stages.0.trains", ".*", "False"], "stage 'image-frozen' trains nothing"),
+        (
+            ["plan", CHINESE_CLIP, "--stages.1.carries", "txet/.*", "True", ".*", "False"],
+            "carries: rule 'txet/.*' matches",
+        ),
+        (["plan", CHINESE_CLIP, "--starts-from", "txet/.*", "x", ".*", ""], "starts_from: rule 'txet/.*' matches no"),
+        (["plan", CHINESE_CLIP, "--max-replicated", "nan"], "max_replicated is nan: give a share, 0 to 1"),
         (["plan", CHINESE_CLIP, "--stages.0.batch-size", "100"], "batch of 100 is not divisible by 8 devices"),
         (["plan", CHINESE_CLIP, "--stages.0.budget.steps", "5"], "a budget is steps, epochs or examples"),
         (
@@ -125,6 +131,23 @@ def test_a_config_that_is_none(tmp_path, capsys):
     assert "config() must return" in fails(capsys, "plan", "wrong.py")
     (tmp_path / "broken.py").write_text("import nothing_of_that_name\n")
     assert "broken.py cannot be read: ModuleNotFoundError" in fails(capsys, "plan", "broken.py")
+
+
+@pytest.mark.filterwarnings("ignore:The field `stages.1.optimizer.schedule`")  # tyro's, before the run is looked at
+def test_a_wrong_word_in_a_config(tmp_path, capsys):
+    """Python does not check it, nor does the command line, which sees a default."""
+    (tmp_path / "cosin.py").write_text(
+        "from dataclasses import replace\n"
+        "from configs.chinese_clip import vit_b_16\n"
+        "def config():\n"
+        "    run = vit_b_16.config()\n"
+        "    first, second = run.stages\n"
+        "    second = replace(second, optimizer=replace(second.optimizer, schedule='cosin'))\n"
+        "    return replace(run, stages=(first, second))\n"
+    )
+    told = "stages.1.optimizer.schedule is 'cosin', but must be one of 'cosine', 'linear', 'constant'"
+    for command in ("plan", "train"):
+        assert told in fails(capsys, command, "cosin.py")
 
 
 def test_plan_as_json(capsys):

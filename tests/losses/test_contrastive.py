@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jclip.errors import JclipError
-from jclip.losses.contrastive import contrastive_loss
+from jclip.losses.contrastive import _axes, contrastive_loss
+from jclip.models.spread import BATCH_AXES
 from jclip.parallel.sharding import batch_sharding, replicated
 from tests.losses import oracle
 from tests.losses.batches import (
@@ -23,11 +24,13 @@ from tests.losses.batches import (
     relative_errors,
 )
 
-ULP = float(np.spacing(np.float32(100)))
-"""What float32 can tell of a logit of 100: 8e-6. As much is unknown of its exponential, and of a gradient."""
+BOUNDS = {"loss": 1e-6, "gradient": 1e-5}
+FEW_LOGITS = {"loss": 3e-6, "gradient": 2e-5}
+"""Where one or two logits make up the loss: float32 knows one of 100 to 8e-6, and as much is unknown of its exponential
+and of a gradient. Measured: 2.0e-6 and 1.7e-5."""
 
 
-def assert_is_the_oracle(found, expected, *, loss=1e-6, gradient=1e-5):
+def assert_is_the_oracle(found, expected, *, loss=BOUNDS["loss"], gradient=BOUNDS["gradient"]):
     (ours, metrics), gradients = found
     assert ours == pytest.approx(expected.loss, abs=loss, rel=1e-6)
     assert max(relative_errors(gradients, expected)) < gradient
@@ -133,8 +136,8 @@ def test_any_size_on_any_mesh_is_the_oracle(data):
     assert_is_the_oracle(((loss, metrics), gradients), expected)
 
 
-# A few pairs of a few features are as far from the oracle as single logits are, and where the loss is all but 0, so is
-# the one pair that makes it up.
+# A softmax of a few pairs that it tells apart is as far from the oracle as single logits are; all else is as near as
+# large batches.
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("duplicates", DUPLICATES)
 @pytest.mark.parametrize("impl", FORMS)
@@ -155,7 +158,13 @@ def test_any_batch_at_any_scale_is_the_oracle(
     expected = oracle.contrastive(image, text, logit_scale, bias, *some_ids, kind=kind, duplicates=duplicates)
     loss = compiled(mesh_of(4), kind=kind, duplicates=duplicates, impl=impl, chunk=2)
     found = loss(image, text, np.float32(logit_scale), np.float32(bias), *some_ids)
-    assert_is_the_oracle(found, expected, loss=ULP, gradient=4 * ULP)
+    few = kind == "softmax" and np.exp(logit_scale) > 32 and expected.loss < 3
+    assert_is_the_oracle(found, expected, **(FEW_LOGITS if few else BOUNDS))
+
+
+def test_the_axes_of_a_batch_are_those_of_the_towers():
+    mesh = mesh_of(8, data=2, fsdp=2, tensor=2)
+    assert _axes("ring", mesh, None, 8) == BATCH_AXES
 
 
 @pytest.mark.parametrize("kind", KINDS)

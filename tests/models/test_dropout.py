@@ -9,7 +9,7 @@ import pytest
 
 from jclip.errors import JclipError
 from jclip.models.bert import Bert, BertConfig
-from jclip.models.dropout import dropout, random_bits, row_seeds
+from jclip.models.dropout import dropout, mixed, random_bits, row_seeds
 from jclip.parallel.mesh import MeshShape, make_mesh
 from jclip.parallel.sharding import batch_sharding, replicated
 from tests.models.parity import ragged_ids, random_variables
@@ -58,6 +58,20 @@ def test_bits_are_even_and_apart():
     ]
     for products in others:
         assert np.abs(products.mean(axis=(0, 1, 2))).max() < 1.1 * limit
+
+
+def test_the_finaliser_by_hand():
+    """MurmurHash3's fmix32, from its reference implementation."""
+    assert [int(x) for x in mixed(jnp.array([0, 1, 2, 2**32 - 1], jnp.uint32))] == [
+        _fmix32(x) for x in (0, 1, 2, 2**32 - 1)
+    ]
+    assert _fmix32(1) == 0x514E28B7
+
+
+def _fmix32(x):
+    x = (x ^ x >> 16) * 0x85EBCA6B % 2**32
+    x = (x ^ x >> 13) * 0xC2B2AE35 % 2**32
+    return x ^ x >> 16
 
 
 def _signs(bits):

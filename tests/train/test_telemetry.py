@@ -17,7 +17,7 @@ from jclip.stages import Budget
 from jclip.train.arithmetic import Arithmetic
 from jclip.train.assembly import StageParts
 from jclip.train.loop import train
-from jclip.train.meter import Meter, peak_tflops
+from jclip.train.meter import _PEAKS, Meter, peak_tflops
 from jclip.train.telemetry import ProgressWatcher, read_journal
 
 
@@ -44,7 +44,9 @@ def test_the_peaks_of_devices():
     assert peak_tflops("TPU v4") == 275
     assert peak_tflops("TPU v5 lite") == 197
     assert peak_tflops("NVIDIA H100 80GB HBM3") == 989
+    assert peak_tflops("NVIDIA L40S-48Q") == 362
     assert peak_tflops("cpu") is None
+    assert {kind: peak_tflops(kind) for kind in _PEAKS} == _PEAKS
 
 
 def test_arithmetic_is_the_models_alone(chinese_clip):

@@ -1,0 +1,191 @@
+"""What is wrong with a run is said before anything is built: words, numbers, rules, and where it starts from."""
+
+import re
+from dataclasses import fields, is_dataclass, replace
+from pathlib import Path
+
+import pytest
+
+from jclip.bundle import load_bundle, save_bundle
+from jclip.config import leaves, to_json
+from jclip.data.sources import ParallelFolder, SyntheticPairs, SyntheticParallel
+from jclip.data.text import load_tokenizer
+from jclip.errors import JclipError
+from jclip.stages import Budget
+from jclip.train.identity import check_same, identity
+from jclip.train.plan import plan
+from jclip.train.run import RANGES, check, check_starting_points
+
+NAN, INF = float("nan"), float("inf")
+HELD_ELSEWHERE = (
+    r"(teacher\.)?model\..*",  # by the towers themselves
+    r"mesh\..*",  # by make_mesh
+    r"preprocessing\..*",  # travels with the weights; the size is held against the tower's
+    r"stages\.\d+\.budget\.(steps|examples)",  # by Budget.in_steps
+    r"stages\.\d+\.(micro_batches|last_layers\.\d+\.1)",  # by check and by layout
+    r"stages\.\d+\.optimizer\.layer_decay\.\d+\.1",  # by optimizer.build
+    r"(stages\.\d+\.data\.\d+\.)?seed",  # any will do
+)
+
+
+def changed(value, name, new):
+    """A dataclass with another value at a dotted name."""
+    first, _, rest = name.partition(".")
+    if isinstance(value, tuple):
+        inner = changed(value[int(first)], rest, new) if rest else new
+        return (*value[: int(first)], inner, *value[int(first) + 1 :])
+    return replace(value, **{first: changed(getattr(value, first), rest, new) if rest else new})
+
+
+def test_a_run_that_can_be(recipe):
+    check(recipe)
+    check_starting_points(recipe)
+
+
+@pytest.mark.parametrize(
+    ("name", "word", "choices"),
+    [
+        ("stages.1.frozen_dtype", "bf16", "'float32', 'bfloat16'"),
+        ("stages.0.objective", "contrast", "'contrastive', 'teacher'"),
+        ("stages.1.optimizer.name", "adam", "'adamw', 'muon'"),
+        ("stages.1.optimizer.schedule", "cosin", "'cosine', 'linear', 'constant'"),
+        ("stages.1.loss.kind", "softmx", "'softmax', 'sigmoid'"),
+        ("stages.1.loss.impl", "rings", "'dense', 'chunked', 'ring'"),
+        ("stages.0.augmentation.outside", "grey", "'edge', 'white', 'black'"),
+        ("preprocessing.resize", "stretch", "'squash', 'crop'"),
+        ("dtype", "float16", "'float32', 'bfloat16'"),
+        ("remat", "all", "'none', 'dots', 'layers'"),
+    ],
+)
+def test_a_wrong_word_is_named_with_the_choices(recipe, name, word, choices):
+    with pytest.raises(JclipError, match=rf"^{re.escape(name)} is '{word}', but must be one of {choices}$"):
+        check(changed(recipe, name, word))
+
+
+@pytest.mark.parametrize(
+    ("name", "values", "mend"),
+    [
+        ("max_replicated", (NAN, -0.1, 1.1), "a share, 0 to 1"),
+        ("log_every", (-1,), "0 or more"),
+        ("checkpoint_every", (-1,), "0 or more"),
+        ("evaluate_every", (-5,), "0 or more"),
+        ("keep_checkpoints", (0, -1), "1 or more"),
+        ("monitor.profile_steps", (-1,), "0 or more"),
+        ("monitor.profile_from", (-1,), "0 or more"),
+        ("monitor.peak_tflops", (0.0, NAN, INF), "a number above 0"),
+        ("stages.0.batch_size", (1, 0), "2 or more: a pair alone has no negatives"),
+        ("stages.0.context_length", (2,), "3 or more: two are for the special tokens"),
+        ("stages.0.max_unreadable", (-1,), "0 or more"),
+        ("stages.0.patch_dropout", (1.0, NAN), "0 or more, and less than 1"),
+        ("stages.0.buckets", ((0,),), "1 or more"),
+        ("stages.0.loss.chunk", (0,), "1 or more"),
+        ("stages.0.budget", (Budget(epochs=NAN), Budget(epochs=-1.0)), "a number above 0"),
+        ("stages.0.data.0.weight", (0.0, NAN, INF), "a number above 0"),
+        ("stages.0.augmentation.flip", (2.0,), "a share, 0 to 1"),
+        ("stages.0.augmentation.hue", (-1.0, NAN), "0 or more"),
+        ("stages.0.optimizer.learning_rate", (-1e-3, NAN, INF), "0 or more"),
+        ("stages.0.optimizer.warmup_steps", (-1,), "0 or more"),
+        ("stages.0.optimizer.weight_decay", (-0.1, NAN, INF), "0 or more"),
+        ("stages.0.optimizer.multipliers", (((".*", NAN),), ((".*", -1.0),)), "0 or more"),
+        ("stages.0.optimizer.beta1", (1.0, -0.1, NAN), "0 or more, and less than 1"),
+        ("stages.0.optimizer.beta2", (1.0,), "0 or more, and less than 1"),
+        ("stages.0.optimizer.eps", (0.0, NAN), "a number above 0"),
+        ("stages.0.optimizer.clip_norm", (0.0, -1.0, NAN), "a number above 0, or None for no clipping"),
+    ],
+)
+def test_a_number_without_sense_is_named_with_the_mend(chinese_clip, name, values, mend):
+    for value in values:
+        with pytest.raises(JclipError, match=rf"^{re.escape(name)}[a-z0-9.]* is [a-z0-9.-]*: give {mend}$"):
+            check(changed(chinese_clip, name, value))
+
+
+def test_every_number_is_held_against_something(recipe):
+    """Whoever adds one says what it may be."""
+    stage = replace(
+        recipe.stages[0], last_layers=(("text", 1),), buckets=(8,), budget=Budget(1, 1.0, 1), data=_every_source()
+    )
+    optimizer = replace(stage.optimizer, clip_norm=1.0)
+    monitor = replace(recipe.monitor, peak_tflops=1.0)
+    run = replace(recipe, stages=(replace(stage, optimizer=optimizer),), monitor=monitor)
+    numbers = [name for name, value in leaves(to_json(run)) if type(value) in (int, float)]
+    known = [*(regex for regex, _ in RANGES), *HELD_ELSEWHERE]
+    assert [name for name in numbers if not any(re.fullmatch(regex, name) for regex in known)] == []
+    assert _unset(run) <= {"head_width", "logit_bias_init", "attention_dropout", "teacher", "background"}
+
+
+def _every_source():
+    return (SyntheticPairs(), SyntheticParallel(), ParallelFolder("x"))
+
+
+def _unset(value):
+    """Names of fields that are None, in which a number may hide."""
+    if isinstance(value, tuple):
+        return set().union(*map(_unset, value))
+    if not is_dataclass(value):
+        return set()
+    inner = {field.name: getattr(value, field.name) for field in fields(value)}
+    return {name for name, each in inner.items() if each is None}.union(*map(_unset, inner.values()))
+
+
+@pytest.mark.parametrize(
+    ("name", "rules", "message"),
+    [
+        (
+            "stages.0.carries",
+            (("txet/.*", True), (".*", False)),
+            "stage '.*': carries: rule 'txet/.*' matches no param",
+        ),
+        ("stages.1.carries", (("text/.*", True),), "stage '.*': carries: no rule matches 'image/"),
+        ("starts_from", (("imgae/.*", "x"), (".*", "")), "starts_from: rule 'imgae/.*' matches no parameter"),
+        ("starts_from", (("image/.*", ""),), "starts_from: no rule matches"),
+        ("stages.1.trains", (("txet/.*", True), (".*", False)), "stage '.*': trains: rule 'txet/.*' matches no param"),
+    ],
+)
+def test_a_misspelt_rule_stops_the_plan(recipe, name, rules, message):
+    for look in (check, plan):
+        with pytest.raises(JclipError, match=message):
+            look(changed(recipe, name, rules))
+
+
+def test_what_a_stage_reads_must_fit_the_towers(chinese_clip):
+    with pytest.raises(JclipError, match="context_length is 600, but the text tower reads 512 tokens at most"):
+        check(changed(chinese_clip, "stages.1.context_length", 600))
+    with pytest.raises(JclipError, match="preprocessing.size is 48, but the image tower reads pictures of 32"):
+        check(changed(chinese_clip, "preprocessing.size", 48))
+    message = r"stage 'everything' \(contrastive\) reads pictures with captions, but SyntheticParallel is parallel text"
+    with pytest.raises(JclipError, match=message):
+        check(changed(chinese_clip, "stages.1.data.0", SyntheticParallel()))
+
+
+def test_a_plan_needs_no_bundles(chinese_clip):
+    assert len(plan(replace(chinese_clip, starts_from=((".*", "nowhere"),)))) == 2
+
+
+def test_where_a_run_starts_from(recipe, tmp_path):
+    """Bundles are held against the model without reading them; nothing but what a rule names must be there."""
+    if recipe.teacher is None:
+        with pytest.raises(JclipError, match="starts_from: there is no bundle nowhere: make it first"):
+            check_starting_points(replace(recipe, starts_from=(("image/.*", "nowhere"), (".*", ""))))
+        return
+    english, other = recipe.teacher.bundle, tmp_path / "other"
+    check_starting_points(replace(recipe, starts_from=(("image/.*", english), (".*", ""))))
+    message = f"starts_from: {english} has no parameter text/.*: start it from elsewhere, or from ''"
+    with pytest.raises(JclipError, match=message):
+        check_starting_points(replace(recipe, starts_from=((".*", english),)))
+    wider = replace(recipe.model, image=replace(recipe.model.image, mlp_ratio=2))
+    with pytest.raises(JclipError, match=r"image/layers/mlp/.* has shape .*, but this model needs .*: start it from"):
+        check_starting_points(replace(recipe, model=wider, starts_from=(("image/.*", english), (".*", ""))))
+    save_bundle(load_bundle(english), other)
+    (other / "config.json").unlink()
+    with pytest.raises(JclipError, match="starts_from: .*other is not a bundle"):
+        check_starting_points(replace(recipe, starts_from=((".*", str(other)),)))
+
+
+def test_a_resumed_run_may_compute_its_loss_otherwise(chinese_clip, tmp_path):
+    """A move to a pod wants the ring."""
+    words = load_tokenizer(Path(chinese_clip.tokenizer))
+    before = identity(changed(chinese_clip, "stages.0.loss.impl", "dense"), words)
+    moved = changed(changed(chinese_clip, "stages.0.loss.impl", "ring"), "stages.0.loss.chunk", 7)
+    check_same(before, identity(moved, words), tmp_path)
+    with pytest.raises(JclipError, match=r"stages\.0\.loss\.kind: 'softmax', now 'sigmoid'"):
+        check_same(before, identity(changed(moved, "stages.0.loss.kind", "sigmoid"), words), tmp_path)
