@@ -2,11 +2,15 @@
 
 A checkpoint holds every array of the training state, a small JSON record of where the run stood, and what it had
 measured so far. Orbax writes into a temporary folder and renames it, so that a checkpoint is whole or absent; and its
-record has a checksum of every array, so that one which was damaged later is known, and the one before it is taken.
+record has a checksum of every array, and one of itself and of the measurements, so that a checkpoint which was damaged
+later is known, and the one before it is taken.
+
+Every process reads its own share, without waiting for the others: what one of them cannot read, it tells them.
 """
 
-import errno
 import gc
+import hashlib
+import json
 import logging
 import shutil
 import sys
@@ -23,15 +27,14 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 from jclip.errors import JclipError
+from jclip.files import is_full_disk
 from jclip.parallel.checksum import checksums
-from jclip.parallel.processes import Meeting, first, together
+from jclip.parallel.processes import first, is_first, meet, said_by_first
 
-_FULL = (errno.ENOSPC, errno.EDQUOT)
-_FULL_WORDS = ("RESOURCE_EXHAUSTED", "No space left", "quota exceeded")
 _LATE = 0.5  # seconds in which the other writers of a failed checkpoint give up
 _PATIENCE = 10.0  # seconds for the other readers of a damaged one to notice that nobody waits for them
-_NOT_DISK = "memory"  # a device that is full says RESOURCE_EXHAUSTED too
 _ASIDE = "damaged"
+_JSON = "metadata"  # what orbax calls the file of a JSON item
 
 # The copies of a replicated array share the work of writing it; a small one is faster written by one of them.
 _ARRAYS = ocp.type_handlers.create_type_handler_registry(
@@ -72,10 +75,10 @@ class Checkpoints:
         self._folder, self._keep = folder, keep
         self._stack = ExitStack()
         first(self._remove_halves)  # of a process that was killed while it wrote
+        self._scores: dict[int, float] = {}
         self._manager = self._open()
         self._stack.enter_context(_without_traces())
         self._size = 0
-        self._tried = Meeting("restore")
 
     def save(
         self,
@@ -102,17 +105,19 @@ class Checkpoints:
         if position.number in self._manager.all_steps():
             return
         self._size = sum(np.prod(leaf.shape, dtype=np.int64) * leaf.dtype.itemsize for leaf in jax.tree.leaves(state))
-        together(self._check_space)
+        first(self._check_space)
         place = {"stage": position.stage, "step": position.step, "total": position.total}
-        record = {**record, **place, "checksums": checksums(state)}
+        record = {**record, **place, "score": score, "checksums": checksums(state)}
+        journal = list(journal)
         arguments = ocp.args.Composite(
             state=ocp.args.PyTreeSave(state),
-            record=ocp.args.JsonSave(record),
-            journal=ocp.args.JsonSave(list(journal)),
+            record=ocp.args.JsonSave({**record, "seal": _seal(record, journal)}),
+            journal=ocp.args.JsonSave(journal),
         )
-        metrics = None if score is None else {"score": score}
+        if score is not None:
+            self._scores[position.number] = score
         with self._named():
-            self._manager.save(position.number, args=arguments, metrics=metrics)
+            self._manager.save(position.number, args=arguments)
 
     def wait(self) -> None:
         """Waits until what was saved is on disk.
@@ -128,16 +133,21 @@ class Checkpoints:
         return sorted(self._manager.all_steps())
 
     def best(self) -> int | None:
-        """The number of the one with the highest score; None when none has any."""
-        number = self._manager.best_step()
-        return number if number is not None and self._manager.metrics(number) is not None else None
+        """The number of the one with the highest score, the newer of two alike; None when none has any."""
+        there = [number for number in self.numbers() if number in self._scores]
+        return max(there, key=lambda number: (self._scores[number], number), default=None)
+
+    def best_score(self) -> float | None:
+        """Its score."""
+        number = self.best()
+        return None if number is None else self._scores[number]
 
     def latest(self) -> tuple[Position, dict[str, Any]] | None:
         """The newest checkpoint's position and its record, or None when there is none."""
         numbers = self.numbers()
         if not numbers:
             return None
-        record = self._record(numbers[-1])
+        record, _ = self._facts(numbers[-1])
         return _position(record), record
 
     def restore(
@@ -157,30 +167,35 @@ class Checkpoints:
           warn: is told of the damaged ones.
 
         Returns:
-          None when there is none.
+          None when there is none, or the one that was asked for cannot be read.
 
         Raises:
-          JclipError: there are checkpoints, but none can be read; or an older jclip wrote them.
+          JclipError: there are checkpoints, but none can be read.
         """
         while numbers := ([number] if number is not None else self.numbers()):
             found, reason = self._try(numbers[-1], like)
-            reasons = self._tried(reason)
+            reasons = meet(reason)
             if found is not None and not reasons:
-                return found
+                if (reason := _damage(found)) is None:
+                    return found
+                reasons = [reason]
             with _no_late_words():
                 self._manager.close()
-            if len(numbers) < 2:
+            if len(numbers) < 2 and number is None:
                 self._manager = self._open()
                 raise JclipError(
                     f"{self._folder / str(numbers[-1])} cannot be read ({reasons[0]}), and there is no other: restore "
                     "it from a copy, or start again with another --workdir"
                 )
             first(lambda damaged=numbers[-1]: self._set_aside(damaged))  # type: ignore[misc]
+            instead = "the one before it is taken" if number is None else "is not used"
             warn(
                 f"the checkpoint {self._folder / str(numbers[-1])} is damaged ({reasons[0]}): it was moved to "
-                f"{self._folder.parent / _ASIDE}, and the one before it is taken"
+                f"{self._folder.parent / _ASIDE}, and {instead}"
             )
             self._manager = self._open()
+            if number is not None:
+                break
         return None
 
     def close(self) -> None:
@@ -192,46 +207,59 @@ class Checkpoints:
             self._stack.close()
 
     def _open(self) -> ocp.CheckpointManager:
-        policies = ocp.checkpoint_managers
-        kept = [
-            policies.LatestN(self._keep),
-            policies.BestN(get_metric_fn=_score, n=1, keep_checkpoints_without_metrics=False),
-        ]
-        options = ocp.CheckpointManagerOptions(
-            create=True, best_fn=_score, preservation_policy=policies.AnyPreservationPolicy(kept)
-        )
         handlers = {
             "state": ocp.PyTreeCheckpointHandler(type_handler_registry=_ARRAYS),
             "record": ocp.JsonCheckpointHandler(),
             "journal": ocp.JsonCheckpointHandler(),
         }
-        return ocp.CheckpointManager(self._folder.absolute(), options=options, item_handlers=handlers)
+        options = ocp.CheckpointManagerOptions(create=True, preservation_policy=_LastAndBest(self._keep, self.best))
+        manager = ocp.CheckpointManager(self._folder.absolute(), options=options, item_handlers=handlers)
+        # All processes must agree on the best, so that one of them reads the scores.
+        scores = {number: self._score_of(number) for number in manager.all_steps()} if is_first() else {}
+        told = json.loads(said_by_first(json.dumps(list(scores.items()))))
+        self._scores = {number: score for number, score in told if score is not None}
+        return manager
 
-    def _record(self, number: int) -> dict[str, Any]:
-        asked = ocp.args.Composite(record=ocp.args.JsonRestore())
-        record: dict[str, Any] = self._manager.restore(number, args=asked)["record"]
-        return record
+    def _score_of(self, number: int) -> float | None:
+        try:
+            score: float | None = self._facts(number)[0]["score"]
+        except Exception:  # of whatever kind damage is; it is named when the checkpoint is to be read
+            return None
+        return score
+
+    def _facts(self, number: int) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+        """A checkpoint's record and journal, by this process alone.
+
+        Raises:
+          ValueError, OSError, …: they are not there, or not what was written.
+        """
+        record, journal = (
+            json.loads((self._folder / str(number) / name / _JSON).read_text(encoding="utf-8"))
+            for name in ("record", "journal")
+        )
+        seal = record.pop("seal", None)
+        if seal is None:
+            raise ValueError("its record has no seal: it is damaged, or from an older jclip")
+        if seal != _seal(record, journal) or _position(record).number != number:
+            raise ValueError("its record or its journal is not what was saved")
+        return record, journal
 
     def _try(self, number: int, like: Callable[[Position, dict[str, Any]], Any]) -> tuple[Restored | None, str | None]:
-        """The checkpoint, or why it cannot be read."""
+        """What this process reads of the checkpoint, or why it cannot."""
         try:
-            record = self._record(number)
+            record, journal = self._facts(number)
         except Exception as error:
             return None, _reason(error)
-        if "checksums" not in record:
-            raise JclipError(f"{self._folder} was written by an older jclip: choose another --workdir")
         target = jax.tree.map(ocp.utils.to_shape_dtype_struct, like(_position(record), record))
         places = ocp.checkpoint_utils.construct_restore_args(target)
-        asked = ocp.args.Composite(state=ocp.args.PyTreeRestore(target, places), journal=ocp.args.JsonRestore())
+        reader = ocp.PyTreeCheckpointHandler(type_handler_registry=_ARRAYS)
         try:
-            found = self._manager.restore(number, args=asked)
-            state, journal = found["state"], list(found["journal"])
+            asked = ocp.args.PyTreeRestore(target, places)
+            state = reader.restore((self._folder / str(number) / "state").absolute(), args=asked)
         except Exception as error:
             return None, _reason(error)
-        now = checksums(state)
-        changed = [path for path, value in record["checksums"].items() if now.get(path) != value]
-        if changed or len(now) != len(record["checksums"]):
-            return None, f"{changed[0] if changed else 'its list of arrays'} is not what was saved"
+        finally:
+            reader.close()
         return Restored(_position(record), record, journal, state), None
 
     def _set_aside(self, number: int) -> None:
@@ -259,7 +287,7 @@ class Checkpoints:
         numbers = self.numbers()
         safe = "none was written before"
         if numbers:
-            safe = f"the checkpoint of step {_position(self._record(numbers[-1])).total} is safe"
+            safe = f"the checkpoint {numbers[-1]} is safe"
         size = f"{self._size / 2**20:.0f} MiB"
         return JclipError(f"no space for a checkpoint of {size} in {self._folder} ({safe}): free some and run again")
 
@@ -268,19 +296,33 @@ class Checkpoints:
             shutil.rmtree(half, ignore_errors=True)
 
 
-def is_full_disk(error: BaseException | None) -> bool:
-    """Whether an error, or one that it came from, says that there is no space left, of whatever type it is."""
-    while error is not None:
-        if isinstance(error, OSError) and error.errno in _FULL:
-            return True
-        if any(words in str(error) for words in _FULL_WORDS) and _NOT_DISK not in str(error).lower():
-            return True
-        error = error.__cause__ or error.__context__
-    return False
+@dataclass(frozen=True)
+class _LastAndBest:
+    """Which checkpoints stay: orbax asks whenever one was added."""
+
+    keep: int
+    best: Callable[[], int | None]
+
+    def should_preserve(self, checkpoints: Sequence[Any], *, context: Any) -> Sequence[bool]:
+        """Whether each stays, oldest first."""
+        del context
+        best = self.best()
+        last = len(checkpoints) - self.keep
+        return [i >= last or checkpoint.step == best for i, checkpoint in enumerate(checkpoints)]
 
 
-def _score(metrics: dict[str, float]) -> float:
-    return metrics["score"]
+def _seal(record: dict[str, Any], journal: list[dict[str, Any]]) -> str:
+    text = json.dumps([record, journal], sort_keys=True)
+    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
+
+
+def _damage(found: Restored) -> str | None:
+    """What is not as it was saved, on whichever process's devices it lies."""
+    was, now = found.record["checksums"], checksums(found.state)
+    changed = [path for path, value in was.items() if now.get(path) != value]
+    if changed or len(now) != len(was):
+        return f"{changed[0] if changed else 'its list of arrays'} is not what was saved"
+    return None
 
 
 def _position(record: dict[str, Any]) -> Position:

@@ -19,6 +19,8 @@ except ImportError:  # Windows has other locks
     fcntl = None  # type: ignore[assignment]
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS)
+_FULL_WORDS = ("RESOURCE_EXHAUSTED", "No space left", "quota exceeded")
+_NOT_DISK = "memory"  # a device that is full says RESOURCE_EXHAUSTED too
 
 
 def check_free(place: Path) -> None:
@@ -71,6 +73,17 @@ def whole_file(file: Path) -> Iterator[Path]:
         yield partial
         check_free(file)
         partial.rename(file)
+
+
+def is_full_disk(error: BaseException | None) -> bool:
+    """Whether an error, or one that it came from, says that there is no space left, of whatever type it is."""
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            return True
+        if any(words in str(error) for words in _FULL_WORDS) and _NOT_DISK not in str(error).lower():
+            return True
+        error = error.__cause__ or error.__context__
+    return False
 
 
 @contextmanager

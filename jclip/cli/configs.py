@@ -7,12 +7,12 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TypeVar
 
-import jax
 import tyro
 
 from jclip.cli.options import known_options, read_known, refuse
+from jclip.config import check_types
 from jclip.errors import JclipError
-from jclip.parallel.processes import is_first
+from jclip.parallel.processes import index, is_first
 from jclip.train.reduced import reduce
 from jclip.train.run import Run
 
@@ -49,7 +49,7 @@ def parse(
     run = load_config(chosen.config)
     if chosen.reduced:
         # Processes of one run write the same files, so each has a folder of its own.
-        mine = "" if is_first() else f"-{jax.process_index()}"
+        mine = "" if is_first() else f"-{index()}"
         run = reduce(run, Path("runs") / "reduced" / run.name / f"inputs{mine}")
     changed, unknown = read_known(_FIELDS, rest, prog, default=run)
     if unknown:
@@ -85,4 +85,5 @@ def load_config(file: str) -> Run:
         sys.path.pop(0)
     if not isinstance(run, Run):
         raise JclipError(f"{file}: config() must return a jclip.train.run.Run, not a {type(run).__name__}")
+    check_types(run)
     return run

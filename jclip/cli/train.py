@@ -14,8 +14,9 @@ import tyro
 from rich.console import Console
 
 from jclip.cli.configs import parse
+from jclip.errors import JclipError
 from jclip.parallel.mesh import make_mesh
-from jclip.parallel.processes import connect, is_first, together
+from jclip.parallel.processes import alone, connect, is_first, sharing_errors, together
 from jclip.train.assembly import copies_on
 from jclip.train.loop import train
 from jclip.train.telemetry import ProgressWatcher
@@ -51,6 +52,28 @@ class Options:
 
 def main(arguments: Sequence[str]) -> int:
     """Runs the command."""
+    try:
+        with sharing_errors():
+            return _train(arguments)
+    except jax.errors.JaxRuntimeError as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        several = not alone()
+        code, words = LOST, f"a process of this run was lost, or a device failed: {reason}"
+        if "RESOURCE_EXHAUSTED" in reason:
+            code, words = (
+                1,
+                f"the devices have too little memory ({reason}): `jclip plan CONFIG --memory GIB` says what fits",
+            )
+            if not several:
+                raise JclipError(words) from None
+        elif not several:
+            raise
+        # To wait for the others at the end, as jax would, is in vain where one of them is gone.
+        print(f"jclip train: {words}", file=sys.stderr, flush=True)
+        os._exit(code)
+
+
+def _train(arguments: Sequence[str]) -> int:
     options, run = parse(Options, arguments, "train", lambda options: connect(options.distributed))
     workdir = options.workdir or Path("runs") / ("reduced" if options.reduced else "") / run.name
     console = Console(stderr=True, quiet=options.json or not is_first())
@@ -58,19 +81,7 @@ def main(arguments: Sequence[str]) -> int:
     if copies.devices > 1:
         console.print(f"parameters over {copies}", markup=False, highlight=False, soft_wrap=True)
     with ProgressWatcher(console, run.name) as watcher:
-        try:
-            outcome = train(run, workdir, watcher=watcher)
-        except jax.errors.JaxRuntimeError as error:
-            if jax.process_count() == 1:
-                raise
-            # To wait for the others at the end, as jax would, is in vain where one of them is gone.
-            reason = str(error).strip().splitlines()[0]
-            print(
-                f"jclip train: a process of this run was lost, or a device failed: {reason}",
-                file=sys.stderr,
-                flush=True,
-            )
-            os._exit(LOST)
+        outcome = train(run, workdir, watcher=watcher)
     bundles = [str(path) for path in outcome.bundles]
     if options.json and is_first():
         print(json.dumps({"finished": outcome.finished, "steps": outcome.position.total, "bundles": bundles}))

@@ -1,16 +1,19 @@
 """The processes of a run: joined into one cluster, of one mind before they act, and only the first of them writing.
 
 Whoever waits for a process that went its own way waits for ever. So a process that meets an error does not just raise
-it: it tells the others at the next place where all meet, and all raise it. A process that dies outright is missed
-within HEARTBEAT seconds, and then jax ends the others.
+it: it tells the others at the next meeting, whichever that is, and all raise it. There is one row of meetings, which
+all processes walk along in step; hence an error that arises out of turn is heard at the very next. A process that
+dies outright is missed within HEARTBEAT seconds, and then jax ends the others.
 
 What is exchanged here goes through jax's coordination service, from host to host, so that no device is waited for.
 """
 
+import itertools
 import os
-from collections.abc import Callable
-from contextlib import suppress
-from typing import Any, ClassVar, TypeVar
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from typing import Any, TypeVar
 
 import jax
 from jax._src import distributed  # its client has no public name; orbax takes the same way
@@ -18,6 +21,7 @@ from jax._src import distributed  # its client has no public name; orbax takes t
 from jclip.errors import JclipError
 
 T = TypeVar("T")
+E = TypeVar("E", bound=BaseException)
 
 COORDINATOR, PROCESSES, PROCESS = "JCLIP_COORDINATOR", "JCLIP_PROCESSES", "JCLIP_PROCESS"
 """Environment variables that say where the first process listens (HOST:PORT), how many there are, and which this is."""
@@ -26,7 +30,8 @@ HEARTBEAT = 60
 """Seconds of silence after which a process counts as dead."""
 
 _PATIENCE = 120  # seconds in which all processes must have come
-_LONG = 7 * 24 * 3600 * 1000  # milliseconds: how long one may work while the others wait; the dead are noticed sooner
+_LONG = 7 * 24 * 3600  # seconds in which one may work while the others wait; the dead are noticed sooner
+_FAREWELL = 600  # seconds for the others to hear of an error: they may be waiting on the devices for who has it
 
 
 def connect(distributed: bool = False) -> None:
@@ -64,54 +69,48 @@ def connect(distributed: bool = False) -> None:
         raise JclipError(f"the processes of this run cannot be joined ({reason}): {mend}") from None
 
 
+def alone() -> bool:
+    """Whether this process is not joined with others."""
+    return _client() is None
+
+
 def is_first() -> bool:
     """Whether this process is the one that writes and speaks."""
-    return jax.process_index() == 0
+    return index() == 0
+
+
+def index() -> int:
+    """Of this process; `jax.process_index` would wait, the first time, until all processes ask for their devices."""
+    number: int = distributed.global_state.process_id
+    return number
 
 
 def who() -> str:
     """This process, for messages: empty where it is alone."""
-    return f"process {jax.process_index()}: " if jax.process_count() > 1 else ""
+    return "" if alone() else f"process {index()}: "
 
 
-class Meeting:
-    """A place, named, where all processes of a run meet again and again, in step."""
+def meet(word: str | None = None) -> list[str]:
+    """Waits for all the others; returns what was said, by whoever had something to say, in order of processes.
 
-    _counts: ClassVar[dict[str, int]] = {}
+    Args:
+      word: what this process has to say.
 
-    def __init__(self, name: str):
-        self._name = f"jclip/{name}"
-
-    def __call__(self, word: str | None = None) -> list[str]:
-        """Waits for all the others; returns what was said, by whoever had something to say, in order of processes.
-
-        Args:
-          word: what this process has to say.
-        """
-        if jax.process_count() == 1:
-            return [] if word is None else [word]
-        count = self._counts[self._name] = self._counts.get(self._name, 0) + 1
-        client, place = _client(), f"{self._name}/{count}/"
-        if word is not None:
-            client.key_value_set(f"{place}{jax.process_index():06}", word or " ")
-        client.wait_at_barrier(self._name, _LONG)
-        said = sorted(client.key_value_dir_get(place))
-        if said:
-            # Not before all have read it.
-            client.wait_at_barrier(f"{self._name}/read", _LONG)
-            if is_first():
-                with suppress(Exception):
-                    client.key_value_delete(place)
-        return [value for _, value in said]
-
-
-_errors = Meeting("errors")
+    Raises:
+      JclipError: another process came with an error.
+    """
+    if alone():
+        return [] if word is None else [word]
+    said, errors = _meet(None if word is None else _WORD + word)
+    if errors:
+        raise known_to_all(JclipError(_one_of(errors)))
+    return said
 
 
 def together(act: Callable[[], T]) -> T:
     """Does the same on every process. If it fails anywhere, it fails everywhere, with the first process's error.
 
-    For what every process does by itself: it must not wait for the others within `act`.
+    Processes may meet within `act` too, as long as all do.
 
     Raises:
       JclipError: what `act` raised here or elsewhere. Any other exception is raised where it arose, and told elsewhere.
@@ -120,13 +119,46 @@ def together(act: Callable[[], T]) -> T:
     try:
         result = act()
     except Exception as error:
+        if alone() or _is_known(error) or _is_lost(error):
+            raise
         failure = error
-    told = _errors(None if failure is None else f"{who()}{failure or type(failure).__name__}")
-    if failure is not None and (jax.process_count() == 1 or not isinstance(failure, JclipError)):
-        raise failure
-    if told:
-        raise JclipError(_one_of(told))
+    if alone():
+        return result
+    _, errors = _meet(None if failure is None else _told(failure))
+    if failure is not None and not isinstance(failure, JclipError):
+        raise known_to_all(failure)
+    if errors:
+        raise known_to_all(JclipError(_one_of(errors))) from failure
     return result
+
+
+@contextmanager
+def sharing_errors() -> Iterator[None]:
+    """The whole work of a process in its run: an error that the others do not know yet is told to them on the way out.
+
+    Where they do not come to hear it, for they wait on the devices for this one, the process ends at once with 1: then
+    they notice that it is gone.
+    """
+    try:
+        yield
+    except (Exception, SystemExit) as error:
+        well = isinstance(error, SystemExit) and not error.code
+        if alone() or well or _is_known(error) or _is_lost(error):
+            raise
+        _meet(_told(error))
+        known_to_all(error)
+        raise
+
+
+def known_to_all(error: E) -> E:
+    """Marks an error that was told at a meeting, and which all processes therefore raise."""
+    error.known_to_all = True  # type: ignore[attr-defined]
+    return error
+
+
+def is_shared(error: BaseException) -> bool:
+    """Whether every process is on its way out with this error, so that they may still act in step."""
+    return alone() or _is_known(error)
 
 
 def first(act: Callable[[], T]) -> T | None:
@@ -136,6 +168,11 @@ def first(act: Callable[[], T]) -> T | None:
       JclipError: it failed; on every process.
     """
     return together(lambda: act() if is_first() else None)
+
+
+def said_by_first(mine: str) -> str:
+    """What the first process says, on all of them; what the others would have said is dropped."""
+    return meet(mine if is_first() else None)[0]
 
 
 def agree(what: str, mine: str, differ: Callable[[str, str], str | None]) -> None:
@@ -149,9 +186,9 @@ def agree(what: str, mine: str, differ: Callable[[str, str], str | None]) -> Non
     Raises:
       JclipError: it differs somewhere; on every process.
     """
-    if jax.process_count() == 1:
+    if alone():
         return
-    firsts = _said_by_first(what, mine)
+    firsts = said_by_first(mine)
 
     def check() -> None:
         if difference := differ(firsts, mine):
@@ -160,20 +197,57 @@ def agree(what: str, mine: str, differ: Callable[[str, str], str | None]) -> Non
     together(check)
 
 
-def _said_by_first(what: str, mine: str) -> str:
-    client, key = _client(), f"jclip/agree/{what}"
-    if is_first():
-        client.key_value_set(key, mine, allow_overwrite=True)
-    client.wait_at_barrier(key, _LONG)
-    text: str = client.blocking_key_value_get(key, _LONG)
-    client.wait_at_barrier(key, _LONG)
-    return text
+_WORD, _ERROR = "w", "e"  # what each thing said begins with
+_numbers = itertools.count()
+
+
+def _meet(said: str | None) -> tuple[list[str], list[str]]:
+    """The next meeting of all: the words and the errors that were said there, each in order of processes."""
+    client, name = _client(), f"jclip/{next(_numbers)}"
+    failing = said is not None and said.startswith(_ERROR)
+    if said is not None:
+        client.key_value_set(f"{name}/{index():06}", said)
+    try:
+        client.wait_at_barrier(name, 1000 * (_FAREWELL if failing else _LONG))
+    except jax.errors.JaxRuntimeError:
+        if failing and said is not None:
+            print(said.removeprefix(_ERROR), file=sys.stderr, flush=True)
+            os._exit(1)
+        raise
+    heard = [value for _, value in sorted(client.key_value_dir_get(f"{name}/"))]
+    if heard:
+        # Not before all have read it.
+        client.wait_at_barrier(f"{name}/read", 1000 * _LONG)
+        if is_first():
+            with suppress(Exception):
+                client.key_value_delete(f"{name}/")
+    return tuple([each[1:] for each in heard if each.startswith(kind)] for kind in (_WORD, _ERROR))  # type: ignore[return-value]
+
+
+def _told(error: BaseException) -> str:
+    if isinstance(error, SystemExit):
+        return f"{_ERROR}{who()}ended with code {error.code}: see what it said"
+    return f"{_ERROR}{who()}{error or type(error).__name__}"
+
+
+def _is_lost(error: BaseException) -> bool:
+    """Whether another process, or a device, is gone: then there is nobody to tell."""
+    return isinstance(error, jax.errors.JaxRuntimeError)
+
+
+def _is_known(error: BaseException | None) -> bool:
+    """Whether the other processes raise this too, or what it came from."""
+    while error is not None:
+        if getattr(error, "known_to_all", False):
+            return True
+        error = error.__cause__
+    return False
 
 
 def _one_of(told: list[str]) -> str:
     """One error out of those of several processes, which are mostly the same."""
     bare = {line.partition(": ")[2] for line in told}
-    if len(bare) == 1 and len(told) == jax.process_count():
+    if len(bare) == 1 and len(told) == distributed.global_state.num_processes:
         return bare.pop()
     return told[0]
 

@@ -12,6 +12,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from jclip.errors import JclipError
 from jclip.models.spread import BATCH_AXES
+from jclip.parallel.processes import is_first
 from jclip.rules import match, paths_of, tree_from_paths
 
 Placement = str
@@ -51,6 +52,18 @@ def local_rows(batch_size: int, mesh: Mesh) -> list[int]:
     return sorted(row for part in parts for row in part)
 
 
+def place_whole(tree: Any, shardings: Any) -> Any:
+    """Host arrays on the mesh, where `shardings` (nested alike) says: from each process only what its devices hold.
+
+    `jax.device_put` would compare all of it between the processes first, which sends it to every device.
+    """
+    return jax.tree.map(
+        lambda leaf, at: jax.make_array_from_callback(np.shape(leaf), at, lambda index: np.asarray(leaf)[index]),
+        tree,
+        shardings,
+    )
+
+
 def place_rows(rows: np.ndarray, batch_size: int, mesh: Mesh) -> jax.Array:
     """A global batch on the mesh, from this process's `local_rows` of it, first dimension first."""
     at = {row: number for number, row in enumerate(local_rows(batch_size, mesh))}
@@ -68,7 +81,7 @@ def whole(tree: Any, mesh: Mesh) -> Any:
     def fetch(leaf: jax.Array) -> np.ndarray | None:
         if not leaf.is_fully_addressable and not leaf.is_fully_replicated:
             leaf = jax.jit(lambda x: x, out_shardings=replicated(mesh))(leaf)
-        return np.asarray(leaf) if jax.process_index() == 0 else None
+        return np.asarray(leaf) if is_first() else None
 
     return jax.tree.map(fetch, tree)
 

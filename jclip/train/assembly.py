@@ -31,10 +31,11 @@ from jclip.parallel.sharding import (
     local_rows,
     param_shardings,
     place_rows,
+    place_whole,
     replicated,
 )
 from jclip.parallel.tables import rules_for, tower_rules
-from jclip.stages import Stage
+from jclip.stages import Stage, carried_paths
 from jclip.train.layout import Layout, layout, whole_path
 from jclip.train.run import Run, check
 from jclip.train.state import (
@@ -149,8 +150,7 @@ class StageParts:
     @cached_property
     def carried(self) -> frozenset[str]:
         """The parameters whose optimizer slots go on from the stage before."""
-        verdict = rules.match(self.stage.carries, self.whole_paths, what=f"stage {self.stage.name!r}: carries")
-        return frozenset(path for path, goes_on in verdict.items() if goes_on) & self.chosen
+        return carried_paths(self.stage, self.whole_paths) & self.chosen
 
     @cached_property
     def batches(self) -> Batches:
@@ -276,9 +276,8 @@ class StageParts:
         if self.teacher is None or not self.constant_shapes:
             return {}
         text = {"text": self.teacher.params["text"]}
-        return {
-            "teacher": jax.tree.map(lambda x, at: jax.device_put(x, at.sharding), text, self.constant_shapes["teacher"])
-        }
+        places = jax.tree.map(lambda shape: shape.sharding, self.constant_shapes["teacher"])
+        return {"teacher": place_whole(text, places)}
 
     def batch_shapes(self) -> dict[str, jax.ShapeDtypeStruct]:
         """The shapes and dtypes of a full-length batch, split over the mesh."""

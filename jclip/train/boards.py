@@ -1,7 +1,9 @@
 """Where a run's figures can be looked at: TensorBoard always, Weights & Biases by option."""
 
+import time
 import uuid
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -19,22 +21,35 @@ class Board(Protocol):
 
 
 class TensorBoard:
-    """Event files in WORKDIR/tensorboard: `tensorboard --logdir WORKDIR`."""
+    """Event files in WORKDIR/tensorboard: `tensorboard --logdir WORKDIR`.
+
+    They are written at once, without the thread that tensorboardX's own SummaryWriter has: when the disk is full, that
+    one dies, and whoever logs waits for it for ever.
+    """
 
     def __init__(self, folder: Path, total: int):
-        """Opens them; what lies beyond `total` steps is hidden, for the resumed run writes it again."""
-        from tensorboardX import SummaryWriter
+        """Opens a new one; what the older ones have beyond `total` steps is hidden, for the run writes it again."""
+        from tensorboardX.event_file_writer import EventsWriter
+        from tensorboardX.proto.event_pb2 import Event, SessionLog
 
-        self._writer = SummaryWriter(str(folder), purge_step=total + 1 if total else None)
+        folder.mkdir(parents=True, exist_ok=True)
+        self._writer, self._event = EventsWriter(str(folder / "events")), Event
+        if total:
+            begins = SessionLog(status=SessionLog.START)
+            self._writer.write_event(Event(wall_time=time.time(), step=total + 1, session_log=begins))
 
     def show(self, record: Mapping[str, Any]) -> None:
         """Takes a line of metrics.jsonl."""
+        event = self._event(wall_time=time.time(), step=record["total"])
         for name, value in _figures(record):
-            self._writer.add_scalar(name, value, record["total"])
+            event.summary.value.add(tag=name, simple_value=value)
+        self._writer.write_event(event)
+        self._writer.flush()
 
     def close(self) -> None:
-        """Writes what is not written yet."""
-        self._writer.close()
+        """Closes the file; what could not be written was said when it was to be shown."""
+        with suppress(OSError):
+            self._writer.close()
 
 
 class WandB:

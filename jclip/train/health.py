@@ -1,26 +1,38 @@
 """Whether numbers are numbers still, and which are not."""
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jclip import rules
+from jclip.train.state import TrainState
+
+
+def all_finite(state: TrainState) -> bool:
+    """Whether all that training changes is finite: parameters, batch-norm statistics, the optimizer's slots."""
+    return bool(_all_finite(_changing(state)))
+
+
+def first_broken(state: TrainState) -> str | None:
+    """The path of the first parameter with an element that is not finite, or else of a statistic or a slot.
+
+    Parameters have the names that rules know; the others begin with "stats" or "slots". None when all are finite.
+    """
+    finite = jax.device_get(_finite_leaves(_changing(state)))
+    for path, fine in jax.tree_util.tree_leaves_with_path(finite):
+        if not np.all(fine):
+            return jax.tree_util.keystr(path, simple=True, separator="/").removeprefix("trainable/")
+    return None
+
+
+def _changing(state: TrainState) -> TrainState:
+    return state._replace(frozen={})
 
 
 @jax.jit
-def all_finite(tree: Any) -> jax.Array:
-    """Whether every element of every array is finite: a scalar."""
-    return jnp.stack([jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(tree)]).all()
-
-
-def first_broken(params: dict[str, Any]) -> str | None:
-    """The path of the first parameter with an element that is not finite; None when there is none."""
-    finite = jax.device_get(_finite_leaves(rules.paths_of(params)))
-    return next((path for path, fine in finite.items() if not np.all(fine)), None)
+def _all_finite(state: TrainState) -> jax.Array:
+    return jnp.stack([jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(state)]).all()
 
 
 @jax.jit
-def _finite_leaves(leaves: dict[str, jax.Array]) -> dict[str, jax.Array]:
-    return {path: jnp.isfinite(leaf).all() for path, leaf in leaves.items()}
+def _finite_leaves(state: TrainState) -> TrainState:
+    return jax.tree.map(lambda leaf: jnp.isfinite(leaf).all(), state)

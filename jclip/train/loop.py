@@ -20,18 +20,18 @@ from jclip.config import difference, to_json
 from jclip.data.pipeline import Batch
 from jclip.data.text import Tokenizer, load_tokenizer
 from jclip.errors import JclipError
-from jclip.parallel.processes import Meeting, agree, first, is_first, together, who
+from jclip.parallel.processes import agree, alone, first, is_shared, known_to_all, meet, sharing_errors, together, who
 from jclip.parallel.sharding import whole
 from jclip.train.arithmetic import Arithmetic
 from jclip.train.assembly import StageParts, check_and_mesh, on_mesh, variables_of
-from jclip.train.boards import Board, TensorBoard, WandB
 from jclip.train.health import all_finite, first_broken
 from jclip.train.identity import check_same, disagreement, identity
+from jclip.train.logbook import Logbook
 from jclip.train.meter import Meter, device_peak
 from jclip.train.profiling import Profiler
-from jclip.train.run import Run
+from jclip.train.run import Run, check_starting_points
 from jclip.train.state import TrainState
-from jclip.train.telemetry import Journal, Watcher
+from jclip.train.telemetry import Watcher
 from jclip.train.workplace import alone_in, bundle_folder, stop_requests
 
 Evaluator = Callable[[dict[str, Any]], Mapping[str, float]]
@@ -82,12 +82,18 @@ def train(
         It is raised on every process. Whatever comes from data, evaluation or the writing of a bundle comes after a
         checkpoint of the step it met.
     """
-    # What is wrong with the configuration shows here, before anything is written.
-    mesh, tokenizer, parts = together(lambda: _prepare(run))
-    me = identity(run, tokenizer)
-    agree("configuration", json.dumps(me), lambda firsts, mine: disagreement(json.loads(firsts), json.loads(mine)))
+    if run.best and not evaluators:
+        raise JclipError(f"best={run.best!r}, but nothing is evaluated in this run: leave it empty")
+    with ExitStack() as stack:
+        stack.enter_context(sharing_errors())
+        # What is wrong with the configuration shows here, before anything is written.
+        mesh, tokenizer, parts = together(lambda: _prepare(run, workdir))
+        me = identity(run, tokenizer)
+        agree("configuration", json.dumps(me), lambda firsts, mine: disagreement(json.loads(firsts), json.loads(mine)))
 
-    with jax.set_mesh(mesh), stop_requests() as stop, alone_in(workdir), ExitStack() as stack:
+        stack.enter_context(jax.set_mesh(mesh))
+        stop = stack.enter_context(stop_requests())
+        stack.enter_context(alone_in(workdir))
         checkpoints = Checkpoints(workdir / "checkpoints", keep=run.keep_checkpoints)
         stack.callback(checkpoints.close)
         job = _Job(parts, workdir, checkpoints, me, dict(evaluators or {}), watcher, stop)
@@ -95,6 +101,7 @@ def train(
         stack.callback(job.close)
         # Where the run stands.
         state, position = job.resume() or (parts[0].start(), Position(0, 0, 0))
+        together(lambda: [part.steps for part in parts[position.stage :]])  # whose data must be there
         if position.total == 0:
             job.evaluate(state, position)
 
@@ -123,30 +130,25 @@ class _Job:
 
     def __post_init__(self) -> None:
         self.run = self.parts[0].run
-        self.journal = Journal(None)
+        self.logbook = Logbook(self.run, self.workdir, self.identity["config"], self.watcher)
         monitor = self.run.monitor
         self.profiler = Profiler(self.workdir / "profile", monitor.profile_from, monitor.profile_steps)
-        self.boards: list[Board] = []
-        self._meet = Meeting("step")
         self._noted = 0
 
     def resume(self) -> tuple[TrainState, Position] | None:
         """The state of the newest checkpoint that is whole, and what had been measured until then."""
         warnings: list[str] = []
         found = self.checkpoints.restore(self._shapes_at, warn=warnings.append)
-        self.journal = Journal(self.workdir / "metrics.jsonl" if is_first() else None, found.journal if found else ())
         position = found.position if found else Position(0, 0, 0)
-        first(lambda: self._open_boards(position))
+        self.logbook.begin(found.journal if found else (), position.total)
         for warning in warnings:
             self._write("warning", position, {"message": warning})
         return (found.state, found.position) if found else None
 
     def close(self) -> None:
-        """Ends a profile that is under way, and writes what is not written yet."""
+        """Ends a profile that is under way, and closes what is open."""
         self.profiler.close()
-        self.journal.close()
-        for board in self.boards:
-            board.close()
+        self.logbook.close()
 
     def train_stage(self, state: TrainState, position: Position) -> tuple[TrainState, Position]:
         """Steps until the stage is done or a stop is asked for; in both cases the state is saved."""
@@ -168,10 +170,10 @@ class _Job:
                     self._save(state, position)
                     break
                 inputs = constants, part.place(batch), jax.random.fold_in(key, step)
-                if step == begin and jax.process_count() > 1:
+                if step == begin and not alone():
                     # Collectives between hosts give up on a process that comes half a minute late: compile first.
                     step_fn.lower(state, *inputs).compile()
-                    self._meet()
+                    meet()
                 self.profiler.before(position.total)
                 state, metrics = step_fn(state, *inputs)
                 position = Position(position.stage, step + 1, before + step + 1)
@@ -187,7 +189,8 @@ class _Job:
                     with self._saved_first(state, position), meter.apart():
                         self.evaluate(state, position)
                 # The last step too: what comes now, evaluation and the bundle, must not cost what was learned.
-                if position.step == steps or (run.checkpoint_every and position.step % run.checkpoint_every == 0):
+                due = run.checkpoint_every and position.step % run.checkpoint_every == 0
+                if position.step == steps or due or self._is_best(position):
                     with meter.apart():
                         self._save(state, position)
             else:
@@ -212,9 +215,13 @@ class _Job:
             self._write_bundle(state, last, position, bundle_folder(self.workdir, self.run, last))
         self.checkpoints.wait()
         number = self.checkpoints.best() if self.run.best else None
-        if number is not None and (best := self.checkpoints.restore(self._shapes_at, number)):
-            stage = min(best.position.stage, last)
-            self._write_bundle(best.state, stage, best.position, self.workdir / "best")
+        if number is not None:
+            warnings: list[str] = []
+            best = self.checkpoints.restore(self._shapes_at, number, warn=warnings.append)
+            for warning in warnings:
+                self._write("warning", position, {"message": warning})
+            if best:
+                self._write_bundle(best.state, min(best.position.stage, last), best.position, self.workdir / "best")
 
     def stopping(self, position: Position) -> bool:
         """Whether a stop was asked for, of which all processes know."""
@@ -222,7 +229,7 @@ class _Job:
 
     def evaluate(self, state: TrainState, position: Position) -> None:
         """Hands the model to every evaluator and writes what they find, unless that is written already."""
-        if self.journal.has("evaluation", position.total):
+        if self.logbook.has("evaluation", position.total):
             return
         figures: dict[str, float] = {}
         for name, evaluator in self.evaluators.items():
@@ -265,25 +272,40 @@ class _Job:
             mine["unreadable"] = list(replaced)
         if failure is not None:
             mine["error"] = f"{who()}{failure}"
-        told = [json.loads(word) for word in self._meet(json.dumps(mine) if mine else None)]
+        told = [json.loads(word) for word in meet(json.dumps(mine) if mine else None)]
         pictures = [picture for one in told for picture in one.get("unreadable", ())]
         if pictures:
             self._write("unreadable", position, {"pictures": pictures})
         if failure is not None:
-            raise failure
+            raise known_to_all(failure)
         errors = [one["error"] for one in told if "error" in one]
         if errors:
-            raise JclipError(errors[0])
+            raise known_to_all(JclipError(errors[0]))
         self.signal = self.signal or next((one["signal"] for one in told if "signal" in one), None)
 
     def _save(self, state: TrainState, position: Position) -> None:
-        if not all_finite(state.trainable):
+        if not all_finite(state):
             raise JclipError(
-                f"{first_broken(state.trainable)} is not finite after {position.total} steps, and nothing is saved. "
-                f"{_BROKEN.format(self.workdir)}"
+                f"{first_broken(state)} is not finite after {position.total} steps, and nothing is saved. "
+                f"{self._mend_broken()}"
             )
         score = self.score[1] if self.score and self.score[0] == position.total else None
-        self.checkpoints.save(position, state, self.identity, self.journal.records, score)
+        self.checkpoints.save(position, state, self.identity, self.logbook.records, score)
+
+    def _is_best(self, position: Position) -> bool:
+        """Whether what was evaluated just now is better than any checkpoint."""
+        if not self.score or self.score[0] != position.total:
+            return False
+        best = self.checkpoints.best_score()
+        return best is None or self.score[1] > best
+
+    def _mend_broken(self) -> str:
+        saved = (
+            f"The last checkpoint in {self.workdir} is from before"
+            if self.checkpoints.numbers()
+            else "No checkpoint was due before, and the same command begins again"
+        )
+        return f"{saved}: lower the learning rate or clip the gradients"
 
     @contextmanager
     def _saved_first(self, state: TrainState, position: Position) -> Iterator[None]:
@@ -291,7 +313,7 @@ class _Job:
         try:
             yield
         except Exception as error:
-            if position.total:
+            if position.total and is_shared(error):
                 try:
                     self._save(state, position)
                     self.checkpoints.wait()
@@ -305,10 +327,10 @@ class _Job:
         figures = {name: float(value) for name, value in metrics.items()}
         if not np.isfinite(figures["loss"]):
             name = self.parts[position.stage].stage.name
-            culprit = first_broken(state.trainable) or "no parameter: the batch itself"
+            culprit = first_broken(state) or "no parameter: the batch itself"
             raise JclipError(
                 f"stage {name!r}: the loss is {figures['loss']} at step {position.step}; the first that is not finite "
-                f"is {culprit}. {_BROKEN.format(self.workdir)}"
+                f"is {culprit}. {self._mend_broken()}"
             )
         return figures
 
@@ -341,18 +363,7 @@ class _Job:
 
     def _write(self, kind: str, position: Position, figures: Mapping[str, Any]) -> None:
         stage = self.parts[min(position.stage, len(self.parts) - 1)].stage
-        record = self.journal.write(kind, position.total, {"stage": stage.name, "step": position.step, **figures})
-        if record and self.watcher:
-            self.watcher.logged(record)
-        for board in self.boards if record else ():
-            board.show(record or {})
-
-    def _open_boards(self, position: Position) -> None:
-        self.boards.append(TensorBoard(self.workdir / "tensorboard", position.total))
-        if self.run.monitor.wandb:
-            self.boards.append(
-                WandB(self.run.monitor.wandb, self.run.name, self.identity["config"], self.workdir, position.total)
-            )
+        self.logbook.write(kind, position.total, {"stage": stage.name, "step": position.step, **figures})
 
     def _meter(self, part: StageParts) -> Meter:
         peak = device_peak(self.run.monitor.peak_tflops)
@@ -360,9 +371,11 @@ class _Job:
         return Meter(part.stage.batch_size, part.mesh.size, Arithmetic(part), peak, pad_id)
 
 
-def _prepare(run: Run) -> tuple[jax.sharding.Mesh, Tokenizer, list[StageParts]]:
+def _prepare(run: Run, workdir: Path) -> tuple[jax.sharding.Mesh, Tokenizer, list[StageParts]]:
     """The devices and the parts of a run that can run."""
     mesh = check_and_mesh(run)
+    if not any((workdir / "checkpoints").glob("*")):  # a run that resumes needs its starting points no more
+        check_starting_points(run)
     tokenizer = load_tokenizer(Path(run.tokenizer))
     if tokenizer.vocab_size > run.model.text.vocab_size:
         raise JclipError(
@@ -384,6 +397,3 @@ def _teacher(run: Run) -> Bundle | None:
     if changed:
         raise JclipError(f"the teacher in {run.teacher.bundle} has other towers than the run says ({changed[0]})")
     return bundle
-
-
-_BROKEN = "The last checkpoint in {} is from before: lower the learning rate or clip the gradients"

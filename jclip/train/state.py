@@ -16,6 +16,8 @@ from jclip.models.build import init_variables
 from jclip.models.dual_encoder import DualEncoderConfig
 from jclip.models.resnet import ResNetConfig
 from jclip.optimizer import carry_slots
+from jclip.parallel.processes import together
+from jclip.parallel.sharding import place_whole
 from jclip.stages import merge, split
 from jclip.train.layout import Layout, is_stacked, joined
 
@@ -54,15 +56,16 @@ def starting_variables(
     places = rules.paths_of(shardings["params"])
     params = rules.paths_of(variables["params"])
     sources = rules.match(starts_from, list(params), what="starts_from")
-    bundles = {folder: load_bundle(Path(folder)) for folder in dict.fromkeys(sources.values()) if folder}
+    folders = [folder for folder in dict.fromkeys(sources.values()) if folder]
+    bundles = together(lambda: {folder: load_bundle(Path(folder)) for folder in folders})
     for path, folder in sources.items():
         if folder:
             taken = _take(rules.paths_of(bundles[folder].params), path, params[path], folder)
-            params[path] = jax.device_put(taken, places[path])
+            params[path] = place_whole(taken, places[path])
     variables["params"] = rules.tree_from_paths(params)
     image_source = next(folder for path, folder in sources.items() if path.startswith("image/"))
     if image_source and isinstance(config.image, ResNetConfig):
-        variables["batch_stats"] = jax.device_put(bundles[image_source].stats, shardings["batch_stats"])
+        variables["batch_stats"] = place_whole(bundles[image_source].stats, shardings["batch_stats"])
     return variables
 
 

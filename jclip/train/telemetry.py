@@ -1,7 +1,9 @@
 """What a run says of itself: metrics.jsonl for programs, a live line for people."""
 
+import errno
 import json
 import math
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -50,7 +52,7 @@ class Journal:
             partial = path.with_suffix(".partial")
             partial.write_text("".join(map(_line, self.records)), encoding="utf-8")
             partial.replace(path)
-            self._file = path.open("a", encoding="utf-8")
+            self._file = path.open("ab", buffering=0)  # nothing waits in a buffer that would fail again when closed
 
     def write(self, kind: str, total: int, record: Mapping[str, Any]) -> dict[str, Any] | None:
         """Appends one record unless the one of that kind and step is there already; returns what it wrote."""
@@ -60,8 +62,9 @@ class Journal:
         whole = {"kind": kind, "total": total, **record}
         self.records.append(whole)
         if self._file:
-            self._file.write(_line(whole))
-            self._file.flush()
+            line = _line(whole).encode("utf-8")
+            if self._file.write(line) != len(line):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), self._file.name)
         return whole
 
     def has(self, kind: str, total: int) -> bool:

@@ -1,6 +1,7 @@
 """A run's folder, and the signals that reach it."""
 
 import signal
+import uuid
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -12,7 +13,7 @@ except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
 from jclip.errors import JclipError
-from jclip.parallel.processes import first
+from jclip.parallel.processes import first, said_by_first, together
 from jclip.train.run import Run
 
 
@@ -23,10 +24,30 @@ def bundle_folder(workdir: Path, run: Run, stage: int) -> Path:
 
 @contextmanager
 def alone_in(workdir: Path) -> Iterator[None]:
-    """Makes the folder and keeps a second run out of it: each would delete the other's checkpoints."""
+    """Makes the folder and keeps a second run out of it: each would delete the other's checkpoints.
+
+    Raises:
+      JclipError: another run is in it, or not all processes of this one see the same folder.
+    """
     with ExitStack() as stack:
         first(lambda: _enter(workdir, stack))
+        _check_shared(workdir)
         yield
+
+
+def _check_shared(workdir: Path) -> None:
+    """What the first process writes there, all must find there."""
+    token, file = said_by_first(uuid.uuid4().hex), workdir / ".token"
+    first(lambda: file.write_text(token))
+
+    def look() -> None:
+        if not file.is_file() or file.read_text() != token:
+            raise JclipError(
+                f"{workdir} is not the folder that the first process sees: give all the same one, on a shared disk"
+            )
+
+    together(look)
+    first(file.unlink)
 
 
 @contextmanager

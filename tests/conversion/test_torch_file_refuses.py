@@ -277,7 +277,9 @@ def test_one_flipped_byte_in_a_tensor_is_noticed(samples):
     found = open_torch_file(file).tensors
     np.testing.assert_array_equal(found["b"].read(), np.arange(7))
     for name in ("a.weight", "a.turned", "a.weight"):
-        with pytest.raises(JclipError, match=r"one: zip/data/0 is damaged, its bytes are not those of its checksum"):
+        with pytest.raises(
+            JclipError, match=rf"one: {name}: zip/data/0 is damaged, its bytes are not those of its checksum"
+        ):
             next(found[name].parts())
 
 

@@ -1,5 +1,6 @@
 """Real processes that make one run: `python -m tests.train.cluster JOB.pickle`, with JCLIP_* in the environment."""
 
+import itertools
 import os
 import pickle
 import signal
@@ -29,6 +30,7 @@ class Job:
       happens: {(process, step of the stage): what}: "SIGTERM", "SIGKILL" to itself.
       gallery: pictures to evaluate with; 0 for no evaluation.
       broken: the number of a picture of the gallery that cannot be read.
+      stumbles: (process, steps in all): there its evaluator fails before it has met the others.
     """
 
     run: Run | tuple[Run, ...]
@@ -37,12 +39,18 @@ class Job:
     happens: dict[tuple[int, int], str] = field(default_factory=dict)
     gallery: int = 0
     broken: int | None = None
+    stumbles: tuple[int, int] | None = None
 
 
 def start(job: Job, processes: int, devices: int) -> list[subprocess.Popen[str]]:
     """Starts the processes of a job, each with so many devices of its own."""
     with tempfile.NamedTemporaryFile(suffix=".pickle", delete=False) as file:
         pickle.dump(job, file)
+    return start_all([[sys.executable, "-m", "tests.train.cluster", file.name]] * processes, devices)
+
+
+def start_all(commands: Sequence[Sequence[str]], devices: int) -> list[subprocess.Popen[str]]:
+    """Starts the processes of one run, each by its own command and with so many devices of its own."""
     with socket.socket() as free:
         free.bind(("localhost", 0))
         address = f"localhost:{free.getsockname()[1]}"
@@ -51,9 +59,8 @@ def start(job: Job, processes: int, devices: int) -> list[subprocess.Popen[str]]
         **kept,
         "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
         "JCLIP_COORDINATOR": address,
-        "JCLIP_PROCESSES": str(processes),
+        "JCLIP_PROCESSES": str(len(commands)),
     }
-    command = [sys.executable, "-m", "tests.train.cluster", file.name]
     return [
         subprocess.Popen(
             command,
@@ -63,7 +70,7 @@ def start(job: Job, processes: int, devices: int) -> list[subprocess.Popen[str]]
             stderr=subprocess.STDOUT,
             text=True,
         )
-        for number in range(processes)
+        for number, command in enumerate(commands)
     ]
 
 
@@ -114,6 +121,7 @@ def _evaluator(run: Run, job: Job) -> Any:
 
     from jclip.data.synthetic import SyntheticPairs
     from jclip.data.text import load_tokenizer
+    from jclip.errors import JclipError
     from jclip.evaluate.retrieval import recalls
     from jclip.inference import Encoder
 
@@ -125,7 +133,11 @@ def _evaluator(run: Run, job: Job) -> Any:
     if job.broken is not None:
         pictures[job.broken] = b"no picture"
 
+    calls = itertools.count()
+
     def evaluate(variables: dict[str, Any]) -> dict[str, float]:
+        if (int(os.environ.get("JCLIP_PROCESS", "0")), next(calls)) == job.stumbles:
+            raise JclipError("the gallery burned down")
         images = encoder.images(variables, pictures)
         texts = encoder.texts(variables, [pair.captions[0] for pair in pairs])
         keys = np.arange(len(pairs))
