@@ -172,6 +172,7 @@ class Checkpoints:
         Raises:
           JclipError: there are checkpoints, but none can be read.
         """
+        self.wait()
         while numbers := ([number] if number is not None else self.numbers()):
             found, reason = self._try(numbers[-1], like)
             reasons = meet(reason)

@@ -1,5 +1,6 @@
 """Where a run's figures can be looked at: TensorBoard always, Weights & Biases by option."""
 
+import platform
 import time
 import uuid
 from collections.abc import Iterator, Mapping
@@ -29,27 +30,33 @@ class TensorBoard:
 
     def __init__(self, folder: Path, total: int):
         """Opens a new one; what the older ones have beyond `total` steps is hidden, for the run writes it again."""
-        from tensorboardX.event_file_writer import EventsWriter
         from tensorboardX.proto.event_pb2 import Event, SessionLog
+        from tensorboardX.record_writer import RecordWriter
 
         folder.mkdir(parents=True, exist_ok=True)
-        self._writer, self._event = EventsWriter(str(folder / "events")), Event
+        # No two of a folder may have the same name, however soon a run begins again.
+        file = folder / f"events.out.tfevents.{int(time.time())}.{platform.node()}.{uuid.uuid4().hex[:8]}"
+        self._event, self._writer = Event, RecordWriter(str(file))
+        self._write(Event(wall_time=time.time(), file_version="brain.Event:2"))
         if total:
             begins = SessionLog(status=SessionLog.START)
-            self._writer.write_event(Event(wall_time=time.time(), step=total + 1, session_log=begins))
+            self._write(Event(wall_time=time.time(), step=total + 1, session_log=begins))
 
     def show(self, record: Mapping[str, Any]) -> None:
         """Takes a line of metrics.jsonl."""
         event = self._event(wall_time=time.time(), step=record["total"])
         for name, value in _figures(record):
             event.summary.value.add(tag=name, simple_value=value)
-        self._writer.write_event(event)
+        self._write(event)
         self._writer.flush()
 
     def close(self) -> None:
         """Closes the file; what could not be written was said when it was to be shown."""
         with suppress(OSError):
             self._writer.close()
+
+    def _write(self, event: Any) -> None:
+        self._writer.write(event.SerializeToString())
 
 
 class WandB:

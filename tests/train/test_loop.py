@@ -6,11 +6,15 @@ import shutil
 import signal
 from dataclasses import replace
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from jclip.errors import JclipError
 from jclip.stages import Budget
+from jclip.train.assembly import StageParts, check_and_mesh
+from jclip.train.health import all_finite, first_broken
 from jclip.train.loop import train
 from jclip.train.run import Teacher
 from jclip.train.telemetry import read_journal
@@ -86,13 +90,30 @@ def test_logging_may_change_between_calls(chinese_clip, tmp_path):
     assert train(replace(chinese_clip, log_every=2), tmp_path / "run").finished
 
 
-def test_a_loss_that_is_not_finite_stops_the_run(chinese_clip, tmp_path):
-    wild = replace(
-        chinese_clip.stages[0], optimizer=replace(chinese_clip.stages[0].optimizer, learning_rate=1e30, warmup_steps=0)
+@pytest.mark.parametrize("every", [0, 1])
+def test_a_loss_that_is_not_finite_stops_the_run(chinese_clip, tmp_path, every):
+    optimizer = replace(chinese_clip.stages[0].optimizer, learning_rate=1e30, warmup_steps=0)
+    wild = replace(chinese_clip.stages[0], optimizer=optimizer, budget=Budget(steps=6))
+    saved = (
+        r"The last checkpoint in \S+ is from before" if every else "No checkpoint was due before, and the same command"
     )
-    wild = replace(wild, budget=Budget(steps=6))
-    with pytest.raises(JclipError, match="stage 'image-frozen': the loss is (nan|inf)"):
-        train(replace(chinese_clip, stages=(wild,)), tmp_path / "run")
+    message = rf"^stage 'image-frozen': the loss is nan at step \d; the first that is not finite is \S+\. {saved}"
+    with pytest.raises(JclipError, match=message) as told:
+        train(replace(chinese_clip, stages=(wild,), checkpoint_every=every), tmp_path / "run")
+    names = leaves(train(replace(chinese_clip, stages=chinese_clip.stages[:1]), tmp_path / "fine").bundles[0])
+    assert any(f" {name}" in f" {told.value}" for name in names)
+    assert bool(list((tmp_path / "run" / "checkpoints").iterdir())) == bool(every)
+
+
+def test_what_is_not_finite_is_named(chinese_clip):
+    with jax.set_mesh(check_and_mesh(chinese_clip)):
+        state = StageParts(chinese_clip, 0, check_and_mesh(chinese_clip)).start()
+    assert all_finite(state) and first_broken(state) is None
+    slots = jax.tree.map(lambda leaf: leaf * jnp.inf + 1 if leaf.ndim == 3 else leaf, state.slots)
+    assert not all_finite(state._replace(slots=slots))
+    assert first_broken(state._replace(slots=slots)).startswith("slots/")
+    bias = {"projection": {"kernel": jnp.array([1.0, jnp.nan])}}
+    assert first_broken(state._replace(trainable={"text": bias}, slots=slots)) == "text/projection/kernel"
 
 
 def test_a_batch_that_does_not_divide_is_refused_before_anything_is_written(chinese_clip, tmp_path):

@@ -1,5 +1,6 @@
 """Runs of several real processes, each with several devices: the same numbers, one mind, no hang."""
 
+import sys
 import time
 from dataclasses import replace
 
@@ -9,7 +10,7 @@ import pytest
 from jclip.stages import Budget
 from jclip.train.loop import train
 from jclip.train.telemetry import read_journal
-from tests.train.cluster import Job, _evaluator, run_all
+from tests.train.cluster import Job, _evaluator, finish, run_all, start_all
 from tests.train.runs import leaves, losses
 
 
@@ -82,9 +83,39 @@ def test_another_configuration_on_one_is_refused_by_all(run, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
-def test_a_picture_that_one_cannot_read_stops_all_and_costs_no_step(run, tmp_path):
+def test_a_picture_that_one_cannot_read_stops_all(run, tmp_path):
     job = Job(run, tmp_path / "run", gallery=11, broken=10)
     # The first evaluation is before the first step: there is nothing to save yet.
     ended = run_all(job, processes=2, devices=2)
     assert [code for code, _ in ended] == [1, 1], ended
     assert all("JclipError" in said and "cannot be read" in said for _, said in ended)
+
+
+def test_an_evaluation_that_fails_on_one_stops_all_and_costs_no_step(run, tmp_path):
+    """From a bundle that exists, and the third evaluation fails on one process before it meets the others."""
+    stages = (replace(run.stages[0], budget=Budget(steps=3)),)
+    started = tmp_path / "started"
+    (bundle,) = train(replace(run, stages=stages, evaluate_every=0), started).bundles
+    run = replace(run, stages=stages, starts_from=((".*", str(bundle)),))
+    ended = run_all(Job(run, tmp_path / "run", gallery=11, stumbles=(1, 2)), processes=2, devices=2)
+    assert [code for code, _ in ended] == [1, 1], ended
+    assert all("process 1: the gallery burned down" in said for _, said in ended), ended
+    assert [path.name for path in (tmp_path / "run" / "checkpoints").iterdir()] == ["2"]
+
+
+def test_a_process_that_is_gone_is_missed(run, tmp_path):
+    stages = (replace(run.stages[0], budget=Budget(steps=50)),)
+    job = Job(replace(run, stages=stages, evaluate_every=0), tmp_path / "run", happens={(1, 2): "SIGKILL"})
+    begun = time.monotonic()
+    (zero, _), (one, _) = run_all(job, processes=2, devices=2)
+    assert one == -9 and zero not in (0, None)
+    assert time.monotonic() - begun < 150  # HEARTBEAT, and what it takes to start
+
+
+def test_a_command_that_one_process_cannot_read_ends_all(tmp_path):
+    config = "configs/demo/chinese_clip.py"
+    jclip = [sys.executable, "-m", "jclip.cli", "train", "--reduced", "--workdir", str(tmp_path / "run")]
+    ended = finish(start_all([[*jclip, config], [*jclip, "configs/demo/chinese.py"]], devices=1))
+    assert [code for code, _ in ended] == [1, 1], ended
+    assert all("there is no configuration file configs/demo/chinese.py" in said for _, said in ended)
+    assert not (tmp_path / "run").exists()

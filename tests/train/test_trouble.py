@@ -10,6 +10,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from PIL import Image
+from tensorboardX.record_writer import RecordWriter
 
 from jclip.checkpoint import Checkpoints
 from jclip.data.folders import PairFolder, StoredPair, write_pairs
@@ -93,6 +94,18 @@ def test_a_full_disk_is_named_and_older_checkpoints_survive(one_stage, disk, wha
     resumed = train(one_stage, workdir)
     assert resumed.finished
     assert_same_bundles(resumed.bundles, train(one_stage, tmp_path / "whole").bundles)
+
+
+def test_a_full_disk_stops_what_the_run_reports_too(one_stage, tmp_path, monkeypatch):
+    """Neither does a log that cannot be written hold up the run for ever."""
+    run, workdir = replace(one_stage, log_every=1), tmp_path / "run"
+    train(run, workdir, stop_after=1)
+    opening = RecordWriter.__init__
+    monkeypatch.setattr(RecordWriter, "__init__", lambda self, path: opening(self, "/dev/full"))
+    with pytest.raises(JclipError, match=r"^no space for the metrics in \S+/run: free some and run again$"):
+        train(run, workdir)
+    monkeypatch.undo()
+    assert train(run, workdir).finished
 
 
 def test_what_a_full_disk_looks_like():
