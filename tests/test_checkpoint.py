@@ -1,6 +1,8 @@
 """Checkpoints by themselves: what stays, and what is noticed when one is damaged."""
 
 import json
+import os
+import shutil
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +12,7 @@ import pytest
 from jclip.checkpoint import Checkpoints, Position
 from jclip.errors import JclipError
 
-ARRAYS = {"a": jnp.arange(12.0).reshape(3, 4), "b": {"c": jnp.arange(5)}}
+ARRAYS = {"a": jax.random.normal(jax.random.key(0), (64, 64)), "b": {"c": jnp.arange(5)}}
 
 
 def like(position, record):
@@ -42,7 +44,25 @@ def zero_all(folder):
             file.write_bytes(bytes(file.stat().st_size))
 
 
+def arrays(checkpoint):
+    """The file that most of the numbers lie in."""
+    return max(
+        (file for file in (checkpoint / "state").rglob("*") if file.is_file()), key=lambda file: file.stat().st_size
+    )
+
+
+def flip(file):
+    data = bytearray(file.read_bytes())
+    data[len(data) // 2] ^= 0x10
+    file.write_bytes(bytes(data))
+
+
 DAMAGES = {
+    "truncated": lambda at: os.truncate(arrays(at), arrays(at).stat().st_size // 2),
+    "a bit": lambda at: flip(arrays(at)),
+    "a file gone": lambda at: arrays(at).unlink(),
+    "no record": lambda at: shutil.rmtree(at / "record"),
+    "empty": lambda at: [shutil.rmtree(path) for path in at.iterdir() if path.is_dir()],
     "another step": lambda at: edit(at / "record" / "metadata", '"step": 2', '"step": 3'),
     "another configuration": lambda at: edit(at / "record" / "metadata", '"x": 1', '"x": 2'),
     "no seal": lambda at: edit(at / "record" / "metadata", '"seal"', '"seam"'),

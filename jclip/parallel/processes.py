@@ -59,6 +59,7 @@ def connect(distributed: bool = False) -> None:
             heartbeat_timeout_seconds=HEARTBEAT,
             shutdown_timeout_seconds=60,
         )
+        jax.devices()  # which waits for all: now, while none has met anything that could keep it away
     except (RuntimeError, ValueError, TypeError) as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         mend = (

@@ -103,6 +103,7 @@ def test_an_evaluation_that_fails_on_one_stops_all_and_costs_no_step(run, tmp_pa
     assert [path.name for path in (tmp_path / "run" / "checkpoints").iterdir()] == ["2"]
 
 
+@pytest.mark.slow  # a minute of silence
 def test_a_process_that_is_gone_is_missed(run, tmp_path):
     stages = (replace(run.stages[0], budget=Budget(steps=50)),)
     job = Job(replace(run, stages=stages, evaluate_every=0), tmp_path / "run", happens={(1, 2): "SIGKILL"})
