@@ -73,6 +73,45 @@ def whole_file(file: Path) -> Iterator[Path]:
         partial.rename(file)
 
 
+class Unfinished(JclipError):
+    """Work was interrupted that can go on: what is done stays."""
+
+
+@contextmanager
+def lasting_folder(folder: Path) -> Iterator[Path]:
+    """A hidden folder beside `folder` for what long work has done so far, which a kill does not take away.
+
+    It is found again as it was left by the next that asks for it. It goes when the block ends well or raises a
+    JclipError other than Unfinished, which is for input that must be mended first.
+
+    Raises:
+      JclipError: another process has it, or it cannot be made.
+    """
+    missing = [parent for parent in folder.parents if not parent.exists()]
+    lasting = folder.with_name(f".{folder.name}.unfinished")
+    try:
+        lasting.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise JclipError(f"{folder} cannot be made ({error.strerror}): choose another place") from None
+    lock = _lock(lasting)
+    if lock is None and fcntl is not None:
+        raise JclipError(f"another process is writing {folder}: wait for it, or choose another place")
+    try:
+        yield lasting
+        shutil.rmtree(lasting, ignore_errors=True)
+    except Unfinished:
+        raise
+    except JclipError:
+        shutil.rmtree(lasting, ignore_errors=True)
+        for parent in missing:  # those that are not empty stay
+            with suppress(OSError):
+                parent.rmdir()
+        raise
+    finally:
+        if lock is not None:
+            os.close(lock)
+
+
 @contextmanager
 def _beside(place: Path, make: Callable[[Path], None]) -> Iterator[Path]:
     """A hidden name beside `place`, which is gone in the end unless the block gave it another."""

@@ -14,8 +14,8 @@ class Pair(NamedTuple):
       captions: in one language or several; at least one.
       image_ids: numbers of the pictures within the source; equal pictures are not each other's negatives.
       text_id: number of the meaning within the source, the same for all captions and for every pair of that meaning.
-      text_ids: of each caption, where captions of one picture have meanings of their own (in cn_clip's data a text has a
-        number and may belong to several pictures); empty where all have `text_id`.
+      text_ids: of each caption, where captions of one picture have meanings of their own (in cn_clip's data a text has
+        a number and may belong to several pictures); empty where all have `text_id`.
       languages: of each caption, as "zh"; empty where that is not known.
     """
 

@@ -1,0 +1,64 @@
+"""The formats by name: what `jclip data import FORMAT` knows."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+from jclip.data.importing.cn_clip import open_cn_clip
+from jclip.data.importing.parts import Reader, Reading
+from jclip.errors import JclipError
+
+
+@dataclass(frozen=True)
+class Format:
+    """A format.
+
+    Attributes:
+      what: the source is, for the help.
+      open: makes a reader, and raises JclipError where the source is not of this format.
+      reads: the fields of `Reading` that it heeds.
+      fits: whether a path surely is of this format.
+    """
+
+    what: str
+    open: Callable[[Path, Reading], Reader]
+    reads: tuple[str, ...] = ()
+    fits: Callable[[Path], bool] = lambda _: False
+
+
+FORMATS: dict[str, Format] = {
+    "cn-clip": Format(
+        "a folder with SPLIT_imgs.tsv and SPLIT_texts.jsonl, as cn_clip reads them",
+        open_cn_clip,
+        ("splits", "language"),
+        lambda source: any(source.glob("*_imgs.tsv")),
+    ),
+}
+
+
+def open_source(name: str | None, source: Path, reading: Reading) -> tuple[str, Reader]:
+    """Opens a source, finding its format out where that is safe.
+
+    Returns:
+      The format's name, and the reader.
+
+    Raises:
+      JclipError: there is no such source or format, the format cannot be found out, or it does not know an option.
+    """
+    if name is None:
+        if not source.exists():
+            raise JclipError(f"there is no {source}: name a file or a folder")
+        fitting = [each for each, form in FORMATS.items() if form.fits(source)]
+        if len(fitting) != 1:
+            found = (
+                f"may be any of {', '.join(fitting)}" if fitting else "is of no format that can be told from outside"
+            )
+            raise JclipError(f"{source} {found}: name one, as in `jclip data import {next(iter(FORMATS))} SRC DST`")
+        name = fitting[0]
+    if name not in FORMATS:
+        raise JclipError(f"there is no format {name!r}: choose one of {', '.join(FORMATS)}")
+    for option in fields(reading):
+        if getattr(reading, option.name) is not None and option.name not in FORMATS[name].reads:
+            heeded = ", ".join(f"--{each.replace('_', '-')}" for each in FORMATS[name].reads) or "no such option"
+            raise JclipError(f"--{option.name.replace('_', '-')} says nothing to format {name}: it knows {heeded}")
+    return name, FORMATS[name].open(source, reading)
