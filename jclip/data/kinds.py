@@ -95,7 +95,8 @@ class Kind(Protocol):
 
 
 class _Pairs:
-    name, undecoded = "pairs", "image"
+    name: ClassVar[str] = "pairs"
+    undecoded: ClassVar[str] = "image"
 
     def features(self, classes: Sequence[str]) -> dict[str, Any]:
         import tensorflow_datasets as tfds
@@ -156,7 +157,8 @@ class _Pairs:
 
 
 class _Parallel:
-    name, undecoded = "parallel", ""
+    name: ClassVar[str] = "parallel"
+    undecoded: ClassVar[str] = ""
 
     def features(self, classes: Sequence[str]) -> dict[str, Any]:
         import tensorflow_datasets as tfds
@@ -183,7 +185,8 @@ class _Parallel:
 
 
 class _Labelled:
-    name, undecoded = "labelled", "image"
+    name: ClassVar[str] = "labelled"
+    undecoded: ClassVar[str] = "image"
 
     def features(self, classes: Sequence[str]) -> dict[str, Any]:
         import tensorflow_datasets as tfds

@@ -4,8 +4,14 @@ from collections.abc import Callable
 from dataclasses import dataclass, fields
 from pathlib import Path
 
+from jclip.data.importing.class_folders import open_class_folders
 from jclip.data.importing.cn_clip import open_cn_clip
+from jclip.data.importing.cn_clip_lmdb import open_lmdb
+from jclip.data.importing.parallel import open_json_lines, open_moses, open_parallel_tsv
+from jclip.data.importing.parquet import open_parquet
 from jclip.data.importing.parts import Reader, Reading
+from jclip.data.importing.table import open_table
+from jclip.data.importing.webdataset import open_tars
 from jclip.errors import JclipError
 
 
@@ -32,6 +38,50 @@ FORMATS: dict[str, Format] = {
         open_cn_clip,
         ("splits", "language"),
         lambda source: any(source.glob("*_imgs.tsv")),
+    ),
+    "cn-clip-lmdb": Format(
+        "a folder with SPLIT/imgs and SPLIT/pairs, the LMDB directories that cn_clip builds",
+        open_lmdb,
+        ("splits", "language"),
+        lambda source: any(source.glob("*/pairs/data.mdb")),
+    ),
+    "csv": Format(
+        "a table with a path and a caption in each row, as open_clip reads it (tab-separated, columns filepath and "
+        "title)",
+        open_table,
+        ("splits", "language", "picture", "caption", "language_column", "separator"),
+    ),
+    "webdataset": Format(
+        "a tar, a folder of tars, or a pattern: KEY.jpg and KEY.txt or KEY.json beside each other",
+        open_tars,
+        ("splits", "language", "caption"),
+        lambda source: source.suffix == ".tar" or any(source.glob("*.tar")),
+    ),
+    "class-folders": Format(
+        "pictures in a folder for each class, or in SPLIT/CLASS folders, for classification",
+        open_class_folders,
+        ("splits",),
+    ),
+    "parquet": Format(
+        "a file or a folder of files with a column of pictures' bytes (image) and one of captions (caption)",
+        open_parquet,
+        ("splits", "language", "picture", "caption", "language_column"),
+        lambda source: source.suffix == ".parquet" or any(source.glob("*.parquet")),
+    ),
+    "parallel-jsonl": Format(
+        "parallel text, a JSON object in each line, as TSL2019 has it (fields english and chinese)",
+        open_json_lines,
+        ("splits", "language", "english", "other"),
+    ),
+    "parallel-tsv": Format(
+        "parallel text in columns (English in the first, the other language in the second)",
+        open_parallel_tsv,
+        ("splits", "language", "english", "other", "language_column", "separator"),
+    ),
+    "moses": Format(
+        "parallel text in two files, SRC.en and SRC.LANGUAGE, as Moses and OPUS have it",
+        open_moses,
+        ("splits", "language"),
     ),
 }
 

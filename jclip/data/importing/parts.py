@@ -14,6 +14,8 @@ import numpy as np
 
 from jclip.data.kinds import Kind
 
+USUAL_PICTURE = 1 << 17  # bytes of an encoded picture, where only a worker may look for its size
+
 
 class Found(NamedTuple):
     """A record, and where it stands, for a person: "train_imgs.tsv, line 12"."""
