@@ -159,8 +159,14 @@ def write_shard(file: Path, kind: Kind, records: Iterable[Any], classes: Sequenc
 
     features = tfds.features.FeaturesDict(kind.features(classes))
     serializer = example_serializer.ExampleSerializer(features.get_serialized_info())
-    serialized = (serializer.serialize_example(features.encode_example(kind.example(record))) for record in records)
-    file_adapters.ArrayRecordFileAdapter.write_examples(file, enumerate(serialized))
+
+    def serialized() -> Iterator[bytes]:
+        for record in records:
+            example = serializer.get_tf_example(features.encode_example(kind.example(record)))
+            # By default the order of the features is another in each process.
+            yield example.SerializeToString(deterministic=True)
+
+    file_adapters.ArrayRecordFileAdapter.write_examples(file, enumerate(serialized()))
 
 
 def gather_shards(

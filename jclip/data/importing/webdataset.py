@@ -3,13 +3,16 @@
 A tar is read from its beginning to its end, compressed or not, and becomes one shard.
 """
 
+import bz2
+import gzip
 import json
+import lzma
 import tarfile
 import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, BinaryIO, cast
 
 from jclip.data.importing.cn_clip import UNCAPTIONED
 from jclip.data.importing.parts import Found, Lost, Part, Reader, Reading
@@ -97,26 +100,67 @@ def _samples(file: Path) -> Iterator[tuple[str, dict[str, bytes]]]:
     """(key, contents by suffix) of members with one key that stand together."""
     key = ""
     members: dict[str, bytes] = {}
-    try:
-        with tarfile.open(file, "r|*") as tar:
-            for info in tar:
-                path = PurePosixPath(info.name)
-                stem, _, suffix = path.name.partition(".")
-                if not info.isreg() or not stem or stem.startswith("__"):
-                    continue
-                if info.size > _LARGEST:
-                    raise JclipError(f"{file}, {info.name}: a member of {info.size} bytes is no picture: take it out")
-                this = str(path.parent / stem)
-                if this != key and members:
-                    yield key, members
-                    members = {}
-                key = this
-                stream = tar.extractfile(info)
-                data = stream.read() if stream else b""
-                if len(data) != info.size:
-                    raise tarfile.ReadError("unexpected end of data")
-                members[suffix.lower()] = data
-    except (tarfile.TarError, EOFError, OSError, zlib.error) as error:
-        raise JclipError(f"{file} is damaged or not whole ({error}): fetch it again") from None
+    for name, data in read_tar(file):
+        path = PurePosixPath(name)
+        stem, _, suffix = path.name.partition(".")
+        if not stem or stem.startswith("__"):
+            continue
+        this = str(path.parent / stem)
+        if this != key and members:
+            yield key, members
+            members = {}
+        key = this
+        members[suffix.lower()] = data
     if members:
         yield key, members
+
+
+def read_tar(file: Path) -> Iterator[tuple[str, bytes]]:
+    """(name, contents) of a tar's files, read from its beginning to its end; it may be compressed.
+
+    Raises:
+      JclipError: it is damaged, or not whole.
+    """
+    try:
+        with file.open("rb") as packed:
+            tail = _Tail(_unpacked(packed))
+            with tarfile.open(fileobj=cast(BinaryIO, tail), mode="r|") as tar:
+                for info in tar:
+                    if not info.isreg():
+                        continue
+                    if info.size > _LARGEST:
+                        raise JclipError(f"{file}, {info.name}: a file of {info.size} bytes is no picture: take it out")
+                    stream = tar.extractfile(info)
+                    data = stream.read() if stream else b""
+                    if len(data) != info.size:
+                        raise tarfile.ReadError("it ends within a file")
+                    yield info.name, data
+            # tarfile takes a header that is cut off for the end.
+            while tail.read(1 << 20):
+                pass
+            if tail.last.strip(b"\0"):
+                raise tarfile.ReadError("it has no end")
+    except (tarfile.TarError, EOFError, OSError, zlib.error, lzma.LZMAError) as error:
+        raise JclipError(f"{file} is damaged or not whole ({error}): fetch it again") from None
+
+
+class _Tail:
+    """A stream that remembers the last block of what was read: in a whole tar it is zeros."""
+
+    def __init__(self, stream: BinaryIO):
+        self._stream = stream
+        self.last = b"?"
+
+    def read(self, size: int) -> bytes:
+        data = self._stream.read(size)
+        self.last = (self.last + data)[-tarfile.BLOCKSIZE :]
+        return data
+
+
+def _unpacked(stream: BinaryIO) -> BinaryIO:
+    magic = stream.read(6)
+    stream.seek(0)
+    for mark, module in ((b"\x1f\x8b", gzip), (b"BZh", bz2), (b"\xfd7zXZ\0", lzma)):
+        if magic.startswith(mark):
+            return cast(BinaryIO, module.open(stream))
+    return stream
