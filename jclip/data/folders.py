@@ -8,6 +8,7 @@ Random access into them costs a seek, so that the order of the examples can be a
 
 import contextlib
 import io
+import json
 import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -18,7 +19,7 @@ from typing import Any, Generic, NamedTuple, TypeVar, overload
 from jclip.data.images import Preprocessing
 from jclip.data.kinds import LABELLED, PAIRS, PARALLEL, Kind, StoredPair
 from jclip.data.records import Labelled, Pair, Translation
-from jclip.errors import JclipError
+from jclip.errors import JclipError, unreadable
 from jclip.files import whole_folder
 
 Record = TypeVar("Record")
@@ -102,6 +103,18 @@ class LabelledFolder:
           JclipError: the folder is missing.
         """
         return list(open_folder(Path(self.folder)).info.features["labels"].feature.names)
+
+    def labels(self, language: str) -> list[str]:
+        """What its classes are called in a language, by number; of benchmarks that come with such names.
+
+        Raises:
+          JclipError: the folder has no such names.
+        """
+        file = Path(self.folder) / "labels.json"
+        try:
+            return list(json.loads(file.read_text(encoding="utf-8"))[language])
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise unreadable(file, error, f"for labels in {language!r}") from None
 
 
 class Records(Sequence[Record], Generic[Record]):

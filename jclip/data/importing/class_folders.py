@@ -24,9 +24,11 @@ class ClassReader(Reader):
 
     Attributes:
       pictures: of each split, (file, number of its class), in order.
+      notes: see `Reader`.
     """
 
     pictures: dict[str, tuple[tuple[Path, int], ...]] = field(default_factory=dict)
+    notes: tuple[tuple[str, str], ...] = ()
 
     def parts(self, workspace: Path, shard_bytes: int) -> Sequence[Part]:
         """See `Reader`."""
@@ -60,13 +62,18 @@ def open_class_folders(source: Path, reading: Reading) -> ClassReader:
     return classified(by_split, {name: name for name in classes})
 
 
-def classified(by_split: dict[str, Path], classes: dict[str, str], strict: bool = False) -> ClassReader:
+def classified(
+    by_split: dict[str, Path],
+    classes: dict[str, str],
+    strict: bool = False,
+    notes: tuple[tuple[str, str], ...] = (),
+) -> ClassReader:
     """A reader of folders whose classes are known.
 
     Args:
       by_split: the folder of each split.
       classes: the name of the class by that of its folder, in order.
-      strict: see `Reader`.
+      strict, notes: see `Reader`.
 
     Raises:
       JclipError: a split has no picture.
@@ -82,7 +89,7 @@ def classified(by_split: dict[str, Path], classes: dict[str, str], strict: bool 
         if not pictures[split]:
             raise JclipError(f"{folder} has no CLASS/PICTURE.jpg: name a folder with a folder for each class")
     files = tuple(file for each in pictures.values() for file, _ in each)
-    return ClassReader(LABELLED, files, strict, tuple(classes.values()), pictures)
+    return ClassReader(LABELLED, files, strict, tuple(classes.values()), pictures, notes)
 
 
 def _folders(folder: Path) -> list[Path]:

@@ -72,12 +72,13 @@ def import_data(reader: Reader, destination: Path, plan: Plan, progress: Progres
         _claim(unfinished, reader, destination, plan)
         progress("looking at the source", 0, 0)
         (unfinished / "work").mkdir(exist_ok=True)
+        reader = reader.unpack(unfinished / "work")
         parts = reader.parts(unfinished / "work", plan.shard_bytes)
         tasks = [
             Task(number, part, reader.kind, plan.rules, reader.classes, unfinished) for number, part in enumerate(parts)
         ]
         if not tasks:
-            raise JclipError(f"{reader.files[0]} holds nothing to import: name another source")
+            raise JclipError(f"{', '.join(map(str, reader.files[:1]))} holds nothing to import: name another source")
         read = _surveys(tasks, plan, progress)
         if plan.rules.skip_duplicates and not all(task.file("duplicates.npy").exists() for task in tasks):
             mark_duplicates(tasks)
@@ -183,5 +184,7 @@ def _gather(tasks: Sequence[Task], reader: Reader, destination: Path, plan: Plan
     with whole_folder(destination, replace=False) as partial:
         gather_shards(partial, reader.kind, shards, reader.classes)
         text = json.dumps(report.as_json(), ensure_ascii=False, indent=1)
+        for name, note in reader.notes:
+            (partial / name).write_text(note, encoding="utf-8")
         (partial / "report.json").write_text(text + "\n", encoding="utf-8")
     return report

@@ -7,6 +7,7 @@ from pathlib import Path
 from jclip.data.importing.class_folders import open_class_folders
 from jclip.data.importing.cn_clip import open_cn_clip
 from jclip.data.importing.cn_clip_lmdb import open_lmdb
+from jclip.data.importing.named import NAMED
 from jclip.data.importing.parallel import open_json_lines, open_moses, open_parallel_tsv
 from jclip.data.importing.parquet import open_parquet
 from jclip.data.importing.parts import Reader, Reading
@@ -83,6 +84,10 @@ FORMATS: dict[str, Format] = {
         open_moses,
         ("splits", "language"),
     ),
+    **{
+        name: Format(f"a folder of downloads with {what}", open_named, ("splits",))
+        for name, (what, open_named) in NAMED.items()
+    },
 }
 
 

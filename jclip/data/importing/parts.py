@@ -66,6 +66,15 @@ class Reader:
     strict: bool = False
     classes: tuple[str, ...] = ()
 
+    @property
+    def notes(self) -> tuple[tuple[str, str], ...]:
+        """Names and contents of text files that the folder gets too."""
+        return ()
+
+    def unpack(self, workspace: Path) -> "Reader":
+        """The reader proper, where archives must be unpacked for it; `workspace` as for `parts`."""
+        return self
+
     def parts(self, workspace: Path, shard_bytes: int) -> Sequence[Part]:
         """The parts, in order; those of a split stand together.
 

@@ -15,7 +15,7 @@ CAPTIONS = [f"红色 {n}" for n in range(12)]
 
 def picture(number, form="PNG"):
     buffer = io.BytesIO()
-    Image.fromarray(np.full((6, 5, 3), 20 * number, np.uint8)).save(buffer, form)
+    Image.fromarray(np.full((6, 5, 3), 20 * number % 256, np.uint8)).save(buffer, form)
     return buffer.getvalue()
 
 
