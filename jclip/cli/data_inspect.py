@@ -36,7 +36,7 @@ class Options:
       sample: look at so many records of each split, evenly spread.
       sheet: write a contact sheet to this .png or .html, of the first split or of --split.
       pictures: on the sheet.
-      font: a .ttf or .otf file for the captions on a .png, which Chinese needs.
+      font: a .ttf or .otf file for the captions on a .png, where the system has none for Chinese.
       json: print JSON.
     """
 

@@ -1,7 +1,10 @@
 """A contact sheet of a data folder: pictures with their captions, to look at before anything is trained on them."""
 
 import base64
+import contextlib
 import io
+import shutil
+import subprocess
 from collections.abc import Sequence
 from html import escape
 from pathlib import Path
@@ -60,8 +63,8 @@ def write_sheet(file: Path, folder: Path, split: str, count: int = 48, font: Pat
       file: which ends in .png or .html and must not be there yet.
       folder, split: whose records are shown.
       count: of pictures.
-      font: a TrueType or OpenType file for the captions of a .png; without it only captions in Latin letters can be
-        shown there. A page leaves that to the browser.
+      font: a TrueType or OpenType file for the captions of a .png; without it one for Chinese is used that fontconfig
+        knows, or else only captions in Latin letters are shown there. A page leaves that to the browser.
 
     Raises:
       JclipError: the file has another ending or is there already, the folder has no pictures, or the font is none.
@@ -90,10 +93,7 @@ def _cell(data: Any, index: int, texts: Sequence[tuple[str, str]]) -> Cell:
 
 
 def _drawn(found: Sequence[Cell], font: Path | None) -> Image.Image:
-    try:
-        letters = ImageFont.truetype(font, _LINE - 3) if font else ImageFont.load_default(_LINE - 3)
-    except OSError:
-        raise JclipError(f"--font {font} is no font: name a .ttf or .otf file") from None
+    letters, every_script = _letters(font, "".join(text for cell in found for _, text in cell.texts))
     columns = min(_COLUMNS, max(1, len(found)))
     width, height = _SIDE + _GAP, _SIDE + (1 + _LINES) * _LINE + _GAP
     sheet = Image.new("RGB", (columns * width + _GAP, -(-len(found) // columns) * height + _GAP), "white")
@@ -108,10 +108,31 @@ def _drawn(found: Sequence[Cell], font: Path | None) -> Image.Image:
         below = top + _SIDE
         draw.text((left, below), cell.heading, _MISSING if cell.picture is None else (120, 120, 120), letters)
         for row, (language, text) in enumerate(cell.texts[:_LINES], 1):
-            draw.text(
-                (left, below + row * _LINE), _fitted(f"{language} {text}".strip(), letters, draw), "black", letters
-            )
+            shown = text if every_script or _latin(text) else "(give --font to see it)"
+            shown = _fitted(f"{language} {shown}".strip(), letters, draw)
+            draw.text((left, below + row * _LINE), shown, "black", letters)
     return sheet
+
+
+def _letters(font: Path | None, text: str) -> tuple[Any, bool]:
+    """A font, and whether it has more than Latin letters: the one that is named, or one for Chinese from fontconfig."""
+    if font is not None:
+        try:
+            return ImageFont.truetype(font, _LINE - 3), True
+        except OSError:
+            raise JclipError(f"--font {font} is no font: name a .ttf or .otf file") from None
+    program = shutil.which("fc-list")
+    if program and not _latin(text):
+        listed = subprocess.run([program, ":lang=zh-cn", "--format", "%{file}\n"], capture_output=True, text=True)
+        # Of a family's faces the regular one; "Bold" would come first by name.
+        for file in sorted(listed.stdout.splitlines(), key=lambda file: ("Regular" not in file, file)):
+            with contextlib.suppress(OSError):
+                return ImageFont.truetype(file, _LINE - 3), True
+    return ImageFont.load_default(_LINE - 3), False
+
+
+def _latin(text: str) -> bool:
+    return all(letter < "\u0250" for letter in text)
 
 
 def _fitted(text: str, font: Any, draw: ImageDraw.ImageDraw) -> str:
