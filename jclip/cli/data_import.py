@@ -19,7 +19,7 @@ from jclip.data.importing.formats import FORMATS, open_source
 from jclip.data.importing.limits import Limit
 from jclip.data.importing.parts import Reader, Reading
 from jclip.data.importing.workers import in_processes, on_beam
-from jclip.data.kinds import Rules
+from jclip.data.kinds import LABELLED, Rules
 from jclip.errors import JclipError
 
 _FORMATS = "\n\n    ".join(f"{name}: {form.what}." for name, form in FORMATS.items())
@@ -45,7 +45,7 @@ class Options:
       separator: of columns, by default what the format's own program takes.
       min_length: skip texts of fewer characters; the papers' data had 5 to 50.
       max_length: skip texts of more characters.
-      duplicates: what to do with exact duplicates; skip, but keep for benchmarks.
+      duplicates: what to do with exact duplicates; skip, but keep for benchmarks and labelled pictures.
       max_skipped: stop when more than this is skipped: a number, or a share as 10%, which is the default; 0 for
         benchmarks.
       shard_mib: about how many MiB of the source make one shard.
@@ -130,7 +130,8 @@ def _plan(options: Options, name: str, reader: Reader, reading: Reading) -> Plan
     if options.beam_options and not options.beam:
         raise JclipError("--beam-options belong to --beam: give both")
     limit = Limit.read(options.max_skipped or ("0" if reader.strict else "10%"))
-    skip = options.duplicates == "skip" or (options.duplicates is None and not reader.strict)
+    keep = reader.strict or reader.kind is LABELLED  # equal pictures belong to a benchmark's figures
+    skip = options.duplicates == "skip" or (options.duplicates is None and not keep)
     run = on_beam(shlex.split(options.beam_options)) if options.beam else in_processes(options.workers or _cores())
     return Plan(
         name,

@@ -11,10 +11,13 @@ import io
 import json
 import os
 import shutil
+import zipfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, NamedTuple, TypeVar, overload
+
+import numpy as np
 
 from jclip.data.images import Preprocessing
 from jclip.data.kinds import LABELLED, PAIRS, PARALLEL, Kind, StoredPair
@@ -219,6 +222,35 @@ def gather_shards(
             self.info.set_splits(tfds.core.splits.SplitDict(found))
 
     _prepare(Examples, partial)
+
+
+SEVERAL = "mul"  # ISO 639's code for several languages
+
+
+def write_languages(folder: Path, split: str, languages: np.ndarray) -> None:
+    """Notes the language of each record, `SEVERAL` where its captions have different ones, unless none is known."""
+    names, codes = np.unique(languages, return_inverse=True)
+    if any(names):
+        np.savez(folder / f"languages-{split}.npz", names=names, codes=codes.astype(np.uint16))
+
+
+def read_languages(folder: Path, split: str) -> tuple[list[str], np.ndarray] | None:
+    """The language of each record of a split, without reading the records: for sampling by language.
+
+    Returns:
+      Names, and for each record the number of its name, uint16; None where languages are not known.
+
+    Raises:
+      JclipError: they cannot be read.
+    """
+    file = folder / f"languages-{split}.npz"
+    if not file.exists():
+        return None
+    try:
+        with np.load(file) as stored:
+            return stored["names"].tolist(), stored["codes"]
+    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        raise unreadable(file, error, "as languages") from None
 
 
 def open_folder(folder: Path) -> Any:

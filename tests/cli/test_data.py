@@ -5,10 +5,16 @@ import json
 import pytest
 
 from jclip.cli import main
-from jclip.data.folders import PairFolder
+from jclip.data.folders import LabelledFolder, PairFolder
 from jclip.data.importing.formats import FORMATS
 from jclip.data.synthetic import write_tokenizer
 from tests.data.importing.sources import CAPTIONS, class_folders, cn_clip, picture
+
+
+@pytest.fixture(autouse=True)
+def _wide(monkeypatch):
+    """Lines are not broken where the test looks for words."""
+    monkeypatch.setenv("COLUMNS", "250")
 
 
 def run(capsys, *words):
@@ -65,6 +71,7 @@ def test_inspect_prints_figures_and_writes_a_sheet(tmp_path, capsys):
 def test_inspect_of_classes(tmp_path, capsys):
     source = class_folders(tmp_path / "source")
     run(capsys, "import", "class-folders", source, tmp_path / "folder", "--workers", 1)
+    assert len(LabelledFolder(str(tmp_path / "folder")).open()) == 6
     code, out, _ = run(capsys, "inspect", tmp_path / "folder", "--split", "test")
     assert code == 0 and "3; fewest 000 2, most 002 2" in out
 

@@ -7,14 +7,18 @@
 """
 
 import json
+import os
 import shutil
 from collections import Counter
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from jclip.data.folders import Shard, gather_shards
+import numpy as np
+
+from jclip.data.folders import Shard, gather_shards, write_languages
 from jclip.data.importing.limits import Limit
 from jclip.data.importing.parts import Reader
 from jclip.data.importing.report import Report, Split
@@ -67,7 +71,10 @@ def import_data(reader: Reader, destination: Path, plan: Plan, progress: Progres
       JclipError: the source is not as its format wants it, too much of it had to be skipped, or the destination is
         taken. Nothing is left behind then.
     """
-    check_free(destination)
+    if os.path.lexists(destination):
+        with suppress(JclipError), lasting_folder(destination):
+            pass  # a kill may have left it when the folder was whole
+        check_free(destination)
     with lasting_folder(destination) as unfinished:
         _claim(unfinished, reader, destination, plan)
         progress("looking at the source", 0, 0)
@@ -159,14 +166,13 @@ def _check_limit(tasks: Sequence[Task], plan: Plan, read: int) -> None:
 
 
 def _repeated(task: Task) -> int:
-    import numpy as np
-
     return int(np.load(task.file("duplicates.npy")).sum())
 
 
 def _gather(tasks: Sequence[Task], reader: Reader, destination: Path, plan: Plan) -> Report:
     report = Report(plan.format, reader.kind.name)
     shards: dict[str, list[Shard]] = {}
+    spoken: dict[str, list[np.ndarray]] = {}
     for task in tasks:
         split = report.splits.setdefault(task.part.split, Split())
         held = json.loads(task.file("shard.json").read_text(encoding="utf-8"))
@@ -178,11 +184,14 @@ def _gather(tasks: Sequence[Task], reader: Reader, destination: Path, plan: Plan
         if held["records"]:
             split.shards += 1
             shards.setdefault(task.part.split, []).append(Shard(task.file("shard"), held["records"]))
+            spoken.setdefault(task.part.split, []).append(np.array(held["spoken"])[np.load(task.file("spoken.npy"))])
     for name, split in report.splits.items():
         if not split.records:
             raise JclipError(f"nothing of split {name!r} can be kept: {dict(split.skipped.counts)}. Mend the source")
     with whole_folder(destination, replace=False) as partial:
         gather_shards(partial, reader.kind, shards, reader.classes)
+        for name, languages in spoken.items():
+            write_languages(partial, name, np.concatenate(languages))
         text = json.dumps(report.as_json(), ensure_ascii=False, indent=1)
         for name, note in reader.notes:
             (partial / name).write_text(note, encoding="utf-8")

@@ -15,12 +15,13 @@ from typing import Any
 
 import numpy as np
 
-from jclip.data.folders import write_shard
+from jclip.data.folders import SEVERAL, write_shard
 from jclip.data.importing.parts import Found, Part
 from jclip.data.kinds import Kind, Rules
 from jclip.errors import JclipError
 
 _SHOWN = 5  # places of a reason that a report names
+_BUCKET = 1 << 24  # digests that are sorted at once
 DUPLICATE = "exact duplicate"
 
 
@@ -69,7 +70,7 @@ class Task:
     folder: Path
 
     def file(self, name: str) -> Path:
-        """The result of that name: "survey.npz", "duplicates.npy", "shard", "shard.json"."""
+        """The result of that name: "survey.npz", "duplicates.npy", "shard", "spoken.npy", "shard.json"."""
         return self.folder / f"{self.number:05d}.{name}"
 
 
@@ -118,15 +119,24 @@ def mark_duplicates(tasks: list[Task]) -> None:
         found = [surveyed(task)[:2] for task in mine]
         kept = np.concatenate([each[0] for each in found])
         digests = np.concatenate([each[1] for each in found])[kept]
-        _, first = np.unique(digests.view([("", np.uint64)] * 2), return_index=True)
-        again = np.ones(len(digests), bool)
-        again[first] = False
+        again = _again(digests)
         repeated = np.zeros(len(kept), bool)
         repeated[np.flatnonzero(kept)[again]] = True
         ends = np.cumsum([len(each[0]) for each in found])[:-1]
         for task, marks in zip(mine, np.split(repeated, ends), strict=True):
             with _whole(task.file("duplicates.npy")) as partial, partial.open("wb") as stream:
                 np.save(stream, marks)
+
+
+def _again(digests: np.ndarray) -> np.ndarray:
+    """Which rows equal a row before them; by buckets, or sorting would take several times the memory of the digests."""
+    again = np.ones(len(digests), bool)
+    buckets = 1 + len(digests) // _BUCKET
+    for bucket in range(buckets):
+        rows = np.flatnonzero(digests[:, 0] % buckets == bucket)
+        _, first = np.unique(np.ascontiguousarray(digests[rows]).view([("", np.uint64)] * 2), return_index=True)
+        again[rows[first]] = False
+    return again
 
 
 def write(task: Task) -> None:
@@ -138,8 +148,12 @@ def write(task: Task) -> None:
     totals = _Totals()
     with _whole(task.file("shard")) as partial:
         write_shard(partial, task.kind, _kept(task, totals), task.classes)
+    names = sorted(set(totals.spoken))
+    codes = {name: code for code, name in enumerate(names)}
+    with _whole(task.file("spoken.npy")) as partial, partial.open("wb") as stream:
+        np.save(stream, np.array([codes[name] for name in totals.spoken], np.uint16))
     with _whole(task.file("shard.json")) as partial:
-        partial.write_text(json.dumps(totals.as_json()), encoding="utf-8")
+        partial.write_text(json.dumps({**totals.as_json(), "spoken": names}), encoding="utf-8")
 
 
 @dataclass
@@ -148,6 +162,7 @@ class _Totals:
     units: int = 0
     languages: Counter[str] = field(default_factory=Counter)
     skipped: Skipped = field(default_factory=Skipped)
+    spoken: list[str] = field(default_factory=list)  # the language of each record
 
     def as_json(self) -> dict[str, Any]:
         skipped = {"counts": self.skipped.counts, "places": self.skipped.places}
@@ -175,7 +190,9 @@ def _kept(task: Task, totals: _Totals) -> Iterator[Any]:
             continue
         totals.records += 1
         totals.units += int(mask.sum())
-        totals.languages.update(language for language, keep in zip(languages, mask, strict=True) if keep)
+        left = [language for language, keep in zip(languages, mask, strict=True) if keep]
+        totals.languages.update(left)
+        totals.spoken.append(left[0] if len(set(left)) == 1 else SEVERAL)
         yield task.kind.only(item.record, mask.tolist())
     if seen != len(sizes):
         raise changed

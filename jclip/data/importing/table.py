@@ -201,7 +201,7 @@ class _Part:
             try:
                 image = path.read_bytes()
             except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
-                yield Lost(f"{place}: {path}", MISSING, len(found))
+                yield Lost(f"{place}: {found[0][0]}", MISSING, len(found))
                 continue
             languages = tuple(row[2] if len(row) > 2 else self.reader.language for row in found)
             numbers = tuple(row.number for row in found)

@@ -4,6 +4,7 @@ The functions return nothing: what they find they leave in files.
 """
 
 import multiprocessing
+import signal
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
@@ -34,7 +35,7 @@ def in_processes(count: int) -> Run:
             return
         # Spawned, not forked: jax has threads.
         context = multiprocessing.get_context("spawn")
-        with ProcessPoolExecutor(min(count, len(tasks)), mp_context=context) as pool:
+        with ProcessPoolExecutor(min(count, len(tasks)), mp_context=context, initializer=_mortal) as pool:
             futures = {pool.submit(function, task): task for task in tasks}
             try:
                 for future in as_completed(futures):
@@ -54,6 +55,11 @@ def in_processes(count: int) -> Run:
                 raise
 
     return run
+
+
+def _mortal() -> None:
+    """Ctrl-C ends a worker at once and without a word: what it leaves is whole or absent."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def on_beam(options: Sequence[str] = ()) -> Run:

@@ -18,6 +18,7 @@ from jclip.data.importing.parts import Reading, cut
 from jclip.data.importing.workers import in_processes
 from jclip.data.kinds import Rules
 from jclip.errors import JclipError
+from jclip.files import lasting_folder
 from tests.data.importing.sources import CAPTIONS, cn_clip, contents, picture
 
 SMALL = 300  # bytes of the source in a shard: a few pictures
@@ -173,7 +174,29 @@ def test_a_source_that_changes_meanwhile_is_noticed(tmp_path, monkeypatch):
 def test_nothing_is_written_over(tmp_path):
     source = cn_clip(tmp_path / "source")
     (tmp_path / "folder").mkdir()
+    (tmp_path / ".folder.unfinished").mkdir()  # a kill left it, when the folder had just become whole
     with pytest.raises(JclipError, match="is there already"):
+        imported(source, tmp_path / "folder")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["folder", "source"]
+
+
+def test_a_worker_that_is_killed_does_not_take_the_work_with_it(tmp_path, monkeypatch):
+    source = cn_clip(tmp_path / "source")
+    monkeypatch.setattr("jclip.data.importing.engine.write", _dies)
+    with pytest.raises(JclipError, match="a worker process was killed"):
+        imported(source, tmp_path / "folder", run=in_processes(2))
+    monkeypatch.undo()
+    assert len(list((tmp_path / ".folder.unfinished").glob("*.survey.npz"))) > 2
+    assert imported(source, tmp_path / "folder").splits["train"].records == 12
+
+
+def _dies(task):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_two_imports_to_one_place_do_not_meet(tmp_path, monkeypatch):
+    source = cn_clip(tmp_path / "source")
+    with lasting_folder(tmp_path / "folder"), pytest.raises(JclipError, match="another process is writing"):
         imported(source, tmp_path / "folder")
 
 
@@ -190,6 +213,17 @@ def test_texts_that_only_together_are_equal_are_no_duplicates(tmp_path):
     (tmp_path / "text.tsv").write_text("ab\tc\na\tbc\nab\tc\n")
     imported(tmp_path / "text.tsv", tmp_path / "folder", "parallel-tsv")
     assert [(t.english, t.other) for t in ParallelFolder(str(tmp_path / "folder")).open()] == [("ab", "c"), ("a", "bc")]
+
+
+def test_equal_digests_are_found_in_any_number_of_buckets(monkeypatch):
+    digests = np.random.default_rng(0).integers(0, 9, (200, 2)).astype(np.uint64)
+    seen, expected = set(), []
+    for row in digests.tolist():
+        expected.append(tuple(row) in seen)
+        seen.add(tuple(row))
+    for bucket in (1 << 24, 10):
+        monkeypatch.setattr(survey, "_BUCKET", bucket)
+        assert survey._again(digests).tolist() == expected
 
 
 def test_cut_covers_everything_once():

@@ -10,7 +10,7 @@ import tarfile
 import lmdb
 import pytest
 
-from jclip.data.folders import LabelledFolder, PairFolder, ParallelFolder
+from jclip.data.folders import LabelledFolder, PairFolder, ParallelFolder, read_languages
 from jclip.data.importing.cn_clip import decode_base64
 from jclip.data.importing.engine import Plan, import_data
 from jclip.data.importing.formats import FORMATS, open_source
@@ -168,6 +168,8 @@ def test_parallel_text_in_three_layouts(tmp_path):
     imported("parallel-tsv", tmp_path / "text.tsv", tmp_path / "b", language_column="3")
     imported("moses", tmp_path / "corpus", tmp_path / "c")
     for name in "abc":
+        languages, codes = read_languages(tmp_path / name, "train")
+        assert (languages, codes.tolist()) == (["zh"], [0, 0, 0])
         found = list(ParallelFolder(str(tmp_path / name)).open())
         assert found == [Translation(*sentence, "zh") for sentence in sentences]
 
@@ -266,6 +268,24 @@ def test_an_id_that_comes_again_takes_its_last_picture_as_cn_clip_does(tmp_path)
         100: picture(1),
         101: picture(1),
     }
+
+
+def test_the_language_of_each_record_is_noted(tmp_path):
+    rows = ["a\tb\tde", "c\td\tzh", "a\tb\tde", "e\tf\tde"]
+    (tmp_path / "text.tsv").write_text("\n".join(rows))
+    imported("parallel-tsv", tmp_path / "text.tsv", tmp_path / "text", Limit(count=1), language_column="3")
+    languages, codes = read_languages(tmp_path / "text", "train")
+    assert [languages[code] for code in codes] == ["de", "zh", "de"]
+    assert [text.language for text in ParallelFolder(str(tmp_path / "text")).open()] == ["de", "zh", "de"]
+    (tmp_path / "a.png").write_bytes(picture(1))
+    (tmp_path / "pairs.tsv").write_text("a.png\teins\tde\na.png\tone\ten\n")
+    options = {"picture": "1", "caption": "2", "language_column": "3"}
+    imported("csv", tmp_path / "pairs.tsv", tmp_path / "pairs", **options)
+    assert read_languages(tmp_path / "pairs", "train")[0] == ["mul"]
+    (tmp_path / "pairs" / "languages-train.npz").write_bytes(b"PK")
+    with pytest.raises(JclipError, match="languages-train.npz cannot be read as languages"):
+        read_languages(tmp_path / "pairs", "train")
+    assert read_languages(tmp_path, "train") is None
 
 
 def test_every_format_is_explained():

@@ -79,7 +79,7 @@ def _captions(file: Path) -> dict[str, list[tuple[int, str]]]:
 def _entries(file: Path, captions: dict[str, list[tuple[int, str]]], coco: tuple[Path, ...]) -> list[Entry]:
     entries = []
     for line in scan(file):
-        name, place = text_of(file, line).strip(), f"{file}, line {line.number}"
+        name, place = text_of(file, line).strip(), f"{file.name}, line {line.number}"
         digits = name.rpartition("_")[2]
         if not digits.isdecimal():
             raise JclipError(f"{place}: {name[:40]!r} is no name of COCO's, such as COCO_val2014_000000000042")

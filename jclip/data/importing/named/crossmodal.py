@@ -42,7 +42,7 @@ def _entries(file: Path, folder: Path) -> list[Entry]:
     root = None
     texts = 0
     for line in scan(file):
-        fields, place = object_of(file, line, ("image/key",)), f"{file}, line {line.number}"
+        fields, place = object_of(file, line, ("image/key",)), f"{file.name}, line {line.number}"
         name = f"{fields['image/key']}.jpg"
         root = root or holding(folder, name)
         found = [

@@ -54,7 +54,7 @@ def _entries(folder: Path, coco: tuple[Path, ...]) -> list[Entry]:
     entries = []
     for number, line in enumerate(names):
         texts_of = tuple(text_of(texts, found) for found, texts in (captions[each][number] for each in languages))
-        name, place = text_of(file, line).strip(), f"{file}, line {line.number}"
+        name, place = text_of(file, line).strip(), f"{file.name}, line {line.number}"
         ids = tuple(number * len(languages) + rank for rank in range(len(languages)))
         entries.append(Entry(place, coco_file(name, coco), number, texts_of, ids, tuple(languages)))
     return entries
