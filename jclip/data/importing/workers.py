@@ -34,8 +34,8 @@ def in_processes(count: int) -> Run:
                 done(task)
             return
         # Spawned, not forked: jax has threads.
-        context = multiprocessing.get_context("spawn")
-        with ProcessPoolExecutor(min(count, len(tasks)), mp_context=context, initializer=_mortal) as pool:
+        context, others = multiprocessing.get_context("spawn"), set(multiprocessing.active_children())
+        with ProcessPoolExecutor(min(count, len(tasks)), mp_context=context, initializer=_deaf) as pool:
             futures = {pool.submit(function, task): task for task in tasks}
             try:
                 for future in as_completed(futures):
@@ -52,14 +52,16 @@ def in_processes(count: int) -> Run:
                 raise failed[0].exception() from None  # type: ignore[misc]
             except BaseException:
                 pool.shutdown(wait=False, cancel_futures=True)
+                for worker in set(multiprocessing.active_children()) - others:
+                    worker.terminate()  # what it leaves is whole or absent
                 raise
 
     return run
 
 
-def _mortal() -> None:
-    """Ctrl-C ends a worker at once and without a word: what it leaves is whole or absent."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
+def _deaf() -> None:
+    """Ctrl-C reaches every process of a terminal; this one is for the parent to end."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def on_beam(options: Sequence[str] = ()) -> Run:
