@@ -93,10 +93,16 @@ def lasting_folder(folder: Path) -> Iterator[Path]:
         lasting.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise JclipError(f"{folder} cannot be made ({error.strerror}): choose another place") from None
-    lock = _lock(lasting)
-    if lock is None and fcntl is not None:
-        raise JclipError(f"another process is writing {folder}: wait for it, or choose another place")
+    lock = None
     try:
+        if fcntl is not None:
+            lock = os.open(lasting, os.O_RDONLY)
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise Unfinished(f"another process is writing {folder}: wait for it, or choose another place") from None
+            except OSError:
+                pass  # the file system has no locks
         yield lasting
         shutil.rmtree(lasting, ignore_errors=True)
     except Unfinished:
@@ -132,7 +138,7 @@ def _beside(place: Path, make: Callable[[Path], None]) -> Iterator[Path]:
         if error.errno not in _FULL:
             raise
         elsewhere = error.filename is not None and not Path(str(error.filename)).is_relative_to(partial)
-        raise JclipError(
+        raise Unfinished(
             f"{error.filename if elsewhere else place} cannot be written ({error.strerror}): free some space there, or "
             "choose another place"
         ) from None

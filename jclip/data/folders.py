@@ -185,6 +185,20 @@ def write_shard(file: Path, kind: Kind, records: Iterable[Any], classes: Sequenc
     file_adapters.ArrayRecordFileAdapter.write_examples(file, enumerate(serialized()))
 
 
+def count_records(shard: Path) -> int:
+    """How many records an array_record file has; 0 where it is no whole one."""
+    from array_record.python.array_record_module import ArrayRecordReader
+
+    try:
+        reader = ArrayRecordReader(str(shard))
+        try:
+            return int(reader.num_records())
+        finally:
+            reader.close()
+    except (RuntimeError, ValueError, OSError):
+        return 0
+
+
 def gather_shards(
     partial: Path, kind: Kind, splits: Mapping[str, Sequence[Shard]], classes: Sequence[str] = ()
 ) -> None:

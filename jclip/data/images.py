@@ -115,7 +115,7 @@ def open_picture(picture: Picture, name: str) -> Image.Image:
         picture.load()
     except FileNotFoundError:
         raise JclipError(f"there is no picture {name}") from None
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+    except Exception as error:  # Pillow's decoders raise whatever they stumble over: struct.error, IndexError, …
         reason = "no known image format" if isinstance(error, UnidentifiedImageError) else error
         raise JclipError(f"{name} cannot be read as a picture ({reason})") from None
     return picture

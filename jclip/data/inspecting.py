@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -9,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from jclip.data.folders import open_folder, read_split
 from jclip.data.kinds import LABELLED, PAIRS, PARALLEL, Kind, kind_of
@@ -217,12 +218,12 @@ def _labelled(found: Split, item: Labelled, seen: dict[str, set[bytes]], names: 
 def _picture(found: Split, data: bytes, seen: dict[str, set[bytes]]) -> bytes:
     found.bytes.add(len(data))
     try:
-        with Image.open(io.BytesIO(data)) as picture:  # its header only
+        with warnings.catch_warnings(action="ignore"), Image.open(io.BytesIO(data)) as picture:  # its header only
             found.widths.add(picture.width)
             found.heights.add(picture.height)
             found.formats[picture.format or "?"] += 1
             found.modes[picture.mode] += 1
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError):
+    except Exception:  # Pillow's decoders raise whatever they stumble over
         found.unreadable += 1
     return _same(found, seen, "pictures", data)
 

@@ -5,6 +5,7 @@ record has one unit or several.
 """
 
 import hashlib
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple, Protocol
@@ -51,6 +52,10 @@ class Rules:
 
     def text(self, text: str) -> str:
         """Why a text is refused; empty where it is not."""
+        try:
+            text.encode()
+        except UnicodeEncodeError:
+            return "text with half a character"  # JSON may say "\\ud83d" without what belongs to it
         length = len(text.strip())
         if not length:
             return "empty text"
@@ -135,7 +140,7 @@ class _Pairs:
 
     def digests(self, record: StoredPair) -> list[bytes]:
         picture = hashlib.blake2b(record.image, digest_size=16).digest()
-        return [_digest(picture, caption.encode()) for caption in record.captions]
+        return [_digest(picture, _bytes(caption)) for caption in record.captions]
 
     def languages(self, record: StoredPair) -> Sequence[str]:
         return record.languages or ("",) * len(record.captions)
@@ -175,7 +180,7 @@ class _Parallel:
         return [rules.text(record.english) or rules.text(record.other)]
 
     def digests(self, record: Translation) -> list[bytes]:
-        return [_digest(*(part.encode() for part in record))]
+        return [_digest(*map(_bytes, record))]
 
     def languages(self, record: Translation) -> Sequence[str]:
         return (record.language,)
@@ -231,7 +236,8 @@ def kind_of(features: Any) -> Kind | None:
 
 def _undecodable(image: bytes) -> str:
     try:
-        open_picture(image, "")
+        with warnings.catch_warnings(action="ignore"):  # of odd metadata; millions of them would fill the screen
+            open_picture(image, "")
     except JclipError:
         return "the picture does not decode"
     return ""
@@ -242,6 +248,10 @@ def _digest(*parts: bytes) -> bytes:
     for part in parts:
         whole.update(len(part).to_bytes(8, "little") + part)  # or "a" "bc" would be "ab" "c"
     return whole.digest()
+
+
+def _bytes(text: str) -> bytes:
+    return text.encode("utf-8", "surrogatepass")
 
 
 def _text(value: bytes | str) -> str:

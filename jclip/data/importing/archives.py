@@ -2,13 +2,13 @@
 
 import shutil
 import zipfile
-import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
+from typing import IO
 
 from jclip.data.importing.parts import Part, Reader
-from jclip.data.importing.webdataset import read_tar
+from jclip.data.importing.webdataset import read_tar, said_as_damage
 from jclip.errors import JclipError
 
 _ENDS = (".zip", ".tar.gz", ".tgz", ".tar")
@@ -57,7 +57,9 @@ def find(downloads: Path, name: str, fetch: str) -> Path:
 
 
 def unpacked(file: Path, workspace: Path) -> Path:
-    """What an archive holds, in a folder of the workspace; a folder, or another file, is itself.
+    """What an archive holds, in a folder of the workspace, which is beside the destination and needs the room for it.
+
+    A folder, or another file, is itself.
 
     Raises:
       JclipError: it is damaged or not whole, or would write past its folder.
@@ -70,30 +72,37 @@ def unpacked(file: Path, workspace: Path) -> Path:
     partial = whole.with_name(f"{file.name}.partial")
     if partial.exists():
         shutil.rmtree(partial)
-    for name, data in _members(file):
-        path = PurePosixPath(name.replace("\\", "/"))
-        if path.is_absolute() or ".." in path.parts or ":" in path.parts[0]:
-            raise JclipError(f"{file} has {name!r}, a path out of the archive: refusing to unpack it")
-        place = partial.joinpath(*path.parts)
-        place.parent.mkdir(parents=True, exist_ok=True)
-        place.write_bytes(data)
+    with said_as_damage(file):
+        for name, stream in _members(file):
+            path = PurePosixPath(name.replace("\\", "/"))
+            if path.is_absolute() or ".." in path.parts or ":" in path.parts[0]:
+                raise JclipError(f"{file} has {name!r}, a path out of the archive: refusing to unpack it")
+            place = partial.joinpath(*path.parts)
+            place.parent.mkdir(parents=True, exist_ok=True)
+            with place.open("wb") as out:
+                shutil.copyfileobj(stream, out, 1 << 20)
     if not partial.exists():
         raise JclipError(f"{file} is empty: fetch it again")
     partial.rename(whole)
     return whole
 
 
-def _members(file: Path) -> Iterator[tuple[str, bytes]]:
+def _members(file: Path) -> Iterator[tuple[str, IO[bytes]]]:
     if not file.name.endswith(".zip"):
-        yield from read_tar(file)
+        for name, _, stream in read_tar(file):
+            yield name, stream
         return
-    try:
-        with zipfile.ZipFile(file) as archive:
-            for info in archive.infolist():
-                if not info.is_dir():
-                    yield info.filename, archive.read(info)
-    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
-        raise JclipError(f"{file} is damaged or not whole ({error}): fetch it again") from None
+    with zipfile.ZipFile(file) as archive:
+        for info in archive.infolist():
+            if not info.is_dir():
+                try:
+                    stream = archive.open(info)
+                except (NotImplementedError, RuntimeError) as error:  # another compression, or a password
+                    raise JclipError(
+                        f"{file}, {info.filename}: {error}: unpack it yourself, beside the archive"
+                    ) from None
+                with stream:
+                    yield info.filename, stream
 
 
 def holding(folder: Path, name: str) -> Path:

@@ -125,8 +125,8 @@ def _index_texts(file: Path, pictures: Path, lines: Table, stem: Path) -> None:
         integer(text["text_id"], "text_id", where)
         if not isinstance(text["text"], str) or not isinstance(text["image_ids"], list):
             raise JclipError(f'{where}: "text" must be a string and "image_ids" a list: mend it')
-        for number in dict.fromkeys(text["image_ids"]):
-            ids.append(integer(number, "an image id", where))
+        for number in dict.fromkeys(integer(each, "an image id", where) for each in text["image_ids"]):
+            ids.append(number)
             offsets.append(line.offset)
             numbers.append(line.number)
     found = np.array(ids, np.int64)

@@ -6,6 +6,7 @@
   00012.survey.npz, 00012.duplicates.npy, 00012.shard, 00012.shard.json
 """
 
+import hashlib
 import json
 import os
 import shutil
@@ -95,14 +96,17 @@ def import_data(reader: Reader, destination: Path, plan: Plan, progress: Progres
 
 
 def _claim(unfinished: Path, reader: Reader, destination: Path, plan: Plan) -> None:
-    files = [[str(file.resolve()), file.stat().st_size, file.stat().st_mtime_ns] for file in sorted(reader.files)]
+    files = hashlib.sha256()
+    for file in sorted(reader.files):
+        found = file.stat()
+        files.update(f"{file.absolute()}\0{found.st_size}\0{found.st_mtime_ns}\0".encode("utf-8", "surrogateescape"))
     mine = {
         "version": _VERSION,
         "format": plan.format,
         "said": plan.said,
         "rules": asdict(plan.rules),
         "shard_bytes": plan.shard_bytes,
-        "files": files,
+        "files": files.hexdigest(),
     }
     note = unfinished / "import.json"
     if note.exists() and json.loads(note.read_text(encoding="utf-8")) == json.loads(json.dumps(mine)):

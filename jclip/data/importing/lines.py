@@ -76,8 +76,10 @@ def object_of(file: Path, line: Line, fields: Sequence[str] = ()) -> dict[str, A
     """
     try:
         value = json.loads(text_of(file, line))
-    except (json.JSONDecodeError, RecursionError) as error:
-        reason = error.msg if isinstance(error, json.JSONDecodeError) else "it is nested too deep"
+    except JclipError:
+        raise
+    except (ValueError, RecursionError) as error:  # a number may have too many digits, too
+        reason = "it is nested too deep" if isinstance(error, RecursionError) else getattr(error, "msg", str(error))
         raise JclipError(
             f"{file}, line {line.number}: it is no JSON ({reason}): mend it, or fetch the file again"
         ) from None

@@ -86,6 +86,17 @@ def _open(file: Path) -> Any:
         raise JclipError(f"{file} is no whole Parquet file ({str(error).splitlines()[0]}): fetch it again") from None
 
 
+def _rows(file: Path, group: int, columns: list[str]) -> Iterator[dict[str, Any]]:
+    import pyarrow
+
+    try:
+        for batch in _open(file).iter_batches(256, row_groups=[group], columns=columns):
+            yield from batch.to_pylist()
+    except (pyarrow.ArrowException, OSError) as error:
+        reason = str(error).splitlines()[0]
+        raise JclipError(f"{file}, row group {group} is damaged ({reason}): fetch it again") from None
+
+
 @dataclass(frozen=True)
 class _Part:
     reader: ParquetReader
@@ -100,13 +111,10 @@ class _Part:
     def records(self) -> Iterator[Found | Lost]:
         reader = self.reader
         columns = [name for name in (reader.picture, reader.caption, reader.language_column) if name]
-        number = self.first
-        for batch in _open(self.file).iter_batches(256, row_groups=[self.group], columns=columns):
-            for row in batch.to_pylist():
-                place = f"{self.file.name}, row {number + 1}"
-                found = self._record(row, number)
-                yield Lost(place, found) if isinstance(found, str) else Found(place, found)
-                number += 1
+        for number, row in enumerate(_rows(self.file, self.group, columns), self.first):
+            place = f"{self.file.name}, row {number + 1}"
+            found = self._record(row, number)
+            yield Lost(place, found) if isinstance(found, str) else Found(place, found)
 
     def _record(self, row: dict[str, Any], number: int) -> StoredPair | str:
         reader = self.reader

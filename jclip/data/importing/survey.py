@@ -15,10 +15,11 @@ from typing import Any
 
 import numpy as np
 
-from jclip.data.folders import SEVERAL, write_shard
+from jclip.data.folders import SEVERAL, count_records, write_shard
 from jclip.data.importing.parts import Found, Part
 from jclip.data.kinds import Kind, Rules
 from jclip.errors import JclipError
+from jclip.files import Unfinished
 
 _SHOWN = 5  # places of a reason that a report names
 _BUCKET = 1 << 24  # digests that are sorted at once
@@ -148,6 +149,8 @@ def write(task: Task) -> None:
     totals = _Totals()
     with _whole(task.file("shard")) as partial:
         write_shard(partial, task.kind, _kept(task, totals), task.classes)
+        if count_records(partial) != totals.records:
+            raise Unfinished(f"{partial} could not be written to its end: free some space, and start again")
     names = sorted(set(totals.spoken))
     codes = {name: code for code, name in enumerate(names)}
     with _whole(task.file("spoken.npy")) as partial, partial.open("wb") as stream:

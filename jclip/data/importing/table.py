@@ -5,6 +5,7 @@ decoded, once. Such rows need not be neighbours.
 """
 
 import csv
+import errno
 import hashlib
 from array import array
 from collections.abc import Iterator, Sequence
@@ -20,6 +21,7 @@ from jclip.data.kinds import PAIRS, StoredPair
 from jclip.errors import JclipError, unreadable
 
 MISSING = "the picture's file is missing"
+_NO_FILE = (errno.ENOENT, errno.EISDIR, errno.ENOTDIR, errno.ENAMETOOLONG)
 
 
 @dataclass(frozen=True)
@@ -200,8 +202,12 @@ class _Part:
             path = file.parent / found[0][0]
             try:
                 image = path.read_bytes()
-            except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
-                yield Lost(f"{place}: {found[0][0]}", MISSING, len(found))
+            except (OSError, ValueError) as error:
+                if isinstance(error, OSError) and error.errno not in _NO_FILE:
+                    raise JclipError(
+                        f"{place}: {path} cannot be read ({error.strerror}): look after the disk, and start again"
+                    ) from None
+                yield Lost(f"{place}: {found[0][0][:200]}", MISSING, len(found))
                 continue
             languages = tuple(row[2] if len(row) > 2 else self.reader.language for row in found)
             numbers = tuple(row.number for row in found)

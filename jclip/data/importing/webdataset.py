@@ -4,15 +4,17 @@ A tar is read from its beginning to its end, compressed or not, and becomes one 
 """
 
 import bz2
+import contextlib
 import gzip
 import json
 import lzma
 import tarfile
+import zipfile
 import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any, BinaryIO, cast
+from typing import IO, Any, BinaryIO, cast
 
 from jclip.data.importing.cn_clip import UNCAPTIONED
 from jclip.data.importing.parts import Found, Lost, Part, Reader, Reading
@@ -100,48 +102,58 @@ def _samples(file: Path) -> Iterator[tuple[str, dict[str, bytes]]]:
     """(key, contents by suffix) of members with one key that stand together."""
     key = ""
     members: dict[str, bytes] = {}
-    for name, data in read_tar(file):
-        path = PurePosixPath(name)
-        stem, _, suffix = path.name.partition(".")
-        if not stem or stem.startswith("__"):
-            continue
-        this = str(path.parent / stem)
-        if this != key and members:
-            yield key, members
-            members = {}
-        key = this
-        members[suffix.lower()] = data
+    with said_as_damage(file):
+        for name, size, stream in read_tar(file):
+            if size > _LARGEST:
+                raise JclipError(f"{file}, {name}: a file of {size} bytes is no picture: take it out")
+            path, data = PurePosixPath(name), stream.read()
+            stem, _, suffix = path.name.partition(".")
+            if not stem or stem.startswith("__"):
+                continue
+            this = str(path.parent / stem)
+            if this != key and members:
+                yield key, members
+                members = {}
+            key = this
+            members[suffix.lower()] = data
     if members:
         yield key, members
 
 
-def read_tar(file: Path) -> Iterator[tuple[str, bytes]]:
-    """(name, contents) of a tar's files, read from its beginning to its end; it may be compressed.
+@contextlib.contextmanager
+def said_as_damage(file: Path) -> Iterator[None]:
+    """What goes wrong inside in reading an archive, said in a line.
 
     Raises:
       JclipError: it is damaged, or not whole.
     """
     try:
-        with file.open("rb") as packed:
-            tail = _Tail(_unpacked(packed))
-            with tarfile.open(fileobj=cast(BinaryIO, tail), mode="r|") as tar:
-                for info in tar:
-                    if not info.isreg():
-                        continue
-                    if info.size > _LARGEST:
-                        raise JclipError(f"{file}, {info.name}: a file of {info.size} bytes is no picture: take it out")
-                    stream = tar.extractfile(info)
-                    data = stream.read() if stream else b""
-                    if len(data) != info.size:
-                        raise tarfile.ReadError("it ends within a file")
-                    yield info.name, data
-            # tarfile takes a header that is cut off for the end.
-            while tail.read(1 << 20):
-                pass
-            if tail.last.strip(b"\0"):
-                raise tarfile.ReadError("it has no end")
-    except (tarfile.TarError, EOFError, OSError, zlib.error, lzma.LZMAError) as error:
+        yield
+    except (tarfile.TarError, zipfile.BadZipFile, EOFError, zlib.error, lzma.LZMAError, OSError) as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise  # of the disk
         raise JclipError(f"{file} is damaged or not whole ({error}): fetch it again") from None
+
+
+def read_tar(file: Path) -> Iterator[tuple[str, int, IO[bytes]]]:
+    """(name, size, contents) of a tar's files, from its beginning to its end; it may be compressed.
+
+    Contents are read before the next file is asked for. What is damaged is an error of `said_as_damage`.
+    """
+    with file.open("rb") as packed:
+        tail = _Tail(_unpacked(packed))
+        with tarfile.open(fileobj=cast(BinaryIO, tail), mode="r|") as tar:
+            for info in tar:
+                stream = tar.extractfile(info) if info.isreg() else None
+                if stream is not None:
+                    yield info.name, info.size, stream
+                    if stream.tell() != info.size:
+                        raise tarfile.ReadError("it ends within a file")
+        # tarfile takes a header that is cut off for the end.
+        while tail.read(1 << 20):
+            pass
+        if tail.last.strip(b"\0"):
+            raise tarfile.ReadError("it has no end")
 
 
 class _Tail:

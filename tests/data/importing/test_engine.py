@@ -232,3 +232,18 @@ def test_cut_covers_everything_once():
     assert [start for start, _ in stretches] == [0, *(stop for _, stop in stretches[:-1])]
     assert stretches[-1][1] == 200
     assert all(sizes[start:stop].sum() <= 50 for start, stop in stretches)
+
+
+def test_a_shard_that_is_cut_short_is_noticed(tmp_path, monkeypatch):
+    real = survey.write_shard
+
+    def cut_short(file, *rest):
+        real(file, *rest)
+        os.truncate(file, 100)
+
+    monkeypatch.setattr(survey, "write_shard", cut_short)
+    source = cn_clip(tmp_path / "source")
+    with pytest.raises(JclipError, match="could not be written to its end: free some space"):
+        imported(source, tmp_path / "folder")
+    monkeypatch.undo()
+    assert imported(source, tmp_path / "folder").splits["train"].records == 12

@@ -1,5 +1,6 @@
 """Every format gives the same pictures and captions; what is wrong with a source is said by file and line."""
 
+import base64
 import gzip
 import json
 import pickle
@@ -9,6 +10,8 @@ import tarfile
 
 import lmdb
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from jclip.data.folders import LabelledFolder, PairFolder, ParallelFolder, read_languages
 from jclip.data.importing.cn_clip import decode_base64
@@ -290,3 +293,49 @@ def test_the_language_of_each_record_is_noted(tmp_path):
 
 def test_every_format_is_explained():
     assert all(form.what[0].islower() and not form.what.endswith(".") for form in FORMATS.values())
+
+
+@given(st.binary(max_size=40), st.booleans(), st.booleans())
+def test_base64_of_any_bytes(data, safe, padded):
+    text = (base64.urlsafe_b64encode if safe else base64.b64encode)(data)
+    assert decode_base64(text if padded else text.rstrip(b"=")) == data
+
+
+ODD = [
+    ('{"text_id": 1, "text": "a", "image_ids": [[100]]}', "an image id is '[100]', but ids must be integers"),
+    (f'{{"text_id": {"1" * 5000}, "text": "a", "image_ids": []}}', "line 1: it is no JSON"),
+    (f"{'[' * 100_000}", "line 1: it is no JSON (it is nested too deep)"),
+    ('{"text_id": true, "text": "a", "image_ids": []}', "text_id is 'True', but ids must be integers"),
+    ("[]", "line 1: expected a JSON object, found b'[]'"),
+]
+
+
+@pytest.mark.parametrize(("text", "words"), ODD)
+def test_odd_json_is_no_traceback(tmp_path, text, words):
+    (cn_clip(tmp_path / "source") / "train_texts.jsonl").write_text(text)
+    with pytest.raises(JclipError) as caught:
+        imported("cn-clip", tmp_path / "source", tmp_path / "folder")
+    assert words in str(caught.value)
+
+
+def test_half_a_character_is_skipped(tmp_path):
+    (tmp_path / "a.json").write_text('{"english": "a", "chinese": "\\ud83d"}\n{"english": "b", "chinese": "c"}')
+    report = imported("parallel-jsonl", tmp_path / "a.json", tmp_path / "folder", Limit(count=1))
+    assert report.splits["train"].skipped.counts == {"text with half a character": 1}
+
+
+@pytest.mark.parametrize("path", ["", ".", "nowhere.png", "a\0b", "x" * 300, "pairs.tsv/x"])
+def test_paths_that_are_no_files(tmp_path, path):
+    (tmp_path / "pairs.tsv").write_text(f"{path}\ttext\n")
+    options = {"picture": "1", "caption": "2"}
+    with pytest.raises(JclipError, match="1 of 1 had to be skipped.*the picture's file is missing"):
+        imported("csv", tmp_path / "pairs.tsv", tmp_path / "folder", **options)
+
+
+def test_a_parquet_file_that_is_damaged_inside(tmp_path):
+    file = parquet(tmp_path / "a.parquet")
+    data = bytearray(file.read_bytes())
+    data[20:900] = bytes(880)
+    file.write_bytes(data)
+    with pytest.raises(JclipError, match=r"a.parquet, row group 0 is damaged .*fetch it again"):
+        imported("parquet", file, tmp_path / "folder")

@@ -3,6 +3,7 @@
 import json
 import shutil
 import tarfile
+import zipfile
 
 import pytest
 
@@ -209,12 +210,31 @@ def text(file, words):
     return lambda down: (down / file).write_text(words)
 
 
+def flip(file):
+    """Makes one bit of a picture in an archive another."""
+    with zipfile.ZipFile(file) as archive:
+        info = next(info for info in archive.infolist() if info.filename.endswith(".png"))
+    data = bytearray(file.read_bytes())
+    data[info.header_offset + 30 + len(info.filename) + info.compress_size // 2] ^= 1
+    file.write_bytes(data)
+
+
 BROKEN = {
     "missing": ("flickr30k", lambda down: (down / TAR).unlink(), "has no flickr30k-images, nor"),
     "half": (
         "flickr30k",
         lambda down: (down / TAR).write_bytes((down / TAR).read_bytes()[:99]),
         f"{TAR} is damaged or not whole",
+    ),
+    "half a zip": (
+        "elevater/dtd",
+        lambda down: (down / "dtd.zip").write_bytes((down / "dtd.zip").read_bytes()[:-30]),
+        "dtd.zip is damaged or not whole",
+    ),
+    "a byte": (
+        "elevater/dtd",
+        lambda down: flip(down / "dtd.zip"),
+        "dtd.zip is damaged or not whole",
     ),
     "loading": (
         "flickr30k",
@@ -261,6 +281,9 @@ def test_what_is_not_whole_is_said_and_nothing_is_left(tmp_path, case):
     xtd(down)
     elevater_set(down)
     name, spoil, words = BROKEN[case]
+    if "dtd" in name:
+        elevater_set(down, "dtd")
+        packed(down / "dtd")
     spoil(down)
     with pytest.raises(JclipError) as caught:
         imported(name, down, tmp_path / "folder")
