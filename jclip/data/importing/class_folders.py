@@ -3,6 +3,7 @@
 Classes are numbered in the order of their folders' names, as torchvision's ImageFolder numbers them.
 """
 
+import filecmp
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,11 +24,11 @@ class ClassReader(Reader):
     """Pictures by split and class.
 
     Attributes:
-      pictures: of each split, (file, number of its class), in order.
+      pictures: of each split, (file, numbers of its classes), in order.
       notes: see `Reader`.
     """
 
-    pictures: dict[str, tuple[tuple[Path, int], ...]] = field(default_factory=dict)
+    pictures: dict[str, tuple[tuple[Path, tuple[int, ...]], ...]] = field(default_factory=dict)
     notes: tuple[tuple[str, str], ...] = ()
 
     def parts(self, workspace: Path, shard_bytes: int) -> Sequence[Part]:
@@ -67,6 +68,7 @@ def classified(
     classes: dict[str, str],
     strict: bool = False,
     notes: tuple[tuple[str, str], ...] = (),
+    several: bool = False,
 ) -> ClassReader:
     """A reader of folders whose classes are known.
 
@@ -74,22 +76,37 @@ def classified(
       by_split: the folder of each split.
       classes: the name of the class by that of its folder, in order.
       strict, notes: see `Reader`.
+      several: a picture may have several classes, and then stands in the folder of each under one name.
 
     Raises:
       JclipError: a split has no picture.
     """
     pictures = {}
     for split, folder in by_split.items():
-        pictures[split] = tuple(
-            (file, label)
+        found = [
+            (file, (label,))
             for label, name in enumerate(classes)
             for file in sorted((folder / name).rglob("*"))
             if file.suffix.lower().lstrip(".") in PICTURES
-        )
+        ]
+        pictures[split] = tuple(_merged(found) if several else found)
         if not pictures[split]:
             raise JclipError(f"{folder} has no CLASS/PICTURE.jpg: name a folder with a folder for each class")
     files = tuple(file for each in pictures.values() for file, _ in each)
     return ClassReader(LABELLED, files, strict, tuple(classes.values()), pictures, notes)
+
+
+def _merged(found: Sequence[tuple[Path, tuple[int, ...]]]) -> list[tuple[Path, tuple[int, ...]]]:
+    """Pictures of one name and with the same bytes once, with all their classes, in the order of their names."""
+    labels: dict[Path, tuple[int, ...]] = {}
+    named: dict[str, list[Path]] = {}
+    for file, label in found:
+        same = named.setdefault(file.name, [])
+        first = next((each for each in same if filecmp.cmp(each, file, shallow=False)), None)
+        if first is None:
+            same.append(file)
+        labels[first or file] = labels.get(first or file, ()) + label
+    return sorted(labels.items(), key=lambda item: item[0].name)
 
 
 def _folders(folder: Path) -> list[Path]:
@@ -102,9 +119,9 @@ def _folders(folder: Path) -> list[Path]:
 class _Part:
     split: str
     start: int
-    pictures: tuple[tuple[Path, int], ...]
+    pictures: tuple[tuple[Path, tuple[int, ...]], ...]
 
     def records(self) -> Iterator[Found | Lost]:
-        for number, (file, label) in enumerate(self.pictures, self.start):
+        for number, (file, labels) in enumerate(self.pictures, self.start):
             place = str(Path(*file.parts[-3:]))
-            yield Found(place, StoredLabelled(file.read_bytes(), (label,), number))
+            yield Found(place, StoredLabelled(file.read_bytes(), labels, number))

@@ -49,6 +49,15 @@ def test_lmdb_directories_of_cn_clip_give_what_its_files_give(lmdb_folder, tmp_p
     imported(None, lmdb_folder, tmp_path / "lmdb")
     imported(None, lmdb_folder.parent, tmp_path / "files")
     assert pairs(tmp_path / "lmdb") == pairs(tmp_path / "files")
+    # And what cn_clip's loader would take out of the directories, in its own way.
+    with lmdb.open(str(lmdb_folder / "train" / "pairs"), readonly=True, lock=False) as texts, texts.begin() as view:
+        count = int(view.get(b"num_samples"))
+        theirs = [pickle.loads(view.get(str(number).encode())) for number in range(count)]
+    with lmdb.open(str(lmdb_folder / "train" / "imgs"), readonly=True, lock=False) as images, images.begin() as view:
+        bytes_of = {picture: base64.urlsafe_b64decode(view.get(str(picture).encode())) for picture, _, _ in theirs}
+    ours = [(pair.image_ids[0], pair.text_ids[0], pair.captions[0]) for pair in pairs(tmp_path / "files")]
+    assert ours == sorted(theirs)
+    assert {pair.image_ids[0]: pair.pictures[0] for pair in pairs(tmp_path / "files")} == bytes_of
 
 
 def test_a_pickle_that_does_something_is_not_obeyed(tmp_path):

@@ -187,12 +187,27 @@ def test_elevater(tmp_path, name, together):
     imported(f"elevater/{name}", tmp_path / "down", tmp_path / "folder")
     folder = LabelledFolder(str(tmp_path / "folder"))
     count = elevater.SETS[name]
-    assert [item.labels for item in folder.open()] == [(n,) for n in range(count)]
+    assert sorted(item.labels for item in folder.open()) == [(n,) for n in range(count)]
     assert folder.labels("zh")[count - 1] == f"类 {(count - 1) % 9}"
     assert len(folder.labels("en")) == len(folder.classes()) == count
     assert json.loads((tmp_path / "folder" / "index.json").read_text()) == [2, 0, 1]
     with pytest.raises(JclipError, match="labels.json cannot be read for labels in 'fr'"):
         folder.labels("fr")
+
+
+def test_a_picture_of_several_classes_is_one_record(tmp_path):
+    root = elevater_set(tmp_path / "down", "voc-2007-classification")
+    for split in ("train", "test"):
+        for name, number in (("000", 1), ("004", 1), ("007", 1), ("004", 2), ("005", 3)):
+            (root / split / name / f"{min(number, 2):06d}.png").write_bytes(picture(number + 50))
+        shutil.rmtree(root / split / "019")  # a class may have no picture
+    imported("elevater/voc-2007-classification", tmp_path / "down", tmp_path / "folder")
+    found = {item.picture: item.labels for item in LabelledFolder(str(tmp_path / "folder")).open()}
+    assert [found[picture(n + 50)] for n in (1, 2, 3)] == [
+        (0, 4, 7),
+        (4,),
+        (5,),
+    ]  # one name, other bytes: another picture
 
 
 def test_all_twenty_sets_are_known():

@@ -5,7 +5,8 @@
       NAME/{train,test}/{0,1,…} or {000,001,…}   the pictures of a class; the folder's name is the line, from 0
       NAME/index.json                            of some: the order in which the benchmark's server wants the pictures
 
-The folder gets the label files and index.json too. A picture of several classes stands in the folder of each.
+The folder gets the label files and index.json too. A picture of several classes, as VOC has them, stands in the folder
+of each under one name, and becomes one record.
 """
 
 import json
@@ -25,6 +26,10 @@ SETS = {
     "rendered-sst2": 2, "resisc45_clip": 45, "stanford-cars": 196, "voc-2007-classification": 20,
 }  # fmt: skip
 """How many classes each has (Yang et al. 2022, table 12)."""
+
+_BACKGROUND = {
+    "caltech-101": 102
+}  # with the class of clutter, which ELEVATER counts (Li et al. 2022) and the paper not
 
 _ALL = "ELEVATER_all"
 
@@ -53,15 +58,18 @@ class _Make:
             folder = unpacked(inner, folder.parent)
         root = holding(folder, "label_cn.txt")
         labels = {language: _labels(root / file, self._name) for language, file in _FILES.items()}
+        if len(labels["zh"]) != len(labels["en"]):
+            raise JclipError(f"{root}: label_cn.txt and label.txt differ in length: fetch the archive again")
         there = [split for split in ("train", "test") if (root / split).is_dir()]
         if not there:
             raise JclipError(f"{root} has neither train nor test: fetch it again from {self._fetch}")
         chosen = choose_splits(root, there, self._reading)
-        classes = _classes([root / split for split in chosen], SETS[self._name], root / "label_cn.txt")
+        classes = _classes([root / split for split in chosen], len(labels["zh"]), root / "label_cn.txt")
         notes = {"labels.json": json.dumps(labels, ensure_ascii=False, indent=1) + "\n"}
         if (root / "index.json").is_file():
             notes["index.json"] = (root / "index.json").read_text(encoding="utf-8")
-        return classified({split: root / split for split in chosen}, classes, True, tuple(notes.items()))
+        several = self._name == "voc-2007-classification"
+        return classified({split: root / split for split in chosen}, classes, True, tuple(notes.items()), several)
 
 
 _FILES = {"zh": "label_cn.txt", "en": "label.txt"}
@@ -72,7 +80,7 @@ def _labels(file: Path, name: str) -> list[str]:
         labels = file.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise unreadable(file, error, "as a list of labels") from None
-    if len(labels) != SETS[name]:
+    if len(labels) not in (SETS[name], _BACKGROUND.get(name)):
         raise JclipError(f"{file} has {len(labels)} labels, but {name} has {SETS[name]} classes: fetch it again")
     return labels
 
