@@ -77,7 +77,7 @@ def import_data(reader: Reader, destination: Path, plan: Plan, progress: Progres
             pass  # a kill may have left it when the folder was whole
         check_free(destination)
     with lasting_folder(destination) as unfinished:
-        _claim(unfinished, reader, destination, plan)
+        _claim(unfinished, reader, plan)
         progress("looking at the source", 0, 0)
         (unfinished / "work").mkdir(exist_ok=True)
         reader = reader.unpack(unfinished / "work")
@@ -95,7 +95,7 @@ def import_data(reader: Reader, destination: Path, plan: Plan, progress: Progres
         return _gather(tasks, reader, destination, plan)
 
 
-def _claim(unfinished: Path, reader: Reader, destination: Path, plan: Plan) -> None:
+def _claim(unfinished: Path, reader: Reader, plan: Plan) -> None:
     files = hashlib.sha256()
     for file in sorted(reader.files):
         found = file.stat()

@@ -1,5 +1,6 @@
 """Parallel text: JSON lines as TSL2019 has them, TSV, and Moses or OPUS file pairs of one sentence a line."""
 
+import glob
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -109,7 +110,7 @@ def open_moses(source: Path, reading: Reading) -> LinesReader:
     language = reading.language
     if language is None:
         # OPUS also lays the ids and the scores beside the texts.
-        ends = [file.suffix[1:] for file in source.parent.glob(f"{source.name}.*")]
+        ends = [file.suffix[1:] for file in source.parent.glob(f"{glob.escape(source.name)}.*")]
         others = sorted(end for end in ends if end not in ("en", "ids", "scores", "xml") and end.isalpha())
         if len(others) != 1:
             found = ", ".join(others) or "none"

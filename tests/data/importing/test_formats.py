@@ -24,9 +24,9 @@ from jclip.errors import JclipError
 from tests.data.importing.sources import CAPTIONS, class_folders, cn_clip, parquet, picture, table, tars
 
 
-def imported(name, source, target, limit=None, **reading):
+def imported(name, source, target, limit=None, shard_bytes=700, **reading):
     reader = open_source(name, source, Reading(**reading))[1]
-    return import_data(reader, target, Plan(name or "", shard_bytes=700, limit=limit or Limit(count=0)))
+    return import_data(reader, target, Plan(name or "", shard_bytes=shard_bytes, limit=limit or Limit(count=0)))
 
 
 def pairs(folder, split="train"):
@@ -169,17 +169,21 @@ def test_class_folders(tmp_path):
         ]
 
 
-def test_parallel_text_in_three_layouts(tmp_path):
+@pytest.mark.parametrize("size", [1, 700])
+def test_parallel_text_in_three_layouts(tmp_path, size):
     sentences = [("Hello.", "你好。"), ('Say "x', "说 “x”"), ("Bye.", "再见。")]
     lines = (json.dumps({"english": english, "chinese": other}) for english, other in sentences)
     (tmp_path / "tsl.json").write_text("\n".join(lines))
     (tmp_path / "text.tsv").write_text("".join(f"{english}\t{other}\tzh\n" for english, other in sentences))
     (tmp_path / "corpus.en").write_text("\n".join(english for english, _ in sentences))
     (tmp_path / "corpus.zh").write_text("\r\n".join(other for _, other in sentences) + "\r\n")
-    imported("parallel-jsonl", tmp_path / "tsl.json", tmp_path / "a")
-    imported("parallel-tsv", tmp_path / "text.tsv", tmp_path / "b", language_column="3")
-    imported("moses", tmp_path / "corpus", tmp_path / "c")
+    imported("parallel-jsonl", tmp_path / "tsl.json", tmp_path / "a", shard_bytes=size)
+    imported("parallel-tsv", tmp_path / "text.tsv", tmp_path / "b", shard_bytes=size, language_column="3")
+    imported("moses", tmp_path / "corpus", tmp_path / "c", shard_bytes=size)
     for name in "abc":
+        assert json.loads((tmp_path / name / "report.json").read_text())["splits"]["train"]["shards"] == (
+            3 if size == 1 else 1
+        )
         languages, codes = read_languages(tmp_path / name, "train")
         assert (languages, codes.tolist()) == (["zh"], [0, 0, 0])
         found = list(ParallelFolder(str(tmp_path / name)).open())

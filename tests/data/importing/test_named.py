@@ -203,11 +203,8 @@ def test_a_picture_of_several_classes_is_one_record(tmp_path):
         shutil.rmtree(root / split / "019")  # a class may have no picture
     imported("elevater/voc-2007-classification", tmp_path / "down", tmp_path / "folder")
     found = {item.picture: item.labels for item in LabelledFolder(str(tmp_path / "folder")).open()}
-    assert [found[picture(n + 50)] for n in (1, 2, 3)] == [
-        (0, 4, 7),
-        (4,),
-        (5,),
-    ]  # one name, other bytes: another picture
+    # The third has the second's name, but other bytes: another picture.
+    assert [found[picture(n + 50)] for n in (1, 2, 3)] == [(0, 4, 7), (4,), (5,)]
 
 
 def test_all_twenty_sets_are_known():

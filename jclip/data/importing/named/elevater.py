@@ -27,9 +27,8 @@ SETS = {
 }  # fmt: skip
 """How many classes each has (Yang et al. 2022, table 12)."""
 
-_BACKGROUND = {
-    "caltech-101": 102
-}  # with the class of clutter, which ELEVATER counts (Li et al. 2022) and the paper not
+# With the class of clutter, which ELEVATER counts (Li et al. 2022) and that table does not.
+_BACKGROUND = {"caltech-101": 102}
 
 _ALL = "ELEVATER_all"
 
