@@ -8,6 +8,7 @@ import binascii
 from array import array
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -54,8 +55,8 @@ class CnClipReader(Reader):
         parts: list[Part] = []
         for split in self.splits:
             pictures, texts = self.folder / f"{split}_imgs.tsv", self.folder / f"{split}_texts.jsonl"
-            lines = _index_pictures(pictures, workspace / f"{split}.pictures")
-            _index_texts(texts, pictures, lines, workspace / f"{split}.texts")
+            lines = Table.made(workspace / f"{split}.pictures", partial(_index_pictures, pictures))
+            Table.made(workspace / f"{split}.texts", partial(_index_texts, texts, pictures, lines))
             sizes = np.diff(lines["offset"], append=pictures.stat().st_size)
             parts += [
                 _Part(split, pictures, texts, workspace / split, start, stop, self.language)
@@ -95,7 +96,7 @@ def choose_splits(source: Path, there: Sequence[str], reading: Reading) -> tuple
     return reading.splits or tuple(ranked)
 
 
-def _index_pictures(file: Path, stem: Path) -> Table:
+def _index_pictures(file: Path) -> dict[str, np.ndarray]:
     ids, offsets, numbers = array("q"), array("q"), array("q")
     line = None
     for line in scan(file):
@@ -114,10 +115,10 @@ def _index_pictures(file: Path, stem: Path) -> Table:
     _, from_the_end = np.unique(np.array(ids, np.int64)[::-1], return_index=True)
     last = np.zeros(len(ids), np.int64)
     last[len(ids) - 1 - from_the_end] = 1
-    return Table.write(stem, id=np.array(ids), offset=np.array(offsets), number=np.array(numbers), last=last)
+    return {"id": np.array(ids), "offset": np.array(offsets), "number": np.array(numbers), "last": last}
 
 
-def _index_texts(file: Path, pictures: Path, lines: Table, stem: Path) -> None:
+def _index_texts(file: Path, pictures: Path, lines: Table) -> dict[str, np.ndarray]:
     ids, offsets, numbers = array("q"), array("q"), array("q")
     for line in scan(file):
         where = f"{file}, line {line.number}"
@@ -138,8 +139,8 @@ def _index_texts(file: Path, pictures: Path, lines: Table, stem: Path) -> None:
             f"{len(set(found[missing])) - 1} others: fetch {pictures.name} again, or take the line out"
         )
     order = np.argsort(found, kind="stable")
-    columns = {"offset": np.array(offsets, np.int64)[order], "number": np.array(numbers, np.int64)[order]}
-    Table.write(stem, id=found[order], **columns)
+    columns = {"offset": offsets, "number": numbers}
+    return {"id": found[order], **{name: np.array(column, np.int64)[order] for name, column in columns.items()}}
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ import io
 from array import array
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -40,7 +40,7 @@ class LmdbReader(Reader):
         parts: list[Part] = []
         for split in self.splits:
             stem = workspace / split
-            count = _index(self.folder / split, stem)
+            count = len(Table.made(stem, partial(_index, self.folder / split))["picture"])
             parts += [
                 _Part(split, self.folder / split, stem, start, stop, self.language)
                 for start, stop in cut(np.full(count, USUAL_PICTURE), shard_bytes)
@@ -69,8 +69,8 @@ def open_lmdb(source: Path, reading: Reading) -> LmdbReader:
     return LmdbReader(PAIRS, tuple(files), False, (), source, splits, reading.language or "zh")
 
 
-def _index(folder: Path, stem: Path) -> int:
-    """Tables of the pairs by picture; returns how many pictures there are."""
+def _index(folder: Path) -> dict[str, np.ndarray]:
+    """The pairs by picture, and the pictures."""
     ids, numbers = array("q"), array("q")
     pairs = _open(folder / "pairs")
     for number in range(_samples(pairs, folder / "pairs")):
@@ -90,8 +90,7 @@ def _index(folder: Path, stem: Path) -> int:
             "the LMDB directories again, from files that belong together"
         )
     order = np.argsort(found, kind="stable")
-    Table.write(stem, id=found[order], pair=np.array(numbers, np.int64)[order], picture=have)
-    return len(have)
+    return {"id": found[order], "pair": np.array(numbers, np.int64)[order], "picture": have}
 
 
 @dataclass(frozen=True)

@@ -1,13 +1,15 @@
 """Parallel text: JSON lines as TSL2019 has them, TSV, and Moses or OPUS file pairs of one sentence a line."""
 
 import glob
+from array import array
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
-from jclip.data.importing.lines import Line, object_of, scan, text_of
+from jclip.data.importing.lines import Line, Table, object_of, scan, text_of
 from jclip.data.importing.parts import Found, Lost, Part, Reader, Reading, cut
 from jclip.data.importing.table import Columns, rows
 from jclip.data.kinds import PARALLEL
@@ -33,7 +35,10 @@ class LinesReader(Reader):
 
     def parts(self, workspace: Path, shard_bytes: int) -> Sequence[Part]:
         """See `Reader`. Files side by side must have equally many lines."""
-        starts = [_line_starts(file) for file in self.files]
+        starts = [
+            Table.made(workspace / f"lines-{number}", partial(_line_starts, file))["start"]
+            for number, file in enumerate(self.files)
+        ]
         for file, found in zip(self.files, starts, strict=True):
             if len(found) != len(starts[0]):
                 raise JclipError(
@@ -138,9 +143,19 @@ class TsvReader(Reader):
 
     def parts(self, workspace: Path, shard_bytes: int) -> Sequence[Part]:
         """See `Reader`."""
-        found = [(row.offset, row.number) for row in rows(self.files[0], self.columns)]
-        sizes = np.diff([offset for offset, _ in found], append=self.files[0].stat().st_size)
-        return [_Rows(self, *found[start], stop - start) for start, stop in cut(sizes, shard_bytes)]
+        table = Table.made(workspace / "rows", self._index)
+        sizes = np.diff(table["offset"], append=self.files[0].stat().st_size)
+        return [
+            _Rows(self, int(table["offset"][start]), int(table["number"][start]), stop - start)
+            for start, stop in cut(sizes, shard_bytes)
+        ]
+
+    def _index(self) -> dict[str, np.ndarray]:
+        offsets, numbers = array("q"), array("q")
+        for row in rows(self.files[0], self.columns):
+            offsets.append(row.offset)
+            numbers.append(row.number)
+        return {"offset": np.array(offsets), "number": np.array(numbers)}
 
 
 @dataclass(frozen=True)
@@ -184,13 +199,13 @@ def _there(file: Path) -> None:
         raise JclipError(f"there is no file {file}: fetch it, or name another")
 
 
-def _line_starts(file: Path) -> np.ndarray:
+def _line_starts(file: Path) -> dict[str, np.ndarray]:
     """The offset of each line, and the end of the file."""
-    starts = [0]
+    starts = array("q", [0])
     try:
         with file.open("rb") as stream:
             for line in stream:
                 starts.append(starts[-1] + len(line))
     except OSError as error:
         raise unreadable(file, error) from None
-    return np.array(starts, np.int64)
+    return {"start": np.array(starts)}

@@ -149,21 +149,28 @@ class TableReader(Reader):
 
     def parts(self, workspace: Path, shard_bytes: int) -> Sequence[Part]:
         """See `Reader`. Rows of one path are brought together; the first of them gives its place in the order."""
+        table = Table.made(workspace / "rows", self._index)
+        begins = Table.made(workspace / "groups", lambda: {"begin": _begins(table["group"])})["begin"]
+        sizes = np.full(len(begins) - 1, USUAL_PICTURE)
+        return [_Part(self, workspace, start, stop) for start, stop in cut(sizes, shard_bytes)]
+
+    def _index(self) -> dict[str, np.ndarray]:
+        """Where each row begins and which group it belongs to, groups in the order of their first rows."""
         keys, offsets, numbers = array("q"), array("q"), array("q")
         for row in rows(self.file, self.columns):
             digest = hashlib.blake2b(row[0].encode(), digest_size=8).digest()
             keys.append(int.from_bytes(digest, "little", signed=True))
             offsets.append(row.offset)
             numbers.append(row.number)
-        if not keys:
-            return []
-        _, first, group = np.unique(np.array(keys), return_index=True, return_inverse=True)
-        order = np.argsort(first[group], kind="stable")
-        begins = np.flatnonzero(np.diff(first[group][order], prepend=-1))
-        Table.write(workspace / "rows", offset=np.array(offsets)[order], number=np.array(numbers)[order])
-        Table.write(workspace / "groups", begin=np.append(begins, len(keys)))
-        sizes = np.full(len(begins), USUAL_PICTURE)
-        return [_Part(self, workspace, start, stop) for start, stop in cut(sizes, shard_bytes)]
+        _, first, group = np.unique(np.array(keys, np.int64), return_index=True, return_inverse=True)
+        groups = first[group]
+        order = np.argsort(groups, kind="stable")
+        return {"group": groups[order], "offset": np.array(offsets)[order], "number": np.array(numbers)[order]}
+
+
+def _begins(groups: np.ndarray) -> np.ndarray:
+    """Where each run of equal numbers begins, and the end."""
+    return np.append(np.flatnonzero(np.diff(groups, prepend=-1)), len(groups))
 
 
 def open_table(source: Path, reading: Reading) -> TableReader:
