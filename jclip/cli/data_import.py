@@ -150,10 +150,12 @@ def _cores() -> int:
 @contextmanager
 def _progress(console: Console) -> Iterator[Callable[[str, int, int], None]]:
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, transient=True, disable=console.quiet) as bar:
+    # Drawn from here, not from a thread of its own: while tensorflow-datasets is imported no other thread may import.
+    with Progress(*columns, console=console, transient=True, auto_refresh=False, disable=console.quiet) as bar:
         task = bar.add_task("", total=None)
 
         def report(what: str, done: int, total: int) -> None:
             bar.update(task, description=what, completed=done, total=total or None)
+            bar.refresh()
 
         yield report

@@ -67,7 +67,7 @@ def main(arguments: Sequence[str]) -> int:
     counting = _counting(options)
     console = Console(stderr=True, quiet=options.json)
     found = {}
-    with Progress(console=console, transient=True, disable=options.json) as bar:
+    with Progress(console=console, transient=True, auto_refresh=False, disable=options.json) as bar:  # as importing
         for split in chosen:
             moved = partial(_move, bar, bar.add_task(split))
             found[split] = inspect(options.folder, split, sample=options.sample, counting=counting, progress=moved)
@@ -85,6 +85,7 @@ def main(arguments: Sequence[str]) -> int:
 
 def _move(bar: Progress, task: TaskID, done: int, total: int) -> None:
     bar.update(task, completed=done, total=total)
+    bar.refresh()
 
 
 def _counting(options: Options) -> Counting | None:

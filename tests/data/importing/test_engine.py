@@ -135,7 +135,9 @@ def test_a_killed_import_goes_on_and_ends_the_same(tmp_path, name, monkeypatch):
     function = {"survey.npz": "survey", "shard": "write"}[name]
     real = getattr(survey, function)
     monkeypatch.setattr(f"jclip.data.importing.engine.{function}", lambda task: (again.append(task.number), real(task)))
-    monkeypatch.setattr("jclip.data.importing.cn_clip._index_pictures", None)  # what was scanned is not scanned again
+    monkeypatch.setattr(
+        "jclip.data.importing.cn_clip._index_pictures", pytest.fail
+    )  # what was scanned is not scanned again
     imported(source, tmp_path / "folder")
     assert again == list(range(2, len(again) + 2))
     assert contents(tmp_path / "folder") == contents(tmp_path / "whole")
