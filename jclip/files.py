@@ -86,6 +86,51 @@ def is_full_disk(error: BaseException | None) -> bool:
     return False
 
 
+class Unfinished(JclipError):
+    """Work was interrupted that can go on: what is done stays."""
+
+
+@contextmanager
+def lasting_folder(folder: Path) -> Iterator[Path]:
+    """A hidden folder beside `folder` for what long work has done so far, which a kill does not take away.
+
+    It is found again as it was left by the next that asks for it. It goes when the block ends well or raises a
+    JclipError other than Unfinished, which is for input that must be mended first.
+
+    Raises:
+      JclipError: another process has it, or it cannot be made.
+    """
+    missing = [parent for parent in folder.parents if not parent.exists()]
+    lasting = folder.with_name(f".{folder.name}.unfinished")
+    try:
+        lasting.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise JclipError(f"{folder} cannot be made ({error.strerror}): choose another place") from None
+    lock = None
+    try:
+        if fcntl is not None:
+            lock = os.open(lasting, os.O_RDONLY)
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise Unfinished(f"another process is writing {folder}: wait for it, or choose another place") from None
+            except OSError:
+                pass  # the file system has no locks
+        yield lasting
+        shutil.rmtree(lasting, ignore_errors=True)
+    except Unfinished:
+        raise
+    except JclipError:
+        shutil.rmtree(lasting, ignore_errors=True)
+        for parent in missing:  # those that are not empty stay
+            with suppress(OSError):
+                parent.rmdir()
+        raise
+    finally:
+        if lock is not None:
+            os.close(lock)
+
+
 @contextmanager
 def _beside(place: Path, make: Callable[[Path], None]) -> Iterator[Path]:
     """A hidden name beside `place`, which is gone in the end unless the block gave it another."""
@@ -106,7 +151,7 @@ def _beside(place: Path, make: Callable[[Path], None]) -> Iterator[Path]:
         if error.errno not in _FULL:
             raise
         elsewhere = error.filename is not None and not Path(str(error.filename)).is_relative_to(partial)
-        raise JclipError(
+        raise Unfinished(
             f"{error.filename if elsewhere else place} cannot be written ({error.strerror}): free some space there, or "
             "choose another place"
         ) from None

@@ -7,7 +7,7 @@ import pytest
 
 from jclip import files
 from jclip.errors import JclipError
-from jclip.files import whole_file, whole_folder
+from jclip.files import Unfinished, lasting_folder, whole_file, whole_folder
 
 
 def fail(how, place, error):
@@ -101,3 +101,27 @@ def test_a_folder_that_is_being_exchanged_is_left_alone(killed, tmp_path):
         fail(whole_folder, tmp_path / "model", ValueError)
     assert names(tmp_path) == before
     os.close(lock)
+
+
+def test_a_lasting_folder_stays_through_what_is_not_the_users_to_mend(tmp_path):
+    place = tmp_path / "deep" / "place"
+    for error in (KeyboardInterrupt, OSError, Unfinished):
+        with pytest.raises(error):
+            fail(lasting_folder, place, error)
+    assert len(list((tmp_path / "deep" / ".place.unfinished").iterdir())) == 1
+    with pytest.raises(JclipError, match="mend it"), lasting_folder(place):
+        raise JclipError("mend it")
+    assert list((tmp_path / "deep").iterdir()) == []
+    with lasting_folder(place) as folder:
+        (folder / "work").touch()
+    assert list((tmp_path / "deep").iterdir()) == []
+
+
+def test_a_lasting_folder_belongs_to_one_process(tmp_path):
+    with lasting_folder(tmp_path / "place"):
+        with pytest.raises(JclipError, match="another process is writing"), lasting_folder(tmp_path / "place"):
+            pass
+        assert (tmp_path / ".place.unfinished").is_dir()
+    (tmp_path / "file").touch()
+    with pytest.raises(JclipError, match="cannot be made"), lasting_folder(tmp_path / "file" / "place"):
+        pass

@@ -18,6 +18,7 @@ COMMANDS = {
     "convert": "PyTorch and safetensors weights to a bundle, and back",
     "verify": "holds a converted bundle against the weights it came from",
     "eval": "retrieval recalls of a bundle",
+    "data": "imports data sets, and shows what they hold",
     "doctor": "devices, mesh, versions, disk: what would go wrong",
 }
 

@@ -74,7 +74,7 @@ def to_array(preprocessing: Preprocessing, picture: Picture, name: str = "") -> 
     if isinstance(picture, np.ndarray) and picture.shape == (size, size, 3) and picture.dtype == np.uint8:
         return picture
     name = name or _called(picture)
-    image = _open(picture, name)
+    image = open_picture(picture, name)
     if preprocessing.background is not None:
         image = _flattened(image, preprocessing.background, preprocessing.trim)
     image = _squashed(image, size) if preprocessing.resize == "squash" else _cropped(image, size, name)
@@ -95,7 +95,16 @@ def _called(picture: Picture) -> str:
     return str(picture) if isinstance(picture, str | Path) else "a picture"
 
 
-def _open(picture: Picture, name: str) -> Image.Image:
+def open_picture(picture: Picture, name: str) -> Image.Image:
+    """The picture decoded, in its own mode and size.
+
+    Args:
+      picture: as `to_array` takes it.
+      name: what to call it in an error.
+
+    Raises:
+      JclipError: it cannot be read; the message names it.
+    """
     if isinstance(picture, np.ndarray):
         if picture.dtype != np.uint8 or picture.ndim != 3 or picture.shape[2] != 3:
             raise JclipError(f"{name} is {picture.dtype} {picture.shape}, but must be uint8 (height, width, 3)")
@@ -106,7 +115,7 @@ def _open(picture: Picture, name: str) -> Image.Image:
         picture.load()
     except FileNotFoundError:
         raise JclipError(f"there is no picture {name}") from None
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+    except Exception as error:  # Pillow's decoders raise whatever they stumble over: struct.error, IndexError, …
         reason = "no known image format" if isinstance(error, UnidentifiedImageError) else error
         raise JclipError(f"{name} cannot be read as a picture ({reason})") from None
     return picture

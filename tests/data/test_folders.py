@@ -29,7 +29,9 @@ def test_pairs_and_parallel_text_come_back(tmp_path, capsys):
     write_pairs(tmp_path / "pairs", PAIRS)
     write_parallel(tmp_path / "text", SENTENCES, split="valid")
     read = PairFolder(str(tmp_path / "pairs")).open()
-    assert [(p.pictures[0], tuple(p.captions), p.image_ids[0], p.text_id) for p in read] == [tuple(p) for p in PAIRS]
+    back = [StoredPair(p.pictures[0], tuple(p.captions), p.image_ids[0], p.text_id) for p in read]
+    assert back == PAIRS
+    assert [p.text_ids for p in read] == [(p.text_id,) * len(p.captions) for p in read]
     assert read[1:3] == [read[1], read[2]]
     assert list(ParallelFolder(str(tmp_path / "text"), split="valid").open()) == SENTENCES
     assert sorted(path.name for path in tmp_path.iterdir()) == ["pairs", "text"]

@@ -1,0 +1,127 @@
+"""Folders of pictures for classification: SRC/SPLIT/CLASS/….jpg, or SRC/CLASS/….jpg where there is one split only.
+
+Classes are numbered in the order of their folders' names, as torchvision's ImageFolder numbers them.
+"""
+
+import filecmp
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from jclip.data.importing.cn_clip import choose_splits
+from jclip.data.importing.parts import Found, Lost, Part, Reader, Reading, cut
+from jclip.data.importing.webdataset import PICTURES
+from jclip.data.kinds import LABELLED, StoredLabelled
+from jclip.errors import JclipError
+
+_SPLITS = ("train", "valid", "val", "test")
+
+
+@dataclass(frozen=True)
+class ClassReader(Reader):
+    """Pictures by split and class.
+
+    Attributes:
+      pictures: of each split, (file, numbers of its classes), in order.
+      notes: see `Reader`.
+    """
+
+    pictures: dict[str, tuple[tuple[Path, tuple[int, ...]], ...]] = field(default_factory=dict)
+    notes: tuple[tuple[str, str], ...] = ()
+
+    def parts(self, workspace: Path, shard_bytes: int) -> Sequence[Part]:
+        """See `Reader`."""
+        parts: list[Part] = []
+        for split, pictures in self.pictures.items():
+            sizes = np.array([file.stat().st_size for file, _ in pictures], np.int64)
+            parts += [_Part(split, start, pictures[start:stop]) for start, stop in cut(sizes, shard_bytes)]
+        return parts
+
+
+def open_class_folders(source: Path, reading: Reading) -> ClassReader:
+    """Opens such a folder.
+
+    Raises:
+      JclipError: it has no pictures in folders of classes, or its splits have different classes.
+    """
+    folders = _folders(source)
+    if folders and {folder.name for folder in folders} <= set(_SPLITS):
+        chosen = choose_splits(source, [folder.name for folder in folders], reading)
+        by_split = {split: source / split for split in chosen}
+    else:
+        by_split = {reading.split(): source}
+    names = {split: [each.name for each in _folders(folder)] for split, folder in by_split.items()}
+    classes = next(iter(names.values()))
+    for split, found in names.items():
+        if odd := sorted(set(found) ^ set(classes)):
+            raise JclipError(
+                f"{by_split[split]}: its classes differ from those of {next(iter(names))}, {odd[0]!r} is in one only: "
+                "make the folders equal, or choose --splits"
+            )
+    return classified(by_split, {name: name for name in classes})
+
+
+def classified(
+    by_split: dict[str, Path],
+    classes: dict[str, str],
+    strict: bool = False,
+    notes: tuple[tuple[str, str], ...] = (),
+    several: bool = False,
+) -> ClassReader:
+    """A reader of folders whose classes are known.
+
+    Args:
+      by_split: the folder of each split.
+      classes: the name of the class by that of its folder, in order.
+      strict, notes: see `Reader`.
+      several: a picture may have several classes, and then stands in the folder of each under one name.
+
+    Raises:
+      JclipError: a split has no picture.
+    """
+    pictures = {}
+    for split, folder in by_split.items():
+        found = [
+            (file, (label,))
+            for label, name in enumerate(classes)
+            for file in sorted((folder / name).rglob("*"))
+            if file.suffix.lower().lstrip(".") in PICTURES
+        ]
+        pictures[split] = tuple(_merged(found) if several else found)
+        if not pictures[split]:
+            raise JclipError(f"{folder} has no CLASS/PICTURE.jpg: name a folder with a folder for each class")
+    files = tuple(file for each in pictures.values() for file, _ in each)
+    return ClassReader(LABELLED, files, strict, tuple(classes.values()), pictures, notes)
+
+
+def _merged(found: Sequence[tuple[Path, tuple[int, ...]]]) -> list[tuple[Path, tuple[int, ...]]]:
+    """Pictures of one name and with the same bytes once, with all their classes, in the order of their names."""
+    labels: dict[Path, tuple[int, ...]] = {}
+    named: dict[str, list[Path]] = {}
+    for file, label in found:
+        same = named.setdefault(file.name, [])
+        first = next((each for each in same if filecmp.cmp(each, file, shallow=False)), None)
+        if first is None:
+            same.append(file)
+        labels[first or file] = labels.get(first or file, ()) + label
+    return sorted(labels.items(), key=lambda item: item[0].name)
+
+
+def _folders(folder: Path) -> list[Path]:
+    if not folder.is_dir():
+        raise JclipError(f"there is no folder {folder}: name one that has a folder for each class")
+    return sorted(each for each in folder.iterdir() if each.is_dir() and not each.name.startswith("."))
+
+
+@dataclass(frozen=True)
+class _Part:
+    split: str
+    start: int
+    pictures: tuple[tuple[Path, tuple[int, ...]], ...]
+
+    def records(self) -> Iterator[Found | Lost]:
+        for number, (file, labels) in enumerate(self.pictures, self.start):
+            place = str(Path(*file.parts[-3:]))
+            yield Found(place, StoredLabelled(file.read_bytes(), labels, number))

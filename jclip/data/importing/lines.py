@@ -1,0 +1,163 @@
+"""Text files of lines, and tables of numbers about them that every worker can look into without holding them."""
+
+import json
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from jclip.errors import JclipError, unreadable
+
+_HEADER = 128  # bytes of a .npy file before its numbers
+
+
+class Line(NamedTuple):
+    """A line of a file.
+
+    Attributes:
+      number: from 1, as editors count.
+      offset: of its first byte.
+      data: its bytes, without the line's end.
+    """
+
+    number: int
+    offset: int
+    data: bytes
+
+
+def scan(file: Path, offset: int = 0, number: int = 1, lines: int | None = None) -> Iterator[Line]:
+    """The lines of a file that are not blank.
+
+    Args:
+      file: which.
+      offset, number: of the first line that is read.
+      lines: how many are read, blank ones among them; all when None.
+
+    Raises:
+      JclipError: it cannot be read.
+    """
+    try:
+        with file.open("rb") as stream:
+            stream.seek(offset)
+            while lines is None or lines > 0:
+                data = stream.readline()
+                if not data:
+                    return
+                if bare := data.rstrip(b"\r\n"):
+                    if offset == 0:
+                        bare = bare.removeprefix(b"\xef\xbb\xbf")
+                    yield Line(number, offset, bare)
+                offset, number = offset + len(data), number + 1
+                lines = None if lines is None else lines - 1
+    except OSError as error:
+        raise unreadable(file, error) from None
+
+
+def text_of(file: Path, line: Line) -> str:
+    """A line's text.
+
+    Raises:
+      JclipError: it is not UTF-8.
+    """
+    try:
+        return line.data.decode("utf-8")
+    except UnicodeDecodeError:
+        raise JclipError(f"{file}, line {line.number}: it is not UTF-8 text: save the file as UTF-8") from None
+
+
+def object_of(file: Path, line: Line, fields: Sequence[str] = ()) -> dict[str, Any]:
+    """A line's JSON object.
+
+    Args:
+      file, line: which.
+      fields: that it must have.
+
+    Raises:
+      JclipError: it is no such object.
+    """
+    try:
+        value = json.loads(text_of(file, line))
+    except JclipError:
+        raise
+    except (ValueError, RecursionError) as error:  # a number may have too many digits, too
+        reason = "it is nested too deep" if isinstance(error, RecursionError) else getattr(error, "msg", str(error))
+        raise JclipError(
+            f"{file}, line {line.number}: it is no JSON ({reason}): mend it, or fetch the file again"
+        ) from None
+    if not isinstance(value, dict):
+        raise JclipError(f"{file}, line {line.number}: expected a JSON object, found {line.data[:40]!r}: mend it")
+    for name in fields:
+        if name not in value:
+            raise JclipError(
+                f"{file}, line {line.number}: it has no {name!r}, only {', '.join(map(repr, value))}: mend it, or name "
+                "the fields"
+            )
+    return value
+
+
+def integer(value: Any, what: str, where: str) -> int:
+    """A 64-bit integer id.
+
+    Args:
+      value: a JSON value, or text.
+      what: it is, as "text_id".
+      where: it stands, for the message.
+
+    Raises:
+      JclipError: it is none.
+    """
+    try:
+        if isinstance(value, bool) or not isinstance(value, (int, str)):
+            raise ValueError(value)
+        number = int(value)
+        if not -(2**63) <= number < 2**63:
+            raise ValueError(value)
+    except ValueError:
+        raise JclipError(
+            f"{where}: {what} is {str(value)[:40]!r}, but ids must be integers of 64 bits: number them anew"
+        ) from None
+    return number
+
+
+class Table:
+    """Columns of int64 in files, mapped into memory.
+
+    Args:
+      folder: that the columns lie in: NAME.npy each.
+    """
+
+    def __init__(self, folder: Path):
+        self._folder = folder
+        self._columns: dict[str, np.ndarray] = {}
+
+    @classmethod
+    def made(cls, folder: Path, make: Callable[[], dict[str, np.ndarray]]) -> "Table":
+        """The table of that name: the one that an import which was interrupted left there, or a new one.
+
+        Args:
+          folder: in the workspace.
+          make: gives the columns.
+        """
+        if not folder.is_dir():
+            partial = folder.with_name(f"{folder.name}.partial")
+            shutil.rmtree(partial, ignore_errors=True)
+            partial.mkdir()
+            for name, column in make().items():
+                np.save(partial / f"{name}.npy", np.asarray(column, np.int64))
+            partial.rename(folder)
+        return cls(folder)
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        """A column."""
+        if name not in self._columns:
+            file = self._folder / f"{name}.npy"
+            # An empty file cannot be mapped.
+            self._columns[name] = np.load(file, mmap_mode="r" if file.stat().st_size > _HEADER else None)
+        return self._columns[name]
+
+    def rows(self, name: str, value: int) -> range:
+        """The rows with that value in a column that is sorted."""
+        column = self[name]
+        return range(int(np.searchsorted(column, value)), int(np.searchsorted(column, value, side="right")))

@@ -1,0 +1,93 @@
+"""The 20 classification sets of ELEVATER (Li et al. 2022) with Chinese labels, as Chinese-CLIP's makers pack them.
+
+    NAME.zip, or ELEVATER_all.zip with a NAME.zip for each set
+      NAME/label_cn.txt, NAME/label.txt          a class in each line, Chinese and English
+      NAME/{train,test}/{0,1,…} or {000,001,…}   the pictures of a class; the folder's name is the line, from 0
+      NAME/index.json                            of some: the order in which the benchmark's server wants the pictures
+
+The folder gets the label files and index.json too. A picture of several classes, as VOC has them, stands in the folder
+of each under one name, and becomes one record.
+"""
+
+import json
+from pathlib import Path
+
+from jclip.data.importing.archives import Packed, find, holding, unpacked
+from jclip.data.importing.class_folders import classified
+from jclip.data.importing.cn_clip import choose_splits
+from jclip.data.importing.parts import Reader, Reading
+from jclip.data.kinds import LABELLED
+from jclip.errors import JclipError, unreadable
+
+SETS = {
+    "caltech-101": 101, "cifar-10": 10, "cifar-100": 100, "country211": 211, "dtd": 47, "eurosat_clip": 10,
+    "fer-2013": 7, "fgvc-aircraft-2013b-variants102": 100, "food-101": 101, "gtsrb": 43, "hateful-memes": 2,
+    "kitti-distance": 4, "mnist": 10, "oxford-flower-102": 102, "oxford-iiit-pets": 37, "patch-camelyon": 2,
+    "rendered-sst2": 2, "resisc45_clip": 45, "stanford-cars": 196, "voc-2007-classification": 20,
+}  # fmt: skip
+"""How many classes each has (Yang et al. 2022, table 12)."""
+
+# With the class of clutter, which ELEVATER counts (Li et al. 2022) and that table does not.
+_BACKGROUND = {"caltech-101": 102}
+
+_ALL = "ELEVATER_all"
+
+
+def open_elevater(name: str, downloads: Path, reading: Reading) -> Packed:
+    """Opens a set.
+
+    Raises:
+      JclipError: it is missing.
+    """
+    fetch = "the Hugging Face data set OFA-Sys/chinese-clip-eval"
+    packed_all = not any(downloads.glob(f"{name}*")) and any(downloads.glob(f"{_ALL}*"))
+    found = find(downloads, _ALL if packed_all else name, fetch)
+    return Packed(LABELLED, (found,), True, (), _Make(name, packed_all, fetch, reading))
+
+
+class _Make:
+    def __init__(self, name: str, packed_all: bool, fetch: str, reading: Reading):
+        self._name, self._packed_all, self._fetch, self._reading = name, packed_all, fetch, reading
+
+    def __call__(self, folder: Path) -> Reader:
+        if self._packed_all:
+            inner = next((each for each in sorted(folder.rglob(f"{self._name}.zip"))), None)
+            if inner is None:
+                raise JclipError(f"{folder} has no {self._name}.zip: fetch {_ALL}.zip again from {self._fetch}")
+            folder = unpacked(inner, folder.parent)
+        root = holding(folder, "label_cn.txt")
+        labels = {language: _labels(root / file, self._name) for language, file in _FILES.items()}
+        if len(labels["zh"]) != len(labels["en"]):
+            raise JclipError(f"{root}: label_cn.txt and label.txt differ in length: fetch the archive again")
+        there = [split for split in ("train", "test") if (root / split).is_dir()]
+        if not there:
+            raise JclipError(f"{root} has neither train nor test: fetch it again from {self._fetch}")
+        chosen = choose_splits(root, there, self._reading)
+        classes = _classes([root / split for split in chosen], len(labels["zh"]), root / "label_cn.txt")
+        notes = {"labels.json": json.dumps(labels, ensure_ascii=False, indent=1) + "\n"}
+        if (root / "index.json").is_file():
+            notes["index.json"] = (root / "index.json").read_text(encoding="utf-8")
+        several = self._name == "voc-2007-classification"
+        return classified({split: root / split for split in chosen}, classes, True, tuple(notes.items()), several)
+
+
+_FILES = {"zh": "label_cn.txt", "en": "label.txt"}
+
+
+def _labels(file: Path, name: str) -> list[str]:
+    try:
+        labels = file.read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise unreadable(file, error, "as a list of labels") from None
+    if len(labels) not in (SETS[name], _BACKGROUND.get(name)):
+        raise JclipError(f"{file} has {len(labels)} labels, but {name} has {SETS[name]} classes: fetch it again")
+    return labels
+
+
+def _classes(folders: list[Path], count: int, labels: Path) -> dict[str, str]:
+    """The folders' names by class: single digits for up to ten classes, three for more."""
+    names = [f"{number:03d}" if count > 10 else str(number) for number in range(count)]
+    for folder in folders:
+        for odd in sorted({each.name for each in folder.iterdir() if each.is_dir()} - set(names)):
+            raise JclipError(f"{folder / odd}: no line of {labels.name} belongs to it: fetch the archive again")
+    return {name: name for name in names}

@@ -1,0 +1,354 @@
+"""Every format gives the same pictures and captions; what is wrong with a source is said by file and line."""
+
+import base64
+import gzip
+import json
+import pickle
+import runpy
+import sys
+import tarfile
+
+import lmdb
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from jclip.data.folders import LabelledFolder, PairFolder, ParallelFolder, read_languages
+from jclip.data.importing.cn_clip import decode_base64
+from jclip.data.importing.engine import Plan, import_data
+from jclip.data.importing.formats import FORMATS, open_source
+from jclip.data.importing.limits import Limit
+from jclip.data.importing.parts import Reading
+from jclip.data.records import Translation
+from jclip.errors import JclipError
+from tests.data.importing.sources import CAPTIONS, class_folders, cn_clip, parquet, picture, table, tars
+
+
+def imported(name, source, target, limit=None, shard_bytes=700, **reading):
+    reader = open_source(name, source, Reading(**reading))[1]
+    return import_data(reader, target, Plan(name or "", shard_bytes=shard_bytes, limit=limit or Limit(count=0)))
+
+
+def pairs(folder, split="train"):
+    return list(PairFolder(str(folder), split).open())
+
+
+@pytest.fixture(scope="module")
+def lmdb_folder(tmp_path_factory):
+    """What cn_clip's own script makes of its own files."""
+    home = tmp_path_factory.mktemp("lmdb")
+    cn_clip(home)
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(sys, "argv", ["build", "--data_dir", str(home), "--splits", "train"])
+        patched.setattr(lmdb, "open", lambda path, map_size, real=lmdb.open: real(path, map_size=1 << 20))
+        runpy.run_module("cn_clip.preprocess.build_lmdb_dataset", run_name="__main__")
+    return home / "lmdb"
+
+
+def test_lmdb_directories_of_cn_clip_give_what_its_files_give(lmdb_folder, tmp_path):
+    imported(None, lmdb_folder, tmp_path / "lmdb")
+    imported(None, lmdb_folder.parent, tmp_path / "files")
+    assert pairs(tmp_path / "lmdb") == pairs(tmp_path / "files")
+    # And what cn_clip's loader would take out of the directories, in its own way.
+    with lmdb.open(str(lmdb_folder / "train" / "pairs"), readonly=True, lock=False) as texts, texts.begin() as view:
+        count = int(view.get(b"num_samples"))
+        theirs = [pickle.loads(view.get(str(number).encode())) for number in range(count)]
+    with lmdb.open(str(lmdb_folder / "train" / "imgs"), readonly=True, lock=False) as images, images.begin() as view:
+        bytes_of = {picture: base64.urlsafe_b64decode(view.get(str(picture).encode())) for picture, _, _ in theirs}
+    ours = [(pair.image_ids[0], pair.text_ids[0], pair.captions[0]) for pair in pairs(tmp_path / "files")]
+    assert ours == sorted(theirs)
+    assert {pair.image_ids[0]: pair.pictures[0] for pair in pairs(tmp_path / "files")} == bytes_of
+
+
+def test_a_pickle_that_does_something_is_not_obeyed(tmp_path):
+    class Evil:
+        def __reduce__(self):
+            return (open, (str(tmp_path / "made"), "w"))
+
+    for name, values in (("imgs", {b"1": b"aGk="}), ("pairs", {b"0": pickle.dumps(Evil()), b"num_samples": b"1"})):
+        (tmp_path / "train").mkdir(exist_ok=True)
+        with (
+            lmdb.open(str(tmp_path / "train" / name), map_size=1 << 20) as environment,
+            environment.begin(write=True) as view,
+        ):
+            for key, value in values.items():
+                view.put(key, value)
+    with pytest.raises(JclipError, match=r"train/pairs, pair 0: it is no pickled \(image id, text id, text\)"):
+        imported("cn-clip-lmdb", tmp_path, tmp_path / "folder")
+    assert not (tmp_path / "made").exists()
+
+
+@pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
+def test_tuples_of_every_protocol_are_read(tmp_path, protocol):
+    from jclip.data.importing.cn_clip_lmdb import _pair
+
+    (tmp_path / "pairs").mkdir()
+    with lmdb.open(str(tmp_path / "pairs"), map_size=1 << 20) as environment:
+        with environment.begin(write=True) as view:
+            view.put(b"0", pickle.dumps((2**40, 7, "红色\n'x'"), protocol))
+        assert _pair(environment, tmp_path / "pairs", 0) == (2**40, 7, "红色\n'x'")
+
+
+@pytest.mark.parametrize("data", [b"a+/=", b"a-_=", b"a-_", b" a+/\n"])
+def test_both_alphabets_of_base64(data):
+    assert decode_base64(data) == bytes([0x6B, 0xEF])
+    assert decode_base64(data + b"!") is None
+
+
+def test_rows_of_one_path_are_one_picture(tmp_path):
+    imported("csv", table(tmp_path / "source"), tmp_path / "folder", language="zh")
+    found = pairs(tmp_path / "folder")
+    assert [pair.captions for pair in found] == [[text, f"{text} wieder\nda"] for text in CAPTIONS]
+    assert [pair.pictures[0] for pair in found] == [picture(n) for n in range(12)]
+    assert {pair.languages for pair in found} == {("zh", "zh")}
+    assert [pair.image_ids[0] for pair in found] == list(range(12))
+
+
+def test_a_picture_whose_file_is_missing_is_skipped(tmp_path):
+    source = table(tmp_path / "source")
+    (source.parent / "pictures" / "3.png").unlink()
+    report = imported("csv", source, tmp_path / "folder", Limit(count=2))
+    (skipped,) = report.as_json()["splits"]["train"]["skipped"].items()
+    assert skipped[0] == "the picture's file is missing"
+    assert skipped[1]["count"] == 2
+    assert skipped[1]["first"][0].startswith("pairs.tsv, line 5: ")
+
+
+def test_columns_by_number_and_another_separator(tmp_path):
+    (tmp_path / "a.png").write_bytes(picture(1))
+    (tmp_path / "pairs.csv").write_text('zh,"eins, zwei",a.png\n')
+    options = {"separator": ",", "picture": "3", "caption": "2", "language_column": "1", "splits": ("valid",)}
+    imported("csv", tmp_path / "pairs.csv", tmp_path / "folder", **options)
+    (pair,) = pairs(tmp_path / "folder", "valid")
+    assert (pair.captions, pair.languages) == (["eins, zwei"], ("zh",))
+
+
+def test_tars(tmp_path):
+    report = imported(None, tars(tmp_path / "source"), tmp_path / "folder")
+    found = pairs(tmp_path / "folder")
+    assert [pair.captions[0] for pair in found] == [CAPTIONS[n] for start in range(3) for n in range(start, 12, 3)]
+    assert len({pair.image_ids[0] for pair in found}) == 12
+    assert report.splits["train"].shards == 3
+
+
+@pytest.mark.parametrize("length", [0, 100, 700, 1024, 5000, -10240])
+@pytest.mark.parametrize("packed", [False, True])
+def test_a_tar_that_is_cut_off(tmp_path, length, packed):
+    (file,) = tars(tmp_path / "source", count=1).iterdir()
+    whole = gzip.compress(file.read_bytes()) if packed else file.read_bytes()
+    file.write_bytes(whole[: length // (8 if packed else 1)])
+    with pytest.raises(JclipError, match=r"000.tar is damaged or not whole .*fetch it again"):
+        imported("webdataset", file, tmp_path / "folder")
+    file.write_bytes(whole)
+    imported("webdataset", file, tmp_path / "folder")
+
+
+def test_members_that_stand_alone(tmp_path):
+    with tarfile.open(tmp_path / "a.tar", "w") as tar:
+        for name in ("alone.png", "other.txt"):
+            (tmp_path / name).write_bytes(picture(0))
+            tar.add(tmp_path / name, name)
+    with pytest.raises(JclipError, match="2 of 2 had to be skipped"):
+        imported("webdataset", tmp_path / "a.tar", tmp_path / "folder")
+
+
+def test_parquet(tmp_path):
+    report = imported(None, parquet(tmp_path / "a.parquet"), tmp_path / "folder", language_column="lang")
+    assert [pair.captions[0] for pair in pairs(tmp_path / "folder")] == CAPTIONS
+    assert (report.splits["train"].shards, report.splits["train"].languages) == (3, {"zh": 12})
+
+
+def test_class_folders(tmp_path):
+    class_folders(tmp_path / "source")
+    imported("class-folders", tmp_path / "source", tmp_path / "folder")
+    for split, start in (("train", 0), ("test", 6)):
+        folder = LabelledFolder(str(tmp_path / "folder"), split)
+        assert folder.classes() == ["000", "001", "002"]
+        assert [(item.picture, item.labels) for item in folder.open()] == [
+            (picture(start + n), (n // 2,)) for n in range(6)
+        ]
+
+
+@pytest.mark.parametrize("size", [1, 700])
+def test_parallel_text_in_three_layouts(tmp_path, size):
+    sentences = [("Hello.", "你好。"), ('Say "x', "说 “x”"), ("Bye.", "再见。")]
+    lines = (json.dumps({"english": english, "chinese": other}) for english, other in sentences)
+    (tmp_path / "tsl.json").write_text("\n".join(lines))
+    (tmp_path / "text.tsv").write_text("".join(f"{english}\t{other}\tzh\n" for english, other in sentences))
+    (tmp_path / "corpus.en").write_text("\n".join(english for english, _ in sentences))
+    (tmp_path / "corpus.zh").write_text("\r\n".join(other for _, other in sentences) + "\r\n")
+    imported("parallel-jsonl", tmp_path / "tsl.json", tmp_path / "a", shard_bytes=size)
+    imported("parallel-tsv", tmp_path / "text.tsv", tmp_path / "b", shard_bytes=size, language_column="3")
+    imported("moses", tmp_path / "corpus", tmp_path / "c", shard_bytes=size)
+    for name in "abc":
+        assert json.loads((tmp_path / name / "report.json").read_text())["splits"]["train"]["shards"] == (
+            3 if size == 1 else 1
+        )
+        languages, codes = read_languages(tmp_path / name, "train")
+        assert (languages, codes.tolist()) == (["zh"], [0, 0, 0])
+        found = list(ParallelFolder(str(tmp_path / name)).open())
+        assert found == [Translation(*sentence, "zh") for sentence in sentences]
+
+
+BAD = [
+    (
+        "parallel-jsonl",
+        "a.json",
+        '{"english": "a", "chinese": "b"}\n{"english": "a"',
+        {},
+        "line 2: it is no JSON",
+    ),
+    (
+        "parallel-jsonl",
+        "a.json",
+        '{"english": "a", "zh": "b"}',
+        {},
+        "line 1: it has no 'chinese', only 'english'",
+    ),
+    ("parallel-tsv", "a.tsv", "a\tb\nc\n", {}, "a.tsv, line 2: 1 column"),
+    ("csv", "a.tsv", "filepath,title\n", {}, "line 1: there is no column 'filepath', only 'filepath,title'"),
+    ("csv", "a.tsv", "filepath\ttitle\na.png\tx\nb.png\n", {}, "a.tsv, line 3: 1 column"),
+    ("csv", "a.tsv", "filepath\ttitle\n", {"english": "x"}, "--english says nothing to format csv: it knows --splits"),
+    ("parquet", "a.parquet", "PAR1", {}, "a.parquet is no whole Parquet file"),
+    ("nothing", "a", "", {}, "there is no format 'nothing': choose one of cn-clip"),
+    (None, "a.txt", "", {}, "is of no format that can be told from outside: name one"),
+]
+
+
+@pytest.mark.parametrize(("name", "file", "text", "reading", "words"), BAD)
+def test_bad_sources_are_named_by_file_and_line(tmp_path, name, file, text, reading, words):
+    (tmp_path / file).write_text(text)
+    with pytest.raises(JclipError) as caught:
+        imported(name, tmp_path / file, tmp_path / "folder", **reading)
+    assert words in str(caught.value)
+    assert str(caught.value).count("\n") < 2
+    assert [path.name for path in tmp_path.iterdir()] == [file]
+
+
+CN_CLIP = [
+    (
+        "train_texts.jsonl",
+        '{"text_id": 1, "text": "a", "image_ids": [5]}',
+        "jsonl, line 1: picture 5 is not in",
+    ),
+    (
+        "train_texts.jsonl",
+        '{"text_id": "x", "text": "a", "image_ids": []}',
+        "line 1: text_id is 'x', but ids must be",
+    ),
+    ("train_texts.jsonl", '\n{"text_id": 1, "text": "a", "image_ids": [1.5]}', "line 2: an image id is '1.5', but"),
+    ("train_texts.jsonl", '{"text_id": 1, "image_ids": []}', "line 1: it has no 'text'"),
+    ("train_texts.jsonl", '{"text_id": 1, "text": 3, "image_ids": []}', 'line 1: "text" must be a string'),
+    (
+        "train_imgs.tsv",
+        "1\taGk=\nb\taGk=\n",
+        "line 2: the picture's id is 'b', but ids must be",
+    ),
+    ("train_imgs.tsv", "1\taGk=\n2", "train_imgs.tsv, line 2: expected ID<tab>BASE64, found b'2'"),
+    ("train_imgs.tsv", "", "train_imgs.tsv is empty: fetch it again"),
+]
+
+
+@pytest.mark.parametrize(("file", "text", "words"), CN_CLIP)
+def test_bad_files_of_cn_clip(tmp_path, file, text, words):
+    (cn_clip(tmp_path / "source") / file).write_text(text)
+    with pytest.raises(JclipError) as caught:
+        imported("cn-clip", tmp_path / "source", tmp_path / "folder")
+    assert words in str(caught.value)
+    assert [path.name for path in tmp_path.iterdir()] == ["source"]
+
+
+def test_splits_and_files_that_are_not_there(tmp_path):
+    source = cn_clip(tmp_path / "source")
+    with pytest.raises(JclipError, match="has no split 'test': choose --splits from train"):
+        imported("cn-clip", source, tmp_path / "folder", splits=("test",))
+    (source / "train_texts.jsonl").unlink()
+    with pytest.raises(JclipError, match="train_texts.jsonl is missing: fetch it"):
+        imported("cn-clip", source, tmp_path / "folder")
+    (tmp_path / "corpus.en").write_text("a\nb\n")
+    (tmp_path / "corpus.de").write_text("a\n")
+    with pytest.raises(JclipError, match=r"corpus.en has 2 lines, .*corpus.de 1: they do not belong together"):
+        imported("moses", tmp_path / "corpus", tmp_path / "folder")
+    class_folders(tmp_path / "classes", ("test",), ("a", "c"))
+    class_folders(tmp_path / "classes", ("train",), ("a", "b"))
+    with pytest.raises(JclipError, match="its classes differ from those of train, 'b' is in one only"):
+        imported("class-folders", tmp_path / "classes", tmp_path / "folder")
+
+
+def test_an_id_that_comes_again_takes_its_last_picture_as_cn_clip_does(tmp_path):
+    source = cn_clip(tmp_path / "source", ["a", "b"])
+    lines = (source / "train_imgs.tsv").read_text().splitlines()
+    (source / "train_imgs.tsv").write_text("\n".join([lines[0], lines[1], "100\t" + lines[1].split("\t")[1]]))
+    imported("cn-clip", source, tmp_path / "folder", Limit(count=1))
+    assert {pair.image_ids[0]: pair.pictures[0] for pair in pairs(tmp_path / "folder")} == {
+        100: picture(1),
+        101: picture(1),
+    }
+
+
+def test_the_language_of_each_record_is_noted(tmp_path):
+    rows = ["a\tb\tde", "c\td\tzh", "a\tb\tde", "e\tf\tde"]
+    (tmp_path / "text.tsv").write_text("\n".join(rows))
+    imported("parallel-tsv", tmp_path / "text.tsv", tmp_path / "text", Limit(count=1), language_column="3")
+    languages, codes = read_languages(tmp_path / "text", "train")
+    assert [languages[code] for code in codes] == ["de", "zh", "de"]
+    assert [text.language for text in ParallelFolder(str(tmp_path / "text")).open()] == ["de", "zh", "de"]
+    (tmp_path / "a.png").write_bytes(picture(1))
+    (tmp_path / "pairs.tsv").write_text("a.png\teins\tde\na.png\tone\ten\n")
+    options = {"picture": "1", "caption": "2", "language_column": "3"}
+    imported("csv", tmp_path / "pairs.tsv", tmp_path / "pairs", **options)
+    assert read_languages(tmp_path / "pairs", "train")[0] == ["mul"]
+    (tmp_path / "pairs" / "languages-train.npz").write_bytes(b"PK")
+    with pytest.raises(JclipError, match="languages-train.npz cannot be read as languages"):
+        read_languages(tmp_path / "pairs", "train")
+    assert read_languages(tmp_path, "train") is None
+
+
+def test_every_format_is_explained():
+    assert all(form.what[0].islower() and not form.what.endswith(".") for form in FORMATS.values())
+
+
+@given(st.binary(max_size=40), st.booleans(), st.booleans())
+def test_base64_of_any_bytes(data, safe, padded):
+    text = (base64.urlsafe_b64encode if safe else base64.b64encode)(data)
+    assert decode_base64(text if padded else text.rstrip(b"=")) == data
+
+
+ODD = [
+    ('{"text_id": 1, "text": "a", "image_ids": [[100]]}', "an image id is '[100]', but ids must be integers"),
+    (f'{{"text_id": {"1" * 5000}, "text": "a", "image_ids": []}}', "line 1: it is no JSON"),
+    (f"{'[' * 100_000}", "line 1: it is no JSON (it is nested too deep)"),
+    ('{"text_id": true, "text": "a", "image_ids": []}', "text_id is 'True', but ids must be integers"),
+    ("[]", "line 1: expected a JSON object, found b'[]'"),
+]
+
+
+@pytest.mark.parametrize(("text", "words"), ODD)
+def test_odd_json_is_no_traceback(tmp_path, text, words):
+    (cn_clip(tmp_path / "source") / "train_texts.jsonl").write_text(text)
+    with pytest.raises(JclipError) as caught:
+        imported("cn-clip", tmp_path / "source", tmp_path / "folder")
+    assert words in str(caught.value)
+
+
+def test_half_a_character_is_skipped(tmp_path):
+    (tmp_path / "a.json").write_text('{"english": "a", "chinese": "\\ud83d"}\n{"english": "b", "chinese": "c"}')
+    report = imported("parallel-jsonl", tmp_path / "a.json", tmp_path / "folder", Limit(count=1))
+    assert report.splits["train"].skipped.counts == {"text with half a character": 1}
+
+
+@pytest.mark.parametrize("path", ["", ".", "nowhere.png", "a\0b", "x" * 300, "pairs.tsv/x"])
+def test_paths_that_are_no_files(tmp_path, path):
+    (tmp_path / "pairs.tsv").write_text(f"{path}\ttext\n")
+    options = {"picture": "1", "caption": "2"}
+    with pytest.raises(JclipError, match="1 of 1 had to be skipped.*the picture's file is missing"):
+        imported("csv", tmp_path / "pairs.tsv", tmp_path / "folder", **options)
+
+
+def test_a_parquet_file_that_is_damaged_inside(tmp_path):
+    file = parquet(tmp_path / "a.parquet")
+    data = bytearray(file.read_bytes())
+    data[20:900] = bytes(880)
+    file.write_bytes(data)
+    with pytest.raises(JclipError, match=r"a.parquet, row group 0 is damaged .*fetch it again"):
+        imported("parquet", file, tmp_path / "folder")
