@@ -61,8 +61,8 @@ def candidates(query_qd: Floats, gallery_gd: Floats, k: int) -> Iterator[tuple[s
     doubt = (width + 4) * 2.0**-23
     for start in range(0, len(query_qd), size):
         rows = query_qd[start : start + size].astype(np.float32)
-        filled = np.pad(rows, ((0, size - len(rows)), (0, 0)))
-        asked_qd = jax.make_array_from_callback(filled.shape, copied, lambda index, filled=filled: filled[index])
+        filled_qd = np.pad(rows, ((0, size - len(rows)), (0, 0)))
+        asked_qd = jax.make_array_from_callback(filled_qd.shape, copied, filled_qd.__getitem__)
         found = _search(asked_qd, spread_gd, mesh=mesh, count=gallery, k=k, block=block)
         scores_qk, indices_qk = (np.asarray(one)[: len(rows)] for one in found)
         bound_q = np.full(len(rows), -np.inf) if k == gallery else scores_qk[:, -1].astype(np.float64) + doubt

@@ -1,0 +1,140 @@
+"""`jclip eval retrieval BUNDLE DATA`."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import tyro
+from rich.console import Console
+
+from jclip.cli.eval._common import all_devices, check_output, open_model, put_out
+from jclip.cli.options import read
+from jclip.errors import JclipError
+from jclip.evaluate import retrieving
+from jclip.evaluate.findings import Findings
+from jclip.evaluate.protocols import Protocol, get_protocol
+from jclip.evaluate.report import Section
+from jclip.evaluate.sets import languages_in, read_task
+from jclip.evaluate.shown import gallery
+from jclip.evaluate.tasks import RetrievalTask
+
+
+@dataclass(frozen=True)
+class Options:
+    """Recalls of BUNDLE on the pictures and captions of DATA, text to image and image to text.
+
+    A query is a hit at k if any of its answers is among the k best; equal scores count as their expected hit. DATA is a
+    file of PICTURE<tab>CAPTION lines with paths relative to it, or a folder: cn_clip's SPLIT_texts.jsonl and
+    SPLIT_imgs.tsv, or array_record files that jclip imported. Languages lie in DATA/LANGUAGE, or share the pictures as
+    SPLIT_texts.LANGUAGE.jsonl.
+
+    Attributes:
+      bundle: a model's folder, such as runs/demo/altclip/2-contrastive; or a folder of features that cn_clip extracted,
+        SPLIT_imgs.img_feat.jsonl and SPLIT_texts.txt_feat.jsonl.
+      data: the pictures and captions.
+      protocol: a published test: flickr30k, flickr30k-cn, coco, coco-cn, mscoco-cn-5k, muge, xtd, crossmodal-3600. It
+        knows its split, its languages and its directions, and refuses data of another size.
+      split: of a folder; the protocol's own, or "test".
+      languages: one test each, separated by commas; by default all that the protocol and the folder have.
+      context_length: tokens read of a caption; by default the bundle's.
+      batch_size: pictures or captions encoded at once.
+      resamples: of the bootstrap that gives the 95 % intervals; 0 for none.
+      output: a new folder for results.json, report.html, report.md, and cn_clip's files of features and predictions.
+      json: print JSON.
+    """
+
+    bundle: tyro.conf.Positional[Annotated[Path, tyro.conf.arg(metavar="BUNDLE")]]
+    data: tyro.conf.Positional[Annotated[Path, tyro.conf.arg(metavar="DATA")]]
+    protocol: str = ""
+    split: str = ""
+    languages: str = ""
+    context_length: int | None = None
+    batch_size: int = 256
+    resamples: int = 1000
+    output: Path | None = None
+    json: bool = False
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Runs the command."""
+    options = read(Options, arguments, "jclip eval retrieval")
+    check_output(options.output)
+    protocol = get_protocol(options.protocol) if options.protocol else None
+    split = options.split or (protocol.split if protocol else "test")
+    tasks = _tasks(options, protocol, split)
+    with all_devices(), Console(stderr=True, quiet=options.json).status("encoding"):
+        source = _Features(options, split, len(tasks) > 1)
+        features = [source.of(task) for task in tasks]
+        note = protocol.note if protocol else ""
+        tests = [
+            retrieving.find(task, *rows, note=note, resamples=options.resamples)
+            for task, rows in zip(tasks, features, strict=True)
+        ]
+        settings = {"data": str(options.data), "split": split, "protocol": options.protocol}
+        findings = Findings(str(options.bundle), tuple(tests), settings)
+
+        def files(folder: Path) -> None:
+            for task, (images, texts) in zip(tasks, features, strict=True):
+                retrieving.write_cn_clip(folder, source.name(task), task, images, texts)
+
+        def sections() -> list[Section]:
+            found = [gallery(task, *rows) for task, rows in zip(tasks, features, strict=True)]
+            return [Section("What they find", _SHOWN, [one for one in found if one.queries])]
+
+        put_out(findings, options.output, as_json=options.json, more=files, sections=sections)
+    return 0
+
+
+_SHOWN = """A few captions, drawn by lot, and the best pictures for each; a green frame marks a right one."""
+
+
+def _tasks(options: Options, protocol: Protocol | None, split: str) -> list[RetrievalTask]:
+    here = languages_in(options.data, split)
+    wanted = [name.strip() for name in options.languages.split(",") if name.strip()]
+    if wanted and protocol and (strange := sorted(set(wanted) - set(protocol.languages))):
+        raise JclipError(f"{protocol.title} has no captions in {strange[0]}: it has {', '.join(protocol.languages)}")
+    if wanted and here and (lost := sorted(set(wanted) - set(here))):
+        raise JclipError(f"{options.data} has no {split} captions in {lost[0]}: it has {', '.join(here)}")
+    if protocol and len(protocol.languages) == 1:
+        here = [] if set(here).isdisjoint(protocol.languages) else here
+        wanted = wanted or list(protocol.languages)
+    elif protocol:
+        wanted = wanted or [name for name in protocol.languages if name in here]
+        if not wanted:
+            raise JclipError(
+                f"{options.data} has no {split} captions by language: expected folders or files of "
+                f"{', '.join(protocol.languages)}; name one with --languages if these captions are all in it"
+            )
+    tasks = []
+    for language in wanted or here or [""]:
+        task = read_task(options.data, split, language)
+        tasks.append(replace(protocol.apply(task) if protocol else task, language=language))
+    return tasks
+
+
+class _Features:
+    """Where a task's features come from: the bundle, opened once, or cn_clip's files."""
+
+    def __init__(self, options: Options, split: str, several: bool):
+        self._options, self._split, self._several = options, split, several
+        folder = options.bundle
+        extracted = not (folder / "config.json").is_file() and any(folder.glob("*_feat.jsonl"))
+        self._model = None if extracted else open_model(folder, options.batch_size, options.context_length)
+        self._images: dict[object, np.ndarray] = {}
+
+    def of(self, task: RetrievalTask) -> tuple[np.ndarray, np.ndarray]:
+        """(images_nd, texts_md)."""
+        if self._model is None:
+            return retrieving.read_cn_clip_features(self._options.bundle, self.name(task), task)
+        # Languages that share the pictures' file share their features.
+        shared = getattr(task.pictures, "file", None)
+        if shared not in self._images:
+            self._images = {shared: self._model.encode_image(task.pictures)}
+        images_nd = self._images[shared] if shared is not None else self._images.pop(None)
+        return images_nd, self._model.encode_text(task.captions)
+
+    def name(self, task: RetrievalTask) -> str:
+        """What a task's files are called."""
+        return f"{self._split}.{task.language}" if self._several else self._split
