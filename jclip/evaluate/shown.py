@@ -6,8 +6,9 @@ import numpy as np
 from PIL import Image
 
 from jclip.data.images import CLIP_MEAN, CLIP_STD, Picture, Preprocessing, to_array
+from jclip.evaluate.class_sets import ClassSet
 from jclip.evaluate.languages import LANGUAGE_NAMES
-from jclip.evaluate.report import Gallery, Query, Result
+from jclip.evaluate.report import Gallery, Query, Result, Section
 from jclip.evaluate.retrieval import topk
 from jclip.evaluate.tasks import RetrievalTask
 
@@ -61,3 +62,37 @@ def gallery(task: RetrievalTask, images_nd: np.ndarray, texts_md: np.ndarray, *,
 
 def _id(task: RetrievalTask, row: int) -> int:
     return int(task.image_ids[row]) if task.image_ids is not None else row
+
+
+def classified(data: ClassSet, scores_nc: np.ndarray, names: list[str], language: str, title: str) -> Section:
+    """Pictures drawn by lot for some classes, each with what it was taken for, as a section of the page.
+
+    Args:
+      data: the pictures.
+      scores_nc: higher is better.
+      names: of the classes.
+      language: of the names.
+      title: of the prompts.
+    """
+    draw = np.random.default_rng(0)
+    best_n = scores_nc.argmax(axis=1)
+    queries = []
+    for number in np.sort(draw.permutation(len(names))[:_QUERIES]).tolist():
+        # What was taken for this class, right or wrong, most surely first.
+        rows = np.flatnonzero(best_n == number)
+        rows = rows[np.argsort(-scores_nc[rows, number], kind="stable")][:_SHOWN]
+        results = [
+            Result(
+                thumbnail(data.pictures[row]),
+                bool(data.truth_nc[row, number]),
+                names[int(data.truth_nc[row].argmax())],
+            )
+            for row in rows.tolist()
+        ]
+        queries.append(Query(names[number], language, LANGUAGE_NAMES.get(language, language or "class"), results))
+    found = Gallery(f"{data.name}, {title}", queries)
+    return Section(f"What is taken for what, by {title}", _CLASSIFIED, [found])
+
+
+_CLASSIFIED = """Some classes, drawn by lot, and the pictures that were most surely taken for them. A green frame is \
+right."""

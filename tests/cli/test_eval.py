@@ -89,10 +89,10 @@ def test_what_cannot_be_evaluated(bundle, data, tmp_path, capsys):
     assert "has no test captions by language" in told
     told = fails(capsys, "retrieval", bundle, data, "--protocol", "flickr30k", "--output", out)
     assert "12 pictures instead of 1000" in told
+    assert "is not a bundle" in fails(capsys, "retrieval", data, data)
     (data / "test_imgs.tsv").write_text("\n".join((data / "test_imgs.tsv").read_text().splitlines()[:5]) + "\n")
     told = fails(capsys, "retrieval", bundle, data, "--output", out)
     assert "test_texts.jsonl, line 6: text 1005 belongs to picture 135, which is not in" in told
-    assert "is not a bundle" in fails(capsys, "retrieval", data, data)
     assert not out.exists() and not list(tmp_path.glob(".out*"))
 
 
