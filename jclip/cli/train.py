@@ -14,6 +14,7 @@ import tyro
 from rich.console import Console
 
 from jclip.cli.configs import parse
+from jclip.cli.evaluators import evaluators
 from jclip.parallel.mesh import make_mesh
 from jclip.parallel.processes import connect, is_first, together
 from jclip.train.assembly import copies_on
@@ -59,7 +60,7 @@ def main(arguments: Sequence[str]) -> int:
         console.print(f"parameters over {copies}", markup=False, highlight=False, soft_wrap=True)
     with ProgressWatcher(console, run.name) as watcher:
         try:
-            outcome = train(run, workdir, watcher=watcher)
+            outcome = train(run, workdir, watcher=watcher, evaluators=together(lambda: evaluators(run)))
         except jax.errors.JaxRuntimeError as error:
             if jax.process_count() == 1:
                 raise

@@ -1,6 +1,7 @@
 """Pictures to look at: what a few queries find, and what a few pictures are taken for."""
 
 import io
+from collections.abc import Sequence
 
 import numpy as np
 from PIL import Image
@@ -64,7 +65,7 @@ def _id(task: RetrievalTask, row: int) -> int:
     return int(task.image_ids[row]) if task.image_ids is not None else row
 
 
-def classified(data: ClassSet, scores_nc: np.ndarray, names: list[str], language: str, title: str) -> Section:
+def classified(data: ClassSet, scores_nc: np.ndarray, names: Sequence[str], language: str, title: str) -> Section:
     """Pictures drawn by lot for some classes, each with what it was taken for, as a section of the page.
 
     Args:

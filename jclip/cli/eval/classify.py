@@ -14,10 +14,9 @@ from jclip.cli.eval._common import all_devices, check_output, open_model, put_ou
 from jclip.cli.options import read
 from jclip.errors import JclipError
 from jclip.evaluate import classification
-from jclip.evaluate.benchmarks import Benchmark, get_benchmark, read_order, submission
-from jclip.evaluate.class_sets import ClassSet, class_names, read_classes
+from jclip.evaluate.asking import class_tests
+from jclip.evaluate.benchmarks import read_order, submission
 from jclip.evaluate.findings import Finding, Findings
-from jclip.evaluate.prompts import names_of, prompts
 from jclip.evaluate.report import Section
 from jclip.evaluate.shown import classified
 from jclip.inference import Model
@@ -63,16 +62,6 @@ class Options:
     json: bool = False
 
 
-@dataclass(frozen=True)
-class _Ensemble:
-    """What is asked in one language."""
-
-    title: str
-    language: str
-    names: list[str]
-    templates: tuple[str, ...]
-
-
 def main(arguments: Sequence[str]) -> int:
     """Runs the command."""
     options = read(Options, arguments, "jclip eval classify")
@@ -80,35 +69,33 @@ def main(arguments: Sequence[str]) -> int:
     if options.submission and not (options.output and options.dataset):
         raise JclipError("--submission needs --output and --dataset: where it goes, and what the server calls the set")
     # All that can be wrong with the data shows before the model is read.
-    benchmark = get_benchmark(options.dataset) if options.dataset else None
-    data = read_classes(options.data)
-    if benchmark:
-        benchmark.check(data.name, len(data.keys), len(data.pictures))
+    wanted = [part.strip() for part in options.prompts.split(",") if part.strip()]
+    tests = class_tests(options.data, options.dataset, wanted, options.classes)
+    data = tests.data
     order = read_order(options.order, len(data.pictures)) if options.order else None
-    ensembles = _ensembles(options, data, benchmark)
     model = open_model(options.bundle, options.batch_size, options.context_length)
-    tests: list[Finding] = []
+    findings: list[Finding] = []
     found: dict[str, Any] = {}
     sections: list[Section] = []
     with all_devices(), Console(stderr=True, quiet=options.json).status("encoding"):
         images_nd = model.encode_image(data.pictures)
-        for one in ensembles:
+        for one in tests.ensembles:
             classes_cd = classification.classifier(model.encode_text, one.names, one.templates)
             scores_nc = classification.cosines(images_nd, classes_cd)
             chances_nc = classification.probabilities(images_nd, classes_cd)
-            tests.append(
+            findings.append(
                 classification.find(
                     data,
                     scores_nc,
                     chances_nc,
                     names=one.names,
                     language=one.language,
-                    benchmark=benchmark,
+                    benchmark=tests.benchmark,
                     resamples=options.resamples,
                 )
             )
             if options.submission:
-                ending = f".{one.title}" if len(ensembles) > 1 else ""
+                ending = f".{one.title}" if len(tests.ensembles) > 1 else ""
                 found[f"{options.dataset}{ending}.json"] = submission(
                     chances_nc,
                     model=options.model_name or options.bundle.name,
@@ -124,25 +111,14 @@ def main(arguments: Sequence[str]) -> int:
             (folder / name).write_text(json.dumps(content), encoding="utf-8")
 
     settings = {"data": str(options.data), "dataset": options.dataset, "prompts": options.prompts}
-    findings = Findings(str(options.bundle), tuple(tests), settings)
-    put_out(findings, options.output, as_json=options.json, more=files, sections=lambda: sections)
+    put_out(
+        Findings(str(options.bundle), tuple(findings), settings),
+        options.output,
+        as_json=options.json,
+        more=files,
+        sections=lambda: sections,
+    )
     return 0
-
-
-def _ensembles(options: Options, data: ClassSet, benchmark: Benchmark | None) -> list[_Ensemble]:
-    found = []
-    for name in (part.strip() for part in options.prompts.split(",") if part.strip()):
-        chosen = prompts(name, options.dataset, benchmark.kind if benchmark else "general")
-        if options.classes in ("cn_clip", "open_clip"):
-            names = names_of(options.classes)
-            if len(names) != len(data.keys):
-                raise JclipError(f"{options.classes}'s {len(names)} class names are ImageNet's, {data.name} has others")
-        else:
-            names = class_names(data, chosen.language, Path(options.classes) if options.classes else None)
-        found.append(_Ensemble(Path(name).stem.replace(":", "-"), chosen.language, names, chosen.templates))
-    if not found:
-        raise JclipError("--prompts is empty: give a language, cn_clip, open_clip or a .json file")
-    return found
 
 
 def _sizes(model: Model) -> dict[str, int]:

@@ -1,7 +1,7 @@
 """`jclip eval retrieval BUNDLE DATA`."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
@@ -11,12 +11,10 @@ from rich.console import Console
 
 from jclip.cli.eval._common import all_devices, check_output, open_model, put_out
 from jclip.cli.options import read
-from jclip.errors import JclipError
 from jclip.evaluate import retrieving
+from jclip.evaluate.asking import retrieval_tests
 from jclip.evaluate.findings import Findings
-from jclip.evaluate.protocols import Protocol, get_protocol
 from jclip.evaluate.report import Section
-from jclip.evaluate.sets import languages_in, read_task
 from jclip.evaluate.shown import gallery
 from jclip.evaluate.tasks import RetrievalTask
 
@@ -61,18 +59,17 @@ def main(arguments: Sequence[str]) -> int:
     """Runs the command."""
     options = read(Options, arguments, "jclip eval retrieval")
     check_output(options.output)
-    protocol = get_protocol(options.protocol) if options.protocol else None
-    split = options.split or (protocol.split if protocol else "test")
-    tasks = _tasks(options, protocol, split)
+    languages = [name.strip() for name in options.languages.split(",") if name.strip()]
+    asked = retrieval_tests(options.data, options.protocol, options.split, languages)
+    tasks = asked.tasks
     with all_devices(), Console(stderr=True, quiet=options.json).status("encoding"):
-        source = _Features(options, split, len(tasks) > 1)
+        source = _Features(options, asked.split, len(tasks) > 1)
         features = [source.of(task) for task in tasks]
-        note = protocol.note if protocol else ""
         tests = [
-            retrieving.find(task, *rows, note=note, resamples=options.resamples)
+            retrieving.find(task, *rows, note=asked.note, resamples=options.resamples)
             for task, rows in zip(tasks, features, strict=True)
         ]
-        settings = {"data": str(options.data), "split": split, "protocol": options.protocol}
+        settings = {"data": str(options.data), "split": asked.split, "protocol": options.protocol}
         findings = Findings(str(options.bundle), tuple(tests), settings)
 
         def files(folder: Path) -> None:
@@ -88,30 +85,6 @@ def main(arguments: Sequence[str]) -> int:
 
 
 _SHOWN = """A few captions, drawn by lot, and the best pictures for each; a green frame marks a right one."""
-
-
-def _tasks(options: Options, protocol: Protocol | None, split: str) -> list[RetrievalTask]:
-    here = languages_in(options.data, split)
-    wanted = [name.strip() for name in options.languages.split(",") if name.strip()]
-    if wanted and protocol and (strange := sorted(set(wanted) - set(protocol.languages))):
-        raise JclipError(f"{protocol.title} has no captions in {strange[0]}: it has {', '.join(protocol.languages)}")
-    if wanted and here and (lost := sorted(set(wanted) - set(here))):
-        raise JclipError(f"{options.data} has no {split} captions in {lost[0]}: it has {', '.join(here)}")
-    if protocol and len(protocol.languages) == 1:
-        here = [] if set(here).isdisjoint(protocol.languages) else here
-        wanted = wanted or list(protocol.languages)
-    elif protocol:
-        wanted = wanted or [name for name in protocol.languages if name in here]
-        if not wanted:
-            raise JclipError(
-                f"{options.data} has no {split} captions by language: expected folders or files of "
-                f"{', '.join(protocol.languages)}; name one with --languages if these captions are all in it"
-            )
-    tasks = []
-    for language in wanted or here or [""]:
-        task = read_task(options.data, split, language)
-        tasks.append(replace(protocol.apply(task) if protocol else task, language=language))
-    return tasks
 
 
 class _Features:

@@ -1,0 +1,90 @@
+"""Evaluations during training: the figures that `jclip eval` finds in the bundle, on any number of processes."""
+
+import json
+from dataclasses import replace
+
+import pytest
+
+from jclip.cli import main
+from jclip.cli.configs import load_config
+from jclip.cli.evaluators import evaluators
+from jclip.config import from_json, to_json
+from jclip.errors import JclipError
+from jclip.stages import Budget
+from jclip.train.evaluations import Classification, Retrieval
+from jclip.train.identity import check_same
+from jclip.train.loop import train
+from jclip.train.reduced import reduce
+from jclip.train.run import Run, check
+from jclip.train.telemetry import read_journal
+from tests.evaluate.cn_clip_data import ROOT, many_to_many, png, write_texts
+from tests.train.cluster import Job, run_all
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    place = tmp_path_factory.mktemp("evaluations")
+    reduced = reduce(load_config(str(ROOT / "configs" / "chinese_clip" / "vit_b_16.py")), place / "inputs")
+    stage = reduced.stages[1]
+    fast = replace(stage.optimizer, learning_rate=1e-2, warmup_steps=0, schedule="constant", eps=1e-3)
+    stage = replace(stage, budget=Budget(steps=1), batch_size=8, optimizer=fast)
+    many_to_many(place / "pairs")
+    for language in ("en", "zh"):
+        write_texts(
+            place / "pairs" / f"test_texts.{language}.jsonl", [(n, f"{language} {n}", [100 + 7 * n]) for n in range(12)]
+        )
+    for number, name in enumerate(("red apple", "blue castle", "black dragon")):
+        (place / "classes" / name).mkdir(parents=True)
+        for one in range(5):
+            (place / "classes" / name / f"{one}.png").write_bytes(png(10 * number + one))
+    evaluations = (
+        Retrieval("pairs", str(place / "pairs"), languages=("en", "zh")),
+        Classification("things", str(place / "classes"), prompts=("en",)),
+    )
+    return replace(reduced, dtype="float32", stages=(stage,), evaluations=evaluations, evaluate_every=1)
+
+
+def found(workdir):
+    """{steps in all: figures}."""
+    lines = [line for line in read_journal(workdir / "metrics.jsonl") if line["kind"] == "evaluation"]
+    return {line["total"]: {name: value for name, value in line.items() if "/" in name} for line in lines}
+
+
+def test_the_figures_of_the_bundle(run, tmp_path, capsys):
+    made = evaluators(run)
+    outcome = train(run, tmp_path / "run", evaluators=made)
+    figures = found(tmp_path / "run")
+    assert figures.keys() == {0, 1}
+    data = run.evaluations[0].data
+    assert main(["eval", "retrieval", str(outcome.bundles[0]), data, "--json"]) == 0
+    for test in json.loads(capsys.readouterr().out)["tests"]:
+        for name in ("t2i_r1", "i2t_r10", "mean_recall"):
+            assert figures[1][f"pairs/{test['language']}/{name}"] == pytest.approx(test[name])
+    assert main(["eval", "classify", str(outcome.bundles[0]), run.evaluations[1].data, "--json"]) == 0
+    test = json.loads(capsys.readouterr().out)["tests"][0]
+    for name in ("accuracy", "mean_per_class"):
+        assert figures[1][f"things/{name}"] == pytest.approx(test[name])
+    assert figures[0] != figures[1]  # the step was a large one
+
+    two = run_all(Job(run, tmp_path / "two", stop_after=0), processes=2, devices=2)
+    assert [code for code, _ in two] == [0, 0], two
+    assert found(tmp_path / "two")[0] == pytest.approx(figures[0])
+
+
+def test_what_is_wrong_shows_before_training(run, tmp_path):
+    broken = replace(run, evaluations=(Retrieval("muge", run.evaluations[0].data, protocol="muge"),))
+    with pytest.raises(JclipError, match="evaluation 'muge': .* has no split 'valid': it has test"):
+        evaluators(broken)
+    twice = replace(run, evaluations=run.evaluations[:1] * 2)
+    with pytest.raises(JclipError, match="two evaluations named 'pairs'"):
+        check(twice)
+    with pytest.raises(JclipError, match="best is 'pears/t2i_r1', but the evaluations are pairs, things"):
+        check(replace(run, best="pears/t2i_r1"))
+    assert evaluators(replace(run, evaluations=())) == {}
+
+
+def test_they_are_configuration_that_may_change(run, tmp_path):
+    assert from_json(Run, to_json(run)) == run
+    before, now = ({"config": to_json(one), "contents": {}} for one in (run, replace(run, evaluations=())))
+    check_same(before, now, tmp_path)
+    check_same(now, before, tmp_path)
