@@ -51,10 +51,13 @@ def classifier(
 
 def probabilities(images_nd: Array, classes_cd: Array) -> npt.NDArray[np.float32]:
     """(n, c): softmax over the classes of 100 times the cosines."""
-    logits_nc = SCALE * cosines(images_nd, classes_cd)
-    logits_nc -= logits_nc.max(axis=1, keepdims=True)
-    powers_nc = np.exp(logits_nc)
-    return powers_nc / powers_nc.sum(axis=1, keepdims=True)
+    return softmax(SCALE * cosines(images_nd, classes_cd))
+
+
+def softmax(logits_nc: Array) -> Array:
+    """(n, c): shares that add up to 1 in each row."""
+    powers_nc = np.exp(logits_nc - logits_nc.max(axis=1, keepdims=True))
+    return np.asarray(powers_nc / powers_nc.sum(axis=1, keepdims=True))
 
 
 def cosines(images_nd: Array, classes_cd: Array) -> npt.NDArray[np.float32]:

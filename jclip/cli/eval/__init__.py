@@ -10,6 +10,7 @@ from jclip.errors import JclipError
 TASKS = {
     "retrieval": "R@1, R@5, R@10 between pictures and captions, by the papers' protocols",
     "classify": "zero-shot classification with prompts in any of 18 languages",
+    "probe": "a linear classifier on frozen features, of all pictures or a few a class",
     "compare": "two runs of these side by side",
 }
 
@@ -41,6 +42,7 @@ def _usage() -> str:
         f"with results.json, report.html and report.md.\n\n{rows}\n\n"
         "  jclip eval retrieval BUNDLE DATA --protocol muge\n"
         "  jclip eval classify BUNDLE DATA --dataset cifar-100 --prompts zh\n"
+        "  jclip eval probe BUNDLE DATA --shots 1,2,4,8,16,all\n"
         "  jclip eval compare OUT_A OUT_B\n\n"
         "`jclip eval TASK --help` explains each."
     )
