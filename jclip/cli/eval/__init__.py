@@ -11,6 +11,7 @@ TASKS = {
     "retrieval": "R@1, R@5, R@10 between pictures and captions, by the papers' protocols",
     "classify": "zero-shot classification with prompts in any of 18 languages",
     "probe": "a linear classifier on frozen features, of all pictures or a few a class",
+    "benchmark": "CLIP_benchmark's data sets and metrics, where it is installed",
     "compare": "two runs of these side by side",
 }
 
