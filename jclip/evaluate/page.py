@@ -29,6 +29,8 @@ _TITLES = {
     "classification": "Zero-shot classification",
     "probe": "Linear probe on frozen features",
 }
+_COUNTS = ("pictures", "captions", "classes")
+_MOST_CURVES = 8  # of one data set; the others are in results.json
 _MOST_CLASSES = 60  # beyond that, a confusion matrix is grey
 
 
@@ -55,9 +57,11 @@ def _table(
         several = list(some)
         rows = [_row(test, columns, before.get(_key(test))) for test in several]
         if len(several) > 1:
-            rows.append(Row(f"mean of {len(several)}", [mean_over(several, name) for name in columns]))
+            others = [before[_key(test)] for test in several if _key(test) in before]
+            means = [[mean_over(some, name) for name in columns] for some in (several, others)]
+            rows.append(Row(f"mean of {len(several)}", means[0], means[1] if len(others) == len(several) else None))
         chance = Row("chance", [mean_over(several, _chance(name)) for name in columns])
-        counts = ", ".join(f"{value:,} {name.replace('_', ' ')}" for name, value in several[0].counts.items())
+        counts = ", ".join(f"{several[0].counts[name]:,} {name}" for name in _COUNTS if name in several[0].counts)
         title = f"{dataset} ({counts})" if counts else dataset
         groups.append(Group(title, rows, [chance] if any(value is not None for value in chance.values) else []))
     notes = dict.fromkeys(f"{test.dataset}: {test.note}" for test in tests if test.note)
@@ -119,7 +123,7 @@ def _plots(findings: Findings) -> Iterator[Chart | Matrix]:
         tests = list(some)
         if len(tests) > 2:
             yield _by_language(dataset, tests)
-        for test in tests:
+        for test in tests[:_MOST_CURVES]:
             title = f"{dataset}{f', {name_of(test.language)}' if test.language else ''}"
             if test.scores:
                 middles = [(a + b) / 2 for a, b in zip(test.scores.edges, test.scores.edges[1:], strict=False)]

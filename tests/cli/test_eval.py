@@ -5,6 +5,7 @@ import json
 import jax
 import numpy as np
 import pytest
+from PIL import Image
 
 from jclip.bundle import Bundle, save_bundle
 from jclip.cli import main
@@ -144,3 +145,47 @@ def test_figures_do_not_depend_on_the_mesh(bundle, data, capsys, monkeypatch):
         if isinstance(value, float):
             assert single[0][name] == pytest.approx(value), name
     assert np.isfinite(many[0]["mean_recall"])
+
+
+def test_probe(bundle, tmp_path, capsys):
+    for split, first in (("train", 0), ("test", 100)):
+        for number in range(3):
+            folder = tmp_path / "data" / split / f"thing_{number}"
+            folder.mkdir(parents=True)
+            for one in range(6):
+                # Of one colour each, and of nearly the same colour in a class.
+                colour = np.full((16, 16, 3), 80 * number, np.uint8) + np.uint8(one + first // 50)
+                Image.fromarray(colour).save(folder / f"{one}.png")
+    out = tmp_path / "out"
+    tests = run(capsys, "probe", bundle, tmp_path / "data", "--shots", "1,all", "--output", out)["tests"]
+    assert [test["dataset"].rpartition(", ")[2] for test in tests] == ["1 pictures a class", "all training pictures"]
+    assert tests[1]["accuracy"] == 1
+    assert 0 <= tests[0]["accuracy"] <= 1 and tests[0]["draws"] == 3
+    again = run(capsys, "probe", bundle, tmp_path / "data", "--shots", "1")["tests"]
+    assert again[0]["accuracy"] == tests[0]["accuracy"]
+    for more, message in (
+        (["--shots", "7"], "class 0 has 6 training pictures, fewer than 7 shots"),
+        (["--shots", "few"], "--shots 'few' is not possible"),
+        (["--seeds", "0"], "--seeds 0 is not possible"),
+        (["--dataset", "cifar-10"], "has 3 classes, but the test split of CIFAR-10 has 10"),
+    ):
+        assert message in fails(capsys, "probe", bundle, tmp_path / "data", *more)
+    (tmp_path / "data" / "test" / "thing_1").rename(tmp_path / "data" / "test" / "thing_9")
+    assert "has other classes than" in fails(capsys, "probe", bundle, tmp_path / "data")
+
+
+def test_scoring_what_others_predicted(tmp_path, capsys):
+    answers, predictions = tmp_path / "answers.jsonl", tmp_path / "predictions.jsonl"
+    answers.write_text('{"text_id": 1, "image_ids": [10]}\n{"text_id": 2, "image_ids": [20, 21]}\n')
+    predictions.write_text('{"text_id": 1, "image_ids": [10, 11]}\n{"text_id": 2, "image_ids": [1, 2, 21]}\n')
+    assert run(capsys, "predictions", answers, predictions) == {
+        "queries": 2, "r1": 0.5, "r5": 1.0, "r10": 1.0, "mean_recall": pytest.approx(2.5 / 3)
+    }  # fmt: skip
+    assert main(["eval", "predictions", str(answers), str(predictions)]) == 0
+    assert "83.33" in capsys.readouterr().out
+    predictions.write_text('{"text_id": 1, "image_ids": [10, 11]}\n')
+    assert "1 queries have no predictions, such as 2" in fails(capsys, "predictions", answers, predictions)
+    predictions.write_text('{"image_id": 1, "text_ids": [10]}\n')
+    assert "predictions.jsonl, line 1 has no 'text_id'" in fails(capsys, "predictions", answers, predictions)
+    answers.write_text('{"image": 1}\n')
+    assert "neither 'text_id' nor 'image_id'" in fails(capsys, "predictions", answers, predictions)

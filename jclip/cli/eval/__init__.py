@@ -11,6 +11,7 @@ TASKS = {
     "retrieval": "R@1, R@5, R@10 between pictures and captions, by the papers' protocols",
     "classify": "zero-shot classification with prompts in any of 18 languages",
     "probe": "a linear classifier on frozen features, of all pictures or a few a class",
+    "predictions": "recalls of predictions in cn_clip's files",
     "benchmark": "CLIP_benchmark's data sets and metrics, where it is installed",
     "compare": "two runs of these side by side",
 }
@@ -37,7 +38,7 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def _usage() -> str:
-    rows = "\n".join(f"  {name:<10} {what}" for name, what in TASKS.items())
+    rows = "\n".join(f"  {name:<11} {what}" for name, what in TASKS.items())
     return (
         "usage: jclip eval TASK ...\n\nFigures of a bundle, as tables, as JSON (--json), and as a folder (--output)\n"
         f"with results.json, report.html and report.md.\n\n{rows}\n\n"
