@@ -8,10 +8,10 @@ import numpy as np
 
 from jclip.data.text import load_tokenizer
 from jclip.errors import JclipError
-from jclip.evaluate import classification
+from jclip.evaluate import classification, probing
 from jclip.evaluate.asking import class_tests, retrieval_tests
 from jclip.inference import Encoder
-from jclip.train.evaluations import Classification, Retrieval
+from jclip.train.evaluations import Classification, Evaluation, Probe, Retrieval
 from jclip.train.loop import Evaluator
 from jclip.train.run import Run
 
@@ -34,10 +34,18 @@ def evaluators(run: Run, batch_size: int = 256) -> dict[str, Evaluator]:
     made: dict[str, Evaluator] = {}
     for one in run.evaluations:
         try:
-            made[one.name] = _retrieval(one, encoder) if isinstance(one, Retrieval) else _classification(one, encoder)
+            made[one.name] = _made(one, encoder)
         except JclipError as error:
             raise JclipError(f"evaluation {one.name!r}: {error}") from None
     return made
+
+
+def _made(asked: Evaluation, encoder: Encoder) -> Evaluator:
+    if isinstance(asked, Retrieval):
+        return _retrieval(asked, encoder)
+    if isinstance(asked, Classification):
+        return _classification(asked, encoder)
+    return _probe(asked, encoder)
 
 
 def _retrieval(asked: Retrieval, encoder: Encoder) -> Evaluator:
@@ -76,6 +84,21 @@ def _classification(asked: Classification, encoder: Encoder) -> Evaluator:
                 resamples=0,
             )
             figures |= {_named(name, one.title, len(tests.ensembles)): value for name, value in found.figures.items()}
+        return figures
+
+    return evaluate
+
+
+def _probe(asked: Probe, encoder: Encoder) -> Evaluator:
+    sets = probing.read_splits(Path(asked.data), asked.dataset)
+
+    def evaluate(variables: dict[str, Any]) -> Mapping[str, float]:
+        features = {name: encoder.images(variables, one.pictures) for name, one in sets.splits.items()}
+        figures: dict[str, float] = {}
+        for count in asked.shots:
+            found = probing.find(sets, features, count or None, seeds=asked.seeds, resamples=0)
+            name = str(count or "all")
+            figures |= {_named(figure, name, len(asked.shots)): value for figure, value in found.figures.items()}
         return figures
 
     return evaluate

@@ -64,16 +64,12 @@ class Positives:
         return Positives(self.pairs_p2[:, ::-1], self.gallery, self.queries)
 
     def take(self, rows: Ints) -> "Positives":
-        """Those of some queries, renumbered in the order of `rows`."""
-        chosen = np.asarray(rows, np.int64)
-        starts = np.searchsorted(self._codes_p, chosen * self.gallery)
-        stops = np.searchsorted(self._codes_p, (chosen + 1) * self.gallery)
-        parts = [
-            self._codes_p[a:b] + (n - row) * self.gallery
-            for n, (row, a, b) in enumerate(zip(chosen, starts, stops, strict=True))
-        ]
-        codes = np.concatenate([np.zeros(0, np.int64), *parts])
-        return Positives(np.stack(np.divmod(codes, max(self.gallery, 1)), axis=1), len(chosen), self.gallery)
+        """Those of some queries, each named once, renumbered in the order of `rows`."""
+        place_q = np.full(self.queries, -1)
+        place_q[rows] = np.arange(len(rows))
+        pairs_p2 = self.pairs_p2
+        pairs_p2[:, 0] = place_q[pairs_p2[:, 0]]
+        return Positives(pairs_p2[pairs_p2[:, 0] >= 0], len(rows), self.gallery)
 
     def of(self, rows_q: Ints, columns_qk: Ints) -> Bools:
         """Whether each of (q, k) gallery rows answers its query."""

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from jclip.errors import JclipError
-from jclip.parallel.sharding import batch_devices, local_rows, place_rows, replicated
+from jclip.parallel.sharding import batch_devices, local_rows, place_rows
 
 Floats = npt.NDArray[np.float64]
 Features = npt.NDArray[np.float32]
@@ -162,7 +162,6 @@ def learn(train: tuple[Features, Ints], valid: tuple[Features, Ints] | None, cla
 def _loss(features_nd: Features, classes_n: Ints) -> Callable[[Floats], tuple[float, Floats]]:
     """(weights and bias, one under the other) -> the sum of cross-entropies, and its gradient."""
     mesh = jax.sharding.get_mesh()
-    whole = None if mesh.empty else replicated(mesh)
 
     def placed(rows: npt.NDArray[Any]) -> jax.Array:
         if mesh.empty:
@@ -177,15 +176,24 @@ def _loss(features_nd: Features, classes_n: Ints) -> Callable[[Floats], tuple[fl
     x_ne = placed(np.concatenate([features_nd, ones_n[:, None]], axis=1))
     y_n, counts_n = placed(classes_n.astype(np.int32)), placed(ones_n)
 
-    def total(weights_ec: jax.Array, x_ne: jax.Array, y_n: jax.Array, counts_n: jax.Array) -> jax.Array:
+    def call(weights_ec: Floats) -> tuple[float, Floats]:
+        value, gradient_ec = _total_and_gradient(np.asarray(weights_ec, np.float32), x_ne, y_n, counts_n)
+        return float(value), np.asarray(gradient_ec, np.float64)
+
+    return call
+
+
+@jax.jit
+def _total_and_gradient(
+    weights_ec: jax.Array, x_ne: jax.Array, y_n: jax.Array, counts_n: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    def total(weights_ec: jax.Array) -> jax.Array:
         logits_nc = jnp.einsum("ne,ec->nc", x_ne, weights_ec, precision=jax.lax.Precision.HIGHEST)
         chosen_n = jnp.take_along_axis(logits_nc, y_n[:, None], axis=1)[:, 0]
         return jnp.sum(counts_n * (jax.nn.logsumexp(logits_nc, axis=1) - chosen_n))
 
-    both = jax.jit(jax.value_and_grad(total), out_shardings=whole)
-
-    def call(weights_ec: Floats) -> tuple[float, Floats]:
-        value, gradient_ec = both(np.asarray(weights_ec, np.float32), x_ne, y_n, counts_n)
-        return float(value), np.asarray(gradient_ec, np.float64)
-
-    return call
+    found = jax.value_and_grad(total)(weights_ec)
+    if jax.sharding.get_abstract_mesh().empty:
+        return found
+    whole: tuple[jax.Array, jax.Array] = jax.lax.with_sharding_constraint(found, jax.sharding.PartitionSpec())
+    return whole

@@ -11,6 +11,7 @@ import base64
 import binascii
 import hashlib
 from collections.abc import Sequence
+from itertools import islice
 from pathlib import Path
 from typing import overload
 
@@ -60,10 +61,17 @@ def languages_in(place: Path, split: str) -> list[str]:
     """The languages for which a folder has captions of their own, sorted; none where it has one set of captions."""
     if not place.is_dir():
         return []
-    shared = [file.name.split(".")[1] for file in place.glob(f"{split}_texts.*.jsonl") if not file.match("*.tr.jsonl")]
+    shared = [file.name.split(".")[1] for file in place.glob(f"{split}_texts.*.jsonl") if _has_captions(file)]
     apart = [one.name for one in place.iterdir() if (one / f"{split}_texts.jsonl").is_file()]
     apart += [one.name for one in place.iterdir() if one.is_dir() and (one / "dataset_info.json").is_file()]
     return sorted({*shared, *apart})
+
+
+def _has_captions(file: Path) -> bool:
+    """cn_clip's answers seen from the images end in .tr.jsonl too, which here would be captions in Turkish."""
+    if file.name.count(".") > 2:
+        return False
+    return any("text" in found for _, found in islice(json_lines(file), 1))
 
 
 def read_pairs(file: Path) -> RetrievalTask:

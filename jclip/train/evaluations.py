@@ -41,4 +41,23 @@ class Classification:
     classes: str = ""
 
 
-Evaluation = Retrieval | Classification
+@dataclass(frozen=True)
+class Probe:
+    """A linear probe on the features of this moment, as `jclip eval probe` finds it.
+
+    Attributes:
+      name: of its figures: "pets" gives "pets/accuracy", ...; with several numbers of shots "pets/16/accuracy".
+      data: a folder with train, test and perhaps valid.
+      dataset: the set's name; "" for one of your own.
+      shots: pictures of each class; 0 for all.
+      seeds: few-shot figures are means over so many draws.
+    """
+
+    name: str
+    data: str
+    dataset: str = ""
+    shots: tuple[int, ...] = (0,)
+    seeds: int = 3
+
+
+Evaluation = Retrieval | Classification | Probe

@@ -11,7 +11,7 @@ from jclip.cli.evaluators import evaluators
 from jclip.config import from_json, to_json
 from jclip.errors import JclipError
 from jclip.stages import Budget
-from jclip.train.evaluations import Classification, Retrieval
+from jclip.train.evaluations import Classification, Probe, Retrieval
 from jclip.train.identity import check_same
 from jclip.train.loop import train
 from jclip.train.reduced import reduce
@@ -34,12 +34,14 @@ def run(tmp_path_factory):
             place / "pairs" / f"test_texts.{language}.jsonl", [(n, f"{language} {n}", [100 + 7 * n]) for n in range(12)]
         )
     for number, name in enumerate(("red apple", "blue castle", "black dragon")):
-        (place / "classes" / name).mkdir(parents=True)
-        for one in range(5):
-            (place / "classes" / name / f"{one}.png").write_bytes(png(10 * number + one))
+        for split, count in (("classes", 5), ("probe/train", 3), ("probe/test", 4)):
+            (place / split / name).mkdir(parents=True)
+            for one in range(count):
+                (place / split / name / f"{one}.png").write_bytes(png(100 * number + len(split) + one))
     evaluations = (
         Retrieval("pairs", str(place / "pairs"), languages=("en", "zh")),
         Classification("things", str(place / "classes"), prompts=("en",)),
+        Probe("probe", str(place / "probe"), shots=(1, 0), seeds=1),
     )
     return replace(reduced, dtype="float32", stages=(stage,), evaluations=evaluations, evaluate_every=1)
 
@@ -64,6 +66,10 @@ def test_the_figures_of_the_bundle(run, tmp_path, capsys):
     test = json.loads(capsys.readouterr().out)["tests"][0]
     for name in ("accuracy", "mean_per_class"):
         assert figures[1][f"things/{name}"] == pytest.approx(test[name])
+    assert main(["eval", "probe", str(outcome.bundles[0]), run.evaluations[2].data, "--shots", "all", "--json"]) == 0
+    test = json.loads(capsys.readouterr().out)["tests"][0]
+    assert figures[1]["probe/all/accuracy"] == pytest.approx(test["accuracy"], abs=0.1)  # one picture of twelve
+    assert 0 <= figures[1]["probe/1/accuracy"] <= 1
     assert figures[0] != figures[1]  # the step was a large one
 
     two = run_all(Job(run, tmp_path / "two", stop_after=0), processes=2, devices=2)
@@ -78,7 +84,7 @@ def test_what_is_wrong_shows_before_training(run, tmp_path):
     twice = replace(run, evaluations=run.evaluations[:1] * 2)
     with pytest.raises(JclipError, match="two evaluations named 'pairs'"):
         check(twice)
-    with pytest.raises(JclipError, match="best is 'pears/t2i_r1', but the evaluations are pairs, things"):
+    with pytest.raises(JclipError, match="best is 'pears/t2i_r1', but the evaluations are pairs, things, probe"):
         check(replace(run, best="pears/t2i_r1"))
     assert evaluators(replace(run, evaluations=())) == {}
 

@@ -43,7 +43,12 @@ def test_languages_share_a_gallery_or_have_their_own(tmp_path):
     for language in ("zh", "en"):
         write_texts(tmp_path / f"test_texts.{language}.jsonl", [(1, language, [1])])
     many_to_many(tmp_path / "ja")
+    # What cn_clip writes beside the captions, and captions in Turkish, have one name.
+    answers = tmp_path / "test_texts.tr.jsonl"
+    answers.write_text('{"image_id": 1, "text_ids": [1]}\n')
     assert languages_in(tmp_path, "test") == ["en", "ja", "zh"]
+    write_texts(answers, [(1, "elma", [1])])
+    assert languages_in(tmp_path, "test") == ["en", "ja", "tr", "zh"]
     assert read_task(tmp_path, language="zh").captions == ["zh"]
     assert len(read_task(tmp_path, language="ja").captions) == 24
 
