@@ -1,5 +1,11 @@
 """Over the mesh, in blocks, on shards of any size: the same figures as from the whole matrix in float64."""
 
+import json
+import os
+import socket
+import subprocess
+import sys
+
 import jax
 import numpy as np
 import pytest
@@ -9,6 +15,8 @@ from jclip.evaluate.nearest import candidates
 from jclip.evaluate.positives import Positives
 from jclip.evaluate.retrieval import judge, topk
 from jclip.parallel.mesh import MeshShape, make_mesh
+from tests.evaluate.cn_clip_data import ROOT
+from tests.evaluate.over_processes import found
 
 
 @pytest.fixture(params=[None, MeshShape(), MeshShape(data=2, fsdp=2, tensor=2)], ids=["one device", "8", "2x2x2"])
@@ -101,3 +109,31 @@ def test_pairs_by_hand():
     assert keyed.pairs_p2.tolist() == [[0, 1], [0, 3], [1, 0], [2, 1], [2, 3]]
     with pytest.raises(ValueError, match=r"pair \(1, 4\) is not among 3 queries and 4"):
         Positives([(1, 4)], 3, 4)
+
+
+def test_several_processes_find_what_one_does():
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        address = f"localhost:{free.getsockname()[1]}"
+    kept = {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"}
+    common = {**kept, "XLA_FLAGS": "--xla_force_host_platform_device_count=3", "JCLIP_COORDINATOR": address}
+    running = [
+        subprocess.Popen(
+            [sys.executable, "-m", "tests.evaluate.over_processes"],
+            cwd=ROOT,
+            env={**common, "JCLIP_PROCESSES": "2", "JCLIP_PROCESS": str(number)},
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for number in range(2)
+    ]
+    try:
+        said = [process.communicate(timeout=240)[0] for process in running]
+    finally:
+        for process in running:
+            process.kill()
+    alone = found()
+    for words in said:
+        together = json.loads(words.strip().splitlines()[-1])
+        np.testing.assert_allclose(together.pop("weights"), alone["weights"], atol=2e-3)
+        assert together == {name: alone[name] for name in ("hits", "best")}
