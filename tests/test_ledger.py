@@ -48,6 +48,16 @@ def test_table_9_has_a_file_for_each_cell():
     assert all((ROOT / "configs" / "chinese_clip" / "finetune" / cell).is_file() for cell in cells)
 
 
+def test_fine_tuning_by_hand(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    files = {path.stem: str(path) for path in CONFIGS}
+    (stage,) = load_config(files["coco_cn_rn50"]).stages
+    assert (stage.budget.steps, stage.batch_size, stage.optimizer.warmup_steps) == (40, 24_576, 6)  # a batch an epoch
+    run = load_config(files["muge_vit_b_16_1_gpu"])
+    assert run.stages[0].budget.steps == run.evaluate_every == 5215  # as the notebook's log says
+    assert run.best == "muge/mean_recall"
+
+
 def test_pre_training_by_hand(monkeypatch):
     monkeypatch.chdir(ROOT)
     (run,) = [load_config(str(path)) for path in CONFIGS if path.stem == "rn50"]

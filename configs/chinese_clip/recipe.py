@@ -12,6 +12,7 @@ Where the paper is silent, or differs from the authors' code (OFA-Sys/Chinese-CL
 - Stage 2 of L/14 at 336 pixels: its batch is not stated, so it is that of L/14.
 - H/14's image tower began as LAION's, trained with exact GELU; the code has QuickGELU in every ViT, and so have the
   released weights, and this.
+- An epoch of fine-tuning is a whole number of batches, as in the code, which fills the last one up from the beginning.
 - A text is 50 tokens and the two around them, 52.
 - AUGMENTATION: the paper has RandomResizedCrop (0.9 to 1 of the area) and AutoAugment; the code mirrors half of the
   pictures besides, by a default of timm's. Here pictures are not augmented yet: this one line changes it for all.
@@ -184,7 +185,7 @@ def finetuning(size: str, dataset: str, tuning: Tuning | None = None, *, name: s
         objective="contrastive",
         data=(PairFolder(pairs.folder),),
         batch_size=chosen.batch_size,
-        budget=Budget(examples=chosen.epochs * pairs.pairs),
+        budget=Budget(steps=chosen.epochs * epoch),
         optimizer=_optimizer(row, chosen.learning_rate, chosen.warmup_steps),
         loss=ContrastiveLoss(impl="ring"),
         augmentation=AUGMENTATION,

@@ -10,6 +10,7 @@ from jclip.data.text import load_tokenizer
 from jclip.errors import JclipError
 from jclip.evaluate import classification, probing
 from jclip.evaluate.asking import class_tests, retrieval_tests
+from jclip.evaluate.retrieving import has_answers
 from jclip.inference import Encoder
 from jclip.train.evaluations import Classification, Evaluation, Probe, Retrieval
 from jclip.train.loop import Evaluator
@@ -50,6 +51,10 @@ def _made(asked: Evaluation, encoder: Encoder) -> Evaluator:
 
 def _retrieval(asked: Retrieval, encoder: Encoder) -> Evaluator:
     tests = retrieval_tests(Path(asked.data), asked.protocol, asked.split, asked.languages)
+
+    secret = next((task for task in tests.tasks if not has_answers(task)), None)
+    if secret is not None:
+        raise JclipError(f"{secret.name} has no answers, so nothing can be scored: choose another split")
 
     def evaluate(variables: dict[str, Any]) -> Mapping[str, float]:
         figures: dict[str, float] = {}

@@ -21,6 +21,11 @@ _BINS, _SAMPLE = 60, 20_000
 _FILES = {"image": "{}_imgs.img_feat.jsonl", "text": "{}_texts.txt_feat.jsonl"}
 
 
+def has_answers(task: RetrievalTask) -> bool:
+    """Whether anything can be scored: a test whose answers are secret has pictures and captions alone."""
+    return bool(len(task.positives.pairs_p2))
+
+
 def find(
     task: RetrievalTask, images_nd: Features, texts_md: Features, *, note: str = "", resamples: int = RESAMPLES
 ) -> Finding:

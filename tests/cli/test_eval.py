@@ -97,6 +97,16 @@ def test_what_cannot_be_evaluated(bundle, data, tmp_path, capsys):
     assert not out.exists() and not list(tmp_path.glob(".out*"))
 
 
+def test_a_test_whose_answers_are_secret(bundle, data, tmp_path, capsys):
+    write_texts(data / "test_texts.jsonl", [(1, "red apple", []), (2, "blue castle", [])])
+    assert "has no answers, so nothing can be scored: give --output" in fails(capsys, "retrieval", bundle, data)
+    out = tmp_path / "out"
+    assert run(capsys, "retrieval", bundle, data, "--output", out)["tests"] == []
+    lines = [json.loads(line) for line in (out / "test_predictions.jsonl").read_text().splitlines()]
+    assert [line["text_id"] for line in lines] == [1, 2] and all(len(line["image_ids"]) == 10 for line in lines)
+    assert "--resamples -1 is not possible" in fails(capsys, "retrieval", bundle, data, "--resamples", "-1")
+
+
 def test_a_broken_picture_is_named_by_its_line(bundle, data, capsys):
     lines = (data / "test_imgs.tsv").read_text().splitlines()
     lines[3] = "121\tAAAA"

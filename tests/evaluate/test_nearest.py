@@ -85,6 +85,16 @@ def test_ties_are_shared_out_as_ever(monkeypatch):
 
 
 @pytest.mark.usefixtures("_devices")
+def test_ordinary_features_need_no_second_look(monkeypatch):
+    monkeypatch.setattr(retrieval, "_BLOCK", 64)
+    monkeypatch.setattr(Positives, "rows", None)  # which a second look at a whole row of scores would call
+    pairs = np.stack([np.arange(120), np.arange(120)], axis=1)
+    query, gallery = features(120, width=16), features(300, width=16, seed=1)
+    gallery[:60] = query[:60] + 0.5 * gallery[:60]
+    assert 0.2 < judge(query, gallery, Positives(pairs, 120, 300), (1, 5)).hits_qk[:, 0].mean() < 0.6
+
+
+@pytest.mark.usefixtures("_devices")
 def test_nothing_left_out_is_above_the_bound():
     query, gallery = unit(features(33)), unit(features(70, seed=2))
     seen = np.zeros(33, bool)

@@ -59,6 +59,12 @@ def check_output(output: Path | None) -> None:
         check_free(output)
 
 
+def check_resamples(count: int) -> None:
+    """Raises JclipError for a number of resamples that cannot be."""
+    if count < 0:
+        raise JclipError(f"--resamples {count} is not possible: give 0 for no intervals, or 1000")
+
+
 def put_out(
     findings: Findings,
     output: Path | None,

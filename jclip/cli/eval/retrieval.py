@@ -9,8 +9,9 @@ import numpy as np
 import tyro
 from rich.console import Console
 
-from jclip.cli.eval._common import all_devices, check_output, open_model, put_out
+from jclip.cli.eval._common import all_devices, check_output, check_resamples, open_model, put_out
 from jclip.cli.options import read
+from jclip.errors import JclipError
 from jclip.evaluate import retrieving
 from jclip.evaluate.asking import retrieval_tests
 from jclip.evaluate.findings import Findings
@@ -62,28 +63,32 @@ def main(arguments: Sequence[str]) -> int:
     languages = [name.strip() for name in options.languages.split(",") if name.strip()]
     asked = retrieval_tests(options.data, options.protocol, options.split, languages)
     tasks = asked.tasks
-    with all_devices(), Console(stderr=True, quiet=options.json).status("encoding"):
-        source = _Features(options, asked.split, len(tasks) > 1)
-        features = [source.of(task) for task in tasks]
-        tests = [
-            retrieving.find(task, *rows, note=asked.note, resamples=options.resamples)
-            for task, rows in zip(tasks, features, strict=True)
-        ]
-        settings = {"data": str(options.data), "split": asked.split, "protocol": options.protocol}
-        findings = Findings(str(options.bundle), tuple(tests), settings)
+    check_resamples(options.resamples)
+    secret = next((task for task in tasks if not retrieving.has_answers(task)), None)
+    if secret is not None and options.output is None:
+        raise JclipError(f"{secret.name} has no answers, so nothing can be scored: give --output for the predictions")
+    with all_devices():
+        with Console(stderr=True, quiet=options.json).status("encoding"):
+            source = _Features(options, asked.split, len(tasks) > 1)
+            found = [(task, *source.of(task)) for task in tasks]
+            scored = [one for one in found if retrieving.has_answers(one[0])]
+            tests = [retrieving.find(*one, note=asked.note, resamples=options.resamples) for one in scored]
 
         def files(folder: Path) -> None:
-            for task, (images, texts) in zip(tasks, features, strict=True):
+            for task, images, texts in found:
                 retrieving.write_cn_clip(folder, source.name(task), task, images, texts)
 
         def sections() -> list[Section]:
-            found = [gallery(task, *rows) for task, rows in zip(tasks, features, strict=True)]
-            return [Section("What they find", _SHOWN, [one for one in found if one.queries])]
+            galleries = [gallery(*one) for one in scored[:_GALLERIES]]
+            return [Section("What they find", _SHOWN, galleries)] if galleries else []
 
+        settings = {"data": str(options.data), "split": asked.split, "protocol": options.protocol}
+        findings = Findings(str(options.bundle), tuple(tests), settings)
         put_out(findings, options.output, as_json=options.json, more=files, sections=sections)
     return 0
 
 
+_GALLERIES = 8  # a page with those of 36 languages would be too large to open
 _SHOWN = """A few captions, drawn by lot, and the best pictures for each; a green frame marks a right one."""
 
 
