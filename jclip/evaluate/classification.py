@@ -73,6 +73,7 @@ def find(
     *,
     names: Sequence[str],
     language: str = "",
+    variant: str = "",
     benchmark: Benchmark | None = None,
     kind: str = "classification",
     resamples: int = RESAMPLES,
@@ -85,6 +86,7 @@ def find(
       probabilities_nc: compared between pictures, for mAP and the ROC curve.
       names: of the classes, for the confusion matrix.
       language: of the prompts.
+      variant: their name, where it is not the language.
       benchmark: which figure is reported.
       kind: of the finding.
       resamples: of the bootstrap; 0 for no intervals.
@@ -120,6 +122,7 @@ def find(
         counts={"pictures": len(data.pictures), "classes": classes},
         confusion=tuple(map(tuple, metrics.confusion(scores_nc, data.classes_n).tolist())) if classes <= 200 else (),
         classes=tuple(names) if classes <= 200 else (),
+        variant=variant if variant != language else "",
     )
 
 

@@ -27,6 +27,7 @@ class Finding:
       kind: "retrieval", "classification", "probe".
       dataset: for tables.
       language: of captions or prompts, BCP 47; "" where there is none to name.
+      variant: what else tells it from others of the same language, such as the prompts' name.
       figures: by name, fractions in [0, 1].
       intervals: 95 % bootstrap intervals [low, high] of some of the figures.
       main: the name of the figure that papers report.
@@ -48,6 +49,12 @@ class Finding:
     confusion: tuple[tuple[int, ...], ...] = ()
     classes: tuple[str, ...] = ()
     scores: Histogram | None = None
+    variant: str = ""
+
+    @property
+    def key(self) -> tuple[str, str, str, str]:
+        """What two models must share to be compared."""
+        return self.kind, self.dataset, self.language, self.variant
 
 
 @dataclass(frozen=True)
@@ -101,6 +108,7 @@ def as_dict(findings: Findings) -> dict[str, Any]:
                 "kind": one.kind,
                 "dataset": one.dataset,
                 "language": one.language,
+                **({"variant": one.variant} if one.variant else {}),
                 **one.counts,
                 **one.figures,
                 "intervals": one.intervals,

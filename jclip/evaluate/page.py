@@ -41,7 +41,7 @@ def tables(findings: Findings, other: Findings | None = None) -> list[Table]:
       findings: what is shown.
       other: another model's, shown before them where it did the same test.
     """
-    before = {_key(test): test for test in other.tests} if other else {}
+    before = {test.key: test for test in other.tests} if other else {}
     return [
         _table(kind, list(tests), findings, before, other)
         for kind, tests in groupby(sorted(findings.tests, key=lambda one: one.kind), key=lambda one: one.kind)
@@ -49,15 +49,19 @@ def tables(findings: Findings, other: Findings | None = None) -> list[Table]:
 
 
 def _table(
-    kind: str, tests: list[Finding], findings: Findings, before: dict[tuple[str, ...], Finding], other: Findings | None
+    kind: str,
+    tests: list[Finding],
+    findings: Findings,
+    before: dict[tuple[str, str, str, str], Finding],
+    other: Findings | None,
 ) -> Table:
     columns = [name for name in _ORDER if any(name in test.figures for test in tests)]
     groups = []
     for dataset, some in groupby(tests, key=lambda test: test.dataset):
         several = list(some)
-        rows = [_row(test, columns, before.get(_key(test))) for test in several]
+        rows = [_row(test, columns, before.get(test.key)) for test in several]
         if len(several) > 1:
-            others = [before[_key(test)] for test in several if _key(test) in before]
+            others = [before[test.key] for test in several if test.key in before]
             means = [[mean_over(some, name) for name in columns] for some in (several, others)]
             rows.append(Row(f"mean of {len(several)}", means[0], means[1] if len(others) == len(several) else None))
         chance = Row("chance", [mean_over(several, _chance(name)) for name in columns])
@@ -75,15 +79,20 @@ def _table(
 def _row(test: Finding, columns: Sequence[str], before: Finding | None) -> Row:
     between = [test.intervals.get(name) for name in columns]
     return Row(
-        name_of(test.language) if test.language else test.dataset,
+        _named(test) or test.dataset,
         [test.figures.get(name) for name in columns],
         [before.figures.get(name) for name in columns] if before else None,
         between if any(between) else None,
     )
 
 
-def _key(test: Finding) -> tuple[str, ...]:
-    return test.kind, test.dataset, test.language
+def _named(test: Finding) -> str:
+    """What tells a test from the others on its data set."""
+    return ", ".join(part for part in (test.language and name_of(test.language), test.variant) if part)
+
+
+def _titled(test: Finding) -> str:
+    return ", ".join(part for part in (test.dataset, _named(test)) if part)
 
 
 def _chance(name: str) -> str:
@@ -124,15 +133,15 @@ def _plots(findings: Findings) -> Iterator[Chart | Matrix]:
         if len(tests) > 2:
             yield _by_language(dataset, tests)
         for test in tests[:_MOST_CURVES]:
-            title = f"{dataset}{f', {name_of(test.language)}' if test.language else ''}"
             if test.scores:
                 middles = [(a + b) / 2 for a, b in zip(test.scores.edges, test.scores.edges[1:], strict=False)]
                 curves = [Curve(name, middles, shares) for name, shares in test.scores.shares.items()]
-                yield Chart(f"{title}: cosines", curves, "Share of the pairs in each of the bins.", x_label="cosine")
+                yield Chart(
+                    f"{_titled(test)}: cosines", curves, "Share of the pairs in each of the bins.", x_label="cosine"
+                )
         for test in tests:
             if test.confusion and len(test.classes) <= _MOST_CLASSES:
-                title = f"{dataset}{f', {name_of(test.language)}' if test.language else ''}"
-                yield Matrix(f"{title}: what was taken for what", test.classes, test.confusion, _MATRIX)
+                yield Matrix(f"{_titled(test)}: what was taken for what", test.classes, test.confusion, _MATRIX)
 
 
 _MATRIX = "A row for each true class; the darker, the larger its share of the row."

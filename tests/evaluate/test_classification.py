@@ -131,6 +131,15 @@ def test_languages_side_by_side_and_what_cannot_be(place, tmp_path, capsys):
     page = (out / "report.html").read_text()
     assert "中文" in page and 'class="matrix"' in page and "Germany taken for" in page
 
+    both = tmp_path / "both"
+    assert main([*asked, "--prompts", "zh,cn_clip:normal", "--output", str(both), "--json"]) == 0
+    tests = json.loads(capsys.readouterr().out)["tests"]
+    assert [(test["language"], test.get("variant")) for test in tests] == [("zh", None), ("zh", "cn_clip-normal")]
+    assert "中文 (zh), cn_clip-normal" in (both / "report.html").read_text()
+    assert main(["eval", "compare", str(out), str(both), "--json"]) == 0
+    (pair,) = json.loads(capsys.readouterr().out)["tests"]  # both asked in our own Chinese words
+    assert pair["figures"]["accuracy"] == [tests[0]["accuracy"]] * 2
+
     (tmp_path / "three.txt").write_text("a\nb\nc\n")
     for more, message in (
         (["--classes", str(tmp_path / "three.txt")], "three.txt has 3 names, but"),

@@ -91,6 +91,7 @@ def main(arguments: Sequence[str]) -> int:
                     chances_nc,
                     names=one.names,
                     language=one.language,
+                    variant=one.title,
                     benchmark=tests.benchmark,
                     resamples=options.resamples,
                 )

@@ -43,13 +43,13 @@ def main(arguments: Sequence[str]) -> int:
     options = read(Options, arguments, "jclip eval compare")
     check_output(options.output)
     before, after = read_findings(options.a), read_findings(options.b)
-    known = {_key(test): test for test in before.tests}
-    both = tuple(test for test in after.tests if _key(test) in known)
+    known = {test.key: test for test in before.tests}
+    both = tuple(test for test in after.tests if test.key in known)
     if not both:
         raise JclipError(f"{options.a} and {options.b} have no test in common: evaluate both on the same data")
     shown = Findings(after.model, both, after.settings)
     if options.json:
-        pairs = [_pair(known[_key(test)], test) for test in both]
+        pairs = [_pair(known[test.key], test) for test in both]
         print(json.dumps({"a": before.model, "b": after.model, "tests": pairs}, indent=2, ensure_ascii=False))
     else:
         console = Console()
@@ -64,10 +64,6 @@ def main(arguments: Sequence[str]) -> int:
             page.write_pages(shown, folder, other=before)
         Console(stderr=True).print(f"written: {options.output / 'report.html'}", markup=False, soft_wrap=True)
     return 0
-
-
-def _key(test: Finding) -> tuple[str, str, str]:
-    return test.kind, test.dataset, test.language
 
 
 def _pair(one: Finding, other: Finding) -> dict[str, object]:
