@@ -1,16 +1,15 @@
 """A run's evaluations, which are plain data, as the callables that the training loop takes."""
 
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from jclip.data.text import load_tokenizer
 from jclip.errors import JclipError
 from jclip.evaluate import classification, probing
 from jclip.evaluate.asking import class_tests, retrieval_tests
-from jclip.evaluate.retrieving import has_answers
+from jclip.evaluate.retrieving import encoded, has_answers
 from jclip.inference import Encoder
 from jclip.train.evaluations import Classification, Evaluation, Probe, Retrieval
 from jclip.train.loop import Evaluator
@@ -58,12 +57,10 @@ def _retrieval(asked: Retrieval, encoder: Encoder) -> Evaluator:
 
     def evaluate(variables: dict[str, Any]) -> Mapping[str, float]:
         figures: dict[str, float] = {}
-        shared, images_nd = None, np.zeros(0)
-        for task in tests.tasks:
-            file = getattr(task.pictures, "file", task)  # languages that share the pictures' file share their features
-            if file != shared:
-                shared, images_nd = file, encoder.images(variables, task.pictures)
-            found = task.score(images_nd, encoder.texts(variables, task.captions))
+        for task, images_nd, texts_md in encoded(
+            tests.tasks, partial(encoder.images, variables), partial(encoder.texts, variables)
+        ):
+            found = task.score(images_nd, texts_md)
             figures |= {_named(name, task.language, len(tests.tasks)): value for name, value in found.items()}
         return figures
 
@@ -77,9 +74,7 @@ def _classification(asked: Classification, encoder: Encoder) -> Evaluator:
         images_nd = encoder.images(variables, tests.data.pictures)
         figures: dict[str, float] = {}
         for one in tests.ensembles:
-            classes_cd = classification.classifier(
-                lambda texts: encoder.texts(variables, texts), one.names, one.templates
-            )
+            classes_cd = classification.classifier(partial(encoder.texts, variables), one.names, one.templates)
             found = classification.find(
                 tests.data,
                 classification.cosines(images_nd, classes_cd),

@@ -3,11 +3,13 @@
 Axes: n images, m texts, d features, q queries, k cuts.
 """
 
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
+from jclip.data.images import Picture
 from jclip.errors import JclipError
 from jclip.evaluate import features
 from jclip.evaluate.bootstrap import RESAMPLES, Interval, interval, intervals, resampled_means
@@ -19,6 +21,20 @@ Features = npt.NDArray[np.float32]
 
 _BINS, _SAMPLE = 60, 20_000
 _FILES = {"image": "{}_imgs.img_feat.jsonl", "text": "{}_texts.txt_feat.jsonl"}
+
+
+def encoded(
+    tasks: Iterable[RetrievalTask],
+    encode_images: Callable[[Sequence[Picture] | np.ndarray], Features],
+    encode_texts: Callable[[Sequence[str]], Features],
+) -> Iterator[tuple[RetrievalTask, Features, Features]]:
+    """(task, images_nd, texts_md) of each; languages that share the pictures' file share their features."""
+    shared, images_nd = None, np.zeros((0, 0), np.float32)
+    for task in tasks:
+        file = getattr(task.pictures, "file", None)
+        if file is None or file != shared:
+            shared, images_nd = file, encode_images(task.pictures)
+        yield task, images_nd, encode_texts(task.captions)
 
 
 def has_answers(task: RetrievalTask) -> bool:

@@ -1,6 +1,6 @@
 """`jclip eval retrieval BUNDLE DATA`."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -13,7 +13,7 @@ from jclip.cli.eval._common import all_devices, check_output, check_resamples, o
 from jclip.cli.options import read
 from jclip.errors import JclipError
 from jclip.evaluate import retrieving
-from jclip.evaluate.asking import retrieval_tests
+from jclip.evaluate.asking import RetrievalTests, retrieval_tests
 from jclip.evaluate.findings import Findings
 from jclip.evaluate.report import Section
 from jclip.evaluate.shown import gallery
@@ -62,21 +62,23 @@ def main(arguments: Sequence[str]) -> int:
     check_output(options.output)
     languages = [name.strip() for name in options.languages.split(",") if name.strip()]
     asked = retrieval_tests(options.data, options.protocol, options.split, languages)
-    tasks = asked.tasks
     check_resamples(options.resamples)
-    secret = next((task for task in tasks if not retrieving.has_answers(task)), None)
+    secret = next((task for task in asked.tasks if not retrieving.has_answers(task)), None)
     if secret is not None and options.output is None:
         raise JclipError(f"{secret.name} has no answers, so nothing can be scored: give --output for the predictions")
+
+    def named(task: RetrievalTask) -> str:  # what its files are called
+        return f"{asked.split}.{task.language}" if len(asked.tasks) > 1 else asked.split
+
     with all_devices():
         with Console(stderr=True, quiet=options.json).status("encoding"):
-            source = _Features(options, asked.split, len(tasks) > 1)
-            found = [(task, *source.of(task)) for task in tasks]
+            found = list(_found(options, asked, named))
             scored = [one for one in found if retrieving.has_answers(one[0])]
             tests = [retrieving.find(*one, note=asked.note, resamples=options.resamples) for one in scored]
 
         def files(folder: Path) -> None:
             for task, images, texts in found:
-                retrieving.write_cn_clip(folder, source.name(task), task, images, texts)
+                retrieving.write_cn_clip(folder, named(task), task, images, texts)
 
         def sections() -> list[Section]:
             galleries = [gallery(*one) for one in scored[:_GALLERIES]]
@@ -92,27 +94,14 @@ _GALLERIES = 8  # a page with those of 36 languages would be too large to open
 _SHOWN = """A few captions, drawn by lot, and the best pictures for each; a green frame marks a right one."""
 
 
-class _Features:
-    """Where a task's features come from: the bundle, opened once, or cn_clip's files."""
-
-    def __init__(self, options: Options, split: str, several: bool):
-        self._options, self._split, self._several = options, split, several
-        folder = options.bundle
-        extracted = not (folder / "config.json").is_file() and any(folder.glob("*_feat.jsonl"))
-        self._model = None if extracted else open_model(folder, options.batch_size, options.context_length)
-        self._images: dict[object, np.ndarray] = {}
-
-    def of(self, task: RetrievalTask) -> tuple[np.ndarray, np.ndarray]:
-        """(images_nd, texts_md)."""
-        if self._model is None:
-            return retrieving.read_cn_clip_features(self._options.bundle, self.name(task), task)
-        # Languages that share the pictures' file share their features.
-        shared = getattr(task.pictures, "file", None)
-        if shared not in self._images:
-            self._images = {shared: self._model.encode_image(task.pictures)}
-        images_nd = self._images[shared] if shared is not None else self._images.pop(None)
-        return images_nd, self._model.encode_text(task.captions)
-
-    def name(self, task: RetrievalTask) -> str:
-        """What a task's files are called."""
-        return f"{self._split}.{task.language}" if self._several else self._split
+def _found(
+    options: Options, asked: RetrievalTests, named: Callable[[RetrievalTask], str]
+) -> Iterator[tuple[RetrievalTask, np.ndarray, np.ndarray]]:
+    """(task, images_nd, texts_md) of each, from the bundle or from cn_clip's files."""
+    folder = options.bundle
+    if not (folder / "config.json").is_file() and any(folder.glob("*_feat.jsonl")):
+        for task in asked.tasks:
+            yield task, *retrieving.read_cn_clip_features(folder, named(task), task)
+        return
+    model = open_model(folder, options.batch_size, options.context_length)
+    yield from retrieving.encoded(asked.tasks, model.encode_image, model.encode_text)
