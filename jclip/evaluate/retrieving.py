@@ -106,18 +106,21 @@ def _unit(rows: Features) -> Features:
     return rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)
 
 
-def write_cn_clip(folder: Path, name: str, task: RetrievalTask, images_nd: Features, texts_md: Features) -> None:
-    """Writes features, the ten best of each query, and the answers, as cn_clip's programs write and read them.
+def write_cn_clip(
+    folder: Path, name: str, task: RetrievalTask, images_nd: Features, texts_md: Features, *, features_too: bool
+) -> None:
+    """Writes the ten best of each query, the answers and the features, as cn_clip's programs write and read them.
 
     Args:
       folder: that is there.
       name: the split: NAME_texts.jsonl and so on.
       task: its ids become those of the files, row numbers where it has none.
       images_nd, texts_md: of all its pictures and captions.
+      features_too: some 10 kB for each picture and caption.
     """
     ids = _ids(task)
     rows = {"image": images_nd, "text": texts_md}
-    for kind, pattern in _FILES.items():
+    for kind, pattern in _FILES.items() if features_too else ():
         features.write_features(folder / pattern.format(name), kind, ids[kind], rows[kind])  # type: ignore[arg-type]
     answers_p2 = task.positives.pairs_p2
     for kind, other, column, ending in (("text", "image", 0, ""), ("image", "text", 1, ".tr")):

@@ -49,7 +49,7 @@ def fails(capsys, *arguments):
 
 def test_retrieval_from_a_bundle_and_from_its_own_files(bundle, data, tmp_path, capsys):
     out = tmp_path / "out"
-    (found,) = run(capsys, "retrieval", bundle, data, "--output", out)["tests"]
+    (found,) = run(capsys, "retrieval", bundle, data, "--output", out, "--features")["tests"]
     assert (found["pictures"], found["captions"], found["t2i_queries"]) == (12, 24, 24)
     low, high = found["intervals"]["t2i_r5"]
     assert 0 <= low <= found["t2i_r5"] <= high <= 1
@@ -85,6 +85,7 @@ def test_what_cannot_be_evaluated(bundle, data, tmp_path, capsys):
     out = tmp_path / "out"
     told = fails(capsys, "retrieval", bundle, data, "--context-length", "13", "--output", out)
     assert "reads texts of 12 tokens, so --context-length 13 is not possible: give 3 to 12" in told
+    assert "--features needs --output" in fails(capsys, "retrieval", bundle, data, "--features")
     assert "there is no protocol 'flicker30k'" in fails(capsys, "retrieval", bundle, data, "--protocol", "flicker30k")
     told = fails(capsys, "retrieval", bundle, data, "--protocol", "xtd")
     assert "has no test captions by language" in told

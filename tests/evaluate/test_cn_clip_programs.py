@@ -23,7 +23,7 @@ def place(tmp_path_factory):
     own = images[task.positives.pairs_p2[np.unique(task.positives.pairs_p2[:, 0], return_index=True)[1], 1]]
     texts = (own + draw.normal(size=own.shape)).astype(np.float32)
     images, texts = (rows / np.linalg.norm(rows, axis=1, keepdims=True) for rows in (images, texts))
-    write_cn_clip(folder, "test", task, images, texts)
+    write_cn_clip(folder, "test", task, images, texts, features_too=True)
     return folder, task, images, texts
 
 
@@ -86,7 +86,8 @@ def test_a_gallery_of_less_than_ten_is_scored_here_and_refused_there(tmp_path):
     images, texts = np.eye(4, dtype=np.float32), np.eye(4, dtype=np.float32)[np.arange(8) % 4]
     figures = find(task, images, texts, resamples=0).figures
     assert (figures["t2i_r1"], figures["t2i_r10"], figures["t2i_chance_r10"]) == (1, 1, 1)
-    write_cn_clip(tmp_path, "test", task, images, texts)
+    write_cn_clip(tmp_path, "test", task, images, texts, features_too=False)
+    assert not list(tmp_path.glob("*_feat.jsonl"))
     predictions = read_predictions(tmp_path / "test_predictions.jsonl", "text")
     assert all(sorted(ids) == [100, 107, 114, 121] for ids in predictions.values())
     assert predictions[1001] == [107, 100, 114, 121]  # equal ones in the gallery's order, as cn_clip's stable sort

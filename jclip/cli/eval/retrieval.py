@@ -40,7 +40,8 @@ class Options:
       context_length: tokens read of a caption; by default the bundle's.
       batch_size: pictures or captions encoded at once.
       resamples: of the bootstrap that gives the 95 % intervals; 0 for none.
-      output: a new folder for results.json, report.html, report.md, and cn_clip's files of features and predictions.
+      output: a new folder for results.json, report.html, report.md, and cn_clip's files of predictions and answers.
+      features: write cn_clip's files of features into it as well; they may be given as BUNDLE then.
       json: print JSON.
     """
 
@@ -53,6 +54,7 @@ class Options:
     batch_size: int = 256
     resamples: int = 1000
     output: Path | None = None
+    features: bool = False
     json: bool = False
 
 
@@ -63,6 +65,8 @@ def main(arguments: Sequence[str]) -> int:
     languages = [name.strip() for name in options.languages.split(",") if name.strip()]
     asked = retrieval_tests(options.data, options.protocol, options.split, languages)
     check_resamples(options.resamples)
+    if options.features and options.output is None:
+        raise JclipError("--features needs --output: where they go")
     secret = next((task for task in asked.tasks if not retrieving.has_answers(task)), None)
     if secret is not None and options.output is None:
         raise JclipError(f"{secret.name} has no answers, so nothing can be scored: give --output for the predictions")
@@ -78,7 +82,7 @@ def main(arguments: Sequence[str]) -> int:
 
         def files(folder: Path) -> None:
             for task, images, texts in found:
-                retrieving.write_cn_clip(folder, named(task), task, images, texts)
+                retrieving.write_cn_clip(folder, named(task), task, images, texts, features_too=options.features)
 
         def sections() -> list[Section]:
             galleries = [gallery(*one) for one in scored[:_GALLERIES]]
