@@ -14,7 +14,7 @@ from jclip.evaluate import metrics
 from jclip.evaluate.benchmarks import Benchmark
 from jclip.evaluate.bootstrap import RESAMPLES, Interval, interval, intervals, resampled_means
 from jclip.evaluate.class_sets import ClassSet
-from jclip.evaluate.findings import Finding
+from jclip.evaluate.findings import Finding, histogram
 
 Array = npt.NDArray[Any]
 Floats = npt.NDArray[np.float64]
@@ -110,6 +110,7 @@ def find(
         figures["map11"] = metrics.map_11_points(probabilities_nc, data.truth_nc)
     if classes == 2 and data.single:
         figures["roc_auc"] = metrics.roc_auc(probabilities_nc[:, 1], data.classes_n == 1)
+    best_n, right_n = scores_nc.max(axis=1), hits_nk[:, 0] > 0
     chance_k = [min(1.0, k * float(data.truth_nc.sum(axis=1).mean()) / classes) for k in (1, 5)]
     figures |= {"chance_accuracy": chance_k[0]} | ({"chance_top5": chance_k[1]} if classes > 5 else {})
     return Finding(
@@ -122,6 +123,7 @@ def find(
         counts={"pictures": len(data.pictures), "classes": classes},
         confusion=tuple(map(tuple, metrics.confusion(scores_nc, data.classes_n).tolist())) if classes <= 200 else (),
         classes=tuple(names) if classes <= 200 else (),
+        scores=histogram({"right": best_n[right_n], "wrong": best_n[~right_n]}),
         variant=variant if variant != language else "",
     )
 

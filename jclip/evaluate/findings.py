@@ -1,10 +1,13 @@
 """What an evaluation found, as plain data that is written to results.json and read back."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+import numpy.typing as npt
 
 from jclip.config import from_json, to_json
 from jclip.errors import JclipError, unreadable
@@ -13,10 +16,18 @@ from jclip.evaluate.bootstrap import Interval
 
 @dataclass(frozen=True)
 class Histogram:
-    """Shares of cosines between edges, one more edge than shares, by the name of each curve."""
+    """Shares of scores between edges, one more edge than shares, by the name of each curve."""
 
     edges: tuple[float, ...]
     shares: dict[str, tuple[float, ...]]
+
+
+def histogram(values: Mapping[str, npt.NDArray[Any]], bins: int = 60) -> Histogram:
+    """Of some values under each name, as shares of them, on common edges; a name without values has shares of 0."""
+    everything = np.concatenate(list(values.values()))
+    edges = np.linspace(everything.min(), everything.max() + 1e-6, bins + 1)
+    counts = {name: np.histogram(some, edges)[0] / max(len(some), 1) for name, some in values.items()}
+    return Histogram(tuple(edges.tolist()), {name: tuple(shares.tolist()) for name, shares in counts.items()})
 
 
 @dataclass(frozen=True)

@@ -29,6 +29,12 @@ _TITLES = {
     "classification": "Zero-shot classification",
     "probe": "Linear probe on frozen features",
 }
+_SCORES = {
+    "retrieval": "cosines of pairs",
+    "classification": "cosines of the best class",
+    "probe": "logits of the best class",
+}
+_BINS = "Shares of each in sixty bins."
 _COUNTS = ("pictures", "captions", "classes")
 _MOST_CURVES = 8  # of one data set; the others are in results.json
 _MOST_CLASSES = 60  # beyond that, a confusion matrix is grey
@@ -136,9 +142,7 @@ def _plots(findings: Findings) -> Iterator[Chart | Matrix]:
             if test.scores:
                 middles = [(a + b) / 2 for a, b in zip(test.scores.edges, test.scores.edges[1:], strict=False)]
                 curves = [Curve(name, middles, shares) for name, shares in test.scores.shares.items()]
-                yield Chart(
-                    f"{_titled(test)}: cosines", curves, "Share of the pairs in each of the bins.", x_label="cosine"
-                )
+                yield Chart(f"{_titled(test)}: {_SCORES[test.kind]}", curves, _BINS, x_label="score")
         for test in tests:
             if test.confusion and len(test.classes) <= _MOST_CLASSES:
                 yield Matrix(f"{_titled(test)}: what was taken for what", test.classes, test.confusion, _MATRIX)

@@ -13,13 +13,13 @@ from jclip.data.images import Picture
 from jclip.errors import JclipError
 from jclip.evaluate import features
 from jclip.evaluate.bootstrap import RESAMPLES, Interval, interval, intervals, resampled_means
-from jclip.evaluate.findings import Finding, Histogram
+from jclip.evaluate.findings import Finding, Histogram, histogram
 from jclip.evaluate.retrieval import Judged, both_ways, topk
 from jclip.evaluate.tasks import RetrievalTask
 
 Features = npt.NDArray[np.float32]
 
-_BINS, _SAMPLE = 60, 20_000
+_SAMPLE = 20_000
 _FILES = {"image": "{}_imgs.img_feat.jsonl", "text": "{}_texts.txt_feat.jsonl"}
 
 
@@ -94,12 +94,7 @@ def _distribution(task: RetrievalTask, images_nd: Features, texts_md: Features) 
         name: np.einsum("pd,pd->p", texts_md[rows_p2[:, 0]], images_nd[rows_p2[:, 1]])
         for name, rows_p2 in (("belong together", own_p2), ("at random", others_p2))
     }
-    everything = np.concatenate(list(cosines.values()))
-    edges = np.linspace(everything.min(), everything.max() + 1e-6, _BINS + 1)
-    shares = {
-        name: tuple((np.histogram(some, edges)[0] / max(len(some), 1)).tolist()) for name, some in cosines.items()
-    }
-    return Histogram(tuple(edges.tolist()), shares)
+    return histogram(cosines)
 
 
 def _unit(rows: Features) -> Features:

@@ -44,6 +44,11 @@ def test_figures_by_hand():
     assert found.figures == pytest.approx({"accuracy": 0.75, "mean_per_class": 2.5 / 3, "chance_accuracy": 1 / 3})
     assert (found.main, found.dataset) == ("mean_per_class", "Toy")
     assert found.confusion == ((1, 0, 0), (1, 1, 0), (0, 0, 1))
+    assert found.scores is not None
+    assert {name: sum(shares) for name, shares in found.scores.shares.items()} == pytest.approx(
+        {"right": 1, "wrong": 1}
+    )
+    assert found.scores.edges[0] == pytest.approx(scores.max(axis=1).min())
     low, high = found.intervals["accuracy"]
     assert 0 <= low < 0.75 < high <= 1
     assert found.intervals.keys() == {"accuracy", "mean_per_class"}
