@@ -78,9 +78,10 @@ def main(arguments: Sequence[str]) -> int:
     findings: list[Finding] = []
     found: dict[str, Any] = {}
     sections: list[Section] = []
-    with all_devices(), Console(stderr=True, quiet=options.json).status("encoding"):
+    with all_devices(), Console(stderr=True, quiet=options.json).status("encoding") as status:
         images_nd = model.encode_image(data.pictures)
         for one in tests.ensembles:
+            status.update(f"encoding the sentences: {one.title}")
             classes_cd = classification.classifier(model.encode_text, one.names, one.templates)
             scores_nc = classification.cosines(images_nd, classes_cd)
             chances_nc = classification.probabilities(images_nd, classes_cd)

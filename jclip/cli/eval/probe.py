@@ -53,9 +53,12 @@ def main(arguments: Sequence[str]) -> int:
         raise JclipError(f"--seeds {options.seeds} is not possible: give 1 or more")
     sets = read_splits(options.data, options.dataset)
     model = open_model(options.bundle, options.batch_size, None)
-    with all_devices(), Console(stderr=True, quiet=options.json).status("encoding, and fitting"):
+    with all_devices(), Console(stderr=True, quiet=options.json).status("encoding") as status:
         features = {name: model.encode_image(one.pictures) for name, one in sets.splits.items()}
-        tests = [find(sets, features, shots, seeds=options.seeds) for shots in asked]
+        tests = []
+        for shots in asked:
+            status.update(f"fitting: {shots or 'all'} pictures a class")
+            tests.append(find(sets, features, shots, seeds=options.seeds))
     settings = {"data": str(options.data), "dataset": options.dataset, "shots": options.shots}
     put_out(Findings(str(options.bundle), tuple(tests), settings), options.output, as_json=options.json)
     return 0

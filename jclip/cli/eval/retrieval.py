@@ -75,8 +75,12 @@ def main(arguments: Sequence[str]) -> int:
         return f"{asked.split}.{task.language}" if len(asked.tasks) > 1 else asked.split
 
     with all_devices():
-        with Console(stderr=True, quiet=options.json).status("encoding"):
-            found = list(_found(options, asked, named))
+        with Console(stderr=True, quiet=options.json).status("encoding") as status:
+            found = []
+            for one in _found(options, asked, named):
+                found.append(one)
+                status.update(f"encoding: {len(found)} of {len(asked.tasks)} done")
+            status.update("scoring")
             scored = [one for one in found if retrieving.has_answers(one[0])]
             tests = [retrieving.find(*one, note=asked.note, resamples=options.resamples) for one in scored]
 
