@@ -25,6 +25,7 @@ FREE_TO_CHANGE = (
     r"(log|checkpoint|evaluate)_every",
     r"keep_checkpoints",
     r"best",
+    r"evaluations\..*",
     r"monitor\..*",
     r"stages\.\d+\.(max_unreadable|micro_batches)",
     r"stages\.\d+\.loss\.(impl|chunk)",

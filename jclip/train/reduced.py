@@ -51,6 +51,7 @@ def reduce(run: Run, folder: Path) -> Run:
         starts_from=((r".*", ""),),
         teacher=teacher,
         mesh=MeshShape(),
+        evaluations=(),
         log_every=1,
     )
 

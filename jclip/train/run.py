@@ -22,6 +22,7 @@ from jclip.models.resnet import ResNetConfig
 from jclip.parallel.mesh import MeshShape
 from jclip.parallel.sharding import Placement
 from jclip.stages import Stage, carried_paths
+from jclip.train.evaluations import Evaluation
 from jclip.train.layout import check_rounding, layout
 
 
@@ -81,6 +82,7 @@ class Run:
       max_replicated: the share of the parameters' bytes that may stay in copies on the devices of "fsdp" and "tensor",
         which should split them, see `parallel.replication`.
       log_every, checkpoint_every, evaluate_every: in steps; 0 means only at the end of a stage.
+      evaluations: what is evaluated then, on all processes, and before the first stage.
       keep_checkpoints: the newest so many stay on disk.
       best: an evaluation's figure, such as "T1/t2i_r1": the checkpoint where it was highest stays too, and becomes the
         bundle WORKDIR/best in the end. "" for none.
@@ -104,6 +106,7 @@ class Run:
     log_every: int = 10
     checkpoint_every: int = 1000
     evaluate_every: int = 0
+    evaluations: tuple[Evaluation, ...] = ()
     keep_checkpoints: int = 2
     best: str = ""
     monitor: Monitor = Monitor()
@@ -177,6 +180,14 @@ def check(run: Run) -> None:
                 f"{stage.batch_size}: choose one of its divisors"
             )
         _check_inputs(run, stage)
+    evaluations = [one.name for one in run.evaluations]
+    for name in evaluations:
+        if evaluations.count(name) > 1:
+            raise JclipError(f"run {run.name!r} has two evaluations named {name!r}: names must differ")
+    if run.best and evaluations and run.best.partition("/")[0] not in evaluations:
+        raise JclipError(
+            f"best is {run.best!r}, but the evaluations are {', '.join(evaluations)}: name a figure of one"
+        )
     _check_parameters(run)
 
 

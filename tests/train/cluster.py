@@ -91,6 +91,7 @@ def run_all(job: Job, processes: int, devices: int) -> list[tuple[int, str]]:
 
 
 def _main(file: str) -> int:
+    from jclip.cli.evaluators import evaluators as made
     from jclip.errors import JclipError
     from jclip.parallel.processes import connect
     from jclip.train.loop import train
@@ -105,8 +106,8 @@ def _main(file: str) -> int:
             os.kill(os.getpid(), getattr(signal, what))
 
     run = job.run if isinstance(job.run, Run) else job.run[me]
-    evaluators: dict[str, Any] = {"toy": _evaluator(run, job)} if job.gallery else {}
     try:
+        evaluators: dict[str, Any] = {"toy": _evaluator(run, job)} if job.gallery else made(run)
         outcome = train(run, job.workdir, watcher=Watch(act), evaluators=evaluators, stop_after=job.stop_after)
     except JclipError as error:
         print(f"JclipError: {error}")

@@ -1,0 +1,103 @@
+"""Linear probes of a data set: its splits in, findings out, for all training pictures or a few of each class."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from jclip.errors import JclipError
+from jclip.evaluate import classification, probe
+from jclip.evaluate.benchmarks import Benchmark, get_benchmark
+from jclip.evaluate.bootstrap import RESAMPLES
+from jclip.evaluate.class_sets import ClassSet, read_classes
+from jclip.evaluate.findings import Finding
+
+Shots = int | None
+"""Pictures of each class; None for all there are."""
+
+
+@dataclass(frozen=True)
+class ProbeSets:
+    """The splits of a data set.
+
+    Attributes:
+      splits: "train", "test", and "valid" where there is one.
+      benchmark: what is known of the set; None for one of somebody's own.
+    """
+
+    splits: Mapping[str, ClassSet]
+    benchmark: Benchmark | None
+
+
+def read_splits(data: Path, dataset: str = "") -> ProbeSets:
+    """The folders train, test and, where it is there, valid.
+
+    Args:
+      data: the folder that holds them.
+      dataset: a name of `benchmarks.BENCHMARKS`, "" for none.
+
+    Raises:
+      JclipError: as `class_sets.read_classes`; splits of different classes, pictures of several classes, or a test
+        split of another size than the data set's.
+    """
+    benchmark = get_benchmark(dataset) if dataset else None
+    names = ["train", "test"] + ["valid"] * (data / "valid").is_dir()
+    splits = {name: read_classes(data / name) for name in names}
+    for one in splits.values():
+        if one.keys != splits["train"].keys:
+            raise JclipError(f"{one.name} has other classes than {splits['train'].name}: give both the same folders")
+        if not one.single:
+            raise JclipError(f"{one.name} has pictures of several classes, which a probe cannot learn: give one each")
+    if benchmark:
+        test = splits["test"]
+        benchmark.check(test.name, len(test.keys), len(test.pictures))
+    return ProbeSets(splits, benchmark)
+
+
+def find(
+    sets: ProbeSets,
+    features: Mapping[str, npt.NDArray[np.float32]],
+    shots: Shots,
+    *,
+    seeds: int = 3,
+    resamples: int = RESAMPLES,
+) -> Finding:
+    """The figures of a probe on the test split, means over several draws where few pictures are drawn.
+
+    Args:
+      sets: the splits.
+      features: of the pictures of each.
+      shots: pictures of each class; a few have no validation split beside them, and hold out some of their own.
+      seeds: so many draws.
+      resamples: of the bootstrap, where all pictures are learnt from; 0 for no intervals.
+
+    Raises:
+      JclipError: a class with fewer pictures, or as `probe.fit`.
+    """
+    train, test = sets.splits["train"], sets.splits["test"]
+    valid = (features["valid"], sets.splits["valid"].classes_n) if "valid" in sets.splits else None
+    found = []
+    for seed in range(1 if shots is None else seeds):
+        rows = np.arange(len(train.pictures)) if shots is None else probe.shots(train.classes_n, shots, seed)
+        some = (features["train"][rows], train.classes_n[rows])
+        learnt = probe.learn(some, valid if shots is None else None, len(train.keys))
+        logits_nc = learnt.scores(features["test"])
+        found.append(
+            classification.find(
+                test,
+                logits_nc,
+                classification.softmax(logits_nc),
+                names=train.keys,
+                benchmark=sets.benchmark,
+                kind="probe",
+                resamples=resamples if shots is None else 0,
+            )
+        )
+    name = "all training pictures" if shots is None else f"{shots} pictures a class"
+    figures = {one: float(np.mean([each.figures[one] for each in found])) for one in found[0].figures}
+    if len(found) > 1:
+        figures["accuracy_std"] = float(np.std([each.figures["accuracy"] for each in found], ddof=1))
+    counts = {**found[0].counts, "draws": len(found)}
+    return replace(found[0], dataset=f"{found[0].dataset}, {name}", figures=figures, counts=counts)
