@@ -29,7 +29,7 @@ import orbax.checkpoint as ocp
 from jclip.errors import JclipError
 from jclip.files import is_full_disk
 from jclip.parallel.checksum import checksums
-from jclip.parallel.processes import first, is_first, meet, said_by_first
+from jclip.parallel.processes import appears, first, is_first, meet, said_by_first
 
 _LATE = 0.5  # seconds in which the other writers of a failed checkpoint give up
 _PATIENCE = 10.0  # seconds for the other readers of a damaged one to notice that nobody waits for them
@@ -173,13 +173,12 @@ class Checkpoints:
           JclipError: there are checkpoints, but none can be read.
         """
         self.wait()
-        while numbers := ([number] if number is not None else self.numbers()):
+        while numbers := ([number] if number is not None else json.loads(said_by_first(json.dumps(self.numbers())))):
             found, reason = self._try(numbers[-1], like)
             reasons = meet(reason)
-            if found is not None and not reasons:
-                if (reason := _damage(found)) is None:
-                    return found
-                reasons = [reason]
+            if found is not None and not reasons and not (reasons := meet(_damage(found))):
+                return found
+            found = None  # or its arrays would lie on the devices beside the next one's
             with _no_late_words():
                 self._manager.close()
             if len(numbers) < 2 and number is None:
@@ -232,21 +231,22 @@ class Checkpoints:
         """A checkpoint's record and journal, by this process alone.
 
         Raises:
+          JclipError: an older jclip wrote them.
           ValueError, OSError, …: they are not there, or not what was written.
         """
         record, journal = (
             json.loads((self._folder / str(number) / name / _JSON).read_text(encoding="utf-8"))
             for name in ("record", "journal")
         )
-        seal = record.pop("seal", None)
-        if seal is None:
-            raise ValueError("its record has no seal: it is damaged, or from an older jclip")
-        if seal != _seal(record, journal) or _position(record).number != number:
+        if {"config", "step"} <= set(record) and not {"seal", "score"} & set(record):  # no single byte does that
+            raise JclipError(f"{self._folder} was written by an older jclip: choose another --workdir")
+        if record.pop("seal", None) != _seal(record, journal) or _position(record).number != number:
             raise ValueError("its record or its journal is not what was saved")
         return record, journal
 
     def _try(self, number: int, like: Callable[[Position, dict[str, Any]], Any]) -> tuple[Restored | None, str | None]:
         """What this process reads of the checkpoint, or why it cannot."""
+        appears(self._folder / str(number))
         try:
             record, journal = self._facts(number)
         except Exception as error:
@@ -279,8 +279,8 @@ class Checkpoints:
             yield
         except Exception as error:  # orbax reports a full disk as an OSError, or as a ValueError out of a thread
             time.sleep(_LATE)
-            self._remove_halves()
             if is_full_disk(error):
+                self._remove_halves()
                 raise self._full() from error
             raise
 
@@ -318,7 +318,7 @@ def _seal(record: dict[str, Any], journal: list[dict[str, Any]]) -> str:
 
 
 def _damage(found: Restored) -> str | None:
-    """What is not as it was saved, on whichever process's devices it lies."""
+    """What is not as it was saved; of an array in copies, the copies of this process."""
     was, now = found.record["checksums"], checksums(found.state)
     changed = [path for path, value in was.items() if now.get(path) != value]
     if changed or len(now) != len(was):
@@ -331,6 +331,15 @@ def _position(record: dict[str, Any]) -> Position:
 
 
 def _reason(error: Exception) -> str:
+    """What is wrong with a checkpoint, for an error of reading it.
+
+    Raises:
+      Exception: the error itself, where it is not the checkpoint's: no memory for it, no leave to read it, …
+    """
+    if isinstance(error, JclipError | MemoryError | jax.errors.JaxRuntimeError) or (
+        isinstance(error, OSError) and not isinstance(error, FileNotFoundError | NotADirectoryError)
+    ):
+        raise error
     return (str(error).strip().splitlines() or [type(error).__name__])[0][:160]
 
 

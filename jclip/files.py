@@ -20,7 +20,7 @@ except ImportError:  # Windows has other locks
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS)
 _FULL_WORDS = ("RESOURCE_EXHAUSTED", "No space left", "quota exceeded")
-_NOT_DISK = "memory"  # a device that is full says RESOURCE_EXHAUSTED too
+_NOT_DISK = ("memory", "hbm")  # a device that is full says RESOURCE_EXHAUSTED too
 
 
 def check_free(place: Path) -> None:
@@ -80,7 +80,8 @@ def is_full_disk(error: BaseException | None) -> bool:
     while error is not None:
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
             return True
-        if any(words in str(error) for words in _FULL_WORDS) and _NOT_DISK not in str(error).lower():
+        text = str(error)
+        if any(words in text for words in _FULL_WORDS) and not any(words in text.lower() for words in _NOT_DISK):
             return True
         error = error.__cause__ or error.__context__
     return False

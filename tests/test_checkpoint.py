@@ -3,12 +3,14 @@
 import json
 import os
 import shutil
+import weakref
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import jclip.checkpoint
 from jclip.checkpoint import Checkpoints, Position
 from jclip.errors import JclipError
 
@@ -127,3 +129,33 @@ def test_what_the_caller_says_of_another_run_is_no_damage(tmp_path):
         checkpoints.restore(refuse)
     checkpoints.close()
     assert json.loads((tmp_path / "1" / "record" / "metadata").read_text())["total"] == 1
+
+
+def test_a_damaged_state_is_gone_from_the_devices_before_the_next_is_read(tmp_path, monkeypatch):
+    save(tmp_path / "checkpoints", (1, 2))
+    seen, damage = [], jclip.checkpoint._damage
+
+    def damaged(found):
+        assert not [reference for reference in seen if reference() is not None]
+        seen.append(weakref.ref(found.state["a"]))
+        return "a is not what was saved" if len(seen) == 1 else damage(found)
+
+    monkeypatch.setattr(jclip.checkpoint, "_damage", damaged)
+    checkpoints = Checkpoints(tmp_path / "checkpoints")
+    assert checkpoints.restore(like, warn=lambda _: None).position.total == 1
+    assert len(seen) == 2
+    checkpoints.close()
+
+
+def test_what_is_not_the_checkpoints_fault_leaves_it_alone(tmp_path, monkeypatch):
+    save(tmp_path, (1, 2))
+
+    def fail(*_, **__):
+        raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: out of memory")
+
+    monkeypatch.setattr("orbax.checkpoint.PyTreeCheckpointHandler.restore", fail)
+    checkpoints = Checkpoints(tmp_path)
+    with pytest.raises(jax.errors.JaxRuntimeError):
+        checkpoints.restore(like)
+    assert checkpoints.numbers() == [1, 2]
+    checkpoints.close()

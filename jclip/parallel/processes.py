@@ -11,9 +11,11 @@ What is exchanged here goes through jax's coordination service, from host to hos
 import itertools
 import os
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from typing import Any, TypeVar
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
 
 import jax
 from jax._src import distributed  # its client has no public name; orbax takes the same way
@@ -31,7 +33,10 @@ HEARTBEAT = 60
 
 _PATIENCE = 120  # seconds in which all processes must have come
 _LONG = 7 * 24 * 3600  # seconds in which one may work while the others wait; the dead are noticed sooner
-_FAREWELL = 600  # seconds for the others to hear of an error: they may be waiting on the devices for who has it
+_FAREWELL = 900  # seconds for the others to hear of an error: orbax waits for 600 for who could not write his share
+_DISK = 60  # seconds in which a new file must be seen by all
+_SHORT = 60  # the same, where they surely wait on the devices
+_OUT_OF_MEMORY = "RESOURCE_EXHAUSTED"
 
 
 def connect(distributed: bool = False) -> None:
@@ -102,10 +107,10 @@ def meet(word: str | None = None) -> list[str]:
     """
     if alone():
         return [] if word is None else [word]
-    said, errors = _meet(None if word is None else _WORD + word)
-    if errors:
-        raise known_to_all(JclipError(_one_of(errors)))
-    return said
+    heard = _meet(None if word is None else _WORD + word)
+    if heard.errors:
+        raise heard.error()
+    return heard.words
 
 
 def together(act: Callable[[], T]) -> T:
@@ -125,11 +130,11 @@ def together(act: Callable[[], T]) -> T:
         failure = error
     if alone():
         return result
-    _, errors = _meet(None if failure is None else _told(failure))
+    heard = _meet(None if failure is None else _ERROR + _words(failure))
     if failure is not None and not isinstance(failure, JclipError):
-        raise known_to_all(failure)
-    if errors:
-        raise known_to_all(JclipError(_one_of(errors))) from failure
+        raise known_to_all(failure, in_step=heard.in_step)
+    if heard.errors:
+        raise heard.error() from failure
     return result
 
 
@@ -138,7 +143,7 @@ def sharing_errors() -> Iterator[None]:
     """The whole work of a process in its run: an error that the others do not know yet is told to them on the way out.
 
     Where they do not come to hear it, for they wait on the devices for this one, the process ends at once with 1: then
-    they notice that it is gone.
+    they notice that it is gone. Who ends well waits for the others, and hears what they met at the very end.
     """
     try:
         yield
@@ -146,20 +151,32 @@ def sharing_errors() -> Iterator[None]:
         well = isinstance(error, SystemExit) and not error.code
         if alone() or well or _is_known(error) or _is_lost(error):
             raise
-        _meet(_told(error))
-        known_to_all(error)
+        mine = _words(error)
+        heard = _meet(_LEAVING + mine)
+        others = [words for words in heard.errors if words != mine]
+        if others and not isinstance(error, JclipError | SystemExit):  # such as to have waited in vain
+            raise known_to_all(JclipError(others[0]), in_step=False) from error
+        known_to_all(error, in_step=False)
         raise
+    if not alone():
+        meet()
 
 
-def known_to_all(error: E) -> E:
-    """Marks an error that was told at a meeting, and which all processes therefore raise."""
-    error.known_to_all = True  # type: ignore[attr-defined]
+def known_to_all(error: E, *, in_step: bool = True) -> E:
+    """Marks an error that was told at a meeting, and which all processes therefore raise.
+
+    Args:
+      error: the error.
+      in_step: whether all raise it out of the same meeting, so that they may still meet on the way out; not so where
+        one of them is leaving already.
+    """
+    error.told_in_step = in_step  # type: ignore[attr-defined]
     return error
 
 
 def is_shared(error: BaseException) -> bool:
-    """Whether every process is on its way out with this error, so that they may still act in step."""
-    return alone() or _is_known(error)
+    """Whether every process raises this error out of the same meeting, so that they may still act in step."""
+    return alone() or bool(_mark(error))
 
 
 def first(act: Callable[[], T]) -> T | None:
@@ -174,6 +191,16 @@ def first(act: Callable[[], T]) -> T | None:
 def said_by_first(mine: str) -> str:
     """What the first process says, on all of them; what the others would have said is dropped."""
     return meet(mine if is_first() else None)[0]
+
+
+def appears(place: Path) -> bool:
+    """Whether what another process has made can be seen here: on a network's disk that may take a while."""
+    until = time.monotonic() + (0 if alone() else _DISK)
+    while not place.exists():
+        if time.monotonic() > until:
+            return False
+        time.sleep(1)
+    return True
 
 
 def agree(what: str, mine: str, differ: Callable[[str, str], str | None]) -> None:
@@ -198,21 +225,34 @@ def agree(what: str, mine: str, differ: Callable[[str, str], str | None]) -> Non
     together(check)
 
 
-_WORD, _ERROR = "w", "e"  # what each thing said begins with
+_WORD, _ERROR, _LEAVING = "w", "e", "x"  # what each thing said begins with; the last from one who will not meet again
 _numbers = itertools.count()
 
 
-def _meet(said: str | None) -> tuple[list[str], list[str]]:
-    """The next meeting of all: the words and the errors that were said there, each in order of processes."""
+class _Heard(NamedTuple):
+    """What was said at a meeting, in order of processes; `in_step` unless one of them is leaving."""
+
+    words: list[str]
+    errors: list[str]
+    in_step: bool
+
+    def error(self) -> JclipError:
+        """One for all that were told."""
+        return known_to_all(JclipError(_one_of(self.errors)), in_step=self.in_step)
+
+
+def _meet(said: str | None) -> _Heard:
+    """The next meeting of all."""
     client, name = _client(), f"jclip/{next(_numbers)}"
-    failing = said is not None and said.startswith(_ERROR)
+    failing = said is not None and said[0] != _WORD
     if said is not None:
         client.key_value_set(f"{name}/{index():06}", said)
+    patience = (_SHORT if _OUT_OF_MEMORY in (said or "") else _FAREWELL) if failing else _LONG
     try:
-        client.wait_at_barrier(name, 1000 * (_FAREWELL if failing else _LONG))
+        client.wait_at_barrier(name, 1000 * patience)
     except jax.errors.JaxRuntimeError:
         if failing and said is not None:
-            print(said.removeprefix(_ERROR), file=sys.stderr, flush=True)
+            print(said[1:], file=sys.stderr, flush=True)
             os._exit(1)
         raise
     heard = [value for _, value in sorted(client.key_value_dir_get(f"{name}/"))]
@@ -222,27 +262,36 @@ def _meet(said: str | None) -> tuple[list[str], list[str]]:
         if is_first():
             with suppress(Exception):
                 client.key_value_delete(f"{name}/")
-    return tuple([each[1:] for each in heard if each.startswith(kind)] for kind in (_WORD, _ERROR))  # type: ignore[return-value]
+    return _Heard(
+        words=[each[1:] for each in heard if each[0] == _WORD],
+        errors=[each[1:] for each in heard if each[0] != _WORD],
+        in_step=all(each[0] != _LEAVING for each in heard),
+    )
 
 
-def _told(error: BaseException) -> str:
+def _words(error: BaseException) -> str:
     if isinstance(error, SystemExit):
-        return f"{_ERROR}{who()}ended with code {error.code}: see what it said"
-    return f"{_ERROR}{who()}{error or type(error).__name__}"
+        return f"{who()}ended with code {error.code}: see what it said"
+    return f"{who()}{error or type(error).__name__}"
 
 
 def _is_lost(error: BaseException) -> bool:
     """Whether another process, or a device, is gone: then there is nobody to tell."""
-    return isinstance(error, jax.errors.JaxRuntimeError)
+    return isinstance(error, jax.errors.JaxRuntimeError) and _OUT_OF_MEMORY not in str(error)
 
 
-def _is_known(error: BaseException | None) -> bool:
+def _is_known(error: BaseException) -> bool:
     """Whether the other processes raise this too, or what it came from."""
+    return _mark(error) is not None
+
+
+def _mark(error: BaseException | None) -> bool | None:
     while error is not None:
-        if getattr(error, "known_to_all", False):
-            return True
+        told: bool | None = getattr(error, "told_in_step", None)
+        if told is not None:
+            return told
         error = error.__cause__
-    return False
+    return None
 
 
 def _one_of(told: list[str]) -> str:

@@ -21,7 +21,7 @@ class Logbook:
       run: whose.
       workdir: of the run.
       config: of the run as JSON, for Weights & Biases.
-      watcher: is told of every record.
+      watcher: the first process's is told of every record.
     """
 
     def __init__(self, run: Run, workdir: Path, config: Mapping[str, Any], watcher: Watcher | None = None):

@@ -14,22 +14,32 @@ from typing import Any
 import jax
 import numpy as np
 
-from jclip.bundle import Bundle, load_bundle, save_bundle
+from jclip.bundle import Bundle, save_bundle
 from jclip.checkpoint import Checkpoints, Position
-from jclip.config import difference, to_json
 from jclip.data.pipeline import Batch
-from jclip.data.text import Tokenizer, load_tokenizer
 from jclip.errors import JclipError
-from jclip.parallel.processes import agree, alone, first, is_shared, known_to_all, meet, sharing_errors, together, who
+from jclip.parallel.processes import (
+    agree,
+    alone,
+    first,
+    is_shared,
+    known_to_all,
+    meet,
+    said_by_first,
+    sharing_errors,
+    together,
+    who,
+)
 from jclip.parallel.sharding import whole
 from jclip.train.arithmetic import Arithmetic
-from jclip.train.assembly import StageParts, check_and_mesh, on_mesh, variables_of
+from jclip.train.assembly import StageParts, on_mesh, variables_of
 from jclip.train.health import all_finite, first_broken
 from jclip.train.identity import check_same, disagreement, identity
 from jclip.train.logbook import Logbook
 from jclip.train.meter import Meter, device_peak
+from jclip.train.preparing import prepare
 from jclip.train.profiling import Profiler
-from jclip.train.run import Run, check_starting_points
+from jclip.train.run import Run
 from jclip.train.state import TrainState
 from jclip.train.telemetry import Watcher
 from jclip.train.workplace import alone_in, bundle_folder, stop_requests
@@ -82,12 +92,12 @@ def train(
         It is raised on every process. Whatever comes from data, evaluation or the writing of a bundle comes after a
         checkpoint of the step it met.
     """
-    if run.best and not evaluators:
-        raise JclipError(f"best={run.best!r}, but nothing is evaluated in this run: leave it empty")
     with ExitStack() as stack:
         stack.enter_context(sharing_errors())
+        if run.best and not evaluators:
+            raise JclipError(f"best={run.best!r}, but nothing is evaluated in this run: leave it empty")
         # What is wrong with the configuration shows here, before anything is written.
-        mesh, tokenizer, parts = together(lambda: _prepare(run, workdir))
+        mesh, tokenizer, parts = together(lambda: prepare(run, workdir))
         me = identity(run, tokenizer)
         agree("configuration", json.dumps(me), lambda firsts, mine: disagreement(json.loads(firsts), json.loads(mine)))
 
@@ -211,7 +221,7 @@ class _Job:
     def finish(self, state: TrainState, position: Position) -> None:
         """What is left when all stages are done: the best model's bundle, and a last one that somebody took away."""
         last = len(self.parts) - 1
-        if together(lambda: not bundle_folder(self.workdir, self.run, last).is_dir()):
+        if json.loads(said_by_first(json.dumps(not bundle_folder(self.workdir, self.run, last).is_dir()))):
             self._write_bundle(state, last, position, bundle_folder(self.workdir, self.run, last))
         self.checkpoints.wait()
         number = self.checkpoints.best() if self.run.best else None
@@ -234,13 +244,16 @@ class _Job:
         figures: dict[str, float] = {}
         for name, evaluator in self.evaluators.items():
             found = together(lambda call=evaluator: dict(call(variables_of(state))))  # type: ignore[misc]
-            figures |= {f"{name}/{key}": value for key, value in found.items()}
+            figures |= {f"{name}/{key}": float(value) for key, value in found.items()}
+        # What is decided by them must be decided alike, and no two processors round alike.
+        figures = json.loads(said_by_first(json.dumps(figures)))
         if figures:
             self._write("evaluation", position, figures)
         if self.run.best and figures:
             if self.run.best not in figures:
                 raise JclipError(f"best: no evaluation gives {self.run.best!r}: choose one of {', '.join(figures)}")
-            self.score = position.total, figures[self.run.best]
+            if not np.isnan(figures[self.run.best]):
+                self.score = position.total, figures[self.run.best]
 
     def bundles(self, stages: int) -> tuple[Path, ...]:
         """The folders of the first `stages` stages' bundles."""
@@ -369,31 +382,3 @@ class _Job:
         peak = device_peak(self.run.monitor.peak_tflops)
         pad_id = part.tokenizer.pad_id if part.tokenizer else 0
         return Meter(part.stage.batch_size, part.mesh.size, Arithmetic(part), peak, pad_id)
-
-
-def _prepare(run: Run, workdir: Path) -> tuple[jax.sharding.Mesh, Tokenizer, list[StageParts]]:
-    """The devices and the parts of a run that can run."""
-    mesh = check_and_mesh(run)
-    if not any((workdir / "checkpoints").glob("*")):  # a run that resumes needs its starting points no more
-        check_starting_points(run)
-    tokenizer = load_tokenizer(Path(run.tokenizer))
-    if tokenizer.vocab_size > run.model.text.vocab_size:
-        raise JclipError(
-            f"the tokenizer in {run.tokenizer} has {tokenizer.vocab_size} entries, but the text tower's "
-            f"vocab_size is {run.model.text.vocab_size}: raise it"
-        )
-    teacher = _teacher(run)
-    parts = [StageParts(run, i, mesh, tokenizer, teacher) for i in range(len(run.stages))]
-    for part in parts:
-        assert part.optimizer, "building it checks the stage's rules"
-    return mesh, tokenizer, parts
-
-
-def _teacher(run: Run) -> Bundle | None:
-    if run.teacher is None:
-        return None
-    bundle = load_bundle(run.teacher.bundle)
-    changed = difference(to_json(run.teacher.model), to_json(bundle.config))
-    if changed:
-        raise JclipError(f"the teacher in {run.teacher.bundle} has other towers than the run says ({changed[0]})")
-    return bundle

@@ -13,7 +13,7 @@ except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
 from jclip.errors import JclipError
-from jclip.parallel.processes import first, said_by_first, together
+from jclip.parallel.processes import alone, appears, first, is_first, said_by_first, together
 from jclip.train.run import Run
 
 
@@ -37,17 +37,22 @@ def alone_in(workdir: Path) -> Iterator[None]:
 
 def _check_shared(workdir: Path) -> None:
     """What the first process writes there, all must find there."""
-    token, file = said_by_first(uuid.uuid4().hex), workdir / ".token"
-    first(lambda: file.write_text(token))
+    if alone():
+        return
+    token = workdir / f".{said_by_first(uuid.uuid4().hex)}.token"
+    first(token.touch)
 
     def look() -> None:
-        if not file.is_file() or file.read_text() != token:
+        if not appears(token):
             raise JclipError(
                 f"{workdir} is not the folder that the first process sees: give all the same one, on a shared disk"
             )
 
-    together(look)
-    first(file.unlink)
+    try:
+        together(look)
+    finally:
+        if is_first():
+            token.unlink(missing_ok=True)
 
 
 @contextmanager
@@ -74,10 +79,15 @@ def stop_requests() -> Iterator[list[int]]:
 
 def _enter(workdir: Path, stack: ExitStack) -> None:
     """Makes and locks the folder; the lock goes with the process, however it ends."""
-    workdir.mkdir(parents=True, exist_ok=True)
-    if fcntl is None:
-        return
-    file = stack.enter_context((workdir / ".lock").open("w"))
+    try:
+        workdir.mkdir(parents=True, exist_ok=True)
+        if fcntl is None:
+            return
+        file = stack.enter_context((workdir / ".lock").open("w"))
+    except OSError as error:
+        raise JclipError(
+            f"{workdir} cannot be written to ({error.strerror}): free some space there, or choose another --workdir"
+        ) from None
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

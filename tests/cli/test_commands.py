@@ -118,7 +118,7 @@ def test_bad_usage_is_said_in_a_line(arguments, told, capsys):
         ),
         (["plan", CHINESE_CLIP, "--memory", "0"], "a device of 0.0 GiB is not possible: give a number above 0"),
         (["plan", CHINESE_CLIP, "--memory", "8", "--no-compile"], "what the compiler says: leave --no-compile out"),
-        (["train", CHINESE_CLIP], "there is no tokenizer at bundles/"),
+        (["train", CHINESE_CLIP], "starts_from: there is no bundle bundles/"),
         (["eval", "poetry", "a", "b"], "there is no evaluation 'poetry'"),
     ],
 )

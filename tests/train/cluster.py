@@ -27,7 +27,7 @@ class Job:
       run: the run, or one for each process.
       workdir: of all of them.
       stop_after: of `train`.
-      happens: {(process, step of the stage): what}: "SIGTERM", "SIGKILL" to itself.
+      happens: {(process, step of the stage): what}: "SIGTERM" to itself, or "error": its watcher fails.
       gallery: pictures to evaluate with; 0 for no evaluation.
       broken: the number of a picture of the gallery that cannot be read.
       stumbles: (process, steps in all): there its evaluator fails before it has met the others.
@@ -102,7 +102,10 @@ def _main(file: str) -> int:
     me = int(os.environ["JCLIP_PROCESS"])
 
     def act(step: int) -> None:
-        if what := job.happens.get((me, step)):
+        what = job.happens.get((me, step))
+        if what == "error":
+            raise RuntimeError("the watcher fell over")
+        if what:
             os.kill(os.getpid(), getattr(signal, what))
 
     run = job.run if isinstance(job.run, Run) else job.run[me]

@@ -103,14 +103,27 @@ def test_an_evaluation_that_fails_on_one_stops_all_and_costs_no_step(run, tmp_pa
     assert [path.name for path in (tmp_path / "run" / "checkpoints").iterdir()] == ["2"]
 
 
-@pytest.mark.slow  # a minute of silence
-def test_a_process_that_is_gone_is_missed(run, tmp_path):
-    stages = (replace(run.stages[0], budget=Budget(steps=50)),)
-    job = Job(replace(run, stages=stages, evaluate_every=0), tmp_path / "run", happens={(1, 2): "SIGKILL"})
+def test_an_error_of_one_out_of_turn_ends_all(run, tmp_path):
+    job = Job(replace(run, evaluate_every=0), tmp_path / "run", happens={(1, 1): "error"})
     begun = time.monotonic()
-    (zero, _), (one, _) = run_all(job, processes=2, devices=2)
-    assert one == -9 and zero not in (0, None)
-    assert time.monotonic() - begun < 150  # HEARTBEAT, and what it takes to start
+    (zero, said), (one, trace) = run_all(job, processes=2, devices=2)
+    assert (zero, one) == (1, 1)
+    assert "JclipError: process 1: the watcher fell over" in said and "RuntimeError: the watcher fell over" in trace
+    assert time.monotonic() - begun < 120
+    assert not list((tmp_path / "run" / "checkpoints").iterdir())  # to which the other would not have come
+
+
+@pytest.mark.slow  # a minute of silence
+def test_a_process_that_is_gone_is_missed(tmp_path):
+    options = ["--stages.0.budget.steps", "5000", "--log-every", "1", "--checkpoint-every", "5"]
+    config = "configs/demo/chinese_clip.py"
+    command = [sys.executable, "-m", "jclip.cli", "train", config, "--reduced", "--workdir", str(tmp_path), *options]
+    running = start_all([command] * 2, devices=1)
+    while not (tmp_path / "checkpoints" / "5").exists() and running[1].poll() is None:
+        time.sleep(0.1)
+    running[1].kill()
+    (zero, said), (one, _) = finish(running)
+    assert (zero, one) == (134, -9), said
 
 
 def test_a_command_that_one_process_cannot_read_ends_all(tmp_path):
