@@ -100,10 +100,10 @@ def fitted(preprocessing: Preprocessing, image: Image.Image, name: str) -> Image
 
 
 def rgb(image: Image.Image) -> Image.Image:
-    """The picture in RGB, alpha dropped."""
+    """The picture in RGB, alpha dropped; itself where it is in RGB."""
     # What is left to know of transparency would only make Pillow warn that RGB cannot hold it.
     image.info.pop("transparency", None)
-    return image.convert("RGB")
+    return image if image.mode == "RGB" else image.convert("RGB")
 
 
 def normalise(preprocessing: Preprocessing, images_bhwc: jax.Array) -> jax.Array:
