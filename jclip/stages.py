@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 from jclip import rules
 from jclip.data.augment import Augmentation
+from jclip.data.host_augment import HostAugmentation
 from jclip.data.sources import Source
 from jclip.errors import JclipError
 from jclip.losses.contrastive import ContrastiveLoss
@@ -66,7 +67,8 @@ class Stage:
         a checkpoint, and costs their last digits: no later stage may train them.
       carries: ordered (path regex, bool): which optimizer slots go on from the stage before; none by default.
       loss: of a contrastive stage: kind, form, and what duplicates are.
-      augmentation: what is done to training pictures, on the device.
+      host_augmentation: what is done to training pictures while they are decoded: crop, mirror image, AutoAugment.
+      augmentation: what is done to them after that, on the device.
       context_length: tokens, special ones included.
       buckets: shorter lengths to which a batch may be padded instead, ascending.
       dropout: whether the text tower's dropout acts.
@@ -87,6 +89,7 @@ class Stage:
     frozen_dtype: Literal["float32", "bfloat16"] = "float32"
     carries: tuple[tuple[str, bool], ...] = ((r".*", False),)
     loss: ContrastiveLoss = ContrastiveLoss()
+    host_augmentation: HostAugmentation = HostAugmentation()
     augmentation: Augmentation = Augmentation()
     context_length: int = 52
     buckets: tuple[int, ...] = ()

@@ -14,15 +14,15 @@ Where the paper is silent, or differs from the authors' code (OFA-Sys/Chinese-CL
   released weights, and this.
 - An epoch of fine-tuning is a whole number of batches, as in the code, which fills the last one up from the beginning.
 - A text is 50 tokens and the two around them, 52.
-- AUGMENTATION: the paper has RandomResizedCrop (0.9 to 1 of the area) and AutoAugment; the code mirrors half of the
-  pictures besides, by a default of timm's. Here pictures are not augmented yet: this one line changes it for all.
+- AUGMENTATION is the code's: RandomResizedCrop (0.9 to 1 of the area) and AutoAugment, as in the paper, and half of the
+  pictures mirrored besides, by a default of timm's of which the paper does not speak. The code mirrors writing too.
 - Pairs that share a picture or a caption are each other's negatives in the code (`duplicates="ignore"`); fine-tuning
   sets have up to five captions a picture, and jclip masks those pairs. The pre-training runs keep to that too.
 """
 
 from dataclasses import dataclass, replace
 
-from jclip.data.augment import Augmentation
+from jclip.data.host_augment import HostAugmentation
 from jclip.data.images import CLIP_MEAN, CLIP_STD, Preprocessing
 from jclip.data.sources import PairFolder
 from jclip.losses.contrastive import ContrastiveLoss
@@ -36,7 +36,7 @@ from jclip.train.run import Run
 DATA = "data/chinese-clip-pairs"
 PAIRS = 200_000_000
 """Of the paper, which are not public as a set: DATA is a folder of your own pairs."""
-AUGMENTATION = Augmentation()
+AUGMENTATION = HostAugmentation(crop_scale=(0.9, 1.0), flip=0.5, auto_augment="original")
 CONTEXT = 52
 IMAGE_FROZEN = ((r"image/.*", False), (r"text/.*|logit_.*", True))
 
@@ -154,7 +154,7 @@ def pretraining(size: str) -> Run:
         optimizer=optimizer,
         trains=IMAGE_FROZEN,
         loss=ContrastiveLoss(impl="ring"),
-        augmentation=AUGMENTATION,
+        host_augmentation=AUGMENTATION,
         context_length=CONTEXT,
     )
     everything = replace(
@@ -188,7 +188,7 @@ def finetuning(size: str, dataset: str, tuning: Tuning | None = None, *, name: s
         budget=Budget(steps=chosen.epochs * epoch),
         optimizer=_optimizer(row, chosen.learning_rate, chosen.warmup_steps),
         loss=ContrastiveLoss(impl="ring"),
-        augmentation=AUGMENTATION,
+        host_augmentation=AUGMENTATION,
         context_length=CONTEXT,
     )
     remat: Remat = "layers" if size in ("vit_l_14_336", "vit_h_14") else row.remat

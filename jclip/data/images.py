@@ -74,13 +74,36 @@ def to_array(preprocessing: Preprocessing, picture: Picture, name: str = "") -> 
     if isinstance(picture, np.ndarray) and picture.shape == (size, size, 3) and picture.dtype == np.uint8:
         return picture
     name = name or _called(picture)
-    image = open_picture(picture, name)
+    return np.asarray(rgb(fitted(preprocessing, opened(preprocessing, picture, name), name)))
+
+
+def opened(preprocessing: Preprocessing, picture: Picture, name: str = "") -> Image.Image:
+    """The picture decoded, over the background if there is one; else in its own mode.
+
+    Raises:
+      JclipError: it cannot be read; the message names it.
+    """
+    image = open_picture(picture, name or _called(picture))
     if preprocessing.background is not None:
         image = _flattened(image, preprocessing.background, preprocessing.trim)
-    image = _squashed(image, size) if preprocessing.resize == "squash" else _cropped(image, size, name)
+    return image
+
+
+def fitted(preprocessing: Preprocessing, image: Image.Image, name: str) -> Image.Image:
+    """The picture resized to (size, size), in its own mode.
+
+    Raises:
+      JclipError: it is too long to be cropped; the message names it.
+    """
+    size = preprocessing.size
+    return _squashed(image, size) if preprocessing.resize == "squash" else _cropped(image, size, name)
+
+
+def rgb(image: Image.Image) -> Image.Image:
+    """The picture in RGB, alpha dropped; itself where it is in RGB."""
     # What is left to know of transparency would only make Pillow warn that RGB cannot hold it.
     image.info.pop("transparency", None)
-    return np.asarray(image.convert("RGB"))
+    return image if image.mode == "RGB" else image.convert("RGB")
 
 
 def normalise(preprocessing: Preprocessing, images_bhwc: jax.Array) -> jax.Array:

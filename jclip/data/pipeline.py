@@ -11,7 +11,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from jclip.data.images import Picture, Preprocessing, to_array
+from jclip.data.host_augment import Decoder, HostAugmentation
+from jclip.data.images import Picture, Preprocessing
 from jclip.data.mixing import Order
 from jclip.data.sources import ParallelSource, Source
 from jclip.data.text import Tokenizer, pad
@@ -51,6 +52,7 @@ class Batches:
       context_length: tokens, special ones included.
       buckets: shorter lengths, ascending: a batch is padded to the first in which its longest text fits.
       preprocessing: of pictures.
+      augmentation: what is done to pictures while they are decoded.
       teacher_tokenizer, teacher_context_length: of the teacher, for parallel text.
       max_unreadable: so many pictures that cannot be read are replaced by the record that stands at the same place one
         epoch later (or two, …), so that a batch depends on the step alone; one more is an error. Each counts once.
@@ -74,6 +76,7 @@ class Batches:
         context_length: int,
         buckets: Sequence[int] = (),
         preprocessing: Preprocessing = Preprocessing(),  # noqa: B008 (frozen)
+        augmentation: HostAugmentation = HostAugmentation(),  # noqa: B008 (frozen)
         teacher_tokenizer: Tokenizer | None = None,
         teacher_context_length: int | None = None,
         max_unreadable: int = 0,
@@ -90,7 +93,7 @@ class Batches:
                 raise JclipError("parallel text is for teacher learning: name the teacher's bundle")
             self._teacher_text = _Texts(teacher_tokenizer, teacher_context_length, ())
         self._text = _Texts(tokenizer, context_length, buckets)
-        self._sources, self._preprocessing = sources, preprocessing
+        self._sources, self._decode = sources, Decoder(preprocessing, augmentation, seed, stage)
         self._records: list[Sequence[Any]] = [source.open(preprocessing) for source in sources]
         for source, records in zip(sources, self._records, strict=True):
             if not len(records):
@@ -184,7 +187,7 @@ class Batches:
         for epoch in range(_TRIES):
             drawn = self._draw(example + epoch * self.examples_per_epoch)
             try:
-                return drawn, self._array(drawn)
+                return drawn, self._array(drawn, example)
             except JclipError as error:
                 self._note(drawn, error)
         raise JclipError(
@@ -214,10 +217,10 @@ class Batches:
             student.append(texts.english if itself else texts.other)
         return {"student": self._text(student)[self._own], "teacher": self._teacher_text(english)[self._own]}
 
-    def _array(self, drawn: _Drawn) -> np.ndarray:
+    def _array(self, drawn: _Drawn, example: int) -> np.ndarray:
         source, picture = self._sources[drawn.source], drawn.picture
         name = str(picture) if isinstance(picture, str | Path) else f"the picture of record {drawn.number}"
-        return to_array(self._preprocessing, picture, f"{getattr(source, 'folder', source)}: {name}")
+        return self._decode(picture, example, f"{getattr(source, 'folder', source)}: {name}")
 
     def _ids(self, numbers: Sequence[tuple[int, int]]) -> np.ndarray:
         """Numbers within sources as numbers over all: each source has its own part of the int32 range."""

@@ -166,6 +166,7 @@ class StageParts:
             context_length=stage.context_length,
             buckets=stage.buckets,
             preprocessing=self.run.preprocessing,
+            augmentation=stage.host_augmentation,
             teacher_tokenizer=teacher.tokenizer if teacher else None,
             teacher_context_length=self.run.teacher.context_length if teacher and self.run.teacher else None,
             max_unreadable=stage.max_unreadable,

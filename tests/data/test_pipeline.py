@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 
+from jclip.data.host_augment import Decoder, HostAugmentation
 from jclip.data.images import Preprocessing
 from jclip.data.mixing import Order
 from jclip.data.pipeline import Batches
@@ -84,6 +85,22 @@ def test_any_step_can_be_had_again(words):
     for step, batch in zip(range(2, 6), some.iterate(2), strict=False):
         same(batch, expected[step])
     assert some.examples_per_epoch == 20
+
+
+def test_pictures_are_augmented_by_example_and_not_by_batch(words):
+    how, some = Preprocessing(size=8), HostAugmentation((0.5, 1.0), flip=0.5, auto_augment="original")
+    given = {"augmentation": some, "preprocessing": how, "seed": 4, "stage": 2}
+    whole, plain = batches(words, **given)[3], batches(words, **{**given, "augmentation": HostAugmentation()})[3]
+    decode, made = Decoder(how, some, seed=4, stage=2), SyntheticPairs(count=20, size=8).open()
+    for image, number, example in zip(whole["image"], whole["text_id"], whole["example"], strict=True):
+        np.testing.assert_array_equal(image, decode(made[number].pictures[0], int(example)))
+    assert (whole.pop("image") != plain.pop("image")).any((1, 2, 3)).sum() >= 6
+    same(whole, plain)
+    # Other batches, other processes, another order of asking: the same.
+    smaller = batches(words, batch_size=4, rows=(1, 2), **given)
+    expected = batches(words, **given)[3]["image"]
+    np.testing.assert_array_equal(smaller[7]["image"], expected[5:7])
+    np.testing.assert_array_equal(smaller[6]["image"], expected[1:3])
 
 
 @pytest.mark.parametrize("buckets", [(), (6, 9)])

@@ -8,6 +8,7 @@ import pytest
 
 from jclip.bundle import load_bundle, save_bundle
 from jclip.config import leaves, to_json
+from jclip.data.host_augment import HostAugmentation
 from jclip.data.sources import ParallelFolder, SyntheticPairs, SyntheticParallel
 from jclip.data.text import load_tokenizer
 from jclip.errors import JclipError
@@ -51,6 +52,8 @@ def test_a_run_that_can_be(recipe):
         ("stages.1.optimizer.schedule", "cosin", "'cosine', 'linear', 'constant'"),
         ("stages.1.loss.kind", "softmx", "'softmax', 'sigmoid'"),
         ("stages.1.loss.impl", "rings", "'dense', 'chunked', 'ring'"),
+        ("stages.0.host_augmentation.auto_augment", "v0", "'none', 'original'"),
+        ("stages.0.host_augmentation.interpolation", "nearest", "'bilinear', 'bicubic'"),
         ("stages.0.augmentation.outside", "grey", "'edge', 'white', 'black'"),
         ("preprocessing.resize", "stretch", "'squash', 'crop'"),
         ("dtype", "float16", "'float32', 'bfloat16'"),
@@ -82,6 +85,9 @@ def test_a_wrong_word_is_named_with_the_choices(recipe, name, word, choices):
         ("stages.0.budget", (Budget(epochs=NAN), Budget(epochs=-1.0)), "a number above 0"),
         ("stages.0.data.0.weight", (0.0, NAN, INF), "a number above 0"),
         ("stages.0.augmentation.flip", (2.0,), "a share, 0 to 1"),
+        ("stages.0.host_augmentation.flip", (2.0, -0.1, NAN), "a share, 0 to 1"),
+        ("stages.0.host_augmentation.crop_scale", ((0.0, 1.0), (0.5, 1.1), (NAN, 1.0)), "a share above 0, 1 at most"),
+        ("stages.0.host_augmentation.crop_ratio", ((0.0, 1.0), (1.0, INF)), "a number above 0"),
         ("stages.0.augmentation.hue", (-1.0, NAN), "0 or more"),
         ("stages.0.optimizer.learning_rate", (-1e-3, NAN, INF), "0 or more"),
         ("stages.0.optimizer.warmup_steps", (-1,), "0 or more"),
@@ -102,7 +108,12 @@ def test_a_number_without_sense_is_named_with_the_mend(chinese_clip, name, value
 def test_every_number_is_held_against_something(recipe):
     """Whoever adds one says what it may be."""
     stage = replace(
-        recipe.stages[0], last_layers=(("text", 1),), buckets=(8,), budget=Budget(1, 1.0, 1), data=_every_source()
+        recipe.stages[0],
+        last_layers=(("text", 1),),
+        buckets=(8,),
+        budget=Budget(1, 1.0, 1),
+        data=_every_source(),
+        host_augmentation=HostAugmentation(crop_scale=(0.9, 1.0)),
     )
     optimizer = replace(stage.optimizer, clip_norm=1.0)
     monitor = replace(recipe.monitor, peak_tflops=1.0)
