@@ -165,10 +165,14 @@ class StageParts:
             tokenizer=self.tokenizer,
             context_length=stage.context_length,
             buckets=stage.buckets,
+            bucket_window=stage.bucket_window,
+            captions=stage.captions,
+            language_temperature=stage.language_temperature,
             preprocessing=self.run.preprocessing,
             teacher_tokenizer=teacher.tokenizer if teacher else None,
             teacher_context_length=self.run.teacher.context_length if teacher and self.run.teacher else None,
             max_unreadable=stage.max_unreadable,
+            workers=stage.workers,
             rows=local_rows(stage.batch_size, self.mesh),
         )
 

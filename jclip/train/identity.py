@@ -27,7 +27,7 @@ FREE_TO_CHANGE = (
     r"best",
     r"evaluations\..*",
     r"monitor\..*",
-    r"stages\.\d+\.(max_unreadable|micro_batches)",
+    r"stages\.\d+\.(max_unreadable|micro_batches|workers)",
     r"stages\.\d+\.loss\.(impl|chunk)",
 )
 """Fields, as regexes over dotted names, in which a resumed run may differ: they change its numbers by rounding, or not

@@ -133,8 +133,10 @@ RANGES: tuple[tuple[str, _Range], ...] = (
     (rf"{_STAGE}batch_size", (lambda x: x >= 2, "2 or more: a pair alone has no negatives")),
     (rf"{_STAGE}budget\.epochs", _ABOVE_0),
     (rf"{_STAGE}buckets\.\d+", _ONE_OR_MORE),
+    (rf"{_STAGE}bucket_window", _ONE_OR_MORE),
+    (rf"{_STAGE}language_temperature", _ABOVE_0),
     (rf"{_STAGE}patch_dropout", _BELOW_1),
-    (rf"{_STAGE}max_unreadable", _COUNT),
+    (rf"{_STAGE}(max_unreadable|workers)", _COUNT),
     (rf"{_STAGE}loss\.chunk", _ONE_OR_MORE),
     (rf"{_STAGE}augmentation\.flip", _SHARE),
     (rf"{_STAGE}augmentation\..*", _COUNT),
@@ -178,6 +180,10 @@ def check(run: Run) -> None:
             raise JclipError(
                 f"stage {stage.name!r}: micro_batches={stage.micro_batches} does not divide a batch of "
                 f"{stage.batch_size}: choose one of its divisors"
+            )
+        if stage.bucket_window > 1 and not stage.buckets:
+            raise JclipError(
+                f"stage {stage.name!r}: bucket_window sorts texts into buckets: set buckets, or leave it 1"
             )
         _check_inputs(run, stage)
     evaluations = [one.name for one in run.evaluations]

@@ -78,6 +78,9 @@ def test_a_wrong_word_is_named_with_the_choices(recipe, name, word, choices):
         ("stages.0.max_unreadable", (-1,), "0 or more"),
         ("stages.0.patch_dropout", (1.0, NAN), "0 or more, and less than 1"),
         ("stages.0.buckets", ((0,),), "1 or more"),
+        ("stages.0.bucket_window", (0,), "1 or more"),
+        ("stages.0.language_temperature", (0.0, -1.0), "a number above 0"),
+        ("stages.0.workers", (-1,), "0 or more"),
         ("stages.0.loss.chunk", (0,), "1 or more"),
         ("stages.0.budget", (Budget(epochs=NAN), Budget(epochs=-1.0)), "a number above 0"),
         ("stages.0.data.0.weight", (0.0, NAN, INF), "a number above 0"),
@@ -102,7 +105,12 @@ def test_a_number_without_sense_is_named_with_the_mend(chinese_clip, name, value
 def test_every_number_is_held_against_something(recipe):
     """Whoever adds one says what it may be."""
     stage = replace(
-        recipe.stages[0], last_layers=(("text", 1),), buckets=(8,), budget=Budget(1, 1.0, 1), data=_every_source()
+        recipe.stages[0],
+        last_layers=(("text", 1),),
+        buckets=(8,),
+        language_temperature=2.0,
+        budget=Budget(1, 1.0, 1),
+        data=_every_source(),
     )
     optimizer = replace(stage.optimizer, clip_norm=1.0)
     monitor = replace(recipe.monitor, peak_tflops=1.0)
