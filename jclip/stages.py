@@ -81,6 +81,9 @@ class Stage:
       micro_batches: in so many parts, one after another, the towers read a batch. The loss is of the whole batch and
         the gradients are the same; the memory of one part is enough, for one more forward pass.
       max_unreadable: so many records and pictures that cannot be read are noted and replaced; one more is an error.
+      cache: a folder for what the frozen tower makes of the data, written once and read instead of running it: the
+        teacher's text states (bytes: 4 x width a text), or the image tower's embeddings, which must not train and whose
+        pictures must not be augmented. It is keyed by weights, preprocessing and data. Empty for none.
       workers: processes that read, decode and tokenise, on each host; 0 for a thread beside training.
     """
 
@@ -105,6 +108,7 @@ class Stage:
     patch_dropout: float = 0.0
     micro_batches: int = 1
     max_unreadable: int = 0
+    cache: str = ""
     workers: int = 0
 
 

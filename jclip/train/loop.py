@@ -14,22 +14,22 @@ from typing import Any
 import jax
 import numpy as np
 
-from jclip.bundle import Bundle, load_bundle, save_bundle
+from jclip.bundle import Bundle, save_bundle
 from jclip.checkpoint import Checkpoints, Position
-from jclip.config import difference, to_json
 from jclip.data.pipeline import Batch
-from jclip.data.text import Tokenizer, load_tokenizer
 from jclip.errors import JclipError
 from jclip.parallel.processes import agree, alone, first, is_shared, known_to_all, meet, sharing_errors, together, who
 from jclip.parallel.sharding import whole
 from jclip.train.arithmetic import Arithmetic
-from jclip.train.assembly import StageParts, check_and_mesh, on_mesh, variables_of
+from jclip.train.assembly import StageParts, on_mesh, variables_of
+from jclip.train.caching import fill
 from jclip.train.health import all_finite, first_broken
 from jclip.train.identity import check_same, disagreement, identity
 from jclip.train.logbook import Logbook
 from jclip.train.meter import Meter, device_peak
+from jclip.train.preparing import prepare
 from jclip.train.profiling import Profiler
-from jclip.train.run import Run, check_starting_points
+from jclip.train.run import Run
 from jclip.train.state import TrainState
 from jclip.train.telemetry import Watcher
 from jclip.train.workplace import alone_in, bundle_folder, stop_requests
@@ -87,7 +87,7 @@ def train(
     with ExitStack() as stack:
         stack.enter_context(sharing_errors())
         # What is wrong with the configuration shows here, before anything is written.
-        mesh, tokenizer, parts = together(lambda: _prepare(run, workdir))
+        mesh, tokenizer, parts = together(lambda: prepare(run, workdir))
         me = identity(run, tokenizer)
         agree("configuration", json.dumps(me), lambda firsts, mine: disagreement(json.loads(firsts), json.loads(mine)))
 
@@ -156,6 +156,8 @@ class _Job:
         run, stage, steps = part.run, part.stage, part.steps
         if position.step == steps:  # it was saved before it could be finished
             return state, position
+        if stage.cache and not self._fill_cache(part, state, position):
+            return state, position  # which are saved
         step_fn, constants = part.compiled, part.constants()
         key = jax.random.fold_in(jax.random.key(run.seed), position.stage)
         before = position.total - position.step
@@ -245,6 +247,27 @@ class _Job:
     def bundles(self, stages: int) -> tuple[Path, ...]:
         """The folders of the first `stages` stages' bundles."""
         return tuple(bundle_folder(self.workdir, self.run, i) for i in range(stages))
+
+    def _fill_cache(self, part: StageParts, state: TrainState, position: Position) -> bool:
+        """Has what the frozen tower makes of the stage's data computed, where it is not; False to stop instead."""
+        watcher, begun = self.watcher, False
+
+        def stepped(done: int, rows: int) -> None:
+            nonlocal begun
+            if watcher and not begun:
+                watcher.stage_begins(f"{part.stage.name}, its cache", done, rows)
+            if watcher:
+                watcher.stepped(done)
+            begun = True
+
+        filled = fill(part, state, lambda: bool(self.signals), stepped)
+        if filled is None:
+            self._listen(part, position)
+            return False
+        part.batches.features = filled.caches
+        rows = sum(cache.count for cache in filled.caches)
+        self._write("cache", position, {"rows": rows, "computed": filled.computed})
+        return True
 
     def _next(self, batches: Iterator[Batch], part: StageParts, position: Position) -> Batch | None:
         """The next batch, or None where a stop is asked for: on all processes alike.
@@ -369,31 +392,3 @@ class _Job:
         peak = device_peak(self.run.monitor.peak_tflops)
         pad_id = part.tokenizer.pad_id if part.tokenizer else 0
         return Meter(part.stage.batch_size, part.mesh.size, Arithmetic(part), peak, pad_id)
-
-
-def _prepare(run: Run, workdir: Path) -> tuple[jax.sharding.Mesh, Tokenizer, list[StageParts]]:
-    """The devices and the parts of a run that can run."""
-    mesh = check_and_mesh(run)
-    if not any((workdir / "checkpoints").glob("*")):  # a run that resumes needs its starting points no more
-        check_starting_points(run)
-    tokenizer = load_tokenizer(Path(run.tokenizer))
-    if tokenizer.vocab_size > run.model.text.vocab_size:
-        raise JclipError(
-            f"the tokenizer in {run.tokenizer} has {tokenizer.vocab_size} entries, but the text tower's "
-            f"vocab_size is {run.model.text.vocab_size}: raise it"
-        )
-    teacher = _teacher(run)
-    parts = [StageParts(run, i, mesh, tokenizer, teacher) for i in range(len(run.stages))]
-    for part in parts:
-        assert part.optimizer, "building it checks the stage's rules"
-    return mesh, tokenizer, parts
-
-
-def _teacher(run: Run) -> Bundle | None:
-    if run.teacher is None:
-        return None
-    bundle = load_bundle(run.teacher.bundle)
-    changed = difference(to_json(run.teacher.model), to_json(bundle.config))
-    if changed:
-        raise JclipError(f"the teacher in {run.teacher.bundle} has other towers than the run says ({changed[0]})")
-    return bundle

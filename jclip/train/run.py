@@ -10,6 +10,7 @@ from typing import Any, Literal
 from jclip import rules
 from jclip.bundle import open_bundle
 from jclip.config import check_types, leaves, to_json
+from jclip.data.augment import Augmentation
 from jclip.data.images import Preprocessing
 from jclip.data.sources import ParallelSource
 from jclip.errors import JclipError
@@ -258,6 +259,21 @@ def _check_inputs(run: Run, stage: Stage) -> None:
             )
 
 
+def _check_cache(stage: Stage, trains: frozenset[str]) -> None:
+    """A tower is read from a cache if it says the same of a picture whenever it sees it."""
+    if not stage.cache or stage.objective == "teacher":
+        return
+    trained = any(path.startswith("image/") for path in trains)
+    reasons = (
+        (trained, "its image tower trains: freeze image/.*"),
+        (stage.augmentation != Augmentation(), "its pictures are augmented: leave augmentation out"),
+        (stage.patch_dropout > 0, "patch_dropout leaves out other patches each time: set it to 0"),
+    )
+    for met, words in reasons:
+        if met:
+            raise JclipError(f"stage {stage.name!r}: cache needs image features that stay, but {words}, or the cache")
+
+
 def _parameters(run: Run) -> dict[str, Any]:
     """Every parameter's path and shape."""
     return rules.paths_of(shapes(run.model)["params"])
@@ -270,6 +286,7 @@ def _check_parameters(run: Run) -> None:
     for stage in run.stages:
         carried_paths(stage, parameters)
         trains = layout(stage, parameters).trains
+        _check_cache(stage, trains)
         statistics = isinstance(run.model.image, ResNetConfig) and any(path.startswith("image/") for path in trains)
         if stage.micro_batches > 1 and stage.objective == "contrastive" and statistics:
             raise JclipError(
