@@ -121,10 +121,16 @@ class LabelledFolder:
 
 
 class Records(Sequence[Record], Generic[Record]):
-    """Examples of a data source, each made into a record when it is asked for."""
+    """Examples of a data source, each made into a record when it is asked for.
 
-    def __init__(self, examples: Sequence[Any], make: Callable[[Any], Record]):
-        self._examples, self._make = examples, make
+    Args:
+      examples: by number.
+      make: a record of an example.
+      shards: the files that hold them, in order; none for examples that no folder holds.
+    """
+
+    def __init__(self, examples: Sequence[Any], make: Callable[[Any], Record], shards: Sequence["Shard"] = ()):
+        self._examples, self._make, self._shards = examples, make, shards
 
     def __len__(self) -> int:
         return len(self._examples)
@@ -140,7 +146,23 @@ class Records(Sequence[Record], Generic[Record]):
             return [self[i] for i in range(*index.indices(len(self)))]
         if not -len(self) <= index < len(self):
             raise IndexError(index)  # which is how iteration knows the end
-        return self._make(self._examples[index % len(self)])
+        number = index % len(self)
+        try:
+            return self._make(self._examples[number])
+        except Exception as error:  # of whatever type the damage makes array_record, protobuf or tfds raise
+            if isinstance(error, JclipError) or not self._shards:
+                raise
+            reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:120]
+            folder = self._shards[0].file.parent
+            raise JclipError(f"{folder}: record {number}{self.where(number)} cannot be read ({reason})") from None
+
+    def where(self, number: int) -> str:
+        """The shard of a record and its place in it, for messages: " (index 3 of FILE)"; empty where not known."""
+        for shard in self._shards:
+            if number < shard.records:
+                return f" (index {number} of {shard.file.name})"
+            number -= shard.records
+        return ""
 
 
 class Shard(NamedTuple):
@@ -294,7 +316,9 @@ def read_split(folder: Path, split: str, kind: Kind) -> Sequence[Any]:
     if missing := [name for name in kind.features(("",)) if name not in builder.info.features and name in _ALWAYS]:
         raise JclipError(f"{folder} holds no {kind.name} (its records have no {missing[0]}): name another folder")
     decoders = {kind.undecoded: tfds.decode.SkipDecoding()} if kind.undecoded else None
-    return Records(builder.as_data_source(split, decoders=decoders), kind.record)
+    files, counts = builder.info.splits[split].filepaths, builder.info.splits[split].shard_lengths
+    shards = [Shard(Path(file), count) for file, count in zip(files, counts, strict=True)]
+    return Records(builder.as_data_source(split, decoders=decoders), kind.record, shards)
 
 
 _ALWAYS = {"image", "captions", "english", "other", "labels"}  # later versions added other features

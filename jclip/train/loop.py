@@ -33,6 +33,7 @@ from jclip.parallel.processes import (
 from jclip.parallel.sharding import whole
 from jclip.train.arithmetic import Arithmetic
 from jclip.train.assembly import StageParts, on_mesh, variables_of
+from jclip.train.caching import fill
 from jclip.train.health import all_finite, first_broken
 from jclip.train.identity import check_same, disagreement, identity
 from jclip.train.logbook import Logbook
@@ -166,6 +167,8 @@ class _Job:
         run, stage, steps = part.run, part.stage, part.steps
         if position.step == steps:  # it was saved before it could be finished
             return state, position
+        if stage.cache and not self._fill_cache(part, state, position):
+            return state, position  # which are saved
         step_fn, constants = part.compiled, part.constants()
         key = jax.random.fold_in(jax.random.key(run.seed), position.stage)
         before = position.total - position.step
@@ -258,6 +261,27 @@ class _Job:
     def bundles(self, stages: int) -> tuple[Path, ...]:
         """The folders of the first `stages` stages' bundles."""
         return tuple(bundle_folder(self.workdir, self.run, i) for i in range(stages))
+
+    def _fill_cache(self, part: StageParts, state: TrainState, position: Position) -> bool:
+        """Has what the frozen tower makes of the stage's data computed, where it is not; False to stop instead."""
+        watcher, begun = self.watcher, False
+
+        def stepped(done: int, rows: int) -> None:
+            nonlocal begun
+            if watcher and not begun:
+                watcher.stage_begins(f"{part.stage.name}, its cache", done, rows)
+            if watcher:
+                watcher.stepped(done)
+            begun = True
+
+        filled = fill(part, state, lambda: bool(self.signals), stepped)
+        if filled is None:
+            self._listen(part, position)
+            return False
+        part.batches.features = filled.caches
+        rows = sum(cache.count for cache in filled.caches)
+        self._write("cache", position, {"rows": rows, "computed": filled.computed})
+        return True
 
     def _next(self, batches: Iterator[Batch], part: StageParts, position: Position) -> Batch | None:
         """The next batch, or None where a stop is asked for: on all processes alike.

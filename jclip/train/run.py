@@ -10,6 +10,7 @@ from typing import Any, Literal
 from jclip import rules
 from jclip.bundle import open_bundle
 from jclip.config import check_types, leaves, to_json
+from jclip.data.augment import Augmentation
 from jclip.data.images import Preprocessing
 from jclip.data.sources import ParallelSource
 from jclip.errors import JclipError
@@ -133,8 +134,10 @@ RANGES: tuple[tuple[str, _Range], ...] = (
     (rf"{_STAGE}batch_size", (lambda x: x >= 2, "2 or more: a pair alone has no negatives")),
     (rf"{_STAGE}budget\.epochs", _ABOVE_0),
     (rf"{_STAGE}buckets\.\d+", _ONE_OR_MORE),
+    (rf"{_STAGE}bucket_window", _ONE_OR_MORE),
+    (rf"{_STAGE}language_temperature", _ABOVE_0),
     (rf"{_STAGE}patch_dropout", _BELOW_1),
-    (rf"{_STAGE}max_unreadable", _COUNT),
+    (rf"{_STAGE}(max_unreadable|workers)", _COUNT),
     (rf"{_STAGE}loss\.chunk", _ONE_OR_MORE),
     (rf"{_STAGE}(host_)?augmentation\.flip", _SHARE),
     (rf"{_STAGE}host_augmentation\.crop_scale\.\d", (lambda x: 0 < x <= 1, "a share above 0, 1 at most")),
@@ -180,6 +183,10 @@ def check(run: Run) -> None:
             raise JclipError(
                 f"stage {stage.name!r}: micro_batches={stage.micro_batches} does not divide a batch of "
                 f"{stage.batch_size}: choose one of its divisors"
+            )
+        if stage.bucket_window > 1 and not stage.buckets:
+            raise JclipError(
+                f"stage {stage.name!r}: bucket_window sorts texts into buckets: set buckets, or leave it 1"
             )
         _check_inputs(run, stage)
     evaluations = [one.name for one in run.evaluations]
@@ -254,6 +261,22 @@ def _check_inputs(run: Run, stage: Stage) -> None:
             )
 
 
+def _check_cache(stage: Stage, trains: frozenset[str]) -> None:
+    """A tower is read from a cache if it says the same of a picture whenever it sees it."""
+    if not stage.cache or stage.objective == "teacher":
+        return
+    trained = any(path.startswith("image/") for path in trains)
+    augmented = stage.host_augmentation.changes or stage.augmentation != Augmentation()
+    reasons = (
+        (trained, "its image tower trains: freeze image/.*"),
+        (augmented, "its pictures are augmented: leave augmentation and host_augmentation out"),
+        (stage.patch_dropout > 0, "patch_dropout leaves out other patches each time: set it to 0"),
+    )
+    for met, words in reasons:
+        if met:
+            raise JclipError(f"stage {stage.name!r}: cache needs image features that stay, but {words}, or the cache")
+
+
 def _parameters(run: Run) -> dict[str, Any]:
     """Every parameter's path and shape."""
     return rules.paths_of(shapes(run.model)["params"])
@@ -266,6 +289,7 @@ def _check_parameters(run: Run) -> None:
     for stage in run.stages:
         carried_paths(stage, parameters)
         trains = layout(stage, parameters).trains
+        _check_cache(stage, trains)
         statistics = isinstance(run.model.image, ResNetConfig) and any(path.startswith("image/") for path in trains)
         if stage.micro_batches > 1 and stage.objective == "contrastive" and statistics:
             raise JclipError(
