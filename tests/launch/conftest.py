@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -51,6 +52,10 @@ class Machine:
 
     def start(self, script: str, *arguments: str) -> subprocess.Popen:
         """Starts a launcher from the top of the tree, as the README says."""
+        # What nohup or a background job has pytest ignore, a launcher would ignore as well: bash cannot trap it.
+        for asked in (signal.SIGHUP, signal.SIGINT):
+            if signal.getsignal(asked) is signal.SIG_IGN:
+                signal.signal(asked, signal.SIG_DFL)
         return subprocess.Popen(
             [str(ROOT / "launch" / script), *arguments],
             cwd=ROOT,
