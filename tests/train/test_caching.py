@@ -9,6 +9,7 @@ import pytest
 
 from jclip.data.cache import Cache, describe
 from jclip.data.folders import write_parallel
+from jclip.data.host_augment import HostAugmentation
 from jclip.data.images import Preprocessing
 from jclip.data.records import Translation
 from jclip.data.sources import ParallelFolder
@@ -28,11 +29,16 @@ from tests.train.runs import Watch, leaves, losses
 @pytest.fixture
 def first_stage(recipe):
     """The first stage of a recipe, four steps of it, without a cache: the frozen tower runs."""
-    return replace(recipe, dtype="float32", stages=(replace(recipe.stages[0], budget=Budget(steps=4)),))
+    return replace(recipe, dtype="float32", stages=(plain(recipe.stages[0], budget=Budget(steps=4)),))
+
+
+def plain(stage, **changes):
+    """A stage whose pictures are not augmented, as Chinese-CLIP's are: only such features stay."""
+    return replace(stage, **{"host_augmentation": HostAugmentation(), **changes})
 
 
 def cached(run, folder, **changes):
-    return replace(run, stages=(replace(run.stages[0], cache=str(folder), **changes),))
+    return replace(run, stages=(plain(run.stages[0], cache=str(folder), **changes),))
 
 
 def parts_of(run, workdir):
@@ -186,7 +192,7 @@ def test_rows_and_reasons_come_back(tmp_path):
 def test_what_the_tower_could_not_read_is_replaced_as_without_a_cache(chinese_clip, tmp_path):
     from tests.data.test_pipeline import Holey
 
-    stage = replace(chinese_clip.stages[0], data=(Holey(),), max_unreadable=10, budget=Budget(steps=4))
+    stage = plain(chinese_clip.stages[0], data=(Holey(),), max_unreadable=10, budget=Budget(steps=4))
     run = replace(chinese_clip, dtype="float32", stages=(stage,), preprocessing=Preprocessing(size=32))
     train(run, tmp_path / "live")
     train(cached(run, tmp_path / "cache"), tmp_path / "cached")
@@ -199,7 +205,8 @@ def test_what_the_tower_could_not_read_is_replaced_as_without_a_cache(chinese_cl
 
 
 def test_a_run_goes_on_with_a_cache_or_without(chinese_clip, tmp_path):
-    run = replace(chinese_clip, dtype="float32")
+    first, *rest = chinese_clip.stages
+    run = replace(chinese_clip, dtype="float32", stages=(plain(first), *rest))
     train(run, tmp_path / "live")
     train(run, tmp_path / "changing", stop_after=1)
     with_cache = replace(run, stages=(replace(run.stages[0], cache=str(tmp_path / "cache")), *run.stages[1:]))
@@ -227,7 +234,8 @@ def test_errors_say_what_to_do(chinese_clip, tmp_path):
 
     for changes, words in (
         ({"trains": ((".*", True),)}, "its image tower trains: freeze image"),
-        ({"augmentation": Augmentation(flip=0.5)}, "its pictures are augmented"),
+        ({"augmentation": Augmentation(flip=0.5)}, "its pictures are augmented: leave augmentation and"),
+        ({"host_augmentation": HostAugmentation(flip=0.5)}, "its pictures are augmented: leave augmentation and"),
         ({"patch_dropout": 0.5}, "patch_dropout leaves out other patches"),
     ):
         with pytest.raises(JclipError, match=rf"stage '.*': cache needs image features that stay, but {words}"):
