@@ -128,13 +128,12 @@ def describe(source: Source, cache: Path) -> dict[str, Any]:
       cache: may lie in the source's folder, and does not count.
     """
     kept = {name: value for name, value in to_json(source).items() if name not in _FREE}
-    folder = getattr(source, "folder", None)
-    files = sorted(file for file in Path(folder).rglob("*") if file.is_file()) if folder else []
-    found = {
-        file.relative_to(str(folder)).as_posix(): [file.stat().st_size, file.stat().st_mtime_ns]
-        for file in files
-        if not file.is_relative_to(cache) and not file.name.startswith(".")
-    }
+    found = {}
+    if name := getattr(source, "folder", None):
+        folder, cache = Path(name).resolve(), cache.resolve()  # one may be named from the root, the other from here
+        for file in sorted(folder.rglob("*")):
+            if file.is_file() and not file.is_relative_to(cache) and not file.name.startswith("."):
+                found[file.relative_to(folder).as_posix()] = [file.stat().st_size, file.stat().st_mtime_ns]
     digest = hashlib.blake2b(json.dumps(found).encode(), digest_size=16).hexdigest()
     return {"source": type(source).__name__, **kept, "files": digest}
 

@@ -160,6 +160,14 @@ class Batches:
         """The same as indexing."""
         return self[step]
 
+    def too_many(self, unreadable: Sequence[str]) -> JclipError | None:
+        """The error that names the first, in words, beyond `max_unreadable`; None where it is not passed."""
+        if len(unreadable) <= self._max_unreadable:
+            return None
+        limit = f"stages.{self._stage}.max_unreadable (now {self._max_unreadable})"
+        first = unreadable[self._max_unreadable]
+        return JclipError(f"{first}: repair or remove it, or raise {limit}: so many are replaced by others")
+
     def iterate(self, start_step: int = 0) -> Generator[Batch, None, None]:
         """Batches from a step on, without end, made ahead of the reader by a thread or by worker processes."""
         import grain
@@ -199,9 +207,8 @@ class Batches:
         for where, why in made.troubles:
             if tuple(where) in self._known_unreadable:
                 continue
-            if len(self._known_unreadable) >= self._max_unreadable:
-                limit = f"stages.{self._stage}.max_unreadable (now {self._max_unreadable})"
-                raise JclipError(f"{why}: repair or remove it, or raise {limit}: so many are replaced by others")
+            if error := self.too_many([*self.unreadable, why]):
+                raise error
             self._known_unreadable.add(tuple(where))
             self.unreadable.append(why)
         if made.error is not None:

@@ -2,15 +2,17 @@
 
 import itertools
 from collections import Counter
+from contextlib import closing
 
 import numpy as np
 import pytest
 
+from jclip.data.images import Preprocessing
 from jclip.data.pipeline import Batches
 from jclip.data.records import Translation
 from jclip.data.synthetic import write_tokenizer
 from jclip.data.windows import Windows
-from tests.data.test_units import Given
+from tests.data.test_units import Given, pair
 
 
 @pytest.fixture(scope="module")
@@ -81,3 +83,33 @@ def test_processes_resumption_and_workers_do_not_matter(words, monkeypatch):
         same(joined, expected[step])
     for step, batch in zip(range(5, 12), batches(words, bucket_window=8).iterate(5), strict=False):
         same(batch, expected[step])
+
+
+def test_all_options_together_depend_on_the_step_alone(words):
+    """Mixture, languages, all pairs, buckets and windows, with a picture in nine bad: resumed, shared, worked at."""
+    texts = [" ".join(["red"] * (1 + number % 9)) for number in range(12)]
+    several = [pair(n, texts[n : n + 2], ("en", "zh"), (2 * n, 2 * n + 1), pictures=2) for n in range(9)]
+    several[4] = several[4]._replace(pictures=(b"none", several[4].pictures[1]))
+    sources = (Given(tuple(several), weight=2.0), Given((pair(9, texts[:1], ("ko",), (30,)),)))
+    given = {"captions": "all", "language_temperature": 2.0, "buckets": (4, 7), "bucket_window": 4, "batch_size": 8}
+    given |= {"seed": 1, "stage": 0, "tokenizer": words, "context_length": 12, "preprocessing": Preprocessing(size=8)}
+
+    def some(**options):
+        return Batches(sources, **given, max_unreadable=1, **options)
+
+    whole = some()
+    assert whole.examples_per_epoch == 9 * 2 * 2 + 1
+    expected = [whole[step] for step in range(10)]  # two epochs
+    (line,) = whole.unreadable
+    assert "the picture of record 4" in line
+    for step in (9, 3):
+        same(some()[step], expected[step])
+        shares = [some(rows=range(at, at + 2))[step] for at in range(0, 8, 2)]
+        same({key: np.concatenate([share[key] for share in shares]) for key in expected[step]}, expected[step])
+    for workers in (0, 1):
+        with closing(some(workers=workers).iterate(5)) as resumed:
+            for step, batch in zip(range(5, 10), resumed, strict=False):
+                same(batch, expected[step])
+    drawn = [batch[key] for batch in expected for key in ("image_id", "text_id")]
+    images, meanings = (set(np.concatenate(drawn[which::2]).tolist()) for which in (0, 1))
+    assert len(images) >= 18 and len(meanings) >= 18 and len({batch["text"].shape[1] for batch in expected}) > 1

@@ -204,3 +204,26 @@ def test_a_resumed_run_may_compute_its_loss_otherwise(chinese_clip, tmp_path):
     check_same(before, identity(moved, words), tmp_path)
     with pytest.raises(JclipError, match=r"stages\.0\.loss\.kind: 'softmax', now 'sigmoid'"):
         check_same(before, identity(changed(moved, "stages.0.loss.kind", "sigmoid"), words), tmp_path)
+
+
+def test_a_resumed_run_reads_the_same_examples_by_whatever_means(chinese_clip, tmp_path):
+    words, before = load_tokenizer(Path(chinese_clip.tokenizer)), changed(chinese_clip, "stages.0.buckets", (8, 12))
+    means = {"workers": 3, "cache": "elsewhere", "max_unreadable": 5}
+    check_same(identity(before, words), identity(changed_all(before, means), words), tmp_path)
+    for name, value in {
+        "bucket_window": 4,
+        "buckets": (8,),
+        "captions": "all",
+        "language_temperature": 2.0,
+        "data.0.weight": 2.0,
+        "host_augmentation": HostAugmentation(),
+    }.items():
+        with pytest.raises(JclipError, match=rf"stages\.0\.{name}"):
+            check_same(identity(before, words), identity(changed_all(before, {name: value}), words), tmp_path)
+
+
+def changed_all(run, values):
+    """The run with other values in its first stage."""
+    for name, value in values.items():
+        run = changed(run, f"stages.0.{name}", value)
+    return run
