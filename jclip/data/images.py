@@ -6,7 +6,7 @@ Axes: b batch, h height, w width, c channels.
 import io
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -119,8 +119,9 @@ def keep_memory() -> None:
     Without, Pillow gives it back to the system each time, which takes as long as a fifth of decoding and resizing a
     photograph of 640 x 480. Who has set PILLOW_BLOCKS_MAX is left to it.
     """
-    if Image.core.get_blocks_max() == 0:
-        Image.core.set_blocks_max(_KEPT_BLOCKS)
+    allocator: Any = Image.core  # type: ignore[attr-defined]  # see "Block allocator" in Pillow's documentation
+    if allocator.get_blocks_max() == 0:
+        allocator.set_blocks_max(_KEPT_BLOCKS)
 
 
 def _called(picture: Picture) -> str:

@@ -212,10 +212,12 @@ class Batches:
 
     def _pair_batch(self, examples: Sequence[int], troubles: list[_Trouble]) -> Batch:
         own = [examples[i] for i in self._own]
+        # All are drawn before any is decoded: in turns, each would find the other's code and data gone from the cache.
+        first = {example: self._draw(example, troubles) for example in examples}
         # A picture that is replaced brings another text: where texts of other processes count, so do their pictures.
         wanted = examples if self._max_unreadable else own
-        read = {example: self._read(example, troubles) for example in wanted}
-        drawn = [read[example][0] if example in read else self._draw(example, troubles) for example in examples]
+        read = {example: self._read(example, first[example], troubles) for example in wanted}
+        drawn = [read[example][0] if example in read else first[example] for example in examples]
         return {
             "image" if self.features is None else "image_feature": np.stack([read[example][1] for example in own]),
             "text": self._text([each.caption for each in drawn])[self._own],
@@ -274,10 +276,11 @@ class Batches:
             unit.source, unit.record, which, pair.pictures[which], pair.captions[chosen], pair.image_ids[which], text_id
         )
 
-    def _read(self, example: int, troubles: list[_Trouble]) -> tuple[_Drawn, np.ndarray]:
+    def _read(self, example: int, drawn: _Drawn, troubles: list[_Trouble]) -> tuple[_Drawn, np.ndarray]:
         """What an example draws and its picture; if that cannot be read, those of the same place an epoch later."""
         for epoch in range(_TRIES):
-            drawn = self._draw(example + epoch * self.examples_per_epoch, troubles)
+            if epoch:
+                drawn = self._draw(example + epoch * self.examples_per_epoch, troubles)
             try:
                 return drawn, self._array(drawn, example)
             except JclipError as error:
