@@ -7,7 +7,6 @@ does for timm: on the same draw the two give the same picture to the bit, which 
 from collections.abc import Callable
 from typing import NamedTuple
 
-import numpy as np
 from PIL import Image, ImageEnhance, ImageOps
 
 Colour = tuple[int, int, int]
@@ -88,20 +87,6 @@ MOVING: dict[str, Callable[[Image.Image, float, Colour, Image.Resampling], Image
 """(picture, value, what comes in at the edges, how pixels are mixed) -> picture, of those that move pixels."""
 
 
-def draw_operations(draw: np.random.Generator) -> tuple[Operation, ...]:
-    """What one picture undergoes, in order: none, one or two operations."""
-    found = []
-    for name, probability, level in POLICY[int(draw.integers(len(POLICY)))]:
-        # timm draws nothing for what is certain, and neither does this: so the two can be held against each other.
-        if probability < 1 and draw.random() > probability:
-            continue
-        operation = at_level(name, level)
-        if name in MOVING and draw.random() > 0.5:
-            operation = operation._replace(value=-operation.value)
-        found.append(operation)
-    return tuple(found)
-
-
 def at_level(name: str, level: float) -> Operation:
     """An operation at a level of 0 to 10; one that moves pixels goes to its positive side."""
     share = level / 10
@@ -113,6 +98,22 @@ def at_level(name: str, level: float) -> Operation:
         **dict.fromkeys(("color", "contrast", "sharpness"), share * 1.8 + 0.1),
     }
     return Operation(name, values.get(name, 0))
+
+
+_CHANCES = [[(probability, at_level(name, level)) for name, probability, level in pair] for pair in POLICY]
+
+
+def draw_operations(draw: Callable[[], float]) -> tuple[Operation, ...]:
+    """What one picture undergoes, in order: none, one or two operations; `draw` gives uniform numbers in [0, 1)."""
+    found = []
+    for probability, operation in _CHANCES[int(len(_CHANCES) * draw())]:
+        # timm draws nothing for what is certain, and neither does this: so the two can be held against each other.
+        if probability < 1 and draw() > probability:
+            continue
+        if operation.name in MOVING and draw() > 0.5:
+            operation = operation._replace(value=-operation.value)
+        found.append(operation)
+    return tuple(found)
 
 
 def operate(image: Image.Image, operation: Operation, fill: Colour, resample: Image.Resampling) -> Image.Image:

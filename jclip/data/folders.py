@@ -19,6 +19,7 @@ from typing import Any, Generic, NamedTuple, TypeVar, overload
 
 import numpy as np
 
+from jclip.data.examples import Examples
 from jclip.data.images import Preprocessing
 from jclip.data.kinds import LABELLED, PAIRS, PARALLEL, Kind, StoredPair
 from jclip.data.records import Labelled, Pair, Translation
@@ -308,17 +309,14 @@ def read_split(folder: Path, split: str, kind: Kind) -> Sequence[Any]:
     Raises:
       JclipError: the folder or the split is missing, or its records are of another kind.
     """
-    import tensorflow_datasets as tfds
-
     builder = open_folder(folder)
     if split not in builder.info.splits:
         raise JclipError(f"{folder} has no split {split!r}: it has {', '.join(builder.info.splits)}")
     if missing := [name for name in kind.features(("",)) if name not in builder.info.features and name in _ALWAYS]:
         raise JclipError(f"{folder} holds no {kind.name} (its records have no {missing[0]}): name another folder")
-    decoders = {kind.undecoded: tfds.decode.SkipDecoding()} if kind.undecoded else None
     files, counts = builder.info.splits[split].filepaths, builder.info.splits[split].shard_lengths
     shards = [Shard(Path(file), count) for file, count in zip(files, counts, strict=True)]
-    return Records(builder.as_data_source(split, decoders=decoders), kind.record, shards)
+    return Records(Examples(builder, split), kind.record, shards)
 
 
 _ALWAYS = {"image", "captions", "english", "other", "labels"}  # later versions added other features

@@ -71,11 +71,9 @@ class Kind(Protocol):
 
     Attributes:
       name: "pairs", "parallel" or "labelled".
-      undecoded: the feature that is read as the bytes it was written as; empty where there is none.
     """
 
     name: ClassVar[str]
-    undecoded: ClassVar[str]
 
     def features(self, classes: Sequence[str]) -> dict[str, Any]:
         """The tensorflow-datasets features of a record."""
@@ -101,7 +99,6 @@ class Kind(Protocol):
 
 class _Pairs:
     name: ClassVar[str] = "pairs"
-    undecoded: ClassVar[str] = "image"
 
     def features(self, classes: Sequence[str]) -> dict[str, Any]:
         import tensorflow_datasets as tfds
@@ -163,7 +160,6 @@ class _Pairs:
 
 class _Parallel:
     name: ClassVar[str] = "parallel"
-    undecoded: ClassVar[str] = ""
 
     def features(self, classes: Sequence[str]) -> dict[str, Any]:
         import tensorflow_datasets as tfds
@@ -191,7 +187,6 @@ class _Parallel:
 
 class _Labelled:
     name: ClassVar[str] = "labelled"
-    undecoded: ClassVar[str] = "image"
 
     def features(self, classes: Sequence[str]) -> dict[str, Any]:
         import tensorflow_datasets as tfds

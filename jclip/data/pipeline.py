@@ -11,7 +11,7 @@ import numpy as np
 
 from jclip.data.folders import Records
 from jclip.data.host_augment import Decoder, HostAugmentation
-from jclip.data.images import Picture, Preprocessing
+from jclip.data.images import Picture, Preprocessing, keep_memory
 from jclip.data.mixing import Order
 from jclip.data.padding import Texts
 from jclip.data.sources import ParallelSource, Source
@@ -180,8 +180,9 @@ class Batches:
                 flags.FLAGS.mark_as_parsed()
             reading = grain.ReadOptions(num_threads=1, prefetch_buffer_size=1)
             working = grain.MultiprocessingOptions(num_workers=self._workers, per_worker_buffer_size=1)
-            made = iter(steps.to_iter_dataset(reading).mp_prefetch(working))
+            made = iter(steps.to_iter_dataset(reading).mp_prefetch(working, _prepare_worker))
         else:
+            keep_memory()
             made = iter(steps.to_iter_dataset(grain.ReadOptions(num_threads=1, prefetch_buffer_size=_AHEAD)))
         try:
             for one in made:
@@ -218,10 +219,12 @@ class Batches:
 
     def _pair_batch(self, examples: Sequence[int], troubles: list[_Trouble]) -> Batch:
         own = [examples[i] for i in self._own]
+        # All are drawn before any is decoded: in turns, each would find the other's code and data gone from the cache.
+        first = {example: self._draw(example, troubles) for example in examples}
         # A picture that is replaced brings another text: where texts of other processes count, so do their pictures.
         wanted = examples if self._max_unreadable else own
-        read = {example: self._read(example, troubles) for example in wanted}
-        drawn = [read[example][0] if example in read else self._draw(example, troubles) for example in examples]
+        read = {example: self._read(example, first[example], troubles) for example in wanted}
+        drawn = [read[example][0] if example in read else first[example] for example in examples]
         return {
             "image" if self.features is None else "image_feature": np.stack([read[example][1] for example in own]),
             "text": self._text([each.caption for each in drawn])[self._own],
@@ -280,10 +283,11 @@ class Batches:
             unit.source, unit.record, which, pair.pictures[which], pair.captions[chosen], pair.image_ids[which], text_id
         )
 
-    def _read(self, example: int, troubles: list[_Trouble]) -> tuple[_Drawn, np.ndarray]:
+    def _read(self, example: int, drawn: _Drawn, troubles: list[_Trouble]) -> tuple[_Drawn, np.ndarray]:
         """What an example draws and its picture; if that cannot be read, those of the same place an epoch later."""
         for epoch in range(_TRIES):
-            drawn = self._draw(example + epoch * self.examples_per_epoch, troubles)
+            if epoch:
+                drawn = self._draw(example + epoch * self.examples_per_epoch, troubles)
             try:
                 return drawn, self._array(drawn, example)
             except JclipError as error:
@@ -331,6 +335,12 @@ def picture_name(source: Source, records: Sequence[Any], record: int, picture: P
     else:
         name = f"the picture of record {record}{records.where(record) if isinstance(records, Records) else ''}"
     return f"{getattr(source, 'folder', source)}: {name}"
+
+
+def _prepare_worker(number: int, count: int) -> None:
+    """What grain calls in a worker process, once."""
+    del number, count
+    keep_memory()
 
 
 class _Steps(Sequence[_Made]):

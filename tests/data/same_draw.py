@@ -1,34 +1,34 @@
-"""The random numbers of a numpy generator under the names by which timm and torchvision ask for theirs."""
+"""Given random numbers under the names by which timm and torchvision ask for theirs."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-import numpy as np
 import pytest
 
 
 class SameDraw:
-    """Python's module `random`, as far as timm uses it."""
+    """Python's module `random`, as far as timm uses it.
 
-    def __init__(self, draw: np.random.Generator):
-        self._draw = draw
+    Args:
+      draw: gives numbers, uniform in [0, 1).
+    """
 
-    def random(self) -> float:
-        return self._draw.random()
+    def __init__(self, draw: Callable[[], float]):
+        self.random = draw
 
     def uniform(self, low: float, high: float) -> float:
-        return low + (high - low) * self._draw.random()
+        return low + (high - low) * self.random()
 
     def randint(self, low: int, high: int) -> int:
-        return low + int(self._draw.integers(high - low, endpoint=True))
+        return low + int((high - low + 1) * self.random())
 
     def choice(self, items: Sequence[Any]) -> Any:
-        return items[int(self._draw.integers(len(items)))]
+        return items[int(len(items) * self.random())]
 
 
 @contextmanager
-def drawing_from(draw: np.random.Generator):
+def drawing_from(draw: Callable[[], float]):
     """timm's and torchvision's transforms draw from `draw`, inside."""
     import torch
     from timm.data import auto_augment, transforms

@@ -142,7 +142,7 @@ def test_what_cannot_be_shown(folder, tmp_path):
 
 def test_a_folder_of_another_kind(tmp_path):
     class Numbers:
-        name = undecoded = ""
+        name = ""
 
         def features(self, classes):
             import tensorflow_datasets as tfds
