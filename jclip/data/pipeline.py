@@ -4,14 +4,16 @@ Axes: b batch (this process's share of it), h height, w width, c channels, l tok
 """
 
 from collections.abc import Generator, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
+from jclip.data.ahead import ahead
 from jclip.data.folders import Records
 from jclip.data.host_augment import Decoder, HostAugmentation
-from jclip.data.images import Picture, Preprocessing, keep_memory
+from jclip.data.images import Picture, Preprocessing
 from jclip.data.mixing import Order
 from jclip.data.padding import Texts
 from jclip.data.sources import ParallelSource, Source
@@ -24,7 +26,6 @@ Batch = dict[str, np.ndarray]
 
 _INT32 = 2**31
 _TRIES = 64  # records that one after another prove unreadable: then the data is to blame, not a record
-_AHEAD = 2  # batches
 
 
 class Features(Protocol):
@@ -170,25 +171,9 @@ class Batches:
 
     def iterate(self, start_step: int = 0) -> Generator[Batch, None, None]:
         """Batches from a step on, without end, made ahead of the reader by a thread or by worker processes."""
-        import grain
-
-        steps = grain.MapDataset.source(_Steps(self, start_step))
-        if self._workers:
-            from absl import flags
-
-            if not flags.FLAGS.is_parsed():  # by whoever runs under absl; grain's workers ask for flags either way
-                flags.FLAGS.mark_as_parsed()
-            reading = grain.ReadOptions(num_threads=1, prefetch_buffer_size=1)
-            working = grain.MultiprocessingOptions(num_workers=self._workers, per_worker_buffer_size=1)
-            made = iter(steps.to_iter_dataset(reading).mp_prefetch(working, _prepare_worker))
-        else:
-            keep_memory()
-            made = iter(steps.to_iter_dataset(grain.ReadOptions(num_threads=1, prefetch_buffer_size=_AHEAD)))
-        try:
+        with closing(ahead(self.make, start_step, self._workers)) as made:
             for one in made:
                 yield self._taken(_Made(*one))
-        finally:
-            made.close()
 
     def make(self, step: int) -> _Made:
         """A step's batch, or what went wrong, as data: it may have been made in another process."""
@@ -335,22 +320,3 @@ def picture_name(source: Source, records: Sequence[Any], record: int, picture: P
     else:
         name = f"the picture of record {record}{records.where(record) if isinstance(records, Records) else ''}"
     return f"{getattr(source, 'folder', source)}: {name}"
-
-
-def _prepare_worker(number: int, count: int) -> None:
-    """What grain calls in a worker process, once."""
-    del number, count
-    keep_memory()
-
-
-class _Steps(Sequence[_Made]):
-    """The batches from a step on, as grain reads a source."""
-
-    def __init__(self, batches: Batches, start: int):
-        self._batches, self._start = batches, start
-
-    def __len__(self) -> int:
-        return 2**62
-
-    def __getitem__(self, number: Any) -> Any:
-        return self._batches.make(self._start + int(number))

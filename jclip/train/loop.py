@@ -290,11 +290,12 @@ class _Job:
           JclipError: a process has no batch.
         """
         batch, failure = None, None
-        if not self.stopping(position):
+        if not self.stopping(position) and not self.signals:
             try:
                 batch = next(batches)
             except Exception as error:
-                failure = error
+                # A signal that went to the whole group has ended the workers that make batches.
+                failure = None if self.signals else error
         self._listen(position, failure)
         return None if self.stopping(position) else batch
 

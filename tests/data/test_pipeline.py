@@ -1,7 +1,10 @@
 """Order and batches: random access, shares of processes, mixtures, buckets, and bad input."""
 
 import itertools
+import multiprocessing
+import os
 import re
+import signal
 import threading
 import time
 from collections import Counter
@@ -190,12 +193,15 @@ def test_the_prefetching_thread_ends_with_its_reader(words):
 
 
 def test_worker_processes_make_the_same_batches(words):
-    """What cannot be read is told in them, and counted here."""
+    """What cannot be read is told in them, and counted here; Ctrl-C, which reaches them too, is not for them."""
     given = {"batch_size": 8, "max_unreadable": 10, "buckets": (6, 9), "bucket_window": 2}
     alone, shared = batches(words, Holey(), **given), batches(words, Holey(), **given, workers=2)
     with closing(shared.iterate(1)) as iterator:
-        for step, batch in zip(range(1, 6), iterator, strict=False):
+        for step, batch in zip(range(1, 12), iterator, strict=False):
             same(batch, alone[step])
+            if step == 2:  # both are at work
+                for worker in multiprocessing.active_children():
+                    os.kill(worker.pid, signal.SIGINT)
     assert set(shared.unreadable) == set(alone.unreadable) and shared.unreadable
     strict = batches(words, Holey(), **{**given, "max_unreadable": 3}, workers=1)
     with closing(strict.iterate()) as iterator, pytest.raises(JclipError, match=r"raise stages\.0\.max_unreadable"):
