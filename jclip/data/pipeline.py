@@ -11,7 +11,7 @@ import numpy as np
 
 from jclip.data.folders import Records
 from jclip.data.host_augment import Decoder, HostAugmentation
-from jclip.data.images import Picture, Preprocessing, keep_memory
+from jclip.data.images import Picture, Preprocessing
 from jclip.data.mixing import Order
 from jclip.data.padding import Texts
 from jclip.data.sources import ParallelSource, Source
@@ -172,9 +172,8 @@ class Batches:
                 flags.FLAGS.mark_as_parsed()
             reading = grain.ReadOptions(num_threads=1, prefetch_buffer_size=1)
             working = grain.MultiprocessingOptions(num_workers=self._workers, per_worker_buffer_size=1)
-            made = iter(steps.to_iter_dataset(reading).mp_prefetch(working, _prepare_worker))
+            made = iter(steps.to_iter_dataset(reading).mp_prefetch(working))
         else:
-            keep_memory()
             made = iter(steps.to_iter_dataset(grain.ReadOptions(num_threads=1, prefetch_buffer_size=_AHEAD)))
         try:
             for one in made:
@@ -328,12 +327,6 @@ def picture_name(source: Source, records: Sequence[Any], record: int, picture: P
     else:
         name = f"the picture of record {record}{records.where(record) if isinstance(records, Records) else ''}"
     return f"{getattr(source, 'folder', source)}: {name}"
-
-
-def _prepare_worker(number: int, count: int) -> None:
-    """What grain calls in a worker process, once."""
-    del number, count
-    keep_memory()
 
 
 class _Steps(Sequence[_Made]):
