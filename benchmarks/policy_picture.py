@@ -1,6 +1,11 @@
 """AutoAugment's 25 pairs of operations on a photograph, to look at; a photograph of scikit-learn's if none is named.
 
-python -m benchmarks.policy_picture sheet.png [photograph.jpg]
+    python -m benchmarks.policy_picture sheet.png [photograph.jpg]
+
+Of each pair: the first operation, the second, both; each is done with its own probability, so often only one is. Take a
+photograph of your own data and look whether its caption still holds: solarize, invert and color 0.1 take away colours
+that it may name, rotate and shear_x lean writing and cut its ends off. The grey that comes in at the corners should be
+dull, for it is the mean of all pictures. Where captions live on colours, leave `host_augmentation.auto_augment` out.
 """
 
 import sys

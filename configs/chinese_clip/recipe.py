@@ -14,8 +14,12 @@ Where the paper is silent, or differs from the authors' code (OFA-Sys/Chinese-CL
   released weights, and this.
 - An epoch of fine-tuning is a whole number of batches, as in the code, which fills the last one up from the beginning.
 - A text is 50 tokens and the two around them, 52.
-- AUGMENTATION is the code's: RandomResizedCrop (0.9 to 1 of the area) and AutoAugment, as in the paper, and half of the
-  pictures mirrored besides, by a default of timm's of which the paper does not speak. The code mirrors writing too.
+- AUGMENTATION is the code's (--use-augment): RandomResizedCrop of 0.9 to 1 of the area and AutoAugment, as in table 8,
+  and half of the pictures mirrored besides, writing too, by a default of timm's of which the paper does not speak. It
+  acts in both stages, for stage 2 changes nothing of it, and in fine-tuning, where every script of the code has it on.
+- The authors' pictures were squares of the model's size before training began ("already resized" in the code), and the
+  crop lost a tenth of each at most. Here, as in the code, it is cut from a picture as it is stored, with sides of 4:3
+  at most, so that of a picture of 16:9 a quarter is never seen. A data folder of squares is the paper's way.
 - Pairs that share a picture or a caption are each other's negatives in the code (`duplicates="ignore"`); fine-tuning
   sets have up to five captions a picture, and jclip masks those pairs. The pre-training runs keep to that too.
 """

@@ -7,8 +7,6 @@ import threading
 from collections.abc import Callable, Generator, Sequence
 from typing import Any, Generic, TypeVar
 
-from jclip.data.images import keep_memory
-
 T = TypeVar("T")
 
 _AHEAD = 2  # things, where a thread makes them
@@ -34,7 +32,6 @@ def ahead(make: Callable[[int], T], start: int, workers: int) -> Generator[T, No
         working = grain.MultiprocessingOptions(num_workers=workers, per_worker_buffer_size=1)
         made = iter(numbers.to_iter_dataset(reading).mp_prefetch(working, worker_init_fn=_begin))
     else:
-        keep_memory()  # of the pictures in what is made
         made = iter(numbers.to_iter_dataset(grain.ReadOptions(num_threads=1, prefetch_buffer_size=_AHEAD)))
     try:
         yield from made
@@ -45,7 +42,6 @@ def ahead(make: Callable[[int], T], start: int, workers: int) -> Generator[T, No
 def _begin(worker: int, workers: int) -> None:
     """In a worker: Ctrl-C, which a terminal sends to all, is for its parent; and it does not outlive that."""
     del worker, workers
-    keep_memory()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     parent = multiprocessing.parent_process()
     assert parent is not None

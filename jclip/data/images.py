@@ -6,7 +6,7 @@ Axes: b batch, h height, w width, c channels.
 import io
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
@@ -19,7 +19,6 @@ CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 
 _MOST_PIXELS = 2**28  # a gigabyte; Pillow itself opens pictures of up to two thirds of that
-_KEPT_BLOCKS = 4  # of 16 MB at most: a picture, what is cut out of it, and two steps of its resize
 
 Picture = Image.Image | np.ndarray | str | Path | bytes
 
@@ -111,17 +110,6 @@ def normalise(preprocessing: Preprocessing, images_bhwc: jax.Array) -> jax.Array
     """float32 (b, h, w, 3) from values in 0..255, of any dtype."""
     mean, std = jnp.asarray(preprocessing.mean), jnp.asarray(preprocessing.std)
     return (images_bhwc.astype(jnp.float32) / 255 - mean) / std
-
-
-def keep_memory() -> None:
-    """From here on this process keeps the memory of pictures it is done with for the next ones.
-
-    Without, Pillow gives it back to the system each time, which takes as long as a fifth of decoding and resizing a
-    photograph of 640 x 480. Who has set PILLOW_BLOCKS_MAX is left to it.
-    """
-    allocator: Any = Image.core  # type: ignore[attr-defined]  # see "Block allocator" in Pillow's documentation
-    if allocator.get_blocks_max() == 0:
-        allocator.set_blocks_max(_KEPT_BLOCKS)
 
 
 def _called(picture: Picture) -> str:

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from configs.chinese_clip.recipe import AUGMENTATION
+from configs.chinese_clip.recipe import AUGMENTATION, finetuning, pretraining
 from jclip.data.host_augment import Decoder, HostAugmentation, change, draw_changes, numbers
 from jclip.data.images import Preprocessing, to_array
 from jclip.errors import JclipError
@@ -21,16 +21,25 @@ from tests.data.same_draw import drawing_from
 HOW = Preprocessing(size=32)
 
 
-@pytest.fixture(scope="module")
-def cn_clip():
+def transform(size):
     """What cn_clip does to a training picture under --use-augment, up to uint8."""
     from cn_clip.training.data import LMDBDataset
 
-    whole = LMDBDataset._build_transform(SimpleNamespace(split="train", use_augment=True), HOW.size)
+    whole = LMDBDataset._build_transform(SimpleNamespace(split="train", use_augment=True), size)
     names = [type(step).__name__ for step in whole.transforms]
     assert names[:2] == ["RandomResizedCropAndInterpolation", "RandomHorizontalFlip"] and names[3] == "AutoAugment"
     assert names[-2:] == ["MaybeToTensor", "Normalize"]
     return type(whole)(whole.transforms[:-2])
+
+
+@pytest.fixture(scope="module")
+def cn_clip():
+    return transform(HOW.size)
+
+
+def test_every_stage_of_the_recipe_augments_as_the_authors_scripts():
+    for run in (pretraining("vit_b_16"), pretraining("vit_l_14_336"), finetuning("vit_b_16", "muge")):
+        assert {stage.host_augmentation for stage in run.stages} == {AUGMENTATION}
 
 
 def test_the_recipe_is_cn_clips_on_every_kind_of_picture(cn_clip):
@@ -56,6 +65,15 @@ def test_the_recipe_is_cn_clips_on_a_thousand_draws(cn_clip):
             np.testing.assert_array_equal(ours, cn_clip(image))
         seen.add(ours.tobytes())
     assert len(seen) > 600  # so small a picture has not many crops of nine tenths
+
+
+@pytest.mark.parametrize(("height", "width"), [(375, 500), (640, 480), (224, 224), (270, 480)])
+def test_the_recipe_is_cn_clips_on_photographs_sizes(height, width):
+    data, theirs = encoded(picture(height, width, coarse=9), "JPEG", quality=90), transform(224)
+    for example in range(12):
+        with drawing_from(numbers(0, 0, example)):
+            expected = theirs(Image.open(io.BytesIO(data)))
+        np.testing.assert_array_equal(Decoder(Preprocessing(), AUGMENTATION)(data, example), expected)
 
 
 ranges = st.tuples(st.floats(0.01, 1.0), st.floats(0.01, 1.0)).map(lambda ends: tuple(sorted(ends)))
