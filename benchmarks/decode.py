@@ -15,6 +15,7 @@ Each has a process of its own, whose workers stay. The two are measured in turns
 with 1 where the sides' median ratios have a geometric mean below 1.2.
 """
 
+import contextlib
 import multiprocessing
 import os
 import statistics
@@ -82,15 +83,17 @@ def _measured(options: Options, side: int) -> float:
             ends[name], theirs = spawn.Pipe()
             spawn.Process(target=_serve, args=(theirs, name, options, Path(folder))).start()
             theirs.close()  # so that a contender that dies is noticed
-        for number in range(options.rounds):
-            for name in CONTENDERS if number % 2 == 0 else reversed(CONTENDERS):
-                ends[name].send(True)
-                figures[name].append(ends[name].recv())
-                print(f"{side} pixels, round {number + 1}: {name} {figures[name][-1]:.0f}", file=sys.stderr, flush=True)
-        for end in ends.values():
-            end.send(False)
-        for process in multiprocessing.active_children():
-            process.join()
+        try:
+            for number in range(options.rounds):
+                for name in CONTENDERS if number % 2 == 0 else reversed(CONTENDERS):
+                    ends[name].send("go")
+                    figures[name].append(ends[name].recv())
+                    print(f"{side} pixels, round {number + 1}: {name} {figures[name][-1]:.0f}", file=sys.stderr)
+        finally:
+            for end in ends.values():
+                end.close()
+            for process in multiprocessing.active_children():
+                process.join()
     ratios = [ours / theirs for ours, theirs in zip(figures["jclip"], figures["torch"], strict=True)]
     speeds = " | ".join(f"{statistics.median(figures[name]):.0f}" for name in ("torch", "jclip"))
     spread = " | ".join(f"{ratio:.2f}" for ratio in (statistics.median(ratios), min(ratios), max(ratios)))
@@ -184,13 +187,14 @@ CONTENDERS: dict[str, Callable[[Options, Path], Iterator[Any]]] = {"torch": from
 
 
 def _serve(asked: Connection, name: str, options: Options, folder: Path) -> None:
-    """A contender's process: each True that comes in is answered with images a second, False ends it."""
+    """A contender's process: each word that comes in is answered with images a second; the pipe's end is its end."""
     batches = CONTENDERS[name](options, folder)
-    while asked.recv():
-        _take(batches, 4 * options.workers)  # what was made ahead, in the other's turn
-        begin = time.perf_counter()
-        _take(batches, options.batches)
-        asked.send(options.batches * options.batch / (time.perf_counter() - begin))
+    with contextlib.suppress(EOFError):
+        while asked.recv():
+            _take(batches, 4 * options.workers)  # what was made ahead, in the other's turn
+            begin = time.perf_counter()
+            _take(batches, options.batches)
+            asked.send(options.batches * options.batch / (time.perf_counter() - begin))
     batches.close()  # type: ignore[attr-defined]  # generators, which end their workers
     time.sleep(1)  # in which a thread of grain's unlinks the last batches' memory
 

@@ -109,7 +109,7 @@ class Decoder:
 def numbers(seed: int, stage: int, example: int) -> Callable[[], float]:
     """The random numbers that decide what happens to an example's picture, one a call, uniform in [0, 1).
 
-    They are a hash's output, which costs a tenth of setting up a generator for each picture.
+    They are a hash's output, for setting up a generator takes several times as long, and this is done for each picture.
     """
     drawn = hashlib.shake_128(f"{seed} {stage} {example}".encode()).digest(8 * _MOST_NUMBERS)
     return ((word >> 11) * 2.0**-53 for word in struct.unpack(f"<{_MOST_NUMBERS}Q", drawn)).__next__
