@@ -82,9 +82,9 @@ class Stage:
       patch_dropout: share of each picture's patches that a ViT leaves out (Li et al. 2022, FLIP): 0.5 halves its work.
       micro_batches: in so many parts, one after another, the towers read a batch. The loss is of the whole batch and
         the gradients are the same; the memory of one part is enough, for one more forward pass.
-      max_unreadable: so many records and pictures that cannot be read, on all hosts together, are noted and replaced; one
-        more is an error. With buckets each host then reads all pictures of a batch, for what replaces one has another
-        text.
+      max_unreadable: so many records and pictures that cannot be read, of all hosts together, are noted and replaced;
+        one more is an error. With buckets each host then reads all pictures of a batch, for what replaces one has
+        another text.
       cache: a folder for what the frozen tower makes of the data, written once and read instead of running it: the
         teacher's text states (bytes: 4 x width a text), or the image tower's embeddings, which must not train and whose
         pictures must not be augmented. It is keyed by weights, preprocessing and data. Empty for none.
