@@ -71,7 +71,7 @@ class Stage:
       host_augmentation: what is done to training pictures while they are decoded: crop, mirror image, AutoAugment.
       augmentation: what is done to them after that, on the device.
       captions: "one": an example is a record, with one of its captions drawn; "all": each picture with each of its
-        captions is an example, as in cn_clip.
+        captions is an example, as in cn_clip, for which all records are looked through once, at the beginning.
       language_temperature: T: a language comes in proportion to n^(1/T), n being how much there is of it in all data,
         as weighted: 1 as it comes, 5 and more nearly all alike. None: not by language, sources by their weights alone.
       context_length: tokens, special ones included.
@@ -82,7 +82,9 @@ class Stage:
       patch_dropout: share of each picture's patches that a ViT leaves out (Li et al. 2022, FLIP): 0.5 halves its work.
       micro_batches: in so many parts, one after another, the towers read a batch. The loss is of the whole batch and
         the gradients are the same; the memory of one part is enough, for one more forward pass.
-      max_unreadable: so many records and pictures that cannot be read are noted and replaced; one more is an error.
+      max_unreadable: so many records and pictures that cannot be read, of all hosts together, are noted and replaced;
+        one more is an error. With buckets each host then reads all pictures of a batch, for what replaces one has
+        another text.
       cache: a folder for what the frozen tower makes of the data, written once and read instead of running it: the
         teacher's text states (bytes: 4 x width a text), or the image tower's embeddings, which must not train and whose
         pictures must not be augmented. It is keyed by weights, preprocessing and data. Empty for none.
