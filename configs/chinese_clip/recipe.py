@@ -12,7 +12,8 @@ Where the paper is silent, or differs from the authors' code (OFA-Sys/Chinese-CL
 - Stage 2 of L/14 at 336 pixels: its batch is not stated, so it is that of L/14.
 - H/14's image tower began as LAION's, trained with exact GELU; the code has QuickGELU in every ViT, and so have the
   released weights, and this.
-- An epoch of fine-tuning is a whole number of batches, as in the code, which fills the last one up from the beginning.
+- An epoch of fine-tuning is every picture with each of its captions, as in the code, and a whole number of batches: the
+  code fills the last one up from the beginning.
 - A text is 50 tokens and the two around them, 52.
 - AUGMENTATION is the code's (--use-augment): RandomResizedCrop of 0.9 to 1 of the area and AutoAugment, as in table 8,
   and half of the pictures mirrored besides, writing too, by a default of timm's of which the paper does not speak. It
@@ -191,6 +192,7 @@ def finetuning(size: str, dataset: str, tuning: Tuning | None = None, *, name: s
         batch_size=chosen.batch_size,
         budget=Budget(steps=chosen.epochs * epoch),
         optimizer=_optimizer(row, chosen.learning_rate, chosen.warmup_steps),
+        captions="all",
         loss=ContrastiveLoss(impl="ring"),
         host_augmentation=AUGMENTATION,
         context_length=CONTEXT,
