@@ -6,6 +6,7 @@ The tuples are read by a machine that builds plain values and calls nothing: a p
 import io
 from array import array
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from pathlib import Path
@@ -77,7 +78,7 @@ def _index(folder: Path) -> dict[str, np.ndarray]:
         ids.append(_pair(pairs, folder / "pairs", number)[0])
         numbers.append(number)
     pictures = array("q")
-    with _open(folder / "imgs").begin() as view:
+    with _view(_open(folder / "imgs"), folder / "imgs") as view:
         for key in view.cursor().iternext(values=False):
             if key != b"num_images":
                 where = f"{folder / 'imgs'}, key {key[:40]!r}"
@@ -104,7 +105,7 @@ class _Part:
 
     def records(self) -> Iterator[Found | Lost]:
         table, pairs = Table(self.stem), _open(self.folder / "pairs")
-        with _open(self.folder / "imgs").begin() as pictures:
+        with _view(_open(self.folder / "imgs"), self.folder / "imgs") as pictures:
             for picture in table["picture"][self.start : self.stop].tolist():
                 place = f"{self.split}/imgs, id {picture}"
                 rows = table.rows("id", picture)
@@ -126,13 +127,38 @@ def _open(folder: Path) -> Any:
     import lmdb
 
     try:
-        return lmdb.open(str(folder), readonly=True, lock=False, readahead=False)
+        found = lmdb.open(str(folder), readonly=True, lock=False, readahead=False)
     except lmdb.Error as error:
-        raise JclipError(f"{folder} is no whole LMDB directory ({error}): copy it again") from None
+        raise _damaged(folder, error) from None
+    # The file is mapped: to read past its end would kill the process.
+    wanted, have = (found.info()["last_pgno"] + 1) * found.stat()["psize"], (folder / "data.mdb").stat().st_size
+    if have < wanted:
+        raise _damaged(folder, f"data.mdb has {have:,} of {wanted:,} bytes")
+    return found
+
+
+@contextmanager
+def _view(environment: Any, folder: Path) -> Iterator[Any]:
+    """What the environment of a folder holds.
+
+    Raises:
+      JclipError: it is damaged.
+    """
+    import lmdb
+
+    try:
+        with environment.begin() as view:
+            yield view
+    except lmdb.Error as error:
+        raise _damaged(folder, error) from None
+
+
+def _damaged(folder: Path, reason: object) -> JclipError:
+    return JclipError(f"{folder} is no whole LMDB directory ({reason}): copy it again")
 
 
 def _samples(pairs: Any, folder: Path) -> int:
-    with pairs.begin() as view:
+    with _view(pairs, folder) as view:
         count = view.get(b"num_samples")
     if count is None:
         raise JclipError(f"{folder} has no num_samples, so that its writing was cut short: build it again")
@@ -146,7 +172,7 @@ def _pair(pairs: Any, folder: Path, number: int) -> tuple[int, int, str]:
       JclipError: it is missing, or is no such tuple.
     """
     where = f"{folder}, pair {number}"
-    with pairs.begin() as view:
+    with _view(pairs, folder) as view:
         value = view.get(str(number).encode())
     if value is None:
         raise JclipError(f"{where}: it is missing, though num_samples counts it: build the directory again")

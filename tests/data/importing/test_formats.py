@@ -5,6 +5,7 @@ import gzip
 import json
 import pickle
 import runpy
+import shutil
 import sys
 import tarfile
 
@@ -76,6 +77,30 @@ def test_a_pickle_that_does_something_is_not_obeyed(tmp_path):
     with pytest.raises(JclipError, match=r"train/pairs, pair 0: it is no pickled \(image id, text id, text\)"):
         imported("cn-clip-lmdb", tmp_path, tmp_path / "folder")
     assert not (tmp_path / "made").exists()
+
+
+def cut_off(data):
+    return data[: len(data) // 2]
+
+
+def blank(data):
+    """As a download that first takes all its room, and then ends too soon."""
+    return data[:8192] + bytes(len(data) - 8192)
+
+
+@pytest.mark.parametrize("part", ["imgs", "pairs"])
+@pytest.mark.parametrize(
+    ("spoil", "words"), [(cut_off, r"data.mdb has [\d,]+ of [\d,]+ bytes"), (blank, "MDB_CORRUPTED")]
+)
+def test_an_lmdb_directory_that_is_not_whole(lmdb_folder, tmp_path, part, spoil, words):
+    source = shutil.copytree(lmdb_folder, tmp_path / "lmdb")
+    file = source / "train" / part / "data.mdb"
+    file.write_bytes(spoil(file.read_bytes()))
+    with pytest.raises(
+        JclipError, match=rf"^[^\n]*train/{part} is no whole LMDB directory \([^\n]*{words}[^\n]*copy it"
+    ):
+        imported("cn-clip-lmdb", source, tmp_path / "folder")
+    assert [path.name for path in tmp_path.iterdir()] == ["lmdb"]
 
 
 @pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
