@@ -116,9 +116,16 @@ def integer(value: Any, what: str, where: str) -> int:
             raise ValueError(value)
     except ValueError:
         raise JclipError(
-            f"{where}: {what} is {str(value)[:40]!r}, but ids must be integers of 64 bits: number them anew"
+            f"{where}: {what} is {_shown(value)}, but ids must be integers of 64 bits: number them anew"
         ) from None
     return number
+
+
+def _shown(value: Any) -> str:
+    """A value for a message. Of containers only their type: a pickle may nest them so that their text has no end."""
+    if isinstance(value, str):
+        return repr(value[:40])
+    return str(value)[:40] if isinstance(value, (int, float)) else f"a {type(value).__name__}"
 
 
 class Table:

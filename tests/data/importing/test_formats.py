@@ -61,22 +61,36 @@ def test_lmdb_directories_of_cn_clip_give_what_its_files_give(lmdb_folder, tmp_p
     assert {pair.image_ids[0]: pair.pictures[0] for pair in pairs(tmp_path / "files")} == bytes_of
 
 
+def one_pair(folder, value):
+    """Directories as cn_clip's, with one picture and one pickled pair."""
+    for name, values in (("imgs", {b"1": b"aGk="}), ("pairs", {b"0": pickle.dumps(value), b"num_samples": b"1"})):
+        (folder / "train").mkdir(exist_ok=True)
+        with (
+            lmdb.open(str(folder / "train" / name), map_size=1 << 20) as environment,
+            environment.begin(write=True) as view,
+        ):
+            for key, value in values.items():
+                view.put(key, value)
+
+
 def test_a_pickle_that_does_something_is_not_obeyed(tmp_path):
     class Evil:
         def __reduce__(self):
             return (open, (str(tmp_path / "made"), "w"))
 
-    for name, values in (("imgs", {b"1": b"aGk="}), ("pairs", {b"0": pickle.dumps(Evil()), b"num_samples": b"1"})):
-        (tmp_path / "train").mkdir(exist_ok=True)
-        with (
-            lmdb.open(str(tmp_path / "train" / name), map_size=1 << 20) as environment,
-            environment.begin(write=True) as view,
-        ):
-            for key, value in values.items():
-                view.put(key, value)
+    one_pair(tmp_path, Evil())
     with pytest.raises(JclipError, match=r"train/pairs, pair 0: it is no pickled \(image id, text id, text\)"):
         imported("cn-clip-lmdb", tmp_path, tmp_path / "folder")
     assert not (tmp_path / "made").exists()
+
+
+def test_a_pickle_that_unfolds_without_end_is_not_printed(tmp_path):
+    bomb = ["x"]
+    for _ in range(100):
+        bomb = [bomb] * 10  # 1,200 bytes of pickle, and a text of 10^100
+    one_pair(tmp_path, (bomb, 1, "text"))
+    with pytest.raises(JclipError, match="pair 0: image id is a list, but ids must be integers of 64 bits"):
+        imported("cn-clip-lmdb", tmp_path, tmp_path / "folder")
 
 
 def cut_off(data):
@@ -261,7 +275,7 @@ CN_CLIP = [
         '{"text_id": "x", "text": "a", "image_ids": []}',
         "line 1: text_id is 'x', but ids must be",
     ),
-    ("train_texts.jsonl", '\n{"text_id": 1, "text": "a", "image_ids": [1.5]}', "line 2: an image id is '1.5', but"),
+    ("train_texts.jsonl", '\n{"text_id": 1, "text": "a", "image_ids": [1.5]}', "line 2: an image id is 1.5, but"),
     ("train_texts.jsonl", '{"text_id": 1, "image_ids": []}', "line 1: it has no 'text'"),
     ("train_texts.jsonl", '{"text_id": 1, "text": 3, "image_ids": []}', 'line 1: "text" must be a string'),
     (
@@ -340,10 +354,10 @@ def test_base64_of_any_bytes(data, safe, padded):
 
 
 ODD = [
-    ('{"text_id": 1, "text": "a", "image_ids": [[100]]}', "an image id is '[100]', but ids must be integers"),
+    ('{"text_id": 1, "text": "a", "image_ids": [[100]]}', "an image id is a list, but ids must be integers"),
     (f'{{"text_id": {"1" * 5000}, "text": "a", "image_ids": []}}', "line 1: it is no JSON"),
     (f"{'[' * 100_000}", "line 1: it is no JSON (it is nested too deep)"),
-    ('{"text_id": true, "text": "a", "image_ids": []}', "text_id is 'True', but ids must be integers"),
+    ('{"text_id": true, "text": "a", "image_ids": []}', "text_id is True, but ids must be integers"),
     ("[]", "line 1: expected a JSON object, found b'[]'"),
 ]
 
