@@ -10,8 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
-from jclip.data.importing.cn_clip import choose_splits
 from jclip.data.importing.parts import Found, Lost, Part, Reader, Reading, cut
+from jclip.data.importing.splits import choose_splits
 from jclip.data.importing.webdataset import PICTURES
 from jclip.data.kinds import LABELLED, StoredLabelled
 from jclip.errors import JclipError

@@ -14,9 +14,20 @@ from typing import Any, NoReturn
 
 import numpy as np
 
-from jclip.data.importing.cn_clip import BROKEN_BASE64, UNCAPTIONED, choose_splits, decode_base64
+from jclip.data.importing.cn_clip import decode_base64
 from jclip.data.importing.lines import Table, integer
-from jclip.data.importing.parts import USUAL_PICTURE, Found, Lost, Part, Reader, Reading, cut
+from jclip.data.importing.parts import (
+    BROKEN_BASE64,
+    UNCAPTIONED,
+    USUAL_PICTURE,
+    Found,
+    Lost,
+    Part,
+    Reader,
+    Reading,
+    cut,
+)
+from jclip.data.importing.splits import LeftOut, choose_splits, leave_out_blind
 from jclip.data.kinds import PAIRS, StoredPair
 from jclip.errors import JclipError
 from jclip.inert_pickle import load
@@ -30,11 +41,13 @@ class LmdbReader(Reader):
       folder: that holds SPLIT/imgs and SPLIT/pairs.
       splits: which.
       language: of the texts.
+      left_out: see `Reader`.
     """
 
     folder: Path = Path()
     splits: tuple[str, ...] = ()
     language: str = "zh"
+    left_out: LeftOut = ()
 
     def parts(self, workspace: Path, shard_bytes: int) -> Sequence[Part]:
         """See `Reader`."""
@@ -67,14 +80,16 @@ def open_lmdb(source: Path, reading: Reading) -> LmdbReader:
     for file in files:
         if not file.is_file():
             raise JclipError(f"{file} is missing: fetch it, or choose --splits from {', '.join(there)}")
-    return LmdbReader(PAIRS, tuple(files), False, (), source, splits, reading.language or "zh")
+    splits, left_out = leave_out_blind(source, splits, reading, lambda split: not _samples(source / split / "pairs"))
+    files = [file for file in files if file.parent.parent.name in splits]
+    return LmdbReader(PAIRS, tuple(files), False, (), source, splits, reading.language or "zh", left_out)
 
 
 def _index(folder: Path) -> dict[str, np.ndarray]:
     """The pairs by picture, and the pictures."""
     ids, numbers = array("q"), array("q")
     pairs = _open(folder / "pairs")
-    for number in range(_samples(pairs, folder / "pairs")):
+    for number in range(_samples(folder / "pairs")):
         ids.append(_pair(pairs, folder / "pairs", number)[0])
         numbers.append(number)
     pictures = array("q")
@@ -157,8 +172,9 @@ def _damaged(folder: Path, reason: object) -> JclipError:
     return JclipError(f"{folder} is no whole LMDB directory ({reason}): copy it again")
 
 
-def _samples(pairs: Any, folder: Path) -> int:
-    with _view(pairs, folder) as view:
+def _samples(folder: Path) -> int:
+    """How many pairs there are; cn_clip writes it last."""
+    with _view(_open(folder), folder) as view:
         count = view.get(b"num_samples")
     if count is None:
         raise JclipError(f"{folder} has no num_samples, so that its writing was cut short: build it again")

@@ -174,7 +174,7 @@ def _repeated(task: Task) -> int:
 
 
 def _gather(tasks: Sequence[Task], reader: Reader, destination: Path, plan: Plan) -> Report:
-    report = Report(plan.format, reader.kind.name)
+    report = Report(plan.format, reader.kind.name, left_out=dict(reader.left_out))
     shards: dict[str, list[Shard]] = {}
     spoken: dict[str, list[np.ndarray]] = {}
     for task in tasks:
@@ -189,9 +189,12 @@ def _gather(tasks: Sequence[Task], reader: Reader, destination: Path, plan: Plan
             split.shards += 1
             shards.setdefault(task.part.split, []).append(Shard(task.file("shard"), held["records"]))
             spoken.setdefault(task.part.split, []).append(np.array(held["spoken"])[np.load(task.file("spoken.npy"))])
+    kept = [name for name, split in report.splits.items() if split.records]
     for name, split in report.splits.items():
         if not split.records:
-            raise JclipError(f"nothing of split {name!r} can be kept: {dict(split.skipped.counts)}. Mend the source")
+            why = ", ".join(f"{count:,} x {reason}" for reason, count in sorted(split.skipped.counts.items()))
+            mend = f", or leave it out with --splits {','.join(kept)}" if kept else ""
+            raise JclipError(f"nothing of split {name!r} can be kept ({why}): mend the source{mend}")
     with whole_folder(destination, replace=False) as partial:
         gather_shards(partial, reader.kind, shards, reader.classes)
         for name, languages in spoken.items():

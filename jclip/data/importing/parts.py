@@ -16,6 +16,11 @@ from jclip.data.kinds import Kind
 
 USUAL_PICTURE = 1 << 17  # bytes of an encoded picture, where only a worker may look for its size
 
+# Reasons for a `Lost` that several formats have.
+UNCAPTIONED = "picture without a caption"
+UNPICTURED = "text without a picture"
+BROKEN_BASE64 = "the picture's base64 is damaged"
+
 
 class Found(NamedTuple):
     """A record, and where it stands, for a person: "train_imgs.tsv, line 12"."""
@@ -69,6 +74,11 @@ class Reader:
     @property
     def notes(self) -> tuple[tuple[str, str], ...]:
         """Names and contents of text files that the folder gets too."""
+        return ()
+
+    @property
+    def left_out(self) -> tuple[tuple[str, str], ...]:
+        """Splits that the source has and that nobody asked for by name, each with why it is not imported."""
         return ()
 
     def unpack(self, workspace: Path) -> "Reader":

@@ -16,8 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import IO, Any, BinaryIO, cast
 
-from jclip.data.importing.cn_clip import UNCAPTIONED
-from jclip.data.importing.parts import Found, Lost, Part, Reader, Reading
+from jclip.data.importing.parts import UNCAPTIONED, UNPICTURED, Found, Lost, Part, Reader, Reading
 from jclip.data.kinds import PAIRS, StoredPair
 from jclip.errors import JclipError
 
@@ -76,7 +75,7 @@ class _Part:
             place = f"{self.file.name}, {key}"
             picture = next((members[end] for end in PICTURES if end in members), None)
             if picture is None:
-                yield Lost(place, "no picture beside the caption")
+                yield Lost(place, UNPICTURED)
                 continue
             caption = self._caption(members, place)
             if caption is None:

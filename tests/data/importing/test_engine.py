@@ -212,6 +212,17 @@ def test_a_source_without_anything_to_keep(tmp_path):
         imported(tmp_path / "text.tsv", tmp_path / "folder", "parallel-tsv")
 
 
+def test_a_split_of_which_nothing_can_be_kept_is_said_in_words(tmp_path):
+    cn_clip(tmp_path / "source", ["a", "b"])
+    cn_clip(tmp_path / "source", ["c", " "], "valid", lambda n: b"junk" if n == 0 else picture(n))
+    with pytest.raises(JclipError) as caught:
+        imported(tmp_path / "source", tmp_path / "folder", limit=Limit(share=0.5))
+    assert str(caught.value) == (
+        "nothing of split 'valid' can be kept (1 x empty text, 1 x the picture does not decode): mend the source, or "
+        "leave it out with --splits train"
+    )
+
+
 def test_texts_that_only_together_are_equal_are_no_duplicates(tmp_path):
     (tmp_path / "text.tsv").write_text("ab\tc\na\tbc\nab\tc\n")
     imported(tmp_path / "text.tsv", tmp_path / "folder", "parallel-tsv")

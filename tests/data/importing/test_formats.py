@@ -34,16 +34,18 @@ def pairs(folder, split="train"):
     return list(PairFolder(str(folder), split).open())
 
 
-@pytest.fixture(scope="module")
-def lmdb_folder(tmp_path_factory):
+def as_lmdb(home, splits="train"):
     """What cn_clip's own script makes of its own files."""
-    home = tmp_path_factory.mktemp("lmdb")
-    cn_clip(home)
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(sys, "argv", ["build", "--data_dir", str(home), "--splits", "train"])
+        patched.setattr(sys, "argv", ["build", "--data_dir", str(home), "--splits", splits])
         patched.setattr(lmdb, "open", lambda path, map_size, real=lmdb.open: real(path, map_size=1 << 20))
         runpy.run_module("cn_clip.preprocess.build_lmdb_dataset", run_name="__main__")
     return home / "lmdb"
+
+
+@pytest.fixture(scope="module")
+def lmdb_folder(tmp_path_factory):
+    return as_lmdb(cn_clip(tmp_path_factory.mktemp("lmdb")))
 
 
 def test_lmdb_directories_of_cn_clip_give_what_its_files_give(lmdb_folder, tmp_path):
@@ -312,6 +314,37 @@ def test_splits_and_files_that_are_not_there(tmp_path):
     class_folders(tmp_path / "classes", ("train",), ("a", "b"))
     with pytest.raises(JclipError, match="its classes differ from those of train, 'b' is in one only"):
         imported("class-folders", tmp_path / "classes", tmp_path / "folder")
+
+
+def without_labels(folder, split="test"):
+    """As MUGE's test split is."""
+    cn_clip(folder, ["a", "b"], split)
+    lines = (json.dumps({"text_id": n, "text": text, "image_ids": []}) for n, text in enumerate("ab"))
+    (folder / f"{split}_texts.jsonl").write_text("\n".join(lines))
+    return folder
+
+
+def test_texts_that_name_no_picture_are_counted(tmp_path):
+    source = cn_clip(tmp_path / "source", ["a", "b"])
+    with (source / "train_texts.jsonl").open("a") as file:
+        file.write('{"text_id": 9, "text": "c", "image_ids": []}\n')
+    report = imported("cn-clip", source, tmp_path / "folder", Limit(count=1)).as_json()["splits"]["train"]
+    assert (report["read"], report["pairs"]) == (3, 2)
+    assert report["skipped"] == {"text without a picture": {"count": 1, "first": ["train_texts.jsonl, line 3"]}}
+
+
+@pytest.mark.parametrize("form", ["cn-clip", "cn-clip-lmdb"])
+def test_a_split_without_labels_is_left_out_and_reported(tmp_path, form):
+    source = without_labels(cn_clip(tmp_path / "source"))
+    if form == "cn-clip-lmdb":
+        source = as_lmdb(source, "train,test")
+    report = imported(form, source, tmp_path / "folder")
+    assert list(report.splits) == ["train"]
+    assert report.as_json()["left_out"] == {"test": "none of its texts says which pictures it belongs to"}
+    with pytest.raises(JclipError, match="split 'test' says which .*: leave it out, with --splits train$"):
+        imported(form, source, tmp_path / "other", splits=("train", "test"))
+    with pytest.raises(JclipError, match="split 'test' says which .*: choose another split$"):
+        imported(form, source, tmp_path / "other", splits=("test",))
 
 
 def test_an_id_that_comes_again_takes_its_last_picture_as_cn_clip_does(tmp_path):

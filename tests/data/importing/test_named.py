@@ -49,7 +49,8 @@ def test_muge_has_no_public_test_labels(tmp_path, form):
         cn_clip(tmp_path / "down" / "MUGE", [f"{split} {n}" for n in range(3)], split)
     if form:
         packed(tmp_path / "down" / "MUGE", form)
-    assert list(imported("muge", tmp_path / "down", tmp_path / "folder").splits) == ["train", "valid"]
+    report = imported("muge", tmp_path / "down", tmp_path / "folder")
+    assert (list(report.splits), report.left_out) == (["train", "valid"], {"test": "its labels are not public"})
     assert [pair.captions[0] for pair in pairs(tmp_path / "folder", "valid")] == ["valid 0", "valid 1", "valid 2"]
     with pytest.raises(JclipError, match="the labels of its test split are not public"):
         imported("muge", tmp_path / "down", tmp_path / "other", ("test",))

@@ -13,10 +13,10 @@ were translated for each.
 from pathlib import Path
 
 from jclip.data.importing.archives import Packed, find, holding
-from jclip.data.importing.cn_clip import choose_splits
 from jclip.data.importing.lines import scan, text_of
 from jclip.data.importing.listed import Entry, ListedReader, listed
 from jclip.data.importing.parts import Reading
+from jclip.data.importing.splits import choose_splits
 from jclip.data.kinds import PAIRS
 from jclip.errors import JclipError
 

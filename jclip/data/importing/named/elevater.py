@@ -14,8 +14,8 @@ from pathlib import Path
 
 from jclip.data.importing.archives import Packed, find, holding, unpacked
 from jclip.data.importing.class_folders import classified
-from jclip.data.importing.cn_clip import choose_splits
 from jclip.data.importing.parts import Reader, Reading
+from jclip.data.importing.splits import choose_splits
 from jclip.data.kinds import LABELLED
 from jclip.errors import JclipError, unreadable
 

@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from jclip.data.importing.archives import Packed, find, holding
-from jclip.data.importing.cn_clip import choose_splits
 from jclip.data.importing.lines import integer
 from jclip.data.importing.listed import Entry, ListedReader, listed
 from jclip.data.importing.named.muge import packed_cn_clip
 from jclip.data.importing.parts import Reading
+from jclip.data.importing.splits import choose_splits
 from jclip.data.kinds import PAIRS
 from jclip.errors import JclipError, unreadable
 
@@ -29,7 +29,7 @@ def open_flickr30k_cn(downloads: Path, reading: Reading) -> Packed:
       JclipError: it is missing.
     """
     found = find(downloads, "Flickr30k-CN", "the Hugging Face data set OFA-Sys/chinese-clip-eval")
-    return packed_cn_clip(found, Reading(reading.splits or ("train", "valid", "test"), "zh"))
+    return packed_cn_clip(found, reading.splits or ("train", "valid", "test"))
 
 
 def open_flickr30k(downloads: Path, reading: Reading) -> Packed:
