@@ -20,9 +20,11 @@ class Packed(Reader):
 
     Attributes:
       make: of the folders or files that `files` become, in the same order, the reader proper.
+      only: a file's name: of the archives nothing else is unpacked. Empty for all of them.
     """
 
     make: Callable[..., Reader] = field(default=Reader)
+    only: str = ""
 
     def unpack(self, workspace: Path) -> Reader:
         """See `Reader`.
@@ -30,11 +32,17 @@ class Packed(Reader):
         Raises:
           JclipError: an archive is damaged, or what is in it is not as expected.
         """
-        return self.make(*(unpacked(file, workspace) for file in self.files))
+        return self.make(*(unpacked(file, workspace, self.only) for file in self.files))
 
     def parts(self, workspace: Path, shard_bytes: int) -> Sequence[Part]:
         """See `Reader`."""
         return self.unpack(workspace).parts(workspace, shard_bytes)
+
+
+def there(downloads: Path, name: str) -> Path | None:
+    """As `find`, but None where there is none."""
+    candidates = (downloads / f"{name}{end}" for end in ("", *_ENDS))
+    return next((candidate for candidate in candidates if candidate.exists()), None)
 
 
 def find(downloads: Path, name: str, fetch: str) -> Path:
@@ -48,21 +56,25 @@ def find(downloads: Path, name: str, fetch: str) -> Path:
     Raises:
       JclipError: there is none.
     """
-    for candidate in (downloads / f"{name}{end}" for end in ("", *_ENDS)):
-        if candidate.exists():
-            return candidate
+    if (found := there(downloads, name)) is not None:
+        return found
     partial = [file.name for end in (".part", ".crdownload", ".aria2") for file in downloads.glob(f"{name}*{end}")]
     half = f" ({partial[0]} is a download that has not ended)" if partial else ""
     raise JclipError(f"{downloads} has no {name}, nor {name}.zip or .tar.gz{half}: fetch it from {fetch}")
 
 
-def unpacked(file: Path, workspace: Path) -> Path:
+def unpacked(file: Path, workspace: Path, only: str = "") -> Path:
     """What an archive holds, in a folder of the workspace, which is beside the destination and needs the room for it.
 
     A folder, or another file, is itself.
 
+    Args:
+      file: the archive.
+      workspace: where its folder lies.
+      only: unpack the files of that name alone; all when empty.
+
     Raises:
-      JclipError: it is damaged or not whole, or would write past its folder.
+      JclipError: it is damaged or not whole, has no such file, or would write past its folder.
     """
     if file.is_dir() or not file.name.endswith(_ENDS):
         return file
@@ -73,7 +85,7 @@ def unpacked(file: Path, workspace: Path) -> Path:
     if partial.exists():
         shutil.rmtree(partial)
     with said_as_damage(file):
-        for name, stream in _members(file):
+        for name, stream in _members(file, only):
             path = PurePosixPath(name.replace("\\", "/"))
             if path.is_absolute() or ".." in path.parts or ":" in path.parts[0]:
                 raise JclipError(f"{file} has {name!r}, a path out of the archive: refusing to unpack it")
@@ -82,19 +94,20 @@ def unpacked(file: Path, workspace: Path) -> Path:
             with place.open("wb") as out:
                 shutil.copyfileobj(stream, out, 1 << 20)
     if not partial.exists():
-        raise JclipError(f"{file} is empty: fetch it again")
+        raise JclipError(f"{file} {f'has no {only}' if only else 'is empty'}: fetch it again")
     partial.rename(whole)
     return whole
 
 
-def _members(file: Path) -> Iterator[tuple[str, IO[bytes]]]:
+def _members(file: Path, only: str) -> Iterator[tuple[str, IO[bytes]]]:
     if not file.name.endswith(".zip"):
         for name, _, stream in read_tar(file):
-            yield name, stream
+            if PurePosixPath(name).name == only or not only:
+                yield name, stream
         return
     with zipfile.ZipFile(file) as archive:
         for info in archive.infolist():
-            if not info.is_dir():
+            if not info.is_dir() and (PurePosixPath(info.filename).name == only or not only):
                 try:
                     stream = archive.open(info)
                 except (NotImplementedError, RuntimeError) as error:  # another compression, or a password

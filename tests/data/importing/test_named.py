@@ -196,6 +196,29 @@ def test_elevater(tmp_path, name, together):
         folder.labels("fr")
 
 
+def test_of_the_archive_of_all_sets_only_one_is_unpacked(tmp_path, monkeypatch):
+    down = tmp_path / "down"
+    for name in ("cifar-10", "fer-2013"):
+        packed(elevater_set(down / "ELEVATER_all", name))
+    packed(down / "ELEVATER_all")
+    packed(elevater_set(down, "cifar-100"))  # whose name begins as the other's
+    written = []
+    monkeypatch.setattr(shutil, "copyfileobj", lambda a, b, n, real=shutil.copyfileobj: (written.append(b), real(a, b)))
+    imported("elevater/cifar-10", down, tmp_path / "folder")
+    assert len(LabelledFolder(str(tmp_path / "folder")).classes()) == 10
+    assert [name for name in (file.name for file in written) if "fer-2013" in name or "cifar-100" in name] == []
+    with pytest.raises(JclipError, match=r"ELEVATER_all.zip has no mnist.zip: fetch it again"):
+        imported("elevater/mnist", down, tmp_path / "other")
+
+
+def test_sets_in_a_folder_of_all_sets(tmp_path):
+    packed(elevater_set(tmp_path / "down" / "ELEVATER_all", "mnist"))
+    elevater_set(tmp_path / "down" / "ELEVATER_all", "fer-2013")
+    for name, classes in (("mnist", 10), ("fer-2013", 7)):
+        imported(f"elevater/{name}", tmp_path / "down", tmp_path / name)
+        assert len(LabelledFolder(str(tmp_path / name)).classes()) == classes
+
+
 def test_a_picture_of_several_classes_is_one_record(tmp_path):
     root = elevater_set(tmp_path / "down", "voc-2007-classification")
     for split in ("train", "test"):

@@ -12,7 +12,7 @@ of each under one name, and becomes one record.
 import json
 from pathlib import Path
 
-from jclip.data.importing.archives import Packed, find, holding, unpacked
+from jclip.data.importing.archives import Packed, find, holding, there, unpacked
 from jclip.data.importing.class_folders import classified
 from jclip.data.importing.parts import Reader, Reading
 from jclip.data.importing.splits import choose_splits
@@ -31,6 +31,7 @@ SETS = {
 _BACKGROUND = {"caltech-101": 102}
 
 _ALL = "ELEVATER_all"
+_FROM = "the Hugging Face data set OFA-Sys/chinese-clip-eval"
 
 
 def open_elevater(name: str, downloads: Path, reading: Reading) -> Packed:
@@ -39,30 +40,33 @@ def open_elevater(name: str, downloads: Path, reading: Reading) -> Packed:
     Raises:
       JclipError: it is missing.
     """
-    fetch = "the Hugging Face data set OFA-Sys/chinese-clip-eval"
-    packed_all = not any(downloads.glob(f"{name}*")) and any(downloads.glob(f"{_ALL}*"))
-    found = find(downloads, _ALL if packed_all else name, fetch)
-    return Packed(LABELLED, (found,), True, (), _Make(name, packed_all, fetch, reading))
+    found, whole = there(downloads, name), there(downloads, _ALL)
+    if found is None and whole is not None:
+        if not whole.is_dir():
+            return Packed(LABELLED, (whole,), True, (), _Make(name, reading, inside=True), f"{name}.zip")
+        downloads = whole
+    found = find(downloads, name, _FROM)
+    return Packed(LABELLED, (found,), True, (), _Make(name, reading))
 
 
 class _Make:
-    def __init__(self, name: str, packed_all: bool, fetch: str, reading: Reading):
-        self._name, self._packed_all, self._fetch, self._reading = name, packed_all, fetch, reading
+    """Makes a reader of a set's folder, or of one that has its archive inside."""
+
+    def __init__(self, name: str, reading: Reading, inside: bool = False):
+        self._name, self._reading, self._inside = name, reading, inside
 
     def __call__(self, folder: Path) -> Reader:
-        if self._packed_all:
-            inner = next((each for each in sorted(folder.rglob(f"{self._name}.zip"))), None)
-            if inner is None:
-                raise JclipError(f"{folder} has no {self._name}.zip: fetch {_ALL}.zip again from {self._fetch}")
-            folder = unpacked(inner, folder.parent)
+        if self._inside:
+            archive = f"{self._name}.zip"
+            folder = unpacked(holding(folder, archive) / archive, folder.parent)
         root = holding(folder, "label_cn.txt")
         labels = {language: _labels(root / file, self._name) for language, file in _FILES.items()}
         if len(labels["zh"]) != len(labels["en"]):
             raise JclipError(f"{root}: label_cn.txt and label.txt differ in length: fetch the archive again")
-        there = [split for split in ("train", "test") if (root / split).is_dir()]
-        if not there:
-            raise JclipError(f"{root} has neither train nor test: fetch it again from {self._fetch}")
-        chosen = choose_splits(root, there, self._reading)
+        splits = [split for split in ("train", "test") if (root / split).is_dir()]
+        if not splits:
+            raise JclipError(f"{root} has neither train nor test: fetch it again from {_FROM}")
+        chosen = choose_splits(root, splits, self._reading)
         classes = _classes([root / split for split in chosen], len(labels["zh"]), root / "label_cn.txt")
         notes = {"labels.json": json.dumps(labels, ensure_ascii=False, indent=1) + "\n"}
         if (root / "index.json").is_file():
