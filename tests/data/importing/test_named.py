@@ -7,14 +7,15 @@ import zipfile
 
 import pytest
 
+from jclip.data.elevater import CLASSES
 from jclip.data.folders import LabelledFolder, PairFolder
 from jclip.data.importing.engine import Plan, import_data
 from jclip.data.importing.formats import FORMATS, open_source
 from jclip.data.importing.limits import Limit
-from jclip.data.importing.named import elevater
 from jclip.data.importing.parts import Reading
 from jclip.data.kinds import Rules
 from jclip.errors import JclipError
+from jclip.evaluate.benchmarks import BENCHMARKS
 from tests.data.importing.sources import class_folders, cn_clip, picture
 
 
@@ -168,8 +169,8 @@ def test_crossmodal(tmp_path):
     assert second.text_ids == (3, 4, 5)
 
 
-def elevater_set(folder, name="mnist"):
-    count = elevater.SETS[name]
+def elevater_set(folder, name="mnist", more=0):
+    count = CLASSES[name] + more
     width = 3 if count > 10 else 1
     class_folders(folder / name, ("train", "test"), [f"{n:0{width}d}" for n in range(count)], each=1)
     for file, word in (("label_cn.txt", "类"), ("label.txt", "class")):
@@ -187,13 +188,30 @@ def test_elevater(tmp_path, name, together):
         packed(root.parent)
     imported(f"elevater/{name}", tmp_path / "down", tmp_path / "folder")
     folder = LabelledFolder(str(tmp_path / "folder"))
-    count = elevater.SETS[name]
+    count = CLASSES[name]
     assert sorted(item.labels for item in folder.open()) == [(n,) for n in range(count)]
     assert folder.labels("zh")[count - 1] == f"类 {(count - 1) % 9}"
     assert len(folder.labels("en")) == len(folder.classes()) == count
     assert json.loads((tmp_path / "folder" / "index.json").read_text()) == [2, 0, 1]
     with pytest.raises(JclipError, match="labels.json cannot be read for labels in 'fr'"):
         folder.labels("fr")
+
+
+@pytest.mark.parametrize("clutter", [0, 1])
+def test_caltech_101_with_its_clutter_and_without(tmp_path, clutter):
+    elevater_set(tmp_path / "down", "caltech-101", clutter)
+    imported("elevater/caltech-101", tmp_path / "down", tmp_path / "folder")
+    count = len(LabelledFolder(str(tmp_path / "folder")).classes())
+    assert count == 101 + clutter
+    BENCHMARKS["caltech-101"].check("folder", count, 6084)  # what is imported is what is scored
+
+
+def test_another_number_of_classes_is_refused(tmp_path):
+    elevater_set(tmp_path / "down", "caltech-101", 2)
+    with pytest.raises(JclipError, match="has 103 labels, but caltech-101 has 101 or 102 classes: fetch it again"):
+        imported("elevater/caltech-101", tmp_path / "down", tmp_path / "folder")
+    with pytest.raises(JclipError, match="has 103 classes, but the test split of Caltech-101 has 101 or 102: "):
+        BENCHMARKS["caltech-101"].check("folder", 103, 6084)
 
 
 def test_of_the_archive_of_all_sets_only_one_is_unpacked(tmp_path, monkeypatch):
@@ -234,7 +252,7 @@ def test_a_picture_of_several_classes_is_one_record(tmp_path):
 def test_all_twenty_sets_are_known():
     assert len([name for name in FORMATS if name.startswith("elevater/")]) == 20
     # Yang et al. 2022, table 12: the classes of all sets together.
-    assert sum(elevater.SETS.values()) == 1150
+    assert sum(CLASSES.values()) == 1150
 
 
 COCO = "coco-cn-version1805v1.1"

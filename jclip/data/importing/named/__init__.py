@@ -4,9 +4,10 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
+from jclip.data.elevater import CLASSES
 from jclip.data.importing.named.coco_cn import open_coco_cn
 from jclip.data.importing.named.crossmodal import open_crossmodal
-from jclip.data.importing.named.elevater import SETS, open_elevater
+from jclip.data.importing.named.elevater import open_elevater
 from jclip.data.importing.named.flickr import open_flickr30k, open_flickr30k_cn
 from jclip.data.importing.named.muge import open_muge
 from jclip.data.importing.named.xtd import open_xtd
@@ -22,6 +23,6 @@ NAMED: dict[str, tuple[str, Callable[[Path, Reading], Reader]]] = {
     "crossmodal-3600": ("captions.zip and images.tgz of Crossmodal-3600", open_crossmodal),
     **{
         f"elevater/{name}": (f"{name}.zip, or the ELEVATER_all.zip that it is in", partial(open_elevater, name))
-        for name in SETS
+        for name in CLASSES
     },
 }

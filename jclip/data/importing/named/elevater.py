@@ -12,23 +12,13 @@ of each under one name, and becomes one record.
 import json
 from pathlib import Path
 
+from jclip.data.elevater import counts
 from jclip.data.importing.archives import Packed, find, holding, there, unpacked
 from jclip.data.importing.class_folders import classified
 from jclip.data.importing.parts import Reader, Reading
 from jclip.data.importing.splits import choose_splits
 from jclip.data.kinds import LABELLED
 from jclip.errors import JclipError, unreadable
-
-SETS = {
-    "caltech-101": 101, "cifar-10": 10, "cifar-100": 100, "country211": 211, "dtd": 47, "eurosat_clip": 10,
-    "fer-2013": 7, "fgvc-aircraft-2013b-variants102": 100, "food-101": 101, "gtsrb": 43, "hateful-memes": 2,
-    "kitti-distance": 4, "mnist": 10, "oxford-flower-102": 102, "oxford-iiit-pets": 37, "patch-camelyon": 2,
-    "rendered-sst2": 2, "resisc45_clip": 45, "stanford-cars": 196, "voc-2007-classification": 20,
-}  # fmt: skip
-"""How many classes each has (Yang et al. 2022, table 12)."""
-
-# With the class of clutter, which ELEVATER counts (Li et al. 2022) and that table does not.
-_BACKGROUND = {"caltech-101": 102}
 
 _ALL = "ELEVATER_all"
 _FROM = "the Hugging Face data set OFA-Sys/chinese-clip-eval"
@@ -83,8 +73,9 @@ def _labels(file: Path, name: str) -> list[str]:
         labels = file.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise unreadable(file, error, "as a list of labels") from None
-    if len(labels) not in (SETS[name], _BACKGROUND.get(name)):
-        raise JclipError(f"{file} has {len(labels)} labels, but {name} has {SETS[name]} classes: fetch it again")
+    if len(labels) not in counts(name):
+        wanted = " or ".join(map(str, counts(name)))
+        raise JclipError(f"{file} has {len(labels)} labels, but {name} has {wanted} classes: fetch it again")
     return labels
 
 
