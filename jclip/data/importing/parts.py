@@ -13,6 +13,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 
 from jclip.data.kinds import Kind
+from jclip.errors import JclipError
 
 USUAL_PICTURE = 1 << 17  # bytes of an encoded picture, where only a worker may look for its size
 
@@ -120,7 +121,15 @@ class Reading:
     separator: str | None = None
 
     def split(self) -> str:
-        """The one name of a source without splits: "train" unless another is said."""
+        """The one name of a source without splits: "train" unless another is said.
+
+        Raises:
+          JclipError: several are said.
+        """
+        if self.splits and len(self.splits) > 1:
+            raise JclipError(
+                f"--splits {','.join(self.splits)}: the source has no splits, and all of it becomes one: give one name"
+            )
         return self.splits[0] if self.splits else "train"
 
 

@@ -16,11 +16,11 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import IO, Any, BinaryIO, cast
 
+from jclip.data.images import PICTURES
 from jclip.data.importing.parts import UNCAPTIONED, UNPICTURED, Found, Lost, Part, Reader, Reading
 from jclip.data.kinds import PAIRS, StoredPair
 from jclip.errors import JclipError
 
-PICTURES = ("jpg", "jpeg", "png", "webp", "gif", "bmp", "tiff")
 _CAPTION = "caption"
 _LARGEST = 1 << 30  # bytes of a member; a picture of more is a mistake, or an attack
 _PER_TAR = 1 << 40  # ids of one tar's pictures do not reach those of the next

@@ -210,6 +210,51 @@ def test_class_folders(tmp_path):
         ]
 
 
+def test_what_is_no_picture_is_counted(tmp_path):
+    class_folders(tmp_path / "source", ("train",), ("a", "b"))
+    folder = tmp_path / "source" / "train" / "a"
+    for number, name in enumerate(("x.tif", "x.ppm", "y.pgm", "y.TIFF"), 5):
+        (folder / name).write_bytes(picture(number, "TIFF" if "t" in name.lower() else "PPM"))
+    (folder / "x.png").mkdir()
+    (folder / ".hidden").touch()
+    (folder / "notes.txt").touch()
+    (folder / "link.png").symlink_to("nowhere")
+    report = imported("class-folders", tmp_path / "source", tmp_path / "folder", Limit(count=2))
+    assert report.splits["train"].records == 4 + 4
+    assert report.as_json()["splits"]["train"]["skipped"] == {
+        "the file's name is not that of a picture": {"count": 1, "first": ["train/a/notes.txt"]},
+        "the file is a link to nowhere": {"count": 1, "first": ["train/a/link.png"]},
+    }
+
+
+QUOTES = [
+    ('a.png\t"red\nb.png\tblue\n', 1),  # to the end
+    ('a.png\tred\nb.png\t"blue\nc.png\tgreen\nd.png\t"x\n', 2),  # to the next quotation mark
+]
+
+
+@pytest.mark.parametrize(("text", "line"), QUOTES)
+def test_a_quotation_mark_that_is_not_closed_swallows_nothing(tmp_path, text, line):
+    (tmp_path / "pairs.tsv").write_text(text)
+    with pytest.raises(JclipError, match=rf"pairs.tsv, line {line}: a quotation mark opens here and is not closed"):
+        imported("csv", tmp_path / "pairs.tsv", tmp_path / "folder", picture="1", caption="2")
+
+
+def test_quotation_marks_within_a_line_are_taken_as_they_come(tmp_path):
+    (tmp_path / "a.png").write_bytes(picture(1))
+    (tmp_path / "pairs.tsv").write_text('a.png\t"red" car\na.png\t7" screen\na.png\t"say ""x"""\n')
+    imported("csv", tmp_path / "pairs.tsv", tmp_path / "folder", picture="1", caption="2")
+    assert pairs(tmp_path / "folder")[0].captions == ["red car", '7" screen', 'say "x"']
+
+
+@pytest.mark.parametrize("name", ["csv", "class-folders"])
+def test_a_source_without_splits_becomes_one(tmp_path, name):
+    source = table(tmp_path / "source")
+    source = class_folders(tmp_path / "classes", ("train",)) / "train" if name == "class-folders" else source
+    with pytest.raises(JclipError, match="--splits train,valid: the source has no splits, .*: give one name"):
+        imported(name, source, tmp_path / "folder", splits=("train", "valid"))
+
+
 @pytest.mark.parametrize("size", [1, 700])
 def test_parallel_text_in_three_layouts(tmp_path, size):
     sentences = [("Hello.", "你好。"), ('Say "x', "说 “x”"), ("Bye.", "再见。")]
