@@ -99,7 +99,9 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def _reading(options: Options) -> Reading:
-    splits = tuple(split.strip() for split in options.splits.split(",")) if options.splits is not None else None
+    splits = None
+    if options.splits is not None:
+        splits = tuple(dict.fromkeys(split.strip() for split in options.splits.split(",")))
     if splits is not None and not all(split.isidentifier() for split in splits):
         raise JclipError(f"--splits {options.splits} is not possible: give names such as train,valid")
     separator = {None: None, "\\t": "\t", "tab": "\t"}.get(options.separator, options.separator)

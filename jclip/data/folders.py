@@ -153,9 +153,10 @@ class Records(Sequence[Record], Generic[Record]):
         except Exception as error:  # of whatever type the damage makes array_record, protobuf or tfds raise
             if isinstance(error, JclipError) or not self._shards:
                 raise
-            reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:120]
             folder = self._shards[0].file.parent
-            raise JclipError(f"{folder}: record {number}{self.where(number)} cannot be read ({reason})") from None
+            raise JclipError(
+                f"{folder}: record {number}{self.where(number)} cannot be read ({_first_line(error)})"
+            ) from None
 
     def where(self, number: int) -> str:
         """The shard of a record and its place in it, for messages: " (index 3 of FILE)"; empty where not known."""
@@ -294,13 +295,19 @@ def open_folder(folder: Path) -> Any:
     """The tensorflow-datasets builder that reads a folder.
 
     Raises:
-      JclipError: it holds no data set.
+      JclipError: it holds no data set, or a damaged one.
     """
     import tensorflow_datasets as tfds
 
     if not (folder / "dataset_info.json").is_file():
-        raise JclipError(f"{folder} holds no data set (it has no dataset_info.json): name another folder")
-    return tfds.builder_from_directory(folder)
+        reason = "it has no dataset_info.json" if folder.is_dir() else "there is no such folder"
+        raise JclipError(f"{folder} holds no data set ({reason}): name one that jclip data import wrote")
+    try:
+        return tfds.builder_from_directory(folder)
+    except Exception as error:  # of whatever type the damage makes json, protobuf or tfds raise
+        raise JclipError(
+            f"{folder}: its dataset_info.json or features.json is damaged ({_first_line(error)}): import it again"
+        ) from None
 
 
 def read_split(folder: Path, split: str, kind: Kind) -> Sequence[Any]:
@@ -317,6 +324,10 @@ def read_split(folder: Path, split: str, kind: Kind) -> Sequence[Any]:
     files, counts = builder.info.splits[split].filepaths, builder.info.splits[split].shard_lengths
     shards = [Shard(Path(file), count) for file, count in zip(files, counts, strict=True)]
     return Records(Examples(builder, split), kind.record, shards)
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:120]
 
 
 _ALWAYS = {"image", "captions", "english", "other", "labels"}  # later versions added other features

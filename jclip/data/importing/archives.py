@@ -1,5 +1,6 @@
 """Archives in a folder of downloads: found, unpacked once, and never past the folder they belong in."""
 
+import errno
 import shutil
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
@@ -11,6 +12,8 @@ from jclip.data.importing.parts import Part, Reader
 from jclip.data.importing.webdataset import read_tar, said_as_damage
 from jclip.errors import JclipError
 
+# A name is that of a folder too, or too long.
+_IMPOSSIBLE = (errno.EEXIST, errno.EISDIR, errno.ENOTDIR, errno.ENAMETOOLONG)
 _ENDS = (".zip", ".tar.gz", ".tgz", ".tar")
 
 
@@ -87,11 +90,20 @@ def unpacked(file: Path, workspace: Path, only: str = "") -> Path:
     with said_as_damage(file):
         for name, stream in _members(file, only):
             path = PurePosixPath(name.replace("\\", "/"))
-            if path.is_absolute() or ".." in path.parts or ":" in path.parts[0]:
-                raise JclipError(f"{file} has {name!r}, a path out of the archive: refusing to unpack it")
+            if not path.parts or path.is_absolute() or ".." in path.parts or ":" in path.parts[0]:
+                raise JclipError(f"{file} has {name[:200]!r}, a path out of the archive: refusing to unpack it")
             place = partial.joinpath(*path.parts)
-            place.parent.mkdir(parents=True, exist_ok=True)
-            with place.open("wb") as out:
+            try:
+                place.parent.mkdir(parents=True, exist_ok=True)
+                out = place.open("wb")
+            except OSError as error:
+                if error.errno not in _IMPOSSIBLE:
+                    raise
+                raise JclipError(
+                    f"{file} has {name[:200]!r}, which cannot be written beside the rest ({error.strerror}): fetch it "
+                    "again, or unpack it yourself"
+                ) from None
+            with out:
                 shutil.copyfileobj(stream, out, 1 << 20)
     if not partial.exists():
         raise JclipError(f"{file} {f'has no {only}' if only else 'is empty'}: fetch it again")
