@@ -49,7 +49,7 @@ class Options:
       max_skipped: stop when more than this is skipped: a number, or a share as 10%, which is the default; 0 for
         benchmarks.
       shard_mib: about how many MiB of the source make one shard.
-      workers: processes; as many as there are cores by default.
+      workers: processes; as many as there are cores by default. Beam has its own.
       beam: run on Apache Beam, on its direct runner unless --beam-options say otherwise.
       beam_options: of Apache Beam, in one string.
       json: print the report as JSON.
@@ -131,6 +131,11 @@ def _plan(options: Options, name: str, reader: Reader, reading: Reading) -> Plan
         raise JclipError(f"--workers {options.workers} is not possible: give 1 or more")
     if options.beam_options and not options.beam:
         raise JclipError("--beam-options belong to --beam: give both")
+    if options.beam and options.workers is not None:
+        raise JclipError(
+            "--workers are processes of this machine, and Beam has its own: give --beam-options, as "
+            "'--direct_num_workers=4 --direct_running_mode=multi_processing', instead"
+        )
     limit = Limit.read(options.max_skipped or ("0" if reader.strict else "10%"))
     keep = reader.strict or reader.kind is LABELLED  # equal pictures belong to a benchmark's figures
     skip = options.duplicates == "skip" or (options.duplicates is None and not keep)

@@ -121,14 +121,14 @@ def _claim(unfinished: Path, reader: Reader, plan: Plan) -> None:
 
 def _surveys(tasks: Sequence[Task], plan: Plan, progress: Progress) -> int:
     """Surveys every part, stops as soon as a limit is passed, and returns how many units were read."""
-    skipped, read = Skipped(), 0
+    skipped, read, parts = Skipped(), 0, 0
 
     def look(task: Task) -> None:
-        nonlocal read
+        nonlocal read, parts
         kept, _, lost = surveyed(task)
         skipped.add(lost)
-        read += int(kept.sum()) + lost.units
-        plan.limit.check(skipped, read, whole=False)
+        read, parts = read + int(kept.sum()) + lost.units, parts + 1
+        plan.limit.check(skipped, read, expected=read * len(tasks) // parts)  # parts are about equally large
 
     _each("reading", survey, "survey.npz", tasks, plan, progress, look)
     return read
@@ -166,7 +166,7 @@ def _check_limit(tasks: Sequence[Task], plan: Plan, read: int) -> None:
         skipped.add(surveyed(task)[2])
         if plan.rules.skip_duplicates and (repeated := _repeated(task)):
             skipped.note(f"part {task.number + 1}", DUPLICATE, repeated)
-    plan.limit.check(skipped, read, whole=True)
+    plan.limit.check(skipped, read)
 
 
 def _repeated(task: Task) -> int:

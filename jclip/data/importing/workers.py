@@ -46,10 +46,10 @@ def in_processes(count: int) -> Run:
                     "a worker process was killed, perhaps for want of memory: start the same command again, with fewer "
                     "--workers, and it goes on from here"
                 ) from None
-            except JclipError:
+            except JclipError as error:  # of a task, or of `done`
                 pool.shutdown(cancel_futures=True)
                 failed = [future for future in futures if not future.cancelled() and future.exception()]
-                raise failed[0].exception() from None  # type: ignore[misc]
+                raise (failed[0].exception() if failed else error) from None  # type: ignore[misc]
             except BaseException:
                 pool.shutdown(wait=False, cancel_futures=True)
                 for worker in set(multiprocessing.active_children()) - others:

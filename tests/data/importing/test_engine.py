@@ -15,6 +15,7 @@ from jclip.data.importing.engine import Plan, import_data
 from jclip.data.importing.formats import open_source
 from jclip.data.importing.limits import Limit
 from jclip.data.importing.parts import Reading, cut
+from jclip.data.importing.survey import Skipped
 from jclip.data.importing.workers import in_processes
 from jclip.data.kinds import Rules
 from jclip.errors import JclipError
@@ -81,6 +82,36 @@ def test_an_import_stops_at_the_limit_and_leaves_nothing(tmp_path, limit, words)
 def test_a_share_is_of_the_whole_and_may_be_reached(tmp_path):
     source = cn_clip(tmp_path / "source", pictures=lambda n: b"junk" if n < 3 else picture(n))
     assert imported(source, tmp_path / "folder", limit=Limit(share=0.25)).splits["train"].records == 9
+
+
+def skipped(count):
+    found = Skipped()
+    found.note("line 1", "empty text", count)
+    return found
+
+
+def test_a_share_that_is_passed_whatever_comes_stops_before_the_end():
+    limit = Limit(share=0.1)
+    limit.check(skipped(2000), 2000, expected=20_000)  # the rest may all be good
+    with pytest.raises(JclipError, match="2001 of 2001 had to be skipped, more than --max-skipped 10% of about 20,000"):
+        limit.check(skipped(2001), 2001, expected=20_000)
+    limit.check(skipped(500), 999, expected=1200)  # too few to say how many there will be
+    with pytest.raises(JclipError, match="500 of 999 had to be skipped, more than --max-skipped 10%; 500 for this"):
+        limit.check(skipped(500), 999)
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_hopeless_import_does_not_read_to_the_end(tmp_path, monkeypatch, workers):
+    monkeypatch.setattr("jclip.data.importing.limits._ENOUGH", 4)
+    file = tmp_path / "text.tsv"
+    file.write_text("\tb\n" * 100)
+    seen = []
+    reader = open_source("parallel-tsv", file, Reading())[1]
+    plan = Plan("parallel-tsv", shard_bytes=6, limit=Limit(share=0.1), run=in_processes(workers))
+    with pytest.raises(JclipError, match="of about 100 in all"):
+        import_data(reader, tmp_path / "folder", plan, lambda what, done, parts: seen.append((what, done)))
+    assert max(done for what, done in seen if what == "reading") < 20
+    assert [path.name for path in tmp_path.iterdir()] == ["text.tsv"]
 
 
 @pytest.mark.parametrize("text", ["-1", "x", "120%", "", "1.5"])
