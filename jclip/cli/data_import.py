@@ -51,7 +51,7 @@ class Options:
       shard_mib: about how many MiB of the source make one shard.
       workers: processes; as many as there are cores by default. Beam has its own.
       beam: run on Apache Beam, on its direct runner unless --beam-options say otherwise.
-      beam_options: of Apache Beam, in one string.
+      beam_options: of Apache Beam, in one string after an equals sign: --beam-options='--runner=FlinkRunner'.
       json: print the report as JSON.
     """
 
@@ -133,8 +133,8 @@ def _plan(options: Options, name: str, reader: Reader, reading: Reading) -> Plan
         raise JclipError("--beam-options belong to --beam: give both")
     if options.beam and options.workers is not None:
         raise JclipError(
-            "--workers are processes of this machine, and Beam has its own: give --beam-options, as "
-            "'--direct_num_workers=4 --direct_running_mode=multi_processing', instead"
+            "--workers are processes of this machine, and Beam has its own: give instead "
+            "--beam-options='--direct_num_workers=4 --direct_running_mode=multi_processing'"
         )
     limit = Limit.read(options.max_skipped or ("0" if reader.strict else "10%"))
     keep = reader.strict or reader.kind is LABELLED  # equal pictures belong to a benchmark's figures

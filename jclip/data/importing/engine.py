@@ -11,7 +11,7 @@ import json
 import os
 import shutil
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -77,6 +77,7 @@ def import_data(reader: Reader, destination: Path, plan: Plan, progress: Progres
             pass  # a kill may have left it when the folder was whole
         check_free(destination)
     with lasting_folder(destination) as unfinished:
+        check_free(destination)  # another import may just have ended
         _claim(unfinished, reader, plan)
         progress("looking at the source", 0, 0)
         (unfinished / "work").mkdir(exist_ok=True)
@@ -97,7 +98,7 @@ def import_data(reader: Reader, destination: Path, plan: Plan, progress: Progres
 
 def _claim(unfinished: Path, reader: Reader, plan: Plan) -> None:
     files = hashlib.sha256()
-    for file in sorted(reader.files):
+    for file in _read_files(reader.files):
         found = file.stat()
         files.update(f"{file.absolute()}\0{found.st_size}\0{found.st_mtime_ns}\0".encode("utf-8", "surrogateescape"))
     mine = {
@@ -117,6 +118,15 @@ def _claim(unfinished: Path, reader: Reader, plan: Plan) -> None:
     partial = note.with_suffix(".partial")
     partial.write_text(json.dumps(mine), encoding="utf-8")
     partial.replace(note)
+
+
+def _read_files(sources: Sequence[Path]) -> Iterator[Path]:
+    """The files of a source in an order that stays; a folder's own time says nothing of what is in its files."""
+    for source in sorted(sources):
+        if source.is_dir():
+            yield from sorted(file for file in source.rglob("*") if file.is_file())
+        else:
+            yield source
 
 
 def _surveys(tasks: Sequence[Task], plan: Plan, progress: Progress) -> int:

@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+from contextlib import contextmanager
 
 import numpy as np
 import pytest
@@ -189,6 +190,39 @@ def test_what_was_done_for_another_source_is_not_used(tmp_path, monkeypatch):
     cn_clip(tmp_path / "source", [f"蓝色 {n}" for n in range(12)])
     imported(source, tmp_path / "folder")
     assert PairFolder(str(tmp_path / "folder")).open()[0].captions == ["蓝色 0"]
+
+
+def test_a_file_that_changes_in_a_folder_of_downloads_is_noticed(tmp_path, monkeypatch):
+    folder = cn_clip(tmp_path / "down" / "MUGE", split="valid").resolve()
+    reader = open_source("muge", tmp_path / "down", Reading(splits=("valid",)))[1]
+
+    def stop(task):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr("jclip.data.importing.engine.write", stop)
+        with pytest.raises(KeyboardInterrupt):
+            import_data(reader, tmp_path / "folder", Plan("muge"))
+    time = folder.stat().st_mtime_ns
+    cn_clip(folder, [f"蓝色 {n}" for n in range(12)], "valid")
+    assert folder.stat().st_mtime_ns == time
+    import_data(reader, tmp_path / "folder", Plan("muge"))
+    assert PairFolder(str(tmp_path / "folder"), "valid").open()[0].captions == ["蓝色 0"]
+
+
+def test_an_import_that_another_overtook_does_no_work(tmp_path, monkeypatch):
+    source = cn_clip(tmp_path / "source")
+
+    @contextmanager
+    def late(destination):
+        destination.mkdir()
+        with lasting_folder(destination) as folder:
+            yield folder
+
+    monkeypatch.setattr("jclip.data.importing.engine.lasting_folder", late)
+    monkeypatch.setattr("jclip.data.importing.engine._claim", pytest.fail)
+    with pytest.raises(JclipError, match="is there already"):
+        imported(source, tmp_path / "folder")
 
 
 def test_a_source_that_changes_meanwhile_is_noticed(tmp_path, monkeypatch):
