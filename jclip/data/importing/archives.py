@@ -1,69 +1,24 @@
-"""Archives in a folder of downloads: found, unpacked once, and never past the folder they belong in."""
+"""Archives: read from their beginning to their end, and unpacked once, never past the folder they belong in."""
 
+import bz2
+import contextlib
 import errno
+import gzip
+import lzma
 import shutil
+import tarfile
 import zipfile
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+import zlib
+from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
-from typing import IO
+from typing import IO, BinaryIO, cast
 
-from jclip.data.importing.parts import Part, Reader
-from jclip.data.importing.webdataset import read_tar, said_as_damage
 from jclip.errors import JclipError
 
 # A name is that of a folder too, or too long.
 _IMPOSSIBLE = (errno.EEXIST, errno.EISDIR, errno.ENOTDIR, errno.ENAMETOOLONG)
-_ENDS = (".zip", ".tar.gz", ".tgz", ".tar")
-
-
-@dataclass(frozen=True)
-class Packed(Reader):
-    """A reader that needs archives unpacked first.
-
-    Attributes:
-      make: of the folders or files that `files` become, in the same order, the reader proper.
-      only: a file's name: of the archives nothing else is unpacked. Empty for all of them.
-    """
-
-    make: Callable[..., Reader] = field(default=Reader)
-    only: str = ""
-
-    def unpack(self, workspace: Path) -> Reader:
-        """See `Reader`.
-
-        Raises:
-          JclipError: an archive is damaged, or what is in it is not as expected.
-        """
-        return self.make(*(unpacked(file, workspace, self.only) for file in self.files))
-
-    def parts(self, workspace: Path, shard_bytes: int) -> Sequence[Part]:
-        """See `Reader`."""
-        return self.unpack(workspace).parts(workspace, shard_bytes)
-
-
-def there(downloads: Path, name: str) -> Path | None:
-    """As `find`, but None where there is none."""
-    candidates = (downloads / f"{name}{end}" for end in ("", *_ENDS))
-    return next((candidate for candidate in candidates if candidate.exists()), None)
-
-
-def find(downloads: Path, name: str, fetch: str) -> Path:
-    """A folder or file of that name, or an archive NAME.zip, .tar.gz, .tgz or .tar.
-
-    Args:
-      downloads: the folder to look in.
-      name: without an archive's ending.
-      fetch: where it comes from, for the message.
-
-    Raises:
-      JclipError: there is none.
-    """
-    if (found := there(downloads, name)) is not None:
-        return found
-    partial = [file.name for end in (".part", ".crdownload", ".aria2") for file in downloads.glob(f"{name}*{end}")]
-    half = f" ({partial[0]} is a download that has not ended)" if partial else ""
-    raise JclipError(f"{downloads} has no {name}, nor {name}.zip or .tar.gz{half}: fetch it from {fetch}")
+ENDS = (".zip", ".tar.gz", ".tgz", ".tar")
+"""Of the archives that can be read."""
 
 
 def unpacked(file: Path, workspace: Path, only: str = "") -> Path:
@@ -79,7 +34,7 @@ def unpacked(file: Path, workspace: Path, only: str = "") -> Path:
     Raises:
       JclipError: it is damaged or not whole, has no such file, or would write past its folder.
     """
-    if file.is_dir() or not file.name.endswith(_ENDS):
+    if file.is_dir() or not file.name.endswith(ENDS):
         return file
     whole = workspace / "unpacked" / file.name
     if whole.is_dir():
@@ -130,13 +85,59 @@ def _members(file: Path, only: str) -> Iterator[tuple[str, IO[bytes]]]:
                     yield info.filename, stream
 
 
-def holding(folder: Path, name: str) -> Path:
-    """The folder that has a file of that name: this one, or one in it; archives differ in how deep they begin.
+@contextlib.contextmanager
+def said_as_damage(file: Path) -> Iterator[None]:
+    """What goes wrong inside in reading an archive, said in a line.
 
     Raises:
-      JclipError: there is none, or several.
+      JclipError: it is damaged, or not whole.
     """
-    found = [folder] if (folder / name).exists() else sorted(file.parent for file in folder.rglob(name))
-    if len(found) == 1:
-        return found[0]
-    raise JclipError(f"{folder} has {len(found) or 'no'} {name}, and one is wanted: fetch the archive again")
+    try:
+        yield
+    except (tarfile.TarError, zipfile.BadZipFile, EOFError, zlib.error, lzma.LZMAError, OSError) as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise  # of the disk
+        raise JclipError(f"{file} is damaged or not whole ({error}): fetch it again") from None
+
+
+def read_tar(file: Path) -> Iterator[tuple[str, int, IO[bytes]]]:
+    """(name, size, contents) of a tar's files, from its beginning to its end; it may be compressed.
+
+    Contents are read before the next file is asked for. What is damaged is an error of `said_as_damage`.
+    """
+    with file.open("rb") as packed:
+        tail = _Tail(_unpacked(packed))
+        with tarfile.open(fileobj=cast(BinaryIO, tail), mode="r|") as tar:
+            for info in tar:
+                stream = tar.extractfile(info) if info.isreg() else None
+                if stream is not None:
+                    yield info.name, info.size, stream
+                    if stream.tell() != info.size:
+                        raise tarfile.ReadError("it ends within a file")
+        # tarfile takes a header that is cut off for the end.
+        while tail.read(1 << 20):
+            pass
+        if tail.last.strip(b"\0"):
+            raise tarfile.ReadError("it has no end")
+
+
+class _Tail:
+    """A stream that remembers the last block of what was read: in a whole tar it is zeros."""
+
+    def __init__(self, stream: BinaryIO):
+        self._stream = stream
+        self.last = b"?"
+
+    def read(self, size: int) -> bytes:
+        data = self._stream.read(size)
+        self.last = (self.last + data)[-tarfile.BLOCKSIZE :]
+        return data
+
+
+def _unpacked(stream: BinaryIO) -> BinaryIO:
+    magic = stream.read(6)
+    stream.seek(0)
+    for mark, module in ((b"\x1f\x8b", gzip), (b"BZh", bz2), (b"\xfd7zXZ\0", lzma)):
+        if magic.startswith(mark):
+            return cast(BinaryIO, module.open(stream))
+    return stream

@@ -12,7 +12,7 @@ were translated for each.
 
 from pathlib import Path
 
-from jclip.data.importing.archives import Packed, find, holding
+from jclip.data.importing.downloads import Packed, find, holding
 from jclip.data.importing.lines import scan, text_of
 from jclip.data.importing.listed import Entry, ListedReader, listed
 from jclip.data.importing.parts import Reading

@@ -13,8 +13,9 @@ import json
 from pathlib import Path
 
 from jclip.data.elevater import counts
-from jclip.data.importing.archives import Packed, find, holding, there, unpacked
+from jclip.data.importing.archives import unpacked
 from jclip.data.importing.class_folders import classified
+from jclip.data.importing.downloads import Packed, find, holding, there
 from jclip.data.importing.parts import Reader, Reading
 from jclip.data.importing.splits import choose_splits
 from jclip.data.kinds import LABELLED

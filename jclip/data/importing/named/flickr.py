@@ -10,7 +10,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from jclip.data.importing.archives import Packed, find, holding
+from jclip.data.importing.downloads import Packed, find, holding
 from jclip.data.importing.lines import integer
 from jclip.data.importing.listed import Entry, ListedReader, listed
 from jclip.data.importing.named.muge import packed_cn_clip

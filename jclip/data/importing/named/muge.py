@@ -9,8 +9,8 @@ the report says so.
 from dataclasses import replace
 from pathlib import Path
 
-from jclip.data.importing.archives import Packed, find, holding
 from jclip.data.importing.cn_clip import open_cn_clip
+from jclip.data.importing.downloads import Packed, find, holding
 from jclip.data.importing.parts import Reader, Reading
 from jclip.data.importing.splits import LeftOut
 from jclip.data.kinds import PAIRS

@@ -10,7 +10,7 @@ A picture becomes a record with its captions in all the languages that are there
 
 from pathlib import Path
 
-from jclip.data.importing.archives import Packed, find, holding
+from jclip.data.importing.downloads import Packed, find, holding
 from jclip.data.importing.lines import Line, scan, text_of
 from jclip.data.importing.listed import Entry, ListedReader, listed
 from jclip.data.importing.named.coco_cn import coco_file, coco_pictures
