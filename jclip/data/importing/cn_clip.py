@@ -14,7 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from jclip.data.importing.lines import Line, Table, integer, object_of, scan
+from jclip.data.importing.index import Index
+from jclip.data.importing.lines import Line, integer, object_of, scan
 from jclip.data.importing.parts import (
     BROKEN_BASE64,
     UNCAPTIONED,
@@ -67,8 +68,8 @@ class CnClipReader(Reader):
         parts: list[Part] = []
         for split in self.splits:
             pictures, texts = self.folder / f"{split}_imgs.tsv", self.folder / f"{split}_texts.jsonl"
-            lines = Table.made(workspace / f"{split}.pictures", partial(_index_pictures, pictures))
-            captions = Table.made(workspace / f"{split}.texts", partial(_index_texts, texts, pictures, lines))
+            lines = Index.made(workspace / f"{split}.pictures", partial(_index_pictures, pictures))
+            captions = Index.made(workspace / f"{split}.texts", partial(_index_texts, texts, pictures, lines))
             sizes = np.diff(lines["offset"], append=pictures.stat().st_size)
             parts += [
                 _Part(split, pictures, texts, workspace / split, start, stop, self.language)
@@ -138,7 +139,7 @@ def _index_pictures(file: Path) -> dict[str, np.ndarray]:
     return {"id": np.array(ids), "offset": np.array(offsets), "number": np.array(numbers), "last": last}
 
 
-def _index_texts(file: Path, pictures: Path, lines: Table) -> dict[str, np.ndarray]:
+def _index_texts(file: Path, pictures: Path, lines: Index) -> dict[str, np.ndarray]:
     ids, offsets, numbers, loose = array("q"), array("q"), array("q"), array("q")
     for line in scan(file):
         where = f"{file}, line {line.number}"
@@ -174,7 +175,7 @@ class _Part:
     language: str
 
     def records(self) -> Iterator[Found | Lost]:
-        lines, captions = Table(Path(f"{self.stem}.pictures")), Table(Path(f"{self.stem}.texts"))
+        lines, captions = Index(Path(f"{self.stem}.pictures")), Index(Path(f"{self.stem}.texts"))
         for row in range(self.start, self.stop):
             number, offset = int(lines["number"][row]), int(lines["offset"][row])
             line = next(scan(self.pictures, offset, number, 1))
@@ -217,5 +218,5 @@ class _Loose:
     stem: Path
 
     def records(self) -> Iterator[Found | Lost]:
-        for number in Table(Path(f"{self.stem}.texts"))["loose"].tolist():
+        for number in Index(Path(f"{self.stem}.texts"))["loose"].tolist():
             yield Lost(f"{self.texts.name}, line {number}", UNPICTURED)

@@ -15,7 +15,8 @@ from typing import Any, NoReturn
 import numpy as np
 
 from jclip.data.importing.cn_clip import decode_base64
-from jclip.data.importing.lines import Table, integer
+from jclip.data.importing.index import Index
+from jclip.data.importing.lines import integer
 from jclip.data.importing.parts import (
     BROKEN_BASE64,
     UNCAPTIONED,
@@ -54,7 +55,7 @@ class LmdbReader(Reader):
         parts: list[Part] = []
         for split in self.splits:
             stem = workspace / split
-            count = len(Table.made(stem, partial(_index, self.folder / split))["picture"])
+            count = len(Index.made(stem, partial(_index, self.folder / split))["picture"])
             parts += [
                 _Part(split, self.folder / split, stem, start, stop, self.language)
                 for start, stop in cut(np.full(count, USUAL_PICTURE), shard_bytes)
@@ -119,7 +120,7 @@ class _Part:
     language: str
 
     def records(self) -> Iterator[Found | Lost]:
-        table, pairs = Table(self.stem), _open(self.folder / "pairs")
+        table, pairs = Index(self.stem), _open(self.folder / "pairs")
         with _view(_open(self.folder / "imgs"), self.folder / "imgs") as pictures:
             for picture in table["picture"][self.start : self.stop].tolist():
                 place = f"{self.split}/imgs, id {picture}"

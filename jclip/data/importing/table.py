@@ -15,7 +15,7 @@ from typing import BinaryIO
 
 import numpy as np
 
-from jclip.data.importing.lines import Table
+from jclip.data.importing.index import Index
 from jclip.data.importing.parts import USUAL_PICTURE, Found, Lost, Part, Reader, Reading, cut
 from jclip.data.kinds import PAIRS, StoredPair
 from jclip.errors import JclipError, unreadable
@@ -175,8 +175,8 @@ class TableReader(Reader):
 
     def parts(self, workspace: Path, shard_bytes: int) -> Sequence[Part]:
         """See `Reader`. Rows of one path are brought together; the first of them gives its place in the order."""
-        table = Table.made(workspace / "rows", self._index)
-        begins = Table.made(workspace / "groups", lambda: {"begin": _begins(table["group"])})["begin"]
+        table = Index.made(workspace / "rows", self._index)
+        begins = Index.made(workspace / "groups", lambda: {"begin": _begins(table["group"])})["begin"]
         sizes = np.full(len(begins) - 1, USUAL_PICTURE)
         return [_Part(self, workspace, start, stop) for start, stop in cut(sizes, shard_bytes)]
 
@@ -226,7 +226,7 @@ class _Part:
         return self.reader.split
 
     def records(self) -> Iterator[Found | Lost]:
-        begins, table = Table(self.workspace / "groups")["begin"], Table(self.workspace / "rows")
+        begins, table = Index(self.workspace / "groups")["begin"], Index(self.workspace / "rows")
         file, columns = self.reader.file, self.reader.columns
         for picture in range(self.start, self.stop):
             span = range(int(begins[picture]), int(begins[picture + 1]))
