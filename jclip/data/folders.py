@@ -108,17 +108,20 @@ class LabelledFolder:
         """
         return list(open_folder(Path(self.folder)).info.features["labels"].feature.names)
 
-    def labels(self, language: str) -> list[str]:
-        """What its classes are called in a language, by number; of benchmarks that come with such names.
+    def labels(self) -> dict[str, list[str]]:
+        """What its classes are called, by language; empty but for benchmarks that come with such names.
 
         Raises:
-          JclipError: the folder has no such names.
+          JclipError: they cannot be read.
         """
         file = Path(self.folder) / "labels.json"
+        if not file.exists():
+            return {}
         try:
-            return list(json.loads(file.read_text(encoding="utf-8"))[language])
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise unreadable(file, error, f"for labels in {language!r}") from None
+            called = json.loads(file.read_text(encoding="utf-8"))
+            return {str(language): list(map(str, names)) for language, names in called.items()}
+        except (OSError, ValueError, AttributeError, TypeError) as error:
+            raise unreadable(file, error, "as names of classes") from None
 
 
 class Records(Sequence[Record], Generic[Record]):

@@ -190,11 +190,12 @@ def test_elevater(tmp_path, name, together):
     folder = LabelledFolder(str(tmp_path / "folder"))
     count = CLASSES[name]
     assert sorted(item.labels for item in folder.open()) == [(n,) for n in range(count)]
-    assert folder.labels("zh")[count - 1] == f"类 {(count - 1) % 9}"
-    assert len(folder.labels("en")) == len(folder.classes()) == count
+    assert folder.labels()["zh"][count - 1] == f"类 {(count - 1) % 9}"
+    assert len(folder.labels()["en"]) == len(folder.classes()) == count
     assert json.loads((tmp_path / "folder" / "index.json").read_text()) == [2, 0, 1]
-    with pytest.raises(JclipError, match="labels.json cannot be read for labels in 'fr'"):
-        folder.labels("fr")
+    (tmp_path / "folder" / "labels.json").write_text("[]")
+    with pytest.raises(JclipError, match="labels.json cannot be read as names of classes"):
+        folder.labels()
 
 
 @pytest.mark.parametrize("clutter", [0, 1])
