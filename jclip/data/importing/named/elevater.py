@@ -16,13 +16,13 @@ from jclip.data.elevater import counts
 from jclip.data.importing.archives import unpacked
 from jclip.data.importing.class_folders import classified
 from jclip.data.importing.downloads import Packed, find, holding, there
+from jclip.data.importing.named.chinese_clip import FROM
 from jclip.data.importing.parts import Reader, Reading
 from jclip.data.importing.splits import choose_splits
 from jclip.data.kinds import LABELLED
 from jclip.errors import JclipError, unreadable
 
 _ALL = "ELEVATER_all"
-_FROM = "the Hugging Face data set OFA-Sys/chinese-clip-eval"
 
 
 def open_elevater(name: str, downloads: Path, reading: Reading) -> Packed:
@@ -36,7 +36,7 @@ def open_elevater(name: str, downloads: Path, reading: Reading) -> Packed:
         if not whole.is_dir():
             return Packed(LABELLED, (whole,), True, (), _Make(name, reading, inside=True), f"{name}.zip")
         downloads = whole
-    found = find(downloads, name, _FROM)
+    found = find(downloads, name, FROM)
     return Packed(LABELLED, (found,), True, (), _Make(name, reading))
 
 
@@ -56,7 +56,7 @@ class _Make:
             raise JclipError(f"{root}: label_cn.txt and label.txt differ in length: fetch the archive again")
         splits = [split for split in ("train", "test") if (root / split).is_dir()]
         if not splits:
-            raise JclipError(f"{root} has neither train nor test: fetch it again from {_FROM}")
+            raise JclipError(f"{root} has neither train nor test: fetch it again from {FROM}")
         chosen = choose_splits(root, splits, self._reading)
         classes = _classes([root / split for split in chosen], len(labels["zh"]), root / "label_cn.txt")
         notes = {"labels.json": json.dumps(labels, ensure_ascii=False, indent=1) + "\n"}

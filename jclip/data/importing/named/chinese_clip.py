@@ -1,9 +1,10 @@
-"""MUGE's text-to-image retrieval, as Chinese-CLIP's makers pack it: MUGE.zip, with files as cn_clip reads them.
+"""MUGE and Flickr30K-CN as Chinese-CLIP's makers pack them: MUGE.zip and Flickr30k-CN.zip, with cn_clip's files.
 
     MUGE/{train,valid,test}_imgs.tsv, MUGE/{train,valid,test}_texts.jsonl   (lmdb/ beside them is not needed)
+    Flickr30k-CN/{train,valid,test}_imgs.tsv, Flickr30k-CN/{train,valid,test}_texts.jsonl
 
-The test split has no labels ("image_ids": []): its scores are the organisers' to give. So train and valid are read, and
-the report says so.
+MUGE's test split has no labels ("image_ids": []): its scores are the organisers' to give. So train and valid are read,
+and the report says so.
 """
 
 from dataclasses import replace
@@ -16,6 +17,8 @@ from jclip.data.importing.splits import LeftOut
 from jclip.data.kinds import PAIRS
 from jclip.errors import JclipError
 
+FROM = "the Hugging Face data set OFA-Sys/chinese-clip-eval"
+
 
 def open_muge(downloads: Path, reading: Reading) -> Packed:
     """Opens MUGE.zip, or a folder MUGE.
@@ -25,12 +28,21 @@ def open_muge(downloads: Path, reading: Reading) -> Packed:
     """
     if "test" in (reading.splits or ()):
         raise JclipError("muge: the labels of its test split are not public: choose --splits from train, valid")
-    found = find(downloads, "MUGE", "the Hugging Face data set OFA-Sys/chinese-clip-eval")
+    found = find(downloads, "MUGE", FROM)
     left_out = () if reading.splits else (("test", "its labels are not public"),)
-    return packed_cn_clip(found, reading.splits or ("train", "valid"), left_out)
+    return _packed(found, reading.splits or ("train", "valid"), left_out)
 
 
-def packed_cn_clip(found: Path, splits: tuple[str, ...], left_out: LeftOut = ()) -> Packed:
+def open_flickr30k_cn(downloads: Path, reading: Reading) -> Packed:
+    """Opens Flickr30k-CN.zip, or a folder Flickr30k-CN.
+
+    Raises:
+      JclipError: it is missing.
+    """
+    return _packed(find(downloads, "Flickr30k-CN", FROM), reading.splits or ("train", "valid", "test"))
+
+
+def _packed(found: Path, splits: tuple[str, ...], left_out: LeftOut = ()) -> Packed:
     """A reader of an archive, or a folder, with files as cn_clip reads them."""
 
     def make(folder: Path) -> Reader:
