@@ -158,7 +158,8 @@ def _cores() -> int:
 def _progress(console: Console) -> Iterator[Callable[[str, int, int], None]]:
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     # Drawn from here, not from a thread of its own: while tensorflow-datasets is imported no other thread may import.
-    with Progress(*columns, console=console, transient=True, auto_refresh=False, disable=console.quiet) as bar:
+    shown = console.is_terminal and not console.quiet  # elsewhere a bar would be an empty line
+    with Progress(*columns, console=console, transient=True, auto_refresh=False, disable=not shown) as bar:
         task = bar.add_task("", total=None)
 
         def report(what: str, done: int, total: int) -> None:

@@ -68,9 +68,10 @@ def main(arguments: Sequence[str]) -> int:
     if options.sheet:
         write_sheet(options.sheet, options.folder, chosen[0], options.pictures, options.font)
     counting = _counting(options)
-    console = Console(stderr=True, quiet=options.json)
+    console = Console(stderr=True)
+    shown = console.is_terminal and not options.json
     found = {}
-    with Progress(console=console, transient=True, auto_refresh=False, disable=options.json) as bar:  # as importing
+    with Progress(console=console, transient=True, auto_refresh=False, disable=not shown) as bar:  # as importing
         for split in chosen:
             moved = partial(_move, bar, bar.add_task(split))
             found[split] = inspect(options.folder, split, sample=options.sample, counting=counting, progress=moved)

@@ -175,7 +175,7 @@ def _check_limit(tasks: Sequence[Task], plan: Plan, read: int) -> None:
     for task in tasks:
         skipped.add(surveyed(task)[2])
         if plan.rules.skip_duplicates and (repeated := _repeated(task)):
-            skipped.note(f"part {task.number + 1}", DUPLICATE, repeated)
+            skipped.note(f"in part {task.number + 1} of {len(tasks)}", DUPLICATE, repeated)
     plan.limit.check(skipped, read)
 
 

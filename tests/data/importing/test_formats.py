@@ -184,7 +184,8 @@ BAD = [
     ("csv", "a.tsv", "filepath\ttitle\na.png\tx\nb.png\n", {}, "a.tsv, line 3: 1 column"),
     ("csv", "a.tsv", "filepath\ttitle\n", {"english": "x"}, "--english says nothing to format csv: it knows --splits"),
     ("parquet", "a.parquet", "PAR1", {}, "a.parquet is no whole Parquet file"),
-    ("nothing", "a", "", {}, "there is no format 'nothing': choose one of cn-clip"),
+    ("nothing", "a", "", {}, "there is no format 'nothing': `jclip data import --formats` lists them"),
+    ("elevater/cifar10", "a", "", {}, "there is no format 'elevater/cifar10': did you mean elevater/cifar-10 or"),
     (None, "a.txt", "", {}, "is of no format that can be told from outside: name one"),
 ]
 
