@@ -61,7 +61,7 @@ class _Make:
         classes = _classes([root / split for split in chosen], len(labels["zh"]), root / "label_cn.txt")
         notes = {"labels.json": json.dumps(labels, ensure_ascii=False, indent=1) + "\n"}
         if (root / "index.json").is_file():
-            notes["index.json"] = (root / "index.json").read_text(encoding="utf-8")
+            notes["index.json"] = _text(root / "index.json", "as the order of the pictures")
         several = self._name == "voc-2007-classification"
         return classified({split: root / split for split in chosen}, classes, True, tuple(notes.items()), several)
 
@@ -69,11 +69,15 @@ class _Make:
 _FILES = {"zh": "label_cn.txt", "en": "label.txt"}
 
 
-def _labels(file: Path, name: str) -> list[str]:
+def _text(file: Path, what: str) -> str:
     try:
-        labels = file.read_text(encoding="utf-8-sig").splitlines()
+        return file.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
-        raise unreadable(file, error, "as a list of labels") from None
+        raise unreadable(file, error, what) from None
+
+
+def _labels(file: Path, name: str) -> list[str]:
+    labels = _text(file, "as a list of labels").splitlines()
     if len(labels) not in counts(name):
         wanted = " or ".join(map(str, counts(name)))
         raise JclipError(f"{file} has {len(labels)} labels, but {name} has {wanted} classes: fetch it again")
