@@ -105,3 +105,7 @@ def test_an_order_that_is_none(tmp_path):
         file.write_text(text)
         with pytest.raises(JclipError, match="must be a list of row numbers from 0 to 2"):
             read_order(file, 3)
+    for text, words in (("[0, 0, 1]", "3 row numbers, 2 of them different"), ("[2, 0]", "2 row numbers, 2 of them")):
+        file.write_text(text)
+        with pytest.raises(JclipError, match=rf"{words}.* for 3 pictures: take the data set's own"):
+            read_order(file, 3)

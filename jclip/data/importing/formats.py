@@ -1,5 +1,6 @@
 """The formats by name: what `jclip data import FORMAT` knows."""
 
+import difflib
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -111,7 +112,9 @@ def open_source(name: str | None, source: Path, reading: Reading) -> tuple[str, 
             raise JclipError(f"{source} {found}: name one, as in `jclip data import {next(iter(FORMATS))} SRC DST`")
         name = fitting[0]
     if name not in FORMATS:
-        raise JclipError(f"there is no format {name!r}: choose one of {', '.join(FORMATS)}")
+        close = difflib.get_close_matches(name.lower(), FORMATS, n=2)
+        hint = f"did you mean {' or '.join(close)}?" if close else "`jclip data import --formats` lists them"
+        raise JclipError(f"there is no format {name!r}: {hint}")
     for option in fields(reading):
         if getattr(reading, option.name) is not None and option.name not in FORMATS[name].reads:
             heeded = ", ".join(f"--{each.replace('_', '-')}" for each in FORMATS[name].reads) or "no such option"
