@@ -17,7 +17,8 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from jclip.errors import JclipError, unreadable
+from jclip.data.importing.lines import object_of, scan
+from jclip.errors import JclipError
 
 Floats32 = npt.NDArray[np.float32]
 Ints = npt.NDArray[np.int64]
@@ -30,21 +31,9 @@ def json_lines(file: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     Raises:
       JclipError: the file cannot be read, or a line is no JSON object.
     """
-    try:
-        with file.open(encoding="utf-8") as lines:
-            for number, line in enumerate(lines, 1):
-                if not line.strip():
-                    continue
-                place = f"{file}, line {number}"
-                try:
-                    found = json.loads(line)
-                except ValueError as error:
-                    raise JclipError(f"{place} is no JSON ({error}): write one object a line") from None
-                if not isinstance(found, dict):
-                    raise JclipError(f"{place}: expected an object such as {{...}}, found {line.strip()[:40]!r}")
-                yield place, found
-    except (OSError, UnicodeDecodeError) as error:
-        raise unreadable(file, error) from None
+    for line in scan(file):
+        if line.data.strip():
+            yield f"{file}, line {line.number}", object_of(file, line)
 
 
 def whole_number(place: str, found: Mapping[str, Any], name: str) -> int:

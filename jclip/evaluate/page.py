@@ -72,7 +72,7 @@ def _table(
             rows.append(Row(f"mean of {len(several)}", means[0], means[1] if len(others) == len(several) else None))
         chance = Row("chance", [mean_over(several, _chance(name)) for name in columns])
         counts = ", ".join(f"{several[0].counts[name]:,} {name}" for name in _COUNTS if name in several[0].counts)
-        title = f"{dataset} ({counts})" if counts else dataset
+        title = f"{dataset}: {counts}" if counts else dataset
         groups.append(Group(title, rows, [chance] if any(value is not None for value in chance.values) else []))
     notes = dict.fromkeys(f"{test.dataset}: {test.note}" for test in tests if test.note)
     title = f"{_TITLES.get(kind, kind)}: {findings.model}"

@@ -3,7 +3,7 @@
 Axes: n images, m texts, d features, q queries, k cuts.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -24,17 +24,16 @@ _FILES = {"image": "{}_imgs.img_feat.jsonl", "text": "{}_texts.txt_feat.jsonl"}
 
 
 def encoded(
-    tasks: Iterable[RetrievalTask],
+    tasks: Sequence[RetrievalTask],
     encode_images: Callable[[Sequence[Picture] | np.ndarray], Features],
     encode_texts: Callable[[Sequence[str]], Features],
 ) -> Iterator[tuple[RetrievalTask, Features, Features]]:
-    """(task, images_nd, texts_md) of each; languages that share the pictures' file share their features."""
-    shared, images_nd = None, np.zeros((0, 0), np.float32)
+    """(task, images_nd, texts_md) of each; tasks that share one object for their pictures share its features."""
+    known: dict[int, Features] = {}
     for task in tasks:
-        file = getattr(task.pictures, "file", None)
-        if file is None or file != shared:
-            shared, images_nd = file, encode_images(task.pictures)
-        yield task, images_nd, encode_texts(task.captions)
+        if id(task.pictures) not in known:
+            known[id(task.pictures)] = encode_images(task.pictures)
+        yield task, known[id(task.pictures)], encode_texts(task.captions)
 
 
 def has_answers(task: RetrievalTask) -> bool:

@@ -71,11 +71,13 @@ def test_languages_of_one_gallery(bundle, data, tmp_path, capsys):
     for language in ("zh", "en"):
         write_texts(data / f"test_texts.{language}.jsonl", [(n, f"{language} {n}", [100 + 7 * n]) for n in range(12)])
     out = tmp_path / "out"
-    tests = run(capsys, "retrieval", bundle, data, "--output", out, "--resamples", "0")["tests"]
-    assert [one["language"] for one in tests] == ["en", "zh"]
+    tests = run(capsys, "retrieval", bundle, data, "--output", out, "--resamples", "0", "--features")["tests"]
+    assert [(one["dataset"], one["language"]) for one in tests] == [(f"{data} (test)", one) for one in ("en", "zh")]
     assert (out / "test.zh_predictions.jsonl").is_file()
     (only,) = run(capsys, "retrieval", bundle, data, "--languages", "zh", "--resamples", "0")["tests"]
     assert only["t2i_r1"] == tests[1]["t2i_r1"]
+    # Features of two languages serve one of them too.
+    assert run(capsys, "retrieval", out, data, "--languages", "zh", "--resamples", "0")["tests"] == [only]
     assert "has no test captions in fr: it has en, zh" in fails(capsys, "retrieval", bundle, data, "--languages", "fr")
     told = fails(capsys, "retrieval", bundle, data, "--protocol", "muge", "--languages", "en")
     assert "MUGE has no captions in en: it has zh" in told

@@ -58,7 +58,7 @@ def test_tables_by_kind_data_set_and_language():
     classes, found = tables(FINDINGS)
     assert (list(classes.columns), list(found.columns)) == (["top 1"], ["T→I R@1", "mean recall"])
     (group,) = found.groups
-    assert group.name == "XTD (1,000 pictures, 1,000 captions)"
+    assert group.name == "XTD: 1,000 pictures, 1,000 captions"
     assert [row.label for row in group.rows] == ["中文 (zh)", "English (en)", "日本語 (ja)", "mean of 3"]
     assert group.rows[0].intervals == [(pytest.approx(0.55), pytest.approx(0.65)), None]
     assert group.rows[3].values == [pytest.approx(1.7 / 3)] * 2

@@ -72,7 +72,7 @@ def main(arguments: Sequence[str]) -> int:
         raise JclipError(f"{secret.name} has no answers, so nothing can be scored: give --output for the predictions")
 
     def named(task: RetrievalTask) -> str:  # what its files are called
-        return f"{asked.split}.{task.language}" if len(asked.tasks) > 1 else asked.split
+        return f"{asked.split}.{task.language}" if asked.by_language else asked.split
 
     with all_devices():
         with Console(stderr=True, quiet=options.json).status("encoding") as status:
