@@ -104,7 +104,9 @@ def _languages(
     return wanted or here or [""]
 
 
-def class_tests(data: Path, dataset: str = "", ensembles: Sequence[str] = ("en",), classes: str = "") -> ClassTests:
+def class_tests(
+    data: Path, dataset: str = "", ensembles: Sequence[str] = ("en",), classes: str = "", split: str = "test"
+) -> ClassTests:
     """The pictures in a folder, and the sentences for their classes.
 
     Args:
@@ -112,12 +114,13 @@ def class_tests(data: Path, dataset: str = "", ensembles: Sequence[str] = ("en",
       dataset: a name of `benchmarks.BENCHMARKS`, "" for none.
       ensembles: what `prompts.prompts` takes.
       classes: a file of names; "cn_clip" or "open_clip" for ImageNet's; "" for those beside the data.
+      split: of data that have splits.
 
     Raises:
       JclipError: as `class_sets.read_classes` and `prompts.prompts`; an unknown data set, or data of another size.
     """
     benchmark = get_benchmark(dataset) if dataset else None
-    found = read_classes(data)
+    found = read_classes(data, split)
     if benchmark:
         benchmark.check(found.name, len(found.keys), len(found.pictures))
     asked = []

@@ -1,12 +1,11 @@
 """Pictures with captions in folders of array_record files, as `jclip data import` writes them, as tasks."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from jclip.data.folders import PairFolder, Records
 from jclip.data.images import Picture
-from jclip.data.records import Pair
 from jclip.errors import JclipError
 from jclip.evaluate.positives import Positives
 from jclip.evaluate.tasks import RetrievalTask
@@ -52,7 +51,7 @@ class ImportedPairs:
             raise JclipError(f"{folder}, split {split!r}, holds no caption: import it again")
         known = {one.language for one in self._captions}
         self.languages = sorted(one or UNDETERMINED for one in known) if known != {""} else []
-        self._pictures = FirstPictures(records, places, f"{folder}, split {split!r}")
+        self._pictures = StoredPictures(places, lambda place: records[place].pictures[0], f"{folder} ({split})")
         self._image_ids = list(rows)
 
     def task(self, language: str = "") -> RetrievalTask:
@@ -70,7 +69,7 @@ class ImportedPairs:
         ]
         ids = [number for number, _ in captions]
         return RetrievalTask(
-            name=f"{self._folder}, {self._split}",
+            name=f"{self._folder} ({self._split})",
             pictures=self._pictures,
             captions=[text for _, text in captions],
             positives=Positives(pairs, len(captions), len(self._pictures)),
@@ -81,17 +80,17 @@ class ImportedPairs:
         )
 
 
-class FirstPictures(Sequence[Picture]):
-    """The first picture of some records, read when it is asked for.
+class StoredPictures(Sequence[Picture]):
+    """The pictures of some records, read when they are asked for.
 
     Args:
-      records: that have pictures.
-      places: which of them.
-      name: for messages.
+      places: which records.
+      load: the picture of one.
+      name: of the data, for messages.
     """
 
-    def __init__(self, records: Sequence[Pair], places: Sequence[int], name: str):
-        self._pictures: Records[Picture] = Records(places, lambda place: records[place].pictures[0])
+    def __init__(self, places: Sequence[int], load: Callable[[int], Picture], name: str):
+        self._pictures: Records[Picture] = Records(places, load)
         self._name = name
 
     def __len__(self) -> int:

@@ -11,7 +11,7 @@ from jclip.errors import JclipError
 from jclip.evaluate import classification, probe
 from jclip.evaluate.benchmarks import Benchmark, get_benchmark
 from jclip.evaluate.bootstrap import RESAMPLES
-from jclip.evaluate.class_sets import ClassSet, read_classes
+from jclip.evaluate.class_sets import ClassSet, read_classes, splits_in
 from jclip.evaluate.findings import Finding
 
 Shots = int | None
@@ -32,10 +32,10 @@ class ProbeSets:
 
 
 def read_splits(data: Path, dataset: str = "") -> ProbeSets:
-    """The folders train, test and, where it is there, valid.
+    """The splits train, test and, where it is there, valid.
 
     Args:
-      data: the folder that holds them.
+      data: a folder of three folders, or a data folder.
       dataset: a name of `benchmarks.BENCHMARKS`, "" for none.
 
     Raises:
@@ -43,8 +43,12 @@ def read_splits(data: Path, dataset: str = "") -> ProbeSets:
         split of another size than the data set's.
     """
     benchmark = get_benchmark(dataset) if dataset else None
-    names = ["train", "test"] + ["valid"] * (data / "valid").is_dir()
-    splits = {name: read_classes(data / name) for name in names}
+    there = splits_in(data) if data.is_dir() else []
+    if not {"train", "test"} <= set(there):
+        raise JclipError(f"{data} must have the splits train and test: it has {', '.join(there) or 'none'}")
+    splits = {name: read_classes(data, name) for name in ("train", "test")}
+    for name in {"valid", "val"} & set(there):
+        splits["valid"] = read_classes(data, name)
     for one in splits.values():
         if one.keys != splits["train"].keys:
             raise JclipError(f"{one.name} has other classes than {splits['train'].name}: give both the same folders")
@@ -89,7 +93,7 @@ def find(
                 test,
                 logits_nc,
                 classification.softmax(logits_nc),
-                names=train.keys,
+                names=train.labels.get("en", train.keys),
                 benchmark=sets.benchmark,
                 kind="probe",
                 resamples=resamples if shots is None else 0,

@@ -183,6 +183,12 @@ def test_probe(bundle, tmp_path, capsys):
         (["--dataset", "cifar-10"], "has 3 classes, but the test split of CIFAR-10 has 10"),
     ):
         assert message in fails(capsys, "probe", bundle, tmp_path / "data", *more)
+    assert main(["data", "import", "class-folders", str(tmp_path / "data"), str(tmp_path / "set"), "--json"]) == 0
+    capsys.readouterr()
+    (imported,) = run(capsys, "probe", bundle, tmp_path / "set", "--shots", "1")["tests"]
+    assert imported["accuracy"] == tests[0]["accuracy"]
+    (here,), (there,) = (run(capsys, "classify", bundle, tmp_path / one)["tests"] for one in ("data", "set"))
+    assert here["accuracy"] == there["accuracy"] and here["pictures"] == there["pictures"] == 18
     (tmp_path / "data" / "test" / "thing_1").rename(tmp_path / "data" / "test" / "thing_9")
     assert "has other classes than" in fails(capsys, "probe", bundle, tmp_path / "data")
 

@@ -19,9 +19,9 @@ from jclip.evaluate.probing import Shots, find, read_splits
 class Options:
     """A linear probe on BUNDLE's frozen features of pictures, of all training pictures and of a few of each class.
 
-    DATA holds train/ and test/, each with a folder for each class, and may hold valid/, on which the regularisation is
-    swept; without it a fifth of the training pictures is held out for that, and trained on in the end. The features are
-    those that retrieval compares: projected, of unit length.
+    DATA holds train/ and test/, each with a folder for each class, or is what `jclip data import` made of them; it may
+    have a split valid as well, on which the regularisation is swept. Without that a fifth of the training pictures is
+    held out, and trained on in the end. The features are those that retrieval compares: projected, of unit length.
 
     Attributes:
       bundle: a model's folder.
