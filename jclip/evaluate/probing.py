@@ -1,6 +1,6 @@
 """Linear probes of a data set: its splits in, findings out, for all training pictures or a few of each class."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -29,6 +29,12 @@ class ProbeSets:
 
     splits: Mapping[str, ClassSet]
     benchmark: Benchmark | None
+
+    @property
+    def names(self) -> Sequence[str]:
+        """Of the classes, for people: in English where the data come with such names."""
+        train = self.splits["train"]
+        return train.labels.get("en", train.keys)
 
 
 def read_splits(data: Path, dataset: str = "") -> ProbeSets:
@@ -67,7 +73,7 @@ def find(
     *,
     seeds: int = 3,
     resamples: int = RESAMPLES,
-) -> Finding:
+) -> tuple[Finding, npt.NDArray[np.float64]]:
     """The figures of a probe on the test split, means over several draws where few pictures are drawn.
 
     Args:
@@ -77,31 +83,34 @@ def find(
       seeds: so many draws.
       resamples: of the bootstrap, where all pictures are learnt from; 0 for no intervals.
 
+    Returns:
+      The figures, and the (n, c) logits of the first draw.
+
     Raises:
       JclipError: a class with fewer pictures, or as `probe.fit`.
     """
     train, test = sets.splits["train"], sets.splits["test"]
     valid = (features["valid"], sets.splits["valid"].classes_n) if "valid" in sets.splits else None
-    found = []
+    found, logits = [], []
     for seed in range(1 if shots is None else seeds):
         rows = np.arange(len(train.pictures)) if shots is None else probe.shots(train.classes_n, shots, seed)
         some = (features["train"][rows], train.classes_n[rows])
         learnt = probe.learn(some, valid if shots is None else None, len(train.keys))
-        logits_nc = learnt.scores(features["test"])
+        logits.append(learnt.scores(features["test"]))
         found.append(
             classification.find(
                 test,
-                logits_nc,
-                classification.softmax(logits_nc),
-                names=train.labels.get("en", train.keys),
+                logits[-1],
+                classification.softmax(logits[-1]),
+                names=sets.names,
                 benchmark=sets.benchmark,
                 kind="probe",
                 resamples=resamples if shots is None else 0,
             )
         )
-    name = "all training pictures" if shots is None else f"{shots} pictures a class"
+    name = "all" if shots is None else f"{shots} a class"
     figures = {one: float(np.mean([each.figures[one] for each in found])) for one in found[0].figures}
     if len(found) > 1:
         figures["accuracy_std"] = float(np.std([each.figures["accuracy"] for each in found], ddof=1))
     counts = {**found[0].counts, "draws": len(found)}
-    return replace(found[0], dataset=f"{found[0].dataset}, {name}", figures=figures, counts=counts)
+    return replace(found[0], variant=name, figures=figures, counts=counts), logits[0]

@@ -16,6 +16,7 @@ from jclip.evaluate.bootstrap import RESAMPLES, Interval, interval, intervals, r
 from jclip.evaluate.findings import Finding, Histogram, histogram
 from jclip.evaluate.retrieval import Judged, both_ways, topk
 from jclip.evaluate.tasks import RetrievalTask
+from jclip.evaluate.trials import Trials, digest
 
 Features = npt.NDArray[np.float32]
 
@@ -50,7 +51,7 @@ def find(
       task: what belongs together.
       images_nd, texts_md: features of all its pictures and captions.
       note: of the protocol.
-      resamples: of the bootstrap; 0 for no intervals.
+      resamples: of the bootstrap; 0 for no intervals, and for nothing to compare query by query.
 
     Raises:
       JclipError: as `retrieval.judge`.
@@ -69,7 +70,13 @@ def find(
         counts=counts,
         note=note,
         scores=_distribution(task, images_nd, texts_md),
+        trials=_trials(task, judged) if resamples else (),
     )
+
+
+def _trials(task: RetrievalTask, judged: dict[str, Judged]) -> tuple[Trials, ...]:
+    asked = digest(task.captions, task.positives.pairs_p2, *(one.asked_q for one in judged.values()))
+    return tuple(Trials.pack([f"{way}_r{k}" for k in one.ks], asked, one.hits_qk) for way, one in judged.items())
 
 
 def _intervals(judged: dict[str, Judged], resamples: int) -> dict[str, Interval]:

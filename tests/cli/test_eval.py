@@ -128,6 +128,13 @@ def test_two_runs_side_by_side(bundle, data, tmp_path, capsys):
     figures = both["tests"][0]["figures"]
     assert figures["t2i_r1"] == [found["tests"][0]["figures"]["t2i_r1"] for found in (one, other)]
     assert "→" in (tmp_path / "both" / "report.html").read_text()
+    assert both["tests"][0]["differences"] == {}  # other queries
+    run(capsys, "retrieval", bundle, data, "--output", tmp_path / "again")
+    same = run(capsys, "compare", tmp_path / "b", tmp_path / "again", "--output", tmp_path / "none")["tests"][0]
+    assert same["differences"]["mean_recall"] == [0, 0]
+    assert json.loads((tmp_path / "none" / "comparison.json").read_text())["tests"] == [same]
+    assert main(["eval", "compare", str(tmp_path / "b"), str(tmp_path / "again")]) == 0
+    assert "+0.0 to +0.0" in capsys.readouterr().out
     (tmp_path / "c.json").write_text("{}")
     assert "c.json is no results.json" in fails(capsys, "compare", tmp_path / "a", tmp_path / "c.json")
     other["tests"][0]["dataset"] = "another"
@@ -171,7 +178,9 @@ def test_probe(bundle, tmp_path, capsys):
                 Image.fromarray(colour).save(folder / f"{one}.png")
     out = tmp_path / "out"
     tests = run(capsys, "probe", bundle, tmp_path / "data", "--shots", "1,all", "--output", out)["tests"]
-    assert [test["dataset"].rpartition(", ")[2] for test in tests] == ["1 pictures a class", "all training pictures"]
+    assert [test["variant"] for test in tests] == ["1 a class", "all"]
+    page = (out / "report.html").read_text()
+    assert page.count("<img") == 18 and "what was taken for what" in page and "1 a class" in page
     assert tests[1]["accuracy"] == 1
     assert 0 <= tests[0]["accuracy"] <= 1 and tests[0]["draws"] == 3
     again = run(capsys, "probe", bundle, tmp_path / "data", "--shots", "1")["tests"]
