@@ -104,12 +104,12 @@ def read_findings(place: Path) -> Findings:
     file = place / "results.json" if place.is_dir() else place
     try:
         data = json.loads(file.read_text(encoding="utf-8"))
-        if not isinstance(data, dict) or data.pop("format", None) != _FORMAT:
-            raise JclipError(f"{file} is no results.json of jclip eval: name a folder that --output wrote")
     except FileNotFoundError:
         raise JclipError(f"there is no {file}: name a folder that jclip eval --output wrote") from None
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise unreadable(file, error) from None
+    if not isinstance(data, dict) or data.pop("format", None) != _FORMAT:
+        raise JclipError(f"{file} is no results.json of jclip eval: name a folder that --output wrote")
     return from_json(Findings, data, str(file))
 
 

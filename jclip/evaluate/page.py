@@ -127,10 +127,10 @@ def report(findings: Findings, more: Sequence[Section] = (), other: Findings | N
     """The page of one model, or of two side by side: A is the other one, B that of the findings."""
     plots = list(_plots(findings, other))
     reading = _READING_BOTH if other else _READING
-    sections = [Section("Figures", reading, tables(findings, other))]
+    sections = [Section("Figures", reading if findings.tests else _SECRET, tables(findings, other))]
     if plots:
         sections.append(Section("Plots", items=plots))
-    facts = [("tests", str(len(findings.tests)))]
+    facts = [("tests", str(len(findings.tests)))] if findings.tests else []
     languages = {test.language for test in findings.tests if test.language}
     if languages:
         facts.append(("languages", str(len(languages))))
@@ -148,6 +148,7 @@ def report(findings: Findings, more: Sequence[Section] = (), other: Findings | N
 
 _READING = """Percentages. Under a figure stands its 95 % bootstrap interval over the queries; it says nothing about \
 another seed of the training."""
+_SECRET = "None: this test's answers are secret. The predictions lie beside this page."
 _READING_BOTH = """Percentages, A → B. Under them stands the 95 % bootstrap interval of B less A where both were asked \
 the same queries, else that of B. A difference whose interval holds 0 may be chance; another seed of the training may \
 differ by more."""

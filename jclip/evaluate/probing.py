@@ -49,9 +49,13 @@ def read_splits(data: Path, dataset: str = "") -> ProbeSets:
         split of another size than the data set's.
     """
     benchmark = get_benchmark(dataset) if dataset else None
-    there = splits_in(data) if data.is_dir() else []
+    if not data.is_dir():
+        raise JclipError(f"{data} is not there: name a folder with train and test")
+    there = splits_in(data)
     if not {"train", "test"} <= set(there):
-        raise JclipError(f"{data} must have the splits train and test: it has {', '.join(there) or 'none'}")
+        raise JclipError(
+            f"{data} must have the splits train and test: it has {', '.join(there) or 'none'}; make a folder of each"
+        )
     splits = {name: read_classes(data, name) for name in ("train", "test")}
     for name in {"valid", "val"} & set(there):
         splits["valid"] = read_classes(data, name)

@@ -19,7 +19,7 @@ from jclip.data.images import Picture
 from jclip.data.importing.cn_clip import decode_base64
 from jclip.data.importing.lines import Line, scan
 from jclip.errors import JclipError
-from jclip.evaluate.features import json_lines, whole_number, whole_numbers
+from jclip.evaluate.features import is_text, json_lines, whole_number, whole_numbers
 from jclip.evaluate.imported import ImportedPairs
 from jclip.evaluate.positives import Positives
 from jclip.evaluate.tasks import RetrievalTask
@@ -150,7 +150,7 @@ def read_cn_clip(texts: Path, open_gallery: "Callable[[Path], TsvPictures] | Non
     answers: dict[int, list[int]] = {}
     for place, found in json_lines(texts):
         number, text = whole_number(place, found, "text_id"), found.get("text")
-        if not isinstance(text, str) or not text.strip():
+        if not is_text(text):
             raise JclipError(f"{place}: 'text' is {text!r}, but must be a caption")
         ids = whole_numbers(place, found, "image_ids")
         lost = next((one for one in ids if one not in rows), None)

@@ -106,6 +106,8 @@ def test_a_test_whose_answers_are_secret(bundle, data, tmp_path, capsys):
     out = tmp_path / "out"
     assert run(capsys, "retrieval", bundle, data, "--output", out)["tests"] == []
     lines = [json.loads(line) for line in (out / "test_predictions.jsonl").read_text().splitlines()]
+    page = (out / "report.html").read_text()
+    assert "answers are secret" in page and "<table" not in page and "Plots" not in page
     assert [line["text_id"] for line in lines] == [1, 2] and all(len(line["image_ids"]) == 10 for line in lines)
     assert "--resamples -1 is not possible" in fails(capsys, "retrieval", bundle, data, "--resamples", "-1")
 

@@ -91,7 +91,7 @@ def test_splits(tmp_path):
     with pytest.raises(JclipError, match="has no split 'valid': it has test, train; choose one with --split"):
         read_classes(tmp_path, "valid")
     assert set(read_splits(tmp_path).splits) == {"train", "test"}
-    with pytest.raises(JclipError, match="must have the splits train and test: it has none"):
+    with pytest.raises(JclipError, match="must have the splits train and test, but has none"):
         read_splits(tmp_path / "test")
 
 
@@ -164,3 +164,6 @@ def test_an_order_that_is_none(tmp_path):
         file.write_text(text)
         with pytest.raises(JclipError, match="must be a list of row numbers from 0 to 2"):
             read_order(file, 3)
+    file.write_text("[" * 100_000)
+    with pytest.raises(JclipError, match="cannot be read as a JSON list of row numbers .it is nested too deep"):
+        read_order(file, 3)

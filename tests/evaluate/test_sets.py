@@ -78,6 +78,7 @@ def test_pairs_of_a_text_file(tmp_path):
         ([(1, "a", [1]), (2, "b", [9])], r"line 2: text 2 belongs to picture 9, which is not in .*test_imgs\.tsv"),
         ([(1, "a", [1]), (1, "b", [1])], "line 2: text_id 1 is another text above"),
         ([(1, " ", [1])], "line 1: 'text' is ' ', but must be a caption"),
+        ([(1, "\ud83d", [1])], r"line 1: 'text' is '\\ud83d', but must be a caption"),
         ([], "holds no caption"),
     ],
 )
