@@ -53,9 +53,8 @@ def read_splits(data: Path, dataset: str = "") -> ProbeSets:
         raise JclipError(f"{data} is not there: name a folder with train and test")
     there = splits_in(data)
     if not {"train", "test"} <= set(there):
-        raise JclipError(
-            f"{data} must have the splits train and test: it has {', '.join(there) or 'none'}; make a folder of each"
-        )
+        found = ", ".join(there) or "none"
+        raise JclipError(f"{data} must have the splits train and test, but has {found}: give it a folder of each")
     splits = {name: read_classes(data, name) for name in ("train", "test")}
     for name in {"valid", "val"} & set(there):
         splits["valid"] = read_classes(data, name)

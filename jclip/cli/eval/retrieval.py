@@ -33,7 +33,7 @@ class Options:
       bundle: a model's folder, such as runs/demo/altclip/2-contrastive; or a folder of features that cn_clip extracted,
         SPLIT_imgs.img_feat.jsonl and SPLIT_texts.txt_feat.jsonl.
       data: the pictures and captions.
-      protocol: a published test: flickr30k, flickr30k-cn, coco, coco-cn, mscoco-cn-5k, muge, xtd, crossmodal-3600. It
+      protocol: a published test: flickr30k, flickr30k-cn, mscoco, coco-cn, coco-cn-5k, muge, xtd, crossmodal-3600. It
         knows its split, its languages and its directions, and refuses data of another size.
       split: of a folder; the protocol's own, or "test".
       languages: one test each, separated by commas; by default all that the protocol and the folder have.
