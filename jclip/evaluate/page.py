@@ -37,7 +37,7 @@ _SCORES = {
     "probe": "logits of the best class",
 }
 _VARIANTS = {"classification": "prompts", "probe": "training pictures"}
-_BINS = "Densities, by sixty bins."
+_BINS = ("Shares of each in sixty bins.", "Densities.")  # of one model, of two
 _COUNTS = ("pictures", "captions", "classes")
 _MOST_CURVES = 8  # of one data set; the others are in results.json
 _MOST_CLASSES = 60  # beyond that, a confusion matrix is grey
@@ -86,19 +86,20 @@ def _table(
         [_NAMES.get(name, name) for name in columns],
         groups,
         note=" ".join(notes),
-        before=other.model if other else "before the stage",
+        before=f"A, {other.model}" if other else "before the stage",
         main=columns.index(tests[0].main) if tests[0].main in columns else 0,
         stacked=other is not None,
     )
 
 
 def _row(test: Finding, columns: Sequence[str], before: Finding | None) -> Row:
-    moved = differences(before, test) if before else {}
+    # Of two models the interval that counts is that of their difference.
+    own, moved = ({}, differences(before, test)) if before else (test.intervals, {})
     return Row(
         _named(test) or "all",
         [test.figures.get(name) for name in columns],
         [before.figures.get(name) for name in columns] if before else None,
-        _bounds(test.intervals, columns),
+        _bounds(own, columns),
         _bounds(moved, columns),
     )
 
@@ -150,7 +151,7 @@ _READING = """Percentages. Under a figure stands its 95 % bootstrap interval ove
 another seed of the training."""
 _SECRET = "None: this test's answers are secret. The predictions lie beside this page."
 _READING_BOTH = """Percentages, A → B. Under them stands the 95 % bootstrap interval of B less A where both were asked \
-the same queries, else that of B. A difference whose interval holds 0 may be chance; another seed of the training may \
+the same queries. A difference whose interval holds 0 may be chance; another seed of the training may \
 differ by more."""
 
 
@@ -171,7 +172,12 @@ def _plots(findings: Findings, other: Findings | None) -> Iterator[Chart | Matri
             yield _by_test(dataset, pairs)
         for pair in pairs[:_MOST_CURVES]:
             if all(test.scores for test in pair):
-                yield Chart(f"{_titled(pair[-1])}: {_SCORES[pair[-1].kind]}", _curves(pair), _BINS, x_label="score")
+                yield Chart(
+                    f"{_titled(pair[-1])}: {_SCORES[pair[-1].kind]}",
+                    _curves(pair),
+                    _BINS[len(pair) - 1],
+                    x_label="score",
+                )
         for test in tests if not other else ():
             if test.confusion and len(test.classes) <= _MOST_CLASSES:
                 yield Matrix(f"{_titled(test)}: what was taken for what", test.classes, test.confusion, _MATRIX)
@@ -181,15 +187,17 @@ _MATRIX = "A row for each true class; the darker, the larger its share of the ro
 
 
 def _curves(pair: Sequence[Finding]) -> list[Curve]:
-    """How scores are distributed, of each model, as densities: shares of bins of two widths do not compare."""
+    """How scores are distributed; of two models as densities, for shares of bins of two widths do not compare."""
     curves = []
     for letter, test in zip("AB", pair, strict=False):
         assert test.scores is not None
-        edges = test.scores.edges
-        middles = [(low + high) / 2 for low, high in pairwise(edges)]
+        steps = list(pairwise(test.scores.edges))
+        middles = [(low + high) / 2 for low, high in steps]
         for name, shares in test.scores.shares.items():
-            densities = [share / (high - low) for share, (low, high) in zip(shares, pairwise(edges), strict=True)]
-            curves.append(Curve(f"{letter}, {name}" if len(pair) > 1 else name, middles, densities))
+            if len(pair) > 1:
+                name = f"{letter}, {name}"
+                shares = tuple(share / (high - low) for share, (low, high) in zip(shares, steps, strict=True))
+            curves.append(Curve(name, middles, shares))
     return curves
 
 

@@ -113,7 +113,9 @@ def find(
         )
     name = "all" if shots is None else f"{shots} a class"
     figures = {one: float(np.mean([each.figures[one] for each in found])) for one in found[0].figures}
+    shown = found[0]
     if len(found) > 1:
+        shown = replace(shown, confusion=(), scores=None)  # of one draw they would not be those of the figures
         figures["accuracy_std"] = float(np.std([each.figures["accuracy"] for each in found], ddof=1))
     counts = {**found[0].counts, "draws": len(found)}
-    return replace(found[0], variant=name, figures=figures, counts=counts), logits[0]
+    return replace(shown, variant=name, figures=figures, counts=counts), logits[0]

@@ -71,7 +71,7 @@ def test_two_side_by_side():
     other = Findings("bundles/old", (retrieval("zh", 0.5), retrieval("en", 0.5)))
     _, found = tables(FINDINGS, other)
     assert [row.before for row in found.groups[0].rows] == [[0.5, 0.5], [0.5, 0.5], None, None]
-    assert (found.before, found.stacked) == ("bundles/old", True)
+    assert (found.before, found.stacked) == ("A, bundles/old", True)
     both = (
         Findings("bundles/m9", FINDINGS.tests[:3]),
         Findings("bundles/old", (*map(worse, FINDINGS.tests[:3]), CLASSES)),
