@@ -103,20 +103,8 @@ def lasting_folder(folder: Path) -> Iterator[Path]:
     """
     missing = [parent for parent in folder.parents if not parent.exists()]
     lasting = folder.with_name(f".{folder.name}.unfinished")
+    lock = _made_and_locked(lasting, folder)
     try:
-        lasting.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise JclipError(f"{folder} cannot be made ({error.strerror}): choose another place") from None
-    lock = None
-    try:
-        if fcntl is not None:
-            lock = os.open(lasting, os.O_RDONLY)
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise Unfinished(f"another process is writing {folder}: wait for it, or choose another place") from None
-            except OSError:
-                pass  # the file system has no locks
         yield lasting
         shutil.rmtree(lasting, ignore_errors=True)
     except Unfinished:
@@ -130,6 +118,32 @@ def lasting_folder(folder: Path) -> Iterator[Path]:
     finally:
         if lock is not None:
             os.close(lock)
+
+
+def _made_and_locked(lasting: Path, folder: Path) -> int | None:
+    """A lock on the folder, made if it is not there; None where the system has no locks."""
+    while True:
+        try:
+            lasting.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise JclipError(f"{folder} cannot be made ({error.strerror}): choose another place") from None
+        if fcntl is None:
+            return None
+        try:
+            lock = os.open(lasting, os.O_RDONLY)
+        except FileNotFoundError:  # whoever had it just ended
+            continue
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(lock)
+            raise Unfinished(f"another process is writing {folder}: wait for it, or choose another place") from None
+        except OSError:
+            return lock  # the file system has no locks
+        with suppress(FileNotFoundError):
+            if os.path.samestat(os.fstat(lock), os.stat(lasting)):
+                return lock
+        os.close(lock)  # it was opened before whoever had it removed it
 
 
 @contextmanager

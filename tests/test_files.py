@@ -1,5 +1,6 @@
 """Whole or absent, whatever happens in between."""
 
+import fcntl
 import os
 import shutil
 
@@ -125,3 +126,20 @@ def test_a_lasting_folder_belongs_to_one_process(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(JclipError, match="cannot be made"), lasting_folder(tmp_path / "file" / "place"):
         pass
+
+
+def test_a_lasting_folder_that_its_owner_removes_while_another_waits(tmp_path, monkeypatch):
+    place, real = tmp_path / "place", fcntl.flock
+    ended = iter([True])
+
+    def late(handle, how):
+        if next(ended, False):  # the other ends between our opening the folder and our locking it
+            (tmp_path / ".place.unfinished").rmdir()
+        real(handle, how)
+
+    monkeypatch.setattr(fcntl, "flock", late)
+    with lasting_folder(place) as folder:
+        assert folder.is_dir()
+        with pytest.raises(JclipError, match="another process is writing"), lasting_folder(place):
+            pass
+    assert list(tmp_path.iterdir()) == []

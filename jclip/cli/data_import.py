@@ -49,9 +49,9 @@ class Options:
       max_skipped: stop when more than this is skipped: a number, or a share as 10%, which is the default; 0 for
         benchmarks.
       shard_mib: about how many MiB of the source make one shard.
-      workers: processes; as many as there are cores by default.
+      workers: processes; as many as there are cores by default. Beam has its own.
       beam: run on Apache Beam, on its direct runner unless --beam-options say otherwise.
-      beam_options: of Apache Beam, in one string.
+      beam_options: of Apache Beam, in one string after an equals sign: --beam-options='--runner=FlinkRunner'.
       json: print the report as JSON.
     """
 
@@ -99,7 +99,9 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def _reading(options: Options) -> Reading:
-    splits = tuple(split.strip() for split in options.splits.split(",")) if options.splits is not None else None
+    splits = None
+    if options.splits is not None:
+        splits = tuple(dict.fromkeys(split.strip() for split in options.splits.split(",")))
     if splits is not None and not all(split.isidentifier() for split in splits):
         raise JclipError(f"--splits {options.splits} is not possible: give names such as train,valid")
     separator = {None: None, "\\t": "\t", "tab": "\t"}.get(options.separator, options.separator)
@@ -129,6 +131,11 @@ def _plan(options: Options, name: str, reader: Reader, reading: Reading) -> Plan
         raise JclipError(f"--workers {options.workers} is not possible: give 1 or more")
     if options.beam_options and not options.beam:
         raise JclipError("--beam-options belong to --beam: give both")
+    if options.beam and options.workers is not None:
+        raise JclipError(
+            "--workers are processes of this machine, and Beam has its own: give instead "
+            "--beam-options='--direct_num_workers=4 --direct_running_mode=multi_processing'"
+        )
     limit = Limit.read(options.max_skipped or ("0" if reader.strict else "10%"))
     keep = reader.strict or reader.kind is LABELLED  # equal pictures belong to a benchmark's figures
     skip = options.duplicates == "skip" or (options.duplicates is None and not keep)

@@ -21,6 +21,9 @@ from jclip.data.text import load_tokenizer
 from jclip.errors import JclipError
 
 _BAR = 24  # letters of the longest bar
+_MOST_BARS = 2  # languages of which a histogram is shown
+_MOST_CLASSES, _ENDS = 20, 5  # classes that are all shown; else so many of either end
+_SAME = {"english": "English texts"}
 _UNITS = {"pairs": "pairs", "parallel": "translations", "labelled": "pictures of equal classes"}
 
 
@@ -107,12 +110,16 @@ def _table(title: str, kind: str, found: Split) -> Table:
     partly = f", {found.looked_at:,} looked at" if found.looked_at < found.records else ""
     table.add_row("records", f"{found.records:,}{partly}")
     if found.texts:
-        named = ", ".join(f"{escape(name) or 'not said'} {count:,}" for name, count in values["languages"].items())
+        named = ", ".join(f"{_language(name)} {count:,}" for name, count in values["languages"].items())
         table.add_row("texts", f"{found.texts:,} ({named})")
-        _add_numbers(table, "characters", values["characters"])
-    if "tokens" in values:
-        over = f"; {found.over:,} longer than the context" if found.over else "; all fit the context"
-        _add_numbers(table, "tokens", values["tokens"], over)
+    for name, lengths in values.get("lengths", {}).items():
+        which = f", {_language(name)}" if len(found.lengths) > 1 else ""
+        bars = len(found.lengths) <= _MOST_BARS
+        _add_numbers(table, f"characters{which}", lengths["characters"], bars=bars)
+        if "tokens" in lengths:
+            over = lengths["tokens"]["over"]
+            fits = f"; {over:,} longer than the context" if over else "; all fit the context"
+            _add_numbers(table, f"tokens{which}", lengths["tokens"], fits, bars)
     if "pictures" in values:
         pictures = values["pictures"]
         table.add_section()
@@ -123,23 +130,48 @@ def _table(title: str, kind: str, found: Split) -> Table:
         if found.unreadable:
             table.add_row("[red]unreadable[/]", f"{found.unreadable:,}")
     if found.classes:
-        counts = sorted(found.classes.items(), key=lambda item: item[1])
-        least, most = counts[0], counts[-1]
-        rarest = f"fewest {escape(least[0])} {least[1]:,}, most {escape(most[0])} {most[1]:,}"
-        table.add_row("classes", f"{len(counts):,}; {rarest}")
+        _add_classes(table, found)
     table.add_section()
     for name, count in found.same.items():
         if (name, kind) != ("units", "labelled") or count:
-            table.add_row(f"equal {_UNITS[kind] if name == 'units' else name}", f"{count:,}")
+            table.add_row(f"equal {_UNITS[kind] if name == 'units' else _SAME.get(name, name)}", f"{count:,}")
     return table
+
+
+def _language(name: str) -> str:
+    return escape(name) or "not said"
+
+
+def _add_classes(table: Table, found: Split) -> None:
+    """All classes where they are few, or those with the most pictures and with the fewest."""
+    ranked = sorted(found.classes.items(), key=lambda item: -item[1])
+    counts = [count for _, count in ranked]
+    spread = f"{counts[-1]:,} to {counts[0]:,}" if counts[0] != counts[-1] else f"{counts[0]:,}"
+    table.add_row("classes", f"{len(ranked):,}, each of {spread} picture(s)")
+
+    def called(name: str) -> str:
+        return escape(f"{name} {found.labels[name]}" if found.labels else name)
+
+    if len(ranked) <= _MOST_CLASSES:
+        for name, count in found.classes.items():
+            table.add_row(f"  {called(name)}", _bar(count, counts[0]))
+        return
+    for what, some in (("most", ranked[:_ENDS]), ("fewest", ranked[: -_ENDS - 1 : -1])):
+        table.add_row(f"  {what}", "; ".join(f"{called(name)} {count:,}" for name, count in some))
+
+
+def _bar(count: int, highest: int) -> str:
+    return f"{'█' * round(_BAR * count / max(1, highest)):<{_BAR}} {count:,}"
 
 
 def _add_numbers(table: Table, name: str, values: dict[str, Any], more: str = "", bars: bool = True) -> None:
     if not values["count"]:
         return
-    figures = "{min:,} to {max:,}, mean {mean:,.1f}, median {median:,}, 95% to {p95:,}".format(**values)
-    table.add_row(name, figures + more)
+    figures = "{min:,} to {max:,}, mean {mean:,.1f}, median {median:,}, 95% to {p95:,}"
+    if values["min"] == values["max"]:
+        figures = "{min:,} each"
+    table.add_row(name, figures.format(**values) + more)
     highest = max(count for _, _, count in values["histogram"])
     for start, stop, count in values["histogram"] if bars and len(values["histogram"]) > 1 else ():
         span = f"{start:,}" if start == stop else f"{start:,} to {stop:,}"
-        table.add_row(f"  {span}", f"{'█' * round(_BAR * count / highest):<{_BAR}} {count:,}")
+        table.add_row(f"  {span}", _bar(count, highest))

@@ -39,13 +39,17 @@ def ahead(make: Callable[[int], T], start: int, workers: int) -> Generator[T, No
         made.close()
 
 
-def _begin(worker: int, workers: int) -> None:
+def serve_parent() -> None:
     """In a worker: Ctrl-C, which a terminal sends to all, is for its parent; and it does not outlive that."""
-    del worker, workers
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     parent = multiprocessing.parent_process()
     assert parent is not None
     threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
+
+
+def _begin(worker: int, workers: int) -> None:
+    del worker, workers
+    serve_parent()
 
 
 def _end_with(parent: Any) -> None:

@@ -12,9 +12,9 @@ from typing import Any, NamedTuple
 
 from PIL import Image, ImageDraw, ImageFont
 
-from jclip.data.folders import open_folder, read_split
+from jclip.data.folders import LabelledFolder, read_split
 from jclip.data.images import open_picture
-from jclip.data.inspecting import folder_kind, spread
+from jclip.data.inspecting import class_labels, folder_kind, spread
 from jclip.data.kinds import LABELLED, PARALLEL
 from jclip.errors import JclipError
 from jclip.files import whole_file
@@ -43,7 +43,7 @@ def cells(folder: Path, split: str, count: int) -> list[Cell]:
     if kind is PARALLEL:
         raise JclipError(f"{folder} holds parallel text, which has no pictures to show: leave --sheet out")
     records = read_split(folder, split, kind)
-    names = open_folder(folder).info.features["labels"].feature.names if kind is LABELLED else []
+    names = class_labels(folder, LabelledFolder(str(folder)).classes()) if kind is LABELLED else []
     found = []
     for index in spread(len(records), count):
         record = records[index]

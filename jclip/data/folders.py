@@ -108,17 +108,20 @@ class LabelledFolder:
         """
         return list(open_folder(Path(self.folder)).info.features["labels"].feature.names)
 
-    def labels(self, language: str) -> list[str]:
-        """What its classes are called in a language, by number; of benchmarks that come with such names.
+    def labels(self) -> dict[str, list[str]]:
+        """What its classes are called, by language; empty but for benchmarks that come with such names.
 
         Raises:
-          JclipError: the folder has no such names.
+          JclipError: they cannot be read.
         """
         file = Path(self.folder) / "labels.json"
+        if not file.exists():
+            return {}
         try:
-            return list(json.loads(file.read_text(encoding="utf-8"))[language])
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise unreadable(file, error, f"for labels in {language!r}") from None
+            called = json.loads(file.read_text(encoding="utf-8"))
+            return {str(language): list(map(str, names)) for language, names in called.items()}
+        except (OSError, ValueError, AttributeError, TypeError) as error:
+            raise unreadable(file, error, "as names of classes") from None
 
 
 class Records(Sequence[Record], Generic[Record]):
@@ -153,9 +156,10 @@ class Records(Sequence[Record], Generic[Record]):
         except Exception as error:  # of whatever type the damage makes array_record, protobuf or tfds raise
             if isinstance(error, JclipError) or not self._shards:
                 raise
-            reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:120]
             folder = self._shards[0].file.parent
-            raise JclipError(f"{folder}: record {number}{self.where(number)} cannot be read ({reason})") from None
+            raise JclipError(
+                f"{folder}: record {number}{self.where(number)} cannot be read ({_first_line(error)})"
+            ) from None
 
     def where(self, number: int) -> str:
         """The shard of a record and its place in it, for messages: " (index 3 of FILE)"; empty where not known."""
@@ -294,13 +298,19 @@ def open_folder(folder: Path) -> Any:
     """The tensorflow-datasets builder that reads a folder.
 
     Raises:
-      JclipError: it holds no data set.
+      JclipError: it holds no data set, or a damaged one.
     """
     import tensorflow_datasets as tfds
 
     if not (folder / "dataset_info.json").is_file():
-        raise JclipError(f"{folder} holds no data set (it has no dataset_info.json): name another folder")
-    return tfds.builder_from_directory(folder)
+        reason = "it has no dataset_info.json" if folder.is_dir() else "there is no such folder"
+        raise JclipError(f"{folder} holds no data set ({reason}): name one that jclip data import wrote")
+    try:
+        return tfds.builder_from_directory(folder)
+    except Exception as error:  # of whatever type the damage makes json, protobuf or tfds raise
+        raise JclipError(
+            f"{folder}: its dataset_info.json or features.json is damaged ({_first_line(error)}): import it again"
+        ) from None
 
 
 def read_split(folder: Path, split: str, kind: Kind) -> Sequence[Any]:
@@ -317,6 +327,10 @@ def read_split(folder: Path, split: str, kind: Kind) -> Sequence[Any]:
     files, counts = builder.info.splits[split].filepaths, builder.info.splits[split].shard_lengths
     shards = [Shard(Path(file), count) for file, count in zip(files, counts, strict=True)]
     return Records(Examples(builder, split), kind.record, shards)
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:120]
 
 
 _ALWAYS = {"image", "captions", "english", "other", "labels"}  # later versions added other features

@@ -22,6 +22,9 @@ _MOST_PIXELS = 2**28  # a gigabyte; Pillow itself opens pictures of up to two th
 
 Picture = Image.Image | np.ndarray | str | Path | bytes
 
+PICTURES = ("jpg", "jpeg", "png", "webp", "gif", "bmp", "tiff", "tif", "ppm", "pgm")
+"""Endings of pictures' files, the usual ones first: those of torchvision's ImageFolder, and GIF."""
+
 
 @dataclass(frozen=True)
 class Preprocessing:

@@ -12,13 +12,15 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from jclip.data.folders import open_folder, read_split
+from jclip.data.folders import LabelledFolder, open_folder, read_split
 from jclip.data.kinds import LABELLED, PAIRS, PARALLEL, Kind, kind_of
 from jclip.data.records import Labelled, Pair, Translation
 from jclip.data.text import Tokenizer
 from jclip.errors import JclipError
 
 _BINS = 12
+_TAIL = 0.99  # what lies above it is one bin, or a single long text would put all others into the first
+_Text = tuple[str, str]  # its language, and it
 _TOGETHER = 256  # texts tokenised at once
 
 
@@ -50,15 +52,45 @@ class Numbers:
             "median": quantile(0.5),
             "p95": quantile(0.95),
             "max": int(values[-1]),
-            "histogram": self._histogram(values, counts),
+            "histogram": self._histogram(values, counts, quantile(_TAIL)),
         }
 
     @staticmethod
-    def _histogram(values: np.ndarray, counts: np.ndarray) -> list[tuple[int, int, int]]:
-        width = max(1, -(-int(values[-1] - values[0] + 1) // _BINS))
-        bins = np.bincount((values - values[0]) // width, weights=counts).astype(int)
-        start = int(values[0])
-        return [(start + n * width, start + (n + 1) * width - 1, count) for n, count in enumerate(bins.tolist())]
+    def _histogram(values: np.ndarray, counts: np.ndarray, most: int) -> list[tuple[int, int, int]]:
+        """Bins of one width up to `most`, and one for what is above it."""
+        start, width = int(values[0]), max(1, -(-int(most - values[0] + 1) // _BINS))
+        last = (most - start) // width
+        bins = np.bincount(np.minimum((values - start) // width, last + 1), weights=counts).astype(int)
+        ends = [start + (n + 1) * width - 1 for n in range(len(bins))]
+        ends[last + 1 :] = [int(values[-1])] * (len(bins) - last - 1)
+        starts = [start + n * width for n in range(len(bins))]
+        return list(zip(starts, ends, bins.tolist(), strict=True))
+
+
+@dataclass
+class Lengths:
+    """Of the texts of a language.
+
+    Attributes:
+      characters, tokens: of each text; tokens with the special ones, and cut at nothing.
+      over: texts of more tokens than the context length.
+    """
+
+    characters: Numbers = field(default_factory=Numbers)
+    tokens: Numbers = field(default_factory=Numbers)
+    over: int = 0
+
+    @property
+    def texts(self) -> int:
+        """How many there are."""
+        return self.characters.counts.total()
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain values."""
+        found: dict[str, Any] = {"characters": self.characters.as_json()}
+        if self.tokens.counts:
+            found["tokens"] = {**self.tokens.as_json(), "over": self.over}
+        return found
 
 
 @dataclass
@@ -68,26 +100,20 @@ class Split:
     Attributes:
       records: that it has.
       looked_at: of them.
-      texts: captions, or translations.
-      languages: of the texts; "" where that is not known.
-      characters, tokens: lengths of the texts; tokens with the special ones, and cut at nothing.
-      over: texts of more tokens than the context length.
+      lengths: of captions, or of both texts of translations, by language; "" where that is not known.
       widths, heights: of the pictures in pixels.
       formats, modes: of the pictures, as Pillow calls them.
       bytes: of the pictures, encoded.
       unreadable: pictures that do not begin as any format does.
       classes: pictures of each class, by name.
-      same: of "units" (a picture with a caption, a translation, a picture with its classes), "pictures" and "texts":
-        how many equal one before them.
+      labels: what the classes are called, in all languages that the folder has names in; empty without such names.
+      same: of "units" (a picture with a caption, a translation, a picture with its classes), "pictures", "texts", and
+        the "english" texts of translations: how many equal one before them.
     """
 
     records: int
     looked_at: int = 0
-    texts: int = 0
-    languages: Counter[str] = field(default_factory=Counter)
-    characters: Numbers = field(default_factory=Numbers)
-    tokens: Numbers = field(default_factory=Numbers)
-    over: int = 0
+    lengths: dict[str, Lengths] = field(default_factory=dict)
     widths: Numbers = field(default_factory=Numbers)
     heights: Numbers = field(default_factory=Numbers)
     formats: Counter[str] = field(default_factory=Counter)
@@ -95,16 +121,21 @@ class Split:
     bytes: Numbers = field(default_factory=Numbers)
     unreadable: int = 0
     classes: dict[str, int] = field(default_factory=dict)
+    labels: dict[str, str] = field(default_factory=dict)
     same: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def texts(self) -> int:
+        """How many there are, in all languages."""
+        return sum(lengths.texts for lengths in self.lengths.values())
 
     def as_json(self) -> dict[str, Any]:
         """Plain values."""
         found: dict[str, Any] = {"records": self.records, "looked_at": self.looked_at}
-        if self.texts:
-            found |= {"texts": self.texts, "languages": dict(sorted(self.languages.items()))}
-            found["characters"] = self.characters.as_json()
-        if self.tokens.counts:
-            found["tokens"] = {**self.tokens.as_json(), "over": self.over}
+        if self.lengths:
+            by_language = sorted(self.lengths.items())
+            found |= {"texts": self.texts, "languages": {name: lengths.texts for name, lengths in by_language}}
+            found["lengths"] = {name: lengths.as_json() for name, lengths in by_language}
         if self.bytes.counts:
             found["pictures"] = {
                 "width": self.widths.as_json(),
@@ -116,6 +147,8 @@ class Split:
             }
         if self.classes:
             found["classes"] = self.classes
+        if self.labels:
+            found["labels"] = self.labels
         found["same"] = self.same
         return found
 
@@ -144,6 +177,21 @@ def folder_kind(folder: Path) -> tuple[Kind, list[str]]:
     if kind is None:
         raise JclipError(f"{folder} holds neither pairs nor parallel text nor labelled pictures: name another folder")
     return kind, list(builder.info.splits)
+
+
+def class_labels(folder: Path, names: Sequence[str]) -> list[str]:
+    """What a folder's classes are called, in all languages that it has names in: "飞机, airplane"; else their names.
+
+    Raises:
+      JclipError: it has more or fewer names than classes.
+    """
+    called = LabelledFolder(str(folder)).labels()
+    for language, found in called.items():
+        if len(found) != len(names):
+            raise JclipError(
+                f"{folder / 'labels.json'} has {len(found)} names in {language!r} for {len(names)} classes: mend it"
+            )
+    return [", ".join(dict.fromkeys(each)) for each in zip(*called.values(), strict=True)] or list(names)
 
 
 def spread(count: int, wanted: int | None) -> Sequence[int]:
@@ -177,14 +225,15 @@ def inspect(
     records = read_split(folder, split, kind)
     found = Split(len(records))
     look = _LOOKS[kind.name]
-    names = list(open_folder(folder).info.features["labels"].feature.names) if kind is LABELLED else []
+    names = LabelledFolder(str(folder)).classes() if kind is LABELLED else []
     found.classes = dict.fromkeys(names, 0)
+    if (called := class_labels(folder, names)) != names:
+        found.labels = dict(zip(names, called, strict=True))
     seen: dict[str, set[bytes]] = {}
-    waiting: list[str] = []
+    waiting: list[tuple[str, str]] = []
     chosen = spread(len(records), sample)
     for number, index in enumerate(chosen):
-        for text in look(found, records[index], seen, names):
-            waiting.append(text)
+        waiting += look(found, records[index], seen, names)
         if counting and (len(waiting) >= _TOGETHER or number == len(chosen) - 1):
             _tokens(found, counting, waiting)
             waiting.clear()
@@ -194,20 +243,25 @@ def inspect(
     return found
 
 
-def _pair(found: Split, pair: Pair, seen: dict[str, set[bytes]], names: Sequence[str]) -> Iterator[str]:
+def _pair(found: Split, pair: Pair, seen: dict[str, set[bytes]], names: Sequence[str]) -> Iterator[_Text]:
     for picture in pair.pictures:
         digest = _picture(found, bytes(picture), seen)  # type: ignore[arg-type] # a folder gives bytes
     for caption, language in zip(pair.captions, pair.languages or ("",) * len(pair.captions), strict=True):
-        yield _text(found, caption, language, seen)
+        yield _text(found, caption, language)
+        _same(found, seen, "texts", caption.encode())
         _same(found, seen, "units", digest + caption.encode())
 
 
-def _translation(found: Split, texts: Translation, seen: dict[str, set[bytes]], names: Sequence[str]) -> Iterator[str]:
-    yield _text(found, texts.other, texts.language, seen)
+def _translation(
+    found: Split, texts: Translation, seen: dict[str, set[bytes]], names: Sequence[str]
+) -> Iterator[_Text]:
+    for text, language, name in ((texts.english, "en", "english"), (texts.other, texts.language, "texts")):
+        yield _text(found, text, language)
+        _same(found, seen, name, text.encode())
     _same(found, seen, "units", f"{texts.english}\0{texts.other}\0{texts.language}".encode())
 
 
-def _labelled(found: Split, item: Labelled, seen: dict[str, set[bytes]], names: Sequence[str]) -> Iterator[str]:
+def _labelled(found: Split, item: Labelled, seen: dict[str, set[bytes]], names: Sequence[str]) -> Iterator[_Text]:
     digest = _picture(found, bytes(item.picture), seen)  # type: ignore[arg-type] # a folder gives bytes
     for label in item.labels:
         found.classes[names[label]] += 1
@@ -228,12 +282,9 @@ def _picture(found: Split, data: bytes, seen: dict[str, set[bytes]]) -> bytes:
     return _same(found, seen, "pictures", data)
 
 
-def _text(found: Split, text: str, language: str, seen: dict[str, set[bytes]]) -> str:
-    found.texts += 1
-    found.languages[language] += 1
-    found.characters.add(len(text))
-    _same(found, seen, "texts", text.encode())
-    return text
+def _text(found: Split, text: str, language: str) -> _Text:
+    found.lengths.setdefault(language, Lengths()).characters.add(len(text))
+    return language, text
 
 
 def _same(found: Split, seen: dict[str, set[bytes]], what: str, data: bytes) -> bytes:
@@ -244,17 +295,19 @@ def _same(found: Split, seen: dict[str, set[bytes]], what: str, data: bytes) -> 
     return digest
 
 
-_LOOKS: dict[str, Callable[..., Iterator[str]]] = {
+_LOOKS: dict[str, Callable[..., Iterator[_Text]]] = {
     PAIRS.name: _pair,
     PARALLEL.name: _translation,
     LABELLED.name: _labelled,
 }
 
 
-def _tokens(found: Split, counting: Counting, texts: Sequence[str]) -> None:
-    for ids in counting.tokenizer.encode(texts, _UNCUT) if texts else ():
-        found.tokens.add(len(ids))
-        found.over += len(ids) > counting.context_length
+def _tokens(found: Split, counting: Counting, texts: Sequence[_Text]) -> None:
+    encoded = counting.tokenizer.encode([text for _, text in texts], _UNCUT) if texts else ()
+    for (language, _), ids in zip(texts, encoded, strict=True):
+        lengths = found.lengths[language]
+        lengths.tokens.add(len(ids))
+        lengths.over += len(ids) > counting.context_length
 
 
 _UNCUT = 1 << 20

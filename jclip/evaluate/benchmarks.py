@@ -14,6 +14,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
+from jclip.data.elevater import CLASSES, counts
 from jclip.errors import JclipError, unreadable
 
 Metric = Literal["accuracy", "mean_per_class", "map11", "roc_auc"]
@@ -28,6 +29,7 @@ class Benchmark:
       classes, pictures: of its test split.
       metric: what is reported of it.
       kind: what its classes are, for prompts of their own: "flower"; "general" for anything.
+      counts: numbers of classes that its data may have; `classes` alone when empty.
     """
 
     title: str
@@ -35,40 +37,51 @@ class Benchmark:
     pictures: int
     metric: Metric = "accuracy"
     kind: str = "general"
+    counts: tuple[int, ...] = ()
 
     def check(self, name: str, classes: int, pictures: int) -> None:
         """Raises JclipError when data have another number of classes or pictures: another split, or not all of it."""
-        for what, here, there in (("classes", classes, self.classes), ("pictures", pictures, self.pictures)):
-            if here != there:
+        known = (("classes", classes, self.counts or (self.classes,)), ("pictures", pictures, (self.pictures,)))
+        for what, here, there in known:
+            if here not in there:
+                wanted = " or ".join(map(str, there))
                 raise JclipError(
-                    f"{name} has {here} {what}, but the test split of {self.title} has {there}: it is another split or "
-                    "not all of it; complete it, or leave --dataset out"
+                    f"{name} has {here} {what}, but the test split of {self.title} has {wanted}: it is another split "
+                    "or not all of it; complete it, or leave --dataset out"
                 )
 
 
-BENCHMARKS: Mapping[str, Benchmark] = {
-    "caltech-101": Benchmark("Caltech-101", 101, 6084, "mean_per_class"),
-    "cifar-10": Benchmark("CIFAR-10", 10, 10_000),
-    "cifar-100": Benchmark("CIFAR-100", 100, 10_000),
-    "country211": Benchmark("Country-211", 211, 21_100, kind="country"),
-    "dtd": Benchmark("DTD", 47, 1880, kind="texture"),
-    "eurosat_clip": Benchmark("EuroSAT", 10, 5000, kind="satellite"),
-    "fer-2013": Benchmark("FER-2013", 7, 3589),
-    "fgvc-aircraft-2013b-variants102": Benchmark("FGVC-Aircraft", 100, 3333, "mean_per_class", "aircraft"),
-    "food-101": Benchmark("Food-101", 101, 25_250, kind="food"),
-    "gtsrb": Benchmark("GTSRB", 43, 12_630),
-    "hateful-memes": Benchmark("Hateful-Memes", 2, 500, "roc_auc"),
-    "kitti-distance": Benchmark("KITTI-Distance", 4, 711),
-    "mnist": Benchmark("MNIST", 10, 10_000),
-    "oxford-flower-102": Benchmark("Flowers-102", 102, 6149, "mean_per_class", "flower"),
-    "oxford-iiit-pets": Benchmark("Oxford Pets", 37, 3669, "mean_per_class", "pet"),
-    "patch-camelyon": Benchmark("PatchCamelyon", 2, 32_768),
-    "rendered-sst2": Benchmark("Rendered-SST2", 2, 1821),
-    "resisc45_clip": Benchmark("RESISC-45", 45, 25_200, kind="satellite"),
-    "stanford-cars": Benchmark("Stanford-Cars", 196, 8041, kind="car"),
-    "voc-2007-classification": Benchmark("VOC-2007", 20, 4952, "map11"),
-    "imagenet": Benchmark("ImageNet-1K", 1000, 50_000),
-}
+def _elevater(
+    name: str, title: str, pictures: int, metric: Metric = "accuracy", kind: str = "general"
+) -> tuple[str, Benchmark]:
+    return name, Benchmark(title, CLASSES[name], pictures, metric, kind, counts(name))
+
+
+BENCHMARKS: Mapping[str, Benchmark] = dict(
+    [
+        _elevater("caltech-101", "Caltech-101", 6084, "mean_per_class"),
+        _elevater("cifar-10", "CIFAR-10", 10_000),
+        _elevater("cifar-100", "CIFAR-100", 10_000),
+        _elevater("country211", "Country-211", 21_100, kind="country"),
+        _elevater("dtd", "DTD", 1880, kind="texture"),
+        _elevater("eurosat_clip", "EuroSAT", 5000, kind="satellite"),
+        _elevater("fer-2013", "FER-2013", 3589),
+        _elevater("fgvc-aircraft-2013b-variants102", "FGVC-Aircraft", 3333, "mean_per_class", "aircraft"),
+        _elevater("food-101", "Food-101", 25_250, kind="food"),
+        _elevater("gtsrb", "GTSRB", 12_630),
+        _elevater("hateful-memes", "Hateful-Memes", 500, "roc_auc"),
+        _elevater("kitti-distance", "KITTI-Distance", 711),
+        _elevater("mnist", "MNIST", 10_000),
+        _elevater("oxford-flower-102", "Flowers-102", 6149, "mean_per_class", "flower"),
+        _elevater("oxford-iiit-pets", "Oxford Pets", 3669, "mean_per_class", "pet"),
+        _elevater("patch-camelyon", "PatchCamelyon", 32_768),
+        _elevater("rendered-sst2", "Rendered-SST2", 1821),
+        _elevater("resisc45_clip", "RESISC-45", 25_200, kind="satellite"),
+        _elevater("stanford-cars", "Stanford-Cars", 8041, kind="car"),
+        _elevater("voc-2007-classification", "VOC-2007", 4952, "map11"),
+        ("imagenet", Benchmark("ImageNet-1K", 1000, 50_000)),
+    ]
+)
 
 
 def get_benchmark(name: str) -> Benchmark:
@@ -88,15 +101,19 @@ def read_order(file: Path, pictures: int) -> list[int]:
     """ELEVATER's order of the pictures: a JSON list of row numbers.
 
     Raises:
-      JclipError: it is none, or names a row that is not there.
+      JclipError: it is none, or does not name each row once.
     """
     try:
         order = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
         raise unreadable(file, error, "as a JSON list of row numbers") from None
-    right = isinstance(order, list) and all(type(row) is int and 0 <= row < pictures for row in order)
-    if not right:
+    if not isinstance(order, list) or not all(type(row) is int and 0 <= row < pictures for row in order):
         raise JclipError(f"{file} must be a list of row numbers from 0 to {pictures - 1}: take the data set's own")
+    if len(order) != pictures or len(set(order)) != pictures:
+        raise JclipError(
+            f"{file} has {len(order)} row numbers, {len(set(order))} of them different, for {pictures} pictures: take "
+            "the data set's own, which has each once"
+        )
     return list(order)
 
 

@@ -9,6 +9,7 @@ from jclip.data.folders import LabelledFolder, PairFolder
 from jclip.data.importing.formats import FORMATS
 from jclip.data.synthetic import write_tokenizer
 from tests.data.importing.sources import CAPTIONS, class_folders, cn_clip, picture
+from tests.data.importing.test_named import elevater_set
 
 
 @pytest.fixture(autouse=True)
@@ -73,7 +74,32 @@ def test_inspect_of_classes(tmp_path, capsys):
     run(capsys, "import", "class-folders", source, tmp_path / "folder", "--workers", 1)
     assert len(LabelledFolder(str(tmp_path / "folder")).open()) == 6
     code, out, _ = run(capsys, "inspect", tmp_path / "folder", "--split", "test")
-    assert code == 0 and "3; fewest 000 2, most 002 2" in out
+    assert code == 0 and "3, each of 2 picture(s)" in out
+    assert [line.split()[1] for line in out.splitlines() if "█" in line] == ["000", "001", "002"]
+
+
+def test_inspect_shows_what_classes_are_called(tmp_path, capsys):
+    root = elevater_set(tmp_path / "down", "dtd")
+    (root / "test" / "003" / "more.png").write_bytes(picture(9))
+    run(capsys, "import", "elevater/dtd", tmp_path / "down", tmp_path / "folder", "--workers", 1)
+    code, out, _ = run(capsys, "inspect", tmp_path / "folder", "--split", "test", "--sheet", tmp_path / "a.html")
+    assert code == 0 and "47, each of 1 to 2 picture(s)" in out
+    assert "most" in out and "003 类 3, class 3 2; 000 类 0, class 0 1; " in out
+    assert "<li>类 8, class 8</li>" in (tmp_path / "a.html").read_text(encoding="utf-8")
+    (tmp_path / "folder" / "labels.json").write_text('{"en": ["a"]}')
+    code, _, err = run(capsys, "inspect", tmp_path / "folder")
+    assert code == 1 and "labels.json has 1 names in 'en' for 47 classes: mend it" in err
+
+
+def test_inspect_counts_both_texts_of_translations(tmp_path, capsys):
+    (tmp_path / "text.tsv").write_text("".join(f"{'a' * n}\t{'红' * (n % 3 + 1)}\n" for n in range(1, 13)))
+    run(capsys, "import", "parallel-tsv", tmp_path / "text.tsv", tmp_path / "text", "--language", "zh", "--workers", 1)
+    code, out, _ = run(capsys, "inspect", tmp_path / "text")
+    assert code == 0 and "24 (en 12, zh 12)" in out
+    rows = {line.split("│")[1].strip(): line.split("│")[2].strip() for line in out.splitlines() if "characters" in line}
+    assert rows["characters, en"].startswith("1 to 12, mean 6.5") and rows["characters, zh"].startswith(
+        "1 to 3, mean 2.0"
+    )
 
 
 def test_every_format_is_explained(capsys):
@@ -107,6 +133,7 @@ def test_bad_usage_is_one_line(capsys, words, said):
         (("--shard-mib", "0"), "--shard-mib 0 is not possible"),
         (("--workers", "0"), "--workers 0 is not possible"),
         (("--beam-options", "x"), "--beam-options belong to --beam"),
+        (("--beam", "--workers", "2"), "--workers are processes of this machine, and Beam has its own"),
     ],
 )
 def test_bad_plans_are_one_line_and_leave_nothing(tmp_path, capsys, options, said):

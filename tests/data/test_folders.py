@@ -58,3 +58,12 @@ def test_errors_name_the_folder(tmp_path):
         ParallelFolder(str(tmp_path / "text"), split="test").open()
     with pytest.raises(JclipError, match="is there already"):
         write_parallel(tmp_path / "text", SENTENCES)
+
+
+@pytest.mark.parametrize("file", ["dataset_info.json", "features.json"])
+@pytest.mark.parametrize("text", ["", "{", "[]", "{}"])
+def test_a_folder_whose_description_is_damaged(tmp_path, file, text):
+    write_parallel(tmp_path / "text", SENTENCES)
+    (tmp_path / "text" / file).write_text(text)
+    with pytest.raises(JclipError, match=r"text: its dataset_info.json or features.json is damaged \(.+\): import it"):
+        ParallelFolder(str(tmp_path / "text")).open()

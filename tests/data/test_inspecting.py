@@ -46,16 +46,22 @@ def test_pairs_by_hand(folder):
     found = inspect(folder, "train", counting=Counting(words, 5)).as_json()
     assert (found["records"], found["looked_at"], found["texts"]) == (4, 4, 5)
     assert found["languages"] == {"": 1, "de": 2, "zh": 2}
-    assert found["characters"] == {
-        "count": 5,
-        "mean": 3.0,
-        "min": 1,
-        "median": 1,
+    assert found["lengths"]["de"]["characters"] == {
+        "count": 2,
+        "mean": 6.0,
+        "min": 3,
+        "median": 3,
         "p95": 9,
         "max": 9,
-        "histogram": [(1, 1, 3), (2, 2, 0), (3, 3, 1), *((n, n, 0) for n in range(4, 9)), (9, 9, 1)],
+        "histogram": [(3, 3, 1), *((n, n, 0) for n in range(4, 9)), (9, 9, 1)],
     }
-    assert (found["tokens"]["min"], found["tokens"]["max"], found["tokens"]["over"]) == (3, 7, 1)
+    assert {name: lengths["characters"]["max"] for name, lengths in found["lengths"].items()} == {
+        "": 1,
+        "de": 9,
+        "zh": 1,
+    }
+    tokens = {name: lengths["tokens"] for name, lengths in found["lengths"].items()}
+    assert (tokens["zh"]["max"], tokens["de"]["max"], tokens["zh"]["over"], tokens["de"]["over"]) == (3, 7, 0, 1)
     pictures = found["pictures"]
     assert (pictures["width"]["max"], pictures["height"]["max"], pictures["unreadable"]) == (6, 8, 1)
     assert (pictures["formats"], pictures["modes"]) == ({"JPEG": 1, "PNG": 2}, {"L": 1, "RGB": 2})
@@ -72,7 +78,8 @@ def test_a_sample_is_spread(folder):
 def test_parallel_text_and_classes(tmp_path):
     write_parallel(tmp_path / "text", [Translation("a", "一", "zh"), Translation("a", "eins", "de")] * 2)
     found = inspect(tmp_path / "text", "train").as_json()
-    assert (found["languages"], found["same"]) == ({"de": 2, "zh": 2}, {"texts": 2, "units": 2})
+    assert found["languages"] == {"de": 2, "en": 4, "zh": 2}
+    assert found["same"] == {"english": 3, "texts": 2, "units": 2}
     class_folders(tmp_path / "source", ("test",), ("a", "b"))
     (tmp_path / "source" / "test" / "a" / "0.png").unlink()
     reader = open_source("class-folders", tmp_path / "source", Reading())[1]
@@ -92,6 +99,13 @@ def test_quantiles_are_numpys_lower_ones():
     for start, stop, count in found["histogram"]:
         assert count == ((values >= start) & (values <= stop)).sum()
     assert sum(count for *_, count in found["histogram"]) == 1000
+
+
+def test_one_long_text_does_not_fill_the_histogram():
+    numbers = Numbers()
+    for value in [*range(1, 25)] * 10 + [5000]:
+        numbers.add(value)
+    assert numbers.as_json()["histogram"] == [*((n, n + 1, 20) for n in range(1, 25, 2)), (25, 5000, 1)]
 
 
 class Page(html.parser.HTMLParser):

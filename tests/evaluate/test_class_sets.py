@@ -98,8 +98,9 @@ def test_splits(tmp_path):
 @pytest.mark.parametrize("name", ["fer-2013", "voc-2007-classification"])
 def test_what_was_imported(tmp_path, name):
     root = elevater_set(tmp_path / "down", name)
-    (root / "index.json").write_text("[2, 0, 1]")
     several = name == "voc-2007-classification"
+    order = list(reversed(range(21 if several else 7)))
+    (root / "index.json").write_text(str(order))
     if several:  # one picture of two classes
         for folder in ("000", "003"):
             (root / "test" / folder / "both.png").write_bytes(png(99))
@@ -116,7 +117,7 @@ def test_what_was_imported(tmp_path, name):
     assert shown[0] == shown[1]
     assert len(data.pictures) == len(there.pictures) - several
     assert class_names(data, "zh")[:2] == ["类 0", "类 1"] and class_names(data, "en")[1] == "class 1"
-    assert read_order(data.order, len(data.pictures)) == [2, 0, 1]
+    assert read_order(data.order, len(data.pictures)) == order
     assert read_classes(tmp_path / "set", "train").order is None
     with pytest.raises(JclipError, match=r"only names its classes in zh, en: give their names in .*classes\.fr"):
         class_names(data, "fr")
@@ -167,3 +168,7 @@ def test_an_order_that_is_none(tmp_path):
     file.write_text("[" * 100_000)
     with pytest.raises(JclipError, match="cannot be read as a JSON list of row numbers .it is nested too deep"):
         read_order(file, 3)
+    for text, words in (("[0, 0, 1]", "3 row numbers, 2 of them different"), ("[2, 0]", "2 row numbers, 2 of them")):
+        file.write_text(text)
+        with pytest.raises(JclipError, match=rf"{words}.* for 3 pictures: take the data set's own"):
+            read_order(file, 3)

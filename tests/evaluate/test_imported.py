@@ -18,6 +18,11 @@ def both_coco_cn(downloads):
     archives.coco_cn(downloads)
 
 
+def mscoco(downloads):
+    archives.coco(downloads)
+    archives.karpathy_coco(downloads)
+
+
 def xtd(downloads):
     archives.coco(downloads)
     archives.xtd(downloads)
@@ -37,6 +42,7 @@ SETS = {
     "muge": (muge, "valid", 12, {"zh": 24}),  # every third caption belongs to two pictures
     "flickr30k-cn": (flickr30k_cn, "test", 3, {"zh": 3}),
     "flickr30k": (archives.karpathy, "test", 2, {"en": 10}),
+    "mscoco": (mscoco, "test", 1, {"en": 6}),
     "coco-cn": (both_coco_cn, "test", 1, {"zh": 2}),
     "coco-cn-5k": (both_coco_cn, "test", 1, {"zh": 5}),
     "xtd": (xtd, "test", 2, {"de": 2, "en": 2, "ja": 2, "zh": 2}),

@@ -10,13 +10,14 @@ from pathlib import Path
 
 import numpy as np
 
-from jclip.data.importing.cn_clip import choose_splits
+from jclip.data.images import PICTURES
 from jclip.data.importing.parts import Found, Lost, Part, Reader, Reading, cut
-from jclip.data.importing.webdataset import PICTURES
+from jclip.data.importing.splits import USUAL, choose_splits
 from jclip.data.kinds import LABELLED, StoredLabelled
 from jclip.errors import JclipError
 
-_SPLITS = ("train", "valid", "val", "test")
+_NO_FILE = "the file is a link to nowhere"
+_NO_PICTURE = "the file's name is not that of a picture"
 
 
 @dataclass(frozen=True)
@@ -24,7 +25,7 @@ class ClassReader(Reader):
     """Pictures by split and class.
 
     Attributes:
-      pictures: of each split, (file, numbers of its classes), in order.
+      pictures: of each split, (file, numbers of its classes), in order; last what is no picture, without classes.
       notes: see `Reader`.
     """
 
@@ -35,7 +36,7 @@ class ClassReader(Reader):
         """See `Reader`."""
         parts: list[Part] = []
         for split, pictures in self.pictures.items():
-            sizes = np.array([file.stat().st_size for file, _ in pictures], np.int64)
+            sizes = np.array([file.lstat().st_size for file, _ in pictures], np.int64)
             parts += [_Part(split, start, pictures[start:stop]) for start, stop in cut(sizes, shard_bytes)]
         return parts
 
@@ -47,7 +48,7 @@ def open_class_folders(source: Path, reading: Reading) -> ClassReader:
       JclipError: it has no pictures in folders of classes, or its splits have different classes.
     """
     folders = _folders(source)
-    if folders and {folder.name for folder in folders} <= set(_SPLITS):
+    if folders and {folder.name for folder in folders} <= set(USUAL):
         chosen = choose_splits(source, [folder.name for folder in folders], reading)
         by_split = {split: source / split for split in chosen}
     else:
@@ -83,16 +84,18 @@ def classified(
     """
     pictures = {}
     for split, folder in by_split.items():
-        found = [
-            (file, (label,))
-            for label, name in enumerate(classes)
-            for file in sorted((folder / name).rglob("*"))
-            if file.suffix.lower().lstrip(".") in PICTURES
-        ]
-        pictures[split] = tuple(_merged(found) if several else found)
-        if not pictures[split]:
+        found: list[tuple[Path, tuple[int, ...]]] = []
+        others: list[tuple[Path, tuple[int, ...]]] = []
+        for label, name in enumerate(classes):
+            for file in sorted((folder / name).rglob("*")):
+                if file.is_file() and file.suffix.lower().lstrip(".") in PICTURES:
+                    found.append((file, (label,)))
+                elif not file.is_dir() and not file.name.startswith("."):
+                    others.append((file, ()))
+        pictures[split] = (*(_merged(found) if several else found), *others)
+        if not found:
             raise JclipError(f"{folder} has no CLASS/PICTURE.jpg: name a folder with a folder for each class")
-    files = tuple(file for each in pictures.values() for file, _ in each)
+    files = tuple(file for each in pictures.values() for file, labels in each if labels)
     return ClassReader(LABELLED, files, strict, tuple(classes.values()), pictures, notes)
 
 
@@ -124,4 +127,7 @@ class _Part:
     def records(self) -> Iterator[Found | Lost]:
         for number, (file, labels) in enumerate(self.pictures, self.start):
             place = str(Path(*file.parts[-3:]))
+            if not labels:
+                yield Lost(place, _NO_FILE if file.is_symlink() and not file.exists() else _NO_PICTURE)
+                continue
             yield Found(place, StoredLabelled(file.read_bytes(), labels, number))

@@ -10,17 +10,28 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from jclip.data.importing.lines import Line, Table, integer, object_of, scan
-from jclip.data.importing.parts import Found, Lost, Part, Reader, Reading, cut
+from jclip.data.importing.index import Index
+from jclip.data.importing.lines import Line, integer, object_of, scan
+from jclip.data.importing.parts import (
+    BROKEN_BASE64,
+    UNCAPTIONED,
+    UNPICTURED,
+    Found,
+    Lost,
+    Part,
+    Reader,
+    Reading,
+    cut,
+)
+from jclip.data.importing.splits import LeftOut, choose_splits, leave_out_blind
 from jclip.data.kinds import PAIRS, StoredPair
 from jclip.errors import JclipError
 
-UNCAPTIONED = "picture without a caption"
-REPEATED = "the id comes again, and cn_clip takes the last"
-BROKEN_BASE64 = "the picture's base64 is damaged"
+_REPEATED = "the id comes again, and cn_clip takes the last"
 _URL_SAFE = bytes.maketrans(b"-_", b"+/")
 
 
@@ -44,24 +55,28 @@ class CnClipReader(Reader):
       folder: that they lie in.
       splits: which.
       language: of the texts.
+      left_out: see `Reader`.
     """
 
     folder: Path = Path()
     splits: tuple[str, ...] = ()
     language: str = "zh"
+    left_out: LeftOut = ()
 
     def parts(self, workspace: Path, shard_bytes: int) -> Sequence[Part]:
         """See `Reader`. A text that names a picture which is not there is an error here, before any work is done."""
         parts: list[Part] = []
         for split in self.splits:
             pictures, texts = self.folder / f"{split}_imgs.tsv", self.folder / f"{split}_texts.jsonl"
-            lines = Table.made(workspace / f"{split}.pictures", partial(_index_pictures, pictures))
-            Table.made(workspace / f"{split}.texts", partial(_index_texts, texts, pictures, lines))
+            lines = Index.made(workspace / f"{split}.pictures", partial(_index_pictures, pictures))
+            captions = Index.made(workspace / f"{split}.texts", partial(_index_texts, texts, pictures, lines))
             sizes = np.diff(lines["offset"], append=pictures.stat().st_size)
             parts += [
                 _Part(split, pictures, texts, workspace / split, start, stop, self.language)
                 for start, stop in cut(sizes, shard_bytes)
             ]
+            if len(captions["loose"]):
+                parts.append(_Loose(split, texts, workspace / split))
         return parts
 
 
@@ -79,21 +94,27 @@ def open_cn_clip(source: Path, reading: Reading, strict: bool = False) -> CnClip
     for file in files:
         if not file.is_file():
             raise JclipError(f"{file} is missing: fetch it, or choose --splits from {', '.join(there)}")
-    return CnClipReader(PAIRS, tuple(files), strict, (), source, splits, reading.language or "zh")
+    splits, left_out = leave_out_blind(source, splits, reading, lambda split: _blind(source / f"{split}_texts.jsonl"))
+    files = [file for file in files if file.name.rpartition("_")[0] in splits]
+    return CnClipReader(PAIRS, tuple(files), strict, (), source, splits, reading.language or "zh", left_out)
 
 
-def choose_splits(source: Path, there: Sequence[str], reading: Reading) -> tuple[str, ...]:
-    """The splits that are asked for: train, valid, test and then others by name.
+def _blind(texts: Path) -> bool:
+    """Whether there are texts, and none names a picture; of files with labels the first line tells."""
+    line = None
+    for line in scan(texts):
+        if _text(texts, line)["image_ids"]:
+            return False
+    return line is not None
 
-    Raises:
-      JclipError: one is not there.
-    """
-    order = ("train", "valid", "val", "test")
-    for split in reading.splits or ():
-        if split not in there:
-            raise JclipError(f"{source} has no split {split!r}: choose --splits from {', '.join(there)}")
-    ranked = sorted(there, key=lambda split: (order.index(split) if split in order else len(order), split))
-    return reading.splits or tuple(ranked)
+
+def _text(file: Path, line: Line) -> dict[str, Any]:
+    """A line of SPLIT_texts.jsonl."""
+    where, text = f"{file}, line {line.number}", object_of(file, line, ("text_id", "text", "image_ids"))
+    integer(text["text_id"], "text_id", where)
+    if not isinstance(text["text"], str) or not isinstance(text["image_ids"], list):
+        raise JclipError(f'{where}: "text" must be a string and "image_ids" a list: mend it')
+    return text
 
 
 def _index_pictures(file: Path) -> dict[str, np.ndarray]:
@@ -118,14 +139,13 @@ def _index_pictures(file: Path) -> dict[str, np.ndarray]:
     return {"id": np.array(ids), "offset": np.array(offsets), "number": np.array(numbers), "last": last}
 
 
-def _index_texts(file: Path, pictures: Path, lines: Table) -> dict[str, np.ndarray]:
-    ids, offsets, numbers = array("q"), array("q"), array("q")
+def _index_texts(file: Path, pictures: Path, lines: Index) -> dict[str, np.ndarray]:
+    ids, offsets, numbers, loose = array("q"), array("q"), array("q"), array("q")
     for line in scan(file):
         where = f"{file}, line {line.number}"
-        text = object_of(file, line, ("text_id", "text", "image_ids"))
-        integer(text["text_id"], "text_id", where)
-        if not isinstance(text["text"], str) or not isinstance(text["image_ids"], list):
-            raise JclipError(f'{where}: "text" must be a string and "image_ids" a list: mend it')
+        text = _text(file, line)
+        if not text["image_ids"]:
+            loose.append(line.number)
         for number in dict.fromkeys(integer(each, "an image id", where) for each in text["image_ids"]):
             ids.append(number)
             offsets.append(line.offset)
@@ -140,7 +160,8 @@ def _index_texts(file: Path, pictures: Path, lines: Table) -> dict[str, np.ndarr
         )
     order = np.argsort(found, kind="stable")
     columns = {"offset": offsets, "number": numbers}
-    return {"id": found[order], **{name: np.array(column, np.int64)[order] for name, column in columns.items()}}
+    sorted_columns = {name: np.array(column, np.int64)[order] for name, column in columns.items()}
+    return {"id": found[order], **sorted_columns, "loose": np.array(loose)}
 
 
 @dataclass(frozen=True)
@@ -154,14 +175,14 @@ class _Part:
     language: str
 
     def records(self) -> Iterator[Found | Lost]:
-        lines, captions = Table(Path(f"{self.stem}.pictures")), Table(Path(f"{self.stem}.texts"))
+        lines, captions = Index(Path(f"{self.stem}.pictures")), Index(Path(f"{self.stem}.texts"))
         for row in range(self.start, self.stop):
             number, offset = int(lines["number"][row]), int(lines["offset"][row])
             line = next(scan(self.pictures, offset, number, 1))
             place = f"{self.pictures.name}, line {number}"
             rows = captions.rows("id", int(lines["id"][row]))
             if not lines["last"][row]:
-                yield Lost(place, REPEATED, max(1, len(rows)))
+                yield Lost(place, _REPEATED, max(1, len(rows)))
                 continue
             if not rows:
                 yield Lost(place, UNCAPTIONED)
@@ -186,3 +207,16 @@ class _Part:
         line: Line = next(scan(self.texts, offset, number, 1))
         text = object_of(self.texts, line)
         return int(text["text_id"]), text["text"]
+
+
+@dataclass(frozen=True)
+class _Loose:
+    """The texts of a split that name no picture: nothing comes of them, but they are counted."""
+
+    split: str
+    texts: Path
+    stem: Path
+
+    def records(self) -> Iterator[Found | Lost]:
+        for number in Index(Path(f"{self.stem}.texts"))["loose"].tolist():
+            yield Lost(f"{self.texts.name}, line {number}", UNPICTURED)

@@ -6,6 +6,7 @@ The tuples are read by a machine that builds plain values and calls nothing: a p
 import io
 from array import array
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from pathlib import Path
@@ -13,9 +14,21 @@ from typing import Any, NoReturn
 
 import numpy as np
 
-from jclip.data.importing.cn_clip import BROKEN_BASE64, UNCAPTIONED, choose_splits, decode_base64
-from jclip.data.importing.lines import Table, integer
-from jclip.data.importing.parts import USUAL_PICTURE, Found, Lost, Part, Reader, Reading, cut
+from jclip.data.importing.cn_clip import decode_base64
+from jclip.data.importing.index import Index
+from jclip.data.importing.lines import integer
+from jclip.data.importing.parts import (
+    BROKEN_BASE64,
+    UNCAPTIONED,
+    USUAL_PICTURE,
+    Found,
+    Lost,
+    Part,
+    Reader,
+    Reading,
+    cut,
+)
+from jclip.data.importing.splits import LeftOut, choose_splits, leave_out_blind
 from jclip.data.kinds import PAIRS, StoredPair
 from jclip.errors import JclipError
 from jclip.inert_pickle import load
@@ -29,18 +42,20 @@ class LmdbReader(Reader):
       folder: that holds SPLIT/imgs and SPLIT/pairs.
       splits: which.
       language: of the texts.
+      left_out: see `Reader`.
     """
 
     folder: Path = Path()
     splits: tuple[str, ...] = ()
     language: str = "zh"
+    left_out: LeftOut = ()
 
     def parts(self, workspace: Path, shard_bytes: int) -> Sequence[Part]:
         """See `Reader`."""
         parts: list[Part] = []
         for split in self.splits:
             stem = workspace / split
-            count = len(Table.made(stem, partial(_index, self.folder / split))["picture"])
+            count = len(Index.made(stem, partial(_index, self.folder / split))["picture"])
             parts += [
                 _Part(split, self.folder / split, stem, start, stop, self.language)
                 for start, stop in cut(np.full(count, USUAL_PICTURE), shard_bytes)
@@ -66,18 +81,20 @@ def open_lmdb(source: Path, reading: Reading) -> LmdbReader:
     for file in files:
         if not file.is_file():
             raise JclipError(f"{file} is missing: fetch it, or choose --splits from {', '.join(there)}")
-    return LmdbReader(PAIRS, tuple(files), False, (), source, splits, reading.language or "zh")
+    splits, left_out = leave_out_blind(source, splits, reading, lambda split: not _samples(source / split / "pairs"))
+    files = [file for file in files if file.parent.parent.name in splits]
+    return LmdbReader(PAIRS, tuple(files), False, (), source, splits, reading.language or "zh", left_out)
 
 
 def _index(folder: Path) -> dict[str, np.ndarray]:
     """The pairs by picture, and the pictures."""
     ids, numbers = array("q"), array("q")
     pairs = _open(folder / "pairs")
-    for number in range(_samples(pairs, folder / "pairs")):
+    for number in range(_samples(folder / "pairs")):
         ids.append(_pair(pairs, folder / "pairs", number)[0])
         numbers.append(number)
     pictures = array("q")
-    with _open(folder / "imgs").begin() as view:
+    with _view(_open(folder / "imgs"), folder / "imgs") as view:
         for key in view.cursor().iternext(values=False):
             if key != b"num_images":
                 where = f"{folder / 'imgs'}, key {key[:40]!r}"
@@ -103,8 +120,8 @@ class _Part:
     language: str
 
     def records(self) -> Iterator[Found | Lost]:
-        table, pairs = Table(self.stem), _open(self.folder / "pairs")
-        with _open(self.folder / "imgs").begin() as pictures:
+        table, pairs = Index(self.stem), _open(self.folder / "pairs")
+        with _view(_open(self.folder / "imgs"), self.folder / "imgs") as pictures:
             for picture in table["picture"][self.start : self.stop].tolist():
                 place = f"{self.split}/imgs, id {picture}"
                 rows = table.rows("id", picture)
@@ -126,13 +143,39 @@ def _open(folder: Path) -> Any:
     import lmdb
 
     try:
-        return lmdb.open(str(folder), readonly=True, lock=False, readahead=False)
+        found = lmdb.open(str(folder), readonly=True, lock=False, readahead=False)
     except lmdb.Error as error:
-        raise JclipError(f"{folder} is no whole LMDB directory ({error}): copy it again") from None
+        raise _damaged(folder, error) from None
+    # The file is mapped: to read past its end would kill the process.
+    wanted, have = (found.info()["last_pgno"] + 1) * found.stat()["psize"], (folder / "data.mdb").stat().st_size
+    if have < wanted:
+        raise _damaged(folder, f"data.mdb has {have:,} of {wanted:,} bytes")
+    return found
 
 
-def _samples(pairs: Any, folder: Path) -> int:
-    with pairs.begin() as view:
+@contextmanager
+def _view(environment: Any, folder: Path) -> Iterator[Any]:
+    """What the environment of a folder holds.
+
+    Raises:
+      JclipError: it is damaged.
+    """
+    import lmdb
+
+    try:
+        with environment.begin() as view:
+            yield view
+    except lmdb.Error as error:
+        raise _damaged(folder, error) from None
+
+
+def _damaged(folder: Path, reason: object) -> JclipError:
+    return JclipError(f"{folder} is no whole LMDB directory ({reason}): copy it again")
+
+
+def _samples(folder: Path) -> int:
+    """How many pairs there are; cn_clip writes it last."""
+    with _view(_open(folder), folder) as view:
         count = view.get(b"num_samples")
     if count is None:
         raise JclipError(f"{folder} has no num_samples, so that its writing was cut short: build it again")
@@ -146,7 +189,7 @@ def _pair(pairs: Any, folder: Path, number: int) -> tuple[int, int, str]:
       JclipError: it is missing, or is no such tuple.
     """
     where = f"{folder}, pair {number}"
-    with pairs.begin() as view:
+    with _view(pairs, folder) as view:
         value = view.get(str(number).encode())
     if value is None:
         raise JclipError(f"{where}: it is missing, though num_samples counts it: build the directory again")

@@ -11,7 +11,7 @@ import json
 import os
 import shutil
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -77,6 +77,7 @@ def import_data(reader: Reader, destination: Path, plan: Plan, progress: Progres
             pass  # a kill may have left it when the folder was whole
         check_free(destination)
     with lasting_folder(destination) as unfinished:
+        check_free(destination)  # another import may just have ended
         _claim(unfinished, reader, plan)
         progress("looking at the source", 0, 0)
         (unfinished / "work").mkdir(exist_ok=True)
@@ -97,7 +98,7 @@ def import_data(reader: Reader, destination: Path, plan: Plan, progress: Progres
 
 def _claim(unfinished: Path, reader: Reader, plan: Plan) -> None:
     files = hashlib.sha256()
-    for file in sorted(reader.files):
+    for file in _read_files(reader.files):
         found = file.stat()
         files.update(f"{file.absolute()}\0{found.st_size}\0{found.st_mtime_ns}\0".encode("utf-8", "surrogateescape"))
     mine = {
@@ -119,16 +120,25 @@ def _claim(unfinished: Path, reader: Reader, plan: Plan) -> None:
     partial.replace(note)
 
 
+def _read_files(sources: Sequence[Path]) -> Iterator[Path]:
+    """The files of a source in an order that stays; a folder's own time says nothing of what is in its files."""
+    for source in sorted(sources):
+        if source.is_dir():
+            yield from sorted(file for file in source.rglob("*") if file.is_file())
+        else:
+            yield source
+
+
 def _surveys(tasks: Sequence[Task], plan: Plan, progress: Progress) -> int:
     """Surveys every part, stops as soon as a limit is passed, and returns how many units were read."""
-    skipped, read = Skipped(), 0
+    skipped, read, parts = Skipped(), 0, 0
 
     def look(task: Task) -> None:
-        nonlocal read
+        nonlocal read, parts
         kept, _, lost = surveyed(task)
         skipped.add(lost)
-        read += int(kept.sum()) + lost.units
-        plan.limit.check(skipped, read, whole=False)
+        read, parts = read + int(kept.sum()) + lost.units, parts + 1
+        plan.limit.check(skipped, read, expected=read * len(tasks) // parts)  # parts are about equally large
 
     _each("reading", survey, "survey.npz", tasks, plan, progress, look)
     return read
@@ -166,7 +176,7 @@ def _check_limit(tasks: Sequence[Task], plan: Plan, read: int) -> None:
         skipped.add(surveyed(task)[2])
         if plan.rules.skip_duplicates and (repeated := _repeated(task)):
             skipped.note(f"part {task.number + 1}", DUPLICATE, repeated)
-    plan.limit.check(skipped, read, whole=True)
+    plan.limit.check(skipped, read)
 
 
 def _repeated(task: Task) -> int:
@@ -174,7 +184,7 @@ def _repeated(task: Task) -> int:
 
 
 def _gather(tasks: Sequence[Task], reader: Reader, destination: Path, plan: Plan) -> Report:
-    report = Report(plan.format, reader.kind.name)
+    report = Report(plan.format, reader.kind.name, left_out=dict(reader.left_out))
     shards: dict[str, list[Shard]] = {}
     spoken: dict[str, list[np.ndarray]] = {}
     for task in tasks:
@@ -189,9 +199,12 @@ def _gather(tasks: Sequence[Task], reader: Reader, destination: Path, plan: Plan
             split.shards += 1
             shards.setdefault(task.part.split, []).append(Shard(task.file("shard"), held["records"]))
             spoken.setdefault(task.part.split, []).append(np.array(held["spoken"])[np.load(task.file("spoken.npy"))])
+    kept = [name for name, split in report.splits.items() if split.records]
     for name, split in report.splits.items():
         if not split.records:
-            raise JclipError(f"nothing of split {name!r} can be kept: {dict(split.skipped.counts)}. Mend the source")
+            why = ", ".join(f"{count:,} x {reason}" for reason, count in sorted(split.skipped.counts.items()))
+            mend = f", or leave it out with --splits {','.join(kept)}" if kept else ""
+            raise JclipError(f"nothing of split {name!r} can be kept ({why}): mend the source{mend}")
     with whole_folder(destination, replace=False) as partial:
         gather_shards(partial, reader.kind, shards, reader.classes)
         for name, languages in spoken.items():

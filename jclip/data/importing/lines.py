@@ -1,16 +1,11 @@
-"""Text files of lines, and tables of numbers about them that every worker can look into without holding them."""
+"""Text files of lines, read from any of them, and what is said of a line that is not as it should be."""
 
 import json
-import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
-
 from jclip.errors import JclipError, unreadable
-
-_HEADER = 128  # bytes of a .npy file before its numbers
 
 
 class Line(NamedTuple):
@@ -116,48 +111,13 @@ def integer(value: Any, what: str, where: str) -> int:
             raise ValueError(value)
     except ValueError:
         raise JclipError(
-            f"{where}: {what} is {str(value)[:40]!r}, but ids must be integers of 64 bits: number them anew"
+            f"{where}: {what} is {_shown(value)}, but ids must be integers of 64 bits: number them anew"
         ) from None
     return number
 
 
-class Table:
-    """Columns of int64 in files, mapped into memory.
-
-    Args:
-      folder: that the columns lie in: NAME.npy each.
-    """
-
-    def __init__(self, folder: Path):
-        self._folder = folder
-        self._columns: dict[str, np.ndarray] = {}
-
-    @classmethod
-    def made(cls, folder: Path, make: Callable[[], dict[str, np.ndarray]]) -> "Table":
-        """The table of that name: the one that an import which was interrupted left there, or a new one.
-
-        Args:
-          folder: in the workspace.
-          make: gives the columns.
-        """
-        if not folder.is_dir():
-            partial = folder.with_name(f"{folder.name}.partial")
-            shutil.rmtree(partial, ignore_errors=True)
-            partial.mkdir()
-            for name, column in make().items():
-                np.save(partial / f"{name}.npy", np.asarray(column, np.int64))
-            partial.rename(folder)
-        return cls(folder)
-
-    def __getitem__(self, name: str) -> np.ndarray:
-        """A column."""
-        if name not in self._columns:
-            file = self._folder / f"{name}.npy"
-            # An empty file cannot be mapped.
-            self._columns[name] = np.load(file, mmap_mode="r" if file.stat().st_size > _HEADER else None)
-        return self._columns[name]
-
-    def rows(self, name: str, value: int) -> range:
-        """The rows with that value in a column that is sorted."""
-        column = self[name]
-        return range(int(np.searchsorted(column, value)), int(np.searchsorted(column, value, side="right")))
+def _shown(value: Any) -> str:
+    """A value for a message. Of containers only their type: a pickle may nest them so that their text has no end."""
+    if isinstance(value, str):
+        return repr(value[:40])
+    return str(value)[:40] if isinstance(value, (int, float)) else f"a {type(value).__name__}"

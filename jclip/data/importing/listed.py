@@ -8,6 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from jclip.data.importing.parts import Found, Lost, Part, Reader, cut
+from jclip.data.importing.splits import LeftOut
 from jclip.data.kinds import PAIRS, StoredPair
 from jclip.errors import JclipError
 
@@ -25,9 +26,15 @@ class Entry(NamedTuple):
 
 @dataclass(frozen=True)
 class ListedReader(Reader):
-    """Entries by split."""
+    """Entries by split.
+
+    Attributes:
+      entries: of each split.
+      left_out: see `Reader`.
+    """
 
     entries: Mapping[str, tuple[Entry, ...]] = field(default_factory=dict)
+    left_out: LeftOut = ()
 
     def parts(self, workspace: Path, shard_bytes: int) -> Sequence[Part]:
         """See `Reader`."""
@@ -38,8 +45,12 @@ class ListedReader(Reader):
         return parts
 
 
-def listed(entries: Mapping[str, Sequence[Entry]]) -> ListedReader:
+def listed(entries: Mapping[str, Sequence[Entry]], left_out: LeftOut = ()) -> ListedReader:
     """A strict reader.
+
+    Args:
+      entries: of each split.
+      left_out: see `Reader`.
 
     Raises:
       JclipError: a split is empty, a picture has no caption, or a caption no picture.
@@ -52,7 +63,7 @@ def listed(entries: Mapping[str, Sequence[Entry]]) -> ListedReader:
                 raise JclipError(f"{entry.place}: {entry.file.name} has no caption: fetch the captions again")
             if not entry.file.is_file():
                 raise JclipError(f"{entry.place}: its picture {entry.file} is missing: fetch the pictures again")
-    return ListedReader(PAIRS, (), True, (), {split: tuple(found) for split, found in entries.items()})
+    return ListedReader(PAIRS, (), True, (), {split: tuple(found) for split, found in entries.items()}, left_out)
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
-from jclip.data.importing.lines import Line, Table, object_of, scan, text_of
+from jclip.data.importing.index import Index
+from jclip.data.importing.lines import Line, object_of, scan, text_of
 from jclip.data.importing.parts import Found, Lost, Part, Reader, Reading, cut
 from jclip.data.importing.table import Columns, rows
 from jclip.data.kinds import PARALLEL
@@ -36,7 +37,7 @@ class LinesReader(Reader):
     def parts(self, workspace: Path, shard_bytes: int) -> Sequence[Part]:
         """See `Reader`. Files side by side must have equally many lines."""
         starts = [
-            Table.made(workspace / f"lines-{number}", partial(_line_starts, file))["start"]
+            Index.made(workspace / f"lines-{number}", partial(_line_starts, file))["start"]
             for number, file in enumerate(self.files)
         ]
         for file, found in zip(self.files, starts, strict=True):
@@ -143,7 +144,7 @@ class TsvReader(Reader):
 
     def parts(self, workspace: Path, shard_bytes: int) -> Sequence[Part]:
         """See `Reader`."""
-        table = Table.made(workspace / "rows", self._index)
+        table = Index.made(workspace / "rows", self._index)
         sizes = np.diff(table["offset"], append=self.files[0].stat().st_size)
         return [
             _Rows(self, int(table["offset"][start]), int(table["number"][start]), stop - start)

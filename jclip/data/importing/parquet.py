@@ -8,8 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from jclip.data.importing.cn_clip import UNCAPTIONED
-from jclip.data.importing.parts import Found, Lost, Part, Reader, Reading
+from jclip.data.importing.parts import UNCAPTIONED, Found, Lost, Part, Reader, Reading
 from jclip.data.kinds import PAIRS, StoredPair
 from jclip.errors import JclipError
 

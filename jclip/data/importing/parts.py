@@ -13,8 +13,14 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 
 from jclip.data.kinds import Kind
+from jclip.errors import JclipError
 
 USUAL_PICTURE = 1 << 17  # bytes of an encoded picture, where only a worker may look for its size
+
+# Reasons for a `Lost` that several formats have.
+UNCAPTIONED = "picture without a caption"
+UNPICTURED = "text without a picture"
+BROKEN_BASE64 = "the picture's base64 is damaged"
 
 
 class Found(NamedTuple):
@@ -71,6 +77,11 @@ class Reader:
         """Names and contents of text files that the folder gets too."""
         return ()
 
+    @property
+    def left_out(self) -> tuple[tuple[str, str], ...]:
+        """Splits that the source has and that nobody asked for by name, each with why it is not imported."""
+        return ()
+
     def unpack(self, workspace: Path) -> "Reader":
         """The reader proper, where archives must be unpacked for it; `workspace` as for `parts`."""
         return self
@@ -110,7 +121,15 @@ class Reading:
     separator: str | None = None
 
     def split(self) -> str:
-        """The one name of a source without splits: "train" unless another is said."""
+        """The one name of a source without splits: "train" unless another is said.
+
+        Raises:
+          JclipError: several are said.
+        """
+        if self.splits and len(self.splits) > 1:
+            raise JclipError(
+                f"--splits {','.join(self.splits)}: the source has no splits, and all of it becomes one: give one name"
+            )
         return self.splits[0] if self.splits else "train"
 
 

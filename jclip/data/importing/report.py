@@ -28,11 +28,13 @@ class Report:
     Attributes:
       format, kind: of what was read.
       splits: by name.
+      left_out: splits that the source has and that were not imported, each with the reason.
     """
 
     format: str
     kind: str
     splits: dict[str, Split] = field(default_factory=dict)
+    left_out: dict[str, str] = field(default_factory=dict)
 
     def as_json(self) -> dict[str, Any]:
         """Plain values. It holds no times and no paths: the same source gives the same bytes."""
@@ -53,6 +55,7 @@ class Report:
                 }
                 for name, split in self.splits.items()
             },
+            "left_out": self.left_out,
         }
 
     def table(self, title: str) -> Table:
@@ -72,6 +75,9 @@ class Report:
                 places = split.skipped.places[reason]
                 more = ", …" if count > len(places) else ""
                 table.add_row(f"  [yellow]skipped[/] {count:,}", f"{escape(reason)}: {escape('; '.join(places))}{more}")
+        for name, reason in self.left_out.items():
+            table.add_section()
+            table.add_row(escape(name), f"[yellow]left out[/]: {escape(reason)}")
         return table
 
 

@@ -15,7 +15,7 @@ from typing import BinaryIO
 
 import numpy as np
 
-from jclip.data.importing.lines import Table
+from jclip.data.importing.index import Index
 from jclip.data.importing.parts import USUAL_PICTURE, Found, Lost, Part, Reader, Reading, cut
 from jclip.data.kinds import PAIRS, StoredPair
 from jclip.errors import JclipError, unreadable
@@ -60,7 +60,7 @@ def rows(file: Path, columns: Columns, offset: int = 0, number: int = 1) -> Iter
     """The rows of a file, from one whose first byte and line are known.
 
     Raises:
-      JclipError: a column is missing, a row is short, or the file is no UTF-8 text.
+      JclipError: a column is missing, a row is short, a quotation mark is not closed, or the file is no UTF-8 text.
     """
     try:
         with file.open("rb") as stream:
@@ -70,10 +70,14 @@ def rows(file: Path, columns: Columns, offset: int = 0, number: int = 1) -> Iter
             else:
                 reader = csv.reader(lines, delimiter=columns.separator, quoting=csv.QUOTE_NONE)
             picks = _picks(file, columns, reader)
+            lines.taken()
             if offset:
                 lines.seek(offset, number)
             begin, line = lines.offset, lines.number
             for cells in reader:
+                taken = lines.taken()
+                if len(taken) > 1:
+                    _check_quotes(file, columns, taken, line)
                 if cells:
                     try:
                         row = Row(cells[pick] for pick in picks)
@@ -91,12 +95,33 @@ def rows(file: Path, columns: Columns, offset: int = 0, number: int = 1) -> Iter
         raise JclipError(f"{file}, line {lines.number}: {error}: mend it, or name another --separator") from None
 
 
+def _check_quotes(file: Path, columns: Columns, lines: list[str], number: int) -> None:
+    """Checks a row of several lines: a quotation mark that is not closed makes one of it and the rows that follow.
+
+    Rows of one line may have what stands on no ground, as `"red" car`, which pandas takes too.
+    """
+    try:
+        for _ in csv.reader(lines, delimiter=columns.separator, strict=True):
+            pass
+    except csv.Error:
+        raise JclipError(
+            f"{file}, line {number}: a quotation mark opens here and is not closed, which would swallow the next "
+            f"{len(lines) - 1} line(s): close it, or write it twice inside quotation marks"
+        ) from None
+
+
 class _Lines(Iterator[str]):
     """The lines of a stream, and where the next one begins."""
 
     def __init__(self, file: Path, stream: BinaryIO):
         self._file, self._stream = file, stream
         self.offset, self.number = 0, 1
+        self._taken: list[str] = []
+
+    def taken(self) -> list[str]:
+        """The lines since this was asked last."""
+        taken, self._taken = self._taken, []
+        return taken
 
     def seek(self, offset: int, number: int) -> None:
         self._stream.seek(offset)
@@ -113,6 +138,7 @@ class _Lines(Iterator[str]):
                 f"{self._file}, line {self.number}: it is not UTF-8 text: save the file as UTF-8"
             ) from None
         self.offset, self.number = self.offset + len(data), self.number + 1
+        self._taken.append(text)
         return text
 
 
@@ -149,8 +175,8 @@ class TableReader(Reader):
 
     def parts(self, workspace: Path, shard_bytes: int) -> Sequence[Part]:
         """See `Reader`. Rows of one path are brought together; the first of them gives its place in the order."""
-        table = Table.made(workspace / "rows", self._index)
-        begins = Table.made(workspace / "groups", lambda: {"begin": _begins(table["group"])})["begin"]
+        table = Index.made(workspace / "rows", self._index)
+        begins = Index.made(workspace / "groups", lambda: {"begin": _begins(table["group"])})["begin"]
         sizes = np.full(len(begins) - 1, USUAL_PICTURE)
         return [_Part(self, workspace, start, stop) for start, stop in cut(sizes, shard_bytes)]
 
@@ -200,7 +226,7 @@ class _Part:
         return self.reader.split
 
     def records(self) -> Iterator[Found | Lost]:
-        begins, table = Table(self.workspace / "groups")["begin"], Table(self.workspace / "rows")
+        begins, table = Index(self.workspace / "groups")["begin"], Index(self.workspace / "rows")
         file, columns = self.reader.file, self.reader.columns
         for picture in range(self.start, self.stop):
             span = range(int(begins[picture]), int(begins[picture + 1]))

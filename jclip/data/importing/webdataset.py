@@ -3,25 +3,18 @@
 A tar is read from its beginning to its end, compressed or not, and becomes one shard.
 """
 
-import bz2
-import contextlib
-import gzip
 import json
-import lzma
-import tarfile
-import zipfile
-import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import IO, Any, BinaryIO, cast
+from typing import Any
 
-from jclip.data.importing.cn_clip import UNCAPTIONED
-from jclip.data.importing.parts import Found, Lost, Part, Reader, Reading
+from jclip.data.images import PICTURES
+from jclip.data.importing.archives import read_tar, said_as_damage
+from jclip.data.importing.parts import UNCAPTIONED, UNPICTURED, Found, Lost, Part, Reader, Reading
 from jclip.data.kinds import PAIRS, StoredPair
 from jclip.errors import JclipError
 
-PICTURES = ("jpg", "jpeg", "png", "webp", "gif", "bmp", "tiff")
 _CAPTION = "caption"
 _LARGEST = 1 << 30  # bytes of a member; a picture of more is a mistake, or an attack
 _PER_TAR = 1 << 40  # ids of one tar's pictures do not reach those of the next
@@ -76,7 +69,7 @@ class _Part:
             place = f"{self.file.name}, {key}"
             picture = next((members[end] for end in PICTURES if end in members), None)
             if picture is None:
-                yield Lost(place, "no picture beside the caption")
+                yield Lost(place, UNPICTURED)
                 continue
             caption = self._caption(members, place)
             if caption is None:
@@ -118,61 +111,3 @@ def _samples(file: Path) -> Iterator[tuple[str, dict[str, bytes]]]:
             members[suffix.lower()] = data
     if members:
         yield key, members
-
-
-@contextlib.contextmanager
-def said_as_damage(file: Path) -> Iterator[None]:
-    """What goes wrong inside in reading an archive, said in a line.
-
-    Raises:
-      JclipError: it is damaged, or not whole.
-    """
-    try:
-        yield
-    except (tarfile.TarError, zipfile.BadZipFile, EOFError, zlib.error, lzma.LZMAError, OSError) as error:
-        if isinstance(error, OSError) and error.errno is not None:
-            raise  # of the disk
-        raise JclipError(f"{file} is damaged or not whole ({error}): fetch it again") from None
-
-
-def read_tar(file: Path) -> Iterator[tuple[str, int, IO[bytes]]]:
-    """(name, size, contents) of a tar's files, from its beginning to its end; it may be compressed.
-
-    Contents are read before the next file is asked for. What is damaged is an error of `said_as_damage`.
-    """
-    with file.open("rb") as packed:
-        tail = _Tail(_unpacked(packed))
-        with tarfile.open(fileobj=cast(BinaryIO, tail), mode="r|") as tar:
-            for info in tar:
-                stream = tar.extractfile(info) if info.isreg() else None
-                if stream is not None:
-                    yield info.name, info.size, stream
-                    if stream.tell() != info.size:
-                        raise tarfile.ReadError("it ends within a file")
-        # tarfile takes a header that is cut off for the end.
-        while tail.read(1 << 20):
-            pass
-        if tail.last.strip(b"\0"):
-            raise tarfile.ReadError("it has no end")
-
-
-class _Tail:
-    """A stream that remembers the last block of what was read: in a whole tar it is zeros."""
-
-    def __init__(self, stream: BinaryIO):
-        self._stream = stream
-        self.last = b"?"
-
-    def read(self, size: int) -> bytes:
-        data = self._stream.read(size)
-        self.last = (self.last + data)[-tarfile.BLOCKSIZE :]
-        return data
-
-
-def _unpacked(stream: BinaryIO) -> BinaryIO:
-    magic = stream.read(6)
-    stream.seek(0)
-    for mark, module in ((b"\x1f\x8b", gzip), (b"BZh", bz2), (b"\xfd7zXZ\0", lzma)):
-        if magic.startswith(mark):
-            return cast(BinaryIO, module.open(stream))
-    return stream

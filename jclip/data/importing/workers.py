@@ -4,13 +4,13 @@ The functions return nothing: what they find they leave in files.
 """
 
 import multiprocessing
-import signal
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import Any
 
+from jclip.data.ahead import serve_parent
 from jclip.data.importing.survey import Task
 from jclip.errors import JclipError
 from jclip.files import Unfinished
@@ -35,7 +35,7 @@ def in_processes(count: int) -> Run:
             return
         # Spawned, not forked: jax has threads.
         context, others = multiprocessing.get_context("spawn"), set(multiprocessing.active_children())
-        with ProcessPoolExecutor(min(count, len(tasks)), mp_context=context, initializer=_deaf) as pool:
+        with ProcessPoolExecutor(min(count, len(tasks)), mp_context=context, initializer=serve_parent) as pool:
             futures = {pool.submit(function, task): task for task in tasks}
             try:
                 for future in as_completed(futures):
@@ -46,10 +46,10 @@ def in_processes(count: int) -> Run:
                     "a worker process was killed, perhaps for want of memory: start the same command again, with fewer "
                     "--workers, and it goes on from here"
                 ) from None
-            except JclipError:
+            except JclipError as error:  # of a task, or of `done`
                 pool.shutdown(cancel_futures=True)
                 failed = [future for future in futures if not future.cancelled() and future.exception()]
-                raise failed[0].exception() from None  # type: ignore[misc]
+                raise (failed[0].exception() if failed else error) from None  # type: ignore[misc]
             except BaseException:
                 pool.shutdown(wait=False, cancel_futures=True)
                 for worker in set(multiprocessing.active_children()) - others:
@@ -57,11 +57,6 @@ def in_processes(count: int) -> Run:
                 raise
 
     return run
-
-
-def _deaf() -> None:
-    """Ctrl-C reaches every process of a terminal; this one is for the parent to end."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def on_beam(options: Sequence[str] = ()) -> Run:

@@ -10,6 +10,12 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from jclip.data.folders import PairFolder
+from jclip.data.importing.engine import Plan, import_data
+from jclip.data.importing.formats import open_source
+from jclip.data.importing.limits import Limit
+from jclip.data.importing.parts import Reading
+
 CAPTIONS = [f"红色 {n}" for n in range(12)]
 
 
@@ -92,3 +98,13 @@ def class_folders(folder, splits=("train", "test"), classes=("000", "001", "002"
 def contents(folder: Path) -> dict[str, bytes]:
     """Every file of a folder."""
     return {str(file.relative_to(folder)): file.read_bytes() for file in sorted(folder.rglob("*")) if file.is_file()}
+
+
+def imported(name, source, target, limit=None, shard_bytes=700, **reading):
+    """The report of an import; by default nothing may be skipped."""
+    reader = open_source(name, source, Reading(**reading))[1]
+    return import_data(reader, target, Plan(name or "", shard_bytes=shard_bytes, limit=limit or Limit(count=0)))
+
+
+def pairs(folder, split="train"):
+    return list(PairFolder(str(folder), split).open())

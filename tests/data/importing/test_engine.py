@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+from contextlib import contextmanager
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from jclip.data.importing.engine import Plan, import_data
 from jclip.data.importing.formats import open_source
 from jclip.data.importing.limits import Limit
 from jclip.data.importing.parts import Reading, cut
+from jclip.data.importing.survey import Skipped
 from jclip.data.importing.workers import in_processes
 from jclip.data.kinds import Rules
 from jclip.errors import JclipError
@@ -81,6 +83,36 @@ def test_an_import_stops_at_the_limit_and_leaves_nothing(tmp_path, limit, words)
 def test_a_share_is_of_the_whole_and_may_be_reached(tmp_path):
     source = cn_clip(tmp_path / "source", pictures=lambda n: b"junk" if n < 3 else picture(n))
     assert imported(source, tmp_path / "folder", limit=Limit(share=0.25)).splits["train"].records == 9
+
+
+def skipped(count):
+    found = Skipped()
+    found.note("line 1", "empty text", count)
+    return found
+
+
+def test_a_share_that_is_passed_whatever_comes_stops_before_the_end():
+    limit = Limit(share=0.1)
+    limit.check(skipped(2000), 2000, expected=20_000)  # the rest may all be good
+    with pytest.raises(JclipError, match="2001 of 2001 had to be skipped, more than --max-skipped 10% of about 20,000"):
+        limit.check(skipped(2001), 2001, expected=20_000)
+    limit.check(skipped(500), 999, expected=1200)  # too few to say how many there will be
+    with pytest.raises(JclipError, match="500 of 999 had to be skipped, more than --max-skipped 10%; 500 for this"):
+        limit.check(skipped(500), 999)
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_hopeless_import_does_not_read_to_the_end(tmp_path, monkeypatch, workers):
+    monkeypatch.setattr("jclip.data.importing.limits._ENOUGH", 4)
+    file = tmp_path / "text.tsv"
+    file.write_text("\tb\n" * 100)
+    seen = []
+    reader = open_source("parallel-tsv", file, Reading())[1]
+    plan = Plan("parallel-tsv", shard_bytes=6, limit=Limit(share=0.1), run=in_processes(workers))
+    with pytest.raises(JclipError, match="of about 100 in all"):
+        import_data(reader, tmp_path / "folder", plan, lambda what, done, parts: seen.append((what, done)))
+    assert max(done for what, done in seen if what == "reading") < 20
+    assert [path.name for path in tmp_path.iterdir()] == ["text.tsv"]
 
 
 @pytest.mark.parametrize("text", ["-1", "x", "120%", "", "1.5"])
@@ -160,6 +192,39 @@ def test_what_was_done_for_another_source_is_not_used(tmp_path, monkeypatch):
     assert PairFolder(str(tmp_path / "folder")).open()[0].captions == ["蓝色 0"]
 
 
+def test_a_file_that_changes_in_a_folder_of_downloads_is_noticed(tmp_path, monkeypatch):
+    folder = cn_clip(tmp_path / "down" / "MUGE", split="valid").resolve()
+    reader = open_source("muge", tmp_path / "down", Reading(splits=("valid",)))[1]
+
+    def stop(task):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr("jclip.data.importing.engine.write", stop)
+        with pytest.raises(KeyboardInterrupt):
+            import_data(reader, tmp_path / "folder", Plan("muge"))
+    time = folder.stat().st_mtime_ns
+    cn_clip(folder, [f"蓝色 {n}" for n in range(12)], "valid")
+    assert folder.stat().st_mtime_ns == time
+    import_data(reader, tmp_path / "folder", Plan("muge"))
+    assert PairFolder(str(tmp_path / "folder"), "valid").open()[0].captions == ["蓝色 0"]
+
+
+def test_an_import_that_another_overtook_does_no_work(tmp_path, monkeypatch):
+    source = cn_clip(tmp_path / "source")
+
+    @contextmanager
+    def late(destination):
+        destination.mkdir()
+        with lasting_folder(destination) as folder:
+            yield folder
+
+    monkeypatch.setattr("jclip.data.importing.engine.lasting_folder", late)
+    monkeypatch.setattr("jclip.data.importing.engine._claim", pytest.fail)
+    with pytest.raises(JclipError, match="is there already"):
+        imported(source, tmp_path / "folder")
+
+
 def test_a_source_that_changes_meanwhile_is_noticed(tmp_path, monkeypatch):
     file = tmp_path / "text.tsv"
     file.write_text("a\tb\nc\td\n")
@@ -210,6 +275,17 @@ def test_a_source_without_anything_to_keep(tmp_path):
     (tmp_path / "text.tsv").write_text("")
     with pytest.raises(JclipError, match="holds nothing to import"):
         imported(tmp_path / "text.tsv", tmp_path / "folder", "parallel-tsv")
+
+
+def test_a_split_of_which_nothing_can_be_kept_is_said_in_words(tmp_path):
+    cn_clip(tmp_path / "source", ["a", "b"])
+    cn_clip(tmp_path / "source", ["c", " "], "valid", lambda n: b"junk" if n == 0 else picture(n))
+    with pytest.raises(JclipError) as caught:
+        imported(tmp_path / "source", tmp_path / "folder", limit=Limit(share=0.5))
+    assert str(caught.value) == (
+        "nothing of split 'valid' can be kept (1 x empty text, 1 x the picture does not decode): mend the source, or "
+        "leave it out with --splits train"
+    )
 
 
 def test_texts_that_only_together_are_equal_are_no_duplicates(tmp_path):

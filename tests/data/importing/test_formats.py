@@ -1,98 +1,27 @@
 """Every format gives the same pictures and captions; what is wrong with a source is said by file and line."""
 
-import base64
 import gzip
 import json
-import pickle
-import runpy
-import sys
 import tarfile
 
-import lmdb
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from jclip.data.folders import LabelledFolder, PairFolder, ParallelFolder, read_languages
-from jclip.data.importing.cn_clip import decode_base64
-from jclip.data.importing.engine import Plan, import_data
-from jclip.data.importing.formats import FORMATS, open_source
+from jclip.data.folders import LabelledFolder, ParallelFolder, read_languages
+from jclip.data.importing.formats import FORMATS
 from jclip.data.importing.limits import Limit
-from jclip.data.importing.parts import Reading
 from jclip.data.records import Translation
 from jclip.errors import JclipError
-from tests.data.importing.sources import CAPTIONS, class_folders, cn_clip, parquet, picture, table, tars
-
-
-def imported(name, source, target, limit=None, shard_bytes=700, **reading):
-    reader = open_source(name, source, Reading(**reading))[1]
-    return import_data(reader, target, Plan(name or "", shard_bytes=shard_bytes, limit=limit or Limit(count=0)))
-
-
-def pairs(folder, split="train"):
-    return list(PairFolder(str(folder), split).open())
-
-
-@pytest.fixture(scope="module")
-def lmdb_folder(tmp_path_factory):
-    """What cn_clip's own script makes of its own files."""
-    home = tmp_path_factory.mktemp("lmdb")
-    cn_clip(home)
-    with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(sys, "argv", ["build", "--data_dir", str(home), "--splits", "train"])
-        patched.setattr(lmdb, "open", lambda path, map_size, real=lmdb.open: real(path, map_size=1 << 20))
-        runpy.run_module("cn_clip.preprocess.build_lmdb_dataset", run_name="__main__")
-    return home / "lmdb"
-
-
-def test_lmdb_directories_of_cn_clip_give_what_its_files_give(lmdb_folder, tmp_path):
-    imported(None, lmdb_folder, tmp_path / "lmdb")
-    imported(None, lmdb_folder.parent, tmp_path / "files")
-    assert pairs(tmp_path / "lmdb") == pairs(tmp_path / "files")
-    # And what cn_clip's loader would take out of the directories, in its own way.
-    with lmdb.open(str(lmdb_folder / "train" / "pairs"), readonly=True, lock=False) as texts, texts.begin() as view:
-        count = int(view.get(b"num_samples"))
-        theirs = [pickle.loads(view.get(str(number).encode())) for number in range(count)]
-    with lmdb.open(str(lmdb_folder / "train" / "imgs"), readonly=True, lock=False) as images, images.begin() as view:
-        bytes_of = {picture: base64.urlsafe_b64decode(view.get(str(picture).encode())) for picture, _, _ in theirs}
-    ours = [(pair.image_ids[0], pair.text_ids[0], pair.captions[0]) for pair in pairs(tmp_path / "files")]
-    assert ours == sorted(theirs)
-    assert {pair.image_ids[0]: pair.pictures[0] for pair in pairs(tmp_path / "files")} == bytes_of
-
-
-def test_a_pickle_that_does_something_is_not_obeyed(tmp_path):
-    class Evil:
-        def __reduce__(self):
-            return (open, (str(tmp_path / "made"), "w"))
-
-    for name, values in (("imgs", {b"1": b"aGk="}), ("pairs", {b"0": pickle.dumps(Evil()), b"num_samples": b"1"})):
-        (tmp_path / "train").mkdir(exist_ok=True)
-        with (
-            lmdb.open(str(tmp_path / "train" / name), map_size=1 << 20) as environment,
-            environment.begin(write=True) as view,
-        ):
-            for key, value in values.items():
-                view.put(key, value)
-    with pytest.raises(JclipError, match=r"train/pairs, pair 0: it is no pickled \(image id, text id, text\)"):
-        imported("cn-clip-lmdb", tmp_path, tmp_path / "folder")
-    assert not (tmp_path / "made").exists()
-
-
-@pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
-def test_tuples_of_every_protocol_are_read(tmp_path, protocol):
-    from jclip.data.importing.cn_clip_lmdb import _pair
-
-    (tmp_path / "pairs").mkdir()
-    with lmdb.open(str(tmp_path / "pairs"), map_size=1 << 20) as environment:
-        with environment.begin(write=True) as view:
-            view.put(b"0", pickle.dumps((2**40, 7, "红色\n'x'"), protocol))
-        assert _pair(environment, tmp_path / "pairs", 0) == (2**40, 7, "红色\n'x'")
-
-
-@pytest.mark.parametrize("data", [b"a+/=", b"a-_=", b"a-_", b" a+/\n"])
-def test_both_alphabets_of_base64(data):
-    assert decode_base64(data) == bytes([0x6B, 0xEF])
-    assert decode_base64(data + b"!") is None
+from tests.data.importing.sources import (
+    CAPTIONS,
+    class_folders,
+    cn_clip,
+    imported,
+    pairs,
+    parquet,
+    picture,
+    table,
+    tars,
+)
 
 
 def test_rows_of_one_path_are_one_picture(tmp_path):
@@ -169,6 +98,51 @@ def test_class_folders(tmp_path):
         ]
 
 
+def test_what_is_no_picture_is_counted(tmp_path):
+    class_folders(tmp_path / "source", ("train",), ("a", "b"))
+    folder = tmp_path / "source" / "train" / "a"
+    for number, name in enumerate(("x.tif", "x.ppm", "y.pgm", "y.TIFF"), 5):
+        (folder / name).write_bytes(picture(number, "TIFF" if "t" in name.lower() else "PPM"))
+    (folder / "x.png").mkdir()
+    (folder / ".hidden").touch()
+    (folder / "notes.txt").touch()
+    (folder / "link.png").symlink_to("nowhere")
+    report = imported("class-folders", tmp_path / "source", tmp_path / "folder", Limit(count=2))
+    assert report.splits["train"].records == 4 + 4
+    assert report.as_json()["splits"]["train"]["skipped"] == {
+        "the file's name is not that of a picture": {"count": 1, "first": ["train/a/notes.txt"]},
+        "the file is a link to nowhere": {"count": 1, "first": ["train/a/link.png"]},
+    }
+
+
+QUOTES = [
+    ('a.png\t"red\nb.png\tblue\n', 1),  # to the end
+    ('a.png\tred\nb.png\t"blue\nc.png\tgreen\nd.png\t"x\n', 2),  # to the next quotation mark
+]
+
+
+@pytest.mark.parametrize(("text", "line"), QUOTES)
+def test_a_quotation_mark_that_is_not_closed_swallows_nothing(tmp_path, text, line):
+    (tmp_path / "pairs.tsv").write_text(text)
+    with pytest.raises(JclipError, match=rf"pairs.tsv, line {line}: a quotation mark opens here and is not closed"):
+        imported("csv", tmp_path / "pairs.tsv", tmp_path / "folder", picture="1", caption="2")
+
+
+def test_quotation_marks_within_a_line_are_taken_as_they_come(tmp_path):
+    (tmp_path / "a.png").write_bytes(picture(1))
+    (tmp_path / "pairs.tsv").write_text('a.png\t"red" car\na.png\t7" screen\na.png\t"say ""x"""\n')
+    imported("csv", tmp_path / "pairs.tsv", tmp_path / "folder", picture="1", caption="2")
+    assert pairs(tmp_path / "folder")[0].captions == ["red car", '7" screen', 'say "x"']
+
+
+@pytest.mark.parametrize("name", ["csv", "class-folders"])
+def test_a_source_without_splits_becomes_one(tmp_path, name):
+    source = table(tmp_path / "source")
+    source = class_folders(tmp_path / "classes", ("train",)) / "train" if name == "class-folders" else source
+    with pytest.raises(JclipError, match="--splits train,valid: the source has no splits, .*: give one name"):
+        imported(name, source, tmp_path / "folder", splits=("train", "valid"))
+
+
 @pytest.mark.parametrize("size", [1, 700])
 def test_parallel_text_in_three_layouts(tmp_path, size):
     sentences = [("Hello.", "你好。"), ('Say "x', "说 “x”"), ("Bye.", "再见。")]
@@ -225,39 +199,6 @@ def test_bad_sources_are_named_by_file_and_line(tmp_path, name, file, text, read
     assert [path.name for path in tmp_path.iterdir()] == [file]
 
 
-CN_CLIP = [
-    (
-        "train_texts.jsonl",
-        '{"text_id": 1, "text": "a", "image_ids": [5]}',
-        "jsonl, line 1: picture 5 is not in",
-    ),
-    (
-        "train_texts.jsonl",
-        '{"text_id": "x", "text": "a", "image_ids": []}',
-        "line 1: text_id is 'x', but ids must be",
-    ),
-    ("train_texts.jsonl", '\n{"text_id": 1, "text": "a", "image_ids": [1.5]}', "line 2: an image id is '1.5', but"),
-    ("train_texts.jsonl", '{"text_id": 1, "image_ids": []}', "line 1: it has no 'text'"),
-    ("train_texts.jsonl", '{"text_id": 1, "text": 3, "image_ids": []}', 'line 1: "text" must be a string'),
-    (
-        "train_imgs.tsv",
-        "1\taGk=\nb\taGk=\n",
-        "line 2: the picture's id is 'b', but ids must be",
-    ),
-    ("train_imgs.tsv", "1\taGk=\n2", "train_imgs.tsv, line 2: expected ID<tab>BASE64, found b'2'"),
-    ("train_imgs.tsv", "", "train_imgs.tsv is empty: fetch it again"),
-]
-
-
-@pytest.mark.parametrize(("file", "text", "words"), CN_CLIP)
-def test_bad_files_of_cn_clip(tmp_path, file, text, words):
-    (cn_clip(tmp_path / "source") / file).write_text(text)
-    with pytest.raises(JclipError) as caught:
-        imported("cn-clip", tmp_path / "source", tmp_path / "folder")
-    assert words in str(caught.value)
-    assert [path.name for path in tmp_path.iterdir()] == ["source"]
-
-
 def test_splits_and_files_that_are_not_there(tmp_path):
     source = cn_clip(tmp_path / "source")
     with pytest.raises(JclipError, match="has no split 'test': choose --splits from train"):
@@ -273,17 +214,6 @@ def test_splits_and_files_that_are_not_there(tmp_path):
     class_folders(tmp_path / "classes", ("train",), ("a", "b"))
     with pytest.raises(JclipError, match="its classes differ from those of train, 'b' is in one only"):
         imported("class-folders", tmp_path / "classes", tmp_path / "folder")
-
-
-def test_an_id_that_comes_again_takes_its_last_picture_as_cn_clip_does(tmp_path):
-    source = cn_clip(tmp_path / "source", ["a", "b"])
-    lines = (source / "train_imgs.tsv").read_text().splitlines()
-    (source / "train_imgs.tsv").write_text("\n".join([lines[0], lines[1], "100\t" + lines[1].split("\t")[1]]))
-    imported("cn-clip", source, tmp_path / "folder", Limit(count=1))
-    assert {pair.image_ids[0]: pair.pictures[0] for pair in pairs(tmp_path / "folder")} == {
-        100: picture(1),
-        101: picture(1),
-    }
 
 
 def test_the_language_of_each_record_is_noted(tmp_path):
@@ -306,29 +236,6 @@ def test_the_language_of_each_record_is_noted(tmp_path):
 
 def test_every_format_is_explained():
     assert all(form.what[0].islower() and not form.what.endswith(".") for form in FORMATS.values())
-
-
-@given(st.binary(max_size=40), st.booleans(), st.booleans())
-def test_base64_of_any_bytes(data, safe, padded):
-    text = (base64.urlsafe_b64encode if safe else base64.b64encode)(data)
-    assert decode_base64(text if padded else text.rstrip(b"=")) == data
-
-
-ODD = [
-    ('{"text_id": 1, "text": "a", "image_ids": [[100]]}', "an image id is '[100]', but ids must be integers"),
-    (f'{{"text_id": {"1" * 5000}, "text": "a", "image_ids": []}}', "line 1: it is no JSON"),
-    (f"{'[' * 100_000}", "line 1: it is no JSON (it is nested too deep)"),
-    ('{"text_id": true, "text": "a", "image_ids": []}', "text_id is 'True', but ids must be integers"),
-    ("[]", "line 1: expected a JSON object, found b'[]'"),
-]
-
-
-@pytest.mark.parametrize(("text", "words"), ODD)
-def test_odd_json_is_no_traceback(tmp_path, text, words):
-    (cn_clip(tmp_path / "source") / "train_texts.jsonl").write_text(text)
-    with pytest.raises(JclipError) as caught:
-        imported("cn-clip", tmp_path / "source", tmp_path / "folder")
-    assert words in str(caught.value)
 
 
 def test_half_a_character_is_skipped(tmp_path):

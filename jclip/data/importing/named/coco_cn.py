@@ -4,24 +4,25 @@
       coco-cn_{train,val,test}.txt               a picture's name in each line: COCO_val2014_000000000042
       imageid.human-written-caption.txt          COCO_val2014_000000000042#0<tab>caption
       imageid.manually-translated-caption.txt    the same; the 5,000 of the test split
-    train2014/COCO_train2014_….jpg, val2014/COCO_val2014_….jpg    or train2014.zip, val2014.zip
+    train2014, val2014                           COCO's pictures
 
-"COCO-CN 1K" scores the 1,000 test pictures with the 1,053 captions that were written for them; "5K" with the five that
-were translated for each.
+"COCO-CN 1K" (coco-cn) scores the 1,000 test pictures with the 1,053 captions that were written for them; "5K"
+(coco-cn-5k) with the five that were translated for each.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
 
-from jclip.data.importing.archives import Packed, find, holding
-from jclip.data.importing.cn_clip import choose_splits
+from jclip.data.importing.downloads import Packed, find, holding
 from jclip.data.importing.lines import scan, text_of
 from jclip.data.importing.listed import Entry, ListedReader, listed
+from jclip.data.importing.named.coco import PARTS, coco_file, coco_pictures
 from jclip.data.importing.parts import Reading
+from jclip.data.importing.splits import choose_splits
 from jclip.data.kinds import PAIRS
 from jclip.errors import JclipError
 
 _NAMES = {"train": "train", "valid": "val", "test": "test"}
-_COCO = "cocodataset.org"
 
 
 def open_coco_cn(downloads: Path, reading: Reading, five: bool = False) -> Packed:
@@ -40,28 +41,13 @@ def open_coco_cn(downloads: Path, reading: Reading, five: bool = False) -> Packe
     splits = choose_splits(lists, there, reading)
     kind = "manually-translated" if five else "human-written"
 
-    def make(folder: Path, *coco: Path) -> ListedReader:
+    def make(folder: Path, *folders: Path) -> ListedReader:
+        coco = dict(zip(PARTS, folders, strict=True))
         root = holding(folder, f"imageid.{kind}-caption.txt")
         captions = _captions(root / f"imageid.{kind}-caption.txt")
         return listed({split: _entries(root / f"coco-cn_{_NAMES[split]}.txt", captions, coco) for split in splits})
 
     return Packed(PAIRS, (lists, *pictures), True, (), make)
-
-
-def coco_pictures(downloads: Path) -> tuple[Path, Path]:
-    """train2014 and val2014, packed or not.
-
-    Raises:
-      JclipError: one is missing.
-    """
-    return find(downloads, "train2014", _COCO), find(downloads, "val2014", _COCO)
-
-
-def coco_file(name: str, coco: tuple[Path, ...]) -> Path:
-    """The file of COCO_train2014_… or COCO_val2014_…, in the folders that train2014 and val2014 became."""
-    folder, part = (coco[0], "train2014") if "train2014" in name else (coco[1], "val2014")
-    inner = folder / part
-    return (inner if inner.is_dir() else folder) / f"{name.removesuffix('.jpg')}.jpg"
 
 
 def _captions(file: Path) -> dict[str, list[tuple[int, str]]]:
@@ -76,7 +62,7 @@ def _captions(file: Path) -> dict[str, list[tuple[int, str]]]:
     return captions
 
 
-def _entries(file: Path, captions: dict[str, list[tuple[int, str]]], coco: tuple[Path, ...]) -> list[Entry]:
+def _entries(file: Path, captions: dict[str, list[tuple[int, str]]], coco: Mapping[str, Path]) -> list[Entry]:
     entries = []
     for line in scan(file):
         name, place = text_of(file, line).strip(), f"{file.name}, line {line.number}"

@@ -8,11 +8,11 @@ A picture becomes a record with its captions in all languages.
 
 from pathlib import Path
 
-from jclip.data.importing.archives import Packed, find, holding
-from jclip.data.importing.cn_clip import choose_splits
+from jclip.data.importing.downloads import Packed, find, holding
 from jclip.data.importing.lines import object_of, scan
 from jclip.data.importing.listed import Entry, ListedReader, listed
 from jclip.data.importing.parts import Reading
+from jclip.data.importing.splits import choose_splits
 from jclip.data.kinds import PAIRS
 from jclip.errors import JclipError
 

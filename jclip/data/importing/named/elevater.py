@@ -12,23 +12,15 @@ of each under one name, and becomes one record.
 import json
 from pathlib import Path
 
-from jclip.data.importing.archives import Packed, find, holding, unpacked
+from jclip.data.elevater import counts
+from jclip.data.importing.archives import unpacked
 from jclip.data.importing.class_folders import classified
-from jclip.data.importing.cn_clip import choose_splits
+from jclip.data.importing.downloads import Packed, find, holding, there
+from jclip.data.importing.named.chinese_clip import FROM
 from jclip.data.importing.parts import Reader, Reading
+from jclip.data.importing.splits import choose_splits
 from jclip.data.kinds import LABELLED
 from jclip.errors import JclipError, unreadable
-
-SETS = {
-    "caltech-101": 101, "cifar-10": 10, "cifar-100": 100, "country211": 211, "dtd": 47, "eurosat_clip": 10,
-    "fer-2013": 7, "fgvc-aircraft-2013b-variants102": 100, "food-101": 101, "gtsrb": 43, "hateful-memes": 2,
-    "kitti-distance": 4, "mnist": 10, "oxford-flower-102": 102, "oxford-iiit-pets": 37, "patch-camelyon": 2,
-    "rendered-sst2": 2, "resisc45_clip": 45, "stanford-cars": 196, "voc-2007-classification": 20,
-}  # fmt: skip
-"""How many classes each has (Yang et al. 2022, table 12)."""
-
-# With the class of clutter, which ELEVATER counts (Li et al. 2022) and that table does not.
-_BACKGROUND = {"caltech-101": 102}
 
 _ALL = "ELEVATER_all"
 
@@ -39,30 +31,33 @@ def open_elevater(name: str, downloads: Path, reading: Reading) -> Packed:
     Raises:
       JclipError: it is missing.
     """
-    fetch = "the Hugging Face data set OFA-Sys/chinese-clip-eval"
-    packed_all = not any(downloads.glob(f"{name}*")) and any(downloads.glob(f"{_ALL}*"))
-    found = find(downloads, _ALL if packed_all else name, fetch)
-    return Packed(LABELLED, (found,), True, (), _Make(name, packed_all, fetch, reading))
+    found, whole = there(downloads, name), there(downloads, _ALL)
+    if found is None and whole is not None:
+        if not whole.is_dir():
+            return Packed(LABELLED, (whole,), True, (), _Make(name, reading, inside=True), f"{name}.zip")
+        downloads = whole
+    found = find(downloads, name, FROM)
+    return Packed(LABELLED, (found,), True, (), _Make(name, reading))
 
 
 class _Make:
-    def __init__(self, name: str, packed_all: bool, fetch: str, reading: Reading):
-        self._name, self._packed_all, self._fetch, self._reading = name, packed_all, fetch, reading
+    """Makes a reader of a set's folder, or of one that has its archive inside."""
+
+    def __init__(self, name: str, reading: Reading, inside: bool = False):
+        self._name, self._reading, self._inside = name, reading, inside
 
     def __call__(self, folder: Path) -> Reader:
-        if self._packed_all:
-            inner = next((each for each in sorted(folder.rglob(f"{self._name}.zip"))), None)
-            if inner is None:
-                raise JclipError(f"{folder} has no {self._name}.zip: fetch {_ALL}.zip again from {self._fetch}")
-            folder = unpacked(inner, folder.parent)
+        if self._inside:
+            archive = f"{self._name}.zip"
+            folder = unpacked(holding(folder, archive) / archive, folder.parent)
         root = holding(folder, "label_cn.txt")
         labels = {language: _labels(root / file, self._name) for language, file in _FILES.items()}
         if len(labels["zh"]) != len(labels["en"]):
             raise JclipError(f"{root}: label_cn.txt and label.txt differ in length: fetch the archive again")
-        there = [split for split in ("train", "test") if (root / split).is_dir()]
-        if not there:
-            raise JclipError(f"{root} has neither train nor test: fetch it again from {self._fetch}")
-        chosen = choose_splits(root, there, self._reading)
+        splits = [split for split in ("train", "test") if (root / split).is_dir()]
+        if not splits:
+            raise JclipError(f"{root} has neither train nor test: fetch it again from {FROM}")
+        chosen = choose_splits(root, splits, self._reading)
         classes = _classes([root / split for split in chosen], len(labels["zh"]), root / "label_cn.txt")
         notes = {"labels.json": json.dumps(labels, ensure_ascii=False, indent=1) + "\n"}
         if (root / "index.json").is_file():
@@ -79,8 +74,9 @@ def _labels(file: Path, name: str) -> list[str]:
         labels = file.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise unreadable(file, error, "as a list of labels") from None
-    if len(labels) not in (SETS[name], _BACKGROUND.get(name)):
-        raise JclipError(f"{file} has {len(labels)} labels, but {name} has {SETS[name]} classes: fetch it again")
+    if len(labels) not in counts(name):
+        wanted = " or ".join(map(str, counts(name)))
+        raise JclipError(f"{file} has {len(labels)} labels, but {name} has {wanted} classes: fetch it again")
     return labels
 
 

@@ -8,14 +8,15 @@
 A picture becomes a record with its captions in all the languages that are there; "jp" is written "ja".
 """
 
+from collections.abc import Mapping
 from pathlib import Path
 
-from jclip.data.importing.archives import Packed, find, holding
-from jclip.data.importing.cn_clip import choose_splits
+from jclip.data.importing.downloads import Packed, find, holding
 from jclip.data.importing.lines import Line, scan, text_of
 from jclip.data.importing.listed import Entry, ListedReader, listed
-from jclip.data.importing.named.coco_cn import coco_file, coco_pictures
+from jclip.data.importing.named.coco import PARTS, coco_file, coco_pictures
 from jclip.data.importing.parts import Reading
+from jclip.data.importing.splits import choose_splits
 from jclip.data.kinds import PAIRS
 from jclip.errors import JclipError
 
@@ -34,13 +35,13 @@ def open_xtd(downloads: Path, reading: Reading) -> Packed:
     lists = find(downloads, main[0], "the repository adobe-research/Cross-lingual-Test-Dataset-XTD10")
     choose_splits(lists, ["test"], reading)
 
-    def make(folder: Path, *coco: Path) -> ListedReader:
-        return listed({"test": _entries(folder, coco)})
+    def make(folder: Path, *folders: Path) -> ListedReader:
+        return listed({"test": _entries(folder, dict(zip(PARTS, folders, strict=True)))})
 
     return Packed(PAIRS, (lists, *coco_pictures(downloads)), True, (), make)
 
 
-def _entries(folder: Path, coco: tuple[Path, ...]) -> list[Entry]:
+def _entries(folder: Path, coco: Mapping[str, Path]) -> list[Entry]:
     file = holding(folder, "test_image_names.txt") / "test_image_names.txt"
     names = _lines(file)
     captions: dict[str, list[tuple[Line, Path]]] = {}
