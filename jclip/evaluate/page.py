@@ -74,7 +74,7 @@ def _table(
             means = [[mean_over(some, name) for name in columns] for some in (several, others)]
             rows.append(Row(f"mean of {len(several)}", means[0], means[1] if len(others) == len(several) else None))
         chance = Row("chance", [mean_over(several, _chance(name)) for name in columns])
-        counts = ", ".join(f"{several[0].counts[name]:,} {name}" for name in _COUNTS if name in several[0].counts)
+        counts = ", ".join(_counted(name, several) for name in _COUNTS if name in several[0].counts)
         title = f"{dataset}: {counts}" if counts else dataset
         groups.append(Group(title, rows, [chance] if any(value is not None for value in chance.values) else []))
     notes = dict.fromkeys(f"{test.dataset}: {test.note}" for test in tests if test.note)
@@ -90,6 +90,11 @@ def _table(
         main=columns.index(tests[0].main) if tests[0].main in columns else 0,
         stacked=other is not None,
     )
+
+
+def _counted(name: str, tests: Sequence[Finding]) -> str:
+    found = sorted({test.counts.get(name, 0) for test in tests})
+    return f"{found[0]:,}{f' to {found[-1]:,}' if len(found) > 1 else ''} {name}"
 
 
 def _row(test: Finding, columns: Sequence[str], before: Finding | None) -> Row:

@@ -67,6 +67,12 @@ def test_tables_by_kind_data_set_and_language():
     assert found.note == "XTD: Papers differ."
 
 
+def test_languages_of_different_size():
+    more = replace(FINDINGS.tests[1], counts={"pictures": 1000, "captions": 2000})
+    (table,) = tables(Findings("b", (FINDINGS.tests[0], more)))
+    assert table.groups[0].name == "XTD: 1,000 pictures, 1,000 to 2,000 captions"
+
+
 def test_two_side_by_side():
     other = Findings("bundles/old", (retrieval("zh", 0.5), retrieval("en", 0.5)))
     _, found = tables(FINDINGS, other)
