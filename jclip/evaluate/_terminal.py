@@ -45,6 +45,8 @@ class TerminalTable:
         ]
         for (_, lines), group in zip(self._groups, table.groups, strict=True):
             lines += self._references(group)
+        arrows = not table.stacked and any(row.before is not None for row in _rows(table))
+        self._gap = 2 if arrows else 1  # "1.0 → 2.0 3.0 → 4.0" would be hard to read
         every = [self._names(0), self._names(1), *(line.texts for _, lines in self._groups for line in lines)]
         self._widths = [max(map(_width, column)) for column in zip(*every, strict=True)]
 
@@ -92,7 +94,7 @@ class TerminalTable:
         from rich.text import Text
 
         yield Text(self._table.title, "bold")
-        figures = sum(width + 1 + (i in self._starts()) for i, width in enumerate(self._widths))
+        figures = sum(width + self._gap + (i in self._starts()) for i, width in enumerate(self._widths))
         room = max(options.max_width - _MARGIN - figures, 8)
         labels = [_width(line.label) for _, lines in self._groups for line in lines]
         label = min(room, max(labels, default=0))
@@ -125,7 +127,7 @@ class TerminalTable:
 
         text = Text(" " * _MARGIN + line.label + " " * (label - _width(line.label)), line.style)
         for i, (word, width) in enumerate(zip(line.texts, self._widths, strict=True)):
-            text.append(" " * (1 + (i in self._starts()) + width - _width(word)))
+            text.append(" " * (self._gap + (i in self._starts()) + width - _width(word)))
             beside = self._bounded and i == self._main + 1
             text.append(word, "dim" if beside else "bold" if i == self._main and not line.style else "")
         text.rstrip()

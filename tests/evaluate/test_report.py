@@ -197,6 +197,11 @@ def test_seven_figures_and_an_interval_fit_into_eighty_columns():
     assert max(map(cell_len, printed(long))) <= 80 and any("a name a name" in line for line in printed(long))
 
 
+def test_arrows_stand_apart():
+    pairs = Row("en", (0.25, 0.5), (0.125, 0.375))
+    assert any("12.5 → 25.0  37.5 → 50.0" in line for line in printed(_one_row(pairs)))
+
+
 def test_two_models_stand_under_each_other():
     row = Row("en", (0.5, 0.25), (0.4, None), [(0.4, 0.6), None], [(-0.012, 0.2), None])
     lines = [line.split() for line in printed(replace(_one_row(row), stacked=True))]
