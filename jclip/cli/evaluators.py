@@ -96,7 +96,7 @@ def _probe(asked: Probe, encoder: Encoder) -> Evaluator:
         features = {name: encoder.images(variables, one.pictures) for name, one in sets.splits.items()}
         figures: dict[str, float] = {}
         for count in asked.shots:
-            found = probing.find(sets, features, count or None, seeds=asked.seeds, resamples=0)
+            found, _ = probing.find(sets, features, count or None, seeds=asked.seeds, resamples=0)
             name = str(count or "all")
             figures |= {_named(figure, name, len(asked.shots)): value for figure, value in found.figures.items()}
         return figures

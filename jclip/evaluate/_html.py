@@ -12,12 +12,14 @@ from jclip.evaluate.parts import (
     Fraction,
     Gallery,
     Group,
+    Interval,
     Matrix,
     Query,
     Report,
     Result,
     Section,
     Table,
+    around_cells,
     cells,
     percent,
 )
@@ -99,11 +101,14 @@ def _group(group: Group, table: Table) -> str:
     span = len(table.columns) + 1
     lines = [f'<tr class="group"><th scope="rowgroup" colspan="{span}" dir="auto">{escape(group.name)}</th></tr>']
     for row in group.rows:
-        between = row.intervals or [None] * len(table.columns)
-        drawn = "".join(
-            _cell(*cell, ticks, interval)
-            for cell, ticks, interval in zip(cells(row, table), columns, between, strict=True)
+        parts = zip(
+            cells(row, table),
+            columns,
+            row.intervals or [None] * len(table.columns),
+            around_cells(row, table),
+            strict=True,
         )
+        drawn = "".join(_cell(*cell, ticks, interval, around) for cell, ticks, interval, around in parts)
         lines.append(f'<tr><th scope="row"><bdi>{escape(row.label)}</bdi></th>{drawn}</tr>')
     for row in group.references:
         drawn = "".join(f"<td>{percent(value)}</td>" for value, _ in cells(row, table))
@@ -111,20 +116,17 @@ def _group(group: Group, table: Table) -> str:
     return f"<tbody>{''.join(lines)}</tbody>"
 
 
-def _cell(
-    value: Fraction, before: Fraction, ticks: Sequence[Fraction], interval: tuple[float, float] | None = None
-) -> str:
+def _cell(value: Fraction, before: Fraction, ticks: Sequence[Fraction], interval: Interval | None, around: str) -> str:
     start = "" if before is None else f'<span class="before">{percent(before)} →</span> '
     number = f"{start}<b>{percent(value)}</b>"
     marks = [("before", before), *((f"r{i}", tick) for i, tick in enumerate(ticks))]
     drawn = "".join(f'<i class="{kind}" style="left:{_width(at)}"></i>' for kind, at in marks if _finite(at))
     filled = f'<i class="fill" style="width:{_width(value)}"></i>' if _finite(value) else ""
-    around = ""
     if interval is not None:
         low, high = interval
-        around = f'<span class="interval">{percent(low)} to {percent(high)}</span>'
         drawn += f'<i class="range" style="left:{_width(low)};width:{_width(high - low)}"></i>'
-    return f'<td>{number}<span class="track" aria-hidden="true">{filled}{drawn}</span>{around}</td>'
+    under = f'<span class="interval">{around}</span>' if around else ""
+    return f'<td>{number}<span class="track" aria-hidden="true">{filled}{drawn}</span>{under}</td>'
 
 
 def _matrix(matrix: Matrix) -> str:

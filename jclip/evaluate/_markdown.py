@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from jclip.evaluate.parts import Matrix, Report, Row, Table, cells, percent
+from jclip.evaluate.parts import Matrix, Report, Row, Table, around_cells, cells, percent
 
 _MOST = 20  # classes of a matrix that is written out
 
@@ -40,11 +40,9 @@ def _table(table: Table) -> Iterator[str]:
 
 
 def _cells(row: Row, table: Table) -> Iterator[str]:
-    between = row.intervals or [None] * len(table.columns)
-    for (value, before), interval in zip(cells(row, table), between, strict=True):
+    for (value, before), around in zip(cells(row, table), around_cells(row, table), strict=True):
         start = "" if before is None else f"{percent(before)} → "
-        around = "" if interval is None else f" ({percent(interval[0])} to {percent(interval[1])})"
-        yield f"{start}{percent(value)}{around}"
+        yield f"{start}{percent(value)}{f' ({around})' if around else ''}"
 
 
 def _matrix(matrix: Matrix) -> Iterator[str]:

@@ -1,7 +1,7 @@
 """What is to be evaluated, from what a person or a configuration says: data, protocols, prompts, languages."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from jclip.errors import JclipError
@@ -9,7 +9,7 @@ from jclip.evaluate.benchmarks import Benchmark, get_benchmark
 from jclip.evaluate.class_sets import ClassSet, class_names, read_classes
 from jclip.evaluate.prompts import names_of, prompts
 from jclip.evaluate.protocols import Protocol, get_protocol
-from jclip.evaluate.sets import languages_in, read_task
+from jclip.evaluate.sets import open_captions
 from jclip.evaluate.tasks import RetrievalTask
 
 
@@ -21,11 +21,13 @@ class RetrievalTests:
       tasks: at least one.
       split: of the data.
       note: of the protocol.
+      by_language: whether the data have several languages, asked or not.
     """
 
     tasks: tuple[RetrievalTask, ...]
     split: str
     note: str = ""
+    by_language: bool = False
 
 
 @dataclass(frozen=True)
@@ -64,43 +66,47 @@ def retrieval_tests(data: Path, protocol: str = "", split: str = "", languages: 
     """The tasks in a file or a folder.
 
     Args:
-      data: what `sets.read_task` reads.
+      data: what `sets.open_captions` opens.
       protocol: a name of `protocols.PROTOCOLS`, "" for none.
       split: of a folder; the protocol's own, or "test".
       languages: by default all that the protocol and the folder have.
 
     Raises:
-      JclipError: as `sets.read_task`; an unknown protocol, a language that is not there, data of another size.
+      JclipError: as `sets.open_captions`; an unknown protocol, a language that is not there, data of another size.
     """
     chosen = get_protocol(protocol) if protocol else None
     split = split or (chosen.split if chosen else "test")
+    captions = open_captions(data, split)
     tasks = []
-    for language in _languages(data, split, chosen, languages):
-        task = replace(read_task(data, split, language), language=language)
+    for language in _languages(data, split, captions.languages, chosen, languages):
+        task = captions.task(language)
         tasks.append(chosen.apply(task) if chosen else task)
-    return RetrievalTests(tuple(tasks), split, chosen.note if chosen else "")
+    return RetrievalTests(tuple(tasks), split, chosen.note if chosen else "", len(captions.languages) > 1)
 
 
-def _languages(data: Path, split: str, protocol: Protocol | None, wanted: Sequence[str]) -> Sequence[str]:
-    here = languages_in(data, split)
+def _languages(
+    data: Path, split: str, here: Sequence[str], protocol: Protocol | None, wanted: Sequence[str]
+) -> Sequence[str]:
     if wanted and protocol and (strange := sorted(set(wanted) - set(protocol.languages))):
         raise JclipError(f"{protocol.title} has no captions in {strange[0]}: it has {', '.join(protocol.languages)}")
-    if wanted and here and (lost := sorted(set(wanted) - set(here))):
+    if protocol and not wanted:
+        if len(protocol.languages) == 1:
+            wanted = protocol.languages
+        elif not set(here) & set(protocol.languages):
+            raise JclipError(
+                f"{data} has no {split} captions by language: expected folders or files of "
+                f"{', '.join(protocol.languages)}; name one with --languages if these captions are all in it"
+            )
+        else:
+            return [language for language in protocol.languages if language in here]
+    if here and (lost := sorted(set(wanted) - set(here))):
         raise JclipError(f"{data} has no {split} captions in {lost[0]}: it has {', '.join(here)}")
-    if wanted or protocol is None:
-        return wanted or here or [""]
-    if len(protocol.languages) == 1:
-        return protocol.languages
-    found = [language for language in protocol.languages if language in here]
-    if not found:
-        raise JclipError(
-            f"{data} has no {split} captions by language: expected folders or files of "
-            f"{', '.join(protocol.languages)}; name one with --languages if these captions are all in it"
-        )
-    return found
+    return wanted or here or [""]
 
 
-def class_tests(data: Path, dataset: str = "", ensembles: Sequence[str] = ("en",), classes: str = "") -> ClassTests:
+def class_tests(
+    data: Path, dataset: str = "", ensembles: Sequence[str] = ("en",), classes: str = "", split: str = "test"
+) -> ClassTests:
     """The pictures in a folder, and the sentences for their classes.
 
     Args:
@@ -108,12 +114,13 @@ def class_tests(data: Path, dataset: str = "", ensembles: Sequence[str] = ("en",
       dataset: a name of `benchmarks.BENCHMARKS`, "" for none.
       ensembles: what `prompts.prompts` takes.
       classes: a file of names; "cn_clip" or "open_clip" for ImageNet's; "" for those beside the data.
+      split: of data that have splits.
 
     Raises:
       JclipError: as `class_sets.read_classes` and `prompts.prompts`; an unknown data set, or data of another size.
     """
     benchmark = get_benchmark(dataset) if dataset else None
-    found = read_classes(data)
+    found = read_classes(data, split)
     if benchmark:
         benchmark.check(found.name, len(found.keys), len(found.pictures))
     asked = []

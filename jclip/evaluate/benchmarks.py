@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from jclip.data.elevater import CLASSES, counts
-from jclip.errors import JclipError
+from jclip.errors import JclipError, unreadable
 
 Metric = Literal["accuracy", "mean_per_class", "map11", "roc_auc"]
 
@@ -105,8 +105,8 @@ def read_order(file: Path, pictures: int) -> list[int]:
     """
     try:
         order = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise JclipError(f"{file} cannot be read ({error}): give a JSON list of row numbers") from None
+    except (OSError, ValueError, RecursionError) as error:
+        raise unreadable(file, error, "as a JSON list of row numbers") from None
     if not isinstance(order, list) or not all(type(row) is int and 0 <= row < pictures for row in order):
         raise JclipError(f"{file} must be a list of row numbers from 0 to {pictures - 1}: take the data set's own")
     if len(order) != pictures or len(set(order)) != pictures:

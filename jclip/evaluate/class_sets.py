@@ -2,21 +2,29 @@
 
     FOLDER/003/a.jpg …            a folder a class, in the order of their names, which may be numbers
     FOLDER/labels.tsv             or PICTURE<tab>CLASS[,CLASS…] lines: where a picture may show several
-    FOLDER/classes.zh.txt         a name a line; also classes.txt, and cn_clip's label_cn.txt for Chinese
+    FOLDER/test/003/a.jpg …       the same by split
+    FOLDER/dataset_info.json, …   what `jclip data import` wrote, with the names in labels.json
+    FOLDER/classes.zh.txt         a name a line; also classes.txt, and cn_clip's label_cn.txt for Chinese; or beside
+                                  the folder of a split
 
-Without a file of names, those of the folders are taken.
+Without such names, those of the folders are taken.
 """
 
+import json
 import os
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
+from jclip.data.folders import LabelledFolder, open_folder
+from jclip.data.images import Picture
 from jclip.errors import JclipError, unreadable
+from jclip.evaluate.imported import StoredPictures
 
+SPLITS = ("train", "valid", "val", "test")
 _PICTURES = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
 
 
@@ -26,15 +34,21 @@ class ClassSet:
 
     Attributes:
       name: for tables.
-      pictures: paths.
+      pictures: paths, or what a data folder holds.
       truth_nc: which classes each shows, at least one.
       keys: the classes as the files call them.
+      folder: where files of names may lie.
+      labels: the names of the classes by language, of data that come with them.
+      order: ELEVATER's file with the order of the pictures, of data that come with it.
     """
 
     name: str
-    pictures: Sequence[Path]
+    pictures: Sequence[Picture]
     truth_nc: npt.NDArray[np.bool_]
     keys: tuple[str, ...]
+    folder: Path = Path()
+    labels: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    order: Path | None = None
 
     @property
     def single(self) -> bool:
@@ -47,17 +61,35 @@ class ClassSet:
         return self.truth_nc.argmax(axis=1)
 
 
-def read_classes(place: Path) -> ClassSet:
-    """A set from a folder of class folders, or one with labels.tsv.
+def splits_in(place: Path) -> list[str]:
+    """The splits of a folder; none where it has classes and no splits."""
+    if (place / "dataset_info.json").is_file():
+        return list(open_folder(place).info.splits)
+    names = {folder.name for folder in _folders(place)}
+    return sorted(names) if names <= set(SPLITS) else []
+
+
+def read_classes(place: Path, split: str = "test") -> ClassSet:
+    """A set from a folder of class folders, one with labels.tsv, one of splits, or a data folder.
+
+    Args:
+      place: the folder.
+      split: of one that has splits.
 
     Raises:
       JclipError: no such folder, no picture, an empty class, or a label that is none; file and line are given.
     """
     if not place.is_dir():
         raise JclipError(f"{place} is not there: name a folder with a folder for each class")
+    if (place / "dataset_info.json").is_file():
+        return _read_imported(place, split)
     if (place / "labels.tsv").is_file():
         return _read_labels(place / "labels.tsv")
-    folders = [folder for folder in place.iterdir() if folder.is_dir() and not folder.name.startswith(".")]
+    folders = _folders(place)
+    if splits := splits_in(place):
+        if split not in splits:
+            raise JclipError(f"{place} has no split {split!r}: it has {', '.join(splits)}; choose one with --split")
+        return read_classes(place / split)
     if len(folders) < 2:
         raise JclipError(f"{place} has {len(folders)} class folders: give it one for each class, or a labels.tsv")
     # As numbers where they are: torchvision's order of names puts 10 before 2, and with it the wrong label on both.
@@ -77,7 +109,33 @@ def read_classes(place: Path) -> ClassSet:
         pictures += found
         classes += [number] * len(found)
     truth_nc = np.eye(len(folders), dtype=bool)[classes]
-    return ClassSet(str(place), pictures, truth_nc, tuple(folder.name for folder in folders))
+    return ClassSet(str(place), pictures, truth_nc, tuple(folder.name for folder in folders), place)
+
+
+def _folders(place: Path) -> list[Path]:
+    return [folder for folder in place.iterdir() if folder.is_dir() and not folder.name.startswith(".")]
+
+
+def _read_imported(place: Path, split: str) -> ClassSet:
+    folder = LabelledFolder(str(place), split)
+    records, keys = folder.open(), folder.classes()
+    truth_nc = np.zeros((len(records), len(keys)), bool)
+    for row in range(len(records)):
+        truth_nc[row, list(records[row].labels)] = True
+    name = f"{place} ({split})"
+    pictures = StoredPictures(range(len(records)), lambda row: records[row].picture, name)
+    index = place / "index.json"
+    order = index if split == "test" and index.is_file() else None
+    return ClassSet(name, pictures, truth_nc, tuple(keys), place, _labels(place / "labels.json"), order)
+
+
+def _labels(file: Path) -> dict[str, list[str]]:
+    if not file.is_file():
+        return {}
+    try:
+        return {str(language): list(map(str, names)) for language, names in json.loads(file.read_text("utf-8")).items()}
+    except (OSError, ValueError, AttributeError, TypeError, RecursionError) as error:
+        raise unreadable(file, error, "as names of classes") from None
 
 
 def _read_labels(file: Path) -> ClassSet:
@@ -109,7 +167,7 @@ def _read_labels(file: Path) -> ClassSet:
     truth_nc = np.zeros((len(rows), len(keys)), bool)
     for row, (_, classes) in enumerate(rows):
         truth_nc[row, classes] = True
-    return ClassSet(str(file.parent), [path for path, _ in rows], truth_nc, tuple(keys))
+    return ClassSet(str(file.parent), [path for path, _ in rows], truth_nc, tuple(keys), file.parent)
 
 
 def class_names(data: ClassSet, language: str, file: Path | None = None) -> list[str]:
@@ -118,22 +176,30 @@ def class_names(data: ClassSet, language: str, file: Path | None = None) -> list
     Args:
       data: whose.
       language: BCP 47; "" for whichever there are.
-      file: a name a line; by default one of the files beside the pictures, or else the folders' own names.
+      file: a name a line; by default one of the files beside the pictures, or else the names that the data come with,
+        or the folders' own.
 
     Raises:
       JclipError: a file with another number of names than there are classes, or a line without any; or no names in
         that language.
     """
-    found = file or _names_in(Path(data.name), language)
-    if found is None:
-        if all(key.isdigit() for key in data.keys):
-            wanted = f"classes.{language}.txt" if language else "classes.txt"
-            raise JclipError(f"{data.name} only numbers its classes: give their names in {wanted}, or with --classes")
-        return [key.replace("_", " ") for key in data.keys]
-    names = list(_lines(found))
+    found = file or _names_in(data.folder, language)
+    if found is not None:
+        return _right_many(list(_lines(found)), str(found), data)
+    if data.labels and language in ("", *data.labels):
+        chosen = language or next(iter(data.labels))
+        return _right_many(list(data.labels[chosen]), f"{data.folder / 'labels.json'}, {chosen!r},", data)
+    if data.labels or all(key.isdigit() for key in data.keys):
+        wanted = f"classes.{language}.txt" if language else "classes.txt"
+        known = f"names its classes in {', '.join(data.labels)}" if data.labels else "numbers its classes"
+        raise JclipError(f"{data.name} only {known}: give their names in {data.folder / wanted}, or with --classes")
+    return [key.replace("_", " ") for key in data.keys]
+
+
+def _right_many(names: list[str], where: str, data: ClassSet) -> list[str]:
     if len(names) != len(data.keys):
         raise JclipError(
-            f"{found} has {len(names)} names, but {data.name} has {len(data.keys)} classes: give one line a class, in "
+            f"{where} has {len(names)} names, but {data.name} has {len(data.keys)} classes: give one line a class, in "
             "the order of the folders"
         )
     return names
@@ -142,7 +208,9 @@ def class_names(data: ClassSet, language: str, file: Path | None = None) -> list
 def _names_in(folder: Path, language: str) -> Path | None:
     names = [f"classes.{language}.txt"] if language else []
     names += ["label_cn.txt"] if language == "zh" else []
-    return next((folder / name for name in [*names, "classes.txt"] if (folder / name).is_file()), None)
+    places = [folder, folder.parent] if folder.name in SPLITS else [folder]
+    files = (place / name for place in places for name in [*names, "classes.txt"])
+    return next((file for file in files if file.is_file()), None)
 
 
 def _lines(file: Path, *, blank: bool = False) -> list[str]:

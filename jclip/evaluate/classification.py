@@ -15,6 +15,7 @@ from jclip.evaluate.benchmarks import Benchmark
 from jclip.evaluate.bootstrap import RESAMPLES, Interval, interval, intervals, resampled_means
 from jclip.evaluate.class_sets import ClassSet
 from jclip.evaluate.findings import Finding, histogram
+from jclip.evaluate.trials import Trials, digest
 
 Array = npt.NDArray[Any]
 Floats = npt.NDArray[np.float64]
@@ -125,7 +126,18 @@ def find(
         classes=tuple(names) if classes <= 200 else (),
         scores=histogram({"right": best_n[right_n], "wrong": best_n[~right_n]}),
         variant=variant if variant != language else "",
+        trials=_trials(hits_nk[:, : 1 + (classes > 5)], data) if resamples else (),
     )
+
+
+def _trials(hits_nk: Floats, data: ClassSet) -> tuple[Trials, ...]:
+    names, columns = ["accuracy", "top5"][: hits_nk.shape[1]], list(hits_nk.T)
+    if data.single:
+        # Weighted so that their mean is the mean per class.
+        counts_n = np.bincount(data.classes_n)[data.classes_n]
+        seen = len(np.unique(data.classes_n))
+        names, columns = [*names, "mean_per_class"], [*columns, hits_nk[:, 0] * len(hits_nk) / (seen * counts_n)]
+    return (Trials.pack(names, digest(data.truth_nc), np.stack(columns, axis=1)),)
 
 
 def _intervals(hits_nk: Floats, data: ClassSet, resamples: int) -> dict[str, Interval]:

@@ -12,12 +12,13 @@ A line that stands there twice counts once; two lines that say different things 
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeGuard
 
 import numpy as np
 import numpy.typing as npt
 
-from jclip.errors import JclipError, unreadable
+from jclip.data.importing.lines import object_of, scan
+from jclip.errors import JclipError
 
 Floats32 = npt.NDArray[np.float32]
 Ints = npt.NDArray[np.int64]
@@ -30,21 +31,9 @@ def json_lines(file: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     Raises:
       JclipError: the file cannot be read, or a line is no JSON object.
     """
-    try:
-        with file.open(encoding="utf-8") as lines:
-            for number, line in enumerate(lines, 1):
-                if not line.strip():
-                    continue
-                place = f"{file}, line {number}"
-                try:
-                    found = json.loads(line)
-                except ValueError as error:
-                    raise JclipError(f"{place} is no JSON ({error}): write one object a line") from None
-                if not isinstance(found, dict):
-                    raise JclipError(f"{place}: expected an object such as {{...}}, found {line.strip()[:40]!r}")
-                yield place, found
-    except (OSError, UnicodeDecodeError) as error:
-        raise unreadable(file, error) from None
+    for line in scan(file):
+        if line.data.strip():
+            yield f"{file}, line {line.number}", object_of(file, line)
 
 
 def whole_number(place: str, found: Mapping[str, Any], name: str) -> int:
@@ -57,15 +46,28 @@ def whole_number(place: str, found: Mapping[str, Any], name: str) -> int:
         raise JclipError(f"{place} has no {name!r}: add it")
     value = found[name]
     if not isinstance(value, int) or isinstance(value, bool):
-        raise JclipError(f"{place}: {name} is {value!r}: ids must be whole numbers, so number them")
+        raise JclipError(f"{place}: {name} is {repr(value)[:40]}: ids must be whole numbers, so number them")
+    if not -(2**63) <= value < 2**63:
+        raise JclipError(f"{place}: {name} has {len(str(abs(value)))} digits: ids must fit in 64 bits, so number them")
     return value
+
+
+def is_text(value: Any) -> TypeGuard[str]:
+    r"""Whether a JSON value is a text with something in it; "\ud83d" is half a character, which no tokenizer takes."""
+    if not isinstance(value, str) or not value.strip():
+        return False
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def whole_numbers(place: str, found: Mapping[str, Any], name: str) -> list[int]:
     """The ids under a name, checked as `whole_number` checks one."""
     values = found.get(name)
     if not isinstance(values, list):
-        raise JclipError(f"{place}: {name} is {values!r}, but must be a list of whole numbers, [] for none")
+        raise JclipError(f"{place}: {name} is {repr(values)[:40]}, but must be a list of whole numbers, [] for none")
     return [whole_number(place, {name: value}, name) for value in values]
 
 
@@ -80,7 +82,7 @@ def read_features(file: Path, kind: Kind) -> tuple[Ints, Floats32]:
         number = whole_number(place, found, f"{kind}_id")
         try:
             row = np.asarray(found["feature"], np.float32)
-        except (KeyError, TypeError, ValueError):
+        except (KeyError, TypeError, ValueError, OverflowError):
             raise JclipError(f"{place}: 'feature' must be a list of numbers: extract the features again") from None
         if row.ndim != 1 or (rows and row.shape != next(iter(rows.values())).shape):
             raise JclipError(f"{place}: this feature is {row.shape}, those before it {_shape(rows)}: do not mix models")

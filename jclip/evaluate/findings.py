@@ -12,6 +12,7 @@ import numpy.typing as npt
 from jclip.config import from_json, to_json
 from jclip.errors import JclipError, unreadable
 from jclip.evaluate.bootstrap import Interval
+from jclip.evaluate.trials import Trials, changes
 
 
 @dataclass(frozen=True)
@@ -47,6 +48,7 @@ class Finding:
       confusion: (c, c) counts, true class by predicted class, for classifications of few classes.
       classes: their names.
       scores: how cosines are distributed.
+      trials: what each query gave.
     """
 
     kind: str
@@ -61,6 +63,7 @@ class Finding:
     classes: tuple[str, ...] = ()
     scores: Histogram | None = None
     variant: str = ""
+    trials: tuple[Trials, ...] = ()
 
     @property
     def key(self) -> tuple[str, str, str, str]:
@@ -101,12 +104,12 @@ def read_findings(place: Path) -> Findings:
     file = place / "results.json" if place.is_dir() else place
     try:
         data = json.loads(file.read_text(encoding="utf-8"))
-        if not isinstance(data, dict) or data.pop("format", None) != _FORMAT:
-            raise JclipError(f"{file} is no results.json of jclip eval: name a folder that --output wrote")
     except FileNotFoundError:
         raise JclipError(f"there is no {file}: name a folder that jclip eval --output wrote") from None
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise unreadable(file, error) from None
+    if not isinstance(data, dict) or data.pop("format", None) != _FORMAT:
+        raise JclipError(f"{file} is no results.json of jclip eval: name a folder that --output wrote")
     return from_json(Findings, data, str(file))
 
 
@@ -133,3 +136,12 @@ def mean_over(tests: Sequence[Finding], name: str) -> float | None:
     """The mean of a figure over tests that have it; None when none has."""
     values = [one.figures[name] for one in tests if name in one.figures]
     return sum(values) / len(values) if values else None
+
+
+def differences(before: Finding, after: Finding) -> dict[str, Interval]:
+    """95 % intervals of what two models differ by in one test; none where they were not asked the same.
+
+    Raises:
+      JclipError: as `trials.changes`.
+    """
+    return changes(before.trials, after.trials, "mean_recall" if after.kind == "retrieval" else "")

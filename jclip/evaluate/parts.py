@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from jclip.evaluate.chart import Chart
 
+Interval = tuple[float, float]
 Fraction = float | None  # in [0, 1], shown as a percentage; None where there is nothing to say
 
 
@@ -18,12 +19,14 @@ class Row:
       values: one for each column.
       before: the same figures before the stage, or of another model; shown beside them.
       intervals: of the figures, (low, high) or None; shown under them.
+      changes: intervals of the figures less those before.
     """
 
     label: str
     values: Sequence[Fraction]
     before: Sequence[Fraction] | None = None
-    intervals: Sequence[tuple[float, float] | None] | None = None
+    intervals: Sequence[Interval | None] | None = None
+    changes: Sequence[Interval | None] | None = None
 
 
 @dataclass(frozen=True)
@@ -43,13 +46,25 @@ class Group:
 
 @dataclass(frozen=True)
 class Table:
-    """Figures in groups. `columns` names the figures: ("R@1", "R@5", "R@10")."""
+    """Figures in groups.
+
+    Attributes:
+      title: what they are.
+      columns: the names of the figures: ("R@1", "R@5", "R@10").
+      groups: of rows.
+      note: what to know of them.
+      before: what the figures before are.
+      main: the column of the headline figure, counted from 0.
+      stacked: the figures before are those of another model, A, and a terminal shows the differences too.
+    """
 
     title: str
     columns: Sequence[str]
     groups: Sequence[Group]
     note: str = ""
-    before: str = "before the stage"  # what the figures before are
+    before: str = "before the stage"
+    main: int = 0
+    stacked: bool = False
 
 
 @dataclass(frozen=True)
@@ -152,6 +167,23 @@ def cells(row: Row, table: Table) -> list[tuple[Fraction, Fraction]]:
     if any(len(part) != len(table.columns) for part in parts):
         raise ValueError(f"row {row.label!r} of table {table.title!r} needs {len(table.columns)} figures: {row}")
     return list(zip(*parts, strict=True))
+
+
+def around_cells(row: Row, table: Table) -> list[str]:
+    """What stands under each figure: the interval of the change where there is one, or its own, or nothing."""
+    blank = [None] * len(table.columns)
+    pairs = zip(row.intervals or blank, row.changes or blank, strict=True)
+    return [between(moved, signed=True) if moved else between(own) if own else "" for own, moved in pairs]
+
+
+def between(interval: Interval, *, signed: bool = False) -> str:
+    """As shown: "41.9 to 44.0", or "−0.2 to +1.9" for a change."""
+    return " to ".join(change(end) if signed else percent(end) for end in interval)
+
+
+def change(value: float) -> str:
+    """As shown: "+1.9" or "−0.2"."""
+    return f"{100 * value:+.1f}".replace("-", "−")
 
 
 def percent(value: Fraction) -> str:

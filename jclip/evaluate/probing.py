@@ -1,6 +1,6 @@
 """Linear probes of a data set: its splits in, findings out, for all training pictures or a few of each class."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -11,7 +11,7 @@ from jclip.errors import JclipError
 from jclip.evaluate import classification, probe
 from jclip.evaluate.benchmarks import Benchmark, get_benchmark
 from jclip.evaluate.bootstrap import RESAMPLES
-from jclip.evaluate.class_sets import ClassSet, read_classes
+from jclip.evaluate.class_sets import ClassSet, read_classes, splits_in
 from jclip.evaluate.findings import Finding
 
 Shots = int | None
@@ -30,12 +30,18 @@ class ProbeSets:
     splits: Mapping[str, ClassSet]
     benchmark: Benchmark | None
 
+    @property
+    def names(self) -> Sequence[str]:
+        """Of the classes, for people: in English where the data come with such names."""
+        train = self.splits["train"]
+        return train.labels.get("en", train.keys)
+
 
 def read_splits(data: Path, dataset: str = "") -> ProbeSets:
-    """The folders train, test and, where it is there, valid.
+    """The splits train, test and, where it is there, valid.
 
     Args:
-      data: the folder that holds them.
+      data: a folder of three folders, or a data folder.
       dataset: a name of `benchmarks.BENCHMARKS`, "" for none.
 
     Raises:
@@ -43,8 +49,15 @@ def read_splits(data: Path, dataset: str = "") -> ProbeSets:
         split of another size than the data set's.
     """
     benchmark = get_benchmark(dataset) if dataset else None
-    names = ["train", "test"] + ["valid"] * (data / "valid").is_dir()
-    splits = {name: read_classes(data / name) for name in names}
+    if not data.is_dir():
+        raise JclipError(f"{data} is not there: name a folder with train and test")
+    there = splits_in(data)
+    if not {"train", "test"} <= set(there):
+        found = ", ".join(there) or "none"
+        raise JclipError(f"{data} must have the splits train and test, but has {found}: give it a folder of each")
+    splits = {name: read_classes(data, name) for name in ("train", "test")}
+    for name in {"valid", "val"} & set(there):
+        splits["valid"] = read_classes(data, name)
     for one in splits.values():
         if one.keys != splits["train"].keys:
             raise JclipError(f"{one.name} has other classes than {splits['train'].name}: give both the same folders")
@@ -63,7 +76,7 @@ def find(
     *,
     seeds: int = 3,
     resamples: int = RESAMPLES,
-) -> Finding:
+) -> tuple[Finding, npt.NDArray[np.float64]]:
     """The figures of a probe on the test split, means over several draws where few pictures are drawn.
 
     Args:
@@ -73,31 +86,36 @@ def find(
       seeds: so many draws.
       resamples: of the bootstrap, where all pictures are learnt from; 0 for no intervals.
 
+    Returns:
+      The figures, and the (n, c) logits of the first draw.
+
     Raises:
       JclipError: a class with fewer pictures, or as `probe.fit`.
     """
     train, test = sets.splits["train"], sets.splits["test"]
     valid = (features["valid"], sets.splits["valid"].classes_n) if "valid" in sets.splits else None
-    found = []
+    found, logits = [], []
     for seed in range(1 if shots is None else seeds):
         rows = np.arange(len(train.pictures)) if shots is None else probe.shots(train.classes_n, shots, seed)
         some = (features["train"][rows], train.classes_n[rows])
         learnt = probe.learn(some, valid if shots is None else None, len(train.keys))
-        logits_nc = learnt.scores(features["test"])
+        logits.append(learnt.scores(features["test"]))
         found.append(
             classification.find(
                 test,
-                logits_nc,
-                classification.softmax(logits_nc),
-                names=train.keys,
+                logits[-1],
+                classification.softmax(logits[-1]),
+                names=sets.names,
                 benchmark=sets.benchmark,
                 kind="probe",
                 resamples=resamples if shots is None else 0,
             )
         )
-    name = "all training pictures" if shots is None else f"{shots} pictures a class"
+    name = "all" if shots is None else f"{shots} a class"
     figures = {one: float(np.mean([each.figures[one] for each in found])) for one in found[0].figures}
+    shown = found[0]
     if len(found) > 1:
+        shown = replace(shown, confusion=(), scores=None)  # of one draw they would not be those of the figures
         figures["accuracy_std"] = float(np.std([each.figures["accuracy"] for each in found], ddof=1))
     counts = {**found[0].counts, "draws": len(found)}
-    return replace(found[0], dataset=f"{found[0].dataset}, {name}", figures=figures, counts=counts)
+    return replace(shown, variant=name, figures=figures, counts=counts), logits[0]

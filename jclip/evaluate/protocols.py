@@ -1,5 +1,7 @@
 """The published retrieval tests by name: which split, in which directions, and how much of it there must be.
 
+The names are those under which `jclip data import` knows the data.
+
 Sizes: Yang et al. 2022 (Chinese-CLIP), Chen et al. 2022 (AltCLIP, section 4.1), and the data sets' own papers.
 """
 
@@ -63,7 +65,7 @@ PROTOCOLS: Mapping[str, Protocol] = {
     "flickr30k": Protocol("Flickr30k", "test", ("en",), 1000, (5000,)),
     "flickr30k-cn": Protocol("Flickr30K-CN", "test", ("zh",), 1000, (5000,), note="Captions translated by people."),
     # Some files keep all 25,010 captions of the 5,000 pictures, others the first five of each.
-    "coco": Protocol("COCO 5K", "test", ("en",), 5000, (25_000, 25_010)),
+    "mscoco": Protocol("COCO 5K", "test", ("en",), 5000, (25_000, 25_010)),
     "coco-cn": Protocol(
         "COCO-CN 1K",
         "test",
@@ -75,7 +77,7 @@ PROTOCOLS: Mapping[str, Protocol] = {
     ),
     # The papers call it 5K; their figures are those of a gallery of 1,000 pictures with 5,000 captions (inferred: text
     # to image scores as on the 1K test, not as on the English 5K one).
-    "mscoco-cn-5k": Protocol("MSCOCO-CN 5K", "test", ("zh",), captions=(5000,), note="Captions translated by people."),
+    "coco-cn-5k": Protocol("COCO-CN 5K", "test", ("zh",), captions=(5000,), note="Captions translated by people."),
     "muge": Protocol("MUGE", "valid", ("zh",), 29_806, (5008,), ("t2i",), "The test split's answers are secret."),
     "xtd": Protocol(
         "XTD",

@@ -8,14 +8,13 @@ its own direction. `terminal` shows the same tables in a terminal.
 """
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from jclip.evaluate._html import html
 from jclip.evaluate._markdown import markdown
+from jclip.evaluate._terminal import TerminalTable
 from jclip.evaluate.chart import Chart, Curve
 from jclip.evaluate.parts import (
     Credit,
-    Fraction,
     Gallery,
     Group,
     Matrix,
@@ -25,12 +24,7 @@ from jclip.evaluate.parts import (
     Row,
     Section,
     Table,
-    cells,
-    percent,
 )
-
-if TYPE_CHECKING:
-    import rich.table
 
 __all__ = [
     "Chart", "Credit", "Curve", "Gallery", "Group", "Matrix", "Query", "Report", "Result", "Row", "Section", "Table",
@@ -46,26 +40,6 @@ def write(report: Report, path: Path) -> None:
     unfinished.replace(path)
 
 
-def terminal(table: Table) -> "rich.table.Table":
+def terminal(table: Table) -> TerminalTable:
     """The table for a terminal, by rich: "before → after" in each cell, chance and baselines under each group."""
-    from rich.markup import escape as plain
-    from rich.table import Table as RichTable
-
-    shown = RichTable(title=plain(table.title), caption=plain(table.note) or None, title_justify="left")
-    shown.add_column("")
-    for column in table.columns:
-        shown.add_column(plain(column), justify="right", no_wrap=True)
-    for group in table.groups:
-        shown.add_row(f"[bold]{plain(group.name)}[/bold]")
-        for row in group.rows:
-            shown.add_row(f"  {plain(row.label)}", *(_terminal_cell(*cell) for cell in cells(row, table)))
-        for row in group.references:
-            figures = [f"[dim]{percent(value)}[/dim]" for value, _ in cells(row, table)]
-            shown.add_row(f"  [dim]{plain(row.label)}[/dim]", *figures)
-        shown.add_section()
-    return shown
-
-
-def _terminal_cell(value: Fraction, before: Fraction) -> str:
-    start = "" if before is None else f"[dim]{percent(before)} →[/dim] "
-    return f"{start}[bold]{percent(value)}[/bold]"
+    return TerminalTable(table)

@@ -3,7 +3,7 @@
 Axes: n images, m texts, d features, q queries, k cuts.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +16,7 @@ from jclip.evaluate.bootstrap import RESAMPLES, Interval, interval, intervals, r
 from jclip.evaluate.findings import Finding, Histogram, histogram
 from jclip.evaluate.retrieval import Judged, both_ways, topk
 from jclip.evaluate.tasks import RetrievalTask
+from jclip.evaluate.trials import Trials, digest
 
 Features = npt.NDArray[np.float32]
 
@@ -24,17 +25,16 @@ _FILES = {"image": "{}_imgs.img_feat.jsonl", "text": "{}_texts.txt_feat.jsonl"}
 
 
 def encoded(
-    tasks: Iterable[RetrievalTask],
+    tasks: Sequence[RetrievalTask],
     encode_images: Callable[[Sequence[Picture] | np.ndarray], Features],
     encode_texts: Callable[[Sequence[str]], Features],
 ) -> Iterator[tuple[RetrievalTask, Features, Features]]:
-    """(task, images_nd, texts_md) of each; languages that share the pictures' file share their features."""
-    shared, images_nd = None, np.zeros((0, 0), np.float32)
+    """(task, images_nd, texts_md) of each; tasks that share one object for their pictures share its features."""
+    known: dict[int, Features] = {}
     for task in tasks:
-        file = getattr(task.pictures, "file", None)
-        if file is None or file != shared:
-            shared, images_nd = file, encode_images(task.pictures)
-        yield task, images_nd, encode_texts(task.captions)
+        if id(task.pictures) not in known:
+            known[id(task.pictures)] = encode_images(task.pictures)
+        yield task, known[id(task.pictures)], encode_texts(task.captions)
 
 
 def has_answers(task: RetrievalTask) -> bool:
@@ -51,7 +51,7 @@ def find(
       task: what belongs together.
       images_nd, texts_md: features of all its pictures and captions.
       note: of the protocol.
-      resamples: of the bootstrap; 0 for no intervals.
+      resamples: of the bootstrap; 0 for no intervals, and for nothing to compare query by query.
 
     Raises:
       JclipError: as `retrieval.judge`.
@@ -70,7 +70,13 @@ def find(
         counts=counts,
         note=note,
         scores=_distribution(task, images_nd, texts_md),
+        trials=_trials(task, judged) if resamples else (),
     )
+
+
+def _trials(task: RetrievalTask, judged: dict[str, Judged]) -> tuple[Trials, ...]:
+    asked = digest(task.captions, task.positives.pairs_p2, *(one.asked_q for one in judged.values()))
+    return tuple(Trials.pack([f"{way}_r{k}" for k in one.ks], asked, one.hits_qk) for way, one in judged.items())
 
 
 def _intervals(judged: dict[str, Judged], resamples: int) -> dict[str, Interval]:

@@ -76,6 +76,7 @@ def classified(data: ClassSet, scores_nc: np.ndarray, names: Sequence[str], lang
       title: of the prompts.
     """
     draw = np.random.default_rng(0)
+    name_of = getattr(data.pictures, "name_of", lambda number: "")
     best_n = scores_nc.argmax(axis=1)
     queries = []
     for number in np.sort(draw.permutation(len(names))[:_QUERIES]).tolist():
@@ -84,7 +85,7 @@ def classified(data: ClassSet, scores_nc: np.ndarray, names: Sequence[str], lang
         rows = rows[np.argsort(-scores_nc[rows, number], kind="stable")][:_SHOWN]
         results = [
             Result(
-                thumbnail(data.pictures[row]),
+                thumbnail(data.pictures[row], name_of(row)),
                 bool(data.truth_nc[row, number]),
                 names[int(data.truth_nc[row].argmax())],
             )

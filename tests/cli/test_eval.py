@@ -71,11 +71,13 @@ def test_languages_of_one_gallery(bundle, data, tmp_path, capsys):
     for language in ("zh", "en"):
         write_texts(data / f"test_texts.{language}.jsonl", [(n, f"{language} {n}", [100 + 7 * n]) for n in range(12)])
     out = tmp_path / "out"
-    tests = run(capsys, "retrieval", bundle, data, "--output", out, "--resamples", "0")["tests"]
-    assert [one["language"] for one in tests] == ["en", "zh"]
+    tests = run(capsys, "retrieval", bundle, data, "--output", out, "--resamples", "0", "--features")["tests"]
+    assert [(one["dataset"], one["language"]) for one in tests] == [(f"{data} (test)", one) for one in ("en", "zh")]
     assert (out / "test.zh_predictions.jsonl").is_file()
     (only,) = run(capsys, "retrieval", bundle, data, "--languages", "zh", "--resamples", "0")["tests"]
     assert only["t2i_r1"] == tests[1]["t2i_r1"]
+    # Features of two languages serve one of them too.
+    assert run(capsys, "retrieval", out, data, "--languages", "zh", "--resamples", "0")["tests"] == [only]
     assert "has no test captions in fr: it has en, zh" in fails(capsys, "retrieval", bundle, data, "--languages", "fr")
     told = fails(capsys, "retrieval", bundle, data, "--protocol", "muge", "--languages", "en")
     assert "MUGE has no captions in en: it has zh" in told
@@ -104,6 +106,8 @@ def test_a_test_whose_answers_are_secret(bundle, data, tmp_path, capsys):
     out = tmp_path / "out"
     assert run(capsys, "retrieval", bundle, data, "--output", out)["tests"] == []
     lines = [json.loads(line) for line in (out / "test_predictions.jsonl").read_text().splitlines()]
+    page = (out / "report.html").read_text()
+    assert "answers are secret" in page and "<table" not in page and "Plots" not in page
     assert [line["text_id"] for line in lines] == [1, 2] and all(len(line["image_ids"]) == 10 for line in lines)
     assert "--resamples -1 is not possible" in fails(capsys, "retrieval", bundle, data, "--resamples", "-1")
 
@@ -126,6 +130,13 @@ def test_two_runs_side_by_side(bundle, data, tmp_path, capsys):
     figures = both["tests"][0]["figures"]
     assert figures["t2i_r1"] == [found["tests"][0]["figures"]["t2i_r1"] for found in (one, other)]
     assert "→" in (tmp_path / "both" / "report.html").read_text()
+    assert both["tests"][0]["differences"] == {}  # other queries
+    run(capsys, "retrieval", bundle, data, "--output", tmp_path / "again")
+    same = run(capsys, "compare", tmp_path / "b", tmp_path / "again", "--output", tmp_path / "none")["tests"][0]
+    assert same["differences"]["mean_recall"] == [0, 0]
+    assert json.loads((tmp_path / "none" / "comparison.json").read_text())["tests"] == [same]
+    assert main(["eval", "compare", str(tmp_path / "b"), str(tmp_path / "again")]) == 0
+    assert "+0.0 to +0.0" in capsys.readouterr().out
     (tmp_path / "c.json").write_text("{}")
     assert "c.json is no results.json" in fails(capsys, "compare", tmp_path / "a", tmp_path / "c.json")
     other["tests"][0]["dataset"] = "another"
@@ -169,7 +180,9 @@ def test_probe(bundle, tmp_path, capsys):
                 Image.fromarray(colour).save(folder / f"{one}.png")
     out = tmp_path / "out"
     tests = run(capsys, "probe", bundle, tmp_path / "data", "--shots", "1,all", "--output", out)["tests"]
-    assert [test["dataset"].rpartition(", ")[2] for test in tests] == ["1 pictures a class", "all training pictures"]
+    assert [test["variant"] for test in tests] == ["1 a class", "all"]
+    page = (out / "report.html").read_text()
+    assert page.count("<img") == 18 and "what was taken for what" in page and "1 a class" in page
     assert tests[1]["accuracy"] == 1
     assert 0 <= tests[0]["accuracy"] <= 1 and tests[0]["draws"] == 3
     again = run(capsys, "probe", bundle, tmp_path / "data", "--shots", "1")["tests"]
@@ -181,6 +194,12 @@ def test_probe(bundle, tmp_path, capsys):
         (["--dataset", "cifar-10"], "has 3 classes, but the test split of CIFAR-10 has 10"),
     ):
         assert message in fails(capsys, "probe", bundle, tmp_path / "data", *more)
+    assert main(["data", "import", "class-folders", str(tmp_path / "data"), str(tmp_path / "set"), "--json"]) == 0
+    capsys.readouterr()
+    (imported,) = run(capsys, "probe", bundle, tmp_path / "set", "--shots", "1")["tests"]
+    assert imported["accuracy"] == tests[0]["accuracy"]
+    (here,), (there,) = (run(capsys, "classify", bundle, tmp_path / one)["tests"] for one in ("data", "set"))
+    assert here["accuracy"] == there["accuracy"] and here["pictures"] == there["pictures"] == 18
     (tmp_path / "data" / "test" / "thing_1").rename(tmp_path / "data" / "test" / "thing_9")
     assert "has other classes than" in fails(capsys, "probe", bundle, tmp_path / "data")
 

@@ -30,7 +30,12 @@ def write_images(file: Path, numbers, alphabet=base64.b64encode):
 def write_texts(file: Path, texts):
     """Of (text_id, text, image_ids)."""
     lines = [{"text_id": number, "text": text, "image_ids": ids} for number, text, ids in texts]
-    file.write_text("".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines), encoding="utf-8")
+    written = "".join(json.dumps(line, ensure_ascii=not _whole(line["text"])) + "\n" for line in lines)
+    file.write_text(written, encoding="utf-8")
+
+
+def _whole(text: str) -> bool:
+    return not any("\ud800" <= sign <= "\udfff" for sign in text)
 
 
 def many_to_many(folder: Path, pictures=12, split="test"):

@@ -1,8 +1,12 @@
+from pathlib import Path
+
 import pytest
 
 from jclip.errors import JclipError
 from jclip.evaluate.benchmarks import BENCHMARKS, get_benchmark, read_order
 from jclip.evaluate.class_sets import class_names, read_classes
+from jclip.evaluate.probing import read_splits
+from tests.data.importing.test_named import elevater_set, imported
 from tests.evaluate.cn_clip_data import png
 
 
@@ -32,7 +36,7 @@ def test_names_in_theirs(tmp_path):
 def test_class_names_by_language(tmp_path):
     folders(tmp_path, ["0", "1"])
     data = read_classes(tmp_path)
-    with pytest.raises(JclipError, match=r"only numbers its classes: give their names in classes\.fr\.txt"):
+    with pytest.raises(JclipError, match=r"only numbers its classes: give their names in .*classes\.fr\.txt"):
         class_names(data, "fr")
     (tmp_path / "classes.txt").write_text("cat\ndog\n")
     (tmp_path / "label_cn.txt").write_text("猫\n狗\n", encoding="utf-8")
@@ -78,6 +82,62 @@ def test_folders_that_cannot_be(tmp_path):
         read_classes(tmp_path)
 
 
+def test_splits(tmp_path):
+    for split, pictures in (("train", 2), ("test", 1)):
+        folders(tmp_path / split, ["0", "1"], pictures)
+    (tmp_path / "label_cn.txt").write_text("猫\n狗\n", encoding="utf-8")
+    assert (len(read_classes(tmp_path).pictures), len(read_classes(tmp_path, "train").pictures)) == (2, 4)
+    assert class_names(read_classes(tmp_path), "zh") == ["猫", "狗"]
+    with pytest.raises(JclipError, match="has no split 'valid': it has test, train; choose one with --split"):
+        read_classes(tmp_path, "valid")
+    assert set(read_splits(tmp_path).splits) == {"train", "test"}
+    with pytest.raises(JclipError, match="must have the splits train and test, but has none"):
+        read_splits(tmp_path / "test")
+
+
+@pytest.mark.parametrize("name", ["fer-2013", "voc-2007-classification"])
+def test_what_was_imported(tmp_path, name):
+    root = elevater_set(tmp_path / "down", name)
+    several = name == "voc-2007-classification"
+    order = list(reversed(range(21 if several else 7)))
+    (root / "index.json").write_text(str(order))
+    if several:  # one picture of two classes
+        for folder in ("000", "003"):
+            (root / "test" / folder / "both.png").write_bytes(png(99))
+    imported(f"elevater/{name}", tmp_path / "down", tmp_path / "set")
+    data, there = read_classes(tmp_path / "set"), read_classes(root / "test")
+    assert (data.name, data.keys, data.single) == (f"{tmp_path / 'set'} (test)", there.keys, not several)
+    shown = [
+        {(file.read_bytes() if isinstance(file, Path) else file, number) for file, row in pairs for number in row}
+        for pairs in (
+            [(picture, row.nonzero()[0].tolist()) for picture, row in zip(one.pictures, one.truth_nc, strict=True)]
+            for one in (data, there)
+        )
+    ]
+    assert shown[0] == shown[1]
+    assert len(data.pictures) == len(there.pictures) - several
+    assert class_names(data, "zh")[:2] == ["类 0", "类 1"] and class_names(data, "en")[1] == "class 1"
+    assert read_order(data.order, len(data.pictures)) == order
+    assert read_classes(tmp_path / "set", "train").order is None
+    with pytest.raises(JclipError, match=r"only names its classes in zh, en: give their names in .*classes\.fr"):
+        class_names(data, "fr")
+    with pytest.raises(JclipError, match="has no split 'valid': it has train, test"):
+        read_classes(tmp_path / "set", "valid")
+    if several:
+        with pytest.raises(JclipError, match="pictures of several classes, which a probe cannot learn"):
+            read_splits(tmp_path / "set")
+    else:
+        assert {split: len(one.pictures) for split, one in read_splits(tmp_path / "set").splits.items()} == {
+            "train": 7, "test": 7
+        }  # fmt: skip
+    (tmp_path / "set" / "labels.json").write_text('{"zh": ["猫"]}', encoding="utf-8")
+    with pytest.raises(JclipError, match="labels.json, 'zh', has 1 names, but"):
+        class_names(read_classes(tmp_path / "set"), "zh")
+    (tmp_path / "set" / "labels.json").write_text("[")
+    with pytest.raises(JclipError, match="labels.json cannot be read as names of classes"):
+        read_classes(tmp_path / "set")
+
+
 def test_benchmarks_know_their_test_split():
     assert len(BENCHMARKS) == 21
     with pytest.raises(JclipError, match="x has 9 classes, but the test split of CIFAR-10 has 10"):
@@ -105,6 +165,9 @@ def test_an_order_that_is_none(tmp_path):
         file.write_text(text)
         with pytest.raises(JclipError, match="must be a list of row numbers from 0 to 2"):
             read_order(file, 3)
+    file.write_text("[" * 100_000)
+    with pytest.raises(JclipError, match="cannot be read as a JSON list of row numbers .it is nested too deep"):
+        read_order(file, 3)
     for text, words in (("[0, 0, 1]", "3 row numbers, 2 of them different"), ("[2, 0]", "2 row numbers, 2 of them")):
         file.write_text(text)
         with pytest.raises(JclipError, match=rf"{words}.* for 3 pictures: take the data set's own"):

@@ -8,7 +8,7 @@ import pytest
 from jclip.evaluate import features
 from jclip.evaluate.features import json_lines, read_predictions, score_predictions
 from jclip.evaluate.retrieving import find, read_cn_clip_features, write_cn_clip
-from jclip.evaluate.sets import read_task
+from jclip.evaluate.sets import open_captions
 from tests.evaluate.cn_clip_data import many_to_many, program, their_score
 
 
@@ -16,7 +16,7 @@ from tests.evaluate.cn_clip_data import many_to_many, program, their_score
 def place(tmp_path_factory):
     folder = tmp_path_factory.mktemp("data")
     many_to_many(folder, pictures=14)
-    task = read_task(folder)
+    task = open_captions(folder).task("")
     draw = np.random.default_rng(0)
     images = draw.normal(size=(14, 8)).astype(np.float32)
     # Near enough to their pictures that some are found first and some are not.
@@ -67,7 +67,9 @@ def test_their_answers_from_the_images_are_ours(place):
     theirs = {line["image_id"]: set(line["text_ids"]) for _, line in json_lines(folder / "test_texts.tr.jsonl")}
     ours = {line["image_id"]: set(line["text_ids"]) for _, line in json_lines(folder / "test_answers.tr.jsonl")}
     assert ours == theirs
-    assert read_task(folder).text_ids == [1000 + i for i in range(28)]  # and the new file is not taken for captions
+    assert open_captions(folder).task("").text_ids == [
+        1000 + i for i in range(28)
+    ]  # and the new file is not taken for captions
 
 
 def test_features_come_back_to_the_bit_in_any_order(place, tmp_path):
@@ -82,7 +84,7 @@ def test_features_come_back_to_the_bit_in_any_order(place, tmp_path):
 
 def test_a_gallery_of_less_than_ten_is_scored_here_and_refused_there(tmp_path):
     many_to_many(tmp_path, pictures=4)
-    task = read_task(tmp_path)
+    task = open_captions(tmp_path).task("")
     images, texts = np.eye(4, dtype=np.float32), np.eye(4, dtype=np.float32)[np.arange(8) % 4]
     figures = find(task, images, texts, resamples=0).figures
     assert (figures["t2i_r1"], figures["t2i_r10"], figures["t2i_chance_r10"]) == (1, 1, 1)
@@ -103,12 +105,15 @@ def test_a_gallery_of_less_than_ten_is_scored_here_and_refused_there(tmp_path):
     [
         (['{"image_id": "7", "feature": [1]}'], "line 1: image_id is '7': ids must be whole numbers"),
         (['{"image_id": true, "feature": [1]}'], "line 1: image_id is True"),
+        (['{"image_id": 99999999999999999999, "feature": [1]}'], "line 1: image_id has 20 digits: ids must fit"),
+        (['{"image_id": 1, "feature": [1' + "0" * 400 + "]}"], "line 1: 'feature' must be a list of numbers"),
         (['{"feature": [1]}'], "line 1 has no 'image_id'"),
         (['{"image_id": 1, "feature": [1, 2]}', '{"image_id": 2, "feature": [1]}'], r"line 2: this feature is \(1,\)"),
         (['{"image_id": 1, "feature": [1]}', '{"image_id": 1, "feature": [2]}'], "line 2: image_id 1 has another"),
         (['{"image_id": 1, "feature": "x"}'], "line 1: 'feature' must be a list of numbers"),
-        (['{"image_id": 1'], "line 1 is no JSON"),
-        (["3"], "line 1: expected an object"),
+        (['{"image_id": 1'], "line 1: it is no JSON"),
+        (['{"image_id": 1, "feature": ' + "[" * 100_000], r"line 1: it is no JSON \(it is nested too deep\)"),
+        (["3"], "line 1: expected a JSON object"),
         ([], "holds no image feature: the gallery would be empty"),
     ],
 )

@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import replace
 
 import pytest
 
@@ -58,7 +59,7 @@ def test_tables_by_kind_data_set_and_language():
     classes, found = tables(FINDINGS)
     assert (list(classes.columns), list(found.columns)) == (["top 1"], ["T→I R@1", "mean recall"])
     (group,) = found.groups
-    assert group.name == "XTD (1,000 pictures, 1,000 captions)"
+    assert group.name == "XTD: 1,000 pictures, 1,000 captions"
     assert [row.label for row in group.rows] == ["中文 (zh)", "English (en)", "日本語 (ja)", "mean of 3"]
     assert group.rows[0].intervals == [(pytest.approx(0.55), pytest.approx(0.65)), None]
     assert group.rows[3].values == [pytest.approx(1.7 / 3)] * 2
@@ -66,11 +67,47 @@ def test_tables_by_kind_data_set_and_language():
     assert found.note == "XTD: Papers differ."
 
 
+def test_languages_of_different_size():
+    more = replace(FINDINGS.tests[1], counts={"pictures": 1000, "captions": 2000})
+    (table,) = tables(Findings("b", (FINDINGS.tests[0], more)))
+    assert table.groups[0].name == "XTD: 1,000 pictures, 1,000 to 2,000 captions"
+
+
 def test_two_side_by_side():
     other = Findings("bundles/old", (retrieval("zh", 0.5), retrieval("en", 0.5)))
     _, found = tables(FINDINGS, other)
     assert [row.before for row in found.groups[0].rows] == [[0.5, 0.5], [0.5, 0.5], None, None]
-    assert found.before == "bundles/old"
+    assert (found.before, found.stacked) == ("A, bundles/old", True)
+    both = (
+        Findings("bundles/m9", FINDINGS.tests[:3]),
+        Findings("bundles/old", (*map(worse, FINDINGS.tests[:3]), CLASSES)),
+    )
+    page = report(both[0], other=both[1])
+    assert (page.title, page.intro) == ("jclip eval: old and m9", "A is bundles/old, B is bundles/m9.")
+    by_language, *cosines = page.sections[1].items
+    assert by_language.x_names == ["en", "zh", "ja"]
+    assert {curve.name: curve.values for curve in by_language.curves} == {
+        "A, mean recall": [0.6, 0.5, 0.3], "B, mean recall": [0.7, 0.6, 0.4]
+    }  # fmt: skip
+    names = [f"{letter}, {one}" for letter in "AB" for one in ("belong together", "at random")]
+    assert [[curve.name for curve in chart.curves] for chart in cosines] == [names] * 3
+    # A confusion of one of the two compares nothing.
+    alone = Findings("bundles/m9", (CLASSES,))
+    assert [section.title for section in report(alone, other=alone).sections] == ["Figures"]
+
+
+def worse(test):
+    return replace(test, figures={name: round(value - 0.1, 6) for name, value in test.figures.items()})
+
+
+def test_variants_are_no_languages():
+    tests = [replace(CLASSES, variant=f"{shots} a class", kind="probe") for shots in (1, 4, 2)]
+    (table,) = tables(Findings("b", tuple(tests)))
+    assert [row.label for row in table.groups[0].rows] == [
+        f"English (en), {n} a class" for n in (1, 4, 2)
+    ]  # and no mean
+    chart = report(Findings("b", tuple(tests))).sections[1].items[0]
+    assert (chart.x_names, chart.x_label) == (["1 a class", "4 a class", "2 a class"], "training pictures")
 
 
 def test_plots_of_what_there_is():

@@ -53,6 +53,14 @@ def test_the_sweep_finds_the_middle_and_refits_on_both():
     np.testing.assert_allclose(found.weights_dc, again.weights_dc, atol=1e-2)  # the walk began elsewhere
 
 
+def test_of_equally_good_penalties_the_strongest():
+    """Whatever is below some penalty classifies these without a mistake."""
+    found, tried = sweep(clouds(60, noise=0.05), clouds(60, noise=0.05, seed=1), 3)
+    best = [penalty for penalty, accuracy in tried.items() if accuracy == 1]
+    assert len(best) > 4 and found.penalty == max(best) > 1
+    assert all(accuracy < 1 for penalty, accuracy in tried.items() if penalty > found.penalty)
+
+
 def test_what_is_easy_is_learnt():
     features, labels = clouds(90, noise=0.05)
     test, truth = clouds(50, noise=0.05, seed=3)

@@ -66,9 +66,15 @@ def test_a_file(tmp_path):
     file.write_text(json.dumps({"general": ["foto de {}", "foto"]}))
     with pytest.raises(ValueError, match=r"mine\.json, 'general', sentence 2: 'foto' must hold \{\} once"):
         prompts(str(file))
-    file.write_text("[]")
-    with pytest.raises(ValueError, match="holds no prompts"):
-        prompts(str(file))
+    for text, message in (
+        ("[]", "holds no prompts"),
+        ('{"general": []}', "'general' must be a list of sentences with .* at least one"),
+        ('{"general": ["\\ud83d {}"]}', "sentence 1: .* must hold"),
+        ("[" * 100_000, "cannot be read as prompts .it is nested too deep"),
+    ):
+        file.write_text(text)
+        with pytest.raises(ValueError, match=message):
+            prompts(str(file))
 
 
 def test_what_there_is_not(monkeypatch):

@@ -1,6 +1,7 @@
 """Chinese-CLIP ViT-B/16 fine-tuned on Flickr30K-CN as the repository's script does it: 8 GPUs of 128 pairs, 3 epochs.
 
     jclip convert hf://OFA-Sys/chinese-clip-vit-base-patch16 bundles/chinese-clip-vit-b-16
+    jclip data import flickr30k-cn downloads data/flickr30k-cn
     jclip train configs/chinese_clip/finetune/flickr30k_cn_vit_b_16_8_gpus.py
 
 No figure is published for it.

@@ -1,5 +1,6 @@
 """Chinese-CLIP ViT-B/16 fine-tuned on MUGE as the repository's _flip script: half of each picture's patches left out.
 
+    jclip data import muge downloads data/muge
     jclip train configs/chinese_clip/finetune/muge_vit_b_16_flip.py
 
 Li et al. 2022 (FLIP). No figure is published for it.

@@ -26,13 +26,15 @@ from jclip.inference import Model
 class Options:
     """Zero-shot classification of the pictures of DATA by BUNDLE: which class's sentences are nearest.
 
-    DATA holds a folder for each class, in the order of their names, or a labels.tsv with PICTURE<tab>CLASS[,CLASS]
-    lines. The names of the classes, one a line, come from --classes or from DATA: classes.LANGUAGE.txt, classes.txt, or
-    cn_clip's label_cn.txt; else the folders' own names are taken.
+    DATA is a folder that `jclip data import` wrote; or it holds a folder for each class, in the order of their names,
+    or a labels.tsv with PICTURE<tab>CLASS[,CLASS] lines. The names of the classes, one a line, come from --classes or
+    from DATA: classes.LANGUAGE.txt, classes.txt, or cn_clip's label_cn.txt; else those of the import or of the folders
+    are taken.
 
     Attributes:
       bundle: a model's folder.
       data: the pictures, by class.
+      split: of DATA, where it has splits.
       dataset: the set's name, such as cifar-100 or imagenet: its metric, its size, its kind of prompts.
       prompts: sentences around the names, several separated by commas, one test each: a language (ar, de, en, es, fr,
         hi, it, ja, ko, nl, pl, pt, ru, th, tr, uk, vi, zh), cn_clip or open_clip for the papers' own, or a .json file.
@@ -43,12 +45,13 @@ class Options:
       output: a new folder for results.json, report.html and report.md.
       submission: write ELEVATER's DATASET.json into it as well.
       model_name: in the submission; by default the bundle's folder.
-      order: a JSON list of row numbers, the order of the submission.
+      order: a JSON list of row numbers, the order of the submission; by default that of the import, if any.
       json: print JSON.
     """
 
     bundle: tyro.conf.Positional[Annotated[Path, tyro.conf.arg(metavar="BUNDLE")]]
     data: tyro.conf.Positional[Annotated[Path, tyro.conf.arg(metavar="DATA")]]
+    split: str = "test"
     dataset: str = ""
     prompts: str = "en"
     classes: str = ""
@@ -71,9 +74,10 @@ def main(arguments: Sequence[str]) -> int:
     check_resamples(options.resamples)
     # All that can be wrong with the data shows before the model is read.
     wanted = [part.strip() for part in options.prompts.split(",") if part.strip()]
-    tests = class_tests(options.data, options.dataset, wanted, options.classes)
+    tests = class_tests(options.data, options.dataset, wanted, options.classes, options.split)
     data = tests.data
-    order = read_order(options.order, len(data.pictures)) if options.order else None
+    file = options.order or (data.order if options.submission else None)
+    order = read_order(file, len(data.pictures)) if file else None
     model = open_model(options.bundle, options.batch_size, options.context_length)
     findings: list[Finding] = []
     found: dict[str, Any] = {}
@@ -113,7 +117,7 @@ def main(arguments: Sequence[str]) -> int:
         for name, content in found.items():
             (folder / name).write_text(json.dumps(content), encoding="utf-8")
 
-    settings = {"data": str(options.data), "dataset": options.dataset, "prompts": options.prompts}
+    settings = {"data": data.name, "dataset": options.dataset, "prompts": options.prompts}
     put_out(
         Findings(str(options.bundle), tuple(findings), settings),
         options.output,

@@ -13,23 +13,24 @@ from jclip.cli.eval._common import check_output
 from jclip.cli.options import read
 from jclip.errors import JclipError
 from jclip.evaluate import page
-from jclip.evaluate.findings import Finding, Findings, read_findings, write_findings
+from jclip.evaluate.findings import Finding, Findings, differences, read_findings
 from jclip.evaluate.report import terminal
 from jclip.files import whole_folder
 
 
 @dataclass(frozen=True)
 class Options:
-    """What two evaluations found, side by side: in every cell the figure of A, then that of B.
+    """What two evaluations found, side by side, and by what they differ.
 
-    Only tests that both did are compared; of the others the number is said. A difference smaller than the intervals of
-    the two may be chance.
+    Only tests that both did are compared; of the others the number is said. Where both were asked the same queries,
+    the difference has a 95 % interval, of queries drawn again for both at once: when it holds 0, the difference may be
+    chance.
 
     Attributes:
       a: a folder that --output wrote, or its results.json.
       b: another one.
-      output: a new folder for report.html and report.md.
-      json: print JSON: for each test and figure [a, b].
+      output: a new folder for report.html, report.md, and comparison.json, which is what --json prints.
+      json: print JSON: for each test and figure [a, b], and the intervals of b - a.
     """
 
     a: tyro.conf.Positional[Annotated[Path, tyro.conf.arg(metavar="A")]]
@@ -48,19 +49,20 @@ def main(arguments: Sequence[str]) -> int:
     if not both:
         raise JclipError(f"{options.a} and {options.b} have no test in common: evaluate both on the same data")
     shown = Findings(after.model, both, after.settings)
+    pairs = [_pair(known[test.key], test) for test in both]
+    compared = json.dumps({"a": before.model, "b": after.model, "tests": pairs}, indent=2, ensure_ascii=False)
     if options.json:
-        pairs = [_pair(known[test.key], test) for test in both]
-        print(json.dumps({"a": before.model, "b": after.model, "tests": pairs}, indent=2, ensure_ascii=False))
+        print(compared)
     else:
         console = Console()
         for table in page.tables(shown, before):
             console.print(terminal(table))
         left = len(before.tests) + len(after.tests) - 2 * len(both)
         if left:
-            console.print(f"{left} tests that only one of the two did are left out")
+            console.print(f"Left out: {left} {'test' if left == 1 else 'tests'} that only one of the two did.")
     if options.output is not None:
         with whole_folder(options.output, replace=False) as folder:
-            write_findings(shown, folder / "results.json")
+            (folder / "comparison.json").write_text(f"{compared}\n", encoding="utf-8")
             page.write_pages(shown, folder, other=before)
         Console(stderr=True).print(f"written: {options.output / 'report.html'}", markup=False, soft_wrap=True)
     return 0
@@ -68,4 +70,7 @@ def main(arguments: Sequence[str]) -> int:
 
 def _pair(one: Finding, other: Finding) -> dict[str, object]:
     figures = {name: [one.figures[name], value] for name, value in other.figures.items() if name in one.figures}
-    return {"kind": one.kind, "dataset": one.dataset, "language": one.language, "figures": figures}
+    key = {"kind": one.kind, "dataset": one.dataset, "language": one.language}
+    return key | ({"variant": one.variant} if one.variant else {}) | {
+        "figures": figures, "differences": differences(one, other)
+    }  # fmt: skip

@@ -8,20 +8,22 @@ from typing import Annotated
 import tyro
 from rich.console import Console
 
-from jclip.cli.eval._common import all_devices, check_output, open_model, put_out
+from jclip.cli.eval._common import all_devices, check_output, check_resamples, open_model, put_out
 from jclip.cli.options import read
 from jclip.errors import JclipError
 from jclip.evaluate.findings import Findings
 from jclip.evaluate.probing import Shots, find, read_splits
+from jclip.evaluate.report import Section
+from jclip.evaluate.shown import classified
 
 
 @dataclass(frozen=True)
 class Options:
     """A linear probe on BUNDLE's frozen features of pictures, of all training pictures and of a few of each class.
 
-    DATA holds train/ and test/, each with a folder for each class, and may hold valid/, on which the regularisation is
-    swept; without it a fifth of the training pictures is held out for that, and trained on in the end. The features are
-    those that retrieval compares: projected, of unit length.
+    DATA holds train/ and test/, each with a folder for each class, or is what `jclip data import` made of them; it may
+    have a split valid as well, on which the regularisation is swept. Without that a fifth of the training pictures is
+    held out, and trained on in the end. The features are those that retrieval compares: projected, of unit length.
 
     Attributes:
       bundle: a model's folder.
@@ -30,6 +32,7 @@ class Options:
       shots: pictures of each class, separated by commas; "all" for all of them.
       seeds: few-shot figures are means over so many draws.
       batch_size: pictures encoded at once.
+      resamples: of the bootstrap that gives the 95 % intervals where all pictures are learnt from; 0 for none.
       output: a new folder for results.json, report.html and report.md.
       json: print JSON.
     """
@@ -40,6 +43,7 @@ class Options:
     shots: str = "all"
     seeds: int = 3
     batch_size: int = 256
+    resamples: int = 1000
     output: Path | None = None
     json: bool = False
 
@@ -51,16 +55,24 @@ def main(arguments: Sequence[str]) -> int:
     asked = [_number(word.strip()) for word in options.shots.split(",")]
     if options.seeds < 1:
         raise JclipError(f"--seeds {options.seeds} is not possible: give 1 or more")
+    check_resamples(options.resamples)
     sets = read_splits(options.data, options.dataset)
     model = open_model(options.bundle, options.batch_size, None)
     with all_devices(), Console(stderr=True, quiet=options.json).status("encoding") as status:
         features = {name: model.encode_image(one.pictures) for name, one in sets.splits.items()}
-        tests = []
+        tests, looked_at = [], []
         for shots in asked:
             status.update(f"fitting: {shots or 'all'} pictures a class")
-            tests.append(find(sets, features, shots, seeds=options.seeds))
+            found, logits_nc = find(sets, features, shots, seeds=options.seeds, resamples=options.resamples)
+            tests.append(found)
+            looked_at.append(logits_nc)
+
+    def sections() -> list[Section]:
+        return [classified(sets.splits["test"], looked_at[-1], sets.names, "", tests[-1].variant)]
+
     settings = {"data": str(options.data), "dataset": options.dataset, "shots": options.shots}
-    put_out(Findings(str(options.bundle), tuple(tests), settings), options.output, as_json=options.json)
+    findings = Findings(str(options.bundle), tuple(tests), settings)
+    put_out(findings, options.output, as_json=options.json, sections=sections)
     return 0
 
 

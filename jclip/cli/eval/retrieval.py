@@ -33,7 +33,7 @@ class Options:
       bundle: a model's folder, such as runs/demo/altclip/2-contrastive; or a folder of features that cn_clip extracted,
         SPLIT_imgs.img_feat.jsonl and SPLIT_texts.txt_feat.jsonl.
       data: the pictures and captions.
-      protocol: a published test: flickr30k, flickr30k-cn, coco, coco-cn, mscoco-cn-5k, muge, xtd, crossmodal-3600. It
+      protocol: a published test: flickr30k, flickr30k-cn, mscoco, coco-cn, coco-cn-5k, muge, xtd, crossmodal-3600. It
         knows its split, its languages and its directions, and refuses data of another size.
       split: of a folder; the protocol's own, or "test".
       languages: one test each, separated by commas; by default all that the protocol and the folder have.
@@ -72,7 +72,7 @@ def main(arguments: Sequence[str]) -> int:
         raise JclipError(f"{secret.name} has no answers, so nothing can be scored: give --output for the predictions")
 
     def named(task: RetrievalTask) -> str:  # what its files are called
-        return f"{asked.split}.{task.language}" if len(asked.tasks) > 1 else asked.split
+        return f"{asked.split}.{task.language}" if asked.by_language else asked.split
 
     with all_devices():
         with Console(stderr=True, quiet=options.json).status("encoding") as status:

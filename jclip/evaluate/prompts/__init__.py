@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from jclip.errors import JclipError, unreadable
+from jclip.evaluate.features import is_text
 
 _HERE = Path(__file__).parent
 
@@ -87,14 +88,16 @@ def names_of(package: str) -> list[str]:
 def _read(file: Path, kind: str) -> Prompts:
     try:
         data = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise unreadable(file, error, "as prompts") from None
     if not isinstance(data, Mapping) or not isinstance(data.get("general"), list):
         raise JclipError(f'{file} holds no prompts: write {{"language": "zh", "general": ["…{{}}…"]}}')
     chosen = kind if kind in data else "general"
     templates = data[chosen]
+    if not isinstance(templates, list) or not templates:
+        raise JclipError(f"{file}: {chosen!r} must be a list of sentences with {{}} for the name, at least one")
     for number, template in enumerate(templates, 1):
-        if not isinstance(template, str) or template.count("{}") != 1:
+        if not is_text(template) or template.count("{}") != 1:
             raise JclipError(f"{file}, {chosen!r}, sentence {number}: {template!r} must hold {{}} once")
     return Prompts(str(data.get("language", "")), tuple(templates))
 
