@@ -20,12 +20,11 @@ import numpy as np
 import numpy.typing as npt
 
 from jclip.data.folders import LabelledFolder, open_folder
-from jclip.data.images import Picture
+from jclip.data.images import PICTURES, Picture
 from jclip.errors import JclipError, unreadable
 from jclip.evaluate.imported import StoredPictures
 
 SPLITS = ("train", "valid", "val", "test")
-_PICTURES = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
 
 
 @dataclass(frozen=True)
@@ -102,7 +101,7 @@ def read_classes(place: Path, split: str = "test") -> ClassSet:
             Path(root) / name
             for root, _, names in sorted(os.walk(folder, followlinks=True))
             for name in sorted(names)
-            if name.lower().endswith(_PICTURES)
+            if name.lower().endswith(tuple(f".{ending}" for ending in PICTURES))
         ]
         if not found:
             raise JclipError(f"{folder} holds no picture: every class needs one, or take the folder away")

@@ -82,7 +82,8 @@ def object_of(file: Path, line: Line, fields: Sequence[str] = ()) -> dict[str, A
             f"{file}, line {line.number}: it is no JSON ({reason}): mend it, or fetch the file again"
         ) from None
     if not isinstance(value, dict):
-        raise JclipError(f"{file}, line {line.number}: expected a JSON object, found {line.data[:40]!r}: mend it")
+        found = text_of(file, line)[:40]
+        raise JclipError(f"{file}, line {line.number}: expected a JSON object, found {found}: mend it")
     for name in fields:
         if name not in value:
             raise JclipError(

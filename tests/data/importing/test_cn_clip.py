@@ -206,7 +206,7 @@ ODD = [
     (f'{{"text_id": {"1" * 5000}, "text": "a", "image_ids": []}}', "line 1: it is no JSON"),
     (f"{'[' * 100_000}", "line 1: it is no JSON (it is nested too deep)"),
     ('{"text_id": true, "text": "a", "image_ids": []}', "text_id is True, but ids must be integers"),
-    ("[]", "line 1: expected a JSON object, found b'[]'"),
+    ("[]", "line 1: expected a JSON object, found []"),
 ]
 
 
