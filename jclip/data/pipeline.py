@@ -11,6 +11,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 
 from jclip.data.ahead import ahead
+from jclip.data.cache import DamagedCache
 from jclip.data.folders import Records
 from jclip.data.host_augment import Decoder, HostAugmentation
 from jclip.data.images import Picture, Preprocessing
@@ -275,6 +276,8 @@ class Batches:
                 drawn = self._draw(example + epoch * self.examples_per_epoch, troubles)
             try:
                 return drawn, self._array(drawn, example)
+            except DamagedCache:
+                raise
             except JclipError as error:
                 troubles.append(_Trouble(drawn[:3], str(error)))
         raise JclipError(
