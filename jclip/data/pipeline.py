@@ -261,7 +261,8 @@ class Batches:
             chosen = unit.caption
         elif unit.language is not None and pair.languages:
             ours = [number for number, language in enumerate(pair.languages) if language == unit.language]
-            chosen = ours[draw.integers(len(ours))]
+            # There may be none in a record that could not be read when its languages were looked for, and can be now.
+            chosen = ours[draw.integers(len(ours))] if ours else int(draw.integers(len(pair.captions)))
         else:
             chosen = int(draw.integers(len(pair.captions)))
         text_id = pair.text_ids[chosen] if pair.text_ids else pair.text_id
