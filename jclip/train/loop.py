@@ -166,7 +166,7 @@ class _Job:
         run, stage, steps = part.run, part.stage, part.steps
         if position.step == steps:  # it was saved before it could be finished
             return state, position
-        self.exchange = Exchange(part.batches, self.signals)
+        self.exchange = Exchange(part.batches, self.signals, self.logbook.unreadable(stage.name))
         if stage.cache and not self._fill_cache(part, state, position):
             return state, position  # which are saved
         step_fn, constants = part.compiled, part.constants()
