@@ -62,6 +62,11 @@ class Cache:
         """How many files there are in the end."""
         return -(-self.count // self.shard_rows)
 
+    @property
+    def files(self) -> list[Path]:
+        """All of them, in order."""
+        return [self._file(shard) for shard in range(self.shards)]
+
     def rows_of(self, shard: int) -> range:
         """The numbers of a file's rows."""
         return range(shard * self.shard_rows, min((shard + 1) * self.shard_rows, self.count))
@@ -113,7 +118,7 @@ class Cache:
     def _records(self) -> Any:
         from array_record.python.array_record_data_source import ArrayRecordDataSource
 
-        return ArrayRecordDataSource([str(self._file(shard)) for shard in range(self.shards)])
+        return ArrayRecordDataSource([str(file) for file in self.files])
 
     def _file(self, shard: int) -> Path:
         return self.folder / f"features-{shard:05}-of-{self.shards:05}.array_record"

@@ -11,12 +11,13 @@ import numpy as np
 import pytest
 
 from jclip.bundle import load_bundle, save_bundle
+from jclip.data.cache import Cache
 from jclip.data.host_augment import HostAugmentation
 from jclip.data.synthetic import caption
 from jclip.data.text import train_clip_bpe
 from jclip.errors import JclipError
 from jclip.stages import Budget
-from jclip.train.caching import fill
+from jclip.train.caching import _check_seen, fill
 from jclip.train.flops import count_flops
 from jclip.train.loop import train
 from jclip.train.plan import plan
@@ -210,3 +211,17 @@ def test_errors_say_what_to_do(chinese_clip, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(JclipError, match="file"):
         fill_now(cached(run, tmp_path / "file" / "cache"), tmp_path, start(run, tmp_path))
+
+
+def test_files_that_a_networks_disk_shows_late_are_waited_for(tmp_path, monkeypatch):
+    """By a process that did not write them; the first one's word that it has is all that it hears."""
+    cache = Cache(tmp_path / "cache", 2, 3, "float32", 1)
+    cache.write(0, [np.zeros(3, np.float32)])
+    monkeypatch.setattr("jclip.parallel.processes.alone", lambda: False)
+    with monkeypatch.context() as patch:
+        patch.setattr("jclip.parallel.processes._DISK", 0)
+        with pytest.raises(JclipError, match="lacks 1 files here that the first process wrote: give all .* the same"):
+            _check_seen([cache])
+    with monkeypatch.context() as patch:
+        patch.setattr("time.sleep", lambda seconds: cache.write(1, [np.zeros(3, np.float32)]))
+        _check_seen([cache])
