@@ -61,18 +61,27 @@ def whole_folder(folder: Path, *, replace: bool = True) -> Iterator[Path]:
 
 
 @contextmanager
-def whole_file(file: Path) -> Iterator[Path]:
+def whole_file(file: Path, *, replace: bool = False) -> Iterator[Path]:
     """A new file to write, beside `file`, whose name it takes when the block ends well; otherwise it goes.
 
+    Of several processes that write the same file one is first; the others fail, or replace it.
+
+    Args:
+      file: the name in the end; its parents are made.
+      replace: whether it may take the place of an older one.
+
     Raises:
-      JclipError: the place is taken, or it cannot be written to.
+      JclipError: the place is taken and must not be replaced, or it cannot be written to.
     """
     _sweep(file)
-    check_free(file)
+    if not replace:
+        check_free(file)
     with _beside(file, Path.touch) as partial:
         yield partial
-        check_free(file)
-        partial.rename(file)
+        if replace:
+            partial.replace(file)
+        else:
+            _name(partial, file)
 
 
 def is_full_disk(error: BaseException | None) -> bool:
@@ -178,6 +187,15 @@ def _beside(place: Path, make: Callable[[Path], None]) -> Iterator[Path]:
         for parent in missing:  # those that are not empty stay
             with suppress(OSError):
                 parent.rmdir()
+
+
+def _name(partial: Path, file: Path) -> None:
+    """Gives a file its name, if nothing has it."""
+    try:
+        os.link(partial, file)  # unlike a rename it fails where the name is taken
+    except OSError:
+        check_free(file)
+        partial.rename(file)  # the file system knows no links
 
 
 def _exchange(new: Path, folder: Path) -> None:

@@ -73,7 +73,8 @@ class Stage:
       captions: "one": an example is a record, with one of its captions drawn; "all": each picture with each of its
         captions is an example, as in cn_clip, for which all records are looked through once, at the beginning.
       language_temperature: T: a language comes in proportion to n^(1/T), n being how much there is of it in all data,
-        as weighted: 1 as it comes, 5 and more nearly all alike. None: not by language, sources by their weights alone.
+        as weighted: 1, the least, as it comes, 5 and more nearly all alike. None: not by language, sources by their
+        weights alone.
       context_length: tokens, special ones included.
       buckets: shorter lengths to which a batch may be padded instead, ascending.
       bucket_window: so many steps' examples are sorted into buckets together, so that most batches are short; 1 for no

@@ -65,6 +65,22 @@ def test_a_file_appears_when_it_is_whole(tmp_path):
     assert names(tmp_path) == ["deep"]
 
 
+def test_of_two_that_write_a_file_the_first_one_has_it_unless_it_may_be_replaced(tmp_path):
+    file = tmp_path / "x"
+
+    def write(text, meanwhile=lambda: None):
+        with whole_file(file) as partial:
+            partial.write_text(text)
+            meanwhile()
+
+    with pytest.raises(JclipError, match="x is there already"):
+        write("late", meanwhile=lambda: write("first"))
+    assert file.read_text() == "first" and names(tmp_path) == ["x"]
+    with whole_file(file, replace=True) as partial:
+        partial.write_text("new")
+    assert file.read_text() == "new" and names(tmp_path) == ["x"]
+
+
 @pytest.fixture
 def killed(tmp_path):
     """What a process leaves that was killed when the old folder had gone away and the new one had not come yet."""

@@ -33,6 +33,10 @@ Row = np.ndarray | str
 """Features (d,), or why the tower could read nothing there."""
 
 
+class DamagedCache(JclipError):
+    """Its bytes are not those that were written: no fault of the data, for which another example could stand in."""
+
+
 @dataclass(frozen=True)
 class Cache:
     """The rows of one source, whole or in the making.
@@ -58,6 +62,11 @@ class Cache:
         """How many files there are in the end."""
         return -(-self.count // self.shard_rows)
 
+    @property
+    def files(self) -> list[Path]:
+        """All of them, in order."""
+        return [self._file(shard) for shard in range(self.shards)]
+
     def rows_of(self, shard: int) -> range:
         """The numbers of a file's rows."""
         return range(shard * self.shard_rows, min((shard + 1) * self.shard_rows, self.count))
@@ -67,7 +76,7 @@ class Cache:
         return [shard for shard in range(self.shards) if not self._is_whole(shard)]
 
     def write(self, shard: int, rows: Sequence[Row]) -> None:
-        """Writes a file, unless another run has done so in the meantime.
+        """Writes a file, unless another run has done so in the meantime; of two at the same time the last one stays.
 
         Raises:
           JclipError: it cannot be written, or the disk is full.
@@ -76,24 +85,31 @@ class Cache:
 
         if self._is_whole(shard):
             return
-        self._file(shard).unlink(missing_ok=True)
-        with whole_file(self._file(shard)) as partial:
-            writer = ArrayRecordWriter(str(partial), "group_size:1")  # a row a group: rows are read one by one
-            for row in rows:
-                writer.write(self._packed(row))
-            writer.close()
+        try:
+            with whole_file(self._file(shard), replace=True) as partial:
+                writer = ArrayRecordWriter(str(partial), "group_size:1")  # a row a group: rows are read one by one
+                for row in rows:
+                    writer.write(self._packed(row))
+                writer.close()
+        except RuntimeError as error:  # array_record's, of whatever the disk says
+            reason = str(error).partition(";")[0]
+            raise JclipError(
+                f"{self._file(shard)} cannot be written ({reason}): free some space there, or choose another cache"
+            ) from None
 
     def row(self, record: int, picture: int = 0) -> np.ndarray:
         """Features of a picture of a record, or of its English text: float32 (d,).
 
         Raises:
-          JclipError: the tower could read nothing there; or the cache is damaged.
+          JclipError: the tower could read nothing there.
+          DamagedCache: nobody knows whether it could.
         """
         number = (record if self.first is None else self.first[record]) + picture
         try:
             data = self._records[number]
         except Exception as error:  # of whatever type the damage makes array_record raise
-            raise JclipError(f"{self.folder} is damaged ({error}): delete it, and it is made again") from None
+            reason = str(error).partition(";")[0]
+            raise DamagedCache(f"{self.folder} is damaged ({reason}): delete it, and it is made again") from None
         if len(data) != self.width * _DTYPES[self.dtype].itemsize:
             raise JclipError(data.removeprefix(_NOTE).decode("utf-8").rstrip("\0"))
         return np.frombuffer(data, _DTYPES[self.dtype]).astype(np.float32)
@@ -102,7 +118,7 @@ class Cache:
     def _records(self) -> Any:
         from array_record.python.array_record_data_source import ArrayRecordDataSource
 
-        return ArrayRecordDataSource([str(self._file(shard)) for shard in range(self.shards)])
+        return ArrayRecordDataSource([str(file) for file in self.files])
 
     def _file(self, shard: int) -> Path:
         return self.folder / f"features-{shard:05}-of-{self.shards:05}.array_record"
@@ -158,8 +174,12 @@ def open_cache(
     file = folder / _DESCRIPTION
     if not file.exists():
         record = {"shard_rows": shard_rows, "rows": count, "width": width, "dtype": dtype, "of": description}
-        with whole_file(file) as partial:
-            partial.write_text(json.dumps(record, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        try:
+            with whole_file(file) as partial:
+                partial.write_text(json.dumps(record, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        except JclipError:
+            if not file.exists():  # else another run has just begun the same cache
+                raise
     try:
         shard_rows = int(json.loads(file.read_text(encoding="utf-8"))["shard_rows"])
     except (OSError, ValueError, KeyError, TypeError) as error:

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 
 from jclip.data.ahead import ahead
+from jclip.data.cache import DamagedCache
 from jclip.data.folders import Records
 from jclip.data.host_augment import Decoder, HostAugmentation
 from jclip.data.images import Picture, Preprocessing
@@ -260,7 +261,8 @@ class Batches:
             chosen = unit.caption
         elif unit.language is not None and pair.languages:
             ours = [number for number, language in enumerate(pair.languages) if language == unit.language]
-            chosen = ours[draw.integers(len(ours))]
+            # There may be none in a record that could not be read when its languages were looked for, and can be now.
+            chosen = ours[draw.integers(len(ours))] if ours else int(draw.integers(len(pair.captions)))
         else:
             chosen = int(draw.integers(len(pair.captions)))
         text_id = pair.text_ids[chosen] if pair.text_ids else pair.text_id
@@ -275,6 +277,8 @@ class Batches:
                 drawn = self._draw(example + epoch * self.examples_per_epoch, troubles)
             try:
                 return drawn, self._array(drawn, example)
+            except DamagedCache:
+                raise
             except JclipError as error:
                 troubles.append(_Trouble(drawn[:3], str(error)))
         raise JclipError(

@@ -4,7 +4,7 @@ A group is what `mixing.Order` mixes: so many units, each once an epoch, with a 
 group a source, and its units are its records.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -110,8 +110,14 @@ def _whole(number: int, source: Source, records: Sequence[Any], captions: Captio
     return _group(number, source.weight, [row[:3] for row in table], None)
 
 
-def _by_language(number: int, source: Source, records: Sequence[Any], captions: Captions) -> Iterator[Group]:
-    """A source's groups, one or two a language, with its weight each."""
+def _by_language(number: int, source: Source, records: Sequence[Any], captions: Captions) -> list[Group]:
+    """A source's groups, one or two a language, with its weight each.
+
+    Records that cannot be read are among those of its most common language, for whoever draws them to note: as a
+    language of their own they would be drawn as often as one, and what replaces them might be of the same.
+    """
+    found: list[Group] = []
+    lost: list[int] = []
     looked_into: Sequence[int] = range(len(records))
     noted = _noted_languages(source, len(records))
     if noted is not None and captions == "one":
@@ -121,14 +127,29 @@ def _by_language(number: int, source: Source, records: Sequence[Any], captions: 
             if name == SEVERAL:
                 looked_into = some.tolist()
             elif len(some):
-                yield Group(number, len(some), source.weight, some.astype(np.uint32), None, name)
+                found.append(Group(number, len(some), source.weight, some.astype(np.uint32), None, name))
         looked_into = looked_into if SEVERAL in names else ()
-    found: dict[str, list[tuple[int, int, int]]] = {}
+    units: dict[str, list[tuple[int, int, int]]] = {}
     for record in looked_into:
         for unit, picture, caption, language in _units(records, record, captions):
-            found.setdefault(language, []).append((unit, picture, caption))
-    for name in sorted(found):
-        yield _group(number, source.weight, found[name], name)
+            if language is None:
+                lost.append(unit)
+            else:
+                units.setdefault(language, []).append((unit, picture, caption))
+    found += [_group(number, source.weight, units[name], name) for name in sorted(units)]
+    if lost and found:
+        most = max(range(len(found)), key=lambda place: found[place].count)
+        found[most] = _with_lost(found[most], lost)
+    elif lost:
+        found = [_group(number, source.weight, [(record, -1, -1) for record in lost], "")]
+    return found
+
+
+def _with_lost(group: Group, lost: Sequence[int]) -> Group:
+    assert group.records is not None
+    records = np.append(group.records, np.array(lost, np.uint32))
+    pairs = None if group.pairs is None else np.append(group.pairs, np.full((len(lost), 2), -1, np.int32), axis=0)
+    return replace(group, count=len(records), records=records, pairs=pairs)
 
 
 def _noted_languages(source: Source, count: int) -> tuple[list[str], np.ndarray] | None:
@@ -144,12 +165,12 @@ def _noted_languages(source: Source, count: int) -> tuple[list[str], np.ndarray]
     return noted
 
 
-def _units(records: Sequence[Any], number: int, captions: Captions) -> list[tuple[int, int, int, str]]:
-    """(record, picture, caption, language) of a record's units; -1 for what is drawn."""
+def _units(records: Sequence[Any], number: int, captions: Captions) -> list[tuple[int, int, int, str | None]]:
+    """(record, picture, caption, language) of a record's units; -1 for what is drawn, None where it cannot be read."""
     try:
         record = records[number]
     except JclipError:
-        return [(number, -1, -1, "")]  # whoever draws it will note it
+        return [(number, -1, -1, None)]  # whoever draws it will note it
     if isinstance(record, Translation):
         return [(number, -1, -1, record.language)]
     assert isinstance(record, Pair)

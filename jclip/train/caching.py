@@ -26,7 +26,7 @@ from jclip.data.records import Pair
 from jclip.errors import JclipError
 from jclip.models.dual_encoder import DualEncoder
 from jclip.parallel.checksum import checksums
-from jclip.parallel.processes import first, is_first, meet, said_by_first, together
+from jclip.parallel.processes import appears, first, is_first, meet, said_by_first, together
 from jclip.parallel.sharding import local_rows, place_rows, replicated
 from jclip.train.assembly import StageParts
 from jclip.train.identity import of_tokenizer
@@ -248,8 +248,8 @@ def _in_batches(rows: range, size: int) -> Iterator[range]:
 
 def _check_seen(caches: Sequence[Cache]) -> None:
     for cache in caches:
-        if missing := cache.missing():
+        if not all(map(appears, cache.files)) or cache.missing():  # all() ends with the first that does not come
             raise JclipError(
-                f"{cache.folder} lacks {len(missing)} files here that the first process wrote: give all processes the "
-                "same cache, on a shared disk"
+                f"{cache.folder} lacks {len(cache.missing())} files here that the first process wrote: give all "
+                "processes the same cache, on a shared disk"
             )

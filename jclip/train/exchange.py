@@ -1,6 +1,7 @@
 """What comes up on one process between two steps, told to all of them, so that all act on it at the same step."""
 
 import json
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from jclip.data.pipeline import Batches
@@ -28,12 +29,13 @@ class Exchange:
     Args:
       batches: of this process, which note what cannot be read.
       signals: that reached it.
+      known: what was replaced before the run was resumed, in words; it counts.
     """
 
-    def __init__(self, batches: Batches, signals: list[int]):
+    def __init__(self, batches: Batches, signals: list[int], known: Sequence[str] = ()):
         self._batches, self._signals = batches, signals
         self._told = 0
-        self._unreadable: list[str] = []
+        self._unreadable = list(known)
 
     def __call__(self, failure: Exception | None = None) -> Heard:
         """Tells the others what came up here, and hears what came up there.

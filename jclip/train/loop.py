@@ -166,7 +166,7 @@ class _Job:
         run, stage, steps = part.run, part.stage, part.steps
         if position.step == steps:  # it was saved before it could be finished
             return state, position
-        self.exchange = Exchange(part.batches, self.signals)
+        self.exchange = Exchange(part.batches, self.signals, self.logbook.unreadable(stage.name))
         if stage.cache and not self._fill_cache(part, state, position):
             return state, position  # which are saved
         step_fn, constants = part.compiled, part.constants()
@@ -175,6 +175,7 @@ class _Job:
         if self.watcher:
             self.watcher.stage_begins(stage.name, position.step, steps)
         meter, begin = self._meter(part), position.step
+        compiled: set[tuple[tuple[int, ...], ...]] = set()
         with closing(part.batches.iterate(position.step)) as batches:
             for step in range(begin, steps):
                 with self._saved_first(state, position), meter.waiting():
@@ -183,9 +184,10 @@ class _Job:
                     self._save(state, position)
                     break
                 inputs = constants, part.place(batch), jax.random.fold_in(key, step)
-                if step == begin and not alone():
+                if (shapes := tuple(map(np.shape, batch.values()))) not in compiled and not alone():
                     # Collectives between hosts give up on a process that comes half a minute late: compile first.
                     step_fn.lower(state, *inputs).compile()
+                    compiled.add(shapes)
                     meet()
                 self.profiler.before(position.total)
                 state, metrics = step_fn(state, *inputs)

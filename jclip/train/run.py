@@ -135,7 +135,10 @@ RANGES: tuple[tuple[str, _Range], ...] = (
     (rf"{_STAGE}budget\.epochs", _ABOVE_0),
     (rf"{_STAGE}buckets\.\d+", _ONE_OR_MORE),
     (rf"{_STAGE}bucket_window", _ONE_OR_MORE),
-    (rf"{_STAGE}language_temperature", _ABOVE_0),
+    (
+        rf"{_STAGE}language_temperature",
+        (lambda x: 1 <= x < math.inf, "1 or more: below 1 rare languages would be rarer still"),
+    ),
     (rf"{_STAGE}patch_dropout", _BELOW_1),
     (rf"{_STAGE}(max_unreadable|workers)", _COUNT),
     (rf"{_STAGE}loss\.chunk", _ONE_OR_MORE),
@@ -187,6 +190,11 @@ def check(run: Run) -> None:
         if stage.bucket_window > 1 and not stage.buckets:
             raise JclipError(
                 f"stage {stage.name!r}: bucket_window sorts texts into buckets: set buckets, or leave it 1"
+            )
+        if above := [bucket for bucket in stage.buckets if bucket > stage.context_length]:
+            raise JclipError(
+                f"stage {stage.name!r}: buckets has {above[0]}, but no text is longer than context_length, "
+                f"{stage.context_length}: give shorter lengths"
             )
         _check_inputs(run, stage)
     evaluations = [one.name for one in run.evaluations]

@@ -128,6 +128,29 @@ def test_an_epoch_of_all_pairs_has_each_once(words):
         assert found == [(0, 1), (0, 2), (1, 1), (1, 2), (10, 3)]
 
 
+class Damaged(list):
+    """Records of which the last cannot be read."""
+
+    def __getitem__(self, number):
+        if number == len(self) - 1:
+            raise JclipError(f"record {number} cannot be read")
+        return super().__getitem__(number)
+
+
+@pytest.mark.parametrize("captions", ["one", "all"])
+def test_what_cannot_be_read_is_no_language_of_its_own(words, captions, monkeypatch):
+    """It would have a third of all examples, and here all that could replace it stands at its own places."""
+    known = [pair(n, ["red"], ("zh" if n % 5 else "ko",), (n,)) for n in range(10)]
+    monkeypatch.setattr(Given, "open", lambda self, preprocessing=None: Damaged(self.records))
+    source = Given((*known, pair(10, ["red"])))
+    ko, zh = units(source, captions=captions, temperature=1e6)
+    assert (ko.language, ko.count, zh.language, zh.count) == ("ko", 2, "zh", 9)
+    assert zh.unit(8) == Unit(0, 10, language="zh") and zh.unit(7).record == 9
+    some = batches(words, source, captions=captions, language_temperature=1e6, batch_size=11, max_unreadable=1)
+    drawn = Counter(number % 5 == 0 for step in range(20) for number in some[step]["text_id"].tolist())
+    assert drawn[True] == pytest.approx(110, abs=20) and some.unreadable == ["record 10 cannot be read"]
+
+
 def test_languages_of_a_folder_are_not_looked_for_in_its_records(tmp_path, monkeypatch):
     write_parallel(tmp_path / "text", TALES)
     write_languages(tmp_path / "text", "train", np.array([tale.language for tale in TALES]))

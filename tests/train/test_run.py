@@ -82,7 +82,11 @@ def test_a_wrong_word_is_named_with_the_choices(recipe, name, word, choices):
         ("stages.0.patch_dropout", (1.0, NAN), "0 or more, and less than 1"),
         ("stages.0.buckets", ((0,),), "1 or more"),
         ("stages.0.bucket_window", (0,), "1 or more"),
-        ("stages.0.language_temperature", (0.0, -1.0), "a number above 0"),
+        (
+            "stages.0.language_temperature",
+            (0.0, -1.0, 0.5, INF, NAN),
+            "1 or more: below 1 rare languages would be rarer still",
+        ),
         ("stages.0.workers", (-1,), "0 or more"),
         ("stages.0.loss.chunk", (0,), "1 or more"),
         ("stages.0.budget", (Budget(epochs=NAN), Budget(epochs=-1.0)), "a number above 0"),
@@ -106,6 +110,15 @@ def test_a_number_without_sense_is_named_with_the_mend(chinese_clip, name, value
     for value in values:
         with pytest.raises(JclipError, match=rf"^{re.escape(name)}[a-z0-9.]* is [a-z0-9.-]*: give {mend}$"):
             check(changed(chinese_clip, name, value))
+
+
+def test_buckets_that_would_do_nothing(chinese_clip):
+    length = chinese_clip.stages[0].context_length
+    check(changed(chinese_clip, "stages.0.buckets", (length,)))
+    with pytest.raises(JclipError, match=rf"buckets has {length + 1}, but no text is longer than .*: give shorter"):
+        check(changed(chinese_clip, "stages.0.buckets", (8, length + 1)))
+    with pytest.raises(JclipError, match="bucket_window sorts texts into buckets: set buckets, or leave it 1"):
+        check(changed(chinese_clip, "stages.0.bucket_window", 4))
 
 
 def test_every_number_is_held_against_something(recipe):

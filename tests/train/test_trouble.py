@@ -191,13 +191,22 @@ def test_unreadable_pictures(one_stage, pairs, tmp_path):
     # One of the two may be replaced, but not the other.
     with pytest.raises(JclipError, match=r"max_unreadable \(now 1\)"):
         train(_lenient(strict, 1), workdir)
+    # However often it is run: what was replaced before counts, and is not noted again.
+    before = standing(workdir)
+    with pytest.raises(JclipError, match=r"max_unreadable \(now 1\)"):
+        train(_lenient(strict, 1), workdir)
+    assert standing(workdir) == before > (0, 1, 1)
     # Both are replaced, the second by 31 itself at first, and noted once each; when it was stopped makes no difference.
     resumed = train(_lenient(strict, 2), workdir)
     whole = train(_lenient(strict, 2), tmp_path / "whole")
     assert resumed.finished
     assert_same_bundles(resumed.bundles, whole.bundles)
-    noted = [line for line in read_journal(tmp_path / "whole" / "metrics.jsonl") if line["kind"] == "unreadable"]
-    pictures = [picture for line in noted for picture in line["pictures"]]
+    noted = [
+        [line for line in read_journal(place / "metrics.jsonl") if line["kind"] == "unreadable"]
+        for place in (workdir, tmp_path / "whole")
+    ]
+    resumed_pictures, pictures = ([picture for line in lines for picture in line["pictures"]] for lines in noted)
+    assert resumed_pictures == pictures
     assert sorted(picture.split(" (index")[0] for picture in pictures) == [
         f"{pairs.folder}: the picture of record {number}" for number in (29, 31)
     ]
