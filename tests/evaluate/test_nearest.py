@@ -125,8 +125,8 @@ def test_several_processes_find_what_one_does():
     with socket.socket() as free:
         free.bind(("localhost", 0))
         address = f"localhost:{free.getsockname()[1]}"
-    kept = {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"}
-    common = {**kept, "XLA_FLAGS": "--xla_force_host_platform_device_count=3", "JCLIP_COORDINATOR": address}
+    flags = f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count=3"  # of two counts the last one counts
+    common = {**os.environ, "XLA_FLAGS": flags, "JCLIP_COORDINATOR": address}
     running = [
         subprocess.Popen(
             [sys.executable, "-m", "tests.evaluate.over_processes"],

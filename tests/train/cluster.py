@@ -54,10 +54,10 @@ def start_all(commands: Sequence[Sequence[str]], devices: int) -> list[subproces
     with socket.socket() as free:
         free.bind(("localhost", 0))
         address = f"localhost:{free.getsockname()[1]}"
-    kept = {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"}
     common = {
-        **kept,
-        "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
+        **os.environ,
+        # Of two counts the last one counts.
+        "XLA_FLAGS": f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count={devices}",
         "JCLIP_COORDINATOR": address,
         "JCLIP_PROCESSES": str(len(commands)),
     }
