@@ -68,7 +68,7 @@ def _retrieval(asked: Retrieval, encoder: Encoder) -> Evaluator:
 
 
 def _classification(asked: Classification, encoder: Encoder) -> Evaluator:
-    tests = class_tests(Path(asked.data), asked.dataset, asked.prompts, asked.classes)
+    tests = class_tests(Path(asked.data), asked.dataset, asked.prompts, asked.classes, asked.split)
 
     def evaluate(variables: dict[str, Any]) -> Mapping[str, float]:
         images_nd = encoder.images(variables, tests.data.pictures)

@@ -16,12 +16,14 @@ def markdown(report: Report) -> str:
     parts = [f"# {_plain(report.title)}", report.intro]
     parts += [f"- {_plain(name)}: {_plain(value)}" for name, value in report.facts]
     for section in report.sections:
-        parts += [f"## {_plain(section.title)}", section.text]
+        written = [section.text]
         for item in section.items:
             if isinstance(item, Table):
-                parts.append("\n".join(_table(item)))
+                written.append("\n".join(_table(item)))
             elif isinstance(item, Matrix) and len(item.names) <= _MOST:
-                parts.append("\n".join(_matrix(item)))
+                written.append("\n".join(_matrix(item)))
+        if any(written):
+            parts += [f"## {_plain(section.title)}", *written]
     return "\n\n".join(part for part in [*parts, report.footer] if part) + "\n"
 
 

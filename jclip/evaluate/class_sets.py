@@ -25,6 +25,7 @@ from jclip.errors import JclipError, unreadable
 from jclip.evaluate.imported import StoredPictures
 
 SPLITS = ("train", "valid", "val", "test")
+_DIGITS = 5  # of the number of a class without a name: there is a column for each up to the largest
 
 
 @dataclass(frozen=True)
@@ -153,8 +154,9 @@ def _read_labels(file: Path) -> ClassSet:
             raise JclipError(f"{file}, line {number}: there is no picture {path}")
         classes = []
         for word in (part.strip() for part in said.split(",")):
-            if word not in keys and not word.isdigit():
-                raise JclipError(f"{file}, line {number}: {word!r} is neither a number nor a name in classes.txt")
+            if word not in keys and not (word.isdecimal() and len(word) <= _DIGITS):
+                wanted = f"neither a number of up to {_DIGITS} digits nor a name in classes.txt"
+                raise JclipError(f"{file}, line {number}: {word[:60]!r} is {wanted}")
             classes.append(keys.index(word) if word in keys else int(word))
         if keys and max(classes) >= len(keys):
             raise JclipError(f"{file}, line {number}: class {max(classes)} is not among the {len(keys)} of {names}")
@@ -188,7 +190,7 @@ def class_names(data: ClassSet, language: str, file: Path | None = None) -> list
     if data.labels and language in ("", *data.labels):
         chosen = language or next(iter(data.labels))
         return _right_many(list(data.labels[chosen]), f"{data.folder / 'labels.json'}, {chosen!r},", data)
-    if data.labels or all(key.isdigit() for key in data.keys):
+    if data.labels or all(key.isdecimal() for key in data.keys):
         wanted = f"classes.{language}.txt" if language else "classes.txt"
         known = f"names its classes in {', '.join(data.labels)}" if data.labels else "numbers its classes"
         raise JclipError(f"{data.name} only {known}: give their names in {data.folder / wanted}, or with --classes")
@@ -214,7 +216,7 @@ def _names_in(folder: Path, language: str) -> Path | None:
 
 def _lines(file: Path, *, blank: bool = False) -> list[str]:
     try:
-        lines = file.read_text(encoding="utf-8").splitlines()
+        lines = file.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise unreadable(file, error) from None
     for number, line in enumerate(lines, 1):

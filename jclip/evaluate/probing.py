@@ -11,7 +11,7 @@ from jclip.errors import JclipError
 from jclip.evaluate import classification, probe
 from jclip.evaluate.benchmarks import Benchmark, get_benchmark
 from jclip.evaluate.bootstrap import RESAMPLES
-from jclip.evaluate.class_sets import ClassSet, read_classes, splits_in
+from jclip.evaluate.class_sets import ClassSet, class_names, read_classes, splits_in
 from jclip.evaluate.findings import Finding
 
 Shots = int | None
@@ -25,16 +25,12 @@ class ProbeSets:
     Attributes:
       splits: "train", "test", and "valid" where there is one.
       benchmark: what is known of the set; None for one of somebody's own.
+      names: of the classes, for people: in English where the data come with such names.
     """
 
     splits: Mapping[str, ClassSet]
     benchmark: Benchmark | None
-
-    @property
-    def names(self) -> Sequence[str]:
-        """Of the classes, for people: in English where the data come with such names."""
-        train = self.splits["train"]
-        return train.labels.get("en", train.keys)
+    names: Sequence[str]
 
 
 def read_splits(data: Path, dataset: str = "") -> ProbeSets:
@@ -66,7 +62,8 @@ def read_splits(data: Path, dataset: str = "") -> ProbeSets:
     if benchmark:
         test = splits["test"]
         benchmark.check(test.name, len(test.keys), len(test.pictures))
-    return ProbeSets(splits, benchmark)
+    train = splits["train"]
+    return ProbeSets(splits, benchmark, class_names(train, "en") if "en" in train.labels else train.keys)
 
 
 def find(

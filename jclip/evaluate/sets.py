@@ -17,7 +17,7 @@ from typing import overload
 
 from jclip.data.images import Picture
 from jclip.data.importing.cn_clip import decode_base64
-from jclip.data.importing.lines import Line, scan
+from jclip.data.importing.lines import Line, scan, text_of
 from jclip.errors import JclipError
 from jclip.evaluate.features import is_text, json_lines, whole_number, whole_numbers
 from jclip.evaluate.imported import ImportedPairs
@@ -107,22 +107,17 @@ def read_pairs(file: Path) -> RetrievalTask:
     Raises:
       JclipError: no such file, a line of another form, or no line at all; the line's number is given.
     """
-    try:
-        lines = file.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise JclipError(f"{file} cannot be read: {error}") from None
     pictures: dict[Path, int] = {}
     captions: dict[str, int] = {}
     pairs = []
-    for number, line in enumerate(lines, 1):
-        if not line.strip():
-            continue
-        name, tab, caption = line.partition("\t")
+    for line in scan(file):
+        text = text_of(file, line)
+        name, tab, caption = text.partition("\t")
         if not tab or not caption.strip():
-            raise JclipError(f"{file}, line {number}: expected PICTURE<tab>CAPTION, found {line[:60]!r}")
+            raise JclipError(f"{file}, line {line.number}: expected PICTURE<tab>CAPTION, found {text[:60]!r}")
         path = file.parent / name
         if not path.is_file():
-            raise JclipError(f"{file}, line {number}: there is no picture {path}")
+            raise JclipError(f"{file}, line {line.number}: there is no picture {path}")
         row = captions.setdefault(caption.strip(), len(captions))
         pairs.append((row, pictures.setdefault(path, len(pictures))))
     if not pairs:

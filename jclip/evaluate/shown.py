@@ -87,7 +87,7 @@ def classified(data: ClassSet, scores_nc: np.ndarray, names: Sequence[str], lang
             Result(
                 thumbnail(data.pictures[row], name_of(row)),
                 bool(data.truth_nc[row, number]),
-                names[int(data.truth_nc[row].argmax())],
+                names[number if data.truth_nc[row, number] else int(data.truth_nc[row].argmax())],
             )
             for row in rows.tolist()
         ]

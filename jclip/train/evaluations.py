@@ -32,6 +32,7 @@ class Classification:
       dataset: the set's name; "" for one of your own.
       prompts: names of ensembles: languages, "cn_clip", "open_clip", .json files.
       classes: a file of class names, or "cn_clip" or "open_clip" for ImageNet's; "" for those beside the data.
+      split: of data that have splits.
     """
 
     name: str
@@ -39,6 +40,7 @@ class Classification:
     dataset: str = ""
     prompts: tuple[str, ...] = ("en",)
     classes: str = ""
+    split: str = "test"
 
 
 @dataclass(frozen=True)

@@ -74,7 +74,7 @@ def test_languages_of_one_gallery(bundle, data, tmp_path, capsys):
     tests = run(capsys, "retrieval", bundle, data, "--output", out, "--resamples", "0", "--features")["tests"]
     assert [(one["dataset"], one["language"]) for one in tests] == [(f"{data} (test)", one) for one in ("en", "zh")]
     assert (out / "test.zh_predictions.jsonl").is_file()
-    (only,) = run(capsys, "retrieval", bundle, data, "--languages", "zh", "--resamples", "0")["tests"]
+    (only,) = run(capsys, "retrieval", bundle, data, "--languages", "zh,zh", "--resamples", "0")["tests"]
     assert only["t2i_r1"] == tests[1]["t2i_r1"]
     # Features of two languages serve one of them too.
     assert run(capsys, "retrieval", out, data, "--languages", "zh", "--resamples", "0")["tests"] == [only]
@@ -190,6 +190,8 @@ def test_probe(bundle, tmp_path, capsys):
     for more, message in (
         (["--shots", "7"], "class 0 has 6 training pictures, fewer than 7 shots"),
         (["--shots", "few"], "--shots 'few' is not possible"),
+        (["--shots", "²"], "--shots '²' is not possible"),
+        (["--shots", ""], "--shots '' is not possible"),
         (["--seeds", "0"], "--seeds 0 is not possible"),
         (["--dataset", "cifar-10"], "has 3 classes, but the test split of CIFAR-10 has 10"),
     ):
@@ -198,6 +200,9 @@ def test_probe(bundle, tmp_path, capsys):
     capsys.readouterr()
     (imported,) = run(capsys, "probe", bundle, tmp_path / "set", "--shots", "1")["tests"]
     assert imported["accuracy"] == tests[0]["accuracy"]
+    (tmp_path / "set" / "labels.json").write_text('{"en": ["only one"]}')
+    assert "labels.json, 'en', has 1 names" in fails(capsys, "probe", bundle, tmp_path / "set")
+    (tmp_path / "set" / "labels.json").unlink()
     (here,), (there,) = (run(capsys, "classify", bundle, tmp_path / one)["tests"] for one in ("data", "set"))
     assert here["accuracy"] == there["accuracy"] and here["pictures"] == there["pictures"] == 18
     (tmp_path / "data" / "test" / "thing_1").rename(tmp_path / "data" / "test" / "thing_9")

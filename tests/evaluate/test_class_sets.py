@@ -62,11 +62,13 @@ def test_labels_of_several_classes(tmp_path):
     assert not data.single
     for line, message in (
         ("9.png\tcat", "line 2: there is no picture"),
-        ("1.png\tcow", "line 2: 'cow' is neither a number nor a name"),
+        ("1.png\tcow", "line 2: 'cow' is neither a number of up to 5 digits nor a name"),
+        ("1.png\t²", "line 2: '²' is neither a number"),
+        (f"1.png\t{10**30}", "line 2: '10+' is neither a number"),
         ("1.png\t3", "line 2: class 3 is not among the 3"),
         ("1.png", "line 2: expected PICTURE<tab>CLASS"),
     ):
-        (tmp_path / "labels.tsv").write_text(f"0.png\tcat\n{line}\n")
+        (tmp_path / "labels.tsv").write_text(f"0.png\tcat\n{line}\n", encoding="utf-8")
         with pytest.raises(JclipError, match=message):
             read_classes(tmp_path)
 
@@ -90,7 +92,8 @@ def test_splits(tmp_path):
     assert class_names(read_classes(tmp_path), "zh") == ["猫", "狗"]
     with pytest.raises(JclipError, match="has no split 'valid': it has test, train; choose one with --split"):
         read_classes(tmp_path, "valid")
-    assert set(read_splits(tmp_path).splits) == {"train", "test"}
+    sets = read_splits(tmp_path)
+    assert set(sets.splits) == {"train", "test"} and tuple(sets.names) == ("0", "1")
     with pytest.raises(JclipError, match="must have the splits train and test, but has none"):
         read_splits(tmp_path / "test")
 

@@ -130,4 +130,5 @@ def test_the_pages_say_the_figures(tmp_path):
     assert not re.findall(r'(?:src|href)="(?!data:)', page)
     assert "| 中文 (zh) | 60.0 (55.0 to 65.0) | 60.0 |" in plain
     assert "| a\\|b | 3 | 1 |" in plain
+    assert not re.search(r"^## .*\n+(## |\Z)", plain, re.MULTILINE)  # of plots nothing can be written here
     assert all(line.count("|") - line.count("\\|") == 4 for line in plain.splitlines() if line.startswith("| 中文"))

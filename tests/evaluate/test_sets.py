@@ -56,9 +56,9 @@ def test_pairs_of_a_text_file(tmp_path):
     for number in (1, 2):
         (tmp_path / f"{number}.png").write_bytes(png(number))
     file = tmp_path / "pairs.tsv"
-    file.write_text("1.png\tone\n\n2.png\ttwo\n1.png\tuno\n2.png\tone\n")
+    file.write_text("\ufeff1.png\tone\n\n2.png\ttwo\n1.png\tu\u2028no\n2.png\tone\n", encoding="utf-8")
     task = open_captions(file).task("")
-    assert list(task.captions) == ["one", "two", "uno"]
+    assert list(task.captions) == ["one", "two", "u\u2028no"]
     assert task.positives.pairs_p2.tolist() == [[0, 0], [0, 1], [1, 1], [2, 0]]
     for line, message in (("1.png one", "line 2: expected PICTURE<tab>CAPTION"), ("9.png\tx", "line 2: there is no")):
         file.write_text(f"1.png\tone\n{line}\n")

@@ -59,6 +59,11 @@ def check_output(output: Path | None) -> None:
         check_free(output)
 
 
+def words(text: str) -> list[str]:
+    """What stands between commas, each once."""
+    return list(dict.fromkeys(word.strip() for word in text.split(",") if word.strip()))
+
+
 def check_resamples(count: int) -> None:
     """Raises JclipError for a number of resamples that cannot be."""
     if count < 0:

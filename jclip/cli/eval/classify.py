@@ -10,7 +10,7 @@ import jax
 import tyro
 from rich.console import Console
 
-from jclip.cli.eval._common import all_devices, check_output, check_resamples, open_model, put_out
+from jclip.cli.eval._common import all_devices, check_output, check_resamples, open_model, put_out, words
 from jclip.cli.options import read
 from jclip.errors import JclipError
 from jclip.evaluate import classification
@@ -73,8 +73,7 @@ def main(arguments: Sequence[str]) -> int:
         raise JclipError("--submission needs --output and --dataset: where it goes, and what the server calls the set")
     check_resamples(options.resamples)
     # All that can be wrong with the data shows before the model is read.
-    wanted = [part.strip() for part in options.prompts.split(",") if part.strip()]
-    tests = class_tests(options.data, options.dataset, wanted, options.classes, options.split)
+    tests = class_tests(options.data, options.dataset, words(options.prompts), options.classes, options.split)
     data = tests.data
     file = options.order or (data.order if options.submission else None)
     order = read_order(file, len(data.pictures)) if file else None

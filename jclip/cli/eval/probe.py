@@ -8,7 +8,7 @@ from typing import Annotated
 import tyro
 from rich.console import Console
 
-from jclip.cli.eval._common import all_devices, check_output, check_resamples, open_model, put_out
+from jclip.cli.eval._common import all_devices, check_output, check_resamples, open_model, put_out, words
 from jclip.cli.options import read
 from jclip.errors import JclipError
 from jclip.evaluate.findings import Findings
@@ -52,7 +52,7 @@ def main(arguments: Sequence[str]) -> int:
     """Runs the command."""
     options = read(Options, arguments, "jclip eval probe")
     check_output(options.output)
-    asked = [_number(word.strip()) for word in options.shots.split(",")]
+    asked = [_number(word) for word in words(options.shots) or [options.shots]]
     if options.seeds < 1:
         raise JclipError(f"--seeds {options.seeds} is not possible: give 1 or more")
     check_resamples(options.resamples)
@@ -79,6 +79,6 @@ def main(arguments: Sequence[str]) -> int:
 def _number(word: str) -> Shots:
     if word == "all":
         return None
-    if not word.isdigit() or int(word) < 1:
+    if not word.isdecimal() or int(word) < 1:
         raise JclipError(f"--shots {word!r} is not possible: give numbers from 1, or all")
     return int(word)

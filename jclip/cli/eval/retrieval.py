@@ -9,7 +9,7 @@ import numpy as np
 import tyro
 from rich.console import Console
 
-from jclip.cli.eval._common import all_devices, check_output, check_resamples, open_model, put_out
+from jclip.cli.eval._common import all_devices, check_output, check_resamples, open_model, put_out, words
 from jclip.cli.options import read
 from jclip.errors import JclipError
 from jclip.evaluate import retrieving
@@ -62,7 +62,7 @@ def main(arguments: Sequence[str]) -> int:
     """Runs the command."""
     options = read(Options, arguments, "jclip eval retrieval")
     check_output(options.output)
-    languages = [name.strip() for name in options.languages.split(",") if name.strip()]
+    languages = words(options.languages)
     asked = retrieval_tests(options.data, options.protocol, options.split, languages)
     check_resamples(options.resamples)
     if options.features and options.output is None:
