@@ -81,6 +81,29 @@ def test_members_that_stand_alone(tmp_path):
         imported("webdataset", tmp_path / "a.tar", tmp_path / "folder")
 
 
+def test_a_number_of_too_many_digits_is_a_damaged_caption(tmp_path):
+    source = tars(tmp_path / "source", count=1)
+    with tarfile.open(source / "more.tar", "w") as tar:
+        for name, data in (("a.png", picture(1)), ("a.json", f'{{"caption": {"1" * 5000}}}'.encode())):
+            (tmp_path / name).write_bytes(data)
+            tar.add(tmp_path / name, name)
+    report = imported("webdataset", source, tmp_path / "folder", Limit(count=1))
+    assert report.splits["train"].skipped.counts == {"picture without a caption": 1}
+
+
+def test_equal_texts_have_one_number_in_formats_without_numbers(tmp_path):
+    captions = ["红", "狗", "红"]
+    imported("csv", table(tmp_path / "csv", captions), tmp_path / "a")
+    imported("webdataset", tars(tmp_path / "tars", captions), tmp_path / "b")  # a tar each
+    imported("parquet", parquet(tmp_path / "a.parquet", [*captions, "狗 "], rows=1), tmp_path / "c")
+    found = [[pair.text_ids for pair in pairs(tmp_path / name)] for name in "abc"]
+    first, other = found[1][:2]
+    assert found[1] == [first, other, first] and first != other
+    assert [ids[:1] for ids in found[0]] == found[1] and len({ids[1] for ids in found[0]} - {*first, *other}) == 2
+    assert found[2] == [first, other, first, other]  # white space makes no other text
+    assert all(0 <= number < 2**63 for ids in found[0] for number in ids)
+
+
 def test_parquet(tmp_path):
     report = imported(None, parquet(tmp_path / "a.parquet"), tmp_path / "folder", language_column="lang")
     assert [pair.captions[0] for pair in pairs(tmp_path / "folder")] == CAPTIONS
