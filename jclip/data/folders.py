@@ -158,8 +158,8 @@ class Records(Sequence[Record], Generic[Record]):
                 raise
             folder = self._shards[0].file.parent
             raise JclipError(
-                f"{folder}: record {number}{self.where(number)} cannot be read ({_first_line(error)}): import it again, or copy "
-                "that file anew"
+                f"{folder}: record {number}{self.where(number)} cannot be read ({_first_line(error)}): import it "
+                "again, or copy that file anew"
             ) from None
 
     def where(self, number: int) -> str:

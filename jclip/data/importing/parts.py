@@ -107,7 +107,7 @@ class Reading:
 
     Attributes:
       splits: which; one name for formats that have none.
-      language: of the captions, or of the other text of translations.
+      language: of the captions, of the other text of translations, or of the names of classes.
       picture, caption, english, other, language_column: names of columns or fields; a number counts columns from 1.
       separator: of columns.
     """
