@@ -36,7 +36,7 @@ class Options:
       paths: FORMAT, SRC and DST; `jclip data import --formats` explains the formats.
       formats: explain the formats, and do nothing.
       splits: which, separated by commas; one name, by default train, where the format has none.
-      language: of the captions or of the other text, as zh.
+      language: of the captions, of the other text, or of names in classes.txt, as zh.
       picture: the column or field with the picture, or its path.
       caption: the column or field with the caption.
       english: the column or field with the English text.

@@ -158,7 +158,8 @@ class Records(Sequence[Record], Generic[Record]):
                 raise
             folder = self._shards[0].file.parent
             raise JclipError(
-                f"{folder}: record {number}{self.where(number)} cannot be read ({_first_line(error)})"
+                f"{folder}: record {number}{self.where(number)} cannot be read ({_first_line(error)}): import it "
+                "again, or copy that file anew"
             ) from None
 
     def where(self, number: int) -> str:
@@ -308,25 +309,36 @@ def open_folder(folder: Path) -> Any:
     try:
         return tfds.builder_from_directory(folder)
     except Exception as error:  # of whatever type the damage makes json, protobuf or tfds raise
-        raise JclipError(
-            f"{folder}: its dataset_info.json or features.json is damaged ({_first_line(error)}): import it again"
-        ) from None
+        raise _damaged(folder, error) from None
 
 
 def read_split(folder: Path, split: str, kind: Kind) -> Sequence[Any]:
     """The records of a split, read when they are asked for.
 
     Raises:
-      JclipError: the folder or the split is missing, or its records are of another kind.
+      JclipError: the folder or the split is missing, or damaged, or its records are of another kind.
     """
     builder = open_folder(folder)
+    if not builder.info.splits:
+        raise JclipError(f"{folder} has no splits: import it again")
     if split not in builder.info.splits:
-        raise JclipError(f"{folder} has no split {split!r}: it has {', '.join(builder.info.splits)}")
+        raise JclipError(f"{folder} has no split {split!r}: it has {', '.join(builder.info.splits)}; name one of them")
     if missing := [name for name in kind.features(("",)) if name not in builder.info.features and name in _ALWAYS]:
-        raise JclipError(f"{folder} holds no {kind.name} (its records have no {missing[0]}): name another folder")
-    files, counts = builder.info.splits[split].filepaths, builder.info.splits[split].shard_lengths
-    shards = [Shard(Path(file), count) for file, count in zip(files, counts, strict=True)]
-    return Records(Examples(builder, split), kind.record, shards)
+        raise JclipError(f"{folder} holds no {kind.what} (its records have no {missing[0]}): name another folder")
+    try:
+        files, counts = builder.info.splits[split].filepaths, builder.info.splits[split].shard_lengths
+        shards = [Shard(Path(file), count) for file, count in zip(files, counts, strict=True)]
+        return Records(Examples(builder, split), kind.record, shards)
+    except Exception as error:  # what the description says of the shards is looked at only here
+        if isinstance(error, JclipError):
+            raise
+        raise _damaged(folder, error) from None
+
+
+def _damaged(folder: Path, error: Exception) -> JclipError:
+    return JclipError(
+        f"{folder}: its dataset_info.json or features.json is damaged ({_first_line(error)}): import it again"
+    )
 
 
 def _first_line(error: Exception) -> str:

@@ -71,9 +71,11 @@ class Kind(Protocol):
 
     Attributes:
       name: "pairs", "parallel" or "labelled".
+      what: its records are, in words.
     """
 
     name: ClassVar[str]
+    what: ClassVar[str]
 
     def features(self, classes: Sequence[str]) -> dict[str, Any]:
         """The tensorflow-datasets features of a record."""
@@ -99,6 +101,7 @@ class Kind(Protocol):
 
 class _Pairs:
     name: ClassVar[str] = "pairs"
+    what: ClassVar[str] = "pictures with captions"
 
     def features(self, classes: Sequence[str]) -> dict[str, Any]:
         import tensorflow_datasets as tfds
@@ -160,6 +163,7 @@ class _Pairs:
 
 class _Parallel:
     name: ClassVar[str] = "parallel"
+    what: ClassVar[str] = "parallel text"
 
     def features(self, classes: Sequence[str]) -> dict[str, Any]:
         import tensorflow_datasets as tfds
@@ -187,6 +191,7 @@ class _Parallel:
 
 class _Labelled:
     name: ClassVar[str] = "labelled"
+    what: ClassVar[str] = "pictures with classes"
 
     def features(self, classes: Sequence[str]) -> dict[str, Any]:
         import tensorflow_datasets as tfds

@@ -19,6 +19,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from jclip.data.class_names import in_order
 from jclip.data.folders import LabelledFolder, open_folder
 from jclip.data.images import PICTURES, Picture
 from jclip.errors import JclipError, unreadable
@@ -92,9 +93,7 @@ def read_classes(place: Path, split: str = "test") -> ClassSet:
         return read_classes(place / split)
     if len(folders) < 2:
         raise JclipError(f"{place} has {len(folders)} class folders: give it one for each class, or a labels.tsv")
-    # As numbers where they are: torchvision's order of names puts 10 before 2, and with it the wrong label on both.
-    numbered = all(folder.name.isdigit() for folder in folders)
-    folders.sort(key=lambda folder: (int(folder.name), folder.name) if numbered else (0, folder.name))
+    folders = [place / name for name in in_order(folder.name for folder in folders)]
     pictures: list[Path] = []
     classes: list[int] = []
     for number, folder in enumerate(folders):

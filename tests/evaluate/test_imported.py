@@ -9,7 +9,8 @@ from jclip.evaluate.asking import retrieval_tests
 from jclip.evaluate.retrieving import encoded
 from jclip.evaluate.sets import open_captions
 from tests.data.importing import test_named as archives
-from tests.data.importing.sources import cn_clip
+from tests.data.importing.sources import cn_clip, table
+from tests.data.importing.sources import imported as csv_imported
 from tests.evaluate.cn_clip_data import many_to_many, png
 
 
@@ -120,3 +121,18 @@ def test_array_records(tmp_path):
     with pytest.raises(JclipError, match="has no split 'test': it has valid"):
         open_captions(tmp_path / "set", "test").task("")
     assert task.text_ids is None  # one and eins have one number
+
+
+def test_a_table_is_scored_as_the_file_it_was(tmp_path):
+    """Two pictures share a caption, which is one query with two answers either way."""
+    raw = table(tmp_path / "source", ["狗", "猫", "狗"])
+    lines = [f"pictures/{n}.png\t{text}" for n, text in enumerate(["狗", "猫", "狗"])]
+    (raw.parent / "raw.tsv").write_text("\n".join(lines), encoding="utf-8")
+    options = {"picture": "1", "caption": "2", "splits": ("test",)}
+    csv_imported("csv", raw.parent / "raw.tsv", tmp_path / "folder", **options)
+    here, there = (open_captions(place).task("") for place in (tmp_path / "folder", raw.parent / "raw.tsv"))
+    assert here.captions == there.captions == ["狗", "猫"]
+    assert here.positives.pairs_p2.tolist() == there.positives.pairs_p2.tolist()
+    images_nd, texts_md = np.eye(3, dtype=np.float32), np.array([[0, 0, 1], [0, 1, 0]], np.float32)
+    assert here.score(images_nd, texts_md) == there.score(images_nd, texts_md)
+    assert here.score(images_nd, texts_md)["t2i_r1"] == 1

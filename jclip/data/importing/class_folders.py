@@ -1,15 +1,24 @@
 """Folders of pictures for classification: SRC/SPLIT/CLASS/….jpg, or SRC/CLASS/….jpg where there is one split only.
 
-Classes are numbered in the order of their folders' names, as torchvision's ImageFolder numbers them.
+Classes are numbered in the order of their folders' names, as numbers where all are numbers. What they are called may
+be said beside their folders, or beside the folders of the splits:
+
+    classes.zh.txt, classes.de.txt, …    a name a line, in the order of the classes
+    label_cn.txt                         cn_clip's name for classes.zh.txt
+    classes.txt                          names in English, or in the --language that is said
+
+The folder gets them as labels.json.
 """
 
 import filecmp
+import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
+from jclip.data.class_names import in_order, read_names
 from jclip.data.images import PICTURES
 from jclip.data.importing.parts import Found, Lost, Part, Reader, Reading, cut
 from jclip.data.importing.splits import USUAL, choose_splits
@@ -45,15 +54,16 @@ def open_class_folders(source: Path, reading: Reading) -> ClassReader:
     """Opens such a folder.
 
     Raises:
-      JclipError: it has no pictures in folders of classes, or its splits have different classes.
+      JclipError: it has no pictures in folders of classes, its splits have different classes, or a file of names is not
+        as it should be.
     """
     folders = _folders(source)
-    if folders and {folder.name for folder in folders} <= set(USUAL):
-        chosen = choose_splits(source, [folder.name for folder in folders], reading)
+    if folders and set(folders) <= set(USUAL):
+        chosen = choose_splits(source, folders, reading)
         by_split = {split: source / split for split in chosen}
     else:
         by_split = {reading.split(): source}
-    names = {split: [each.name for each in _folders(folder)] for split, folder in by_split.items()}
+    names = {split: _folders(folder) for split, folder in by_split.items()}
     classes = next(iter(names.values()))
     for split, found in names.items():
         if odd := sorted(set(found) ^ set(classes)):
@@ -61,7 +71,35 @@ def open_class_folders(source: Path, reading: Reading) -> ClassReader:
                 f"{by_split[split]}: its classes differ from those of {next(iter(names))}, {odd[0]!r} is in one only: "
                 "make the folders equal, or choose --splits"
             )
-    return classified(by_split, {name: name for name in classes})
+    called = _called(by_split, classes, reading.language or "en")
+    notes = (("labels.json", json.dumps(called, ensure_ascii=False, indent=1) + "\n"),) if called else ()
+    return classified(by_split, {name: name for name in classes}, notes=notes)
+
+
+def _called(by_split: dict[str, Path], classes: list[str], usual: str) -> dict[str, list[str]]:
+    """What the classes are called, by language; the first that of classes.txt, `usual`. Empty where no file says it."""
+    called: dict[str, list[str]] = {}
+    sources: dict[str, Path] = {}
+    for folder in by_split.values():
+        files: dict[str, Path] = {}
+        for place in (folder, folder.parent) if folder.name in USUAL else (folder,):
+            mine = {file.name.split(".")[1]: file for file in sorted(place.glob("classes.*.txt"))}
+            for language, file in (*mine.items(), ("zh", place / "label_cn.txt"), (usual, place / "classes.txt")):
+                if file.is_file():
+                    files.setdefault(language, file)
+        for language, file in files.items():
+            found = read_names(file)
+            if len(found) != len(classes):
+                raise JclipError(
+                    f"{file} has {len(found)} names for {len(classes)} classes: give one line a class, in the order of "
+                    "the folders"
+                )
+            if called.setdefault(language, found) != found:
+                raise JclipError(f"{file} names the classes in another way than {sources[language]}: keep one of them")
+            sources.setdefault(language, file)
+    if called and usual not in called and not all(name.isdecimal() for name in classes):
+        called[usual] = [name.replace("_", " ") for name in classes]  # which is what they are called without a file
+    return dict(sorted(called.items(), key=lambda item: item[0] != usual))
 
 
 def classified(
@@ -112,10 +150,10 @@ def _merged(found: Sequence[tuple[Path, tuple[int, ...]]]) -> list[tuple[Path, t
     return sorted(labels.items(), key=lambda item: item[0].name)
 
 
-def _folders(folder: Path) -> list[Path]:
+def _folders(folder: Path) -> list[str]:
     if not folder.is_dir():
         raise JclipError(f"there is no folder {folder}: name one that has a folder for each class")
-    return sorted(each for each in folder.iterdir() if each.is_dir() and not each.name.startswith("."))
+    return in_order(each.name for each in folder.iterdir() if each.is_dir() and not each.name.startswith("."))
 
 
 @dataclass(frozen=True)

@@ -154,9 +154,11 @@ def _index_texts(file: Path, pictures: Path, lines: Index) -> dict[str, np.ndarr
     missing = ~np.isin(found, lines["id"])
     if missing.any():
         first = int(np.flatnonzero(missing)[0])
+        others = len(np.unique(found[missing])) - 1
+        more = f", nor {others} more" if others else ""
         raise JclipError(
-            f"{file}, line {numbers[first]}: picture {found[first]} is not in {pictures.name}, nor are "
-            f"{len(set(found[missing])) - 1} others: fetch {pictures.name} again, or take the line out"
+            f"{file}, line {numbers[first]}: picture {found[first]} is not in {pictures.name}{more}: fetch "
+            f"{pictures.name} again, or take the line out"
         )
     order = np.argsort(found, kind="stable")
     columns = {"offset": offsets, "number": numbers}

@@ -62,7 +62,7 @@ FORMATS: dict[str, Format] = {
     "class-folders": Format(
         "pictures in a folder for each class, or in SPLIT/CLASS folders, for classification",
         open_class_folders,
-        ("splits",),
+        ("splits", "language"),
     ),
     "parquet": Format(
         "a file or a folder of files with a column of pictures' bytes (image) and one of captions (caption)",

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from jclip.data.importing.parts import UNCAPTIONED, Found, Lost, Part, Reader, Reading
+from jclip.data.importing.parts import UNCAPTIONED, Found, Lost, Part, Reader, Reading, numbered
 from jclip.data.kinds import PAIRS, StoredPair
 from jclip.errors import JclipError
 
@@ -127,5 +127,4 @@ class _Part:
         if not isinstance(captions, list) or not captions or not all(isinstance(each, str) for each in captions):
             return UNCAPTIONED
         language = str(row[reader.language_column] or "") if reader.language_column else reader.language
-        count = len(captions)
-        return StoredPair(image, tuple(captions), number, number, (number,) * count, (language,) * count)
+        return numbered(image, tuple(captions), number, (language,) * len(captions))

@@ -11,8 +11,8 @@ from typing import Any
 
 from jclip.data.images import PICTURES
 from jclip.data.importing.archives import read_tar, said_as_damage
-from jclip.data.importing.parts import UNCAPTIONED, UNPICTURED, Found, Lost, Part, Reader, Reading
-from jclip.data.kinds import PAIRS, StoredPair
+from jclip.data.importing.parts import UNCAPTIONED, UNPICTURED, Found, Lost, Part, Reader, Reading, numbered
+from jclip.data.kinds import PAIRS
 from jclip.errors import JclipError
 
 _CAPTION = "caption"
@@ -76,7 +76,7 @@ class _Part:
                 yield Lost(place, UNCAPTIONED)
                 continue
             number = self.number * _PER_TAR + count
-            yield Found(place, StoredPair(picture, (caption,), number, number, (number,), (self.language,)))
+            yield Found(place, numbered(picture, (caption,), number, (self.language,)))
 
     def _caption(self, members: dict[str, bytes], place: str) -> str | None:
         try:
@@ -86,7 +86,7 @@ class _Part:
                 return None
             fields: Any = json.loads(members["json"])
             caption = fields.get(self.caption or _CAPTION) if isinstance(fields, dict) else None
-        except (UnicodeDecodeError, json.JSONDecodeError, RecursionError):
+        except (ValueError, RecursionError):  # no UTF-8, no JSON, or a number of too many digits
             return None
         return caption if isinstance(caption, str) else None
 

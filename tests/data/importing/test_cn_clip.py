@@ -124,7 +124,12 @@ CN_CLIP = [
     (
         "train_texts.jsonl",
         '{"text_id": 1, "text": "a", "image_ids": [5]}',
-        "jsonl, line 1: picture 5 is not in",
+        "jsonl, line 1: picture 5 is not in train_imgs.tsv: fetch train_imgs.tsv again, or",
+    ),
+    (
+        "train_texts.jsonl",
+        '{"text_id": 1, "text": "a", "image_ids": [5, 6, 7]}',
+        "jsonl, line 1: picture 5 is not in train_imgs.tsv, nor 2 more: fetch",
     ),
     (
         "train_texts.jsonl",

@@ -11,6 +11,7 @@ from jclip.data.importing.formats import FORMATS
 from jclip.data.importing.limits import Limit
 from jclip.data.records import Translation
 from jclip.errors import JclipError
+from jclip.evaluate.class_sets import class_names, read_classes
 from tests.data.importing.sources import (
     CAPTIONS,
     class_folders,
@@ -81,6 +82,29 @@ def test_members_that_stand_alone(tmp_path):
         imported("webdataset", tmp_path / "a.tar", tmp_path / "folder")
 
 
+def test_a_number_of_too_many_digits_is_a_damaged_caption(tmp_path):
+    source = tars(tmp_path / "source", count=1)
+    with tarfile.open(source / "more.tar", "w") as tar:
+        for name, data in (("a.png", picture(1)), ("a.json", f'{{"caption": {"1" * 5000}}}'.encode())):
+            (tmp_path / name).write_bytes(data)
+            tar.add(tmp_path / name, name)
+    report = imported("webdataset", source, tmp_path / "folder", Limit(count=1))
+    assert report.splits["train"].skipped.counts == {"picture without a caption": 1}
+
+
+def test_equal_texts_have_one_number_in_formats_without_numbers(tmp_path):
+    captions = ["红", "狗", "红"]
+    imported("csv", table(tmp_path / "csv", captions), tmp_path / "a")
+    imported("webdataset", tars(tmp_path / "tars", captions), tmp_path / "b")  # a tar each
+    imported("parquet", parquet(tmp_path / "a.parquet", [*captions, "狗 "], rows=1), tmp_path / "c")
+    found = [[pair.text_ids for pair in pairs(tmp_path / name)] for name in "abc"]
+    first, other = found[1][:2]
+    assert found[1] == [first, other, first] and first != other
+    assert [ids[:1] for ids in found[0]] == found[1] and len({ids[1] for ids in found[0]} - {*first, *other}) == 2
+    assert found[2] == [first, other, first, other]  # white space makes no other text
+    assert all(0 <= number < 2**63 for ids in found[0] for number in ids)
+
+
 def test_parquet(tmp_path):
     report = imported(None, parquet(tmp_path / "a.parquet"), tmp_path / "folder", language_column="lang")
     assert [pair.captions[0] for pair in pairs(tmp_path / "folder")] == CAPTIONS
@@ -96,6 +120,43 @@ def test_class_folders(tmp_path):
         assert [(item.picture, item.labels) for item in folder.open()] == [
             (picture(start + n), (n // 2,)) for n in range(6)
         ]
+
+
+def test_class_folders_in_the_order_of_numbers_with_their_names(tmp_path):
+    source = class_folders(tmp_path / "source", ("test",), [str(n) for n in range(11)], 1)
+    names = {"": "en", ".de": "de", ".zh": "中"}
+    for language, word in names.items():
+        text = "\ufeff" + "".join(f"{word} {n}\n" for n in range(11))
+        (source / f"classes{language}.txt").write_text(text, encoding="utf-8")
+    imported("class-folders", source, tmp_path / "folder")
+    folder = LabelledFolder(str(tmp_path / "folder"))
+    assert folder.classes() == [str(n) for n in range(11)]
+    assert [(item.picture, item.labels) for item in folder.open()] == [(picture(n), (n,)) for n in range(11)]
+    assert folder.labels() == {
+        language: [f"{word} {n}" for n in range(11)]
+        for language, word in zip(("en", "de", "zh"), names.values(), strict=True)
+    }
+    raw, back = read_classes(source), read_classes(tmp_path / "folder")
+    for language in ("", "en", "zh", "de"):
+        assert class_names(back, language) == class_names(raw, language)
+    for text, words in (
+        ("a\n", "label_cn.txt has 1 names for 11 classes"),
+        ("a\n\nb", "label_cn.txt, line 2 is empty"),
+    ):
+        (source / "test" / "label_cn.txt").write_text(text)
+        with pytest.raises(JclipError, match=words):
+            imported("class-folders", source, tmp_path / "other")
+
+
+def test_names_of_classes_in_one_language_leave_those_of_the_folders(tmp_path):
+    source = class_folders(tmp_path / "source", ("train", "test"), ("red_car", "dog"))
+    (source / "train" / "label_cn.txt").write_text("狗\n红车\n", encoding="utf-8")
+    imported("class-folders", source, tmp_path / "folder")
+    folder = LabelledFolder(str(tmp_path / "folder"))
+    assert folder.labels() == {"en": ["dog", "red car"], "zh": ["狗", "红车"]}
+    (source / "test" / "classes.txt").write_text("犬\n红车\n", encoding="utf-8")
+    with pytest.raises(JclipError, match=r"test/classes.txt names the classes in another way than .*label_cn.txt"):
+        imported("class-folders", source, tmp_path / "other", language="zh")
 
 
 def test_what_is_no_picture_is_counted(tmp_path):

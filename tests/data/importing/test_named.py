@@ -203,6 +203,29 @@ def test_crossmodal(tmp_path):
     assert second.text_ids == (3, 4, 5)
 
 
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        *(
+            (f'{{"image/key": "k", "zh": {{"caption": {value}}}}}', "'zh': \"caption\" must be a list of strings")
+            for value in ('"红苹果"', '{"a": "b"}', "3", "null", '["a", 3]')
+        ),
+        ('{"image/key": "001ab", "zh": {"caption": ["a"]}}', "image/key '001ab' stands in line 1 too"),
+        ('{"image/key": 3}', "image/key is no string"),
+    ],
+)
+def test_lines_of_crossmodal_that_are_none(tmp_path, line, words):
+    (tmp_path / "down" / "images").mkdir(parents=True)
+    for key in ("001ab", "k"):
+        (tmp_path / "down" / "images" / f"{key}.jpg").write_bytes(picture(1))
+    first = '{"image/key": "001ab", "zh": {"caption": ["a"]}}'
+    (tmp_path / "down" / "captions.jsonl").write_text(f"{first}\n{line}", encoding="utf-8")
+    with pytest.raises(JclipError) as caught:
+        imported("crossmodal-3600", tmp_path / "down", tmp_path / "folder")
+    assert "captions.jsonl, line 2" in str(caught.value) and words in str(caught.value)
+    assert [path.name for path in tmp_path.iterdir()] == ["down"]
+
+
 def elevater_set(folder, name="mnist", more=0):
     count = CLASSES[name] + more
     width = 3 if count > 10 else 1

@@ -7,6 +7,7 @@ A picture becomes a record with its captions in all languages.
 """
 
 from pathlib import Path
+from typing import Any
 
 from jclip.data.importing.downloads import Packed, find, holding
 from jclip.data.importing.lines import object_of, scan
@@ -39,22 +40,33 @@ def open_crossmodal(downloads: Path, reading: Reading) -> Packed:
 
 def _entries(file: Path, folder: Path) -> list[Entry]:
     entries: list[Entry] = []
+    first: dict[str, int] = {}
     root = None
     texts = 0
     for line in scan(file):
         fields, place = object_of(file, line, ("image/key",)), f"{file.name}, line {line.number}"
-        name = f"{fields['image/key']}.jpg"
+        key = fields["image/key"]
+        if not isinstance(key, str) or first.setdefault(key, line.number) != line.number:
+            wrong = f"{key[:40]!r} stands in line {first[key]} too" if isinstance(key, str) else "is no string"
+            raise JclipError(f"{place}: image/key {wrong}: fetch the file again")
+        name = f"{key}.jpg"
         root = root or holding(folder, name)
         found = [
             (language, caption)
             for language, value in sorted(fields.items())
             if isinstance(value, dict)
-            for caption in value.get("caption", ())
+            for caption in _captions(value, f"{place}, {language!r}")
         ]
-        if not all(isinstance(caption, str) for _, caption in found):
-            raise JclipError(f"{place}: a caption is no string: fetch the file again")
         ids = tuple(range(texts, texts + len(found)))
         texts += len(found)
         captions, languages = tuple(caption for _, caption in found), tuple(language for language, _ in found)
         entries.append(Entry(place, root / name, len(entries), captions, ids, languages))
     return entries
+
+
+def _captions(value: dict[str, Any], place: str) -> list[str]:
+    captions = value.get("caption", [])
+    # The letters of a string would be captions, too.
+    if not isinstance(captions, list) or not all(isinstance(caption, str) for caption in captions):
+        raise JclipError(f'{place}: "caption" must be a list of strings: fetch the file again')
+    return captions
