@@ -19,9 +19,10 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from jclip.data.class_names import in_order
+from jclip.data.class_names import in_order, read_names
 from jclip.data.folders import LabelledFolder, open_folder
 from jclip.data.images import PICTURES, Picture
+from jclip.data.importing.lines import scan, text_of
 from jclip.errors import JclipError, unreadable
 from jclip.evaluate.imported import StoredPictures
 
@@ -139,16 +140,15 @@ def _labels(file: Path) -> dict[str, list[str]]:
 
 def _read_labels(file: Path) -> ClassSet:
     names = _names_in(file.parent, "")
-    keys = list(_lines(names)) if names else []
+    keys = read_names(names) if names else []
     rows: list[tuple[Path, list[int]]] = []
     most = -1
-    for number, line in enumerate(_lines(file, blank=True), 1):
-        if not line.strip():
-            continue
-        name, tab, said = line.partition("\t")
+    for line in scan(file):
+        text, number = text_of(file, line), line.number
+        name, tab, said = text.partition("\t")
         path = file.parent / name
         if not tab or not said.strip():
-            raise JclipError(f"{file}, line {number}: expected PICTURE<tab>CLASS[,CLASS], found {line[:60]!r}")
+            raise JclipError(f"{file}, line {number}: expected PICTURE<tab>CLASS[,CLASS], found {text[:60]!r}")
         if not path.is_file():
             raise JclipError(f"{file}, line {number}: there is no picture {path}")
         classes = []
@@ -185,7 +185,7 @@ def class_names(data: ClassSet, language: str, file: Path | None = None) -> list
     """
     found = file or _names_in(data.folder, language)
     if found is not None:
-        return _right_many(list(_lines(found)), str(found), data)
+        return _right_many(read_names(found), str(found), data)
     if data.labels and language in ("", *data.labels):
         chosen = language or next(iter(data.labels))
         return _right_many(list(data.labels[chosen]), f"{data.folder / 'labels.json'}, {chosen!r},", data)
@@ -211,14 +211,3 @@ def _names_in(folder: Path, language: str) -> Path | None:
     places = [folder, folder.parent] if folder.name in SPLITS else [folder]
     files = (place / name for place in places for name in [*names, "classes.txt"])
     return next((file for file in files if file.is_file()), None)
-
-
-def _lines(file: Path, *, blank: bool = False) -> list[str]:
-    try:
-        lines = file.read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise unreadable(file, error) from None
-    for number, line in enumerate(lines, 1):
-        if not blank and not line.strip():
-            raise JclipError(f"{file}, line {number} is empty: give one name a line")
-    return lines if blank else [line.strip() for line in lines]
