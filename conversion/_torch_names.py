@@ -9,8 +9,8 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 
-from conversion._inert_pickle import Bag, Known, checked_key
 from jclip.errors import JclipError
+from jclip.inert_pickle import Bag, Known, checked_key
 from jclip.tensors import shown
 
 _DTYPES: dict[str, np.dtype] = {

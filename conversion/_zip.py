@@ -9,8 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
-from conversion._inert_pickle import LIMIT
 from jclip.errors import JclipError
+from jclip.inert_pickle import LIMIT
 from jclip.tensors import read_blocks, shown
 
 _LOCAL_HEADER = struct.Struct("<4s22xHH")  # signature, and the lengths of the name and of the extras that follow

@@ -17,10 +17,10 @@ from typing import Any
 
 import numpy as np
 
-from conversion._inert_pickle import Bag, load
 from conversion._torch_names import Slice, Storage, Strided, Unreadable, finder
 from conversion._zip import Careful, Member, members
 from jclip.errors import JclipError
+from jclip.inert_pickle import Bag, load
 from jclip.tensors import BLOCK, Lazy, instead, nbytes, read_blocks, regular_size, shown
 
 _MAGIC, _PROTOCOL = 0x1950A86A20F9469CFC6C, 1001

@@ -96,6 +96,9 @@ def _read(kind: Any, data: Any, where: str) -> Any:
         kinds = [arguments[0]] * len(data) if origin is list or arguments[-1:] == (...,) else list(arguments)
         _expect(len(kinds) == len(data), data, where, f"{len(kinds)} values")
         return origin(_read(k, item, _at(where, i)) for i, (k, item) in enumerate(zip(kinds, data, strict=True)))
+    if origin is dict:
+        _expect(isinstance(data, dict), data, where, "named values")
+        return {str(name): _read(arguments[1], item, _at(where, name)) for name, item in data.items()}
     if kind is float:
         return float(_expect(isinstance(data, int | float) and not isinstance(data, bool), data, where, "a number"))
     right_type = isinstance(data, kind) and not (kind is int and isinstance(data, bool))

@@ -61,18 +61,27 @@ def whole_folder(folder: Path, *, replace: bool = True) -> Iterator[Path]:
 
 
 @contextmanager
-def whole_file(file: Path) -> Iterator[Path]:
+def whole_file(file: Path, *, replace: bool = False) -> Iterator[Path]:
     """A new file to write, beside `file`, whose name it takes when the block ends well; otherwise it goes.
 
+    Of several processes that write the same file one is first; the others fail, or replace it.
+
+    Args:
+      file: the name in the end; its parents are made.
+      replace: whether it may take the place of an older one.
+
     Raises:
-      JclipError: the place is taken, or it cannot be written to.
+      JclipError: the place is taken and must not be replaced, or it cannot be written to.
     """
     _sweep(file)
-    check_free(file)
+    if not replace:
+        check_free(file)
     with _beside(file, Path.touch) as partial:
         yield partial
-        check_free(file)
-        partial.rename(file)
+        if replace:
+            partial.replace(file)
+        else:
+            _name(partial, file)
 
 
 def is_full_disk(error: BaseException | None) -> bool:
@@ -85,6 +94,65 @@ def is_full_disk(error: BaseException | None) -> bool:
             return True
         error = error.__cause__ or error.__context__
     return False
+
+
+class Unfinished(JclipError):
+    """Work was interrupted that can go on: what is done stays."""
+
+
+@contextmanager
+def lasting_folder(folder: Path) -> Iterator[Path]:
+    """A hidden folder beside `folder` for what long work has done so far, which a kill does not take away.
+
+    It is found again as it was left by the next that asks for it. It goes when the block ends well or raises a
+    JclipError other than Unfinished, which is for input that must be mended first.
+
+    Raises:
+      JclipError: another process has it, or it cannot be made.
+    """
+    missing = [parent for parent in folder.parents if not parent.exists()]
+    lasting = folder.with_name(f".{folder.name}.unfinished")
+    lock = _made_and_locked(lasting, folder)
+    try:
+        yield lasting
+        shutil.rmtree(lasting, ignore_errors=True)
+    except Unfinished:
+        raise
+    except JclipError:
+        shutil.rmtree(lasting, ignore_errors=True)
+        for parent in missing:  # those that are not empty stay
+            with suppress(OSError):
+                parent.rmdir()
+        raise
+    finally:
+        if lock is not None:
+            os.close(lock)
+
+
+def _made_and_locked(lasting: Path, folder: Path) -> int | None:
+    """A lock on the folder, made if it is not there; None where the system has no locks."""
+    while True:
+        try:
+            lasting.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise JclipError(f"{folder} cannot be made ({error.strerror}): choose another place") from None
+        if fcntl is None:
+            return None
+        try:
+            lock = os.open(lasting, os.O_RDONLY)
+        except FileNotFoundError:  # whoever had it just ended
+            continue
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(lock)
+            raise Unfinished(f"another process is writing {folder}: wait for it, or choose another place") from None
+        except OSError:
+            return lock  # the file system has no locks
+        with suppress(FileNotFoundError):
+            if os.path.samestat(os.fstat(lock), os.stat(lasting)):
+                return lock
+        os.close(lock)  # it was opened before whoever had it removed it
 
 
 @contextmanager
@@ -107,7 +175,7 @@ def _beside(place: Path, make: Callable[[Path], None]) -> Iterator[Path]:
         if error.errno not in _FULL:
             raise
         elsewhere = error.filename is not None and not Path(str(error.filename)).is_relative_to(partial)
-        raise JclipError(
+        raise Unfinished(
             f"{error.filename if elsewhere else place} cannot be written ({error.strerror}): free some space there, or "
             "choose another place"
         ) from None
@@ -119,6 +187,15 @@ def _beside(place: Path, make: Callable[[Path], None]) -> Iterator[Path]:
         for parent in missing:  # those that are not empty stay
             with suppress(OSError):
                 parent.rmdir()
+
+
+def _name(partial: Path, file: Path) -> None:
+    """Gives a file its name, if nothing has it."""
+    try:
+        os.link(partial, file)  # unlike a rename it fails where the name is taken
+    except OSError:
+        check_free(file)
+        partial.rename(file)  # the file system knows no links
 
 
 def _exchange(new: Path, folder: Path) -> None:

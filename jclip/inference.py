@@ -50,7 +50,8 @@ class Encoder:
 
         Args:
           variables: of the model.
-          pictures: PIL images, paths, encoded bytes, or uint8 arrays (h, w, 3).
+          pictures: PIL images, paths, encoded bytes, or uint8 arrays (h, w, 3). A sequence is read a batch at a time;
+            if it has a method `name_of`, that says what an error calls the picture of a number.
 
         Raises:
           JclipError: a picture that cannot be read; it is named. A picture alone, for a list is wanted. Or a model that
@@ -61,10 +62,11 @@ class Encoder:
         if isinstance(pictures, str | bytes | Path | Image.Image):
             raise JclipError("encode_image takes a list of pictures: put the one into brackets")
         preprocessing = self._preprocessing
-        pictures = pictures if isinstance(pictures, np.ndarray) else list(pictures)
+        pictures = pictures if isinstance(pictures, np.ndarray | Sequence) else list(pictures)
+        name_of = getattr(pictures, "name_of", lambda number: "")
 
         def rows(some: Sequence[int]) -> np.ndarray:  # a batch of pictures is decoded at a time, not all of them
-            return np.stack([to_array(preprocessing, pictures[i]) for i in some])
+            return np.stack([to_array(preprocessing, pictures[i], name_of(i)) for i in some])
 
         if not len(pictures):
             return self._nothing(self._image_fn, variables, np.zeros((1, *(preprocessing.size,) * 2, 3), np.uint8))

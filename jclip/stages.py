@@ -12,7 +12,9 @@ from typing import Any, Literal
 
 from jclip import rules
 from jclip.data.augment import Augmentation
+from jclip.data.host_augment import HostAugmentation
 from jclip.data.sources import Source
+from jclip.data.units import Captions
 from jclip.errors import JclipError
 from jclip.losses.contrastive import ContrastiveLoss
 from jclip.optimizer import Optimizer
@@ -66,14 +68,28 @@ class Stage:
         a checkpoint, and costs their last digits: no later stage may train them.
       carries: ordered (path regex, bool): which optimizer slots go on from the stage before; none by default.
       loss: of a contrastive stage: kind, form, and what duplicates are.
-      augmentation: what is done to training pictures, on the device.
+      host_augmentation: what is done to training pictures while they are decoded: crop, mirror image, AutoAugment.
+      augmentation: what is done to them after that, on the device.
+      captions: "one": an example is a record, with one of its captions drawn; "all": each picture with each of its
+        captions is an example, as in cn_clip, for which all records are looked through once, at the beginning.
+      language_temperature: T: a language comes in proportion to n^(1/T), n being how much there is of it in all data,
+        as weighted: 1, the least, as it comes, 5 and more nearly all alike. None: not by language, sources by their
+        weights alone.
       context_length: tokens, special ones included.
       buckets: shorter lengths to which a batch may be padded instead, ascending.
+      bucket_window: so many steps' examples are sorted into buckets together, so that most batches are short; 1 for no
+        sorting. Each process reads all records of a window, so it is for parallel text and for small pictures.
       dropout: whether the text tower's dropout acts.
       patch_dropout: share of each picture's patches that a ViT leaves out (Li et al. 2022, FLIP): 0.5 halves its work.
       micro_batches: in so many parts, one after another, the towers read a batch. The loss is of the whole batch and
         the gradients are the same; the memory of one part is enough, for one more forward pass.
-      max_unreadable: so many pictures that cannot be read are noted and replaced by others; one more is an error.
+      max_unreadable: so many records and pictures that cannot be read, of all hosts together, are noted and replaced;
+        one more is an error. With buckets each host then reads all pictures of a batch, for what replaces one has
+        another text.
+      cache: a folder for what the frozen tower makes of the data, written once and read instead of running it: the
+        teacher's text states (bytes: 4 x width a text), or the image tower's embeddings, which must not train and whose
+        pictures must not be augmented. It is keyed by weights, preprocessing and data. Empty for none.
+      workers: processes that read, decode and tokenise, on each host; 0 for a thread beside training.
     """
 
     name: str
@@ -87,13 +103,19 @@ class Stage:
     frozen_dtype: Literal["float32", "bfloat16"] = "float32"
     carries: tuple[tuple[str, bool], ...] = ((r".*", False),)
     loss: ContrastiveLoss = ContrastiveLoss()
+    host_augmentation: HostAugmentation = HostAugmentation()
     augmentation: Augmentation = Augmentation()
+    captions: Captions = "one"
+    language_temperature: float | None = None
     context_length: int = 52
     buckets: tuple[int, ...] = ()
+    bucket_window: int = 1
     dropout: bool = True
     patch_dropout: float = 0.0
     micro_batches: int = 1
     max_unreadable: int = 0
+    cache: str = ""
+    workers: int = 0
 
 
 def trainable_paths(stage: Stage, paths: Iterable[str]) -> frozenset[str]:

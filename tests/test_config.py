@@ -1,6 +1,6 @@
 """Configurations survive JSON exactly, and what does not fit is named with its path."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 import pytest
@@ -25,9 +25,12 @@ class Scene:
     colour: Literal["red", "blue"] = "red"
     label: str | None = None
     rules: tuple[tuple[str, bool], ...] = ((".*", True),)
+    spans: dict[str, tuple[float, float]] = field(default_factory=dict)
 
 
-@pytest.mark.parametrize("scene", [Scene(Circle(2.0)), Scene(Box((3,)), "blue", "x", (("a", False), ("b", True)))])
+@pytest.mark.parametrize(
+    "scene", [Scene(Circle(2.0)), Scene(Box((3,)), "blue", "x", (("a", False), ("b", True)), {"one": (0.5, 2.0)})]
+)
 def test_round_trip(scene):
     assert from_json(Scene, to_json(scene)) == scene
 
@@ -39,6 +42,8 @@ def test_round_trip(scene):
         ({"colour": "green"}, "Scene.colour is 'green', but must be one of 'red', 'blue'"),
         ({"shape": {"type": "Cone"}}, "Scene.shape cannot be a Cone: choose one of Circle, Box"),
         ({"shape": {"type": "Circle", "radius": "big"}}, "Scene.shape.radius is 'big', but must be a number"),
+        ({"spans": {"one": [1]}}, r"Scene.spans.one is \[1\], but must be 2 values"),
+        ({"spans": 3}, "Scene.spans is 3, but must be named values"),
         ({"rules": [["a"]]}, r"Scene.rules.0 is \['a'\], but must be 2 values"),
     ],
 )

@@ -1,5 +1,6 @@
 """Whole or absent, whatever happens in between."""
 
+import fcntl
 import os
 import shutil
 
@@ -7,7 +8,7 @@ import pytest
 
 from jclip import files
 from jclip.errors import JclipError
-from jclip.files import whole_file, whole_folder
+from jclip.files import Unfinished, lasting_folder, whole_file, whole_folder
 
 
 def fail(how, place, error):
@@ -64,6 +65,22 @@ def test_a_file_appears_when_it_is_whole(tmp_path):
     assert names(tmp_path) == ["deep"]
 
 
+def test_of_two_that_write_a_file_the_first_one_has_it_unless_it_may_be_replaced(tmp_path):
+    file = tmp_path / "x"
+
+    def write(text, meanwhile=lambda: None):
+        with whole_file(file) as partial:
+            partial.write_text(text)
+            meanwhile()
+
+    with pytest.raises(JclipError, match="x is there already"):
+        write("late", meanwhile=lambda: write("first"))
+    assert file.read_text() == "first" and names(tmp_path) == ["x"]
+    with whole_file(file, replace=True) as partial:
+        partial.write_text("new")
+    assert file.read_text() == "new" and names(tmp_path) == ["x"]
+
+
 @pytest.fixture
 def killed(tmp_path):
     """What a process leaves that was killed when the old folder had gone away and the new one had not come yet."""
@@ -101,3 +118,44 @@ def test_a_folder_that_is_being_exchanged_is_left_alone(killed, tmp_path):
         fail(whole_folder, tmp_path / "model", ValueError)
     assert names(tmp_path) == before
     os.close(lock)
+
+
+def test_a_lasting_folder_stays_through_what_is_not_the_users_to_mend(tmp_path):
+    place = tmp_path / "deep" / "place"
+    for error in (KeyboardInterrupt, OSError, Unfinished):
+        with pytest.raises(error):
+            fail(lasting_folder, place, error)
+    assert len(list((tmp_path / "deep" / ".place.unfinished").iterdir())) == 1
+    with pytest.raises(JclipError, match="mend it"), lasting_folder(place):
+        raise JclipError("mend it")
+    assert list((tmp_path / "deep").iterdir()) == []
+    with lasting_folder(place) as folder:
+        (folder / "work").touch()
+    assert list((tmp_path / "deep").iterdir()) == []
+
+
+def test_a_lasting_folder_belongs_to_one_process(tmp_path):
+    with lasting_folder(tmp_path / "place"):
+        with pytest.raises(JclipError, match="another process is writing"), lasting_folder(tmp_path / "place"):
+            pass
+        assert (tmp_path / ".place.unfinished").is_dir()
+    (tmp_path / "file").touch()
+    with pytest.raises(JclipError, match="cannot be made"), lasting_folder(tmp_path / "file" / "place"):
+        pass
+
+
+def test_a_lasting_folder_that_its_owner_removes_while_another_waits(tmp_path, monkeypatch):
+    place, real = tmp_path / "place", fcntl.flock
+    ended = iter([True])
+
+    def late(handle, how):
+        if next(ended, False):  # the other ends between our opening the folder and our locking it
+            (tmp_path / ".place.unfinished").rmdir()
+        real(handle, how)
+
+    monkeypatch.setattr(fcntl, "flock", late)
+    with lasting_folder(place) as folder:
+        assert folder.is_dir()
+        with pytest.raises(JclipError, match="another process is writing"), lasting_folder(place):
+            pass
+    assert list(tmp_path.iterdir()) == []

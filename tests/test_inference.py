@@ -59,7 +59,7 @@ def test_a_batch_is_decoded_at_a_time(folder, pictures, monkeypatch):
     decoded, computed = [], []
     model = Model(jclip.load(folder).bundle, batch_size=2)
     encode = model._encoder._image_fn
-    monkeypatch.setattr("jclip.inference.to_array", lambda _, picture: decoded.append(1) or picture)
+    monkeypatch.setattr("jclip.inference.to_array", lambda _, picture, name: decoded.append(1) or picture)
     model._encoder.__dict__["_image_fn"] = lambda *inputs: computed.append(len(decoded)) or encode(*inputs)
     model.encode_image(pictures)
     assert computed == [2, 4, 5]

@@ -12,7 +12,7 @@ ROOT = Path(__file__).parent.parent
 # From the ground up: a room imports only from rooms on floors below its own (or from itself).
 FLOORS = (
     {"errors"},
-    {"models", "losses", "rules", "config", "tensors", "files"},
+    {"models", "losses", "rules", "config", "tensors", "files", "inert_pickle"},
     {"parallel", "optimizer"},
     {"data", "checkpoint"},
     # A stage names its sources and a bundle carries its tokenizer, so both stand on data; data knows neither.

@@ -17,7 +17,8 @@ COMMANDS = {
     "plan": "stages, parameters, arithmetic and memory of a run, without training",
     "convert": "PyTorch and safetensors weights to a bundle, and back",
     "verify": "holds a converted bundle against the weights it came from",
-    "eval": "retrieval recalls of a bundle",
+    "eval": "retrieval, classification and probes of a bundle, and two of them compared",
+    "data": "imports data sets, and shows what they hold",
     "doctor": "devices, mesh, versions, disk: what would go wrong",
 }
 

@@ -14,6 +14,7 @@ import tyro
 from rich.console import Console
 
 from jclip.cli.configs import parse
+from jclip.cli.evaluators import evaluators
 from jclip.errors import JclipError
 from jclip.parallel.mesh import make_mesh
 from jclip.parallel.processes import alone, connect, is_first, sharing_errors, together
@@ -81,7 +82,7 @@ def _train(arguments: Sequence[str]) -> int:
     if copies.devices > 1:
         console.print(f"parameters over {copies}", markup=False, highlight=False, soft_wrap=True)
     with ProgressWatcher(console, run.name) as watcher:
-        outcome = train(run, workdir, watcher=watcher)
+        outcome = train(run, workdir, watcher=watcher, evaluators=together(lambda: evaluators(run)))
     bundles = [str(path) for path in outcome.bundles]
     if options.json and is_first():
         print(json.dumps({"finished": outcome.finished, "steps": outcome.position.total, "bundles": bundles}))

@@ -8,29 +8,25 @@ Random access into them costs a seek, so that the order of the examples can be a
 
 import contextlib
 import io
+import json
+import os
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import zipfile
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, NamedTuple, TypeVar, overload
 
 import numpy as np
 
+from jclip.data.examples import Examples
 from jclip.data.images import Preprocessing
-from jclip.data.records import Pair, Translation
-from jclip.errors import JclipError
+from jclip.data.kinds import LABELLED, PAIRS, PARALLEL, Kind, StoredPair
+from jclip.data.records import Labelled, Pair, Translation
+from jclip.errors import JclipError, unreadable
 from jclip.files import whole_folder
 
 Record = TypeVar("Record")
-
-
-class StoredPair(NamedTuple):
-    """A picture as the encoded bytes that it came in, and its captions."""
-
-    image: bytes
-    captions: tuple[str, ...]
-    image_id: int
-    text_id: int
 
 
 @dataclass(frozen=True)
@@ -54,7 +50,7 @@ class PairFolder:
           JclipError: the folder or the split is missing.
         """
         del preprocessing
-        return Records(_examples(Path(self.folder), self.split, undecoded="image"), _pair)
+        return read_split(Path(self.folder), self.split, PAIRS)
 
 
 @dataclass(frozen=True)
@@ -80,14 +76,65 @@ class ParallelFolder:
           JclipError: the folder or the split is missing.
         """
         del preprocessing
-        return Records(_examples(Path(self.folder), self.split), _translation)
+        return read_split(Path(self.folder), self.split, PARALLEL)
+
+
+@dataclass(frozen=True)
+class LabelledFolder:
+    """Pictures with classes, for evaluation.
+
+    Attributes:
+      folder: where.
+      split: of the folder.
+    """
+
+    folder: str
+    split: str = "test"
+
+    def open(self, preprocessing: Preprocessing | None = None) -> Sequence[Labelled]:
+        """Its records, read when they are asked for.
+
+        Raises:
+          JclipError: the folder or the split is missing.
+        """
+        del preprocessing
+        return read_split(Path(self.folder), self.split, LABELLED)
+
+    def classes(self) -> list[str]:
+        """The names of its classes, by number.
+
+        Raises:
+          JclipError: the folder is missing.
+        """
+        return list(open_folder(Path(self.folder)).info.features["labels"].feature.names)
+
+    def labels(self) -> dict[str, list[str]]:
+        """What its classes are called, by language; empty but for benchmarks that come with such names.
+
+        Raises:
+          JclipError: they cannot be read.
+        """
+        file = Path(self.folder) / "labels.json"
+        if not file.exists():
+            return {}
+        try:
+            called = json.loads(file.read_text(encoding="utf-8"))
+            return {str(language): list(map(str, names)) for language, names in called.items()}
+        except (OSError, ValueError, AttributeError, TypeError) as error:
+            raise unreadable(file, error, "as names of classes") from None
 
 
 class Records(Sequence[Record], Generic[Record]):
-    """Examples of a data source, each made into a record when it is asked for."""
+    """Examples of a data source, each made into a record when it is asked for.
 
-    def __init__(self, examples: Sequence[Any], make: Callable[[Any], Record]):
-        self._examples, self._make = examples, make
+    Args:
+      examples: by number.
+      make: a record of an example.
+      shards: the files that hold them, in order; none for examples that no folder holds.
+    """
+
+    def __init__(self, examples: Sequence[Any], make: Callable[[Any], Record], shards: Sequence["Shard"] = ()):
+        self._examples, self._make, self._shards = examples, make, shards
 
     def __len__(self) -> int:
         return len(self._examples)
@@ -103,7 +150,32 @@ class Records(Sequence[Record], Generic[Record]):
             return [self[i] for i in range(*index.indices(len(self)))]
         if not -len(self) <= index < len(self):
             raise IndexError(index)  # which is how iteration knows the end
-        return self._make(self._examples[index % len(self)])
+        number = index % len(self)
+        try:
+            return self._make(self._examples[number])
+        except Exception as error:  # of whatever type the damage makes array_record, protobuf or tfds raise
+            if isinstance(error, JclipError) or not self._shards:
+                raise
+            folder = self._shards[0].file.parent
+            raise JclipError(
+                f"{folder}: record {number}{self.where(number)} cannot be read ({_first_line(error)}): import it "
+                "again, or copy that file anew"
+            ) from None
+
+    def where(self, number: int) -> str:
+        """The shard of a record and its place in it, for messages: " (index 3 of FILE)"; empty where not known."""
+        for shard in self._shards:
+            if number < shard.records:
+                return f" (index {number} of {shard.file.name})"
+            number -= shard.records
+        return ""
+
+
+class Shard(NamedTuple):
+    """A finished array_record file of a split, and how many records it has."""
+
+    file: Path
+    records: int
 
 
 def write_pairs(folder: Path, pairs: Iterable[StoredPair], split: str = "train") -> None:
@@ -112,15 +184,7 @@ def write_pairs(folder: Path, pairs: Iterable[StoredPair], split: str = "train")
     Raises:
       JclipError: the folder is there already.
     """
-    import tensorflow_datasets as tfds
-
-    features = {
-        "image": tfds.features.Image(),
-        "captions": tfds.features.Sequence(tfds.features.Text()),
-        "image_id": tfds.features.Scalar(np.int64),
-        "text_id": tfds.features.Scalar(np.int64),
-    }
-    _write(folder, features, split, ({**pair._asdict(), "captions": list(pair.captions)} for pair in pairs))
+    _write(folder, PAIRS, split, pairs)
 
 
 def write_parallel(folder: Path, sentences: Iterable[Translation], split: str = "train") -> None:
@@ -129,10 +193,159 @@ def write_parallel(folder: Path, sentences: Iterable[Translation], split: str = 
     Raises:
       JclipError: the folder is there already.
     """
+    _write(folder, PARALLEL, split, sentences)
+
+
+def write_shard(file: Path, kind: Kind, records: Iterable[Any], classes: Sequence[str] = ()) -> None:
+    """Writes one array_record file, whose bytes depend on the records alone."""
+    import tensorflow_datasets as tfds
+    from tensorflow_datasets.core import example_serializer, file_adapters
+
+    features = tfds.features.FeaturesDict(kind.features(classes))
+    serializer = example_serializer.ExampleSerializer(features.get_serialized_info())
+
+    def serialized() -> Iterator[bytes]:
+        for record in records:
+            example = serializer.get_tf_example(features.encode_example(kind.example(record)))
+            # By default the order of the features is another in each process.
+            yield example.SerializeToString(deterministic=True)
+
+    file_adapters.ArrayRecordFileAdapter.write_examples(file, enumerate(serialized()))
+
+
+def count_records(shard: Path) -> int:
+    """How many records an array_record file has; 0 where it is no whole one."""
+    from array_record.python.array_record_module import ArrayRecordReader
+
+    try:
+        reader = ArrayRecordReader(str(shard))
+        try:
+            return int(reader.num_records())
+        finally:
+            reader.close()
+    except (RuntimeError, ValueError, OSError):
+        return 0
+
+
+def gather_shards(
+    partial: Path, kind: Kind, splits: Mapping[str, Sequence[Shard]], classes: Sequence[str] = ()
+) -> None:
+    """Makes a folder of shards that `write_shard` wrote; they stay where they are, too.
+
+    Args:
+      partial: the folder, which is there and is being written.
+      kind, classes: of the records.
+      splits: the shards of each, in order.
+    """
     import tensorflow_datasets as tfds
 
-    features = {name: tfds.features.Text() for name in Translation._fields}
-    _write(folder, features, split, (sentence._asdict() for sentence in sentences))
+    class Examples(tfds.core.ShardBasedBuilder, skip_registration=True):  # type: ignore[call-arg]
+        VERSION = tfds.core.Version("1.0.0")
+        name = "examples"
+        pkg_dir_path = Path(__file__).parent
+
+        def _info(self) -> Any:
+            return _described(self, kind.features(classes))
+
+        def _shard_iterators_per_split(self, dl_manager: Any) -> Any:
+            raise NotImplementedError("the shards are written")
+
+        def _download_and_prepare(self, dl_manager: Any, download_config: Any = None) -> None:
+            found = []
+            for split, shards in splits.items():
+                template = self._get_filename_template(split_name=split)
+                for number, shard in enumerate(shards):
+                    _link(shard.file, Path(template.sharded_filepath(shard_index=number, num_shards=len(shards))))
+                size = sum(shard.file.stat().st_size for shard in shards)
+                lengths = [shard.records for shard in shards]
+                found.append(
+                    tfds.core.SplitInfo(name=split, shard_lengths=lengths, num_bytes=size, filename_template=template)
+                )
+            self.info.set_splits(tfds.core.splits.SplitDict(found))
+
+    _prepare(Examples, partial)
+
+
+SEVERAL = "mul"  # ISO 639's code for several languages
+
+
+def write_languages(folder: Path, split: str, languages: np.ndarray) -> None:
+    """Notes the language of each record, `SEVERAL` where its captions have different ones, unless none is known."""
+    names, codes = np.unique(languages, return_inverse=True)
+    if any(names):
+        np.savez(folder / f"languages-{split}.npz", names=names, codes=codes.astype(np.uint16))
+
+
+def read_languages(folder: Path, split: str) -> tuple[list[str], np.ndarray] | None:
+    """The language of each record of a split, without reading the records: for sampling by language.
+
+    Returns:
+      Names, and for each record the number of its name, uint16; None where languages are not known.
+
+    Raises:
+      JclipError: they cannot be read.
+    """
+    file = folder / f"languages-{split}.npz"
+    if not file.exists():
+        return None
+    try:
+        with np.load(file) as stored:
+            return stored["names"].tolist(), stored["codes"]
+    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        raise unreadable(file, error, "as languages") from None
+
+
+def open_folder(folder: Path) -> Any:
+    """The tensorflow-datasets builder that reads a folder.
+
+    Raises:
+      JclipError: it holds no data set, or a damaged one.
+    """
+    import tensorflow_datasets as tfds
+
+    if not (folder / "dataset_info.json").is_file():
+        reason = "it has no dataset_info.json" if folder.is_dir() else "there is no such folder"
+        raise JclipError(f"{folder} holds no data set ({reason}): name one that jclip data import wrote")
+    try:
+        return tfds.builder_from_directory(folder)
+    except Exception as error:  # of whatever type the damage makes json, protobuf or tfds raise
+        raise _damaged(folder, error) from None
+
+
+def read_split(folder: Path, split: str, kind: Kind) -> Sequence[Any]:
+    """The records of a split, read when they are asked for.
+
+    Raises:
+      JclipError: the folder or the split is missing, or damaged, or its records are of another kind.
+    """
+    builder = open_folder(folder)
+    if not builder.info.splits:
+        raise JclipError(f"{folder} has no splits: import it again")
+    if split not in builder.info.splits:
+        raise JclipError(f"{folder} has no split {split!r}: it has {', '.join(builder.info.splits)}; name one of them")
+    if missing := [name for name in kind.features(("",)) if name not in builder.info.features and name in _ALWAYS]:
+        raise JclipError(f"{folder} holds no {kind.what} (its records have no {missing[0]}): name another folder")
+    try:
+        files, counts = builder.info.splits[split].filepaths, builder.info.splits[split].shard_lengths
+        shards = [Shard(Path(file), count) for file, count in zip(files, counts, strict=True)]
+        return Records(Examples(builder, split), kind.record, shards)
+    except Exception as error:  # what the description says of the shards is looked at only here
+        if isinstance(error, JclipError):
+            raise
+        raise _damaged(folder, error) from None
+
+
+def _damaged(folder: Path, error: Exception) -> JclipError:
+    return JclipError(
+        f"{folder}: its dataset_info.json or features.json is damaged ({_first_line(error)}): import it again"
+    )
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:120]
+
+
+_ALWAYS = {"image", "captions", "english", "other", "labels"}  # later versions added other features
 
 
 @contextlib.contextmanager
@@ -145,7 +358,7 @@ def quiet_tfds() -> Iterator[None]:
         yield
 
 
-def _write(folder: Path, features: dict[str, Any], split: str, examples: Iterator[dict[str, Any]]) -> None:
+def _write(folder: Path, kind: Kind, split: str, records: Iterable[Any]) -> None:
     import tensorflow_datasets as tfds
 
     class Examples(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type: ignore[call-arg]
@@ -154,45 +367,38 @@ def _write(folder: Path, features: dict[str, Any], split: str, examples: Iterato
         pkg_dir_path = Path(__file__).parent
 
         def _info(self) -> Any:
-            described = tfds.features.FeaturesDict(features)
-            return self.dataset_info_from_configs(features=described, description="Examples.", disable_shuffling=True)
+            return _described(self, kind.features(()))
 
         def _split_generators(self, dl_manager: Any) -> dict[str, Any]:
             return {split: self._generate_examples()}
 
         def _generate_examples(self) -> Iterator[tuple[int, dict[str, Any]]]:
-            yield from enumerate(examples)
+            yield from enumerate(map(kind.example, records))
 
     with whole_folder(folder, replace=False) as partial:
-        with quiet_tfds():
-            builder = Examples(data_dir=partial / "tfds", file_format="array_record")
-            builder.download_and_prepare()
-        # tfds lays its files under DATA_DIR/examples/1.0.0; what is named in a configuration is the folder itself.
-        for file in Path(builder.data_dir).iterdir():
-            file.rename(partial / file.name)
-        shutil.rmtree(partial / "tfds")
+        _prepare(Examples, partial)
 
 
-def _examples(folder: Path, split: str, undecoded: str = "") -> Sequence[Any]:
+def _described(builder: Any, features: dict[str, Any]) -> Any:
     import tensorflow_datasets as tfds
 
-    if not (folder / "dataset_info.json").is_file():
-        raise JclipError(f"{folder} holds no data set (it has no dataset_info.json): name another folder")
-    builder = tfds.builder_from_directory(folder)
-    if split not in builder.info.splits:
-        raise JclipError(f"{folder} has no split {split!r}: it has {', '.join(builder.info.splits)}")
-    decoders = {undecoded: tfds.decode.SkipDecoding()} if undecoded else None
-    return builder.as_data_source(split, decoders=decoders)
+    described = tfds.features.FeaturesDict(features)
+    return builder.dataset_info_from_configs(features=described, description="Examples.", disable_shuffling=True)
 
 
-def _pair(example: dict[str, Any]) -> Pair:
-    captions = [_text(caption) for caption in example["captions"]]
-    return Pair((example["image"],), captions, (int(example["image_id"]),), int(example["text_id"]))
+def _prepare(builder_class: Callable[..., Any], partial: Path) -> None:
+    with quiet_tfds():
+        builder = builder_class(data_dir=partial / "tfds", file_format="array_record")
+        builder.download_and_prepare()
+    # tfds lays its files under DATA_DIR/examples/1.0.0; what is named in a configuration is the folder itself.
+    for file in Path(builder.data_dir).iterdir():
+        file.rename(partial / file.name)
+    shutil.rmtree(partial / "tfds")
 
 
-def _translation(example: dict[str, Any]) -> Translation:
-    return Translation(*(_text(example[name]) for name in Translation._fields))
-
-
-def _text(value: bytes | str) -> str:
-    return value.decode("utf-8") if isinstance(value, bytes) else str(value)
+def _link(file: Path, name: Path) -> None:
+    """Another name for a file, or a copy where the file system knows no links."""
+    try:
+        os.link(file, name)
+    except OSError:
+        shutil.copyfile(file, name)

@@ -22,6 +22,9 @@ _MOST_PIXELS = 2**28  # a gigabyte; Pillow itself opens pictures of up to two th
 
 Picture = Image.Image | np.ndarray | str | Path | bytes
 
+PICTURES = ("jpg", "jpeg", "png", "webp", "gif", "bmp", "tiff", "tif", "ppm", "pgm")
+"""Endings of pictures' files, the usual ones first: those of torchvision's ImageFolder, and GIF."""
+
 
 @dataclass(frozen=True)
 class Preprocessing:
@@ -74,13 +77,36 @@ def to_array(preprocessing: Preprocessing, picture: Picture, name: str = "") -> 
     if isinstance(picture, np.ndarray) and picture.shape == (size, size, 3) and picture.dtype == np.uint8:
         return picture
     name = name or _called(picture)
-    image = _open(picture, name)
+    return np.asarray(rgb(fitted(preprocessing, opened(preprocessing, picture, name), name)))
+
+
+def opened(preprocessing: Preprocessing, picture: Picture, name: str = "") -> Image.Image:
+    """The picture decoded, over the background if there is one; else in its own mode.
+
+    Raises:
+      JclipError: it cannot be read; the message names it.
+    """
+    image = open_picture(picture, name or _called(picture))
     if preprocessing.background is not None:
         image = _flattened(image, preprocessing.background, preprocessing.trim)
-    image = _squashed(image, size) if preprocessing.resize == "squash" else _cropped(image, size, name)
+    return image
+
+
+def fitted(preprocessing: Preprocessing, image: Image.Image, name: str) -> Image.Image:
+    """The picture resized to (size, size), in its own mode.
+
+    Raises:
+      JclipError: it is too long to be cropped; the message names it.
+    """
+    size = preprocessing.size
+    return _squashed(image, size) if preprocessing.resize == "squash" else _cropped(image, size, name)
+
+
+def rgb(image: Image.Image) -> Image.Image:
+    """The picture in RGB, alpha dropped; itself where it is in RGB."""
     # What is left to know of transparency would only make Pillow warn that RGB cannot hold it.
     image.info.pop("transparency", None)
-    return np.asarray(image.convert("RGB"))
+    return image if image.mode == "RGB" else image.convert("RGB")
 
 
 def normalise(preprocessing: Preprocessing, images_bhwc: jax.Array) -> jax.Array:
@@ -95,7 +121,16 @@ def _called(picture: Picture) -> str:
     return str(picture) if isinstance(picture, str | Path) else "a picture"
 
 
-def _open(picture: Picture, name: str) -> Image.Image:
+def open_picture(picture: Picture, name: str) -> Image.Image:
+    """The picture decoded, in its own mode and size.
+
+    Args:
+      picture: as `to_array` takes it.
+      name: what to call it in an error.
+
+    Raises:
+      JclipError: it cannot be read; the message names it.
+    """
     if isinstance(picture, np.ndarray):
         if picture.dtype != np.uint8 or picture.ndim != 3 or picture.shape[2] != 3:
             raise JclipError(f"{name} is {picture.dtype} {picture.shape}, but must be uint8 (height, width, 3)")
@@ -106,7 +141,7 @@ def _open(picture: Picture, name: str) -> Image.Image:
         picture.load()
     except FileNotFoundError:
         raise JclipError(f"there is no picture {name}") from None
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+    except Exception as error:  # Pillow's decoders raise whatever they stumble over: struct.error, IndexError, …
         reason = "no known image format" if isinstance(error, UnidentifiedImageError) else error
         raise JclipError(f"{name} cannot be read as a picture ({reason})") from None
     return picture

@@ -1,1 +1,1 @@
-"""Figures of a model: retrieval, baselines, and the page that shows them."""
+"""Figures of a model: retrieval, classification, probes, baselines; and the pages that show them."""

@@ -32,6 +32,7 @@ class Chart:
       levels: horizontal lines, such as chance: (name, value).
       marks: vertical lines, such as the start of a stage: (name, step).
       x_label: what the steps count.
+      x_names: what stands at steps 0, 1, 2, … of the axis, where they are no numbers.
       percent: values are fractions, shown as percentages.
       from_zero: the vertical axis starts at zero even if no value comes near.
     """
@@ -42,6 +43,7 @@ class Chart:
     levels: Sequence[tuple[str, float]] = ()
     marks: Sequence[tuple[str, float]] = ()
     x_label: str = "step"
+    x_names: Sequence[str] = ()
     percent: bool = False
     from_zero: bool = True
 
@@ -74,8 +76,10 @@ def svg(chart: Chart) -> str:
         parts.append(
             f'<text x="{_LEFT - 6}" y="{y_at(y) + 4:.1f}" text-anchor="end">{_number(y, chart.percent)}</text>'
         )
+    for place, name in enumerate(chart.x_names):
+        parts.append(f'<text x="{x_at(place):.1f}" y="{_HEIGHT - 20}" text-anchor="middle">{escape(name)}</text>')
     for x in x_ticks:
-        if x_low <= x <= x_high:
+        if x_low <= x <= x_high and not chart.x_names:
             anchor = "end" if x_at(x) > _WIDTH - 30 else "middle"
             parts.append(f'<text x="{x_at(x):.1f}" y="{_HEIGHT - 20}" text-anchor="{anchor}">{_number(x)}</text>')
     middle = (_LEFT + _WIDTH - _RIGHT) / 2

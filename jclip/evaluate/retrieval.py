@@ -4,15 +4,18 @@ A query is a hit at k when any of its positives is among the k best of the galle
 and what is counted is the expected hit over that order: a model whose features are all alike scores chance, neither 0
 nor 100 %.
 
-Axes: n images, m texts, d features, q queries, g gallery.
+Axes: n images, m texts, d features, q queries, g gallery, c candidates.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
 from jclip.errors import JclipError
+from jclip.evaluate.nearest import candidates
+from jclip.evaluate.positives import Positives
 
 Array = npt.NDArray[np.generic]
 Bools = npt.NDArray[np.bool_]
@@ -23,7 +26,10 @@ TIE = 1e-9
 """Cosines closer than this are equal: far below what float32 features resolve, far above float64's rounding."""
 
 _BLOCK = 2**22
-"""Scores held at once, in one array: 32 MiB."""
+"""Scores held at once, in one array: 32 MiB. Below that, nothing is gained by asking the devices."""
+
+_MORE = 16
+"""Candidates beyond the largest k: so many may nearly tie there before all of a gallery is looked at in float64."""
 
 
 def recalls(
@@ -44,11 +50,10 @@ def recalls(
     Raises:
       JclipError: features that are not finite, shapes that do not fit, or no pair at all.
     """
-    i2t = recall(image_nd, text_md, image_keys_n, text_keys_m, ks, names=("image", "text"))
-    t2i = recall(text_md, image_nd, text_keys_m, image_keys_n, ks, names=("text", "image"))
-    found = {f"t2i_r{k}": t2i[f"r{k}"] for k in ks} | {f"i2t_r{k}": i2t[f"r{k}"] for k in ks}
-    by_chance = {f"{way}_{name}": value for way, one in (("t2i", t2i), ("i2t", i2t)) for name, value in one.items()}
-    return found | {"mean_recall": float(np.mean(list(found.values())))} | by_chance
+    images_of_texts = _positives(("text", text_md, text_keys_m), ("image", image_nd, image_keys_n))
+    i2t = judge(image_nd, text_md, images_of_texts.swapped(), ks, names=("image", "text"))
+    t2i = judge(text_md, image_nd, images_of_texts, ks, names=("text", "image"))
+    return both_ways({"t2i": t2i, "i2t": i2t})
 
 
 def recall(
@@ -60,29 +65,96 @@ def recall(
     *,
     names: tuple[str, str] = ("query", "gallery"),
 ) -> dict[str, float]:
-    """R@k by cosine in one direction: "r1", ..., and "chance_r1", ...; see `recalls`.
+    """R@k by cosine in one direction: "r1", ..., and "chance_r1", ...; see `recalls`."""
+    positives = _positives((names[0], query_qd, query_keys_q), (names[1], gallery_gd, gallery_keys_g))
+    return judge(query_qd, gallery_gd, positives, ks, names=names).recall()
 
-    The scores are computed and judged in blocks of queries, so that the whole matrix is never held.
+
+@dataclass(frozen=True)
+class Judged:
+    """What came of each query that has an answer.
+
+    Attributes:
+      ks: where was cut.
+      asked_q: its row.
+      hits_qk: the probability that an answer of it is among the k best; 0 or 1 where no scores are equal.
+      chance_qk: what random scores would hit.
     """
-    query_qd, gallery_gd = _unit(query_qd, names[0]), _unit(gallery_gd, names[1])
-    if query_qd.shape[1] != gallery_gd.shape[1]:
-        raise JclipError(f"{names[0]} features are {query_qd.shape[1]} wide, {names[1]} ones {gallery_gd.shape[1]}")
-    query_keys_q, gallery_keys_g = np.asarray(query_keys_q), np.asarray(gallery_keys_g)
-    for name, features, keys in (
-        (names[0], query_qd, query_keys_q),
-        (names[1], gallery_gd, gallery_keys_g),
-    ):
-        if keys.shape != features.shape[:1]:
-            raise JclipError(f"{len(features)} rows of {name} features need as many keys: given {keys.shape}")
-    asked = np.isin(query_keys_q, gallery_keys_g)
-    if not asked.any():
-        raise JclipError(f"no {names[0]} has a {names[1]} of the same key: nothing can be scored")
-    query_qd, query_keys_q = query_qd[asked], query_keys_q[asked]
-    blocks = (
-        (query_qd[block] @ gallery_gd.T, query_keys_q[block, None] == gallery_keys_g)
-        for block in _blocks(len(query_qd), len(gallery_gd))
-    )
-    return recall_of(blocks, ks, tie=TIE)
+
+    ks: tuple[int, ...]
+    asked_q: Ints
+    hits_qk: Floats
+    chance_qk: Floats
+
+    def recall(self) -> dict[str, float]:
+        """Means over the queries: "r1", ..., and "chance_r1", ..."""
+        return _named(self.ks, self.hits_qk, self.chance_qk)
+
+
+def both_ways(judged: Mapping[str, Judged]) -> dict[str, float]:
+    """The figures of one direction or two, as `recalls` names them; "mean_recall" is over all of them."""
+    found = {way: one.recall() for way, one in judged.items()}
+    figures = {f"{way}_r{k}": found[way][f"r{k}"] for way, one in judged.items() for k in one.ks}
+    by_chance = {f"{way}_chance_r{k}": found[way][f"chance_r{k}"] for way, one in judged.items() for k in one.ks}
+    return figures | {"mean_recall": float(np.mean(list(figures.values())))} | by_chance
+
+
+def judge(
+    query_qd: Array,
+    gallery_gd: Array,
+    positives: Positives,
+    ks: Sequence[int] = (1, 5, 10),
+    *,
+    names: tuple[str, str] = ("query", "gallery"),
+) -> Judged:
+    """Hits of each query by cosine, in one direction; see `recalls`.
+
+    A large gallery is first narrowed down by the devices of the mesh, see `nearest`; what counts is always float64.
+
+    Raises:
+      JclipError: features that are not finite, shapes that do not fit, or no query with an answer.
+    """
+    query_qd, gallery_gd = _fitting(query_qd, gallery_gd, names)
+    if (positives.queries, positives.gallery) != (len(query_qd), len(gallery_gd)):
+        raise JclipError(
+            f"{len(query_qd)} {names[0]} features and {len(gallery_gd)} {names[1]} features do not fit answers for "
+            f"{positives.queries} among {positives.gallery}"
+        )
+    asked_q = np.flatnonzero(positives.counts_q)
+    if not len(asked_q):
+        raise JclipError(f"no {names[0]} has a {names[1]} that belongs to it: nothing can be scored")
+    query_qd, positives = query_qd[asked_q], positives.take(asked_q)
+    hits_qk = np.zeros((len(asked_q), len(ks)))
+    for rows, hits in _hits(query_qd, gallery_gd, positives, ks):
+        hits_qk[rows] = hits
+    everything_q = np.full(len(asked_q), len(gallery_gd))
+    cuts_qk = np.broadcast_to(np.asarray(ks), hits_qk.shape)
+    return Judged(tuple(ks), asked_q, hits_qk, _drawn(everything_q, positives.counts_q, cuts_qk))
+
+
+def _hits(
+    query_qd: Floats, gallery_gd: Floats, positives: Positives, ks: Sequence[int]
+) -> Iterator[tuple[Ints, Floats]]:
+    """(rows, hits_qk) until every query has had its turn."""
+    undecided = np.arange(len(query_qd))
+    if len(query_qd) * len(gallery_gd) > _BLOCK:
+        left = []
+        for block, columns_qc, bound_q in candidates(query_qd, gallery_gd, max(ks) + _MORE):
+            rows_q = undecided[block]
+            scores_qc = _rescored(query_qd[rows_q], gallery_gd, columns_qc)
+            right_qc = positives.of(rows_q, columns_qc)
+            best_q = scores_qc.max(axis=1, initial=-np.inf, where=right_qc)
+            # All that is as good as the best answer is among the candidates; or so many of them are better than
+            # any other answer can be that none of those is a hit.
+            seen_q = best_q - TIE > bound_q
+            missed_q = ~seen_q & ((scores_qc > np.maximum(best_q, bound_q)[:, None] + 2 * TIE).sum(axis=1) >= max(ks))
+            yield rows_q[seen_q], expected_hits(scores_qc[seen_q], right_qc[seen_q], ks, tie=TIE)
+            yield rows_q[missed_q], np.zeros((int(missed_q.sum()), len(ks)))
+            left.append(rows_q[~seen_q & ~missed_q])
+        undecided = np.concatenate(left)
+    for block in _blocks(len(undecided), len(gallery_gd)):
+        rows_q = undecided[block]
+        yield rows_q, expected_hits(query_qd[rows_q] @ gallery_gd.T, positives.rows(rows_q), ks, tie=TIE)
 
 
 def recall_of(blocks: Iterable[tuple[Floats, Bools]], ks: Sequence[int], *, tie: float = 0) -> dict[str, float]:
@@ -91,9 +163,7 @@ def recall_of(blocks: Iterable[tuple[Floats, Bools]], ks: Sequence[int], *, tie:
     Scores are taken as `expected_hits` takes them.
     """
     judged = [(expected_hits(scores, positive, ks, tie=tie), chance(positive, ks)) for scores, positive in blocks]
-    hit_k, chance_k = (np.concatenate(figures).mean(axis=0) for figures in zip(*judged, strict=True))
-    found = {f"r{k}": float(value) for k, value in zip(ks, hit_k, strict=True)}
-    return found | {f"chance_r{k}": float(value) for k, value in zip(ks, chance_k, strict=True)}
+    return _named(ks, *(np.concatenate(figures) for figures in zip(*judged, strict=True)))
 
 
 def expected_hits(scores_qg: Floats, positive_qg: Bools, ks: Sequence[int], *, tie: float = 0) -> Floats:
@@ -127,16 +197,60 @@ def topk(query_qd: Array, gallery_gd: Array, k: int) -> tuple[Ints, Floats]:
       (q, min(k, g)) indices into the gallery, and their cosines.
 
     Raises:
-      JclipError: features that are not finite.
+      JclipError: features that are not finite, or do not fit.
     """
-    query_qd, gallery_gd = _unit(query_qd, "query"), _unit(gallery_gd, "gallery")
-    indices, scores = [np.zeros((0, min(k, len(gallery_gd))), np.int64)], []
-    for block in _blocks(len(query_qd), len(gallery_gd)):
-        scores_qg = query_qd[block] @ gallery_gd.T
-        # Rounded, lest equal pictures change places by the last bit of a product.
-        indices.append(np.argsort(-scores_qg.round(9), axis=1, kind="stable")[:, :k])
-        scores.append(np.take_along_axis(scores_qg, indices[-1], axis=1))
-    return np.concatenate(indices), np.concatenate(scores) if scores else np.zeros(indices[0].shape)
+    query_qd, gallery_gd = _fitting(query_qd, gallery_gd, ("query", "gallery"))
+    k = min(k, len(gallery_gd))
+    indices_qk, scores_qk = np.zeros((len(query_qd), k), np.int64), np.zeros((len(query_qd), k))
+    undecided = np.arange(len(query_qd))
+    if len(query_qd) * len(gallery_gd) > _BLOCK:
+        left = []
+        for block, columns_qc, bound_q in candidates(query_qd, gallery_gd, k + _MORE):
+            columns_qc = np.sort(columns_qc, axis=1)  # equal ones in the gallery's order
+            found = _rescored(query_qd[block], gallery_gd, columns_qc)
+            places_qk, scores_qk[block] = _best(found, k)
+            indices_qk[block] = np.take_along_axis(columns_qc, places_qk, axis=1)
+            left.append(undecided[block][scores_qk[block][:, -1] <= bound_q + TIE])
+        undecided = np.concatenate(left)
+    for block in _blocks(len(undecided), len(gallery_gd)):
+        rows_q = undecided[block]
+        indices_qk[rows_q], scores_qk[rows_q] = _best(query_qd[rows_q] @ gallery_gd.T, k)
+    return indices_qk, scores_qk
+
+
+def _best(scores_qg: Floats, k: int) -> tuple[Ints, Floats]:
+    # Rounded, lest equal pictures change places by the last bit of a product.
+    indices_qk = np.argsort(-scores_qg.round(9), axis=1, kind="stable")[:, :k]
+    return indices_qk, np.take_along_axis(scores_qg, indices_qk, axis=1)
+
+
+def _rescored(query_qd: Floats, gallery_gd: Floats, columns_qc: Ints) -> Floats:
+    """Cosines of each query and its own candidates, (q, c)."""
+    parts = [np.zeros((0, columns_qc.shape[1]))]
+    for block in _blocks(len(query_qd), columns_qc.shape[1] * gallery_gd.shape[1]):
+        parts.append(np.einsum("qd,qcd->qc", query_qd[block], gallery_gd[columns_qc[block]]))
+    return np.concatenate(parts)
+
+
+def _named(ks: Sequence[int], hits_qk: Floats, chance_qk: Floats) -> dict[str, float]:
+    found = {f"r{k}": float(value) for k, value in zip(ks, hits_qk.mean(axis=0), strict=True)}
+    return found | {f"chance_r{k}": float(value) for k, value in zip(ks, chance_qk.mean(axis=0), strict=True)}
+
+
+def _positives(queries: tuple[str, Array, Array], gallery: tuple[str, Array, Array]) -> Positives:
+    """From keys, of which each side must have one a row."""
+    for name, features, keys in (queries, gallery):
+        if np.shape(keys) != np.shape(features)[:1]:
+            raise JclipError(f"{len(features)} rows of {name} features need as many keys: given {np.shape(keys)}")
+    return Positives.from_keys(queries[2], gallery[2])
+
+
+def _fitting(query_qd: Array, gallery_gd: Array, names: tuple[str, str]) -> tuple[Floats, Floats]:
+    """Rows of unit length, of one width."""
+    query_qd, gallery_gd = _unit(query_qd, names[0]), _unit(gallery_gd, names[1])
+    if query_qd.shape[1] != gallery_gd.shape[1]:
+        raise JclipError(f"{names[0]} features are {query_qd.shape[1]} wide, {names[1]} ones {gallery_gd.shape[1]}")
+    return query_qd, gallery_gd
 
 
 def _drawn(balls_q: Ints, winning_q: Ints, draws_qk: Ints) -> Floats:

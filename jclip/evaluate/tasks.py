@@ -2,74 +2,66 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
 from jclip.data.images import Picture
-from jclip.errors import JclipError
-from jclip.evaluate.retrieval import recall, recalls
+from jclip.evaluate.positives import Positives
+from jclip.evaluate.retrieval import Judged, both_ways, judge
+
+Way = Literal["t2i", "i2t"]
 
 
 @dataclass(frozen=True)
 class RetrievalTask:
-    """A gallery and its captions: a picture and a caption with equal keys belong together.
+    """A gallery and its captions.
 
     Attributes:
       name: for tables.
       pictures: what `inference.Encoder.images` takes.
       captions: strings.
-      picture_keys, caption_keys: integers, one for each.
-      queries: indices of the captions that are asked, all when None; their pictures are asked the other way. The
-        gallery stays whole.
+      positives: which picture rows answer which caption rows.
+      queries: rows of the captions that are asked, all when None; their pictures are asked the other way. The gallery
+        stays whole.
+      image_ids, text_ids: numbers for files, the rows when None.
+      language: of the captions, BCP 47; "" where nobody said.
+      ways: what is asked: captions for pictures, pictures for captions.
     """
 
     name: str
     pictures: Sequence[Picture] | np.ndarray
     captions: Sequence[str]
-    picture_keys: np.ndarray
-    caption_keys: np.ndarray
+    positives: Positives
     queries: np.ndarray | None = None
+    image_ids: Sequence[int] | None = None
+    text_ids: Sequence[int] | None = None
+    language: str = ""
+    ways: tuple[Way, ...] = ("t2i", "i2t")
+
+    def judge(self, images_nd: np.ndarray, texts_md: np.ndarray, ks: Sequence[int] = (1, 5, 10)) -> dict[str, Judged]:
+        """What came of each query, by features of all pictures and captions.
+
+        Raises:
+          JclipError: as `retrieval.judge`.
+        """
+        positives = self.positives
+        if self.queries is not None:
+            pairs_p2 = positives.pairs_p2
+            positives = Positives(pairs_p2[np.isin(pairs_p2[:, 0], self.queries)], positives.queries, positives.gallery)
+        found: dict[str, Judged] = {}
+        for way in self.ways:
+            if way == "t2i":
+                found[way] = judge(texts_md, images_nd, positives, ks, names=("text", "image"))
+            else:
+                # A picture that is asked may answer with any caption that belongs to it, asked or not.
+                asked = np.unique(positives.pairs_p2[:, 1])
+                all_pairs = self.positives.swapped().pairs_p2
+                answers = all_pairs[np.isin(all_pairs[:, 0], asked)]
+                swapped = Positives(answers, positives.gallery, positives.queries)
+                found[way] = judge(images_nd, texts_md, swapped, ks, names=("image", "text"))
+        return found
 
     def score(self, images_nd: np.ndarray, texts_md: np.ndarray) -> dict[str, float]:
-        """Recalls of given features of all pictures and captions."""
-        if self.queries is None:
-            return recalls(images_nd, texts_md, self.picture_keys, self.caption_keys)
-        keys_q = self.caption_keys[self.queries]
-        shown = np.isin(self.picture_keys, keys_q)
-        ways = {
-            "t2i": recall(texts_md[self.queries], images_nd, keys_q, self.picture_keys, names=("text", "image")),
-            "i2t": recall(
-                images_nd[shown], texts_md, self.picture_keys[shown], self.caption_keys, names=("image", "text")
-            ),
-        }
-        return {f"{way}_{name}": value for way, figures in ways.items() for name, value in figures.items()}
-
-
-def read_pairs(file: Path) -> RetrievalTask:
-    """A task from a file of PICTURE<tab>CAPTION lines; equal captions and equal pictures count once each.
-
-    Raises:
-      JclipError: no such file, a line of another form, or no line at all; the line's number is given.
-    """
-    try:
-        lines = file.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise JclipError(f"{file} cannot be read: {error}") from None
-    pictures: dict[Path, int] = {}
-    captions: list[str] = []
-    keys: list[int] = []
-    for number, line in enumerate(lines, 1):
-        if not line.strip():
-            continue
-        name, tab, caption = line.partition("\t")
-        if not tab or not caption.strip():
-            raise JclipError(f"{file}, line {number}: expected PICTURE<tab>CAPTION, found {line[:60]!r}")
-        path = file.parent / name
-        if not path.is_file():
-            raise JclipError(f"{file}, line {number}: there is no picture {path}")
-        captions.append(caption.strip())
-        keys.append(pictures.setdefault(path, len(pictures)))
-    if not captions:
-        raise JclipError(f"{file} holds no pair: give it lines PICTURE<tab>CAPTION")
-    return RetrievalTask(str(file), list(pictures), captions, np.arange(len(pictures)), np.array(keys))
+        """Recalls, named as `retrieval.recalls` names them, by features of all pictures and captions."""
+        return both_ways(self.judge(images_nd, texts_md))

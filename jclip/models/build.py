@@ -1,5 +1,6 @@
 """From a configuration to a model, its shapes, and fresh variables."""
 
+from functools import lru_cache
 from typing import Any
 
 import jax
@@ -25,7 +26,13 @@ def init_variables(config: ModelConfig, key: jax.Array) -> dict[str, Any]:
 
 def shapes(config: ModelConfig) -> dict[str, Any]:
     """The variables' shapes and dtypes, without computing any."""
-    return jax.eval_shape(lambda: init_variables(config, jax.random.key(0)))
+    return jax.tree.map(lambda leaf: leaf, _shapes(config))  # whoever asked may change the dicts
+
+
+@lru_cache(64)  # tracing takes a fraction of a second, and a run asks some ten times
+def _shapes(config: ModelConfig) -> dict[str, Any]:
+    found = jax.eval_shape(lambda: init_variables(config, jax.random.key(0)))
+    return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), found)  # on no mesh
 
 
 def _inputs(config: ModelConfig) -> tuple[jax.Array, ...]:

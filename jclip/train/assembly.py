@@ -48,7 +48,7 @@ from jclip.train.state import (
     unrounded,
     whole_params,
 )
-from jclip.train.step import Constants, Objective, Step, contrastive_objective, make_step, teacher_objective
+from jclip.train.step import Constants, Objective, Step, contrastive_objective, make_step, teach, teacher_objective
 
 
 def check_and_mesh(run: Run) -> jax.sharding.Mesh:
@@ -165,10 +165,15 @@ class StageParts:
             tokenizer=self.tokenizer,
             context_length=stage.context_length,
             buckets=stage.buckets,
+            bucket_window=stage.bucket_window,
+            captions=stage.captions,
+            language_temperature=stage.language_temperature,
             preprocessing=self.run.preprocessing,
+            augmentation=stage.host_augmentation,
             teacher_tokenizer=teacher.tokenizer if teacher else None,
             teacher_context_length=self.run.teacher.context_length if teacher and self.run.teacher else None,
             max_unreadable=stage.max_unreadable,
+            workers=stage.workers,
             rows=local_rows(stage.batch_size, self.mesh),
         )
 
@@ -263,21 +268,33 @@ class StageParts:
 
     @cached_property
     def constant_shapes(self) -> Constants:
-        """The shapes of what the stage reads and never changes, placed on the mesh: the teacher's text tower."""
-        if self.stage.objective != "teacher":
+        """The shapes of what the stage reads and never changes, placed on the mesh: the teacher's text tower.
+
+        With a cache nothing is: the batch holds what the teacher says.
+        """
+        if self.stage.objective != "teacher" or self.stage.cache:
             return {}
+        return {"teacher": self._teacher_shapes}
+
+    @cached_property
+    def _teacher_shapes(self) -> dict[str, Any]:
         assert self.run.teacher is not None
         text = {"text": shapes(self.run.teacher.model)["params"]["text"]}
         rules_of_teacher = tower_rules(self.run.teacher.model, "text", self.mesh)
-        return {"teacher": on_mesh(text, param_shardings(text, self.mesh, rules_of_teacher))}
+        return cast(dict[str, Any], on_mesh(text, param_shardings(text, self.mesh, rules_of_teacher)))
 
     def constants(self) -> Constants:
         """The arrays of `constant_shapes`, on the devices."""
         if self.teacher is None or not self.constant_shapes:
             return {}
+        return {"teacher": self.teacher_params()}
+
+    def teacher_params(self) -> dict[str, Any]:
+        """The teacher's text tower on the devices, {"text": …}."""
+        assert self.teacher is not None
         text = {"text": self.teacher.params["text"]}
-        places = jax.tree.map(lambda shape: shape.sharding, self.constant_shapes["teacher"])
-        return {"teacher": place_whole(text, places)}
+        places = jax.tree.map(lambda shape: shape.sharding, self._teacher_shapes)
+        return cast(dict[str, Any], place_whole(text, places))
 
     def batch_shapes(self) -> dict[str, jax.ShapeDtypeStruct]:
         """The shapes and dtypes of a full-length batch, split over the mesh."""
@@ -287,10 +304,22 @@ class StageParts:
         if self.stage.objective == "teacher":
             assert self.run.teacher is not None
             teacher_ids = shape((size, self.run.teacher.context_length), jnp.int32)
+            if self.stage.cache:
+                width = self._teacher_state_width
+                return {"student": ids, "target": shape((size, width), jnp.float32), "example": one}
             return {"student": ids, "teacher": teacher_ids, "example": one}
+        rest = {"text": ids, "image_id": one, "text_id": one, "example": one}
+        if self.stage.cache:
+            return {"image_feature": shape((size, self.run.model.embed_dim), jnp.float32), **rest}
         side = self.run.model.image.image_size
-        image = shape((size, side, side, 3), jnp.uint8)
-        return {"image": image, "text": ids, "image_id": one, "text_id": one, "example": one}
+        return {"image": shape((size, side, side, 3), jnp.uint8), **rest}
+
+    @cached_property
+    def _teacher_state_width(self) -> int:
+        assert self.run.teacher is not None
+        teacher, ids = DualEncoder(self.run.teacher.model), jax.ShapeDtypeStruct((1, 3), jnp.int32)
+        state = jax.eval_shape(lambda params, ids: teach(teacher, params, ids), self._teacher_shapes, ids)
+        return int(state.shape[1])
 
     @cached_property
     def _parameter_shardings(self) -> dict[str, Any]:

@@ -25,8 +25,9 @@ FREE_TO_CHANGE = (
     r"(log|checkpoint|evaluate)_every",
     r"keep_checkpoints",
     r"best",
+    r"evaluations\..*",
     r"monitor\..*",
-    r"stages\.\d+\.(max_unreadable|micro_batches)",
+    r"stages\.\d+\.(max_unreadable|micro_batches|workers|cache)",
     r"stages\.\d+\.loss\.(impl|chunk)",
 )
 """Fields, as regexes over dotted names, in which a resumed run may differ: they change its numbers by rounding, or not
@@ -43,7 +44,7 @@ def identity(run: Run, tokenizer: Tokenizer) -> dict[str, Any]:
     """The JSON form of a run, for a checkpoint's record: its fields, and fingerprints of what its places hold."""
     config = to_json(run)
     contents = {name: fingerprint(Path(place)) for name, place in leaves(config) if place and _is(name, PLACES)}
-    return {"config": config, "contents": {**contents, "tokenizer": _of_tokenizer(tokenizer)}}
+    return {"config": config, "contents": {**contents, "tokenizer": of_tokenizer(tokenizer)}}
 
 
 def check_same(before: dict[str, Any], now: dict[str, Any], folder: Path) -> None:
@@ -91,7 +92,8 @@ def _is(name: str, patterns: tuple[str, ...]) -> bool:
     return any(re.fullmatch(pattern, name) for pattern in patterns)
 
 
-def _of_tokenizer(tokenizer: Tokenizer) -> str:
+def of_tokenizer(tokenizer: Tokenizer) -> str:
+    """A short hash of what a tokenizer makes of texts."""
     probe = tokenizer.encode(["A naïve PROBE, 一只猫"], 64)  # of what the tokens do not tell, such as letter case
     return _hash(repr((tokenizer.kind, tokenizer.tokens, probe)).encode())
 

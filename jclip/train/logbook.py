@@ -43,6 +43,13 @@ class Logbook:
         """All of them, for a checkpoint."""
         return self._journal.records
 
+    def unreadable(self, stage: str) -> list[str]:
+        """What was replaced in a stage so far, in words."""
+        noted = (
+            each["pictures"] for each in self.records if (each["kind"], each.get("stage")) == ("unreadable", stage)
+        )
+        return [words for pictures in noted for words in pictures]
+
     def has(self, kind: str, total: int) -> bool:
         """Whether the record of that kind and step is there."""
         return self._journal.has(kind, total)

@@ -28,11 +28,12 @@ from jclip.parallel.processes import (
     said_by_first,
     sharing_errors,
     together,
-    who,
 )
 from jclip.parallel.sharding import whole
 from jclip.train.arithmetic import Arithmetic
 from jclip.train.assembly import StageParts, on_mesh, variables_of
+from jclip.train.caching import fill
+from jclip.train.exchange import Exchange
 from jclip.train.health import all_finite, first_broken
 from jclip.train.identity import check_same, disagreement, identity
 from jclip.train.logbook import Logbook
@@ -143,7 +144,6 @@ class _Job:
         self.logbook = Logbook(self.run, self.workdir, self.identity["config"], self.watcher)
         monitor = self.run.monitor
         self.profiler = Profiler(self.workdir / "profile", monitor.profile_from, monitor.profile_steps)
-        self._noted = 0
 
     def resume(self) -> tuple[TrainState, Position] | None:
         """The state of the newest checkpoint that is whole, and what had been measured until then."""
@@ -166,23 +166,28 @@ class _Job:
         run, stage, steps = part.run, part.stage, part.steps
         if position.step == steps:  # it was saved before it could be finished
             return state, position
+        self.exchange = Exchange(part.batches, self.signals, self.logbook.unreadable(stage.name))
+        if stage.cache and not self._fill_cache(part, state, position):
+            return state, position  # which are saved
         step_fn, constants = part.compiled, part.constants()
         key = jax.random.fold_in(jax.random.key(run.seed), position.stage)
         before = position.total - position.step
         if self.watcher:
             self.watcher.stage_begins(stage.name, position.step, steps)
-        self._noted, meter, begin = 0, self._meter(part), position.step
+        meter, begin = self._meter(part), position.step
+        compiled: set[tuple[tuple[int, ...], ...]] = set()
         with closing(part.batches.iterate(position.step)) as batches:
             for step in range(begin, steps):
                 with self._saved_first(state, position), meter.waiting():
-                    batch = self._next(batches, part, position)
+                    batch = self._next(batches, position)
                 if batch is None:
                     self._save(state, position)
                     break
                 inputs = constants, part.place(batch), jax.random.fold_in(key, step)
-                if step == begin and not alone():
+                if (shapes := tuple(map(np.shape, batch.values()))) not in compiled and not alone():
                     # Collectives between hosts give up on a process that comes half a minute late: compile first.
                     step_fn.lower(state, *inputs).compile()
+                    compiled.add(shapes)
                     meet()
                 self.profiler.before(position.total)
                 state, metrics = step_fn(state, *inputs)
@@ -204,7 +209,7 @@ class _Job:
                     with meter.apart():
                         self._save(state, position)
             else:
-                self._listen(part, position)
+                self._listen(position)
         return state, position
 
     def finish_stage(self, state: TrainState, position: Position) -> tuple[TrainState, Position]:
@@ -259,42 +264,51 @@ class _Job:
         """The folders of the first `stages` stages' bundles."""
         return tuple(bundle_folder(self.workdir, self.run, i) for i in range(stages))
 
-    def _next(self, batches: Iterator[Batch], part: StageParts, position: Position) -> Batch | None:
+    def _fill_cache(self, part: StageParts, state: TrainState, position: Position) -> bool:
+        """Has what the frozen tower makes of the stage's data computed, where it is not; False to stop instead."""
+        watcher, begun = self.watcher, False
+
+        def stepped(done: int, rows: int) -> None:
+            nonlocal begun
+            if watcher and not begun:
+                watcher.stage_begins(f"{part.stage.name}, its cache", done, rows)
+            if watcher:
+                watcher.stepped(done)
+            begun = True
+
+        filled = fill(part, state, lambda: bool(self.signals), stepped)
+        if filled is None:
+            self._listen(position)
+            return False
+        part.batches.features = filled.caches
+        rows = sum(cache.count for cache in filled.caches)
+        self._write("cache", position, {"rows": rows, "computed": filled.computed})
+        return True
+
+    def _next(self, batches: Iterator[Batch], position: Position) -> Batch | None:
         """The next batch, or None where a stop is asked for: on all processes alike.
 
         Raises:
           JclipError: a process has no batch.
         """
         batch, failure = None, None
-        if not self.stopping(position):
+        if not self.stopping(position) and not self.signals:
             try:
                 batch = next(batches)
             except Exception as error:
-                failure = error
-        self._listen(part, position, failure)
+                # A signal that went to the whole group has ended the workers that make batches.
+                failure = None if self.signals else error
+        self._listen(position, failure)
         return None if self.stopping(position) else batch
 
-    def _listen(self, part: StageParts, position: Position, failure: Exception | None = None) -> None:
-        """Tells the other processes what came up here, and hears what came up there."""
-        replaced = part.batches.unreadable[self._noted :]
-        self._noted += len(replaced)
-        mine: dict[str, Any] = {}
-        if self.signals:
-            mine["signal"] = self.signals[0]
-        if replaced:
-            mine["unreadable"] = list(replaced)
-        if failure is not None:
-            mine["error"] = f"{who()}{failure}"
-        told = [json.loads(word) for word in meet(json.dumps(mine) if mine else None)]
-        pictures = [picture for one in told for picture in one.get("unreadable", ())]
-        if pictures:
-            self._write("unreadable", position, {"pictures": pictures})
-        if failure is not None:
-            raise known_to_all(failure)
-        errors = [one["error"] for one in told if "error" in one]
-        if errors:
-            raise known_to_all(JclipError(errors[0]))
-        self.signal = self.signal or next((one["signal"] for one in told if "signal" in one), None)
+    def _listen(self, position: Position, failure: Exception | None = None) -> None:
+        """Hears what came up on any process since the step before, and acts on it."""
+        heard = self.exchange(failure)
+        if heard.error is not None:
+            raise known_to_all(heard.error)
+        if heard.unreadable:
+            self._write("unreadable", position, {"pictures": heard.unreadable})
+        self.signal = self.signal or heard.signal
 
     def _save(self, state: TrainState, position: Position) -> None:
         if not all_finite(state):

@@ -26,7 +26,8 @@ def reduce(run: Run, folder: Path) -> Run:
 
     Args:
       run: any configuration.
-      folder: where its small tokenizers, and a random teacher if it has one, are written.
+      folder: where its small tokenizers are written, and a random teacher if it has one. Caches, which all processes
+        share where each has a folder of its own, lie beside it.
     """
     tokenizer = write_tokenizer(_kind(run.model), folder / "tokenizer")
     preprocessing = replace(run.preprocessing, size=_SIZE)
@@ -47,15 +48,16 @@ def reduce(run: Run, folder: Path) -> Run:
         model=model,
         tokenizer=str(folder / "tokenizer"),
         preprocessing=preprocessing,
-        stages=tuple(_short(stage) for stage in run.stages),
+        stages=tuple(_short(stage, folder) for stage in run.stages),
         starts_from=((r".*", ""),),
         teacher=teacher,
         mesh=MeshShape(),
+        evaluations=(),
         log_every=1,
     )
 
 
-def _short(stage: Stage) -> Stage:
+def _short(stage: Stage, folder: Path) -> Stage:
     source = SyntheticPairs() if stage.objective == "contrastive" else SyntheticParallel()
     return replace(
         stage,
@@ -63,7 +65,11 @@ def _short(stage: Stage) -> Stage:
         batch_size=2 * jax.device_count() if jax.device_count() > 1 else 8,
         budget=Budget(steps=2),
         context_length=_CONTEXT,
+        language_temperature=None,  # the data has no languages
         buckets=(),
+        bucket_window=1,
+        cache=str(folder.parent / "cache") if stage.cache else "",
+        workers=min(stage.workers, 1),
         micro_batches=min(stage.micro_batches, 2),
         last_layers=tuple((tower, 1) for tower, _ in stage.last_layers),
     )

@@ -10,6 +10,7 @@ from typing import Any, Literal
 from jclip import rules
 from jclip.bundle import open_bundle
 from jclip.config import check_types, leaves, to_json
+from jclip.data.augment import Augmentation
 from jclip.data.images import Preprocessing
 from jclip.data.sources import ParallelSource
 from jclip.errors import JclipError
@@ -22,6 +23,7 @@ from jclip.models.resnet import ResNetConfig
 from jclip.parallel.mesh import MeshShape
 from jclip.parallel.sharding import Placement
 from jclip.stages import Stage, carried_paths
+from jclip.train.evaluations import Evaluation
 from jclip.train.layout import check_rounding, layout
 
 
@@ -81,6 +83,7 @@ class Run:
       max_replicated: the share of the parameters' bytes that may stay in copies on the devices of "fsdp" and "tensor",
         which should split them, see `parallel.replication`.
       log_every, checkpoint_every, evaluate_every: in steps; 0 means only at the end of a stage.
+      evaluations: what is evaluated then, on all processes, and before the first stage.
       keep_checkpoints: the newest so many stay on disk.
       best: an evaluation's figure, such as "T1/t2i_r1": the checkpoint where it was highest stays too, and becomes the
         bundle WORKDIR/best in the end. "" for none.
@@ -104,6 +107,7 @@ class Run:
     log_every: int = 10
     checkpoint_every: int = 1000
     evaluate_every: int = 0
+    evaluations: tuple[Evaluation, ...] = ()
     keep_checkpoints: int = 2
     best: str = ""
     monitor: Monitor = Monitor()
@@ -130,10 +134,17 @@ RANGES: tuple[tuple[str, _Range], ...] = (
     (rf"{_STAGE}batch_size", (lambda x: x >= 2, "2 or more: a pair alone has no negatives")),
     (rf"{_STAGE}budget\.epochs", _ABOVE_0),
     (rf"{_STAGE}buckets\.\d+", _ONE_OR_MORE),
+    (rf"{_STAGE}bucket_window", _ONE_OR_MORE),
+    (
+        rf"{_STAGE}language_temperature",
+        (lambda x: 1 <= x < math.inf, "1 or more: below 1 rare languages would be rarer still"),
+    ),
     (rf"{_STAGE}patch_dropout", _BELOW_1),
-    (rf"{_STAGE}max_unreadable", _COUNT),
+    (rf"{_STAGE}(max_unreadable|workers)", _COUNT),
     (rf"{_STAGE}loss\.chunk", _ONE_OR_MORE),
-    (rf"{_STAGE}augmentation\.flip", _SHARE),
+    (rf"{_STAGE}(host_)?augmentation\.flip", _SHARE),
+    (rf"{_STAGE}host_augmentation\.crop_scale\.\d", (lambda x: 0 < x <= 1, "a share above 0, 1 at most")),
+    (rf"{_STAGE}host_augmentation\.crop_ratio\.\d", _ABOVE_0),
     (rf"{_STAGE}augmentation\..*", _COUNT),
     (rf"{_SOURCE}weight", _ABOVE_0),
     (rf"{_SOURCE}english_share", _SHARE),
@@ -176,7 +187,24 @@ def check(run: Run) -> None:
                 f"stage {stage.name!r}: micro_batches={stage.micro_batches} does not divide a batch of "
                 f"{stage.batch_size}: choose one of its divisors"
             )
+        if stage.bucket_window > 1 and not stage.buckets:
+            raise JclipError(
+                f"stage {stage.name!r}: bucket_window sorts texts into buckets: set buckets, or leave it 1"
+            )
+        if above := [bucket for bucket in stage.buckets if bucket > stage.context_length]:
+            raise JclipError(
+                f"stage {stage.name!r}: buckets has {above[0]}, but no text is longer than context_length, "
+                f"{stage.context_length}: give shorter lengths"
+            )
         _check_inputs(run, stage)
+    evaluations = [one.name for one in run.evaluations]
+    for name in evaluations:
+        if evaluations.count(name) > 1:
+            raise JclipError(f"run {run.name!r} has two evaluations named {name!r}: names must differ")
+    if run.best and evaluations and run.best.partition("/")[0] not in evaluations:
+        raise JclipError(
+            f"best is {run.best!r}, but the evaluations are {', '.join(evaluations)}: name a figure of one"
+        )
     _check_parameters(run)
 
 
@@ -241,6 +269,22 @@ def _check_inputs(run: Run, stage: Stage) -> None:
             )
 
 
+def _check_cache(stage: Stage, trains: frozenset[str]) -> None:
+    """A tower is read from a cache if it says the same of a picture whenever it sees it."""
+    if not stage.cache or stage.objective == "teacher":
+        return
+    trained = any(path.startswith("image/") for path in trains)
+    augmented = stage.host_augmentation.changes or stage.augmentation != Augmentation()
+    reasons = (
+        (trained, "its image tower trains: freeze image/.*"),
+        (augmented, "its pictures are augmented: leave augmentation and host_augmentation out"),
+        (stage.patch_dropout > 0, "patch_dropout leaves out other patches each time: set it to 0"),
+    )
+    for met, words in reasons:
+        if met:
+            raise JclipError(f"stage {stage.name!r}: cache needs image features that stay, but {words}, or the cache")
+
+
 def _parameters(run: Run) -> dict[str, Any]:
     """Every parameter's path and shape."""
     return rules.paths_of(shapes(run.model)["params"])
@@ -253,6 +297,7 @@ def _check_parameters(run: Run) -> None:
     for stage in run.stages:
         carried_paths(stage, parameters)
         trains = layout(stage, parameters).trains
+        _check_cache(stage, trains)
         statistics = isinstance(run.model.image, ResNetConfig) and any(path.startswith("image/") for path in trains)
         if stage.micro_batches > 1 and stage.objective == "contrastive" and statistics:
             raise JclipError(

@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import jax
@@ -50,7 +51,8 @@ def contrastive_objective(
 ) -> Objective:
     """The contrastive loss over the global batch.
 
-    A batch holds "image" uint8 (b, h, w, 3), "text" ids (b, l), "image_id", "text_id" and "example" (b,).
+    A batch holds "image" uint8 (b, h, w, 3), "text" ids (b, l), "image_id", "text_id" and "example" (b,); of a cached
+    image tower "image_feature" (b, e) instead of "image".
     Batch statistics move only when the image tower trains: in Chinese-CLIP's first stage they stay as they are.
     """
     image_trains = any(path.startswith("image/") for path in chosen)
@@ -64,22 +66,18 @@ def contrastive_objective(
         mutable = ["batch_stats"] if stats and image_trains else []
 
         def encode_image(pixels_bhwc: jax.Array, example_b: jax.Array) -> Any:
+            how = {"rows_b": example_b if stage.patch_dropout else None, "rngs": rngs, "mutable": mutable}
             images_bhwc = augment(stage.augmentation, pixels_bhwc, draw, example_b)
-            return model.apply(
-                variables,
-                normalise(preprocessing, images_bhwc).astype(model.dtype),
-                train=image_trains,
-                rows_b=example_b if stage.patch_dropout else None,
-                method="encode_image",
-                rngs=rngs,
-                mutable=mutable,
-            )
+            return see(model, preprocessing, variables, images_bhwc, train=image_trains, **how)
 
         def encode_text(ids_bl: jax.Array, example_b: jax.Array) -> Any:
             rows_b = example_b if stage.dropout else None
             return model.apply(variables, ids_bl, rows_b=rows_b, method="encode_text", rngs=rngs)
 
-        image_bd, moved = in_micro_batches(encode_image, stage.micro_batches, batch["image"], batch["example"])
+        if "image_feature" in batch:
+            image_bd, moved = batch["image_feature"].astype(model.dtype), {}
+        else:
+            image_bd, moved = in_micro_batches(encode_image, stage.micro_batches, batch["image"], batch["example"])
         text_bd = in_micro_batches(encode_text, stage.micro_batches, batch["text"], batch["example"])
         loss, metrics = contrastive_loss(
             image_bd,
@@ -101,25 +99,40 @@ def teacher_objective(model: DualEncoder, stage: Stage, teacher: DualEncoder) ->
     """Teacher learning (Chen et al. 2022, section 3.1): the student's text state against the frozen teacher's.
 
     A batch holds "student" ids (b, l) and "teacher" ids (b, m): the same meaning, the teacher's always in English.
-    The teacher's parameters are the constant "teacher".
+    The teacher's parameters are the constant "teacher". Of a cached teacher a batch holds "target" (b, w) instead of
+    ids, and there is no constant.
     """
 
     def objective(
         params: dict[str, Any], stats: dict[str, Any], constants: Constants, batch: Batch, key: jax.Array
     ) -> tuple[jax.Array, tuple[Metrics, Any]]:
-        def teach(ids_bm: jax.Array) -> Any:
-            return teacher.apply({"params": constants["teacher"]}, ids_bm, method="text_state")
-
         def learn(ids_bl: jax.Array, example_b: jax.Array) -> Any:
             rows_b = example_b if stage.dropout else None
             return model.apply({"params": params}, ids_bl, rows_b=rows_b, method="text_state", rngs={"dropout": key})
 
-        target_bw = in_micro_batches(teach, stage.micro_batches, batch["teacher"])
+        if "target" in batch:
+            target_bw = batch["target"]
+        else:
+            read = partial(teach, teacher, constants["teacher"])
+            target_bw = in_micro_batches(read, stage.micro_batches, batch["teacher"])
         state_bw = in_micro_batches(learn, stage.micro_batches, batch["student"], batch["example"])
         loss, metrics = teacher_loss(state_bw, target_bw)
         return loss, (metrics, stats)
 
     return objective
+
+
+def see(
+    model: DualEncoder, preprocessing: Preprocessing, variables: dict[str, Any], images_bhwc: jax.Array, **how: Any
+) -> Any:
+    """The image tower's embeddings of pictures in 0..255, (b, e) in the model's dtype; `how` as `apply` takes it."""
+    images_bhwc = normalise(preprocessing, images_bhwc.astype(jnp.float32)).astype(model.dtype)
+    return model.apply(variables, images_bhwc, method="encode_image", **how)
+
+
+def teach(teacher: DualEncoder, params: dict[str, Any], ids_bm: jax.Array) -> Any:
+    """The teacher's text states, (b, w)."""
+    return teacher.apply({"params": params}, ids_bm, method="text_state")
 
 
 def in_micro_batches(encode: Callable[..., Any], count: int, *inputs_b: jax.Array) -> Any:

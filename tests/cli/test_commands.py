@@ -84,7 +84,7 @@ def test_an_unknown_field_is_refused_with_a_suggestion(capsys):
             "train: invalid choice 'x' for argument '--stages.0.obj",
         ),
         (["train", CHINESE_CLIP, "--seed", "one"], "train: Error parsing --seed: invalid literal for int() with base"),
-        (["eval"], "eval: missing: retrieval, BUNDLE, PAIRS (see jclip eval --help)"),
+        (["eval"], "eval: missing: what to evaluate, one of retrieval, classify"),
         (["demo", "--quik"], "demo: unknown option --quik: did you mean --quick?"),
         (["doctor", "--zzz"], "doctor: unknown option --zzz: see jclip doctor --help"),
     ],
@@ -214,17 +214,22 @@ def _evaluate(bundle, capsys, monkeypatch):
     with open("pairs.tsv", "w", encoding="utf-8") as file:
         file.write("\n".join(lines) + "\n")
     assert main(["eval", "retrieval", bundle, "pairs.tsv", "--json"]) == 0
-    figures = json.loads(capsys.readouterr().out)
+    figures = json.loads(capsys.readouterr().out)["tests"][0]
     assert figures["pictures"] == figures["captions"] == 12
     assert figures["t2i_chance_r1"] == pytest.approx(1 / 12)
     assert 0 <= figures["t2i_r1"] <= figures["t2i_r10"] <= 1
 
     sizes = []
-    monkeypatch.setattr("jclip.cli.eval.Model", lambda bundle, size: sizes.append(size) or Model(bundle, size))
+    monkeypatch.setattr("jclip.cli.eval._common.Model", lambda bundle, size: sizes.append(size) or Model(bundle, size))
     assert main(["eval", "retrieval", bundle, "pairs.tsv", "--json", "--batch-size", "5"]) == 0
-    assert json.loads(capsys.readouterr().out) == pytest.approx(figures)
+    again = json.loads(capsys.readouterr().out)["tests"][0]
+    assert {name: again[name] for name in ("t2i_r1", "i2t_r10")} == pytest.approx(
+        {name: figures[name] for name in ("t2i_r1", "i2t_r10")}
+    )
     assert sizes == [5]
-    assert "--batch-size 0 is not possible" in fails(capsys, "eval", "retrieval", bundle, "x.tsv", "--batch-size", "0")
+    assert "--batch-size 0 is not possible" in fails(
+        capsys, "eval", "retrieval", bundle, "pairs.tsv", "--batch-size", "0"
+    )
 
     assert "is not a bundle" in fails(capsys, "eval", "retrieval", "configs", "pairs.tsv")
     with open("5.png", "wb") as file:

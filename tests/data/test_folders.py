@@ -1,13 +1,14 @@
 """What is written is what is read, through tensorflow-datasets and without TensorFlow."""
 
 import io
+import json
 import sys
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from jclip.data.folders import PairFolder, ParallelFolder, StoredPair, write_pairs, write_parallel
+from jclip.data.folders import LabelledFolder, PairFolder, ParallelFolder, StoredPair, write_pairs, write_parallel
 from jclip.data.images import Preprocessing
 from jclip.data.pipeline import Batches
 from jclip.data.records import Translation
@@ -29,7 +30,9 @@ def test_pairs_and_parallel_text_come_back(tmp_path, capsys):
     write_pairs(tmp_path / "pairs", PAIRS)
     write_parallel(tmp_path / "text", SENTENCES, split="valid")
     read = PairFolder(str(tmp_path / "pairs")).open()
-    assert [(p.pictures[0], tuple(p.captions), p.image_ids[0], p.text_id) for p in read] == [tuple(p) for p in PAIRS]
+    back = [StoredPair(p.pictures[0], tuple(p.captions), p.image_ids[0], p.text_id) for p in read]
+    assert back == PAIRS
+    assert [p.text_ids for p in read] == [(p.text_id,) * len(p.captions) for p in read]
     assert read[1:3] == [read[1], read[2]]
     assert list(ParallelFolder(str(tmp_path / "text"), split="valid").open()) == SENTENCES
     assert sorted(path.name for path in tmp_path.iterdir()) == ["pairs", "text"]
@@ -52,7 +55,34 @@ def test_errors_name_the_folder(tmp_path):
     with pytest.raises(JclipError, match="holds no data set"):
         PairFolder(str(tmp_path / "nowhere")).open()
     write_parallel(tmp_path / "text", SENTENCES)
-    with pytest.raises(JclipError, match="has no split 'test': it has train"):
+    with pytest.raises(JclipError, match="has no split 'test': it has train; name one of them"):
         ParallelFolder(str(tmp_path / "text"), split="test").open()
+    for source, what in ((PairFolder, "pictures with captions"), (LabelledFolder, "pictures with classes")):
+        with pytest.raises(JclipError, match=rf"text holds no {what} \(its records have no image\): name another"):
+            source(str(tmp_path / "text"), "train").open()
+    (shard,) = (tmp_path / "text").glob("*array_record*")
+    shard.write_bytes(shard.read_bytes()[:20])
+    with pytest.raises(JclipError, match=r"cannot be read \(.*\): import it again, or copy that file anew"):
+        ParallelFolder(str(tmp_path / "text")).open()[0]
     with pytest.raises(JclipError, match="is there already"):
         write_parallel(tmp_path / "text", SENTENCES)
+
+
+@pytest.mark.parametrize("file", ["dataset_info.json", "features.json"])
+@pytest.mark.parametrize("text", ["", "{", "[]", "{}"])
+def test_a_folder_whose_description_is_damaged(tmp_path, file, text):
+    write_parallel(tmp_path / "text", SENTENCES)
+    (tmp_path / "text" / file).write_text(text)
+    with pytest.raises(JclipError, match=r"text: its dataset_info.json or features.json is damaged \(.+\): import it"):
+        ParallelFolder(str(tmp_path / "text")).open()
+
+
+@pytest.mark.parametrize("change", [{"shardLengths": []}, {"shardLengths": ["-2"]}, {"filepathTemplate": "{X}"}, None])
+def test_splits_that_cannot_be(tmp_path, change):
+    write_parallel(tmp_path / "text", SENTENCES)
+    file = tmp_path / "text" / "dataset_info.json"
+    info = json.loads(file.read_text())
+    info["splits"] = [{**info["splits"][0], **change}] if change else []
+    file.write_text(json.dumps(info))
+    with pytest.raises(JclipError, match=r"text(: its dataset_info.json .*| has no splits): import it again"):
+        ParallelFolder(str(tmp_path / "text")).open()

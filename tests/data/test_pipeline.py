@@ -1,18 +1,26 @@
 """Order and batches: random access, shares of processes, mixtures, buckets, and bad input."""
 
 import itertools
+import multiprocessing
+import os
+import re
+import signal
 import threading
+import time
 from collections import Counter
+from contextlib import closing
 from dataclasses import dataclass
 
 import numpy as np
 import pytest
 
+from jclip.data.folders import write_parallel
+from jclip.data.host_augment import Decoder, HostAugmentation
 from jclip.data.images import Preprocessing
 from jclip.data.mixing import Order
 from jclip.data.pipeline import Batches
-from jclip.data.records import Pair
-from jclip.data.sources import PairFolder, SyntheticPairs, SyntheticParallel
+from jclip.data.records import Pair, Translation
+from jclip.data.sources import PairFolder, ParallelFolder, SyntheticPairs, SyntheticParallel
 from jclip.data.synthetic import caption, translation, write_tokenizer
 from jclip.errors import JclipError
 
@@ -84,6 +92,22 @@ def test_any_step_can_be_had_again(words):
     for step, batch in zip(range(2, 6), some.iterate(2), strict=False):
         same(batch, expected[step])
     assert some.examples_per_epoch == 20
+
+
+def test_pictures_are_augmented_by_example_and_not_by_batch(words):
+    how, some = Preprocessing(size=8), HostAugmentation((0.5, 1.0), flip=0.5, auto_augment="original")
+    given = {"augmentation": some, "preprocessing": how, "seed": 4, "stage": 2}
+    whole, plain = batches(words, **given)[3], batches(words, **{**given, "augmentation": HostAugmentation()})[3]
+    decode, made = Decoder(how, some, seed=4, stage=2), SyntheticPairs(count=20, size=8).open()
+    for image, number, example in zip(whole["image"], whole["text_id"], whole["example"], strict=True):
+        np.testing.assert_array_equal(image, decode(made[number].pictures[0], int(example)))
+    assert (whole.pop("image") != plain.pop("image")).any((1, 2, 3)).sum() >= 6
+    same(whole, plain)
+    # Other batches, other processes, another order of asking: the same.
+    smaller = batches(words, batch_size=4, rows=(1, 2), **given)
+    expected = batches(words, **given)[3]["image"]
+    np.testing.assert_array_equal(smaller[7]["image"], expected[5:7])
+    np.testing.assert_array_equal(smaller[6]["image"], expected[1:3])
 
 
 @pytest.mark.parametrize("buckets", [(), (6, 9)])
@@ -162,7 +186,26 @@ def test_the_prefetching_thread_ends_with_its_reader(words):
     iterator = batches(words).iterate()
     list(itertools.islice(iterator, 3))
     iterator.close()
+    give_up = time.monotonic() + 10
+    while threading.active_count() > before and time.monotonic() < give_up:
+        time.sleep(0.01)  # it may be in the middle of a batch
     assert threading.active_count() == before
+
+
+def test_worker_processes_make_the_same_batches(words):
+    """What cannot be read is told in them, and counted here; Ctrl-C, which reaches them too, is not for them."""
+    given = {"batch_size": 8, "max_unreadable": 10, "buckets": (6, 9), "bucket_window": 2}
+    alone, shared = batches(words, Holey(), **given), batches(words, Holey(), **given, workers=2)
+    with closing(shared.iterate(1)) as iterator:
+        for step, batch in zip(range(1, 12), iterator, strict=False):
+            same(batch, alone[step])
+            if step == 2:  # both are at work
+                for worker in multiprocessing.active_children():
+                    os.kill(worker.pid, signal.SIGINT)
+    assert set(shared.unreadable) == set(alone.unreadable) and shared.unreadable
+    strict = batches(words, Holey(), **{**given, "max_unreadable": 3}, workers=1)
+    with closing(strict.iterate()) as iterator, pytest.raises(JclipError, match=r"raise stages\.0\.max_unreadable"):
+        list(itertools.islice(iterator, 3))
 
 
 @dataclass(frozen=True)
@@ -222,6 +265,57 @@ class Holey:
     def open(self, preprocessing=None):
         pictures = [b"no picture" if n % 3 == 0 else np.full((8, 8, 3), n, np.uint8) for n in range(24)]
         return [Pair((picture,), (caption(n),), (n,), n) for n, picture in enumerate(pictures)]
+
+
+def test_a_damaged_record_is_named_with_its_shard_and_replaced(words, tmp_path):
+    """Record 2 of 6: no process that looks at it finds anything else in its place than the others do."""
+    folder = tmp_path / "text"
+    tales = [Translation(caption(n), translation(n), "zh") for n in range(6)]
+    write_parallel(folder, tales)
+    (shard,) = folder.glob("*.array_record*")
+    rewrite(shard, 2, b"\xff\xff\xff no example")
+    given = {"teacher_tokenizer": words, "teacher_context_length": 12, "batch_size": 6}
+    source = ParallelFolder(str(folder))
+    with pytest.raises(
+        JclipError, match=rf"text: record 2 \(index 2 of {re.escape(shard.name)}\) cannot be read \("
+    ) as met:
+        batches(words, source, **given)[0]
+    assert "or raise stages.0.max_unreadable (now 0)" in str(met.value)
+    some = batches(words, source, **given, max_unreadable=1)
+    english = {tuple(words([tale.english], 12)[0]): n for n, tale in enumerate(tales)}
+    for step in range(4):
+        found = Counter(english[tuple(row)] for row in some[step]["teacher"].tolist())
+        assert not found[2] and sum(found.values()) == 6 and set(found) <= {0, 1, 3, 4, 5}
+        parts = [batches(words, source, **given, max_unreadable=1, rows=rows)[step] for rows in ((0, 1, 2), (3, 4, 5))]
+        same({key: np.concatenate([part[key] for part in parts]) for key in parts[0]}, some[step])
+    assert len(some.unreadable) == 1 and f"(index 2 of {shard.name})" in some.unreadable[0]
+
+
+def rewrite(shard, number, data):
+    """The array_record file with other bytes as one of its records."""
+    from array_record.python.array_record_module import ArrayRecordReader, ArrayRecordWriter
+
+    reader = ArrayRecordReader(str(shard))
+    records = reader.read_all()
+    reader.close()
+    records[number] = data
+    writer = ArrayRecordWriter(str(shard), "group_size:1")
+    for record in records:
+        writer.write(record)
+    writer.close()
+
+
+def test_damaged_bytes_of_a_shard_are_named(tmp_path):
+    folder = tmp_path / "text"
+    write_parallel(folder, [Translation(caption(n), translation(n), "zh") for n in range(6)])
+    (shard,) = folder.glob("*.array_record*")
+    data = bytearray(shard.read_bytes())
+    inside = next(at for at in range(40, len(data)) if data[at])
+    data[inside : inside + 200] = bytes(200)
+    shard.write_bytes(bytes(data))
+    records = ParallelFolder(str(folder)).open()
+    with pytest.raises(JclipError, match=rf"record \d \(index \d of {re.escape(shard.name)}\) cannot be read"):
+        list(records)
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,10 @@ from html.parser import HTMLParser
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from rich.cells import cell_len
 from rich.console import Console
 
+from jclip.evaluate.languages import LANGUAGE_NAMES, name_of
 from jclip.evaluate.report import (
     Chart,
     Credit,
@@ -158,6 +160,57 @@ def test_the_terminal_shows_the_same_figures():
     assert ["中文", "0.1", "→", "25.0", "59.0"] in lines
     assert ["nearest", "picture", "in", "pixels", "29.0", "51.0"] in lines
     assert ["العربية", "50.0", "100.0"] in lines
+
+
+WIDE = Table(
+    "Retrieval: bundles/altclip-m9",
+    (*(f"{way} R@{k}" for way in ("T→I", "I→T") for k in (1, 5, 10)), "mean recall"),
+    (
+        Group(
+            "data/crossmodal-3600 (test): 3,600 pictures, 7,200 captions, and a path that goes on and on and on and on",
+            [Row(name_of(code), [0.5] * 6 + [1.0], None, [(0.4, 0.6)] * 7) for code in LANGUAGE_NAMES],
+            [Row("chance", [0.001] * 6 + [None])],
+        ),
+    ),
+    main=6,
+)
+
+
+def printed(table, width=80):
+    console = Console(width=width, file=io.StringIO(), record=True)
+    console.print(terminal(table))
+    return console.export_text().splitlines()
+
+
+def test_seven_figures_and_an_interval_fit_into_eighty_columns():
+    lines = printed(WIDE)
+    assert max(map(cell_len, lines)) <= 80
+    assert [line.split() for line in lines[2:4]] == [
+        ["T→I", "I→T", "mean", "95", "%"],
+        ["R@1", "R@5", "R@10", "R@1", "R@5", "R@10", "recall", "interval"],
+    ]
+    rows = [line for line in lines if "40.0 to 60.0" in line]
+    assert len(rows) == len(LANGUAGE_NAMES)  # one line each, and the interval of the headline alone
+    assert rows[0].split()[-10:] == [*["50.0"] * 6, "100.0", "40.0", "to", "60.0"]
+    assert len({cell_len(line) for line in rows}) == 1
+    long = replace(WIDE, groups=(Group("g", [replace(WIDE.groups[0].rows[0], label="a name " * 8)]),))
+    assert max(map(cell_len, printed(long))) <= 80 and any("a name a name" in line for line in printed(long))
+
+
+def test_arrows_stand_apart():
+    pairs = Row("en", (0.25, 0.5), (0.125, 0.375))
+    assert any("12.5 → 25.0  37.5 → 50.0" in line for line in printed(_one_row(pairs)))
+
+
+def test_two_models_stand_under_each_other():
+    row = Row("en", (0.5, 0.25), (0.4, None), [(0.4, 0.6), None], [(-0.012, 0.2), None])
+    lines = [line.split() for line in printed(replace(_one_row(row), stacked=True))]
+    assert lines[5:9] == [
+        ["en"], ["A", "40.0", "–"], ["B", "50.0", "40.0", "to", "60.0", "25.0"],
+        ["B", "−", "A", "+10.0", "−1.2", "to", "+20.0", "–"],
+    ]  # fmt: skip
+    page = html(_page(_one_row(row)))
+    assert "−1.2 to +20.0" in page and "40.0 to 60.0" not in page
 
 
 def test_writing_replaces_the_page_in_one_step(tmp_path):

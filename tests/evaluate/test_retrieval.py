@@ -49,7 +49,7 @@ def test_any_positive_is_a_hit():
 def test_a_query_without_a_positive_is_not_asked():
     images, texts = on_a_circle(0, 40, 90), on_a_circle(1)
     assert recalls(images, texts, np.arange(3), np.array([0]), ks=(1,))["i2t_r1"] == 1
-    with pytest.raises(JclipError, match="no image has a text of the same key: nothing can be scored"):
+    with pytest.raises(JclipError, match="no image has a text that belongs to it: nothing can be scored"):
         recalls(images, texts, np.arange(3), np.array([9]))
 
 

@@ -54,10 +54,10 @@ def start_all(commands: Sequence[Sequence[str]], devices: int) -> list[subproces
     with socket.socket() as free:
         free.bind(("localhost", 0))
         address = f"localhost:{free.getsockname()[1]}"
-    kept = {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"}
     common = {
-        **kept,
-        "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
+        **os.environ,
+        # Of two counts the last one counts.
+        "XLA_FLAGS": f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count={devices}",
         "JCLIP_COORDINATOR": address,
         "JCLIP_PROCESSES": str(len(commands)),
     }
@@ -91,6 +91,7 @@ def run_all(job: Job, processes: int, devices: int) -> list[tuple[int, str]]:
 
 
 def _main(file: str) -> int:
+    from jclip.cli.evaluators import evaluators as made
     from jclip.errors import JclipError
     from jclip.parallel.processes import connect
     from jclip.train.loop import train
@@ -108,8 +109,8 @@ def _main(file: str) -> int:
             os.kill(os.getpid(), getattr(signal, what))
 
     run = job.run if isinstance(job.run, Run) else job.run[me]
-    evaluators: dict[str, Any] = {"toy": _evaluator(run, job)} if job.gallery else {}
     try:
+        evaluators: dict[str, Any] = {"toy": _evaluator(run, job)} if job.gallery else made(run)
         outcome = train(run, job.workdir, watcher=Watch(act), evaluators=evaluators, stop_after=job.stop_after)
     except JclipError as error:
         print(f"JclipError: {error}")

@@ -1,9 +1,14 @@
-"""What tests of whole runs share: parameters of bundles, and a watcher that does something at a step."""
+"""What tests of whole runs share: parameters of bundles, a watcher that does something at a step, damaged data."""
+
+import io
 
 import numpy as np
+from PIL import Image
 
 from jclip import rules
 from jclip.bundle import load_bundle
+from jclip.data.folders import PairFolder, StoredPair, write_pairs
+from jclip.data.synthetic import caption
 from jclip.train.telemetry import read_journal
 
 
@@ -43,3 +48,17 @@ class Watch:
     def stepped(self, step):
         self.steps.append(step)
         self._act(step)
+
+
+def png(number):
+    """A picture of noise, as bytes."""
+    buffer = io.BytesIO()
+    Image.fromarray(np.random.default_rng(number).integers(0, 256, (32, 32, 3), np.uint8)).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def holey_pairs(folder):
+    """A folder of 48 pairs, of which 29 and 31 cannot be read."""
+    bad = {29: png(29)[:60], 31: b"no picture"}
+    write_pairs(folder, (StoredPair(bad.get(n, png(n)), (caption(n),), n, n) for n in range(48)))
+    return PairFolder(str(folder))

@@ -63,6 +63,26 @@ def test_stopped_and_resumed_ends_the_same_to_the_bit(recipe, tmp_path, stop_aft
     assert losses(tmp_path / "parts") == losses(tmp_path / "whole")
 
 
+def test_a_length_is_compiled_once_and_no_host_begins_a_step_while_another_compiles(
+    chinese_clip, tmp_path, monkeypatch
+):
+    """Collectives give up on a host that comes late. This one believes that there are others."""
+    stage = replace(chinese_clip.stages[0], batch_size=8, budget=Budget(steps=4), buckets=(6, 8), bucket_window=4)
+    made, read, met = [], [], []
+    compiled = StageParts.compiled.fget
+    monkeypatch.setattr(StageParts, "compiled", property(lambda part: made.append(compiled(part)) or made[-1]))
+    place = StageParts.place
+    monkeypatch.setattr(
+        StageParts, "place", lambda part, batch: read.append(batch["text"].shape[1]) or place(part, batch)
+    )
+    monkeypatch.setattr("jclip.train.loop.alone", lambda: False)
+    monkeypatch.setattr("jclip.train.loop.meet", lambda: met.append(len(read)))
+    assert train(replace(chinese_clip, stages=(stage,)), tmp_path / "run").finished
+    assert set(read) == {6, 8}
+    assert met == [1 + read.index(length) for length in dict.fromkeys(read)]
+    assert made[0]._cache_size() == 2
+
+
 def test_a_finished_run_is_finished_at_once(chinese_clip, tmp_path):
     first = train(chinese_clip, tmp_path / "run")
     before = (tmp_path / "run" / "metrics.jsonl").read_text()

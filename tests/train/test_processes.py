@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from jclip.data.host_augment import HostAugmentation
 from jclip.stages import Budget
 from jclip.train.loop import train
 from jclip.train.telemetry import read_journal
@@ -37,16 +38,21 @@ def evaluations(workdir):
 
 
 def test_two_and_then_four_processes_do_what_one_does(run, tmp_path):
+    """The many read the frozen image tower from a cache that they make, and the one runs it."""
     gallery = 11  # which no number of devices here divides
+    run = replace(run, stages=(replace(run.stages[0], host_augmentation=HostAugmentation()), *run.stages[1:]))
+    cached = replace(run, stages=(replace(run.stages[0], cache=str(tmp_path / "cache")), *run.stages[1:]))
     whole = train(run, tmp_path / "one", evaluators={"toy": _evaluator(run, Job(run, tmp_path, gallery=gallery))})
     assert whole.finished
-    two = run_all(Job(run, tmp_path / "many", stop_after=3, gallery=gallery), processes=2, devices=4)
+    two = run_all(Job(cached, tmp_path / "many", stop_after=3, gallery=gallery), processes=2, devices=4)
     assert [code for code, _ in two] == [0, 0], two
     assert all("outcome: False 3" in said for _, said in two)
-    four = run_all(Job(run, tmp_path / "many", gallery=gallery), processes=4, devices=2)
+    four = run_all(Job(cached, tmp_path / "many", gallery=gallery), processes=4, devices=2)
     assert [code for code, _ in four] == [0] * 4, four
     assert all("outcome: True 4" in said for _, said in four)
 
+    (made,) = (line for line in read_journal(tmp_path / "many" / "metrics.jsonl") if line["kind"] == "cache")
+    assert made["computed"] == made["rows"] == 256
     one, many = losses(tmp_path / "one"), losses(tmp_path / "many")
     assert [step for step, _ in one] == [step for step, _ in many] == [1, 2, 3, 4]
     np.testing.assert_allclose([loss for _, loss in many], [loss for _, loss in one], rtol=2e-5)

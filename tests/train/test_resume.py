@@ -17,6 +17,7 @@ import pytest
 from jclip.checkpoint import Checkpoints, Position
 from jclip.data.augment import Augmentation
 from jclip.data.folders import PairFolder, StoredPair, write_pairs
+from jclip.data.host_augment import HostAugmentation
 from jclip.data.synthetic import caption, write_tokenizer
 from jclip.errors import JclipError
 from jclip.stages import Budget
@@ -66,8 +67,9 @@ def test_killed_between_checkpoints_ends_the_same_to_the_bit(lively, tmp_path):
     resumed, whole = train(lively, workdir), train(lively, tmp_path / "whole")
     assert_same_bundles(resumed.bundles, whole.bundles)
     assert losses(workdir) == losses(tmp_path / "whole")
-    # Augmentation and dropout do act: without either the run ends elsewhere.
-    for change in ({"augmentation": Augmentation()}, {"dropout": False}):
+    # Augmentation and dropout do act: without one of them the run ends elsewhere.
+    assert lively.stages[0].host_augmentation.changes
+    for change in ({"augmentation": Augmentation()}, {"host_augmentation": HostAugmentation()}, {"dropout": False}):
         plain = replace(lively, stages=(replace(lively.stages[0], **change),))
         other = leaves(train(plain, tmp_path / "-".join(change)).bundles[0])
         assert any(not np.array_equal(leaf, other[path]) for path, leaf in leaves(whole.bundles[0]).items())

@@ -8,6 +8,7 @@ import pytest
 
 from jclip.bundle import load_bundle, save_bundle
 from jclip.config import leaves, to_json
+from jclip.data.host_augment import HostAugmentation
 from jclip.data.sources import ParallelFolder, SyntheticPairs, SyntheticParallel
 from jclip.data.text import load_tokenizer
 from jclip.errors import JclipError
@@ -51,6 +52,8 @@ def test_a_run_that_can_be(recipe):
         ("stages.1.optimizer.schedule", "cosin", "'cosine', 'linear', 'constant'"),
         ("stages.1.loss.kind", "softmx", "'softmax', 'sigmoid'"),
         ("stages.1.loss.impl", "rings", "'dense', 'chunked', 'ring'"),
+        ("stages.0.host_augmentation.auto_augment", "v0", "'none', 'original'"),
+        ("stages.0.host_augmentation.interpolation", "nearest", "'bilinear', 'bicubic'"),
         ("stages.0.augmentation.outside", "grey", "'edge', 'white', 'black'"),
         ("preprocessing.resize", "stretch", "'squash', 'crop'"),
         ("dtype", "float16", "'float32', 'bfloat16'"),
@@ -78,10 +81,20 @@ def test_a_wrong_word_is_named_with_the_choices(recipe, name, word, choices):
         ("stages.0.max_unreadable", (-1,), "0 or more"),
         ("stages.0.patch_dropout", (1.0, NAN), "0 or more, and less than 1"),
         ("stages.0.buckets", ((0,),), "1 or more"),
+        ("stages.0.bucket_window", (0,), "1 or more"),
+        (
+            "stages.0.language_temperature",
+            (0.0, -1.0, 0.5, INF, NAN),
+            "1 or more: below 1 rare languages would be rarer still",
+        ),
+        ("stages.0.workers", (-1,), "0 or more"),
         ("stages.0.loss.chunk", (0,), "1 or more"),
         ("stages.0.budget", (Budget(epochs=NAN), Budget(epochs=-1.0)), "a number above 0"),
         ("stages.0.data.0.weight", (0.0, NAN, INF), "a number above 0"),
         ("stages.0.augmentation.flip", (2.0,), "a share, 0 to 1"),
+        ("stages.0.host_augmentation.flip", (2.0, -0.1, NAN), "a share, 0 to 1"),
+        ("stages.0.host_augmentation.crop_scale", ((0.0, 1.0), (0.5, 1.1), (NAN, 1.0)), "a share above 0, 1 at most"),
+        ("stages.0.host_augmentation.crop_ratio", ((0.0, 1.0), (1.0, INF)), "a number above 0"),
         ("stages.0.augmentation.hue", (-1.0, NAN), "0 or more"),
         ("stages.0.optimizer.learning_rate", (-1e-3, NAN, INF), "0 or more"),
         ("stages.0.optimizer.warmup_steps", (-1,), "0 or more"),
@@ -99,10 +112,25 @@ def test_a_number_without_sense_is_named_with_the_mend(chinese_clip, name, value
             check(changed(chinese_clip, name, value))
 
 
+def test_buckets_that_would_do_nothing(chinese_clip):
+    length = chinese_clip.stages[0].context_length
+    check(changed(chinese_clip, "stages.0.buckets", (length,)))
+    with pytest.raises(JclipError, match=rf"buckets has {length + 1}, but no text is longer than .*: give shorter"):
+        check(changed(chinese_clip, "stages.0.buckets", (8, length + 1)))
+    with pytest.raises(JclipError, match="bucket_window sorts texts into buckets: set buckets, or leave it 1"):
+        check(changed(chinese_clip, "stages.0.bucket_window", 4))
+
+
 def test_every_number_is_held_against_something(recipe):
     """Whoever adds one says what it may be."""
     stage = replace(
-        recipe.stages[0], last_layers=(("text", 1),), buckets=(8,), budget=Budget(1, 1.0, 1), data=_every_source()
+        recipe.stages[0],
+        last_layers=(("text", 1),),
+        buckets=(8,),
+        language_temperature=2.0,
+        budget=Budget(1, 1.0, 1),
+        data=_every_source(),
+        host_augmentation=HostAugmentation(crop_scale=(0.9, 1.0)),
     )
     optimizer = replace(stage.optimizer, clip_norm=1.0)
     monitor = replace(recipe.monitor, peak_tflops=1.0)
@@ -189,3 +217,26 @@ def test_a_resumed_run_may_compute_its_loss_otherwise(chinese_clip, tmp_path):
     check_same(before, identity(moved, words), tmp_path)
     with pytest.raises(JclipError, match=r"stages\.0\.loss\.kind: 'softmax', now 'sigmoid'"):
         check_same(before, identity(changed(moved, "stages.0.loss.kind", "sigmoid"), words), tmp_path)
+
+
+def test_a_resumed_run_reads_the_same_examples_by_whatever_means(chinese_clip, tmp_path):
+    words, before = load_tokenizer(Path(chinese_clip.tokenizer)), changed(chinese_clip, "stages.0.buckets", (8, 12))
+    means = {"workers": 3, "cache": "elsewhere", "max_unreadable": 5}
+    check_same(identity(before, words), identity(changed_all(before, means), words), tmp_path)
+    for name, value in {
+        "bucket_window": 4,
+        "buckets": (8,),
+        "captions": "all",
+        "language_temperature": 2.0,
+        "data.0.weight": 2.0,
+        "host_augmentation": HostAugmentation(),
+    }.items():
+        with pytest.raises(JclipError, match=rf"stages\.0\.{name}"):
+            check_same(identity(before, words), identity(changed_all(before, {name: value}), words), tmp_path)
+
+
+def changed_all(run, values):
+    """The run with other values in its first stage."""
+    for name, value in values.items():
+        run = changed(run, f"stages.0.{name}", value)
+    return run

@@ -1,26 +1,21 @@
 """What goes wrong in the middle of a run: a full disk, a bad picture, a failing evaluation. No step is lost to any."""
 
-import io
 import os
 import shutil
 import subprocess
 from contextlib import contextmanager
 from dataclasses import replace
 
-import numpy as np
 import pytest
-from PIL import Image
 from tensorboardX.record_writer import RecordWriter
 
 from jclip.checkpoint import Checkpoints
-from jclip.data.folders import PairFolder, StoredPair, write_pairs
-from jclip.data.synthetic import caption
 from jclip.errors import JclipError
 from jclip.files import is_full_disk
 from jclip.stages import Budget
 from jclip.train.loop import train
 from jclip.train.telemetry import read_journal
-from tests.train.runs import Watch, assert_same_bundles, losses
+from tests.train.runs import Watch, assert_same_bundles, holey_pairs, losses
 
 
 @pytest.fixture
@@ -171,26 +166,18 @@ def test_parameters_that_are_not_finite_are_never_saved(one_stage, tmp_path):
         train(wild, tmp_path / "run")
 
 
-def _png(number):
-    buffer = io.BytesIO()
-    Image.fromarray(np.random.default_rng(number).integers(0, 256, (32, 32, 3), np.uint8)).save(buffer, "PNG")
-    return buffer.getvalue()
-
-
 @pytest.fixture
 def pairs(tmp_path):
-    """A folder of 48 pairs, of which 29 and 31 cannot be read; a batch takes 16, so that an epoch is three steps."""
-    bad = {29: _png(29)[:60], 31: b"no picture"}
-    stored = (StoredPair(bad.get(n, _png(n)), (caption(n),), n, n) for n in range(48))
-    write_pairs(tmp_path / "pairs", stored)
-    return PairFolder(str(tmp_path / "pairs"))
+    """Of which a batch takes 16, so that an epoch is three steps."""
+    return holey_pairs(tmp_path / "pairs")
 
 
 def test_unreadable_pictures(one_stage, pairs, tmp_path):
     stage = replace(one_stage.stages[0], data=(pairs,), budget=Budget(steps=5))
     strict, workdir = replace(one_stage, stages=(stage,), seed=5), tmp_path / "run"
     message = (
-        rf"^{pairs.folder}: the picture of record \d+ cannot be read as a picture \(.*\): repair or remove it, or "
+        rf"^{pairs.folder}: the picture of record (\d+) \(index \1 of examples-train.array_record-00000-of-00001\) "
+        r"cannot be read as a picture \(.*\): repair or remove it, or "
         r"raise stages\.0\.max_unreadable \(now 0\): so many are replaced by others$"
     )
     # Refused with all steps before it saved, however often it is run.
@@ -204,14 +191,23 @@ def test_unreadable_pictures(one_stage, pairs, tmp_path):
     # One of the two may be replaced, but not the other.
     with pytest.raises(JclipError, match=r"max_unreadable \(now 1\)"):
         train(_lenient(strict, 1), workdir)
+    # However often it is run: what was replaced before counts, and is not noted again.
+    before = standing(workdir)
+    with pytest.raises(JclipError, match=r"max_unreadable \(now 1\)"):
+        train(_lenient(strict, 1), workdir)
+    assert standing(workdir) == before > (0, 1, 1)
     # Both are replaced, the second by 31 itself at first, and noted once each; when it was stopped makes no difference.
     resumed = train(_lenient(strict, 2), workdir)
     whole = train(_lenient(strict, 2), tmp_path / "whole")
     assert resumed.finished
     assert_same_bundles(resumed.bundles, whole.bundles)
-    noted = [line for line in read_journal(tmp_path / "whole" / "metrics.jsonl") if line["kind"] == "unreadable"]
-    pictures = [picture for line in noted for picture in line["pictures"]]
-    assert sorted(picture.split(" cannot")[0] for picture in pictures) == [
+    noted = [
+        [line for line in read_journal(place / "metrics.jsonl") if line["kind"] == "unreadable"]
+        for place in (workdir, tmp_path / "whole")
+    ]
+    resumed_pictures, pictures = ([picture for line in lines for picture in line["pictures"]] for lines in noted)
+    assert resumed_pictures == pictures
+    assert sorted(picture.split(" (index")[0] for picture in pictures) == [
         f"{pairs.folder}: the picture of record {number}" for number in (29, 31)
     ]
 

@@ -9,8 +9,8 @@ from jclip.cli.demo.scores import Examination
 def write_pairs(folder: Path, examination: Examination) -> Path:
     """Writes the known concepts' pictures, and LANGUAGE.tsv of `jclip eval retrieval`; returns the Chinese one.
 
-    Names that are held out are left out, so that the lists ask T1. Where two concepts share a name, this asks for the
-    one picture of each line, while the demo's own figures take either.
+    Names that are held out are left out, so that the lists ask T1. Where two concepts share a name, either picture is
+    a right answer, as in the demo's own figures.
     """
     folder.mkdir(parents=True, exist_ok=True)
     rows = examination.emoji.rows("known").tolist()

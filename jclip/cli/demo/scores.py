@@ -21,6 +21,7 @@ from jclip.data.emoji.sources import EmojiSet
 from jclip.data.text import load_tokenizer
 from jclip.errors import JclipError
 from jclip.evaluate.baselines import pixel_recalls
+from jclip.evaluate.positives import Positives
 from jclip.evaluate.report import Group, Row, Table
 from jclip.evaluate.tasks import RetrievalTask
 from jclip.inference import Encoder
@@ -86,7 +87,7 @@ class Examination:
             task, (pictures, concepts) = self.task(question, language), self._trained
             assert task is not None
             assert task.queries is not None
-            keys, asked = task.caption_keys, task.queries
+            keys, asked = _equal_names(list(task.captions)), task.queries
             found = pixel_recalls(pictures, keys[concepts], self.pictures[asked], keys[asked], np.unique(keys), ks=KS)
             self._baselines[question, language] = {f"i2t_pixels_r{k}": found[f"i2t_r{k}"] for k in KS}
         return self._baselines[question, language]
@@ -105,7 +106,8 @@ class Examination:
         if not asked:
             return None
         keys = _equal_names(names[:count])
-        return RetrievalTask(question, self.pictures[:count], names[:count], keys, keys, np.array(asked))
+        belong = Positives.from_keys(keys, keys)
+        return RetrievalTask(question, self.pictures[:count], names[:count], belong, np.array(asked), language=language)
 
     def evaluators(self, run: Run, languages: Sequence[str]) -> dict[str, Evaluator]:
         """What the training loop calls: one evaluator a language, the pictures encoded once for all its questions."""

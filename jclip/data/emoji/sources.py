@@ -48,10 +48,11 @@ class EmojiPairs:
             drawn = [list(emoji.pictures(artist, preprocessing)) for artist in self.artists]
         records = []
         for row in emoji.rows("known").tolist():
-            names = [emoji.names[each][row] for each in self.languages if not emoji.is_heldout(row, each)]
-            if names:
+            shown = [each for each in self.languages if not emoji.is_heldout(row, each)]
+            if shown:
                 ids = [row + artist * len(emoji.concepts) for artist in range(len(drawn))]
-                records.append(Pair([pictures[row] for pictures in drawn], names, ids, row))
+                names = [emoji.names[each][row] for each in shown]
+                records.append(Pair([pictures[row] for pictures in drawn], names, ids, row, languages=shown))
         return records
 
 
@@ -81,7 +82,7 @@ class EmojiParallel:
         _check(self.languages)
         emoji = EmojiSet(Path(self.folder))
         return [
-            Translation(emoji.names["en"][row], emoji.names[language][row])
+            Translation(emoji.names["en"][row], emoji.names[language][row], language)
             for language in self.languages
             for row in emoji.rows("known").tolist()
             if not emoji.is_heldout(row, language)

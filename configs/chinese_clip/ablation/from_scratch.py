@@ -1,0 +1,20 @@
+"""Figure 3's "from scratch": no tower is pre-trained (Yang et al. 2022, section 3.1.3).
+
+    jclip train configs/chinese_clip/ablation/from_scratch.py
+
+The paper shows curves alone: far below any pre-trained start, and still rising. Length and rate are not given; this
+spends the pairs of both stages at stage 1's.
+"""
+
+from dataclasses import replace
+
+from configs.chinese_clip.recipe import PAIRS, pretraining
+from jclip.stages import Budget
+from jclip.train.run import Run
+
+
+def config() -> Run:
+    run = pretraining("vit_b_16")
+    stage = replace(run.stages[1], optimizer=run.stages[0].optimizer, budget=Budget(examples=(44 + 15) * PAIRS))
+    # The temperature starts as CLIP's did, ln(1 / 0.07), which is the model's own start.
+    return replace(run, name="chinese-clip-from-scratch", stages=(stage,), starts_from=((r".*", ""),))

@@ -1,0 +1,15 @@
+"""Chinese-CLIP ViT-L/14 at 336 pixels fine-tuned on COCO-CN (Yang et al. 2022, table 9), from its published weights.
+
+    jclip convert hf://OFA-Sys/chinese-clip-vit-large-patch14-336px bundles/chinese-clip-vit-l-14-336
+    jclip data import coco-cn downloads data/coco-cn
+    jclip train configs/chinese_clip/finetune/coco_cn_vit_l_14_336.py
+
+Expected: text-to-image R@1/5/10 80.1/96.7/99.2 on the test split.
+"""
+
+from configs.chinese_clip.recipe import finetuning
+from jclip.train.run import Run
+
+
+def config() -> Run:
+    return finetuning("vit_l_14_336", "coco_cn")

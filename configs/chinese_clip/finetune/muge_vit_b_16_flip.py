@@ -1,0 +1,17 @@
+"""Chinese-CLIP ViT-B/16 fine-tuned on MUGE as the repository's _flip script: half of each picture's patches left out.
+
+    jclip data import muge downloads data/muge
+    jclip train configs/chinese_clip/finetune/muge_vit_b_16_flip.py
+
+Li et al. 2022 (FLIP). No figure is published for it.
+"""
+
+from dataclasses import replace
+
+from configs.chinese_clip.recipe import Tuning, finetuning
+from jclip.train.run import Run
+
+
+def config() -> Run:
+    run = finetuning("vit_b_16", "muge", Tuning(1024, 5e-5, 3, 100), name="muge-vit-b-16-flip")
+    return replace(run, stages=tuple(replace(stage, patch_dropout=0.5) for stage in run.stages))

@@ -1,0 +1,15 @@
+"""Chinese-CLIP ViT-H/14 fine-tuned on MUGE (Yang et al. 2022, table 9), from its published weights.
+
+    jclip convert hf://OFA-Sys/chinese-clip-vit-huge-patch14 bundles/chinese-clip-vit-h-14
+    jclip data import muge downloads data/muge
+    jclip train configs/chinese_clip/finetune/muge_vit_h_14.py
+
+Expected: text-to-image R@1/5/10 68.9/88.7/93.1 on the validation split.
+"""
+
+from configs.chinese_clip.recipe import finetuning
+from jclip.train.run import Run
+
+
+def config() -> Run:
+    return finetuning("vit_h_14", "muge")

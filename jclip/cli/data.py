@@ -1,0 +1,23 @@
+"""`jclip data import …` and `jclip data inspect …`."""
+
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+
+_COMMANDS = {
+    "import": "files of other programs to sharded array_record folders",
+    "inspect": "what a folder holds: counts, lengths, sizes, duplicates, pictures to look at",
+}
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Runs one of the two."""
+    if not arguments or arguments[0] in ("-h", "--help"):
+        rows = "\n".join(f"  {name:<8} {what}" for name, what in _COMMANDS.items())
+        print(f"jclip data: data in\n\n{rows}\n\n`jclip data COMMAND --help` explains each.")
+        return 0
+    command, rest = arguments[0], arguments[1:]
+    if command not in _COMMANDS:
+        print(f"jclip data has no command {command!r}: choose one of {', '.join(_COMMANDS)}", file=sys.stderr)
+        return 2
+    return import_module(f"jclip.cli.data_{command}").main(rest)

@@ -1,0 +1,169 @@
+"""`jclip data import [FORMAT] SRC DST`."""
+
+import json
+import os
+import shlex
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from jclip.cli.options import read
+from jclip.data.importing.engine import Plan, import_data
+from jclip.data.importing.formats import FORMATS, open_source
+from jclip.data.importing.limits import Limit
+from jclip.data.importing.parts import Reader, Reading
+from jclip.data.importing.workers import in_processes, on_beam
+from jclip.data.kinds import LABELLED, Rules
+from jclip.errors import JclipError
+
+_FORMATS = "\n\n    ".join(f"{name}: {form.what}." for name, form in FORMATS.items())
+
+
+@dataclass(frozen=True)
+class Options:
+    """Files of other programs to a folder of sharded array_record files, which training and evaluation read.
+
+    FORMAT may be left out where SRC tells it. An import that was killed goes on where it was when the same command is
+    given again. DST must not be there yet; it gets a report.json of what was skipped and why.
+
+    Attributes:
+      paths: FORMAT, SRC and DST; `jclip data import --formats` explains the formats.
+      formats: explain the formats, and do nothing.
+      splits: which, separated by commas; one name, by default train, where the format has none.
+      language: of the captions, of the other text, or of names in classes.txt, as zh.
+      picture: the column or field with the picture, or its path.
+      caption: the column or field with the caption.
+      english: the column or field with the English text.
+      other: the column or field with the other text.
+      language_column: the column or field with the language.
+      separator: of columns, by default what the format's own program takes.
+      min_length: skip texts of fewer characters; the papers' data had 5 to 50.
+      max_length: skip texts of more characters.
+      duplicates: what to do with exact duplicates; skip, but keep for benchmarks and labelled pictures.
+      max_skipped: stop when more than this is skipped: a number, or a share as 10%, which is the default; 0 for
+        benchmarks.
+      shard_mib: about how many MiB of the source make one shard.
+      workers: processes; as many as there are cores by default. Beam has its own.
+      beam: run on Apache Beam, on its direct runner unless --beam-options say otherwise.
+      beam_options: of Apache Beam, in one string after an equals sign: --beam-options='--runner=FlinkRunner'.
+      json: print the report as JSON.
+    """
+
+    paths: tyro.conf.Positional[Annotated[tuple[str, ...], tyro.conf.arg(metavar="[FORMAT] SRC DST")]] = ()
+    formats: bool = False
+    splits: str | None = None
+    language: str | None = None
+    picture: str | None = None
+    caption: str | None = None
+    english: str | None = None
+    other: str | None = None
+    language_column: str | None = None
+    separator: str | None = None
+    min_length: int = 1
+    max_length: int | None = None
+    duplicates: Literal["skip", "keep"] | None = None
+    max_skipped: str | None = None
+    shard_mib: float = 128
+    workers: int | None = None
+    beam: bool = False
+    beam_options: str = ""
+    json: bool = False
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Runs the command."""
+    options = read(Options, arguments, "jclip data import")
+    if options.formats:
+        for name, form in FORMATS.items():
+            print(f"{name}: {form.what}")
+        return 0
+    if len(options.paths) not in (2, 3):
+        raise JclipError(f"give [FORMAT] SRC DST: {len(options.paths)} word(s) given")
+    *named, source, destination = options.paths
+    reading = _reading(options)
+    name, reader = open_source(named[0] if named else None, Path(source), reading)
+    console = Console(stderr=True, quiet=options.json)
+    with _progress(console) as progress:
+        report = import_data(reader, Path(destination), _plan(options, name, reader, reading), progress)
+    if options.json:
+        print(json.dumps(report.as_json(), ensure_ascii=False, indent=1))
+    else:
+        console.print(report.table(f"{destination}: imported"))
+    return 0
+
+
+def _reading(options: Options) -> Reading:
+    splits = None
+    if options.splits is not None:
+        splits = tuple(dict.fromkeys(split.strip() for split in options.splits.split(",")))
+    if splits is not None and not all(split.isidentifier() for split in splits):
+        raise JclipError(f"--splits {options.splits} is not possible: give names such as train,valid")
+    separator = {None: None, "\\t": "\t", "tab": "\t"}.get(options.separator, options.separator)
+    if separator is not None and len(separator) != 1:
+        raise JclipError(f"--separator {options.separator!r} is not possible: give one character, or tab")
+    return Reading(
+        splits,
+        options.language,
+        options.picture,
+        options.caption,
+        options.english,
+        options.other,
+        options.language_column,
+        separator,
+    )
+
+
+def _plan(options: Options, name: str, reader: Reader, reading: Reading) -> Plan:
+    if options.min_length < 1 or (options.max_length or options.min_length) < options.min_length:
+        raise JclipError(
+            f"--min-length {options.min_length} --max-length {options.max_length} leave no text: give 1 or more, and "
+            "the longer one second"
+        )
+    if options.shard_mib <= 0:
+        raise JclipError(f"--shard-mib {options.shard_mib:g} is not possible: give more than 0")
+    if options.workers is not None and options.workers < 1:
+        raise JclipError(f"--workers {options.workers} is not possible: give 1 or more")
+    if options.beam_options and not options.beam:
+        raise JclipError("--beam-options belong to --beam: give both")
+    if options.beam and options.workers is not None:
+        raise JclipError(
+            "--workers are processes of this machine, and Beam has its own: give instead "
+            "--beam-options='--direct_num_workers=4 --direct_running_mode=multi_processing'"
+        )
+    limit = Limit.read(options.max_skipped or ("0" if reader.strict else "10%"))
+    keep = reader.strict or reader.kind is LABELLED  # equal pictures belong to a benchmark's figures
+    skip = options.duplicates == "skip" or (options.duplicates is None and not keep)
+    run = on_beam(shlex.split(options.beam_options)) if options.beam else in_processes(options.workers or _cores())
+    return Plan(
+        name,
+        asdict(reading),
+        Rules(options.min_length, options.max_length, skip),
+        limit,
+        max(1, int(options.shard_mib * 2**20)),
+        run,
+    )
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+@contextmanager
+def _progress(console: Console) -> Iterator[Callable[[str, int, int], None]]:
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    # Drawn from here, not from a thread of its own: while tensorflow-datasets is imported no other thread may import.
+    shown = console.is_terminal and not console.quiet  # elsewhere a bar would be an empty line
+    with Progress(*columns, console=console, transient=True, auto_refresh=False, disable=not shown) as bar:
+        task = bar.add_task("", total=None)
+
+        def report(what: str, done: int, total: int) -> None:
+            bar.update(task, description=what, completed=done, total=total or None)
+            bar.refresh()
+
+        yield report

@@ -1,0 +1,178 @@
+"""`jclip data inspect FOLDER`."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import Progress, TaskID
+from rich.table import Table
+
+from jclip.bundle import open_bundle
+from jclip.cli.options import read
+from jclip.data.contact_sheet import write_sheet
+from jclip.data.inspecting import Counting, Split, folder_kind, inspect
+from jclip.data.text import load_tokenizer
+from jclip.errors import JclipError
+
+_BAR = 24  # letters of the longest bar
+_MOST_BARS = 2  # languages of which a histogram is shown
+_MOST_CLASSES, _ENDS = 20, 5  # classes that are all shown; else so many of either end
+_SAME = {"english": "English texts"}
+_UNITS = {"pairs": "pairs", "parallel": "translations", "labelled": "pictures of equal classes"}
+
+
+@dataclass(frozen=True)
+class Options:
+    """What a data folder holds: counts, languages, lengths of texts, sizes of pictures, duplicates, and a sheet.
+
+    Attributes:
+      folder: that `jclip data import` wrote.
+      split: look at this one only; at all of them when it is not given.
+      tokenizer: a bundle, or a tokenizer's file or folder: counts tokens with it.
+      context_length: with a tokenizer that is no bundle: how many tokens fit.
+      sample: look at so many records of each split, evenly spread.
+      sheet: write a contact sheet to this .png or .html, of the first split or of --split.
+      pictures: on the sheet.
+      font: a .ttf or .otf file for the captions on a .png, where the system has none for Chinese.
+      json: print JSON.
+    """
+
+    folder: tyro.conf.Positional[Annotated[Path, tyro.conf.arg(metavar="FOLDER")]]
+    split: str | None = None
+    tokenizer: Path | None = None
+    context_length: int | None = None
+    sample: int | None = None
+    sheet: Path | None = None
+    pictures: int = 48
+    font: Path | None = None
+    json: bool = False
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Runs the command."""
+    options = read(Options, arguments, "jclip data inspect")
+    for name in ("sample", "pictures", "context_length"):
+        value = getattr(options, name)
+        if value is not None and value < 1:
+            raise JclipError(f"--{name.replace('_', '-')} {value} is not possible: give 1 or more")
+    kind, splits = folder_kind(options.folder)
+    if options.split is not None and options.split not in splits:
+        raise JclipError(f"{options.folder} has no split {options.split!r}: it has {', '.join(splits)}")
+    chosen = [options.split] if options.split else splits
+    if options.sheet:
+        write_sheet(options.sheet, options.folder, chosen[0], options.pictures, options.font)
+    counting = _counting(options)
+    console = Console(stderr=True)
+    shown = console.is_terminal and not options.json
+    found = {}
+    with Progress(console=console, transient=True, auto_refresh=False, disable=not shown) as bar:  # as importing
+        for split in chosen:
+            moved = partial(_move, bar, bar.add_task(split))
+            found[split] = inspect(options.folder, split, sample=options.sample, counting=counting, progress=moved)
+    if options.json:
+        splits_json = {split: figures.as_json() for split, figures in found.items()}
+        print(json.dumps({"kind": kind.name, "splits": splits_json}, ensure_ascii=False, indent=1))
+        return 0
+    out = Console()
+    for split, figures in found.items():
+        out.print(_table(f"{options.folder}, {split}: {kind.name}", kind.name, figures))
+    if options.sheet:
+        out.print(f"look at {options.sheet}", markup=False, highlight=False, soft_wrap=True)
+    return 0
+
+
+def _move(bar: Progress, task: TaskID, done: int, total: int) -> None:
+    bar.update(task, completed=done, total=total)
+    bar.refresh()
+
+
+def _counting(options: Options) -> Counting | None:
+    if options.tokenizer is None:
+        if options.context_length is not None:
+            raise JclipError("--context-length belongs to --tokenizer: give both")
+        return None
+    if (options.tokenizer / "config.json").is_file() and options.context_length is None:
+        bundle = open_bundle(options.tokenizer)
+        return Counting(bundle.tokenizer, bundle.context_length)
+    if options.context_length is None:
+        raise JclipError(f"{options.tokenizer} is no bundle, which would know it: give --context-length too")
+    return Counting(load_tokenizer(options.tokenizer), options.context_length)
+
+
+def _table(title: str, kind: str, found: Split) -> Table:
+    table = Table(title=title, title_justify="left", show_header=False)
+    values = found.as_json()
+    partly = f", {found.looked_at:,} looked at" if found.looked_at < found.records else ""
+    table.add_row("records", f"{found.records:,}{partly}")
+    if found.texts:
+        named = ", ".join(f"{_language(name)} {count:,}" for name, count in values["languages"].items())
+        table.add_row("texts", f"{found.texts:,} ({named})")
+    for name, lengths in values.get("lengths", {}).items():
+        which = f", {_language(name)}" if len(found.lengths) > 1 else ""
+        bars = len(found.lengths) <= _MOST_BARS
+        _add_numbers(table, f"characters{which}", lengths["characters"], bars=bars)
+        if "tokens" in lengths:
+            over = lengths["tokens"]["over"]
+            fits = f"; {over:,} longer than the context" if over else "; all fit the context"
+            _add_numbers(table, f"tokens{which}", lengths["tokens"], fits, bars)
+    if "pictures" in values:
+        pictures = values["pictures"]
+        table.add_section()
+        for name in ("width", "height", "bytes"):
+            _add_numbers(table, name, pictures[name], bars=name != "bytes")
+        for name in ("formats", "modes"):
+            table.add_row(name, ", ".join(f"{each} {count:,}" for each, count in pictures[name].items()))
+        if found.unreadable:
+            table.add_row("[red]unreadable[/]", f"{found.unreadable:,}")
+    if found.classes:
+        _add_classes(table, found)
+    table.add_section()
+    for name, count in found.same.items():
+        if (name, kind) != ("units", "labelled") or count:
+            table.add_row(f"equal {_UNITS[kind] if name == 'units' else _SAME.get(name, name)}", f"{count:,}")
+    return table
+
+
+def _language(name: str) -> str:
+    return escape(name) or "not said"
+
+
+def _add_classes(table: Table, found: Split) -> None:
+    """All classes where they are few, or those with the most pictures and with the fewest."""
+    ranked = sorted(found.classes.items(), key=lambda item: -item[1])
+    counts = [count for _, count in ranked]
+    spread = f"{counts[-1]:,} to {counts[0]:,}" if counts[0] != counts[-1] else f"{counts[0]:,}"
+    table.add_row("classes", f"{len(ranked):,}, each of {spread} picture(s)")
+
+    def called(name: str) -> str:
+        return escape(f"{name} {found.labels[name]}" if found.labels else name)
+
+    if len(ranked) <= _MOST_CLASSES:
+        for name, count in found.classes.items():
+            table.add_row(f"  {called(name)}", _bar(count, counts[0]))
+        return
+    for what, some in (("most", ranked[:_ENDS]), ("fewest", ranked[: -_ENDS - 1 : -1])):
+        table.add_row(f"  {what}", "; ".join(f"{called(name)} {count:,}" for name, count in some))
+
+
+def _bar(count: int, highest: int) -> str:
+    return f"{'█' * round(_BAR * count / max(1, highest)):<{_BAR}} {count:,}"
+
+
+def _add_numbers(table: Table, name: str, values: dict[str, Any], more: str = "", bars: bool = True) -> None:
+    if not values["count"]:
+        return
+    figures = "{min:,} to {max:,}, mean {mean:,.1f}, median {median:,}, 95% to {p95:,}"
+    if values["min"] == values["max"]:
+        figures = "{min:,} each"
+    table.add_row(name, figures.format(**values) + more)
+    highest = max(count for _, _, count in values["histogram"])
+    for start, stop, count in values["histogram"] if bars and len(values["histogram"]) > 1 else ():
+        span = f"{start:,}" if start == stop else f"{start:,} to {stop:,}"
+        table.add_row(f"  {span}", _bar(count, highest))

@@ -1,0 +1,41 @@
+"""`jclip eval benchmark BUNDLE ...`: CLIP_benchmark's own command line on a bundle."""
+
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+from pathlib import Path
+
+from jclip.cli.eval._common import all_devices
+from jclip.errors import JclipError
+
+_HELP = """usage: jclip eval benchmark BUNDLE [CLIP_benchmark's options]
+
+CLIP_benchmark's data sets and metrics on BUNDLE: it gets `--model_type jclip --pretrained BUNDLE` and whatever else is
+given, such as --dataset cifar10 --task zeroshot_classification --language cn --output cifar10.json.
+Needs `pip install clip-benchmark`; its own options: clip_benchmark eval --help."""
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Runs the command."""
+    arguments = list(arguments)
+    if not arguments or arguments[0].startswith("-"):
+        asked = bool({"-h", "--help"} & set(arguments))
+        print(_HELP if asked else "jclip eval benchmark: missing: BUNDLE", file=sys.stdout if asked else sys.stderr)
+        sys.exit(0 if asked else 2)
+    bundle, rest = arguments[0], arguments[1:]
+    if not (Path(bundle) / "config.json").is_file():
+        raise JclipError(f"{bundle} is not a bundle: it has no config.json")
+    from conversion import clip_benchmark, peers
+
+    peers.make_importable()
+    clip_benchmark.register()
+    before = sys.argv
+    sys.argv = [
+        "clip_benchmark", "eval", "--model_type", clip_benchmark.MODEL_TYPE, "--model", Path(bundle).name,
+        "--pretrained", bundle, *rest,
+    ]  # fmt: skip
+    try:
+        with all_devices():
+            return int(import_module("clip_benchmark.cli").main() or 0)
+    finally:
+        sys.argv = before

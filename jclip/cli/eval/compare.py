@@ -1,0 +1,76 @@
+"""`jclip eval compare A B`."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+from rich.console import Console
+
+from jclip.cli.eval._common import check_output
+from jclip.cli.options import read
+from jclip.errors import JclipError
+from jclip.evaluate import page
+from jclip.evaluate.findings import Finding, Findings, differences, read_findings
+from jclip.evaluate.report import terminal
+from jclip.files import whole_folder
+
+
+@dataclass(frozen=True)
+class Options:
+    """What two evaluations found, side by side, and by what they differ.
+
+    Only tests that both did are compared; of the others the number is said. Where both were asked the same queries,
+    the difference has a 95 % interval, of queries drawn again for both at once: when it holds 0, the difference may be
+    chance.
+
+    Attributes:
+      a: a folder that --output wrote, or its results.json.
+      b: another one.
+      output: a new folder for report.html, report.md, and comparison.json, which is what --json prints.
+      json: print JSON: for each test and figure [a, b], and the intervals of b - a.
+    """
+
+    a: tyro.conf.Positional[Annotated[Path, tyro.conf.arg(metavar="A")]]
+    b: tyro.conf.Positional[Annotated[Path, tyro.conf.arg(metavar="B")]]
+    output: Path | None = None
+    json: bool = False
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Runs the command."""
+    options = read(Options, arguments, "jclip eval compare")
+    check_output(options.output)
+    before, after = read_findings(options.a), read_findings(options.b)
+    known = {test.key: test for test in before.tests}
+    both = tuple(test for test in after.tests if test.key in known)
+    if not both:
+        raise JclipError(f"{options.a} and {options.b} have no test in common: evaluate both on the same data")
+    shown = Findings(after.model, both, after.settings)
+    pairs = [_pair(known[test.key], test) for test in both]
+    compared = json.dumps({"a": before.model, "b": after.model, "tests": pairs}, indent=2, ensure_ascii=False)
+    if options.json:
+        print(compared)
+    else:
+        console = Console()
+        for table in page.tables(shown, before):
+            console.print(terminal(table))
+        left = len(before.tests) + len(after.tests) - 2 * len(both)
+        if left:
+            console.print(f"Left out: {left} {'test' if left == 1 else 'tests'} that only one of the two did.")
+    if options.output is not None:
+        with whole_folder(options.output, replace=False) as folder:
+            (folder / "comparison.json").write_text(f"{compared}\n", encoding="utf-8")
+            page.write_pages(shown, folder, other=before)
+        Console(stderr=True).print(f"written: {options.output / 'report.html'}", markup=False, soft_wrap=True)
+    return 0
+
+
+def _pair(one: Finding, other: Finding) -> dict[str, object]:
+    figures = {name: [one.figures[name], value] for name, value in other.figures.items() if name in one.figures}
+    key = {"kind": one.kind, "dataset": one.dataset, "language": one.language}
+    return key | ({"variant": one.variant} if one.variant else {}) | {
+        "figures": figures, "differences": differences(one, other)
+    }  # fmt: skip

@@ -1,0 +1,129 @@
+"""AutoAugment's ImageNet policy (Cubuk et al. 2019), as timm has it under "original" and Chinese-CLIP's code uses it.
+
+One of 25 pairs of operations is drawn, and of the two each is done with its own probability. Pillow does them, as it
+does for timm: on the same draw the two give the same picture to the bit, which the tests hold them to.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+from PIL import Image, ImageEnhance, ImageOps
+
+Colour = tuple[int, int, int]
+
+
+class Operation(NamedTuple):
+    """What is done to a picture.
+
+    Attributes:
+      name: a key of `IN_PLACE` or `MOVING`.
+      value: "rotate": degrees, counter-clockwise. "shear_x": how many pixels further to the right a pixel is taken from
+        with each row down. "posterize": bits that are kept, 4 to 8. "solarize": the level from which on values are
+        inverted, 0 to 256. "color", "contrast", "sharpness": the factor, 1 for no change. The others take none: 0.
+    """
+
+    name: str
+    value: float
+
+
+Chance = tuple[str, float, int]
+"""An operation, the probability of doing it, and its level, 0 to 10."""
+
+POLICY: tuple[tuple[Chance, Chance], ...] = (
+    (("posterize", 0.4, 8), ("rotate", 0.6, 9)),
+    (("solarize", 0.6, 5), ("auto_contrast", 0.6, 5)),
+    (("equalize", 0.8, 8), ("equalize", 0.6, 3)),
+    (("posterize", 0.6, 7), ("posterize", 0.6, 6)),
+    (("equalize", 0.4, 7), ("solarize", 0.2, 4)),
+    (("equalize", 0.4, 4), ("rotate", 0.8, 8)),
+    (("solarize", 0.6, 3), ("equalize", 0.6, 7)),
+    (("posterize", 0.8, 5), ("equalize", 1.0, 2)),
+    (("rotate", 0.2, 3), ("solarize", 0.6, 8)),
+    (("equalize", 0.6, 8), ("posterize", 0.4, 6)),
+    (("rotate", 0.8, 8), ("color", 0.4, 0)),
+    (("rotate", 0.4, 9), ("equalize", 0.6, 2)),
+    (("equalize", 0.0, 7), ("equalize", 0.8, 8)),
+    (("invert", 0.6, 4), ("equalize", 1.0, 8)),
+    (("color", 0.6, 4), ("contrast", 1.0, 8)),
+    (("rotate", 0.8, 8), ("color", 1.0, 2)),
+    (("color", 0.8, 8), ("solarize", 0.8, 7)),
+    (("sharpness", 0.4, 7), ("invert", 0.6, 8)),
+    (("shear_x", 0.6, 5), ("equalize", 1.0, 9)),
+    (("color", 0.4, 0), ("equalize", 0.6, 3)),
+    (("equalize", 0.4, 7), ("solarize", 0.2, 4)),
+    (("solarize", 0.6, 5), ("auto_contrast", 0.6, 5)),
+    (("invert", 0.6, 4), ("equalize", 1.0, 8)),
+    (("color", 0.6, 4), ("contrast", 1.0, 8)),
+    (("equalize", 0.8, 8), ("equalize", 0.6, 3)),
+)
+"""The 25 pairs; the last five stand above too, and so are drawn twice as often as the rest."""
+
+IN_PLACE: dict[str, Callable[[Image.Image, float], Image.Image]] = {
+    "posterize": lambda image, bits: ImageOps.posterize(image, int(bits)),
+    "solarize": lambda image, level: ImageOps.solarize(image, int(level)),
+    "invert": lambda image, _: ImageOps.invert(image),
+    "auto_contrast": lambda image, _: ImageOps.autocontrast(image),
+    "equalize": lambda image, _: ImageOps.equalize(image),
+    "color": lambda image, factor: ImageEnhance.Color(image).enhance(factor),
+    "contrast": lambda image, factor: ImageEnhance.Contrast(image).enhance(factor),
+    "sharpness": lambda image, factor: ImageEnhance.Sharpness(image).enhance(factor),
+}
+"""(picture, value) -> picture, of the operations that leave every pixel where it is."""
+
+
+def _rotate(image: Image.Image, degrees: float, fill: Colour, resample: Image.Resampling) -> Image.Image:
+    return image.rotate(degrees, resample=resample, fillcolor=fill)
+
+
+def _shear_x(image: Image.Image, slope: float, fill: Colour, resample: Image.Resampling) -> Image.Image:
+    matrix = (1, slope, 0, 0, 1, 0)
+    return image.transform(image.size, Image.Transform.AFFINE, matrix, resample=resample, fillcolor=fill)
+
+
+MOVING: dict[str, Callable[[Image.Image, float, Colour, Image.Resampling], Image.Image]] = {
+    "rotate": _rotate,
+    "shear_x": _shear_x,
+}
+"""(picture, value, what comes in at the edges, how pixels are mixed) -> picture, of those that move pixels."""
+
+
+def at_level(name: str, level: float) -> Operation:
+    """An operation at a level of 0 to 10; one that moves pixels goes to its positive side."""
+    share = level / 10
+    values: dict[str, float] = {
+        "rotate": share * 30,
+        "shear_x": share * 0.3,
+        "posterize": int(share * 4) + 4,
+        "solarize": int(share * 256),
+        **dict.fromkeys(("color", "contrast", "sharpness"), share * 1.8 + 0.1),
+    }
+    return Operation(name, values.get(name, 0))
+
+
+_CHANCES = [[(probability, at_level(name, level)) for name, probability, level in pair] for pair in POLICY]
+
+
+def draw_operations(draw: Callable[[], float]) -> tuple[Operation, ...]:
+    """What one picture undergoes, in order: none, one or two operations; `draw` gives uniform numbers in [0, 1)."""
+    found = []
+    for probability, operation in _CHANCES[int(len(_CHANCES) * draw())]:
+        # timm draws nothing for what is certain, and neither does this: so the two can be held against each other.
+        if probability < 1 and draw() > probability:
+            continue
+        if operation.name in MOVING and draw() > 0.5:
+            operation = operation._replace(value=-operation.value)
+        found.append(operation)
+    return tuple(found)
+
+
+def operate(image: Image.Image, operation: Operation, fill: Colour, resample: Image.Resampling) -> Image.Image:
+    """The picture after an operation.
+
+    Args:
+      image: RGB; it is left as it is.
+      operation: what is done.
+      fill: what comes in at the edges when pixels move.
+      resample: how pixels are mixed then.
+    """
+    name, value = operation
+    return MOVING[name](image, value, fill, resample) if name in MOVING else IN_PLACE[name](image, value)

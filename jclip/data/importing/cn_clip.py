@@ -1,0 +1,224 @@
+"""cn_clip's files: SPLIT_imgs.tsv with `id<tab>base64`, SPLIT_texts.jsonl with {"text_id", "text", "image_ids"}.
+
+A picture becomes a record with all its captions; a text of several pictures becomes a caption of each, with its number.
+"""
+
+import base64
+import binascii
+from array import array
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from jclip.data.importing.index import Index
+from jclip.data.importing.lines import Line, integer, object_of, scan
+from jclip.data.importing.parts import (
+    BROKEN_BASE64,
+    UNCAPTIONED,
+    UNPICTURED,
+    Found,
+    Lost,
+    Part,
+    Reader,
+    Reading,
+    cut,
+)
+from jclip.data.importing.splits import LeftOut, choose_splits, leave_out_blind
+from jclip.data.kinds import PAIRS, StoredPair
+from jclip.errors import JclipError
+
+_REPEATED = "the id comes again, and cn_clip takes the last"
+_URL_SAFE = bytes.maketrans(b"-_", b"+/")
+
+
+def decode_base64(data: bytes) -> bytes | None:
+    """The bytes behind base64 in either alphabet, the standard or the URL-safe one; None where it is damaged.
+
+    cn_clip's documents write the one and its loader reads the other, which takes both.
+    """
+    data = data.strip().translate(_URL_SAFE)
+    try:
+        return base64.b64decode(data + b"=" * (-len(data) % 4), validate=True)
+    except binascii.Error:
+        return None
+
+
+@dataclass(frozen=True)
+class CnClipReader(Reader):
+    """A folder with such files.
+
+    Attributes:
+      folder: that they lie in.
+      splits: which.
+      language: of the texts.
+      left_out: see `Reader`.
+    """
+
+    folder: Path = Path()
+    splits: tuple[str, ...] = ()
+    language: str = "zh"
+    left_out: LeftOut = ()
+
+    def parts(self, workspace: Path, shard_bytes: int) -> Sequence[Part]:
+        """See `Reader`. A text that names a picture which is not there is an error here, before any work is done."""
+        parts: list[Part] = []
+        for split in self.splits:
+            pictures, texts = self.folder / f"{split}_imgs.tsv", self.folder / f"{split}_texts.jsonl"
+            lines = Index.made(workspace / f"{split}.pictures", partial(_index_pictures, pictures))
+            captions = Index.made(workspace / f"{split}.texts", partial(_index_texts, texts, pictures, lines))
+            sizes = np.diff(lines["offset"], append=pictures.stat().st_size)
+            parts += [
+                _Part(split, pictures, texts, workspace / split, start, stop, self.language)
+                for start, stop in cut(sizes, shard_bytes)
+            ]
+            if len(captions["loose"]):
+                parts.append(_Loose(split, texts, workspace / split))
+        return parts
+
+
+def open_cn_clip(source: Path, reading: Reading, strict: bool = False) -> CnClipReader:
+    """Opens a folder of such files.
+
+    Raises:
+      JclipError: it has none, or not those of a split.
+    """
+    there = sorted(file.name.removesuffix("_imgs.tsv") for file in source.glob("*_imgs.tsv"))
+    if not there:
+        raise JclipError(f"{source} has no SPLIT_imgs.tsv: name the folder that has train_imgs.tsv and its like")
+    splits = choose_splits(source, there, reading)
+    files = [source / f"{split}{end}" for split in splits for end in ("_imgs.tsv", "_texts.jsonl")]
+    for file in files:
+        if not file.is_file():
+            raise JclipError(f"{file} is missing: fetch it, or choose --splits from {', '.join(there)}")
+    splits, left_out = leave_out_blind(source, splits, reading, lambda split: _blind(source / f"{split}_texts.jsonl"))
+    files = [file for file in files if file.name.rpartition("_")[0] in splits]
+    return CnClipReader(PAIRS, tuple(files), strict, (), source, splits, reading.language or "zh", left_out)
+
+
+def _blind(texts: Path) -> bool:
+    """Whether there are texts, and none names a picture; of files with labels the first line tells."""
+    line = None
+    for line in scan(texts):
+        if _text(texts, line)["image_ids"]:
+            return False
+    return line is not None
+
+
+def _text(file: Path, line: Line) -> dict[str, Any]:
+    """A line of SPLIT_texts.jsonl."""
+    where, text = f"{file}, line {line.number}", object_of(file, line, ("text_id", "text", "image_ids"))
+    integer(text["text_id"], "text_id", where)
+    if not isinstance(text["text"], str) or not isinstance(text["image_ids"], list):
+        raise JclipError(f'{where}: "text" must be a string and "image_ids" a list: mend it')
+    return text
+
+
+def _index_pictures(file: Path) -> dict[str, np.ndarray]:
+    ids, offsets, numbers = array("q"), array("q"), array("q")
+    line = None
+    for line in scan(file):
+        name, tab, _ = line.data.partition(b"\t")
+        if not tab:
+            raise JclipError(
+                f"{file}, line {line.number}: expected ID<tab>BASE64, found {line.data[:40]!r}: mend it, or fetch the "
+                "file again"
+            )
+        ids.append(integer(name.decode("utf-8", "replace"), "the picture's id", f"{file}, line {line.number}"))
+        offsets.append(line.offset)
+        numbers.append(line.number)
+    if line is None:
+        raise JclipError(f"{file} is empty: fetch it again")
+    # Each line with a later line of the same id is out of date: which rows are the last of their id?
+    _, from_the_end = np.unique(np.array(ids, np.int64)[::-1], return_index=True)
+    last = np.zeros(len(ids), np.int64)
+    last[len(ids) - 1 - from_the_end] = 1
+    return {"id": np.array(ids), "offset": np.array(offsets), "number": np.array(numbers), "last": last}
+
+
+def _index_texts(file: Path, pictures: Path, lines: Index) -> dict[str, np.ndarray]:
+    ids, offsets, numbers, loose = array("q"), array("q"), array("q"), array("q")
+    for line in scan(file):
+        where = f"{file}, line {line.number}"
+        text = _text(file, line)
+        if not text["image_ids"]:
+            loose.append(line.number)
+        for number in dict.fromkeys(integer(each, "an image id", where) for each in text["image_ids"]):
+            ids.append(number)
+            offsets.append(line.offset)
+            numbers.append(line.number)
+    found = np.array(ids, np.int64)
+    missing = ~np.isin(found, lines["id"])
+    if missing.any():
+        first = int(np.flatnonzero(missing)[0])
+        others = len(np.unique(found[missing])) - 1
+        more = f", nor {others} more" if others else ""
+        raise JclipError(
+            f"{file}, line {numbers[first]}: picture {found[first]} is not in {pictures.name}{more}: fetch "
+            f"{pictures.name} again, or take the line out"
+        )
+    order = np.argsort(found, kind="stable")
+    columns = {"offset": offsets, "number": numbers}
+    sorted_columns = {name: np.array(column, np.int64)[order] for name, column in columns.items()}
+    return {"id": found[order], **sorted_columns, "loose": np.array(loose)}
+
+
+@dataclass(frozen=True)
+class _Part:
+    split: str
+    pictures: Path
+    texts: Path
+    stem: Path
+    start: int
+    stop: int
+    language: str
+
+    def records(self) -> Iterator[Found | Lost]:
+        lines, captions = Index(Path(f"{self.stem}.pictures")), Index(Path(f"{self.stem}.texts"))
+        for row in range(self.start, self.stop):
+            number, offset = int(lines["number"][row]), int(lines["offset"][row])
+            line = next(scan(self.pictures, offset, number, 1))
+            place = f"{self.pictures.name}, line {number}"
+            rows = captions.rows("id", int(lines["id"][row]))
+            if not lines["last"][row]:
+                yield Lost(place, _REPEATED, max(1, len(rows)))
+                continue
+            if not rows:
+                yield Lost(place, UNCAPTIONED)
+                continue
+            image = decode_base64(line.data.partition(b"\t")[2])
+            if image is None:
+                yield Lost(place, BROKEN_BASE64, len(rows))
+                continue
+            texts = [self._text(int(captions["offset"][each]), int(captions["number"][each])) for each in rows]
+            ids = tuple(text_id for text_id, _ in texts)
+            found = StoredPair(
+                image,
+                tuple(text for _, text in texts),
+                int(lines["id"][row]),
+                ids[0],
+                ids,
+                (self.language,) * len(ids),
+            )
+            yield Found(place, found)
+
+    def _text(self, offset: int, number: int) -> tuple[int, str]:
+        line: Line = next(scan(self.texts, offset, number, 1))
+        text = object_of(self.texts, line)
+        return int(text["text_id"]), text["text"]
+
+
+@dataclass(frozen=True)
+class _Loose:
+    """The texts of a split that name no picture: nothing comes of them, but they are counted."""
+
+    split: str
+    texts: Path
+    stem: Path
+
+    def records(self) -> Iterator[Found | Lost]:
+        for number in Index(Path(f"{self.stem}.texts"))["loose"].tolist():
+            yield Lost(f"{self.texts.name}, line {number}", UNPICTURED)

@@ -1,0 +1,206 @@
+"""cn_clip's LMDB directories: SPLIT/imgs (id -> base64) and SPLIT/pairs (number -> a pickled tuple).
+
+The tuples are read by a machine that builds plain values and calls nothing: a pickle of someone else's may do anything.
+"""
+
+import io
+from array import array
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import lru_cache, partial
+from pathlib import Path
+from typing import Any, NoReturn
+
+import numpy as np
+
+from jclip.data.importing.cn_clip import decode_base64
+from jclip.data.importing.index import Index
+from jclip.data.importing.lines import integer
+from jclip.data.importing.parts import (
+    BROKEN_BASE64,
+    UNCAPTIONED,
+    USUAL_PICTURE,
+    Found,
+    Lost,
+    Part,
+    Reader,
+    Reading,
+    cut,
+)
+from jclip.data.importing.splits import LeftOut, choose_splits, leave_out_blind
+from jclip.data.kinds import PAIRS, StoredPair
+from jclip.errors import JclipError
+from jclip.inert_pickle import load
+
+
+@dataclass(frozen=True)
+class LmdbReader(Reader):
+    """A folder of such directories.
+
+    Attributes:
+      folder: that holds SPLIT/imgs and SPLIT/pairs.
+      splits: which.
+      language: of the texts.
+      left_out: see `Reader`.
+    """
+
+    folder: Path = Path()
+    splits: tuple[str, ...] = ()
+    language: str = "zh"
+    left_out: LeftOut = ()
+
+    def parts(self, workspace: Path, shard_bytes: int) -> Sequence[Part]:
+        """See `Reader`."""
+        parts: list[Part] = []
+        for split in self.splits:
+            stem = workspace / split
+            count = len(Index.made(stem, partial(_index, self.folder / split))["picture"])
+            parts += [
+                _Part(split, self.folder / split, stem, start, stop, self.language)
+                for start, stop in cut(np.full(count, USUAL_PICTURE), shard_bytes)
+            ]
+        return parts
+
+
+def open_lmdb(source: Path, reading: Reading) -> LmdbReader:
+    """Opens a folder of such directories.
+
+    Raises:
+      JclipError: it has none, or not those of a split, or lmdb is not installed.
+    """
+    try:
+        import lmdb  # noqa: F401
+    except ImportError:
+        raise JclipError("LMDB directories need the package lmdb: pip install 'jclip[data]'") from None
+    there = sorted(folder.parent.name for folder in source.glob("*/pairs"))
+    if not there:
+        raise JclipError(f"{source} has no SPLIT/pairs: name the folder that has train/pairs and train/imgs")
+    splits = choose_splits(source, there, reading)
+    files = [source / split / part / "data.mdb" for split in splits for part in ("pairs", "imgs")]
+    for file in files:
+        if not file.is_file():
+            raise JclipError(f"{file} is missing: fetch it, or choose --splits from {', '.join(there)}")
+    splits, left_out = leave_out_blind(source, splits, reading, lambda split: not _samples(source / split / "pairs"))
+    files = [file for file in files if file.parent.parent.name in splits]
+    return LmdbReader(PAIRS, tuple(files), False, (), source, splits, reading.language or "zh", left_out)
+
+
+def _index(folder: Path) -> dict[str, np.ndarray]:
+    """The pairs by picture, and the pictures."""
+    ids, numbers = array("q"), array("q")
+    pairs = _open(folder / "pairs")
+    for number in range(_samples(folder / "pairs")):
+        ids.append(_pair(pairs, folder / "pairs", number)[0])
+        numbers.append(number)
+    pictures = array("q")
+    with _view(_open(folder / "imgs"), folder / "imgs") as view:
+        for key in view.cursor().iternext(values=False):
+            if key != b"num_images":
+                where = f"{folder / 'imgs'}, key {key[:40]!r}"
+                pictures.append(integer(key.decode("utf-8", "replace"), "the picture's id", where))
+    found, have = np.array(ids, np.int64), np.unique(np.array(pictures, np.int64))
+    missing = np.flatnonzero(~np.isin(found, have))
+    if len(missing):
+        raise JclipError(
+            f"{folder / 'pairs'}, pair {missing[0]}: picture {found[missing[0]]} is not in {folder / 'imgs'}: build "
+            "the LMDB directories again, from files that belong together"
+        )
+    order = np.argsort(found, kind="stable")
+    return {"id": found[order], "pair": np.array(numbers, np.int64)[order], "picture": have}
+
+
+@dataclass(frozen=True)
+class _Part:
+    split: str
+    folder: Path
+    stem: Path
+    start: int
+    stop: int
+    language: str
+
+    def records(self) -> Iterator[Found | Lost]:
+        table, pairs = Index(self.stem), _open(self.folder / "pairs")
+        with _view(_open(self.folder / "imgs"), self.folder / "imgs") as pictures:
+            for picture in table["picture"][self.start : self.stop].tolist():
+                place = f"{self.split}/imgs, id {picture}"
+                rows = table.rows("id", picture)
+                if not rows:
+                    yield Lost(place, UNCAPTIONED)
+                    continue
+                image = decode_base64(bytes(pictures.get(str(picture).encode()) or b"-"))
+                if image is None:
+                    yield Lost(place, BROKEN_BASE64, len(rows))
+                    continue
+                found = [_pair(pairs, self.folder / "pairs", int(table["pair"][row])) for row in rows]
+                texts, ids = tuple(text for _, _, text in found), tuple(number for _, number, _ in found)
+                yield Found(place, StoredPair(image, texts, picture, ids[0], ids, (self.language,) * len(ids)))
+
+
+@lru_cache(maxsize=8)
+def _open(folder: Path) -> Any:
+    """An LMDB environment; a process must not open one twice."""
+    import lmdb
+
+    try:
+        found = lmdb.open(str(folder), readonly=True, lock=False, readahead=False)
+    except lmdb.Error as error:
+        raise _damaged(folder, error) from None
+    # The file is mapped: to read past its end would kill the process.
+    wanted, have = (found.info()["last_pgno"] + 1) * found.stat()["psize"], (folder / "data.mdb").stat().st_size
+    if have < wanted:
+        raise _damaged(folder, f"data.mdb has {have:,} of {wanted:,} bytes")
+    return found
+
+
+@contextmanager
+def _view(environment: Any, folder: Path) -> Iterator[Any]:
+    """What the environment of a folder holds.
+
+    Raises:
+      JclipError: it is damaged.
+    """
+    import lmdb
+
+    try:
+        with environment.begin() as view:
+            yield view
+    except lmdb.Error as error:
+        raise _damaged(folder, error) from None
+
+
+def _damaged(folder: Path, reason: object) -> JclipError:
+    return JclipError(f"{folder} is no whole LMDB directory ({reason}): copy it again")
+
+
+def _samples(folder: Path) -> int:
+    """How many pairs there are; cn_clip writes it last."""
+    with _view(_open(folder), folder) as view:
+        count = view.get(b"num_samples")
+    if count is None:
+        raise JclipError(f"{folder} has no num_samples, so that its writing was cut short: build it again")
+    return integer(bytes(count).decode("utf-8", "replace"), "num_samples", str(folder))
+
+
+def _pair(pairs: Any, folder: Path, number: int) -> tuple[int, int, str]:
+    """(image id, text id, text) of a pair.
+
+    Raises:
+      JclipError: it is missing, or is no such tuple.
+    """
+    where = f"{folder}, pair {number}"
+    with _view(pairs, folder) as view:
+        value = view.get(str(number).encode())
+    if value is None:
+        raise JclipError(f"{where}: it is missing, though num_samples counts it: build the directory again")
+    try:
+        image_id, text_id, text = load(io.BytesIO(bytes(value)), _refuse, _refuse)
+        if not isinstance(text, str):
+            raise TypeError(text)
+    except (ValueError, LookupError, TypeError, OverflowError, RecursionError):
+        raise JclipError(f"{where}: it is no pickled (image id, text id, text), and nothing else is read") from None
+    return integer(image_id, "image id", where), integer(text_id, "text id", where), text
+
+
+def _refuse(name: Any) -> NoReturn:
+    raise ValueError(f"it names {name}")

@@ -1,0 +1,122 @@
+"""The formats by name: what `jclip data import FORMAT` knows."""
+
+import difflib
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+from jclip.data.importing.class_folders import open_class_folders
+from jclip.data.importing.cn_clip import open_cn_clip
+from jclip.data.importing.cn_clip_lmdb import open_lmdb
+from jclip.data.importing.named import NAMED
+from jclip.data.importing.parallel import open_json_lines, open_moses, open_parallel_tsv
+from jclip.data.importing.parquet import open_parquet
+from jclip.data.importing.parts import Reader, Reading
+from jclip.data.importing.table import open_table
+from jclip.data.importing.webdataset import open_tars
+from jclip.errors import JclipError
+
+
+@dataclass(frozen=True)
+class Format:
+    """A format.
+
+    Attributes:
+      what: the source is, for the help.
+      open: makes a reader, and raises JclipError where the source is not of this format.
+      reads: the fields of `Reading` that it heeds.
+      fits: whether a path surely is of this format.
+    """
+
+    what: str
+    open: Callable[[Path, Reading], Reader]
+    reads: tuple[str, ...] = ()
+    fits: Callable[[Path], bool] = lambda _: False
+
+
+FORMATS: dict[str, Format] = {
+    "cn-clip": Format(
+        "a folder with SPLIT_imgs.tsv and SPLIT_texts.jsonl, as cn_clip reads them",
+        open_cn_clip,
+        ("splits", "language"),
+        lambda source: any(source.glob("*_imgs.tsv")),
+    ),
+    "cn-clip-lmdb": Format(
+        "a folder with SPLIT/imgs and SPLIT/pairs, the LMDB directories that cn_clip builds",
+        open_lmdb,
+        ("splits", "language"),
+        lambda source: any(source.glob("*/pairs/data.mdb")),
+    ),
+    "csv": Format(
+        "a table with a path and a caption in each row, as open_clip reads it (tab-separated, columns filepath and "
+        "title)",
+        open_table,
+        ("splits", "language", "picture", "caption", "language_column", "separator"),
+    ),
+    "webdataset": Format(
+        "a tar, a folder of tars, or a pattern: KEY.jpg and KEY.txt or KEY.json beside each other",
+        open_tars,
+        ("splits", "language", "caption"),
+        lambda source: source.suffix == ".tar" or any(source.glob("*.tar")),
+    ),
+    "class-folders": Format(
+        "pictures in a folder for each class, or in SPLIT/CLASS folders, for classification",
+        open_class_folders,
+        ("splits", "language"),
+    ),
+    "parquet": Format(
+        "a file or a folder of files with a column of pictures' bytes (image) and one of captions (caption)",
+        open_parquet,
+        ("splits", "language", "picture", "caption", "language_column"),
+        lambda source: source.suffix == ".parquet" or any(source.glob("*.parquet")),
+    ),
+    "parallel-jsonl": Format(
+        "parallel text, a JSON object in each line, as TSL2019 has it (fields english and chinese)",
+        open_json_lines,
+        ("splits", "language", "english", "other"),
+    ),
+    "parallel-tsv": Format(
+        "parallel text in columns (English in the first, the other language in the second)",
+        open_parallel_tsv,
+        ("splits", "language", "english", "other", "language_column", "separator"),
+    ),
+    "moses": Format(
+        "parallel text in two files, SRC.en and SRC.LANGUAGE, as Moses and OPUS have it",
+        open_moses,
+        ("splits", "language"),
+    ),
+    **{
+        name: Format(f"a folder of downloads with {what}", open_named, ("splits",))
+        for name, (what, open_named) in NAMED.items()
+    },
+}
+
+
+def open_source(name: str | None, source: Path, reading: Reading) -> tuple[str, Reader]:
+    """Opens a source, finding its format out where that is safe.
+
+    Returns:
+      The format's name, and the reader.
+
+    Raises:
+      JclipError: there is no such source or format, the format cannot be found out, or it does not know an option.
+    """
+    if name is None:
+        if not source.exists():
+            raise JclipError(f"there is no {source}: name a file or a folder")
+        fitting = [each for each, form in FORMATS.items() if form.fits(source)]
+        if len(fitting) != 1:
+            found = (
+                f"may be any of {', '.join(fitting)}" if fitting else "is of no format that can be told from outside"
+            )
+            raise JclipError(f"{source} {found}: name one, as in `jclip data import {next(iter(FORMATS))} SRC DST`")
+        name = fitting[0]
+    if name not in FORMATS:
+        close = difflib.get_close_matches(name.lower(), FORMATS, n=2)
+        hint = f"did you mean {' or '.join(close)}?" if close else "`jclip data import --formats` lists them"
+        raise JclipError(f"there is no format {name!r}: {hint}")
+    for option in fields(reading):
+        if getattr(reading, option.name) is not None and option.name not in FORMATS[name].reads:
+            heeded = ", ".join(f"--{each.replace('_', '-')}" for each in FORMATS[name].reads) or "no such option"
+            raise JclipError(f"--{option.name.replace('_', '-')} says nothing to format {name}: it knows {heeded}")
+    return name, FORMATS[name].open(source, reading)

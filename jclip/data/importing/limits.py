@@ -1,0 +1,60 @@
+"""How much of a source may be skipped before that is a mistake."""
+
+import re
+from dataclasses import dataclass
+
+from jclip.data.importing.survey import Skipped
+from jclip.errors import JclipError
+
+_ENOUGH = 1000  # units, for saying how many there will be
+
+
+@dataclass(frozen=True)
+class Limit:
+    """A count of units, or a share of those that are read.
+
+    Attributes:
+      count: at most so many; None for no such limit.
+      share: at most this part, from 0 to 1.
+    """
+
+    count: int | None = None
+    share: float | None = None
+
+    @classmethod
+    def read(cls, text: str) -> "Limit":
+        """From "500" or "2.5%".
+
+        Raises:
+          JclipError: it is neither.
+        """
+        if re.fullmatch(r"\d+", text):
+            return cls(count=int(text))
+        if re.fullmatch(r"\d+(\.\d*)?%", text) and float(text[:-1]) <= 100:
+            return cls(share=float(text[:-1]) / 100)
+        raise JclipError(f"--max-skipped {text} is not possible: give a number, as 500, or a share, as 2.5%")
+
+    def check(self, skipped: Skipped, read: int, expected: int | None = None) -> None:
+        """Stops an import that skips too much.
+
+        Args:
+          skipped: so far.
+          read: units so far, those that were skipped among them.
+          expected: about how many units there are, while more is to be read; None when that was all. A share is of the
+            whole: a source may have all that is bad at its beginning.
+
+        Raises:
+          JclipError: the limit is passed, or will be whatever comes.
+        """
+        over = self.count is not None and skipped.units > self.count
+        if self.share is not None and (expected is None or read >= _ENOUGH):
+            over = over or skipped.units > self.share * max(read, expected or 0)
+        if not over:
+            return
+        reason, count = max(skipped.counts.items(), key=lambda item: (item[1], item[0]))
+        said = f"{self.count}" if self.count is not None else f"{100 * (self.share or 0):g}%"
+        whole = "" if expected is None else f" of about {max(read, expected):,} in all"
+        raise JclipError(
+            f"{skipped.units} of {read} had to be skipped, more than --max-skipped {said}{whole}; {count} for this: "
+            f"{reason}, first {skipped.places[reason][0]}. Mend the source, or raise the limit"
+        )

@@ -1,0 +1,77 @@
+"""Pictures in files, and captions that a list gives them: the form that most benchmarks have in the end."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from jclip.data.importing.parts import Found, Lost, Part, Reader, cut
+from jclip.data.importing.splits import LeftOut
+from jclip.data.kinds import PAIRS, StoredPair
+from jclip.errors import JclipError
+
+
+class Entry(NamedTuple):
+    """A picture and its captions; `place` is where the list names it."""
+
+    place: str
+    file: Path
+    image_id: int
+    captions: tuple[str, ...]
+    text_ids: tuple[int, ...]
+    languages: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class ListedReader(Reader):
+    """Entries by split.
+
+    Attributes:
+      entries: of each split.
+      left_out: see `Reader`.
+    """
+
+    entries: Mapping[str, tuple[Entry, ...]] = field(default_factory=dict)
+    left_out: LeftOut = ()
+
+    def parts(self, workspace: Path, shard_bytes: int) -> Sequence[Part]:
+        """See `Reader`."""
+        parts: list[Part] = []
+        for split, entries in self.entries.items():
+            sizes = np.array([entry.file.stat().st_size for entry in entries], np.int64)
+            parts += [_Part(split, entries[start:stop]) for start, stop in cut(sizes, shard_bytes)]
+        return parts
+
+
+def listed(entries: Mapping[str, Sequence[Entry]], left_out: LeftOut = ()) -> ListedReader:
+    """A strict reader.
+
+    Args:
+      entries: of each split.
+      left_out: see `Reader`.
+
+    Raises:
+      JclipError: a split is empty, a picture has no caption, or a caption no picture.
+    """
+    for split, found in entries.items():
+        if not found:
+            raise JclipError(f"split {split!r} holds no picture: fetch its lists again")
+        for entry in found:
+            if not entry.captions:
+                raise JclipError(f"{entry.place}: {entry.file.name} has no caption: fetch the captions again")
+            if not entry.file.is_file():
+                raise JclipError(f"{entry.place}: its picture {entry.file} is missing: fetch the pictures again")
+    return ListedReader(PAIRS, (), True, (), {split: tuple(found) for split, found in entries.items()}, left_out)
+
+
+@dataclass(frozen=True)
+class _Part:
+    split: str
+    entries: tuple[Entry, ...]
+
+    def records(self) -> Iterator[Found | Lost]:
+        for place, file, image_id, captions, text_ids, languages in self.entries:
+            stored = StoredPair(file.read_bytes(), captions, image_id, text_ids[0], text_ids, languages)
+            yield Found(place, stored)

@@ -1,0 +1,95 @@
+"""Flickr30k and MS-COCO with the splits of Karpathy and Fei-Fei (2015), and their English captions.
+
+dataset_flickr30k.json     {"images": [{"filename", "split", "imgid", "sentences": [{"raw", "sentid"}, …]}, …]}
+flickr30k-images/….jpg     or flickr30k-images.tar.gz, .zip, …
+
+dataset_coco.json          the same
+train2014, val2014         COCO's pictures; without train2014 valid and test are read alone
+
+The split "restval" of COCO, pictures of val2014 that are neither in valid nor in test, belongs to train, as in the
+papers that followed. Some pictures have six or seven captions; all are kept.
+"""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from jclip.data.importing.downloads import Packed, find, holding, there
+from jclip.data.importing.lines import integer
+from jclip.data.importing.listed import Entry, ListedReader, listed
+from jclip.data.importing.named.coco import PARTS, coco_file, coco_part
+from jclip.data.importing.parts import Reading
+from jclip.data.importing.splits import LeftOut, choose_splits
+from jclip.data.kinds import PAIRS
+from jclip.errors import JclipError, unreadable
+
+_NAMES = {"train": "train", "restval": "train", "val": "valid", "test": "test"}
+_SPLITS = ("train", "valid", "test")
+_FROM = "Karpathy's caption_datasets.zip"
+
+
+def open_flickr30k(downloads: Path, reading: Reading) -> Packed:
+    """Opens the two downloads.
+
+    Raises:
+      JclipError: one is missing.
+    """
+    captions = find(downloads, "dataset_flickr30k.json", _FROM)
+    pictures = find(downloads, "flickr30k-images", "Flickr30k's makers, who ask for a form to be filled in")
+    splits = choose_splits(captions, _SPLITS, reading)
+
+    def make(file: Path, folder: Path) -> ListedReader:
+        root: list[Path] = []  # looked for once, for there may be many files
+
+        def picture(name: str) -> Path:
+            root[:] = root or [holding(folder, name)]
+            return root[0] / name
+
+        return _read(file, picture, splits)
+
+    return Packed(PAIRS, (captions, pictures), True, (), make)
+
+
+def open_coco(downloads: Path, reading: Reading) -> Packed:
+    """Opens the captions, val2014, and train2014 where it is there.
+
+    Raises:
+      JclipError: one is missing, or train is asked for and train2014 is missing.
+    """
+    captions = find(downloads, "dataset_coco.json", _FROM)
+    splits = choose_splits(captions, _SPLITS, reading)
+    left_out: LeftOut = ()
+    if not reading.splits and there(downloads, "train2014") is None:
+        splits, left_out = ("valid", "test"), (("train", f"{downloads} has no train2014"),)
+    parts = PARTS if "train" in splits else ("val2014",)
+
+    def make(file: Path, *folders: Path) -> ListedReader:
+        coco = dict(zip(parts, folders, strict=True))
+        return _read(file, lambda name: coco_file(name, coco), splits, left_out)
+
+    return Packed(PAIRS, (captions, *(coco_part(downloads, part) for part in parts)), True, (), make)
+
+
+def _read(
+    captions: Path, picture: Callable[[str], Path], splits: tuple[str, ...], left_out: LeftOut = ()
+) -> ListedReader:
+    entries: dict[str, list[Entry]] = {split: [] for split in splits}
+    try:
+        for number, image in enumerate(json.loads(captions.read_text(encoding="utf-8"))["images"]):
+            split = _NAMES[image["split"]]
+            if split in entries:
+                entries[split].append(_entry(image, f"{captions.name}, images[{number}]", picture))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError) as error:
+        if isinstance(error, JclipError):
+            raise
+        raise unreadable(captions, error, "as Karpathy's splits") from None
+    return listed(entries, left_out)
+
+
+def _entry(image: dict[str, Any], place: str, picture: Callable[[str], Path]) -> Entry:
+    sentences = image["sentences"]
+    ids = tuple(integer(sentence["sentid"], "sentid", place) for sentence in sentences)
+    captions = tuple(str(sentence["raw"]) for sentence in sentences)
+    number = integer(image["imgid"], "imgid", place)
+    return Entry(place, picture(str(image["filename"])), number, captions, ids, ("en",) * len(ids))

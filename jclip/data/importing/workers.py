@@ -1,0 +1,105 @@
+"""Running a function of one task over all tasks: here, in processes of this machine, or on Apache Beam.
+
+The functions return nothing: what they find they leave in files.
+"""
+
+import multiprocessing
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from pathlib import Path
+from typing import Any
+
+from jclip.data.ahead import serve_parent
+from jclip.data.importing.survey import Task
+from jclip.errors import JclipError
+from jclip.files import Unfinished
+
+Run = Callable[[Callable[[Task], None], Sequence[Task], Callable[[Task], None]], None]
+"""(function, tasks, called with each task that is done): runs them, and raises what one of them raised."""
+
+
+def in_processes(count: int) -> Run:
+    """Runs tasks in so many processes; in this one if it is 1.
+
+    Raises, when it runs:
+      JclipError: as the functions do, of the first task in order that is known to have failed.
+      Unfinished: a process was killed.
+    """
+
+    def run(function: Callable[[Task], None], tasks: Sequence[Task], done: Callable[[Task], None]) -> None:
+        if min(count, len(tasks)) <= 1:
+            for task in tasks:
+                function(task)
+                done(task)
+            return
+        # Spawned, not forked: jax has threads.
+        context, others = multiprocessing.get_context("spawn"), set(multiprocessing.active_children())
+        with ProcessPoolExecutor(min(count, len(tasks)), mp_context=context, initializer=serve_parent) as pool:
+            futures = {pool.submit(function, task): task for task in tasks}
+            try:
+                for future in as_completed(futures):
+                    future.result()
+                    done(futures[future])
+            except BrokenProcessPool:
+                raise Unfinished(
+                    "a worker process was killed, perhaps for want of memory: start the same command again, with fewer "
+                    "--workers, and it goes on from here"
+                ) from None
+            except JclipError as error:  # of a task, or of `done`
+                pool.shutdown(cancel_futures=True)
+                failed = [future for future in futures if not future.cancelled() and future.exception()]
+                raise (failed[0].exception() if failed else error) from None  # type: ignore[misc]
+            except BaseException:
+                pool.shutdown(wait=False, cancel_futures=True)
+                for worker in set(multiprocessing.active_children()) - others:
+                    worker.terminate()  # what it leaves is whole or absent
+                raise
+
+    return run
+
+
+def on_beam(options: Sequence[str] = ()) -> Run:
+    """Runs tasks on Apache Beam: on its direct runner, unless the options name another.
+
+    All machines must see the source and the destination under the same names.
+
+    Args:
+      options: Beam's own, as "--runner=FlinkRunner".
+
+    Raises:
+      JclipError: Apache Beam is not installed; when it runs, as the functions do.
+    """
+    try:
+        import apache_beam as beam
+        from apache_beam.options.pipeline_options import PipelineOptions
+    except ImportError:
+        raise JclipError("--beam needs Apache Beam: pip install 'jclip[beam]'") from None
+
+    def run(function: Callable[[Task], None], tasks: Sequence[Task], done: Callable[[Task], None]) -> None:
+        chosen = (
+            options if any(word.startswith("--runner") for word in options) else ["--runner=DirectRunner", *options]
+        )
+        with beam.Pipeline(options=PipelineOptions(list(chosen))) as pipeline:
+            _ = pipeline | beam.Create(list(tasks)) | beam.Reshuffle() | beam.Map(_Noting(function))
+        for task in tasks:
+            if (complaint := task.file("error")).exists():
+                raise JclipError(complaint.read_text(encoding="utf-8"))
+            done(task)
+
+    return run
+
+
+class _Noting:
+    """A function whose JclipErrors are left in a file: a runner would wrap them, and try again."""
+
+    def __init__(self, function: Callable[[Task], None]):
+        self._function = function
+
+    def __call__(self, task: Task) -> Any:
+        complaint: Path = task.file("error")
+        complaint.unlink(missing_ok=True)
+        try:
+            self._function(task)
+        except JclipError as error:
+            complaint.write_text(str(error), encoding="utf-8")

@@ -1,0 +1,138 @@
+"""What is to be evaluated, from what a person or a configuration says: data, protocols, prompts, languages."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from jclip.errors import JclipError
+from jclip.evaluate.benchmarks import Benchmark, get_benchmark
+from jclip.evaluate.class_sets import ClassSet, class_names, read_classes
+from jclip.evaluate.prompts import names_of, prompts
+from jclip.evaluate.protocols import Protocol, get_protocol
+from jclip.evaluate.sets import open_captions
+from jclip.evaluate.tasks import RetrievalTask
+
+
+@dataclass(frozen=True)
+class RetrievalTests:
+    """Tasks on one data set, one for each language.
+
+    Attributes:
+      tasks: at least one.
+      split: of the data.
+      note: of the protocol.
+      by_language: whether the data have several languages, asked or not.
+    """
+
+    tasks: tuple[RetrievalTask, ...]
+    split: str
+    note: str = ""
+    by_language: bool = False
+
+
+@dataclass(frozen=True)
+class Ensemble:
+    """What is asked of one classification set in one language.
+
+    Attributes:
+      title: of the prompts, short.
+      language: theirs.
+      names: of the classes.
+      templates: sentences with {} for a name.
+    """
+
+    title: str
+    language: str
+    names: tuple[str, ...]
+    templates: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class ClassTests:
+    """A classification set, and in which words it is asked.
+
+    Attributes:
+      data: pictures and classes.
+      benchmark: what is known of the set; None for one of somebody's own.
+      ensembles: at least one.
+    """
+
+    data: ClassSet
+    benchmark: Benchmark | None
+    ensembles: tuple[Ensemble, ...]
+
+
+def retrieval_tests(data: Path, protocol: str = "", split: str = "", languages: Sequence[str] = ()) -> RetrievalTests:
+    """The tasks in a file or a folder.
+
+    Args:
+      data: what `sets.open_captions` opens.
+      protocol: a name of `protocols.PROTOCOLS`, "" for none.
+      split: of a folder; the protocol's own, or "test".
+      languages: by default all that the protocol and the folder have.
+
+    Raises:
+      JclipError: as `sets.open_captions`; an unknown protocol, a language that is not there, data of another size.
+    """
+    chosen = get_protocol(protocol) if protocol else None
+    split = split or (chosen.split if chosen else "test")
+    captions = open_captions(data, split)
+    tasks = []
+    for language in _languages(data, split, captions.languages, chosen, languages):
+        task = captions.task(language)
+        tasks.append(chosen.apply(task) if chosen else task)
+    return RetrievalTests(tuple(tasks), split, chosen.note if chosen else "", len(captions.languages) > 1)
+
+
+def _languages(
+    data: Path, split: str, here: Sequence[str], protocol: Protocol | None, wanted: Sequence[str]
+) -> Sequence[str]:
+    if wanted and protocol and (strange := sorted(set(wanted) - set(protocol.languages))):
+        raise JclipError(f"{protocol.title} has no captions in {strange[0]}: it has {', '.join(protocol.languages)}")
+    if protocol and not wanted:
+        if len(protocol.languages) == 1:
+            wanted = protocol.languages
+        elif not set(here) & set(protocol.languages):
+            raise JclipError(
+                f"{data} has no {split} captions by language: expected folders or files of "
+                f"{', '.join(protocol.languages)}; name one with --languages if these captions are all in it"
+            )
+        else:
+            return [language for language in protocol.languages if language in here]
+    if here and (lost := sorted(set(wanted) - set(here))):
+        raise JclipError(f"{data} has no {split} captions in {lost[0]}: it has {', '.join(here)}")
+    return wanted or here or [""]
+
+
+def class_tests(
+    data: Path, dataset: str = "", ensembles: Sequence[str] = ("en",), classes: str = "", split: str = "test"
+) -> ClassTests:
+    """The pictures in a folder, and the sentences for their classes.
+
+    Args:
+      data: what `class_sets.read_classes` reads.
+      dataset: a name of `benchmarks.BENCHMARKS`, "" for none.
+      ensembles: what `prompts.prompts` takes.
+      classes: a file of names; "cn_clip" or "open_clip" for ImageNet's; "" for those beside the data.
+      split: of data that have splits.
+
+    Raises:
+      JclipError: as `class_sets.read_classes` and `prompts.prompts`; an unknown data set, or data of another size.
+    """
+    benchmark = get_benchmark(dataset) if dataset else None
+    found = read_classes(data, split)
+    if benchmark:
+        benchmark.check(found.name, len(found.keys), len(found.pictures))
+    asked = []
+    for name in ensembles:
+        chosen = prompts(name, dataset, benchmark.kind if benchmark else "general")
+        if classes in ("cn_clip", "open_clip"):
+            names = names_of(classes)
+            if len(names) != len(found.keys):
+                raise JclipError(f"{classes}'s {len(names)} class names are ImageNet's, but {found.name} has others")
+        else:
+            names = class_names(found, chosen.language, Path(classes) if classes else None)
+        asked.append(Ensemble(Path(name).stem.replace(":", "-"), chosen.language, tuple(names), chosen.templates))
+    if not asked:
+        raise JclipError("there are no prompts: give a language, cn_clip, open_clip or a .json file")
+    return ClassTests(found, benchmark, tuple(asked))

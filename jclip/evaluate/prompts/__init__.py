@@ -1,0 +1,139 @@
+"""Sentences around the name of a class, {} in its place: ours in 18 languages, and those of the papers' packages.
+
+    zh, en, …              ours: LANGUAGE.json beside this file, the languages of AltCLIP-m18
+    cn_clip                cn_clip's, as its zeroshot_evaluation.py chooses them for a data set (Chinese)
+    cn_clip:aircraft       one of its sets by name
+    open_clip              OpenAI's 80 for ImageNet, as open_clip has them (English); open_clip:simple for few
+    FILE.json              {"language": "zh", "general": ["一张{}的照片"], "flower": [...]}
+
+A set for what a data set's classes are ("flower") goes before the general one.
+"""
+
+import importlib.util
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from jclip.errors import JclipError, unreadable
+from jclip.evaluate.features import is_text
+
+_HERE = Path(__file__).parent
+
+LANGUAGES: tuple[str, ...] = tuple(sorted(file.stem for file in _HERE.glob("*.json")))
+"""Those for which there are sets of our own."""
+
+_CN_CLIP = {
+    "fgvc-aircraft-2013b-variants102": "aircraft",
+    "food-101": "food",
+    "oxford-flower-102": "flower",
+    "eurosat_clip": "eurosat",
+    "resisc45_clip": "eurosat",
+    "country211": "country211",
+}
+"""Data sets for which cn_clip's program leaves its general set, which it calls "openai"."""
+
+_OPEN_CLIP = {"openai": "OPENAI_IMAGENET_TEMPLATES", "simple": "SIMPLE_IMAGENET_TEMPLATES"}
+
+
+@dataclass(frozen=True)
+class Prompts:
+    """What an ensemble is made of.
+
+    Attributes:
+      language: of the sentences, BCP 47.
+      templates: sentences with one {} each.
+    """
+
+    language: str
+    templates: tuple[str, ...]
+
+
+def prompts(name: str, dataset: str = "", kind: str = "general") -> Prompts:
+    """The ensemble of a name, for a data set.
+
+    Args:
+      name: one of the forms above.
+      dataset: for cn_clip's choice.
+      kind: what its classes are, such as "flower".
+
+    Raises:
+      JclipError: there is no such set, the package is not installed, or a file is none; the mend is given.
+    """
+    package, _, chosen = name.partition(":")
+    if package == "cn_clip":
+        return Prompts("zh", _of_cn_clip(chosen or _CN_CLIP.get(dataset, "openai")))
+    if package == "open_clip":
+        return Prompts("en", _of_open_clip(chosen or "openai"))
+    file = _HERE / f"{name}.json" if name in LANGUAGES else Path(name)
+    if file.suffix != ".json":
+        raise JclipError(
+            f"there are no prompts {name!r}: choose a language ({', '.join(LANGUAGES)}), cn_clip, open_clip, or a .json"
+        )
+    return _read(file, kind)
+
+
+def names_of(package: str) -> list[str]:
+    """ImageNet's 1000 class names, of "cn_clip" in Chinese or of "open_clip" in English.
+
+    Raises:
+      JclipError: the package is not installed.
+    """
+    if package == "cn_clip":
+        return list(_module("cn_clip", "eval/imagenet_zeroshot_templates.py", "cn-clip").imagenet_classnames)
+    return list(_module("open_clip", "zero_shot_metadata.py", "open-clip-torch").IMAGENET_CLASSNAMES)
+
+
+def _read(file: Path, kind: str) -> Prompts:
+    try:
+        data = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise unreadable(file, error, "as prompts") from None
+    if not isinstance(data, Mapping) or not isinstance(data.get("general"), list):
+        raise JclipError(f'{file} holds no prompts: write {{"language": "zh", "general": ["…{{}}…"]}}')
+    chosen = kind if kind in data else "general"
+    templates = data[chosen]
+    if not isinstance(templates, list) or not templates:
+        raise JclipError(f"{file}: {chosen!r} must be a list of sentences with {{}} for the name, at least one")
+    for number, template in enumerate(templates, 1):
+        if not is_text(template) or template.count("{}") != 1:
+            raise JclipError(f"{file}, {chosen!r}, sentence {number}: {template!r} must hold {{}} once")
+    return Prompts(str(data.get("language", "")), tuple(templates))
+
+
+def _of_cn_clip(name: str) -> tuple[str, ...]:
+    module = _module("cn_clip", "eval/cvinw_zeroshot_templates.py", "cn-clip")
+    ending = "_templates"
+    known = [one.removesuffix(ending) for one in vars(module) if one.endswith(ending)]
+    if name not in known:
+        raise JclipError(f"cn_clip has no prompts {name!r}: it has {', '.join(known)}")
+    return _as_text(getattr(module, f"{name}{ending}"))
+
+
+def _of_open_clip(name: str) -> tuple[str, ...]:
+    if name not in _OPEN_CLIP:
+        raise JclipError(f"open_clip has no prompts {name!r}: it has {', '.join(_OPEN_CLIP)}")
+    return _as_text(getattr(_module("open_clip", "zero_shot_metadata.py", "open-clip-torch"), _OPEN_CLIP[name]))
+
+
+def _as_text(functions: Sequence[Callable[[str], str]]) -> tuple[str, ...]:
+    return tuple(function("{}") for function in functions)
+
+
+def _module(package: str, path: str, distribution: str) -> Any:
+    """One file of a package as a module, without the package, which would bring torch."""
+    found = importlib.util.find_spec(package)
+    if found is None or not found.submodule_search_locations:
+        raise JclipError(
+            f"{package} is not installed: install it with pip install {distribution}, or choose other prompts"
+        )
+    file = Path(found.submodule_search_locations[0]) / path
+    spec = importlib.util.spec_from_file_location(f"jclip_{package}_{file.stem}", file)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+    except (OSError, ImportError) as error:
+        raise JclipError(f"{file} cannot be read ({error}): install another version of {distribution}") from None
+    return module

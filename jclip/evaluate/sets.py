@@ -1,0 +1,231 @@
+"""Pictures with captions from simple files, as tasks.
+
+    pairs.tsv                                   PICTURE<tab>CAPTION lines, paths relative to the file
+    FOLDER/test_texts.jsonl, test_imgs.tsv      cn_clip's: {"text_id": 3, "text": "…", "image_ids": [7]}, ID<tab>BASE64
+    FOLDER/dataset_info.json, …                 what `jclip data import` wrote, see `imported`
+
+Captions in several languages lie in FOLDER/LANGUAGE, or share one gallery as FOLDER/test_texts.LANGUAGE.jsonl.
+"""
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import cache, partial
+from itertools import islice
+from pathlib import Path
+from typing import overload
+
+from jclip.data.images import Picture
+from jclip.data.importing.cn_clip import decode_base64
+from jclip.data.importing.lines import Line, scan, text_of
+from jclip.errors import JclipError
+from jclip.evaluate.features import is_text, json_lines, whole_number, whole_numbers
+from jclip.evaluate.imported import ImportedPairs
+from jclip.evaluate.positives import Positives
+from jclip.evaluate.tasks import RetrievalTask
+
+_LANGUAGE = re.compile(r"[a-z]{2,3}(-\w+)*")  # BCP 47, as far as folders need it
+
+
+@dataclass(frozen=True)
+class Captions:
+    """What a file or a folder has to offer.
+
+    Attributes:
+      languages: for which it has captions of their own, sorted; none where nobody said whose its captions are.
+      task: of a language, whose name is that of the place; "" for the only captions there are, or for all of them.
+    """
+
+    languages: Sequence[str]
+    task: Callable[[str], RetrievalTask]
+
+
+def open_captions(place: Path, split: str = "test") -> Captions:
+    """The captions in a file or a folder, whichever of the forms above it has.
+
+    Languages that share their pictures have one object for them in all their tasks.
+
+    Args:
+      place: a file PICTURE<tab>CAPTION, one of cn_clip's _texts.jsonl, or a folder.
+      split: of a folder.
+
+    Raises:
+      JclipError: nothing of these forms is there, or it is damaged (`task` may find that out); file and line are given.
+    """
+    if place.is_file():
+        return _named(str(place), {"": partial(read_cn_clip if place.suffix == ".jsonl" else read_pairs, place)})
+    if not place.is_dir():
+        raise JclipError(f"{place} is not there: name a file of pairs, or a folder of a data set")
+    found: dict[str, Callable[[], RetrievalTask]] = {
+        folder.name: partial(_only, folder, split)
+        for folder in place.iterdir()
+        if _LANGUAGE.fullmatch(folder.name) and _holds(folder, split)
+    }
+    galleries = cache(TsvPictures)
+    for file in place.glob(f"{split}_texts.*.jsonl"):
+        if _has_captions(file):
+            found[file.name.split(".")[1]] = partial(read_cn_clip, file, galleries)
+    if not found and (place / "dataset_info.json").is_file():
+        pairs = ImportedPairs(place, split)
+        found = {language: partial(pairs.task, language) for language in pairs.languages}
+    return _named(f"{place} ({split})", {"": partial(_only, place, split), **found})
+
+
+def _named(name: str, tasks: dict[str, Callable[[], RetrievalTask]]) -> Captions:
+    def task(language: str) -> RetrievalTask:
+        # A language that is not there is what somebody calls the only captions that are.
+        return replace((tasks.get(language) or tasks[""])(), name=name, language=language)
+
+    return Captions(sorted(filter(None, tasks)), task)
+
+
+def _holds(folder: Path, split: str) -> bool:
+    return (folder / f"{split}_texts.jsonl").is_file() or (folder / "dataset_info.json").is_file()
+
+
+def _only(place: Path, split: str) -> RetrievalTask:
+    if (place / f"{split}_texts.jsonl").is_file():
+        return read_cn_clip(place / f"{split}_texts.jsonl")
+    if (place / "dataset_info.json").is_file():
+        return ImportedPairs(place, split).task()
+    found = sorted(file.name.removesuffix("_texts.jsonl") for file in place.glob("*_texts.jsonl"))
+    if found:
+        raise JclipError(f"{place} has no split {split!r}: it has {', '.join(found)}; choose one with --split")
+    raise JclipError(f"{place} holds neither {split}_texts.jsonl with {split}_imgs.tsv nor a data set: name another")
+
+
+def _has_captions(file: Path) -> bool:
+    """cn_clip's answers seen from the images end in .tr.jsonl too, which here would be captions in Turkish."""
+    if file.name.count(".") > 2:
+        return False
+    return any("text" in found for _, found in islice(json_lines(file), 1))
+
+
+def read_pairs(file: Path) -> RetrievalTask:
+    """A task from PICTURE<tab>CAPTION lines; equal captions and equal paths count once each.
+
+    Raises:
+      JclipError: no such file, a line of another form, or no line at all; the line's number is given.
+    """
+    pictures: dict[Path, int] = {}
+    captions: dict[str, int] = {}
+    pairs = []
+    for line in scan(file):
+        text = text_of(file, line)
+        name, tab, caption = text.partition("\t")
+        if not tab or not caption.strip():
+            raise JclipError(f"{file}, line {line.number}: expected PICTURE<tab>CAPTION, found {text[:60]!r}")
+        path = file.parent / name
+        if not path.is_file():
+            raise JclipError(f"{file}, line {line.number}: there is no picture {path}")
+        row = captions.setdefault(caption.strip(), len(captions))
+        pairs.append((row, pictures.setdefault(path, len(pictures))))
+    if not pairs:
+        raise JclipError(f"{file} holds no pair: give it lines PICTURE<tab>CAPTION")
+    return RetrievalTask(str(file), list(pictures), list(captions), Positives(pairs, len(captions), len(pictures)))
+
+
+def read_cn_clip(texts: Path, open_gallery: "Callable[[Path], TsvPictures] | None" = None) -> RetrievalTask:
+    """A task from SPLIT_texts.jsonl (or SPLIT_texts.LANGUAGE.jsonl) and the SPLIT_imgs.tsv beside it.
+
+    A text whose `image_ids` are empty, as in a test whose answers are secret, is encoded and never scored.
+
+    Args:
+      texts: the file.
+      open_gallery: opens the other one, for languages that share it.
+
+    Raises:
+      JclipError: a file is missing or damaged, an id is no whole number or is given twice, or a text names a picture
+        that is not there; file and line are given.
+    """
+    split = texts.name.partition("_texts.")[0]
+    gallery = (open_gallery or TsvPictures)(texts.with_name(f"{split}_imgs.tsv"))
+    rows = {number: row for row, number in enumerate(gallery.ids)}
+    captions: dict[int, str] = {}
+    answers: dict[int, list[int]] = {}
+    for place, found in json_lines(texts):
+        number, text = whole_number(place, found, "text_id"), found.get("text")
+        if not is_text(text):
+            raise JclipError(f"{place}: 'text' is {text!r}, but must be a caption")
+        ids = whole_numbers(place, found, "image_ids")
+        lost = next((one for one in ids if one not in rows), None)
+        if lost is not None:
+            raise JclipError(f"{place}: text {number} belongs to picture {lost}, which is not in {gallery.file}")
+        if (captions.setdefault(number, text), answers.setdefault(number, ids)) != (text, ids):
+            raise JclipError(f"{place}: text_id {number} is another text above: give each its own number")
+    if not captions:
+        raise JclipError(f"{texts} holds no caption: write one object a line")
+    pairs = [(row, rows[one]) for row, ids in enumerate(answers.values()) for one in ids]
+    return RetrievalTask(
+        name=str(texts),
+        pictures=gallery,
+        captions=list(captions.values()),
+        positives=Positives(pairs, len(captions), len(gallery)),
+        image_ids=gallery.ids,
+        text_ids=list(captions),
+    )
+
+
+class TsvPictures(Sequence[Picture]):
+    """The pictures of a file of ID<tab>BASE64 lines, read when they are asked for; either base64 alphabet will do.
+
+    An id that is there twice with the same picture counts once.
+
+    Attributes:
+      file: which.
+      ids: of the pictures, in the file's order.
+
+    Raises:
+      JclipError: no such file, a line of another form, an id that is no whole number, or one with two pictures.
+    """
+
+    def __init__(self, file: Path):
+        self.file, self.ids = file, list[int]()
+        self._places: list[tuple[int, int]] = []  # (byte, line)
+        rows: dict[int, int] = {}
+        for line in scan(file):
+            if not line.data.strip():
+                continue
+            number = self._id(line)
+            if (row := rows.setdefault(number, len(rows))) == len(self.ids):
+                self.ids.append(number)
+                self._places.append((line.offset, line.number))
+            elif self._base64(line) != self._base64(self._line(row)):
+                raise JclipError(f"{file}, line {line.number}: picture {number} is another one above: number it anew")
+        if not self.ids:
+            raise JclipError(f"{file} holds no picture, so the gallery is empty: write lines ID<tab>BASE64")
+
+    def _id(self, line: Line) -> int:
+        name, tab, _ = line.data.strip().partition(b"\t")
+        if not tab or not name.isdigit():
+            shown = line.data[:30].decode("utf-8", "replace")
+            raise JclipError(f"{self.file}, line {line.number}: expected ID<tab>BASE64, the id a number, not {shown!r}")
+        return int(name)
+
+    def _line(self, row: int) -> Line:
+        offset, number = self._places[row]
+        return next(scan(self.file, offset, number, 1))
+
+    def _base64(self, line: Line) -> bytes:
+        image = decode_base64(line.data.partition(b"\t")[2])
+        if image is None:
+            raise JclipError(f"{self.file}, line {line.number}: the picture is no base64: write it again")
+        return image
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def name_of(self, index: int) -> str:
+        """For messages."""
+        return f"picture {self.ids[index]} ({self.file}, line {self._places[index][1]})"
+
+    @overload
+    def __getitem__(self, index: int) -> Picture: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[Picture]: ...
+
+    def __getitem__(self, index: int | slice) -> Picture | Sequence[Picture]:
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(len(self)))]
+        return self._base64(self._line(index))

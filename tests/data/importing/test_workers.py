@@ -1,0 +1,54 @@
+"""Workers do not outlive whoever started them."""
+
+import fcntl
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+IMPORT = """
+import sys
+from pathlib import Path
+from jclip.data.importing.workers import in_processes
+from tests.data.importing.test_workers import hold
+
+in_processes(2)(hold, [Path(name) for name in sys.argv[1:]], print)
+"""
+
+
+def hold(file):
+    """Holds a lock for as long as the process lives."""
+    with file.open("w") as stream:
+        fcntl.flock(stream, fcntl.LOCK_EX)
+        file.with_suffix(".held").touch()
+        time.sleep(600)
+
+
+def comes_true(condition):
+    until = time.monotonic() + 60
+    while not condition():
+        if time.monotonic() > until:
+            pytest.fail("it did not come true")
+        time.sleep(0.05)
+
+
+def free(file):
+    with file.open("a") as stream:
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        return True
+
+
+def test_workers_end_with_an_import_that_is_killed(tmp_path):
+    files = [tmp_path / "a", tmp_path / "b"]
+    root = Path(__file__).parents[3]
+    with subprocess.Popen([sys.executable, "-c", IMPORT, *files], cwd=root) as importing:
+        comes_true(lambda: all(file.with_suffix(".held").exists() for file in files))
+        assert not any(map(free, files))
+        importing.send_signal(signal.SIGKILL)
+    comes_true(lambda: all(map(free, files)))

@@ -1,0 +1,135 @@
+"""Rows on disk: whole files or none, whoever else writes them, and whatever the disk does."""
+
+import os
+import resource
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from jclip.data.cache import Cache, DamagedCache, describe, open_cache
+from jclip.data.folders import write_parallel
+from jclip.data.pipeline import Batches
+from jclip.data.records import Translation
+from jclip.data.sources import ParallelFolder, SyntheticPairs
+from jclip.data.synthetic import caption, translation, write_tokenizer
+from jclip.errors import JclipError
+from jclip.files import whole_file
+
+
+def test_a_folder_is_known_by_its_files(tmp_path):
+    write_parallel(tmp_path / "text", [Translation(caption(n), translation(n), "zh") for n in range(4)])
+    source = ParallelFolder(str(tmp_path / "text"))
+    before = describe(source, tmp_path / "text" / "cache")
+    (tmp_path / "text" / "cache").mkdir()
+    (tmp_path / "text" / "cache" / "x").write_text("a cache in the folder is none of its data")
+    assert describe(replace(source, weight=3.0, english_share=0.1), tmp_path / "text" / "cache") == before
+    assert describe(replace(source, split="other"), tmp_path / "text" / "cache") != before
+    (tmp_path / "text").rename(tmp_path / "moved")
+    moved = ParallelFolder(str(tmp_path / "moved"))
+    assert describe(moved, tmp_path / "moved" / "cache") == before
+    (shard,) = (tmp_path / "moved").glob("*.array_record*")
+    os.utime(shard, ns=(1, 1))
+    assert describe(moved, tmp_path / "moved" / "cache") != before
+
+
+def test_rows_and_reasons_come_back(tmp_path):
+    for dtype, width in (("float32", 3), ("bfloat16", 7)):
+        cache = Cache(tmp_path / dtype, 5, width, dtype, 2, first=(0, 2))
+        rows = [np.arange(width, dtype=np.float32) + row for row in range(5)]
+        size = width * (4 if dtype == "float32" else 2)
+        reason = "x" * (size - 1)  # with its mark as long as features would be
+        cache.write(0, [rows[0], reason])
+        cache.write(1, rows[2:4])
+        assert cache.missing() == [2]
+        cache.write(2, rows[4:])
+        assert cache.missing() == []
+        np.testing.assert_array_equal(cache.row(0), rows[0])
+        np.testing.assert_array_equal(cache.row(1, 2), rows[4])
+        with pytest.raises(JclipError, match=rf"^{reason}$"):
+            cache.row(0, 1)
+
+
+def damage(cache):
+    """As a disk does it: the file has its size, and other bytes."""
+    (file,) = cache.folder.glob("*.array_record")
+    data = bytearray(file.read_bytes())
+    inside = next(at for at in range(40, len(data)) if data[at])
+    data[inside : inside + 60] = bytes(60)
+    file.write_bytes(bytes(data))
+
+
+def test_a_damaged_cache_is_named(tmp_path):
+    cache = Cache(tmp_path, 1, 3, "float32", 1)
+    cache.write(0, [np.zeros(3, np.float32)])
+    damage(cache)
+    with pytest.raises(DamagedCache, match=r"is damaged \(.*\): delete it, and it is made again"):
+        cache.row(0)
+
+
+class Meanwhile(list):
+    """Rows, and what happens when they are asked for."""
+
+    def __init__(self, rows, act):
+        super().__init__(rows)
+        self._act = act
+
+    def __iter__(self):
+        self._act()
+        return super().__iter__()
+
+
+def test_two_runs_that_make_a_cache_at_the_same_time(tmp_path, monkeypatch):
+    """Both find nothing, and begin; the one that is slower fails neither by the other's files nor takes them away."""
+    sizes = {"count": 2, "width": 3, "dtype": "float32"}
+
+    def begun_by_another(file):
+        with monkeypatch.context() as other:
+            other.setattr("jclip.data.cache.whole_file", whole_file)
+            open_cache(tmp_path, "image", {"of": "this"}, **sizes, shard_rows=2)
+        return whole_file(file)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("jclip.data.cache.whole_file", begun_by_another)
+        cache = open_cache(tmp_path, "image", {"of": "this"}, **sizes, shard_rows=1)
+    assert cache.shard_rows == 2  # as the first one said
+    rows = [np.full(3, row, np.float32) for row in range(2)]
+    cache.write(0, Meanwhile(rows, lambda: cache.write(0, rows)))
+    assert cache.missing() == []
+    np.testing.assert_array_equal(cache.row(1), rows[1])
+    assert sorted(file.name for file in cache.folder.iterdir()) == [
+        "description.json",
+        "features-00000-of-00001.array_record",
+    ]
+
+
+def test_a_disk_that_is_full_is_named_and_nothing_stays(tmp_path):
+    cache = Cache(tmp_path / "cache", 1, 3, "float32", 1)
+    usual = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, usual[1]))
+    try:
+        with pytest.raises(
+            JclipError, match=r"array_record cannot be written \(.*too large\): free some space"
+        ) as told:
+            cache.write(0, [np.zeros(3, np.float32)])
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, usual)
+    assert "\n" not in str(told.value) and not (tmp_path / "cache").exists()
+    cache.write(0, [np.zeros(3, np.float32)])
+    assert cache.missing() == []
+
+
+def test_damage_is_no_picture_to_be_replaced(tmp_path):
+    """However many may be replaced: a row that cannot be read says nothing of the picture."""
+    words = write_tokenizer("wordpiece", tmp_path / "words")
+    given = {"batch_size": 4, "seed": 0, "stage": 0, "tokenizer": words, "context_length": 8, "max_unreadable": 9}
+    some = Batches((SyntheticPairs(count=4),), **given)
+    cache = Cache(tmp_path / "cache", 4, 3, "float32", 4)
+    cache.write(0, ["no picture", *np.zeros((3, 3), np.float32)])
+    some.features = [cache]
+    assert some[0]["image_feature"].shape == (4, 3) and some.unreadable == ["no picture"]
+    damage(cache)
+    some.features = [replace(cache)]  # opened anew
+    with pytest.raises(DamagedCache, match="delete it"):
+        some[0]
+    assert some.unreadable == ["no picture"]

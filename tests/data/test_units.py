@@ -1,0 +1,171 @@
+"""Languages by temperature, and all pairs or one caption: by hand."""
+
+from collections import Counter
+from dataclasses import dataclass, field
+
+import numpy as np
+import pytest
+
+from jclip.data.folders import ParallelFolder, write_languages, write_parallel
+from jclip.data.images import Preprocessing
+from jclip.data.mixing import Order
+from jclip.data.pipeline import Batches
+from jclip.data.records import Pair, Translation
+from jclip.data.synthetic import write_tokenizer
+from jclip.data.units import Unit, groups
+from jclip.errors import JclipError
+
+
+@pytest.fixture(scope="module")
+def words(tmp_path_factory):
+    return write_tokenizer("wordpiece", tmp_path_factory.mktemp("wordpiece"))
+
+
+@dataclass(frozen=True)
+class Given:
+    """The records that it is given."""
+
+    records: tuple = field(repr=False)
+    weight: float = 1.0
+
+    def open(self, preprocessing=None):
+        return list(self.records)
+
+
+def pair(number, captions, languages=(), text_ids=(), pictures=1):
+    grey = [np.full((8, 8, 3), number, np.uint8)] * pictures
+    return Pair(grey, captions, tuple(range(10 * number, 10 * number + pictures)), number, text_ids, languages)
+
+
+def units(source, **options):
+    given = {"captions": "one", "temperature": None, **options}
+    return groups([source], [source.open()], **given)
+
+
+def every(group):
+    return [group.unit(place) for place in range(group.count)]
+
+
+def test_by_default_a_record_is_a_unit():
+    (group,) = units(Given((pair(0, ["red", "blue"]), pair(1, ["green"]))))
+    assert every(group) == [Unit(0, 0), Unit(0, 1)] and group.weight == 1.0
+
+
+def test_all_pairs():
+    source = Given((pair(0, ["red", "blue"], pictures=2), pair(1, ["green"])), weight=3.0)
+    (group,) = units(source, captions="all")
+    assert every(group) == [
+        Unit(0, 0, 0, 0),
+        Unit(0, 0, 0, 1),
+        Unit(0, 0, 1, 0),
+        Unit(0, 0, 1, 1),
+        Unit(0, 1, 0, 0),
+    ]
+    assert group.weight == 3.0
+
+
+TALES = tuple(Translation(f"red {n}", f"x {n}", language) for n, language in enumerate(["zh"] * 16 + ["ko"] * 4))
+
+
+@pytest.mark.parametrize(("temperature", "share"), [(1.0, 0.8), (2.0, 2 / 3), (1e6, 0.5)])
+def test_temperature_by_hand(temperature, share):
+    """16 and 4 records: 4:1, then 4^(1/2):1, then 1:1."""
+    ko, zh = units(Given(TALES), temperature=temperature)
+    assert (ko.language, ko.count, zh.language, zh.count) == ("ko", 4, "zh", 16)
+    assert zh.weight / (zh.weight + ko.weight) == pytest.approx(share, rel=1e-5)
+    order = Order([ko.count, zh.count], [ko.weight, zh.weight], 0, 0)
+    drawn = Counter(order[example][0] for example in range(300))
+    assert drawn[1] == pytest.approx(300 * share, abs=2)
+
+
+def test_languages_count_over_all_sources():
+    """A folder for each language, or one for both, is the same; a weight counts a source's records so often."""
+    zh, ko = Given(TALES[:16]), Given(TALES[16:])
+    apart = groups([zh, ko], [zh.open(), ko.open()], "one", 2.0)
+    together = {group.language: group.weight for group in units(Given(TALES), temperature=2.0)}
+    assert {group.language: group.weight for group in apart} == pytest.approx(together)
+    twice = Given(TALES[16:], weight=4.0)
+    found = groups([zh, twice], [zh.open(), twice.open()], "one", 2.0)
+    assert found[0].weight == pytest.approx(found[1].weight)
+
+
+def test_a_record_in_several_languages_is_a_unit_in_each(words):
+    records = (pair(0, ["red", "blue", "green"], ("en", "zh", "en"), (5, 6, 7)), pair(1, ["white"], ("en",), (8,)))
+    en, zh = units(Given(records), temperature=1.0)
+    assert every(en) == [Unit(0, 0, language="en"), Unit(0, 1, language="en")]
+    assert every(zh) == [Unit(0, 0, language="zh")]
+    some = batches(words, Given(records), language_temperature=1.0, batch_size=3)
+    seen = Counter()
+    for step in range(40):
+        seen.update(some[step]["text_id"].tolist())
+    assert seen[6] == seen[8] == 40 and seen[5] + seen[7] == 40 and seen[5] and seen[7]
+
+
+def batches(words, *sources, **options):
+    given = {"seed": 1, "stage": 0, "tokenizer": words, "context_length": 12, "preprocessing": Preprocessing(size=8)}
+    return Batches(sources, **{**given, **options})
+
+
+def test_a_caption_brings_its_own_text_id(words):
+    captions = ["red", "blue", "green"]
+    some = batches(words, Given((pair(3, captions, text_ids=(30, 31, 32)),)), batch_size=1)
+    ids = {tuple(words([text], 12)[0]): number for text, number in zip(captions, (30, 31, 32), strict=True)}
+    seen = set()
+    for step in range(30):
+        batch = some[step]
+        assert batch["text_id"][0] == ids[tuple(batch["text"][0])]
+        seen.add(int(batch["text_id"][0]))
+    assert seen == {30, 31, 32}
+
+
+def test_an_epoch_of_all_pairs_has_each_once(words):
+    source = Given((pair(0, ["red", "blue"], text_ids=(1, 2), pictures=2), pair(1, ["green"], text_ids=(3,))))
+    some = batches(words, source, captions="all", batch_size=5)
+    assert some.examples_per_epoch == 5
+    for step in range(3):
+        batch = some[step]
+        found = sorted(zip(batch["image_id"].tolist(), batch["text_id"].tolist(), strict=True))
+        assert found == [(0, 1), (0, 2), (1, 1), (1, 2), (10, 3)]
+
+
+class Damaged(list):
+    """Records of which the last cannot be read."""
+
+    def __getitem__(self, number):
+        if number == len(self) - 1:
+            raise JclipError(f"record {number} cannot be read")
+        return super().__getitem__(number)
+
+
+@pytest.mark.parametrize("captions", ["one", "all"])
+def test_what_cannot_be_read_is_no_language_of_its_own(words, captions, monkeypatch):
+    """It would have a third of all examples, and here all that could replace it stands at its own places."""
+    known = [pair(n, ["red"], ("zh" if n % 5 else "ko",), (n,)) for n in range(10)]
+    monkeypatch.setattr(Given, "open", lambda self, preprocessing=None: Damaged(self.records))
+    source = Given((*known, pair(10, ["red"])))
+    ko, zh = units(source, captions=captions, temperature=1e6)
+    assert (ko.language, ko.count, zh.language, zh.count) == ("ko", 2, "zh", 9)
+    assert zh.unit(8) == Unit(0, 10, language="zh") and zh.unit(7).record == 9
+    some = batches(words, source, captions=captions, language_temperature=1e6, batch_size=11, max_unreadable=1)
+    drawn = Counter(number % 5 == 0 for step in range(20) for number in some[step]["text_id"].tolist())
+    assert drawn[True] == pytest.approx(110, abs=20) and some.unreadable == ["record 10 cannot be read"]
+
+
+def test_languages_of_a_folder_are_not_looked_for_in_its_records(tmp_path, monkeypatch):
+    write_parallel(tmp_path / "text", TALES)
+    write_languages(tmp_path / "text", "train", np.array([tale.language for tale in TALES]))
+    source = ParallelFolder(str(tmp_path / "text"))
+    opened = source.open()
+    with monkeypatch.context() as none:
+        none.setattr(type(opened), "__getitem__", lambda self, index: pytest.fail("read"))
+        found = groups([source], [opened], "one", 2.0)
+    assert [(group.language, group.count) for group in found] == [("ko", 4), ("zh", 16)]
+    assert [opened[unit.record].language for unit in every(found[0])] == ["ko"] * 4
+    write_languages(tmp_path / "text", "train", np.array(["zh"]))
+    with pytest.raises(JclipError, match="notes the languages of 1 records in split 'train', which has 20: import it"):
+        groups([source], [opened], "one", 2.0)
+
+
+def test_a_temperature_needs_languages():
+    with pytest.raises(JclipError, match="import the data with its languages, or leave it out"):
+        units(Given((pair(0, ["red"]),)), temperature=2.0)

@@ -1,0 +1,72 @@
+"""Data sets in cn_clip's files, small, and cn_clip's own programs to run on them."""
+
+import base64
+import io
+import json
+import subprocess
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+ROOT = Path(__file__).parents[2]
+
+
+def png(number: int, side: int = 16) -> bytes:
+    """A picture of its own for each number."""
+    file = io.BytesIO()
+    pixels = np.random.default_rng(number).integers(0, 256, (side, side, 3), np.uint8)
+    Image.fromarray(pixels).save(file, "PNG")
+    return file.getvalue()
+
+
+def write_images(file: Path, numbers, alphabet=base64.b64encode):
+    """ID<tab>BASE64 lines."""
+    file.write_text("".join(f"{number}\t{alphabet(png(number)).decode()}\n" for number in numbers))
+
+
+def write_texts(file: Path, texts):
+    """Of (text_id, text, image_ids)."""
+    lines = [{"text_id": number, "text": text, "image_ids": ids} for number, text, ids in texts]
+    written = "".join(json.dumps(line, ensure_ascii=not _whole(line["text"])) + "\n" for line in lines)
+    file.write_text(written, encoding="utf-8")
+
+
+def _whole(text: str) -> bool:
+    return not any("\ud800" <= sign <= "\udfff" for sign in text)
+
+
+def many_to_many(folder: Path, pictures=12, split="test"):
+    """A gallery with ids of its own, two captions a picture; every third caption belongs to a second picture too."""
+    folder.mkdir(exist_ok=True)
+    numbers = [100 + 7 * i for i in range(pictures)]
+    write_images(folder / f"{split}_imgs.tsv", numbers)
+    texts = []
+    for i in range(2 * pictures):
+        ids = [numbers[i % pictures]] + ([numbers[(i + 1) % pictures]] if i % 3 == 0 else [])
+        texts.append((1000 + i, f"red apple {i}", ids))
+    write_texts(folder / f"{split}_texts.jsonl", texts)
+    return numbers, texts
+
+
+def program(name: str, *arguments) -> None:
+    """Runs one of cn_clip.eval's, on the CPU: where it says .cuda(), nothing moves."""
+    folder = Path(find_spec("cn_clip").submodule_search_locations[0]) / "eval"
+    code = (
+        "import runpy, sys\n"
+        "if 'make_topk' in sys.argv[1]:\n"
+        "    import torch\n"
+        "    torch.Tensor.cuda = lambda self, *a, **k: self\n"
+        "sys.argv = sys.argv[1:]\n"
+        "runpy.run_path(sys.argv[0], run_name='__main__')\n"
+    )
+    command = [sys.executable, "-c", code, str(folder / f"{name}.py"), *map(str, arguments)]
+    subprocess.run(command, check=True, capture_output=True, text=True)
+
+
+def their_score(program_name: str, answers: Path, predictions: Path, out: Path) -> dict:
+    """What evaluation.py or evaluation_tr.py writes."""
+    program(program_name, answers, predictions, out)
+    return json.loads(out.read_text())

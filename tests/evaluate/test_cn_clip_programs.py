@@ -1,0 +1,148 @@
+"""cn_clip's own programs read our files, and we theirs; both find the same figures."""
+
+import json
+
+import numpy as np
+import pytest
+
+from jclip.evaluate import features
+from jclip.evaluate.features import json_lines, read_predictions, score_predictions
+from jclip.evaluate.retrieving import find, read_cn_clip_features, write_cn_clip
+from jclip.evaluate.sets import open_captions
+from tests.evaluate.cn_clip_data import many_to_many, program, their_score
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("data")
+    many_to_many(folder, pictures=14)
+    task = open_captions(folder).task("")
+    draw = np.random.default_rng(0)
+    images = draw.normal(size=(14, 8)).astype(np.float32)
+    # Near enough to their pictures that some are found first and some are not.
+    own = images[task.positives.pairs_p2[np.unique(task.positives.pairs_p2[:, 0], return_index=True)[1], 1]]
+    texts = (own + draw.normal(size=own.shape)).astype(np.float32)
+    images, texts = (rows / np.linalg.norm(rows, axis=1, keepdims=True) for rows in (images, texts))
+    write_cn_clip(folder, "test", task, images, texts, features_too=True)
+    return folder, task, images, texts
+
+
+@pytest.mark.parametrize(("way", "scorer", "ending"), [("t2i", "evaluation", ""), ("i2t", "evaluation_tr", ".tr")])
+def test_their_scorers_find_our_figures(place, tmp_path, way, scorer, ending):
+    folder, task, images, texts = place
+    ours = find(task, images, texts, resamples=0).figures
+    answers, predictions = folder / f"test_answers{ending}.jsonl", folder / f"test_predictions{ending}.jsonl"
+    theirs = their_score(scorer, answers, predictions, tmp_path / "out.json")
+    assert theirs["success"]
+    assert 0.1 < ours[f"{way}_r1"] < 0.9
+    for k in (1, 5, 10):
+        assert theirs["scoreJson"][f"r{k}"] == pytest.approx(100 * ours[f"{way}_r{k}"])
+    assert theirs["score"] == pytest.approx(100 * np.mean([ours[f"{way}_r{k}"] for k in (1, 5, 10)]))
+
+    # And we score such files as they do, whoever wrote them.
+    asked, answered = ("text", "image") if way == "t2i" else ("image", "text")
+    right = {line[f"{asked}_id"]: line[f"{answered}_ids"] for _, line in json_lines(answers)}
+    scored = score_predictions(right, read_predictions(predictions, asked))
+    assert {name: 100 * value for name, value in scored.items()} == pytest.approx(
+        {name: value for name, value in theirs["scoreJson"].items() if name != "score"}
+    )
+
+
+@pytest.mark.parametrize(("search", "ending"), [("make_topk_predictions", ""), ("make_topk_predictions_tr", ".tr")])
+def test_their_search_finds_in_our_features_what_ours_found(place, tmp_path, search, ending):
+    folder, *_ = place
+    program(
+        search,
+        *("--image-feats", folder / "test_imgs.img_feat.jsonl"),
+        *("--text-feats", folder / "test_texts.txt_feat.jsonl"),
+        *("--eval-batch-size", "5", "--output", tmp_path / "theirs.jsonl"),
+    )
+    ours = (folder / f"test_predictions{ending}.jsonl").read_text()
+    assert (tmp_path / "theirs.jsonl").read_text() == ours
+
+
+def test_their_answers_from_the_images_are_ours(place):
+    folder, *_ = place
+    program("transform_ir_annotation_to_tr", "--input", folder / "test_texts.jsonl")
+    theirs = {line["image_id"]: set(line["text_ids"]) for _, line in json_lines(folder / "test_texts.tr.jsonl")}
+    ours = {line["image_id"]: set(line["text_ids"]) for _, line in json_lines(folder / "test_answers.tr.jsonl")}
+    assert ours == theirs
+    assert open_captions(folder).task("").text_ids == [
+        1000 + i for i in range(28)
+    ]  # and the new file is not taken for captions
+
+
+def test_features_come_back_to_the_bit_in_any_order(place, tmp_path):
+    folder, task, images, texts = place
+    for name in ("test_imgs.img_feat.jsonl", "test_texts.txt_feat.jsonl"):
+        lines = (folder / name).read_text().splitlines()
+        (tmp_path / name).write_text("\n".join([*reversed(lines), lines[0]]) + "\n")  # one line twice
+    read = read_cn_clip_features(tmp_path, "test", task)
+    np.testing.assert_array_equal(read[0], images)
+    np.testing.assert_array_equal(read[1], texts)
+
+
+def test_a_gallery_of_less_than_ten_is_scored_here_and_refused_there(tmp_path):
+    many_to_many(tmp_path, pictures=4)
+    task = open_captions(tmp_path).task("")
+    images, texts = np.eye(4, dtype=np.float32), np.eye(4, dtype=np.float32)[np.arange(8) % 4]
+    figures = find(task, images, texts, resamples=0).figures
+    assert (figures["t2i_r1"], figures["t2i_r10"], figures["t2i_chance_r10"]) == (1, 1, 1)
+    write_cn_clip(tmp_path, "test", task, images, texts, features_too=False)
+    assert not list(tmp_path.glob("*_feat.jsonl"))
+    predictions = read_predictions(tmp_path / "test_predictions.jsonl", "text")
+    assert all(sorted(ids) == [100, 107, 114, 121] for ids in predictions.values())
+    assert predictions[1001] == [107, 100, 114, 121]  # equal ones in the gallery's order, as cn_clip's stable sort
+    theirs = their_score(
+        "evaluation", tmp_path / "test_answers.jsonl", tmp_path / "test_predictions.jsonl", tmp_path / "o"
+    )
+    assert not theirs["success"]
+    assert "Require 10, but 4" in theirs["errorMsg"]
+
+
+@pytest.mark.parametrize(
+    ("lines", "message"),
+    [
+        (['{"image_id": "7", "feature": [1]}'], "line 1: image_id is '7': ids must be whole numbers"),
+        (['{"image_id": true, "feature": [1]}'], "line 1: image_id is True"),
+        (['{"image_id": 99999999999999999999, "feature": [1]}'], "line 1: image_id has 20 digits: ids must fit"),
+        (['{"image_id": 1, "feature": [1' + "0" * 400 + "]}"], "line 1: 'feature' must be a list of numbers"),
+        (['{"feature": [1]}'], "line 1 has no 'image_id'"),
+        (['{"image_id": 1, "feature": [1, 2]}', '{"image_id": 2, "feature": [1]}'], r"line 2: this feature is \(1,\)"),
+        (['{"image_id": 1, "feature": [1]}', '{"image_id": 1, "feature": [2]}'], "line 2: image_id 1 has another"),
+        (['{"image_id": 1, "feature": "x"}'], "line 1: 'feature' must be a list of numbers"),
+        (['{"image_id": 1'], "line 1: it is no JSON"),
+        (['{"image_id": 1, "feature": ' + "[" * 100_000], r"line 1: it is no JSON \(it is nested too deep\)"),
+        (["3"], "line 1: expected a JSON object"),
+        ([], "holds no image feature: the gallery would be empty"),
+    ],
+)
+def test_feature_files_that_are_none(tmp_path, lines, message):
+    file = tmp_path / "x.jsonl"
+    file.write_text("".join(f"{line}\n" for line in lines))
+    with pytest.raises(ValueError, match=message):
+        features.read_features(file, "image")
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ({"text_id": 1, "image_ids": [3, 3]}, "line 2: the image_ids of text_id 1 name one twice"),
+        ({"text_id": 1, "image_ids": [3, "4"]}, "line 2: image_ids is '4'"),
+        ({"text_id": 1, "image_ids": 3}, "line 2: image_ids is 3, but must be a list"),
+        ({"text_id": 0, "image_ids": [3]}, "line 2: text_id 0 has other predictions above"),
+    ],
+)
+def test_prediction_files_that_are_none(tmp_path, line, message):
+    file = tmp_path / "x.jsonl"
+    file.write_text(json.dumps({"text_id": 0, "image_ids": [1, 2]}) + "\n" + json.dumps(line) + "\n")
+    with pytest.raises(ValueError, match=message):
+        read_predictions(file, "text")
+
+
+def test_a_query_that_was_forgotten():
+    with pytest.raises(ValueError, match="1 queries have no predictions, such as 5"):
+        score_predictions({4: [1], 5: [2]}, {4: [1]})
+    # By hand: of three queries the answer is first, third, and nowhere.
+    figures = score_predictions({1: [10], 2: [20, 21], 3: []}, {1: [10, 11], 2: [1, 2, 21], 3: [1, 2]})
+    assert figures == pytest.approx({"r1": 1 / 3, "r5": 2 / 3, "r10": 2 / 3, "mean_recall": 5 / 9})

@@ -1,0 +1,149 @@
+"""Tasks from simple files; what is wrong in one is named with its line."""
+
+import base64
+
+import numpy as np
+import pytest
+
+from jclip.errors import JclipError
+from jclip.evaluate.protocols import PROTOCOLS, get_protocol
+from jclip.evaluate.sets import TsvPictures, open_captions
+from tests.evaluate.cn_clip_data import many_to_many, png, write_images, write_texts
+
+
+def test_cn_clip_files(tmp_path):
+    numbers, texts = many_to_many(tmp_path)
+    task = open_captions(tmp_path).task("")
+    assert (task.image_ids, task.text_ids) == (numbers, [number for number, *_ in texts])
+    assert task.captions[3] == "red apple 3"
+    assert task.positives.pairs_p2[:5].tolist() == [[0, 0], [0, 1], [1, 1], [2, 2], [3, 3]]
+    assert task.pictures[2] == png(114)
+    assert task.pictures[1:3] == [png(107), png(114)]
+    assert task.pictures.name_of(2).endswith("test_imgs.tsv, line 3)")
+
+
+@pytest.mark.parametrize("alphabet", [base64.b64encode, base64.urlsafe_b64encode])
+def test_either_alphabet_and_a_line_twice(tmp_path, alphabet):
+    file = tmp_path / "x_imgs.tsv"
+    write_images(file, [5, 3, 5], alphabet)
+    pictures = TsvPictures(file)
+    assert pictures.ids == [5, 3]
+    assert list(pictures) == [png(5), png(3)]
+
+
+def test_captions_of_a_blind_test_are_never_asked(tmp_path):
+    write_images(tmp_path / "test_imgs.tsv", [1, 2])
+    write_texts(tmp_path / "test_texts.jsonl", [(1, "a", [2]), (2, "b", [])])
+    assert open_captions(tmp_path).task("").positives.counts_q.tolist() == [1, 0]
+
+
+def test_languages_share_a_gallery_or_have_their_own(tmp_path):
+    write_images(tmp_path / "test_imgs.tsv", [1])
+    for language in ("zh", "en"):
+        write_texts(tmp_path / f"test_texts.{language}.jsonl", [(1, language, [1])])
+    many_to_many(tmp_path / "ja")
+    # What cn_clip writes beside the captions, and captions in Turkish, have one name.
+    answers = tmp_path / "test_texts.tr.jsonl"
+    answers.write_text('{"image_id": 1, "text_ids": [1]}\n')
+    assert open_captions(tmp_path).languages == ["en", "ja", "zh"]
+    write_texts(answers, [(1, "elma", [1])])
+    assert open_captions(tmp_path).languages == ["en", "ja", "tr", "zh"]
+    assert open_captions(tmp_path).task("zh").captions == ["zh"]
+    assert len(open_captions(tmp_path).task("ja").captions) == 24
+
+
+def test_pairs_of_a_text_file(tmp_path):
+    for number in (1, 2):
+        (tmp_path / f"{number}.png").write_bytes(png(number))
+    file = tmp_path / "pairs.tsv"
+    file.write_text("\ufeff1.png\tone\n\n2.png\ttwo\n1.png\tu\u2028no\n2.png\tone\n", encoding="utf-8")
+    task = open_captions(file).task("")
+    assert list(task.captions) == ["one", "two", "u\u2028no"]
+    assert task.positives.pairs_p2.tolist() == [[0, 0], [0, 1], [1, 1], [2, 0]]
+    for line, message in (("1.png one", "line 2: expected PICTURE<tab>CAPTION"), ("9.png\tx", "line 2: there is no")):
+        file.write_text(f"1.png\tone\n{line}\n")
+        with pytest.raises(JclipError, match=message):
+            open_captions(file).task("")
+    file.write_text("\n")
+    with pytest.raises(JclipError, match="holds no pair"):
+        open_captions(file).task("")
+
+
+@pytest.mark.parametrize(
+    ("texts", "message"),
+    [
+        ([(1, "a", [1]), ("2", "b", [1])], r"test_texts\.jsonl, line 2: text_id is '2': ids must be whole numbers"),
+        ([(1, "a", ["1"])], "line 1: image_ids is '1'"),
+        ([(1, "a", None)], "line 1: image_ids is None, but must be a list"),
+        ([(1, "a", [1]), (2, "b", [9])], r"line 2: text 2 belongs to picture 9, which is not in .*test_imgs\.tsv"),
+        ([(1, "a", [1]), (1, "b", [1])], "line 2: text_id 1 is another text above"),
+        ([(1, " ", [1])], "line 1: 'text' is ' ', but must be a caption"),
+        ([(1, "\ud83d", [1])], r"line 1: 'text' is '\\ud83d', but must be a caption"),
+        ([], "holds no caption"),
+    ],
+)
+def test_captions_that_cannot_be(tmp_path, texts, message):
+    write_images(tmp_path / "test_imgs.tsv", [1, 2])
+    write_texts(tmp_path / "test_texts.jsonl", texts)
+    with pytest.raises(JclipError, match=message):
+        open_captions(tmp_path).task("")
+
+
+@pytest.mark.parametrize(
+    ("lines", "message"),
+    [
+        ("", r"test_imgs\.tsv holds no picture, so the gallery is empty"),
+        ("1\tAAAA\nx7\tAAAA\n", "line 2: expected ID<tab>BASE64, the id a number, not 'x7"),
+        ("1 AAAA\n", "line 1: expected ID<tab>BASE64"),
+        ("1\tAAAA\n1\tBBBB\n", "line 2: picture 1 is another one above"),
+    ],
+)
+def test_galleries_that_cannot_be(tmp_path, lines, message):
+    (tmp_path / "test_imgs.tsv").write_text(lines)
+    write_texts(tmp_path / "test_texts.jsonl", [(1, "a", [1])])
+    with pytest.raises(JclipError, match=message):
+        open_captions(tmp_path).task("")
+
+
+def test_a_picture_that_is_no_base64_is_named_when_it_is_read(tmp_path):
+    (tmp_path / "x_imgs.tsv").write_text("3\tA!B\n")
+    with pytest.raises(JclipError, match=r"x_imgs\.tsv, line 1: the picture is no base64"):
+        TsvPictures(tmp_path / "x_imgs.tsv")[0]
+
+
+def test_places_that_hold_nothing(tmp_path):
+    with pytest.raises(JclipError, match="nowhere is not there"):
+        open_captions(tmp_path / "nowhere").task("")
+    with pytest.raises(JclipError, match="holds neither test_texts.jsonl"):
+        open_captions(tmp_path).task("")
+    many_to_many(tmp_path, split="valid")
+    with pytest.raises(JclipError, match="has no split 'test': it has valid; choose one with --split"):
+        open_captions(tmp_path).task("")
+    (tmp_path / "valid_imgs.tsv").unlink()
+    with pytest.raises(JclipError, match=r"valid_imgs\.tsv cannot be read"):
+        open_captions(tmp_path, "valid").task("")
+
+
+def test_protocols_know_their_splits(tmp_path):
+    many_to_many(tmp_path)
+    task = open_captions(tmp_path).task("")
+    with pytest.raises(
+        JclipError, match=r"has 12 pictures instead of 1000 and 24 captions instead of 5000, so it is not"
+    ):
+        get_protocol("flickr30k-cn").apply(task)
+    assert get_protocol("muge").ways == ("t2i",)
+    with pytest.raises(JclipError, match="there is no protocol 'flickr30': did you mean flickr30k"):
+        get_protocol("flickr30")
+    assert len(PROTOCOLS["crossmodal-3600"].languages) == 36
+    assert len(PROTOCOLS["xtd"].languages) == 11
+
+
+def test_one_way_alone_is_the_mean_of_its_own(tmp_path):
+    from dataclasses import replace
+
+    many_to_many(tmp_path)
+    task = replace(open_captions(tmp_path).task(""), ways=("t2i",))
+    draw = np.random.default_rng(0)
+    figures = task.score(draw.normal(size=(12, 4)), draw.normal(size=(24, 4)))
+    assert set(figures) == {"mean_recall", *(f"t2i_{kind}r{k}" for kind in ("", "chance_") for k in (1, 5, 10))}
+    assert figures["mean_recall"] == pytest.approx(np.mean([figures[f"t2i_r{k}"] for k in (1, 5, 10)]))

@@ -1,0 +1,227 @@
+"""Caches of frozen towers: the same training without the tower, and nothing but whole files."""
+
+import os
+import signal
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+from jclip.bundle import load_bundle, save_bundle
+from jclip.data.cache import Cache
+from jclip.data.host_augment import HostAugmentation
+from jclip.data.synthetic import caption
+from jclip.data.text import train_clip_bpe
+from jclip.errors import JclipError
+from jclip.stages import Budget
+from jclip.train.caching import _check_seen, fill
+from jclip.train.flops import count_flops
+from jclip.train.loop import train
+from jclip.train.plan import plan
+from jclip.train.preparing import prepare
+from jclip.train.run import check
+from jclip.train.telemetry import read_journal
+from tests.train.runs import Watch, assert_same_bundles, holey_pairs, leaves, losses
+
+
+@pytest.fixture
+def first_stage(recipe):
+    """The first stage of a recipe, four steps of it, without a cache: the frozen tower runs."""
+    return replace(recipe, dtype="float32", stages=(plain(recipe.stages[0], budget=Budget(steps=4)),))
+
+
+def plain(stage, **changes):
+    """A stage whose pictures are not augmented, as Chinese-CLIP's are: only such features stay."""
+    return replace(stage, **{"host_augmentation": HostAugmentation(), **changes})
+
+
+def cached(run, folder, **changes):
+    return replace(run, stages=(plain(run.stages[0], cache=str(folder), **changes),))
+
+
+def parts_of(run, workdir):
+    mesh, _, (part,) = prepare(run, workdir)
+    return mesh, part
+
+
+def test_training_from_a_cache_is_the_same(first_stage, tmp_path):
+    """To the bit in float32, even where a run goes on with one."""
+    train(first_stage, tmp_path / "live")
+    train(first_stage, tmp_path / "run", stop_after=1)
+    train(cached(first_stage, tmp_path / "cache"), tmp_path / "run")
+    assert_same_bundles((tmp_path / "run").glob("1-*"), (tmp_path / "live").glob("1-*"))
+    assert losses(tmp_path / "run") == losses(tmp_path / "live")
+    noted = [line for line in read_journal(tmp_path / "run" / "metrics.jsonl") if line["kind"] == "cache"]
+    assert [(line["total"], line["rows"], line["computed"]) for line in noted] == [(1, 256, 256)]
+
+
+@pytest.mark.slow  # to compile, both steps
+def test_training_from_a_cache_is_nearly_the_same_in_bfloat16(chinese_clip, tmp_path):
+    """Where XLA fuses the tower with what follows, it rounds elsewhere."""
+    run = replace(chinese_clip, stages=(plain(chinese_clip.stages[0], budget=Budget(steps=4)),))
+    assert run.dtype == "bfloat16"
+    live, ours = (
+        train(one, tmp_path / name).bundles[0]
+        for one, name in ((run, "live"), (cached(run, tmp_path / "cache"), "cached"))
+    )
+    for path, leaf in leaves(live).items():
+        np.testing.assert_allclose(leaves(ours)[path], leaf, rtol=0, atol=2e-4, err_msg=path)
+    np.testing.assert_allclose(losses(tmp_path / "cached"), losses(tmp_path / "live"), rtol=1e-2)
+
+
+def test_the_tower_is_gone_from_the_step(first_stage, tmp_path):
+    """As the plan counts, from the jaxpr."""
+    live, ours = (plan(run)[0].flops_per_step for run in (first_stage, cached(first_stage, tmp_path / "cache")))
+    assert live - ours == count_flops(*frozen_tower(parts_of(first_stage, tmp_path)[1])) > 0.1 * live
+
+
+def frozen_tower(part):
+    if part.stage.objective == "teacher":
+        from jclip.models.dual_encoder import DualEncoder
+
+        teacher = DualEncoder(part.run.teacher.model)
+        ids = jax.ShapeDtypeStruct((part.stage.batch_size, part.run.teacher.context_length), np.int32)
+        return (
+            lambda params, ids: teacher.apply({"params": params}, ids, method="text_state"),
+            part._teacher_shapes,
+            ids,
+        )
+    side = part.run.model.image.image_size
+    pixels = jax.ShapeDtypeStruct((part.stage.batch_size, side, side, 3), np.float32)
+    return lambda variables, x: part.model.apply(variables, x, method="encode_image"), part.variables, pixels
+
+
+def start(run, workdir):
+    return parts_of(run, workdir)[1].start()
+
+
+def fill_now(run, workdir, state, stop=lambda: False, stepped=lambda done, rows: None):
+    mesh, part = parts_of(run, workdir)
+    with jax.set_mesh(mesh):
+        return fill(part, state, stop, stepped)
+
+
+def test_a_stop_and_a_kill_leave_whole_files(chinese_clip, tmp_path, monkeypatch):
+    monkeypatch.setattr("jclip.train.caching._SHARD_ROWS", 64)
+    first = replace(chinese_clip, stages=chinese_clip.stages[:1])
+    run, state, done = cached(first, tmp_path / "cache"), start(first, tmp_path), []
+    stop = lambda: bool(done) and done[-1] >= 150  # noqa: E731
+    assert fill_now(run, tmp_path, state, stop, lambda rows, _: done.append(rows)) is None
+    (folder,) = (tmp_path / "cache").iterdir()
+    files = sorted(file.name for file in folder.glob("*.array_record"))
+    assert files == [f"features-0000{shard}-of-00004.array_record" for shard in (0, 1)]
+    assert not [name for name in os.listdir(folder) if name.startswith(".")]
+    # As if the power had gone: a file whose end did not reach the disk, under its own name.
+    second = folder / files[1]
+    second.write_bytes(second.read_bytes()[:-100])
+    filled = fill_now(run, tmp_path, state)
+    assert filled.computed == 256 - 64
+    assert fill_now(run, tmp_path, state).computed == 0
+    whole = fill_now(cached(first, tmp_path / "fresh"), tmp_path, state)
+    assert whole.computed == 256
+    for record in range(256):
+        np.testing.assert_array_equal(filled.caches[0].row(record), whole.caches[0].row(record))
+
+
+def caches_of(run, workdir, state):
+    """The caches in their folder once the run has begun its own; nothing is computed."""
+    assert fill_now(run, workdir, state, stop=lambda: True) is None
+    return {folder.name for folder in Path(run.stages[0].cache).iterdir()}
+
+
+def test_the_caches_of_two_runs_differ_where_their_numbers_do(tmp_path, recipe):
+    """Weights, preprocessing or tokenizer, and data: each of them is another cache, and nothing else is."""
+    stage, folder = recipe.stages[0], tmp_path / "cache"
+    run = cached(replace(recipe, stages=(stage,)), folder)
+    state = start(run, tmp_path)
+    mine = caches_of(run, tmp_path, state)
+    same = cached(replace(run, log_every=7), folder, batch_size=32, max_unreadable=3, budget=Budget(steps=1))
+    same = cached(same, folder, data=(replace(stage.data[0], weight=2.0),))
+    assert caches_of(same, tmp_path, state) == mine
+    other = [(cached(run, folder, data=(replace(stage.data[0], count=300),)), state)]
+    if run.teacher:
+        teacher, changed = load_bundle(run.teacher.bundle), {}
+        changed["weights"] = replace(teacher, params=jax.tree.map(lambda leaf: leaf * 2, teacher.params))
+        changed["words"] = replace(teacher, tokenizer=train_clip_bpe([caption(n) for n in range(512)], 540))
+        for name, bundle in changed.items():
+            save_bundle(bundle, tmp_path / name)
+            other.append((replace(run, teacher=replace(run.teacher, bundle=str(tmp_path / name))), state))
+        other.append((replace(run, teacher=replace(run.teacher, context_length=12)), state))
+    else:
+        other.append((run, state._replace(frozen=jax.tree.map(lambda leaf: leaf * 2, state.frozen))))
+        other.append((replace(run, dtype="float32"), state))
+        other.append((replace(run, preprocessing=replace(run.preprocessing, resize="crop")), state))
+    for number, (one, weights) in enumerate(other, 2):
+        assert len(caches_of(one, tmp_path, weights)) == number
+
+
+def test_what_the_tower_could_not_read_is_replaced_as_without_a_cache(chinese_clip, tmp_path):
+    """And by worker processes alike."""
+    stage = plain(chinese_clip.stages[0], data=(holey_pairs(tmp_path / "pairs"),), max_unreadable=2)
+    live = replace(chinese_clip, stages=(stage,))
+    run = cached(live, tmp_path / "cache")
+    _, plain_part = parts_of(live, tmp_path)
+    _, part = parts_of(run, tmp_path)
+    _, working = parts_of(cached(run, tmp_path / "cache", workers=1), tmp_path)
+    part.batches.features = working.batches.features = fill_now(run, tmp_path, start(run, tmp_path)).caches
+    with closing(working.batches.iterate()) as made:
+        for step in range(4):  # an epoch is three
+            batch, expected = part.batches[step], plain_part.batches[step]
+            features = batch.pop("image_feature")
+            assert features.shape == (len(expected.pop("image")), run.model.embed_dim)
+            other = next(made)
+            np.testing.assert_array_equal(other.pop("image_feature"), features)
+            for name, rows in expected.items():
+                np.testing.assert_array_equal(batch[name], rows)
+                np.testing.assert_array_equal(other[name], rows)
+    assert len(part.batches.unreadable) == 2
+    assert part.batches.unreadable == plain_part.batches.unreadable == working.batches.unreadable
+    strict = parts_of(cached(run, tmp_path / "cache", max_unreadable=1), tmp_path)[1].batches
+    strict.features = part.batches.features
+    with pytest.raises(JclipError, match=r"record \d+ \(index \d+ of .*cannot be read.*max_unreadable \(now 1\)"):
+        [strict[step] for step in range(3)]
+
+
+def test_a_signal_while_the_cache_is_made_stops_the_run(chinese_clip, tmp_path):
+    def act(step):
+        if step == 64:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    run = cached(chinese_clip, tmp_path / "cache")
+    outcome = train(run, tmp_path / "run", watcher=Watch(act))
+    assert not outcome.finished and outcome.signal == signal.SIGTERM and outcome.position.total == 0
+
+
+def test_errors_say_what_to_do(chinese_clip, tmp_path):
+    run = cached(chinese_clip, "x")
+    check(run)
+    from jclip.data.augment import Augmentation
+
+    for changes, words in (
+        ({"trains": ((".*", True),)}, "its image tower trains: freeze image"),
+        ({"augmentation": Augmentation(flip=0.5)}, "its pictures are augmented: leave augmentation and"),
+        ({"host_augmentation": HostAugmentation(flip=0.5)}, "its pictures are augmented: leave augmentation and"),
+        ({"patch_dropout": 0.5}, "patch_dropout leaves out other patches"),
+    ):
+        with pytest.raises(JclipError, match=rf"stage '.*': cache needs image features that stay, but {words}"):
+            check(cached(chinese_clip, "x", **changes))
+    (tmp_path / "file").write_text("")
+    with pytest.raises(JclipError, match="file"):
+        fill_now(cached(run, tmp_path / "file" / "cache"), tmp_path, start(run, tmp_path))
+
+
+def test_files_that_a_networks_disk_shows_late_are_waited_for(tmp_path, monkeypatch):
+    """By a process that did not write them; the first one's word that it has is all that it hears."""
+    cache = Cache(tmp_path / "cache", 2, 3, "float32", 1)
+    cache.write(0, [np.zeros(3, np.float32)])
+    monkeypatch.setattr("jclip.parallel.processes.alone", lambda: False)
+    with monkeypatch.context() as patch:
+        patch.setattr("jclip.parallel.processes._DISK", 0)
+        with pytest.raises(JclipError, match="lacks 1 files here that the first process wrote: give all .* the same"):
+            _check_seen([cache])
+    with monkeypatch.context() as patch:
+        patch.setattr("time.sleep", lambda seconds: cache.write(1, [np.zeros(3, np.float32)]))
+        _check_seen([cache])
