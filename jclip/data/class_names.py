@@ -1,5 +1,6 @@
 """How folders of classes are numbered, and files that name the classes: for whoever imports and whoever scores them."""
 
+import json
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -31,3 +32,19 @@ def read_names(file: Path) -> list[str]:
     if "" in names:
         raise JclipError(f"{file}, line {names.index('') + 1} is empty: give one name a line")
     return names
+
+
+def read_labels(folder: Path) -> dict[str, list[str]]:
+    """What a data folder's classes are called, by language, from its labels.json; empty where there is none.
+
+    Raises:
+      JclipError: it cannot be read.
+    """
+    file = folder / "labels.json"
+    if not file.exists():
+        return {}
+    try:
+        called = json.loads(file.read_text(encoding="utf-8"))
+        return {str(language): list(map(str, names)) for language, names in called.items()}
+    except (OSError, ValueError, AttributeError, TypeError, RecursionError) as error:
+        raise unreadable(file, error, "as names of classes") from None

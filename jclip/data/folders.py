@@ -8,7 +8,6 @@ Random access into them costs a seek, so that the order of the examples can be a
 
 import contextlib
 import io
-import json
 import os
 import shutil
 import zipfile
@@ -19,6 +18,7 @@ from typing import Any, Generic, NamedTuple, TypeVar, overload
 
 import numpy as np
 
+from jclip.data.class_names import read_labels
 from jclip.data.examples import Examples
 from jclip.data.images import Preprocessing
 from jclip.data.kinds import LABELLED, PAIRS, PARALLEL, Kind, StoredPair
@@ -114,14 +114,7 @@ class LabelledFolder:
         Raises:
           JclipError: they cannot be read.
         """
-        file = Path(self.folder) / "labels.json"
-        if not file.exists():
-            return {}
-        try:
-            called = json.loads(file.read_text(encoding="utf-8"))
-            return {str(language): list(map(str, names)) for language, names in called.items()}
-        except (OSError, ValueError, AttributeError, TypeError) as error:
-            raise unreadable(file, error, "as names of classes") from None
+        return read_labels(Path(self.folder))
 
 
 class Records(Sequence[Record], Generic[Record]):

@@ -10,7 +10,6 @@
 Without such names, those of the folders are taken.
 """
 
-import json
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -23,7 +22,7 @@ from jclip.data.class_names import in_order, read_names
 from jclip.data.folders import LabelledFolder, open_folder
 from jclip.data.images import PICTURES, Picture
 from jclip.data.importing.lines import scan, text_of
-from jclip.errors import JclipError, unreadable
+from jclip.errors import JclipError
 from jclip.evaluate.imported import StoredPictures
 
 SPLITS = ("train", "valid", "val", "test")
@@ -126,16 +125,7 @@ def _read_imported(place: Path, split: str) -> ClassSet:
     pictures = StoredPictures(range(len(records)), lambda row: records[row].picture, name)
     index = place / "index.json"
     order = index if split == "test" and index.is_file() else None
-    return ClassSet(name, pictures, truth_nc, tuple(keys), place, _labels(place / "labels.json"), order)
-
-
-def _labels(file: Path) -> dict[str, list[str]]:
-    if not file.is_file():
-        return {}
-    try:
-        return {str(language): list(map(str, names)) for language, names in json.loads(file.read_text("utf-8")).items()}
-    except (OSError, ValueError, AttributeError, TypeError, RecursionError) as error:
-        raise unreadable(file, error, "as names of classes") from None
+    return ClassSet(name, pictures, truth_nc, tuple(keys), place, folder.labels(), order)
 
 
 def _read_labels(file: Path) -> ClassSet:
