@@ -130,7 +130,7 @@ def _write(folder: Path, pictures: list[bytes]) -> None:
     from jclip.data.folders import StoredPair, write_pairs
     from jclip.data.synthetic import caption, write_tokenizer
 
-    pairs = (StoredPair(picture, (caption(i), caption(i + 1)), i, i) for i, picture in enumerate(pictures))
+    pairs = (StoredPair(picture, (caption(i), caption(i + 1))) for i, picture in enumerate(pictures))
     write_pairs(folder / "pairs", pairs)
     write_tokenizer("wordpiece", folder / "words")
 

@@ -12,20 +12,27 @@ from typing import Any, ClassVar, NamedTuple, Protocol
 
 import numpy as np
 
+from jclip.data.identity import picture_identity, text_identity
 from jclip.data.images import open_picture
 from jclip.data.records import Labelled, Pair, Translation
 from jclip.errors import JclipError
 
 
 class StoredPair(NamedTuple):
-    """A picture as the encoded bytes that it came in, and its captions; the rest as in `records.Pair`."""
+    """A picture as the encoded bytes that it came in, and its captions, on the way into a folder.
+
+    Attributes:
+      image, captions: what the record holds. Their identities are derived from it, see `jclip.data.identity`.
+      languages: of each caption, as "zh"; empty where that is not known.
+      source_image_id, source_text_ids: the source's own numbers of the picture and of each caption; None and empty where
+        it has none. Published tests and cn_clip's files count by them.
+    """
 
     image: bytes
     captions: tuple[str, ...]
-    image_id: int
-    text_id: int
-    text_ids: tuple[int, ...] = ()
     languages: tuple[str, ...] = ()
+    source_image_id: int | None = None
+    source_text_ids: tuple[int, ...] = ()
 
 
 class StoredLabelled(NamedTuple):
@@ -109,29 +116,42 @@ class _Pairs:
         return {
             "image": tfds.features.Image(),
             "captions": tfds.features.Sequence(tfds.features.Text()),
-            "image_id": tfds.features.Scalar(np.int64),
-            "text_id": tfds.features.Scalar(np.int64),
-            "text_ids": tfds.features.Sequence(tfds.features.Scalar(np.int64)),
             "languages": tfds.features.Sequence(tfds.features.Text()),
+            "image_id": tfds.features.Scalar(np.int64),
+            "text_ids": tfds.features.Sequence(tfds.features.Scalar(np.int64)),
+            "source_image_id": tfds.features.Sequence(tfds.features.Scalar(np.int64)),  # one, or none
+            "source_text_ids": tfds.features.Sequence(tfds.features.Scalar(np.int64)),
         }
 
     def example(self, record: StoredPair) -> dict[str, Any]:
-        count = len(record.captions)
         return {
-            **record._asdict(),
+            "image": record.image,
             "captions": list(record.captions),
-            "text_ids": list(record.text_ids or (record.text_id,) * count),
-            "languages": list(record.languages or ("",) * count),
+            "languages": list(self.languages(record)),
+            "image_id": picture_identity(record.image),
+            "text_ids": [text_identity(caption) for caption in record.captions],
+            "source_image_id": [] if record.source_image_id is None else [record.source_image_id],
+            "source_text_ids": list(record.source_text_ids),
         }
 
     def record(self, example: dict[str, Any]) -> Pair:
+        captions = [_text(caption) for caption in example["captions"]]
+        image_id, text_ids = int(example["image_id"]), _numbers(example.get("text_ids", ()))
+        if "source_text_ids" in example:
+            source_image_ids, source_text_ids = (_numbers(example[f"source_{name}"]) for name in ("image_id", "text_ids"))
+        else:
+            # Older folders hold the source's numbers alone, or those that stood in for them.
+            source_image_ids, source_text_ids = (image_id,), text_ids or (int(example["text_id"]),) * len(captions)
+            image_id, text_ids = picture_identity(example["image"]), tuple(map(text_identity, captions))
         return Pair(
             (example["image"],),
-            [_text(caption) for caption in example["captions"]],
-            (int(example["image_id"]),),
-            int(example["text_id"]),
-            tuple(int(number) for number in example.get("text_ids", ())),
+            captions,
+            (image_id,),
+            text_ids[0] if text_ids else 0,
+            text_ids,
             tuple(_text(language) for language in example.get("languages", ())),
+            source_image_ids,
+            source_text_ids,
         )
 
     def troubles(self, record: StoredPair, rules: Rules) -> list[str]:
@@ -146,19 +166,11 @@ class _Pairs:
         return record.languages or ("",) * len(record.captions)
 
     def only(self, record: StoredPair, kept: Sequence[bool]) -> StoredPair:
-        picked: list[tuple[Any, ...]] = [
+        captions, languages, text_ids = (
             tuple(value for value, keep in zip(values, kept, strict=True) if keep) if values else ()
-            for values in (record.captions, record.text_ids, record.languages)
-        ]
-        captions, text_ids, languages = picked
-        return StoredPair(
-            record.image,
-            captions,
-            record.image_id,
-            text_ids[0] if text_ids else record.text_id,
-            text_ids,
-            languages,
+            for values in (record.captions, record.languages, record.source_text_ids)
         )
+        return StoredPair(record.image, captions, languages, record.source_image_id, text_ids)  # type: ignore[arg-type]
 
 
 class _Parallel:
@@ -252,6 +264,10 @@ def _digest(*parts: bytes) -> bytes:
 
 def _bytes(text: str) -> bytes:
     return text.encode("utf-8", "surrogatepass")
+
+
+def _numbers(values: Sequence[Any]) -> tuple[int, ...]:
+    return tuple(int(value) for value in values)
 
 
 def _text(value: bytes | str) -> str:

@@ -12,7 +12,7 @@ import numpy as np
 
 from jclip.data.ahead import ahead
 from jclip.data.cache import DamagedCache
-from jclip.data.folders import Records
+from jclip.data.folders import PairFolder, Records
 from jclip.data.host_augment import Decoder, HostAugmentation
 from jclip.data.images import Picture, Preprocessing
 from jclip.data.mixing import Order
@@ -70,9 +70,10 @@ class _Drawn(NamedTuple):
 class Batches:
     """The batches of a stage.
 
-    A contrastive batch holds "image" uint8 (b, h, w, 3), "text" ids (b, l), "image_id" and "text_id" (b,), numbers of
-    the picture and of the meaning over all sources. A teacher batch holds "student" ids (b, l) and "teacher" ids
-    (b, m). Both hold "example" (b,), the global example index modulo 2^31. Integers are int32, as on the device.
+    A contrastive batch holds "image" uint8 (b, h, w, 3), "text" ids (b, l), "image_id" and "text_id" (b,), identities
+    of the picture and of the meaning; a text of two data folders has one. A teacher batch holds "student" ids (b, l)
+    and "teacher" ids (b, m). Both hold "example" (b,), the global example index modulo 2^31. Integers are int32, as on
+    the device.
 
     With `features`, "image_feature" (b, d) stands for "image", and "target" (b, d) for "teacher", float32.
 
@@ -132,6 +133,7 @@ class Batches:
             self._teacher_text = Texts(teacher_tokenizer, teacher_context_length)
         self._text = Texts(tokenizer, context_length, buckets)
         self._sources, self._decode = sources, Decoder(preprocessing, augmentation, seed, stage)
+        self._numberings = _numberings(sources)
         self._english_shares = [each.english_share for each in sources if isinstance(each, ParallelSource)]
         self._groups: list[Group] = groups(sources, self.records, captions, language_temperature)
         counts, weights = [group.count for group in self._groups], [group.weight for group in self._groups]
@@ -292,9 +294,16 @@ class Batches:
         return self._decode(drawn.picture, example, name)
 
     def _ids(self, numbers: Sequence[tuple[int, int]]) -> np.ndarray:
-        """Numbers within sources as numbers over all: each source has its own part of the int32 range."""
-        part = _INT32 // len(self._sources)
-        return np.array([source * part + number % part for source, number in numbers], np.int64).astype(np.int32)
+        """Identities within sources as numbers over all: each numbering has its own part of the int32 range."""
+        part = _INT32 // (max(self._numberings) + 1)
+        found = [self._numberings[source] * part + number % part for source, number in numbers]
+        return np.array(found, np.int64).astype(np.int32)
+
+
+def _numberings(sources: Sequence[Source]) -> list[int]:
+    """Returns, for each source, the number of its numbering: data folders share one, others have their own."""
+    kinds = ["folder" if isinstance(source, PairFolder) else number for number, source in enumerate(sources)]
+    return [list(dict.fromkeys(kinds)).index(kind) for kind in kinds]
 
 
 def open_sources(sources: Sequence[Source], preprocessing: Preprocessing) -> list[Sequence[Any]]:

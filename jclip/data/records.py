@@ -12,11 +12,13 @@ class Pair(NamedTuple):
     Attributes:
       pictures: encoded bytes, paths, or uint8 arrays; at least one.
       captions: in one language or several; at least one.
-      image_ids: numbers of the pictures within the source; equal pictures are not each other's negatives.
-      text_id: number of the meaning within the source, the same for all captions and for every pair of that meaning.
-      text_ids: of each caption, where captions of one picture have meanings of their own (in cn_clip's data a text has
-        a number and may belong to several pictures); empty where all have `text_id`.
+      image_ids: identities of the pictures; equal pictures are not each other's negatives. Those of a data folder are
+        `jclip.data.identity`'s, the same in all folders; those of other sources are numbers within the source.
+      text_id: identity of the meaning, the same for all captions and for every pair of that meaning.
+      text_ids: of each caption, where captions of one picture have meanings of their own, as those of a data folder;
+        empty where all have `text_id`.
       languages: of each caption, as "zh"; empty where that is not known.
+      source_image_ids, source_text_ids: the numbers that the data had where they came from; empty where they had none.
     """
 
     pictures: Sequence[Picture]
@@ -25,6 +27,8 @@ class Pair(NamedTuple):
     text_id: int
     text_ids: Sequence[int] = ()
     languages: Sequence[str] = ()
+    source_image_ids: Sequence[int] = ()
+    source_text_ids: Sequence[int] = ()
 
 
 class Labelled(NamedTuple):

@@ -65,6 +65,9 @@ class ClassTests:
 def retrieval_tests(data: Path, protocol: str = "", split: str = "", languages: Sequence[str] = ()) -> RetrievalTests:
     """The tasks in a file or a folder.
 
+    Equal pictures and equal captions are joined. A protocol counts as it was published, see `rows`: by the source's
+    numbers. Where there are none, and its number of captions is only met if equal ones are one, those are joined.
+
     Args:
       data: what `sets.open_captions` opens.
       protocol: a name of `protocols.PROTOCOLS`, "" for none.
@@ -76,10 +79,13 @@ def retrieval_tests(data: Path, protocol: str = "", split: str = "", languages: 
     """
     chosen = get_protocol(protocol) if protocol else None
     split = split or (chosen.split if chosen else "test")
-    captions = open_captions(data, split)
+    captions = open_captions(data, split, "published" if chosen else "joined")
     tasks = []
     for language in _languages(data, split, captions.languages, chosen, languages):
         task = captions.task(language)
+        if chosen and task.text_ids is None and not chosen.has_captions(task):
+            again = open_captions(data, split).task(language)
+            task = again if chosen.has_captions(again) else task
         tasks.append(chosen.apply(task) if chosen else task)
     return RetrievalTests(tuple(tasks), split, chosen.note if chosen else "", len(captions.languages) > 1)
 

@@ -17,7 +17,7 @@ from typing import Any, Literal, TypeGuard
 import numpy as np
 import numpy.typing as npt
 
-from jclip.data.importing.lines import object_of, scan
+from jclip.data.importing.lines import integer, object_of, scan
 from jclip.errors import JclipError
 
 Floats32 = npt.NDArray[np.float32]
@@ -37,19 +37,14 @@ def json_lines(file: Path) -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 def whole_number(place: str, found: Mapping[str, Any], name: str) -> int:
-    """The id under a name.
+    """The id under a name, as the import reads it: 7, "7" and "007" are one.
 
     Raises:
-      JclipError: it is missing, or no whole number; cn_clip takes no other.
+      JclipError: it is missing, or no whole number of 64 bits.
     """
     if name not in found:
         raise JclipError(f"{place} has no {name!r}: add it")
-    value = found[name]
-    if not isinstance(value, int) or isinstance(value, bool):
-        raise JclipError(f"{place}: {name} is {repr(value)[:40]}: ids must be whole numbers, so number them")
-    if not -(2**63) <= value < 2**63:
-        raise JclipError(f"{place}: {name} has {len(str(abs(value)))} digits: ids must fit in 64 bits, so number them")
-    return value
+    return integer(found[name], name, place)
 
 
 def is_text(value: Any) -> TypeGuard[str]:

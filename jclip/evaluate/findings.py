@@ -43,7 +43,8 @@ class Finding:
       figures: by name, fractions in [0, 1].
       intervals: 95 % bootstrap intervals [low, high] of some of the figures.
       main: the name of the figure that papers report.
-      counts: pictures, captions, queries, classes.
+      counts: pictures, captions, queries, classes; of retrieval, how many were joined with an equal one.
+      counting: what is one picture and one caption of retrieval, "joined" or "published", see `rows`; "" for others.
       note: what to know before comparing.
       confusion: (c, c) counts, true class by predicted class, for classifications of few classes.
       classes: their names.
@@ -64,6 +65,7 @@ class Finding:
     scores: Histogram | None = None
     variant: str = ""
     trials: tuple[Trials, ...] = ()
+    counting: str = ""
 
     @property
     def key(self) -> tuple[str, str, str, str]:
@@ -123,6 +125,7 @@ def as_dict(findings: Findings) -> dict[str, Any]:
                 "dataset": one.dataset,
                 "language": one.language,
                 **({"variant": one.variant} if one.variant else {}),
+                **({"counting": one.counting} if one.counting else {}),
                 **one.counts,
                 **one.figures,
                 "intervals": one.intervals,

@@ -1,6 +1,6 @@
 """Pictures with captions in folders of array_record files, as `jclip data import` writes them, as tasks."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -8,6 +8,7 @@ from jclip.data.folders import PairFolder, Records
 from jclip.data.images import Picture
 from jclip.errors import JclipError
 from jclip.evaluate.positives import Positives
+from jclip.evaluate.rows import Counted, Counting, Rows
 from jclip.evaluate.tasks import RetrievalTask
 
 UNDETERMINED = "und"  # ISO 639's code, for captions without a language among others that have one
@@ -15,16 +16,19 @@ UNDETERMINED = "und"  # ISO 639's code, for captions without a language among ot
 
 class _Caption(NamedTuple):
     language: str
-    text_id: int
+    identity: int
+    number: Hashable  # the source's, or what tells it apart
     text: str
     row: int  # of its picture
 
 
 class ImportedPairs:
-    """A split of such a folder. Records with one image_id are one picture, equal captions of one text_id are one.
+    """A split of such a folder.
 
     Args:
       folder, split: which.
+      counting: what is one picture or one caption, see `rows`. Where the folder has no numbers of its source, each
+        record is a picture as published, and each of its captions one.
 
     Attributes:
       languages: of the captions, sorted; none where none is known.
@@ -33,26 +37,30 @@ class ImportedPairs:
       JclipError: the folder or the split is missing, or holds nothing.
     """
 
-    def __init__(self, folder: Path, split: str):
-        self._folder, self._split = folder, split
+    def __init__(self, folder: Path, split: str, counting: Counting = "joined"):
+        self._folder, self._split, self._counting = folder, split, counting
         records = PairFolder(str(folder), split).open()
-        rows: dict[int, int] = {}
+        self._rows = Rows(counting)
         places: list[int] = []
+        numbers: list[int] = []
         self._captions: list[_Caption] = []
         for place in range(len(records)):
             record = records[place]
-            row = rows.setdefault(record.image_ids[0], len(rows))
-            if row == len(places):
+            number = record.source_image_ids[0] if record.source_image_ids else None
+            row, first = self._rows.row(record.image_ids[0], f"record {place}" if number is None else number)
+            if first:
                 places.append(place)
+                numbers += [] if number is None else [number]
             texts, count = record.captions, len(record.captions)
-            ids, languages = record.text_ids or [record.text_id] * count, record.languages or [""] * count
-            self._captions += map(_Caption, languages, ids, texts, [row] * count)
+            said = record.source_text_ids or [f"caption {nth} of record {place}" for nth in range(count)]
+            languages = record.languages or [""] * count
+            self._captions += map(_Caption, languages, record.text_ids, said, texts, [row] * count)
         if not self._captions:
             raise JclipError(f"{folder}, split {split!r}, holds no caption: import it again")
         known = {one.language for one in self._captions}
         self.languages = sorted(one or UNDETERMINED for one in known) if known != {""} else []
         self._pictures = StoredPictures(places, lambda place: records[place].pictures[0], f"{folder} ({split})")
-        self._image_ids = list(rows)
+        self._image_ids = _as_ids(numbers, len(places))
 
     def task(self, language: str = "") -> RetrievalTask:
         """The captions in one of `languages`, all of them for "", with the pictures of all, the same object each time.
@@ -61,23 +69,30 @@ class ImportedPairs:
         """
         wanted = "" if language == UNDETERMINED else language
         every = not language or not self.languages
-        captions: dict[tuple[int, str], int] = {}
-        pairs = [
-            (captions.setdefault((one.text_id, one.text), len(captions)), one.row)
-            for one in self._captions
-            if every or one.language == wanted
-        ]
-        ids = [number for number, _ in captions]
+        rows = Rows(self._counting)
+        captions: list[_Caption] = []
+        pairs = []
+        for one in self._captions:
+            if not every and one.language != wanted:
+                continue
+            row, first = rows.row(one.identity, one.number)
+            pairs.append((row, one.row))
+            captions += [one] if first else []
         return RetrievalTask(
             name=f"{self._folder} ({self._split})",
             pictures=self._pictures,
-            captions=[text for _, text in captions],
+            captions=[one.text for one in captions],
             positives=Positives(pairs, len(captions), len(self._pictures)),
             image_ids=self._image_ids,
-            # Captions of one meaning may share a number, which then names none of them.
-            text_ids=ids if len(set(ids)) == len(ids) else None,
+            text_ids=_as_ids([one.number for one in captions if isinstance(one.number, int)], len(captions)),
             language=language,
+            counted=Counted(self._counting, self._rows.joined, rows.joined),
         )
+
+
+def _as_ids(numbers: Sequence[int], rows: int) -> list[int] | None:
+    """Returns numbers for files; None where some rows have none, or several have one, which then names none of them."""
+    return list(numbers) if len(set(numbers)) == len(numbers) == rows else None
 
 
 class StoredPictures(Sequence[Picture]):

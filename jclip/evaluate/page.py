@@ -78,6 +78,7 @@ def _table(
         title = f"{dataset}: {counts}" if counts else dataset
         groups.append(Group(title, rows, [chance] if any(value is not None for value in chance.values) else []))
     notes = dict.fromkeys(f"{test.dataset}: {test.note}" for test in tests if test.note)
+    notes |= dict.fromkeys(filter(None, (_counting(list(some)) for _, some in groupby(tests, lambda one: one.dataset))))
     title = f"{_TITLES.get(kind, kind)}: {findings.model}"
     if other:
         title = f"{_TITLES.get(kind, kind)}: A is {other.model}, B is {findings.model}"
@@ -92,9 +93,20 @@ def _table(
     )
 
 
-def _counted(name: str, tests: Sequence[Finding]) -> str:
-    found = sorted({test.counts.get(name, 0) for test in tests})
+def _counted(name: str, tests: Sequence[Finding], kind: str = "") -> str:
+    found = sorted({test.counts.get(f"{kind}{name}", 0) for test in tests})
     return f"{found[0]:,}{f' to {found[-1]:,}' if len(found) > 1 else ''} {name}"
+
+
+def _counting(tests: Sequence[Finding]) -> str:
+    """Returns a sentence on what was one picture and one caption in the tests on a data set; empty where not known."""
+    ways = {test.counting for test in tests}
+    if ways == {"published"}:
+        return f"{tests[0].dataset}: counted as published, each picture and caption of the source by itself."
+    if ways != {"joined"}:
+        return ""
+    some = ", ".join(_counted(name, tests, "joined_") for name in ("pictures", "captions"))
+    return f"{tests[0].dataset}: equal pictures and equal captions count once; joined with an equal one: {some}."
 
 
 def _row(test: Finding, columns: Sequence[str], before: Finding | None) -> Row:

@@ -35,6 +35,10 @@ class Protocol:
     ways: tuple[Way, ...] = ("t2i", "i2t")
     note: str = ""
 
+    def has_captions(self, task: RetrievalTask) -> bool:
+        """Returns whether the task has as many captions as this test."""
+        return not self.captions or len(task.captions) in self.captions
+
     def apply(self, task: RetrievalTask) -> RetrievalTask:
         """The task as this test asks it.
 
@@ -45,7 +49,7 @@ class Protocol:
         wrong = []
         if self.pictures is not None and len(task.pictures) != self.pictures:
             wrong.append(f"{len(task.pictures)} pictures instead of {self.pictures}")
-        if self.captions and len(task.captions) not in self.captions:
+        if not self.has_captions(task):
             wrong.append(f"{len(task.captions)} captions instead of {' or '.join(map(str, self.captions))}")
         if wrong:
             raise JclipError(

@@ -60,6 +60,8 @@ def find(
     figures = both_ways(judged)
     counts = {"pictures": len(task.pictures), "captions": len(task.captions)}
     counts |= {f"{way}_queries": len(one.asked_q) for way, one in judged.items()}
+    if task.counted and task.counted.how == "joined":
+        counts |= {"joined_pictures": task.counted.pictures, "joined_captions": task.counted.captions}
     return Finding(
         kind="retrieval",
         dataset=task.name,
@@ -68,6 +70,7 @@ def find(
         intervals=_intervals(judged, resamples) if resamples else {},
         main="mean_recall",
         counts=counts,
+        counting=task.counted.how if task.counted else "",
         note=note,
         scores=_distribution(task, images_nd, texts_md),
         trials=_trials(task, judged) if resamples else (),
@@ -115,7 +118,8 @@ def write_cn_clip(
     Args:
       folder: that is there.
       name: the split: NAME_texts.jsonl and so on.
-      task: its ids become those of the files, row numbers where it has none.
+      task: its ids become those of the files, row numbers where it has none. Pictures and captions that were joined
+        have one line, under the number of the first: so cn_clip's programs find the same figures in these files.
       images_nd, texts_md: of all its pictures and captions.
       features_too: some 10 kB for each picture and caption.
     """

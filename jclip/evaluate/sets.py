@@ -8,20 +8,23 @@ Captions in several languages lie in FOLDER/LANGUAGE, or share one gallery as FO
 """
 
 import re
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, partial
 from itertools import islice
 from pathlib import Path
 from typing import overload
 
+from jclip.data.identity import picture_identity, text_identity
 from jclip.data.images import Picture
 from jclip.data.importing.cn_clip import decode_base64
-from jclip.data.importing.lines import Line, scan, text_of
-from jclip.errors import JclipError
+from jclip.data.importing.lines import Line, integer, scan, text_of
+from jclip.errors import JclipError, unreadable
 from jclip.evaluate.features import is_text, json_lines, whole_number, whole_numbers
 from jclip.evaluate.imported import ImportedPairs
 from jclip.evaluate.positives import Positives
+from jclip.evaluate.rows import Counted, Counting, Rows
 from jclip.evaluate.tasks import RetrievalTask
 
 _LANGUAGE = re.compile(r"[a-z]{2,3}(-\w+)*")  # BCP 47, as far as folders need it
@@ -40,7 +43,7 @@ class Captions:
     task: Callable[[str], RetrievalTask]
 
 
-def open_captions(place: Path, split: str = "test") -> Captions:
+def open_captions(place: Path, split: str = "test", counting: Counting = "joined") -> Captions:
     """The captions in a file or a folder, whichever of the forms above it has.
 
     Languages that share their pictures have one object for them in all their tasks.
@@ -48,27 +51,29 @@ def open_captions(place: Path, split: str = "test") -> Captions:
     Args:
       place: a file PICTURE<tab>CAPTION, one of cn_clip's _texts.jsonl, or a folder.
       split: of a folder.
+      counting: what is one picture or one caption, see `rows`.
 
     Raises:
       JclipError: nothing of these forms is there, or it is damaged (`task` may find that out); file and line are given.
     """
     if place.is_file():
-        return _named(str(place), {"": partial(read_cn_clip if place.suffix == ".jsonl" else read_pairs, place)})
+        read = read_cn_clip if place.suffix == ".jsonl" else read_pairs
+        return _named(str(place), {"": partial(read, place, counting)})
     if not place.is_dir():
         raise JclipError(f"{place} is not there: name a file of pairs, or a folder of a data set")
     found: dict[str, Callable[[], RetrievalTask]] = {
-        folder.name: partial(_only, folder, split)
+        folder.name: partial(_only, folder, split, counting)
         for folder in place.iterdir()
         if _LANGUAGE.fullmatch(folder.name) and _holds(folder, split)
     }
     galleries = cache(TsvPictures)
     for file in place.glob(f"{split}_texts.*.jsonl"):
         if _has_captions(file):
-            found[file.name.split(".")[1]] = partial(read_cn_clip, file, galleries)
+            found[file.name.split(".")[1]] = partial(read_cn_clip, file, counting, galleries)
     if not found and (place / "dataset_info.json").is_file():
-        pairs = ImportedPairs(place, split)
+        pairs = ImportedPairs(place, split, counting)
         found = {language: partial(pairs.task, language) for language in pairs.languages}
-    return _named(f"{place} ({split})", {"": partial(_only, place, split), **found})
+    return _named(f"{place} ({split})", {"": partial(_only, place, split, counting), **found})
 
 
 def _named(name: str, tasks: dict[str, Callable[[], RetrievalTask]]) -> Captions:
@@ -83,11 +88,11 @@ def _holds(folder: Path, split: str) -> bool:
     return (folder / f"{split}_texts.jsonl").is_file() or (folder / "dataset_info.json").is_file()
 
 
-def _only(place: Path, split: str) -> RetrievalTask:
+def _only(place: Path, split: str, counting: Counting) -> RetrievalTask:
     if (place / f"{split}_texts.jsonl").is_file():
-        return read_cn_clip(place / f"{split}_texts.jsonl")
+        return read_cn_clip(place / f"{split}_texts.jsonl", counting)
     if (place / "dataset_info.json").is_file():
-        return ImportedPairs(place, split).task()
+        return ImportedPairs(place, split, counting).task()
     found = sorted(file.name.removesuffix("_texts.jsonl") for file in place.glob("*_texts.jsonl"))
     if found:
         raise JclipError(f"{place} has no split {split!r}: it has {', '.join(found)}; choose one with --split")
@@ -101,15 +106,17 @@ def _has_captions(file: Path) -> bool:
     return any("text" in found for _, found in islice(json_lines(file), 1))
 
 
-def read_pairs(file: Path) -> RetrievalTask:
-    """A task from PICTURE<tab>CAPTION lines; equal captions and equal paths count once each.
+def read_pairs(file: Path, counting: Counting = "joined") -> RetrievalTask:
+    """A task from PICTURE<tab>CAPTION lines.
+
+    Args:
+      file: which.
+      counting: what is one picture or one caption, see `rows`. As published a path is a picture, and a line a caption.
 
     Raises:
       JclipError: no such file, a line of another form, or no line at all; the line's number is given.
     """
-    pictures: dict[Path, int] = {}
-    captions: dict[str, int] = {}
-    pairs = []
+    found: list[tuple[int, Path, str]] = []
     for line in scan(file):
         text = text_of(file, line)
         name, tab, caption = text.partition("\t")
@@ -118,51 +125,91 @@ def read_pairs(file: Path) -> RetrievalTask:
         path = file.parent / name
         if not path.is_file():
             raise JclipError(f"{file}, line {line.number}: there is no picture {path}")
-        row = captions.setdefault(caption.strip(), len(captions))
-        pairs.append((row, pictures.setdefault(path, len(pictures))))
-    if not pairs:
+        found.append((line.number, path, caption.strip()))
+    if not found:
         raise JclipError(f"{file} holds no pair: give it lines PICTURE<tab>CAPTION")
-    return RetrievalTask(str(file), list(pictures), list(captions), Positives(pairs, len(captions), len(pictures)))
+    same = _identities([path for _, path, _ in found])
+    picture_rows, caption_rows = Rows(counting), Rows(counting)
+    pictures: list[Path] = []
+    captions: list[str] = []
+    pairs = []
+    for number, path, caption in found:
+        row, first = picture_rows.row(same[path], path)
+        pictures += [path] if first else []
+        query, first = caption_rows.row(text_identity(caption), number)
+        captions += [caption] if first else []
+        pairs.append((query, row))
+    counted = Counted(counting, picture_rows.joined, caption_rows.joined)
+    positives = Positives(pairs, len(captions), len(pictures))
+    return RetrievalTask(str(file), pictures, captions, positives, counted=counted)
 
 
-def read_cn_clip(texts: Path, open_gallery: "Callable[[Path], TsvPictures] | None" = None) -> RetrievalTask:
+def _identities(paths: Sequence[Path]) -> dict[Path, Hashable]:
+    """Returns what equal files share. Those whose size no other file has are not read."""
+    try:
+        sizes = {path: path.stat().st_size for path in paths}
+        times = Counter(sizes.values())
+        return {
+            path: picture_identity(path.read_bytes()) if times[size] > 1 else path for path, size in sizes.items()
+        }
+    except OSError as error:
+        raise unreadable(Path(error.filename), error) from None
+
+
+def read_cn_clip(
+    texts: Path,
+    counting: Counting = "joined",
+    open_gallery: "Callable[[Path, Counting], TsvPictures] | None" = None,
+) -> RetrievalTask:
     """A task from SPLIT_texts.jsonl (or SPLIT_texts.LANGUAGE.jsonl) and the SPLIT_imgs.tsv beside it.
 
-    A text whose `image_ids` are empty, as in a test whose answers are secret, is encoded and never scored.
+    A text whose `image_ids` are empty, as in a test whose answers are secret, is encoded and never scored. Where all
+    are empty the predictions are for those who know the answers, so that it always counts as published.
 
     Args:
       texts: the file.
+      counting: what is one picture or one caption, see `rows`.
       open_gallery: opens the other one, for languages that share it.
 
     Raises:
       JclipError: a file is missing or damaged, an id is no whole number or is given twice, or a text names a picture
         that is not there; file and line are given.
     """
-    split = texts.name.partition("_texts.")[0]
-    gallery = (open_gallery or TsvPictures)(texts.with_name(f"{split}_imgs.tsv"))
-    rows = {number: row for row, number in enumerate(gallery.ids)}
-    captions: dict[int, str] = {}
-    answers: dict[int, list[int]] = {}
+    lines: dict[int, tuple[str, str, list[int]]] = {}
     for place, found in json_lines(texts):
         number, text = whole_number(place, found, "text_id"), found.get("text")
         if not is_text(text):
             raise JclipError(f"{place}: 'text' is {text!r}, but must be a caption")
         ids = whole_numbers(place, found, "image_ids")
-        lost = next((one for one in ids if one not in rows), None)
-        if lost is not None:
-            raise JclipError(f"{place}: text {number} belongs to picture {lost}, which is not in {gallery.file}")
-        if (captions.setdefault(number, text), answers.setdefault(number, ids)) != (text, ids):
+        if lines.setdefault(number, (place, text, ids))[1:] != (text, ids):
             raise JclipError(f"{place}: text_id {number} is another text above: give each its own number")
-    if not captions:
+    if not any(ids for _, _, ids in lines.values()):
+        counting = "published"
+    split = texts.name.partition("_texts.")[0]
+    gallery = (open_gallery or TsvPictures)(texts.with_name(f"{split}_imgs.tsv"), counting)
+    if not lines:
         raise JclipError(f"{texts} holds no caption: write one object a line")
-    pairs = [(row, rows[one]) for row, ids in enumerate(answers.values()) for one in ids]
+    rows = Rows(counting)
+    captions: list[str] = []
+    text_ids: list[int] = []
+    pairs = []
+    for number, (place, text, ids) in lines.items():
+        row, first = rows.row(text_identity(text), number)
+        if first:
+            captions.append(text)
+            text_ids.append(number)
+        for one in ids:
+            if one not in gallery.rows:
+                raise JclipError(f"{place}: text {number} belongs to picture {one}, which is not in {gallery.file}")
+            pairs.append((row, gallery.rows[one]))
     return RetrievalTask(
         name=str(texts),
         pictures=gallery,
-        captions=list(captions.values()),
+        captions=captions,
         positives=Positives(pairs, len(captions), len(gallery)),
         image_ids=gallery.ids,
-        text_ids=list(captions),
+        text_ids=text_ids,
+        counted=Counted(counting, gallery.joined, rows.joined),
     )
 
 
@@ -171,43 +218,55 @@ class TsvPictures(Sequence[Picture]):
 
     An id that is there twice with the same picture counts once.
 
+    Args:
+      file: which.
+      counting: what is one picture, see `rows`.
+
     Attributes:
       file: which.
-      ids: of the pictures, in the file's order.
+      ids: of the pictures, in the file's order; of those that are joined, the first one's.
+      rows: of each id of the file.
+      joined: how many equal one before them and were joined with it.
 
     Raises:
       JclipError: no such file, a line of another form, an id that is no whole number, or one with two pictures.
     """
 
-    def __init__(self, file: Path):
-        self.file, self.ids = file, list[int]()
+    def __init__(self, file: Path, counting: Counting = "joined"):
+        self.file, self.ids, self.rows = file, list[int](), dict[int, int]()
         self._places: list[tuple[int, int]] = []  # (byte, line)
-        rows: dict[int, int] = {}
+        known: dict[int, int] = {}
+        rows = Rows(counting)
         for line in scan(file):
             if not line.data.strip():
                 continue
             number = self._id(line)
-            if (row := rows.setdefault(number, len(rows))) == len(self.ids):
+            # Damaged base64 is an error where the picture is read, with its line.
+            identity = picture_identity(decode_base64(_payload(line)) or line.data)
+            if known.setdefault(number, identity) != identity:
+                raise JclipError(f"{file}, line {line.number}: picture {number} is another one above: number it anew")
+            self.rows[number], first = rows.row(identity, number)
+            if first:
                 self.ids.append(number)
                 self._places.append((line.offset, line.number))
-            elif self._base64(line) != self._base64(self._line(row)):
-                raise JclipError(f"{file}, line {line.number}: picture {number} is another one above: number it anew")
+        self.joined = rows.joined
         if not self.ids:
             raise JclipError(f"{file} holds no picture, so the gallery is empty: write lines ID<tab>BASE64")
 
     def _id(self, line: Line) -> int:
-        name, tab, _ = line.data.strip().partition(b"\t")
-        if not tab or not name.isdigit():
+        name, tab, _ = line.data.partition(b"\t")
+        place = f"{self.file}, line {line.number}"
+        if not tab:
             shown = line.data[:30].decode("utf-8", "replace")
-            raise JclipError(f"{self.file}, line {line.number}: expected ID<tab>BASE64, the id a number, not {shown!r}")
-        return int(name)
+            raise JclipError(f"{place}: expected ID<tab>BASE64, the id a number, not {shown!r}")
+        return integer(name.decode("utf-8", "replace"), "the picture's id", place)
 
     def _line(self, row: int) -> Line:
         offset, number = self._places[row]
         return next(scan(self.file, offset, number, 1))
 
     def _base64(self, line: Line) -> bytes:
-        image = decode_base64(line.data.partition(b"\t")[2])
+        image = decode_base64(_payload(line))
         if image is None:
             raise JclipError(f"{self.file}, line {line.number}: the picture is no base64: write it again")
         return image
@@ -229,3 +288,7 @@ class TsvPictures(Sequence[Picture]):
         if isinstance(index, slice):
             return [self[i] for i in range(*index.indices(len(self)))]
         return self._base64(self._line(index))
+
+
+def _payload(line: Line) -> bytes:
+    return line.data.partition(b"\t")[2]

@@ -9,6 +9,7 @@ import numpy as np
 from jclip.data.images import Picture
 from jclip.evaluate.positives import Positives
 from jclip.evaluate.retrieval import Judged, both_ways, judge
+from jclip.evaluate.rows import Counted
 
 Way = Literal["t2i", "i2t"]
 
@@ -24,9 +25,10 @@ class RetrievalTask:
       positives: which picture rows answer which caption rows.
       queries: rows of the captions that are asked, all when None; their pictures are asked the other way. The gallery
         stays whole.
-      image_ids, text_ids: numbers for files, the rows when None.
+      image_ids, text_ids: numbers for files, the rows when None. A row of several joined has the first one's.
       language: of the captions, BCP 47; "" where nobody said.
       ways: what is asked: captions for pictures, pictures for captions.
+      counted: what counted as one picture and one caption; None where the question was not made from data.
     """
 
     name: str
@@ -38,6 +40,7 @@ class RetrievalTask:
     text_ids: Sequence[int] | None = None
     language: str = ""
     ways: tuple[Way, ...] = ("t2i", "i2t")
+    counted: Counted | None = None
 
     def judge(self, images_nd: np.ndarray, texts_md: np.ndarray, ks: Sequence[int] = (1, 5, 10)) -> dict[str, Judged]:
         """What came of each query, by features of all pictures and captions.

@@ -9,8 +9,8 @@ from jclip.data.folders import StoredPair, open_folder, write_pairs, write_paral
 from jclip.data.records import Translation
 from tests.data.pictures import encoded, picture
 
-SEVERAL = StoredPair(encoded(picture(3, 4)), ("red", "", "红"), -1, 2**40, (0, 7, 7), ("en", "", "zh"))
-NONE = StoredPair(encoded(picture(2, 2)), (), 0, 0)
+SEVERAL = StoredPair(encoded(picture(3, 4)), ("red", "", "红"), ("en", "", "zh"), -(2**40), (0, 7, 7))
+NONE = StoredPair(encoded(picture(2, 2)), ())
 
 
 @pytest.mark.parametrize("kind", ["pairs", "parallel"])

@@ -27,10 +27,10 @@ def png(width, height, value=0, form="PNG", mode="RGB"):
 
 
 PAIRS = [
-    StoredPair(png(4, 2), ("红", "rot"), 0, 0, (0, 1), ("zh", "de")),
-    StoredPair(png(4, 2), ("红",), 1, 2, (2,), ("zh",)),
-    StoredPair(png(6, 8, 9, "JPEG", "L"), ("rotes <b>",), 2, 3, (3,), ("de",)),
-    StoredPair(b"junk", ("x",), 3, 4),
+    StoredPair(png(4, 2), ("红", "rot"), ("zh", "de")),
+    StoredPair(png(4, 2), ("红",), ("zh",)),
+    StoredPair(png(6, 8, 9, "JPEG", "L"), ("rotes <b>",), ("de",)),
+    StoredPair(b"junk", ("x",)),
 ]
 
 
@@ -131,7 +131,7 @@ def test_a_page_shows_every_picture_and_escapes_captions(folder, tmp_path):
 
 
 def test_a_png_shows_the_pictures_in_their_places(tmp_path):
-    write_pairs(tmp_path / "folder", [StoredPair(png(300, 300, value), ("word",), 0, 0) for value in ("red", "blue")])
+    write_pairs(tmp_path / "folder", [StoredPair(png(300, 300, value), ("word",)) for value in ("red", "blue")])
     write_sheet(tmp_path / "a.png", tmp_path / "folder", "train")
     with Image.open(tmp_path / "a.png") as sheet:
         assert [sheet.getpixel((x, 94)) for x in (94, 272)] == [(255, 0, 0), (0, 0, 255)]

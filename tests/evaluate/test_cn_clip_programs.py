@@ -103,9 +103,9 @@ def test_a_gallery_of_less_than_ten_is_scored_here_and_refused_there(tmp_path):
 @pytest.mark.parametrize(
     ("lines", "message"),
     [
-        (['{"image_id": "7", "feature": [1]}'], "line 1: image_id is '7': ids must be whole numbers"),
+        (['{"image_id": "7.5", "feature": [1]}'], "line 1: image_id is '7.5', but ids must be integers of 64 bits"),
         (['{"image_id": true, "feature": [1]}'], "line 1: image_id is True"),
-        (['{"image_id": 99999999999999999999, "feature": [1]}'], "line 1: image_id has 20 digits: ids must fit"),
+        (['{"image_id": 99999999999999999999, "feature": [1]}'], "line 1: image_id is 99999999999999999999, but ids must"),
         (['{"image_id": 1, "feature": [1' + "0" * 400 + "]}"], "line 1: 'feature' must be a list of numbers"),
         (['{"feature": [1]}'], "line 1 has no 'image_id'"),
         (['{"image_id": 1, "feature": [1, 2]}', '{"image_id": 2, "feature": [1]}'], r"line 2: this feature is \(1,\)"),
@@ -128,7 +128,7 @@ def test_feature_files_that_are_none(tmp_path, lines, message):
     ("line", "message"),
     [
         ({"text_id": 1, "image_ids": [3, 3]}, "line 2: the image_ids of text_id 1 name one twice"),
-        ({"text_id": 1, "image_ids": [3, "4"]}, "line 2: image_ids is '4'"),
+        ({"text_id": 1, "image_ids": [3, "x4"]}, "line 2: image_ids is 'x4'"),
         ({"text_id": 1, "image_ids": 3}, "line 2: image_ids is 3, but must be a list"),
         ({"text_id": 0, "image_ids": [3]}, "line 2: text_id 0 has other predictions above"),
     ],

@@ -90,7 +90,7 @@ def test_muge_as_its_files_say(tmp_path):
 
 
 def test_a_language_that_is_not_there(tmp_path):
-    stored = [StoredPair(png(1), ("one", "一", "?"), 1, 1, (1, 2, 3), ("en", "zh", ""))]
+    stored = [StoredPair(png(1), ("one", "一", "?"), ("en", "zh", ""), 1, (1, 2, 3))]
     write_pairs(tmp_path / "set", stored, split="test")
     tests = retrieval_tests(tmp_path / "set")
     assert [(task.language, list(task.captions)) for task in tests.tasks] == [
@@ -109,9 +109,9 @@ def test_a_language_that_is_not_there(tmp_path):
 
 def test_array_records(tmp_path):
     stored = [
-        StoredPair(png(1), ("one", "eins"), 10, 1),
-        StoredPair(png(2), ("two",), 20, 2),
-        StoredPair(png(1), ("uno", "one"), 10, 1),  # the same picture, and one caption again
+        StoredPair(png(1), ("one", "eins"), (), 10, (1, 1)),
+        StoredPair(png(2), ("two",), (), 20, (2,)),
+        StoredPair(png(1), ("uno", "one"), (), 10, (1, 1)),  # the same picture, and one caption again
     ]
     write_pairs(tmp_path / "set", stored, split="valid")
     task = open_captions(tmp_path / "set", "valid").task("")

@@ -60,5 +60,5 @@ def png(number):
 def holey_pairs(folder):
     """A folder of 48 pairs, of which 29 and 31 cannot be read."""
     bad = {29: png(29)[:60], 31: b"no picture"}
-    write_pairs(folder, (StoredPair(bad.get(n, png(n)), (caption(n),), n, n) for n in range(48)))
+    write_pairs(folder, (StoredPair(bad.get(n, png(n)), (caption(n),)) for n in range(48)))
     return PairFolder(str(folder))

@@ -86,7 +86,7 @@ def away(recipe, tmp_path):
     if recipe.teacher:
         return home, replace(run, teacher=replace(run.teacher, bundle=_renamed(run.teacher.bundle, here)))
     pictures = np.random.default_rng(0).integers(0, 256, (32, 32, 32, 3), np.uint8)
-    write_pairs(home / "demo" / "pairs", (StoredPair(_png(p), (caption(n),), n, n) for n, p in enumerate(pictures)))
+    write_pairs(home / "demo" / "pairs", (StoredPair(_png(p), (caption(n),)) for n, p in enumerate(pictures)))
     stages = (replace(run.stages[0], data=(PairFolder("demo/pairs"),)), *run.stages[1:])
     return home, replace(run, stages=stages)
 

@@ -1,6 +1,7 @@
 """cn_clip's files: SPLIT_imgs.tsv with `id<tab>base64`, SPLIT_texts.jsonl with {"text_id", "text", "image_ids"}.
 
-A picture becomes a record with all its captions; a text of several pictures becomes a caption of each, with its number.
+A picture becomes a record with all its captions; a text of several pictures becomes a caption of each. Their numbers are
+kept beside them.
 """
 
 import base64
@@ -194,16 +195,9 @@ class _Part:
                 yield Lost(place, BROKEN_BASE64, len(rows))
                 continue
             texts = [self._text(int(captions["offset"][each]), int(captions["number"][each])) for each in rows]
-            ids = tuple(text_id for text_id, _ in texts)
-            found = StoredPair(
-                image,
-                tuple(text for _, text in texts),
-                int(lines["id"][row]),
-                ids[0],
-                ids,
-                (self.language,) * len(ids),
-            )
-            yield Found(place, found)
+            ids, written = tuple(number for number, _ in texts), tuple(text for _, text in texts)
+            languages = (self.language,) * len(texts)
+            yield Found(place, StoredPair(image, written, languages, int(lines["id"][row]), ids))
 
     def _text(self, offset: int, number: int) -> tuple[int, str]:
         line: Line = next(scan(self.texts, offset, number, 1))

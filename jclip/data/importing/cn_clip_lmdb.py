@@ -134,7 +134,7 @@ class _Part:
                     continue
                 found = [_pair(pairs, self.folder / "pairs", int(table["pair"][row])) for row in rows]
                 texts, ids = tuple(text for _, _, text in found), tuple(number for _, number, _ in found)
-                yield Found(place, StoredPair(image, texts, picture, ids[0], ids, (self.language,) * len(ids)))
+                yield Found(place, StoredPair(image, texts, (self.language,) * len(ids), picture, ids))
 
 
 @lru_cache(maxsize=8)

@@ -29,7 +29,7 @@ from jclip.data.kinds import Rules
 from jclip.errors import JclipError
 from jclip.files import check_free, lasting_folder, whole_folder
 
-_VERSION = 2  # of what lies in .NAME.unfinished
+_VERSION = 3  # of what lies in .NAME.unfinished
 
 Progress = Callable[[str, int, int], None]
 """(what is being done, parts done, parts in all)."""

@@ -14,7 +14,7 @@ from jclip.errors import JclipError
 
 
 class Entry(NamedTuple):
-    """A picture and its captions; `place` is where the list names it."""
+    """A picture and its captions, with the list's own numbers of them; `place` is where the list names it."""
 
     place: str
     file: Path
@@ -73,5 +73,4 @@ class _Part:
 
     def records(self) -> Iterator[Found | Lost]:
         for place, file, image_id, captions, text_ids, languages in self.entries:
-            stored = StoredPair(file.read_bytes(), captions, image_id, text_ids[0], text_ids, languages)
-            yield Found(place, stored)
+            yield Found(place, StoredPair(file.read_bytes(), captions, languages, image_id, text_ids))

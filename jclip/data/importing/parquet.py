@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from jclip.data.importing.parts import UNCAPTIONED, Found, Lost, Part, Reader, Reading, numbered
+from jclip.data.importing.parts import UNCAPTIONED, Found, Lost, Part, Reader, Reading
 from jclip.data.kinds import PAIRS, StoredPair
 from jclip.errors import JclipError
 
@@ -112,10 +112,10 @@ class _Part:
         columns = [name for name in (reader.picture, reader.caption, reader.language_column) if name]
         for number, row in enumerate(_rows(self.file, self.group, columns), self.first):
             place = f"{self.file.name}, row {number + 1}"
-            found = self._record(row, number)
+            found = self._record(row)
             yield Lost(place, found) if isinstance(found, str) else Found(place, found)
 
-    def _record(self, row: dict[str, Any], number: int) -> StoredPair | str:
+    def _record(self, row: dict[str, Any]) -> StoredPair | str:
         reader = self.reader
         image = row[reader.picture]
         if isinstance(image, dict):
@@ -127,4 +127,4 @@ class _Part:
         if not isinstance(captions, list) or not captions or not all(isinstance(each, str) for each in captions):
             return UNCAPTIONED
         language = str(row[reader.language_column] or "") if reader.language_column else reader.language
-        return numbered(image, tuple(captions), number, (language,) * len(captions))
+        return StoredPair(image, tuple(captions), (language,) * len(captions))

@@ -5,7 +5,6 @@ parts = reader.parts(workspace, shard_bytes)       # scans, and finds what is wr
 for found in parts[3].records(): …                 # in a worker; twice, and the same both times
 """
 
-import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +12,7 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
-from jclip.data.kinds import Kind, StoredPair
+from jclip.data.kinds import Kind
 from jclip.errors import JclipError
 
 USUAL_PICTURE = 1 << 17  # bytes of an encoded picture, where only a worker may look for its size
@@ -147,19 +146,3 @@ def cut(sizes: np.ndarray, most: int) -> list[tuple[int, int]]:
         stretches.append((start, stop))
         start, base = stop, int(ends[stop - 1])
     return stretches
-
-
-def numbered(image: bytes, captions: tuple[str, ...], image_id: int, languages: tuple[str, ...]) -> StoredPair:
-    """A pair of a source that does not number its texts: equal texts get one number, whichever pictures they are of.
-
-    So they are one query, and not each other's negatives. White space around a text, which no tokenizer sees, makes no
-    other text of it.
-    """
-    ids = tuple(_text_id(caption) for caption in captions)
-    return StoredPair(image, captions, image_id, ids[0], ids, languages)
-
-
-def _text_id(text: str) -> int:
-    """63 bits of a digest, which any process of any import finds again."""
-    digest = hashlib.blake2b(text.strip().encode("utf-8", "surrogatepass"), digest_size=8).digest()
-    return int.from_bytes(digest, "little") >> 1

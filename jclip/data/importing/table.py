@@ -16,8 +16,8 @@ from typing import BinaryIO
 import numpy as np
 
 from jclip.data.importing.index import Index
-from jclip.data.importing.parts import USUAL_PICTURE, Found, Lost, Part, Reader, Reading, cut, numbered
-from jclip.data.kinds import PAIRS
+from jclip.data.importing.parts import USUAL_PICTURE, Found, Lost, Part, Reader, Reading, cut
+from jclip.data.kinds import PAIRS, StoredPair
 from jclip.errors import JclipError, unreadable
 
 MISSING = "the picture's file is missing"
@@ -243,4 +243,4 @@ class _Part:
                 yield Lost(f"{place}: {found[0][0][:200]}", MISSING, len(found))
                 continue
             languages = tuple(row[2] if len(row) > 2 else self.reader.language for row in found)
-            yield Found(place, numbered(image, tuple(row[1] for row in found), picture, languages))
+            yield Found(place, StoredPair(image, tuple(row[1] for row in found), languages))

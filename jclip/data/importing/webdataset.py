@@ -11,13 +11,12 @@ from typing import Any
 
 from jclip.data.images import PICTURES
 from jclip.data.importing.archives import read_tar, said_as_damage
-from jclip.data.importing.parts import UNCAPTIONED, UNPICTURED, Found, Lost, Part, Reader, Reading, numbered
-from jclip.data.kinds import PAIRS
+from jclip.data.importing.parts import UNCAPTIONED, UNPICTURED, Found, Lost, Part, Reader, Reading
+from jclip.data.kinds import PAIRS, StoredPair
 from jclip.errors import JclipError
 
 _CAPTION = "caption"
 _LARGEST = 1 << 30  # bytes of a member; a picture of more is a mistake, or an attack
-_PER_TAR = 1 << 40  # ids of one tar's pictures do not reach those of the next
 
 
 @dataclass(frozen=True)
@@ -36,7 +35,7 @@ class TarReader(Reader):
 
     def parts(self, workspace: Path, shard_bytes: int) -> Sequence[Part]:
         """See `Reader`: a tar each, for a tar is not read from its middle."""
-        return [_Part(self.split, file, number, self.caption, self.language) for number, file in enumerate(self.files)]
+        return [_Part(self.split, file, self.caption, self.language) for file in self.files]
 
 
 def open_tars(source: Path, reading: Reading) -> TarReader:
@@ -60,12 +59,11 @@ def open_tars(source: Path, reading: Reading) -> TarReader:
 class _Part:
     split: str
     file: Path
-    number: int
     caption: str | None
     language: str
 
     def records(self) -> Iterator[Found | Lost]:
-        for count, (key, members) in enumerate(_samples(self.file)):
+        for key, members in _samples(self.file):
             place = f"{self.file.name}, {key}"
             picture = next((members[end] for end in PICTURES if end in members), None)
             if picture is None:
@@ -75,8 +73,7 @@ class _Part:
             if caption is None:
                 yield Lost(place, UNCAPTIONED)
                 continue
-            number = self.number * _PER_TAR + count
-            yield Found(place, numbered(picture, (caption,), number, (self.language,)))
+            yield Found(place, StoredPair(picture, (caption,), (self.language,)))
 
     def _caption(self, members: dict[str, bytes], place: str) -> str | None:
         try:

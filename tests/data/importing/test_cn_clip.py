@@ -42,9 +42,9 @@ def test_lmdb_directories_of_cn_clip_give_what_its_files_give(lmdb_folder, tmp_p
         theirs = [pickle.loads(view.get(str(number).encode())) for number in range(count)]
     with lmdb.open(str(lmdb_folder / "train" / "imgs"), readonly=True, lock=False) as images, images.begin() as view:
         bytes_of = {picture: base64.urlsafe_b64decode(view.get(str(picture).encode())) for picture, _, _ in theirs}
-    ours = [(pair.image_ids[0], pair.text_ids[0], pair.captions[0]) for pair in pairs(tmp_path / "files")]
+    ours = [(pair.source_image_ids[0], pair.source_text_ids[0], pair.captions[0]) for pair in pairs(tmp_path / "files")]
     assert ours == sorted(theirs)
-    assert {pair.image_ids[0]: pair.pictures[0] for pair in pairs(tmp_path / "files")} == bytes_of
+    assert {pair.source_image_ids[0]: pair.pictures[0] for pair in pairs(tmp_path / "files")} == bytes_of
 
 
 def one_pair(folder, value):
@@ -194,7 +194,7 @@ def test_an_id_that_comes_again_takes_its_last_picture_as_cn_clip_does(tmp_path)
     lines = (source / "train_imgs.tsv").read_text().splitlines()
     (source / "train_imgs.tsv").write_text("\n".join([lines[0], lines[1], "100\t" + lines[1].split("\t")[1]]))
     imported("cn-clip", source, tmp_path / "folder", Limit(count=1))
-    assert {pair.image_ids[0]: pair.pictures[0] for pair in pairs(tmp_path / "folder")} == {
+    assert {pair.source_image_ids[0]: pair.pictures[0] for pair in pairs(tmp_path / "folder")} == {
         100: picture(1),
         101: picture(1),
     }

@@ -36,7 +36,7 @@ def test_every_picture_comes_back_with_its_captions(tmp_path):
     pairs = list(PairFolder(str(tmp_path / "folder")).open())
     assert [pair.captions for pair in pairs] == [[caption] for caption in CAPTIONS]
     assert [pair.pictures[0] for pair in pairs] == [picture(n) for n in range(12)]
-    assert [(pair.image_ids[0], pair.text_id) for pair in pairs] == [(100 + n, 7 * n) for n in range(12)]
+    assert [(*pair.source_image_ids, *pair.source_text_ids) for pair in pairs] == [(100 + n, 7 * n) for n in range(12)]
     assert {pair.languages for pair in pairs} == {("zh",)}
     assert report.splits["train"].shards > 2
     assert sorted(path.name for path in tmp_path.iterdir()) == ["folder", "source"]

@@ -31,7 +31,7 @@ def test_rows_of_one_path_are_one_picture(tmp_path):
     assert [pair.captions for pair in found] == [[text, f"{text} wieder\nda"] for text in CAPTIONS]
     assert [pair.pictures[0] for pair in found] == [picture(n) for n in range(12)]
     assert {pair.languages for pair in found} == {("zh", "zh")}
-    assert [pair.image_ids[0] for pair in found] == list(range(12))
+    assert len({pair.image_ids for pair in found}) == 12
 
 
 def test_a_picture_whose_file_is_missing_is_skipped(tmp_path):

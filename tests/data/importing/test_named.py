@@ -83,9 +83,9 @@ def test_flickr30k(tmp_path, form):
     karpathy(tmp_path / "down", form)
     imported("flickr30k", tmp_path / "down", tmp_path / "folder")
     found = pairs(tmp_path / "folder")
-    assert [pair.image_ids for pair in found] == [(0,), (3,)]
+    assert [pair.source_image_ids for pair in found] == [(0,), (3,)]
     assert found[1].captions == [f"A dog 3 {k} ." for k in range(5)]
-    assert found[1].text_ids == (15, 16, 17, 18, 19)
+    assert found[1].source_text_ids == (15, 16, 17, 18, 19)
     assert [len(pairs(tmp_path / "folder", split)) for split in ("train", "valid")] == [1, 1]
 
 
@@ -110,7 +110,7 @@ def test_coco_in_english(tmp_path, form):
     assert {name: split.records for name, split in report.splits.items()} == {"train": 2, "valid": 1, "test": 1}
     (pair,) = pairs(tmp_path / "folder")
     assert (pair.pictures[0], pair.captions) == (picture(4, "JPEG"), [f"A cat 4 {k}." for k in range(6)])
-    assert (pair.text_ids, pair.image_ids) == ((200, 201, 202, 203, 204, 205), (2,))
+    assert (pair.source_text_ids, pair.source_image_ids) == ((200, 201, 202, 203, 204, 205), (2,))
 
 
 def test_coco_without_the_pictures_of_training(tmp_path):
@@ -142,8 +142,8 @@ def test_coco_cn(tmp_path):
     packed(tmp_path / "down" / "coco-cn-version1805v1.1", "gztar")
     imported("coco-cn", tmp_path / "down", tmp_path / "one")
     (pair,) = pairs(tmp_path / "one")
-    assert (pair.captions, pair.image_ids, pair.pictures[0]) == (["写 2 0", "写 2 1"], (4,), picture(4, "JPEG"))
-    assert [pairs(tmp_path / "one", split)[0].image_ids for split in ("train", "valid")] == [(1,), (3,)]
+    assert (pair.captions, pair.source_image_ids, pair.pictures[0]) == (["写 2 0", "写 2 1"], (4,), picture(4, "JPEG"))
+    assert [pairs(tmp_path / "one", split)[0].source_image_ids for split in ("train", "valid")] == [(1,), (3,)]
     report = imported("coco-cn-5k", tmp_path / "down", tmp_path / "five")
     assert (list(report.splits), pairs(tmp_path / "five")[0].captions) == (["test"], [f"译 {k}" for k in range(5)])
 
@@ -171,7 +171,7 @@ def test_xtd(tmp_path):
         "zh": "zh 1",
     }
     assert first.pictures[0] == picture(4, "JPEG")
-    assert len({*first.text_ids, *second.text_ids}) == 8
+    assert len({*first.source_text_ids, *second.source_text_ids}) == 8
     assert report.splits["test"].languages == {"de": 2, "en": 2, "ja": 2, "zh": 2}
 
 
@@ -199,7 +199,7 @@ def test_crossmodal(tmp_path):
     imported("crossmodal-3600", tmp_path / "down", tmp_path / "folder")
     first, second = pairs(tmp_path / "folder")
     assert (first.languages, first.captions) == (("sw", "sw", "zh"), ["picha 0", "mbwa 0", "图 0"])
-    assert second.text_ids == (3, 4, 5)
+    assert second.source_text_ids == (3, 4, 5)
 
 
 @pytest.mark.parametrize(
