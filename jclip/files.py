@@ -159,6 +159,13 @@ def said_size(count: int) -> str:
     return f"{count} bytes"
 
 
+LARGEST_PICTURE = 256 << 20
+"""Most bytes of an encoded picture; a larger file is a mistake, or an attack."""
+
+TOO_LARGE = f"a picture's file of more than {said_size(LARGEST_PICTURE)}"
+"""Reason for a picture that is larger, as reports count it."""
+
+
 def files_under(folder: Path) -> Iterator[Path]:
     """Yields all that is not a folder in a folder and below, in the order of the names.
 
