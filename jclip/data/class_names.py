@@ -38,30 +38,45 @@ def check_names(place: Path, names: Iterable[str]) -> None:
       JclipError: a name with a line break, blank, with white space around it, or with bytes that are not UTF-8; or two
         that are the same text in Unicode.
     """
+    found = list(names)
+    for name in found:
+        if wrong := _unlistable(name):
+            raise JclipError(f"{place}: the name of the class folder {name!r} {wrong}: rename the folder")
+    check_distinct(place, found)
+
+
+def check_distinct(place: Path, names: Iterable[str]) -> None:
+    """Checks that the names of classes' folders are texts, and that no two are one text in Unicode.
+
+    Args:
+      place: the folder that they are in, for messages.
+      names: of the folders.
+
+    Raises:
+      JclipError: a name with bytes that are not UTF-8, or two that differ in nothing that a model reads.
+    """
     seen: dict[str, str] = {}
     for name in names:
-        if wrong := _trouble(name):
-            raise JclipError(f"{place}: the name of the class folder {name!r} {wrong}: rename the folder")
-        first = seen.setdefault(unicodedata.normalize("NFC", name), name)
+        try:
+            name.encode()
+        except UnicodeEncodeError:
+            raise JclipError(
+                f"{place}: the name of the class folder {name!r} is not UTF-8: rename the folder"
+            ) from None
+        first = seen.setdefault(unicodedata.normalize("NFC", name.strip()), name)
         if first != name:
             raise JclipError(
-                f"{place}: the class folders {ascii(first)} and {ascii(name)} have the same name in two forms of "
-                "Unicode: put their pictures into one, or rename one"
+                f"{place}: the names of the class folders {first!a} and {name!a} differ in white space or in the form "
+                "of Unicode alone: put their pictures into one, or rename one"
             )
 
 
-def _trouble(name: str) -> str:
+def _unlistable(name: str) -> str:
     if _BREAK.search(name):
         return "holds a line break, and names of classes are kept one a line"
     if not name.strip():
         return "is blank"
-    if name != name.strip():
-        return "begins or ends with white space"
-    try:
-        name.encode()
-    except UnicodeEncodeError:
-        return "is not UTF-8"
-    return ""
+    return "begins or ends with white space" if name != name.strip() else ""
 
 
 def check_stored(folder: Path, names: Iterable[str]) -> None:
