@@ -5,7 +5,8 @@ Axes: b batch, h height, w width, c channels.
 
 import io
 from dataclasses import dataclass
-from pathlib import Path
+from functools import cache
+from pathlib import Path, PurePath
 from typing import Literal
 
 import jax
@@ -24,6 +25,20 @@ Picture = Image.Image | np.ndarray | str | Path | bytes
 
 PICTURES = ("jpg", "jpeg", "png", "webp", "gif", "bmp", "tiff", "tif", "ppm", "pgm")
 """Endings of pictures' files, the usual ones first: those of torchvision's ImageFolder, and GIF."""
+
+_NOT_IN_PROCESS = ("BUFR", "EPS", "GRIB", "HDF5", "MPEG", "WMF")  # Pillow knows their names, and decodes none by itself
+
+
+@cache
+def picture_kinds() -> frozenset[str]:
+    """Returns the endings of all picture files that Pillow decodes, in lower case and without the dot."""
+    known = Image.registered_extensions().items()
+    return frozenset(end[1:] for end, form in known if form in Image.OPEN and form not in _NOT_IN_PROCESS) | {"mpo"}
+
+
+def is_picture_name(name: str) -> bool:
+    """Returns whether a file's name ends as those of pictures do, in either case."""
+    return PurePath(name).suffix[1:].lower() in picture_kinds()
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@
 Without such names, those of the folders are taken.
 """
 
-import os
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,9 +18,10 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from jclip.data.class_names import in_order, read_names
+from jclip.data import class_files
+from jclip.data.class_names import check_distinct, in_order, read_names
 from jclip.data.folders import LabelledFolder, open_folder
-from jclip.data.images import PICTURES, Picture
+from jclip.data.images import Picture
 from jclip.data.importing.lines import scan, text_of
 from jclip.errors import JclipError
 from jclip.evaluate.imported import StoredPictures
@@ -41,6 +42,7 @@ class ClassSet:
       folder: where files of names may lie.
       labels: the names of the classes by language, of data that come with them.
       order: ELEVATER's file with the order of the pictures, of data that come with it.
+      left_out: files that are not among the pictures.
     """
 
     name: str
@@ -50,6 +52,17 @@ class ClassSet:
     folder: Path = Path()
     labels: Mapping[str, Sequence[str]] = field(default_factory=dict)
     order: Path | None = None
+    left_out: Sequence[class_files.Sorted] = ()
+
+    @property
+    def note(self) -> str:
+        """What is left out, with the number of each reason and an example; empty where nothing is."""
+        if not self.left_out:
+            return ""
+        counts = Counter(each.reason for each in self.left_out)
+        first = {each.reason: each.file for each in reversed(self.left_out)}
+        said = (f"{count:,} x {reason} ({Path(*first[reason].parts[-2:])})" for reason, count in sorted(counts.items()))
+        return f"{len(self.left_out):,} file(s) left out: {', '.join(said)}."
 
     @property
     def single(self) -> bool:
@@ -66,8 +79,8 @@ def splits_in(place: Path) -> list[str]:
     """The splits of a folder; none where it has classes and no splits."""
     if (place / "dataset_info.json").is_file():
         return list(open_folder(place).info.splits)
-    names = {folder.name for folder in _folders(place)}
-    return sorted(names) if names <= set(SPLITS) else []
+    names = class_files.class_folders(place)
+    return names if set(names) <= set(SPLITS) else []
 
 
 def read_classes(place: Path, split: str = "test") -> ClassSet:
@@ -86,33 +99,36 @@ def read_classes(place: Path, split: str = "test") -> ClassSet:
         return _read_imported(place, split)
     if (place / "labels.tsv").is_file():
         return _read_labels(place / "labels.tsv")
-    folders = _folders(place)
     if splits := splits_in(place):
         if split not in splits:
             raise JclipError(f"{place} has no split {split!r}: it has {', '.join(splits)}; choose one with --split")
         return read_classes(place / split)
-    if len(folders) < 2:
-        raise JclipError(f"{place} has {len(folders)} class folders: give it one for each class, or a labels.tsv")
-    folders = [place / name for name in in_order(folder.name for folder in folders)]
+    return _read_folders(place)
+
+
+def _read_folders(place: Path) -> ClassSet:
+    names = in_order(class_files.class_folders(place))
+    if len(names) < 2:
+        raise JclipError(f"{place} has {len(names)} class folders: give it one for each class, or a labels.tsv")
+    check_distinct(place, names)
     pictures: list[Path] = []
     classes: list[int] = []
-    for number, folder in enumerate(folders):
-        found = [
-            Path(root) / name
-            for root, _, names in sorted(os.walk(folder, followlinks=True))
-            for name in sorted(names)
-            if name.lower().endswith(tuple(f".{ending}" for ending in PICTURES))
-        ]
-        if not found:
-            raise JclipError(f"{folder} holds no picture: every class needs one, or take the folder away")
-        pictures += found
-        classes += [number] * len(found)
-    truth_nc = np.eye(len(folders), dtype=bool)[classes]
-    return ClassSet(str(place), pictures, truth_nc, tuple(folder.name for folder in folders), place)
-
-
-def _folders(place: Path) -> list[Path]:
-    return [folder for folder in place.iterdir() if folder.is_dir() and not folder.name.startswith(".")]
+    left_out: list[class_files.Sorted] = []
+    for number, name in enumerate(names):
+        found = class_files.sorted_out(place / name)
+        mine = [each.file for each in found if not each.reason]
+        left_out += [each for each in found if each.reason]
+        if not mine:
+            why = f" ({found[0].file.name[:60]!r}: {found[0].reason})" if found else ""
+            raise JclipError(
+                f"{place / name} holds no picture{why}: every class needs one, or take the folder away"
+            )
+        pictures += mine
+        classes += [number] * len(mine)
+    read = [place / "label_cn.txt", place / "classes.txt", *place.glob("classes.*.txt")]
+    left_out += class_files.outside(place, read)
+    truth_nc = np.eye(len(names), dtype=bool)[classes]
+    return ClassSet(str(place), pictures, truth_nc, tuple(names), place, left_out=tuple(left_out))
 
 
 def _read_imported(place: Path, split: str) -> ClassSet:
@@ -143,6 +159,8 @@ def _read_labels(file: Path) -> ClassSet:
             raise JclipError(f"{file}, line {number}: there is no picture {path}")
         classes = []
         for word in (part.strip() for part in said.split(",")):
+            if keys.count(word) > 1:
+                raise JclipError(f"{file}, line {number}: {word[:60]!r} names two classes in {names}: give its number")
             if word not in keys and not (word.isdecimal() and len(word) <= _DIGITS):
                 wanted = f"neither a number of up to {_DIGITS} digits nor a name in classes.txt"
                 raise JclipError(f"{file}, line {number}: {word[:60]!r} is {wanted}")

@@ -121,7 +121,12 @@ def find(
         figures=figures,
         intervals=_intervals(hits_nk[:, : 1 + (classes > 5)], data, resamples) if resamples else {},
         main=benchmark.metric if benchmark else "accuracy",
-        counts={"pictures": len(data.pictures), "classes": classes},
+        counts={
+            "pictures": len(data.pictures),
+            "classes": classes,
+            **({"left_out": len(data.left_out)} if data.left_out else {}),
+        },
+        note=data.note,
         confusion=tuple(map(tuple, metrics.confusion(scores_nc, data.classes_n).tolist())) if classes <= 200 else (),
         classes=tuple(names) if classes <= 200 else (),
         scores=histogram({"right": best_n[right_n], "wrong": best_n[~right_n]}),
