@@ -20,7 +20,7 @@ import numpy.typing as npt
 
 from jclip.data.class_names import in_order, read_names
 from jclip.data.folders import LabelledFolder, open_folder
-from jclip.data.images import PICTURES, Picture
+from jclip.data.images import Picture, is_picture_name
 from jclip.data.importing.lines import scan, text_of
 from jclip.errors import JclipError
 from jclip.evaluate.imported import StoredPictures
@@ -101,7 +101,7 @@ def read_classes(place: Path, split: str = "test") -> ClassSet:
             Path(root) / name
             for root, _, names in sorted(os.walk(folder, followlinks=True))
             for name in sorted(names)
-            if name.lower().endswith(tuple(f".{ending}" for ending in PICTURES))
+            if is_picture_name(name)
         ]
         if not found:
             raise JclipError(f"{folder} holds no picture: every class needs one, or take the folder away")

@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 
 from jclip.data.class_names import in_order, read_names
-from jclip.data.images import PICTURES
+from jclip.data.images import is_picture_name
 from jclip.data.importing.parts import Found, Lost, Part, Reader, Reading, cut
 from jclip.data.importing.splits import USUAL, choose_splits
 from jclip.data.kinds import LABELLED, StoredLabelled
@@ -126,7 +126,7 @@ def classified(
         others: list[tuple[Path, tuple[int, ...]]] = []
         for label, name in enumerate(classes):
             for file in sorted((folder / name).rglob("*")):
-                if file.is_file() and file.suffix.lower().lstrip(".") in PICTURES:
+                if file.is_file() and is_picture_name(file):
                     found.append((file, (label,)))
                 elif not file.is_dir() and not file.name.startswith("."):
                     others.append((file, ()))
