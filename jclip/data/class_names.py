@@ -1,10 +1,18 @@
 """How folders of classes are numbered, and files that name the classes: for whoever imports and whoever scores them."""
 
 import json
+import re
+import unicodedata
 from collections.abc import Iterable
 from pathlib import Path
 
 from jclip.errors import JclipError, unreadable
+from jclip.files import read_regular
+
+LARGEST = 64 << 20
+"""Most bytes of a file of names."""
+
+_BREAK = re.compile("[\n\v\f\r\x1c-\x1e\x85\u2028\u2029]")  # where str.splitlines and editors begin a line
 
 
 def in_order(folders: Iterable[str]) -> list[str]:
@@ -19,23 +27,93 @@ def in_order(folders: Iterable[str]) -> list[str]:
     return sorted(names, key=int) if all(name.isdecimal() for name in names) else names
 
 
-def read_names(file: Path) -> list[str]:
-    """The names of classes in a file, one a line.
+def check_names(place: Path, names: Iterable[str]) -> None:
+    """Checks that a list of one name a line can hold the names of classes' folders, and that no two become one in it.
+
+    Args:
+      place: the folder that they are in, for messages.
+      names: of the folders.
 
     Raises:
-      JclipError: it cannot be read, or a line is empty.
+      JclipError: a name with a line break, blank, with white space around it, or with bytes that are not UTF-8; or two
+        that are the same text in Unicode.
+    """
+    seen: dict[str, str] = {}
+    for name in names:
+        if wrong := _trouble(name):
+            raise JclipError(f"{place}: the name of the class folder {name!r} {wrong}: rename the folder")
+        first = seen.setdefault(unicodedata.normalize("NFC", name), name)
+        if first != name:
+            raise JclipError(
+                f"{place}: the class folders {ascii(first)} and {ascii(name)} have the same name in two forms of "
+                "Unicode: put their pictures into one, or rename one"
+            )
+
+
+def _trouble(name: str) -> str:
+    if _BREAK.search(name):
+        return "holds a line break, and names of classes are kept one a line"
+    if not name.strip():
+        return "is blank"
+    if name != name.strip():
+        return "begins or ends with white space"
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return "is not UTF-8"
+    return ""
+
+
+def check_stored(folder: Path, names: Iterable[str]) -> None:
+    """Checks that a data folder has one name for each of its classes.
+
+    Folders that older versions wrote may have more or fewer, where a class folder's name held a line break or was
+    blank; their pictures would then count as others.
+
+    Raises:
+      JclipError: it has not.
     """
     try:
-        names = [line.strip() for line in file.read_text(encoding="utf-8-sig").splitlines()]
+        features = json.loads(read_regular(folder / "features.json", LARGEST))["featuresDict"]["features"]
+        wanted = int(features["labels"]["sequence"]["feature"]["classLabel"]["numClasses"])
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        if isinstance(error, JclipError):
+            raise
+        raise unreadable(folder / "features.json", error, "as a description of classes") from None
+    have = len(list(names))
+    if have != wanted:
+        raise JclipError(
+            f"{folder / 'labels.labels.txt'} has {have} names for {wanted} classes: rename the class folders whose "
+            "names hold line breaks or are blank, and import them again"
+        )
+
+
+def read_names(file: Path) -> list[str]:
+    """Returns the names of classes in a file, one a line.
+
+    Raises:
+      JclipError: it cannot be read, a line is empty, or a name holds a character that some programs take for a line's
+        end.
+    """
+    try:
+        text = read_regular(file, LARGEST).decode("utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise unreadable(file, error, "as names of classes") from None
-    if "" in names:
-        raise JclipError(f"{file}, line {names.index('') + 1} is empty: give one name a line")
+    lines = re.split("\r\n|\n|\r", text)
+    names = [line.strip() for line in (lines[:-1] if len(lines) > 1 and not lines[-1] else lines)]
+    for number, name in enumerate(names, 1):
+        if not name:
+            raise JclipError(f"{file}, line {number} is empty: give one name a line")
+        if _BREAK.search(name):
+            raise JclipError(
+                f"{file}, line {number}: {name[:60]!r} holds a character that some programs take for a line's end: "
+                "take it out, or give each name a line"
+            )
     return names
 
 
 def read_labels(folder: Path) -> dict[str, list[str]]:
-    """What a data folder's classes are called, by language, from its labels.json; empty where there is none.
+    """Returns what a data folder's classes are called, by language, from its labels.json; empty where there is none.
 
     Raises:
       JclipError: it cannot be read.
@@ -44,7 +122,11 @@ def read_labels(folder: Path) -> dict[str, list[str]]:
     if not file.exists():
         return {}
     try:
-        called = json.loads(file.read_text(encoding="utf-8"))
+        called = json.loads(read_regular(file, LARGEST))
+        if not all(isinstance(names, list) for names in called.values()):
+            raise TypeError(called)  # the letters of a string would be names, too
         return {str(language): list(map(str, names)) for language, names in called.items()}
     except (OSError, ValueError, AttributeError, TypeError, RecursionError) as error:
+        if isinstance(error, JclipError):
+            raise
         raise unreadable(file, error, "as names of classes") from None

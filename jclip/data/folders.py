@@ -18,7 +18,7 @@ from typing import Any, Generic, NamedTuple, TypeVar, overload
 
 import numpy as np
 
-from jclip.data.class_names import read_labels
+from jclip.data.class_names import check_stored, read_labels
 from jclip.data.examples import Examples
 from jclip.data.images import Preprocessing
 from jclip.data.kinds import LABELLED, PAIRS, PARALLEL, Kind, StoredPair
@@ -104,9 +104,11 @@ class LabelledFolder:
         """The names of its classes, by number.
 
         Raises:
-          JclipError: the folder is missing.
+          JclipError: the folder is missing, or has another number of names than of classes.
         """
-        return list(open_folder(Path(self.folder)).info.features["labels"].feature.names)
+        names = list(open_folder(Path(self.folder)).info.features["labels"].feature.names)
+        check_stored(Path(self.folder), names)
+        return names
 
     def labels(self) -> dict[str, list[str]]:
         """What its classes are called, by language; empty but for benchmarks that come with such names.

@@ -15,18 +15,31 @@ import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
-from jclip.data.class_names import in_order, read_names
-from jclip.data.images import is_picture_name
-from jclip.data.importing.parts import Found, Lost, Part, Reader, Reading, cut
+from jclip.data import class_files
+from jclip.data.class_names import check_names, in_order, read_names
+from jclip.data.importing.parts import Beside, Found, Lost, Part, Reader, Reading, cut
 from jclip.data.importing.splits import USUAL, choose_splits
 from jclip.data.kinds import LABELLED, StoredLabelled
-from jclip.errors import JclipError
+from jclip.errors import JclipError, unreadable
+from jclip.files import LARGEST_PICTURE, NotTaken, read_regular
 
-_NO_FILE = "the file is a link to nowhere"
-_NO_PICTURE = "the file's name is not that of a picture"
+
+class Item(NamedTuple):
+    """A file of a split.
+
+    Attributes:
+      file: its path.
+      labels: numbers of its classes; none where it is left out.
+      reason: why it is left out.
+    """
+
+    file: Path
+    labels: tuple[int, ...] = ()
+    reason: str = ""
 
 
 @dataclass(frozen=True)
@@ -34,19 +47,19 @@ class ClassReader(Reader):
     """Pictures by split and class.
 
     Attributes:
-      pictures: of each split, (file, numbers of its classes), in order; last what is no picture, without classes.
+      items: the files of each split, in order; last those that are left out.
       notes: see `Reader`.
     """
 
-    pictures: dict[str, tuple[tuple[Path, tuple[int, ...]], ...]] = field(default_factory=dict)
+    items: dict[str, tuple[Item, ...]] = field(default_factory=dict)
     notes: tuple[tuple[str, str], ...] = ()
 
     def parts(self, workspace: Path, shard_bytes: int) -> Sequence[Part]:
         """See `Reader`."""
         parts: list[Part] = []
-        for split, pictures in self.pictures.items():
-            sizes = np.array([file.lstat().st_size for file, _ in pictures], np.int64)
-            parts += [_Part(split, start, pictures[start:stop]) for start, stop in cut(sizes, shard_bytes)]
+        for split, items in self.items.items():
+            sizes = np.array([item.file.lstat().st_size for item in items], np.int64)
+            parts += [_Part(split, start, items[start:stop]) for start, stop in cut(sizes, shard_bytes)]
         return parts
 
 
@@ -71,14 +84,18 @@ def open_class_folders(source: Path, reading: Reading) -> ClassReader:
                 f"{by_split[split]}: its classes differ from those of {next(iter(names))}, {odd[0]!r} is in one only: "
                 "make the folders equal, or choose --splits"
             )
-    called = _called(by_split, classes, reading.language or "en")
+    called, read = _called(by_split, classes, reading.language or "en")
     notes = (("labels.json", json.dumps(called, ensure_ascii=False, indent=1) + "\n"),) if called else ()
-    return classified(by_split, {name: name for name in classes}, notes=notes)
+    return classified(by_split, {name: name for name in classes}, notes=notes, root=source, read=read)
 
 
-def _called(by_split: dict[str, Path], classes: list[str], usual: str) -> dict[str, list[str]]:
-    """What the classes are called, by language; the first that of classes.txt, `usual`. Empty where no file says it."""
+def _called(by_split: dict[str, Path], classes: list[str], usual: str) -> tuple[dict[str, list[str]], tuple[Path, ...]]:
+    """Returns what the classes are called, by language, and the files of names.
+
+    The first language is that of classes.txt, `usual`. Without such files there is none.
+    """
     called: dict[str, list[str]] = {}
+    read: list[Path] = []
     sources: dict[str, Path] = {}
     for folder in by_split.values():
         files: dict[str, Path] = {}
@@ -87,6 +104,7 @@ def _called(by_split: dict[str, Path], classes: list[str], usual: str) -> dict[s
             for language, file in (*mine.items(), ("zh", place / "label_cn.txt"), (usual, place / "classes.txt")):
                 if file.is_file():
                     files.setdefault(language, file)
+        read += files.values()
         for language, file in files.items():
             found = read_names(file)
             if len(found) != len(classes):
@@ -99,7 +117,7 @@ def _called(by_split: dict[str, Path], classes: list[str], usual: str) -> dict[s
             sources.setdefault(language, file)
     if called and usual not in called and not all(name.isdecimal() for name in classes):
         called[usual] = [name.replace("_", " ") for name in classes]  # which is what they are called without a file
-    return dict(sorted(called.items(), key=lambda item: item[0] != usual))
+    return dict(sorted(called.items(), key=lambda item: item[0] != usual)), tuple(read)
 
 
 def classified(
@@ -108,6 +126,8 @@ def classified(
     strict: bool = False,
     notes: tuple[tuple[str, str], ...] = (),
     several: bool = False,
+    root: Path | None = None,
+    read: Sequence[Path] = (),
 ) -> ClassReader:
     """A reader of folders whose classes are known.
 
@@ -115,57 +135,72 @@ def classified(
       by_split: the folder of each split.
       classes: the name of the class by that of its folder, in order.
       strict, notes: see `Reader`.
-      several: a picture may have several classes, and then stands in the folder of each under one name.
+      several: a picture may have several classes, and is then in the folder of each under one name.
+      root: the folder that has the splits; the files in it are counted with the first of them.
+      read: files beside the folders that were read already.
 
     Raises:
-      JclipError: a split has no picture.
+      JclipError: a split has no picture, or a class folder's name cannot be kept in a list.
     """
-    pictures = {}
+    items: dict[str, tuple[Item, ...]] = {}
     for split, folder in by_split.items():
-        found: list[tuple[Path, tuple[int, ...]]] = []
-        others: list[tuple[Path, tuple[int, ...]]] = []
+        check_names(folder, classes)
+        found: list[Item] = []
+        others: list[Item] = []
         for label, name in enumerate(classes):
-            for file in sorted((folder / name).rglob("*")):
-                if file.is_file() and is_picture_name(file):
-                    found.append((file, (label,)))
-                elif not file.is_dir() and not file.name.startswith("."):
-                    others.append((file, ()))
-        pictures[split] = (*(_merged(found) if several else found), *others)
+            for file, reason in class_files.sorted_out(folder / name) if (folder / name).is_dir() else ():
+                (others if reason else found).append(Item(file, () if reason else (label,), reason))
         if not found:
             raise JclipError(f"{folder} has no CLASS/PICTURE.jpg: name a folder with a folder for each class")
-    files = tuple(file for each in pictures.values() for file, labels in each if labels)
-    return ClassReader(LABELLED, files, strict, tuple(classes.values()), pictures, notes)
+        places = [folder] if items or root is None or root == folder else [folder, root]
+        others += [Item(file, (), reason) for place in places for file, reason in class_files.outside(place, read)]
+        items[split] = (*(_merged(found) if several else found), *others)
+    files = tuple(item.file for each in items.values() for item in each if item.labels)
+    return ClassReader(LABELLED, files, strict, tuple(classes.values()), items, notes)
 
 
-def _merged(found: Sequence[tuple[Path, tuple[int, ...]]]) -> list[tuple[Path, tuple[int, ...]]]:
+def _merged(found: Sequence[Item]) -> list[Item]:
     """Pictures of one name and with the same bytes once, with all their classes, in the order of their names."""
-    labels: dict[Path, tuple[int, ...]] = {}
+    merged: dict[Path, Item] = {}
     named: dict[str, list[Path]] = {}
-    for file, label in found:
-        same = named.setdefault(file.name, [])
-        first = next((each for each in same if filecmp.cmp(each, file, shallow=False)), None)
+    for item in found:
+        same = named.setdefault(item.file.name, [])
+        first = next((each for each in same if filecmp.cmp(each, item.file, shallow=False)), None)
         if first is None:
-            same.append(file)
-        labels[first or file] = labels.get(first or file, ()) + label
-    return sorted(labels.items(), key=lambda item: item[0].name)
+            same.append(item.file)
+            merged[item.file] = item
+        else:
+            merged[first] = merged[first]._replace(labels=merged[first].labels + item.labels)
+    return sorted(merged.values(), key=lambda item: item.file.name)
 
 
 def _folders(folder: Path) -> list[str]:
     if not folder.is_dir():
         raise JclipError(f"there is no folder {folder}: name one that has a folder for each class")
-    return in_order(each.name for each in folder.iterdir() if each.is_dir() and not each.name.startswith("."))
+    return in_order(class_files.class_folders(folder))
 
 
 @dataclass(frozen=True)
 class _Part:
     split: str
     start: int
-    pictures: tuple[tuple[Path, tuple[int, ...]], ...]
+    items: tuple[Item, ...]
 
-    def records(self) -> Iterator[Found | Lost]:
-        for number, (file, labels) in enumerate(self.pictures, self.start):
+    def records(self) -> Iterator[Found | Lost | Beside]:
+        for number, (file, labels, reason) in enumerate(self.items, self.start):
             place = str(Path(*file.parts[-3:]))
-            if not labels:
-                yield Lost(place, _NO_FILE if file.is_symlink() and not file.exists() else _NO_PICTURE)
-                continue
-            yield Found(place, StoredLabelled(file.read_bytes(), labels, number))
+            if reason in class_files.BESIDE:
+                yield Beside(place, reason)
+            elif reason:
+                yield Lost(place, reason)
+            else:
+                yield self._picture(file, place, labels, number)
+
+    def _picture(self, file: Path, place: str, labels: tuple[int, ...], number: int) -> Found | Lost:
+        try:
+            image = read_regular(file, LARGEST_PICTURE)
+        except NotTaken as error:
+            return Lost(place, error.reason)
+        except OSError as error:
+            raise unreadable(file, error) from None
+        return Found(place, StoredLabelled(image, labels, number))

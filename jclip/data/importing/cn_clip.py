@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from jclip.data.importing.index import Index
-from jclip.data.importing.lines import Line, integer, object_of, scan
+from jclip.data.importing.lines import LONGEST_PICTURE, Line, integer, object_of, scan
 from jclip.data.importing.parts import (
     BROKEN_BASE64,
     UNCAPTIONED,
@@ -30,7 +30,9 @@ from jclip.data.importing.parts import (
 from jclip.data.importing.splits import LeftOut, choose_splits, leave_out_blind
 from jclip.data.kinds import PAIRS, StoredPair
 from jclip.errors import JclipError
+from jclip.files import TOO_LARGE
 
+_LONGEST_ID = 1 << 10  # bytes of a line that are read for the picture's number
 _REPEATED = "the id comes again, and cn_clip takes the last"
 _URL_SAFE = bytes.maketrans(b"-_", b"+/")
 
@@ -120,7 +122,7 @@ def _text(file: Path, line: Line) -> dict[str, Any]:
 def _index_pictures(file: Path) -> dict[str, np.ndarray]:
     ids, offsets, numbers = array("q"), array("q"), array("q")
     line = None
-    for line in scan(file):
+    for line in scan(file, longest=_LONGEST_ID):
         name, tab, _ = line.data.partition(b"\t")
         if not tab:
             raise JclipError(
@@ -180,7 +182,7 @@ class _Part:
         lines, captions = Index(Path(f"{self.stem}.pictures")), Index(Path(f"{self.stem}.texts"))
         for row in range(self.start, self.stop):
             number, offset = int(lines["number"][row]), int(lines["offset"][row])
-            line = next(scan(self.pictures, offset, number, 1))
+            line = next(scan(self.pictures, offset, number, 1, LONGEST_PICTURE))
             place = f"{self.pictures.name}, line {number}"
             rows = captions.rows("id", int(lines["id"][row]))
             if not lines["last"][row]:
@@ -189,9 +191,9 @@ class _Part:
             if not rows:
                 yield Lost(place, UNCAPTIONED)
                 continue
-            image = decode_base64(line.data.partition(b"\t")[2])
+            image = decode_base64(line.data.partition(b"\t")[2]) if line.whole else None
             if image is None:
-                yield Lost(place, BROKEN_BASE64, len(rows))
+                yield Lost(place, BROKEN_BASE64 if line.whole else TOO_LARGE, len(rows))
                 continue
             texts = [self._text(int(captions["offset"][each]), int(captions["number"][each])) for each in rows]
             ids = tuple(text_id for text_id, _ in texts)

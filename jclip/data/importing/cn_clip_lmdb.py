@@ -16,7 +16,7 @@ import numpy as np
 
 from jclip.data.importing.cn_clip import decode_base64
 from jclip.data.importing.index import Index
-from jclip.data.importing.lines import integer
+from jclip.data.importing.lines import LONGEST_PICTURE, LONGEST_TEXT, integer
 from jclip.data.importing.parts import (
     BROKEN_BASE64,
     UNCAPTIONED,
@@ -31,6 +31,7 @@ from jclip.data.importing.parts import (
 from jclip.data.importing.splits import LeftOut, choose_splits, leave_out_blind
 from jclip.data.kinds import PAIRS, StoredPair
 from jclip.errors import JclipError
+from jclip.files import TOO_LARGE, said_size
 from jclip.inert_pickle import load
 
 
@@ -55,11 +56,18 @@ class LmdbReader(Reader):
         parts: list[Part] = []
         for split in self.splits:
             stem = workspace / split
-            count = len(Index.made(stem, partial(_index, self.folder / split))["picture"])
+            index = Index.made(stem, partial(_index, self.folder / split))
             parts += [
                 _Part(split, self.folder / split, stem, start, stop, self.language)
-                for start, stop in cut(np.full(count, USUAL_PICTURE), shard_bytes)
+                for start, stop in cut(np.full(len(index["picture"]), USUAL_PICTURE), shard_bytes)
             ]
+            pairs, pictures = index["uncounted"].tolist()
+            lost = (
+                Lost(f"{split}/pairs", "pair that num_samples does not count", pairs),
+                Lost(f"{split}/imgs", "another spelling of a number that is there", pictures),
+            )
+            if any(each.units for each in lost):
+                parts.append(_Uncounted(split, tuple(each for each in lost if each.units)))
         return parts
 
 
@@ -96,9 +104,10 @@ def _index(folder: Path) -> dict[str, np.ndarray]:
     pictures = array("q")
     with _view(_open(folder / "imgs"), folder / "imgs") as view:
         for key in view.cursor().iternext(values=False):
-            if key != b"num_images":
-                where = f"{folder / 'imgs'}, key {key[:40]!r}"
-                pictures.append(integer(key.decode("utf-8", "replace"), "the picture's id", where))
+            name = bytes(key)
+            if name != b"num_images":
+                where = f"{folder / 'imgs'}, key {name[:40]!r}"
+                pictures.append(integer(name.decode("utf-8", "replace"), "the picture's id", where))
     found, have = np.array(ids, np.int64), np.unique(np.array(pictures, np.int64))
     missing = np.flatnonzero(~np.isin(found, have))
     if len(missing):
@@ -107,7 +116,13 @@ def _index(folder: Path) -> dict[str, np.ndarray]:
             "the LMDB directories again, from files that belong together"
         )
     order = np.argsort(found, kind="stable")
-    return {"id": found[order], "pair": np.array(numbers, np.int64)[order], "picture": have}
+    more = pairs.stat()["entries"] - 1 - len(ids)  # one is num_samples itself
+    return {
+        "id": found[order],
+        "pair": np.array(numbers, np.int64)[order],
+        "picture": have,
+        "uncounted": np.array([max(0, more), len(pictures) - len(have)]),
+    }
 
 
 @dataclass(frozen=True)
@@ -128,13 +143,28 @@ class _Part:
                 if not rows:
                     yield Lost(place, UNCAPTIONED)
                     continue
-                image = decode_base64(bytes(pictures.get(str(picture).encode()) or b"-"))
+                data = pictures.get(str(picture).encode()) or b"-"
+                if len(data) > LONGEST_PICTURE:
+                    yield Lost(place, TOO_LARGE, len(rows))
+                    continue
+                image = decode_base64(bytes(data))
                 if image is None:
                     yield Lost(place, BROKEN_BASE64, len(rows))
                     continue
                 found = [_pair(pairs, self.folder / "pairs", int(table["pair"][row])) for row in rows]
                 texts, ids = tuple(text for _, _, text in found), tuple(number for _, number, _ in found)
                 yield Found(place, StoredPair(image, texts, picture, ids[0], ids, (self.language,) * len(ids)))
+
+
+@dataclass(frozen=True)
+class _Uncounted:
+    """What a split has and nobody asks for: nothing comes of it, but it is counted."""
+
+    split: str
+    lost: tuple[Lost, ...]
+
+    def records(self) -> Iterator[Lost]:
+        yield from self.lost
 
 
 @lru_cache(maxsize=8)
@@ -163,7 +193,7 @@ def _view(environment: Any, folder: Path) -> Iterator[Any]:
     import lmdb
 
     try:
-        with environment.begin() as view:
+        with environment.begin(buffers=True) as view:
             yield view
     except lmdb.Error as error:
         raise _damaged(folder, error) from None
@@ -176,10 +206,11 @@ def _damaged(folder: Path, reason: object) -> JclipError:
 def _samples(folder: Path) -> int:
     """How many pairs there are; cn_clip writes it last."""
     with _view(_open(folder), folder) as view:
-        count = view.get(b"num_samples")
-    if count is None:
-        raise JclipError(f"{folder} has no num_samples, so that its writing was cut short: build it again")
-    return integer(bytes(count).decode("utf-8", "replace"), "num_samples", str(folder))
+        stored = view.get(b"num_samples")
+        if stored is None:
+            raise JclipError(f"{folder} has no num_samples, so that its writing was cut short: build it again")
+        count = bytes(stored[:40])
+    return integer(count.decode("utf-8", "replace"), "num_samples", str(folder))
 
 
 def _pair(pairs: Any, folder: Path, number: int) -> tuple[int, int, str]:
@@ -190,11 +221,14 @@ def _pair(pairs: Any, folder: Path, number: int) -> tuple[int, int, str]:
     """
     where = f"{folder}, pair {number}"
     with _view(pairs, folder) as view:
-        value = view.get(str(number).encode())
-    if value is None:
-        raise JclipError(f"{where}: it is missing, though num_samples counts it: build the directory again")
+        stored = view.get(str(number).encode())
+        if stored is None:
+            raise JclipError(f"{where}: it is missing, though num_samples counts it: build the directory again")
+        if len(stored) > LONGEST_TEXT:
+            raise JclipError(f"{where}: it has more than {said_size(LONGEST_TEXT)}, too long for a text: mend it")
+        value = bytes(stored)  # the buffer goes with the view
     try:
-        image_id, text_id, text = load(io.BytesIO(bytes(value)), _refuse, _refuse)
+        image_id, text_id, text = load(io.BytesIO(value), _refuse, _refuse)
         if not isinstance(text, str):
             raise TypeError(text)
     except (ValueError, LookupError, TypeError, OverflowError, RecursionError):

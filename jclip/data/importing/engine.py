@@ -10,7 +10,6 @@ import hashlib
 import json
 import os
 import shutil
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
@@ -29,7 +28,7 @@ from jclip.data.kinds import Rules
 from jclip.errors import JclipError
 from jclip.files import check_free, lasting_folder, whole_folder
 
-_VERSION = 2  # of what lies in .NAME.unfinished
+_VERSION = 3  # of what lies in .NAME.unfinished
 
 Progress = Callable[[str, int, int], None]
 """(what is being done, parts done, parts in all)."""
@@ -135,9 +134,9 @@ def _surveys(tasks: Sequence[Task], plan: Plan, progress: Progress) -> int:
 
     def look(task: Task) -> None:
         nonlocal read, parts
-        kept, _, lost = surveyed(task)
-        skipped.add(lost)
-        read, parts = read + int(kept.sum()) + lost.units, parts + 1
+        found = surveyed(task)
+        skipped.add(found.skipped)
+        read, parts = read + int(found.kept.sum()) + found.skipped.units, parts + 1
         plan.limit.check(skipped, read, expected=read * len(tasks) // parts)  # parts are about equally large
 
     _each("reading", survey, "survey.npz", tasks, plan, progress, look)
@@ -173,7 +172,7 @@ def _each(
 def _check_limit(tasks: Sequence[Task], plan: Plan, read: int) -> None:
     skipped = Skipped()
     for task in tasks:
-        skipped.add(surveyed(task)[2])
+        skipped.add(surveyed(task).skipped)
         if plan.rules.skip_duplicates and (repeated := _repeated(task)):
             skipped.note(f"in part {task.number + 1} of {len(tasks)}", DUPLICATE, repeated)
     plan.limit.check(skipped, read)
@@ -193,8 +192,11 @@ def _gather(tasks: Sequence[Task], reader: Reader, destination: Path, plan: Plan
         split.records += held["records"]
         split.units += held["units"]
         split.languages.update(held["languages"])
-        split.skipped.add(surveyed(task)[2])
-        split.skipped.add(Skipped(Counter(held["skipped"]["counts"]), held["skipped"]["places"]))
+        found = surveyed(task)
+        split.skipped.add(found.skipped)
+        split.beside.add(found.beside)
+        split.found += found.entries
+        split.skipped.add(Skipped.from_json(held["skipped"]))
         if held["records"]:
             split.shards += 1
             shards.setdefault(task.part.split, []).append(Shard(task.file("shard"), held["records"]))

@@ -3,9 +3,18 @@
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 from jclip.errors import JclipError, unreadable
+from jclip.files import LARGEST_PICTURE, open_regular, said_size
+
+LONGEST_TEXT = 16 << 20
+"""Most bytes of a line of text; of a longer one only these are read."""
+
+LONGEST_PICTURE = LARGEST_PICTURE // 3 * 4 + 64
+"""Most bytes of a line with a picture in base64."""
+
+_CHUNK = 1 << 16
 
 
 class Line(NamedTuple):
@@ -14,48 +23,85 @@ class Line(NamedTuple):
     Attributes:
       number: from 1, as editors count.
       offset: of its first byte.
-      data: its bytes, without the line's end.
+      data: its bytes, without the line's end; of a line that is too long, the first.
+      whole: whether `data` is all of it.
     """
 
     number: int
     offset: int
     data: bytes
+    whole: bool = True
 
 
-def scan(file: Path, offset: int = 0, number: int = 1, lines: int | None = None) -> Iterator[Line]:
-    """The lines of a file that are not blank.
+def scan(
+    file: Path, offset: int = 0, number: int = 1, lines: int | None = None, longest: int = LONGEST_TEXT
+) -> Iterator[Line]:
+    """Yields the lines of a regular file that are not blank.
 
     Args:
       file: which.
       offset, number: of the first line that is read.
-      lines: how many are read, blank ones among them; all when None.
+      lines: number of lines to read, blank ones included; all when None.
+      longest: number of bytes that are kept of a line; memory does not grow with longer ones.
 
     Raises:
-      JclipError: it cannot be read.
+      JclipError: it is not a regular file, or cannot be read.
     """
     try:
-        with file.open("rb") as stream:
+        with open_regular(file) as stream:
             stream.seek(offset)
             while lines is None or lines > 0:
-                data = stream.readline()
-                if not data:
+                data, size = _next(stream, longest)
+                if not size:
                     return
                 if bare := data.rstrip(b"\r\n"):
                     if offset == 0:
                         bare = bare.removeprefix(b"\xef\xbb\xbf")
-                    yield Line(number, offset, bare)
-                offset, number = offset + len(data), number + 1
+                    yield Line(number, offset, bare, size == len(data))
+                offset, number = offset + size, number + 1
                 lines = None if lines is None else lines - 1
     except OSError as error:
         raise unreadable(file, error) from None
+
+
+def line_starts(file: Path) -> Iterator[int]:
+    """Yields the offset of each line of a regular file, blank ones included, and at last the file's end.
+
+    Raises:
+      JclipError: it is not a regular file, or cannot be read.
+    """
+    offset = 0
+    try:
+        with open_regular(file) as stream:
+            yield offset
+            while size := _next(stream, 0)[1]:
+                offset += size
+                yield offset
+    except OSError as error:
+        raise unreadable(file, error) from None
+
+
+def _next(stream: BinaryIO, longest: int) -> tuple[bytes, int]:
+    """The next line with its end, cut to `longest` bytes and its end, and the size of all of it."""
+    data = last = stream.readline(max(longest, _CHUNK) + 2)
+    size = len(data)
+    while last and not last.endswith(b"\n"):
+        last = stream.readline(_CHUNK)
+        size += len(last)
+    fits = size == len(data) and len(data.rstrip(b"\r\n")) <= longest
+    return data if fits else data[:longest], size
 
 
 def text_of(file: Path, line: Line) -> str:
     """A line's text.
 
     Raises:
-      JclipError: it is not UTF-8.
+      JclipError: it is too long, or is not UTF-8.
     """
+    if not line.whole:
+        raise JclipError(
+            f"{file}, line {line.number}: it has more than {said_size(len(line.data))}, too long for a text: mend it"
+        )
     try:
         return line.data.decode("utf-8")
     except UnicodeDecodeError:

@@ -10,12 +10,12 @@ from pathlib import Path
 import numpy as np
 
 from jclip.data.importing.index import Index
-from jclip.data.importing.lines import Line, object_of, scan, text_of
+from jclip.data.importing.lines import Line, line_starts, object_of, scan, text_of
 from jclip.data.importing.parts import Found, Lost, Part, Reader, Reading, cut
 from jclip.data.importing.table import Columns, rows
 from jclip.data.kinds import PARALLEL
 from jclip.data.records import Translation
-from jclip.errors import JclipError, unreadable
+from jclip.errors import JclipError
 
 _HALF = "only one of the two texts"
 
@@ -202,11 +202,4 @@ def _there(file: Path) -> None:
 
 def _line_starts(file: Path) -> dict[str, np.ndarray]:
     """The offset of each line, and the end of the file."""
-    starts = array("q", [0])
-    try:
-        with file.open("rb") as stream:
-            for line in stream:
-                starts.append(starts[-1] + len(line))
-    except OSError as error:
-        raise unreadable(file, error) from None
-    return {"start": np.array(starts)}
+    return {"start": np.array(array("q", line_starts(file)))}

@@ -25,18 +25,45 @@ BROKEN_BASE64 = "the picture's base64 is damaged"
 
 
 class Found(NamedTuple):
-    """A record, and where it stands, for a person: "train_imgs.tsv, line 12"."""
+    """A record.
+
+    Attributes:
+      place: where it is, for a person: "train_imgs.tsv, line 12".
+      record: what the kind stores.
+      entries: number of the source's entries (files, members, rows, lines) that it is made of; by default, of its
+        units.
+    """
 
     place: str
     record: Any
+    entries: int | None = None
 
 
 class Lost(NamedTuple):
-    """What cannot become a record: where it stands, why, and of how many units."""
+    """What cannot become a record.
+
+    Attributes:
+      place: as in `Found`.
+      reason: why it cannot.
+      units: number of units that are lost.
+      entries: number of the source's entries; by default, of the units.
+    """
 
     place: str
     reason: str
     units: int = 1
+    entries: int | None = None
+
+
+class Beside(NamedTuple):
+    """An entry of the source that nobody takes for data, such as a hidden file: it is counted, and is not a fault.
+
+    Attributes:
+      place, reason: as in `Lost`.
+    """
+
+    place: str
+    reason: str
 
 
 class Part(Protocol):
@@ -49,8 +76,8 @@ class Part(Protocol):
     @property
     def split(self) -> str: ...  # noqa: D102
 
-    def records(self) -> Iterator[Found | Lost]:
-        """All of it, in an order that never changes.
+    def records(self) -> Iterator[Found | Lost | Beside]:
+        """Yields all of it, every entry of the source once, in an order that never changes.
 
         Raises:
           JclipError: it is laid out in another way than its format; the message names file and line.

@@ -12,13 +12,23 @@ from jclip.data.importing.survey import Skipped
 
 @dataclass
 class Split:
-    """What a split holds in the end."""
+    """What a split holds in the end, and what its source held.
+
+    Attributes:
+      records, units, shards, languages: that were written.
+      skipped: units that were not.
+      found: number of the source's entries (files, members, rows, pairs); each is in a record, in `skipped`, or in
+        `beside`.
+      beside: entries that are no data, by reason.
+    """
 
     records: int = 0
     units: int = 0
     shards: int = 0
+    found: int = 0
     languages: Counter[str] = field(default_factory=Counter)
     skipped: Skipped = field(default_factory=Skipped)
+    beside: Skipped = field(default_factory=Skipped)
 
 
 @dataclass
@@ -47,11 +57,10 @@ class Report:
                     _UNITS[self.kind]: split.units,
                     "shards": split.shards,
                     "languages": dict(sorted(split.languages.items())),
+                    "found": split.found,
                     "read": split.units + split.skipped.units,
-                    "skipped": {
-                        reason: {"count": count, "first": split.skipped.places[reason]}
-                        for reason, count in sorted(split.skipped.counts.items())
-                    },
+                    "skipped": _by_reason(split.skipped),
+                    "beside": _by_reason(split.beside),
                 }
                 for name, split in self.splits.items()
             },
@@ -71,14 +80,19 @@ class Report:
             known = {language: count for language, count in sorted(split.languages.items()) if language}
             if known:
                 table.add_row("  languages", ", ".join(f"{language} {count:,}" for language, count in known.items()))
-            for reason, count in sorted(split.skipped.counts.items()):
-                places = split.skipped.places[reason]
-                more = ", …" if count > len(places) else ""
-                table.add_row(f"  [yellow]skipped[/] {count:,}", f"{escape(reason)}: {escape('; '.join(places))}{more}")
+            for what, some in (("[yellow]skipped[/]", split.skipped), ("not read", split.beside)):
+                for reason, count in sorted(some.counts.items()):
+                    places = some.places[reason]
+                    more = ", …" if count > len(places) else ""
+                    table.add_row(f"  {what} {count:,}", f"{escape(reason)}: {escape('; '.join(places))}{more}")
         for name, reason in self.left_out.items():
             table.add_section()
             table.add_row(escape(name), f"[yellow]left out[/]: {escape(reason)}")
         return table
+
+
+def _by_reason(some: Skipped) -> dict[str, Any]:
+    return {reason: {"count": count, "first": some.places[reason]} for reason, count in sorted(some.counts.items())}
 
 
 _UNITS = {"pairs": "pairs", "parallel": "translations", "labelled": "pictures"}

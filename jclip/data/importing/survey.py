@@ -11,12 +11,12 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from jclip.data.folders import SEVERAL, count_records, write_shard
-from jclip.data.importing.parts import Found, Part
+from jclip.data.importing.parts import Beside, Found, Lost, Part
 from jclip.data.kinds import Kind, Rules
 from jclip.errors import JclipError
 from jclip.files import Unfinished
@@ -52,6 +52,15 @@ class Skipped:
         """All of them."""
         return sum(self.counts.values())
 
+    def as_json(self) -> dict[str, Any]:
+        """Returns plain values."""
+        return {"counts": self.counts, "places": self.places}
+
+    @classmethod
+    def from_json(cls, found: dict[str, Any]) -> "Skipped":
+        """Returns what `as_json` gave."""
+        return cls(Counter(found["counts"]), found["places"])
+
 
 @dataclass(frozen=True)
 class Task:
@@ -84,33 +93,58 @@ def survey(task: Task) -> None:
     kept: list[bool] = []
     sizes: list[int] = []
     digests: list[bytes] = []
-    skipped = Skipped()
+    skipped, beside, entries = Skipped(), Skipped(), 0
     for item in task.part.records():
-        if not isinstance(item, Found):
-            skipped.note(*item)
+        if isinstance(item, Beside):
+            beside.note(item.place, item.reason)
+            entries += 1
+            continue
+        if isinstance(item, Lost):
+            skipped.note(item.place, item.reason, item.units)
+            entries += item.units if item.entries is None else item.entries
             continue
         troubles = task.kind.troubles(item.record, task.rules)
+        entries += len(troubles) if item.entries is None else item.entries
         for trouble in filter(None, troubles):
             skipped.note(item.place, trouble)
         sizes.append(len(troubles))
         kept += [not trouble for trouble in troubles]
         digests += task.kind.digests(item.record)
-    found = json.dumps({"counts": skipped.counts, "places": skipped.places})
+    found = json.dumps({"skipped": skipped.as_json(), "beside": beside.as_json(), "entries": entries})
     with _whole(task.file("survey.npz")) as partial, partial.open("wb") as stream:
         np.savez(
             stream,
             kept=np.array(kept, bool),
             sizes=np.array(sizes, np.int32),
             digests=np.frombuffer(b"".join(digests), np.uint64).reshape(-1, 2),
-            skipped=np.frombuffer(found.encode(), np.uint8),
+            counted=np.frombuffer(found.encode(), np.uint8),
         )
 
 
-def surveyed(task: Task) -> tuple[np.ndarray, np.ndarray, Skipped]:
-    """What a survey found: which units it kept, their digests, and what it skipped."""
+class Surveyed(NamedTuple):
+    """Result of a survey.
+
+    Attributes:
+      kept: which units are kept.
+      digests: of the units.
+      skipped: units that are not kept.
+      beside: entries of the source that are no data.
+      entries: number of the source's entries.
+    """
+
+    kept: np.ndarray
+    digests: np.ndarray
+    skipped: Skipped
+    beside: Skipped
+    entries: int
+
+
+def surveyed(task: Task) -> Surveyed:
+    """Returns what a survey found."""
     with np.load(task.file("survey.npz")) as stored:
-        found = json.loads(stored["skipped"].tobytes())
-        return stored["kept"], stored["digests"], Skipped(Counter(found["counts"]), found["places"])
+        found = json.loads(stored["counted"].tobytes())
+        skipped, beside = (Skipped.from_json(found[name]) for name in ("skipped", "beside"))
+        return Surveyed(stored["kept"], stored["digests"], skipped, beside, found["entries"])
 
 
 def mark_duplicates(tasks: list[Task]) -> None:
@@ -168,8 +202,12 @@ class _Totals:
     spoken: list[str] = field(default_factory=list)  # the language of each record
 
     def as_json(self) -> dict[str, Any]:
-        skipped = {"counts": self.skipped.counts, "places": self.skipped.places}
-        return {"records": self.records, "units": self.units, "languages": self.languages, "skipped": skipped}
+        return {
+            "records": self.records,
+            "units": self.units,
+            "languages": self.languages,
+            "skipped": self.skipped.as_json(),
+        }
 
 
 def _kept(task: Task, totals: _Totals) -> Iterator[Any]:
