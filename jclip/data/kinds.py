@@ -5,16 +5,14 @@ record has one unit or several.
 """
 
 import hashlib
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple, Protocol
 
 import numpy as np
 
-from jclip.data.images import open_picture
+from jclip.data.checking import PictureRules
 from jclip.data.records import Labelled, Pair, Translation
-from jclip.errors import JclipError
 
 
 class StoredPair(NamedTuple):
@@ -44,11 +42,13 @@ class Rules:
       min_length, max_length: of a caption, or of both texts of a translation, in characters without the white space
         around them; None for no limit. Chinese-CLIP's pre-training kept 5 to 50 (Yang et al. 2022, section 3).
       skip_duplicates: whether the second of two units with equal bytes is skipped.
+      pictures: for the pictures; see `jclip.data.checking`.
     """
 
     min_length: int = 1
     max_length: int | None = None
     skip_duplicates: bool = True
+    pictures: PictureRules = PictureRules()
 
     def text(self, text: str) -> str:
         """Why a text is refused; empty where it is not."""
@@ -87,7 +87,7 @@ class Kind(Protocol):
         """What a source gives, of an example that was read; those of older folders may lack features."""
 
     def troubles(self, record: Any, rules: Rules) -> list[str]:
-        """Of each unit, why it is refused; empty where it is not."""
+        """Of each unit, why its texts are refused; empty where they are not. Pictures are checked apart."""
 
     def digests(self, record: Any) -> list[bytes]:
         """Of each unit, 16 bytes that equal units share and others do not."""
@@ -135,8 +135,7 @@ class _Pairs:
         )
 
     def troubles(self, record: StoredPair, rules: Rules) -> list[str]:
-        trouble = _undecodable(record.image)
-        return [trouble or rules.text(caption) for caption in record.captions]
+        return [rules.text(caption) for caption in record.captions]
 
     def digests(self, record: StoredPair) -> list[bytes]:
         picture = hashlib.blake2b(record.image, digest_size=16).digest()
@@ -209,7 +208,7 @@ class _Labelled:
         return Labelled(example["image"], tuple(int(label) for label in example["labels"]), int(example["image_id"]))
 
     def troubles(self, record: StoredLabelled, rules: Rules) -> list[str]:
-        return [_undecodable(record.image)]
+        return [""]
 
     def digests(self, record: StoredLabelled) -> list[bytes]:
         return [_digest(record.image, repr(record.labels).encode())]
@@ -232,15 +231,6 @@ def kind_of(features: Any) -> Kind | None:
         if mark in features:
             return kind
     return None
-
-
-def _undecodable(image: bytes) -> str:
-    try:
-        with warnings.catch_warnings(action="ignore"):  # of odd metadata; millions of them would fill the screen
-            open_picture(image, "")
-    except JclipError:
-        return "the picture does not decode"
-    return ""
 
 
 def _digest(*parts: bytes) -> bytes:

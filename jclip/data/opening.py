@@ -1,8 +1,8 @@
-"""Opens encoded pictures from outside: by content, in this process, within limits of bytes and pixels.
+"""Opens encoded pictures from outside: by content, in this process, within limits of memory.
 
-Of Pillow's formats those are read that Pillow decodes by itself. The others are refused by name: EPS starts Ghostscript,
-IPTC opens whatever it holds, EPS too, WMF is drawn by Windows, BUFR, GRIB and HDF5 need another library's handler, and
-of MPEG Pillow knows the header only. HEIC needs the extra `heic`.
+Only those of Pillow's formats are read that Pillow decodes by itself. The others are refused by name: EPS starts
+Ghostscript, IPTC opens whatever it holds, EPS too, WMF is drawn by Windows, BUFR, GRIB and HDF5 need another library's
+handler, and of MPEG Pillow knows the header only. HEIC needs the extra `heic`.
 
 A picture's size is checked against the limit as soon as its header is read, before any memory is taken for its pixels.
 Of a film or an animation only the first picture is decoded.
@@ -12,7 +12,6 @@ import functools
 import io
 import math
 import os
-import stat
 import struct
 import threading
 from collections.abc import Callable, Iterator
@@ -23,17 +22,15 @@ from typing import Any
 from PIL import Image
 
 from jclip.errors import JclipError
-
-MOST_BYTES = 1 << 29
-"""Maximum number of bytes of an encoded picture in a file."""
+from jclip.files import LARGEST_PICTURE, NotTaken, read_regular
 
 MEGAPIXELS_VARIABLE = "JCLIP_MAX_MEGAPIXELS"
 """Environment variable that replaces the default of `max_megapixels`."""
 
 FORMATS = (
-    *("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF", "JPEG2000", "ICO", "TGA", "DIB", "PSD", "QOI", "ICNS"),
-    *("SGI", "PCX", "DDS", "CUR", "DCX", "FITS", "FLI", "BLP", "FTEX", "GBR", "IM", "IMT", "MCIDAS", "MSP", "PCD"),
-    *("PIXAR", "SPIDER", "SUN", "XBM", "XPM", "XVTHUMB"),
+    *("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF", "JPEG2000", "ICO", "TGA", "DIB", "PSD", "QOI"),
+    *("ICNS", "SGI", "PCX", "DDS", "CUR", "DCX", "FITS", "FLI", "BLP", "FTEX", "GBR", "IM", "IMT", "MCIDAS", "MSP"),
+    *("PCD", "PIXAR", "SPIDER", "SUN", "XBM", "XPM", "XVTHUMB"),
 )
 """Pillow's formats that are read: each is decoded by Pillow itself, without another program or file."""
 
@@ -160,49 +157,27 @@ def _from_memory() -> float:
 
 
 def read_picture(file: str | Path, name: str = "") -> bytes:
-    """Returns a picture file's bytes. It must be a regular file of at most `MOST_BYTES`, or a link to one.
+    """Returns the bytes of a picture's file: a regular file, or a link to one, of at most `LARGEST_PICTURE` bytes.
 
     Args:
       file: its path.
       name: what an error calls it; by default the path.
 
     Raises:
-      PictureError: it is missing, a folder, pipe, device or socket, too large, or cannot be read.
+      PictureError: it is missing, a folder, FIFO, device or socket, too large, or cannot be read.
     """
     name = name or str(file)
     try:
-        _check_regular(os.stat(file), name)  # first, for a device may act when it is opened
-        flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
-        with open(os.open(file, flags), "rb") as stream:
-            found = os.fstat(stream.fileno())
-            _check_regular(found, name)
-            return stream.read(found.st_size)
+        return read_regular(Path(file), LARGEST_PICTURE)
+    except NotTaken as error:
+        kind = TOO_LARGE if "more than" in error.reason else NO_FILE
+        raise unreadable_picture(name, kind, f"it is {error.reason}") from None
     except (FileNotFoundError, NotADirectoryError):
         raise PictureError(f"there is no picture {name}", MISSING, "it is missing") from None
     except OSError as error:
         raise unreadable_picture(name, UNDECODABLE, error.strerror or error) from None
-    except ValueError as error:
-        if isinstance(error, JclipError):
-            raise
-        raise PictureError(f"there is no picture {name!r}", MISSING, error.args[0]) from None  # a name with a zero
-
-
-def _check_regular(found: os.stat_result, name: str) -> None:
-    if not stat.S_ISREG(found.st_mode):
-        what = next((word for test, word in _SPECIAL if test(found.st_mode)), "no regular file")
-        raise unreadable_picture(name, NO_FILE, f"it is {what}")
-    if found.st_size > MOST_BYTES:
-        size = f"{found.st_size >> 20:,} MiB, more than the limit of {MOST_BYTES >> 20:,}"
-        raise unreadable_picture(name, TOO_LARGE, size)
-
-
-_SPECIAL: tuple[tuple[Callable[[int], bool], str], ...] = (
-    (stat.S_ISDIR, "a folder"),
-    (stat.S_ISFIFO, "a pipe"),
-    (stat.S_ISSOCK, "a socket"),
-    (stat.S_ISCHR, "a device"),
-    (stat.S_ISBLK, "a device"),
-)
+    except ValueError as error:  # a name with a null character
+        raise PictureError(f"there is no picture {name!r}: {error}", MISSING, str(error)) from None
 
 
 def open_header(data: bytes, name: str, megapixels: float | None = None) -> Image.Image:
