@@ -82,11 +82,16 @@ def write_hf_processor(
       context_length: what `padding="max_length"` pads to, special tokens included.
 
     Raises:
-      JclipError: the tokenizer is another family's, or the preprocessing trims pictures, which transformers cannot, or
+      JclipError: the tokenizer is another family's, or the preprocessing trims or turns pictures, which transformers cannot, or
         lays a background under them: whether transformers does, and a white one, depends on its version.
     """
     if preprocessing.trim:
         raise JclipError("transformers cannot trim pictures: make the model with trim=False, or keep it in jclip")
+    if preprocessing.orientation == "apply":
+        raise JclipError(
+            "transformers' processors do not turn pictures upright: make the model with orientation=ignore, or keep it "
+            "in jclip"
+        )
     if preprocessing.background is not None:
         raise JclipError(
             "transformers lays no background under transparent pictures: make the model with background=None, or keep "

@@ -1,6 +1,7 @@
 """Features from a model: pictures and sentences in, L2-normalised float32 vectors out, batched and jitted inside."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ import numpy as np
 from PIL import Image
 
 from jclip.bundle import Bundle, load_bundle
-from jclip.data.images import Picture, Preprocessing, normalise, to_array
+from jclip.data.images import Orientation, Picture, Preprocessing, normalise, to_array
 from jclip.data.text import Tokenizer, pad
 from jclip.errors import JclipError
 from jclip.losses.unit import unit
@@ -45,28 +46,43 @@ class Encoder:
         self._tokenizer, self._preprocessing = tokenizer, preprocessing
         self._context_length, self._batch_size = context_length, batch_size
 
-    def images(self, variables: dict[str, Any], pictures: Sequence[Picture] | np.ndarray) -> np.ndarray:
+    def __getstate__(self) -> dict[str, Any]:
+        """Leaves the compiled functions out: another process compiles its own."""
+        return {name: value for name, value in self.__dict__.items() if name not in ("_image_fn", "_text_fn")}
+
+    def images(
+        self,
+        variables: dict[str, Any],
+        pictures: Sequence[Picture] | np.ndarray,
+        orientation: Orientation | None = None,
+    ) -> np.ndarray:
         """(n, d) float32, L2-normalised.
 
         Args:
           variables: of the model.
           pictures: PIL images, paths, encoded bytes, or uint8 arrays (h, w, 3). A sequence is read a batch at a time;
             if it has a method `name_of`, that says what an error calls the picture of a number.
+          orientation: of the camera, in place of the preprocessing's.
 
         Raises:
-          JclipError: a picture that cannot be read; it is named. A picture alone, for a list is wanted. Or a model that
-            is a text encoder alone.
+          JclipError: a picture that cannot be read, or anything else; it is named. A picture alone, for a list is
+            wanted. Or a model that is a text encoder alone.
         """
         if self._preprocessing is None:
             raise JclipError("this bundle is a text encoder alone: it has no image tower to encode pictures with")
-        if isinstance(pictures, str | bytes | Path | Image.Image):
+        pixels = isinstance(pictures, np.ndarray) and pictures.dtype.kind in "biufc"
+        if isinstance(pictures, str | bytes | Path | Image.Image) or (pixels and pictures.ndim == 3):  # type: ignore[union-attr]
             raise JclipError("encode_image takes a list of pictures: put the one into brackets")
-        preprocessing = self._preprocessing
-        pictures = pictures if isinstance(pictures, np.ndarray | Sequence) else list(pictures)
+        pictures = _listed(pictures, "encode_image", "pictures")
+        preprocessing = replace(self._preprocessing, orientation=orientation or self._preprocessing.orientation)
         name_of = getattr(pictures, "name_of", lambda number: "")
 
+        def row(number: int) -> np.ndarray:
+            picture = pictures[number]
+            return to_array(preprocessing, picture, name_of(number) or _numbered(picture, number))
+
         def rows(some: Sequence[int]) -> np.ndarray:  # a batch of pictures is decoded at a time, not all of them
-            return np.stack([to_array(preprocessing, pictures[i], name_of(i)) for i in some])
+            return np.stack([row(number) for number in some])
 
         if not len(pictures):
             return self._nothing(self._image_fn, variables, np.zeros((1, *(preprocessing.size,) * 2, 3), np.uint8))
@@ -76,11 +92,12 @@ class Encoder:
         """(n, d) float32, L2-normalised; sentences beyond the context length are cut, their last token kept.
 
         Raises:
-          JclipError: a string alone, which would be taken letter by letter.
+          JclipError: a string alone, which would be taken letter by letter; or an item that is not a whole string, with
+            its number.
         """
-        if isinstance(sentences, str):
+        if isinstance(sentences, str | bytes):
             raise JclipError("encode_text takes a list of sentences: put the one into brackets")
-        sentences = list(sentences)
+        sentences = list(_listed(sentences, "encode_text", "sentences"))
         encoded = self._tokenizer.encode(sentences or [""], self._context_length)
         longest = max(map(len, encoded))
         length = min(self._context_length, -(-longest // _LENGTHS) * _LENGTHS)
@@ -138,7 +155,10 @@ class Encoder:
 
 
 class Model:
-    """A bundle, ready to use: `jclip.load(folder)`.
+    """Bundle that is ready to use: `jclip.load(folder)`.
+
+    It can be pickled, whether it has encoded or not; another process compiles anew. It must not be taken through a fork:
+    see `load`.
 
     Attributes:
       bundle: the folder's contents: config, params, tokenizer, preprocessing, provenance.
@@ -167,30 +187,71 @@ class Model:
         """The model as a pure function: `apply(variables, images, method="encode_image")`, and "encode_text"."""
         return build_model(self.bundle.config).apply
 
-    def encode_image(self, pictures: Sequence[Picture] | np.ndarray) -> np.ndarray:
-        """(n, d) float32, L2-normalised, from PIL images, paths, encoded bytes, or uint8 arrays (h, w, 3).
+    def encode_image(
+        self, pictures: Sequence[Picture] | np.ndarray, *, orientation: Orientation | None = None
+    ) -> np.ndarray:
+        """Encodes PIL images, paths, encoded bytes, or uint8 arrays (h, w, 3) as (n, d) float32, L2-normalised.
+
+        Args:
+          pictures: the list.
+          orientation: "apply" turns pictures whose EXIF says how the camera was held upright, "ignore" takes no notice;
+            None for what the bundle's preprocessing says, which is "ignore" for CLIP and Chinese-CLIP.
 
         Raises:
-          JclipError: a picture that cannot be read; it is named. Or the bundle is a text encoder alone.
+          JclipError: an item that is not a picture, or cannot be read; it is named, a path by itself, anything else by
+            its place in the list. Or the bundle is a text encoder alone.
         """
-        return self._encoder.images(self.variables, pictures)
+        return self._encoder.images(self.variables, pictures, orientation)
 
     def encode_text(self, sentences: Sequence[str]) -> np.ndarray:
-        """(n, d) float32, L2-normalised; sentences beyond the context length are cut, their last token kept."""
+        """Encodes strings as (n, d) float32, L2-normalised.
+
+        Sentences beyond the context length are cut, their last token kept.
+
+        Raises:
+          JclipError: an item that is not a string, or holds half a character, with its place in the list.
+        """
         return self._encoder.texts(self.variables, sentences)
 
-    def similarity(self, pictures: Sequence[Picture] | np.ndarray, sentences: Sequence[str]) -> np.ndarray:
-        """(pictures, sentences) logits: cosines times `logit_scale`."""
-        return self.logit_scale * self.encode_image(pictures) @ self.encode_text(sentences).T
+    def similarity(
+        self,
+        pictures: Sequence[Picture] | np.ndarray,
+        sentences: Sequence[str],
+        *,
+        orientation: Orientation | None = None,
+    ) -> np.ndarray:
+        """Computes (pictures, sentences) logits: cosines times `logit_scale`."""
+        images_nd = self.encode_image(pictures, orientation=orientation)
+        return self.logit_scale * images_nd @ self.encode_text(sentences).T
 
 
 def load(folder: str | Path) -> Model:
-    """The model in a bundle folder.
+    """Loads the model in a bundle folder.
+
+    It computes with jax, which runs threads: a process that has loaded a model must not fork (`os.fork`, or
+    `multiprocessing` with its start method "fork", the default on Linux before Python 3.14), for the child may hang. Use
+    `multiprocessing.get_context("spawn")`, and load the model in each process or send it there: models can be pickled.
 
     Raises:
       JclipError: the folder is no bundle, or damaged.
     """
     return Model(load_bundle(folder))
+
+
+def _listed(items: Any, function: str, what: str) -> Any:
+    """The items as a sequence or an array."""
+    if (
+        isinstance(items, Mapping)
+        or not isinstance(items, Iterable)
+        or (isinstance(items, np.ndarray) and not items.ndim)
+    ):
+        raise JclipError(f"{function} takes a list of {what}, not {type(items).__name__}: put them into brackets")
+    return items if isinstance(items, np.ndarray | Sequence) else list(items)
+
+
+def _numbered(picture: Any, number: int) -> str:
+    """What an error calls a picture: a path by itself, anything else by its place."""
+    return "" if isinstance(picture, str | Path) else f"pictures[{number}]"
 
 
 def _everywhere(features_bd: jax.Array) -> jax.Array:

@@ -1,6 +1,7 @@
 """`jclip data import [FORMAT] SRC DST`."""
 
 import json
+import math
 import os
 import shlex
 from collections.abc import Callable, Iterator, Sequence
@@ -14,12 +15,15 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from jclip.cli.options import read
+from jclip.data.checking import PictureRules
+from jclip.data.images import Orientation
 from jclip.data.importing.engine import Plan, import_data
 from jclip.data.importing.formats import FORMATS, open_source
 from jclip.data.importing.limits import Limit
 from jclip.data.importing.parts import Reader, Reading
 from jclip.data.importing.workers import in_processes, on_beam
 from jclip.data.kinds import LABELLED, Rules
+from jclip.data.opening import max_megapixels
 from jclip.errors import JclipError
 
 _FORMATS = "\n\n    ".join(f"{name}: {form.what}." for name, form in FORMATS.items())
@@ -48,6 +52,10 @@ class Options:
       duplicates: what to do with exact duplicates; skip, but keep for benchmarks and labelled pictures.
       max_skipped: stop when more than this is skipped: a number, or a share as 10%, which is the default; 0 for
         benchmarks.
+      max_megapixels: skip pictures of more millions of pixels; by default what the memory allows, 16 to 178, or
+        $JCLIP_MAX_MEGAPIXELS. Training and encoding have the same default.
+      orientation: of the camera, where a picture carries one: apply stores it upright, as PNG or TIFF without loss;
+        ignore, the default, keeps its bytes, and training takes no notice, as CLIP's and Chinese-CLIP's own code.
       shard_mib: about how many MiB of the source make one shard.
       workers: processes; as many as there are cores by default. Beam has its own.
       beam: run on Apache Beam, on its direct runner unless --beam-options say otherwise.
@@ -69,6 +77,8 @@ class Options:
     max_length: int | None = None
     duplicates: Literal["skip", "keep"] | None = None
     max_skipped: str | None = None
+    max_megapixels: float | None = None
+    orientation: Orientation = "ignore"
     shard_mib: float = 128
     workers: int | None = None
     beam: bool = False
@@ -136,6 +146,9 @@ def _plan(options: Options, name: str, reader: Reader, reading: Reading) -> Plan
             "--workers are processes of this machine, and Beam has its own: give instead "
             "--beam-options='--direct_num_workers=4 --direct_running_mode=multi_processing'"
         )
+    megapixels = max_megapixels() if options.max_megapixels is None else options.max_megapixels
+    if not 0 < megapixels < math.inf:
+        raise JclipError(f"--max-megapixels {megapixels:g} is not possible: give more than 0, as 100")
     limit = Limit.read(options.max_skipped or ("0" if reader.strict else "10%"))
     keep = reader.strict or reader.kind is LABELLED  # equal pictures belong to a benchmark's figures
     skip = options.duplicates == "skip" or (options.duplicates is None and not keep)
@@ -143,7 +156,7 @@ def _plan(options: Options, name: str, reader: Reader, reading: Reading) -> Plan
     return Plan(
         name,
         asdict(reading),
-        Rules(options.min_length, options.max_length, skip),
+        Rules(options.min_length, options.max_length, skip, PictureRules(megapixels, options.orientation)),
         limit,
         max(1, int(options.shard_mib * 2**20)),
         run,

@@ -128,6 +128,8 @@ def _table(title: str, kind: str, found: Split) -> Table:
             _add_numbers(table, name, pictures[name], bars=name != "bytes")
         for name in ("formats", "modes"):
             table.add_row(name, ", ".join(f"{each} {count:,}" for each, count in pictures[name].items()))
+        if found.turned:
+            table.add_row("camera turned", f"{found.turned:,}: ignored unless --orientation apply is given")
         if found.unreadable:
             table.add_row("[red]unreadable[/]", f"{found.unreadable:,}")
     if found.classes:

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from PIL import Image, ImageDraw, ImageFont
 
 from jclip.data.folders import LabelledFolder, read_split
-from jclip.data.images import open_picture
+from jclip.data.images import open_picture, rgb
 from jclip.data.inspecting import class_labels, folder_kind, spread
 from jclip.data.kinds import LABELLED, PARALLEL
 from jclip.errors import JclipError
@@ -85,11 +85,8 @@ def _cell(data: Any, index: int, texts: Sequence[tuple[str, str]]) -> Cell:
     except JclipError:
         return Cell(None, f"{index}: cannot be read", texts)
     heading = f"{index}: {picture.width} x {picture.height}"
-    picture = picture.convert("RGBA")
     picture.thumbnail((_SIDE, _SIDE))
-    flat = Image.new("RGB", picture.size, "white")
-    flat.paste(picture, mask=picture.getchannel("A"))
-    return Cell(flat, heading, texts)
+    return Cell(rgb(picture), heading, texts)  # without alpha, as training sees it
 
 
 def _drawn(found: Sequence[Cell], font: Path | None) -> Image.Image:

@@ -20,6 +20,7 @@ from PIL import Image
 
 from jclip.data.auto_augment import Operation, draw_operations, operate
 from jclip.data.images import Picture, Preprocessing, fitted, opened, rgb, to_array
+from jclip.data.opening import pillow_allows
 from jclip.errors import JclipError
 
 _TRIES = 10  # of a crop that does not fit into the picture, as in timm and torchvision
@@ -143,7 +144,9 @@ def change(
     if changes.box is None:
         image = fitted(preprocessing, image, name)
     else:
-        image = image.crop(changes.box).resize((size, size), resample)
+        with pillow_allows(image.width * image.height / 10**6):
+            image = image.crop(changes.box)
+        image = image.resize((size, size), resample)
     if changes.mirrored:
         image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
     image = rgb(image)

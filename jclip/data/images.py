@@ -3,42 +3,29 @@
 Axes: b batch, h height, w width, c channels.
 """
 
-import io
 from dataclasses import dataclass
-from functools import cache
-from pathlib import Path, PurePath
-from typing import Literal
+from pathlib import Path
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
+from jclip.data import opening
+from jclip.data.modes import usual
+from jclip.data.opening import is_picture_name as is_picture_name
+from jclip.data.opening import picture_endings as picture_endings
 from jclip.errors import JclipError
 
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 
-_MOST_PIXELS = 2**28  # a gigabyte; Pillow itself opens pictures of up to two thirds of that
+_MOST_PIXELS = 2**28  # of a picture on its way to the model's size: a gigabyte
 
 Picture = Image.Image | np.ndarray | str | Path | bytes
 
-PICTURES = ("jpg", "jpeg", "png", "webp", "gif", "bmp", "tiff", "tif", "ppm", "pgm")
-"""Endings of pictures' files, the usual ones first: those of torchvision's ImageFolder, and GIF."""
-
-_NOT_IN_PROCESS = ("BUFR", "EPS", "GRIB", "HDF5", "MPEG", "WMF")  # Pillow knows their names, and decodes none by itself
-
-
-@cache
-def picture_kinds() -> frozenset[str]:
-    """Returns the endings of all picture files that Pillow decodes, in lower case and without the dot."""
-    known = Image.registered_extensions().items()
-    return frozenset(end[1:] for end, form in known if form in Image.OPEN and form not in _NOT_IN_PROCESS) | {"mpo"}
-
-
-def is_picture_name(name: str) -> bool:
-    """Returns whether a file's name ends as those of pictures do, in either case."""
-    return PurePath(name).suffix[1:].lower() in picture_kinds()
+Orientation = Literal["ignore", "apply"]
 
 
 @dataclass(frozen=True)
@@ -47,7 +34,8 @@ class Preprocessing:
 
     By default exactly as the references do it, to the last bit of uint8: cn_clip's `image_transform` ("squash") and
     open_clip's, which is OpenAI's ("crop"). Both resize a picture in its own mode and only then convert it to RGB; so a
-    palette is resized to the nearest pixel, alpha is dropped, and EXIF does not turn the picture.
+    palette is resized to the nearest pixel, alpha is dropped, and EXIF does not turn the picture. The modes that the
+    references clip to white or black, 16-bit grey and floats, are scaled to 8 bits first: see `jclip.data.modes`.
 
     The processors of transformers (measured: 5.24) convert to RGB first, alpha over white, and then resize tensors: RGB
     pictures differ by up to 4 of 255 steps, pure noise by up to 21, with `backend="pil"` by none. Their crop stands one
@@ -60,6 +48,8 @@ class Preprocessing:
         (CLIP, AltCLIP). Bicubic as Pillow does it, which is what torchvision calls.
       background: RGB under transparent pixels, laid there before resizing; None as the references: no such thing.
       trim: cut transparent borders away first, and centre what is left in a square; needs a background.
+      orientation: "apply" turns a picture upright if its EXIF says how the camera was held; "ignore", as the references
+        do, leaves it as it was stored. TIFF and HEIC are upright either way: their decoders turn them.
 
     Raises:
       JclipError: `trim` without a background.
@@ -71,6 +61,7 @@ class Preprocessing:
     resize: Literal["squash", "crop"] = "squash"
     background: tuple[int, int, int] | None = None
     trim: bool = False
+    orientation: Orientation = "ignore"
 
     def __post_init__(self) -> None:
         if self.trim and self.background is None:
@@ -86,7 +77,7 @@ def to_array(preprocessing: Preprocessing, picture: Picture, name: str = "") -> 
       name: what to call it in an error, when it is no path.
 
     Raises:
-      JclipError: it cannot be read; the message names it.
+      JclipError: it is not a picture, or cannot be read; the message names it.
     """
     size = preprocessing.size
     if isinstance(picture, np.ndarray) and picture.shape == (size, size, 3) and picture.dtype == np.uint8:
@@ -101,9 +92,10 @@ def opened(preprocessing: Preprocessing, picture: Picture, name: str = "") -> Im
     Raises:
       JclipError: it cannot be read; the message names it.
     """
-    image = open_picture(picture, name or _called(picture))
+    name = name or _called(picture)
+    image = open_picture(picture, name, preprocessing.orientation)
     if preprocessing.background is not None:
-        image = _flattened(image, preprocessing.background, preprocessing.trim)
+        image = _flattened(image, preprocessing.background, preprocessing.trim, name)
     return image
 
 
@@ -136,37 +128,50 @@ def _called(picture: Picture) -> str:
     return str(picture) if isinstance(picture, str | Path) else "a picture"
 
 
-def open_picture(picture: Picture, name: str) -> Image.Image:
-    """The picture decoded, in its own mode and size.
+def open_picture(
+    picture: Picture, name: str, orientation: Orientation = "ignore", megapixels: float | None = None
+) -> Image.Image:
+    """Returns the picture decoded, in its own size, and in its own mode unless that is one of those of `modes.usual`.
 
     Args:
       picture: as `to_array` takes it.
       name: what to call it in an error.
+      orientation: whether it is turned upright, as in `Preprocessing`.
+      megapixels: the most that is decoded, in millions of pixels; by default `opening.max_megapixels()`.
 
     Raises:
-      JclipError: it cannot be read; the message names it.
+      JclipError: it is not a picture, or cannot be read; the message names it.
     """
     if isinstance(picture, np.ndarray):
         if picture.dtype != np.uint8 or picture.ndim != 3 or picture.shape[2] != 3:
             raise JclipError(f"{name} is {picture.dtype} {picture.shape}, but must be uint8 (height, width, 3)")
+        if not picture.size:
+            raise JclipError(f"{name} has no pixels: {picture.shape}")
         return Image.fromarray(picture)
-    try:
-        if not isinstance(picture, Image.Image):
-            picture = Image.open(io.BytesIO(picture if isinstance(picture, bytes) else Path(picture).read_bytes()))
-        picture.load()
-    except FileNotFoundError:
-        raise JclipError(f"there is no picture {name}") from None
-    except Exception as error:  # Pillow's decoders raise whatever they stumble over: struct.error, IndexError, …
-        reason = "no known image format" if isinstance(error, UnidentifiedImageError) else error
-        raise JclipError(f"{name} cannot be read as a picture ({reason})") from None
-    return picture
+    if isinstance(picture, Image.Image):
+        image = picture
+    elif isinstance(picture, bytes | str | Path):
+        data = picture if isinstance(picture, bytes) else opening.read_picture(picture, name)
+        image = opening.open_header(data, name, megapixels)
+    else:
+        raise JclipError(f"{name} is {_kind(picture)}, but must be {_WANTED}")
+    opening.load(image, name, megapixels)
+    result = usual(image, name)
+    return opening.turned(result, opening.orientation_of(image)) if orientation == "apply" else result
 
 
-def _flattened(image: Image.Image, background: tuple[int, int, int], trim: bool) -> Image.Image:
+_WANTED = "a PIL image, a path, encoded bytes, or a uint8 array (height, width, 3)"
+
+
+def _kind(value: Any) -> str:
+    return "None" if value is None else f"of type {type(value).__name__}"
+
+
+def _flattened(image: Image.Image, background: tuple[int, int, int], trim: bool, name: str) -> Image.Image:
     if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
         image = image.convert("RGBA")
         if trim:
-            image = _trimmed(image)
+            image = _trimmed(image, name)
         image = Image.alpha_composite(Image.new("RGBA", image.size, background), image)
     return image.convert("RGB")
 
@@ -179,18 +184,25 @@ def _cropped(image: Image.Image, size: int, name: str) -> Image.Image:
     shorter = min(image.size)
     width, height = (int(size * side / shorter) for side in image.size)
     if width * height > _MOST_PIXELS:
-        sides = f"{image.width} x {image.height} pixels"
-        raise JclipError(f"{name} is {sides}, too long to scale its shorter side to {size}: cut it")
+        raise _too_long(image, name, f"scale its shorter side to {size}")
     left, top = round((width - size) / 2), round((height - size) / 2)
     return image.resize((width, height), Image.Resampling.BICUBIC).crop((left, top, left + size, top + size))
 
 
-def _trimmed(image: Image.Image) -> Image.Image:
+def _trimmed(image: Image.Image, name: str) -> Image.Image:
     box = image.getchannel("A").getbbox()
     if box is None:
         return image
-    drawn = image.crop(box)
-    side = max(drawn.size)
+    side = max(box[2] - box[0], box[3] - box[1])
+    if side * side > _MOST_PIXELS:
+        raise _too_long(image, name, "centre it in a square")
+    with opening.pillow_allows(image.width * image.height / 10**6):
+        drawn = image.crop(box)
     square = Image.new("RGBA", (side, side), (0, 0, 0, 0))
     square.paste(drawn, ((side - drawn.width) // 2, (side - drawn.height) // 2))
     return square
+
+
+def _too_long(image: Image.Image, name: str, purpose: str) -> opening.PictureError:
+    why = f"{image.width} x {image.height} pixels, too long to {purpose}"
+    return opening.PictureError(f"{name} is {why}: cut it", opening.TOO_LARGE, why)

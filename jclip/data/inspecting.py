@@ -1,7 +1,6 @@
 """What a data folder holds, in figures: counts, languages, lengths of texts, sizes of pictures, duplicates."""
 
 import hashlib
-import io
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -10,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from jclip.data.folders import LabelledFolder, open_folder, read_split
 from jclip.data.kinds import LABELLED, PAIRS, PARALLEL, Kind, kind_of
+from jclip.data.opening import open_header, orientation_of
 from jclip.data.records import Labelled, Pair, Translation
 from jclip.data.text import Tokenizer
 from jclip.errors import JclipError
@@ -104,7 +103,8 @@ class Split:
       widths, heights: of the pictures in pixels.
       formats, modes: of the pictures, as Pillow calls them.
       bytes: of the pictures, encoded.
-      unreadable: pictures that do not begin as any format does.
+      unreadable: pictures that do not begin as any format does, or are larger than the limit.
+      turned: pictures that carry a camera's orientation, which `Preprocessing.orientation` ignores or applies.
       classes: pictures of each class, by name.
       labels: what the classes are called, in all languages that the folder has names in; empty without such names.
       same: of "units" (a picture with a caption, a translation, a picture with its classes), "pictures", "texts", and
@@ -120,6 +120,7 @@ class Split:
     modes: Counter[str] = field(default_factory=Counter)
     bytes: Numbers = field(default_factory=Numbers)
     unreadable: int = 0
+    turned: int = 0
     classes: dict[str, int] = field(default_factory=dict)
     labels: dict[str, str] = field(default_factory=dict)
     same: dict[str, int] = field(default_factory=dict)
@@ -144,6 +145,7 @@ class Split:
                 "formats": dict(sorted(self.formats.items())),
                 "modes": dict(sorted(self.modes.items())),
                 "unreadable": self.unreadable,
+                "turned": self.turned,
             }
         if self.classes:
             found["classes"] = self.classes
@@ -272,13 +274,16 @@ def _labelled(found: Split, item: Labelled, seen: dict[str, set[bytes]], names: 
 def _picture(found: Split, data: bytes, seen: dict[str, set[bytes]]) -> bytes:
     found.bytes.add(len(data))
     try:
-        with warnings.catch_warnings(action="ignore"), Image.open(io.BytesIO(data)) as picture:  # its header only
-            found.widths.add(picture.width)
-            found.heights.add(picture.height)
-            found.formats[picture.format or "?"] += 1
-            found.modes[picture.mode] += 1
-    except Exception:  # Pillow's decoders raise whatever they stumble over
+        with warnings.catch_warnings(action="ignore"):
+            picture = open_header(data, "")
+            found.turned += orientation_of(picture, data) != 1
+    except JclipError:
         found.unreadable += 1
+    else:
+        found.widths.add(picture.width)
+        found.heights.add(picture.height)
+        found.formats[picture.format or "?"] += 1
+        found.modes[picture.mode] += 1
     return _same(found, seen, "pictures", data)
 
 

@@ -5,17 +5,15 @@ record has one unit or several.
 """
 
 import hashlib
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple, Protocol
 
 import numpy as np
 
+from jclip.data.checking import PictureRules
 from jclip.data.identity import picture_identity, text_identity
-from jclip.data.images import open_picture
 from jclip.data.records import Labelled, Pair, Translation
-from jclip.errors import JclipError
 
 
 class StoredPair(NamedTuple):
@@ -51,11 +49,13 @@ class Rules:
       min_length, max_length: of a caption, or of both texts of a translation, in characters without the white space
         around them; None for no limit. Chinese-CLIP's pre-training kept 5 to 50 (Yang et al. 2022, section 3).
       skip_duplicates: whether the second of two units with equal bytes is skipped.
+      pictures: for the pictures; see `jclip.data.checking`.
     """
 
     min_length: int = 1
     max_length: int | None = None
     skip_duplicates: bool = True
+    pictures: PictureRules = PictureRules()
 
     def text(self, text: str) -> str:
         """Why a text is refused; empty where it is not."""
@@ -94,7 +94,7 @@ class Kind(Protocol):
         """What a source gives, of an example that was read; those of older folders may lack features."""
 
     def troubles(self, record: Any, rules: Rules) -> list[str]:
-        """Of each unit, why it is refused; empty where it is not."""
+        """Of each unit, why its texts are refused; empty where they are not. Pictures are checked apart."""
 
     def digests(self, record: Any) -> list[bytes]:
         """Of each unit, 16 bytes that equal units share and others do not."""
@@ -138,7 +138,9 @@ class _Pairs:
         captions = [_text(caption) for caption in example["captions"]]
         image_id, text_ids = int(example["image_id"]), _numbers(example.get("text_ids", ()))
         if "source_text_ids" in example:
-            source_image_ids, source_text_ids = (_numbers(example[f"source_{name}"]) for name in ("image_id", "text_ids"))
+            source_image_ids, source_text_ids = (
+                _numbers(example[f"source_{name}"]) for name in ("image_id", "text_ids")
+            )
         else:
             # Older folders hold the source's numbers alone, or those that stood in for them.
             source_image_ids, source_text_ids = (image_id,), text_ids or (int(example["text_id"]),) * len(captions)
@@ -155,8 +157,7 @@ class _Pairs:
         )
 
     def troubles(self, record: StoredPair, rules: Rules) -> list[str]:
-        trouble = _undecodable(record.image)
-        return [trouble or rules.text(caption) for caption in record.captions]
+        return [rules.text(caption) for caption in record.captions]
 
     def digests(self, record: StoredPair) -> list[bytes]:
         picture = hashlib.blake2b(record.image, digest_size=16).digest()
@@ -221,7 +222,7 @@ class _Labelled:
         return Labelled(example["image"], tuple(int(label) for label in example["labels"]), int(example["image_id"]))
 
     def troubles(self, record: StoredLabelled, rules: Rules) -> list[str]:
-        return [_undecodable(record.image)]
+        return [""]
 
     def digests(self, record: StoredLabelled) -> list[bytes]:
         return [_digest(record.image, repr(record.labels).encode())]
@@ -244,15 +245,6 @@ def kind_of(features: Any) -> Kind | None:
         if mark in features:
             return kind
     return None
-
-
-def _undecodable(image: bytes) -> str:
-    try:
-        with warnings.catch_warnings(action="ignore"):  # of odd metadata; millions of them would fill the screen
-            open_picture(image, "")
-    except JclipError:
-        return "the picture does not decode"
-    return ""
 
 
 def _digest(*parts: bytes) -> bytes:

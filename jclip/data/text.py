@@ -85,8 +85,10 @@ class Tokenizer:
         """Ids of each text with its special tokens, cut to `context_length`, not padded.
 
         Raises:
-          JclipError: no room for a token between the special ones.
+          JclipError: no room for a token between the special ones; or a text that is not a string, or holds half a
+            character, with its number from 0.
         """
+        _check_texts(texts)
         if context_length < 3:
             raise JclipError(f"a context length of {context_length} leaves no room for a word: give it 3 or more")
         v, room = self._vocabulary, context_length - 2
@@ -117,6 +119,20 @@ class Tokenizer:
             self._vocabulary.save(partial)
             record = {"format": _FORMAT, "kind": self.kind}
             (partial / _DESCRIPTOR).write_text(json.dumps(record) + "\n", encoding="utf-8")
+
+
+def _check_texts(texts: Sequence[str]) -> None:
+    try:
+        "".join(texts).encode()
+    except (TypeError, UnicodeEncodeError):
+        for number, text in enumerate(texts):
+            if not isinstance(text, str):
+                kind = "None" if text is None else f"of type {type(text).__name__}"
+                raise JclipError(f"text {number} is {kind}, but must be a string") from None
+            try:
+                text.encode()
+            except UnicodeEncodeError:
+                raise JclipError(f"text {number} holds half a character, {text[:40]!a}: decode it anew") from None
 
 
 def pad(sentences: Sequence[Sequence[int]], length: int, pad_id: int) -> np.ndarray:

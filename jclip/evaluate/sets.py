@@ -149,9 +149,7 @@ def _identities(paths: Sequence[Path]) -> dict[Path, Hashable]:
     try:
         sizes = {path: path.stat().st_size for path in paths}
         times = Counter(sizes.values())
-        return {
-            path: picture_identity(path.read_bytes()) if times[size] > 1 else path for path, size in sizes.items()
-        }
+        return {path: picture_identity(path.read_bytes()) if times[size] > 1 else path for path, size in sizes.items()}
     except OSError as error:
         raise unreadable(Path(error.filename), error) from None
 

@@ -105,7 +105,10 @@ def test_a_gallery_of_less_than_ten_is_scored_here_and_refused_there(tmp_path):
     [
         (['{"image_id": "7.5", "feature": [1]}'], "line 1: image_id is '7.5', but ids must be integers of 64 bits"),
         (['{"image_id": true, "feature": [1]}'], "line 1: image_id is True"),
-        (['{"image_id": 99999999999999999999, "feature": [1]}'], "line 1: image_id is 99999999999999999999, but ids must"),
+        (
+            ['{"image_id": 99999999999999999999, "feature": [1]}'],
+            "line 1: image_id is 99999999999999999999, but ids must",
+        ),
         (['{"image_id": 1, "feature": [1' + "0" * 400 + "]}"], "line 1: 'feature' must be a list of numbers"),
         (['{"feature": [1]}'], "line 1 has no 'image_id'"),
         (['{"image_id": 1, "feature": [1, 2]}', '{"image_id": 2, "feature": [1]}'], r"line 2: this feature is \(1,\)"),

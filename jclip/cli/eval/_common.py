@@ -10,6 +10,7 @@ import jax
 from rich.console import Console
 
 from jclip.bundle import load_bundle
+from jclip.data.images import Orientation
 from jclip.errors import JclipError
 from jclip.evaluate import page
 from jclip.evaluate.findings import Findings, as_dict, write_findings
@@ -29,13 +30,16 @@ def all_devices() -> Iterator[None]:
         yield
 
 
-def open_model(folder: Path, batch_size: int, context_length: int | None) -> Model:
+def open_model(
+    folder: Path, batch_size: int, context_length: int | None, orientation: Orientation | None = None
+) -> Model:
     """A bundle's model.
 
     Args:
       folder: the bundle.
       batch_size: pictures or texts encoded at once.
       context_length: tokens read of a text, the bundle's own number when None.
+      orientation: of the camera, as in `Preprocessing`, the bundle's own when None.
 
     Raises:
       JclipError: no bundle, a batch of nothing, or a context that is longer than the bundle's.
@@ -50,6 +54,8 @@ def open_model(folder: Path, batch_size: int, context_length: int | None) -> Mod
                 f"possible: give 3 to {bundle.context_length}, or train it further with more (stages.N.context_length)"
             )
         bundle = replace(bundle, context_length=context_length)
+    if orientation is not None and bundle.preprocessing is not None:
+        bundle = replace(bundle, preprocessing=replace(bundle.preprocessing, orientation=orientation))
     return Model(bundle, batch_size)
 
 

@@ -12,6 +12,7 @@ from rich.console import Console
 
 from jclip.cli.eval._common import all_devices, check_output, check_resamples, open_model, put_out, words
 from jclip.cli.options import read
+from jclip.data.images import Orientation
 from jclip.errors import JclipError
 from jclip.evaluate import classification
 from jclip.evaluate.asking import class_tests
@@ -40,6 +41,8 @@ class Options:
         hi, it, ja, ko, nl, pl, pt, ru, th, tr, uk, vi, zh), cn_clip or open_clip for the papers' own, or a .json file.
       classes: a file of class names; or cn_clip or open_clip for ImageNet's.
       context_length: tokens read of a sentence; by default the bundle's.
+      orientation: of the camera: apply turns pictures that carry one upright, ignore takes no notice; by default what
+        the bundle says, ignore for CLIP and Chinese-CLIP.
       batch_size: pictures or sentences encoded at once.
       resamples: of the bootstrap that gives the 95 % intervals; 0 for none.
       output: a new folder for results.json, report.html and report.md.
@@ -56,6 +59,7 @@ class Options:
     prompts: str = "en"
     classes: str = ""
     context_length: int | None = None
+    orientation: Orientation | None = None
     batch_size: int = 256
     resamples: int = 1000
     output: Path | None = None
@@ -77,7 +81,7 @@ def main(arguments: Sequence[str]) -> int:
     data = tests.data
     file = options.order or (data.order if options.submission else None)
     order = read_order(file, len(data.pictures)) if file else None
-    model = open_model(options.bundle, options.batch_size, options.context_length)
+    model = open_model(options.bundle, options.batch_size, options.context_length, options.orientation)
     findings: list[Finding] = []
     found: dict[str, Any] = {}
     sections: list[Section] = []
@@ -117,6 +121,8 @@ def main(arguments: Sequence[str]) -> int:
             (folder / name).write_text(json.dumps(content), encoding="utf-8")
 
     settings = {"data": data.name, "dataset": options.dataset, "prompts": options.prompts}
+    if options.orientation:
+        settings["orientation"] = options.orientation
     put_out(
         Findings(str(options.bundle), tuple(findings), settings),
         options.output,

@@ -10,6 +10,7 @@ from rich.console import Console
 
 from jclip.cli.eval._common import all_devices, check_output, check_resamples, open_model, put_out, words
 from jclip.cli.options import read
+from jclip.data.images import Orientation
 from jclip.errors import JclipError
 from jclip.evaluate.findings import Findings
 from jclip.evaluate.probing import Shots, find, read_splits
@@ -31,6 +32,8 @@ class Options:
       dataset: the set's name, such as cifar-100: its metric and its size.
       shots: pictures of each class, separated by commas; "all" for all of them.
       seeds: few-shot figures are means over so many draws.
+      orientation: of the camera: apply turns pictures that carry one upright, ignore takes no notice; by default what
+        the bundle says, ignore for CLIP and Chinese-CLIP.
       batch_size: pictures encoded at once.
       resamples: of the bootstrap that gives the 95 % intervals where all pictures are learnt from; 0 for none.
       output: a new folder for results.json, report.html and report.md.
@@ -42,6 +45,7 @@ class Options:
     dataset: str = ""
     shots: str = "all"
     seeds: int = 3
+    orientation: Orientation | None = None
     batch_size: int = 256
     resamples: int = 1000
     output: Path | None = None
@@ -57,7 +61,7 @@ def main(arguments: Sequence[str]) -> int:
         raise JclipError(f"--seeds {options.seeds} is not possible: give 1 or more")
     check_resamples(options.resamples)
     sets = read_splits(options.data, options.dataset)
-    model = open_model(options.bundle, options.batch_size, None)
+    model = open_model(options.bundle, options.batch_size, None, options.orientation)
     with all_devices(), Console(stderr=True, quiet=options.json).status("encoding") as status:
         features = {name: model.encode_image(one.pictures) for name, one in sets.splits.items()}
         tests, looked_at = [], []
@@ -71,6 +75,8 @@ def main(arguments: Sequence[str]) -> int:
         return [classified(sets.splits["test"], looked_at[-1], sets.names, "", tests[-1].variant)]
 
     settings = {"data": str(options.data), "dataset": options.dataset, "shots": options.shots}
+    if options.orientation:
+        settings["orientation"] = options.orientation
     findings = Findings(str(options.bundle), tuple(tests), settings)
     put_out(findings, options.output, as_json=options.json, sections=sections)
     return 0

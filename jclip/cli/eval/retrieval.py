@@ -11,6 +11,7 @@ from rich.console import Console
 
 from jclip.cli.eval._common import all_devices, check_output, check_resamples, open_model, put_out, words
 from jclip.cli.options import read
+from jclip.data.images import Orientation
 from jclip.errors import JclipError
 from jclip.evaluate import retrieving
 from jclip.evaluate.asking import RetrievalTests, retrieval_tests
@@ -40,6 +41,8 @@ class Options:
       split: of a folder; the protocol's own, or "test".
       languages: one test each, separated by commas; by default all that the protocol and the folder have.
       context_length: tokens read of a caption; by default the bundle's.
+      orientation: of the camera: apply turns pictures that carry one upright, ignore takes no notice; by default what
+        the bundle says, ignore for CLIP and Chinese-CLIP.
       batch_size: pictures or captions encoded at once.
       resamples: of the bootstrap that gives the 95 % intervals; 0 for none.
       output: a new folder for results.json, report.html, report.md, and cn_clip's files of predictions and answers.
@@ -53,6 +56,7 @@ class Options:
     split: str = ""
     languages: str = ""
     context_length: int | None = None
+    orientation: Orientation | None = None
     batch_size: int = 256
     resamples: int = 1000
     output: Path | None = None
@@ -95,6 +99,8 @@ def main(arguments: Sequence[str]) -> int:
             return [Section("What they find", _SHOWN, galleries)] if galleries else []
 
         settings = {"data": str(options.data), "split": asked.split, "protocol": options.protocol}
+        if options.orientation:
+            settings["orientation"] = options.orientation
         findings = Findings(str(options.bundle), tuple(tests), settings)
         put_out(findings, options.output, as_json=options.json, more=files, sections=sections)
     return 0
@@ -113,5 +119,5 @@ def _found(
         for task in asked.tasks:
             yield task, *retrieving.read_cn_clip_features(folder, named(task), task)
         return
-    model = open_model(folder, options.batch_size, options.context_length)
+    model = open_model(folder, options.batch_size, options.context_length, options.orientation)
     yield from retrieving.encoded(asked.tasks, model.encode_image, model.encode_text)

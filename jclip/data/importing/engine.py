@@ -195,6 +195,7 @@ def _gather(tasks: Sequence[Task], reader: Reader, destination: Path, plan: Plan
         found = surveyed(task)
         split.skipped.add(found.skipped)
         split.beside.add(found.beside)
+        split.remarks.add(found.remarks)
         split.found += found.entries
         split.skipped.add(Skipped.from_json(held["skipped"]))
         if held["records"]:

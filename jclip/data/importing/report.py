@@ -20,6 +20,7 @@ class Split:
       found: number of the source's entries (files, members, rows, pairs); each is in a record, in `skipped`, or in
         `beside`.
       beside: entries that are no data, by reason.
+      remarks: records that were written and are odd, by what is odd.
     """
 
     records: int = 0
@@ -29,6 +30,7 @@ class Split:
     languages: Counter[str] = field(default_factory=Counter)
     skipped: Skipped = field(default_factory=Skipped)
     beside: Skipped = field(default_factory=Skipped)
+    remarks: Skipped = field(default_factory=Skipped)
 
 
 @dataclass
@@ -61,6 +63,7 @@ class Report:
                     "read": split.units + split.skipped.units,
                     "skipped": _by_reason(split.skipped),
                     "beside": _by_reason(split.beside),
+                    "remarks": _by_reason(split.remarks),
                 }
                 for name, split in self.splits.items()
             },
@@ -80,7 +83,11 @@ class Report:
             known = {language: count for language, count in sorted(split.languages.items()) if language}
             if known:
                 table.add_row("  languages", ", ".join(f"{language} {count:,}" for language, count in known.items()))
-            for what, some in (("[yellow]skipped[/]", split.skipped), ("not read", split.beside)):
+            for what, some in (
+                ("[yellow]skipped[/]", split.skipped),
+                ("not read", split.beside),
+                ("[yellow]look at[/]", split.remarks),
+            ):
                 for reason, count in sorted(some.counts.items()):
                     places = some.places[reason]
                     more = ", …" if count > len(places) else ""

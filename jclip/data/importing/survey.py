@@ -15,9 +15,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from jclip.data.checking import Checked, check_picture, stored_form
 from jclip.data.folders import SEVERAL, count_records, write_shard
 from jclip.data.importing.parts import Beside, Found, Lost, Part
-from jclip.data.kinds import Kind, Rules
+from jclip.data.kinds import Kind, Rules, StoredLabelled, StoredPair
 from jclip.errors import JclipError
 from jclip.files import Unfinished
 
@@ -93,8 +94,8 @@ def survey(task: Task) -> None:
     kept: list[bool] = []
     sizes: list[int] = []
     digests: list[bytes] = []
-    skipped, beside, entries = Skipped(), Skipped(), 0
-    for item in task.part.records():
+    skipped, beside, remarks, entries = Skipped(), Skipped(), Skipped(), 0
+    for item in _records(task):
         if isinstance(item, Beside):
             beside.note(item.place, item.reason)
             entries += 1
@@ -103,14 +104,19 @@ def survey(task: Task) -> None:
             skipped.note(item.place, item.reason, item.units)
             entries += item.units if item.entries is None else item.entries
             continue
-        troubles = task.kind.troubles(item.record, task.rules)
+        picture = _picture(task, item.record)
+        detailed = f"{item.place} ({picture.why})" if picture.why else item.place
+        troubles = [picture.trouble or trouble for trouble in task.kind.troubles(item.record, task.rules)]
         entries += len(troubles) if item.entries is None else item.entries
         for trouble in filter(None, troubles):
-            skipped.note(item.place, trouble)
+            skipped.note(detailed if picture.trouble else item.place, trouble)
+        if picture.remark and not all(troubles):
+            remarks.note(detailed, picture.remark)
         sizes.append(len(troubles))
         kept += [not trouble for trouble in troubles]
         digests += task.kind.digests(item.record)
-    found = json.dumps({"skipped": skipped.as_json(), "beside": beside.as_json(), "entries": entries})
+    counted = {"skipped": skipped, "beside": beside, "remarks": remarks}
+    found = json.dumps({**{name: each.as_json() for name, each in counted.items()}, "entries": entries})
     with _whole(task.file("survey.npz")) as partial, partial.open("wb") as stream:
         np.savez(
             stream,
@@ -129,6 +135,7 @@ class Surveyed(NamedTuple):
       digests: of the units.
       skipped: units that are not kept.
       beside: entries of the source that are no data.
+      remarks: records that are kept and odd.
       entries: number of the source's entries.
     """
 
@@ -136,6 +143,7 @@ class Surveyed(NamedTuple):
     digests: np.ndarray
     skipped: Skipped
     beside: Skipped
+    remarks: Skipped
     entries: int
 
 
@@ -143,8 +151,24 @@ def surveyed(task: Task) -> Surveyed:
     """Returns what a survey found."""
     with np.load(task.file("survey.npz")) as stored:
         found = json.loads(stored["counted"].tobytes())
-        skipped, beside = (Skipped.from_json(found[name]) for name in ("skipped", "beside"))
-        return Surveyed(stored["kept"], stored["digests"], skipped, beside, found["entries"])
+        counted = [Skipped.from_json(found[name]) for name in ("skipped", "beside", "remarks")]
+        return Surveyed(stored["kept"], stored["digests"], *counted, found["entries"])
+
+
+def _records(task: Task) -> Iterator[Found | Lost | Beside]:
+    """The part's records, with their pictures in the form in which they are stored."""
+    for item in task.part.records():
+        if isinstance(item, Found) and isinstance(item.record, StoredPair | StoredLabelled):
+            image = stored_form(item.record.image, task.rules.pictures)
+            yield item._replace(record=item.record._replace(image=image))
+        else:
+            yield item
+
+
+def _picture(task: Task, record: Any) -> Checked:
+    if isinstance(record, StoredPair | StoredLabelled):
+        return check_picture(record.image, task.rules.pictures)
+    return Checked()
 
 
 def mark_duplicates(tasks: list[Task]) -> None:
@@ -216,7 +240,7 @@ def _kept(task: Task, totals: _Totals) -> Iterator[Any]:
     again = np.load(task.file("duplicates.npy")) if task.rules.skip_duplicates else np.zeros_like(kept)
     changed = JclipError(f"the source changed while it was imported (part {task.number + 1}): import it again")
     start, seen = 0, 0
-    for item in task.part.records():
+    for item in _records(task):
         if not isinstance(item, Found):
             continue
         languages = task.kind.languages(item.record)

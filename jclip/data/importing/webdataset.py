@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from jclip.data.images import PICTURES
+from jclip.data.images import picture_endings
 from jclip.data.importing.archives import read_tar, said_as_damage
 from jclip.data.importing.parts import UNCAPTIONED, UNPICTURED, Found, Lost, Part, Reader, Reading
 from jclip.data.kinds import PAIRS, StoredPair
@@ -65,7 +65,7 @@ class _Part:
     def records(self) -> Iterator[Found | Lost]:
         for key, members in _samples(self.file):
             place = f"{self.file.name}, {key}"
-            picture = next((members[end] for end in PICTURES if end in members), None)
+            picture = next((members[end] for end in picture_endings() if end in members), None)
             if picture is None:
                 yield Lost(place, UNPICTURED)
                 continue
