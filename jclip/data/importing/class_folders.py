@@ -11,7 +11,6 @@ The folder gets them as labels.json.
 """
 
 import filecmp
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,6 +23,7 @@ from jclip.data.importing.parts import Found, Lost, Part, Reader, Reading, cut
 from jclip.data.importing.splits import USUAL, choose_splits
 from jclip.data.kinds import LABELLED, StoredLabelled
 from jclip.errors import JclipError
+from jclip.plain import as_json
 
 _NO_FILE = "the file is a link to nowhere"
 _NO_PICTURE = "the file's name is not that of a picture"
@@ -72,7 +72,7 @@ def open_class_folders(source: Path, reading: Reading) -> ClassReader:
                 "make the folders equal, or choose --splits"
             )
     called = _called(by_split, classes, reading.language or "en")
-    notes = (("labels.json", json.dumps(called, ensure_ascii=False, indent=1) + "\n"),) if called else ()
+    notes = (("labels.json", as_json(called, indent=1) + "\n"),) if called else ()
     return classified(by_split, {name: name for name in classes}, notes=notes)
 
 
