@@ -1,8 +1,8 @@
 """The terminal, by rich: nothing that is printed is read as markup, or reaches the terminal as a command.
 
 console = Console(stderr=True)
-console.line(f"{folder}: imported")           # one line, however long
-console.line("skipped", style="yellow")
+console.tell(f"{folder}: imported")           # one line, however long
+console.tell("skipped", style="yellow")
 with console.working("encoding") as say:      # a spinner
     say("scoring")
 """
@@ -40,7 +40,7 @@ class Console(rich.console.Console):
             more.setdefault("file", _Forgiving(stream) if stderr else _Output(stream))
         super().__init__(stderr=stderr, quiet=quiet, markup=False, highlight=False, emoji=False, **more)
 
-    def line(self, words: str, style: str = "") -> None:
+    def tell(self, words: str, style: str = "") -> None:
         """Prints words from anywhere as one line, which only the terminal itself breaks."""
         self.print(text(words, style, longest=None), soft_wrap=True)
 

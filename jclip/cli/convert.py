@@ -70,7 +70,7 @@ def main(arguments: Sequence[str]) -> int:
         def report(what: str) -> None:
             say(what)
             if not console.is_terminal:
-                console.line(what)
+                console.tell(what)
 
         if options.image is not None and options.text is not None:
             seed = options.seed or 0
@@ -116,7 +116,7 @@ def _write_out(options: Options, source: str, destination: Path, console: Consol
     if options.json:
         print_json({"written": str(destination), "for": reader})
     else:
-        console.line(f"{destination}: for {reader}")
+        console.tell(f"{destination}: for {reader}")
     return 0
 
 
@@ -158,4 +158,4 @@ def _print_new(passport: dict[str, Any], console: Console) -> None:
         drawn = f", standard deviation {how['standard_deviation']:g}, seed {passport['seed']}" if len(how) > 1 else ""
         lines.append(f"new: {path}: {how['initialiser']}{drawn}")
     for line in lines:
-        console.line(line)
+        console.tell(line)

@@ -86,7 +86,7 @@ def main(arguments: Sequence[str]) -> int:
     for split, figures in found.items():
         out.print(_table(f"{options.folder}, {split}: {kind.name}", kind.name, figures))
     if options.sheet:
-        out.line(f"look at {options.sheet}")
+        out.tell(f"look at {options.sheet}")
     return 0
 
 

@@ -108,7 +108,7 @@ def _show(run: Run, plans: list[StagePlan], fits: Fit | None, console: Console) 
     console.print(table)
     if fits and max(fits.needs) > fits.memory:
         console.print(mend(fits), soft_wrap=True)
-    console.line(_note(plans))
+    console.tell(_note(plans))
     for number, stage in enumerate(plans, 1):
         groups = Table(title=text(f"{number} {stage.name}: what trains"), title_justify="left")
         groups.add_column("parameters")
@@ -120,7 +120,7 @@ def _show(run: Run, plans: list[StagePlan], fits: Fit | None, console: Console) 
 
 
 def _show_copies(copies: Replication, console: Console) -> None:
-    console.line(f"Parameters over {copies}")
+    console.tell(f"Parameters over {copies}")
     if copies.parts:
         table = Table(title="of these, in copies", title_justify="left")
         table.add_column("parameters")

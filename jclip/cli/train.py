@@ -79,16 +79,16 @@ def _train(arguments: Sequence[str]) -> int:
     console = Console(stderr=True, quiet=options.json or not is_first())
     copies = together(lambda: copies_on(make_mesh(run.mesh), run))
     if copies.devices > 1:
-        console.line(f"parameters over {copies}")
+        console.tell(f"parameters over {copies}")
     with ProgressWatcher(console, run.name) as watcher:
         outcome = train(run, workdir, watcher=watcher, evaluators=together(lambda: evaluators(run)))
     bundles = [str(path) for path in outcome.bundles]
     if options.json and is_first():
         print_json({"finished": outcome.finished, "steps": outcome.position.total, "bundles": bundles})
     elif outcome.finished:
-        console.line(f"finished: {outcome.position.total} steps; bundles: {', '.join(bundles)}")
+        console.tell(f"finished: {outcome.position.total} steps; bundles: {', '.join(bundles)}")
     else:
-        console.line(f"stopped after {outcome.position.total} steps, saved: the same command goes on from here")
+        console.tell(f"stopped after {outcome.position.total} steps, saved: the same command goes on from here")
     if outcome.finished:
         return 0
     return os.EX_TEMPFAIL if outcome.signal == signal.SIGTERM else 128 + signal.SIGINT

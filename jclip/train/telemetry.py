@@ -136,9 +136,9 @@ class ProgressWatcher:
     def logged(self, record: Mapping[str, Any]) -> None:
         """Shows the newest figures, warnings, and pictures that had to be replaced."""
         for picture in record.get("pictures", ()):
-            self._console.line(f"replaced: {picture}")
+            self._console.tell(f"replaced: {picture}")
         if record["kind"] == "warning":
-            self._console.line(f"warning: {record['message']}")
+            self._console.tell(f"warning: {record['message']}")
         if record["kind"] != "train" or self._task is None:
             return
         note = "  ".join(f"{word} {record[name]:{form}}" for name, word, form in _SHOWN if name in record)
@@ -146,7 +146,7 @@ class ProgressWatcher:
         few = self._lines and record["step"] < self._shown + self._steps / self._lines
         if not self._console.is_terminal and not few:
             self._shown = record["step"]
-            self._console.line(f"{self._title} · {self._name} {record['step']}/{self._steps}  {note}")
+            self._console.tell(f"{self._title} · {self._name} {record['step']}/{self._steps}  {note}")
 
 
 _SHOWN = (

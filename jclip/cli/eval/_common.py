@@ -100,4 +100,4 @@ def put_out(
         page.write_pages(findings, folder, sections() if sections else [])
         if more:
             more(folder)
-    Console(stderr=True).line(f"written: {output / 'report.html'}")
+    Console(stderr=True).tell(f"written: {output / 'report.html'}")

@@ -59,12 +59,12 @@ def main(arguments: Sequence[str]) -> int:
             console.print(terminal(table))
         left = len(before.tests) + len(after.tests) - 2 * len(both)
         if left:
-            console.line(f"Left out: {left} {'test' if left == 1 else 'tests'} that only one of the two did.")
+            console.tell(f"Left out: {left} {'test' if left == 1 else 'tests'} that only one of the two did.")
     if options.output is not None:
         with whole_folder(options.output, replace=False) as folder:
             (folder / "comparison.json").write_text(f"{as_json(compared, indent=2)}\n", encoding="utf-8")
             page.write_pages(shown, folder, other=before)
-        Console(stderr=True).line(f"written: {options.output / 'report.html'}")
+        Console(stderr=True).tell(f"written: {options.output / 'report.html'}")
     return 0
 
 
