@@ -1,7 +1,6 @@
 """passport.json: where a bundle's weights come from, what became of every tensor, and what proves it unchanged."""
 
 import hashlib
-import json
 from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
@@ -16,6 +15,7 @@ from conversion.files import read_object
 from jclip.bundle import Bundle
 from jclip.data.images import Preprocessing, normalise, to_array
 from jclip.errors import JclipError
+from jclip.plain import as_json
 
 FILE, _FORMAT = "passport.json", 2
 _OF_A_FILE = ("name", "sha256")
@@ -67,7 +67,7 @@ def make(
 
 def write(passport: Mapping[str, Any], folder: Path) -> None:
     """Writes it into a bundle."""
-    text = json.dumps(passport, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+    text = as_json(passport, indent=1, allow_nan=False) + "\n"
     (folder / FILE).write_text(text, encoding="utf-8")
 
 

@@ -21,6 +21,7 @@ from jclip.data.text import Tokenizer, load_tokenizer
 from jclip.errors import JclipError
 from jclip.files import whole_folder
 from jclip.models.build import ModelConfig, shapes
+from jclip.plain import as_json
 from jclip.tensors import Lazy, open_safetensors, write_safetensors
 
 Leaf = TypeVar("Leaf")
@@ -87,7 +88,7 @@ def write_files(bundle: Bundle, folder: Path) -> None:
     }
     write_safetensors(folder / _PARAMETERS, tensors)
     bundle.tokenizer.save(folder / _TOKENIZER)
-    (folder / _CONFIG).write_text(json.dumps(record, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    (folder / _CONFIG).write_text(as_json(record, indent=2) + "\n", encoding="utf-8")
 
 
 def open_bundle(folder: Path | str) -> Bundle:

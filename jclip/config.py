@@ -12,9 +12,11 @@ from collections.abc import Iterator
 from typing import Any, TypeVar
 
 from jclip.errors import JclipError
+from jclip.plain import shown
 
 T = TypeVar("T")
 _TYPE = "type"
+_CALLED = {"type": "class", "builtin_function_or_method": "function"}
 
 
 def to_json(value: Any, where: str = "") -> Any:
@@ -35,7 +37,12 @@ def to_json(value: Any, where: str = "") -> Any:
         return [to_json(item, _at(where, number)) for number, item in enumerate(value)]
     if value is None or isinstance(value, bool | int | float | str):
         return value
-    raise JclipError(f"{where or 'a configuration'} cannot hold {value!r} of type {type(value).__name__}")
+    place, kind = where or "a configuration", type(value).__name__
+    if isinstance(value, type) or callable(value):
+        name = getattr(value, "__qualname__", kind)
+        raise JclipError(f"{place} is the {_CALLED.get(kind, kind)} {name} itself, but must be a value: call it")
+    said = f"a {kind}" if type(value).__repr__ is object.__repr__ else f"{shown(repr(value))} of type {kind}"
+    raise JclipError(f"{place} cannot hold {said}")
 
 
 def from_json(cls: type[T], data: Any, where: str = "") -> T:
@@ -144,5 +151,5 @@ def _at(where: str, name: str | int) -> str:
 
 def _expect(right: bool, data: Any, where: str, what: str) -> Any:
     if not right:
-        raise JclipError(f"{where} is {data!r}, but must be {what}")
+        raise JclipError(f"{where} is {shown(repr(data))}, but must be {what}")
     return data

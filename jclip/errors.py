@@ -2,13 +2,21 @@
 
 from pathlib import Path
 
+from jclip.plain import shown
+
+_LONGEST = 4000  # characters of a message
+
 
 class JclipError(ValueError):
-    """Something the user can mend: one or two lines that name the thing and say what to do.
+    """Something the user can mend: a sentence or two that name the thing and say what to do.
 
     The command line prints the message without a traceback and exits with code 1. Everything else that escapes is a
-    defect of ours, and keeps its traceback.
+    defect of ours, and keeps its traceback. A message is one line, safe to print: what came into it with a name (line
+    breaks, escape sequences) is escaped here.
     """
+
+    def __init__(self, message: object = ""):
+        super().__init__(shown(message, _LONGEST))
 
 
 def unreadable(file: Path, error: Exception, what: str = "") -> JclipError:

@@ -35,6 +35,32 @@ def check_free(place: Path) -> None:
         raise JclipError(f"{place} is there already: move it away, or choose another name")
 
 
+def check_writable(place: Path) -> None:
+    """Checks, before long work, that a new file or folder of this name can be made: by making one beside it.
+
+    Raises:
+      JclipError: something has the name, or nothing can be written there.
+    """
+    _sweep(place)
+    check_free(place)
+    with _beside(place, Path.mkdir):
+        pass
+
+
+def check_folder(folder: Path) -> None:
+    """Checks, before long work, that files can be made in a folder, which may be there; where it is not, it is made.
+
+    Raises:
+      JclipError: it cannot be made, or not written to.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise JclipError(f"{folder} cannot be made ({error.strerror}): choose another place") from None
+    with _beside(folder / "unfinished", Path.touch):
+        pass
+
+
 @contextmanager
 def whole_folder(folder: Path, *, replace: bool = True) -> Iterator[Path]:
     """A new folder to write into, beside `folder`, whose name it takes when the block ends well.

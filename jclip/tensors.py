@@ -15,6 +15,7 @@ import ml_dtypes
 import numpy as np
 
 from jclip.errors import JclipError
+from jclip.plain import shown as shown  # the modules of jclip.conversion take it from here
 
 BLOCK = 8 << 20  # bytes; a power of two, so that a block holds whole values of every dtype
 _LONGEST_HEADER = 32 << 20  # bytes: 100,000 tensors and more; the format's own bound is 100 MB
@@ -163,12 +164,6 @@ def regular_size(file: Path) -> int:
         return file.stat().st_size
     except OSError as error:
         raise JclipError(f"{file} cannot be read ({error.strerror}): check the path") from None
-
-
-def shown(name: str) -> str:
-    """A name out of a file, for a message: short, and without control characters."""
-    short = name if len(name) <= 200 else name[:200] + "…"
-    return short if short.isprintable() else ascii(short)
 
 
 def instead(head: bytes) -> str:

@@ -9,7 +9,9 @@ from contextlib import contextmanager
 from importlib import import_module
 from typing import Any
 
+from jclip.cli.logs import plain_logs
 from jclip.errors import JclipError
+from jclip.plain import all_written, complain, forget, output_errors, patient_streams, say
 
 COMMANDS = {
     "demo": "real data, every stage of both recipes, a report: the quickstart",
@@ -26,34 +28,48 @@ COMMANDS = {
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command; returns the exit code, 0 only on success."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
+    name = " ".join(["jclip", *arguments[:1]]) if arguments[:1] and arguments[0] in COMMANDS else "jclip"
+    with all_written(), patient_streams(), plain_logs(name):
+        try:
+            try:
+                return _run(arguments)
+            finally:  # after --help too, which exits
+                if sys.stdout is not None:
+                    with output_errors():
+                        sys.stdout.flush()
+        except JclipError as error:
+            complain(f"{name}: {error}")
+        except BrokenPipeError:  # `jclip plan … | head`: not an error of ours
+            forget(sys.stdout)
+            return 0
+        except OSError as error:  # a folder that cannot be made, a file that may not be read, a full disk
+            place = f"{error.filename}: " if error.filename else ""
+            if error.filename == "standard output":
+                forget(sys.stdout)
+            complain(f"{name}: {place}{error.strerror or error}")
+        except KeyboardInterrupt:
+            complain("")  # after ^C
+            complain(f"{name}: stopped")
+            return 130
+    return 1
+
+
+def _run(arguments: Sequence[str]) -> int:
     if not arguments or arguments[0] in ("-h", "--help"):
-        print(_usage())
+        say(_usage())
         return 0
     command, rest = arguments[0], arguments[1:]
     if command == "--version":
         from importlib.metadata import version
 
-        print(f"jclip {version('jclip')}")
+        say(f"jclip {version('jclip')}")
         return 0
     if command not in COMMANDS:
-        print(f"jclip has no command {command!r}: choose one of {', '.join(COMMANDS)}", file=sys.stderr)
+        complain(f"jclip has no command {command!r}: choose one of {', '.join(COMMANDS)}")
         return 2
-    try:
-        with _ctrl_c_counts():
-            return import_module(f"jclip.cli.{command}").main(rest)
-    except JclipError as error:
-        print(f"jclip {command}: {error}", file=sys.stderr)
-        return 1
-    except BrokenPipeError:  # `jclip plan … | head`: not an error of ours
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
-    except OSError as error:  # a folder that cannot be made, a file that may not be read, a full disk
-        place = f"{error.filename}: " if error.filename else ""
-        print(f"jclip {command}: {place}{error.strerror or error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print(f"\njclip {command}: stopped", file=sys.stderr)
-        return 130
+    with _ctrl_c_counts():
+        code: int = import_module(f"jclip.cli.{command}").main(rest)
+    return code
 
 
 @contextmanager

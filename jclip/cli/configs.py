@@ -3,13 +3,12 @@
 import importlib.util
 import sys
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import TypeVar
 
 import tyro
 
-from jclip.cli.options import known_options, read_known, refuse
+from jclip.cli.options import explain, known_options, read_known, refuse
 from jclip.config import check_types
 from jclip.errors import JclipError
 from jclip.parallel.processes import index, is_first
@@ -40,9 +39,9 @@ def parse(
     if config is not None:
         arguments = [config, *(word for word in arguments if word != config)]
     if config is not None and {"-h", "--help"} & set(arguments):
-        with suppress(SystemExit):  # the options' help first, then the fields'
-            tyro.cli(options, args=["--help"], prog=prog)
-        tyro.cli(_FIELDS, default=load_config(config), args=["--help"], prog=f"{prog} {config}")
+        explain(options, prog)  # the options' help first, then the fields'
+        explain(_FIELDS, f"{prog} {config}", default=load_config(config))
+        sys.exit(0)
     chosen, rest = read_known(options, arguments, prog)
     if prepare:
         prepare(chosen)

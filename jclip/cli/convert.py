@@ -1,19 +1,19 @@
 """`jclip convert SRC DST`, `jclip convert --image A --text B DST`, `jclip convert BUNDLE DST --to hf`."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import tyro
-from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
 from jclip.cli.options import read
+from jclip.console import Console, facts, text
 from jclip.errors import JclipError
+from jclip.files import check_writable
 from jclip.models.transformer import Activation
+from jclip.plain import print_json
 
 _READING = ("family", "tokenizer", "activation", "image_size")
 _CHOICES = (*_READING, "image", "text", "seed", "to")
@@ -59,17 +59,18 @@ def main(arguments: Sequence[str]) -> int:
     options = read(Options, arguments, "jclip convert")
     console = Console(stderr=True, quiet=options.json)
     source, destination = _paths(options)
+    check_writable(destination)
     if options.to:
         return _write_out(options, source, destination, console)
     from conversion.convert import compose, convert
     from conversion.importing import Options as Said
 
-    with console.status("") as status:
+    with console.working("reading") as say:
 
         def report(what: str) -> None:
-            status.update(what)
+            say(what)
             if not console.is_terminal:
-                console.print(what, markup=False, highlight=False)
+                console.tell(what)
 
         if options.image is not None and options.text is not None:
             seed = options.seed or 0
@@ -78,7 +79,7 @@ def main(arguments: Sequence[str]) -> int:
             said = Said(options.family, options.tokenizer, options.activation, options.image_size)
             passport = convert(source, destination, said, report)
     if options.json:
-        print(json.dumps(passport, indent=1, ensure_ascii=False))
+        print_json(passport, indent=1)
     else:
         console.print(_table(passport, destination))
         _print_new(passport, console)
@@ -113,18 +114,18 @@ def _write_out(options: Options, source: str, destination: Path, console: Consol
     assert options.to
     reader = export(Path(source), destination, options.to)
     if options.json:
-        print(json.dumps({"written": str(destination), "for": reader}))
+        print_json({"written": str(destination), "for": reader})
     else:
-        console.print(f"{destination}: for {reader}", markup=False, highlight=False, soft_wrap=True)
+        console.tell(f"{destination}: for {reader}")
     return 0
 
 
 def _table(passport: dict[str, Any], destination: Path) -> Table:
-    table = Table(title=f"{destination}: passport", title_justify="left", show_header=False)
+    table = facts(f"{destination}: passport")
     for source in passport["sources"]:
         table.add_section()
         at = f", commit {source['commit']}" if source.get("commit") else ""
-        table.add_row("from", escape(f"{source['name']} ({source['family']}{at})"))
+        table.add_row("from", text(f"{source['name']} ({source['family']}{at})"))
         if "tensors" not in source:
             continue
         tensors, comparison = source["tensors"], source["comparison"]
@@ -132,11 +133,11 @@ def _table(passport: dict[str, Any], destination: Path) -> Table:
             "tensors", f"{tensors['read']} read, {tensors['mapped']} mapped, {len(tensors['dropped'])} dropped"
         )
         for assumed in source["assumed"]:
-            table.add_row("[yellow]assumed[/]", escape(assumed))
+            table.add_row(text("assumed", "yellow"), text(assumed, longest=None))
         if not comparison["compared"]:
-            table.add_row("[yellow]not compared[/]", escape(comparison["why"]))
+            table.add_row(text("not compared", "yellow"), text(comparison["why"], longest=None))
             continue
-        table.add_row("compared with", comparison["reference"])
+        table.add_row("compared with", text(comparison["reference"]))
         worst = max(layer["relative"] for layer in comparison["layers"])
         table.add_row("layers", f"{len(comparison['layers'])}; largest relative difference {worst:.1e}")
         for tower, value in comparison["embeddings"].items():
@@ -157,4 +158,4 @@ def _print_new(passport: dict[str, Any], console: Console) -> None:
         drawn = f", standard deviation {how['standard_deviation']:g}, seed {passport['seed']}" if len(how) > 1 else ""
         lines.append(f"new: {path}: {how['initialiser']}{drawn}")
     for line in lines:
-        console.print(line, markup=False, highlight=False)
+        console.tell(line)

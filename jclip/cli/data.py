@@ -1,8 +1,9 @@
 """`jclip data import …` and `jclip data inspect …`."""
 
-import sys
 from collections.abc import Sequence
 from importlib import import_module
+
+from jclip.plain import complain, say
 
 _COMMANDS = {
     "import": "files of other programs to sharded array_record folders",
@@ -14,10 +15,10 @@ def main(arguments: Sequence[str]) -> int:
     """Runs one of the two."""
     if not arguments or arguments[0] in ("-h", "--help"):
         rows = "\n".join(f"  {name:<8} {what}" for name, what in _COMMANDS.items())
-        print(f"jclip data: data in\n\n{rows}\n\n`jclip data COMMAND --help` explains each.")
+        say(f"jclip data: data in\n\n{rows}\n\n`jclip data COMMAND --help` explains each.")
         return 0
     command, rest = arguments[0], arguments[1:]
     if command not in _COMMANDS:
-        print(f"jclip data has no command {command!r}: choose one of {', '.join(_COMMANDS)}", file=sys.stderr)
+        complain(f"jclip data has no command {command!r}: choose one of {', '.join(_COMMANDS)}")
         return 2
     return import_module(f"jclip.cli.data_{command}").main(rest)

@@ -1,6 +1,5 @@
 """`jclip data import [FORMAT] SRC DST`."""
 
-import json
 import math
 import os
 import shlex
@@ -11,10 +10,10 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import tyro
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
 
 from jclip.cli.options import read
+from jclip.console import Console, description
 from jclip.data.checking import PictureRules
 from jclip.data.images import Orientation
 from jclip.data.importing.engine import Plan, import_data
@@ -25,6 +24,7 @@ from jclip.data.importing.workers import in_processes, on_beam
 from jclip.data.kinds import LABELLED, Rules
 from jclip.data.opening import max_megapixels
 from jclip.errors import JclipError
+from jclip.plain import print_json, say, shown
 
 _FORMATS = "\n\n    ".join(f"{name}: {form.what}." for name, form in FORMATS.items())
 
@@ -91,7 +91,7 @@ def main(arguments: Sequence[str]) -> int:
     options = read(Options, arguments, "jclip data import")
     if options.formats:
         for name, form in FORMATS.items():
-            print(f"{name}: {form.what}")
+            say(f"{name}: {form.what}")
         return 0
     if len(options.paths) not in (2, 3):
         raise JclipError(f"give [FORMAT] SRC DST: {len(options.paths)} word(s) given")
@@ -102,7 +102,7 @@ def main(arguments: Sequence[str]) -> int:
     with _progress(console) as progress:
         report = import_data(reader, Path(destination), _plan(options, name, reader, reading), progress)
     if options.json:
-        print(json.dumps(report.as_json(), ensure_ascii=False, indent=1))
+        print_json(report.as_json(), indent=1)
     else:
         console.print(report.table(f"{destination}: imported"))
     return 0
@@ -169,14 +169,14 @@ def _cores() -> int:
 
 @contextmanager
 def _progress(console: Console) -> Iterator[Callable[[str, int, int], None]]:
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    columns = (description(), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     # Drawn from here, not from a thread of its own: while tensorflow-datasets is imported no other thread may import.
-    shown = console.is_terminal and not console.quiet  # elsewhere a bar would be an empty line
-    with Progress(*columns, console=console, transient=True, auto_refresh=False, disable=not shown) as bar:
+    terminal = console.is_terminal and not console.quiet  # elsewhere a bar would be an empty line
+    with Progress(*columns, console=console, transient=True, auto_refresh=False, disable=not terminal) as bar:
         task = bar.add_task("", total=None)
 
         def report(what: str, done: int, total: int) -> None:
-            bar.update(task, description=what, completed=done, total=total or None)
+            bar.update(task, description=shown(what), completed=done, total=total or None)
             bar.refresh()
 
         yield report

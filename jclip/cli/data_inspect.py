@@ -1,6 +1,5 @@
 """`jclip data inspect FOLDER`."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -8,17 +7,18 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import tyro
-from rich.console import Console
-from rich.markup import escape
-from rich.progress import Progress, TaskID
+from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TimeRemainingColumn
 from rich.table import Table
 
 from jclip.bundle import open_bundle
 from jclip.cli.options import read
+from jclip.console import Console, description, facts, text
 from jclip.data.contact_sheet import write_sheet
 from jclip.data.inspecting import Counting, Split, folder_kind, inspect
 from jclip.data.text import load_tokenizer
 from jclip.errors import JclipError
+from jclip.files import check_writable
+from jclip.plain import print_json, shown
 
 _BAR = 24  # letters of the longest bar
 _MOST_BARS = 2  # languages of which a histogram is shown
@@ -61,6 +61,8 @@ def main(arguments: Sequence[str]) -> int:
         value = getattr(options, name)
         if value is not None and value < 1:
             raise JclipError(f"--{name.replace('_', '-')} {value} is not possible: give 1 or more")
+    if options.sheet:
+        check_writable(options.sheet)
     kind, splits = folder_kind(options.folder)
     if options.split is not None and options.split not in splits:
         raise JclipError(f"{options.folder} has no split {options.split!r}: it has {', '.join(splits)}")
@@ -69,21 +71,22 @@ def main(arguments: Sequence[str]) -> int:
         write_sheet(options.sheet, options.folder, chosen[0], options.pictures, options.font)
     counting = _counting(options)
     console = Console(stderr=True)
-    shown = console.is_terminal and not options.json
+    terminal = console.is_terminal and not options.json  # refreshed as in importing
     found = {}
-    with Progress(console=console, transient=True, auto_refresh=False, disable=not shown) as bar:  # as importing
+    columns = (description(), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True, auto_refresh=False, disable=not terminal) as bar:
         for split in chosen:
-            moved = partial(_move, bar, bar.add_task(split))
+            moved = partial(_move, bar, bar.add_task(shown(split)))
             found[split] = inspect(options.folder, split, sample=options.sample, counting=counting, progress=moved)
     if options.json:
         splits_json = {split: figures.as_json() for split, figures in found.items()}
-        print(json.dumps({"kind": kind.name, "splits": splits_json}, ensure_ascii=False, indent=1))
+        print_json({"kind": kind.name, "splits": splits_json}, indent=1)
         return 0
     out = Console()
     for split, figures in found.items():
         out.print(_table(f"{options.folder}, {split}: {kind.name}", kind.name, figures))
     if options.sheet:
-        out.print(f"look at {options.sheet}", markup=False, highlight=False, soft_wrap=True)
+        out.tell(f"look at {options.sheet}")
     return 0
 
 
@@ -106,7 +109,7 @@ def _counting(options: Options) -> Counting | None:
 
 
 def _table(title: str, kind: str, found: Split) -> Table:
-    table = Table(title=title, title_justify="left", show_header=False)
+    table = facts(title)
     values = found.as_json()
     partly = f", {found.looked_at:,} looked at" if found.looked_at < found.records else ""
     table.add_row("records", f"{found.records:,}{partly}")
@@ -127,11 +130,11 @@ def _table(title: str, kind: str, found: Split) -> Table:
         for name in ("width", "height", "bytes"):
             _add_numbers(table, name, pictures[name], bars=name != "bytes")
         for name in ("formats", "modes"):
-            table.add_row(name, ", ".join(f"{each} {count:,}" for each, count in pictures[name].items()))
+            table.add_row(name, ", ".join(f"{shown(each)} {count:,}" for each, count in pictures[name].items()))
         if found.turned:
             table.add_row("camera turned", f"{found.turned:,}: ignored unless --orientation apply is given")
         if found.unreadable:
-            table.add_row("[red]unreadable[/]", f"{found.unreadable:,}")
+            table.add_row(text("unreadable", "red"), f"{found.unreadable:,}")
     if found.classes:
         _add_classes(table, found)
     table.add_section()
@@ -142,7 +145,7 @@ def _table(title: str, kind: str, found: Split) -> Table:
 
 
 def _language(name: str) -> str:
-    return escape(name) or "not said"
+    return shown(name) or "not said"
 
 
 def _add_classes(table: Table, found: Split) -> None:
@@ -153,7 +156,7 @@ def _add_classes(table: Table, found: Split) -> None:
     table.add_row("classes", f"{len(ranked):,}, each of {spread} picture(s)")
 
     def called(name: str) -> str:
-        return escape(f"{name} {found.labels[name]}" if found.labels else name)
+        return shown(f"{name} {found.labels[name]}" if found.labels else name)
 
     if len(ranked) <= _MOST_CLASSES:
         for name, count in found.classes.items():

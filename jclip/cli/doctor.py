@@ -1,6 +1,5 @@
 """`jclip doctor`: what would go wrong here, before a run finds out."""
 
-import json
 import os
 import platform
 import shutil
@@ -9,9 +8,9 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from rich.console import Console
-
 from jclip.cli.options import read
+from jclip.console import Console, text
+from jclip.plain import print_json
 
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "tensorflow-datasets", "tokenizers")
 
@@ -50,12 +49,12 @@ def main(arguments: Sequence[str]) -> int:
     ]
     findings = [_look(name, check) for name, check in checks]
     if options.json:
-        print(json.dumps([vars(finding) for finding in findings], indent=2))
+        print_json([vars(finding) for finding in findings], indent=2)
     else:
         console = Console()
         for finding in findings:
-            mark = "[green]well [/]" if finding.well else "[red]wrong[/]"
-            console.print(f"{mark} {finding.name:<12} {finding.note}", soft_wrap=True, highlight=False)
+            mark = text("well ", "green") if finding.well else text("wrong", "red")
+            console.print(mark, f"{finding.name:<12}", text(finding.note, longest=None), soft_wrap=True)
     return 0 if all(finding.well for finding in findings) else 1
 
 

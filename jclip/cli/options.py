@@ -5,10 +5,12 @@ import difflib
 import io
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, NoReturn, TypeVar
 
 import tyro
+
+from jclip.plain import complain, say, shown_help
 
 T = TypeVar("T")
 
@@ -39,13 +41,23 @@ def read_known(kind: Any, arguments: Sequence[str], prog: str, **more: Any) -> t
     """
     complaint = io.StringIO()
     try:
-        with contextlib.redirect_stderr(complaint):
+        with contextlib.redirect_stderr(complaint), _shown_help():
             value, rest = tyro.cli(kind, args=list(arguments), prog=prog, return_unknown_args=True, **more)
     except SystemExit as stop:
         if stop.code == 2:
             _say(prog, _in_a_line(complaint.getvalue(), prog))
         raise
     return value, list(rest)
+
+
+def explain(kind: Any, prog: str, **more: Any) -> None:
+    """Prints the help of `kind`, as --help does, and returns.
+
+    Args:
+      kind, prog, more: as of `read`.
+    """
+    with contextlib.suppress(SystemExit), _shown_help():
+        tyro.cli(kind, args=["--help"], prog=prog, **more)
 
 
 def known_options(kind: Any, prog: str, **more: Any) -> list[str]:
@@ -70,7 +82,34 @@ def refuse(prog: str, unknown: Sequence[str], known: Sequence[str]) -> NoReturn:
 
 
 def _say(prog: str, what: str) -> None:
-    print(f"{prog}: {what}", file=sys.stderr)
+    complain(f"{prog}: {what}")
+
+
+class _Help(io.StringIO):
+    """What tyro prints, which it colours and draws as if it printed to standard output."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._stream = sys.stdout
+
+    @property
+    def encoding(self) -> str:  # type: ignore[override]
+        return self._stream.encoding
+
+    def isatty(self) -> bool:
+        return self._stream.isatty()
+
+
+@contextlib.contextmanager
+def _shown_help() -> Iterator[None]:
+    """Holds back what tyro prints in the block, for the help shows a configuration's values; then prints it escaped."""
+    held = _Help()
+    try:
+        with contextlib.redirect_stdout(held):
+            yield
+    finally:
+        if text := held.getvalue():
+            say(shown_help(text).removesuffix("\n"))
 
 
 def _in_a_line(box: str, prog: str) -> str:

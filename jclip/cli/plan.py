@@ -1,7 +1,6 @@
 """`jclip plan CONFIG`."""
 
 import dataclasses
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -10,14 +9,16 @@ from typing import Annotated
 
 import jax
 import tyro
-from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from jclip.cli.configs import parse
+from jclip.console import Console, text
 from jclip.data.text import load_tokenizer
 from jclip.errors import JclipError
 from jclip.parallel.mesh import make_mesh
 from jclip.parallel.replication import Replication, in_units
+from jclip.plain import print_json
 from jclip.train.assembly import copies_on
 from jclip.train.fitting import Fit, compiled_need, fit
 from jclip.train.plan import StagePlan, plan
@@ -55,17 +56,17 @@ def main(arguments: Sequence[str]) -> int:
     if counts_epochs and not Path(run.tokenizer).is_dir():
         raise JclipError(f"a budget in epochs needs the data and the tokenizer {run.tokenizer}, which is not there")
     tokenizer = load_tokenizer(Path(run.tokenizer)) if counts_epochs else None
-    with Console(stderr=True, quiet=options.json).status("compiling the stages, to know their memory"):
+    with Console(stderr=True, quiet=options.json).working("compiling the stages, to know their memory"):
         plans = plan(run, tokenizer, compiled=options.compile, tflops=options.tflops)
     fits = None
     if memory is not None:
         needs = tuple(stage.device_state_bytes + (stage.device_step_bytes or 0) for stage in plans)
-        with Console(stderr=True, quiet=options.json).status("looking for what fits"):
+        with Console(stderr=True, quiet=options.json).working("looking for what fits"):
             fits = fit(run, memory, needs, partial(compiled_need, tokenizer=tokenizer))
     copies = copies_on(make_mesh(run.mesh), run)
     if options.json:
         found = {"run": run.name, "stages": plans, "sharding": copies, "fit": fits}
-        print(json.dumps(found, default=dataclasses.asdict, indent=2))
+        print_json(found, default=dataclasses.asdict, indent=2)
     else:
         _show(run, plans, fits, Console())
         if copies.devices > 1:
@@ -74,8 +75,8 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def _show(run: Run, plans: list[StagePlan], fits: Fit | None, console: Console) -> None:
-    table = Table(title=f"{run.name}: stages", title_justify="left")
-    rows: dict[str, list[str]] = {
+    table = Table(title=text(f"{run.name}: stages"), title_justify="left")
+    rows: dict[str, list[str | Text]] = {
         "objective": [p.objective for p in plans],
         "batch (pairs)": [f"{p.batch_size:,}" for p in plans],
         "steps": [f"{p.steps:,}" for p in plans],
@@ -93,7 +94,7 @@ def _show(run: Run, plans: list[StagePlan], fits: Fit | None, console: Console) 
         rows["a step beside them, on each device"] = [in_units(p.device_step_bytes or 0) for p in plans]
     if fits:
         rows[f"fits {in_units(fits.memory)}"] = [
-            "[green]yes[/]" if need <= fits.memory else f"[red]{in_units(need - fits.memory)} too much[/]"
+            text("yes", "green") if need <= fits.memory else text(f"{in_units(need - fits.memory)} too much", "red")
             for need in fits.needs
         ]
     if all(p.seconds is not None for p in plans):
@@ -101,32 +102,32 @@ def _show(run: Run, plans: list[StagePlan], fits: Fit | None, console: Console) 
         rows["time in all"] = [_duration(p.seconds or 0) for p in plans]
     table.add_column("")
     for number, stage in enumerate(plans, 1):
-        table.add_column(f"{number} {stage.name}", justify="right")
+        table.add_column(text(f"{number} {stage.name}"), justify="right")
     for name, cells in rows.items():
         table.add_row(name, *cells)
     console.print(table)
     if fits and max(fits.needs) > fits.memory:
-        console.print(mend(fits), soft_wrap=True, highlight=False)
-    console.print(_note(plans), soft_wrap=True, highlight=False)
+        console.print(mend(fits), soft_wrap=True)
+    console.tell(_note(plans))
     for number, stage in enumerate(plans, 1):
-        groups = Table(title=f"{number} {stage.name}: what trains", title_justify="left")
+        groups = Table(title=text(f"{number} {stage.name}: what trains"), title_justify="left")
         groups.add_column("parameters")
         groups.add_column("count", justify="right")
         groups.add_column("")
         for paths, count, trains in stage.groups:
-            groups.add_row(paths, f"{count:,}", "[green]trains[/]" if trains else "[dim]frozen[/]")
+            groups.add_row(text(paths), f"{count:,}", text("trains", "green") if trains else text("frozen", "dim"))
         console.print(groups)
 
 
 def _show_copies(copies: Replication, console: Console) -> None:
-    console.print(f"Parameters over {copies}", soft_wrap=True, highlight=False)
+    console.tell(f"Parameters over {copies}")
     if copies.parts:
         table = Table(title="of these, in copies", title_justify="left")
         table.add_column("parameters")
         table.add_column("size", justify="right")
         table.add_column("copies", justify="right")
         for paths, size, count in copies.parts:
-            table.add_row(paths, in_units(size), f"{count}")
+            table.add_row(text(paths), in_units(size), f"{count}")
         console.print(table)
 
 

@@ -1,9 +1,7 @@
 """`jclip train CONFIG`."""
 
-import json
 import os
 import signal
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,13 +9,14 @@ from typing import Annotated
 
 import jax
 import tyro
-from rich.console import Console
 
 from jclip.cli.configs import parse
 from jclip.cli.evaluators import evaluators
+from jclip.console import Console
 from jclip.errors import JclipError
 from jclip.parallel.mesh import make_mesh
 from jclip.parallel.processes import alone, connect, is_first, sharing_errors, together
+from jclip.plain import complain, print_json
 from jclip.train.assembly import copies_on
 from jclip.train.loop import train
 from jclip.train.telemetry import ProgressWatcher
@@ -70,7 +69,7 @@ def main(arguments: Sequence[str]) -> int:
         elif not several:
             raise
         # To wait for the others at the end, as jax would, is in vain where one of them is gone.
-        print(f"jclip train: {words}", file=sys.stderr, flush=True)
+        complain(f"jclip train: {words}")
         os._exit(code)
 
 
@@ -80,16 +79,16 @@ def _train(arguments: Sequence[str]) -> int:
     console = Console(stderr=True, quiet=options.json or not is_first())
     copies = together(lambda: copies_on(make_mesh(run.mesh), run))
     if copies.devices > 1:
-        console.print(f"parameters over {copies}", markup=False, highlight=False, soft_wrap=True)
+        console.tell(f"parameters over {copies}")
     with ProgressWatcher(console, run.name) as watcher:
         outcome = train(run, workdir, watcher=watcher, evaluators=together(lambda: evaluators(run)))
     bundles = [str(path) for path in outcome.bundles]
     if options.json and is_first():
-        print(json.dumps({"finished": outcome.finished, "steps": outcome.position.total, "bundles": bundles}))
+        print_json({"finished": outcome.finished, "steps": outcome.position.total, "bundles": bundles})
     elif outcome.finished:
-        console.print(f"finished: {outcome.position.total} steps; bundles: {', '.join(bundles)}", markup=False)
+        console.tell(f"finished: {outcome.position.total} steps; bundles: {', '.join(bundles)}")
     else:
-        console.print(f"stopped after {outcome.position.total} steps, saved: the same command goes on from here")
+        console.tell(f"stopped after {outcome.position.total} steps, saved: the same command goes on from here")
     if outcome.finished:
         return 0
     return os.EX_TEMPFAIL if outcome.signal == signal.SIGTERM else 128 + signal.SIGINT

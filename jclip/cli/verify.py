@@ -1,20 +1,18 @@
 """`jclip verify BUNDLE SRC`."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated
 
 import tyro
-from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
 
 from jclip.cli.options import read
+from jclip.console import Console, facts, text
 from jclip.errors import JclipError
+from jclip.plain import print_json
 
-_VERDICTS = {True: "[green]holds[/]", False: "[red]wrong[/]", None: "[yellow]open[/]"}
+_VERDICTS = {True: text("holds", "green"), False: text("wrong", "red"), None: text("open", "yellow")}
 
 
 @dataclass(frozen=True)
@@ -46,15 +44,14 @@ def main(arguments: Sequence[str]) -> int:
     options = read(Options, arguments, "jclip verify")
     from conversion.verify import verify
 
-    console = Console(stderr=True, quiet=options.json)
-    with console.status("") as status:
-        checks = verify(options.bundle, options.sources, options.tokenizer, status.update)
+    with Console(stderr=True, quiet=options.json).working("reading") as say:
+        checks = verify(options.bundle, options.sources, options.tokenizer, say)
     if options.json:
-        print(json.dumps([asdict(check) for check in checks], indent=1, ensure_ascii=False))
+        print_json([asdict(check) for check in checks], indent=1)
     else:
-        table = Table(title=f"{options.bundle}: passport", title_justify="left", show_header=False)
+        table = facts(f"{options.bundle}: passport")
         for check in checks:
-            table.add_row(_VERDICTS[check.holds], escape(check.what), escape(check.seen))
+            table.add_row(_VERDICTS[check.holds], text(check.what), text(check.seen, longest=None))
         Console().print(table)
     wrong = "; ".join(f"{check.what}: {check.seen}" for check in checks if check.holds is False)
     if wrong:

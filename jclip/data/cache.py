@@ -23,6 +23,7 @@ from jclip.data.folders import count_records
 from jclip.data.sources import Source
 from jclip.errors import JclipError, unreadable
 from jclip.files import whole_file
+from jclip.plain import as_json
 
 _DESCRIPTION = "description.json"
 _DTYPES = {"float32": np.dtype(np.float32), "bfloat16": np.dtype(ml_dtypes.bfloat16)}
@@ -176,7 +177,7 @@ def open_cache(
         record = {"shard_rows": shard_rows, "rows": count, "width": width, "dtype": dtype, "of": description}
         try:
             with whole_file(file) as partial:
-                partial.write_text(json.dumps(record, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+                partial.write_text(as_json(record, indent=2) + "\n", encoding="utf-8")
         except JclipError:
             if not file.exists():  # else another run has just begun the same cache
                 raise

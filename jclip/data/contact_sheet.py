@@ -6,7 +6,6 @@ import io
 import shutil
 import subprocess
 from collections.abc import Sequence
-from html import escape
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,6 +17,8 @@ from jclip.data.inspecting import class_labels, folder_kind, spread
 from jclip.data.kinds import LABELLED, PARALLEL
 from jclip.errors import JclipError
 from jclip.files import whole_file
+from jclip.plain import as_html as escape
+from jclip.plain import shown
 
 _SIDE = 168  # pixels of a picture on the sheet
 _GAP, _LINE, _LINES = 10, 15, 3
@@ -120,7 +121,8 @@ def _letters(font: Path | None, text: str) -> tuple[Any, bool]:
             raise JclipError(f"--font {font} is no font: name a .ttf or .otf file") from None
     program = shutil.which("fc-list")
     if program and not _latin(text):
-        listed = subprocess.run([program, ":lang=zh-cn", "--format", "%{file}\n"], capture_output=True, text=True)
+        command = [program, ":lang=zh-cn", "--format", "%{file}\n"]
+        listed = subprocess.run(command, capture_output=True, encoding="utf-8", errors="surrogateescape")
         # Of a family's faces the regular one; "Bold" would come first by name.
         for file in sorted(listed.stdout.splitlines(), key=lambda file: ("Regular" not in file, file)):
             with contextlib.suppress(OSError):
@@ -133,7 +135,7 @@ def _latin(text: str) -> bool:
 
 
 def _fitted(text: str, font: Any, draw: ImageDraw.ImageDraw) -> str:
-    text = " ".join(text.split())
+    text = shown(" ".join(text.split()))
     if draw.textlength(text, font) <= _SIDE:
         return text
     while text and draw.textlength(f"{text}…", font) > _SIDE:

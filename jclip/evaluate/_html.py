@@ -3,7 +3,6 @@
 import base64
 import math
 from collections.abc import Iterator, Sequence
-from html import escape
 from importlib.resources import files
 
 from jclip.evaluate.chart import Chart, svg
@@ -23,6 +22,7 @@ from jclip.evaluate.parts import (
     cells,
     percent,
 )
+from jclip.plain import as_html as escape
 
 
 def html(report: Report) -> str:
@@ -164,7 +164,7 @@ def _query(query: Query) -> str:
     rank = "" if query.rank is None else f'<span class="rank">{_ordinal(query.rank)}</span>'
     meaning = f'<span class="meaning">{escape(query.meaning)}</span>' if query.meaning else ""
     found = "".join(_result(result) for result in query.results)
-    tag = f'lang="{escape(query.language, quote=True)}"'
+    tag = f'lang="{escape(query.language)}"'
     asked = (
         f'<span class="language" {tag}>{escape(query.language_name)}</span>'
         f'<q {tag} dir="auto">{escape(query.text)}</q>{meaning}{rank}'
@@ -176,7 +176,7 @@ def _result(result: Result) -> str:
     image = base64.b64encode(result.png).decode("ascii")
     kind = "right" if result.correct else "wrong"
     mark = '<span class="mark" aria-hidden="true">✓</span>' if result.correct else ""  # for eyes that see no green
-    name = escape(result.name, quote=True)
+    name = escape(result.name)
     picture = f'<img src="data:image/png;base64,{image}" alt="{name}, {kind}">'
     return f'<li class="{kind}" title="{name}: {kind}">{picture}{mark}</li>'
 
@@ -186,7 +186,7 @@ def _credits(credits: Sequence[Credit]) -> Iterator[str]:
         return
     yield '<section class="credits"><h2>The pictures</h2><ul>'
     for credit in credits:
-        link = f'<a href="{escape(credit.url, quote=True)}">{escape(credit.artist)}</a>'
+        link = f'<a href="{escape(credit.url)}">{escape(credit.artist)}</a>'
         note = f" {escape(credit.note)}" if credit.note else ""
         yield f'<li dir="auto">{link}, {escape(credit.licence)}.{note}</li>'
     yield "</ul></section>"

@@ -1,11 +1,12 @@
 """A report's tables for a terminal, by rich: no lines but the words, and as wide as the terminal is, 80 columns too."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from jclip.evaluate.parts import Group, Interval, Row, Table, between, cells, change, percent
+from jclip.plain import shown
 
 if TYPE_CHECKING:
     import rich.console
@@ -35,7 +36,7 @@ class TerminalTable:
     """
 
     def __init__(self, table: Table):
-        self._table = table
+        self._table = table = _shown(table)
         bounded = [i for i, _ in enumerate(table.columns) if any(_has_interval(row, i) for row in _rows(table))]
         # Without an interval of its own the headline is not the best place, but any other is better than none.
         self._main = table.main if table.main in bounded or not bounded else bounded[0]
@@ -132,6 +133,25 @@ class TerminalTable:
             text.append(word, "dim" if beside else "bold" if i == self._main and not line.style else "")
         text.rstrip()
         return text
+
+
+def _shown(table: Table) -> Table:
+    """Returns the table with all its words safe to print, before their widths are taken."""
+
+    def rows(some: Sequence[Row]) -> list[Row]:
+        return [replace(row, label=shown(row.label)) for row in some]
+
+    groups = [
+        replace(group, name=shown(group.name), rows=rows(group.rows), references=rows(group.references))
+        for group in table.groups
+    ]
+    return replace(
+        table,
+        title=shown(table.title, None),
+        columns=[shown(name) for name in table.columns],
+        groups=groups,
+        note=shown(table.note, None),
+    )
 
 
 def _rows(table: Table) -> list[Row]:

@@ -75,7 +75,8 @@ def retrieval_tests(data: Path, protocol: str = "", split: str = "", languages: 
       languages: by default all that the protocol and the folder have.
 
     Raises:
-      JclipError: as `sets.open_captions`; an unknown protocol, a language that is not there, data of another size.
+      JclipError: as `sets.open_captions`; an unknown protocol, a language that is not there, several for captions of
+        which nobody said whose they are (one may be given: it names them), data of another size.
     """
     chosen = get_protocol(protocol) if protocol else None
     split = split or (chosen.split if chosen else "test")
@@ -107,6 +108,11 @@ def _languages(
             return [language for language in protocol.languages if language in here]
     if here and (lost := sorted(set(wanted) - set(here))):
         raise JclipError(f"{data} has no {split} captions in {lost[0]}: it has {', '.join(here)}")
+    if not here and len(wanted) > 1:
+        raise JclipError(
+            f"{data} does not say in which languages its captions are, so they have one name, not {', '.join(wanted)}: "
+            "give --languages one, or each language a folder of its own"
+        )
     return wanted or here or [""]
 
 

@@ -3,8 +3,9 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from html import escape
 from itertools import pairwise
+
+from jclip.plain import as_html as escape
 
 # The drawing's own units; the page scales it.
 _WIDTH, _HEIGHT = 460, 260
@@ -53,7 +54,7 @@ def svg(chart: Chart) -> str:
     curves = [_thin(curve) for curve in chart.curves]
     xs = [x for points in curves for x, _ in points]
     ys = [y for points in curves for _, y in points if math.isfinite(y)]
-    label = escape(chart.title, quote=True)
+    label = escape(chart.title)
     opening = f'<svg viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" aria-label="{label}">'
     if not ys:
         return f'{opening}<text x="{_WIDTH / 2}" y="{_HEIGHT / 2}" text-anchor="middle">nothing recorded</text></svg>'

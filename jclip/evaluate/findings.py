@@ -13,6 +13,7 @@ from jclip.config import from_json, to_json
 from jclip.errors import JclipError, unreadable
 from jclip.evaluate.bootstrap import Interval
 from jclip.evaluate.trials import Trials, changes
+from jclip.plain import as_json
 
 
 @dataclass(frozen=True)
@@ -93,7 +94,7 @@ _FORMAT = 1
 
 def write_findings(findings: Findings, file: Path) -> None:
     """Writes them as JSON."""
-    text = json.dumps({"format": _FORMAT, **to_json(findings)}, indent=1, ensure_ascii=False)
+    text = as_json({"format": _FORMAT, **to_json(findings)}, indent=1)
     file.write_text(text + "\n", encoding="utf-8")
 
 

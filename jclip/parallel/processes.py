@@ -10,7 +10,6 @@ What is exchanged here goes through jax's coordination service, from host to hos
 
 import itertools
 import os
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -21,6 +20,7 @@ import jax
 from jax._src import distributed  # its client has no public name; orbax takes the same way
 
 from jclip.errors import JclipError
+from jclip.plain import complain
 
 T = TypeVar("T")
 E = TypeVar("E", bound=BaseException)
@@ -252,7 +252,7 @@ def _meet(said: str | None) -> _Heard:
         client.wait_at_barrier(name, 1000 * patience)
     except jax.errors.JaxRuntimeError:
         if failing and said is not None:
-            print(said[1:], file=sys.stderr, flush=True)
+            complain(said[1:])
             os._exit(1)
         raise
     heard = [value for _, value in sorted(client.key_value_dir_get(f"{name}/"))]

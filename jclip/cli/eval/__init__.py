@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from importlib import import_module
 
 from jclip.errors import JclipError
+from jclip.plain import complain, say
 
 TASKS = {
     "retrieval": "R@1, R@5, R@10 between pictures and captions, by the papers' protocols",
@@ -21,12 +22,10 @@ def main(arguments: Sequence[str]) -> int:
     """Runs one task; returns the exit code."""
     arguments = list(arguments)
     if arguments[:1] in (["-h"], ["--help"]):
-        print(_usage())
+        say(_usage())
         sys.exit(0)
     if not arguments or arguments[0].startswith("-"):
-        print(
-            f"jclip eval: missing: what to evaluate, one of {', '.join(TASKS)} (see jclip eval --help)", file=sys.stderr
-        )
+        complain(f"jclip eval: missing: what to evaluate, one of {', '.join(TASKS)} (see jclip eval --help)")
         sys.exit(2)
     task, rest = arguments[0], arguments[1:]
     if task not in TASKS:

@@ -1,23 +1,23 @@
 """What the tasks of `jclip eval` share: opening a bundle, and putting out what was found."""
 
-import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
 import jax
-from rich.console import Console
 
 from jclip.bundle import load_bundle
+from jclip.console import Console
 from jclip.data.images import Orientation
 from jclip.errors import JclipError
 from jclip.evaluate import page
 from jclip.evaluate.findings import Findings, as_dict, write_findings
 from jclip.evaluate.report import Section, terminal
-from jclip.files import check_free, whole_folder
+from jclip.files import check_writable, whole_folder
 from jclip.inference import Model
 from jclip.parallel.mesh import make_mesh
+from jclip.plain import print_json
 
 
 @contextmanager
@@ -60,9 +60,9 @@ def open_model(
 
 
 def check_output(output: Path | None) -> None:
-    """Before long work: raises JclipError when the folder is there already."""
+    """Checks, before long work, that the folder can be written; raises JclipError if not, or if it is there already."""
     if output is not None:
-        check_free(output)
+        check_writable(output)
 
 
 def words(text: str) -> list[str]:
@@ -94,7 +94,7 @@ def put_out(
       sections: of the page, after the figures.
     """
     if as_json:
-        print(json.dumps(as_dict(findings), indent=2, ensure_ascii=False))
+        print_json(as_dict(findings), indent=2)
     else:
         console = Console()
         for table in page.tables(findings):
@@ -106,4 +106,4 @@ def put_out(
         page.write_pages(findings, folder, sections() if sections else [])
         if more:
             more(folder)
-    Console(stderr=True).print(f"written: {output / 'report.html'}", markup=False, soft_wrap=True)
+    Console(stderr=True).tell(f"written: {output / 'report.html'}")

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from jclip.cli.eval._common import all_devices
 from jclip.errors import JclipError
+from jclip.plain import complain, say
 
 _HELP = """usage: jclip eval benchmark BUNDLE [CLIP_benchmark's options]
 
@@ -20,7 +21,10 @@ def main(arguments: Sequence[str]) -> int:
     arguments = list(arguments)
     if not arguments or arguments[0].startswith("-"):
         asked = bool({"-h", "--help"} & set(arguments))
-        print(_HELP if asked else "jclip eval benchmark: missing: BUNDLE", file=sys.stdout if asked else sys.stderr)
+        if asked:
+            say(_HELP)
+        else:
+            complain("jclip eval benchmark: missing: BUNDLE")
         sys.exit(0 if asked else 2)
     bundle, rest = arguments[0], arguments[1:]
     if not (Path(bundle) / "config.json").is_file():

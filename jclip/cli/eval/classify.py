@@ -1,6 +1,5 @@
 """`jclip eval classify BUNDLE DATA`."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,10 +7,10 @@ from typing import Annotated, Any
 
 import jax
 import tyro
-from rich.console import Console
 
 from jclip.cli.eval._common import all_devices, check_output, check_resamples, open_model, put_out, words
 from jclip.cli.options import read
+from jclip.console import Console
 from jclip.data.images import Orientation
 from jclip.errors import JclipError
 from jclip.evaluate import classification
@@ -21,6 +20,7 @@ from jclip.evaluate.findings import Finding, Findings
 from jclip.evaluate.report import Section
 from jclip.evaluate.shown import classified
 from jclip.inference import Model
+from jclip.plain import as_json
 
 
 @dataclass(frozen=True)
@@ -85,10 +85,10 @@ def main(arguments: Sequence[str]) -> int:
     findings: list[Finding] = []
     found: dict[str, Any] = {}
     sections: list[Section] = []
-    with all_devices(), Console(stderr=True, quiet=options.json).status("encoding") as status:
+    with all_devices(), Console(stderr=True, quiet=options.json).working("encoding") as say:
         images_nd = model.encode_image(data.pictures)
         for one in tests.ensembles:
-            status.update(f"encoding the sentences: {one.title}")
+            say(f"encoding the sentences: {one.title}")
             classes_cd = classification.classifier(model.encode_text, one.names, one.templates)
             scores_nc = classification.cosines(images_nd, classes_cd)
             chances_nc = classification.probabilities(images_nd, classes_cd)
@@ -118,7 +118,7 @@ def main(arguments: Sequence[str]) -> int:
 
     def files(folder: Path) -> None:
         for name, content in found.items():
-            (folder / name).write_text(json.dumps(content), encoding="utf-8")
+            (folder / name).write_text(as_json(content), encoding="utf-8")
 
     settings = {"data": data.name, "dataset": options.dataset, "prompts": options.prompts}
     if options.orientation:

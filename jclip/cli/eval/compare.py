@@ -1,21 +1,21 @@
 """`jclip eval compare A B`."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
 import tyro
-from rich.console import Console
 
 from jclip.cli.eval._common import check_output
 from jclip.cli.options import read
+from jclip.console import Console
 from jclip.errors import JclipError
 from jclip.evaluate import page
 from jclip.evaluate.findings import Finding, Findings, differences, read_findings
 from jclip.evaluate.report import terminal
 from jclip.files import whole_folder
+from jclip.plain import as_json, print_json
 
 
 @dataclass(frozen=True)
@@ -50,21 +50,21 @@ def main(arguments: Sequence[str]) -> int:
         raise JclipError(f"{options.a} and {options.b} have no test in common: evaluate both on the same data")
     shown = Findings(after.model, both, after.settings)
     pairs = [_pair(known[test.key], test) for test in both]
-    compared = json.dumps({"a": before.model, "b": after.model, "tests": pairs}, indent=2, ensure_ascii=False)
+    compared = {"a": before.model, "b": after.model, "tests": pairs}
     if options.json:
-        print(compared)
+        print_json(compared, indent=2)
     else:
         console = Console()
         for table in page.tables(shown, before):
             console.print(terminal(table))
         left = len(before.tests) + len(after.tests) - 2 * len(both)
         if left:
-            console.print(f"Left out: {left} {'test' if left == 1 else 'tests'} that only one of the two did.")
+            console.tell(f"Left out: {left} {'test' if left == 1 else 'tests'} that only one of the two did.")
     if options.output is not None:
         with whole_folder(options.output, replace=False) as folder:
-            (folder / "comparison.json").write_text(f"{compared}\n", encoding="utf-8")
+            (folder / "comparison.json").write_text(f"{as_json(compared, indent=2)}\n", encoding="utf-8")
             page.write_pages(shown, folder, other=before)
-        Console(stderr=True).print(f"written: {options.output / 'report.html'}", markup=False, soft_wrap=True)
+        Console(stderr=True).tell(f"written: {options.output / 'report.html'}")
     return 0
 
 

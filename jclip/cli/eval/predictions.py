@@ -1,18 +1,18 @@
 """`jclip eval predictions ANSWERS PREDICTIONS`."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
 import tyro
-from rich.console import Console
 from rich.table import Table
 
 from jclip.cli.options import read
+from jclip.console import Console, text
 from jclip.errors import JclipError
 from jclip.evaluate.features import Kind, json_lines, read_predictions, score_predictions, whole_number, whole_numbers
+from jclip.plain import print_json
 
 
 @dataclass(frozen=True)
@@ -39,9 +39,9 @@ def main(arguments: Sequence[str]) -> int:
     asked, answers = _answers(options.answers)
     figures = score_predictions(answers, read_predictions(options.predictions, asked))
     if options.json:
-        print(json.dumps({"queries": len(answers), **figures}, indent=2))
+        print_json({"queries": len(answers), **figures}, indent=2)
         return 0
-    table = Table(title=f"{options.predictions}: {len(answers)} queries", title_justify="left")
+    table = Table(title=text(f"{options.predictions}: {len(answers)} queries"), title_justify="left")
     for name in figures:
         table.add_column(name.replace("_", " "), justify="right")
     table.add_row(*(f"{100 * value:.2f}" for value in figures.values()))

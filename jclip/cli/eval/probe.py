@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Annotated
 
 import tyro
-from rich.console import Console
 
 from jclip.cli.eval._common import all_devices, check_output, check_resamples, open_model, put_out, words
 from jclip.cli.options import read
+from jclip.console import Console
 from jclip.data.images import Orientation
 from jclip.errors import JclipError
 from jclip.evaluate.findings import Findings
@@ -62,11 +62,11 @@ def main(arguments: Sequence[str]) -> int:
     check_resamples(options.resamples)
     sets = read_splits(options.data, options.dataset)
     model = open_model(options.bundle, options.batch_size, None, options.orientation)
-    with all_devices(), Console(stderr=True, quiet=options.json).status("encoding") as status:
+    with all_devices(), Console(stderr=True, quiet=options.json).working("encoding") as say:
         features = {name: model.encode_image(one.pictures) for name, one in sets.splits.items()}
         tests, looked_at = [], []
         for shots in asked:
-            status.update(f"fitting: {shots or 'all'} pictures a class")
+            say(f"fitting: {shots or 'all'} pictures a class")
             found, logits_nc = find(sets, features, shots, seeds=options.seeds, resamples=options.resamples)
             tests.append(found)
             looked_at.append(logits_nc)

