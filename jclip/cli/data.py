@@ -1,4 +1,4 @@
-"""`jclip data import …` and `jclip data inspect …`."""
+"""`jclip data import …`, `jclip data split …` and `jclip data inspect …`."""
 
 from collections.abc import Sequence
 from importlib import import_module
@@ -7,12 +7,13 @@ from jclip.plain import complain, say
 
 _COMMANDS = {
     "import": "files of other programs to sharded array_record folders",
+    "split": "pictures of an imported folder, kept for validation",
     "inspect": "what a folder holds: counts, lengths, sizes, duplicates, pictures to look at",
 }
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Runs one of the two."""
+    """Runs one of the commands."""
     if not arguments or arguments[0] in ("-h", "--help"):
         rows = "\n".join(f"  {name:<8} {what}" for name, what in _COMMANDS.items())
         say(f"jclip data: data in\n\n{rows}\n\n`jclip data COMMAND --help` explains each.")

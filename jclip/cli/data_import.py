@@ -16,10 +16,12 @@ from jclip.cli.options import read
 from jclip.console import Console, description
 from jclip.data.checking import PictureRules
 from jclip.data.images import Orientation
+from jclip.data.importing.encodings import check_encoding
 from jclip.data.importing.engine import Plan, import_data
 from jclip.data.importing.formats import FORMATS, open_source
 from jclip.data.importing.limits import Limit
 from jclip.data.importing.parts import Reader, Reading
+from jclip.data.importing.validation import Share
 from jclip.data.importing.workers import in_processes, on_beam
 from jclip.data.kinds import LABELLED, Rules
 from jclip.data.opening import max_megapixels
@@ -40,13 +42,18 @@ class Options:
       paths: FORMAT, SRC and DST; `jclip data import --formats` explains the formats.
       formats: explain the formats, and do nothing.
       splits: which, separated by commas; one name, by default train, where the format has none.
+      validation: pictures of split train that become split valid: a number, as 30, or a share, as 10%.
+      add: add the splits to DST, a folder of the same kind that has none of these splits.
       language: of the captions, of the other text, or of names in classes.txt, as zh.
       picture: the column or field with the picture, or its path.
       caption: the column or field with the caption.
       english: the column or field with the English text.
       other: the column or field with the other text.
       language_column: the column or field with the language.
-      separator: of columns, by default what the format's own program takes.
+      separator: of columns, one character or tab; found by default, or what the format's own program takes.
+      encoding: of a table or of captions, as gb18030 or cp1252; by default UTF-8, UTF-16 and GB18030 are found.
+      root: the folder that the pictures' paths in a table begin in; by default the table's own.
+      captions_from: files beside the pictures, or the pictures' names; of a picture-folder.
       min_length: skip texts of fewer characters; the papers' data had 5 to 50.
       max_length: skip texts of more characters.
       duplicates: what to do with exact duplicates; skip, but keep for benchmarks and labelled pictures.
@@ -66,6 +73,8 @@ class Options:
     paths: tyro.conf.Positional[Annotated[tuple[str, ...], tyro.conf.arg(metavar="[FORMAT] SRC DST")]] = ()
     formats: bool = False
     splits: str | None = None
+    validation: str | None = None
+    add: bool = False
     language: str | None = None
     picture: str | None = None
     caption: str | None = None
@@ -73,6 +82,9 @@ class Options:
     other: str | None = None
     language_column: str | None = None
     separator: str | None = None
+    encoding: str | None = None
+    root: str | None = None
+    captions_from: Literal["files", "names"] | None = None
     min_length: int = 1
     max_length: int | None = None
     duplicates: Literal["skip", "keep"] | None = None
@@ -99,7 +111,7 @@ def main(arguments: Sequence[str]) -> int:
     reading = _reading(options)
     name, reader = open_source(named[0] if named else None, Path(source), reading)
     console = Console(stderr=True, quiet=options.json)
-    with _progress(console) as progress:
+    with shown_progress(console) as progress:
         report = import_data(reader, Path(destination), _plan(options, name, reader, reading), progress)
     if options.json:
         print_json(report.as_json(), indent=1)
@@ -126,6 +138,9 @@ def _reading(options: Options) -> Reading:
         options.other,
         options.language_column,
         separator,
+        None if options.encoding is None else check_encoding(options.encoding),
+        options.root,
+        options.captions_from,
     )
 
 
@@ -160,6 +175,8 @@ def _plan(options: Options, name: str, reader: Reader, reading: Reading) -> Plan
         limit,
         max(1, int(options.shard_mib * 2**20)),
         run,
+        validation=None if options.validation is None else Share.read(options.validation),
+        add=options.add,
     )
 
 
@@ -168,7 +185,8 @@ def _cores() -> int:
 
 
 @contextmanager
-def _progress(console: Console) -> Iterator[Callable[[str, int, int], None]]:
+def shown_progress(console: Console) -> Iterator[Callable[[str, int, int], None]]:
+    """Yields a function that shows (what is done, parts done, parts in all) in a bar, on a terminal."""
     columns = (description(), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     # Drawn from here, not from a thread of its own: while tensorflow-datasets is imported no other thread may import.
     terminal = console.is_terminal and not console.quiet  # elsewhere a bar would be an empty line

@@ -19,8 +19,8 @@ class Split:
     Attributes:
       records, units, shards, languages: that were written.
       skipped: units that were not.
-      found: number of the source's entries (files, members, rows, pairs); each is in a record, in `skipped`, or in
-        `beside`.
+      found: number of the source's entries (files, members, rows, pairs) in this split; each is in a record, in
+        `skipped`, or in `beside`. Records that --validation moves were found in "train".
       beside: entries that are no data, by reason.
       remarks: records that were written and are odd, by what is odd.
     """
@@ -43,12 +43,14 @@ class Report:
       format, kind: of what was read.
       splits: by name.
       left_out: splits that the source has and that were not imported, each with the reason.
+      read_as: how the source was read, in words.
     """
 
     format: str
     kind: str
     splits: dict[str, Split] = field(default_factory=dict)
     left_out: dict[str, str] = field(default_factory=dict)
+    read_as: tuple[str, ...] = ()
 
     def as_json(self) -> dict[str, Any]:
         """Plain values. It holds no times and no paths: the same source gives the same bytes."""
@@ -70,6 +72,7 @@ class Report:
                 for name, split in self.splits.items()
             },
             "left_out": self.left_out,
+            "read_as": list(self.read_as),
         }
 
     def table(self, title: str) -> Table:
@@ -96,6 +99,9 @@ class Report:
                     more = ", …" if count > len(places) else ""
                     told = f"{shown(reason)}: {'; '.join(map(shown, places))}{more}"
                     table.add_row(Text.assemble((f"  {what}", style), f" {count:,}"), text(told, longest=None))
+        if self.read_as:
+            table.add_section()
+            table.add_row("read as", text("\n".join(map(shown, self.read_as)), longest=None))
         for name, reason in self.left_out.items():
             table.add_section()
             table.add_row(text(name), Text.assemble(("left out", "yellow"), f": {shown(reason, None)}"))
