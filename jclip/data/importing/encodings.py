@@ -119,7 +119,7 @@ def _utf16(data: bytes, place: str) -> str:
 
 
 def _is_chinese(data: bytes) -> bool:
-    """Whether bytes that decode as GB18030 look like Chinese.
+    """Returns whether bytes that decode as GB18030 look like Chinese.
 
     Nearly all pairs must be of GB2312, whose second bytes are above 0xA0: a letter of Latin-1 mostly has a letter of
     ASCII behind it, and half of Big5's second bytes are below. Korean in EUC-KR begins its pairs with 0xB0 to 0xC8, but
@@ -177,6 +177,26 @@ def sample(file: Path) -> tuple[bytes, bool]:
     except OSError as error:
         raise unreadable(file, error) from None
     return data[:_SAMPLE], len(data) <= _SAMPLE
+
+
+def first_telling(file: Path, begin: bytes) -> tuple[bytes, bool]:
+    """Returns the part of a file that tells its encoding, as `sample` does: from the first letter that ASCII lacks.
+
+    Args:
+      file: which.
+      begin: its beginning, which is returned if it tells, or if nothing does.
+    """
+    if not begin.isascii() or b"\0" in begin:
+        return begin, False
+    try:
+        with file.open("rb") as stream:
+            for line in stream:
+                if not line.isascii():
+                    data = line + stream.read(_SAMPLE)
+                    return data, not stream.read(1)
+    except OSError as error:
+        raise unreadable(file, error) from None
+    return begin, False
 
 
 def write_utf8(file: Path, encoding: str, copy: Path) -> None:
