@@ -5,6 +5,7 @@ Western European text in Latin-1 or Windows-1252 may read as GB18030 too, with w
 """
 
 import codecs
+import unicodedata
 from pathlib import Path
 
 from jclip.errors import JclipError, unreadable
@@ -19,6 +20,7 @@ _OTHERS = (
     (b"%PDF", "a PDF document"),
 )
 _MOST_OTHERS = 0.1  # of pairs of bytes, in Chinese text, that GB2312 does not have
+_SCRIPTS = 3  # in one text, which then is none of them
 _ENOUGH = 20  # Chinese characters, to tell them from Korean ones in EUC-KR
 
 
@@ -69,9 +71,10 @@ def find_encoding(data: bytes, place: str, said: str | None = None, whole: bool 
     nulls, utf8 = data.count(b"\0"), _decodes(data, "utf-8", whole)
     if nulls and not (utf8 and nulls < len(data) / 5):
         return _utf16(data, place)
-    if utf8:
+    chinese = _decodes(data, "gb18030", whole) and _is_chinese(data)
+    if utf8 and not (chinese and _is_jumble(decoded(data, "utf-8", whole))):
         return "utf-8"
-    if _decodes(data, "gb18030", whole) and _is_chinese(data):
+    if chinese:
         return "gb18030"
     raise JclipError(f"{place}: {_possibilities(data, whole)}")
 
@@ -142,6 +145,17 @@ def _is_chinese(data: bytes) -> bool:
             high += first > 0xC8
     korean = characters >= _ENOUGH and high < 0.1 * characters
     return pairs > 0 and others <= _MOST_OTHERS * pairs and not korean
+
+
+def _is_jumble(text: str) -> bool:
+    """Returns whether a text has letters of three scripts or more, and none that needs three bytes in UTF-8.
+
+    A few words of Chinese in GB18030 may be UTF-8 by chance: "一只猫" reads as a Cyrillic, a Hebrew and a Latin letter.
+    """
+    if max(text, default="") > "\u07ff":
+        return False
+    letters = {letter for letter in text if letter > "\x7f" and unicodedata.category(letter)[0] in "LM"}
+    return len({unicodedata.name(letter, "").partition(" ")[0] for letter in letters}) >= _SCRIPTS
 
 
 def _possibilities(data: bytes, whole: bool) -> str:

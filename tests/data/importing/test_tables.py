@@ -148,6 +148,8 @@ def test_latin_1_is_asked_for_and_not_guessed(tmp_path):
     [
         ("图片,描述\n一.png,红色的花\n", "gb18030", "gb18030"),
         ("图片,描述\n一.png,镕喆堃\n" + "红色的花开了" * 20, "gb18030", "gb18030"),  # some are of GBK alone
+        ("一只猫", "gb18030", "gb18030"),  # which is UTF-8 too: three letters of three scripts
+        ("é, ж", "utf-8", "utf-8"),
         ("圖片,描述\n一.png,紅色的花在這裡開了\n", "big5", None),
         ("写真,説明\nねこ.png,これは赤い花です\n", "shift_jis", None),
         ("사진,설명\n고양이.png,빨간 꽃이 피었습니다 그리고 고양이가 있습니다\n", "euc_kr", None),
