@@ -12,8 +12,9 @@ _OPEN_CLIP = ("filepath", "title")
 _PICTURES = """
     filepath path file files filename image images imagepath imagefile imagefilename imagename img imgpath imgname
     imgfile picture pictures picturepath picturefile picturename pic photo photopath photofile photoname
-    图片 图像 照片 相片 图 文件 文件名 文件名称 文件路径 路径 图片路径 图像路径 照片路径 图片文件 图片文件名 图片名 图片名称
-    图像文件 图像文件名 图像名 图像名称 照片文件 照片名 照片名称 圖片 圖像 圖檔 檔案 檔名 檔案名稱 路徑 圖片路徑 圖像路徑
+    图片 图像 照片 相片 图 文件 文件名 文件名称 文件路径 路径 图片路径 图像路径 照片路径 图片文件 图片文件名 图片名
+    图片名称 图像文件 图像文件名 图像名 图像名称 照片文件 照片名 照片名称
+    圖片 圖像 圖檔 檔案 檔名 檔案名稱 路徑 圖片路徑 圖像路徑
 """
 _CAPTIONS = """
     title titles caption captions text texts description descriptions desc sentence sentences alt alttext comment
@@ -30,11 +31,11 @@ class Choice(NamedTuple):
     """The column of something.
 
     Attributes:
-      index: of the column, from 0.
+      column: its number, from 0.
       why: it was chosen.
     """
 
-    index: int
+    column: int
     why: str
 
 
@@ -119,12 +120,12 @@ class _Table:
     def caption(self, given: str | None, header: bool, picture: Choice) -> Choice:
         if given is not None:
             return self._given(given, "--caption")
-        if header and self._first[picture.index] == _OPEN_CLIP[0] and _OPEN_CLIP[1] in self._first:
+        if header and self._first[picture.column] == _OPEN_CLIP[0] and _OPEN_CLIP[1] in self._first:
             return Choice(self._first.index(_OPEN_CLIP[1]), "by its name")
-        by_name = [n for n in self._by_name(_CAPTION_NAMES) if n != picture.index] if header else []
+        by_name = [n for n in self._by_name(_CAPTION_NAMES) if n != picture.column] if header else []
         if len(by_name) == 1:
             return Choice(by_name[0], "by its name")
-        others = by_name or [n for n in range(len(self._first)) if n != picture.index]
+        others = by_name or [n for n in range(len(self._first)) if n != picture.column]
         holding = [n for n in others if self._share(n, header, self._is_text) > _MOST]
         if len(holding) == 1:
             return Choice(holding[0], "which holds text")
