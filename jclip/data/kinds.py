@@ -24,8 +24,8 @@ class StoredPair(NamedTuple):
     Attributes:
       image, captions: what the record holds. Their identities are derived from it, see `jclip.data.identity`.
       languages: of each caption, as "zh"; empty where that is not known.
-      source_image_id, source_text_ids: the source's own numbers of the picture and of each caption; None and empty where
-        it has none. Published tests and cn_clip's files count by them.
+      source_image_id, source_text_ids: the source's own numbers of the picture and of each caption; None and empty
+        where it has none. Published tests and cn_clip's files count by them.
     """
 
     image: bytes
@@ -138,7 +138,9 @@ class _Pairs:
         captions = [_text(caption) for caption in example["captions"]]
         image_id, text_ids = int(example["image_id"]), _numbers(example.get("text_ids", ()))
         if "source_text_ids" in example:
-            source_image_ids, source_text_ids = (_numbers(example[f"source_{name}"]) for name in ("image_id", "text_ids"))
+            source_image_ids, source_text_ids = (
+                _numbers(example[f"source_{name}"]) for name in ("image_id", "text_ids")
+            )
         else:
             # Older folders hold the source's numbers alone, or those that stood in for them.
             source_image_ids, source_text_ids = (image_id,), text_ids or (int(example["text_id"]),) * len(captions)

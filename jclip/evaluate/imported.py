@@ -27,8 +27,8 @@ class ImportedPairs:
 
     Args:
       folder, split: which.
-      counting: what is one picture or one caption, see `rows`. Where the folder has no numbers of its source, each
-        record is a picture as published, and each of its captions one.
+      counting: see `rows`. As published, where the folder has no numbers of its source, each record is a picture and
+        each of its captions a query.
 
     Attributes:
       languages: of the captions, sorted; none where none is known.
