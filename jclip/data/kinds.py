@@ -169,10 +169,9 @@ class _Pairs:
 
     def only(self, record: StoredPair, kept: Sequence[bool]) -> StoredPair:
         captions, languages, text_ids = (
-            tuple(value for value, keep in zip(values, kept, strict=True) if keep) if values else ()
-            for values in (record.captions, record.languages, record.source_text_ids)
+            _kept(values, kept) for values in (record.captions, record.languages, record.source_text_ids)
         )
-        return StoredPair(record.image, captions, languages, record.source_image_id, text_ids)  # type: ignore[arg-type]
+        return record._replace(captions=captions, languages=languages, source_text_ids=text_ids)
 
 
 class _Parallel:
@@ -266,6 +265,11 @@ def _digest(*parts: bytes) -> bytes:
 
 def _bytes(text: str) -> bytes:
     return text.encode("utf-8", "surrogatepass")
+
+
+def _kept(values: Sequence[Any], kept: Sequence[bool]) -> tuple[Any, ...]:
+    """Returns the values of what is kept; nothing of none."""
+    return tuple(value for value, keep in zip(values, kept, strict=True) if keep) if values else ()
 
 
 def _numbers(values: Sequence[Any]) -> tuple[int, ...]:

@@ -160,6 +160,16 @@ def test_prediction_files_that_are_none(tmp_path, line, message):
         read_predictions(file, "text")
 
 
+def test_ids_of_features_and_predictions_as_the_import_takes_them(tmp_path):
+    (tmp_path / "f.jsonl").write_text('{"image_id": "007", "feature": [1]}\n{"image_id": 7, "feature": [1]}\n')
+    assert features.read_features(tmp_path / "f.jsonl", "image")[0].tolist() == [7]
+    (tmp_path / "p.jsonl").write_text('{"text_id": "01", "image_ids": ["7", 8]}\n')
+    assert read_predictions(tmp_path / "p.jsonl", "text") == {1: [7, 8]}
+    (tmp_path / "p.jsonl").write_text('{"text_id": "01", "image_ids": ["7", "007"]}\n')
+    with pytest.raises(ValueError, match="the image_ids of text_id 1 name one twice"):
+        read_predictions(tmp_path / "p.jsonl", "text")
+
+
 def test_a_query_that_was_forgotten():
     with pytest.raises(ValueError, match="1 queries have no predictions, such as 5"):
         score_predictions({4: [1], 5: [2]}, {4: [1]})
