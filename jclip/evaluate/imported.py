@@ -52,8 +52,7 @@ class ImportedPairs:
                 places.append(place)
                 numbers += [] if number is None else [number]
             texts, count = record.captions, len(record.captions)
-            apart: list[Hashable] = [f"caption {nth} of record {place}" for nth in range(count)]
-            said = list(record.source_text_ids) or apart
+            said: list[Hashable] = [*record.source_text_ids] or [f"caption {n} of record {place}" for n in range(count)]
             languages = record.languages or [""] * count
             self._captions += map(_Caption, languages, record.text_ids, said, texts, [row] * count)
         if not self._captions:
