@@ -1,11 +1,15 @@
 """Identity of pictures and texts: 63 bits of a digest of what they hold, whatever a source numbers them.
 
-Equal pictures are one in a gallery, equal texts are one query, and neither are negatives of each other in a batch. Among
-ten million different texts or pictures the chance that any two share an identity is about 5 in a million.
+Equal pictures are one in a gallery, equal texts are one query, and neither are negatives of each other in a batch.
+Among ten million different texts or pictures the chance that any two share an identity is about 5 in a million.
 """
 
 import hashlib
+import re
 import unicodedata
+
+_SPACE = re.compile(r"[^\S\x0b\x0c\x1c-\x1f\x85]+")
+"""White space without control characters, which BERT's tokenizers drop, so that the words around them are one."""
 
 
 def picture_identity(encoded: bytes) -> int:
@@ -25,16 +29,15 @@ def text_identity(text: str) -> int:
 def plain_text(text: str) -> str:
     r"""Returns a text in Unicode's form NFC, with single spaces and without white space around it.
 
-    Texts that differ in this alone look the same, and the tokenizers read the same: each of them takes any white space
-    for a space. Compatibility forms (NFKC), case and punctuation stay apart, because people and some tokenizers see
-    them.
+    Texts that differ in this alone look the same, and every tokenizer reads them the same. Compatibility forms (NFKC),
+    case and punctuation stay apart, because people and some tokenizers see them.
 
     >>> plain_text("  cafe\u0301\u3000noir\n") == "caf\u00e9 noir"
     True
     >>> plain_text("m\u00b2") == plain_text("m2")
     False
     """
-    return " ".join(unicodedata.normalize("NFC", text).split())
+    return _SPACE.sub(" ", unicodedata.normalize("NFC", text)).strip(" ")
 
 
 def _digest(data: bytes) -> int:

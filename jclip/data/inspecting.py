@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from jclip.data.folders import LabelledFolder, open_folder, read_split
+from jclip.data.identity import plain_text
 from jclip.data.kinds import LABELLED, PAIRS, PARALLEL, Kind, kind_of
 from jclip.data.opening import open_header, orientation_of
 from jclip.data.records import Labelled, Pair, Translation
@@ -108,7 +109,7 @@ class Split:
       classes: pictures of each class, by name.
       labels: what the classes are called, in all languages that the folder has names in; empty without such names.
       same: of "units" (a picture with a caption, a translation, a picture with its classes), "pictures", "texts", and
-        the "english" texts of translations: how many equal one before them.
+        the "english" texts of translations: how many equal one before them, see `jclip.data.identity`.
     """
 
     records: int
@@ -250,8 +251,8 @@ def _pair(found: Split, pair: Pair, seen: dict[str, set[bytes]], names: Sequence
         digest = _picture(found, bytes(picture), seen)  # type: ignore[arg-type] # a folder gives bytes
     for caption, language in zip(pair.captions, pair.languages or ("",) * len(pair.captions), strict=True):
         yield _text(found, caption, language)
-        _same(found, seen, "texts", caption.encode())
-        _same(found, seen, "units", digest + caption.encode())
+        _same(found, seen, "texts", _plain(caption))
+        _same(found, seen, "units", digest + _plain(caption))
 
 
 def _translation(
@@ -259,8 +260,8 @@ def _translation(
 ) -> Iterator[_Text]:
     for text, language, name in ((texts.english, "en", "english"), (texts.other, texts.language, "texts")):
         yield _text(found, text, language)
-        _same(found, seen, name, text.encode())
-    _same(found, seen, "units", f"{texts.english}\0{texts.other}\0{texts.language}".encode())
+        _same(found, seen, name, _plain(text))
+    _same(found, seen, "units", b"\0".join(map(_plain, texts)))
 
 
 def _labelled(found: Split, item: Labelled, seen: dict[str, set[bytes]], names: Sequence[str]) -> Iterator[_Text]:
@@ -290,6 +291,10 @@ def _picture(found: Split, data: bytes, seen: dict[str, set[bytes]]) -> bytes:
 def _text(found: Split, text: str, language: str) -> _Text:
     found.lengths.setdefault(language, Lengths()).characters.add(len(text))
     return language, text
+
+
+def _plain(text: str) -> bytes:
+    return plain_text(text).encode()
 
 
 def _same(found: Split, seen: dict[str, set[bytes]], what: str, data: bytes) -> bytes:

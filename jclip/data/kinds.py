@@ -22,8 +22,8 @@ class StoredPair(NamedTuple):
     Attributes:
       image, captions: what the record holds. Their identities are derived from it, see `jclip.data.identity`.
       languages: of each caption, as "zh"; empty where that is not known.
-      source_image_id, source_text_ids: the source's own numbers of the picture and of each caption; None and empty where
-        it has none. Published tests and cn_clip's files count by them.
+      source_image_id, source_text_ids: the source's own numbers of the picture and of each caption; None and empty
+        where it has none. Published tests and cn_clip's files count by them.
     """
 
     image: bytes
@@ -168,10 +168,9 @@ class _Pairs:
 
     def only(self, record: StoredPair, kept: Sequence[bool]) -> StoredPair:
         captions, languages, text_ids = (
-            tuple(value for value, keep in zip(values, kept, strict=True) if keep) if values else ()
-            for values in (record.captions, record.languages, record.source_text_ids)
+            _kept(values, kept) for values in (record.captions, record.languages, record.source_text_ids)
         )
-        return StoredPair(record.image, captions, languages, record.source_image_id, text_ids)  # type: ignore[arg-type]
+        return record._replace(captions=captions, languages=languages, source_text_ids=text_ids)
 
 
 class _Parallel:
@@ -256,6 +255,11 @@ def _digest(*parts: bytes) -> bytes:
 
 def _bytes(text: str) -> bytes:
     return text.encode("utf-8", "surrogatepass")
+
+
+def _kept(values: Sequence[Any], kept: Sequence[bool]) -> tuple[Any, ...]:
+    """Returns the values of what is kept; nothing of none."""
+    return tuple(value for value, keep in zip(values, kept, strict=True) if keep) if values else ()
 
 
 def _numbers(values: Sequence[Any]) -> tuple[int, ...]:

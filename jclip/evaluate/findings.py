@@ -45,7 +45,7 @@ class Finding:
       intervals: 95 % bootstrap intervals [low, high] of some of the figures.
       main: the name of the figure that papers report.
       counts: pictures, captions, queries, classes; of retrieval, how many were joined with an equal one.
-      counting: what is one picture and one caption of retrieval, "joined" or "published", see `rows`; "" for others.
+      counting: of retrieval, "joined" or "published", see `rows`; "" for other kinds.
       note: what to know before comparing.
       confusion: (c, c) counts, true class by predicted class, for classifications of few classes.
       classes: their names.

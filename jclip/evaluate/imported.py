@@ -27,8 +27,8 @@ class ImportedPairs:
 
     Args:
       folder, split: which.
-      counting: what is one picture or one caption, see `rows`. Where the folder has no numbers of its source, each
-        record is a picture as published, and each of its captions one.
+      counting: see `rows`. As published, where the folder has no numbers of its source, each record is a picture and
+        each of its captions a query.
 
     Attributes:
       languages: of the captions, sorted; none where none is known.
@@ -52,7 +52,7 @@ class ImportedPairs:
                 places.append(place)
                 numbers += [] if number is None else [number]
             texts, count = record.captions, len(record.captions)
-            said = record.source_text_ids or [f"caption {nth} of record {place}" for nth in range(count)]
+            said: list[Hashable] = [*record.source_text_ids] or [f"caption {n} of record {place}" for n in range(count)]
             languages = record.languages or [""] * count
             self._captions += map(_Caption, languages, record.text_ids, said, texts, [row] * count)
         if not self._captions:

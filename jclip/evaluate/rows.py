@@ -11,11 +11,11 @@ Counting = Literal["joined", "published"]
 
 
 class Counted(NamedTuple):
-    """How the pictures and captions of a task were counted.
+    """Counting of a task's pictures and captions.
 
     Attributes:
-      how: see above.
-      pictures, captions: how many of the source's equal one before them and were joined with it; 0 as published.
+      how: "joined" or "published".
+      pictures, captions: number of the source's that equal one before them and were joined with it; 0 as published.
     """
 
     how: Counting
@@ -24,7 +24,7 @@ class Counted(NamedTuple):
 
 
 class Rows:
-    """Numbers things from 0, in the order in which they first come.
+    """Row numbers of things, from 0 in the order in which they first come.
 
     Args:
       counting: "joined" makes one row of things of one identity, "published" of those that share their number too.
@@ -53,5 +53,5 @@ class Rows:
 
     @property
     def joined(self) -> int:
-        """How many of the source's things have the row of an equal one with another number."""
+        """Number of the source's things that have the row of an equal one with another number."""
         return len(self._numbers) - len(self._rows)

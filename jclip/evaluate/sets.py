@@ -53,7 +53,7 @@ def open_captions(place: Path, split: str = "test", counting: Counting = "joined
     Args:
       place: a file PICTURE<tab>CAPTION, one of cn_clip's _texts.jsonl, or a folder.
       split: of a folder.
-      counting: what is one picture or one caption, see `rows`.
+      counting: see `rows`.
 
     Raises:
       JclipError: nothing of these forms is there, or it is damaged (`task` may find that out); file and line are given.
@@ -112,11 +112,11 @@ def _has_captions(file: Path) -> bool:
 
 
 def read_pairs(file: Path, counting: Counting = "joined") -> RetrievalTask:
-    """A task from PICTURE<tab>CAPTION lines.
+    """Reads a task from PICTURE<tab>CAPTION lines.
 
     Args:
       file: which.
-      counting: what is one picture or one caption, see `rows`. As published a path is a picture, and a line a caption.
+      counting: see `rows`. As published each path is a picture, and each line a caption.
 
     Raises:
       JclipError: no such file, a line of another form, or no line at all; the line's number is given.
@@ -164,14 +164,14 @@ def read_cn_clip(
     counting: Counting = "joined",
     open_gallery: "Callable[[Path, Counting], TsvPictures] | None" = None,
 ) -> RetrievalTask:
-    """A task from SPLIT_texts.jsonl (or SPLIT_texts.LANGUAGE.jsonl) and the SPLIT_imgs.tsv beside it.
+    """Reads a task from SPLIT_texts.jsonl (or SPLIT_texts.LANGUAGE.jsonl) and the SPLIT_imgs.tsv beside it.
 
-    A text whose `image_ids` are empty, as in a test whose answers are secret, is encoded and never scored. Where all
-    are empty the predictions are for those who know the answers, so that it always counts as published.
+    A text whose `image_ids` are empty, as in a test whose answers are secret, is encoded and never scored. A test where
+    all are empty always counts as published: those who know its answers want a prediction for each number.
 
     Args:
       texts: the file.
-      counting: what is one picture or one caption, see `rows`.
+      counting: see `rows`.
       open_gallery: opens the other one, for languages that share it.
 
     Raises:
@@ -223,13 +223,13 @@ class TsvPictures(Sequence[Picture]):
 
     Args:
       file: which.
-      counting: what is one picture, see `rows`.
+      counting: see `rows`.
 
     Attributes:
       file: which.
       ids: of the pictures, in the file's order; of those that are joined, the first one's.
-      rows: of each id of the file.
-      joined: how many equal one before them and were joined with it.
+      rows: row of each id of the file.
+      joined: number of ids whose picture equals one before it and was joined with it.
 
     Raises:
       JclipError: no such file, a line of another form, an id that is no whole number, or one with two pictures.

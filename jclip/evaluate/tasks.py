@@ -28,7 +28,7 @@ class RetrievalTask:
       image_ids, text_ids: numbers for files, the rows when None. A row of several joined has the first one's.
       language: of the captions, BCP 47; "" where nobody said.
       ways: what is asked: captions for pictures, pictures for captions.
-      counted: what counted as one picture and one caption; None where the question was not made from data.
+      counted: see `rows`; None for a question that was not made from a file or a folder.
     """
 
     name: str

@@ -1,6 +1,7 @@
 """`jclip eval` from files to figures, pages and cn_clip's files; nothing is left where it fails."""
 
 import json
+from dataclasses import replace
 
 import jax
 import numpy as np
@@ -11,6 +12,7 @@ from jclip.bundle import Bundle, save_bundle
 from jclip.cli import main
 from jclip.data.images import Preprocessing
 from jclip.data.synthetic import write_tokenizer
+from jclip.evaluate.protocols import PROTOCOLS
 from jclip.models.build import init_variables
 from jclip.models.clip_text import ClipTextConfig
 from jclip.models.dual_encoder import DualEncoderConfig
@@ -65,6 +67,27 @@ def test_retrieval_from_a_bundle_and_from_its_own_files(bundle, data, tmp_path, 
     assert f"{100 * found['t2i_r5']:.1f}" in page and "red apple" in page and page.count("<img") == 36
     assert f"{100 * found['t2i_r5']:.1f}" in (out / "report.md").read_text()
     assert "is there already" in fails(capsys, "retrieval", bundle, data, "--output", out)
+
+
+def test_the_report_says_what_counted_as_one(bundle, tmp_path, capsys, monkeypatch):
+    data, out = tmp_path / "data", tmp_path / "out"
+    _, texts = many_to_many(data)
+    more = [(5000 + number, f"{text} ", ids) for number, (_, text, ids) in enumerate(texts[:3])]
+    write_texts(data / "test_texts.jsonl", [*texts, *more])
+    (found,) = run(capsys, "retrieval", bundle, data, "--output", out)["tests"]
+    assert (found["counting"], found["captions"], found["joined_captions"]) == ("joined", 24, 3)
+    assert (found["pictures"], found["joined_pictures"]) == (12, 0)
+    said = "equal pictures and equal captions count once; joined with an equal one: 0 pictures, 3 captions."
+    assert said in (out / "report.md").read_text()
+    assert json.loads((out / "results.json").read_text())["tests"][0]["counting"] == "joined"
+
+    monkeypatch.setitem(PROTOCOLS, "muge", replace(PROTOCOLS["muge"], split="test", pictures=12, captions=(27,)))
+    published = tmp_path / "published"
+    (found,) = run(capsys, "retrieval", bundle, data, "--protocol", "muge", "--output", published)["tests"]
+    assert (found["counting"], found["captions"], found["t2i_queries"]) == ("published", 27, 27)
+    assert "joined_captions" not in found
+    said = "MUGE: counted as published, each picture and caption of the source by itself."
+    assert said in (published / "report.md").read_text()
 
 
 def test_languages_of_one_gallery(bundle, data, tmp_path, capsys):

@@ -9,14 +9,28 @@ from jclip.evaluate import features
 from jclip.evaluate.features import json_lines, read_predictions, score_predictions
 from jclip.evaluate.retrieving import find, read_cn_clip_features, write_cn_clip
 from jclip.evaluate.sets import open_captions
-from tests.evaluate.cn_clip_data import many_to_many, program, their_score
+from tests.evaluate.cn_clip_data import many_to_many, program, their_score, write_texts
 
 
-@pytest.fixture(scope="module")
-def place(tmp_path_factory):
+def repeated(folder):
+    """Three pictures are there under a second number, and every other caption says what one before it says."""
+    _, texts = many_to_many(folder, pictures=14)
+    lines = (folder / "test_imgs.tsv").read_text().splitlines()
+    again = [f"{500 + row}\t{lines[row].split()[1]}" for row in (2, 3, 5)]
+    (folder / "test_imgs.tsv").write_text("\n".join([*again[:1], *lines, *again[1:]]) + "\n")
+    more = [(2000 + i, f"{text} \u3000", [505, ids[0]]) for i, (_, text, ids) in enumerate(texts[::2])]
+    write_texts(folder / "test_texts.jsonl", [*texts[:9], *more, *texts[9:]])
+
+
+@pytest.fixture(scope="module", params=["plain", "repeated"])
+def place(request, tmp_path_factory):
     folder = tmp_path_factory.mktemp("data")
-    many_to_many(folder, pictures=14)
+    if request.param == "plain":
+        many_to_many(folder, pictures=14)
+    else:
+        repeated(folder)
     task = open_captions(folder).task("")
+    assert (len(task.pictures), len(task.captions)) == (14, 28)
     draw = np.random.default_rng(0)
     images = draw.normal(size=(14, 8)).astype(np.float32)
     # Near enough to their pictures that some are found first and some are not.
@@ -61,8 +75,11 @@ def test_their_search_finds_in_our_features_what_ours_found(place, tmp_path, sea
     assert (tmp_path / "theirs.jsonl").read_text() == ours
 
 
-def test_their_answers_from_the_images_are_ours(place):
-    folder, *_ = place
+def test_their_answers_from_the_images_are_ours(tmp_path):
+    folder = tmp_path
+    many_to_many(folder, pictures=14)
+    task = open_captions(folder).task("")
+    write_cn_clip(folder, "test", task, np.ones((14, 2)), np.ones((28, 2)), features_too=False)
     program("transform_ir_annotation_to_tr", "--input", folder / "test_texts.jsonl")
     theirs = {line["image_id"]: set(line["text_ids"]) for _, line in json_lines(folder / "test_texts.tr.jsonl")}
     ours = {line["image_id"]: set(line["text_ids"]) for _, line in json_lines(folder / "test_answers.tr.jsonl")}
@@ -141,6 +158,16 @@ def test_prediction_files_that_are_none(tmp_path, line, message):
     file.write_text(json.dumps({"text_id": 0, "image_ids": [1, 2]}) + "\n" + json.dumps(line) + "\n")
     with pytest.raises(ValueError, match=message):
         read_predictions(file, "text")
+
+
+def test_ids_of_features_and_predictions_as_the_import_takes_them(tmp_path):
+    (tmp_path / "f.jsonl").write_text('{"image_id": "007", "feature": [1]}\n{"image_id": 7, "feature": [1]}\n')
+    assert features.read_features(tmp_path / "f.jsonl", "image")[0].tolist() == [7]
+    (tmp_path / "p.jsonl").write_text('{"text_id": "01", "image_ids": ["7", 8]}\n')
+    assert read_predictions(tmp_path / "p.jsonl", "text") == {1: [7, 8]}
+    (tmp_path / "p.jsonl").write_text('{"text_id": "01", "image_ids": ["7", "007"]}\n')
+    with pytest.raises(ValueError, match="the image_ids of text_id 1 name one twice"):
+        read_predictions(tmp_path / "p.jsonl", "text")
 
 
 def test_a_query_that_was_forgotten():

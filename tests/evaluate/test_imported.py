@@ -1,11 +1,14 @@
 """What `jclip data import` makes of the named sets is evaluated with the pictures and captions of their archives."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from jclip.data.folders import StoredPair, write_pairs
 from jclip.errors import JclipError
 from jclip.evaluate.asking import retrieval_tests
+from jclip.evaluate.protocols import PROTOCOLS
 from jclip.evaluate.retrieving import encoded
 from jclip.evaluate.sets import open_captions
 from tests.data.importing import test_named as archives
@@ -39,7 +42,7 @@ def flickr30k_cn(downloads):
 
 
 SETS = {
-    # (what makes its archives, split, pictures, captions by language)
+    # (what makes its archives, split, pictures, captions by language), as published
     "muge": (muge, "valid", 12, {"zh": 24}),  # every third caption belongs to two pictures
     "flickr30k-cn": (flickr30k_cn, "test", 3, {"zh": 3}),
     "flickr30k": (archives.karpathy, "test", 2, {"en": 10}),
@@ -51,12 +54,23 @@ SETS = {
 }
 
 
+JOINED = {"flickr30k-cn": (2, {"zh": 2})}  # two of its pictures are equal, and so are their captions
+
+
+@pytest.mark.parametrize("counting", ["joined", "published"])
 @pytest.mark.parametrize("name", SETS)
-def test_the_named_sets(tmp_path, name):
+def test_the_named_sets(tmp_path, name, counting, monkeypatch):
     make, split, pictures, captions = SETS[name]
     make(tmp_path / "down")
     archives.imported(name, tmp_path / "down", tmp_path / "folder", (split,))
-    tests = retrieval_tests(tmp_path / "folder", split=split)
+    if counting == "published":
+        small = {"pictures": pictures, "captions": tuple(captions.values()), "languages": tuple(sorted(captions))}
+        monkeypatch.setitem(PROTOCOLS, name, replace(PROTOCOLS[name], **small))
+        tests = retrieval_tests(tmp_path / "folder", name)
+    else:
+        pictures, captions = JOINED.get(name, (pictures, captions))
+        tests = retrieval_tests(tmp_path / "folder", split=split)
+    assert {task.counted.how for task in tests.tasks} == {counting}
     assert {task.language: len(task.captions) for task in tests.tasks} == captions
     assert tests.by_language == (len(captions) > 1)
     encodings = []
@@ -70,7 +84,8 @@ def test_the_named_sets(tmp_path, name):
         assert task.positives.counts_q.min() == 1
         assert 0 <= task.score(images_nd, texts_md)["mean_recall"] <= 1
     assert encodings == [pictures]  # once for all languages
-    assert {task.name for task in tests.tasks} == {f"{tmp_path / 'folder'} ({split})"}
+    title = PROTOCOLS[name].title if counting == "published" else f"{tmp_path / 'folder'} ({split})"
+    assert {task.name for task in tests.tasks} == {title}
 
 
 def test_muge_as_its_files_say(tmp_path):

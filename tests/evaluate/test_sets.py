@@ -1,12 +1,19 @@
 """Tasks from simple files; what is wrong in one is named with its line."""
 
 import base64
+import tempfile
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from jclip.errors import JclipError
+from jclip.evaluate.asking import retrieval_tests
 from jclip.evaluate.protocols import PROTOCOLS, get_protocol
+from jclip.evaluate.rows import Counted
 from jclip.evaluate.sets import TsvPictures, open_captions
 from tests.evaluate.cn_clip_data import many_to_many, png, write_images, write_texts
 
@@ -35,6 +42,70 @@ def test_captions_of_a_blind_test_are_never_asked(tmp_path):
     write_images(tmp_path / "test_imgs.tsv", [1, 2])
     write_texts(tmp_path / "test_texts.jsonl", [(1, "a", [2]), (2, "b", [])])
     assert open_captions(tmp_path).task("").positives.counts_q.tolist() == [1, 0]
+
+
+def test_a_test_whose_answers_are_secret_counts_as_published(tmp_path):
+    """Those who know the answers want a line for each number."""
+    picture = base64.b64encode(png(1)).decode()
+    (tmp_path / "test_imgs.tsv").write_text(f"1\t{picture}\n2\t{picture}\n")
+    write_texts(tmp_path / "test_texts.jsonl", [(1, "a", []), (2, "a", [])])
+    task = open_captions(tmp_path).task("")
+    assert (task.image_ids, task.text_ids, task.counted) == ([1, 2], [1, 2], Counted("published", 0, 0))
+    write_texts(tmp_path / "test_texts.jsonl", [(1, "a", [1]), (2, "a", [])])
+    task = open_captions(tmp_path).task("")
+    assert (task.image_ids, task.text_ids, task.counted) == ([1], [1], Counted("joined", 1, 1))
+
+
+def said(texts):
+    return {text.strip() for text, _ in texts}
+
+
+@given(st.lists(st.tuples(st.sampled_from(["a", "a ", "b", "B"]), st.lists(st.integers(0, 4), max_size=3)), min_size=1))
+def test_joined_are_all_pictures_of_all_equal_captions(texts):
+    """Against the pairs of (text, picture) that the lines name, by hand."""
+    contents = [0, 1, 0, 2, 1]  # of pictures 0 to 4
+    with tempfile.TemporaryDirectory() as name:
+        lines = [f"{number}\t{base64.b64encode(png(n)).decode()}\n" for number, n in enumerate(contents)]
+        (Path(name) / "test_imgs.tsv").write_text("".join(lines))
+        write_texts(Path(name) / "test_texts.jsonl", [(n, text, ids) for n, (text, ids) in enumerate(texts)])
+        task = open_captions(Path(name)).task("")
+        if not any(ids for _, ids in texts):
+            assert task.counted == Counted("published", 0, 0)
+            return
+        assert list(task.pictures) == [png(n) for n in range(3)]
+        assert list(task.captions) == [text for n, (text, _) in enumerate(texts) if text.strip() not in said(texts[:n])]
+    named = {(task.captions[text].strip(), picture) for text, picture in task.positives.pairs_p2.tolist()}
+    assert named == {(text.strip(), contents[number]) for text, ids in texts for number in ids}
+    assert len(task.captions) == len(said(texts))
+    assert task.counted == Counted("joined", 2, len(texts) - len(task.captions))
+
+
+def test_ids_as_the_import_takes_them(tmp_path):
+    for number in (7, 8):
+        (tmp_path / f"{number}.png").write_bytes(png(number))
+    lines = [f"{name}\t{base64.b64encode(png(int(name))).decode()}\n" for name in ("007", " 8")]
+    (tmp_path / "test_imgs.tsv").write_text("".join(lines))
+    write_texts(tmp_path / "test_texts.jsonl", [("01", "a", ["7"]), (2, "b", [8, "0007"])])
+    task = open_captions(tmp_path).task("")
+    assert (task.image_ids, task.text_ids) == ([7, 8], [1, 2])
+    assert task.positives.pairs_p2.tolist() == [[0, 0], [1, 0], [1, 1]]
+    write_texts(tmp_path / "test_texts.jsonl", [("1", "a", ["7"]), ("01", "b", ["8"])])
+    with pytest.raises(JclipError, match="line 2: text_id 1 is another text above: give each its own number"):
+        open_captions(tmp_path).task("")
+
+
+def test_a_protocol_counts_the_captions_of_a_file_without_numbers(tmp_path, monkeypatch):
+    for number in (1, 2):
+        (tmp_path / f"{number}.png").write_bytes(png(number))
+    file = tmp_path / "pairs.tsv"
+    file.write_text("1.png\tone\n2.png\tone\n2.png\ttwo\n")
+    for captions, how in ((3, "published"), (2, "joined")):
+        monkeypatch.setitem(PROTOCOLS, "muge", replace(PROTOCOLS["muge"], pictures=2, captions=(captions,)))
+        (task,) = retrieval_tests(file, "muge").tasks
+        assert (len(task.captions), task.counted.how) == (captions, how)
+    monkeypatch.setitem(PROTOCOLS, "muge", replace(PROTOCOLS["muge"], pictures=2, captions=(4,)))
+    with pytest.raises(JclipError, match="has 3 captions instead of 4"):
+        retrieval_tests(file, "muge")
 
 
 def test_languages_share_a_gallery_or_have_their_own(tmp_path):
@@ -142,8 +213,6 @@ def test_protocols_know_their_splits(tmp_path):
 
 
 def test_one_way_alone_is_the_mean_of_its_own(tmp_path):
-    from dataclasses import replace
-
     many_to_many(tmp_path)
     task = replace(open_captions(tmp_path).task(""), ways=("t2i",))
     draw = np.random.default_rng(0)

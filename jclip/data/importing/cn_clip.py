@@ -1,7 +1,7 @@
 """cn_clip's files: SPLIT_imgs.tsv with `id<tab>base64`, SPLIT_texts.jsonl with {"text_id", "text", "image_ids"}.
 
-A picture becomes a record with all its captions; a text of several pictures becomes a caption of each. Their numbers are
-kept beside them.
+A picture becomes a record with all its captions; a text of several pictures becomes a caption of each. Their numbers
+are kept beside them.
 """
 
 import base64
