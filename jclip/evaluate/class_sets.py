@@ -120,9 +120,7 @@ def _read_folders(place: Path) -> ClassSet:
         left_out += [each for each in found if each.reason]
         if not mine:
             why = f" ({found[0].file.name[:60]!r}: {found[0].reason})" if found else ""
-            raise JclipError(
-                f"{place / name} holds no picture{why}: every class needs one, or take the folder away"
-            )
+            raise JclipError(f"{place / name} holds no picture{why}: every class needs one, or take the folder away")
         pictures += mine
         classes += [number] * len(mine)
     read = [place / "label_cn.txt", place / "classes.txt", *place.glob("classes.*.txt")]

@@ -17,12 +17,13 @@ from typing import overload
 
 from jclip.data.images import Picture
 from jclip.data.importing.cn_clip import decode_base64
-from jclip.data.importing.lines import Line, scan, text_of
+from jclip.data.importing.lines import LONGEST_PICTURE, Line, scan, text_of
 from jclip.errors import JclipError
 from jclip.evaluate.features import is_text, json_lines, whole_number, whole_numbers
 from jclip.evaluate.imported import ImportedPairs
 from jclip.evaluate.positives import Positives
 from jclip.evaluate.tasks import RetrievalTask
+from jclip.files import TOO_LARGE
 
 _LANGUAGE = re.compile(r"[a-z]{2,3}(-\w+)*")  # BCP 47, as far as folders need it
 
@@ -183,7 +184,7 @@ class TsvPictures(Sequence[Picture]):
         self.file, self.ids = file, list[int]()
         self._places: list[tuple[int, int]] = []  # (byte, line)
         rows: dict[int, int] = {}
-        for line in scan(file):
+        for line in scan(file, longest=LONGEST_PICTURE):
             if not line.data.strip():
                 continue
             number = self._id(line)
@@ -204,9 +205,11 @@ class TsvPictures(Sequence[Picture]):
 
     def _line(self, row: int) -> Line:
         offset, number = self._places[row]
-        return next(scan(self.file, offset, number, 1))
+        return next(scan(self.file, offset, number, 1, LONGEST_PICTURE))
 
     def _base64(self, line: Line) -> bytes:
+        if not line.whole:
+            raise JclipError(f"{self.file}, line {line.number}: {TOO_LARGE}: take the line out")
         image = decode_base64(line.data.partition(b"\t")[2])
         if image is None:
             raise JclipError(f"{self.file}, line {line.number}: the picture is no base64: write it again")

@@ -16,9 +16,11 @@ from typing import BinaryIO
 import numpy as np
 
 from jclip.data.importing.index import Index
+from jclip.data.importing.lines import LONGEST_TEXT
 from jclip.data.importing.parts import USUAL_PICTURE, Found, Lost, Part, Reader, Reading, cut, numbered
 from jclip.data.kinds import PAIRS
 from jclip.errors import JclipError, unreadable
+from jclip.files import LARGEST_PICTURE, NotTaken, open_regular, read_regular, said_size
 
 MISSING = "the picture's file is missing"
 _NO_FILE = (errno.ENOENT, errno.EISDIR, errno.ENOTDIR, errno.ENAMETOOLONG)
@@ -63,7 +65,7 @@ def rows(file: Path, columns: Columns, offset: int = 0, number: int = 1) -> Iter
       JclipError: a column is missing, a row is short, a quotation mark is not closed, or the file is no UTF-8 text.
     """
     try:
-        with file.open("rb") as stream:
+        with open_regular(file) as stream:
             lines = _Lines(file, stream)
             if columns.quoted:
                 reader = csv.reader(lines, delimiter=columns.separator)
@@ -128,9 +130,14 @@ class _Lines(Iterator[str]):
         self.offset, self.number = offset, number
 
     def __next__(self) -> str:
-        data = self._stream.readline()
+        data = self._stream.readline(LONGEST_TEXT + 1)
         if not data:
             raise StopIteration
+        if len(data) > LONGEST_TEXT:
+            raise JclipError(
+                f"{self._file}, line {self.number}: it has more than {said_size(LONGEST_TEXT)}, too long for a row: "
+                "mend it"
+            )
         try:
             text = data.decode("utf-8-sig" if self.offset == 0 else "utf-8")
         except UnicodeDecodeError:
@@ -234,7 +241,10 @@ class _Part:
             place = f"{file.name}, line {found[0].number}"
             path = file.parent / found[0][0]
             try:
-                image = path.read_bytes()
+                image = read_regular(path, LARGEST_PICTURE)
+            except NotTaken as error:
+                yield Lost(f"{place}: {found[0][0][:200]}", error.reason, len(found))
+                continue
             except (OSError, ValueError) as error:
                 if isinstance(error, OSError) and error.errno not in _NO_FILE:
                     raise JclipError(
