@@ -150,8 +150,8 @@ def open_regular(file: Path) -> BinaryIO:
     A FIFO would make the process wait for ever, and a device may have no end.
 
     Raises:
-      NotTaken: it is a folder, a FIFO, a socket or a device.
-      OSError: it is missing, or cannot be opened.
+      NotTaken: it is a FIFO, a socket or a device.
+      OSError: it is missing, a folder, or cannot be opened.
       ValueError: its name holds a null character.
     """
     _check_regular(file, os.stat(file).st_mode)
@@ -169,7 +169,7 @@ def read_regular(file: Path, limit: int) -> bytes:
 
     Raises:
       NotTaken: it is not a regular file, or it is larger.
-      OSError: it is missing, or cannot be read.
+      OSError: it is missing, a folder, or cannot be read.
       ValueError: its name holds a null character.
     """
     with open_regular(file) as stream:
@@ -225,8 +225,10 @@ def files_under(folder: Path) -> Iterator[Path]:
 
 
 def _check_regular(file: Path, mode: int) -> None:
+    if stat.S_ISDIR(mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(file))
     if not stat.S_ISREG(mode):
-        kinds = ((stat.S_ISDIR, "a folder"), (stat.S_ISFIFO, "a FIFO"), (stat.S_ISSOCK, "a socket"))
+        kinds = ((stat.S_ISFIFO, "a FIFO"), (stat.S_ISSOCK, "a socket"))
         reason = f"{next((name for test, name in kinds if test(mode)), 'a device')}, not a regular file"
         raise NotTaken(f"{file} is {reason}: name a file", reason)
 

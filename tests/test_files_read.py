@@ -37,11 +37,13 @@ def test_special_files_are_named_and_not_opened(tmp_path):
     (tmp_path / "folder").mkdir()
     with socket.socket(socket.AF_UNIX) as server:
         server.bind(str(tmp_path / "s"))
-        for name, kind in (("fifo", "a FIFO"), ("zero", "a device"), ("folder", "a folder"), ("s", "a socket")):
+        for name, kind in (("fifo", "a FIFO"), ("zero", "a device"), ("s", "a socket")):
             with pytest.raises(NotTaken, match=rf"{name} is {kind}, not a regular file: name a file"):
                 read_regular(tmp_path / name, 10)
     with pytest.raises(FileNotFoundError):
         open_regular(tmp_path / "none")
+    with pytest.raises(IsADirectoryError):
+        open_regular(tmp_path / "folder")
     with pytest.raises(OSError):
         open_regular(_loop(tmp_path / "loop"))
 

@@ -20,7 +20,7 @@ from typing import overload
 from jclip.data.identity import picture_identity, text_identity
 from jclip.data.images import Picture
 from jclip.data.importing.cn_clip import decode_base64
-from jclip.data.importing.lines import Line, integer, scan, text_of
+from jclip.data.importing.lines import LONGEST_PICTURE, Line, integer, scan, text_of
 from jclip.errors import JclipError, unreadable
 from jclip.evaluate.features import is_text, json_lines, whole_number, whole_numbers
 from jclip.evaluate.imported import ImportedPairs
@@ -28,6 +28,7 @@ from jclip.evaluate.own import own_folder, own_format
 from jclip.evaluate.positives import Positives
 from jclip.evaluate.rows import Counted, Counting, Rows
 from jclip.evaluate.tasks import RetrievalTask
+from jclip.files import TOO_LARGE
 
 _LANGUAGE = re.compile(r"[a-z]{2,3}(-\w+)*")  # BCP 47, as far as folders need it
 
@@ -59,7 +60,7 @@ def open_captions(place: Path, split: str = "test", counting: Counting = "joined
       JclipError: nothing of these forms is there, or it is damaged (`task` may find that out); file and line are given.
     """
     if own_format(place) is not None and not _holds(place, split):
-        own = ImportedPairs(own_folder(place, split), split)
+        own = ImportedPairs(own_folder(place, split), split, counting)
         return _named(str(place), {language: partial(own.task, language) for language in ("", *own.languages)})
     if place.is_file():
         read = read_cn_clip if place.suffix == ".jsonl" else read_pairs
@@ -240,7 +241,7 @@ class TsvPictures(Sequence[Picture]):
         self._places: list[tuple[int, int]] = []  # (byte, line)
         known: dict[int, int] = {}
         rows = Rows(counting)
-        for line in scan(file):
+        for line in scan(file, longest=LONGEST_PICTURE):
             if not line.data.strip():
                 continue
             number = self._id(line)
@@ -266,9 +267,11 @@ class TsvPictures(Sequence[Picture]):
 
     def _line(self, row: int) -> Line:
         offset, number = self._places[row]
-        return next(scan(self.file, offset, number, 1))
+        return next(scan(self.file, offset, number, 1, LONGEST_PICTURE))
 
     def _base64(self, line: Line) -> bytes:
+        if not line.whole:
+            raise JclipError(f"{self.file}, line {line.number}: {TOO_LARGE}: take the line out")
         image = decode_base64(_payload(line))
         if image is None:
             raise JclipError(f"{self.file}, line {line.number}: the picture is no base64: write it again")

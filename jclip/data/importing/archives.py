@@ -11,12 +11,19 @@ import zipfile
 import zlib
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
-from typing import IO, BinaryIO, cast
+from typing import IO, BinaryIO, NamedTuple, cast
 
 from jclip.errors import JclipError
+from jclip.files import open_regular, said_size
 
 # A name is that of a folder too, or too long.
 _IMPOSSIBLE = (errno.EEXIST, errno.EISDIR, errno.ENOTDIR, errno.ENAMETOOLONG)
+PACKED = 100
+"""Most times its size that an archive may unpack to, if that is more than a gigabyte: pictures hardly pack at all."""
+
+_ALWAYS = 1 << 30
+_LARGEST_HEADER = 4 << 20
+_CHUNK = 1 << 20
 ENDS = (".zip", ".tar.gz", ".tgz", ".tar")
 """Of the archives that can be read."""
 
@@ -42,6 +49,7 @@ def unpacked(file: Path, workspace: Path, only: str = "") -> Path:
     partial = whole.with_name(f"{file.name}.partial")
     if partial.exists():
         shutil.rmtree(partial)
+    room = _room(file, partial)
     with said_as_damage(file):
         for name, stream in _members(file, only):
             path = PurePosixPath(name.replace("\\", "/"))
@@ -59,17 +67,30 @@ def unpacked(file: Path, workspace: Path, only: str = "") -> Path:
                     "again, or unpack it yourself"
                 ) from None
             with out:
-                shutil.copyfileobj(stream, out, 1 << 20)
-    if not partial.exists():
+                while data := stream.read(_CHUNK):
+                    room -= len(data)
+                    if room < 0:
+                        raise JclipError(
+                            f"{file} unpacks to more than {PACKED} times its size, or than the disk has room for: free "
+                            "some space, or unpack what you need of it yourself"
+                        )
+                    out.write(data)
+    if not any(partial.iterdir()):
         raise JclipError(f"{file} {f'has no {only}' if only else 'is empty'}: fetch it again")
     partial.rename(whole)
     return whole
 
 
+def _room(file: Path, place: Path) -> int:
+    """The most bytes that an archive may unpack to at a place."""
+    place.mkdir(parents=True)
+    return min(max(_ALWAYS, PACKED * file.stat().st_size), shutil.disk_usage(place).free)
+
+
 def _members(file: Path, only: str) -> Iterator[tuple[str, IO[bytes]]]:
     if not file.name.endswith(".zip"):
         for name, _, stream in read_tar(file):
-            if PurePosixPath(name).name == only or not only:
+            if stream is not None and (PurePosixPath(name).name == only or not only):
                 yield name, stream
         return
     with zipfile.ZipFile(file) as archive:
@@ -100,18 +121,38 @@ def said_as_damage(file: Path) -> Iterator[None]:
         raise JclipError(f"{file} is damaged or not whole ({error}): fetch it again") from None
 
 
-def read_tar(file: Path) -> Iterator[tuple[str, int, IO[bytes]]]:
-    """(name, size, contents) of a tar's files, from its beginning to its end; it may be compressed.
+class Member(NamedTuple):
+    """A member of a tar that is not a folder.
 
-    Contents are read before the next file is asked for. What is damaged is an error of `said_as_damage`.
+    Attributes:
+      name, size: its own.
+      stream: its contents; None for a link or a device.
     """
-    with file.open("rb") as packed:
+
+    name: str
+    size: int
+    stream: IO[bytes] | None
+
+
+def read_tar(file: Path) -> Iterator[Member]:
+    """Yields the members of a tar, from its beginning to its end; it may be compressed.
+
+    Contents are read before the next member is asked for, or not at all. Memory does not grow with the sizes or the
+    number of the members. Damage is an error of `said_as_damage`.
+    """
+    with open_regular(file) as packed:
         tail = _Tail(_unpacked(packed))
+        tail.allowance = _LARGEST_HEADER
         with tarfile.open(fileobj=cast(BinaryIO, tail), mode="r|") as tar:
-            for info in tar:
-                stream = tar.extractfile(info) if info.isreg() else None
+            while (info := _next(tar, tail)) is not None:
+                # Members of a type that tarfile does not know have contents, too.
+                known = info.type in tarfile.SUPPORTED_TYPES
+                stream = tar.extractfile(info) if info.isreg() or not known else None
+                if not info.isdir():
+                    yield Member(info.name, info.size, stream if known else None)
                 if stream is not None:
-                    yield info.name, info.size, stream
+                    while stream.read(_CHUNK):
+                        pass
                     if stream.tell() != info.size:
                         raise tarfile.ReadError("it ends within a file")
         # tarfile takes a header that is cut off for the end.
@@ -121,14 +162,32 @@ def read_tar(file: Path) -> Iterator[tuple[str, int, IO[bytes]]]:
             raise tarfile.ReadError("it has no end")
 
 
+def _next(tar: tarfile.TarFile, tail: "_Tail") -> tarfile.TarInfo | None:
+    tail.allowance = _LARGEST_HEADER
+    info = tar.next()
+    tail.allowance = None
+    tar.members.clear()  # or it would keep the names of all
+    return info
+
+
 class _Tail:
-    """A stream that remembers the last block of what was read: in a whole tar it is zeros."""
+    """A stream that remembers the last block of what was read: in a whole tar it is zeros.
+
+    Attributes:
+      last: that block.
+      allowance: number of bytes that may be read before it is set again; None for any.
+    """
 
     def __init__(self, stream: BinaryIO):
         self._stream = stream
         self.last = b"?"
+        self.allowance: int | None = None
 
     def read(self, size: int) -> bytes:
+        if self.allowance is not None:
+            self.allowance -= size
+            if self.allowance < 0:  # names, and tables of sparse files, that would fill the memory
+                raise tarfile.ReadError(f"a header of more than {said_size(_LARGEST_HEADER)}")
         data = self._stream.read(size)
         self.last = (self.last + data)[-tarfile.BLOCKSIZE :]
         return data

@@ -37,7 +37,7 @@ class Packed(Reader):
 def there(downloads: Path, name: str) -> Path | None:
     """As `find`, but None where there is none."""
     candidates = (downloads / f"{name}{end}" for end in ("", *ENDS))
-    return next((candidate for candidate in candidates if candidate.exists()), None)
+    return next((candidate for candidate in candidates if candidate.is_file() or candidate.is_dir()), None)
 
 
 def find(downloads: Path, name: str, fetch: str) -> Path:

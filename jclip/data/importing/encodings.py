@@ -9,6 +9,7 @@ import unicodedata
 from pathlib import Path
 
 from jclip.errors import JclipError, unreadable
+from jclip.files import open_regular
 
 _SAMPLE = 1 << 20  # bytes that are looked at
 _POSSIBLE = ("gb18030", "big5", "shift_jis", "euc_kr", "cp1252")
@@ -186,7 +187,7 @@ def sample(file: Path) -> tuple[bytes, bool]:
       JclipError: it cannot be read.
     """
     try:
-        with file.open("rb") as stream:
+        with open_regular(file) as stream:
             data = stream.read(_SAMPLE + 1)
     except OSError as error:
         raise unreadable(file, error) from None
@@ -203,8 +204,8 @@ def first_telling(file: Path, begin: bytes) -> tuple[bytes, bool]:
     if not begin.isascii() or b"\0" in begin:
         return begin, False
     try:
-        with file.open("rb") as stream:
-            for line in stream:
+        with open_regular(file) as stream:
+            while line := stream.readline(_SAMPLE):
                 if not line.isascii():
                     data = line + stream.read(_SAMPLE)
                     return data, not stream.read(1)
@@ -223,7 +224,7 @@ def write_utf8(file: Path, encoding: str, copy: Path) -> None:
     partial = copy.with_name(f"{copy.name}.partial")
     decoder, lines, begin = codecs.getincrementaldecoder(encoding)(), 1, True
     try:
-        with file.open("rb") as source, partial.open("w", encoding="utf-8", newline="") as target:
+        with open_regular(file) as source, partial.open("w", encoding="utf-8", newline="") as target:
             while True:
                 data = source.read(_SAMPLE)
                 text = decoder.decode(data, final=not data)

@@ -10,7 +10,8 @@ import numpy as np
 from jclip.data.importing.parts import Found, Lost, Part, Reader, cut
 from jclip.data.importing.splits import LeftOut
 from jclip.data.kinds import PAIRS, StoredPair
-from jclip.errors import JclipError
+from jclip.errors import JclipError, unreadable
+from jclip.files import LARGEST_PICTURE, NotTaken, read_regular
 
 
 class Entry(NamedTuple):
@@ -73,4 +74,11 @@ class _Part:
 
     def records(self) -> Iterator[Found | Lost]:
         for place, file, image_id, captions, text_ids, languages in self.entries:
-            yield Found(place, StoredPair(file.read_bytes(), captions, languages, image_id, text_ids))
+            try:
+                image = read_regular(file, LARGEST_PICTURE)
+            except NotTaken as error:
+                yield Lost(place, error.reason, len(captions))
+                continue
+            except OSError as error:
+                raise unreadable(file, error) from None
+            yield Found(place, StoredPair(image, captions, languages, image_id, text_ids))

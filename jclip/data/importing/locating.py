@@ -30,10 +30,13 @@ def is_absolute(name: str) -> bool:
     return name.startswith("/") or _WINDOWS.match(name) is not None
 
 
-def is_file(path: Path) -> bool:
-    """Returns whether a path is a regular file; True, too, where the system cannot say, so that reading it fails."""
+def is_there(path: Path) -> bool:
+    """Returns whether there is something that is no folder; True, too, where the system cannot say.
+
+    Reading then says what is wrong with it: it is a FIFO, say, or the disk fails.
+    """
     try:
-        return stat.S_ISREG(path.stat().st_mode)
+        return not stat.S_ISDIR(path.stat().st_mode)
     except OSError as error:
         return error.errno not in _NO_FILE
     except ValueError:  # a null character
@@ -65,7 +68,7 @@ class Pictures:
             if slashed.startswith(self._prefix):
                 tried = [(slashed.removeprefix(self._prefix), "")]
         for one, way in tried:
-            if one and is_file(self._root / one):
+            if one and is_there(self._root / one):
                 return self._root / one, way
         one = tried[-1][0]
         if one and not one.isascii() and (path := self._other_form(one)) is not None:
@@ -84,7 +87,7 @@ class Pictures:
             if len(same) != 1 and part not in same:
                 return None
             place = place / (part if part in same else same[0])
-        return place if is_file(place) else None
+        return place if is_there(place) else None
 
     def hint(self, name: str) -> str:
         """Returns where a name without a file was looked for, and what is nearest to it."""
@@ -125,7 +128,7 @@ class Pictures:
         while waiting and seen < _FOLDERS:
             place, seen = waiting.pop(0), seen + 1
             names = self._names(place)
-            if name in names and is_file(place / name):
+            if name in names and is_there(place / name):
                 found = (place / name).parts
                 if found[-len(parts) :] == parts:
                     return f"; with --root {Path(*found[: -len(parts)])} it is found"
@@ -158,12 +161,12 @@ def find_prefix(root: Path, names: Sequence[str]) -> str:
       As "C:/Users/li/"; empty where no name is absolute, or none is found.
     """
     absolute = [name.strip().replace("\\", "/") for name in names if is_absolute(name.strip())]
-    if not absolute or is_file(root / absolute[0]):
+    if not absolute or is_there(root / absolute[0]):
         return ""
     parts = absolute[0].split("/")
     for count in range(1, len(parts)):
         prefix = "/".join(parts[:count]) + "/"
-        found = [name for name in absolute if name.startswith(prefix) and is_file(root / name.removeprefix(prefix))]
+        found = [name for name in absolute if name.startswith(prefix) and is_there(root / name.removeprefix(prefix))]
         if 2 * len(found) > len(absolute):
             return prefix
     return ""

@@ -1,6 +1,7 @@
 """Parquet files with the pictures' bytes in a column: plain binary, or the {"bytes", "path"} of Hugging Face datasets.
 
-A row group is a part: it is what a reader of Parquet can have without the rest.
+A row group is a part: it is what a reader of Parquet can have without the rest. Rows are taken one at a time, for a
+few bytes of a file may stand for the same large picture in every row.
 """
 
 from collections.abc import Iterator, Sequence
@@ -8,9 +9,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from jclip.data.importing.lines import LONGEST_TEXT
 from jclip.data.importing.parts import UNCAPTIONED, Found, Lost, Part, Reader, Reading
+from jclip.data.importing.splits import LeftOut, others
 from jclip.data.kinds import PAIRS, StoredPair
 from jclip.errors import JclipError
+from jclip.files import LARGEST_PICTURE, TOO_LARGE, open_regular, said_size
+
+LARGEST_GROUP = 1 << 30
+"""Bytes of a row group's column from which on it may not be packed more than `PACKED` times."""
+
+PACKED = 100
+_LONG_TEXT = f"captions of more than {said_size(LONGEST_TEXT)}"
 
 
 @dataclass(frozen=True)
@@ -22,6 +32,7 @@ class ParquetReader(Reader):
       picture, caption: columns; a caption may be a string or a list of strings.
       language_column: None for `language`.
       language: of the captions.
+      left_out: see `Reader`.
     """
 
     split: str = "train"
@@ -29,6 +40,7 @@ class ParquetReader(Reader):
     caption: str = "caption"
     language_column: str | None = None
     language: str = ""
+    left_out: LeftOut = ()
 
     def parts(self, workspace: Path, shard_bytes: int) -> Sequence[Part]:
         """See `Reader`."""
@@ -44,6 +56,7 @@ class ParquetReader(Reader):
                         "or --caption"
                     )
             for group in range(stored.num_row_groups):
+                _check_packing(file, stored, group, (self.picture, self.caption))
                 parts.append(_Part(self, file, group, first))
                 first += stored.metadata.row_group(group).num_rows
         return parts
@@ -72,6 +85,7 @@ def open_parquet(source: Path, reading: Reading) -> ParquetReader:
         reading.caption or "caption",
         reading.language_column,
         reading.language or "",
+        others(source, files, "no .parquet file") if source.is_dir() else (),
     )
 
 
@@ -80,17 +94,37 @@ def _open(file: Path) -> Any:
     import pyarrow.parquet
 
     try:
+        open_regular(file).close()
         return pyarrow.parquet.ParquetFile(file)
     except (pyarrow.ArrowException, OSError) as error:
         raise JclipError(f"{file} is no whole Parquet file ({str(error).splitlines()[0]}): fetch it again") from None
 
 
+def _check_packing(file: Path, stored: Any, group: int, columns: Sequence[str]) -> None:
+    """Checks that a row group does not unpack to what no pictures and captions are packed from."""
+    held = stored.metadata.row_group(group)
+    for column in map(held.column, range(held.num_columns)):
+        size, packed = column.total_uncompressed_size, column.total_compressed_size
+        if column.path_in_schema.split(".")[0] in columns and size > max(LARGEST_GROUP, PACKED * packed):
+            raise JclipError(
+                f"{file}, row group {group}: column {column.path_in_schema} has {said_size(packed)} that unpack to "
+                f"{said_size(size)}, which no pictures do: take the file out"
+            )
+
+
 def _rows(file: Path, group: int, columns: list[str]) -> Iterator[dict[str, Any]]:
+    """Yields the rows by column, each value an array of length 1."""
     import pyarrow
 
     try:
-        for batch in _open(file).iter_batches(256, row_groups=[group], columns=columns):
-            yield from batch.to_pylist()
+        for batch in _open(file).iter_batches(1, row_groups=[group], columns=columns, use_threads=False):
+            for row in range(batch.num_rows):
+                values = (column.slice(row, 1) for column in batch.columns)
+                unpacked = (
+                    value.dictionary_decode() if isinstance(value, pyarrow.DictionaryArray) else value
+                    for value in values
+                )
+                yield dict(zip(batch.schema.names, unpacked, strict=True))
     except (pyarrow.ArrowException, OSError) as error:
         reason = str(error).splitlines()[0]
         raise JclipError(f"{file}, row group {group} is damaged ({reason}): fetch it again") from None
@@ -117,6 +151,11 @@ class _Part:
 
     def _record(self, row: dict[str, Any]) -> StoredPair | str:
         reader = self.reader
+        if row[reader.picture].nbytes > LARGEST_PICTURE:
+            return TOO_LARGE
+        if row[reader.caption].nbytes > LONGEST_TEXT:
+            return _LONG_TEXT
+        row = {name: value[0].as_py() for name, value in row.items()}
         image = row[reader.picture]
         if isinstance(image, dict):
             image = image.get("bytes")

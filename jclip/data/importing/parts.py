@@ -106,7 +106,7 @@ class Reader:
 
     @property
     def left_out(self) -> tuple[tuple[str, str], ...]:
-        """Splits that the source has and that nobody asked for by name, each with why it is not imported."""
+        """Splits and files that the source has and that nobody asked for by name, each with why it is left out."""
         return ()
 
     def unpack(self, workspace: Path) -> "Reader":

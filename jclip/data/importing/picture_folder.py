@@ -19,7 +19,6 @@ import numpy as np
 
 from jclip.data.images import is_picture_name
 from jclip.data.importing.encodings import decoded, find_encoding
-from jclip.data.importing.locating import is_file
 from jclip.data.importing.parts import UNCAPTIONED, UNPICTURED, Beside, Found, Lost, Part, Reader, Reading, cut
 from jclip.data.kinds import PAIRS, StoredPair
 from jclip.errors import JclipError
@@ -33,7 +32,6 @@ _TEXTS = ("txt", "json")
 _SYSTEM = ("@eaDir", "Thumbs.db", "desktop.ini", "__MACOSX")
 _HIDDEN = "hidden file, or one of the system (as .DS_Store)"
 _OTHER = "neither a picture's nor a caption's file"
-_SPECIAL = "not a regular file"
 _NO_CAPTION = "the caption's file holds no caption"
 _NOT_SAYING = "the picture's name says nothing"
 _LARGEST_TEXT = 1 << 20  # bytes
@@ -105,7 +103,7 @@ def open_picture_folder(source: Path, reading: Reading) -> FolderReader:
         raise JclipError(f"--captions-from {reading.captions_from} is not possible: give {' or '.join(CAPTIONS)}")
     files, hidden = walk(source)
     names = reading.captions_from == NAMES
-    items = _named(source, files) if names else _paired(source, files)
+    items = _named(files) if names else _paired(files)
     if not any(not item.reason or item.reason == UNCAPTIONED for item in items):
         raise JclipError(f"{source} has no pictures: name a folder that has some")
     if all(item.reason for item in items):
@@ -181,7 +179,7 @@ def no_captions(folder: Path, files: Sequence[str]) -> str:
     return f"it has {len(pictures):,} pictures and no captions beside them (KEY.txt or KEY.json): {names}"
 
 
-def _paired(folder: Path, files: Sequence[str]) -> list[Item]:
+def _paired(files: Sequence[str]) -> list[Item]:
     texts: dict[str, dict[str, str]] = {}
     for file in files:
         stem, _, ending = file.rpartition(".")
@@ -196,8 +194,7 @@ def _paired(folder: Path, files: Sequence[str]) -> list[Item]:
         mine = [texts[key][end] for key in keys for end in _TEXTS if end in texts.get(key, {})]
         entries = 1 + len(set(mine) - used)
         used.update(mine)
-        special = "" if is_file(folder / file) else _SPECIAL
-        items.append(Item(file, mine[0] if mine else None, special or ("" if mine else UNCAPTIONED), entries))
+        items.append(Item(file, mine[0] if mine else None, "" if mine else UNCAPTIONED, entries))
     for file in files:
         if not is_picture_name(file) and file not in used:
             text = file.rpartition(".")[2].lower() in _TEXTS
@@ -205,13 +202,8 @@ def _paired(folder: Path, files: Sequence[str]) -> list[Item]:
     return sorted(items, key=lambda item: Path(item.file).parts)
 
 
-def _named(folder: Path, files: Sequence[str]) -> list[Item]:
-    def reason(file: str) -> str:
-        if not is_picture_name(file):
-            return _OTHER
-        return "" if is_file(folder / file) else _SPECIAL
-
-    return [Item(file, None, reason(file)) for file in files]
+def _named(files: Sequence[str]) -> list[Item]:
+    return [Item(file, None, "" if is_picture_name(file) else _OTHER) for file in files]
 
 
 def caption_of(name: str) -> str:

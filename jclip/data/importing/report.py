@@ -42,7 +42,7 @@ class Report:
     Attributes:
       format, kind: of what was read.
       splits: by name.
-      left_out: splits that the source has and that were not imported, each with the reason.
+      left_out: splits and files that the source has and that were not imported, each with the reason.
       read_as: how the source was read, in words.
     """
 

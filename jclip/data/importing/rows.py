@@ -6,7 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
+from jclip.data.importing.lines import LONGEST_TEXT
 from jclip.errors import JclipError, unreadable
+from jclip.files import open_regular, said_size
 
 SHORT = "the row has too few columns"
 LONG = "the row has more columns than the header, as where a separator is in a text without quotation marks"
@@ -57,7 +59,7 @@ def rows(file: Path, columns: Columns, offset: int = 0, number: int = 1) -> Iter
       JclipError: a column is missing, a quotation mark is not closed, or the file is no UTF-8 text.
     """
     try:
-        with file.open("rb") as stream:
+        with open_regular(file) as stream:
             lines = _Lines(file, stream)
             if columns.quoted:
                 reader = csv.reader(lines, delimiter=columns.separator)
@@ -127,9 +129,14 @@ class _Lines(Iterator[str]):
         self.offset, self.number = offset, number
 
     def __next__(self) -> str:
-        data = self._stream.readline()
+        data = self._stream.readline(LONGEST_TEXT + 1)
         if not data:
             raise StopIteration
+        if len(data) > LONGEST_TEXT:
+            raise JclipError(
+                f"{self._file}, line {self.number}: it has more than {said_size(LONGEST_TEXT)}, too long for a row: "
+                "mend it"
+            )
         try:
             text = data.decode("utf-8-sig" if self.offset == 0 else "utf-8")
         except UnicodeDecodeError:

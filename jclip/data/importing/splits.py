@@ -9,7 +9,7 @@ from jclip.errors import JclipError
 USUAL = ("train", "valid", "val", "test")
 
 LeftOut = tuple[tuple[str, str], ...]
-"""Names of splits that are there and are not imported, each with the reason."""
+"""Splits and files that are there and are not imported, each with the reason."""
 
 
 def choose_splits(source: Path, there: Sequence[str], reading: Reading) -> tuple[str, ...]:
@@ -23,6 +23,22 @@ def choose_splits(source: Path, there: Sequence[str], reading: Reading) -> tuple
             raise JclipError(f"{source} has no split {split!r}: choose --splits from {', '.join(there)}")
     ranked = sorted(there, key=lambda split: (USUAL.index(split) if split in USUAL else len(USUAL), split))
     return reading.splits or tuple(ranked)
+
+
+def others(source: Path, taken: Sequence[Path], reason: str) -> LeftOut:
+    """Returns what a folder has beside the files that are taken, hidden files included, as one entry.
+
+    Args:
+      source: the folder.
+      taken: files in it.
+      reason: why the others are not, in short.
+    """
+    known = set(taken)
+    left = sorted(each.name for each in source.iterdir() if each not in known)
+    if not left:
+        return ()
+    shown = f"{', '.join(left[:3])}{', …' if len(left) > 3 else ''}"
+    return ((f"{len(left):,} other(s) in {source.name}", f"{reason}: {shown}"),)
 
 
 def leave_out_blind(

@@ -1,22 +1,41 @@
 """webdataset tars: members KEY.jpg (or .png, .webp, …) and KEY.txt or KEY.json with the caption, next to each other.
 
-A tar is read from its beginning to its end, compressed or not, and becomes one shard.
+A tar is read from its beginning to its end, compressed or not, and becomes one shard. Every member is in a record, or
+is counted with a reason; see `pairing` for which belong together.
 """
 
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from contextlib import closing
+from dataclasses import dataclass, field
+from heapq import heappop, heappush
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import IO, Any
 
-from jclip.data.images import picture_endings
 from jclip.data.importing.archives import read_tar, said_as_damage
-from jclip.data.importing.parts import UNCAPTIONED, UNPICTURED, Found, Lost, Part, Reader, Reading
+from jclip.data.importing.lines import LONGEST_TEXT
+from jclip.data.importing.pairing import JSON, TEXTS, Pair, pair
+from jclip.data.importing.parts import UNCAPTIONED, Beside, Found, Lost, Part, Reader, Reading
+from jclip.data.importing.splits import LeftOut, others
 from jclip.data.kinds import PAIRS, StoredPair
 from jclip.errors import JclipError
+from jclip.files import LARGEST_PICTURE, TOO_LARGE, said_size
 
 _CAPTION = "caption"
-_LARGEST = 1 << 30  # bytes of a member; a picture of more is a mistake, or an attack
+_ENDS = ("tar", "tar.gz", "tgz", "tar.bz2", "tbz2", "tar.xz", "txz")
+
+# What bounds the memory that a tar takes.
+LARGEST_GROUP = 1 << 16
+"""Most members with names that begin alike; of more, each stretch of so many is paired by itself."""
+LARGEST_HELD = 512 << 20
+"""Most bytes of pictures and captions that wait for the other one of their pair."""
+_LONGEST_NAME = 4096
+
+_HIDDEN = "hidden member"
+_LINK = "a link or a device, not a file"
+_LONG_NAME = f"a name of more than {said_size(_LONGEST_NAME)}"
+_LONG_TEXT = f"a text of more than {said_size(LONGEST_TEXT)}"
+_FAR = "picture and caption are too far from each other in the tar: sort it by name"
 
 
 @dataclass(frozen=True)
@@ -25,6 +44,7 @@ class TarReader(Reader):
 
     Attributes:
       split: that they become.
+      left_out: see `Reader`.
       caption: the key of JSON members; None for KEY.txt first, and then "caption".
       language: of the captions.
     """
@@ -32,6 +52,7 @@ class TarReader(Reader):
     split: str = "train"
     caption: str | None = None
     language: str = ""
+    left_out: LeftOut = ()
 
     def parts(self, workspace: Path, shard_bytes: int) -> Sequence[Part]:
         """See `Reader`: a tar each, for a tar is not read from its middle."""
@@ -47,12 +68,21 @@ def open_tars(source: Path, reading: Reading) -> TarReader:
     if source.is_file():
         files = [source]
     elif source.is_dir():
-        files = sorted(file for end in ("tar", "tar.gz", "tgz") for file in source.glob(f"*.{end}"))
+        files = sorted(file for end in _ENDS for file in source.glob(f"*.{end}"))
     else:
         files = sorted(source.parent.glob(source.name))
     if not files:
         raise JclipError(f"{source} names no tar: name one, or a folder of .tar files, or a pattern in quotes")
-    return TarReader(PAIRS, tuple(files), False, (), reading.split(), reading.caption, reading.language or "")
+    return TarReader(
+        PAIRS,
+        tuple(files),
+        False,
+        (),
+        reading.split(),
+        reading.caption,
+        reading.language or "",
+        others(source, files, "no tar") if source.is_dir() else (),
+    )
 
 
 @dataclass(frozen=True)
@@ -62,49 +92,129 @@ class _Part:
     caption: str | None
     language: str
 
-    def records(self) -> Iterator[Found | Lost]:
-        for key, members in _samples(self.file):
-            place = f"{self.file.name}, {key}"
-            picture = next((members[end] for end in picture_endings() if end in members), None)
-            if picture is None:
-                yield Lost(place, UNPICTURED)
-                continue
-            caption = self._caption(members, place)
-            if caption is None:
-                yield Lost(place, UNCAPTIONED)
-                continue
-            yield Found(place, StoredPair(picture, (caption,), (self.language,)))
+    def records(self) -> Iterator[Found | Lost | Beside]:
+        captions = JSON if self.caption else (*TEXTS, *JSON)
+        # The names of a group are read before its contents, so that only what is in a pair is held.
+        with said_as_damage(self.file), closing(read_tar(self.file)) as tar:
+            for group in _groups(self.file, captions):
+                waiting: dict[str, bytes] = {}
+                for at, name in enumerate(group.names):
+                    member = next(tar, None)
+                    if member is None or member.name[:_LONGEST_NAME] != name:
+                        raise JclipError(f"{self.file} changed while it was read: import it again")
+                    item = self._item(group, at, name, member.stream, waiting)
+                    if item is not None:
+                        yield item
+            for _ in tar:  # to see that it has an end
+                pass
 
-    def _caption(self, members: dict[str, bytes], place: str) -> str | None:
+    def _item(
+        self, group: "_Group", at: int, name: str, stream: IO[bytes] | None, waiting: dict[str, bytes]
+    ) -> Found | Lost | Beside | None:
+        """What becomes of a member; None while it waits for the other one of its pair."""
+        place = f"{self.file.name}, {name[:200]}"
+        if at in group.beside:
+            return Beside(place, group.beside[at])
+        if at in group.lost:
+            reason, entries = group.lost[at]
+            return Lost(place, reason, entries=entries) if entries else None
+        one = group.pairs[at]
+        assert stream is not None
+        data = stream.read()
+        if one.key not in waiting:
+            waiting[one.key] = data
+            return None
+        other = waiting.pop(one.key)
+        image, text = (data, other) if at == one.picture else (other, data)
+        place = f"{self.file.name}, {str(PurePosixPath(name).parent / one.key)[:200]}"
+        caption = self._caption(group.names[one.caption], text)
+        if caption is None:
+            return Lost(place, UNCAPTIONED, entries=2)
+        return Found(place, StoredPair(image, (caption,), (self.language,)), 2)
+
+    def _caption(self, name: str, text: bytes) -> str | None:
         try:
-            if "txt" in members and self.caption is None:
-                return members["txt"].decode("utf-8")
-            if "json" not in members:
-                return None
-            fields: Any = json.loads(members["json"])
+            if name.rpartition(".")[2].lower() not in JSON:
+                return text.decode("utf-8")
+            fields: Any = json.loads(text)
             caption = fields.get(self.caption or _CAPTION) if isinstance(fields, dict) else None
         except (ValueError, RecursionError):  # no UTF-8, no JSON, or a number of too many digits
             return None
         return caption if isinstance(caption, str) else None
 
 
-def _samples(file: Path) -> Iterator[tuple[str, dict[str, bytes]]]:
-    """(key, contents by suffix) of members with one key that stand together."""
-    key = ""
-    members: dict[str, bytes] = {}
-    with said_as_damage(file):
-        for name, size, stream in read_tar(file):
-            if size > _LARGEST:
-                raise JclipError(f"{file}, {name}: a file of {size} bytes is no picture: take it out")
-            path, data = PurePosixPath(name), stream.read()
-            stem, _, suffix = path.name.partition(".")
-            if not stem or stem.startswith("__"):
-                continue
-            this = str(path.parent / stem)
-            if this != key and members:
-                yield key, members
-                members = {}
-            key = this
-            members[suffix.lower()] = data
-    if members:
-        yield key, members
+@dataclass
+class _Group:
+    """Members next to each other, and what becomes of each, by its number in the group.
+
+    Attributes:
+      names: of all.
+      pairs: of a picture or a caption, its pair.
+      lost: the reason, and the number of members that are lost by it; 0 for one that is counted with another.
+      beside: the reason.
+    """
+
+    names: list[str] = field(default_factory=list)
+    pairs: dict[int, Pair] = field(default_factory=dict)
+    lost: dict[int, tuple[str, int]] = field(default_factory=dict)
+    beside: dict[int, str] = field(default_factory=dict)
+
+
+def _groups(file: Path, captions: Sequence[str]) -> Iterator[_Group]:
+    """Yields the members of a tar, by what the names are up to the first dot, in stretches that stand together."""
+    group, sizes, mark = _Group(), list[int](), ""
+    for name, size, stream in read_tar(file):
+        this = mark
+        odd = _odd(name, stream is None)
+        if not odd:
+            path = PurePosixPath(name)
+            this = str(path.parent / path.name.partition(".")[0])
+        if (this != mark and group.names) or len(group.names) == LARGEST_GROUP:
+            yield _decided(group, sizes, captions)
+            group, sizes = _Group(), []
+        mark = this
+        at = len(group.names)
+        group.names.append(name[:_LONGEST_NAME])
+        sizes.append(size)
+        if odd == _HIDDEN:
+            group.beside[at] = odd
+        elif odd:
+            group.lost[at] = (odd, 1)
+    if group.names:
+        yield _decided(group, sizes, captions)
+
+
+def _odd(name: str, special: bool) -> str:
+    """Why a member is not looked at; empty where it is."""
+    parts = PurePosixPath(name).parts
+    # webdataset keeps names with two underlines at both ends for itself, and macOS a folder __MACOSX.
+    own = not parts or (parts[-1].startswith("__") and parts[-1].partition(".")[0].endswith("__"))
+    if own or "__MACOSX" in parts or any(part.startswith(".") and part != ".." for part in parts):
+        return _HIDDEN
+    if special:
+        return _LINK
+    return _LONG_NAME if len(name) > _LONGEST_NAME else ""
+
+
+def _decided(group: _Group, sizes: Sequence[int], captions: Sequence[str]) -> _Group:
+    """The group with what becomes of each of its members, by names and sizes alone."""
+    looked_at = [at for at in range(len(group.names)) if at not in group.lost and at not in group.beside]
+    found = pair([PurePosixPath(group.names[at]).name for at in looked_at], captions)
+    group.lost |= {looked_at[number]: (reason, 1) for number, reason in found.lost.items()}
+    group.beside |= {looked_at[number]: reason for number, reason in found.beside.items()}
+    held, leaving = 0, list[tuple[int, int]]()
+    for one in found.pairs:
+        picture, caption = looked_at[one.picture], looked_at[one.caption]
+        at, last = sorted((picture, caption))
+        while leaving and leaving[0][0] < at:
+            held -= heappop(leaving)[1]
+        wrong = TOO_LARGE if sizes[picture] > LARGEST_PICTURE else ""
+        wrong = wrong or (_LONG_TEXT if sizes[caption] > LONGEST_TEXT else "")
+        wrong = wrong or (_FAR if held + sizes[at] > LARGEST_HELD else "")
+        if wrong:
+            group.lost |= {at: (wrong, 2), last: (wrong, 0)}
+        else:
+            group.pairs |= dict.fromkeys((at, last), Pair(one.key, picture, caption))
+            held += sizes[at]
+            heappush(leaving, (last, sizes[at]))
+    return group

@@ -12,6 +12,7 @@ of each under one name, and becomes one record.
 import json
 from pathlib import Path
 
+from jclip.data.class_names import LARGEST, read_names
 from jclip.data.elevater import counts
 from jclip.data.importing.archives import unpacked
 from jclip.data.importing.class_folders import classified
@@ -21,6 +22,7 @@ from jclip.data.importing.parts import Reader, Reading
 from jclip.data.importing.splits import choose_splits
 from jclip.data.kinds import LABELLED
 from jclip.errors import JclipError, unreadable
+from jclip.files import read_regular
 
 _ALL = "ELEVATER_all"
 
@@ -71,13 +73,13 @@ _FILES = {"zh": "label_cn.txt", "en": "label.txt"}
 
 def _text(file: Path, what: str) -> str:
     try:
-        return file.read_text(encoding="utf-8-sig")
+        return read_regular(file, LARGEST).decode("utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise unreadable(file, error, what) from None
 
 
 def _labels(file: Path, name: str) -> list[str]:
-    labels = _text(file, "as a list of labels").splitlines()
+    labels = read_names(file)
     if len(labels) not in counts(name):
         wanted = " or ".join(map(str, counts(name)))
         raise JclipError(f"{file} has {len(labels)} labels, but {name} has {wanted} classes: fetch it again")

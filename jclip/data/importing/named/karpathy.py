@@ -23,9 +23,11 @@ from jclip.data.importing.parts import Reading
 from jclip.data.importing.splits import LeftOut, choose_splits
 from jclip.data.kinds import PAIRS
 from jclip.errors import JclipError, unreadable
+from jclip.files import read_regular
 
 _NAMES = {"train": "train", "restval": "train", "val": "valid", "test": "test"}
 _SPLITS = ("train", "valid", "test")
+_LARGEST = 1 << 30  # bytes; COCO's has 0.14 GB
 _FROM = "Karpathy's caption_datasets.zip"
 
 
@@ -76,7 +78,7 @@ def _read(
 ) -> ListedReader:
     entries: dict[str, list[Entry]] = {split: [] for split in splits}
     try:
-        for number, image in enumerate(json.loads(captions.read_text(encoding="utf-8"))["images"]):
+        for number, image in enumerate(json.loads(read_regular(captions, _LARGEST))["images"]):
             split = _NAMES[image["split"]]
             if split in entries:
                 entries[split].append(_entry(image, f"{captions.name}, images[{number}]", picture))
