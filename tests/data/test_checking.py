@@ -25,7 +25,9 @@ GOOD = encoded(picture(20, 20))
 
 
 def imported(tmp_path, pictures, rules=PictureRules(), name="folder"):  # noqa: B008 (frozen)
-    source = cn_clip(tmp_path / f"{name} source", [f"text {n}" for n in range(len(pictures))], pictures=pictures.__getitem__)
+    source = cn_clip(
+        tmp_path / f"{name} source", [f"text {n}" for n in range(len(pictures))], pictures=pictures.__getitem__
+    )
     plan = Plan("cn-clip", rules=Rules(pictures=rules), limit=Limit(share=0.9))
     report = import_data(open_source("cn-clip", source, Reading())[1], tmp_path / name, plan)
     return report, [pair.pictures[0] for pair in PairFolder(str(tmp_path / name)).open()]

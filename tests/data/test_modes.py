@@ -212,5 +212,7 @@ def test_sixteen_bits_in_colour_are_pillows_high_bytes():
     data = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(pixels)) + chunk(b"IEND", b"")
     assert Image.open(io.BytesIO(data)).mode == "RGB"
     assert shown(data) == [[[255, 7, 0]] * 2] * 2
-    keyed = data.replace(chunk(b"IHDR", header), chunk(b"IHDR", header) + chunk(b"tRNS", struct.pack(">3H", 65535, 1792, 0)))
+    keyed = data.replace(
+        chunk(b"IHDR", header), chunk(b"IHDR", header) + chunk(b"tRNS", struct.pack(">3H", 65535, 1792, 0))
+    )
     assert to_array(Preprocessing(size=2, background=(1, 2, 3)), keyed)[0, 0].tolist() in ([1, 2, 3], [255, 7, 0])

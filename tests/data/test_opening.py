@@ -70,7 +70,9 @@ def _no_programs(monkeypatch):
 @pytest.mark.parametrize("form", sorted(FOREIGN))
 def test_formats_that_pillow_does_not_decode_itself_are_refused_by_name(form, tmp_path):
     (tmp_path / "a.jpg").write_bytes(FOREIGN[form])
-    with pytest.raises(PictureError, match=rf"a\.jpg cannot be read as a picture \({form} .* and is not read\)") as caught:
+    with pytest.raises(
+        PictureError, match=rf"a\.jpg cannot be read as a picture \({form} .* and is not read\)"
+    ) as caught:
         to_array(HOW, tmp_path / "a.jpg")
     assert caught.value.kind == "the picture's format is not read"
     assert not any(end in picture_endings() for end in ("eps", "ps", "wmf", "emf", "h5", "grib", "bufr", "mpg", "pdf"))
@@ -123,7 +125,9 @@ def test_heic_is_read_with_its_extra_and_the_extra_is_named_without(monkeypatch)
     monkeypatch.setitem(sys.modules, "pillow_heif", None)
     opening._openers.cache_clear()
     try:
-        with pytest.raises(PictureError, match=r"x\.heic cannot be read as a picture \(HEIC needs: pip install 'jclip\[heic\]'\)"):
+        with pytest.raises(
+            PictureError, match=r"x\.heic cannot be read as a picture \(HEIC needs: pip install 'jclip\[heic\]'\)"
+        ):
             to_array(HOW, data, "x.heic")
     finally:
         opening._openers.cache_clear()
@@ -223,7 +227,9 @@ def _icon():
 
 
 def _webp(width, height):
-    data = bytearray(encoded(Image.new("RGB", (4, 4)), "WEBP", save_all=True, append_images=[Image.new("RGB", (4, 4), "red")]))
+    data = bytearray(
+        encoded(Image.new("RGB", (4, 4)), "WEBP", save_all=True, append_images=[Image.new("RGB", (4, 4), "red")])
+    )
     at = data.index(b"VP8X") + 12
     data[at : at + 6] = (width - 1).to_bytes(3, "little") + (height - 1).to_bytes(3, "little")
     return bytes(data)
@@ -321,7 +327,9 @@ def test_only_regular_files_of_a_bounded_size_are_pictures(tmp_path, monkeypatch
     (tmp_path / "link.png").symlink_to("a.png")
     assert to_array(HOW, tmp_path / "link.png").shape == (8, 8, 3)
     monkeypatch.setattr(opening, "LARGEST_PICTURE", 100)
-    with pytest.raises(PictureError, match=r"a\.png cannot be read as a picture \(it is a file of more than 100 bytes\)"):
+    with pytest.raises(
+        PictureError, match=r"a\.png cannot be read as a picture \(it is a file of more than 100 bytes\)"
+    ):
         to_array(HOW, tmp_path / "a.png")
     for odd in ("no/such", "a\0b", "a.png/b", "x" * 300, "\udcff.png"):
         with pytest.raises(JclipError):
@@ -332,9 +340,13 @@ def test_only_regular_files_of_a_bounded_size_are_pictures(tmp_path, monkeypatch
             to_array(HOW, tmp_path / "a.png")
 
 
-@pytest.mark.parametrize("odd", [None, 7, 1.5, ["a.png"], ("a.png", "b.png"), {"bytes": b""}, bytearray(b"x"), object()])
+@pytest.mark.parametrize(
+    "odd", [None, 7, 1.5, ["a.png"], ("a.png", "b.png"), {"bytes": b""}, bytearray(b"x"), object()]
+)
 def test_what_is_no_picture_is_named(odd):
-    with pytest.raises(JclipError, match=r"pictures\[3\] is (None|of type \w+), but must be a PIL image, a path, encoded"):
+    with pytest.raises(
+        JclipError, match=r"pictures\[3\] is (None|of type \w+), but must be a PIL image, a path, encoded"
+    ):
         to_array(HOW, odd, "pictures[3]")
 
 
@@ -346,6 +358,8 @@ def test_trimming_a_line_does_not_make_a_huge_square():
 
 def test_importing_leaves_pillow_alone():
     """Its limit, its formats and its plugins are the program's that uses jclip."""
-    code = "from PIL import Image; before = Image.MAX_IMAGE_PIXELS; import jclip.data.images; import jclip.data.opening\n"
+    code = (
+        "from PIL import Image; before = Image.MAX_IMAGE_PIXELS; import jclip.data.images; import jclip.data.opening\n"
+    )
     code += "assert Image.MAX_IMAGE_PIXELS == before and not Image.OPEN"
     subprocess.run([sys.executable, "-c", code], check=True, timeout=100)
