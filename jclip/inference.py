@@ -229,8 +229,8 @@ def load(folder: str | Path) -> Model:
     """Loads the model in a bundle folder.
 
     A process that has loaded a model must not fork: jax runs threads, and the child may hang. `os.fork` forks, and so
-    does `multiprocessing` by default on Linux before Python 3.14. Use `multiprocessing.get_context("spawn")`. There load
-    the model in each process, or send it: a model can be pickled.
+    does `multiprocessing` by default on Linux before Python 3.14. Use `multiprocessing.get_context("spawn")`, and load
+    the model in each process, or send it there: a model can be pickled.
 
     Raises:
       JclipError: the folder is no bundle, or damaged.
