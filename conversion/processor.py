@@ -82,8 +82,9 @@ def write_hf_processor(
       context_length: what `padding="max_length"` pads to, special tokens included.
 
     Raises:
-      JclipError: the tokenizer is another family's, or the preprocessing trims or turns pictures, which transformers cannot, or
-        lays a background under them: whether transformers does, and a white one, depends on its version.
+      JclipError: the tokenizer is another family's, or the preprocessing trims pictures or turns them upright, which
+        transformers cannot, or lays a background under them: whether transformers does, and a white one, depends on its
+        version.
     """
     if preprocessing.trim:
         raise JclipError("transformers cannot trim pictures: make the model with trim=False, or keep it in jclip")

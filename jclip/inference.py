@@ -157,8 +157,8 @@ class Encoder:
 class Model:
     """Bundle that is ready to use: `jclip.load(folder)`.
 
-    It can be pickled, whether it has encoded or not; another process compiles anew. It must not be taken through a fork:
-    see `load`.
+    It can be pickled, whether it has encoded or not; another process compiles anew. It must not be taken through a
+    fork: see `load`.
 
     Attributes:
       bundle: the folder's contents: config, params, tokenizer, preprocessing, provenance.
@@ -228,9 +228,9 @@ class Model:
 def load(folder: str | Path) -> Model:
     """Loads the model in a bundle folder.
 
-    It computes with jax, which runs threads: a process that has loaded a model must not fork (`os.fork`, or
-    `multiprocessing` with its start method "fork", the default on Linux before Python 3.14), for the child may hang. Use
-    `multiprocessing.get_context("spawn")`, and load the model in each process or send it there: models can be pickled.
+    A process that has loaded a model must not fork: jax runs threads, and the child may hang. `os.fork` forks, and so
+    does `multiprocessing` by default on Linux before Python 3.14. Use `multiprocessing.get_context("spawn")`, and load
+    the model in each process, or send it there: a model can be pickled.
 
     Raises:
       JclipError: the folder is no bundle, or damaged.

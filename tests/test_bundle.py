@@ -51,6 +51,19 @@ def test_round_trip_to_the_bit(bundle, tmp_path):
     np.testing.assert_array_equal(back.tokenizer(["red apple"], 8), bundle.tokenizer(["red apple"], 8))
 
 
+def test_a_bundle_from_before_pictures_could_be_turned(bundle, tmp_path):
+    save_bundle(bundle, tmp_path / "model")
+    file = tmp_path / "model" / "config.json"
+    config = json.loads(file.read_text())
+    assert config["preprocessing"].pop("orientation") == "ignore"
+    file.write_text(json.dumps(config))
+    assert load_bundle(tmp_path / "model").preprocessing == Preprocessing(32, orientation="ignore")
+    config["preprocessing"]["orientation"] = "turn"
+    file.write_text(json.dumps(config))
+    with pytest.raises(JclipError, match="preprocessing.orientation is 'turn', but must be one of 'ignore', 'apply'"):
+        load_bundle(tmp_path / "model")
+
+
 def test_saving_again_replaces_the_whole(bundle, tmp_path):
     save_bundle(bundle, tmp_path / "model")
     (tmp_path / "model" / "left over").write_text("x")

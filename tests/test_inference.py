@@ -1,5 +1,9 @@
 """Features of a bundle: unit length, independent of how they are batched, and named errors."""
 
+import copy
+import dataclasses
+import io
+import pickle
 from pathlib import Path
 
 import jax
@@ -86,3 +90,101 @@ def test_one_alone_is_no_list(folder, pictures):
     for one in ("x.png", b"x", Path("x.png"), Image.fromarray(pictures[0])):
         with pytest.raises(JclipError, match="put the one into brackets"):
             model.encode_image(one)
+
+
+@pytest.mark.parametrize(
+    ("odd", "said"),
+    [
+        (None, "pictures[2] is None, but must be a PIL image, a path, encoded bytes, or a uint8 array"),
+        (7, "pictures[2] is of type int, but must be a PIL image"),
+        (b"", "pictures[2] cannot be read as a picture (it is empty)"),
+        (["a.png"], "pictures[2] is of type list, but must be a PIL image"),
+        (np.zeros((4, 4, 3), np.float32), "pictures[2] is float32 (4, 4, 3), but must be uint8 (height, width, 3)"),
+        (np.zeros((0, 4, 3), np.uint8), "pictures[2] has no pixels: (0, 4, 3)"),
+        (Image.new("RGB", (0, 4)), "pictures[2] cannot be read as a picture (it has no pixels: 0 x 4)"),
+        (
+            Image.new("F", (2, 2), np.nan),
+            "pictures[2] cannot be read as a picture (it holds values that are not finite)",
+        ),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_what_is_no_picture_is_named_by_its_place(folder, pictures, odd, said):
+    with pytest.raises(JclipError) as caught:
+        jclip.load(folder).encode_image([*pictures[:2], odd])
+    assert str(caught.value).startswith(said)
+
+
+@pytest.mark.parametrize(
+    ("odd", "said"),
+    [
+        (None, "text 1 is None, but must be a string"),
+        (7, "text 1 is of type int, but must be a string"),
+        (b"apple", "text 1 is of type bytes, but must be a string"),
+        (("red", "apple"), "text 1 is of type tuple, but must be a string"),
+        ("half \ud83d", "text 1 holds half a character, 'half \\ud83d': decode it anew"),
+    ],
+)
+def test_what_is_no_text_is_named_by_its_number(folder, odd, said):
+    model = jclip.load(folder)
+    with pytest.raises(JclipError) as caught:
+        model.encode_text(["red apple", odd])
+    assert str(caught.value) == said
+
+
+@pytest.mark.parametrize("odd", [None, 7, {"a.png": 1}, object()])
+def test_what_is_no_list_is_said(folder, odd):
+    model = jclip.load(folder)
+    for encode, what in ((model.encode_image, "pictures"), (model.encode_text, "sentences")):
+        with pytest.raises(
+            JclipError, match=f"takes a list of {what}, not {type(odd).__name__}: put them into brackets"
+        ):
+            encode(odd)
+    with pytest.raises(JclipError, match="put the one into brackets"):
+        model.encode_image(np.zeros((4, 4, 3), np.uint8))
+
+
+def test_any_iterable_of_items_is_a_list(folder, pictures):
+    model = jclip.load(folder)
+    expected = model.encode_image(pictures)
+    for form in (tuple(pictures), iter(pictures), np.stack(pictures)):
+        np.testing.assert_array_equal(model.encode_image(form), expected)
+    assert model.encode_image(np.zeros((0, 16, 16, 3), np.uint8)).shape == (0, 8)
+    words = ["red apple", "blue castle"]
+    np.testing.assert_array_equal(model.encode_text(np.array(words)), model.encode_text(iter(words)))
+
+
+def test_orientation_is_the_bundles_unless_it_is_said(folder, pictures):
+    image = Image.fromarray(pictures[0])
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    stream = io.BytesIO()
+    image.save(stream, "PNG", exif=exif)
+    upright = image.transpose(Image.Transpose.ROTATE_270)
+    model = jclip.load(folder)
+    as_stored, turned = model.encode_image([image, upright])
+    data = [stream.getvalue()]
+    np.testing.assert_allclose(model.encode_image(data)[0], as_stored, atol=1e-6)
+    np.testing.assert_allclose(model.encode_image(data, orientation="apply")[0], turned, atol=1e-6)
+    assert abs(as_stored - turned).max() > 1e-3
+    bundle = dataclasses.replace(model.bundle, preprocessing=Preprocessing(16, orientation="apply"))
+    np.testing.assert_allclose(Model(bundle).encode_image(data)[0], turned, atol=1e-6)
+    np.testing.assert_allclose(Model(bundle).encode_image(data, orientation="ignore")[0], as_stored, atol=1e-6)
+
+
+def test_a_model_that_has_encoded_is_pickled(folder, pictures):
+    model = jclip.load(folder)
+    features = model.encode_image(pictures), model.encode_text(["red apple"])
+    again = pickle.loads(pickle.dumps(model))
+    np.testing.assert_array_equal(again.encode_image(pictures), features[0])
+    np.testing.assert_array_equal(copy.deepcopy(again).encode_text(["red apple"]), features[1])
+    np.testing.assert_array_equal(model.encode_text(["red apple"]), features[1])  # it still has its own
+    assert again.logit_scale == model.logit_scale
+
+
+@pytest.mark.parametrize("kind", ["wordpiece", "xlmr", "clip_bpe", "bert"])
+def test_every_tokenizer_is_pickled_with_its_model(kind, tmp_path):
+    tokenizer = write_tokenizer(kind, tmp_path / "words")
+    texts = ["red apple", "", "蓝色 城堡"]
+    expected = tokenizer.encode(texts, 12)
+    assert pickle.loads(pickle.dumps(tokenizer)).encode(texts, 12) == expected

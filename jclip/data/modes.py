@@ -23,6 +23,7 @@ _AS_THEY_ARE = ("1", "L", "P", "RGB", "RGBX", "CMYK", "YCbCr", "LA", "PA", "RGBA
 _CONVERTED = {"LAB": "RGB", "HSV": "RGB", "La": "LA", "RGBa": "RGBA"}
 _DEEP = ("I;16", "I;16B", "I;16L", "I;16N", "I", "F")
 _SIXTEEN_BITS = 65535
+_AT_ONCE = 1 << 20  # values
 _BITS, _PHOTOMETRIC, _SAMPLE_FORMAT = 258, 262, 339  # tags of TIFF
 _WHITE_IS_ZERO, _UNSIGNED = 0, 1
 
@@ -73,10 +74,13 @@ def _range(mode: str, values: np.ndarray, bits: int) -> tuple[float, float]:
 
 def _scaled(values: np.ndarray, low: float, high: float) -> np.ndarray:
     """uint8, rounded to the nearest."""
-    scaled = values.astype(np.float64)
-    scaled -= low
-    scaled *= 255 / (high - low) if high > low else 0
-    return np.rint(scaled, out=scaled).clip(0, 255).astype(np.uint8)
+    result = np.empty(values.shape, np.uint8)
+    flat, scaled = values.reshape(-1), result.reshape(-1)
+    factor = 255 / (high - low) if high > low else 0.0
+    for start in range(0, flat.size, _AT_ONCE):  # in float64, which all of a large picture would be too large in
+        some = (flat[start : start + _AT_ONCE].astype(np.float64) - low) * factor
+        scaled[start : start + _AT_ONCE] = np.rint(some).clip(0, 255)
+    return result
 
 
 def _first(value: int | tuple[int, ...]) -> int:

@@ -10,6 +10,7 @@ from PIL import Image
 
 from jclip.bundle import Bundle, save_bundle
 from jclip.cli import main
+from jclip.cli.eval._common import open_model
 from jclip.data.images import Preprocessing
 from jclip.data.synthetic import write_tokenizer
 from jclip.evaluate.protocols import PROTOCOLS
@@ -247,3 +248,23 @@ def test_scoring_what_others_predicted(tmp_path, capsys):
     assert "predictions.jsonl, line 1 has no 'text_id'" in fails(capsys, "predictions", answers, predictions)
     answers.write_text('{"image": 1}\n')
     assert "neither 'text_id' nor 'image_id'" in fails(capsys, "predictions", answers, predictions)
+
+
+def test_the_cameras_orientation_is_the_bundles_unless_it_is_said(bundle, tmp_path, capsys):
+    """A picture that lies on its side by its EXIF alone, and the same one upright."""
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    draw = np.random.default_rng(0)
+    for name in ("red", "blue"):
+        (tmp_path / "sets" / name).mkdir(parents=True)
+        noise = Image.fromarray(draw.integers(0, 256, (16, 16, 3), np.uint8))
+        noise.save(tmp_path / "sets" / name / "turned.png", exif=exif)
+        noise.transpose(Image.Transpose.ROTATE_270).save(tmp_path / "sets" / name / "upright.png")
+    both = sorted((tmp_path / "sets" / "red").iterdir())
+    for said in (None, "ignore", "apply"):
+        turned, upright = open_model(bundle, 8, None, said).encode_image(both)
+        assert (abs(turned - upright).max() < 1e-6) == (said == "apply")
+        more = ["--orientation", said] if said else []
+        out = tmp_path / f"out {said}"
+        run(capsys, "classify", bundle, tmp_path / "sets", "--output", out, "--resamples", "0", *more)
+        assert json.loads((out / "results.json").read_text())["settings"].get("orientation") == said

@@ -17,7 +17,8 @@ from jclip.data.kinds import StoredPair
 from jclip.data.records import Translation
 from jclip.data.text import wordpiece
 from jclip.errors import JclipError
-from tests.data.importing.sources import class_folders
+from tests.data.importing.sources import class_folders, cn_clip, imported
+from tests.data.pictures import encoded
 
 
 def png(width, height, value=0, form="PNG", mode="RGB"):
@@ -167,3 +168,15 @@ def test_a_folder_of_another_kind(tmp_path):
     gather_shards(tmp_path / "folder", Numbers(), {})
     with pytest.raises(JclipError, match="neither pairs nor parallel text nor labelled pictures"):
         folder_kind(tmp_path / "folder")
+
+
+def test_a_sheet_shows_pictures_as_training_sees_them(tmp_path):
+    """Alpha is dropped there, and 16 bits are scaled."""
+    hidden = Image.new("RGBA", (40, 40), (0, 0, 200, 0))
+    deep = Image.fromarray(np.full((40, 40), 257 * 100, np.uint16))
+    pictures = [encoded(hidden), encoded(deep)]
+    source = cn_clip(tmp_path / "source", ["a", "b"], pictures=pictures.__getitem__)
+    imported("cn-clip", source, tmp_path / "folder")
+    write_sheet(tmp_path / "a.png", tmp_path / "folder", "train")
+    with Image.open(tmp_path / "a.png") as sheet:
+        assert [sheet.getpixel((x, 94)) for x in (94, 272)] == [(0, 0, 200), (100, 100, 100)]

@@ -137,6 +137,12 @@ def test_floats_keep_their_order_and_fill_the_range(values):
         assert min(values) == max(values) or (grey.min(), grey.max()) == (0, 255)
 
 
+def test_large_pictures_are_scaled_a_stretch_at_a_time(monkeypatch):
+    monkeypatch.setattr(modes, "_AT_ONCE", 7)
+    values = np.arange(0, 65535, 257, np.uint16)[:250].reshape(10, 25)
+    np.testing.assert_array_equal(np.asarray(usual(Image.fromarray(values), "")), np.arange(250).reshape(10, 25))
+
+
 def test_a_grey_level_of_sixteen_bits_may_be_transparent():
     data = encoded(Image.fromarray(SIXTEEN), transparency=65535)
     assert shown(data) == rows([0, 1], [128, 255])  # alpha is dropped, as in the references

@@ -1,5 +1,6 @@
 """What is opened and what is not: formats by content, sizes before memory is taken, camera orientation, odd files."""
 
+import doctest
 import io
 import os
 import pickle
@@ -363,3 +364,7 @@ def test_importing_leaves_pillow_alone():
     )
     code += "assert Image.MAX_IMAGE_PIXELS == before and not Image.OPEN"
     subprocess.run([sys.executable, "-c", code], check=True, timeout=100)
+
+
+def test_the_examples_in_the_docstrings():
+    assert doctest.testmod(opening).attempted and not doctest.testmod(opening).failed

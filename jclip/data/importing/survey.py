@@ -151,8 +151,8 @@ def surveyed(task: Task) -> Surveyed:
     """Returns what a survey found."""
     with np.load(task.file("survey.npz")) as stored:
         found = json.loads(stored["counted"].tobytes())
-        counted = [Skipped.from_json(found[name]) for name in ("skipped", "beside", "remarks")]
-        return Surveyed(stored["kept"], stored["digests"], *counted, found["entries"])
+        skipped, beside, remarks = (Skipped.from_json(found[name]) for name in ("skipped", "beside", "remarks"))
+        return Surveyed(stored["kept"], stored["digests"], skipped, beside, remarks, found["entries"])
 
 
 def _records(task: Task) -> Iterator[Found | Lost | Beside]:
