@@ -12,10 +12,10 @@ import numpy as np
 from PIL import Image
 
 from conversion.comparison import Comparison
-from conversion.files import read_object
 from jclip.bundle import Bundle
 from jclip.data.images import Preprocessing, normalise, to_array
 from jclip.errors import JclipError
+from jclip.json_files import read_object
 
 FILE, _FORMAT = "passport.json", 2
 _OF_A_FILE = ("name", "sha256")

@@ -11,7 +11,13 @@ class JclipError(ValueError):
     """
 
 
-def unreadable(file: Path, error: Exception, what: str = "") -> JclipError:
+def shown(name: str) -> str:
+    """Returns a name from outside for a message: short, and without control characters."""
+    short = name if len(name) <= 200 else name[:200] + "…"
+    return short if short.isprintable() else ascii(short)
+
+
+def unreadable(file: Path | str, error: Exception, what: str = "") -> JclipError:
     """What to say of a text file, or one with JSON, that cannot be read: Python's own words would help nobody.
 
     Args:
@@ -21,10 +27,12 @@ def unreadable(file: Path, error: Exception, what: str = "") -> JclipError:
     """
     if isinstance(error, UnicodeDecodeError):
         reason = "it is not UTF-8 text"
+    elif isinstance(error, UnicodeEncodeError):
+        reason = "it holds half of a surrogate pair, which is no character"
     elif isinstance(error, OSError):
         reason = error.strerror or "look after the disk"
     elif isinstance(error, ValueError):
-        reason = str(error)
+        reason = shown(str(error))
     elif isinstance(error, RecursionError):
         reason = "it is nested too deep"
     elif isinstance(error, KeyError):

@@ -10,7 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 from PIL import Image
 
-from jclip.bundle import Bundle, load_bundle
+from jclip import rules
+from jclip.bundle import Bundle, check_parts, load_bundle
 from jclip.data.images import Picture, Preprocessing, normalise, to_array
 from jclip.data.text import Tokenizer, pad
 from jclip.errors import JclipError
@@ -140,6 +141,9 @@ class Encoder:
 class Model:
     """A bundle, ready to use: `jclip.load(folder)`.
 
+    Raises:
+      JclipError: the tokenizer, the preprocessing or the context length is not for the towers.
+
     Attributes:
       bundle: the folder's contents: config, params, tokenizer, preprocessing, provenance.
       variables: the parameters (and batch statistics) on the device, float32: the first argument of `apply`.
@@ -147,6 +151,7 @@ class Model:
     """
 
     def __init__(self, bundle: Bundle, batch_size: int = 256):
+        check_parts(bundle)
         self.bundle = bundle
         variables = {"params": bundle.params, **({"batch_stats": bundle.stats} if bundle.stats else {})}
         self.variables: dict[str, Any] = jax.device_put(variables)
@@ -171,17 +176,39 @@ class Model:
         """(n, d) float32, L2-normalised, from PIL images, paths, encoded bytes, or uint8 arrays (h, w, 3).
 
         Raises:
-          JclipError: a picture that cannot be read; it is named. Or the bundle is a text encoder alone.
+          JclipError: a picture that cannot be read; it is named. Or the bundle is a text encoder alone, or a feature is
+            not finite; the first parameter that is not is named.
         """
-        return self._encoder.images(self.variables, pictures)
+        return self._finite(self._encoder.images(self.variables, pictures), "picture")
 
     def encode_text(self, sentences: Sequence[str]) -> np.ndarray:
-        """(n, d) float32, L2-normalised; sentences beyond the context length are cut, their last token kept."""
-        return self._encoder.texts(self.variables, sentences)
+        """(n, d) float32, L2-normalised; sentences beyond the context length are cut, their last token kept.
+
+        Raises:
+          JclipError: a feature that is not finite, as of `encode_image`.
+        """
+        return self._finite(self._encoder.texts(self.variables, sentences), "text")
 
     def similarity(self, pictures: Sequence[Picture] | np.ndarray, sentences: Sequence[str]) -> np.ndarray:
         """(pictures, sentences) logits: cosines times `logit_scale`."""
         return self.logit_scale * self.encode_image(pictures) @ self.encode_text(sentences).T
+
+    def _finite(self, features_nd: np.ndarray, what: str) -> np.ndarray:
+        """The features, checked. NaN would go through a ranking unseen."""
+        broken = np.flatnonzero(~np.isfinite(features_nd).all(axis=1))
+        if not len(broken):
+            return features_nd
+        which = f"{len(broken)} of {len(features_nd)} {what} features are not finite, first that of {what} {broken[0]}"
+        leaves = rules.paths_of(self.variables)
+        culprit = next((path for path, leaf in leaves.items() if not jnp.isfinite(leaf).all()), None)
+        if culprit is None:
+            raise JclipError(
+                f"{which}: the parameters are finite, but too large; take an earlier checkpoint"
+            )
+        raise JclipError(
+            f"{which}: the model's {culprit.partition('/')[2]} holds NaN or infinity, it has diverged or is damaged; take "
+            "an earlier checkpoint"
+        )
 
 
 def load(folder: str | Path) -> Model:

@@ -15,6 +15,8 @@ import ml_dtypes
 import numpy as np
 
 from jclip.errors import JclipError
+from jclip.errors import shown as shown
+from jclip.json_files import decode
 
 BLOCK = 8 << 20  # bytes; a power of two, so that a block holds whole values of every dtype
 _LONGEST_HEADER = 32 << 20  # bytes: 100,000 tensors and more; the format's own bound is 100 MB
@@ -165,12 +167,6 @@ def regular_size(file: Path) -> int:
         raise JclipError(f"{file} cannot be read ({error.strerror}): check the path") from None
 
 
-def shown(name: str) -> str:
-    """A name out of a file, for a message: short, and without control characters."""
-    short = name if len(name) <= 200 else name[:200] + "…"
-    return short if short.isprintable() else ascii(short)
-
-
 def instead(head: bytes) -> str:
     """What a file is that should hold weights, told from its first bytes: the end of a message, with the mend."""
     text = head.lstrip().lower()
@@ -271,25 +267,16 @@ def _header(file: Path) -> tuple[dict[str, Any], int, int]:
         raise JclipError(f"{file} is damaged: its header would be {length} bytes long, fetch it again")
     raw = b"".join(block.tobytes() for block in read_blocks(file, 8, 8 + length))
     try:
-        header = json.loads(raw.decode("utf-8"), object_pairs_hook=_unique)
+        header = decode(raw, unique=True)
         if not isinstance(header, dict):
             raise ValueError("it is no object")
         for name in header:
             name.encode("utf-8")  # JSON lets half of a surrogate pair pass, and no file can be named so
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise JclipError(
             f"{file} is damaged: its header cannot be read ({shown(str(error))}): fetch it again"
         ) from None
     return header, 8 + length, size
-
-
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for name, value in pairs:
-        if name in found:
-            raise ValueError(f"{shown(name)} stands there twice")
-        found[name] = value
-    return found
 
 
 def _entry(file: Path, name: str, entry: Any) -> tuple[tuple[int, ...], np.dtype, int, int]:

@@ -1,10 +1,10 @@
 """How folders of classes are numbered, and files that name the classes: for whoever imports and whoever scores them."""
 
-import json
 from collections.abc import Iterable
 from pathlib import Path
 
-from jclip.errors import JclipError, unreadable
+from jclip.errors import JclipError, shown, unreadable
+from jclip.json_files import read_object
 
 
 def in_order(folders: Iterable[str]) -> list[str]:
@@ -43,8 +43,8 @@ def read_labels(folder: Path) -> dict[str, list[str]]:
     file = folder / "labels.json"
     if not file.exists():
         return {}
-    try:
-        called = json.loads(file.read_text(encoding="utf-8"))
-        return {str(language): list(map(str, names)) for language, names in called.items()}
-    except (OSError, ValueError, AttributeError, TypeError, RecursionError) as error:
-        raise unreadable(file, error, "as names of classes") from None
+    called = read_object(file, "as names of classes")
+    for language, names in called.items():
+        if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+            raise JclipError(f"{file}: {shown(language)} must hold a list of names: mend it, or import the data again")
+    return called

@@ -20,6 +20,8 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from jclip.json_files import decode
+
 
 class Watcher(Protocol):
     """Whoever wants to see a run: the progress bar, a test, the demo."""
@@ -84,9 +86,10 @@ def read_journal(path: Path) -> list[dict[str, Any]]:
     records = []
     for line in path.read_text(encoding="utf-8").splitlines():
         try:
-            records.append(json.loads(line))
-        except json.JSONDecodeError:
+            record = decode(line)
+        except ValueError:
             break
+        records.append(record)
     return records
 
 

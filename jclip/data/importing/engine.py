@@ -28,6 +28,7 @@ from jclip.data.importing.workers import Run, in_processes
 from jclip.data.kinds import Rules
 from jclip.errors import JclipError
 from jclip.files import check_free, lasting_folder, whole_folder
+from jclip.json_files import read_object
 
 _VERSION = 2  # of what lies in .NAME.unfinished
 
@@ -189,7 +190,7 @@ def _gather(tasks: Sequence[Task], reader: Reader, destination: Path, plan: Plan
     spoken: dict[str, list[np.ndarray]] = {}
     for task in tasks:
         split = report.splits.setdefault(task.part.split, Split())
-        held = json.loads(task.file("shard.json").read_text(encoding="utf-8"))
+        held = read_object(task.file("shard.json"))
         split.records += held["records"]
         split.units += held["units"]
         split.languages.update(held["languages"])

@@ -3,7 +3,6 @@
 A tar is read from its beginning to its end, compressed or not, and becomes one shard.
 """
 
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -14,6 +13,7 @@ from jclip.data.importing.archives import read_tar, said_as_damage
 from jclip.data.importing.parts import UNCAPTIONED, UNPICTURED, Found, Lost, Part, Reader, Reading, numbered
 from jclip.data.kinds import PAIRS
 from jclip.errors import JclipError
+from jclip.json_files import decode
 
 _CAPTION = "caption"
 _LARGEST = 1 << 30  # bytes of a member; a picture of more is a mistake, or an attack
@@ -84,9 +84,9 @@ class _Part:
                 return members["txt"].decode("utf-8")
             if "json" not in members:
                 return None
-            fields: Any = json.loads(members["json"])
+            fields: Any = decode(members["json"])
             caption = fields.get(self.caption or _CAPTION) if isinstance(fields, dict) else None
-        except (ValueError, RecursionError):  # no UTF-8, no JSON, or a number of too many digits
+        except ValueError:  # no UTF-8, or no JSON
             return None
         return caption if isinstance(caption, str) else None
 
