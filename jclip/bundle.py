@@ -125,7 +125,7 @@ def open_bundle(folder: Path | str) -> Bundle:
     tensors = open_safetensors(folder / _PARAMETERS)
     _check_shapes(config, tensors, folder / _PARAMETERS)
     tokenizer = load_tokenizer(folder / _TOKENIZER)
-    _check_tokenizer(config, tokenizer, f"{folder / _TOKENIZER}: ")
+    check_tokenizer(config, tokenizer, f"{folder / _TOKENIZER}: ")
     params, stats = split_statistics(tensors)
     return Bundle(
         config=config,
@@ -145,7 +145,7 @@ def check_parts(bundle: Bundle) -> None:
       JclipError: the preprocessing, the context length or the tokenizer is not for the towers; the field is named.
     """
     _check_inputs(bundle.config, bundle.preprocessing, bundle.context_length, "")
-    _check_tokenizer(bundle.config, bundle.tokenizer, "tokenizer: ")
+    check_tokenizer(bundle.config, bundle.tokenizer, "tokenizer: ")
 
 
 def split_statistics(tensors: Mapping[str, Leaf]) -> tuple[dict[str, Leaf], dict[str, Leaf]]:
@@ -192,8 +192,17 @@ def _check_inputs(config: ModelConfig, preprocessing: Preprocessing | None, cont
         )
 
 
-def _check_tokenizer(config: ModelConfig, tokenizer: Tokenizer, where: str) -> None:
-    """Holds the tokenizer's ids against the text tower; `where` begins a message."""
+def check_tokenizer(config: ModelConfig, tokenizer: Tokenizer, where: str) -> None:
+    """Holds a tokenizer's ids against the text tower.
+
+    Args:
+      config: the model.
+      tokenizer: in question.
+      where: begins a message: its folder and ": ".
+
+    Raises:
+      JclipError: it has more tokens than the tower has embeddings, or pads with another id.
+    """
     if tokenizer.vocab_size > config.text.vocab_size:
         raise JclipError(
             f"{where}it has {tokenizer.vocab_size} tokens, but the model has embeddings for {config.text.vocab_size}: "

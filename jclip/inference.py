@@ -141,13 +141,14 @@ class Encoder:
 class Model:
     """A bundle, ready to use: `jclip.load(folder)`.
 
-    Raises:
-      JclipError: the tokenizer, the preprocessing or the context length is not for the towers.
-
     Attributes:
       bundle: the folder's contents: config, params, tokenizer, preprocessing, provenance.
       variables: the parameters (and batch statistics) on the device, float32: the first argument of `apply`.
       logit_scale: the factor on cosine similarities, exp of the trained parameter; 1 for a text encoder alone.
+
+    Raises:
+      JclipError: the tokenizer, the preprocessing or the context length is not for the towers, or the logit scale is
+        no number.
     """
 
     def __init__(self, bundle: Bundle, batch_size: int = 256):
@@ -156,7 +157,7 @@ class Model:
         variables = {"params": bundle.params, **({"batch_stats": bundle.stats} if bundle.stats else {})}
         self.variables: dict[str, Any] = jax.device_put(variables)
         dual = isinstance(bundle.config, DualEncoderConfig)
-        self.logit_scale = float(np.exp(np.float32(bundle.params["logit_scale"]))) if dual else 1.0
+        self.logit_scale = _factor(float(np.float32(bundle.params["logit_scale"]))) if dual else 1.0
         self._encoder = Encoder(
             bundle.config, bundle.tokenizer, bundle.preprocessing, bundle.context_length, batch_size
         )
@@ -202,13 +203,22 @@ class Model:
         leaves = rules.paths_of(self.variables)
         culprit = next((path for path, leaf in leaves.items() if not jnp.isfinite(leaf).all()), None)
         if culprit is None:
-            raise JclipError(
-                f"{which}: the parameters are finite, but too large; take an earlier checkpoint"
-            )
+            raise JclipError(f"{which}: the parameters are finite, but too large; take an earlier checkpoint")
         raise JclipError(
-            f"{which}: the model's {culprit.partition('/')[2]} holds NaN or infinity, it has diverged or is damaged; take "
-            "an earlier checkpoint"
+            f"{which}: the model's {culprit.partition('/')[2]} holds NaN or infinity, so it has diverged or is "
+            "damaged; take an earlier checkpoint"
         )
+
+
+def _factor(logit_scale: float) -> float:
+    """The exponential of the parameter, which every similarity is multiplied by."""
+    with np.errstate(over="ignore"):
+        factor = float(np.exp(np.float32(logit_scale)))
+    if not np.isfinite(factor):
+        raise JclipError(
+            f"logit_scale is {logit_scale:g}, and its exponential is no number: take an earlier checkpoint"
+        )
+    return factor
 
 
 def load(folder: str | Path) -> Model:

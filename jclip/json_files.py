@@ -133,7 +133,7 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 def _deeper(data: Any) -> bool:
     """Whether containers are nested more than DEEPEST deep; level by level, without recursion."""
     level = [data]
-    for _ in range(DEEPEST + 1):
+    for _ in range(DEEPEST):
         containers = [node.values() if isinstance(node, dict) else node for node in level if type(node) in (dict, list)]
         level = [child for children in containers for child in children if type(child) in (dict, list)]
         if not level:

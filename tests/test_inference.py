@@ -126,3 +126,10 @@ def test_a_model_made_in_python_is_checked_as_a_bundle_is(folder):
     smaller = replace(bundle.config, text=replace(bundle.config.text, vocab_size=100))
     with pytest.raises(JclipError, match="tokenizer: it has [0-9]+ tokens, but the model has embeddings for 100"):
         Model(replace(bundle, config=smaller))
+
+
+@pytest.mark.parametrize("value", [400, np.nan, np.inf])
+def test_a_logit_scale_that_is_no_number(folder, value):
+    bundle = jclip.load(folder).bundle
+    with pytest.raises(JclipError, match=rf"^logit_scale is {value:g}, and its exponential is no number: take"):
+        Model(replace(bundle, params=bundle.params | {"logit_scale": np.float32(value)}))

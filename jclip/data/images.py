@@ -48,7 +48,7 @@ class Preprocessing:
       trim: cut transparent borders away first, and centre what is left in a square; needs a background.
 
     Raises:
-      JclipError: a number out of its range, an unknown way of resizing, or `trim` without a background.
+      JclipError: a number out of its range, or `trim` without a background.
     """
 
     size: Size = 224
@@ -60,8 +60,6 @@ class Preprocessing:
 
     def __post_init__(self) -> None:
         check_ranges(self)
-        if self.resize not in ("squash", "crop"):
-            raise JclipError(f"resize {self.resize!r} is unknown: choose squash or crop")
         for name in ("mean", "std"):
             if len(getattr(self, name)) != 3:
                 raise JclipError(f"{name} is {getattr(self, name)!r}, but must be three numbers, one a channel")

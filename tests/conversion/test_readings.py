@@ -175,9 +175,7 @@ def test_the_user_chooses(said, prefix):
 def test_a_model_inside_of_the_other():
     """A student that has its teacher as an attribute."""
     shapes = SHAPES["altclip"] | under("teacher.", SHAPES["open-clip"])
-    with pytest.raises(
-        JclipError, match=r"2 models: '' \(AltCLIP .*, teacher\. \(CLIP .*: choose .* --prefix ''"
-    ):
+    with pytest.raises(JclipError, match=r"2 models: '' \(AltCLIP .*, teacher\. \(CLIP .*: choose .* --prefix ''"):
         found(shapes)
     assert found(shapes, prefix="")[0].family.name == "altclip"
     assert found(shapes, prefix="teacher")[0].family.name == "open-clip"
@@ -201,9 +199,7 @@ def test_wrong_choices():
 def test_a_text_encoder_in_something_larger_is_not_taken_for_the_whole():
     """As open_clip's CustomTextCLIP, of which only the text tower is of a known family."""
     larger = {f"visual.trunk.blocks.{n}.weight": (3,) for n in range(30)} | under("text.transformer.", SHAPES["xlm-r"])
-    with pytest.raises(
-        JclipError, match=r"is all that converts; beside it are visual \(30 tensors\): to take"
-    ):
+    with pytest.raises(JclipError, match=r"is all that converts; beside it are visual \(30 tensors\): to take"):
         found(larger)
     assert found(larger, prefix="text.transformer")[0].family.name == "xlm-r"
 
