@@ -118,7 +118,7 @@ def entry(record: Mapping[str, Any], name: str, kind: type[T], where: Path | str
     numeric = kind is float and isinstance(value, int)
     if not (isinstance(value, kind) or numeric) or (kind in (int, float) and isinstance(value, bool)):
         raise JclipError(f"{where}: {name} is {shown(repr(value))}, but must be {_KINDS[kind]}: mend it")
-    return value  # type: ignore[no-any-return]
+    return value
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -59,7 +59,8 @@ def check_ranges(config: Any) -> None:
     Raises:
       RangeError: a value is outside its range, or no number; the field is named.
     """
-    for name, (kind, allowed) in _declared(type(config)).items():
+    made: Any = type(config)
+    for name, (kind, allowed) in _declared(made).items():
         found = getattr(config, name)
         for value in found if isinstance(found, tuple | list) else (found,):
             if value is not None and not (_is_number(value, kind) and allowed.holds(value)):

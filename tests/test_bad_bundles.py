@@ -68,6 +68,15 @@ def refused(bundle, place, path, value):
     return message.removeprefix(f"{folder}/")
 
 
+def refusal(folder):
+    """The message; "" where the bundle loads."""
+    try:
+        load_bundle(folder)
+    except JclipError as error:
+        return str(error)
+    return ""
+
+
 NUMBERS = {
     "model.image.heads": [0, -1, 3, 10**30, 2.0, True, "2", None, [2]],
     "model.image.layers": [0, 10**9, 10**30, float("nan")],
@@ -179,10 +188,7 @@ def test_anything_else_is_refused_or_the_same(vit, tmp_path_factory, path, value
         part = part[parent]
     part[name] = value
     file.write_text(json.dumps(record))
-    try:
-        load_bundle(folder)
-    except JclipError as error:
-        assert "\n" not in str(error)
+    assert "\n" not in refusal(folder)
 
 
 # The same in Python.

@@ -14,7 +14,7 @@ Axes: n sentences, l tokens.
 import json
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Literal, Protocol, cast
+from typing import Literal, Protocol
 
 import numpy as np
 
@@ -248,4 +248,4 @@ def _kind_in(descriptor: Path) -> Kind:
     kind, version = entry(record, "kind", str, descriptor), entry(record, "format", int, descriptor)
     if version != _FORMAT or kind not in _makers():
         raise JclipError(f"{descriptor} says kind {shown(repr(kind))}, format {version}: use the jclip that wrote it")
-    return cast(Kind, kind)
+    return kind
