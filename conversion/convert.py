@@ -11,7 +11,8 @@ from conversion import passport
 from conversion.comparison import check, compare
 from conversion.files import fingerprints
 from conversion.importing import Model, Options, import_model
-from conversion.source import is_bundle
+from conversion.readings import summary
+from conversion.source import Source, is_bundle
 from jclip import rules
 from jclip.bundle import Bundle, open_bundle, split_statistics, write_files
 from jclip.data.images import Preprocessing
@@ -70,7 +71,7 @@ def convert(name: str, destination: Path, options: Options = Options(), report: 
         raise JclipError(f"{name} is a bundle already: to write it as others read it, give --to hf or --to cn-clip")
     report(f"reading {name}")
     model = import_model(name, options)
-    report(f"{model.source.family.title}: {len(model.imported.keys)} tensors")
+    report(f"{model.source.family.title}: {len(model.imported.keys)} tensors{where_found(model.source)}")
     with whole_folder(destination, replace=False) as partial:
         report("writing")
         write_files(model.bundle(), partial)
@@ -125,6 +126,12 @@ def compose(image: str, text: str, destination: Path, *, seed: int = 0, report: 
         made = passport.make(written, sources, new=start.new, seed=seed)
         passport.write(made, partial)
     return made
+
+
+def where_found(source: Source) -> str:
+    """Returns where in its files a model was found, and what was left out, for people; "" where they hold no more."""
+    under = f" under {shown(source.prefix)}" if source.prefix else ""
+    return under + (f"; left out: {shown(summary(source.aside))}" if source.aside else "")
 
 
 def open_part(name: str, role: Role, options: Options = Options()) -> Part:  # noqa: B008

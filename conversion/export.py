@@ -10,7 +10,8 @@ from conversion.engine import export_tensors
 from conversion.families import family_named
 from conversion.families.family import Family
 from conversion.importing import packaged_vocabulary
-from conversion.processor import write_hf_processor
+from conversion.processor import Family as HfFamily
+from conversion.processor import check_hf_processor, write_hf_processor
 from conversion.sizes import heads_for, vit_heads_for
 from conversion.source import is_bundle
 from jclip.bundle import Bundle, open_bundle
@@ -27,6 +28,8 @@ from jclip.tensors import Lazy, write_safetensors
 
 Target = Literal["hf", "cn-clip"]
 
+_OTHER: dict[Target, Target] = {"hf": "cn-clip", "cn-clip": "hf"}
+_HF_FAMILY: dict[str, HfFamily] = {"altclip": "altclip", "chinese_clip": "chinese-clip", "clip": "clip"}
 _BIAS = "logit_bias"  # of the sigmoid loss
 
 
@@ -56,28 +59,41 @@ def export(bundle_folder: Path, destination: Path, to: Target) -> str:
         raise JclipError(
             f"{bundle_folder} is a text encoder alone, and --to writes two towers: give it one with --image and --text"
         )
-    try:
-        if to == "hf":
-            hf_config.model_type(config)
-        else:
-            _check_cn_clip(config)
-            _check_cn_clip_inputs(bundle)
-    except JclipError as error:
-        raise JclipError(f"{bundle_folder}: {error}") from None
+    refused = {target: _refusal(bundle, config, target) for target in (to, _OTHER[to])}
+    if refused[to]:
+        other = refused[_OTHER[to]]
+        mend = (
+            f"{other}, so it stays a bundle, which jclip reads" if other else f"write this one with --to {_OTHER[to]}"
+        )
+        raise JclipError(f"{bundle_folder}: {refused[to]}: {mend}")
     reader = _to_hf(bundle, config, destination) if to == "hf" else _to_cn_clip(bundle, destination)
     if config.logit_bias_init is not None:
         reader += f" (without {_BIAS}, which it does not know: similarities, and a softmax over them, stay the same)"
     return reader
 
 
+def _refusal(bundle: Bundle, config: DualEncoderConfig, to: Target) -> str | None:
+    """Returns why a model cannot be written for a reader; None if it can."""
+    try:
+        if to == "hf":
+            assert bundle.preprocessing is not None
+            check_hf_processor(_HF_FAMILY[hf_config.model_type(config)], bundle.tokenizer, bundle.preprocessing)
+        else:
+            _check_cn_clip(config)
+            _check_cn_clip_inputs(bundle)
+    except JclipError as error:
+        return str(error)
+    return None
+
+
 def _to_hf(bundle: Bundle, config: DualEncoderConfig, folder: Path) -> str:
     said = hf_config.dual(config)
-    family = {"altclip": "altclip", "chinese_clip": "chinese-clip", "clip": "clip"}[said["model_type"]]
+    family = _HF_FAMILY[said["model_type"]]
     assert bundle.preprocessing is not None
     with whole_folder(folder, replace=False) as partial:
         write_safetensors(partial / "model.safetensors", _exported(bundle, family_named(family)), {"format": "pt"})
         (partial / "config.json").write_text(json.dumps(said, indent=2) + "\n", encoding="utf-8")
-        write_hf_processor(partial, family, bundle.tokenizer, bundle.preprocessing, bundle.context_length)  # type: ignore[arg-type]
+        write_hf_processor(partial, family, bundle.tokenizer, bundle.preprocessing, bundle.context_length)
     return f"transformers.{said['architectures'][0]}"
 
 
@@ -103,25 +119,27 @@ def _to_cn_clip(bundle: Bundle, file: Path) -> str:
 
 def _check_cn_clip(config: DualEncoderConfig) -> None:
     """What a cn_clip checkpoint does not say must be as cn_clip takes it for granted, or it would be read wrongly."""
-    text, image, instead = config.text, config.image, "write this one with --to hf"
+    text, image = config.text, config.image
     if not isinstance(text, BertConfig) or text.position_offset != "none" or config.head_width:
-        raise JclipError(f"cn_clip has no model with this text tower: {instead}")
+        raise JclipError("cn_clip has no model with this text tower")
     if (text.layer_norm_eps, text.heads) != (1e-12, heads_for(text.width)):
-        raise JclipError(f"cn_clip's BERT has an epsilon of 1e-12 and heads of 64 channels, this one not: {instead}")
+        raise JclipError(
+            f"cn_clip's BERT has an epsilon of 1e-12 and heads of 64 channels, this one {text.layer_norm_eps:g} and "
+            f"heads of {text.width // text.heads}"
+        )
     if isinstance(image, VitConfig) and image != replace(
         image, activation="quick_gelu", mlp_ratio=4, heads=vit_heads_for(image.width)
     ):
         raise JclipError(
-            "cn_clip's ViT has QuickGELU, perceptrons 4 times as wide and heads of 64 channels, this one not: "
-            f"{instead}"
+            "cn_clip's ViT has QuickGELU, perceptrons 4 times as wide and heads of 64 channels, this one not"
         )
 
 
 def _check_cn_clip_inputs(bundle: Bundle) -> None:
     """Nor does it say how pictures and texts become its inputs: cn_clip has one way, and its own vocabulary."""
-    instead, theirs = "write this one with --to hf", packaged_vocabulary(family_named("cn-clip"))
+    theirs = packaged_vocabulary(family_named("cn-clip"))
     if theirs is None:
-        raise JclipError("--to cn-clip holds the vocabulary against cn_clip's own: pip install 'jclip[convert]'")
+        raise JclipError("the vocabulary is held against cn_clip's own, which pip install 'jclip[convert]' brings")
     assert bundle.preprocessing is not None
     expected = Preprocessing(size=bundle.preprocessing.size, mean=CLIP_MEAN, std=CLIP_STD, resize="squash")
     if bundle.preprocessing != expected:
@@ -130,14 +148,12 @@ def _check_cn_clip_inputs(bundle: Bundle) -> None:
             for field in fields(expected)
             if getattr(bundle.preprocessing, field.name) != getattr(expected, field.name)
         )
-        raise JclipError(
-            f"cn_clip makes every picture square, with CLIP's mean and deviation; this model sees {other}: {instead}"
-        )
+        raise JclipError(f"cn_clip makes every picture square, with CLIP's mean and deviation; this model sees {other}")
     words, said = load_tokenizer(theirs).tokens, bundle.tokenizer
     # With embeddings for another number of tokens it is no model that cn_clip names, and whoever loads it knows that.
     same = bundle.config.text.vocab_size != len(words) or list(said.tokens) == list(words[: said.vocab_size])
     if said.kind != "wordpiece" or not same:
-        raise JclipError(f"cn_clip reads texts with its own vocabulary and rules, and this model has others: {instead}")
+        raise JclipError("cn_clip reads texts with its own vocabulary and rules, and this model has others")
 
 
 def _exported(bundle: Bundle, family: Family) -> dict[str, Lazy]:

@@ -1,12 +1,12 @@
-"""The files of a checkpoint: which of them hold its weights, what a JSON file says, and the hash of each."""
+"""The files of a checkpoint: which of them hold its weights, and the hash of each."""
 
 import hashlib
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from jclip.errors import JclipError, unreadable
+from jclip.errors import JclipError
+from jclip.json_files import read_json
 from jclip.tensors import shown
 
 # In the order of preference: safetensors are quicker to read and hold nothing but tensors.
@@ -73,30 +73,6 @@ def shard_pattern(weights: str) -> str:
         return weights
     stem, ending = weights.removesuffix(_INDEX).rsplit(".", 1)
     return f"{stem}-*.{ending}"
-
-
-def read_json(file: Path) -> Any:
-    """A JSON file.
-
-    Raises:
-      JclipError: it cannot be read.
-    """
-    try:
-        return json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise unreadable(file, error) from None
-
-
-def read_object(file: Path) -> dict[str, Any]:
-    """A JSON file with named fields.
-
-    Raises:
-      JclipError: it cannot be read, or holds something else.
-    """
-    data = read_json(file)
-    if not isinstance(data, dict):
-        raise JclipError(f"{file} holds no JSON object: mend it, or fetch it again")
-    return data
 
 
 def fingerprints(files: Mapping[str, Path]) -> list[dict[str, Any]]:

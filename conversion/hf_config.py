@@ -20,14 +20,13 @@ def model_type(config: DualEncoderConfig) -> str:
       JclipError: none of them has these towers.
     """
     if isinstance(config.image, ResNetConfig):
-        mend = ": write this one with --to cn-clip" if isinstance(config.text, BertConfig) else ": it stays a bundle"
-        raise JclipError(f"transformers has no CLIP with a ResNet{mend}")
+        raise JclipError("transformers has no CLIP with a ResNet")
     if isinstance(config.text, ClipTextConfig):
         return "clip"
     if config.head_width is not None:
         return "altclip"
     if config.text.position_offset != "none":
-        raise JclipError("transformers has no model whose XLM-R lacks AltCLIP's head: it stays a bundle")
+        raise JclipError("transformers has no model whose XLM-R lacks AltCLIP's head")
     return "chinese_clip"
 
 

@@ -25,6 +25,7 @@ from tokenizers import Tokenizer as Engine
 
 from jclip.data.text import Kind, Tokenizer
 from jclip.errors import JclipError
+from jclip.json_files import parse_json, read_object
 
 _KINDS_OF: dict[str, tuple[Kind, ...]] = {
     "altclip": ("xlmr",),
@@ -68,13 +69,12 @@ def write_hf_tokenizer(folder: Path, family: str, tokenizer: Tokenizer, context_
     Raises:
       JclipError: the tokenizer is another family's.
     """
-    kind, kinds = tokenizer.kind, _KINDS_OF[family]
-    if kind not in kinds:
-        raise JclipError(f"{family} has a {kinds[0]} tokenizer, and this one is {kind}: choose its own family")
+    check_kind(family, tokenizer)
+    kind = tokenizer.kind
     with TemporaryDirectory() as place:
         ours = Path(place) / "tokenizer"
         tokenizer.save(ours)
-        said = json.loads((ours / _SETTINGS).read_text(encoding="utf-8")) if (ours / _SETTINGS).is_file() else {}
+        said = read_object(ours / _SETTINGS) if (ours / _SETTINGS).is_file() else {}
         for name in _OWN_FILES:
             if (ours / name).is_file():
                 shutil.copyfile(ours / name, folder / name)
@@ -90,6 +90,17 @@ def write_hf_tokenizer(folder: Path, family: str, tokenizer: Tokenizer, context_
     special = {name: token for name, token in settings.items() if name.endswith("_token")}
     _write_json(folder / _SPECIAL, special)
     _write_json(folder / _SETTINGS, {"processor_class": processor, **settings})
+
+
+def check_kind(family: str, tokenizer: Tokenizer) -> None:
+    """Checks that a tokenizer is of its family's kind.
+
+    Raises:
+      JclipError: it is another family's.
+    """
+    kind, kinds = tokenizer.kind, _KINDS_OF[family]
+    if kind not in kinds:
+        raise JclipError(f"{family} has a {kinds[0]} tokenizer, and this one is {kind}: choose its own family")
 
 
 def _write_xlmr(folder: Path, engine: str) -> dict[str, Any]:
@@ -123,7 +134,7 @@ def _write_clip(folder: Path, engine: str, tokens: list[str]) -> dict[str, Any]:
     (folder / "vocab.json").write_text(json.dumps(ids, ensure_ascii=False) + "\n", encoding="utf-8")
     # CLIP pads with 0, whose token is an exclamation mark that ends no word. It is not found in a text: see _verbatim.
     special = {**_CLIP_TOKENS, "pad_token": tokens[0]}
-    data = json.loads(engine)
+    data = parse_json(engine, "the tokenizer")
     data["model"]["vocab"] = ids  # with the special tokens
     complete = Engine.from_str(json.dumps(data))
     complete.normalizer = _ftfy()

@@ -11,23 +11,25 @@ import numpy as np
 
 from conversion.engine import Imported, import_tensors
 from conversion.families.family import Family, Hints
-from conversion.files import fingerprints, read_json, read_object
+from conversion.files import fingerprints
 from conversion.positions import resized
 from conversion.processor import preprocessing_file, read_preprocessing
+from conversion.readings import summary
 from conversion.sizes import Sizes
 from conversion.source import Source, open_source
 from jclip import rules
-from jclip.bundle import Bundle, split_statistics, tensor_shapes
+from jclip.bundle import Bundle, longest_text, split_statistics, tensor_shapes
 from jclip.config import from_json
 from jclip.data.images import Preprocessing
 from jclip.data.text import Kind, Tokenizer, load_tokenizer, vocabulary_file
 from jclip.errors import JclipError
+from jclip.json_files import read_json, read_object
 from jclip.models.build import ModelConfig
-from jclip.models.clip_text import ClipTextConfig
 from jclip.models.dual_encoder import DualEncoderConfig
 from jclip.models.text_encoder import TextEncoderConfig
 from jclip.models.transformer import Activation
 from jclip.models.vit import VitConfig
+from jclip.ranges import RangeError
 from jclip.tensors import Lazy, shown
 
 POSITIONS = "image/position_embedding"
@@ -57,12 +59,16 @@ class Options:
       tokenizer: a file or folder with the text tower's vocabulary; None to look beside the weights.
       activation: of CLIP's transformers, for open_clip checkpoints without their configuration.
       image_size: pixels to which the position embeddings are brought; None for the checkpoint's own.
+      key: the entry of a nested dict in which the model is, "ema"; None to find out.
+      prefix: of the model's keys, "model.student."; None to find out.
     """
 
     family: str | None = None
     tokenizer: Path | str | None = None
     activation: Activation | None = None
     image_size: int | None = None
+    key: str | None = None
+    prefix: str | None = None
 
     def record(self) -> dict[str, Any]:
         """What was said, JSON-ready. The tokenizer's path is made absolute, to be found again from elsewhere."""
@@ -139,6 +145,9 @@ class Model:
             "name": source.name,
             "commit": source.commit,
             "family": source.family.name,
+            "prefix": source.prefix,
+            "left_out": summary(source.aside),
+            "ignored": list(source.ignored),
             "options": self.options.record(),
             "files": fingerprints(self.read),
             "tensors": {
@@ -163,12 +172,15 @@ def import_model(name: str, options: Options = Options(), *, text: bool = True) 
       JclipError: it is missing, damaged, of no known family, or does not fit together; file and key are named. Or an
         option has no use for it.
     """
-    source = open_source(name, options.family)
+    source = open_source(name, options.family, key=options.key, prefix=options.prefix)
     family = source.family
     hints = Hints(source.config, options.activation, _pooling(source.folder), said_in=source.said_in)
     table = family.table(source.tensors)
     sizes = Sizes(table, {key: tensor.shape for key, tensor in source.tensors.items()}, _where(source), source.said_in)
-    config = family.config(sizes, source.tensors.keys(), hints)
+    try:
+        config = family.config(sizes, source.tensors.keys(), hints)
+    except RangeError as error:
+        raise JclipError(f"{source.said_in}: {error}") from None
     if family.unsaid and not source.config:
         _check_guessed(config, source)
         hints.assumed.append(family.unsaid)
@@ -329,8 +341,7 @@ def _preprocessing(source: Source, config: ModelConfig, asked: int | None) -> Pr
 
 
 def _context_length(source: Source, config: ModelConfig) -> int:
-    text = config.text
-    longest = text.context_length if isinstance(text, ClipTextConfig) else text.longest
+    longest = longest_text(config)
     said = source.family.context_length
     sentences = source.folder / _LENGTH_FILE if source.folder else None
     if sentences and sentences.is_file():

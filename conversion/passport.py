@@ -11,10 +11,10 @@ import numpy as np
 from PIL import Image
 
 from conversion.comparison import Comparison
-from conversion.files import read_object
 from jclip.bundle import Bundle
 from jclip.data.images import Preprocessing, normalise, to_array
 from jclip.errors import JclipError
+from jclip.json_files import read_object
 from jclip.plain import as_json
 
 FILE, _FORMAT = "passport.json", 2

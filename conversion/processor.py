@@ -7,11 +7,12 @@ from typing import Any, Literal
 
 import numpy as np
 
-from conversion.files import read_object
-from conversion.hf_tokenizer import write_hf_tokenizer
+from conversion.hf_tokenizer import check_kind, write_hf_tokenizer
 from jclip.data.images import CLIP_MEAN, CLIP_STD, Preprocessing
 from jclip.data.text import Tokenizer
 from jclip.errors import JclipError
+from jclip.json_files import read_object
+from jclip.ranges import RangeError
 
 Family = Literal["altclip", "chinese-clip", "clip"]
 _NESTED, _HF, _OPEN_CLIP = "processor_config.json", "preprocessor_config.json", "open_clip_config.json"
@@ -46,9 +47,12 @@ def read_preprocessing(folder: Path, default: Preprocessing) -> Preprocessing:
     if file is None:
         return default
     data = read_object(file)
-    if file.name == _OPEN_CLIP:
-        return _from_open_clip(data, file)
-    return _from_hf(data[_IMAGES] if file.name == _NESTED else data, file)
+    try:
+        if file.name == _OPEN_CLIP:
+            return _from_open_clip(data, file)
+        return _from_hf(data[_IMAGES] if file.name == _NESTED else data, file)
+    except RangeError as error:
+        raise JclipError(f"{file}: {error}") from None
 
 
 def preprocessing_file(folder: Path) -> Path | None:
@@ -86,18 +90,7 @@ def write_hf_processor(
         transformers cannot, or lays a background under them: whether transformers does, and a white one, depends on its
         version.
     """
-    if preprocessing.trim:
-        raise JclipError("transformers cannot trim pictures: make the model with trim=False, or keep it in jclip")
-    if preprocessing.orientation == "apply":
-        raise JclipError(
-            "transformers' processors do not turn pictures upright: make the model with orientation=ignore, or keep it "
-            "in jclip"
-        )
-    if preprocessing.background is not None:
-        raise JclipError(
-            "transformers lays no background under transparent pictures: make the model with background=None, or keep "
-            "it in jclip"
-        )
+    check_hf_processor(family, tokenizer, preprocessing)
     processor, image_processor = _PROCESSOR_OF[family]
     square = {"height": preprocessing.size, "width": preprocessing.size}
     crops = preprocessing.resize == "crop"
@@ -118,6 +111,25 @@ def write_hf_processor(
     }
     (folder / _HF).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
     write_hf_tokenizer(folder, family, tokenizer, context_length, processor)
+
+
+def check_hf_processor(family: Family, tokenizer: Tokenizer, preprocessing: Preprocessing) -> None:
+    """Checks that transformers can make a model's inputs.
+
+    Raises:
+      JclipError: as of `write_hf_processor`.
+    """
+    check_kind(family, tokenizer)
+    if preprocessing.trim:
+        raise JclipError("transformers cannot trim pictures (make the model with trim=False)")
+    if preprocessing.orientation == "apply":
+        raise JclipError(
+            "transformers' processors do not turn pictures upright (make the model with orientation=ignore)"
+        )
+    if preprocessing.background is not None:
+        raise JclipError(
+            "transformers lays no background under transparent pictures (make the model with background=None)"
+        )
 
 
 def _from_hf(data: dict[str, Any], file: Path) -> Preprocessing:

@@ -218,7 +218,7 @@ def heads_that_divide(width: int, heads: Any, what: str) -> int:
     Raises:
       JclipError: no transformer of this width can have them.
     """
-    if not isinstance(heads, int) or heads < 1 or width % heads:
+    if not isinstance(heads, int) or isinstance(heads, bool) or heads < 1 or width % heads:
         raise JclipError(f"{what} is {heads!r}, which does not divide a width of {width}: mend it")
     return heads
 
@@ -262,6 +262,6 @@ def _only(said: Mapping[str, Any], field: str, value: Any, where: str) -> None:
 
 def _fraction(said: Mapping[str, Any], field: str, default: float, where: str) -> float:
     value = said.get(field, default)
-    if not isinstance(value, float | int) or not 0 <= value < 1:
+    if not isinstance(value, float | int) or isinstance(value, bool) or not 0 <= value < 1:
         raise JclipError(f"{where}{field} is {value!r}, but must be a number from 0 up to 1: mend it")
     return float(value)

@@ -8,17 +8,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from conversion.families import detect, family_named, respelt
+from conversion.families import family_named, respelt
 from conversion.families.family import Family
-from conversion.files import WEIGHTS, read_object, shards, weights_at
+from conversion.files import WEIGHTS, shards, weights_at
 from conversion.hub import SCHEME, fetch
-from conversion.torch_file import open_torch_file
+from conversion.readings import find_reading
+from conversion.torch_file import TorchFile, open_torch_file
 from jclip.errors import JclipError
+from jclip.json_files import read_object
 from jclip.tensors import Lazy, open_safetensors, shown
 
 _CONFIGS = ("config.json", "open_clip_config.json")
-# Around a state dict: training checkpoints, FlagAI's and DeepSpeed's, and wrappers for data parallelism.
-_WRAPPERS = ("state_dict.", "model_state_dict.", "module.")
 _MODEL_TYPES = {"bert": "bert", "xlm-roberta": "xlm-r", "xlm_roberta": "xlm-r"}
 """Of transformers, for the families that have the same keys: model_type -> family."""
 
@@ -32,9 +32,11 @@ class Source:
       folder: the model's, with its tokenizer and preprocessing; None when the user named a file of weights alone, which
         may lie anywhere.
       family: its kind.
-      tensors: key -> tensor, keys in the family's spelling and without wrappers.
+      tensors: key -> tensor, keys in the family's spelling and without prefix and wrappers.
       spelt: key -> (file, key as it is spelt there).
-      aside: key as spelt -> why it is no part of the model: an optimizer's state around it.
+      prefix: of the keys as they are spelt, "state_dict.module.": where in the files the model is.
+      aside: key as spelt -> why it is no part of the model: an optimizer's state, a head.
+      ignored: top names of numbers and strings beside the tensors: "epoch".
       files: the weights.
       beside: what else was read to open them: the index of their shards, the configuration.
       config: config.json or open_clip_config.json; empty where there is none.
@@ -48,7 +50,9 @@ class Source:
     family: Family
     tensors: dict[str, Lazy]
     spelt: dict[str, tuple[Path, str]]
+    prefix: str
     aside: dict[str, str]
+    ignored: tuple[str, ...]
     files: tuple[Path, ...]
     beside: tuple[Path, ...]
     config: Mapping[str, Any]
@@ -61,19 +65,21 @@ class Source:
         if key in self.spelt:
             file, spelt = self.spelt[key]
             return f"{file}: {spelt}"
-        return f"{self.files[0] if len(self.files) == 1 else self.folder}: {key}"
+        return f"{self.files[0] if len(self.files) == 1 else self.folder}: {shown(self.prefix)}{key}"
 
 
-def open_source(name: str, family: str | None = None) -> Source:
+def open_source(name: str, family: str | None = None, *, key: str | None = None, prefix: str | None = None) -> Source:
     """Opens a checkpoint; its tensors are read when they are asked for.
 
     Args:
       name: a file, a folder, or hf://ORG/NAME, with @REVISION or without.
       family: a key of FAMILIES; None to find out.
+      key: the entry of a nested dict in which the model is; None to find out.
+      prefix: of the model's keys; None to find out.
 
     Raises:
       JclipError: nothing is there, what is there is damaged, unsafe or of no known family, or it is seen to be of
-        another than the one that was named.
+        another than the one that was named; or there are several models, which are listed.
     """
     if not name.strip():
         raise JclipError("SRC is empty: give a file, a folder, or hf://ORG/NAME")
@@ -87,25 +93,30 @@ def open_source(name: str, family: str | None = None) -> Source:
     config = read_object(said_in) if said_in else {}
     raw: dict[str, tuple[Path, Lazy]] = {}
     torchscript = False
+    ignored: dict[str, None] = {}
     for file in files:
-        tensors_in, is_torchscript = _tensors_in(file)
-        torchscript |= is_torchscript
-        for key, tensor in tensors_in.items():
-            if key in raw:
-                raise JclipError(f"{file}: {shown(key)} is in {raw[key][0]} as well: fetch both again")
-            raw[key] = (file, tensor)
-    inside, aside = _unwrapped(raw)
+        opened = _opened(file)
+        torchscript |= opened.torchscript
+        if not opened.torchscript:  # whose modules have settings of their own
+            ignored |= dict.fromkeys(shown(value.partition(".")[0]) for value in opened.values)
+        for spelt, tensor in opened.tensors.items():
+            if spelt in raw:
+                raise JclipError(f"{file}: {shown(spelt)} is in {raw[spelt][0]} as well: fetch both again")
+            raw[spelt] = (file, tensor)
     where = str(place)
-    if not inside:
+    if not raw:
         raise JclipError(f"{where} holds no tensors: check the path, or fetch it again")
-    looks = detect({key: raw[spelt][1].shape for key, spelt in inside.items()}, config, where, openai=torchscript)
+    shapes = {spelt: tensor.shape for spelt, (_, tensor) in raw.items()}
+    reading, aside = find_reading(shapes, config, where, openai=torchscript, family=forced, key=key, prefix=prefix)
     if forced:
-        _check_forced(forced, looks, inside, config, where)
-    found = forced or looks
+        _check_forced(forced, reading.family, reading.keys, config, where)
+    found = forced or reading.family
     tensors: dict[str, Lazy] = {}
     spelt_as: dict[str, tuple[Path, str]] = {}
-    for key, spelt in inside.items():
-        canonical = respelt(key, found)
+    for bare, spelt in reading.keys.items():
+        if spelt in aside:
+            continue
+        canonical = respelt(bare, found)
         if canonical in tensors:
             twin = shown(spelt_as[canonical][1])
             raise JclipError(
@@ -118,7 +129,9 @@ def open_source(name: str, family: str | None = None) -> Source:
         family=found,
         tensors=tensors,
         spelt=spelt_as,
+        prefix=reading.spelt_prefix,
         aside=aside,
+        ignored=tuple(name for name in ignored if not any(spelt.startswith(f"{name}.") for spelt in raw)),
         files=files,
         beside=tuple(file for file in (weights, said_in) if file and file not in files),
         config=config,
@@ -163,24 +176,10 @@ def _is_open_clips(config: Mapping[str, Any]) -> bool:
     return "vision_cfg" in config or "model_cfg" in config
 
 
-def _tensors_in(file: Path) -> tuple[dict[str, Lazy], bool]:
-    """Its tensors, and whether it is a TorchScript archive, as OpenAI's are."""
+def _opened(file: Path) -> TorchFile:
     if file.suffix == ".safetensors":
-        return open_safetensors(file), False
-    opened = open_torch_file(file)
-    return opened.tensors, opened.torchscript
-
-
-def _unwrapped(raw: Iterable[str]) -> tuple[dict[str, str], dict[str, str]]:
-    """{key without its wrappers: key}, and what lies outside the wrappers."""
-    inside = {key: key for key in raw}
-    aside: dict[str, str] = {}
-    for wrapper in (*_WRAPPERS, "module."):
-        if any(key.startswith(wrapper) for key in inside):
-            outside = [spelt for key, spelt in inside.items() if not key.startswith(wrapper)]
-            aside |= dict.fromkeys(outside, "beside the model's weights")
-            inside = {key.removeprefix(wrapper): spelt for key, spelt in inside.items() if key.startswith(wrapper)}
-    return inside, aside
+        return TorchFile(open_safetensors(file), {}, torchscript=False)
+    return open_torch_file(file)
 
 
 def _config_file(folder: Path, weights: str) -> Path | None:

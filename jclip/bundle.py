@@ -5,7 +5,6 @@ one safetensors file under their paths ("image/layers/attention/query/kernel"), 
 They keep the dtype in which they came; in use they are float32.
 """
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -20,13 +19,16 @@ from jclip.data.images import Preprocessing
 from jclip.data.text import Tokenizer, load_tokenizer
 from jclip.errors import JclipError
 from jclip.files import whole_folder
+from jclip.json_files import entry, read_object
 from jclip.models.build import ModelConfig, shapes
-from jclip.plain import as_json
+from jclip.models.clip_text import ClipTextConfig
+from jclip.plain import as_json, shown
 from jclip.tensors import Lazy, open_safetensors, write_safetensors
 
 Leaf = TypeVar("Leaf")
 
 _FORMAT = 1
+_LARGEST_CONFIG = 16 << 20  # bytes
 _CONFIG, _TOKENIZER, _PARAMETERS, _STATS = "config.json", "tokenizer", "parameters.safetensors", "batch_stats/"
 
 
@@ -77,7 +79,12 @@ def save_bundle(bundle: Bundle, folder: Path) -> None:
 
 
 def write_files(bundle: Bundle, folder: Path) -> None:
-    """Writes a bundle's files into an empty folder that is there."""
+    """Writes a bundle's files into an empty folder that is there.
+
+    Raises:
+      JclipError: as of `check_parts`; nothing has been written then.
+    """
+    check_parts(bundle)
     tensors = {path: leaf if isinstance(leaf, Lazy) else np.asarray(leaf) for path, leaf in bundle.tensors().items()}
     record = {
         "format": _FORMAT,
@@ -101,29 +108,44 @@ def open_bundle(folder: Path | str) -> Bundle:
     config_file = folder / _CONFIG
     if not config_file.is_file():
         raise JclipError(f"{folder} is not a bundle: it has no {_CONFIG}")
-    try:
-        record = json.loads(config_file.read_text(encoding="utf-8"))
-        version, model = record["format"], record["model"]
-        preprocessing, context_length = record["preprocessing"], record["context_length"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise JclipError(f"{config_file} is damaged ({error}): export the bundle again") from None
-    if version != _FORMAT:
+    record = read_object(config_file, largest=_LARGEST_CONFIG)
+    for name in ("format", "model", "preprocessing", "context_length"):
+        if name not in record:
+            raise JclipError(f"{config_file} is damaged, it has no {name!r}: export the bundle again")
+    if record["format"] != _FORMAT:
+        version = shown(repr(record["format"]))
         raise JclipError(f"{config_file} has format {version}, this jclip reads {_FORMAT}: use the jclip that wrote it")
+    context_length = entry(record, "context_length", int, config_file)
+    provenance = entry({"provenance": {}, **record}, "provenance", dict, config_file)
+    config: ModelConfig = from_json(cast(Any, ModelConfig), record["model"], f"{config_file}: model")
+    preprocessing: Preprocessing | None = from_json(
+        cast(Any, Preprocessing | None), record["preprocessing"], f"{config_file}: preprocessing"
+    )
+    _check_inputs(config, preprocessing, context_length, f"{config_file}: ")
     tensors = open_safetensors(folder / _PARAMETERS)
-    if not isinstance(context_length, int):
-        raise JclipError(f"{config_file}: context_length is {context_length!r}, but must be a whole number")
-    config: ModelConfig = from_json(cast(Any, ModelConfig), model, str(config_file))
     _check_shapes(config, tensors, folder / _PARAMETERS)
+    tokenizer = load_tokenizer(folder / _TOKENIZER)
+    check_tokenizer(config, tokenizer, f"{folder / _TOKENIZER}: ")
     params, stats = split_statistics(tensors)
     return Bundle(
         config=config,
         params=rules.tree_from_paths(params),
         stats=rules.tree_from_paths(stats),
-        tokenizer=load_tokenizer(folder / _TOKENIZER),
-        preprocessing=from_json(cast(Any, Preprocessing | None), preprocessing, f"{config_file}: preprocessing"),
+        tokenizer=tokenizer,
+        preprocessing=preprocessing,
         context_length=context_length,
-        provenance=record.get("provenance", {}),
+        provenance=provenance,
     )
+
+
+def check_parts(bundle: Bundle) -> None:
+    """Holds the parts of a bundle against each other.
+
+    Raises:
+      JclipError: the preprocessing, the context length or the tokenizer is not for the towers; the field is named.
+    """
+    _check_inputs(bundle.config, bundle.preprocessing, bundle.context_length, "")
+    check_tokenizer(bundle.config, bundle.tokenizer, "tokenizer: ")
 
 
 def split_statistics(tensors: Mapping[str, Leaf]) -> tuple[dict[str, Leaf], dict[str, Leaf]]:
@@ -149,6 +171,55 @@ def read_float32(tree: dict[str, Any]) -> dict[str, Any]:
 
 def _float32(leaf: Lazy) -> np.ndarray:
     return leaf.read().astype(np.float32, copy=False)
+
+
+def _check_inputs(config: ModelConfig, preprocessing: Preprocessing | None, context_length: int, where: str) -> None:
+    """Holds what becomes the towers' inputs against the towers; `where` begins a message."""
+    image = getattr(config, "image", None)
+    if (image is None) != (preprocessing is None):
+        has = "an image tower" if image else "no image tower"
+        raise JclipError(f"{where}preprocessing does not fit: the model has {has}, export the bundle again")
+    if image is not None and preprocessing is not None and preprocessing.size != image.image_size:
+        raise JclipError(
+            f"{where}preprocessing.size is {preprocessing.size}, but the image tower reads pictures of "
+            f"{image.image_size}: they must be equal"
+        )
+    longest = longest_text(config)
+    if not 3 <= context_length <= longest:
+        raise JclipError(
+            f"{where}context_length is {shown(str(context_length))}, but the text tower has positions for {longest} "
+            f"tokens: give 3 to {longest}"
+        )
+
+
+def check_tokenizer(config: ModelConfig, tokenizer: Tokenizer, where: str) -> None:
+    """Holds a tokenizer's ids against the text tower.
+
+    Args:
+      config: the model.
+      tokenizer: in question.
+      where: begins a message: its folder and ": ".
+
+    Raises:
+      JclipError: it has more tokens than the tower has embeddings, or pads with another id.
+    """
+    if tokenizer.vocab_size > config.text.vocab_size:
+        raise JclipError(
+            f"{where}it has {tokenizer.vocab_size} tokens, but the model has embeddings for {config.text.vocab_size}: "
+            "it is another model's, put the model's own there"
+        )
+    pad_id = getattr(config.text, "pad_id", tokenizer.pad_id)  # CLIP's text tower needs none
+    if pad_id != tokenizer.pad_id:
+        raise JclipError(
+            f"{where}it pads with id {tokenizer.pad_id}, but the text tower's pad_id is {pad_id}: it is another "
+            "model's, put the model's own there"
+        )
+
+
+def longest_text(config: ModelConfig) -> int:
+    """Returns the number of tokens for which the text tower has positions."""
+    text = config.text
+    return text.context_length if isinstance(text, ClipTextConfig) else text.longest
 
 
 def _check_shapes(config: ModelConfig, tensors: Mapping[str, Lazy], file: Path) -> None:

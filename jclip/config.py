@@ -107,7 +107,11 @@ def _read(kind: Any, data: Any, where: str) -> Any:
         _expect(isinstance(data, dict), data, where, "named values")
         return {str(name): _read(arguments[1], item, _at(where, name)) for name, item in data.items()}
     if kind is float:
-        return float(_expect(isinstance(data, int | float) and not isinstance(data, bool), data, where, "a number"))
+        numeric = isinstance(data, int | float) and not isinstance(data, bool)
+        try:
+            return float(_expect(numeric, data, where, "a number"))
+        except OverflowError:
+            return _expect(False, data, where, "a smaller number")
     right_type = isinstance(data, kind) and not (kind is int and isinstance(data, bool))
     return _expect(right_type, data, where, f"of type {getattr(kind, '__name__', kind)}")
 
@@ -119,13 +123,13 @@ def _read_dataclass(kind: Any, data: Any, where: str) -> Any:
         if name not in names and name != _TYPE:
             close = difflib.get_close_matches(name, names, n=1)
             hint = f": did you mean {close[0]}?" if close else f": it has {', '.join(names)}"
-            raise JclipError(f"{where} has no field {name!r}{hint}")
+            raise JclipError(f"{where} has no field {shown(repr(name))}{hint}")
     hints = typing.get_type_hints(kind)
     values = {name: _read(hints[name], data[name], _at(where, name)) for name in names if name in data}
     try:
         return kind(**values)
-    except TypeError as error:
-        raise JclipError(f"{where}: {error}") from None
+    except (TypeError, JclipError) as error:
+        raise JclipError(f"{where}: {error}" if where else str(error)) from None
 
 
 def _read_union(kinds: tuple[Any, ...], data: Any, where: str) -> Any:
@@ -135,7 +139,9 @@ def _read_union(kinds: tuple[Any, ...], data: Any, where: str) -> Any:
         for kind in kinds:
             if getattr(kind, "__name__", "") == data[_TYPE]:
                 return _read(kind, data, where)
-        raise JclipError(f"{where} cannot be a {data[_TYPE]}: choose one of {', '.join(k.__name__ for k in kinds)}")
+        raise JclipError(
+            f"{where} cannot be a {shown(str(data[_TYPE]))}: choose one of {', '.join(k.__name__ for k in kinds)}"
+        )
     for kind in kinds:
         if not dataclasses.is_dataclass(kind) and kind is not type(None):
             try:

@@ -19,7 +19,7 @@ class JclipError(ValueError):
         super().__init__(shown(message, _LONGEST))
 
 
-def unreadable(file: Path, error: Exception, what: str = "") -> JclipError:
+def unreadable(file: Path | str, error: Exception, what: str = "") -> JclipError:
     """What to say of a text file, or one with JSON, that cannot be read: Python's own words would help nobody.
 
     Args:
@@ -29,10 +29,12 @@ def unreadable(file: Path, error: Exception, what: str = "") -> JclipError:
     """
     if isinstance(error, UnicodeDecodeError):
         reason = "it is not UTF-8 text"
+    elif isinstance(error, UnicodeEncodeError):
+        reason = "it holds half of a surrogate pair, which is no character"
     elif isinstance(error, OSError):
         reason = error.strerror or "look after the disk"
     elif isinstance(error, ValueError):
-        reason = str(error)
+        reason = shown(str(error))
     elif isinstance(error, RecursionError):
         reason = "it is nested too deep"
     elif isinstance(error, KeyError):

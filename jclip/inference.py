@@ -11,7 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 from PIL import Image
 
-from jclip.bundle import Bundle, load_bundle
+from jclip import rules
+from jclip.bundle import Bundle, check_parts, load_bundle
 from jclip.data.images import Orientation, Picture, Preprocessing, normalise, to_array
 from jclip.data.text import Tokenizer, pad
 from jclip.errors import JclipError
@@ -164,14 +165,19 @@ class Model:
       bundle: the folder's contents: config, params, tokenizer, preprocessing, provenance.
       variables: the parameters (and batch statistics) on the device, float32: the first argument of `apply`.
       logit_scale: the factor on cosine similarities, exp of the trained parameter; 1 for a text encoder alone.
+
+    Raises:
+      JclipError: the tokenizer, the preprocessing or the context length is not for the towers, or the logit scale is
+        no number.
     """
 
     def __init__(self, bundle: Bundle, batch_size: int = 256):
+        check_parts(bundle)
         self.bundle = bundle
         variables = {"params": bundle.params, **({"batch_stats": bundle.stats} if bundle.stats else {})}
         self.variables: dict[str, Any] = jax.device_put(variables)
         dual = isinstance(bundle.config, DualEncoderConfig)
-        self.logit_scale = float(np.exp(np.float32(bundle.params["logit_scale"]))) if dual else 1.0
+        self.logit_scale = _factor(float(np.float32(bundle.params["logit_scale"]))) if dual else 1.0
         self._encoder = Encoder(
             bundle.config, bundle.tokenizer, bundle.preprocessing, bundle.context_length, batch_size
         )
@@ -199,9 +205,10 @@ class Model:
 
         Raises:
           JclipError: an item that is not a picture, or cannot be read; it is named, a path by itself, anything else by
-            its place in the list. Or the bundle is a text encoder alone.
+            its place in the list. Or the bundle is a text encoder alone, or a feature is not finite: then the first
+            parameter that is not is named.
         """
-        return self._encoder.images(self.variables, pictures, orientation)
+        return self._finite(self._encoder.images(self.variables, pictures, orientation), "picture")
 
     def encode_text(self, sentences: Sequence[str]) -> np.ndarray:
         """Encodes strings as (n, d) float32, L2-normalised.
@@ -209,9 +216,10 @@ class Model:
         Sentences beyond the context length are cut, their last token kept.
 
         Raises:
-          JclipError: an item that is not a string, or holds half a character, with its place in the list.
+          JclipError: an item that is not a string, or holds half a character, with its place in the list. Or a
+            feature is not finite, as for `encode_image`.
         """
-        return self._encoder.texts(self.variables, sentences)
+        return self._finite(self._encoder.texts(self.variables, sentences), "text")
 
     def similarity(
         self,
@@ -223,6 +231,32 @@ class Model:
         """Computes (pictures, sentences) logits: cosines times `logit_scale`."""
         images_nd = self.encode_image(pictures, orientation=orientation)
         return self.logit_scale * images_nd @ self.encode_text(sentences).T
+
+    def _finite(self, features_nd: np.ndarray, what: str) -> np.ndarray:
+        """The features, checked. NaN would go through a ranking unseen."""
+        broken = np.flatnonzero(~np.isfinite(features_nd).all(axis=1))
+        if not len(broken):
+            return features_nd
+        which = f"{len(broken)} of {len(features_nd)} {what} features are not finite, first that of {what} {broken[0]}"
+        leaves = rules.paths_of(self.variables)
+        culprit = next((path for path, leaf in leaves.items() if not jnp.isfinite(leaf).all()), None)
+        if culprit is None:
+            raise JclipError(f"{which}: the parameters are finite, but too large; take an earlier checkpoint")
+        raise JclipError(
+            f"{which}: the model's {culprit.partition('/')[2]} holds NaN or infinity, so it has diverged or is "
+            "damaged; take an earlier checkpoint"
+        )
+
+
+def _factor(logit_scale: float) -> float:
+    """The exponential of the parameter, which every similarity is multiplied by."""
+    with np.errstate(over="ignore"):
+        factor = float(np.exp(np.float32(logit_scale)))
+    if not np.isfinite(factor):
+        raise JclipError(
+            f"logit_scale is {logit_scale:g}, and its exponential is no number: take an earlier checkpoint"
+        )
+    return factor
 
 
 def load(folder: str | Path) -> Model:

@@ -15,6 +15,7 @@ import ml_dtypes
 import numpy as np
 
 from jclip.errors import JclipError
+from jclip.json_files import decode
 from jclip.plain import shown as shown  # the modules of jclip.conversion take it from here
 
 BLOCK = 8 << 20  # bytes; a power of two, so that a block holds whole values of every dtype
@@ -266,25 +267,16 @@ def _header(file: Path) -> tuple[dict[str, Any], int, int]:
         raise JclipError(f"{file} is damaged: its header would be {length} bytes long, fetch it again")
     raw = b"".join(block.tobytes() for block in read_blocks(file, 8, 8 + length))
     try:
-        header = json.loads(raw.decode("utf-8"), object_pairs_hook=_unique)
+        header = decode(raw, unique=True)
         if not isinstance(header, dict):
             raise ValueError("it is no object")
         for name in header:
             name.encode("utf-8")  # JSON lets half of a surrogate pair pass, and no file can be named so
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise JclipError(
             f"{file} is damaged: its header cannot be read ({shown(str(error))}): fetch it again"
         ) from None
     return header, 8 + length, size
-
-
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for name, value in pairs:
-        if name in found:
-            raise ValueError(f"{shown(name)} stands there twice")
-        found[name] = value
-    return found
 
 
 def _entry(file: Path, name: str, entry: Any) -> tuple[tuple[int, ...], np.dtype, int, int]:

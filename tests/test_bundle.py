@@ -80,7 +80,7 @@ def test_no_bundle(tmp_path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda record: record.pop("model"), r"config\.json is damaged \('model'\)"),
+        (lambda record: record.pop("model"), r"config\.json is damaged, it has no 'model'"),
         (lambda record: record.update(format=9), r"config\.json has format 9"),
         (lambda record: record.update(context_length="x"), r"context_length is 'x', but must be a whole number"),
         (lambda record: record["model"].update(embed_dim=9), r"parameters\.safetensors: \S+ is \(.*\), but config"),

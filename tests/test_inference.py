@@ -4,6 +4,7 @@ import copy
 import dataclasses
 import io
 import pickle
+from dataclasses import replace
 from pathlib import Path
 
 import jax
@@ -12,6 +13,7 @@ import pytest
 from PIL import Image
 
 import jclip
+from jclip import rules
 from jclip.bundle import Bundle, save_bundle
 from jclip.data.images import Preprocessing
 from jclip.data.synthetic import write_tokenizer
@@ -188,3 +190,48 @@ def test_every_tokenizer_is_pickled_with_its_model(kind, tmp_path):
     texts = ["red apple", "", "蓝色 城堡"]
     expected = tokenizer.encode(texts, 12)
     assert pickle.loads(pickle.dumps(tokenizer)).encode(texts, 12) == expected
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "says"),
+    [
+        (
+            "image/patch/kernel",
+            np.nan,
+            r"5 of 5 picture .* of picture 0: the model's image/patch/kernel holds NaN",
+        ),
+        ("image/projection/kernel", 3e38, r"\d of 5 picture .*: the parameters are finite, but too large; take"),
+        (
+            "text/token_embedding",
+            np.inf,
+            r"1 of 2 text .* of text 1: the model's text/token_embedding holds NaN",
+        ),
+    ],
+)
+def test_features_that_are_not_finite_are_an_error_with_its_cause(folder, pictures, path, value, says):
+    bundle = jclip.load(folder).bundle
+    leaves = {name: np.array(leaf) for name, leaf in rules.paths_of(bundle.params).items()}
+    if path == "text/token_embedding":
+        leaves[path][bundle.tokenizer.encode(["castle"], 12)[0][1]] = value
+    else:
+        leaves[path] = np.sign(leaves[path]) * np.float32(value)
+    model = Model(replace(bundle, params=rules.tree_from_paths(leaves)))
+    encode, given = (
+        (model.encode_image, pictures) if path.startswith("image") else (model.encode_text, ["red apple", "castle"])
+    )
+    with pytest.raises(JclipError, match=says):
+        encode(given)
+
+
+def test_a_model_made_in_python_is_checked_as_a_bundle_is(folder):
+    bundle = jclip.load(folder).bundle
+    smaller = replace(bundle.config, text=replace(bundle.config.text, vocab_size=100))
+    with pytest.raises(JclipError, match="tokenizer: it has [0-9]+ tokens, but the model has embeddings for 100"):
+        Model(replace(bundle, config=smaller))
+
+
+@pytest.mark.parametrize("value", [400, np.nan, np.inf])
+def test_a_logit_scale_that_is_no_number(folder, value):
+    bundle = jclip.load(folder).bundle
+    with pytest.raises(JclipError, match=rf"^logit_scale is {value:g}, and its exponential is no number: take"):
+        Model(replace(bundle, params=bundle.params | {"logit_scale": np.float32(value)}))

@@ -12,6 +12,7 @@ ROOT = Path(__file__).parent.parent
 # From the ground up: a room imports only from rooms on floors below its own (or from itself).
 FLOORS = (
     {"errors"},
+    {"json_files", "ranges"},
     {"models", "losses", "rules", "config", "tensors", "files", "inert_pickle"},
     {"parallel", "optimizer"},
     {"data", "checkpoint"},

@@ -11,7 +11,6 @@ from conversion.families.clip import CLIP
 from conversion.families.family import Family
 from conversion.families.openai import OPEN_CLIP, OPENAI_CLIP
 from jclip.errors import JclipError
-from jclip.tensors import shown
 
 FAMILIES: Mapping[str, Family] = {
     family.name: family for family in (ALTCLIP, CHINESE_CLIP, CN_CLIP, CLIP, OPENAI_CLIP, OPEN_CLIP, XLM_R, BERT)
@@ -30,19 +29,17 @@ def family_named(name: str) -> Family:
     return FAMILIES[name]
 
 
-def detect(
-    shapes: Mapping[str, tuple[int, ...]], config: Mapping[str, Any], where: str, *, openai: bool = False
-) -> Family:
-    """The family of a checkpoint.
+TEXT_ENCODERS = (XLM_R, BERT)
+"""Families of a text encoder alone."""
+
+
+def detect(shapes: Mapping[str, tuple[int, ...]], config: Mapping[str, Any], *, openai: bool = False) -> Family | None:
+    """Returns the family of a checkpoint; None if it is of no known one.
 
     Args:
       shapes: key -> shape.
       config: its config.json, empty where there is none.
-      where: the checkpoint, for messages.
       openai: whether its container is of the kind in which OpenAI published.
-
-    Raises:
-      JclipError: it is none of them.
     """
     for family in FAMILIES.values():
         spelt = {respelt(key, family) for key in shapes}
@@ -54,9 +51,7 @@ def detect(
         if family is OPENAI_CLIP and not (openai or "input_resolution" in shapes):
             continue
         return family
-    titles = ", ".join(family.title for family in FAMILIES.values())
-    some = ", ".join(sorted(shapes)[:3])
-    raise JclipError(f"{where} is no checkpoint that converts (its tensors: {shown(some)} …): expected one of {titles}")
+    return None
 
 
 def respelt(key: str, family: Family) -> str:

@@ -87,7 +87,13 @@ def _image_heads(sizes: Sizes, keys: Collection[str], vision: Mapping[str, Any])
     """Heads of an image tower in open_clip's words."""
     each, resnet = vision.get("head_width", HEAD_WIDTH), bool(resnet_blocks(keys))
     width = HEAD_WIDTH if resnet else sizes.shape("image/class_embedding", 1)[0]
-    if not isinstance(each, int) or each < 1 or width % each or (resnet and each != HEAD_WIDTH):
+    if (
+        not isinstance(each, int)
+        or isinstance(each, bool)
+        or each < 1
+        or width % each
+        or (resnet and each != HEAD_WIDTH)
+    ):
         what = f"but must be {HEAD_WIDTH} in a ResNet" if resnet else f"which does not divide a width of {width}"
         raise JclipError(f"{sizes.said_in}: vision_cfg.head_width is {each!r}, {what}: mend it, or fetch it again")
     return width // each

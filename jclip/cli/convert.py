@@ -15,7 +15,7 @@ from jclip.files import check_writable
 from jclip.models.transformer import Activation
 from jclip.plain import print_json
 
-_READING = ("family", "tokenizer", "activation", "image_size")
+_READING = ("family", "tokenizer", "activation", "image_size", "key", "prefix")
 _CHOICES = (*_READING, "image", "text", "seed", "to")
 
 
@@ -35,6 +35,8 @@ class Options:
       tokenizer: file or folder with the text tower's vocabulary, when it does not lie beside the weights.
       activation: of an open_clip checkpoint without its open_clip_config.json.
       image_size: bring position embeddings to so many pixels, as the checkpoint's own library does: 336.
+      key: entry of the file's dict in which the model is, when there are several: ema, or state_dict.
+      prefix: of the model's keys, when there are several: model.student. An empty one is '': the keys as they are.
       image: with --text: a CLIP whose image tower begins a recipe.
       text: with --image: XLM-R (begins AltCLIP) or a Chinese RoBERTa-wwm (begins Chinese-CLIP).
       seed: of the parameters that --image and --text leave to be initialised; 0 when it is not given.
@@ -47,6 +49,8 @@ class Options:
     tokenizer: Path | None = None
     activation: Activation | None = None
     image_size: int | None = None
+    key: str | None = None
+    prefix: str | None = None
     image: str | None = None
     text: str | None = None
     seed: int | None = None
@@ -76,7 +80,7 @@ def main(arguments: Sequence[str]) -> int:
             seed = options.seed or 0
             passport = compose(options.image, options.text, destination, seed=seed, report=report)
         else:
-            said = Said(options.family, options.tokenizer, options.activation, options.image_size)
+            said = Said(**{name: getattr(options, name) for name in _READING})
             passport = convert(source, destination, said, report)
     if options.json:
         print_json(passport, indent=1)
@@ -128,6 +132,12 @@ def _table(passport: dict[str, Any], destination: Path) -> Table:
         table.add_row("from", text(f"{source['name']} ({source['family']}{at})"))
         if "tensors" not in source:
             continue
+        if source["prefix"]:
+            table.add_row("found under", text(source["prefix"]))
+        if source["left_out"]:
+            table.add_row(text("left out", "yellow"), text(source["left_out"], longest=None))
+        if source["ignored"]:
+            table.add_row("ignored", text(", ".join(source["ignored"]), longest=None))
         tensors, comparison = source["tensors"], source["comparison"]
         table.add_row(
             "tensors", f"{tensors['read']} read, {tensors['mapped']} mapped, {len(tensors['dropped'])} dropped"

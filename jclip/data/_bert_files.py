@@ -9,6 +9,7 @@ from typing import Any
 from tokenizers import AddedToken
 
 from jclip.errors import JclipError, unreadable
+from jclip.json_files import read_bytes, read_object
 
 CASE, ACCENTS, CHINESE = "do_lower_case", "strip_accents", "tokenize_chinese_chars"
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]")
@@ -69,10 +70,12 @@ class Pieces:
                 raise JclipError(f"{file.with_name(_SETTINGS)} gives {wrong[0]} another id than {file.name}: mend it")
             return pieces
         try:
-            data = json.loads(file.read_text(encoding="utf-8"))
+            data = read_object(file, "as a WordPiece vocabulary")
             lines, inside = _lines_in_order(data), _settings_inside(data)
             added = _added((token["id"], token) for token in data.get("added_tokens") or [])
-        except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+        except JclipError:
+            raise
+        except (ValueError, LookupError, TypeError, AttributeError) as error:
             raise unreadable(file, error, "as a WordPiece vocabulary") from None
         return cls(lines, tuple(added.values()), inside | settings, str(file))
 
@@ -93,15 +96,17 @@ class Pieces:
 def _lines(file: Path) -> list[str]:
     try:
         # Not splitlines(): one entry of the Chinese vocabulary is itself a line separator.
-        lines = file.read_text(encoding="utf-8").split("\n")
-    except (OSError, UnicodeDecodeError) as error:
+        lines = read_bytes(file).decode("utf-8").split("\n")
+    except UnicodeDecodeError as error:
         raise unreadable(file, error) from None
     return lines[:-1] if lines[-1] == "" else lines
 
 
 def _lines_in_order(data: Any) -> list[str]:
     """The lines in tokenizer.json; with the tokens that are added, their ids must be those of lines in a file."""
-    own = dict(data["model"]["vocab"])
+    own = data["model"]["vocab"]
+    if not isinstance(own, dict):
+        raise ValueError("its vocab is no object of tokens with their ids")
     ids = own | {token["content"]: token["id"] for token in data.get("added_tokens") or []}
     lines = sorted(ids, key=ids.__getitem__)
     if [ids[line] for line in lines] != list(range(len(lines))):
@@ -126,10 +131,12 @@ def _beside(file: Path) -> tuple[dict[str, Any], dict[int, AddedToken]]:
     if not file.is_file():
         return {}, {}
     try:
-        record = json.loads(file.read_text(encoding="utf-8"))
+        record = read_object(file)
         added = _added((_id(number), token) for number, token in (record.get(_ADDED) or {}).items())
         return {name: record[name] for name in _NORMALIZER.values() if name in record}, added
-    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+    except JclipError:
+        raise
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
         raise unreadable(file, error) from None
 
 

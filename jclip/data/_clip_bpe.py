@@ -6,7 +6,7 @@ The ids follow from the merges: 256 bytes, the same 256 at a word's end, one id 
 
 import gzip
 import html
-import json
+import io
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import pairwise
@@ -19,10 +19,12 @@ from tokenizers.models import BPE
 
 from jclip.data.text import Kind
 from jclip.errors import JclipError
+from jclip.json_files import read_bytes, read_object
 
 _END = "</w>"
 _SPECIAL = ["<|startoftext|>", "<|endoftext|>"]
 _IN_TEXT = ("<start_of_text>", "<end_of_text>")
+_LARGEST = 64 << 20  # bytes; CLIP's list has 3 MB
 _ORIGINAL_MERGES = 49_152 - 256 - 2  # CLIP's file holds more than CLIP uses
 # One character, U+0345, a combining mark, belongs to no word: its capital is a letter, and CLIP's pattern, which
 # disregards case, then takes it neither for a letter nor for anything else.
@@ -51,11 +53,13 @@ class ClipBpe:
         """From CLIP's file of merges, gzipped or not, checked against a vocab.json beside it; or tokenizer.json."""
         try:
             if file.suffix == ".json":
-                model = json.loads(file.read_text(encoding="utf-8"))["model"]
+                model = read_object(file)["model"]
                 merges, ids = [_pair(merge) for merge in model["merges"]], model["vocab"]
             else:
                 merges, ids = _lines(file)[:_ORIGINAL_MERGES], _beside(file)
             vocabulary = cls(merges)
+        except JclipError:
+            raise
         except Exception as error:  # the engine raises bare Exception for a merge of unknown tokens
             raise JclipError(f"{file} is no list of byte-pair merges, or damaged: {error}") from None
         if ids is not None and ids != {token: number for number, token in enumerate(vocabulary.tokens)}:
@@ -91,8 +95,13 @@ class ClipBpe:
 
 
 def _lines(file: Path) -> list[Merge]:
-    data = file.read_bytes()
-    lines = (gzip.decompress(data) if file.suffix == ".gz" else data).decode("utf-8").split("\n")[1:]
+    data = read_bytes(file)
+    if file.suffix == ".gz":
+        with gzip.GzipFile(fileobj=io.BytesIO(data)) as stream:
+            data = stream.read(_LARGEST + 1)  # a few bytes may stand for gigabytes
+        if len(data) > _LARGEST:
+            raise JclipError(f"{file} holds more than {_LARGEST >> 20} MiB: it is no list of byte-pair merges")
+    lines = data.decode("utf-8").split("\n")[1:]
     return [_pair(line) for line in lines if line]
 
 
@@ -103,7 +112,7 @@ def _pair(merge: str | Sequence[str]) -> Merge:
 
 def _beside(file: Path) -> dict[str, Any] | None:
     vocab = file.with_name("vocab.json")
-    return json.loads(vocab.read_text(encoding="utf-8")) if vocab.is_file() else None
+    return read_object(vocab) if vocab.is_file() else None
 
 
 def train(texts: Iterable[str], vocab_size: int) -> list[Merge]:

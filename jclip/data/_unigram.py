@@ -9,8 +9,9 @@ otherwise, and it recognises no <s> or <mask> inside a text.
 
 import base64
 import io
-import json
+import math
 import struct
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -22,7 +23,9 @@ from tokenizers import Tokenizer as Engine
 from tokenizers.models import Unigram as Model
 
 from jclip.data.text import Kind
-from jclip.errors import JclipError
+from jclip.errors import JclipError, unreadable
+from jclip.json_files import read_bytes, read_object
+from jclip.plain import shown
 
 _SPECIAL = ("<s>", "<pad>", "</s>", "<unk>")
 _MASK = "<mask>"
@@ -57,20 +60,38 @@ class Unigram:
         first = [piece for piece, _ in pieces.scored[:4]]
         if first != list(_SPECIAL):
             raise JclipError(f"{name} begins with {first}, not with {', '.join(_SPECIAL)}: it is not in XLM-R's layout")
+        counts = Counter(piece for piece, _ in pieces.scored)
+        twice = next((piece for piece, count in counts.items() if count > 1), None)
+        if twice is not None:
+            raise JclipError(
+                f"{name} has the piece {shown(repr(twice))} twice, so its ids are not one a piece: mend it"
+            )
+        odd = next((piece for piece, score in pieces.scored if not math.isfinite(score)), None)
+        if odd is not None:
+            raise JclipError(f"{name}: the score of {shown(repr(odd))} is no finite number: mend it, or fetch it again")
         self._engine = _engine(pieces)
         self.begin, self.pad, self.end = 0, 1, 2
 
     @classmethod
     def read(cls, file: Path) -> "Unigram":
         """From tokenizer.json, or from SentencePiece's own .model file."""
+        what = "as a tokenizer of XLM-R's kind"
         try:
             if file.suffix == ".model":
-                return cls.from_model(file.read_bytes(), str(file))
-            return cls(_from_json(json.loads(file.read_text(encoding="utf-8")), str(file)), str(file))
+                return cls.from_model(read_bytes(file, what), str(file))
+            data = read_object(file, what)
+            vocabulary = cls(_from_json(data, str(file)), str(file))
+            for token in data.get("added_tokens") or []:
+                if vocabulary._engine.token_to_id(token["content"]) != token["id"]:
+                    raise ValueError(
+                        f"its added token {token['content']!r} does not follow the others as their next id"
+                    )
         except JclipError:
             raise
         except Exception as error:  # the engine raises bare Exception
-            raise JclipError(f"{file} is no tokenizer ({error}): take it anew from where it came") from None
+            known = isinstance(error, ValueError | LookupError | TypeError | AttributeError)
+            raise unreadable(file, error if known else ValueError(str(error)), what) from None
+        return vocabulary
 
     @classmethod
     def from_model(cls, data: bytes, name: str = "the vocabulary") -> "Unigram":
@@ -153,7 +174,10 @@ def _from_json(data: Any, name: str) -> Pieces:
         for token in added
         if token["content"] not in (*_SPECIAL, _MASK)
     ]
-    return Pieces([(piece, score) for piece, score in data["model"]["vocab"]], charsmap, tuple(words))
+    vocab = data["model"]["vocab"]
+    if not isinstance(vocab, list) or not all(isinstance(pair, list) and len(pair) == 2 for pair in vocab):
+        raise ValueError("its vocab is no list of pieces with their scores")
+    return Pieces([(piece, score) for piece, score in vocab], charsmap, tuple(words))
 
 
 def _from_model(data: bytes, name: str) -> Pieces:
@@ -214,5 +238,7 @@ def _varint(data: bytes, at: int) -> tuple[int, int]:
         byte = data[at]
         value |= (byte & 127) << shift
         at, shift = at + 1, shift + 7
+        if shift > 70:
+            raise ValueError("a number of more than 64 bits")
         if byte < 128:
             return value, at

@@ -21,8 +21,9 @@ import numpy as np
 from jclip.config import to_json
 from jclip.data.folders import count_records
 from jclip.data.sources import Source
-from jclip.errors import JclipError, unreadable
+from jclip.errors import JclipError
 from jclip.files import whole_file
+from jclip.json_files import entry, read_object
 from jclip.plain import as_json
 
 _DESCRIPTION = "description.json"
@@ -181,8 +182,7 @@ def open_cache(
         except JclipError:
             if not file.exists():  # else another run has just begun the same cache
                 raise
-    try:
-        shard_rows = int(json.loads(file.read_text(encoding="utf-8"))["shard_rows"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise unreadable(file, error, "as the description of a cache") from None
+    shard_rows = entry(read_object(file, "as the description of a cache"), "shard_rows", int, file)
+    if shard_rows < 1:
+        raise JclipError(f"{file}: shard_rows is {shard_rows}, but must be 1 or more: remove the folder")
     return Cache(folder, count, width, dtype, shard_rows)

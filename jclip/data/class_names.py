@@ -1,6 +1,5 @@
 """How folders of classes are numbered, and files that name the classes: for whoever imports and whoever scores them."""
 
-import json
 import re
 import unicodedata
 from collections.abc import Iterable
@@ -8,6 +7,8 @@ from pathlib import Path
 
 from jclip.errors import JclipError, unreadable
 from jclip.files import read_regular
+from jclip.json_files import read_object
+from jclip.plain import shown
 
 LARGEST = 64 << 20
 """Most bytes of a file of names."""
@@ -89,9 +90,9 @@ def check_stored(folder: Path, names: Iterable[str]) -> None:
       JclipError: it has not.
     """
     try:
-        features = json.loads(read_regular(folder / "features.json", LARGEST))["featuresDict"]["features"]
+        features = read_object(folder / "features.json")["featuresDict"]["features"]
         wanted = int(features["labels"]["sequence"]["feature"]["classLabel"]["numClasses"])
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+    except (ValueError, KeyError, TypeError) as error:
         if isinstance(error, JclipError):
             raise
         raise unreadable(folder / "features.json", error, "as a description of classes") from None
@@ -136,12 +137,8 @@ def read_labels(folder: Path) -> dict[str, list[str]]:
     file = folder / "labels.json"
     if not file.exists():
         return {}
-    try:
-        called = json.loads(read_regular(file, LARGEST))
-        if not all(isinstance(names, list) for names in called.values()):
-            raise TypeError(called)  # the letters of a string would be names, too
-        return {str(language): list(map(str, names)) for language, names in called.items()}
-    except (OSError, ValueError, AttributeError, TypeError, RecursionError) as error:
-        if isinstance(error, JclipError):
-            raise
-        raise unreadable(file, error, "as names of classes") from None
+    called = read_object(file, "as names of classes")
+    for language, names in called.items():
+        if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+            raise JclipError(f"{file}: {shown(language)} must hold a list of names: mend it, or import the data again")
+    return called

@@ -5,7 +5,7 @@ Axes: b batch, h height, w width, c channels.
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -17,6 +17,7 @@ from jclip.data.modes import usual
 from jclip.data.opening import is_picture_name as is_picture_name
 from jclip.data.opening import picture_endings as picture_endings
 from jclip.errors import JclipError
+from jclip.ranges import Range, Size, check_ranges
 
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
@@ -52,18 +53,22 @@ class Preprocessing:
         do, leaves it as it was stored. TIFF and HEIC are upright either way: their decoders turn them.
 
     Raises:
-      JclipError: `trim` without a background.
+      JclipError: a number out of its range, or `trim` without a background.
     """
 
-    size: int = 224
-    mean: tuple[float, float, float] = CLIP_MEAN
-    std: tuple[float, float, float] = CLIP_STD
+    size: Size = 224
+    mean: Annotated[tuple[float, float, float], Range(-1e4, 1e4)] = CLIP_MEAN
+    std: Annotated[tuple[float, float, float], Range(1e-6, 1e6)] = CLIP_STD
     resize: Literal["squash", "crop"] = "squash"
-    background: tuple[int, int, int] | None = None
+    background: Annotated[tuple[int, int, int], Range(0, 255)] | None = None
     trim: bool = False
     orientation: Orientation = "ignore"
 
     def __post_init__(self) -> None:
+        check_ranges(self)
+        for name in ("mean", "std"):
+            if len(getattr(self, name)) != 3:
+                raise JclipError(f"{name} is {getattr(self, name)!r}, but must be three numbers, one a channel")
         if self.trim and self.background is None:
             raise JclipError("preprocessing with trim needs a background: give it one, white is (255, 255, 255)")
 

@@ -20,6 +20,8 @@ import numpy as np
 
 from jclip.errors import JclipError, unreadable
 from jclip.files import whole_folder
+from jclip.json_files import entry, read_object
+from jclip.plain import shown
 
 Kind = Literal["wordpiece", "bert", "xlmr", "clip_bpe"]
 
@@ -239,14 +241,14 @@ def _kind_of(file: Path) -> Kind:
 
 
 def _kind_of_json(file: Path) -> Kind:
-    try:
-        model = json.loads(file.read_text(encoding="utf-8"))["model"]
-        # The oldest files do not name their model.
-        kind = model.get("type") or ("BPE" if "merges" in model else "Unigram" if "unk_id" in model else "WordPiece")
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise unreadable(file, error, "as a tokenizer.json") from None
-    if kind not in _MODELS:
-        raise JclipError(f"{file} holds a {kind} tokenizer: jclip reads {', '.join(_MODELS)}")
+    what = "as a tokenizer.json"
+    model = read_object(file, what).get("model")
+    if not isinstance(model, dict):
+        raise unreadable(file, KeyError("model"), what)
+    # The oldest files do not name their model.
+    kind = model.get("type") or ("BPE" if "merges" in model else "Unigram" if "unk_id" in model else "WordPiece")
+    if not isinstance(kind, str) or kind not in _MODELS:
+        raise JclipError(f"{file} holds a {shown(str(kind))} tokenizer: jclip reads {', '.join(_MODELS)}")
     return _MODELS[kind]
 
 
@@ -259,11 +261,8 @@ def _file_of(folder: Path) -> str:
 
 
 def _kind_in(descriptor: Path) -> Kind:
-    try:
-        record = json.loads(descriptor.read_text(encoding="utf-8"))
-        kind, version = record["kind"], record["format"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise JclipError(f"{descriptor} is damaged ({error}): save the tokenizer again") from None
+    record = read_object(descriptor)
+    kind, version = entry(record, "kind", str, descriptor), entry(record, "format", int, descriptor)
     if version != _FORMAT or kind not in _makers():
-        raise JclipError(f"{descriptor} says kind {kind!r}, format {version!r}: use the jclip that wrote it")
+        raise JclipError(f"{descriptor} says kind {shown(repr(kind))}, format {version}: use the jclip that wrote it")
     return kind

@@ -5,7 +5,6 @@ cn_clip's zeroshot_evaluation.py, so that submissions carry them.
 """
 
 import difflib
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +14,8 @@ import numpy as np
 import numpy.typing as npt
 
 from jclip.data.elevater import CLASSES, counts
-from jclip.errors import JclipError, unreadable
+from jclip.errors import JclipError
+from jclip.json_files import read_json
 
 Metric = Literal["accuracy", "mean_per_class", "map11", "roc_auc"]
 
@@ -103,10 +103,7 @@ def read_order(file: Path, pictures: int) -> list[int]:
     Raises:
       JclipError: it is none, or does not name each row once.
     """
-    try:
-        order = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise unreadable(file, error, "as a JSON list of row numbers") from None
+    order = read_json(file, "as a JSON list of row numbers")
     if not isinstance(order, list) or not all(type(row) is int and 0 <= row < pictures for row in order):
         raise JclipError(f"{file} must be a list of row numbers from 0 to {pictures - 1}: take the data set's own")
     if len(order) != pictures or len(set(order)) != pictures:

@@ -1,6 +1,5 @@
 """What an evaluation found, as plain data that is written to results.json and read back."""
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,9 +9,10 @@ import numpy as np
 import numpy.typing as npt
 
 from jclip.config import from_json, to_json
-from jclip.errors import JclipError, unreadable
+from jclip.errors import JclipError
 from jclip.evaluate.bootstrap import Interval
 from jclip.evaluate.trials import Trials, changes
+from jclip.json_files import read_json
 from jclip.plain import as_json
 
 
@@ -105,12 +105,9 @@ def read_findings(place: Path) -> Findings:
       JclipError: there is none, or it is something else.
     """
     file = place / "results.json" if place.is_dir() else place
-    try:
-        data = json.loads(file.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise JclipError(f"there is no {file}: name a folder that jclip eval --output wrote") from None
-    except (OSError, ValueError, RecursionError) as error:
-        raise unreadable(file, error) from None
+    if not file.exists():
+        raise JclipError(f"there is no {file}: name a folder that jclip eval --output wrote")
+    data = read_json(file)
     if not isinstance(data, dict) or data.pop("format", None) != _FORMAT:
         raise JclipError(f"{file} is no results.json of jclip eval: name a folder that --output wrote")
     return from_json(Findings, data, str(file))

@@ -16,6 +16,9 @@ import numpy.typing as npt
 from jclip.errors import JclipError
 from jclip.evaluate.bootstrap import Interval, interval, intervals, resampled_means
 
+_LARGEST = 1 << 30
+"""Bytes of unpacked values: a few packed ones may stand for any number."""
+
 
 @dataclass(frozen=True)
 class Trials:
@@ -44,7 +47,11 @@ class Trials:
           JclipError: they are damaged.
         """
         try:
-            values = np.frombuffer(zlib.decompress(base64.b64decode(self.values, validate=True)), "<f4")
+            packed = zlib.decompressobj()
+            raw = packed.decompress(base64.b64decode(self.values, validate=True), _LARGEST)
+            if not packed.eof:
+                raise ValueError("they are cut off, or too many")
+            values = np.frombuffer(raw, "<f4")
             return values.reshape(-1, len(self.figures))
         except (ValueError, zlib.error) as error:
             raise JclipError(f"what the queries gave cannot be read ({error}): evaluate again") from None

@@ -6,7 +6,7 @@ the state, e embedding.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import flax.linen as nn
 import jax
@@ -19,6 +19,7 @@ from jclip.models.dropout import dropout, row_seeds
 from jclip.models.remat import Remat
 from jclip.models.spread import by_example
 from jclip.models.transformer import LayerNorm, Mlp, check_heads, run_stacks, two_stacks
+from jclip.ranges import Depth, Range, Rows, Size, check_ranges
 
 Pooling = Literal["cls", "mean"]
 
@@ -45,26 +46,31 @@ class BertConfig:
         token pad_id + 1 and padding pad_id (XLM-R).
     """
 
-    vocab_size: int
-    width: int
-    layers: int
-    heads: int
-    intermediate: int
-    max_positions: int
-    type_vocab_size: int
-    pad_id: int
-    layer_norm_eps: float
+    vocab_size: Rows
+    width: Size
+    layers: Depth
+    heads: Size
+    intermediate: Annotated[int, Range(1, 2**20)]
+    max_positions: Rows
+    type_vocab_size: Rows
+    pad_id: Annotated[int, Range(0, 2**31 - 1)]
+    layer_norm_eps: Annotated[float, Range(0, 1, above=True)]
     dropout: float = 0.1
     attention_dropout: float | None = None
     position_offset: Literal["none", "after_padding"] = "none"
 
     def __post_init__(self) -> None:
+        check_ranges(self)
         check_heads(self.width, self.heads)
         for rate in (self.dropout, self.attention_dropout or 0.0):
             if not 0 <= rate < 1:
                 raise JclipError(f"a dropout of {rate} is not possible: give 0 or more, and less than 1")
         if self.position_offset not in ("none", "after_padding"):
             raise JclipError(f"position_offset {self.position_offset!r} is unknown: choose none or after_padding")
+        if self.pad_id >= self.vocab_size:
+            raise JclipError(f"pad_id is {self.pad_id}, but vocab_size is {self.vocab_size}: give a smaller id")
+        if self.longest < 1:
+            raise JclipError(f"max_positions is {self.max_positions}, and pad_id {self.pad_id} leaves none: give more")
 
     @property
     def longest(self) -> int:

@@ -14,6 +14,7 @@ from jclip.models.attention import Implementation
 from jclip.models.bert import check_text_length
 from jclip.models.remat import Remat
 from jclip.models.transformer import Activation, LayerNorm, PreNormLayer, check_heads, run_stacks, two_stacks
+from jclip.ranges import Depth, Rows, Size, check_ranges
 
 _MLP_RATIO = 4
 
@@ -31,14 +32,15 @@ class ClipTextConfig:
       activation: "quick_gelu" (OpenAI's) or "gelu", exact (most of LAION's).
     """
 
-    vocab_size: int
-    context_length: int
-    width: int
-    layers: int
-    heads: int
+    vocab_size: Rows
+    context_length: Rows
+    width: Size
+    layers: Depth
+    heads: Size
     activation: Activation = "quick_gelu"
 
     def __post_init__(self) -> None:
+        check_ranges(self)
         check_heads(self.width, self.heads, self.activation)
 
 

@@ -5,7 +5,7 @@ Axes: b batch, h height, w width, c colours, l tokens, s width of the text state
 
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import flax.linen as nn
 import jax
@@ -20,6 +20,7 @@ from jclip.models.remat import Remat
 from jclip.models.resnet import ResNet, ResNetConfig
 from jclip.models.spread import by_example
 from jclip.models.vit import Vit, VitConfig
+from jclip.ranges import Range, Size, check_ranges
 
 
 @dataclass(frozen=True)
@@ -38,12 +39,13 @@ class DualEncoderConfig:
 
     image: VitConfig | ResNetConfig
     text: BertConfig | ClipTextConfig
-    embed_dim: int
-    head_width: int | None = None
-    logit_scale_init: float = math.log(1 / 0.07)
-    logit_bias_init: float | None = None
+    embed_dim: Size
+    head_width: Size | None = None
+    logit_scale_init: Annotated[float, Range(-80, 80)] = math.log(1 / 0.07)
+    logit_bias_init: Annotated[float, Range(-1e4, 1e4)] | None = None
 
     def __post_init__(self) -> None:
+        check_ranges(self)
         if self.head_width is not None and isinstance(self.text, ClipTextConfig):
             raise JclipError("head_width is for a BERT: CLIP's own text tower has no head, leave it out")
 

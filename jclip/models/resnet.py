@@ -5,7 +5,7 @@ pooling. Axes: b batch, h height, w width, c channels, l places (their mean firs
 """
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import flax.linen as nn
 import jax
@@ -18,6 +18,7 @@ from jclip.models.remat import Remat, rematerialised
 from jclip.models.spread import by_example
 from jclip.models.transformer import check_heads
 from jclip.models.vit import check_image_size, conv_init
+from jclip.ranges import Range, Size, check_ranges
 
 _EXPANSION = 4
 _STRIDE = 32  # of the whole tower
@@ -35,12 +36,13 @@ class ResNetConfig:
       heads: of the pooling attention.
     """
 
-    image_size: int
-    layers: tuple[int, ...] = (3, 4, 6, 3)
-    width: int = 64
-    heads: int = 32
+    image_size: Size
+    layers: Annotated[tuple[int, ...], Range(1, 1024)] = (3, 4, 6, 3)
+    width: Annotated[int, Range(1, 2048)] = 64
+    heads: Size = 32
 
     def __post_init__(self) -> None:
+        check_ranges(self)
         check_heads(32 * self.width, self.heads)
         if self.image_size % _STRIDE:
             raise JclipError(f"image_size {self.image_size} is not a multiple of {_STRIDE}, the stride of a ResNet")

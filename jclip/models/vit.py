@@ -5,6 +5,7 @@ patch, d width, e embedding.
 """
 
 from dataclasses import dataclass
+from typing import Annotated
 
 import flax.linen as nn
 import jax
@@ -16,6 +17,7 @@ from jclip.models.attention import Implementation
 from jclip.models.dropout import random_bits, row_seeds
 from jclip.models.remat import Remat
 from jclip.models.transformer import Activation, LayerNorm, PreNormLayer, check_heads, run_stacks, two_stacks
+from jclip.ranges import Depth, Range, Size, check_ranges
 
 
 @dataclass(frozen=True)
@@ -32,15 +34,16 @@ class VitConfig:
       activation: "quick_gelu" (OpenAI's CLIP, Chinese-CLIP) or "gelu", exact (most of LAION's).
     """
 
-    image_size: int
-    patch_size: int
-    width: int
-    layers: int
-    heads: int
-    mlp_ratio: int = 4
+    image_size: Size
+    patch_size: Size
+    width: Size
+    layers: Depth
+    heads: Size
+    mlp_ratio: Annotated[int, Range(1, 64)] = 4
     activation: Activation = "quick_gelu"
 
     def __post_init__(self) -> None:
+        check_ranges(self)
         check_heads(self.width, self.heads, self.activation)
         if self.image_size % self.patch_size:
             raise JclipError(f"image_size {self.image_size} is not a multiple of patch_size {self.patch_size}")

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import jax
 
-from jclip.bundle import Bundle, load_bundle
+from jclip.bundle import Bundle, check_tokenizer, load_bundle
 from jclip.config import difference, to_json
 from jclip.data.text import Tokenizer, load_tokenizer
 from jclip.errors import JclipError
@@ -32,6 +32,7 @@ def prepare(run: Run, workdir: Path) -> tuple[jax.sharding.Mesh, Tokenizer, list
             f"the tokenizer in {run.tokenizer} has {tokenizer.vocab_size} entries, but the text tower's "
             f"vocab_size is {run.model.text.vocab_size}: raise it"
         )
+    check_tokenizer(run.model, tokenizer, f"{run.tokenizer}: ")
     teacher = _teacher(run)
     parts = [StageParts(run, i, mesh, tokenizer, teacher) for i in range(len(run.stages))]
     for part in parts:

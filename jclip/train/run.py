@@ -254,7 +254,7 @@ def _check_inputs(run: Run, stage: Stage) -> None:
             raise JclipError(
                 f"stage {stage.name!r}: {name} is {length}, but the text tower reads {longest} tokens at most: lower it"
             )
-    if stage.objective == "contrastive" and run.preprocessing.size != run.model.image.image_size:
+    if run.preprocessing.size != run.model.image.image_size:  # the bundle of any stage holds both
         raise JclipError(
             f"preprocessing.size is {run.preprocessing.size}, but the image tower reads pictures of "
             f"{run.model.image.image_size}: they must be equal"

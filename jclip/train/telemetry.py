@@ -1,7 +1,6 @@
 """What a run says of itself: metrics.jsonl for programs, a live line for people."""
 
 import errno
-import json
 import math
 import os
 from collections.abc import Mapping, Sequence
@@ -20,6 +19,7 @@ from rich.progress import (
 )
 
 from jclip.console import Console, description
+from jclip.json_files import decode
 from jclip.plain import as_json, shown
 
 
@@ -86,9 +86,10 @@ def read_journal(path: Path) -> list[dict[str, Any]]:
     records = []
     for line in path.read_text(encoding="utf-8").splitlines():
         try:
-            records.append(json.loads(line))
-        except json.JSONDecodeError:
+            record = decode(line)
+        except ValueError:
             break
+        records.append(record)
     return records
 
 

@@ -34,6 +34,7 @@ ENCODER = TextEncoderConfig(broken.BERT)
 def bundles(tmp_path_factory):
     place = tmp_path_factory.mktemp("bundles")
     models = {"resnet": broken.RN50, "altclip": broken.ALTCLIP, "encoder": ENCODER, "odd": broken.CHINESE_CLIP}
+    models["reduced"] = replace(broken.RN50, text=broken.BERT)
     for name, config in models.items():
         family = "altclip" if name == "altclip" else "chinese-clip"
         broken.write_bundle(place / name / "bundle", family, config)
@@ -47,7 +48,17 @@ def bundles(tmp_path_factory):
         ("encoder", "hf", "is a text encoder alone, and --to writes two towers: give it one with --image and --text"),
         ("encoder", "cn-clip", "is a text encoder alone, and --to writes two towers: give it one"),
         ("altclip", "cn-clip", "cn_clip has no model with this text tower: write this one with --to hf"),
-        ("odd", "cn-clip", "cn_clip's BERT has .*: write this one with --to hf"),
+        ("odd", "cn-clip", "cn_clip's BERT has .*, this one 1e-12 and heads of 12: write this one with --to hf"),
+        (
+            "reduced",
+            "cn-clip",
+            "heads of 64 .* of 12: transformers has no CLIP with a ResNet, so it stays a bundle",
+        ),
+        (
+            "reduced",
+            "hf",
+            "has no CLIP with a ResNet: cn_clip's BERT has .* heads of 12, so it stays a bundle",
+        ),
     ],
 )
 def test_models_that_others_lack(name, to, says, bundles, tmp_path, refused):
@@ -60,7 +71,7 @@ def test_models_that_others_lack(name, to, says, bundles, tmp_path, refused):
     [
         (
             {"preprocessing": Preprocessing(64, mean=(0.5, 0.5, 0.5), resize="crop")},
-            r"cn_clip makes every picture square, .* this model sees mean \(0.5, 0.5, 0.5\), resize crop: write this",
+            r"cn_clip makes every picture square, .* sees mean \(0.5, 0.5, 0.5\), resize crop: .* it stays a bundle",
         ),
         ({"tokenizer": "bert"}, "cn_clip reads texts with its own vocabulary and rules, and this model has others"),
         ({"tokenizer": "shuffled"}, "cn_clip reads texts with its own vocabulary and rules, and this model has others"),

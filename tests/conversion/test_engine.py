@@ -6,6 +6,7 @@ import pytest
 from conversion.engine import export_tensors, import_tensors
 from conversion.export import telling_keys
 from conversion.families import FAMILIES, detect, family_named
+from conversion.readings import find_reading
 from conversion.rows import CONV, DENSE, Row, fused_attention
 from jclip.bundle import tensor_shapes
 from jclip.errors import JclipError
@@ -132,18 +133,18 @@ def test_as_many_tensors_as_were_published(name, family, count):
 )
 def test_families_are_told_apart_without_a_configuration(name, family):
     shapes = {key: tensor.shape for key, tensor in keys_of(name, family).items()}
-    assert detect(shapes, {}, "x").name == family
+    assert detect(shapes, {}).name == family
 
 
 def test_openais_container_tells_openais_weights():
     shapes = {key: tensor.shape for key, tensor in keys_of("clip-vit-b-16", "openai-clip").items()}
-    assert detect(shapes, {}, "x", openai=True).name == "openai-clip"
-    assert detect(shapes | {"input_resolution": ()}, {}, "x").name == "openai-clip"
+    assert detect(shapes, {}, openai=True).name == "openai-clip"
+    assert detect(shapes | {"input_resolution": ()}, {}).name == "openai-clip"
 
 
 def test_a_family_that_is_none():
     with pytest.raises(JclipError, match="there is no family 'gpt': choose one of altclip, .*bert"):
         family_named("gpt")
     with pytest.raises(JclipError, match=r"x is no checkpoint that converts \(its tensors: a, b …\): expected one of"):
-        detect({"a": (), "b": ()}, {}, "x")
+        find_reading({"a": (), "b": ()}, {}, "x")
     assert list(FAMILIES) == [family.name for family in FAMILIES.values()]

@@ -32,6 +32,7 @@ from jclip.data.importing.workers import Run, in_processes
 from jclip.data.kinds import PAIRS, Rules
 from jclip.errors import JclipError
 from jclip.files import check_free, lasting_folder, recover, whole_folder
+from jclip.json_files import read_object
 
 _VERSION = 3  # of what lies in .NAME.unfinished
 
@@ -237,8 +238,7 @@ def _divide(tasks: Sequence[Task], plan: Plan, progress: Progress) -> None:
 
 def _held(task: Task) -> dict[str, Any]:
     """What the shard of a task holds."""
-    found: dict[str, Any] = json.loads(task.file("shard.json").read_text(encoding="utf-8"))
-    return found
+    return read_object(task.file("shard.json"))
 
 
 class _Piece(NamedTuple):

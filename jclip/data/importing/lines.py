@@ -1,6 +1,5 @@
 """Text files of lines, read from any of them, and what is said of a line that is not as it should be."""
 
-import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
@@ -15,6 +14,7 @@ LONGEST_PICTURE = LARGEST_PICTURE // 3 * 4 + 64
 """Most bytes of a line with a picture in base64."""
 
 _CHUNK = 1 << 16
+from jclip.json_files import decode
 
 
 class Line(NamedTuple):
@@ -119,13 +119,12 @@ def object_of(file: Path, line: Line, fields: Sequence[str] = ()) -> dict[str, A
       JclipError: it is no such object.
     """
     try:
-        value = json.loads(text_of(file, line))
+        value = decode(text_of(file, line))
     except JclipError:
         raise
-    except (ValueError, RecursionError) as error:  # a number may have too many digits, too
-        reason = "it is nested too deep" if isinstance(error, RecursionError) else getattr(error, "msg", str(error))
+    except ValueError as error:
         raise JclipError(
-            f"{file}, line {line.number}: it is no JSON ({reason}): mend it, or fetch the file again"
+            f"{file}, line {line.number}: it is no JSON ({error}): mend it, or fetch the file again"
         ) from None
     if not isinstance(value, dict):
         found = text_of(file, line)[:40]

@@ -5,7 +5,6 @@ cat.v2.jpg.txt. Of several the first of these is taken. JSON is an object with t
 one field. `img2dataset` writes such folders (--output_format files), and many programs that label pictures do.
 """
 
-import json
 import os
 import re
 import unicodedata
@@ -23,6 +22,7 @@ from jclip.data.importing.parts import UNCAPTIONED, UNPICTURED, Beside, Found, L
 from jclip.data.kinds import PAIRS, StoredPair
 from jclip.errors import JclipError
 from jclip.files import LARGEST_PICTURE, NotTaken, read_regular
+from jclip.json_files import decode
 
 FILES, NAMES = "files", "names"
 CAPTIONS = (FILES, NAMES)
@@ -276,8 +276,8 @@ class _Part:
 
     def _field(self, text: str) -> tuple[str, ...] | str:
         try:
-            found = json.loads(text)
-        except (ValueError, RecursionError):
+            found = decode(text)
+        except ValueError:
             return _NO_CAPTION
         value = found.get(self.reader.field) if isinstance(found, dict) else None
         values = value if isinstance(value, list) else [value]

@@ -1,6 +1,5 @@
 """Data folders that change as a whole: a split is added, or pictures of split "train" become split "valid"."""
 
-import json
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,8 +18,9 @@ from jclip.data.folders import (
 from jclip.data.importing.report import Report, Split
 from jclip.data.importing.validation import TRAIN, VALID, Share, Side, divide, picture_numbers
 from jclip.data.kinds import PAIRS, Kind, kind_of
-from jclip.errors import JclipError, unreadable
+from jclip.errors import JclipError
 from jclip.files import check_free, lasting_folder, recover, whole_folder
+from jclip.json_files import entry, read_object
 from jclip.plain import as_json
 
 REPORT = "report.json"
@@ -101,13 +101,9 @@ def _report(folder: Path, kind: Kind) -> dict[str, Any]:
     file = folder / REPORT
     if not file.exists():
         return {"format": "", "kind": kind.name, "splits": {}}
-    try:
-        found = json.loads(file.read_text(encoding="utf-8"))
-        if isinstance(found, dict) and isinstance(found.get("splits"), dict):
-            return found
-        raise ValueError("it is no report of an import")
-    except (OSError, ValueError, RecursionError) as error:
-        raise unreadable(file, error, "as a report") from None
+    found = read_object(file, "as a report")
+    entry(found, "splits", dict, file)
+    return found
 
 
 def check_addition(folder: Path, kind: Kind, classes: Sequence[str], splits: Sequence[str]) -> None:

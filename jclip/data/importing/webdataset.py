@@ -4,7 +4,6 @@ A tar is read from its beginning to its end, compressed or not, and becomes one 
 is counted with a reason; see `pairing` for which belong together.
 """
 
-import json
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
@@ -20,6 +19,7 @@ from jclip.data.importing.splits import LeftOut, others
 from jclip.data.kinds import PAIRS, StoredPair
 from jclip.errors import JclipError
 from jclip.files import LARGEST_PICTURE, TOO_LARGE, said_size
+from jclip.json_files import decode
 
 _CAPTION = "caption"
 _ENDS = ("tar", "tar.gz", "tgz", "tar.bz2", "tbz2", "tar.xz", "txz")
@@ -136,9 +136,9 @@ class _Part:
         try:
             if name.rpartition(".")[2].lower() not in JSON:
                 return text.decode("utf-8")
-            fields: Any = json.loads(text)
+            fields: Any = decode(text)
             caption = fields.get(self.caption or _CAPTION) if isinstance(fields, dict) else None
-        except (ValueError, RecursionError):  # no UTF-8, no JSON, or a number of too many digits
+        except ValueError:  # no UTF-8, or no JSON
             return None
         return caption if isinstance(caption, str) else None
 

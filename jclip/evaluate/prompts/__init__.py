@@ -10,14 +10,14 @@ A set for what a data set's classes are ("flower") goes before the general one.
 """
 
 import importlib.util
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from jclip.errors import JclipError, unreadable
+from jclip.errors import JclipError
 from jclip.evaluate.features import is_text
+from jclip.json_files import read_json
 
 _HERE = Path(__file__).parent
 
@@ -86,10 +86,7 @@ def names_of(package: str) -> list[str]:
 
 
 def _read(file: Path, kind: str) -> Prompts:
-    try:
-        data = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise unreadable(file, error, "as prompts") from None
+    data = read_json(file, "as prompts")
     if not isinstance(data, Mapping) or not isinstance(data.get("general"), list):
         raise JclipError(f'{file} holds no prompts: write {{"language": "zh", "general": ["…{{}}…"]}}')
     chosen = kind if kind in data else "general"

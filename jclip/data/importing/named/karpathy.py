@@ -10,7 +10,6 @@ The split "restval" of COCO, pictures of val2014 that are neither in valid nor i
 papers that followed. Some pictures have six or seven captions; all are kept.
 """
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -23,7 +22,7 @@ from jclip.data.importing.parts import Reading
 from jclip.data.importing.splits import LeftOut, choose_splits
 from jclip.data.kinds import PAIRS
 from jclip.errors import JclipError, unreadable
-from jclip.files import read_regular
+from jclip.json_files import read_object
 
 _NAMES = {"train": "train", "restval": "train", "val": "valid", "test": "test"}
 _SPLITS = ("train", "valid", "test")
@@ -78,13 +77,13 @@ def _read(
 ) -> ListedReader:
     entries: dict[str, list[Entry]] = {split: [] for split in splits}
     try:
-        for number, image in enumerate(json.loads(read_regular(captions, _LARGEST))["images"]):
+        for number, image in enumerate(read_object(captions, "as Karpathy's splits", largest=_LARGEST)["images"]):
             split = _NAMES[image["split"]]
             if split in entries:
                 entries[split].append(_entry(image, f"{captions.name}, images[{number}]", picture))
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError) as error:
-        if isinstance(error, JclipError):
-            raise
+    except JclipError:
+        raise
+    except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
         raise unreadable(captions, error, "as Karpathy's splits") from None
     return listed(entries, left_out)
 
