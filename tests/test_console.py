@@ -31,7 +31,15 @@ def in_facts(name):
 
 @pytest.mark.parametrize(
     "made",
-    [str, Text, text, in_table, in_facts, lambda name: Text(name, "red"), lambda name: Text.assemble((name, "red"), name)],
+    [
+        str,
+        Text,
+        text,
+        in_table,
+        in_facts,
+        lambda name: Text(name, "red"),
+        lambda name: Text.assemble((name, "red"), name),
+    ],
 )
 def test_nothing_of_a_name_is_obeyed(made):
     file, out = console()

@@ -32,7 +32,9 @@ def test_by_hand():
     assert as_json(["\x9b\u202e\udcff猫\n"]) == r'["\u009b\u202e\udcff猫\n"]'
 
 
-@pytest.mark.parametrize("name", ["猫 図", "👩‍🚀🏴󠁧󠁢󠁥󠁮󠁧󠁿", "café", "हिन्दी", "עברית", "\u3000wide", "a\u200db", "[red]", "\\n"])
+@pytest.mark.parametrize(
+    "name", ["猫 図", "👩‍🚀🏴󠁧󠁢󠁥󠁮󠁧󠁿", "café", "हिन्दी", "עברית", "\u3000wide", "a\u200db", "[red]", "\\n"]
+)
 def test_what_is_only_letters_stays(name):
     assert shown(name) == shown_lines(name) == shown_help(name) == name
 

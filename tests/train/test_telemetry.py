@@ -7,9 +7,9 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from jclip.console import Console
 from tensorboardX.proto.event_pb2 import Event
 
+from jclip.console import Console
 from jclip.data.text import load_tokenizer
 from jclip.errors import JclipError
 from jclip.parallel.mesh import make_mesh

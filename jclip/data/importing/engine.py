@@ -27,7 +27,7 @@ from jclip.data.importing.survey import DUPLICATE, Skipped, Task, mark_duplicate
 from jclip.data.importing.workers import Run, in_processes
 from jclip.data.kinds import Rules
 from jclip.errors import JclipError
-from jclip.files import check_free, lasting_folder, whole_folder
+from jclip.files import check_free, check_utf8, lasting_folder, whole_folder
 from jclip.plain import as_json
 
 _VERSION = 2  # of what lies in .NAME.unfinished
@@ -73,6 +73,7 @@ def import_data(reader: Reader, destination: Path, plan: Plan, progress: Progres
       JclipError: the source is not as its format wants it, too much of it had to be skipped, or the destination is
         taken. Nothing is left behind then.
     """
+    check_utf8(destination)
     if os.path.lexists(destination):
         with suppress(JclipError), lasting_folder(destination):
             pass  # a kill may have left it when the folder was whole

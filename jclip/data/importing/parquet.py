@@ -11,6 +11,7 @@ from typing import Any
 from jclip.data.importing.parts import UNCAPTIONED, Found, Lost, Part, Reader, Reading, numbered
 from jclip.data.kinds import PAIRS, StoredPair
 from jclip.errors import JclipError
+from jclip.files import check_utf8
 
 
 @dataclass(frozen=True)
@@ -79,6 +80,7 @@ def _open(file: Path) -> Any:
     import pyarrow
     import pyarrow.parquet
 
+    check_utf8(file, "pyarrow")
     try:
         return pyarrow.parquet.ParquetFile(file)
     except (pyarrow.ArrowException, OSError) as error:
