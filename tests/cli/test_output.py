@@ -19,9 +19,9 @@ COMMANDS = [
     ["eval", "compare", "a", "b", "--output"],
     ["convert", "weights"],
     ["convert", "--image", "a", "--text", "b"],
-    ["convert", "bundle", "--to", "hf"],
+    ["convert", "--to", "hf", "bundle"],
     ["data", "inspect", "folder", "--sheet"],
-    ["data", "import", "texts.tsv"],
+    ["data", "import", "--language", "zh", "parallel-tsv", "texts.tsv"],
     ["demo", "--workdir"],
 ]
 
@@ -104,7 +104,7 @@ def test_a_function_in_a_configuration_is_named_not_quoted(tmp_path, monkeypatch
         ("config", "name is the function config itself, but must be a value: call it"),
         ("dict", "name is the class dict itself, but must be a value: call it"),
         ("vit_b_16.config().stages[0].budget.__init__", "name is the method Budget.__init__ itself"),
-        ("object()", "name cannot hold a object"),
+        ("object()", "name cannot hold a value of type object"),
     ):
         (tmp_path / "c.py").write_text(
             f"{begin}    return replace(vit_b_16.config(), name={value})\n", encoding="utf-8"
