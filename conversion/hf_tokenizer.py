@@ -177,7 +177,7 @@ def _write_engine(folder: Path, engine: Engine, special: Mapping[str, str], begi
         pair=f"{begin} $A {end} $B:1 {end}:1",
         special_tokens=[(token, engine.token_to_id(token)) for token in (begin, end)],
     )
-    engine.save(str(folder / _JSON))
+    (folder / _JSON).write_text(engine.to_str(pretty=True), encoding="utf-8")  # `save` takes only names in UTF-8
 
 
 def _write_json(file: Path, record: Mapping[str, Any]) -> None:

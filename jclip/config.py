@@ -41,7 +41,9 @@ def to_json(value: Any, where: str = "") -> Any:
     if isinstance(value, type) or callable(value):
         name = getattr(value, "__qualname__", kind)
         raise JclipError(f"{place} is the {_CALLED.get(kind, kind)} {name} itself, but must be a value: call it")
-    said = f"a {kind}" if type(value).__repr__ is object.__repr__ else f"{shown(repr(value))} of type {kind}"
+    said = (
+        f"a value of type {kind}" if type(value).__repr__ is object.__repr__ else f"{shown(repr(value))} of type {kind}"
+    )
     raise JclipError(f"{place} cannot hold {said}")
 
 

@@ -38,6 +38,22 @@ def check_free(place: Path) -> None:
         raise JclipError(f"{place} is there already: move it away, or choose another name")
 
 
+def check_utf8(place: Path, library: str = "array_record") -> None:
+    """Checks that a path is UTF-8, for some libraries open no other.
+
+    Args:
+      place: the path.
+      library: that would open it.
+
+    Raises:
+      JclipError: it has bytes that are not.
+    """
+    try:
+        str(place).encode()
+    except UnicodeEncodeError:
+        raise JclipError(f"{place} is not a name in UTF-8, and {library} opens no other: choose another") from None
+
+
 def check_writable(place: Path) -> None:
     """Checks, before long work, that a new file or folder of this name can be made: by making one beside it.
 
@@ -306,7 +322,8 @@ def _beside(place: Path, make: Callable[[Path], None]) -> Iterator[Path]:
             lock = _lock(fresh)
             partial = fresh if lock is None else fresh.rename(locked)
         except OSError as error:
-            raise JclipError(f"{place} cannot be made ({error.strerror}): choose another place") from None
+            reason = "Not a directory" if isinstance(error, FileExistsError) else error.strerror  # a parent is a file
+            raise JclipError(f"{place} cannot be made ({reason}): choose another place") from None
         yield partial
     except OSError as error:
         if error.errno not in _FULL:

@@ -24,7 +24,7 @@ from jclip.data.images import Preprocessing
 from jclip.data.kinds import LABELLED, PAIRS, PARALLEL, Kind, StoredPair
 from jclip.data.records import Labelled, Pair, Translation
 from jclip.errors import JclipError, unreadable
-from jclip.files import whole_folder
+from jclip.files import check_utf8, whole_folder
 
 Record = TypeVar("Record")
 
@@ -298,6 +298,7 @@ def open_folder(folder: Path) -> Any:
     """
     import tensorflow_datasets as tfds
 
+    check_utf8(folder)
     if not (folder / "dataset_info.json").is_file():
         reason = "it has no dataset_info.json" if folder.is_dir() else "there is no such folder"
         raise JclipError(f"{folder} holds no data set ({reason}): name one that jclip data import wrote")

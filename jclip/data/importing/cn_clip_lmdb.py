@@ -4,6 +4,7 @@ The tuples are read by a machine that builds plain values and calls nothing: a p
 """
 
 import io
+import os
 from array import array
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -173,7 +174,7 @@ def _open(folder: Path) -> Any:
     import lmdb
 
     try:
-        found = lmdb.open(str(folder), readonly=True, lock=False, readahead=False)
+        found = lmdb.open(os.fsencode(folder), readonly=True, lock=False, readahead=False)
     except lmdb.Error as error:
         raise _damaged(folder, error) from None
     # The file is mapped: to read past its end would kill the process.

@@ -31,7 +31,7 @@ from jclip.data.importing.validation import TRAIN, VALID, Share
 from jclip.data.importing.workers import Run, in_processes
 from jclip.data.kinds import PAIRS, Rules
 from jclip.errors import JclipError
-from jclip.files import check_free, lasting_folder, recover, whole_folder
+from jclip.files import check_free, check_utf8, lasting_folder, recover, whole_folder
 from jclip.json_files import read_object
 
 _VERSION = 3  # of what lies in .NAME.unfinished
@@ -85,6 +85,7 @@ def import_data(reader: Reader, destination: Path, plan: Plan, progress: Progres
       JclipError: the source is not as its format wants it, too much of it had to be skipped, or the destination is
         taken. Nothing is left behind then.
     """
+    check_utf8(destination)
     if os.path.lexists(destination) and not plan.add:
         with suppress(JclipError), lasting_folder(destination):
             pass  # a kill may have left it when the folder was whole
