@@ -77,7 +77,7 @@ def connect(distributed: bool = False) -> None:
 
 def alone() -> bool:
     """Whether this process is not joined with others."""
-    return _client() is None
+    return client() is None
 
 
 def is_first() -> bool:
@@ -243,25 +243,25 @@ class _Heard(NamedTuple):
 
 def _meet(said: str | None) -> _Heard:
     """The next meeting of all."""
-    client, name = _client(), f"jclip/{next(_numbers)}"
+    service, name = client(), f"jclip/{next(_numbers)}"
     failing = said is not None and said[0] != _WORD
     if said is not None:
-        client.key_value_set(f"{name}/{index():06}", said)
+        service.key_value_set(f"{name}/{index():06}", said)
     patience = (_SHORT if _OUT_OF_MEMORY in (said or "") else _FAREWELL) if failing else _LONG
     try:
-        client.wait_at_barrier(name, 1000 * patience)
+        service.wait_at_barrier(name, 1000 * patience)
     except jax.errors.JaxRuntimeError:
         if failing and said is not None:
             print(said[1:], file=sys.stderr, flush=True)
             os._exit(1)
         raise
-    heard = [value for _, value in sorted(client.key_value_dir_get(f"{name}/"))]
+    heard = [value for _, value in sorted(service.key_value_dir_get(f"{name}/"))]
     if heard:
         # Not before all have read it.
-        client.wait_at_barrier(f"{name}/read", 1000 * _LONG)
+        service.wait_at_barrier(f"{name}/read", 1000 * _LONG)
         if is_first():
             with suppress(Exception):
-                client.key_value_delete(f"{name}/")
+                service.key_value_delete(f"{name}/")
     return _Heard(
         words=[each[1:] for each in heard if each[0] == _WORD],
         errors=[each[1:] for each in heard if each[0] != _WORD],
@@ -297,7 +297,7 @@ def _mark(error: BaseException | None) -> bool | None:
 def _one_of(told: list[str]) -> str:
     """One error out of those of several processes, which are mostly the same."""
     bare = {line.partition(": ")[2] for line in told}
-    if len(bare) == 1 and len(told) == distributed.global_state.num_processes:
+    if len(bare) == 1 and len(told) == count():
         return bare.pop()
     return told[0]
 
@@ -307,22 +307,29 @@ def _by_hand(said: dict[str, str]) -> dict[str, Any]:
     if missing:
         raise JclipError(f"{' and '.join(said)} is set, but not {' and '.join(missing)}: set all three, or none")
     try:
-        count, index = int(said[PROCESSES]), int(said[PROCESS])
+        processes, number = int(said[PROCESSES]), int(said[PROCESS])
     except ValueError:
         raise JclipError(f"{PROCESSES}={said[PROCESSES]} and {PROCESS}={said[PROCESS]} must be whole numbers") from None
     host, colon, port = said[COORDINATOR].rpartition(":")
     if not (host and colon and port.isdigit()):
         raise JclipError(f"{COORDINATOR}={said[COORDINATOR]} is no address: write HOST:PORT")
-    if not 0 <= index < count:
-        raise JclipError(f"{PROCESS}={index} is not one of {count} processes: count them from 0")
+    if not 0 <= number < processes:
+        raise JclipError(f"{PROCESS}={number} is not one of {processes} processes: count them from 0")
     return {
         "coordinator_address": said[COORDINATOR],
-        "num_processes": count,
-        "process_id": index,
+        "num_processes": processes,
+        "process_id": number,
         # What jax would find by itself, under Slurm say, has been overruled, its devices of a process included.
         "cluster_detection_method": "deactivate",
     }
 
 
-def _client() -> Any:
+def client() -> Any:
+    """Returns jax's client of the coordination service; None where this process is alone."""
     return distributed.global_state.client
+
+
+def count() -> int:
+    """Returns the number of processes of this run."""
+    number: int = distributed.global_state.num_processes
+    return 1 if alone() else number

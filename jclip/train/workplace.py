@@ -57,9 +57,14 @@ def _check_shared(workdir: Path) -> None:
 
 @contextmanager
 def stop_requests() -> Iterator[list[int]]:
-    """A list that the first Ctrl-C or SIGTERM fills; a step is never cut in two. A second Ctrl-C acts at once."""
+    """Yields a list that the first Ctrl-C, SIGTERM or SIGHUP fills; a step is never cut in two.
+
+    A second Ctrl-C acts at once. SIGHUP, which a terminal sends when it goes, stays ignored under nohup.
+    """
     received: list[int] = []
-    kinds = (signal.SIGINT, signal.SIGTERM)
+    kinds = [signal.SIGINT, signal.SIGTERM]
+    if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:
+        kinds.append(signal.SIGHUP)
 
     def note(number: int, _: Any) -> None:
         if received and number == signal.SIGINT:
