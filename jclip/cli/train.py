@@ -15,12 +15,15 @@ from rich.console import Console
 
 from jclip.cli.configs import parse
 from jclip.cli.evaluators import evaluators
+from jclip.cli.train_words import what_now
 from jclip.errors import JclipError
 from jclip.parallel.mesh import make_mesh
 from jclip.parallel.processes import alone, connect, is_first, sharing_errors, together
 from jclip.train.assembly import copies_on
 from jclip.train.loop import train
-from jclip.train.telemetry import ProgressWatcher
+from jclip.train.reading import readings
+from jclip.train.scores import Scores
+from jclip.train.telemetry import ProgressWatcher, read_journal
 
 LOST = 128 + signal.SIGABRT
 """The exit code where another process was lost: what jax itself ends with when it notices that first."""
@@ -40,8 +43,8 @@ class Options:
       distributed: this is one of several processes of a run: join the others, as a TPU pod, Slurm, Kubernetes or Open
         MPI names them. JCLIP_COORDINATOR, JCLIP_PROCESSES and JCLIP_PROCESS in the environment do it by hand.
 
-    Exit code: 0 when finished; 75 when SIGTERM stopped it after saving: start it again; 130 when Ctrl-C did;
-    134 when another process was lost.
+    Exit code: 0 when finished; 75 when SIGTERM, or SIGHUP of a lost terminal, stopped it after saving: start it again;
+    130 when Ctrl-C did; 134 when another process was lost.
     """
 
     config: tyro.conf.Positional[Annotated[str, tyro.conf.arg(metavar="CONFIG")]]
@@ -81,15 +84,20 @@ def _train(arguments: Sequence[str]) -> int:
     copies = together(lambda: copies_on(make_mesh(run.mesh), run))
     if copies.devices > 1:
         console.print(f"parameters over {copies}", markup=False, highlight=False, soft_wrap=True)
-    with ProgressWatcher(console, run.name) as watcher:
+    for one in together(lambda: readings(run) if is_first() else []):
+        console.print(str(one), markup=False, highlight=False, soft_wrap=True)
+    with ProgressWatcher(
+        console, run.name, scores=Scores(run.best, read_journal(workdir / "metrics.jsonl"))
+    ) as watcher:
         outcome = train(run, workdir, watcher=watcher, evaluators=together(lambda: evaluators(run)))
     bundles = [str(path) for path in outcome.bundles]
     if options.json and is_first():
         print(json.dumps({"finished": outcome.finished, "steps": outcome.position.total, "bundles": bundles}))
     elif outcome.finished:
         console.print(f"finished: {outcome.position.total} steps; bundles: {', '.join(bundles)}", markup=False)
+        console.print(what_now(run, outcome), markup=False, highlight=False, soft_wrap=True)
     else:
         console.print(f"stopped after {outcome.position.total} steps, saved: the same command goes on from here")
     if outcome.finished:
         return 0
-    return os.EX_TEMPFAIL if outcome.signal == signal.SIGTERM else 128 + signal.SIGINT
+    return 128 + signal.SIGINT if outcome.signal in (None, signal.SIGINT) else os.EX_TEMPFAIL

@@ -20,6 +20,8 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from jclip.train.scores import Scores
+
 
 class Watcher(Protocol):
     """Whoever wants to see a run: the progress bar, a test, the demo."""
@@ -45,31 +47,34 @@ class Journal:
           records: so far.
         """
         self.records = list(records)
-        self._last = {(record["kind"], record["total"]) for record in self.records}
+        self._last = {_key(record["kind"], record["total"], record) for record in self.records}
         self._file = None
         if path is not None:
             path.parent.mkdir(parents=True, exist_ok=True)
             partial = path.with_suffix(".partial")
-            partial.write_text("".join(map(_line, self.records)), encoding="utf-8")
+            partial.write_bytes(b"".join(map(_line, self.records)))
             partial.replace(path)
             self._file = path.open("ab", buffering=0)  # nothing waits in a buffer that would fail again when closed
 
     def write(self, kind: str, total: int, record: Mapping[str, Any]) -> dict[str, Any] | None:
-        """Appends one record unless the one of that kind and step is there already; returns what it wrote."""
-        if self.has(kind, total):
+        """Appends one record unless the one of that kind and step is there already; returns what it wrote.
+
+        Of warnings there may be several at a step, each once.
+        """
+        if (key := _key(kind, total, record)) in self._last:
             return None
-        self._last.add((kind, total))
+        self._last.add(key)
         whole = {"kind": kind, "total": total, **record}
         self.records.append(whole)
         if self._file:
-            line = _line(whole).encode("utf-8")
+            line = _line(whole)
             if self._file.write(line) != len(line):
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), self._file.name)
         return whole
 
     def has(self, kind: str, total: int) -> bool:
         """Whether the record of that kind and step is there."""
-        return (kind, total) in self._last
+        return _key(kind, total) in self._last
 
     def close(self) -> None:
         """Closes the file."""
@@ -97,10 +102,12 @@ class ProgressWatcher:
       console: where.
       title: of the run.
       lines: in a pipe, about so many a stage instead.
+      scores: of the run so far.
     """
 
-    def __init__(self, console: Console, title: str, lines: int | None = None):
+    def __init__(self, console: Console, title: str, lines: int | None = None, scores: Scores | None = None):
         self._console, self._title, self._lines, self._shown = console, title, lines, -math.inf
+        self._scores = scores or Scores()
         self._task: TaskID | None = None
         self._name, self._steps = "", 0
         self._bar = Progress(
@@ -137,6 +144,8 @@ class ProgressWatcher:
             self._console.print(f"replaced: {picture}", markup=False, soft_wrap=True)
         if record["kind"] == "warning":
             self._console.print(f"warning: {record['message']}", markup=False, soft_wrap=True)
+        if record["kind"] == "evaluation":
+            self._console.print(self._scores.line(record), markup=False, highlight=False, soft_wrap=True)
         if record["kind"] != "train" or self._task is None:
             return
         note = "  ".join(f"{word} {record[name]:{form}}" for name, word, form in _SHOWN if name in record)
@@ -162,5 +171,10 @@ _SHOWN = (
 )
 
 
-def _line(record: Mapping[str, Any]) -> str:
-    return json.dumps(record, ensure_ascii=False) + "\n"
+def _key(kind: str, total: int, record: Mapping[str, Any] | None = None) -> tuple[str, int, Any]:
+    return kind, total, record["message"] if record and kind == "warning" else None
+
+
+def _line(record: Mapping[str, Any]) -> bytes:
+    # JSON can say bytes of a file's name that are no UTF-8 as escapes.
+    return (json.dumps(record, ensure_ascii=False) + "\n").encode("utf-8", "backslashreplace")
