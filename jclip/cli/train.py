@@ -5,6 +5,7 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -21,7 +22,8 @@ from jclip.parallel.mesh import make_mesh
 from jclip.parallel.processes import alone, connect, is_first, sharing_errors, together
 from jclip.train.assembly import copies_on
 from jclip.train.loop import train
-from jclip.train.reading import readings
+from jclip.train.outcome import Outcome
+from jclip.train.run import Run
 from jclip.train.scores import Scores
 from jclip.train.telemetry import ProgressWatcher, read_journal
 
@@ -84,20 +86,24 @@ def _train(arguments: Sequence[str]) -> int:
     copies = together(lambda: copies_on(make_mesh(run.mesh), run))
     if copies.devices > 1:
         console.print(f"parameters over {copies}", markup=False, highlight=False, soft_wrap=True)
-    for one in together(lambda: readings(run) if is_first() else []):
-        console.print(str(one), markup=False, highlight=False, soft_wrap=True)
     with ProgressWatcher(
         console, run.name, scores=Scores(run.best, read_journal(workdir / "metrics.jsonl"))
     ) as watcher:
         outcome = train(run, workdir, watcher=watcher, evaluators=together(lambda: evaluators(run)))
-    bundles = [str(path) for path in outcome.bundles]
-    if options.json and is_first():
-        print(json.dumps({"finished": outcome.finished, "steps": outcome.position.total, "bundles": bundles}))
-    elif outcome.finished:
-        console.print(f"finished: {outcome.position.total} steps; bundles: {', '.join(bundles)}", markup=False)
-        console.print(what_now(run, outcome), markup=False, highlight=False, soft_wrap=True)
-    else:
-        console.print(f"stopped after {outcome.position.total} steps, saved: the same command goes on from here")
+    with suppress(OSError, SystemExit):  # whoever watched is gone; the second is rich's
+        _tell(run, outcome, console, as_json=options.json)
     if outcome.finished:
         return 0
     return 128 + signal.SIGINT if outcome.signal in (None, signal.SIGINT) else os.EX_TEMPFAIL
+
+
+def _tell(run: Run, outcome: Outcome, console: Console, *, as_json: bool) -> None:
+    bundles, steps = [str(path) for path in outcome.bundles], outcome.position.total
+    if as_json and is_first():
+        best = outcome.best and str(outcome.best)
+        print(json.dumps({"finished": outcome.finished, "steps": steps, "bundles": bundles, "best": best}), flush=True)
+    elif outcome.finished:
+        console.print(f"finished: {steps} steps; bundles: {', '.join(bundles)}", markup=False, soft_wrap=True)
+        console.print(what_now(run, outcome), markup=False, highlight=False, soft_wrap=True)
+    else:
+        console.print(f"stopped after {steps} steps, saved: the same command goes on from here")

@@ -7,6 +7,7 @@
 Captions in several languages lie in FOLDER/LANGUAGE, or share one gallery as FOLDER/test_texts.LANGUAGE.jsonl.
 """
 
+import glob
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -62,7 +63,7 @@ def open_captions(place: Path, split: str = "test") -> Captions:
         if _LANGUAGE.fullmatch(folder.name) and _holds(folder, split)
     }
     galleries = cache(TsvPictures)
-    for file in place.glob(f"{split}_texts.*.jsonl"):
+    for file in place.glob(f"{glob.escape(split)}_texts.*.jsonl"):
         if _has_captions(file):
             found[file.name.split(".")[1]] = partial(read_cn_clip, file, galleries)
     if not found and (place / "dataset_info.json").is_file():

@@ -39,7 +39,7 @@ from jclip.train.identity import check_same, disagreement, identity
 from jclip.train.logbook import Logbook
 from jclip.train.meter import Meter, device_peak
 from jclip.train.outcome import Outcome
-from jclip.train.preparing import begin, odd_data, prepare
+from jclip.train.preparing import begin, look_at_data, prepare
 from jclip.train.profiling import Profiler
 from jclip.train.run import Run
 from jclip.train.state import TrainState
@@ -96,7 +96,10 @@ def train(
         stack.callback(job.close)
         # Where the run stands.
         state, position = job.resume() or (begin(parts[0]), Position(0, 0, 0))
-        for warning in odd_data(parts[position.stage :]):
+        reads, warnings = look_at_data(parts[position.stage :])
+        if reads:
+            job.write("data", position, {"reads": [str(one) for one in reads]})
+        for warning in warnings:
             job.write("warning", position, {"message": warning})
         together(lambda: [part.steps for part in parts[position.stage :]])  # whose data must be there
         if position.total == 0:

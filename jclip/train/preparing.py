@@ -16,7 +16,7 @@ from jclip.parallel.processes import together
 from jclip.train.assembly import StageParts, check_and_mesh
 from jclip.train.health import first_broken_at_start
 from jclip.train.layout import whole_path
-from jclip.train.reading import check_learnable, reading
+from jclip.train.reading import Reading, check_learnable, reading
 from jclip.train.run import Run, check_starting_points
 from jclip.train.state import TrainState
 
@@ -64,20 +64,23 @@ def begin(part: StageParts) -> TrainState:
     raise _not_finite(f"starts_from: {folder}" if folder else "the initialisation", path)
 
 
-def odd_data(parts: Sequence[StageParts]) -> list[str]:
-    """Looks at a few records of each stage's data, and returns warnings of what is odd; later data may come later.
+def look_at_data(parts: Sequence[StageParts]) -> tuple[list[Reading], list[str]]:
+    """Looks at a few records of each stage's data; those of later stages may be missing, for they may come later.
+
+    Returns:
+      What is read, and warnings of what is odd.
 
     Raises:
       JclipError: a stage can learn nothing from its data; on every process.
     """
 
-    def look() -> list[str]:
-        stages = [part.stage for part in parts]
-        return [
-            warning
-            for stage in stages
-            for warning in check_learnable(stage, [reading(stage, source) for source in stage.data])
-        ]
+    def look() -> tuple[list[Reading], list[str]]:
+        found, warnings = [], []
+        for part in parts:
+            mine = [reading(part.stage, source) for source in part.stage.data]
+            warnings += check_learnable(part.stage, mine)
+            found += mine
+        return found, warnings
 
     return together(look)
 

@@ -5,6 +5,7 @@ import json
 import math
 import os
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol
@@ -126,7 +127,8 @@ class ProgressWatcher:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
-        self._bar.stop()
+        with suppress(*_GONE):
+            self._bar.stop()
 
     def stage_begins(self, name: str, step: int, steps: int) -> None:
         """Adds a row."""
@@ -136,10 +138,17 @@ class ProgressWatcher:
     def stepped(self, step: int) -> None:
         """Moves the bar."""
         if self._task is not None:
-            self._bar.update(self._task, completed=step)
+            with suppress(*_GONE):
+                self._bar.update(self._task, completed=step)
 
     def logged(self, record: Mapping[str, Any]) -> None:
-        """Shows the newest figures, warnings, and pictures that had to be replaced."""
+        """Shows what is read, the newest figures, warnings, and pictures that had to be replaced."""
+        with suppress(*_GONE):  # a terminal that is gone, or a closed pipe, is no reason to stop training
+            self._show(record)
+
+    def _show(self, record: Mapping[str, Any]) -> None:
+        for source in record.get("reads", ()):
+            self._console.print(source, markup=False, highlight=False, soft_wrap=True)
         for picture in record.get("pictures", ()):
             self._console.print(f"replaced: {picture}", markup=False, soft_wrap=True)
         if record["kind"] == "warning":
@@ -155,6 +164,8 @@ class ProgressWatcher:
             self._shown = record["step"]
             self._console.print(f"{self._title} · {self._name} {record['step']}/{self._steps}  {note}", soft_wrap=True)
 
+
+_GONE = (OSError, SystemExit)  # of a write to a terminal or pipe that is gone; the second is rich's
 
 _SHOWN = (
     ("loss", "loss", ".4g"),
