@@ -3,7 +3,8 @@
 Whoever waits for a process that went its own way waits for ever. So a process that meets an error does not just raise
 it: it tells the others at the next meeting, whichever that is, and all raise it. There is one row of meetings, which
 all processes walk along in step; hence an error that arises out of turn is heard at the very next. A process that
-dies outright is missed within HEARTBEAT seconds, and then jax ends the others.
+dies outright is missed at once, by its socket (`lifeline`), and one whose machine is cut off within HEARTBEAT seconds,
+by jax; the others end.
 
 What is exchanged here goes through jax's coordination service, from host to host, so that no device is waited for.
 """
@@ -21,6 +22,7 @@ import jax
 from jax._src import distributed  # its client has no public name; orbax takes the same way
 
 from jclip.errors import JclipError
+from jclip.parallel import lifeline
 
 T = TypeVar("T")
 E = TypeVar("E", bound=BaseException)
@@ -36,6 +38,7 @@ _LONG = 7 * 24 * 3600  # seconds in which one may work while the others wait; th
 _FAREWELL = 900  # seconds for the others to hear of an error: orbax waits for 600 for who could not write his share
 _DISK = 60  # seconds in which a new file must be seen by all
 _SHORT = 60  # the same, where they surely wait on the devices
+_LIFELINE = "jclip/lifeline"  # where the first process tells its port
 _OUT_OF_MEMORY = "RESOURCE_EXHAUSTED"
 
 
@@ -65,6 +68,12 @@ def connect(distributed: bool = False) -> None:
             shutdown_timeout_seconds=60,
         )
         jax.devices()  # which waits for all: now, while none has met anything that could keep it away
+        lifeline.hold(
+            index(),
+            _coordinator(),
+            lambda port: client().key_value_set(_LIFELINE, port),
+            lambda: str(client().blocking_key_value_get(_LIFELINE, 1000 * _PATIENCE)),
+        )
     except (RuntimeError, ValueError, TypeError) as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         mend = (
@@ -73,6 +82,11 @@ def connect(distributed: bool = False) -> None:
             else f"start it under Slurm, on a TPU pod or on Kubernetes, or set {COORDINATOR}, {PROCESSES} and {PROCESS}"
         )
         raise JclipError(f"the processes of this run cannot be joined ({reason}): {mend}") from None
+
+
+def _coordinator() -> str:
+    """Returns the host of the first process."""
+    return str(distributed.global_state.coordinator_address).rpartition(":")[0].strip("[]")
 
 
 def alone() -> bool:
