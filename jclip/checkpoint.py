@@ -8,18 +8,14 @@ later is known, and the one before it is taken.
 Every process reads its own share, without waiting for the others: what one of them cannot read, it tells them.
 """
 
-import gc
 import hashlib
 import json
-import logging
 import shutil
-import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from types import CoroutineType
 from typing import Any, NamedTuple
 
 import jax
@@ -28,18 +24,15 @@ import orbax.checkpoint as ocp
 
 from jclip.errors import JclipError
 from jclip.files import is_full_disk
+from jclip.orbax_manager import literal, no_late_words, open_manager, state_handler, without_traces
+from jclip.parallel import saving
 from jclip.parallel.checksum import checksums
-from jclip.parallel.processes import appears, first, is_first, meet, said_by_first
+from jclip.parallel.processes import appears, first, is_first, meet, said_by_first, together
 
 _LATE = 0.5  # seconds in which the other writers of a failed checkpoint give up
-_PATIENCE = 10.0  # seconds for the other readers of a damaged one to notice that nobody waits for them
 _ASIDE = "damaged"
+_HALF = ".orbax-checkpoint-tmp"  # in the name of a checkpoint that is being written
 _JSON = "metadata"  # what orbax calls the file of a JSON item
-
-# The copies of a replicated array share the work of writing it; a small one is faster written by one of them.
-_ARRAYS = ocp.type_handlers.create_type_handler_registry(
-    (jax.Array, ocp.type_handlers.ArrayHandler(min_slice_bytes_for_replica_parallel=2**20)),
-)
 
 
 @dataclass(frozen=True)
@@ -73,12 +66,14 @@ class Checkpoints:
 
     def __init__(self, folder: Path, keep: int = 2):
         self._folder, self._keep = folder, keep
-        self._stack = ExitStack()
-        first(self._remove_halves)  # of a process that was killed while it wrote
         self._scores: dict[int, float] = {}
-        self._manager = self._open()
-        self._stack.enter_context(_without_traces())
         self._size = 0
+        with ExitStack() as stack:
+            first(self._make)
+            self._path = together(lambda: stack.enter_context(literal(folder)))
+            self._manager = self._open()
+            stack.enter_context(without_traces())
+            self._stack = stack.pop_all()
 
     def save(
         self,
@@ -98,14 +93,14 @@ class Checkpoints:
           score: how good it is, higher being better; of those that have one, the best stays on disk.
 
         Raises:
-          JclipError: the disk is full, now or while the last one was written; the checkpoints before are untouched, and
-            no half of one is left.
+          JclipError: it cannot be written, or the one before could not: the disk is full, say. The checkpoints before
+            are untouched, and no half of one is left.
         """
         self.wait()
         if position.number in self._manager.all_steps():
             return
         self._size = sum(np.prod(leaf.shape, dtype=np.int64) * leaf.dtype.itemsize for leaf in jax.tree.leaves(state))
-        first(self._check_space)
+        first(self._check_writable)
         place = {"stage": position.stage, "step": position.step, "total": position.total}
         record = {**record, **place, "score": score, "checksums": checksums(state)}
         journal = list(journal)
@@ -120,13 +115,12 @@ class Checkpoints:
             self._manager.save(position.number, args=arguments)
 
     def wait(self) -> None:
-        """Waits until what was saved is on disk.
+        """Waits until what was saved is on disk, on all processes.
 
         Raises:
-          JclipError: it could not be written, for the disk is full.
+          JclipError: it could not be written.
         """
-        with self._named():
-            self._manager.wait_until_finished()
+        together(self._wait)
 
     def numbers(self) -> list[int]:
         """The numbers of the checkpoints that are there, oldest first."""
@@ -179,7 +173,7 @@ class Checkpoints:
             if found is not None and not reasons and not (reasons := meet(_damage(found))):
                 return found
             found = None  # or its arrays would lie on the devices beside the next one's
-            with _no_late_words():
+            with no_late_words():
                 self._manager.close()
             if len(numbers) < 2 and number is None:
                 self._manager = self._open()
@@ -201,19 +195,13 @@ class Checkpoints:
     def close(self) -> None:
         """Waits for the last one to be written, and releases orbax's threads."""
         try:
-            self.wait()
+            self._wait()  # alone: on the way out the others need not come here
         finally:
             self._manager.close()
             self._stack.close()
 
     def _open(self) -> ocp.CheckpointManager:
-        handlers = {
-            "state": ocp.PyTreeCheckpointHandler(type_handler_registry=_ARRAYS),
-            "record": ocp.JsonCheckpointHandler(),
-            "journal": ocp.JsonCheckpointHandler(),
-        }
-        options = ocp.CheckpointManagerOptions(create=True, preservation_policy=_LastAndBest(self._keep, self.best))
-        manager = ocp.CheckpointManager(self._folder.absolute(), options=options, item_handlers=handlers)
+        manager = open_manager(self._path, self._keep, self.best)
         # All processes must agree on the best, so that one of them reads the scores.
         scores = {number: self._score_of(number) for number in manager.all_steps()} if is_first() else {}
         told = json.loads(said_by_first(json.dumps(list(scores.items()))))
@@ -253,10 +241,10 @@ class Checkpoints:
             return None, _reason(error)
         target = jax.tree.map(ocp.utils.to_shape_dtype_struct, like(_position(record), record))
         places = ocp.checkpoint_utils.construct_restore_args(target)
-        reader = ocp.PyTreeCheckpointHandler(type_handler_registry=_ARRAYS)
+        reader = state_handler()
         try:
             asked = ocp.args.PyTreeRestore(target, places)
-            state = reader.restore((self._folder / str(number) / "state").absolute(), args=asked)
+            state = reader.restore(self._path / str(number) / "state", args=asked)
         except Exception as error:
             return None, _reason(error)
         finally:
@@ -269,47 +257,61 @@ class Checkpoints:
         shutil.rmtree(place / str(number), ignore_errors=True)
         (self._folder / str(number)).rename(place / str(number))
 
-    def _check_space(self) -> None:
-        if shutil.disk_usage(self._folder).free < self._size:
-            raise self._full()
+    def _make(self) -> None:
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            self._remove_halves()  # of a process that was killed while it wrote
+        except OSError as error:
+            raise JclipError(
+                f"{self._folder} cannot hold checkpoints ({error.strerror}): mend that, or choose another --workdir"
+            ) from None
+
+    def _wait(self) -> None:
+        with self._named():
+            self._manager.wait_until_finished()
+
+    def _check_writable(self) -> None:
+        """Finds on the first process what orbax would meet there, while the others wait on the devices."""
+        with self._named():
+            if shutil.disk_usage(self._folder).free < self._size:
+                raise self._full()
+            probe = self._folder / f"0{_HALF}-probe"
+            probe.mkdir(exist_ok=True)
+            probe.rmdir()
 
     @contextmanager
     def _named(self) -> Iterator[None]:
         try:
             yield
-        except Exception as error:  # orbax reports a full disk as an OSError, or as a ValueError out of a thread
+        except JclipError:
+            raise
+        except (OSError, ValueError) as error:  # a ValueError is tensorstore's, out of a thread
             time.sleep(_LATE)
             if is_full_disk(error):
                 self._remove_halves()
-                raise self._full() from error
-            raise
+                failure = self._full()
+                saving.tell_failure(str(failure))
+                raise failure from error
+            reason = getattr(error, "strerror", None) or _first_line(error).replace(str(self._path), str(self._folder))
+            failure = JclipError(
+                f"{self._folder}: a checkpoint cannot be written ({reason}; {self._safe()}): mend that and run again"
+            )
+            saving.tell_failure(str(failure))
+            raise failure from error
 
     def _full(self) -> JclipError:
-        numbers = self.numbers()
-        safe = "none was written before"
-        if numbers:
-            safe = f"the checkpoint {numbers[-1]} is safe"
         size = f"{self._size / 2**20:.0f} MiB"
-        return JclipError(f"no space for a checkpoint of {size} in {self._folder} ({safe}): free some and run again")
+        return JclipError(
+            f"no space for a checkpoint of {size} in {self._folder} ({self._safe()}): free some and run again"
+        )
+
+    def _safe(self) -> str:
+        there = [number for number in self.numbers() if (self._folder / str(number)).is_dir()]
+        return f"the checkpoint {there[-1]} is safe" if there else "there is none from before"
 
     def _remove_halves(self) -> None:
-        for half in self._folder.glob("*.orbax-checkpoint-tmp*"):
+        for half in self._folder.glob(f"*{_HALF}*"):
             shutil.rmtree(half, ignore_errors=True)
-
-
-@dataclass(frozen=True)
-class _LastAndBest:
-    """Which checkpoints stay: orbax asks whenever one was added."""
-
-    keep: int
-    best: Callable[[], int | None]
-
-    def should_preserve(self, checkpoints: Sequence[Any], *, context: Any) -> Sequence[bool]:
-        """Whether each stays, oldest first."""
-        del context
-        best = self.best()
-        last = len(checkpoints) - self.keep
-        return [i >= last or checkpoint.step == best for i, checkpoint in enumerate(checkpoints)]
 
 
 def _seal(record: dict[str, Any], journal: list[dict[str, Any]]) -> str:
@@ -340,49 +342,8 @@ def _reason(error: Exception) -> str:
         isinstance(error, OSError) and not isinstance(error, FileNotFoundError | NotADirectoryError)
     ):
         raise error
+    return _first_line(error)
+
+
+def _first_line(error: Exception) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0][:160]
-
-
-@contextmanager
-def _no_late_words() -> Iterator[None]:
-    """Waits, without a word, for the readers of other arrays that were under way when one could not be read."""
-    hook, logger = sys.unraisablehook, logging.getLogger("asyncio")
-    sys.unraisablehook, logger.disabled = (lambda _: None), True
-    try:
-        yield
-        until = time.monotonic() + _PATIENCE
-        gc.collect()
-        while any(map(_is_reader, gc.get_objects())) and time.monotonic() < until:
-            time.sleep(0.05)
-            gc.collect()
-    finally:
-        sys.unraisablehook, logger.disabled = hook, False
-
-
-def _is_reader(thing: object) -> bool:
-    return type(thing) is CoroutineType and "orbax" in thing.cr_code.co_filename
-
-
-@contextmanager
-def _without_traces() -> Iterator[None]:
-    """Keeps the tracebacks of orbax's threads off the terminal: the error itself is raised to us.
-
-    One is logged; and when one array cannot be written, the writers of the others come back to a loop that is closed.
-    Nor need anybody know that a checkpoint without a score has none.
-    """
-
-    def quiet(record: logging.LogRecord) -> bool:
-        return not record.exc_info and "tracked_metric" not in record.getMessage()
-
-    def unless_late(late: Any) -> None:
-        if "Event loop is closed" not in str(late.exc_value):
-            hook(late)
-
-    logger, hook = logging.getLogger("absl"), sys.unraisablehook
-    logger.addFilter(quiet)
-    sys.unraisablehook = unless_late
-    try:
-        yield
-    finally:
-        logger.removeFilter(quiet)
-        sys.unraisablehook = hook

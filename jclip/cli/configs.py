@@ -3,6 +3,7 @@
 import importlib.util
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import TypeVar
 
@@ -13,7 +14,7 @@ from jclip.config import check_types
 from jclip.errors import JclipError
 from jclip.parallel.processes import index, is_first
 from jclip.train.reduced import reduce
-from jclip.train.run import Run
+from jclip.train.run import Run, check_names
 
 Options = TypeVar("Options")
 
@@ -53,6 +54,7 @@ def parse(
     changed, unknown = read_known(_FIELDS, rest, prog, default=run)
     if unknown:
         refuse(prog, unknown, known_options(_FIELDS, prog, default=run) + known_options(options, prog))
+    check_names(changed)  # before anything takes one for a folder's
     return chosen, changed
 
 
@@ -74,15 +76,26 @@ def load_config(file: str) -> Run:
     module = importlib.util.module_from_spec(spec)
     sys.path.insert(0, str(Path.cwd()))  # configurations may import their neighbours: from configs.demo import common
     try:
-        spec.loader.exec_module(module)
-        run = module.config()
-    except JclipError:
+        with redirect_stdout(sys.stderr):  # standard output is for what the command finds
+            spec.loader.exec_module(module)
+            run = module.config()
+    except (JclipError, KeyboardInterrupt):
         raise
-    except Exception as error:
-        raise JclipError(f"{file} cannot be read: {type(error).__name__}: {error}") from error
+    except SystemExit as stop:
+        raise JclipError(
+            f"{file} ends the program (SystemExit: {stop.code}): a configuration only builds a run"
+        ) from None
+    except BaseException as error:
+        raise JclipError(f"{file} cannot be read: {_in_a_line(error)}") from error
     finally:
         sys.path.pop(0)
     if not isinstance(run, Run):
         raise JclipError(f"{file}: config() must return a jclip.train.run.Run, not a {type(run).__name__}")
     check_types(run)
+    check_names(run)
     return run
+
+
+def _in_a_line(error: BaseException) -> str:
+    words = " ".join(str(error).split())
+    return f"{type(error).__name__}: {words}" if words else type(error).__name__

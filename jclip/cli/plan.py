@@ -22,6 +22,7 @@ from jclip.plain import print_json
 from jclip.train.assembly import copies_on
 from jclip.train.fitting import Fit, compiled_need, fit
 from jclip.train.plan import StagePlan, plan
+from jclip.train.reading import readings
 from jclip.train.run import Run
 
 
@@ -64,10 +65,13 @@ def main(arguments: Sequence[str]) -> int:
         with Console(stderr=True, quiet=options.json).working("looking for what fits"):
             fits = fit(run, memory, needs, partial(compiled_need, tokenizer=tokenizer))
     copies = copies_on(make_mesh(run.mesh), run)
+    reads = readings(run, build=False)
     if options.json:
-        found = {"run": run.name, "stages": plans, "sharding": copies, "fit": fits}
+        found = {"run": run.name, "reads": reads, "stages": plans, "sharding": copies, "fit": fits}
         print_json(found, default=dataclasses.asdict, indent=2)
     else:
+        for one in reads:
+            Console().tell(str(one))
         _show(run, plans, fits, Console())
         if copies.devices > 1:
             _show_copies(copies, Console())

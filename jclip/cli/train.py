@@ -3,6 +3,7 @@
 import os
 import signal
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -12,6 +13,7 @@ import tyro
 
 from jclip.cli.configs import parse
 from jclip.cli.evaluators import evaluators
+from jclip.cli.train_words import what_now
 from jclip.console import Console
 from jclip.errors import JclipError
 from jclip.parallel.mesh import make_mesh
@@ -19,7 +21,10 @@ from jclip.parallel.processes import alone, connect, is_first, sharing_errors, t
 from jclip.plain import complain, print_json
 from jclip.train.assembly import copies_on
 from jclip.train.loop import train
-from jclip.train.telemetry import ProgressWatcher
+from jclip.train.outcome import Outcome
+from jclip.train.run import Run
+from jclip.train.scores import Scores
+from jclip.train.telemetry import ProgressWatcher, read_journal
 
 LOST = 128 + signal.SIGABRT
 """The exit code where another process was lost: what jax itself ends with when it notices that first."""
@@ -39,8 +44,8 @@ class Options:
       distributed: this is one of several processes of a run: join the others, as a TPU pod, Slurm, Kubernetes or Open
         MPI names them. JCLIP_COORDINATOR, JCLIP_PROCESSES and JCLIP_PROCESS in the environment do it by hand.
 
-    Exit code: 0 when finished; 75 when SIGTERM stopped it after saving: start it again; 130 when Ctrl-C did;
-    134 when another process was lost.
+    Exit code: 0 when finished; 75 when SIGTERM, or SIGHUP of a lost terminal, stopped it after saving: start it again;
+    130 when Ctrl-C did; 134 when another process was lost.
     """
 
     config: tyro.conf.Positional[Annotated[str, tyro.conf.arg(metavar="CONFIG")]]
@@ -80,15 +85,24 @@ def _train(arguments: Sequence[str]) -> int:
     copies = together(lambda: copies_on(make_mesh(run.mesh), run))
     if copies.devices > 1:
         console.tell(f"parameters over {copies}")
-    with ProgressWatcher(console, run.name) as watcher:
+    with ProgressWatcher(
+        console, run.name, scores=Scores(run.best, read_journal(workdir / "metrics.jsonl"))
+    ) as watcher:
         outcome = train(run, workdir, watcher=watcher, evaluators=together(lambda: evaluators(run)))
-    bundles = [str(path) for path in outcome.bundles]
-    if options.json and is_first():
-        print_json({"finished": outcome.finished, "steps": outcome.position.total, "bundles": bundles})
-    elif outcome.finished:
-        console.tell(f"finished: {outcome.position.total} steps; bundles: {', '.join(bundles)}")
-    else:
-        console.tell(f"stopped after {outcome.position.total} steps, saved: the same command goes on from here")
+    with suppress(OSError, SystemExit):  # whoever watched is gone; the second is rich's
+        _tell(run, outcome, console, as_json=options.json)
     if outcome.finished:
         return 0
-    return os.EX_TEMPFAIL if outcome.signal == signal.SIGTERM else 128 + signal.SIGINT
+    return 128 + signal.SIGINT if outcome.signal in (None, signal.SIGINT) else os.EX_TEMPFAIL
+
+
+def _tell(run: Run, outcome: Outcome, console: Console, *, as_json: bool) -> None:
+    bundles, steps = [str(path) for path in outcome.bundles], outcome.position.total
+    if as_json and is_first():
+        best = outcome.best and str(outcome.best)
+        print_json({"finished": outcome.finished, "steps": steps, "bundles": bundles, "best": best})
+    elif outcome.finished:
+        console.tell(f"finished: {steps} steps; bundles: {', '.join(bundles)}")
+        console.tell(what_now(run, outcome))
+    else:
+        console.tell(f"stopped after {steps} steps, saved: the same command goes on from here")

@@ -8,6 +8,7 @@
 Captions in several languages lie in FOLDER/LANGUAGE, or share one gallery as FOLDER/test_texts.LANGUAGE.jsonl.
 """
 
+import glob
 import re
 from collections import Counter
 from collections.abc import Callable, Hashable, Sequence
@@ -73,7 +74,7 @@ def open_captions(place: Path, split: str = "test", counting: Counting = "joined
         if _LANGUAGE.fullmatch(folder.name) and _holds(folder, split)
     }
     galleries = cache(TsvPictures)
-    for file in place.glob(f"{split}_texts.*.jsonl"):
+    for file in place.glob(f"{glob.escape(split)}_texts.*.jsonl"):
         if _has_captions(file):
             found[file.name.split(".")[1]] = partial(read_cn_clip, file, counting, galleries)
     if not found and (place / "dataset_info.json").is_file():

@@ -3,7 +3,8 @@
 Whoever waits for a process that went its own way waits for ever. So a process that meets an error does not just raise
 it: it tells the others at the next meeting, whichever that is, and all raise it. There is one row of meetings, which
 all processes walk along in step; hence an error that arises out of turn is heard at the very next. A process that
-dies outright is missed within HEARTBEAT seconds, and then jax ends the others.
+dies outright is missed at once, by its socket (`lifeline`), and one whose machine is cut off within HEARTBEAT seconds,
+by jax; the others end.
 
 What is exchanged here goes through jax's coordination service, from host to host, so that no device is waited for.
 """
@@ -20,6 +21,7 @@ import jax
 from jax._src import distributed  # its client has no public name; orbax takes the same way
 
 from jclip.errors import JclipError
+from jclip.parallel import lifeline
 from jclip.plain import complain
 
 T = TypeVar("T")
@@ -36,6 +38,7 @@ _LONG = 7 * 24 * 3600  # seconds in which one may work while the others wait; th
 _FAREWELL = 900  # seconds for the others to hear of an error: orbax waits for 600 for who could not write his share
 _DISK = 60  # seconds in which a new file must be seen by all
 _SHORT = 60  # the same, where they surely wait on the devices
+_LIFELINE = "jclip/lifeline"  # where the first process tells its port
 _OUT_OF_MEMORY = "RESOURCE_EXHAUSTED"
 
 
@@ -65,6 +68,12 @@ def connect(distributed: bool = False) -> None:
             shutdown_timeout_seconds=60,
         )
         jax.devices()  # which waits for all: now, while none has met anything that could keep it away
+        lifeline.hold(
+            index(),
+            _coordinator(),
+            lambda port: client().key_value_set(_LIFELINE, port),
+            lambda: str(client().blocking_key_value_get(_LIFELINE, 1000 * _PATIENCE)),
+        )
     except (RuntimeError, ValueError, TypeError) as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         mend = (
@@ -75,9 +84,14 @@ def connect(distributed: bool = False) -> None:
         raise JclipError(f"the processes of this run cannot be joined ({reason}): {mend}") from None
 
 
+def _coordinator() -> str:
+    """Returns the host of the first process."""
+    return str(distributed.global_state.coordinator_address).rpartition(":")[0].strip("[]")
+
+
 def alone() -> bool:
     """Whether this process is not joined with others."""
-    return _client() is None
+    return client() is None
 
 
 def is_first() -> bool:
@@ -243,25 +257,25 @@ class _Heard(NamedTuple):
 
 def _meet(said: str | None) -> _Heard:
     """The next meeting of all."""
-    client, name = _client(), f"jclip/{next(_numbers)}"
+    service, name = client(), f"jclip/{next(_numbers)}"
     failing = said is not None and said[0] != _WORD
     if said is not None:
-        client.key_value_set(f"{name}/{index():06}", said)
+        service.key_value_set(f"{name}/{index():06}", said)
     patience = (_SHORT if _OUT_OF_MEMORY in (said or "") else _FAREWELL) if failing else _LONG
     try:
-        client.wait_at_barrier(name, 1000 * patience)
+        service.wait_at_barrier(name, 1000 * patience)
     except jax.errors.JaxRuntimeError:
         if failing and said is not None:
             complain(said[1:])
             os._exit(1)
         raise
-    heard = [value for _, value in sorted(client.key_value_dir_get(f"{name}/"))]
+    heard = [value for _, value in sorted(service.key_value_dir_get(f"{name}/"))]
     if heard:
         # Not before all have read it.
-        client.wait_at_barrier(f"{name}/read", 1000 * _LONG)
+        service.wait_at_barrier(f"{name}/read", 1000 * _LONG)
         if is_first():
             with suppress(Exception):
-                client.key_value_delete(f"{name}/")
+                service.key_value_delete(f"{name}/")
     return _Heard(
         words=[each[1:] for each in heard if each[0] == _WORD],
         errors=[each[1:] for each in heard if each[0] != _WORD],
@@ -297,7 +311,7 @@ def _mark(error: BaseException | None) -> bool | None:
 def _one_of(told: list[str]) -> str:
     """One error out of those of several processes, which are mostly the same."""
     bare = {line.partition(": ")[2] for line in told}
-    if len(bare) == 1 and len(told) == distributed.global_state.num_processes:
+    if len(bare) == 1 and len(told) == count():
         return bare.pop()
     return told[0]
 
@@ -307,22 +321,29 @@ def _by_hand(said: dict[str, str]) -> dict[str, Any]:
     if missing:
         raise JclipError(f"{' and '.join(said)} is set, but not {' and '.join(missing)}: set all three, or none")
     try:
-        count, index = int(said[PROCESSES]), int(said[PROCESS])
+        processes, number = int(said[PROCESSES]), int(said[PROCESS])
     except ValueError:
         raise JclipError(f"{PROCESSES}={said[PROCESSES]} and {PROCESS}={said[PROCESS]} must be whole numbers") from None
     host, colon, port = said[COORDINATOR].rpartition(":")
     if not (host and colon and port.isdigit()):
         raise JclipError(f"{COORDINATOR}={said[COORDINATOR]} is no address: write HOST:PORT")
-    if not 0 <= index < count:
-        raise JclipError(f"{PROCESS}={index} is not one of {count} processes: count them from 0")
+    if not 0 <= number < processes:
+        raise JclipError(f"{PROCESS}={number} is not one of {processes} processes: count them from 0")
     return {
         "coordinator_address": said[COORDINATOR],
-        "num_processes": count,
-        "process_id": index,
+        "num_processes": processes,
+        "process_id": number,
         # What jax would find by itself, under Slurm say, has been overruled, its devices of a process included.
         "cluster_detection_method": "deactivate",
     }
 
 
-def _client() -> Any:
+def client() -> Any:
+    """Returns jax's client of the coordination service; None where this process is alone."""
     return distributed.global_state.client
+
+
+def count() -> int:
+    """Returns the number of processes of this run."""
+    number: int = distributed.global_state.num_processes
+    return 1 if alone() else number

@@ -1,5 +1,7 @@
 """Whether numbers are numbers still, and which are not."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -24,6 +26,16 @@ def first_broken(state: TrainState) -> str | None:
     return None
 
 
+def first_broken_at_start(state: TrainState) -> str | None:
+    """Returns the path of the first parameter or statistic that is not finite, trained or frozen; None for none."""
+    begun = {"trainable": state.trainable, "frozen": state.frozen, "stats": state.stats}
+    for path, fine in jax.tree_util.tree_leaves_with_path(jax.device_get(_finite_leaves(begun))):
+        if not np.all(fine):
+            name = jax.tree_util.keystr(path, simple=True, separator="/")
+            return name.removeprefix("trainable/").removeprefix("frozen/")
+    return None
+
+
 def _changing(state: TrainState) -> TrainState:
     return state._replace(frozen={})
 
@@ -34,5 +46,5 @@ def _all_finite(state: TrainState) -> jax.Array:
 
 
 @jax.jit
-def _finite_leaves(state: TrainState) -> TrainState:
+def _finite_leaves(state: Any) -> Any:
     return jax.tree.map(lambda leaf: jnp.isfinite(leaf).all(), state)

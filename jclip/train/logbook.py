@@ -60,7 +60,7 @@ class Logbook:
         Raises:
           JclipError: the disk is full.
         """
-        if self._journal.has(kind, total):
+        if kind != "warning" and self._journal.has(kind, total):
             return
         first(lambda: self._put_down(kind, total, figures))
         if not is_first():
@@ -84,7 +84,8 @@ class Logbook:
     def _put_down(self, kind: str, total: int, figures: Mapping[str, Any]) -> None:
         try:
             record = self._journal.write(kind, total, figures)
-            assert record is not None
+            if record is None:
+                return
             for board in self._boards:
                 board.show(record)
         except OSError as error:

@@ -38,7 +38,8 @@ from jclip.train.health import all_finite, first_broken
 from jclip.train.identity import check_same, disagreement, identity
 from jclip.train.logbook import Logbook
 from jclip.train.meter import Meter, device_peak
-from jclip.train.preparing import prepare
+from jclip.train.outcome import Outcome
+from jclip.train.preparing import begin, look_at_data, prepare
 from jclip.train.profiling import Profiler
 from jclip.train.run import Run
 from jclip.train.state import TrainState
@@ -47,23 +48,6 @@ from jclip.train.workplace import alone_in, bundle_folder, stop_requests
 
 Evaluator = Callable[[dict[str, Any]], Mapping[str, float]]
 """Variables -> figures, called on every process. Handed to the loop, so that training need not know evaluation."""
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """How a call of `train` ended.
-
-    Attributes:
-      finished: whether all stages are done.
-      position: where the run stands.
-      bundles: of its stages so far.
-      signal: that stopped it, on whichever process it came; None for none.
-    """
-
-    finished: bool
-    position: Position
-    bundles: tuple[Path, ...]
-    signal: int | None = None
 
 
 def train(
@@ -111,7 +95,12 @@ def train(
         job.stop_after = stop_after
         stack.callback(job.close)
         # Where the run stands.
-        state, position = job.resume() or (parts[0].start(), Position(0, 0, 0))
+        state, position = job.resume() or (begin(parts[0]), Position(0, 0, 0))
+        reads, warnings = look_at_data(parts[position.stage :])
+        if reads:
+            job.write("data", position, {"reads": [str(one) for one in reads]})
+        for warning in warnings:
+            job.write("warning", position, {"message": warning})
         together(lambda: [part.steps for part in parts[position.stage :]])  # whose data must be there
         if position.total == 0:
             job.evaluate(state, position)
@@ -122,8 +111,8 @@ def train(
             if job.stopping(position):
                 return Outcome(False, position, job.bundles(position.stage), job.signal)
             state, position = job.finish_stage(state, position)
-        job.finish(state, position)
-        return Outcome(True, position, job.bundles(position.stage))
+        best = job.finish(state, position)
+        return Outcome(True, position, job.bundles(position.stage), best=best)
 
 
 @dataclass
@@ -152,7 +141,7 @@ class _Job:
         position = found.position if found else Position(0, 0, 0)
         self.logbook.begin(found.journal if found else (), position.total)
         for warning in warnings:
-            self._write("warning", position, {"message": warning})
+            self.write("warning", position, {"message": warning})
         return (found.state, found.position) if found else None
 
     def close(self) -> None:
@@ -199,7 +188,7 @@ class _Job:
                 if position.step == steps or (run.log_every and position.step % run.log_every == 0):
                     figures = self._finite(metrics, state, position)
                     figures |= {"learning_rate": float(part.learning_rate(step)), **meter.read()}
-                    self._write("train", position, figures)
+                    self.write("train", position, figures)
                 if run.evaluate_every and position.step < steps and position.step % run.evaluate_every == 0:
                     with self._saved_first(state, position), meter.apart():
                         self.evaluate(state, position)
@@ -223,8 +212,11 @@ class _Job:
         self._save(state, position)
         return state, position
 
-    def finish(self, state: TrainState, position: Position) -> None:
-        """What is left when all stages are done: the best model's bundle, and a last one that somebody took away."""
+    def finish(self, state: TrainState, position: Position) -> Path | None:
+        """Writes what is left when all stages are done, and returns the best model's bundle, if there is one.
+
+        That is the best model's bundle, and a last one that somebody took away.
+        """
         last = len(self.parts) - 1
         if json.loads(said_by_first(json.dumps(not bundle_folder(self.workdir, self.run, last).is_dir()))):
             self._write_bundle(state, last, position, bundle_folder(self.workdir, self.run, last))
@@ -234,9 +226,11 @@ class _Job:
             warnings: list[str] = []
             best = self.checkpoints.restore(self._shapes_at, number, warn=warnings.append)
             for warning in warnings:
-                self._write("warning", position, {"message": warning})
+                self.write("warning", position, {"message": warning})
             if best:
                 self._write_bundle(best.state, min(best.position.stage, last), best.position, self.workdir / "best")
+                return self.workdir / "best"
+        return None
 
     def stopping(self, position: Position) -> bool:
         """Whether a stop was asked for, of which all processes know."""
@@ -253,7 +247,7 @@ class _Job:
         # What is decided by them must be decided alike, and no two processors round alike.
         figures = json.loads(said_by_first(json.dumps(figures)))
         if figures:
-            self._write("evaluation", position, figures)
+            self.write("evaluation", position, figures)
         if self.run.best and figures:
             if self.run.best not in figures:
                 raise JclipError(f"best: no evaluation gives {self.run.best!r}: choose one of {', '.join(figures)}")
@@ -282,7 +276,7 @@ class _Job:
             return False
         part.batches.features = filled.caches
         rows = sum(cache.count for cache in filled.caches)
-        self._write("cache", position, {"rows": rows, "computed": filled.computed})
+        self.write("cache", position, {"rows": rows, "computed": filled.computed})
         return True
 
     def _next(self, batches: Iterator[Batch], position: Position) -> Batch | None:
@@ -307,7 +301,7 @@ class _Job:
         if heard.error is not None:
             raise known_to_all(heard.error)
         if heard.unreadable:
-            self._write("unreadable", position, {"pictures": heard.unreadable})
+            self.write("unreadable", position, {"pictures": heard.unreadable})
         self.signal = self.signal or heard.signal
 
     def _save(self, state: TrainState, position: Position) -> None:
@@ -388,7 +382,8 @@ class _Job:
         shapes: TrainState = on_mesh(here.state_shapes, here.shardings)
         return shapes
 
-    def _write(self, kind: str, position: Position, figures: Mapping[str, Any]) -> None:
+    def write(self, kind: str, position: Position, figures: Mapping[str, Any]) -> None:
+        """Notes one record of where the run stands."""
         stage = self.parts[min(position.stage, len(self.parts) - 1)].stage
         self.logbook.write(kind, position.total, {"stage": stage.name, "step": position.step, **figures})
 

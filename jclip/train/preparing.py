@@ -1,15 +1,24 @@
 """What a run needs before its first step, found and held against the configuration."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import jax
+import numpy as np
 
+from jclip import rules
 from jclip.bundle import Bundle, check_tokenizer, load_bundle
 from jclip.config import difference, to_json
 from jclip.data.text import Tokenizer, load_tokenizer
 from jclip.errors import JclipError
+from jclip.models.build import shapes
+from jclip.parallel.processes import together
 from jclip.train.assembly import StageParts, check_and_mesh
+from jclip.train.health import first_broken_at_start
+from jclip.train.layout import whole_path
+from jclip.train.reading import Reading, check_learnable, reading
 from jclip.train.run import Run, check_starting_points
+from jclip.train.state import TrainState
 
 
 def prepare(run: Run, workdir: Path) -> tuple[jax.sharding.Mesh, Tokenizer, list[StageParts]]:
@@ -40,6 +49,50 @@ def prepare(run: Run, workdir: Path) -> tuple[jax.sharding.Mesh, Tokenizer, list
     return mesh, tokenizer, parts
 
 
+def begin(part: StageParts) -> TrainState:
+    """Returns the state of a new run at its first step.
+
+    Raises:
+      JclipError: a parameter holds infinities or NaN; it is named with its bundle.
+    """
+    state, run = part.start(), part.run
+    path = first_broken_at_start(state)
+    if path is None:
+        return state
+    whole = whole_path(path)
+    params = rules.paths_of(shapes(run.model)["params"])
+    folder = rules.match(run.starts_from, params, what="starts_from").get(whole, "")
+    raise _not_finite(f"starts_from: {folder}" if folder else "the initialisation", path)
+
+
+def look_at_data(parts: Sequence[StageParts]) -> tuple[list[Reading], list[str]]:
+    """Looks at a few records of each stage's data; those of later stages may be missing, for they may come later.
+
+    Returns:
+      What is read, and warnings of what is odd.
+
+    Raises:
+      JclipError: a stage can learn nothing from its data; on every process.
+    """
+
+    def look() -> tuple[list[Reading], list[str]]:
+        found, warnings = [], []
+        for part in parts:
+            mine = [reading(part.stage, source) for source in part.stage.data]
+            warnings += check_learnable(part.stage, mine)
+            found += mine
+        return found, warnings
+
+    return together(look)
+
+
+def _not_finite(where: str, path: str) -> JclipError:
+    return JclipError(
+        f"{where}: {path} holds infinities or NaN, so no loss can be computed: convert the weights again, or start "
+        "from others"
+    )
+
+
 def _teacher(run: Run) -> Bundle | None:
     if run.teacher is None:
         return None
@@ -47,4 +100,7 @@ def _teacher(run: Run) -> Bundle | None:
     changed = difference(to_json(run.teacher.model), to_json(bundle.config))
     if changed:
         raise JclipError(f"the teacher in {run.teacher.bundle} has other towers than the run says ({changed[0]})")
+    for path, leaf in rules.paths_of({"text": bundle.params["text"]}).items():
+        if not np.isfinite(leaf).all():
+            raise _not_finite(f"the teacher in {run.teacher.bundle}", path)
     return bundle

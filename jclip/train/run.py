@@ -20,11 +20,12 @@ from jclip.models.build import shapes
 from jclip.models.dual_encoder import DualEncoderConfig
 from jclip.models.remat import Remat
 from jclip.models.resnet import ResNetConfig
+from jclip.names import check_name
 from jclip.parallel.mesh import MeshShape
 from jclip.parallel.sharding import Placement
 from jclip.stages import Stage, carried_paths
 from jclip.train.evaluations import Evaluation
-from jclip.train.layout import check_rounding, layout
+from jclip.train.layout import check_rounding, layout, whole_path
 
 
 @dataclass(frozen=True)
@@ -157,6 +158,18 @@ RANGES: tuple[tuple[str, _Range], ...] = (
 """Ordered (regex over dotted names, range), of numbers for which nothing else says what they may be."""
 
 
+def check_names(run: Run) -> None:
+    """Checks the names that become folders or parts of figures' names: of the run, its stages and its evaluations.
+
+    Raises:
+      JclipError: a name is not one folder's name; the field is named.
+    """
+    check_name("name", run.name)
+    for kind, named in (("stages", run.stages), ("evaluations", run.evaluations)):
+        for number, one in enumerate(named):
+            check_name(f"{kind}.{number}.name", one.name)
+
+
 def check(run: Run) -> None:
     """Finds what is wrong with a run before anything is built or read: words, numbers, rules.
 
@@ -164,6 +177,7 @@ def check(run: Run) -> None:
       JclipError: the field and the mend.
     """
     check_types(run)
+    check_names(run)
     _check_numbers(run)
     if not run.stages:
         raise JclipError(f"run {run.name!r} has no stages: give it at least one")
@@ -298,6 +312,12 @@ def _check_parameters(run: Run) -> None:
         carried_paths(stage, parameters)
         trains = layout(stage, parameters).trains
         _check_cache(stage, trains)
+        factors = rules.match(stage.optimizer.multipliers, parameters, what=f"stage {stage.name!r}: multipliers")
+        if not stage.optimizer.learning_rate or not any(factors[whole_path(path)] for path in trains):
+            raise JclipError(
+                f"stage {stage.name!r} learns nothing, for the learning rate of all that trains is 0: raise "
+                "optimizer.learning_rate, or the multipliers"
+            )
         statistics = isinstance(run.model.image, ResNetConfig) and any(path.startswith("image/") for path in trains)
         if stage.micro_batches > 1 and stage.objective == "contrastive" and statistics:
             raise JclipError(

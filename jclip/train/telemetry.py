@@ -4,6 +4,7 @@ import errno
 import math
 import os
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol
@@ -21,6 +22,7 @@ from rich.progress import (
 from jclip.console import Console, description
 from jclip.json_files import decode
 from jclip.plain import as_json, shown
+from jclip.train.scores import Scores
 
 
 class Watcher(Protocol):
@@ -47,31 +49,34 @@ class Journal:
           records: so far.
         """
         self.records = list(records)
-        self._last = {(record["kind"], record["total"]) for record in self.records}
+        self._last = {_key(record["kind"], record["total"], record) for record in self.records}
         self._file = None
         if path is not None:
             path.parent.mkdir(parents=True, exist_ok=True)
             partial = path.with_suffix(".partial")
-            partial.write_text("".join(map(_line, self.records)), encoding="utf-8")
+            partial.write_bytes(b"".join(map(_line, self.records)))
             partial.replace(path)
             self._file = path.open("ab", buffering=0)  # nothing waits in a buffer that would fail again when closed
 
     def write(self, kind: str, total: int, record: Mapping[str, Any]) -> dict[str, Any] | None:
-        """Appends one record unless the one of that kind and step is there already; returns what it wrote."""
-        if self.has(kind, total):
+        """Appends one record unless the one of that kind and step is there already; returns what it wrote.
+
+        Of warnings there may be several at a step, each once.
+        """
+        if (key := _key(kind, total, record)) in self._last:
             return None
-        self._last.add((kind, total))
+        self._last.add(key)
         whole = {"kind": kind, "total": total, **record}
         self.records.append(whole)
         if self._file:
-            line = _line(whole).encode("utf-8")
+            line = _line(whole)
             if self._file.write(line) != len(line):
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), self._file.name)
         return whole
 
     def has(self, kind: str, total: int) -> bool:
         """Whether the record of that kind and step is there."""
-        return (kind, total) in self._last
+        return _key(kind, total) in self._last
 
     def close(self) -> None:
         """Closes the file."""
@@ -100,10 +105,12 @@ class ProgressWatcher:
       console: where.
       title: of the run.
       lines: in a pipe, about so many a stage instead.
+      scores: of the run so far.
     """
 
-    def __init__(self, console: Console, title: str, lines: int | None = None):
+    def __init__(self, console: Console, title: str, lines: int | None = None, scores: Scores | None = None):
         self._console, self._title, self._lines, self._shown = console, shown(title), lines, -math.inf
+        self._scores = scores or Scores()
         self._task: TaskID | None = None
         self._name, self._steps = "", 0
         self._bar = Progress(
@@ -122,7 +129,8 @@ class ProgressWatcher:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
-        self._bar.stop()
+        with suppress(*_GONE):
+            self._bar.stop()
 
     def stage_begins(self, name: str, step: int, steps: int) -> None:
         """Adds a row."""
@@ -132,14 +140,23 @@ class ProgressWatcher:
     def stepped(self, step: int) -> None:
         """Moves the bar."""
         if self._task is not None:
-            self._bar.update(self._task, completed=step)
+            with suppress(*_GONE):
+                self._bar.update(self._task, completed=step)
 
     def logged(self, record: Mapping[str, Any]) -> None:
-        """Shows the newest figures, warnings, and pictures that had to be replaced."""
+        """Shows what is read, the newest figures, warnings, and pictures that had to be replaced."""
+        with suppress(*_GONE):  # a terminal that is gone, or a closed pipe, is no reason to stop training
+            self._show(record)
+
+    def _show(self, record: Mapping[str, Any]) -> None:
+        for source in record.get("reads", ()):
+            self._console.tell(source)
         for picture in record.get("pictures", ()):
             self._console.tell(f"replaced: {picture}")
         if record["kind"] == "warning":
             self._console.tell(f"warning: {record['message']}")
+        if record["kind"] == "evaluation":
+            self._console.tell(self._scores.line(record))
         if record["kind"] != "train" or self._task is None:
             return
         note = "  ".join(f"{word} {record[name]:{form}}" for name, word, form in _SHOWN if name in record)
@@ -149,6 +166,8 @@ class ProgressWatcher:
             self._shown = record["step"]
             self._console.tell(f"{self._title} · {self._name} {record['step']}/{self._steps}  {note}")
 
+
+_GONE = (OSError, SystemExit)  # of a write to a terminal or pipe that is gone; the second is rich's
 
 _SHOWN = (
     ("loss", "loss", ".4g"),
@@ -165,5 +184,9 @@ _SHOWN = (
 )
 
 
-def _line(record: Mapping[str, Any]) -> str:
-    return as_json(record) + "\n"
+def _key(kind: str, total: int, record: Mapping[str, Any] | None = None) -> tuple[str, int, Any]:
+    return kind, total, record["message"] if record and kind == "warning" else None
+
+
+def _line(record: Mapping[str, Any]) -> bytes:
+    return (as_json(record) + "\n").encode()

@@ -1,8 +1,9 @@
 """A run's folder, and the signals that reach it."""
 
+import os
 import signal
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
@@ -57,11 +58,20 @@ def _check_shared(workdir: Path) -> None:
 
 @contextmanager
 def stop_requests() -> Iterator[list[int]]:
-    """A list that the first Ctrl-C or SIGTERM fills; a step is never cut in two. A second Ctrl-C acts at once."""
+    """Yields a list that the first Ctrl-C, SIGTERM or SIGHUP fills; a step is never cut in two.
+
+    A second Ctrl-C acts at once. SIGHUP, which a terminal sends when it goes, stays ignored under nohup.
+    """
     received: list[int] = []
-    kinds = (signal.SIGINT, signal.SIGTERM)
+    kinds = [signal.SIGINT, signal.SIGTERM]
+    if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:
+        kinds.append(signal.SIGHUP)
+
+    terminal = [stream for stream in (0, 1, 2) if os.isatty(stream)]
 
     def note(number: int, _: Any) -> None:
+        if number not in (signal.SIGINT, signal.SIGTERM):
+            _turn_away(terminal)
         if received and number == signal.SIGINT:
             raise KeyboardInterrupt
         received.append(number)
@@ -75,6 +85,14 @@ def stop_requests() -> Iterator[list[int]]:
     finally:
         for kind, handler in previous.items():
             signal.signal(kind, handler)
+
+
+def _turn_away(streams: Sequence[int]) -> None:
+    """Points streams whose terminal is gone to nowhere: each write to them would be an error."""
+    nowhere = os.open(os.devnull, os.O_RDWR)
+    for stream in streams:
+        os.dup2(nowhere, stream)
+    os.close(nowhere)
 
 
 def _enter(workdir: Path, stack: ExitStack) -> None:

@@ -49,7 +49,7 @@ def test_frozen_parameters_do_not_move_and_trained_ones_do(recipe, tmp_path):
 
 def _at_rate_zero(run):
     stage = run.stages[0]
-    return (replace(stage, optimizer=replace(stage.optimizer, learning_rate=0.0)),)
+    return (replace(stage, optimizer=replace(stage.optimizer, learning_rate=1e-30)),)  # 0 is refused
 
 
 @pytest.mark.parametrize("stop_after", [1, 2, 3])

@@ -119,7 +119,7 @@ def test_an_error_of_one_out_of_turn_ends_all(run, tmp_path):
     assert not list((tmp_path / "run" / "checkpoints").iterdir())  # to which the other would not have come
 
 
-@pytest.mark.slow  # a minute of silence
+@pytest.mark.slow
 def test_a_process_that_is_gone_is_missed(tmp_path):
     options = ["--stages.0.budget.steps", "5000", "--log-every", "1", "--checkpoint-every", "5"]
     config = "configs/demo/chinese_clip.py"

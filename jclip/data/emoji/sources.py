@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from jclip.data.emoji.place import is_built
 from jclip.data.emoji.protocol import LANGUAGES, Concept, Role, alike, is_heldout_pair
 from jclip.data.images import Picture, Preprocessing, to_array
 from jclip.data.records import Pair, Translation
@@ -31,6 +32,11 @@ class EmojiPairs:
     artists: tuple[str, ...] = ("twemoji", "openmoji")
     languages: tuple[str, ...] = ("en",)
     weight: float = 1.0
+
+    @property
+    def is_here(self) -> bool:
+        """Whether `open` finds the data set without building it."""
+        return is_built(Path(self.folder))
 
     def open(self, preprocessing: Preprocessing | None = None) -> list[Pair]:
         """The records; with `preprocessing`, their pictures decoded and resized.
@@ -71,6 +77,11 @@ class EmojiParallel:
     languages: tuple[str, ...] = LANGUAGES[1:]
     english_share: float = 0.5
     weight: float = 1.0
+
+    @property
+    def is_here(self) -> bool:
+        """Whether `open` finds the data set without building it."""
+        return is_built(Path(self.folder))
 
     def open(self, preprocessing: Preprocessing | None = None) -> list[Translation]:
         """The records.

@@ -1,0 +1,43 @@
+"""Names that become names of folders: of runs, stages and evaluations."""
+
+from jclip.errors import JclipError
+
+LONGEST = 150
+"""Maximum length in bytes of UTF-8: file systems take 255, and what is being written has a longer name."""
+
+
+def check_name(what: str, name: str) -> None:
+    """Checks that a name can be the name of one folder, here and on other systems.
+
+    >>> check_name("name", "ViT-B-16 中文[2]")
+    >>> check_name("name", "../../x")
+    Traceback (most recent call last):
+    jclip.errors.JclipError: name is '../../x', which has a '/': give 1 to 150 bytes of printable characters, without \
+/ and \\, that begin with neither a dot nor a space and do not end with a space
+
+    Args:
+      what: the field, for the message.
+      name: its value.
+
+    Raises:
+      JclipError: it cannot.
+    """
+    if reason := _trouble(name):
+        raise JclipError(
+            f"{what} is {name[:60]!r}, which {reason}: give 1 to {LONGEST} bytes of printable characters, without "
+            "/ and \\, that begin with neither a dot nor a space and do not end with a space"
+        )
+
+
+def _trouble(name: str) -> str:
+    if not name:
+        return "is empty"
+    for separator in "/\\":
+        if separator in name:
+            return f"has a {separator!r}"
+    if not name.isprintable():
+        return "has characters that cannot be printed"
+    if name.startswith(".") or name != name.strip():
+        return "begins with a dot" if name.startswith(".") else "begins or ends with a space"
+    size = len(name.encode())
+    return f"has {size} bytes" if size > LONGEST else ""

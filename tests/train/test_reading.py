@@ -1,0 +1,172 @@
+"""What a run says of its data before it begins, and data from which nothing can be learned."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from jclip import rules
+from jclip.bundle import load_bundle, save_bundle
+from jclip.data.emoji.place import MARKER
+from jclip.data.emoji.sources import EmojiPairs, EmojiParallel
+from jclip.data.folders import PairFolder, ParallelFolder, StoredPair, write_pairs, write_parallel
+from jclip.data.records import Translation
+from jclip.data.sources import SyntheticPairs
+from jclip.errors import JclipError
+from jclip.losses.contrastive import ContrastiveLoss
+from jclip.train.loop import train
+from jclip.train.reading import LOOKED_AT, check_learnable, reading
+from jclip.train.run import check
+from jclip.train.telemetry import read_journal
+from tests.train.runs import png
+
+
+@pytest.fixture
+def stage(chinese_clip):
+    return chinese_clip.stages[0]
+
+
+def test_pictures_with_captions(stage, tmp_path):
+    folder = tmp_path / "a[1]"
+    write_pairs(folder, (StoredPair(png(n), (f"红{n}\x1b[2J",), n, n, (n,), ("zh",)) for n in range(100)))
+    found = reading(stage, PairFolder(str(folder)))
+    assert (found.records, found.texts, found.images, found.whole) == (100, LOOKED_AT, LOOKED_AT, False)
+    assert str(found) == (
+        f"stage 'image-frozen' reads pictures with captions: PairFolder {str(folder)!r} split 'train': 100 records; "
+        r"languages zh; such as '红0\x1b[2J' with a picture of 32 x 32"
+    )
+
+
+def test_parallel_text(stage, tmp_path):
+    write_parallel(tmp_path / "texts", [Translation(f"dog {n}", f"犬{n}", "ja" if n else "zh") for n in range(3)])
+    found = reading(stage, ParallelFolder(str(tmp_path / "texts")))
+    assert found.languages == (("ja", 2), ("zh", 1)) and found.whole
+    assert str(found).endswith(": 3 records; languages ja 2, zh 1; such as 'dog 0' for '犬0'")
+
+
+def test_data_that_are_not_there(stage, tmp_path):
+    found = reading(stage, PairFolder(str(tmp_path / "gone")))
+    assert found.records is None and "there is no such folder" in str(found)
+    assert check_learnable(stage, [found]) == []
+    unbuilt = reading(stage, EmojiPairs(str(tmp_path / "emoji")), build=False)
+    assert str(unbuilt).endswith("not built yet; the run builds it") and not (tmp_path / "emoji").exists()
+
+
+def pairs_of(folder, images, texts):
+    """A folder of pairs with these numbers of pictures and captions."""
+    write_pairs(folder, (StoredPair(png(i), (f"t{t}",), i, t) for i, t in zip(images, texts, strict=True)))
+    return PairFolder(str(folder))
+
+
+@pytest.mark.parametrize(
+    ("images", "texts", "what"),
+    [(range(6), [3] * 6, "caption"), ([3] * 6, range(6), "picture"), ([0], [0], "caption")],
+)
+def test_pairs_of_which_none_is_anothers_negative_are_refused(chinese_clip, tmp_path, images, texts, what):
+    stage = replace(chinese_clip.stages[1], data=(pairs_of(tmp_path / "pairs", images, texts),))
+    message = rf"^stage 'everything' can learn nothing: all of its {len(images)} records have the same {what}, so no"
+    with pytest.raises(JclipError, match=message):
+        train(replace(chinese_clip, stages=(chinese_clip.stages[0], stage)), tmp_path / "run")
+    assert not any((tmp_path / "run" / "checkpoints").iterdir())  # it was said before the first stage
+
+
+def test_data_of_which_only_some_is_looked_at_are_warned_of(stage, tmp_path):
+    count = LOOKED_AT + 1
+    found = reading(stage, pairs_of(tmp_path / "pairs", range(count), [7] * count))
+    (warning,) = check_learnable(replace(stage, batch_size=2), [found])
+    assert "records that were looked at have the same caption" in warning
+
+
+@pytest.mark.parametrize(
+    ("duplicates", "how"),
+    [
+        ("mask", "which are not each other's negatives"),
+        ("positives", "which are each other's positives"),
+        ("ignore", "as each other's negatives"),
+    ],
+)
+def test_a_batch_larger_than_the_data(stage, duplicates, how):
+    found = [reading(stage, SyntheticPairs(count=count)) for count in (5, 6)]
+    large = replace(stage, batch_size=12, loss=ContrastiveLoss(duplicates=duplicates))
+    assert check_learnable(large, found) == [
+        "stage 'image-frozen': a batch of 12 is larger than the data of 11 records, so every batch repeats pairs, "
+        f"{how}: lower batch_size to 11 or less"
+    ]
+    assert check_learnable(replace(large, batch_size=11), found) == []
+    assert check_learnable(replace(large, captions="all"), found) == []  # of which there may be more than records
+
+
+def test_a_run_begins_with_what_it_reads_and_what_is_odd(chinese_clip, tmp_path):
+    stages = tuple(replace(each, data=(SyntheticPairs(count=10),)) for each in chinese_clip.stages)
+    train(replace(chinese_clip, stages=stages), tmp_path / "run", stop_after=1)
+    lines = read_journal(tmp_path / "run" / "metrics.jsonl")
+    (reads,) = (line["reads"] for line in lines if line["kind"] == "data")
+    assert [words.split(":")[0] for words in reads] == [
+        f"stage {stage.name!r} reads pictures with captions" for stage in stages
+    ]
+    warnings = [line["message"] for line in lines if line["kind"] == "warning"]
+    assert len(warnings) == 2 and all("a batch of 16 is larger than the data of 10 records" in one for one in warnings)
+
+
+def test_rates_of_zero_are_refused(chinese_clip):
+    first, second = chinese_clip.stages
+    for optimizer in (
+        replace(second.optimizer, learning_rate=0.0),
+        replace(second.optimizer, multipliers=((".*", 0.0),)),
+    ):
+        with pytest.raises(JclipError, match="stage 'everything' learns nothing, for the learning rate of all that"):
+            check(replace(chinese_clip, stages=(first, replace(second, optimizer=optimizer))))
+    some = replace(second.optimizer, multipliers=(("image/.*", 0.0), (".*", 1.0)))
+    check(replace(chinese_clip, stages=(first, replace(second, optimizer=some))))
+    frozen = replace(first.optimizer, multipliers=(("image/.*", 1.0), (".*", 0.0)))  # of what does not train
+    with pytest.raises(JclipError, match="stage 'image-frozen' learns nothing"):
+        check(replace(chinese_clip, stages=(replace(first, optimizer=frozen), second)))
+
+
+@pytest.mark.parametrize("source", [EmojiPairs, EmojiParallel])
+@pytest.mark.parametrize(
+    "what",
+    ["captions.csv", "dataset_info.json", "emoji/mine.txt", "emoji/1.0.0/dataset_info.json", "wheels/mine.whl", "x/y"],
+)
+def test_a_source_that_builds_itself_refuses_a_folder_of_others(source, what, tmp_path, monkeypatch):
+    monkeypatch.setattr("jclip.data.emoji.builder.fetch", None)  # nothing is fetched
+    file = tmp_path / "mine" / what
+    file.parent.mkdir(parents=True)
+    file.write_text('{"name": "emoji"}')
+    message = rf"^{tmp_path}/mine holds '{what.split('/')[0]}', but the emoji data set builds itself in a folder of its"
+    with pytest.raises(JclipError, match=message):
+        source(str(tmp_path / "mine")).open()
+    assert [path.name for path in (tmp_path / "mine").rglob("*") if path.is_file()] == [file.name]
+
+
+@pytest.mark.parametrize(
+    "left", [(), (MARKER,), (MARKER, "emoji/incomplete.X_1.0.0/a"), ("wheels/tmp0/a",), (".DS_Store",)]
+)
+def test_a_source_builds_itself_where_it_had_begun(left, tmp_path, monkeypatch):
+    for name in left:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+
+    def fetch(cache, only):
+        raise JclipError("it would be fetched now")
+
+    monkeypatch.setattr("jclip.data.emoji.builder.fetch", fetch)
+    with pytest.raises(JclipError, match="it would be fetched now"):
+        EmojiPairs(str(tmp_path)).open()
+    assert (tmp_path / MARKER).is_file()
+
+
+def test_infinities_at_the_start_are_named_with_their_bundle(chinese_clip, tmp_path):
+    (bundle, _) = train(chinese_clip, tmp_path / "first").bundles
+    whole = load_bundle(bundle)
+    for path in ("image/post_norm/scale", "text/projection/kernel"):  # the image tower is frozen in the first stage
+        leaves = rules.paths_of(whole.params)
+        broken = np.array(leaves[path])
+        broken.flat[0] = np.inf
+        params = rules.tree_from_paths({**leaves, path: broken})
+        save_bundle(replace(whole, params=params), tmp_path / "broken")
+        run = replace(chinese_clip, starts_from=((".*", str(tmp_path / "broken")),))
+        with pytest.raises(
+            JclipError, match=rf"^starts_from: {tmp_path}/broken: {path} holds infinities or NaN, so no"
+        ):
+            train(run, tmp_path / "second")

@@ -1,0 +1,70 @@
+"""Runs whose terminal goes away: a lost ssh costs no step."""
+
+import os
+import pty
+import select
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from jclip.train.telemetry import read_journal
+from jclip.train.workplace import stop_requests
+from tests.train.cluster import ROOT
+
+PATIENCE = 120  # seconds: long for what should take twenty, for machines that are busy
+COMMAND = [sys.executable, "-m", "jclip.cli", "train", "configs/demo/chinese_clip.py", "--reduced"]
+LONG = ["--stages.0.budget.steps", "100000", "--checkpoint-every", "0"]
+
+
+def test_a_run_saves_when_its_terminal_goes(tmp_path):
+    """The run is a session of its own in a pseudo-terminal, which is closed in the middle of it."""
+    pid, terminal = pty.fork()
+    if pid == 0:
+        os.chdir(ROOT)
+        os.execv(sys.executable, [*COMMAND, "--workdir", str(tmp_path / "run"), *LONG])
+    until = time.monotonic() + PATIENCE
+    while len(read_journal(tmp_path / "run" / "metrics.jsonl")) < 5:
+        assert time.monotonic() < until
+        if select.select([terminal], [], [], 0.1)[0]:  # or it would wait for a reader
+            os.read(terminal, 65536)
+    os.close(terminal)
+    while not (ended := os.waitpid(pid, os.WNOHANG))[0]:
+        assert time.monotonic() < until
+        time.sleep(0.1)
+    assert os.waitstatus_to_exitcode(ended[1]) == 75
+    (saved,) = (tmp_path / "run" / "checkpoints").iterdir()
+    steps = [line["total"] for line in read_journal(tmp_path / "run" / "metrics.jsonl") if line["kind"] == "train"]
+    assert int(saved.name) == steps[-1] >= 3
+
+
+def test_nobody_who_reads_is_no_reason_to_stop(tmp_path):
+    """Standard error is a pipe whose reader is gone from the beginning."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    ended = subprocess.run([*COMMAND, "--workdir", str(tmp_path / "run")], cwd=ROOT, stderr=writer, timeout=PATIENCE)
+    os.close(writer)
+    assert ended.returncode == 0
+    assert (tmp_path / "run" / "2-everything" / "config.json").is_file()
+
+
+def test_nohup_stays():
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with stop_requests() as received:
+            os.kill(os.getpid(), signal.SIGHUP)
+            assert received == []
+            assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+@pytest.mark.parametrize("kind", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_signals_are_noted(kind):
+    before = signal.getsignal(kind)
+    with stop_requests() as received:
+        os.kill(os.getpid(), kind)
+        assert received == [kind]
+    assert signal.getsignal(kind) == before
