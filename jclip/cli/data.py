@@ -1,4 +1,4 @@
-"""`jclip data import …` and `jclip data inspect …`."""
+"""`jclip data import …`, `jclip data inspect …` and `jclip data example …`."""
 
 import sys
 from collections.abc import Sequence
@@ -7,11 +7,12 @@ from importlib import import_module
 _COMMANDS = {
     "import": "files of other programs to sharded array_record folders",
     "inspect": "what a folder holds: counts, lengths, sizes, duplicates, pictures to look at",
+    "example": "a folder of pictures and a spreadsheet, to practise fine-tuning on",
 }
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Runs one of the two."""
+    """Runs one of them."""
     if not arguments or arguments[0] in ("-h", "--help"):
         rows = "\n".join(f"  {name:<8} {what}" for name, what in _COMMANDS.items())
         print(f"jclip data: data in\n\n{rows}\n\n`jclip data COMMAND --help` explains each.")

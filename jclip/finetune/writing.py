@@ -1,0 +1,136 @@
+"""A plan as a configuration file that people read and change, and `jclip train` runs.
+
+Names from outside, which are the paths alone, are written as Python strings, never into comments.
+"""
+
+import math
+from pathlib import Path
+
+from jclip.finetune.choices import Choice, Plan, StagePlan
+from jclip.finetune.facts import DataFacts, Machine, ModelFacts
+
+VALID = "valid"
+"""Name of the evaluation on the validation split, and of the split."""
+HEADLINE = f"{VALID}/mean_recall"
+"""The figure by which the best moment is chosen."""
+
+
+def configuration(
+    plan: Plan, data: DataFacts, model: ModelFacts, machine: Machine, bundle: Path, folder: Path, here: Path, seed: int
+) -> str:
+    """Returns the text of finetune.py.
+
+    Args:
+      plan: what was chosen.
+      data, model, machine: what it was chosen from.
+      bundle: where the run starts.
+      folder: of the data.
+      here: folder in which the file will be; data inside it is named relative to it.
+      seed: of the run.
+    """
+    why = {choice.name: choice for choice in plan.table}
+    total = sum(plan.steps(data.pairs, stage) for stage in plan.stages)
+    every = max(1, math.ceil(total / plan.evaluations))
+    stages = "\n".join(_stage(stage, plan, data, model, machine, why) for stage in plan.stages)
+    folder, here = folder.resolve(), here.resolve()
+    inside = folder.is_relative_to(here)
+    place = f"str(HERE / {str(folder.relative_to(here))!r})" if inside else repr(str(folder))
+    names = ", ".join(_variable(stage) for stage in plan.stages)
+    remat = f'        remat="layers",  # {why["memory"].why}\n' if plan.remat else ""
+    return f'''"""Fine-tuning on your own pictures, as `jclip finetune` chose it. Change what you like.
+
+`jclip finetune`, given again as before, runs this file. After a change it is another run, in a folder of its own:
+
+    jclip train finetune.py --workdir another
+"""
+
+from pathlib import Path
+
+from jclip.bundle import open_bundle
+from jclip.data.augment import Augmentation
+from jclip.data.folders import PairFolder
+from jclip.data.host_augment import HostAugmentation
+from jclip.losses.contrastive import ContrastiveLoss
+from jclip.optimizer import Optimizer
+from jclip.stages import Budget, Stage
+from jclip.train.evaluations import Retrieval
+from jclip.train.run import Run
+
+HERE = Path(__file__).resolve().parent
+START = {str(bundle.resolve())!r}
+DATA = {place}
+
+
+def config() -> Run:
+    """The run."""
+    start = open_bundle(START)  # its towers, tokenizer and preprocessing stay
+{stages}
+    return Run(
+        name="finetune",
+        model=start.config,
+        tokenizer=f"{{START}}/tokenizer",
+        preprocessing=start.preprocessing,
+        stages=({names},),
+        starts_from=((r".*", START),),
+        seed={seed},
+        dtype={plan.dtype!r},  # {why["arithmetic"].why}
+{remat}        evaluations=(Retrieval({VALID!r}, DATA, split={VALID!r}),),
+        evaluate_every={every},  # steps: {plan.evaluations} times in all
+        checkpoint_every={5 * every},
+        best={HEADLINE!r},  # the best moment becomes the bundle "best"
+        patience={plan.patience},  # evaluations without a better one, after which a stage ends
+    )
+'''
+
+
+def _variable(stage: StagePlan) -> str:
+    return stage.name.replace("-", "_")
+
+
+def _stage(
+    stage: StagePlan, plan: Plan, data: DataFacts, model: ModelFacts, machine: Machine, why: dict[str, Choice]
+) -> str:
+    steps = plan.steps(data.pairs, stage)
+    warmup = max(1, round(plan.warmup * steps))
+    trains = '((r".*", True),)' if stage.image else '((r"image/.*", False), (r".*", True))'
+    ring = machine.devices > 1 and plan.batch_size >= 2048
+    lines = [
+        f'name="{stage.name}",',
+        'objective="contrastive",',
+        'data=(PairFolder(DATA, "train"),),',
+        f"batch_size={plan.batch_size},  # {why['batch'].why}",
+        f"budget=Budget(epochs={stage.epochs:g}),  # {steps} steps; {why['epochs'].why}",
+        "optimizer=Optimizer(",
+        f"    learning_rate={stage.learning_rate:g},  # {why['learning rate'].why}",
+        f"    warmup_steps={warmup},",
+        '    schedule="cosine",',
+        f"    weight_decay={plan.weight_decay:g},  # {why['weight decay'].why}",
+        "),",
+        f"trains={trains},  # {why['trains'].why}",
+        *(['captions="all",  # each of a picture\'s captions in every epoch'] if data.pairs > data.train else []),
+        *(['loss=ContrastiveLoss(impl="ring"),  # never holds the matrix of all pairs'] if ring else []),
+        *([] if stage.cached else _augmentation(plan, model, why)),
+        "context_length=start.context_length,",
+        *([f"buckets={plan.buckets!r},  # {why['text length'].why}"] if plan.buckets else []),
+        *([f"micro_batches={plan.micro_batches},  # {why['memory'].why}"] if plan.micro_batches > 1 else []),
+        *(['cache=str(HERE / "cache"),  # the frozen tower reads each picture once'] if stage.cached else []),
+        *([f"workers={plan.workers},  # processes that read pictures"] if plan.workers else []),
+    ]
+    body = "".join(f"        {line}\n" for line in lines)
+    return f"    {_variable(stage)} = Stage(\n{body}    )"
+
+
+def _augmentation(plan: Plan, model: ModelFacts, why: dict[str, Choice]) -> list[str]:
+    mirror = f"flip={plan.flip:g},  # {why['mirror'].why}"
+    if plan.policy:
+        policy = ['    auto_augment="original",'] if plan.auto_augment else []
+        opening = f"host_augmentation=HostAugmentation(  # {why['augmentation'].why}"
+        return [opening, "    crop_scale=(0.9, 1.0),", *policy, f"    {mirror}", "),"]
+    outside = ['    outside="white",'] if model.white else []
+    return [
+        f"augmentation=Augmentation(  # {why['augmentation'].why}",
+        *("    scale=0.1,", "    aspect=0.1,", "    translate=0.05,", "    rotate=5.0,"),
+        *("    brightness=0.1,", "    contrast=0.1,", f"    {mirror}"),
+        *outside,
+        "),",
+    ]
