@@ -1,17 +1,20 @@
 """Files and folders that are whole or absent, whatever happens while they are written."""
 
+import ctypes
 import errno
 import glob
 import hashlib
 import os
 import platform
 import shutil
+import sys
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from jclip.errors import JclipError
+
 
 try:
     import fcntl
@@ -20,6 +23,7 @@ except ImportError:  # Windows has other locks
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS)
 _FULL_WORDS = ("RESOURCE_EXHAUSTED", "No space left", "quota exceeded")
+_HERE, _SWAP = -100, 2  # AT_FDCWD and RENAME_EXCHANGE of Linux
 _NOT_DISK = ("memory", "hbm")  # a device that is full says RESOURCE_EXHAUSTED too
 
 
@@ -31,6 +35,11 @@ def check_free(place: Path) -> None:
     """
     if os.path.lexists(place):  # a link to nowhere is something too
         raise JclipError(f"{place} is there already: move it away, or choose another name")
+
+
+def recover(place: Path) -> None:
+    """Removes what processes that were killed left of `place`; puts a folder back that they had moved away."""
+    _sweep(place)
 
 
 @contextmanager
@@ -199,6 +208,9 @@ def _name(partial: Path, file: Path) -> None:
 
 
 def _exchange(new: Path, folder: Path) -> None:
+    if _swap(new, folder):
+        shutil.rmtree(new, ignore_errors=True)
+        return
     old = new.with_suffix(".old")
     try:
         folder.rename(old)
@@ -208,6 +220,16 @@ def _exchange(new: Path, folder: Path) -> None:
             old.rename(folder)
         raise
     shutil.rmtree(old, ignore_errors=True)
+
+
+def _swap(one: Path, other: Path) -> bool:
+    """Exchanges two names in one step; False where the system cannot, and nothing is changed."""
+    renameat2 = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None) if sys.platform == "linux" else None
+    if renameat2 is None:
+        return False
+    renameat2.argtypes = (ctypes.c_int, ctypes.c_char_p, ctypes.c_int, ctypes.c_char_p, ctypes.c_uint)
+    done: int = renameat2(_HERE, os.fsencode(one), _HERE, os.fsencode(other), _SWAP)
+    return done == 0
 
 
 def _remove(place: Path) -> None:

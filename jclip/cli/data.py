@@ -1,4 +1,4 @@
-"""`jclip data import …`, `jclip data inspect …` and `jclip data example …`."""
+"""`jclip data import …`, `jclip data split …`, `jclip data inspect …` and `jclip data example …`."""
 
 import sys
 from collections.abc import Sequence
@@ -6,13 +6,14 @@ from importlib import import_module
 
 _COMMANDS = {
     "import": "files of other programs to sharded array_record folders",
+    "split": "pictures of an imported folder, kept for validation",
     "inspect": "what a folder holds: counts, lengths, sizes, duplicates, pictures to look at",
     "example": "a folder of pictures and a spreadsheet, to practise fine-tuning on",
 }
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Runs one of them."""
+    """Runs one of the commands."""
     if not arguments or arguments[0] in ("-h", "--help"):
         rows = "\n".join(f"  {name:<8} {what}" for name, what in _COMMANDS.items())
         print(f"jclip data: data in\n\n{rows}\n\n`jclip data COMMAND --help` explains each.")

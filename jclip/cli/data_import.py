@@ -18,6 +18,7 @@ from jclip.data.importing.engine import Plan, import_data
 from jclip.data.importing.formats import FORMATS, open_source
 from jclip.data.importing.limits import Limit
 from jclip.data.importing.parts import Reader, Reading
+from jclip.data.importing.validation import Share
 from jclip.data.importing.workers import in_processes, on_beam
 from jclip.data.kinds import LABELLED, Rules
 from jclip.errors import JclipError
@@ -36,6 +37,8 @@ class Options:
       paths: FORMAT, SRC and DST; `jclip data import --formats` explains the formats.
       formats: explain the formats, and do nothing.
       splits: which, separated by commas; one name, by default train, where the format has none.
+      validation: pictures of split train that become split valid: a number, as 30, or a share, as 10%.
+      add: add the splits to DST, a folder of the same kind that has none of these splits.
       language: of the captions, of the other text, or of names in classes.txt, as zh.
       picture: the column or field with the picture, or its path.
       caption: the column or field with the caption.
@@ -58,6 +61,8 @@ class Options:
     paths: tyro.conf.Positional[Annotated[tuple[str, ...], tyro.conf.arg(metavar="[FORMAT] SRC DST")]] = ()
     formats: bool = False
     splits: str | None = None
+    validation: str | None = None
+    add: bool = False
     language: str | None = None
     picture: str | None = None
     caption: str | None = None
@@ -89,7 +94,7 @@ def main(arguments: Sequence[str]) -> int:
     reading = _reading(options)
     name, reader = open_source(named[0] if named else None, Path(source), reading)
     console = Console(stderr=True, quiet=options.json)
-    with _progress(console) as progress:
+    with shown_progress(console) as progress:
         report = import_data(reader, Path(destination), _plan(options, name, reader, reading), progress)
     if options.json:
         print(json.dumps(report.as_json(), ensure_ascii=False, indent=1))
@@ -147,6 +152,8 @@ def _plan(options: Options, name: str, reader: Reader, reading: Reading) -> Plan
         limit,
         max(1, int(options.shard_mib * 2**20)),
         run,
+        None if options.validation is None else Share.read(options.validation),
+        options.add,
     )
 
 
@@ -155,7 +162,8 @@ def _cores() -> int:
 
 
 @contextmanager
-def _progress(console: Console) -> Iterator[Callable[[str, int, int], None]]:
+def shown_progress(console: Console) -> Iterator[Callable[[str, int, int], None]]:
+    """Yields a function that shows (what is done, parts done, parts in all) in a bar, on a terminal."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     # Drawn from here, not from a thread of its own: while tensorflow-datasets is imported no other thread may import.
     shown = console.is_terminal and not console.quiet  # elsewhere a bar would be an empty line

@@ -2,7 +2,7 @@
 for pictures takes longer than reading the file.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 
@@ -26,8 +26,13 @@ class Examples(Sequence[dict[str, Any]]):
         return len(self._stored)
 
     def __getitem__(self, index: Any) -> Any:
-        from tensorflow_datasets.proto import tf_example_pb2
+        return parsed(self._stored[index], self._several)
 
-        features = tf_example_pb2.Example.FromString(self._stored[index]).features.feature
-        values = {name: one.bytes_list.value or one.int64_list.value for name, one in features.items()}
-        return {name: value if name in self._several else value[0] for name, value in values.items()}
+
+def parsed(raw: bytes, several: Collection[str]) -> dict[str, Any]:
+    """Returns the features of a serialized example by name: a value, or a list for the names in `several`."""
+    from tensorflow_datasets.proto import tf_example_pb2
+
+    features = tf_example_pb2.Example.FromString(raw).features.feature
+    values = {name: one.bytes_list.value or one.int64_list.value for name, one in features.items()}
+    return {name: value if name in several else value[0] for name, value in values.items()}

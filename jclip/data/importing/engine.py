@@ -14,20 +14,24 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from jclip.data.folders import Shard, gather_shards, write_languages
+from jclip.data.folders import Shard
+from jclip.data.importing.dividing import divide_task, divided, number_pictures
 from jclip.data.importing.limits import Limit
 from jclip.data.importing.parts import Reader
 from jclip.data.importing.report import Report, Split
+from jclip.data.importing.stored import Contents, check_addition, read_contents
 from jclip.data.importing.survey import DUPLICATE, Skipped, Task, mark_duplicates, survey, surveyed, write
+from jclip.data.importing.validation import TRAIN, VALID, Share
 from jclip.data.importing.workers import Run, in_processes
-from jclip.data.kinds import Rules
+from jclip.data.kinds import PAIRS, Rules
 from jclip.errors import JclipError
-from jclip.files import check_free, lasting_folder, whole_folder
+from jclip.files import check_free, lasting_folder, recover, whole_folder
 
 _VERSION = 2  # of what lies in .NAME.unfinished
 
@@ -46,6 +50,10 @@ class Plan:
       limit: how much may be skipped.
       shard_bytes: about how many bytes of the source become one shard.
       run: where the work is done.
+      validation: pictures of split "train" that become split "valid"; None to leave the splits as they are.
+      own_validation: whether a split "valid" that the source has is used in their place, rather than an error.
+      add: whether the destination is a folder of the same kind that gets the splits.
+      notes: names and contents of text files that the folder gets too.
     """
 
     format: str
@@ -54,6 +62,10 @@ class Plan:
     limit: Limit = Limit(share=0.1)
     shard_bytes: int = 128 << 20
     run: Run = field(default_factory=lambda: in_processes(1))
+    validation: Share | None = None
+    own_validation: bool = False
+    add: bool = False
+    notes: tuple[tuple[str, str], ...] = ()
 
 
 def import_data(reader: Reader, destination: Path, plan: Plan, progress: Progress = lambda *_: None) -> Report:
@@ -64,7 +76,7 @@ def import_data(reader: Reader, destination: Path, plan: Plan, progress: Progres
 
     Args:
       reader: the source.
-      destination: the folder, which must not be there yet.
+      destination: the folder, which must not be there yet unless the plan adds to it.
       plan: how.
       progress: called now and then.
 
@@ -72,12 +84,13 @@ def import_data(reader: Reader, destination: Path, plan: Plan, progress: Progres
       JclipError: the source is not as its format wants it, too much of it had to be skipped, or the destination is
         taken. Nothing is left behind then.
     """
-    if os.path.lexists(destination):
+    if os.path.lexists(destination) and not plan.add:
         with suppress(JclipError), lasting_folder(destination):
             pass  # a kill may have left it when the folder was whole
         check_free(destination)
     with lasting_folder(destination) as unfinished:
-        check_free(destination)  # another import may just have ended
+        if not plan.add:
+            check_free(destination)  # another import may just have ended
         _claim(unfinished, reader, plan)
         progress("looking at the source", 0, 0)
         (unfinished / "work").mkdir(exist_ok=True)
@@ -88,15 +101,37 @@ def import_data(reader: Reader, destination: Path, plan: Plan, progress: Progres
         ]
         if not tasks:
             raise JclipError(f"{', '.join(map(str, reader.files[:1]))} holds nothing to import: name another source")
+        splits = _splits(tasks, plan)
+        if plan.add:
+            recover(destination)
+            check_addition(destination, reader.kind, reader.classes, splits)
         read = _surveys(tasks, plan, progress)
         if plan.rules.skip_duplicates and not all(task.file("duplicates.npy").exists() for task in tasks):
             mark_duplicates(tasks)
         _check_limit(tasks, plan, read)
         _each("writing", write, "shard.json", tasks, plan, progress)
+        if VALID in splits and VALID not in {task.part.split for task in tasks}:
+            _divide([task for task in tasks if task.part.split == TRAIN], plan, progress)
         return _gather(tasks, reader, destination, plan)
 
 
-def _claim(unfinished: Path, reader: Reader, plan: Plan) -> None:
+def _splits(tasks: Sequence[Task], plan: Plan) -> list[str]:
+    """The names of the splits that the import makes."""
+    splits = list(dict.fromkeys(task.part.split for task in tasks))
+    if plan.validation is None or (plan.own_validation and VALID in splits):
+        return splits
+    if tasks[0].kind is not PAIRS:
+        raise JclipError(f"--validation divides {PAIRS.what}, not {tasks[0].kind.what}: omit it")
+    if VALID in splits or TRAIN not in splits:
+        raise JclipError(
+            f"--validation makes split {VALID!r} of pictures of split {TRAIN!r}, and the source has "
+            f"{', '.join(splits)}: omit it, or choose --splits {TRAIN}"
+        )
+    return [*splits, VALID]
+
+
+def claim(reader: Reader, plan: Plan) -> dict[str, Any]:
+    """Returns what decides the result of an import, as plain values: the source's files, and the plan."""
     files = hashlib.sha256()
     for file in _read_files(reader.files):
         found = file.stat()
@@ -107,17 +142,23 @@ def _claim(unfinished: Path, reader: Reader, plan: Plan) -> None:
         "said": plan.said,
         "rules": asdict(plan.rules),
         "shard_bytes": plan.shard_bytes,
+        "validation": str(plan.validation),
         "files": files.hexdigest(),
     }
+    return json.loads(json.dumps(mine))  # type: ignore[no-any-return]
+
+
+def _claim(unfinished: Path, reader: Reader, plan: Plan) -> None:
+    mine = claim(reader, plan)
     note = unfinished / "import.json"
-    if note.exists() and json.loads(note.read_text(encoding="utf-8")) == json.loads(json.dumps(mine)):
+    if note.exists() and json.loads(note.read_text(encoding="utf-8")) == mine:
         return
     # What was done for another source, or in another way, is of no use.
     for left in unfinished.iterdir():
         shutil.rmtree(left) if left.is_dir() else left.unlink()
-    partial = note.with_suffix(".partial")
-    partial.write_text(json.dumps(mine), encoding="utf-8")
-    partial.replace(note)
+    fresh = note.with_suffix(".partial")
+    fresh.write_text(json.dumps(mine), encoding="utf-8")
+    fresh.replace(note)
 
 
 def _read_files(sources: Sequence[Path]) -> Iterator[Path]:
@@ -183,34 +224,73 @@ def _repeated(task: Task) -> int:
     return int(np.load(task.file("duplicates.npy")).sum())
 
 
+def _divide(tasks: Sequence[Task], plan: Plan, progress: Progress) -> None:
+    """Writes the shards of split "train" anew, one for each side."""
+    assert plan.validation is not None
+    tasks = [task for task in tasks if _held(task)["records"]]
+    if not tasks:
+        return  # which `_gather` reports
+    _each("looking at the pictures", number_pictures, "pictures.npy", tasks, plan, progress)
+    bound = plan.validation.bound(np.concatenate([np.load(task.file("pictures.npy")) for task in tasks]))
+    _each("dividing", partial(divide_task, bound=bound), "divided.json", tasks, plan, progress)
+
+
+def _held(task: Task) -> dict[str, Any]:
+    """What the shard of a task holds."""
+    found: dict[str, Any] = json.loads(task.file("shard.json").read_text(encoding="utf-8"))
+    return found
+
+
+class _Piece(NamedTuple):
+    """A shard of the folder, and what it holds."""
+
+    split: str
+    shard: Shard
+    units: int
+    languages: Counter[str]
+    spoken: np.ndarray
+
+
+def _pieces(task: Task) -> Iterator[_Piece]:
+    if task.file("divided.json").exists():
+        for side in divided(task):
+            shard = Shard(side.file, side.records)
+            yield _Piece(side.split, shard, side.units, side.languages, np.array(side.spoken))
+        return
+    held = _held(task)
+    spoken = np.array(held["spoken"])[np.load(task.file("spoken.npy"))] if held["records"] else np.array([])
+    shard = Shard(task.file("shard"), held["records"])
+    yield _Piece(task.part.split, shard, held["units"], Counter(held["languages"]), spoken)
+
+
 def _gather(tasks: Sequence[Task], reader: Reader, destination: Path, plan: Plan) -> Report:
     report = Report(plan.format, reader.kind.name, left_out=dict(reader.left_out))
     shards: dict[str, list[Shard]] = {}
     spoken: dict[str, list[np.ndarray]] = {}
     for task in tasks:
         split = report.splits.setdefault(task.part.split, Split())
-        held = json.loads(task.file("shard.json").read_text(encoding="utf-8"))
-        split.records += held["records"]
-        split.units += held["units"]
-        split.languages.update(held["languages"])
         split.skipped.add(surveyed(task)[2])
+        held = _held(task)
         split.skipped.add(Skipped(Counter(held["skipped"]["counts"]), held["skipped"]["places"]))
-        if held["records"]:
-            split.shards += 1
-            shards.setdefault(task.part.split, []).append(Shard(task.file("shard"), held["records"]))
-            spoken.setdefault(task.part.split, []).append(np.array(held["spoken"])[np.load(task.file("spoken.npy"))])
+        for piece in _pieces(task):
+            split = report.splits.setdefault(piece.split, Split())
+            split.records += piece.shard.records
+            split.units += piece.units
+            split.languages.update(piece.languages)
+            if piece.shard.records:
+                split.shards += 1
+                shards.setdefault(piece.split, []).append(piece.shard)
+                spoken.setdefault(piece.split, []).append(piece.spoken)
     kept = [name for name, split in report.splits.items() if split.records]
     for name, split in report.splits.items():
         if not split.records:
             why = ", ".join(f"{count:,} x {reason}" for reason, count in sorted(split.skipped.counts.items()))
             mend = f", or leave it out with --splits {','.join(kept)}" if kept else ""
             raise JclipError(f"nothing of split {name!r} can be kept ({why}): mend the source{mend}")
-    with whole_folder(destination, replace=False) as partial:
-        gather_shards(partial, reader.kind, shards, reader.classes)
-        for name, languages in spoken.items():
-            write_languages(partial, name, np.concatenate(languages))
-        text = json.dumps(report.as_json(), ensure_ascii=False, indent=1)
-        for name, note in reader.notes:
-            (partial / name).write_text(note, encoding="utf-8")
-        (partial / "report.json").write_text(text + "\n", encoding="utf-8")
+    languages = {name: np.concatenate(found) for name, found in spoken.items()}
+    contents = Contents(reader.kind, reader.classes, shards, languages, report.as_json())
+    if plan.add:
+        contents = read_contents(destination).joined(contents)
+    with whole_folder(destination, replace=plan.add) as written:
+        contents.write(written, (*reader.notes, *plan.notes))
     return report

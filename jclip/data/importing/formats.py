@@ -52,6 +52,7 @@ FORMATS: dict[str, Format] = {
         "title)",
         open_table,
         ("splits", "language", "picture", "caption", "language_column", "separator"),
+        lambda source: source.suffix.lower() == ".csv",
     ),
     "webdataset": Format(
         "a tar, a folder of tars, or a pattern: KEY.jpg and KEY.txt or KEY.json beside each other",

@@ -96,7 +96,7 @@ def survey(task: Task) -> None:
         kept += [not trouble for trouble in troubles]
         digests += task.kind.digests(item.record)
     found = json.dumps({"counts": skipped.counts, "places": skipped.places})
-    with _whole(task.file("survey.npz")) as partial, partial.open("wb") as stream:
+    with whole_result(task.file("survey.npz")) as partial, partial.open("wb") as stream:
         np.savez(
             stream,
             kept=np.array(kept, bool),
@@ -125,7 +125,7 @@ def mark_duplicates(tasks: list[Task]) -> None:
         repeated[np.flatnonzero(kept)[again]] = True
         ends = np.cumsum([len(each[0]) for each in found])[:-1]
         for task, marks in zip(mine, np.split(repeated, ends), strict=True):
-            with _whole(task.file("duplicates.npy")) as partial, partial.open("wb") as stream:
+            with whole_result(task.file("duplicates.npy")) as partial, partial.open("wb") as stream:
                 np.save(stream, marks)
 
 
@@ -147,15 +147,15 @@ def write(task: Task) -> None:
       JclipError: the part is no longer what was surveyed.
     """
     totals = _Totals()
-    with _whole(task.file("shard")) as partial:
+    with whole_result(task.file("shard")) as partial:
         write_shard(partial, task.kind, _kept(task, totals), task.classes)
         if count_records(partial) != totals.records:
             raise Unfinished(f"{partial} could not be written to its end: free some space, and start again")
     names = sorted(set(totals.spoken))
     codes = {name: code for code, name in enumerate(names)}
-    with _whole(task.file("spoken.npy")) as partial, partial.open("wb") as stream:
+    with whole_result(task.file("spoken.npy")) as partial, partial.open("wb") as stream:
         np.save(stream, np.array([codes[name] for name in totals.spoken], np.uint16))
-    with _whole(task.file("shard.json")) as partial:
+    with whole_result(task.file("shard.json")) as partial:
         partial.write_text(json.dumps({**totals.as_json(), "spoken": names}), encoding="utf-8")
 
 
@@ -202,7 +202,7 @@ def _kept(task: Task, totals: _Totals) -> Iterator[Any]:
 
 
 @contextlib.contextmanager
-def _whole(file: Path) -> Iterator[Path]:
+def whole_result(file: Path) -> Iterator[Path]:
     """A name to write to, which becomes the file when the block ends well. Only one process writes a part."""
     partial = file.with_name(f"{file.name}.partial")
     partial.unlink(missing_ok=True)

@@ -1,0 +1,46 @@
+"""`jclip data split FOLDER`."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import tyro
+from rich.console import Console
+
+from jclip.cli.data_import import shown_progress
+from jclip.cli.options import read
+from jclip.data.importing.stored import split_folder
+from jclip.data.importing.validation import Share
+
+
+@dataclass(frozen=True)
+class Options:
+    """Moves pictures of split train of an imported folder, with all their captions, to a new split valid.
+
+    A picture's content decides: equal pictures are on one side, and with a share a picture is on the same side
+    whatever else the folder holds. The folder stays as it is until all is written.
+
+    Attributes:
+      folder: that `jclip data import` wrote, with pictures and captions.
+      validation: a number of pictures, as 30, or a share, as 10%.
+      json: print the counts as JSON.
+    """
+
+    folder: tyro.conf.Positional[Path]
+    validation: str = "10%"
+    json: bool = False
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Runs the command."""
+    options = read(Options, arguments, "jclip data split")
+    share = Share.read(options.validation)
+    console = Console(stderr=True, quiet=options.json)
+    with shown_progress(console) as progress:
+        report = split_folder(options.folder, share, progress=progress)
+    if options.json:
+        print(json.dumps(report.as_json(), ensure_ascii=False, indent=1))
+    else:
+        console.print(report.table(f"{options.folder}: divided"))
+    return 0

@@ -1,0 +1,129 @@
+"""Any source of pairs becomes a data folder with splits "train" and "valid"."""
+
+import json
+import os
+from collections.abc import Callable
+from dataclasses import asdict, replace
+from pathlib import Path
+
+from jclip.data.folders import open_folder
+from jclip.data.importing.engine import Plan, claim, import_data
+from jclip.data.importing.formats import open_source
+from jclip.data.importing.limits import Limit
+from jclip.data.importing.parts import Reading
+from jclip.data.importing.stored import read_contents, split_folder
+from jclip.data.importing.validation import VALID, Share
+from jclip.data.importing.workers import Run, in_processes
+from jclip.data.kinds import PAIRS, kind_of
+from jclip.errors import JclipError
+
+_SOURCE = "source.json"  # what `keep` was made of
+
+
+def is_data_folder(place: Path) -> bool:
+    """Returns whether a place is a folder that `jclip data import` wrote."""
+    return (place / "dataset_info.json").is_file()
+
+
+def bring(
+    source: Path,
+    keep: Path,
+    reading: Reading,
+    *,
+    validation: Share | None,
+    limit: Limit | None = None,
+    run: Run | None = None,
+    progress: Callable[[str, int, int], None] = lambda *_: None,
+) -> Path:
+    """Returns a data folder of pairs with a split "train" and, if `validation` is given, a split "valid".
+
+    Args:
+      source: a data folder, or a table, folder, archive of a format that is found out.
+      keep: the folder to write if the source is not such a folder already. One that an earlier call made of the same
+        source is taken as it is.
+      reading: what the person said about the source.
+      validation: pictures of split "train" that become split "valid" where the source has none.
+      limit: how much may be skipped; a tenth by default, nothing for a benchmark.
+      run: where the work is done; in this process by default.
+      progress: called with (what is done, parts done, parts in all).
+
+    Raises:
+      JclipError: the source has no pairs or cannot be read, or `keep` was made of something else.
+    """
+    if is_data_folder(source):
+        return _divided(source, keep, reading, validation, progress)
+    name, reader = open_source(None, source, reading)
+    if reader.kind is not PAIRS:
+        raise JclipError(f"{source} ({name}) holds {reader.kind.what}, but {PAIRS.what} are needed: name another one")
+    plan = Plan(
+        name,
+        asdict(reading),
+        limit=limit or (Limit(count=0) if reader.strict else Limit(share=0.1)),
+        run=run or in_processes(1),
+        validation=validation,
+        own_validation=True,
+    )
+    made_of = json.dumps(claim(reader, plan), sort_keys=True)
+    if not _made_before(keep, made_of, source):
+        import_data(reader, keep, replace(plan, notes=((_SOURCE, made_of),)), progress)
+    return keep
+
+
+def _divided(
+    source: Path, keep: Path, reading: Reading, validation: Share | None, progress: Callable[[str, int, int], None]
+) -> Path:
+    """A data folder with a split "valid": the source where it has one, else a copy in `keep`."""
+    said = next((name for name, value in asdict(reading).items() if value is not None), None)
+    if said is not None:
+        raise JclipError(f"--{said.replace('_', '-')} says nothing to {source}, which is imported already: omit it")
+    info = open_folder(source).info
+    kind = kind_of(info.features)
+    if kind is not PAIRS:
+        what = kind.what if kind else "other records"
+        raise JclipError(f"{source} holds {what}, but {PAIRS.what} are needed: name another folder")
+    if validation is None or VALID in info.splits:
+        return source
+    found = (source / "dataset_info.json").stat()
+    made_of = json.dumps([str(source.absolute()), found.st_size, found.st_mtime_ns, str(validation)])
+    if not _made_before(keep, made_of, source):
+        split_folder(source, validation, keep, progress, ((_SOURCE, made_of),))
+    return keep
+
+
+def _made_before(keep: Path, made_of: str, source: Path) -> bool:
+    """Whether `keep` was made of this source.
+
+    Raises:
+      JclipError: something else is there.
+    """
+    if not os.path.lexists(keep):
+        return False
+    note = keep / _SOURCE
+    if is_data_folder(keep) and note.is_file() and note.read_text(encoding="utf-8") == made_of:
+        return True
+    raise JclipError(
+        f"{keep} is there already, and was not made of {source} as it is now: move it away, or choose another place"
+    )
+
+
+def described(folder: Path) -> list[str]:
+    """Returns in words what a data folder holds and how its source was read, a line each, from its report.
+
+    Raises:
+      JclipError: it is no data folder, or its report is damaged.
+    """
+    contents = read_contents(folder)
+    lines = [*contents.report.get("read_as", ())]
+    for name, shards in contents.shards.items():
+        found = contents.report["splits"].get(name, {})
+        pictures = sum(shard.records for shard in shards)
+        line = f"{name}: {pictures:,} pictures"
+        if "pairs" in found:
+            line += f" with {found['pairs']:,} captions"
+        languages = [f"{code} {count:,}" for code, count in found.get("languages", {}).items() if code]
+        if languages:
+            line += f" ({', '.join(languages)})"
+        for reason, skip in found.get("skipped", {}).items():
+            line += f"; {skip['count']:,} skipped: {reason}"
+        lines.append(line)
+    return lines

@@ -1,0 +1,213 @@
+"""Data folders that change as a whole: a split is added, or pictures of split "train" become split "valid"."""
+
+import json
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from jclip.data.folders import (
+    Shard,
+    gather_shards,
+    open_folder,
+    read_languages,
+    write_languages,
+)
+from jclip.data.importing.report import Report, Split
+from jclip.data.importing.validation import TRAIN, VALID, Share, Side, divide, picture_numbers
+from jclip.data.kinds import PAIRS, Kind, kind_of
+from jclip.errors import JclipError, unreadable
+from jclip.files import check_free, lasting_folder, recover, whole_folder
+
+REPORT = "report.json"
+_WRITTEN_ANEW = ("dataset_info.json", "features.json", "examples-", "languages-", REPORT)
+
+
+@dataclass(frozen=True)
+class Contents:
+    """What a folder holds, or is to hold.
+
+    Attributes:
+      kind, classes: of its records.
+      shards: of each split, in order; in this folder or elsewhere.
+      languages: of each record of the splits of which they are known.
+      report: the contents of report.json.
+      files: others, which are copied.
+    """
+
+    kind: Kind
+    classes: tuple[str, ...]
+    shards: Mapping[str, Sequence[Shard]]
+    languages: Mapping[str, np.ndarray]
+    report: dict[str, Any]
+    files: tuple[Path, ...] = ()
+
+    def write(self, partial: Path, notes: Sequence[tuple[str, str]] = ()) -> None:
+        """Fills a folder that is being written.
+
+        Args:
+          partial: the folder.
+          notes: names and contents of text files that it gets too.
+        """
+        gather_shards(partial, self.kind, self.shards, self.classes)
+        for name, languages in self.languages.items():
+            write_languages(partial, name, languages)
+        for file in self.files:
+            shutil.copyfile(file, partial / file.name)
+        text = json.dumps(self.report, ensure_ascii=False, indent=1)
+        for name, note in (*notes, (REPORT, text + "\n")):
+            (partial / name).write_text(note, encoding="utf-8")
+
+    def joined(self, other: "Contents") -> "Contents":
+        """Returns these contents with the splits of another."""
+        report = {**self.report, "splits": {**self.report["splits"], **other.report["splits"]}}
+        shards, languages = {**self.shards, **other.shards}, {**self.languages, **other.languages}
+        return Contents(self.kind, self.classes, shards, languages, report, self.files)
+
+
+def read_contents(folder: Path) -> Contents:
+    """Returns what a data folder holds.
+
+    Raises:
+      JclipError: it is not one, it is damaged, or an older version of jclip wrote it with other features.
+    """
+    info = open_folder(folder).info
+    kind = kind_of(info.features)
+    if kind is None or not info.splits:
+        raise JclipError(f"{folder} holds no pairs, parallel text or labelled pictures: name another data folder")
+    classes = tuple(info.features["labels"].feature.names) if "labels" in info.features else ()
+    if set(info.features) != set(kind.features(classes)):
+        raise JclipError(f"{folder} was written by another version of jclip and cannot be changed: import it again")
+    shards = {
+        name: [Shard(Path(file), count) for file, count in zip(split.filepaths, split.shard_lengths, strict=True)]
+        for name, split in info.splits.items()
+    }
+    known = {name: read_languages(folder, name) for name in shards}
+    languages = {name: np.array(found[0])[found[1]] for name, found in known.items() if found is not None}
+    files = tuple(
+        file for file in sorted(folder.iterdir()) if file.is_file() and not file.name.startswith(_WRITTEN_ANEW)
+    )
+    return Contents(kind, classes, shards, languages, _report(folder, kind), files)
+
+
+def _report(folder: Path, kind: Kind) -> dict[str, Any]:
+    """The folder's report; an empty one where it has none, as folders that no import wrote."""
+    file = folder / REPORT
+    if not file.exists():
+        return {"format": "", "kind": kind.name, "splits": {}}
+    try:
+        found = json.loads(file.read_text(encoding="utf-8"))
+        if isinstance(found, dict) and isinstance(found.get("splits"), dict):
+            return found
+        raise ValueError("it is no report of an import")
+    except (OSError, ValueError, RecursionError) as error:
+        raise unreadable(file, error, "as a report") from None
+
+
+def check_addition(folder: Path, kind: Kind, classes: Sequence[str], splits: Sequence[str]) -> None:
+    """Checks that a folder can get more splits.
+
+    Args:
+      folder: which.
+      kind, classes: of the new records.
+      splits: names of the new splits.
+
+    Raises:
+      JclipError: it has records of another kind, other classes, or such a split.
+    """
+    contents = read_contents(folder)
+    if contents.kind is not kind:
+        raise JclipError(f"{folder} holds {contents.kind.what}, and the source {kind.what}: add to another folder")
+    if contents.classes != tuple(classes):
+        raise JclipError(f"{folder} has other classes than the source: add to another folder")
+    for split in splits:
+        if split in contents.shards:
+            raise JclipError(
+                f"{folder} has a split {split!r} already: choose another name with --splits, or another folder"
+            )
+
+
+def split_folder(
+    folder: Path,
+    share: Share,
+    destination: Path | None = None,
+    progress: Callable[[str, int, int], None] = lambda *_: None,
+    notes: Sequence[tuple[str, str]] = (),
+) -> Report:
+    """Makes pictures of split "train" of a folder its split "valid", all captions of a picture on one side.
+
+    The folder is as it was until all is written; a split that was killed changes nothing.
+
+    Args:
+      folder: with pairs.
+      share: how many pictures, or which part.
+      destination: a new folder for the result; None to change the folder itself.
+      progress: called with (what is done, shards done, shards in all).
+      notes: names and contents of text files that the folder gets too.
+
+    Returns:
+      The counts of both splits.
+
+    Raises:
+      JclipError: it has no split "train", or a split "valid", or other records than pairs, or too few pictures.
+    """
+    target = destination or folder
+    with lasting_folder(target) as work:
+        if destination is not None:
+            check_free(destination)
+        recover(folder)
+        for left in work.iterdir():  # of one that was killed
+            shutil.rmtree(left) if left.is_dir() else left.unlink()
+        contents = read_contents(folder)
+        _check_divisible(folder, contents)
+        shards = contents.shards[TRAIN]
+        numbers = []
+        for done, shard in enumerate(shards):
+            progress("looking at the pictures", done, len(shards))
+            numbers.append(picture_numbers(shard.file, contents.kind))
+        bound = share.bound(np.concatenate(numbers))
+        sides: list[Side] = []
+        for done, shard in enumerate(shards):
+            progress("dividing", done, len(shards))
+            files = {name: work / f"{done:05d}.{name}" for name in (TRAIN, VALID)}
+            sides += divide(shard.file, contents.kind, bound, files)
+        report, new = _divided(contents, sides)
+        with whole_folder(target, replace=destination is None) as partial:
+            contents.joined(new).write(partial, notes)
+    return report
+
+
+def _check_divisible(folder: Path, contents: Contents) -> None:
+    if contents.kind is not PAIRS:
+        raise JclipError(f"{folder} holds {contents.kind.what}, and only {PAIRS.what} are divided: name another folder")
+    if VALID in contents.shards:
+        raise JclipError(f"{folder} has a split {VALID!r} already: use it as it is, or import the source again")
+    if TRAIN not in contents.shards:
+        raise JclipError(
+            f"{folder} has no split {TRAIN!r} to divide, only {', '.join(contents.shards)}: import the source again "
+            f"with --splits {TRAIN}"
+        )
+
+
+def _divided(contents: Contents, sides: Sequence[Side]) -> tuple[Report, Contents]:
+    report = Report(contents.report["format"], contents.kind.name)
+    shards: dict[str, list[Shard]] = {}
+    languages: dict[str, np.ndarray] = {}
+    for name in (TRAIN, VALID):
+        split = report.splits.setdefault(name, Split())
+        mine = [side for side in sides if side.split == name and side.records]
+        for side in mine:
+            split.records += side.records
+            split.units += side.units
+            split.shards += 1
+            split.languages.update(side.languages)
+        shards[name] = [Shard(side.file, side.records) for side in mine]
+        languages[name] = np.array([code for side in mine for code in side.spoken])
+    found = report.as_json()
+    before = contents.report["splits"].get(TRAIN, {}).get("skipped", {})
+    found["splits"][TRAIN]["skipped"] = before
+    found["splits"][TRAIN]["read"] += sum(each["count"] for each in before.values())
+    return report, Contents(contents.kind, contents.classes, shards, languages, found)

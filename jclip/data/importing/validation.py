@@ -1,0 +1,151 @@
+"""Splits of pairs by picture: some pictures, with all their captions, are kept for validation.
+
+Which ones follows from the picture's content alone. With a share, a picture is on the same side whatever else the
+source holds and in whatever order; equal pictures are always on one side.
+"""
+
+import hashlib
+import re
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from jclip.data.examples import parsed
+from jclip.data.kinds import Kind
+from jclip.data.shards import read_shard, several_features, spoken, write_raw_shard
+from jclip.errors import JclipError
+
+TRAIN, VALID = "train", "valid"
+_ALL = 1 << 63  # picture numbers are below it
+
+
+@dataclass(frozen=True)
+class Share:
+    """Pictures to keep for validation: a number of them, or a part.
+
+    Attributes:
+      count: the number; None for a part.
+      share: the part, between 0 and 1; None for a number.
+    """
+
+    count: int | None = None
+    share: float | None = None
+
+    @classmethod
+    def read(cls, text: str) -> "Share":
+        """Parses a number of pictures or a percentage.
+
+        >>> Share.read("30"), Share.read("2.5%")
+        (Share(count=30, share=None), Share(count=None, share=0.025))
+
+        Raises:
+          JclipError: it is neither, or leaves one side empty.
+        """
+        if re.fullmatch(r"[1-9]\d{0,17}", text, re.ASCII):
+            return cls(count=int(text))
+        if re.fullmatch(r"\d{1,2}(\.\d*)?%", text, re.ASCII) and float(text[:-1]) > 0:
+            return cls(share=float(text[:-1]) / 100)
+        raise JclipError(f"--validation {text!r} is not possible: give a number of pictures, as 30, or a share, as 10%")
+
+    def __str__(self) -> str:
+        return f"{self.count}" if self.count is not None else f"{100 * (self.share or 0):g}%"
+
+    def bound(self, numbers: np.ndarray) -> int:
+        """Returns the number below which pictures are kept for validation; at least one is on each side.
+
+        Args:
+          numbers: int64 numbers of the pictures, from `picture_number`; equal ones are one picture.
+
+        Raises:
+          JclipError: there are too few pictures.
+        """
+        distinct = np.unique(numbers)
+        if len(distinct) < 2:
+            raise JclipError(
+                f"--validation {self} needs two different pictures or more, and there is {len(distinct)}: add "
+                "pictures, or omit it"
+            )
+        if self.count is not None:
+            if self.count >= len(distinct):
+                raise JclipError(
+                    f"--validation {self} leaves nothing to train on, for there are {len(distinct)} different "
+                    "pictures: give fewer"
+                )
+            return int(distinct[self.count])
+        bound = int((self.share or 0) * _ALL)
+        if bound <= distinct[0]:
+            return int(distinct[1])
+        return min(bound, int(distinct[-1]))
+
+
+def picture_number(image: bytes) -> int:
+    """Returns 63 bits that follow from a picture's content and are spread evenly."""
+    return int.from_bytes(hashlib.blake2b(image, digest_size=8).digest(), "little") >> 1
+
+
+def picture_numbers(shard: Path, kind: Kind) -> np.ndarray:
+    """Returns the number of the picture of each record of a shard, int64."""
+    several = several_features(kind)
+    return np.array([picture_number(parsed(raw, several)["image"]) for raw in read_shard(shard)], np.int64)
+
+
+@dataclass
+class Side:
+    """What one side of a divided shard holds.
+
+    Attributes:
+      split: "train" or "valid".
+      file: the shard of this side, which may have no records.
+      records, units: their numbers.
+      languages: units of each language.
+      spoken: language of each record.
+    """
+
+    split: str
+    file: Path
+    records: int = 0
+    units: int = 0
+    languages: Counter[str] = field(default_factory=Counter)
+    spoken: list[str] = field(default_factory=list)
+
+    def count(self, example: dict[str, Any]) -> None:
+        """Counts a record."""
+        captions = len(example["captions"])
+        languages = [bytes(code).decode() for code in example.get("languages", ())] or [""] * captions
+        self.records += 1
+        self.units += captions
+        self.languages.update(languages)
+        self.spoken.append(spoken(languages))
+
+
+def divide(shard: Path, kind: Kind, bound: int, files: dict[str, Path]) -> list[Side]:
+    """Writes the records of a shard to two, unchanged and in their order.
+
+    Args:
+      shard: which.
+      kind: of its records.
+      bound: see `Share.bound`.
+      files: the new shard of each side.
+
+    Returns:
+      Both sides, train first.
+    """
+    several = several_features(kind)
+    sides = []
+    for name in (TRAIN, VALID):
+        side = Side(name, files[name])
+        write_raw_shard(side.file, _kept(shard, several, bound, side))
+        sides.append(side)
+    return sides
+
+
+def _kept(shard: Path, several: set[str], bound: int, side: Side) -> Iterator[bytes]:
+    for raw in read_shard(shard):
+        example = parsed(raw, several)
+        if (picture_number(example["image"]) < bound) == (side.split == VALID):
+            side.count(example)
+            yield raw
