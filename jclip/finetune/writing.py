@@ -11,12 +11,19 @@ from jclip.finetune.facts import DataFacts, Machine, ModelFacts
 
 VALID = "valid"
 """Name of the evaluation on the validation split, and of the split."""
-HEADLINE = f"{VALID}/mean_recall"
-"""The figure by which the best moment is chosen."""
 
 
 def configuration(
-    plan: Plan, data: DataFacts, model: ModelFacts, machine: Machine, bundle: Path, folder: Path, here: Path, seed: int
+    plan: Plan,
+    data: DataFacts,
+    model: ModelFacts,
+    machine: Machine,
+    *,
+    bundle: Path,
+    folder: Path,
+    here: Path,
+    seed: int,
+    headline: str,
 ) -> str:
     """Returns the text of finetune.py.
 
@@ -27,6 +34,7 @@ def configuration(
       folder: of the data.
       here: folder in which the file will be; data inside it is named relative to it.
       seed: of the run.
+      headline: the figure by which the best moment is chosen.
     """
     why = {choice.name: choice for choice in plan.table}
     total = sum(plan.steps(data.pairs, stage) for stage in plan.stages)
@@ -77,7 +85,7 @@ def config() -> Run:
 {remat}        evaluations=(Retrieval({VALID!r}, DATA, split={VALID!r}),),
         evaluate_every={every},  # steps: {plan.evaluations} times in all
         checkpoint_every={5 * every},
-        best={HEADLINE!r},  # the best moment becomes the bundle "best"
+        best={headline!r},  # the best moment becomes the bundle "best"
         patience={plan.patience},  # evaluations without a better one, after which a stage ends
     )
 '''
@@ -100,7 +108,8 @@ def _stage(
         'data=(PairFolder(DATA, "train"),),',
         f"batch_size={plan.batch_size},  # {why['batch'].why}",
         f"budget=Budget(epochs={stage.epochs:g}),  # {steps} steps; {why['epochs'].why}",
-        "optimizer=Optimizer(",
+        f"optimizer=Optimizer(  # {why['optimizer'].why}",
+        *(_MUON if plan.muon else []),
         f"    learning_rate={stage.learning_rate:g},  # {why['learning rate'].why}",
         f"    warmup_steps={warmup},",
         '    schedule="cosine",',
@@ -118,6 +127,13 @@ def _stage(
     ]
     body = "".join(f"        {line}\n" for line in lines)
     return f"    {_variable(stage)} = Stage(\n{body}    )"
+
+
+_MUON = [
+    '    name="muon",',
+    "    beta2=0.95,",
+    '    multipliers=((r".*/layers/.*/kernel", 10.0), (r".*", 1.0)),',
+]
 
 
 def _augmentation(plan: Plan, model: ModelFacts, why: dict[str, Choice]) -> list[str]:
