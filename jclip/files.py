@@ -15,7 +15,6 @@ from pathlib import Path
 
 from jclip.errors import JclipError
 
-
 try:
     import fcntl
 except ImportError:  # Windows has other locks

@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from jclip.cli.options import read
+from jclip.data.importing.encodings import check_encoding
 from jclip.data.importing.engine import Plan, import_data
 from jclip.data.importing.formats import FORMATS, open_source
 from jclip.data.importing.limits import Limit
@@ -45,7 +46,10 @@ class Options:
       english: the column or field with the English text.
       other: the column or field with the other text.
       language_column: the column or field with the language.
-      separator: of columns, by default what the format's own program takes.
+      separator: of columns, one character or tab; found by default, or what the format's own program takes.
+      encoding: of a table or of captions, as gb18030 or cp1252; by default UTF-8, UTF-16 and GB18030 are found.
+      root: the folder that the pictures' paths in a table begin in; by default the table's own.
+      captions_from: files beside the pictures, or the pictures' names; of a picture-folder.
       min_length: skip texts of fewer characters; the papers' data had 5 to 50.
       max_length: skip texts of more characters.
       duplicates: what to do with exact duplicates; skip, but keep for benchmarks and labelled pictures.
@@ -70,6 +74,9 @@ class Options:
     other: str | None = None
     language_column: str | None = None
     separator: str | None = None
+    encoding: str | None = None
+    root: str | None = None
+    captions_from: Literal["files", "names"] | None = None
     min_length: int = 1
     max_length: int | None = None
     duplicates: Literal["skip", "keep"] | None = None
@@ -121,6 +128,9 @@ def _reading(options: Options) -> Reading:
         options.other,
         options.language_column,
         separator,
+        None if options.encoding is None else check_encoding(options.encoding),
+        options.root,
+        options.captions_from,
     )
 
 

@@ -3,6 +3,7 @@
     pairs.tsv                                   PICTURE<tab>CAPTION lines, paths relative to the file
     FOLDER/test_texts.jsonl, test_imgs.tsv      cn_clip's: {"text_id": 3, "text": "…", "image_ids": [7]}, ID<tab>BASE64
     FOLDER/dataset_info.json, …                 what `jclip data import` wrote, see `imported`
+    table.csv, FOLDER/a.jpg, a.txt, …           what `jclip data import` would read, see `own`
 
 Captions in several languages lie in FOLDER/LANGUAGE, or share one gallery as FOLDER/test_texts.LANGUAGE.jsonl.
 """
@@ -21,6 +22,7 @@ from jclip.data.importing.lines import Line, scan, text_of
 from jclip.errors import JclipError
 from jclip.evaluate.features import is_text, json_lines, whole_number, whole_numbers
 from jclip.evaluate.imported import ImportedPairs
+from jclip.evaluate.own import own_folder, own_format
 from jclip.evaluate.positives import Positives
 from jclip.evaluate.tasks import RetrievalTask
 
@@ -52,6 +54,9 @@ def open_captions(place: Path, split: str = "test") -> Captions:
     Raises:
       JclipError: nothing of these forms is there, or it is damaged (`task` may find that out); file and line are given.
     """
+    if own_format(place) is not None and not _holds(place, split):
+        own = ImportedPairs(own_folder(place, split), split)
+        return _named(str(place), {language: partial(own.task, language) for language in ("", *own.languages)})
     if place.is_file():
         return _named(str(place), {"": partial(read_cn_clip if place.suffix == ".jsonl" else read_pairs, place)})
     if not place.is_dir():

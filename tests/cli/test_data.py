@@ -115,6 +115,10 @@ def test_every_format_is_explained(capsys):
         (("import", "nowhere", "b"), "there is no nowhere: name a file or a folder"),
         (("import", "csv", "a", "b", "--splits", "a-b"), "--splits a-b is not possible"),
         (("import", "csv", "a", "b", "--separator", "::"), "--separator '::' is not possible"),
+        (("import", "csv", "a", "b", "--encoding", "x"), "--encoding 'x' is not known: give utf-8"),
+        (("import", "csv", "a", "b", "--validation", "x"), "there is no file a: name a CSV or TSV file"),
+        (("split", "nowhere"), "nowhere holds no data set"),
+        (("split", "nowhere", "--validation", "1.5"), "--validation '1.5' is not possible: give a number of pictures"),
         (("inspect", "nowhere"), "nowhere holds no data set"),
         (("inspect", "nowhere", "--sample", "0"), "--sample 0 is not possible: give 1 or more"),
     ],
@@ -140,6 +144,51 @@ def test_bad_plans_are_one_line_and_leave_nothing(tmp_path, capsys, options, sai
     code, _, err = run(capsys, "import", cn_clip(tmp_path / "source"), tmp_path / "folder", *options)
     assert code == 1 and said in err
     assert [path.name for path in tmp_path.iterdir()] == ["source"]
+
+
+def own_data(folder):
+    """300 pictures would do as well: names in Chinese, a table from a spreadsheet of a Chinese Windows."""
+    rows = ["图片,描述"]
+    for number in range(12):
+        name = f"照片/猫{number}.png"
+        (folder / "照片").mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(picture(number))
+        rows.append(f"{name},第{number}只猫")
+    (folder / "说明.csv").write_bytes("\r\n".join(rows).encode("gb18030"))
+    return folder
+
+
+def test_a_spreadsheet_is_imported_with_a_validation_split(tmp_path, capsys):
+    source = own_data(tmp_path / "own")
+    code, out, err = run(capsys, "import", source, tmp_path / "a", "--validation", "25%", "--workers", 1)
+    assert (code, out) == (0, "")
+    assert "说明.csv: GB18030, columns separated by commas" in err and "pictures from column '图片', by its name" in err
+    held = {split: PairFolder(str(tmp_path / "a"), split).open() for split in ("train", "valid")}
+    assert sum(len(found) for found in held.values()) == 12 and min(map(len, held.values())) > 0
+    run(capsys, "import", "csv", source / "说明.csv", tmp_path / "b", "--workers", 1)
+    code, out, err = run(capsys, "split", tmp_path / "b", "--validation", "25%")
+    assert (code, out) == (0, "") and f"{len(held['valid'])} pairs, 1 shard(s)" in err
+    for split, found in held.items():
+        assert list(PairFolder(str(tmp_path / "b"), split).open()) == list(found)
+    code, out, err = run(capsys, "split", tmp_path / "b", "--json")
+    assert code == 1 and "has a split 'valid' already" in err and err.count("\n") == 1
+    more = ("import", "csv", source / "说明.csv", tmp_path / "b", "--add", "--splits", "test", "--json", "--workers", 1)
+    code, out, _ = run(capsys, *more)
+    assert code == 0 and list(json.loads(out)["splits"]) == ["test"]
+    assert len(PairFolder(str(tmp_path / "b"), "test").open()) == 12
+
+
+def test_names_as_captions_and_where_pictures_are(tmp_path, capsys):
+    source = own_data(tmp_path / "own")
+    code, _, err = run(capsys, "import", source / "照片", tmp_path / "a", "--workers", 1)
+    assert code == 1 and "--captions-from names takes the pictures' names" in err and err.count("\n") == 1
+    names = ("--captions-from", "names", "--workers", 1)
+    assert run(capsys, "import", source / "照片", tmp_path / "a", *names)[0] == 0
+    assert {pair.captions[0] for pair in PairFolder(str(tmp_path / "a")).open()} == {f"猫{n}" for n in range(12)}
+    (source / "说明.csv").rename(tmp_path / "t.csv")
+    code, _, err = run(capsys, "import", tmp_path / "t.csv", tmp_path / "b", "--workers", 1)
+    assert code == 1 and "there is no folder '照片'" in err and "which --root can name" not in err
+    assert run(capsys, "import", tmp_path / "t.csv", tmp_path / "b", "--root", source, "--workers", 1)[0] == 0
 
 
 def test_commands_are_listed(capsys):

@@ -264,7 +264,8 @@ def _pieces(task: Task) -> Iterator[_Piece]:
 
 
 def _gather(tasks: Sequence[Task], reader: Reader, destination: Path, plan: Plan) -> Report:
-    report = Report(plan.format, reader.kind.name, left_out=dict(reader.left_out))
+    read_as = reader.read_as(tasks[0].folder / "work")
+    report = Report(plan.format, reader.kind.name, left_out=dict(reader.left_out), read_as=read_as)
     shards: dict[str, list[Shard]] = {}
     spoken: dict[str, list[np.ndarray]] = {}
     for task in tasks:

@@ -12,9 +12,26 @@ from jclip.data.importing.named import NAMED
 from jclip.data.importing.parallel import open_json_lines, open_moses, open_parallel_tsv
 from jclip.data.importing.parquet import open_parquet
 from jclip.data.importing.parts import Reader, Reading
-from jclip.data.importing.table import open_table
+from jclip.data.importing.picture_folder import is_picture, no_captions, open_picture_folder, walk
+from jclip.data.importing.table import TABLES, open_table, the_table
 from jclip.data.importing.webdataset import open_tars
 from jclip.errors import JclipError
+
+_LOOKED_AT = 2000  # files of a folder
+
+
+def _is_table(source: Path) -> bool:
+    return source.suffix.lower() in TABLES and not source.name.endswith("_imgs.tsv")
+
+
+def _has_pictures(source: Path) -> bool:
+    return any(map(is_picture, walk(source, _LOOKED_AT)[0]))
+
+
+def _has_captions_beside(source: Path) -> bool:
+    files = walk(source, _LOOKED_AT)[0]
+    names = {file.rpartition(".")[0] for file in files if is_picture(file)} | set(filter(is_picture, files))
+    return any(file.rpartition(".")[0] in names for file in files if file.lower().endswith((".txt", ".json")))
 
 
 @dataclass(frozen=True)
@@ -48,11 +65,20 @@ FORMATS: dict[str, Format] = {
         lambda source: any(source.glob("*/pairs/data.mdb")),
     ),
     "csv": Format(
-        "a table with a path and a caption in each row, as open_clip reads it (tab-separated, columns filepath and "
-        "title)",
+        "a table with a path and a caption in each row, as spreadsheets write it and open_clip reads it; separator, "
+        "encoding and columns (as filepath and title, 图片 and 描述) are found",
         open_table,
-        ("splits", "language", "picture", "caption", "language_column", "separator"),
-        lambda source: source.suffix.lower() == ".csv",
+        ("splits", "language", "picture", "caption", "language_column", "separator", "encoding", "root"),
+        lambda source: (
+            _is_table(source) if source.is_file() else the_table(source) is not None and _has_pictures(source)
+        ),
+    ),
+    "picture-folder": Format(
+        "a folder of pictures, and folders in it: KEY.jpg beside KEY.txt or KEY.json with the caption, or (with "
+        "--captions-from names) a picture's name as its caption",
+        open_picture_folder,
+        ("splits", "language", "caption", "encoding", "captions_from"),
+        lambda source: source.is_dir() and _has_captions_beside(source),
     ),
     "webdataset": Format(
         "a tar, a folder of tars, or a pattern: KEY.jpg and KEY.txt or KEY.json beside each other",
@@ -106,6 +132,10 @@ def open_source(name: str | None, source: Path, reading: Reading) -> tuple[str, 
         if not source.exists():
             raise JclipError(f"there is no {source}: name a file or a folder")
         fitting = [each for each, form in FORMATS.items() if form.fits(source)]
+        if reading.captions_from is not None and source.is_dir():
+            fitting = ["picture-folder"]
+        if not fitting and source.is_dir() and _has_pictures(source):
+            raise JclipError(f"{source}: {no_captions(source, walk(source)[0])}")
         if len(fitting) != 1:
             found = (
                 f"may be any of {', '.join(fitting)}" if fitting else "is of no format that can be told from outside"

@@ -12,7 +12,7 @@ import numpy as np
 from jclip.data.importing.index import Index
 from jclip.data.importing.lines import Line, object_of, scan, text_of
 from jclip.data.importing.parts import Found, Lost, Part, Reader, Reading, cut
-from jclip.data.importing.table import Columns, rows
+from jclip.data.importing.rows import Columns, rows
 from jclip.data.kinds import PARALLEL
 from jclip.data.records import Translation
 from jclip.errors import JclipError, unreadable
@@ -174,8 +174,12 @@ class _Rows:
         file = self.reader.files[0]
         found = rows(file, self.reader.columns, self.offset, self.number)
         for _, row in zip(range(self.count), found, strict=False):
+            place = f"{file.name}, line {row.number}"
+            if row.fault:
+                yield Lost(place, row.fault)
+                continue
             language = row[2] if len(row) > 2 else self.reader.language
-            yield Found(f"{file.name}, line {row.number}", Translation(row[0], row[1], language))
+            yield Found(place, Translation(row[0], row[1], language))
 
 
 def open_parallel_tsv(source: Path, reading: Reading) -> TsvReader:

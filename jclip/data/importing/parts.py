@@ -87,6 +87,14 @@ class Reader:
         """The reader proper, where archives must be unpacked for it; `workspace` as for `parts`."""
         return self
 
+    def read_as(self, workspace: Path) -> tuple[str, ...]:
+        """Returns in words how the source was read: what was found out, and what was taken in another way.
+
+        Args:
+          workspace: after `parts` was called with it.
+        """
+        return ()
+
     def parts(self, workspace: Path, shard_bytes: int) -> Sequence[Part]:
         """The parts, in order; those of a split stand together.
 
@@ -110,6 +118,9 @@ class Reading:
       language: of the captions, of the other text of translations, or of the names of classes.
       picture, caption, english, other, language_column: names of columns or fields; a number counts columns from 1.
       separator: of columns.
+      encoding: of a text, as Python calls it.
+      root: the folder that the paths of pictures begin in.
+      captions_from: "files" beside the pictures, or the pictures' "names".
     """
 
     splits: tuple[str, ...] | None = None
@@ -120,6 +131,9 @@ class Reading:
     other: str | None = None
     language_column: str | None = None
     separator: str | None = None
+    encoding: str | None = None
+    root: str | None = None
+    captions_from: str | None = None
 
     def split(self) -> str:
         """The one name of a source without splits: "train" unless another is said.

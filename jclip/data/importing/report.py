@@ -29,12 +29,14 @@ class Report:
       format, kind: of what was read.
       splits: by name.
       left_out: splits that the source has and that were not imported, each with the reason.
+      read_as: how the source was read, in words.
     """
 
     format: str
     kind: str
     splits: dict[str, Split] = field(default_factory=dict)
     left_out: dict[str, str] = field(default_factory=dict)
+    read_as: tuple[str, ...] = ()
 
     def as_json(self) -> dict[str, Any]:
         """Plain values. It holds no times and no paths: the same source gives the same bytes."""
@@ -56,6 +58,7 @@ class Report:
                 for name, split in self.splits.items()
             },
             "left_out": self.left_out,
+            "read_as": list(self.read_as),
         }
 
     def table(self, title: str) -> Table:
@@ -75,6 +78,9 @@ class Report:
                 places = split.skipped.places[reason]
                 more = ", …" if count > len(places) else ""
                 table.add_row(f"  [yellow]skipped[/] {count:,}", f"{escape(reason)}: {escape('; '.join(places))}{more}")
+        if self.read_as:
+            table.add_section()
+            table.add_row("read as", escape("\n".join(self.read_as)))
         for name, reason in self.left_out.items():
             table.add_section()
             table.add_row(escape(name), f"[yellow]left out[/]: {escape(reason)}")

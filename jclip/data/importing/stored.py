@@ -64,6 +64,8 @@ class Contents:
     def joined(self, other: "Contents") -> "Contents":
         """Returns these contents with the splits of another."""
         report = {**self.report, "splits": {**self.report["splits"], **other.report["splits"]}}
+        if other.report.get("read_as"):
+            report["read_as"] = [*self.report.get("read_as", ()), *other.report["read_as"]]
         shards, languages = {**self.shards, **other.shards}, {**self.languages, **other.languages}
         return Contents(self.kind, self.classes, shards, languages, report, self.files)
 
@@ -207,6 +209,7 @@ def _divided(contents: Contents, sides: Sequence[Side]) -> tuple[Report, Content
         shards[name] = [Shard(side.file, side.records) for side in mine]
         languages[name] = np.array([code for side in mine for code in side.spoken])
     found = report.as_json()
+    del found["read_as"], found["left_out"]  # the folder's own stay
     before = contents.report["splits"].get(TRAIN, {}).get("skipped", {})
     found["splits"][TRAIN]["skipped"] = before
     found["splits"][TRAIN]["read"] += sum(each["count"] for each in before.values())

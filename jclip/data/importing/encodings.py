@@ -1,0 +1,219 @@
+"""Encodings of text files from spreadsheets and editors: found where that is safe, asked for where it is not.
+
+UTF-8 and UTF-16 show by themselves. Chinese in GB18030 (GBK and GB2312 are parts of it) shows by its pairs of bytes.
+Western European text in Latin-1 or Windows-1252 may read as GB18030 too, with wrong letters, so it is never guessed.
+"""
+
+import codecs
+from pathlib import Path
+
+from jclip.errors import JclipError, unreadable
+
+_SAMPLE = 1 << 20  # bytes that are looked at
+_POSSIBLE = ("gb18030", "big5", "shift_jis", "euc_kr", "cp1252")
+_BOMS = ((codecs.BOM_UTF8, "utf-8"), (codecs.BOM_UTF16_LE, "utf-16-le"), (codecs.BOM_UTF16_BE, "utf-16-be"))
+_OTHERS = (
+    (b"PK\x03\x04", "a workbook (.xlsx or .ods) or another ZIP archive"),
+    (b"\xd0\xcf\x11\xe0", "a workbook (.xls)"),
+    (b"PAR1", "a Parquet file"),
+    (b"%PDF", "a PDF document"),
+)
+_MOST_OTHERS = 0.1  # of pairs of bytes, in Chinese text, that GB2312 does not have
+_ENOUGH = 20  # Chinese characters, to tell them from Korean ones in EUC-KR
+
+
+def check_encoding(name: str) -> str:
+    """Returns Python's name of an encoding.
+
+    >>> check_encoding("GBK"), check_encoding("UTF-16LE")
+    ('gbk', 'utf-16-le')
+
+    Raises:
+      JclipError: it is not the name of an encoding of text.
+    """
+    try:
+        "".encode(name)  # which codecs that are not of text refuse
+        found = codecs.lookup(name).name
+    except (LookupError, ValueError):
+        raise JclipError(
+            f"--encoding {name!r} is not known: give utf-8, utf-16, gb18030, big5, cp1252 or another name of Python's"
+        ) from None
+    return {"utf-8-sig": "utf-8"}.get(found, found)
+
+
+def shown_encoding(name: str) -> str:
+    """Returns the usual spelling of Python's name of an encoding."""
+    return {"utf-16-le": "UTF-16 (little-endian)", "utf-16-be": "UTF-16 (big-endian)"}.get(name, name.upper())
+
+
+def find_encoding(data: bytes, place: str, said: str | None = None, whole: bool = True) -> str:
+    """Returns the encoding of a text.
+
+    Args:
+      data: the text's bytes, or their beginning.
+      place: name of the text, for errors.
+      said: what the person says it is.
+      whole: whether `data` ends where the text ends; otherwise a character may be cut in two.
+
+    Raises:
+      JclipError: the data is not text, or its encoding cannot be told.
+    """
+    for mark, what in _OTHERS:
+        if data.startswith(mark):
+            raise JclipError(f"{place} is {what}, not text: save the sheet as CSV (UTF-8), and name that file")
+    if said is not None:
+        return _marked(data, said)
+    for bom, name in _BOMS:
+        if data.startswith(bom):
+            return name
+    nulls, utf8 = data.count(b"\0"), _decodes(data, "utf-8", whole)
+    if nulls and not (utf8 and nulls < len(data) / 5):
+        return _utf16(data, place)
+    if utf8:
+        return "utf-8"
+    if _decodes(data, "gb18030", whole) and _is_chinese(data):
+        return "gb18030"
+    raise JclipError(f"{place}: {_possibilities(data, whole)}")
+
+
+def _marked(data: bytes, said: str) -> str:
+    """The encoding that was said; for UTF-16, the one of the two that the text begins with a mark of."""
+    name = check_encoding(said)
+    if name == "utf-16":
+        return "utf-16-be" if data.startswith(codecs.BOM_UTF16_BE) else "utf-16-le"
+    return name
+
+
+def decoded(data: bytes, encoding: str, whole: bool = True) -> str:
+    """Returns the text of some bytes, without the mark (BOM) at its beginning.
+
+    Raises:
+      UnicodeDecodeError: they are not in that encoding.
+    """
+    text = codecs.getincrementaldecoder(encoding)().decode(data, final=whole)
+    return text.removeprefix("\ufeff")
+
+
+def _decodes(data: bytes, encoding: str, whole: bool) -> bool:
+    try:
+        decoded(data, encoding, whole)
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def _utf16(data: bytes, place: str) -> str:
+    """UTF-16 without a mark: in the right order of bytes there are separators, digits and line ends."""
+    best, most = "", 0
+    for name in ("utf-16-le", "utf-16-be"):
+        try:
+            text = decoded(data[: len(data) // 2 * 2], name, whole=False)
+        except UnicodeDecodeError:
+            continue
+        common = sum(character in "\t\r\n" or " " <= character <= "~" for character in text)
+        if "\0" not in text and common > most:
+            best, most = name, common
+    if not best:
+        raise JclipError(f"{place} is not text, for it has null bytes: name a file of text")
+    return best
+
+
+def _is_chinese(data: bytes) -> bool:
+    """Whether bytes that decode as GB18030 look like Chinese.
+
+    Nearly all pairs must be of GB2312, whose second bytes are above 0xA0: a letter of Latin-1 mostly has a letter of
+    ASCII behind it, and half of Big5's second bytes are below. Korean in EUC-KR begins its pairs with 0xB0 to 0xC8, but
+    a good third of Chinese pairs begin with higher bytes.
+    """
+    pairs = others = high = characters = 0
+    position = 0
+    while position < len(data) - 1:
+        first, second = data[position], data[position + 1]
+        if first < 0x80:
+            position += 1
+            continue
+        if 0x30 <= second <= 0x39:  # four bytes
+            position, pairs, others = position + 4, pairs + 1, others + 1
+            continue
+        pairs, position = pairs + 1, position + 2
+        others += not (0xA1 <= first <= 0xF7 and second >= 0xA1)
+        if 0xB0 <= first <= 0xF7:
+            characters += 1
+            high += first > 0xC8
+    korean = characters >= _ENOUGH and high < 0.1 * characters
+    return pairs > 0 and others <= _MOST_OTHERS * pairs and not korean
+
+
+def _possibilities(data: bytes, whole: bool) -> str:
+    """The encodings that the bytes may have, each with how the first text that differs reads in it."""
+    try:
+        decoded(data, "utf-8", whole)
+        start = 0
+    except UnicodeDecodeError as error:
+        start = error.start
+    number = data.count(b"\n", 0, start) + 1
+    begin, end = data.rfind(b"\n", 0, start) + 1, data.find(b"\n", start)
+    line = data[begin : end if end >= 0 else len(data)]
+    shown = []
+    for name in _POSSIBLE:
+        if _decodes(data, name, whole) and _decodes(line, name, True):
+            text = decoded(line, name).strip()
+            at = next((n for n, character in enumerate(text) if character > "~"), 0)
+            shown.append(f"{name} ({text[max(0, at - 8) : at + 8]!r})")
+    if not shown:
+        return f"line {number} is in no encoding that is known here: save the file as UTF-8"
+    return f"line {number} is not UTF-8; it may be {', '.join(shown)}: say which with --encoding, or save it as UTF-8"
+
+
+def sample(file: Path) -> tuple[bytes, bool]:
+    """Returns the beginning of a file, and whether that is all of it.
+
+    Raises:
+      JclipError: it cannot be read.
+    """
+    try:
+        with file.open("rb") as stream:
+            data = stream.read(_SAMPLE + 1)
+    except OSError as error:
+        raise unreadable(file, error) from None
+    return data[:_SAMPLE], len(data) <= _SAMPLE
+
+
+def write_utf8(file: Path, encoding: str, copy: Path) -> None:
+    """Writes a file's text as UTF-8, with line feeds where it has nothing but carriage returns; whole or not at all.
+
+    Raises:
+      JclipError: it is not in that encoding; the line is given.
+    """
+    only_returns = has_only_returns(decoded(*_begin(file, encoding)))
+    partial = copy.with_name(f"{copy.name}.partial")
+    decoder, lines, begin = codecs.getincrementaldecoder(encoding)(), 1, True
+    try:
+        with file.open("rb") as source, partial.open("w", encoding="utf-8", newline="") as target:
+            while True:
+                data = source.read(_SAMPLE)
+                text = decoder.decode(data, final=not data)
+                if begin:
+                    text, begin = text.removeprefix("\ufeff"), False
+                text = text.replace("\r", "\n") if only_returns else text
+                lines += text.count("\n")
+                target.write(text)
+                if not data:
+                    break
+    except UnicodeDecodeError:
+        raise JclipError(
+            f"{file}, line {lines} or below: it is not {shown_encoding(encoding)}: say --encoding, or save it as UTF-8"
+        ) from None
+    except OSError as error:
+        raise unreadable(file, error) from None
+    partial.replace(copy)
+
+
+def has_only_returns(text: str) -> bool:
+    """Returns whether the lines end with carriage returns alone, as old programs for the Macintosh write them."""
+    return "\r" in text and "\n" not in text
+
+
+def _begin(file: Path, encoding: str) -> tuple[bytes, str, bool]:
+    data, whole = sample(file)
+    return data, encoding, whole

@@ -1,0 +1,165 @@
+"""Pictures by the names that a table gives them: found under small differences, or with a hint at the nearest one.
+
+Taken, because nothing else can be meant: white space around a name, backslashes for slashes, another Unicode form of
+the same letters (a Mac writes é as two). Only suggested: another case, another ending, a similar name, another folder.
+"""
+
+import difflib
+import errno
+import os
+import re
+import stat
+import unicodedata
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+_NO_FILE = (errno.ENOENT, errno.EISDIR, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP, errno.EINVAL)
+_WINDOWS = re.compile(r"[A-Za-z]:[\\/]|\\\\")
+_WEB = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
+_NAMES = 20_000  # of a folder that are compared; more take too long
+_FOLDERS = 200  # that are searched for a picture of the same name
+_LONGEST = 200  # letters of a name in a message
+
+SPACE, BACKSLASH, FORM = "white space around the name", "backslashes for slashes", "another Unicode form of the name"
+WAYS = ("", SPACE, BACKSLASH, FORM)
+"""What is different between a name and that of the file which is taken for it; nothing first."""
+
+
+def is_absolute(name: str) -> bool:
+    """Returns whether a name is a path from the root of a file system, of this one or of Windows."""
+    return name.startswith("/") or _WINDOWS.match(name) is not None
+
+
+def is_file(path: Path) -> bool:
+    """Returns whether a path is a regular file; True, too, where the system cannot say, so that reading it fails."""
+    try:
+        return stat.S_ISREG(path.stat().st_mode)
+    except OSError as error:
+        return error.errno not in _NO_FILE
+    except ValueError:  # a null character
+        return False
+
+
+class Pictures:
+    """Pictures below a folder.
+
+    Args:
+      root: the folder that names are relative to.
+      prefix: beginning of absolute names for which the folder stands, as "C:/Users/li/"; empty for none.
+    """
+
+    def __init__(self, root: Path, prefix: str = ""):
+        self._root, self._prefix = root, prefix
+        self._listed: dict[Path, list[str]] = {}
+
+    def find(self, name: str) -> tuple[Path | None, str]:
+        """Returns the file of a name, or None, and what of `WAYS` is different."""
+        way = ""
+        tried = [(name, "")]
+        if (stripped := name.strip()) != name:
+            tried.append((stripped, SPACE))
+        if "\\" in stripped and not _WINDOWS.match(stripped):
+            tried.append((stripped.replace("\\", "/"), BACKSLASH))
+        if self._prefix:
+            slashed = stripped.replace("\\", "/")
+            if slashed.startswith(self._prefix):
+                tried = [(slashed.removeprefix(self._prefix), "")]
+        for one, way in tried:
+            if one and is_file(self._root / one):
+                return self._root / one, way
+        one = tried[-1][0]
+        if one and not one.isascii() and (path := self._other_form(one)) is not None:
+            return path, FORM
+        return None, ""
+
+    def _other_form(self, name: str) -> Path | None:
+        """The one file whose name has the same letters in another Unicode form, in each folder on the way."""
+        place = self._root
+        for part in Path(name).parts:
+            if part in ("/", ".."):
+                place = place / part
+                continue
+            wanted = unicodedata.normalize("NFC", part)
+            same = [each for each in self._names(place) if unicodedata.normalize("NFC", each) == wanted]
+            if len(same) != 1 and part not in same:
+                return None
+            place = place / (part if part in same else same[0])
+        return place if is_file(place) else None
+
+    def hint(self, name: str) -> str:
+        """Returns where a name without a file was looked for, and what is nearest to it."""
+        bare = name.strip().replace("\\", "/")
+        if _WEB.match(bare):
+            return "an address of the web: fetch the pictures first"
+        if is_absolute(name.strip()) and not (self._prefix and bare.startswith(self._prefix)):
+            if _WINDOWS.match(name.strip()):
+                return "a path of Windows: name the folder of the pictures with --root"
+            return "an absolute path: name the folder of the pictures with --root"
+        path = self._root / bare.removeprefix(self._prefix)
+        place = path.parent
+        if not place.is_dir():
+            while not place.is_dir() and place != place.parent:
+                place = place.parent
+            missing = path.relative_to(place).parts[0]
+            near = self._nearest(place, missing, os.path.isdir)
+            return f"there is no folder {_short(missing)} in {place}{near}{self._elsewhere(path.name)}"
+        near = self._nearest(place, path.name, os.path.isfile)
+        return f"looked in {place}{near}{'' if near else self._elsewhere(path.name)}"
+
+    def _nearest(self, place: Path, name: str, wanted: Callable[[Path], bool]) -> str:
+        names = self._names(place)[:_NAMES]
+        stem = name.rpartition(".")[0] or name
+        for why, same in (
+            ("with another case", [each for each in names if each.casefold() == name.casefold()]),
+            ("with another ending", [each for each in names if each.rpartition(".")[0] in (name, stem)]),
+            ("with a similar name", difflib.get_close_matches(name, names, 3, 0.75)),
+        ):
+            if found := next((each for each in same if wanted(place / each)), None):
+                return f", where {_short(found)} is, {why}"
+        return ""
+
+    def _elsewhere(self, name: str) -> str:
+        """Where else below the folder a picture has this name."""
+        waiting, seen = [self._root], 0
+        while waiting and seen < _FOLDERS:
+            place, seen = waiting.pop(0), seen + 1
+            names = self._names(place)
+            if name in names and is_file(place / name):
+                return f"; it is in {place}, which --root can name"
+            if len(names) <= _NAMES:
+                waiting += [place / each for each in names if not each.startswith(".") and os.path.isdir(place / each)]
+        return ""
+
+    def _names(self, place: Path) -> list[str]:
+        if place not in self._listed:
+            try:
+                self._listed[place] = sorted(os.listdir(place))
+            except OSError:
+                self._listed[place] = []
+        return self._listed[place]
+
+
+def _short(name: str) -> str:
+    return repr(name[:_LONGEST])
+
+
+def find_prefix(root: Path, names: Sequence[str]) -> str:
+    """Returns the beginning of absolute names for which a folder stands, so that most of them are in it.
+
+    Args:
+      root: the folder that the person named.
+      names: some of a table.
+
+    Returns:
+      As "C:/Users/li/"; empty where no name is absolute, or none is found.
+    """
+    absolute = [name.strip().replace("\\", "/") for name in names if is_absolute(name.strip())]
+    if not absolute or is_file(root / absolute[0]):
+        return ""
+    parts = absolute[0].split("/")
+    for count in range(1, len(parts)):
+        prefix = "/".join(parts[:count]) + "/"
+        found = [name for name in absolute if name.startswith(prefix) and is_file(root / name.removeprefix(prefix))]
+        if 2 * len(found) > len(absolute):
+            return prefix
+    return ""

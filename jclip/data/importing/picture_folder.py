@@ -1,0 +1,279 @@
+"""A folder of pictures with captions, and the folders in it: KEY.jpg beside KEY.txt or KEY.json, or names as captions.
+
+A caption's file has the picture's name without its ending, or with it: cat.v2.jpg goes with cat.v2.txt, cat.v2.json or
+cat.v2.jpg.txt. Of several the first of these is taken. JSON is an object with the caption, or a list of captions, in
+one field. `img2dataset` writes such folders (--output_format files), and many programs that label pictures do.
+"""
+
+import json
+import os
+import re
+import unicodedata
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from jclip.data.images import PICTURES
+from jclip.data.importing.encodings import decoded, find_encoding
+from jclip.data.importing.locating import is_file
+from jclip.data.importing.parts import UNCAPTIONED, UNPICTURED, Found, Lost, Part, Reader, Reading, cut, numbered
+from jclip.data.kinds import PAIRS
+from jclip.errors import JclipError
+
+FILES, NAMES = "files", "names"
+CAPTIONS = (FILES, NAMES)
+"""Where captions are: in files beside the pictures, or in the pictures' names."""
+
+_TEXTS = ("txt", "json")
+_SYSTEM = ("@eaDir", "Thumbs.db", "desktop.ini", "__MACOSX")
+_OTHER = "neither a picture's nor a caption's file"
+_SPECIAL = "not a regular file"
+_NO_CAPTION = "the caption's file holds no caption"
+_NOT_SAYING = "the picture's name says nothing"
+_LARGEST_TEXT = 1 << 20  # bytes
+
+_COUNTER = re.compile(r"(?:[\s_\-]+\d+|\s*[(（]\s*\d+\s*[)）]|\s*-\s*(?:copy|副本))$", re.IGNORECASE)
+_CAMERAS = re.compile(
+    r"(?:img|dsc|dscn|dscf|pxl|mvimg|image|photo|pic|picture|screenshot|wechat ?image|mmexport|微信图片|图片|照片|截图|"
+    r"屏幕截图)?[\W\d]*",
+    re.IGNORECASE,
+)
+
+
+class Item(NamedTuple):
+    """A picture with the file of its caption, or a file that is left out.
+
+    Attributes:
+      file: the picture, or what is left out; relative to the folder.
+      caption: the caption's file; None for names as captions.
+      reason: why it is left out; empty where it is not.
+    """
+
+    file: str
+    caption: str | None = None
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class FolderReader(Reader):
+    """Such a folder.
+
+    Attributes:
+      folder: which.
+      split: that it becomes.
+      field: of JSON.
+      language, encoding: of the captions; None where the encoding is to be found.
+      items: all files in order, but for hidden ones and those of systems.
+      hidden: the number of these.
+    """
+
+    folder: Path = Path()
+    split: str = "train"
+    field: str = "caption"
+    language: str = ""
+    encoding: str | None = None
+    items: tuple[Item, ...] = ()
+    hidden: int = 0
+
+    def parts(self, workspace: Path, shard_bytes: int) -> Sequence[Part]:
+        """See `Reader`."""
+        sizes = np.array([(self.folder / item.file).lstat().st_size for item in self.items], np.int64)
+        return [_Part(self, self.items[start:stop]) for start, stop in cut(sizes, shard_bytes)]
+
+    def read_as(self, workspace: Path) -> tuple[str, ...]:
+        """See `Reader`."""
+        names = any(not item.reason and item.caption is None for item in self.items)
+        said = "captions from the pictures' names" if names else "captions from the files beside the pictures"
+        hidden = f"{self.hidden:,} hidden files and files of the system (as .DS_Store) not read"
+        return (said, hidden) if self.hidden else (said,)
+
+
+def open_picture_folder(source: Path, reading: Reading) -> FolderReader:
+    """Opens such a folder.
+
+    Raises:
+      JclipError: it has no pictures, or no captions where they are to be.
+    """
+    if not source.is_dir():
+        raise JclipError(f"{source} is not a folder: name one with pictures")
+    if reading.captions_from not in (None, *CAPTIONS):
+        raise JclipError(f"--captions-from {reading.captions_from} is not possible: give {' or '.join(CAPTIONS)}")
+    files, hidden = walk(source)
+    names = reading.captions_from == NAMES
+    items = _named(source, files) if names else _paired(source, files)
+    if not any(not item.reason or item.reason == UNCAPTIONED for item in items):
+        raise JclipError(f"{source} has no pictures: name a folder that has some")
+    if all(item.reason for item in items):
+        raise JclipError(f"{source}: {no_captions(source, files)}")
+    return FolderReader(
+        PAIRS,
+        (source,),
+        folder=source,
+        split=reading.split(),
+        field=reading.caption or "caption",
+        language=reading.language or "",
+        encoding=reading.encoding,
+        items=tuple(items),
+        hidden=hidden,
+    )
+
+
+def walk(folder: Path, most: int | None = None) -> tuple[list[str], int]:
+    """Returns the files in a folder and in those below, in order, relative to it; and how many hidden ones there are.
+
+    Links to folders are followed, but none is read twice.
+
+    Args:
+      folder: which.
+      most: the number of files at which to stop.
+    """
+    files: list[str] = []
+    hidden = 0
+    seen: set[tuple[int, int]] = set()
+    for place, folders, names in os.walk(folder, followlinks=True):
+        found = os.stat(place)
+        if (found.st_dev, found.st_ino) in seen:
+            folders.clear()
+            continue
+        seen.add((found.st_dev, found.st_ino))
+        for name in folders:
+            if _is_hidden(name):
+                hidden += sum(len(each) for _, _, each in os.walk(Path(place) / name))
+        folders[:] = sorted(name for name in folders if not _is_hidden(name))
+        shown = [name for name in names if not _is_hidden(name)]
+        hidden += len(names) - len(shown)
+        files += [os.path.relpath(os.path.join(place, name), folder) for name in shown]
+        if most is not None and len(files) >= most:
+            break
+    return sorted(files, key=lambda file: Path(file).parts), hidden
+
+
+def _is_hidden(name: str) -> bool:
+    return name.startswith(".") or name in _SYSTEM
+
+
+def is_picture(file: str) -> bool:
+    """Returns whether a file has the ending of a picture."""
+    return file.rpartition(".")[2].lower() in PICTURES
+
+
+def no_captions(folder: Path, files: Sequence[str]) -> str:
+    """Returns what to do with pictures that have no captions beside them."""
+    pictures = [Path(file) for file in files if is_picture(file)]
+    classes = Counter(file.parts[0] for file in pictures if len(file.parts) > 1)
+    names = f"--captions-from {NAMES} takes the pictures' names as captions"
+    if len(classes) > 1 and sum(classes.values()) == len(pictures):
+        some = ", ".join(map(repr, list(classes)[:3]))
+        return (
+            f"it has {len(pictures):,} pictures in {len(classes):,} folders ({some}, …) and no captions: format class-folders takes the folders as classes; picture-folder with {names}"
+        )
+    return f"it has {len(pictures):,} pictures and no captions beside them (KEY.txt or KEY.json): {names}"
+
+
+def _paired(folder: Path, files: Sequence[str]) -> list[Item]:
+    texts: dict[str, dict[str, str]] = {}
+    for file in files:
+        stem, _, ending = file.rpartition(".")
+        if stem and ending.lower() in _TEXTS:
+            texts.setdefault(stem, {}).setdefault(ending.lower(), file)
+    used: set[str] = set()
+    items: list[Item] = []
+    for file in files:
+        if not is_picture(file):
+            continue
+        keys = (file.rpartition(".")[0], file)
+        mine = [texts[key][end] for key in keys for end in _TEXTS if end in texts.get(key, {})]
+        used.update(mine)
+        special = "" if is_file(folder / file) else _SPECIAL
+        items.append(Item(file, mine[0] if mine else None, special or ("" if mine else UNCAPTIONED)))
+    for file in files:
+        if not is_picture(file) and file not in used:
+            text = file.rpartition(".")[2].lower() in _TEXTS
+            items.append(Item(file, None, UNPICTURED if text else _OTHER))
+    return sorted(items, key=lambda item: Path(item.file).parts)
+
+
+def _named(folder: Path, files: Sequence[str]) -> list[Item]:
+    def reason(file: str) -> str:
+        if not is_picture(file):
+            return _OTHER
+        return "" if is_file(folder / file) else _SPECIAL
+
+    return [Item(file, None, reason(file)) for file in files]
+
+
+def caption_of(name: str) -> str:
+    """Returns a picture's name as a caption; empty where it says nothing.
+
+    Left out are the ending; then, as long as one is there, a counter at the end: a number behind a space, "_" or "-", a
+    number in brackets, "- Copy", "- 副本". Each "_" becomes a space. Names of digits alone, and those that cameras and
+    telephones give, say nothing.
+
+    >>> [caption_of(name) for name in ("猫.jpg", "猫 (2).jpg", "猫_01.png", "red_car - Copy.png", "F16.jpg")]
+    ['猫', '猫', '猫', 'red car', 'F16']
+    >>> [caption_of(name) for name in ("IMG_2207.jpg", "001.png", "微信图片_20240101.jpg")]
+    ['', '', '']
+    """
+    stem = unicodedata.normalize("NFC", name.rpartition(".")[0]).strip()
+    while (shorter := _COUNTER.sub("", stem).strip()) != stem:
+        stem = shorter
+    return "" if _CAMERAS.fullmatch(stem) else re.sub(r"[\s_]+", " ", stem).strip()
+
+
+@dataclass(frozen=True)
+class _Part:
+    reader: FolderReader
+    items: tuple[Item, ...]
+
+    @property
+    def split(self) -> str:
+        return self.reader.split
+
+    def records(self) -> Iterator[Found | Lost]:
+        for item in self.items:
+            captions = self._captions(item)
+            if isinstance(captions, str):
+                yield Lost(item.file, captions)
+                continue
+            try:
+                image = (self.reader.folder / item.file).read_bytes()
+            except OSError as error:
+                raise JclipError(
+                    f"{self.reader.folder / item.file} cannot be read ({error.strerror}): look after the disk, and "
+                    "start again"
+                ) from None
+            yield Found(item.file, numbered(image, captions, 0, (self.reader.language,) * len(captions)))
+
+    def _captions(self, item: Item) -> tuple[str, ...] | str:
+        """The captions of a picture, or the reason why it has none."""
+        if item.reason:
+            return item.reason
+        if item.caption is None:
+            caption = caption_of(Path(item.file).name)
+            return (caption,) if caption else _NOT_SAYING
+        file = self.reader.folder / item.caption
+        if not is_file(file) or file.stat().st_size > _LARGEST_TEXT:
+            return _NO_CAPTION
+        data = file.read_bytes()
+        try:
+            text = decoded(data, find_encoding(data, "the caption's file", self.reader.encoding))
+        except (JclipError, UnicodeDecodeError):
+            return "the caption's file is not UTF-8 text"
+        if item.caption.lower().endswith(".txt"):
+            return (text.strip(),) if text.strip() else _NO_CAPTION
+        return self._field(text)
+
+    def _field(self, text: str) -> tuple[str, ...] | str:
+        try:
+            found = json.loads(text)
+        except (ValueError, RecursionError):
+            return _NO_CAPTION
+        value = found.get(self.reader.field) if isinstance(found, dict) else None
+        values = value if isinstance(value, list) else [value]
+        if not values or not all(isinstance(each, str) for each in values):
+            return _NO_CAPTION
+        return tuple(values)

@@ -1,0 +1,156 @@
+"""Rows of CSV and TSV files, read from any of them, and what is said of one that is not as it should be."""
+
+import csv
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+from jclip.errors import JclipError, unreadable
+
+SHORT = "the row has too few columns"
+LONG = "the row has more columns than the header, as where a separator is in a text without quotation marks"
+
+
+@dataclass(frozen=True)
+class Columns:
+    """How a file of rows is laid out.
+
+    Attributes:
+      names: of the columns that are read, in the header; or their numbers from 1, where there is no header.
+      separator: of columns.
+      quoted: False where a quotation mark is a letter like others.
+      width: of a row; one with more is at fault, and one with nothing in it is left out. None where any will do.
+      preamble: lines before the first row.
+    """
+
+    names: tuple[str, ...]
+    separator: str
+    quoted: bool = True
+    width: int | None = None
+    preamble: int = 0
+
+    @property
+    def header(self) -> bool:
+        """Whether the first row names the columns."""
+        return not all(name.isdecimal() for name in self.names)
+
+
+class Row(tuple[str, ...]):
+    """The columns that were asked for; empty ones where the row is at fault.
+
+    Attributes:
+      number: of the row's first line, from 1.
+      offset: of its first byte.
+      fault: the reason why it cannot be used; empty where it can.
+    """
+
+    number: int
+    offset: int
+    fault: str
+
+
+def rows(file: Path, columns: Columns, offset: int = 0, number: int = 1) -> Iterator[Row]:
+    """The rows of a file, from one whose first byte and line are known.
+
+    Raises:
+      JclipError: a column is missing, a quotation mark is not closed, or the file is no UTF-8 text.
+    """
+    try:
+        with file.open("rb") as stream:
+            lines = _Lines(file, stream)
+            if columns.quoted:
+                reader = csv.reader(lines, delimiter=columns.separator)
+            else:
+                reader = csv.reader(lines, delimiter=columns.separator, quoting=csv.QUOTE_NONE)
+            for _ in range(columns.preamble):
+                next(lines, "")
+            picks = _picks(file, columns, reader)
+            lines.taken()
+            if offset:
+                lines.seek(offset, number)
+            begin, line = lines.offset, lines.number
+            for cells in reader:
+                taken = lines.taken()
+                if len(taken) > 1:
+                    _check_quotes(file, columns, taken, line)
+                if cells and (columns.width is None or any(map(str.strip, cells))):
+                    yield _row(cells, picks, columns.width, begin, line)
+                begin, line = lines.offset, lines.number
+    except OSError as error:
+        raise unreadable(file, error) from None
+    except csv.Error as error:
+        raise JclipError(f"{file}, line {lines.number}: {error}: mend it, or name another --separator") from None
+
+
+def _row(cells: list[str], picks: list[int], width: int | None, offset: int, number: int) -> Row:
+    fault = ""
+    if len(cells) <= max(picks):
+        fault = SHORT
+    elif width is not None and any(map(str.strip, cells[width:])):
+        fault = LONG
+    row = Row("" if fault else cells[pick] for pick in picks)
+    row.offset, row.number, row.fault = offset, number, fault
+    return row
+
+
+def _check_quotes(file: Path, columns: Columns, lines: list[str], number: int) -> None:
+    """Checks a row of several lines: a quotation mark that is not closed makes one of it and the rows that follow.
+
+    Rows of one line may have what stands on no ground, as `"red" car`, which pandas takes too.
+    """
+    try:
+        for _ in csv.reader(lines, delimiter=columns.separator, strict=True):
+            pass
+    except csv.Error:
+        raise JclipError(
+            f"{file}, line {number}: a quotation mark opens here and is not closed, which would swallow the next "
+            f"{len(lines) - 1} line(s): close it, or write it twice inside quotation marks"
+        ) from None
+
+
+class _Lines(Iterator[str]):
+    """The lines of a stream, and where the next one begins."""
+
+    def __init__(self, file: Path, stream: BinaryIO):
+        self._file, self._stream = file, stream
+        self.offset, self.number = 0, 1
+        self._taken: list[str] = []
+
+    def taken(self) -> list[str]:
+        """The lines since this was asked last."""
+        taken, self._taken = self._taken, []
+        return taken
+
+    def seek(self, offset: int, number: int) -> None:
+        self._stream.seek(offset)
+        self.offset, self.number = offset, number
+
+    def __next__(self) -> str:
+        data = self._stream.readline()
+        if not data:
+            raise StopIteration
+        try:
+            text = data.decode("utf-8-sig" if self.offset == 0 else "utf-8")
+        except UnicodeDecodeError:
+            raise JclipError(
+                f"{self._file}, line {self.number}: it is not UTF-8 text: save the file as UTF-8"
+            ) from None
+        self.offset, self.number = self.offset + len(data), self.number + 1
+        self._taken.append(text)
+        return text
+
+
+def _picks(file: Path, columns: Columns, reader: Iterator[list[str]]) -> list[int]:
+    if not columns.header:
+        if "0" in columns.names:
+            raise JclipError("column 0 is not possible: columns are counted from 1")
+        return [int(name) - 1 for name in columns.names]
+    header = next(reader, [])
+    for name in columns.names:
+        if name not in header:
+            raise JclipError(
+                f"{file}, line 1: there is no column {name!r}, only {', '.join(map(repr, header[:9]))}: name the "
+                "columns with options, or the --separator"
+            )
+    return [header.index(name) for name in columns.names]

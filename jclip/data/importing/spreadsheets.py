@@ -1,0 +1,170 @@
+"""The layout of tables that spreadsheets and programs write: encoding, separator, the line "sep=;", header, columns."""
+
+import csv
+import io
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from jclip.data.importing.columns import find_columns, named, position
+from jclip.data.importing.encodings import decoded, find_encoding, has_only_returns, sample, shown_encoding
+from jclip.data.importing.rows import Columns
+from jclip.errors import JclipError
+
+_SEPARATORS = {"\t": "tabs", ";": "semicolons", ",": "commas", "|": "vertical bars"}
+_ROWS = 200  # that are looked at
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The layout of a table.
+
+    Attributes:
+      encoding: Python's name of it.
+      copied: whether the table is read from a copy in UTF-8 with line feeds.
+      columns: of pictures, of captions, and of languages if they have one.
+      names: values of the column of pictures, in the first rows.
+      said: the layout in words.
+    """
+
+    encoding: str
+    copied: bool
+    columns: Columns
+    names: tuple[str, ...]
+    said: tuple[str, ...]
+
+
+def find_layout(
+    file: Path,
+    exists: Callable[[str], bool],
+    picture: str | None = None,
+    caption: str | None = None,
+    language: str | None = None,
+    separator: str | None = None,
+    encoding: str | None = None,
+) -> Layout:
+    """Returns the layout of a table with pictures and captions.
+
+    Args:
+      file: the table.
+      exists: whether a name in it is that of a picture's file.
+      picture, caption, language: columns that the person named, by number from 1 where there is no header.
+      separator, encoding: what the person said.
+
+    Raises:
+      JclipError: it is not a table of text, or something of its layout cannot be told; the message says what to say.
+    """
+    data, whole = sample(file)
+    if not data.strip():
+        raise JclipError(f"{file} is empty: name a table with a path and a caption in each row")
+    found = find_encoding(data, str(file), encoding, whole)
+    try:
+        text = decoded(data, found, whole)
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        raise JclipError(f"{file}, line {line}: it is not {shown_encoding(found)}: give another --encoding") from None
+    returns = has_only_returns(text)
+    text = text.replace("\r", "\n") if returns else text
+    declared, text = _declared(text)
+    given = separator or declared
+    numbers = [name for name in (picture, caption, language) if name is not None and name.isdecimal()]
+    wanted = [name for name in (picture, caption, language) if name is not None and not name.isdecimal()]
+    if numbers and wanted:
+        raise JclipError(f"columns {', '.join(numbers + wanted)}: name all by the header, or all by number")
+    if "0" in numbers:
+        raise JclipError("column 0 is not possible: columns are counted from 1")
+    most = max(map(int, numbers), default=2)
+    chosen = given or _separator(file, text, whole, wanted, most)
+    rows = _rows(text, whole, chosen) or [[""]]
+    names, names_said = _names(file, rows, exists, picture, caption, language)
+    columns = Columns(names, chosen, preamble=int(declared is not None))
+    lengths = [len(row) for row in rows]
+    columns = replace(columns, width=lengths[0] if columns.header else max(set(lengths), key=lengths.count))
+    at = _picture_column(rows[0], columns)
+    pictures = tuple(row[at] for row in rows[columns.header :] if at < len(row))
+    how = _SEPARATORS.get(chosen, repr(chosen))
+    said = (f"{file.name}: {shown_encoding(found)}, columns separated by {how}", names_said)
+    return Layout(found, found != "utf-8" or returns, columns, pictures, said)
+
+
+def _declared(text: str) -> tuple[str | None, str]:
+    """The separator that a first line "sep=;" names, as Excel writes it, and the text after that line."""
+    line, _, rest = text.partition("\n")
+    bare = line.strip("\r\"' ")
+    if len(bare) == 5 and bare.lower().startswith("sep="):
+        return bare[4], rest
+    if line.rstrip("\r").lower() == "sep=\t":
+        return "\t", rest
+    return None, text
+
+
+def _rows(text: str, whole: bool, separator: str) -> list[list[str]]:
+    """The first rows that are not blank; none where the text cannot be cut so."""
+    rows: list[list[str]] = []
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator)
+    try:
+        for row in reader:
+            if any(cell.strip() for cell in row):
+                rows.append(row)
+            if len(rows) > _ROWS:
+                return rows
+    except csv.Error:
+        return rows
+    return rows if whole else rows[:-1]
+
+
+def _separator(file: Path, text: str, whole: bool, wanted: Sequence[str], most: int) -> str:
+    """The separator with which the columns that are wanted are there, or else most rows are as long as the first."""
+    best: tuple[tuple[float, float], str] | None = None
+    for separator in _SEPARATORS:
+        rows = _rows(text, whole, separator)
+        if not rows or len(rows[0]) < most:
+            continue
+        there = sum(position(rows[0], name) is not None for name in wanted) + sum(named(rows[0]))
+        like = sum(_length(row) <= len(rows[0]) and len(row) >= most for row in rows) / len(rows)
+        score = (float(there), like)
+        if best is None or score > best[0]:
+            best = (score, separator)
+    if best is None:
+        first = text.partition("\n")[0].strip()[:60]
+        raise JclipError(
+            f"{file}, line 1: {first!r} has fewer than {most} columns, whether separated by tabs, semicolons, commas "
+            "or bars: name the --separator, or name a table with a path and a caption in each row"
+        )
+    return best[1]
+
+
+def _length(row: Sequence[str]) -> int:
+    """The number of columns up to the last that is not empty."""
+    return max((number for number, cell in enumerate(row, 1) if cell.strip()), default=0)
+
+
+def _names(
+    file: Path,
+    rows: Sequence[Sequence[str]],
+    exists: Callable[[str], bool],
+    picture: str | None,
+    caption: str | None,
+    language: str | None,
+) -> tuple[tuple[str, ...], str]:
+    """The names of the columns that are read, numbers where there is no header; and in words how they were found."""
+    more = () if language is None else (language,)
+    if picture is not None and caption is not None and picture.isdecimal() and caption.isdecimal():
+        return (picture, caption, *more), f"pictures from column {picture}, captions from column {caption}"
+    if any(name is not None and name.isdecimal() for name in (picture, caption, language)):
+        raise JclipError(f"{file}: a column by number needs both: give --picture and --caption by number")
+    found = find_columns(rows, picture, caption, exists, str(file))
+    columns = [found.picture.index, found.caption.index]
+    if language is not None:
+        index = position(rows[0], language) if found.header else None
+        if index is None:
+            raise JclipError(f"{file} has no column {language!r}: name one that it has with --language-column")
+        columns.append(index)
+    names = tuple(rows[0][n] if found.header else f"{n + 1}" for n in columns)
+    shown = [repr(name) if found.header else f"{name} (there is no header)" for name in names]
+    said = f"pictures from column {shown[0]}, {found.picture.why}; captions from column {shown[1]}, {found.caption.why}"
+    return names, said
+
+
+def _picture_column(first: Sequence[str], columns: Columns) -> int:
+    return list(first).index(columns.names[0]) if columns.header else int(columns.names[0]) - 1

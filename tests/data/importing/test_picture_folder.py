@@ -1,0 +1,115 @@
+"""Folders of pictures: captions beside them, names as captions, tables in them, and what is none of these."""
+
+import json
+import unicodedata
+
+import pytest
+
+from jclip.data.importing.formats import open_source
+from jclip.data.importing.limits import Limit
+from jclip.data.importing.parts import Reading
+from jclip.errors import JclipError
+from tests.data.importing.sources import class_folders, imported, pairs, picture
+
+
+def made(folder, *files):
+    """Files, pictures numbered in their order, texts that say their name."""
+    for number, name in enumerate(files):
+        place = folder / name
+        place.parent.mkdir(parents=True, exist_ok=True)
+        if name.endswith(".json"):
+            place.write_text(json.dumps({"caption": f"json {name}", "other": ["a", "b"]}))
+        elif name.endswith((".txt", ".csv")):
+            place.write_text(f"text {name}\n")
+        else:
+            place.write_bytes(picture(number))
+    return folder
+
+
+def test_captions_beside_pictures(tmp_path):
+    files = "a.png a.txt a.json a.v2.png a.v2.txt b/IMG.1.JPG b/IMG.1.json c.png c.png.txt".split()
+    source = made(tmp_path / "s", *files)
+    report = imported(None, source, tmp_path / "folder")
+    found = {pair.captions[0]: pair.pictures[0] for pair in pairs(tmp_path / "folder")}
+    assert found == {
+        "text a.txt": picture(0),
+        "text a.v2.txt": picture(3),
+        "json b/IMG.1.json": picture(5),
+        "text c.png.txt": picture(7),
+    }
+    assert report.format == "" and report.read_as == ("captions from the files beside the pictures",)
+
+
+def test_everything_is_counted(tmp_path):
+    source = made(tmp_path / "s", "a.png", "a.txt", "alone.png", "alone.v2.txt", "notes.pdf", "empty.png", "empty.txt")
+    (source / "empty.txt").write_text(" \n")
+    made(source, ".DS_Store", "._a.png", "@eaDir/a.png/thumb.png", "Thumbs.db", ".hidden/x.png")
+    report = imported("picture-folder", source, tmp_path / "folder", Limit(count=4))
+    assert report.splits["train"].skipped.counts == {
+        "picture without a caption": 1,
+        "text without a picture": 1,
+        "neither a picture's nor a caption's file": 1,
+        "the caption's file holds no caption": 1,
+    }
+    assert report.splits["train"].units == 1
+    assert report.read_as[1] == "5 hidden files and files of the system (as .DS_Store) not read"
+
+
+def test_fields_and_encodings_of_captions(tmp_path):
+    source = made(tmp_path / "s", "a.png", "a.json", "b.png", "b.json", "c.png", "c.txt", "d.png", "d.txt")
+    (source / "b.json").write_text("[")
+    (source / "c.txt").write_bytes("一只红色的猫".encode("gb18030"))
+    (source / "d.txt").write_bytes("Mädchen".encode("latin-1"))
+    report = imported("picture-folder", source, tmp_path / "folder", Limit(count=2), caption="other")
+    assert [pair.captions for pair in pairs(tmp_path / "folder")] == [["a", "b"], ["一只红色的猫"]]
+    assert report.splits["train"].skipped.counts == {
+        "the caption's file holds no caption": 1,
+        "the caption's file is not UTF-8 text": 1,
+    }
+
+
+def test_names_as_captions(tmp_path):
+    nfd = unicodedata.normalize("NFD", "café")
+    names = ["猫.jpg", "猫 (2).jpg", "猫（3）.jpg", "猫_01.png", "黑猫 - 副本.png", "red_car-2.png", "F16.png"]
+    names += [f"{nfd}.png", "b/狗.png"]
+    source = made(tmp_path / "s", *names, "IMG_0001.jpg", "20240101.png", "mmexport1699.jpg")
+    report = imported(None, source, tmp_path / "folder", Limit(count=3), captions_from="names")
+    held = {pair.pictures[0]: list(pair.captions) for pair in pairs(tmp_path / "folder")}
+    said = ["猫", "猫", "猫", "猫", "黑猫", "red car", "F16", "café", "狗"]
+    assert held == {picture(number): [caption] for number, caption in enumerate(said)}
+    assert report.splits["train"].skipped.counts == {"the picture's name says nothing": 3}
+    assert report.read_as == ("captions from the pictures' names",)
+
+
+def test_a_folder_with_one_table(tmp_path):
+    source = made(tmp_path / "s", "pics/猫.png", "pics/狗.png")
+    (source / "说明.csv").write_bytes("图片,描述\r\npics/猫.png,一只猫\r\npics\\狗.png,一只狗\r\n".encode("gb18030"))
+    imported(None, source, tmp_path / "folder")
+    assert [pair.captions for pair in pairs(tmp_path / "folder")] == [["一只猫"], ["一只狗"]]
+
+
+def test_pictures_alone_name_what_can_be_done(tmp_path):
+    source = made(tmp_path / "s", "猫.png", "狗.png")
+    with pytest.raises(JclipError, match=r"it has 2 pictures and no captions beside them .*--captions-from names"):
+        open_source(None, source, Reading())
+    with pytest.raises(JclipError, match="--captions-from names"):
+        open_source("picture-folder", source, Reading())
+    classes = class_folders(tmp_path / "classes", ("a", "b"))
+    with pytest.raises(JclipError, match="in 2 folders .*class-folders takes the folders as classes; picture-folder"):
+        open_source(None, classes, Reading())
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(JclipError, match="is of no format that can be told"):
+        open_source(None, tmp_path / "empty", Reading())
+    with pytest.raises(JclipError, match="has no pictures: name a folder that has some"):
+        open_source("picture-folder", tmp_path / "empty", Reading())
+    with pytest.raises(JclipError, match="is not a folder"):
+        open_source("picture-folder", source / "猫.png", Reading())
+
+
+def test_links_to_folders_are_followed_once(tmp_path):
+    source = made(tmp_path / "s", "a.png", "a.txt")
+    made(tmp_path / "other", "b.png", "b.txt")
+    (source / "more").symlink_to(tmp_path / "other")
+    (source / "loop").symlink_to(source)
+    imported(None, source, tmp_path / "folder")
+    assert [pair.captions[0] for pair in pairs(tmp_path / "folder")] == ["text a.txt", "text b.txt"]
