@@ -320,7 +320,7 @@ def _buckets(data: DataFacts, model: ModelFacts) -> tuple[int, ...]:
 def _mirror(data: DataFacts, cached: bool) -> tuple[float, Choice]:
     if cached:
         return 0.0, Choice("augmentation", "none", "pictures' features are computed once")
-    if data.one_way > 0.005:
+    if data.one_way > 0.01:
         share = f"{data.one_way:.0%} of the captions speak of left, right or writing, which a mirror turns"
         return 0.0, Choice("mirror", "no", share)
     return 0.5, Choice("mirror", "every second picture", "no caption speaks of left, right or writing")

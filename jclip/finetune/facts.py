@@ -24,7 +24,9 @@ from jclip.models.resnet import ResNetConfig
 MOST_READ = 5_000
 """Records of a split that are read for the facts: more would take minutes, and change no choice."""
 
-_ONE_WAY = re.compile(r"[左右字]|文字|写着|\b(left|right|text|letters?|words?|sign|reads)\b", re.IGNORECASE)
+_ONE_WAY = re.compile(
+    r"[左右]|文字|汉字|字母|字样|写着|印着|\b(left|right|text|letters?|words?|sign|reads)\b", re.IGNORECASE
+)
 _COLOURS = re.compile(
     r"[红橙黄绿青蓝紫粉棕灰黑白]|\b(red|orange|yellow|green|blue|purple|pink|brown|gr[ae]y|black|white)\b",
     re.IGNORECASE,

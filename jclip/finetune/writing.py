@@ -4,6 +4,7 @@ Names from outside, which are the paths alone, are written as Python strings, ne
 """
 
 import math
+import re
 from pathlib import Path
 
 from jclip.finetune.choices import Choice, Plan, StagePlan
@@ -42,7 +43,7 @@ def configuration(
     stages = "\n".join(_stage(stage, plan, data, model, machine, why) for stage in plan.stages)
     folder, here = folder.resolve(), here.resolve()
     inside = folder.is_relative_to(here)
-    place = f"str(HERE / {str(folder.relative_to(here))!r})" if inside else repr(str(folder))
+    place = f"str(HERE / {_quoted(folder.relative_to(here))})" if inside else _quoted(folder)
     names = ", ".join(_variable(stage) for stage in plan.stages)
     remat = f'        remat="layers",  # {why["memory"].why}\n' if plan.remat else ""
     return f'''"""Fine-tuning on your own pictures, as `jclip finetune` chose it. Change what you like.
@@ -54,18 +55,10 @@ def configuration(
 
 from pathlib import Path
 
-from jclip.bundle import open_bundle
-from jclip.data.augment import Augmentation
-from jclip.data.folders import PairFolder
-from jclip.data.host_augment import HostAugmentation
-from jclip.losses.contrastive import ContrastiveLoss
-from jclip.optimizer import Optimizer
-from jclip.stages import Budget, Stage
-from jclip.train.evaluations import Retrieval
-from jclip.train.run import Run
+{_imports(stages)}
 
 HERE = Path(__file__).resolve().parent
-START = {str(bundle.resolve())!r}
+START = {_quoted(bundle.resolve())}
 DATA = {place}
 
 
@@ -81,14 +74,40 @@ def config() -> Run:
         stages=({names},),
         starts_from=((r".*", START),),
         seed={seed},
-        dtype={plan.dtype!r},  # {why["arithmetic"].why}
-{remat}        evaluations=(Retrieval({VALID!r}, DATA, split={VALID!r}),),
+        dtype="{plan.dtype}",  # {why["arithmetic"].why}
+{remat}        evaluations=(Retrieval("{VALID}", DATA, split="{VALID}"),),
         evaluate_every={every},  # steps: {plan.evaluations} times in all
         checkpoint_every={5 * every},
-        best={headline!r},  # the best moment becomes the bundle "best"
+        best="{headline}",  # the best moment becomes the bundle "best"
         patience={plan.patience},  # evaluations without a better one, after which a stage ends
     )
 '''
+
+
+_MODULES = {
+    "Augmentation": "jclip.data.augment",
+    "PairFolder": "jclip.data.folders",
+    "HostAugmentation": "jclip.data.host_augment",
+    "ContrastiveLoss": "jclip.losses.contrastive",
+    "Optimizer": "jclip.optimizer",
+}
+
+
+def _imports(stages: str) -> str:
+    """The import lines of what the stages use."""
+    used = [f"from {module} import {name}" for name, module in _MODULES.items() if re.search(rf"\b{name}\(", stages)]
+    always = [
+        "jclip.stages import Budget, Stage",
+        "jclip.train.evaluations import Retrieval",
+        "jclip.train.run import Run",
+    ]
+    return "\n".join(["from jclip.bundle import open_bundle", *used, *(f"from {one}" for one in always)])
+
+
+def _quoted(path: Path) -> str:
+    """A path as a Python string, in double quotes where it needs no escapes."""
+    text = str(path)
+    return f'"{text}"' if text.isprintable() and not set(text) & set('"\\') else repr(text)
 
 
 def _variable(stage: StagePlan) -> str:
