@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import shutil
 import signal
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -131,7 +132,11 @@ def _note(options: Options) -> dict[str, Any]:
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise unreadable(file, error, "as the note of a fine-tuning") from None
     changed = [name for name, value in options.asked.items() if before.get(name) != value]
-    if changed:
+    if changed and not (options.out / FILE).is_file():  # nothing was chosen yet, so it may be asked otherwise
+        shutil.rmtree(options.out / DATA, ignore_errors=True)
+        note = {"asked": options.asked}
+        _write_note(options.out, note)
+    elif changed:
         name = changed[0]
         raise JclipError(
             f"{options.out} is a fine-tuning with another {name.replace('_', '-')} ({before.get(name)!r}, now "

@@ -24,7 +24,7 @@ _LARGEST_RATE, _MUON_RATE = 1e-3, 2e-3
 _SMALL = 30e6  # parameters; Muon was tried on models of five million
 _LEAST_STEPS_AN_EPOCH = 4
 _SMALLEST_GOAL, _LARGEST_BATCH = 256, 8_192
-_EVALUATIONS, _PATIENCE = 20, 8
+_MOST_EVALUATIONS, _LEAST_EVALUATIONS, _PATIENT = 20, 5, 0.4
 _CPU_MINUTES = 60.0
 
 
@@ -109,7 +109,7 @@ class Plan:
 
     def steps(self, pairs: int, stage: StagePlan) -> int:
         """Optimizer steps of a stage."""
-        return max(1, math.ceil(stage.epochs * pairs / self.batch_size))
+        return _steps(pairs, self.batch_size, stage)
 
 
 def learning_rate(parameters: int, batch_size: int, skill: float) -> float:
@@ -189,6 +189,9 @@ def choose(data: DataFacts, model: ModelFacts, machine: Machine, start: Start, w
     workers = min(8, machine.cores - 1) if machine.platform != "cpu" and data.train >= 1_000 else 0
     decay = 1e-3 if good and not few else 0.1
     buckets = _buckets(data, model)
+    steps = sum(_steps(data.pairs, batch, stage) for stage in stages)
+    evaluations = min(_MOST_EVALUATIONS, max(_LEAST_EVALUATIONS, steps // 20))
+    patience = math.ceil(_PATIENT * evaluations)
     return Plan(
         stages=tuple(stages),
         batch_size=batch,
@@ -203,8 +206,8 @@ def choose(data: DataFacts, model: ModelFacts, machine: Machine, start: Start, w
         workers=workers,
         dtype=dtype,
         remat=remat,
-        evaluations=_EVALUATIONS,
-        patience=_PATIENCE,
+        evaluations=evaluations,
+        patience=patience,
         minutes=minutes(cost, length),
         table=(
             Choice("trains", what, why),
@@ -223,7 +226,7 @@ def choose(data: DataFacts, model: ModelFacts, machine: Machine, start: Start, w
             Choice("text length", _lengths(buckets, model), f"95 % of the captions have {data.usual} tokens at most"),
             Choice(
                 "stops early",
-                f"after {_PATIENCE} of {_EVALUATIONS} evaluations without a better one",
+                f"after {patience} of {evaluations} evaluations without a better one",
                 "the best moment is kept, by mean recall on the validation split",
             ),
             Choice("arithmetic", dtype, f"{machine.devices} x {machine.platform}"),
@@ -309,6 +312,10 @@ def _operations(data: DataFacts, model: ModelFacts, *, image: bool) -> float:
     """
     text = min(data.usual, model.context_length)
     return 6.0 * (model.text.worked * text + (model.image.worked * model.image.tokens if image else 0))
+
+
+def _steps(pairs: int, batch_size: int, stage: StagePlan) -> int:
+    return max(1, math.ceil(stage.epochs * pairs / batch_size))
 
 
 def _buckets(data: DataFacts, model: ModelFacts) -> tuple[int, ...]:
