@@ -229,7 +229,7 @@ def _tell(options: Options, data: Path, found: results.Outcome, console: Console
         )
         return
     for table in page.tables(found.trained, found.before):
-        console.print(terminal(table))
+        Console().print(terminal(table))
     (recall, after), (first, then) = found.figure("mean_recall"), found.figure("t2i_r1")
     figures = f"mean recall {recall:.1%} -> {after:.1%}, R@1 from text to picture {first:.1%} -> {then:.1%}"
     said = f"Better on the validation split: {figures}." if found.improved else f"{results.NOT_BETTER} ({figures})"
