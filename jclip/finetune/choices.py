@@ -239,7 +239,7 @@ def choose(data: DataFacts, model: ModelFacts, machine: Machine, start: Start, w
     )
 
 
-_MUON = ("Muon", "a small model with little to lose: in trials 52 to 59 % R@1, where AdamW came to 33 to 63")
+_MUON = ("Muon", "a small model with little to lose: in trials mean recall 66 to 81 in 60 epochs, AdamW 63 to 81 in 100")
 _ADAMW = ("AdamW", "the paper's")
 
 
@@ -278,7 +278,7 @@ def _batch(
             f"the model needs {_gib(state + a_pair)} of a device's memory, and has {_gib(machine.memory)} "
             f"({machine.memory_from}): take a smaller bundle, or another machine"
         )
-    fits = _power_of_two(fits)
+    fits = _power_of_two(min(fits, _LARGEST_BATCH))
     by_data = _power_of_two(max(2, data.pairs // _LEAST_STEPS_AN_EPOCH)) // machine.devices * machine.devices
     goal = min(_LARGEST_BATCH, max(_SMALLEST_GOAL, fits * machine.devices))
     if model.resnet:
