@@ -239,7 +239,10 @@ def choose(data: DataFacts, model: ModelFacts, machine: Machine, start: Start, w
     )
 
 
-_MUON = ("Muon", "a small model with little to lose: in trials mean recall 66 to 81 in 60 epochs, AdamW 63 to 81 in 100")
+_MUON = (
+    "Muon",
+    "a small model with little to lose: in trials mean recall 66 to 81 in 60 epochs, AdamW 63 to 81 in 100",
+)
 _ADAMW = ("AdamW", "the paper's")
 
 

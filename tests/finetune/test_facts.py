@@ -27,7 +27,9 @@ def folder(place, **splits):
     (place / "parts").mkdir(parents=True)
     for split, captions in splits.items():
         file = place / "parts" / f"{split}.shard"
-        some = [numbered(_shape("红", "圆形", draw), texts, n, ("zh",) * len(texts)) for n, texts in enumerate(captions)]
+        some = [
+            numbered(_shape("红", "圆形", draw), texts, n, ("zh",) * len(texts)) for n, texts in enumerate(captions)
+        ]
         write_shard(file, PAIRS, some)
         shards[split] = [Shard(file, len(some))]
     gather_shards(place, PAIRS, shards)
