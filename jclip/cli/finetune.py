@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
+import jax
 import tyro
 from rich.console import Console
 from rich.table import Table
@@ -196,8 +197,16 @@ def _show(table: Sequence[Choice], file: Path, console: Console) -> None:
 
 def _run(options: Options, console: Console) -> Outcome:
     run = load_config(str(options.out / FILE))
-    with ProgressWatcher(console, run.name, lines=10) as watcher:
-        return train(run, options.out / RUN, watcher=watcher, evaluators=evaluators(run))
+    try:
+        with ProgressWatcher(console, run.name, lines=10) as watcher:
+            return train(run, options.out / RUN, watcher=watcher, evaluators=evaluators(run))
+    except jax.errors.JaxRuntimeError as error:
+        if "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        raise JclipError(
+            f"the devices have too little memory: double micro_batches in {options.out / FILE}, which changes no "
+            "figure, and start again"
+        ) from None
 
 
 def _settle(options: Options, data: Path, ended: Outcome, table: Sequence[Choice]) -> results.Outcome:

@@ -93,7 +93,8 @@ def settle(start: Path, trained: Path, data: Path, splits: Sequence[str], out: P
     sections: list[list[Gallery]] = []
     findings = []
     for name, folder in (("before", start), ("after", trained)):
-        model, found, shown = load(folder), [], []
+        model, found = load(folder), []
+        shown: list[Gallery] = []
         for task, images_nd, texts_md in retrieving.encoded(tests, model.encode_image, model.encode_text):
             found.append(retrieving.find(task, images_nd, texts_md))
             if not shown:

@@ -6,6 +6,7 @@ import re
 from dataclasses import replace
 from functools import partial
 
+import jax
 import numpy as np
 import pytest
 
@@ -86,7 +87,25 @@ def test_the_whole_path(place, start, capsys):
     # The file is a configuration as others are, and says why.
     run = load_config(str(out / "finetune.py"))
     assert run.stages[0].budget.epochs == 30 and run.best == "valid/mean_recall"
+    assert main(["plan", str(out / "finetune.py"), "--no-compile", "--json"]) == 0
+    (planned,) = json.loads(capsys.readouterr().out)["stages"]
+    assert planned["batch_size"] == 64 and planned["steps"] == run_steps(out)
     assert re.search(r"batch_size=64,  # as many as leave 4 steps", (out / "finetune.py").read_text(encoding="utf-8"))
+
+
+def run_steps(out):
+    """The steps that the file names."""
+    text = (out / "finetune.py").read_text(encoding="utf-8")
+    return int(re.search(r"# (\d+) steps", text)[1])
+
+
+def test_too_little_memory_is_said_in_a_line(place, start, few, monkeypatch, capsys):
+    def exhausted(*arguments, **more):
+        raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory")
+
+    monkeypatch.setattr(finetune, "train", exhausted)
+    assert asked(start, few, place / "large") == 1
+    assert "double micro_batches in" in capsys.readouterr().err
 
 
 def test_it_resumes(place, start, few, monkeypatch, capsys):

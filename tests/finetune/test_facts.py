@@ -54,7 +54,7 @@ def test_a_large_folder_is_read_in_part(tmp_path, monkeypatch):
     place = folder(tmp_path / "data", train=[("红",), ("色", "的")] * 4, valid=[("圆",), ("形",)])
     found = read_data(place, WORDS, 16)
     assert found.train == 8 and not found.all_read
-    assert found.pairs == 11  # of records 0, 3, 7: (1 + 2 + 2) / 3 captions each
+    assert found.pairs == 13  # of records 0, 3, 7: (1 + 2 + 2) / 3 captions each, times 8
 
 
 @pytest.mark.parametrize(
