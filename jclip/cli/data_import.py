@@ -162,8 +162,8 @@ def _plan(options: Options, name: str, reader: Reader, reading: Reading) -> Plan
         limit,
         max(1, int(options.shard_mib * 2**20)),
         run,
-        None if options.validation is None else Share.read(options.validation),
-        options.add,
+        validation=None if options.validation is None else Share.read(options.validation),
+        add=options.add,
     )
 
 

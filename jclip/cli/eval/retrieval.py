@@ -25,9 +25,9 @@ class Options:
     """Recalls of BUNDLE on the pictures and captions of DATA, text to image and image to text.
 
     A query is a hit at k if any of its answers is among the k best; equal scores count as their expected hit. DATA is a
-    file of PICTURE<tab>CAPTION lines with paths relative to it, a table (CSV or TSV) with a header or a folder of pictures
-    with captions beside, as `jclip data import` reads them, or a folder: cn_clip's SPLIT_texts.jsonl and
-    SPLIT_imgs.tsv, or array_record files that jclip imported. Languages lie in DATA/LANGUAGE, or share the pictures as
+    file of PICTURE<tab>CAPTION lines with paths relative to it; a table with a header, or a folder of pictures with
+    captions beside, as `jclip data import` reads them; or a folder: cn_clip's SPLIT_texts.jsonl and SPLIT_imgs.tsv, or
+    array_record files that jclip imported. Languages lie in DATA/LANGUAGE, or share the pictures as
     SPLIT_texts.LANGUAGE.jsonl.
 
     Attributes:

@@ -91,7 +91,7 @@ def _divided(
 
 
 def _made_before(keep: Path, made_of: str, source: Path) -> bool:
-    """Whether `keep` was made of this source.
+    """Returns whether `keep` was made of this source.
 
     Raises:
       JclipError: something else is there.

@@ -1,4 +1,4 @@
-"""The columns of a table with pictures and captions: found by their names in English and Chinese, or by what they hold."""
+"""Columns of pictures and of captions: found by their names in English and Chinese, or by what they hold."""
 
 import re
 import unicodedata
@@ -9,119 +9,20 @@ from jclip.data.images import PICTURES
 from jclip.errors import JclipError
 
 _OPEN_CLIP = ("filepath", "title")
-_PICTURE_NAMES = frozenset(
-    [
-        "filepath",
-        "path",
-        "file",
-        "files",
-        "filename",
-        "fileurl",
-        "image",
-        "images",
-        "imagepath",
-        "imagefile",
-        "imagefilename",
-        "imagename",
-        "img",
-        "imgpath",
-        "imgname",
-        "imgfile",
-        "picture",
-        "pictures",
-        "picturepath",
-        "picturefile",
-        "picturename",
-        "pic",
-        "photo",
-        "photopath",
-        "photofile",
-        "photoname",
-        "图片",
-        "图像",
-        "照片",
-        "相片",
-        "图",
-        "文件",
-        "文件名",
-        "文件名称",
-        "文件路径",
-        "路径",
-        "图片路径",
-        "图像路径",
-        "照片路径",
-        "图片文件",
-        "图片文件名",
-        "图片名",
-        "图片名称",
-        "图像文件",
-        "图像文件名",
-        "图像名",
-        "图像名称",
-        "照片文件",
-        "照片名",
-        "照片名称",
-        "圖片",
-        "圖像",
-        "圖檔",
-        "檔案",
-        "檔名",
-        "檔案名稱",
-        "路徑",
-        "圖片路徑",
-        "圖像路徑",
-    ]
-)
-_CAPTION_NAMES = frozenset(
-    [
-        "title",
-        "titles",
-        "caption",
-        "captions",
-        "text",
-        "texts",
-        "description",
-        "descriptions",
-        "desc",
-        "sentence",
-        "sentences",
-        "alt",
-        "alttext",
-        "comment",
-        "imagecaption",
-        "imagedescription",
-        "captiontext",
-        "描述",
-        "标题",
-        "文本",
-        "说明",
-        "文字",
-        "文案",
-        "句子",
-        "图片描述",
-        "图片说明",
-        "图片标题",
-        "图片文字",
-        "图像描述",
-        "图像说明",
-        "图像标题",
-        "照片描述",
-        "照片说明",
-        "描述文本",
-        "描述文字",
-        "文本描述",
-        "文字描述",
-        "文字说明",
-        "中文描述",
-        "中文文本",
-        "標題",
-        "說明",
-        "文字說明",
-        "圖片描述",
-        "圖片說明",
-        "圖像描述",
-    ]
-)
+_PICTURES = """
+    filepath path file files filename image images imagepath imagefile imagefilename imagename img imgpath imgname
+    imgfile picture pictures picturepath picturefile picturename pic photo photopath photofile photoname
+    图片 图像 照片 相片 图 文件 文件名 文件名称 文件路径 路径 图片路径 图像路径 照片路径 图片文件 图片文件名 图片名
+    图片名称 图像文件 图像文件名 图像名 图像名称 照片文件 照片名 照片名称
+    圖片 圖像 圖檔 檔案 檔名 檔案名稱 路徑 圖片路徑 圖像路徑
+"""
+_CAPTIONS = """
+    title titles caption captions text texts description descriptions desc sentence sentences alt alttext comment
+    imagecaption imagedescription captiontext
+    描述 标题 文本 说明 文字 文案 句子 图片描述 图片说明 图片标题 图片文字 图像描述 图像说明 图像标题 照片描述 照片说明
+    描述文本 描述文字 文本描述 文字描述 文字说明 中文描述 中文文本 標題 說明 文字說明 圖片描述 圖片說明 圖像描述
+"""
+_PICTURE_NAMES, _CAPTION_NAMES = frozenset(_PICTURES.split()), frozenset(_CAPTIONS.split())
 _MOST = 0.5  # of a column's values
 _WEB = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 
@@ -130,11 +31,11 @@ class Choice(NamedTuple):
     """The column of something.
 
     Attributes:
-      index: of the column, from 0.
+      column: its number, from 0.
       why: it was chosen.
     """
 
-    index: int
+    column: int
     why: str
 
 
@@ -161,7 +62,7 @@ def plain(name: str) -> str:
 
 
 def position(header: Sequence[str], name: str) -> int | None:
-    """Returns the column that a person names: by its exact name, or by its plain one where that is one column's alone."""
+    """Returns the column of a name: the exact one, or the only one whose plain name is the same; None without any."""
     if name in header:
         return header.index(name)
     same = [index for index, each in enumerate(header) if plain(each) == plain(name)]
@@ -219,12 +120,12 @@ class _Table:
     def caption(self, given: str | None, header: bool, picture: Choice) -> Choice:
         if given is not None:
             return self._given(given, "--caption")
-        if header and self._first[picture.index] == _OPEN_CLIP[0] and _OPEN_CLIP[1] in self._first:
+        if header and self._first[picture.column] == _OPEN_CLIP[0] and _OPEN_CLIP[1] in self._first:
             return Choice(self._first.index(_OPEN_CLIP[1]), "by its name")
-        by_name = [n for n in self._by_name(_CAPTION_NAMES) if n != picture.index] if header else []
+        by_name = [n for n in self._by_name(_CAPTION_NAMES) if n != picture.column] if header else []
         if len(by_name) == 1:
             return Choice(by_name[0], "by its name")
-        others = by_name or [n for n in range(len(self._first)) if n != picture.index]
+        others = by_name or [n for n in range(len(self._first)) if n != picture.column]
         holding = [n for n in others if self._share(n, header, self._is_text) > _MOST]
         if len(holding) == 1:
             return Choice(holding[0], "which holds text")

@@ -5,6 +5,7 @@ Western European text in Latin-1 or Windows-1252 may read as GB18030 too, with w
 """
 
 import codecs
+import unicodedata
 from pathlib import Path
 
 from jclip.errors import JclipError, unreadable
@@ -19,6 +20,7 @@ _OTHERS = (
     (b"%PDF", "a PDF document"),
 )
 _MOST_OTHERS = 0.1  # of pairs of bytes, in Chinese text, that GB2312 does not have
+_SCRIPTS = 3  # in one text, which then is none of them
 _ENOUGH = 20  # Chinese characters, to tell them from Korean ones in EUC-KR
 
 
@@ -69,9 +71,10 @@ def find_encoding(data: bytes, place: str, said: str | None = None, whole: bool 
     nulls, utf8 = data.count(b"\0"), _decodes(data, "utf-8", whole)
     if nulls and not (utf8 and nulls < len(data) / 5):
         return _utf16(data, place)
-    if utf8:
+    chinese = _decodes(data, "gb18030", whole) and _is_chinese(data)
+    if utf8 and not (chinese and _is_jumble(decoded(data, "utf-8", whole))):
         return "utf-8"
-    if _decodes(data, "gb18030", whole) and _is_chinese(data):
+    if chinese:
         return "gb18030"
     raise JclipError(f"{place}: {_possibilities(data, whole)}")
 
@@ -119,7 +122,7 @@ def _utf16(data: bytes, place: str) -> str:
 
 
 def _is_chinese(data: bytes) -> bool:
-    """Whether bytes that decode as GB18030 look like Chinese.
+    """Returns whether bytes that decode as GB18030 look like Chinese.
 
     Nearly all pairs must be of GB2312, whose second bytes are above 0xA0: a letter of Latin-1 mostly has a letter of
     ASCII behind it, and half of Big5's second bytes are below. Korean in EUC-KR begins its pairs with 0xB0 to 0xC8, but
@@ -142,6 +145,17 @@ def _is_chinese(data: bytes) -> bool:
             high += first > 0xC8
     korean = characters >= _ENOUGH and high < 0.1 * characters
     return pairs > 0 and others <= _MOST_OTHERS * pairs and not korean
+
+
+def _is_jumble(text: str) -> bool:
+    """Returns whether a text has letters of three scripts or more, and none that needs three bytes in UTF-8.
+
+    A few words of Chinese in GB18030 may be UTF-8 by chance: "一只猫" reads as a Cyrillic, a Hebrew and a Latin letter.
+    """
+    if max(text, default="") > "\u07ff":
+        return False
+    letters = {letter for letter in text if letter > "\x7f" and unicodedata.category(letter)[0] in "LM"}
+    return len({unicodedata.name(letter, "").partition(" ")[0] for letter in letters}) >= _SCRIPTS
 
 
 def _possibilities(data: bytes, whole: bool) -> str:
@@ -177,6 +191,26 @@ def sample(file: Path) -> tuple[bytes, bool]:
     except OSError as error:
         raise unreadable(file, error) from None
     return data[:_SAMPLE], len(data) <= _SAMPLE
+
+
+def first_telling(file: Path, begin: bytes) -> tuple[bytes, bool]:
+    """Returns the part of a file that tells its encoding, as `sample` does: from the first letter that ASCII lacks.
+
+    Args:
+      file: which.
+      begin: its beginning, which is returned if it tells, or if nothing does.
+    """
+    if not begin.isascii() or b"\0" in begin:
+        return begin, False
+    try:
+        with file.open("rb") as stream:
+            for line in stream:
+                if not line.isascii():
+                    data = line + stream.read(_SAMPLE)
+                    return data, not stream.read(1)
+    except OSError as error:
+        raise unreadable(file, error) from None
+    return begin, False
 
 
 def write_utf8(file: Path, encoding: str, copy: Path) -> None:

@@ -24,6 +24,10 @@ def _is_table(source: Path) -> bool:
     return source.suffix.lower() in TABLES and not source.name.endswith("_imgs.tsv")
 
 
+def _holds_a_table(source: Path) -> bool:
+    return the_table(source) is not None and _has_pictures(source)
+
+
 def _has_pictures(source: Path) -> bool:
     return any(map(is_picture, walk(source, _LOOKED_AT)[0]))
 
@@ -69,9 +73,7 @@ FORMATS: dict[str, Format] = {
         "encoding and columns (as filepath and title, 图片 and 描述) are found",
         open_table,
         ("splits", "language", "picture", "caption", "language_column", "separator", "encoding", "root"),
-        lambda source: (
-            _is_table(source) if source.is_file() else the_table(source) is not None and _has_pictures(source)
-        ),
+        lambda source: _holds_a_table(source) if source.is_dir() else _is_table(source),
     ),
     "picture-folder": Format(
         "a folder of pictures, and folders in it: KEY.jpg beside KEY.txt or KEY.json with the caption, or (with "

@@ -102,9 +102,9 @@ class Pictures:
                 place = place.parent
             missing = path.relative_to(place).parts[0]
             near = self._nearest(place, missing, os.path.isdir)
-            return f"there is no folder {_short(missing)} in {place}{near}{self._elsewhere(path.name)}"
+            return f"there is no folder {_short(missing)} in {place}{near}{self._elsewhere(path)}"
         near = self._nearest(place, path.name, os.path.isfile)
-        return f"looked in {place}{near}{'' if near else self._elsewhere(path.name)}"
+        return f"looked in {place}{near}{'' if near else self._elsewhere(path)}"
 
     def _nearest(self, place: Path, name: str, wanted: Callable[[Path], bool]) -> str:
         names = self._names(place)[:_NAMES]
@@ -118,14 +118,18 @@ class Pictures:
                 return f", where {_short(found)} is, {why}"
         return ""
 
-    def _elsewhere(self, name: str) -> str:
-        """Where else below the folder a picture has this name."""
+    def _elsewhere(self, path: Path) -> str:
+        """Where else below the folder a picture has this name, and which root that makes."""
+        name, parts = path.name, path.relative_to(self._root).parts
         waiting, seen = [self._root], 0
         while waiting and seen < _FOLDERS:
             place, seen = waiting.pop(0), seen + 1
             names = self._names(place)
             if name in names and is_file(place / name):
-                return f"; it is in {place}, which --root can name"
+                found = (place / name).parts
+                if found[-len(parts) :] == parts:
+                    return f"; with --root {Path(*found[: -len(parts)])} it is found"
+                return f"; a file of this name is in {place}"
             if len(names) <= _NAMES:
                 waiting += [place / each for each in names if not each.startswith(".") and os.path.isdir(place / each)]
         return ""

@@ -169,7 +169,8 @@ def no_captions(folder: Path, files: Sequence[str]) -> str:
     if len(classes) > 1 and sum(classes.values()) == len(pictures):
         some = ", ".join(map(repr, list(classes)[:3]))
         return (
-            f"it has {len(pictures):,} pictures in {len(classes):,} folders ({some}, …) and no captions: format class-folders takes the folders as classes; picture-folder with {names}"
+            f"it has {len(pictures):,} pictures in {len(classes):,} folders ({some}, …) and no captions: format "
+            f"class-folders takes the folders as classes; picture-folder with {names}"
         )
     return f"it has {len(pictures):,} pictures and no captions beside them (KEY.txt or KEY.json): {names}"
 

@@ -7,7 +7,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from jclip.data.importing.columns import find_columns, named, position
-from jclip.data.importing.encodings import decoded, find_encoding, has_only_returns, sample, shown_encoding
+from jclip.data.importing.encodings import (
+    decoded,
+    find_encoding,
+    first_telling,
+    has_only_returns,
+    sample,
+    shown_encoding,
+)
 from jclip.data.importing.rows import Columns
 from jclip.errors import JclipError
 
@@ -57,7 +64,8 @@ def find_layout(
     data, whole = sample(file)
     if not data.strip():
         raise JclipError(f"{file} is empty: name a table with a path and a caption in each row")
-    found = find_encoding(data, str(file), encoding, whole)
+    telling, ends = (data, whole) if whole else first_telling(file, data)
+    found = find_encoding(telling, str(file), encoding, ends)
     try:
         text = decoded(data, found, whole)
     except UnicodeDecodeError as error:
@@ -154,7 +162,7 @@ def _names(
     if any(name is not None and name.isdecimal() for name in (picture, caption, language)):
         raise JclipError(f"{file}: a column by number needs both: give --picture and --caption by number")
     found = find_columns(rows, picture, caption, exists, str(file))
-    columns = [found.picture.index, found.caption.index]
+    columns = [found.picture.column, found.caption.column]
     if language is not None:
         index = position(rows[0], language) if found.header else None
         if index is None:

@@ -27,7 +27,7 @@ def made(folder, *files):
 
 
 def test_captions_beside_pictures(tmp_path):
-    files = "a.png a.txt a.json a.v2.png a.v2.txt b/IMG.1.JPG b/IMG.1.json c.png c.png.txt".split()
+    files = ["a.png", "a.txt", "a.json", "a.v2.png", "a.v2.txt", "b/IMG.1.JPG", "b/IMG.1.json", "c.png", "c.png.txt"]
     source = made(tmp_path / "s", *files)
     report = imported(None, source, tmp_path / "folder")
     found = {pair.captions[0]: pair.pictures[0] for pair in pairs(tmp_path / "folder")}

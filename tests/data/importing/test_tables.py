@@ -148,6 +148,8 @@ def test_latin_1_is_asked_for_and_not_guessed(tmp_path):
     [
         ("图片,描述\n一.png,红色的花\n", "gb18030", "gb18030"),
         ("图片,描述\n一.png,镕喆堃\n" + "红色的花开了" * 20, "gb18030", "gb18030"),  # some are of GBK alone
+        ("一只猫", "gb18030", "gb18030"),  # which is UTF-8 too: three letters of three scripts
+        ("é, ж", "utf-8", "utf-8"),
         ("圖片,描述\n一.png,紅色的花在這裡開了\n", "big5", None),
         ("写真,説明\nねこ.png,これは赤い花です\n", "shift_jis", None),
         ("사진,설명\n고양이.png,빨간 꽃이 피었습니다 그리고 고양이가 있습니다\n", "euc_kr", None),
@@ -181,6 +183,20 @@ def test_a_character_that_is_cut_in_two_at_the_end_of_what_is_looked_at(monkeypa
             (tmp_path / "t.csv").write_bytes(written().encode(encoding))
             imported("csv", tmp_path / "t.csv", tmp_path / f"{encoding}{size}")
             assert [pair.captions for pair in pairs(tmp_path / f"{encoding}{size}")] == CAPTIONS
+
+
+def test_letters_that_come_late_tell_the_encoding_too(monkeypatch, tmp_path):
+    pictures(tmp_path)
+    rows = [
+        ("path", "text"),
+        *(("猫.png" if n == 99 else "a.png", f"text {n}" if n < 99 else "一只猫") for n in range(100)),
+    ]
+    (tmp_path / "a.png").write_bytes(picture(3))
+    (tmp_path / "t.csv").write_bytes(written(rows).encode("gb18030"))
+    monkeypatch.setattr("jclip.data.importing.encodings._SAMPLE", 200)
+    report = imported("csv", tmp_path / "t.csv", tmp_path / "folder")
+    assert report.read_as[0] == "t.csv: GB18030, columns separated by commas"
+    assert pairs(tmp_path / "folder")[1].captions == ["一只猫"]
 
 
 def workbook():
@@ -232,9 +248,9 @@ def test_an_encoding_that_is_none(name):
 def test_names_are_ranked_by_what_the_columns_hold():
     rows = [["文件", "路径", "text"], ["7", "a.png", "x y"], ["8", "b.png", "z"]]
     found = find_columns(rows, None, None, lambda name: False, "t")
-    assert (found.picture.index, found.caption.index) == (1, 2)
+    assert (found.picture.column, found.caption.column) == (1, 2)
     found = find_columns([["x", "y"], ["猫", "一只猫"]], None, None, lambda name: name == "猫", "t")
-    assert (found.picture.index, found.header) == (0, True)  # a picture without an ending
+    assert (found.picture.column, found.header) == (0, True)  # a picture without an ending
 
 
 def table(folder, *names):
@@ -265,8 +281,11 @@ def test_names_that_can_only_mean_one_file_are_taken_and_said(tmp_path):
         ("b/d.jpg", "looked in {root}/b, where 'd.png' is, with another ending"),
         ("b/d", "looked in {root}/b, where 'd.png' is, with another ending"),
         ("picture_0l.png", "looked in {root}, where 'picture_01.png' is, with a similar name"),
-        ("d.png", "looked in {root}; it is in {root}/b, which --root can name"),
-        ("B/d.png", "there is no folder 'B' in {root}, where 'b' is, with another case; it is in {root}/b"),
+        ("d.png", "looked in {root}; with --root {root}/b it is found"),
+        (
+            "B/d.png",
+            "there is no folder 'B' in {root}, where 'b' is, with another case; a file of this name is in {root}/b",
+        ),
         ("C:\\Users\\li\\d.png", "a path of Windows: name the folder of the pictures with --root"),
         ("/home/li/d.png", "an absolute path: name the folder of the pictures with --root"),
         ("https://example.org/d.png", "an address of the web: fetch the pictures first"),

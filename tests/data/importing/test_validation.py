@@ -23,7 +23,7 @@ from jclip.data.importing.workers import in_processes
 from jclip.data.kinds import Rules
 from jclip.data.records import Translation
 from jclip.errors import JclipError
-from tests.data.importing.sources import CAPTIONS, class_folders, cn_clip, contents, pairs, picture, table
+from tests.data.importing.sources import CAPTIONS, class_folders, cn_clip, contents, pairs, picture, table, tars
 
 
 def imported(source, target, validation=None, name="cn-clip", shard_bytes=700, reading=None, **plan):
@@ -285,6 +285,33 @@ def test_anything_becomes_a_folder_with_both_splits(tmp_path):
     bring(tmp_path / "source", tmp_path / "own", Reading(), validation=share)
     assert [pair.captions[0] for pair in pairs(tmp_path / "own", "valid")] == CAPTIONS[:2]
     assert not (tmp_path / "no").exists() and not (tmp_path / "other").exists()
+
+
+def test_every_kind_of_own_data_is_brought(tmp_path):
+    share = Share(share=0.3)
+    beside = tmp_path / "beside"
+    beside.mkdir()
+    lines = ["图片,描述"]
+    for number, caption in enumerate(CAPTIONS):
+        (beside / f"猫{number}.png").write_bytes(picture(number))
+        (beside / f"猫{number}.txt").write_text(caption, encoding="utf-8")
+        lines.append(f"猫{number}.png,{caption}")
+    (tmp_path / "t.csv").write_bytes("\r\n".join(lines).encode("gb18030"))
+    bring(tmp_path / "t.csv", tmp_path / "table", Reading(root=str(beside)), validation=share)
+    bring(beside, tmp_path / "files", Reading(), validation=share)
+    bring(beside, tmp_path / "names", Reading(captions_from="names"), validation=share, limit=Limit(count=12))
+    bring(tars(tmp_path / "shards", count=1), tmp_path / "tars", Reading(), validation=Share(count=3))
+    for name in ("table", "files"):
+        for split, pictures in sides(tmp_path / "table").items():
+            assert sorted(sides(tmp_path / name)[split]) == sorted(pictures)
+        held = {pair.captions[0] for split in ("train", "valid") for pair in pairs(tmp_path / name, split)}
+        assert held == set(CAPTIONS)
+    assert described(tmp_path / "table")[:2] == [
+        "t.csv: GB18030, columns separated by commas",
+        "pictures from column '图片', by its name; captions from column '描述', by its name",
+    ]
+    assert described(tmp_path / "names")[0] == "captions from the pictures' names"
+    assert len(pairs(tmp_path / "tars", "valid")) == 3
 
 
 def test_what_cannot_be_brought(tmp_path):
