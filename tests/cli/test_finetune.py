@@ -5,6 +5,7 @@ import json
 import re
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -173,3 +174,14 @@ def test_what_cannot_be(place, start, few, tmp_path, capsys):
     assert (taken / "thesis.txt").read_text() == "mine" and len(list(taken.iterdir())) == 1
     # What was asked in vain may be asked again with other words.
     assert not any((tmp_path / name / "finetune.py").exists() for name in "abcde")
+
+
+def test_both_readmes_give_the_same_commands():
+    root = Path(__file__).parents[2]
+    blocks = []
+    for name, title in (("README.md", "## Fine-tune on your own pictures"), ("README_zh.md", "## 在自己的图片上微调")):
+        section = (root / name).read_text(encoding="utf-8").split(title)[1].split("\n## ")[0]
+        commands, snippet = re.findall(r"```(?:python)?\n(.*?)```", section, re.DOTALL)
+        blocks.append([*(line.partition("  #")[0].strip() for line in commands.splitlines()), snippet])
+    assert blocks[0] == blocks[1] and len(blocks[0]) == 6
+    compile(blocks[0][-1], "README.md", "exec")
