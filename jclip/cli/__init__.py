@@ -16,6 +16,7 @@ from jclip.plain import all_written, complain, forget, output_errors, patient_st
 COMMANDS = {
     "demo": "real data, every stage of both recipes, a report: the quickstart",
     "train": "one run: all its stages; resumes by itself when started again",
+    "finetune": "a bundle on your own pictures: chooses everything, says why, keeps the better",
     "plan": "stages, parameters, arithmetic and memory of a run, without training",
     "convert": "PyTorch and safetensors weights to a bundle, and back",
     "verify": "holds a converted bundle against the weights it came from",

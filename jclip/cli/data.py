@@ -1,4 +1,4 @@
-"""`jclip data import …`, `jclip data split …` and `jclip data inspect …`."""
+"""`jclip data import …`, `jclip data split …`, `jclip data inspect …` and `jclip data example …`."""
 
 from collections.abc import Sequence
 from importlib import import_module
@@ -9,6 +9,7 @@ _COMMANDS = {
     "import": "files of other programs to sharded array_record folders",
     "split": "pictures of an imported folder, kept for validation",
     "inspect": "what a folder holds: counts, lengths, sizes, duplicates, pictures to look at",
+    "example": "a folder of pictures and a spreadsheet, to practise fine-tuning on",
 }
 
 

@@ -6,8 +6,9 @@ from pathlib import Path
 
 from jclip.errors import JclipError
 from jclip.evaluate.benchmarks import Benchmark, get_benchmark
-from jclip.evaluate.class_sets import ClassSet, class_names, read_classes
-from jclip.evaluate.prompts import names_of, prompts
+from jclip.evaluate.class_sets import ClassSet, class_names, has_names, read_classes
+from jclip.evaluate.languages import language_of
+from jclip.evaluate.prompts import LANGUAGES, names_of, prompts
 from jclip.evaluate.protocols import Protocol, get_protocol
 from jclip.evaluate.sets import open_captions
 from jclip.evaluate.tasks import RetrievalTask
@@ -117,14 +118,15 @@ def _languages(
 
 
 def class_tests(
-    data: Path, dataset: str = "", ensembles: Sequence[str] = ("en",), classes: str = "", split: str = "test"
+    data: Path, dataset: str = "", ensembles: Sequence[str] = (), classes: str = "", split: str = "test"
 ) -> ClassTests:
     """The pictures in a folder, and the sentences for their classes.
 
     Args:
       data: what `class_sets.read_classes` reads.
       dataset: a name of `benchmarks.BENCHMARKS`, "" for none.
-      ensembles: what `prompts.prompts` takes.
+      ensembles: what `prompts.prompts` takes; by default the prompts of the language in whose script the classes are
+        named.
       classes: a file of names; "cn_clip" or "open_clip" for ImageNet's; "" for those beside the data.
       split: of data that have splits.
 
@@ -136,7 +138,7 @@ def class_tests(
     if benchmark:
         benchmark.check(found.name, len(found.keys), len(found.pictures))
     asked = []
-    for name in ensembles:
+    for name in ensembles or [names_language(found, classes)]:
         chosen = prompts(name, dataset, benchmark.kind if benchmark else "general")
         if classes in ("cn_clip", "open_clip"):
             names = names_of(classes)
@@ -145,6 +147,24 @@ def class_tests(
         else:
             names = class_names(found, chosen.language, Path(classes) if classes else None)
         asked.append(Ensemble(Path(name).stem.replace(":", "-"), chosen.language, tuple(names), chosen.templates))
-    if not asked:
-        raise JclipError("there are no prompts: give a language, cn_clip, open_clip or a .json file")
     return ClassTests(found, benchmark, tuple(asked))
+
+
+def names_language(data: ClassSet, classes: str = "") -> str:
+    """Returns the language of a set's class names: English where it has English ones, else by their script.
+
+    Args:
+      data: the set.
+      classes: as of `class_tests`.
+
+    Raises:
+      JclipError: as `class_sets.class_names`.
+    """
+    if classes in ("cn_clip", "open_clip"):
+        return "zh" if classes == "cn_clip" else "en"
+    file = Path(classes) if classes else None
+    if file is None:
+        others = [language for language in LANGUAGES if has_names(data, language)]
+        if others and "en" not in others and not has_names(data, ""):
+            return "zh" if "zh" in others else others[0]
+    return language_of(class_names(data, "en", file))

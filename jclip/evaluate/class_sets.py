@@ -202,6 +202,14 @@ def class_names(data: ClassSet, language: str, file: Path | None = None) -> list
     return [key.replace("_", " ") for key in data.keys]
 
 
+def has_names(data: ClassSet, language: str) -> bool:
+    """Returns whether a set comes with names of its classes that are said to be in a language; "" for any language."""
+    if not language:
+        return _names_in(data.folder, "") is not None
+    found = _names_in(data.folder, language)
+    return language in data.labels or (found is not None and found.name != "classes.txt")
+
+
 def _right_many(names: list[str], where: str, data: ClassSet) -> list[str]:
     if len(names) != len(data.keys):
         raise JclipError(

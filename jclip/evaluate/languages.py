@@ -1,5 +1,9 @@
 """Languages by their BCP 47 codes, and what they call themselves."""
 
+import unicodedata
+from collections import Counter
+from collections.abc import Iterable
+
 LANGUAGE_NAMES = {
     "ar": "العربية", "bn": "বাংলা", "cs": "čeština", "da": "dansk", "de": "Deutsch", "el": "Ελληνικά", "en": "English",
     "es": "español", "fa": "فارسی", "fi": "suomi", "fil": "Filipino", "fr": "français", "he": "עברית", "hi": "हिन्दी",
@@ -9,6 +13,32 @@ LANGUAGE_NAMES = {
     "uk": "українська", "vi": "Tiếng Việt", "zh": "中文",
 }  # fmt: skip
 """Those of Crossmodal-3600 and of AltCLIP-m18."""
+
+
+_SCRIPTS = {
+    "CJK": "zh",
+    "HANGUL": "ko",
+    "CYRILLIC": "ru",
+    "ARABIC": "ar",
+    "THAI": "th",
+    "DEVANAGARI": "hi",
+}
+"""By the first word of a letter's Unicode name, the most common language of its script."""
+
+
+def language_of(names: Iterable[str]) -> str:
+    """Returns the most common language of the script in which most letters of some names are; English for Latin.
+
+    >>> language_of(["猫", "狗"]), language_of(["りんご", "林檎"]), language_of(["cat", "dog"])
+    ('zh', 'ja', 'en')
+    """
+    letters = [unicodedata.name(letter, "").partition(" ")[0] for name in names for letter in name if letter.isalpha()]
+    counts = Counter(letters)
+    if counts["HIRAGANA"] + counts["KATAKANA"]:  # Chinese has none, and Japanese has both these and Han characters
+        counts["CJK"] += counts["HIRAGANA"] + counts["KATAKANA"]
+        script = max(counts, key=counts.__getitem__)
+        return "ja" if script == "CJK" else _SCRIPTS.get(script, "en")
+    return _SCRIPTS.get(max(counts, key=counts.__getitem__), "en") if letters else "en"
 
 
 def name_of(language: str) -> str:

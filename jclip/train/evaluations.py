@@ -30,7 +30,8 @@ class Classification:
       name: of its figures: "cifar" gives "cifar/accuracy", ...; with several prompts "cifar/zh/accuracy".
       data: a folder of pictures by class.
       dataset: the set's name; "" for one of your own.
-      prompts: names of ensembles: languages, "cn_clip", "open_clip", .json files.
+      prompts: names of ensembles: languages, "cn_clip", "open_clip", .json files; by default the language in whose
+        script the classes are named.
       classes: a file of class names, or "cn_clip" or "open_clip" for ImageNet's; "" for those beside the data.
       split: of data that have splits.
     """
@@ -38,7 +39,7 @@ class Classification:
     name: str
     data: str
     dataset: str = ""
-    prompts: tuple[str, ...] = ("en",)
+    prompts: tuple[str, ...] = ()
     classes: str = ""
     split: str = "test"
 

@@ -25,6 +25,7 @@ FREE_TO_CHANGE = (
     r"(log|checkpoint|evaluate)_every",
     r"keep_checkpoints",
     r"best",
+    r"patience",
     r"evaluations\..*",
     r"monitor\..*",
     r"stages\.\d+\.(max_unreadable|micro_batches|workers|cache)",

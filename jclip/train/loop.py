@@ -39,6 +39,7 @@ from jclip.train.identity import check_same, disagreement, identity
 from jclip.train.logbook import Logbook
 from jclip.train.meter import Meter, device_peak
 from jclip.train.outcome import Outcome
+from jclip.train.patience import is_spent
 from jclip.train.preparing import begin, look_at_data, prepare
 from jclip.train.profiling import Profiler
 from jclip.train.run import Run
@@ -153,7 +154,7 @@ class _Job:
         """Steps until the stage is done or a stop is asked for; in both cases the state is saved."""
         part = self.parts[position.stage]
         run, stage, steps = part.run, part.stage, part.steps
-        if position.step == steps:  # it was saved before it could be finished
+        if position.step == steps or self._ends_early(position):  # it was saved before it could be finished
             return state, position
         self.exchange = Exchange(part.batches, self.signals, self.logbook.unreadable(stage.name))
         if stage.cache and not self._fill_cache(part, state, position):
@@ -194,9 +195,13 @@ class _Job:
                         self.evaluate(state, position)
                 # The last step too: what comes now, evaluation and the bundle, must not cost what was learned.
                 due = run.checkpoint_every and position.step % run.checkpoint_every == 0
-                if position.step == steps or due or self._is_best(position):
+                early = self._ends_early(position)
+                if position.step == steps or due or early or self._is_best(position):
                     with meter.apart():
                         self._save(state, position)
+                if early:
+                    self._listen(position)
+                    break
             else:
                 self._listen(position)
         return state, position
@@ -312,6 +317,10 @@ class _Job:
             )
         score = self.score[1] if self.score and self.score[0] == position.total else None
         self.checkpoints.save(position, state, self.identity, self.logbook.records, score)
+
+    def _ends_early(self, position: Position) -> bool:
+        stage = self.parts[position.stage].stage.name
+        return is_spent(self.run.patience, self.run.best, stage, position.total, self.logbook.records)
 
     def _is_best(self, position: Position) -> bool:
         """Whether what was evaluated just now is better than any checkpoint."""

@@ -88,6 +88,7 @@ class Run:
       keep_checkpoints: the newest so many stay on disk.
       best: an evaluation's figure, such as "T1/t2i_r1": the checkpoint where it was highest stays too, and becomes the
         bundle WORKDIR/best in the end. "" for none.
+      patience: a stage ends early after so many evaluations in it without a better `best`; 0 for never.
       monitor: Weights & Biases, profiles.
     """
 
@@ -111,6 +112,7 @@ class Run:
     evaluations: tuple[Evaluation, ...] = ()
     keep_checkpoints: int = 2
     best: str = ""
+    patience: int = 0
     monitor: Monitor = Monitor()
 
 
@@ -127,7 +129,7 @@ _STAGE, _SOURCE, _OPTIMIZER = r"stages\.\d+\.", r"stages\.\d+\.data\.\d+\.", r"s
 
 RANGES: tuple[tuple[str, _Range], ...] = (
     (r"max_replicated", _SHARE),
-    (r"(log|checkpoint|evaluate)_every", _COUNT),
+    (r"(log|checkpoint|evaluate)_every|patience", _COUNT),
     (r"keep_checkpoints", _ONE_OR_MORE),
     (r"monitor\.profile_(from|steps)", _COUNT),
     (r"monitor\.peak_tflops", _ABOVE_0),
@@ -218,6 +220,11 @@ def check(run: Run) -> None:
     if run.best and evaluations and run.best.partition("/")[0] not in evaluations:
         raise JclipError(
             f"best is {run.best!r}, but the evaluations are {', '.join(evaluations)}: name a figure of one"
+        )
+    if run.patience and not (run.best and run.evaluate_every):
+        raise JclipError(
+            f"patience is {run.patience}, but nothing is compared during a stage: set best and evaluate_every, or "
+            "leave patience 0"
         )
     _check_parameters(run)
 

@@ -17,6 +17,7 @@ from jclip.evaluate import classification
 from jclip.evaluate.asking import class_tests
 from jclip.evaluate.benchmarks import read_order, submission
 from jclip.evaluate.findings import Finding, Findings
+from jclip.evaluate.languages import name_of
 from jclip.evaluate.report import Section
 from jclip.evaluate.shown import classified
 from jclip.inference import Model
@@ -39,6 +40,7 @@ class Options:
       dataset: the set's name, such as cifar-100 or imagenet: its metric, its size, its kind of prompts.
       prompts: sentences around the names, several separated by commas, one test each: a language (ar, de, en, es, fr,
         hi, it, ja, ko, nl, pl, pt, ru, th, tr, uk, vi, zh), cn_clip or open_clip for the papers' own, or a .json file.
+        By default the language in whose script the classes are named: zh for Chinese names, en for Latin letters.
       classes: a file of class names; or cn_clip or open_clip for ImageNet's.
       context_length: tokens read of a sentence; by default the bundle's.
       orientation: of the camera: apply turns pictures that carry one upright, ignore takes no notice; by default what
@@ -56,7 +58,7 @@ class Options:
     data: tyro.conf.Positional[Annotated[Path, tyro.conf.arg(metavar="DATA")]]
     split: str = "test"
     dataset: str = ""
-    prompts: str = "en"
+    prompts: str = ""
     classes: str = ""
     context_length: int | None = None
     orientation: Orientation | None = None
@@ -78,7 +80,11 @@ def main(arguments: Sequence[str]) -> int:
     check_resamples(options.resamples)
     # All that can be wrong with the data shows before the model is read.
     tests = class_tests(options.data, options.dataset, words(options.prompts), options.classes, options.split)
-    data = tests.data
+    data, chosen = tests.data, ",".join(one.title for one in tests.ensembles)
+    if not options.prompts:
+        Console(stderr=True, quiet=options.json).tell(
+            f"prompts: {name_of(chosen)}, after the names of the classes; --prompts chooses others"
+        )
     file = options.order or (data.order if options.submission else None)
     order = read_order(file, len(data.pictures)) if file else None
     model = open_model(options.bundle, options.batch_size, options.context_length, options.orientation)
@@ -120,7 +126,7 @@ def main(arguments: Sequence[str]) -> int:
         for name, content in found.items():
             (folder / name).write_text(as_json(content), encoding="utf-8")
 
-    settings = {"data": data.name, "dataset": options.dataset, "prompts": options.prompts}
+    settings = {"data": data.name, "dataset": options.dataset, "prompts": options.prompts or chosen}
     if options.orientation:
         settings["orientation"] = options.orientation
     put_out(

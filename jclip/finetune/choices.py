@@ -1,0 +1,374 @@
+"""From facts to a plan: how to fine-tune a model on some data on some machine, and why. A pure function.
+
+The rules join what is published for Chinese-CLIP (Yang et al. 2022, table 9, and the scripts, the notebook and the
+answers of its repository) with trials on 300 pictures and the demo's models (benchmarks/RESULTS.md):
+
+- The learning rate falls with the size of the model, as table 9's does from B/16 to H/14 and as the demo's small models
+  ask for, and with the batch below 1,024 where the start is good: 5e-5 at 1,024 and 3e-6 at 48 are the repository's.
+- A start that knows nothing of the pictures has nothing to lose, so its rate is not lowered, and all of it trains. If
+  it is small as well, Muon trains it, with the demo's own settings.
+- A good start and few pairs go in two stages, image tower frozen and then everything, as in the paper's section 2.2.
+"""
+
+import math
+from dataclasses import dataclass, replace
+
+from jclip.errors import JclipError
+from jclip.finetune.facts import DataFacts, Machine, ModelFacts, Start
+
+GOOD, FEW, MANY = 0.25, 5_000, 20_000
+"""Skill from which a start is good; pairs below which they are few, and from which they are many."""
+
+_REFERENCE_PARAMETERS, _REFERENCE_RATE, _REFERENCE_BATCH = 188e6, 5e-5, 1_024  # of Chinese-CLIP B/16 on MUGE
+_LARGEST_RATE, _MUON_RATE = 1e-3, 2e-3
+_SMALL = 30e6  # parameters; Muon was tried on models of five million
+_LEAST_STEPS_AN_EPOCH = 4
+_SMALLEST_GOAL, _LARGEST_BATCH = 256, 8_192
+_MOST_EVALUATIONS, _LEAST_EVALUATIONS, _PATIENT = 20, 5, 0.4
+_CPU_MINUTES = 60.0
+
+
+@dataclass(frozen=True)
+class Wishes:
+    """What a person decides by hand; None leaves it to `choose`."""
+
+    epochs: float | None = None
+    minutes: float | None = None
+    batch_size: int | None = None
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One line of the table: what was chosen, its value, and the reason."""
+
+    name: str
+    value: str
+    why: str
+
+
+@dataclass(frozen=True)
+class StagePlan:
+    """One stage.
+
+    Attributes:
+      name: of the stage.
+      image: whether the image tower trains.
+      epochs: its length.
+      learning_rate: peak.
+      cached: whether pictures' features are computed once; only where the image tower is frozen.
+    """
+
+    name: str
+    image: bool
+    epochs: float
+    learning_rate: float
+    cached: bool = False
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How to fine-tune.
+
+    Attributes:
+      stages: in order.
+      batch_size: pairs a step, over all devices.
+      micro_batches: parts in which a batch is encoded.
+      muon: whether Muon is the optimizer, in place of AdamW.
+      warmup: share of a stage's steps.
+      weight_decay: decoupled.
+      flip: probability of a mirror image.
+      policy: whether pictures are cropped, and changed by AutoAugment, on the host, as Chinese-CLIP does it.
+      auto_augment: whether AutoAugment belongs to that.
+      buckets: lengths in tokens to which shorter texts are padded.
+      workers: processes that read pictures.
+      dtype: of the computation.
+      remat: whether layers are computed again in the backward pass.
+      evaluations: of the whole run.
+      patience: evaluations without a better one after which a stage ends.
+      minutes: estimated.
+      table: the choices, in words.
+    """
+
+    stages: tuple[StagePlan, ...]
+    batch_size: int
+    micro_batches: int
+    muon: bool
+    warmup: float
+    weight_decay: float
+    flip: float
+    policy: bool
+    auto_augment: bool
+    buckets: tuple[int, ...]
+    workers: int
+    dtype: str
+    remat: bool
+    evaluations: int
+    patience: int
+    minutes: float
+    table: tuple[Choice, ...]
+
+    def steps(self, pairs: int, stage: StagePlan) -> int:
+        """Optimizer steps of a stage."""
+        return _steps(pairs, self.batch_size, stage)
+
+
+def learning_rate(parameters: int, batch_size: int, skill: float) -> float:
+    """Returns the peak learning rate, two digits.
+
+    5e-5 at 188 million parameters, falling with their power of 0.8, 1e-3 at most; below a batch of 1,024 lower in
+    proportion to the batch for a start of skill 0.5 or more, and not at all for one of skill 0.
+
+    >>> learning_rate(188_000_000, 1_024, 0.6), learning_rate(188_000_000, 48, 0.6)
+    (5e-05, 2.3e-06)
+    """
+    rate = min(_LARGEST_RATE, _REFERENCE_RATE * (_REFERENCE_PARAMETERS / parameters) ** 0.8)
+    rate *= min(1.0, batch_size / _REFERENCE_BATCH) ** min(1.0, 2 * skill)
+    return float(f"{rate:.1e}")
+
+
+def epochs_of(pairs: int) -> int:
+    """Returns the number of epochs: 20 for 20,000 pairs, falling with their square root, 3 to 60.
+
+    >>> epochs_of(270), epochs_of(20_000), epochs_of(250_000)
+    (60, 20, 6)
+    """
+    return round(min(max(20 * math.sqrt(20_000 / pairs), 3), 60))
+
+
+def choose(data: DataFacts, model: ModelFacts, machine: Machine, start: Start, wishes: Wishes = Wishes()) -> Plan:
+    """Returns how to fine-tune `model` on `data` on `machine`, with the reasons.
+
+    Raises:
+      JclipError: a wish that is not possible.
+    """
+    _check(wishes, data, machine)
+    good, few = start.skill >= GOOD, data.pairs < FEW
+    dtype = "float32" if machine.platform == "cpu" else "bfloat16"
+    batch, micro, remat, batch_rows = _batch(data, model, machine, wishes, dtype)
+    muon = not good and model.parameters <= _SMALL
+    rate = _MUON_RATE if muon else learning_rate(model.parameters, batch, start.skill)
+    whole, text_alone = _operations(data, model, image=True), _operations(data, model, image=False)
+    epochs = wishes.epochs or float(epochs_of(data.pairs))
+    limit = wishes.minutes or (_CPU_MINUTES if machine.platform == "cpu" else math.inf)
+
+    def minutes(operations: float, length: float) -> float:
+        return operations * length * data.pairs / machine.rate / 60
+
+    knows = f"the start's mean recall is {start.recall:.1%}, chance {start.chance:.1%}"
+    slow = minutes(whole, epochs) > limit and minutes(whole, 3) > limit
+    if slow:
+        stages = [StagePlan("text-alone", image=False, epochs=epochs, learning_rate=rate, cached=True)]
+        what = "text tower; image tower frozen"
+        why = f"this machine would need {_time(minutes(whole, 3))} for three epochs of both; features are computed once"
+    elif good and few:
+        stages = [
+            StagePlan("image-frozen", image=False, epochs=epochs / 2, learning_rate=rate),
+            StagePlan("everything", image=True, epochs=epochs / 2, learning_rate=float(f"{rate / 5:.1e}")),
+        ]
+        what = "text tower, then everything at a fifth of the rate"
+        why = f"{knows}: little to gain, much to lose with {data.pairs:,} pairs (the paper's two stages)"
+    else:
+        stages = [StagePlan("everything", image=True, epochs=epochs, learning_rate=rate)]
+        what = "everything"
+        why = f"{knows}: {'enough pairs to move it all' if good else 'it has to learn these pictures anew'}"
+    cost = text_alone if slow else whole
+    fits = limit / minutes(cost, 1)
+    if fits < epochs:
+        factor = max(fits, 1.0) / epochs
+        stages = [replace(stage, epochs=round(stage.epochs * factor, 2)) for stage in stages]
+    length = sum(stage.epochs for stage in stages)
+    if wishes.epochs:
+        epochs_why = "as you said"
+    elif fits < epochs:
+        epochs_why = f"what fits into {limit:g} minutes; {epochs:g} would be usual for {data.pairs:,} pairs"
+    else:
+        epochs_why = f"for {data.pairs:,} pairs; 20 for 20,000, and more the fewer there are"
+    flip, flip_row = _mirror(data, cached=slow)
+    policy = data.pairs >= MANY and not slow
+    auto_augment = policy and data.colours <= 0.1
+    workers = min(8, machine.cores - 1) if machine.platform != "cpu" and data.train >= 1_000 else 0
+    decay = 1e-3 if good and not few else 0.1
+    buckets = _buckets(data, model)
+    steps = sum(_steps(data.pairs, batch, stage) for stage in stages)
+    evaluations = min(_MOST_EVALUATIONS, max(_LEAST_EVALUATIONS, steps // 20))
+    patience = math.ceil(_PATIENT * evaluations)
+    return Plan(
+        stages=tuple(stages),
+        batch_size=batch,
+        micro_batches=micro,
+        muon=muon,
+        warmup=0.1,
+        weight_decay=decay,
+        flip=flip,
+        policy=policy,
+        auto_augment=auto_augment,
+        buckets=buckets,
+        workers=workers,
+        dtype=dtype,
+        remat=remat,
+        evaluations=evaluations,
+        patience=patience,
+        minutes=minutes(cost, length),
+        table=(
+            Choice("trains", what, why),
+            *batch_rows,
+            Choice(
+                "learning rate",
+                " then ".join(f"{stage.learning_rate:g}" for stage in stages),
+                _rate_why(model, batch, start) if not muon else "Muon's, ten times that for the layers' matrices",
+            ),
+            Choice("optimizer", *(_MUON if muon else _ADAMW)),
+            Choice("schedule", "warm-up 10 %, cosine to 0", "as in the paper's fine-tuning"),
+            Choice("epochs", f"{length:g}", epochs_why),
+            Choice("weight decay", f"{decay:g}", "the paper's" if decay < 0.1 else "few pairs, or much to learn"),
+            flip_row,
+            *([] if slow else [_augmentation(policy, auto_augment, data)]),
+            Choice("text length", _lengths(buckets, model), f"95 % of the captions have {data.usual} tokens at most"),
+            Choice(
+                "stops early",
+                f"after {patience} of {evaluations} evaluations without a better one",
+                "the best moment is kept, by mean recall on the validation split",
+            ),
+            Choice("arithmetic", dtype, f"{machine.devices} x {machine.platform}"),
+            Choice(
+                "time",
+                f"about {_time(minutes(cost, length))}",
+                f"estimated, not measured: {machine.rate / 1e9:,.0f} GFLOP/s, a third of a product of matrices here",
+            ),
+        ),
+    )
+
+
+_MUON = (
+    "Muon",
+    "a small model with little to lose: in trials mean recall 66 to 81 in 60 epochs, AdamW 63 to 81 in 100",
+)
+_ADAMW = ("AdamW", "the paper's")
+
+
+def _check(wishes: Wishes, data: DataFacts, machine: Machine) -> None:
+    for name, value in (("epochs", wishes.epochs), ("minutes", wishes.minutes)):
+        if value is not None and not 0 < value < math.inf:
+            raise JclipError(f"--{name} {value:g} is not possible: give a number above 0")
+    if wishes.batch_size is not None:
+        if not 2 <= wishes.batch_size <= data.pairs:
+            raise JclipError(
+                f"--batch-size {wishes.batch_size} is not possible with {data.pairs:,} pairs to train on: give 2 to "
+                f"{data.pairs:,}"
+            )
+        if wishes.batch_size % machine.devices:
+            raise JclipError(
+                f"--batch-size {wishes.batch_size} cannot be split over {machine.devices} devices: give a multiple"
+            )
+
+
+def _batch(
+    data: DataFacts, model: ModelFacts, machine: Machine, wishes: Wishes, dtype: str
+) -> tuple[int, int, bool, list[Choice]]:
+    """The batch, its parts, whether layers are computed again, and the lines that say so."""
+    # Parameters and gradients and AdamW's two slots, float32; on each device, for they are not split.
+    state, times = 16 * model.parameters, 2 if dtype == "float32" else 1
+    a_pair = times * (model.image.kept + model.text.kept)
+    room = machine.memory - state
+    fits, remat = int(room // a_pair), False
+    if fits < 16 and model.image.layers:
+        # Computed again, a layer leaves its input alone, and one layer at a time its inside.
+        deepest = max(model.image.layers, model.text.layers)
+        a_pair, remat = 2 * a_pair // deepest, True
+        fits = int(room // a_pair)
+    if fits < 1:
+        raise JclipError(
+            f"the model needs {_gib(state + a_pair)} of a device's memory, and has {_gib(machine.memory)} "
+            f"({machine.memory_from}): take a smaller bundle, or another machine"
+        )
+    fits = _power_of_two(min(fits, _LARGEST_BATCH))
+    by_data = _power_of_two(max(2, data.pairs // _LEAST_STEPS_AN_EPOCH)) // machine.devices * machine.devices
+    goal = min(_LARGEST_BATCH, max(_SMALLEST_GOAL, fits * machine.devices))
+    if model.resnet:
+        goal = min(_LARGEST_BATCH, fits * machine.devices)
+    batch = max(min(by_data, goal) // machine.devices * machine.devices, machine.devices, 2)
+    why = f"as many as leave {_LEAST_STEPS_AN_EPOCH} steps an epoch: other pairs are what a pair is told from"
+    if goal < by_data:
+        why = "more is not needed" if goal in (_LARGEST_BATCH, _SMALLEST_GOAL) else "what the devices' memory holds"
+    if wishes.batch_size:
+        batch, why = wishes.batch_size, "as you said"
+    if batch > data.pairs:
+        raise JclipError(
+            f"{data.pairs} pairs cannot be split over {machine.devices} devices: bring more, or use fewer devices"
+        )
+    micro = 1
+    while batch // machine.devices > fits * micro and batch % (2 * micro * machine.devices) == 0 and not model.resnet:
+        micro *= 2
+    memory = Choice(
+        "memory",
+        f"{fits} pairs a device at once" + (f", so {micro} parts a batch" if micro > 1 else ""),
+        f"estimated, not measured: {_gib(state)} for parameters and AdamW, {_gib(a_pair)} a pair, of "
+        f"{_gib(machine.memory)} ({machine.memory_from})" + (", layers computed again" if remat else ""),
+    )
+    return batch, micro, remat, [Choice("batch", f"{batch}", why), memory]
+
+
+def _operations(data: DataFacts, model: ModelFacts, *, image: bool) -> float:
+    """Multiplications and additions of training on one pair: 6 a parameter and token (Kaplan et al. 2020, section 2.1).
+
+    A frozen image tower whose features are kept costs nothing.
+    """
+    text = min(data.usual, model.context_length)
+    return 6.0 * (model.text.worked * text + (model.image.worked * model.image.tokens if image else 0))
+
+
+def _steps(pairs: int, batch_size: int, stage: StagePlan) -> int:
+    return max(1, math.ceil(stage.epochs * pairs / batch_size))
+
+
+def _buckets(data: DataFacts, model: ModelFacts) -> tuple[int, ...]:
+    """Lengths, multiples of 8, in which most texts and all of them fit, where shorter than the context."""
+    lengths = {8 * math.ceil(length / 8) for length in (data.usual, data.longest)}
+    return tuple(sorted(length for length in lengths if length < model.context_length))
+
+
+def _mirror(data: DataFacts, cached: bool) -> tuple[float, Choice]:
+    if cached:
+        return 0.0, Choice("augmentation", "none", "pictures' features are computed once")
+    if data.one_way > 0.01:
+        share = f"{data.one_way:.0%} of the captions speak of left, right or writing, which a mirror turns"
+        return 0.0, Choice("mirror", "no", share)
+    return 0.5, Choice("mirror", "every second picture", "no caption speaks of left, right or writing")
+
+
+def _augmentation(policy: bool, auto_augment: bool, data: DataFacts) -> Choice:
+    if not policy:
+        why = f"{data.pairs:,} pairs are soon known by heart"
+        return Choice("augmentation", "slight: size, place, angle, light", why)
+    if auto_augment:
+        return Choice("augmentation", "crop 90 to 100 %, AutoAugment", "Chinese-CLIP's, for many pairs")
+    return Choice(
+        "augmentation", "crop 90 to 100 %", f"no AutoAugment: {data.colours:.0%} of the captions name a colour"
+    )
+
+
+def _rate_why(model: ModelFacts, batch: int, start: Start) -> str:
+    why = f"5e-5 at Chinese-CLIP B/16's 188 million parameters; this has {model.parameters / 1e6:,.3g} million"
+    if batch >= _REFERENCE_BATCH:
+        return why
+    if start.skill >= 0.5:
+        return f"{why}, and its start is good: lower in proportion to a batch below 1,024"
+    return f"{why}; lowered little for the small batch, for there is little to lose" if start.skill else why
+
+
+def _lengths(buckets: tuple[int, ...], model: ModelFacts) -> str:
+    return f"{', '.join(map(str, buckets))} of {model.context_length} tokens" if buckets else f"{model.context_length}"
+
+
+def _power_of_two(most: int) -> int:
+    return 1 << (most.bit_length() - 1)
+
+
+def _gib(size: float) -> str:
+    return f"{size / 2**30:.3g} GiB" if size >= 2**28 else f"{size / 2**20:.3g} MiB"
+
+
+def _time(minutes: float) -> str:
+    if minutes < 2:
+        return "2 minutes"
+    return f"{minutes:.0f} minutes" if minutes < 120 else f"{minutes / 60:,.0f} hours"

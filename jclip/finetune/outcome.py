@@ -1,0 +1,217 @@
+"""What a fine-tuning came to: the better of start and best, and a page that shows both."""
+
+import os
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from jclip.errors import JclipError
+from jclip.evaluate import page, retrieving
+from jclip.evaluate.asking import retrieval_tests
+from jclip.evaluate.findings import Finding, Findings, read_findings, write_findings
+from jclip.evaluate.report import Chart, Curve, Gallery, Report, Section, write
+from jclip.evaluate.shown import gallery
+from jclip.evaluate.tasks import RetrievalTask
+from jclip.files import whole_file, whole_folder
+from jclip.finetune.choices import Choice
+from jclip.finetune.facts import Start
+from jclip.finetune.writing import VALID
+from jclip.inference import Model, load
+
+BEST, BEFORE, TRAINED, PAGE = "best", "start.json", "trained.json", "report.html"
+"""Names in the folder of a fine-tuning: the bundle, the figures of the start and of the trained model, the page."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """Start and trained model side by side.
+
+    Attributes:
+      before, trained: their figures on the same tests, the validation split first.
+      main: place of the test by which they are compared: that of the language with the most captions.
+    """
+
+    before: Findings
+    trained: Findings
+    main: int = 0
+
+    @property
+    def improved(self) -> bool:
+        """Whether the trained model is the one to keep: strictly better on the validation split."""
+        return self.figure("mean_recall")[1] > self.figure("mean_recall")[0]
+
+    def figure(self, name: str) -> tuple[float, float]:
+        """A figure of the main test, of the start and of the trained model."""
+        return self.before.tests[self.main].figures[name], self.trained.tests[self.main].figures[name]
+
+
+def validation_tasks(data: Path) -> tuple[tuple[RetrievalTask, ...], int]:
+    """Returns the tests of the validation split, one a language, and the place of the one with the most captions.
+
+    Raises:
+      JclipError: the split is missing or holds nothing.
+    """
+    tasks = retrieval_tests(data, split=VALID).tasks
+    return tasks, int(np.argmax([len(task.captions) for task in tasks]))
+
+
+def headline(tasks: Sequence[RetrievalTask], main: int) -> str:
+    """Returns the name that a run gives the figure by which its best moment is chosen."""
+    return f"{VALID}/{tasks[main].language}/mean_recall" if len(tasks) > 1 else f"{VALID}/mean_recall"
+
+
+def measure(model: Model, task: RetrievalTask) -> Start:
+    """Returns how well a model does on one test, beside chance."""
+    figures = task.score(model.encode_image(task.pictures), model.encode_text(task.captions))
+    by_chance = [value for name, value in figures.items() if "_chance_r" in name]
+    return Start(figures["mean_recall"], float(np.mean(by_chance)))
+
+
+def settle(start: Path, trained: Path, data: Path, splits: Sequence[str], out: Path) -> tuple[Outcome, list[Section]]:
+    """Compares two bundles, and makes the better one the bundle `best`.
+
+    Args:
+      start, trained: bundles.
+      data: folder of the data.
+      splits: on which both are scored; the validation split, which decides, first.
+      out: folder of the fine-tuning; it gets `best` and the figures of both.
+
+    Returns:
+      The outcome, and sections of the page with found pictures.
+
+    Raises:
+      JclipError: a bundle cannot be read, or the disk is full.
+    """
+    _, main = validation_tasks(data)
+    tests = [task for split in splits for task in retrieval_tests(data, split=split).tasks]
+    tests = [task for task in tests if retrieving.has_answers(task)]
+    sections: list[list[Gallery]] = []
+    findings = []
+    for name, folder in (("before", start), ("after", trained)):
+        model, found = load(folder), []
+        shown: list[Gallery] = []
+        for task, images_nd, texts_md in retrieving.encoded(tests, model.encode_image, model.encode_text):
+            found.append(retrieving.find(task, images_nd, texts_md))
+            if not shown:
+                shown.append(replace(gallery(task, images_nd, texts_md), title=name))
+        findings.append(Findings(str(folder), tuple(found)))
+        sections.append(shown)
+    outcome = Outcome(findings[0], findings[1], main)
+    better = trained if outcome.improved else start
+    with whole_folder(out / BEST) as partial:
+        shutil.copytree(better, partial, dirs_exist_ok=True, copy_function=_link if outcome.improved else shutil.copy2)
+    for file, some in ((BEFORE, outcome.before), (TRAINED, outcome.trained)):
+        with whole_file(out / file, replace=True) as partial:
+            write_findings(some, partial)
+    return outcome, [Section("What they find", _SHOWN, [one for some in sections for one in some])]
+
+
+_SHOWN = """The same captions of the validation split, drawn by lot, asked of both; the best answers first, a green \
+frame marks a right one."""
+
+
+def read_outcome(out: Path, data: Path) -> Outcome:
+    """Reads what `settle` wrote."""
+    return Outcome(read_findings(out / BEFORE), read_findings(out / TRAINED), validation_tasks(data)[1])
+
+
+def write_report(
+    out: Path,
+    outcome: Outcome,
+    journal: Sequence[Mapping[str, Any]],
+    table: Sequence[Choice],
+    sections: Sequence[Section],
+) -> Path:
+    """Writes the page: figures, learning curves, found pictures, choices.
+
+    Args:
+      out: folder of the fine-tuning.
+      outcome: of it.
+      journal: records of its run.
+      table: its choices.
+      sections: with found pictures.
+
+    Returns:
+      The file.
+    """
+    before, after = outcome.figure("t2i_r1")
+    test = outcome.before.tests[outcome.main]
+    facts = [
+        ("R@1, text to picture, before", f"{before:.1%}"),
+        ("after" if outcome.improved else "after, not kept", f"{after:.1%}"),
+        ("candidates", f"{test.counts['pictures']:,}"),
+        ("kept", "the trained model" if outcome.improved else "the start"),
+    ]
+    choices = "\n\n".join(f"{one.name}: {one.value}. {one.why}." for one in table)
+    write(
+        Report(
+            title="jclip finetune",
+            intro=_INTRO + ("" if outcome.improved else f"\n\n{NOT_BETTER}"),
+            sections=[
+                Section("Figures", _READING, page.tables(outcome.trained, outcome.before)),
+                Section("How it learned", items=list(_charts(journal, test))),
+                *sections,
+                Section("What was chosen, and why", choices),
+            ],
+            facts=facts,
+            footer=f"jclip {version('jclip')}, jax {version('jax')}. Made by `jclip finetune`.",
+        ),
+        out / PAGE,
+    )
+    return out / PAGE
+
+
+_INTRO = """A is the model before, B the best moment of the run."""
+_READING = """Percentages, A → B. Under them is the 95 % bootstrap interval of B less A over the queries: one that \
+holds 0 may be chance. The best moment was chosen on the split "valid" itself, so its figures there are a little too \
+good: to quote a figure, keep a split "test" that nothing was chosen on."""
+NOT_BETTER = """No moment of the run was better than the start, so the start is what was kept. More pictures help \
+most; then captions that tell pictures apart, and a lower learning rate in finetune.py."""
+
+
+def _charts(journal: Sequence[Mapping[str, Any]], test: Finding) -> Iterator[Chart]:
+    prefix = (
+        f"{VALID}/{test.language}/"
+        if any(f"{VALID}/{test.language}/mean_recall" in r for r in journal)
+        else f"{VALID}/"
+    )
+    evaluated = [r for r in journal if r["kind"] == "evaluation" and f"{prefix}mean_recall" in r]
+    figures = (("mean_recall", "mean recall"), ("t2i_r1", "R@1, text to picture"), ("i2t_r1", "R@1, picture to text"))
+    yield Chart(
+        "Recall on the validation split",
+        [
+            Curve(title, [r["total"] for r in evaluated], [r[prefix + name] for r in evaluated])
+            for name, title in figures
+        ],
+        levels=[("chance of R@1", evaluated[0][f"{prefix}t2i_chance_r1"])] if evaluated else [],
+        percent=True,
+    )
+    stages = dict.fromkeys(r["stage"] for r in journal if r["kind"] == "train")
+    curves = []
+    for stage in stages:
+        records = [r for r in journal if (r["kind"], r["stage"]) == ("train", stage)]
+        curves.append(Curve(stage, [r["total"] for r in records], [r["loss"] for r in records]))
+    yield Chart("Loss on the training split", curves)
+
+
+def trained_bundle(workdir: Path, bundles: Sequence[Path]) -> Path:
+    """Returns the bundle of a run's best moment; where it chose none, that of its last stage."""
+    best = workdir / BEST
+    if best.is_dir():
+        return best
+    if not bundles:
+        raise JclipError(f"{workdir} holds no bundle: remove it, and start again")
+    return bundles[-1]
+
+
+def _link(source: str, target: str) -> None:
+    """Another name for a file, or a copy where the file system knows no links."""
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copy2(source, target)

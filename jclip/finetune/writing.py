@@ -1,0 +1,171 @@
+"""A plan as a configuration file that people read and change, and `jclip train` runs.
+
+Names from outside, which are the paths alone, are written as Python strings, never into comments.
+"""
+
+import math
+import re
+from pathlib import Path
+
+from jclip.finetune.choices import Choice, Plan, StagePlan
+from jclip.finetune.facts import DataFacts, Machine, ModelFacts
+
+VALID = "valid"
+"""Name of the evaluation on the validation split, and of the split."""
+
+
+def configuration(
+    plan: Plan,
+    data: DataFacts,
+    model: ModelFacts,
+    machine: Machine,
+    *,
+    bundle: Path,
+    folder: Path,
+    here: Path,
+    seed: int,
+    headline: str,
+) -> str:
+    """Returns the text of finetune.py.
+
+    Args:
+      plan: what was chosen.
+      data, model, machine: what it was chosen from.
+      bundle: where the run starts.
+      folder: of the data.
+      here: folder in which the file will be; data inside it is named relative to it.
+      seed: of the run.
+      headline: the figure by which the best moment is chosen.
+    """
+    why = {choice.name: choice for choice in plan.table}
+    total = sum(plan.steps(data.pairs, stage) for stage in plan.stages)
+    every = max(1, math.ceil(total / plan.evaluations))
+    stages = "\n".join(_stage(stage, plan, data, model, machine, why) for stage in plan.stages)
+    folder, here = folder.resolve(), here.resolve()
+    inside = folder.is_relative_to(here)
+    place = f"str(HERE / {_quoted(folder.relative_to(here))})" if inside else _quoted(folder)
+    names = ", ".join(_variable(stage) for stage in plan.stages)
+    remat = f'        remat="layers",  # {why["memory"].why}\n' if plan.remat else ""
+    return f'''"""Fine-tuning on your own pictures, as `jclip finetune` chose it. Change what you like.
+
+`jclip finetune`, given again as before, runs this file. After a change it is another run, in a folder of its own:
+
+    jclip train finetune.py --workdir another
+"""
+
+from pathlib import Path
+
+{_imports(stages)}
+
+HERE = Path(__file__).resolve().parent
+START = {_quoted(bundle.resolve())}
+DATA = {place}
+
+
+def config() -> Run:
+    """The run."""
+    start = open_bundle(START)  # its towers, tokenizer and preprocessing stay
+{stages}
+    return Run(
+        name="finetune",
+        model=start.config,
+        tokenizer=f"{{START}}/tokenizer",
+        preprocessing=start.preprocessing,
+        stages=({names},),
+        starts_from=((r".*", START),),
+        seed={seed},
+        dtype="{plan.dtype}",  # {why["arithmetic"].why}
+{remat}        evaluations=(Retrieval("{VALID}", DATA, split="{VALID}"),),
+        evaluate_every={every},  # steps: {plan.evaluations} times in all
+        checkpoint_every={5 * every},
+        best="{headline}",  # the best moment becomes the bundle "best"
+        patience={plan.patience},  # evaluations without a better one, after which a stage ends
+    )
+'''
+
+
+_MODULES = {
+    "Augmentation": "jclip.data.augment",
+    "PairFolder": "jclip.data.folders",
+    "HostAugmentation": "jclip.data.host_augment",
+    "ContrastiveLoss": "jclip.losses.contrastive",
+    "Optimizer": "jclip.optimizer",
+}
+
+
+def _imports(stages: str) -> str:
+    """The import lines of what the stages use."""
+    used = [f"from {module} import {name}" for name, module in _MODULES.items() if re.search(rf"\b{name}\(", stages)]
+    always = [
+        "jclip.stages import Budget, Stage",
+        "jclip.train.evaluations import Retrieval",
+        "jclip.train.run import Run",
+    ]
+    return "\n".join(["from jclip.bundle import open_bundle", *used, *(f"from {one}" for one in always)])
+
+
+def _quoted(path: Path) -> str:
+    """A path as a Python string, in double quotes where it needs no escapes."""
+    text = str(path)
+    return f'"{text}"' if text.isprintable() and not set(text) & set('"\\') else repr(text)
+
+
+def _variable(stage: StagePlan) -> str:
+    return stage.name.replace("-", "_")
+
+
+def _stage(
+    stage: StagePlan, plan: Plan, data: DataFacts, model: ModelFacts, machine: Machine, why: dict[str, Choice]
+) -> str:
+    steps = plan.steps(data.pairs, stage)
+    warmup = max(1, round(plan.warmup * steps))
+    trains = '((r".*", True),)' if stage.image else '((r"image/.*", False), (r".*", True))'
+    ring = machine.devices > 1 and plan.batch_size >= 2048
+    lines = [
+        f'name="{stage.name}",',
+        'objective="contrastive",',
+        'data=(PairFolder(DATA, "train"),),',
+        f"batch_size={plan.batch_size},  # {why['batch'].why}",
+        f"budget=Budget(epochs={stage.epochs:g}),  # {steps} steps; {why['epochs'].why}",
+        f"optimizer=Optimizer(  # {why['optimizer'].why}",
+        *(_MUON if plan.muon else []),
+        f"    learning_rate={stage.learning_rate:g},  # {why['learning rate'].why}",
+        f"    warmup_steps={warmup},",
+        '    schedule="cosine",',
+        f"    weight_decay={plan.weight_decay:g},  # {why['weight decay'].why}",
+        "),",
+        f"trains={trains},  # {why['trains'].why}",
+        *(['captions="all",  # each of a picture\'s captions in every epoch'] if data.pairs > data.train else []),
+        *(['loss=ContrastiveLoss(impl="ring"),  # never holds the matrix of all pairs'] if ring else []),
+        *([] if stage.cached else _augmentation(plan, model, why)),
+        "context_length=start.context_length,",
+        *([f"buckets={plan.buckets!r},  # {why['text length'].why}"] if plan.buckets else []),
+        *([f"micro_batches={plan.micro_batches},  # {why['memory'].why}"] if plan.micro_batches > 1 else []),
+        *(['cache=str(HERE / "cache"),  # the frozen tower reads each picture once'] if stage.cached else []),
+        *([f"workers={plan.workers},  # processes that read pictures"] if plan.workers else []),
+    ]
+    body = "".join(f"        {line}\n" for line in lines)
+    return f"    {_variable(stage)} = Stage(\n{body}    )"
+
+
+_MUON = [
+    '    name="muon",',
+    "    beta2=0.95,",
+    '    multipliers=((r".*/layers/.*/kernel", 10.0), (r".*", 1.0)),',
+]
+
+
+def _augmentation(plan: Plan, model: ModelFacts, why: dict[str, Choice]) -> list[str]:
+    mirror = f"flip={plan.flip:g},  # {why['mirror'].why}"
+    if plan.policy:
+        policy = ['    auto_augment="original",'] if plan.auto_augment else []
+        opening = f"host_augmentation=HostAugmentation(  # {why['augmentation'].why}"
+        return [opening, "    crop_scale=(0.9, 1.0),", *policy, f"    {mirror}", "),"]
+    outside = ['    outside="white",'] if model.white else []
+    return [
+        f"augmentation=Augmentation(  # {why['augmentation'].why}",
+        *("    scale=0.1,", "    aspect=0.1,", "    translate=0.05,", "    rotate=5.0,"),
+        *("    brightness=0.1,", "    contrast=0.1,", f"    {mirror}"),
+        *outside,
+        "),",
+    ]

@@ -1,0 +1,187 @@
+"""A practitioner's path: a folder of pictures and a spreadsheet, fine-tuned, evaluated, searched by a sentence."""
+
+import csv
+import json
+import re
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+import jclip
+from jclip.cli import finetune, main
+from jclip.cli.configs import load_config
+from jclip.data import practice
+from jclip.evaluate.findings import read_findings
+from jclip.train import loop
+from jclip.train.telemetry import read_journal
+from tests.cli.small_bundle import write_bundle
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    return tmp_path_factory.mktemp("finetune")
+
+
+@pytest.fixture(scope="module")
+def start(place):
+    return write_bundle(place / "start")
+
+
+@pytest.fixture(scope="module")
+def few(place):
+    """A spreadsheet of forty drawings."""
+    return practice.shapes(place / "few", pictures=40, seed=1)
+
+
+def asked(*words):
+    return main(["finetune", *map(str, words)])
+
+
+def times(folder):
+    return {file: file.stat().st_mtime_ns for file in folder.rglob("*") if file.is_file() and file.name != ".lock"}
+
+
+def test_the_whole_path(place, start, capsys):
+    pictures, out = place / "my-pictures", place / "mine"
+    assert main(["data", "example", str(pictures), "--drawn", "--pictures", "300"]) == 0
+    assert "Next: jclip finetune" in capsys.readouterr().err
+    words = [start, pictures / "pictures.csv", out, "--epochs", "30"]
+    assert asked(*words) == 0
+    said = capsys.readouterr()
+    assert "written as" in said.err and "Better on the validation split" in said.err
+    assert "B − A" in said.out  # the table of both
+
+    # The figures are those of `jclip eval`, far above chance, and far above the start's.
+    before, after = (read_findings(out / name).tests[0] for name in ("start.json", "trained.json"))
+    assert after.counts["pictures"] >= 15
+    assert before.figures["t2i_r1"] < 0.25 and before.figures["t2i_chance_r1"] < 0.07
+    assert after.figures["t2i_r1"] > 0.5
+    assert main(["eval", "retrieval", str(out / "best"), str(out / "data"), "--split", "valid", "--json"]) == 0
+    (test,) = json.loads(capsys.readouterr().out)["tests"]
+    assert test["t2i_r1"] == pytest.approx(after.figures["t2i_r1"])
+
+    # Found by a sentence, with three lines of Python.
+    files = sorted(pictures.glob("*/*.png"))
+    model = jclip.load(out / "best")
+    scores = model.encode_text(["红色的圆形"]) @ model.encode_image(files).T
+    best = [files[i].name for i in np.argsort(-scores[0])[:3]]
+    assert any(name.startswith("红色的圆形") for name in best)  # three of the 300 are
+
+    page = (out / "report.html").read_text(encoding="utf-8")
+    assert all(
+        word in page for word in ("before", "after", "Recall on the validation split", "What was chosen, and why")
+    )
+    assert page.count("data:image/png") == 2 * 6 * 6 and 'src="http' not in page
+
+    # The second time nothing is done, and the same is said.
+    written = times(out)
+    assert asked(*words, "--json") == 0
+    found = json.loads(capsys.readouterr().out)
+    assert times(out) == written
+    assert found["kept"] == "trained" and found["trained"]["t2i_r1"] == after.figures["t2i_r1"]
+    assert found["bundle"] == str(out / "best")
+
+    # The file is a configuration as others are, and says why.
+    run = load_config(str(out / "finetune.py"))
+    assert run.stages[0].budget.epochs == 30 and run.best == "valid/mean_recall"
+    assert main(["plan", str(out / "finetune.py"), "--no-compile", "--json"]) == 0
+    (planned,) = json.loads(capsys.readouterr().out)["stages"]
+    assert planned["batch_size"] == 64 and planned["steps"] == run_steps(out)
+    assert re.search(r"batch_size=64,  # as many as leave 4 steps", (out / "finetune.py").read_text(encoding="utf-8"))
+
+
+def run_steps(out):
+    """The steps that the file names."""
+    text = (out / "finetune.py").read_text(encoding="utf-8")
+    return int(re.search(r"# (\d+) steps", text)[1])
+
+
+def test_too_little_memory_is_said_in_a_line(place, start, few, monkeypatch, capsys):
+    def exhausted(*arguments, **more):
+        raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory")
+
+    monkeypatch.setattr(finetune, "train", exhausted)
+    assert asked(start, few, place / "large") == 1
+    assert "double micro_batches in" in capsys.readouterr().err
+
+
+def test_it_resumes(place, start, few, monkeypatch, capsys):
+    words = [start, few, place / "resumed", "--epochs", "4"]
+    with monkeypatch.context() as patch:
+        patch.setattr(finetune, "train", partial(loop.train, stop_after=3))
+        assert asked(*words) == 130
+    assert "stopped after 3 steps, saved" in capsys.readouterr().err
+    assert not (place / "resumed" / "best").exists()
+    assert asked(*words) == 0
+    records = read_journal(place / "resumed" / "run" / "metrics.jsonl")
+    totals = [record["total"] for record in records if record["kind"] == "evaluation"]
+    assert totals == sorted(set(totals)) and totals[0] == 0 and totals[-1] > 3
+    assert (place / "resumed" / "best" / "config.json").is_file()
+
+
+def test_it_never_ends_below_the_start(place, start, few, capsys):
+    """An absurd learning rate makes the model worse, so the start is what comes out."""
+    out = place / "worse"
+    good = place / "mine" / "best"  # of the first test: a start that has something to lose
+    words = [good, few, out, "--epochs", "3"]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(finetune, "train", _absurd)
+        assert asked(*words) == 0
+    said = capsys.readouterr().err
+    assert "No moment of the run was better than the start" in said
+    before, trained = (read_findings(out / name).tests[0].figures for name in ("start.json", "trained.json"))
+    assert trained["mean_recall"] < before["mean_recall"]
+    assert (out / "best" / "parameters.safetensors").read_bytes() == (good / "parameters.safetensors").read_bytes()
+    assert "the start is what was kept" in (out / "report.html").read_text(encoding="utf-8")
+    assert asked(*words, "--json") == 0
+    assert json.loads(capsys.readouterr().out)["kept"] == "start"
+
+
+def _absurd(run, *arguments, **more):
+    stages = tuple(replace(s, optimizer=replace(s.optimizer, name="adamw", learning_rate=1.0)) for s in run.stages)
+    return loop.train(replace(run, stages=stages), *arguments, **more)
+
+
+def test_what_cannot_be(place, start, few, tmp_path, capsys):
+    with few.open(encoding="utf-8-sig") as table:
+        items = [
+            practice.Item(path, text, (few.parent / path).read_bytes()) for path, text in list(csv.reader(table))[1:]
+        ]
+    one = practice.write_practice(tmp_path / "one", items[:1])
+    equal = practice.write_practice(tmp_path / "equal", [item._replace(caption="猫") for item in items])
+    taken = tmp_path / "taken"
+    taken.mkdir()
+    (taken / "thesis.txt").write_text("mine")
+    for words, message in (
+        ((tmp_path / "none", few, tmp_path / "a"), "none"),
+        ((start, tmp_path / "none.csv", tmp_path / "a"), "there is no"),
+        ((start, one, tmp_path / "a"), "needs two different pictures"),
+        ((start, equal, tmp_path / "b"), "all captions to train on are equal"),
+        ((start, few, taken), "holds something else"),
+        ((start, few, tmp_path / "c", "--validation", "all"), "--validation 'all' is not possible"),
+        ((start, few, tmp_path / "c", "--validation", "1"), "one caption|1 picture"),
+        ((start, few, tmp_path / "d", "--epochs", "0"), "--epochs 0 is not possible"),
+        ((start, few, tmp_path / "e", "--seed", "-1"), "--seed -1"),
+        ((start, few, place / "resumed", "--epochs", "5"), "is a fine-tuning with another epochs"),
+    ):
+        assert asked(*words) == 1
+        said = capsys.readouterr().err
+        assert re.search(message, said) and "Traceback" not in said
+    assert (taken / "thesis.txt").read_text() == "mine" and len(list(taken.iterdir())) == 1
+    # What was asked in vain may be asked again with other words.
+    assert not any((tmp_path / name / "finetune.py").exists() for name in "abcde")
+
+
+def test_both_readmes_give_the_same_commands():
+    root = Path(__file__).parents[2]
+    blocks = []
+    for name, title in (("README.md", "## Fine-tune on your own pictures"), ("README_zh.md", "## 在自己的图片上微调")):
+        section = (root / name).read_text(encoding="utf-8").split(title)[1].split("\n## ")[0]
+        commands, snippet = re.findall(r"```(?:python)?\n(.*?)```", section, re.DOTALL)
+        blocks.append([*(line.partition("  #")[0].strip() for line in commands.splitlines()), snippet])
+    assert blocks[0] == blocks[1] and len(blocks[0]) == 6
+    compile(blocks[0][-1], "README.md", "exec")

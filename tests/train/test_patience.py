@@ -1,0 +1,73 @@
+"""Early stopping: a stage ends when it has not become better for some evaluations, and a resumed run knows it."""
+
+from dataclasses import replace
+
+import pytest
+
+from jclip.errors import JclipError
+from jclip.stages import Budget
+from jclip.train.evaluations import Retrieval
+from jclip.train.loop import train
+from jclip.train.patience import is_spent
+from jclip.train.run import check
+from jclip.train.telemetry import read_journal
+
+
+def journal(*values, stage="one", begin=0):
+    return [
+        {"kind": "evaluation", "stage": stage, "total": begin + 2 * i, "toy/f": value} for i, value in enumerate(values)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("values", "spent"),
+    [
+        ((0.1,), False),
+        ((0.1, 0.3, 0.2), False),  # one without a better one
+        ((0.1, 0.3, 0.2, 0.3), True),  # two; an equal one is no better
+        ((0.1, 0.3, 0.2, 0.4), False),
+        ((0.5, 0.3, 0.4), True),  # two since the start
+        ((float("nan"), 0.1, 0.05), False),
+        ((0.1, float("nan"), float("nan")), True),
+    ],
+)
+def test_is_spent(values, spent):
+    records = journal(*values)
+    assert is_spent(2, "toy/f", "one", records[-1]["total"], records) == spent
+    assert not is_spent(0, "toy/f", "one", records[-1]["total"], records)
+
+
+def test_only_right_after_an_evaluation_of_this_stage():
+    records = journal(0.5, 0.4, 0.3)
+    assert is_spent(2, "toy/f", "one", 4, records)
+    assert not is_spent(2, "toy/f", "one", 5, records)
+    assert not is_spent(2, "toy/f", "two", 4, records)
+    # The stage before is another count.
+    assert not is_spent(2, "toy/f", "two", 8, records + journal(0.2, 0.1, stage="two", begin=6))
+
+
+def test_a_stage_ends_early_and_the_next_begins(chinese_clip, tmp_path):
+    stages = tuple(replace(stage, budget=Budget(steps=6)) for stage in chinese_clip.stages)
+    run = replace(chinese_clip, stages=stages, evaluate_every=1, best="toy/f", patience=2, evaluations=())
+    figures = iter([0.1, 0.3, 0.2, 0.25, *[0.4, 0.5, 0.6, 0.7, 0.8, 0.9]])
+    evaluators = {"toy": lambda _: {"f": next(figures)}}
+    stopped = train(run, tmp_path / "run", evaluators=evaluators, stop_after=3)  # where its patience is spent
+    assert not stopped.finished and stopped.position.step == 3
+    outcome = train(run, tmp_path / "run", evaluators=evaluators)
+    assert outcome.finished and outcome.position.total == 3 + 6
+    assert all((folder / "config.json").is_file() for folder in (*outcome.bundles, tmp_path / "run" / "best"))
+    records = [r for r in read_journal(tmp_path / "run" / "metrics.jsonl") if r["kind"] == "evaluation"]
+    assert [(r["stage"], r["total"]) for r in records] == [
+        *[(stages[0].name, total) for total in range(4)],
+        *[(stages[1].name, total) for total in range(4, 10)],
+    ]
+
+
+def test_patience_needs_something_to_compare(chinese_clip):
+    watched = replace(chinese_clip, evaluations=(Retrieval("toy", "data"),), best="toy/f", evaluate_every=5)
+    check(replace(watched, patience=2))
+    for run in (replace(watched, evaluate_every=0), replace(watched, best="")):
+        with pytest.raises(JclipError, match="patience is 2, but nothing is compared"):
+            check(replace(run, patience=2))
+    with pytest.raises(JclipError, match="patience is -1: give 0 or more"):
+        check(replace(watched, patience=-1))
