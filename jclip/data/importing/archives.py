@@ -9,7 +9,7 @@ import shutil
 import tarfile
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path, PurePosixPath
 from typing import IO, BinaryIO, NamedTuple, cast
 
@@ -134,7 +134,7 @@ class Member(NamedTuple):
     stream: IO[bytes] | None
 
 
-def read_tar(file: Path) -> Iterator[Member]:
+def read_tar(file: Path) -> Generator[Member, None, None]:
     """Yields the members of a tar, from its beginning to its end; it may be compressed.
 
     Contents are read before the next member is asked for, or not at all. Memory does not grow with the sizes or the
@@ -166,7 +166,7 @@ def _next(tar: tarfile.TarFile, tail: "_Tail") -> tarfile.TarInfo | None:
     tail.allowance = _LARGEST_HEADER
     info = tar.next()
     tail.allowance = None
-    tar.members.clear()  # or it would keep the names of all
+    tar.members.clear()  # type: ignore[attr-defined]  # or it would keep the names of all
     return info
 
 
