@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from jclip.errors import JclipError, unreadable
-from jclip.files import NotTaken, read_regular
 from jclip.plain import shown
+from jclip.reading import NotTaken, read_regular
 
 LARGEST = 256 << 20
 """Bytes of a file, unless its reader says otherwise: a tokenizer has up to 20 MB, COCO's captions 140."""

@@ -1,16 +1,16 @@
 """`jclip data example FOLDER`."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
 import tyro
-from rich.console import Console
 
 from jclip.cli.options import read
+from jclip.console import Console
 from jclip.data import practice
+from jclip.plain import print_json
 
 
 @dataclass(frozen=True)
@@ -44,14 +44,11 @@ def main(arguments: Sequence[str]) -> int:
     if options.drawn:
         table = practice.shapes(options.folder, options.pictures, options.seed)
     else:
-        with console.status("the demo's data set: fetched and built if it is not there (about 100 MB, once)"):
+        with console.working("the demo's data set: fetched and built if it is not there (about 100 MB, once)"):
             table = practice.emoji(options.folder, options.data, options.pictures, options.seed)
     if options.json:
-        print(json.dumps({"table": str(table), "pictures": options.pictures}, ensure_ascii=False))
+        print_json({"table": str(table), "pictures": options.pictures})
     else:
-        console.print(
-            f"{options.pictures} pictures, named in {table}\nNext: jclip finetune BUNDLE {table} OUT",
-            markup=False,
-            soft_wrap=True,
-        )
+        console.tell(f"{options.pictures} pictures, named in {table}")
+        console.tell(f"Next: jclip finetune BUNDLE {table} OUT")
     return 0

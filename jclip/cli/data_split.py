@@ -1,17 +1,17 @@
 """`jclip data split FOLDER`."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import tyro
-from rich.console import Console
 
 from jclip.cli.data_import import shown_progress
 from jclip.cli.options import read
+from jclip.console import Console
 from jclip.data.importing.stored import split_folder
 from jclip.data.importing.validation import Share
+from jclip.plain import print_json
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ def main(arguments: Sequence[str]) -> int:
     with shown_progress(console) as progress:
         report = split_folder(options.folder, share, progress=progress)
     if options.json:
-        print(json.dumps(report.as_json(), ensure_ascii=False, indent=1))
+        print_json(report.as_json(), indent=1)
     else:
         console.print(report.table(f"{options.folder}: divided"))
     return 0

@@ -1,7 +1,6 @@
 """`jclip finetune BUNDLE DATA OUT`."""
 
 import hashlib
-import json
 import os
 import shutil
 import signal
@@ -12,18 +11,18 @@ from typing import Annotated, Any
 
 import jax
 import tyro
-from rich.console import Console
 from rich.table import Table
 
 from jclip.bundle import open_bundle
 from jclip.cli.configs import load_config
 from jclip.cli.evaluators import evaluators
 from jclip.cli.options import read
+from jclip.console import Console
 from jclip.data.folders import open_folder
 from jclip.data.importing.anything import bring, described
 from jclip.data.importing.parts import Reading
 from jclip.data.importing.validation import Share
-from jclip.errors import JclipError, unreadable
+from jclip.errors import JclipError
 from jclip.evaluate import page
 from jclip.evaluate.report import terminal
 from jclip.files import whole_file
@@ -32,7 +31,10 @@ from jclip.finetune.choices import Choice, Wishes, choose
 from jclip.finetune.facts import read_data, read_machine, read_model
 from jclip.finetune.writing import VALID, configuration
 from jclip.inference import load
-from jclip.train.loop import Outcome, train
+from jclip.json_files import entry, read_object
+from jclip.plain import as_json, print_json
+from jclip.train.loop import train
+from jclip.train.outcome import Outcome
 from jclip.train.telemetry import ProgressWatcher, read_journal
 
 FILE, NOTE, RUN, DATA = "finetune.py", "finetune.json", "run", "data"
@@ -95,14 +97,14 @@ def main(arguments: Sequence[str]) -> int:
     edition = _digest(options.out / FILE)
     data, done = Path(note["folder"]), note.get("finished") == edition and (options.out / results.BEST).is_dir()
     if done:
-        console.print("finished already", highlight=False)
+        console.tell("finished already")
         found = results.read_outcome(options.out, data)
     else:
         ended = _run(options, console)
         if not ended.finished:
-            console.print(f"stopped after {ended.position.total} steps, saved: the same command goes on from here")
+            console.tell(f"stopped after {ended.position.total} steps, saved: the same command goes on from here")
             return os.EX_TEMPFAIL if ended.signal == signal.SIGTERM else 128 + signal.SIGINT
-        with console.status("comparing with the start"):
+        with console.working("comparing with the start"):
             found = _settle(options, data, ended, table)
         _write_note(options.out, {**note, "finished": edition})
     _tell(options, data, found, console)
@@ -127,11 +129,8 @@ def _note(options: Options) -> dict[str, Any]:
         note = {"asked": options.asked}
         _write_note(options.out, note)
         return note
-    try:
-        note = json.loads(file.read_text(encoding="utf-8"))
-        before = dict(note["asked"])
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
-        raise unreadable(file, error, "as the note of a fine-tuning") from None
+    note = read_object(file, "as the note of a fine-tuning")
+    before = entry(note, "asked", dict, file)
     changed = [name for name, value in options.asked.items() if before.get(name) != value]
     if changed and not (options.out / FILE).is_file():  # nothing was chosen yet, so it may be asked otherwise
         shutil.rmtree(options.out / DATA, ignore_errors=True)
@@ -148,22 +147,22 @@ def _note(options: Options) -> dict[str, Any]:
 
 def _plan(options: Options, note: dict[str, Any], console: Console) -> dict[str, Any]:
     """Brings the data, looks, chooses, and writes OUT/finetune.py; returns the note with what was chosen."""
-    with console.status("reading the data") as status:
+    with console.working("reading the data") as say:
         folder = bring(
             options.data,
             options.out / DATA,
             Reading(language=options.language),
             validation=Share.read(options.validation),
-            progress=lambda what, done, total: status.update(f"{what} {done}/{total}" if total else what),
+            progress=lambda what, done, total: say(f"{what} {done}/{total}" if total else what),
         )
         for line in described(folder):
-            console.print(line, markup=False, highlight=False, soft_wrap=True)
+            console.tell(line)
         bundle = open_bundle(options.bundle)
         data, model = read_data(folder, bundle.tokenizer, bundle.context_length), read_model(bundle)
-        status.update("how well the start does")
+        say("how well the start does")
         tasks, main = results.validation_tasks(folder)
         start = results.measure(load(options.bundle), tasks[main])
-        status.update("how fast this machine is")
+        say("how fast this machine is")
         machine = read_machine()
     wishes = Wishes(options.epochs, options.minutes, options.batch_size)
     plan = choose(data, model, machine, start, wishes)
@@ -191,8 +190,8 @@ def _show(table: Sequence[Choice], file: Path, console: Console) -> None:
         shown.add_column(name, overflow="fold")
     for choice in table:
         shown.add_row(choice.name, choice.value, choice.why)
-    console.print(shown, markup=False)
-    console.print(f"written as {file}: change there what you like", markup=False, soft_wrap=True)
+    console.print(shown)
+    console.tell(f"written as {file}: change there what you like")
 
 
 def _run(options: Options, console: Console) -> Outcome:
@@ -222,19 +221,16 @@ def _tell(options: Options, data: Path, found: results.Outcome, console: Console
     best = options.out / results.BEST
     if options.json:
         before, trained = found.before.tests[found.main].figures, found.trained.tests[found.main].figures
-        print(
-            json.dumps(
-                {
-                    "bundle": str(best),
-                    "kept": "trained" if found.improved else "start",
-                    "start": before,
-                    "trained": trained,
-                    "configuration": str(options.out / FILE),
-                    "report": str(options.out / results.PAGE),
-                },
-                ensure_ascii=False,
-                indent=2,
-            )
+        print_json(
+            {
+                "bundle": str(best),
+                "kept": "trained" if found.improved else "start",
+                "start": before,
+                "trained": trained,
+                "configuration": str(options.out / FILE),
+                "report": str(options.out / results.PAGE),
+            },
+            indent=2,
         )
         return
     for table in page.tables(found.trained, found.before):
@@ -248,12 +244,12 @@ def _tell(options: Options, data: Path, found: results.Outcome, console: Console
         f"The {'trained' if found.improved else 'starting'} model is {best}. To use it:",
         f"  jclip eval retrieval {best} {data} --split {VALID}",
     ):
-        console.print(line, markup=False, highlight=False, soft_wrap=True)
+        console.tell(line)
 
 
 def _write_note(out: Path, note: dict[str, Any]) -> None:
     with whole_file(out / NOTE, replace=True) as partial:
-        partial.write_text(json.dumps(note, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+        partial.write_text(as_json(note, indent=1) + "\n", encoding="utf-8")
 
 
 def _digest(file: Path) -> str:

@@ -103,6 +103,7 @@ def _tell(run: Run, outcome: Outcome, console: Console, *, as_json: bool) -> Non
         print_json({"finished": outcome.finished, "steps": steps, "bundles": bundles, "best": best})
     elif outcome.finished:
         console.tell(f"finished: {steps} steps; bundles: {', '.join(bundles)}")
-        console.tell(what_now(run, outcome))
+        for line in what_now(run, outcome):
+            console.tell(line)
     else:
         console.tell(f"stopped after {steps} steps, saved: the same command goes on from here")

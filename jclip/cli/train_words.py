@@ -8,11 +8,11 @@ from jclip.train.outcome import Outcome
 from jclip.train.run import Run
 
 
-def what_now(run: Run, outcome: Outcome) -> str:
-    """Returns the last line of a finished run: its best bundle, and a command that uses it."""
+def what_now(run: Run, outcome: Outcome) -> tuple[str, str]:
+    """Returns the last two lines of a finished run: its best bundle, and a command that uses it."""
     bundle = outcome.best or outcome.bundles[-1]
     which = f"best by {run.best}" if outcome.best else "the last stage's"
-    return f"bundle ({which}): {bundle}\ntry it: {command(run, bundle)}"
+    return f"bundle ({which}): {bundle}", f"try it: {command(run, bundle)}"
 
 
 def command(run: Run, bundle: Path) -> str:

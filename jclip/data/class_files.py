@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from jclip.data.images import is_picture_name
 from jclip.errors import unreadable
-from jclip.files import LARGEST_PICTURE, TOO_LARGE, files_under
+from jclip.reading import LARGEST_PICTURE, TOO_LARGE, files_under
 
 HIDDEN = "hidden file"
 OUTSIDE = "file outside the class folders"

@@ -6,9 +6,9 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from jclip.errors import JclipError, unreadable
-from jclip.files import read_regular
 from jclip.json_files import read_object
 from jclip.plain import shown
+from jclip.reading import read_regular
 
 LARGEST = 64 << 20
 """Most bytes of a file of names."""

@@ -22,7 +22,7 @@ from typing import Any
 from PIL import Image
 
 from jclip.errors import JclipError
-from jclip.files import LARGEST_PICTURE, NotTaken, read_regular
+from jclip.reading import LARGEST_PICTURE, NotTaken, read_regular
 
 MEGAPIXELS_VARIABLE = "JCLIP_MAX_MEGAPIXELS"
 """Environment variable that replaces the default of `max_megapixels`."""

@@ -29,7 +29,7 @@ from jclip.evaluate.own import own_folder, own_format
 from jclip.evaluate.positives import Positives
 from jclip.evaluate.rows import Counted, Counting, Rows
 from jclip.evaluate.tasks import RetrievalTask
-from jclip.files import TOO_LARGE
+from jclip.reading import TOO_LARGE
 
 _LANGUAGE = re.compile(r"[a-z]{2,3}(-\w+)*")  # BCP 47, as far as folders need it
 

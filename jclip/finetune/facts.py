@@ -280,13 +280,13 @@ def _free_memory() -> int:
     free = [_machine_free()]
     limit, used = Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory.current")
     with suppress(OSError, ValueError):  # no container, or one without a limit ("max")
-        free.append(int(limit.read_text()) - int(used.read_text()))
+        free.append(int(limit.read_text(encoding="utf-8")) - int(used.read_text(encoding="utf-8")))
     return max(min(free), 2**28)
 
 
 def _machine_free() -> int:
     with suppress(OSError, ValueError):  # not Linux
-        for line in Path("/proc/meminfo").read_text().splitlines():
+        for line in Path("/proc/meminfo").read_text(encoding="utf-8").splitlines():
             name, _, rest = line.partition(":")
             if name == "MemAvailable":
                 return int(rest.split()[0]) * 1024

@@ -92,8 +92,7 @@ def train(
         stack.enter_context(alone_in(workdir))
         checkpoints = Checkpoints(workdir / "checkpoints", keep=run.keep_checkpoints)
         stack.callback(checkpoints.close)
-        job = _Job(parts, workdir, checkpoints, me, dict(evaluators or {}), watcher, stop)
-        job.stop_after = stop_after
+        job = _Job(parts, workdir, checkpoints, me, dict(evaluators or {}), watcher, stop, stop_after)
         stack.callback(job.close)
         # Where the run stands.
         state, position = job.resume() or (begin(parts[0]), Position(0, 0, 0))
@@ -112,8 +111,7 @@ def train(
             if job.stopping(position):
                 return Outcome(False, position, job.bundles(position.stage), job.signal)
             state, position = job.finish_stage(state, position)
-        best = job.finish(state, position)
-        return Outcome(True, position, job.bundles(position.stage), best=best)
+        return Outcome(True, position, job.bundles(position.stage), best=job.finish(state, position))
 
 
 @dataclass

@@ -28,6 +28,7 @@ from tests.poison import FOLDER, TEXT, UTF8, assert_harmless, assert_harmless_pa
 
 ROOT = Path(__file__).parents[2]
 CONFIG = str(ROOT / "configs" / "chinese_clip" / "vit_b_16.py")
+NAME = '[b][red]:cat:<script>alert(1)<script>"><img src=x onerror=alert(1)>|`$x$` 猫'  # of what a run may be called
 CLASS = "[b]<i>\x1b[7m\u202e\"'|`猫"  # of what a folder's name may hold and a list of one a line too
 
 
@@ -65,6 +66,11 @@ ERRORS = [
     ["train", CONFIG, "--stages.0.name", TEXT, "--stages.1.name", TEXT],
     ["plan", f"{TEXT}.py"],
     ["plan", CONFIG, "--stages.0.trains", TEXT, "True", ".*", "False"],
+    ["train", CONFIG, "--name", TEXT],
+    ["finetune", TEXT, TEXT, "new"],
+    ["data", "split", TEXT],
+    ["data", "split", "a", "--validation", TEXT],
+    ["data", "example", f"file/{TEXT}", "--drawn"],
     ["convert", TEXT, "new"],
     ["convert", TEXT, "new", "--to", "hf"],
     ["convert", "a", f"file/{TEXT}"],
@@ -220,15 +226,15 @@ def test_convert_and_verify(tmp_path, capsys):
 
 
 def test_plan(capsys):
-    named = ("--name", TEXT, "--stages.0.name", TEXT)
-    run(capsys, "plan", CONFIG, "--no-compile", *named, names=[TEXT])
+    named = ("--name", NAME, "--stages.0.name", NAME)
+    run(capsys, "plan", CONFIG, "--no-compile", *named, names=[NAME])
     run(capsys, "plan", CONFIG, "--no-compile", "--json", *named)
 
 
 def test_help_shows_a_configuration(tmp_path, capsys):
     (tmp_path / "poisoned.py").write_text(
         "from dataclasses import replace\nfrom configs.chinese_clip import vit_b_16\n"
-        f"def config():\n    return replace(vit_b_16.config(), name={TEXT!r})\n",
+        f"def config():\n    return replace(vit_b_16.config(), name={NAME!r})\n",
         encoding="utf-8",
     )
     (tmp_path / "configs").symlink_to(ROOT / "configs")

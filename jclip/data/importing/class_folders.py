@@ -24,8 +24,8 @@ from jclip.data.importing.parts import Beside, Found, Lost, Part, Reader, Readin
 from jclip.data.importing.splits import USUAL, choose_splits
 from jclip.data.kinds import LABELLED, StoredLabelled
 from jclip.errors import JclipError, unreadable
-from jclip.files import LARGEST_PICTURE, NotTaken, read_regular
 from jclip.plain import as_json
+from jclip.reading import LARGEST_PICTURE, NotTaken, read_regular
 
 
 class Item(NamedTuple):

@@ -31,7 +31,7 @@ from jclip.data.importing.parts import (
 from jclip.data.importing.splits import LeftOut, choose_splits, leave_out_blind
 from jclip.data.kinds import PAIRS, StoredPair
 from jclip.errors import JclipError
-from jclip.files import TOO_LARGE
+from jclip.reading import TOO_LARGE
 
 _LONGEST_ID = 1 << 10  # bytes of a line that are read for the picture's number
 _REPEATED = "the id comes again, and cn_clip takes the last"

@@ -32,8 +32,8 @@ from jclip.data.importing.parts import (
 from jclip.data.importing.splits import LeftOut, choose_splits, leave_out_blind
 from jclip.data.kinds import PAIRS, StoredPair
 from jclip.errors import JclipError
-from jclip.files import TOO_LARGE, said_size
 from jclip.inert_pickle import load
+from jclip.reading import TOO_LARGE, said_size
 
 
 @dataclass(frozen=True)

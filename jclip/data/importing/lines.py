@@ -5,7 +5,8 @@ from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
 from jclip.errors import JclipError, unreadable
-from jclip.files import LARGEST_PICTURE, open_regular, said_size
+from jclip.json_files import decode
+from jclip.reading import LARGEST_PICTURE, open_regular, said_size
 
 LONGEST_TEXT = 16 << 20
 """Most bytes of a line of text; of a longer one only these are read."""
@@ -14,7 +15,6 @@ LONGEST_PICTURE = LARGEST_PICTURE // 3 * 4 + 64
 """Most bytes of a line with a picture in base64."""
 
 _CHUNK = 1 << 16
-from jclip.json_files import decode
 
 
 class Line(NamedTuple):

@@ -14,7 +14,8 @@ from jclip.data.importing.parts import UNCAPTIONED, Found, Lost, Part, Reader, R
 from jclip.data.importing.splits import LeftOut, others
 from jclip.data.kinds import PAIRS, StoredPair
 from jclip.errors import JclipError
-from jclip.files import LARGEST_PICTURE, TOO_LARGE, check_utf8, open_regular, said_size
+from jclip.files import check_utf8
+from jclip.reading import LARGEST_PICTURE, TOO_LARGE, open_regular, said_size
 
 LARGEST_GROUP = 1 << 30
 """Bytes of a row group's column from which on it may not be packed more than `PACKED` times."""

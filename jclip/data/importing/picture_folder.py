@@ -21,8 +21,8 @@ from jclip.data.importing.encodings import decoded, find_encoding
 from jclip.data.importing.parts import UNCAPTIONED, UNPICTURED, Beside, Found, Lost, Part, Reader, Reading, cut
 from jclip.data.kinds import PAIRS, StoredPair
 from jclip.errors import JclipError
-from jclip.files import LARGEST_PICTURE, NotTaken, read_regular
 from jclip.json_files import decode
+from jclip.reading import LARGEST_PICTURE, NotTaken, read_regular
 
 FILES, NAMES = "files", "names"
 CAPTIONS = (FILES, NAMES)

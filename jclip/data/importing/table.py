@@ -20,7 +20,7 @@ from jclip.data.importing.rows import Columns, Row, rows
 from jclip.data.importing.spreadsheets import find_layout
 from jclip.data.kinds import PAIRS, StoredPair
 from jclip.errors import JclipError
-from jclip.files import LARGEST_PICTURE, NotTaken, read_regular
+from jclip.reading import LARGEST_PICTURE, NotTaken, read_regular
 
 MISSING = "the picture's file is missing"
 UNNAMED = "the row names no picture"

@@ -18,8 +18,8 @@ from jclip.data.importing.parts import UNCAPTIONED, Beside, Found, Lost, Part, R
 from jclip.data.importing.splits import LeftOut, others
 from jclip.data.kinds import PAIRS, StoredPair
 from jclip.errors import JclipError
-from jclip.files import LARGEST_PICTURE, TOO_LARGE, said_size
 from jclip.json_files import decode
+from jclip.reading import LARGEST_PICTURE, TOO_LARGE, said_size
 
 _CAPTION = "caption"
 _ENDS = ("tar", "tar.gz", "tgz", "tar.bz2", "tbz2", "tar.xz", "txz")

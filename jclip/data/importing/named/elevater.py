@@ -22,7 +22,7 @@ from jclip.data.importing.parts import Reader, Reading
 from jclip.data.importing.splits import choose_splits
 from jclip.data.kinds import LABELLED
 from jclip.errors import JclipError, unreadable
-from jclip.files import read_regular
+from jclip.reading import read_regular
 
 _ALL = "ELEVATER_all"
 

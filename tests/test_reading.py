@@ -8,7 +8,7 @@ import socket
 import pytest
 
 from jclip.errors import JclipError
-from jclip.files import NotTaken, files_under, open_regular, read_regular, said_size
+from jclip.reading import NotTaken, files_under, open_regular, read_regular, said_size
 
 
 @pytest.fixture(autouse=True)

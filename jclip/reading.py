@@ -1,0 +1,112 @@
+"""Files from outside, read only where they are regular and of a bounded size."""
+
+import errno
+import os
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+from jclip.errors import JclipError, unreadable
+
+
+class NotTaken(JclipError):
+    """A file that is not opened, or not read to its end.
+
+    Attributes:
+      reason: without the file's name, as a report counts it.
+    """
+
+    def __init__(self, message: str, reason: str = ""):
+        super().__init__(message)
+        self.reason = reason
+
+
+def open_regular(file: Path) -> BinaryIO:
+    """Opens a regular file, or a link to one, for reading.
+
+    A FIFO would make the process wait for ever, and a device may have no end.
+
+    Raises:
+      NotTaken: it is a FIFO, a socket or a device.
+      OSError: it is missing, a folder, or cannot be opened.
+      ValueError: its name holds a null character.
+    """
+    _check_regular(file, os.stat(file).st_mode)
+    handle = os.open(file, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+    try:
+        _check_regular(file, os.fstat(handle).st_mode)  # another may have taken its place
+        return os.fdopen(handle, "rb")
+    except BaseException:
+        os.close(handle)
+        raise
+
+
+def read_regular(file: Path, limit: int) -> bytes:
+    """Returns the contents of a regular file of at most `limit` bytes.
+
+    Raises:
+      NotTaken: it is not a regular file, or it is larger.
+      OSError: it is missing, a folder, or cannot be read.
+      ValueError: its name holds a null character.
+    """
+    with open_regular(file) as stream:
+        # Files of /proc have a size of 0, and an end far away.
+        data = stream.read(limit + 1) if os.fstat(stream.fileno()).st_size <= limit else None
+    if data is None or len(data) > limit:
+        reason = f"a file of more than {said_size(limit)}"
+        raise NotTaken(f"{file} is {reason}: name a smaller one", reason)
+    return data
+
+
+def said_size(count: int) -> str:
+    """Returns a number of bytes for a message.
+
+    >>> said_size(1 << 28), said_size(3000), said_size(7)
+    ('256 MiB', '2.93 KiB', '7 bytes')
+    """
+    for power, unit in ((40, "TiB"), (30, "GiB"), (20, "MiB"), (10, "KiB")):
+        if count >= 1 << power:
+            return f"{count / (1 << power):.3g} {unit}"
+    return f"{count} bytes"
+
+
+LARGEST_PICTURE = 256 << 20
+"""Most bytes of an encoded picture; a larger file is a mistake, or an attack."""
+
+
+TOO_LARGE = f"a picture's file of more than {said_size(LARGEST_PICTURE)}"
+"""Reason for a picture that is larger, as reports count it."""
+
+
+def files_under(folder: Path) -> Iterator[Path]:
+    """Yields all that is not a folder in a folder and below, in the order of the names.
+
+    Links to folders are followed. A folder that several names lead to is listed once, so that loops end.
+
+    Raises:
+      JclipError: a folder cannot be listed.
+    """
+    seen: set[tuple[int, int]] = set()
+    waiting = [folder]
+    while waiting:
+        each = waiting.pop()
+        if not each.is_dir():
+            yield each
+            continue
+        try:
+            found = each.stat()
+            if (found.st_dev, found.st_ino) not in seen:
+                seen.add((found.st_dev, found.st_ino))
+                waiting += sorted(each.iterdir(), reverse=True)
+        except OSError as error:
+            raise unreadable(each, error) from None
+
+
+def _check_regular(file: Path, mode: int) -> None:
+    if stat.S_ISDIR(mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(file))
+    if not stat.S_ISREG(mode):
+        kinds = ((stat.S_ISFIFO, "a FIFO"), (stat.S_ISSOCK, "a socket"))
+        reason = f"{next((name for test, name in kinds if test(mode)), 'a device')}, not a regular file"
+        raise NotTaken(f"{file} is {reason}: name a file", reason)
