@@ -28,7 +28,7 @@ def stage(chinese_clip):
 
 def test_pictures_with_captions(stage, tmp_path):
     folder = tmp_path / "a[1]"
-    write_pairs(folder, (StoredPair(png(n), (f"红{n}\x1b[2J",), n, n, (n,), ("zh",)) for n in range(100)))
+    write_pairs(folder, (StoredPair(png(n), (f"红{n}\x1b[2J",), ("zh",)) for n in range(100)))
     found = reading(stage, PairFolder(str(folder)))
     assert (found.records, found.texts, found.images, found.whole) == (100, LOOKED_AT, LOOKED_AT, False)
     assert str(found) == (
@@ -54,7 +54,7 @@ def test_data_that_are_not_there(stage, tmp_path):
 
 def pairs_of(folder, images, texts):
     """A folder of pairs with these numbers of pictures and captions."""
-    write_pairs(folder, (StoredPair(png(i), (f"t{t}",), i, t) for i, t in zip(images, texts, strict=True)))
+    write_pairs(folder, (StoredPair(png(i), (f"t{t}",)) for i, t in zip(images, texts, strict=True)))
     return PairFolder(str(folder))
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from jclip.data.emoji.fetch import pins
 from jclip.errors import JclipError
+from jclip.files import check_utf8
 
 MARKER = ".jclip-emoji"
 """Name of the file that says whose folder it is, written before anything else."""
@@ -28,8 +29,9 @@ def take(folder: Path) -> None:
     """Checks that the folder is new, empty or the data set's own, and marks it.
 
     Raises:
-      JclipError: it holds anything else.
+      JclipError: it holds anything else, or its name is not UTF-8.
     """
+    check_utf8(folder)
     foreign = _foreign(folder)
     if foreign:
         more = f" and {len(foreign) - _SHOWN} more" if len(foreign) > _SHOWN else ""
