@@ -156,7 +156,7 @@ def lasting_folder(folder: Path) -> Iterator[Path]:
     Raises:
       JclipError: another process has it, or it cannot be made.
     """
-    missing = [parent for parent in folder.parents if not parent.exists()]
+    missing = [parent for parent in folder.parents if not os.path.exists(parent)]
     lasting = folder.with_name(f".{folder.name}.unfinished")
     lock = _made_and_locked(lasting, folder)
     try:
@@ -210,7 +210,7 @@ def _beside(place: Path, make: Callable[[Path], None], named: Path | None = None
       make: makes it.
       named: what an error names instead of `place`.
     """
-    missing = [parent for parent in place.parents if not parent.exists()]
+    missing = [parent for parent in place.parents if not os.path.exists(parent)]
     fresh = place.with_name(f".{place.name}.{uuid.uuid4().hex[:8]}.partial")
     locked = fresh.with_suffix(f".{_machine()}.partial")
     lock = None
@@ -222,7 +222,7 @@ def _beside(place: Path, make: Callable[[Path], None], named: Path | None = None
             partial = fresh if lock is None else fresh.rename(locked)
         except OSError as error:
             reason = "Not a directory" if isinstance(error, FileExistsError) else error.strerror  # a parent is a file
-            cannot = "cannot be written to" if named and named.is_dir() else "cannot be made"
+            cannot = "cannot be written to" if named and os.path.isdir(named) else "cannot be made"
             raise JclipError(f"{named or place} {cannot} ({reason}): choose another place") from None
         yield partial
     except OSError as error:
@@ -278,7 +278,7 @@ def _swap(one: Path, other: Path) -> bool:
 
 
 def _remove(place: Path) -> None:
-    if place.is_dir():
+    if os.path.isdir(place):
         shutil.rmtree(place, ignore_errors=True)
     else:
         with suppress(OSError):
