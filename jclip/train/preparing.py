@@ -17,7 +17,7 @@ from jclip.parallel.processes import first, together
 from jclip.train.assembly import StageParts, check_and_mesh
 from jclip.train.health import first_broken_at_start
 from jclip.train.layout import whole_path
-from jclip.train.reading import Reading, check_learnable, reading
+from jclip.train.reading import Reading, check_learnable, check_trained, reading
 from jclip.train.run import Run, check_starting_points
 from jclip.train.state import TrainState
 
@@ -81,7 +81,7 @@ def look_at_data(parts: Sequence[StageParts]) -> tuple[list[Reading], list[str]]
         found, warnings = [], []
         for part in parts:
             mine = [reading(part.stage, source) for source in part.stage.data]
-            warnings += check_learnable(part.stage, mine)
+            warnings += check_learnable(part.stage, mine) + check_trained(part.stage, part.chosen)
             found += mine
         return found, warnings
 
