@@ -96,12 +96,16 @@ def test_what_libraries_log_is_one_line_each(capsys):
         except OSError:
             absl.exception("a write failed")
         logging.getLogger("orbax").error("lost")
+        mistaken = logging.makeLogRecord({"name": "jax", "levelno": 40, "levelname": "ERROR"})
+        mistaken.msg, mistaken.args = "%d devices", ("no",)
+        logging.getLogger().handlers[-1].emit(mistaken)
     out, err = capsys.readouterr()
     assert out == ""
     assert err.splitlines() == [
         r"jclip train: warning of absl: a shard is slow: \x1b[2J",
         "jclip train: error of absl: a write failed (OSError: [Errno 28] No space left on device)",
         "jclip train: error of orbax: lost",
+        "jclip train: error of jax: %d devices ('no',)",
     ]
     assert not any("Lines" in type(handler).__name__ for handler in logging.getLogger().handlers)
 
