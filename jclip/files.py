@@ -65,16 +65,12 @@ def check_writable(place: Path) -> None:
 
 
 def check_folder(folder: Path) -> None:
-    """Checks, before long work, that files can be made in a folder, which may be there; where it is not, it is made.
+    """Checks, before long work, that files can be made in a folder, which may be there. Nothing is left behind.
 
     Raises:
       JclipError: it cannot be made, or not written to.
     """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise JclipError(f"{folder} cannot be made ({error.strerror}): choose another place") from None
-    with _beside(folder / "unfinished", Path.touch):
+    with _beside(folder / "unfinished", Path.touch, folder):
         pass
 
 
@@ -160,7 +156,7 @@ def lasting_folder(folder: Path) -> Iterator[Path]:
     Raises:
       JclipError: another process has it, or it cannot be made.
     """
-    missing = [parent for parent in folder.parents if not parent.exists()]
+    missing = [parent for parent in folder.parents if not os.path.exists(parent)]
     lasting = folder.with_name(f".{folder.name}.unfinished")
     lock = _made_and_locked(lasting, folder)
     try:
@@ -206,9 +202,15 @@ def _made_and_locked(lasting: Path, folder: Path) -> int | None:
 
 
 @contextmanager
-def _beside(place: Path, make: Callable[[Path], None]) -> Iterator[Path]:
-    """A hidden name beside `place`, which is gone in the end unless the block gave it another."""
-    missing = [parent for parent in place.parents if not parent.exists()]
+def _beside(place: Path, make: Callable[[Path], None], named: Path | None = None) -> Iterator[Path]:
+    """A hidden name beside `place`, which is gone in the end unless the block gave it another.
+
+    Args:
+      place: its name in the end.
+      make: makes it.
+      named: what an error names instead of `place`.
+    """
+    missing = [parent for parent in place.parents if not os.path.exists(parent)]
     fresh = place.with_name(f".{place.name}.{uuid.uuid4().hex[:8]}.partial")
     locked = fresh.with_suffix(f".{_machine()}.partial")
     lock = None
@@ -220,7 +222,8 @@ def _beside(place: Path, make: Callable[[Path], None]) -> Iterator[Path]:
             partial = fresh if lock is None else fresh.rename(locked)
         except OSError as error:
             reason = "Not a directory" if isinstance(error, FileExistsError) else error.strerror  # a parent is a file
-            raise JclipError(f"{place} cannot be made ({reason}): choose another place") from None
+            cannot = "cannot be written to" if named and os.path.isdir(named) else "cannot be made"
+            raise JclipError(f"{named or place} {cannot} ({reason}): choose another place") from None
         yield partial
     except OSError as error:
         if error.errno not in _FULL:
@@ -275,7 +278,7 @@ def _swap(one: Path, other: Path) -> bool:
 
 
 def _remove(place: Path) -> None:
-    if place.is_dir():
+    if os.path.isdir(place):
         shutil.rmtree(place, ignore_errors=True)
     else:
         with suppress(OSError):

@@ -32,7 +32,7 @@ class _Lines(logging.Handler):
         self._command = name
 
     def emit(self, record: logging.LogRecord) -> None:
-        words = " ".join(record.getMessage().split())
+        words = " ".join(_message(record).split())
         error = record.exc_info[1] if record.exc_info else None
         if error is not None:
             words = f"{words} ({type(error).__name__}: {' '.join(str(error).split())})"
@@ -40,6 +40,13 @@ class _Lines(logging.Handler):
 
 
 _LONGEST = 1000
+
+
+def _message(record: logging.LogRecord) -> str:
+    try:
+        return record.getMessage()
+    except (TypeError, ValueError, KeyError):  # its format does not fit its arguments
+        return f"{record.msg} {record.args}"
 
 
 def _library(record: logging.LogRecord) -> str:

@@ -16,8 +16,9 @@ from jclip.cli.evaluators import evaluators
 from jclip.cli.train_words import what_now
 from jclip.console import Console
 from jclip.errors import JclipError
+from jclip.files import check_folder
 from jclip.parallel.mesh import make_mesh
-from jclip.parallel.processes import alone, connect, is_first, sharing_errors, together
+from jclip.parallel.processes import alone, connect, first, is_first, sharing_errors, together
 from jclip.plain import complain, print_json
 from jclip.train.assembly import copies_on
 from jclip.train.loop import train
@@ -81,6 +82,7 @@ def main(arguments: Sequence[str]) -> int:
 def _train(arguments: Sequence[str]) -> int:
     options, run = parse(Options, arguments, "train", lambda options: connect(options.distributed))
     workdir = options.workdir or Path("runs") / ("reduced" if options.reduced else "") / run.name
+    first(lambda: check_folder(workdir))
     console = Console(stderr=True, quiet=options.json or not is_first())
     copies = together(lambda: copies_on(make_mesh(run.mesh), run))
     if copies.devices > 1:

@@ -22,7 +22,7 @@ from jclip.config import to_json
 from jclip.data.folders import count_records
 from jclip.data.sources import Source
 from jclip.errors import JclipError
-from jclip.files import whole_file
+from jclip.files import check_utf8, whole_file
 from jclip.json_files import entry, read_object
 from jclip.plain import as_json
 
@@ -50,6 +50,9 @@ class Cache:
       dtype: of the rows on disk, "float32" or "bfloat16".
       shard_rows: of a file; the last may have fewer.
       first: the row of each record's first picture; None where each record has one row.
+
+    Raises:
+      JclipError: the folder's name is not UTF-8.
     """
 
     folder: Path
@@ -58,6 +61,9 @@ class Cache:
     dtype: str
     shard_rows: int
     first: tuple[int, ...] | None = None
+
+    def __post_init__(self) -> None:
+        check_utf8(self.folder)
 
     @property
     def shards(self) -> int:

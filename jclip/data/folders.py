@@ -177,17 +177,13 @@ def write_pairs(folder: Path, pairs: Iterable[StoredPair], split: str = "train")
     """Writes pairs as array_record files.
 
     Raises:
-      JclipError: the folder is there already.
+      JclipError: the folder is there, or its name is not UTF-8.
     """
     _write(folder, PAIRS, split, pairs)
 
 
 def write_parallel(folder: Path, sentences: Iterable[Translation], split: str = "train") -> None:
-    """Writes parallel text as array_record files.
-
-    Raises:
-      JclipError: the folder is there already.
-    """
+    """Writes parallel text as array_record files, as `write_pairs` does."""
     _write(folder, PARALLEL, split, sentences)
 
 
@@ -303,7 +299,7 @@ def open_folder(folder: Path) -> Any:
         reason = "it has no dataset_info.json" if folder.is_dir() else "there is no such folder"
         raise JclipError(f"{folder} holds no data set ({reason}): name one that jclip data import wrote")
     try:
-        return tfds.builder_from_directory(folder)
+        return tfds.builder_from_directory(folder.absolute())  # or it takes a ~ for the user's home
     except Exception as error:  # of whatever type the damage makes json, protobuf or tfds raise
         raise _damaged(folder, error) from None
 
@@ -371,6 +367,7 @@ def _write(folder: Path, kind: Kind, split: str, records: Iterable[Any]) -> None
         def _generate_examples(self) -> Iterator[tuple[int, dict[str, Any]]]:
             yield from enumerate(map(kind.example, records))
 
+    check_utf8(folder)
     with whole_folder(folder, replace=False) as partial:
         _prepare(Examples, partial)
 
@@ -384,7 +381,7 @@ def _described(builder: Any, features: dict[str, Any]) -> Any:
 
 def _prepare(builder_class: Callable[..., Any], partial: Path) -> None:
     with quiet_tfds():
-        builder = builder_class(data_dir=partial / "tfds", file_format="array_record")
+        builder = builder_class(data_dir=partial.absolute() / "tfds", file_format="array_record")
         builder.download_and_prepare()
     # tfds lays its files under DATA_DIR/examples/1.0.0; what is named in a configuration is the folder itself.
     for file in Path(builder.data_dir).iterdir():

@@ -11,12 +11,13 @@ from jclip.bundle import Bundle, check_tokenizer, load_bundle
 from jclip.config import difference, to_json
 from jclip.data.text import Tokenizer, load_tokenizer
 from jclip.errors import JclipError
+from jclip.files import check_folder
 from jclip.models.build import shapes
-from jclip.parallel.processes import together
+from jclip.parallel.processes import first, together
 from jclip.train.assembly import StageParts, check_and_mesh
 from jclip.train.health import first_broken_at_start
 from jclip.train.layout import whole_path
-from jclip.train.reading import Reading, check_learnable, reading
+from jclip.train.reading import Reading, check_learnable, check_trained, reading
 from jclip.train.run import Run, check_starting_points
 from jclip.train.state import TrainState
 
@@ -29,9 +30,10 @@ def prepare(run: Run, workdir: Path) -> tuple[jax.sharding.Mesh, Tokenizer, list
       workdir: of the run; where it holds checkpoints already, the starting bundles may be gone.
 
     Raises:
-      JclipError: what `check_and_mesh` finds; a tokenizer, a teacher or a starting bundle that is missing or
-        does not fit.
+      JclipError: a workdir that cannot be written to; what `check_and_mesh` finds; a tokenizer, a teacher or a
+        starting bundle that is missing or does not fit.
     """
+    first(lambda: check_folder(workdir))
     mesh = check_and_mesh(run)
     if not any((workdir / "checkpoints").glob("[0-9]*")):  # a run that resumes needs its starting points no more
         check_starting_points(run)
@@ -79,7 +81,7 @@ def look_at_data(parts: Sequence[StageParts]) -> tuple[list[Reading], list[str]]
         found, warnings = [], []
         for part in parts:
             mine = [reading(part.stage, source) for source in part.stage.data]
-            warnings += check_learnable(part.stage, mine)
+            warnings += check_learnable(part.stage, mine) + check_trained(part.stage, part.chosen)
             found += mine
         return found, warnings
 

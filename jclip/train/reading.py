@@ -3,14 +3,14 @@
 A few records of each source are looked at, so that a set of millions costs no more than a small one.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from jclip.data.emoji.sources import EmojiPairs, EmojiParallel
 from jclip.data.folders import SEVERAL, PairFolder, ParallelFolder, read_languages
 from jclip.data.images import Picture, open_picture
 from jclip.data.records import Pair, Translation
@@ -23,6 +23,7 @@ LOOKED_AT = 64
 """Maximum number of records of a source that are read."""
 
 _LONGEST, _LANGUAGES = 60, 4  # characters of a caption, and languages, that are shown
+_IDLE = 0.1  # share of pairs without a negative that is said
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,7 @@ class Reading:
       example: one record in words.
       texts, images: numbers of different texts and pictures among the records that were looked at.
       whole: whether those are all records.
+      alike: the share of couples of these records that have a picture or a text in common.
       missing: why the data cannot be read; empty where they can.
     """
 
@@ -54,6 +56,7 @@ class Reading:
     texts: int = 0
     images: int = 0
     whole: bool = False
+    alike: float = 0.0
     missing: str = ""
 
     def __str__(self) -> str:
@@ -90,8 +93,8 @@ def reading(stage: Stage, source: Source, *, build: bool = True) -> Reading:
     if hasattr(source, "split"):
         place += f" split {source.split!r}"
     base = Reading(stage.name, kind, type(source).__name__, place)
-    if isinstance(source, EmojiPairs | EmojiParallel) and not (build or source.is_here):
-        return replace(base, missing="not built yet; the run builds it")
+    if not build and hasattr(source, "unbuilt") and (words := source.unbuilt()):
+        return replace(base, missing=words)
     try:
         records = source.open()
         if not len(records):
@@ -138,7 +141,31 @@ def check_learnable(stage: Stage, found: Sequence[Reading]) -> list[str]:
             f"stage {stage.name!r}: a batch of {stage.batch_size:,} is larger than the data of {total:,} records, so "
             f"every batch {what}: lower batch_size to {total:,} or less"
         )
+    elif stage.objective == "contrastive" and stage.captions == "one" and stage.loss.duplicates != "ignore":
+        alike = sum(((one.records or 0) / total) ** 2 * one.alike for one in found)
+        idle = alike ** (stage.batch_size - 1)
+        if idle > _IDLE and not warnings:
+            warnings.append(
+                f"stage {stage.name!r}: about {idle:.0%} of the pairs have no negative in their batch of "
+                f"{stage.batch_size:,}, because many records share a picture or a caption: raise batch_size"
+            )
     return warnings
+
+
+def check_trained(stage: Stage, trains: Iterable[str]) -> list[str]:
+    """Returns a warning where a stage trains nothing that encodes pictures or texts.
+
+    Args:
+      stage: which.
+      trains: paths of the parameters that it trains.
+    """
+    names = sorted(trains)
+    if any(name.startswith(("image/", "text/")) for name in names):
+        return []
+    return [
+        f"stage {stage.name!r} trains only {' and '.join(names)}: its loss can fall a little, but no picture and no "
+        "text is encoded otherwise than before. Let `trains` match parameters of a tower"
+    ]
 
 
 def _looked_at(base: Reading, source: Source, records: Sequence[Any]) -> Reading:
@@ -160,6 +187,7 @@ def _looked_at(base: Reading, source: Source, records: Sequence[Any]) -> Reading
         texts=len(texts),
         images=len(images),
         whole=whole,
+        alike=_alike(some),
     )
 
 
@@ -175,6 +203,13 @@ def _texts(record: Pair | Translation) -> Sequence[Any]:
     if isinstance(record, Translation):
         return [record.other]
     return record.text_ids or [record.text_id]
+
+
+def _alike(some: Sequence[Pair | Translation]) -> float:
+    """Returns the share of couples of records that have a picture, or a first text, in common."""
+    pairs = [(record.image_ids, _texts(record)[0]) for record in some if isinstance(record, Pair)]
+    couples = [bool(set(a[0]) & set(b[0])) or a[1] == b[1] for a, b in combinations(pairs, 2)]
+    return sum(couples) / len(couples) if couples else 0.0
 
 
 def _noted(source: Source) -> dict[str, int] | None:

@@ -325,6 +325,11 @@ def _check_parameters(run: Run) -> None:
                 f"stage {stage.name!r} learns nothing, for the learning rate of all that trains is 0: raise "
                 "optimizer.learning_rate, or the multipliers"
             )
+        if stage.objective == "teacher" and not any(path.startswith("text/") for path in trains):
+            raise JclipError(
+                f"stage {stage.name!r} learns nothing, for a teacher teaches the text tower alone, of which it trains "
+                "nothing: let `trains` match text/.*"
+            )
         statistics = isinstance(run.model.image, ResNetConfig) and any(path.startswith("image/") for path in trains)
         if stage.micro_batches > 1 and stage.objective == "contrastive" and statistics:
             raise JclipError(

@@ -85,16 +85,16 @@ class Journal:
 
 
 def read_journal(path: Path) -> list[dict[str, Any]]:
-    """The records of a metrics.jsonl; a last line that was cut off by a crash is left out."""
+    """Returns the records of a metrics.jsonl up to one that a crash cut off, in the middle of a letter perhaps."""
     if not path.is_file():
         return []
     records = []
-    for line in path.read_text(encoding="utf-8").splitlines():
+    for line in path.read_bytes().splitlines():
         try:
             record = decode(line)
-        except ValueError:
+            records.append({**record, "kind": str(record["kind"]), "total": int(record["total"])})
+        except (ValueError, TypeError, KeyError):
             break
-        records.append(record)
     return records
 
 

@@ -3,6 +3,7 @@
 import json
 import logging
 import os
+from pathlib import Path
 
 import pytest
 
@@ -54,10 +55,22 @@ def test_looking_leaves_nothing(tmp_path):
     check_writable(tmp_path / "a" / "b" / "out")
     assert not list(tmp_path.iterdir())
     check_folder(tmp_path / "a" / "b")
-    check_folder(tmp_path / "a" / "b")
-    assert [str(place.relative_to(tmp_path)) for place in sorted(tmp_path.rglob("*"))] == ["a", "a/b"]
+    assert not list(tmp_path.iterdir())
+    (tmp_path / "a").mkdir()
+    check_folder(tmp_path / "a")
+    assert list(tmp_path.rglob("*")) == [tmp_path / "a"]
     with pytest.raises(JclipError, match="cannot be made"):
         check_folder(tmp_path / ("x" * 300))
+
+
+def test_a_workdir_that_cannot_be_written_is_found_first(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("jclip.cli.train.evaluators", None)  # which may take long
+    monkeypatch.setattr("jclip.cli.train.copies_on", None)
+    (tmp_path / "file").touch()
+    config = str(Path(__file__).parents[2] / "configs/demo/chinese_clip.py")
+    assert main(["train", config, "--workdir", str(tmp_path / "file" / "run")]) == 1
+    message = f"jclip train: {tmp_path}/file/run cannot be made (Not a directory): choose another place"
+    assert capsys.readouterr().err.strip() == message
 
 
 def test_captions_that_nobody_named_have_one_name(tmp_path):
@@ -83,12 +96,16 @@ def test_what_libraries_log_is_one_line_each(capsys):
         except OSError:
             absl.exception("a write failed")
         logging.getLogger("orbax").error("lost")
+        mistaken = logging.makeLogRecord({"name": "jax", "levelno": 40, "levelname": "ERROR"})
+        mistaken.msg, mistaken.args = "%d devices", ("no",)
+        logging.getLogger().handlers[-1].emit(mistaken)
     out, err = capsys.readouterr()
     assert out == ""
     assert err.splitlines() == [
         r"jclip train: warning of absl: a shard is slow: \x1b[2J",
         "jclip train: error of absl: a write failed (OSError: [Errno 28] No space left on device)",
         "jclip train: error of orbax: lost",
+        "jclip train: error of jax: %d devices ('no',)",
     ]
     assert not any("Lines" in type(handler).__name__ for handler in logging.getLogger().handlers)
 

@@ -2,12 +2,16 @@
 
 import io
 import json
+import os
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from jclip.data.cache import Cache
+from jclip.data.emoji.sources import EmojiPairs
 from jclip.data.folders import LabelledFolder, PairFolder, ParallelFolder, StoredPair, write_pairs, write_parallel
 from jclip.data.identity import picture_identity, text_identity
 from jclip.data.images import Preprocessing
@@ -42,6 +46,33 @@ def test_pairs_and_parallel_text_come_back(tmp_path, capsys):
     assert "tensorflow" not in sys.modules
     printed = capsys.readouterr()
     assert "%" not in printed.out + printed.err  # no progress bars
+
+
+@pytest.mark.parametrize(
+    "name", ["~", "run[1]", "a*b", "{a,b}", "{DATASET}", "100%25", "new\nline", "gs:", "back\\slash"]
+)
+def test_a_folder_is_called_anything(name, tmp_path, monkeypatch):
+    (tmp_path / "home").mkdir()
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.chdir(tmp_path)
+    for folder in (f"{name}/pairs", str(tmp_path / name / "whole")):
+        write_pairs(Path(folder), PAIRS)
+        assert [pair.captions[0] for pair in PairFolder(folder).open()] == [pair.captions[0] for pair in PAIRS]
+    assert sorted(os.listdir(name)) == ["pairs", "whole"] and not os.listdir("home")
+
+
+def test_a_name_that_is_not_utf8_is_refused_at_every_door(tmp_path):
+    folder = tmp_path / os.fsdecode(b"x\xff") / "data"
+    for act in (
+        lambda: write_pairs(folder, PAIRS),
+        lambda: write_parallel(folder, SENTENCES),
+        lambda: PairFolder(str(folder)).open(),
+        lambda: EmojiPairs(str(folder)).open(),
+        lambda: Cache(folder, 5, 4, "float32", 2),
+    ):
+        with pytest.raises(JclipError, match=r"data is not a name in UTF-8, and array_record opens no other"):
+            act()
+    assert not os.listdir(tmp_path)
 
 
 def test_pairs_make_batches(tmp_path):

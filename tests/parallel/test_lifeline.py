@@ -1,5 +1,7 @@
 """A process that is gone is noticed at once, whatever the others wait for."""
 
+import socket
+import struct
 import sys
 import time
 
@@ -32,21 +34,77 @@ def test_a_killed_process_is_missed_within_seconds(gone):
     assert all(code in (134, -6) for number, (code, _) in enumerate(ended) if number != gone), ended
 
 
+def until_true(condition):
+    until = time.monotonic() + 10
+    while not condition() and time.monotonic() < until:
+        time.sleep(0.01)
+    assert condition()
+
+
 def test_who_says_farewell_is_not_lost():
     lost = []
     first, other, third = (Lifeline(lost.append) for _ in range(3))
-    port = first.listen()
-    assert other.connect("localhost", port, 1) and third.connect("localhost", port, 2)
-    while len(first._sockets) < 3:  # with the one that listens
-        time.sleep(0.01)
+    told = first.listen("localhost")
+    assert other.connect("localhost", told, 1) and third.connect("localhost", told, 2)
+    until_true(lambda: len(first._sockets) == 3)  # with the one that listens
     other.close()
     time.sleep(0.1)
     assert lost == []
     third._sockets[0].shutdown(2)  # as the system does when a process dies
-    until = time.monotonic() + 10
-    while not lost and time.monotonic() < until:
-        time.sleep(0.01)
-    assert "process 2 of this run" in lost
+    until_true(lambda: "process 2 of this run" in lost)
     first.close()
     third.close()
-    assert not Lifeline(lost.append).connect("localhost", 1, 3)
+
+
+@pytest.mark.parametrize("said", [b"", b"GET / HTTP/1.0\r\n\r\n", bytes(20)])
+def test_a_stranger_who_comes_and_goes_is_nothing(said):
+    lost = []
+    first, other = Lifeline(lost.append), Lifeline(lost.append)
+    told = first.listen("localhost")
+    with socket.create_connection(("localhost", int(told.split()[0])), timeout=10) as stranger:
+        stranger.sendall(said)
+        stranger.shutdown(socket.SHUT_WR)
+        assert stranger.recv(1) == b""  # turned away
+    assert other.connect("localhost", told, 1)
+    until_true(lambda: len(first._sockets) == 2)
+    assert lost == []
+    other.close()
+    first.close()
+
+
+@pytest.mark.parametrize(("host", "here"), [("localhost", True), ("127.0.0.1", True), ("10.1.2.3", False)])
+def test_only_others_machines_are_listened_to_where_there_are_any(host, here):
+    first = Lifeline(lambda who: None)
+    first.listen(host)
+    address = first._listening.getsockname()[0]
+    assert (address in ("127.0.0.1", "::1")) == here
+    assert here or address in ("::", "0.0.0.0")  # as jax's coordinator
+    first.close()
+
+
+def test_no_socket_is_no_error(monkeypatch):
+    line = Lifeline(lambda who: None)
+    assert not line.connect("localhost", f"1 {'00' * 16}", 3)  # where nobody listens
+
+    def none(*arguments, **more):
+        raise OSError("Address family not supported by protocol")
+
+    monkeypatch.setattr("socket.socket", none)
+    assert line.listen("localhost") == line.listen("10.1.2.3") == ""
+    assert not line.connect("localhost", "", 3)
+
+
+def test_a_connection_that_the_network_forgot_is_left_to_the_heartbeat():
+    lost = []
+    first = Lifeline(lost.append)
+    port, secret = first.listen("localhost").split()
+    for count, resets, words in ((2, True, []), (3, False, ["process 7 of this run"])):
+        other = socket.create_connection(("localhost", int(port)), timeout=10)
+        other.sendall(bytes.fromhex(secret) + (7).to_bytes(4, "big"))
+        until_true(lambda count=count: len(first._sockets) == count)
+        if resets:
+            other.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        other.close()
+        until_true(lambda: first._sockets[-1].fileno() == -1)
+        assert lost == words
+    first.close()

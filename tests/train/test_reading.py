@@ -7,6 +7,7 @@ import pytest
 
 from jclip import rules
 from jclip.bundle import load_bundle, save_bundle
+from jclip.cli.configs import load_config
 from jclip.data.emoji.place import MARKER
 from jclip.data.emoji.sources import EmojiPairs, EmojiParallel
 from jclip.data.folders import PairFolder, ParallelFolder, StoredPair, write_pairs, write_parallel
@@ -15,9 +16,11 @@ from jclip.data.sources import SyntheticPairs
 from jclip.errors import JclipError
 from jclip.losses.contrastive import ContrastiveLoss
 from jclip.train.loop import train
-from jclip.train.reading import LOOKED_AT, check_learnable, reading
+from jclip.train.reading import LOOKED_AT, check_learnable, check_trained, reading
+from jclip.train.reduced import reduce
 from jclip.train.run import check
 from jclip.train.telemetry import read_journal
+from tests.train.conftest import CONFIGS, RECIPES
 from tests.train.runs import png
 
 
@@ -28,7 +31,7 @@ def stage(chinese_clip):
 
 def test_pictures_with_captions(stage, tmp_path):
     folder = tmp_path / "a[1]"
-    write_pairs(folder, (StoredPair(png(n), (f"红{n}\x1b[2J",), n, n, (n,), ("zh",)) for n in range(100)))
+    write_pairs(folder, (StoredPair(png(n), (f"红{n}\x1b[2J",), ("zh",)) for n in range(100)))
     found = reading(stage, PairFolder(str(folder)))
     assert (found.records, found.texts, found.images, found.whole) == (100, LOOKED_AT, LOOKED_AT, False)
     assert str(found) == (
@@ -50,11 +53,15 @@ def test_data_that_are_not_there(stage, tmp_path):
     assert check_learnable(stage, [found]) == []
     unbuilt = reading(stage, EmojiPairs(str(tmp_path / "emoji")), build=False)
     assert str(unbuilt).endswith("not built yet; the run builds it") and not (tmp_path / "emoji").exists()
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "pairs.csv").touch()
+    refused = reading(stage, EmojiPairs(str(tmp_path / "mine")), build=False)
+    assert f"{tmp_path}/mine holds 'pairs.csv', but the emoji data set builds itself in" in str(refused)
 
 
 def pairs_of(folder, images, texts):
     """A folder of pairs with these numbers of pictures and captions."""
-    write_pairs(folder, (StoredPair(png(i), (f"t{t}",), i, t) for i, t in zip(images, texts, strict=True)))
+    write_pairs(folder, (StoredPair(png(i), (f"t{t}",)) for i, t in zip(images, texts, strict=True)))
     return PairFolder(str(folder))
 
 
@@ -106,6 +113,34 @@ def test_a_run_begins_with_what_it_reads_and_what_is_odd(chinese_clip, tmp_path)
     ]
     warnings = [line["message"] for line in lines if line["kind"] == "warning"]
     assert len(warnings) == 2 and all("a batch of 16 is larger than the data of 10 records" in one for one in warnings)
+
+
+@pytest.mark.parametrize(("images", "texts"), [(range(8), [0, 1] * 4), ([0, 0, 0, 0, 1, 1, 1, 1], range(8))])
+def test_pairs_that_are_alone_in_their_batch(stage, tmp_path, images, texts):
+    found = [reading(stage, pairs_of(tmp_path / "pairs", images, texts))]
+    assert found[0].alike == 12 / 28  # of two kinds, four of each: 2 * 6 couples of 28
+    two = replace(stage, batch_size=2)
+    assert check_learnable(two, found) == [
+        "stage 'image-frozen': about 43% of the pairs have no negative in their batch of 2, because many records "
+        "share a picture or a caption: raise batch_size"
+    ]
+    assert check_learnable(replace(stage, batch_size=4), found) == []  # 8 per cent
+    assert check_learnable(replace(two, loss=ContrastiveLoss(duplicates="ignore")), found) == []
+    other = reading(stage, SyntheticPairs(count=8))  # whose records differ: (1/2)^2 of the couples are of the first
+    assert "about 11% of the pairs" in check_learnable(two, [*found, other])[0]
+
+
+def test_a_stage_that_trains_no_tower(stage):
+    assert check_trained(stage, ["text/projection/kernel", "logit_scale"]) == []
+    (warning,) = check_trained(stage, ["logit_scale"])
+    assert warning.startswith("stage 'image-frozen' trains only logit_scale: its loss can fall a little, but no")
+
+
+def test_a_teacher_without_a_text_tower_to_teach_is_refused(tmp_path):
+    run = reduce(load_config(str(CONFIGS / RECIPES[0])), tmp_path / "inputs")
+    stage = replace(run.stages[0], trains=((r"image/.*", True), (r".*", False)))
+    with pytest.raises(JclipError, match="learns nothing, for a teacher teaches the text tower alone"):
+        check(replace(run, stages=(stage, *run.stages[1:])))
 
 
 def test_rates_of_zero_are_refused(chinese_clip):

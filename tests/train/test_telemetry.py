@@ -1,5 +1,6 @@
 """What a run says of itself: figures of every log step, TensorBoard's files, a profile, Weights & Biases by option."""
 
+import json
 import sys
 import time
 import types
@@ -38,6 +39,15 @@ def test_a_meter_by_hand():
     assert 0.3 < figures["data_wait"] < 0.7
     assert figures["padding"] == 5 / 8
     assert meter.read()["padding"] == 0  # begun anew
+
+
+@pytest.mark.parametrize(
+    "cut", ['{"kind": "warning", "total": 2, "message": "描'.encode()[:-1], b'{"kind"', b"\0" * 20, b"[1]", b"{}", b"7"]
+)
+def test_a_journal_that_a_crash_cut_off(cut, tmp_path):
+    whole = {"kind": "evaluation", "total": 1, "T1/t2i_r1": 0.5, "stage": "描述"}
+    (tmp_path / "metrics.jsonl").write_bytes(json.dumps(whole, ensure_ascii=False).encode() + b"\n" + cut)
+    assert read_journal(tmp_path / "metrics.jsonl") == [whole]
 
 
 def test_the_peaks_of_devices():

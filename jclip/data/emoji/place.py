@@ -5,6 +5,7 @@ from pathlib import Path
 
 from jclip.data.emoji.fetch import pins
 from jclip.errors import JclipError
+from jclip.files import check_utf8
 
 MARKER = ".jclip-emoji"
 """Name of the file that says whose folder it is, written before anything else."""
@@ -24,12 +25,13 @@ def is_built(folder: Path) -> bool:
         return False
 
 
-def take(folder: Path) -> None:
-    """Checks that the folder is new, empty or the data set's own, and marks it.
+def check_own(folder: Path) -> None:
+    """Checks that the folder is new, empty or the data set's own.
 
     Raises:
-      JclipError: it holds anything else.
+      JclipError: it holds anything else, or its name is not UTF-8.
     """
+    check_utf8(folder)
     foreign = _foreign(folder)
     if foreign:
         more = f" and {len(foreign) - _SHOWN} more" if len(foreign) > _SHOWN else ""
@@ -37,6 +39,15 @@ def take(folder: Path) -> None:
             f"{folder} holds {', '.join(map(repr, foreign[:_SHOWN]))}{more}, but the emoji data set builds itself in a "
             "folder of its own: name a new one. For your own data, give the stage a PairFolder or a ParallelFolder"
         )
+
+
+def take(folder: Path) -> None:
+    """Checks the folder as `check_own` does, and marks it.
+
+    Raises:
+      JclipError: as `check_own`.
+    """
+    check_own(folder)
     folder.mkdir(parents=True, exist_ok=True)
     if not (folder / MARKER).exists() and os.access(folder, os.W_OK):
         (folder / MARKER).write_text("The emoji data set of jclip builds itself here.\n", encoding="utf-8")

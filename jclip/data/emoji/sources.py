@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from jclip.data.emoji.place import is_built
+from jclip.data.emoji.place import check_own, is_built
 from jclip.data.emoji.protocol import LANGUAGES, Concept, Role, alike, is_heldout_pair
 from jclip.data.images import Picture, Preprocessing, to_array
 from jclip.data.records import Pair, Translation
@@ -33,10 +33,9 @@ class EmojiPairs:
     languages: tuple[str, ...] = ("en",)
     weight: float = 1.0
 
-    @property
-    def is_here(self) -> bool:
-        """Whether `open` finds the data set without building it."""
-        return is_built(Path(self.folder))
+    def unbuilt(self) -> str:
+        """Returns what `open` would do instead of reading, in words; empty where the data set is built."""
+        return _unbuilt(self.folder)
 
     def open(self, preprocessing: Preprocessing | None = None) -> list[Pair]:
         """The records; with `preprocessing`, their pictures decoded and resized.
@@ -78,10 +77,9 @@ class EmojiParallel:
     english_share: float = 0.5
     weight: float = 1.0
 
-    @property
-    def is_here(self) -> bool:
-        """Whether `open` finds the data set without building it."""
-        return is_built(Path(self.folder))
+    def unbuilt(self) -> str:
+        """Returns what `open` would do instead of reading, in words; empty where the data set is built."""
+        return _unbuilt(self.folder)
 
     def open(self, preprocessing: Preprocessing | None = None) -> list[Translation]:
         """The records.
@@ -187,6 +185,16 @@ class EmojiSet:
         except (OSError, RuntimeError, ValueError, IndexError) as error:
             folder = self._builder.data_path
             raise JclipError(f"{folder} is damaged ({error}): delete it, and it is built again") from None
+
+
+def _unbuilt(folder: str) -> str:
+    if is_built(Path(folder)):
+        return ""
+    try:
+        check_own(Path(folder))
+    except JclipError as error:
+        return str(error)
+    return "not built yet; the run builds it"
 
 
 def _check(languages: tuple[str, ...]) -> None:

@@ -70,7 +70,7 @@ def open_tars(source: Path, reading: Reading) -> TarReader:
     elif source.is_dir():
         files = sorted(file for end in _ENDS for file in source.glob(f"*.{end}"))
     else:
-        files = sorted(source.parent.glob(source.name))
+        files = sorted(source.parent.glob(source.name.replace("[", "[[]")))
     if not files:
         raise JclipError(f"{source} names no tar: name one, or a folder of .tar files, or a pattern in quotes")
     return TarReader(

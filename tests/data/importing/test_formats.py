@@ -9,6 +9,8 @@ import pytest
 from jclip.data.folders import LabelledFolder, ParallelFolder, read_languages
 from jclip.data.importing.formats import FORMATS
 from jclip.data.importing.limits import Limit
+from jclip.data.importing.parts import Reading
+from jclip.data.importing.webdataset import open_tars
 from jclip.data.records import Translation
 from jclip.errors import JclipError
 from jclip.evaluate.class_sets import class_names, read_classes
@@ -32,6 +34,14 @@ def test_rows_of_one_path_are_one_picture(tmp_path):
     assert [pair.pictures[0] for pair in found] == [picture(n) for n in range(12)]
     assert {pair.languages for pair in found} == {("zh", "zh")}
     assert len({pair.image_ids for pair in found}) == 12
+
+
+def test_a_pattern_of_tars_has_stars_and_no_brackets(tmp_path):
+    for name in ("a1.tar", "b[1]-0.tar", "b[1]-1.tar"):
+        (tmp_path / name).touch()
+    with pytest.raises(JclipError, match=r"a\[1\].tar names no tar"):
+        open_tars(tmp_path / "a[1].tar", Reading())
+    assert [file.name for file in open_tars(tmp_path / "b[1]-*.tar", Reading()).files] == ["b[1]-0.tar", "b[1]-1.tar"]
 
 
 def test_a_picture_whose_file_is_missing_is_skipped(tmp_path):
