@@ -6,6 +6,7 @@ import tempfile
 from functools import cache
 from itertools import islice
 from pathlib import Path
+from typing import NamedTuple
 
 from jclip.data.importing.columns import named
 from jclip.data.importing.engine import Plan, import_data
@@ -13,7 +14,9 @@ from jclip.data.importing.formats import FORMATS, open_source
 from jclip.data.importing.limits import Limit
 from jclip.data.importing.lines import scan
 from jclip.data.importing.parts import Reading
+from jclip.data.importing.report import Split
 from jclip.data.kinds import Rules
+from jclip.plain import shown
 
 _OWN = ("csv", "picture-folder")
 
@@ -35,17 +38,38 @@ def _has_header(file: Path) -> bool:
     return False
 
 
+class Own(NamedTuple):
+    """A source as a data folder.
+
+    Attributes:
+      folder: it, with one split.
+      note: what was left out, with the number of each reason and an example; empty where nothing was.
+    """
+
+    folder: Path
+    note: str
+
+
 @cache
-def own_folder(place: Path, split: str) -> Path:
-    """Returns a data folder with all of a source as one split; nothing may be skipped.
+def own_folder(place: Path, split: str) -> Own:
+    """Returns a data folder with all of a source as one split, of which a tenth may be left out as in an import.
 
     Raises:
-      JclipError: the source cannot be read, or not all of it.
+      JclipError: the source cannot be read, or more of it had to be left out.
     """
     name = own_format(place)
     reader = open_source(name, place, Reading(splits=(split,)))[1]
     beside = Path(tempfile.mkdtemp(prefix="jclip-"))
     atexit.register(shutil.rmtree, beside, ignore_errors=True)
-    plan = Plan(name or "", rules=Rules(skip_duplicates=False), limit=Limit(count=0))
-    import_data(reader, beside / "data", plan)
-    return beside / "data"
+    plan = Plan(name or "", rules=Rules(skip_duplicates=False), limit=Limit(share=0.1))
+    report = import_data(reader, beside / "data", plan)
+    return Own(beside / "data", _note(report.splits[split]))
+
+
+def _note(split: Split) -> str:
+    left = [
+        f"{count:,} x {shown(reason)} ({shown(some.places[reason][0])})"
+        for some in (split.skipped, split.beside)
+        for reason, count in sorted(some.counts.items())
+    ]
+    return f"{split.skipped.units + split.beside.units:,} left out: {', '.join(left)}." if left else ""

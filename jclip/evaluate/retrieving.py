@@ -71,7 +71,7 @@ def find(
         main="mean_recall",
         counts=counts,
         counting=task.counted.how if task.counted else "",
-        note=note,
+        note=" ".join(filter(None, (note, task.note))),
         scores=_distribution(task, images_nd, texts_md),
         trials=_trials(task, judged) if resamples else (),
     )

@@ -29,7 +29,7 @@ from jclip.evaluate.own import own_folder, own_format
 from jclip.evaluate.positives import Positives
 from jclip.evaluate.rows import Counted, Counting, Rows
 from jclip.evaluate.tasks import RetrievalTask
-from jclip.reading import TOO_LARGE
+from jclip.reading import LARGEST_PICTURE, TOO_LARGE, read_regular
 
 _LANGUAGE = re.compile(r"[a-z]{2,3}(-\w+)*")  # BCP 47, as far as folders need it
 
@@ -61,8 +61,9 @@ def open_captions(place: Path, split: str = "test", counting: Counting = "joined
       JclipError: nothing of these forms is there, or it is damaged (`task` may find that out); file and line are given.
     """
     if own_format(place) is not None and not _holds(place, split):
-        own = ImportedPairs(own_folder(place, split), split, counting)
-        return _named(str(place), {language: partial(own.task, language) for language in ("", *own.languages)})
+        folder, note = own_folder(place, split)
+        own = ImportedPairs(folder, split, counting)
+        return _named(str(place), {language: partial(own.task, language) for language in ("", *own.languages)}, note)
     if place.is_file():
         read = read_cn_clip if place.suffix == ".jsonl" else read_pairs
         return _named(str(place), {"": partial(read, place, counting)})
@@ -83,10 +84,10 @@ def open_captions(place: Path, split: str = "test", counting: Counting = "joined
     return _named(f"{place} ({split})", {"": partial(_only, place, split, counting), **found})
 
 
-def _named(name: str, tasks: dict[str, Callable[[], RetrievalTask]]) -> Captions:
+def _named(name: str, tasks: dict[str, Callable[[], RetrievalTask]], note: str = "") -> Captions:
     def task(language: str) -> RetrievalTask:
         # A language that is not there is what somebody calls the only captions that are.
-        return replace((tasks.get(language) or tasks[""])(), name=name, language=language)
+        return replace((tasks.get(language) or tasks[""])(), name=name, language=language, note=note)
 
     return Captions(sorted(filter(None, tasks)), task)
 
@@ -156,7 +157,10 @@ def _identities(paths: Sequence[Path]) -> dict[Path, Hashable]:
     try:
         sizes = {path: path.stat().st_size for path in paths}
         times = Counter(sizes.values())
-        return {path: picture_identity(path.read_bytes()) if times[size] > 1 else path for path, size in sizes.items()}
+        return {
+            path: picture_identity(read_regular(path, LARGEST_PICTURE)) if times[size] > 1 else path
+            for path, size in sizes.items()
+        }
     except OSError as error:
         raise unreadable(Path(error.filename), error) from None
 

@@ -29,6 +29,7 @@ class RetrievalTask:
       language: of the captions, BCP 47; "" where nobody said.
       ways: what is asked: captions for pictures, pictures for captions.
       counted: see `rows`; None for a question that was not made from a file or a folder.
+      note: what the data lack, to know before comparing.
     """
 
     name: str
@@ -41,6 +42,7 @@ class RetrievalTask:
     language: str = ""
     ways: tuple[Way, ...] = ("t2i", "i2t")
     counted: Counted | None = None
+    note: str = ""
 
     def judge(self, images_nd: np.ndarray, texts_md: np.ndarray, ks: Sequence[int] = (1, 5, 10)) -> dict[str, Judged]:
         """What came of each query, by features of all pictures and captions.
