@@ -22,14 +22,15 @@ from jclip.data.identity import picture_identity, text_identity
 from jclip.data.images import Picture
 from jclip.data.importing.cn_clip import decode_base64
 from jclip.data.importing.lines import LONGEST_PICTURE, Line, integer, scan, text_of
-from jclip.errors import JclipError, unreadable
+from jclip.errors import JclipError
 from jclip.evaluate.features import is_text, json_lines, whole_number, whole_numbers
 from jclip.evaluate.imported import ImportedPairs
 from jclip.evaluate.own import own_folder, own_format
 from jclip.evaluate.positives import Positives
 from jclip.evaluate.rows import Counted, Counting, Rows
+from jclip.evaluate.same import identities, sizes_of
 from jclip.evaluate.tasks import RetrievalTask
-from jclip.reading import LARGEST_PICTURE, TOO_LARGE, read_regular
+from jclip.reading import TOO_LARGE
 
 _LANGUAGE = re.compile(r"[a-z]{2,3}(-\w+)*")  # BCP 47, as far as folders need it
 
@@ -154,15 +155,10 @@ def read_pairs(file: Path, counting: Counting = "joined") -> RetrievalTask:
 
 def _identities(paths: Sequence[Path]) -> dict[Path, Hashable]:
     """Returns what equal files share. Those whose size no other file has are not read."""
-    try:
-        sizes = {path: path.stat().st_size for path in paths}
-        times = Counter(sizes.values())
-        return {
-            path: picture_identity(read_regular(path, LARGEST_PICTURE)) if times[size] > 1 else path
-            for path, size in sizes.items()
-        }
-    except OSError as error:
-        raise unreadable(Path(error.filename), error) from None
+    files = list(dict.fromkeys(paths))
+    several = {size for size, times in Counter(sizes_of(files)).items() if times > 1}
+    found = identities(files, several)
+    return {file: file if identity is None else identity for file, identity in zip(files, found, strict=True)}
 
 
 def read_cn_clip(
