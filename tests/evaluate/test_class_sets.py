@@ -96,7 +96,7 @@ def test_splits(tmp_path):
         read_classes(tmp_path, "valid")
     sets = read_splits(tmp_path)
     assert set(sets.splits) == {"train", "test"} and tuple(sets.names) == ("0", "1")
-    assert sets.shared == 0 and sets.note == ""
+    assert sets.shared == 2  # the first picture of each class
     with pytest.raises(JclipError, match="must have the splits train and test, but has none"):
         read_splits(tmp_path / "test")
 
