@@ -281,6 +281,9 @@ def _gather(tasks: Sequence[Task], reader: Reader, destination: Path, plan: Plan
             split = report.splits.setdefault(piece.split, Split())
             split.records += piece.shard.records
             split.units += piece.units
+            if piece.split != task.part.split:
+                split.moved -= piece.units
+                report.splits[task.part.split].moved += piece.units
             split.languages.update(piece.languages)
             if piece.shard.records:
                 split.shards += 1
