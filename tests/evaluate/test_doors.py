@@ -76,7 +76,8 @@ def through_cn_clip(home):
 
 
 def through_lmdb(home):
-    imported("cn-clip-lmdb", as_lmdb(cn_clip(home / "raw", int, int), "train,test"), home / "folder", Limit(count=9))
+    source = as_lmdb(cn_clip(home / "raw", padded, padded), "train,test")
+    imported("cn-clip-lmdb", source, home / "folder", Limit(count=9))
 
 
 def through_csv(home):
