@@ -1,4 +1,4 @@
-"""Tables and folders of pictures with captions, for evaluation: as imported folders that go when the process ends."""
+"""Tables, folders of pictures with captions, tars and so on, for evaluation: imported until the process ends."""
 
 import atexit
 import shutil
@@ -18,17 +18,18 @@ from jclip.data.importing.report import Split
 from jclip.data.kinds import Rules
 from jclip.plain import shown
 
-_OWN = ("csv", "picture-folder")
+_OWN = ("csv", "picture-folder", "webdataset", "parquet", "cn-clip-lmdb")
 
 
 def own_format(place: Path) -> str | None:
-    """Returns the format of a table or of a folder of pictures with captions; None for anything else.
+    """Returns the import's format of pictures with captions; None for what evaluation reads as it is.
 
-    A file of lines PICTURE<tab>CAPTION without a header is not a table here: it is read as it is.
+    A file of lines PICTURE<tab>CAPTION without a header is not a table here.
     """
-    if place.is_file() and place.suffix.lower() != ".csv" and not _has_header(place):
+    name = next((name for name in _OWN if FORMATS[name].fits(place)), None)
+    if name == "csv" and place.is_file() and place.suffix.lower() != ".csv" and not _has_header(place):
         return None
-    return next((name for name in _OWN if FORMATS[name].fits(place)), None)
+    return name
 
 
 def _has_header(file: Path) -> bool:

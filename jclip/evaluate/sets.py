@@ -3,7 +3,7 @@
     pairs.tsv                                   PICTURE<tab>CAPTION lines, paths relative to the file
     FOLDER/test_texts.jsonl, test_imgs.tsv      cn_clip's: {"text_id": 3, "text": "…", "image_ids": [7]}, ID<tab>BASE64
     FOLDER/dataset_info.json, …                 what `jclip data import` wrote, see `imported`
-    table.csv, FOLDER/a.jpg, a.txt, …           what `jclip data import` would read, see `own`
+    table.csv, a.tar, FOLDER/a.jpg, a.txt, …    what `jclip data import` would read, see `own`
 
 Captions in several languages lie in FOLDER/LANGUAGE, or share one gallery as FOLDER/test_texts.LANGUAGE.jsonl.
 """

@@ -123,6 +123,18 @@ def own_picture_folder(home):
     captioned(home / "raw")
 
 
+def own_lmdb(home):
+    as_lmdb(cn_clip(home / "raw", int, int), "train,test")
+
+
+def own_tars(home):
+    through_tars(home)
+
+
+def own_parquet(home):
+    through_parquet(home)
+
+
 def through_parquet(home):
     import pyarrow
     import pyarrow.parquet
@@ -176,6 +188,9 @@ DOORS = {
     through_a_picture_folder: ("folder", "train", False),
     own_spreadsheet: ("raw/表.csv", "test", False),
     own_picture_folder: ("raw", "test", False),
+    own_tars: ("raw", "test", False),
+    own_parquet: ("raw.parquet", "test", False),
+    own_lmdb: ("raw/lmdb", "test", True),
     raw_cn_clip: ("folder", "test", True),
     raw_pairs: ("folder/pairs.tsv", "test", False),
 }
