@@ -44,10 +44,12 @@ class Own(NamedTuple):
 
     Attributes:
       folder: it, with one split.
-      note: what was left out, with the number of each reason and an example; empty where nothing was.
+      left_out: number of pairs and files that are not in it.
+      note: each reason, with its number and an example; empty where nothing was left out.
     """
 
     folder: Path
+    left_out: int
     note: str
 
 
@@ -64,13 +66,14 @@ def own_folder(place: Path, split: str) -> Own:
     atexit.register(shutil.rmtree, beside, ignore_errors=True)
     plan = Plan(name or "", rules=Rules(skip_duplicates=False), limit=Limit(share=0.1))
     report = import_data(reader, beside / "data", plan)
-    return Own(beside / "data", _note(report.splits[split]))
+    return _counted(beside / "data", report.splits[split])
 
 
-def _note(split: Split) -> str:
+def _counted(folder: Path, split: Split) -> Own:
     left = [
         f"{count:,} x {shown(reason)} ({shown(some.places[reason][0])})"
         for some in (split.skipped, split.beside)
         for reason, count in sorted(some.counts.items())
     ]
-    return f"{split.skipped.units + split.beside.units:,} left out: {', '.join(left)}." if left else ""
+    count = split.skipped.units + split.beside.units
+    return Own(folder, count, f"{count:,} left out: {', '.join(left)}." if left else "")

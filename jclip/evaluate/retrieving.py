@@ -62,6 +62,7 @@ def find(
     counts |= {f"{way}_queries": len(one.asked_q) for way, one in judged.items()}
     if task.counted and task.counted.how == "joined":
         counts |= {"joined_pictures": task.counted.pictures, "joined_captions": task.counted.captions}
+    counts |= {"left_out": task.left_out} if task.left_out else {}
     return Finding(
         kind="retrieval",
         dataset=task.name,

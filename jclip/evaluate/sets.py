@@ -62,9 +62,10 @@ def open_captions(place: Path, split: str = "test", counting: Counting = "joined
       JclipError: nothing of these forms is there, or it is damaged (`task` may find that out); file and line are given.
     """
     if own_format(place) is not None and not _holds(place, split):
-        folder, note = own_folder(place, split)
-        own = ImportedPairs(folder, split, counting)
-        return _named(str(place), {language: partial(own.task, language) for language in ("", *own.languages)}, note)
+        own = own_folder(place, split)
+        pairs = ImportedPairs(own.folder, split, counting)
+        tasks = {language: partial(pairs.task, language) for language in ("", *pairs.languages)}
+        return _named(str(place), tasks, own.left_out, own.note)
     if place.is_file():
         read = read_cn_clip if place.suffix == ".jsonl" else read_pairs
         return _named(str(place), {"": partial(read, place, counting)})
@@ -85,10 +86,11 @@ def open_captions(place: Path, split: str = "test", counting: Counting = "joined
     return _named(f"{place} ({split})", {"": partial(_only, place, split, counting), **found})
 
 
-def _named(name: str, tasks: dict[str, Callable[[], RetrievalTask]], note: str = "") -> Captions:
+def _named(name: str, tasks: dict[str, Callable[[], RetrievalTask]], left_out: int = 0, note: str = "") -> Captions:
     def task(language: str) -> RetrievalTask:
         # A language that is not there is what somebody calls the only captions that are.
-        return replace((tasks.get(language) or tasks[""])(), name=name, language=language, note=note)
+        found = (tasks.get(language) or tasks[""])()
+        return replace(found, name=name, language=language, left_out=left_out, note=note)
 
     return Captions(sorted(filter(None, tasks)), task)
 

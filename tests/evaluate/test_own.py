@@ -50,7 +50,7 @@ def test_what_is_left_out_is_said(tmp_path):
     assert task.captions == [f"red {n}" for n in range(10)]
     assert "1 left out: 1 x the picture's file is missing (t.csv, line 12: nowhere.png" in task.note
     finding = find(task, np.eye(10, dtype=np.float32), np.eye(10, dtype=np.float32), note="Mine.", resamples=0)
-    assert finding.note == f"Mine. {task.note}"
+    assert finding.note == f"Mine. {task.note}" and finding.counts["left_out"] == 1
     for n in range(10):
         (tmp_path / f"{n}.txt").write_text(f"red {n}")
     (tmp_path / "t.csv").unlink()
