@@ -64,7 +64,8 @@ def open_captions(place: Path, split: str = "test", counting: Counting = "joined
     if own_format(place) is not None and not _holds(place, split):
         own = own_folder(place, split)
         pairs = ImportedPairs(own.folder, split, counting)
-        tasks = {language: partial(pairs.task, language) for language in ("", *pairs.languages)}
+        languages = ("", *pairs.languages)
+        tasks: dict[str, Callable[[], RetrievalTask]] = {each: partial(pairs.task, each) for each in languages}
         return _named(str(place), tasks, own.left_out, own.note)
     if place.is_file():
         read = read_cn_clip if place.suffix == ".jsonl" else read_pairs

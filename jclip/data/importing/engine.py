@@ -33,6 +33,7 @@ from jclip.data.kinds import PAIRS, Rules
 from jclip.errors import JclipError
 from jclip.files import check_free, check_utf8, lasting_folder, recover, whole_folder
 from jclip.json_files import read_object
+from jclip.reading import files_under
 
 _VERSION = 3  # of what lies in .NAME.unfinished
 
@@ -167,7 +168,7 @@ def _read_files(sources: Sequence[Path]) -> Iterator[Path]:
     """The files of a source in an order that stays; a folder's own time says nothing of what is in its files."""
     for source in sorted(sources):
         if source.is_dir():
-            yield from sorted(file for file in source.rglob("*") if file.is_file())
+            yield from sorted(file for file in files_under(source) if file.is_file())
         else:
             yield source
 

@@ -11,12 +11,12 @@ import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
+from jclip.data.class_files import NO_FILE
 from jclip.data.images import is_picture_name
 from jclip.data.importing.encodings import decoded, find_encoding
 from jclip.data.importing.pairing import JSON, TEXTS, UNKNOWN, pair
@@ -33,7 +33,6 @@ CAPTIONS = (FILES, NAMES)
 _SYSTEM = ("@eaDir", "Thumbs.db", "desktop.ini", "__MACOSX")
 _HIDDEN = "hidden file, or one of the system (as .DS_Store)"
 _NO_CAPTION = "the caption's file holds no caption"
-_NOWHERE = "the file is a link to nowhere"
 _NOT_SAYING = "the picture's name says nothing"
 _LARGEST_TEXT = 1 << 20  # bytes
 
@@ -132,16 +131,18 @@ def walk(folder: Path, most: int | None = None) -> tuple[list[str], list[str]]:
 
     Args:
       folder: which.
-      most: the number of files at which to stop.
+      most: the number of files that are not hidden at which to stop.
 
     Raises:
       JclipError: a folder cannot be listed.
     """
     files: list[str] = []
     hidden: list[str] = []
-    for file in islice(files_under(folder), most):
+    for file in files_under(folder):
         path = file.relative_to(folder)
         (hidden if any(map(_is_hidden, path.parts)) else files).append(str(path))
+        if most is not None and len(files) >= most:
+            break
     return files, hidden
 
 
@@ -230,7 +231,7 @@ class _Part:
                 yield Lost(item.file, error.reason, len(captions), item.entries)
                 continue
             except FileNotFoundError:
-                yield Lost(item.file, _NOWHERE, len(captions), item.entries)
+                yield Lost(item.file, NO_FILE, len(captions), item.entries)
                 continue
             except OSError as error:
                 raise JclipError(

@@ -5,6 +5,7 @@ import unicodedata
 
 import pytest
 
+from jclip.data.importing import formats
 from jclip.data.importing.formats import open_source
 from jclip.data.importing.limits import Limit
 from jclip.data.importing.parts import Reading
@@ -130,6 +131,12 @@ def test_pictures_alone_name_what_can_be_done(tmp_path):
         open_source("picture-folder", tmp_path / "empty", Reading())
     with pytest.raises(JclipError, match="is not a folder"):
         open_source("picture-folder", source / "猫.png", Reading())
+
+
+def test_what_is_hidden_does_not_stop_the_search_for_a_format(tmp_path, monkeypatch):
+    monkeypatch.setattr(formats, "_LOOKED_AT", 2)
+    source = made(tmp_path / "s", *(f".git/{n}.png" for n in range(4)), "a.png", "a.txt")
+    assert open_source(None, source, Reading())[0] == "picture-folder"
 
 
 def test_links_to_folders_are_followed_once(tmp_path):
