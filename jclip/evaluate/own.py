@@ -1,4 +1,4 @@
-"""Tables and folders of pictures with captions, for evaluation: as imported folders that go when the process ends."""
+"""Tables, folders of pictures with captions, tars and so on, for evaluation: imported until the process ends."""
 
 import atexit
 import shutil
@@ -6,6 +6,7 @@ import tempfile
 from functools import cache
 from itertools import islice
 from pathlib import Path
+from typing import NamedTuple
 
 from jclip.data.importing.columns import named
 from jclip.data.importing.engine import Plan, import_data
@@ -13,19 +14,22 @@ from jclip.data.importing.formats import FORMATS, open_source
 from jclip.data.importing.limits import Limit
 from jclip.data.importing.lines import scan
 from jclip.data.importing.parts import Reading
+from jclip.data.importing.report import Split
 from jclip.data.kinds import Rules
+from jclip.plain import shown
 
-_OWN = ("csv", "picture-folder")
+_OWN = ("csv", "picture-folder", "webdataset", "parquet", "cn-clip-lmdb")
 
 
 def own_format(place: Path) -> str | None:
-    """Returns the format of a table or of a folder of pictures with captions; None for anything else.
+    """Returns the import's format of pictures with captions; None for what evaluation reads as it is.
 
-    A file of lines PICTURE<tab>CAPTION without a header is not a table here: it is read as it is.
+    A file of lines PICTURE<tab>CAPTION without a header is not a table here.
     """
-    if place.is_file() and place.suffix.lower() != ".csv" and not _has_header(place):
+    name = next((name for name in _OWN if FORMATS[name].fits(place)), None)
+    if name == "csv" and place.is_file() and place.suffix.lower() != ".csv" and not _has_header(place):
         return None
-    return next((name for name in _OWN if FORMATS[name].fits(place)), None)
+    return name
 
 
 def _has_header(file: Path) -> bool:
@@ -35,17 +39,41 @@ def _has_header(file: Path) -> bool:
     return False
 
 
+class Own(NamedTuple):
+    """A source as a data folder.
+
+    Attributes:
+      folder: it, with one split.
+      left_out: number of pairs and files that are not in it.
+      note: each reason, with its number and an example; empty where nothing was left out.
+    """
+
+    folder: Path
+    left_out: int
+    note: str
+
+
 @cache
-def own_folder(place: Path, split: str) -> Path:
-    """Returns a data folder with all of a source as one split; nothing may be skipped.
+def own_folder(place: Path, split: str) -> Own:
+    """Returns a data folder with all of a source as one split, of which a tenth may be left out as in an import.
 
     Raises:
-      JclipError: the source cannot be read, or not all of it.
+      JclipError: the source cannot be read, or more of it had to be left out.
     """
     name = own_format(place)
     reader = open_source(name, place, Reading(splits=(split,)))[1]
     beside = Path(tempfile.mkdtemp(prefix="jclip-"))
     atexit.register(shutil.rmtree, beside, ignore_errors=True)
-    plan = Plan(name or "", rules=Rules(skip_duplicates=False), limit=Limit(count=0))
-    import_data(reader, beside / "data", plan)
-    return beside / "data"
+    plan = Plan(name or "", rules=Rules(skip_duplicates=False), limit=Limit(share=0.1))
+    report = import_data(reader, beside / "data", plan)
+    return _counted(beside / "data", report.splits[split])
+
+
+def _counted(folder: Path, split: Split) -> Own:
+    left = [
+        f"{count:,} x {shown(reason)} ({shown(some.places[reason][0])})"
+        for some in (split.skipped, split.beside)
+        for reason, count in sorted(some.counts.items())
+    ]
+    count = split.skipped.units + split.beside.units
+    return Own(folder, count, f"{count:,} left out: {', '.join(left)}." if left else "")

@@ -13,6 +13,7 @@ from jclip.evaluate.benchmarks import Benchmark, get_benchmark
 from jclip.evaluate.bootstrap import RESAMPLES
 from jclip.evaluate.class_sets import ClassSet, class_names, read_classes, splits_in
 from jclip.evaluate.findings import Finding
+from jclip.evaluate.same import count_shared
 
 Shots = int | None
 """Pictures of each class; None for all there are."""
@@ -26,11 +27,25 @@ class ProbeSets:
       splits: "train", "test", and "valid" where there is one.
       benchmark: what is known of the set; None for one of somebody's own.
       names: of the classes, for people: in English where the data come with such names.
+      shared: number of test pictures that are in another split too.
     """
 
     splits: Mapping[str, ClassSet]
     benchmark: Benchmark | None
     names: Sequence[str]
+    shared: int = 0
+
+    @property
+    def note(self) -> str:
+        """Test pictures that are learnt from, and what is left out of each split; empty where there is neither."""
+        said = [f"Split {name}: {one.note}" for name, one in self.splits.items() if one.note]
+        if self.shared:
+            said.insert(
+                0,
+                f"{self.shared:,} of {len(self.splits['test'].pictures):,} test pictures are in split train or valid "
+                "too, so that the figures are too high: take them out of one.",
+            )
+        return " ".join(said)
 
 
 def read_splits(data: Path, dataset: str = "") -> ProbeSets:
@@ -63,7 +78,9 @@ def read_splits(data: Path, dataset: str = "") -> ProbeSets:
         test = splits["test"]
         benchmark.check(test.name, len(test.keys), len(test.pictures))
     train = splits["train"]
-    return ProbeSets(splits, benchmark, class_names(train, "en") if "en" in train.labels else train.keys)
+    names = class_names(train, "en") if "en" in train.labels else train.keys
+    learnt = [one.pictures for name, one in splits.items() if name != "test"]
+    return ProbeSets(splits, benchmark, names, count_shared(splits["test"].pictures, *learnt))
 
 
 def find(
@@ -115,4 +132,6 @@ def find(
         shown = replace(shown, confusion=(), scores=None)  # of one draw they would not be those of the figures
         figures["accuracy_std"] = float(np.std([each.figures["accuracy"] for each in found], ddof=1))
     counts = {**found[0].counts, "draws": len(found)}
-    return replace(shown, variant=name, figures=figures, counts=counts), logits[0]
+    left_out = sum(len(one.left_out) for one in sets.splits.values())
+    counts |= {name: count for name, count in (("left_out", left_out), ("shared", sets.shared)) if count}
+    return replace(shown, variant=name, figures=figures, counts=counts, note=sets.note), logits[0]

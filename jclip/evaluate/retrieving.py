@@ -62,6 +62,7 @@ def find(
     counts |= {f"{way}_queries": len(one.asked_q) for way, one in judged.items()}
     if task.counted and task.counted.how == "joined":
         counts |= {"joined_pictures": task.counted.pictures, "joined_captions": task.counted.captions}
+    counts |= {"left_out": task.left_out} if task.left_out else {}
     return Finding(
         kind="retrieval",
         dataset=task.name,
@@ -71,7 +72,7 @@ def find(
         main="mean_recall",
         counts=counts,
         counting=task.counted.how if task.counted else "",
-        note=note,
+        note=" ".join(filter(None, (note, task.note))),
         scores=_distribution(task, images_nd, texts_md),
         trials=_trials(task, judged) if resamples else (),
     )

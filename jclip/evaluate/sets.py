@@ -3,7 +3,7 @@
     pairs.tsv                                   PICTURE<tab>CAPTION lines, paths relative to the file
     FOLDER/test_texts.jsonl, test_imgs.tsv      cn_clip's: {"text_id": 3, "text": "…", "image_ids": [7]}, ID<tab>BASE64
     FOLDER/dataset_info.json, …                 what `jclip data import` wrote, see `imported`
-    table.csv, FOLDER/a.jpg, a.txt, …           what `jclip data import` would read, see `own`
+    table.csv, a.tar, FOLDER/a.jpg, a.txt, …    what `jclip data import` would read, see `own`
 
 Captions in several languages lie in FOLDER/LANGUAGE, or share one gallery as FOLDER/test_texts.LANGUAGE.jsonl.
 """
@@ -22,12 +22,13 @@ from jclip.data.identity import picture_identity, text_identity
 from jclip.data.images import Picture
 from jclip.data.importing.cn_clip import decode_base64
 from jclip.data.importing.lines import LONGEST_PICTURE, Line, integer, scan, text_of
-from jclip.errors import JclipError, unreadable
+from jclip.errors import JclipError
 from jclip.evaluate.features import is_text, json_lines, whole_number, whole_numbers
 from jclip.evaluate.imported import ImportedPairs
 from jclip.evaluate.own import own_folder, own_format
 from jclip.evaluate.positives import Positives
 from jclip.evaluate.rows import Counted, Counting, Rows
+from jclip.evaluate.same import identities, sizes_of
 from jclip.evaluate.tasks import RetrievalTask
 from jclip.reading import TOO_LARGE
 
@@ -61,8 +62,11 @@ def open_captions(place: Path, split: str = "test", counting: Counting = "joined
       JclipError: nothing of these forms is there, or it is damaged (`task` may find that out); file and line are given.
     """
     if own_format(place) is not None and not _holds(place, split):
-        own = ImportedPairs(own_folder(place, split), split, counting)
-        return _named(str(place), {language: partial(own.task, language) for language in ("", *own.languages)})
+        own = own_folder(place, split)
+        pairs = ImportedPairs(own.folder, split, counting)
+        languages = ("", *pairs.languages)
+        tasks: dict[str, Callable[[], RetrievalTask]] = {each: partial(pairs.task, each) for each in languages}
+        return _named(str(place), tasks, own.left_out, own.note)
     if place.is_file():
         read = read_cn_clip if place.suffix == ".jsonl" else read_pairs
         return _named(str(place), {"": partial(read, place, counting)})
@@ -83,10 +87,11 @@ def open_captions(place: Path, split: str = "test", counting: Counting = "joined
     return _named(f"{place} ({split})", {"": partial(_only, place, split, counting), **found})
 
 
-def _named(name: str, tasks: dict[str, Callable[[], RetrievalTask]]) -> Captions:
+def _named(name: str, tasks: dict[str, Callable[[], RetrievalTask]], left_out: int = 0, note: str = "") -> Captions:
     def task(language: str) -> RetrievalTask:
         # A language that is not there is what somebody calls the only captions that are.
-        return replace((tasks.get(language) or tasks[""])(), name=name, language=language)
+        found = (tasks.get(language) or tasks[""])()
+        return replace(found, name=name, language=language, left_out=left_out, note=note)
 
     return Captions(sorted(filter(None, tasks)), task)
 
@@ -153,12 +158,10 @@ def read_pairs(file: Path, counting: Counting = "joined") -> RetrievalTask:
 
 def _identities(paths: Sequence[Path]) -> dict[Path, Hashable]:
     """Returns what equal files share. Those whose size no other file has are not read."""
-    try:
-        sizes = {path: path.stat().st_size for path in paths}
-        times = Counter(sizes.values())
-        return {path: picture_identity(path.read_bytes()) if times[size] > 1 else path for path, size in sizes.items()}
-    except OSError as error:
-        raise unreadable(Path(error.filename), error) from None
+    files = list(dict.fromkeys(paths))
+    several = {size for size, times in Counter(sizes_of(files)).items() if times > 1}
+    found = identities(files, several)
+    return {file: file if identity is None else identity for file, identity in zip(files, found, strict=True)}
 
 
 def read_cn_clip(

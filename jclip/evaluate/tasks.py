@@ -29,6 +29,8 @@ class RetrievalTask:
       language: of the captions, BCP 47; "" where nobody said.
       ways: what is asked: captions for pictures, pictures for captions.
       counted: see `rows`; None for a question that was not made from a file or a folder.
+      left_out: number of captions, pictures and files of the source that are not in it.
+      note: why they are not.
     """
 
     name: str
@@ -41,6 +43,8 @@ class RetrievalTask:
     language: str = ""
     ways: tuple[Way, ...] = ("t2i", "i2t")
     counted: Counted | None = None
+    left_out: int = 0
+    note: str = ""
 
     def judge(self, images_nd: np.ndarray, texts_md: np.ndarray, ks: Sequence[int] = (1, 5, 10)) -> dict[str, Judged]:
         """What came of each query, by features of all pictures and captions.

@@ -205,6 +205,8 @@ def test_probe(bundle, tmp_path, capsys):
     out = tmp_path / "out"
     tests = run(capsys, "probe", bundle, tmp_path / "data", "--shots", "1,all", "--output", out)["tests"]
     assert [test["variant"] for test in tests] == ["1 a class", "all"]
+    assert [test["shared"] for test in tests] == [12, 12]
+    assert "12 of 18 test pictures are in split train or valid too" in (out / "report.md").read_text()
     page = (out / "report.html").read_text()
     assert page.count("<img") == 18 and "what was taken for what" in page and "1 a class" in page
     assert tests[1]["accuracy"] == 1

@@ -2,10 +2,12 @@ from pathlib import Path
 
 import pytest
 
+from jclip.data.importing.limits import Limit
 from jclip.errors import JclipError
 from jclip.evaluate.benchmarks import BENCHMARKS, get_benchmark, read_order
 from jclip.evaluate.class_sets import class_names, read_classes
 from jclip.evaluate.probing import read_splits
+from tests.data.importing.sources import imported as bring_in
 from tests.data.importing.test_named import elevater_set, imported
 from tests.evaluate.cn_clip_data import png
 
@@ -94,8 +96,26 @@ def test_splits(tmp_path):
         read_classes(tmp_path, "valid")
     sets = read_splits(tmp_path)
     assert set(sets.splits) == {"train", "test"} and tuple(sets.names) == ("0", "1")
+    assert sets.shared == 2  # the first picture of each class
     with pytest.raises(JclipError, match="must have the splits train and test, but has none"):
         read_splits(tmp_path / "test")
+
+
+def test_a_picture_that_is_learnt_and_tested_is_said(tmp_path):
+    for split, numbers in (("train", (0, 1, 2)), ("valid", (3, 4)), ("test", (2, 3, 5, 2))):
+        for name in ("a", "b"):
+            (tmp_path / split / name).mkdir(parents=True)
+            for n, number in enumerate(numbers):
+                (tmp_path / split / name / f"{n}.png").write_bytes(png(number + 10 * (name == "b")))
+    (tmp_path / "train" / "b" / "notes.md").touch()
+    sets = read_splits(tmp_path)
+    assert sets.shared == 6
+    assert sets.note == (
+        "6 of 8 test pictures are in split train or valid too, so that the figures are too high: take them out of one. "
+        "Split train: 1 file(s) left out: 1 x the file's name is not that of a picture (b/notes.md)."
+    )
+    bring_in("class-folders", tmp_path, tmp_path / "set", Limit(count=9))
+    assert read_splits(tmp_path / "set").shared == 4  # the importer takes equal pictures of a class once
 
 
 @pytest.mark.parametrize("name", ["fer-2013", "voc-2007-classification"])

@@ -76,7 +76,8 @@ def through_cn_clip(home):
 
 
 def through_lmdb(home):
-    imported("cn-clip-lmdb", as_lmdb(cn_clip(home / "raw", int, int), "train,test"), home / "folder", Limit(count=9))
+    source = as_lmdb(cn_clip(home / "raw", padded, padded), "train,test")
+    imported("cn-clip-lmdb", source, home / "folder", Limit(count=9))
 
 
 def through_csv(home):
@@ -85,6 +86,53 @@ def through_csv(home):
         rows.writerow(["filepath", "title"])
         rows.writerows([f"{row}.png", text] for row, text in enumerate(CAPTIONS))
     imported("csv", home / "raw" / "pairs.tsv", home / "folder", Limit(count=9))
+
+
+def spreadsheet(folder):
+    """As a Chinese spreadsheet writes it: other columns, GB18030, semicolons; paths with backslashes."""
+    rows = ["编号;描述;图片", *(f"{row};{text};照片\\{row}.png" for row, text in enumerate(CAPTIONS)), ";;", ""]
+    folder.mkdir()
+    files(folder / "照片")
+    (folder / "表.csv").write_bytes("\r\n".join(rows).encode("gb18030"))
+    return folder / "表.csv"
+
+
+def through_a_spreadsheet(home):
+    imported("csv", spreadsheet(home / "raw"), home / "folder", Limit(count=9))
+
+
+def own_spreadsheet(home):
+    spreadsheet(home / "raw")
+
+
+def captioned(folder):
+    files(folder)
+    for row, text in enumerate(CAPTIONS):
+        if row % 2:
+            (folder / f"{row}.txt").write_text(text, encoding=["utf-8", "utf-8-sig"][row % 3 > 0])
+        else:
+            (folder / f"{row}.json").write_text(json.dumps({"caption": text}))
+    return folder
+
+
+def through_a_picture_folder(home):
+    imported("picture-folder", captioned(home / "raw"), home / "folder", Limit(count=9))
+
+
+def own_picture_folder(home):
+    captioned(home / "raw")
+
+
+def own_lmdb(home):
+    as_lmdb(cn_clip(home / "raw", int, int), "train,test")
+
+
+def own_tars(home):
+    through_tars(home)
+
+
+def own_parquet(home):
+    through_parquet(home)
 
 
 def through_parquet(home):
@@ -136,6 +184,13 @@ DOORS = {
     through_parquet: ("folder", "train", False),
     through_tars: ("folder", "train", False),
     through_json_of_a_benchmark: ("folder", "test", True),
+    through_a_spreadsheet: ("folder", "train", False),
+    through_a_picture_folder: ("folder", "train", False),
+    own_spreadsheet: ("raw/表.csv", "test", False),
+    own_picture_folder: ("raw", "test", False),
+    own_tars: ("raw", "test", False),
+    own_parquet: ("raw.parquet", "test", False),
+    own_lmdb: ("raw/lmdb", "test", True),
     raw_cn_clip: ("folder", "test", True),
     raw_pairs: ("folder/pairs.tsv", "test", False),
 }
@@ -185,7 +240,7 @@ def test_one_set_of_figures_from_one_set_of_features(homes):
 
 
 def test_how_many_were_joined(homes):
-    for door in (raw_cn_clip, raw_pairs, through_json_of_a_benchmark):
+    for door in (raw_cn_clip, raw_pairs, own_picture_folder, through_json_of_a_benchmark):
         task = open_captions(homes[door] / DOORS[door][0], DOORS[door][1]).task("")
         assert task.counted == Counted("joined", len(ROWS) - PICTURES, len(ROWS) - len(NAMES))
 

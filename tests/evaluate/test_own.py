@@ -1,9 +1,11 @@
 """A table and a folder of pictures with captions give the tasks that their imports give."""
 
+import numpy as np
 import pytest
 
 from jclip.errors import JclipError
 from jclip.evaluate.own import own_folder, own_format
+from jclip.evaluate.retrieving import find
 from jclip.evaluate.sets import open_captions
 from tests.data.importing.sources import cn_clip, imported, picture
 
@@ -39,7 +41,29 @@ def test_a_folder_of_pictures_is_read_as_its_import(tmp_path):
     same(open_captions(folder, "valid").task(""), open_captions(tmp_path / "folder", "valid").task(""))
 
 
-def test_what_is_skipped_in_a_table_is_an_error(tmp_path):
+def test_what_is_left_out_is_said(tmp_path):
+    rows = [f"{n}.png,red {n}" for n in range(10)]
+    for n in range(10):
+        (tmp_path / f"{n}.png").write_bytes(picture(n))
+    (tmp_path / "t.csv").write_text("\n".join(["path,text", *rows, "nowhere.png,b", ""]), encoding="utf-8")
+    task = open_captions(tmp_path / "t.csv").task("")
+    assert task.captions == [f"red {n}" for n in range(10)]
+    assert "1 left out: 1 x the picture's file is missing (t.csv, line 12: nowhere.png" in task.note
+    finding = find(task, np.eye(10, dtype=np.float32), np.eye(10, dtype=np.float32), note="Mine.", resamples=0)
+    assert finding.note == f"Mine. {task.note}" and finding.counts["left_out"] == 1
+    for n in range(10):
+        (tmp_path / f"{n}.txt").write_text(f"red {n}")
+    (tmp_path / "t.csv").unlink()
+    for name in ("notes.pdf", ".DS_Store"):
+        (tmp_path / name).write_text("x")
+    note = open_captions(tmp_path).task("").note
+    assert note == (
+        "2 left out: 1 x hidden file, or one of the system (as .DS_Store) (.DS_Store), "
+        "1 x neither a picture nor a text (notes.pdf)."
+    )
+
+
+def test_too_much_that_is_left_out_of_a_table_is_an_error(tmp_path):
     folder = captioned(tmp_path / "own")
     (folder / "t.csv").write_text("path,text\np/猫.png,a\nnowhere.png,b\n", encoding="utf-8")
     with pytest.raises(JclipError, match="1 of 2 had to be skipped.*nowhere.png"):

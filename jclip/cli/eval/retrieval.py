@@ -29,9 +29,10 @@ class Options:
     captions are one query, which all their pictures answer, and equal pictures are one of the gallery; with --protocol
     the numbers of the data count, as published. The report says how many were joined.
 
-    DATA is a file of PICTURE<tab>CAPTION lines with paths relative to it; a table with a header, or a folder of
-    pictures with captions beside, as `jclip data import` reads them; or a folder: cn_clip's SPLIT_texts.jsonl and
-    SPLIT_imgs.tsv, or array_record files that jclip imported. Languages lie in DATA/LANGUAGE, or share the pictures as
+    DATA is a file of PICTURE<tab>CAPTION lines with paths relative to it; a table with a header, a folder of pictures
+    with captions beside, tars, Parquet or cn_clip's LMDB directories, as `jclip data import` reads them, of which a
+    tenth may be left out; or a folder: cn_clip's SPLIT_texts.jsonl and SPLIT_imgs.tsv, or array_record files that
+    jclip imported. Languages lie in DATA/LANGUAGE, or share the pictures as
     SPLIT_texts.LANGUAGE.jsonl.
 
     Attributes:

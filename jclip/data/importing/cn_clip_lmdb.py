@@ -102,28 +102,41 @@ def _index(folder: Path) -> dict[str, np.ndarray]:
     for number in range(_samples(folder / "pairs")):
         ids.append(_pair(pairs, folder / "pairs", number)[0])
         numbers.append(number)
-    pictures = array("q")
+    pictures, widths = array("q"), array("q")
     with _view(_open(folder / "imgs"), folder / "imgs") as view:
         for key in view.cursor().iternext(values=False):
             name = bytes(key)
             if name != b"num_images":
                 where = f"{folder / 'imgs'}, key {name[:40]!r}"
-                pictures.append(integer(name.decode("utf-8", "replace"), "the picture's id", where))
-    found, have = np.array(ids, np.int64), np.unique(np.array(pictures, np.int64))
+                number = integer(name.decode("utf-8", "replace"), "the picture's id", where)
+                if _key(number, len(name)) != name:
+                    raise JclipError(f"{where}: write the id in digits alone, and build the directory again")
+                pictures.append(number)
+                widths.append(len(name))
+    found = np.array(ids, np.int64)
+    order = np.lexsort((np.array(widths, np.int64), np.array(pictures, np.int64)))
+    have, first = np.unique(np.array(pictures, np.int64)[order], return_index=True)
     missing = np.flatnonzero(~np.isin(found, have))
     if len(missing):
         raise JclipError(
             f"{folder / 'pairs'}, pair {missing[0]}: picture {found[missing[0]]} is not in {folder / 'imgs'}: build "
             "the LMDB directories again, from files that belong together"
         )
+    width = np.array(widths, np.int64)[order][first]
     order = np.argsort(found, kind="stable")
     more = pairs.stat()["entries"] - 1 - len(ids)  # one is num_samples itself
     return {
         "id": found[order],
         "pair": np.array(numbers, np.int64)[order],
         "picture": have,
+        "width": width,
         "uncounted": np.array([max(0, more), len(pictures) - len(have)]),
     }
+
+
+def _key(number: int, width: int) -> bytes:
+    """The key of a picture, which may begin with zeros."""
+    return str(number).zfill(width).encode()
 
 
 @dataclass(frozen=True)
@@ -138,13 +151,14 @@ class _Part:
     def records(self) -> Iterator[Found | Lost]:
         table, pairs = Index(self.stem), _open(self.folder / "pairs")
         with _view(_open(self.folder / "imgs"), self.folder / "imgs") as pictures:
-            for picture in table["picture"][self.start : self.stop].tolist():
+            span = slice(self.start, self.stop)
+            for picture, width in zip(table["picture"][span].tolist(), table["width"][span].tolist(), strict=True):
                 place = f"{self.split}/imgs, id {picture}"
                 rows = table.rows("id", picture)
                 if not rows:
                     yield Lost(place, UNCAPTIONED)
                     continue
-                data = pictures.get(str(picture).encode()) or b"-"
+                data = pictures.get(_key(picture, width)) or b"-"
                 if len(data) > LONGEST_PICTURE:
                     yield Lost(place, TOO_LARGE, len(rows))
                     continue

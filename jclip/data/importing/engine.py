@@ -33,6 +33,7 @@ from jclip.data.kinds import PAIRS, Rules
 from jclip.errors import JclipError
 from jclip.files import check_free, check_utf8, lasting_folder, recover, whole_folder
 from jclip.json_files import read_object
+from jclip.reading import files_under
 
 _VERSION = 3  # of what lies in .NAME.unfinished
 
@@ -167,7 +168,7 @@ def _read_files(sources: Sequence[Path]) -> Iterator[Path]:
     """The files of a source in an order that stays; a folder's own time says nothing of what is in its files."""
     for source in sorted(sources):
         if source.is_dir():
-            yield from sorted(file for file in source.rglob("*") if file.is_file())
+            yield from sorted(file for file in files_under(source) if file.is_file())
         else:
             yield source
 
@@ -281,6 +282,9 @@ def _gather(tasks: Sequence[Task], reader: Reader, destination: Path, plan: Plan
             split = report.splits.setdefault(piece.split, Split())
             split.records += piece.shard.records
             split.units += piece.units
+            if piece.split != task.part.split:
+                split.moved -= piece.units
+                report.splits[task.part.split].moved += piece.units
             split.languages.update(piece.languages)
             if piece.shard.records:
                 split.shards += 1

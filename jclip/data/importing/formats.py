@@ -13,7 +13,7 @@ from jclip.data.importing.named import NAMED
 from jclip.data.importing.parallel import open_json_lines, open_moses, open_parallel_tsv
 from jclip.data.importing.parquet import open_parquet
 from jclip.data.importing.parts import Reader, Reading
-from jclip.data.importing.picture_folder import no_captions, open_picture_folder, walk
+from jclip.data.importing.picture_folder import has_captions_beside, no_captions, open_picture_folder, walk
 from jclip.data.importing.table import TABLES, open_table, the_table
 from jclip.data.importing.webdataset import open_tars
 from jclip.errors import JclipError
@@ -34,9 +34,7 @@ def _has_pictures(source: Path) -> bool:
 
 
 def _has_captions_beside(source: Path) -> bool:
-    files = walk(source, _LOOKED_AT)[0]
-    names = {file.rpartition(".")[0] for file in files if is_picture_name(file)} | set(filter(is_picture_name, files))
-    return any(file.rpartition(".")[0] in names for file in files if file.lower().endswith((".txt", ".json")))
+    return has_captions_beside(walk(source, _LOOKED_AT)[0])
 
 
 @dataclass(frozen=True)

@@ -56,5 +56,5 @@ class Limit:
         whole = "" if expected is None else f" of about {max(read, expected):,} in all"
         raise JclipError(
             f"{skipped.units} of {read} had to be skipped, more than --max-skipped {said}{whole}; {count} for this: "
-            f"{reason}, first {skipped.places[reason][0]}. Mend the source, or raise the limit"
+            f"{reason}, first {skipped.places[reason][0]}. Mend the source, or import it with a larger --max-skipped"
         )

@@ -1,37 +1,37 @@
 """A folder of pictures with captions, and the folders in it: KEY.jpg beside KEY.txt or KEY.json, or names as captions.
 
 A caption's file has the picture's name without its ending, or with it: cat.v2.jpg goes with cat.v2.txt, cat.v2.json or
-cat.v2.jpg.txt. Of several the first of these is taken. JSON is an object with the caption, or a list of captions, in
-one field. `img2dataset` writes such folders (--output_format files), and many programs that label pictures do.
+cat.v2.jpg.txt; see `pairing`. JSON is an object with the caption, or a list of captions, in one field. `img2dataset`
+writes such folders (--output_format files), and many programs that label pictures do.
 """
 
 import os
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
+from jclip.data.class_files import NO_FILE
 from jclip.data.images import is_picture_name
 from jclip.data.importing.encodings import decoded, find_encoding
-from jclip.data.importing.parts import UNCAPTIONED, UNPICTURED, Beside, Found, Lost, Part, Reader, Reading, cut
+from jclip.data.importing.pairing import JSON, TEXTS, UNKNOWN, pair
+from jclip.data.importing.parts import UNCAPTIONED, Beside, Found, Lost, Part, Reader, Reading, cut
 from jclip.data.kinds import PAIRS, StoredPair
 from jclip.errors import JclipError
 from jclip.json_files import decode
-from jclip.reading import LARGEST_PICTURE, NotTaken, read_regular
+from jclip.reading import LARGEST_PICTURE, NotTaken, files_under, read_regular
 
 FILES, NAMES = "files", "names"
 CAPTIONS = (FILES, NAMES)
 """Where captions are: in files beside the pictures, or in the pictures' names."""
 
-_TEXTS = ("txt", "json")
 _SYSTEM = ("@eaDir", "Thumbs.db", "desktop.ini", "__MACOSX")
 _HIDDEN = "hidden file, or one of the system (as .DS_Store)"
-_OTHER = "neither a picture's nor a caption's file"
 _NO_CAPTION = "the caption's file holds no caption"
 _NOT_SAYING = "the picture's name says nothing"
 _LARGEST_TEXT = 1 << 20  # bytes
@@ -51,13 +51,18 @@ class Item(NamedTuple):
       file: the picture, or what is left out; relative to the folder.
       caption: the caption's file; None for names as captions.
       reason: why it is left out; empty where it is not.
-      entries: number of files that it stands for: a picture, and the captions' files beside it.
+      beside: whether nobody takes it for data, so that it is no fault of the folder.
     """
 
     file: str
     caption: str | None = None
     reason: str = ""
-    entries: int = 1
+    beside: bool = False
+
+    @property
+    def entries(self) -> int:
+        """Number of files that it stands for."""
+        return 1 if self.caption is None else 2
 
 
 @dataclass(frozen=True)
@@ -103,7 +108,8 @@ def open_picture_folder(source: Path, reading: Reading) -> FolderReader:
         raise JclipError(f"--captions-from {reading.captions_from} is not possible: give {' or '.join(CAPTIONS)}")
     files, hidden = walk(source)
     names = reading.captions_from == NAMES
-    items = _named(files) if names else _paired(files)
+    captions = (*JSON, *TEXTS) if reading.caption else (*TEXTS, *JSON)
+    items = _named(files) if names else _paired(files, captions)
     if not any(not item.reason or item.reason == UNCAPTIONED for item in items):
         raise JclipError(f"{source} has no pictures: name a folder that has some")
     if all(item.reason for item in items):
@@ -116,49 +122,28 @@ def open_picture_folder(source: Path, reading: Reading) -> FolderReader:
         field=reading.caption or "caption",
         language=reading.language or "",
         encoding=reading.encoding,
-        items=(*items, *(Item(file, None, _HIDDEN) for file in hidden)),
+        items=(*items, *(Item(file, None, _HIDDEN, beside=True) for file in hidden)),
     )
 
 
 def walk(folder: Path, most: int | None = None) -> tuple[list[str], list[str]]:
     """Returns the files in a folder and in those below, in order, relative to it; then the hidden ones alike.
 
-    Links to folders are followed, but none is read twice.
-
     Args:
       folder: which.
-      most: the number of files at which to stop.
+      most: the number of files that are not hidden at which to stop.
+
+    Raises:
+      JclipError: a folder cannot be listed.
     """
     files: list[str] = []
     hidden: list[str] = []
-    seen: set[tuple[int, int]] = set()
-    for place, folders, names in os.walk(folder, followlinks=True):
-        found = os.stat(place)
-        if (found.st_dev, found.st_ino) in seen:
-            folders.clear()
-            continue
-        seen.add((found.st_dev, found.st_ino))
-        for name in folders:
-            if _is_hidden(name):
-                hidden += _below(
-                    folder,
-                    [os.path.join(inner, each) for inner, _, found in os.walk(Path(place) / name) for each in found],
-                )
-        folders[:] = sorted(name for name in folders if not _is_hidden(name))
-        shown = [name for name in names if not _is_hidden(name)]
-        hidden += _below(folder, [os.path.join(place, name) for name in names if _is_hidden(name)])
-        files += _below(folder, [os.path.join(place, name) for name in shown])
+    for file in files_under(folder):
+        path = file.relative_to(folder)
+        (hidden if any(map(_is_hidden, path.parts)) else files).append(str(path))
         if most is not None and len(files) >= most:
             break
-    return _in_order(files), _in_order(hidden)
-
-
-def _below(folder: Path, paths: Sequence[str]) -> list[str]:
-    return [os.path.relpath(path, folder) for path in paths]
-
-
-def _in_order(files: Sequence[str]) -> list[str]:
-    return sorted(files, key=lambda file: Path(file).parts)
+    return files, hidden
 
 
 def _is_hidden(name: str) -> bool:
@@ -179,31 +164,29 @@ def no_captions(folder: Path, files: Sequence[str]) -> str:
     return f"it has {len(pictures):,} pictures and no captions beside them (KEY.txt or KEY.json): {names}"
 
 
-def _paired(files: Sequence[str]) -> list[Item]:
-    texts: dict[str, dict[str, str]] = {}
+def has_captions_beside(files: Iterable[str]) -> bool:
+    """Returns whether any of these files are a picture and its caption."""
+    return any(item.caption is not None for item in _paired(files, (*TEXTS, *JSON)))
+
+
+def _paired(files: Iterable[str], captions: Sequence[str]) -> list[Item]:
+    folders: dict[str, list[str]] = {}
     for file in files:
-        stem, _, ending = file.rpartition(".")
-        if stem and ending.lower() in _TEXTS:
-            texts.setdefault(stem, {}).setdefault(ending.lower(), file)
-    used: set[str] = set()
+        folders.setdefault(os.path.dirname(file), []).append(file)
     items: list[Item] = []
-    for file in files:
-        if not is_picture_name(file):
-            continue
-        keys = (file.rpartition(".")[0], file)
-        mine = [texts[key][end] for key in keys for end in _TEXTS if end in texts.get(key, {})]
-        entries = 1 + len(set(mine) - used)
-        used.update(mine)
-        items.append(Item(file, mine[0] if mine else None, "" if mine else UNCAPTIONED, entries))
-    for file in files:
-        if not is_picture_name(file) and file not in used:
-            text = file.rpartition(".")[2].lower() in _TEXTS
-            items.append(Item(file, None, UNPICTURED if text else _OTHER))
+    for mine in folders.values():
+        found = pair([os.path.basename(file) for file in mine], captions)
+        items += (Item(mine[one.picture], mine[one.caption]) for one in found.pairs)
+        left = found.lost | found.beside
+        items += (
+            Item(mine[number], None, reason, beside=number in found.beside or reason == UNKNOWN)
+            for number, reason in left.items()
+        )
     return sorted(items, key=lambda item: Path(item.file).parts)
 
 
 def _named(files: Sequence[str]) -> list[Item]:
-    return [Item(file, None, "" if is_picture_name(file) else _OTHER) for file in files]
+    return [Item(file) if is_picture_name(file) else Item(file, None, UNKNOWN, beside=True) for file in files]
 
 
 def caption_of(name: str) -> str:
@@ -235,8 +218,8 @@ class _Part:
 
     def records(self) -> Iterator[Found | Lost | Beside]:
         for item in self.items:
-            if item.reason == _HIDDEN:
-                yield Beside(item.file, _HIDDEN)
+            if item.beside:
+                yield Beside(item.file, item.reason)
                 continue
             captions = self._captions(item)
             if isinstance(captions, str):
@@ -246,6 +229,9 @@ class _Part:
                 image = read_regular(self.reader.folder / item.file, LARGEST_PICTURE)
             except NotTaken as error:
                 yield Lost(item.file, error.reason, len(captions), item.entries)
+                continue
+            except FileNotFoundError:
+                yield Lost(item.file, NO_FILE, len(captions), item.entries)
                 continue
             except OSError as error:
                 raise JclipError(
@@ -270,9 +256,9 @@ class _Part:
             text = decoded(data, find_encoding(data, "the caption's file", self.reader.encoding))
         except (JclipError, UnicodeDecodeError):
             return "the caption's file is not UTF-8 text"
-        if item.caption.lower().endswith(".txt"):
-            return (text.strip(),) if text.strip() else _NO_CAPTION
-        return self._field(text)
+        if item.caption.rpartition(".")[2].lower() in JSON:
+            return self._field(text)
+        return (text.strip(),) if text.strip() else _NO_CAPTION
 
     def _field(self, text: str) -> tuple[str, ...] | str:
         try:

@@ -20,7 +20,9 @@ class Split:
       records, units, shards, languages: that were written.
       skipped: units that were not.
       found: number of the source's entries (files, members, rows, pairs) in this split; each is in a record, in
-        `skipped`, or in `beside`. Records that --validation moves were found in "train".
+        `skipped`, or in `beside`.
+      moved: units that were found in this split and are now in another, as --validation moves them; negative where
+        they came to.
       beside: entries that are no data, by reason.
       remarks: records that were written and are odd, by what is odd.
     """
@@ -29,6 +31,7 @@ class Split:
     units: int = 0
     shards: int = 0
     found: int = 0
+    moved: int = 0
     languages: Counter[str] = field(default_factory=Counter)
     skipped: Skipped = field(default_factory=Skipped)
     beside: Skipped = field(default_factory=Skipped)
@@ -64,7 +67,8 @@ class Report:
                     "shards": split.shards,
                     "languages": dict(sorted(split.languages.items())),
                     "found": split.found,
-                    "read": split.units + split.skipped.units,
+                    "moved": split.moved,
+                    "read": split.units + split.skipped.units + split.moved,
                     "skipped": _by_reason(split.skipped),
                     "beside": _by_reason(split.beside),
                     "remarks": _by_reason(split.remarks),

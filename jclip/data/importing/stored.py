@@ -205,6 +205,8 @@ def _divided(contents: Contents, sides: Sequence[Side]) -> tuple[Report, Content
             split.languages.update(side.languages)
         shards[name] = [Shard(side.file, side.records) for side in mine]
         languages[name] = np.array([code for side in mine for code in side.spoken])
+    moved = report.splits[VALID].units
+    report.splits[TRAIN].moved, report.splits[VALID].moved = moved, -moved
     found = report.as_json()
     del found["read_as"], found["left_out"]  # the folder's own stay
     before = contents.report["splits"].get(TRAIN, {})

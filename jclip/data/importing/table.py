@@ -19,8 +19,8 @@ from jclip.data.importing.parts import USUAL_PICTURE, Found, Lost, Part, Reader,
 from jclip.data.importing.rows import Columns, Row, rows
 from jclip.data.importing.spreadsheets import find_layout
 from jclip.data.kinds import PAIRS, StoredPair
-from jclip.errors import JclipError
-from jclip.reading import LARGEST_PICTURE, NotTaken, read_regular
+from jclip.errors import JclipError, unreadable
+from jclip.reading import LARGEST_PICTURE, NotTaken, open_regular, read_regular
 
 MISSING = "the picture's file is missing"
 UNNAMED = "the row names no picture"
@@ -119,8 +119,12 @@ def open_table(source: Path, reading: Reading) -> TableReader:
     file = the_table(source) if source.is_dir() else source
     if file is None:
         raise JclipError(f"{source} has no table, or several: name a CSV or TSV file")
-    if not file.is_file():
-        raise JclipError(f"there is no file {file}: name a CSV or TSV file")
+    try:
+        open_regular(file).close()
+    except FileNotFoundError:
+        raise JclipError(f"there is no file {file}: name a CSV or TSV file") from None
+    except OSError as error:
+        raise unreadable(file, error) from None
     root = file.parent if reading.root is None else Path(reading.root)
     if not root.is_dir():
         raise JclipError(f"--root {root} is not a folder: name the one that the pictures' paths begin in")

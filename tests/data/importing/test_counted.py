@@ -1,5 +1,6 @@
 """What is taken and what is left out is together what was there, in every importer and every evaluator."""
 
+import base64
 import io
 import json
 import os
@@ -26,6 +27,7 @@ def counted(form, source, shard_bytes=500, **reading):
     """(entries, pairs or pictures that are found, units that are lost, entries beside), without writing anything."""
     reader = open_source(form, source, Reading(**reading))[1]
     with tempfile.TemporaryDirectory() as workspace:
+        reader = reader.unpack(Path(workspace))
         items = [item for part in reader.parts(Path(workspace), shard_bytes) for item in part.records()]
     found = [item for item in items if isinstance(item, Found)]
     lost = [item for item in items if isinstance(item, Lost)]
@@ -180,7 +182,7 @@ def test_pairs_of_lmdb_that_nobody_counts(tmp_path):
 @settings(max_examples=10)
 @given(
     rows=st.lists(
-        st.tuples(st.sampled_from(["0.png", "1.png", "none.png", "", "x/.."]), st.text("ab", max_size=2)),
+        st.tuples(st.sampled_from(["0.png", "1.png", "none.png", "", " ", "x/.."]), st.text("ab ", max_size=2)),
         min_size=1,
         max_size=9,
     )
@@ -191,8 +193,7 @@ def test_every_row_of_a_table(folder, rows):
         (place / f"{number}.png").write_bytes(picture(number))
     (place / "a.tsv").write_text("filepath\ttitle\n" + "".join(f"{name}\t{text}\n" for name, text in rows))
     entries, found, lost, _ = counted("csv", place / "a.tsv")
-    assert entries == found + lost == sum(any(row) for row in rows)  # what is blank is no row
-
+    assert entries == found + lost == sum(any(map(str.strip, row)) for row in rows)  # what is blank is no row
     assert found == sum(name in ("0.png", "1.png") for name, _ in rows)
 
 
@@ -244,6 +245,74 @@ def test_a_report_adds_up(tmp_path, form):
         assert split["read"] == kept + sum(one["count"] for one in split["skipped"].values())
         assert split["found"] == (2 if form == "webdataset" else 1) * split["read"]
         assert split["beside"] == {}
+
+
+@settings(max_examples=10)
+@given(lists=st.lists(st.tuples(st.sampled_from(["train", "val", "test"]), st.integers(1, 3)), min_size=1, max_size=8))
+def test_every_caption_of_a_benchmarks_list(folder, lists):
+    place = folder()
+    (place / "flickr30k-images").mkdir()
+    images = []
+    for number, (split, captions) in enumerate([("train", 1), ("val", 1), ("test", 1), *lists]):
+        (place / "flickr30k-images" / f"{number}.jpg").write_bytes(picture(number))
+        sentences = [{"raw": f"{number} {n}", "sentid": 9 * number + n} for n in range(captions)]
+        images.append({"filename": f"{number}.jpg", "split": split, "imgid": number, "sentences": sentences})
+    (place / "dataset_flickr30k.json").write_text(json.dumps({"images": images}))
+    said = 3 + sum(captions for _, captions in lists)
+    assert counted("flickr30k", place) == (said, said, 0, 0)
+
+
+@settings(max_examples=20)
+@given(
+    texts=st.lists(
+        st.tuples(st.sampled_from(["a", " a", "b"]), st.lists(st.integers(0, 3), max_size=3)), min_size=1, max_size=6
+    ),
+    counting=st.sampled_from(["joined", "published"]),
+)
+def test_every_pair_of_cn_clips_files_is_asked(folder, texts, counting):
+    place = folder()
+    payloads = [base64.b64encode(picture(number % 3)).decode() for number in range(4)]  # the last equals the first
+    (place / "test_imgs.tsv").write_text("\n".join(f"0{number}\t{data}\n" for number, data in enumerate(payloads)))
+    with (place / "test_texts.jsonl").open("w") as file:
+        for number, (text, ids) in enumerate(texts):
+            line = {"text_id": str(number), "text": text, "image_ids": list(map(str, ids))}
+            file.write(json.dumps(line) + "\n\n")
+    task = open_captions(place, "test", counting).task("")
+    answered = any(ids for _, ids in texts)
+    whole = counting == "published" or not answered  # then every number is a thing
+    asked = [
+        (number if whole else text.strip(), one if whole else one % 3)
+        for number, (text, ids) in enumerate(texts)
+        for one in ids
+    ]
+    assert len(task.positives.pairs_p2) == len(set(asked))
+    assert len(task.pictures) == (4 if whole else 3)
+    assert len(task.captions) == (len(texts) if whole else len({text.strip() for text, _ in texts}))
+    assert task.counted is not None
+    assert len(task.pictures) + task.counted.pictures == 4
+    assert len(task.captions) + task.counted.captions == len(texts)
+
+
+_beside = st.builds(
+    lambda place, stem, end: f"{place}{stem}.{end}",
+    st.sampled_from(["", "b/", "b/c.d/", ".h/", "@eaDir/"]),
+    st.sampled_from(["p", "q.v2", "p.caption", ".x", "7"]),
+    st.sampled_from(["jpg", "PNG", "txt", "json", "caption", "pdf", "jpg.txt"]),
+)
+
+
+@given(names=st.lists(_beside, unique=True, max_size=12), captions=st.sampled_from([None, "names"]))
+def test_every_file_of_a_folder_of_pictures(folder, names, captions):
+    place = folder()
+    for name in ("always.png", "always.txt", *names):
+        (place / name).parent.mkdir(parents=True, exist_ok=True)
+        (place / name).write_bytes(b'{"caption": "c"}')
+    entries, found, lost, beside = counted("picture-folder", place, captions_from=captions)
+    assert entries == len(names) + 2
+    if captions:
+        assert entries == found + lost + beside
+    else:
+        assert 2 * found + lost + beside <= entries <= 2 * (found + lost) + beside
 
 
 @settings(max_examples=10)

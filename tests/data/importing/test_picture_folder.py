@@ -5,6 +5,7 @@ import unicodedata
 
 import pytest
 
+from jclip.data.importing import formats
 from jclip.data.importing.formats import open_source
 from jclip.data.importing.limits import Limit
 from jclip.data.importing.parts import Reading
@@ -41,19 +42,44 @@ def test_captions_beside_pictures(tmp_path):
 
 
 def test_everything_is_counted(tmp_path):
-    source = made(tmp_path / "s", "a.png", "a.txt", "alone.png", "alone.v2.txt", "notes.pdf", "empty.png", "empty.txt")
+    source = made(tmp_path / "s", "a.png", "a.txt", "alone.png", "other.v2.txt", "notes.pdf", "empty.png", "empty.txt")
     (source / "empty.txt").write_text(" \n")
     made(source, ".DS_Store", "._a.png", "@eaDir/a.png/thumb.png", "Thumbs.db", ".hidden/x.png")
     report = imported("picture-folder", source, tmp_path / "folder", Limit(count=4))
     assert report.splits["train"].skipped.counts == {
         "picture without a caption": 1,
         "text without a picture": 1,
-        "neither a picture's nor a caption's file": 1,
         "the caption's file holds no caption": 1,
     }
     assert report.splits["train"].units == 1
-    assert report.splits["train"].beside.counts == {"hidden file, or one of the system (as .DS_Store)": 5}
+    assert report.splits["train"].beside.counts == {
+        "hidden file, or one of the system (as .DS_Store)": 5,
+        "neither a picture nor a text": 1,
+    }
     assert report.splits["train"].found == 12
+
+
+def test_captions_are_paired_as_in_tars(tmp_path):
+    source = made(tmp_path / "s", "a.png", "a.caption.txt", "b.jpg", "b.caption", "c.png", "c.txt", "c.v2.png", "c.cls")
+    (source / "b.caption").write_text("text b.caption")
+    (source / "d.png").symlink_to("nowhere")
+    made(source, "d.txt", "e/LICENCE")
+    report = imported("picture-folder", source, tmp_path / "folder", Limit(count=2))
+    assert [pair.captions[0] for pair in pairs(tmp_path / "folder")] == [
+        "text a.caption.txt",
+        "text b.caption",
+        "text c.txt",
+    ]
+    split = report.splits["train"]
+    assert split.skipped.counts == {"another picture of a pair": 1, "the file is a link to nowhere": 1}
+    assert split.beside.counts == {"file of a pair that is not read": 1, "neither a picture nor a text": 1}
+    assert split.found == 6 + 1 + 2 + 2
+
+
+def test_a_field_that_is_asked_for_goes_before_a_text(tmp_path):
+    source = made(tmp_path / "s", "a.png", "a.txt", "a.json")
+    imported("picture-folder", source, tmp_path / "folder", caption="other")
+    assert [pair.captions for pair in pairs(tmp_path / "folder")] == [["a", "b"]]
 
 
 def test_fields_and_encodings_of_captions(tmp_path):
@@ -105,6 +131,12 @@ def test_pictures_alone_name_what_can_be_done(tmp_path):
         open_source("picture-folder", tmp_path / "empty", Reading())
     with pytest.raises(JclipError, match="is not a folder"):
         open_source("picture-folder", source / "猫.png", Reading())
+
+
+def test_what_is_hidden_does_not_stop_the_search_for_a_format(tmp_path, monkeypatch):
+    monkeypatch.setattr(formats, "_LOOKED_AT", 2)
+    source = made(tmp_path / "s", *(f".git/{n}.png" for n in range(4)), "a.png", "a.txt")
+    assert open_source(None, source, Reading())[0] == "picture-folder"
 
 
 def test_links_to_folders_are_followed_once(tmp_path):

@@ -13,8 +13,10 @@ from hypothesis import strategies as st
 
 from jclip.data.importing.columns import find_columns
 from jclip.data.importing.encodings import check_encoding, find_encoding
+from jclip.data.importing.formats import open_source
 from jclip.data.importing.limits import Limit
 from jclip.data.importing.locating import Pictures
+from jclip.data.importing.parts import Reading
 from jclip.errors import JclipError
 from tests.data.importing.sources import imported, pairs, picture
 
@@ -326,6 +328,9 @@ def test_a_fifo_is_no_picture(tmp_path):
     (tmp_path / "b.png").write_bytes(picture(1))
     report = imported("csv", table(tmp_path, "a.png", "b.png"), tmp_path / "folder", Limit(count=1))
     assert report.splits["train"].skipped.counts == {"a FIFO, not a regular file": 1}
+    os.mkfifo(tmp_path / "f.csv")
+    with pytest.raises(JclipError, match="f.csv is a FIFO, not a regular file"):
+        open_source("csv", tmp_path / "f.csv", Reading())
 
 
 def test_nearest_names_are_searched_for_a_few_only(tmp_path, monkeypatch):

@@ -118,7 +118,9 @@ def test_what_was_skipped_stays_in_the_report(tmp_path):
     reports = [json.loads((tmp_path / name / "report.json").read_text()) for name in ("one", "two")]
     assert reports[0] == reports[1]
     assert reports[0]["splits"]["train"]["skipped"]["empty text"]["count"] == 1
-    assert {name: split["read"] for name, split in reports[0]["splits"].items()} == {"train": 9, "valid": 4}
+    assert {name: split["read"] for name, split in reports[0]["splits"].items()} == {"train": 13, "valid": 0}
+    for split in reports[0]["splits"].values():
+        assert split["found"] == split["read"] == split["pairs"] + len(split["skipped"]) + split["moved"]
 
 
 def test_processes_change_nothing(tmp_path):
