@@ -172,6 +172,8 @@ def read_picture(file: str | Path, name: str = "") -> bytes:
     except NotTaken as error:
         kind = TOO_LARGE if "more than" in error.reason else NO_FILE
         raise unreadable_picture(name, kind, f"it is {error.reason}") from None
+    except IsADirectoryError:
+        raise unreadable_picture(name, NO_FILE, "it is a folder, not a regular file") from None
     except (FileNotFoundError, NotADirectoryError):
         raise PictureError(f"there is no picture {name}", MISSING, "it is missing") from None
     except OSError as error:
