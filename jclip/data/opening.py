@@ -285,7 +285,9 @@ def _check_size(image: Image.Image, name: str, limit: float) -> None:
 def _too_many(name: str, pixels: int, limit: float) -> PictureError:
     millions = pixels / 10**6
     found = f"{math.ceil(millions):,}" if millions >= 10 else f"{millions:.3g}"
-    return unreadable_picture(name, TOO_LARGE, f"{found} megapixels, more than the limit of {limit:g}")
+    error = unreadable_picture(name, TOO_LARGE, f"{found} megapixels, more than the limit of {limit:g}")
+    mend = f"make it smaller, or set {MEGAPIXELS_VARIABLE}={math.ceil(millions)}"
+    return PictureError(f"{error}: {mend}", error.kind, error.why)
 
 
 def _said(name: str, error: Exception, limit: float) -> PictureError:
