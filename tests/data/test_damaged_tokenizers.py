@@ -1,4 +1,4 @@
-"""Tokenizers' files that are damaged, or made to do damage: refused when they are read, in one line, in little memory."""
+"""Tokenizers' files that are damaged, or made to do damage, are refused when they are read, in little memory."""
 
 import base64
 import gzip
