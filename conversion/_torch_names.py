@@ -137,7 +137,7 @@ def finder(file: Path, script: bool) -> Callable[[str], Any]:
             return Known(lambda *_: Bag())
         raise JclipError(
             f"{file} refers to {shown(name)}: it would run code, refusing to read it; "
-            "if you trust the file, save its state_dict() alone with torch"
+            "if you trust the file, load it by torch.load(…, weights_only=False), and save its model.state_dict()"
         )
 
     return find

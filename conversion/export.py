@@ -62,10 +62,12 @@ def export(bundle_folder: Path, destination: Path, to: Target) -> str:
     refused = {target: _refusal(bundle, config, target) for target in (to, _OTHER[to])}
     if refused[to]:
         other = refused[_OTHER[to]]
-        mend = (
-            f"{other}, so it stays a bundle, which jclip reads" if other else f"write this one with --to {_OTHER[to]}"
-        )
-        raise JclipError(f"{bundle_folder}: {refused[to]}: {mend}")
+        if other:
+            raise JclipError(
+                f"{bundle_folder}: {refused[to]}; nor can --to {_OTHER[to]} write it, for {other}: it stays a bundle, "
+                "which jclip reads"
+            )
+        raise JclipError(f"{bundle_folder}: {refused[to]}: write this one with --to {_OTHER[to]}")
     reader = _to_hf(bundle, config, destination) if to == "hf" else _to_cn_clip(bundle, destination)
     if config.logit_bias_init is not None:
         reader += f" (without {_BIAS}, which it does not know: similarities, and a softmax over them, stay the same)"

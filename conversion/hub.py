@@ -84,4 +84,4 @@ def _cached(repository: str, revision: str | None, name: str, reason: str) -> Sn
 
 
 def _first_line(error: Exception) -> str:
-    return shown((str(error).strip().splitlines() or [type(error).__name__])[0])
+    return shown((str(error).strip().splitlines() or [type(error).__name__])[0], 400)  # it ends with the files

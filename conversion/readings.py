@@ -314,7 +314,7 @@ def _check_adapters(names: Names, inside: str, readings: Collection[Reading], wh
 
 
 def _check_twins(reading: Reading, names: Names, where: str) -> None:
-    for key in reading.mapped:
+    for key in sorted(reading.mapped):
         twin = names.twins.get(reading.prefix + key)
         if twin is not None:
             raise JclipError(

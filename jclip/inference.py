@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import jax
 import jax.numpy as jnp
@@ -43,6 +43,8 @@ class Encoder:
         context_length: int,
         batch_size: int = 256,
     ):
+        if batch_size < 1:
+            raise JclipError(f"batch_size is {batch_size}, but must be 1 or more")
         self._model = build_model(config)
         self._tokenizer, self._preprocessing = tokenizer, preprocessing
         self._context_length, self._batch_size = context_length, batch_size
@@ -75,6 +77,8 @@ class Encoder:
         if isinstance(pictures, str | bytes | Path | Image.Image) or (pixels and pictures.ndim == 3):  # type: ignore[union-attr]
             raise JclipError("encode_image takes a list of pictures: put the one into brackets")
         pictures = _listed(pictures, "encode_image", "pictures")
+        if orientation not in (None, *get_args(Orientation)):
+            raise JclipError(f"orientation is {orientation!r}, but must be 'apply', 'ignore' or None")
         preprocessing = replace(self._preprocessing, orientation=orientation or self._preprocessing.orientation)
         name_of = getattr(pictures, "name_of", lambda number: "")
 

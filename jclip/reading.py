@@ -51,8 +51,10 @@ def read_regular(file: Path, limit: int) -> bytes:
       ValueError: its name holds a null character.
     """
     with open_regular(file) as stream:
-        # Files of /proc have a size of 0, and an end far away.
-        data = stream.read(limit + 1) if os.fstat(stream.fileno()).st_size <= limit else None
+        size = os.fstat(stream.fileno()).st_size
+        data = stream.read(size + 1) if size <= limit else None  # a larger number would be allocated first
+        if data is not None and len(data) > size:  # files of /proc have a size of 0, and an end far away
+            data += stream.read(limit + 1 - len(data))
     if data is None or len(data) > limit:
         reason = f"a file of more than {said_size(limit)}"
         raise NotTaken(f"{file} is {reason}: name a smaller one", reason)

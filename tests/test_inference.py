@@ -146,6 +146,19 @@ def test_what_is_no_list_is_said(folder, odd):
         model.encode_image(np.zeros((4, 4, 3), np.uint8))
 
 
+def test_what_would_be_taken_for_something_else(folder, pictures):
+    model = jclip.load(folder)
+    with pytest.raises(JclipError, match="orientation is 'turn', but must be 'apply', 'ignore' or None"):
+        model.encode_image(pictures, orientation="turn")
+    with pytest.raises(JclipError, match="batch_size is 0, but must be 1 or more"):
+        Model(model.bundle, 0)
+    with pytest.raises(JclipError, match="an empty path cannot be read as a picture"):
+        model.encode_image([""])
+    for odd in ("red", b"red", None, 7):
+        with pytest.raises(JclipError, match=f"takes a list of texts, not {type(odd).__name__}: put them into"):
+            model.bundle.tokenizer(odd, 9)
+
+
 def test_any_iterable_of_items_is_a_list(folder, pictures):
     model = jclip.load(folder)
     expected = model.encode_image(pictures)

@@ -4,6 +4,7 @@ import os
 import pickle
 import signal
 import socket
+import tracemalloc
 
 import pytest
 
@@ -59,6 +60,16 @@ def test_a_file_that_says_it_is_empty_and_is_not_is_bounded(tmp_path):
     assert read_regular(tmp_path / "status", 1 << 20).startswith(b"Name:")
     with pytest.raises(NotTaken, match="more than 9 bytes"):
         read_regular(tmp_path / "status", 9)
+
+
+def test_memory_is_taken_for_the_file_not_for_the_limit(tmp_path):
+    (tmp_path / "a.png").write_bytes(b"123")
+    tracemalloc.start()
+    try:
+        assert read_regular(tmp_path / "a.png", 1 << 30) == b"123"
+        assert tracemalloc.get_traced_memory()[1] < 1e6
+    finally:
+        tracemalloc.stop()
 
 
 def test_loops_end_and_names_are_in_order(tmp_path):

@@ -75,12 +75,15 @@ def _run(arguments: Sequence[str]) -> int:
 
 @contextmanager
 def _ctrl_c_counts() -> Iterator[None]:
-    """Sends a Ctrl-C again that was lost: no exception comes out of a garbage collection, where jax has a callback."""
+    """Re-sends SIGINT if KeyboardInterrupt was swallowed inside a garbage-collection callback, as jax has one.
+
+    It must not arrive before the hook has returned, which would swallow it too.
+    """
     usual = sys.unraisablehook
 
     def hook(lost: Any) -> None:
         if issubclass(lost.exc_type, KeyboardInterrupt):
-            threading.Timer(0.01, os.kill, (os.getpid(), signal.SIGINT)).start()
+            threading.Timer(0.25, os.kill, (os.getpid(), signal.SIGINT)).start()
         else:
             usual(lost)
 

@@ -60,7 +60,8 @@ class Options:
       max_skipped: stop when more than this is skipped: a number, or a share as 10%, which is the default; 0 for
         benchmarks.
       max_megapixels: skip pictures of more millions of pixels; by default what the memory allows, 16 to 178, or
-        $JCLIP_MAX_MEGAPIXELS. Training and encoding have the same default.
+        $JCLIP_MAX_MEGAPIXELS. Training and encoding have the same default and read the variable; the report names the
+        pictures that it keeps from them.
       orientation: of the camera, where a picture carries one: apply stores it upright, as PNG or TIFF without loss;
         ignore, the default, keeps its bytes, and training takes no notice, as CLIP's and Chinese-CLIP's own code.
       shard_mib: about how many MiB of the source make one shard.

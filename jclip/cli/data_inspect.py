@@ -134,7 +134,7 @@ def _table(title: str, kind: str, found: Split) -> Table:
         if found.turned:
             table.add_row("camera turned", f"{found.turned:,}: ignored unless --orientation apply is given")
         if found.unreadable:
-            table.add_row(text("unreadable", "red"), f"{found.unreadable:,}")
+            table.add_row(text("unreadable", "red"), text(f"{found.unreadable:,} (the first: {found.why})"))
     if found.classes:
         _add_classes(table, found)
     table.add_section()

@@ -22,6 +22,7 @@ from tokenizers import AddedToken, decoders, normalizers, pre_tokenizers, proces
 from tokenizers import Tokenizer as Engine
 from tokenizers.models import Unigram as Model
 
+from jclip.data._charsmap import check_charsmap
 from jclip.data.text import Kind
 from jclip.errors import JclipError, unreadable
 from jclip.json_files import read_bytes, read_object
@@ -167,7 +168,8 @@ def _from_json(data: Any, name: str) -> Pieces:
     for step in normalizer.get("normalizers", [normalizer] if normalizer else []):
         if step["type"] not in _HARMLESS_NORMALIZERS:
             raise JclipError(f"{name} normalises text by {step['type']}, which XLM-R's does not: it is another model's")
-        charsmap = base64.b64decode(step.get("precompiled_charsmap") or "") or charsmap
+        charsmap = base64.b64decode(step.get("precompiled_charsmap") or "", validate=True) or charsmap
+    check_charsmap(charsmap)
     added = sorted(data.get("added_tokens") or [], key=lambda token: token["id"])
     words = [
         AddedToken(**{key: value for key, value in token.items() if key != "id"})
@@ -191,7 +193,7 @@ def _from_model(data: bytes, name: str) -> Pieces:
         for number, value in _fields(data):
             if number == 1:
                 piece = dict(_fields(value))
-                text = bytes(piece[1]).decode("utf-8")
+                text = piece[1].decode("utf-8")
                 pieces.append((text, struct.unpack("<f", piece.get(2, b"\0" * 4))[0]))
                 if piece.get(3) == _USER_DEFINED:
                     words.append(AddedToken(text, normalized=False))
@@ -199,7 +201,8 @@ def _from_model(data: bytes, name: str) -> Pieces:
                 kind = dict(_fields(value)).get(3, _UNIGRAM)
             elif number == 3:
                 charsmap = dict(_fields(value)).get(2, b"")
-    except (IndexError, KeyError, ValueError, TypeError, struct.error) as error:
+                check_charsmap(charsmap)
+    except (IndexError, KeyError, ValueError, TypeError, AttributeError, struct.error) as error:
         raise JclipError(f"{name} is not a SentencePiece model, or damaged ({error})") from None
     if [piece for piece, _ in pieces[:3]] != ["<unk>", "<s>", "</s>"] or kind != _UNIGRAM:
         raise JclipError(

@@ -1,6 +1,7 @@
 """Checks encoded pictures as training will see them, and stores them upright if that is asked for."""
 
 import io
+import math
 import warnings
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -9,10 +10,19 @@ import numpy as np
 from PIL import Image
 
 from jclip.data.images import Orientation, Preprocessing, fitted, open_picture, rgb
-from jclip.data.opening import PictureError, load, open_header, orientation_of, turned
+from jclip.data.opening import (
+    MEGAPIXELS_VARIABLE,
+    PictureError,
+    load,
+    max_megapixels,
+    open_header,
+    orientation_of,
+    turned,
+)
 from jclip.errors import JclipError
 
 ONE_COLOUR = "the picture comes out in nearly one colour"
+BEYOND = "the picture is larger than training and encoding read by default"
 
 _CONVERSION = Preprocessing()
 _STEPS = 8  # of 255, within which a picture has one colour: 10 bits in a file of 16 bits make 4
@@ -56,6 +66,10 @@ def check_picture(data: bytes, rules: PictureRules) -> Checked:
             pixels_hwc = np.asarray(rgb(fitted(_CONVERSION, image, "")))
     except PictureError as error:
         return Checked(error.kind, why=error.why)
+    millions = image.width * image.height / 10**6
+    if rules.megapixels is not None and millions > max_megapixels():
+        why = f"{millions:.4g} megapixels; set {MEGAPIXELS_VARIABLE}={math.ceil(millions)} for them"
+        return Checked(remark=BEYOND, why=why)
     if (np.ptp(pixels_hwc, axis=(0, 1)) < _STEPS).all():
         colour = "#" + "".join(f"{value:02x}" for value in np.median(pixels_hwc, axis=(0, 1)).astype(int))
         return Checked(remark=ONE_COLOUR, why=f"{colour}; its mode is {mode}")

@@ -130,7 +130,7 @@ def normalise(preprocessing: Preprocessing, images_bhwc: jax.Array) -> jax.Array
 def _called(picture: Picture) -> str:
     if isinstance(picture, bytes):
         return f"a picture of {len(picture)} bytes"
-    return str(picture) if isinstance(picture, str | Path) else "a picture"
+    return str(picture) or "an empty path" if isinstance(picture, str | Path) else "a picture"
 
 
 def open_picture(

@@ -13,7 +13,7 @@ import numpy as np
 from jclip.data.folders import LabelledFolder, open_folder, read_split
 from jclip.data.identity import plain_text
 from jclip.data.kinds import LABELLED, PAIRS, PARALLEL, Kind, kind_of
-from jclip.data.opening import open_header, orientation_of
+from jclip.data.opening import PictureError, open_header, orientation_of
 from jclip.data.records import Labelled, Pair, Translation
 from jclip.data.text import Tokenizer
 from jclip.errors import JclipError
@@ -105,6 +105,7 @@ class Split:
       formats, modes: of the pictures, as Pillow calls them.
       bytes: of the pictures, encoded.
       unreadable: pictures that do not begin as any format does, or are larger than the limit.
+      why: the reason for the first of them; empty where there are none.
       turned: pictures that carry a camera's orientation, which `Preprocessing.orientation` ignores or applies.
       classes: pictures of each class, by name.
       labels: what the classes are called, in all languages that the folder has names in; empty without such names.
@@ -121,6 +122,7 @@ class Split:
     modes: Counter[str] = field(default_factory=Counter)
     bytes: Numbers = field(default_factory=Numbers)
     unreadable: int = 0
+    why: str = ""
     turned: int = 0
     classes: dict[str, int] = field(default_factory=dict)
     labels: dict[str, str] = field(default_factory=dict)
@@ -146,6 +148,7 @@ class Split:
                 "formats": dict(sorted(self.formats.items())),
                 "modes": dict(sorted(self.modes.items())),
                 "unreadable": self.unreadable,
+                "why": self.why,
                 "turned": self.turned,
             }
         if self.classes:
@@ -278,8 +281,9 @@ def _picture(found: Split, data: bytes, seen: dict[str, set[bytes]]) -> bytes:
         with warnings.catch_warnings(action="ignore"):
             picture = open_header(data, "")
             found.turned += orientation_of(picture, data) != 1
-    except JclipError:
+    except PictureError as error:
         found.unreadable += 1
+        found.why = found.why or error.why
     else:
         found.widths.add(picture.width)
         found.heights.add(picture.height)

@@ -172,6 +172,8 @@ def read_picture(file: str | Path, name: str = "") -> bytes:
     except NotTaken as error:
         kind = TOO_LARGE if "more than" in error.reason else NO_FILE
         raise unreadable_picture(name, kind, f"it is {error.reason}") from None
+    except IsADirectoryError:
+        raise unreadable_picture(name, NO_FILE, "it is a folder, not a regular file") from None
     except (FileNotFoundError, NotADirectoryError):
         raise PictureError(f"there is no picture {name}", MISSING, "it is missing") from None
     except OSError as error:
@@ -283,7 +285,9 @@ def _check_size(image: Image.Image, name: str, limit: float) -> None:
 def _too_many(name: str, pixels: int, limit: float) -> PictureError:
     millions = pixels / 10**6
     found = f"{math.ceil(millions):,}" if millions >= 10 else f"{millions:.3g}"
-    return unreadable_picture(name, TOO_LARGE, f"{found} megapixels, more than the limit of {limit:g}")
+    error = unreadable_picture(name, TOO_LARGE, f"{found} megapixels, more than the limit of {limit:g}")
+    mend = f"make it smaller, or set {MEGAPIXELS_VARIABLE}={math.ceil(millions)}"
+    return PictureError(f"{error}: {mend}", error.kind, error.why)
 
 
 def _said(name: str, error: Exception, limit: float) -> PictureError:

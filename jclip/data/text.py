@@ -87,8 +87,8 @@ class Tokenizer:
         """Ids of each text with its special tokens, cut to `context_length`, not padded.
 
         Raises:
-          JclipError: no room for a token between the special ones; or a text that is not a string, or holds half a
-            character, with its number from 0.
+          JclipError: no room for a token between the special ones; a string alone, which would be taken letter by
+            letter; or a text that is not a string, or holds half a character, with its number from 0.
         """
         _check_texts(texts)
         if context_length < 3:
@@ -124,6 +124,8 @@ class Tokenizer:
 
 
 def _check_texts(texts: Sequence[str]) -> None:
+    if isinstance(texts, str | bytes) or not isinstance(texts, Iterable):
+        raise JclipError(f"a tokenizer takes a list of texts, not {type(texts).__name__}: put them into brackets")
     try:
         "".join(texts).encode()
     except (TypeError, UnicodeEncodeError):

@@ -34,6 +34,9 @@ FREE_TO_CHANGE = (
 """Fields, as regexes over dotted names, in which a resumed run may differ: they change its numbers by rounding, or not
 at all."""
 
+LATER = {"preprocessing.orientation": "ignore"}
+"""Fields that older runs lack, each with the value that does what was done before it existed."""
+
 PLACES = (r"tokenizer", r"teacher\.bundle", r"starts_from\.\d+\.1", r"stages\.\d+\.data\.\d+\.folder")
 """Fields that name a folder: it may move."""
 
@@ -77,11 +80,12 @@ def fingerprint(folder: Path) -> str | None:
 
 
 def _changes(before: dict[str, Any], now: dict[str, Any], free: tuple[str, ...] = FREE_TO_CHANGE) -> Iterator[str]:
+    was, places = (dict(leaves(one["config"])) for one in (before, now))
     for line in difference(before["config"], now["config"]):
         name = line.partition(": ")[0]
-        if not _is(name, (*free, *PLACES)):
+        later = name in LATER and name not in was and places[name] == LATER[name]
+        if not later and not _is(name, (*free, *PLACES)):
             yield line
-    was, places = (dict(leaves(one["config"])) for one in (before, now))
     for name, place in places.items():
         old, new = (one["contents"].get(name) for one in (before, now))
         # A folder that is gone, as a starting point may be once the run has started, is not known to be another.

@@ -102,6 +102,9 @@ def test_languages_of_one_gallery(bundle, data, tmp_path, capsys):
     assert only["t2i_r1"] == tests[1]["t2i_r1"]
     # Features of two languages serve one of them too.
     assert run(capsys, "retrieval", out, data, "--languages", "zh", "--resamples", "0")["tests"] == [only]
+    for option in ("--orientation apply", "--context-length 9"):
+        told = fails(capsys, "retrieval", out, data, "--languages", "zh", *option.split())
+        assert f"{out} holds features, which {option.split()[0]} cannot change: omit it, or name the model" in told
     assert "has no test captions in fr: it has en, zh" in fails(capsys, "retrieval", bundle, data, "--languages", "fr")
     told = fails(capsys, "retrieval", bundle, data, "--protocol", "muge", "--languages", "en")
     assert "MUGE has no captions in en: it has zh" in told

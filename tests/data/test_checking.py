@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from jclip.data.checking import PictureRules, check_picture, stored_form
+from jclip.data.checking import Checked, PictureRules, check_picture, stored_form
 from jclip.data.folders import PairFolder
 from jclip.data.images import Preprocessing, open_picture, to_array
 from jclip.data.importing.engine import Plan, import_data
@@ -17,6 +17,7 @@ from jclip.data.importing.parts import Reading
 from jclip.data.inspecting import inspect
 from jclip.data.kinds import Rules
 from jclip.data.opening import open_header, orientation_of
+from jclip.errors import JclipError
 from tests.data.importing.sources import cn_clip
 from tests.data.pictures import encoded, files, picture
 from tests.data.test_opening import EPS, ORIENTATIONS, corners_of, held, png
@@ -76,6 +77,24 @@ def test_pictures_that_come_out_in_one_colour_are_kept_and_told(tmp_path):
             ],
         }
     }
+
+
+def test_a_picture_that_training_would_not_read_by_default_is_told(tmp_path, monkeypatch):
+    monkeypatch.setenv("JCLIP_MAX_MEGAPIXELS", "2")
+    picture = encoded(Image.effect_noise((2000, 1250), 50), "PNG")
+    report, kept = imported(tmp_path, [GOOD, picture], PictureRules(megapixels=3))
+    assert kept == [GOOD, picture]
+    split = report.as_json()["splits"]["train"]
+    assert split["skipped"] == {}
+    assert split["remarks"]["the picture is larger than training and encoding read by default"] == {
+        "count": 1,
+        "first": ["train_imgs.tsv, line 2 (2.5 megapixels; set JCLIP_MAX_MEGAPIXELS=3 for them)"],
+    }
+    with pytest.raises(JclipError, match="2.5 megapixels, more than the limit of 2"):
+        to_array(Preprocessing(), picture)
+    monkeypatch.setenv("JCLIP_MAX_MEGAPIXELS", "3")
+    assert to_array(Preprocessing(), picture).shape == (224, 224, 3)
+    assert check_picture(picture, PictureRules(megapixels=3)) == Checked()
 
 
 def test_the_check_takes_what_training_takes():

@@ -65,6 +65,7 @@ def test_pairs_by_hand(folder):
     assert (tokens["zh"]["max"], tokens["de"]["max"], tokens["zh"]["over"], tokens["de"]["over"]) == (3, 7, 0, 1)
     pictures = found["pictures"]
     assert (pictures["width"]["max"], pictures["height"]["max"], pictures["unreadable"]) == (6, 8, 1)
+    assert pictures["why"] == "no known image format"
     assert (pictures["formats"], pictures["modes"]) == ({"JPEG": 1, "PNG": 2}, {"L": 1, "RGB": 2})
     assert found["same"] == {"pictures": 1, "texts": 1, "units": 1}
 

@@ -139,7 +139,10 @@ def test_the_limit_is_held_against_the_header():
     data = png(13_000, 14_000)
     with pytest.raises(PictureError) as caught:
         open_header(data, "big.png", 89)
-    said = "big.png cannot be read as a picture (182 megapixels, more than the limit of 89)"
+    said = (
+        "big.png cannot be read as a picture (182 megapixels, more than the limit of 89): make it smaller, or set "
+        "JCLIP_MAX_MEGAPIXELS=182"
+    )
     assert (str(caught.value), caught.value.kind) == (said, "the picture is too large")
     again = pickle.loads(pickle.dumps(caught.value))  # as it comes from a worker process
     assert (str(again), again.kind, again.why) == (said, caught.value.kind, caught.value.why)

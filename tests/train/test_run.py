@@ -219,6 +219,15 @@ def test_a_resumed_run_may_compute_its_loss_otherwise(chinese_clip, tmp_path):
         check_same(before, identity(changed(moved, "stages.0.loss.kind", "sigmoid"), words), tmp_path)
 
 
+def test_a_run_from_before_a_field_existed_goes_on_if_the_field_changes_nothing(chinese_clip, tmp_path):
+    words = load_tokenizer(Path(chinese_clip.tokenizer))
+    before = identity(chinese_clip, words)
+    assert before["config"]["preprocessing"].pop("orientation") == "ignore"
+    check_same(before, identity(chinese_clip, words), tmp_path)
+    with pytest.raises(JclipError, match=r"preprocessing\.orientation: 'absent', now 'apply'"):
+        check_same(before, identity(changed(chinese_clip, "preprocessing.orientation", "apply"), words), tmp_path)
+
+
 def test_a_resumed_run_reads_the_same_examples_by_whatever_means(chinese_clip, tmp_path):
     words, before = load_tokenizer(Path(chinese_clip.tokenizer)), changed(chinese_clip, "stages.0.buckets", (8, 12))
     means = {"workers": 3, "cache": "elsewhere", "max_unreadable": 5}

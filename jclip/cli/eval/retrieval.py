@@ -72,6 +72,7 @@ def main(arguments: Sequence[str]) -> int:
     options = read(Options, arguments, "jclip eval retrieval")
     check_output(options.output)
     languages = words(options.languages)
+    _check_encoding(options)
     asked = retrieval_tests(options.data, options.protocol, options.split, languages)
     check_resamples(options.resamples)
     if options.features and options.output is None:
@@ -109,6 +110,19 @@ def main(arguments: Sequence[str]) -> int:
     return 0
 
 
+def _is_features(folder: Path) -> bool:
+    """Whether BUNDLE is a folder of features that cn_clip extracted."""
+    return not (folder / "config.json").is_file() and any(folder.glob("*_feat.jsonl"))
+
+
+def _check_encoding(options: Options) -> None:
+    """Refuses options of encoding where nothing is encoded."""
+    given = {"--orientation": options.orientation, "--context-length": options.context_length}
+    said = " and ".join(name for name, value in given.items() if value is not None)
+    if said and _is_features(options.bundle):
+        raise JclipError(f"{options.bundle} holds features, which {said} cannot change: omit it, or name the model")
+
+
 _GALLERIES = 8  # a page with those of 36 languages would be too large to open
 _SHOWN = """A few captions, drawn by lot, and the best pictures for each; a green frame marks a right one."""
 
@@ -118,7 +132,7 @@ def _found(
 ) -> Iterator[tuple[RetrievalTask, np.ndarray, np.ndarray]]:
     """(task, images_nd, texts_md) of each, from the bundle or from cn_clip's files."""
     folder = options.bundle
-    if not (folder / "config.json").is_file() and any(folder.glob("*_feat.jsonl")):
+    if _is_features(folder):
         for task in asked.tasks:
             yield task, *retrieving.read_cn_clip_features(folder, named(task), task)
         return

