@@ -313,8 +313,15 @@ def test_a_damaged_exif_turns_nothing(exif):
         assert orientation_of(open_header(held(odd), ""), held(odd)) == 1
 
 
-def test_only_regular_files_of_a_bounded_size_are_pictures(tmp_path, monkeypatch):
+@pytest.fixture
+def _never_hangs():
     signal.alarm(20)
+    yield
+    signal.alarm(0)
+
+
+@pytest.mark.usefixtures("_never_hangs")
+def test_only_regular_files_of_a_bounded_size_are_pictures(tmp_path, monkeypatch):
     os.mkfifo(tmp_path / "pipe.png")
     (tmp_path / "zero.png").symlink_to("/dev/zero")
     (tmp_path / "folder.png").mkdir()
@@ -326,7 +333,6 @@ def test_only_regular_files_of_a_bounded_size_are_pictures(tmp_path, monkeypatch
             for path in (tmp_path / f"{name}.png", str(tmp_path / f"{name}.png")):
                 with pytest.raises(PictureError, match=said):
                     to_array(HOW, path)
-    signal.alarm(0)
     (tmp_path / "a.png").write_bytes(encoded(picture(9, 9)))
     (tmp_path / "link.png").symlink_to("a.png")
     assert to_array(HOW, tmp_path / "link.png").shape == (8, 8, 3)
