@@ -7,8 +7,7 @@ import pytest
 
 from jclip.bundle import Bundle, open_bundle
 from jclip.data.folders import Shard, gather_shards, write_shard
-from jclip.data.importing.parts import numbered
-from jclip.data.kinds import PAIRS
+from jclip.data.kinds import PAIRS, StoredPair
 from jclip.data.practice import _shape
 from jclip.data.text import wordpiece
 from jclip.errors import JclipError
@@ -27,9 +26,7 @@ def folder(place, **splits):
     (place / "parts").mkdir(parents=True)
     for split, captions in splits.items():
         file = place / "parts" / f"{split}.shard"
-        some = [
-            numbered(_shape("红", "圆形", draw), texts, n, ("zh",) * len(texts)) for n, texts in enumerate(captions)
-        ]
+        some = [StoredPair(_shape("红", "圆形", draw), texts, ("zh",) * len(texts)) for texts in captions]
         write_shard(file, PAIRS, some)
         shards[split] = [Shard(file, len(some))]
     gather_shards(place, PAIRS, shards)
