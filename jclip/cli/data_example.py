@@ -1,5 +1,6 @@
 """`jclip data example FOLDER`."""
 
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -50,5 +51,5 @@ def main(arguments: Sequence[str]) -> int:
         print_json({"table": str(table), "pictures": options.pictures})
     else:
         console.tell(f"{options.pictures} pictures, named in {table}")
-        console.tell(f"Next: jclip finetune BUNDLE {table} OUT")
+        console.tell(f"Next: jclip finetune BUNDLE {shlex.quote(str(table))} OUT")
     return 0

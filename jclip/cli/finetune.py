@@ -2,12 +2,13 @@
 
 import hashlib
 import os
+import shlex
 import shutil
 import signal
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import jax
 import tyro
@@ -20,6 +21,8 @@ from jclip.cli.options import read
 from jclip.console import Console
 from jclip.data.folders import open_folder
 from jclip.data.importing.anything import bring, described
+from jclip.data.importing.encodings import check_encoding
+from jclip.data.importing.limits import Limit
 from jclip.data.importing.parts import Reading
 from jclip.data.importing.validation import Share
 from jclip.errors import JclipError
@@ -33,6 +36,7 @@ from jclip.finetune.writing import VALID, configuration
 from jclip.inference import load
 from jclip.json_files import entry, read_object
 from jclip.plain import as_json, print_json
+from jclip.train.identity import OtherConfiguration
 from jclip.train.loop import train
 from jclip.train.outcome import Outcome
 from jclip.train.telemetry import ProgressWatcher, read_journal
@@ -56,6 +60,11 @@ class Options:
       out: a new folder for finetune.py, run/, the bundle best/ and report.html; data/ if DATA is imported.
       validation: pictures kept for validation where DATA has no split "valid": a share, or a number as 30.
       language: of the captions, as zh.
+      root: the folder that the pictures' paths in a table begin in; by default the table's own.
+      picture, caption: columns of a table; found by default.
+      encoding: of a table or of captions, as gb18030; found by default.
+      captions_from: files beside the pictures of a folder, or the pictures' names.
+      max_skipped: stop when more of DATA is skipped: a number, or a share as 10%, which is the default.
       epochs: how often each pair is seen.
       minutes: about how long it may take; the estimate is printed.
       batch_size: pairs a step.
@@ -70,6 +79,12 @@ class Options:
     out: tyro.conf.Positional[Annotated[Path, tyro.conf.arg(metavar="OUT")]]
     validation: str = "10%"
     language: str | None = None
+    root: str | None = None
+    picture: str | None = None
+    caption: str | None = None
+    encoding: str | None = None
+    captions_from: Literal["files", "names"] | None = None
+    max_skipped: str | None = None
     epochs: float | None = None
     minutes: float | None = None
     batch_size: int | None = None
@@ -80,7 +95,20 @@ class Options:
     def asked(self) -> dict[str, Any]:
         """What decides the run, for OUT's note; places in full, so that it is the same from any folder."""
         said = {name: value for name, value in asdict(self).items() if name not in ("bundle", "data", "out", "json")}
-        return {"bundle": str(self.bundle.resolve()), "data": str(self.data.resolve()), **said}
+        root = None if self.root is None else str(Path(self.root).resolve())
+        return {"bundle": str(self.bundle.resolve()), "data": str(self.data.resolve()), **said, "root": root}
+
+    @property
+    def reading(self) -> Reading:
+        """How the data are read."""
+        return Reading(
+            language=self.language,
+            root=self.root,
+            picture=self.picture,
+            caption=self.caption,
+            encoding=None if self.encoding is None else check_encoding(self.encoding),
+            captions_from=self.captions_from,
+        )
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -151,8 +179,9 @@ def _plan(options: Options, note: dict[str, Any], console: Console) -> dict[str,
         folder = bring(
             options.data,
             options.out / DATA,
-            Reading(language=options.language),
+            options.reading,
             validation=Share.read(options.validation),
+            limit=None if options.max_skipped is None else Limit.read(options.max_skipped),
             progress=lambda what, done, total: say(f"{what} {done}/{total}" if total else what),
         )
         for line in described(folder):
@@ -191,7 +220,7 @@ def _show(table: Sequence[Choice], file: Path, console: Console) -> None:
     for choice in table:
         shown.add_row(choice.name, choice.value, choice.why)
     console.print(shown)
-    console.tell(f"written as {file}: change there what you like")
+    console.tell(f"written as {file}; to choose otherwise, change a copy of it and run: {_train(file, 'COPY.py')}")
 
 
 def _run(options: Options, console: Console) -> Outcome:
@@ -199,6 +228,11 @@ def _run(options: Options, console: Console) -> Outcome:
     try:
         with ProgressWatcher(console, run.name, lines=10) as watcher:
             return train(run, options.out / RUN, watcher=watcher, evaluators=evaluators(run))
+    except OtherConfiguration:
+        file = options.out / FILE
+        raise JclipError(
+            f"{file} was changed after its run began: run it as it is now with `{_train(file)}`, or undo the change"
+        ) from None
     except jax.errors.JaxRuntimeError as error:
         if "RESOURCE_EXHAUSTED" not in str(error):
             raise
@@ -242,9 +276,14 @@ def _tell(options: Options, data: Path, found: results.Outcome, console: Console
         said,
         f"Found pictures, and how it learned: {options.out / results.PAGE}",
         f"The {'trained' if found.improved else 'starting'} model is {best}. To use it:",
-        f"  jclip eval retrieval {best} {data} --split {VALID}",
+        "  " + shlex.join(["jclip", "eval", "retrieval", str(best), str(data), "--split", VALID]),
     ):
         console.tell(line)
+
+
+def _train(file: Path, name: str = "") -> str:
+    """The command that runs a configuration, or one of another name in its folder, in a folder of its own."""
+    return shlex.join(["jclip", "train", str(file.with_name(name or file.name)), "--workdir", "another"])
 
 
 def _write_note(out: Path, note: dict[str, Any]) -> None:

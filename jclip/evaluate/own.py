@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from jclip.data.importing.columns import named
+from jclip.data.importing.encodings import is_utf16
 from jclip.data.importing.engine import Plan, import_data
 from jclip.data.importing.formats import FORMATS, open_source
 from jclip.data.importing.limits import Limit
@@ -16,6 +17,7 @@ from jclip.data.importing.lines import scan
 from jclip.data.importing.parts import Reading
 from jclip.data.importing.report import Split
 from jclip.data.kinds import Rules
+from jclip.errors import JclipError
 from jclip.plain import shown
 
 _OWN = ("csv", "picture-folder", "webdataset", "parquet", "cn-clip-lmdb")
@@ -27,7 +29,8 @@ def own_format(place: Path) -> str | None:
     A file of lines PICTURE<tab>CAPTION without a header is not a table here.
     """
     name = next((name for name in _OWN if FORMATS[name].fits(place)), None)
-    if name == "csv" and place.is_file() and place.suffix.lower() != ".csv" and not _has_header(place):
+    table = place.suffix.lower() == ".csv" or is_utf16(place) or _has_header(place) if name == "csv" else True
+    if place.is_file() and not table:
         return None
     return name
 
@@ -61,11 +64,17 @@ def own_folder(place: Path, split: str) -> Own:
       JclipError: the source cannot be read, or more of it had to be left out.
     """
     name = own_format(place)
-    reader = open_source(name, place, Reading(splits=(split,)))[1]
     beside = Path(tempfile.mkdtemp(prefix="jclip-"))
     atexit.register(shutil.rmtree, beside, ignore_errors=True)
     plan = Plan(name or "", rules=Rules(skip_duplicates=False), limit=Limit(share=0.1))
-    report = import_data(reader, beside / "data", plan)
+    try:
+        report = import_data(open_source(name, place, Reading(splits=(split,)))[1], beside / "data", plan)
+    except JclipError as error:
+        if "--" not in str(error):
+            raise
+        raise JclipError(
+            f"{error}. Options for this are those of `jclip data import`: evaluate the folder that it makes"
+        ) from None
     return _counted(beside / "data", report.splits[split])
 
 

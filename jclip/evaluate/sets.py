@@ -108,7 +108,10 @@ def _only(place: Path, split: str, counting: Counting) -> RetrievalTask:
     found = sorted(file.name.removesuffix("_texts.jsonl") for file in place.glob("*_texts.jsonl"))
     if found:
         raise JclipError(f"{place} has no split {split!r}: it has {', '.join(found)}; choose one with --split")
-    raise JclipError(f"{place} holds neither {split}_texts.jsonl with {split}_imgs.tsv nor a data set: name another")
+    raise JclipError(
+        f"{place} holds neither {split}_texts.jsonl with {split}_imgs.tsv, nor an imported data set, nor pictures with "
+        "captions beside them: name another, or make one of it with `jclip data import`"
+    )
 
 
 def _has_captions(file: Path) -> bool:

@@ -14,7 +14,7 @@ from jclip.evaluate.retrieval import topk
 from jclip.evaluate.tasks import RetrievalTask
 
 _QUERIES, _SHOWN = 6, 6
-_FRAMED = Preprocessing(size=96, mean=CLIP_MEAN, std=CLIP_STD, resize="crop")
+_FRAMED = Preprocessing(size=96, mean=CLIP_MEAN, std=CLIP_STD, resize="crop", background=(255, 255, 255))
 
 
 def thumbnail(picture: Picture, name: str = "") -> bytes:

@@ -182,7 +182,7 @@ def choose(data: DataFacts, model: ModelFacts, machine: Machine, start: Start, w
     elif fits < epochs:
         epochs_why = f"what fits into {limit:g} minutes; {epochs:g} would be usual for {data.pairs:,} pairs"
     else:
-        epochs_why = f"for {data.pairs:,} pairs; 20 for 20,000, and more the fewer there are"
+        epochs_why = f"20 for 20,000 pairs, more for fewer; here are {data.pairs:,}"
     flip, flip_row = _mirror(data, cached=slow)
     policy = data.pairs >= MANY and not slow
     auto_augment = policy and data.colours <= 0.1
@@ -215,25 +215,26 @@ def choose(data: DataFacts, model: ModelFacts, machine: Machine, start: Start, w
             Choice(
                 "learning rate",
                 " then ".join(f"{stage.learning_rate:g}" for stage in stages),
-                _rate_why(model, batch, start) if not muon else "Muon's, ten times that for the layers' matrices",
+                _rate_why(model, batch, start) if not muon else "Muon's; ten times this for the layers' matrices",
             ),
             Choice("optimizer", *(_MUON if muon else _ADAMW)),
             Choice("schedule", "warm-up 10 %, cosine to 0", "as in the paper's fine-tuning"),
             Choice("epochs", f"{length:g}", epochs_why),
-            Choice("weight decay", f"{decay:g}", "the paper's" if decay < 0.1 else "few pairs, or much to learn"),
+            Choice("weight decay", f"{decay:g}", "the paper's" if decay < 0.1 else "few pairs, or a weak start"),
             flip_row,
             *([] if slow else [_augmentation(policy, auto_augment, data)]),
-            Choice("text length", _lengths(buckets, model), f"95 % of the captions have {data.usual} tokens at most"),
+            Choice("text length", _lengths(buckets, model), f"95 % of the captions have at most {data.usual} tokens"),
             Choice(
                 "stops early",
                 f"after {patience} of {evaluations} evaluations without a better one",
                 "the best moment is kept, by mean recall on the validation split",
             ),
-            Choice("arithmetic", dtype, f"{machine.devices} x {machine.platform}"),
+            Choice("arithmetic", dtype, f"for {machine.devices} x {machine.platform}"),
             Choice(
                 "time",
                 f"about {_time(minutes(cost, length))}",
-                f"estimated, not measured: {machine.rate / 1e9:,.0f} GFLOP/s, a third of a product of matrices here",
+                f"estimated at {machine.rate / 1e9:,.0f} GFLOP/s, a third of what a matrix product reaches; "
+                "compilation and evaluation come on top",
             ),
         ),
     )
@@ -241,7 +242,7 @@ def choose(data: DataFacts, model: ModelFacts, machine: Machine, start: Start, w
 
 _MUON = (
     "Muon",
-    "a small model with little to lose: in trials mean recall 66 to 81 in 60 epochs, AdamW 63 to 81 in 100",
+    "a small model with a weak start: in trials mean recall 66 to 81 after 60 epochs, AdamW 63 to 81 after 100",
 )
 _ADAMW = ("AdamW", "the paper's")
 
@@ -287,7 +288,7 @@ def _batch(
     if model.resnet:
         goal = min(_LARGEST_BATCH, fits * machine.devices)
     batch = max(min(by_data, goal) // machine.devices * machine.devices, machine.devices, 2)
-    why = f"as many as leave {_LEAST_STEPS_AN_EPOCH} steps an epoch: other pairs are what a pair is told from"
+    why = f"as many as leave {_LEAST_STEPS_AN_EPOCH} steps an epoch: the other pairs of a batch are a pair's negatives"
     if goal < by_data:
         why = "more is not needed" if goal in (_LARGEST_BATCH, _SMALLEST_GOAL) else "what the devices' memory holds"
     if wishes.batch_size:
@@ -301,7 +302,7 @@ def _batch(
         micro *= 2
     memory = Choice(
         "memory",
-        f"{fits} pairs a device at once" + (f", so {micro} parts a batch" if micro > 1 else ""),
+        f"at most {fits} pairs a device at once" + (f", so {micro} parts a batch" if micro > 1 else ""),
         f"estimated, not measured: {_gib(state)} for parameters and AdamW, {_gib(a_pair)} a pair, of "
         f"{_gib(machine.memory)} ({machine.memory_from})" + (", layers computed again" if remat else ""),
     )
@@ -331,14 +332,14 @@ def _mirror(data: DataFacts, cached: bool) -> tuple[float, Choice]:
     if cached:
         return 0.0, Choice("augmentation", "none", "pictures' features are computed once")
     if data.one_way > 0.01:
-        share = f"{data.one_way:.0%} of the captions speak of left, right or writing, which a mirror turns"
+        share = f"{data.one_way:.0%} of the captions speak of left, right or writing, which a mirror image makes wrong"
         return 0.0, Choice("mirror", "no", share)
     return 0.5, Choice("mirror", "every second picture", "no caption speaks of left, right or writing")
 
 
 def _augmentation(policy: bool, auto_augment: bool, data: DataFacts) -> Choice:
     if not policy:
-        why = f"{data.pairs:,} pairs are soon known by heart"
+        why = f"{data.pairs:,} pairs are soon memorised"
         return Choice("augmentation", "slight: size, place, angle, light", why)
     if auto_augment:
         return Choice("augmentation", "crop 90 to 100 %, AutoAugment", "Chinese-CLIP's, for many pairs")
@@ -353,11 +354,11 @@ def _rate_why(model: ModelFacts, batch: int, start: Start) -> str:
         return why
     if start.skill >= 0.5:
         return f"{why}, and its start is good: lower in proportion to a batch below 1,024"
-    return f"{why}; lowered little for the small batch, for there is little to lose" if start.skill else why
+    return f"{why}; lowered little for the small batch, because the start is weak" if start.skill else why
 
 
 def _lengths(buckets: tuple[int, ...], model: ModelFacts) -> str:
-    return f"{', '.join(map(str, buckets))} of {model.context_length} tokens" if buckets else f"{model.context_length}"
+    return f"{', '.join(map(str, buckets))} or {model.context_length} tokens" if buckets else f"{model.context_length}"
 
 
 def _power_of_two(most: int) -> int:

@@ -111,7 +111,7 @@ def settle(start: Path, trained: Path, data: Path, splits: Sequence[str], out: P
     return outcome, [Section("What they find", _SHOWN, [one for some in sections for one in some])]
 
 
-_SHOWN = """The same captions of the validation split, drawn by lot, asked of both; the best answers first, a green \
+_SHOWN = """The same captions of the validation split, drawn at random, asked of both; the best answers first, a green \
 frame marks a right one."""
 
 
@@ -147,7 +147,7 @@ def write_report(
         ("candidates", f"{test.counts['pictures']:,}"),
         ("kept", "the trained model" if outcome.improved else "the start"),
     ]
-    choices = "\n\n".join(f"{one.name}: {one.value}. {one.why}." for one in table)
+    choices = "\n\n".join(f"{one.name}: {one.value}. {one.why[:1].upper()}{one.why[1:]}." for one in table)
     write(
         Report(
             title="jclip finetune",

@@ -46,9 +46,10 @@ def configuration(
     place = f"str(HERE / {_quoted(folder.relative_to(here))})" if inside else _quoted(folder)
     names = ", ".join(_variable(stage) for stage in plan.stages)
     remat = f'        remat="layers",  # {why["memory"].why}\n' if plan.remat else ""
-    return f'''"""Fine-tuning on your own pictures, as `jclip finetune` chose it. Change what you like.
+    return f'''"""Fine-tuning on your own pictures, as `jclip finetune` chose it: a configuration as any other.
 
-`jclip finetune`, given again as before, runs this file. After a change it is another run, in a folder of its own:
+`jclip finetune`, given again as before, goes on with this file as it is. To choose otherwise, change a copy
+beside it, or this file, and run that in a folder of its own:
 
     jclip train finetune.py --workdir another
 """
@@ -130,7 +131,7 @@ def _stage(
         f"optimizer=Optimizer(  # {why['optimizer'].why}",
         *(_MUON if plan.muon else []),
         f"    learning_rate={stage.learning_rate:g},  # {why['learning rate'].why}",
-        f"    warmup_steps={warmup},",
+        f"    warmup_steps={warmup},  # {plan.warmup:.0%} of the steps: change it with the epochs",
         '    schedule="cosine",',
         f"    weight_decay={plan.weight_decay:g},  # {why['weight decay'].why}",
         "),",

@@ -51,16 +51,20 @@ def identity(run: Run, tokenizer: Tokenizer) -> dict[str, Any]:
     return {"config": config, "contents": {**contents, "tokenizer": of_tokenizer(tokenizer)}}
 
 
+class OtherConfiguration(JclipError):
+    """A folder holds a run of another configuration."""
+
+
 def check_same(before: dict[str, Any], now: dict[str, Any], folder: Path) -> None:
     """Holds the identity in a checkpoint's record against that of the run that would resume it.
 
     Raises:
-      JclipError: they differ; the fields are named.
+      OtherConfiguration: they differ; the fields are named.
     """
     changed = list(_changes(before, now))
     if changed:
         shown = "; ".join(changed[:3]) + (f"; and {len(changed) - 3} more" if len(changed) > 3 else "")
-        raise JclipError(
+        raise OtherConfiguration(
             f"{folder} holds a run with another configuration ({shown}): "
             "choose another --workdir, or give the old values back"
         )

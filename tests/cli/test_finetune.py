@@ -3,6 +3,7 @@
 import csv
 import json
 import re
+import shlex
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -98,6 +99,39 @@ def run_steps(out):
     """The steps that the file names."""
     text = (out / "finetune.py").read_text(encoding="utf-8")
     return int(re.search(r"# (\d+) steps", text)[1])
+
+
+def test_a_changed_file_is_another_run(place, start, few, capsys):
+    """The command that is named runs the file as it was changed, also where paths hold spaces and brackets."""
+    words = [start, few, place / "odd [1] dir's", "--epochs", "1"]
+    assert asked(*words) == 0
+    last = capsys.readouterr().err.strip().splitlines()[-1]
+    program, *command = shlex.split(last)
+    assert program == "jclip" and main([*command, "--json"]) == 0
+    capsys.readouterr()
+    file = place / "odd [1] dir's" / "finetune.py"
+    file.write_text(file.read_text(encoding="utf-8").replace("seed=0", "seed=1"), encoding="utf-8")
+    assert asked(*words) == 1
+    said = capsys.readouterr().err
+    assert "was changed after its run began" in said and f"jclip train {shlex.quote(str(file))} --workdir" in said
+
+
+def test_options_that_messages_name_are_known(place, start, capsys):
+    """Pictures elsewhere than the table, or named by their files: the message's own option mends it."""
+    shapes = practice.shapes(place / "elsewhere", pictures=40, seed=2)
+    table = place / "tables" / "t.csv"
+    table.parent.mkdir()
+    table.write_bytes(shapes.read_bytes())
+    assert asked(start, table, place / "moved") == 1
+    assert "the picture's file is missing" in capsys.readouterr().err
+    assert asked(start, table, place / "moved", "--root", shapes.parent, "--epochs", "1") == 0
+    names = place / "names"
+    names.mkdir()
+    for picture in shapes.parent.glob("*/*.png"):
+        (names / picture.name).write_bytes(picture.read_bytes())
+    assert asked(start, names, place / "named") == 1
+    assert "--captions-from names" in capsys.readouterr().err
+    assert asked(start, names, place / "named", "--captions-from", "names", "--epochs", "1") == 0
 
 
 def test_too_little_memory_is_said_in_a_line(place, start, few, monkeypatch, capsys):

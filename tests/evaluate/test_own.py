@@ -66,7 +66,7 @@ def test_what_is_left_out_is_said(tmp_path):
 def test_too_much_that_is_left_out_of_a_table_is_an_error(tmp_path):
     folder = captioned(tmp_path / "own")
     (folder / "t.csv").write_text("path,text\np/猫.png,a\nnowhere.png,b\n", encoding="utf-8")
-    with pytest.raises(JclipError, match="1 of 2 had to be skipped.*nowhere.png"):
+    with pytest.raises(JclipError, match="1 of 2 had to be skipped.*nowhere.png.*those of `jclip data import`"):
         open_captions(folder / "t.csv")
 
 

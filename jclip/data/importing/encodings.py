@@ -44,6 +44,16 @@ def check_encoding(name: str) -> str:
     return {"utf-8-sig": "utf-8"}.get(found, found)
 
 
+def is_utf16(file: Path) -> bool:
+    """Returns whether a file begins with the mark of UTF-16; False where it cannot be read."""
+    try:
+        with open_regular(file) as stream:
+            data = stream.read(2)
+    except (OSError, JclipError):
+        return False
+    return data in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+
+
 def shown_encoding(name: str) -> str:
     """Returns the usual spelling of Python's name of an encoding."""
     return {"utf-16-le": "UTF-16 (little-endian)", "utf-16-be": "UTF-16 (big-endian)"}.get(name, name.upper())

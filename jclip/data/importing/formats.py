@@ -9,6 +9,7 @@ from jclip.data.images import is_picture_name
 from jclip.data.importing.class_folders import open_class_folders
 from jclip.data.importing.cn_clip import open_cn_clip
 from jclip.data.importing.cn_clip_lmdb import open_lmdb
+from jclip.data.importing.encodings import is_utf16
 from jclip.data.importing.named import NAMED
 from jclip.data.importing.parallel import open_json_lines, open_moses, open_parallel_tsv
 from jclip.data.importing.parquet import open_parquet
@@ -22,7 +23,9 @@ _LOOKED_AT = 2000  # files of a folder
 
 
 def _is_table(source: Path) -> bool:
-    return source.suffix.lower() in TABLES and not source.name.endswith("_imgs.tsv")
+    ending = source.suffix.lower()
+    text = ending == ".txt" and source.is_file() and is_utf16(source)  # what spreadsheets call Unicode text
+    return text or (ending in TABLES and not source.name.endswith("_imgs.tsv"))
 
 
 def _holds_a_table(source: Path) -> bool:

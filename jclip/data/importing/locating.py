@@ -8,6 +8,7 @@ import difflib
 import errno
 import os
 import re
+import shlex
 import stat
 import unicodedata
 from collections.abc import Callable, Sequence
@@ -131,7 +132,7 @@ class Pictures:
             if name in names and is_there(place / name):
                 found = (place / name).parts
                 if found[-len(parts) :] == parts:
-                    return f"; with --root {Path(*found[: -len(parts)])} it is found"
+                    return f"; with --root {shlex.quote(str(Path(*found[: -len(parts)])))} it is found"
                 return f"; a file of this name is in {place}"
             if len(names) <= _NAMES:
                 waiting += [place / each for each in names if not each.startswith(".") and os.path.isdir(place / each)]

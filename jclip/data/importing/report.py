@@ -105,7 +105,8 @@ class Report:
                     table.add_row(Text.assemble((f"  {what}", style), f" {count:,}"), text(told, longest=None))
         if self.read_as:
             table.add_section()
-            table.add_row("read as", Text("\n".join(map(shown, self.read_as))))
+            for number, line in enumerate(self.read_as):
+                table.add_row("" if number else "read as", text(line, longest=None))
         for name, reason in self.left_out.items():
             table.add_section()
             table.add_row(text(name), Text.assemble(("left out", "yellow"), f": {shown(reason, None)}"))

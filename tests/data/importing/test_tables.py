@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from jclip.console import Console
 from jclip.data.importing.columns import find_columns
 from jclip.data.importing.encodings import check_encoding, find_encoding
 from jclip.data.importing.formats import open_source
@@ -84,6 +85,17 @@ def test_what_was_found_out_is_said(tmp_path):
         "t.csv: GB18030, columns separated by semicolons",
         "pictures from column '图片', by its name; captions from column '描述', by its name",
     )
+
+
+def test_unicode_text_of_a_spreadsheet_is_a_table(tmp_path):
+    """Excel's "Unicode Text" is UTF-16 with tabs, and its name ends in .txt."""
+    pictures(tmp_path)
+    (tmp_path / "t.txt").write_bytes(FORMS["Excel, Unicode text"])
+    report = imported(None, tmp_path / "t.txt", tmp_path / "folder")
+    assert [pair.captions for pair in pairs(tmp_path / "folder")] == CAPTIONS
+    file = io.StringIO()
+    Console(file=file, width=200).print(report.table("t"))
+    assert "by tabs" in file.getvalue() and "\\n" not in file.getvalue()
 
 
 def test_a_table_without_a_header(tmp_path):
