@@ -70,7 +70,14 @@ def check_folder(folder: Path) -> None:
     Raises:
       JclipError: it cannot be made, or not written to.
     """
-    with _beside(folder / "unfinished", Path.touch, folder):
+    try:
+        with suppress(FileNotFoundError):
+            folder.stat()
+    except OSError as error:
+        raise JclipError(f"{folder} cannot be made ({error.strerror}): choose another place") from None
+    # No folder is made: to remove it again could hit another run that has just come.
+    there = next(place for place in (folder, *folder.parents) if os.path.exists(place))
+    with _beside(there / "unfinished", Path.touch, folder):
         pass
 
 
