@@ -12,6 +12,7 @@ answers of its repository) with trials on 300 pictures and the demo's models (be
 
 import math
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 from jclip.errors import JclipError
 from jclip.finetune.facts import DataFacts, Machine, ModelFacts, Start
@@ -147,6 +148,78 @@ def choose(data: DataFacts, model: ModelFacts, machine: Machine, start: Start, w
     batch, micro, remat, batch_rows = _batch(data, model, machine, wishes, dtype)
     muon = not good and model.parameters <= _SMALL
     rate = _MUON_RATE if muon else learning_rate(model.parameters, batch, start.skill)
+    trained = _trained(data, model, machine, start, wishes, rate)
+    stages, slow, length = trained.stages, trained.cached, sum(stage.epochs for stage in trained.stages)
+    flip, flip_row = _mirror(data, cached=slow)
+    policy = data.pairs >= MANY and not slow
+    auto_augment = policy and data.colours <= 0.1
+    workers = min(8, machine.cores - 1) if machine.platform != "cpu" and data.train >= 1_000 else 0
+    decay = 1e-3 if good and not few else 0.1
+    buckets = _buckets(data, model)
+    steps = sum(_steps(data.pairs, batch, stage) for stage in stages)
+    evaluations = min(_MOST_EVALUATIONS, max(_LEAST_EVALUATIONS, steps // 20))
+    patience = math.ceil(_PATIENT * evaluations)
+    return Plan(
+        stages=stages,
+        batch_size=batch,
+        micro_batches=micro,
+        muon=muon,
+        warmup=0.1,
+        weight_decay=decay,
+        flip=flip,
+        policy=policy,
+        auto_augment=auto_augment,
+        buckets=buckets,
+        workers=workers,
+        dtype=dtype,
+        remat=remat,
+        evaluations=evaluations,
+        patience=patience,
+        minutes=trained.minutes,
+        table=(
+            trained.what,
+            *batch_rows,
+            Choice(
+                "learning rate",
+                " then ".join(f"{stage.learning_rate:g}" for stage in stages),
+                _rate_why(model, batch, start) if not muon else "Muon's; ten times this for the layers' matrices",
+            ),
+            Choice("optimizer", *(_MUON if muon else _ADAMW)),
+            Choice("schedule", "warm-up 10 %, cosine to 0", "as in the paper's fine-tuning"),
+            Choice("epochs", f"{length:g}", trained.epochs_why),
+            Choice("weight decay", f"{decay:g}", "the paper's" if decay < 0.1 else "few pairs, or a weak start"),
+            flip_row,
+            *([] if slow else [_augmentation(policy, auto_augment, data)]),
+            Choice("text length", _lengths(buckets, model), f"95 % of the captions have at most {data.usual} tokens"),
+            Choice(
+                "stops early",
+                f"after {patience} of {evaluations} evaluations without a better one",
+                "the best moment is kept, by mean recall on the validation split",
+            ),
+            Choice("arithmetic", dtype, f"for {machine.devices} x {machine.platform}"),
+            Choice(
+                "time",
+                f"about {_time(trained.minutes)}",
+                f"estimated at {machine.rate / 1e9:,.0f} GFLOP/s, a third of what a matrix product reaches; "
+                "compilation and evaluation come on top",
+            ),
+        ),
+    )
+
+
+class _Trained(NamedTuple):
+    """Stages that fit into the time, the row that explains them, and the reason for their epochs."""
+
+    stages: tuple[StagePlan, ...]
+    cached: bool
+    what: Choice
+    epochs_why: str
+    minutes: float
+
+
+def _trained(
+    data: DataFacts, model: ModelFacts, machine: Machine, start: Start, wishes: Wishes, rate: float
+) -> _Trained:
     whole, text_alone = _operations(data, model, image=True), _operations(data, model, image=False)
     epochs = wishes.epochs or float(epochs_of(data.pairs))
     limit = wishes.minutes or (_CPU_MINUTES if machine.platform == "cpu" else math.inf)
@@ -154,13 +227,13 @@ def choose(data: DataFacts, model: ModelFacts, machine: Machine, start: Start, w
     def minutes(operations: float, length: float) -> float:
         return operations * length * data.pairs / machine.rate / 60
 
-    knows = f"the start's mean recall is {start.recall:.1%}, chance {start.chance:.1%}"
+    good, knows = start.skill >= GOOD, f"the start's mean recall is {start.recall:.1%}, chance {start.chance:.1%}"
     slow = minutes(whole, epochs) > limit and minutes(whole, 3) > limit
     if slow:
         stages = [StagePlan("text-alone", image=False, epochs=epochs, learning_rate=rate, cached=True)]
         what = "text tower; image tower frozen"
         why = f"this machine would need {_time(minutes(whole, 3))} for three epochs of both; features are computed once"
-    elif good and few:
+    elif good and data.pairs < FEW:
         stages = [
             StagePlan("image-frozen", image=False, epochs=epochs / 2, learning_rate=rate),
             StagePlan("everything", image=True, epochs=epochs / 2, learning_rate=float(f"{rate / 5:.1e}")),
@@ -176,68 +249,14 @@ def choose(data: DataFacts, model: ModelFacts, machine: Machine, start: Start, w
     if fits < epochs:
         factor = max(fits, 1.0) / epochs
         stages = [replace(stage, epochs=round(stage.epochs * factor, 2)) for stage in stages]
-    length = sum(stage.epochs for stage in stages)
     if wishes.epochs:
         epochs_why = "as you said"
     elif fits < epochs:
         epochs_why = f"what fits into {limit:g} minutes; {epochs:g} would be usual for {data.pairs:,} pairs"
     else:
         epochs_why = f"20 for 20,000 pairs, more for fewer; here are {data.pairs:,}"
-    flip, flip_row = _mirror(data, cached=slow)
-    policy = data.pairs >= MANY and not slow
-    auto_augment = policy and data.colours <= 0.1
-    workers = min(8, machine.cores - 1) if machine.platform != "cpu" and data.train >= 1_000 else 0
-    decay = 1e-3 if good and not few else 0.1
-    buckets = _buckets(data, model)
-    steps = sum(_steps(data.pairs, batch, stage) for stage in stages)
-    evaluations = min(_MOST_EVALUATIONS, max(_LEAST_EVALUATIONS, steps // 20))
-    patience = math.ceil(_PATIENT * evaluations)
-    return Plan(
-        stages=tuple(stages),
-        batch_size=batch,
-        micro_batches=micro,
-        muon=muon,
-        warmup=0.1,
-        weight_decay=decay,
-        flip=flip,
-        policy=policy,
-        auto_augment=auto_augment,
-        buckets=buckets,
-        workers=workers,
-        dtype=dtype,
-        remat=remat,
-        evaluations=evaluations,
-        patience=patience,
-        minutes=minutes(cost, length),
-        table=(
-            Choice("trains", what, why),
-            *batch_rows,
-            Choice(
-                "learning rate",
-                " then ".join(f"{stage.learning_rate:g}" for stage in stages),
-                _rate_why(model, batch, start) if not muon else "Muon's; ten times this for the layers' matrices",
-            ),
-            Choice("optimizer", *(_MUON if muon else _ADAMW)),
-            Choice("schedule", "warm-up 10 %, cosine to 0", "as in the paper's fine-tuning"),
-            Choice("epochs", f"{length:g}", epochs_why),
-            Choice("weight decay", f"{decay:g}", "the paper's" if decay < 0.1 else "few pairs, or a weak start"),
-            flip_row,
-            *([] if slow else [_augmentation(policy, auto_augment, data)]),
-            Choice("text length", _lengths(buckets, model), f"95 % of the captions have at most {data.usual} tokens"),
-            Choice(
-                "stops early",
-                f"after {patience} of {evaluations} evaluations without a better one",
-                "the best moment is kept, by mean recall on the validation split",
-            ),
-            Choice("arithmetic", dtype, f"for {machine.devices} x {machine.platform}"),
-            Choice(
-                "time",
-                f"about {_time(minutes(cost, length))}",
-                f"estimated at {machine.rate / 1e9:,.0f} GFLOP/s, a third of what a matrix product reaches; "
-                "compilation and evaluation come on top",
-            ),
-        ),
-    )
+    length = sum(stage.epochs for stage in stages)
+    return _Trained(tuple(stages), slow, Choice("trains", what, why), epochs_why, minutes(cost, length))
 
 
 _MUON = (
