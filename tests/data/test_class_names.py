@@ -89,11 +89,13 @@ def test_folders_that_older_versions_wrote_with_shifted_names_are_refused(tmp_pa
 
 def test_labels_that_are_no_lists(tmp_path):
     (tmp_path / "labels.json").write_text('{"zh": "猫狗"}', encoding="utf-8")  # two letters are not two names
-    with pytest.raises(JclipError, match="labels.json cannot be read as names of classes"):
+    with pytest.raises(JclipError, match="labels.json: zh must hold a list of names"):
         read_labels(tmp_path)
     (tmp_path / "labels.json").unlink()
     os.mkfifo(tmp_path / "labels.json")
-    with pytest.raises(JclipError, match="labels.json is a FIFO"):
+    with pytest.raises(
+        JclipError, match=r"labels.json cannot be read .* \(it is a FIFO, not a regular file\)"
+    ):
         read_labels(tmp_path)
 
 

@@ -21,20 +21,19 @@ LONG = ["--stages.0.budget.steps", "100000", "--checkpoint-every", "0"]
 
 def test_a_run_saves_when_its_terminal_goes(tmp_path):
     """The run is a session of its own in a pseudo-terminal, which is closed in the middle of it."""
-    pid, terminal = pty.fork()
-    if pid == 0:
-        os.chdir(ROOT)
-        os.execv(sys.executable, [*COMMAND, "--workdir", str(tmp_path / "run"), *LONG])
+    terminal, inner = pty.openpty()
+    # The first terminal that the leader of a session opens becomes the session's own.
+    opening = ["bash", "-c", 'exec "$@" <>"$0" >&0 2>&0', os.ttyname(inner)]
+    run = [*COMMAND, "--workdir", str(tmp_path / "run"), *LONG]
+    process = subprocess.Popen([*opening, *run], cwd=ROOT, start_new_session=True)
     until = time.monotonic() + PATIENCE
     while len(read_journal(tmp_path / "run" / "metrics.jsonl")) < 5:
         assert time.monotonic() < until
         if select.select([terminal], [], [], 0.1)[0]:  # or it would wait for a reader
             os.read(terminal, 65536)
     os.close(terminal)
-    while not (ended := os.waitpid(pid, os.WNOHANG))[0]:
-        assert time.monotonic() < until
-        time.sleep(0.1)
-    assert os.waitstatus_to_exitcode(ended[1]) == 75
+    assert process.wait(until - time.monotonic()) == 75
+    os.close(inner)
     (saved,) = (tmp_path / "run" / "checkpoints").iterdir()
     steps = [line["total"] for line in read_journal(tmp_path / "run" / "metrics.jsonl") if line["kind"] == "train"]
     assert int(saved.name) == steps[-1] >= 3
