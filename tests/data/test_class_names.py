@@ -93,9 +93,7 @@ def test_labels_that_are_no_lists(tmp_path):
         read_labels(tmp_path)
     (tmp_path / "labels.json").unlink()
     os.mkfifo(tmp_path / "labels.json")
-    with pytest.raises(
-        JclipError, match=r"labels.json cannot be read .* \(it is a FIFO, not a regular file\)"
-    ):
+    with pytest.raises(JclipError, match=r"labels.json cannot be read .* \(it is a FIFO, not a regular file\)"):
         read_labels(tmp_path)
 
 
