@@ -177,10 +177,6 @@ def test_retrieval_and_compare(bundle, tmp_path, capsys):
     run(capsys, "eval", "compare", *both, "--output", FOLDER + ".c", names=[bundle, FOLDER + ".c"])
     pages(Path(FOLDER + ".c"))
     run(capsys, "eval", "compare", *both, "--json")
-    texts = Path(FOLDER + ".a") / "test_predictions.jsonl"
-    asked = next(Path(FOLDER + ".a").glob("*texts*.jsonl"), None)
-    if asked and texts.is_file():
-        run(capsys, "eval", "predictions", asked, texts, names=[texts])
 
 
 def test_predictions(capsys):
