@@ -94,7 +94,7 @@ def _apart(function: object, *arguments: object) -> None:
 
 
 def _write(name: str, family: str, folder: Path, file: str) -> None:
-    from conversion import peers
+    from jclip.conversion.parity import peers
 
     peers.make_importable()
     from tests.conversion import full_size

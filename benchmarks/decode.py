@@ -127,8 +127,8 @@ def photographs(number: int, side: int) -> list[bytes]:
 
 
 def _write(folder: Path, pictures: list[bytes]) -> None:
-    from jclip.data.folders import StoredPair, write_pairs
-    from jclip.data.synthetic import caption, write_tokenizer
+    from jclip.data.sources.folders import StoredPair, write_pairs
+    from jclip.data.sources.synthetic import caption, write_tokenizer
 
     pairs = (StoredPair(picture, (caption(i), caption(i + 1))) for i, picture in enumerate(pictures))
     write_pairs(folder / "pairs", pairs)
@@ -137,7 +137,7 @@ def _write(folder: Path, pictures: list[bytes]) -> None:
 
 def from_torch(options: Options, folder: Path) -> Iterator[Any]:
     """A DataLoader's batches, with the transform that cn_clip builds under --use-augment."""
-    from conversion import peers
+    from jclip.conversion.parity import peers
 
     peers.make_importable()
     import io
@@ -146,7 +146,7 @@ def from_torch(options: Options, folder: Path) -> Iterator[Any]:
     from PIL import Image
     from torch.utils.data import DataLoader, Dataset
 
-    from jclip.data.folders import PairFolder
+    from jclip.data.sources.folders import PairFolder
 
     transform = LMDBDataset._build_transform(SimpleNamespace(split="train", use_augment=True), options.size)
     pictures = [pair.pictures[0] for pair in PairFolder(str(folder / "pairs")).open()]
@@ -165,11 +165,11 @@ def from_torch(options: Options, folder: Path) -> Iterator[Any]:
 
 def from_jclip(options: Options, folder: Path) -> Iterator[Any]:
     """The batches of a stage of Chinese-CLIP's."""
-    from configs.chinese_clip.recipe import AUGMENTATION, CONTEXT
-    from jclip.data.folders import PairFolder
-    from jclip.data.images import Preprocessing
-    from jclip.data.pipeline import Batches
-    from jclip.data.text import load_tokenizer
+    from jclip.configs.chinese_clip.recipe import AUGMENTATION, CONTEXT
+    from jclip.data.batches.pipeline import Batches
+    from jclip.data.sources.folders import PairFolder
+    from jclip.images.preprocess import Preprocessing
+    from jclip.tokenizers.text import load_tokenizer
 
     return Batches(
         [PairFolder(str(folder / "pairs"))],

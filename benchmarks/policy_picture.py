@@ -13,8 +13,8 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw
 
-from jclip.data.auto_augment import MOVING, POLICY, Operation, at_level, operate
-from jclip.data.images import CLIP_MEAN
+from jclip.images.auto_augment import MOVING, POLICY, Operation, at_level, operate
+from jclip.images.preprocess import CLIP_MEAN
 
 SIDE, GAP, LINE, COLUMNS = 150, 8, 13, 3
 FILL = tuple(round(255 * mean) for mean in CLIP_MEAN)

@@ -27,21 +27,21 @@ import jax
 import numpy as np
 import tyro
 
-from configs.altclip import recipe
 from jclip.bundle import Bundle, save_bundle
+from jclip.configs.altclip import recipe
+from jclip.data.batches.pipeline import Batch
 from jclip.data.emoji.fetch import fetch
 from jclip.data.emoji.names import read_names
 from jclip.data.emoji.protocol import LANGUAGES, concepts
-from jclip.data.folders import ParallelFolder, write_parallel
-from jclip.data.pipeline import Batch
-from jclip.data.records import Translation
-from jclip.data.text import Tokenizer, train_clip_bpe, train_unigram
+from jclip.data.sources.folders import ParallelFolder, write_parallel
+from jclip.data.sources.records import Translation
 from jclip.evaluate import prompts
 from jclip.models.bert import BertConfig
 from jclip.models.build import init_variables
 from jclip.models.clip_text import ClipTextConfig
 from jclip.models.dual_encoder import DualEncoderConfig
 from jclip.models.vit import VitConfig
+from jclip.tokenizers.text import Tokenizer, train_clip_bpe, train_unigram
 from jclip.train.assembly import StageParts
 from jclip.train.caching import fill
 from jclip.train.preparing import prepare

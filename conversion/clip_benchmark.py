@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 
 from jclip.bundle import load_bundle
-from jclip.data.images import Picture, Preprocessing, to_array
 from jclip.errors import JclipError
+from jclip.images.preprocess import Picture, Preprocessing, to_array
 from jclip.inference import Model
 
 MODEL_TYPE = "jclip"

@@ -7,22 +7,22 @@ from typing import Any, Literal
 
 import jax
 
-from conversion import passport
-from conversion.comparison import check, compare
-from conversion.files import fingerprints
-from conversion.importing import Model, Options, import_model
-from conversion.readings import summary
-from conversion.source import Source, is_bundle
 from jclip import rules
 from jclip.bundle import Bundle, open_bundle, split_statistics, write_files
-from jclip.data.images import Preprocessing
+from jclip.conversion.files import fingerprints
+from jclip.conversion.importing import Model, Options, import_model
+from jclip.conversion.parity import passport
+from jclip.conversion.parity.comparison import check, compare
+from jclip.conversion.readings import summary
+from jclip.conversion.source import Source, is_bundle
 from jclip.errors import JclipError
-from jclip.files import check_free, whole_folder
+from jclip.images.preprocess import Preprocessing
+from jclip.io.files import check_free, whole_folder
+from jclip.io.tensors import Lazy, shown
 from jclip.models.build import init_variables
 from jclip.models.clip_text import ClipTextConfig
 from jclip.models.dual_encoder import DualEncoderConfig
 from jclip.models.text_encoder import TextEncoderConfig
-from jclip.tensors import Lazy, shown
 
 Report = Callable[[str], None]
 """Is told what is being done now."""

@@ -11,9 +11,9 @@ from functools import partial, reduce
 
 import numpy as np
 
-from conversion.rows import FUSED, Row, Table
+from jclip.conversion.rows import FUSED, Row, Table
 from jclip.errors import JclipError
-from jclip.tensors import Lazy
+from jclip.io.tensors import Lazy
 
 
 @dataclass(frozen=True)

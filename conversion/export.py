@@ -5,26 +5,26 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from conversion import hf_config
-from conversion.engine import export_tensors
-from conversion.families import family_named
-from conversion.families.family import Family
-from conversion.importing import packaged_vocabulary
-from conversion.processor import Family as HfFamily
-from conversion.processor import check_hf_processor, write_hf_processor
-from conversion.sizes import heads_for, vit_heads_for
-from conversion.source import is_bundle
 from jclip.bundle import Bundle, open_bundle
-from jclip.data.images import CLIP_MEAN, CLIP_STD, Preprocessing
-from jclip.data.text import load_tokenizer
+from jclip.conversion.engine import export_tensors
+from jclip.conversion.families import family_named
+from jclip.conversion.families.family import Family
+from jclip.conversion.hf import hf_config
+from jclip.conversion.hf.processor import Family as HfFamily
+from jclip.conversion.hf.processor import check_hf_processor, write_hf_processor
+from jclip.conversion.importing import packaged_vocabulary
+from jclip.conversion.sizes import heads_for, vit_heads_for
+from jclip.conversion.source import is_bundle
 from jclip.errors import JclipError
-from jclip.files import check_free, whole_file, whole_folder
+from jclip.images.preprocess import CLIP_MEAN, CLIP_STD, Preprocessing
+from jclip.io.files import check_free, whole_file, whole_folder
+from jclip.io.tensors import Lazy, write_safetensors
 from jclip.models.bert import BertConfig
 from jclip.models.build import ModelConfig
 from jclip.models.dual_encoder import DualEncoderConfig
 from jclip.models.resnet import ResNetConfig
 from jclip.models.vit import VitConfig
-from jclip.tensors import Lazy, write_safetensors
+from jclip.tokenizers.text import load_tokenizer
 
 Target = Literal["hf", "cn-clip"]
 

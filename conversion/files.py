@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from jclip.errors import JclipError
-from jclip.json_files import read_json
-from jclip.tensors import shown
+from jclip.io.json_files import read_json
+from jclip.io.tensors import shown
 
 # In the order of preference: safetensors are quicker to read and hold nothing but tensors.
 WEIGHTS = (

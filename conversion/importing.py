@@ -9,28 +9,28 @@ from typing import Any, Literal
 
 import numpy as np
 
-from conversion.engine import Imported, import_tensors
-from conversion.families.family import Family, Hints
-from conversion.files import fingerprints
-from conversion.positions import resized
-from conversion.processor import preprocessing_file, read_preprocessing
-from conversion.readings import summary
-from conversion.sizes import Sizes
-from conversion.source import Source, open_source
 from jclip import rules
 from jclip.bundle import Bundle, longest_text, split_statistics, tensor_shapes
 from jclip.config import from_json
-from jclip.data.images import Preprocessing
-from jclip.data.text import Kind, Tokenizer, load_tokenizer, vocabulary_file
+from jclip.conversion.engine import Imported, import_tensors
+from jclip.conversion.families.family import Family, Hints
+from jclip.conversion.files import fingerprints
+from jclip.conversion.hf.processor import preprocessing_file, read_preprocessing
+from jclip.conversion.positions import resized
+from jclip.conversion.readings import summary
+from jclip.conversion.sizes import Sizes
+from jclip.conversion.source import Source, open_source
 from jclip.errors import JclipError
-from jclip.json_files import read_json, read_object
+from jclip.images.preprocess import Preprocessing
+from jclip.io.json_files import read_json, read_object
+from jclip.io.tensors import Lazy, shown
 from jclip.models.build import ModelConfig
 from jclip.models.dual_encoder import DualEncoderConfig
 from jclip.models.text_encoder import TextEncoderConfig
 from jclip.models.transformer import Activation
 from jclip.models.vit import VitConfig
 from jclip.ranges import RangeError
-from jclip.tensors import Lazy, shown
+from jclip.tokenizers.text import Kind, Tokenizer, load_tokenizer, vocabulary_file
 
 POSITIONS = "image/position_embedding"
 # Of sentence-transformers.

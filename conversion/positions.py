@@ -11,7 +11,7 @@ import math
 
 import numpy as np
 
-from conversion.families.family import Interpolation
+from jclip.conversion.families.family import Interpolation
 
 
 def resized(positions_ld: np.ndarray, size: int, how: Interpolation) -> np.ndarray:

@@ -13,11 +13,11 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
-from conversion.families import FAMILIES, TEXT_ENCODERS, detect, respelt
-from conversion.families.family import Family
-from conversion.rows import Table
+from jclip.conversion.families import FAMILIES, TEXT_ENCODERS, detect, respelt
+from jclip.conversion.families.family import Family
+from jclip.conversion.rows import Table
 from jclip.errors import JclipError
-from jclip.tensors import shown
+from jclip.io.tensors import shown
 
 Shapes = Mapping[str, tuple[int, ...]]
 

@@ -10,7 +10,7 @@ import re
 from collections.abc import Collection, Mapping
 from typing import Any, cast
 
-from conversion.rows import Row, Table
+from jclip.conversion.rows import Row, Table
 from jclip.errors import JclipError
 from jclip.models.bert import BertConfig
 from jclip.models.clip_text import ClipTextConfig

@@ -8,15 +8,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from conversion.families import family_named, respelt
-from conversion.families.family import Family
-from conversion.files import WEIGHTS, shards, weights_at
-from conversion.hub import SCHEME, fetch
-from conversion.readings import find_reading
-from conversion.torch_file import TorchFile, open_torch_file
+from jclip.conversion.families import family_named, respelt
+from jclip.conversion.families.family import Family
+from jclip.conversion.files import WEIGHTS, shards, weights_at
+from jclip.conversion.hf.hub import SCHEME, fetch
+from jclip.conversion.readings import find_reading
 from jclip.errors import JclipError
-from jclip.json_files import read_object
-from jclip.tensors import Lazy, open_safetensors, shown
+from jclip.io.json_files import read_object
+from jclip.io.tensors import Lazy, open_safetensors, shown
+from jclip.io.torch_file import TorchFile, open_torch_file
 
 _CONFIGS = ("config.json", "open_clip_config.json")
 _MODEL_TYPES = {"bert": "bert", "xlm-roberta": "xlm-r", "xlm_roberta": "xlm-r"}

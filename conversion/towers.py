@@ -5,7 +5,7 @@ CLIP's transformers come in two layouts, OpenAI's (which cn_clip and open_clip k
 
 from collections.abc import Iterable
 
-from conversion.rows import Row, attention, batch_norm, conv, dense, fused_attention, norm
+from jclip.conversion.rows import Row, attention, batch_norm, conv, dense, fused_attention, norm
 
 
 def hf_vit(prefix: str = "vision_model.") -> Iterable[Row]:

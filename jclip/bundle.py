@@ -15,15 +15,15 @@ import numpy as np
 
 from jclip import rules
 from jclip.config import from_json, to_json
-from jclip.data.images import Preprocessing
-from jclip.data.text import Tokenizer, load_tokenizer
 from jclip.errors import JclipError
-from jclip.files import whole_folder
-from jclip.json_files import entry, read_object
+from jclip.images.preprocess import Preprocessing
+from jclip.io.files import whole_folder
+from jclip.io.json_files import entry, read_object
+from jclip.io.tensors import Lazy, open_safetensors, write_safetensors
 from jclip.models.build import ModelConfig, shapes
 from jclip.models.clip_text import ClipTextConfig
 from jclip.plain import as_json, shown
-from jclip.tensors import Lazy, open_safetensors, write_safetensors
+from jclip.tokenizers.text import Tokenizer, load_tokenizer
 
 Leaf = TypeVar("Leaf")
 

@@ -23,7 +23,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 from jclip.errors import JclipError
-from jclip.files import is_full_disk
+from jclip.io.files import is_full_disk
 from jclip.orbax_manager import literal, no_late_words, open_manager, state_handler, without_traces
 from jclip.parallel import saving
 from jclip.parallel.checksum import checksums

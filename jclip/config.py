@@ -1,14 +1,15 @@
 """Configurations are frozen dataclasses; this file is their plain-JSON form, their comparison, and their types.
 
-A field whose type is a union of dataclasses (an image tower is a ViT or a ResNet) carries the class's name
-under "type", so that a file says what it holds and can be read back without executing anything.
+A field that can hold one of several dataclasses (an image tower is a ViT or a ResNet) carries the class's name under
+"type", so that a file says what it holds and can be read back without executing anything. Such a field is declared as
+a union, or as a protocol whose implementations are decorated with `kind_of`, so that other packages can add their own.
 """
 
 import dataclasses
 import difflib
 import types
 import typing
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
 from jclip.errors import JclipError
@@ -16,7 +17,34 @@ from jclip.plain import shown
 
 T = TypeVar("T")
 _TYPE = "type"
+_KINDS: dict[type, dict[str, type]] = {}
+"""Dataclasses by their names, for each protocol that fields are declared as."""
 _CALLED = {"type": "class", "builtin_function_or_method": "function"}
+
+
+def kind_of(protocol: type) -> Callable[[type[T]], type[T]]:
+    """Class decorator: fields declared as `protocol` may hold this dataclass, and files name it by its class's name.
+
+    Raises:
+      JclipError: another class of this name is decorated already.
+    """
+
+    def register(cls: type[T]) -> type[T]:
+        known = _KINDS.setdefault(protocol, {}).setdefault(cls.__name__, cls)
+        if (known.__module__, known.__qualname__) != (cls.__module__, cls.__qualname__):
+            raise JclipError(
+                f"{cls.__module__}.{cls.__qualname__}: {known.__module__} has a {protocol.__name__} of this name "
+                "already; rename one of them"
+            )
+        _KINDS[protocol][cls.__name__] = cls  # a module that is loaded again replaces its classes
+        return cls
+
+    return register
+
+
+def kinds_of(protocol: type) -> tuple[type, ...]:
+    """Returns the dataclasses that fields declared as `protocol` may hold."""
+    return tuple(_KINDS.get(protocol, {}).values())
 
 
 def to_json(value: Any, where: str = "") -> Any:
@@ -96,6 +124,8 @@ def _read(kind: Any, data: Any, where: str) -> Any:
         return data
     if dataclasses.is_dataclass(kind) and isinstance(kind, type):
         return _read_dataclass(kind, data, where)
+    if isinstance(kind, type) and kind in _KINDS:
+        return _read_union(kinds_of(kind), data, where)
     if origin is typing.Literal:
         return _expect(data in arguments, data, where, f"one of {', '.join(map(repr, arguments))}")
     if origin in (typing.Union, types.UnionType):

@@ -13,14 +13,14 @@ from PIL import Image
 
 from jclip import rules
 from jclip.bundle import Bundle, check_parts, load_bundle
-from jclip.data.images import Orientation, Picture, Preprocessing, normalise, to_array
-from jclip.data.text import Tokenizer, pad
 from jclip.errors import JclipError
+from jclip.images.preprocess import Orientation, Picture, Preprocessing, normalise, to_array
 from jclip.losses.unit import unit
 from jclip.models.build import ModelConfig, build_model
 from jclip.models.dual_encoder import DualEncoderConfig
 from jclip.parallel.processes import together
 from jclip.parallel.sharding import batch_devices, local_rows, place_rows
+from jclip.tokenizers.text import Tokenizer, pad
 
 _LENGTHS = 16
 """Texts are padded to a multiple of this, not to the context length: few shapes to compile, little padding."""

@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from jclip import rules
-from jclip.data.augment import Augmentation
-from jclip.data.host_augment import HostAugmentation
-from jclip.data.sources import Source
-from jclip.data.units import Captions
+from jclip.data.batches.units import Captions
+from jclip.data.sources.any_source import Source
 from jclip.errors import JclipError
+from jclip.images.on_device import Augmentation
+from jclip.images.on_host import HostAugmentation
 from jclip.losses.contrastive import ContrastiveLoss
 from jclip.optimizer import Optimizer
 

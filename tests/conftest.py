@@ -18,7 +18,7 @@ os.environ["TOKENIZERS_PARALLELISM"] = "false"  # or it warns whenever a test st
 import hypothesis
 import pytest
 
-from conversion import peers
+from jclip.conversion.parity import peers
 
 peers.make_importable()
 

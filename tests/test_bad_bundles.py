@@ -12,9 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jclip.bundle import Bundle, load_bundle, save_bundle
-from jclip.data.images import Preprocessing
-from jclip.data.synthetic import write_tokenizer
+from jclip.data.sources.synthetic import write_tokenizer
 from jclip.errors import JclipError
+from jclip.images.preprocess import Preprocessing
 from jclip.models import zoo
 from jclip.models.bert import BertConfig
 from jclip.models.build import init_variables

@@ -8,9 +8,9 @@ import pytest
 
 from jclip import rules
 from jclip.bundle import Bundle, load_bundle, save_bundle
-from jclip.data.images import Preprocessing
-from jclip.data.synthetic import write_tokenizer
+from jclip.data.sources.synthetic import write_tokenizer
 from jclip.errors import JclipError
+from jclip.images.preprocess import Preprocessing
 from jclip.models.bert import BertConfig
 from jclip.models.build import init_variables
 from jclip.models.dual_encoder import DualEncoderConfig

@@ -5,7 +5,7 @@ from typing import Literal
 
 import pytest
 
-from jclip.config import check_types, difference, from_json, to_json
+from jclip.config import check_types, difference, from_json, kind_of, kinds_of, to_json
 from jclip.errors import JclipError
 
 
@@ -79,3 +79,32 @@ def test_types_that_python_does_not_check(film, message):
     check_types(Film((Scene(Circle()), Scene(Box(), rules=()))))
     with pytest.raises(JclipError, match=message):
         check_types(film)
+
+
+class Sound:
+    """An open field: any package may add its own kind."""
+
+
+@kind_of(Sound)
+@dataclass(frozen=True)
+class Bell(Sound):
+    tone: int = 1
+
+
+@dataclass(frozen=True)
+class Tower:
+    sound: Sound
+
+
+def test_an_open_field_holds_what_is_registered():
+    tower = Tower(Bell(3))
+    assert from_json(Tower, to_json(tower)) == tower
+    assert kinds_of(Sound) == (Bell,)
+    with pytest.raises(JclipError, match=r"Tower.sound cannot be a Horn: choose one of Bell"):
+        from_json(Tower, {"type": "Tower", "sound": {"type": "Horn"}})
+
+
+def test_two_kinds_cannot_share_a_name():
+    other = dataclass(frozen=True)(type("Bell", (Sound,), {"__module__": "elsewhere"}))
+    with pytest.raises(JclipError, match=r"elsewhere.Bell: .* has a Sound of this name already; rename"):
+        kind_of(Sound)(other)

@@ -15,9 +15,9 @@ from PIL import Image
 import jclip
 from jclip import rules
 from jclip.bundle import Bundle, save_bundle
-from jclip.data.images import Preprocessing
-from jclip.data.synthetic import write_tokenizer
+from jclip.data.sources.synthetic import write_tokenizer
 from jclip.errors import JclipError
+from jclip.images.preprocess import Preprocessing
 from jclip.inference import Model
 from jclip.models.build import init_variables
 from jclip.models.clip_text import ClipTextConfig

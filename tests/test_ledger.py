@@ -7,16 +7,16 @@ from pathlib import Path
 
 import pytest
 
-from configs.chinese_clip.recipe import SETS
 from jclip.cli import COMMANDS as KNOWN
 from jclip.cli import convert, data_import, plan, train
 from jclip.cli.configs import load_config, parse
 from jclip.cli.eval import TASKS, classify, retrieval
 from jclip.cli.options import read
 from jclip.config import from_json, to_json
+from jclip.configs.chinese_clip.recipe import SETS
 from jclip.data.importing.formats import FORMATS
-from jclip.evaluate.benchmarks import BENCHMARKS
-from jclip.evaluate.protocols import PROTOCOLS
+from jclip.evaluate.datasets.benchmarks import BENCHMARKS
+from jclip.evaluate.datasets.protocols import PROTOCOLS
 from jclip.train.run import Run, check
 
 ROOT = Path(__file__).parents[1]
@@ -48,7 +48,7 @@ def test_their_names_differ(monkeypatch):
 
 
 def test_table_9_has_a_file_for_each_cell():
-    from configs.chinese_clip.recipe import SIZES, TUNINGS
+    from jclip.configs.chinese_clip.recipe import SIZES, TUNINGS
 
     cells = [f"{dataset}_{size}.py" for size, row in TUNINGS.items() for dataset in row]
     assert len(cells) == 3 * len(SIZES) == 15

@@ -5,10 +5,10 @@ import re
 import pytest
 import transformers
 
-from conversion.families.altclip import ALTCLIP
-from conversion.families.chinese_clip import CN_CLIP
-from conversion.families.family import POOLER
 from jclip import rules
+from jclip.conversion.families.altclip import ALTCLIP
+from jclip.conversion.families.chinese_clip import CN_CLIP
+from jclip.conversion.families.family import POOLER
 from jclip.optimizer import CN_CLIP_DECAYS, NO_DECAY_ON_SCALES_AND_BIASES
 from tests.conversion import checkpoints
 

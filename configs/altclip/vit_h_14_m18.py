@@ -17,8 +17,8 @@ author's code.
 
 from dataclasses import replace
 
-from configs.altclip.recipe import altclip, contrastive, teacher_learning
-from jclip.data.sources import PairFolder, ParallelFolder
+from jclip.configs.altclip.recipe import altclip, contrastive, teacher_learning
+from jclip.data.sources.any_source import PairFolder, ParallelFolder
 from jclip.models import zoo
 from jclip.train.run import Run
 

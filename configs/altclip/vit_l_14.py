@@ -18,8 +18,8 @@ TSL2019, translated by people (5M). data/altclip-pairs is 2M pictures of an aest
 Chinese) and 6 (LAION-5B, English). What was chosen where the paper is silent: recipe.py.
 """
 
-from configs.altclip.recipe import altclip, contrastive, teacher_learning
-from jclip.data.sources import PairFolder, ParallelFolder
+from jclip.configs.altclip.recipe import altclip, contrastive, teacher_learning
+from jclip.data.sources.any_source import PairFolder, ParallelFolder
 from jclip.train.run import Run
 
 

@@ -12,8 +12,8 @@ by machine and 5M sentence pairs of OPUS, in equal parts of the mixture. The pap
 bilingual stage, for no number is given. The model has no dropout, as its released configuration.
 """
 
-from configs.altclip.recipe import altclip, contrastive, teacher_learning
-from jclip.data.sources import PairFolder, ParallelFolder
+from jclip.configs.altclip.recipe import altclip, contrastive, teacher_learning
+from jclip.data.sources.any_source import PairFolder, ParallelFolder
 from jclip.train.run import Run
 
 LANGUAGES = ("zh", "es", "fr", "ru", "ar", "ja", "ko", "it")

@@ -27,9 +27,9 @@ Where the paper is silent, or differs from the authors' code (OFA-Sys/Chinese-CL
 
 from dataclasses import dataclass, replace
 
-from jclip.data.host_augment import HostAugmentation
-from jclip.data.images import CLIP_MEAN, CLIP_STD, Preprocessing
-from jclip.data.sources import PairFolder
+from jclip.data.sources.any_source import PairFolder
+from jclip.images.on_host import HostAugmentation
+from jclip.images.preprocess import CLIP_MEAN, CLIP_STD, Preprocessing
 from jclip.losses.contrastive import ContrastiveLoss
 from jclip.models import zoo
 from jclip.models.remat import Remat

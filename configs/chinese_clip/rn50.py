@@ -12,7 +12,7 @@ Expected after stage 2 on the authors' 200M pairs: MUGE zero-shot R@1/5/10 42.6/
 What was chosen where the paper is silent: recipe.py.
 """
 
-from configs.chinese_clip.recipe import pretraining
+from jclip.configs.chinese_clip.recipe import pretraining
 from jclip.train.run import Run
 
 

@@ -13,7 +13,7 @@ Expected on the authors' 200M pairs: MUGE zero-shot R@1/5/10 59.0/81.4/87.8. Wha
 recipe.py.
 """
 
-from configs.chinese_clip.recipe import pretraining
+from jclip.configs.chinese_clip.recipe import pretraining
 from jclip.train.run import Run
 
 

@@ -5,7 +5,7 @@ jclip train configs/demo/chinese_clip.py --workdir runs/demo/chinese_clip      a
 
 from dataclasses import replace
 
-from configs.demo import common
+from jclip.configs.demo import common
 from jclip.stages import Budget, Stage
 from jclip.train.run import Run
 

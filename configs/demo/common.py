@@ -6,10 +6,10 @@ chinese_clip_control.py in turn. The models have the full-size architecture at t
 
 from dataclasses import dataclass
 
-from jclip.data.augment import Augmentation
 from jclip.data.emoji.protocol import LANGUAGES
 from jclip.data.emoji.sources import EmojiPairs, EmojiParallel
-from jclip.data.images import CLIP_MEAN, CLIP_STD, Preprocessing
+from jclip.images.on_device import Augmentation
+from jclip.images.preprocess import CLIP_MEAN, CLIP_STD, Preprocessing
 from jclip.models.bert import BertConfig
 from jclip.models.clip_text import ClipTextConfig
 from jclip.models.dual_encoder import DualEncoderConfig

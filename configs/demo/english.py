@@ -3,7 +3,7 @@
 jclip train configs/demo/english.py --workdir runs/demo/english      after `jclip demo` has prepared the data
 """
 
-from configs.demo import common
+from jclip.configs.demo import common
 from jclip.stages import Budget, Stage
 from jclip.train.run import Run
 

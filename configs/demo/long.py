@@ -6,7 +6,7 @@ jclip train configs/demo/long.py --workdir runs/demo/long/english      the Engli
 
 from dataclasses import replace
 
-from configs.demo import common, english
+from jclip.configs.demo import common, english
 from jclip.stages import Budget
 from jclip.train.run import Run
 

@@ -4,12 +4,12 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from conversion.families.altclip import ALTCLIP
-from conversion.families.bert import BERT, XLM_R
-from conversion.families.chinese_clip import CHINESE_CLIP, CN_CLIP
-from conversion.families.clip import CLIP
-from conversion.families.family import Family
-from conversion.families.openai import OPEN_CLIP, OPENAI_CLIP
+from jclip.conversion.families.altclip import ALTCLIP
+from jclip.conversion.families.bert import BERT, XLM_R
+from jclip.conversion.families.chinese_clip import CHINESE_CLIP, CN_CLIP
+from jclip.conversion.families.clip import CLIP
+from jclip.conversion.families.family import Family
+from jclip.conversion.families.openai import OPEN_CLIP, OPENAI_CLIP
 from jclip.errors import JclipError
 
 FAMILIES: Mapping[str, Family] = {

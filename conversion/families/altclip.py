@@ -2,10 +2,10 @@
 
 from collections.abc import Collection
 
-from conversion.families.family import POOLER, POSITION_IDS, TRANSFORMERS_UNSAID, VIT_LAYERS, Family, Hints
-from conversion.rows import Row, Table, dense, norm
-from conversion.sizes import Sizes, agree, bert_config, vit_config
-from conversion.towers import bert, hf_vit
+from jclip.conversion.families.family import POOLER, POSITION_IDS, TRANSFORMERS_UNSAID, VIT_LAYERS, Family, Hints
+from jclip.conversion.rows import Row, Table, dense, norm
+from jclip.conversion.sizes import Sizes, agree, bert_config, vit_config
+from jclip.conversion.towers import bert, hf_vit
 from jclip.models import zoo
 from jclip.models.dual_encoder import DualEncoderConfig
 

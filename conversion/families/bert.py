@@ -2,10 +2,10 @@
 
 from collections.abc import Collection
 
-from conversion.families.family import POOLER, POSITION_IDS, TRANSFORMERS_UNSAID, Family, Hints
-from conversion.rows import Table
-from conversion.sizes import Sizes, bert_config
-from conversion.towers import bert
+from jclip.conversion.families.family import POOLER, POSITION_IDS, TRANSFORMERS_UNSAID, Family, Hints
+from jclip.conversion.rows import Table
+from jclip.conversion.sizes import Sizes, bert_config
+from jclip.conversion.towers import bert
 from jclip.models import zoo
 from jclip.models.bert import BertConfig
 from jclip.models.text_encoder import TextEncoderConfig

@@ -2,11 +2,19 @@
 
 from collections.abc import Collection
 
-from conversion.families.family import COUNTERS, POOLER, POSITION_IDS, TRANSFORMERS_UNSAID, VIT_LAYERS, Family, Hints
-from conversion.families.openai import resnet_blocks
-from conversion.rows import Row, Table, dense
-from conversion.sizes import Sizes, agree, bert_config, resnet_config, vit_config
-from conversion.towers import bert, hf_vit, openai_resnet, openai_vit
+from jclip.conversion.families.family import (
+    COUNTERS,
+    POOLER,
+    POSITION_IDS,
+    TRANSFORMERS_UNSAID,
+    VIT_LAYERS,
+    Family,
+    Hints,
+)
+from jclip.conversion.families.openai import resnet_blocks
+from jclip.conversion.rows import Row, Table, dense
+from jclip.conversion.sizes import Sizes, agree, bert_config, resnet_config, vit_config
+from jclip.conversion.towers import bert, hf_vit, openai_resnet, openai_vit
 from jclip.models import zoo
 from jclip.models.dual_encoder import DualEncoderConfig
 

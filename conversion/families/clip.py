@@ -2,10 +2,10 @@
 
 from collections.abc import Collection
 
-from conversion.families.family import POSITION_IDS, TRANSFORMERS_UNSAID, Family, Hints
-from conversion.rows import Row, Table, dense
-from conversion.sizes import Sizes, agree, clip_text_config, vit_config
-from conversion.towers import hf_clip_text, hf_vit
+from jclip.conversion.families.family import POSITION_IDS, TRANSFORMERS_UNSAID, Family, Hints
+from jclip.conversion.rows import Row, Table, dense
+from jclip.conversion.sizes import Sizes, agree, clip_text_config, vit_config
+from jclip.conversion.towers import hf_clip_text, hf_vit
 from jclip.models.dual_encoder import DualEncoderConfig
 
 

@@ -4,13 +4,13 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from conversion.rows import Table
-from conversion.sizes import Sizes
-from jclip.data.text import Kind
+from jclip.conversion.rows import Table
+from jclip.conversion.sizes import Sizes
 from jclip.errors import JclipError
+from jclip.io.tensors import shown
 from jclip.models.build import ModelConfig
 from jclip.models.transformer import Activation
-from jclip.tensors import shown
+from jclip.tokenizers.text import Kind
 
 Interpolation = Literal["hf", "cn_clip", "open_clip"]
 

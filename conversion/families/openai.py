@@ -4,9 +4,9 @@ from collections.abc import Collection, Mapping
 from dataclasses import replace
 from typing import Any
 
-from conversion.families.family import COUNTERS, Family, Hints
-from conversion.rows import Row, Table
-from conversion.sizes import (
+from jclip.conversion.families.family import COUNTERS, Family, Hints
+from jclip.conversion.rows import Row, Table
+from jclip.conversion.sizes import (
     HEAD_WIDTH,
     Sizes,
     agree,
@@ -16,7 +16,7 @@ from conversion.sizes import (
     resnet_config,
     vit_config,
 )
-from conversion.towers import openai_resnet, openai_text, openai_vit
+from jclip.conversion.towers import openai_resnet, openai_text, openai_vit
 from jclip.errors import JclipError
 from jclip.models.clip_text import ClipTextConfig
 from jclip.models.dual_encoder import DualEncoderConfig

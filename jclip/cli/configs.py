@@ -13,7 +13,7 @@ from jclip.cli.options import explain, known_options, read_known, refuse
 from jclip.config import check_types
 from jclip.errors import JclipError
 from jclip.parallel.processes import index, is_first
-from jclip.train.reduced import reduce
+from jclip.train.planning.reduced import reduce
 from jclip.train.run import Run, check_names
 
 Options = TypeVar("Options")
@@ -74,7 +74,7 @@ def load_config(file: str) -> Run:
     if spec is None or spec.loader is None:
         raise JclipError(f"{file} is not a Python file: a configuration is a .py with a function config()")
     module = importlib.util.module_from_spec(spec)
-    sys.path.insert(0, str(Path.cwd()))  # configurations may import their neighbours: from configs.demo import common
+    sys.path.insert(0, str(Path.cwd()))  # configurations may import their neighbours
     try:
         with redirect_stdout(sys.stderr):  # standard output is for what the command finds
             spec.loader.exec_module(module)

@@ -11,7 +11,7 @@ from rich.table import Table
 from jclip.cli.options import read
 from jclip.console import Console, facts, text
 from jclip.errors import JclipError
-from jclip.files import check_writable
+from jclip.io.files import check_writable
 from jclip.models.transformer import Activation
 from jclip.plain import print_json
 
@@ -66,8 +66,8 @@ def main(arguments: Sequence[str]) -> int:
     check_writable(destination)
     if options.to:
         return _write_out(options, source, destination, console)
-    from conversion.convert import compose, convert
-    from conversion.importing import Options as Said
+    from jclip.conversion.convert import compose, convert
+    from jclip.conversion.importing import Options as Said
 
     with console.working("reading") as say:
 
@@ -113,7 +113,7 @@ def _only(options: Options, fitting: Sequence[str], what: str, mend: str) -> Non
 
 
 def _write_out(options: Options, source: str, destination: Path, console: Console) -> int:
-    from conversion.export import export
+    from jclip.conversion.export import export
 
     assert options.to
     reader = export(Path(source), destination, options.to)

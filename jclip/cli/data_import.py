@@ -14,8 +14,6 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemaining
 
 from jclip.cli.options import read
 from jclip.console import Console, description
-from jclip.data.checking import PictureRules
-from jclip.data.images import Orientation
 from jclip.data.importing.encodings import check_encoding
 from jclip.data.importing.engine import Plan, import_data
 from jclip.data.importing.formats import FORMATS, open_source
@@ -23,9 +21,11 @@ from jclip.data.importing.limits import Limit
 from jclip.data.importing.parts import Reader, Reading
 from jclip.data.importing.validation import Share
 from jclip.data.importing.workers import in_processes, on_beam
-from jclip.data.kinds import LABELLED, Rules
-from jclip.data.opening import max_megapixels
+from jclip.data.sources.kinds import LABELLED, Rules
 from jclip.errors import JclipError
+from jclip.images.checking import PictureRules
+from jclip.images.opening import max_megapixels
+from jclip.images.preprocess import Orientation
 from jclip.plain import print_json, say, shown
 
 _FORMATS = "\n\n    ".join(f"{name}: {form.what}." for name, form in FORMATS.items())

@@ -13,12 +13,12 @@ from rich.table import Table
 from jclip.bundle import open_bundle
 from jclip.cli.options import read
 from jclip.console import Console, description, facts, text
-from jclip.data.contact_sheet import write_sheet
-from jclip.data.inspecting import Counting, Split, folder_kind, inspect
-from jclip.data.text import load_tokenizer
+from jclip.data.inspecting.contact_sheet import write_sheet
+from jclip.data.inspecting.inspect import Counting, Split, folder_kind, inspect
 from jclip.errors import JclipError
-from jclip.files import check_writable
+from jclip.io.files import check_writable
 from jclip.plain import print_json, shown
+from jclip.tokenizers.text import load_tokenizer
 
 _BAR = 24  # letters of the longest bar
 _MOST_BARS = 2  # languages of which a histogram is shown

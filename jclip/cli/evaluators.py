@@ -5,12 +5,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from jclip.data.text import load_tokenizer
 from jclip.errors import JclipError
-from jclip.evaluate import classification, probing
+from jclip.evaluate import probing
 from jclip.evaluate.asking import class_tests, retrieval_tests
+from jclip.evaluate.metrics import classification
 from jclip.evaluate.retrieving import encoded, has_answers
 from jclip.inference import Encoder
+from jclip.tokenizers.text import load_tokenizer
 from jclip.train.evaluations import Classification, Evaluation, Probe, Retrieval
 from jclip.train.loop import Evaluator
 from jclip.train.run import Run

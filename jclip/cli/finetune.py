@@ -19,27 +19,27 @@ from jclip.cli.configs import load_config
 from jclip.cli.evaluators import evaluators
 from jclip.cli.options import read
 from jclip.console import Console
-from jclip.data.folders import open_folder
 from jclip.data.importing.anything import bring, described
 from jclip.data.importing.encodings import check_encoding
 from jclip.data.importing.limits import Limit
 from jclip.data.importing.parts import Reading
 from jclip.data.importing.validation import Share
+from jclip.data.sources.folders import open_folder
 from jclip.errors import JclipError
-from jclip.evaluate import page
-from jclip.evaluate.report import terminal
-from jclip.files import whole_file
+from jclip.evaluate.report import page
+from jclip.evaluate.report.report import terminal
 from jclip.finetune import outcome as results
 from jclip.finetune.choices import Choice, Wishes, choose
 from jclip.finetune.facts import read_data, read_machine, read_model
 from jclip.finetune.writing import VALID, configuration
 from jclip.inference import load
-from jclip.json_files import entry, read_object
+from jclip.io.files import whole_file
+from jclip.io.json_files import entry, read_object
 from jclip.plain import as_json, print_json
 from jclip.train.identity import OtherConfiguration
+from jclip.train.logging.telemetry import ProgressWatcher, read_journal
 from jclip.train.loop import train
 from jclip.train.outcome import Outcome
-from jclip.train.telemetry import ProgressWatcher, read_journal
 
 FILE, NOTE, RUN, DATA = "finetune.py", "finetune.json", "run", "data"
 """Names in OUT: the configuration, what was asked and chosen, the run's folder, imported data."""

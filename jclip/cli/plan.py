@@ -14,14 +14,14 @@ from rich.text import Text
 
 from jclip.cli.configs import parse
 from jclip.console import Console, text
-from jclip.data.text import load_tokenizer
 from jclip.errors import JclipError
 from jclip.parallel.mesh import make_mesh
 from jclip.parallel.replication import Replication, in_units
 from jclip.plain import print_json
+from jclip.tokenizers.text import load_tokenizer
 from jclip.train.assembly import copies_on
-from jclip.train.fitting import Fit, compiled_need, fit
-from jclip.train.plan import StagePlan, plan
+from jclip.train.planning.fitting import Fit, compiled_need, fit
+from jclip.train.planning.plan import StagePlan, plan
 from jclip.train.reading import readings
 from jclip.train.run import Run
 

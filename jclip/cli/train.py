@@ -16,16 +16,16 @@ from jclip.cli.evaluators import evaluators
 from jclip.cli.train_words import what_now
 from jclip.console import Console
 from jclip.errors import JclipError
-from jclip.files import check_folder
+from jclip.io.files import check_folder
 from jclip.parallel.mesh import make_mesh
 from jclip.parallel.processes import alone, connect, first, is_first, sharing_errors, together
 from jclip.plain import complain, print_json
 from jclip.train.assembly import copies_on
+from jclip.train.logging.telemetry import ProgressWatcher, read_journal
 from jclip.train.loop import train
 from jclip.train.outcome import Outcome
 from jclip.train.run import Run
 from jclip.train.scores import Scores
-from jclip.train.telemetry import ProgressWatcher, read_journal
 
 LOST = 128 + signal.SIGABRT
 """The exit code where another process was lost: what jax itself ends with when it notices that first."""

@@ -19,7 +19,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from jclip.errors import JclipError
-from jclip.files import check_free, whole_folder
+from jclip.io.files import check_free, whole_folder
 
 TABLE = "pictures.csv"
 """Name of the spreadsheet in the folder."""

@@ -5,13 +5,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from jclip.errors import JclipError
-from jclip.evaluate.benchmarks import Benchmark, get_benchmark
-from jclip.evaluate.class_sets import ClassSet, class_names, has_names, read_classes
+from jclip.evaluate.datasets.benchmarks import Benchmark, get_benchmark
+from jclip.evaluate.datasets.class_sets import ClassSet, class_names, has_names, read_classes
+from jclip.evaluate.datasets.protocols import Protocol, get_protocol
+from jclip.evaluate.datasets.sets import open_captions
+from jclip.evaluate.datasets.tasks import RetrievalTask
 from jclip.evaluate.languages import language_of
 from jclip.evaluate.prompts import LANGUAGES, names_of, prompts
-from jclip.evaluate.protocols import Protocol, get_protocol
-from jclip.evaluate.sets import open_captions
-from jclip.evaluate.tasks import RetrievalTask
 
 
 @dataclass(frozen=True)

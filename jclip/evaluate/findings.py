@@ -10,9 +10,9 @@ import numpy.typing as npt
 
 from jclip.config import from_json, to_json
 from jclip.errors import JclipError
-from jclip.evaluate.bootstrap import Interval
-from jclip.evaluate.trials import Trials, changes
-from jclip.json_files import read_json
+from jclip.evaluate.metrics.bootstrap import Interval
+from jclip.evaluate.metrics.trials import Trials, changes
+from jclip.io.json_files import read_json
 from jclip.plain import as_json
 
 

@@ -8,12 +8,12 @@ import numpy as np
 import numpy.typing as npt
 
 from jclip.errors import JclipError
-from jclip.evaluate import classification, probe
-from jclip.evaluate.benchmarks import Benchmark, get_benchmark
-from jclip.evaluate.bootstrap import RESAMPLES
-from jclip.evaluate.class_sets import ClassSet, class_names, read_classes, splits_in
+from jclip.evaluate.datasets.benchmarks import Benchmark, get_benchmark
+from jclip.evaluate.datasets.class_sets import ClassSet, class_names, read_classes, splits_in
+from jclip.evaluate.datasets.same import count_shared
 from jclip.evaluate.findings import Finding
-from jclip.evaluate.same import count_shared
+from jclip.evaluate.metrics import classification, probe
+from jclip.evaluate.metrics.bootstrap import RESAMPLES
 
 Shots = int | None
 """Pictures of each class; None for all there are."""

@@ -9,14 +9,14 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from jclip.data.images import Picture
 from jclip.errors import JclipError
 from jclip.evaluate import features
-from jclip.evaluate.bootstrap import RESAMPLES, Interval, interval, intervals, resampled_means
+from jclip.evaluate.datasets.tasks import RetrievalTask
 from jclip.evaluate.findings import Finding, Histogram, histogram
-from jclip.evaluate.retrieval import Judged, both_ways, topk
-from jclip.evaluate.tasks import RetrievalTask
-from jclip.evaluate.trials import Trials, digest
+from jclip.evaluate.metrics.bootstrap import RESAMPLES, Interval, interval, intervals, resampled_means
+from jclip.evaluate.metrics.retrieval import Judged, both_ways, topk
+from jclip.evaluate.metrics.trials import Trials, digest
+from jclip.images.preprocess import Picture
 
 Features = npt.NDArray[np.float32]
 

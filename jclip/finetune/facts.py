@@ -15,11 +15,11 @@ import numpy as np
 
 from jclip import rules
 from jclip.bundle import Bundle
-from jclip.data.folders import PairFolder
-from jclip.data.text import Tokenizer
+from jclip.data.sources.folders import PairFolder
 from jclip.errors import JclipError
 from jclip.models.dual_encoder import DualEncoderConfig
 from jclip.models.resnet import ResNetConfig
+from jclip.tokenizers.text import Tokenizer
 
 MOST_READ = 5_000
 """Records of a split that are read for the facts: more would take minutes, and change no choice."""

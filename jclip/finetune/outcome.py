@@ -11,17 +11,18 @@ from typing import Any
 import numpy as np
 
 from jclip.errors import JclipError
-from jclip.evaluate import page, retrieving
+from jclip.evaluate import retrieving
 from jclip.evaluate.asking import retrieval_tests
+from jclip.evaluate.datasets.tasks import RetrievalTask
 from jclip.evaluate.findings import Finding, Findings, read_findings, write_findings
-from jclip.evaluate.report import Chart, Curve, Gallery, Report, Section, write
-from jclip.evaluate.shown import gallery
-from jclip.evaluate.tasks import RetrievalTask
-from jclip.files import whole_file, whole_folder
+from jclip.evaluate.report import page
+from jclip.evaluate.report.report import Chart, Curve, Gallery, Report, Section, write
+from jclip.evaluate.report.shown import gallery
 from jclip.finetune.choices import Choice
 from jclip.finetune.facts import Start
 from jclip.finetune.writing import VALID
 from jclip.inference import Model, load
+from jclip.io.files import whole_file, whole_folder
 
 BEST, BEFORE, TRAINED, PAGE = "best", "start.json", "trained.json", "report.html"
 """Names in the folder of a fine-tuning: the bundle, the figures of the start and of the trained model, the page."""

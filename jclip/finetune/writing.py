@@ -86,9 +86,9 @@ def config() -> Run:
 
 
 _MODULES = {
-    "Augmentation": "jclip.data.augment",
-    "PairFolder": "jclip.data.folders",
-    "HostAugmentation": "jclip.data.host_augment",
+    "Augmentation": "jclip.images.on_device",
+    "PairFolder": "jclip.data.sources.folders",
+    "HostAugmentation": "jclip.images.on_host",
     "ContrastiveLoss": "jclip.losses.contrastive",
     "Optimizer": "jclip.optimizer",
 }

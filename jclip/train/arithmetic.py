@@ -8,7 +8,7 @@ import jax
 import numpy as np
 
 from jclip.train.assembly import StageParts
-from jclip.train.flops import count_flops
+from jclip.train.planning.flops import count_flops
 
 
 class Arithmetic:

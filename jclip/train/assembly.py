@@ -13,8 +13,7 @@ import optax
 
 from jclip import rules
 from jclip.bundle import Bundle
-from jclip.data.pipeline import Batches
-from jclip.data.text import Tokenizer
+from jclip.data.batches.pipeline import Batches
 from jclip.errors import JclipError
 from jclip.models.build import shapes
 from jclip.models.dual_encoder import DualEncoder
@@ -36,6 +35,7 @@ from jclip.parallel.sharding import (
 )
 from jclip.parallel.tables import rules_for, tower_rules
 from jclip.stages import Stage, carried_paths
+from jclip.tokenizers.text import Tokenizer
 from jclip.train.layout import Layout, layout, whole_path
 from jclip.train.run import Run, check
 from jclip.train.state import (

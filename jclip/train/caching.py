@@ -1,4 +1,4 @@
-"""Runs a stage's frozen tower over its data once, before its first step, on all processes: see `jclip.data.cache`.
+"""Runs a stage's frozen tower over its data once, before its first step: see `jclip.data.batches.cache`.
 
 The tower computes on the mesh, in batches of the size it would have in a step. Each process reads its own rows of a
 batch, and the first one writes. After each batch all meet, so that a process which is asked to stop, or which meets an
@@ -17,17 +17,17 @@ import jax.numpy as jnp
 import numpy as np
 
 from jclip.config import to_json
-from jclip.data.cache import Cache, Row, describe, open_cache
-from jclip.data.folders import Records
-from jclip.data.images import to_array
-from jclip.data.padding import Texts
-from jclip.data.pipeline import picture_name
-from jclip.data.records import Pair
+from jclip.data.batches.cache import Cache, Row, describe, open_cache
+from jclip.data.batches.pipeline import picture_name
+from jclip.data.sources.folders import Records
+from jclip.data.sources.records import Pair
 from jclip.errors import JclipError
+from jclip.images.preprocess import to_array
 from jclip.models.dual_encoder import DualEncoder
 from jclip.parallel.checksum import checksums
 from jclip.parallel.processes import appears, first, is_first, meet, said_by_first, together
 from jclip.parallel.sharding import local_rows, place_rows, replicated
+from jclip.tokenizers.padding import Texts
 from jclip.train.assembly import StageParts
 from jclip.train.identity import of_tokenizer
 from jclip.train.state import TrainState, whole_params

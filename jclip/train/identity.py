@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from jclip.config import difference, leaves, to_json
-from jclip.data.text import Tokenizer
 from jclip.errors import JclipError
+from jclip.tokenizers.text import Tokenizer
 from jclip.train.run import Run
 
 FREE_TO_CHANGE = (

@@ -16,7 +16,7 @@ import numpy as np
 
 from jclip.bundle import Bundle, save_bundle
 from jclip.checkpoint import Checkpoints, Position
-from jclip.data.pipeline import Batch
+from jclip.data.batches.pipeline import Batch
 from jclip.errors import JclipError
 from jclip.parallel.processes import (
     agree,
@@ -36,15 +36,15 @@ from jclip.train.caching import fill
 from jclip.train.exchange import Exchange
 from jclip.train.health import all_finite, first_broken
 from jclip.train.identity import check_same, disagreement, identity
-from jclip.train.logbook import Logbook
-from jclip.train.meter import Meter, device_peak
+from jclip.train.logging.logbook import Logbook
+from jclip.train.logging.meter import Meter, device_peak
+from jclip.train.logging.profiling import Profiler
+from jclip.train.logging.telemetry import Watcher
 from jclip.train.outcome import Outcome
 from jclip.train.patience import is_spent
 from jclip.train.preparing import begin, look_at_data, prepare
-from jclip.train.profiling import Profiler
 from jclip.train.run import Run
 from jclip.train.state import TrainState
-from jclip.train.telemetry import Watcher
 from jclip.train.workplace import alone_in, bundle_folder, stop_requests
 
 Evaluator = Callable[[dict[str, Any]], Mapping[str, float]]

@@ -9,11 +9,11 @@ import numpy as np
 from jclip import rules
 from jclip.bundle import Bundle, check_tokenizer, load_bundle
 from jclip.config import difference, to_json
-from jclip.data.text import Tokenizer, load_tokenizer
 from jclip.errors import JclipError
-from jclip.files import check_folder
+from jclip.io.files import check_folder
 from jclip.models.build import shapes
 from jclip.parallel.processes import first, together
+from jclip.tokenizers.text import Tokenizer, load_tokenizer
 from jclip.train.assembly import StageParts, check_and_mesh
 from jclip.train.health import first_broken_at_start
 from jclip.train.layout import whole_path

@@ -11,11 +11,11 @@ from typing import Any
 
 import numpy as np
 
-from jclip.data.folders import SEVERAL, PairFolder, ParallelFolder, read_languages
-from jclip.data.images import Picture, open_picture
-from jclip.data.records import Pair, Translation
-from jclip.data.sources import ParallelSource, Source
+from jclip.data.sources.any_source import ParallelSource, Source
+from jclip.data.sources.folders import SEVERAL, PairFolder, ParallelFolder, read_languages
+from jclip.data.sources.records import Pair, Translation
 from jclip.errors import JclipError
+from jclip.images.preprocess import Picture, open_picture
 from jclip.stages import Stage
 from jclip.train.run import Run
 

@@ -10,10 +10,10 @@ from typing import Any, Literal
 from jclip import rules
 from jclip.bundle import open_bundle
 from jclip.config import check_types, leaves, to_json
-from jclip.data.augment import Augmentation
-from jclip.data.images import Preprocessing
-from jclip.data.sources import ParallelSource
+from jclip.data.sources.any_source import ParallelSource
 from jclip.errors import JclipError
+from jclip.images.on_device import Augmentation
+from jclip.images.preprocess import Preprocessing
 from jclip.models.attention import Implementation
 from jclip.models.bert import BertConfig
 from jclip.models.build import shapes

@@ -9,8 +9,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jclip.data.augment import augment
-from jclip.data.images import Preprocessing, normalise
+from jclip.images.on_device import augment
+from jclip.images.preprocess import Preprocessing, normalise
 from jclip.losses.contrastive import contrastive_loss
 from jclip.losses.distillation import teacher_loss
 from jclip.models.dual_encoder import DualEncoder

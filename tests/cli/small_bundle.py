@@ -4,12 +4,12 @@ import jax
 
 from jclip.bundle import Bundle, save_bundle
 from jclip.data import practice
-from jclip.data.images import CLIP_MEAN, CLIP_STD, Preprocessing
-from jclip.data.text import wordpiece
+from jclip.images.preprocess import CLIP_MEAN, CLIP_STD, Preprocessing
 from jclip.models.bert import BertConfig
 from jclip.models.build import init_variables
 from jclip.models.dual_encoder import DualEncoderConfig
 from jclip.models.vit import VitConfig
+from jclip.tokenizers.text import wordpiece
 
 
 def write_bundle(folder, seed=0):

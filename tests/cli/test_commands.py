@@ -12,7 +12,7 @@ from PIL import Image
 from jclip.cli import main
 from jclip.cli.plan import mend
 from jclip.inference import Model
-from jclip.train.fitting import Fit
+from jclip.train.planning.fitting import Fit
 
 CHINESE_CLIP = "configs/chinese_clip/vit_b_16.py"
 ALTCLIP = "configs/altclip/vit_l_14.py"
@@ -138,7 +138,7 @@ def test_a_wrong_word_in_a_config(tmp_path, capsys):
     """Python does not check it, nor does the command line, which sees a default."""
     (tmp_path / "cosin.py").write_text(
         "from dataclasses import replace\n"
-        "from configs.chinese_clip import vit_b_16\n"
+        "from jclip.configs.chinese_clip import vit_b_16\n"
         "def config():\n"
         "    run = vit_b_16.config()\n"
         "    first, second = run.stages\n"

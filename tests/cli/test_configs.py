@@ -41,7 +41,7 @@ def test_a_config_that_ends_is_an_error(code, told, tmp_path, capsys):
 
 
 def test_what_a_config_prints_is_not_a_commands_output(tmp_path, capsys):
-    (tmp_path / "chatty.py").write_text("print('hello')\nfrom configs.demo.chinese_clip import config\n")
+    (tmp_path / "chatty.py").write_text("print('hello')\nfrom jclip.configs.demo.chinese_clip import config\n")
     assert load_config("chatty.py").name == "chinese-clip"
     told = capsys.readouterr()
     assert told.out == "" and told.err == "hello\n"

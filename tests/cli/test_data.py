@@ -5,9 +5,9 @@ import json
 import pytest
 
 from jclip.cli import main
-from jclip.data.folders import LabelledFolder, PairFolder
 from jclip.data.importing.formats import FORMATS
-from jclip.data.synthetic import write_tokenizer
+from jclip.data.sources.folders import LabelledFolder, PairFolder
+from jclip.data.sources.synthetic import write_tokenizer
 from tests.data.importing.sources import CAPTIONS, class_folders, cn_clip, picture
 from tests.data.importing.test_named import elevater_set
 

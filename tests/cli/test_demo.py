@@ -4,11 +4,11 @@ import json
 
 import pytest
 
-from configs.demo import common
 from jclip.cli import main
-from jclip.cli.demo import runs as demo_runs
-from jclip.cli.demo.scores import QUESTIONS, Examination
+from jclip.configs.demo import common
 from jclip.data.emoji.protocol import LANGUAGES
+from jclip.demo import runs as demo_runs
+from jclip.demo.scores import QUESTIONS, Examination
 
 
 @pytest.fixture(scope="module")

@@ -11,9 +11,9 @@ from PIL import Image
 from jclip.bundle import Bundle, save_bundle
 from jclip.cli import main
 from jclip.cli.eval._common import open_model
-from jclip.data.images import Preprocessing
-from jclip.data.synthetic import write_tokenizer
-from jclip.evaluate.protocols import PROTOCOLS
+from jclip.data.sources.synthetic import write_tokenizer
+from jclip.evaluate.datasets.protocols import PROTOCOLS
+from jclip.images.preprocess import Preprocessing
 from jclip.models.build import init_variables
 from jclip.models.clip_text import ClipTextConfig
 from jclip.models.dual_encoder import DualEncoderConfig

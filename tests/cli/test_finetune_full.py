@@ -4,9 +4,9 @@ import json
 
 import pytest
 
-from configs.demo import common
 from jclip.cli import main
-from jclip.cli.demo.runs import demo_runs, prepare
+from jclip.configs.demo import common
+from jclip.demo.runs import demo_runs, prepare
 from jclip.train.loop import train
 
 

@@ -11,7 +11,7 @@ from jclip.cli import main
 from jclip.cli.logs import plain_logs
 from jclip.errors import JclipError
 from jclip.evaluate.asking import retrieval_tests
-from jclip.files import check_folder, check_writable
+from jclip.io.files import check_folder, check_writable
 
 COMMANDS = [
     ["eval", "retrieval", "bundle", "data", "--output"],
@@ -115,7 +115,7 @@ def test_a_function_in_a_configuration_is_named_not_quoted(tmp_path, monkeypatch
 
     monkeypatch.chdir(tmp_path)
     (tmp_path / "configs").symlink_to(Path(__file__).parents[2] / "configs")
-    begin = "from dataclasses import replace\nfrom configs.chinese_clip import vit_b_16\ndef config():\n"
+    begin = "from dataclasses import replace\nfrom jclip.configs.chinese_clip import vit_b_16\ndef config():\n"
     for value, said in (
         ("'a'.upper", "name is the function str.upper itself, but must be a value: call it"),
         ("config", "name is the function config itself, but must be a value: call it"),

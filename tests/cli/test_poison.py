@@ -14,14 +14,14 @@ from jclip.bundle import Bundle, save_bundle
 from jclip.cli import COMMANDS, main
 from jclip.cli.eval import TASKS
 from jclip.console import Console
-from jclip.data.images import Preprocessing
-from jclip.data.synthetic import write_tokenizer
+from jclip.data.sources.synthetic import write_tokenizer
+from jclip.images.preprocess import Preprocessing
 from jclip.models.build import init_variables
 from jclip.models.clip_text import ClipTextConfig
 from jclip.models.dual_encoder import DualEncoderConfig
 from jclip.models.vit import VitConfig
-from jclip.train.boards import TensorBoard
-from jclip.train.telemetry import Journal, ProgressWatcher, read_journal
+from jclip.train.logging.boards import TensorBoard
+from jclip.train.logging.telemetry import Journal, ProgressWatcher, read_journal
 from tests.conversion import test_families
 from tests.data.importing.sources import cn_clip, picture
 from tests.poison import FOLDER, TEXT, UTF8, assert_harmless, assert_harmless_page
@@ -229,7 +229,7 @@ def test_plan(capsys):
 
 def test_help_shows_a_configuration(tmp_path, capsys):
     (tmp_path / "poisoned.py").write_text(
-        "from dataclasses import replace\nfrom configs.chinese_clip import vit_b_16\n"
+        "from dataclasses import replace\nfrom jclip.configs.chinese_clip import vit_b_16\n"
         f"def config():\n    return replace(vit_b_16.config(), name={NAME!r})\n",
         encoding="utf-8",
     )

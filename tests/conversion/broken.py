@@ -13,22 +13,22 @@ from typing import Any
 
 import numpy as np
 
-from conversion import hf_config
-from conversion.engine import export_tensors
-from conversion.export import telling_keys
-from conversion.families import family_named
 from jclip import rules
 from jclip.bundle import Bundle, save_bundle, split_statistics, tensor_shapes
-from jclip.data.images import Preprocessing
-from jclip.data.synthetic import write_tokenizer
-from jclip.data.text import Kind, load_tokenizer
+from jclip.conversion.engine import export_tensors
+from jclip.conversion.export import telling_keys
+from jclip.conversion.families import family_named
+from jclip.conversion.hf import hf_config
+from jclip.data.sources.synthetic import write_tokenizer
+from jclip.images.preprocess import Preprocessing
+from jclip.io.tensors import Lazy, write_safetensors
 from jclip.models.bert import BertConfig
 from jclip.models.clip_text import ClipTextConfig
 from jclip.models.dual_encoder import DualEncoderConfig
 from jclip.models.resnet import ResNetConfig
 from jclip.models.text_encoder import TextEncoderConfig
 from jclip.models.vit import VitConfig
-from jclip.tensors import Lazy, write_safetensors
+from jclip.tokenizers.text import Kind, load_tokenizer
 
 Tensors = dict[str, np.ndarray]
 

@@ -12,8 +12,8 @@ import torch
 import transformers
 from safetensors.torch import save_file
 
-from jclip.data.synthetic import write_tokenizer
-from jclip.data.text import Kind
+from jclip.data.sources.synthetic import write_tokenizer
+from jclip.tokenizers.text import Kind
 from tests.models.torch_weights import randomise
 
 State = dict[str, torch.Tensor]

@@ -10,13 +10,13 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
-from conversion.engine import export_tensors
-from conversion.families import family_named
 from jclip.bundle import tensor_shapes
-from jclip.data.synthetic import write_tokenizer
+from jclip.conversion.engine import export_tensors
+from jclip.conversion.families import family_named
+from jclip.data.sources.synthetic import write_tokenizer
+from jclip.io.tensors import Lazy, write_safetensors
 from jclip.models import zoo
 from jclip.models.text_encoder import TextEncoderConfig
-from jclip.tensors import Lazy, write_safetensors
 from tests.conversion import checkpoints, real_models
 
 _BLOCK = 1 << 20

@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 import torch
 
-from conversion.importing import Options, import_model
 from jclip.cli import main
+from jclip.conversion.importing import Options, import_model
+from jclip.io.tensors import write_safetensors
 from jclip.models.text_encoder import TextEncoderConfig
-from jclip.tensors import write_safetensors
 from tests.conversion import broken
 from tests.conversion.broken import IMAGE_KEY, TEXT_KEY, WEIGHTS, change_json
 

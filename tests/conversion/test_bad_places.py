@@ -10,17 +10,17 @@ import numpy as np
 import pytest
 
 import jclip.cli.convert
-from conversion.export import export
-from conversion.families import family_named
-from conversion.importing import packaged_vocabulary
 from jclip.bundle import load_bundle, save_bundle
 from jclip.cli import main
-from jclip.data.images import Preprocessing
-from jclip.data.text import wordpiece
+from jclip.conversion.export import export
+from jclip.conversion.families import family_named
+from jclip.conversion.importing import packaged_vocabulary
 from jclip.errors import JclipError
-from jclip.files import whole_file, whole_folder
+from jclip.images.preprocess import Preprocessing
+from jclip.io.files import whole_file, whole_folder
+from jclip.io.tensors import write_safetensors
 from jclip.models.text_encoder import TextEncoderConfig
-from jclip.tensors import write_safetensors
+from jclip.tokenizers.text import wordpiece
 from tests.conversion import broken
 from tests.conversion.broken import TEXT_KEY, WEIGHTS, change_json, listing, started
 

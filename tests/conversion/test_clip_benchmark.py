@@ -13,11 +13,11 @@ from PIL import Image
 from torch.utils.data import DataLoader
 
 import jclip
-from conversion import clip_benchmark
 from jclip.bundle import Bundle, save_bundle
 from jclip.cli import main
-from jclip.data.images import Preprocessing
-from jclip.data.synthetic import write_tokenizer
+from jclip.conversion import clip_benchmark
+from jclip.data.sources.synthetic import write_tokenizer
+from jclip.images.preprocess import Preprocessing
 from jclip.models.build import init_variables
 from jclip.models.clip_text import ClipTextConfig
 from jclip.models.dual_encoder import DualEncoderConfig

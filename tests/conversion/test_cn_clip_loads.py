@@ -12,15 +12,15 @@ from cn_clip.eval.data import _preprocess_text
 from PIL import Image
 
 import jclip
-from conversion.comparison import EMBEDDINGS_WITHIN
-from conversion.export import export
 from jclip import rules
 from jclip.bundle import Bundle, save_bundle, split_statistics
-from jclip.data.images import Preprocessing
-from jclip.data.text import load_tokenizer
+from jclip.conversion.export import export
+from jclip.conversion.parity.comparison import EMBEDDINGS_WITHIN
+from jclip.images.preprocess import Preprocessing
+from jclip.io.tensors import Lazy
 from jclip.models import zoo
 from jclip.models.dual_encoder import DualEncoderConfig
-from jclip.tensors import Lazy
+from jclip.tokenizers.text import load_tokenizer
 from tests.conversion import full_size, real_models
 from tests.models.parity import unit
 

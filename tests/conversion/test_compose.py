@@ -8,18 +8,18 @@ import torch
 import transformers
 
 import jclip
-from conversion import passport
-from conversion.convert import compose, convert
-from conversion.importing import Options
-from conversion.verify import verify
 from jclip.bundle import load_bundle, open_bundle
 from jclip.cli import main
+from jclip.conversion.convert import compose, convert
+from jclip.conversion.importing import Options
+from jclip.conversion.parity import passport
+from jclip.conversion.parity.verify import verify
 from jclip.errors import JclipError
-from jclip.tensors import open_safetensors, write_safetensors
+from jclip.io.tensors import open_safetensors, write_safetensors
 from tests.conversion import checkpoints
 from tests.conversion.broken import change_json
-from tests.data.strings import varied
 from tests.models.torch_weights import randomise
+from tests.tokenizers.strings import varied
 
 
 def quiet(what):

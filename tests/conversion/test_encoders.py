@@ -11,16 +11,16 @@ import torch
 import transformers
 
 import jclip
-from conversion.convert import convert
-from conversion.hf_tokenizer import write_hf_tokenizer
-from conversion.importing import Options
 from jclip.bundle import open_bundle
 from jclip.cli import main
+from jclip.conversion.convert import convert
+from jclip.conversion.hf.hf_tokenizer import write_hf_tokenizer
+from jclip.conversion.importing import Options
 from jclip.errors import JclipError
 from tests.conversion import checkpoints
-from tests.data.strings import varied
 from tests.models.parity import unit
 from tests.models.torch_weights import randomise
+from tests.tokenizers.strings import varied
 
 SENTENCES = [
     "A man is eating food.",

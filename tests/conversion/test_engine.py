@@ -3,16 +3,16 @@
 import numpy as np
 import pytest
 
-from conversion.engine import export_tensors, import_tensors
-from conversion.export import telling_keys
-from conversion.families import FAMILIES, detect, family_named
-from conversion.readings import find_reading
-from conversion.rows import CONV, DENSE, Row, fused_attention
 from jclip.bundle import tensor_shapes
+from jclip.conversion.engine import export_tensors, import_tensors
+from jclip.conversion.export import telling_keys
+from jclip.conversion.families import FAMILIES, detect, family_named
+from jclip.conversion.readings import find_reading
+from jclip.conversion.rows import CONV, DENSE, Row, fused_attention
 from jclip.errors import JclipError
+from jclip.io.tensors import Lazy
 from jclip.models import zoo
 from jclip.models.text_encoder import TextEncoderConfig
-from jclip.tensors import Lazy
 
 TABLE = (
     Row("layers/w/kernel", "layer.{i}.w", DENSE),

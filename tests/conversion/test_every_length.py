@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 
 import jclip
-from conversion.comparison import EMBEDDINGS_WITHIN
-from conversion.convert import convert
-from jclip.data.images import normalise, to_array
-from jclip.data.text import pad
+from jclip.conversion.convert import convert
+from jclip.conversion.parity.comparison import EMBEDDINGS_WITHIN
+from jclip.images.preprocess import normalise, to_array
+from jclip.tokenizers.text import pad
 from tests.conversion import checkpoints, test_families
 from tests.models.parity import unit
 

@@ -11,12 +11,12 @@ import pytest
 import torch
 
 import jclip
-from conversion import passport
-from conversion.comparison import EMBEDDINGS_WITHIN, LOGITS_WITHIN
-from conversion.convert import convert
-from conversion.importing import Options, import_model
-from jclip.data.images import normalise, to_array
+from jclip.conversion.convert import convert
+from jclip.conversion.importing import Options, import_model
+from jclip.conversion.parity import passport
+from jclip.conversion.parity.comparison import EMBEDDINGS_WITHIN, LOGITS_WITHIN
 from jclip.errors import JclipError
+from jclip.images.preprocess import normalise, to_array
 from tests.conversion import checkpoints
 from tests.conversion.checkpoints import Encode, State, encode_hf, encode_openai
 from tests.models.parity import unit

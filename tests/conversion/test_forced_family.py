@@ -5,7 +5,7 @@ import json
 import pytest
 import torch
 
-from conversion.source import open_source
+from jclip.conversion.source import open_source
 from jclip.models.text_encoder import TextEncoderConfig
 from tests.conversion import broken, test_families
 from tests.conversion.broken import change_json

@@ -12,13 +12,13 @@ import torch
 import transformers
 
 import jclip
-from conversion.comparison import EMBEDDINGS_WITHIN, LOGITS_WITHIN
-from conversion.convert import convert
-from conversion.export import export
-from conversion.importing import Options
-from conversion.memory import release
 from jclip.bundle import open_bundle
-from jclip.data.images import normalise, to_array
+from jclip.conversion.convert import convert
+from jclip.conversion.export import export
+from jclip.conversion.importing import Options
+from jclip.conversion.memory import release
+from jclip.conversion.parity.comparison import EMBEDDINGS_WITHIN, LOGITS_WITHIN
+from jclip.images.preprocess import normalise, to_array
 from tests.conversion import checkpoints, full_size, real_models
 from tests.conversion.checkpoints import encode_hf, encode_openai
 from tests.models.parity import unit

@@ -11,8 +11,8 @@ from urllib.parse import unquote, urlsplit
 
 import pytest
 
+from jclip.io.tensors import open_safetensors, write_safetensors
 from jclip.models.text_encoder import TextEncoderConfig
-from jclip.tensors import open_safetensors, write_safetensors
 from tests.conversion import broken
 from tests.conversion.broken import WEIGHTS, started
 

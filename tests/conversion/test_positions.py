@@ -6,12 +6,12 @@ import torch
 import torch.nn.functional as F
 
 import jclip
-from conversion.convert import convert
-from conversion.importing import Options
-from conversion.positions import resized
-from conversion.verify import verify
-from jclip.data.images import normalise, to_array
+from jclip.conversion.convert import convert
+from jclip.conversion.importing import Options
+from jclip.conversion.parity.verify import verify
+from jclip.conversion.positions import resized
 from jclip.errors import JclipError
+from jclip.images.preprocess import normalise, to_array
 from tests.conversion import checkpoints, test_families
 from tests.models.parity import unit
 

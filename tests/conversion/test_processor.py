@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from conversion.processor import read_preprocessing, write_hf_processor
-from jclip.data.images import CLIP_MEAN, CLIP_STD, Preprocessing, to_array
-from jclip.data.synthetic import caption, translation, write_tokenizer
-from jclip.data.text import load_tokenizer, wordpiece
+from jclip.conversion.hf.processor import read_preprocessing, write_hf_processor
+from jclip.data.sources.synthetic import caption, translation, write_tokenizer
 from jclip.errors import JclipError
-from tests.data.strings import varied
+from jclip.images.preprocess import CLIP_MEAN, CLIP_STD, Preprocessing, to_array
+from jclip.tokenizers.text import load_tokenizer, wordpiece
+from tests.tokenizers.strings import varied
 
 STRINGS = varied(4000)
 # What people write: ids must be equal there, whatever the rates of rarer strings.

@@ -9,14 +9,14 @@ import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from conversion.convert import convert
-from conversion.families import FAMILIES
-from conversion.importing import Options, import_model
-from conversion.readings import find_reading, plain, summary
-from conversion.source import open_source
-from conversion.verify import verify
 from jclip.bundle import open_bundle
 from jclip.cli import main
+from jclip.conversion.convert import convert
+from jclip.conversion.families import FAMILIES
+from jclip.conversion.importing import Options, import_model
+from jclip.conversion.parity.verify import verify
+from jclip.conversion.readings import find_reading, plain, summary
+from jclip.conversion.source import open_source
 from jclip.errors import JclipError
 from jclip.models.text_encoder import TextEncoderConfig
 from tests.conversion import broken, checkpoints

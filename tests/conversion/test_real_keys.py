@@ -6,7 +6,7 @@ import re
 import pytest
 import torch
 
-from conversion.families import detect, family_named, respelt
+from jclip.conversion.families import detect, family_named, respelt
 from tests.conversion import full_size, real_models
 from tests.models.test_zoo import COUNTS, TEXT_COUNTS
 

@@ -9,14 +9,14 @@ import torch
 import transformers
 
 import jclip
-from conversion.convert import convert
-from conversion.engine import export_tensors
-from conversion.export import export
-from conversion.importing import Options
 from jclip.bundle import Bundle, open_bundle, save_bundle
-from jclip.data.images import normalise, to_array
+from jclip.conversion.convert import convert
+from jclip.conversion.engine import export_tensors
+from jclip.conversion.export import export
+from jclip.conversion.importing import Options
 from jclip.errors import JclipError
-from jclip.tensors import Lazy, open_safetensors
+from jclip.images.preprocess import normalise, to_array
+from jclip.io.tensors import Lazy, open_safetensors
 from tests.conversion import checkpoints, test_families
 from tests.conversion.checkpoints import encode_hf, encode_openai
 from tests.models.parity import unit

@@ -13,9 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from conversion.torch_file import open_torch_file
 from jclip.errors import JclipError
-from jclip.tensors import BLOCK
+from jclip.io.tensors import BLOCK
+from jclip.io.torch_file import open_torch_file
 
 save_zip = torch.save
 save_legacy = partial(torch.save, _use_new_zipfile_serialization=False)

@@ -13,9 +13,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from conversion.torch_file import open_torch_file
 from jclip.errors import JclipError
-from jclip.inert_pickle import LIMIT
+from jclip.io.inert_pickle import LIMIT
+from jclip.io.torch_file import open_torch_file
 
 
 def archive(file, data=b"\x80\x02}.", **members):

@@ -7,16 +7,16 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from conversion import passport
-from conversion.convert import convert
-from conversion.importing import Options, import_model
-from conversion.verify import verify
 from jclip.bundle import open_bundle
 from jclip.cli import main
-from jclip.data.images import normalise, to_array
+from jclip.conversion.convert import convert
+from jclip.conversion.importing import Options, import_model
+from jclip.conversion.parity import passport
+from jclip.conversion.parity.verify import verify
 from jclip.errors import JclipError
+from jclip.images.preprocess import normalise, to_array
+from jclip.io.tensors import open_safetensors, write_safetensors
 from jclip.models.text_encoder import TextEncoderConfig
-from jclip.tensors import open_safetensors, write_safetensors
 from tests.conversion import broken, test_families
 
 

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from jclip.cli import main
+from jclip.io.tensors import open_safetensors, write_safetensors
 from jclip.models.text_encoder import TextEncoderConfig
-from jclip.tensors import open_safetensors, write_safetensors
 from tests.conversion import broken
 from tests.conversion.broken import started
 

@@ -7,14 +7,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from jclip.data.cache import Cache, DamagedCache, describe, open_cache
-from jclip.data.folders import write_parallel
-from jclip.data.pipeline import Batches
-from jclip.data.records import Translation
-from jclip.data.sources import ParallelFolder, SyntheticPairs
-from jclip.data.synthetic import caption, translation, write_tokenizer
+from jclip.data.batches.cache import Cache, DamagedCache, describe, open_cache
+from jclip.data.batches.pipeline import Batches
+from jclip.data.sources.any_source import ParallelFolder, SyntheticPairs
+from jclip.data.sources.folders import write_parallel
+from jclip.data.sources.records import Translation
+from jclip.data.sources.synthetic import caption, translation, write_tokenizer
 from jclip.errors import JclipError
-from jclip.files import whole_file
+from jclip.io.files import whole_file
 
 
 def test_a_folder_is_known_by_its_files(tmp_path):
@@ -85,12 +85,12 @@ def test_two_runs_that_make_a_cache_at_the_same_time(tmp_path, monkeypatch):
 
     def begun_by_another(file):
         with monkeypatch.context() as other:
-            other.setattr("jclip.data.cache.whole_file", whole_file)
+            other.setattr("jclip.data.batches.cache.whole_file", whole_file)
             open_cache(tmp_path, "image", {"of": "this"}, **sizes, shard_rows=2)
         return whole_file(file)
 
     with monkeypatch.context() as patch:
-        patch.setattr("jclip.data.cache.whole_file", begun_by_another)
+        patch.setattr("jclip.data.batches.cache.whole_file", begun_by_another)
         cache = open_cache(tmp_path, "image", {"of": "this"}, **sizes, shard_rows=1)
     assert cache.shard_rows == 2  # as the first one said
     rows = [np.full(3, row, np.float32) for row in range(2)]

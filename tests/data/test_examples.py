@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import tensorflow_datasets as tfds
 
-from jclip.data.examples import Examples
-from jclip.data.folders import StoredPair, open_folder, write_pairs, write_parallel
-from jclip.data.records import Translation
+from jclip.data.sources.examples import Examples
+from jclip.data.sources.folders import StoredPair, open_folder, write_pairs, write_parallel
+from jclip.data.sources.records import Translation
 from tests.data.pictures import encoded, picture
 
 SEVERAL = StoredPair(encoded(picture(3, 4)), ("red", "", "红"), ("en", "", "zh"), -(2**40), (0, 7, 7))

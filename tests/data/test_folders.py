@@ -10,15 +10,22 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from jclip.data.cache import Cache
+from jclip.data.batches.cache import Cache
+from jclip.data.batches.pipeline import Batches
 from jclip.data.emoji.sources import EmojiPairs
-from jclip.data.folders import LabelledFolder, PairFolder, ParallelFolder, StoredPair, write_pairs, write_parallel
 from jclip.data.identity import picture_identity, text_identity
-from jclip.data.images import Preprocessing
-from jclip.data.pipeline import Batches
-from jclip.data.records import Translation
-from jclip.data.synthetic import write_tokenizer
+from jclip.data.sources.folders import (
+    LabelledFolder,
+    PairFolder,
+    ParallelFolder,
+    StoredPair,
+    write_pairs,
+    write_parallel,
+)
+from jclip.data.sources.records import Translation
+from jclip.data.sources.synthetic import write_tokenizer
 from jclip.errors import JclipError
+from jclip.images.preprocess import Preprocessing
 
 
 def png(value):

@@ -7,17 +7,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jclip.data.folders import PairFolder, Shard, gather_shards, write_pairs, write_shard
+from jclip.data.batches.pipeline import Batches
 from jclip.data.identity import picture_identity, plain_text, text_identity
-from jclip.data.images import Preprocessing
-from jclip.data.inspecting import inspect
-from jclip.data.kinds import PAIRS, StoredPair
-from jclip.data.pipeline import Batches
-from jclip.data.sources import SyntheticPairs
-from jclip.data.synthetic import write_tokenizer
-from jclip.data.text import load_tokenizer
-from tests.data.strings import varied
+from jclip.data.inspecting.inspect import inspect
+from jclip.data.sources.any_source import SyntheticPairs
+from jclip.data.sources.folders import PairFolder, Shard, gather_shards, write_pairs, write_shard
+from jclip.data.sources.kinds import PAIRS, StoredPair
+from jclip.data.sources.synthetic import write_tokenizer
+from jclip.images.preprocess import Preprocessing
+from jclip.tokenizers.text import load_tokenizer
 from tests.evaluate.cn_clip_data import png
+from tests.tokenizers.strings import varied
 
 ONE = [
     ("caf\u00e9", "cafe\u0301"),  # composed and not

@@ -7,16 +7,16 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from jclip.data.contact_sheet import write_sheet
-from jclip.data.folders import gather_shards, write_pairs, write_parallel
 from jclip.data.importing.engine import Plan, import_data
 from jclip.data.importing.formats import open_source
 from jclip.data.importing.parts import Reading
-from jclip.data.inspecting import Counting, Numbers, folder_kind, inspect, spread
-from jclip.data.kinds import StoredPair
-from jclip.data.records import Translation
-from jclip.data.text import wordpiece
+from jclip.data.inspecting.contact_sheet import write_sheet
+from jclip.data.inspecting.inspect import Counting, Numbers, folder_kind, inspect, spread
+from jclip.data.sources.folders import gather_shards, write_pairs, write_parallel
+from jclip.data.sources.kinds import StoredPair
+from jclip.data.sources.records import Translation
 from jclip.errors import JclipError
+from jclip.tokenizers.text import wordpiece
 from tests.data.importing.sources import class_folders, cn_clip, imported
 from tests.data.pictures import encoded
 

@@ -14,15 +14,15 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 
-from jclip.data.folders import write_parallel
-from jclip.data.host_augment import Decoder, HostAugmentation
-from jclip.data.images import Preprocessing
-from jclip.data.mixing import Order
-from jclip.data.pipeline import Batches
-from jclip.data.records import Pair, Translation
-from jclip.data.sources import PairFolder, ParallelFolder, SyntheticPairs, SyntheticParallel
-from jclip.data.synthetic import caption, translation, write_tokenizer
+from jclip.data.batches.mixing import Order
+from jclip.data.batches.pipeline import Batches
+from jclip.data.sources.any_source import PairFolder, ParallelFolder, SyntheticPairs, SyntheticParallel
+from jclip.data.sources.folders import write_parallel
+from jclip.data.sources.records import Pair, Translation
+from jclip.data.sources.synthetic import caption, translation, write_tokenizer
 from jclip.errors import JclipError
+from jclip.images.on_host import Decoder, HostAugmentation
+from jclip.images.preprocess import Preprocessing
 
 
 @pytest.fixture(scope="module")

@@ -6,14 +6,14 @@ from dataclasses import dataclass, field
 import numpy as np
 import pytest
 
-from jclip.data.folders import ParallelFolder, write_languages, write_parallel
-from jclip.data.images import Preprocessing
-from jclip.data.mixing import Order
-from jclip.data.pipeline import Batches
-from jclip.data.records import Pair, Translation
-from jclip.data.synthetic import write_tokenizer
-from jclip.data.units import Unit, groups
+from jclip.data.batches.mixing import Order
+from jclip.data.batches.pipeline import Batches
+from jclip.data.batches.units import Unit, groups
+from jclip.data.sources.folders import ParallelFolder, write_languages, write_parallel
+from jclip.data.sources.records import Pair, Translation
+from jclip.data.sources.synthetic import write_tokenizer
 from jclip.errors import JclipError
+from jclip.images.preprocess import Preprocessing
 
 
 @pytest.fixture(scope="module")

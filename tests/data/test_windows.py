@@ -7,11 +7,11 @@ from contextlib import closing
 import numpy as np
 import pytest
 
-from jclip.data.images import Preprocessing
-from jclip.data.pipeline import Batches
-from jclip.data.records import Translation
-from jclip.data.synthetic import write_tokenizer
-from jclip.data.windows import Windows
+from jclip.data.batches.pipeline import Batches
+from jclip.data.batches.windows import Windows
+from jclip.data.sources.records import Translation
+from jclip.data.sources.synthetic import write_tokenizer
+from jclip.images.preprocess import Preprocessing
 from tests.data.test_units import Given, pair
 
 
@@ -60,7 +60,7 @@ def same(a, b):
 
 
 def test_most_batches_are_short_and_shapes_are_few(words, monkeypatch):
-    monkeypatch.setattr("jclip.data.pipeline.ParallelSource", Given)
+    monkeypatch.setattr("jclip.data.batches.pipeline.ParallelSource", Given)
     monkeypatch.setattr(Given, "english_share", 0.0, raising=False)
     plain, windowed = batches(words), batches(words, bucket_window=16)
     lengths = [Counter(some[step]["student"].shape[1] for step in range(16)) for some in (plain, windowed)]
@@ -72,7 +72,7 @@ def test_most_batches_are_short_and_shapes_are_few(words, monkeypatch):
 
 
 def test_processes_resumption_and_workers_do_not_matter(words, monkeypatch):
-    monkeypatch.setattr("jclip.data.pipeline.ParallelSource", Given)
+    monkeypatch.setattr("jclip.data.batches.pipeline.ParallelSource", Given)
     monkeypatch.setattr(Given, "english_share", 0.5, raising=False)
     whole = batches(words, bucket_window=8)
     expected = [whole[step] for step in range(12)]

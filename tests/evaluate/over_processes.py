@@ -5,10 +5,10 @@ import json
 import jax
 import numpy as np
 
-from jclip.evaluate import nearest, retrieval
-from jclip.evaluate.positives import Positives
-from jclip.evaluate.probe import fit
-from jclip.evaluate.retrieval import judge, topk
+from jclip.evaluate.metrics import nearest, retrieval
+from jclip.evaluate.metrics.positives import Positives
+from jclip.evaluate.metrics.probe import fit
+from jclip.evaluate.metrics.retrieval import judge, topk
 from jclip.parallel.mesh import make_mesh
 from jclip.parallel.processes import connect
 

@@ -5,7 +5,7 @@ import sys
 from importlib.util import find_spec
 from pathlib import Path
 
-from conversion import peers
+from jclip.conversion.parity import peers
 
 SIZES = {
     "embed_dim": 16,

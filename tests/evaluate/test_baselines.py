@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
+from jclip.demo.baselines import pixel_recalls
 from jclip.errors import JclipError
-from jclip.evaluate.baselines import pixel_recalls
 
 
 def grey(*levels, side=32):

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from jclip.evaluate import bootstrap
-from jclip.evaluate.bootstrap import interval, intervals, resampled_means
+from jclip.evaluate.metrics import bootstrap
+from jclip.evaluate.metrics.bootstrap import interval, intervals, resampled_means
 
 
 def test_no_doubt_no_interval():

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jclip.evaluate.chart import Chart, Curve, svg, ticks
+from jclip.evaluate.report.chart import Chart, Curve, svg, ticks
 
 
 def paths(chart: Chart) -> list[str]:

@@ -4,8 +4,8 @@ import pytest
 
 from jclip.data.importing.limits import Limit
 from jclip.errors import JclipError
-from jclip.evaluate.benchmarks import BENCHMARKS, get_benchmark, read_order
-from jclip.evaluate.class_sets import class_names, read_classes
+from jclip.evaluate.datasets.benchmarks import BENCHMARKS, get_benchmark, read_order
+from jclip.evaluate.datasets.class_sets import class_names, read_classes
 from jclip.evaluate.probing import read_splits
 from tests.data.importing.sources import imported as bring_in
 from tests.data.importing.test_named import elevater_set, imported

@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 import torch
 
-from conversion.convert import convert
-from conversion.importing import Options
 from jclip.cli import main
+from jclip.conversion.convert import convert
+from jclip.conversion.importing import Options
 from jclip.errors import JclipError
-from jclip.evaluate.benchmarks import Benchmark, submission
-from jclip.evaluate.class_sets import ClassSet
-from jclip.evaluate.classification import classifier, cosines, find, probabilities
+from jclip.evaluate.datasets.benchmarks import Benchmark, submission
+from jclip.evaluate.datasets.class_sets import ClassSet
+from jclip.evaluate.metrics.classification import classifier, cosines, find, probabilities
 from tests.conversion.real_models import CN_CLIP_VOCABULARY
 from tests.evaluate import small_cn_clip
 from tests.evaluate.cn_clip_data import ROOT, png
@@ -101,7 +101,7 @@ def test_the_submission_that_cn_clip_writes(place, tmp_path, capsys):
     assert done.returncode == 0, done.stderr
     theirs = json.loads((tmp_path / f"{dataset}.json").read_text())
 
-    from jclip.evaluate import benchmarks
+    from jclip.evaluate.datasets import benchmarks
 
     sizes = benchmarks.BENCHMARKS[dataset]
     small = Benchmark(sizes.title, 4, 12, sizes.metric, sizes.kind)

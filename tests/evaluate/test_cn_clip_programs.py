@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from jclip.evaluate import features
+from jclip.evaluate.datasets.sets import open_captions
 from jclip.evaluate.features import json_lines, read_predictions, score_predictions
 from jclip.evaluate.retrieving import find, read_cn_clip_features, write_cn_clip
-from jclip.evaluate.sets import open_captions
 from tests.evaluate.cn_clip_data import many_to_many, program, their_score, write_texts
 
 

@@ -13,15 +13,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from jclip.data.folders import PairFolder
+from jclip.data.batches.pipeline import Batches
 from jclip.data.identity import plain_text
-from jclip.data.images import Preprocessing
 from jclip.data.importing.limits import Limit
-from jclip.data.pipeline import Batches
-from jclip.data.text import wordpiece
-from jclip.evaluate.rows import Counted
-from jclip.evaluate.sets import open_captions
+from jclip.data.sources.folders import PairFolder
+from jclip.evaluate.datasets.rows import Counted
+from jclip.evaluate.datasets.sets import open_captions
+from jclip.images.preprocess import Preprocessing
 from jclip.losses.contrastive import contrastive_loss
+from jclip.tokenizers.text import wordpiece
 from tests.data.importing import test_named as archives
 from tests.data.importing.sources import imported
 from tests.data.importing.test_cn_clip import as_lmdb

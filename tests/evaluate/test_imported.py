@@ -5,12 +5,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from jclip.data.folders import StoredPair, write_pairs
+from jclip.data.sources.folders import StoredPair, write_pairs
 from jclip.errors import JclipError
 from jclip.evaluate.asking import retrieval_tests
-from jclip.evaluate.protocols import PROTOCOLS
+from jclip.evaluate.datasets.protocols import PROTOCOLS
+from jclip.evaluate.datasets.sets import open_captions
 from jclip.evaluate.retrieving import encoded
-from jclip.evaluate.sets import open_captions
 from tests.data.importing import test_named as archives
 from tests.data.importing.sources import cn_clip, table
 from tests.data.importing.sources import imported as csv_imported

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import balanced_accuracy_score, precision_recall_curve, roc_auc_score, top_k_accuracy_score
 
-from jclip.evaluate.metrics import confusion, map_11_points, mean_per_class, roc_auc, top_hits
+from jclip.evaluate.metrics.metrics import confusion, map_11_points, mean_per_class, roc_auc, top_hits
 
 
 @pytest.fixture

@@ -10,10 +10,10 @@ import jax
 import numpy as np
 import pytest
 
-from jclip.evaluate import nearest, retrieval
-from jclip.evaluate.nearest import candidates
-from jclip.evaluate.positives import Positives
-from jclip.evaluate.retrieval import judge, topk
+from jclip.evaluate.metrics import nearest, retrieval
+from jclip.evaluate.metrics.nearest import candidates
+from jclip.evaluate.metrics.positives import Positives
+from jclip.evaluate.metrics.retrieval import judge, topk
 from jclip.parallel.mesh import MeshShape, make_mesh
 from tests.evaluate.cn_clip_data import ROOT
 from tests.evaluate.over_processes import found

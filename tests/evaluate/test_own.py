@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from jclip.errors import JclipError
-from jclip.evaluate.own import own_folder, own_format
+from jclip.evaluate.datasets.own import own_folder, own_format
+from jclip.evaluate.datasets.sets import open_captions
 from jclip.evaluate.retrieving import find
-from jclip.evaluate.sets import open_captions
 from tests.data.importing.sources import cn_clip, imported, picture
 
 

@@ -8,8 +8,8 @@ import pytest
 
 from jclip.errors import JclipError
 from jclip.evaluate.findings import Finding, Findings, Histogram, as_dict, read_findings, write_findings
-from jclip.evaluate.page import report, tables, write_pages
-from jclip.evaluate.report import Chart, Matrix, Table
+from jclip.evaluate.report.page import report, tables, write_pages
+from jclip.evaluate.report.report import Chart, Matrix, Table
 
 
 def retrieval(language, r1, dataset="XTD", main="mean_recall"):

@@ -6,7 +6,7 @@ import pytest
 from sklearn.linear_model import LogisticRegression
 
 from jclip.errors import JclipError
-from jclip.evaluate.probe import fit, held_out, learn, shots, sweep
+from jclip.evaluate.metrics.probe import fit, held_out, learn, shots, sweep
 from jclip.parallel.mesh import make_mesh
 
 

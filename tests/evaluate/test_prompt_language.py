@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from jclip.evaluate.asking import class_tests, names_language
-from jclip.evaluate.class_sets import ClassSet
+from jclip.evaluate.datasets.class_sets import ClassSet
 from jclip.evaluate.languages import language_of
 from tests.evaluate.cn_clip_data import png
 

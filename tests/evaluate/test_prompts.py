@@ -5,7 +5,7 @@ import open_clip
 import pytest
 from cn_clip.eval.imagenet_zeroshot_templates import imagenet_classnames
 
-from jclip.evaluate.benchmarks import BENCHMARKS
+from jclip.evaluate.datasets.benchmarks import BENCHMARKS
 from jclip.evaluate.prompts import LANGUAGES, names_of, prompts
 
 M18 = {"ar", "de", "en", "es", "fr", "hi", "it", "ja", "ko", "nl", "pl", "pt", "ru", "th", "tr", "uk", "vi", "zh"}

@@ -14,7 +14,7 @@ from rich.cells import cell_len
 from rich.console import Console
 
 from jclip.evaluate.languages import LANGUAGE_NAMES, name_of
-from jclip.evaluate.report import (
+from jclip.evaluate.report.report import (
     Chart,
     Credit,
     Curve,

@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jclip.errors import JclipError
-from jclip.evaluate import retrieval
-from jclip.evaluate.retrieval import chance, expected_hits, recall, recalls, topk
+from jclip.evaluate.metrics import retrieval
+from jclip.evaluate.metrics.retrieval import chance, expected_hits, recall, recalls, topk
 
 ORDER = np.arange(4)
 

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 
 from jclip.errors import JclipError
 from jclip.evaluate.asking import retrieval_tests
-from jclip.evaluate.protocols import PROTOCOLS, get_protocol
-from jclip.evaluate.rows import Counted
-from jclip.evaluate.sets import TsvPictures, open_captions
+from jclip.evaluate.datasets.protocols import PROTOCOLS, get_protocol
+from jclip.evaluate.datasets.rows import Counted
+from jclip.evaluate.datasets.sets import TsvPictures, open_captions
 from tests.evaluate.cn_clip_data import many_to_many, png, write_images, write_texts
 
 

@@ -4,7 +4,7 @@ import io
 
 from PIL import Image
 
-from jclip.evaluate.shown import thumbnail
+from jclip.evaluate.report.shown import thumbnail
 
 
 def test_transparent_pixels_are_white_on_the_page():

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from jclip.errors import JclipError
-from jclip.evaluate.trials import Trials, changes, digest
+from jclip.evaluate.metrics.trials import Trials, changes, digest
 
 
 def pack(values, asked="x", figures=("t2i_r1", "t2i_r5")):

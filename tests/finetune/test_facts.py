@@ -6,13 +6,13 @@ import jax
 import pytest
 
 from jclip.bundle import Bundle, open_bundle
-from jclip.data.folders import Shard, gather_shards, write_shard
-from jclip.data.kinds import PAIRS, StoredPair
 from jclip.data.practice import _shape
-from jclip.data.text import wordpiece
+from jclip.data.sources.folders import Shard, gather_shards, write_shard
+from jclip.data.sources.kinds import PAIRS, StoredPair
 from jclip.errors import JclipError
 from jclip.finetune import facts
 from jclip.finetune.facts import kept_bytes, read_data, read_machine, read_model
+from jclip.tokenizers.text import wordpiece
 from tests.cli.small_bundle import write_bundle
 
 WORDS = wordpiece(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *"红色的圆形左手写着字"])

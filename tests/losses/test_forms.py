@@ -8,7 +8,7 @@ import pytest
 
 from jclip.losses.contrastive import contrastive_loss
 from jclip.parallel.sharding import batch_sharding, replicated
-from jclip.train.flops import count_flops
+from jclip.train.planning.flops import count_flops
 from tests.losses.batches import DUPLICATES, FORMS, KINDS, compiled, mesh_of
 
 

@@ -13,7 +13,7 @@ from jclip.models.clip_text import ClipTextConfig
 from jclip.models.dual_encoder import DualEncoder, DualEncoderConfig
 from jclip.models.resnet import ResNetConfig
 from jclip.models.vit import VitConfig
-from jclip.train.flops import count_flops
+from jclip.train.planning.flops import count_flops
 from tests.models.parity import ragged_ids, random_images, random_variables
 
 IMAGE = VitConfig(image_size=30, patch_size=10, width=40, layers=5, heads=5)

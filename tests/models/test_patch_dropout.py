@@ -12,7 +12,7 @@ from jclip.models.resnet import ResNetConfig
 from jclip.models.vit import Vit, VitConfig
 from jclip.parallel.mesh import make_mesh
 from jclip.parallel.sharding import batch_sharding, replicated
-from jclip.train.flops import count_flops
+from jclip.train.planning.flops import count_flops
 from tests.models.parity import random_images, random_variables
 
 CONFIG = VitConfig(image_size=25, patch_size=5, width=24, layers=2, heads=3)

@@ -12,7 +12,7 @@ from jclip.models.bert import Bert, BertConfig
 from jclip.models.clip_text import ClipText, ClipTextConfig
 from jclip.models.resnet import ResNet, ResNetConfig
 from jclip.models.vit import Vit, VitConfig
-from jclip.train.flops import count_flops
+from jclip.train.planning.flops import count_flops
 from tests.models.parity import ragged_ids, random_images, random_variables
 
 BERT = BertConfig(97, 48, 12, 4, 96, 40, 2, 0, 1e-12)

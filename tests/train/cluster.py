@@ -123,11 +123,11 @@ def _evaluator(run: Run, job: Job) -> Any:
     """Recall on a gallery of its own, of a size that no number of devices divides."""
     import numpy as np
 
-    from jclip.data.synthetic import SyntheticPairs
-    from jclip.data.text import load_tokenizer
+    from jclip.data.sources.synthetic import SyntheticPairs
     from jclip.errors import JclipError
-    from jclip.evaluate.retrieval import recalls
+    from jclip.evaluate.metrics.retrieval import recalls
     from jclip.inference import Encoder
+    from jclip.tokenizers.text import load_tokenizer
 
     context = run.stages[0].context_length
     encoder = Encoder(run.model, load_tokenizer(Path(run.tokenizer)), run.preprocessing, context, batch_size=8)

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from jclip.cli.configs import load_config
-from jclip.train.reduced import reduce
+from jclip.train.planning.reduced import reduce
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 RECIPES = ("altclip/vit_l_14.py", "chinese_clip/vit_b_16.py")

@@ -7,9 +7,9 @@ from PIL import Image
 
 from jclip import rules
 from jclip.bundle import load_bundle
-from jclip.data.folders import PairFolder, StoredPair, write_pairs
-from jclip.data.synthetic import caption
-from jclip.train.telemetry import read_journal
+from jclip.data.sources.folders import PairFolder, StoredPair, write_pairs
+from jclip.data.sources.synthetic import caption
+from jclip.train.logging.telemetry import read_journal
 
 
 def leaves(folder):

@@ -11,19 +11,19 @@ import numpy as np
 import pytest
 
 from jclip.bundle import load_bundle, save_bundle
-from jclip.data.cache import Cache
-from jclip.data.host_augment import HostAugmentation
-from jclip.data.synthetic import caption
-from jclip.data.text import train_clip_bpe
+from jclip.data.batches.cache import Cache
+from jclip.data.sources.synthetic import caption
 from jclip.errors import JclipError
+from jclip.images.on_host import HostAugmentation
 from jclip.stages import Budget
+from jclip.tokenizers.text import train_clip_bpe
 from jclip.train.caching import _check_seen, fill
-from jclip.train.flops import count_flops
+from jclip.train.logging.telemetry import read_journal
 from jclip.train.loop import train
-from jclip.train.plan import plan
+from jclip.train.planning.flops import count_flops
+from jclip.train.planning.plan import plan
 from jclip.train.preparing import prepare
 from jclip.train.run import check
-from jclip.train.telemetry import read_journal
 from tests.train.runs import Watch, assert_same_bundles, holey_pairs, leaves, losses
 
 
@@ -198,7 +198,7 @@ def test_a_signal_while_the_cache_is_made_stops_the_run(chinese_clip, tmp_path):
 def test_errors_say_what_to_do(chinese_clip, tmp_path):
     run = cached(chinese_clip, "x")
     check(run)
-    from jclip.data.augment import Augmentation
+    from jclip.images.on_device import Augmentation
 
     for changes, words in (
         ({"trains": ((".*", True),)}, "its image tower trains: freeze image"),

@@ -5,8 +5,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from jclip.data.pipeline import Batches
-from jclip.data.synthetic import SyntheticPairs, write_tokenizer
+from jclip.data.batches.pipeline import Batches
+from jclip.data.sources.synthetic import SyntheticPairs, write_tokenizer
 from jclip.errors import JclipError
 from jclip.train.exchange import Exchange
 

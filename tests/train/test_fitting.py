@@ -9,7 +9,7 @@ from jclip.cli.configs import load_config, parse
 from jclip.cli.plan import Options
 from jclip.errors import JclipError
 from jclip.parallel.mesh import MeshShape
-from jclip.train.fitting import compiled_need, fit
+from jclip.train.planning.fitting import compiled_need, fit
 
 CONFIG = str(Path(__file__).parents[2] / "configs" / "chinese_clip" / "vit_b_16.py")
 REMAT = {"none": 1.0, "dots": 0.5, "layers": 0.25}

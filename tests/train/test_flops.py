@@ -9,7 +9,7 @@ from jax._src.cudnn import fused_attention_stablehlo
 from jax.sharding import PartitionSpec
 
 from jclip.parallel.mesh import make_mesh
-from jclip.train.flops import count_flops
+from jclip.train.planning.flops import count_flops
 
 
 def test_one_matmul():

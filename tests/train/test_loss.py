@@ -10,12 +10,12 @@ import pytest
 from jclip import rules
 from jclip.cli.configs import parse
 from jclip.cli.plan import Options
-from jclip.data.text import load_tokenizer
 from jclip.errors import JclipError
 from jclip.losses.contrastive import ContrastiveLoss
 from jclip.optimizer import CN_CLIP_DECAYS, NO_DECAY_ON_SCALES_AND_BIASES, Optimizer, build
 from jclip.parallel.mesh import make_mesh
 from jclip.stages import merge
+from jclip.tokenizers.text import load_tokenizer
 from jclip.train.assembly import StageParts
 from jclip.train.run import check
 

@@ -12,7 +12,6 @@ import pytest
 from jclip import rules
 from jclip.bundle import load_bundle
 from jclip.cli.configs import load_config
-from jclip.data.text import load_tokenizer
 from jclip.errors import JclipError
 from jclip.models import zoo
 from jclip.models.bert import BertConfig
@@ -23,9 +22,10 @@ from jclip.parallel.mesh import MeshShape, make_mesh
 from jclip.parallel.sharding import batch_sharding, param_shardings
 from jclip.parallel.tables import rules_for
 from jclip.stages import Budget
+from jclip.tokenizers.text import load_tokenizer
 from jclip.train.assembly import StageParts, on_mesh
 from jclip.train.loop import train
-from jclip.train.reduced import reduce
+from jclip.train.planning.reduced import reduce
 from jclip.train.state import whole_params
 from tests.train.runs import leaves, losses
 

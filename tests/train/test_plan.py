@@ -7,12 +7,12 @@ import jax
 import pytest
 
 from jclip.cli.configs import load_config
-from jclip.data.text import load_tokenizer
 from jclip.errors import JclipError
 from jclip.losses.contrastive import ContrastiveLoss
 from jclip.parallel.mesh import MeshShape, make_mesh
+from jclip.tokenizers.text import load_tokenizer
 from jclip.train.assembly import StageParts
-from jclip.train.plan import plan
+from jclip.train.planning.plan import plan
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 

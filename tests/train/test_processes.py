@@ -7,10 +7,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from jclip.data.host_augment import HostAugmentation
+from jclip.images.on_host import HostAugmentation
 from jclip.stages import Budget
+from jclip.train.logging.telemetry import read_journal
 from jclip.train.loop import train
-from jclip.train.telemetry import read_journal
 from tests.train.cluster import Job, _evaluator, finish, run_all, start_all
 from tests.train.runs import leaves, losses
 

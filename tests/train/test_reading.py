@@ -10,16 +10,16 @@ from jclip.bundle import load_bundle, save_bundle
 from jclip.cli.configs import load_config
 from jclip.data.emoji.place import MARKER
 from jclip.data.emoji.sources import EmojiPairs, EmojiParallel
-from jclip.data.folders import PairFolder, ParallelFolder, StoredPair, write_pairs, write_parallel
-from jclip.data.records import Translation
-from jclip.data.sources import SyntheticPairs
+from jclip.data.sources.any_source import SyntheticPairs
+from jclip.data.sources.folders import PairFolder, ParallelFolder, StoredPair, write_pairs, write_parallel
+from jclip.data.sources.records import Translation
 from jclip.errors import JclipError
 from jclip.losses.contrastive import ContrastiveLoss
+from jclip.train.logging.telemetry import read_journal
 from jclip.train.loop import train
+from jclip.train.planning.reduced import reduce
 from jclip.train.reading import LOOKED_AT, check_learnable, check_trained, reading
-from jclip.train.reduced import reduce
 from jclip.train.run import check
-from jclip.train.telemetry import read_journal
 from tests.train.conftest import CONFIGS, RECIPES
 from tests.train.runs import png
 

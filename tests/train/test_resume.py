@@ -15,11 +15,11 @@ import numpy as np
 import pytest
 
 from jclip.checkpoint import Checkpoints, Position
-from jclip.data.augment import Augmentation
-from jclip.data.folders import PairFolder, StoredPair, write_pairs
-from jclip.data.host_augment import HostAugmentation
-from jclip.data.synthetic import caption, write_tokenizer
+from jclip.data.sources.folders import PairFolder, StoredPair, write_pairs
+from jclip.data.sources.synthetic import caption, write_tokenizer
 from jclip.errors import JclipError
+from jclip.images.on_device import Augmentation
+from jclip.images.on_host import HostAugmentation
 from jclip.stages import Budget
 from jclip.train.identity import check_same, fingerprint, identity
 from jclip.train.loop import train
@@ -173,7 +173,7 @@ def test_every_place_of_a_source_is_known_as_one():
     import typing
     from dataclasses import fields
 
-    from jclip.data.sources import Source
+    from jclip.data.sources.any_source import Source
 
     strings = {field.name for kind in typing.get_args(Source) for field in fields(kind) if field.type in (str, "str")}
     assert strings == {"folder", "split"}

@@ -8,13 +8,13 @@ import pytest
 
 from jclip.bundle import load_bundle, save_bundle
 from jclip.config import leaves, to_json
-from jclip.data.host_augment import HostAugmentation
-from jclip.data.sources import ParallelFolder, SyntheticPairs, SyntheticParallel
-from jclip.data.text import load_tokenizer
+from jclip.data.sources.any_source import ParallelFolder, SyntheticPairs, SyntheticParallel
 from jclip.errors import JclipError
+from jclip.images.on_host import HostAugmentation
 from jclip.stages import Budget
+from jclip.tokenizers.text import load_tokenizer
 from jclip.train.identity import check_same, identity
-from jclip.train.plan import plan
+from jclip.train.planning.plan import plan
 from jclip.train.run import RANGES, check, check_starting_points
 
 NAN, INF = float("nan"), float("inf")

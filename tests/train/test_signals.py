@@ -10,7 +10,7 @@ import time
 
 import pytest
 
-from jclip.train.telemetry import read_journal
+from jclip.train.logging.telemetry import read_journal
 from jclip.train.workplace import stop_requests
 from tests.train.cluster import ROOT
 

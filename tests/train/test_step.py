@@ -10,15 +10,15 @@ from jax.extend import core
 
 from jclip import rules
 from jclip.bundle import load_bundle
-from jclip.data.augment import Augmentation
-from jclip.data.text import load_tokenizer
 from jclip.errors import JclipError
+from jclip.images.on_device import Augmentation
 from jclip.losses.contrastive import ContrastiveLoss
 from jclip.models.resnet import ResNetConfig
 from jclip.parallel.mesh import make_mesh
 from jclip.stages import merge
+from jclip.tokenizers.text import load_tokenizer
 from jclip.train.assembly import StageParts, check_and_mesh, on_mesh
-from jclip.train.flops import count_flops
+from jclip.train.planning.flops import count_flops
 from jclip.train.run import check
 
 KEY = jax.random.key(7)

@@ -13,11 +13,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from jclip.data.augment import Augmentation
 from jclip.errors import JclipError
+from jclip.images.on_device import Augmentation
 from jclip.stages import Budget
+from jclip.train.logging.telemetry import read_journal
 from jclip.train.loop import train
-from jclip.train.telemetry import read_journal
 from tests.train.runs import assert_same_bundles, leaves, losses
 
 ROOT = Path(__file__).parents[2]

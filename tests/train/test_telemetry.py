@@ -11,15 +11,15 @@ import pytest
 from tensorboardX.proto.event_pb2 import Event
 
 from jclip.console import Console
-from jclip.data.text import load_tokenizer
 from jclip.errors import JclipError
 from jclip.parallel.mesh import make_mesh
 from jclip.stages import Budget
+from jclip.tokenizers.text import load_tokenizer
 from jclip.train.arithmetic import Arithmetic
 from jclip.train.assembly import StageParts
+from jclip.train.logging.meter import _PEAKS, Meter, peak_tflops
+from jclip.train.logging.telemetry import ProgressWatcher, read_journal
 from jclip.train.loop import train
-from jclip.train.meter import _PEAKS, Meter, peak_tflops
-from jclip.train.telemetry import ProgressWatcher, read_journal
 
 
 def test_a_meter_by_hand():

@@ -11,10 +11,10 @@ from tensorboardX.record_writer import RecordWriter
 
 from jclip.checkpoint import Checkpoints
 from jclip.errors import JclipError
-from jclip.files import is_full_disk
+from jclip.io.files import is_full_disk
 from jclip.stages import Budget
+from jclip.train.logging.telemetry import read_journal
 from jclip.train.loop import train
-from jclip.train.telemetry import read_journal
 from tests.train.runs import Watch, assert_same_bundles, holey_pairs, losses
 
 

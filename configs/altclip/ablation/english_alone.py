@@ -7,8 +7,8 @@ Expected, English / Chinese: mean recall on Flickr30k 86.6 / 53.9, ImageNet 53.8
 The student reads what the teacher reads: the translations are never looked at.
 """
 
-from configs.altclip.recipe import altclip, teacher_learning
-from jclip.data.sources import ParallelFolder
+from jclip.configs.altclip.recipe import altclip, teacher_learning
+from jclip.data.sources.any_source import ParallelFolder
 from jclip.train.run import Run
 
 

@@ -7,8 +7,8 @@ Expected, English / Chinese: mean recall on Flickr30k 86.8 / 85.8, ImageNet 51.6
 Whether the 28M captions of LAION-400M belong to this row, the paper does not say; here they do.
 """
 
-from configs.altclip.recipe import altclip, teacher_learning
-from jclip.data.sources import ParallelFolder
+from jclip.configs.altclip.recipe import altclip, teacher_learning
+from jclip.data.sources.any_source import ParallelFolder
 from jclip.train.run import Run
 
 

@@ -7,8 +7,8 @@ Expected, English / Chinese: mean recall on Flickr30k 61.9 / 85.4, ImageNet 15.5
 The student never reads English, and forgets it.
 """
 
-from configs.altclip.recipe import altclip, teacher_learning
-from jclip.data.sources import ParallelFolder
+from jclip.configs.altclip.recipe import altclip, teacher_learning
+from jclip.data.sources.any_source import ParallelFolder
 from jclip.train.run import Run
 
 

@@ -7,8 +7,8 @@ Expected, English / Chinese: mean recall on Flickr30k 88.3 / 87.2, ImageNet 74.7
 It is the first stage of ../vit_l_14.py.
 """
 
-from configs.altclip.recipe import altclip, teacher_learning
-from jclip.data.sources import ParallelFolder
+from jclip.configs.altclip.recipe import altclip, teacher_learning
+from jclip.data.sources.any_source import ParallelFolder
 from jclip.train.run import Run
 
 

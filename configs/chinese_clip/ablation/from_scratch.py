@@ -8,7 +8,7 @@ spends the pairs of both stages at stage 1's.
 
 from dataclasses import replace
 
-from configs.chinese_clip.recipe import PAIRS, pretraining
+from jclip.configs.chinese_clip.recipe import PAIRS, pretraining
 from jclip.stages import Budget
 from jclip.train.run import Run
 

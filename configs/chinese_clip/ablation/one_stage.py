@@ -8,7 +8,7 @@ how long this ran nor at which rate; this spends the pairs of both stages at sta
 
 from dataclasses import replace
 
-from configs.chinese_clip.recipe import PAIRS, pretraining
+from jclip.configs.chinese_clip.recipe import PAIRS, pretraining
 from jclip.stages import Budget
 from jclip.train.run import Run
 

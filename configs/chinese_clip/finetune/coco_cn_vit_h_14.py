@@ -7,7 +7,7 @@
 Expected: text-to-image R@1/5/10 81.5/96.9/99.1 on the test split.
 """
 
-from configs.chinese_clip.recipe import finetuning
+from jclip.configs.chinese_clip.recipe import finetuning
 from jclip.train.run import Run
 
 

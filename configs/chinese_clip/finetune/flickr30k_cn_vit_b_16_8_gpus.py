@@ -7,7 +7,7 @@
 No figure is published for it.
 """
 
-from configs.chinese_clip.recipe import Tuning, finetuning
+from jclip.configs.chinese_clip.recipe import Tuning, finetuning
 from jclip.train.run import Run
 
 

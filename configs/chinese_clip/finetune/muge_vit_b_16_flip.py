@@ -8,7 +8,7 @@ Li et al. 2022 (FLIP). No figure is published for it.
 
 from dataclasses import replace
 
-from configs.chinese_clip.recipe import Tuning, finetuning
+from jclip.configs.chinese_clip.recipe import Tuning, finetuning
 from jclip.train.run import Run
 
 

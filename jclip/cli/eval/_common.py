@@ -9,13 +9,13 @@ import jax
 
 from jclip.bundle import load_bundle
 from jclip.console import Console
-from jclip.data.images import Orientation
 from jclip.errors import JclipError
-from jclip.evaluate import page
 from jclip.evaluate.findings import Findings, as_dict, write_findings
-from jclip.evaluate.report import Section, terminal
-from jclip.files import check_writable, whole_folder
+from jclip.evaluate.report import page
+from jclip.evaluate.report.report import Section, terminal
+from jclip.images.preprocess import Orientation
 from jclip.inference import Model
+from jclip.io.files import check_writable, whole_folder
 from jclip.parallel.mesh import make_mesh
 from jclip.plain import print_json
 

@@ -29,7 +29,8 @@ def main(arguments: Sequence[str]) -> int:
     bundle, rest = arguments[0], arguments[1:]
     if not (Path(bundle) / "config.json").is_file():
         raise JclipError(f"{bundle} is not a bundle: it has no config.json")
-    from conversion import clip_benchmark, peers
+    from jclip.conversion import clip_benchmark
+    from jclip.conversion.parity import peers
 
     peers.make_importable()
     clip_benchmark.register()

@@ -11,15 +11,15 @@ import tyro
 from jclip.cli.eval._common import all_devices, check_output, check_resamples, open_model, put_out, words
 from jclip.cli.options import read
 from jclip.console import Console
-from jclip.data.images import Orientation
 from jclip.errors import JclipError
-from jclip.evaluate import classification
 from jclip.evaluate.asking import class_tests
-from jclip.evaluate.benchmarks import read_order, submission
+from jclip.evaluate.datasets.benchmarks import read_order, submission
 from jclip.evaluate.findings import Finding, Findings
 from jclip.evaluate.languages import name_of
-from jclip.evaluate.report import Section
-from jclip.evaluate.shown import classified
+from jclip.evaluate.metrics import classification
+from jclip.evaluate.report.report import Section
+from jclip.evaluate.report.shown import classified
+from jclip.images.preprocess import Orientation
 from jclip.inference import Model
 from jclip.plain import as_json
 

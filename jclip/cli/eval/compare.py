@@ -11,10 +11,10 @@ from jclip.cli.eval._common import check_output
 from jclip.cli.options import read
 from jclip.console import Console
 from jclip.errors import JclipError
-from jclip.evaluate import page
 from jclip.evaluate.findings import Finding, Findings, differences, read_findings
-from jclip.evaluate.report import terminal
-from jclip.files import whole_folder
+from jclip.evaluate.report import page
+from jclip.evaluate.report.report import terminal
+from jclip.io.files import whole_folder
 from jclip.plain import as_json, print_json
 
 

@@ -10,12 +10,12 @@ import tyro
 from jclip.cli.eval._common import all_devices, check_output, check_resamples, open_model, put_out, words
 from jclip.cli.options import read
 from jclip.console import Console
-from jclip.data.images import Orientation
 from jclip.errors import JclipError
 from jclip.evaluate.findings import Findings
 from jclip.evaluate.probing import Shots, find, read_splits
-from jclip.evaluate.report import Section
-from jclip.evaluate.shown import classified
+from jclip.evaluate.report.report import Section
+from jclip.evaluate.report.shown import classified
+from jclip.images.preprocess import Orientation
 
 
 @dataclass(frozen=True)

@@ -11,14 +11,14 @@ import tyro
 from jclip.cli.eval._common import all_devices, check_output, check_resamples, open_model, put_out, words
 from jclip.cli.options import read
 from jclip.console import Console
-from jclip.data.images import Orientation
 from jclip.errors import JclipError
 from jclip.evaluate import retrieving
 from jclip.evaluate.asking import RetrievalTests, retrieval_tests
+from jclip.evaluate.datasets.tasks import RetrievalTask
 from jclip.evaluate.findings import Findings
-from jclip.evaluate.report import Section
-from jclip.evaluate.shown import gallery
-from jclip.evaluate.tasks import RetrievalTask
+from jclip.evaluate.report.report import Section
+from jclip.evaluate.report.shown import gallery
+from jclip.images.preprocess import Orientation
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,8 @@ from PIL import Image, ImageDraw, ImageFont, features
 
 from jclip.data.emoji.fetch import opened
 from jclip.data.emoji.protocol import Concept
-from jclip.data.images import open_picture
 from jclip.errors import JclipError
+from jclip.images.preprocess import open_picture
 
 SIDE = 72
 """Height and width in pixels of every picture."""

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from jclip.data.emoji.fetch import pins
 from jclip.errors import JclipError
-from jclip.files import check_utf8
+from jclip.io.files import check_utf8
 
 MARKER = ".jclip-emoji"
 """Name of the file that says whose folder it is, written before anything else."""

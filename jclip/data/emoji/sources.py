@@ -12,9 +12,9 @@ import numpy as np
 
 from jclip.data.emoji.place import check_own, is_built
 from jclip.data.emoji.protocol import LANGUAGES, Concept, Role, alike, is_heldout_pair
-from jclip.data.images import Picture, Preprocessing, to_array
-from jclip.data.records import Pair, Translation
+from jclip.data.sources.records import Pair, Translation
 from jclip.errors import JclipError
+from jclip.images.preprocess import Picture, Preprocessing, to_array
 
 
 @dataclass(frozen=True)

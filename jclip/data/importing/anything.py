@@ -6,7 +6,6 @@ from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
 
-from jclip.data.folders import open_folder
 from jclip.data.importing.engine import Plan, claim, import_data
 from jclip.data.importing.formats import open_source
 from jclip.data.importing.limits import Limit
@@ -14,7 +13,8 @@ from jclip.data.importing.parts import Reading
 from jclip.data.importing.stored import read_contents, split_folder
 from jclip.data.importing.validation import VALID, Share
 from jclip.data.importing.workers import Run, in_processes
-from jclip.data.kinds import PAIRS, kind_of
+from jclip.data.sources.folders import open_folder
+from jclip.data.sources.kinds import PAIRS, kind_of
 from jclip.errors import JclipError
 
 _SOURCE = "source.json"  # what `keep` was made of

@@ -14,7 +14,7 @@ from pathlib import Path, PurePosixPath
 from typing import IO, BinaryIO, NamedTuple, cast
 
 from jclip.errors import JclipError
-from jclip.reading import open_regular, said_size
+from jclip.io.reading import open_regular, said_size
 
 # A name is that of a folder too, or too long.
 _IMPOSSIBLE = (errno.EEXIST, errno.EISDIR, errno.ENOTDIR, errno.ENAMETOOLONG)

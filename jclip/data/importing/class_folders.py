@@ -18,14 +18,14 @@ from typing import NamedTuple
 
 import numpy as np
 
-from jclip.data import class_files
-from jclip.data.class_names import check_names, in_order, read_names
 from jclip.data.importing.parts import Beside, Found, Lost, Part, Reader, Reading, cut
 from jclip.data.importing.splits import USUAL, choose_splits
-from jclip.data.kinds import LABELLED, StoredLabelled
+from jclip.data.sources import class_files
+from jclip.data.sources.class_names import check_names, in_order, read_names
+from jclip.data.sources.kinds import LABELLED, StoredLabelled
 from jclip.errors import JclipError, unreadable
+from jclip.io.reading import LARGEST_PICTURE, NotTaken, read_regular
 from jclip.plain import as_json
-from jclip.reading import LARGEST_PICTURE, NotTaken, read_regular
 
 
 class Item(NamedTuple):

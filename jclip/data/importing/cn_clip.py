@@ -29,9 +29,9 @@ from jclip.data.importing.parts import (
     cut,
 )
 from jclip.data.importing.splits import LeftOut, choose_splits, leave_out_blind
-from jclip.data.kinds import PAIRS, StoredPair
+from jclip.data.sources.kinds import PAIRS, StoredPair
 from jclip.errors import JclipError
-from jclip.reading import TOO_LARGE
+from jclip.io.reading import TOO_LARGE
 
 _LONGEST_ID = 1 << 10  # bytes of a line that are read for the picture's number
 _REPEATED = "the id comes again, and cn_clip takes the last"

@@ -30,10 +30,10 @@ from jclip.data.importing.parts import (
     cut,
 )
 from jclip.data.importing.splits import LeftOut, choose_splits, leave_out_blind
-from jclip.data.kinds import PAIRS, StoredPair
+from jclip.data.sources.kinds import PAIRS, StoredPair
 from jclip.errors import JclipError
-from jclip.inert_pickle import load
-from jclip.reading import TOO_LARGE, said_size
+from jclip.io.inert_pickle import load
+from jclip.io.reading import TOO_LARGE, said_size
 
 
 @dataclass(frozen=True)

@@ -5,8 +5,8 @@ import unicodedata
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from jclip.data.images import is_picture_name
 from jclip.errors import JclipError
+from jclip.images.preprocess import is_picture_name
 
 _OPEN_CLIP = ("filepath", "title")
 _PICTURES = """

@@ -9,7 +9,7 @@ import unicodedata
 from pathlib import Path
 
 from jclip.errors import JclipError, unreadable
-from jclip.reading import open_regular
+from jclip.io.reading import open_regular
 
 _SAMPLE = 1 << 20  # bytes that are looked at
 _POSSIBLE = ("gb18030", "big5", "shift_jis", "euc_kr", "cp1252")

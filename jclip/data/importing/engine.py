@@ -20,7 +20,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from jclip.data.folders import Shard
 from jclip.data.importing.dividing import divide_task, divided, number_pictures
 from jclip.data.importing.limits import Limit
 from jclip.data.importing.parts import Reader
@@ -29,11 +28,12 @@ from jclip.data.importing.stored import Contents, check_addition, read_contents
 from jclip.data.importing.survey import DUPLICATE, Skipped, Task, mark_duplicates, survey, surveyed, write
 from jclip.data.importing.validation import TRAIN, VALID, Share
 from jclip.data.importing.workers import Run, in_processes
-from jclip.data.kinds import PAIRS, Rules
+from jclip.data.sources.folders import Shard
+from jclip.data.sources.kinds import PAIRS, Rules
 from jclip.errors import JclipError
-from jclip.files import check_free, check_utf8, lasting_folder, recover, whole_folder
-from jclip.json_files import read_object
-from jclip.reading import files_under
+from jclip.io.files import check_free, check_utf8, lasting_folder, recover, whole_folder
+from jclip.io.json_files import read_object
+from jclip.io.reading import files_under
 
 _VERSION = 3  # of what lies in .NAME.unfinished
 
@@ -71,7 +71,7 @@ class Plan:
 
 
 def import_data(reader: Reader, destination: Path, plan: Plan, progress: Progress = lambda *_: None) -> Report:
-    """Writes a folder that `jclip.data.folders` reads.
+    """Writes a folder that `jclip.data.sources.folders` reads.
 
     An import that was killed goes on where it was when it is started again with the same source and the same plan; the
     folder is then the same, byte for byte, as one that was never interrupted.

@@ -5,7 +5,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, fields
 from pathlib import Path
 
-from jclip.data.images import is_picture_name
 from jclip.data.importing.class_folders import open_class_folders
 from jclip.data.importing.cn_clip import open_cn_clip
 from jclip.data.importing.cn_clip_lmdb import open_lmdb
@@ -18,6 +17,7 @@ from jclip.data.importing.picture_folder import has_captions_beside, no_captions
 from jclip.data.importing.table import TABLES, open_table, the_table
 from jclip.data.importing.webdataset import open_tars
 from jclip.errors import JclipError
+from jclip.images.preprocess import is_picture_name
 
 _LOOKED_AT = 2000  # files of a folder
 

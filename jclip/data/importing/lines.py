@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
 from jclip.errors import JclipError, unreadable
-from jclip.json_files import decode
-from jclip.reading import LARGEST_PICTURE, open_regular, said_size
+from jclip.io.json_files import decode
+from jclip.io.reading import LARGEST_PICTURE, open_regular, said_size
 
 LONGEST_TEXT = 16 << 20
 """Most bytes of a line of text; of a longer one only these are read."""

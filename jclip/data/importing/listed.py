@@ -9,9 +9,9 @@ import numpy as np
 
 from jclip.data.importing.parts import Found, Lost, Part, Reader, cut
 from jclip.data.importing.splits import LeftOut
-from jclip.data.kinds import PAIRS, StoredPair
+from jclip.data.sources.kinds import PAIRS, StoredPair
 from jclip.errors import JclipError, unreadable
-from jclip.reading import LARGEST_PICTURE, NotTaken, read_regular
+from jclip.io.reading import LARGEST_PICTURE, NotTaken, read_regular
 
 
 class Entry(NamedTuple):

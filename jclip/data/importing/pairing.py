@@ -12,8 +12,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from jclip.data.images import is_picture_name, picture_endings
 from jclip.data.importing.parts import UNCAPTIONED, UNPICTURED
+from jclip.images.preprocess import is_picture_name, picture_endings
 
 TEXTS = ("txt", "text", "caption")
 """Endings of files that are a caption."""

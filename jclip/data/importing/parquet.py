@@ -12,10 +12,10 @@ from typing import Any
 from jclip.data.importing.lines import LONGEST_TEXT
 from jclip.data.importing.parts import UNCAPTIONED, Found, Lost, Part, Reader, Reading
 from jclip.data.importing.splits import LeftOut, others
-from jclip.data.kinds import PAIRS, StoredPair
+from jclip.data.sources.kinds import PAIRS, StoredPair
 from jclip.errors import JclipError
-from jclip.files import check_utf8
-from jclip.reading import LARGEST_PICTURE, TOO_LARGE, open_regular, said_size
+from jclip.io.files import check_utf8
+from jclip.io.reading import LARGEST_PICTURE, TOO_LARGE, open_regular, said_size
 
 LARGEST_GROUP = 1 << 30
 """Bytes of a row group's column from which on it may not be packed more than `PACKED` times."""

@@ -16,15 +16,15 @@ from typing import NamedTuple
 
 import numpy as np
 
-from jclip.data.class_files import NO_FILE
-from jclip.data.images import is_picture_name
 from jclip.data.importing.encodings import decoded, find_encoding
 from jclip.data.importing.pairing import JSON, TEXTS, UNKNOWN, pair
 from jclip.data.importing.parts import UNCAPTIONED, Beside, Found, Lost, Part, Reader, Reading, cut
-from jclip.data.kinds import PAIRS, StoredPair
+from jclip.data.sources.class_files import NO_FILE
+from jclip.data.sources.kinds import PAIRS, StoredPair
 from jclip.errors import JclipError
-from jclip.json_files import decode
-from jclip.reading import LARGEST_PICTURE, NotTaken, files_under, read_regular
+from jclip.images.preprocess import is_picture_name
+from jclip.io.json_files import decode
+from jclip.io.reading import LARGEST_PICTURE, NotTaken, files_under, read_regular
 
 FILES, NAMES = "files", "names"
 CAPTIONS = (FILES, NAMES)

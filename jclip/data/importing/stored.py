@@ -8,19 +8,13 @@ from typing import Any
 
 import numpy as np
 
-from jclip.data.folders import (
-    Shard,
-    gather_shards,
-    open_folder,
-    read_languages,
-    write_languages,
-)
 from jclip.data.importing.report import Report, Split
 from jclip.data.importing.validation import TRAIN, VALID, Share, Side, divide, picture_numbers
-from jclip.data.kinds import PAIRS, Kind, kind_of
+from jclip.data.sources.folders import Shard, gather_shards, open_folder, read_languages, write_languages
+from jclip.data.sources.kinds import PAIRS, Kind, kind_of
 from jclip.errors import JclipError
-from jclip.files import check_free, lasting_folder, recover, whole_folder
-from jclip.json_files import entry, read_object
+from jclip.io.files import check_free, lasting_folder, recover, whole_folder
+from jclip.io.json_files import entry, read_object
 from jclip.plain import as_json
 
 REPORT = "report.json"

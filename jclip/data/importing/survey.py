@@ -15,12 +15,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from jclip.data.checking import Checked, check_picture, stored_form
-from jclip.data.folders import SEVERAL, count_records, write_shard
 from jclip.data.importing.parts import Beside, Found, Lost, Part
-from jclip.data.kinds import Kind, Rules, StoredLabelled, StoredPair
+from jclip.data.sources.folders import SEVERAL, count_records, write_shard
+from jclip.data.sources.kinds import Kind, Rules, StoredLabelled, StoredPair
 from jclip.errors import JclipError
-from jclip.files import Unfinished
+from jclip.images.checking import Checked, check_picture, stored_form
+from jclip.io.files import Unfinished
 
 _SHOWN = 5  # places of a reason that a report names
 _BUCKET = 1 << 24  # digests that are sorted at once

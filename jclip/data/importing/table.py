@@ -18,9 +18,9 @@ from jclip.data.importing.locating import WAYS, Pictures, find_prefix
 from jclip.data.importing.parts import USUAL_PICTURE, Found, Lost, Part, Reader, Reading, cut
 from jclip.data.importing.rows import Columns, Row, rows
 from jclip.data.importing.spreadsheets import find_layout
-from jclip.data.kinds import PAIRS, StoredPair
+from jclip.data.sources.kinds import PAIRS, StoredPair
 from jclip.errors import JclipError, unreadable
-from jclip.reading import LARGEST_PICTURE, NotTaken, open_regular, read_regular
+from jclip.io.reading import LARGEST_PICTURE, NotTaken, open_regular, read_regular
 
 MISSING = "the picture's file is missing"
 UNNAMED = "the row names no picture"

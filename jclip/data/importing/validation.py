@@ -13,10 +13,10 @@ from typing import Any
 
 import numpy as np
 
-from jclip.data.examples import parsed
 from jclip.data.identity import picture_identity
-from jclip.data.kinds import Kind
-from jclip.data.shards import read_shard, several_features, spoken, write_raw_shard
+from jclip.data.sources.examples import parsed
+from jclip.data.sources.kinds import Kind
+from jclip.data.sources.shards import read_shard, several_features, spoken, write_raw_shard
 from jclip.errors import JclipError
 
 TRAIN, VALID = "train", "valid"

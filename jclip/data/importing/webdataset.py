@@ -16,10 +16,10 @@ from jclip.data.importing.lines import LONGEST_TEXT
 from jclip.data.importing.pairing import JSON, TEXTS, Pair, pair
 from jclip.data.importing.parts import UNCAPTIONED, Beside, Found, Lost, Part, Reader, Reading
 from jclip.data.importing.splits import LeftOut, others
-from jclip.data.kinds import PAIRS, StoredPair
+from jclip.data.sources.kinds import PAIRS, StoredPair
 from jclip.errors import JclipError
-from jclip.json_files import decode
-from jclip.reading import LARGEST_PICTURE, TOO_LARGE, said_size
+from jclip.io.json_files import decode
+from jclip.io.reading import LARGEST_PICTURE, TOO_LARGE, said_size
 
 _CAPTION = "caption"
 _ENDS = ("tar", "tar.gz", "tgz", "tar.bz2", "tbz2", "tar.xz", "txz")

@@ -10,10 +10,10 @@ from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import Any
 
-from jclip.data.ahead import serve_parent
+from jclip.data.batches.ahead import serve_parent
 from jclip.data.importing.survey import Task
 from jclip.errors import JclipError
-from jclip.files import Unfinished
+from jclip.io.files import Unfinished
 
 Run = Callable[[Callable[[Task], None], Sequence[Task], Callable[[Task], None]], None]
 """(function, tasks, called with each task that is done): runs them, and raises what one of them raised."""

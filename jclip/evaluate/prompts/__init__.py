@@ -17,7 +17,7 @@ from typing import Any
 
 from jclip.errors import JclipError
 from jclip.evaluate.features import is_text
-from jclip.json_files import read_json
+from jclip.io.json_files import read_json
 
 _HERE = Path(__file__).parent
 

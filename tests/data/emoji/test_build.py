@@ -12,8 +12,8 @@ from jclip.data.emoji.builder import build
 from jclip.data.emoji.fetch import chinese_vocabulary, fetch
 from jclip.data.emoji.protocol import LANGUAGES, Concept, concepts, is_heldout, is_heldout_pair
 from jclip.data.emoji.sources import EmojiPairs, EmojiParallel, EmojiSet
-from jclip.data.images import Preprocessing
 from jclip.errors import JclipError
+from jclip.images.preprocess import Preprocessing
 
 SMALL = Preprocessing(size=16, background=(255, 255, 255))
 

@@ -10,11 +10,11 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from jclip.data.folders import PairFolder
 from jclip.data.importing.engine import Plan, import_data
 from jclip.data.importing.formats import open_source
 from jclip.data.importing.limits import Limit
 from jclip.data.importing.parts import Reading
+from jclip.data.sources.folders import PairFolder
 
 CAPTIONS = [f"红色 {n}" for n in range(12)]
 

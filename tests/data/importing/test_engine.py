@@ -10,7 +10,6 @@ from contextlib import contextmanager
 import numpy as np
 import pytest
 
-from jclip.data.folders import PairFolder, ParallelFolder
 from jclip.data.importing import survey
 from jclip.data.importing.engine import Plan, import_data
 from jclip.data.importing.formats import open_source
@@ -18,9 +17,10 @@ from jclip.data.importing.limits import Limit
 from jclip.data.importing.parts import Reading, cut
 from jclip.data.importing.survey import Skipped
 from jclip.data.importing.workers import in_processes
-from jclip.data.kinds import Rules
+from jclip.data.sources.folders import PairFolder, ParallelFolder
+from jclip.data.sources.kinds import Rules
 from jclip.errors import JclipError
-from jclip.files import lasting_folder
+from jclip.io.files import lasting_folder
 from tests.data.importing.sources import CAPTIONS, cn_clip, contents, picture
 
 SMALL = 300  # bytes of the source in a shard: a few pictures

@@ -6,14 +6,14 @@ import tarfile
 
 import pytest
 
-from jclip.data.folders import LabelledFolder, ParallelFolder, read_languages
 from jclip.data.importing.formats import FORMATS
 from jclip.data.importing.limits import Limit
 from jclip.data.importing.parts import Reading
 from jclip.data.importing.webdataset import open_tars
-from jclip.data.records import Translation
+from jclip.data.sources.folders import LabelledFolder, ParallelFolder, read_languages
+from jclip.data.sources.records import Translation
 from jclip.errors import JclipError
-from jclip.evaluate.class_sets import class_names, read_classes
+from jclip.evaluate.datasets.class_sets import class_names, read_classes
 from tests.data.importing.sources import (
     CAPTIONS,
     class_folders,

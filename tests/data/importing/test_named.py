@@ -7,14 +7,14 @@ import tarfile
 import pytest
 
 from jclip.data.elevater import CLASSES
-from jclip.data.folders import LabelledFolder, PairFolder
 from jclip.data.importing.engine import Plan, import_data
 from jclip.data.importing.formats import FORMATS, open_source
 from jclip.data.importing.limits import Limit
 from jclip.data.importing.parts import Reading
-from jclip.data.kinds import Rules
+from jclip.data.sources.folders import LabelledFolder, PairFolder
+from jclip.data.sources.kinds import Rules
 from jclip.errors import JclipError
-from jclip.evaluate.benchmarks import BENCHMARKS
+from jclip.evaluate.datasets.benchmarks import BENCHMARKS
 from tests.data.importing.sources import class_folders, cn_clip, picture
 
 

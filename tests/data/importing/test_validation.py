@@ -11,7 +11,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jclip.data.folders import read_languages, write_parallel
 from jclip.data.identity import picture_identity
 from jclip.data.importing.anything import bring, described
 from jclip.data.importing.engine import Plan, import_data
@@ -21,8 +20,9 @@ from jclip.data.importing.parts import Reading
 from jclip.data.importing.stored import split_folder
 from jclip.data.importing.validation import Share
 from jclip.data.importing.workers import in_processes
-from jclip.data.kinds import Rules
-from jclip.data.records import Translation
+from jclip.data.sources.folders import read_languages, write_parallel
+from jclip.data.sources.kinds import Rules
+from jclip.data.sources.records import Translation
 from jclip.errors import JclipError
 from tests.data.importing.sources import CAPTIONS, class_folders, cn_clip, contents, pairs, picture, table, tars
 

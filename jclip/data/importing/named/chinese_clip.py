@@ -14,7 +14,7 @@ from jclip.data.importing.cn_clip import open_cn_clip
 from jclip.data.importing.downloads import Packed, find, holding
 from jclip.data.importing.parts import Reader, Reading
 from jclip.data.importing.splits import LeftOut
-from jclip.data.kinds import PAIRS
+from jclip.data.sources.kinds import PAIRS
 from jclip.errors import JclipError
 
 FROM = "the Hugging Face data set OFA-Sys/chinese-clip-eval"

@@ -14,7 +14,7 @@ from jclip.data.importing.lines import object_of, scan
 from jclip.data.importing.listed import Entry, ListedReader, listed
 from jclip.data.importing.parts import Reading
 from jclip.data.importing.splits import choose_splits
-from jclip.data.kinds import PAIRS
+from jclip.data.sources.kinds import PAIRS
 from jclip.errors import JclipError
 
 _FROM = "google.github.io/crossmodal-3600"

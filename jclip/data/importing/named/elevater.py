@@ -12,7 +12,6 @@ of each under one name, and becomes one record.
 import json
 from pathlib import Path
 
-from jclip.data.class_names import LARGEST, read_names
 from jclip.data.elevater import counts
 from jclip.data.importing.archives import unpacked
 from jclip.data.importing.class_folders import classified
@@ -20,9 +19,10 @@ from jclip.data.importing.downloads import Packed, find, holding, there
 from jclip.data.importing.named.chinese_clip import FROM
 from jclip.data.importing.parts import Reader, Reading
 from jclip.data.importing.splits import choose_splits
-from jclip.data.kinds import LABELLED
+from jclip.data.sources.class_names import LARGEST, read_names
+from jclip.data.sources.kinds import LABELLED
 from jclip.errors import JclipError, unreadable
-from jclip.reading import read_regular
+from jclip.io.reading import read_regular
 
 _ALL = "ELEVATER_all"
 

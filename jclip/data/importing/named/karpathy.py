@@ -20,9 +20,9 @@ from jclip.data.importing.listed import Entry, ListedReader, listed
 from jclip.data.importing.named.coco import PARTS, coco_file, coco_part
 from jclip.data.importing.parts import Reading
 from jclip.data.importing.splits import LeftOut, choose_splits
-from jclip.data.kinds import PAIRS
+from jclip.data.sources.kinds import PAIRS
 from jclip.errors import JclipError, unreadable
-from jclip.json_files import read_object
+from jclip.io.json_files import read_object
 
 _NAMES = {"train": "train", "restval": "train", "val": "valid", "test": "test"}
 _SPLITS = ("train", "valid", "test")

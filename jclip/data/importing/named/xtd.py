@@ -17,7 +17,7 @@ from jclip.data.importing.listed import Entry, ListedReader, listed
 from jclip.data.importing.named.coco import PARTS, coco_file, coco_pictures
 from jclip.data.importing.parts import Reading
 from jclip.data.importing.splits import choose_splits
-from jclip.data.kinds import PAIRS
+from jclip.data.sources.kinds import PAIRS
 from jclip.errors import JclipError
 
 _CODES = {"jp": "ja"}

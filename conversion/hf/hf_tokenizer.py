@@ -1,0 +1,184 @@
+"""A tokenizer in the files of transformers, such that it gives our ids.
+
+transformers 5 rebuilds `BertTokenizer` and `CLIPTokenizer` from their vocabularies and takes nothing else from
+tokenizer.json; what they make of a text differs from cn_clip (every curly quote is unknown) and from open_clip (quotes,
+entities, full-width letters). So these two are written as `PreTrainedTokenizerFast`, which runs tokenizer.json as it
+stands. Of the 12,000 strings of tests/data, ids differ on (measured with transformers 5.24 and 4.57):
+
+                as BertTokenizer, CLIPTokenizer    as written here
+    wordpiece    8.1 %                             0.08 %   a final sigma, punctuation that Unicode redefined
+    clip_bpe    27.3 %                             0.11 %   a final sigma, mojibake that ftfy repairs, odd entities
+    bert, xlmr                                     none
+
+A Chinese-CLIP that was trained on BERT's own rules keeps them as `BertTokenizer`.
+"""
+
+import json
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from tokenizers import Regex, decoders, normalizers, pre_tokenizers, processors
+from tokenizers import Tokenizer as Engine
+
+from jclip.errors import JclipError
+from jclip.io.json_files import parse_json, read_object
+from jclip.tokenizers.text import Kind, Tokenizer
+
+_KINDS_OF: dict[str, tuple[Kind, ...]] = {
+    "altclip": ("xlmr",),
+    "chinese-clip": ("wordpiece", "bert"),
+    "clip": ("clip_bpe",),
+}
+_JSON, _SETTINGS, _SPECIAL = "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json"
+_OWN_FILES = ("vocab.txt", "merges.txt")
+_MASKED = ["input_ids", "attention_mask"]
+_TYPED = ["input_ids", "token_type_ids", "attention_mask"]
+_ENTITIES = {"&lt;": "<", "&gt;": ">", "&quot;": '"', "&#39;": "'", "&apos;": "'", "&nbsp;": " ", "&amp;": "&"}
+_XLMR_TOKENS = {
+    "bos_token": "<s>",
+    "cls_token": "<s>",
+    "pad_token": "<pad>",
+    "eos_token": "</s>",
+    "sep_token": "</s>",
+    "unk_token": "<unk>",
+    "mask_token": "<mask>",
+}
+_BERT_TOKENS = {
+    "cls_token": "[CLS]",
+    "sep_token": "[SEP]",
+    "pad_token": "[PAD]",
+    "unk_token": "[UNK]",
+    "mask_token": "[MASK]",
+}
+_CLIP_TOKENS = {"bos_token": "<|startoftext|>", "eos_token": "<|endoftext|>", "unk_token": "<|endoftext|>"}
+
+
+def write_hf_tokenizer(folder: Path, family: str, tokenizer: Tokenizer, context_length: int, processor: str) -> None:
+    """Writes tokenizer.json, tokenizer_config.json, special_tokens_map.json, and the family's vocabulary files.
+
+    Args:
+      folder: is there already.
+      family: "altclip", "chinese-clip" or "clip".
+      tokenizer: of the family's kind.
+      context_length: what `padding="max_length"` pads to.
+      processor: the class of transformers that it is part of.
+
+    Raises:
+      JclipError: the tokenizer is another family's.
+    """
+    check_kind(family, tokenizer)
+    kind = tokenizer.kind
+    with TemporaryDirectory() as place:
+        ours = Path(place) / "tokenizer"
+        tokenizer.save(ours)
+        said = read_object(ours / _SETTINGS) if (ours / _SETTINGS).is_file() else {}
+        for name in _OWN_FILES:
+            if (ours / name).is_file():
+                shutil.copyfile(ours / name, folder / name)
+    engine, settings = tokenizer.engine_json(), {"model_max_length": context_length}
+    if kind == "xlmr":
+        settings |= _write_xlmr(folder, engine)
+    elif kind == "wordpiece":
+        settings |= _write_wordpiece(folder, engine, tokenizer.tokens, not said.get("do_lower_case", True))
+    elif kind == "bert":
+        settings |= said | _write_bert(folder, engine, tokenizer.tokens)
+    else:
+        settings |= _write_clip(folder, engine, tokenizer.tokens)
+    special = {name: token for name, token in settings.items() if name.endswith("_token")}
+    _write_json(folder / _SPECIAL, special)
+    _write_json(folder / _SETTINGS, {"processor_class": processor, **settings})
+
+
+def check_kind(family: str, tokenizer: Tokenizer) -> None:
+    """Checks that a tokenizer is of its family's kind.
+
+    Raises:
+      JclipError: it is another family's.
+    """
+    kind, kinds = tokenizer.kind, _KINDS_OF[family]
+    if kind not in kinds:
+        raise JclipError(f"{family} has a {kinds[0]} tokenizer, and this one is {kind}: choose its own family")
+
+
+def _write_xlmr(folder: Path, engine: str) -> dict[str, Any]:
+    (folder / _JSON).write_text(engine, encoding="utf-8")
+    return {"tokenizer_class": "XLMRobertaTokenizer", "model_input_names": _MASKED, **_XLMR_TOKENS}
+
+
+def _write_wordpiece(folder: Path, engine: str, tokens: list[str], cased: bool) -> dict[str, Any]:
+    special = _bert_tokens(tokens)
+    bert = normalizers.BertNormalizer(strip_accents=not cased, lowercase=not cased)
+    straight = normalizers.Sequence([normalizers.Replace(Regex("[“”]"), '"'), bert])
+    complete = Engine.from_str(engine)
+    complete.normalizer = bert if cased else straight
+    complete.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    complete.decoder = decoders.WordPiece(prefix="##")
+    _write_engine(folder, complete, special, begin="[CLS]", end="[SEP]")
+    return _verbatim(special) | {"model_input_names": _TYPED, "do_lower_case": not cased}
+
+
+def _write_bert(folder: Path, engine: str, tokens: list[str]) -> dict[str, Any]:
+    (folder / _JSON).write_text(engine, encoding="utf-8")
+    return {"tokenizer_class": "BertTokenizer", "model_input_names": _TYPED, **_bert_tokens(tokens)}
+
+
+def _bert_tokens(tokens: list[str]) -> dict[str, str]:
+    return {name: token for name, token in _BERT_TOKENS.items() if token in tokens}
+
+
+def _write_clip(folder: Path, engine: str, tokens: list[str]) -> dict[str, Any]:
+    ids = {token: number for number, token in enumerate(tokens)}
+    (folder / "vocab.json").write_text(json.dumps(ids, ensure_ascii=False) + "\n", encoding="utf-8")
+    # CLIP pads with 0, whose token is an exclamation mark that ends no word. It is not found in a text: see _verbatim.
+    special = {**_CLIP_TOKENS, "pad_token": tokens[0]}
+    data = parse_json(engine, "the tokenizer")
+    data["model"]["vocab"] = ids  # with the special tokens
+    complete = Engine.from_str(json.dumps(data))
+    complete.normalizer = _ftfy()
+    complete.decoder = decoders.ByteLevel()
+    _write_engine(folder, complete, special, begin=special["bos_token"], end=special["eos_token"])
+    return _verbatim(special) | {"model_input_names": _MASKED}
+
+
+def _verbatim(special: Mapping[str, str]) -> dict[str, Any]:
+    # With split_special_tokens they are not recognised inside a text.
+    return {"tokenizer_class": "PreTrainedTokenizerFast", "split_special_tokens": True, **special}
+
+
+def _ftfy() -> normalizers.Normalizer:
+    """Of what ftfy and `html.unescape` do, that which is a plain replacement; then lower case."""
+    from ftfy import chardata
+
+    # Bytes 80 to 9F of Windows, as ftfy reads them; then ligatures, and letters of another width.
+    letters = {chr(byte): bytes([byte]).decode("sloppy-windows-1252") for byte in range(0x80, 0xA0)}
+    letters |= {chr(point): text for point, text in (chardata.LIGATURES | chardata.WIDTH_MAP).items()}
+    unwanted = "".join(f"\\x{{{point:x}}}" for point in chardata.CONTROL_CHARS)
+    return normalizers.Sequence(
+        [
+            *(normalizers.Replace(*entity) for _ in "12" for entity in _ENTITIES.items()),
+            *(normalizers.Replace(old, new) for old, new in letters.items() if old != new),
+            normalizers.Replace(Regex(chardata.SINGLE_QUOTE_RE.pattern), "'"),
+            normalizers.Replace(Regex(chardata.DOUBLE_QUOTE_RE.pattern), '"'),
+            normalizers.Replace(Regex(f"[{unwanted}]"), ""),
+            normalizers.NFC(),
+            normalizers.Replace(Regex(r"\s+"), " "),
+            normalizers.Lowercase(),
+        ]
+    )
+
+
+def _write_engine(folder: Path, engine: Engine, special: Mapping[str, str], begin: str, end: str) -> None:
+    engine.add_special_tokens(list(dict.fromkeys(special.values())))
+    engine.post_processor = processors.TemplateProcessing(
+        single=f"{begin} $A {end}",
+        pair=f"{begin} $A {end} $B:1 {end}:1",
+        special_tokens=[(token, engine.token_to_id(token)) for token in (begin, end)],
+    )
+    (folder / _JSON).write_text(engine.to_str(pretty=True), encoding="utf-8")  # `save` takes only names in UTF-8
+
+
+def _write_json(file: Path, record: Mapping[str, Any]) -> None:
+    file.write_text(json.dumps(record, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

@@ -1,0 +1,175 @@
+"""The passport, re-run: the same files, the same tensors to the bit, the same model, the same tokens and pixels."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from jclip.bundle import Bundle, open_bundle
+from jclip.conversion.convert import Part, Role, as_written, compared, composed, facts_of, open_part
+from jclip.conversion.importing import Model, Options
+from jclip.conversion.parity import passport
+from jclip.conversion.source import is_bundle
+from jclip.errors import JclipError
+from jclip.io.tensors import Lazy
+
+_NAMED = 3  # of the parameters that differ
+_PYTORCH = "the PyTorch model"
+
+
+@dataclass(frozen=True)
+class Check:
+    """One thing that was to be looked at again: what, whether it holds, and what was seen.
+
+    `holds` is None where it could not be looked at. So it is with the comparison where PyTorch is not installed, which
+    is no fault of the bundle.
+    """
+
+    what: str
+    holds: bool | None
+    seen: str
+
+
+def verify(
+    folder: Path,
+    sources: Sequence[str],
+    tokenizer: Path | None = None,
+    report: Callable[[str], None] = print,
+) -> list[Check]:
+    """Holds a bundle against what it was converted from, with the options that its passport records.
+
+    Args:
+      folder: the bundle.
+      sources: the checkpoints or bundles, in the order in which the passport names them.
+      tokenizer: where the vocabulary is now, if it was given at the conversion and has moved.
+      report: is told of the progress.
+
+    Raises:
+      JclipError: there is no passport, another number of sources, or one that cannot be read.
+    """
+    bundle = open_bundle(folder)
+    said = passport.read(folder)
+    if len(sources) != len(said["sources"]):
+        names = " and ".join(str(source["name"]) for source in said["sources"])
+        raise JclipError(f"{folder} was converted from {names}: give {len(said['sources'])} source(s), in this order")
+    checks: list[Check] = []
+    parts: dict[Role, Part] = {}
+    for name, facts in zip(sources, said["sources"], strict=True):
+        report(f"reading {name}")
+        role: Role = facts["role"]
+        options = Options.of(facts["options"], f"{folder / passport.FILE}: options")
+        parts[role] = open_part(name, role, _with_tokenizer(options, tokenizer, name, role))
+        checks += _same_source(facts_of(parts[role], name, role), facts, _label(name, sources))
+    report("comparing every tensor")
+    wanted, copied = _expected(parts, sources, said)
+    checks.append(_same_tensors(bundle, wanted))
+    for name, (role, part) in zip(sources, parts.items(), strict=True):
+        if isinstance(part, Model):
+            report(f"comparing {name} with PyTorch, layer by layer")
+            checks += _same_model(part, copied[role], bundle, wanted, _label(name, sources))
+    checks += [_same_configuration(bundle, wanted), _same_counts(bundle, said)]
+    differ = passport.fixtures_differ(bundle, said)
+    checks.append(Check("tokens and pictures", not differ, "; ".join(differ) or "all fixtures as in the passport"))
+    return checks
+
+
+def _label(name: str, sources: Sequence[str]) -> str:
+    """Tells the checks of one source from another's, where there are two."""
+    return f"{Path(name).name}: " if len(sources) > 1 else ""
+
+
+def _with_tokenizer(options: Options, given: Path | None, name: str, role: Role) -> Options:
+    if given is None or role == "image":
+        return options
+    if is_bundle(Path(name)):
+        raise JclipError(f"--tokenizer is not for {name}, a bundle, which has its own: leave it away")
+    return replace(options, tokenizer=given)
+
+
+def _expected(
+    parts: Mapping[Role, Part], names: Sequence[str], said: Mapping[str, Any]
+) -> tuple[Part, Mapping[Role, Sequence[str]]]:
+    """What the bundle should be, and which of its parameters come from which source."""
+    if "all" in parts:
+        return parts["all"], {"all": list(parts["all"].tensors())}
+    start = composed(parts["image"], parts["text"], said["seed"], (names[0], names[1]))
+    return start.bundle, start.copied
+
+
+def _same_source(found: Mapping[str, Any], said: Mapping[str, Any], label: str) -> Iterator[Check]:
+    ours = {file["name"]: file["sha256"] for file in found["files"]}
+    theirs = {file["name"]: file["sha256"] for file in said["files"]}
+    wrong = {
+        "other than converted": [name for name in ours.keys() & theirs.keys() if ours[name] != theirs[name]],
+        "not there": theirs.keys() - ours.keys(),
+        "not there at the conversion": ours.keys() - theirs.keys(),
+    }
+    seen = "; ".join(f"{how}: {', '.join(sorted(names))}" for how, names in wrong.items() if names)
+    yield Check(f"{label}files", not seen, seen or f"{len(ours)} with the passport's sha256: {', '.join(sorted(ours))}")
+    if "tensors" in found:
+        read, mapped, dropped = (found["tensors"][name] for name in ("read", "mapped", "dropped"))
+        same = found["tensors"] == said.get("tensors")
+        yield Check(f"{label}keys", same, f"{read} read, {mapped} mapped, {len(dropped)} dropped with a reason")
+
+
+def _same_tensors(bundle: Bundle, wanted: Part) -> Check:
+    ours, theirs = bundle.tensors(), wanted.tensors()
+    different = sorted(path for path in ours.keys() | theirs.keys() if not _equal(ours.get(path), theirs.get(path)))
+    seen = f"{len(ours)} of {len(ours)} equal to the bit"
+    if different:
+        more = f" and {len(different) - _NAMED} more" if len(different) > _NAMED else ""
+        seen = f"not equal: {', '.join(different[:_NAMED])}{more}"
+    return Check("parameters", not different, seen)
+
+
+def _equal(ours: Lazy | None, theirs: Lazy | None) -> bool:
+    if ours is None or theirs is None or ours.shape != theirs.shape or ours.dtype != theirs.dtype:
+        return False
+    # As bytes, for -0 is not 0 here.
+    return bool(np.array_equal(ours.read().reshape(-1).view(np.uint8), theirs.read().reshape(-1).view(np.uint8)))
+
+
+def _same_model(model: Model, copied: Sequence[str], bundle: Bundle, wanted: Part, label: str) -> Iterator[Check]:
+    """The bundle's own tensors beside the PyTorch model."""
+    if _shapes(bundle) != _shapes(wanted):
+        yield Check(f"{label}{_PYTORCH}", None, "not compared: the parameters are of another model's shapes")
+        return
+    try:
+        comparison = compared(model, as_written(model, copied, bundle.tensors()))
+    except JclipError as error:
+        yield Check(f"{label}{_PYTORCH}", False, str(error))
+        return
+    if not comparison["compared"]:
+        yield Check(f"{label}{_PYTORCH}", None, f"not compared: {comparison['why']}")
+        return
+    worst = max((layer["relative"], layer["name"]) for layer in comparison["layers"])
+    embeddings = ", ".join(f"{tower} {value:.1e}" for tower, value in comparison["embeddings"].items())
+    yield Check(f"{label}embeddings", True, f"largest difference from {comparison['reference']}: {embeddings}")
+    layers = f"{len(comparison['layers'])} layers"
+    yield Check(f"{label}{layers}", True, f"largest relative difference {worst[0]:.1e} ({worst[1]})")
+    if comparison["logits"] is not None:
+        yield Check(f"{label}logits", True, f"largest relative difference {comparison['logits']:.1e}")
+
+
+def _shapes(part: Part) -> dict[str, tuple[int, ...]]:
+    return {path: leaf.shape for path, leaf in part.tensors().items()}
+
+
+def _same_configuration(bundle: Bundle, wanted: Part) -> Check:
+    """Heads, activations and epsilons are in no tensor."""
+    parts = {
+        "towers": (bundle.config, wanted.config),
+        "preprocessing": (bundle.preprocessing, wanted.preprocessing),
+        "context length": (bundle.context_length, wanted.context_length),
+    }
+    other = [name for name, (ours, theirs) in parts.items() if ours != theirs]
+    return Check("configuration", not other, f"other {', '.join(other)}" if other else "as the checkpoint's")
+
+
+def _same_counts(bundle: Bundle, said: Mapping[str, Any]) -> Check:
+    counts = passport.parameter_counts(bundle)
+    return Check(
+        "counts", counts == said["parameters"], ", ".join(f"{name} {count:,}" for name, count in counts.items())
+    )

@@ -1,0 +1,144 @@
+"""How folders of classes are numbered, and files that name the classes: for whoever imports and whoever scores them."""
+
+import re
+import unicodedata
+from collections.abc import Iterable
+from pathlib import Path
+
+from jclip.errors import JclipError, unreadable
+from jclip.io.json_files import read_object
+from jclip.io.reading import read_regular
+from jclip.plain import shown
+
+LARGEST = 64 << 20
+"""Most bytes of a file of names."""
+
+_BREAK = re.compile("[\n\v\f\r\x1c-\x1e\x85\u2028\u2029]")  # where str.splitlines and editors begin a line
+
+
+def in_order(folders: Iterable[str]) -> list[str]:
+    """Names of classes' folders by class: as numbers where all are numbers, else as torchvision's ImageFolder has it.
+
+    ImageFolder puts 10 before 2, and with it the wrong line of a file of names on both.
+
+    >>> in_order(["10", "2", "1"])
+    ['1', '2', '10']
+    """
+    names = sorted(folders)
+    return sorted(names, key=int) if all(name.isdecimal() for name in names) else names
+
+
+def check_names(place: Path, names: Iterable[str]) -> None:
+    """Checks that a list of one name a line can hold the names of classes' folders, and that no two become one in it.
+
+    Args:
+      place: the folder that they are in, for messages.
+      names: of the folders.
+
+    Raises:
+      JclipError: a name with a line break, blank, with white space around it, or with bytes that are not UTF-8; or two
+        that are the same text in Unicode.
+    """
+    found = list(names)
+    for name in found:
+        if wrong := _unlistable(name):
+            raise JclipError(f"{place}: the name of the class folder {name!r} {wrong}: rename the folder")
+    check_distinct(place, found)
+
+
+def check_distinct(place: Path, names: Iterable[str]) -> None:
+    """Checks that the names of classes' folders are texts, and that no two are one text in Unicode.
+
+    Args:
+      place: the folder that they are in, for messages.
+      names: of the folders.
+
+    Raises:
+      JclipError: a name with bytes that are not UTF-8, or two that differ in nothing that a model reads.
+    """
+    seen: dict[str, str] = {}
+    for name in names:
+        try:
+            name.encode()
+        except UnicodeEncodeError:
+            raise JclipError(
+                f"{place}: the name of the class folder {name!r} is not UTF-8: rename the folder"
+            ) from None
+        first = seen.setdefault(unicodedata.normalize("NFC", name.strip()), name)
+        if first != name:
+            raise JclipError(
+                f"{place}: the names of the class folders {first!a} and {name!a} differ in white space or in the form "
+                "of Unicode alone: put their pictures into one, or rename one"
+            )
+
+
+def _unlistable(name: str) -> str:
+    if _BREAK.search(name):
+        return "holds a line break, and names of classes are kept one a line"
+    if not name.strip():
+        return "is blank"
+    return "begins or ends with white space" if name != name.strip() else ""
+
+
+def check_stored(folder: Path, names: Iterable[str]) -> None:
+    """Checks that a data folder has one name for each of its classes.
+
+    Folders that older versions wrote may have more or fewer, where a class folder's name held a line break or was
+    blank; their pictures would then count as others.
+
+    Raises:
+      JclipError: it has not.
+    """
+    try:
+        features = read_object(folder / "features.json")["featuresDict"]["features"]
+        wanted = int(features["labels"]["sequence"]["feature"]["classLabel"]["numClasses"])
+    except (ValueError, KeyError, TypeError) as error:
+        if isinstance(error, JclipError):
+            raise
+        raise unreadable(folder / "features.json", error, "as a description of classes") from None
+    have = len(list(names))
+    if have != wanted:
+        raise JclipError(
+            f"{folder / 'labels.labels.txt'} has {have} names for {wanted} classes: rename the class folders whose "
+            "names hold line breaks or are blank, and import them again"
+        )
+
+
+def read_names(file: Path) -> list[str]:
+    """Returns the names of classes in a file, one a line.
+
+    Raises:
+      JclipError: it cannot be read, a line is empty, or a name holds a character that some programs take for a line's
+        end.
+    """
+    try:
+        text = read_regular(file, LARGEST).decode("utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise unreadable(file, error, "as names of classes") from None
+    lines = re.split("\r\n|\n|\r", text)
+    names = [line.strip() for line in (lines[:-1] if len(lines) > 1 and not lines[-1] else lines)]
+    for number, name in enumerate(names, 1):
+        if not name:
+            raise JclipError(f"{file}, line {number} is empty: give one name a line")
+        if _BREAK.search(name):
+            raise JclipError(
+                f"{file}, line {number}: {name[:60]!r} holds a character that some programs take for a line's end: "
+                "take it out, or give each name a line"
+            )
+    return names
+
+
+def read_labels(folder: Path) -> dict[str, list[str]]:
+    """Returns what a data folder's classes are called, by language, from its labels.json; empty where there is none.
+
+    Raises:
+      JclipError: it cannot be read.
+    """
+    file = folder / "labels.json"
+    if not file.exists():
+        return {}
+    called = read_object(file, "as names of classes")
+    for language, names in called.items():
+        if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+            raise JclipError(f"{file}: {shown(language)} must hold a list of names: mend it, or import the data again")
+    return called

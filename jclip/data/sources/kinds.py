@@ -1,0 +1,270 @@
+"""The three kinds of records that a data folder may hold, and how each is laid out, checked, and told apart.
+
+What is counted and may be skipped is a unit: a picture with one of its captions, a translation, a labelled picture. A
+record has one unit or several.
+"""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, NamedTuple, Protocol
+
+import numpy as np
+
+from jclip.data.identity import picture_identity, text_identity
+from jclip.data.sources.records import Labelled, Pair, Translation
+from jclip.images.checking import PictureRules
+
+
+class StoredPair(NamedTuple):
+    """A picture as the encoded bytes that it came in, and its captions, on the way into a folder.
+
+    Attributes:
+      image, captions: what the record holds. Their identities are derived from it, see `jclip.data.identity`.
+      languages: of each caption, as "zh"; empty where that is not known.
+      source_image_id, source_text_ids: the source's own numbers of the picture and of each caption; None and empty
+        where it has none. Published tests and cn_clip's files count by them.
+    """
+
+    image: bytes
+    captions: tuple[str, ...]
+    languages: tuple[str, ...] = ()
+    source_image_id: int | None = None
+    source_text_ids: tuple[int, ...] = ()
+
+
+class StoredLabelled(NamedTuple):
+    """A picture as encoded bytes, and the numbers of its classes."""
+
+    image: bytes
+    labels: tuple[int, ...]
+    image_id: int
+
+
+@dataclass(frozen=True)
+class Rules:
+    """What a unit must be to be kept.
+
+    Attributes:
+      min_length, max_length: of a caption, or of both texts of a translation, in characters without the white space
+        around them; None for no limit. Chinese-CLIP's pre-training kept 5 to 50 (Yang et al. 2022, section 3).
+      skip_duplicates: whether the second of two units with equal bytes is skipped.
+      pictures: for the pictures; see `jclip.images.checking`.
+    """
+
+    min_length: int = 1
+    max_length: int | None = None
+    skip_duplicates: bool = True
+    pictures: PictureRules = PictureRules()
+
+    def text(self, text: str) -> str:
+        """Why a text is refused; empty where it is not."""
+        try:
+            text.encode()
+        except UnicodeEncodeError:
+            return "text with half a character"  # JSON may say "\\ud83d" without what belongs to it
+        length = len(text.strip())
+        if not length:
+            return "empty text"
+        if length < self.min_length:
+            return f"text shorter than {self.min_length} characters"
+        if self.max_length is not None and length > self.max_length:
+            return f"text longer than {self.max_length} characters"
+        return ""
+
+
+class Kind(Protocol):
+    """What the engine needs to know of a kind of records.
+
+    Attributes:
+      name: "pairs", "parallel" or "labelled".
+      what: its records are, in words.
+    """
+
+    name: ClassVar[str]
+    what: ClassVar[str]
+
+    def features(self, classes: Sequence[str]) -> dict[str, Any]:
+        """The tensorflow-datasets features of a record."""
+
+    def example(self, record: Any) -> dict[str, Any]:
+        """A stored record by feature."""
+
+    def record(self, example: dict[str, Any]) -> Any:
+        """What a source gives, of an example that was read; those of older folders may lack features."""
+
+    def troubles(self, record: Any, rules: Rules) -> list[str]:
+        """Of each unit, why its texts are refused; empty where they are not. Pictures are checked apart."""
+
+    def digests(self, record: Any) -> list[bytes]:
+        """Of each unit, 16 bytes that equal units share and others do not."""
+
+    def languages(self, record: Any) -> Sequence[str]:
+        """Of each unit; empty strings where that is not known."""
+
+    def only(self, record: Any, kept: Sequence[bool]) -> Any:
+        """The record with some of its units, at least one."""
+
+
+class _Pairs:
+    name: ClassVar[str] = "pairs"
+    what: ClassVar[str] = "pictures with captions"
+
+    def features(self, classes: Sequence[str]) -> dict[str, Any]:
+        import tensorflow_datasets as tfds
+
+        return {
+            "image": tfds.features.Image(),
+            "captions": tfds.features.Sequence(tfds.features.Text()),
+            "languages": tfds.features.Sequence(tfds.features.Text()),
+            "image_id": tfds.features.Scalar(np.int64),
+            "text_ids": tfds.features.Sequence(tfds.features.Scalar(np.int64)),
+            "source_image_id": tfds.features.Sequence(tfds.features.Scalar(np.int64)),  # one, or none
+            "source_text_ids": tfds.features.Sequence(tfds.features.Scalar(np.int64)),
+        }
+
+    def example(self, record: StoredPair) -> dict[str, Any]:
+        return {
+            "image": record.image,
+            "captions": list(record.captions),
+            "languages": list(self.languages(record)),
+            "image_id": picture_identity(record.image),
+            "text_ids": [text_identity(caption) for caption in record.captions],
+            "source_image_id": [] if record.source_image_id is None else [record.source_image_id],
+            "source_text_ids": list(record.source_text_ids),
+        }
+
+    def record(self, example: dict[str, Any]) -> Pair:
+        captions = [_text(caption) for caption in example["captions"]]
+        image_id, text_ids = int(example["image_id"]), _numbers(example.get("text_ids", ()))
+        if "source_text_ids" in example:
+            source_image_ids, source_text_ids = (
+                _numbers(example[f"source_{name}"]) for name in ("image_id", "text_ids")
+            )
+        else:
+            # Older folders hold the source's numbers alone, or those that stood in for them.
+            source_image_ids, source_text_ids = (image_id,), text_ids or (int(example["text_id"]),) * len(captions)
+            image_id, text_ids = picture_identity(example["image"]), tuple(map(text_identity, captions))
+        return Pair(
+            (example["image"],),
+            captions,
+            (image_id,),
+            text_ids[0] if text_ids else 0,
+            text_ids,
+            tuple(_text(language) for language in example.get("languages", ())),
+            source_image_ids,
+            source_text_ids,
+        )
+
+    def troubles(self, record: StoredPair, rules: Rules) -> list[str]:
+        return [rules.text(caption) for caption in record.captions]
+
+    def digests(self, record: StoredPair) -> list[bytes]:
+        picture = hashlib.blake2b(record.image, digest_size=16).digest()
+        return [_digest(picture, _bytes(caption)) for caption in record.captions]
+
+    def languages(self, record: StoredPair) -> Sequence[str]:
+        return record.languages or ("",) * len(record.captions)
+
+    def only(self, record: StoredPair, kept: Sequence[bool]) -> StoredPair:
+        captions, languages, text_ids = (
+            _kept(values, kept) for values in (record.captions, record.languages, record.source_text_ids)
+        )
+        return record._replace(captions=captions, languages=languages, source_text_ids=text_ids)
+
+
+class _Parallel:
+    name: ClassVar[str] = "parallel"
+    what: ClassVar[str] = "parallel text"
+
+    def features(self, classes: Sequence[str]) -> dict[str, Any]:
+        import tensorflow_datasets as tfds
+
+        return {name: tfds.features.Text() for name in Translation._fields}
+
+    def example(self, record: Translation) -> dict[str, Any]:
+        return record._asdict()
+
+    def record(self, example: dict[str, Any]) -> Translation:
+        return Translation(*(_text(example.get(name, "")) for name in Translation._fields))
+
+    def troubles(self, record: Translation, rules: Rules) -> list[str]:
+        return [rules.text(record.english) or rules.text(record.other)]
+
+    def digests(self, record: Translation) -> list[bytes]:
+        return [_digest(*map(_bytes, record))]
+
+    def languages(self, record: Translation) -> Sequence[str]:
+        return (record.language,)
+
+    def only(self, record: Translation, kept: Sequence[bool]) -> Translation:
+        return record
+
+
+class _Labelled:
+    name: ClassVar[str] = "labelled"
+    what: ClassVar[str] = "pictures with classes"
+
+    def features(self, classes: Sequence[str]) -> dict[str, Any]:
+        import tensorflow_datasets as tfds
+
+        return {
+            "image": tfds.features.Image(),
+            "labels": tfds.features.Sequence(tfds.features.ClassLabel(names=list(classes))),
+            "image_id": tfds.features.Scalar(np.int64),
+        }
+
+    def example(self, record: StoredLabelled) -> dict[str, Any]:
+        return {**record._asdict(), "labels": list(record.labels)}
+
+    def record(self, example: dict[str, Any]) -> Labelled:
+        return Labelled(example["image"], tuple(int(label) for label in example["labels"]), int(example["image_id"]))
+
+    def troubles(self, record: StoredLabelled, rules: Rules) -> list[str]:
+        return [""]
+
+    def digests(self, record: StoredLabelled) -> list[bytes]:
+        return [_digest(record.image, repr(record.labels).encode())]
+
+    def languages(self, record: StoredLabelled) -> Sequence[str]:
+        return ("",)
+
+    def only(self, record: StoredLabelled, kept: Sequence[bool]) -> StoredLabelled:
+        return record
+
+
+PAIRS: Kind = _Pairs()
+PARALLEL: Kind = _Parallel()
+LABELLED: Kind = _Labelled()
+
+
+def kind_of(features: Any) -> Kind | None:
+    """The kind of a folder, by the names of its features; None where it is none of the three."""
+    for kind, mark in ((PAIRS, "captions"), (PARALLEL, "english"), (LABELLED, "labels")):
+        if mark in features:
+            return kind
+    return None
+
+
+def _digest(*parts: bytes) -> bytes:
+    whole = hashlib.blake2b(digest_size=16)
+    for part in parts:
+        whole.update(len(part).to_bytes(8, "little") + part)  # or "a" "bc" would be "ab" "c"
+    return whole.digest()
+
+
+def _bytes(text: str) -> bytes:
+    return text.encode("utf-8", "surrogatepass")
+
+
+def _kept(values: Sequence[Any], kept: Sequence[bool]) -> tuple[Any, ...]:
+    """Returns the values of what is kept; nothing of none."""
+    return tuple(value for value, keep in zip(values, kept, strict=True) if keep) if values else ()
+
+
+def _numbers(values: Sequence[Any]) -> tuple[int, ...]:
+    return tuple(int(value) for value in values)
+
+
+def _text(value: bytes | str) -> str:
+    return value.decode("utf-8") if isinstance(value, bytes) else str(value)

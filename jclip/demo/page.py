@@ -1,0 +1,158 @@
+"""The demo's report.html: what was done, the curves, the figures, and queries with the pictures they find."""
+
+import io
+from collections.abc import Mapping, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from jclip.configs.demo import common
+from jclip.data.emoji.artists import ARTISTS
+from jclip.data.emoji.protocol import LANGUAGE_NAMES, LANGUAGES
+from jclip.data.emoji.sources import EmojiPairs
+from jclip.demo.runs import DemoRun
+from jclip.demo.scores import Examination, tables
+from jclip.evaluate.metrics.retrieval import topk
+from jclip.evaluate.report.chart import Chart, Curve
+from jclip.evaluate.report.report import Credit, Gallery, Query, Report, Result, Section, write
+from jclip.images.preprocess import Preprocessing
+from jclip.inference import load
+
+_HOMES = {
+    "noto": "https://github.com/googlefonts/noto-emoji",
+    "twemoji": "https://github.com/jdecked/twemoji",
+    "openmoji": "https://openmoji.org",
+}
+_LOSSES = {"contrastive": "contrastive loss", "teacher": "squared distance to the teacher"}
+_SHOWN, _QUERIES = 6, 2
+_SHOWN_AS = Preprocessing(size=72, resize="squash", background=(255, 255, 255))
+"""For people, the pictures as their artist framed them."""
+_INTRO = """Four small models, two to five million parameters each, trained from nothing on this machine through \
+the same trainer, configurations and checkpoints that a pod would use: an English CLIP; AltCLIP, whose \
+multilingual text tower learns from the English one without seeing a picture and then trains contrastively \
+beside the frozen image tower; Chinese-CLIP, a new Chinese text tower beside the frozen image tower, then \
+everything; and a control that spends the second stage's steps frozen.
+
+All figures are on pictures by {asked}, an artist that no training saw; training saw {trained}. One run, one \
+seed: the README gives the spread over seeds."""
+
+
+def write_page(
+    file: Path,
+    runs: Sequence[DemoRun],
+    journals: Mapping[str, list[dict[str, Any]]],
+    results: Mapping[str, Any],
+    examination: Examination,
+) -> Path:
+    """Writes the report and returns its path."""
+    altclip = next(each for each in runs if each.key == "altclip")
+    sections = [
+        Section("What they find", _GALLERY_NOTE, [_gallery(altclip.bundle(), examination)]),
+        Section("How well", _FIGURES_NOTE, tables(results)),
+        Section(
+            "How they learned", _CURVES_NOTE, [chart for each in runs for chart in _charts(each, journals[each.key])]
+        ),
+    ]
+    facts = [
+        ("trained and scored in", f"{results['seconds'] / 60:.1f} min"),
+        ("concepts known, held out", f"{examination.known}, {len(examination.rows) - examination.known}"),
+        ("languages trained, asked", f"{len(LANGUAGES)}, {len(common.ASKED)}"),
+        ("training steps", f"{sum(s.budget.steps or 0 for each in runs for s in each.run.stages):,}"),
+    ]
+    seed = runs[0].run.seed
+    write(
+        Report(
+            title="jclip demo: emoji, in ten languages",
+            intro=_INTRO.format(asked=ARTISTS[examination.artist].title, trained=_drawn_by(runs[0])),
+            sections=sections,
+            facts=facts,
+            credits=[_credit(name, shown=name == examination.artist) for name in ARTISTS],
+            footer=f"jclip {version('jclip')}, jax {version('jax')}, seed {seed}. Made by `jclip demo`.",
+        ),
+        file,
+    )
+    return file
+
+
+_GALLERY_NOTE = """AltCLIP after both stages. In each language two known concepts, drawn by lot, are asked by a \
+name that was trained on; the best answers first, among the pictures of all concepts, held-out ones too."""
+_FIGURES_NOTE = """Recall in per cent, before and after each stage, beside chance. The nearest picture in pixels names \
+a picture by the closest training picture in 32 × 32 pixels; it reads no text, so it answers from image to text only."""
+
+_CURVES_NOTE = """Recall of known concepts at the start and at the end of each stage, and the loss, by steps of the \
+run. A run that starts from another's parameters may know something at its first step."""
+
+
+def _gallery(bundle: Path, examination: Examination) -> Gallery:
+    model = load(bundle)
+    pictures = [
+        _png(picture) for picture in examination.emoji.pictures(examination.artist, _SHOWN_AS)[examination.rows]
+    ]
+    english = examination.names("en")
+    images_nd = model.encode_image(examination.pictures)
+    lots = np.random.default_rng(0).permutation(examination.known).tolist()
+    queries = []
+    for language in common.ASKED:
+        names = examination.names(language)
+        shown = [i for i in lots if not examination.emoji.is_heldout(examination.rows[i], language)]
+        asked = shown[:_QUERIES]
+        lots = [i for i in lots if i not in asked]
+        best_qk, _ = topk(model.encode_text([names[i] for i in asked]), images_nd, len(pictures))
+        for i, order in zip(asked, best_qk, strict=True):
+            right = [names[j] == names[i] for j in order]
+            results = [
+                Result(pictures[j], ok, english[j]) for j, ok in zip(order[:_SHOWN], right[:_SHOWN], strict=True)
+            ]
+            meaning = "" if language == "en" else english[i]
+            queries.append(Query(names[i], language, LANGUAGE_NAMES[language], results, meaning, right.index(True) + 1))
+    return Gallery("Queries in ten languages", queries)
+
+
+def _drawn_by(each: DemoRun) -> str:
+    (source,) = each.run.stages[0].data
+    assert isinstance(source, EmojiPairs)
+    return " and ".join(ARTISTS[artist].title for artist in source.artists)
+
+
+def _charts(each: DemoRun, journal: Sequence[Mapping[str, Any]]) -> list[Chart]:
+    """The recalls, and one chart for each objective of the run: their losses have different units."""
+    charts: dict[str, list[Curve]] = {}
+    for stage in each.run.stages:
+        records = [record for record in journal if record["kind"] == "train" and record["stage"] == stage.name]
+        curve = Curve(stage.name, [r["total"] for r in records], [r["loss"] for r in records])
+        charts.setdefault(_LOSSES[stage.objective], []).append(curve)
+    return [_recalls(each, journal), *(Chart(f"{each.title}: {loss}", curves) for loss, curves in charts.items())]
+
+
+def _recalls(each: DemoRun, journal: Sequence[Mapping[str, Any]]) -> Chart:
+    """R@1 from text to picture, beside chance: English, or the run's only language, and the mean of the others."""
+    records = [record for record in journal if record["kind"] == "evaluation"]
+
+    def mean(languages: Sequence[str], figure: str) -> list[float]:
+        return [float(np.mean([r[f"{language}/known/t2i_{figure}"] for language in languages])) for r in records]
+
+    first, *others = each.languages
+    groups = {LANGUAGE_NAMES[first]: [first], **({"mean of the other languages": others} if others else {})}
+    curves = [Curve(name, [r["total"] for r in records], mean(group, "r1")) for name, group in groups.items()]
+    starts = np.cumsum([0] + [stage.budget.steps for stage in each.run.stages])
+    return Chart(
+        f"{each.title}: R@1 from text to picture",
+        curves,
+        levels=[("chance", level) for level in mean(each.languages, "chance_r1")[:1]],
+        marks=[(stage.name, float(start)) for stage, start in zip(each.run.stages, starts, strict=False)],
+        percent=True,
+    )
+
+
+def _credit(artist: str, shown: bool) -> Credit:
+    part = "Shown on this page; no model was trained on it." if shown else "Trained on; not shown."
+    return Credit(ARTISTS[artist].title, ARTISTS[artist].licence, _HOMES[artist], part)
+
+
+def _png(image: np.ndarray) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(image).save(buffer, format="PNG")
+    return buffer.getvalue()

@@ -1,0 +1,25 @@
+"""The test artist's pictures as files, with a list of pairs a language: what `jclip eval` and people can use."""
+
+from pathlib import Path
+
+from jclip.configs.demo import common
+from jclip.demo.scores import Examination
+
+
+def write_pairs(folder: Path, examination: Examination) -> Path:
+    """Writes the known concepts' pictures, and LANGUAGE.tsv of `jclip eval retrieval`; returns the Chinese one.
+
+    Names that are held out are left out, so that the lists ask T1. Where two concepts share a name, either picture is
+    a right answer, as in the demo's own figures.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    rows = examination.emoji.rows("known").tolist()
+    encoded = examination.emoji.encoded(examination.artist)
+    files = {row: examination.emoji.concepts[row].codepoints + ".png" for row in rows}
+    for row, name in files.items():
+        (folder / name).write_bytes(encoded[row])
+    for language in common.ASKED:
+        shown = [row for row in rows if not examination.emoji.is_heldout(row, language)]
+        lines = [f"{files[row]}\t{examination.emoji.names[language][row]}\n" for row in shown]
+        (folder / f"{language}.tsv").write_text("".join(lines), encoding="utf-8")
+    return folder / "zh.tsv"

@@ -1,0 +1,119 @@
+"""Pictures with captions in folders of array_record files, as `jclip data import` writes them, as tasks."""
+
+from collections.abc import Callable, Hashable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from jclip.data.sources.folders import PairFolder, Records
+from jclip.errors import JclipError
+from jclip.evaluate.datasets.rows import Counted, Counting, Rows
+from jclip.evaluate.datasets.tasks import RetrievalTask
+from jclip.evaluate.metrics.positives import Positives
+from jclip.images.preprocess import Picture
+
+UNDETERMINED = "und"  # ISO 639's code, for captions without a language among others that have one
+
+
+class _Caption(NamedTuple):
+    language: str
+    identity: int
+    number: Hashable  # the source's, or what tells it apart
+    text: str
+    row: int  # of its picture
+
+
+class ImportedPairs:
+    """A split of such a folder.
+
+    Args:
+      folder, split: which.
+      counting: see `rows`. As published, where the folder has no numbers of its source, each record is a picture and
+        each of its captions a query.
+
+    Attributes:
+      languages: of the captions, sorted; none where none is known.
+
+    Raises:
+      JclipError: the folder or the split is missing, or holds nothing.
+    """
+
+    def __init__(self, folder: Path, split: str, counting: Counting = "joined"):
+        self._folder, self._split, self._counting = folder, split, counting
+        records = PairFolder(str(folder), split).open()
+        self._rows = Rows(counting)
+        places: list[int] = []
+        numbers: list[int] = []
+        self._captions: list[_Caption] = []
+        for place in range(len(records)):
+            record = records[place]
+            number = record.source_image_ids[0] if record.source_image_ids else None
+            row, first = self._rows.row(record.image_ids[0], f"record {place}" if number is None else number)
+            if first:
+                places.append(place)
+                numbers += [] if number is None else [number]
+            texts, count = record.captions, len(record.captions)
+            said: list[Hashable] = [*record.source_text_ids] or [f"caption {n} of record {place}" for n in range(count)]
+            languages = record.languages or [""] * count
+            self._captions += map(_Caption, languages, record.text_ids, said, texts, [row] * count)
+        if not self._captions:
+            raise JclipError(f"{folder}, split {split!r}, holds no caption: import it again")
+        known = {one.language for one in self._captions}
+        self.languages = sorted(one or UNDETERMINED for one in known) if known != {""} else []
+        self._pictures = StoredPictures(places, lambda place: records[place].pictures[0], f"{folder} ({split})")
+        self._image_ids = _as_ids(numbers, len(places))
+
+    def task(self, language: str = "") -> RetrievalTask:
+        """The captions in one of `languages`, all of them for "", with the pictures of all, the same object each time.
+
+        Where no language is known they may be called by any.
+        """
+        wanted = "" if language == UNDETERMINED else language
+        every = not language or not self.languages
+        rows = Rows(self._counting)
+        captions: list[_Caption] = []
+        pairs = []
+        for one in self._captions:
+            if not every and one.language != wanted:
+                continue
+            row, first = rows.row(one.identity, one.number)
+            pairs.append((row, one.row))
+            captions += [one] if first else []
+        return RetrievalTask(
+            name=f"{self._folder} ({self._split})",
+            pictures=self._pictures,
+            captions=[one.text for one in captions],
+            positives=Positives(pairs, len(captions), len(self._pictures)),
+            image_ids=self._image_ids,
+            text_ids=_as_ids([one.number for one in captions if isinstance(one.number, int)], len(captions)),
+            language=language,
+            counted=Counted(self._counting, self._rows.joined, rows.joined),
+        )
+
+
+def _as_ids(numbers: Sequence[int], rows: int) -> list[int] | None:
+    """Returns numbers for files; None where some rows have none, or several have one, which then names none of them."""
+    return list(numbers) if len(set(numbers)) == len(numbers) == rows else None
+
+
+class StoredPictures(Sequence[Picture]):
+    """The pictures of some records, read when they are asked for.
+
+    Args:
+      places: which records.
+      load: the picture of one.
+      name: of the data, for messages.
+    """
+
+    def __init__(self, places: Sequence[int], load: Callable[[int], Picture], name: str):
+        self._pictures: Records[Picture] = Records(places, load)
+        self._name = name
+
+    def __len__(self) -> int:
+        return len(self._pictures)
+
+    def __getitem__(self, index):  # type: ignore[no-untyped-def]
+        return self._pictures[index]
+
+    def name_of(self, index: int) -> str:
+        """For messages."""
+        return f"picture {index} of {self._name}"

@@ -1,0 +1,108 @@
+"""The published retrieval tests by name: which split, in which directions, and how much of it there must be.
+
+The names are those under which `jclip data import` knows the data.
+
+Sizes: Yang et al. 2022 (Chinese-CLIP), Chen et al. 2022 (AltCLIP, section 4.1), and the data sets' own papers.
+"""
+
+import difflib
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+from jclip.errors import JclipError
+from jclip.evaluate.datasets.tasks import RetrievalTask, Way
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """A test as its papers ask it.
+
+    Attributes:
+      title: for tables.
+      split: of the data set.
+      languages: of its captions, one test each.
+      pictures: how many there are; None where it is not checked.
+      captions: how many, one of these numbers; none where it is not checked.
+      ways: which directions are reported; R@1, R@5 and R@10 of each, and the mean of all.
+      note: what to know before comparing.
+    """
+
+    title: str
+    split: str
+    languages: tuple[str, ...]
+    pictures: int | None = None
+    captions: tuple[int, ...] = ()
+    ways: tuple[Way, ...] = ("t2i", "i2t")
+    note: str = ""
+
+    def has_captions(self, task: RetrievalTask) -> bool:
+        """Returns whether the task has as many captions as this test."""
+        return not self.captions or len(task.captions) in self.captions
+
+    def apply(self, task: RetrievalTask) -> RetrievalTask:
+        """The task as this test asks it.
+
+        Raises:
+          JclipError: it has another number of pictures or captions, so that it must be another split or an incomplete
+            one.
+        """
+        wrong = []
+        if self.pictures is not None and len(task.pictures) != self.pictures:
+            wrong.append(f"{len(task.pictures)} pictures instead of {self.pictures}")
+        if not self.has_captions(task):
+            wrong.append(f"{len(task.captions)} captions instead of {' or '.join(map(str, self.captions))}")
+        if wrong:
+            raise JclipError(
+                f"{task.name} has {' and '.join(wrong)}, so it is not the {self.split} split of {self.title}, or not "
+                "all of it: give the right --split, or leave --protocol out"
+            )
+        return replace(task, name=self.title, ways=self.ways)
+
+
+_XTD = ("de", "en", "es", "fr", "it", "ja", "ko", "pl", "ru", "tr", "zh")
+_CROSSMODAL = (
+    "ar", "bn", "cs", "da", "de", "el", "en", "es", "fa", "fi", "fil", "fr", "he", "hi", "hr", "hu", "id", "it",
+    "ja", "ko", "mi", "nl", "no", "pl", "pt", "quz", "ro", "ru", "sv", "sw", "te", "th", "tr", "uk", "vi", "zh",
+)  # fmt: skip
+
+PROTOCOLS: Mapping[str, Protocol] = {
+    "flickr30k": Protocol("Flickr30k", "test", ("en",), 1000, (5000,)),
+    "flickr30k-cn": Protocol("Flickr30K-CN", "test", ("zh",), 1000, (5000,), note="Captions translated by people."),
+    # Some files keep all 25,010 captions of the 5,000 pictures, others the first five of each.
+    "mscoco": Protocol("COCO 5K", "test", ("en",), 5000, (25_000, 25_010)),
+    "coco-cn": Protocol(
+        "COCO-CN 1K",
+        "test",
+        ("zh",),
+        1000,
+        (1053,),
+        note="Captions written by people. Chinese-CLIP's pre-training data hold translated COCO captions, so its "
+        "zero-shot figures are not quite zero-shot.",
+    ),
+    # The papers call it 5K; their figures are those of a gallery of 1,000 pictures with 5,000 captions (inferred: text
+    # to image scores as on the 1K test, not as on the English 5K one).
+    "coco-cn-5k": Protocol("COCO-CN 5K", "test", ("zh",), captions=(5000,), note="Captions translated by people."),
+    "muge": Protocol("MUGE", "valid", ("zh",), 29_806, (5008,), ("t2i",), "The test split's answers are secret."),
+    "xtd": Protocol(
+        "XTD",
+        "test",
+        _XTD,
+        1000,
+        (1000,),
+        note="Papers report R@10, and not all the same direction: compare with care.",
+    ),
+    "crossmodal-3600": Protocol("Crossmodal-3600", "test", _CROSSMODAL, 3600),
+}
+
+
+def get_protocol(name: str) -> Protocol:
+    """The test of that name.
+
+    Raises:
+      JclipError: there is none; the message gives those that are close.
+    """
+    if name in PROTOCOLS:
+        return PROTOCOLS[name]
+    close = difflib.get_close_matches(name.lower(), PROTOCOLS, n=2)
+    hint = f"did you mean {' or '.join(close)}?" if close else f"choose one of {', '.join(PROTOCOLS)}"
+    raise JclipError(f"there is no protocol {name!r}: {hint}")

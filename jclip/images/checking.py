@@ -1,0 +1,104 @@
+"""Checks encoded pictures as training will see them, and stores them upright if that is asked for."""
+
+import io
+import math
+import warnings
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from PIL import Image
+
+from jclip.errors import JclipError
+from jclip.images.opening import (
+    MEGAPIXELS_VARIABLE,
+    PictureError,
+    load,
+    max_megapixels,
+    open_header,
+    orientation_of,
+    turned,
+)
+from jclip.images.preprocess import Orientation, Preprocessing, fitted, open_picture, rgb
+
+ONE_COLOUR = "the picture comes out in nearly one colour"
+BEYOND = "the picture is larger than training and encoding read by default"
+
+_CONVERSION = Preprocessing()
+_STEPS = 8  # of 255, within which a picture has one colour: 10 bits in a file of 16 bits make 4
+_PNG_MODES = ("1", "L", "LA", "P", "RGB", "RGBA", "I;16")
+
+
+@dataclass(frozen=True)
+class PictureRules:
+    """Rules for the pictures of a source.
+
+    Attributes:
+      megapixels: maximum size of a picture in millions of pixels; None for `opening.max_megapixels()`.
+      orientation: "apply" stores a picture whose EXIF says how the camera was held in its upright form, without loss,
+        as a PNG, or as a TIFF where PNG lacks the mode. "ignore" keeps its bytes. All other pictures keep theirs.
+    """
+
+    megapixels: float | None = None
+    orientation: Orientation = "ignore"
+
+
+class Checked(NamedTuple):
+    """Result of a check.
+
+    Attributes:
+      trouble: kind of trouble that keeps a picture out; empty where there is none.
+      remark: kind of oddity of a picture that is kept; empty where there is none.
+      why: details of either, for a person.
+    """
+
+    trouble: str = ""
+    remark: str = ""
+    why: str = ""
+
+
+def check_picture(data: bytes, rules: PictureRules) -> Checked:
+    """Converts a picture as training does, and returns what is wrong with it, or odd about what came out."""
+    try:
+        with warnings.catch_warnings(action="ignore"):  # of odd metadata; millions of them would fill the screen
+            image = open_picture(data, "", megapixels=rules.megapixels)
+            mode = image.mode
+            pixels_hwc = np.asarray(rgb(fitted(_CONVERSION, image, "")))
+    except PictureError as error:
+        return Checked(error.kind, why=error.why)
+    millions = image.width * image.height / 10**6
+    if rules.megapixels is not None and millions > max_megapixels():
+        why = f"{millions:.4g} megapixels; set {MEGAPIXELS_VARIABLE}={math.ceil(millions)} for them"
+        return Checked(remark=BEYOND, why=why)
+    if (np.ptp(pixels_hwc, axis=(0, 1)) < _STEPS).all():
+        colour = "#" + "".join(f"{value:02x}" for value in np.median(pixels_hwc, axis=(0, 1)).astype(int))
+        return Checked(remark=ONE_COLOUR, why=f"{colour}; its mode is {mode}")
+    return Checked()
+
+
+def stored_form(data: bytes, rules: PictureRules) -> bytes:
+    """Returns the bytes that a folder keeps of a picture: its own, except where the rules ask for its upright form.
+
+    A picture that cannot be opened keeps its bytes; `check_picture` says why.
+    """
+    if rules.orientation == "ignore":
+        return data
+    try:
+        with warnings.catch_warnings(action="ignore"):
+            image = open_header(data, "", rules.megapixels)
+            if orientation_of(image, data) == 1:
+                return data
+            load(image, "", rules.megapixels)
+            return _encoded(turned(image, orientation_of(image)))
+    except JclipError:
+        return data
+
+
+def _encoded(image: Image.Image) -> bytes:
+    """Pixels, palette, transparency and colour profile: no EXIF, which would turn it again."""
+    stream = io.BytesIO()
+    kept = {name: image.info[name] for name in ("transparency", "icc_profile") if name in image.info}
+    image.info = {}
+    form = {"format": "PNG"} if image.mode in _PNG_MODES else {"format": "TIFF", "compression": "tiff_deflate"}
+    image.save(stream, **form, **kept)
+    return stream.getvalue()

@@ -1,0 +1,343 @@
+"""Opens encoded pictures from outside: by content, in this process, within limits of memory.
+
+Only those of Pillow's formats are read that Pillow decodes by itself. The others are refused by name: EPS starts
+Ghostscript, IPTC opens whatever it holds, EPS too, WMF is drawn by Windows, BUFR, GRIB and HDF5 need another library's
+handler, and of MPEG Pillow knows the header only. HEIC needs the extra `heic`.
+
+A picture's size is checked against the limit as soon as its header is read, before any memory is taken for its pixels.
+Of a film or an animation only the first picture is decoded.
+"""
+
+import functools
+import io
+import math
+import os
+import struct
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from jclip.errors import JclipError
+from jclip.io.reading import LARGEST_PICTURE, NotTaken, read_regular
+
+MEGAPIXELS_VARIABLE = "JCLIP_MAX_MEGAPIXELS"
+"""Environment variable that replaces the default of `max_megapixels`."""
+
+FORMATS = (
+    *("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF", "JPEG2000", "ICO", "TGA", "DIB", "PSD", "QOI"),
+    *("ICNS", "SGI", "PCX", "DDS", "CUR", "DCX", "FITS", "FLI", "BLP", "FTEX", "GBR", "IM", "IMT", "MCIDAS", "MSP"),
+    *("PCD", "PIXAR", "SPIDER", "SUN", "XBM", "XPM", "XVTHUMB"),
+)
+"""Pillow's formats that are read: each is decoded by Pillow itself, without another program or file."""
+
+REFUSED = {
+    "EPS": "starts another program",
+    "IPTC": "may hold a picture of any format",
+    "WMF": "is drawn by Windows only",
+    "BUFR": "needs another library",
+    "GRIB": "needs another library",
+    "HDF5": "needs another library",
+    "MPEG": "is a film",
+}
+"""Pillow's formats that are not read, each with the reason."""
+
+# Kinds of troubles, by which a report counts.
+UNDECODABLE = "the picture does not decode"
+TOO_LARGE = "the picture is too large"
+FOREIGN = "the picture's format is not read"
+UNCONVERTIBLE = "the picture cannot be converted"
+MISSING = "the picture's file is missing"
+NO_FILE = "the picture is not in a regular file"
+
+_HEIC_ENDINGS = ("heic", "heif", "hif")
+_HEIC_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs", b"mif1", b"msf1")
+_USUAL = ("jpg", "jpeg", "png", "webp", "gif", "bmp", "tiff", "tif", "ppm", "pgm")
+_BYTES_A_PIXEL = 16  # while a picture is decoded, converted and resized
+_LEAST, _MOST = 16, 178  # megapixels; beyond the latter Pillow itself refuses by default
+_ELSEWHERE = 89  # megapixels, where a system does not tell its memory: Pillow warns beyond them
+_ORIENTATION = 0x0112
+_TURNED_BY_DECODER = ("TIFF", "HEIF")
+
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+
+class PictureError(JclipError):
+    """Picture that cannot be used.
+
+    Attributes:
+      kind: one of this module's few kinds of troubles, for counting.
+      why: reason in detail, "182 megapixels, more than the limit of 89".
+    """
+
+    def __init__(self, message: str, kind: str, why: str):
+        super().__init__(message)
+        self.kind, self.why = kind, why
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return PictureError, (str(self), self.kind, self.why)
+
+
+def unreadable_picture(name: str, kind: str, why: object) -> PictureError:
+    """Returns the error for a picture, by the name it is given there, with the reason on one line."""
+    said = " ".join(str(why).split())[:300] or type(why).__name__
+    return PictureError(f"{name} cannot be read as a picture ({said})", kind, said)
+
+
+@functools.cache
+def picture_endings() -> tuple[str, ...]:
+    """Returns the endings of pictures' names, lower case and without the dot, the usual ones first.
+
+    They are those that Pillow gives to the formats that are read here, and HEIC's, whether its extra is there or not.
+
+    >>> picture_endings()[:3], "avif" in picture_endings(), "eps" in picture_endings()
+    (('jpg', 'jpeg', 'png'), True, False)
+    """
+    Image.init()
+    read = {"MPO", *(name for name in FORMATS if name in Image.OPEN)}
+    known = sorted(ending[1:].lower() for ending, name in Image.registered_extensions().items() if name in read)
+    return tuple(dict.fromkeys((*_USUAL, *known, *_HEIC_ENDINGS)))
+
+
+def is_picture_name(name: str | Path) -> bool:
+    """Returns whether a file's name ends as a picture's does.
+
+    >>> [is_picture_name(name) for name in ("a.JPG", "a.b.avif", "a.txt", "jpg")]
+    [True, True, False, False]
+    """
+    return Path(name).suffix.lower().lstrip(".") in picture_endings()
+
+
+def max_megapixels() -> float:
+    """Returns the default limit of a picture's size, in millions of pixels.
+
+    It is $JCLIP_MAX_MEGAPIXELS where that is set. Otherwise it follows from the memory: while a picture is decoded and
+    converted it takes up to 16 bytes a pixel, and a picture in each core may take a quarter of the memory together. At
+    least it is 16, at most 178, where Pillow refuses.
+
+    Raises:
+      JclipError: the variable is not a number above 0.
+    """
+    said = os.environ.get(MEGAPIXELS_VARIABLE)
+    if said is None:
+        return _from_memory()
+    try:
+        number = float(said)
+    except ValueError:
+        number = 0.0
+    if not 0 < number < math.inf:
+        raise JclipError(f"{MEGAPIXELS_VARIABLE} is {said!r}, but must be a number above 0: set it to 100, or unset it")
+    return number
+
+
+@functools.cache
+def _from_memory() -> float:
+    try:
+        memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, OSError, ValueError):
+        return _ELSEWHERE
+    for file in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):  # a container's share
+        try:
+            memory = min(memory, int(Path(file).read_text(encoding="ascii")))
+        except (OSError, ValueError):
+            continue
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return float(min(max(memory // (4 * cores * _BYTES_A_PIXEL * 10**6), _LEAST), _MOST))
+
+
+def read_picture(file: str | Path, name: str = "") -> bytes:
+    """Returns the bytes of a picture's file: a regular file, or a link to one, of at most `LARGEST_PICTURE` bytes.
+
+    Args:
+      file: its path.
+      name: what an error calls it; by default the path.
+
+    Raises:
+      PictureError: it is missing, a folder, FIFO, device or socket, too large, or cannot be read.
+    """
+    name = name or str(file)
+    try:
+        return read_regular(Path(file), LARGEST_PICTURE)
+    except NotTaken as error:
+        kind = TOO_LARGE if "more than" in error.reason else NO_FILE
+        raise unreadable_picture(name, kind, f"it is {error.reason}") from None
+    except IsADirectoryError:
+        raise unreadable_picture(name, NO_FILE, "it is a folder, not a regular file") from None
+    except (FileNotFoundError, NotADirectoryError):
+        raise PictureError(f"there is no picture {name}", MISSING, "it is missing") from None
+    except OSError as error:
+        raise unreadable_picture(name, UNDECODABLE, error.strerror or error) from None
+    except ValueError as error:  # a name with a null character
+        raise PictureError(f"there is no picture {name!r}: {error}", MISSING, str(error)) from None
+
+
+def open_header(data: bytes, name: str, megapixels: float | None = None) -> Image.Image:
+    """Returns a picture whose header is read and whose size is within the limit, not decoded yet.
+
+    Args:
+      data: its file's bytes.
+      name: what an error calls it.
+      megapixels: the limit; by default `max_megapixels()`.
+
+    Raises:
+      PictureError: its format is unknown or not read, its header is damaged, or it is too large.
+    """
+    limit = max_megapixels() if megapixels is None else megapixels
+    with pillow_allows(limit):
+        try:
+            image = _identified(data)
+        except Exception as error:  # Pillow's readers raise whatever they stumble over
+            raise _said(name, error, limit) from None
+        if image is None:
+            raise _unknown(data, name)
+    _check_size(image, name, limit)
+    return image
+
+
+def load(image: Image.Image, name: str, megapixels: float | None = None) -> None:
+    """Decodes an opened picture, whoever opened it.
+
+    Raises:
+      PictureError: its format is not read, it is too large, or it is damaged.
+    """
+    limit = max_megapixels() if megapixels is None else megapixels
+    if image.format in REFUSED:
+        raise unreadable_picture(name, FOREIGN, f"{image.format} {REFUSED[image.format]} and is not read")
+    if image.format is not None:
+        _check_size(image, name, limit)
+    try:
+        with pillow_allows(limit):
+            image.load()
+    except Exception as error:  # Pillow's decoders raise whatever they stumble over: struct.error, IndexError, …
+        raise _said(name, error, limit) from None
+
+
+def orientation_of(image: Image.Image, data: bytes | None = None) -> int:
+    """Returns the camera's orientation, 1 to 8, that a picture carries; 1 where it carries none, or an invalid one.
+
+    TIFF and HEIC are turned by their decoders and count as 1.
+
+    Args:
+      image: the picture, as it was opened.
+      data: its file's bytes. With them a PNG need not be decoded to know that it carries none.
+    """
+    if image.format in _TURNED_BY_DECODER:
+        return 1
+    if image.format == "PNG" and data is not None and not any(mark in data for mark in _PNG_MARKS):
+        return 1
+    try:
+        found = image.getexif().get(_ORIENTATION, 1)
+    except Exception:  # of a damaged EXIF block, which says nothing of the pixels
+        return 1
+    return found if found in _TURNS else 1
+
+
+_PNG_MARKS = (b"eXIf", b"Raw profile type", b"XML:com.adobe.xmp")
+
+
+def turned(image: Image.Image, orientation: int) -> Image.Image:
+    """Returns a picture turned upright from an orientation of 1 to 8."""
+    return image.transpose(_TURNS[orientation]) if orientation in _TURNS else image
+
+
+_lock = threading.Lock()
+_users, _before = 0, Image.MAX_IMAGE_PIXELS
+
+
+@contextmanager
+def pillow_allows(megapixels: float) -> Iterator[None]:
+    """Replaces Pillow's own limit, one number for the whole process, for as long as a block in any thread needs that.
+
+    Pillow's limit still holds for what a picture has inside, as an icon's PNG: twice the number given.
+    """
+    global _users, _before
+    pixels = math.ceil(megapixels * 10**6)
+    with _lock:
+        if not _users:
+            _before, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, pixels
+        Image.MAX_IMAGE_PIXELS = max(pixels, Image.MAX_IMAGE_PIXELS or 0)
+        _users += 1
+    try:
+        yield
+    finally:
+        with _lock:
+            _users -= 1
+            if not _users:
+                Image.MAX_IMAGE_PIXELS = _before
+
+
+def _check_size(image: Image.Image, name: str, limit: float) -> None:
+    if image.width * image.height > limit * 10**6:
+        raise _too_many(name, image.width * image.height, limit)
+
+
+def _too_many(name: str, pixels: int, limit: float) -> PictureError:
+    millions = pixels / 10**6
+    found = f"{math.ceil(millions):,}" if millions >= 10 else f"{millions:.3g}"
+    error = unreadable_picture(name, TOO_LARGE, f"{found} megapixels, more than the limit of {limit:g}")
+    mend = f"make it smaller, or set {MEGAPIXELS_VARIABLE}={math.ceil(millions)}"
+    return PictureError(f"{error}: {mend}", error.kind, error.why)
+
+
+def _said(name: str, error: Exception, limit: float) -> PictureError:
+    if isinstance(error, Image.DecompressionBombError | Image.DecompressionBombWarning):
+        within = f"it holds more than twice the limit of {limit:g} megapixels"
+        return unreadable_picture(name, TOO_LARGE, within)
+    return unreadable_picture(name, UNDECODABLE, error)
+
+
+def _identified(data: bytes) -> Image.Image | None:
+    """The picture by the first format that takes its bytes; as `Image.open` does it, but without Pillow's warning."""
+    stream, prefix = io.BytesIO(data), data[:16]
+    for factory, accept in _openers():
+        try:
+            answer = accept is None or accept(prefix)
+            if answer and not isinstance(answer, str):  # a string says why the plugin cannot read what is its own
+                stream.seek(0)
+                return factory(stream, "")
+        except (SyntaxError, IndexError, TypeError, struct.error):
+            continue
+    return None
+
+
+@functools.cache
+def _openers() -> tuple[tuple[Callable[..., Image.Image], Callable[[bytes], bool | str] | None], ...]:
+    """(factory, test of the first bytes) of every format that is read, in Pillow's order; HEIC's is last."""
+    Image.init()
+    read: list[Any] = [Image.OPEN[name] for name in Image.ID if name in FORMATS]
+    try:
+        import pillow_heif
+    except ImportError:
+        return tuple(read)
+    return (*read, (pillow_heif.HeifImageFile, _is_heic))
+
+
+def _is_heic(prefix: bytes) -> bool:
+    return prefix[4:8] == b"ftyp" and prefix[8:12] in _HEIC_BRANDS
+
+
+def _unknown(data: bytes, name: str) -> PictureError:
+    prefix = data[:16]
+    if not data:
+        return unreadable_picture(name, UNDECODABLE, "it is empty")
+    for form, why in REFUSED.items():
+        accept = Image.OPEN[form][1] if form in Image.OPEN else None
+        if accept is not None and accept(prefix):
+            return unreadable_picture(name, FOREIGN, f"{form} {why} and is not read")
+    if _is_heic(prefix):
+        try:
+            import pillow_heif  # noqa: F401
+        except ImportError:
+            return unreadable_picture(name, FOREIGN, "HEIC needs: pip install 'jclip[heic]'")
+    return unreadable_picture(name, UNDECODABLE, "no known image format")

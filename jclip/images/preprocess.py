@@ -1,0 +1,213 @@
+"""Preprocessing as data: decode, resize, and (in the graph) normalise. It travels with the weights in a bundle.
+
+Axes: b batch, h height, w width, c channels.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from PIL import Image
+
+from jclip.errors import JclipError
+from jclip.images import opening
+from jclip.images.modes import usual
+from jclip.images.opening import is_picture_name as is_picture_name
+from jclip.images.opening import picture_endings as picture_endings
+from jclip.ranges import Range, Size, check_ranges
+
+CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
+CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
+
+_MOST_PIXELS = 2**28  # of a picture on its way to the model's size: a gigabyte
+
+Picture = Image.Image | np.ndarray | str | Path | bytes
+
+Orientation = Literal["ignore", "apply"]
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """From any picture to what the image tower takes.
+
+    By default exactly as the references do it, to the last bit of uint8: cn_clip's `image_transform` ("squash") and
+    open_clip's, which is OpenAI's ("crop"). Both resize a picture in its own mode and only then convert it to RGB; so a
+    palette is resized to the nearest pixel, alpha is dropped, and EXIF does not turn the picture. The modes that the
+    references clip to white or black, 16-bit grey and floats, are scaled to 8 bits first: see `jclip.images.modes`.
+
+    The processors of transformers (measured: 5.24) convert to RGB first, alpha over white, and then resize tensors: RGB
+    pictures differ by up to 4 of 255 steps, pure noise by up to 21, with `backend="pil"` by none. Their crop stands one
+    pixel to the left or above where the border to cut has 4k + 3 pixels.
+
+    Attributes:
+      size: height and width in pixels.
+      mean, std: by channel, of values in 0..1.
+      resize: "squash" ignores the aspect ratio (Chinese-CLIP); "crop" scales the shorter side, then crops the centre
+        (CLIP, AltCLIP). Bicubic as Pillow does it, which is what torchvision calls.
+      background: RGB under transparent pixels, laid there before resizing; None as the references: no such thing.
+      trim: cut transparent borders away first, and centre what is left in a square; needs a background.
+      orientation: "apply" turns a picture upright if its EXIF says how the camera was held; "ignore", as the references
+        do, leaves it as it was stored. TIFF and HEIC are upright either way: their decoders turn them.
+
+    Raises:
+      JclipError: a number out of its range, or `trim` without a background.
+    """
+
+    size: Size = 224
+    mean: Annotated[tuple[float, float, float], Range(-1e4, 1e4)] = CLIP_MEAN
+    std: Annotated[tuple[float, float, float], Range(1e-6, 1e6)] = CLIP_STD
+    resize: Literal["squash", "crop"] = "squash"
+    background: Annotated[tuple[int, int, int], Range(0, 255)] | None = None
+    trim: bool = False
+    orientation: Orientation = "ignore"
+
+    def __post_init__(self) -> None:
+        check_ranges(self)
+        for name in ("mean", "std"):
+            if len(getattr(self, name)) != 3:
+                raise JclipError(f"{name} is {getattr(self, name)!r}, but must be three numbers, one a channel")
+        if self.trim and self.background is None:
+            raise JclipError("preprocessing with trim needs a background: give it one, white is (255, 255, 255)")
+
+
+def to_array(preprocessing: Preprocessing, picture: Picture, name: str = "") -> np.ndarray:
+    """uint8 (size, size, 3), not yet normalised: a quarter of the memory and of the way to the device.
+
+    Args:
+      preprocessing: size, way of resizing, background.
+      picture: a PIL image, a path, encoded bytes, or uint8 (h, w, 3).
+      name: what to call it in an error, when it is no path.
+
+    Raises:
+      JclipError: it is not a picture, or cannot be read; the message names it.
+    """
+    size = preprocessing.size
+    if isinstance(picture, np.ndarray) and picture.shape == (size, size, 3) and picture.dtype == np.uint8:
+        return picture
+    name = name or _called(picture)
+    return np.asarray(rgb(fitted(preprocessing, opened(preprocessing, picture, name), name)))
+
+
+def opened(preprocessing: Preprocessing, picture: Picture, name: str = "") -> Image.Image:
+    """The picture decoded, over the background if there is one; else in its own mode.
+
+    Raises:
+      JclipError: it cannot be read; the message names it.
+    """
+    name = name or _called(picture)
+    image = open_picture(picture, name, preprocessing.orientation)
+    if preprocessing.background is not None:
+        image = _flattened(image, preprocessing.background, preprocessing.trim, name)
+    return image
+
+
+def fitted(preprocessing: Preprocessing, image: Image.Image, name: str) -> Image.Image:
+    """The picture resized to (size, size), in its own mode.
+
+    Raises:
+      JclipError: it is too long to be cropped; the message names it.
+    """
+    size = preprocessing.size
+    return _squashed(image, size) if preprocessing.resize == "squash" else _cropped(image, size, name)
+
+
+def rgb(image: Image.Image) -> Image.Image:
+    """The picture in RGB, alpha dropped; itself where it is in RGB."""
+    # What is left to know of transparency would only make Pillow warn that RGB cannot hold it.
+    image.info.pop("transparency", None)
+    return image if image.mode == "RGB" else image.convert("RGB")
+
+
+def normalise(preprocessing: Preprocessing, images_bhwc: jax.Array) -> jax.Array:
+    """float32 (b, h, w, 3) from values in 0..255, of any dtype."""
+    mean, std = jnp.asarray(preprocessing.mean), jnp.asarray(preprocessing.std)
+    return (images_bhwc.astype(jnp.float32) / 255 - mean) / std
+
+
+def _called(picture: Picture) -> str:
+    if isinstance(picture, bytes):
+        return f"a picture of {len(picture)} bytes"
+    return str(picture) or "an empty path" if isinstance(picture, str | Path) else "a picture"
+
+
+def open_picture(
+    picture: Picture, name: str, orientation: Orientation = "ignore", megapixels: float | None = None
+) -> Image.Image:
+    """Returns the picture decoded, in its own size, and in its own mode unless that is one of those of `modes.usual`.
+
+    Args:
+      picture: as `to_array` takes it.
+      name: what to call it in an error.
+      orientation: whether it is turned upright, as in `Preprocessing`.
+      megapixels: the most that is decoded, in millions of pixels; by default `opening.max_megapixels()`.
+
+    Raises:
+      JclipError: it is not a picture, or cannot be read; the message names it.
+    """
+    if isinstance(picture, np.ndarray):
+        if picture.dtype != np.uint8 or picture.ndim != 3 or picture.shape[2] != 3:
+            raise JclipError(f"{name} is {picture.dtype} {picture.shape}, but must be uint8 (height, width, 3)")
+        if not picture.size:
+            raise JclipError(f"{name} has no pixels: {picture.shape}")
+        return Image.fromarray(picture)
+    if isinstance(picture, Image.Image):
+        image = picture
+    elif isinstance(picture, bytes | str | Path):
+        data = picture if isinstance(picture, bytes) else opening.read_picture(picture, name)
+        image = opening.open_header(data, name, megapixels)
+    else:
+        raise JclipError(f"{name} is {_kind(picture)}, but must be {_WANTED}")
+    opening.load(image, name, megapixels)
+    result = usual(image, name)
+    return opening.turned(result, opening.orientation_of(image)) if orientation == "apply" else result
+
+
+_WANTED = "a PIL image, a path, encoded bytes, or a uint8 array (height, width, 3)"
+
+
+def _kind(value: Any) -> str:
+    return "None" if value is None else f"of type {type(value).__name__}"
+
+
+def _flattened(image: Image.Image, background: tuple[int, int, int], trim: bool, name: str) -> Image.Image:
+    if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
+        image = image.convert("RGBA")
+        if trim:
+            image = _trimmed(image, name)
+        image = Image.alpha_composite(Image.new("RGBA", image.size, background), image)
+    return image.convert("RGB")
+
+
+def _squashed(image: Image.Image, size: int) -> Image.Image:
+    return image.resize((size, size), Image.Resampling.BICUBIC)
+
+
+def _cropped(image: Image.Image, size: int, name: str) -> Image.Image:
+    shorter = min(image.size)
+    width, height = (int(size * side / shorter) for side in image.size)
+    if width * height > _MOST_PIXELS:
+        raise _too_long(image, name, f"scale its shorter side to {size}")
+    left, top = round((width - size) / 2), round((height - size) / 2)
+    return image.resize((width, height), Image.Resampling.BICUBIC).crop((left, top, left + size, top + size))
+
+
+def _trimmed(image: Image.Image, name: str) -> Image.Image:
+    box = image.getchannel("A").getbbox()
+    if box is None:
+        return image
+    side = max(box[2] - box[0], box[3] - box[1])
+    if side * side > _MOST_PIXELS:
+        raise _too_long(image, name, "centre it in a square")
+    with opening.pillow_allows(image.width * image.height / 10**6):
+        drawn = image.crop(box)
+    square = Image.new("RGBA", (side, side), (0, 0, 0, 0))
+    square.paste(drawn, ((side - drawn.width) // 2, (side - drawn.height) // 2))
+    return square
+
+
+def _too_long(image: Image.Image, name: str, purpose: str) -> opening.PictureError:
+    why = f"{image.width} x {image.height} pixels, too long to {purpose}"
+    return opening.PictureError(f"{name} is {why}: cut it", opening.TOO_LARGE, why)

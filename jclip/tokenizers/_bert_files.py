@@ -1,0 +1,152 @@
+"""BERT's vocabulary in its makers' files: vocab.txt, tokenizer.json, and the tokenizer_config.json beside them."""
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from tokenizers import AddedToken
+
+from jclip.errors import JclipError, unreadable
+from jclip.io.json_files import read_bytes, read_object
+
+CASE, ACCENTS, CHINESE = "do_lower_case", "strip_accents", "tokenize_chinese_chars"
+SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]")
+_VOCABULARY, _SETTINGS, _ADDED = "vocab.txt", "tokenizer_config.json", "added_tokens_decoder"
+# What tokenizer.json calls the same.
+_NORMALIZER = {"lowercase": CASE, "strip_accents": ACCENTS, "handle_chinese_chars": CHINESE}
+_FLAGS = ("single_word", "lstrip", "rstrip", "normalized", "special")
+
+
+@dataclass(frozen=True)
+class Pieces:
+    """What the files hold, whoever's rules cut the text.
+
+    Attributes:
+      lines: tokens in the order of their ids.
+      added: tokens that are found in a text before it is cut; those that are no lines have the ids after them.
+      settings: what tokenizer_config.json, or else tokenizer.json, says of case, accents and Chinese characters.
+      name: of the file, for messages.
+    """
+
+    lines: Sequence[str]
+    added: tuple[AddedToken, ...] = ()
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    name: str = "the vocabulary"
+
+    def __post_init__(self) -> None:
+        ids = self.ids()
+        for token in SPECIAL:
+            if token not in ids:
+                raise JclipError(f"{self.name} has no {token}, so it is not BERT's: fetch it again, or give BERT's own")
+        for setting, value in self.settings.items():
+            if not isinstance(value, bool) and not (setting == ACCENTS and value is None):
+                raise JclipError(f"{self.name}: {setting} is {value!r}, but must be true or false: mend it")
+
+    @property
+    def tokens(self) -> list[str]:
+        """Every token by its id."""
+        known = set(self.lines)
+        return [*self.lines, *(token.content for token in self.added if token.content not in known)]
+
+    def ids(self) -> dict[str, int]:
+        """{token: id}; of lines that are the same the last counts."""
+        return {token: number for number, token in enumerate(self.tokens)}
+
+    @classmethod
+    def read(cls, file: Path) -> "Pieces":
+        """From vocab.txt or tokenizer.json.
+
+        Raises:
+          JclipError: it or the tokenizer_config.json beside it is damaged, or another model's.
+        """
+        settings, added = _beside(file.with_name(_SETTINGS))
+        if file.suffix != ".json":
+            pieces = cls(_lines(file), tuple(added.values()), settings, str(file))
+            ids = pieces.ids()
+            wrong = [token.content for number, token in added.items() if ids[token.content] != number]
+            if wrong:
+                raise JclipError(f"{file.with_name(_SETTINGS)} gives {wrong[0]} another id than {file.name}: mend it")
+            return pieces
+        try:
+            data = read_object(file, "as a WordPiece vocabulary")
+            lines, inside = _lines_in_order(data), _settings_inside(data)
+            added = _added((token["id"], token) for token in data.get("added_tokens") or [])
+        except JclipError:
+            raise
+        except (ValueError, LookupError, TypeError, AttributeError) as error:
+            raise unreadable(file, error, "as a WordPiece vocabulary") from None
+        return cls(lines, tuple(added.values()), inside | settings, str(file))
+
+    def save(self, folder: Path) -> None:
+        """Writes vocab.txt, and tokenizer_config.json where there is something to say."""
+        (folder / _VOCABULARY).write_text("".join(f"{line}\n" for line in self.lines), encoding="utf-8", newline="\n")
+        record, ids = dict(self.settings), self.ids()
+        if self.added:
+            record[_ADDED] = {
+                ids[token.content]: {"content": token.content, **{flag: getattr(token, flag) for flag in _FLAGS}}
+                for token in self.added
+            }
+        if record:
+            text = json.dumps(record, indent=2, ensure_ascii=False) + "\n"
+            (folder / _SETTINGS).write_text(text, encoding="utf-8")
+
+
+def _lines(file: Path) -> list[str]:
+    try:
+        # Not splitlines(): one entry of the Chinese vocabulary is itself a line separator.
+        lines = read_bytes(file).decode("utf-8").split("\n")
+    except UnicodeDecodeError as error:
+        raise unreadable(file, error) from None
+    return lines[:-1] if lines[-1] == "" else lines
+
+
+def _lines_in_order(data: Any) -> list[str]:
+    """The lines in tokenizer.json; with the tokens that are added, their ids must be those of lines in a file."""
+    own = data["model"]["vocab"]
+    if not isinstance(own, dict):
+        raise ValueError("its vocab is no object of tokens with their ids")
+    ids = own | {token["content"]: token["id"] for token in data.get("added_tokens") or []}
+    lines = sorted(ids, key=ids.__getitem__)
+    if [ids[line] for line in lines] != list(range(len(lines))):
+        raise ValueError(f"its {len(lines)} ids are not 0 to {len(lines) - 1}")
+    return lines[: max(own.values()) + 1]
+
+
+def _settings_inside(data: Any) -> dict[str, Any]:
+    """What tokenizer.json says in its BertNormalizer, under the names of tokenizer_config.json."""
+    normalizer = data.get("normalizer") or {}
+    found: dict[str, Any] = {}
+    for step in normalizer.get("normalizers", [normalizer] if normalizer else []):
+        if step["type"] == "BertNormalizer":
+            found = {ours: step[theirs] for theirs, ours in _NORMALIZER.items() if theirs in step}
+        elif step["type"] != "Replace":  # of quotes, where jclip itself wrote the file
+            raise ValueError(f"it normalises text by {step['type']}, which BERT's does not")
+    return found
+
+
+def _beside(file: Path) -> tuple[dict[str, Any], dict[int, AddedToken]]:
+    """Settings and added tokens in tokenizer_config.json, if it is there."""
+    if not file.is_file():
+        return {}, {}
+    try:
+        record = read_object(file)
+        added = _added((_id(number), token) for number, token in (record.get(_ADDED) or {}).items())
+        return {name: record[name] for name in _NORMALIZER.values() if name in record}, added
+    except JclipError:
+        raise
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
+        raise unreadable(file, error) from None
+
+
+def _id(number: str) -> int:
+    if not number.isdecimal():
+        raise ValueError(f"{number!r} is no id")
+    return int(number)
+
+
+def _added(tokens: Iterable[tuple[int, Mapping[str, Any]]]) -> dict[int, AddedToken]:
+    """Tokens in the order of their ids."""
+    ordered = sorted(tokens, key=lambda pair: pair[0])
+    return {n: AddedToken(token["content"], **{f: token[f] for f in _FLAGS if f in token}) for n, token in ordered}

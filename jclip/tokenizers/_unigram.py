@@ -1,0 +1,247 @@
+"""XLM-R's SentencePiece vocabulary: unigram pieces in fairseq's order (Conneau et al. 2020).
+
+SentencePiece numbers its pieces <unk> 0, <s> 1, </s> 2, then the rest; XLM-R has <s> 0, <pad> 1, </s> 2, <unk> 3, then
+the rest, and <mask> at the end. Letter case is kept. The engine is built as `XLMRobertaTokenizer` of transformers 5
+builds it, whatever else tokenizer.json says, and gives its ids. SentencePiece's own differ on 2.8 % of the strings of
+tests/data: letters with combining marks and control characters are normalised otherwise, pieces of equal score are cut
+otherwise, and it recognises no <s> or <mask> inside a text.
+"""
+
+import base64
+import io
+import math
+import struct
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from tokenizers import AddedToken, decoders, normalizers, pre_tokenizers, processors
+from tokenizers import Tokenizer as Engine
+from tokenizers.models import Unigram as Model
+
+from jclip.errors import JclipError, unreadable
+from jclip.io.json_files import read_bytes, read_object
+from jclip.plain import shown
+from jclip.tokenizers._charsmap import check_charsmap
+from jclip.tokenizers.text import Kind
+
+_SPECIAL = ("<s>", "<pad>", "</s>", "<unk>")
+_MASK = "<mask>"
+_SPACE = "▁"  # how SentencePiece writes a space
+_FILE = "tokenizer.json"
+# What transformers' converters have put beside the charsmap over the years; the pre-tokenizer makes it needless.
+_HARMLESS_NORMALIZERS = ("Precompiled", "Replace", "Strip")
+_UNIGRAM, _USER_DEFINED = 1, 4  # of sentencepiece_model.proto: a model's type, and a piece's
+
+
+@dataclass(frozen=True)
+class Pieces:
+    """What a file holds: everything the engine is built from.
+
+    Attributes:
+      scored: pieces with their scores, in the order of their ids.
+      charsmap: SentencePiece's precompiled normalisation.
+      words: tokens that are found in a text before it is cut, beside the special ones.
+    """
+
+    scored: list[tuple[str, float]]
+    charsmap: bytes = b""
+    words: tuple[AddedToken, ...] = ()
+
+
+class Unigram:
+    """The vocabulary, run by the `tokenizers` engine."""
+
+    kind: Kind = "xlmr"
+
+    def __init__(self, pieces: Pieces, name: str = "the vocabulary"):
+        first = [piece for piece, _ in pieces.scored[:4]]
+        if first != list(_SPECIAL):
+            raise JclipError(f"{name} begins with {first}, not with {', '.join(_SPECIAL)}: it is not in XLM-R's layout")
+        counts = Counter(piece for piece, _ in pieces.scored)
+        twice = next((piece for piece, count in counts.items() if count > 1), None)
+        if twice is not None:
+            raise JclipError(
+                f"{name} has the piece {shown(repr(twice))} twice, so its ids are not one a piece: mend it"
+            )
+        odd = next((piece for piece, score in pieces.scored if not math.isfinite(score)), None)
+        if odd is not None:
+            raise JclipError(f"{name}: the score of {shown(repr(odd))} is no finite number: mend it, or fetch it again")
+        self._engine = _engine(pieces)
+        self.begin, self.pad, self.end = 0, 1, 2
+
+    @classmethod
+    def read(cls, file: Path) -> "Unigram":
+        """From tokenizer.json, or from SentencePiece's own .model file."""
+        what = "as a tokenizer of XLM-R's kind"
+        try:
+            if file.suffix == ".model":
+                return cls.from_model(read_bytes(file, what), str(file))
+            data = read_object(file, what)
+            vocabulary = cls(_from_json(data, str(file)), str(file))
+            for token in data.get("added_tokens") or []:
+                if vocabulary._engine.token_to_id(token["content"]) != token["id"]:
+                    raise ValueError(
+                        f"its added token {token['content']!r} does not follow the others as their next id"
+                    )
+        except JclipError:
+            raise
+        except Exception as error:  # the engine raises bare Exception
+            known = isinstance(error, ValueError | LookupError | TypeError | AttributeError)
+            raise unreadable(file, error if known else ValueError(str(error)), what) from None
+        return vocabulary
+
+    @classmethod
+    def from_model(cls, data: bytes, name: str = "the vocabulary") -> "Unigram":
+        """From the bytes of a SentencePiece model."""
+        return cls(_from_model(data, name), name)
+
+    @cached_property
+    def tokens(self) -> list[str]:
+        """Pieces by id."""
+        ids = self._engine.get_vocab(with_added_tokens=True)
+        return sorted(ids, key=ids.__getitem__)
+
+    def encode(self, texts: Sequence[str]) -> list[list[int]]:
+        """Ids of each text, without <s> and </s>."""
+        return [each.ids for each in self._engine.encode_batch(list(texts), add_special_tokens=False)]
+
+    def engine_json(self) -> str:
+        """The engine as a tokenizer.json."""
+        return self._engine.to_str()
+
+    def save(self, folder: Path) -> None:
+        """Writes tokenizer.json."""
+        (folder / _FILE).write_text(self.engine_json(), encoding="utf-8")
+
+
+def _engine(pieces: Pieces) -> Engine:
+    engine = Engine(Model(pieces.scored, unk_id=3, byte_fallback=False))
+    if pieces.charsmap:
+        engine.normalizer = normalizers.Precompiled(pieces.charsmap)
+    spaces = {"replacement": _SPACE, "prepend_scheme": "always"}
+    engine.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Metaspace(**spaces)]
+    )
+    engine.decoder = decoders.Metaspace(**spaces)
+    engine.add_tokens(list(pieces.words))
+    engine.add_special_tokens([*_SPECIAL, _MASK])
+    engine.post_processor = processors.TemplateProcessing(
+        single="<s> $A </s>", pair="<s> $A </s> </s> $B </s>", special_tokens=[("<s>", 0), ("</s>", 2)]
+    )
+    return engine
+
+
+def train(texts: Iterable[str], vocab_size: int, character_coverage: float) -> bytes:
+    """A SentencePiece unigram model whose XLM-R layout has at most `vocab_size` ids.
+
+    One thread, and the texts sorted, so that it depends on nothing else.
+    """
+    import sentencepiece
+
+    buffer = io.BytesIO()
+    try:
+        sentencepiece.SentencePieceTrainer.train(
+            sentence_iterator=iter(sorted(texts)),
+            model_writer=buffer,
+            model_type="unigram",
+            vocab_size=vocab_size - 2,  # <pad> and <mask> are XLM-R's own
+            character_coverage=character_coverage,
+            normalization_rule_name="nmt_nfkc",
+            hard_vocab_limit=False,
+            num_threads=1,
+            minloglevel=2,
+        )
+    except (RuntimeError, OSError) as error:
+        reason = str(error).rpartition("] ")[2].strip() or "there is no text"
+        raise JclipError(f"no unigram vocabulary of {vocab_size} can be trained: {reason}") from None
+    return buffer.getvalue()
+
+
+def _from_json(data: Any, name: str) -> Pieces:
+    """From the contents of tokenizer.json."""
+    charsmap = b""
+    normalizer = data.get("normalizer") or {}
+    for step in normalizer.get("normalizers", [normalizer] if normalizer else []):
+        if step["type"] not in _HARMLESS_NORMALIZERS:
+            raise JclipError(f"{name} normalises text by {step['type']}, which XLM-R's does not: it is another model's")
+        charsmap = base64.b64decode(step.get("precompiled_charsmap") or "", validate=True) or charsmap
+    check_charsmap(charsmap)
+    added = sorted(data.get("added_tokens") or [], key=lambda token: token["id"])
+    words = [
+        AddedToken(**{key: value for key, value in token.items() if key != "id"})
+        for token in added
+        if token["content"] not in (*_SPECIAL, _MASK)
+    ]
+    vocab = data["model"]["vocab"]
+    if not isinstance(vocab, list) or not all(isinstance(pair, list) and len(pair) == 2 for pair in vocab):
+        raise ValueError("its vocab is no list of pieces with their scores")
+    return Pieces([(piece, score) for piece, score in vocab], charsmap, tuple(words))
+
+
+def _from_model(data: bytes, name: str) -> Pieces:
+    """What is needed of sentencepiece_model.proto: field 1 the pieces (text 1, score 2, type 3); of field 2, the
+    training, the model's type 3; of field 3, the normalizer, its map 2.
+    """  # fmt: skip
+    pieces: list[tuple[str, float]] = []
+    words: list[AddedToken] = []
+    charsmap, kind = b"", _UNIGRAM
+    try:
+        for number, value in _fields(data):
+            if number == 1:
+                piece = dict(_fields(value))
+                text = piece[1].decode("utf-8")
+                pieces.append((text, struct.unpack("<f", piece.get(2, b"\0" * 4))[0]))
+                if piece.get(3) == _USER_DEFINED:
+                    words.append(AddedToken(text, normalized=False))
+            elif number == 2:
+                kind = dict(_fields(value)).get(3, _UNIGRAM)
+            elif number == 3:
+                charsmap = dict(_fields(value)).get(2, b"")
+                check_charsmap(charsmap)
+    except (IndexError, KeyError, ValueError, TypeError, AttributeError, struct.error) as error:
+        raise JclipError(f"{name} is not a SentencePiece model, or damaged ({error})") from None
+    if [piece for piece, _ in pieces[:3]] != ["<unk>", "<s>", "</s>"] or kind != _UNIGRAM:
+        raise JclipError(
+            f"{name} is no unigram model that begins with <unk>, <s>, </s>: "
+            "it is not a SentencePiece model of XLM-R's kind"
+        )
+    scored = [(token, 0.0) for token in _SPECIAL] + pieces[3:] + [(_MASK, 0.0)]
+    return Pieces(scored, charsmap, tuple(words))
+
+
+def _fields(data: Any) -> Iterator[tuple[int, Any]]:
+    """The fields of a protobuf message: number, and value as an int (varint) or as raw bytes."""
+    at = 0
+    while at < len(data):
+        key, at = _varint(data, at)
+        number, wire = key >> 3, key & 7
+        if wire == 0:
+            value, at = _varint(data, at)
+            yield number, value
+            continue
+        if wire == 2:
+            length, at = _varint(data, at)
+        elif wire in (1, 5):
+            length = 8 if wire == 1 else 4
+        else:
+            raise ValueError(f"wire type {wire}")
+        if at + length > len(data):
+            raise ValueError("it ends too early")
+        yield number, data[at : at + length]
+        at += length
+
+
+def _varint(data: bytes, at: int) -> tuple[int, int]:
+    value = shift = 0
+    while True:
+        byte = data[at]
+        value |= (byte & 127) << shift
+        at, shift = at + 1, shift + 7
+        if shift > 70:
+            raise ValueError("a number of more than 64 bits")
+        if byte < 128:
+            return value, at

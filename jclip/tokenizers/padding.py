@@ -1,0 +1,48 @@
+"""Texts as token ids, padded to one of a few lengths.
+
+Axes: n texts, l tokens.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from jclip.tokenizers.text import Tokenizer, pad
+
+_REMEMBERED = 1 << 17  # tokenised texts that are kept, per tokenizer
+
+
+class Texts:
+    """Tokenises and pads, remembering texts it has seen: captions come again every epoch.
+
+    Args:
+      tokenizer: of the tower that reads them.
+      context_length: tokens, special ones included.
+      buckets: shorter lengths; a batch is padded to the first in which its longest text fits, so that there are no more
+        shapes to compile than buckets and one.
+    """
+
+    def __init__(self, tokenizer: Tokenizer, context_length: int, buckets: Sequence[int] = ()):
+        self._tokenizer, self._context_length = tokenizer, context_length
+        self._lengths = sorted({min(bucket, context_length) for bucket in buckets} | {context_length})
+        self._ids: dict[str, list[int]] = {}
+
+    def __call__(self, texts: Sequence[str]) -> np.ndarray:
+        """Ids, int32 (n, l)."""
+        ids = self._encoded(texts)
+        longest = max(map(len, ids))
+        return pad(ids, next(each for each in self._lengths if each >= longest), self._tokenizer.pad_id)
+
+    def buckets(self, texts: Sequence[str]) -> np.ndarray:
+        """The number of the shortest length into which each fits, (n,)."""
+        return np.searchsorted(self._lengths, [len(ids) for ids in self._encoded(texts)])
+
+    def _encoded(self, texts: Sequence[str]) -> list[list[int]]:
+        known = self._ids  # replaced as a whole, never emptied: another thread may be reading it
+        new = list(dict.fromkeys(text for text in texts if text not in known))
+        if len(known) + len(new) > _REMEMBERED:
+            known = self._ids = {}
+            new = list(dict.fromkeys(texts))
+        if new:
+            known.update(zip(new, self._tokenizer.encode(new, self._context_length), strict=True))
+        return [known[text] for text in texts]
