@@ -190,8 +190,8 @@ def test_the_default_limit(monkeypatch):
 
 BOMB = """
 import resource, sys, warnings
-from jclip.data.modes import usual
-from jclip.data.opening import PictureError, load, open_header, orientation_of
+from jclip.images.modes import usual
+from jclip.images.opening import PictureError, load, open_header, orientation_of
 warnings.simplefilter("ignore")
 data = open(sys.argv[1], "rb").read()
 open_header(open(sys.argv[2], "rb").read(), "")  # which imports all of Pillow

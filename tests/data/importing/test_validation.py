@@ -156,7 +156,7 @@ if what == "import":
     Path.replace = deadly
     imported(source, target, "30%")
 else:
-    from jclip import files
+    from jclip.io import files
     if what == "between":
         files._swap = lambda *_: False
         Path.rename = lambda self, other: die() if Path(other) == target else rename(self, other)
