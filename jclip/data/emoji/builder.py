@@ -17,7 +17,7 @@ from jclip.data.emoji.fetch import fetch
 from jclip.data.emoji.names import read_names
 from jclip.data.emoji.place import take
 from jclip.data.emoji.protocol import LANGUAGES, Concept, concepts, twins
-from jclip.data.sources.folders import quiet_tfds
+from jclip.data.sources.writing import quiet_tfds
 
 
 class Emoji(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type: ignore[call-arg]

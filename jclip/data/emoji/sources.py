@@ -6,17 +6,20 @@ The two sources never yield a held-out concept, or a name that is held out as a 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
+from jclip.config import kind_of
 from jclip.data.emoji.place import check_own, is_built
 from jclip.data.emoji.protocol import LANGUAGES, Concept, Role, alike, is_heldout_pair
 from jclip.data.sources.records import Pair, Translation
+from jclip.data.sources.source import Source
 from jclip.errors import JclipError
 from jclip.images.preprocess import Picture, Preprocessing, to_array
 
 
+@kind_of(Source)
 @dataclass(frozen=True)
 class EmojiPairs:
     """Pictures by some artists with names in some languages; one record is one known concept.
@@ -32,6 +35,8 @@ class EmojiPairs:
     artists: tuple[str, ...] = ("twemoji", "openmoji")
     languages: tuple[str, ...] = ("en",)
     weight: float = 1.0
+
+    gives: ClassVar[type] = Pair
 
     def unbuilt(self) -> str:
         """Returns what `open` would do instead of reading, in words; empty where the data set is built."""
@@ -61,6 +66,7 @@ class EmojiPairs:
         return records
 
 
+@kind_of(Source)
 @dataclass(frozen=True)
 class EmojiParallel:
     """English names of known concepts beside their names in other languages; one record is one translation pair.
@@ -76,6 +82,8 @@ class EmojiParallel:
     languages: tuple[str, ...] = LANGUAGES[1:]
     english_share: float = 0.5
     weight: float = 1.0
+
+    gives: ClassVar[type] = Translation
 
     def unbuilt(self) -> str:
         """Returns what `open` would do instead of reading, in words; empty where the data set is built."""

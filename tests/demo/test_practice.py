@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 
 from jclip.cli import main
-from jclip.data import practice
+from jclip.demo import practice
 from jclip.errors import JclipError
 
 
