@@ -21,7 +21,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import jax
 import numpy as np
@@ -219,7 +219,7 @@ def save_teacher(teacher: Teacher, tokenizer: Tokenizer, run: Run, folder: Path)
 
 def quarter(model: DualEncoderConfig, tokenizer: Tokenizer) -> DualEncoderConfig:
     """A quarter of the text tower's width and half of its layers; the image tower, which does nothing here, is tiny."""
-    text: BertConfig | ClipTextConfig = model.text
+    text = cast(BertConfig | ClipTextConfig, model.text)
     small = {"width": text.width // 4, "heads": text.heads // 4, "layers": text.layers // 2}
     if isinstance(text, BertConfig):
         text = replace(text, **small, intermediate=text.intermediate // 4, vocab_size=tokenizer.vocab_size)

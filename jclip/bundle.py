@@ -21,7 +21,6 @@ from jclip.io.files import whole_folder
 from jclip.io.json_files import entry, read_object
 from jclip.io.tensors import Lazy, open_safetensors, write_safetensors
 from jclip.models.build import ModelConfig, shapes
-from jclip.models.clip_text import ClipTextConfig
 from jclip.plain import as_json, shown
 from jclip.tokenizers.text import Tokenizer, load_tokenizer
 
@@ -208,8 +207,8 @@ def check_tokenizer(config: ModelConfig, tokenizer: Tokenizer, where: str) -> No
             f"{where}it has {tokenizer.vocab_size} tokens, but the model has embeddings for {config.text.vocab_size}: "
             "it is another model's, put the model's own there"
         )
-    pad_id = getattr(config.text, "pad_id", tokenizer.pad_id)  # CLIP's text tower needs none
-    if pad_id != tokenizer.pad_id:
+    pad_id = config.text.pad_id
+    if pad_id is not None and pad_id != tokenizer.pad_id:
         raise JclipError(
             f"{where}it pads with id {tokenizer.pad_id}, but the text tower's pad_id is {pad_id}: it is another "
             "model's, put the model's own there"
@@ -218,8 +217,7 @@ def check_tokenizer(config: ModelConfig, tokenizer: Tokenizer, where: str) -> No
 
 def longest_text(config: ModelConfig) -> int:
     """Returns the number of tokens for which the text tower has positions."""
-    text = config.text
-    return text.context_length if isinstance(text, ClipTextConfig) else text.longest
+    return config.text.longest
 
 
 def _check_shapes(config: ModelConfig, tensors: Mapping[str, Lazy], file: Path) -> None:

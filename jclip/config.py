@@ -1,8 +1,8 @@
-"""Configurations are frozen dataclasses; this file is their plain-JSON form, their comparison, and their types.
+"""JSON form, comparison and type checks of configurations, which are frozen dataclasses.
 
-A field that can hold one of several dataclasses (an image tower is a ViT or a ResNet) carries the class's name under
-"type", so that a file says what it holds and can be read back without executing anything. Such a field is declared as
-a union, or as a protocol whose implementations are decorated with `kind_of`, so that other packages can add their own.
+A field that holds one of several dataclasses, such as an image tower, is declared as a union or as a protocol. Classes
+register for a protocol with `kind_of`, so that other packages can add their own. A file names the class under "type",
+and is read without importing or executing anything that it names.
 """
 
 import dataclasses
@@ -18,15 +18,18 @@ from jclip.plain import shown
 T = TypeVar("T")
 _TYPE = "type"
 _KINDS: dict[type, dict[str, type]] = {}
-"""Dataclasses by their names, for each protocol that fields are declared as."""
+"""Registered dataclasses by name, for each protocol."""
 _CALLED = {"type": "class", "builtin_function_or_method": "function"}
 
 
 def kind_of(protocol: type) -> Callable[[type[T]], type[T]]:
-    """Class decorator: fields declared as `protocol` may hold this dataclass, and files name it by its class's name.
+    """Returns a class decorator that registers a dataclass for fields declared as `protocol`.
+
+    Files name the dataclass by its class's name. If `protocol` is an abstract base class that the dataclass inherits,
+    the command line can also set the fields of a default (`--model.image.layers 3`).
 
     Raises:
-      JclipError: another class of this name is decorated already.
+      JclipError: another class of this name is registered.
     """
 
     def register(cls: type[T]) -> type[T]:
@@ -43,15 +46,15 @@ def kind_of(protocol: type) -> Callable[[type[T]], type[T]]:
 
 
 def kinds_of(protocol: type) -> tuple[type, ...]:
-    """Returns the dataclasses that fields declared as `protocol` may hold."""
+    """Returns the dataclasses that are registered for `protocol`."""
     return tuple(_KINDS.get(protocol, {}).values())
 
 
 def to_json(value: Any, where: str = "") -> Any:
-    """A dataclass, with all that is in it, as JSON-ready dicts, lists and scalars.
+    """Returns a dataclass and its values as dicts, lists and scalars.
 
     Raises:
-      JclipError: it holds anything else; the message gives the field's path, after `where`.
+      JclipError: it holds another kind of value; the message gives the field's path after `where`.
     """
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         names = [f.name for f in dataclasses.fields(value)]
@@ -76,25 +79,25 @@ def to_json(value: Any, where: str = "") -> Any:
 
 
 def from_json(cls: type[T], data: Any, where: str = "") -> T:
-    """The dataclass `cls` that `to_json` wrote as `data`.
+    """Returns the dataclass `cls` that `to_json` wrote as `data`.
 
     Raises:
-      JclipError: an unknown field or class, or a value of another type; the message gives the field's path.
+      JclipError: a field or class is unknown, or a value has the wrong type; the message gives the field's path.
     """
     return typing.cast(T, _read(cls, data, where or cls.__name__))
 
 
 def check_types(value: Any) -> None:
-    """Holds a dataclass, with all that is in it, against the types of its fields, which Python itself does not.
+    """Checks the values of a dataclass, at any depth, against the declared types of its fields.
 
     Raises:
-      JclipError: a value of another type, or a word that is not among the field's; the message gives the field's path.
+      JclipError: a value has the wrong type or is not among a field's choices; the message gives the field's path.
     """
     _read(type(value), to_json(value), "")
 
 
 def leaves(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
-    """The scalars of a JSON form with dotted paths: ("stages.0.batch_size", 128), in order."""
+    """Yields the scalars of a JSON form with their dotted paths: ("stages.0.batch_size", 128)."""
     items: Iterator[tuple[Any, Any]]
     if isinstance(value, dict):
         items = iter(value.items())
@@ -108,7 +111,7 @@ def leaves(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def difference(old: Any, new: Any) -> list[str]:
-    """One line for each scalar in which two JSON forms differ: "stages.0.batch_size: 64, now 128"."""
+    """Returns a line for each scalar that differs between two JSON forms: "stages.0.batch_size: 64, now 128"."""
     before, after = dict(leaves(old)), dict(leaves(new))
     missing = "absent"
     return [
@@ -125,7 +128,7 @@ def _read(kind: Any, data: Any, where: str) -> Any:
     if dataclasses.is_dataclass(kind) and isinstance(kind, type):
         return _read_dataclass(kind, data, where)
     if isinstance(kind, type) and kind in _KINDS:
-        return _read_union(kinds_of(kind), data, where)
+        return _read_union(kinds_of(kind), data, where, registered=True)
     if origin is typing.Literal:
         return _expect(data in arguments, data, where, f"one of {', '.join(map(repr, arguments))}")
     if origin in (typing.Union, types.UnionType):
@@ -164,16 +167,16 @@ def _read_dataclass(kind: Any, data: Any, where: str) -> Any:
         raise JclipError(f"{where}: {error}" if where else str(error)) from None
 
 
-def _read_union(kinds: tuple[Any, ...], data: Any, where: str) -> Any:
+def _read_union(kinds: tuple[Any, ...], data: Any, where: str, registered: bool = False) -> Any:
     if data is None and type(None) in kinds:
         return None
     if isinstance(data, dict) and _TYPE in data:
         for kind in kinds:
             if getattr(kind, "__name__", "") == data[_TYPE]:
                 return _read(kind, data, where)
-        raise JclipError(
-            f"{where} cannot be a {shown(str(data[_TYPE]))}: choose one of {', '.join(k.__name__ for k in kinds)}"
-        )
+        names = ", ".join(kind.__name__ for kind in kinds)
+        hint = ", or import the module that registers it" if registered else ""
+        raise JclipError(f"{where} cannot be a {shown(str(data[_TYPE]))}: choose one of {names}{hint}")
     for kind in kinds:
         if not dataclasses.is_dataclass(kind) and kind is not type(None):
             try:

@@ -15,7 +15,7 @@ from jclip import rules
 from jclip.bundle import Bundle, check_parts, load_bundle
 from jclip.errors import JclipError
 from jclip.images.preprocess import Orientation, Picture, Preprocessing, normalise, to_array
-from jclip.losses.unit import unit
+from jclip.losses.normalise import l2_normalised
 from jclip.models.build import ModelConfig, build_model
 from jclip.models.dual_encoder import DualEncoderConfig
 from jclip.parallel.processes import together
@@ -120,7 +120,7 @@ class Encoder:
         def encode(variables: dict[str, Any], images_bhwc: jax.Array) -> jax.Array:
             images_bhwc = normalise(preprocessing, images_bhwc.astype(jnp.float32))
             image_bd: Any = self._model.apply(variables, images_bhwc, method="encode_image")
-            return _everywhere(unit(image_bd))
+            return _everywhere(l2_normalised(image_bd))
 
         return encode
 
@@ -129,7 +129,7 @@ class Encoder:
         @jax.jit
         def encode(variables: dict[str, Any], ids_bl: jax.Array) -> jax.Array:
             text_bd: Any = self._model.apply(variables, ids_bl, method="encode_text")
-            return _everywhere(unit(text_bd))
+            return _everywhere(l2_normalised(text_bd))
 
         return encode
 
@@ -168,7 +168,7 @@ class Model:
     Attributes:
       bundle: the folder's contents: config, params, tokenizer, preprocessing, provenance.
       variables: the parameters (and batch statistics) on the device, float32: the first argument of `apply`.
-      logit_scale: the factor on cosine similarities, exp of the trained parameter; 1 for a text encoder alone.
+      scale: factor on cosine similarities: exp of the parameter logit_scale; 1 for a text encoder alone.
 
     Raises:
       JclipError: the tokenizer, the preprocessing or the context length is not for the towers, or the logit scale is
@@ -181,7 +181,7 @@ class Model:
         variables = {"params": bundle.params, **({"batch_stats": bundle.stats} if bundle.stats else {})}
         self.variables: dict[str, Any] = jax.device_put(variables)
         dual = isinstance(bundle.config, DualEncoderConfig)
-        self.logit_scale = _factor(float(np.float32(bundle.params["logit_scale"]))) if dual else 1.0
+        self.scale = _factor(float(np.float32(bundle.params["logit_scale"]))) if dual else 1.0
         self._encoder = Encoder(
             bundle.config, bundle.tokenizer, bundle.preprocessing, bundle.context_length, batch_size
         )
@@ -232,9 +232,9 @@ class Model:
         *,
         orientation: Orientation | None = None,
     ) -> np.ndarray:
-        """Computes (pictures, sentences) logits: cosines times `logit_scale`."""
+        """Computes (pictures, sentences) logits: cosines times `scale`."""
         images_nd = self.encode_image(pictures, orientation=orientation)
-        return self.logit_scale * images_nd @ self.encode_text(sentences).T
+        return self.scale * images_nd @ self.encode_text(sentences).T
 
     def _finite(self, features_nd: np.ndarray, what: str) -> np.ndarray:
         """The features, checked. NaN would go through a ranking unseen."""

@@ -1,11 +1,10 @@
-"""The update rule of a stage as data, and the optax transformation that it means.
+"""Update rule of a stage, and its optax transformation.
 
-Order of the chain: clip by the global norm of the trained gradients, precondition, decoupled weight decay, learning
-rate. Decay and learning-rate multipliers are rules over parameter paths, the same matcher as everywhere.
+Order of the chain: clipping by the global norm of the trained gradients, preconditioning, decoupled weight decay,
+learning rate. Weight decay and multipliers of the learning rate are rules over parameter paths.
 """
 
-import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal, NamedTuple
@@ -17,38 +16,38 @@ import optax.contrib
 
 from jclip import rules
 from jclip.errors import JclipError
+from jclip.models.towers import Tower
 
 NO_DECAY_ON_SCALES_AND_BIASES = ((r"(.*/)?(bias|scale|logit_.*)", False), (r".*", True))
-"""Weight decay on matrices and embeddings only: norms, biases and the temperature are left alone.
+"""Weight decay on matrices and embeddings, not on norms, biases and the temperature.
 
-The trainer of transformers, with which AltCLIP was trained, does the same but for the temperature, which it decays."""
+The trainer of transformers, with which AltCLIP was trained, does the same, except that it decays the temperature."""
 
 CN_CLIP_DECAYS = ((r"(.*/)?bias|logit_.*|image/(?!.*shortcut_norm/).*/scale", False), (r".*", True))
-"""Weight decay as Chinese-CLIP's code has it: on all but what its PyTorch name tells by "bn", "ln", "bias" or
-"logit_scale". So BERT's norms ("LayerNorm.weight") decay, and of a ResNet the norms beside the shortcut
-("downsample.1.weight")."""
+"""Weight decay of Chinese-CLIP's code: on all parameters except those whose PyTorch name contains "bn", "ln", "bias" or
+"logit_scale". BERT's norms ("LayerNorm.weight") and the norms of a ResNet's shortcuts ("downsample.1.weight") decay."""
 
 MAX_LOGIT_SCALE = 4.605170185988092
-"""ln 100 (Radford et al. 2021, section 2.5): the bound to which the logit scale is clamped after each update."""
+"""Upper bound of the parameter logit_scale after each update: ln 100 (Radford et al. 2021, section 2.5)."""
 
 
 @dataclass(frozen=True)
 class Optimizer:
-    """An update rule and its schedule.
+    """Update rule and schedule of the learning rate.
 
     Attributes:
       name: "adamw" (Loshchilov & Hutter 2019), or "muon" (Jordan 2024): orthogonalised momentum for the matrices inside
         the towers' layers, AdamW for everything else. Its matrices want about ten times the rate: see `multipliers`.
-      learning_rate: peak.
-      warmup_steps: linear from 0; step n of the warm-up runs at (n + 1) / warmup_steps of the peak.
-      schedule: after the warm-up: "cosine" or "linear" to 0 at the end of the stage, or "constant".
-      beta1, beta2, eps: AdamW's.
-      weight_decay: decoupled, multiplied with the learning rate.
-      decays: (path regex, bool), which parameters decay.
-      multipliers: (path regex, float), factors on the learning rate.
-      layer_decay: (tower regex, d): layer-wise decay of the learning rate. Of a tower's L layers, counted from 0, layer
-        i learns at d**(L - i) of the rate; what comes before the layers at d**(L + 1), the norm after them at d as the
-        last layer, heads and projections at 1. So do BEiT (Bao et al. 2021) and timm's `param_groups_layer_decay`.
+      learning_rate: peak of the learning rate.
+      warmup_steps: linear warm-up from 0; its step n runs at (n + 1) / warmup_steps of the peak.
+      schedule: after the warm-up, "cosine" or "linear" to 0 at the end of the stage, or "constant".
+      beta1, beta2, eps: constants of AdamW.
+      weight_decay: decoupled weight decay, multiplied with the learning rate.
+      decays: (path regex, bool) rules that say which parameters decay.
+      multipliers: (path regex, float) rules with factors on the learning rate.
+      layer_decay: (tower regex, d) rules for layer-wise decay of the learning rate. Of a tower's L layers, the n-th
+        learns at d**(L + 1 - n) of the rate. Parameters before the first layer learn at d**(L + 1), a norm after the
+        last layer at d, heads and projections at 1, as in BEiT (Bao et al. 2021) and timm.
       clip_norm: bound on the global norm of the gradients; None for no clipping.
     """
 
@@ -67,7 +66,7 @@ class Optimizer:
 
 
 def learning_rate(spec: Optimizer, steps: int) -> Callable[[jax.Array | int], jax.Array]:
-    """The learning rate at a step of the stage, as cn_clip codes it: warm-up reaches the peak at its last step."""
+    """Returns the schedule: step of the stage to learning rate. As in cn_clip, the last warm-up step has the peak."""
 
     def rate(step: jax.Array | int) -> jax.Array:
         done = jnp.asarray(step, jnp.float32)
@@ -84,30 +83,31 @@ def learning_rate(spec: Optimizer, steps: int) -> Callable[[jax.Array | int], ja
 
 
 def build(
-    spec: Optimizer, steps: int, leaves: Mapping[str, Any], trainable: dict[str, Any]
+    spec: Optimizer, steps: int, leaves: Mapping[str, Any], trainable: dict[str, Any], towers: Mapping[str, Tower]
 ) -> optax.GradientTransformation:
-    """The optax transformation for the trainable subtree of a stage.
+    """Returns the optax transformation for the trainable subtree of a stage.
 
     Args:
       spec: the stage's optimizer.
-      steps: the stage's length, for the schedule.
-      leaves: {path: array or shape} of the whole model: rules are checked against all of it, trained here or not.
-      trainable: the trainable subtree; shapes are enough. A stack may be shorter here: its last layers.
+      steps: length of the stage, for the schedule.
+      leaves: {path: array or shape} of the whole model; rules are checked against all of it.
+      trainable: the trainable subtree; shapes are enough. A stack may hold only its last layers here.
+      towers: configurations of the towers, which know their layers.
 
     Raises:
-      RuleError: a rule of `decays`, `multipliers` or `layer_decay` matches nothing, or leaves something out.
-      JclipError: a negative or non-finite rate, or a layer decay that is not possible.
+      RuleError: a rule of `decays`, `multipliers` or `layer_decay` matches nothing, or a parameter has no rule.
+      JclipError: a rate is negative or not finite, or a layer decay is not possible.
     """
     if not 0 <= spec.learning_rate < float("inf"):
         raise JclipError(f"a learning rate of {spec.learning_rate} is not possible: give a finite number, 0 or above")
     decays = _tree(rules.match(spec.decays, leaves, what="decays"), trainable)
-    factors = _factors(spec, leaves, rules.paths_of(trainable))
-    kinds = {path: _kind(spec, path) for path in rules.paths_of(trainable)}
+    factors = _factors(spec, leaves, rules.paths_of(trainable), towers)
+    methods = {path: _method(spec, path) for path in rules.paths_of(trainable)}
     parts = []
     if spec.clip_norm is not None:
         parts.append(optax.clip_by_global_norm(spec.clip_norm))
-    directions = {kind: _direction(spec, kind) for kind in dict.fromkeys(kinds.values())}
-    parts.append(optax.partition(directions, rules.tree_from_paths(kinds)))
+    directions = {method: _direction(spec, method) for method in dict.fromkeys(methods.values())}
+    parts.append(optax.partition(directions, rules.tree_from_paths(methods)))
     parts.append(optax.add_decayed_weights(spec.weight_decay, mask=decays))
     parts.append(optax.stateless(lambda updates, _: jax.tree.map(jnp.multiply, updates, factors)))
     parts.append(optax.scale_by_learning_rate(learning_rate(spec, steps)))
@@ -115,17 +115,17 @@ def build(
 
 
 def is_stacked(path: str) -> bool:
-    """Whether a parameter of the whole model, or an optimizer's slot of one, has a leading axis of layers."""
+    """Returns whether a parameter of the whole model, or its optimizer slot, has a leading axis of layers."""
     return "/layers/" in path
 
 
 def carry_slots(new: Any, old: Any, carried: frozenset[str]) -> Any:
-    """The optimizer state `new` with the slots and counts of the carried parameters taken from `old`.
+    """Returns the optimizer state `new` with the slots and counts of the carried parameters from `old`.
 
-    A slot is known by its kind and its parameter ("mu", "text/layers/mlp/fc1/kernel"). What the stage before did not
-    train has no slot there and starts fresh: a parameter, or of a stack the layers below its last ones. Adam counts the
-    steps of each parameter and layer apart, so that its bias correction is right for the carried and for the fresh.
-    Muon has one count, which goes on if anything of Muon's does: it only weighs the newest gradient against the others.
+    A slot is identified by its name and its parameter ("mu", "text/layers/mlp/fc1/kernel"). Parameters and layers that
+    the previous stage did not train have no slot in `old` and start fresh. Adam has a step count for each parameter and
+    layer, so that the bias correction is right for both. Muon has one count, which is carried if any of its slots is:
+    it only weights the newest gradient against the others.
     """
     if not carried:
         return new
@@ -142,7 +142,7 @@ def carry_slots(new: Any, old: Any, carried: frozenset[str]) -> Any:
         found = before[slot]
         if not is_stacked(slot):
             return found if jnp.shape(found) == jnp.shape(leaf) else leaf
-        # Both hold the last layers of one stack.
+        # Both hold the last layers of the same stack.
         both = min(len(leaf), len(found))
         return jnp.concatenate([leaf[: len(leaf) - both], found[len(found) - both :]])
 
@@ -150,14 +150,14 @@ def carry_slots(new: Any, old: Any, carried: frozenset[str]) -> Any:
 
 
 def clamp_logit_scale(params: dict[str, Any]) -> dict[str, Any]:
-    """Parameters with the logit scale, if it is among them, clamped to [0, ln 100], as Chinese-CLIP does each step."""
+    """Returns parameters with logit_scale, if present, clamped to [0, ln 100], as Chinese-CLIP does after each step."""
     if "logit_scale" not in params:
         return params
     return {**params, "logit_scale": jnp.clip(params["logit_scale"], 0.0, MAX_LOGIT_SCALE)}
 
 
 class _Adam(NamedTuple):
-    """Adam's slots: steps, of each parameter and of each layer of a stack, and the two moments."""
+    """Slots of Adam: a step count for each parameter and each layer of a stack, and the two moments."""
 
     count: Any
     mu: Any
@@ -165,7 +165,10 @@ class _Adam(NamedTuple):
 
 
 def _adam(beta1: float, beta2: float, eps: float) -> optax.GradientTransformation:
-    """Kingma & Ba 2015, algorithm 1, with a step count for each parameter and layer; `optax.scale_by_adam` has one."""
+    """Returns Adam (Kingma & Ba 2015, algorithm 1) with a step count for each parameter and layer.
+
+    `optax.scale_by_adam` has one count for all.
+    """
 
     def init(params: Any) -> _Adam:
         def count(path: Any, leaf: jax.Array) -> jax.Array:
@@ -192,45 +195,50 @@ def _adam(beta1: float, beta2: float, eps: float) -> optax.GradientTransformatio
 
 
 _MUON, _MUON_COUNT = "muon", "muon's count"
-_BEFORE_LAYERS = re.compile(r"(image|text)/([^/]*embedding.*|patch/.*|pre_norm/.*)")
-_AFTER_LAYERS = re.compile(r"(image|text)/(post_norm|final_norm)/.*")
 
 
-def _factors(spec: Optimizer, leaves: Mapping[str, Any], trainable: dict[str, Any]) -> dict[str, Any]:
-    """On the learning rate of each trained parameter: a number, or of a stack one a layer, with the stack's axes."""
+def _factors(
+    spec: Optimizer, leaves: Mapping[str, Any], trainable: dict[str, Any], towers: Mapping[str, Tower]
+) -> dict[str, Any]:
+    """Returns the factor on the learning rate of each trained parameter; for a stack, one for each layer."""
     multipliers = rules.match(spec.multipliers, leaves, what="multipliers")
-    towers = sorted({path.partition("/")[0] for path in leaves if "/" in path})
-    decay = rules.match(spec.layer_decay, towers, what="layer_decay")
-    depths = {path.partition("/")[0]: leaf.shape[0] for path, leaf in leaves.items() if is_stacked(path)}
-    for tower, rate in decay.items():
+    names = sorted({path.partition("/")[0] for path in leaves if "/" in path})
+    exponents: dict[str, Any] = {}
+    for tower, rate in rules.match(spec.layer_decay, names, what="layer_decay").items():
         if not 0 < rate <= 1:
             raise JclipError(f"layer_decay of {rate} is not possible ({tower}): give more than 0, and 1 at most")
-        if rate != 1 and tower not in depths:
-            raise JclipError(f"layer_decay: the {tower} tower has no layers to decay over: give 1, or `multipliers`")
-
-    def factor(path: str, leaf: Any) -> Any:
-        tower = path.partition("/")[0]
-        if decay.get(tower, 1.0) == 1:
-            return multipliers[path]
-        exponents: Any = 0
-        if is_stacked(path):
-            down = jnp.arange(len(leaf), 0, -1, dtype=jnp.float32)  # to 1, of the last layer, however many train
-            exponents = down.reshape(-1, *(1 for _ in leaf.shape[1:]))
-        elif _BEFORE_LAYERS.fullmatch(path):
-            exponents = depths[tower] + 1
-        elif _AFTER_LAYERS.fullmatch(path):
-            exponents = 1
-        return multipliers[path] * decay[tower] ** exponents
-
-    return rules.tree_from_paths({path: factor(path, leaf) for path, leaf in trainable.items()})
+        if rate != 1:
+            exponents |= {path: rate**exponent for path, exponent in _exponents(tower, towers, leaves, trainable)}
+    return rules.tree_from_paths({path: multipliers[path] * exponents.get(path, 1) for path in trainable})
 
 
-def _kind(spec: Optimizer, path: str) -> str:
+def _exponents(
+    tower: str, towers: Mapping[str, Tower], leaves: Mapping[str, Any], trainable: dict[str, Any]
+) -> Iterator[tuple[str, Any]]:
+    """Yields (path, exponent of the layer decay) for the trained parameters of a tower."""
+    table = towers[tower].layer_numbers if tower in towers else ()
+    if not table:
+        raise JclipError(f"layer_decay: the {tower} tower does not number its layers: give 1, or use `multipliers`")
+    numbers = rules.match(
+        tuple((f"{tower}/{regex}", number) for regex, number in table),
+        [path for path in leaves if path.startswith(f"{tower}/") and not is_stacked(path)],
+        what=f"layer_decay ({tower})",
+    )
+    top = max(number for _, number in table)
+    for path, leaf in trainable.items():
+        if path in numbers:
+            yield path, top - numbers[path]
+        elif path.startswith(f"{tower}/"):
+            # 1 for the last layer, no matter how many layers train.
+            yield path, jnp.arange(len(leaf), 0, -1, dtype=jnp.float32).reshape(-1, *(1 for _ in leaf.shape[1:]))
+
+
+def _method(spec: Optimizer, path: str) -> str:
     return _MUON if spec.name == "muon" and is_stacked(path) and path.endswith("/kernel") else "adam"
 
 
-def _direction(spec: Optimizer, kind: str) -> optax.GradientTransformation:
-    if kind == "adam":
+def _direction(spec: Optimizer, method: str) -> optax.GradientTransformation:
+    if method == "adam":
         return _adam(spec.beta1, spec.beta2, spec.eps)
     # The layers are stacked: (layers, in, out), one matrix each.
     stacked = optax.contrib.MuonDimensionNumbers(reduction_axis=1, output_axis=2)
@@ -246,7 +254,7 @@ def _names(path: Any) -> list[str]:
 
 
 def _slot(path: Any) -> str:
-    """What a leaf of an optimizer state is, without the groups in which optax wraps it: "mu/text/norm/scale"."""
+    """Returns the name of a slot without the groups in which optax wraps it: "mu/text/norm/scale"."""
     names = _names(path)
     for kind in ("mu", "nu", "count"):
         if kind in names[:-1]:

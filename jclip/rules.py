@@ -1,8 +1,8 @@
-"""The one matcher: an ordered list of (regex -> value) over parameter paths.
+"""Rules over parameters: ordered lists of (path regex, value).
 
-Freezing, decay, learning-rate multipliers, sharding and partial loading are all such lists. A regex must match a whole
-path ("text/layers/attention/query/kernel"), the first that does decides, and nothing is left to luck: a path that no
-rule takes and a rule that takes no path are both errors.
+Freezing, weight decay, learning-rate multipliers, sharding and partial loading all use them. A regex must match a whole
+path, such as "text/layers/attention/query/kernel", and the first that matches decides. A path without a rule and a rule
+without a path are errors.
 """
 
 import difflib
@@ -17,23 +17,23 @@ T = TypeVar("T")
 
 
 class RuleError(JclipError):
-    """A rule that takes no parameter, or a parameter that no rule takes."""
+    """Error of a rule that matches no parameter, or of a parameter that no rule matches."""
 
 
 def match(rules: Sequence[tuple[str, T]], paths: Iterable[str], *, what: str) -> dict[str, T]:
-    """Gives every path the value of the first rule whose regex matches all of it.
+    """Returns {path: value of the first rule whose regex matches the whole path}, in the order of the paths.
+
+    >>> match(((".*/bias", False), (".*", True)), ["text/bias", "text/kernel"], what="decays")
+    {'text/bias': False, 'text/kernel': True}
 
     Args:
       rules: ordered (regex, value).
-      paths: '/'-joined paths, as `paths_of` names them.
-      what: what the rules decide, for messages: "decays", "stage 'warmup': trains".
-
-    Returns:
-      {path: value}, in the order of the paths.
+      paths: '/'-joined paths, as from `paths_of`.
+      what: name of the rules for messages: "decays", "stage 'warmup': trains".
 
     Raises:
-      RuleError: a path without a rule, a rule without a path (misspelt, or shadowed by the rules above it), or a regex
-        that cannot be compiled.
+      RuleError: a path has no rule, a rule has no path (it is misspelt, or the rules above it took all), or a regex
+        cannot be compiled.
     """
     paths = list(paths)
     patterns = [_compile(regex, what) for regex, _ in rules]
@@ -42,7 +42,7 @@ def match(rules: Sequence[tuple[str, T]], paths: Iterable[str], *, what: str) ->
         first = next((i for i, pattern in enumerate(patterns) if pattern.fullmatch(path)), None)
         if first is not None:
             taken_by[path] = first
-    # A misspelt rule is often the reason for a path without one, so it is told first.
+    # Unused rules are reported first, because a misspelt one is often why a path has no rule.
     used = set(taken_by.values())
     for i, (regex, _) in enumerate(rules):
         if i not in used:
@@ -55,7 +55,11 @@ def match(rules: Sequence[tuple[str, T]], paths: Iterable[str], *, what: str) ->
 
 
 def paths_of(tree: Mapping[str, Any]) -> dict[str, Any]:
-    """{'a/b/c': leaf} of nested dicts, in their order. Whatever is no mapping is a leaf; empty mappings vanish."""
+    """Returns {'a/b/c': leaf} of nested dicts, in order. Everything except a mapping is a leaf.
+
+    >>> paths_of({"text": {"bias": 0, "norm": {"scale": 1}}})
+    {'text/bias': 0, 'text/norm/scale': 1}
+    """
     leaves: dict[str, Any] = {}
     for name, node in tree.items():
         if isinstance(node, Mapping):
@@ -66,10 +70,10 @@ def paths_of(tree: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def tree_from_paths(leaves: Mapping[str, Any]) -> dict[str, Any]:
-    """Nested dicts from {'a/b/c': leaf}: undoes `paths_of`.
+    """Returns nested dicts from {'a/b/c': leaf}; the inverse of `paths_of`.
 
     Raises:
-      ValueError: one path is both a leaf and a branch.
+      ValueError: a path is both a leaf and a branch.
     """
     tree: dict[str, Any] = {}
     for path, leaf in leaves.items():
@@ -80,20 +84,20 @@ def tree_from_paths(leaves: Mapping[str, Any]) -> dict[str, Any]:
             if not isinstance(node, dict):
                 raise ValueError(f"{path!r} goes through {branch!r}, which is a leaf")
         if name in node:
-            raise ValueError(f"{path!r} is there twice, or is a branch as well as a leaf")
+            raise ValueError(f"{path!r} is repeated, or is both a branch and a leaf")
         node[name] = leaf
     return tree
 
 
 def rows(verdict: Mapping[str, T], leaves: Mapping[str, Any]) -> list[tuple[str, int, T]]:
-    """What `match` decided, as rows to print: (path group, number of parameters, value).
+    """Returns the result of `match` as rows to print: (path group, number of parameters, value).
 
-    Neighbours of equal value are folded into their common branch as long as the branch holds no other value, so that a
-    frozen tower is one row ("image/*") and an exception inside it makes only its own surroundings unfold.
+    A branch whose parameters all have one value is one row, such as "image/*" for a frozen tower. Other branches are
+    unfolded.
 
     Args:
       verdict: {path: value} from `match`.
-      leaves: {path: array or shape}, of which the scalars are counted; None or another thing without `shape` counts 1.
+      leaves: {path: array or shape}, for the numbers of parameters; a leaf without `shape` counts as 1.
     """
     return _fold(tree_from_paths(verdict), tree_from_paths({path: _count(leaves[path]) for path in verdict}), "")
 
@@ -120,7 +124,7 @@ def _compile(regex: str, what: str) -> re.Pattern[str]:
     try:
         return re.compile(regex)
     except re.error as error:
-        raise RuleError(f"{what}: rule {regex!r} is no regular expression: {error}") from None
+        raise RuleError(f"{what}: rule {regex!r} is not a regular expression: {error}") from None
 
 
 def _why_unused(
@@ -129,17 +133,17 @@ def _why_unused(
     shadows = sorted({taken_by[path] for path in paths if patterns[i].fullmatch(path)})
     if shadows:
         names = " and ".join(repr(patterns[j].pattern) for j in shadows)
-        return f"{what}: rule {regex!r} takes nothing, because {names} above it took its paths: move it up or drop it"
+        return f"{what}: rule {regex!r} matches nothing, because {names} above it took its paths: move it up or drop it"
     closest = _closest(regex, paths)
     return f"{what}: rule {regex!r} matches no parameter" + (f": the closest is {closest!r}" if closest else "")
 
 
 def _closest(regex: str, paths: list[str]) -> str | None:
-    """The path most like a misspelt regex, read with its operators blanked out; None when there are no paths."""
+    """Returns the path most similar to a misspelt regex without its operators; None if there are no paths."""
     wanted = re.sub(r"\.[*+]|[\\()|?^$\[\]{}]", "", regex).strip("/")
 
     def likeness(path: str) -> float:
-        # "imgae/.*" means a beginning, ".*/biass" an end: compare it with as many of the path's words as it has.
+        # "imgae/.*" means the beginning of a path, ".*/biass" the end, so all windows of as many words are compared.
         words, size = path.split("/"), wanted.count("/") + 1
         windows = ["/".join(words[k : k + size]) for k in range(max(1, len(words) - size + 1))]
         return max(difflib.SequenceMatcher(None, wanted, window).ratio() for window in windows)

@@ -208,8 +208,11 @@ def test_anything_else_is_refused_or_the_same(vit, tmp_path_factory, path, value
             lambda: ResNetConfig(32, (1, 1, 1, 10**9)),
             r"layers is \(1, 1, 1, 10{9}\), but must be a whole number from 1",
         ),
-        (lambda: replace(zoo.get("chinese-clip-vit-b-16"), embed_dim=0), "embed_dim is 0"),
-        (lambda: replace(zoo.get("chinese-clip-vit-b-16"), logit_scale_init=float("nan")), "logit_scale_init is nan"),
+        (lambda: replace(zoo.get_config("chinese-clip-vit-b-16"), embed_dim=0), "embed_dim is 0"),
+        (
+            lambda: replace(zoo.get_config("chinese-clip-vit-b-16"), logit_scale_init=float("nan")),
+            "logit_scale_init is nan",
+        ),
         (lambda: Preprocessing(size=-4), "size is -4, but must be a whole number from 1 to 65536"),
         (lambda: Preprocessing(std=(1.0, 1.0, 0.0)), r"std is \(1.0, 1.0, 0.0\), but must be a number from 1e-06"),
         (lambda: Preprocessing(mean=(0.5,)), r"mean is \(0.5,\), but must be three numbers"),
@@ -230,7 +233,7 @@ def test_a_bundle_that_does_not_fit_together_is_not_written(vit, tmp_path):
 
 def test_every_published_model_is_within_the_ranges():
     for name in zoo.MODELS:
-        check_ranges(zoo.get(name))
+        check_ranges(zoo.get_config(name))
     for config in zoo.TEXT_ENCODERS.values():
         check_ranges(TextEncoderConfig(config).text)
 

@@ -48,7 +48,7 @@ def test_features_are_unit_float32(folder, pictures):
         assert features.dtype == np.float32
         assert features.shape[1] == 8
         np.testing.assert_allclose(np.linalg.norm(features, axis=1), 1, atol=1e-6)
-    assert model.logit_scale == pytest.approx(1 / 0.07)
+    assert model.scale == pytest.approx(1 / 0.07)
     assert model.similarity(pictures, ["red apple"]).shape == (5, 1)
 
 
@@ -194,7 +194,7 @@ def test_a_model_that_has_encoded_is_pickled(folder, pictures):
     np.testing.assert_array_equal(again.encode_image(pictures), features[0])
     np.testing.assert_array_equal(copy.deepcopy(again).encode_text(["red apple"]), features[1])
     np.testing.assert_array_equal(model.encode_text(["red apple"]), features[1])  # it still has its own
-    assert again.logit_scale == model.logit_scale
+    assert again.scale == model.scale
 
 
 @pytest.mark.parametrize("kind", ["wordpiece", "xlmr", "clip_bpe", "bert"])

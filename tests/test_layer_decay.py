@@ -66,7 +66,7 @@ def factors(spec, model=MODEL, trainable=None):
     params = rules.tree_from_paths(
         {path: jnp.ones(leaf.shape) for path, leaf in (leaves if trainable is None else trainable).items()}
     )
-    optimizer = build(spec, 10, leaves, params)
+    optimizer = build(spec, 10, leaves, params, model.towers)
     updates, _ = jax.jit(optimizer.update)(params, optimizer.init(params), params)
     return {path: -np.asarray(leaf) for path, leaf in rules.paths_of(updates).items()}
 

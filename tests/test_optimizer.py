@@ -14,7 +14,7 @@ from jclip.rules import RuleError
 
 
 def built(spec, trainable, leaves=None):
-    return build(spec, 10, rules.paths_of(trainable) if leaves is None else leaves, trainable)
+    return build(spec, 10, rules.paths_of(trainable) if leaves is None else leaves, trainable, {})
 
 
 def params():

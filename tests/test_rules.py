@@ -35,12 +35,12 @@ def test_a_rule_must_match_the_whole_path():
             r"decays: no rule matches 'logit_scale': end the rules .*'\.\*'",
         ),
         ([("image/.*", 1)], r"no rule matches 'text/layers/kernel' \(and 2 more\)"),
-        ([(".*", 1), ("image/.*", 2)], r"rule 'image/\.\*' takes nothing, because '\.\*' above it took its paths"),
+        ([(".*", 1), ("image/.*", 2)], r"rule 'image/\.\*' matches nothing, because '\.\*' above it took its paths"),
         (
             [(".*/kernel", 1), (".*/bias", 1), ("image/.*", 2), (".*", 3)],
-            r"'image/\.\*' takes nothing, because '\.\*/kernel' and '\.\*/bias' above it took its paths",
+            r"'image/\.\*' matches nothing, because '\.\*/kernel' and '\.\*/bias' above it took its paths",
         ),
-        ([("image/(", 1)], r"rule 'image/\(' is no regular expression: .*"),
+        ([("image/(", 1)], r"rule 'image/\(' is not a regular expression: .*"),
         ([], "no rule matches 'image/kernel'"),
     ],
 )

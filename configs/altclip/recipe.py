@@ -78,12 +78,12 @@ def altclip(
     """
     return Run(
         name=name,
-        model=zoo.get(model),
+        model=zoo.get_config(model),
         tokenizer=f"{start}/tokenizer",
         preprocessing=Preprocessing(size=224, mean=CLIP_MEAN, std=CLIP_STD, resize="crop"),
         stages=stages,
         starts_from=((r".*", start),),
-        teacher=Teacher(teacher, zoo.get(teacher_model)),
+        teacher=Teacher(teacher, zoo.get_config(teacher_model)),
         dtype="bfloat16",
     )
 

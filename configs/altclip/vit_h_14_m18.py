@@ -40,4 +40,4 @@ def config() -> Run:
         teacher_model="clip-vit-h-14",
     )
     # Its image tower is the teacher's, which was trained with exact GELU.
-    return replace(run, model=replace(run.model, image=zoo.get("clip-vit-h-14").image))
+    return replace(run, model=replace(run.model, image=zoo.get_config("clip-vit-h-14").image))

@@ -32,7 +32,7 @@ from jclip.images.on_host import HostAugmentation
 from jclip.images.preprocess import CLIP_MEAN, CLIP_STD, Preprocessing
 from jclip.losses.contrastive import ContrastiveLoss
 from jclip.models import zoo
-from jclip.models.remat import Remat
+from jclip.models.compute import Remat
 from jclip.optimizer import CN_CLIP_DECAYS, Optimizer
 from jclip.stages import Budget, Stage
 from jclip.train.evaluations import Retrieval
@@ -224,7 +224,7 @@ def _optimizer(row: Size, learning_rate: float, warmup_steps: int) -> Optimizer:
 def _run(name: str, row: Size, start: str, stages: tuple[Stage, ...], remat: Remat) -> Run:
     return Run(
         name=name,
-        model=zoo.get(row.model),
+        model=zoo.get_config(row.model),
         tokenizer=f"{start}/tokenizer",
         preprocessing=Preprocessing(size=row.pixels, mean=CLIP_MEAN, std=CLIP_STD, resize="squash"),
         stages=stages,

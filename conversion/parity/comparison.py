@@ -116,7 +116,7 @@ def _abridged(
     if tower == "image":
         return config, tensors, tower, inputs
     text, path = config.text, _CLIP_TOKENS if _CLIP_TOKENS in tensors else "text/word_embedding"
-    first = 1 + getattr(text, "pad_id", 0)
+    first = 1 + (text.pad_id or 0)
     used = np.unique(np.concatenate([np.arange(first), inputs.ravel()]))
     rows = np.stack([tensors[path].layer(int(token)) for token in used])
     small = replace(config, text=replace(cast(Any, text), vocab_size=len(used)))

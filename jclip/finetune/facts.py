@@ -18,7 +18,6 @@ from jclip.bundle import Bundle
 from jclip.data.sources.folders import PairFolder
 from jclip.errors import JclipError
 from jclip.models.dual_encoder import DualEncoderConfig
-from jclip.models.resnet import ResNetConfig
 from jclip.tokenizers.text import Tokenizer
 
 MOST_READ = 5_000
@@ -209,29 +208,11 @@ def read_model(bundle: Bundle) -> ModelFacts:
         raise JclipError("the bundle is a text encoder alone: fine-tuning needs both towers, so name another one")
     leaves = rules.paths_of(bundle.params)
     image, text = config.image, config.text
-    if isinstance(image, ResNetConfig):
-        # CLIP's RN50 at 224 pixels: about 12 GFLOP and 70 MB of 16-bit activations a picture, 38 million parameters.
-        size = (image.image_size / 224) ** 2
-        picture = _tower(leaves, "image/", round(158 * size), round(70e6 * size * image.width / 64), 0)
-    else:
-        tokens = (image.image_size // image.patch_size) ** 2 + 1
-        kept = kept_bytes(tokens, image.width, image.heads, image.layers)
-        picture = _tower(leaves, "image/", tokens, kept, image.layers)
+    picture = _tower(leaves, "image/", image.tokens, image.activation_bytes, image.depth)
     length = bundle.context_length
-    words = _tower(leaves, "text/", length, kept_bytes(length, text.width, text.heads, text.layers), text.layers)
+    words = _tower(leaves, "text/", length, text.activation_bytes(length), text.depth)
     white = bundle.preprocessing.background == (255, 255, 255)
-    return ModelFacts(picture, words, length, isinstance(image, ResNetConfig), white)
-
-
-def kept_bytes(tokens: int, width: int, heads: int, layers: int) -> int:
-    """Returns the bytes that a transformer keeps of one example for its backward pass, computing in 16 bits.
-
-    Korthikanti et al. 2022, equation 2: tokens x width x (34 + 5 x heads x tokens / width) in each layer.
-
-    >>> kept_bytes(197, 768, 12, 12)
-    89671248
-    """
-    return layers * tokens * (34 * width + 5 * heads * tokens)
+    return ModelFacts(picture, words, length, image.has_statistics, white)
 
 
 def _tower(leaves: dict[str, Any], prefix: str, tokens: int, kept: int, layers: int) -> TowerFacts:

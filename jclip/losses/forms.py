@@ -1,13 +1,13 @@
-"""The forms of a contrastive loss: how every image of the batch meets every text.
+"""Forms of the contrastive loss: dense, chunked and ring.
 
-All forms multiply each block of images and texts once, for both directions, and keep tallies of it (see `kinds`).
+Every form multiplies each block of images and texts once, for both directions, and keeps its statistics (see `kinds`).
 
-  dense    all logits at once; under `jit` XLA splits them over the devices. Memory grows with the square of the batch.
-  chunked  every device holds its images; the texts are gathered from all devices, a chunk at a time.
-  ring     every device holds its images; the texts travel from device to device, with what is known of them.
+  dense    all logits at once, split over the devices by XLA under `jit`. Memory grows with the square of the batch.
+  chunked  every device keeps its images and gathers the texts of all devices, a chunk at a time.
+  ring     every device keeps its images; the texts and their statistics are passed on from device to device.
 
-The last two keep for the backward pass only what they were given and the tallies, and let everything meet again. So a
-device's memory grows with its share of the batch, and with nothing else.
+For the backward pass, chunked and ring keep only their inputs and the statistics, and recompute the logits. A device's
+memory therefore grows only with its share of the batch.
 
 Axes: b global batch, r rows (images), c columns (texts), d features, k kinds of id.
 """
@@ -20,18 +20,17 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jclip.losses.kinds import Kind
+from jclip.losses.kinds import PairwiseLoss
 
-Tallies = tuple[Any, Any]
-"""What is known of the images and of the texts."""
-
+PairStats = tuple[Any, Any]
+"""Statistics of the images and of the texts."""
 
 _PADDING = -1
-"""The place in the batch of what only fills up a part."""
+"""Position in the batch of rows that only fill up a chunk."""
 
 
-class Side(NamedTuple):
-    """Images or texts: features, and ids, of which the first is the pair's place in the batch."""
+class Examples(NamedTuple):
+    """Features of images or texts, and their ids, of which the first is the position in the batch."""
 
     features_bd: jax.Array
     ids_bk: jax.Array
@@ -39,174 +38,188 @@ class Side(NamedTuple):
 
 @dataclass(frozen=True)
 class Blocks:
-    """How a block is looked at.
+    """Computation of a block of logits.
 
     Attributes:
-      kind: of the loss.
+      loss: loss whose statistics are computed.
       positives: whether pairs that share an id are positives; otherwise they do not count.
     """
 
-    kind: Kind
+    loss: PairwiseLoss
     positives: bool
 
-    def look(self, images: Side, texts: Side, bias: jax.Array | None, known: Tallies | None = None) -> Tallies:
-        """The tallies of a block, from one matmul; `known` as in `Kind.look`."""
-        # float32 products of bfloat16 passes, the default on some devices, are 0.06 off at a scale of 100.
+    def reduce(
+        self, images: Examples, texts: Examples, bias: jax.Array | None, total: PairStats | None = None
+    ) -> PairStats:
+        """Computes one block of logits and reduces it to per-row and per-column statistics.
+
+        Args:
+          images, texts: rows and columns of the block.
+          bias: added to the logits; None for none.
+          total: see `PairwiseLoss.reduce`.
+        """
+        # On some devices the default product of float32 has bfloat16 precision: 0.06 off at a scale of 100.
         highest = jax.lax.Precision.HIGHEST
         logits_rc = jnp.einsum("rd,cd->rc", images.features_bd, texts.features_bd, precision=highest)
         if bias is not None:
             logits_rc += bias
-        alike = [images.ids_bk[:, None, k] == texts.ids_bk[None, :, k] for k in range(images.ids_bk.shape[1])]
+        own_rc, *equal = (images.ids_bk[:, None, k] == texts.ids_bk[None, :, k] for k in range(images.ids_bk.shape[1]))
         shared_rc = jnp.zeros(logits_rc.shape, bool)
-        for alike_rc in alike[1:]:
-            shared_rc |= alike_rc
-        others_rc = ~alike[0] & (texts.ids_bk[None, :, 0] != _PADDING)
+        for equal_rc in equal:
+            shared_rc |= equal_rc
+        others_rc = ~own_rc & (texts.ids_bk[None, :, 0] != _PADDING)
         positive_rc = shared_rc & others_rc if self.positives else None
-        return self.kind.look(logits_rc, ~shared_rc & others_rc, positive_rc, known)
+        return self.loss.reduce(logits_rc, ~shared_rc & others_rc, positive_rc, total)
 
 
-def dense(images: Side, texts: Side, bias: jax.Array | None, *, blocks: Blocks) -> Tallies:
-    """The tallies of all images and all texts; the logits are the products of their features, plus the bias."""
-    return blocks.look(images, texts, bias)
+def dense(images: Examples, texts: Examples, bias: jax.Array | None, *, blocks: Blocks) -> PairStats:
+    """Computes the statistics of all images and texts in one block."""
+    return blocks.reduce(images, texts, bias)
 
 
 def chunked(
-    images: Side, texts: Side, bias: jax.Array | None, *, blocks: Blocks, axes: tuple[str, ...], chunk: int
-) -> Tallies:
-    """As `dense`, on one device of `shard_map` over `axes`, for its share of the images and texts.
+    images: Examples, texts: Examples, bias: jax.Array | None, *, blocks: Blocks, axes: tuple[str, ...], chunk: int
+) -> PairStats:
+    """Computes the statistics of one device's images and texts under `shard_map`, gathering texts in chunks.
 
-    `chunk` is how many columns it reads at once, and never less than one from each device.
+    Args:
+      images, texts: this device's shares.
+      bias, blocks: as in `dense`.
+      axes: axes of the mesh over which the batch is split.
+      chunk: number of texts that are gathered at once; at least one from each device.
     """
     devices = jax.lax.axis_size(axes)
 
-    def home(tally: Any) -> Any:
-        # Every device gets from every other what that one knows of its columns.
-        split = jax.tree.map(lambda x: x.reshape(devices, -1), tally)
+    def scatter(stats: Any) -> Any:
+        # Each device sends every other its statistics of the other's texts.
+        split = jax.tree.map(lambda x: x.reshape(devices, -1), stats)
         return jax.tree.map(partial(jax.lax.all_to_all, axis_name=axes, split_axis=0, concat_axis=0), split).merged()
 
-    meeting = _Meeting(
+    sweep = _Sweep(
         blocks,
         width=max(chunk // devices, 1),
-        fetch=partial(jax.tree.map, partial(jax.lax.all_gather, axis_name=axes, tiled=True)),
-        home=home,
-        home_gradient=partial(jax.lax.psum_scatter, axis_name=axes, tiled=True),
+        gather=partial(jax.tree.map, partial(jax.lax.all_gather, axis_name=axes, tiled=True)),
+        scatter=scatter,
+        scatter_gradient=partial(jax.lax.psum_scatter, axis_name=axes, tiled=True),
     )
 
-    def there(batch: _Batch, blank: Tallies) -> Tallies:
-        return meeting.there(batch, blank[0])
+    def forward(batch: _Batch, empty: PairStats) -> PairStats:
+        return sweep.forward(batch, empty[0])
 
-    def back(batch: _Batch, known: Tallies, wanted: Tallies, zeros: _Gradients) -> _Gradients:
-        return meeting.back(batch, known, wanted, zeros)
-
-    return _differentiable(there, back, blocks, axes)(_Batch(images, texts, bias))
+    return _differentiable(forward, sweep.backward, blocks, axes)(_Batch(images, texts, bias))
 
 
 def ring(
-    images: Side, texts: Side, bias: jax.Array | None, *, blocks: Blocks, axes: tuple[str, ...], chunk: int
-) -> Tallies:
-    """As `chunked`, but nothing is ever gathered: the texts of one device after another come by."""
+    images: Examples, texts: Examples, bias: jax.Array | None, *, blocks: Blocks, axes: tuple[str, ...], chunk: int
+) -> PairStats:
+    """Computes the same as `chunked` without gathering: texts are passed around the ring of devices.
+
+    Args:
+      images, texts, bias, blocks, axes: as in `chunked`.
+      chunk: number of texts for which logits exist at once.
+    """
     devices = jax.lax.axis_size(axes)
     neighbours = [(i, (i + 1) % devices) for i in range(devices)]
-    onward = partial(jax.tree.map, partial(jax.lax.ppermute, axis_name=axes, perm=neighbours))
-    meeting = _Meeting(blocks, width=chunk)
+    pass_on = partial(jax.tree.map, partial(jax.lax.ppermute, axis_name=axes, perm=neighbours))
+    sweep = _Sweep(blocks, width=chunk)
 
-    # Texts are sent on while they are read: the next round's do not wait for what this one computes.
-    def there(batch: _Batch, blank: Tallies) -> Tallies:
+    # Texts are passed on while they are read, so that the next round does not wait for this one's result.
+    def forward(batch: _Batch, empty: PairStats) -> PairStats:
         def visit(carry: tuple, _: None) -> tuple[tuple, None]:
-            of_images, of_texts, texts = carry
-            of_images, more = meeting.there(batch._replace(texts=texts), of_images)
-            return (of_images, *onward((_joined(of_texts, more), texts))), None
+            image_stats, text_stats, texts = carry
+            image_stats, more = sweep.forward(batch._replace(texts=texts), image_stats)
+            return (image_stats, *pass_on((_merged(text_stats, more), texts))), None
 
-        return jax.lax.scan(visit, (*blank, batch.texts), length=devices)[0][:2]
+        return jax.lax.scan(visit, (*empty, batch.texts), length=devices)[0][:2]
 
-    def back(batch: _Batch, known: Tallies, wanted: Tallies, zeros: _Gradients) -> _Gradients:
+    def backward(batch: _Batch, total: PairStats, cotangents: PairStats, zeros: _Gradients) -> _Gradients:
         def visit(carry: tuple, _: None) -> tuple[tuple, None]:
-            sums, texts, of_texts, texts_wanted = carry
-            here = batch._replace(texts=texts)
-            more = meeting.back(here, (known[0], of_texts), (wanted[0], texts_wanted), sums)
-            to_texts, *others = onward((sums.texts + more.texts, texts, of_texts, texts_wanted))
+            sums, texts, text_stats, text_cotangents = carry
+            visited = batch._replace(texts=texts)
+            more = sweep.backward(visited, (total[0], text_stats), (cotangents[0], text_cotangents), sums)
+            to_texts, *others = pass_on((sums.texts + more.texts, texts, text_stats, text_cotangents))
             return (more._replace(texts=to_texts), *others), None
 
-        return jax.lax.scan(visit, (zeros, batch.texts, known[1], wanted[1]), length=devices)[0][0]
+        return jax.lax.scan(visit, (zeros, batch.texts, total[1], cotangents[1]), length=devices)[0][0]
 
-    return _differentiable(there, back, blocks, axes)(_Batch(images, texts, bias))
+    return _differentiable(forward, backward, blocks, axes)(_Batch(images, texts, bias))
 
 
 class _Batch(NamedTuple):
-    """What the logits are made of."""
+    """Inputs of the logits."""
 
-    images: Side
-    texts: Side
+    images: Examples
+    texts: Examples
     bias: jax.Array | None
 
 
 class _Gradients(NamedTuple):
-    """Of the features and the bias of a `_Batch`."""
+    """Gradients of the features and the bias of a `_Batch`."""
 
     images: jax.Array
     texts: jax.Array
     bias: jax.Array | None
 
 
-def _same(x: Any) -> Any:
+def _identity(x: Any) -> Any:
     return x
 
 
 @dataclass(frozen=True)
-class _Meeting:
-    """Images that meet texts, a part of them at a time, so that few logits exist at once.
+class _Sweep:
+    """Pass over the texts in chunks, each against all images of this device, so that few logits exist at once.
 
     Attributes:
-      blocks: how a block is looked at.
-      width: so many of the given texts are one part.
-      fetch: from a part to what the images meet in its place.
-      home: from a tally of what was fetched to one of the part.
-      home_gradient: from a gradient of what was fetched to one of the part.
+      blocks: computation of a block.
+      width: number of this device's texts in a chunk.
+      gather: maps a chunk to the texts of the block.
+      scatter: maps statistics of these texts to those of the chunk.
+      scatter_gradient: maps gradients of these texts to those of the chunk.
     """
 
     blocks: Blocks
     width: int
-    fetch: Callable[[Any], Any] = _same
-    home: Callable[[Any], Any] = _same
-    home_gradient: Callable[[jax.Array], jax.Array] = _same
+    gather: Callable[[Any], Any] = _identity
+    scatter: Callable[[Any], Any] = _identity
+    scatter_gradient: Callable[[jax.Array], jax.Array] = _identity
 
-    def there(self, batch: _Batch, of_images: Any) -> Tallies:
-        """The tallies of the images, those known before included, and of the texts."""
+    def forward(self, batch: _Batch, image_stats: Any) -> PairStats:
+        """Returns `image_stats` merged with those of this pass, and the statistics of the texts."""
 
-        def visit(of_images: Any, part: Side) -> Tallies:
-            more, of_texts = self.blocks.look(batch.images, self.fetch(part), batch.bias)
-            return _joined(of_images, more), self.home(of_texts)
+        def visit(image_stats: Any, chunk: Examples) -> PairStats:
+            more, text_stats = self.blocks.reduce(batch.images, self.gather(chunk), batch.bias)
+            return _merged(image_stats, more), self.scatter(text_stats)
 
-        of_images, of_texts = jax.lax.scan(visit, of_images, self._parts(batch.texts))
-        return of_images, _whole(of_texts, len(batch.texts.ids_bk))
+        image_stats, text_stats = jax.lax.scan(visit, image_stats, self._chunks(batch.texts))
+        return image_stats, _concatenated(text_stats, len(batch.texts.ids_bk))
 
-    def back(self, batch: _Batch, known: Tallies, wanted: Tallies, sums: _Gradients) -> _Gradients:
-        """The gradients of the images and the bias, those of before included, and of the texts alone.
+    def backward(self, batch: _Batch, total: PairStats, cotangents: PairStats, sums: _Gradients) -> _Gradients:
+        """Adds the image and bias gradients to `sums` and returns them with the text gradients of this pass.
 
         Args:
-          batch: as it was given to `there`.
-          known: its tallies over the whole batch.
-          wanted: the gradients of the loss in these.
-          sums: the gradients of before.
+          batch: the batch of `forward`.
+          total: statistics of these images and texts over the whole batch.
+          cotangents: gradients of the loss with respect to `total`.
+          sums: gradients of the passes before.
         """
 
-        def visit(sums: tuple, part: tuple) -> tuple[tuple, jax.Array]:
-            texts, of_texts, texts_wanted = self.fetch(part)
+        def visit(sums: tuple, chunk: tuple) -> tuple[tuple, jax.Array]:
+            texts, text_stats, text_cotangents = self.gather(chunk)
 
-            def again(images_rd: jax.Array, texts_cd: jax.Array, bias: jax.Array | None) -> Tallies:
-                sides = Side(images_rd, batch.images.ids_bk), Side(texts_cd, texts.ids_bk)
-                return self.blocks.look(*sides, bias, (known[0], of_texts))
+            def recompute(images_rd: jax.Array, texts_cd: jax.Array, bias: jax.Array | None) -> PairStats:
+                examples = Examples(images_rd, batch.images.ids_bk), Examples(texts_cd, texts.ids_bk)
+                return self.blocks.reduce(*examples, bias, (total[0], text_stats))
 
-            _, pull = jax.vjp(again, batch.images.features_bd, texts.features_bd, batch.bias)
-            to_images, to_texts, to_bias = pull((wanted[0], texts_wanted))
-            return jax.tree.map(jnp.add, sums, (to_images, to_bias)), self.home_gradient(to_texts)
+            _, vjp = jax.vjp(recompute, batch.images.features_bd, texts.features_bd, batch.bias)
+            to_images, to_texts, to_bias = vjp((cotangents[0], text_cotangents))
+            return jax.tree.map(jnp.add, sums, (to_images, to_bias)), self.scatter_gradient(to_texts)
 
-        parts = self._parts((batch.texts, known[1], wanted[1]))
-        (to_images, to_bias), to_texts = jax.lax.scan(visit, (sums.images, sums.bias), parts)
-        return _Gradients(to_images, _whole(to_texts, len(batch.texts.ids_bk)), to_bias)
+        chunks = self._chunks((batch.texts, total[1], cotangents[1]))
+        (to_images, to_bias), to_texts = jax.lax.scan(visit, (sums.images, sums.bias), chunks)
+        return _Gradients(to_images, _concatenated(to_texts, len(batch.texts.ids_bk)), to_bias)
 
-    def _parts(self, texts: Any) -> Any:
-        """Arrays over texts as arrays (parts, texts of a part), in parts as equal as can be."""
+    def _chunks(self, texts: Any) -> Any:
+        """Returns arrays over texts as (chunks, texts of a chunk), in chunks of equal size, the last one padded."""
         size = len(jax.tree.leaves(texts)[0])
         count = -(-size // self.width)
         width = -(-size // count)
@@ -219,44 +232,46 @@ class _Meeting:
         return jax.tree.map(split, texts)
 
 
-def _whole(parts: Any, size: int) -> Any:
-    """The inverse of `_Meeting._parts`."""
-    return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:])[:size], parts)
+def _concatenated(chunks: Any, size: int) -> Any:
+    """Undoes `_Sweep._chunks`."""
+    return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:])[:size], chunks)
 
 
-def _joined(one: Any, other: Any) -> Any:
-    """The tally of two tallies of the same rows or columns."""
+def _merged(one: Any, other: Any) -> Any:
+    """Merges two statistics of the same rows or columns."""
     return jax.tree.map(lambda *both: jnp.stack(both), one, other).merged()
 
 
 def _differentiable(
-    there: Callable[[_Batch, Tallies], Tallies],
-    back: Callable[[_Batch, Tallies, Tallies, _Gradients], _Gradients],
+    forward: Callable[[_Batch, PairStats], PairStats],
+    backward: Callable[[_Batch, PairStats, PairStats, _Gradients], _Gradients],
     blocks: Blocks,
     axes: tuple[str, ...],
-) -> Callable[[_Batch], Tallies]:
-    """`there`, with `back` for its gradient: autodiff would keep what every visit began with, all texts among it."""
+) -> Callable[[_Batch], PairStats]:
+    """Returns `forward` with `backward` as its gradient. Autodiff would store the inputs of every block."""
 
     def varying(tree: Any) -> Any:
-        # Arrays made here are the same on all devices until they are said to differ.
+        # shard_map takes arrays that are made inside it for equal on all devices unless they are cast.
         return jax.tree.map(partial(jax.lax.pcast, axis_name=axes, to="varying"), tree)
 
     @jax.custom_vjp
-    def form(batch: _Batch) -> Tallies:
-        return there(batch, varying(blocks.kind.blank(len(batch.images.ids_bk))))
+    def form(batch: _Batch) -> PairStats:
+        return forward(batch, varying(blocks.loss.empty(len(batch.images.ids_bk))))
 
-    def forward(batch: _Batch) -> tuple[Tallies, tuple[_Batch, Tallies]]:
-        known = form(batch)
-        return known, (batch, known)
+    def save(batch: _Batch) -> tuple[PairStats, tuple[_Batch, PairStats]]:
+        total = form(batch)
+        return total, (batch, total)
 
-    def backward(kept: tuple[_Batch, Tallies], wanted: Tallies) -> tuple[_Batch]:
-        batch, known = kept
+    def pull_back(saved: tuple[_Batch, PairStats], cotangents: PairStats) -> tuple[_Batch]:
+        batch, total = saved
         like = _Gradients(batch.images.features_bd, batch.texts.features_bd, batch.bias)
         zeros = varying(jax.tree.map(lambda x: jnp.zeros(x.shape), like))
-        gradients = back(batch, known, wanted, zeros)
-        of_ids: Any = None  # integers have no gradient
-        return (_Batch(Side(gradients.images, of_ids), Side(gradients.texts, of_ids), gradients.bias),)
+        gradients = backward(batch, total, cotangents, zeros)
+        no_gradient: Any = None  # of the ids, which are integers
+        return (
+            _Batch(Examples(gradients.images, no_gradient), Examples(gradients.texts, no_gradient), gradients.bias),
+        )
 
-    form.defvjp(forward, backward)
-    # A bias that is said to differ per device has its gradients summed over the devices.
+    form.defvjp(save, pull_back)
+    # The gradient of a bias that varies over the devices is summed over them.
     return lambda batch: form(batch._replace(bias=varying(batch.bias)))

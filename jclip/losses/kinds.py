@@ -1,11 +1,13 @@
-"""The kinds of contrastive loss: what each keeps of a block of logits, and the loss that it makes of that.
+"""Softmax and sigmoid losses over blocks of logits.
 
-A block is the logits of some images (rows) against some texts (columns), with no pair's own logit in it. A tally is
-what a loss needs to know of the logits of one row or column; tallies of different blocks merge, in any order.
+A block holds the logits of some images (rows) with some texts (columns), except those of the pairs themselves. A loss
+reduces each block to statistics of its rows and columns. Statistics of different blocks merge in any order, and the
+loss is computed from those of all blocks and the pairs' own logits.
 
-With s a pair's own logit and, over a row or a column, n the log of the summed exponentials of its negatives and p that
-of its positives, of which m is the mean, the softmax loss is log(e^p + e^n) - m = softplus(n - p) + (p - m). The second
-form loses no digits where the positives are far above the negatives; for one positive it is softplus(n - s).
+Numerics of the softmax: let s be the logit of a pair. Over its row or column, let n be the log-sum-exp of the
+negatives, p that of the positives, and m the mean of the positives. The loss is log(e^p + e^n) - m, computed as
+softplus(n - p) + (p - m), which keeps its digits if the positives are far above the negatives. With one positive it is
+softplus(n - s).
 
 Axes: b global batch, r rows (images), c columns (texts), n rows or columns.
 """
@@ -16,110 +18,110 @@ import jax
 import jax.numpy as jnp
 
 MASKED = -1e30
-"""The logit of what does not count. Finite, so that no maximum over it gives inf - inf."""
+"""Logit of entries that do not count. Finite, so that no maximum over them gives inf - inf."""
 
 
-class Tally(Protocol):
-    """What a loss keeps of the logits of each row or column: arrays (n,), or (k, n) of k tallies to be merged."""
+class Stats(Protocol):
+    """Statistics of each row or column: arrays (n,), or (k, n) for k statistics to be merged."""
 
     @property
     def largest(self) -> jax.Array:
-        """The largest logit of a negative, which takes no gradient."""
+        """Largest logit of a negative; takes no gradient."""
 
     def merged(self) -> Self:
-        """One tally of the k along the leading axis."""
+        """Merges the k statistics along the leading axis."""
 
 
-class Kind(Protocol):
-    """A loss over pairs."""
+class PairwiseLoss(Protocol):
+    """Loss over all pairs of an image and a text."""
 
-    def blank(self, size: int) -> tuple[Any, Any]:
-        """The tallies of `size` rows and columns that have met nothing."""
+    def empty(self, size: int) -> tuple[Any, Any]:
+        """Returns the statistics of `size` rows and columns before the first block."""
 
-    def look(
+    def reduce(
         self,
         logits_rc: jax.Array,
         negative_rc: jax.Array,
         positive_rc: jax.Array | None,
-        known: tuple[Any, Any] | None = None,
+        total: tuple[Any, Any] | None = None,
     ) -> tuple[Any, Any]:
-        """The tallies of the rows and of the columns of a block.
+        """Returns the statistics of the rows and of the columns of a block.
 
         Args:
           logits_rc: float32.
-          negative_rc, positive_rc: which of them are whose; what is neither does not count. None for no positives.
-          known: the tallies of the same rows and columns over all blocks. Their maxima then stand for the block's own,
-            so that the tallies of all blocks simply add up; this is how a backward pass looks at them.
+          negative_rc, positive_rc: masks; an entry in neither does not count. None for no positives.
+          total: statistics of the same rows and columns over all blocks, for the backward pass. Their maxima replace
+            the block's own, so that the statistics of all blocks add up without rescaling.
         """
 
     def loss(self, own_b: jax.Array, images: Any, texts: Any) -> jax.Array:
-        """The loss, from the pairs' own logits and the tallies over all others."""
+        """Returns the loss, from the pairs' own logits and the statistics over all others."""
 
 
-class LogSum(NamedTuple):
-    """A sum of exponentials: the largest exponent, and the sum of exp(exponent - largest)."""
+class LogSumExp(NamedTuple):
+    """Sum of exponentials, as the largest exponent and the sum of exp(exponent - largest)."""
 
     largest: jax.Array
-    total: jax.Array
+    scaled_sum: jax.Array
 
     @classmethod
-    def of(cls, logits_rc: jax.Array, counts_rc: jax.Array, axis: int, known: "LogSum | None" = None) -> Self:
-        """Over an axis of the logits that count."""
-        logits_rc = jnp.where(counts_rc, logits_rc, MASKED)
-        largest = jax.lax.stop_gradient(logits_rc).max(axis) if known is None else known.largest
+    def along(cls, axis: int, logits_rc: jax.Array, mask_rc: jax.Array, total: "LogSumExp | None" = None) -> Self:
+        """Returns the sums along an axis over the logits in the mask, relative to the maxima of `total` if given."""
+        logits_rc = jnp.where(mask_rc, logits_rc, MASKED)
+        largest = jax.lax.stop_gradient(logits_rc).max(axis) if total is None else total.largest
         return cls(largest, jnp.exp(logits_rc - jnp.expand_dims(largest, axis)).sum(axis))
 
     @classmethod
-    def blank(cls, size: int) -> Self:
-        """Of nothing."""
+    def empty(cls, size: int) -> Self:
+        """Returns `size` sums of nothing."""
         return cls(jnp.full(size, MASKED), jnp.zeros(size))
 
     def merged(self) -> Self:
-        """One sum of those along the leading axis."""
+        """See `Stats`."""
         largest = self.largest.max(axis=0)
-        return type(self)(largest, (self.total * jnp.exp(self.largest - largest)).sum(axis=0))
+        return type(self)(largest, (self.scaled_sum * jnp.exp(self.largest - largest)).sum(axis=0))
 
     @property
     def log(self) -> jax.Array:
-        """Its logarithm."""
-        return self.largest + jnp.log(self.total)
+        """Logarithm of the sum."""
+        return self.largest + jnp.log(self.scaled_sum)
 
 
-class Positives(NamedTuple):
-    """The positives of pairs, other than themselves: their exponentials, their sum, and how many they are."""
+class PositiveStats(NamedTuple):
+    """Statistics of the positives other than the pair itself: log-sum-exp, sum and number of their logits."""
 
-    exponentials: LogSum
-    summed: jax.Array
+    logsumexp: LogSumExp
+    sum: jax.Array
     number: jax.Array
 
     @classmethod
-    def blank(cls, size: int) -> Self:
-        """None at all."""
-        return cls(LogSum.blank(size), jnp.zeros(size), jnp.zeros(size))
+    def empty(cls, size: int) -> Self:
+        """Returns the statistics of `size` rows without positives."""
+        return cls(LogSumExp.empty(size), jnp.zeros(size), jnp.zeros(size))
 
     def merged(self) -> Self:
-        """One of those along the leading axis."""
-        return type(self)(self.exponentials.merged(), self.summed.sum(axis=0), self.number.sum(axis=0))
+        """See `Stats`."""
+        return type(self)(self.logsumexp.merged(), self.sum.sum(axis=0), self.number.sum(axis=0))
 
 
-class SoftmaxTally(NamedTuple):
-    """For the softmax."""
+class SoftmaxStats(NamedTuple):
+    """Statistics of the softmax loss."""
 
-    negatives: LogSum
-    positives: Positives | None
+    negatives: LogSumExp
+    positives: PositiveStats | None
 
     @property
     def largest(self) -> jax.Array:
-        """See `Tally`."""
+        """See `Stats`."""
         return self.negatives.largest
 
     def merged(self) -> Self:
-        """See `Tally`."""
+        """See `Stats`."""
         return type(self)(self.negatives.merged(), self.positives and self.positives.merged())
 
 
-class Softmax:
-    """Cross-entropies over the batch, image to text and text to image.
+class SoftmaxLoss:
+    """Mean of the image-to-text and text-to-image cross-entropies.
 
     Args:
       positives: whether a pair may have positives other than itself.
@@ -128,99 +130,101 @@ class Softmax:
     def __init__(self, positives: bool) -> None:
         self._positives = positives
 
-    def blank(self, size: int) -> tuple[SoftmaxTally, SoftmaxTally]:
-        """See `Kind`."""
-        tally = SoftmaxTally(LogSum.blank(size), Positives.blank(size) if self._positives else None)
-        return tally, tally
+    def empty(self, size: int) -> tuple[SoftmaxStats, SoftmaxStats]:
+        """See `PairwiseLoss`."""
+        stats = SoftmaxStats(LogSumExp.empty(size), PositiveStats.empty(size) if self._positives else None)
+        return stats, stats
 
-    def look(
+    def reduce(
         self,
         logits_rc: jax.Array,
         negative_rc: jax.Array,
         positive_rc: jax.Array | None,
-        known: tuple[SoftmaxTally, SoftmaxTally] | None = None,
-    ) -> tuple[SoftmaxTally, SoftmaxTally]:
-        """See `Kind`."""
+        total: tuple[SoftmaxStats, SoftmaxStats] | None = None,
+    ) -> tuple[SoftmaxStats, SoftmaxStats]:
+        """See `PairwiseLoss`."""
 
-        def along(axis: int, known: SoftmaxTally | None) -> SoftmaxTally:
-            negatives = LogSum.of(logits_rc, negative_rc, axis, known and known.negatives)
+        def along(axis: int, total: SoftmaxStats | None) -> SoftmaxStats:
+            negatives = LogSumExp.along(axis, logits_rc, negative_rc, total and total.negatives)
             if positive_rc is None:
-                return SoftmaxTally(negatives, None)
-            seen = known and known.positives
-            exponentials = LogSum.of(logits_rc, positive_rc, axis, seen and seen.exponentials)
-            summed = jnp.where(positive_rc, logits_rc, 0).sum(axis)
-            return SoftmaxTally(negatives, Positives(exponentials, summed, positive_rc.sum(axis, dtype=jnp.float32)))
+                return SoftmaxStats(negatives, None)
+            all_positives = total and total.positives
+            logsumexp = LogSumExp.along(axis, logits_rc, positive_rc, all_positives and all_positives.logsumexp)
+            sums, numbers = jnp.where(positive_rc, logits_rc, 0).sum(axis), positive_rc.sum(axis, dtype=jnp.float32)
+            return SoftmaxStats(negatives, PositiveStats(logsumexp, sums, numbers))
 
-        images, texts = known or (None, None)
+        images, texts = total or (None, None)
         return along(1, images), along(0, texts)
 
-    def loss(self, own_b: jax.Array, images: SoftmaxTally, texts: SoftmaxTally) -> jax.Array:
-        """See `Kind`: the mean over both directions and the batch."""
+    def loss(self, own_b: jax.Array, images: SoftmaxStats, texts: SoftmaxStats) -> jax.Array:
+        """See `PairwiseLoss`: the mean over both directions and the batch."""
         return (_cross_entropies(own_b, images).mean() + _cross_entropies(own_b, texts).mean()) / 2
 
 
-def _cross_entropies(own_b: jax.Array, tally: SoftmaxTally) -> jax.Array:
-    others = tally.positives
+def _cross_entropies(own_b: jax.Array, stats: SoftmaxStats) -> jax.Array:
+    others = stats.positives
     if others is None:
-        return jax.nn.softplus(tally.negatives.log - own_b)
+        return jax.nn.softplus(stats.negatives.log - own_b)
     fixed_b = jax.lax.stop_gradient(own_b)
-    own = LogSum(fixed_b, jnp.exp(own_b - fixed_b))
-    positives = jax.tree.map(lambda *both: jnp.stack(both), own, others.exponentials).merged()
-    mean_b = (own_b + others.summed) / (1 + others.number)
-    # One positive is its own mean. Said so, because gradients of 1 and -1 would take the digits of smaller ones along.
+    own = LogSumExp(fixed_b, jnp.exp(own_b - fixed_b))
+    positives = jax.tree.map(lambda *both: jnp.stack(both), own, others.logsumexp).merged()
+    mean_b = (own_b + others.sum) / (1 + others.number)
+    # A single positive is its own mean. Without the `where`, gradients of 1 and -1 would cancel and lose the digits of
+    # smaller ones.
     above_mean_b = jnp.where(others.number > 0, positives.log - mean_b, 0)
-    return jax.nn.softplus(tally.negatives.log - positives.log) + above_mean_b
+    return jax.nn.softplus(stats.negatives.log - positives.log) + above_mean_b
 
 
-class SigmoidRows(NamedTuple):
-    """For the sigmoid, of rows: the sum of what each pair loses."""
+class SigmoidRowStats(NamedTuple):
+    """Statistics of the sigmoid loss for rows, which hold the summed losses of all pairs."""
 
     largest: jax.Array
     losses: jax.Array
 
     def merged(self) -> Self:
-        """See `Tally`."""
+        """See `Stats`."""
         return type(self)(self.largest.max(axis=0), self.losses.sum(axis=0))
 
 
-class SigmoidColumns(NamedTuple):
-    """For the sigmoid, of columns, whose pairs the rows have counted."""
+class SigmoidColumnStats(NamedTuple):
+    """Statistics of the sigmoid loss for columns, whose pairs the rows have counted."""
 
     largest: jax.Array
 
     def merged(self) -> Self:
-        """See `Tally`."""
+        """See `Stats`."""
         return type(self)(self.largest.max(axis=0))
 
 
-class Sigmoid:
-    """A binary classification of every pair of an image and a text."""
+class SigmoidLoss:
+    """Binary classification of every pair of an image and a text."""
 
-    def blank(self, size: int) -> tuple[SigmoidRows, SigmoidColumns]:
-        """See `Kind`."""
+    def empty(self, size: int) -> tuple[SigmoidRowStats, SigmoidColumnStats]:
+        """See `PairwiseLoss`."""
         largest = jnp.full(size, MASKED)
-        return SigmoidRows(largest, jnp.zeros(size)), SigmoidColumns(largest)
+        return SigmoidRowStats(largest, jnp.zeros(size)), SigmoidColumnStats(largest)
 
-    def look(
+    def reduce(
         self,
         logits_rc: jax.Array,
         negative_rc: jax.Array,
         positive_rc: jax.Array | None,
-        known: tuple[SigmoidRows, SigmoidColumns] | None = None,
-    ) -> tuple[SigmoidRows, SigmoidColumns]:
-        """See `Kind`."""
+        total: tuple[SigmoidRowStats, SigmoidColumnStats] | None = None,
+    ) -> tuple[SigmoidRowStats, SigmoidColumnStats]:
+        """See `PairwiseLoss`."""
         if positive_rc is None:
             losses_rc = jnp.where(negative_rc, jax.nn.softplus(logits_rc), 0)
         else:
             signed_rc = jnp.where(positive_rc, -logits_rc, logits_rc)
             losses_rc = jnp.where(negative_rc | positive_rc, jax.nn.softplus(signed_rc), 0)
-        if known is None:
+        if total is None:
             negatives_rc = jax.lax.stop_gradient(jnp.where(negative_rc, logits_rc, MASKED))
             largest_r, largest_c = negatives_rc.max(axis=1), negatives_rc.max(axis=0)
         else:
-            largest_r, largest_c = (tally.largest for tally in known)
-        return SigmoidRows(largest_r, losses_rc.sum(axis=1)), SigmoidColumns(largest_c)
+            largest_r, largest_c = (stats.largest for stats in total)
+        return SigmoidRowStats(largest_r, losses_rc.sum(axis=1)), SigmoidColumnStats(largest_c)
 
-    def loss(self, own_b: jax.Array, images: SigmoidRows, texts: SigmoidColumns) -> jax.Array:
-        """See `Kind`: the sum over all pairs by the batch size."""
+    def loss(self, own_b: jax.Array, images: SigmoidRowStats, texts: SigmoidColumnStats) -> jax.Array:
+        """See `PairwiseLoss`: the sum over all pairs, divided by the batch size."""
+        del texts
         return (jax.nn.softplus(-own_b) + images.losses).mean()

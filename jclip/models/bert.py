@@ -1,23 +1,26 @@
-"""The post-norm BERT encoder (Devlin et al. 2019): Chinese-CLIP's RoBERTa-wwm and AltCLIP's XLM-R.
+"""Post-norm BERT encoder (Devlin et al. 2019): Chinese-CLIP's RoBERTa-wwm and AltCLIP's XLM-R.
 
-The two differ in the LayerNorm's epsilon and in where positions begin. Axes: b batch, l tokens, d width, w width of
-the state, e embedding.
+The two differ in the epsilon of LayerNorm and in the first position. Axes: b batch, l tokens, d width, w width of the
+state, e embedding.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Annotated, Literal
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from flax.typing import Dtype
 
+from jclip.config import kind_of
 from jclip.errors import JclipError
-from jclip.models.attention import Attention, Implementation
+from jclip.models.attention import Attention
+from jclip.models.compute import Compute
 from jclip.models.dropout import dropout, row_seeds
-from jclip.models.remat import Remat
+from jclip.models.placements import EMBEDDINGS, ENDS, LAYERS, Placements, with_whole_heads
 from jclip.models.spread import by_example
+from jclip.models.towers import REDUCED_WIDTH, LayerNumbers, TextTower, TokenizerKind, transformer_bytes
 from jclip.models.transformer import LayerNorm, Mlp, check_heads, run_stacks, two_stacks
 from jclip.ranges import Depth, Range, Rows, Size, check_ranges
 
@@ -26,23 +29,24 @@ Pooling = Literal["cls", "mean"]
 _init = nn.initializers.normal(0.02)  # every matrix and every embedding (Devlin et al. 2019)
 
 
+@kind_of(TextTower)
 @dataclass(frozen=True)
-class BertConfig:
-    """A BERT.
+class BertConfig(TextTower):
+    """BERT encoder.
 
     Attributes:
       vocab_size: rows of the token embedding.
-      width: of the states.
-      layers: how many.
-      heads: of attention; they divide the width.
+      width: width of the states.
+      layers: number of layers.
+      heads: number of attention heads; divides the width.
       intermediate: width of the perceptrons' hidden layer.
       max_positions: rows of the position embedding.
-      type_vocab_size: rows of the token-type embedding, of which only the first is used: one sentence at a time.
-      pad_id: the token after the end of a text: nothing looks at it there.
+      type_vocab_size: rows of the token-type embedding. Only the first is used, because a text is one sentence.
+      pad_id: id of the padding, which follows the text and is masked.
       layer_norm_eps: 1e-12 in RoBERTa-wwm, 1e-5 in XLM-R.
       dropout: rate, in training, on embeddings, attention probabilities and both branches of a layer.
-      attention_dropout: rate on attention probabilities where it is another; None for the same.
-      position_offset: "none" counts from 0 (BERT, and RoBERTa-wwm despite its name); "after_padding" gives the first
+      attention_dropout: rate on attention probabilities; None for `dropout`.
+      position_offset: "none" counts from 0 (BERT, and RoBERTa-wwm despite its name). "after_padding" gives the first
         token pad_id + 1 and padding pad_id (XLM-R).
     """
 
@@ -74,94 +78,132 @@ class BertConfig:
 
     @property
     def longest(self) -> int:
-        """The longest text, tokens."""
+        """See `TextTower`."""
         return self.max_positions - (self.pad_id + 1 if self.position_offset == "after_padding" else 0)
+
+    @property
+    def depth(self) -> int:
+        """See `Tower`."""
+        return self.layers
+
+    @property
+    def layer_numbers(self) -> LayerNumbers:
+        """See `Tower`."""
+        return ((r"[^/]*embedding.*", 0), (r".*", self.layers + 1))
+
+    def sharding(self, tensor: int) -> Placements:
+        """See `Tower`."""
+        return with_whole_heads((*LAYERS, *EMBEDDINGS, *ENDS), self.heads, tensor)
+
+    @property
+    def conversion(self) -> str:
+        """See `Tower`."""
+        return "bert"
+
+    @property
+    def takes_head(self) -> bool:
+        """See `TextTower`."""
+        return True
+
+    @property
+    def tokenizer(self) -> TokenizerKind:
+        """See `TextTower`: XLM-R's positions come with XLM-R's tokenizer."""
+        return "xlmr" if self.position_offset == "after_padding" else "wordpiece"
+
+    def build(
+        self, embed_dim: int, compute: Compute, *, head_width: int | None = None, frozen_layers: int = 0
+    ) -> "Bert":
+        """See `TextTower`."""
+        return Bert(self, embed_dim, head_width, compute, frozen_layers=frozen_layers)
+
+    def reduced(self, vocab_size: int, context_length: int) -> "BertConfig":
+        """See `TextTower`; the positions stay as they are."""
+        del context_length
+        width = REDUCED_WIDTH
+        return replace(self, vocab_size=vocab_size, width=width, layers=2, heads=2, intermediate=2 * width)
+
+    def activation_bytes(self, tokens: int) -> int:
+        """See `TextTower`."""
+        return transformer_bytes(tokens, self.width, self.heads, self.layers)
 
 
 class Bert(nn.Module):
-    """The encoder with what the papers put on its first token.
+    """Encoder with the papers' head and projection of its first token.
 
-    Chinese-CLIP projects [CLS] as it is; AltCLIP first has a further norm and a linear map, the "head".
+    Chinese-CLIP projects [CLS] directly. AltCLIP has a "head" before the projection: another norm and a linear map.
 
     Attributes:
-      embed_dim: of the projection; None for none.
-      head_width: what AltCLIP's head maps to; None for no head.
-      pooling: "cls" takes the first token's state; "mean" averages the tokens that are not padding, as sentence
+      embed_dim: width of the projection; None for none.
+      head_width: width of AltCLIP's head; None for none.
+      compute: precision and implementation.
+      pooling: "cls" takes the first token's state. "mean" averages the tokens that are not padding, as sentence
         encoders do (Reimers & Gurevych 2019, section 3).
-      first: so many layers have their parameters apart, under "first_layers/", so that a stage can freeze them.
-      attention: what computes it, see `jclip.models.attention.attend`.
-      dtype: of the computation; parameters are float32.
-      remat: what of a layer the backward pass computes again.
+      frozen_layers: number of first layers whose parameters are in "first_layers/", so that a stage can freeze them.
     """
 
     config: BertConfig
     embed_dim: int | None
     head_width: int | None = None
-    dtype: Dtype = jnp.float32
-    remat: Remat = "none"
+    compute: Compute = Compute()
     pooling: Pooling = "cls"
-    first: int = 0
-    attention: Implementation = "auto"
+    frozen_layers: int = 0
 
     def setup(self) -> None:
-        """The parameters and the parts."""
-        config, width = self.config, self.config.width
+        """Declares the parameters and submodules."""
+        config, width, dtype = self.config, self.config.width, self.compute.dtype
         self.word_embedding = self.param("word_embedding", _init, (config.vocab_size, width))
         self.position_embedding = self.param("position_embedding", _init, (config.max_positions, width))
         self.token_type_embedding = self.param("token_type_embedding", _init, (config.type_vocab_size, width))
-        self.embedding_norm = LayerNorm(config.layer_norm_eps, self.dtype)
-        self.first_layers, self.layers = two_stacks(
-            PostNormLayer,
-            config.layers,
-            self.first,
-            self.remat,
-            config=config,
-            dtype=self.dtype,
-            attention=self.attention,
-        )
+        self.embedding_norm = LayerNorm(config.layer_norm_eps, dtype)
+        layer = partial(PostNormLayer, config=config, compute=self.compute)
+        self.first_layers, self.layers = two_stacks(layer, config.layers, self.frozen_layers, self.compute.remat)
         if self.head_width is not None:
-            self.head_norm = LayerNorm(config.layer_norm_eps, self.dtype)
-            self.head = nn.Dense(self.head_width, kernel_init=_init, dtype=self.dtype)
+            self.head_norm = LayerNorm(config.layer_norm_eps, dtype)
+            self.head = nn.Dense(self.head_width, kernel_init=_init, dtype=dtype)
         if self.embed_dim is not None:
             projection_init = nn.initializers.normal((self.head_width or width) ** -0.5)
-            self.projection = nn.Dense(self.embed_dim, use_bias=False, kernel_init=projection_init, dtype=self.dtype)
+            self.projection = nn.Dense(self.embed_dim, use_bias=False, kernel_init=projection_init, dtype=dtype)
 
     def states(self, ids_bl: jax.Array, rows_b: jax.Array | None = None) -> jax.Array:
-        """States of all tokens after the last layer, (b, l, d).
+        """Returns the states of all tokens after the last layer, (b, l, d).
 
         Args:
           ids_bl: token ids.
-          rows_b: integers that tell the examples apart: what is dropped depends on the "dropout" key and on them alone.
-            None drops nothing.
+          rows_b: distinct integers of the examples. Dropout depends only on them and on the "dropout" key. None for no
+            dropout.
 
         Raises:
-          JclipError: more tokens than positions.
+          JclipError: there are more tokens than positions.
         """
         check_text_length(ids_bl, self.config.longest)
         mask_bl = ids_bl != self.config.pad_id
-        # Out of the vocabulary is NaN, not the nearest row: a wrong tokenizer shows at once.
-        # Tables that are kept in bfloat16 are summed in float32 all the same.
+        # An id outside the vocabulary gives NaN, not the nearest row, so that a wrong tokenizer is noticed at once.
+        # Embeddings are summed in float32 even if they are stored in bfloat16.
         position_bld = jnp.take(self.position_embedding, self._positions(mask_bl), axis=0).astype(jnp.float32)
         x_bld = jnp.take(self.word_embedding, ids_bl, axis=0).astype(jnp.float32)
         x_bld += position_bld + self.token_type_embedding[0]
-        of_embedding_b2, of_layers_lb2 = self._seeds(rows_b)
-        x_bld = dropout(self.embedding_norm(x_bld), self.config.dropout, of_embedding_b2)
+        embedding_seeds_b2, layer_seeds_lb2 = self._seeds(rows_b)
+        x_bld = dropout(self.embedding_norm(x_bld), self.config.dropout, embedding_seeds_b2)
         stacks = (self.first_layers, self.layers)
         lengths_b = (mask_bl * jnp.arange(1, mask_bl.shape[1] + 1)).max(axis=1)
-        return run_stacks(stacks, self.first, x_bld, lengths_b, of_layers_lb2)
+        return run_stacks(stacks, self.frozen_layers, x_bld, lengths_b, layer_seeds_lb2)
 
     def state(self, ids_bl: jax.Array, rows_b: jax.Array | None = None) -> jax.Array:
-        """The state of a text before the projection, (b, w): what a teacher teaches; arguments as in `states`."""
+        """Returns the states of texts before the projection, (b, w), the target of teacher learning.
+
+        Args:
+          ids_bl, rows_b: as in `states`.
+        """
         pooled_bd = _POOLS[self.pooling](self.states(ids_bl, rows_b), ids_bl != self.config.pad_id)
         return pooled_bd if self.head_width is None else by_example(self.head(self.head_norm(pooled_bd)))
 
     def __call__(self, ids_bl: jax.Array, rows_b: jax.Array | None = None) -> jax.Array:
-        """Embeddings of texts, (b, e), not L2-normalised; the states themselves where there is no projection."""
+        """Returns the embeddings of texts, (b, e), not L2-normalised; their states if there is no projection."""
         state_bw = self.state(ids_bl, rows_b)
         return state_bw if self.embed_dim is None else self.projection(state_bw)
 
     def _seeds(self, rows_b: jax.Array | None) -> tuple[jax.Array, jax.Array] | tuple[None, None]:
-        """Dropout's: of the embedding, (b, 2), and of the layers, (l, b, 2)."""
+        """Returns the seeds of dropout on the embedding, (b, 2), and in the layers, (l, b, 2)."""
         if rows_b is None or not (self.config.dropout or self.config.attention_dropout):
             return None, None
         seeds_pb2 = row_seeds(self.make_rng("dropout"), rows_b, 1 + self.config.layers)
@@ -174,28 +216,26 @@ class Bert(nn.Module):
 
 
 class PostNormLayer(nn.Module):
-    """A layer of BERT: each half is added to its input, and the sum normalised.
+    """Layer of BERT: each half adds its result to its input and normalises the sum.
 
-    Dropout draws at three sites: the attention's probabilities (0) and the two branches (1 and 2).
+    Dropout has three sites: the attention probabilities (0) and the two branches (1 and 2).
     """
 
     config: BertConfig
-    dtype: Dtype = jnp.float32
-    attention: Implementation = "auto"
+    compute: Compute = Compute()
 
     @nn.compact
     def __call__(self, x_bld: jax.Array, lengths_b: jax.Array, seeds_b2: jax.Array | None) -> tuple[jax.Array, None]:
-        """The states after this layer, and nothing: the form that a scan wants."""
-        config = self.config
+        """Returns the states after this layer, and None, as `nn.scan` wants it."""
+        config, dtype = self.config, self.compute.dtype
 
         def add_and_norm(name: str, x_bld: jax.Array, branch_bld: jax.Array, site: int) -> jax.Array:
             branch_bld = dropout(branch_bld, config.dropout, seeds_b2, site)
-            return LayerNorm(config.layer_norm_eps, self.dtype, name=name)(x_bld + branch_bld)
+            return LayerNorm(config.layer_norm_eps, dtype, name=name)(x_bld + branch_bld)
 
         rate = config.dropout if config.attention_dropout is None else config.attention_dropout
-        how: dict[str, Any] = {"dropout": rate, "dtype": self.dtype, "implementation": self.attention}
-        attention = Attention(config.heads, _init, _init, **how, name="attention")
-        mlp = Mlp(config.intermediate, "gelu", _init, _init, self.dtype, name="mlp")
+        attention = Attention(config.heads, _init, _init, dropout=rate, compute=self.compute, name="attention")
+        mlp = Mlp(config.intermediate, "gelu", _init, _init, dtype, name="mlp")
         x_bld = add_and_norm("attention_norm", x_bld, attention(x_bld, x_bld, lengths_b, seeds_b2), 1)
         return by_example(add_and_norm("mlp_norm", x_bld, mlp(x_bld), 2)), None
 
@@ -215,10 +255,10 @@ _POOLS: dict[Pooling, Callable[[jax.Array, jax.Array], jax.Array]] = {"cls": _fi
 
 
 def check_text_length(ids_bl: jax.Array, longest: int) -> None:
-    """Checks that there is a position for every token; an array would silently clamp the index.
+    """Checks that every token has a position; indexing an array would silently clamp.
 
     Raises:
-      JclipError: there is not.
+      JclipError: the texts are too long.
     """
     if ids_bl.shape[1] > longest:
         raise JclipError(f"texts are {ids_bl.shape[1]} tokens long, but this tower reads at most {longest}")

@@ -1,42 +1,42 @@
-"""From a configuration to a model, its shapes, and fresh variables."""
+"""Models of configurations, their shapes, and freshly initialised variables."""
 
 from functools import lru_cache
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-from flax.typing import Dtype
 
+from jclip.models.compute import DEFAULT, Compute
 from jclip.models.dual_encoder import DualEncoder, DualEncoderConfig
 from jclip.models.text_encoder import TextEncoder, TextEncoderConfig
 
 ModelConfig = DualEncoderConfig | TextEncoderConfig
 
 
-def build_model(config: ModelConfig, dtype: Dtype = jnp.float32) -> DualEncoder | TextEncoder:
-    """The module that a configuration describes; `dtype` is that of the computation."""
-    return DualEncoder(config, dtype) if isinstance(config, DualEncoderConfig) else TextEncoder(config, dtype)
+def build_model(config: ModelConfig, compute: Compute = DEFAULT) -> DualEncoder | TextEncoder:
+    """Returns the module of a configuration."""
+    return DualEncoder(config, compute) if isinstance(config, DualEncoderConfig) else TextEncoder(config, compute)
 
 
 def init_variables(config: ModelConfig, key: jax.Array) -> dict[str, Any]:
-    """Freshly initialised variables: {"params": …} and, for a ResNet, {"batch_stats": …}."""
-    # Compiled as one: operation by operation it takes seconds.
+    """Returns freshly initialised variables: {"params": …} and, with batch norm, {"batch_stats": …}."""
+    # Compiled as one program; operation by operation it takes seconds.
     return dict(jax.jit(build_model(config).init)(key, *_inputs(config)))
 
 
 def shapes(config: ModelConfig) -> dict[str, Any]:
-    """The variables' shapes and dtypes, without computing any."""
-    return jax.tree.map(lambda leaf: leaf, _shapes(config))  # whoever asked may change the dicts
+    """Returns the variables' shapes and dtypes, computing none."""
+    return jax.tree.map(lambda leaf: leaf, _shapes(config))  # a copy of the dicts, which callers may change
 
 
-@lru_cache(64)  # tracing takes a fraction of a second, and a run asks some ten times
+@lru_cache(64)  # tracing takes a fraction of a second, and a run asks about ten times
 def _shapes(config: ModelConfig) -> dict[str, Any]:
     found = jax.eval_shape(lambda: init_variables(config, jax.random.key(0)))
     return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), found)  # on no mesh
 
 
 def _inputs(config: ModelConfig) -> tuple[jax.Array, ...]:
-    ids = jnp.zeros((1, 4), jnp.int32)
+    ids = jnp.zeros((1, min(4, config.text.longest)), jnp.int32)
     if isinstance(config, TextEncoderConfig):
         return (ids,)
     side = config.image.image_size

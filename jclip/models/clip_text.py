@@ -1,34 +1,37 @@
-"""CLIP's causal text transformer (Radford et al. 2021, section 2.4): AltCLIP's teacher.
+"""CLIP's causal text transformer (Radford et al. 2021, section 2.4), the teacher of AltCLIP.
 
 Axes: b batch, l tokens, d width, e embedding.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from flax.typing import Dtype
 
-from jclip.models.attention import Implementation
+from jclip.config import kind_of
 from jclip.models.bert import check_text_length
-from jclip.models.remat import Remat
+from jclip.models.compute import Compute
+from jclip.models.placements import EMBEDDINGS, ENDS, LAYERS, Placements, with_whole_heads
+from jclip.models.towers import REDUCED_WIDTH, LayerNumbers, TextTower, TokenizerKind, transformer_bytes
 from jclip.models.transformer import Activation, LayerNorm, PreNormLayer, check_heads, run_stacks, two_stacks
 from jclip.ranges import Depth, Rows, Size, check_ranges
 
 _MLP_RATIO = 4
 
 
+@kind_of(TextTower)
 @dataclass(frozen=True)
-class ClipTextConfig:
-    """A causal text transformer.
+class ClipTextConfig(TextTower):
+    """Causal text transformer.
 
     Attributes:
       vocab_size: rows of the token embedding; the last is end-of-text.
       context_length: rows of the position embedding: the longest text, tokens.
-      width: of the states.
-      layers: how many.
-      heads: of attention; they divide the width.
+      width: width of the states.
+      layers: number of layers.
+      heads: number of attention heads; divides the width.
       activation: "quick_gelu" (OpenAI's) or "gelu", exact (most of LAION's).
     """
 
@@ -43,70 +46,113 @@ class ClipTextConfig:
         check_ranges(self)
         check_heads(self.width, self.heads, self.activation)
 
+    @property
+    def longest(self) -> int:
+        """See `TextTower`."""
+        return self.context_length
+
+    @property
+    def pad_id(self) -> None:  # type: ignore[override]  # a property where others have a field
+        """See `TextTower`: padding follows end-of-text, which cannot attend to it."""
+        return None
+
+    @property
+    def depth(self) -> int:
+        """See `Tower`."""
+        return self.layers
+
+    @property
+    def layer_numbers(self) -> LayerNumbers:
+        """See `Tower`; the last norm learns like the last layer."""
+        return ((r"[^/]*embedding", 0), (r"final_norm/.*", self.layers), (r".*", self.layers + 1))
+
+    def sharding(self, tensor: int) -> Placements:
+        """See `Tower`."""
+        return with_whole_heads((*LAYERS, *EMBEDDINGS, *ENDS), self.heads, tensor)
+
+    @property
+    def conversion(self) -> str:
+        """See `Tower`."""
+        return "clip_text"
+
+    @property
+    def tokenizer(self) -> TokenizerKind:
+        """See `TextTower`."""
+        return "clip_bpe"
+
+    def build(
+        self, embed_dim: int, compute: Compute, *, head_width: int | None = None, frozen_layers: int = 0
+    ) -> "ClipText":
+        """See `TextTower`; there is no head."""
+        del head_width
+        return ClipText(self, embed_dim, compute, frozen_layers)
+
+    def reduced(self, vocab_size: int, context_length: int) -> "ClipTextConfig":
+        """See `TextTower`."""
+        width = REDUCED_WIDTH
+        return replace(self, vocab_size=vocab_size, context_length=context_length, width=width, layers=2, heads=2)
+
+    def activation_bytes(self, tokens: int) -> int:
+        """See `TextTower`."""
+        return transformer_bytes(tokens, self.width, self.heads, self.layers)
+
 
 class ClipText(nn.Module):
-    """Tokens and positions, pre-norm layers that look back only, a norm, and the projection of end-of-text.
+    """Tokens and positions, causal pre-norm layers, a norm, and the projection of end-of-text.
 
-    There is no dropout. Padding needs no mask: it follows end-of-text, which cannot see it.
+    There is no dropout.
 
     Attributes:
-      embed_dim: of the projection.
-      dtype: of the computation; parameters are float32.
-      remat: what of a layer the backward pass computes again.
-      first: so many layers have their parameters apart, under "first_layers/", so that a stage can freeze them.
-      attention: what computes it, see `jclip.models.attention.attend`.
+      embed_dim: width of the projection.
+      compute: precision and implementation.
+      frozen_layers: number of first layers whose parameters are in "first_layers/", so that a stage can freeze them.
     """
 
     config: ClipTextConfig
     embed_dim: int
-    dtype: Dtype = jnp.float32
-    remat: Remat = "none"
-    first: int = 0
-    attention: Implementation = "auto"
+    compute: Compute = Compute()
+    frozen_layers: int = 0
 
     def setup(self) -> None:
-        """The parameters and the parts."""
-        config, width = self.config, self.config.width
+        """Declares the parameters and submodules."""
+        config, width, dtype = self.config, self.config.width, self.compute.dtype
         normal = nn.initializers.normal
         self.token_embedding = self.param("token_embedding", normal(0.02), (config.vocab_size, width))
         self.position_embedding = self.param("position_embedding", normal(0.01), (config.context_length, width))
-        self.first_layers, self.layers = two_stacks(
+        layer = partial(
             PreNormLayer,
-            config.layers,
-            self.first,
-            self.remat,
             heads=config.heads,
             hidden=_MLP_RATIO * width,
             activation=config.activation,
             depth=config.layers,
-            dtype=self.dtype,
             causal=True,
-            attention=self.attention,
+            compute=self.compute,
         )
-        self.final_norm = LayerNorm(dtype=self.dtype)
-        self.projection = nn.Dense(self.embed_dim, use_bias=False, kernel_init=normal(width**-0.5), dtype=self.dtype)
+        self.first_layers, self.layers = two_stacks(layer, config.layers, self.frozen_layers, self.compute.remat)
+        self.final_norm = LayerNorm(dtype=dtype)
+        self.projection = nn.Dense(self.embed_dim, use_bias=False, kernel_init=normal(width**-0.5), dtype=dtype)
 
     def states(self, ids_bl: jax.Array) -> jax.Array:
-        """States of all tokens after the final norm, (b, l, d).
+        """Returns the states of all tokens after the final norm, (b, l, d).
 
         Raises:
-          JclipError: more tokens than positions.
+          JclipError: there are more tokens than positions.
         """
         check_text_length(ids_bl, self.config.context_length)
-        # Tables that are kept in bfloat16 are summed in float32 all the same.
+        # Embeddings are summed in float32 even if they are stored in bfloat16.
         token_bld = jnp.take(self.token_embedding, ids_bl, axis=0).astype(jnp.float32)
         x_bld = token_bld + self.position_embedding[: ids_bl.shape[1]]
         stacks = (self.first_layers, self.layers)
-        return self.final_norm(run_stacks(stacks, self.first, x_bld.astype(self.dtype)))
+        return self.final_norm(run_stacks(stacks, self.frozen_layers, x_bld.astype(self.compute.dtype)))
 
     def state(self, ids_bl: jax.Array, rows_b: jax.Array | None = None) -> jax.Array:
-        """The state of end-of-text before the projection, (b, d); the rows, for a dropout, make no difference."""
+        """Returns the states of end-of-text before the projection, (b, d). `rows_b` is unused: there is no dropout."""
         del rows_b
         states_bld = self.states(ids_bl)
-        # The largest id, as CLIP's own code picks it: some published configurations name a wrong end-of-text id.
+        # CLIP's own code takes the largest id too: some published configurations name a wrong end-of-text id.
         end_b = ids_bl.argmax(axis=1)
         return jnp.take_along_axis(states_bld, end_b[:, None, None], axis=1)[:, 0]
 
     def __call__(self, ids_bl: jax.Array, rows_b: jax.Array | None = None) -> jax.Array:
-        """Embeddings of texts, (b, e), not L2-normalised."""
+        """Returns the embeddings of texts, (b, e), not L2-normalised."""
         return self.projection(self.state(ids_bl, rows_b))

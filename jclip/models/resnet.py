@@ -1,39 +1,44 @@
 """CLIP's modified ResNet (Radford et al. 2021, section 2.4): Chinese-CLIP's RN50.
 
-Three convolutions in the stem, average pooling wherever another ResNet would stride, attention instead of the last
-pooling. Axes: b batch, h height, w width, c channels, l places (their mean first), e embedding.
+It differs from other ResNets in three ways: three convolutions in the stem, average pooling instead of strides, and
+attention instead of the last pooling. Axes: b batch, h height, w width, c channels, l positions (their mean first), e
+embedding.
 """
 
-from dataclasses import dataclass
-from typing import Annotated, Any
+from dataclasses import dataclass, replace
+from typing import Annotated
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from flax.typing import Dtype, Initializer
 
+from jclip.config import kind_of
 from jclip.errors import JclipError
 from jclip.models.attention import Attention
-from jclip.models.remat import Remat, rematerialised
+from jclip.models.compute import Compute, rematerialised
+from jclip.models.placements import Placements, with_whole_heads
 from jclip.models.spread import by_example
+from jclip.models.towers import ImageTower, LayerNumbers
 from jclip.models.transformer import check_heads
 from jclip.models.vit import check_image_size, conv_init
 from jclip.ranges import Range, Size, check_ranges
 
 _EXPANSION = 4
 _STRIDE = 32  # of the whole tower
-_MOMENTUM, _EPSILON = 0.1, 1e-5  # PyTorch's defaults, which the reference keeps
+_MOMENTUM, _EPSILON = 0.1, 1e-5  # PyTorch's defaults, as in the reference
 
 
+@kind_of(ImageTower)
 @dataclass(frozen=True)
-class ResNetConfig:
-    """A modified ResNet.
+class ResNetConfig(ImageTower):
+    """Modified ResNet.
 
     Attributes:
       image_size: side of the square image, pixels; a multiple of 32.
-      layers: blocks in each of the four stages.
+      layers: number of blocks in each of the four stages.
       width: channels after the stem; the last stage has 32 times as many.
-      heads: of the pooling attention.
+      heads: number of heads of the pooling attention.
     """
 
     image_size: Size
@@ -49,53 +54,116 @@ class ResNetConfig:
         if len(self.layers) != 4:
             raise JclipError(f"layers {self.layers} must count the blocks of four stages")
 
+    @property
+    def blocks(self) -> tuple[str, ...]:
+        """Names of the blocks, from the first to the last."""
+        return tuple(_name(stage, block) for stage, count in enumerate(self.layers) for block in range(count))
+
+    @property
+    def layer_numbers(self) -> LayerNumbers:
+        """See `Tower`; a block is a layer."""
+        blocks = ((rf"{name}/.*", number) for number, name in enumerate(self.blocks, 1))
+        return ((r"stem/.*", 0), *blocks, (r".*", len(self.blocks) + 1))
+
+    def sharding(self, tensor: int) -> Placements:
+        """See `Tower`."""
+        return with_whole_heads(_SHARDING, self.heads, tensor)
+
+    @property
+    def conversion(self) -> str:
+        """See `Tower`."""
+        return "resnet"
+
+    @property
+    def has_statistics(self) -> bool:
+        """See `ImageTower`."""
+        return True
+
+    def build(
+        self, embed_dim: int, compute: Compute, *, frozen_layers: int = 0, patch_dropout: float = 0.0
+    ) -> "ResNet":
+        """See `ImageTower`; there is neither a stack of layers nor patch dropout."""
+        del frozen_layers, patch_dropout
+        return ResNet(self, embed_dim, compute)
+
+    def reduced(self, image_size: int) -> "ResNetConfig":
+        """See `ImageTower`."""
+        return replace(self, image_size=image_size, layers=(1, 1, 1, 1), width=8, heads=4)
+
+    # CLIP's RN50 at 224 pixels: about 12 GFLOP and 70 MB of 16-bit activations for an image, 38 million parameters.
+    @property
+    def tokens(self) -> int:
+        """See `ImageTower`: the number with as much arithmetic."""
+        return round(158 * (self.image_size / 224) ** 2)
+
+    @property
+    def activation_bytes(self) -> int:
+        """See `ImageTower`."""
+        return round(70e6 * (self.image_size / 224) ** 2 * self.width / 64)
+
+
+_SHARDING: Placements = (
+    # conv_2 and conv_3 of a block are a pair like fc1 and fc2; the other convolutions are split along their outputs.
+    (r"stage_.*/conv_3/kernel", "-,-,tensor,fsdp"),
+    (r".*/(conv_.|shortcut_conv)/kernel", "-,-,fsdp,tensor"),
+    (r"attention_pool/attention/(query|key|value)/kernel", "fsdp,tensor"),
+    (r"attention_pool/attention/(query|key|value)/bias", "tensor+fsdp"),
+    (r"attention_pool/attention/output/kernel", "tensor,fsdp"),
+    (r"attention_pool/position_embedding", "tensor+fsdp"),
+    (r".*", "fsdp"),
+)
+
+
+def _name(stage: int, block: int) -> str:
+    return f"stage_{stage + 1}_block_{block + 1}"
+
 
 class ResNet(nn.Module):
-    """The tower. Its running statistics are the collection "batch_stats"."""
+    """Image tower whose running statistics are the collection "batch_stats".
+
+    Attributes:
+      embed_dim: width of the embeddings.
+      compute: precision and implementation.
+    """
 
     config: ResNetConfig
     embed_dim: int
-    dtype: Dtype = jnp.float32
-    remat: Remat = "none"
+    compute: Compute = Compute()
 
     @nn.compact
     def __call__(self, images_bhwc: jax.Array, train: bool = False, rows_b: jax.Array | None = None) -> jax.Array:
-        """Embeddings of images.
+        """Returns the embeddings of images, (b, e), not L2-normalised.
 
         Args:
           images_bhwc: normalised, of side `image_size`.
           train: whether to normalise with the statistics of this batch, and to move the running ones towards them
             ("batch_stats" must then be mutable).
-          rows_b: for a dropout, which there is none of here.
-
-        Returns:
-          (b, e), not L2-normalised.
+          rows_b: unused, because there is no dropout.
 
         Raises:
-          JclipError: images of another size.
+          JclipError: the images have another size.
         """
         del rows_b
-        config = self.config
+        config, dtype = self.config, self.compute.dtype
         check_image_size(images_bhwc, config.image_size)
-        x_bhwc = Stem(config.width, self.dtype, name="stem")(images_bhwc.astype(self.dtype), train)
-        block = rematerialised(Bottleneck, self.remat, static_argnums=(2,))
+        x_bhwc = Stem(config.width, dtype, name="stem")(images_bhwc.astype(dtype), train)
+        block = rematerialised(Bottleneck, self.compute.remat, static_argnums=(2,))
         for stage, blocks in enumerate(config.layers):
             for index in range(blocks):
                 stride = 2 if stage > 0 and index == 0 else 1
-                name = f"stage_{stage + 1}_block_{index + 1}"
-                x_bhwc = block(config.width * 2**stage, stride, self.dtype, name=name)(x_bhwc, train)
-        return AttentionPool(config.heads, self.embed_dim, self.dtype, name="attention_pool")(x_bhwc)
+                x_bhwc = block(config.width * 2**stage, stride, dtype, name=_name(stage, index))(x_bhwc, train)
+        return AttentionPool(config.heads, self.embed_dim, self.compute, name="attention_pool")(x_bhwc)
 
 
 class Stem(nn.Module):
-    """Three convolutions, the first with stride 2, and an average over 2x2."""
+    """Three convolutions, the first with stride 2, and 2x2 average pooling."""
 
     width: int
     dtype: Dtype
 
     @nn.compact
     def __call__(self, x_bhwc: jax.Array, train: bool) -> jax.Array:
-        """(b, h, w, 3) to (b, h/4, w/4, width)."""
+        """Maps (b, h, w, 3) to (b, h/4, w/4, width)."""
         for index, (channels, stride) in enumerate(((self.width // 2, 2), (self.width // 2, 1), (self.width, 1)), 1):
             x_bhwc = by_example(_conv(channels, 3, stride, self.dtype, f"conv_{index}")(x_bhwc))
             x_bhwc = nn.relu(BatchNorm(dtype=self.dtype, name=f"norm_{index}")(x_bhwc, train))
@@ -103,7 +171,7 @@ class Stem(nn.Module):
 
 
 class Bottleneck(nn.Module):
-    """1x1, 3x3 and 1x1 convolutions beside a shortcut. Pooling, not a stride, halves both paths."""
+    """Convolutions of 1x1, 3x3 and 1x1 beside a shortcut. Pooling, not a stride, halves both paths."""
 
     channels: int
     stride: int
@@ -111,7 +179,7 @@ class Bottleneck(nn.Module):
 
     @nn.compact
     def __call__(self, x_bhwc: jax.Array, train: bool) -> jax.Array:
-        """(b, h, w, c) to (b, h/stride, w/stride, 4 * channels)."""
+        """Maps (b, h, w, c) to (b, h/stride, w/stride, 4 * channels)."""
 
         def norm(name: str, x_bhwc: jax.Array, scale_init: Initializer = nn.initializers.ones) -> jax.Array:
             return BatchNorm(scale_init, self.dtype, name=name)(x_bhwc, train)
@@ -121,7 +189,7 @@ class Bottleneck(nn.Module):
         branch = nn.relu(norm("norm_2", _conv(self.channels, 3, 1, self.dtype, "conv_2")(branch)))
         branch = _pool(branch, self.stride)
         branch = by_example(_conv(out_channels, 1, 1, self.dtype, "conv_3")(branch))
-        # A block begins as its shortcut: the reference sets the last norm's scale to zero.
+        # A new block is its shortcut: like the reference, its last norm's scale is initialised to zero.
         branch = norm("norm_3", branch, nn.initializers.zeros)
         if self.stride > 1 or x_bhwc.shape[-1] != out_channels:
             x_bhwc = _conv(out_channels, 1, 1, self.dtype, "shortcut_conv")(_pool(x_bhwc, self.stride))
@@ -130,10 +198,10 @@ class Bottleneck(nn.Module):
 
 
 class BatchNorm(nn.Module):
-    """Batch normalisation as PyTorch does it, statistics in float32 over every axis but the last.
+    """Batch normalisation as in PyTorch, with float32 statistics over every axis except the last.
 
-    A batch is normalised with its own variance (sum of squares over n), but what moves the running variance is the
-    unbiased one (over n - 1), which Flax's own module does not do. Under a mesh the batch is the global one.
+    A batch is normalised with its biased variance (over n), but the running variance follows the unbiased one (over
+    n - 1), unlike Flax's own module. On a mesh the batch is the global one.
     """
 
     scale_init: Initializer = nn.initializers.ones
@@ -141,7 +209,7 @@ class BatchNorm(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
-        """`x` normalised, scaled and shifted, in `dtype`; in training it moves "batch_stats"."""
+        """Returns `x` normalised, scaled and shifted, in `dtype`; updates "batch_stats" in training."""
         shape, axes = x.shape[-1:], tuple(range(x.ndim - 1))
         scale = self.param("scale", self.scale_init, shape)
         bias = self.param("bias", nn.initializers.zeros, shape)
@@ -160,24 +228,24 @@ class BatchNorm(nn.Module):
 
 
 class AttentionPool(nn.Module):
-    """One query, the mean of all places, looks at the mean and at every place."""
+    """Attention with one query, the mean of all positions, to the mean and every position."""
 
     heads: int
     features: int
-    dtype: Dtype
+    compute: Compute
 
     @nn.compact
     def __call__(self, x_bhwc: jax.Array) -> jax.Array:
-        """(b, h, w, c) to (b, features)."""
+        """Maps (b, h, w, c) to (b, features)."""
         batch, height, width, channels = x_bhwc.shape
-        at_random = nn.initializers.normal(channels**-0.5)
-        places_blc = x_bhwc.reshape(batch, height * width, channels)
-        places_blc = jnp.concatenate([places_blc.mean(axis=1, keepdims=True), places_blc], axis=1)
-        position_lc = self.param("position_embedding", at_random, (height * width + 1, channels))
-        places_blc = places_blc + position_lc.astype(self.dtype)
-        how: dict[str, Any] = {"dtype": self.dtype, "implementation": "xla"}  # one query: there is nothing to fuse
-        pool = Attention(self.heads, at_random, at_random, self.features, **how, name="attention")
-        return pool(places_blc[:, :1], places_blc)[:, 0]
+        init = nn.initializers.normal(channels**-0.5)
+        x_blc = x_bhwc.reshape(batch, height * width, channels)
+        x_blc = jnp.concatenate([x_blc.mean(axis=1, keepdims=True), x_blc], axis=1)
+        position_lc = self.param("position_embedding", init, (height * width + 1, channels))
+        x_blc = x_blc + position_lc.astype(self.compute.dtype)
+        compute = replace(self.compute, attention="xla")  # with one query there is nothing to fuse
+        pool = Attention(self.heads, init, init, self.features, compute=compute, name="attention")
+        return pool(x_blc[:, :1], x_blc)[:, 0]
 
 
 def _conv(channels: int, size: int, stride: int, dtype: Dtype, name: str) -> nn.Conv:

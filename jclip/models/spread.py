@@ -1,26 +1,24 @@
-"""Where activations lie on a mesh, if there is one: an example's on the devices that have its row of the batch."""
+"""Sharding of activations: each example on the devices that hold its row of the batch."""
 
 import math
 
 import jax
 from jax.sharding import AxisType, PartitionSpec
 
-BATCH_AXES = ("data", "fsdp")
-"""The mesh axes over which a batch is split."""
+from jclip.axes import BATCH_AXES
 
 
 def by_example(x: jax.Array) -> jax.Array:
-    """`x` (b, ...) with its first dimension split over the batch's axes, and whole otherwise.
+    """Returns `x` (b, ...) with its first dimension split over the batch's axes and the others whole.
 
-    It stands where a tensor-parallel pair of matrices begins and ends, which in Megatron (Shoeybi et al. 2019, section
-    3) are the operators f and g. Left to itself, XLA
+    Called where a tensor-parallel pair of matrices begins and ends: the operators f and g of Megatron (Shoeybi et al.
+    2019, section 3). Without these constraints XLA
 
-      - takes a matrix's split over "fsdp" for a wish to split the states likewise, and sends states about where it
-        should gather weights;
-      - gives wrong numbers, in jax 0.10 on axes of 2 x 2 x 2, for a product that sums over "tensor" with its result
-        split over "tensor" too. Such a product never arises between these anchors.
+      - splits the states as the matrices are split over "fsdp", and sends states where it should gather weights;
+      - computes wrong numbers, in jax 0.10 on axes of 2 x 2 x 2, for a product that sums over "tensor" and whose result
+        is split over "tensor". Such a product never arises between these constraints.
 
-    Without a mesh, or where the batch does not divide, `x` is returned as it is.
+    Without a mesh, or if the batch does not divide, `x` is returned unchanged.
     """
     mesh = jax.sharding.get_abstract_mesh()
     axes = tuple(

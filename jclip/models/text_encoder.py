@@ -1,20 +1,16 @@
-"""A text encoder without a partner: what a recipe's text tower starts from, or a sentence encoder in its own right.
+"""Text encoder without an image tower: a start for a recipe's text tower, or a sentence encoder.
 
 Axes: b batch, l tokens, d width.
 """
 
 from dataclasses import dataclass
-from typing import Any
 
 import flax.linen as nn
 import jax
-import jax.numpy as jnp
-from flax.typing import Dtype
 
 from jclip.errors import JclipError
-from jclip.models.attention import Implementation
 from jclip.models.bert import Bert, BertConfig, Pooling
-from jclip.models.remat import Remat
+from jclip.models.compute import Compute
 
 
 @dataclass(frozen=True)
@@ -22,8 +18,8 @@ class TextEncoderConfig:
     """A BERT alone.
 
     Attributes:
-      text: its sizes.
-      pooling: how a text's states become one vector: "cls" or "mean".
+      text: the encoder.
+      pooling: "cls" or "mean", see `Bert`.
     """
 
     text: BertConfig
@@ -35,32 +31,23 @@ class TextEncoderConfig:
 
 
 class TextEncoder(nn.Module):
-    """The model. Its parameters are under "text/", where a dual encoder has them too.
+    """Model of a `TextEncoderConfig`. Its parameters are under "text/", as in a dual encoder.
 
     Attributes:
-      dtype: of the computation; parameters, norms and softmax are float32.
-      remat: what of a layer the backward pass computes again.
-      attention: what computes it, see `jclip.models.attention.attend`.
+      compute: precision and implementation.
     """
 
     config: TextEncoderConfig
-    dtype: Dtype = jnp.float32
-    remat: Remat = "none"
-    attention: Implementation = "auto"
+    compute: Compute = Compute()
 
     def setup(self) -> None:
-        """The tower."""
-        how: dict[str, Any] = {"dtype": self.dtype, "remat": self.remat, "attention": self.attention}
-        self.text = Bert(self.config.text, None, pooling=self.config.pooling, **how)
-
-    def text_states(self, ids_bl: jax.Array, *, rows_b: jax.Array | None = None) -> jax.Array:
-        """States of all tokens after the last layer, (b, l, d); arguments as in `Bert.states`."""
-        return self.text.states(ids_bl, rows_b)
+        """Declares the tower."""
+        self.text = Bert(self.config.text, None, compute=self.compute, pooling=self.config.pooling)
 
     def encode_text(self, ids_bl: jax.Array, *, rows_b: jax.Array | None = None) -> jax.Array:
-        """One state for each text, (b, d), not L2-normalised; arguments as in `Bert.states`."""
+        """Returns the states of texts, (b, d), not L2-normalised; arguments as in `Bert.states`."""
         return self.text(ids_bl, rows_b)
 
     def __call__(self, ids_bl: jax.Array) -> jax.Array:
-        """The same as `encode_text`, outside training."""
+        """Returns the states of texts outside training."""
         return self.encode_text(ids_bl)

@@ -1,11 +1,11 @@
-"""What the transformer towers share: LayerNorm, the two-layer perceptron, CLIP's pre-norm layer, and stacking.
+"""Parts of the transformer towers: LayerNorm, the perceptron, CLIP's pre-norm layer, and stacks of layers.
 
-BERT's post-norm layer is another one, in bert.py. Axes: b batch, l tokens, d width.
+BERT's post-norm layer is in bert.py. Axes: b batch, l tokens, d width.
 """
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import flax.linen as nn
 import jax
@@ -13,8 +13,8 @@ import jax.numpy as jnp
 from flax.typing import Dtype, Initializer
 
 from jclip.errors import JclipError
-from jclip.models.attention import Attention, Implementation
-from jclip.models.remat import Remat, rematerialised
+from jclip.models.attention import Attention
+from jclip.models.compute import Compute, Remat, rematerialised
 from jclip.models.spread import by_example
 
 Activation = Literal["quick_gelu", "gelu"]
@@ -22,7 +22,7 @@ CLIP_EPS = 1e-5
 
 
 def quick_gelu(x: jax.Array) -> jax.Array:
-    """x · sigmoid(1.702 x): the approximation that OpenAI's CLIP was trained with; up to 0.02 off the exact GELU."""
+    """Returns x · sigmoid(1.702 x), the GELU of OpenAI's CLIP; it differs from the exact one by up to 0.02."""
     return x * jax.nn.sigmoid(1.702 * x)
 
 
@@ -33,10 +33,10 @@ ACTIVATIONS: dict[Activation, Callable[[jax.Array], jax.Array]] = {
 
 
 def check_heads(width: int, heads: int, activation: Activation = "gelu") -> None:
-    """Checks what every transformer's configuration has.
+    """Checks the fields that every transformer's configuration has.
 
     Raises:
-      JclipError: heads that do not divide the width, or an unknown activation.
+      JclipError: the heads do not divide the width, or the activation is unknown.
     """
     if width % heads:
         raise JclipError(f"{heads} heads do not divide a width of {width}")
@@ -45,10 +45,10 @@ def check_heads(width: int, heads: int, activation: Activation = "gelu") -> None
 
 
 class LayerNorm(nn.Module):
-    """Layer normalisation over the last axis, in float32 whatever the dtype around it.
+    """Layer normalisation over the last axis, computed in float32 for any `dtype` of the result.
 
-    BERT's epsilon of 1e-12 vanishes beside a variance in bfloat16. The variance is the mean squared deviation in two
-    passes: E[x²] - E[x]² loses all its digits where the mean is large.
+    BERT's epsilon of 1e-12 is lost beside a variance in bfloat16. The variance is the mean squared deviation, in two
+    passes, because E[x²] - E[x]² loses all its digits where the mean is large.
     """
 
     epsilon: float = CLIP_EPS
@@ -56,7 +56,7 @@ class LayerNorm(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        """`x` normalised, scaled and shifted, in `dtype`."""
+        """Returns `x` normalised, scaled and shifted, in `dtype`."""
         scale = self.param("scale", nn.initializers.ones, x.shape[-1:])
         bias = self.param("bias", nn.initializers.zeros, x.shape[-1:])
         x = x.astype(jnp.float32)
@@ -66,7 +66,7 @@ class LayerNorm(nn.Module):
 
 
 class Mlp(nn.Module):
-    """fc1, an activation, fc2."""
+    """Perceptron with one hidden layer: fc1, an activation, fc2."""
 
     hidden: int
     activation: Activation
@@ -76,112 +76,113 @@ class Mlp(nn.Module):
 
     @nn.compact
     def __call__(self, x_bld: jax.Array) -> jax.Array:
-        """(b, l, d) to (b, l, d)."""
+        """Maps (b, l, d) to (b, l, d)."""
         hidden = nn.Dense(self.hidden, kernel_init=self.fc1_init, dtype=self.dtype, name="fc1")(by_example(x_bld))
         hidden = ACTIVATIONS[self.activation](hidden)
         return by_example(nn.Dense(x_bld.shape[-1], kernel_init=self.fc2_init, dtype=self.dtype, name="fc2")(hidden))
 
 
 class PreNormLayer(nn.Module):
-    """A layer of CLIP's image and text transformers: each half adds to the residual what it makes of its norm.
+    """Layer of CLIP's image and text transformers: each half normalises its input and adds its result to it.
 
-    Initialised as OpenAI's code initialises its text transformer: the residual branches' last matrices shrink with the
-    depth (Radford et al. 2019, section 2.3), of which there are two a layer.
+    Initialised as in OpenAI's text transformer: the last matrices of the residual branches shrink with the number of
+    branches (Radford et al. 2019, section 2.3), two for each layer.
 
     Attributes:
-      depth: how many such layers the tower stacks.
-      causal: whether a token looks back only.
-      attention: what computes it, see `jclip.models.attention.attend`.
+      depth: number of such layers in the tower.
+      causal: whether a token attends only to itself and those before it.
     """
 
     heads: int
     hidden: int
     activation: Activation
     depth: int
-    dtype: Dtype = jnp.float32
+    compute: Compute = Compute()
     causal: bool = False
-    attention: Implementation = "auto"
 
     @nn.compact
     def __call__(self, x_bld: jax.Array, lengths_b: jax.Array | None, seeds_b2: None = None) -> tuple[jax.Array, None]:
-        """The states after this layer, and nothing: the form that a scan wants. There is no dropout to seed."""
+        """Returns the states after this layer, and None, as `nn.scan` wants it. There is no dropout to seed."""
         del seeds_b2
-        width = x_bld.shape[-1]
-        into = nn.initializers.normal(width**-0.5)
-        back = nn.initializers.normal((2 * width * self.depth) ** -0.5)
-        fc1 = nn.initializers.normal((2 * width) ** -0.5)
-        how: dict[str, Any] = {"causal": self.causal, "dtype": self.dtype, "implementation": self.attention}
-        attention = Attention(self.heads, into, back, **how, name="attention")
-        mlp = Mlp(self.hidden, self.activation, fc1, back, self.dtype, name="mlp")
+        width, dtype = x_bld.shape[-1], self.compute.dtype
+        entrance_init = nn.initializers.normal(width**-0.5)
+        exit_init = nn.initializers.normal((2 * width * self.depth) ** -0.5)
+        fc1_init = nn.initializers.normal((2 * width) ** -0.5)
+        attention = Attention(
+            self.heads, entrance_init, exit_init, causal=self.causal, compute=self.compute, name="attention"
+        )
+        mlp = Mlp(self.hidden, self.activation, fc1_init, exit_init, dtype, name="mlp")
 
-        normed_bld = LayerNorm(dtype=self.dtype, name="attention_norm")(x_bld)
+        normed_bld = LayerNorm(dtype=dtype, name="attention_norm")(x_bld)
         x_bld = x_bld + attention(normed_bld, normed_bld, lengths_b)
-        x_bld = x_bld + mlp(LayerNorm(dtype=self.dtype, name="mlp_norm")(x_bld))
+        x_bld = x_bld + mlp(LayerNorm(dtype=dtype, name="mlp_norm")(x_bld))
         return by_example(x_bld), None
 
 
-def two_stacks(
-    layer: type[nn.Module], count: int, first: int, remat: Remat, **attributes: Any
-) -> tuple[nn.Module | None, nn.Module | None]:
-    """The first so many layers of a tower and the others, each a stack, or None where it has no layer.
+Stacks = tuple[nn.Module | None, nn.Module | None]
+"""Frozen first layers and the others, each a stack or None where there is no layer."""
 
-    A stage that freezes the first ones then leaves out their backward pass: a gradient with respect to a part of one
-    stack is computed through all of it.
+
+def two_stacks(layer: "partial[Any]", count: int, frozen: int, remat: Remat) -> Stacks:
+    """Returns the first `frozen` of a tower's `count` layers and the others, as two stacks.
+
+    A stage that freezes the first stack needs no backward pass through it. The gradient of a part of one stack would be
+    computed through the whole stack.
 
     Args:
       layer: see `stacked`.
-      count: of all layers.
-      first: how many of them stand apart.
+      count: number of all layers.
+      frozen: number of layers of the first stack.
       remat: see `stacked`.
-      attributes: of the layer.
 
     Raises:
-      JclipError: `first` is below 0 or above `count`.
+      JclipError: `frozen` is below 0 or above `count`.
     """
-    if not 0 <= first <= count:
-        raise JclipError(f"frozen_layers of {first} is not possible in a tower of {count} layers: give 0 to {count}")
-    before, after = (stacked(layer, size, remat)(**attributes) if size else None for size in (first, count - first))
-    return before, after
+    if not 0 <= frozen <= count:
+        raise JclipError(f"frozen_layers of {frozen} is not possible in a tower of {count} layers: give 0 to {count}")
+    first, others = (stacked(layer, size, remat) if size else None for size in (frozen, count - frozen))
+    return first, others
 
 
 def run_stacks(
-    stacks: tuple[nn.Module | None, nn.Module | None],
-    first: int,
+    stacks: Stacks,
+    frozen: int,
     x_bld: jax.Array,
     lengths_b: jax.Array | None = None,
     seeds_lb2: jax.Array | None = None,
 ) -> jax.Array:
-    """The states after both of `two_stacks`, (b, l, d).
+    """Returns the states after both of `two_stacks`, (b, l, d).
 
     Args:
-      stacks: at least one of them a stack.
-      first: layers of the first one.
-      x_bld: the states before.
-      lengths_b: of the texts, tokens; None where there is no padding.
-      seeds_lb2: dropout's, a layer each; None drops nothing.
+      stacks: from `two_stacks`; at least one is not None.
+      frozen: number of layers of the first one.
+      x_bld: states before the first layer.
+      lengths_b: lengths of the texts, tokens; None for no padding.
+      seeds_lb2: seeds of each layer's dropout; None for no dropout.
     """
-    for stack, own in zip(stacks, (slice(first), slice(first, None)), strict=True):
+    for stack, own in zip(stacks, (slice(frozen), slice(frozen, None)), strict=True):
         if stack is not None:
             x_bld, _ = stack(by_example(x_bld), lengths_b, None if seeds_lb2 is None else seeds_lb2[own])
     return x_bld
 
 
-def stacked(layer: type[nn.Module], count: int, remat: Remat) -> Callable[..., nn.Module]:
-    """The class of `count` such layers in a row: one scan, whose parameters have a leading axis of layers.
+def stacked(layer: "partial[Any]", count: int, remat: Remat) -> nn.Module:
+    """Returns `count` layers in a row as one scan, whose parameters have a leading axis of layers.
 
-    Compiling takes as long for 32 layers as for one.
+    32 layers compile as fast as one.
 
     Args:
-      layer: called with (x, lengths, seeds) and returning (x, None). The lengths go to all layers alike; each takes its
-        own seeds, from their leading axis; they may be None.
-      count: of layers.
-      remat: what of a layer the backward pass computes again.
+      layer: `partial` of a module's class, called with (x, lengths, seeds) and returning (x, None). All layers get the
+        same lengths. Each gets its own seeds from their leading axis. Both may be None.
+      count: number of layers.
+      remat: what the backward pass of a layer recomputes.
     """
-    return nn.scan(
-        # A scan's body is compiled apart from its reverse, so nothing can be merged that must not be.
-        rematerialised(layer, remat, prevent_cse=False),
+    scan: Callable[..., nn.Module] = nn.scan(
+        # A scan's body is compiled apart from its reverse, so common-subexpression elimination cannot undo the remat.
+        rematerialised(cast(type[nn.Module], layer.func), remat, prevent_cse=False),
         variable_axes={"params": 0, "intermediates": 0},  # what a caller captures is stacked like the parameters
         split_rngs={"params": True},
         in_axes=(nn.broadcast, 0),
         length=count,
     )
+    return scan(**layer.keywords)

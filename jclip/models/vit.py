@@ -4,32 +4,35 @@ Axes: b batch, h height, w width, c colours, l tokens (the class token, then the
 patch, d width, e embedding.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Annotated
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from flax.typing import Dtype
 
+from jclip.config import kind_of
 from jclip.errors import JclipError
-from jclip.models.attention import Implementation
+from jclip.models.compute import Compute
 from jclip.models.dropout import random_bits, row_seeds
-from jclip.models.remat import Remat
+from jclip.models.placements import EMBEDDINGS, ENDS, LAYERS, Placements, with_whole_heads
+from jclip.models.towers import REDUCED_WIDTH, ImageTower, LayerNumbers, transformer_bytes
 from jclip.models.transformer import Activation, LayerNorm, PreNormLayer, check_heads, run_stacks, two_stacks
 from jclip.ranges import Depth, Range, Size, check_ranges
 
 
+@kind_of(ImageTower)
 @dataclass(frozen=True)
-class VitConfig:
-    """A vision transformer.
+class VitConfig(ImageTower):
+    """Vision transformer.
 
     Attributes:
       image_size: side of the square image, pixels; a multiple of the patch size.
       patch_size: side of a patch, pixels.
-      width: of the states.
-      layers: how many.
-      heads: of attention; they divide the width, in 64 channels each in most published towers, 80 in ViT-H/14.
+      width: width of the states.
+      layers: number of layers.
+      heads: number of attention heads. Most published towers have 64 channels in each, ViT-H/14 has 80.
       mlp_ratio: width of the perceptrons' hidden layer over `width`.
       activation: "quick_gelu" (OpenAI's CLIP, Chinese-CLIP) or "gelu", exact (most of LAION's).
     """
@@ -50,95 +53,128 @@ class VitConfig:
 
     @property
     def patches(self) -> int:
-        """How many an image has."""
+        """Number of patches of an image."""
         return (self.image_size // self.patch_size) ** 2
+
+    @property
+    def depth(self) -> int:
+        """See `Tower`."""
+        return self.layers
+
+    @property
+    def layer_numbers(self) -> LayerNumbers:
+        """See `Tower`; the last norm learns like the last layer."""
+        return (
+            (r"[^/]*embedding|patch/.*|pre_norm/.*", 0),
+            (r"post_norm/.*", self.layers),
+            (r".*", self.layers + 1),
+        )
+
+    def sharding(self, tensor: int) -> Placements:
+        """See `Tower`."""
+        table = (*LAYERS, *EMBEDDINGS, (r"patch/kernel", "tensor+fsdp"), *ENDS)
+        return with_whole_heads(table, self.heads, tensor)
+
+    @property
+    def conversion(self) -> str:
+        """See `Tower`."""
+        return "vit"
+
+    def build(self, embed_dim: int, compute: Compute, *, frozen_layers: int = 0, patch_dropout: float = 0.0) -> "Vit":
+        """See `ImageTower`."""
+        return Vit(self, embed_dim, compute, frozen_layers, patch_dropout)
+
+    def reduced(self, image_size: int) -> "VitConfig":
+        """See `ImageTower`."""
+        return replace(self, image_size=image_size, patch_size=image_size // 2, width=REDUCED_WIDTH, layers=2, heads=2)
+
+    @property
+    def tokens(self) -> int:
+        """See `ImageTower`."""
+        return self.patches + 1
+
+    @property
+    def activation_bytes(self) -> int:
+        """See `ImageTower`."""
+        return transformer_bytes(self.tokens, self.width, self.heads, self.layers)
 
 
 class Vit(nn.Module):
-    """Patches, a class token and positions; a norm, the layers; a norm and the projection of the class token.
+    """Patches, a class token and positions; a norm and the layers; a norm and the projection of the class token.
 
     Attributes:
-      embed_dim: of the projection.
-      dtype: of the computation; parameters are float32.
-      remat: what of a layer the backward pass computes again.
-      first: so many layers have their parameters apart, under "first_layers/", so that a stage can freeze them.
-      attention: what computes it, see `jclip.models.attention.attend`.
-      patch_dropout: share of the patches that are left out in training (Li et al. 2022, FLIP); at least one stays.
+      embed_dim: width of the projection.
+      compute: precision and implementation.
+      frozen_layers: number of first layers whose parameters are in "first_layers/", so that a stage can freeze them.
+      patch_dropout: share of the patches that training leaves out (Li et al. 2022, FLIP); at least one stays.
     """
 
     config: VitConfig
     embed_dim: int
-    dtype: Dtype = jnp.float32
-    remat: Remat = "none"
-    first: int = 0
-    attention: Implementation = "auto"
+    compute: Compute = Compute()
+    frozen_layers: int = 0
     patch_dropout: float = 0.0
 
     def setup(self) -> None:
-        """The parameters and the parts."""
-        config, width = self.config, self.config.width
+        """Declares the parameters and submodules."""
+        config, width, dtype = self.config, self.config.width, self.compute.dtype
         if not 0 <= self.patch_dropout < 1:
             raise JclipError(f"patch_dropout {self.patch_dropout} is not possible: give 0 or more, and less than 1")
-        at_random = nn.initializers.normal(width**-0.5)
+        init = nn.initializers.normal(width**-0.5)
         self.patch = Kernel((config.patch_size, config.patch_size, 3, width))
-        self.class_embedding = self.param("class_embedding", at_random, (width,))
-        self.position_embedding = self.param("position_embedding", at_random, (config.patches + 1, width))
-        self.pre_norm = LayerNorm(dtype=self.dtype)
-        self.first_layers, self.layers = two_stacks(
+        self.class_embedding = self.param("class_embedding", init, (width,))
+        self.position_embedding = self.param("position_embedding", init, (config.patches + 1, width))
+        self.pre_norm = LayerNorm(dtype=dtype)
+        layer = partial(
             PreNormLayer,
-            config.layers,
-            self.first,
-            self.remat,
             heads=config.heads,
             hidden=config.mlp_ratio * width,
             activation=config.activation,
             depth=config.layers,
-            dtype=self.dtype,
-            attention=self.attention,
+            compute=self.compute,
         )
-        self.post_norm = LayerNorm(dtype=self.dtype)
-        self.projection = nn.Dense(self.embed_dim, use_bias=False, kernel_init=at_random, dtype=self.dtype)
+        self.first_layers, self.layers = two_stacks(layer, config.layers, self.frozen_layers, self.compute.remat)
+        self.post_norm = LayerNorm(dtype=dtype)
+        self.projection = nn.Dense(self.embed_dim, use_bias=False, kernel_init=init, dtype=dtype)
 
     def __call__(self, images_bhwc: jax.Array, train: bool = False, rows_b: jax.Array | None = None) -> jax.Array:
-        """Embeddings of images.
+        """Returns the embeddings of images, (b, e), not L2-normalised.
 
         Args:
           images_bhwc: normalised, of side `image_size`.
-          train: makes no difference here: there is no batch norm.
-          rows_b: integers that tell the examples apart: which patches are left out depends on the "dropout" key and on
-            them alone. None keeps all.
-
-        Returns:
-          (b, e), not L2-normalised.
+          train: unused, because there is no batch norm.
+          rows_b: distinct integers of the examples. The patches left out depend only on them and on the "dropout" key.
+            None keeps all patches.
 
         Raises:
-          JclipError: images of another size.
+          JclipError: the images have another size.
         """
         del train
+        dtype = self.compute.dtype
         check_image_size(images_bhwc, self.config.image_size)
-        patches_blk = self._pixels(images_bhwc.astype(self.dtype))
+        patches_blk = self._pixels(images_bhwc.astype(dtype))
         position_bld = self.position_embedding[None, 1:]
         if rows_b is not None and self.patch_dropout:
             kept_bl1 = self._kept(rows_b)[..., None]
             patches_blk = jnp.take_along_axis(patches_blk, kept_bl1, axis=1)
             position_bld = jnp.take_along_axis(position_bld, kept_bl1, axis=1)
-        patches_bld = patches_blk @ self.patch().astype(self.dtype).reshape(-1, self.config.width)
-        patches_bld = patches_bld + position_bld.astype(self.dtype)
-        class_d = (self.class_embedding + self.position_embedding[0]).astype(self.dtype)
+        patches_bld = patches_blk @ self.patch().astype(dtype).reshape(-1, self.config.width)
+        patches_bld = patches_bld + position_bld.astype(dtype)
+        class_d = (self.class_embedding + self.position_embedding[0]).astype(dtype)
 
         class_b1d = jnp.broadcast_to(class_d, (len(patches_bld), 1, self.config.width))
         x_bld = self.pre_norm(jnp.concatenate([class_b1d, patches_bld], axis=1))
-        x_bld = run_stacks((self.first_layers, self.layers), self.first, x_bld)
+        x_bld = run_stacks((self.first_layers, self.layers), self.frozen_layers, x_bld)
         return self.projection(self.post_norm(x_bld[:, 0]))
 
     def _pixels(self, images_bhwc: jax.Array) -> jax.Array:
-        """The patches as rows of their pixels: the convolution whose stride is its size is one matrix on each."""
+        """Returns the patches as rows of pixels: a convolution whose stride is its size multiplies each by a matrix."""
         side, grid = self.config.patch_size, self.config.image_size // self.config.patch_size
         patches = images_bhwc.reshape(-1, grid, side, grid, side, 3).swapaxes(2, 3)
         return patches.reshape(-1, grid * grid, side * side * 3)
 
     def _kept(self, rows_b: jax.Array) -> jax.Array:
-        """The patches that stay, (b, l), in their order, as many for each example."""
+        """Returns the indices of the patches to keep, (b, l), ascending; the same number for each example."""
         patches = self.config.patches
         seeds_b2 = row_seeds(self.make_rng("dropout"), rows_b, 1)[0]
         staying = max(1, round((1 - self.patch_dropout) * patches))
@@ -147,13 +183,13 @@ class Vit(nn.Module):
 
 
 class Kernel(nn.Module):
-    """The parameter of a convolution without bias, (height, width, in, out), under its own name."""
+    """Kernel of a convolution without bias, (height, width, in, out)."""
 
     shape: tuple[int, ...]
 
     @nn.compact
     def __call__(self) -> jax.Array:
-        """The kernel, float32; initialised as PyTorch initialises a convolution, which the references leave it to."""
+        """Returns the float32 kernel, initialised as PyTorch does by default, like the reference implementations."""
         return self.param("kernel", conv_init, self.shape)
 
 
@@ -162,10 +198,10 @@ conv_init = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
 
 
 def check_image_size(images_bhwc: jax.Array, size: int) -> None:
-    """Checks that the images are what a tower was made for.
+    """Checks the shape of a tower's images.
 
     Raises:
-      JclipError: they have another size or another number of colours.
+      JclipError: the images have another size or another number of colours.
     """
     if images_bhwc.ndim != 4 or images_bhwc.shape[1:] != (size, size, 3):
         raise JclipError(f"images have shape {images_bhwc.shape}, but this tower reads (batch, {size}, {size}, 3)")

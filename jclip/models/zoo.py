@@ -1,4 +1,4 @@
-"""The published models by name, as configurations; weights come from bundles.
+"""Configurations of the published models, by name. Weights come from bundles.
 
 Sources: the towers of Radford et al. 2021 (tables 19 and 20), Yang et al. 2022 (Chinese-CLIP, table 6), Chen et al.
 2022 (AltCLIP), and the configuration files that were released with the weights.
@@ -63,7 +63,7 @@ TEXT_ENCODERS: Mapping[str, BertConfig] = {
     "xlm-r-base": _XLM_R_BASE,
     "xlm-r-large": _XLM_R_LARGE,
 }
-"""The encoders that a text tower can start from."""
+"""Text encoders that a text tower can start from."""
 
 MODELS: Mapping[str, DualEncoderConfig] = {
     "clip-rn50": DualEncoderConfig(ResNetConfig(image_size=224), _CLIP_TEXT_B, 1024),
@@ -73,42 +73,47 @@ MODELS: Mapping[str, DualEncoderConfig] = {
     "clip-vit-l-14-336": DualEncoderConfig(_L14_336, _CLIP_TEXT_L, 768),
     "clip-vit-h-14": DualEncoderConfig(replace(_H14, activation="gelu"), _CLIP_TEXT_H, 1024),  # LAION's
     "chinese-clip-rn50": DualEncoderConfig(ResNetConfig(image_size=224), _RBT3, 1024),
-    "chinese-clip-vit-b-32": DualEncoderConfig(_B32, _ROBERTA_WWM_BASE, 512),  # configured, never released
+    "chinese-clip-vit-b-32": DualEncoderConfig(_B32, _ROBERTA_WWM_BASE, 512),  # never released
     "chinese-clip-vit-b-16": DualEncoderConfig(_B16, _ROBERTA_WWM_BASE, 512),
     "chinese-clip-vit-l-14": DualEncoderConfig(_L14, _ROBERTA_WWM_BASE, 768),
     "chinese-clip-vit-l-14-336": DualEncoderConfig(_L14_336, _ROBERTA_WWM_BASE, 768),
-    # This image tower began as LAION's, which was trained with the exact GELU, but Chinese-CLIP's code has QuickGELU
-    # in every ViT: the released weights were trained with that.
+    # This image tower started from LAION's, which was trained with the exact GELU. Chinese-CLIP's code has QuickGELU in
+    # every ViT, so the released weights were trained with that.
     "chinese-clip-vit-h-14": DualEncoderConfig(_H14, _ROBERTA_WWM_LARGE, 1024),
     "altclip": DualEncoderConfig(_L14, _XLM_R_LARGE, 768, head_width=768),
     "altclip-m9": DualEncoderConfig(_L14, replace(_XLM_R_LARGE, dropout=0.0), 768, head_width=768),
-    # The image tower's activation is not established: LAION's ViT-H/14 has the exact GELU, transformers' default for
-    # an AltCLIP configuration that names none is QuickGELU. This is the default; a conversion must go by
-    # vision_config.hidden_act of the checkpoint it reads, not by this line. The dropout is the default as well.
+    # The activation of the image tower is not known: LAION's ViT-H/14 has the exact GELU, and transformers' default for
+    # an AltCLIP configuration without one is QuickGELU, as here. A conversion must follow vision_config.hidden_act of
+    # its checkpoint. The dropout is transformers' default too.
     "altclip-m18": DualEncoderConfig(_H14, _XLM_R_LARGE, 1024, head_width=1024),
 }
-"""The published models. Every one is CLIP-like in its temperature: ln(1 / 0.07) at the start."""
+"""Published models."""
 
 
-def get(name: str) -> DualEncoderConfig:
-    """The configuration of a published model.
+def list_models() -> list[str]:
+    """Returns the names of the published models."""
+    return list(MODELS)
+
+
+def get_config(name: str) -> DualEncoderConfig:
+    """Returns the configuration of a published model.
 
     Raises:
-      JclipError: no such model; the message gives the names that are close.
+      JclipError: there is no such model; the message gives similar names.
     """
-    return _get(MODELS, name, "model")
+    return _find(MODELS, name, "model")
 
 
 def get_text_encoder(name: str) -> BertConfig:
-    """The configuration of a published text encoder.
+    """Returns the configuration of a published text encoder.
 
     Raises:
-      JclipError: no such encoder; the message gives the names that are close.
+      JclipError: there is no such encoder; the message gives similar names.
     """
-    return _get(TEXT_ENCODERS, name, "text encoder")
+    return _find(TEXT_ENCODERS, name, "text encoder")
 
 
-def _get(table: Mapping[str, _T], name: str, what: str) -> _T:
+def _find(table: Mapping[str, _T], name: str, what: str) -> _T:
     if name in table:
         return table[name]
     close = difflib.get_close_matches(name, table, n=3, cutoff=0.5)

@@ -1,4 +1,4 @@
-"""The devices as a grid, with named axes."""
+"""Mesh of the devices, with named axes."""
 
 import dataclasses
 import math
@@ -13,12 +13,12 @@ from jclip.errors import JclipError
 
 @dataclass(frozen=True)
 class MeshShape:
-    """Devices along each axis; one of them may be -1, which takes what the others leave.
+    """Number of devices along each axis of `jclip.axes`. One may be -1: the devices that the others leave.
 
     Attributes:
       data: the batch is split; parameters are copied.
       fsdp: the batch and the parameters are split.
-      tensor: parameters are split, the batch is copied.
+      tensor: parameters are split; the batch is copied.
     """
 
     data: int = -1
@@ -27,21 +27,21 @@ class MeshShape:
 
 
 def make_mesh(shape: MeshShape = MeshShape(), devices: Sequence[jax.Device] | None = None) -> Mesh:
-    """A mesh of all devices, or of those given, with the axes "data", "fsdp" and "tensor".
+    """Returns a mesh of all devices, or of those given, with the axes of `MeshShape`.
 
-    The last axis gets the fastest links. Axis types are Auto: XLA chooses how intermediate arrays are split. (What
-    jax makes by default is Explicit, under which towers would have to say it themselves.)
+    The last axis gets the fastest links. All axes have the type Auto: XLA chooses how intermediate arrays are split.
+    Under jax's default, Explicit, the towers would have to declare it.
 
     Raises:
-      JclipError: sizes that are not possible, or whose product is not the number of devices.
+      JclipError: the sizes are not possible, or their product is not the number of devices.
     """
     devices = jax.devices() if devices is None else list(devices)
     sizes = dataclasses.asdict(shape)
-    told = " x ".join(f"{name}={size}" for name, size in sizes.items())
+    shown = " x ".join(f"{name}={size}" for name, size in sizes.items())
     if any(size < 1 and size != -1 for size in sizes.values()) or list(sizes.values()).count(-1) > 1:
-        raise JclipError(f"a mesh of {told} is not possible: give sizes of 1 or more, and -1 at most once")
+        raise JclipError(f"a mesh of {shown} is not possible: give sizes of 1 or more, and -1 at most once")
     fixed = math.prod(size for size in sizes.values() if size != -1)
     sizes = {name: len(devices) // fixed if size == -1 else size for name, size in sizes.items()}
     if math.prod(sizes.values()) != len(devices):
-        raise JclipError(f"a mesh of {told} does not fit {len(devices)} devices: the product must be {len(devices)}")
+        raise JclipError(f"a mesh of {shown} does not fit {len(devices)} devices: the product must be {len(devices)}")
     return jax.make_mesh(tuple(sizes.values()), tuple(sizes), axis_types=(AxisType.Auto,) * len(sizes), devices=devices)

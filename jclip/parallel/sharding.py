@@ -1,4 +1,4 @@
-"""How arrays lie on the mesh: the batch over the devices that split it, parameters by a table of rules."""
+"""Sharding of arrays on the mesh: batches by rows, parameters by a table of rules."""
 
 import itertools
 import math
@@ -10,42 +10,36 @@ import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from jclip.axes import BATCH_AXES, TENSOR
 from jclip.errors import JclipError
-from jclip.models.spread import BATCH_AXES
+from jclip.models.placements import Placement as Placement
+from jclip.models.placements import Placements
 from jclip.parallel.processes import is_first
 from jclip.rules import match, paths_of, tree_from_paths
 
-Placement = str
-"""Of a parameter, in words that a command line can give: "copy", whole on every device; "fsdp", split over that mesh
-axis along the largest dimension that it divides, and so "fsdp+tensor" over two; or axes for each dimension, "-" where
-it stays whole: "-,fsdp,tensor".
-
-What does not divide is no error: it is copied over the axes that do not divide it, and `jclip.parallel.replication`
-tells how much that is."""
-
-Rules = tuple[tuple[str, Placement], ...]
-"""Ordered (path regex, placement)."""
+Rules = Placements
+"""Ordered (path regex, placement) over the paths of a whole model."""
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
-    """A whole copy on every device."""
+    """Returns the sharding that keeps a whole copy on every device."""
     return NamedSharding(mesh, PartitionSpec())
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:
-    """The first dimension over the axes "data" and "fsdp"."""
+    """Returns the sharding that splits the first dimension over the batch's axes."""
     return NamedSharding(mesh, PartitionSpec(BATCH_AXES))
 
 
 def batch_devices(mesh: Mesh) -> int:
-    """Into how many parts a batch is split."""
+    """Returns the number of parts into which a batch is split."""
     return math.prod(mesh.shape[name] for name in BATCH_AXES)
 
 
 def local_rows(batch_size: int, mesh: Mesh) -> list[int]:
-    """The rows of a global batch that lie on this process's devices, ascending.
+    """Returns the rows of a global batch that this process's devices hold, ascending.
 
-    A tensor axis that spans processes gives the same rows to several of them.
+    Several processes hold the same rows if the tensor axis spans them.
     """
     places = batch_sharding(mesh).addressable_devices_indices_map((batch_size,))
     parts = {tuple(range(batch_size)[place[0]]) for place in places.values() if place}
@@ -53,9 +47,9 @@ def local_rows(batch_size: int, mesh: Mesh) -> list[int]:
 
 
 def place_whole(tree: Any, shardings: Any) -> Any:
-    """Host arrays on the mesh, where `shardings` (nested alike) says: from each process only what its devices hold.
+    """Places host arrays on the mesh by `shardings` (the same tree); each process sends only what its devices hold.
 
-    `jax.device_put` would compare all of it between the processes first, which sends it to every device.
+    `jax.device_put` would first compare the arrays between processes, which sends all of them to every device.
     """
     return jax.tree.map(
         lambda leaf, at: jax.make_array_from_callback(np.shape(leaf), at, lambda index: np.asarray(leaf)[index]),
@@ -65,18 +59,17 @@ def place_whole(tree: Any, shardings: Any) -> Any:
 
 
 def place_rows(rows: np.ndarray, batch_size: int, mesh: Mesh) -> jax.Array:
-    """A global batch on the mesh, from this process's `local_rows` of it, first dimension first."""
+    """Returns a global batch on the mesh, made from this process's `local_rows` of it."""
     at = {row: number for number, row in enumerate(local_rows(batch_size, mesh))}
 
     def part(index: tuple[slice, ...] | None) -> np.ndarray:
-        assert index is not None
-        return rows[[at[row] for row in range(batch_size)[index[0]]]]
+        return rows[[at[row] for row in range(batch_size)[index[0] if index else slice(0)]]]
 
     return jax.make_array_from_callback((batch_size, *rows.shape[1:]), batch_sharding(mesh), part)
 
 
 def whole(tree: Any, mesh: Mesh) -> Any:
-    """Arrays as numpy on the first process, None elsewhere, one after another. Every process must call it."""
+    """Returns arrays as numpy on the first process and None on the others. Every process must call it."""
 
     def fetch(leaf: jax.Array) -> np.ndarray | None:
         if not leaf.is_fully_addressable and not leaf.is_fully_replicated:
@@ -87,7 +80,7 @@ def whole(tree: Any, mesh: Mesh) -> Any:
 
 
 def check_batch(batch_size: int, mesh: Mesh) -> None:
-    """Raises JclipError unless the devices that split a batch get equal parts of it."""
+    """Checks that a batch divides evenly; raises JclipError otherwise."""
     devices = batch_devices(mesh)
     left = batch_size % devices
     if batch_size < 1 or left:
@@ -97,9 +90,13 @@ def check_batch(batch_size: int, mesh: Mesh) -> None:
 
 
 def check_rules(rules: Rules, mesh: Mesh) -> None:
-    """Raises JclipError when the mesh has a tensor axis that no rule uses: its devices would all do the same work."""
-    size = mesh.shape["tensor"]
-    if size > 1 and not any("tensor" in re.split("[,+]", placement) for _, placement in rules):
+    """Checks that a rule uses the mesh's tensor axis, whose devices would otherwise repeat each other's work.
+
+    Raises:
+      JclipError: no rule uses it.
+    """
+    size = mesh.shape[TENSOR]
+    if size > 1 and not any(TENSOR in re.split("[,+]", placement) for _, placement in rules):
         raise JclipError(
             f"a mesh with tensor={size} needs sharding rules that use the axis, and none does: give one such as "
             "('text/layers/mlp/fc1/kernel', '-,fsdp,tensor'), none at all for the towers' own, or set mesh.tensor to 1"
@@ -107,10 +104,10 @@ def check_rules(rules: Rules, mesh: Mesh) -> None:
 
 
 def param_shardings(shapes: Mapping[str, Any], mesh: Mesh, rules: Rules) -> dict[str, Any]:
-    """The sharding of every parameter: for `jax.jit(init, out_shardings=...)`, so that no device ever holds them all.
+    """Returns the sharding of every parameter. With `jax.jit(init, out_shardings=...)` no device ever holds them all.
 
     Args:
-      shapes: nested dicts of arrays, or of what `jax.eval_shape` gives.
+      shapes: nested dicts of arrays, or of the results of `jax.eval_shape`.
       mesh: from `make_mesh`.
       rules: ordered (path regex, placement).
 
@@ -118,8 +115,8 @@ def param_shardings(shapes: Mapping[str, Any], mesh: Mesh, rules: Rules) -> dict
       Nested dicts like `shapes`.
 
     Raises:
-      RuleError: a parameter without a rule, or a rule without a parameter.
-      JclipError: a placement that is none on this mesh, or for another number of dimensions; it names the parameter.
+      RuleError: a parameter has no rule, or a rule no parameter.
+      JclipError: a placement names an unknown axis or has the wrong number of dimensions; the parameter is named.
     """
     leaves = paths_of(shapes)
     placements = match(rules, leaves, what="sharding")
@@ -129,14 +126,14 @@ def param_shardings(shapes: Mapping[str, Any], mesh: Mesh, rules: Rules) -> dict
 
 
 def follow(tree: Any, params: Mapping[str, Any], shardings: Mapping[str, Any], mesh: Mesh) -> Any:
-    """The sharding of every leaf of a training state: optimizer slots lie where their parameters lie.
+    """Returns the sharding of every leaf of a training state: optimizer slots are split like their parameters.
 
-    A leaf belongs to the parameter whose path its own ends in ("…/mu/text/norm/scale") if it has that one's shape. What
-    belongs to none (counts, batch statistics) is small, and copied.
+    A leaf belongs to a parameter if its path ends in the parameter's ("…/mu/text/norm/scale") and the shapes are equal.
+    Other leaves (counts, batch statistics) are small, and copied.
 
     Args:
       tree: any pytree of arrays or shapes.
-      params, shardings: the parameters' shapes and what `param_shardings` gives for them.
+      params, shardings: shapes of the parameters, and their `param_shardings`.
       mesh: from `make_mesh`.
     """
     shapes, places = paths_of(params), paths_of(shardings)
@@ -154,7 +151,7 @@ def follow(tree: Any, params: Mapping[str, Any], shardings: Mapping[str, Any], m
 
 
 def bytes_per_device(tree: Any, shardings: Any) -> int:
-    """What one device holds of arrays, or of shapes, that lie as `shardings` says."""
+    """Returns the bytes of arrays, or of shapes, that one device holds under `shardings`."""
     leaves = zip(jax.tree.leaves(tree), jax.tree.leaves(shardings), strict=True)
     return sum(math.prod(place.shard_shape(leaf.shape)) * leaf.dtype.itemsize for leaf, place in leaves)
 
@@ -180,15 +177,15 @@ def _spec(path: str, shape: tuple[int, ...], mesh: Mesh, placement: Placement) -
 
 
 def _along_one(shape: tuple[int, ...], axes: list[str], mesh: Mesh) -> PartitionSpec:
-    """Along the dimension that the most devices divide, and of several such the largest."""
-    # XLM-R's table has 250002 rows, which no power of two above 2 divides: then its width is split instead.
+    """Splits the dimension that the most devices divide, and of several such the largest."""
+    # XLM-R's table has 250002 rows, which no power of two above 2 divides, so its width is split.
     found = [_dividing(size, axes, mesh) for size in shape]
     best = max(range(len(shape)), key=lambda i: (_ways(found[i], mesh), shape[i]), default=None)
     return PartitionSpec(*(_over(some) if i == best else None for i, some in enumerate(found)))
 
 
 def _dividing(size: int, axes: list[str], mesh: Mesh) -> tuple[str, ...]:
-    """Those of the axes that together divide a dimension into the most parts."""
+    """Returns those of the axes that together divide a dimension into the most parts."""
     real = [axis for axis in axes if mesh.shape[axis] > 1]
     choices = [some for count in range(len(real) + 1) for some in itertools.combinations(real, count)]
     return max((some for some in choices if size % _ways(some, mesh) == 0), key=lambda some: _ways(some, mesh))
@@ -199,5 +196,5 @@ def _ways(axes: tuple[str, ...], mesh: Mesh) -> int:
 
 
 def _over(axes: tuple[str, ...]) -> str | tuple[str, ...] | None:
-    """As PartitionSpec wants it."""
+    """Returns the axes of one dimension in the form that PartitionSpec wants."""
     return axes if len(axes) > 1 else axes[0] if axes else None

@@ -19,6 +19,7 @@ from jclip.data.batches.opened import open_sources
 from jclip.errors import JclipError
 from jclip.images.on_host import Decoder
 from jclip.models.build import shapes
+from jclip.models.compute import Compute
 from jclip.models.dual_encoder import DualEncoder
 from jclip.optimizer import build, learning_rate
 from jclip.parallel.mesh import make_mesh
@@ -198,7 +199,7 @@ class StageParts:
     def optimizer(self) -> optax.GradientTransformation:
         """The optax transformation over the trainable subtree."""
         trainable = rules.tree_from_paths({path: self.paths[path] for path in self.paths if path in self.chosen})
-        return build(self.stage.optimizer, self.steps, self.whole_paths, trainable)
+        return build(self.stage.optimizer, self.steps, self.whole_paths, trainable, self.run.model.towers)
 
     @property
     def learning_rate(self) -> Callable[[int], jax.Array]:
@@ -210,9 +211,7 @@ class StageParts:
         """The towers."""
         return DualEncoder(
             self.run.model,
-            dtype=jnp.dtype(self.run.dtype),
-            remat=self.run.remat,
-            attention=self.run.attention,
+            Compute(jnp.dtype(self.run.dtype), self.run.remat, self.run.attention),
             frozen_layers=self.layout.first,
             patch_dropout=self.stage.patch_dropout,
         )

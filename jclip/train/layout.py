@@ -142,7 +142,7 @@ def _first_layers(stage: Stage, leaves: Mapping[str, Any], trains: frozenset[str
         depth = next((leaf.shape[0] for path, leaf in leaves.items() if path.startswith(stack)), None)
         if depth is None:
             raise JclipError(
-                f"{where}: the {tower} tower is a ResNet, whose blocks have names of their own: choose them in `trains`"
+                f"{where}: the {tower} tower has no stack of layers: name the parameters that train in `trains`"
             )
         if not 1 <= last <= depth:
             raise JclipError(

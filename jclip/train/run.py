@@ -14,12 +14,9 @@ from jclip.data.sources.records import Pair, Translation, called
 from jclip.errors import JclipError
 from jclip.images.on_device import Augmentation
 from jclip.images.preprocess import Preprocessing
-from jclip.models.attention import Implementation
-from jclip.models.bert import BertConfig
 from jclip.models.build import shapes
+from jclip.models.compute import Implementation, Remat
 from jclip.models.dual_encoder import DualEncoderConfig
-from jclip.models.remat import Remat
-from jclip.models.resnet import ResNetConfig
 from jclip.names import check_name
 from jclip.parallel.mesh import MeshShape
 from jclip.parallel.sharding import Placement
@@ -77,7 +74,7 @@ class Run:
       remat: what the backward pass computes again instead of keeping it. "none": nothing. "dots": what is cheap (norms,
         activations, attention). "layers": all of a layer, for a third more arithmetic and the least memory.
       attention: what computes it: "auto" takes cuDNN where that can (NVIDIA, bfloat16, no dropout on the
-        probabilities) and XLA elsewhere; or one of "xla", "cudnn" and "tokamax", or an error that says why not.
+        probabilities) and XLA elsewhere; or one of "xla" and "cudnn", or an error that says why not.
       mesh: the devices as a grid.
       sharding: ordered (path regex, placement), see `parallel.sharding.Placement`: how parameters, and with them their
         optimizer slots, lie on the mesh. Without rules, by the towers' own tables, see `parallel.tables`.
@@ -270,7 +267,7 @@ def _check_inputs(run: Run, stage: Stage) -> None:
     if stage.objective == "teacher" and run.teacher:
         readers.append(("the teacher's context_length", run.teacher.context_length, run.teacher.model))
     for name, length, model in readers:
-        longest = model.text.longest if isinstance(model.text, BertConfig) else model.text.context_length
+        longest = model.text.longest
         if length > longest:
             raise JclipError(
                 f"stage {stage.name!r}: {name} is {length}, but the text tower reads {longest} tokens at most: lower it"
@@ -329,7 +326,7 @@ def _check_parameters(run: Run) -> None:
                 f"stage {stage.name!r} learns nothing, for a teacher teaches the text tower alone, of which it trains "
                 "nothing: let `trains` match text/.*"
             )
-        statistics = isinstance(run.model.image, ResNetConfig) and any(path.startswith("image/") for path in trains)
+        statistics = run.model.has_statistics and any(path.startswith("image/") for path in trains)
         if stage.micro_batches > 1 and stage.objective == "contrastive" and statistics:
             raise JclipError(
                 f"stage {stage.name!r} trains a ResNet, whose batch norm needs the whole batch at once: set "

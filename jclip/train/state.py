@@ -14,7 +14,6 @@ from jclip.bundle import load_bundle, open_bundle
 from jclip.errors import JclipError
 from jclip.models.build import init_variables
 from jclip.models.dual_encoder import DualEncoderConfig
-from jclip.models.resnet import ResNetConfig
 from jclip.optimizer import carry_slots
 from jclip.parallel.processes import together
 from jclip.parallel.sharding import place_whole
@@ -64,7 +63,7 @@ def starting_variables(
             params[path] = place_whole(taken, places[path])
     variables["params"] = rules.tree_from_paths(params)
     image_source = next(folder for path, folder in sources.items() if path.startswith("image/"))
-    if image_source and isinstance(config.image, ResNetConfig):
+    if image_source and config.has_statistics:
         variables["batch_stats"] = place_whole(bundles[image_source].stats, shardings["batch_stats"])
     return variables
 

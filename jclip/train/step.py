@@ -89,7 +89,7 @@ def contrastive_objective(
             image_ids_b=batch["image_id"],
             text_ids_b=batch["text_id"],
         )
-        metrics["logit_scale"] = jnp.exp(params["logit_scale"])
+        metrics["scale"] = jnp.exp(params["logit_scale"])
         return loss, (metrics, moved.get("batch_stats", stats))
 
     return objective

@@ -26,7 +26,7 @@ File = Literal["model.safetensors", "pytorch_model.bin", "clip_cn.pt", "CLIP.pt"
 
 def config_of(name: str) -> Any:
     """A model or a text encoder of the zoo."""
-    return TextEncoderConfig(zoo.get_text_encoder(name)) if name in zoo.TEXT_ENCODERS else zoo.get(name)
+    return TextEncoderConfig(zoo.get_text_encoder(name)) if name in zoo.TEXT_ENCODERS else zoo.get_config(name)
 
 
 def parameters(config: Any) -> dict[str, Lazy]:

@@ -72,12 +72,12 @@ def agree(bundle, model, preprocess):
         expected = unit(theirs.numpy())
         np.testing.assert_allclose(rows, expected, rtol=0, atol=EMBEDDINGS_WITHIN)
         assert np.abs(expected - expected[0]).max() > 0.01  # or it would prove nothing
-    np.testing.assert_allclose(ours.logit_scale, scale, rtol=1e-6)
+    np.testing.assert_allclose(ours.scale, scale, rtol=1e-6)
 
 
 def check_released(name: str, place: Path) -> None:
     """By its name alone, as cn_clip loads what it has fetched."""
-    write_bundle(zoo.get(f"chinese-clip-{name.lower()}"), place / "bundle")
+    write_bundle(zoo.get_config(f"chinese-clip-{name.lower()}"), place / "bundle")
     export(place / "bundle", place / FILES[name], "cn-clip")
     agree(place / "bundle", *cn_clip.clip.load_from_name(name, device="cpu", download_root=str(place)))
 
@@ -94,7 +94,7 @@ def test_a_vit_by_its_name(name, place):
 
 def test_a_vit_by_its_path(place):
     """With the smallest of the text towers, so that it is quick; every line of `load_from_name` is the same."""
-    vit, rbt3 = zoo.get("chinese-clip-vit-b-32"), zoo.get("chinese-clip-rn50").text
+    vit, rbt3 = zoo.get_config("chinese-clip-vit-b-32"), zoo.get_config("chinese-clip-rn50").text
     write_bundle(replace(vit, text=rbt3), place / "bundle")
     export(place / "bundle", place / "mine.pt", "cn-clip")
     towers = {"vision_model_name": "ViT-B-32", "text_model_name": "RBT3-chinese", "input_resolution": 224}

@@ -94,7 +94,7 @@ def test_layers_of_two_dtypes_take_the_wider():
 
 
 def keys_of(name, family):
-    config = TextEncoderConfig(zoo.get_text_encoder(name)) if name in zoo.TEXT_ENCODERS else zoo.get(name)
+    config = TextEncoderConfig(zoo.get_text_encoder(name)) if name in zoo.TEXT_ENCODERS else zoo.get_config(name)
     empty = {path: Lazy(shape, np.dtype(np.float32), lambda: iter(())) for path, shape in tensor_shapes(config).items()}
     return export_tensors(family_named(family).table(telling_keys(config)), empty)
 

@@ -8,17 +8,18 @@ from hypothesis import strategies as st
 
 from jclip.errors import JclipError
 from jclip.finetune.choices import Wishes, choose, epochs_of, learning_rate
-from jclip.finetune.facts import DataFacts, Machine, ModelFacts, Start, TowerFacts, kept_bytes
+from jclip.finetune.facts import DataFacts, Machine, ModelFacts, Start, TowerFacts
+from jclip.models.towers import transformer_bytes
 
 GIB = 2**30
 B16 = ModelFacts(
-    image=TowerFacts(86_000_000, 86_000_000, 197, kept_bytes(197, 768, 12, 12), 12),
-    text=TowerFacts(102_000_000, 85_000_000, 52, kept_bytes(52, 768, 12, 12), 12),
+    image=TowerFacts(86_000_000, 86_000_000, 197, transformer_bytes(197, 768, 12, 12), 12),
+    text=TowerFacts(102_000_000, 85_000_000, 52, transformer_bytes(52, 768, 12, 12), 12),
     context_length=52,
 )
 DEMO = ModelFacts(
-    image=TowerFacts(1_800_000, 1_800_000, 5, kept_bytes(5, 256, 4, 2), 2),
-    text=TowerFacts(3_100_000, 400_000, 16, kept_bytes(16, 128, 2, 2), 2),
+    image=TowerFacts(1_800_000, 1_800_000, 5, transformer_bytes(5, 256, 4, 2), 2),
+    text=TowerFacts(3_100_000, 400_000, 16, transformer_bytes(16, 128, 2, 2), 2),
     context_length=16,
     white=True,
 )
@@ -36,7 +37,7 @@ def why(plan, name):
 def test_eight_gpus_and_muge_are_the_papers_recipe():
     plan = choose(MUGE, B16, EIGHT, GOOD)
     # (64 GiB - 16 B x 188 M) / 107,912,016 B a pair = 608 pairs: 512 on each of 8; table 9 has 12,800 on 32.
-    assert kept_bytes(197, 768, 12, 12) + kept_bytes(52, 768, 12, 12) == 107_912_016
+    assert transformer_bytes(197, 768, 12, 12) + transformer_bytes(52, 768, 12, 12) == 107_912_016
     assert (plan.batch_size, plan.micro_batches, plan.remat) == (4_096, 1, False)
     (stage,) = plan.stages
     assert (stage.image, stage.learning_rate, stage.epochs) == (True, 5e-5, 6)

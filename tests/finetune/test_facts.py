@@ -12,7 +12,8 @@ from jclip.data.sources.writing import gather_shards, write_shard
 from jclip.demo.practice import _shape
 from jclip.errors import JclipError
 from jclip.finetune import facts
-from jclip.finetune.facts import kept_bytes, read_data, read_machine, read_model
+from jclip.finetune.facts import read_data, read_machine, read_model
+from jclip.models.towers import transformer_bytes
 from jclip.tokenizers.text import wordpiece
 from tests.cli.small_bundle import write_bundle
 
@@ -80,7 +81,7 @@ def test_a_model(tmp_path):
     total = sum(leaf.size for leaf in jax.tree.leaves(jax.tree.map(lambda lazy: lazy.read(), bundle.params)))
     assert found.parameters == total - 1  # the logit scale is of neither tower
     assert found.image.tokens == 17 and found.image.layers == 2 and not found.resnet and not found.white
-    assert found.image.kept == 2 * 17 * (34 * 64 + 5 * 2 * 17) == kept_bytes(17, 64, 2, 2)
+    assert found.image.kept == 2 * 17 * (34 * 64 + 5 * 2 * 17) == transformer_bytes(17, 64, 2, 2)
     vocabulary, width = bundle.tokenizer.vocab_size, 64
     assert found.text.parameters - found.text.worked >= vocabulary * width  # the table of tokens
     with pytest.raises(JclipError, match="text encoder alone"):

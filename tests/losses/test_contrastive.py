@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from jclip.axes import BATCH_AXES
 from jclip.errors import JclipError
 from jclip.losses.contrastive import _axes, contrastive_loss
-from jclip.models.spread import BATCH_AXES
 from jclip.parallel.sharding import batch_sharding, replicated
 from tests.losses import oracle
 from tests.losses.batches import (

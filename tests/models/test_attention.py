@@ -1,8 +1,6 @@
 """Attention against a float64 oracle, by every back-end that runs here, and which one is chosen where."""
 
-import importlib.util
 import re
-import sys
 from dataclasses import replace
 from functools import partial
 from types import SimpleNamespace
@@ -20,12 +18,13 @@ from jclip.models import attention
 from jclip.models.attention import attend
 from jclip.models.bert import Bert, BertConfig
 from jclip.models.clip_text import ClipText, ClipTextConfig
+from jclip.models.compute import Compute
 from jclip.models.vit import Vit, VitConfig
 from jclip.parallel.mesh import make_mesh
 from tests.models.parity import random_variables
 
 ONES = jnp.ones((1, 2, 1, 1))
-HERE = ["xla", "auto", *(["tokamax"] if importlib.util.find_spec("tokamax") else [])]
+HERE = ["xla", "auto"]
 MASKS = {
     "none": {},
     "padding": {"lengths": True},
@@ -150,7 +149,7 @@ def chosen(device, monkeypatch, *, dtype=jnp.bfloat16, channels=64, queries=50, 
         (H100, {"channels": 20}, "8, 16, … 256 channels, and these have 20"),
         (H100, {"dtype": jnp.float32}, "bfloat16 or float16, and the dtype is float32"),
         (H100, {"drop": object()}, "no dropout on probabilities"),
-        (H100, {"queries": 1}, "its queries are others than its keys"),
+        (H100, {"queries": 1}, "it needs as many queries as keys"),
         (T4, {}, "compute capability 8.0, and this GPU has 7.5"),
         (AMD, {}, "an NVIDIA GPU, and this is AMD Instinct MI300X"),
         (CPU, {}, "an NVIDIA GPU, and this is cpu"),
@@ -201,9 +200,9 @@ def pretend_an_h100(monkeypatch):
 
 
 TOWERS = {
-    "image": Vit(VitConfig(42, 14, 64, 3, 2), 11, jnp.bfloat16),  # 10 tokens, 9 of them patches
-    "causal": ClipText(ClipTextConfig(99, 17, 64, 3, 2), 11, jnp.bfloat16),
-    "padded": Bert(BertConfig(99, 64, 3, 2, 96, 17, 2, 0, 1e-12), 11, dtype=jnp.bfloat16),
+    "image": Vit(VitConfig(42, 14, 64, 3, 2), 11, Compute(jnp.bfloat16)),  # 10 tokens, 9 of them patches
+    "causal": ClipText(ClipTextConfig(99, 17, 64, 3, 2), 11, Compute(jnp.bfloat16)),
+    "padded": Bert(BertConfig(99, 64, 3, 2, 96, 17, 2, 0, 1e-12), 11, compute=Compute(jnp.bfloat16)),
 }
 INPUTS = {"image": jnp.ones((2, 42, 42, 3)), "causal": jnp.ones((2, 17), int), "padded": jnp.ones((2, 17), int)}
 
@@ -213,7 +212,7 @@ INPUTS = {"image": jnp.ones((2, 42, 42, 3)), "causal": jnp.ones((2, 17), int), "
 def test_a_tower_lowered_for_an_nvidia_gpu_calls_cudnn(tower, remat, monkeypatch):
     """Its forward and its backward pass, and no product of queries and keys beside them."""
     pretend_an_h100(monkeypatch)
-    model, inputs = TOWERS[tower].clone(remat=remat), INPUTS[tower]
+    model, inputs = TOWERS[tower].clone(compute=Compute(jnp.bfloat16, remat)), INPUTS[tower]
     variables = random_variables(model, inputs)
 
     def lowered(model, **options):
@@ -225,7 +224,7 @@ def test_a_tower_lowered_for_an_nvidia_gpu_calls_cudnn(tower, remat, monkeypatch
     masks = {"image": "NO_MASK", "causal": "CAUSAL", "padded": "PADDING"}
     assert set(re.findall(r"mask_type[^A-Z]*([A-Z_]+)", text)) == {masks[tower]}
     assert not re.search(r"dot_general.*batching_dims", text)
-    in_xla = lowered(model.clone(attention="xla"))
+    in_xla = lowered(model.clone(compute=Compute(jnp.bfloat16, remat, "xla")))
     assert "__cudnn" not in in_xla
     assert re.search(r"dot_general.*batching_dims", in_xla)
 
@@ -241,23 +240,13 @@ def test_dropout_on_probabilities_is_left_to_xla(monkeypatch):
 
     assert "dot_product_attention" not in traced(model)
     with pytest.raises(JclipError, match="'cudnn' is not possible here: it has no dropout on probabilities"):
-        traced(model.clone(attention="cudnn"))
-    model = model.clone(attention="cudnn", config=replace(model.config, attention_dropout=0.0))
+        traced(model.clone(compute=Compute(jnp.bfloat16, attention="cudnn")))
+    model = model.clone(
+        compute=Compute(jnp.bfloat16, attention="cudnn"), config=replace(model.config, attention_dropout=0.0)
+    )
     assert "dot_product_attention" in traced(model)
 
 
-def test_tokamax_is_called_as_jax_is(monkeypatch):
-    """It has the same signature; where it is installed itself, it is among the back-ends above."""
-    stand_in = SimpleNamespace(dot_product_attention=jax.nn.dot_product_attention)
-    monkeypatch.setitem(sys.modules, "tokamax", stand_in)
-    assert_like_the_oracle(7, MASKS["both"], jnp.float32, "tokamax")
-
-
-@pytest.mark.parametrize(
-    ("ask", "message"),
-    [("tokamax", "'tokamax' is not possible here: importing it failed"), ("flash", "one of auto, xla, cudnn, tokamax")],
-)
-def test_what_is_not_there(ask, message, monkeypatch):
-    monkeypatch.setitem(sys.modules, "tokamax", None)
-    with pytest.raises(JclipError, match=message):
-        attend(ONES, ONES, ONES, implementation=ask)
+def test_an_unknown_implementation():
+    with pytest.raises(JclipError, match="attention 'flash' is unknown: choose one of auto, xla, cudnn"):
+        attend(ONES, ONES, ONES, implementation="flash")

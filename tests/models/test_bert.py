@@ -11,6 +11,7 @@ from cn_clip.clip.modeling_bert import BertModel as CnClipBert
 
 from jclip.errors import JclipError
 from jclip.models.bert import Bert, BertConfig
+from jclip.models.compute import Compute
 from tests.models.parity import assert_same_rows, assert_same_values, ragged_ids, random_variables, run, to_torch
 from tests.models.torch_weights import Weights, bert, randomise
 
@@ -161,6 +162,6 @@ def test_bfloat16_comes_near(config):
     variables = with_projection(bert(Weights(reference)))
     ids = ragged_ids([12, 3, 9], config.vocab_size, config.pad_id)
     precise = run(Bert(config, 5), variables, ids, method="state")
-    rough = run(Bert(config, 5, dtype=jnp.bfloat16), variables, ids, method="state")
+    rough = run(Bert(config, 5, compute=Compute(jnp.bfloat16)), variables, ids, method="state")
     assert rough.dtype == jnp.bfloat16
     assert np.abs(rough - precise).max() < 0.02 * np.abs(precise).max()

@@ -9,6 +9,7 @@ import pytest
 
 from jclip.errors import JclipError
 from jclip.models.bert import Bert, BertConfig
+from jclip.models.compute import Compute
 from jclip.models.dropout import dropout, mixed, random_bits, row_seeds
 from jclip.parallel.mesh import MeshShape, make_mesh
 from jclip.parallel.sharding import batch_sharding, replicated
@@ -99,7 +100,7 @@ def test_the_dtype_stays():
 @pytest.mark.parametrize("only", ONLY)
 @pytest.mark.parametrize("remat", ["none", "layers"])
 def test_a_batch_is_its_micro_batches_on_any_mesh(only, remat):
-    model = Bert(BertConfig(**{**vars(BERT), **ONLY[only]}), 5, remat=remat)
+    model = Bert(BertConfig(**{**vars(BERT), **ONLY[only]}), 5, compute=Compute(remat=remat))
     ids = ragged_ids([4, 7, 9, 2, 9, 5, 3, 8] * 2, 97, 0)
     rows = np.arange(100, 116, dtype=np.int32)
     variables = random_variables(model, ids)

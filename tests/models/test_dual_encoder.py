@@ -14,6 +14,7 @@ import transformers
 from jclip.errors import JclipError
 from jclip.models.bert import BertConfig
 from jclip.models.clip_text import ClipTextConfig
+from jclip.models.compute import Compute
 from jclip.models.dual_encoder import DualEncoder, DualEncoderConfig
 from jclip.models.resnet import ResNetConfig
 from jclip.models.vit import VitConfig
@@ -111,7 +112,7 @@ def hf_altclip():
 
 
 def ids_for(config: DualEncoderConfig, lengths: list[int]) -> np.ndarray:
-    ids = ragged_ids(lengths, VOCAB, getattr(config.text, "pad_id", 0))
+    ids = ragged_ids(lengths, VOCAB, config.text.pad_id or 0)
     if isinstance(config.text, ClipTextConfig):
         ids[np.arange(len(lengths)), np.array(lengths) - 1] = VOCAB - 1
     return ids
@@ -228,7 +229,7 @@ def test_bfloat16_comes_near(name):
     images, ids = random_images(3, config.image.image_size), ids_for(config, [5, 2, 9])
     variables = random_variables(DualEncoder(config), images, ids)
     precise = run(DualEncoder(config), variables, images, ids)
-    rough = run(DualEncoder(config, dtype=jnp.bfloat16), variables, images, ids)
+    rough = run(DualEncoder(config, Compute(jnp.bfloat16)), variables, images, ids)
     for left, right in zip(precise[:2], rough[:2], strict=True):
         assert right.dtype == jnp.bfloat16
         assert (unit(left) * unit(right)).sum(axis=-1).min() > 0.999

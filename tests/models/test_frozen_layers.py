@@ -10,6 +10,7 @@ import pytest
 from jclip.errors import JclipError
 from jclip.models.bert import BertConfig
 from jclip.models.clip_text import ClipTextConfig
+from jclip.models.compute import Compute
 from jclip.models.dual_encoder import DualEncoder, DualEncoderConfig
 from jclip.models.resnet import ResNetConfig
 from jclip.models.vit import VitConfig
@@ -73,7 +74,7 @@ def flops(tower, layers, *, frozen=0, remat="none", gradient=False):
     sizes = {**KINDS, tower: replace(KINDS[tower], layers=layers)}
     config = DualEncoderConfig(sizes["image"], sizes["clip" if tower == "clip" else "bert"], 13)
     side, inputs = ("image", IMAGES) if tower == "image" else ("text", IDS)
-    model = DualEncoder(config, remat=remat, frozen_layers=(frozen, 0) if side == "image" else (0, frozen))
+    model = DualEncoder(config, Compute(remat=remat), frozen_layers=(frozen, 0) if side == "image" else (0, frozen))
     params = jax.eval_shape(lambda: model.init(jax.random.key(0), IMAGES, IDS)["params"][side])
 
     def loss(trainable, others):
@@ -113,5 +114,7 @@ def test_more_layers_than_there_are(first):
 
 def test_a_resnet_has_no_layers_to_set_apart():
     config = DualEncoderConfig(ResNetConfig(64, (1, 1, 1, 1), width=8, heads=4), BERT, 13)
-    with pytest.raises(JclipError, match="frozen_layers is for a vision transformer, and the image tower is a ResNet"):
+    with pytest.raises(
+        JclipError, match=r"frozen_layers: a ResNetConfig has no stack of layers \(image tower\): set it to 0"
+    ):
         jax.eval_shape(DualEncoder(config, frozen_layers=(1, 0)).init, jax.random.key(0), random_images(1, 64), IDS)

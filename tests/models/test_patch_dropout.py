@@ -103,5 +103,5 @@ def test_a_wrong_rate_says_so(rate):
 def test_a_resnet_has_no_patches():
     text = BertConfig(90, 36, 1, 3, 60, 24, 2, 0, 1e-12)
     model = DualEncoder(DualEncoderConfig(ResNetConfig(64, (1, 1, 1, 1), 8, 4), text, 13), patch_dropout=0.5)
-    with pytest.raises(JclipError, match="patch_dropout is for a vision transformer, and the image tower is a ResNet"):
+    with pytest.raises(JclipError, match="patch_dropout: a ResNetConfig does not support it: set it to 0"):
         random_variables(model, random_images(1, 64), np.zeros((1, 4), np.int32))

@@ -10,6 +10,7 @@ import pytest
 from jclip.errors import JclipError
 from jclip.models.bert import Bert, BertConfig
 from jclip.models.clip_text import ClipText, ClipTextConfig
+from jclip.models.compute import Compute
 from jclip.models.resnet import ResNet, ResNetConfig
 from jclip.models.vit import Vit, VitConfig
 from jclip.train.planning.flops import count_flops
@@ -39,7 +40,7 @@ def test_memory_and_arithmetic(tower):
 
     gradients, kept, memory, flops = [], [], [], []
     for remat in ("none", "dots", "layers"):
-        of_params = partial(loss, model.clone(remat=remat))
+        of_params = partial(loss, model.clone(compute=Compute(remat=remat)))
         residuals = jax.eval_shape(lambda params, f=of_params: jax.vjp(f, params)[1], params)
         kept.append(sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(residuals)))
         compiled = jax.jit(jax.grad(of_params)).lower(params).compile()
@@ -60,4 +61,4 @@ def test_memory_and_arithmetic(tower):
 def test_an_unknown_word_says_so():
     model, inputs, _ = TOWERS["vit"]
     with pytest.raises(JclipError, match="remat True is unknown: choose one of none, dots, layers"):
-        random_variables(model.clone(remat=True), inputs)
+        random_variables(model.clone(compute=Compute(remat=True)), inputs)

@@ -1,3 +1,5 @@
+from functools import partial
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -61,7 +63,7 @@ class AddsNoise(nn.Module):
 
 @pytest.mark.parametrize("remat", ["none", "dots", "layers"])
 def test_stacked_layers_draw_their_own_parameters_and_their_own_dropout(remat):
-    model = stacked(AddsNoise, 2, remat)()
+    model = stacked(partial(AddsNoise), 2, remat)
     x, mask = jnp.zeros((50, 20)), jnp.ones(())
     weight = model.init(jax.random.key(0), x, mask, None)["params"]["weight"]
     assert weight.shape == (2,)

@@ -43,7 +43,7 @@ def count(tree) -> int:
 
 
 def shapes(name: str):
-    config = zoo.get(name)
+    config = zoo.get_config(name)
     images = jnp.zeros((1, config.image.image_size, config.image.image_size, 3))
     model = DualEncoder(config)
     return jax.eval_shape(lambda: model.init(jax.random.key(0), images, jnp.zeros((1, 4), jnp.int32)))["params"]
@@ -85,15 +85,15 @@ def test_head_widths():
 
 
 def test_context():
-    assert zoo.get("altclip").text.longest == zoo.get("chinese-clip-rn50").text.longest == 512
-    assert zoo.get("clip-vit-b-16").text.context_length == 77
+    assert zoo.get_config("altclip").text.longest == zoo.get_config("chinese-clip-rn50").text.longest == 512
+    assert zoo.get_config("clip-vit-b-16").text.context_length == 77
 
 
 @pytest.mark.parametrize(
     ("get", "name", "message"),
     [
-        (zoo.get, "chinese-clip-vit-b16", "no model 'chinese-clip-vit-b16': did you mean chinese-clip-vit-b-16"),
-        (zoo.get, "?", "choose one of clip-rn50, .*altclip-m18$"),
+        (zoo.get_config, "chinese-clip-vit-b16", "no model 'chinese-clip-vit-b16': did you mean chinese-clip-vit-b-16"),
+        (zoo.get_config, "?", "choose one of clip-rn50, .*altclip-m18$"),
         (zoo.get_text_encoder, "xlmr-large", "no text encoder 'xlmr-large': did you mean xlm-r-large"),
     ],
 )

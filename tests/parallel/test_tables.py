@@ -17,7 +17,7 @@ FAMILIES = ("clip-vit-b-16", "chinese-clip-rn50", "chinese-clip-vit-b-16", "altc
 
 @pytest.fixture(scope="module", params=FAMILIES)
 def family(request):
-    model = zoo.get(request.param)
+    model = zoo.get_config(request.param)
     return model, shapes(model)["params"]
 
 
@@ -53,7 +53,7 @@ def test_layers_are_split_as_in_megatron(family):
 
 def test_xlm_r_is_split_along_its_width():
     """250002 rows are divisible by 2 and 3, and 1024 by what devices are counted in."""
-    model = zoo.get("altclip")
+    model = zoo.get_config("altclip")
     table = {"text": {"word_embedding": shapes(model)["params"]["text"]["word_embedding"]}}
     for shape, ways in ((MeshShape(data=1, fsdp=8), 8), (MeshShape(fsdp=2, tensor=2), 4)):
         mesh = make_mesh(shape)
@@ -63,7 +63,7 @@ def test_xlm_r_is_split_along_its_width():
 
 
 def test_a_resnet_over_both_axes():
-    model = zoo.get("chinese-clip-rn50")
+    model = zoo.get_config("chinese-clip-rn50")
     places, _ = spread((model, shapes(model)["params"]), MESHES[0])
     block = "image/stage_3_block_1"
     for name in ("conv_1", "conv_2", "shortcut_conv"):
@@ -76,7 +76,7 @@ def test_a_resnet_over_both_axes():
 
 def test_heads_are_never_cut():
     """12 heads on 8 devices: the attention is whole on that axis, the perceptron is not, and the share tells."""
-    model = zoo.get("chinese-clip-vit-b-16")
+    model = zoo.get_config("chinese-clip-vit-b-16")
     params = shapes(model)["params"]
     places, mesh = spread((model, params), MeshShape(data=1, tensor=8))
     assert "tensor" not in places["text/layers/attention/query/kernel"].spec
@@ -90,7 +90,7 @@ def test_heads_are_never_cut():
 @pytest.mark.parametrize("name", zoo.MODELS)
 def test_every_model_is_covered(name):
     """By rules of which each takes something; a teacher's text tower by its own part of them."""
-    model = zoo.get(name)
+    model = zoo.get_config(name)
     paths = paths_of(shapes(model)["params"])
     mesh = make_mesh(MESHES[0])
     assert match(rules_for(model, mesh), paths, what="sharding").keys() == paths.keys()

@@ -67,7 +67,7 @@ def smooth(run, steps):
 def family(request, tmp_path):
     """One stage with the small towers of a family, and the tolerance of their parameters."""
     config, model, name = FAMILIES[request.param]
-    run = reduce(replace(load_config(str(CONFIGS / config)), model=zoo.get(model)), tmp_path / "inputs")
+    run = reduce(replace(load_config(str(CONFIGS / config)), model=zoo.get_config(model)), tmp_path / "inputs")
     stages = tuple(stage for stage in run.stages if stage.name == name)
     return replace(run, stages=stages), RESNET if request.param.startswith("rn50") else PARAMETERS
 

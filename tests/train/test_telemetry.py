@@ -93,7 +93,7 @@ def test_every_log_step_is_in_the_journal_on_the_board_and_on_a_line(chinese_cli
         train(run, tmp_path / "run", watcher=watcher)
     lines = [line for line in read_journal(tmp_path / "run" / "metrics.jsonl") if line["kind"] == "train"]
     assert [line["total"] for line in lines] == [1, 2, 3, 4]
-    expected = {"loss", "image_to_text_r1", "text_to_image_r1", "logit_scale", "gradient_norm", "learning_rate"}
+    expected = {"loss", "image_to_text_r1", "text_to_image_r1", "scale", "gradient_norm", "learning_rate"}
     expected |= {"pairs_per_second_per_device", "mfu", "data_wait", "padding"}
     assert all(expected <= line.keys() for line in lines)
     assert all(0 < line["mfu"] < 1 and 0 < line["padding"] < 1 and 0 <= line["data_wait"] <= 1 for line in lines)

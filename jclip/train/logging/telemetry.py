@@ -174,7 +174,7 @@ _SHOWN = (
     ("cosine", "cosine", ".3f"),
     ("text_to_image_r1", "R@1 t2i", ".3f"),
     ("image_to_text_r1", "i2t", ".3f"),
-    ("logit_scale", "scale", ".4g"),
+    ("scale", "scale", ".4g"),
     ("gradient_norm", "grad", ".3g"),
     ("learning_rate", "lr", ".3g"),
     ("pairs_per_second_per_device", "pairs/s/device", ".4g"),

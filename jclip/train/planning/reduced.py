@@ -7,18 +7,12 @@ import jax
 
 from jclip.bundle import Bundle, save_bundle
 from jclip.data.sources.synthetic import SyntheticPairs, SyntheticParallel, write_tokenizer
-from jclip.models.bert import BertConfig
 from jclip.models.build import init_variables
-from jclip.models.clip_text import ClipTextConfig
-from jclip.models.dual_encoder import DualEncoderConfig
-from jclip.models.resnet import ResNetConfig
-from jclip.models.vit import VitConfig
 from jclip.parallel.mesh import MeshShape
 from jclip.stages import Budget, Stage
-from jclip.tokenizers.text import Kind
 from jclip.train.run import Run
 
-_SIZE, _WIDTH, _CONTEXT = 32, 64, 16
+_SIZE, _CONTEXT = 32, 16
 
 
 def reduce(run: Run, folder: Path) -> Run:
@@ -29,16 +23,16 @@ def reduce(run: Run, folder: Path) -> Run:
       folder: where its small tokenizers are written, and a random teacher if it has one. Caches, which all processes
         share where each has a folder of its own, lie beside it.
     """
-    tokenizer = write_tokenizer(_kind(run.model), folder / "tokenizer")
+    tokenizer = write_tokenizer(run.model.text.tokenizer, folder / "tokenizer")
     preprocessing = replace(run.preprocessing, size=_SIZE)
-    model = _small(run.model, tokenizer.vocab_size)
+    model = run.model.reduced(_SIZE, tokenizer.vocab_size, _CONTEXT)
     teacher = run.teacher
     if teacher is not None:
-        words = write_tokenizer(_kind(teacher.model), folder / "teacher_tokenizer")
+        words = write_tokenizer(teacher.model.text.tokenizer, folder / "teacher_tokenizer")
         teacher = replace(
             teacher,
             bundle=str(folder / "teacher"),
-            model=_small(teacher.model, words.vocab_size),
+            model=teacher.model.reduced(_SIZE, words.vocab_size, _CONTEXT),
             context_length=_CONTEXT,
         )
         params = jax.device_get(init_variables(teacher.model, jax.random.key(0)))["params"]
@@ -73,24 +67,3 @@ def _short(stage: Stage, folder: Path) -> Stage:
         micro_batches=min(stage.micro_batches, 2),
         last_layers=tuple((tower, 1) for tower, _ in stage.last_layers),
     )
-
-
-def _kind(model: DualEncoderConfig) -> Kind:
-    if isinstance(model.text, ClipTextConfig):
-        return "clip_bpe"
-    return "xlmr" if model.text.position_offset == "after_padding" else "wordpiece"
-
-
-def _small(model: DualEncoderConfig, vocab_size: int) -> DualEncoderConfig:
-    image: VitConfig | ResNetConfig
-    if isinstance(model.image, VitConfig):
-        image = replace(model.image, image_size=_SIZE, patch_size=16, width=_WIDTH, layers=2, heads=2)
-    else:
-        image = replace(model.image, image_size=_SIZE, layers=(1, 1, 1, 1), width=8, heads=4)
-    text: BertConfig | ClipTextConfig
-    if isinstance(model.text, BertConfig):
-        text = replace(model.text, vocab_size=vocab_size, width=_WIDTH, layers=2, heads=2, intermediate=2 * _WIDTH)
-    else:
-        text = replace(model.text, vocab_size=vocab_size, context_length=_CONTEXT, width=_WIDTH, layers=2, heads=2)
-    head_width = None if model.head_width is None else _WIDTH
-    return replace(model, image=image, text=text, embed_dim=_WIDTH, head_width=head_width)

@@ -1,0 +1,47 @@
+"""Tables of how the parameters of a tower are split over a mesh.
+
+Layers follow Megatron's tensor parallelism (Shoeybi et al. 2019, section 3). The matrices at the entrance (query, key
+and value, fc1) are split over "tensor" along their outputs, so that a device has whole heads and hidden units. Those at
+the exit (output, fc2) are split along their inputs, so that partial results are only summed: once after the attention
+and once after the perceptron. "fsdp" splits the other dimension, and is gathered for each layer. Layers are stacked,
+(layers, in, out). The first axis is never split, because a scan takes one layer after another.
+"""
+
+from jclip.axes import TENSOR
+
+Placement = str
+"""Placement of a parameter, as a command line can give it: "copy" keeps it whole on every device. "fsdp" splits it over
+that mesh axis along the largest dimension that the axis divides; "fsdp+tensor" over two axes. "-,fsdp,tensor" names the
+axes of each dimension, with "-" for a dimension that stays whole.
+
+A dimension that an axis does not divide is no error: the parameter is copied over that axis, and
+`jclip.parallel.replication` reports the cost."""
+
+Placements = tuple[tuple[str, Placement], ...]
+"""Ordered (path regex, placement); the paths are those inside a tower."""
+
+# In "tensor+fsdp" tensor comes first, so that after gathering over fsdp each device has its part for tensor.
+LAYERS: Placements = (
+    (r"layers/attention/(query|key|value)/kernel", "-,fsdp,tensor"),
+    (r"layers/attention/(query|key|value)/bias", "-,tensor+fsdp"),
+    (r"layers/attention/output/kernel", "-,tensor,fsdp"),
+    (r"layers/mlp/fc1/kernel", "-,fsdp,tensor"),
+    (r"layers/mlp/fc1/bias", "-,tensor+fsdp"),
+    (r"layers/mlp/fc2/kernel", "-,tensor,fsdp"),
+    (r"layers/.*", "fsdp"),  # norms, and the biases that are added to a sum
+)
+EMBEDDINGS: Placements = ((r"[^/]*embedding", "tensor+fsdp"),)
+"""XLM-R's 250002 rows are divisible by nothing useful, so its embedding is split along the width."""
+ENDS: Placements = ((r"projection/kernel", "fsdp,tensor"), (r".*", "fsdp"))
+
+
+def with_whole_heads(table: Placements, heads: int, tensor: int) -> Placements:
+    """Returns a table that splits no head: attention is not split over "tensor" unless it divides `heads`."""
+    if heads % tensor == 0:
+        return table
+    return tuple((path, _without_tensor(placement) if "attention/" in path else placement) for path, placement in table)
+
+
+def _without_tensor(placement: Placement) -> Placement:
+    dimensions = [[axis for axis in part.split("+") if axis != TENSOR] for part in placement.split(",")]
+    return ",".join("+".join(axes) or "-" for axes in dimensions)
