@@ -16,6 +16,7 @@ from jclip.errors import JclipError
 from jclip.losses import forms
 from jclip.losses.kinds import Kind, Sigmoid, Softmax
 from jclip.losses.unit import unit
+from jclip.ranges import AtLeastOne
 
 Impl = Literal["dense", "chunked", "ring"]
 LossKind = Literal["softmax", "sigmoid"]
@@ -43,7 +44,7 @@ class ContrastiveLoss:
     impl: Impl = "dense"
     kind: LossKind = "softmax"
     duplicates: Duplicates = "mask"
-    chunk: int = 1024
+    chunk: AtLeastOne = 1024
 
 
 def contrastive_loss(

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from jclip.train.reading import LOOKED_AT, check_learnable, check_trained, reading
 
 from jclip import rules
 from jclip.bundle import load_bundle, save_bundle
@@ -15,11 +16,10 @@ from jclip.data.sources.folders import PairFolder, ParallelFolder, StoredPair, w
 from jclip.data.sources.records import Translation
 from jclip.errors import JclipError
 from jclip.losses.contrastive import ContrastiveLoss
+from jclip.train.configuration import check
 from jclip.train.logging.telemetry import read_journal
 from jclip.train.loop import train
 from jclip.train.planning.reduced import reduce
-from jclip.train.reading import LOOKED_AT, check_learnable, check_trained, reading
-from jclip.train.run import check
 from tests.train.conftest import CONFIGS, RECIPES
 from tests.train.runs import png
 

@@ -15,6 +15,7 @@ from jclip.data.emoji.protocol import LANGUAGES, Concept, Role, alike, is_heldou
 from jclip.data.sources.records import Pair, Translation
 from jclip.errors import JclipError
 from jclip.images.preprocess import Picture, Preprocessing, to_array
+from jclip.ranges import Positive, Share
 
 
 @dataclass(frozen=True)
@@ -31,7 +32,7 @@ class EmojiPairs:
     folder: str
     artists: tuple[str, ...] = ("twemoji", "openmoji")
     languages: tuple[str, ...] = ("en",)
-    weight: float = 1.0
+    weight: Positive = 1.0
 
     def unbuilt(self) -> str:
         """Returns what `open` would do instead of reading, in words; empty where the data set is built."""
@@ -74,8 +75,8 @@ class EmojiParallel:
 
     folder: str
     languages: tuple[str, ...] = LANGUAGES[1:]
-    english_share: float = 0.5
-    weight: float = 1.0
+    english_share: Share = 0.5
+    weight: Positive = 1.0
 
     def unbuilt(self) -> str:
         """Returns what `open` would do instead of reading, in words; empty where the data set is built."""

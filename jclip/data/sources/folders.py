@@ -25,6 +25,7 @@ from jclip.data.sources.records import Labelled, Pair, Translation
 from jclip.errors import JclipError, unreadable
 from jclip.images.preprocess import Preprocessing
 from jclip.io.files import check_utf8, whole_folder
+from jclip.ranges import Positive, Share
 
 Record = TypeVar("Record")
 
@@ -41,7 +42,7 @@ class PairFolder:
 
     folder: str
     split: str = "train"
-    weight: float = 1.0
+    weight: Positive = 1.0
 
     def open(self, preprocessing: Preprocessing | None = None) -> Sequence[Pair]:
         """Its records, read when they are asked for.
@@ -66,8 +67,8 @@ class ParallelFolder:
 
     folder: str
     split: str = "train"
-    english_share: float = 0.5
-    weight: float = 1.0
+    english_share: Share = 0.5
+    weight: Positive = 1.0
 
     def open(self, preprocessing: Preprocessing | None = None) -> Sequence[Translation]:
         """Its records, read when they are asked for.

@@ -1,71 +1,70 @@
-"""Any recipe shrunk to a laptop: two steps a stage, small towers, synthetic data. Does this recipe run?"""
+"""Shrinks any recipe to a laptop: two steps a stage, small towers, synthetic data. Does this recipe run?"""
 
 from dataclasses import replace
 from pathlib import Path
 
 import jax
 
-from jclip.bundle import Bundle, save_bundle
+from jclip.data.sources.any_source import Source
+from jclip.data.sources.records import Pair, Translation
 from jclip.data.sources.synthetic import SyntheticPairs, SyntheticParallel, write_tokenizer
+from jclip.errors import JclipError
 from jclip.models.bert import BertConfig
-from jclip.models.build import init_variables
 from jclip.models.clip_text import ClipTextConfig
 from jclip.models.dual_encoder import DualEncoderConfig
 from jclip.models.resnet import ResNetConfig
 from jclip.models.vit import VitConfig
 from jclip.parallel.mesh import MeshShape
 from jclip.stages import Budget, Stage
-from jclip.tokenizers.text import Kind
-from jclip.train.run import Run
+from jclip.tokenizers.text import Kind, Tokenizer
+from jclip.train.configuration import Run
 
-_SIZE, _WIDTH, _CONTEXT = 32, 64, 16
+SMALL_CONTEXT = 16
+_SIZE, _WIDTH = 32, 64
+_SYNTHETIC: dict[type, Source] = {Pair: SyntheticPairs(), Translation: SyntheticParallel()}
 
 
 def reduce(run: Run, folder: Path) -> Run:
-    """The same stages, objectives, rules and schedules on small towers and synthetic data.
+    """Returns the same stages, objectives, rules and schedules on small towers and synthetic data.
 
     Args:
       run: any configuration.
-      folder: where its small tokenizers are written, and a random teacher if it has one. Caches, which all processes
-        share where each has a folder of its own, lie beside it.
+      folder: where its small tokenizers and teachers are written. Caches, which all processes share, are beside it.
+
+    Raises:
+      JclipError: an objective reads records of which there is no synthetic data.
     """
-    tokenizer = write_tokenizer(_kind(run.model), folder / "tokenizer")
-    preprocessing = replace(run.preprocessing, size=_SIZE)
-    model = _small(run.model, tokenizer.vocab_size)
-    teacher = run.teacher
-    if teacher is not None:
-        words = write_tokenizer(_kind(teacher.model), folder / "teacher_tokenizer")
-        teacher = replace(
-            teacher,
-            bundle=str(folder / "teacher"),
-            model=_small(teacher.model, words.vocab_size),
-            context_length=_CONTEXT,
-        )
-        params = jax.device_get(init_variables(teacher.model, jax.random.key(0)))["params"]
-        save_bundle(Bundle(teacher.model, params, words, preprocessing, _CONTEXT), Path(teacher.bundle))
+    model, _ = small(run.model, folder / "tokenizer")
     return replace(
         run,
         model=model,
         tokenizer=str(folder / "tokenizer"),
-        preprocessing=preprocessing,
+        preprocessing=replace(run.preprocessing, size=_SIZE),
         stages=tuple(_short(stage, folder) for stage in run.stages),
         starts_from=((r".*", ""),),
-        teacher=teacher,
         mesh=MeshShape(),
         evaluations=(),
         log_every=1,
     )
 
 
+def small(model: DualEncoderConfig, folder: Path) -> tuple[DualEncoderConfig, Tokenizer]:
+    """Returns the model with small towers of the same kinds, and a tokenizer for it, which is written to `folder`."""
+    tokenizer = write_tokenizer(_kind(model), folder)
+    return _small(model, tokenizer.vocab_size), tokenizer
+
+
 def _short(stage: Stage, folder: Path) -> Stage:
-    source = SyntheticPairs() if stage.objective == "contrastive" else SyntheticParallel()
+    if stage.objective.reads not in _SYNTHETIC:
+        raise JclipError(f"stage {stage.name!r}: there is no synthetic data for {stage.objective.title}")
     return replace(
         stage,
-        data=(source,),
+        objective=stage.objective.reduced(folder),
+        data=(_SYNTHETIC[stage.objective.reads],),
         batch_size=2 * jax.device_count() if jax.device_count() > 1 else 8,
         budget=Budget(steps=2),
-        context_length=_CONTEXT,
-        language_temperature=None,  # the data has no languages
+        context_length=SMALL_CONTEXT,
+        language_temperature=None,  # the data have no languages
         buckets=(),
         bucket_window=1,
         cache=str(folder.parent / "cache") if stage.cache else "",
@@ -91,6 +90,6 @@ def _small(model: DualEncoderConfig, vocab_size: int) -> DualEncoderConfig:
     if isinstance(model.text, BertConfig):
         text = replace(model.text, vocab_size=vocab_size, width=_WIDTH, layers=2, heads=2, intermediate=2 * _WIDTH)
     else:
-        text = replace(model.text, vocab_size=vocab_size, context_length=_CONTEXT, width=_WIDTH, layers=2, heads=2)
+        text = replace(model.text, vocab_size=vocab_size, context_length=SMALL_CONTEXT, width=_WIDTH, layers=2, heads=2)
     head_width = None if model.head_width is None else _WIDTH
     return replace(model, image=image, text=text, embed_dim=_WIDTH, head_width=head_width)
