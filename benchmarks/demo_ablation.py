@@ -14,9 +14,9 @@ from jclip.configs.demo import common, english
 from jclip.demo.scores import Examination
 from jclip.images.on_device import Augmentation
 from jclip.optimizer import Optimizer
+from jclip.train.configuration import Run
 from jclip.train.logging.telemetry import read_journal
 from jclip.train.loop import train
-from jclip.train.run import Run
 
 COLUMNS = ("t2i_r1", "t2i_r5", "t2i_r10", "i2t_r1", "i2t_r5", "i2t_r10")
 ADAMW = Optimizer(learning_rate=1e-3, warmup_steps=70)

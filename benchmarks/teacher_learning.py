@@ -45,8 +45,8 @@ from jclip.models.vit import VitConfig
 from jclip.tokenizers.text import Tokenizer, train_clip_bpe, train_unigram
 from jclip.train.assembly import StageParts
 from jclip.train.caching import fill
+from jclip.train.configuration import Run, Teacher
 from jclip.train.preparing import prepare
-from jclip.train.run import Run, Teacher
 from jclip.train.state import TrainState
 
 LEAST = 3.0

@@ -4,10 +4,11 @@ Order of the chain: clipping by the global norm of the trained gradients, precon
 learning rate. Weight decay and multipliers of the learning rate are rules over parameter paths.
 """
 
+import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -17,6 +18,7 @@ import optax.contrib
 from jclip import rules
 from jclip.errors import JclipError
 from jclip.models.towers import Tower
+from jclip.ranges import BelowOne, Count, NotNegative, Positive, Range
 
 NO_DECAY_ON_SCALES_AND_BIASES = ((r"(.*/)?(bias|scale|logit_.*)", False), (r".*", True))
 """Weight decay on matrices and embeddings, not on norms, biases and the temperature.
@@ -52,17 +54,19 @@ class Optimizer:
     """
 
     name: Literal["adamw", "muon"] = "adamw"
-    learning_rate: float = 1e-3
-    warmup_steps: int = 0
+    learning_rate: NotNegative = 1e-3
+    warmup_steps: Count = 0
     schedule: Literal["cosine", "linear", "constant"] = "cosine"
-    beta1: float = 0.9
-    beta2: float = 0.98
-    eps: float = 1e-6
-    weight_decay: float = 0.1
+    beta1: BelowOne = 0.9
+    beta2: BelowOne = 0.98
+    eps: Positive = 1e-6
+    weight_decay: NotNegative = 0.1
     decays: tuple[tuple[str, bool], ...] = NO_DECAY_ON_SCALES_AND_BIASES
-    multipliers: tuple[tuple[str, float], ...] = ((r".*", 1.0),)
+    multipliers: tuple[tuple[str, NotNegative], ...] = ((r".*", 1.0),)
     layer_decay: tuple[tuple[str, float], ...] = ((r".*", 1.0),)
-    clip_norm: float | None = None
+    clip_norm: (
+        Annotated[float, Range(0, math.inf, above=True, words="a number above 0, or None for no clipping")] | None
+    ) = None
 
 
 def learning_rate(spec: Optimizer, steps: int) -> Callable[[jax.Array | int], jax.Array]:

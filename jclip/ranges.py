@@ -1,4 +1,6 @@
-"""Ranges of numbers, declared at the fields of a configuration and checked when it is made.
+"""Ranges of numbers, declared at the fields of a configuration.
+
+A tower checks its own when it is made; `check_tree` checks those of a whole run, and gives the path of the field.
 
 @dataclass(frozen=True)
 class Tower:
@@ -11,6 +13,7 @@ class Tower:
 import dataclasses
 import math
 import numbers
+import types
 import typing
 from dataclasses import dataclass
 from functools import cache
@@ -29,20 +32,29 @@ class Range:
     """The finite numbers that a field may have; of a tuple, those that each of its values may have.
 
     Attributes:
-      low, high: the smallest and the largest.
-      above: whether `low` itself is excluded.
+      low, high: the smallest and the largest; infinity for no largest.
+      above, below: exclude `low` itself, or `high`.
+      words: a better description for messages.
     """
 
     low: float
     high: float
     above: bool = False
+    below: bool = False
+    words: str = ""
 
     def holds(self, value: Any) -> bool:
-        """Whether a number is in the range."""
-        return (value > self.low if self.above else value >= self.low) and value <= self.high
+        """Returns whether a number is in the range."""
+        return bool(
+            (value > self.low if self.above else value >= self.low)
+            and (value < self.high if self.below else value <= self.high)
+            and math.isfinite(value)
+        )
 
     def __str__(self) -> str:
-        """Words for messages: "from 1 to 1024"."""
+        """Returns words for messages: "from 1 to 1024"."""
+        if self.words:
+            return self.words
         return f"above {self.low:g}, {self.high:g} at most" if self.above else f"from {self.low:g} to {self.high:.10g}"
 
 
@@ -52,6 +64,12 @@ Rows = Annotated[int, Range(1, 2**31 - 1)]
 """Of an embedding: an id is an int32."""
 Depth = Annotated[int, Range(1, 1024)]
 """Layers of a tower."""
+Count = Annotated[int, Range(0, math.inf, words="0 or more")]
+AtLeastOne = Annotated[int, Range(1, math.inf, words="1 or more")]
+NotNegative = Annotated[float, Range(0, math.inf, words="0 or more")]
+Positive = Annotated[float, Range(0, math.inf, above=True, words="a number above 0")]
+Share = Annotated[float, Range(0, 1, words="a share, 0 to 1")]
+BelowOne = Annotated[float, Range(0, 1, below=True, words="0 or more, and less than 1")]
 
 
 def check_ranges(config: Any) -> None:
@@ -69,6 +87,37 @@ def check_ranges(config: Any) -> None:
                 raise RangeError(f"{name} is {shown(repr(found))}, but must be {what} {allowed}")
 
 
+def check_tree(config: Any, where: str = "") -> None:
+    """Checks the ranges of a dataclass, whose types are right, and of all dataclasses in it.
+
+    Raises:
+      RangeError: a number is outside its range; the message begins with the field's dotted path, after `where`.
+    """
+    made: Any = type(config)
+    hints = _hints(made)
+    for field in dataclasses.fields(config):
+        name = f"{where}.{field.name}" if where else field.name
+        _check(hints[field.name], getattr(config, field.name), name, None)
+
+
+def _check(kind: Any, value: Any, where: str, allowed: Range | None) -> None:
+    if dataclasses.is_dataclass(value):
+        check_tree(value, where)
+        return
+    if typing.get_origin(kind) is Annotated:
+        allowed = next((extra for extra in kind.__metadata__ if isinstance(extra, Range)), allowed)
+        kind = kind.__origin__
+    members = typing.get_args(kind)
+    if typing.get_origin(kind) in (typing.Union, types.UnionType):
+        for member in members:
+            _check(member, value, where, allowed)
+    elif isinstance(value, tuple):
+        for number, item in enumerate(value):
+            _check(members[0] if members[-1:] == (...,) else members[number], item, f"{where}.{number}", allowed)
+    elif allowed and isinstance(value, int | float) and not allowed.holds(value):
+        raise RangeError(f"{where} is {value}: give {allowed}")
+
+
 def _is_number(value: Any, kind: type) -> bool:
     if isinstance(value, bool):
         return False
@@ -78,9 +127,14 @@ def _is_number(value: Any, kind: type) -> bool:
 
 
 @cache
+def _hints(config: type) -> dict[str, Any]:
+    return typing.get_type_hints(config, include_extras=True)
+
+
+@cache
 def _declared(config: type) -> dict[str, tuple[type, Range]]:
     """{field: (int or float, range)} of the fields that have one."""
-    hints = typing.get_type_hints(config, include_extras=True)
+    hints = _hints(config)
     found: dict[str, tuple[type, Range]] = {}
     for field in dataclasses.fields(config):
         for part in (hints[field.name], *typing.get_args(hints[field.name])):

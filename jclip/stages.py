@@ -1,26 +1,171 @@
-"""A stage as data, and what it turns into: which parameters train, and which optimizer slots carry over.
+"""A run's stages as data, and the base class of what a stage minimises.
 
 A run is a list of stages over one model. AltCLIP (Chen et al. 2022, section 3) teaches the text tower by CLIP's,
 then trains it contrastively with the image tower frozen; Chinese-CLIP (Yang et al. 2022, section 2.2) trains
 contrastively with the image tower frozen, then everything. All four are a `Stage` each.
+
+jclip has two objectives, in `jclip.train.objectives`. Another package adds one by subclassing `Objective` with a frozen
+dataclass and decorating it with `@kind_of(Objective)`.
+
+Axes: b global batch.
 """
 
 import dataclasses
-from collections.abc import Iterable
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from pathlib import Path
+from typing import Annotated, Any, ClassVar
+
+import jax
+import numpy as np
 
 from jclip import rules
-from jclip.data.batches.sampling import Captions
+from jclip.data.batches.loader import Batches
+from jclip.data.batches.opened import OpenSources
+from jclip.data.inspecting.reading import Reading
 from jclip.data.sources import folders, synthetic  # noqa: F401  (register their sources)
 from jclip.data.sources.source import Source
 from jclip.errors import JclipError
-from jclip.images.on_device import Augmentation
-from jclip.images.on_host import HostAugmentation
-from jclip.losses.contrastive import ContrastiveLoss
+from jclip.images.preprocess import Preprocessing
+from jclip.models.dual_encoder import DualEncoder, DualEncoderConfig
 from jclip.optimizer import Optimizer
+from jclip.parallel.sharding import batch_sharding
+from jclip.ranges import AtLeastOne, Count, Positive, Range
 
-Objective = Literal["contrastive", "teacher"]
+Batch = dict[str, jax.Array]
+Metrics = dict[str, jax.Array]
+Constants = dict[str, Any]
+"""Arrays that a step reads and never changes, such as a teacher's parameters. A closure would have XLA bake them in."""
+Loss = Callable[[dict[str, Any], dict[str, Any], Constants, Batch, jax.Array], tuple[jax.Array, tuple[Metrics, Any]]]
+"""(params, statistics, constants, batch, key) -> loss, (metrics, new statistics)."""
+TextLength = Annotated[int, Range(3, math.inf, words="3 or more: two are for the special tokens")]
+_Temperature = Annotated[float, Range(1, math.inf, words="1 or more: below 1 rare languages would be rarer still")]
+MakeBatches = Callable[..., Batches]
+"""make(examples, **options): `Batches` with the stage's own arguments filled in.
+
+`examples(sources, decoder)` returns the objective's `Examples` of the open sources; `decoder(host_augmentation)` returns
+a `Decoder` of the stage."""
+
+
+@dataclass(frozen=True)
+class Program:
+    """The computation of an objective in one stage on one mesh.
+
+    Attributes:
+      loss: the pure function that a step differentiates.
+      batch: {name: shape, dtype and sharding} of a full-length batch.
+      constants: nested shapes, dtypes and shardings of the constants; empty for none.
+    """
+
+    loss: Loss
+    batch: dict[str, jax.ShapeDtypeStruct]
+    constants: Constants = dataclasses.field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class FrozenTower:
+    """A frozen tower whose outputs can be cached.
+
+    Attributes:
+      name: prefix of the cache's folder.
+      variables: parameters and statistics, on the mesh.
+      apply: (variables, rows (b, ...)) -> features (b, d).
+      read: (open sources, numbers of source, record and picture) -> one row; raises JclipError if it is unreadable.
+      blank: a row that replaces an unreadable one.
+      description: JSON-ready facts that decide the features, besides weights and data.
+    """
+
+    name: str
+    variables: Any
+    apply: Callable[[Any, jax.Array], jax.Array]
+    read: Callable[[OpenSources, int, int, int], np.ndarray]
+    blank: np.ndarray
+    description: dict[str, Any]
+
+
+class Objective(ABC):
+    """The objective of a stage: its data, its checks and its loss.
+
+    Implementations are frozen dataclasses, so that a configuration can hold them, and are decorated with
+    `@kind_of(Objective)`. They need `title`, `reads` and `program`; the other methods have defaults.
+
+    Attributes:
+      title: a short name for tables and charts.
+      reads: class of the records that the stage's sources must have: `Pair` or `Translation`.
+      caches: whether it has a `frozen_tower`, so that `Stage.cache` may be set.
+    """
+
+    title: ClassVar[str]
+    reads: ClassVar[type]
+    caches: ClassVar[bool] = False
+
+    @abstractmethod
+    def program(self, context: "Context") -> Program:
+        """Builds the loss and the shapes of its inputs. Reads no files: a plan calls this too."""
+
+    def check(  # noqa: B027 (no check by default)
+        self, stage: "Stage", model: DualEncoderConfig, trains: frozenset[str]
+    ) -> None:
+        """Checks the stage against the objective and the model.
+
+        Args:
+          stage: the stage that has this objective.
+          model: the towers.
+          trains: paths of the parameters that train.
+
+        Raises:
+          JclipError: the stage cannot run; the message names the field and the correction.
+        """
+
+    def check_data(self, stage: "Stage", facts: Sequence[Reading]) -> list[str]:
+        """Checks a sample of the data and returns warnings.
+
+        Args:
+          stage: the stage that has this objective.
+          facts: one for each source.
+
+        Raises:
+          JclipError: nothing can be learned from the data.
+        """
+        return []
+
+    def open(self) -> Any:
+        """Loads what the objective needs besides the model, such as a teacher's bundle. Called once, by every process.
+
+        Raises:
+          JclipError: it is missing or does not fit.
+        """
+        return None
+
+    @abstractmethod
+    def batches(self, make: MakeBatches, opened: Any) -> Batches:
+        """Builds the stage's batches; `opened` is the result of `open`."""
+
+    def constants(self, opened: Any, program: Program) -> Constants:
+        """Returns the arrays of `program.constants`, placed on the mesh."""
+        return {}
+
+    def frozen_tower(
+        self, context: "Context", opened: Any, params: dict[str, Any], stats: dict[str, Any]
+    ) -> FrozenTower:
+        """Returns the tower whose outputs `Stage.cache` keeps.
+
+        Args:
+          context: the stage's.
+          opened: the result of `open`.
+          params, stats: the model's, on the mesh.
+        """
+        raise NotImplementedError(f"{type(self).__name__} has caches=True, but no frozen_tower")
+
+    def reduced(self, folder: Path) -> "Objective":
+        """Returns this objective for small towers of 32 pixels and 16 tokens, as `--reduced` trains them.
+
+        Args:
+          folder: where files that it needs can be written.
+        """
+        return self
 
 
 @dataclass(frozen=True)
@@ -28,7 +173,7 @@ class Budget:
     """How long a stage lasts: exactly one of the three is set; epochs and examples round up to whole batches."""
 
     steps: int | None = None
-    epochs: float | None = None
+    epochs: Positive | None = None
     examples: int | None = None
 
     def in_steps(self, batch_size: int, examples_per_epoch: int) -> int:
@@ -56,67 +201,70 @@ class Stage:
 
     Attributes:
       name: a word for logs and folders.
-      objective: "contrastive" over the global batch, or "teacher": mean squared error to a frozen teacher's
-        text state.
-      data: sources, mixed with their weights; paired ones for "contrastive", parallel text for "teacher".
+      objective: what is minimised, with its own fields: `Contrastive` or `TeacherLearning`, or one of your own.
+      data: sources, mixed by their weights: pictures with captions, or parallel text, as the objective reads.
       batch_size: pairs per step over all devices.
-      budget: how long.
+      budget: length of the stage.
       optimizer: update rule, schedule, decay.
       trains: ordered (path regex, bool); the first match wins and every parameter must be matched.
-      last_layers: (tower, n), such as ("image", 4): of what `trains` says about this tower's layers, only the last n
-        do; the layers below are frozen. The parts around the layers go by `trains` alone.
-      frozen_dtype: in which frozen matrices and embeddings are kept; "bfloat16" halves their memory and their share of
-        a checkpoint, and costs their last digits: no later stage may train them.
-      carries: ordered (path regex, bool): which optimizer slots go on from the stage before; none by default.
-      loss: of a contrastive stage: kind, form, and what duplicates are.
-      host_augmentation: what is done to training pictures while they are decoded: crop, mirror image, AutoAugment.
-      augmentation: what is done to them after that, on the device.
-      captions: "one": an example is a record, with one of its captions drawn; "all": each picture with each of its
-        captions is an example, as in cn_clip, for which all records are looked through once, at the beginning.
-      language_temperature: T: a language comes in proportion to n^(1/T), n being how much there is of it in all data,
-        as weighted: 1, the least, as it comes, 5 and more nearly all alike. None: not by language, sources by their
-        weights alone.
+      last_layers: (tower, n), such as ("image", 4): trains only the last n layers of the tower. All other parameters
+        follow `trains`.
+      language_temperature: T of temperature sampling: a language of n examples has a share proportional to n^(1/T).
+        1 keeps the languages' own shares; 5 and more makes them nearly equal. None: sources by their weights alone.
       context_length: tokens, special ones included.
       buckets: shorter lengths to which a batch may be padded instead, ascending.
-      bucket_window: so many steps' examples are sorted into buckets together, so that most batches are short; 1 for no
-        sorting. Each process reads all records of a window, so it is for parallel text and for small pictures.
+      bucket_window: number of steps whose examples are sorted into buckets together, so that most batches are short; 1
+        for no sorting. Each process reads all records of a window: for parallel text and for small pictures.
       dropout: whether the text tower's dropout acts.
-      patch_dropout: share of each picture's patches that a ViT leaves out (Li et al. 2022, FLIP): 0.5 halves its work.
-      micro_batches: in so many parts, one after another, the towers read a batch. The loss is of the whole batch and
-        the gradients are the same; the memory of one part is enough, for one more forward pass.
-      max_unreadable: so many records and pictures that cannot be read, of all hosts together, are noted and replaced;
-        one more is an error. With buckets each host then reads all pictures of a batch, for what replaces one has
-        another text.
-      cache: a folder for what the frozen tower makes of the data, written once and read instead of running it: the
-        teacher's text states (bytes: 4 x width a text), or the image tower's embeddings, which must not train and whose
-        pictures must not be augmented. It is keyed by weights, preprocessing and data. Empty for none.
-      workers: processes that read, decode and tokenise, on each host; 0 for a thread beside training.
+      micro_batches: number of parts in which the towers encode a batch. The loss is over the whole batch and gradients
+        are exact; activations of one part are kept at a time, for one more forward pass.
+      max_unreadable: maximum number of unreadable records, over all hosts. They are logged and replaced; one more is an
+        error. With buckets each host then reads all pictures of a batch, because a replacement changes the text.
+      cache: folder for the outputs of the objective's frozen tower: written once, then read instead of running it.
+        Keyed by weights, preprocessing and data. Empty for none.
+      workers: processes that read, decode and tokenise, on each host; 0 for a thread of the training process.
     """
 
     name: str
     objective: Objective
     data: tuple[Source, ...]
-    batch_size: int
+    batch_size: Annotated[int, Range(2, math.inf, words="2 or more: a pair alone has no negatives")]
     budget: Budget
     optimizer: Optimizer
     trains: tuple[tuple[str, bool], ...] = ((r".*", True),)
     last_layers: tuple[tuple[str, int], ...] = ()
-    frozen_dtype: Literal["float32", "bfloat16"] = "float32"
-    carries: tuple[tuple[str, bool], ...] = ((r".*", False),)
-    loss: ContrastiveLoss = ContrastiveLoss()
-    host_augmentation: HostAugmentation = HostAugmentation()
-    augmentation: Augmentation = Augmentation()
-    captions: Captions = "one"
-    language_temperature: float | None = None
-    context_length: int = 52
-    buckets: tuple[int, ...] = ()
-    bucket_window: int = 1
+    language_temperature: _Temperature | None = None
+    context_length: TextLength = 52
+    buckets: tuple[AtLeastOne, ...] = ()
+    bucket_window: AtLeastOne = 1
     dropout: bool = True
-    patch_dropout: float = 0.0
     micro_batches: int = 1
-    max_unreadable: int = 0
+    max_unreadable: Count = 0
     cache: str = ""
-    workers: int = 0
+    workers: Count = 0
+
+
+@dataclass(frozen=True)
+class Context:
+    """Facts of a stage that an objective needs to build its program.
+
+    Attributes:
+      stage: the configuration.
+      towers: the module, in the run's dtype; `towers.config` describes the towers.
+      preprocessing: of pictures.
+      trains: paths of the parameters that train, as the stage holds them.
+      mesh: the devices.
+    """
+
+    stage: Stage
+    towers: DualEncoder
+    preprocessing: Preprocessing
+    trains: frozenset[str]
+    mesh: jax.sharding.Mesh
+
+    def rows(self, shape: tuple[int, ...], dtype: Any) -> jax.ShapeDtypeStruct:
+        """Returns the shape (b, *shape) of one array of a batch, split over the mesh."""
+        return jax.ShapeDtypeStruct((self.stage.batch_size, *shape), dtype, sharding=batch_sharding(self.mesh))
 
 
 def trainable_paths(stage: Stage, paths: Iterable[str]) -> frozenset[str]:
@@ -130,16 +278,6 @@ def trainable_paths(stage: Stage, paths: Iterable[str]) -> frozenset[str]:
     if not chosen:
         raise JclipError(f"stage {stage.name!r} trains nothing: give `trains` a rule whose value is True")
     return chosen
-
-
-def carried_paths(stage: Stage, paths: Iterable[str]) -> frozenset[str]:
-    """The parameters whose optimizer slots a stage would take over from the stage before, trained or not.
-
-    Raises:
-      JclipError: a misspelt rule (it matches nothing), or a parameter without a rule.
-    """
-    verdict = rules.match(stage.carries, paths, what=f"stage {stage.name!r}: carries")
-    return frozenset(path for path, goes_on in verdict.items() if goes_on)
 
 
 def split(params: dict[str, Any], chosen: frozenset[str]) -> tuple[dict[str, Any], dict[str, Any]]:

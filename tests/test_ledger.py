@@ -17,7 +17,7 @@ from jclip.configs.chinese_clip.recipe import SETS
 from jclip.data.importing.formats import FORMATS
 from jclip.evaluate.datasets.benchmarks import BENCHMARKS
 from jclip.evaluate.datasets.protocols import PROTOCOLS
-from jclip.train.run import Run, check
+from jclip.train.configuration import Run, check
 
 ROOT = Path(__file__).parents[1]
 CONFIGS = sorted(

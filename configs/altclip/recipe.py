@@ -21,19 +21,18 @@ Where the paper is silent or doubtful, or differs from its author's code (jongjy
 from jclip.data.sources.folders import PairFolder, ParallelFolder
 from jclip.images.preprocess import CLIP_MEAN, CLIP_STD, Preprocessing
 from jclip.models import zoo
-from jclip.optimizer import Optimizer
-from jclip.stages import Budget, Stage
-from jclip.train.run import Run, Teacher
+from jclip.train import Budget, Contrastive, Optimizer, Run, Stage, TeacherLearning
 
 CONTEXT = 77
-TEACHER, START = "bundles/clip-vit-l-14", "bundles/clip-l14-with-xlm-r-large"
+START = "bundles/clip-l14-with-xlm-r-large"
+BY_CLIP = TeacherLearning("bundles/clip-vit-l-14", zoo.get_config("clip-vit-l-14"))
 
 
-def teacher_learning(*parallel: ParallelFolder, steps: int = 238_620) -> Stage:
+def teacher_learning(*parallel: ParallelFolder, steps: int = 238_620, objective: TeacherLearning = BY_CLIP) -> Stage:
     """Stage 1: the text tower learns CLIP's state of a sentence, before CLIP's own projection."""
     return Stage(
         name="teacher",
-        objective="teacher",
+        objective=objective,
         data=parallel,
         batch_size=1024,
         budget=Budget(steps=steps),
@@ -48,7 +47,7 @@ def contrastive(*pairs: PairFolder, steps: int = 2000) -> Stage:
     """Stage 2: the text tower learns from pictures, the image tower frozen."""
     return Stage(
         name="contrastive",
-        objective="contrastive",
+        objective=Contrastive(),
         data=pairs,
         batch_size=1024,
         budget=Budget(steps=steps),
@@ -64,8 +63,6 @@ def altclip(
     *stages: Stage,
     model: str = "altclip",
     start: str = START,
-    teacher: str = TEACHER,
-    teacher_model: str = "clip-vit-l-14",
 ) -> Run:
     """A run of these stages.
 
@@ -74,7 +71,6 @@ def altclip(
       stages: in order.
       model: of the zoo.
       start: the bundle where parameters begin.
-      teacher: the bundle of the CLIP whose text tower teaches; `teacher_model` is its name in the zoo.
     """
     return Run(
         name=name,
@@ -83,7 +79,6 @@ def altclip(
         preprocessing=Preprocessing(size=224, mean=CLIP_MEAN, std=CLIP_STD, resize="crop"),
         stages=stages,
         starts_from=((r".*", start),),
-        teacher=Teacher(teacher, zoo.get_config(teacher_model)),
         dtype="bfloat16",
     )
 

@@ -20,7 +20,7 @@ from dataclasses import replace
 from jclip.configs.altclip.recipe import altclip, contrastive, teacher_learning
 from jclip.data.sources.folders import PairFolder, ParallelFolder
 from jclip.models import zoo
-from jclip.train.run import Run
+from jclip.train import Run, TeacherLearning
 
 LANGUAGES = (
     "zh", "ja", "th", "ko", "hi", "uk", "ar", "tr", "vi", "pl", "nl", "pt", "it", "es", "de", "fr", "ru",
@@ -30,14 +30,13 @@ LANGUAGES = (
 def config() -> Run:
     """The run."""
     parallel = [ParallelFolder(f"data/altclip-parallel-{language}") for language in LANGUAGES]
+    teacher = TeacherLearning("bundles/clip-vit-h-14", zoo.get_config("clip-vit-h-14"))
     run = altclip(
         "altclip-m18",
-        teacher_learning(*parallel),
+        teacher_learning(*parallel, objective=teacher),
         contrastive(PairFolder("data/altclip-pairs-m18")),
         model="altclip-m18",
         start="bundles/clip-h14-with-xlm-r-large",
-        teacher="bundles/clip-vit-h-14",
-        teacher_model="clip-vit-h-14",
     )
     # Its image tower is the teacher's, which was trained with exact GELU.
     return replace(run, model=replace(run.model, image=zoo.get_config("clip-vit-h-14").image))

@@ -33,10 +33,9 @@ from jclip.images.preprocess import CLIP_MEAN, CLIP_STD, Preprocessing
 from jclip.losses.contrastive import ContrastiveLoss
 from jclip.models import zoo
 from jclip.models.compute import Remat
-from jclip.optimizer import CN_CLIP_DECAYS, Optimizer
-from jclip.stages import Budget, Stage
+from jclip.optimizer import CN_CLIP_DECAYS
+from jclip.train import Budget, Contrastive, Optimizer, Run, Stage
 from jclip.train.evaluations import Retrieval
-from jclip.train.run import Run
 
 DATA = "data/chinese-clip-pairs"
 PAIRS = 200_000_000
@@ -152,14 +151,12 @@ def pretraining(size: str) -> Run:
     optimizer = _optimizer(row, learning_rate=1e-4, warmup_steps=5000)
     frozen = Stage(
         name="image-frozen",
-        objective="contrastive",
+        objective=Contrastive(ContrastiveLoss(impl="ring"), host_augmentation=AUGMENTATION),
         data=(PairFolder(DATA),),
         batch_size=32_768,
         budget=Budget(examples=row.frozen_epochs * PAIRS),
         optimizer=optimizer,
         trains=IMAGE_FROZEN,
-        loss=ContrastiveLoss(impl="ring"),
-        host_augmentation=AUGMENTATION,
         context_length=CONTEXT,
     )
     everything = replace(
@@ -174,7 +171,9 @@ def pretraining(size: str) -> Run:
     return _run(f"chinese-clip-{size.replace('_', '-')}", row, row.start, stages, row.remat)
 
 
-def finetuning(size: str, dataset: str, tuning: Tuning | None = None, *, name: str = "") -> Run:
+def finetuning(
+    size: str, dataset: str, tuning: Tuning | None = None, *, name: str = "", patch_dropout: float = 0.0
+) -> Run:
     """A model size on a data set, from its published weights: bundles/chinese-clip-…
 
     Args:
@@ -182,19 +181,22 @@ def finetuning(size: str, dataset: str, tuning: Tuning | None = None, *, name: s
       dataset: a key of `SETS`.
       tuning: in place of table 9's.
       name: of the run, in place of the usual one.
+      patch_dropout: share of the patches that are left out, as in FLIP.
     """
     row, pairs, chosen = SIZES[size], SETS[dataset], tuning or TUNINGS[size][dataset]
     epoch = -(-pairs.pairs // chosen.batch_size)
     stage = Stage(
         name="finetune",
-        objective="contrastive",
+        objective=Contrastive(
+            ContrastiveLoss(impl="ring"),
+            captions="all",
+            host_augmentation=AUGMENTATION,
+            patch_dropout=patch_dropout,
+        ),
         data=(PairFolder(pairs.folder),),
         batch_size=chosen.batch_size,
         budget=Budget(steps=chosen.epochs * epoch),
         optimizer=_optimizer(row, chosen.learning_rate, chosen.warmup_steps),
-        captions="all",
-        loss=ContrastiveLoss(impl="ring"),
-        host_augmentation=AUGMENTATION,
         context_length=CONTEXT,
     )
     remat: Remat = "layers" if size in ("vit_l_14_336", "vit_h_14") else row.remat

@@ -14,7 +14,7 @@ What was chosen where the paper is silent: recipe.py.
 """
 
 from jclip.configs.chinese_clip.recipe import pretraining
-from jclip.train.run import Run
+from jclip.train.configuration import Run
 
 
 def config() -> Run:

@@ -14,7 +14,7 @@ recipe.py.
 """
 
 from jclip.configs.chinese_clip.recipe import pretraining
-from jclip.train.run import Run
+from jclip.train.configuration import Run
 
 
 def config() -> Run:

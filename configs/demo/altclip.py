@@ -7,8 +7,7 @@ from dataclasses import replace
 
 from jclip.configs.demo import common
 from jclip.data.emoji.protocol import LANGUAGES
-from jclip.stages import Budget, Stage
-from jclip.train.run import Run, Teacher
+from jclip.train import Budget, Contrastive, Run, Stage, TeacherLearning
 
 
 def build(place: common.Place) -> Run:
@@ -16,7 +15,7 @@ def build(place: common.Place) -> Run:
     english = f"{place.home}/english/1-contrastive"
     teacher_learning = Stage(
         name="teacher",
-        objective="teacher",
+        objective=TeacherLearning(english, common.ENGLISH_CLIP, common.ENGLISH_CONTEXT),
         data=(common.parallel(place),),
         batch_size=256,
         budget=Budget(steps=500),
@@ -27,13 +26,12 @@ def build(place: common.Place) -> Run:
     )
     contrastive = Stage(
         name="contrastive",
-        objective="contrastive",
+        objective=Contrastive(augmentation=common.AUGMENTATION),
         data=(common.pairs(place, *LANGUAGES),),
         batch_size=256,
         budget=Budget(steps=100),
         optimizer=replace(common.MUON, learning_rate=5e-4, warmup_steps=20),
         trains=((r"image/.*", False), (r"text/.*|logit_scale", True)),
-        augmentation=common.AUGMENTATION,
         context_length=common.CONTEXT,
         dropout=False,
     )
@@ -44,7 +42,6 @@ def build(place: common.Place) -> Run:
         preprocessing=common.PREPROCESSING,
         stages=(teacher_learning, contrastive),
         starts_from=((r"image/.*|text/projection/.*|logit_scale", english), (r"text/.*", "")),
-        teacher=Teacher(english, common.ENGLISH_CLIP, common.ENGLISH_CONTEXT),
         checkpoint_every=200,
     )
 

@@ -6,21 +6,19 @@ jclip train configs/demo/chinese_clip.py --workdir runs/demo/chinese_clip      a
 from dataclasses import replace
 
 from jclip.configs.demo import common
-from jclip.stages import Budget, Stage
-from jclip.train.run import Run
+from jclip.train import Budget, Contrastive, Run, Stage
 
 
 def build(place: common.Place) -> Run:
     """The run, at some place."""
     frozen = Stage(
         name="image-frozen",
-        objective="contrastive",
+        objective=Contrastive(augmentation=common.AUGMENTATION),
         data=(common.pairs(place, "zh"),),
         batch_size=256,
         budget=Budget(steps=150),
         optimizer=replace(common.MUON, warmup_steps=30),
         trains=((r"image/.*", False), (r"text/.*|logit_scale", True)),
-        augmentation=common.AUGMENTATION,
         context_length=common.CONTEXT,
     )
     everything = replace(

@@ -8,7 +8,7 @@ Without it, "stage 2 helped" could mean no more than "it was trained longer".
 from dataclasses import replace
 
 from jclip.configs.demo import chinese_clip, common
-from jclip.train.run import Run
+from jclip.train.configuration import Run
 
 
 def build(place: common.Place) -> Run:

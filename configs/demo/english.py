@@ -4,20 +4,18 @@ jclip train configs/demo/english.py --workdir runs/demo/english      after `jcli
 """
 
 from jclip.configs.demo import common
-from jclip.stages import Budget, Stage
-from jclip.train.run import Run
+from jclip.train import Budget, Contrastive, Run, Stage
 
 
 def build(place: common.Place) -> Run:
     """The run, at some place."""
     stage = Stage(
         name="contrastive",
-        objective="contrastive",
+        objective=Contrastive(augmentation=common.AUGMENTATION),
         data=(common.pairs(place, "en"),),
         batch_size=256,
         budget=Budget(steps=600),
         optimizer=common.MUON,
-        augmentation=common.AUGMENTATION,
         context_length=common.ENGLISH_CONTEXT,
     )
     return Run(

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from jclip.configs.demo import common, english
 from jclip.stages import Budget
-from jclip.train.run import Run
+from jclip.train.configuration import Run
 
 FACTOR = 12.0
 

@@ -13,8 +13,9 @@ from jclip.cli.options import explain, known_options, read_known, refuse
 from jclip.config import check_types
 from jclip.errors import JclipError
 from jclip.parallel.processes import index, is_first
+from jclip.train.checks import check_names
+from jclip.train.configuration import Run
 from jclip.train.planning.reduced import reduce
-from jclip.train.run import Run, check_names
 
 Options = TypeVar("Options")
 
@@ -90,7 +91,7 @@ def load_config(file: str) -> Run:
     finally:
         sys.path.pop(0)
     if not isinstance(run, Run):
-        raise JclipError(f"{file}: config() must return a jclip.train.run.Run, not a {type(run).__name__}")
+        raise JclipError(f"{file}: config() must return a jclip.train.configuration.Run, not a {type(run).__name__}")
     check_types(run)
     check_names(run)
     return run

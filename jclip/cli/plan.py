@@ -14,16 +14,15 @@ from rich.text import Text
 
 from jclip.cli.configs import parse
 from jclip.console import Console, text
+from jclip.data.inspecting.reading import reading
 from jclip.errors import JclipError
-from jclip.parallel.mesh import make_mesh
 from jclip.parallel.replication import Replication, in_units
 from jclip.plain import print_json
 from jclip.tokenizers.text import load_tokenizer
-from jclip.train.assembly import copies_on
+from jclip.train.assembly import devices_of
+from jclip.train.configuration import Run
 from jclip.train.planning.fitting import Fit, compiled_need, fit
 from jclip.train.planning.plan import StagePlan, plan
-from jclip.train.reading import readings
-from jclip.train.run import Run
 
 
 @dataclass(frozen=True)
@@ -53,19 +52,20 @@ def main(arguments: Sequence[str]) -> int:
     """Runs the command."""
     options, run = parse(Options, arguments, "plan", _play)
     memory = _memory(options)
+    devices = devices_of(run)
     counts_epochs = any(stage.budget.epochs is not None for stage in run.stages)
     if counts_epochs and not Path(run.tokenizer).is_dir():
         raise JclipError(f"a budget in epochs needs the data and the tokenizer {run.tokenizer}, which is not there")
     tokenizer = load_tokenizer(Path(run.tokenizer)) if counts_epochs else None
     with Console(stderr=True, quiet=options.json).working("compiling the stages, to know their memory"):
-        plans = plan(run, tokenizer, compiled=options.compile, tflops=options.tflops)
+        plans = plan(run, devices, tokenizer, compiled=options.compile, tflops=options.tflops)
     fits = None
     if memory is not None:
         needs = tuple(stage.device_state_bytes + (stage.device_step_bytes or 0) for stage in plans)
         with Console(stderr=True, quiet=options.json).working("looking for what fits"):
             fits = fit(run, memory, needs, partial(compiled_need, tokenizer=tokenizer))
-    copies = copies_on(make_mesh(run.mesh), run)
-    reads = readings(run, build=False)
+    copies = devices.copies
+    reads = [reading(stage.name, source, build=False) for stage in run.stages for source in stage.data]
     if options.json:
         found = {"run": run.name, "reads": reads, "stages": plans, "sharding": copies, "fit": fits}
         print_json(found, default=dataclasses.asdict, indent=2)

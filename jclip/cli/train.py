@@ -17,14 +17,12 @@ from jclip.cli.train_words import what_now
 from jclip.console import Console
 from jclip.errors import JclipError
 from jclip.io.files import check_folder
-from jclip.parallel.mesh import make_mesh
 from jclip.parallel.processes import alone, connect, first, is_first, sharing_errors, together
 from jclip.plain import complain, print_json
-from jclip.train.assembly import copies_on
+from jclip.train.configuration import Run
 from jclip.train.logging.telemetry import ProgressWatcher, read_journal
 from jclip.train.loop import train
 from jclip.train.outcome import Outcome
-from jclip.train.run import Run
 from jclip.train.scores import Scores
 
 LOST = 128 + signal.SIGABRT
@@ -84,9 +82,6 @@ def _train(arguments: Sequence[str]) -> int:
     workdir = options.workdir or Path("runs") / ("reduced" if options.reduced else "") / run.name
     first(lambda: check_folder(workdir))
     console = Console(stderr=True, quiet=options.json or not is_first())
-    copies = together(lambda: copies_on(make_mesh(run.mesh), run))
-    if copies.devices > 1:
-        console.tell(f"parameters over {copies}")
     with ProgressWatcher(
         console, run.name, scores=Scores(run.best, read_journal(workdir / "metrics.jsonl"))
     ) as watcher:

@@ -3,9 +3,9 @@
 import shlex
 from pathlib import Path
 
+from jclip.train.configuration import Run
 from jclip.train.evaluations import Classification, Evaluation, Probe, Retrieval
 from jclip.train.outcome import Outcome
-from jclip.train.run import Run
 
 
 def what_now(run: Run, outcome: Outcome) -> tuple[str, str]:

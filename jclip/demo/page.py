@@ -26,7 +26,6 @@ _HOMES = {
     "twemoji": "https://github.com/jdecked/twemoji",
     "openmoji": "https://openmoji.org",
 }
-_LOSSES = {"contrastive": "contrastive loss", "teacher": "squared distance to the teacher"}
 _SHOWN, _QUERIES = 6, 2
 _SHOWN_AS = Preprocessing(size=72, resize="squash", background=(255, 255, 255))
 """For people, the pictures as their artist framed them."""
@@ -123,7 +122,7 @@ def _charts(each: DemoRun, journal: Sequence[Mapping[str, Any]]) -> list[Chart]:
     for stage in each.run.stages:
         records = [record for record in journal if record["kind"] == "train" and record["stage"] == stage.name]
         curve = Curve(stage.name, [r["total"] for r in records], [r["loss"] for r in records])
-        charts.setdefault(_LOSSES[stage.objective], []).append(curve)
+        charts.setdefault(f"{stage.objective.title} loss", []).append(curve)
     return [_recalls(each, journal), *(Chart(f"{each.title}: {loss}", curves) for loss, curves in charts.items())]
 
 

@@ -9,7 +9,7 @@ from jclip.configs.demo.long import scaled
 from jclip.data.emoji.builder import build
 from jclip.data.emoji.fetch import chinese_vocabulary
 from jclip.tokenizers.text import train_clip_bpe, train_unigram, wordpiece
-from jclip.train.run import Run
+from jclip.train.configuration import Run
 from jclip.train.workplace import bundle_folder
 
 LENGTHS = {"quick": 0.1, "standard": 1.0, "long": long.FACTOR}

@@ -25,8 +25,8 @@ from jclip.evaluate.metrics.positives import Positives
 from jclip.evaluate.report.report import Group, Row, Table
 from jclip.inference import Encoder
 from jclip.tokenizers.text import load_tokenizer
+from jclip.train.configuration import Run
 from jclip.train.loop import Evaluator
-from jclip.train.run import Run
 
 QUESTIONS = {
     "known": "T1: known concepts by an artist never seen",

@@ -90,7 +90,6 @@ _MODULES = {
     "PairFolder": "jclip.data.sources.folders",
     "HostAugmentation": "jclip.images.on_host",
     "ContrastiveLoss": "jclip.losses.contrastive",
-    "Optimizer": "jclip.optimizer",
 }
 
 
@@ -98,9 +97,8 @@ def _imports(stages: str) -> str:
     """The import lines of what the stages use."""
     used = [f"from {module} import {name}" for name, module in _MODULES.items() if re.search(rf"\b{name}\(", stages)]
     always = [
-        "jclip.stages import Budget, Stage",
+        "jclip.train import Budget, Contrastive, Optimizer, Run, Stage",
         "jclip.train.evaluations import Retrieval",
-        "jclip.train.run import Run",
     ]
     return "\n".join(["from jclip.bundle import open_bundle", *used, *(f"from {one}" for one in always)])
 
@@ -122,9 +120,14 @@ def _stage(
     warmup = max(1, round(plan.warmup * steps))
     trains = '((r".*", True),)' if stage.image else '((r"image/.*", False), (r".*", True))'
     ring = machine.devices > 1 and plan.batch_size >= 2048
+    inside = [
+        *(['loss=ContrastiveLoss(impl="ring"),  # never holds the matrix of all pairs'] if ring else []),
+        *(['captions="all",  # each of a picture\'s captions in every epoch'] if data.pairs > data.train else []),
+        *([] if stage.cached else _augmentation(plan, model, why)),
+    ]
     lines = [
         f'name="{stage.name}",',
-        'objective="contrastive",',
+        *_objective(inside),
         'data=(PairFolder(DATA, "train"),),',
         f"batch_size={plan.batch_size},  # {why['batch'].why}",
         f"budget=Budget(epochs={stage.epochs:g}),  # {steps} steps; {why['epochs'].why}",
@@ -136,9 +139,6 @@ def _stage(
         f"    weight_decay={plan.weight_decay:g},  # {why['weight decay'].why}",
         "),",
         f"trains={trains},  # {why['trains'].why}",
-        *(['captions="all",  # each of a picture\'s captions in every epoch'] if data.pairs > data.train else []),
-        *(['loss=ContrastiveLoss(impl="ring"),  # never holds the matrix of all pairs'] if ring else []),
-        *([] if stage.cached else _augmentation(plan, model, why)),
         "context_length=start.context_length,",
         *([f"buckets={plan.buckets!r},  # {why['text length'].why}"] if plan.buckets else []),
         *([f"micro_batches={plan.micro_batches},  # {why['memory'].why}"] if plan.micro_batches > 1 else []),
@@ -147,6 +147,13 @@ def _stage(
     ]
     body = "".join(f"        {line}\n" for line in lines)
     return f"    {_variable(stage)} = Stage(\n{body}    )"
+
+
+def _objective(fields: list[str]) -> list[str]:
+    """Returns the lines of the contrastive objective with these fields."""
+    if not fields:
+        return ["objective=Contrastive(),"]
+    return ["objective=Contrastive(", *(f"    {line}" for line in fields), "),"]
 
 
 _MUON = [

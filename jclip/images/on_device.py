@@ -12,6 +12,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jclip.ranges import NotNegative, Share
+
 _YIQ = np.array([[0.299, 0.587, 0.114], [0.596, -0.274, -0.322], [0.211, -0.523, 0.312]], np.float32)  # NTSC, 1953
 _LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601, as in torchvision's saturation
 
@@ -36,18 +38,18 @@ class Augmentation:
       outside: what lies beyond the picture's edge.
     """
 
-    scale: float = 0.0
-    aspect: float = 0.0
-    translate: float = 0.0
-    rotate: float = 0.0
-    shear: float = 0.0
-    flip: float = 0.0
-    brightness: float = 0.0
-    contrast: float = 0.0
-    saturation: float = 0.0
-    hue: float = 0.0
-    gamma: float = 0.0
-    channel_mix: float = 0.0
+    scale: NotNegative = 0.0
+    aspect: NotNegative = 0.0
+    translate: NotNegative = 0.0
+    rotate: NotNegative = 0.0
+    shear: NotNegative = 0.0
+    flip: Share = 0.0
+    brightness: NotNegative = 0.0
+    contrast: NotNegative = 0.0
+    saturation: NotNegative = 0.0
+    hue: NotNegative = 0.0
+    gamma: NotNegative = 0.0
+    channel_mix: NotNegative = 0.0
     outside: Literal["edge", "white", "black"] = "edge"
 
     @property

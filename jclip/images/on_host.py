@@ -13,7 +13,7 @@ import math
 import struct
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Annotated, Literal, NamedTuple
 
 import numpy as np
 from PIL import Image
@@ -22,9 +22,13 @@ from jclip.errors import JclipError
 from jclip.images.auto_augment import Operation, draw_operations, operate
 from jclip.images.opening import pillow_allows
 from jclip.images.preprocess import Picture, Preprocessing, fitted, opened, rgb, to_array
+from jclip.ranges import Positive, Range, Share
 
 _TRIES = 10  # of a crop that does not fit into the picture, as in timm and torchvision
 _MOST_NUMBERS = 2 * _TRIES + 2 + 1 + 5  # a box that fits at last, a mirror image, and a pair of operations that move
+
+
+_Area = Annotated[float, Range(0, 1, above=True, words="a share above 0, 1 at most")]
 
 
 @dataclass(frozen=True)
@@ -43,9 +47,9 @@ class HostAugmentation:
       JclipError: a range whose first end is above its second.
     """
 
-    crop_scale: tuple[float, float] | None = None
-    crop_ratio: tuple[float, float] = (3 / 4, 4 / 3)
-    flip: float = 0.0
+    crop_scale: tuple[_Area, _Area] | None = None
+    crop_ratio: tuple[Positive, Positive] = (3 / 4, 4 / 3)
+    flip: Share = 0.0
     auto_augment: Literal["none", "original"] = "none"
     interpolation: Literal["bilinear", "bicubic"] = "bicubic"
 

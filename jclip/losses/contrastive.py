@@ -17,6 +17,7 @@ from jclip.errors import JclipError
 from jclip.losses import forms
 from jclip.losses.kinds import PairwiseLoss, SigmoidLoss, SoftmaxLoss
 from jclip.losses.normalise import l2_normalised
+from jclip.ranges import AtLeastOne
 
 Impl = Literal["dense", "chunked", "ring"]
 LossKind = Literal["softmax", "sigmoid"]
@@ -43,7 +44,7 @@ class ContrastiveLoss:
     impl: Impl = "dense"
     kind: LossKind = "softmax"
     duplicates: Duplicates = "mask"
-    chunk: int = 1024
+    chunk: AtLeastOne = 1024
 
 
 def contrastive_loss(
@@ -55,7 +56,7 @@ def contrastive_loss(
     impl: Impl = "dense",
     kind: LossKind = "softmax",
     duplicates: Duplicates = "mask",
-    chunk: int = 1024,
+    chunk: AtLeastOne = 1024,
     mesh: Mesh | None = None,
     axis: str | tuple[str, ...] | None = None,
     image_ids_b: jax.Array | None = None,

@@ -58,6 +58,11 @@ def place_whole(tree: Any, shardings: Any) -> Any:
     )
 
 
+def on_mesh(shapes: Any, shardings: Any) -> Any:
+    """Returns shapes that carry the shardings of their arrays, for lowering and for restoring."""
+    return jax.tree.map(lambda s, at: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=at), shapes, shardings)
+
+
 def place_rows(rows: np.ndarray, batch_size: int, mesh: Mesh) -> jax.Array:
     """Returns a global batch on the mesh, made from this process's `local_rows` of it."""
     at = {row: number for number, row in enumerate(local_rows(batch_size, mesh))}

@@ -1,4 +1,4 @@
-"""The arithmetic of a stage's step: what the model asks for, however it is computed."""
+"""Model FLOPs of a stage's step, independent of how it is computed."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -9,29 +9,28 @@ import numpy as np
 
 from jclip.train.assembly import StageParts
 from jclip.train.planning.flops import count_flops
+from jclip.train.step import make_step
 
 
 class Arithmetic:
-    """Multiplications and additions of a step on a batch, counted once each for every shape of batch.
+    """FLOPs of a step on a batch, counted once for each shape of batch.
 
-    What rematerialisation and micro-batches compute again is left out: it is no progress.
+    What rematerialisation and micro-batches recompute is not counted.
     """
 
     def __init__(self, part: StageParts):
-        stage = replace(part.stage, micro_batches=1)
-        run = replace(part.run, remat="none", stages=(*part.run.stages[: part.index], stage))
-        self._part = StageParts(run, part.index, part.mesh, part.tokenizer)
+        stage, towers = replace(part.stage, micro_batches=1), part.context.towers.clone(remat="none")
+        self._program = stage.objective.program(replace(part.context, stage=stage, towers=towers))
+        self._step = make_step(self._program.loss, part.optimizer)
+        self._part = part
         self._known: dict[tuple[Any, ...], int] = {}
 
     def __call__(self, batch: Mapping[str, np.ndarray]) -> int:
-        """Of a step over all devices; `batch` is this process's rows of it."""
+        """Returns the FLOPs of a step over all devices; `batch` is this process's rows of it."""
         shapes = tuple(sorted((name, rows.shape[1:]) for name, rows in batch.items()))
         if shapes not in self._known:
-            part = self._part
-            full = part.batch_shapes()
-            whole = {
-                name: jax.ShapeDtypeStruct((part.stage.batch_size, *shape), full[name].dtype) for name, shape in shapes
-            }
+            size, full = self._part.stage.batch_size, self._program.batch
+            whole = {name: jax.ShapeDtypeStruct((size, *shape), full[name].dtype) for name, shape in shapes}
             key = jax.eval_shape(lambda: jax.random.key(0))
-            self._known[shapes] = count_flops(part.step, part.state_shapes, part.constant_shapes, whole, key)
+            self._known[shapes] = count_flops(self._step, self._part.state_shapes, self._program.constants, whole, key)
         return self._known[shapes]

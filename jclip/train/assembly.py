@@ -1,8 +1,7 @@
-"""From a stage as data to the parts that run it: which parameters, how many steps, what optimizer, which step."""
+"""Builds a stage's parts from its configuration, in order: parameters, loss, length, optimizer, step, shardings."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -12,12 +11,12 @@ import numpy as np
 import optax
 
 from jclip import rules
-from jclip.bundle import Bundle
-from jclip.data.batches.examples import Examples, PairExamples, ParallelExamples
+from jclip.bundle import check_tokenizer
+from jclip.data.batches.examples import Examples
 from jclip.data.batches.loader import Batches
-from jclip.data.batches.opened import open_sources
+from jclip.data.batches.opened import OpenSources, open_sources
 from jclip.errors import JclipError
-from jclip.images.on_host import Decoder
+from jclip.images.on_host import Decoder, HostAugmentation
 from jclip.models.build import shapes
 from jclip.models.compute import Compute
 from jclip.models.dual_encoder import DualEncoder
@@ -27,22 +26,21 @@ from jclip.parallel.replication import Replication, replication
 from jclip.parallel.sharding import (
     Rules,
     batch_devices,
-    batch_sharding,
     check_batch,
     check_rules,
     follow,
     local_rows,
     param_shardings,
     place_rows,
-    place_whole,
     replicated,
 )
-from jclip.parallel.tables import rules_for, tower_rules
-from jclip.stages import Stage, carried_paths
+from jclip.parallel.tables import rules_for
+from jclip.stages import Constants, Context, Program, Stage
 from jclip.tokenizers.padding import Texts
-from jclip.tokenizers.text import Tokenizer
+from jclip.tokenizers.text import Tokenizer, load_tokenizer
+from jclip.train.checks import check
+from jclip.train.configuration import Run
 from jclip.train.layout import Layout, layout, whole_path
-from jclip.train.run import Run, check
 from jclip.train.state import (
     InitSlots,
     TrainState,
@@ -50,14 +48,28 @@ from jclip.train.state import (
     next_stage,
     placed,
     starting_variables,
-    unrounded,
     whole_params,
 )
-from jclip.train.step import Constants, Objective, Step, contrastive_objective, make_step, teach, teacher_objective
+from jclip.train.step import Step, make_step
 
 
-def check_and_mesh(run: Run) -> jax.sharding.Mesh:
-    """The devices of a run as a grid, once the run is known to fit them.
+@dataclass(frozen=True)
+class Devices:
+    """The devices of a run, and the placement of its parameters on them.
+
+    Attributes:
+      mesh: the grid of devices.
+      rules: sharding rules: the run's own, or its towers'.
+      copies: the parameters that stay replicated.
+    """
+
+    mesh: jax.sharding.Mesh
+    rules: Rules
+    copies: Replication
+
+
+def devices_of(run: Run) -> Devices:
+    """Checks a run and places it on the devices that it asks for. Reads no files.
 
     Raises:
       JclipError: what is wrong with the run, with its batches on these devices, or with its sharding rules.
@@ -66,35 +78,249 @@ def check_and_mesh(run: Run) -> jax.sharding.Mesh:
     mesh = make_mesh(run.mesh)
     for stage in run.stages:
         check_batch(stage.batch_size, mesh)
-        check_micro_batches(stage, mesh)
-    copies_on(mesh, run).check(run.max_replicated)
-    return mesh
-
-
-def sharding_rules(run: Run, mesh: jax.sharding.Mesh) -> Rules:
-    """The run's own rules, or those of its towers.
-
-    Raises:
-      JclipError: the run's own do not use a tensor axis that the mesh has.
-    """
-    if not run.sharding:
-        return rules_for(run.model, mesh)
-    check_rules(run.sharding, mesh)
-    return run.sharding
-
-
-def copies_on(mesh: jax.sharding.Mesh, run: Run) -> Replication:
-    """Which parameters of a run the mesh leaves in copies.
-
-    Raises:
-      JclipError: sharding rules that do not fit the mesh or the model.
-    """
+        _check_micro_batches(stage, mesh)
+    if run.sharding:
+        check_rules(run.sharding, mesh)
+    rules = run.sharding or rules_for(run.model, mesh)
     params = shapes(run.model)["params"]
-    return replication(params, param_shardings(params, mesh, sharding_rules(run, mesh)), mesh)
+    copies = replication(params, param_shardings(params, mesh, rules), mesh)
+    copies.check(run.max_replicated)
+    return Devices(mesh, rules, copies)
 
 
-def check_micro_batches(stage: Stage, mesh: jax.sharding.Mesh) -> None:
-    """Raises JclipError unless every micro-batch can be spread over the devices that split a batch."""
+@dataclass(frozen=True)
+class Inputs:
+    """What a stage reads, open.
+
+    Attributes:
+      tokenizer: of the model's text tower.
+      opened: what the objective loaded.
+      make_batches: opens the stage's data.
+    """
+
+    tokenizer: Tokenizer
+    opened: Any
+    make_batches: Callable[[], Batches]
+
+
+@dataclass(frozen=True)
+class StageParts:
+    """A stage, ready to run.
+
+    Attributes:
+      run: the configuration.
+      index: number of the stage in it.
+      devices: of the run.
+      layout: the parameters as the stage holds them.
+      paths: {path: shape} of the parameters, as the stage holds them.
+      context: facts for the objective.
+      program: its loss, and the shapes of its batches and constants.
+      inputs: tokenizer and data; None in a plan.
+      batches: the data, if counting the stage's steps needed them; otherwise None, see `open_batches`.
+      steps: number of optimizer steps of the whole stage.
+      optimizer: the optax transformation of the trainable parameters.
+      step: the pure step.
+      compiled: the jitted step on the mesh. Donates its input state.
+      state_shapes: shapes and dtypes of the training state.
+      shardings: of the training state.
+    """
+
+    run: Run
+    index: int
+    devices: Devices
+    layout: Layout
+    paths: dict[str, Any]
+    context: Context
+    program: Program
+    inputs: Inputs | None
+    batches: Batches | None
+    steps: int
+    optimizer: optax.GradientTransformation
+    step: Step
+    compiled: Any
+    state_shapes: TrainState
+    shardings: TrainState
+    _init_slots: InitSlots
+
+    @property
+    def stage(self) -> Stage:
+        """The stage's configuration."""
+        return self.run.stages[self.index]
+
+    @property
+    def mesh(self) -> jax.sharding.Mesh:
+        """The devices as a grid."""
+        return self.devices.mesh
+
+    @property
+    def trains(self) -> frozenset[str]:
+        """Those of `paths` that train."""
+        return self.layout.trains
+
+    @property
+    def learning_rate(self) -> Callable[[int], jax.Array]:
+        """The learning rate at a step of the stage."""
+        return learning_rate(self.stage.optimizer, self.steps)
+
+    def open_inputs(self) -> Inputs:
+        """Returns the inputs.
+
+        Raises:
+          JclipError: the stage was assembled for a plan.
+        """
+        if self.inputs is None:
+            raise JclipError(f"stage {self.stage.name!r} was assembled without its inputs, for a plan")
+        return self.inputs
+
+    def open_batches(self) -> Batches:
+        """Returns the stage's data, a function of the step; opens them unless they are open already."""
+        return self.batches or self.open_inputs().make_batches()
+
+    def place(self, batch: Mapping[str, np.ndarray]) -> dict[str, jax.Array]:
+        """Returns the global batch on the mesh, from this process's rows of it."""
+        return {name: place_rows(rows, self.stage.batch_size, self.mesh) for name, rows in batch.items()}
+
+    def constants(self) -> Constants:
+        """Returns the objective's constants on the mesh."""
+        return self.stage.objective.constants(self.open_inputs().opened, self.program)
+
+    def start(self) -> TrainState:
+        """Creates the state at the run's first step, sharded.
+
+        Raises:
+          JclipError: what `starting_variables` raises.
+        """
+        variables = shapes(self.run.model)
+        places = {"params": param_shardings(variables["params"], self.mesh, self.devices.rules)}
+        if "batch_stats" in variables:
+            places["batch_stats"] = jax.tree.map(lambda _: replicated(self.mesh), variables["batch_stats"])
+        key = jax.random.key(self.run.seed)
+        begun = starting_variables(self.run.model, self.run.starts_from, key, places)
+        state = begin_stage(begun["params"], begun.get("batch_stats", {}), self.layout, self._init_slots)
+        return placed(state, self.shardings)
+
+    def follow(self, state: TrainState) -> TrainState:
+        """Returns the state at this stage's first step, from the last of the stage before."""
+        return placed(next_stage(state, self.layout, self._init_slots), self.shardings)
+
+
+def assemble(run: Run, index: int, devices: Devices, inputs: Inputs | None = None) -> StageParts:
+    """Builds the parts of a stage, one after another.
+
+    Args:
+      run: the configuration, checked.
+      index: number of the stage.
+      devices: of the run.
+      inputs: tokenizer and data, see `open_stage`. Without them nothing is read, and only shapes are known.
+
+    Raises:
+      JclipError: a rule of the optimizer matches nothing, or a budget in epochs has no data to count.
+    """
+    stage, mesh, variables = run.stages[index], devices.mesh, shapes(run.model)
+    # The parameters, as the model has them and as the stage holds them.
+    whole = rules.paths_of(variables["params"])
+    held = layout(stage, whole)
+    paths = rules.paths_of(jax.eval_shape(held.held, variables["params"]))
+    # The loss.
+    compute = Compute(jnp.dtype(run.dtype), run.remat, run.attention)
+    towers = DualEncoder(run.model, compute, frozen_layers=held.first)
+    context = Context(stage, towers, run.preprocessing, held.trains, mesh)
+    program = stage.objective.program(context)
+    # The length. Only epochs need the data.
+    batches, epoch = None, 0
+    if stage.budget.epochs is not None:
+        if inputs is None:
+            raise JclipError(f"stage {stage.name!r} has a budget in epochs, which needs its data: give steps instead")
+        batches = inputs.make_batches()
+        epoch = batches.examples_per_epoch
+    steps = stage.budget.in_steps(stage.batch_size, epoch)
+    # The optimizer and the step.
+    trainable = rules.tree_from_paths({path: leaf for path, leaf in paths.items() if path in held.trains})
+    optimizer = build(stage.optimizer, steps, whole, trainable, run.model.towers)
+    step = make_step(program.loss, optimizer)
+
+    # The state and its shardings.
+    def begin(variables: dict[str, Any]) -> TrainState:
+        return begin_stage(variables["params"], variables.get("batch_stats", {}), held, optimizer.init)
+
+    state_shapes = jax.eval_shape(begin, variables)
+    places = _held_shardings(paths, devices)
+    shardings = cast(TrainState, follow(state_shapes, rules.tree_from_paths(paths), places, mesh))
+    return StageParts(
+        run=run,
+        index=index,
+        devices=devices,
+        layout=held,
+        paths=paths,
+        context=context,
+        program=program,
+        inputs=inputs,
+        batches=batches,
+        steps=steps,
+        optimizer=optimizer,
+        step=step,
+        compiled=jax.jit(step, donate_argnums=0, out_shardings=(shardings, replicated(mesh))),
+        state_shapes=state_shapes,
+        shardings=shardings,
+        _init_slots=jax.jit(optimizer.init, out_shardings=shardings.slots),
+    )
+
+
+def open_tokenizer(run: Run) -> Tokenizer:
+    """Loads the run's tokenizer.
+
+    Raises:
+      JclipError: it is missing, or does not fit the text tower.
+    """
+    tokenizer = load_tokenizer(Path(run.tokenizer))
+    if tokenizer.vocab_size > run.model.text.vocab_size:
+        raise JclipError(
+            f"the tokenizer in {run.tokenizer} has {tokenizer.vocab_size} entries, but the text tower's "
+            f"vocab_size is {run.model.text.vocab_size}: raise it"
+        )
+    check_tokenizer(run.model, tokenizer, f"{run.tokenizer}: ")
+    return tokenizer
+
+
+def open_stage(run: Run, index: int, devices: Devices, tokenizer: Tokenizer) -> Inputs:
+    """Loads what a stage's objective needs, and prepares its data, which are opened later.
+
+    Raises:
+      JclipError: a file of the objective, such as a teacher's bundle, is missing or does not fit.
+    """
+    stage = run.stages[index]
+    opened = stage.objective.open()
+
+    def decoder(augmentation: HostAugmentation) -> Decoder:
+        return Decoder(run.preprocessing, augmentation, run.seed, index)
+
+    def make(examples: Callable[[OpenSources, Any], Examples[Any]], **options: Any) -> Batches:
+        sources = open_sources(stage.data, run.preprocessing)
+        return Batches(
+            sources,
+            examples(sources, decoder),
+            batch_size=stage.batch_size,
+            seed=run.seed,
+            stage=index,
+            texts=Texts(tokenizer, stage.context_length, stage.buckets),
+            bucket_window=stage.bucket_window,
+            language_temperature=stage.language_temperature,
+            max_unreadable=stage.max_unreadable,
+            workers=stage.workers,
+            rows=local_rows(stage.batch_size, devices.mesh),
+            **options,
+        )
+
+    return Inputs(tokenizer, opened, lambda: stage.objective.batches(make, opened))
+
+
+def variables_of(state: TrainState) -> dict[str, Any]:
+    """Returns the model's variables in a training state, for `apply`."""
+    return {"params": whole_params(state), **({"batch_stats": state.stats} if state.stats else {})}
+
+
+def _check_micro_batches(stage: Stage, mesh: jax.sharding.Mesh) -> None:
+    """Raises JclipError unless every micro-batch can be split over the devices that split a batch."""
     devices = batch_devices(mesh)
     if stage.batch_size // stage.micro_batches % devices:
         most = stage.batch_size // devices
@@ -105,258 +331,14 @@ def check_micro_batches(stage: Stage, mesh: jax.sharding.Mesh) -> None:
         )
 
 
-@dataclass(frozen=True)
-class StageParts:
-    """A stage, ready to run. Data is opened when first asked for, so that a plan needs none.
-
-    Attributes:
-      run, index: which stage of which run.
-      mesh: the devices.
-      tokenizer: of the model's text tower; None where no data will be read.
-      teacher: the frozen teacher's bundle, for a stage that learns from one; None where shapes are enough.
-    """
-
-    run: Run
-    index: int
-    mesh: jax.sharding.Mesh
-    tokenizer: Tokenizer | None = None
-    teacher: Bundle | None = None
-
-    @property
-    def stage(self) -> Stage:
-        """The stage as data."""
-        return self.run.stages[self.index]
-
-    @cached_property
-    def variables(self) -> dict[str, Any]:
-        """Shapes of the model's variables."""
-        return shapes(self.run.model)
-
-    @cached_property
-    def whole_paths(self) -> dict[str, Any]:
-        """Every parameter's path and shape, as the model has them: what rules are about."""
-        return rules.paths_of(self.variables["params"])
-
-    @cached_property
-    def layout(self) -> Layout:
-        """How the stage holds the parameters."""
-        return layout(self.stage, self.whole_paths)
-
-    @cached_property
-    def paths(self) -> dict[str, Any]:
-        """Every parameter's path and shape, as the stage holds them."""
-        return rules.paths_of(jax.eval_shape(self.layout.held, self.variables["params"]))
-
-    @property
-    def chosen(self) -> frozenset[str]:
-        """Those of `paths` that train."""
-        return self.layout.trains
-
-    @cached_property
-    def carried(self) -> frozenset[str]:
-        """The parameters whose optimizer slots go on from the stage before."""
-        return carried_paths(self.stage, self.whole_paths) & self.chosen
-
-    @cached_property
-    def batches(self) -> Batches:
-        """The stage's data, a function of the step."""
-        assert self.tokenizer is not None
-        stage, opened = self.stage, open_sources(self.stage.data, self.run.preprocessing)
-        examples: Examples[Any]
-        if self.stage.objective == "teacher":
-            if self.teacher is None or self.run.teacher is None:
-                raise JclipError("parallel text is for teacher learning: name the teacher's bundle")
-            examples = ParallelExamples(opened, Texts(self.teacher.tokenizer, self.run.teacher.context_length))
-        else:
-            decode = Decoder(self.run.preprocessing, stage.host_augmentation, self.run.seed, self.index)
-            examples = PairExamples(opened, decode)
-        return Batches(
-            opened,
-            examples,
-            batch_size=stage.batch_size,
-            seed=self.run.seed,
-            stage=self.index,
-            texts=Texts(self.tokenizer, stage.context_length, stage.buckets),
-            bucket_window=stage.bucket_window,
-            captions=stage.captions,
-            language_temperature=stage.language_temperature,
-            max_unreadable=stage.max_unreadable,
-            workers=stage.workers,
-            rows=local_rows(stage.batch_size, self.mesh),
-        )
-
-    def place(self, batch: Mapping[str, np.ndarray]) -> dict[str, jax.Array]:
-        """The global batch on the mesh, from this process's rows of it."""
-        return {name: place_rows(rows, self.stage.batch_size, self.mesh) for name, rows in batch.items()}
-
-    @cached_property
-    def steps(self) -> int:
-        """Optimizer steps of the whole stage."""
-        epoch = self.batches.examples_per_epoch if self.stage.budget.epochs is not None else 0
-        return self.stage.budget.in_steps(self.stage.batch_size, epoch)
-
-    @cached_property
-    def optimizer(self) -> optax.GradientTransformation:
-        """The optax transformation over the trainable subtree."""
-        trainable = rules.tree_from_paths({path: self.paths[path] for path in self.paths if path in self.chosen})
-        return build(self.stage.optimizer, self.steps, self.whole_paths, trainable, self.run.model.towers)
-
-    @property
-    def learning_rate(self) -> Callable[[int], jax.Array]:
-        """The learning rate at a step of the stage."""
-        return learning_rate(self.stage.optimizer, self.steps)
-
-    @cached_property
-    def model(self) -> DualEncoder:
-        """The towers."""
-        return DualEncoder(
-            self.run.model,
-            Compute(jnp.dtype(self.run.dtype), self.run.remat, self.run.attention),
-            frozen_layers=self.layout.first,
-            patch_dropout=self.stage.patch_dropout,
-        )
-
-    @cached_property
-    def objective(self) -> Objective:
-        """What the stage minimises."""
-        if self.stage.objective == "contrastive":
-            return contrastive_objective(self.model, self.stage, self.run.preprocessing, self.chosen, self.mesh)
-        assert self.run.teacher is not None
-        return teacher_objective(self.model, self.stage, DualEncoder(self.run.teacher.model))
-
-    @cached_property
-    def step(self) -> Step:
-        """The pure step, not yet compiled."""
-        return make_step(self.objective, self.optimizer)
-
-    @property
-    def compiled(self) -> Any:
-        """The step on the mesh: it takes the state's memory, and leaves the next state where this one lay."""
-        return jax.jit(self.step, donate_argnums=0, out_shardings=(self.shardings, replicated(self.mesh)))
-
-    def start(self) -> TrainState:
-        """The state at the run's first step, created in its place on the mesh.
-
-        Raises:
-          JclipError: what `starting_variables` raises.
-        """
-        places = {"params": param_shardings(self.variables["params"], self.mesh, self._rules)}
-        if "batch_stats" in self.variables:
-            places["batch_stats"] = jax.tree.map(lambda _: replicated(self.mesh), self.variables["batch_stats"])
-        key = jax.random.key(self.run.seed)
-        variables = starting_variables(self.run.model, self.run.starts_from, key, places)
-        return placed(self._begin(variables, self._init_slots), self.shardings)
-
-    def follow(self, state: TrainState) -> TrainState:
-        """The state at this stage's first step, from the last of the stage before."""
-        return placed(next_stage(state, self.layout, self._init_slots, self.carried), self.shardings)
-
-    def unrounded(self, params: dict[str, Any], before: Path | None) -> dict[str, Any]:
-        """Host parameters for the stage's bundle, see `state.unrounded`.
-
-        Args:
-          params: nested, whole.
-          before: bundle of the stage before; None for the first stage, which began from the run's starting bundles.
-        """
-        folders = [folder for _, folder in self.run.starts_from if folder] if before is None else [before]
-        return unrounded(params, self.layout, folders)
-
-    @cached_property
-    def state_shapes(self) -> TrainState:
-        """The shapes and dtypes of the stage's training state, computed without any array."""
-        return jax.eval_shape(lambda variables: self._begin(variables, self.optimizer.init), self.variables)
-
-    @cached_property
-    def shardings(self) -> TrainState:
-        """Where the training state lies on the mesh."""
-        held = rules.tree_from_paths(self.paths)
-        return cast(TrainState, follow(self.state_shapes, held, self._parameter_shardings, self.mesh))
-
-    @cached_property
-    def constant_shapes(self) -> Constants:
-        """The shapes of what the stage reads and never changes, placed on the mesh: the teacher's text tower.
-
-        With a cache nothing is: the batch holds what the teacher says.
-        """
-        if self.stage.objective != "teacher" or self.stage.cache:
-            return {}
-        return {"teacher": self._teacher_shapes}
-
-    @cached_property
-    def _teacher_shapes(self) -> dict[str, Any]:
-        assert self.run.teacher is not None
-        text = {"text": shapes(self.run.teacher.model)["params"]["text"]}
-        rules_of_teacher = tower_rules(self.run.teacher.model, "text", self.mesh)
-        return cast(dict[str, Any], on_mesh(text, param_shardings(text, self.mesh, rules_of_teacher)))
-
-    def constants(self) -> Constants:
-        """The arrays of `constant_shapes`, on the devices."""
-        if self.teacher is None or not self.constant_shapes:
-            return {}
-        return {"teacher": self.teacher_params()}
-
-    def teacher_params(self) -> dict[str, Any]:
-        """The teacher's text tower on the devices, {"text": …}."""
-        assert self.teacher is not None
-        text = {"text": self.teacher.params["text"]}
-        places = jax.tree.map(lambda shape: shape.sharding, self._teacher_shapes)
-        return cast(dict[str, Any], place_whole(text, places))
-
-    def batch_shapes(self) -> dict[str, jax.ShapeDtypeStruct]:
-        """The shapes and dtypes of a full-length batch, split over the mesh."""
-        size, length = self.stage.batch_size, self.stage.context_length
-        shape = partial(jax.ShapeDtypeStruct, sharding=batch_sharding(self.mesh))
-        ids, one = shape((size, length), jnp.int32), shape((size,), jnp.int32)
-        if self.stage.objective == "teacher":
-            assert self.run.teacher is not None
-            teacher_ids = shape((size, self.run.teacher.context_length), jnp.int32)
-            if self.stage.cache:
-                width = self._teacher_state_width
-                return {"student": ids, "target": shape((size, width), jnp.float32), "example": one}
-            return {"student": ids, "teacher": teacher_ids, "example": one}
-        rest = {"text": ids, "image_id": one, "text_id": one, "example": one}
-        if self.stage.cache:
-            return {"image_feature": shape((size, self.run.model.embed_dim), jnp.float32), **rest}
-        side = self.run.model.image.image_size
-        return {"image": shape((size, side, side, 3), jnp.uint8), **rest}
-
-    @cached_property
-    def _teacher_state_width(self) -> int:
-        assert self.run.teacher is not None
-        teacher, ids = DualEncoder(self.run.teacher.model), jax.ShapeDtypeStruct((1, 3), jnp.int32)
-        state = jax.eval_shape(lambda params, ids: teach(teacher, params, ids), self._teacher_shapes, ids)
-        return int(state.shape[1])
-
-    @cached_property
-    def _parameter_shardings(self) -> dict[str, Any]:
-        """Of the parameters as the stage holds them: each part of a stack by the rule for the whole."""
-        last = {path: leaf for path, leaf in self.paths.items() if whole_path(path) == path}
-        first = last | {whole_path(path): leaf for path, leaf in self.paths.items() if path not in last}
-        of_last, of_first = (
-            rules.paths_of(param_shardings(rules.tree_from_paths(leaves), self.mesh, self._rules))
-            for leaves in (last, first)
-        )
-        return rules.tree_from_paths(
-            {path: of_last[path] if path in last else of_first[whole_path(path)] for path in self.paths}
-        )
-
-    @cached_property
-    def _rules(self) -> Rules:
-        return sharding_rules(self.run, self.mesh)
-
-    @cached_property
-    def _init_slots(self) -> InitSlots:
-        return jax.jit(self.optimizer.init, out_shardings=self.shardings.slots)
-
-    def _begin(self, variables: dict[str, Any], init_slots: InitSlots) -> TrainState:
-        return begin_stage(variables["params"], variables.get("batch_stats", {}), self.layout, init_slots)
-
-
-def on_mesh(shapes: Any, shardings: Any) -> Any:
-    """Shapes with the places where their arrays are to lie."""
-    return jax.tree.map(lambda s, at: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=at), shapes, shardings)
-
-
-def variables_of(state: TrainState) -> dict[str, Any]:
-    """The model's variables in a training state, for `apply`; what is kept in bfloat16 is so here."""
-    return {"params": whole_params(state), **({"batch_stats": state.stats} if state.stats else {})}
+def _held_shardings(paths: dict[str, Any], devices: Devices) -> dict[str, Any]:
+    """Returns the shardings of the parameters as a stage holds them: both parts of a stack follow the stack's rule."""
+    last = {path: leaf for path, leaf in paths.items() if whole_path(path) == path}
+    first = last | {whole_path(path): leaf for path, leaf in paths.items() if path not in last}
+    of_last, of_first = (
+        rules.paths_of(param_shardings(rules.tree_from_paths(leaves), devices.mesh, devices.rules))
+        for leaves in (last, first)
+    )
+    return rules.tree_from_paths(
+        {path: of_last[path] if path in last else of_first[whole_path(path)] for path in paths}
+    )

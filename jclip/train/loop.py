@@ -17,6 +17,7 @@ import numpy as np
 from jclip.bundle import Bundle, save_bundle
 from jclip.checkpoint import Checkpoints, Position
 from jclip.data.batches.examples import Batch
+from jclip.data.batches.loader import Batches
 from jclip.errors import JclipError
 from jclip.parallel.processes import (
     agree,
@@ -29,10 +30,11 @@ from jclip.parallel.processes import (
     sharing_errors,
     together,
 )
-from jclip.parallel.sharding import whole
+from jclip.parallel.sharding import on_mesh, whole
 from jclip.train.arithmetic import Arithmetic
-from jclip.train.assembly import StageParts, on_mesh, variables_of
+from jclip.train.assembly import StageParts, variables_of
 from jclip.train.caching import fill
+from jclip.train.configuration import Run
 from jclip.train.exchange import Exchange
 from jclip.train.health import all_finite, first_broken
 from jclip.train.identity import check_same, disagreement, identity
@@ -42,8 +44,7 @@ from jclip.train.logging.profiling import Profiler
 from jclip.train.logging.telemetry import Watcher
 from jclip.train.outcome import Outcome
 from jclip.train.patience import is_spent
-from jclip.train.preparing import begin, look_at_data, prepare
-from jclip.train.run import Run
+from jclip.train.preparing import begin, prepare, sample_data
 from jclip.train.state import TrainState
 from jclip.train.workplace import alone_in, bundle_folder, stop_requests
 
@@ -83,11 +84,11 @@ def train(
         if run.best and not evaluators:
             raise JclipError(f"best={run.best!r}, but nothing is evaluated in this run: leave it empty")
         # What is wrong with the configuration shows here, before anything is written.
-        mesh, tokenizer, parts = together(lambda: prepare(run, workdir))
+        devices, tokenizer, parts = together(lambda: prepare(run, workdir))
         me = identity(run, tokenizer)
         agree("configuration", json.dumps(me), lambda firsts, mine: disagreement(json.loads(firsts), json.loads(mine)))
 
-        stack.enter_context(jax.set_mesh(mesh))
+        stack.enter_context(jax.set_mesh(devices.mesh))
         stop = stack.enter_context(stop_requests())
         stack.enter_context(alone_in(workdir))
         checkpoints = Checkpoints(workdir / "checkpoints", keep=run.keep_checkpoints)
@@ -96,12 +97,13 @@ def train(
         stack.callback(job.close)
         # Where the run stands.
         state, position = job.resume() or (begin(parts[0]), Position(0, 0, 0))
-        reads, warnings = look_at_data(parts[position.stage :])
+        reads, warnings = sample_data(parts[position.stage :])
         if reads:
             job.write("data", position, {"reads": [str(one) for one in reads]})
+        if devices.copies.devices > 1:
+            job.write("devices", position, {"parameters": str(devices.copies)})
         for warning in warnings:
             job.write("warning", position, {"message": warning})
-        together(lambda: [part.steps for part in parts[position.stage :]])  # whose data must be there
         if position.total == 0:
             job.evaluate(state, position)
 
@@ -154,8 +156,9 @@ class _Job:
         run, stage, steps = part.run, part.stage, part.steps
         if position.step == steps or self._ends_early(position):  # it was saved before it could be finished
             return state, position
-        self.exchange = Exchange(part.batches, self.signals, self.logbook.unreadable(stage.name))
-        if stage.cache and not self._fill_cache(part, state, position):
+        data = together(part.open_batches)
+        self.exchange = Exchange(data, self.signals, self.logbook.unreadable(stage.name))
+        if stage.cache and not self._fill_cache(part, data, state, position):
             return state, position  # which are saved
         step_fn, constants = part.compiled, part.constants()
         key = jax.random.fold_in(jax.random.key(run.seed), position.stage)
@@ -164,7 +167,7 @@ class _Job:
             self.watcher.stage_begins(stage.name, position.step, steps)
         meter, begin = self._meter(part), position.step
         compiled: set[tuple[tuple[int, ...], ...]] = set()
-        with closing(part.batches.iterate(position.step)) as batches:
+        with closing(data.iterate(position.step)) as batches:
             for step in range(begin, steps):
                 with self._saved_first(state, position), meter.waiting():
                     batch = self._next(batches, position)
@@ -261,7 +264,7 @@ class _Job:
         """The folders of the first `stages` stages' bundles."""
         return tuple(bundle_folder(self.workdir, self.run, i) for i in range(stages))
 
-    def _fill_cache(self, part: StageParts, state: TrainState, position: Position) -> bool:
+    def _fill_cache(self, part: StageParts, data: Batches, state: TrainState, position: Position) -> bool:
         """Has what the frozen tower makes of the stage's data computed, where it is not; False to stop instead."""
         watcher, begun = self.watcher, False
 
@@ -273,11 +276,11 @@ class _Job:
                 watcher.stepped(done)
             begun = True
 
-        filled = fill(part, state, lambda: bool(self.signals), stepped)
+        filled = fill(part, data, state, lambda: bool(self.signals), stepped)
         if filled is None:
             self._listen(position)
             return False
-        part.batches.features = filled.caches
+        data.features = filled.caches
         rows = sum(cache.count for cache in filled.caches)
         self.write("cache", position, {"rows": rows, "computed": filled.computed})
         return True
@@ -365,16 +368,14 @@ class _Job:
     def _write_bundle(self, state: TrainState, stage: int, position: Position, folder: Path) -> None:
         part = self.parts[stage]
         variables = whole(variables_of(state), part.mesh)
-        before = bundle_folder(self.workdir, self.run, stage - 1) if stage else None
         provenance = {"run": self.run.name, "stage": part.stage.name, "steps": position.total, "seed": self.run.seed}
 
         def write() -> None:
-            assert part.tokenizer is not None
             bundle = Bundle(
                 config=self.run.model,
-                params=part.unrounded(variables["params"], before),
+                params=variables["params"],
                 stats=variables.get("batch_stats", {}),
-                tokenizer=part.tokenizer,
+                tokenizer=part.open_inputs().tokenizer,
                 preprocessing=self.run.preprocessing,
                 context_length=part.stage.context_length,
                 provenance=provenance,
@@ -396,5 +397,5 @@ class _Job:
 
     def _meter(self, part: StageParts) -> Meter:
         peak = device_peak(self.run.monitor.peak_tflops)
-        pad_id = part.tokenizer.pad_id if part.tokenizer else 0
+        pad_id = part.open_inputs().tokenizer.pad_id
         return Meter(part.stage.batch_size, part.mesh.size, Arithmetic(part), peak, pad_id)

@@ -15,7 +15,7 @@ except ImportError:  # Windows
 
 from jclip.errors import JclipError
 from jclip.parallel.processes import alone, appears, first, is_first, said_by_first, together
-from jclip.train.run import Run
+from jclip.train.configuration import Run
 
 
 def bundle_folder(workdir: Path, run: Run, stage: int) -> Path:

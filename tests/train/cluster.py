@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from jclip.train.run import Run
+from jclip.train.configuration import Run
 
 ROOT = Path(__file__).parents[2]
 PATIENCE = 240  # seconds: long for what should take twenty, for machines that are busy

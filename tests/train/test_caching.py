@@ -18,12 +18,12 @@ from jclip.images.on_host import HostAugmentation
 from jclip.stages import Budget
 from jclip.tokenizers.text import train_clip_bpe
 from jclip.train.caching import _check_seen, fill
+from jclip.train.configuration import check
 from jclip.train.logging.telemetry import read_journal
 from jclip.train.loop import train
 from jclip.train.planning.flops import count_flops
 from jclip.train.planning.plan import plan
 from jclip.train.preparing import prepare
-from jclip.train.run import check
 from tests.train.runs import Watch, assert_same_bundles, holey_pairs, leaves, losses
 
 

@@ -14,10 +14,10 @@ import pytest
 from jclip.errors import JclipError
 from jclip.stages import Budget
 from jclip.train.assembly import StageParts, check_and_mesh
+from jclip.train.configuration import Teacher
 from jclip.train.health import all_finite, first_broken
 from jclip.train.logging.telemetry import read_journal
 from jclip.train.loop import train
-from jclip.train.run import Teacher
 from tests.train.runs import Watch, assert_same_bundles, leaves, losses
 
 

@@ -6,11 +6,11 @@ import pytest
 
 from jclip.errors import JclipError
 from jclip.stages import Budget
+from jclip.train.configuration import check
 from jclip.train.evaluations import Retrieval
 from jclip.train.logging.telemetry import read_journal
 from jclip.train.loop import train
 from jclip.train.patience import is_spent
-from jclip.train.run import check
 
 
 def journal(*values, stage="one", begin=0):

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from jclip.train.reading import LOOKED_AT, check_learnable, check_trained, reading
 
 from jclip import rules
 from jclip.bundle import load_bundle, save_bundle
@@ -17,11 +18,10 @@ from jclip.data.sources.synthetic import SyntheticPairs
 from jclip.data.sources.writing import write_pairs, write_parallel
 from jclip.errors import JclipError
 from jclip.losses.contrastive import ContrastiveLoss
+from jclip.train.configuration import check
 from jclip.train.logging.telemetry import read_journal
 from jclip.train.loop import train
 from jclip.train.planning.reduced import reduce
-from jclip.train.reading import LOOKED_AT, check_learnable, check_trained, reading
-from jclip.train.run import check
 from tests.train.conftest import CONFIGS, RECIPES
 from tests.train.runs import png
 

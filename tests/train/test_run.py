@@ -14,9 +14,9 @@ from jclip.errors import JclipError
 from jclip.images.on_host import HostAugmentation
 from jclip.stages import Budget
 from jclip.tokenizers.text import load_tokenizer
+from jclip.train.configuration import RANGES, check, check_starting_points
 from jclip.train.identity import check_same, identity
 from jclip.train.planning.plan import plan
-from jclip.train.run import RANGES, check, check_starting_points
 
 NAN, INF = float("nan"), float("inf")
 HELD_ELSEWHERE = (

@@ -10,7 +10,7 @@ from dataclasses import replace
 
 from jclip.configs.chinese_clip.recipe import PAIRS, pretraining
 from jclip.stages import Budget
-from jclip.train.run import Run
+from jclip.train.configuration import Run
 
 
 def config() -> Run:

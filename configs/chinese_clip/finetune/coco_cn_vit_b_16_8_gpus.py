@@ -10,7 +10,7 @@ No figure is published for it. It recomputes, as the script's --grad-checkpointi
 from dataclasses import replace
 
 from jclip.configs.chinese_clip.recipe import Tuning, finetuning
-from jclip.train.run import Run
+from jclip.train.configuration import Run
 
 
 def config() -> Run:

@@ -8,7 +8,7 @@ Expected: text-to-image R@1/5/10 79.1/94.8/97.4 on the test split.
 """
 
 from jclip.configs.chinese_clip.recipe import finetuning
-from jclip.train.run import Run
+from jclip.train.configuration import Run
 
 
 def config() -> Run:

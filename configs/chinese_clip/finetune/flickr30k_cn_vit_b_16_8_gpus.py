@@ -8,7 +8,7 @@ No figure is published for it.
 """
 
 from jclip.configs.chinese_clip.recipe import Tuning, finetuning
-from jclip.train.run import Run
+from jclip.train.configuration import Run
 
 
 def config() -> Run:

@@ -8,7 +8,7 @@ Expected: text-to-image R@1/5/10 48.6/75.1/84.0 on the validation split.
 """
 
 from jclip.configs.chinese_clip.recipe import finetuning
-from jclip.train.run import Run
+from jclip.train.configuration import Run
 
 
 def config() -> Run:

@@ -10,7 +10,7 @@ Expected on the validation split: text-to-image R@1/5/10 56.9/81.2/87.9.
 from dataclasses import replace
 
 from jclip.configs.chinese_clip.recipe import Tuning, finetuning
-from jclip.train.run import Run
+from jclip.train.configuration import Run
 
 
 def config() -> Run:

@@ -8,7 +8,7 @@ The repository's table has 58.4/83.6/90.0 for table 9's batch of 12,800; of this
 """
 
 from jclip.configs.chinese_clip.recipe import Tuning, finetuning
-from jclip.train.run import Run
+from jclip.train.configuration import Run
 
 
 def config() -> Run:

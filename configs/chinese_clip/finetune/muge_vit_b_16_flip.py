@@ -6,12 +6,9 @@
 Li et al. 2022 (FLIP). No figure is published for it.
 """
 
-from dataclasses import replace
-
 from jclip.configs.chinese_clip.recipe import Tuning, finetuning
-from jclip.train.run import Run
+from jclip.train.configuration import Run
 
 
 def config() -> Run:
-    run = finetuning("vit_b_16", "muge", Tuning(1024, 5e-5, 3, 100), name="muge-vit-b-16-flip")
-    return replace(run, stages=tuple(replace(stage, patch_dropout=0.5) for stage in run.stages))
+    return finetuning("vit_b_16", "muge", Tuning(1024, 5e-5, 3, 100), name="muge-vit-b-16-flip", patch_dropout=0.5)

@@ -17,6 +17,7 @@ from jclip.data.sources.records import Pair, Translation
 from jclip.data.sources.source import Source
 from jclip.errors import JclipError
 from jclip.images.preprocess import Picture, Preprocessing, to_array
+from jclip.ranges import Positive, Share
 
 
 @kind_of(Source)
@@ -34,7 +35,7 @@ class EmojiPairs:
     folder: str
     artists: tuple[str, ...] = ("twemoji", "openmoji")
     languages: tuple[str, ...] = ("en",)
-    weight: float = 1.0
+    weight: Positive = 1.0
 
     gives: ClassVar[type] = Pair
 
@@ -80,8 +81,8 @@ class EmojiParallel:
 
     folder: str
     languages: tuple[str, ...] = LANGUAGES[1:]
-    english_share: float = 0.5
-    weight: float = 1.0
+    english_share: Share = 0.5
+    weight: Positive = 1.0
 
     gives: ClassVar[type] = Translation
 

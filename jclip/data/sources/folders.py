@@ -24,6 +24,7 @@ from jclip.data.sources.source import Source
 from jclip.errors import JclipError, unreadable
 from jclip.images.preprocess import Preprocessing
 from jclip.io.files import check_utf8
+from jclip.ranges import Positive, Share
 
 Record = TypeVar("Record")
 
@@ -122,7 +123,7 @@ class PairFolder:
 
     folder: str
     split: str = "train"
-    weight: float = 1.0
+    weight: Positive = 1.0
 
     gives: ClassVar[type] = Pair
     shared_ids: ClassVar[bool] = True
@@ -151,8 +152,8 @@ class ParallelFolder:
 
     folder: str
     split: str = "train"
-    english_share: float = 0.5
-    weight: float = 1.0
+    english_share: Share = 0.5
+    weight: Positive = 1.0
 
     gives: ClassVar[type] = Translation
 

@@ -10,6 +10,7 @@ from jclip.config import kind_of
 from jclip.data.sources.records import Pair, Translation
 from jclip.data.sources.source import Source
 from jclip.images.preprocess import Preprocessing
+from jclip.ranges import AtLeastOne, Positive, Share
 from jclip.tokenizers.text import Kind, Tokenizer, train_clip_bpe, train_unigram, wordpiece
 
 _COLOURS = ("red", "green", "blue", "yellow", "white", "black", "orange", "violet")
@@ -33,10 +34,10 @@ class SyntheticPairs:
       weight: in a mixture.
     """
 
-    count: int = 256
-    size: int = 32
+    count: AtLeastOne = 256
+    size: AtLeastOne = 32
     seed: int = 0
-    weight: float = 1.0
+    weight: Positive = 1.0
 
     gives: ClassVar[type] = Pair
 
@@ -51,9 +52,9 @@ class SyntheticPairs:
 class SyntheticParallel:
     """The captions of `SyntheticPairs`, in English and in something like Chinese."""
 
-    count: int = 256
-    english_share: float = 0.5
-    weight: float = 1.0
+    count: AtLeastOne = 256
+    english_share: Share = 0.5
+    weight: Positive = 1.0
 
     gives: ClassVar[type] = Translation
 

@@ -7,9 +7,9 @@ from typing import Any
 from jclip.errors import JclipError
 from jclip.io.files import is_full_disk
 from jclip.parallel.processes import first, is_first
+from jclip.train.configuration import Run
 from jclip.train.logging.boards import Board, TensorBoard, WandB
 from jclip.train.logging.telemetry import Journal, Watcher
-from jclip.train.run import Run
 
 
 class Logbook:

@@ -153,6 +153,8 @@ class ProgressWatcher:
             self._console.tell(source)
         for picture in record.get("pictures", ()):
             self._console.tell(f"replaced: {picture}")
+        if record["kind"] == "devices":
+            self._console.tell(f"parameters over {record['parameters']}")
         if record["kind"] == "warning":
             self._console.tell(f"warning: {record['message']}")
         if record["kind"] == "evaluation":

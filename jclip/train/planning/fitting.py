@@ -1,7 +1,7 @@
-"""What makes a run fit the memory of its devices: changes that leave its numbers alone, tried on the compiler.
+"""Searches for changes that make a run fit the memory of its devices and keep its numbers, by compiling it.
 
-They are tried in the order of what they cost: splitting the parameters over all devices, computing more of the
-activations again, micro-batches, and last the one that rounds, frozen parameters in bfloat16.
+They are tried in the order of their cost: splitting the parameters over all devices, recomputing more activations, and
+micro-batches.
 """
 
 from collections.abc import Callable
@@ -13,9 +13,9 @@ from jclip.errors import JclipError
 from jclip.parallel.mesh import MeshShape, make_mesh
 from jclip.stages import Stage
 from jclip.tokenizers.text import Tokenizer
-from jclip.train.assembly import StageParts, check_and_mesh
-from jclip.train.planning.plan import device_bytes
-from jclip.train.run import Run
+from jclip.train.assembly import devices_of
+from jclip.train.configuration import Run
+from jclip.train.planning.plan import assemble_shapes, device_bytes
 
 _WORTH = 0.98  # a change that leaves more than this of the memory is not worth what it costs
 
@@ -51,7 +51,7 @@ def compiled_need(run: Run, index: int, tokenizer: Tokenizer | None = None) -> i
     Raises:
       JclipError: the run is not possible, or not on these devices.
     """
-    return device_bytes(StageParts(run, index, check_and_mesh(run), tokenizer))
+    return device_bytes(assemble_shapes(run, index, devices_of(run), tokenizer))
 
 
 def fit(run: Run, memory: int, needs: tuple[int, ...], need: Callable[[Run, int], int] = compiled_need) -> Fit:
@@ -67,7 +67,7 @@ def fit(run: Run, memory: int, needs: tuple[int, ...], need: Callable[[Run, int]
     """
     best, now, old = run, dict(enumerate(needs)), set[int]()
     micro_batches = (partial(_micro_batches, index) for index in now)
-    proposals: tuple[Proposal, ...] = (_split, _remat, *micro_batches, _rounded)
+    proposals: tuple[Proposal, ...] = (_split, _remat, *micro_batches)
     for propose in proposals:
         while over := {index for index, size in now.items() if size > memory}:
             changed = propose(best, over)
@@ -101,14 +101,6 @@ def _micro_batches(index: int, run: Run, over: set[int]) -> Run | None:
     if index not in over:
         return None
     return _with_stages(run, {index}, lambda stage: replace(stage, micro_batches=2 * stage.micro_batches))
-
-
-def _rounded(run: Run, over: set[int]) -> Run | None:
-    # What is kept in bfloat16 must stay so in the stages after.
-    later = set(range(min(over), len(run.stages)))
-    if all(run.stages[index].frozen_dtype == "bfloat16" for index in later):
-        return None
-    return _with_stages(run, later, lambda stage: replace(stage, frozen_dtype="bfloat16"))
 
 
 def _with_stages(run: Run, chosen: set[int], change: Callable[[Stage], Stage]) -> Run:

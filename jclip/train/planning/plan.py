@@ -1,4 +1,4 @@
-"""What a run would do, without doing it: stages, parameters, arithmetic, memory and time, from shapes alone."""
+"""Plans a run without running it: stages, parameters, FLOPs, memory and time, from shapes alone."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -8,30 +8,30 @@ import numpy as np
 
 from jclip import rules
 from jclip.errors import JclipError
-from jclip.parallel.sharding import bytes_per_device
+from jclip.parallel.sharding import bytes_per_device, on_mesh
 from jclip.tokenizers.text import Tokenizer
-from jclip.train.assembly import StageParts, check_and_mesh, on_mesh
+from jclip.train.assembly import Devices, StageParts, assemble, open_stage
+from jclip.train.configuration import Run
 from jclip.train.planning.flops import count_flops
-from jclip.train.run import Run
 
 
 @dataclass(frozen=True)
 class StagePlan:
-    """The facts of one stage.
+    """Plan of one stage.
 
     Attributes:
       name, objective, batch_size, steps, learning_rate: as configured.
       pairs: examples seen in the whole stage.
       trainable, frozen: parameter counts.
       groups: (paths, parameters, whether they train).
-      flops_per_step: matmul and convolution arithmetic of one optimizer step over the global batch, backward included.
+      flops_per_step: of matmuls and convolutions of one step over the global batch, backward pass included.
       flops: of the whole stage.
-      devices: of the mesh.
-      state_bytes: parameters and optimizer slots over all, before they are split or copied.
-      device_state_bytes: what one device holds of them, by the sharding rules.
-      device_step_bytes: what a step takes on one device beside them, by the compiler of this machine's backend: batch,
-        teacher, activations, gradients. None where nothing was compiled.
-      step_seconds, seconds: of a step, and of the whole stage, at the rate that was given; None without one.
+      devices: number of devices in the mesh.
+      state_bytes: bytes of parameters and optimizer slots, each counted once.
+      device_state_bytes: bytes of them on one device, by the sharding rules.
+      device_step_bytes: other bytes of a step on one device (batch, teacher, activations, gradients), by this machine's
+        compiler. None if nothing was compiled.
+      step_seconds, seconds: of a step, and of the whole stage, at the given rate; None without one.
     """
 
     name: str
@@ -54,45 +54,56 @@ class StagePlan:
 
 
 def plan(
-    run: Run, tokenizer: Tokenizer | None = None, *, compiled: bool = False, tflops: float | None = None
+    run: Run,
+    devices: Devices,
+    tokenizer: Tokenizer | None = None,
+    *,
+    compiled: bool = False,
+    tflops: float | None = None,
 ) -> list[StagePlan]:
-    """The plan of every stage, from shapes alone.
+    """Returns the plan of every stage, from shapes alone.
 
     Args:
       run: the configuration.
-      tokenizer: needed where a budget counts epochs, for then the data is opened to count its examples.
-      compiled: compile each stage's step, to know its memory: some ten seconds a stage at full size.
-      tflops: what one device sustains, in 10^12 multiplications and additions a second, to estimate the time.
+      devices: of the run, from `devices_of`.
+      tokenizer: needed for budgets in epochs; the data is then opened to count its examples.
+      compiled: compile each stage's step to measure its memory, for about ten seconds a stage at full size.
+      tflops: sustained rate of one device, in 10^12 operations a second, to estimate the time.
 
     Raises:
-      JclipError: whatever would stop the run before its first step, but for what lies in bundles, tokenizers and data,
-        which need not be here; or a rate that is none.
+      JclipError: whatever would stop the run before its first step, except missing files; or an impossible rate.
     """
     if tflops is not None and not 0 < tflops < float("inf"):
         raise JclipError(f"a device that sustains {tflops} TFLOP/s is not possible: give a number above 0")
-    mesh = check_and_mesh(run)
-    parts = [StageParts(run, index, mesh, tokenizer) for index in range(len(run.stages))]
+    parts = [assemble_shapes(run, index, devices, tokenizer) for index in range(len(run.stages))]
     return [_plan_stage(part, compiled, tflops) for part in parts]
+
+
+def assemble_shapes(run: Run, index: int, devices: Devices, tokenizer: Tokenizer | None) -> StageParts:
+    """Returns the parts of a stage. Its data is opened only to count epochs, for which the tokenizer is needed."""
+    if tokenizer is None or run.stages[index].budget.epochs is None:
+        return assemble(run, index, devices)
+    return assemble(run, index, devices, open_stage(run, index, devices, tokenizer))
 
 
 def _plan_stage(part: StageParts, compiled: bool, tflops: float | None) -> StagePlan:
     stage, state, devices = part.stage, part.state_shapes, part.mesh.size
     with jax.set_mesh(part.mesh):
-        per_step = count_flops(part.step, state, part.constant_shapes, part.batch_shapes(), _key())
+        per_step = count_flops(part.step, state, part.program.constants, part.program.batch, _key())
     counts = {path: int(np.prod(shape.shape)) for path, shape in part.paths.items()}
-    trainable = sum(count for path, count in counts.items() if path in part.chosen)
+    trainable = sum(count for path, count in counts.items() if path in part.trains)
     in_place = bytes_per_device(state, part.shardings)
     step_seconds = per_step / (devices * tflops * 1e12) if tflops else None
     return StagePlan(
         name=stage.name,
-        objective=stage.objective,
+        objective=stage.objective.title,
         batch_size=stage.batch_size,
         steps=part.steps,
         learning_rate=stage.optimizer.learning_rate,
         pairs=part.steps * stage.batch_size,
         trainable=trainable,
         frozen=sum(counts.values()) - trainable,
-        groups=tuple(rules.rows({path: path in part.chosen for path in part.paths}, part.paths)),
+        groups=tuple(rules.rows({path: path in part.trains for path in part.paths}, part.paths)),
         flops_per_step=per_step,
         flops=per_step * part.steps,
         devices=devices,
@@ -105,10 +116,10 @@ def _plan_stage(part: StageParts, compiled: bool, tflops: float | None) -> Stage
 
 
 def device_bytes(part: StageParts) -> int:
-    """What the compiled step takes on one device, the state included, which the next state replaces where it lies."""
+    """Returns the bytes of the compiled step on one device, the state included; its memory is donated."""
     state = on_mesh(part.state_shapes, part.shardings)
     with jax.set_mesh(part.mesh):
-        lowered = part.compiled.lower(state, part.constant_shapes, part.batch_shapes(), _key())
+        lowered = part.compiled.lower(state, part.program.constants, part.program.batch, _key())
         memory = lowered.compile().memory_analysis()
     used = memory.argument_size_in_bytes + memory.output_size_in_bytes - memory.alias_size_in_bytes
     return int(used + memory.temp_size_in_bytes)

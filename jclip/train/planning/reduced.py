@@ -1,65 +1,66 @@
-"""Any recipe shrunk to a laptop: two steps a stage, small towers, synthetic data. Does this recipe run?"""
+"""Shrinks any recipe to a laptop: two steps a stage, small towers, synthetic data. Does this recipe run?"""
 
 from dataclasses import replace
 from pathlib import Path
 
 import jax
 
-from jclip.bundle import Bundle, save_bundle
+from jclip.data.sources.records import Pair, Translation
+from jclip.data.sources.source import Source
 from jclip.data.sources.synthetic import SyntheticPairs, SyntheticParallel, write_tokenizer
-from jclip.models.build import init_variables
+from jclip.errors import JclipError
+from jclip.models.dual_encoder import DualEncoderConfig
 from jclip.parallel.mesh import MeshShape
 from jclip.stages import Budget, Stage
-from jclip.train.run import Run
+from jclip.tokenizers.text import Tokenizer
+from jclip.train.configuration import Run
 
-_SIZE, _CONTEXT = 32, 16
+SMALL_CONTEXT = 16
+_SIZE = 32
+_SYNTHETIC: dict[type, Source] = {Pair: SyntheticPairs(), Translation: SyntheticParallel()}
 
 
 def reduce(run: Run, folder: Path) -> Run:
-    """The same stages, objectives, rules and schedules on small towers and synthetic data.
+    """Returns the same stages, objectives, rules and schedules on small towers and synthetic data.
 
     Args:
       run: any configuration.
-      folder: where its small tokenizers are written, and a random teacher if it has one. Caches, which all processes
-        share where each has a folder of its own, lie beside it.
+      folder: where its small tokenizers and teachers are written. Caches, which all processes share, are beside it.
+
+    Raises:
+      JclipError: an objective reads records of which there is no synthetic data.
     """
-    tokenizer = write_tokenizer(run.model.text.tokenizer, folder / "tokenizer")
-    preprocessing = replace(run.preprocessing, size=_SIZE)
-    model = run.model.reduced(_SIZE, tokenizer.vocab_size, _CONTEXT)
-    teacher = run.teacher
-    if teacher is not None:
-        words = write_tokenizer(teacher.model.text.tokenizer, folder / "teacher_tokenizer")
-        teacher = replace(
-            teacher,
-            bundle=str(folder / "teacher"),
-            model=teacher.model.reduced(_SIZE, words.vocab_size, _CONTEXT),
-            context_length=_CONTEXT,
-        )
-        params = jax.device_get(init_variables(teacher.model, jax.random.key(0)))["params"]
-        save_bundle(Bundle(teacher.model, params, words, preprocessing, _CONTEXT), Path(teacher.bundle))
+    model, _ = small(run.model, folder / "tokenizer")
     return replace(
         run,
         model=model,
         tokenizer=str(folder / "tokenizer"),
-        preprocessing=preprocessing,
+        preprocessing=replace(run.preprocessing, size=_SIZE),
         stages=tuple(_short(stage, folder) for stage in run.stages),
         starts_from=((r".*", ""),),
-        teacher=teacher,
         mesh=MeshShape(),
         evaluations=(),
         log_every=1,
     )
 
 
+def small(model: DualEncoderConfig, folder: Path) -> tuple[DualEncoderConfig, Tokenizer]:
+    """Returns the model with small towers of the same kinds, and a tokenizer for it, which is written to `folder`."""
+    tokenizer = write_tokenizer(model.text.tokenizer, folder)
+    return model.reduced(_SIZE, tokenizer.vocab_size, SMALL_CONTEXT), tokenizer
+
+
 def _short(stage: Stage, folder: Path) -> Stage:
-    source = SyntheticPairs() if stage.objective == "contrastive" else SyntheticParallel()
+    if stage.objective.reads not in _SYNTHETIC:
+        raise JclipError(f"stage {stage.name!r}: there is no synthetic data for {stage.objective.title}")
     return replace(
         stage,
-        data=(source,),
+        objective=stage.objective.reduced(folder),
+        data=(_SYNTHETIC[stage.objective.reads],),
         batch_size=2 * jax.device_count() if jax.device_count() > 1 else 8,
         budget=Budget(steps=2),
-        context_length=_CONTEXT,
-        language_temperature=None,  # the data has no languages
+        context_length=SMALL_CONTEXT,
+        language_temperature=None,  # the data have no languages
         buckets=(),
         bucket_window=1,
         cache=str(folder.parent / "cache") if stage.cache else "",

@@ -1,9 +1,9 @@
-"""What a run reads: of each stage's sources the kind, the place, counts, languages and one example.
+"""Facts of a stage's data: kind, place, counts, languages and one example of each source.
 
-A few records of each source are looked at, so that a set of millions costs no more than a small one.
+Only a sample of each source is read, so that a set of millions costs no more than a small one.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
 from typing import Any
@@ -15,14 +15,11 @@ from jclip.data.sources.records import Pair, Translation, called
 from jclip.data.sources.source import Source
 from jclip.errors import JclipError
 from jclip.images.preprocess import Picture, open_picture
-from jclip.stages import Stage
-from jclip.train.run import Run
 
 LOOKED_AT = 64
 """Maximum number of records of a source that are read."""
 
 _LONGEST, _LANGUAGES = 60, 4  # characters of a caption, and languages, that are shown
-_IDLE = 0.1  # share of pairs without a negative that is said
 
 
 @dataclass(frozen=True)
@@ -70,28 +67,19 @@ class Reading:
         return f"stage {self.stage!r} reads {self.kind}: {where}: {'; '.join(facts)}; such as {self.example}"
 
 
-def readings(run: Run, *, build: bool = True) -> list[Reading]:
-    """Returns the facts of every source of every stage.
-
-    Args:
-      run: whose.
-      build: open the sources that build themselves, too; otherwise only where they are built.
-    """
-    return [reading(stage, source, build=build) for stage in run.stages for source in stage.data]
-
-
-def reading(stage: Stage, source: Source, *, build: bool = True) -> Reading:
+def reading(stage: str, source: Source, *, build: bool = True) -> Reading:
     """Returns the facts of one source; where it cannot be read, `missing` says why.
 
     Args:
-      stage, source: which.
-      build: see `readings`.
+      stage: name of the stage that reads it.
+      source: the source.
+      build: build a source that builds itself; otherwise such a source is read only if it is built already.
     """
     kind = called(source.gives)
     place = repr(source.folder) if hasattr(source, "folder") else ""
     if hasattr(source, "split"):
         place += f" split {source.split!r}"
-    base = Reading(stage.name, kind, type(source).__name__, place)
+    base = Reading(stage, kind, type(source).__name__, place)
     if not build and hasattr(source, "unbuilt") and (words := source.unbuilt()):
         return replace(base, missing=words)
     try:
@@ -101,70 +89,6 @@ def reading(stage: Stage, source: Source, *, build: bool = True) -> Reading:
         return _looked_at(base, source, records)
     except JclipError as error:
         return replace(base, missing=str(error))
-
-
-def check_learnable(stage: Stage, found: Sequence[Reading]) -> list[str]:
-    """Checks that a stage's data can teach anything; returns warnings about what is merely odd.
-
-    Args:
-      stage: which.
-      found: the facts of all its sources; nothing is said of data that are not there.
-
-    Raises:
-      JclipError: all pairs have one text, or one picture: then no pair is another's negative.
-    """
-    if not found or any(one.records is None for one in found):
-        return []
-    total, warnings = sum(one.records or 0 for one in found), []
-    if stage.objective == "contrastive":
-        for what, several, count in (
-            ("caption", "captions", sum(one.texts for one in found)),
-            ("picture", "pictures", sum(one.images for one in found)),
-        ):
-            if count > 1:
-                continue
-            if all(one.whole for one in found):
-                raise JclipError(
-                    f"stage {stage.name!r} can learn nothing: all of its {total:,} records have the same {what}, so no "
-                    f"pair is another's negative. Give it data with different {several}"
-                )
-            warnings.append(
-                f"stage {stage.name!r}: the {LOOKED_AT} records that were looked at have the same {what}; pairs that "
-                "share one are not each other's negatives"
-            )
-    if stage.captions == "one" and stage.batch_size > total:
-        repeats = {"mask": "which are not each other's negatives", "positives": "which are each other's positives"}
-        how = repeats.get(stage.loss.duplicates, "as each other's negatives")
-        what = f"repeats pairs, {how}" if stage.objective == "contrastive" else "repeats sentences"
-        warnings.append(
-            f"stage {stage.name!r}: a batch of {stage.batch_size:,} is larger than the data of {total:,} records, so "
-            f"every batch {what}: lower batch_size to {total:,} or less"
-        )
-    elif stage.objective == "contrastive" and stage.captions == "one" and stage.loss.duplicates != "ignore":
-        alike = sum(((one.records or 0) / total) ** 2 * one.alike for one in found)
-        idle = alike ** (stage.batch_size - 1)
-        if idle > _IDLE and not warnings:
-            warnings.append(
-                f"stage {stage.name!r}: about {idle:.0%} of the pairs have no negative in their batch of "
-                f"{stage.batch_size:,}, because many records share a picture or a caption: raise batch_size"
-            )
-    return warnings
-
-
-def check_trained(stage: Stage, trains: Iterable[str]) -> list[str]:
-    """Returns a warning where a stage trains nothing that encodes pictures or texts.
-
-    Args:
-      stage: which.
-      trains: paths of the parameters that it trains.
-    """
-    names = sorted(trains)
-    if any(name.startswith(("image/", "text/")) for name in names):
-        return []
-    return [
-        f"stage {stage.name!r} trains only {' and '.join(names)}: its loss can fall a little, but no picture and no "
-        "text is encoded otherwise than before. Let `trains` match parameters of a tower"
-    ]
 
 
 def _looked_at(base: Reading, source: Source, records: Sequence[Any]) -> Reading:

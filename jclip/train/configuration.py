@@ -1,0 +1,86 @@
+"""The configuration of a run: the model, where its parameters come from, its stages, and what is logged and saved."""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from jclip.images.preprocess import Preprocessing
+
+from jclip.models.compute import Implementation, Remat
+from jclip.models.dual_encoder import DualEncoderConfig
+from jclip.parallel.mesh import MeshShape
+from jclip.parallel.sharding import Placement
+from jclip.ranges import AtLeastOne, Count, Positive, Share
+from jclip.stages import Stage
+from jclip.train.evaluations import Evaluation
+
+
+@dataclass(frozen=True)
+class Monitor:
+    """Logs besides metrics.jsonl and TensorBoard's files, which every run writes.
+
+    Attributes:
+      wandb: project of Weights & Biases to log to; "" for none.
+      profile_from: first step that is profiled.
+      profile_steps: number of steps that are profiled; 0 for none.
+      peak_tflops: of one device, to compute MFU on devices that jclip does not know.
+    """
+
+    wandb: str = ""
+    profile_from: Count = 10
+    profile_steps: Count = 0
+    peak_tflops: Positive | None = None
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run of one model through its stages.
+
+    Attributes:
+      name: for logs and bundles.
+      model: the towers.
+      tokenizer: folder of the text tower's tokenizer.
+      preprocessing: of pictures; saved with the weights.
+      stages: in order; names must differ.
+      starts_from: ordered (path regex, bundle folder): initial parameters; "" for random ones. The first match wins
+        and every parameter must be matched.
+      seed: of the initialisation, the data order, augmentation and dropout.
+      dtype: of the towers' computation; parameters and losses are float32.
+      remat: activations that the backward pass recomputes. "none". "dots": the cheap ones (norms, activation functions,
+        attention). "layers": all of a layer, for a third more arithmetic and the least memory.
+      attention: implementation: "auto" uses cuDNN if it can (NVIDIA, bfloat16, no dropout on the probabilities) and XLA
+        otherwise; "xla" or "cudnn" force one.
+      mesh: sizes of the grid of devices.
+      sharding: ordered (path regex, placement), see `parallel.sharding.Placement`, for parameters and their optimizer
+        slots. Empty for the towers' own tables, see `parallel.tables`.
+      max_replicated: largest share of the parameters' bytes that may be replicated over the axes "fsdp" and "tensor",
+        which should split them, see `parallel.replication`.
+      log_every, checkpoint_every, evaluate_every: in steps; 0 for the end of a stage only.
+      evaluations: run every `evaluate_every` steps, at the end of each stage, and before the first.
+      keep_checkpoints: number of newest checkpoints that are kept.
+      best: figure of an evaluation, such as "T1/t2i_r1". The checkpoint with the highest is kept too, and becomes the
+        bundle WORKDIR/best at the end. "" for none.
+      patience: number of evaluations without a better `best` after which a stage ends early; 0 for never.
+      monitor: Weights & Biases, profiles.
+    """
+
+    name: str
+    model: DualEncoderConfig
+    tokenizer: str
+    preprocessing: Preprocessing
+    stages: tuple[Stage, ...]
+    starts_from: tuple[tuple[str, str], ...] = ((r".*", ""),)
+    seed: int = 0
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    remat: Remat = "none"
+    attention: Implementation = "auto"
+    mesh: MeshShape = field(default_factory=MeshShape)
+    sharding: tuple[tuple[str, Placement], ...] = ()
+    max_replicated: Share = 0.05
+    log_every: Count = 10
+    checkpoint_every: Count = 1000
+    evaluate_every: Count = 0
+    evaluations: tuple[Evaluation, ...] = ()
+    keep_checkpoints: AtLeastOne = 2
+    best: str = ""
+    patience: Count = 0
+    monitor: Monitor = Monitor()
