@@ -14,7 +14,7 @@ from jclip.configs.demo import common, english
 from jclip.demo.scores import Examination
 from jclip.images.on_device import Augmentation
 from jclip.optimizer import Optimizer
-from jclip.train.logging.telemetry import read_journal
+from jclip.train.logging.sinks import read_journal
 from jclip.train.loop import train
 from jclip.train.run import Run
 

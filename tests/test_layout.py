@@ -14,7 +14,7 @@ FLOORS = (
     {"plain"},
     {"errors", "console"},
     {"names", "ranges"},
-    {"io"},
+    {"io", "internals"},
     {"models", "losses", "rules", "config"},
     {"tokenizers", "images", "parallel", "optimizer"},
     {"data", "orbax_manager"},

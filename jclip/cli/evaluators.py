@@ -12,8 +12,8 @@ from jclip.evaluate.metrics import classification
 from jclip.evaluate.retrieving import encoded, has_answers
 from jclip.inference import Encoder
 from jclip.tokenizers.text import load_tokenizer
+from jclip.train.evaluating import Evaluator
 from jclip.train.evaluations import Classification, Evaluation, Probe, Retrieval
-from jclip.train.loop import Evaluator
 from jclip.train.run import Run
 
 

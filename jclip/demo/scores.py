@@ -25,7 +25,7 @@ from jclip.evaluate.metrics.positives import Positives
 from jclip.evaluate.report.report import Group, Row, Table
 from jclip.inference import Encoder
 from jclip.tokenizers.text import load_tokenizer
-from jclip.train.loop import Evaluator
+from jclip.train.evaluating import Evaluator
 from jclip.train.run import Run
 
 QUESTIONS = {

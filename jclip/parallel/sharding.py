@@ -12,7 +12,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from jclip.errors import JclipError
 from jclip.models.spread import BATCH_AXES
-from jclip.parallel.processes import is_first
+from jclip.parallel.processes import is_first_process
 from jclip.rules import match, paths_of, tree_from_paths
 
 Placement = str
@@ -81,7 +81,7 @@ def whole(tree: Any, mesh: Mesh) -> Any:
     def fetch(leaf: jax.Array) -> np.ndarray | None:
         if not leaf.is_fully_addressable and not leaf.is_fully_replicated:
             leaf = jax.jit(lambda x: x, out_shardings=replicated(mesh))(leaf)
-        return np.asarray(leaf) if is_first() else None
+        return np.asarray(leaf) if is_first_process() else None
 
     return jax.tree.map(fetch, tree)
 

@@ -25,7 +25,7 @@ from jclip.errors import JclipError
 from jclip.images.preprocess import to_array
 from jclip.models.dual_encoder import DualEncoder
 from jclip.parallel.checksum import checksums
-from jclip.parallel.processes import appears, first, is_first, meet, said_by_first, together
+from jclip.parallel.processes import broadcast, everywhere, gather, is_first_process, on_first, wait_until_visible
 from jclip.parallel.sharding import local_rows, place_rows, replicated
 from jclip.tokenizers.padding import Texts
 from jclip.train.assembly import StageParts
@@ -90,14 +90,14 @@ def fill(part: StageParts, state: TrainState, stop: Callable[[], bool], stepped:
         firsts, units = _units(records)
 
         def begin(source: Any = source, count: int = len(units)) -> Cache:
-            description = {**tower.description, "data": json.loads(said_by_first(json.dumps(describe(source, place))))}
+            description = {**tower.description, "data": broadcast(describe(source, place))}
             layout = {"count": count, "width": shape.shape[1], "dtype": str(shape.dtype)}
             shard_rows = size * max(1, _SHARD_ROWS // size)
-            first(lambda: open_cache(place, tower.name, description, **layout, shard_rows=shard_rows))
+            on_first(lambda: open_cache(place, tower.name, description, **layout, shard_rows=shard_rows))
             return open_cache(place, tower.name, description, **layout, shard_rows=shard_rows)
 
-        cache = replace(together(begin), first=firsts)
-        missing = json.loads(said_by_first(json.dumps(cache.missing() if is_first() else [])))
+        cache = replace(everywhere(begin), first=firsts)
+        missing = broadcast(cache.missing() if is_first_process() else [])
         caches.append((cache, units, missing))
     total = sum(cache.count for cache, _, _ in caches)
     todo = sum(len(cache.rows_of(shard)) for cache, _, missing in caches for shard in missing)
@@ -112,9 +112,9 @@ def fill(part: StageParts, state: TrainState, stop: Callable[[], bool], stepped:
                 features += made
                 done += len(made)
                 stepped(done, total)
-            first(lambda: cache.write(shard, features))  # noqa: B023 (called at once)
+            on_first(lambda: cache.write(shard, features))  # noqa: B023 (called at once)
     found = [cache for cache, _, _ in caches]
-    together(lambda: _check_seen(found))
+    everywhere(lambda: _check_seen(found))
     return Filled(found, todo)
 
 
@@ -137,7 +137,7 @@ def _rows(
             mine.append(tower.blank)
             troubles[row] = str(error)
     word = {"stop": stop(), "troubles": list(troubles.items())}
-    told = [json.loads(each) for each in meet(json.dumps(word) if any(word.values()) else None)]
+    told = gather(word if any(word.values()) else None)
     if any(each["stop"] for each in told):
         return None
     found = np.asarray(run_tower(tower.variables, place_rows(np.stack(mine), size, part.mesh)))
@@ -248,7 +248,9 @@ def _in_batches(rows: range, size: int) -> Iterator[range]:
 
 def _check_seen(caches: Sequence[Cache]) -> None:
     for cache in caches:
-        if not all(map(appears, cache.files)) or cache.missing():  # all() ends with the first that does not come
+        if (
+            not all(map(wait_until_visible, cache.files)) or cache.missing()
+        ):  # all() ends with the first that does not come
             raise JclipError(
                 f"{cache.folder} lacks {len(cache.missing())} files here that the first process wrote: give all "
                 "processes the same cache, on a shared disk"

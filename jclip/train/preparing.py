@@ -12,7 +12,7 @@ from jclip.config import difference, to_json
 from jclip.errors import JclipError
 from jclip.io.files import check_folder
 from jclip.models.build import shapes
-from jclip.parallel.processes import first, together
+from jclip.parallel.processes import everywhere, on_first
 from jclip.tokenizers.text import Tokenizer, load_tokenizer
 from jclip.train.assembly import StageParts, check_and_mesh
 from jclip.train.health import first_broken_at_start
@@ -33,7 +33,7 @@ def prepare(run: Run, workdir: Path) -> tuple[jax.sharding.Mesh, Tokenizer, list
       JclipError: a workdir that cannot be written to; what `check_and_mesh` finds; a tokenizer, a teacher or a
         starting bundle that is missing or does not fit.
     """
-    first(lambda: check_folder(workdir))
+    on_first(lambda: check_folder(workdir))
     mesh = check_and_mesh(run)
     if not any((workdir / "checkpoints").glob("[0-9]*")):  # a run that resumes needs its starting points no more
         check_starting_points(run)
@@ -85,7 +85,7 @@ def look_at_data(parts: Sequence[StageParts]) -> tuple[list[Reading], list[str]]
             found += mine
         return found, warnings
 
-    return together(look)
+    return everywhere(look)
 
 
 def _not_finite(where: str, path: str) -> JclipError:

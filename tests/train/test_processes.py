@@ -9,7 +9,7 @@ import pytest
 
 from jclip.images.on_host import HostAugmentation
 from jclip.stages import Budget
-from jclip.train.logging.telemetry import read_journal
+from jclip.train.logging.sinks import read_journal
 from jclip.train.loop import train
 from tests.train.cluster import Job, _evaluator, finish, run_all, start_all
 from tests.train.runs import leaves, losses

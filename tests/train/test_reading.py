@@ -15,13 +15,12 @@ from jclip.data.sources.folders import PairFolder, ParallelFolder, StoredPair, w
 from jclip.data.sources.records import Translation
 from jclip.errors import JclipError
 from jclip.losses.contrastive import ContrastiveLoss
-from jclip.train.logging.telemetry import read_journal
+from jclip.train.logging.sinks import read_journal
 from jclip.train.loop import train
 from jclip.train.planning.reduced import reduce
 from jclip.train.reading import LOOKED_AT, check_learnable, check_trained, reading
 from jclip.train.run import check
-from tests.train.conftest import CONFIGS, RECIPES
-from tests.train.runs import png
+from tests.train.runs import CONFIGS, RECIPES, png
 
 
 @pytest.fixture

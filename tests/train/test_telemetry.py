@@ -18,7 +18,8 @@ from jclip.tokenizers.text import load_tokenizer
 from jclip.train.arithmetic import Arithmetic
 from jclip.train.assembly import StageParts
 from jclip.train.logging.meter import _PEAKS, Meter, peak_tflops
-from jclip.train.logging.telemetry import ProgressWatcher, read_journal
+from jclip.train.logging.progress import ProgressWatcher
+from jclip.train.logging.sinks import read_journal
 from jclip.train.loop import train
 
 

@@ -3,6 +3,7 @@
 Axes: b batch (this process's share of it), h height, w width, c channels, l tokens, d features.
 """
 
+import copy
 from collections.abc import Generator, Sequence
 from contextlib import closing
 from pathlib import Path
@@ -97,8 +98,7 @@ class Batches:
 
     Attributes:
       unreadable: what was replaced so far, in words, each once.
-      features: of each source, where a frozen tower's are known; set before batches are asked for. None: the batch
-        holds what the tower reads.
+      features: of each source, see `with_features`; None: the batch holds what the tower reads.
 
     Raises:
       JclipError: no or empty sources, sources of both kinds, or languages that are not known but needed.
@@ -171,6 +171,12 @@ class Batches:
         limit = f"stages.{self._stage}.max_unreadable (now {self._max_unreadable})"
         first = unreadable[self._max_unreadable]
         return JclipError(f"{first}: repair or remove it, or raise {limit}: so many are replaced by others")
+
+    def with_features(self, features: Sequence[Features]) -> "Batches":
+        """Returns the same batches with the features of a frozen tower, one cache per source, instead of its inputs."""
+        cached = copy.copy(self)
+        cached.features = features
+        return cached
 
     def iterate(self, start_step: int = 0) -> Generator[Batch, None, None]:
         """Batches from a step on, without end, made ahead of the reader by a thread or by worker processes."""
