@@ -23,10 +23,10 @@ demo: $(VENV)/.installed
 test: lint tests-only
 
 tests-only: $(VENV)/.installed-test
-	$(VENV)/bin/python -m pytest -n $(WORKERS) --dist loadfile $(ARGS)
+	$(VENV)/bin/python -m pytest -n $(WORKERS) --dist worksteal $(ARGS)
 
 test-full: lint
-	$(VENV)/bin/python -m pytest -n $(WORKERS) --dist loadfile -m "" $(ARGS)
+	$(VENV)/bin/python -m pytest -n $(WORKERS) --dist worksteal -m "" $(ARGS)
 
 lint: $(VENV)/.installed-test
 	$(VENV)/bin/ruff check .

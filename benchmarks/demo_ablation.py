@@ -15,7 +15,7 @@ from jclip.demo.scores import Examination
 from jclip.images.on_device import Augmentation
 from jclip.optimizer import Optimizer
 from jclip.train.configuration import Run
-from jclip.train.logging.telemetry import read_journal
+from jclip.train.logging.sinks import read_journal
 from jclip.train.loop import train
 
 COLUMNS = ("t2i_r1", "t2i_r5", "t2i_r10", "i2t_r1", "i2t_r5", "i2t_r10")

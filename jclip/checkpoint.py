@@ -1,11 +1,11 @@
-"""The checkpoints of a run: one lineage through all its stages, written by orbax while training goes on.
+"""Checkpoints of a run: one lineage through all its stages, written by orbax while training goes on.
 
-A checkpoint holds every array of the training state, a small JSON record of where the run stood, and what it had
-measured so far. Orbax writes into a temporary folder and renames it, so that a checkpoint is whole or absent; and its
-record has a checksum of every array, and one of itself and of the measurements, so that a checkpoint which was damaged
-later is known, and the one before it is taken.
+A checkpoint holds every array of the training state, a JSON record of the position, and the log's records so far.
+Orbax writes into a temporary folder and renames it, so a checkpoint is complete or absent. The record has a checksum of
+every array, and one of itself and of the log. A checkpoint that was damaged later is set aside, and the one before it
+is restored.
 
-Every process reads its own share, without waiting for the others: what one of them cannot read, it tells them.
+Every process reads its own shards without waiting for the others, and then tells them whether it succeeded.
 """
 
 import hashlib
@@ -23,21 +23,22 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 from jclip.errors import JclipError
+from jclip.internals import no_orbax_tracebacks, orphaned_readers_end
 from jclip.io.files import is_full_disk
-from jclip.orbax_manager import literal, no_late_words, open_manager, state_handler, without_traces
-from jclip.parallel import saving
+from jclip.orbax_manager import literal_path, open_manager, state_handler
 from jclip.parallel.checksum import checksums
-from jclip.parallel.processes import appears, first, is_first, meet, said_by_first, together
+from jclip.parallel.processes import broadcast, everywhere, gather, is_first_process, on_first, wait_until_visible
+from jclip.parallel.writers import break_barriers
 
-_LATE = 0.5  # seconds in which the other writers of a failed checkpoint give up
+_LATE = 0.5  # seconds for the other writers of a failed checkpoint to end
 _ASIDE = "damaged"
-_HALF = ".orbax-checkpoint-tmp"  # in the name of a checkpoint that is being written
-_JSON = "metadata"  # what orbax calls the file of a JSON item
+_UNFINISHED = ".orbax-checkpoint-tmp"  # in the name of a checkpoint that is being written
+_JSON = "metadata"  # orbax's name for the file of a JSON item
 
 
 @dataclass(frozen=True)
 class Position:
-    """Where a run stands: the stage's index, the steps done in it, and the steps done in all stages together."""
+    """Position of a run: the stage's index, the steps done in it, and the steps done in all stages together."""
 
     stage: int
     step: int
@@ -45,12 +46,16 @@ class Position:
 
     @property
     def number(self) -> int:
-        """The checkpoint's number: it grows from a stage's last step to the start of the next, as `total` does not."""
+        """The checkpoint's number. Unlike `total`, it grows from a stage's last step to the next stage's start."""
         return self.total + self.stage
+
+    def stepped(self) -> "Position":
+        """Returns the position after one more step."""
+        return Position(self.stage, self.step + 1, self.total + 1)
 
 
 class Restored(NamedTuple):
-    """A checkpoint that was read: where it stood, its record, what was measured until then, and the state."""
+    """A checkpoint that was read: its position, its record, the log's records and the state."""
 
     position: Position
     record: dict[str, Any]
@@ -59,9 +64,9 @@ class Restored(NamedTuple):
 
 
 class Checkpoints:
-    """The checkpoints under one folder, newest last; the last `keep` stay on disk, and the best by its score.
+    """Checkpoints in one folder. The newest `keep` stay on disk, and the one with the highest score.
 
-    Every process of a run makes one, and calls its methods in step with the others.
+    Every process of a run makes one, and all call its methods together.
     """
 
     def __init__(self, folder: Path, keep: int = 2):
@@ -69,10 +74,10 @@ class Checkpoints:
         self._scores: dict[int, float] = {}
         self._size = 0
         with ExitStack() as stack:
-            first(self._make)
-            self._path = together(lambda: stack.enter_context(literal(folder)))
+            on_first(self._make)
+            self._path = everywhere(lambda: stack.enter_context(literal_path(folder)))
             self._manager = self._open()
-            stack.enter_context(without_traces())
+            stack.enter_context(no_orbax_tracebacks())
             self._stack = stack.pop_all()
 
     def save(
@@ -83,24 +88,24 @@ class Checkpoints:
         journal: Sequence[dict[str, Any]] = (),
         score: float | None = None,
     ) -> None:
-        """Copies the state and returns; the copy is written meanwhile. A position that is there already stays.
+        """Copies the state and returns; the copy is written in the background. Skips a position that was saved before.
 
         Args:
-          position: where the run stands.
+          position: of the run.
           state: a pytree of arrays.
-          record: JSON-ready facts that go with it.
-          journal: the metrics so far.
-          score: how good it is, higher being better; of those that have one, the best stays on disk.
+          record: facts that JSON can hold.
+          journal: the log's records so far.
+          score: higher is better; the checkpoint with the highest score stays on disk.
 
         Raises:
-          JclipError: it cannot be written, or the one before could not: the disk is full, say. The checkpoints before
-            are untouched, and no half of one is left.
+          JclipError: this checkpoint or the one before cannot be written, because the disk is full for example.
+            Earlier checkpoints are untouched, and no unfinished one is left.
         """
         self.wait()
         if position.number in self._manager.all_steps():
             return
         self._size = sum(np.prod(leaf.shape, dtype=np.int64) * leaf.dtype.itemsize for leaf in jax.tree.leaves(state))
-        first(self._check_writable)
+        on_first(self._check_writable)
         place = {"stage": position.stage, "step": position.step, "total": position.total}
         record = {**record, **place, "score": score, "checksums": checksums(state)}
         journal = list(journal)
@@ -111,38 +116,30 @@ class Checkpoints:
         )
         if score is not None:
             self._scores[position.number] = score
-        with self._named():
+        with self._explained():
             self._manager.save(position.number, args=arguments)
 
     def wait(self) -> None:
-        """Waits until what was saved is on disk, on all processes.
+        """Waits until the last checkpoint is on disk, on all processes.
 
         Raises:
           JclipError: it could not be written.
         """
-        together(self._wait)
+        everywhere(self._wait)
 
     def numbers(self) -> list[int]:
-        """The numbers of the checkpoints that are there, oldest first."""
+        """Returns the numbers of the checkpoints, oldest first."""
         return sorted(self._manager.all_steps())
 
     def best(self) -> int | None:
-        """The number of the one with the highest score, the newer of two alike; None when none has any."""
-        there = [number for number in self.numbers() if number in self._scores]
-        return max(there, key=lambda number: (self._scores[number], number), default=None)
+        """Returns the number of the checkpoint with the highest score, the newest of equals; None without scores."""
+        scored = [number for number in self.numbers() if number in self._scores]
+        return max(scored, key=lambda number: (self._scores[number], number), default=None)
 
     def best_score(self) -> float | None:
-        """Its score."""
+        """Returns the highest score; None without scores."""
         number = self.best()
         return None if number is None else self._scores[number]
-
-    def latest(self) -> tuple[Position, dict[str, Any]] | None:
-        """The newest checkpoint's position and its record, or None when there is none."""
-        numbers = self.numbers()
-        if not numbers:
-            return None
-        record, _ = self._facts(numbers[-1])
-        return _position(record), record
 
     def restore(
         self,
@@ -150,30 +147,27 @@ class Checkpoints:
         number: int | None = None,
         warn: Callable[[str], None] = print,
     ) -> Restored | None:
-        """The newest checkpoint that can be read, or one by its number.
+        """Reads the newest checkpoint that is not damaged, or one by its number; returns None if there is none.
 
-        What cannot be read, or is not what was saved, is set aside into a folder beside the others, with a warning.
+        A damaged checkpoint is moved to the folder "damaged" beside the others, with a warning.
 
         Args:
-          like: (position, record) -> the state's shapes, dtypes and shardings. What it raises stands: the checkpoint
-            is another run's, not a damaged one.
+          like: (position, record) -> the state's shapes, dtypes and shardings. Raises if the checkpoint is another
+            run's, which is not damage.
           number: of a checkpoint; None for the newest.
-          warn: is told of the damaged ones.
-
-        Returns:
-          None when there is none, or the one that was asked for cannot be read.
+          warn: called with a line for each damaged checkpoint.
 
         Raises:
-          JclipError: there are checkpoints, but none can be read.
+          JclipError: there are checkpoints, but all are damaged.
         """
         self.wait()
-        while numbers := ([number] if number is not None else json.loads(said_by_first(json.dumps(self.numbers())))):
+        while numbers := ([number] if number is not None else broadcast(self.numbers())):
             found, reason = self._try(numbers[-1], like)
-            reasons = meet(reason)
-            if found is not None and not reasons and not (reasons := meet(_damage(found))):
+            reasons = gather(reason)
+            if found is not None and not reasons and not (reasons := gather(_damage(found))):
                 return found
-            found = None  # or its arrays would lie on the devices beside the next one's
-            with no_late_words():
+            found = None  # frees its arrays before the next one is read
+            with orphaned_readers_end():
                 self._manager.close()
             if len(numbers) < 2 and number is None:
                 self._manager = self._open()
@@ -181,7 +175,7 @@ class Checkpoints:
                     f"{self._folder / str(numbers[-1])} cannot be read ({reasons[0]}), and there is no other: restore "
                     "it from a copy, or start again with another --workdir"
                 )
-            first(lambda damaged=numbers[-1]: self._set_aside(damaged))  # type: ignore[misc]
+            on_first(lambda damaged=numbers[-1]: self._set_aside(damaged))  # type: ignore[misc]
             instead = "the one before it is taken" if number is None else "is not used"
             warn(
                 f"the checkpoint {self._folder / str(numbers[-1])} is damaged ({reasons[0]}): it was moved to "
@@ -193,48 +187,47 @@ class Checkpoints:
         return None
 
     def close(self) -> None:
-        """Waits for the last one to be written, and releases orbax's threads."""
+        """Waits for the last checkpoint, and releases orbax's threads."""
         try:
-            self._wait()  # alone: on the way out the others need not come here
+            self._wait()  # not on all processes: after an error the others may not come here
         finally:
             self._manager.close()
             self._stack.close()
 
     def _open(self) -> ocp.CheckpointManager:
         manager = open_manager(self._path, self._keep, self.best)
-        # All processes must agree on the best, so that one of them reads the scores.
-        scores = {number: self._score_of(number) for number in manager.all_steps()} if is_first() else {}
-        told = json.loads(said_by_first(json.dumps(list(scores.items()))))
-        self._scores = {number: score for number, score in told if score is not None}
+        # Read by one process, so that all agree on the best.
+        scores = [(number, self._score_of(number)) for number in manager.all_steps()] if is_first_process() else []
+        self._scores = {number: score for number, score in broadcast(scores) if score is not None}
         return manager
 
     def _score_of(self, number: int) -> float | None:
         try:
             score: float | None = self._facts(number)[0]["score"]
-        except Exception:  # of whatever kind damage is; it is named when the checkpoint is to be read
+        except Exception:  # damage of any kind; `restore` reports it
             return None
         return score
 
     def _facts(self, number: int) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-        """A checkpoint's record and journal, by this process alone.
+        """Reads a checkpoint's record and journal on this process.
 
         Raises:
           JclipError: an older jclip wrote them.
-          ValueError, OSError, …: they are not there, or not what was written.
+          ValueError, OSError, …: they are missing or damaged.
         """
         record, journal = (
             json.loads((self._folder / str(number) / name / _JSON).read_text(encoding="utf-8"))
             for name in ("record", "journal")
         )
-        if {"config", "step"} <= set(record) and not {"seal", "score"} & set(record):  # no single byte does that
+        if {"config", "step"} <= set(record) and not {"seal", "score"} & set(record):  # not a damaged byte
             raise JclipError(f"{self._folder} was written by an older jclip: choose another --workdir")
         if record.pop("seal", None) != _seal(record, journal) or _position(record).number != number:
             raise ValueError("its record or its journal is not what was saved")
         return record, journal
 
     def _try(self, number: int, like: Callable[[Position, dict[str, Any]], Any]) -> tuple[Restored | None, str | None]:
-        """What this process reads of the checkpoint, or why it cannot."""
-        appears(self._folder / str(number))
+        """Reads this process's shards of a checkpoint; returns (checkpoint, None) or (None, reason)."""
+        wait_until_visible(self._folder / str(number))
         try:
             record, journal = self._facts(number)
         except Exception as error:
@@ -260,43 +253,44 @@ class Checkpoints:
     def _make(self) -> None:
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
-            self._remove_halves()  # of a process that was killed while it wrote
+            self._remove_unfinished()  # left by a killed process
         except OSError as error:
             raise JclipError(
-                f"{self._folder} cannot hold checkpoints ({error.strerror}): mend that, or choose another --workdir"
+                f"{self._folder} cannot hold checkpoints ({error.strerror}): fix that, or choose another --workdir"
             ) from None
 
     def _wait(self) -> None:
-        with self._named():
+        with self._explained():
             self._manager.wait_until_finished()
 
     def _check_writable(self) -> None:
-        """Finds on the first process what orbax would meet there, while the others wait on the devices."""
-        with self._named():
+        """Raises on process 0 what orbax would raise there later, while the others wait on the devices."""
+        with self._explained():
             if shutil.disk_usage(self._folder).free < self._size:
                 raise self._full()
-            probe = self._folder / f"0{_HALF}-probe"
+            probe = self._folder / f"0{_UNFINISHED}-probe"
             probe.mkdir(exist_ok=True)
             probe.rmdir()
 
     @contextmanager
-    def _named(self) -> Iterator[None]:
+    def _explained(self) -> Iterator[None]:
+        """Turns errors of writing into JclipErrors, and tells the writers of the other processes."""
         try:
             yield
         except JclipError:
             raise
-        except (OSError, ValueError) as error:  # a ValueError is tensorstore's, out of a thread
+        except (OSError, ValueError) as error:  # tensorstore raises ValueError in a thread
             time.sleep(_LATE)
             if is_full_disk(error):
-                self._remove_halves()
+                self._remove_unfinished()
                 failure = self._full()
-                saving.tell_failure(str(failure))
+                break_barriers(str(failure))
                 raise failure from error
             reason = getattr(error, "strerror", None) or _first_line(error).replace(str(self._path), str(self._folder))
             failure = JclipError(
-                f"{self._folder}: a checkpoint cannot be written ({reason}; {self._safe()}): mend that and run again"
+                f"{self._folder}: a checkpoint cannot be written ({reason}; {self._safe()}): fix that and run again"
             )
-            saving.tell_failure(str(failure))
+            break_barriers(str(failure))
             raise failure from error
 
     def _full(self) -> JclipError:
@@ -307,11 +301,11 @@ class Checkpoints:
 
     def _safe(self) -> str:
         there = [number for number in self.numbers() if (self._folder / str(number)).is_dir()]
-        return f"the checkpoint {there[-1]} is safe" if there else "there is none from before"
+        return f"the checkpoint {there[-1]} is safe" if there else "there is no earlier one"
 
-    def _remove_halves(self) -> None:
-        for half in self._folder.glob(f"*{_HALF}*"):
-            shutil.rmtree(half, ignore_errors=True)
+    def _remove_unfinished(self) -> None:
+        for folder in self._folder.glob(f"*{_UNFINISHED}*"):
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def _seal(record: dict[str, Any], journal: list[dict[str, Any]]) -> str:
@@ -320,7 +314,7 @@ def _seal(record: dict[str, Any], journal: list[dict[str, Any]]) -> str:
 
 
 def _damage(found: Restored) -> str | None:
-    """What is not as it was saved; of an array in copies, the copies of this process."""
+    """Returns what differs from its checksum, of this process's shards; None if nothing does."""
     was, now = found.record["checksums"], checksums(found.state)
     changed = [path for path, value in was.items() if now.get(path) != value]
     if changed or len(now) != len(was):
@@ -333,10 +327,10 @@ def _position(record: dict[str, Any]) -> Position:
 
 
 def _reason(error: Exception) -> str:
-    """What is wrong with a checkpoint, for an error of reading it.
+    """Returns why a checkpoint cannot be read, if it is damaged.
 
     Raises:
-      Exception: the error itself, where it is not the checkpoint's: no memory for it, no leave to read it, …
+      Exception: the error itself if the checkpoint may be fine: no memory, no permission, …
     """
     if isinstance(error, JclipError | MemoryError | jax.errors.JaxRuntimeError) or (
         isinstance(error, OSError) and not isinstance(error, FileNotFoundError | NotADirectoryError)

@@ -18,7 +18,7 @@ from jclip.images.preprocess import Orientation, Picture, Preprocessing, normali
 from jclip.losses.normalise import l2_normalised
 from jclip.models.build import ModelConfig, build_model
 from jclip.models.dual_encoder import DualEncoderConfig
-from jclip.parallel.processes import together
+from jclip.parallel.processes import everywhere
 from jclip.parallel.sharding import batch_devices, local_rows, place_rows
 from jclip.tokenizers.text import Tokenizer, pad
 
@@ -150,7 +150,7 @@ class Encoder:
             else:
                 mine = [numbers[i] for i in local_rows(filled, mesh)]
                 # What one process cannot read, none waits for.
-                batch = place_rows(together(partial(_once, rows, mine)), filled, mesh)
+                batch = place_rows(everywhere(partial(_once, rows, mine)), filled, mesh)
             parts.append(np.asarray(function(variables, batch))[:size])
         return np.concatenate(parts)
 

@@ -1,28 +1,21 @@
-"""Setup of orbax for one run's checkpoints: options, a path that it reads literally, and less noise on the terminal."""
+"""Orbax's checkpoint manager, set up for a run."""
 
-import gc
-import logging
 import os
 import shutil
-import sys
 import tempfile
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from types import CoroutineType
 from typing import Any
 
 import jax
 import orbax.checkpoint as ocp
 
 from jclip.errors import JclipError
-from jclip.parallel import saving
+from jclip.parallel.writers import writers_barrier
 
-_PATIENCE = 10.0  # seconds for the other readers of a damaged checkpoint to notice that nobody waits for them
-
-# The copies of a replicated array share the work of writing it; a small one is faster written by one of them.
+# The replicas of an array share the work of writing it, except for small arrays.
 _ARRAYS = ocp.type_handlers.create_type_handler_registry(
     (jax.Array, ocp.type_handlers.ArrayHandler(min_slice_bytes_for_replica_parallel=2**20)),
 )
@@ -32,9 +25,9 @@ def open_manager(folder: Path, keep: int, best: Callable[[], int | None]) -> ocp
     """Opens orbax's manager of a folder of checkpoints.
 
     Args:
-      folder: absolute, and literal for orbax, see `literal`.
+      folder: absolute, and literal for orbax, see `literal_path`.
       keep: number of the newest checkpoints that stay.
-      best: returns the number of one more that stays, or None.
+      best: returns the number of another one that stays, or None.
     """
     handlers: Mapping[str, Any] = {
         "state": state_handler(),
@@ -44,8 +37,8 @@ def open_manager(folder: Path, keep: int, best: Callable[[], int | None]) -> ocp
     options = ocp.CheckpointManagerOptions(
         create=True,
         preservation_policy=_LastAndBest(keep, best),
-        # Otherwise writers wait five minutes for a folder that could not be made, in threads that outlive the run.
-        async_options=ocp.AsyncOptions(create_directories_asynchronously=False, barrier_sync_fn=saving.barrier),
+        # Asynchronous writers would wait five minutes for a folder that could not be made.
+        async_options=ocp.AsyncOptions(create_directories_asynchronously=False, barrier_sync_fn=writers_barrier),
     )
     return ocp.CheckpointManager(folder, options=options, item_handlers=handlers)
 
@@ -56,18 +49,18 @@ def state_handler() -> ocp.PyTreeCheckpointHandler:
 
 
 @contextmanager
-def literal(folder: Path) -> Iterator[Path]:
-    """Yields an absolute path to `folder` that orbax takes literally, whatever the folder is called.
+def literal_path(folder: Path) -> Iterator[Path]:
+    """Yields an absolute path to `folder` that orbax does not expand as a pattern.
 
-    Orbax globs the paths of its folders, and tensorstore knows no backslash and no bytes that are not UTF-8. Where
-    that matters, the path leads through a symbolic link in a temporary folder.
+    Orbax globs its folders, and tensorstore accepts neither backslashes nor bytes that are not UTF-8. If the name has
+    any of these, the path leads through a symbolic link in a temporary folder.
 
-    >>> with literal(Path("/runs/a[1]/checkpoints")) as path:
+    >>> with literal_path(Path("/runs/a[1]/checkpoints")) as path:
     ...     "[" in str(path)
     False
 
     Raises:
-      JclipError: there is no folder for such a link.
+      JclipError: no temporary folder can hold such a link.
     """
     absolute = folder.absolute()
     if _is_literal(absolute):
@@ -77,8 +70,8 @@ def literal(folder: Path) -> Iterator[Path]:
     place = next((place for place in places if _is_literal(place) and os.access(place, os.W_OK)), None)
     if place is None:
         raise JclipError(
-            f"{folder} has a name that checkpoints need a link for, and {places[0]} cannot hold one: rename the folder "
-            "(no brackets, stars, question marks, backslashes), or set TMPDIR"
+            f"{folder} has a name that needs a symbolic link, and {places[0]} cannot hold one: rename the folder "
+            "(without brackets, stars, question marks and backslashes), or set TMPDIR"
         )
     links = Path(tempfile.mkdtemp(prefix="jclip-", dir=place))
     try:
@@ -90,66 +83,21 @@ def literal(folder: Path) -> Iterator[Path]:
 
 
 def _is_literal(path: Path) -> bool:
-    """Whether orbax, tensorstore and `glob` all mean the folder of that name, and only that."""
+    """Returns whether orbax, tensorstore and `glob` all take the path literally."""
     name = str(path)
     return name.isprintable() and not set(name) & set("[]*?\\") and ":/" not in name
 
 
-@contextmanager
-def no_late_words() -> Iterator[None]:
-    """Waits, without a word, for the readers of other arrays that were under way when one could not be read."""
-    hook, logger = sys.unraisablehook, logging.getLogger("asyncio")
-    sys.unraisablehook, logger.disabled = (lambda _: None), True
-    try:
-        yield
-        until = time.monotonic() + _PATIENCE
-        gc.collect()
-        while any(map(_is_reader, gc.get_objects())) and time.monotonic() < until:
-            time.sleep(0.05)
-            gc.collect()
-    finally:
-        sys.unraisablehook, logger.disabled = hook, False
-
-
-@contextmanager
-def without_traces() -> Iterator[None]:
-    """Keeps the tracebacks of orbax's threads off the terminal: the error itself is raised to us.
-
-    One is logged; and when one array cannot be written, the writers of the others come back to a loop that is closed.
-    Nor need anybody know that a checkpoint without a score has none.
-    """
-
-    def quiet(record: logging.LogRecord) -> bool:
-        return not record.exc_info and "tracked_metric" not in record.getMessage()
-
-    def unless_late(late: Any) -> None:
-        if "Event loop is closed" not in str(late.exc_value):
-            hook(late)
-
-    logger, hook = logging.getLogger("absl"), sys.unraisablehook
-    logger.addFilter(quiet)
-    sys.unraisablehook = unless_late
-    try:
-        yield
-    finally:
-        logger.removeFilter(quiet)
-        sys.unraisablehook = hook
-
-
 @dataclass(frozen=True)
 class _LastAndBest:
-    """Which checkpoints stay: orbax asks whenever one was added."""
+    """Orbax's preservation policy: the newest and the best."""
 
     keep: int
     best: Callable[[], int | None]
 
     def should_preserve(self, checkpoints: Sequence[Any], *, context: Any) -> Sequence[bool]:
-        """Whether each stays, oldest first."""
+        """Returns whether each checkpoint stays, oldest first."""
         del context
         best = self.best()
         last = len(checkpoints) - self.keep
         return [i >= last or checkpoint.step == best for i, checkpoint in enumerate(checkpoints)]
-
-
-def _is_reader(thing: object) -> bool:
-    return type(thing) is CoroutineType and "orbax" in thing.cr_code.co_filename

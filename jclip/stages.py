@@ -45,7 +45,7 @@ _Temperature = Annotated[float, Range(1, math.inf, words="1 or more: below 1 rar
 MakeBatches = Callable[..., Batches]
 """make(examples, **options): `Batches` with the stage's own arguments filled in.
 
-`examples(sources, decoder)` returns the objective's `Examples` of the open sources; `decoder(host_augmentation)` returns
+`examples(sources, decoder)` returns the objective's `Examples`; `decoder(host_augmentation)` returns
 a `Decoder` of the stage."""
 
 

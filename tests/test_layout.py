@@ -14,7 +14,7 @@ FLOORS = (
     {"plain", "axes"},
     {"errors", "console"},
     {"names", "ranges", "rules", "config"},
-    {"io"},
+    {"io", "internals"},
     {"models", "losses"},
     {"tokenizers", "images", "parallel", "optimizer"},
     {"data", "orbax_manager"},

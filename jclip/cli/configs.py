@@ -12,7 +12,7 @@ import tyro
 from jclip.cli.options import explain, known_options, read_known, refuse
 from jclip.config import check_types
 from jclip.errors import JclipError
-from jclip.parallel.processes import index, is_first
+from jclip.parallel.processes import is_first_process, process_index
 from jclip.train.checks import check_names
 from jclip.train.configuration import Run
 from jclip.train.planning.reduced import reduce
@@ -50,7 +50,7 @@ def parse(
     run = load_config(chosen.config)
     if chosen.reduced:
         # Processes of one run write the same files, so each has a folder of its own.
-        mine = "" if is_first() else f"-{index()}"
+        mine = "" if is_first_process() else f"-{process_index()}"
         run = reduce(run, Path("runs") / "reduced" / run.name / f"inputs{mine}")
     changed, unknown = read_known(_FIELDS, rest, prog, default=run)
     if unknown:

@@ -16,7 +16,8 @@ from jclip.errors import JclipError
 from jclip.evaluate.report.report import terminal
 from jclip.io.files import check_folder
 from jclip.plain import as_json, print_json
-from jclip.train.logging.telemetry import ProgressWatcher, read_journal
+from jclip.train.logging.progress import ProgressWatcher
+from jclip.train.logging.sinks import read_journal
 from jclip.train.loop import train
 
 

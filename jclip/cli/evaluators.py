@@ -13,8 +13,8 @@ from jclip.evaluate.retrieving import encoded, has_answers
 from jclip.inference import Encoder
 from jclip.tokenizers.text import load_tokenizer
 from jclip.train.configuration import Run
+from jclip.train.evaluating import Evaluator
 from jclip.train.evaluations import Classification, Evaluation, Probe, Retrieval
-from jclip.train.loop import Evaluator
 
 
 def evaluators(run: Run, batch_size: int = 256) -> dict[str, Evaluator]:

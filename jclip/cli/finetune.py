@@ -37,7 +37,8 @@ from jclip.io.files import whole_file
 from jclip.io.json_files import entry, read_object
 from jclip.plain import as_json, print_json
 from jclip.train.identity import OtherConfiguration
-from jclip.train.logging.telemetry import ProgressWatcher, read_journal
+from jclip.train.logging.progress import ProgressWatcher
+from jclip.train.logging.sinks import read_journal
 from jclip.train.loop import train
 from jclip.train.outcome import Outcome
 

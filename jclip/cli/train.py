@@ -17,10 +17,11 @@ from jclip.cli.train_words import what_now
 from jclip.console import Console
 from jclip.errors import JclipError
 from jclip.io.files import check_folder
-from jclip.parallel.processes import alone, connect, first, is_first, sharing_errors, together
+from jclip.parallel.processes import connect, everywhere, is_first_process, is_single_process, on_first, sharing_errors
 from jclip.plain import complain, print_json
 from jclip.train.configuration import Run
-from jclip.train.logging.telemetry import ProgressWatcher, read_journal
+from jclip.train.logging.progress import ProgressWatcher
+from jclip.train.logging.sinks import read_journal
 from jclip.train.loop import train
 from jclip.train.outcome import Outcome
 from jclip.train.scores import Scores
@@ -61,7 +62,7 @@ def main(arguments: Sequence[str]) -> int:
             return _train(arguments)
     except jax.errors.JaxRuntimeError as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        several = not alone()
+        several = not is_single_process()
         code, words = LOST, f"a process of this run was lost, or a device failed: {reason}"
         if "RESOURCE_EXHAUSTED" in reason:
             code, words = (
@@ -80,12 +81,12 @@ def main(arguments: Sequence[str]) -> int:
 def _train(arguments: Sequence[str]) -> int:
     options, run = parse(Options, arguments, "train", lambda options: connect(options.distributed))
     workdir = options.workdir or Path("runs") / ("reduced" if options.reduced else "") / run.name
-    first(lambda: check_folder(workdir))
-    console = Console(stderr=True, quiet=options.json or not is_first())
+    on_first(lambda: check_folder(workdir))
+    console = Console(stderr=True, quiet=options.json or not is_first_process())
     with ProgressWatcher(
         console, run.name, scores=Scores(run.best, read_journal(workdir / "metrics.jsonl"))
     ) as watcher:
-        outcome = train(run, workdir, watcher=watcher, evaluators=together(lambda: evaluators(run)))
+        outcome = train(run, workdir, watcher=watcher, evaluators=everywhere(lambda: evaluators(run)))
     with suppress(OSError, SystemExit):  # whoever watched is gone; the second is rich's
         _tell(run, outcome, console, as_json=options.json)
     if outcome.finished:
@@ -95,7 +96,7 @@ def _train(arguments: Sequence[str]) -> int:
 
 def _tell(run: Run, outcome: Outcome, console: Console, *, as_json: bool) -> None:
     bundles, steps = [str(path) for path in outcome.bundles], outcome.position.total
-    if as_json and is_first():
+    if as_json and is_first_process():
         best = outcome.best and str(outcome.best)
         print_json({"finished": outcome.finished, "steps": steps, "bundles": bundles, "best": best})
     elif outcome.finished:

@@ -26,7 +26,7 @@ from jclip.evaluate.report.report import Group, Row, Table
 from jclip.inference import Encoder
 from jclip.tokenizers.text import load_tokenizer
 from jclip.train.configuration import Run
-from jclip.train.loop import Evaluator
+from jclip.train.evaluating import Evaluator
 
 QUESTIONS = {
     "known": "T1: known concepts by an artist never seen",

@@ -1,4 +1,4 @@
-"""A checksum of every array of a tree, computed where the arrays lie: the same however they are split."""
+"""Checksums of sharded arrays, computed on the devices; independent of the sharding."""
 
 from typing import Any
 
@@ -11,10 +11,10 @@ _WORDS = {1: jnp.uint8, 2: jnp.uint16, 4: jnp.uint32}
 
 
 def checksums(tree: Any) -> dict[str, int]:
-    """{path: checksum} of a tree of arrays of 1, 2 or 4 bytes an element.
+    """Returns {path: checksum} of a tree of arrays with 1, 2 or 4 bytes per element.
 
-    Every element is hashed together with its place, and the hashes are summed modulo 2^32: one that changed, or changed
-    places with another, goes unnoticed once in 4 billion times.
+    Every element is hashed together with its index, and the hashes are summed modulo 2^32. A change, or a swap of two
+    elements, goes unnoticed with probability 2^-32.
     """
     leaves = {
         jax.tree_util.keystr(path, simple=True, separator="/"): leaf

@@ -1,10 +1,10 @@
-"""Sockets by which the processes of a run notice at once that one of them is gone.
+"""Sockets through which the processes of a run notice at once that one of them died.
 
-Where processes wait on the devices they notice anyway; not so in start-up, in saves and in evaluations on the host,
-where jax waits for a heartbeat that does not come. Where no connection can be made, the heartbeat remains.
+While they wait on the devices, jax notices too. During start-up, saves and evaluation on the host it waits for its
+heartbeat to time out. Without a socket, the heartbeat remains.
 
-The first process listens where jax's coordinator does, at a port that the system chooses, and on this machine alone
-where that is localhost. A stranger who connects does not know the run's secret, and is turned away.
+Process 0 listens on the coordinator's host, at a port that the system chooses; on the loopback interface alone if that
+host is localhost. A connection must begin with the run's secret, or it is closed.
 """
 
 import atexit
@@ -18,21 +18,21 @@ from collections.abc import Callable
 from contextlib import suppress
 
 LOST = 134
-"""Exit code of a process that has lost another: what jax ends with, by SIGABRT, when it notices first."""
+"""Exit code after another process was lost; equal to jax's own, by SIGABRT, if jax notices first."""
 
 _BYE = b"."
 _PATIENCE = 10  # seconds for a connection
 _SECRET, _NUMBER = 16, 4  # bytes
-# Seconds, so that a firewall does not forget a connection that is silent for hours.
+# Seconds; firewalls drop connections that are silent for hours.
 _KEEP_ALIVE = {"TCP_KEEPIDLE": 60, "TCP_KEEPINTVL": 60}
 
 
 class Lifeline:
-    """Connections between the first process and every other one.
+    """Connections between process 0 and every other process.
 
     Args:
-      lost: called with words when a connection ends before a farewell; in a thread. One that only fails, for the
-        network forgot it, is left to jax's heartbeat.
+      lost: called, in a thread, with the process's name when its connection ends without a farewell. A connection that
+        fails, because the network dropped it, is left to jax's heartbeat.
     """
 
     def __init__(self, lost: Callable[[str], None]):
@@ -43,13 +43,13 @@ class Lifeline:
         self._lock = threading.Lock()
 
     def listen(self, host: str) -> str:
-        """Accepts the others' connections in the background.
+        """Accepts connections in the background.
 
         Args:
-          host: of this process, as the others know it.
+          host: of this process.
 
         Returns:
-          What they need for it; empty where no socket can be had.
+          The port and the secret, for `connect`; "" if no socket can be opened.
         """
         try:
             listening = self._listening = _listen(host)
@@ -61,33 +61,33 @@ class Lifeline:
         return f"{listening.getsockname()[1]} {self._secret.hex()}"
 
     def connect(self, host: str, told: str, number: int) -> bool:
-        """Connects process `number` to the first; False where that cannot be.
+        """Connects to process 0; returns whether that succeeded.
 
         Args:
-          host: of the first process.
-          told: what its `listen` returned.
-          number: of this one.
+          host: of process 0.
+          told: the result of its `listen`.
+          number: index of this process.
         """
         port, _, secret = told.partition(" ")
         if not port:
             return False
         try:
             line = socket.create_connection((host, int(port)), timeout=_PATIENCE)
-            line.sendall(bytes.fromhex(secret) + number.to_bytes(_NUMBER, "big"))  # an empty buffer takes it at once
+            line.sendall(bytes.fromhex(secret) + number.to_bytes(_NUMBER, "big"))  # fits into the socket's buffer
         except OSError:
             return False
-        self._keep(line, "the first process of this run")
+        self._keep(line, "process 0 of this run")
         return True
 
     def close(self) -> None:
-        """Bids farewell: an orderly end is no loss."""
+        """Says farewell, so that the other side does not count this process as lost."""
         self._over.set()
         with self._lock:
             for line in self._sockets:
                 with suppress(OSError):
                     if line is not self._listening:
                         line.sendall(_BYE)
-                    line.shutdown(socket.SHUT_RDWR)  # which wakes the thread that waits, and that one closes it
+                    line.shutdown(socket.SHUT_RDWR)  # wakes the waiting thread, which closes it
 
     def _accept(self, listening: socket.socket) -> None:
         while True:
@@ -104,7 +104,7 @@ class Lifeline:
             if hmac.compare_digest(said[:_SECRET], self._secret):
                 self._keep(line, f"process {int.from_bytes(said[_SECRET:], 'big')} of this run")
             else:
-                line.close()  # somebody else's
+                line.close()  # not a process of this run
 
     def _keep(self, line: socket.socket, who: str) -> None:
         line.settimeout(None)
@@ -125,13 +125,13 @@ class Lifeline:
 
 
 def hold(number: int, host: str, tell: Callable[[str], None], hear: Callable[[], str]) -> None:
-    """Connects this process with the first for as long as it lives.
+    """Connects this process with process 0 until it exits.
 
     Args:
-      number: of this process.
-      host: of the first process.
-      tell: tells all processes what the first listens to, on the first.
-      hear: returns what was told, on the others.
+      number: index of this process.
+      host: of process 0.
+      tell: publishes the result of `listen`, on process 0.
+      hear: returns what was published, on the other processes.
     """
     line = Lifeline(_end)
     if number == 0:
@@ -142,18 +142,18 @@ def hold(number: int, host: str, tell: Callable[[str], None], hear: Callable[[],
 
 
 def _listen(host: str) -> socket.socket:
-    """Returns a socket that listens for this machine alone if the host is localhost, else as jax's coordinator does."""
-    if _is_here(host):
+    """Returns a listening socket: on the loopback interface if the host is localhost, else on all interfaces."""
+    if _is_loopback(host):
         for family, _, _, _, address in socket.getaddrinfo(host, 0, type=socket.SOCK_STREAM):
             with suppress(OSError):
                 return socket.create_server((str(address[0]), 0), family=family, backlog=1024)
-        raise OSError(f"{host} has no address to listen at")
+        raise OSError(f"{host} has no address to listen on")
     both = socket.has_dualstack_ipv6()
     family = socket.AF_INET6 if both else socket.AF_INET
     return socket.create_server(("", 0), family=family, backlog=1024, dualstack_ipv6=both)
 
 
-def _is_here(host: str) -> bool:
+def _is_loopback(host: str) -> bool:
     try:
         return host == "localhost" or ipaddress.ip_address(host).is_loopback
     except ValueError:
@@ -161,5 +161,5 @@ def _is_here(host: str) -> bool:
 
 
 def _end(who: str) -> None:
-    os.write(2, f"jclip: {who} was lost: start all of them again\n".encode())
+    os.write(2, f"jclip: {who} was lost: start all processes again\n".encode())
     os._exit(LOST)

@@ -1,15 +1,17 @@
-"""The processes of a run: joined into one cluster, of one mind before they act, and only the first of them writing.
+"""Multi-host coordination: broadcast, barrier, and errors that are raised on every process.
 
-Whoever waits for a process that went its own way waits for ever. So a process that meets an error does not just raise
-it: it tells the others at the next meeting, whichever that is, and all raise it. There is one row of meetings, which
-all processes walk along in step; hence an error that arises out of turn is heard at the very next. A process that
-dies outright is missed at once, by its socket (`lifeline`), and one whose machine is cut off within HEARTBEAT seconds,
-by jax; the others end.
+If one process raises while the others wait in a collective, they hang. So a process that fails sends its error to the
+next exchange, whichever that is, and all processes raise it. All processes make the same exchanges in the same order.
 
-What is exchanged here goes through jax's coordination service, from host to host, so that no device is waited for.
+The verbs: `barrier` and `gather` exchange, `broadcast` copies from process 0, `on_first` runs something on process 0
+alone, `everywhere` runs it on all, and `same_everywhere` compares. Each of them raises the errors of other processes.
+
+A process that dies is noticed at once by its socket (`lifeline`), and within HEARTBEAT seconds by jax if its machine is
+cut off. Text is exchanged through jax's coordination service, from host to host, without waiting for devices.
 """
 
 import itertools
+import json
 import os
 import time
 from collections.abc import Callable, Iterator
@@ -18,9 +20,10 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 import jax
-from jax._src import distributed  # its client has no public name; orbax takes the same way
 
 from jclip.errors import JclipError
+from jclip.internals import coordination_client, coordinator_host, process_count
+from jclip.internals import process_index as process_index
 from jclip.parallel import lifeline
 from jclip.plain import complain
 
@@ -28,322 +31,319 @@ T = TypeVar("T")
 E = TypeVar("E", bound=BaseException)
 
 COORDINATOR, PROCESSES, PROCESS = "JCLIP_COORDINATOR", "JCLIP_PROCESSES", "JCLIP_PROCESS"
-"""Environment variables that say where the first process listens (HOST:PORT), how many there are, and which this is."""
+"""Environment variables: the address of process 0 (HOST:PORT), the number of processes, and this process's index."""
 
 HEARTBEAT = 60
 """Seconds of silence after which a process counts as dead."""
 
-_PATIENCE = 120  # seconds in which all processes must have come
-_LONG = 7 * 24 * 3600  # seconds in which one may work while the others wait; the dead are noticed sooner
-_FAREWELL = 900  # seconds for the others to hear of an error: orbax waits for 600 for who could not write his share
-_DISK = 60  # seconds in which a new file must be seen by all
-_SHORT = 60  # the same, where they surely wait on the devices
-_LIFELINE = "jclip/lifeline"  # where the first process tells its port
+_START_SECONDS = 120  # for all processes to connect
+_WORK_SECONDS = 7 * 24 * 3600  # for one to work while the others wait; dead processes are noticed sooner
+_ERROR_SECONDS = 900  # for the others to receive an error: orbax waits 600 for a process that could not write
+_MEMORY_ERROR_SECONDS = 60  # the same if a device is out of memory, because then the others wait on the devices
+_DISK_SECONDS = 60  # for a new file to become visible on a network disk
+_LIFELINE = "jclip/lifeline"  # key of the port of process 0
 _OUT_OF_MEMORY = "RESOURCE_EXHAUSTED"
 
 
 def connect(distributed: bool = False) -> None:
-    """Joins this process with the others of its run; before jax has looked at the devices.
+    """Connects this process with the others of its run. Call it before jax initialises its devices.
 
     Args:
-      distributed: find them as jax does: on Cloud TPU pods, Slurm, Kubernetes and Open MPI. The environment variables
-        COORDINATOR, PROCESSES and PROCESS go before that. Without either this is a run of one process.
+      distributed: find the processes as jax does on Cloud TPU pods, Slurm, Kubernetes and Open MPI. The environment
+        variables COORDINATOR, PROCESSES and PROCESS take precedence. Without either, the run has a single process.
 
     Raises:
-      JclipError: the variables make no sense, no cluster was found, or not all of its processes came.
+      JclipError: the variables are not valid, no cluster was found, or not all processes connected.
     """
-    said = {name: os.environ[name] for name in (COORDINATOR, PROCESSES, PROCESS) if os.environ.get(name)}
-    if not said and not distributed:
+    given = {name: os.environ[name] for name in (COORDINATOR, PROCESSES, PROCESS) if os.environ.get(name)}
+    if not given and not distributed:
         return
     arguments: dict[str, Any] = {}
-    if said:
-        arguments = _by_hand(said)
+    if given:
+        arguments = _from_environment(given)
         if arguments["num_processes"] == 1:
             return
     try:
         jax.distributed.initialize(
             **arguments,
-            initialization_timeout=_PATIENCE,
+            initialization_timeout=_START_SECONDS,
             heartbeat_timeout_seconds=HEARTBEAT,
             shutdown_timeout_seconds=60,
         )
-        jax.devices()  # which waits for all: now, while none has met anything that could keep it away
+        jax.devices()  # waits for all processes: now, before anything can fail on one of them
         lifeline.hold(
-            index(),
-            _coordinator(),
-            lambda port: client().key_value_set(_LIFELINE, port),
-            lambda: str(client().blocking_key_value_get(_LIFELINE, 1000 * _PATIENCE)),
+            process_index(),
+            coordinator_host(),
+            lambda port: coordination_client().key_value_set(_LIFELINE, port),
+            lambda: str(coordination_client().blocking_key_value_get(_LIFELINE, 1000 * _START_SECONDS)),
         )
     except (RuntimeError, ValueError, TypeError) as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        mend = (
+        advice = (
             f"check {COORDINATOR}, and that all {arguments['num_processes']} were started"
-            if said
+            if given
             else f"start it under Slurm, on a TPU pod or on Kubernetes, or set {COORDINATOR}, {PROCESSES} and {PROCESS}"
         )
-        raise JclipError(f"the processes of this run cannot be joined ({reason}): {mend}") from None
+        raise JclipError(f"the processes of this run cannot connect ({reason}): {advice}") from None
 
 
-def _coordinator() -> str:
-    """Returns the host of the first process."""
-    return str(distributed.global_state.coordinator_address).rpartition(":")[0].strip("[]")
+def is_single_process() -> bool:
+    """Returns whether this run has no other processes."""
+    return coordination_client() is None
 
 
-def alone() -> bool:
-    """Whether this process is not joined with others."""
-    return client() is None
+def is_first_process() -> bool:
+    """Returns whether this is process 0, which alone writes files and prints."""
+    return process_index() == 0
 
 
-def is_first() -> bool:
-    """Whether this process is the one that writes and speaks."""
-    return index() == 0
+def process_prefix() -> str:
+    """Returns "process 3: " for messages; "" in a run of a single process."""
+    return "" if is_single_process() else f"process {process_index()}: "
 
 
-def index() -> int:
-    """Of this process; `jax.process_index` would wait, the first time, until all processes ask for their devices."""
-    number: int = distributed.global_state.process_id
-    return number
+def barrier() -> None:
+    """Waits for all processes.
+
+    Raises:
+      JclipError: another process sent an error.
+    """
+    gather()
 
 
-def who() -> str:
-    """This process, for messages: empty where it is alone."""
-    return "" if alone() else f"process {index()}: "
-
-
-def meet(word: str | None = None) -> list[str]:
-    """Waits for all the others; returns what was said, by whoever had something to say, in order of processes.
+def gather(value: Any = None) -> list[Any]:
+    """Returns the values of all processes that have one, in order of processes.
 
     Args:
-      word: what this process has to say.
+      value: this process's, as JSON can hold it; None if it has none.
 
     Raises:
-      JclipError: another process came with an error.
+      JclipError: another process sent an error.
     """
-    if alone():
-        return [] if word is None else [word]
-    heard = _meet(None if word is None else _WORD + word)
-    if heard.errors:
-        raise heard.error()
-    return heard.words
+    if is_single_process():
+        return [] if value is None else [json.loads(json.dumps(value))]
+    received = _exchange(None if value is None else _VALUE + json.dumps(value))
+    if received.errors:
+        raise received.error()
+    return [json.loads(text) for text in received.values]
 
 
-def together(act: Callable[[], T]) -> T:
-    """Does the same on every process. If it fails anywhere, it fails everywhere, with the first process's error.
+def broadcast(value: T) -> T:
+    """Returns process 0's value on every process; tuples come back as lists.
 
-    Processes may meet within `act` too, as long as all do.
+    Args:
+      value: as JSON can hold it; the other processes' values are not used.
+    """
+    received: list[T] = gather([value] if is_first_process() else None)[0]
+    return received[0]
+
+
+def on_first(act: Callable[[], T]) -> T | None:
+    """Runs `act` on process 0 while the others wait, and returns its result there; returns None elsewhere.
 
     Raises:
-      JclipError: what `act` raised here or elsewhere. Any other exception is raised where it arose, and told elsewhere.
+      JclipError: `act` failed; raised on every process.
+    """
+    return everywhere(lambda: act() if is_first_process() else None)
+
+
+def everywhere(act: Callable[[], T]) -> T:
+    """Runs `act` on every process; if it fails on one, every process raises the error of the lowest that failed.
+
+    `act` may exchange too, if it does so on all processes.
+
+    Raises:
+      JclipError: what `act` raised here or elsewhere. Any other exception is raised as it is where it arose, and as a
+        JclipError elsewhere.
     """
     failure: Exception | None = None
     try:
         result = act()
     except Exception as error:
-        if alone() or _is_known(error) or _is_lost(error):
+        if is_single_process() or _was_sent(error) or _is_lost(error):
             raise
         failure = error
-    if alone():
+    if is_single_process():
         return result
-    heard = _meet(None if failure is None else _ERROR + _words(failure))
+    received = _exchange(None if failure is None else _ERROR + _text(failure))
     if failure is not None and not isinstance(failure, JclipError):
-        raise known_to_all(failure, in_step=heard.in_step)
-    if heard.errors:
-        raise heard.error() from failure
+        raise mark_sent(failure, in_step=received.in_step)
+    if received.errors:
+        raise received.error() from failure
     return result
+
+
+def same_everywhere(what: str, value: Any, differ: Callable[[Any, Any], str | None]) -> None:
+    """Checks that all processes have the same value.
+
+    Args:
+      what: the value's name, for the message.
+      value: this process's, as JSON can hold it.
+      differ: (process 0's value, this process's value) -> the difference in words, or None.
+
+    Raises:
+      JclipError: the value differs on some process; raised on every process.
+    """
+    if is_single_process():
+        return
+    expected = broadcast(value)
+
+    def check() -> None:
+        if difference := differ(expected, json.loads(json.dumps(value))):
+            raise JclipError(f"{what} differs from process 0's ({difference}): start all processes alike")
+
+    everywhere(check)
 
 
 @contextmanager
 def sharing_errors() -> Iterator[None]:
-    """The whole work of a process in its run: an error that the others do not know yet is told to them on the way out.
+    """Wraps a whole program: an error that leaves the block is sent to the other processes first.
 
-    Where they do not come to hear it, for they wait on the devices for this one, the process ends at once with 1: then
-    they notice that it is gone. Who ends well waits for the others, and hears what they met at the very end.
+    If they cannot receive it, because they wait on the devices for this process, the process exits at once with code 1;
+    then they notice that it is gone. A process that succeeds waits for the others, and raises their last errors.
     """
     try:
         yield
     except (Exception, SystemExit) as error:
-        well = isinstance(error, SystemExit) and not error.code
-        if alone() or well or _is_known(error) or _is_lost(error):
+        succeeded = isinstance(error, SystemExit) and not error.code
+        if is_single_process() or succeeded or _was_sent(error) or _is_lost(error):
             raise
-        mine = _words(error)
-        heard = _meet(_LEAVING + mine)
-        others = [words for words in heard.errors if words != mine]
-        if others and not isinstance(error, JclipError | SystemExit):  # such as to have waited in vain
-            raise known_to_all(JclipError(others[0]), in_step=False) from error
-        known_to_all(error, in_step=False)
+        own = _text(error)
+        received = _exchange(_LEAVING + own)
+        others = [text for text in received.errors if text != own]
+        if others and not isinstance(error, JclipError | SystemExit):  # such as a timeout that the others caused
+            raise mark_sent(JclipError(others[0]), in_step=False) from error
+        mark_sent(error, in_step=False)
         raise
-    if not alone():
-        meet()
+    barrier()
 
 
-def known_to_all(error: E, *, in_step: bool = True) -> E:
-    """Marks an error that was told at a meeting, and which all processes therefore raise.
+def mark_sent(error: E, *, in_step: bool = True) -> E:
+    """Marks an error that all processes raise because it was exchanged.
 
     Args:
       error: the error.
-      in_step: whether all raise it out of the same meeting, so that they may still meet on the way out; not so where
-        one of them is leaving already.
+      in_step: whether all raise it out of the same exchange, so that they may exchange again while handling it. False
+        if one of them is leaving the program.
     """
-    error.told_in_step = in_step  # type: ignore[attr-defined]
+    error.sent_in_step = in_step  # type: ignore[attr-defined]
     return error
 
 
-def is_shared(error: BaseException) -> bool:
-    """Whether every process raises this error out of the same meeting, so that they may still act in step."""
-    return alone() or bool(_mark(error))
+def is_in_step(error: BaseException) -> bool:
+    """Returns whether every process raises this error out of the same exchange."""
+    return is_single_process() or bool(_mark(error))
 
 
-def first(act: Callable[[], T]) -> T | None:
-    """Does something on the first process alone, while the others wait; returns None to them.
-
-    Raises:
-      JclipError: it failed; on every process.
-    """
-    return together(lambda: act() if is_first() else None)
-
-
-def said_by_first(mine: str) -> str:
-    """What the first process says, on all of them; what the others would have said is dropped."""
-    return meet(mine if is_first() else None)[0]
-
-
-def appears(place: Path) -> bool:
-    """Whether what another process has made can be seen here: on a network's disk that may take a while."""
-    until = time.monotonic() + (0 if alone() else _DISK)
-    while not place.exists():
+def wait_until_visible(path: Path) -> bool:
+    """Waits for a file of another process, which may take a while on a network disk; returns whether it exists."""
+    until = time.monotonic() + (0 if is_single_process() else _DISK_SECONDS)
+    while not path.exists():
         if time.monotonic() > until:
             return False
         time.sleep(1)
     return True
 
 
-def agree(what: str, mine: str, differ: Callable[[str, str], str | None]) -> None:
-    """Checks that all processes mean the same.
-
-    Args:
-      what: it is that they mean, for the message.
-      mine: as text, here.
-      differ: (the first process's text, mine) -> the difference in words, or None.
-
-    Raises:
-      JclipError: it differs somewhere; on every process.
-    """
-    if alone():
-        return
-    firsts = said_by_first(mine)
-
-    def check() -> None:
-        if difference := differ(firsts, mine):
-            raise JclipError(f"this has another {what} than the first process ({difference}): start all alike")
-
-    together(check)
-
-
-_WORD, _ERROR, _LEAVING = "w", "e", "x"  # what each thing said begins with; the last from one who will not meet again
+_VALUE, _ERROR, _LEAVING = "v", "e", "x"  # first letter of a message; the last of a process that exchanges no more
 _numbers = itertools.count()
 
 
-class _Heard(NamedTuple):
-    """What was said at a meeting, in order of processes; `in_step` unless one of them is leaving."""
+class _Received(NamedTuple):
+    """Messages of one exchange, in order of processes; `in_step` unless a process is leaving the program."""
 
-    words: list[str]
+    values: list[str]
     errors: list[str]
     in_step: bool
 
     def error(self) -> JclipError:
-        """One for all that were told."""
-        return known_to_all(JclipError(_one_of(self.errors)), in_step=self.in_step)
+        """Returns one error for all that were sent."""
+        return mark_sent(JclipError(_merged(self.errors)), in_step=self.in_step)
 
 
-def _meet(said: str | None) -> _Heard:
-    """The next meeting of all."""
-    service, name = client(), f"jclip/{next(_numbers)}"
-    failing = said is not None and said[0] != _WORD
-    if said is not None:
-        service.key_value_set(f"{name}/{index():06}", said)
-    patience = (_SHORT if _OUT_OF_MEMORY in (said or "") else _FAREWELL) if failing else _LONG
+def _exchange(message: str | None) -> _Received:
+    """Sends this process's message, waits for all processes, and returns their messages."""
+    client, name = coordination_client(), f"jclip/{next(_numbers)}"
+    failing = message is not None and message[0] != _VALUE
+    if message is not None:
+        client.key_value_set(f"{name}/{process_index():06}", message)
+    seconds = _WORK_SECONDS
+    if failing:
+        seconds = _MEMORY_ERROR_SECONDS if _OUT_OF_MEMORY in (message or "") else _ERROR_SECONDS
     try:
-        service.wait_at_barrier(name, 1000 * patience)
+        client.wait_at_barrier(name, 1000 * seconds)
     except jax.errors.JaxRuntimeError:
-        if failing and said is not None:
-            complain(said[1:])
+        if failing and message is not None:
+            complain(message[1:])
             os._exit(1)
         raise
-    heard = [value for _, value in sorted(service.key_value_dir_get(f"{name}/"))]
-    if heard:
-        # Not before all have read it.
-        service.wait_at_barrier(f"{name}/read", 1000 * _LONG)
-        if is_first():
+    received = [value for _, value in sorted(client.key_value_dir_get(f"{name}/"))]
+    if received:
+        # Deleted only after all have read them.
+        client.wait_at_barrier(f"{name}/read", 1000 * _WORK_SECONDS)
+        if is_first_process():
             with suppress(Exception):
-                service.key_value_delete(f"{name}/")
-    return _Heard(
-        words=[each[1:] for each in heard if each[0] == _WORD],
-        errors=[each[1:] for each in heard if each[0] != _WORD],
-        in_step=all(each[0] != _LEAVING for each in heard),
+                client.key_value_delete(f"{name}/")
+    return _Received(
+        values=[each[1:] for each in received if each[0] == _VALUE],
+        errors=[each[1:] for each in received if each[0] != _VALUE],
+        in_step=all(each[0] != _LEAVING for each in received),
     )
 
 
-def _words(error: BaseException) -> str:
+def _text(error: BaseException) -> str:
     if isinstance(error, SystemExit):
-        return f"{who()}ended with code {error.code}: see what it said"
-    return f"{who()}{error or type(error).__name__}"
+        return f"{process_prefix()}ended with code {error.code}: see its own message"
+    return f"{process_prefix()}{error or type(error).__name__}"
 
 
 def _is_lost(error: BaseException) -> bool:
-    """Whether another process, or a device, is gone: then there is nobody to tell."""
+    """Returns whether another process or a device is gone, so that nothing can be exchanged."""
     return isinstance(error, jax.errors.JaxRuntimeError) and _OUT_OF_MEMORY not in str(error)
 
 
-def _is_known(error: BaseException) -> bool:
-    """Whether the other processes raise this too, or what it came from."""
+def _was_sent(error: BaseException) -> bool:
+    """Returns whether the other processes raise this error, or its cause, too."""
     return _mark(error) is not None
 
 
 def _mark(error: BaseException | None) -> bool | None:
     while error is not None:
-        told: bool | None = getattr(error, "told_in_step", None)
-        if told is not None:
-            return told
+        in_step: bool | None = getattr(error, "sent_in_step", None)
+        if in_step is not None:
+            return in_step
         error = error.__cause__
     return None
 
 
-def _one_of(told: list[str]) -> str:
-    """One error out of those of several processes, which are mostly the same."""
-    bare = {line.partition(": ")[2] for line in told}
-    if len(bare) == 1 and len(told) == count():
+def _merged(errors: list[str]) -> str:
+    """Returns the errors of several processes as one: without the prefix if all processes sent the same."""
+    bare = {line.partition(": ")[2] for line in errors}
+    if len(bare) == 1 and len(errors) == process_count():
         return bare.pop()
-    return told[0]
+    return errors[0]
 
 
-def _by_hand(said: dict[str, str]) -> dict[str, Any]:
-    missing = [name for name in (COORDINATOR, PROCESSES, PROCESS) if name not in said]
+def _from_environment(given: dict[str, str]) -> dict[str, Any]:
+    """Returns the arguments of `jax.distributed.initialize` that the environment variables stand for."""
+    missing = [name for name in (COORDINATOR, PROCESSES, PROCESS) if name not in given]
     if missing:
-        raise JclipError(f"{' and '.join(said)} is set, but not {' and '.join(missing)}: set all three, or none")
+        raise JclipError(f"{' and '.join(given)} is set, but not {' and '.join(missing)}: set all three, or none")
     try:
-        processes, number = int(said[PROCESSES]), int(said[PROCESS])
+        processes, number = int(given[PROCESSES]), int(given[PROCESS])
     except ValueError:
-        raise JclipError(f"{PROCESSES}={said[PROCESSES]} and {PROCESS}={said[PROCESS]} must be whole numbers") from None
-    host, colon, port = said[COORDINATOR].rpartition(":")
+        raise JclipError(
+            f"{PROCESSES}={given[PROCESSES]} and {PROCESS}={given[PROCESS]} must be whole numbers"
+        ) from None
+    host, colon, port = given[COORDINATOR].rpartition(":")
     if not (host and colon and port.isdigit()):
-        raise JclipError(f"{COORDINATOR}={said[COORDINATOR]} is no address: write HOST:PORT")
+        raise JclipError(f"{COORDINATOR}={given[COORDINATOR]} is not a valid address: use HOST:PORT")
     if not 0 <= number < processes:
         raise JclipError(f"{PROCESS}={number} is not one of {processes} processes: count them from 0")
     return {
-        "coordinator_address": said[COORDINATOR],
+        "coordinator_address": given[COORDINATOR],
         "num_processes": processes,
         "process_id": number,
-        # What jax would find by itself, under Slurm say, has been overruled, its devices of a process included.
+        # The variables overrule what jax would detect, under Slurm for example, including its devices per process.
         "cluster_detection_method": "deactivate",
     }
-
-
-def client() -> Any:
-    """Returns jax's client of the coordination service; None where this process is alone."""
-    return distributed.global_state.client
-
-
-def count() -> int:
-    """Returns the number of processes of this run."""
-    number: int = distributed.global_state.num_processes
-    return 1 if alone() else number

@@ -1,4 +1,4 @@
-"""What stays copied on a mesh that should split the parameters: told, and refused where it is too much."""
+"""Replicated parameters on a mesh that should split them: reported, and refused above a limit."""
 
 import math
 from collections.abc import Mapping
@@ -13,19 +13,19 @@ from jclip.rules import paths_of, rows
 SPLITTING = ("fsdp", "tensor")
 """The mesh axes over which parameters are split."""
 
-_SMALL = 4096  # bytes: what is smaller is not told of by itself
+_SMALL = 4096  # bytes; smaller parameters are not listed
 
 
 @dataclass(frozen=True)
 class Replication:
-    """What a mesh leaves in copies.
+    """Parameters that a mesh replicates.
 
     Attributes:
-      axes: the mesh axes that split parameters, in words: "fsdp=4 x tensor=2".
-      devices: into how many parts they could be split.
+      axes: the mesh axes that split parameters, as text: "fsdp=4 x tensor=2".
+      devices: number of parts into which they could be split.
       total: bytes of all parameters.
-      share: 0 where every device holds an even part of the parameters, 1 where every device holds all.
-      parts: (paths, bytes, copies) of what is there more than once, without the small; the largest waste first.
+      share: 0 if every device holds an equal part of the parameters, 1 if every device holds all.
+      parts: (paths, bytes, copies) of replicated parameters, except small ones; the largest waste first.
     """
 
     axes: str
@@ -35,7 +35,7 @@ class Replication:
     parts: tuple[tuple[str, int, int], ...]
 
     def __str__(self) -> str:
-        """A line."""
+        """Returns one line."""
         told = f"{self.axes}: {self.share:.2%} of the parameters' {in_units(self.total)} stay in copies"
         return f"{told}, most of it {self.parts[0][0]} ({in_units(self.parts[0][1])})" if self.parts else told
 
@@ -50,11 +50,11 @@ class Replication:
 
 
 def replication(shapes: Mapping[str, Any], shardings: Mapping[str, Any], mesh: Mesh) -> Replication:
-    """What stays in copies on the devices over which the parameters should be split.
+    """Returns what is replicated over the devices that should split the parameters.
 
     Args:
       shapes: the parameters, nested, or their shapes.
-      shardings: what `param_shardings` gives for them.
+      shardings: from `param_shardings`.
       mesh: from `make_mesh`.
     """
     leaves, places = paths_of(shapes), paths_of(shardings)
@@ -65,7 +65,7 @@ def replication(shapes: Mapping[str, Any], shardings: Mapping[str, Any], mesh: M
         for path, leaf in leaves.items()
     }
     total = sum(whole.values())
-    # What a device holds too much, of all that it can hold too much.
+    # Bytes in excess of an equal part, over the largest possible excess.
     beyond = sum(size * (copies[path] - 1) for path, size in whole.items())
     share = beyond / (total * (devices - 1)) if devices > 1 and total else 0.0
     kinds = {path: (copies[path], leaf.dtype.itemsize) for path, leaf in leaves.items()}
@@ -84,7 +84,7 @@ def replication(shapes: Mapping[str, Any], shardings: Mapping[str, Any], mesh: M
 
 
 def in_units(count: int) -> str:
-    """A number of bytes, to read."""
+    """Returns a number of bytes with a unit."""
     for unit, size in (("GiB", 2**30), ("MiB", 2**20)):
         if count >= size:
             return f"{count / size:,.2f} {unit}"

@@ -14,7 +14,7 @@ from jclip.axes import BATCH_AXES, TENSOR
 from jclip.errors import JclipError
 from jclip.models.placements import Placement as Placement
 from jclip.models.placements import Placements
-from jclip.parallel.processes import is_first
+from jclip.parallel.processes import is_first_process
 from jclip.rules import match, paths_of, tree_from_paths
 
 Rules = Placements
@@ -79,7 +79,7 @@ def whole(tree: Any, mesh: Mesh) -> Any:
     def fetch(leaf: jax.Array) -> np.ndarray | None:
         if not leaf.is_fully_addressable and not leaf.is_fully_replicated:
             leaf = jax.jit(lambda x: x, out_shardings=replicated(mesh))(leaf)
-        return np.asarray(leaf) if is_first() else None
+        return np.asarray(leaf) if is_first_process() else None
 
     return jax.tree.map(fetch, tree)
 

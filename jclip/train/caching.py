@@ -22,7 +22,7 @@ from jclip.data.sources.folders import Records
 from jclip.data.sources.records import Pair
 from jclip.errors import JclipError
 from jclip.parallel.checksum import checksums
-from jclip.parallel.processes import appears, first, is_first, meet, said_by_first, together
+from jclip.parallel.processes import broadcast, everywhere, gather, is_first_process, on_first, wait_until_visible
 from jclip.parallel.sharding import local_rows, place_rows, replicated
 from jclip.stages import FrozenTower
 from jclip.train.assembly import StageParts
@@ -70,14 +70,14 @@ def fill(
 
         def begin(source: Any = source, count: int = len(units)) -> FeatureCache:
             description = {**tower.description, "format": _FORMAT, "weights": weights}
-            description["data"] = json.loads(said_by_first(json.dumps(describe_source(source, place))))
+            description["data"] = broadcast(describe_source(source, place))
             layout = {"count": count, "width": shape.shape[1], "dtype": str(shape.dtype)}
             shard_rows = size * max(1, _SHARD_ROWS // size)
-            first(lambda: open_cache(place, tower.name, description, **layout, shard_rows=shard_rows))
+            on_first(lambda: open_cache(place, tower.name, description, **layout, shard_rows=shard_rows))
             return open_cache(place, tower.name, description, **layout, shard_rows=shard_rows)
 
-        cache = replace(together(begin), first=firsts)
-        missing = json.loads(said_by_first(json.dumps(cache.missing() if is_first() else [])))
+        cache = replace(everywhere(begin), first=firsts)
+        missing = broadcast(cache.missing() if is_first_process() else [])
         caches.append((cache, units, missing))
     total = sum(cache.count for cache, _, _ in caches)
     todo = sum(len(cache.rows_of(shard)) for cache, _, missing in caches for shard in missing)
@@ -100,9 +100,9 @@ def fill(
                 features += made
                 done += len(made)
                 stepped(done, total)
-            first(lambda: cache.write(shard, features))  # noqa: B023 (called at once)
+            on_first(lambda: cache.write(shard, features))  # noqa: B023 (called at once)
     found = [cache for cache, _, _ in caches]
-    together(lambda: _check_seen(found))
+    everywhere(lambda: _check_seen(found))
     return Filled(found, todo)
 
 
@@ -125,7 +125,7 @@ def _rows(
             mine.append(tower.blank)
             troubles[row] = str(error)
     word = {"stop": stop(), "troubles": list(troubles.items())}
-    told = [json.loads(each) for each in meet(json.dumps(word) if any(word.values()) else None)]
+    told = gather(word if any(word.values()) else None)
     if any(each["stop"] for each in told):
         return None
     found = np.asarray(run_tower(tower.variables, place_rows(np.stack(mine), size, part.mesh)))
@@ -176,7 +176,9 @@ def _in_batches(rows: range, size: int) -> Iterator[range]:
 
 def _check_seen(caches: Sequence[FeatureCache]) -> None:
     for cache in caches:
-        if not all(map(appears, cache.files)) or cache.missing():  # all() stops at the first that does not appear
+        if (
+            not all(map(wait_until_visible, cache.files)) or cache.missing()
+        ):  # all() stops early
             raise JclipError(
                 f"{cache.folder} lacks {len(cache.missing())} files here that the first process wrote: give all "
                 "processes the same cache, on a shared disk"

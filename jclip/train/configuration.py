@@ -4,7 +4,6 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from jclip.images.preprocess import Preprocessing
-
 from jclip.models.compute import Implementation, Remat
 from jclip.models.dual_encoder import DualEncoderConfig
 from jclip.parallel.mesh import MeshShape

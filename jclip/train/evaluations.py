@@ -1,18 +1,19 @@
-"""What is evaluated during a run, as plain data. The command line turns it into evaluators: training knows none."""
+"""Evaluations during a run, as plain data; `jclip.cli.evaluators` makes evaluators of them."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
 class Retrieval:
-    """Recalls between pictures and captions, as `jclip eval retrieval` finds them.
+    """Image-text recall, as in `jclip eval retrieval`.
 
     Attributes:
-      name: of its figures: "muge" gives "muge/t2i_r1", ..., "muge/mean_recall"; in several languages "xtd/zh/t2i_r1".
+      name: prefix of its figures: "muge" gives "muge/t2i_r1", ..., "muge/mean_recall"; of several languages
+        "xtd/zh/t2i_r1".
       data: a file of pairs, or a folder.
-      protocol: a published test, which knows its split, its languages and its directions; "" for none.
-      split: of a folder; the protocol's own, or "test".
-      languages: by default all that the protocol and the folder have.
+      protocol: a published benchmark, which sets the split, the languages and the directions; "" for none.
+      split: of a folder; by default the protocol's, or "test".
+      languages: by default all of the protocol and the folder.
     """
 
     name: str
@@ -24,16 +25,16 @@ class Retrieval:
 
 @dataclass(frozen=True)
 class Classification:
-    """Zero-shot classification, as `jclip eval classify` finds it.
+    """Zero-shot classification, as in `jclip eval classify`.
 
     Attributes:
-      name: of its figures: "cifar" gives "cifar/accuracy", ...; with several prompts "cifar/zh/accuracy".
-      data: a folder of pictures by class.
-      dataset: the set's name; "" for one of your own.
-      prompts: names of ensembles: languages, "cn_clip", "open_clip", .json files; by default the language in whose
-        script the classes are named.
-      classes: a file of class names, or "cn_clip" or "open_clip" for ImageNet's; "" for those beside the data.
-      split: of data that have splits.
+      name: prefix of its figures: "cifar" gives "cifar/accuracy", ...; with several prompts "cifar/zh/accuracy".
+      data: a folder of images by class.
+      dataset: name of a known data set; "" for your own.
+      prompts: names of prompt ensembles: languages, "cn_clip", "open_clip", .json files; by default the language of
+        the class names.
+      classes: a file of class names, or "cn_clip" or "open_clip" for ImageNet's; "" for the file beside the data.
+      split: of data with splits.
     """
 
     name: str
@@ -46,14 +47,14 @@ class Classification:
 
 @dataclass(frozen=True)
 class Probe:
-    """A linear probe on the features of this moment, as `jclip eval probe` finds it.
+    """A linear probe on the current features, as in `jclip eval probe`.
 
     Attributes:
-      name: of its figures: "pets" gives "pets/accuracy", ...; with several numbers of shots "pets/16/accuracy".
-      data: a folder with train, test and perhaps valid.
-      dataset: the set's name; "" for one of your own.
-      shots: pictures of each class; 0 for all.
-      seeds: few-shot figures are means over so many draws.
+      name: prefix of its figures: "pets" gives "pets/accuracy", ...; with several numbers of shots "pets/16/accuracy".
+      data: a folder with train, test and optionally valid.
+      dataset: name of a known data set; "" for your own.
+      shots: images per class; 0 for all.
+      seeds: number of draws that few-shot figures are averaged over.
     """
 
     name: str

@@ -1,21 +1,20 @@
-"""What comes up on one process between two steps, told to all of them, so that all act on it at the same step."""
+"""Exchange between two steps: processes act on signals, errors and unreadable data at the same step."""
 
-import json
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from jclip.data.batches.loader import Batches
 from jclip.errors import JclipError
-from jclip.parallel.processes import meet, who
+from jclip.parallel.processes import gather, process_prefix
 
 
 class Heard(NamedTuple):
-    """What all processes said, the same on each but for the type of an error.
+    """What all processes reported; equal on each, except for the type of the error.
 
     Attributes:
-      unreadable: what is replaced from now on, in words; each once in a stage, whoever met it.
-      error: with which all end.
-      signal: to stop.
+      unreadable: descriptions of newly replaced data, each once per stage.
+      error: ends the run.
+      signal: asks the run to stop.
     """
 
     unreadable: list[str]
@@ -24,44 +23,44 @@ class Heard(NamedTuple):
 
 
 class Exchange:
-    """The meetings of a stage.
+    """Exchanges of one stage.
 
     Args:
-      batches: of this process, which note what cannot be read.
-      signals: that reached it.
-      known: what was replaced before the run was resumed, in words; it counts.
+      batches: of this process; they note what they replace.
+      signals: received by this process.
+      known: descriptions of data that were replaced before the run was resumed; they count towards the limit.
     """
 
     def __init__(self, batches: Batches, signals: list[int], known: Sequence[str] = ()):
         self._batches, self._signals = batches, signals
-        self._told = 0
+        self._reported = 0
         self._unreadable = list(known)
 
     def __call__(self, failure: Exception | None = None) -> Heard:
-        """Tells the others what came up here, and hears what came up there.
+        """Reports what happened on this process since the last call, and returns the reports of all.
 
         Args:
           failure: why this process has no batch.
 
         Raises:
-          JclipError: another process left its steps with an error.
+          JclipError: another process left the loop with an error.
         """
-        replaced = self._batches.unreadable[self._told :]
-        self._told += len(replaced)
-        mine: dict[str, Any] = {}
+        replaced = self._batches.unreadable[self._reported :]
+        self._reported += len(replaced)
+        own: dict[str, Any] = {}
         if self._signals:
-            mine["signal"] = self._signals[0]
+            own["signal"] = self._signals[0]
         if replaced:
-            mine["unreadable"] = replaced
+            own["unreadable"] = replaced
         if failure is not None:
-            mine["error"] = f"{who()}{failure}"
-        told = [json.loads(word) for word in meet(json.dumps(mine) if mine else None)]
+            own["error"] = f"{process_prefix()}{failure}"
+        reports = gather(own or None)
         known = set(self._unreadable)
-        found = [words for one in told for words in one.get("unreadable", ())]
+        found = [words for report in reports for words in report.get("unreadable", ())]
         new = [words for words in dict.fromkeys(found) if words not in known]
         self._unreadable += new
-        errors = [JclipError(one["error"]) for one in told if "error" in one]
-        # Each process keeps within the limit by itself; that all do so together shows only here.
+        errors = [JclipError(report["error"]) for report in reports if "error" in report]
+        # Each process checks its own limit; only here all of them are counted together.
         too_many = self._batches.too_many(self._unreadable)
         error = failure or next(iter(errors), None) or too_many
-        return Heard(new, error, next((one["signal"] for one in told if "signal" in one), None))
+        return Heard(new, error, next((report["signal"] for report in reports if "signal" in report), None))

@@ -1,4 +1,4 @@
-"""Whether numbers are numbers still, and which are not."""
+"""Checks for infinities and NaN."""
 
 from typing import Any
 
@@ -10,14 +10,14 @@ from jclip.train.state import TrainState
 
 
 def all_finite(state: TrainState) -> bool:
-    """Whether all that training changes is finite: parameters, batch-norm statistics, the optimizer's slots."""
+    """Returns whether trainable parameters, batch statistics and optimizer slots are all finite."""
     return bool(_all_finite(_changing(state)))
 
 
 def first_broken(state: TrainState) -> str | None:
-    """The path of the first parameter with an element that is not finite, or else of a statistic or a slot.
+    """Returns the path of the first trainable parameter, statistic or slot that is not finite; None if all are finite.
 
-    Parameters have the names that rules know; the others begin with "stats" or "slots". None when all are finite.
+    Statistics and slots have paths that begin with "stats" and "slots".
     """
     finite = jax.device_get(_finite_leaves(_changing(state)))
     for path, fine in jax.tree_util.tree_leaves_with_path(finite):
@@ -27,7 +27,7 @@ def first_broken(state: TrainState) -> str | None:
 
 
 def first_broken_at_start(state: TrainState) -> str | None:
-    """Returns the path of the first parameter or statistic that is not finite, trained or frozen; None for none."""
+    """Returns the path of the first parameter, trained or frozen, or statistic that is not finite; None if all are."""
     begun = {"trainable": state.trainable, "frozen": state.frozen, "stats": state.stats}
     for path, fine in jax.tree_util.tree_leaves_with_path(jax.device_get(_finite_leaves(begun))):
         if not np.all(fine):

@@ -1,4 +1,4 @@
-"""The end of a call of `train`."""
+"""Result of training."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,14 +8,14 @@ from jclip.checkpoint import Position
 
 @dataclass(frozen=True)
 class Outcome:
-    """End of a call of `train`.
+    """Result of `train`.
 
     Attributes:
       finished: whether all stages are done.
-      position: where the run stands.
-      bundles: of its stages so far.
-      best: the bundle of the best model, by `Run.best`; None for none.
-      signal: that stopped it, on whichever process it came; None for none.
+      position: of the last step.
+      bundles: folders of the finished stages' bundles.
+      signal: that stopped the run, received by any process.
+      best: folder of the best model's bundle, see `Run.best`.
     """
 
     finished: bool

@@ -8,7 +8,7 @@ from jclip.data.inspecting.reading import Reading, reading
 from jclip.errors import JclipError
 from jclip.io.files import check_folder
 from jclip.models.build import shapes
-from jclip.parallel.processes import first, together
+from jclip.parallel.processes import everywhere, on_first
 from jclip.tokenizers.text import Tokenizer
 from jclip.train.assembly import Devices, StageParts, assemble, devices_of, open_stage, open_tokenizer
 from jclip.train.checks import check_starting_points, warn_of_small_training
@@ -30,7 +30,7 @@ def prepare(run: Run, workdir: Path) -> tuple[Devices, Tokenizer, list[StagePart
       JclipError: a workdir that cannot be written to, a run that cannot be, or a tokenizer, a teacher or a starting
         bundle that is missing or does not fit.
     """
-    first(lambda: check_folder(workdir))
+    on_first(lambda: check_folder(workdir))
     devices = devices_of(run)
     if not any((workdir / "checkpoints").glob("[0-9]*")):
         check_starting_points(run)
@@ -79,4 +79,4 @@ def sample_data(parts: Sequence[StageParts]) -> tuple[list[Reading], list[str]]:
             found += mine
         return found, warnings
 
-    return together(sample)
+    return everywhere(sample)

@@ -1,16 +1,16 @@
-"""Evaluations of a run as lines for people: each figure beside the start's and the best so far."""
+"""Evaluations of a run as lines of text: each figure beside the first and the best one."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 HEADLINES = ("mean_recall", "accuracy")
-"""Figures that sum an evaluation up."""
+"""Figures that summarise an evaluation."""
 
-_MOST = 4  # figures in a line where an evaluation has no headline
+_MOST = 4  # figures in a line without a headline
 
 
 class Scores:
-    """Evaluations so far. Figures are shares, shown in per cent; higher is better.
+    """Evaluations so far. Figures are fractions, printed in per cent; higher is better.
 
     >>> scores = Scores("T1/t2i_r1")
     >>> scores.line({"total": 0, "T1/t2i_r1": 0.031, "T1/t2i_r5": 0.1})
@@ -21,8 +21,8 @@ class Scores:
     'step 300: T1/t2i_r1 40.0 (start 3.1, best 41.2 at 200)'
 
     Args:
-      best: the figure that a run keeps its best model by; "" for none.
-      earlier: records of metrics.jsonl, when a run is resumed.
+      best: the figure by which a run keeps its best model; "" for none.
+      earlier: records of a resumed run.
     """
 
     def __init__(self, best: str = "", earlier: Iterable[Mapping[str, Any]] = ()):
@@ -33,7 +33,7 @@ class Scores:
                 self._seen[record["total"]] = record
 
     def line(self, record: Mapping[str, Any]) -> str:
-        """Takes the record of an evaluation, and returns its line."""
+        """Adds the record of an evaluation, and returns its line."""
         total = record["total"]
         before = [self._seen[step] for step in sorted(self._seen) if step < total]
         self._seen[total] = record

@@ -13,7 +13,7 @@ from jclip.bundle import load_bundle
 from jclip.errors import JclipError
 from jclip.models.build import init_variables
 from jclip.models.dual_encoder import DualEncoderConfig
-from jclip.parallel.processes import together
+from jclip.parallel.processes import everywhere
 from jclip.parallel.sharding import place_whole
 from jclip.stages import merge, split
 from jclip.train.layout import Layout, joined
@@ -58,7 +58,7 @@ def starting_variables(
     params = rules.paths_of(variables["params"])
     sources = rules.match(starts_from, list(params), what="starts_from")
     folders = [folder for folder in dict.fromkeys(sources.values()) if folder]
-    bundles = together(lambda: {folder: load_bundle(Path(folder)) for folder in folders})
+    bundles = everywhere(lambda: {folder: load_bundle(Path(folder)) for folder in folders})
     for path, folder in sources.items():
         if folder:
             taken = _take(rules.paths_of(bundles[folder].params), path, params[path], folder)

@@ -1,10 +1,11 @@
-"""A run's folder, and the signals that reach it."""
+"""Folder of a run, and the signals that stop it."""
 
 import os
 import signal
 import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,54 +14,81 @@ try:
 except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
+from jclip.checkpoint import Position
 from jclip.errors import JclipError
-from jclip.parallel.processes import alone, appears, first, is_first, said_by_first, together
+from jclip.parallel.processes import (
+    broadcast,
+    everywhere,
+    is_first_process,
+    is_single_process,
+    on_first,
+    wait_until_visible,
+)
 from jclip.train.configuration import Run
 
 
 def bundle_folder(workdir: Path, run: Run, stage: int) -> Path:
-    """Where the bundle of a finished stage lies: WORKDIR/1-teacher, WORKDIR/2-contrastive."""
+    """Returns the folder of a finished stage's bundle: WORKDIR/1-teacher, WORKDIR/2-contrastive."""
     return workdir / f"{stage + 1}-{run.stages[stage].name}"
 
 
 @contextmanager
-def alone_in(workdir: Path) -> Iterator[None]:
-    """Makes the folder and keeps a second run out of it: each would delete the other's checkpoints.
+def exclusive(workdir: Path) -> Iterator[None]:
+    """Makes the folder and locks it against a second run, which would delete this one's checkpoints.
 
     Raises:
-      JclipError: another run is in it, or not all processes of this one see the same folder.
+      JclipError: another run uses it, or not all processes of this run see the same folder.
     """
     with ExitStack() as stack:
-        first(lambda: _enter(workdir, stack))
+        on_first(lambda: _enter(workdir, stack))
         _check_shared(workdir)
         yield
 
 
 def _check_shared(workdir: Path) -> None:
-    """What the first process writes there, all must find there."""
-    if alone():
+    """Checks that every process sees a file that process 0 writes."""
+    if is_single_process():
         return
-    token = workdir / f".{said_by_first(uuid.uuid4().hex)}.token"
-    first(token.touch)
+    token = workdir / f".{broadcast(uuid.uuid4().hex)}.token"
+    on_first(token.touch)
 
     def look() -> None:
-        if not appears(token):
+        if not wait_until_visible(token):
             raise JclipError(
-                f"{workdir} is not the folder that the first process sees: give all the same one, on a shared disk"
+                f"{workdir} is not the folder that process 0 sees: give all processes the same one, on a shared disk"
             )
 
     try:
-        together(look)
+        everywhere(look)
     finally:
-        if is_first():
+        if is_first_process():
             token.unlink(missing_ok=True)
 
 
-@contextmanager
-def stop_requests() -> Iterator[list[int]]:
-    """Yields a list that the first Ctrl-C, SIGTERM or SIGHUP fills; a step is never cut in two.
+@dataclass
+class StopRequest:
+    """Request to stop a run.
 
-    A second Ctrl-C acts at once. SIGHUP, which a terminal sends when it goes, stays ignored under nohup.
+    Attributes:
+      signals: received by this process.
+      after: number of steps of all stages together after which to stop; None for no limit.
+      signal: that stops the run, once all processes know of it.
+    """
+
+    signals: list[int]
+    after: int | None = None
+    signal: int | None = None
+
+    def is_due(self, position: Position) -> bool:
+        """Returns whether the run should stop; equal on all processes."""
+        return self.signal is not None or (self.after is not None and position.total >= self.after)
+
+
+@contextmanager
+def stop_signals() -> Iterator[list[int]]:
+    """Yields a list to which SIGINT, SIGTERM and SIGHUP are appended instead of interrupting a step.
+
+    A second SIGINT raises KeyboardInterrupt. SIGHUP, sent when the terminal closes, stays ignored under nohup.
     """
     received: list[int] = []
     kinds = [signal.SIGINT, signal.SIGTERM]
@@ -71,14 +99,14 @@ def stop_requests() -> Iterator[list[int]]:
 
     def note(number: int, _: Any) -> None:
         if number not in (signal.SIGINT, signal.SIGTERM):
-            _turn_away(terminal)
+            _redirect_to_null(terminal)
         if received and number == signal.SIGINT:
             raise KeyboardInterrupt
         received.append(number)
 
     try:
         previous = {kind: signal.signal(kind, note) for kind in kinds}
-    except ValueError:  # signals reach the main thread only; elsewhere a run is stopped by its caller
+    except ValueError:  # not the main thread, which alone receives signals
         previous = {}
     try:
         yield received
@@ -87,16 +115,16 @@ def stop_requests() -> Iterator[list[int]]:
             signal.signal(kind, handler)
 
 
-def _turn_away(streams: Sequence[int]) -> None:
-    """Points streams whose terminal is gone to nowhere: each write to them would be an error."""
-    nowhere = os.open(os.devnull, os.O_RDWR)
+def _redirect_to_null(streams: Sequence[int]) -> None:
+    """Redirects streams to the null device: every write to a closed terminal is an error."""
+    null = os.open(os.devnull, os.O_RDWR)
     for stream in streams:
-        os.dup2(nowhere, stream)
-    os.close(nowhere)
+        os.dup2(null, stream)
+    os.close(null)
 
 
 def _enter(workdir: Path, stack: ExitStack) -> None:
-    """Makes and locks the folder; the lock goes with the process, however it ends."""
+    """Makes and locks the folder. The lock ends with the process, even if it is killed."""
     try:
         workdir.mkdir(parents=True, exist_ok=True)
         if fcntl is None:
@@ -109,4 +137,4 @@ def _enter(workdir: Path, stack: ExitStack) -> None:
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        raise JclipError(f"another run is at work in {workdir}: let it finish, or choose another folder") from None
+        raise JclipError(f"another run is using {workdir}: wait until it ends, or choose another --workdir") from None

@@ -19,7 +19,7 @@ from jclip.tokenizers.text import load_tokenizer
 from jclip.train.configuration import Run, check
 from jclip.train.evaluations import Classification, Probe, Retrieval
 from jclip.train.identity import check_same
-from jclip.train.logging.telemetry import read_journal
+from jclip.train.logging.sinks import read_journal
 from jclip.train.planning.reduced import reduce
 from tests.evaluate.cn_clip_data import ROOT, many_to_many, png, write_texts
 from tests.train.cluster import Job, run_all

@@ -18,7 +18,7 @@ from jclip.cli.configs import load_config
 from jclip.demo import practice
 from jclip.evaluate.findings import read_findings
 from jclip.train import loop
-from jclip.train.logging.telemetry import read_journal
+from jclip.train.logging.sinks import read_journal
 from tests.cli.small_bundle import write_bundle
 
 

@@ -20,8 +20,8 @@ from jclip.models.build import init_variables
 from jclip.models.clip_text import ClipTextConfig
 from jclip.models.dual_encoder import DualEncoderConfig
 from jclip.models.vit import VitConfig
-from jclip.train.logging.boards import TensorBoard
-from jclip.train.logging.telemetry import Journal, ProgressWatcher, read_journal
+from jclip.train.logging.progress import ProgressWatcher
+from jclip.train.logging.sinks import MetricsFile, TensorBoard, read_journal
 from tests.conversion import test_families
 from tests.data.importing.sources import cn_clip, picture
 from tests.poison import FOLDER, TEXT, UTF8, assert_harmless, assert_harmless_page
@@ -254,11 +254,10 @@ def test_what_a_run_says(terminal, tmp_path, monkeypatch, capsys):
 
 
 def test_what_a_run_writes(tmp_path):
-    journal, board = Journal(tmp_path / "metrics.jsonl"), TensorBoard(tmp_path / "board", 0)
     name = TEXT + "\udcff"
-    board.show(journal.write("evaluation", 1, {f"{name}/accuracy": 0.5, "name": name}))
-    board.close()
-    journal.close()
+    for sink in (MetricsFile(tmp_path / "metrics.jsonl"), TensorBoard(tmp_path / "board", 0)):
+        sink.write({"kind": "evaluation", "total": 1, f"{name}/accuracy": 0.5, "name": name})
+        sink.close()
     assert_harmless((tmp_path / "metrics.jsonl").read_text(encoding="utf-8"))
     assert read_journal(tmp_path / "metrics.jsonl")[0]["name"] == name
     (events,) = (tmp_path / "board").iterdir()

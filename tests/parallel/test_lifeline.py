@@ -13,19 +13,19 @@ from tests.train.cluster import finish, start_all
 # The others wait on the host for one that never comes.
 PROGRAM = """
 import os, sys, time
-from jclip.parallel.processes import connect, index, meet
+from jclip.parallel.processes import barrier, connect, process_index
 connect()
-meet()
-if index() == int(sys.argv[1]):
+barrier()
+if process_index() == int(sys.argv[1]):
     time.sleep(1)
     os.kill(os.getpid(), 9)
-meet()
+barrier()
 """
 
 
-@pytest.mark.parametrize("gone", [0, 1])
-def test_a_killed_process_is_missed_within_seconds(gone):
-    running = start_all([[sys.executable, "-c", PROGRAM, str(gone)]] * 3, devices=1)
+@pytest.mark.parametrize(("gone", "processes"), [(0, 2), (1, 3)])
+def test_a_killed_process_is_missed_within_seconds(gone, processes):
+    running = start_all([[sys.executable, "-c", PROGRAM, str(gone)]] * processes, devices=1)
     running[gone].wait(120)
     begun = time.monotonic()
     ended = finish(running)

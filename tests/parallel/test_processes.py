@@ -1,62 +1,132 @@
 """Two real processes that stay in step, whatever happens to one of them alone."""
 
+import json
+import pickle
+import re
 import sys
 import time
+from pathlib import Path
 
+import numpy as np
 import pytest
 
+from jclip.train.loop import train
+from tests.parallel.scenes import SCENES
+from tests.train import toy
 from tests.train.cluster import finish, start_all
+from tests.train.runs import RECIPES, leaves, losses, reduced
 
 
-def play(scene, folder):
-    """(exit code, lines) of both processes; neither may hang."""
-    begun = time.monotonic()
-    command = [sys.executable, "-m", "tests.parallel.alone_together", scene, str(folder)]
-    ended = finish(start_all([command] * 2, devices=1))
-    assert time.monotonic() - begun < 110, "one waited in vain for the other"
-    return [(code, said.splitlines()) for code, said in ended]
+@pytest.fixture(scope="session")
+def played(made_once):
+    """(scene) -> the lines and the error of both processes, and the scene's folder. One start for all scenes."""
+
+    def play(folder):
+        run = toy.toy(reduced(RECIPES[1], folder / "inputs"))
+        (folder / "job.pickle").write_bytes(pickle.dumps((folder, run)))
+        begun = time.monotonic()
+        ended = finish(
+            start_all([[sys.executable, "-m", "tests.parallel.scenes", folder / "job.pickle"]] * 2, devices=1)
+        )
+        assert [code for code, _ in ended] == [0, 0], ended
+        assert time.monotonic() - begun < 110, "one waited in vain for the other"
+
+    folder = made_once("two_processes", play)
+
+    def of(scene):
+        told = [json.loads((folder / f"{scene}-{process}.json").read_text()) for process in (0, 1)]
+        return [each["lines"] for each in told], [each["error"] for each in told], folder / scene
+
+    return of
 
 
-def test_meetings(tmp_path):
-    (code, zero), (other, one) = play("meetings", tmp_path)
-    assert code == other == 0, (zero, one)
-    assert zero[:4] == one[:4] == ["all ['word 0', 'word 1']", "one ['word']", "none []", "first from 0"]
+def saved(folder):
+    return sorted(path.name for path in (folder / "run" / "checkpoints").iterdir())
+
+
+def test_exchanges(played):
+    (zero, one), errors, _ = played("exchanges")
+    assert errors == [None, None]
+    assert zero[:4] == one[:4] == ["all ['word 0', 'word 1']", "one [{'value': [1]}]", "none []", "first from 0 None"]
     assert zero[4:] == [
-        "together JclipError: process 1: act failed",
+        "everywhere JclipError: process 1: act failed",
         "a bug JclipError: process 1: act failed",
-        "first alone JclipError: process 0: writing failed",
-        "outer JclipError: process 1: before the inner meeting failed",
+        "on first JclipError: process 0: writing failed",
+        "outer JclipError: process 1: before the inner exchange failed",
         "inner JclipError: process 1: inner failed",
-        "agree JclipError: process 1: this has another number than the first process (0, here 1): start all alike",
+        "same JclipError: process 1: the number differs from process 0's (0, here 1): start all processes alike",
         "still in step ['0', '1']",
     ]
     assert one[4:] == [zero[4], "a bug ValueError: act failed", *zero[6:]]
 
 
 @pytest.mark.parametrize(
-    ("scene", "codes", "words"),
+    ("scene", "zero", "one"),
     [
-        ("out_of_turn", [1, 1], ["JclipError: process 1: this one stumbled", "JclipError: this one stumbled"]),
-        ("ending", [1, 2], ["JclipError: process 1: ended with code 2: see what it said", None]),
-        ("places", [0, 0], ["placed", "placed"]),
+        ("out_of_turn", "JclipError: process 1: this one stumbled", "JclipError: this one stumbled"),
+        ("ending", "JclipError: process 1: ended with code 2: see its own message", "SystemExit: 2"),
+        ("watcher_fails", "JclipError: process 1: the watcher fell over", "RuntimeError: the watcher fell over"),
     ],
 )
-def test_one_stumbles_and_none_waits(tmp_path, scene, codes, words):
-    ended = play(scene, tmp_path)
-    assert [code for code, _ in ended] == codes, ended
-    assert [lines[-1] if lines else None for _, lines in ended] == words
+def test_an_error_of_one_ends_all(played, scene, zero, one):
+    lines, errors, _ = played(scene)
+    assert errors == [zero, one] and lines == [[], []]
 
 
-def test_a_folder_that_is_not_shared_is_noticed(tmp_path):
-    ended = play("other_folders", tmp_path)
-    assert [code for code, _ in ended] == [1, 1]
-    assert all(
-        "1 is not the folder that the first process sees: give all the same one" in said[-1] for _, said in ended
-    )
+@pytest.mark.parametrize(
+    ("scene", "words"),
+    [
+        ("other_folders", "1 is not the folder that process 0 sees: give all processes the same one"),
+        ("unreadable_picture", "cannot be read"),
+        ("other_configuration", "process 1: the configuration differs from process 0's (stages.0.optimizer.beta1: "),
+        ("evaluation_stumbles", "process 1: the gallery burned down"),
+        ("disk_of_one_is_full", "a checkpoint cannot be written ("),
+    ],
+)
+def test_all_raise_the_error_of_one(played, scene, words):
+    _, errors, _ = played(scene)
+    assert all(re.match(r"(Jclip|Picture)Error: ", error) and words in error for error in errors), errors
 
 
-def test_what_one_cannot_read_of_a_checkpoint_none_reads(tmp_path):
-    ended = play("damage", tmp_path / "checkpoints")
-    assert [code for code, _ in ended] == [0, 0], ended
-    assert all(lines[-2:] == ["warning True", "restored 1 1"] for _, lines in ended), ended
-    assert (tmp_path / "damaged" / "2").is_dir()
+def test_what_an_error_leaves(played):
+    assert not (played("other_configuration")[2] / "run").exists()
+    assert saved(played("watcher_fails")[2]) == []  # the other process would not have come to save
+    assert saved(played("evaluation_stumbles")[2]) == ["2"]  # no step is lost
+    assert (played("disk_of_one_is_full")[2] / "checkpoints" / "1").is_dir()
+
+
+def test_arrays_are_placed(played):
+    assert played("places")[:2] == ([["placed"], ["placed"]], [None, None])
+
+
+def test_what_one_cannot_read_of_a_checkpoint_none_reads(played):
+    lines, errors, folder = played("damage")
+    assert errors == [None, None] and lines == [["warning True", "restored 1 1"]] * 2
+    assert (folder / "damaged" / "2").is_dir()
+
+
+def test_a_signal_to_one_stops_all_at_the_same_step(played):
+    (zero, one), errors, folder = played("signal_to_one")
+    assert errors == [None, None] and zero == one
+    _, finished, total, signal = zero[0].split()
+    assert (finished, signal) == ("False", "15")
+    assert saved(folder) == [total]
+
+
+def test_two_processes_train_as_one_does(played, tmp_path, monkeypatch):
+    lines, errors, folder = played("whole_run")
+    assert errors == [None, None] and lines == [["outcome True 4 None"]] * 2
+    toy.install(monkeypatch.setattr)
+    run = pickle.loads((folder.parent / "job.pickle").read_bytes())[1]
+    whole = train(run, tmp_path / "run")
+    for (step, loss), (other, expected) in zip(losses(folder / "run"), losses(tmp_path / "run"), strict=True):
+        assert step == other and loss == pytest.approx(expected, rel=1e-5)
+    for bundle in whole.bundles:
+        found = leaves(folder / "run" / bundle.name)
+        for path, leaf in leaves(bundle).items():
+            np.testing.assert_allclose(found[path], leaf, rtol=1e-4, atol=1e-6)
+
+
+def test_every_scene_is_looked_at():
+    tests = Path(__file__).read_text(encoding="utf-8")
+    assert all(f'"{scene.__name__}"' in tests for scene in SCENES)

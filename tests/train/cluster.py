@@ -1,15 +1,13 @@
 """Real processes that make one run: `python -m tests.train.cluster JOB.pickle`, with JCLIP_* in the environment."""
 
-import itertools
 import os
 import pickle
-import signal
 import socket
 import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,42 +19,34 @@ PATIENCE = 240  # seconds: long for what should take twenty, for machines that a
 
 @dataclass(frozen=True)
 class Job:
-    """What every process of a test's run does: `train`, with something happening on the way.
+    """Arguments of `train` on every process.
 
     Attributes:
-      run: the run, or one for each process.
-      workdir: of all of them.
-      stop_after: of `train`.
-      happens: {(process, step of the stage): what}: "SIGTERM" to itself, or "error": its watcher fails.
-      gallery: pictures to evaluate with; 0 for no evaluation.
-      broken: the number of a picture of the gallery that cannot be read.
-      stumbles: (process, steps in all): there its evaluator fails before it has met the others.
+      run, workdir, stop_after: as in `train`.
+      gallery: number of pictures to evaluate with; 0 for the run's own evaluations.
     """
 
-    run: Run | tuple[Run, ...]
+    run: Run
     workdir: Path
     stop_after: int | None = None
-    happens: dict[tuple[int, int], str] = field(default_factory=dict)
     gallery: int = 0
-    broken: int | None = None
-    stumbles: tuple[int, int] | None = None
 
 
 def start(job: Job, processes: int, devices: int) -> list[subprocess.Popen[str]]:
-    """Starts the processes of a job, each with so many devices of its own."""
+    """Starts the processes of a job, each with its own devices."""
     with tempfile.NamedTemporaryFile(suffix=".pickle", delete=False) as file:
         pickle.dump(job, file)
     return start_all([[sys.executable, "-m", "tests.train.cluster", file.name]] * processes, devices)
 
 
 def start_all(commands: Sequence[Sequence[str]], devices: int) -> list[subprocess.Popen[str]]:
-    """Starts the processes of one run, each by its own command and with so many devices of its own."""
+    """Starts the processes of one run, each with its own command and its own devices."""
     with socket.socket() as free:
         free.bind(("localhost", 0))
         address = f"localhost:{free.getsockname()[1]}"
     common = {
         **os.environ,
-        # Of two counts the last one counts.
+        # The last of two equal flags counts.
         "XLA_FLAGS": f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count={devices}",
         "JCLIP_COORDINATOR": address,
         "JCLIP_PROCESSES": str(len(commands)),
@@ -75,7 +65,7 @@ def start_all(commands: Sequence[Sequence[str]], devices: int) -> list[subproces
 
 
 def finish(running: Sequence[subprocess.Popen[str]]) -> list[tuple[int, str]]:
-    """Exit code and output of each; none may hang."""
+    """Returns the exit code and the output of each; none may hang."""
     try:
         return [(each.wait(PATIENCE), each.stdout.read() if each.stdout else "") for each in running]
     finally:
@@ -95,23 +85,13 @@ def _main(file: str) -> int:
     from jclip.errors import JclipError
     from jclip.parallel.processes import connect
     from jclip.train.loop import train
-    from tests.train.runs import Watch
 
     job: Job = pickle.loads(Path(file).read_bytes())
     connect()
-    me = int(os.environ["JCLIP_PROCESS"])
-
-    def act(step: int) -> None:
-        what = job.happens.get((me, step))
-        if what == "error":
-            raise RuntimeError("the watcher fell over")
-        if what:
-            os.kill(os.getpid(), getattr(signal, what))
-
-    run = job.run if isinstance(job.run, Run) else job.run[me]
+    run = job.run
     try:
         evaluators: dict[str, Any] = {"toy": _evaluator(run, job)} if job.gallery else made(run)
-        outcome = train(run, job.workdir, watcher=Watch(act), evaluators=evaluators, stop_after=job.stop_after)
+        outcome = train(run, job.workdir, evaluators=evaluators, stop_after=job.stop_after)
     except JclipError as error:
         print(f"JclipError: {error}")
         return 1
@@ -120,11 +100,10 @@ def _main(file: str) -> int:
 
 
 def _evaluator(run: Run, job: Job) -> Any:
-    """Recall on a gallery of its own, of a size that no number of devices divides."""
+    """Recall on a gallery, of a size that is not a multiple of the number of devices."""
     import numpy as np
 
     from jclip.data.sources.synthetic import SyntheticPairs
-    from jclip.errors import JclipError
     from jclip.evaluate.metrics.retrieval import recalls
     from jclip.inference import Encoder
     from jclip.tokenizers.text import load_tokenizer
@@ -134,14 +113,8 @@ def _evaluator(run: Run, job: Job) -> Any:
     records = SyntheticPairs().open(run.preprocessing)
     pairs = [records[number] for number in range(job.gallery)]
     pictures: list[Any] = [pair.pictures[0] for pair in pairs]
-    if job.broken is not None:
-        pictures[job.broken] = b"no picture"
-
-    calls = itertools.count()
 
     def evaluate(variables: dict[str, Any]) -> dict[str, float]:
-        if (int(os.environ.get("JCLIP_PROCESS", "0")), next(calls)) == job.stumbles:
-            raise JclipError("the gallery burned down")
         images = encoder.images(variables, pictures)
         texts = encoder.texts(variables, [pair.captions[0] for pair in pairs])
         keys = np.arange(len(pairs))

@@ -1,21 +1,35 @@
-"""What tests of whole runs share: parameters of bundles, a watcher that does something at a step, damaged data."""
+"""Helpers for tests of whole runs: reduced recipes, parameters of bundles, a watcher, damaged data."""
 
 import io
+from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
 from jclip import rules
 from jclip.bundle import load_bundle
+from jclip.cli.configs import load_config
 from jclip.data.sources.folders import PairFolder
 from jclip.data.sources.kinds import StoredPair
 from jclip.data.sources.synthetic import caption
 from jclip.data.sources.writing import write_pairs
-from jclip.train.logging.telemetry import read_journal
+from jclip.train.logging.sinks import read_journal
+from jclip.train.planning.reduced import reduce
+from tests.train import toy
+
+CONFIGS = Path(__file__).parents[2] / "configs"
+RECIPES = ("altclip/vit_l_14.py", "chinese_clip/vit_b_16.py")
+
+
+def reduced(recipe, folder):
+    """A recipe at reduced size, whose tokenizer and teacher are in `folder`."""
+    return reduce(load_config(str(CONFIGS / recipe)), folder)
 
 
 def leaves(folder):
     """{path: array} of a bundle's parameters."""
+    if (folder / "params.npz").is_file():
+        return toy.leaves(folder)
     return rules.paths_of(load_bundle(folder).params)
 
 
@@ -36,12 +50,12 @@ def losses(workdir):
 
 
 class Watch:
-    """Keeps the steps it is told of, and calls `act` with each."""
+    """Keeps steps and records, and calls `act` with each step."""
 
     def __init__(self, act=lambda step: None):
         self.steps, self.records, self._act = [], [], act
 
-    def stage_begins(self, name, step, steps):
+    def stage_begins(self, name, step, steps, *, number=1, count=1):
         pass
 
     def logged(self, record):

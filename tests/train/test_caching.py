@@ -18,8 +18,8 @@ from jclip.images.on_host import HostAugmentation
 from jclip.stages import Budget
 from jclip.tokenizers.text import train_clip_bpe
 from jclip.train.caching import _check_seen, fill
-from jclip.train.configuration import check
-from jclip.train.logging.telemetry import read_journal
+from jclip.train.checks import check
+from jclip.train.logging.sinks import read_journal
 from jclip.train.loop import train
 from jclip.train.planning.flops import count_flops
 from jclip.train.planning.plan import plan
@@ -217,9 +217,9 @@ def test_files_that_a_networks_disk_shows_late_are_waited_for(tmp_path, monkeypa
     """By a process that did not write them; the first one's word that it has is all that it hears."""
     cache = FeatureCache(tmp_path / "cache", 2, 3, "float32", 1)
     cache.write(0, [np.zeros(3, np.float32)])
-    monkeypatch.setattr("jclip.parallel.processes.alone", lambda: False)
+    monkeypatch.setattr("jclip.parallel.processes.is_single_process", lambda: False)
     with monkeypatch.context() as patch:
-        patch.setattr("jclip.parallel.processes._DISK", 0)
+        patch.setattr("jclip.parallel.processes._DISK_SECONDS", 0)
         with pytest.raises(JclipError, match="lacks 1 files here that the first process wrote: give all .* the same"):
             _check_seen([cache])
     with monkeypatch.context() as patch:

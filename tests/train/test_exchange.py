@@ -1,6 +1,5 @@
-"""What processes tell each other between steps: by hand, two of them played by one."""
+"""Exchanges between steps, of two processes of which one is simulated."""
 
-import json
 from types import SimpleNamespace
 
 import pytest
@@ -13,10 +12,10 @@ from tests.data.loading import make_batches
 
 @pytest.fixture
 def other(monkeypatch):
-    """What the other process, the second, says at the next meeting."""
+    """The report of process 1 at the next exchange."""
     told = SimpleNamespace(word={})
-    words = lambda mine: [word for word in (mine, json.dumps(told.word) if told.word else None) if word]  # noqa: E731
-    monkeypatch.setattr("jclip.train.exchange.meet", words)
+    values = lambda own: [value for value in (own, told.word) if value]  # noqa: E731
+    monkeypatch.setattr("jclip.train.exchange.gather", values)
     return told
 
 
@@ -27,7 +26,7 @@ def batches(tmp_path):
 
 
 def test_a_limit_is_of_all_processes_together(batches, other):
-    """Three that cannot be read, of which each process met no more than two, and one both."""
+    """Three unreadable records, of which each process replaced at most two."""
     exchange = Exchange(batches, [])
     batches.unreadable.append("record 1")
     assert exchange() == (["record 1"], None, None)

@@ -1,139 +1,167 @@
-"""Whole runs of both papers' recipes, reduced: they train, stop, resume to the bit, and refuse what cannot be."""
+"""Whole runs: both papers' recipes, reduced, train and resume to the bit; the loop's own rules, on the toy."""
 
 import json
 import os
 import shutil
 import signal
 from dataclasses import replace
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from jclip import rules
 from jclip.errors import JclipError
+from jclip.images.on_device import Augmentation
+from jclip.images.on_host import HostAugmentation
 from jclip.stages import Budget
-from jclip.train.assembly import StageParts, check_and_mesh
 from jclip.train.configuration import Teacher
 from jclip.train.health import all_finite, first_broken
-from jclip.train.logging.telemetry import read_journal
+from jclip.train.logging.sinks import read_journal
 from jclip.train.loop import train
-from tests.train.runs import Watch, assert_same_bundles, leaves, losses
+from jclip.train.preparing import prepare
+from jclip.train.state import whole_params
+from tests.train.runs import RECIPES, Watch, assert_same_bundles, leaves, losses, reduced
+from tests.train.toy import ToyParts, toy
+from tests.train.toy import prepare as prepare_toy
 
 
-def test_both_stages_of_both_recipes_train(recipe, tmp_path):
-    outcome = train(recipe, tmp_path / "run")
+def lively(run):
+    """A run with augmentation and dropout in its stages, where they are the recipe's."""
+    if run.teacher:
+        return run
+    augmentation = Augmentation(scale=0.2, rotate=10.0, translate=0.1, flip=0.5, hue=20.0)
+    stages = tuple(
+        replace(
+            stage,
+            augmentation=augmentation,
+            dropout=True,
+            optimizer=replace(stage.optimizer, learning_rate=1e-3, warmup_steps=0),
+        )
+        for stage in run.stages
+    )
+    return replace(run, stages=stages)
+
+
+def test_both_stages_of_both_recipes_train_and_resume_to_the_bit(recipe, tmp_path):
+    run, start = lively(recipe), {}
+
+    def evaluator(variables):
+        if not start:  # before the first step
+            start.update(rules.paths_of(jax.device_get(variables["params"])))
+        return {"figure": 1.0}
+
+    outcome = train(run, tmp_path / "whole", evaluators={"toy": evaluator})
     assert outcome.finished and outcome.position.total == 4
-    assert [folder.name for folder in outcome.bundles] == [f"{i + 1}-{s.name}" for i, s in enumerate(recipe.stages)]
-    journal = [line for line in read_journal(tmp_path / "run" / "metrics.jsonl") if line["kind"] == "train"]
-    assert [(line["stage"], line["step"]) for line in journal] == [(s.name, n) for s in recipe.stages for n in (1, 2)]
+    assert [folder.name for folder in outcome.bundles] == [f"{i + 1}-{s.name}" for i, s in enumerate(run.stages)]
+    journal = [line for line in read_journal(tmp_path / "whole" / "metrics.jsonl") if line["kind"] == "train"]
+    assert [(line["stage"], line["step"]) for line in journal] == [(s.name, n) for s in run.stages for n in (1, 2)]
     assert all(np.isfinite(line["loss"]) for line in journal)
+    if not run.teacher:
+        assert {"image_to_text_r1", "text_to_image_r1", "logit_scale", "gradient_norm"} <= journal[0].keys()
+
+    # Frozen parameters do not move, and trained ones do.
+    first, second = map(leaves, outcome.bundles)
+    assert any(not np.array_equal(first[path], start[path]) for path in first if path.startswith("text/layers"))
+    for path in first:
+        if path.startswith("image/") or (run.teacher and path == "text/projection/kernel"):
+            np.testing.assert_array_equal(first[path], start[path].astype(np.float32))
+    if not run.teacher:
+        assert any(not np.array_equal(second[path], first[path]) for path in first if path.startswith("image/"))
+
+    # Stopped in the second stage.
+    assert not train(run, tmp_path / "parts", stop_after=3).finished
+    resumed = train(run, tmp_path / "parts")
+    assert_same_bundles(resumed.bundles, outcome.bundles)
+    assert losses(tmp_path / "parts") == losses(tmp_path / "whole")
 
 
-def test_frozen_parameters_do_not_move_and_trained_ones_do(recipe, tmp_path):
-    first, second = train(recipe, tmp_path / "run").bundles
-    start = leaves(train(replace(recipe, stages=_at_rate_zero(recipe)), tmp_path / "still").bundles[0])
-    after = leaves(first)
-    text_moved = [
-        path for path in after if path.startswith("text/layers") and not np.array_equal(after[path], start[path])
-    ]
-    assert text_moved
-    for path in after:
-        if path.startswith("image/"):
-            np.testing.assert_array_equal(after[path], start[path])
-    if recipe.name == "altclip":
-        np.testing.assert_array_equal(after["text/projection/kernel"], start["text/projection/kernel"])
-    else:
-        assert any(not np.array_equal(leaves(second)[p], after[p]) for p in after if p.startswith("image/"))
-
-
-def _at_rate_zero(run):
-    stage = run.stages[0]
-    return (replace(stage, optimizer=replace(stage.optimizer, learning_rate=1e-30)),)  # 0 is refused
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "change", [{"augmentation": Augmentation()}, {"host_augmentation": HostAugmentation()}, {"dropout": False}], ids=str
+)
+def test_augmentation_and_dropout_act(chinese_clip, tmp_path, change):
+    run = lively(replace(chinese_clip, stages=chinese_clip.stages[:1]))
+    assert run.model.text.dropout > 0 and run.stages[0].host_augmentation.changes
+    other = replace(run, stages=(replace(run.stages[0], **change),))
+    with_them, without = (leaves(train(one, tmp_path / name).bundles[0]) for name, one in (("a", run), ("b", other)))
+    assert any(not np.array_equal(leaf, without[path]) for path, leaf in with_them.items())
 
 
 @pytest.mark.parametrize("stop_after", [1, 2, 3])
-def test_stopped_and_resumed_ends_the_same_to_the_bit(recipe, tmp_path, stop_after):
-    whole = train(recipe, tmp_path / "whole")
-    stopped = train(recipe, tmp_path / "parts", stop_after=stop_after)
-    assert not stopped.finished
-    resumed = train(recipe, tmp_path / "parts")
+def test_stopped_and_resumed_ends_the_same_to_the_bit(toy_run, tmp_path, stop_after):
+    whole = train(toy_run, tmp_path / "whole")
+    stopped = train(toy_run, tmp_path / "parts", stop_after=stop_after)
+    assert not stopped.finished and stopped.position.total == stop_after
+    resumed = train(toy_run, tmp_path / "parts")
     assert resumed.finished
     assert_same_bundles(resumed.bundles, whole.bundles)
     assert losses(tmp_path / "parts") == losses(tmp_path / "whole")
 
 
-def test_a_length_is_compiled_once_and_no_host_begins_a_step_while_another_compiles(
-    chinese_clip, tmp_path, monkeypatch
-):
-    """Collectives give up on a host that comes late. This one believes that there are others."""
-    stage = replace(chinese_clip.stages[0], batch_size=8, budget=Budget(steps=4), buckets=(6, 8), bucket_window=4)
-    made, read, met = [], [], []
-    compiled = StageParts.compiled.fget
-    monkeypatch.setattr(StageParts, "compiled", property(lambda part: made.append(compiled(part)) or made[-1]))
-    place = StageParts.place
+def test_a_shape_is_compiled_once_and_before_any_host_runs_it(one_stage, tmp_path, monkeypatch):
+    """Collectives time out if a host comes late. This one believes that there are others."""
+    run = toy(one_stage, steps=4, buckets=(6, 8), bucket_window=4)
+    made, read, barriers = [], [], []
+    compiled, place = ToyParts.compiled.fget, ToyParts.place
+    monkeypatch.setattr(ToyParts, "compiled", property(lambda part: made.append(compiled(part)) or made[-1]))
     monkeypatch.setattr(
-        StageParts, "place", lambda part, batch: read.append(batch["text"].shape[1]) or place(part, batch)
+        ToyParts, "place", lambda part, batch: read.append(batch["text"].shape[1]) or place(part, batch)
     )
-    monkeypatch.setattr("jclip.train.loop.alone", lambda: False)
-    monkeypatch.setattr("jclip.train.loop.meet", lambda: met.append(len(read)))
-    assert train(replace(chinese_clip, stages=(stage,)), tmp_path / "run").finished
+    monkeypatch.setattr("jclip.train.stage_loop.is_single_process", lambda: False)
+    monkeypatch.setattr("jclip.train.stage_loop.barrier", lambda: barriers.append(len(read)))
+    assert train(run, tmp_path / "run").finished
     assert set(read) == {6, 8}
-    assert met == [1 + read.index(length) for length in dict.fromkeys(read)]
+    assert barriers == [1 + read.index(length) for length in dict.fromkeys(read)]
     assert made[0]._cache_size() == 2
 
 
-def test_a_finished_run_is_finished_at_once(chinese_clip, tmp_path):
-    first = train(chinese_clip, tmp_path / "run")
+def test_a_finished_run_is_finished_at_once(toy_run, tmp_path):
+    first = train(toy_run, tmp_path / "run")
     before = (tmp_path / "run" / "metrics.jsonl").read_text()
-    assert train(chinese_clip, tmp_path / "run") == first
+    assert train(toy_run, tmp_path / "run") == first
     assert (tmp_path / "run" / "metrics.jsonl").read_text() == before
 
 
-def test_ctrl_c_stops_between_steps_with_a_checkpoint(chinese_clip, tmp_path):
-    impatient = Watch(lambda step: os.kill(os.getpid(), signal.SIGINT))
-    outcome = train(chinese_clip, tmp_path / "run", watcher=impatient)
-    assert not outcome.finished and outcome.position.total == 1
-    assert train(chinese_clip, tmp_path / "run").finished
+def test_ctrl_c_stops_between_steps_with_a_checkpoint(toy_run, tmp_path):
+    outcome = train(toy_run, tmp_path / "run", watcher=Watch(lambda step: os.kill(os.getpid(), signal.SIGINT)))
+    assert not outcome.finished and outcome.position.total == 1 and outcome.signal == signal.SIGINT
+    assert train(toy_run, tmp_path / "run").finished
 
 
-def test_a_checkpoint_from_another_config_is_refused_and_kept(chinese_clip, tmp_path):
-    train(chinese_clip, tmp_path / "run", stop_after=1)
-    other = replace(chinese_clip, stages=tuple(replace(s, batch_size=32) for s in chinese_clip.stages))
-    with pytest.raises(JclipError, match=r"stages\.0\.batch_size: 16, now 32.*choose another --workdir"):
-        train(other, tmp_path / "run")
-    assert train(chinese_clip, tmp_path / "run").finished
+def test_a_checkpoint_from_another_config_is_refused_and_kept(toy_run, tmp_path):
+    train(toy_run, tmp_path / "run", stop_after=1)
+    with pytest.raises(JclipError, match=r"stages\.0\.batch_size: 8, now 32.*choose another --workdir"):
+        train(toy(toy_run, batch_size=32), tmp_path / "run")
+    assert train(toy_run, tmp_path / "run").finished
 
 
-def test_logging_may_change_between_calls(chinese_clip, tmp_path):
-    train(chinese_clip, tmp_path / "run", stop_after=1)
-    assert train(replace(chinese_clip, log_every=2), tmp_path / "run").finished
+def test_logging_may_change_between_calls(toy_run, tmp_path):
+    train(toy_run, tmp_path / "run", stop_after=1)
+    assert train(replace(toy_run, log_every=2), tmp_path / "run").finished
 
 
 @pytest.mark.parametrize("every", [0, 1])
-def test_a_loss_that_is_not_finite_stops_the_run(chinese_clip, tmp_path, every):
-    optimizer = replace(chinese_clip.stages[0].optimizer, learning_rate=1e30, warmup_steps=0)
-    wild = replace(chinese_clip.stages[0], optimizer=optimizer, budget=Budget(steps=6))
-    saved = (
-        r"The last checkpoint in \S+ is from before" if every else "No checkpoint was due before, and the same command"
-    )
-    message = rf"^stage 'image-frozen': the loss is nan at step \d; the first that is not finite is \S+\. {saved}"
-    with pytest.raises(JclipError, match=message) as told:
-        train(replace(chinese_clip, stages=(wild,), checkpoint_every=every), tmp_path / "run")
-    names = leaves(train(replace(chinese_clip, stages=chinese_clip.stages[:1]), tmp_path / "fine").bundles[0])
-    assert any(f" {name}" in f" {told.value}" for name in names)
+def test_a_loss_that_is_not_finite_stops_the_run(one_stage, tmp_path, every):
+    (stage,) = one_stage.stages
+    wild = replace(stage, optimizer=replace(stage.optimizer, learning_rate=1e30))
+    saved = r"The last checkpoint in \S+ is from before" if every else "No checkpoint was due before, and the same"
+    message = rf"^stage 'image-frozen': the loss is inf at step 2; the first that is not finite is slots/\S+\. {saved}"
+    with pytest.raises(JclipError, match=message):
+        train(replace(one_stage, stages=(wild,), checkpoint_every=every), tmp_path / "run")
     assert bool(list((tmp_path / "run" / "checkpoints").iterdir())) == bool(every)
 
 
-def test_what_is_not_finite_is_named(chinese_clip):
-    with jax.set_mesh(check_and_mesh(chinese_clip)):
-        state = StageParts(chinese_clip, 0, check_and_mesh(chinese_clip)).start()
+def test_what_is_not_finite_is_named(toy_run, tmp_path):
+    state = prepare_toy(toy_run, tmp_path / "run")[2][0].start()
     assert all_finite(state) and first_broken(state) is None
-    slots = jax.tree.map(lambda leaf: leaf * jnp.inf + 1 if leaf.ndim == 3 else leaf, state.slots)
+    slots = jax.tree.map(lambda leaf: leaf * jnp.inf + 1 if leaf.ndim == 2 else leaf, state.slots)
     assert not all_finite(state._replace(slots=slots))
     assert first_broken(state._replace(slots=slots)).startswith("slots/")
-    bias = {"projection": {"kernel": jnp.array([1.0, jnp.nan])}}
-    assert first_broken(state._replace(trainable={"text": bias}, slots=slots)) == "text/projection/kernel"
+    broken = {"text": {"w": jnp.array([1.0, jnp.nan])}}
+    assert first_broken(state._replace(trainable=broken, slots=slots)) == "text/w"
 
 
 def test_a_batch_that_does_not_divide_is_refused_before_anything_is_written(chinese_clip, tmp_path):
@@ -150,45 +178,43 @@ def test_a_vocabulary_too_large_for_the_tower_is_refused(chinese_clip, tmp_path)
 
 
 def test_a_teacher_with_other_towers_is_refused(recipe, tmp_path):
-    if recipe.teacher is None:  # Chinese-CLIP learns from none; given one, it must be right all the same
-        teacher_bundle = train(recipe, tmp_path / "teacher", stop_after=None).bundles[0]
-        recipe = replace(recipe, teacher=Teacher(str(teacher_bundle), recipe.model))
-        assert train(recipe, tmp_path / "taught", stop_after=1).position.total == 1
-    teacher = replace(recipe.teacher, model=replace(recipe.teacher.model, embed_dim=7))
+    teacher = recipe.teacher
+    if teacher is None:  # Chinese-CLIP has none; if it is given one, that must be right all the same
+        given = reduced(RECIPES[0], tmp_path / "altclip").teacher
+        teacher = Teacher(given.bundle, given.model, given.context_length)
+        prepare(replace(recipe, teacher=teacher), tmp_path / "run")
+    wrong = replace(teacher, model=replace(teacher.model, embed_dim=7))
     with pytest.raises(
         JclipError, match=r"the teacher in .* has other towers than the run says \(embed_dim: 7, now 64"
     ):
-        train(replace(recipe, teacher=teacher), tmp_path / "run")
+        train(replace(recipe, teacher=wrong), tmp_path / "run")
 
 
-def test_parameters_start_from_a_bundle(chinese_clip, tmp_path):
-    source = train(chinese_clip, tmp_path / "first").bundles[-1]
-    rest = _at_rate_zero(chinese_clip)
-    start = ((r"image/.*|logit_scale", str(source)), (r"text/.*", ""))
-    second = leaves(
-        train(replace(chinese_clip, stages=rest, starts_from=start, seed=5), tmp_path / "second").bundles[0]
-    )
-    first = leaves(source)
-    for path in first:
-        assert np.array_equal(first[path], second[path]) == (not path.startswith("text/") or _constant(first[path])), (
-            path
-        )
+def test_parameters_start_from_a_bundle(tmp_path):
+    """Of another model with the same image tower; the text tower is initialised."""
+    run = reduced(RECIPES[0], tmp_path / "inputs")
+    source = run.teacher
+    start = ((r"image/.*|logit_scale", source.bundle), (r"text/.*", ""))
+    mesh, _, parts = prepare(replace(run, starts_from=start, seed=5), tmp_path / "run")
+    with jax.set_mesh(mesh):
+        params = rules.paths_of(jax.device_get(whole_params(parts[0].start())))
+    expected, found = leaves(Path(source.bundle)), {path for path in params if path.startswith("image/")}
+    assert found
+    for path in (*found, "logit_scale"):
+        np.testing.assert_array_equal(params[path], expected[path])
 
 
-def _constant(leaf):
-    return np.all(leaf == leaf.flat[0])
-
-
-def test_evaluators_are_called_at_the_start_and_after_each_stage(chinese_clip, tmp_path):
+def test_evaluators_are_called_at_the_start_and_after_each_stage(toy_run, tmp_path):
     seen = []
 
     def evaluator(variables):
-        seen.append(float(variables["params"]["logit_scale"]))
+        seen.append(np.asarray(variables["params"]["text"]["w"]))
         return {"r1": len(seen) / 10}
 
-    train(chinese_clip, tmp_path / "run", evaluators={"toy": evaluator})
+    train(toy_run, tmp_path / "run", evaluators={"toy": evaluator})
     records = [line for line in read_journal(tmp_path / "run" / "metrics.jsonl") if line["kind"] == "evaluation"]
     assert [(line["total"], line["toy/r1"]) for line in records] == [(0, 0.1), (2, 0.2), (4, 0.3)]
+    assert not np.array_equal(seen[0], seen[1]) and not np.array_equal(seen[1], seen[2])
 
 
 def test_a_cut_off_journal_line_is_dropped(tmp_path):
@@ -197,23 +223,30 @@ def test_a_cut_off_journal_line_is_dropped(tmp_path):
     assert read_journal(path) == [{"kind": "train", "total": 1}]
 
 
-def test_a_second_run_in_the_same_folder_is_refused(chinese_clip, tmp_path):
+def test_a_second_run_in_the_same_folder_is_refused(toy_run, tmp_path):
     refusals = []
 
     def second(step):
         with pytest.raises(JclipError) as error:
-            train(chinese_clip, tmp_path / "run")
+            train(toy_run, tmp_path / "run")
         refusals.append(str(error.value))
 
-    assert train(chinese_clip, tmp_path / "run", watcher=Watch(second)).finished
-    assert len(refusals) == 4 and all("another run is at work" in refusal for refusal in refusals)
+    assert train(toy_run, tmp_path / "run", watcher=Watch(second)).finished
+    assert len(refusals) == 4 and all("another run is using" in refusal for refusal in refusals)
 
 
-def test_a_last_bundle_that_was_taken_away_comes_back(chinese_clip, tmp_path):
-    bundle = train(chinese_clip, tmp_path / "run").bundles[-1]
+def test_a_last_bundle_that_was_taken_away_comes_back(toy_run, tmp_path):
+    bundle = train(toy_run, tmp_path / "run").bundles[-1]
     before = leaves(bundle)
     shutil.rmtree(bundle)
-    assert train(chinese_clip, tmp_path / "run").bundles[-1] == bundle
+    assert train(toy_run, tmp_path / "run").bundles[-1] == bundle
     after = leaves(bundle)
     assert before.keys() == after.keys()
     assert all(np.array_equal(before[path], after[path]) for path in before)
+
+
+def test_the_budget_is_kept(toy_run, tmp_path):
+    first, second = toy_run.stages
+    run, watch = replace(toy_run, stages=(replace(first, budget=Budget(steps=3)), second)), Watch()
+    assert train(run, tmp_path / "run", watcher=watch).position.total == 5
+    assert watch.steps == [1, 2, 3, 1, 2]

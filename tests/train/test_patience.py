@@ -5,12 +5,12 @@ from dataclasses import replace
 import pytest
 
 from jclip.errors import JclipError
-from jclip.stages import Budget
 from jclip.train.configuration import check
+from jclip.train.evaluating import is_spent
 from jclip.train.evaluations import Retrieval
-from jclip.train.logging.telemetry import read_journal
+from jclip.train.logging.sinks import read_journal
 from jclip.train.loop import train
-from jclip.train.patience import is_spent
+from tests.train.toy import toy
 
 
 def journal(*values, stage="one", begin=0):
@@ -46,20 +46,20 @@ def test_only_right_after_an_evaluation_of_this_stage():
     assert not is_spent(2, "toy/f", "two", 8, records + journal(0.2, 0.1, stage="two", begin=6))
 
 
-def test_a_stage_ends_early_and_the_next_begins(chinese_clip, tmp_path):
-    stages = tuple(replace(stage, budget=Budget(steps=6)) for stage in chinese_clip.stages)
-    run = replace(chinese_clip, stages=stages, evaluate_every=1, best="toy/f", patience=2, evaluations=())
+def test_a_stage_ends_early_and_the_next_begins(toy_run, tmp_path):
+    run = toy(toy_run, steps=6)
+    run = replace(run, evaluate_every=1, best="toy/f", patience=2, evaluations=())
     figures = iter([0.1, 0.3, 0.2, 0.25, *[0.4, 0.5, 0.6, 0.7, 0.8, 0.9]])
     evaluators = {"toy": lambda _: {"f": next(figures)}}
     stopped = train(run, tmp_path / "run", evaluators=evaluators, stop_after=3)  # where its patience is spent
     assert not stopped.finished and stopped.position.step == 3
     outcome = train(run, tmp_path / "run", evaluators=evaluators)
     assert outcome.finished and outcome.position.total == 3 + 6
-    assert all((folder / "config.json").is_file() for folder in (*outcome.bundles, tmp_path / "run" / "best"))
+    assert all(folder.is_dir() for folder in (*outcome.bundles, tmp_path / "run" / "best"))
     records = [r for r in read_journal(tmp_path / "run" / "metrics.jsonl") if r["kind"] == "evaluation"]
     assert [(r["stage"], r["total"]) for r in records] == [
-        *[(stages[0].name, total) for total in range(4)],
-        *[(stages[1].name, total) for total in range(4, 10)],
+        *[(run.stages[0].name, total) for total in range(4)],
+        *[(run.stages[1].name, total) for total in range(4, 10)],
     ]
 
 

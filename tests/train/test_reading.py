@@ -19,11 +19,10 @@ from jclip.data.sources.writing import write_pairs, write_parallel
 from jclip.errors import JclipError
 from jclip.losses.contrastive import ContrastiveLoss
 from jclip.train.configuration import check
-from jclip.train.logging.telemetry import read_journal
+from jclip.train.logging.sinks import read_journal
 from jclip.train.loop import train
 from jclip.train.planning.reduced import reduce
-from tests.train.conftest import CONFIGS, RECIPES
-from tests.train.runs import png
+from tests.train.runs import CONFIGS, RECIPES, png
 
 
 @pytest.fixture

@@ -11,7 +11,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import jax.numpy as jnp
-import numpy as np
 import pytest
 
 from jclip.checkpoint import Checkpoints, Position
@@ -20,22 +19,24 @@ from jclip.data.sources.kinds import StoredPair
 from jclip.data.sources.synthetic import caption, write_tokenizer
 from jclip.data.sources.writing import write_pairs
 from jclip.errors import JclipError
-from jclip.images.on_device import Augmentation
-from jclip.images.on_host import HostAugmentation
-from jclip.stages import Budget
 from jclip.train.identity import check_same, fingerprint, identity
 from jclip.train.loop import train
-from tests.train.runs import assert_same_bundles, leaves, losses
+from jclip.train.preparing import prepare
+from tests.train import toy as toy_module
+from tests.train.runs import RECIPES, assert_same_bundles, losses, png, reduced
+from tests.train.toy import toy
 
 ROOT = Path(__file__).parents[2]
 
-# Trains what is pickled in FILE, and kills itself as `kill -9` would after STEP steps of the first stage.
+# Trains the toy run that is pickled in FILE, and kills itself after STEP steps of the first stage.
 KILLED = """
 import os, pickle, signal, sys, time
 from pathlib import Path
 from jclip.train.loop import train
+from tests.train import toy
 from tests.train.runs import Watch
 
+toy.install()
 workdir = Path(sys.argv[2])
 
 def act(step):
@@ -48,103 +49,77 @@ train(pickle.loads(Path(sys.argv[1]).read_bytes()), workdir, watcher=Watch(act))
 """
 
 
-@pytest.fixture
-def lively(chinese_clip):
-    """One stage with augmentation and dropout, and a checkpoint every third step."""
-    augmentation = Augmentation(scale=0.2, rotate=10.0, translate=0.1, flip=0.5, hue=20.0)
-    stage = replace(chinese_clip.stages[0], budget=Budget(steps=8), augmentation=augmentation, dropout=True)
-    optimizer = replace(stage.optimizer, learning_rate=1e-3, warmup_steps=0)
-    return replace(chinese_clip, stages=(replace(stage, optimizer=optimizer),), checkpoint_every=3)
-
-
-def test_killed_between_checkpoints_ends_the_same_to_the_bit(lively, tmp_path):
-    assert lively.model.text.dropout > 0
-    workdir, file = tmp_path / "run", tmp_path / "run.pickle"
-    file.write_bytes(pickle.dumps(lively))
+def test_killed_between_checkpoints_ends_the_same_to_the_bit(one_stage, tmp_path):
+    run, workdir, file = replace(toy(one_stage, steps=8), checkpoint_every=3), tmp_path / "run", tmp_path / "run.pickle"
+    file.write_bytes(pickle.dumps(run))
     command = [sys.executable, "-c", KILLED, str(file), str(workdir), "5"]
     killed = subprocess.run(command, cwd=ROOT, env=dict(os.environ), capture_output=True, text=True)
     assert killed.returncode == -signal.SIGKILL, killed.stderr
     assert [path.name for path in (workdir / "checkpoints").iterdir()] == ["3"]
     assert [total for total, _ in losses(workdir)] == [1, 2, 3, 4]  # the fifth step was not written any more
-    resumed, whole = train(lively, workdir), train(lively, tmp_path / "whole")
+    resumed, whole = train(run, workdir), train(run, tmp_path / "whole")
     assert_same_bundles(resumed.bundles, whole.bundles)
     assert losses(workdir) == losses(tmp_path / "whole")
-    # Augmentation and dropout do act: without one of them the run ends elsewhere.
-    assert lively.stages[0].host_augmentation.changes
-    for change in ({"augmentation": Augmentation()}, {"host_augmentation": HostAugmentation()}, {"dropout": False}):
-        plain = replace(lively, stages=(replace(lively.stages[0], **change),))
-        other = leaves(train(plain, tmp_path / "-".join(change)).bundles[0])
-        assert any(not np.array_equal(leaf, other[path]) for path, leaf in leaves(whole.bundles[0]).items())
 
 
-@pytest.fixture
-def away(recipe, tmp_path):
-    """A recipe all of whose folders lie in one, named from the folder above; its first stage reads a data folder."""
-    home = tmp_path / "home"
-    (home / "demo").mkdir(parents=True)
-    shutil.copytree(tmp_path / "inputs", home / "demo" / "inputs")
-    here = {str(tmp_path / "inputs"): "demo/inputs"}
-    run = replace(recipe, tokenizer=_renamed(recipe.tokenizer, here))
-    if recipe.teacher:
-        return home, replace(run, teacher=replace(run.teacher, bundle=_renamed(run.teacher.bundle, here)))
-    pictures = np.random.default_rng(0).integers(0, 256, (32, 32, 32, 3), np.uint8)
-    write_pairs(home / "demo" / "pairs", (StoredPair(_png(p), (caption(n),)) for n, p in enumerate(pictures)))
-    stages = (replace(run.stages[0], data=(PairFolder("demo/pairs"),)), *run.stages[1:])
-    return home, replace(run, stages=stages)
+def _at(recipe, home):
+    """A recipe whose folders are in `home`/demo, named from `home`; where it has no teacher, it reads a data folder."""
+    run = reduced(recipe, home / "demo" / "inputs")
+    if not run.teacher:
+        pictures = (StoredPair(png(number), (caption(number),)) for number in range(32))
+        write_pairs(home / "demo" / "pairs", pictures)
+        run = replace(run, stages=(replace(run.stages[0], data=(PairFolder(f"{home}/demo/pairs"),)), *run.stages[1:]))
+    return _renamed(run, f"{home}/demo/", "demo/")
 
 
-def _png(pixels):
-    import io
-
-    from PIL import Image
-
-    buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, "PNG")
-    return buffer.getvalue()
-
-
-def _renamed(place, names):
-    for old, new in names.items():
-        place = place.replace(old, new)
-    return place
-
-
-def _everywhere(run, names):
+def _renamed(run, old, new):
     """The run with its places renamed."""
-    teacher = run.teacher and replace(run.teacher, bundle=_renamed(run.teacher.bundle, names))
-    stages = tuple(
-        replace(
-            stage,
-            data=tuple(replace(d, folder=_renamed(d.folder, names)) if hasattr(d, "folder") else d for d in stage.data),
-        )
-        for stage in run.stages
-    )
-    return replace(run, tokenizer=_renamed(run.tokenizer, names), teacher=teacher, stages=stages)
+    teacher = run.teacher and replace(run.teacher, bundle=run.teacher.bundle.replace(old, new))
+
+    def moved(source):
+        return replace(source, folder=source.folder.replace(old, new)) if hasattr(source, "folder") else source
+
+    stages = tuple(replace(stage, data=tuple(map(moved, stage.data))) for stage in run.stages)
+    return replace(run, tokenizer=run.tokenizer.replace(old, new), teacher=teacher, stages=stages)
 
 
-def test_folders_may_move_and_be_named_otherwise(away, monkeypatch, tmp_path):
-    home, run = away
+def test_folders_may_move_and_be_named_otherwise(monkeypatch, tmp_path):
+    home = tmp_path / "home"
+    run = _at(RECIPES[1], home)
+    toy_module.install(monkeypatch.setattr)
     monkeypatch.chdir(home)
+    run = toy(run)
     train(run, Path("demo/run"), stop_after=1)
     # Named from the root.
-    absolute = _everywhere(run, {"demo/": f"{home}/demo/"})
-    train(absolute, home / "demo" / "run", stop_after=2)
+    train(_renamed(run, "demo/", f"{home}/demo/"), home / "demo" / "run", stop_after=2)
     # Moved.
     shutil.move(home / "demo", tmp_path / "elsewhere")
     monkeypatch.chdir(tmp_path)
-    moved = _everywhere(run, {"demo/": "elsewhere/"})
-    assert train(moved, Path("elsewhere/run")).finished
+    assert train(_renamed(run, "demo/", "elsewhere/"), Path("elsewhere/run")).finished
 
 
-def test_other_contents_at_the_same_place_are_refused(chinese_clip, tmp_path):
-    train(chinese_clip, tmp_path / "run", stop_after=1)
-    shutil.rmtree(chinese_clip.tokenizer)
-    words = write_tokenizer("wordpiece", Path(chinese_clip.tokenizer))
-    assert train(chinese_clip, tmp_path / "run", stop_after=2).position.total == 2  # the same again
-    vocabulary = Path(chinese_clip.tokenizer) / "vocab.txt"
+def test_a_teacher_may_move_too(monkeypatch, tmp_path):
+    home = tmp_path / "home"
+    run = _at(RECIPES[0], home)
+    monkeypatch.chdir(home)
+    before = identity(run, prepare(run, Path("demo/run"))[1])
+    shutil.move(home / "demo", tmp_path / "elsewhere")
+    monkeypatch.chdir(tmp_path)
+    moved = _renamed(run, "demo/", "elsewhere/")
+    check_same(before, identity(moved, prepare(moved, Path("elsewhere/run"))[1]), tmp_path)
+
+
+def test_other_contents_at_the_same_place_are_refused(toy_run, tmp_path):
+    words = write_tokenizer("wordpiece", tmp_path / "words")
+    run = replace(toy_run, tokenizer=str(tmp_path / "words"))
+    train(run, tmp_path / "run", stop_after=1)
+    shutil.rmtree(run.tokenizer)
+    write_tokenizer("wordpiece", tmp_path / "words")
+    assert train(run, tmp_path / "run", stop_after=2).position.total == 2  # the same again
+    vocabulary = tmp_path / "words" / "vocab.txt"
     vocabulary.write_text("\n".join([*words.tokens[:-1], "##changed"]) + "\n", encoding="utf-8")
     with pytest.raises(JclipError, match=r"another configuration \(tokenizer: .* which holds something else\)"):
-        train(chinese_clip, tmp_path / "run")
+        train(run, tmp_path / "run")
 
 
 def test_what_is_compared_of_a_place(chinese_clip, tmp_path):
@@ -181,7 +156,7 @@ def test_every_place_of_a_source_is_known_as_one():
     assert strings == {"folder", "split"}
 
 
-def test_an_older_jclips_checkpoints_are_refused_and_left_alone(chinese_clip, tmp_path):
+def test_an_older_jclips_checkpoints_are_refused_and_left_alone(toy_run, tmp_path):
     checkpoints = Checkpoints(tmp_path / "run" / "checkpoints")
     for number in (1, 2):
         checkpoints.save(Position(0, number, number), {"a": jnp.zeros(2)}, {"config": {}})
@@ -190,5 +165,5 @@ def test_an_older_jclips_checkpoints_are_refused_and_left_alone(chinese_clip, tm
         record = json.loads(file.read_text())
         file.write_text(json.dumps({name: record[name] for name in ("config", "stage", "step", "total")}))
     with pytest.raises(JclipError, match="was written by an older jclip: choose another --workdir"):
-        train(chinese_clip, tmp_path / "run")
+        train(toy_run, tmp_path / "run")
     assert len(list((tmp_path / "run" / "checkpoints").iterdir())) == 2

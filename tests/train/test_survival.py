@@ -1,4 +1,4 @@
-"""Runs that are killed at any moment, whose checkpoints are damaged, whose best model is kept."""
+"""Runs that are killed at any moment, whose checkpoints are damaged, whose best model is kept: on the toy."""
 
 import os
 import pickle
@@ -14,21 +14,22 @@ import numpy as np
 import pytest
 
 from jclip.errors import JclipError
-from jclip.images.on_device import Augmentation
-from jclip.stages import Budget
-from jclip.train.logging.telemetry import read_journal
+from jclip.train.logging.sinks import read_journal
 from jclip.train.loop import train
 from tests.train.runs import assert_same_bundles, leaves, losses
+from tests.train.toy import toy
 
 ROOT = Path(__file__).parents[2]
 
-# Trains what is pickled in FILE, and says when the first step is done.
+# Trains the toy run that is pickled in FILE, and prints when the first step is done.
 PROGRAM = """
 import pickle, sys
 from pathlib import Path
 from jclip.train.loop import train
+from tests.train import toy
 from tests.train.runs import Watch
 
+toy.install()
 first = []
 def act(step):
     if not first:
@@ -40,19 +41,9 @@ train(pickle.loads(Path(sys.argv[1]).read_bytes()), Path(sys.argv[2]), watcher=W
 
 
 @pytest.fixture
-def lively(chinese_clip):
-    """Two stages with augmentation and dropout, and a checkpoint every other step."""
-    augmentation = Augmentation(scale=0.2, rotate=10.0, translate=0.1, flip=0.5, hue=20.0)
-    stages = tuple(
-        replace(
-            stage,
-            budget=Budget(steps=30),
-            augmentation=augmentation,
-            optimizer=replace(stage.optimizer, learning_rate=1e-3, warmup_steps=0),
-        )
-        for stage in chinese_clip.stages
-    )
-    return replace(chinese_clip, stages=stages, checkpoint_every=2)
+def saving(toy_run):
+    """Two stages with a checkpoint every other step."""
+    return replace(toy(toy_run, steps=30), checkpoint_every=2)
 
 
 def killed(run, workdir, moment):
@@ -84,9 +75,8 @@ def kill_until_finished(run, workdir, kills, seed):
 
 
 @pytest.mark.parametrize("kills", [3, pytest.param(20, marks=pytest.mark.slow)])
-def test_killed_at_any_moment_a_run_ends_the_same_to_the_bit(lively, tmp_path, kills):
-    steps = 30 if kills > 3 else 8
-    run = replace(lively, stages=tuple(replace(stage, budget=Budget(steps=steps)) for stage in lively.stages))
+def test_killed_at_any_moment_a_run_ends_the_same_to_the_bit(saving, tmp_path, kills):
+    run = toy(saving, steps=400 if kills > 3 else 60)
     count = kill_until_finished(run, tmp_path / "run", kills, seed=kills)
     assert count >= kills / 2  # a run may be finished before its last kill
     resumed, whole = train(run, tmp_path / "run"), train(run, tmp_path / "whole")
@@ -103,8 +93,8 @@ def largest(checkpoint):
     return max((path for path in checkpoint.rglob("*") if path.is_file()), key=lambda path: path.stat().st_size)
 
 
-def test_a_damaged_checkpoint_gives_way_to_the_one_before(lively, tmp_path):
-    run = replace(lively, stages=(replace(lively.stages[0], budget=Budget(steps=6)),))
+def test_a_damaged_checkpoint_gives_way_to_the_one_before(saving, tmp_path):
+    run = toy(replace(saving, stages=saving.stages[:1]), steps=6)
     train(run, tmp_path / "run", stop_after=4)
     checkpoints = tmp_path / "run" / "checkpoints"
     assert sorted(path.name for path in checkpoints.iterdir()) == ["2", "4"]
@@ -117,33 +107,28 @@ def test_a_damaged_checkpoint_gives_way_to_the_one_before(lively, tmp_path):
     assert (tmp_path / "run" / "damaged" / "4").is_dir()
 
 
-def test_nothing_but_damaged_checkpoints_is_an_error(lively, tmp_path):
-    train(lively, tmp_path / "run", stop_after=1)
+def test_nothing_but_damaged_checkpoints_is_an_error(saving, tmp_path):
+    train(saving, tmp_path / "run", stop_after=1)
     largest(tmp_path / "run" / "checkpoints" / "1").unlink()
     with pytest.raises(JclipError, match=r"checkpoints/1 cannot be read \(.*\), and there is no other: restore it"):
-        train(lively, tmp_path / "run")
+        train(saving, tmp_path / "run")
 
 
-def test_the_best_model_is_kept_and_written(lively, tmp_path):
-    run = replace(
-        lively,
-        stages=(replace(lively.stages[0], budget=Budget(steps=10)),),
-        evaluate_every=2,
-        keep_checkpoints=1,
-        best="toy/figure",
-    )
+def test_the_best_model_is_kept_and_written(saving, tmp_path):
+    run = replace(saving, evaluate_every=2, keep_checkpoints=1, best="toy/figure")
+    run = toy(replace(run, stages=run.stages[:1]), steps=10)
     figures, seen = iter([0.1, 0.2, 0.9, 0.3, 0.4, 0.5]), {}
 
     def evaluator(variables):
-        seen[figure := next(figures)] = np.asarray(variables["params"]["text"]["projection"]["kernel"])
+        seen[figure := next(figures)] = np.asarray(variables["params"]["text"]["w"])
         return {"figure": figure}
 
     train(run, tmp_path / "run", evaluators={"toy": evaluator}, stop_after=8)
     assert sorted(int(path.name) for path in (tmp_path / "run" / "checkpoints").iterdir()) == [4, 8]
     train(run, tmp_path / "run", evaluators={"toy": evaluator})
-    np.testing.assert_array_equal(leaves(tmp_path / "run" / "best")["text/projection/kernel"], seen[0.9])
+    np.testing.assert_array_equal(leaves(tmp_path / "run" / "best")["text/w"], seen[0.9])
 
 
-def test_a_best_that_no_evaluation_gives_is_named(lively, tmp_path):
+def test_a_best_that_no_evaluation_gives_is_named(saving, tmp_path):
     with pytest.raises(JclipError, match="best: no evaluation gives 'toy/other': choose one of toy/figure"):
-        train(replace(lively, best="toy/other"), tmp_path / "run", evaluators={"toy": lambda _: {"figure": 1.0}})
+        train(replace(saving, best="toy/other"), tmp_path / "run", evaluators={"toy": lambda _: {"figure": 1.0}})

@@ -13,12 +13,12 @@ from tensorboardX.proto.event_pb2 import Event
 from jclip.console import Console
 from jclip.errors import JclipError
 from jclip.parallel.mesh import make_mesh
-from jclip.stages import Budget
 from jclip.tokenizers.text import load_tokenizer
 from jclip.train.arithmetic import Arithmetic
 from jclip.train.assembly import StageParts
 from jclip.train.logging.meter import _PEAKS, Meter, peak_tflops
-from jclip.train.logging.telemetry import ProgressWatcher, read_journal
+from jclip.train.logging.progress import ProgressWatcher
+from jclip.train.logging.sinks import read_journal
 from jclip.train.loop import train
 
 
@@ -86,37 +86,51 @@ def scalars(folder):
     return found
 
 
-def test_every_log_step_is_in_the_journal_on_the_board_and_on_a_line(chinese_clip, tmp_path):
-    run = replace(chinese_clip, monitor=replace(chinese_clip.monitor, peak_tflops=1.0, profile_from=1, profile_steps=1))
+def test_every_log_step_is_in_the_journal_on_the_board_and_on_a_line(toy_run, tmp_path, monkeypatch):
+    monkeypatch.setattr("jclip.train.stage_loop.Arithmetic", lambda part: lambda batch: 10**6)
+    run = replace(toy_run, monitor=replace(toy_run.monitor, peak_tflops=1.0, profile_from=1, profile_steps=1))
     with (tmp_path / "out").open("w") as out, ProgressWatcher(Console(file=out, width=200), "run") as watcher:
         train(run, tmp_path / "run", watcher=watcher, stop_after=1)
         train(run, tmp_path / "run", watcher=watcher)
     lines = [line for line in read_journal(tmp_path / "run" / "metrics.jsonl") if line["kind"] == "train"]
     assert [line["total"] for line in lines] == [1, 2, 3, 4]
-    expected = {"loss", "image_to_text_r1", "text_to_image_r1", "scale", "gradient_norm", "learning_rate"}
-    expected |= {"pairs_per_second_per_device", "mfu", "data_wait", "padding"}
+    expected = {"loss", "gradient_norm", "learning_rate"}
+    expected |= {"pairs_per_second", "pairs_per_second_per_device", "mfu", "data_wait", "padding"}
     assert all(expected <= line.keys() for line in lines)
     assert all(0 < line["mfu"] < 1 and 0 < line["padding"] < 1 and 0 <= line["data_wait"] <= 1 for line in lines)
-    shown = scalars(tmp_path / "run" / "tensorboard")
+    on_board = scalars(tmp_path / "run" / "tensorboard")
     for name in expected:
-        assert shown[f"train/{name}"] == pytest.approx({line["total"]: line[name] for line in lines}, rel=1e-6)
+        assert on_board[f"train/{name}"] == pytest.approx({line["total"]: line[name] for line in lines}, rel=1e-6)
     said = (tmp_path / "out").read_text().splitlines()
     assert [line.split(" reads ")[0] for line in said if " reads " in line] == [
         f"stage {stage.name!r}" for stage in 2 * run.stages
     ]
-    printed = [line for line in said if line.startswith("run · ")]
-    assert len(printed) == 4 and len(said) == 8
-    for word in ("loss", "R@1", "scale", "grad", "lr", "pairs/s/device", "MFU", "wait", "pad"):
-        assert all(f"{word} " in line for line in printed), word
+    printed = [line for line in said if line.startswith("run · stage ")]
+    assert [line.split("  ")[0] for line in printed] == [
+        f"run · stage {number}/2 {stage.name} {step}/2" for number, stage in enumerate(run.stages, 1) for step in (1, 2)
+    ]
+    assert len(said) == 8
     assert list((tmp_path / "run" / "profile").rglob("*.xplane.pb"))
 
 
-def test_weights_and_biases(chinese_clip, tmp_path, monkeypatch):
-    run = replace(
-        chinese_clip,
-        stages=(replace(chinese_clip.stages[0], budget=Budget(steps=2)),),
-        monitor=replace(chinese_clip.monitor, wandb="project"),
-    )
+def test_a_line_names_the_figures_and_the_time_that_is_left(tmp_path, monkeypatch):
+    now = iter([100.0, 100.0 + 3 * 60])
+    monkeypatch.setattr("jclip.train.logging.progress.time", types.SimpleNamespace(monotonic=lambda: next(now)))
+    figures = {"loss": 1.0, "text_to_image_r1": 0.5, "image_to_text_r1": 0.5, "logit_scale": 14.3, "gradient_norm": 2.0}
+    speed = {"learning_rate": 1e-4, "pairs_per_second_per_device": 100.0, "mfu": 0.4, "data_wait": 0.1, "padding": 0.2}
+    with (tmp_path / "out").open("w") as out, ProgressWatcher(Console(file=out, width=200), "run") as watcher:
+        watcher.stage_begins("contrastive", 10, 100, number=2, count=3)
+        for step in range(11, 42):
+            watcher.stepped(step)
+        watcher.logged({"kind": "train", "total": 41, "step": 41, **figures, **speed})
+    (line,) = (tmp_path / "out").read_text().splitlines()
+    assert line.startswith("run · stage 2/3 contrastive 41/100 (about 6 min left)  loss 1")  # 30 steps took 3 minutes
+    for word in ("R@1 t2i", "i2t", "scale", "grad", "lr", "pairs/s/device", "MFU", "wait", "pad"):
+        assert f"  {word} " in line, word
+
+
+def test_weights_and_biases(toy_run, tmp_path, monkeypatch):
+    run = replace(toy_run, stages=toy_run.stages[:1], monitor=replace(toy_run.monitor, wandb="project"))
     monkeypatch.setitem(sys.modules, "wandb", None)
     with pytest.raises(JclipError, match=r"wandb is not installed: pip install 'jclip\[wandb\]'"):
         train(run, tmp_path / "without")

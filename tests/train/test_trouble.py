@@ -1,5 +1,6 @@
-"""What goes wrong in the middle of a run: a full disk, a bad picture, a failing evaluation. No step is lost to any."""
+"""Trouble in the middle of a run, on the toy: a full disk, a bad picture, a failing evaluation. No step is lost."""
 
+import json
 import os
 import shutil
 import subprocess
@@ -13,24 +14,17 @@ from jclip.checkpoint import Checkpoints
 from jclip.errors import JclipError
 from jclip.io.files import is_full_disk
 from jclip.stages import Budget
-from jclip.train.logging.telemetry import read_journal
+from jclip.train.logging.sinks import read_journal
 from jclip.train.loop import train
 from tests.train.runs import Watch, assert_same_bundles, holey_pairs, losses
-
-
-@pytest.fixture
-def one_stage(chinese_clip):
-    stage = replace(chinese_clip.stages[0], budget=Budget(steps=4))
-    return replace(chinese_clip, stages=(stage,))
+from tests.train.toy import ToyParts, toy
 
 
 def standing(workdir):
     """The position of the newest checkpoint."""
-    checkpoints = Checkpoints(workdir / "checkpoints")
-    found = checkpoints.latest()
-    checkpoints.close()
-    assert found
-    return found[0].stage, found[0].step, found[0].total
+    newest = max((workdir / "checkpoints").iterdir(), key=lambda path: int(path.name))
+    record = json.loads((newest / "record" / "metadata").read_text())
+    return record["stage"], record["step"], record["total"]
 
 
 @pytest.fixture
@@ -75,6 +69,7 @@ async def _refuse(*_, **__):
 
 @pytest.mark.parametrize("what", ["bytes", "files"])
 def test_a_full_disk_is_named_and_older_checkpoints_survive(one_stage, disk, what, monkeypatch, capfd, tmp_path):
+    monkeypatch.setattr(ToyParts, "ballast", 2**18)  # a state that is larger than what is left for the log
     workdir = disk / "run"
     train(one_stage, workdir, stop_after=1)
     kept = {path: path.stat().st_mtime_ns for path in (workdir / "checkpoints").rglob("*")}
@@ -96,10 +91,10 @@ def test_a_full_disk_stops_what_the_run_reports_too(one_stage, tmp_path, monkeyp
     run, workdir = replace(one_stage, log_every=1), tmp_path / "run"
     train(run, workdir, stop_after=1)
     opening = RecordWriter.__init__
-    monkeypatch.setattr(RecordWriter, "__init__", lambda self, path: opening(self, "/dev/full"))
-    with pytest.raises(JclipError, match=r"^no space for the metrics in \S+/run: free some and run again$"):
-        train(run, workdir)
-    monkeypatch.undo()
+    with monkeypatch.context() as patch:
+        patch.setattr(RecordWriter, "__init__", lambda self, path: opening(self, "/dev/full"))
+        with pytest.raises(JclipError, match=r"^no space for the metrics in \S+/run: free some and run again$"):
+            train(run, workdir)
     assert train(run, workdir).finished
 
 
@@ -119,19 +114,19 @@ def test_half_a_checkpoint_of_a_killed_process_goes(tmp_path):
     assert not half.exists()
 
 
-def test_a_bundle_that_cannot_be_written_costs_no_step(chinese_clip, tmp_path):
+def test_a_bundle_that_cannot_be_written_costs_no_step(toy_run, tmp_path):
     workdir = tmp_path / "run"
     workdir.mkdir()
-    in_the_way = workdir / f"1-{chinese_clip.stages[0].name}"
+    in_the_way = workdir / f"1-{toy_run.stages[0].name}"
     in_the_way.touch()
     with pytest.raises(JclipError, match="is there already"):
-        train(chinese_clip, workdir)
+        train(toy_run, workdir)
     assert standing(workdir) == (0, 2, 2)
     in_the_way.unlink()
     watch = Watch()
-    resumed = train(chinese_clip, workdir, watcher=watch)
+    resumed = train(toy_run, workdir, watcher=watch)
     assert watch.steps == [1, 2]  # the second stage's alone
-    whole = train(chinese_clip, tmp_path / "whole")
+    whole = train(toy_run, tmp_path / "whole")
     assert_same_bundles(resumed.bundles, whole.bundles)
     assert losses(workdir) == losses(tmp_path / "whole")
 
@@ -160,21 +155,18 @@ def test_an_evaluation_that_fails_costs_no_step(one_stage, tmp_path, at):
 def test_parameters_that_are_not_finite_are_never_saved(one_stage, tmp_path):
     stage = replace(one_stage.stages[0], optimizer=replace(one_stage.stages[0].optimizer, learning_rate=float("3e38")))
     wild = replace(one_stage, stages=(replace(stage, budget=Budget(steps=8)),), log_every=0, checkpoint_every=1)
-    with pytest.raises(
-        JclipError, match=r"^\S+ is not finite after \d steps, and nothing is saved\. The last checkpoint in"
-    ):
+    with pytest.raises(JclipError, match=r"^\S+ is not finite after \d steps, and nothing is saved\. "):
         train(wild, tmp_path / "run")
 
 
 @pytest.fixture
 def pairs(tmp_path):
-    """Of which a batch takes 16, so that an epoch is three steps."""
+    """48, of which a batch takes 16, so that an epoch is three steps."""
     return holey_pairs(tmp_path / "pairs")
 
 
 def test_unreadable_pictures(one_stage, pairs, tmp_path):
-    stage = replace(one_stage.stages[0], data=(pairs,), budget=Budget(steps=5))
-    strict, workdir = replace(one_stage, stages=(stage,), seed=5), tmp_path / "run"
+    strict, workdir = replace(toy(one_stage, steps=5, batch_size=16, data=(pairs,)), seed=5), tmp_path / "run"
     message = (
         rf"^{pairs.folder}: the picture of record (\d+) \(index \1 of examples-train.array_record-00000-of-00001\) "
         r"cannot be read as a picture \(.*\): repair or remove it, or "

@@ -1,5 +1,6 @@
 """Batches by step: a pure function of (seed, stage, step), so that any step can be made again, on any host."""
 
+import copy
 from collections.abc import Generator, Iterable, Sequence
 from contextlib import closing
 from functools import partial
@@ -52,7 +53,7 @@ class Batches:
 
     Attributes:
       unreadable: messages about what was replaced so far.
-      features: features of each source, once a frozen tower's are cached; set before batches are asked for.
+      features: features of each source, see `with_features`; None if the towers run.
 
     Raises:
       JclipError: languages are needed, but not known.
@@ -89,6 +90,12 @@ class Batches:
         mine = list(range(batch_size) if rows is None else rows)
         several = len(texts.lengths) > 1
         self._seen, self._own = (list(range(batch_size)), mine) if several else (mine, list(range(len(mine))))
+
+    def with_features(self, features: Sequence[Features]) -> "Batches":
+        """Returns the same batches with the features of a frozen tower, one cache per source, instead of its inputs."""
+        cached = copy.copy(self)
+        cached.features = features
+        return cached
 
     def __getitem__(self, step: int) -> Batch:
         """Returns this process's rows of the batch of a step, counted from 0.

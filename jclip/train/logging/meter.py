@@ -1,16 +1,17 @@
-"""How fast a run goes, and what it spends its time and arithmetic on, between one log line and the next."""
+"""Speed of a run between two log lines, and profiles of chosen steps."""
 
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 
 import jax
 import numpy as np
 
 Flops = Callable[[Mapping[str, np.ndarray]], int]
 
-# Dense bfloat16 peaks of one device as jax counts devices, in TFLOP/s, from the makers' data sheets. The longest
-# name that begins the device's kind is taken.
+# Dense bfloat16 peaks of one jax device in TFLOP/s, from the vendors' data sheets. The longest name that is a prefix of
+# the device kind counts.
 _PEAKS = {
     "TPU v2": 22.5,
     "TPU v3": 61.5,
@@ -37,28 +38,29 @@ _PEAKS = {
 
 
 def peak_tflops(kind: str) -> float | None:
-    """The peak of a device of that kind, in TFLOP/s of dense bfloat16; None where it is not known, as on a CPU."""
+    """Returns the dense bfloat16 peak of a device kind in TFLOP/s; None if unknown, as on a CPU."""
     return _PEAKS.get(max((name for name in _PEAKS if kind.startswith(name)), key=len, default=""))
 
 
 class Meter:
-    """Counts from one call of `read` to the next.
+    """Throughput and its losses, from one call of `read` to the next.
 
     Args:
-      batch_size: pairs a step, over all devices.
-      devices: of the mesh.
-      flops: of a step on a batch; see `Arithmetic`. Asked for only where there is a peak to compare it with.
-      peak: of one device, in TFLOP/s; None when unknown.
+      batch_size: pairs per step, over all devices.
+      devices: number of devices of the mesh.
+      flops: returns the FLOPs of a step on a batch, see `Arithmetic`; None without a peak.
+      peak: of one device, in TFLOP/s; None if unknown.
       pad_id: of the text in a batch.
     """
 
-    def __init__(self, batch_size: int, devices: int, flops: Flops, peak: float | None, pad_id: int):
-        self._batch_size, self._devices, self._flops, self._peak, self._pad = batch_size, devices, flops, peak, pad_id
+    def __init__(self, batch_size: int, devices: int, flops: Flops | None, peak: float | None, pad_id: int):
+        self._batch_size, self._devices, self._pad_id = batch_size, devices, pad_id
+        self._flops, self._peak = flops, peak
         self._begin()
 
     @contextmanager
     def waiting(self) -> Iterator[None]:
-        """Around the wait for a batch."""
+        """Counts the time of the block as waiting for data."""
         begun = time.perf_counter()
         try:
             yield
@@ -67,7 +69,7 @@ class Meter:
 
     @contextmanager
     def apart(self) -> Iterator[None]:
-        """Around what is no training: evaluation, saving."""
+        """Leaves the time of the block out: evaluation, saving."""
         begun = time.perf_counter()
         try:
             yield
@@ -75,22 +77,22 @@ class Meter:
             self._apart += time.perf_counter() - begun
 
     def step(self, batch: Mapping[str, np.ndarray]) -> None:
-        """Counts a step with this batch, of which a process sees its own rows."""
+        """Counts a step on this process's rows of a batch."""
         self._steps += 1
-        if self._peak is not None:
+        if self._flops is not None:
             self._arithmetic += self._flops(batch)
         for name in ("text", "student"):
             if name in batch:
                 self._tokens += batch[name].size
-                self._padding += int((batch[name] == self._pad).sum())
+                self._padding += int((batch[name] == self._pad_id).sum())
 
     def read(self) -> dict[str, float]:
-        """The figures since the last reading, once the steps are done: call it after a result has arrived.
+        """Returns the figures since the last call. Call it after a result of the last step has arrived.
 
         Returns:
-          "pairs_per_second", "pairs_per_second_per_device"; "data_wait", the share of time in which training stood
-          still for want of a batch; "padding", the share of text tokens that are padding; and where the device's peak
-          is known "mfu", the share of it that went into the model's arithmetic (Chowdhery et al. 2022, appendix B).
+          "pairs_per_second" and "pairs_per_second_per_device"; "data_wait", the share of time spent waiting for
+          batches; "padding", the share of text tokens that are padding; and with a known peak "mfu", the model FLOPs
+          utilisation (Chowdhery et al. 2022, appendix B).
         """
         elapsed = max(time.perf_counter() - self._since - self._apart, 1e-9)
         speed = self._steps * self._batch_size / elapsed
@@ -112,5 +114,32 @@ class Meter:
 
 
 def device_peak(given: float | None) -> float | None:
-    """The peak of this process's devices in TFLOP/s: as given, or as known."""
+    """Returns the peak of this process's devices in TFLOP/s: `given`, or the known one."""
     return given or peak_tflops(jax.local_devices()[0].device_kind)
+
+
+class Profiler:
+    """Profile of `count` steps from step `first` of the run on, in `folder`, for XProf, TensorBoard and Perfetto."""
+
+    def __init__(self, folder: Path, first: int, count: int):
+        self._folder, self._begin, self._end = folder, first, first + count
+        self._running = False
+
+    def before_step(self, total: int) -> None:
+        """Starts the profile if it begins after `total` steps."""
+        if self._end > self._begin == total:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            jax.profiler.start_trace(str(self._folder))
+            self._running = True
+
+    def after_step(self, total: int, result: jax.Array) -> None:
+        """Ends the profile if it ends after `total` steps, once `result` of the last step has been computed."""
+        if self._running and total == self._end:
+            jax.block_until_ready(result)
+            self.close()
+
+    def close(self) -> None:
+        """Ends a profile that is running."""
+        if self._running:
+            jax.profiler.stop_trace()
+            self._running = False

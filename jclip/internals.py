@@ -1,0 +1,88 @@
+"""Private parts of jax and orbax that jclip depends on, all in this file.
+
+None of them has a public equivalent. Checked against jax 0.10.2 and orbax-checkpoint 0.12.8; `tests/test_internals.py`
+fails when a later version moves one of them:
+
+- jax keeps the client of its coordination service, by which hosts exchange text without devices, in `jax._src`.
+- orbax leaves reader coroutines behind when one array cannot be read. Only the garbage collector knows them.
+- orbax logs tracebacks of its threads to absl's logger, and its late writers raise in destructors.
+"""
+
+import gc
+import logging
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import CoroutineType
+from typing import Any
+
+from jax._src import distributed
+
+_PATIENCE = 10.0  # seconds for orphaned readers to end
+
+
+def coordination_client() -> Any:
+    """Returns jax's client of the coordination service, or None if this process was not connected to others."""
+    return distributed.global_state.client
+
+
+def coordinator_host() -> str:
+    """Returns the host name or address of process 0."""
+    return str(distributed.global_state.coordinator_address).rpartition(":")[0].strip("[]")
+
+
+def process_index() -> int:
+    """Returns the index of this process. `jax.process_index` would first wait for the devices of all processes."""
+    index: int = distributed.global_state.process_id
+    return index
+
+
+def process_count() -> int:
+    """Returns the number of connected processes; 1 if this process was not connected to others."""
+    count: int = distributed.global_state.num_processes
+    return 1 if coordination_client() is None else count
+
+
+@contextmanager
+def orphaned_readers_end() -> Iterator[None]:
+    """Silences orbax's orphaned readers within the block, and waits for them at its end."""
+    hook, logger = sys.unraisablehook, logging.getLogger("asyncio")
+    sys.unraisablehook, logger.disabled = (lambda _: None), True
+    try:
+        yield
+        until = time.monotonic() + _PATIENCE
+        gc.collect()
+        while orphaned_readers() and time.monotonic() < until:
+            time.sleep(0.05)
+            gc.collect()
+    finally:
+        sys.unraisablehook, logger.disabled = hook, False
+
+
+def orphaned_readers() -> list[Any]:
+    """Returns orbax's coroutines that have not ended."""
+    return [
+        thing for thing in gc.get_objects() if type(thing) is CoroutineType and "orbax" in thing.cr_code.co_filename
+    ]
+
+
+@contextmanager
+def no_orbax_tracebacks() -> Iterator[None]:
+    """Keeps tracebacks of orbax's threads off the terminal; the errors themselves are raised to the caller."""
+
+    def is_wanted(record: logging.LogRecord) -> bool:
+        return not record.exc_info and "tracked_metric" not in record.getMessage()
+
+    def unless_loop_is_closed(unraisable: Any) -> None:
+        if "Event loop is closed" not in str(unraisable.exc_value):
+            hook(unraisable)
+
+    logger, hook = logging.getLogger("absl"), sys.unraisablehook
+    logger.addFilter(is_wanted)
+    sys.unraisablehook = unless_loop_is_closed
+    try:
+        yield
+    finally:
+        logger.removeFilter(is_wanted)
+        sys.unraisablehook = hook

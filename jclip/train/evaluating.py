@@ -1,0 +1,84 @@
+"""Evaluations during a run, and what follows from them: the best checkpoint, and early stopping."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from jclip.checkpoint import Position
+from jclip.errors import JclipError
+from jclip.parallel.processes import broadcast, everywhere
+from jclip.train.assembly import variables_of
+from jclip.train.configuration import Run
+from jclip.train.logging.run_log import RunLog
+from jclip.train.state import TrainState
+
+Evaluator = Callable[[dict[str, Any]], Mapping[str, float]]
+"""Variables -> figures; called on every process."""
+
+
+class Evaluating:
+    """Evaluators of a run.
+
+    Args:
+      run: whose.
+      evaluators: by name; the figure "r1" of "toy" is logged as "toy/r1".
+      log: of the run.
+    """
+
+    def __init__(self, run: Run, evaluators: Mapping[str, Evaluator], log: RunLog):
+        self._run, self._evaluators, self._log = run, evaluators, log
+        self._latest: tuple[int, float] | None = None
+
+    def evaluate(self, state: TrainState, position: Position) -> None:
+        """Calls every evaluator and logs the figures, unless that step has been evaluated.
+
+        Raises:
+          JclipError: an evaluator failed, or none gives the figure that `run.best` names.
+        """
+        if self._log.has("evaluation", position.total):
+            return
+        figures: dict[str, float] = {}
+        for name, evaluator in self._evaluators.items():
+            found = everywhere(lambda call=evaluator: dict(call(variables_of(state))))  # type: ignore[misc]
+            figures |= {f"{name}/{key}": float(value) for key, value in found.items()}
+        figures = broadcast(figures)  # decisions follow from them, and processors round differently
+        if not figures:
+            return
+        self._log.write("evaluation", position, figures)
+        if self._run.best:
+            if self._run.best not in figures:
+                raise JclipError(f"best: no evaluation gives {self._run.best!r}: choose one of {', '.join(figures)}")
+            if not np.isnan(figures[self._run.best]):
+                self._latest = position.total, figures[self._run.best]
+
+    def score(self, position: Position) -> float | None:
+        """Returns the figure `run.best` of this step, or None if this step was not evaluated."""
+        return self._latest[1] if self._latest and self._latest[0] == position.total else None
+
+    def patience_is_spent(self, position: Position) -> bool:
+        """Returns whether the stage should end early, after this step's evaluation."""
+        stage = self._run.stages[position.stage].name
+        return is_spent(self._run.patience, self._run.best, stage, position.total, self._log.records)
+
+
+def is_spent(patience: int, figure: str, stage: str, total: int, records: Sequence[Mapping[str, Any]]) -> bool:
+    """Returns whether the last `patience` evaluations of a stage are no better than an earlier one.
+
+    Args:
+      patience: number of evaluations; 0 never ends a stage early.
+      figure: to compare; higher is better.
+      stage: name of the current stage.
+      total: steps of the run so far; False unless this step was evaluated.
+      records: of the run, in order.
+    """
+    if not patience:
+        return False
+    found = [
+        (record["total"], record[figure])
+        for record in records
+        if (record["kind"], record.get("stage")) == ("evaluation", stage) and figure in record
+    ]
+    values = [value if np.isfinite(value) else -np.inf for _, value in found]
+    now = bool(found) and found[-1][0] == total
+    return now and len(values) > patience and max(values[-patience:]) <= max(values[:-patience])

@@ -1,0 +1,157 @@
+"""Progress of a run for people: a live bar in a terminal, lines in a pipe."""
+
+import math
+import time
+from collections.abc import Mapping
+from contextlib import suppress
+from types import TracebackType
+from typing import Any, Protocol
+
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+from jclip.console import Console, description
+from jclip.plain import shown
+from jclip.train.scores import Scores
+
+
+class Watcher(Protocol):
+    """Observer of a run, such as a progress bar or a test."""
+
+    def stage_begins(self, name: str, step: int, steps: int, *, number: int = 1, count: int = 1) -> None:
+        """Called when a stage begins or resumes.
+
+        Args:
+          name: of the stage.
+          step, steps: steps that are done, and steps in all.
+          number, count: the stage's number, from 1, and the number of stages.
+        """
+
+    def logged(self, record: Mapping[str, Any]) -> None:
+        """Called after a record was written to metrics.jsonl."""
+
+    def stepped(self, step: int) -> None:
+        """Called when `step` steps of the stage are done."""
+
+
+class ProgressWatcher:
+    """A progress bar with one row per stage; in a pipe, a line whenever figures are logged.
+
+    Args:
+      console: to print to.
+      title: of the run.
+      lines: about how many lines a stage prints in a pipe; None for one per record.
+      scores: evaluations of the run so far.
+    """
+
+    def __init__(self, console: Console, title: str, lines: int | None = None, scores: Scores | None = None):
+        self._console, self._title, self._lines, self._printed = console, shown(title), lines, -math.inf
+        self._scores = scores or Scores()
+        self._task: TaskID | None = None
+        self._name, self._steps = "", 0
+        self._pace: _Pace | None = None
+        self._bar = Progress(
+            description(),
+            BarColumn(bar_width=24),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[note]}", style="dim", markup=False),
+            console=console,
+            disable=not console.is_terminal,
+        )
+
+    def __enter__(self) -> "ProgressWatcher":
+        self._bar.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        with suppress(*_GONE):
+            self._bar.stop()
+
+    def stage_begins(self, name: str, step: int, steps: int, *, number: int = 1, count: int = 1) -> None:
+        """Adds a row."""
+        self._name = f"stage {number}/{count} {shown(name)}" if count > 1 else shown(name)
+        self._steps, self._printed, self._pace = steps, -math.inf, None
+        self._task = self._bar.add_task(f"{self._title} · {self._name}", total=steps, completed=step, note="")
+
+    def stepped(self, step: int) -> None:
+        """Moves the bar."""
+        self._pace = self._pace or _Pace(step, time.monotonic())  # after the first step, which compiles
+        if self._task is not None:
+            with suppress(*_GONE):
+                self._bar.update(self._task, completed=step)
+
+    def logged(self, record: Mapping[str, Any]) -> None:
+        """Prints data sources, figures, warnings and replaced pictures."""
+        with suppress(*_GONE):  # training goes on without its terminal or pipe
+            self._show(record)
+
+    def _show(self, record: Mapping[str, Any]) -> None:
+        for source in record.get("reads", ()):
+            self._console.tell(source)
+        for picture in record.get("pictures", ()):
+            self._console.tell(f"replaced: {picture}")
+        if record["kind"] == "devices":
+            self._console.tell(f"parameters over {record['parameters']}")
+        if record["kind"] == "warning":
+            self._console.tell(f"warning: {record['message']}")
+        if record["kind"] == "evaluation":
+            self._console.tell(self._scores.line(record))
+        if record["kind"] != "train" or self._task is None:
+            return
+        note = "  ".join(f"{word} {record[name]:{form}}" for name, word, form in _FIGURES if name in record)
+        self._bar.update(self._task, note=note)
+        too_soon = self._lines and record["step"] < self._printed + self._steps / self._lines
+        if not self._console.is_terminal and not too_soon:
+            self._printed = record["step"]
+            left = self._pace.left(record["step"], self._steps, time.monotonic()) if self._pace else ""
+            self._console.tell(f"{self._title} · {self._name} {record['step']}/{self._steps}{left}  {note}")
+
+
+class _Pace:
+    """Speed of a stage since one of its steps."""
+
+    def __init__(self, step: int, begun: float):
+        self._step, self._begun = step, begun
+
+    def left(self, step: int, steps: int, now: float) -> str:
+        """Returns " (about 5 min left)" for the rest of the stage; "" if it is done or the pace is not known yet."""
+        if not self._step < step < steps:
+            return ""
+        return f" (about {duration((now - self._begun) / (step - self._step) * (steps - step))} left)"
+
+
+def duration(seconds: float) -> str:
+    """Returns a rounded duration.
+
+    >>> [duration(seconds) for seconds in (0.2, 50, 100, 5000, 20000)]
+    ['1 s', '50 s', '2 min', '83 min', '5.6 h']
+    """
+    if seconds < 90:
+        return f"{max(round(seconds), 1)} s"
+    return f"{round(seconds / 60)} min" if seconds < 2 * 3600 else f"{seconds / 3600:.1f} h"
+
+
+_GONE = (OSError, SystemExit)  # of a write to a terminal or pipe that is gone; rich raises the second
+
+_FIGURES = (
+    ("loss", "loss", ".4g"),
+    ("cosine", "cosine", ".3f"),
+    ("text_to_image_r1", "R@1 t2i", ".3f"),
+    ("image_to_text_r1", "i2t", ".3f"),
+    ("scale", "scale", ".4g"),
+    ("gradient_norm", "grad", ".3g"),
+    ("learning_rate", "lr", ".3g"),
+    ("pairs_per_second_per_device", "pairs/s/device", ".4g"),
+    ("mfu", "MFU", ".1%"),
+    ("data_wait", "wait", ".0%"),
+    ("padding", "pad", ".0%"),
+)

@@ -1,0 +1,159 @@
+"""Outputs of a run's records: metrics.jsonl and TensorBoard always, Weights & Biases by option."""
+
+import errno
+import os
+import platform
+import time
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, Protocol
+
+from jclip.errors import JclipError
+from jclip.io.json_files import decode
+from jclip.plain import as_json, shown
+
+
+class Sink(Protocol):
+    """An output of records."""
+
+    def write(self, record: Mapping[str, Any]) -> None:
+        """Writes one record."""
+
+    def close(self) -> None:
+        """Writes what is buffered, and closes the output."""
+
+
+class MetricsFile:
+    """metrics.jsonl: one JSON object per line, in the order of the run.
+
+    Args:
+      path: replaced by a new file; a resumed run writes again what it had written after its checkpoint.
+      records: of the checkpoint.
+    """
+
+    def __init__(self, path: Path, records: Sequence[Mapping[str, Any]] = ()):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = path.with_suffix(".partial")
+        partial.write_bytes(b"".join(map(_line, records)))
+        partial.replace(path)
+        self._file = path.open("ab", buffering=0)  # a buffer would fail again when it is closed
+
+    def write(self, record: Mapping[str, Any]) -> None:
+        """Appends a line.
+
+        Raises:
+          OSError: it could not be written, or not all of it.
+        """
+        line = _line(record)
+        if self._file.write(line) != len(line):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), self._file.name)
+
+    def close(self) -> None:
+        """Closes the file."""
+        self._file.close()
+
+
+def read_journal(path: Path) -> list[dict[str, Any]]:
+    """Returns the records of a metrics.jsonl, up to a line that a crash cut off; none if there is no file."""
+    if not path.is_file():
+        return []
+    records = []
+    for line in path.read_bytes().splitlines():
+        try:
+            record = decode(line)
+            records.append({**record, "kind": str(record["kind"]), "total": int(record["total"])})
+        except (ValueError, TypeError, KeyError):
+            break
+    return records
+
+
+class TensorBoard:
+    """Event files in WORKDIR/tensorboard: `tensorboard --logdir WORKDIR`.
+
+    Written without the thread of tensorboardX's SummaryWriter: that thread dies when the disk is full, and then every
+    later call blocks.
+
+    Args:
+      folder: of the event files.
+      total: steps of the run so far. TensorBoard hides what older files hold beyond them.
+    """
+
+    def __init__(self, folder: Path, total: int):
+        from tensorboardX.proto.event_pb2 import Event, SessionLog
+        from tensorboardX.record_writer import RecordWriter
+
+        folder.mkdir(parents=True, exist_ok=True)
+        # File names must differ even if a run begins again within a second.
+        file = folder / f"events.out.tfevents.{int(time.time())}.{platform.node()}.{uuid.uuid4().hex[:8]}"
+        self._event, self._writer = Event, RecordWriter(str(file))
+        self._write(Event(wall_time=time.time(), file_version="brain.Event:2"))
+        if total:
+            begins = SessionLog(status=SessionLog.START)
+            self._write(Event(wall_time=time.time(), step=total + 1, session_log=begins))
+
+    def write(self, record: Mapping[str, Any]) -> None:
+        """Writes the figures of one record."""
+        event = self._event(wall_time=time.time(), step=record["total"])
+        for name, value in _figures(record):
+            event.summary.value.add(tag=shown(name), simple_value=value)
+        self._write(event)
+        self._writer.flush()
+
+    def close(self) -> None:
+        """Closes the file. `write` has raised already what could not be written."""
+        with suppress(OSError):
+            self._writer.close()
+
+    def _write(self, event: Any) -> None:
+        self._writer.write(event.SerializeToString())
+
+
+class WandB:
+    """A run of Weights & Biases; a resumed run continues it.
+
+    Raises:
+      JclipError: wandb is not installed, or cannot begin a run.
+    """
+
+    def __init__(self, project: str, name: str, config: Mapping[str, Any], workdir: Path, total: int):
+        try:
+            import wandb
+        except ImportError:
+            raise JclipError("wandb is not installed: pip install 'jclip[wandb]', or set monitor.wandb to ''") from None
+        file = workdir / "wandb_id"
+        if not total or not file.is_file():  # a run that starts anew gets a new id
+            file.write_text(uuid.uuid4().hex[:12], encoding="utf-8")
+        try:
+            self._run = wandb.init(
+                project=project,
+                name=name,
+                id=file.read_text(encoding="utf-8").strip(),
+                resume="allow",
+                dir=workdir,
+                config=dict(config),
+            )
+        except Exception as error:  # wandb has many exception classes
+            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+            raise JclipError(f"wandb cannot begin a run ({reason}): log in, or set WANDB_MODE=offline") from None
+
+    def write(self, record: Mapping[str, Any]) -> None:
+        """Writes the figures of one record."""
+        if figures := {shown(name): value for name, value in _figures(record)}:
+            self._run.log(figures, step=record["total"])
+
+    def close(self) -> None:
+        """Uploads what is buffered."""
+        self._run.finish()
+
+
+def _figures(record: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
+    """Yields the numbers of a record, except its position, as ("train/loss", 1.5)."""
+    for name, value in record.items():
+        if isinstance(value, int | float) and name not in ("total", "step"):
+            yield f"{record['kind']}/{name}", float(value)
+
+
+def _line(record: Mapping[str, Any]) -> bytes:
+    return (as_json(record) + "\n").encode()

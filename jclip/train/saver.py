@@ -1,0 +1,93 @@
+"""Saving during a run: only finite states, and always before an error leaves."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import jax
+import numpy as np
+
+from jclip.checkpoint import Checkpoints, Position
+from jclip.errors import JclipError
+from jclip.parallel.processes import is_in_step
+from jclip.train.evaluating import Evaluating
+from jclip.train.health import all_finite, first_broken
+from jclip.train.logging.run_log import RunLog
+from jclip.train.state import TrainState
+
+
+class Saver:
+    """Checkpoints of a run, with its record, its log and its scores.
+
+    Args:
+      checkpoints: of the run.
+      identity: of the run, for the checkpoint's record.
+      log: of the run.
+      evaluating: gives each checkpoint its score.
+      place: the run's folder, for messages.
+    """
+
+    def __init__(
+        self, checkpoints: Checkpoints, identity: dict[str, Any], log: RunLog, evaluating: Evaluating, place: str
+    ):
+        self._checkpoints, self._identity, self._log = checkpoints, identity, log
+        self._evaluating, self._place = evaluating, place
+
+    def save(self, state: TrainState, position: Position) -> None:
+        """Saves the state; it is written while training goes on.
+
+        Raises:
+          JclipError: the state is not finite, or it cannot be written.
+        """
+        if not all_finite(state):
+            raise JclipError(
+                f"{first_broken(state)} is not finite after {position.total} steps, and nothing is saved. "
+                f"{self._advice()}"
+            )
+        self._checkpoints.save(position, state, self._identity, self._log.records, self._evaluating.score(position))
+
+    def is_best(self, position: Position) -> bool:
+        """Returns whether this step's score is higher than every checkpoint's."""
+        score, best = self._evaluating.score(position), self._checkpoints.best_score()
+        return score is not None and (best is None or score > best)
+
+    @contextmanager
+    def saving_before_errors(self, state: TrainState, position: Position) -> Iterator[None]:
+        """Saves the state before an error leaves the block, so that no step is lost to it."""
+        try:
+            yield
+        except Exception as error:
+            if position.total and is_in_step(error):
+                try:
+                    self.save(state, position)
+                    self._checkpoints.wait()
+                except JclipError as failure:
+                    if isinstance(error, JclipError):
+                        raise JclipError(f"{error}; and then: {failure}") from error
+                    error.add_note(str(failure))
+            raise
+
+    def finite(
+        self, metrics: Mapping[str, jax.Array], state: TrainState, position: Position, stage: str
+    ) -> dict[str, float]:
+        """Returns a step's metrics as numbers.
+
+        Raises:
+          JclipError: the loss is not finite; names the first parameter that is not.
+        """
+        figures = {name: float(value) for name, value in metrics.items()}
+        if not np.isfinite(figures["loss"]):
+            culprit = first_broken(state) or "no parameter: the batch itself"
+            raise JclipError(
+                f"stage {stage!r}: the loss is {figures['loss']} at step {position.step}; the first that is not finite "
+                f"is {culprit}. {self._advice()}"
+            )
+        return figures
+
+    def _advice(self) -> str:
+        saved = (
+            f"The last checkpoint in {self._place} is from before"
+            if self._checkpoints.numbers()
+            else "No checkpoint was due before, and the same command begins again"
+        )
+        return f"{saved}: lower the learning rate or clip the gradients"

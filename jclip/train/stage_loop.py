@@ -1,0 +1,181 @@
+"""The steps of one stage."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import closing
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import numpy as np
+
+from jclip.checkpoint import Position
+from jclip.data.batches.examples import Batch
+from jclip.data.batches.loader import Batches
+from jclip.parallel.processes import barrier, everywhere, is_single_process, mark_sent
+from jclip.train.arithmetic import Arithmetic
+from jclip.train.assembly import StageParts
+from jclip.train.caching import fill
+from jclip.train.evaluating import Evaluating
+from jclip.train.exchange import Exchange
+from jclip.train.logging.meter import Meter, Profiler, device_peak
+from jclip.train.logging.progress import Watcher
+from jclip.train.logging.run_log import RunLog
+from jclip.train.saver import Saver
+from jclip.train.state import TrainState
+from jclip.train.workplace import StopRequest
+
+
+@dataclass(frozen=True)
+class Instruments:
+    """What the stages of a run share.
+
+    Attributes:
+      log: records.
+      saver: checkpoints.
+      evaluating: evaluators.
+      profiler: of chosen steps.
+      stop: why the run should stop.
+      watcher: told of the progress.
+    """
+
+    log: RunLog
+    saver: Saver
+    evaluating: Evaluating
+    profiler: Profiler
+    stop: StopRequest
+    watcher: Watcher | None = None
+
+
+class StageLoop:
+    """Loop over the steps of one stage."""
+
+    def __init__(self, part: StageParts, instruments: Instruments):
+        self._part, self._run = part, part.run
+        self._log, self._saver, self._evaluating = instruments.log, instruments.saver, instruments.evaluating
+        self._profiler, self._stop, self._watcher = instruments.profiler, instruments.stop, instruments.watcher
+        self._data = everywhere(part.open_batches)
+        self._exchange = Exchange(self._data, self._stop.signals, self._log.unreadable(part.stage.name))
+
+    def train(self, state: TrainState, position: Position) -> tuple[TrainState, Position]:
+        """Trains until the stage is done or a stop is requested; in both cases the state is saved."""
+        part, steps = self._part, self._part.steps
+        batches = self._batches(state, position)
+        if batches is None:
+            return state, position
+        run_step, meter = _CompiledStep(part), self._meter()
+        self._tell_begin(part.stage.name, position.step, steps)
+        with closing(batches.iterate(position.step)) as queue:
+            ended = False
+            while not ended:
+                with self._saver.saving_before_errors(state, position), meter.waiting():
+                    batch = self._next(queue, position)
+                if batch is None:
+                    self._saver.save(state, position)
+                    return state, position
+                self._profiler.before_step(position.total)
+                state, metrics = run_step(state, batch, position.step)
+                position = position.stepped()
+                self._profiler.after_step(position.total, metrics["loss"])
+                meter.step(batch)
+                if self._watcher:
+                    self._watcher.stepped(position.step)
+                done = position.step == steps
+                if done or _is_due(self._run.log_every, position):
+                    self._log_step(metrics, state, position, meter)
+                if _is_due(self._run.evaluate_every, position) and not done:
+                    with self._saver.saving_before_errors(state, position), meter.apart():
+                        self._evaluating.evaluate(state, position)
+                ended = done or self._evaluating.patience_is_spent(position)
+                # The last step is saved too: evaluation and the bundle come next, and may fail.
+                if ended or _is_due(self._run.checkpoint_every, position) or self._saver.is_best(position):
+                    with meter.apart():
+                        self._saver.save(state, position)
+            self._listen(position)
+        return state, position
+
+    def _batches(self, state: TrainState, position: Position) -> Batches | None:
+        """Returns the stage's batches, after filling its cache; None if a stop was requested meanwhile."""
+        part, watcher, begun = self._part, self._watcher, False
+        if not part.stage.cache:
+            return self._data
+
+        def stepped(done: int, rows: int) -> None:
+            nonlocal begun
+            if not begun:
+                self._tell_begin(f"{part.stage.name}, its cache", done, rows)
+            if watcher:
+                watcher.stepped(done)
+            begun = True
+
+        filled = fill(part, self._data, state, lambda: bool(self._stop.signals), stepped)
+        if filled is None:
+            self._listen(position)
+            return None
+        rows = sum(cache.count for cache in filled.caches)
+        self._log.write("cache", position, {"rows": rows, "computed": filled.computed})
+        return self._data.with_features(filled.caches)
+
+    def _next(self, batches: Iterator[Batch], position: Position) -> Batch | None:
+        """Returns the next batch, or None on all processes if a stop is requested.
+
+        Raises:
+          JclipError: a process has no batch.
+        """
+        batch, failure = None, None
+        if not self._stop.is_due(position) and not self._stop.signals:
+            try:
+                batch = next(batches)
+            except Exception as error:
+                # A signal to the whole process group ends the workers too, which is not a failure.
+                failure = None if self._stop.signals else error
+        self._listen(position, failure)
+        return None if self._stop.is_due(position) else batch
+
+    def _listen(self, position: Position, failure: Exception | None = None) -> None:
+        """Exchanges with the other processes, and acts on what they report."""
+        heard = self._exchange(failure)
+        if heard.error is not None:
+            raise mark_sent(heard.error)
+        if heard.unreadable:
+            self._log.write("unreadable", position, {"pictures": heard.unreadable})
+        self._stop.signal = self._stop.signal or heard.signal
+
+    def _log_step(self, metrics: Mapping[str, jax.Array], state: TrainState, position: Position, meter: Meter) -> None:
+        figures = self._saver.finite(metrics, state, position, self._part.stage.name)
+        rate = float(self._part.learning_rate(position.step - 1))
+        self._log.write("train", position, {**figures, "learning_rate": rate, **meter.read()})
+
+    def _tell_begin(self, name: str, step: int, steps: int) -> None:
+        if self._watcher:
+            number, count = self._part.index + 1, len(self._run.stages)
+            self._watcher.stage_begins(name, step, steps, number=number, count=count)
+
+    def _meter(self) -> Meter:
+        part, peak = self._part, device_peak(self._run.monitor.peak_tflops)
+        pad_id = part.open_inputs().tokenizer.pad_id
+        flops = Arithmetic(part) if peak is not None else None
+        return Meter(part.stage.batch_size, part.mesh.size, flops, peak, pad_id)
+
+
+class _CompiledStep:
+    """The step of a stage on the mesh. All processes compile a new batch shape before any of them runs it."""
+
+    def __init__(self, part: StageParts):
+        self._place, self._step, self._constants = part.place, part.compiled, part.constants()
+        self._key = jax.random.fold_in(jax.random.key(part.run.seed), part.index)
+        self._compiled: set[tuple[tuple[int, ...], ...]] = set()
+
+    def __call__(self, state: TrainState, batch: Batch, step: int) -> tuple[TrainState, Any]:
+        """Returns the next state and the metrics of step number `step` of the stage; donates `state`."""
+        inputs = self._constants, self._place(batch), jax.random.fold_in(self._key, step)
+        if (shapes := tuple(map(np.shape, batch.values()))) not in self._compiled and not is_single_process():
+            # Collectives between hosts time out if a process comes half a minute late.
+            self._step.lower(state, *inputs).compile()
+            self._compiled.add(shapes)
+            barrier()
+        next_state, metrics = self._step(state, *inputs)
+        return next_state, metrics
+
+
+def _is_due(every: int, position: Position) -> bool:
+    return bool(every) and position.step % every == 0

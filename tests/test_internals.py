@@ -1,0 +1,66 @@
+"""Private parts of jax and orbax: these tests fail when a version moves them, before a run on many hosts does."""
+
+import gc
+import inspect
+import logging
+import sys
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+import pytest
+
+from jclip import internals
+
+
+def test_jaxs_coordination_service():
+    """The names of its state, and of the methods of its client."""
+    from jax._src import distributed
+    from jax._src.lib import _jax
+
+    state = distributed.global_state
+    assert (state.client, state.coordinator_address, state.process_id) == (None, None, 0)
+    assert internals.process_count() == 1 and internals.process_index() == 0
+    client = _jax.DistributedRuntimeClient
+    for method in (
+        *("key_value_set", "key_value_delete", "key_value_dir_get", "blocking_key_value_get", "wait_at_barrier"),
+    ):
+        assert callable(getattr(client, method)), method
+    arguments = inspect.signature(jax.distributed.initialize).parameters
+    used = {"initialization_timeout", "heartbeat_timeout_seconds", "shutdown_timeout_seconds"}
+    assert used | {"cluster_detection_method", "coordinator_address"} <= arguments.keys()
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_orbaxs_orphaned_readers(tmp_path):
+    """Reading many arrays, of which one is damaged, leaves coroutines with orbax's file names, and they end."""
+    state = {f"{number:03}": np.arange(100_000.0) for number in range(20)}
+    with ocp.PyTreeCheckpointer() as checkpointer:
+        checkpointer.save(tmp_path / "state", state)
+        seen = []
+        read = ocp.type_handlers.NumpyHandler.deserialize
+
+        async def deserialize(*arguments, **more):
+            seen.extend(internals.orphaned_readers())
+            return await read(*arguments, **more)
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(ocp.type_handlers.NumpyHandler, "deserialize", deserialize)
+            checkpointer.restore(tmp_path / "state")
+    assert seen  # while they read, they are found
+    seen.clear()
+    with internals.orphaned_readers_end():
+        gc.collect()
+    assert not internals.orphaned_readers()
+
+
+def test_orbaxs_log_is_absls(caplog):
+    """Its tracebacks are dropped, and other warnings are not; afterwards all is as before."""
+    filters, hook = list(logging.getLogger("absl").filters), sys.unraisablehook
+    with internals.no_orbax_tracebacks():
+        log = logging.getLogger("absl")
+        log.error("failed", exc_info=ValueError("x"))
+        log.warning("kept")
+    assert [record.getMessage() for record in caplog.records] == ["kept"]
+    assert log.filters == filters and sys.unraisablehook is hook
+    assert "from absl import logging" in inspect.getsource(sys.modules[ocp.CheckpointManager.__module__])
