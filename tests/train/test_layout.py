@@ -14,7 +14,7 @@ from jclip.models.resnet import ResNetConfig
 from jclip.parallel.mesh import MeshShape, make_mesh
 from jclip.tokenizers.text import load_tokenizer
 from jclip.train.assembly import StageParts, check_and_mesh, variables_of
-from jclip.train.configuration import check
+from jclip.train.checks import check
 from jclip.train.layout import Layout, joined
 from jclip.train.loop import train
 from jclip.train.planning.flops import count_flops

@@ -17,7 +17,7 @@ from jclip.parallel.mesh import make_mesh
 from jclip.stages import merge
 from jclip.tokenizers.text import load_tokenizer
 from jclip.train.assembly import StageParts
-from jclip.train.configuration import check
+from jclip.train.checks import check
 
 
 def with_loss(run, loss, bias=None):

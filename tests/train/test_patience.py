@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from jclip.errors import JclipError
-from jclip.train.configuration import check
+from jclip.train.checks import check
 from jclip.train.evaluating import is_spent
 from jclip.train.evaluations import Retrieval
 from jclip.train.logging.sinks import read_journal

@@ -18,7 +18,7 @@ from jclip.data.sources.synthetic import SyntheticPairs
 from jclip.data.sources.writing import write_pairs, write_parallel
 from jclip.errors import JclipError
 from jclip.losses.contrastive import ContrastiveLoss
-from jclip.train.configuration import check
+from jclip.train.checks import check
 from jclip.train.logging.sinks import read_journal
 from jclip.train.loop import train
 from jclip.train.planning.reduced import reduce

@@ -14,7 +14,7 @@ from jclip.errors import JclipError
 from jclip.images.on_host import HostAugmentation
 from jclip.stages import Budget
 from jclip.tokenizers.text import load_tokenizer
-from jclip.train.configuration import RANGES, check, check_starting_points
+from jclip.train.checks import check, check_starting_points
 from jclip.train.identity import check_same, identity
 from jclip.train.planning.plan import plan
 

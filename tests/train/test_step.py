@@ -18,7 +18,7 @@ from jclip.parallel.mesh import make_mesh
 from jclip.stages import merge
 from jclip.tokenizers.text import load_tokenizer
 from jclip.train.assembly import StageParts, check_and_mesh, on_mesh
-from jclip.train.configuration import check
+from jclip.train.checks import check
 from jclip.train.planning.flops import count_flops
 
 KEY = jax.random.key(7)
