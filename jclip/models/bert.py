@@ -73,6 +73,11 @@ class BertConfig:
             raise JclipError(f"max_positions is {self.max_positions}, and pad_id {self.pad_id} leaves none: give more")
 
     @property
+    def conversion(self) -> str:
+        """Name under which `jclip.conversion` knows the tower's parameters; empty if it does not."""
+        return "bert"
+
+    @property
     def longest(self) -> int:
         """The longest text, tokens."""
         return self.max_positions - (self.pad_id + 1 if self.position_offset == "after_padding" else 0)

@@ -43,6 +43,16 @@ class ClipTextConfig:
         check_ranges(self)
         check_heads(self.width, self.heads, self.activation)
 
+    @property
+    def conversion(self) -> str:
+        """Name under which `jclip.conversion` knows the tower's parameters; empty if it does not."""
+        return "clip_text"
+
+    @property
+    def longest(self) -> int:
+        """Number of tokens of the longest text."""
+        return self.context_length
+
 
 class ClipText(nn.Module):
     """Tokens and positions, pre-norm layers that look back only, a norm, and the projection of end-of-text.

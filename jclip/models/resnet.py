@@ -49,6 +49,11 @@ class ResNetConfig:
         if len(self.layers) != 4:
             raise JclipError(f"layers {self.layers} must count the blocks of four stages")
 
+    @property
+    def conversion(self) -> str:
+        """Name under which `jclip.conversion` knows the tower's parameters; empty if it does not."""
+        return "resnet"
+
 
 class ResNet(nn.Module):
     """The tower. Its running statistics are the collection "batch_stats"."""

@@ -49,6 +49,11 @@ class VitConfig:
             raise JclipError(f"image_size {self.image_size} is not a multiple of patch_size {self.patch_size}")
 
     @property
+    def conversion(self) -> str:
+        """Name under which `jclip.conversion` knows the tower's parameters; empty if it does not."""
+        return "vit"
+
+    @property
     def patches(self) -> int:
         """How many an image has."""
         return (self.image_size // self.patch_size) ** 2
