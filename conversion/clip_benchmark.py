@@ -1,7 +1,7 @@
-"""A bundle as a model of CLIP_benchmark (LAION-AI, 1.6), so that its data sets and its metrics run on it.
+"""Adapts a bundle to CLIP_benchmark (LAION-AI, 1.6), so that its data sets and metrics run on it.
 
-It hands a model torch tensors and takes torch tensors back; in between jax computes. Here, because nothing else may
-know torch: see `jclip eval benchmark`.
+CLIP_benchmark passes torch tensors to a model and expects torch tensors. The adapter is in this package because no
+other imports torch; see `jclip eval benchmark`.
 """
 
 from collections.abc import Sequence
@@ -19,47 +19,47 @@ MODEL_TYPE = "jclip"
 
 
 class Sentences(list[str]):
-    """What the tokenizer gives: sentences as they are, for the model has its own tokenizer and fits their length."""
+    """Result of the tokenizer: the sentences themselves, because the model tokenizes them."""
 
     def to(self, device: Any) -> "Sentences":
-        """Themselves: jax has its own devices."""
+        """Returns the sentences; jax places its arrays itself."""
         return self
 
 
 class Transform:
-    """A picture as the uint8 tensor (h, w, 3) that the model reads; data loaders may send it to their workers."""
+    """Transform of a picture to the uint8 tensor (h, w, 3) that the model reads; can be pickled for data loaders."""
 
     def __init__(self, preprocessing: Preprocessing):
         self._preprocessing = preprocessing
 
     def __call__(self, picture: Picture) -> Any:
-        """The tensor of a PIL image."""
+        """Returns the tensor of a PIL image."""
         import torch
 
         return torch.from_numpy(np.array(to_array(self._preprocessing, picture)))
 
 
 class BenchmarkModel:
-    """The two methods that CLIP_benchmark's metrics call, and what torch modules are asked besides."""
+    """Model with the methods of a torch module that CLIP_benchmark's metrics call."""
 
     def __init__(self, model: Model, device: Any = "cpu"):
         self._model, self._device = model, device
 
     def eval(self) -> "BenchmarkModel":
-        """Itself: it never trains."""
+        """Returns itself; it is never in training mode."""
         return self
 
     def to(self, device: Any) -> "BenchmarkModel":
-        """Itself, giving its features on that device."""
+        """Returns itself after choosing the device of its features."""
         self._device = device
         return self
 
     def encode_image(self, images_bhwc: Any) -> Any:
-        """(b, d) float32 from uint8 tensors that `Transform` made."""
+        """Returns (b, d) float32 features of the uint8 tensors of `Transform`."""
         return self._tensor(self._model.encode_image(images_bhwc.cpu().numpy()))
 
     def encode_text(self, sentences: Sequence[str]) -> Any:
-        """(n, d) float32."""
+        """Returns (n, d) float32 features."""
         return self._tensor(self._model.encode_text(list(sentences)))
 
     def _tensor(self, rows: np.ndarray) -> Any:
@@ -68,32 +68,34 @@ class BenchmarkModel:
         return torch.from_numpy(np.array(rows)).to(self._device)
 
 
-def load(
+def load_benchmark_model(
     model_name: str = "", pretrained: str = "", cache_dir: Any = None, device: Any = "cpu"
 ) -> tuple[BenchmarkModel, Transform, type[Sentences]]:
-    """(model, transform, tokenizer), as CLIP_benchmark asks for them.
+    """Returns model, transform and tokenizer, as CLIP_benchmark's loaders do.
 
     Args:
-      model_name: for its own tables; not read.
-      pretrained: the bundle's folder.
-      cache_dir: not read.
-      device: of the features that come out.
+      model_name: Ignored.
+      pretrained: Folder of the bundle.
+      cache_dir: Ignored.
+      device: Device of the features.
 
     Raises:
-      JclipError: the folder is no bundle, or one without an image tower.
+      JclipError: the folder is not a bundle with an image tower.
     """
     del model_name, cache_dir
     bundle = load_bundle(Path(pretrained))
     if bundle.preprocessing is None:
-        raise JclipError(f"{pretrained} is a text encoder alone: CLIP_benchmark needs an image tower too")
+        raise JclipError(
+            f"{pretrained} is a text encoder without an image tower, which CLIP_benchmark needs: give another bundle"
+        )
     return BenchmarkModel(Model(bundle), device), Transform(bundle.preprocessing), Sentences
 
 
 def register() -> None:
-    """Makes `--model_type jclip` known to CLIP_benchmark; `--pretrained` is then a bundle's folder.
+    """Registers `--model_type jclip` with CLIP_benchmark, whose `--pretrained` is then the folder of a bundle.
 
     Raises:
-      JclipError: it is not installed.
+      JclipError: CLIP_benchmark is not installed.
     """
     try:
         from clip_benchmark import models
@@ -101,6 +103,6 @@ def register() -> None:
         raise JclipError(
             f"CLIP_benchmark cannot be imported ({error}): install it with pip install clip-benchmark"
         ) from None
-    models.TYPE2FUNC[MODEL_TYPE] = load
+    models.TYPE2FUNC[MODEL_TYPE] = load_benchmark_model
     if MODEL_TYPE not in models.MODEL_TYPES:
         models.MODEL_TYPES.append(MODEL_TYPE)

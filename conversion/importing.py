@@ -1,66 +1,48 @@
-"""From a checkpoint to a model: detected, mapped and checked, but not read yet."""
+"""Imports a checkpoint as a model: finds it, maps it and checks it, without reading its tensors yet."""
 
-import importlib.util
 from collections import Counter
-from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any, Literal
-
-import numpy as np
+from typing import Any
 
 from jclip import rules
-from jclip.bundle import Bundle, longest_text, split_statistics, tensor_shapes
+from jclip.bundle import Bundle, split_statistics, tensor_shapes
 from jclip.config import from_json
-from jclip.conversion.engine import Imported, import_tensors
-from jclip.conversion.families.family import Family, Hints
-from jclip.conversion.files import fingerprints
+from jclip.conversion.candidates import count_by_top
+from jclip.conversion.checkpoint import Checkpoint, open_checkpoint
+from jclip.conversion.checkpoint_files import fingerprints
+from jclip.conversion.families.family import Hints
 from jclip.conversion.hf.processor import preprocessing_file, read_preprocessing
-from jclip.conversion.positions import resized
-from jclip.conversion.readings import summary
-from jclip.conversion.sizes import Sizes
-from jclip.conversion.source import Source, open_source
+from jclip.conversion.hf.sentence_encoder import read_longest, read_pooling, sentence_files
+from jclip.conversion.mapping import MappedTensors, import_tensors
+from jclip.conversion.towers.resizing import at_image_size
+from jclip.conversion.towers.rows import MappingTable
+from jclip.conversion.towers.sizes import Sizes
+from jclip.conversion.vocabulary import find_tokenizer
 from jclip.errors import JclipError
 from jclip.images.preprocess import Preprocessing
-from jclip.io.json_files import read_json, read_object
-from jclip.io.tensors import Lazy, shown
+from jclip.io.tensors import Lazy
 from jclip.models.build import ModelConfig
-from jclip.models.dual_encoder import DualEncoderConfig
 from jclip.models.text_encoder import TextEncoderConfig
 from jclip.models.transformer import Activation
-from jclip.models.vit import VitConfig
 from jclip.ranges import RangeError
-from jclip.tokenizers.text import Kind, Tokenizer, load_tokenizer, vocabulary_file
+from jclip.tokenizers.text import Tokenizer
 
-POSITIONS = "image/position_embedding"
-# Of sentence-transformers.
-_LENGTH_FILE, _PARTS_FILE, _POOLING_FILE = "sentence_bert_config.json", "modules.json", "1_Pooling/config.json"
-_BESIDE_VOCABULARY: dict[Kind, str] = {
-    "wordpiece": "tokenizer_config.json",
-    "bert": "tokenizer_config.json",
-    "clip_bpe": "vocab.json",
-}
-"""What has a say in a tokenizer where it is there."""
-_KNOWN_WIDTHS = (768, 1024)  # of BERT, RoBERTa-wwm, RBT3 and XLM-R, base and large
-_LARGEST_SCALE = 80  # published ones are the logarithms of 100 or less
-_FEWEST = 0.9  # tokens for each row of embeddings: some are padded, but to a multiple of 128 at the most
-_LARGEST_GRID = 256  # patches along a side: a mistyped size must not fill the memory
-_MODULES = ("Transformer", "Pooling", "Normalize")
-"""Parts that a sentence encoder may have: a Dense after the pooling would be left out unseen."""
-_POOLINGS: dict[str, Literal["cls", "mean"]] = {"pooling_mode_mean_tokens": "mean", "pooling_mode_cls_token": "cls"}
+_KNOWN_WIDTHS = (768, 1024)  # BERT, RoBERTa-wwm, RBT3 and XLM-R, base and large
+_LARGEST_SCALE = 80  # of the logarithm; published ones are those of 100 or less
 
 
 @dataclass(frozen=True)
-class Options:
-    """What a user may say of a checkpoint that does not say it itself.
+class ConvertOptions:
+    """Facts that a user can give about a checkpoint, each named like its option of `jclip convert`.
 
     Attributes:
-      family: its kind; None to find out.
-      tokenizer: a file or folder with the text tower's vocabulary; None to look beside the weights.
-      activation: of CLIP's transformers, for open_clip checkpoints without their configuration.
-      image_size: pixels to which the position embeddings are brought; None for the checkpoint's own.
-      key: the entry of a nested dict in which the model is, "ema"; None to find out.
-      prefix: of the model's keys, "model.student."; None to find out.
+      family: Kind of checkpoint; None to detect it.
+      tokenizer: File or folder with the text tower's vocabulary; None to look beside the weights.
+      activation: Activation of CLIP's transformers, for open_clip checkpoints without their configuration.
+      image_size: Size in pixels to which the position embeddings are interpolated; None for the checkpoint's own.
+      key: Entry of a nested dict that holds the model, such as "ema"; None to search everywhere.
+      prefix: Prefix of the model's keys, such as "model.student."; None to detect it.
     """
 
     family: str | None = None
@@ -71,45 +53,45 @@ class Options:
     prefix: str | None = None
 
     def record(self) -> dict[str, Any]:
-        """What was said, JSON-ready. The tokenizer's path is made absolute, to be found again from elsewhere."""
+        """Returns the given options, JSON-ready. The tokenizer's path becomes absolute."""
         said = {field.name: getattr(self, field.name) for field in fields(self)}
         if self.tokenizer is not None:
             said["tokenizer"] = str(Path(self.tokenizer).absolute())
         return {name: value for name, value in said.items() if value is not None}
 
     @classmethod
-    def of(cls, record: Any, where: str) -> "Options":
-        """What `record` gave.
+    def of(cls, record: Any, where: str) -> "ConvertOptions":
+        """Returns the options that `record` wrote.
 
         Raises:
-          JclipError: it is none of its kind; `where` and the field are named.
+          JclipError: a field is unknown or has another type; the message begins with `where`.
         """
         return from_json(cls, record, where)
 
 
 @dataclass(frozen=True)
-class Model:
-    """A checkpoint as a model.
+class ImportedModel:
+    """A checkpoint as a model, whose tensors are read on demand.
 
     Attributes:
-      source: the checkpoint.
-      options: what the user said of it.
-      original: its configuration at the checkpoint's own image size: what the PyTorch model is compared at.
-      imported: its tensors under our names, at that size.
-      config: at the size that was asked for.
-      sized: the tensors at that size.
-      tokenizer: None where the text tower is not wanted.
-      preprocessing: of pictures; None for a text encoder alone.
-      context_length: tokens that the text tower was trained with.
-      read: {name in the passport: file} of all that the above was made of.
-      assumed: what nobody said and was taken for granted.
-      changed: parameters that are not the checkpoint's own: {path: how they were made}.
+      source: The checkpoint.
+      options: Options that the user gave.
+      original: Configuration at the checkpoint's own image size, at which it is compared with PyTorch.
+      mapped: Tensors under our paths, at that size.
+      config: Configuration at the image size that the user asked for.
+      sized: Tensors at that size.
+      tokenizer: Tokenizer; None if the text tower is not wanted.
+      preprocessing: Preprocessing of pictures; None for a text encoder.
+      context_length: Number of tokens in training.
+      read: All files that were read, by their name in the passport.
+      assumed: Assumptions where neither the files nor the user say anything.
+      changed: How each parameter that differs from the checkpoint was made, by path.
     """
 
-    source: Source
-    options: Options
+    source: Checkpoint
+    options: ConvertOptions
     original: ModelConfig
-    imported: Imported
+    mapped: MappedTensors
     config: ModelConfig
     sized: dict[str, Lazy]
     tokenizer: Tokenizer | None
@@ -120,12 +102,17 @@ class Model:
     changed: dict[str, str] = field(default_factory=dict)
 
     def tensors(self) -> dict[str, Lazy]:
-        """{path: tensor} at the size that was asked for, statistics under "batch_stats/": as of a bundle."""
+        """Returns the tensors as `Bundle.tensors` does, statistics under "batch_stats/"."""
         return self.sized
 
     def bundle(self) -> Bundle:
-        """The model with its tokenizer, which it must have."""
-        assert self.tokenizer is not None
+        """Returns the model as a bundle.
+
+        Raises:
+          JclipError: it was imported without its tokenizer.
+        """
+        if self.tokenizer is None:
+            raise JclipError(f"{self.source.name} was imported without its text tower: import it with text=True")
         params, stats = split_statistics(self.sized)
         return Bundle(
             config=self.config,
@@ -138,252 +125,133 @@ class Model:
         )
 
     def facts(self) -> dict[str, Any]:
-        """What a passport says of the checkpoint, its files' hashes included."""
+        """Returns the passport's entry for the checkpoint, with the hashes of its files."""
         source = self.source
-        dropped = {source.spelt[key][1]: reason for key, reason in self.imported.dropped.items()} | source.aside
+        dropped = {source.spelt[key][1]: reason for key, reason in self.mapped.dropped.items()} | source.aside
         return {
             "name": source.name,
             "commit": source.commit,
             "family": source.family.name,
             "prefix": source.prefix,
-            "left_out": summary(source.aside),
+            "left_out": count_by_top(source.aside),
             "ignored": list(source.ignored),
             "options": self.options.record(),
             "files": fingerprints(self.read),
             "tensors": {
                 "read": len(source.tensors) + len(source.aside),
-                "mapped": len(self.imported.keys),
+                "mapped": len(self.mapped.keys),
                 "dropped": [{"key": key, "reason": reason} for key, reason in sorted(dropped.items())],
             },
-            "dtypes": dict(Counter(str(source.tensors[key].dtype) for key in self.imported.keys)),
+            "dtypes": dict(Counter(str(source.tensors[key].dtype) for key in self.mapped.keys)),
             "assumed": list(self.assumed),
         }
 
 
-def import_model(name: str, options: Options = Options(), *, text: bool = True) -> Model:
-    """A checkpoint as a model.
+def import_model(name: str, options: ConvertOptions = ConvertOptions(), *, text: bool = True) -> ImportedModel:
+    """Imports a checkpoint as a model.
 
     Args:
-      name: a file, a folder, or hf://ORG/NAME, with @REVISION or without.
-      options: what it does not say itself.
-      text: whether its text tower is to be used: if not, its vocabulary is not asked for.
+      name: A file, a folder, or hf://ORG/NAME with an optional @REVISION.
+      options: Facts that the checkpoint does not tell.
+      text: False if the text tower is not wanted, so that its vocabulary is not needed.
 
     Raises:
-      JclipError: it is missing, damaged, of no known family, or does not fit together; file and key are named. Or an
-        option has no use for it.
+      JclipError: the checkpoint is missing, damaged, of no known family or inconsistent, or an option does not apply.
     """
-    source = open_source(name, options.family, key=options.key, prefix=options.prefix)
-    family = source.family
-    hints = Hints(source.config, options.activation, _pooling(source.folder), said_in=source.said_in)
-    table = family.table(source.tensors)
-    sizes = Sizes(table, {key: tensor.shape for key, tensor in source.tensors.items()}, _where(source), source.said_in)
-    try:
-        config = family.config(sizes, source.tensors.keys(), hints)
-    except RangeError as error:
-        raise JclipError(f"{source.said_in}: {error}") from None
-    if family.unsaid and not source.config:
-        _check_guessed(config, source)
-        hints.assumed.append(family.unsaid)
-        if isinstance(config, TextEncoderConfig) and hints.pooling is None:
-            hints.assumed.append("without a 1_Pooling: a text is its first token's state")
-    _check_activation(config, options.activation, source.said_in)
-    imported = import_tensors(
-        table, tensor_shapes(config), source.tensors, title=family.title, dropped=family.dropped, name_of=source.name_of
-    )
-    _check_scale(imported, source)
-    sized, final, changed = _at_size(family, config, imported.tensors, options.image_size)
-    read = _files_of(source)
-    tokenizer = None
+    source = open_checkpoint(name, options.family, key=options.key, prefix=options.prefix)
+    table = source.family.table(source.tensors)
+    original, assumed = _configuration(source, table, options)
+    mapped = _mapped(source, table, original)
+    config, sized, changed = at_image_size(original, mapped.tensors, options.image_size, source.family.interpolation)
+    read, tokenizer = _files_of(source), None
     if text:
-        place = _vocabulary(source, options.tokenizer)
-        tokenizer = _tokenizer(source, config, place)
-        read |= _tokenizer_files(place, tokenizer.kind)
-    return Model(
+        tokenizer, files = find_tokenizer(source, config.text.vocab_size, options.tokenizer)
+        read |= files
+    return ImportedModel(
         source=source,
         options=options,
-        original=config,
-        imported=imported,
-        config=final,
+        original=original,
+        mapped=mapped,
+        config=config,
         sized=sized,
         tokenizer=tokenizer,
-        preprocessing=_preprocessing(source, final, options.image_size),
-        context_length=_context_length(source, config),
+        preprocessing=_preprocessing(source, config, options.image_size),
+        context_length=_context_length(source, original),
         read=read,
-        assumed=(*([source.note] if source.note else []), *hints.assumed),
+        assumed=(*([source.note] if source.note else []), *assumed),
         changed=changed,
     )
 
 
-def _where(source: Source) -> str:
-    return str(source.folder or source.files[0])
+def _configuration(source: Checkpoint, table: MappingTable, options: ConvertOptions) -> tuple[ModelConfig, list[str]]:
+    """Returns the configuration that the shapes, the configuration file and the user give, and what was assumed."""
+    pooling = read_pooling(source.folder) if source.folder else None
+    hints = Hints(source.config, options.activation, pooling, said_in=source.said_in)
+    sizes = Sizes(table, {key: tensor.shape for key, tensor in source.tensors.items()}, source.where, source.said_in)
+    try:
+        config = source.family.config(sizes, source.tensors.keys(), hints)
+    except RangeError as error:
+        raise JclipError(f"{source.said_in}: {error}") from None
+    if source.family.unsaid and not source.config:
+        _check_guessed(config, source)
+        hints.assumed.append(source.family.unsaid)
+        if isinstance(config, TextEncoderConfig) and pooling is None:
+            hints.assumed.append("without a 1_Pooling: the first token's state represents a text")
+    towers = (getattr(config, "image", None), config.text)
+    if options.activation is not None and all(
+        getattr(each, "activation", None) != options.activation for each in towers
+    ):
+        raise JclipError(f"--activation {options.activation} does not apply to {source.said_in}: omit it")
+    return config, hints.assumed
 
 
-def _files_of(source: Source) -> dict[str, Path]:
-    """All that was read of a checkpoint but its vocabulary."""
+def _check_guessed(config: ModelConfig, source: Checkpoint) -> None:
+    """Raises JclipError if the number of heads cannot be guessed; no tensor would show a wrong guess."""
+    if isinstance(config, TextEncoderConfig) and config.text.width not in _KNOWN_WIDTHS:
+        raise JclipError(
+            f"{source.where} comes without a config.json, and states of width {config.text.width} may have any number "
+            "of heads: put its config.json beside it, and name the folder"
+        )
+
+
+def _mapped(source: Checkpoint, table: MappingTable, config: ModelConfig) -> MappedTensors:
+    """Maps the tensors, and checks the logit scale: comparing embeddings with PyTorch's would not show a wrong one."""
+    family = source.family
+    mapped = import_tensors(
+        table, tensor_shapes(config), source.tensors, title=family.title, dropped=family.dropped, name_of=source.name_of
+    )
+    scale = mapped.tensors.get("logit_scale")
+    if scale is not None and not abs(float(value := scale.read())) <= _LARGEST_SCALE:
+        raise JclipError(
+            f"{source.name_of('logit_scale')} is {float(value):g}, and its exponential overflows: fetch it again, or "
+            "use an earlier checkpoint"
+        )
+    return mapped
+
+
+def _files_of(source: Checkpoint) -> dict[str, Path]:
+    """Returns all files that are read except the vocabulary, by their name in the passport."""
     read = {file.name: file for file in (*source.files, *source.beside)}
-    folder = source.folder
-    if folder is None:
+    if source.folder is None:
         return read
-    names = (_LENGTH_FILE, _PARTS_FILE, _POOLING_FILE)
-    read |= {name: folder / name for name in names if (folder / name).is_file()}
-    pictures = preprocessing_file(folder)
-    return read | ({pictures.name: pictures} if pictures else {})
+    pictures = preprocessing_file(source.folder)
+    return read | sentence_files(source.folder) | ({pictures.name: pictures} if pictures else {})
 
 
-def _check_activation(config: ModelConfig, said: Activation | None, where: str) -> None:
-    towers = (config.text,) if isinstance(config, TextEncoderConfig) else (config.image, config.text)
-    if said is not None and said not in [getattr(tower, "activation", None) for tower in towers]:
-        raise JclipError(f"--activation {said} has no use for {where}, no tower takes it: leave it away")
-
-
-def _at_size(
-    family: Family, config: ModelConfig, tensors: Mapping[str, Lazy], size: int | None
-) -> tuple[dict[str, Lazy], ModelConfig, dict[str, str]]:
-    """The model at another image size, by the family's own interpolation of its position embeddings."""
-    if size is not None and size < 1:
-        raise JclipError(f"--image-size is {size}, but must be 1 or more: give another")
-    if size is None or (isinstance(config, DualEncoderConfig) and size == config.image.image_size):
-        return dict(tensors), config, {}
-    if not isinstance(config, DualEncoderConfig) or not isinstance(config.image, VitConfig):
-        raise JclipError("--image-size is for models with a ViT: leave it away")
-    grid, rest = divmod(size, config.image.patch_size)
-    if rest or not 1 <= grid <= _LARGEST_GRID:
-        raise JclipError(
-            f"--image-size: image_size {size} is not a multiple of patch_size {config.image.patch_size}, or more than "
-            f"{_LARGEST_GRID} times as large: give another"
-        )
-    image, old = replace(config.image, image_size=size), tensors[POSITIONS]
-
-    def parts() -> Any:
-        yield resized(old.read().astype(np.float32), grid, family.interpolation).astype(old.dtype)
-
-    positions = Lazy((1 + grid * grid, image.width), old.dtype, parts)
-    how = f"interpolated from {config.image.image_size} to {size} pixels as {family.interpolation} does"
-    return {**tensors, POSITIONS: positions}, replace(config, image=image), {POSITIONS: how}
-
-
-def _vocabulary(source: Source, given: Path | str | None) -> Path:
-    """Where the text tower's vocabulary is: as given, else beside the weights, else in its makers' package."""
-    if given is not None:
-        if not Path(given).exists():
-            raise JclipError(f"there is no tokenizer at {given}: name where it is with --tokenizer")
-        return Path(given)
-    family = source.family
-    found = _beside(source) or packaged_vocabulary(family)
-    if found is None:
-        package = f", or install {family.vocabulary[0].replace('_', '-')}" if family.vocabulary else ""
-        raise JclipError(f"{_where(source)} comes without its vocabulary: give --tokenizer{package}")
-    return found
-
-
-def _tokenizer_files(place: Path, kind: Kind) -> dict[str, Path]:
-    """What was read of a tokenizer, by the names of the files: where they lie is of no matter."""
-    file = vocabulary_file(place)
-    beside = [file.with_name("jclip_tokenizer.json")] if place.is_dir() else []
-    if kind in _BESIDE_VOCABULARY and not (kind == "clip_bpe" and file.suffix == ".json"):
-        beside.append(file.with_name(_BESIDE_VOCABULARY[kind]))
-    return {each.name: each for each in (file, *beside) if each.is_file()}
-
-
-def _tokenizer(source: Source, config: ModelConfig, place: Path) -> Tokenizer:
-    """The text tower's tokenizer."""
-    family = source.family
-    tokenizer = load_tokenizer(place, family.tokenizer)
-    if tokenizer.kind != family.tokenizer:
-        raise JclipError(
-            f"{place} is a {tokenizer.kind} vocabulary, but {family.title} reads {family.tokenizer}: give its own with "
-            "--tokenizer"
-        )
-    if tokenizer.vocab_size > config.text.vocab_size:
-        raise JclipError(
-            f"{place} has {tokenizer.vocab_size} tokens, but the model has embeddings for {config.text.vocab_size}: "
-            "it is another model's vocabulary, give its own with --tokenizer"
-        )
-    if tokenizer.vocab_size < _FEWEST * config.text.vocab_size:
-        raise JclipError(
-            f"{place} has {tokenizer.vocab_size} tokens, but the model has embeddings for {config.text.vocab_size}: "
-            "it is cut off or another model's, fetch it again, or give its own with --tokenizer"
-        )
-    return tokenizer
-
-
-def _beside(source: Source) -> Path | None:
-    folder = source.folder
-    if folder is None:
-        return None
-    names = ("tokenizer.json", "vocab.txt", "sentencepiece.bpe.model", "merges.txt")
-    return folder if any((folder / name).is_file() for name in names) else None
-
-
-def packaged_vocabulary(family: Family) -> Path | None:
-    """The vocabulary in an installed package, which is found without importing it."""
-    if family.vocabulary is None:
-        return None
-    package, name = family.vocabulary
-    spec = importlib.util.find_spec(package)
-    for folder in (spec.submodule_search_locations or ()) if spec else ():
-        if (Path(folder) / name).is_file():
-            return Path(folder) / name
-    return None
-
-
-def _preprocessing(source: Source, config: ModelConfig, asked: int | None) -> Preprocessing | None:
+def _preprocessing(source: Checkpoint, config: ModelConfig, asked: int | None) -> Preprocessing | None:
     if isinstance(config, TextEncoderConfig):
         return None
     default = Preprocessing(size=config.image.image_size, resize=source.family.resize)
     said = read_preprocessing(source.folder, default) if source.folder else default
     if source.folder and asked is None and said.size != config.image.image_size:
         raise JclipError(
-            f"{preprocessing_file(source.folder)}: pictures become {said.size} pixels wide, but the image tower takes "
-            f"{config.image.image_size}: mend it, or give the size that you mean with --image-size"
+            f"{preprocessing_file(source.folder)}: pictures have {said.size} pixels, but the image tower takes "
+            f"{config.image.image_size}: correct it, or choose a size with --image-size"
         )
     return replace(said, size=config.image.image_size)
 
 
-def _context_length(source: Source, config: ModelConfig) -> int:
-    longest = longest_text(config)
-    said = source.family.context_length
-    sentences = source.folder / _LENGTH_FILE if source.folder else None
-    if sentences and sentences.is_file():
-        said = read_object(sentences).get("max_seq_length")
-        if said is not None and not (isinstance(said, int) and said > 2):
-            raise JclipError(f"{sentences}: max_seq_length is {said!r}, but must be a number of tokens: mend it")
-    return min(said or longest, longest)
-
-
-def _check_scale(imported: Imported, source: Source) -> None:
-    """The embeddings, which are compared, do not show it, and every similarity is multiplied by its exponential."""
-    scale = imported.tensors.get("logit_scale")
-    if scale is not None and not abs(float(value := scale.read())) <= _LARGEST_SCALE:
-        raise JclipError(
-            f"{source.name_of('logit_scale')} is {float(value):g}, and its exponential is no number: fetch it again, "
-            "or take an earlier checkpoint"
-        )
-
-
-def _check_guessed(config: ModelConfig, source: Source) -> None:
-    """A sentence encoder's heads are as often of 32 channels as of 64, and a wrong guess shows in no tensor."""
-    if isinstance(config, TextEncoderConfig) and config.text.width not in _KNOWN_WIDTHS:
-        raise JclipError(
-            f"{_where(source)} comes without a config.json, and states {config.text.width} wide may have any number of "
-            "heads: put its own beside it, and name the folder"
-        )
-
-
-def _pooling(folder: Path | None) -> Literal["cls", "mean"] | None:
-    """How a sentence encoder pools, from the files of sentence-transformers; None where there are none."""
-    parts, file = (folder / _PARTS_FILE, folder / _POOLING_FILE) if folder else (None, None)
-    if parts and parts.is_file():
-        for module in read_json(parts):
-            kind = str(module.get("type") if isinstance(module, dict) else module)
-            if kind.rpartition(".")[2] not in _MODULES:
-                raise JclipError(f"{parts} has a module {shown(kind)}, which is not supported")
-    if file is None or not file.is_file():
-        return None
-    said = read_object(file)
-    modes = [name for name, value in said.items() if name.startswith("pooling_mode_") and value is True]
-    if len(modes) == 1 and modes[0] in _POOLINGS:
-        return _POOLINGS[modes[0]]
-    raise JclipError(
-        f"{file} pools by {', '.join(modes) or 'nothing'}: only {' or '.join(_POOLINGS)} is supported, convert another"
-    )
+def _context_length(source: Checkpoint, config: ModelConfig) -> int:
+    said = read_longest(source.folder) if source.folder else None
+    longest: int = config.text.longest
+    return min(said or source.family.context_length or longest, longest)

@@ -19,7 +19,8 @@ from jclip.errors import JclipError
 from jclip.images.preprocess import Preprocessing
 from jclip.io.files import whole_folder
 from jclip.io.json_files import entry, read_object
-from jclip.io.tensors import Lazy, open_safetensors, write_safetensors
+from jclip.io.safetensors import open_safetensors, write_safetensors
+from jclip.io.tensors import Lazy
 from jclip.models.build import ModelConfig, shapes
 from jclip.plain import as_json, shown
 from jclip.tokenizers.text import Tokenizer, load_tokenizer

@@ -1,4 +1,4 @@
-"""The kinds of checkpoint that convert, and how to tell them apart."""
+"""Kinds of checkpoint that can be converted, and how to tell them apart."""
 
 import re
 from collections.abc import Mapping
@@ -15,31 +15,30 @@ from jclip.errors import JclipError
 FAMILIES: Mapping[str, Family] = {
     family.name: family for family in (ALTCLIP, CHINESE_CLIP, CN_CLIP, CLIP, OPENAI_CLIP, OPEN_CLIP, XLM_R, BERT)
 }
-"""In the order in which they are tried: one whose signature holds another's comes first."""
+"""Families in the order in which they are tried. One whose signature includes another's comes first."""
+
+TEXT_ENCODERS = (XLM_R, BERT)
+"""Families of text encoders without an image tower."""
 
 
 def family_named(name: str) -> Family:
-    """The family of that name.
+    """Returns a family by name.
 
     Raises:
-      JclipError: there is none.
+      JclipError: there is no such family.
     """
     if name not in FAMILIES:
-        raise JclipError(f"--family: there is no family {name!r}: choose one of {', '.join(FAMILIES)}")
+        raise JclipError(f"--family {name!r} is unknown: choose one of {', '.join(FAMILIES)}")
     return FAMILIES[name]
 
 
-TEXT_ENCODERS = (XLM_R, BERT)
-"""Families of a text encoder alone."""
-
-
 def detect(shapes: Mapping[str, tuple[int, ...]], config: Mapping[str, Any], *, openai: bool = False) -> Family | None:
-    """Returns the family of a checkpoint; None if it is of no known one.
+    """Returns the family of a checkpoint, or None if it is of no known one.
 
     Args:
-      shapes: key -> shape.
-      config: its config.json, empty where there is none.
-      openai: whether its container is of the kind in which OpenAI published.
+      shapes: Shapes by key.
+      config: Contents of config.json; empty if there is none.
+      openai: True for a TorchScript archive, which is how OpenAI published.
     """
     for family in FAMILIES.values():
         spelt = {respelt(key, family) for key in shapes}
@@ -55,7 +54,7 @@ def detect(shapes: Mapping[str, tuple[int, ...]], config: Mapping[str, Any], *, 
 
 
 def respelt(key: str, family: Family) -> str:
-    """A key in the spelling of the family's table."""
+    """Returns a key in the spelling of the family's table."""
     for pattern, replacement in family.spellings:
         key = re.sub(rf"^{pattern}", replacement, key)
     return key
@@ -64,7 +63,7 @@ def respelt(key: str, family: Family) -> str:
 def _is_xlm_r(shapes: Mapping[str, tuple[int, ...]], config: Mapping[str, Any]) -> bool:
     if "model_type" in config:
         return str(config["model_type"]) in ("xlm-roberta", "xlm_roberta")
-    # BERT has two token types; XLM-R has one, and two positions more than a power of two.
+    # BERT has two token types. XLM-R has one, and two more positions than a power of two.
     tables = {key: shape for key, shape in shapes.items() if key.endswith("_embeddings.weight")}
     types = [shape[0] for key, shape in tables.items() if "token_type" in key and shape]
     positions = [shape[0] for key, shape in tables.items() if "position" in key and shape]

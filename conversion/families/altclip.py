@@ -1,31 +1,32 @@
-"""AltCLIP (Chen et al. 2022): Hugging Face's AltCLIPModel and FlagAI's own files, which have the same keys."""
+"""AltCLIP (Chen et al. 2022): Hugging Face's AltCLIPModel and FlagAI's files, which have the same keys."""
 
 from collections.abc import Collection
 
 from jclip.conversion.families.family import POOLER, POSITION_IDS, TRANSFORMERS_UNSAID, VIT_LAYERS, Family, Hints
-from jclip.conversion.rows import Row, Table, dense, norm
-from jclip.conversion.sizes import Sizes, agree, bert_config, vit_config
-from jclip.conversion.towers import bert, hf_vit
+from jclip.conversion.towers.bert import bert_config, bert_rows
+from jclip.conversion.towers.rows import MappingRow, MappingTable, dense, norm
+from jclip.conversion.towers.sizes import Sizes, agree
+from jclip.conversion.towers.vit import hf_vit, vit_config
 from jclip.models import zoo
 from jclip.models.dual_encoder import DualEncoderConfig
 
 
-def table(keys: Collection[str]) -> Table:
-    """All rows."""
+def table(keys: Collection[str]) -> MappingTable:
+    """Returns all rows."""
     del keys
     return (
         *hf_vit(),
         *dense("image/projection", "visual_projection", bias=False),
-        *bert("text_model.roberta."),
+        *bert_rows("text_model.roberta."),
         *norm("text/head_norm", "text_model.pre_LN"),
         *dense("text/head", "text_model.transformation"),
         *dense("text/projection", "text_projection", bias=False),
-        Row("logit_scale", "logit_scale"),
+        MappingRow("logit_scale", "logit_scale"),
     )
 
 
 def config(sizes: Sizes, keys: Collection[str], hints: Hints) -> DualEncoderConfig:
-    """The configuration; an image tower whose activation nobody names has QuickGELU, as transformers builds it."""
+    """Returns the configuration. Without a given activation the image tower has QuickGELU, as in transformers."""
     del keys
     embed_dim, head_width = sizes.shape("image/projection/kernel", 2)[1], sizes.shape("text/head/kernel", 2)[1]
     agree(hints.config, {"projection_dim": embed_dim}, f"{sizes.said_in}: ")
@@ -48,9 +49,9 @@ ALTCLIP = Family(
     dropped=(
         POSITION_IDS,
         POOLER,
-        (r"text_model\.transformation_pre\..*", "only AltDiffusion-m18 uses it"),
+        (r"text_model\.transformation_pre\..*", "used by AltDiffusion-m18 only"),
     ),
-    spellings=((r"(text_model\.roberta\.encoder)\.layers\.", r"\1.layer."), VIT_LAYERS),  # transformers 5, in memory
+    spellings=((r"(text_model\.roberta\.encoder)\.layers\.", r"\1.layer."), VIT_LAYERS),  # of transformers 5
     tokenizer="xlmr",
     context_length=77,
 )

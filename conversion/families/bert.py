@@ -1,20 +1,20 @@
-"""Text encoders alone: BERT and Chinese RoBERTa-wwm, XLM-R, and sentence encoders built on them."""
+"""Text encoders: BERT and Chinese RoBERTa-wwm, XLM-R, and sentence encoders built on them."""
 
 from collections.abc import Collection
 
 from jclip.conversion.families.family import POOLER, POSITION_IDS, TRANSFORMERS_UNSAID, Family, Hints
-from jclip.conversion.rows import Table
-from jclip.conversion.sizes import Sizes, bert_config
-from jclip.conversion.towers import bert
+from jclip.conversion.towers.bert import bert_config, bert_rows
+from jclip.conversion.towers.rows import MappingTable
+from jclip.conversion.towers.sizes import Sizes
 from jclip.models import zoo
 from jclip.models.bert import BertConfig
 from jclip.models.text_encoder import TextEncoderConfig
 
 
-def table(keys: Collection[str]) -> Table:
-    """All rows."""
+def table(keys: Collection[str]) -> MappingTable:
+    """Returns all rows."""
     del keys
-    return tuple(bert(""))
+    return tuple(bert_rows(""))
 
 
 def _encoder(sizes: Sizes, hints: Hints, like: BertConfig) -> TextEncoderConfig:
@@ -22,13 +22,13 @@ def _encoder(sizes: Sizes, hints: Hints, like: BertConfig) -> TextEncoderConfig:
 
 
 def config(sizes: Sizes, keys: Collection[str], hints: Hints) -> TextEncoderConfig:
-    """A BERT's configuration."""
+    """Returns a BERT's configuration."""
     del keys
     return _encoder(sizes, hints, zoo.get_text_encoder("roberta-wwm-base"))
 
 
 def xlm_r_config(sizes: Sizes, keys: Collection[str], hints: Hints) -> TextEncoderConfig:
-    """XLM-R's configuration."""
+    """Returns XLM-R's configuration."""
     del keys
     return _encoder(sizes, hints, zoo.get_text_encoder("xlm-r-large"))
 
@@ -40,7 +40,7 @@ _DROPPED = (
 )
 _SPELLINGS = (
     (r"(bert|roberta)\.(?=embeddings\.|encoder\.|pooler\.)", ""),
-    (r"(.*\.LayerNorm)\.gamma", r"\1.weight"),  # as the first converters from TensorFlow wrote them
+    (r"(.*\.LayerNorm)\.gamma", r"\1.weight"),  # written by the first converters from TensorFlow
     (r"(.*\.LayerNorm)\.beta", r"\1.bias"),
     (r"(encoder)\.layers\.", r"\1.layer."),
 )

@@ -11,28 +11,29 @@ from jclip.conversion.families.family import (
     Family,
     Hints,
 )
-from jclip.conversion.families.openai import resnet_blocks
-from jclip.conversion.rows import Row, Table, dense
-from jclip.conversion.sizes import Sizes, agree, bert_config, resnet_config, vit_config
-from jclip.conversion.towers import bert, hf_vit, openai_resnet, openai_vit
+from jclip.conversion.towers.bert import bert_config, bert_rows
+from jclip.conversion.towers.resnet import openai_resnet, resnet_blocks, resnet_config
+from jclip.conversion.towers.rows import MappingRow, MappingTable, dense
+from jclip.conversion.towers.sizes import Sizes, agree
+from jclip.conversion.towers.vit import hf_vit, openai_vit, vit_config
 from jclip.models import zoo
 from jclip.models.dual_encoder import DualEncoderConfig
 
 
-def hf_table(keys: Collection[str]) -> Table:
-    """ChineseCLIPModel's rows."""
+def hf_table(keys: Collection[str]) -> MappingTable:
+    """Returns ChineseCLIPModel's rows."""
     del keys
     return (
         *hf_vit(),
         *dense("image/projection", "visual_projection", bias=False),
-        *bert("text_model."),
+        *bert_rows("text_model."),
         *dense("text/projection", "text_projection", bias=False),
-        Row("logit_scale", "logit_scale"),
+        MappingRow("logit_scale", "logit_scale"),
     )
 
 
 def hf_config(sizes: Sizes, keys: Collection[str], hints: Hints) -> DualEncoderConfig:
-    """ChineseCLIPModel's configuration; an image tower whose activation nobody names has QuickGELU."""
+    """Returns ChineseCLIPModel's configuration; without a given activation the image tower has QuickGELU."""
     del keys
     embed_dim = sizes.shape("image/projection/kernel", 2)[1]
     agree(hints.config, {"projection_dim": embed_dim}, f"{sizes.said_in}: ")
@@ -43,21 +44,21 @@ def hf_config(sizes: Sizes, keys: Collection[str], hints: Hints) -> DualEncoderC
     )
 
 
-def cn_clip_table(keys: Collection[str]) -> Table:
-    """cn_clip's rows: OpenAI's image tower beside a BERT."""
+def cn_clip_table(keys: Collection[str]) -> MappingTable:
+    """Returns cn_clip's rows: OpenAI's image tower and a BERT."""
     blocks = resnet_blocks(keys)
     return (
         *(openai_resnet(blocks) if blocks else openai_vit()),
-        *bert("bert.", fused=any(".Wqkv." in key and key.startswith("bert.") for key in keys)),
-        Row("text/projection/kernel", "text_projection"),
-        Row("logit_scale", "logit_scale"),
+        *bert_rows("bert.", fused=any(".Wqkv." in key and key.startswith("bert.") for key in keys)),
+        MappingRow("text/projection/kernel", "text_projection"),
+        MappingRow("logit_scale", "logit_scale"),
     )
 
 
 def cn_clip_config(sizes: Sizes, keys: Collection[str], hints: Hints) -> DualEncoderConfig:
-    """cn_clip's configuration. Its code has QuickGELU in every ViT, ViT-H/14's included."""
+    """Returns cn_clip's configuration, in whose code every ViT has QuickGELU."""
     blocks = resnet_blocks(keys)
-    activation = hints.activation_said("quick_gelu", sizes.where)
+    activation = hints.fixed_activation("quick_gelu", sizes.where)
     image = resnet_config(sizes, blocks) if blocks else vit_config(sizes, {}, activation)
     return DualEncoderConfig(
         image=image,
@@ -87,7 +88,7 @@ CN_CLIP = Family(
     table=cn_clip_table,
     config=cn_clip_config,
     dropped=(POSITION_IDS, POOLER, COUNTERS),
-    # Under flash attention.
+    # Keys saved with flash attention.
     spellings=((r"(visual\..*\.attn)\.Wqkv\.(weight|bias)", r"\1.in_proj_\2"),),
     tokenizer="wordpiece",
     vocabulary=("cn_clip", "clip/vocab.txt"),

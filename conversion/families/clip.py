@@ -3,26 +3,27 @@
 from collections.abc import Collection
 
 from jclip.conversion.families.family import POSITION_IDS, TRANSFORMERS_UNSAID, Family, Hints
-from jclip.conversion.rows import Row, Table, dense
-from jclip.conversion.sizes import Sizes, agree, clip_text_config, vit_config
-from jclip.conversion.towers import hf_clip_text, hf_vit
+from jclip.conversion.towers.clip_text import clip_text_config, hf_clip_text
+from jclip.conversion.towers.rows import MappingRow, MappingTable, dense
+from jclip.conversion.towers.sizes import Sizes, agree
+from jclip.conversion.towers.vit import hf_vit, vit_config
 from jclip.models.dual_encoder import DualEncoderConfig
 
 
-def table(keys: Collection[str]) -> Table:
-    """All rows."""
+def table(keys: Collection[str]) -> MappingTable:
+    """Returns all rows."""
     del keys
     return (
         *hf_vit(),
         *dense("image/projection", "visual_projection", bias=False),
         *hf_clip_text(),
         *dense("text/projection", "text_projection", bias=False),
-        Row("logit_scale", "logit_scale"),
+        MappingRow("logit_scale", "logit_scale"),
     )
 
 
 def config(sizes: Sizes, keys: Collection[str], hints: Hints) -> DualEncoderConfig:
-    """The configuration; a tower whose activation nobody names has QuickGELU, as transformers builds it."""
+    """Returns the configuration. Without a given activation a tower has QuickGELU, as in transformers."""
     del keys
     embed_dim = sizes.shape("image/projection/kernel", 2)[1]
     agree(hints.config, {"projection_dim": embed_dim}, f"{sizes.said_in}: ")

@@ -1,4 +1,4 @@
-"""How transformers and open_clip write down the preprocessing of pictures and text, read and written."""
+"""Reads and writes the preprocessing of pictures in the files of transformers and open_clip."""
 
 import json
 import math
@@ -7,24 +7,24 @@ from typing import Any, Literal
 
 import numpy as np
 
-from jclip.conversion.hf.hf_tokenizer import check_kind, write_hf_tokenizer
+from jclip.conversion.hf.config import HfFamily
+from jclip.conversion.hf.tokenizer import check_kind, write_hf_tokenizer
 from jclip.errors import JclipError
 from jclip.images.preprocess import CLIP_MEAN, CLIP_STD, Preprocessing
 from jclip.io.json_files import read_object
 from jclip.ranges import RangeError
 from jclip.tokenizers.text import Tokenizer
 
-Family = Literal["altclip", "chinese-clip", "clip"]
 _NESTED, _HF, _OPEN_CLIP = "processor_config.json", "preprocessor_config.json", "open_clip_config.json"
 _IMAGES = "image_processor"
-"""Where the processor_config.json of transformers 5 keeps it."""
+"""Field of transformers 5's processor_config.json that holds the settings."""
 _LARGEST = float(np.finfo(np.float32).max)
-_BICUBIC = 3  # Pillow's number for it
+_BICUBIC = 3  # in Pillow
 _RESAMPLING = {0: "nearest", 1: "Lanczos", 2: "bilinear", 3: "bicubic", 4: "box", 5: "Hamming"}
-# The processors whose defaults are CLIP's; ViT's and others' are not.
+# Image processors with CLIP's defaults.
 _PROCESSORS = ("CLIPImageProcessor", "ChineseCLIPImageProcessor", "CLIPFeatureExtractor", "ChineseCLIPFeatureExtractor")
 _MUST = {"do_resize": True, "do_rescale": True, "do_normalize": True, "do_pad": False, "use_square_size": False}
-_PROCESSOR_OF: dict[Family, tuple[str, str]] = {
+_PROCESSOR_OF: dict[HfFamily, tuple[str, str]] = {
     "altclip": ("AltCLIPProcessor", "CLIPImageProcessor"),
     "chinese-clip": ("ChineseCLIPProcessor", "ChineseCLIPImageProcessor"),
     "clip": ("CLIPProcessor", "CLIPImageProcessor"),
@@ -32,16 +32,14 @@ _PROCESSOR_OF: dict[Family, tuple[str, str]] = {
 
 
 def read_preprocessing(folder: Path, default: Preprocessing) -> Preprocessing:
-    """The preprocessing of pictures that a checkpoint's own files ask for.
+    """Returns the preprocessing that a checkpoint's files describe.
 
     Args:
-      folder: with transformers' preprocessor_config.json (the number that it was at first or the dicts of today; or
-        processor_config.json, where transformers 5 puts it), or else with open_clip's open_clip_config.json.
-      default: where there is none of them.
+      folder: Folder with transformers' preprocessor_config.json or processor_config.json, or open_clip_config.json.
+      default: Result if there is no such file.
 
     Raises:
-      JclipError: a file cannot be read, or a field asks for other pixels than jclip makes, bilinear resizing for one;
-        the message names the file and the field.
+      JclipError: a file cannot be read, or a field asks for something that jclip lacks, such as bilinear resizing.
     """
     file = preprocessing_file(folder)
     if file is None:
@@ -56,14 +54,14 @@ def read_preprocessing(folder: Path, default: Preprocessing) -> Preprocessing:
 
 
 def preprocessing_file(folder: Path) -> Path | None:
-    """The file that `read_preprocessing` goes by; None where there is none.
+    """Returns the file that `read_preprocessing` reads, or None.
 
     Raises:
       JclipError: a folder has its name.
     """
     for name in (_NESTED, _HF, _OPEN_CLIP):
         if (folder / name).exists() and not (folder / name).is_file():
-            raise JclipError(f"{folder / name} is no file: put the checkpoint's own in its place, or take it away")
+            raise JclipError(f"{folder / name} is not a file: replace it with the checkpoint's own, or move it away")
     nested = folder / _NESTED
     if nested.is_file() and isinstance(read_object(nested).get(_IMAGES), dict):
         return nested
@@ -71,24 +69,22 @@ def preprocessing_file(folder: Path) -> Path | None:
 
 
 def write_hf_processor(
-    folder: Path, family: Family, tokenizer: Tokenizer, preprocessing: Preprocessing, context_length: int
+    folder: Path, family: HfFamily, tokenizer: Tokenizer, preprocessing: Preprocessing, context_length: int
 ) -> None:
-    """Writes what the processors of transformers 4 and 5 load beside a model: preprocessor_config.json, the tokenizer.
+    """Writes preprocessor_config.json and the tokenizer for the processors of transformers 4 and 5.
 
-    Ids are jclip's, but for a few strings (see `jclip.conversion.hf.hf_tokenizer`); pixels are, within the steps that
-    `Preprocessing` tells of.
+    Ids equal jclip's except for a few strings (see `jclip.conversion.hf.tokenizer`); pixels differ by the few steps
+    that `Preprocessing` documents.
 
     Args:
-      folder: is there already.
-      family: whose processor it becomes.
-      tokenizer: of the family's kind.
-      preprocessing: of the image tower.
-      context_length: what `padding="max_length"` pads to, special tokens included.
+      folder: Existing folder.
+      family: Family of the processor.
+      tokenizer: Tokenizer of the family's kind.
+      preprocessing: Preprocessing of pictures.
+      context_length: Length to which `padding="max_length"` pads, special tokens included.
 
     Raises:
-      JclipError: the tokenizer is another family's, or the preprocessing trims pictures or turns them upright, which
-        transformers cannot, or lays a background under them: whether transformers does, and a white one, depends on its
-        version.
+      JclipError: `check_hf_processor` refuses the tokenizer or the preprocessing.
     """
     check_hf_processor(family, tokenizer, preprocessing)
     processor, image_processor = _PROCESSOR_OF[family]
@@ -113,29 +109,28 @@ def write_hf_processor(
     write_hf_tokenizer(folder, family, tokenizer, context_length, processor)
 
 
-def check_hf_processor(family: Family, tokenizer: Tokenizer, preprocessing: Preprocessing) -> None:
-    """Checks that transformers can make a model's inputs.
+def check_hf_processor(family: HfFamily, tokenizer: Tokenizer, preprocessing: Preprocessing) -> None:
+    """Checks that transformers' processors can prepare a model's inputs.
 
     Raises:
-      JclipError: as of `write_hf_processor`.
+      JclipError: the tokenizer is of another family's kind, or the preprocessing trims pictures, turns them upright, or
+        fills transparent pixels (which transformers does or not, depending on its version).
     """
     check_kind(family, tokenizer)
     if preprocessing.trim:
-        raise JclipError("transformers cannot trim pictures (make the model with trim=False)")
+        raise JclipError("transformers cannot trim pictures (train with trim=False)")
     if preprocessing.orientation == "apply":
-        raise JclipError(
-            "transformers' processors do not turn pictures upright (make the model with orientation=ignore)"
-        )
+        raise JclipError("transformers cannot turn pictures upright (train with orientation=ignore)")
     if preprocessing.background is not None:
-        raise JclipError(
-            "transformers lays no background under transparent pictures (make the model with background=None)"
-        )
+        raise JclipError("transformers does not fill transparent pixels with a background (train with background=None)")
 
 
 def _from_hf(data: dict[str, Any], file: Path) -> Preprocessing:
     made_by = data.get("image_processor_type") or data.get("feature_extractor_type") or _PROCESSORS[0]
     if str(made_by).removesuffix("Fast").removesuffix("Pil") not in _PROCESSORS:
-        raise JclipError(f"{file} is of a {made_by}: jclip reads {', '.join(_PROCESSORS[:2])}, convert another")
+        raise JclipError(
+            f"{file} is for a {made_by}, but jclip reads {', '.join(_PROCESSORS[:2])}: convert another model"
+        )
     for field, must in _MUST.items():
         if bool(data.get(field, must)) is not must:
             raise _other_pixels(file, field, data[field], must)
@@ -160,7 +155,7 @@ def _size_from_hf(data: dict[str, Any], file: Path) -> tuple[int, Literal["squas
     if crops and (cropped := _square(data.get("crop_size", 224), "crop_size", file)) != side:
         raise _other_pixels(file, "crop_size", cropped, side)
     if shortest is None or (not crops and not isinstance(size, dict)):
-        # The first revision of Chinese-CLIP's files gave a number, cropped nothing, and meant the square.
+        # The first revision of Chinese-CLIP's files gave one number without cropping, and meant a square.
         return side, "squash"
     if not crops:
         raise _other_pixels(file, "do_center_crop", crops, True)
@@ -176,9 +171,9 @@ def _from_open_clip(data: dict[str, Any], file: Path) -> Preprocessing:
     except (KeyError, TypeError, AttributeError) as error:
         missing = f"{error} is missing, " if isinstance(error, KeyError) else ""
         raise JclipError(
-            f"{file} is no open_clip configuration of a model with pictures: {missing}fetch it again"
+            f"{file} is not an open_clip configuration of an image model: {missing}fetch it again"
         ) from None
-    if interpolation not in ("bicubic", "random"):  # "random" is for training; it evaluates bicubic
+    if interpolation not in ("bicubic", "random"):  # "random" is for training; evaluation is bicubic
         raise _other_pixels(file, "interpolation", interpolation, "bicubic")
     if mode not in ("shortest", "squash"):
         raise _other_pixels(file, "resize_mode", mode, "shortest or squash")
@@ -191,12 +186,12 @@ def _from_open_clip(data: dict[str, Any], file: Path) -> Preprocessing:
 
 
 def _other_pixels(file: Path, field: str, found: Any, can: Any) -> JclipError:
-    return JclipError(f"{file}: {field} is {found}, but jclip's preprocessing has {can} there: {_mend(file)}")
+    return JclipError(f"{file}: {field} is {found}, but jclip supports {can}: {_mend(file)}")
 
 
 def _mend(file: Path) -> str:
-    """open_clip's file cannot be done without: it says more than how pictures are made."""
-    return "mend it" if file.name == _OPEN_CLIP else "mend it, or move the file away to have the family's own"
+    # open_clip's file describes the model too, so it cannot be omitted.
+    return "correct it" if file.name == _OPEN_CLIP else "correct it, or move the file away to use the family's default"
 
 
 def _square(size: Any, field: str, file: Path) -> int:
@@ -204,23 +199,21 @@ def _square(size: Any, field: str, file: Path) -> int:
     height, width = sides if isinstance(sides, list) and len(sides) == 2 else (sides, sides)
     pixels = _pixels(height, field, file), _pixels(width, field, file)
     if pixels[0] != pixels[1]:
-        raise JclipError(
-            f"{file}: {field} is {height} x {width}, but jclip's towers take squares: convert another model"
-        )
+        raise JclipError(f"{file}: {field} is {height} x {width}, but jclip supports squares: convert another model")
     return pixels[0]
 
 
 def _pixels(number: Any, field: str, file: Path) -> int:
     if not isinstance(number, int) or isinstance(number, bool) or number < 1:
-        raise JclipError(f"{file}: {field} is {number!r}, which is no whole number of pixels: {_mend(file)}")
+        raise JclipError(f"{file}: {field} is {number!r}, but must be a whole number of pixels: {_mend(file)}")
     return number
 
 
 def _three(values: Any, field: str, file: Path) -> tuple[float, float, float]:
     numbers = isinstance(values, list | tuple) and len(values) == 3
     if not numbers or not all(isinstance(value, int | float) and abs(value) <= _LARGEST for value in values):
-        raise JclipError(f"{file}: {field} is {values!r}, but must be three numbers, one a channel: mend it")
+        raise JclipError(f"{file}: {field} is {values!r}, but must be three numbers, one for each channel: correct it")
     if "std" in field and min(values) <= 0:
-        raise JclipError(f"{file}: {field} is {values!r}, and pictures are divided by it: give numbers above 0")
+        raise JclipError(f"{file}: {field} is {values!r}, but must be greater than 0: correct it")
     red, green, blue = map(float, values)
     return red, green, blue

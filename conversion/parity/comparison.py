@@ -1,9 +1,9 @@
-"""A converted model beside the PyTorch model that it came from: the same inputs through both, layer by layer.
+"""Compares a converted model with its PyTorch model on the same inputs, layer by layer.
 
 Axes: b batch, l tokens, d width, h height, w width of a picture, c channels, e embedding.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, cast
 
@@ -14,37 +14,33 @@ import numpy as np
 
 from jclip import rules
 from jclip.bundle import split_statistics
-from jclip.conversion.memory import release
+from jclip.conversion.checkpoint import Checkpoint
 from jclip.conversion.parity import references
+from jclip.conversion.parity.memory import release
 from jclip.conversion.parity.references import Observed, Tower
-from jclip.conversion.source import Source
+from jclip.conversion.towers import format_of
 from jclip.errors import JclipError
 from jclip.io.tensors import Lazy
-from jclip.models.bert import PostNormLayer
 from jclip.models.build import ModelConfig, build_model
-from jclip.models.clip_text import ClipTextConfig
 from jclip.models.dual_encoder import DualEncoderConfig
-from jclip.models.resnet import Bottleneck
-from jclip.models.transformer import PreNormLayer
 
 EMBEDDINGS_WITHIN = 2e-5
-"""The largest difference allowed between L2-normalised embeddings at float32."""
+"""Maximum difference between L2-normalised embeddings in float32."""
 LOGITS_WITHIN = 1e-4
-"""The largest difference allowed between logits, relative to the largest of them."""
+"""Maximum difference between logits, relative to the largest logit."""
 
 _PICTURES, _TEXTS, _LONGEST = 2, 4, 40
-_CLIP_TOKENS = "text/token_embedding"
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """How far a converted model is from its PyTorch model, both at float32 on the same random inputs.
+    """Differences between a converted model and its PyTorch model in float32, on the same random inputs.
 
     Attributes:
-      reference: package, version and class.
-      layers: (name, largest absolute difference, the same relative to the largest value) for each layer.
-      embeddings: tower -> largest absolute difference between L2-normalised embeddings.
-      logits: largest difference between logits relative to the largest; None for a tower alone.
+      reference: Package, version and class.
+      layers: (name, largest absolute difference, largest difference relative to the largest value) of each layer.
+      embeddings: Largest absolute difference between L2-normalised embeddings, by tower.
+      logits: Largest difference between logits relative to the largest logit; None for a single tower.
     """
 
     reference: str
@@ -54,19 +50,19 @@ class Comparison:
 
     @property
     def within(self) -> bool:
-        """Whether the differences are those of float32 arithmetic."""
-        # Each by itself, for NaN is not the largest of anything.
+        """True if the differences are as small as float32 arithmetic explains."""
+        # One by one, because max() can ignore NaN.
         near = all(difference <= EMBEDDINGS_WITHIN for difference in self.embeddings.values())
         return near and (self.logits is None or self.logits <= LOGITS_WITHIN)
 
 
-def compare(source: Source, config: ModelConfig, tensors: Mapping[str, Lazy]) -> Comparison:
-    """Runs both, one tower at a time, so that no more than a tower's weights are in memory.
+def compare(source: Checkpoint, config: ModelConfig, tensors: Mapping[str, Lazy]) -> Comparison:
+    """Runs both models, one tower at a time so that only one tower's weights are in memory.
 
     Args:
-      source: the checkpoint.
-      config: of the model, at the checkpoint's own image size.
-      tensors: path -> parameter, statistics under "batch_stats/". A tower of which there is none is left out.
+      source: The checkpoint.
+      config: The model's configuration at the checkpoint's own image size.
+      tensors: Parameters by path, statistics under "batch_stats/". A tower without parameters is left out.
 
     Raises:
       ImportError: a package that the reference needs is not installed.
@@ -81,65 +77,68 @@ def compare(source: Source, config: ModelConfig, tensors: Mapping[str, Lazy]) ->
             continue
         inputs = _pictures(config) if tower == "image" else _ids(config)
         expected = references.observe(source, reference, tower, inputs)
-        found = _observe(*_abridged(config, tensors, tower, inputs))
-        real = _real_places(config, tower, inputs)
+        stacks = {path.removesuffix("/{i}") for path in reference.layers[tower]}
+        found = _observe(*_with_used_tokens(config, tensors, tower, inputs), stacks)
+        mask = _token_mask(config, tower, inputs)
         for name, state in expected.layers.items():
-            layers.append((name, *_differences(found.layers[name], state, real)))
+            layers.append((name, *_differences(found.layers[name], state, mask)))
         ours[tower], theirs[tower] = _unit(found.embeddings), _unit(expected.embeddings)
         embeddings[tower] = float(np.abs(ours[tower] - theirs[tower]).max())
     logits = None
     if {"image", "text"} <= embeddings.keys():
-        # Both sides with the same scale, for a product of numbers that are equal says nothing.
+        # Without the logit scale, which is a copied number.
         a, b = ours["image"] @ ours["text"].T, theirs["image"] @ theirs["text"].T
         logits = float(np.abs(a - b).max() / np.abs(b).max())
     return Comparison(reference.title, tuple(layers), embeddings, logits)
 
 
 def check(comparison: Comparison, where: str) -> None:
-    """Raises JclipError when the two models are not the same."""
+    """Raises JclipError if the two models differ."""
     if not comparison.within:
         worst = max(comparison.embeddings.values())
         first = next((name for name, _, relative in comparison.layers if relative > 1e-3), "the projection")
         raise JclipError(
-            f"{where}: the converted model is not {comparison.reference}'s: embeddings differ by {worst:.1e}, first at "
-            f"{first}. Nothing was written; is its config.json the right one?"
+            f"{where}: the converted model differs from {comparison.reference}: embeddings by {worst:.1e}, first at "
+            f"{first}. Nothing was written; check that config.json belongs to these weights"
         )
 
 
-def _abridged(
+def _with_used_tokens(
     config: ModelConfig, tensors: Mapping[str, Lazy], tower: Tower, inputs: np.ndarray
 ) -> tuple[ModelConfig, Mapping[str, Lazy], Tower, np.ndarray]:
-    """The same model with no more tokens than the texts use: a third of AltCLIP's memory is embeddings of others.
+    """Returns the model with the token embeddings that the texts use; all of them are a third of AltCLIP's memory.
 
-    Ids keep their order, so that the end of text is still the largest, and those up to padding stay what they are.
+    Ids keep their order, so that the end of text is still the largest, and ids up to the padding do not change.
     """
     if tower == "image":
         return config, tensors, tower, inputs
-    text, path = config.text, _CLIP_TOKENS if _CLIP_TOKENS in tensors else "text/word_embedding"
-    first = 1 + (text.pad_id or 0)
+    text, path = config.text, format_of(config.text).token_embedding
+    first = 1 + _pad_id(config)
     used = np.unique(np.concatenate([np.arange(first), inputs.ravel()]))
     rows = np.stack([tensors[path].layer(int(token)) for token in used])
     small = replace(config, text=replace(cast(Any, text), vocab_size=len(used)))
     return small, {**tensors, path: Lazy.of(rows)}, tower, np.searchsorted(used, inputs).astype(np.int32)
 
 
-def _observe(config: ModelConfig, tensors: Mapping[str, Lazy], tower: Tower, inputs: np.ndarray) -> Observed:
+def _observe(
+    config: ModelConfig, tensors: Mapping[str, Lazy], tower: Tower, inputs: np.ndarray, stacks: Collection[str]
+) -> Observed:
     params, stats = split_statistics(tensors)
     variables = {"params": _on_device(params, tower)}
     if stats and tower == "image":
         variables["batch_stats"] = _on_device(stats, tower)
-    embeddings, states = _run(config, tower)(variables, inputs)
+    embeddings, states = _run(config, tower, stacks)(variables, inputs)
     observed = Observed(_by_layer(states["intermediates"]), np.asarray(embeddings))
     del variables, states
     release()
     return observed
 
 
-def _run(config: ModelConfig, tower: Tower) -> Any:
+def _run(config: ModelConfig, tower: Tower, stacks: Collection[str]) -> Any:
     model = build_model(config)
 
     def is_layer(module: nn.Module, method: str) -> bool:
-        return isinstance(module, PreNormLayer | PostNormLayer | Bottleneck) and method == "__call__"
+        return method == "__call__" and "/".join(module.path) in stacks
 
     return jax.jit(
         lambda variables, inputs: model.apply(
@@ -149,7 +148,7 @@ def _run(config: ModelConfig, tower: Tower) -> Any:
 
 
 def _on_device(tensors: Mapping[str, Lazy], tower: Tower) -> dict[str, Any]:
-    """One tower's tensors, read one by one, so that host and device do not hold the whole at once."""
+    """Reads one tower's tensors one by one, so that host and device do not both hold all of them."""
     return rules.tree_from_paths(
         {
             path: jnp.asarray(tensor.read().astype(np.float32, copy=False))
@@ -160,11 +159,11 @@ def _on_device(tensors: Mapping[str, Lazy], tower: Tower) -> dict[str, Any]:
 
 
 def _by_layer(captured: Mapping[str, Any]) -> dict[str, np.ndarray]:
-    """{"image/layers/3": states} from what Flax captured; stacked layers come apart."""
+    """Returns the states by layer, "image/layers/3", from those that Flax captured; unstacks scanned layers."""
     found = {}
     for path, (output,) in rules.paths_of(captured).items():
         layer = path.removesuffix("/__call__")
-        if isinstance(output, tuple):  # a scanned layer: its states, and nothing
+        if isinstance(output, tuple):  # of scanned layers: (states, None)
             found.update({f"{layer}/{i}": np.asarray(state) for i, state in enumerate(output[0])})
         else:
             found[layer] = np.asarray(output)
@@ -172,39 +171,41 @@ def _by_layer(captured: Mapping[str, Any]) -> dict[str, np.ndarray]:
 
 
 def _pictures(config: ModelConfig) -> np.ndarray:
-    """Random normalised pictures, each with a colour of its own: noise alone averages out."""
-    assert isinstance(config, DualEncoderConfig)
-    draw, side = np.random.default_rng(0), config.image.image_size
+    """Returns random normalised pictures with different mean colours, because noise alone averages out."""
+    draw, side = np.random.default_rng(0), cast(DualEncoderConfig, config).image.image_size
     noise = draw.normal(size=(_PICTURES, side, side, 3)) + 2 * draw.normal(size=(_PICTURES, 1, 1, 3))
     return noise.astype(np.float32)
 
 
 def _ids(config: ModelConfig) -> np.ndarray:
-    """Random texts of different lengths, padded to the longest."""
+    """Returns random texts of different lengths, padded to the longest."""
     text = config.text
-    clip = isinstance(text, ClipTextConfig)
-    # CLIP's own code takes texts of its full length only.
-    longest = text.context_length if isinstance(text, ClipTextConfig) else min(text.longest, _LONGEST)
-    pad_id = 0 if isinstance(text, ClipTextConfig) else text.pad_id
+    clip = format_of(text).ends_in_largest_id
+    longest = text.longest if clip else min(text.longest, _LONGEST)  # CLIP's own code needs texts of full length
     draw = np.random.default_rng(0)
-    ids = np.full((_TEXTS, longest), pad_id, np.int32)
+    ids = np.full((_TEXTS, longest), _pad_id(config), np.int32)
     for row, length in zip(ids, np.linspace(min(3, longest), longest, _TEXTS).astype(int), strict=True):
         row[:length] = draw.integers(min(3, text.vocab_size - 2), text.vocab_size - 1, length)
         if clip:
-            row[length - 1] = text.vocab_size - 1  # the end of text, which CLIP's tower finds as the largest id
+            row[length - 1] = text.vocab_size - 1  # end of text
     return ids
 
 
-def _real_places(config: ModelConfig, tower: Tower, inputs: np.ndarray) -> np.ndarray | None:
-    """(b, l), True where a token is not padding: what stands at padding matters to nobody."""
-    if tower == "image" or isinstance(config.text, ClipTextConfig):
+def _pad_id(config: ModelConfig) -> int:
+    pad_id: int | None = getattr(config.text, "pad_id", None)
+    return pad_id or 0
+
+
+def _token_mask(config: ModelConfig, tower: Tower, inputs: np.ndarray) -> np.ndarray | None:
+    """Returns (b, l), True for tokens that are not padding, whose states do not matter; None to compare everything."""
+    if tower == "image" or format_of(config.text).ends_in_largest_id:
         return None
-    return inputs != config.text.pad_id
+    return inputs != _pad_id(config)
 
 
-def _differences(ours: np.ndarray, theirs: np.ndarray, real: np.ndarray | None) -> tuple[float, float]:
-    if real is not None:
-        ours, theirs = ours[real], theirs[real]
+def _differences(ours: np.ndarray, theirs: np.ndarray, mask: np.ndarray | None) -> tuple[float, float]:
+    if mask is not None:
+        ours, theirs = ours[mask], theirs[mask]
     largest = float(np.abs(ours - theirs).max())
     return largest, largest / float(np.abs(theirs).max())
 

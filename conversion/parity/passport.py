@@ -1,4 +1,4 @@
-"""passport.json: where a bundle's weights come from, what became of every tensor, and what proves it unchanged."""
+"""passport.json: the origin of a bundle's weights, the use of every tensor, and fixtures that prove it unchanged."""
 
 import hashlib
 from collections.abc import Mapping
@@ -20,7 +20,7 @@ from jclip.plain import as_json
 FILE, _FORMAT = "passport.json", 2
 _OF_A_FILE = ("name", "sha256")
 _COLOURS_WITHIN = 1e-5
-"""Of normalised black and white: more than float32 rounds on any machine, less than another mean or deviation makes."""
+"""Tolerance for normalised black and white: above float32 rounding, below the effect of another mean or deviation."""
 DTYPES = "as in the checkpoint, exactly; float32 in use"
 _TEXTS = (
     "",
@@ -42,14 +42,14 @@ def make(
     new: Mapping[str, Mapping[str, Any]] | None = None,
     seed: int | None = None,
 ) -> dict[str, Any]:
-    """A bundle's passport, JSON-ready.
+    """Returns a bundle's passport, JSON-ready.
 
     Args:
-      bundle: the model, as it was written.
-      sources: the facts of each source, with its role and its comparison.
-      changed: parameters that were made from the checkpoint's by more than another name: {path: how}.
-      new: parameters that no source holds: {path: initialiser, as fields}.
-      seed: of these.
+      bundle: The model as it was written.
+      sources: Facts of each source, with its role and its comparison.
+      changed: How each parameter was made that is not a copy of the checkpoint's, by path.
+      new: Initialisation of each parameter that no source holds, by path.
+      seed: Seed of the new parameters.
     """
     return {
         "format": _FORMAT,
@@ -66,27 +66,27 @@ def make(
 
 
 def write(passport: Mapping[str, Any], folder: Path) -> None:
-    """Writes it into a bundle."""
+    """Writes a passport into a bundle."""
     text = as_json(passport, indent=1, allow_nan=False) + "\n"
     (folder / FILE).write_text(text, encoding="utf-8")
 
 
 def read(folder: Path) -> dict[str, Any]:
-    """The passport of a bundle.
+    """Reads the passport of a bundle.
 
     Raises:
-      JclipError: it has none, or one that is damaged or of another format.
+      JclipError: the bundle has none, or it is damaged or of another format.
     """
     if not (folder / FILE).is_file():
-        raise JclipError(f"{folder} has no {FILE}: it was trained, not converted; there is nothing to hold it against")
+        raise JclipError(f"{folder} has no {FILE}: it was trained, not converted, so there is nothing to verify")
     passport = read_object(folder / FILE)
-    if passport.get("format") != _FORMAT or not _has_what_is_asked(passport):
-        raise JclipError(f"{folder / FILE} is damaged or of another version: convert again")
+    if passport.get("format") != _FORMAT or not _is_complete(passport):
+        raise JclipError(f"{folder / FILE} is damaged or of another version: convert the checkpoint again")
     return passport
 
 
-def _has_what_is_asked(passport: Mapping[str, Any]) -> bool:
-    """Whether all that a verification asks of a passport is there."""
+def _is_complete(passport: Mapping[str, Any]) -> bool:
+    """Returns whether a passport has every field that a verification needs."""
     try:
         sources, texts, seed = passport["sources"], passport["tokenizer"]["fixtures"], passport["seed"]
         pictures = passport["preprocessing"]
@@ -103,7 +103,7 @@ def _has_what_is_asked(passport: Mapping[str, Any]) -> bool:
 
 
 def compared(comparison: Comparison) -> dict[str, Any]:
-    """A comparison, JSON-ready."""
+    """Returns a comparison, JSON-ready."""
     return {
         "compared": True,
         "reference": comparison.reference,
@@ -114,12 +114,12 @@ def compared(comparison: Comparison) -> dict[str, Any]:
 
 
 def not_compared(why: str) -> dict[str, Any]:
-    """That there was no comparison, and why."""
+    """Returns the entry for a comparison that could not be made."""
     return {"compared": False, "why": why}
 
 
 def parameter_counts(bundle: Bundle) -> dict[str, int]:
-    """Parameters of each tower, and all; running statistics are none."""
+    """Returns the number of parameters of each tower and of the model, without running statistics."""
     counts: dict[str, int] = {}
     for path, tensor in bundle.tensors().items():
         if not path.startswith("batch_stats/"):
@@ -129,14 +129,14 @@ def parameter_counts(bundle: Bundle) -> dict[str, int]:
 
 
 def fixtures_differ(bundle: Bundle, passport: Mapping[str, Any]) -> list[str]:
-    """What a bundle tokenizes or preprocesses otherwise than its passport says, one line each."""
+    """Returns a line for each text or picture whose tokens or pixels differ from the passport."""
     said, found = passport["tokenizer"]["fixtures"], _texts(bundle)["fixtures"]
     lines = [f"tokens of {a['text'][:30]!r}" for a, b in zip(said, found, strict=False) if a != b]
     if len(said) != len(found):
-        lines.append("another number of texts")
+        lines.append("the number of texts")
     asked, pictures = passport["preprocessing"], _pictures(bundle.preprocessing)
     if asked is None or pictures is None:
-        return lines if asked == pictures else [*lines, "pictures, which only one of the two takes"]
+        return lines if asked == pictures else [*lines, "pictures, which only one of the two accepts"]
     names = dict.fromkeys([*asked["pixels"], *pictures["pixels"]])
     lines += [f"picture {name!r}" for name in names if asked["pixels"].get(name) != pictures["pixels"].get(name)]
     if not np.allclose(asked["normalised"], pictures["normalised"], rtol=0, atol=_COLOURS_WITHIN):
@@ -150,11 +150,11 @@ def _texts(bundle: Bundle) -> dict[str, Any]:
 
 
 def _pictures(preprocessing: Preprocessing | None) -> dict[str, Any] | None:
-    """Pictures that are drawn here, preprocessed; None for a text encoder alone.
+    """Returns fixtures of preprocessed pictures; None for a text encoder.
 
-    "pixels" is {picture: sha256 of its uint8 pixels}. What normalising makes of them differs in the last bit from one
-    machine to the next, so it is not hashed: "normalised" is what it makes of black and of white, each by channel.
-    Normalising is linear, so these and the pixels are the whole result.
+    "pixels" holds the sha256 of the uint8 pixels of each picture. Normalised pixels differ in the last bit between
+    machines and are not hashed. "normalised" holds normalised black and white by channel, which is enough because
+    normalising is linear.
     """
     if preprocessing is None:
         return None
@@ -168,7 +168,7 @@ def _pictures(preprocessing: Preprocessing | None) -> dict[str, Any] | None:
 
 
 def _drawn(width: int, height: int) -> Image.Image:
-    """Waves in integer arithmetic: the same pixels on every machine."""
+    """Returns waves computed with integers, the same pixels on every machine."""
     y, x = np.mgrid[:height, :width]
     channels = [(x * x * 3 + y * 7) % 256, (x * 5 + y * y * 2) % 256, (x * y * 11) % 256, (x * 13 + y * 3) % 256]
     return Image.fromarray(np.stack(channels, axis=-1).astype(np.uint8), "RGBA")

@@ -1,7 +1,7 @@
-"""The references are PyTorch packages that import torchvision, and torchvision fails to import beside a CPU-only torch.
+"""Makes torchvision importable beside a CPU-only torch, because the reference packages import it.
 
-Its wheel is built against the CUDA torch; on a CPU torch its compiled operators do not load, and Python code that only
-refers to two of them (non-maximum suppression, which nothing here calls) raises. Declaring those two is enough.
+Its wheel is built against a CUDA torch: on a CPU torch its compiled operators do not load, and Python code that refers
+to two of them (non-maximum suppression, which is never called here) raises. Declaring these two is enough.
 """
 
 import importlib.machinery
@@ -13,11 +13,11 @@ from types import ModuleType
 from typing import Any
 
 _MISSING = ("nms", "qnms")
-_kept: list[Any] = []  # a torch Library withdraws its operators when it is collected
+_kept: list[Any] = []  # a torch Library unregisters its operators when it is garbage-collected
 
 
 class _BeforeTorchvision(MetaPathFinder):
-    """Finds nothing itself; prepares torch at the moment something first imports torchvision."""
+    """Import hook that finds nothing, but prepares torch before the first import of torchvision."""
 
     def find_spec(self, name: str, path: Sequence[str] | None, target: ModuleType | None = None) -> None:
         if name == "torchvision":
@@ -26,9 +26,9 @@ class _BeforeTorchvision(MetaPathFinder):
 
 
 def make_importable() -> None:
-    """From here on torchvision, timm, cn_clip and open_clip import; torch itself is not imported before they are."""
+    """Makes torchvision, timm, cn_clip and open_clip importable, without importing torch before they do."""
     waiting = any(isinstance(finder, _BeforeTorchvision) for finder in sys.meta_path)
-    if not waiting and not _kept:  # twice would be an error of torch's
+    if not waiting and not _kept:  # torch refuses a second declaration
         sys.meta_path.insert(0, _BeforeTorchvision())
 
 

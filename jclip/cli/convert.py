@@ -66,8 +66,7 @@ def main(arguments: Sequence[str]) -> int:
     check_writable(destination)
     if options.to:
         return _write_out(options, source, destination, console)
-    from jclip.conversion.convert import compose, convert
-    from jclip.conversion.importing import Options as Said
+    from jclip.conversion import ConvertOptions, compose, convert
 
     with console.working("reading") as say:
 
@@ -80,7 +79,7 @@ def main(arguments: Sequence[str]) -> int:
             seed = options.seed or 0
             passport = compose(options.image, options.text, destination, seed=seed, report=report)
         else:
-            said = Said(**{name: getattr(options, name) for name in _READING})
+            said = ConvertOptions(**{name: getattr(options, name) for name in _READING})
             passport = convert(source, destination, said, report)
     if options.json:
         print_json(passport, indent=1)
@@ -113,7 +112,7 @@ def _only(options: Options, fitting: Sequence[str], what: str, mend: str) -> Non
 
 
 def _write_out(options: Options, source: str, destination: Path, console: Console) -> int:
-    from jclip.conversion.export import export
+    from jclip.conversion import export
 
     assert options.to
     reader = export(Path(source), destination, options.to)

@@ -42,7 +42,7 @@ def main(arguments: Sequence[str]) -> int:
       JclipError: something does not hold.
     """
     options = read(Options, arguments, "jclip verify")
-    from jclip.conversion.parity.verify import verify
+    from jclip.conversion import verify
 
     with Console(stderr=True, quiet=options.json).working("reading") as say:
         checks = verify(options.bundle, options.sources, options.tokenizer, say)

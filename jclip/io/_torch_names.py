@@ -1,4 +1,4 @@
-"""The names that a PyTorch checkpoint may refer to, and the inert thing that stands for each. Nothing is imported."""
+"""Names that a PyTorch checkpoint may refer to, each with an inert replacement. Nothing is imported."""
 
 import re
 from collections.abc import Callable, Iterator
@@ -10,8 +10,8 @@ import ml_dtypes
 import numpy as np
 
 from jclip.errors import JclipError
-from jclip.io.inert_pickle import Bag, Known, checked_key
-from jclip.io.tensors import shown
+from jclip.io.inert_pickle import Callee, InertObject, checked_key
+from jclip.plain import shown
 
 _DTYPES: dict[str, np.dtype] = {
     name: np.dtype(kind)
@@ -35,8 +35,8 @@ _DTYPES: dict[str, np.dtype] = {
         "bool": np.bool_,
     }.items()
 }
-# The class of a storage says the dtype; the quantised ones are never asked for it (their tensors are `Unreadable`), but
-# the older format needs their size to find the storages behind.
+# Dtypes of the storage classes. Tensors in quantised storages are `Unreadable`, but the older format needs the size of
+# these storages to find the next one.
 _STORAGES = {
     "DoubleStorage": "float64",
     "FloatStorage": "float32",
@@ -61,12 +61,12 @@ _STORAGES = {
 
 @dataclass
 class Storage:
-    """A stretch of bytes in the file.
+    """Bytes of one or more tensors in a file.
 
     Attributes:
-      size: in bytes.
-      blocks: the bytes from one place up to another, piece by piece; a multiple of 16 bytes each, but for the last.
-      swapped: whether its values have the other byte order.
+      size: Number of bytes.
+      blocks: Yields the bytes between two offsets; every block except the last is a multiple of 16 bytes.
+      swapped: True if the values have the other byte order.
     """
 
     size: int
@@ -76,7 +76,7 @@ class Storage:
 
 @dataclass(frozen=True)
 class Slice:
-    """A storage as a tensor sees it: as values of a dtype, `count` of them from the `first` on."""
+    """View of a storage: `count` values of a dtype, from index `first`."""
 
     storage: Storage
     dtype: np.dtype
@@ -86,7 +86,7 @@ class Slice:
 
 @dataclass(frozen=True)
 class Strided:
-    """A tensor as it is written down; `offset` and `stride` count values. Nothing has been checked yet."""
+    """A tensor as the pickle describes it, unchecked; `offset` and `stride` count values."""
 
     slice: Any
     dtype: Any
@@ -97,22 +97,22 @@ class Strided:
 
 @dataclass(frozen=True)
 class Unreadable:
-    """A tensor, or the dtype of one, that no plain array can hold: and why."""
+    """A tensor or dtype that no plain array can hold, with the reason."""
 
     why: str
 
 
-class NumpyDtype(Bag):
-    """The numpy dtype of a scalar: a code, and (in its state) a byte order."""
+class NumpyDtype(InertObject):
+    """A numpy dtype: its code, and its byte order in `state`."""
 
     def __init__(self, code: Any, *_: Any):
         super().__init__()
         self.code = code.decode("ascii") if isinstance(code, bytes) else code
 
     def scalar(self, raw: bytes | str) -> bool | int | float:
-        """The value of a scalar's bytes, as a plain number."""
+        """Returns the number that a numpy scalar's bytes hold."""
         if not isinstance(self, NumpyDtype) or not re.fullmatch("b1|[iuf][1248]", self.code):
-            raise ValueError("it holds a numpy scalar that is no number")
+            raise ValueError("it holds a numpy scalar that is not a number")
         raw = raw.encode("latin-1") if isinstance(raw, str) else raw
         order: Any = self.state[1] if self.state else "="
         (value,) = np.frombuffer(raw, np.dtype(self.code).newbyteorder(order))
@@ -120,24 +120,23 @@ class NumpyDtype(Bag):
 
 
 def finder(file: Path, script: bool) -> Callable[[str], Any]:
-    """What stands for a name in a file.
+    """Returns the function that gives `load_inert` the replacement of each name.
+
+    It raises a JclipError for names that are not on the list.
 
     Args:
-      file: for the message.
-      script: whether it is TorchScript, whose classes lie in the archive and are called "__torch__.…".
-
-    Returns:
-      A function for `load`: name -> stand-in. It raises a JclipError for every name that is not on the list.
+      file: File for error messages.
+      script: True for TorchScript, whose own classes are named "__torch__.…".
     """
 
     def find(name: str) -> Any:
         if name in _KNOWN:
             return _KNOWN[name]
         if script and name.startswith("__torch__."):
-            return Known(lambda *_: Bag())
+            return Callee(lambda *_: InertObject())
         raise JclipError(
-            f"{file} refers to {shown(name)}: it would run code, refusing to read it; "
-            "if you trust the file, load it by torch.load(…, weights_only=False), and save its model.state_dict()"
+            f"{file} refers to {shown(name)}, which would run code: jclip does not read it. If you trust the file, "
+            "load it with torch.load(…, weights_only=False) and save its model.state_dict()"
         )
 
     return find
@@ -155,14 +154,14 @@ def _tensor_of(
     if not isinstance(part, Slice):
         raise ValueError("it holds a tensor without a storage")
     if metadata:
-        return Unreadable("is a conjugated or negated view: resolve it with torch")
+        return Unreadable("is a conjugated or negated view: save it after torch.resolve_conj and torch.resolve_neg")
     return dtype if isinstance(dtype, Unreadable) else Strided(part, dtype, offset, size, stride)
 
 
 def _of_type(function: Any, kind: Any, arguments: tuple[Any, ...], state: Any) -> Any:
-    """A tensor with attributes of its own, which nobody asks for."""
+    """Returns a tensor without the Python attributes that were saved with it."""
     if function not in (_KNOWN[f"torch._utils._rebuild_{name}"] for name in ("tensor_v2", "tensor_v3", "parameter")):
-        raise ValueError("it makes a tensor out of something else")
+        raise ValueError("it builds a tensor with an unknown function")
     return function.make(*arguments)
 
 
@@ -175,9 +174,9 @@ def _first(first: Any, *_: Any) -> Any:
 
 
 def _bytes(text: str, how: str = "latin1") -> bytes:
-    """How protocol 2 writes bytes. Other codecs are modules, and could do anything."""
+    """Returns the bytes that protocol 2 writes as text. Other codecs are refused, because they are code."""
     if type(text) is not str or how not in ("latin1", "latin-1"):
-        raise ValueError("it encodes text in an unusual way")
+        raise ValueError("it encodes text with another codec than latin-1")
     return text.encode("latin-1")
 
 
@@ -185,8 +184,8 @@ def _set(items: Any = ()) -> set[Any]:
     return {checked_key(item) for item in items}
 
 
-def _unreadable(why: str) -> Known:
-    return Known(lambda *_: Unreadable(why))
+def _unreadable(why: str) -> Callee:
+    return Callee(lambda *_: Unreadable(why))
 
 
 _KNOWN: dict[str, Any] = {
@@ -194,36 +193,37 @@ _KNOWN: dict[str, Any] = {
     **{f"{room}.{name}": _DTYPES[dtype] for name, dtype in _STORAGES.items() for room in ("torch", "torch.cuda")},
     "torch.storage.UntypedStorage": _DTYPES["uint8"],
     "torch.complex32": Unreadable("is complex32, which numpy lacks: save it as another dtype"),
-    "torch._utils._rebuild_tensor": Known(_tensor),
-    "torch._utils._rebuild_tensor_v2": Known(_tensor),
-    "torch._utils._rebuild_tensor_v3": Known(_tensor_of),
-    "torch._utils._rebuild_parameter": Known(_first),
-    "torch._utils._rebuild_parameter_with_state": Known(_first),
-    "torch._tensor._rebuild_from_type_v2": Known(_of_type),
+    "torch._utils._rebuild_tensor": Callee(_tensor),
+    "torch._utils._rebuild_tensor_v2": Callee(_tensor),
+    "torch._utils._rebuild_tensor_v3": Callee(_tensor_of),
+    "torch._utils._rebuild_parameter": Callee(_first),
+    "torch._utils._rebuild_parameter_with_state": Callee(_first),
+    "torch._tensor._rebuild_from_type_v2": Callee(_of_type),
     "torch._utils._rebuild_qtensor": _unreadable("is quantised: dequantise it with torch"),
     "torch._utils._rebuild_sparse_tensor": _unreadable("is sparse: make it dense with torch (to_dense)"),
     "torch._utils._rebuild_nested_tensor": _unreadable("is a nested tensor: make it a plain one with torch"),
     "torch._utils._rebuild_meta_tensor_no_storage": _unreadable("is a meta tensor, which has no values"),
-    "torch.serialization._get_layout": Known(_first),
-    **{f"torch.per_{name}_affine": name for name in ("tensor", "channel")},  # how a quantised tensor is
-    "torch.nn.parameter.Parameter": Known(_first),
-    "torch.nn.parameter.Buffer": Known(_first),
-    "torch.Tensor": Known(_first),
-    "torch.Size": Known(tuple),
-    "torch.device": Known(lambda kind="", *_: kind),
-    # TorchScript's: lists of one type, and values that say their type.
+    "torch.serialization._get_layout": Callee(_first),
+    **{f"torch.per_{name}_affine": name for name in ("tensor", "channel")},  # quantisation schemes
+    "torch.nn.parameter.Parameter": Callee(_first),
+    "torch.nn.parameter.Buffer": Callee(_first),
+    "torch.Tensor": Callee(_first),
+    "torch.Size": Callee(tuple),
+    "torch.device": Callee(lambda kind="", *_: kind),
+    # TorchScript: typed lists, and values tagged with their type.
     **{
-        f"torch.jit._pickle.{name}": Known(_first) for name in ("restore_type_tag", "build_intlist", "build_doublelist")
+        f"torch.jit._pickle.{name}": Callee(_first)
+        for name in ("restore_type_tag", "build_intlist", "build_doublelist")
     },
-    **{f"torch.jit._pickle.{name}": Known(_first) for name in ("build_tensorlist", "build_boollist")},
-    "collections.OrderedDict": Known(_ordered),
-    "argparse.Namespace": Known(lambda *_: Bag()),
-    "builtins.set": Known(_set),
-    "__builtin__.set": Known(_set),
-    "_codecs.encode": Known(_bytes),
-    "numpy.dtype": Known(NumpyDtype),
-    "numpy.ndarray": Known(lambda *_: Bag()),
-    **{f"numpy.{core}.multiarray.scalar": Known(NumpyDtype.scalar) for core in ("core", "_core")},
-    # An array, of a random generator perhaps: no tensor, so that it stays closed.
-    **{f"numpy.{core}.multiarray._reconstruct": Known(lambda *_: Bag()) for core in ("core", "_core")},
+    **{f"torch.jit._pickle.{name}": Callee(_first) for name in ("build_tensorlist", "build_boollist")},
+    "collections.OrderedDict": Callee(_ordered),
+    "argparse.Namespace": Callee(lambda *_: InertObject()),
+    "builtins.set": Callee(_set),
+    "__builtin__.set": Callee(_set),
+    "_codecs.encode": Callee(_bytes),
+    "numpy.dtype": Callee(NumpyDtype),
+    "numpy.ndarray": Callee(lambda *_: InertObject()),
+    **{f"numpy.{core}.multiarray.scalar": Callee(NumpyDtype.scalar) for core in ("core", "_core")},
+    # Arrays, such as a random generator's state. They are not tensors and stay unread.
+    **{f"numpy.{core}.multiarray._reconstruct": Callee(lambda *_: InertObject()) for core in ("core", "_core")},
 }

@@ -1,4 +1,4 @@
-"""Members of a zip archive as streams of bytes that have been checked, out of files that may be damaged or worse."""
+"""Reads members of zip archives as streams, with checks against damaged and malicious archives."""
 
 import io
 import struct
@@ -11,87 +11,92 @@ import numpy as np
 
 from jclip.errors import JclipError
 from jclip.io.inert_pickle import LIMIT
-from jclip.io.tensors import read_blocks, shown
+from jclip.io.tensors import read_blocks
+from jclip.plain import shown
 
-_LOCAL_HEADER = struct.Struct("<4s22xHH")  # signature, and the lengths of the name and of the extras that follow
+_LOCAL_HEADER = struct.Struct("<4s22xHH")  # signature, length of the name, length of the extra fields
 
 
-class Careful(io.BufferedReader):
-    """A file that gives no more in one read than may be held in memory: a damaged length must not become gigabytes."""
+class BoundedReader(io.BufferedReader):
+    """A file whose single reads are limited to `LIMIT` bytes, because a damaged length could ask for gigabytes."""
 
     def __init__(self, file: Path, size: int):
         super().__init__(io.FileIO(file))
         self.size = size
 
     def read(self, size: int | None = -1, /) -> bytes:
-        """As a file does.
+        """Reads `size` bytes, or all.
 
         Raises:
-          ValueError: that would be more than `LIMIT`.
+          ValueError: more than `LIMIT` bytes are asked for.
         """
         if (self.size - self.tell() if size is None or size < 0 else size) > LIMIT:
             raise ValueError(f"a part is longer than {LIMIT >> 20} MiB")
         return super().read(size)
 
     def readline(self, size: int | None = -1, /) -> bytes:
-        """As a file does, but no more than `LIMIT`."""
+        """Reads a line of at most `LIMIT` bytes."""
         return super().readline(LIMIT if size is None or size < 0 else min(size, LIMIT))
 
 
 class Member:
-    """A member of an archive; its checksum is compared before its first byte is given away.
+    """A member of an archive, whose checksum is verified before its first byte is returned.
 
     Args:
-      handle: the open archive; only its directory entry is looked at now.
-      checked: False where the archive has no checksums.
+      file: The archive's path.
+      handle: The open archive, of which only the member's header is read here.
+      info: The member's entry in the archive's directory.
+      checked: False if the archive has no checksums.
 
     Raises:
-      JclipError: it is encrypted, or compressed in another way than deflate.
+      JclipError: the member is encrypted, or compressed with another method than deflate.
     """
 
-    def __init__(self, file: Path, handle: Careful, info: zipfile.ZipInfo, checked: bool):
+    def __init__(self, file: Path, handle: BoundedReader, info: zipfile.ZipInfo, checked: bool):
         self.size, self._file, self._info, self._unchecked = info.file_size, file, info, checked
         self._what = f"{file}: {shown(info.filename)}"
         handle.seek(info.header_offset)
         signature, name, extra = _LOCAL_HEADER.unpack(handle.read(_LOCAL_HEADER.size))
         self._start = info.header_offset + _LOCAL_HEADER.size + name + extra
         if signature != b"PK\x03\x04" or self._start + info.compress_size > handle.size:
-            raise JclipError(f"{self._what} is not where the archive's directory says: fetch the file again")
-        # Nothing is deflated to less than a 1032nd; what claims to be would fill the memory.
+            raise JclipError(
+                f"{self._what} is not at the place that the archive's directory gives: fetch the file again"
+            )
+        # Deflate compresses by at most 1032; a larger claimed size would fill the memory.
         possible = {
             zipfile.ZIP_STORED: self.size == info.compress_size,
             zipfile.ZIP_DEFLATED: self.size <= 1032 * (info.compress_size + 1),
         }
         if not possible.get(info.compress_type) or info.flag_bits & 1:
             raise JclipError(
-                f"{self._what} is encrypted or compressed as torch does not: save the file again with torch"
+                f"{self._what} is encrypted, or not compressed with deflate: save the file again with torch"
             )
         self._blocks = self._stored if info.compress_type == zipfile.ZIP_STORED else self._inflated
 
     def whole(self) -> bytes:
-        """All of it: for pickles, not for storages.
+        """Returns the whole member, for pickles.
 
         Raises:
-          JclipError: it is damaged, or too long to be one.
+          JclipError: it is damaged, or too long for a pickle.
         """
         if self.size > LIMIT:
-            raise JclipError(f"{self._what} is longer than {LIMIT >> 20} MiB: no checkpoint of tensors needs that")
+            raise JclipError(
+                f"{self._what} is longer than {LIMIT >> 20} MiB, too long for a pickle: fetch the file again"
+            )
         return b"".join(block.tobytes() for block in self.blocks(0, self.size))
 
     def blocks(self, start: int, stop: int) -> Iterator[np.ndarray]:
-        """The bytes from `start` up to `stop`, as `read_blocks` gives them.
+        """Yields the bytes from `start` to `stop` in blocks, as `read_blocks` does.
 
         Raises:
-          JclipError: the member is damaged, be it outside of these bytes.
+          JclipError: the member is damaged, even outside these bytes.
         """
         if self._unchecked:
             checksum = 0
             for block in self._blocks(0, self.size):
                 checksum = zlib.crc32(block.data, checksum)
             if checksum != self._info.CRC:
-                raise JclipError(
-                    f"{self._what} is damaged, its bytes are not those of its checksum: fetch the file again"
-                )
+                raise JclipError(f"{self._what} is damaged, its checksum does not match: fetch the file again")
             self._unchecked = False
         yield from self._blocks(start, stop)
 
@@ -99,11 +104,13 @@ class Member:
         return read_blocks(self._file, self._start + start, self._start + stop)
 
     def _inflated(self, start: int, stop: int) -> Iterator[np.ndarray]:
-        """torch deflates no storage, but an archive that was packed again is a checkpoint still. It is held whole."""
+        """Yields bytes of a compressed member, held in memory. torch never compresses; repacked archives may be."""
         whole, filled, decoder = np.empty(self.size, np.uint8), 0, zlib.decompressobj(-zlib.MAX_WBITS)
         try:
             for block in read_blocks(self._file, self._start, self._start + self._info.compress_size):
-                piece = decoder.decompress(block.data, self.size - filled + 1)  # one more tells that there is more
+                piece = decoder.decompress(
+                    block.data, self.size - filled + 1
+                )  # one byte more shows that the member is too long
                 whole[filled : filled + len(piece)] = np.frombuffer(piece, np.uint8)
                 filled += len(piece)
             if filled < self.size:
@@ -111,15 +118,15 @@ class Member:
         except JclipError:
             raise
         except (zlib.error, ValueError):
-            raise JclipError(f"{self._what} is damaged, it cannot be inflated: fetch the file again") from None
+            raise JclipError(f"{self._what} is damaged and cannot be decompressed: fetch the file again") from None
         yield whole[start:stop]
 
 
-def members(file: Path, handle: Careful) -> dict[str, zipfile.ZipInfo]:
-    """The members of an archive, by name.
+def members(file: Path, handle: BoundedReader) -> dict[str, zipfile.ZipInfo]:
+    """Returns the directory entries of an archive by name.
 
     Raises:
-      JclipError: it is truncated; a name is there twice, or is a path that leads out of the archive.
+      JclipError: the archive is truncated, holds a name twice, or a path that leads out of the archive.
     """
     try:
         with zipfile.ZipFile(handle) as archive:
@@ -130,8 +137,8 @@ def members(file: Path, handle: Careful) -> dict[str, zipfile.ZipInfo]:
     for info in infos:
         name = info.filename
         if name.startswith("/") or "\\" in name or ":" in name.split("/")[0] or ".." in name.split("/"):
-            raise JclipError(f"{file} has a member {shown(name)}, a path out of the archive: refusing to read it")
+            raise JclipError(f"{file} has a member {shown(name)}, a path out of the archive: jclip does not read it")
         if name in found:
-            raise JclipError(f"{file} has two members {shown(name)}: refusing to choose")
+            raise JclipError(f"{file} has two members {shown(name)}: save it again with torch")
         found[name] = info
     return found

@@ -1,4 +1,4 @@
-"""Files and folders that are whole or absent, whatever happens while they are written."""
+"""Writes files and folders atomically: they are complete or absent, whatever interrupts the writing."""
 
 import ctypes
 import errno
@@ -22,41 +22,41 @@ except ImportError:  # Windows has other locks
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS)
 _FULL_WORDS = ("RESOURCE_EXHAUSTED", "No space left", "quota exceeded")
-_HERE, _SWAP = -100, 2  # AT_FDCWD and RENAME_EXCHANGE of Linux
-_NOT_DISK = ("memory", "hbm")  # a device that is full says RESOURCE_EXHAUSTED too
+_HERE, _SWAP = -100, 2  # Linux: AT_FDCWD and RENAME_EXCHANGE
+_NOT_DISK = ("memory", "hbm")  # accelerators raise RESOURCE_EXHAUSTED too
 
 
 def check_free(place: Path) -> None:
-    """Checks that nothing has this name; for asking before long work.
+    """Checks, before long work, that nothing exists at a path.
 
     Raises:
-      JclipError: something has.
+      JclipError: something exists there, even a dangling link.
     """
-    if os.path.lexists(place):  # a link to nowhere is something too
+    if os.path.lexists(place):
         raise JclipError(f"{place} is there already: move it away, or choose another name")
 
 
 def check_utf8(place: Path, library: str = "array_record") -> None:
-    """Checks that a path is UTF-8, for some libraries open no other.
+    """Checks that a path is valid UTF-8, which some libraries require.
 
     Args:
-      place: the path.
-      library: that would open it.
+      place: The path.
+      library: Library that will open it, for the message.
 
     Raises:
-      JclipError: it has bytes that are not.
+      JclipError: it is not UTF-8.
     """
     try:
         str(place).encode()
     except UnicodeEncodeError:
-        raise JclipError(f"{place} is not a name in UTF-8, and {library} opens no other: choose another") from None
+        raise JclipError(f"{place} is not valid UTF-8, which {library} requires: choose another name") from None
 
 
 def check_writable(place: Path) -> None:
-    """Checks, before long work, that a new file or folder of this name can be made: by making one beside it.
+    """Checks, before long work, that a new file or folder can be created at a path, by creating one beside it.
 
     Raises:
-      JclipError: something has the name, or nothing can be written there.
+      JclipError: something exists there, or the folder cannot be written.
     """
     _sweep(place)
     check_free(place)
@@ -65,41 +65,40 @@ def check_writable(place: Path) -> None:
 
 
 def check_folder(folder: Path) -> None:
-    """Checks, before long work, that files can be made in a folder, which may be there. Nothing is left behind.
+    """Checks, before long work, that files can be created in a folder, which may exist. Leaves nothing behind.
 
     Raises:
-      JclipError: it cannot be made, or not written to.
+      JclipError: the folder cannot be created or written.
     """
     try:
         with suppress(FileNotFoundError):
             folder.stat()
     except OSError as error:
         raise JclipError(f"{folder} cannot be made ({error.strerror}): choose another place") from None
-    # No folder is made: to remove it again could hit another run that has just come.
+    # The folder itself is not created, because removing it could disturb another run that has just started.
     there = next(place for place in (folder, *folder.parents) if os.path.exists(place))
     with _beside(there / "unfinished", Path.touch, folder):
         pass
 
 
 def recover(place: Path) -> None:
-    """Removes what processes that were killed left of `place`; puts a folder back that they had moved away."""
+    """Removes leftovers of killed processes that wrote `place`, and restores a folder that they had moved away."""
     _sweep(place)
 
 
 @contextmanager
 def whole_folder(folder: Path, *, replace: bool = True) -> Iterator[Path]:
-    """A new folder to write into, beside `folder`, whose name it takes when the block ends well.
+    """Yields a temporary folder beside `folder`, and renames it to `folder` if the block succeeds.
 
-    When the block raises, or the process is interrupted in it, the new folder goes and what stood there stays. What a
-    process leaves that is killed, the next one that writes there removes; an older folder that it had just moved out of
-    the way, it puts back.
+    If the block raises or is interrupted, the temporary folder is removed and an older `folder` stays. Leftovers of a
+    killed process are cleaned up by the next one that writes there.
 
     Args:
-      folder: the name in the end; its parents are made.
-      replace: whether it may take the place of an older one.
+      folder: Final name; its parents are created.
+      replace: True to replace an older folder.
 
     Raises:
-      JclipError: the place is taken and must not be replaced, or it cannot be written to.
+      JclipError: `folder` exists and may not be replaced, or it cannot be written.
     """
     _sweep(folder)
     if not (replace and folder.is_dir()):
@@ -115,16 +114,16 @@ def whole_folder(folder: Path, *, replace: bool = True) -> Iterator[Path]:
 
 @contextmanager
 def whole_file(file: Path, *, replace: bool = False) -> Iterator[Path]:
-    """A new file to write, beside `file`, whose name it takes when the block ends well; otherwise it goes.
+    """Yields a temporary file beside `file`, and renames it to `file` if the block succeeds.
 
-    Of several processes that write the same file one is first; the others fail, or replace it.
+    If several processes write the same file, the first one succeeds; the others fail or replace it.
 
     Args:
-      file: the name in the end; its parents are made.
-      replace: whether it may take the place of an older one.
+      file: Final name; its parents are created.
+      replace: True to replace an older file.
 
     Raises:
-      JclipError: the place is taken and must not be replaced, or it cannot be written to.
+      JclipError: `file` exists and may not be replaced, or it cannot be written.
     """
     _sweep(file)
     if not replace:
@@ -134,11 +133,11 @@ def whole_file(file: Path, *, replace: bool = False) -> Iterator[Path]:
         if replace:
             partial.replace(file)
         else:
-            _name(partial, file)
+            _link(partial, file)
 
 
 def is_full_disk(error: BaseException | None) -> bool:
-    """Whether an error, or one that it came from, says that there is no space left, of whatever type it is."""
+    """Returns whether an error or one of its causes says that the disk is full, whatever its type."""
     while error is not None:
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
             return True
@@ -150,22 +149,22 @@ def is_full_disk(error: BaseException | None) -> bool:
 
 
 class Unfinished(JclipError):
-    """Work was interrupted that can go on: what is done stays."""
+    """Interrupted work that can be resumed."""
 
 
 @contextmanager
 def lasting_folder(folder: Path) -> Iterator[Path]:
-    """A hidden folder beside `folder` for what long work has done so far, which a kill does not take away.
+    """Yields a hidden folder beside `folder` for the intermediate files of long work, which survive a kill.
 
-    It is found again as it was left by the next that asks for it. It goes when the block ends well or raises a
-    JclipError other than Unfinished, which is for input that must be mended first.
+    The next call for the same folder finds the files. They are removed if the block succeeds, or raises a JclipError
+    other than Unfinished: then the input must be corrected first.
 
     Raises:
-      JclipError: another process has it, or it cannot be made.
+      JclipError: another process uses the folder, or it cannot be created.
     """
     missing = [parent for parent in folder.parents if not os.path.exists(parent)]
     lasting = folder.with_name(f".{folder.name}.unfinished")
-    lock = _made_and_locked(lasting, folder)
+    lock = _create_and_lock(lasting, folder)
     try:
         yield lasting
         shutil.rmtree(lasting, ignore_errors=True)
@@ -173,7 +172,7 @@ def lasting_folder(folder: Path) -> Iterator[Path]:
         raise
     except JclipError:
         shutil.rmtree(lasting, ignore_errors=True)
-        for parent in missing:  # those that are not empty stay
+        for parent in missing:  # fails for those that are not empty
             with suppress(OSError):
                 parent.rmdir()
         raise
@@ -182,8 +181,8 @@ def lasting_folder(folder: Path) -> Iterator[Path]:
             os.close(lock)
 
 
-def _made_and_locked(lasting: Path, folder: Path) -> int | None:
-    """A lock on the folder, made if it is not there; None where the system has no locks."""
+def _create_and_lock(lasting: Path, folder: Path) -> int | None:
+    """Creates a folder if necessary and returns a lock on it; None if the system has no locks."""
     while True:
         try:
             lasting.mkdir(parents=True, exist_ok=True)
@@ -193,7 +192,7 @@ def _made_and_locked(lasting: Path, folder: Path) -> int | None:
             return None
         try:
             lock = os.open(lasting, os.O_RDONLY)
-        except FileNotFoundError:  # whoever had it just ended
+        except FileNotFoundError:  # its owner has just removed it
             continue
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -205,17 +204,17 @@ def _made_and_locked(lasting: Path, folder: Path) -> int | None:
         with suppress(FileNotFoundError):
             if os.path.samestat(os.fstat(lock), os.stat(lasting)):
                 return lock
-        os.close(lock)  # it was opened before whoever had it removed it
+        os.close(lock)  # its owner removed it after we opened it
 
 
 @contextmanager
 def _beside(place: Path, make: Callable[[Path], None], named: Path | None = None) -> Iterator[Path]:
-    """A hidden name beside `place`, which is gone in the end unless the block gave it another.
+    """Yields a hidden path beside `place`, and removes it in the end unless the block has renamed it.
 
     Args:
-      place: its name in the end.
-      make: makes it.
-      named: what an error names instead of `place`.
+      place: Final name.
+      make: Creates the hidden file or folder.
+      named: Path for error messages, if not `place`.
     """
     missing = [parent for parent in place.parents if not os.path.exists(parent)]
     fresh = place.with_name(f".{place.name}.{uuid.uuid4().hex[:8]}.partial")
@@ -228,8 +227,10 @@ def _beside(place: Path, make: Callable[[Path], None], named: Path | None = None
             lock = _lock(fresh)
             partial = fresh if lock is None else fresh.rename(locked)
         except OSError as error:
-            reason = "Not a directory" if isinstance(error, FileExistsError) else error.strerror  # a parent is a file
-            cannot = "cannot be written to" if named and os.path.isdir(named) else "cannot be made"
+            reason = (
+                "Not a directory" if isinstance(error, FileExistsError) else error.strerror
+            )  # because a parent is a file
+            cannot = "cannot be written" if named and os.path.isdir(named) else "cannot be made"
             raise JclipError(f"{named or place} {cannot} ({reason}): choose another place") from None
         yield partial
     except OSError as error:
@@ -245,18 +246,18 @@ def _beside(place: Path, make: Callable[[Path], None], named: Path | None = None
             _remove(left)
         if lock is not None:
             os.close(lock)
-        for parent in missing:  # those that are not empty stay
+        for parent in missing:  # fails for those that are not empty
             with suppress(OSError):
                 parent.rmdir()
 
 
-def _name(partial: Path, file: Path) -> None:
-    """Gives a file its name, if nothing has it."""
+def _link(partial: Path, file: Path) -> None:
+    """Renames a file if nothing has the new name."""
     try:
-        os.link(partial, file)  # unlike a rename it fails where the name is taken
+        os.link(partial, file)  # unlike rename, link fails if the name is taken
     except OSError:
         check_free(file)
-        partial.rename(file)  # the file system knows no links
+        partial.rename(file)  # the file system has no hard links
 
 
 def _exchange(new: Path, folder: Path) -> None:
@@ -275,7 +276,7 @@ def _exchange(new: Path, folder: Path) -> None:
 
 
 def _swap(one: Path, other: Path) -> bool:
-    """Exchanges two names in one step; False where the system cannot, and nothing is changed."""
+    """Exchanges two names atomically; returns False, without changes, if the system cannot."""
     renameat2 = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None) if sys.platform == "linux" else None
     if renameat2 is None:
         return False
@@ -292,8 +293,8 @@ def _remove(place: Path) -> None:
             place.unlink()
 
 
-# Whoever writes holds a lock, and the system takes it back when the process dies, however that happens. A name with a
-# machine in it was locked on that machine, where alone the lock is sure to be seen.
+# A writer holds a lock, which the system releases when the process dies. The hidden name contains a hash of the
+# machine's name, because on network file systems only the same machine is sure to see the lock.
 
 
 def _machine() -> str:
@@ -301,17 +302,17 @@ def _machine() -> str:
 
 
 def _sweep(place: Path) -> None:
-    """Removes what processes that were killed on this machine left of `place`, or puts it back where it is missing."""
+    """Removes leftovers of processes killed on this machine while writing `place`, and restores an older folder."""
     pattern = f".{glob.escape(place.name)}.{'[0-9a-f]' * 8}.{_machine()}"
     for old in place.parent.glob(f"{pattern}.old"):
         new = old.with_suffix(".partial")
         lock = _lock(new)
         if lock is None and new.exists():
-            continue  # whoever exchanges the two is at it
+            continue  # another process is exchanging the two
         if os.path.lexists(place):
             _remove(old)
         else:
-            with suppress(OSError):  # another may just have put something there
+            with suppress(OSError):  # another process may have written it meanwhile
                 old.rename(place)
         if lock is not None:
             os.close(lock)
@@ -323,7 +324,7 @@ def _sweep(place: Path) -> None:
 
 
 def _lock(place: Path) -> int | None:
-    """A lock on it, or None where another process has one, or the file system none."""
+    """Returns a lock, or None if another process holds one or the file system has no locks."""
     if fcntl is None:
         return None
     try:

@@ -1,8 +1,8 @@
-"""Pickles read as data: a small machine that builds containers and scalars and never imports or calls what they name.
+"""Reads pickles as data: builds containers and scalars, and never imports or calls anything.
 
-`pickle.Unpickler` behind a strict `find_class` would still let a file set attributes of whatever it may name, hash
-tuples nested a million deep (which overflows the C stack) and reserve gigabytes with one opcode. Here `pickletools`
-decodes the opcodes, and this machine knows only those that harmless data needs.
+A `pickle.Unpickler` with a strict `find_class` is not enough: a file could still set attributes, hash tuples nested a
+million deep (which overflows the C stack), or reserve gigabytes with one opcode. Here `pickletools` decodes the
+opcodes, and only those that plain data needs are executed.
 """
 
 import pickletools
@@ -10,36 +10,37 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, BinaryIO
 
-LIMIT = 64 << 20  # bytes of a pickle; a checkpoint's own pickle has kilobytes, because the values lie outside
-_STEPS = 5_000_000  # opcodes, and elements copied
+LIMIT = 64 << 20
+"""Maximum number of bytes of a pickle. A checkpoint's has kilobytes, because the values are stored outside it."""
+_STEPS = 5_000_000  # opcodes plus copied elements
 _SCALARS = (str, int, float, bytes, bool, type(None))
 
 
 @dataclass(frozen=True)
-class Known:
-    """A name that a pickle may call, and what stands in for it: `make` gets the pickle's arguments."""
+class Callee:
+    """Replacement of a class or function that a pickle may call; `make` receives the pickle's arguments."""
 
     make: Callable[..., Any]
 
 
 @dataclass
-class Bag:
-    """An object that stays closed: all that is kept is the state that its class would have been given."""
+class InertObject:
+    """Replacement of an object: keeps only the state that its class would have received."""
 
     state: Any = None
 
 
-def load(stream: BinaryIO, find: Callable[[str], Any], persistent: Callable[[Any], Any]) -> Any:
-    """The object that a pickle describes; the stream then stands behind it.
+def load_inert(stream: BinaryIO, find: Callable[[str], Any], persistent: Callable[[Any], Any]) -> Any:
+    """Returns the object that a pickle describes, and leaves the stream at the pickle's end.
 
     Args:
-      stream: gives the pickle, and no more in one read than may be held in memory.
-      find: what stands in for a dotted name: a `Known` where it may be called, or any inert value. It raises where the
-        name must not be there.
-      persistent: what stands in for a persistent id.
+      stream: The pickle; must refuse reads that do not fit into memory.
+      find: Returns the replacement of a dotted name: a `Callee` if it may be called, otherwise any inert value. Raises
+        for names that are not allowed.
+      persistent: Returns the replacement of a persistent id.
 
     Raises:
-      ValueError, LookupError, TypeError, OverflowError: it is no pickle, is damaged, or does what data does not need.
+      ValueError, LookupError, TypeError, OverflowError: it is not a pickle, is damaged, or does more than hold data.
     """
     machine, begin = _Machine(find, persistent), stream.tell()
     for opcode, argument, position in pickletools.genops(stream):
@@ -50,7 +51,7 @@ def load(stream: BinaryIO, find: Callable[[str], Any], persistent: Callable[[Any
             break
         operation = _OPERATIONS.get(opcode.name)
         if operation is None:
-            raise ValueError(f"it uses {opcode.name}, which data does not need")
+            raise ValueError(f"it uses {opcode.name}, which plain data does not need")
         operation(machine, argument)
     return machine.pop()
 
@@ -59,20 +60,20 @@ class _Machine:
     def __init__(self, find: Callable[[str], Any], persistent: Callable[[Any], Any]):
         self._find, self._persistent = find, persistent
         self._stack: list[Any] = []
-        self._below: list[list[Any]] = []  # the stacks under the marks
+        self._below: list[list[Any]] = []  # stacks below the marks
         self._memo: dict[int, Any] = {}
         self._left = _STEPS
 
     def spend(self, steps: int) -> None:
         self._left -= steps
         if self._left < 0:
-            raise ValueError("it is a pickle of endless steps")
+            raise ValueError("it is a pickle of too many steps")
 
     def pop(self) -> Any:
         return self._stack.pop()
 
     def push(self, value: Any) -> None:
-        # The magic number of torch has 77 bits, a generator's state 128; more is a bomb for whoever prints it.
+        # torch's magic number has 77 bits, a generator's state 128; printing a huge number takes forever.
         if isinstance(value, int) and value.bit_length() > 128:
             raise ValueError("it holds a number of more than 128 bits")
         self._stack.append(value)
@@ -103,7 +104,7 @@ class _Machine:
     def name_on_stack(self) -> None:
         name, module = self.pop(), self.pop()
         if type(name) is not str or type(module) is not str:
-            raise ValueError("it names something by what is no string")
+            raise ValueError("it names something that is not a string")
         self.name(f"{module}.{name}")
 
     def persist(self, key: Any) -> None:
@@ -111,39 +112,39 @@ class _Machine:
 
     def call(self) -> None:
         arguments, target = self.pop(), self.pop()
-        if not isinstance(target, Known) or type(arguments) is not tuple:
-            raise ValueError("it calls something that is no class")
+        if not isinstance(target, Callee) or type(arguments) is not tuple:
+            raise ValueError("it calls something that is not a class")
         self.spend(sum(len(each) for each in arguments if isinstance(each, (list, tuple, dict, set, str, bytes))))
         self._stack.append(target.make(*arguments))
 
     def build(self) -> None:
         state, target = self.pop(), self._stack[-1]
-        if isinstance(target, Bag):
+        if isinstance(target, InertObject):
             target.state = state
-        elif not isinstance(target, dict):  # an OrderedDict may have attributes; none are of use here
-            raise ValueError("it gives a state to something that has none")
+        elif not isinstance(target, dict):  # the attributes of an OrderedDict are ignored
+            raise ValueError("it sets the state of an object without one")
 
     def extend(self, items: list[Any]) -> None:
         if type(self._stack[-1]) is not list:
-            raise ValueError("it appends to something that is no list")
+            raise ValueError("it appends to something that is not a list")
         self._stack[-1].extend(items)
 
     def update(self, items: list[Any]) -> None:
         if type(self._stack[-1]) is not dict:
-            raise ValueError("it sets an item of something that is no dictionary")
+            raise ValueError("it sets an item of something that is not a dict")
         self._stack[-1].update(_pairs(items))
 
     def add(self, items: list[Any]) -> None:
         if type(self._stack[-1]) is not set:
-            raise ValueError("it adds to something that is no set")
+            raise ValueError("it adds to something that is not a set")
         self._stack[-1].update(checked_key(item) for item in items)
 
 
 def checked_key(key: Any) -> Any:
-    """The key of a dictionary, a scalar or a tuple of scalars: deeper ones could take forever to hash.
+    """Returns a dict key after checking that it is a scalar or a tuple of scalars; others could take forever to hash.
 
     Raises:
-      ValueError: it is something else.
+      ValueError: the key has another type.
     """
     if not all(isinstance(part, _SCALARS) for part in (key if isinstance(key, tuple) else (key,))):
         raise ValueError(f"it uses a {type(key).__name__} as a key")

@@ -1,4 +1,4 @@
-"""The one reader of JSON that comes from outside: bounded in size and depth, with reasons that a person can use."""
+"""The one reader of JSON from outside: limits size and nesting, and gives readable error messages."""
 
 import json
 from collections.abc import Mapping
@@ -10,9 +10,9 @@ from jclip.io.reading import NotTaken, read_regular
 from jclip.plain import shown
 
 LARGEST = 256 << 20
-"""Bytes of a file, unless its reader says otherwise: a tokenizer has up to 20 MB, COCO's captions 140."""
+"""Default limit on the bytes of a file. Tokenizers have up to 20 MB, COCO's captions 140."""
 DEEPEST = 64
-"""Containers within each other. Python's own limit is ten times as high, and then a message with `repr` exceeds it."""
+"""Limit on nested containers, well below Python's own, which `repr` in an error message would exceed."""
 
 T = TypeVar("T")
 
@@ -24,10 +24,10 @@ def decode(data: bytes | str, *, unique: bool = False) -> Any:
 
     Args:
       data: UTF-8, with or without a byte order mark.
-      unique: whether an object may not have one name twice; else the last counts.
+      unique: True to refuse objects with a repeated name; otherwise the last one counts.
 
     Raises:
-      ValueError: it is not JSON, or nested deeper than DEEPEST; the message is the reason.
+      ValueError: it is not JSON, or is nested deeper than DEEPEST; the message is the reason.
     """
     try:
         text = data.decode("utf-8-sig") if isinstance(data, bytes) else data.removeprefix("\ufeff")
@@ -47,15 +47,15 @@ def decode(data: bytes | str, *, unique: bool = False) -> Any:
 
 
 def parse_json(data: bytes | str, where: Path | str, what: str = "") -> Any:
-    """Parses JSON that is part of something.
+    """Parses JSON and names its origin in errors.
 
     Args:
-      data: the text.
-      where: its file, or its place in one, for messages.
-      what: it should have been, as "as a tokenizer.json".
+      data: Text.
+      where: File, or place in a file, for messages.
+      what: Expected content for messages, such as "as a tokenizer.json".
 
     Raises:
-      JclipError: as of `decode`.
+      JclipError: `decode` refuses it.
     """
     try:
         return decode(data)
@@ -67,28 +67,28 @@ def read_json(file: Path, what: str = "", *, largest: int = LARGEST) -> Any:
     """Reads a JSON file.
 
     Raises:
-      JclipError: it is missing, a device, or larger than `largest` bytes, or as of `decode`; the file is named.
+      JclipError: the file is missing, a device, larger than `largest` bytes, or refused by `decode`.
     """
     return parse_json(read_bytes(file, what, largest=largest), file, what)
 
 
 def read_object(file: Path, what: str = "", *, largest: int = LARGEST) -> dict[str, Any]:
-    """Reads a JSON file that holds an object.
+    """Reads a JSON file that must hold an object.
 
     Raises:
-      JclipError: as of `read_json`, or it holds something else.
+      JclipError: `read_json` refuses the file, or it holds something else.
     """
     data = read_json(file, what, largest=largest)
     if not isinstance(data, dict):
-        raise unreadable(file, ValueError("it holds no JSON object"), what)
+        raise unreadable(file, ValueError("it does not hold a JSON object"), what)
     return data
 
 
 def read_bytes(file: Path, what: str = "", *, largest: int = LARGEST) -> bytes:
-    """Reads a file that may be a trap: a FIFO, which blocks, or a device without an end.
+    """Reads a regular file of limited size, so that a FIFO cannot block and a device cannot fill the memory.
 
     Raises:
-      JclipError: it is missing, no regular file, or larger than `largest` bytes.
+      JclipError: the file is missing, not regular, or larger than `largest` bytes.
     """
     try:
         return read_regular(file, largest)
@@ -102,20 +102,20 @@ def entry(record: Mapping[str, Any], name: str, kind: type[T], where: Path | str
     """Returns a field of a JSON object.
 
     Args:
-      record: the object.
-      name: of the field.
-      kind: its type; float takes whole numbers too, and int takes no bool.
-      where: the object's file, for messages.
+      record: JSON object.
+      name: Name of the field.
+      kind: Type of the field. float accepts whole numbers; int does not accept bool.
+      where: File for messages.
 
     Raises:
-      JclipError: it is missing, or of another type.
+      JclipError: the field is missing or has another type.
     """
     if name not in record:
-        raise JclipError(f"{where} has no {name}: mend it, or fetch it again")
+        raise JclipError(f"{where} has no {name}: correct it, or fetch it again")
     value: Any = record[name]
     numeric = kind is float and isinstance(value, int)
     if not (isinstance(value, kind) or numeric) or (kind in (int, float) and isinstance(value, bool)):
-        raise JclipError(f"{where}: {name} is {shown(repr(value))}, but must be {_KINDS[kind]}: mend it")
+        raise JclipError(f"{where}: {name} is {shown(repr(value))}, but must be {_KINDS[kind]}: correct it")
     return value
 
 
@@ -123,13 +123,13 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for name, value in pairs:
         if name in found:
-            raise ValueError(f"{shown(name)} stands there twice")
+            raise ValueError(f"the name {shown(name)} is repeated")
         found[name] = value
     return found
 
 
 def _deeper(data: Any) -> bool:
-    """Whether containers are nested more than DEEPEST deep; level by level, without recursion."""
+    """Returns whether containers are nested deeper than DEEPEST, without recursion."""
     level = [data]
     for _ in range(DEEPEST):
         containers = [node.values() if isinstance(node, dict) else node for node in level if type(node) in (dict, list)]

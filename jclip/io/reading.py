@@ -1,4 +1,4 @@
-"""Files from outside, read only where they are regular and of a bounded size."""
+"""Reads files from outside only if they are regular and of limited size."""
 
 import errno
 import os
@@ -11,10 +11,10 @@ from jclip.errors import JclipError, unreadable
 
 
 class NotTaken(JclipError):
-    """A file that is not opened, or not read to its end.
+    """Refusal to read a file.
 
     Attributes:
-      reason: without the file's name, as a report counts it.
+      reason: Message without the file's name, by which reports count refusals.
     """
 
     def __init__(self, message: str, reason: str = ""):
@@ -23,9 +23,7 @@ class NotTaken(JclipError):
 
 
 def open_regular(file: Path) -> BinaryIO:
-    """Opens a regular file, or a link to one, for reading.
-
-    A FIFO would make the process wait for ever, and a device may have no end.
+    """Opens a regular file, or a link to one, for reading: a FIFO would block, and a device may be endless.
 
     Raises:
       NotTaken: it is a FIFO, a socket or a device.
@@ -35,7 +33,7 @@ def open_regular(file: Path) -> BinaryIO:
     _check_regular(file, os.stat(file).st_mode)
     handle = os.open(file, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
     try:
-        _check_regular(file, os.fstat(handle).st_mode)  # another may have taken its place
+        _check_regular(file, os.fstat(handle).st_mode)  # the file may have been replaced meanwhile
         return os.fdopen(handle, "rb")
     except BaseException:
         os.close(handle)
@@ -46,14 +44,14 @@ def read_regular(file: Path, limit: int) -> bytes:
     """Returns the contents of a regular file of at most `limit` bytes.
 
     Raises:
-      NotTaken: it is not a regular file, or it is larger.
+      NotTaken: it is not a regular file, or is larger.
       OSError: it is missing, a folder, or cannot be read.
       ValueError: its name holds a null character.
     """
     with open_regular(file) as stream:
         size = os.fstat(stream.fileno()).st_size
-        data = stream.read(size + 1) if size <= limit else None  # a larger number would be allocated first
-        if data is not None and len(data) > size:  # files of /proc have a size of 0, and an end far away
+        data = stream.read(size + 1) if size <= limit else None  # a read of `limit` bytes would allocate them first
+        if data is not None and len(data) > size:  # files in /proc report size 0
             data += stream.read(limit + 1 - len(data))
     if data is None or len(data) > limit:
         reason = f"a file of more than {said_size(limit)}"
@@ -62,7 +60,7 @@ def read_regular(file: Path, limit: int) -> bytes:
 
 
 def said_size(count: int) -> str:
-    """Returns a number of bytes for a message.
+    """Formats a number of bytes for a message.
 
     >>> said_size(1 << 28), said_size(3000), said_size(7)
     ('256 MiB', '2.93 KiB', '7 bytes')
@@ -74,17 +72,17 @@ def said_size(count: int) -> str:
 
 
 LARGEST_PICTURE = 256 << 20
-"""Most bytes of an encoded picture; a larger file is a mistake, or an attack."""
+"""Maximum number of bytes of an encoded picture; a larger file is a mistake or an attack."""
 
 
 TOO_LARGE = f"a picture's file of more than {said_size(LARGEST_PICTURE)}"
-"""Reason for a picture that is larger, as reports count it."""
+"""Reason that reports give for a larger picture."""
 
 
 def files_under(folder: Path) -> Iterator[Path]:
-    """Yields all that is not a folder in a folder and below, in the order of the names.
+    """Yields the files of a folder and its subfolders, sorted by name.
 
-    Links to folders are followed. A folder that several names lead to is listed once, so that loops end.
+    Follows links to folders, and lists every folder once, so that loops end.
 
     Raises:
       JclipError: a folder cannot be listed.

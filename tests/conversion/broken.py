@@ -15,13 +15,14 @@ import numpy as np
 
 from jclip import rules
 from jclip.bundle import Bundle, save_bundle, split_statistics, tensor_shapes
-from jclip.conversion.engine import export_tensors
-from jclip.conversion.export import telling_keys
+from jclip.conversion.exporting import telling_keys
 from jclip.conversion.families import family_named
-from jclip.conversion.hf import hf_config
+from jclip.conversion.hf.config import hf_config, hf_encoder_config
+from jclip.conversion.mapping import export_tensors
 from jclip.data.sources.synthetic import write_tokenizer
 from jclip.images.preprocess import Preprocessing
-from jclip.io.tensors import Lazy, write_safetensors
+from jclip.io.safetensors import write_safetensors
+from jclip.io.tensors import Lazy
 from jclip.models.bert import BertConfig
 from jclip.models.clip_text import ClipTextConfig
 from jclip.models.dual_encoder import DualEncoderConfig
@@ -77,7 +78,7 @@ def write_checkpoint(folder: Path, family: str, config: Any) -> Path:
     write_vocabulary(KINDS[family], folder)
     write_safetensors(folder / "model.safetensors", state(family, config))
     if family != "open-clip":
-        said = hf_config.encoder(config, family) if family == "bert" else hf_config.dual(config)
+        said = hf_encoder_config(config, family) if family == "bert" else hf_config(config)
         (folder / "config.json").write_text(json.dumps(said))
     return folder
 

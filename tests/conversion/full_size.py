@@ -11,10 +11,11 @@ import numpy as np
 import torch
 
 from jclip.bundle import tensor_shapes
-from jclip.conversion.engine import export_tensors
 from jclip.conversion.families import family_named
+from jclip.conversion.mapping import export_tensors
 from jclip.data.sources.synthetic import write_tokenizer
-from jclip.io.tensors import Lazy, write_safetensors
+from jclip.io.safetensors import write_safetensors
+from jclip.io.tensors import Lazy
 from jclip.models import zoo
 from jclip.models.text_encoder import TextEncoderConfig
 from tests.conversion import checkpoints, real_models

@@ -12,8 +12,8 @@ import pytest
 import torch
 
 from jclip.cli import main
-from jclip.conversion.importing import Options, import_model
-from jclip.io.tensors import write_safetensors
+from jclip.conversion.importing import ConvertOptions, import_model
+from jclip.io.safetensors import write_safetensors
 from jclip.models.text_encoder import TextEncoderConfig
 from tests.conversion import broken
 from tests.conversion.broken import IMAGE_KEY, TEXT_KEY, WEIGHTS, change_json
@@ -228,7 +228,7 @@ def test_pictures_of_another_size(source, refused):
     says = "pictures become 20 pixels wide, but the image tower takes 30: mend it, or give .* --image-size"
     refused.convert(source, names="/preprocessor_config.json", says=says)
     for size in (20, 30, 50):
-        model = import_model(str(source), Options(image_size=size))
+        model = import_model(str(source), ConvertOptions(image_size=size))
         assert model.preprocessing.size == model.config.image.image_size == size
     file.unlink()
     file.mkdir()
@@ -265,7 +265,7 @@ def test_an_archive_that_leads_out(name, tmp_path, refused):
     refused.convert(tmp_path / "evil.pt", says=rf"has a member {re.escape(name)}, a path out of the archive: refusing")
 
 
-# Options.
+# ConvertOptions.
 
 
 @pytest.mark.parametrize(

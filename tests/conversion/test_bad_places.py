@@ -12,13 +12,13 @@ import pytest
 import jclip.cli.convert
 from jclip.bundle import load_bundle, save_bundle
 from jclip.cli import main
-from jclip.conversion.export import export
+from jclip.conversion import export
 from jclip.conversion.families import family_named
-from jclip.conversion.importing import packaged_vocabulary
+from jclip.conversion.vocabulary import packaged_vocabulary
 from jclip.errors import JclipError
 from jclip.images.preprocess import Preprocessing
 from jclip.io.files import whole_file, whole_folder
-from jclip.io.tensors import write_safetensors
+from jclip.io.safetensors import write_safetensors
 from jclip.models.text_encoder import TextEncoderConfig
 from jclip.tokenizers.text import wordpiece
 from tests.conversion import broken

@@ -60,7 +60,7 @@ def stand_in(monkeypatch):
 
 
 def test_the_tensors_are_the_bundle_s_features(bundle):
-    model, transform, tokenizer = clip_benchmark.load(pretrained=str(bundle))
+    model, transform, tokenizer = clip_benchmark.load_benchmark_model(pretrained=str(bundle))
     model = model.to("cpu").eval()
     draw = np.random.default_rng(0)
     pictures = [Image.fromarray(draw.integers(0, 256, (20, 30, 3), np.uint8)) for _ in range(5)]

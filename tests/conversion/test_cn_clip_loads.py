@@ -14,7 +14,7 @@ from PIL import Image
 import jclip
 from jclip import rules
 from jclip.bundle import Bundle, save_bundle, split_statistics
-from jclip.conversion.export import export
+from jclip.conversion import export
 from jclip.conversion.parity.comparison import EMBEDDINGS_WITHIN
 from jclip.images.preprocess import Preprocessing
 from jclip.io.tensors import Lazy

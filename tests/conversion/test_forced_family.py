@@ -5,7 +5,7 @@ import json
 import pytest
 import torch
 
-from jclip.conversion.source import open_source
+from jclip.conversion.checkpoint import open_checkpoint
 from jclip.models.text_encoder import TextEncoderConfig
 from tests.conversion import broken, test_families
 from tests.conversion.broken import change_json
@@ -31,14 +31,14 @@ def test_an_encoder_that_its_config_belies(model_type, family, says, tmp_path, r
 def test_an_encoder_without_a_config_is_what_the_user_says(tmp_path):
     source = broken.write_checkpoint(tmp_path / "source", "bert", TextEncoderConfig(broken.BERT))
     (source / "config.json").unlink()
-    assert open_source(str(source)).family.name == "bert"
-    assert open_source(str(source), "xlm-r").family.name == "xlm-r"
+    assert open_checkpoint(str(source)).family.name == "bert"
+    assert open_checkpoint(str(source), "xlm-r").family.name == "xlm-r"
 
 
 def test_openais_layout_that_the_files_belie(tmp_path, refused):
     """Each is taken for what it is not; without anything that tells them apart, the user's word counts."""
     folder = broken.write_checkpoint(tmp_path / "source", "open-clip", broken.CLIP)
-    assert [open_source(str(folder), name).family.name for name in ("openai-clip", "open-clip")] == [
+    assert [open_checkpoint(str(folder), name).family.name for name in ("openai-clip", "open-clip")] == [
         "openai-clip",
         "open-clip",
     ]

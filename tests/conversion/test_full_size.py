@@ -13,11 +13,9 @@ import transformers
 
 import jclip
 from jclip.bundle import open_bundle
-from jclip.conversion.convert import convert
-from jclip.conversion.export import export
-from jclip.conversion.importing import Options
-from jclip.conversion.memory import release
+from jclip.conversion import ConvertOptions, convert, export
 from jclip.conversion.parity.comparison import EMBEDDINGS_WITHIN, LOGITS_WITHIN
+from jclip.conversion.parity.memory import release
 from jclip.images.preprocess import normalise, to_array
 from tests.conversion import checkpoints, full_size, real_models
 from tests.conversion.checkpoints import encode_hf, encode_openai
@@ -64,7 +62,7 @@ def place():
 
 
 def converted(source, family, bundle):
-    options = Options(family=family, activation="gelu" if family == "open-clip" else None)
+    options = ConvertOptions(family=family, activation="gelu" if family == "open-clip" else None)
     return convert(str(source), bundle, options, lambda what: None)
 
 

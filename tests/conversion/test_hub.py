@@ -11,7 +11,7 @@ from urllib.parse import unquote, urlsplit
 
 import pytest
 
-from jclip.io.tensors import open_safetensors, write_safetensors
+from jclip.io.safetensors import open_safetensors, write_safetensors
 from jclip.models.text_encoder import TextEncoderConfig
 from tests.conversion import broken
 from tests.conversion.broken import WEIGHTS, started

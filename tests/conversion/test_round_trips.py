@@ -10,13 +10,12 @@ import transformers
 
 import jclip
 from jclip.bundle import Bundle, open_bundle, save_bundle
-from jclip.conversion.convert import convert
-from jclip.conversion.engine import export_tensors
-from jclip.conversion.export import export
-from jclip.conversion.importing import Options
+from jclip.conversion import ConvertOptions, convert, export
+from jclip.conversion.mapping import export_tensors
 from jclip.errors import JclipError
 from jclip.images.preprocess import normalise, to_array
-from jclip.io.tensors import Lazy, open_safetensors
+from jclip.io.safetensors import open_safetensors
+from jclip.io.tensors import Lazy
 from tests.conversion import checkpoints, test_families
 from tests.conversion.checkpoints import encode_hf, encode_openai
 from tests.models.parity import unit
@@ -81,7 +80,7 @@ def chinese_clip_of_cn_clips_shape(folder):
     vision = checkpoints.VISION | {"hidden_size": 64, "intermediate_size": 256, "num_attention_heads": 1}
     config = transformers.ChineseCLIPConfig(text_config=text, vision_config=vision, projection_dim=13)
     model = randomise(transformers.ChineseCLIPModel(config))
-    return checkpoints.save_hf(model, folder), Options(), encode_hf(model)
+    return checkpoints.save_hf(model, folder), ConvertOptions(), encode_hf(model)
 
 
 ROUND_TRIPS = [
@@ -102,7 +101,7 @@ def test_in_out_in_is_the_same_to_the_bit(make, to, tmp_path):
     out = tmp_path / ("out.pt" if to == "cn-clip" else "out")
     export(bundle, out, to)
     tokenizer = tmp_path / "source" / "vocab.txt" if to == "cn-clip" else None
-    convert(str(out), tmp_path / "again", Options(tokenizer=tokenizer), quiet)
+    convert(str(out), tmp_path / "again", ConvertOptions(tokenizer=tokenizer), quiet)
     assert bits(tmp_path / "again") == bits(bundle)
     first, second = open_bundle(bundle), open_bundle(tmp_path / "again")
     assert (first.config, first.preprocessing) == (second.config, second.preprocessing)
@@ -113,7 +112,7 @@ def test_cn_clip_loads_strictly(layers, tmp_path):
     source = tmp_path / "source"
     model = checkpoints.cn_clip_model(source, layers)
     torch.save(test_families._released(checkpoints.state(model)), source / "clip_cn.pt")
-    convert(str(source / "clip_cn.pt"), tmp_path / "bundle", Options(tokenizer=source / "vocab.txt"), quiet)
+    convert(str(source / "clip_cn.pt"), tmp_path / "bundle", ConvertOptions(tokenizer=source / "vocab.txt"), quiet)
     export(tmp_path / "bundle", tmp_path / "out.pt", "cn-clip")
     saved = torch.load(tmp_path / "out.pt", weights_only=True)
     state = {key.removeprefix("module."): value for key, value in saved["state_dict"].items()}
@@ -131,7 +130,7 @@ def test_half_precision_is_carried_exactly(dtype, tmp_path):
     source = tmp_path / "source"
     model = checkpoints.chinese_clip(source)
     checkpoints.save_hf(model.to(dtype), source)
-    convert(str(source), tmp_path / "bundle", Options(), quiet)
+    convert(str(source), tmp_path / "bundle", ConvertOptions(), quiet)
     kept = open_bundle(tmp_path / "bundle").tensors()
     assert {str(tensor.dtype) for tensor in kept.values()} == {str(dtype).removeprefix("torch.")}
     loaded = jclip.load(tmp_path / "bundle").params["text"]["word_embedding"]

@@ -9,13 +9,12 @@ import pytest
 
 from jclip.bundle import open_bundle
 from jclip.cli import main
-from jclip.conversion.convert import convert
-from jclip.conversion.importing import Options, import_model
+from jclip.conversion import convert, verify
+from jclip.conversion.importing import ConvertOptions, import_model
 from jclip.conversion.parity import passport
-from jclip.conversion.parity.verify import verify
 from jclip.errors import JclipError
 from jclip.images.preprocess import normalise, to_array
-from jclip.io.tensors import open_safetensors, write_safetensors
+from jclip.io.safetensors import open_safetensors, write_safetensors
 from jclip.models.text_encoder import TextEncoderConfig
 from tests.conversion import broken, test_families
 
@@ -185,7 +184,7 @@ def test_what_was_said_at_the_conversion_is_remembered(tmp_path, monkeypatch):
     place = broken.write_checkpoint(tmp_path / "source", "open-clip", broken.CLIP)
     source = (place / "model.safetensors").rename(place / "epoch_3.safetensors")
     monkeypatch.chdir(place)
-    said = Options(family="open-clip", tokenizer="merges.txt", activation="gelu", image_size=50)
+    said = ConvertOptions(family="open-clip", tokenizer="merges.txt", activation="gelu", image_size=50)
     made = convert(str(source), tmp_path / "bundle", said, quiet)
     assert made["sources"][0]["options"] == {
         "family": "open-clip",

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from jclip.cli import main
-from jclip.io.tensors import open_safetensors, write_safetensors
+from jclip.io.safetensors import open_safetensors, write_safetensors
 from jclip.models.text_encoder import TextEncoderConfig
 from tests.conversion import broken
 from tests.conversion.broken import started

@@ -72,7 +72,7 @@ def test_a_name_that_is_not_utf8_is_refused_at_every_door(tmp_path):
         lambda: EmojiPairs(str(folder)).open(),
         lambda: FeatureCache(folder, 5, 4, "float32", 2),
     ):
-        with pytest.raises(JclipError, match=r"data is not a name in UTF-8, and array_record opens no other"):
+        with pytest.raises(JclipError, match=r"data is not valid UTF-8, which array_record requires"):
             act()
     assert not os.listdir(tmp_path)
 

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jclip.bundle import load_bundle
-from jclip.conversion.files import shards
+from jclip.conversion.checkpoint_files import shards
 from jclip.conversion.hf.processor import read_preprocessing
 from jclip.conversion.importing import import_model
 from jclip.conversion.parity import passport
@@ -24,7 +24,7 @@ from jclip.evaluate.findings import read_findings
 from jclip.evaluate.prompts import prompts
 from jclip.images.preprocess import Preprocessing
 from jclip.io.json_files import DEEPEST, decode, entry, parse_json, read_json, read_object
-from jclip.io.tensors import open_safetensors
+from jclip.io.safetensors import open_safetensors
 from jclip.models.text_encoder import TextEncoderConfig
 from jclip.tokenizers.text import load_tokenizer
 from tests.conversion import broken
@@ -85,7 +85,7 @@ def test_reasons(data, reason):
 
 def test_a_name_that_is_there_twice():
     assert decode('{"a": 1, "a": 2}') == {"a": 2}
-    with pytest.raises(ValueError, match="a stands there twice"):
+    with pytest.raises(ValueError, match="the name a is repeated"):
         decode('{"a": 1, "a": 2}', unique=True)
 
 
@@ -107,12 +107,12 @@ def test_fields():
     record = {"n": 3, "x": 0.5, "s": "a", "yes": True, "d": {}}
     assert [entry(record, name, kind, "f") for name, kind in (("n", int), ("n", float), ("x", float))] == [3, 3, 0.5]
     for name, kind, says in (
-        ("m", int, "f has no m: mend it"),
-        ("yes", int, "f: yes is True, but must be a whole number: mend it"),
-        ("yes", float, "f: yes is True, but must be a number: mend it"),
-        ("x", int, r"f: x is 0\.5, but must be a whole number: mend it"),
-        ("s", dict, "f: s is 'a', but must be an object: mend it"),
-        ("d", str, r"f: d is \{\}, but must be a string: mend it"),
+        ("m", int, "f has no m: correct it"),
+        ("yes", int, "f: yes is True, but must be a whole number: correct it"),
+        ("yes", float, "f: yes is True, but must be a number: correct it"),
+        ("x", int, r"f: x is 0\.5, but must be a whole number: correct it"),
+        ("s", dict, "f: s is 'a', but must be an object: correct it"),
+        ("d", str, r"f: d is \{\}, but must be a string: correct it"),
     ):
         with pytest.raises(JclipError, match=f"^{says}"):
             entry(record, name, kind, "f")

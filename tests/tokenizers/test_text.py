@@ -287,7 +287,7 @@ def test_other_models_are_refused(tmp_path):
     with pytest.raises(JclipError, match=r"tokenizer_config\.json cannot be read \(Expecting .*\): mend it"):
         load_tokenizer(file)
     for record, reason in (
-        ("[]", "it holds no JSON object"),
+        ("[]", "it does not hold a JSON object"),
         ('{"added_tokens_decoder": {"x": {"content": "a"}}}', "'x' is no id"),
         ('{"added_tokens_decoder": {"5": {}}}', "it has no 'content'"),
         ("[" * 100_000, "it is nested too deep"),

@@ -32,7 +32,7 @@ from jclip.data.importing.parts import (
 from jclip.data.importing.splits import LeftOut, choose_splits, leave_out_blind
 from jclip.data.sources.kinds import PAIRS, StoredPair
 from jclip.errors import JclipError
-from jclip.io.inert_pickle import load
+from jclip.io.inert_pickle import load_inert
 from jclip.io.reading import TOO_LARGE, said_size
 
 
@@ -243,7 +243,7 @@ def _pair(pairs: Any, folder: Path, number: int) -> tuple[int, int, str]:
             raise JclipError(f"{where}: it has more than {said_size(LONGEST_TEXT)}, too long for a text: mend it")
         value = bytes(stored)  # the buffer goes with the view
     try:
-        image_id, text_id, text = load(io.BytesIO(value), _refuse, _refuse)
+        image_id, text_id, text = load_inert(io.BytesIO(value), _refuse, _refuse)
         if not isinstance(text, str):
             raise TypeError(text)
     except (ValueError, LookupError, TypeError, OverflowError, RecursionError):

@@ -4,21 +4,21 @@ import numpy as np
 import pytest
 
 from jclip.bundle import tensor_shapes
-from jclip.conversion.engine import export_tensors, import_tensors
-from jclip.conversion.export import telling_keys
+from jclip.conversion.candidates import find_model
+from jclip.conversion.exporting import telling_keys
 from jclip.conversion.families import FAMILIES, detect, family_named
-from jclip.conversion.readings import find_reading
-from jclip.conversion.rows import CONV, DENSE, Row, fused_attention
+from jclip.conversion.mapping import export_tensors, import_tensors
+from jclip.conversion.towers.rows import CONV, DENSE, MappingRow, fused_attention
 from jclip.errors import JclipError
 from jclip.io.tensors import Lazy
 from jclip.models import zoo
 from jclip.models.text_encoder import TextEncoderConfig
 
 TABLE = (
-    Row("layers/w/kernel", "layer.{i}.w", DENSE),
-    Row("patch/kernel", "patch", CONV),
+    MappingRow("layers/w/kernel", "layer.{i}.w", DENSE),
+    MappingRow("patch/kernel", "patch", CONV),
     *fused_attention("attention", "qkv.weight", "qkv.bias", "out"),
-    Row("scale", "scale"),
+    MappingRow("scale", "scale"),
 )
 
 
@@ -146,5 +146,5 @@ def test_a_family_that_is_none():
     with pytest.raises(JclipError, match="there is no family 'gpt': choose one of altclip, .*bert"):
         family_named("gpt")
     with pytest.raises(JclipError, match=r"x is no checkpoint that converts \(its tensors: a, b …\): expected one of"):
-        find_reading({"a": (), "b": ()}, {}, "x")
+        find_model({"a": (), "b": ()}, {}, "x")
     assert list(FAMILIES) == [family.name for family in FAMILIES.values()]

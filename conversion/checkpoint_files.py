@@ -1,4 +1,4 @@
-"""The files of a checkpoint: which of them hold its weights, and the hash of each."""
+"""Files of a checkpoint: finds the weights and hashes what was read."""
 
 import hashlib
 from collections.abc import Mapping
@@ -7,9 +7,8 @@ from typing import Any
 
 from jclip.errors import JclipError
 from jclip.io.json_files import read_json
-from jclip.io.tensors import shown
+from jclip.plain import shown
 
-# In the order of preference: safetensors are quicker to read and hold nothing but tensors.
 WEIGHTS = (
     "model.safetensors.index.json",
     "model.safetensors",
@@ -18,20 +17,20 @@ WEIGHTS = (
     "pytorch_model.bin",
     "open_clip_pytorch_model.bin",
 )
-"""Names under which a hub keeps weights."""
+"""Usual names of weights, the preferred ones first: safetensors load faster."""
 ENDINGS = (".safetensors", ".bin", ".pt", ".pth")
-"""Of files with weights under other names."""
+"""Endings of weights with other names."""
 _INDEX = ".index.json"
 
 
 def weights_at(place: Path) -> Path:
-    """The file with the weights, or the index of their shards.
+    """Returns the file with the weights, or the index of their shards.
 
     Args:
-      place: a file or a folder.
+      place: A file or a folder.
 
     Raises:
-      JclipError: nothing is there, or no weights, or several files of which none goes before the others.
+      JclipError: nothing is there, there are no weights, or there are several files to choose from.
     """
     if place.is_file():
         return place
@@ -43,32 +42,35 @@ def weights_at(place: Path) -> Path:
     others = sorted(file for file in place.iterdir() if file.suffix in ENDINGS and file.is_file())
     if len(others) == 1:
         return others[0]
-    what = f"several files of weights ({', '.join(file.name for file in others)}): name one" if others else "no weights"
-    raise JclipError(f"{place} holds {what}" + ("" if others else f": expected {', '.join(WEIGHTS)} or a .pt"))
+    if others:
+        raise JclipError(
+            f"{place} holds several files of weights: name one of {', '.join(each.name for each in others)}"
+        )
+    raise JclipError(f"{place} holds no weights: expected {', '.join(WEIGHTS)} or a .pt")
 
 
 def shards(weights: Path) -> tuple[Path, ...]:
-    """The files with tensors: the file itself, or those that an index names.
+    """Returns the files with tensors: the file itself, or those that an index names.
 
     Raises:
-      JclipError: the index is none, leads elsewhere, or names a file that is not there.
+      JclipError: the index is damaged, or names a file that is missing or in another folder.
     """
     if not weights.name.endswith(_INDEX):
         return (weights,)
     try:
         names = sorted(set(read_json(weights)["weight_map"].values()))
     except (KeyError, TypeError, AttributeError):
-        raise JclipError(f"{weights} has no weight_map, so it is no index of a checkpoint: fetch it again") from None
+        raise JclipError(f"{weights} has no weight_map, so it is not an index of shards: fetch it again") from None
     for name in names:
         if not isinstance(name, str) or Path(name).name != name or name in (".", ".."):
-            raise JclipError(f"{weights} names the file {name!r}, which is not beside it: refusing to look there")
+            raise JclipError(f"{weights} names the file {name!r}, which is not beside it: fetch the index again")
         if not (weights.parent / name).is_file():
-            raise JclipError(f"{weights} names the file {shown(name)}, which is not there: fetch what is missing")
+            raise JclipError(f"{weights} names the file {shown(name)}, which is missing: fetch it")
     return tuple(weights.parent / name for name in names)
 
 
 def shard_pattern(weights: str) -> str:
-    """A pattern for the files that belong to one of `WEIGHTS`: itself, or an index' shards."""
+    """Returns a glob pattern for the files of one of `WEIGHTS`: itself, or the shards of an index."""
     if not weights.endswith(_INDEX):
         return weights
     stem, ending = weights.removesuffix(_INDEX).rsplit(".", 1)
@@ -76,7 +78,11 @@ def shard_pattern(weights: str) -> str:
 
 
 def fingerprints(files: Mapping[str, Path]) -> list[dict[str, Any]]:
-    """What a passport says of files: {name in the passport: file} -> their names, bytes and sha256."""
+    """Returns the name, bytes and sha256 of files, for the passport.
+
+    Args:
+      files: Files by their name in the passport.
+    """
     return [
         {"name": name, "bytes": file.stat().st_size, "sha256": _sha256(file)} for name, file in sorted(files.items())
     ]

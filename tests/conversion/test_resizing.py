@@ -6,10 +6,8 @@ import torch
 import torch.nn.functional as F
 
 import jclip
-from jclip.conversion.convert import convert
-from jclip.conversion.importing import Options
-from jclip.conversion.parity.verify import verify
-from jclip.conversion.positions import resized
+from jclip.conversion import ConvertOptions, convert, verify
+from jclip.conversion.towers.resizing import resized
 from jclip.errors import JclipError
 from jclip.images.preprocess import normalise, to_array
 from tests.conversion import checkpoints, test_families
@@ -75,7 +73,7 @@ def test_a_model_at_another_size_is_transformers_own(tmp_path):
     source = tmp_path / "source"
     model = checkpoints.chinese_clip(source)
     checkpoints.save_hf(model, source)
-    made = convert(str(source), tmp_path / "bundle", Options(image_size=50), quiet)
+    made = convert(str(source), tmp_path / "bundle", ConvertOptions(image_size=50), quiet)
     assert made["changed"] == {"image/position_embedding": "interpolated from 30 to 50 pixels as hf does"}
     ours = jclip.load(tmp_path / "bundle")
     assert ours.bundle.preprocessing.size == ours.bundle.config.image.image_size == 50
@@ -93,7 +91,7 @@ def test_a_model_at_another_size_is_transformers_own(tmp_path):
 def test_a_size_that_cannot_be_is_named(tmp_path):
     source, _, _ = test_families.clip_hf(tmp_path / "source")
     with pytest.raises(JclipError, match="image_size 33 is not a multiple of patch_size 10"):
-        convert(str(source), tmp_path / "bundle", Options(image_size=33), quiet)
+        convert(str(source), tmp_path / "bundle", ConvertOptions(image_size=33), quiet)
     source, options, _ = test_families.cn_clip_resnet(tmp_path / "resnet")
     with pytest.raises(JclipError, match="--image-size is for models with a ViT"):
-        convert(str(source), tmp_path / "bundle", Options(tokenizer=options.tokenizer, image_size=96), quiet)
+        convert(str(source), tmp_path / "bundle", ConvertOptions(tokenizer=options.tokenizer, image_size=96), quiet)

@@ -1,6 +1,6 @@
-"""The passport, re-run: the same files, the same tensors to the bit, the same model, the same tokens and pixels."""
+"""Verifies a bundle against its sources: files, tensors, PyTorch model, configuration, tokens and pixels."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -8,23 +8,26 @@ from typing import Any
 import numpy as np
 
 from jclip.bundle import Bundle, open_bundle
-from jclip.conversion.convert import Part, Role, as_written, compared, composed, facts_of, open_part
-from jclip.conversion.importing import Model, Options
+from jclip.conversion.checkpoint import is_bundle
+from jclip.conversion.composing import Part, Role, as_written, composed, facts_of, open_part
+from jclip.conversion.converting import Progress, compared
+from jclip.conversion.importing import ConvertOptions, ImportedModel
 from jclip.conversion.parity import passport
-from jclip.conversion.source import is_bundle
 from jclip.errors import JclipError
 from jclip.io.tensors import Lazy
 
-_NAMED = 3  # of the parameters that differ
+_NAMED = 3  # parameters in a message
 _PYTORCH = "the PyTorch model"
 
 
 @dataclass(frozen=True)
 class Check:
-    """One thing that was to be looked at again: what, whether it holds, and what was seen.
+    """Result of one check.
 
-    `holds` is None where it could not be looked at. So it is with the comparison where PyTorch is not installed, which
-    is no fault of the bundle.
+    Attributes:
+      what: Subject of the check.
+      holds: True if it holds; None if it could not be checked, such as without PyTorch.
+      seen: Details for people.
     """
 
     what: str
@@ -36,18 +39,21 @@ def verify(
     folder: Path,
     sources: Sequence[str],
     tokenizer: Path | None = None,
-    report: Callable[[str], None] = print,
+    report: Progress = print,
 ) -> list[Check]:
-    """Holds a bundle against what it was converted from, with the options that its passport records.
+    """Verifies a bundle against its sources, with the options that its passport records.
 
     Args:
-      folder: the bundle.
-      sources: the checkpoints or bundles, in the order in which the passport names them.
-      tokenizer: where the vocabulary is now, if it was given at the conversion and has moved.
-      report: is told of the progress.
+      folder: The bundle.
+      sources: Its checkpoints or bundles, in the passport's order.
+      tokenizer: New place of the vocabulary, if one was given at the conversion and has moved.
+      report: Receives the name of each step.
+
+    Returns:
+      The checks, also those that failed.
 
     Raises:
-      JclipError: there is no passport, another number of sources, or one that cannot be read.
+      JclipError: the bundle has no passport, the number of sources is another, or a source cannot be read.
     """
     bundle = open_bundle(folder)
     said = passport.read(folder)
@@ -59,39 +65,39 @@ def verify(
     for name, facts in zip(sources, said["sources"], strict=True):
         report(f"reading {name}")
         role: Role = facts["role"]
-        options = Options.of(facts["options"], f"{folder / passport.FILE}: options")
+        options = ConvertOptions.of(facts["options"], f"{folder / passport.FILE}: options")
         parts[role] = open_part(name, role, _with_tokenizer(options, tokenizer, name, role))
         checks += _same_source(facts_of(parts[role], name, role), facts, _label(name, sources))
     report("comparing every tensor")
     wanted, copied = _expected(parts, sources, said)
     checks.append(_same_tensors(bundle, wanted))
     for name, (role, part) in zip(sources, parts.items(), strict=True):
-        if isinstance(part, Model):
+        if isinstance(part, ImportedModel):
             report(f"comparing {name} with PyTorch, layer by layer")
             checks += _same_model(part, copied[role], bundle, wanted, _label(name, sources))
     checks += [_same_configuration(bundle, wanted), _same_counts(bundle, said)]
     differ = passport.fixtures_differ(bundle, said)
-    checks.append(Check("tokens and pictures", not differ, "; ".join(differ) or "all fixtures as in the passport"))
+    checks.append(Check("tokens and pictures", not differ, "; ".join(differ) or "equal to the passport's fixtures"))
     return checks
 
 
 def _label(name: str, sources: Sequence[str]) -> str:
-    """Tells the checks of one source from another's, where there are two."""
+    """Returns a prefix that tells the checks of two sources apart."""
     return f"{Path(name).name}: " if len(sources) > 1 else ""
 
 
-def _with_tokenizer(options: Options, given: Path | None, name: str, role: Role) -> Options:
+def _with_tokenizer(options: ConvertOptions, given: Path | None, name: str, role: Role) -> ConvertOptions:
     if given is None or role == "image":
         return options
     if is_bundle(Path(name)):
-        raise JclipError(f"--tokenizer is not for {name}, a bundle, which has its own: leave it away")
+        raise JclipError(f"{name} is a bundle with its own tokenizer: omit --tokenizer")
     return replace(options, tokenizer=given)
 
 
 def _expected(
     parts: Mapping[Role, Part], names: Sequence[str], said: Mapping[str, Any]
 ) -> tuple[Part, Mapping[Role, Sequence[str]]]:
-    """What the bundle should be, and which of its parameters come from which source."""
+    """Returns the expected model, and the paths of the parameters that come from each source."""
     if "all" in parts:
         return parts["all"], {"all": list(parts["all"].tensors())}
     start = composed(parts["image"], parts["text"], said["seed"], (names[0], names[1]))
@@ -102,9 +108,9 @@ def _same_source(found: Mapping[str, Any], said: Mapping[str, Any], label: str) 
     ours = {file["name"]: file["sha256"] for file in found["files"]}
     theirs = {file["name"]: file["sha256"] for file in said["files"]}
     wrong = {
-        "other than converted": [name for name in ours.keys() & theirs.keys() if ours[name] != theirs[name]],
-        "not there": theirs.keys() - ours.keys(),
-        "not there at the conversion": ours.keys() - theirs.keys(),
+        "changed since the conversion": [name for name in ours.keys() & theirs.keys() if ours[name] != theirs[name]],
+        "missing": theirs.keys() - ours.keys(),
+        "new since the conversion": ours.keys() - theirs.keys(),
     }
     seen = "; ".join(f"{how}: {', '.join(sorted(names))}" for how, names in wrong.items() if names)
     yield Check(f"{label}files", not seen, seen or f"{len(ours)} with the passport's sha256: {', '.join(sorted(ours))}")
@@ -127,14 +133,16 @@ def _same_tensors(bundle: Bundle, wanted: Part) -> Check:
 def _equal(ours: Lazy | None, theirs: Lazy | None) -> bool:
     if ours is None or theirs is None or ours.shape != theirs.shape or ours.dtype != theirs.dtype:
         return False
-    # As bytes, for -0 is not 0 here.
+    # As bytes, because -0 == 0.
     return bool(np.array_equal(ours.read().reshape(-1).view(np.uint8), theirs.read().reshape(-1).view(np.uint8)))
 
 
-def _same_model(model: Model, copied: Sequence[str], bundle: Bundle, wanted: Part, label: str) -> Iterator[Check]:
-    """The bundle's own tensors beside the PyTorch model."""
+def _same_model(
+    model: ImportedModel, copied: Sequence[str], bundle: Bundle, wanted: Part, label: str
+) -> Iterator[Check]:
+    """Compares the bundle's own tensors with the PyTorch model."""
     if _shapes(bundle) != _shapes(wanted):
-        yield Check(f"{label}{_PYTORCH}", None, "not compared: the parameters are of another model's shapes")
+        yield Check(f"{label}{_PYTORCH}", None, "not compared: the parameters have another model's shapes")
         return
     try:
         comparison = compared(model, as_written(model, copied, bundle.tensors()))
@@ -158,14 +166,14 @@ def _shapes(part: Part) -> dict[str, tuple[int, ...]]:
 
 
 def _same_configuration(bundle: Bundle, wanted: Part) -> Check:
-    """Heads, activations and epsilons are in no tensor."""
+    """Compares what no tensor tells: heads, activations, epsilons, preprocessing."""
     parts = {
         "towers": (bundle.config, wanted.config),
         "preprocessing": (bundle.preprocessing, wanted.preprocessing),
         "context length": (bundle.context_length, wanted.context_length),
     }
     other = [name for name, (ours, theirs) in parts.items() if ours != theirs]
-    return Check("configuration", not other, f"other {', '.join(other)}" if other else "as the checkpoint's")
+    return Check("configuration", not other, f"different: {', '.join(other)}" if other else "equal to the checkpoint's")
 
 
 def _same_counts(bundle: Bundle, said: Mapping[str, Any]) -> Check:

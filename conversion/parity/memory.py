@@ -1,4 +1,4 @@
-"""Memory that is free is given back, so that one tower's weights do not stand beside the next one's."""
+"""Returns free memory to the system, so that two towers' weights are not held at once."""
 
 import ctypes
 import ctypes.util
@@ -7,7 +7,7 @@ import sys
 
 
 def release() -> None:
-    """Collects garbage and has the C library return what it holds in reserve, where it is one that can (glibc)."""
+    """Collects garbage, and makes glibc return its free memory to the system."""
     gc.collect()
     if sys.platform.startswith("linux") and (name := ctypes.util.find_library("c")):
         trim = getattr(ctypes.CDLL(name), "malloc_trim", None)

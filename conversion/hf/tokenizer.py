@@ -1,16 +1,16 @@
-"""A tokenizer in the files of transformers, such that it gives our ids.
+"""Writes a tokenizer for transformers so that it gives the same ids as ours.
 
-transformers 5 rebuilds `BertTokenizer` and `CLIPTokenizer` from their vocabularies and takes nothing else from
-tokenizer.json; what they make of a text differs from cn_clip (every curly quote is unknown) and from open_clip (quotes,
-entities, full-width letters). So these two are written as `PreTrainedTokenizerFast`, which runs tokenizer.json as it
-stands. Of the 12,000 strings of tests/data, ids differ on (measured with transformers 5.24 and 4.57):
+transformers 5 rebuilds `BertTokenizer` and `CLIPTokenizer` from their vocabularies and ignores the rest of
+tokenizer.json. The results differ from cn_clip (every curly quote is unknown) and from open_clip (quotes, entities,
+full-width letters). These two kinds are therefore written as `PreTrainedTokenizerFast`, which uses all of
+tokenizer.json. Share of 12,000 test strings whose ids differ, measured with transformers 5.24 and 4.57:
 
                 as BertTokenizer, CLIPTokenizer    as written here
-    wordpiece    8.1 %                             0.08 %   a final sigma, punctuation that Unicode redefined
-    clip_bpe    27.3 %                             0.11 %   a final sigma, mojibake that ftfy repairs, odd entities
+    wordpiece    8.1 %                             0.08 %   final sigma, punctuation that Unicode redefined
+    clip_bpe    27.3 %                             0.11 %   final sigma, mojibake that ftfy repairs, rare entities
     bert, xlmr                                     none
 
-A Chinese-CLIP that was trained on BERT's own rules keeps them as `BertTokenizer`.
+A Chinese-CLIP that was trained with BERT's own rules keeps them as `BertTokenizer`.
 """
 
 import json
@@ -23,11 +23,12 @@ from typing import Any
 from tokenizers import Regex, decoders, normalizers, pre_tokenizers, processors
 from tokenizers import Tokenizer as Engine
 
+from jclip.conversion.hf.config import HfFamily
 from jclip.errors import JclipError
 from jclip.io.json_files import parse_json, read_object
 from jclip.tokenizers.text import Kind, Tokenizer
 
-_KINDS_OF: dict[str, tuple[Kind, ...]] = {
+_KINDS_OF: dict[HfFamily, tuple[Kind, ...]] = {
     "altclip": ("xlmr",),
     "chinese-clip": ("wordpiece", "bert"),
     "clip": ("clip_bpe",),
@@ -56,18 +57,20 @@ _BERT_TOKENS = {
 _CLIP_TOKENS = {"bos_token": "<|startoftext|>", "eos_token": "<|endoftext|>", "unk_token": "<|endoftext|>"}
 
 
-def write_hf_tokenizer(folder: Path, family: str, tokenizer: Tokenizer, context_length: int, processor: str) -> None:
+def write_hf_tokenizer(
+    folder: Path, family: HfFamily, tokenizer: Tokenizer, context_length: int, processor: str
+) -> None:
     """Writes tokenizer.json, tokenizer_config.json, special_tokens_map.json, and the family's vocabulary files.
 
     Args:
-      folder: is there already.
-      family: "altclip", "chinese-clip" or "clip".
-      tokenizer: of the family's kind.
-      context_length: what `padding="max_length"` pads to.
-      processor: the class of transformers that it is part of.
+      folder: Existing folder.
+      family: Family of the model.
+      tokenizer: Tokenizer of the family's kind.
+      context_length: Length to which `padding="max_length"` pads.
+      processor: Class name of the processor in transformers.
 
     Raises:
-      JclipError: the tokenizer is another family's.
+      JclipError: the tokenizer is of another family's kind.
     """
     check_kind(family, tokenizer)
     kind = tokenizer.kind
@@ -92,15 +95,17 @@ def write_hf_tokenizer(folder: Path, family: str, tokenizer: Tokenizer, context_
     _write_json(folder / _SETTINGS, {"processor_class": processor, **settings})
 
 
-def check_kind(family: str, tokenizer: Tokenizer) -> None:
+def check_kind(family: HfFamily, tokenizer: Tokenizer) -> None:
     """Checks that a tokenizer is of its family's kind.
 
     Raises:
-      JclipError: it is another family's.
+      JclipError: it is of another family's kind.
     """
     kind, kinds = tokenizer.kind, _KINDS_OF[family]
     if kind not in kinds:
-        raise JclipError(f"{family} has a {kinds[0]} tokenizer, and this one is {kind}: choose its own family")
+        raise JclipError(
+            f"{family} has a {kinds[0]} tokenizer, and this one is {kind}: use the family of the tokenizer"
+        )
 
 
 def _write_xlmr(folder: Path, engine: str) -> dict[str, Any]:
@@ -132,10 +137,10 @@ def _bert_tokens(tokens: list[str]) -> dict[str, str]:
 def _write_clip(folder: Path, engine: str, tokens: list[str]) -> dict[str, Any]:
     ids = {token: number for number, token in enumerate(tokens)}
     (folder / "vocab.json").write_text(json.dumps(ids, ensure_ascii=False) + "\n", encoding="utf-8")
-    # CLIP pads with 0, whose token is an exclamation mark that ends no word. It is not found in a text: see _verbatim.
+    # CLIP pads with id 0, an exclamation mark inside a word. Texts do not match it as a special token: see _verbatim.
     special = {**_CLIP_TOKENS, "pad_token": tokens[0]}
     data = parse_json(engine, "the tokenizer")
-    data["model"]["vocab"] = ids  # with the special tokens
+    data["model"]["vocab"] = ids  # including the special tokens
     complete = Engine.from_str(json.dumps(data))
     complete.normalizer = _ftfy()
     complete.decoder = decoders.ByteLevel()
@@ -144,15 +149,15 @@ def _write_clip(folder: Path, engine: str, tokens: list[str]) -> dict[str, Any]:
 
 
 def _verbatim(special: Mapping[str, str]) -> dict[str, Any]:
-    # With split_special_tokens they are not recognised inside a text.
+    # With split_special_tokens, special tokens inside a text are split like other text.
     return {"tokenizer_class": "PreTrainedTokenizerFast", "split_special_tokens": True, **special}
 
 
 def _ftfy() -> normalizers.Normalizer:
-    """Of what ftfy and `html.unescape` do, that which is a plain replacement; then lower case."""
+    """Returns the plain replacements of ftfy and `html.unescape`, followed by lower case."""
     from ftfy import chardata
 
-    # Bytes 80 to 9F of Windows, as ftfy reads them; then ligatures, and letters of another width.
+    # Windows' bytes 80 to 9F as ftfy reads them, ligatures, and full-width and half-width letters.
     letters = {chr(byte): bytes([byte]).decode("sloppy-windows-1252") for byte in range(0x80, 0xA0)}
     letters |= {chr(point): text for point, text in (chardata.LIGATURES | chardata.WIDTH_MAP).items()}
     unwanted = "".join(f"\\x{{{point:x}}}" for point in chardata.CONTROL_CHARS)
@@ -177,7 +182,7 @@ def _write_engine(folder: Path, engine: Engine, special: Mapping[str, str], begi
         pair=f"{begin} $A {end} $B:1 {end}:1",
         special_tokens=[(token, engine.token_to_id(token)) for token in (begin, end)],
     )
-    (folder / _JSON).write_text(engine.to_str(pretty=True), encoding="utf-8")  # `save` takes only names in UTF-8
+    (folder / _JSON).write_text(engine.to_str(pretty=True), encoding="utf-8")  # `save` accepts only UTF-8 paths
 
 
 def _write_json(file: Path, record: Mapping[str, Any]) -> None:

@@ -11,12 +11,11 @@ from hypothesis import strategies as st
 
 from jclip.bundle import open_bundle
 from jclip.cli import main
-from jclip.conversion.convert import convert
+from jclip.conversion import convert, verify
+from jclip.conversion.candidates import count_by_top, find_model, without_wrappers
+from jclip.conversion.checkpoint import open_checkpoint
 from jclip.conversion.families import FAMILIES
-from jclip.conversion.importing import Options, import_model
-from jclip.conversion.parity.verify import verify
-from jclip.conversion.readings import find_reading, plain, summary
-from jclip.conversion.source import open_source
+from jclip.conversion.importing import ConvertOptions, import_model
 from jclip.errors import JclipError
 from jclip.models.text_encoder import TextEncoderConfig
 from tests.conversion import broken, checkpoints
@@ -37,8 +36,8 @@ def under(prefix, shapes):
 
 
 def found(shapes, **said):
-    reading, aside = find_reading(shapes, {}, "x.pt", **said)
-    return reading, aside
+    candidate, aside = find_model(shapes, {}, "x.pt", **said)
+    return candidate, aside
 
 
 # One model.
@@ -62,9 +61,9 @@ def found(shapes, **said):
     ],
 )
 def test_any_prefix(family, prefix):
-    reading, aside = found(under(prefix, SHAPES[family]))
-    assert (reading.family.name, reading.spelt_prefix, aside) == (family, prefix, {})
-    assert reading.mapped == SHAPES[family].keys() and reading.whole
+    candidate, aside = found(under(prefix, SHAPES[family]))
+    assert (candidate.family.name, candidate.spelt_prefix, aside) == (family, prefix, {})
+    assert candidate.mapped == SHAPES[family].keys() and candidate.complete
 
 
 WORDS = [
@@ -96,22 +95,22 @@ def test_however_it_is_wrapped_the_same_tensors_are_taken(family, parts, inner, 
     prefix = "".join(f"{part}." for part in parts)
     wrapped = {re.sub(r"^(\w+)\.", rf"\1.{inner}", key): key for key in SHAPES[family]}
     shapes = {prefix + spelt: SHAPES[family][key] for spelt, key in wrapped.items()}
-    reading, aside = found({**{f"beside.{name}": (3,) for name in junk}, **shapes})
-    assert reading.family.name == family
-    assert {spelt.removeprefix(prefix) for spelt in reading.names} == wrapped.keys()
+    candidate, aside = found({**{f"beside.{name}": (3,) for name in junk}, **shapes})
+    assert candidate.family.name == family
+    assert {spelt.removeprefix(prefix) for spelt in candidate.names} == wrapped.keys()
     assert aside.keys() == {f"beside.{name}" for name in junk}
 
 
 def test_one_tower_alone_is_compiled():
     shapes = {key.replace("visual.", "visual._orig_mod."): shape for key, shape in SHAPES["cn-clip"].items()}
-    reading, aside = found(shapes)
-    assert reading.family.name == "cn-clip" and reading.spelt_prefix == "" and not aside
+    candidate, aside = found(shapes)
+    assert candidate.family.name == "cn-clip" and candidate.spelt_prefix == "" and not aside
 
 
 def test_a_bert_with_a_head_of_its_own():
     shapes = under("bert.", SHAPES["bert"]) | {"cls.predictions.bias": (140,), "classifier.weight": (2, 36)}
-    reading, aside = found(shapes)
-    assert (reading.family.name, reading.prefix) == ("bert", "")
+    candidate, aside = found(shapes)
+    assert (candidate.family.name, candidate.prefix) == ("bert", "")
     assert aside == {"classifier.weight": "a head, or another part beside the towers"}  # the other is expected
 
 
@@ -131,7 +130,7 @@ def test_what_lies_beside_is_named_with_a_reason():
         "lr_schedulers.0.x": "the optimizer's, or other state of the training",
         "sink_temp": "beside the model's weights",
     }
-    assert summary(aside) == "model, ff_head, optimizer, lr_schedulers, sink_temp"
+    assert count_by_top(aside) == "model, ff_head, optimizer, lr_schedulers, sink_temp"
 
 
 @pytest.mark.parametrize("name", ["logit_bias", "visual.adapter.weight", "bert.encoder.layer.0.lora_like.weight"])
@@ -167,8 +166,8 @@ def test_several_are_listed():
     ],
 )
 def test_the_user_chooses(said, prefix):
-    reading, aside = found(TWO, **said)
-    assert reading.spelt_prefix == prefix and len(aside) == len(SHAPES["cn-clip"])
+    candidate, aside = found(TWO, **said)
+    assert candidate.spelt_prefix == prefix and len(aside) == len(SHAPES["cn-clip"])
     assert all("of another model" in why or why == "outside --key" for why in aside.values())
 
 
@@ -242,8 +241,8 @@ def test_refused(shapes, says):
 
 
 def test_an_adapter_of_something_else_is_no_hindrance():
-    reading, aside = found(under("clip.", SHAPES["cn-clip"]) | {"decoder.q.lora_A.weight": (4, 4)})
-    assert reading.prefix == "clip." and list(aside) == ["decoder.q.lora_A.weight"]
+    candidate, aside = found(under("clip.", SHAPES["cn-clip"]) | {"decoder.q.lora_A.weight": (4, 4)})
+    assert candidate.prefix == "clip." and list(aside) == ["decoder.q.lora_A.weight"]
 
 
 def test_thousands_of_models_are_no_bomb():
@@ -333,11 +332,11 @@ def test_as_it_is_saved(way, model, vocabulary, tmp_path):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch.compile's own, when it is imported
         torch.save(save(model), tmp_path / "saved.pt")
-    source = open_source(str(tmp_path / "saved.pt"))
+    source = open_checkpoint(str(tmp_path / "saved.pt"))
     assert source.family.name == "cn-clip" and source.prefix == prefix and source.ignored == ignored
     assert {name.partition(".")[0] for name in source.aside} == left
     assert source.tensors.keys() == model.state_dict().keys()
-    ours = import_model(str(tmp_path / "saved.pt"), Options(tokenizer=vocabulary))
+    ours = import_model(str(tmp_path / "saved.pt"), ConvertOptions(tokenizer=vocabulary))
     for key, value in model.state_dict().items():
         assert torch.equal(torch.from_numpy(source.tensors[key].read()), value), key
     facts = ours.facts()
@@ -357,15 +356,15 @@ def test_the_passport_and_the_console_say_it_and_verify_agrees(model, vocabulary
     assert all(check.holds for check in checks)
 
 
-def test_plain():
-    assert plain("_orig_mod.module.visual._orig_mod.conv1.weight") == "visual.conv1.weight"
+def test_without_wrappers():
+    assert without_wrappers("_orig_mod.module.visual._orig_mod.conv1.weight") == "visual.conv1.weight"
 
 
 def test_convert_takes_the_hand_given_prefix(model, vocabulary, tmp_path):
     one = model.state_dict()
     torch.save({"a": one, "b": one | {"logit_scale": torch.tensor(1.5)}}, tmp_path / "two.pt")
     for prefix, scale in (("a", one["logit_scale"].item()), ("b", 1.5)):
-        said = Options(tokenizer=vocabulary, prefix=prefix)
+        said = ConvertOptions(tokenizer=vocabulary, prefix=prefix)
         made = convert(str(tmp_path / "two.pt"), tmp_path / prefix, said, lambda what: None)
         (facts,) = made["sources"]
         assert facts["prefix"] == f"{prefix}." and facts["options"]["prefix"] == prefix

@@ -1,7 +1,7 @@
-"""The one engine: a checkpoint's tensors to our parameters by a mapping table, and back, accounting for every key.
+"""Maps a checkpoint's tensors to a bundle's parameters by a table, and back; accounts for every key.
 
-Nothing is read before it is written: a parameter is a recipe for its pieces (`Lazy`), layer by layer, so that a
-conversion needs the memory of its largest tensor, not of the checkpoint. Values are carried exactly, in their dtype.
+Parameters are `Lazy`: nothing is read until it is written, layer by layer, so a conversion needs the memory of its
+largest tensor. Values keep their dtype and every bit.
 """
 
 import re
@@ -11,19 +11,19 @@ from functools import partial, reduce
 
 import numpy as np
 
-from jclip.conversion.rows import FUSED, Row, Table
+from jclip.conversion.towers.rows import FUSED, MappingRow, MappingTable
 from jclip.errors import JclipError
 from jclip.io.tensors import Lazy
 
 
 @dataclass(frozen=True)
-class Imported:
-    """A checkpoint under our names.
+class MappedTensors:
+    """A checkpoint's tensors under a bundle's paths.
 
     Attributes:
-      tensors: path -> parameter, not read yet.
-      keys: the keys that they are made of.
-      dropped: key -> why it is not used.
+      tensors: Parameters by path, not read yet.
+      keys: Keys that the parameters are made of.
+      dropped: Reason for each key that is not used.
     """
 
     tensors: dict[str, Lazy]
@@ -32,32 +32,30 @@ class Imported:
 
 
 def import_tensors(
-    table: Table,
+    table: MappingTable,
     wanted: Mapping[str, tuple[int, ...]],
     theirs: Mapping[str, Lazy],
     *,
     title: str = "this family",
     dropped: Sequence[tuple[str, str]],
     name_of: Callable[[str], str],
-) -> Imported:
-    """A checkpoint's tensors as parameters.
+) -> MappedTensors:
+    """Maps a checkpoint's tensors to parameters. Reading a parameter with NaN or infinity raises JclipError.
 
     Args:
-      table: of the family.
-      wanted: path -> shape of every parameter of the model, running statistics included.
-      theirs: key -> tensor, in the table's spelling.
-      title: of the family, for messages.
-      dropped: (regex, reason): keys that are expected and not used.
-      name_of: what to call a key in an error: the file, and the key as it is spelt there.
-
-    Returns:
-      The parameters. A tensor with NaN or infinity is found when it is read: a JclipError then.
+      table: The family's mapping table.
+      wanted: Shape of every parameter and running statistic of the model, by path.
+      theirs: Tensors by key, in the table's spelling.
+      title: Name of the family for messages.
+      dropped: (regex, reason) of keys that are expected and not used.
+      name_of: Returns a key's file and original spelling for messages.
 
     Raises:
-      JclipError: a tensor is missing, of another shape, not of floating point, or one that nothing accounts for.
+      JclipError: a tensor is missing, has another shape, is not floating point, or has no place in the model.
     """
     rows = {row.ours: row for row in table}
-    assert rows.keys() == wanted.keys(), sorted(rows.keys() ^ wanted.keys())
+    if rows.keys() != wanted.keys():
+        raise RuntimeError(f"the mapping table and the model differ: {sorted(rows.keys() ^ wanted.keys())}")
     tensors, used = {}, {}
     for path, shape in wanted.items():
         row = rows[path]
@@ -65,24 +63,21 @@ def import_tensors(
         used.update(dict.fromkeys(keys, path))
         for key in keys:
             _check(theirs, key, row.their_shape(shape[1:] if row.stacked else shape), title, name_of)
-        dtype = _holding_all(theirs[key].dtype for key in keys)
+        dtype = _common_dtype(theirs[key].dtype for key in keys)
         tensors[path] = Lazy(shape, dtype, partial(_pieces, row, [theirs[key] for key in keys], dtype, keys, name_of))
-    reasons = {}
-    for key in theirs:
-        if key not in used:
-            reasons[key] = _reason(key, title, dropped, name_of)
-    return Imported(tensors, tuple(used), reasons)
+    reasons = {key: _reason(key, title, dropped, name_of) for key in theirs if key not in used}
+    return MappedTensors(tensors, tuple(used), reasons)
 
 
-def export_tensors(table: Table, ours: Mapping[str, Lazy]) -> dict[str, Lazy]:
-    """Our parameters as a checkpoint's tensors: undoes `import_tensors`, bit for bit.
+def export_tensors(table: MappingTable, ours: Mapping[str, Lazy]) -> dict[str, Lazy]:
+    """Maps parameters to a checkpoint's tensors, the exact inverse of `import_tensors`.
 
     Raises:
-      JclipError: a parameter has no place there.
+      JclipError: the table has no row for a parameter.
     """
     if strangers := sorted(ours.keys() - {row.ours for row in table}):
         raise JclipError(f"{strangers[0]} has no place in such a checkpoint: it cannot be written there")
-    sources: dict[str, list[tuple[Row, int | None]]] = {}
+    sources: dict[str, list[tuple[MappingRow, int | None]]] = {}
     for row in table:
         layers = range(ours[row.ours].shape[0]) if row.stacked else [None]
         for layer in layers:
@@ -91,7 +86,7 @@ def export_tensors(table: Table, ours: Mapping[str, Lazy]) -> dict[str, Lazy]:
     return {key: _exported(parts, ours) for key, parts in sources.items()}
 
 
-def _keys(row: Row, shape: tuple[int, ...]) -> list[str]:
+def _keys(row: MappingRow, shape: tuple[int, ...]) -> list[str]:
     return [row.theirs.replace("{i}", str(layer)) for layer in range(shape[0])] if row.stacked else [row.theirs]
 
 
@@ -99,7 +94,7 @@ def _check(
     theirs: Mapping[str, Lazy], key: str, shape: tuple[int, ...], title: str, name_of: Callable[[str], str]
 ) -> None:
     if key not in theirs:
-        raise JclipError(f"{name_of(key)} is missing: the file is not whole, or not of {title}")
+        raise JclipError(f"{name_of(key)} is missing: the file is incomplete, or not of {title}")
     tensor = theirs[key]
     if tensor.shape != shape:
         raise JclipError(
@@ -107,11 +102,11 @@ def _check(
             f"{title}"
         )
     if tensor.dtype.kind not in "fV" or tensor.dtype.itemsize > 8:  # "V": bfloat16, which numpy does not know
-        raise JclipError(f"{name_of(key)} is {tensor.dtype}, not floating point: take weights that are not quantised")
+        raise JclipError(f"{name_of(key)} is {tensor.dtype}, not floating point: use weights that are not quantised")
 
 
-def _holding_all(dtypes: Iterable[np.dtype]) -> np.dtype:
-    """The smallest that holds the values of all; float16 and bfloat16 together need float32."""
+def _common_dtype(dtypes: Iterable[np.dtype]) -> np.dtype:
+    """Returns the smallest dtype that holds all values; for float16 with bfloat16 it is float32."""
     try:
         return reduce(np.promote_types, dtypes)
     except np.exceptions.DTypePromotionError:
@@ -128,37 +123,36 @@ def _reason(key: str, title: str, dropped: Sequence[tuple[str, str]], name_of: C
 
 
 def _pieces(
-    row: Row, tensors: Sequence[Lazy], dtype: np.dtype, keys: Sequence[str], name_of: Callable[[str], str]
+    row: MappingRow, tensors: Sequence[Lazy], dtype: np.dtype, keys: Sequence[str], name_of: Callable[[str], str]
 ) -> Iterator[np.ndarray]:
     for tensor, key in zip(tensors, keys, strict=True):
-        in_order = not row.axes and row.part is None  # then there is no need for the whole at once
+        in_order = not row.axes and row.part is None  # then blocks can be copied without reading the whole tensor
         for piece in tensor.parts() if in_order else (_ours(row, tensor.read()),):
             if not np.isfinite(piece).all():
-                raise JclipError(f"{name_of(key)} holds NaN or infinity: fetch it again, or take an earlier checkpoint")
+                raise JclipError(f"{name_of(key)} holds NaN or infinity: fetch it again, or use an earlier checkpoint")
             yield np.ascontiguousarray(piece, dtype=dtype)
 
 
-def _ours(row: Row, value: np.ndarray) -> np.ndarray:
+def _ours(row: MappingRow, value: np.ndarray) -> np.ndarray:
     if row.part is not None:
         value = np.split(value, FUSED)[row.part]
     return value.transpose(row.axes) if row.axes else value
 
 
-def _exported(parts: list[tuple[Row, int | None]], ours: Mapping[str, Lazy]) -> Lazy:
+def _exported(parts: list[tuple[MappingRow, int | None]], ours: Mapping[str, Lazy]) -> Lazy:
     row, _ = parts[0]
     first = ours[row.ours]
     shape = row.their_shape(first.shape[1:] if row.stacked else first.shape)
-    dtype = _holding_all(ours[row.ours].dtype for row, _ in parts)
+    dtype = _common_dtype(ours[row.ours].dtype for row, _ in parts)
 
     def pieces() -> Iterator[np.ndarray]:
-        # A fused tensor is its thirds, one above the other.
-        for row, layer in sorted(parts, key=lambda part: part[0].part or 0):
+        for row, layer in sorted(parts, key=lambda part: part[0].part or 0):  # query, key, value of a fused tensor
             tensor = ours[row.ours]
             if layer is None and not row.axes:
                 yield from (np.ascontiguousarray(piece, dtype=dtype) for piece in tensor.parts())
                 continue
             value = tensor.read() if layer is None else tensor.layer(layer)
-            back = np.argsort(row.axes) if row.axes else None
-            yield np.ascontiguousarray(value if back is None else value.transpose(back), dtype=dtype)
+            inverse = np.argsort(row.axes) if row.axes else None
+            yield np.ascontiguousarray(value if inverse is None else value.transpose(inverse), dtype=dtype)
 
     return Lazy(shape, dtype, pieces)

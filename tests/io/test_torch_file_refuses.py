@@ -81,7 +81,7 @@ def test_nothing_runs(tmp_path, name, around):
     data, refused = attacks(tmp_path / "made")[name]
     file = around(tmp_path / "evil.pt", data)
     with pytest.raises(
-        JclipError, match=rf"refers to \S*{refused}\S*: it would run code, refusing to read it"
+        JclipError, match=rf"refers to \S*{refused}\S*, which would run code: jclip does not read it"
     ) as caught:
         open_torch_file(file)
     assert str(file) in str(caught.value)
@@ -110,12 +110,12 @@ REBUILD = b"ctorch._utils\n_rebuild_tensor_v2\n"
         (b"\x82\x01.", "uses EXT1"),
         (b"\x97.", "uses NEXT_BUFFER"),
         (b"Pid\n.", "uses PERSID"),
-        (b"ccollections\nOrderedDict\nN}X\x04\x00\x00\x00makeNs\x86b.", "gives a state to something that has none"),
-        (b"K\x01K\x02\x93.", "names something by what is no string"),
-        (b"K\x01)R.", "calls something that is no class"),
-        (b"ccollections\nOrderedDict\n]R.", "calls something that is no class"),
-        (b"]K\x01K\x02s.", "no dictionary"),
-        (b"}K\x01a.", "no list"),
+        (b"ccollections\nOrderedDict\nN}X\x04\x00\x00\x00makeNs\x86b.", "sets the state of an object without one"),
+        (b"K\x01K\x02\x93.", "names something that is not a string"),
+        (b"K\x01)R.", "calls something that is not a class"),
+        (b"ccollections\nOrderedDict\n]R.", "calls something that is not a class"),
+        (b"]K\x01K\x02s.", "not a dict"),
+        (b"}K\x01a.", "not a list"),
         (b"K\x01Q.", "damaged"),
         (b"X\x01\x00\x00\x00aQ.", "damaged"),
         (b"(X\x06\x00\x00\x00moduleNNtQ.", "damaged"),
@@ -135,12 +135,12 @@ REBUILD = b"ctorch._utils\n_rebuild_tensor_v2\n"
         (b"}]Ns.", "uses a list as a key"),
         (b"\x8a\xff" + b"\x7f" * 255 + b".", "more than 128 bits"),
         (b"}q\x00X\x01\x00\x00\x00ah\x00X\x01\x00\x00\x00bh\x00u.", "damaged"),
-        (b"}q\x00(X\x01\x00\x00\x00ah\x00X\x01\x00\x00\x00bh\x00u.", "nested too deep, or holds too many things"),
-        (push({"a" * 2_000: 1}) + b".", "nested too deep, or holds too many"),
-        (b"c_codecs\nencode\nX\x01\x00\x00\x00aX\x04\x00\x00\x00idna\x86R.", "unusual way"),
+        (b"}q\x00(X\x01\x00\x00\x00ah\x00X\x01\x00\x00\x00bh\x00u.", "nested too deep or holds too many objects"),
+        (push({"a" * 2_000: 1}) + b".", "nested too deep or holds too many"),
+        (b"c_codecs\nencode\nX\x01\x00\x00\x00aX\x04\x00\x00\x00idna\x86R.", "another codec"),
         # Tensors that cannot be.
         (REBUILD + b"(NK\x00))\x89NtR.", "tensor without a storage"),
-        (push({"a": "x", "": {}, "b": {"c": 1}, "b.c": 2}) + b".", "two things called b.c: refusing to choose"),
+        (push({"a": "x", "": {}, "b": {"c": 1}, "b.c": 2}) + b".", "two entries named b.c: rename one"),
         (push({"\udc80": 1}) + b".", "surrogates not allowed"),
         (b"}X\x04\x00\x00\x00size" + REBUILD + b"(" + push("x") + b"K\x00))\x89NtRs.", "tensor without a storage"),
     ],
@@ -162,10 +162,10 @@ def test_bombs_that_do_not_go_off(tmp_path, data):
 
 def test_endless_pickles(tmp_path):
     many = b"\x80\x02(" + b"N" * 5_000_001 + b"t."
-    with pytest.raises(JclipError, match="endless steps"):
+    with pytest.raises(JclipError, match="too many steps"):
         open_torch_file(archive(tmp_path / "x", many))
     copies = b"\x80\x02" + push(list(range(1000))) + b"q\xff0" + b"ctorch\nSize\nh\xff\x85R0" * 6_000 + b"N."
-    with pytest.raises(JclipError, match="endless steps"):
+    with pytest.raises(JclipError, match="too many steps"):
         open_torch_file(archive(tmp_path / "y", copies))
     with zipfile.ZipFile(tmp_path / "z", "w", zipfile.ZIP_DEFLATED) as bomb:
         bomb.writestr("x/data.pkl", bytes(LIMIT + 1))
@@ -195,7 +195,7 @@ def test_tensors_that_are_not_plain(tmp_path, new):
             open_torch_file(file)
     with pytest.raises(JclipError, match=r"x\.pt holds a single tensor without a name"):
         open_torch_file(saved(tmp_path / "x.pt", torch.ones(2), _use_new_zipfile_serialization=new))
-    with pytest.raises(JclipError, match=r"refers to torch\.nn\.modules\.linear\.Linear: it would run code"):
+    with pytest.raises(JclipError, match=r"refers to torch\.nn\.modules\.linear\.Linear, which would run code"):
         open_torch_file(saved(tmp_path / "x.pt", torch.nn.Linear(2, 2), _use_new_zipfile_serialization=new))
 
 
@@ -208,7 +208,7 @@ def test_tensors_that_are_not_plain(tmp_path, new):
         ({"x\\evil": b""}, "a path out of the archive"),
         ({"C:/evil": b""}, "a path out of the archive"),
         ({"y/data.pkl": b""}, r"two checkpoints, x/data\.pkl and y/data\.pkl"),
-        ({"x/byteorder": b"middle"}, "byte order is b'middle'"),
+        ({"x/byteorder": b"middle"}, "byte order b'middle' is neither"),
     ],
 )
 def test_archives_that_are_refused(tmp_path, members, message):
@@ -230,14 +230,14 @@ def test_a_name_twice(tmp_path):
     ("content", "message"),
     [
         (b"", "it is empty"),
-        (b"just text\n", "is no PyTorch checkpoint"),
-        (b"configuration = 3\nmore\n", "is no PyTorch checkpoint"),
-        (b"version https://git-lfs.github.com/spec/v1\n", "git-lfs' pointer"),
+        (b"just text\n", "is not a PyTorch checkpoint"),
+        (b"configuration = 3\nmore\n", "is not a PyTorch checkpoint"),
+        (b"version https://git-lfs.github.com/spec/v1\n", "git-lfs pointer"),
         (b"<html>", "a web page"),
         (b"PK\x03\x04" + bytes(100), "is truncated or damaged"),
-        (b"PK\x05\x06" + bytes(18), "is no PyTorch checkpoint"),
-        (pickle.dumps({"a": 1}), "is a pickle, but no PyTorch checkpoint"),
-        (pickle.dumps(0x1950A86A20F9469CFC6C, 2) + pickle.dumps(1000, 2), "is a pickle, but no PyTorch checkpoint"),
+        (b"PK\x05\x06" + bytes(18), "is not a PyTorch checkpoint"),
+        (pickle.dumps({"a": 1}), "is a pickle but not a PyTorch checkpoint"),
+        (pickle.dumps(0x1950A86A20F9469CFC6C, 2) + pickle.dumps(1000, 2), "is a pickle but not a PyTorch checkpoint"),
     ],
 )
 def test_what_is_no_checkpoint(tmp_path, content, message):
@@ -248,10 +248,10 @@ def test_what_is_no_checkpoint(tmp_path, content, message):
 
 def test_other_archives_and_places(tmp_path):
     np.savez(tmp_path / "x.npz", a=np.ones(2))
-    with pytest.raises(JclipError, match=r"is a zip archive, but no PyTorch checkpoint: it has no data\.pkl"):
+    with pytest.raises(JclipError, match=r"is a zip archive but not a PyTorch checkpoint: it has no data\.pkl"):
         open_torch_file(tmp_path / "x.npz")
     for path in (tmp_path, tmp_path / "absent"):
-        with pytest.raises(JclipError, match="is no file: check the path"):
+        with pytest.raises(JclipError, match="is not a file: check the path"):
             open_torch_file(path)
 
 
@@ -278,7 +278,7 @@ def test_one_flipped_byte_in_a_tensor_is_noticed(samples):
     np.testing.assert_array_equal(found["b"].read(), np.arange(7))
     for name in ("a.weight", "a.turned", "a.weight"):
         with pytest.raises(
-            JclipError, match=rf"one: {name}: zip/data/0 is damaged, its bytes are not those of its checksum"
+            JclipError, match=rf"one: {name}: zip/data/0 is damaged, its checksum does not match"
         ):
             next(found[name].parts())
 

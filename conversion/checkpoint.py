@@ -1,0 +1,198 @@
+"""Opens a checkpoint: a file, a folder in the hub's layout, or hf://ORG/NAME[@REVISION]. Nothing in it is executed."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from jclip.conversion.candidates import find_model
+from jclip.conversion.checkpoint_files import WEIGHTS, shards, weights_at
+from jclip.conversion.families import family_named, respelt
+from jclip.conversion.families.family import Family
+from jclip.conversion.hf.hub import SCHEME, fetch
+from jclip.errors import JclipError
+from jclip.io.json_files import read_object
+from jclip.io.tensor_files import open_tensor_file
+from jclip.io.tensors import Lazy
+from jclip.plain import shown
+
+_CONFIGS = ("config.json", "open_clip_config.json")
+_MODEL_TYPES = {"bert": "bert", "xlm-roberta": "xlm-r", "xlm_roberta": "xlm-r"}
+"""Families with the same keys, by the model_type of transformers."""
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """An open checkpoint.
+
+    Attributes:
+      name: Name that the user gave.
+      folder: Folder of the model with its tokenizer and preprocessing; None if the user named a file of weights alone.
+      family: Kind of checkpoint.
+      tensors: Tensors by key, in the family's spelling, without prefix and wrappers.
+      spelt: File and original spelling of each key.
+      prefix: Prefix of the original keys, such as "state_dict.module.".
+      aside: Reason for each tensor, by its original key, that is not part of the model.
+      ignored: Top-level names of the numbers and strings beside the tensors, such as "epoch".
+      files: Files with weights.
+      beside: Other files that were read: the index of the shards, the configuration.
+      config: Contents of config.json or open_clip_config.json; empty if there is none.
+      said_in: Configuration file for messages, or the folder.
+      commit: Commit of a hub's repository; None for local files.
+      note: Remark for the passport, such as that the hub's cache was used; usually None.
+    """
+
+    name: str
+    folder: Path | None
+    family: Family
+    tensors: dict[str, Lazy]
+    spelt: dict[str, tuple[Path, str]]
+    prefix: str
+    aside: dict[str, str]
+    ignored: tuple[str, ...]
+    files: tuple[Path, ...]
+    beside: tuple[Path, ...]
+    config: Mapping[str, Any]
+    said_in: str
+    commit: str | None = None
+    note: str | None = None
+
+    @property
+    def where(self) -> str:
+        """Folder or file for messages."""
+        return str(self.folder or self.files[0])
+
+    def name_of(self, key: str) -> str:
+        """Returns a key's file and original spelling for messages."""
+        if key in self.spelt:
+            file, spelt = self.spelt[key]
+            return f"{file}: {spelt}"
+        return f"{self.files[0] if len(self.files) == 1 else self.folder}: {shown(self.prefix)}{key}"
+
+
+def open_checkpoint(
+    name: str, family: str | None = None, *, key: str | None = None, prefix: str | None = None
+) -> Checkpoint:
+    """Opens a checkpoint. Its tensors are read on demand.
+
+    Args:
+      name: A file, a folder, or hf://ORG/NAME with an optional @REVISION.
+      family: A name in FAMILIES; None to detect it.
+      key: Entry of a nested dict that holds the model; None to search everywhere.
+      prefix: Prefix of the model's keys; None to detect it.
+
+    Raises:
+      JclipError: nothing is there; it is damaged, refers to code, or is of no known family or of another one than
+        `family`; or it holds several models, which the message lists.
+    """
+    if not name.strip():
+        raise JclipError("SRC is empty: give a file, a folder, or hf://ORG/NAME")
+    forced = family_named(family) if family is not None else None
+    snapshot = fetch(name) if name.startswith(SCHEME) else None
+    place = snapshot.folder if snapshot else Path(name)
+    weights = weights_at(place)
+    folder = weights.parent if place.is_dir() or place.name in WEIGHTS else None
+    files = shards(weights)
+    said_in = _config_file(folder, weights.name) if folder else None
+    config = read_object(said_in) if said_in else {}
+    stored = _open_files(files)
+    if not stored.tensors:
+        raise JclipError(f"{place} holds no tensors: check the path, or fetch it again")
+    shapes = {spelt: tensor.shape for spelt, (_, tensor) in stored.tensors.items()}
+    model, aside = find_model(
+        shapes, config, str(place), openai=stored.torchscript, family=forced, key=key, prefix=prefix
+    )
+    if forced:
+        _check_forced(forced, model.family, model.keys, config, str(place))
+    found = forced or model.family
+    keys = {bare: spelt for bare, spelt in model.keys.items() if spelt not in aside}
+    spelt = _respell(keys, found, {spelt: file for spelt, (file, _) in stored.tensors.items()})
+    return Checkpoint(
+        name=name,
+        folder=folder,
+        family=found,
+        tensors={key: stored.tensors[original][1] for key, (_, original) in spelt.items()},
+        spelt=spelt,
+        prefix=model.spelt_prefix,
+        aside=aside,
+        ignored=tuple(top for top in stored.ignored if not any(each.startswith(f"{top}.") for each in stored.tensors)),
+        files=files,
+        beside=tuple(file for file in (weights, said_in) if file and file not in files),
+        config=config,
+        said_in=str(said_in or folder or place),
+        commit=snapshot.commit if snapshot else None,
+        note=snapshot.note if snapshot else None,
+    )
+
+
+def is_bundle(path: Path) -> bool:
+    """Returns whether a folder is a bundle of jclip."""
+    return (path / "config.json").is_file() and (path / "parameters.safetensors").is_file()
+
+
+@dataclass(frozen=True)
+class _Stored:
+    """Contents of all files with weights: tensors by original key with their file, and top names of other values."""
+
+    tensors: dict[str, tuple[Path, Lazy]]
+    ignored: tuple[str, ...]
+    torchscript: bool
+
+
+def _open_files(files: Iterable[Path]) -> _Stored:
+    tensors: dict[str, tuple[Path, Lazy]] = {}
+    ignored: dict[str, None] = {}
+    torchscript = False
+    for file in files:
+        opened = open_tensor_file(file)
+        torchscript |= opened.torchscript
+        if not opened.torchscript:  # the values of TorchScript are settings of its modules
+            ignored |= dict.fromkeys(shown(value.partition(".")[0]) for value in opened.values)
+        for spelt, tensor in opened.tensors.items():
+            if spelt in tensors:
+                raise JclipError(f"{file}: {shown(spelt)} is in {tensors[spelt][0]} as well: fetch both again")
+            tensors[spelt] = (file, tensor)
+    return _Stored(tensors, tuple(ignored), torchscript)
+
+
+def _respell(keys: Mapping[str, str], family: Family, file_of: Mapping[str, Path]) -> dict[str, tuple[Path, str]]:
+    """Returns the file and original spelling of each key in the family's spelling."""
+    found: dict[str, tuple[Path, str]] = {}
+    for bare, spelt in keys.items():
+        key = respelt(bare, family)
+        if key in found:
+            twin = shown(found[key][1])
+            raise JclipError(f"{file_of[spelt]}: {shown(spelt)} and {twin} are two names of one tensor: remove one")
+        found[key] = (file_of[spelt], spelt)
+    return found
+
+
+def _check_forced(family: Family, looks: Family, keys: Iterable[str], config: Mapping[str, Any], where: str) -> None:
+    """Raises JclipError if the files contradict the user's --family.
+
+    Keys tell most families apart. BERT and XLM-R have the same keys, as have OpenAI's files and open_clip's. For these,
+    the contradiction is a model_type, a TorchScript archive or its buffers (only OpenAI published those), or the
+    configuration of open_clip. Without any of these the user is believed.
+    """
+    spelt = {respelt(key, family) for key in keys}
+    missing = [key for key in family.signature if key not in spelt]
+    told = _MODEL_TYPES.get(str(config.get("model_type")))
+    if missing:
+        seen = f"it has no {missing[0]}"
+    elif family.name in _MODEL_TYPES.values() and told is not None and told != family.name:
+        seen = f"its model_type is {config['model_type']}"
+    elif family.name == "open-clip" and looks.name == "openai-clip":
+        seen = "it has the buffers of OpenAI's archives"
+    elif (
+        family.name == "openai-clip" and looks.name == "open-clip" and ("vision_cfg" in config or "model_cfg" in config)
+    ):
+        seen = "open_clip's configuration is beside it"
+    else:
+        return
+    raise JclipError(f"{where} is not of the family {family.name}: {seen}. It looks like {looks.name}: omit --family")
+
+
+def _config_file(folder: Path, weights: str) -> Path | None:
+    # Some repositories hold a model twice, for open_clip and for transformers, each with its own configuration.
+    names = reversed(_CONFIGS) if weights.startswith("open_clip_") else _CONFIGS
+    return next((folder / name for name in names if (folder / name).is_file()), None)

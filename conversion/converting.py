@@ -1,0 +1,86 @@
+"""Converts a checkpoint of PyTorch to a bundle with a passport."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from jclip.bundle import open_bundle, write_files
+from jclip.conversion.candidates import count_by_top
+from jclip.conversion.checkpoint import Checkpoint, is_bundle
+from jclip.conversion.importing import ConvertOptions, ImportedModel, import_model
+from jclip.conversion.parity import passport
+from jclip.conversion.parity.comparison import check, compare
+from jclip.errors import JclipError
+from jclip.io.files import check_free, whole_folder
+from jclip.io.tensors import Lazy
+from jclip.plain import shown
+
+Progress = Callable[[str], None]
+"""Receives the name of each step."""
+
+
+def convert(
+    name: str,
+    destination: Path,
+    options: ConvertOptions = ConvertOptions(),  # noqa: B008
+    report: Progress = print,
+) -> dict[str, Any]:
+    """Converts a checkpoint to a bundle.
+
+    Args:
+      name: A file, a folder, or hf://ORG/NAME with an optional @REVISION.
+      destination: Folder of the bundle, which must not exist.
+      options: Facts that the checkpoint does not tell.
+      report: Receives the name of each step.
+
+    Returns:
+      The passport.
+
+    Raises:
+      JclipError: the checkpoint is missing, damaged or of no known family; the converted model differs from the PyTorch
+        model; the destination exists or cannot be written. Then nothing is left at the destination.
+    """
+    check_free(destination)
+    if is_bundle(Path(name)):
+        raise JclipError(f"{name} is a bundle already: to write it for other libraries, give --to hf or --to cn-clip")
+    report(f"reading {name}")
+    model = import_model(name, options)
+    report(f"{model.source.family.title}: {len(model.mapped.keys)} tensors{_where_found(model.source)}")
+    with whole_folder(destination, replace=False) as partial:
+        report("writing")
+        write_files(model.bundle(), partial)
+        report("comparing with PyTorch, layer by layer")
+        written = open_bundle(partial)
+        facts = {"role": "all", **model.facts(), "comparison": compared(model, written.tensors())}
+        made = passport.make(written, [facts], changed=model.changed)
+        passport.write(made, partial)
+    return made
+
+
+def compared(model: ImportedModel, tensors: Mapping[str, Lazy]) -> dict[str, Any]:
+    """Compares a converted model with its PyTorch model and returns the passport's entry.
+
+    Args:
+      model: The imported checkpoint.
+      tensors: Its parameters as they were written. A tower without parameters is left out. Parameters that were brought
+        to another image size are taken from the checkpoint.
+
+    Raises:
+      JclipError: the two models differ.
+    """
+    originals = {path: model.mapped.tensors[path] for path in model.changed}
+    try:
+        comparison = compare(model.source, model.original, {**tensors, **originals})
+    except ImportError as error:
+        # A package that is installed but fails to import gives the reason in the error's cause.
+        missing = isinstance(error, ModuleNotFoundError) and error.name
+        why = f"{error.name} is not installed" if missing else f"import failed, {shown(str(error.__cause__ or error))}"
+        return passport.not_compared(f"{why}: pip install 'jclip[convert]', then jclip verify")
+    check(comparison, model.source.name)
+    # The PyTorch model is built on the same assumptions, which the comparison therefore cannot prove.
+    return {**passport.compared(comparison), "supposing": list(model.assumed)}
+
+
+def _where_found(source: Checkpoint) -> str:
+    under = f" under {shown(source.prefix)}" if source.prefix else ""
+    return under + (f"; left out: {shown(count_by_top(source.aside))}" if source.aside else "")

@@ -1,0 +1,34 @@
+"""Kinds of towers in the formats of PyTorch libraries: keys, sizes, configurations.
+
+A tower's configuration names its tables in `conversion`. `format_of` finds them, so that no other module of
+`jclip.conversion` names a class of a tower.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from jclip.conversion.towers.bert import BERT, XLM_R
+from jclip.conversion.towers.clip_text import CLIP_TEXT
+from jclip.conversion.towers.resnet import RESNET
+from jclip.conversion.towers.tower import TowerFormat
+from jclip.conversion.towers.vit import VIT
+from jclip.errors import JclipError
+
+__all__ = ["BERT", "CLIP_TEXT", "RESNET", "VIT", "XLM_R", "TowerFormat", "format_of"]
+
+_FORMATS: Mapping[str, TowerFormat] = {"vit": VIT, "resnet": RESNET, "bert": BERT, "clip_text": CLIP_TEXT}
+
+
+def format_of(tower: Any) -> TowerFormat:
+    """Returns the formats of a tower's configuration.
+
+    Raises:
+      JclipError: the tower is of a kind that no library of PyTorch has.
+    """
+    if tower.conversion not in _FORMATS:
+        raise JclipError(
+            f"no PyTorch library has a {type(tower).__name__}: the model stays a bundle, which jclip reads"
+        )
+    # XLM-R is a BERT whose positions start after the padding's id.
+    after_padding = tower.conversion == "bert" and tower.position_offset == "after_padding"
+    return XLM_R if after_padding else _FORMATS[tower.conversion]
