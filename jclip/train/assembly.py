@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import cached_property, lru_cache, partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -78,6 +78,7 @@ def sharding_rules(run: Run, mesh: jax.sharding.Mesh) -> Rules:
     return run.sharding
 
 
+@lru_cache(maxsize=8)
 def copies_on(mesh: jax.sharding.Mesh, run: Run) -> Replication:
     """Which parameters of a run the mesh leaves in copies.
 
