@@ -1,1 +1,1 @@
-"""The experiments of this project: one Python file each, with a function `config()`."""
+"""The recipes: one Python file each, with a function `config()` that returns a `jclip.train.run.Run`."""

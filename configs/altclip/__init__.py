@@ -1,1 +1,1 @@
-"""The papers' recipes at full size."""
+"""AltCLIP's recipes at full size."""

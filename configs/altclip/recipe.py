@@ -1,21 +1,21 @@
-"""AltCLIP's table, and the runs it makes (Chen et al. 2022, section 3, table 6).
+"""AltCLIP's hyper-parameters, and the runs that use them (Chen et al. 2022, section 3, table 6).
 
-Where the paper is silent or doubtful, or differs from its author's code (jongjyh/multi-clip), these runs choose:
+Choices where the paper is silent or doubtful, or differs from its author's code (jongjyh/multi-clip):
 
-- beta1 is 0.9. The paper's 0.99 is probably a misprint: its eps, its clipping and its beta2 are the defaults of the
-  trainer that the code uses, whose beta1 is 0.9 and which no script overrides.
-- Linear decay to 0 after the warm-up, that trainer's default; the paper gives no schedule.
-- Weight decay spares norms and biases, as that trainer does, and the logit scale, which it decays with the matrices.
-  The paper has 0.1 in stage 1, the scripts 0.2: 0.1 here.
-- Stage 1 has 238,620 steps of 1,024 pairs. The paper's 10 epochs of 36M pairs would be more, and a script of the time
-  has batches of 6,144, twenty epochs and every pair twice, with which the steps come out to the last: the true budget
-  may be six times that of the table. `--stages.0.batch-size 6144` gives it.
-- Half of the sentences that the student reads are the English ones themselves (`english_share`).
-- No dropout in stage 1: the code sets it so. Nothing is said of stage 2, which has none here either.
-- 77 tokens; the scripts of the time have 75, 70, and less in experiments.
-- Stage 2 is all warm-up: 2,000 steps, warm-up 2,000, to 2e-6. (A summary that is often copied has 2e-4.)
-- In stage 2 the text tower with its projection and the logit scale train. The paper says "the text encoder".
-- No augmentation: the code resizes and crops the centre.
+- beta1 is 0.9. The paper's 0.99 is probably a misprint: its eps, clipping and beta2 are the defaults of the trainer
+  that the code uses. That trainer's beta1 is 0.9, and no script overrides it.
+- After the warm-up the learning rate decays linearly to 0, that trainer's default. The paper gives no schedule.
+- Norms and biases have no weight decay, as in that trainer. Neither has the logit scale, which the trainer decays like
+  the matrices. Stage 1 has the paper's 0.1; the scripts have 0.2.
+- Stage 1 has 238,620 steps of 1,024 pairs. The paper's 10 epochs of 36M pairs would be more. A script of the time has
+  batches of 6,144, twenty epochs and every pair twice, which gives exactly these steps. The true budget may thus be six
+  times that of the table: set `--stages.0.batch-size 6144`.
+- Half of the student's sentences are the English ones themselves (`english_share`).
+- Stage 1 has no dropout, as in the code. Nothing is said about stage 2; it has none here either.
+- Texts have 77 tokens. The scripts of the time have 75 and 70, and fewer in experiments.
+- Stage 2 is all warm-up: 2,000 steps with a warm-up of 2,000, to 2e-6. (A summary that is often copied has 2e-4.)
+- Stage 2 trains the text tower with its projection, and the logit scale. The paper says "the text encoder".
+- There is no augmentation: the code resizes and crops the centre.
 """
 
 from jclip.data.sources.folders import PairFolder, ParallelFolder
@@ -29,7 +29,7 @@ BY_CLIP = TeacherLearning("bundles/clip-vit-l-14", zoo.get_config("clip-vit-l-14
 
 
 def teacher_learning(*parallel: ParallelFolder, steps: int = 238_620, objective: TeacherLearning = BY_CLIP) -> Stage:
-    """Stage 1: the text tower learns CLIP's state of a sentence, before CLIP's own projection."""
+    """Returns stage 1: the text tower learns CLIP's state of a sentence, before CLIP's own projection."""
     return Stage(
         name="teacher",
         objective=objective,
@@ -44,7 +44,7 @@ def teacher_learning(*parallel: ParallelFolder, steps: int = 238_620, objective:
 
 
 def contrastive(*pairs: PairFolder, steps: int = 2000) -> Stage:
-    """Stage 2: the text tower learns from pictures, the image tower frozen."""
+    """Returns stage 2: the text tower learns from image-text pairs, with the image tower frozen."""
     return Stage(
         name="contrastive",
         objective=Contrastive(),
@@ -64,13 +64,13 @@ def altclip(
     model: str = "altclip",
     start: str = START,
 ) -> Run:
-    """A run of these stages.
+    """Returns a run of these stages.
 
     Args:
-      name: of the run.
-      stages: in order.
-      model: of the zoo.
-      start: the bundle where parameters begin.
+      name: the run's name.
+      stages: the stages, in order.
+      model: the model's name in the zoo.
+      start: the bundle with the initial parameters.
     """
     return Run(
         name=name,

@@ -1,18 +1,17 @@
-"""AltCLIP-m18: eighteen languages beside a ViT-H/14 (FlagAI, examples/AltCLIP-m18, 2023; no paper).
+"""AltCLIP-m18, eighteen languages and ViT-H/14 (FlagAI, examples/AltCLIP-m18, 2023; no paper).
 
-    jclip plan  configs/altclip/vit_h_14_m18.py
-    jclip train configs/altclip/vit_h_14_m18.py --reduced      two small steps a stage, here and now
-    jclip train configs/altclip/vit_h_14_m18.py --workdir runs/altclip-m18
+    jclip plan altclip/vit_h_14_m18
+    jclip train altclip/vit_h_14_m18 --reduced      # two small steps a stage, on this machine
+    jclip train altclip/vit_h_14_m18 --workdir runs/altclip-m18
 
-No figure is published for it. Its page lists the data (LAION-400M captions translated by machine, CCAligned, CCMatrix,
-WikiMatrix and others for each language; LAION-Aesthetics and Wudao-MM for the pictures) and no hyper-parameters, so
-these are table 6's. The teacher is nowhere named: LAION's ViT-H/14 has the sizes, and stands in a comment of the
-author's code.
+No figure is published for it. Its page lists the data (machine translations of LAION-400M captions, CCAligned,
+CCMatrix, WikiMatrix and others for each language; LAION-Aesthetics and Wudao-MM for the images) but no
+hyper-parameters, so the run has those of table 6. The teacher is not named either. LAION's ViT-H/14 has the right
+sizes, and a comment in the author's code mentions it.
 
     jclip convert hf://laion/CLIP-ViT-H-14-laion2B-s32B-b79K bundles/clip-vit-h-14
     jclip convert --image hf://laion/CLIP-ViT-H-14-laion2B-s32B-b79K --text hf://FacebookAI/xlm-roberta-large \
         bundles/clip-h14-with-xlm-r-large
-
 """
 
 from dataclasses import replace
@@ -28,7 +27,7 @@ LANGUAGES = (
 
 
 def config() -> Run:
-    """The run."""
+    """Returns the run."""
     parallel = [ParallelFolder(f"data/altclip-parallel-{language}") for language in LANGUAGES]
     teacher = TeacherLearning("bundles/clip-vit-h-14", zoo.get_config("clip-vit-h-14"))
     run = altclip(

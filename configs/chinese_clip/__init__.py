@@ -1,1 +1,1 @@
-"""The papers' recipes at full size."""
+"""Chinese-CLIP's recipes at full size."""

@@ -1,28 +1,28 @@
-"""Chinese-CLIP's tables, and the runs they make (Yang et al. 2022: section 2.2, tables 7, 8 and 9).
+"""Chinese-CLIP's hyper-parameters, and the runs that use them (Yang et al. 2022: section 2.2, tables 7, 8 and 9).
 
-Where the paper is silent, or differs from the authors' code (OFA-Sys/Chinese-CLIP, cn_clip 1.6.0), these runs choose:
+Choices where the paper is silent, or differs from the authors' code (OFA-Sys/Chinese-CLIP, cn_clip 1.6.0):
 
 - Stage 2 repeats the warm-up of 5,000 steps: "other hyper-parameters unchanged".
-- Weight decay spares what the code spares, which is not quite every norm (`CN_CLIP_DECAYS`), at the paper's 1e-3; the
-  code's default of 0.2 is that of neither the paper nor its own scripts.
+- Weight decay is the paper's 1e-3, and excludes what the code excludes, which is not quite every norm
+  (`CN_CLIP_DECAYS`). The code's default of 0.2 is neither the paper's nor that of its own scripts.
 - The code clamps the logit scale to [0, ln 100] after each step, and so does jclip.
-- Without --gather-with-grad the code's gradients of the towers are 1/W of the true ones on W GPUs, which AdamW undoes
-  but for epsilon: these runs have the true ones.
-- The paper gives 24 heads to H/14's text tower, which do not divide its width of 1024; its weights have 16.
-- Stage 2 of L/14 at 336 pixels: its batch is not stated, so it is that of L/14.
-- H/14's image tower began as LAION's, trained with exact GELU; the code has QuickGELU in every ViT, and so have the
-  released weights, and this.
-- An epoch of fine-tuning is every picture with each of its captions, as in the code, and a whole number of batches: the
-  code fills the last one up from the beginning.
-- A text is 50 tokens and the two around them, 52.
-- AUGMENTATION is the code's (--use-augment): RandomResizedCrop of 0.9 to 1 of the area and AutoAugment, as in table 8,
-  and half of the pictures mirrored besides, writing too, by a default of timm's of which the paper does not speak. It
-  acts in both stages, for stage 2 changes nothing of it, and in fine-tuning, where every script of the code has it on.
-- The authors' pictures were squares of the model's size before training began ("already resized" in the code), and the
-  crop lost a tenth of each at most. Here, as in the code, it is cut from a picture as it is stored, with sides of 4:3
-  at most, so that of a picture of 16:9 a quarter is never seen. A data folder of squares is the paper's way.
-- Pairs that share a picture or a caption are each other's negatives in the code (`duplicates="ignore"`); fine-tuning
-  sets have up to five captions a picture, and jclip masks those pairs. The pre-training runs keep to that too.
+- Without --gather-with-grad, the code's gradients of the towers are 1/W of the true ones on W GPUs. AdamW undoes the
+  factor, except for epsilon. These runs have the true gradients.
+- The paper gives H/14's text tower 24 heads, which do not divide its width of 1024. The released weights have 16.
+- The batch size of L/14 at 336 pixels in stage 2 is not stated; it is that of L/14 here.
+- H/14's image tower began as LAION's, trained with exact GELU. The code has QuickGELU in every ViT, and so have the
+  released weights and these runs.
+- An epoch of fine-tuning is every image with each of its captions, as in the code, and a whole number of batches. The
+  code fills the last batch from the beginning.
+- A text has 50 tokens and two special ones, 52.
+- AUGMENTATION is the code's (--use-augment): RandomResizedCrop of 0.9 to 1 of the area and AutoAugment, as in table 8.
+  The code also mirrors half of the images, text in them included, by a default of timm that the paper does not mention.
+  It is on in both stages, since stage 2 changes nothing else, and in fine-tuning, as in every script of the code.
+- The authors' images were squares of the model's size before training ("already resized" in the code), so the crop
+  removed at most a tenth. Here, as in the code, the crop is cut from the stored image with an aspect ratio of at most
+  4:3, so a quarter of a 16:9 image is never seen. Store square images to do as the authors did.
+- In the code, pairs that share an image or a caption are each other's negatives (`duplicates="ignore"`). Fine-tuning
+  data have up to five captions an image, and jclip masks those pairs, in pre-training too.
 """
 
 from dataclasses import dataclass, replace
@@ -39,7 +39,7 @@ from jclip.train.evaluations import Retrieval
 
 DATA = "data/chinese-clip-pairs"
 PAIRS = 200_000_000
-"""Of the paper, which are not public as a set: DATA is a folder of your own pairs."""
+"""Number of the paper's pairs, which are not public as a data set. DATA is a folder of your own."""
 AUGMENTATION = HostAugmentation(crop_scale=(0.9, 1.0), flip=0.5, auto_augment="original")
 CONTEXT = 52
 IMAGE_FROZEN = ((r"image/.*", False), (r"text/.*|logit_.*", True))
@@ -50,13 +50,13 @@ class Size:
     """A row of tables 7 and 8.
 
     Attributes:
-      model: of the zoo.
-      start: the bundle where pre-training begins.
-      pixels: of a picture's side.
-      beta2, eps: of AdamW, 0.999 and 1e-8 for the ResNet.
-      frozen_epochs: of stage 1, at a batch of 32,768.
-      batch_size, epochs: of stage 2.
-      remat: the paper recomputes ("gradient checkpointing") in the largest.
+      model: the model's name in the zoo.
+      start: the bundle with the initial parameters of pre-training.
+      frozen_epochs: epochs of stage 1, at a batch size of 32,768.
+      batch_size, epochs: those of stage 2.
+      pixels: side of an image.
+      beta2, eps: those of AdamW; 0.999 and 1e-8 for the ResNet.
+      remat: the paper uses gradient checkpointing for the largest model.
     """
 
     model: str
@@ -74,7 +74,7 @@ SIZES = {
     "rn50": Size("chinese-clip-rn50", "bundles/clip-rn50-with-rbt3", 20, 16_384, 44, beta2=0.999, eps=1e-8),
     "vit_b_16": Size("chinese-clip-vit-b-16", "bundles/clip-b16-with-roberta-wwm", 44, 16_384, 15),
     "vit_l_14": Size("chinese-clip-vit-l-14", "bundles/clip-l14-with-roberta-wwm", 64, 4_608, 7),
-    # It goes on from L/14's second stage, with its position embeddings brought to 336 pixels.
+    # Continues from L/14's second stage, with its position embeddings interpolated to 336 pixels.
     "vit_l_14_336": Size("chinese-clip-vit-l-14-336", "bundles/chinese-clip-l14-at-336", 0, 4_608, 2, pixels=336),
     "vit_h_14": Size("chinese-clip-vit-h-14", "bundles/clip-h14-with-roberta-wwm-large", 26, 32_768, 7, remat="layers"),
 }
@@ -82,12 +82,12 @@ SIZES = {
 
 @dataclass(frozen=True)
 class Set:
-    """A data set that is fine-tuned on.
+    """A data set for fine-tuning.
 
     Attributes:
-      folder: its pairs, train and the split that is watched.
-      pairs: for training.
-      watched: the test during training.
+      folder: its data folder, with the training and the validation split.
+      pairs: number of training pairs.
+      watched: the evaluation during training.
     """
 
     folder: str
@@ -95,8 +95,8 @@ class Set:
     watched: Retrieval
 
 
-# MUGE is reported on the split on which its best epoch is chosen, for the answers of its test split are secret. The
-# other two choose on their validation split and report the test split, once: see docs/ledger.md.
+# MUGE's test labels are secret, so its validation split chooses the best epoch and is reported. The other two choose on
+# the validation split and report the test split, once: see docs/ledger.md.
 SETS = {
     "muge": Set("data/muge", 250_314, Retrieval("muge", "data/muge", protocol="muge")),
     "flickr30k_cn": Set("data/flickr30k-cn", 148_915, Retrieval("valid", "data/flickr30k-cn", split="valid")),
@@ -145,7 +145,7 @@ TUNINGS = {
 
 
 def pretraining(size: str) -> Run:
-    """Both stages of a model size; the second alone at 336 pixels."""
+    """Returns the run with both stages of a model size; at 336 pixels the second alone."""
     row = SIZES[size]
     # Table 8, the same for all sizes.
     optimizer = _optimizer(row, learning_rate=1e-4, warmup_steps=5000)
@@ -174,13 +174,13 @@ def pretraining(size: str) -> Run:
 def finetuning(
     size: str, dataset: str, tuning: Tuning | None = None, *, name: str = "", patch_dropout: float = 0.0
 ) -> Run:
-    """A model size on a data set, from its published weights: bundles/chinese-clip-…
+    """Returns the run that fine-tunes a model's published weights, bundles/chinese-clip-…, on a data set.
 
     Args:
       size: a key of `SIZES`.
       dataset: a key of `SETS`.
-      tuning: in place of table 9's.
-      name: of the run, in place of the usual one.
+      tuning: hyper-parameters; table 9's by default.
+      name: the run's name; by default that of the model and the data set.
       patch_dropout: share of the patches that are left out, as in FLIP.
     """
     row, pairs, chosen = SIZES[size], SETS[dataset], tuning or TUNINGS[size][dataset]

@@ -18,6 +18,7 @@ COMMANDS = {
     "train": "one run: all its stages; resumes by itself when started again",
     "finetune": "a bundle on your own pictures: chooses everything, says why, keeps the better",
     "plan": "stages, parameters, arithmetic and memory of a run, without training",
+    "configs": "the recipes that come with jclip, by name",
     "convert": "PyTorch and safetensors weights to a bundle, and back",
     "verify": "holds a converted bundle against the weights it came from",
     "eval": "retrieval, classification and probes of a bundle, and two of them compared",

@@ -20,7 +20,7 @@ _CHOICES = (*_READING, "image", "text", "seed", "to")
 
 
 @dataclass(frozen=True)
-class Options:
+class ConvertOptions:
     """Weights in and out: PyTorch and safetensors checkpoints to a bundle, and a bundle back.
 
     SRC is a file, a folder, or hf://ORG/NAME (hf://ORG/NAME@REVISION for a branch, a tag or a commit): AltCLIP,
@@ -60,13 +60,13 @@ class Options:
 
 def main(arguments: Sequence[str]) -> int:
     """Runs the command."""
-    options = read(Options, arguments, "jclip convert")
+    options = read(ConvertOptions, arguments, "jclip convert")
     console = Console(stderr=True, quiet=options.json)
     source, destination = _paths(options)
     check_writable(destination)
     if options.to:
         return _write_out(options, source, destination, console)
-    from jclip.conversion import ConvertOptions, compose, convert
+    from jclip import conversion
 
     with console.working("reading") as say:
 
@@ -77,10 +77,10 @@ def main(arguments: Sequence[str]) -> int:
 
         if options.image is not None and options.text is not None:
             seed = options.seed or 0
-            passport = compose(options.image, options.text, destination, seed=seed, report=report)
+            passport = conversion.compose(options.image, options.text, destination, seed=seed, report=report)
         else:
-            said = ConvertOptions(**{name: getattr(options, name) for name in _READING})
-            passport = convert(source, destination, said, report)
+            asked = conversion.ConvertOptions(**{name: getattr(options, name) for name in _READING})
+            passport = conversion.convert(source, destination, asked, report)
     if options.json:
         print_json(passport, indent=1)
     else:
@@ -89,7 +89,7 @@ def main(arguments: Sequence[str]) -> int:
     return 0
 
 
-def _paths(options: Options) -> tuple[str, Path]:
+def _paths(options: ConvertOptions) -> tuple[str, Path]:
     composing = options.image is not None or options.text is not None
     if composing and (options.image is None or options.text is None):
         raise JclipError("--image and --text belong together: give both, or SRC")
@@ -104,14 +104,14 @@ def _paths(options: Options) -> tuple[str, Path]:
     return options.paths[0], Path(options.paths[-1])
 
 
-def _only(options: Options, fitting: Sequence[str], what: str, mend: str) -> None:
+def _only(options: ConvertOptions, fitting: Sequence[str], what: str, mend: str) -> None:
     given = [name for name in _CHOICES if getattr(options, name) is not None]
     for name in given:
         if name not in fitting:
             raise JclipError(f"--{name.replace('_', '-')} does not go with {what}: {mend}")
 
 
-def _write_out(options: Options, source: str, destination: Path, console: Console) -> int:
+def _write_out(options: ConvertOptions, source: str, destination: Path, console: Console) -> int:
     from jclip.conversion import export
 
     assert options.to

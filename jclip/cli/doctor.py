@@ -1,4 +1,4 @@
-"""`jclip doctor`: what would go wrong here, before a run finds out."""
+"""`jclip doctor`: checks this machine before a run."""
 
 import os
 import platform
@@ -16,11 +16,11 @@ _PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "ten
 
 
 @dataclass(frozen=True)
-class Options:
-    """Checks devices, a step of arithmetic on each, the mesh, package versions and disk space.
+class DoctorOptions:
+    """Checks the devices, a multiplication on each, a sum over all, package versions and disk space.
 
     Attributes:
-      workdir: where runs will write.
+      workdir: folder for runs.
       json: print JSON.
     """
 
@@ -30,7 +30,7 @@ class Options:
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that was looked at: whether it is well, and what was seen or what to do."""
+    """Result of one check: its name, whether it passed, and a note on what was found or what to do."""
 
     name: str
     well: bool
@@ -39,7 +39,7 @@ class Finding:
 
 def main(arguments: Sequence[str]) -> int:
     """Runs the command; exit code 1 when something is wrong."""
-    options = read(Options, arguments, "jclip doctor")
+    options = read(DoctorOptions, arguments, "jclip doctor")
     checks: list[tuple[str, Callable[[], str]]] = [
         ("python", _python),
         ("packages", _packages),
@@ -61,7 +61,7 @@ def main(arguments: Sequence[str]) -> int:
 def _look(name: str, check: Callable[[], str]) -> Finding:
     try:
         return Finding(name, True, check())
-    except Exception as error:  # a doctor reports whatever it meets
+    except Exception as error:  # every failure is a finding
         return Finding(name, False, f"{type(error).__name__}: {error}")
 
 
@@ -88,7 +88,7 @@ def _devices() -> str:
     for device in jax.devices():
         x = jax.device_put(jnp.ones((128, 128)), device)
         if float((x @ x)[0, 0]) != 128.0:
-            raise RuntimeError(f"{device} computes wrongly: 128 ones summed to something else")
+            raise RuntimeError(f"{device} is faulty: the sum of 128 ones is wrong")
     kind = jax.devices()[0].device_kind
     return f"{jax.device_count()} x {kind} ({jax.default_backend()}), {jax.process_count()} process(es)"
 
@@ -113,8 +113,8 @@ def _disk(workdir: Path) -> str:
     while not place.exists():
         place = place.parent
     if not place.is_dir() or not os.access(place, os.W_OK):
-        raise RuntimeError(f"{workdir} cannot be made: {place} is no folder that you may write to; name another")
+        raise RuntimeError(f"{workdir} cannot be made: {place} is not a writable folder. Set --workdir")
     free = shutil.disk_usage(place).free / 2**30
     if free < 1:
-        raise RuntimeError(f"{free:.2f} GiB free in {place}: make room before a run")
+        raise RuntimeError(f"{free:.2f} GiB free in {place}: free at least 1 GiB before a run")
     return f"{free:.0f} GiB free in {place}"

@@ -1,6 +1,7 @@
 """Options on the command line, by tyro; what it cannot read is said in a line, with exit code 2."""
 
 import contextlib
+import dataclasses
 import difflib
 import io
 import re
@@ -29,7 +30,7 @@ def read(kind: Any, arguments: Sequence[str], prog: str, **more: Any) -> Any:
     """
     value, unknown = read_known(kind, arguments, prog, **more)
     if unknown:
-        refuse(prog, unknown, known_options(kind, prog, **more))
+        refuse(prog, unknown, option_names(more.get("default", kind)))
     return value
 
 
@@ -60,12 +61,23 @@ def explain(kind: Any, prog: str, **more: Any) -> None:
         tyro.cli(kind, args=["--help"], prog=prog, **more)
 
 
-def known_options(kind: Any, prog: str, **more: Any) -> list[str]:
-    """The names of all options, as the help spells them: "--stages.0.batch-size"."""
-    shown = io.StringIO()
-    with contextlib.redirect_stdout(shown), contextlib.suppress(SystemExit):
-        tyro.cli(kind, args=["--help"], prog=prog, **more)
-    return sorted(set(re.findall(r"(?<![\w-])--[a-zA-Z][\w.\-]*", shown.getvalue())))
+def option_names(kind: Any, prefix: str = "--") -> list[str]:
+    """Returns the options of a dataclass as tyro spells them: "--stages.0.batch-size".
+
+    Args:
+      kind: a class, or an instance, whose tuples of dataclasses have an option for each field of each item.
+      prefix: begins each name.
+    """
+    if isinstance(kind, tuple | list):
+        parts = [(str(number), item) for number, item in enumerate(kind)]
+    else:
+        parts = [(field.name.replace("_", "-"), getattr(kind, field.name, None)) for field in dataclasses.fields(kind)]
+    found = []
+    for name, value in parts:
+        items = value if isinstance(value, tuple | list) else (value,)
+        nested = bool(items) and all(dataclasses.is_dataclass(item) for item in items)
+        found += option_names(value, f"{prefix}{name}.") if nested else [f"{prefix}{name}"]
+    return found
 
 
 def refuse(prog: str, unknown: Sequence[str], known: Sequence[str]) -> NoReturn:

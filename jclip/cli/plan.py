@@ -13,6 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from jclip.cli.configs import parse
+from jclip.configs.figures import published
 from jclip.console import Console, text
 from jclip.data.inspecting.reading import reading
 from jclip.errors import JclipError
@@ -26,16 +27,16 @@ from jclip.train.planning.plan import StagePlan, plan
 
 
 @dataclass(frozen=True)
-class Options:
-    """Prints what CONFIG would do: stages, trained and frozen parameters, arithmetic, memory, time; trains nothing.
+class PlanOptions:
+    """Prints the stages of CONFIG: trained and frozen parameters, arithmetic, memory, time. It does not train.
 
     Attributes:
-      config: a Python file whose config() builds the run.
-      reduced: plan the shrunken run of `jclip train CONFIG --reduced`.
-      devices: plan for so many devices, played by this machine's CPU; by default for those that are here.
-      tflops: what one device sustains, in TFLOP/s, to estimate the time: a third to a half of its data sheet is usual.
-      compile: compile each stage's step, which gives its memory: some ten seconds a stage at full size.
-      memory: of one device, in GiB: says whether each stage fits, and what makes it; by default what the device says.
+      config: a recipe's name (`jclip configs` lists them) or a Python file with a function config().
+      reduced: plan the reduced run of `jclip train CONFIG --reduced`.
+      devices: number of devices, simulated on this machine's CPU; by default this machine's own devices.
+      tflops: sustained rate of one device in TFLOP/s, for the time; usually a third to a half of its data sheet.
+      compile: compile each stage's step to measure its memory; about ten seconds a stage at full size.
+      memory: memory of one device in GiB, to check that each stage fits; by default as the device reports.
       json: print JSON.
     """
 
@@ -50,24 +51,32 @@ class Options:
 
 def main(arguments: Sequence[str]) -> int:
     """Runs the command."""
-    options, run = parse(Options, arguments, "plan", _play)
+    options, run = parse(PlanOptions, arguments, "plan", _play)
     memory = _memory(options)
     devices = devices_of(run)
     counts_epochs = any(stage.budget.epochs is not None for stage in run.stages)
     if counts_epochs and not Path(run.tokenizer).is_dir():
-        raise JclipError(f"a budget in epochs needs the data and the tokenizer {run.tokenizer}, which is not there")
+        raise JclipError(f"a budget in epochs needs the data and the tokenizer {run.tokenizer}, which does not exist")
     tokenizer = load_tokenizer(Path(run.tokenizer)) if counts_epochs else None
-    with Console(stderr=True, quiet=options.json).working("compiling the stages, to know their memory"):
+    with Console(stderr=True, quiet=options.json).working("compiling the stages to measure their memory"):
         plans = plan(run, devices, tokenizer, compiled=options.compile, tflops=options.tflops)
     fits = None
     if memory is not None:
         needs = tuple(stage.device_state_bytes + (stage.device_step_bytes or 0) for stage in plans)
-        with Console(stderr=True, quiet=options.json).working("looking for what fits"):
+        with Console(stderr=True, quiet=options.json).working("looking for settings that fit"):
             fits = fit(run, memory, needs, partial(compiled_need, tokenizer=tokenizer))
     copies = devices.copies
     reads = [reading(stage.name, source, build=False) for stage in run.stages for source in stage.data]
+    figures = None if options.reduced else published().get(run.name)
     if options.json:
-        found = {"run": run.name, "reads": reads, "stages": plans, "sharding": copies, "fit": fits}
+        found = {
+            "run": run.name,
+            "reads": reads,
+            "stages": plans,
+            "sharding": copies,
+            "fit": fits,
+            "published": figures,
+        }
         print_json(found, default=dataclasses.asdict, indent=2)
     else:
         for one in reads:
@@ -75,6 +84,8 @@ def main(arguments: Sequence[str]) -> int:
         _show(run, plans, fits, Console())
         if copies.devices > 1:
             _show_copies(copies, Console())
+        if figures:
+            Console().tell(f"Published for this recipe, in percent: {figures}.")
     return 0
 
 
@@ -114,7 +125,7 @@ def _show(run: Run, plans: list[StagePlan], fits: Fit | None, console: Console) 
         console.print(mend(fits), soft_wrap=True)
     console.tell(_note(plans))
     for number, stage in enumerate(plans, 1):
-        groups = Table(title=text(f"{number} {stage.name}: what trains"), title_justify="left")
+        groups = Table(title=text(f"{number} {stage.name}: trained parameters"), title_justify="left")
         groups.add_column("parameters")
         groups.add_column("count", justify="right")
         groups.add_column("")
@@ -126,7 +137,7 @@ def _show(run: Run, plans: list[StagePlan], fits: Fit | None, console: Console) 
 def _show_copies(copies: Replication, console: Console) -> None:
     console.tell(f"Parameters over {copies}")
     if copies.parts:
-        table = Table(title="of these, in copies", title_justify="left")
+        table = Table(title="copied parameters", title_justify="left")
         table.add_column("parameters")
         table.add_column("size", justify="right")
         table.add_column("copies", justify="right")
@@ -136,58 +147,58 @@ def _show_copies(copies: Replication, console: Console) -> None:
 
 
 def mend(fits: Fit) -> str:
-    """What makes the run fit, or how near it comes."""
+    """Returns the overrides that make the run fit, or that come closest."""
     words = " ".join(fits.overrides)
     least = ", ".join(in_units(size) for size in fits.then)
     if fits.fits:
         return f"It fits, with {least} a stage, if you add: {words}"
     if not words:
-        return "Nothing that was tried makes it fit, or helps: take more devices, smaller batches, or a smaller model."
+        return "No setting that was tried makes it fit or helps: use more devices, smaller batches or a smaller model."
     return (
-        f"Nothing that was tried makes it fit. It comes to {least} a stage, the least, with: {words}\n"
-        "Take more devices beside that, smaller batches, or a smaller model."
+        f"No setting that was tried makes it fit. The least is {least} a stage, with: {words}\n"
+        "Also use more devices, smaller batches or a smaller model."
     )
 
 
-def _memory(options: Options) -> int | None:
-    """Bytes of a device that stages are held against; None where nobody knows."""
+def _memory(options: PlanOptions) -> int | None:
+    """Returns the memory of a device in bytes, from --memory or from the device; None if unknown."""
     if options.memory is None:
         device = jax.local_devices()[0]
         known = (device.memory_stats() or {}) if device.platform != "cpu" and options.compile else {}
         return known.get("bytes_limit")
     if not options.compile:
-        raise JclipError("--memory is held against what the compiler says: leave --no-compile out")
+        raise JclipError("--memory needs the compiler's figures: omit --no-compile")
     if not 0 < options.memory < float("inf"):
-        raise JclipError(f"a device of {options.memory} GiB is not possible: give a number above 0")
+        raise JclipError(f"--memory is {options.memory}; expected a number above 0")
     return int(options.memory * 2**30)
 
 
 def _note(plans: list[StagePlan]) -> str:
-    """What the figures of memory and time stand on, or how to get them."""
+    """Returns what the figures of memory and time include, or how to get them."""
     if plans[0].device_step_bytes is None:
-        memory = "Activations and gradients are not counted: leave --no-compile out."
+        memory = "Activations and gradients are not included: omit --no-compile to add them."
     else:
         backend = jax.default_backend()
         memory = (
-            f"A step's memory (batch, activations, gradients) is what XLA asks for on {backend}: other backends fuse "
-            "otherwise, and ask for less or more."
+            f"A step's memory (batch, activations, gradients) is XLA's figure for {backend}. Other backends fuse "
+            "differently and need less or more."
         )
     if plans[0].seconds is None:
-        return f"{memory} For times give --tflops."
-    return f"{memory} Times count the arithmetic alone, at the rate given: input and communication are extra."
+        return f"{memory} For times, set --tflops."
+    return f"{memory} Times are for the arithmetic alone, at the given rate; input and communication are extra."
 
 
-def _play(options: Options) -> None:
-    """Makes this machine's CPU look like the devices asked for, before jax has looked at what is here."""
+def _play(options: PlanOptions) -> None:
+    """Simulates --devices on this machine's CPU. It must run before jax initialises its devices."""
     if options.devices is None:
         return
     if options.devices < 1:
-        raise JclipError(f"a plan for {options.devices} devices is not possible: give 1 or more")
+        raise JclipError(f"--devices is {options.devices}; expected 1 or more")
     try:
         jax.config.update("jax_platforms", "cpu")
         jax.config.update("jax_num_cpu_devices", options.devices)
     except RuntimeError as error:
-        raise JclipError(f"--devices is for a process of its own: {str(error).partition(':')[0]}") from None
+        raise JclipError(f"--devices needs a process of its own: {str(error).partition(':')[0]}") from None
 
 
 def _duration(seconds: float) -> str:

@@ -27,25 +27,25 @@ from jclip.train.outcome import Outcome
 from jclip.train.scores import Scores
 
 LOST = 128 + signal.SIGABRT
-"""The exit code where another process was lost: what jax itself ends with when it notices that first."""
+"""Exit code after another process was lost, the same as jax's own."""
 
 
 @dataclass(frozen=True)
-class Options:
-    """Trains all stages of CONFIG; started again, it resumes where it stopped.
+class TrainOptions:
+    """Trains all stages of CONFIG. The same command resumes a run that was stopped.
 
-    Any field of the configuration can be set: --stages.0.batch-size 256. `jclip train CONFIG --help` lists them.
+    Options set any field of the configuration: --stages.0.batch-size 256. `jclip train CONFIG --help` lists them.
 
     Attributes:
-      config: a Python file whose config() builds the run.
-      workdir: holds checkpoints, metrics.jsonl and a bundle a stage; default runs/NAME.
-      reduced: shrink the towers, and train two steps a stage on synthetic data: does this recipe run here?
-      json: print the outcome as JSON, and no progress.
-      distributed: this is one of several processes of a run: join the others, as a TPU pod, Slurm, Kubernetes or Open
-        MPI names them. JCLIP_COORDINATOR, JCLIP_PROCESSES and JCLIP_PROCESS in the environment do it by hand.
+      config: a recipe's name (`jclip configs` lists them) or a Python file with a function config().
+      workdir: folder for checkpoints, metrics.jsonl and one bundle for each stage; by default runs/NAME.
+      reduced: train two steps a stage with small towers on synthetic data, to check that the recipe runs here.
+      json: print the outcome as JSON, without progress.
+      distributed: join the other processes of this run, as found by jax on a TPU pod, Slurm, Kubernetes or Open MPI.
+        The environment variables JCLIP_COORDINATOR, JCLIP_PROCESSES and JCLIP_PROCESS set them by hand.
 
-    Exit code: 0 when finished; 75 when SIGTERM, or SIGHUP of a lost terminal, stopped it after saving: start it again;
-    130 when Ctrl-C did; 134 when another process was lost.
+    Exit codes: 0 finished; 75 saved after SIGTERM, or SIGHUP of a lost terminal: start it again; 130 saved after
+    Ctrl-C; 134 another process was lost.
     """
 
     config: tyro.conf.Positional[Annotated[str, tyro.conf.arg(metavar="CONFIG")]]
@@ -73,13 +73,13 @@ def main(arguments: Sequence[str]) -> int:
                 raise JclipError(words) from None
         elif not several:
             raise
-        # To wait for the others at the end, as jax would, is in vain where one of them is gone.
+        # jax would wait at exit for the other processes, one of which is gone.
         complain(f"jclip train: {words}")
         os._exit(code)
 
 
 def _train(arguments: Sequence[str]) -> int:
-    options, run = parse(Options, arguments, "train", lambda options: connect(options.distributed))
+    options, run = parse(TrainOptions, arguments, "train", lambda options: connect(options.distributed))
     workdir = options.workdir or Path("runs") / ("reduced" if options.reduced else "") / run.name
     on_first(lambda: check_folder(workdir))
     console = Console(stderr=True, quiet=options.json or not is_first_process())
@@ -104,4 +104,4 @@ def _tell(run: Run, outcome: Outcome, console: Console, *, as_json: bool) -> Non
         for line in what_now(run, outcome):
             console.tell(line)
     else:
-        console.tell(f"stopped after {steps} steps, saved: the same command goes on from here")
+        console.tell(f"stopped after {steps} steps and saved: the same command resumes")

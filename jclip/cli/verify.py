@@ -16,7 +16,7 @@ _VERDICTS = {True: text("holds", "green"), False: text("wrong", "red"), None: te
 
 
 @dataclass(frozen=True)
-class Options:
+class VerifyOptions:
     """Re-runs the passport of BUNDLE against the weights that it was converted from, and prints what holds.
 
     With the options of the conversion, which the passport records. Exits with 0 when all that could be looked at holds:
@@ -41,7 +41,7 @@ def main(arguments: Sequence[str]) -> int:
     Raises:
       JclipError: something does not hold.
     """
-    options = read(Options, arguments, "jclip verify")
+    options = read(VerifyOptions, arguments, "jclip verify")
     from jclip.conversion import verify
 
     with Console(stderr=True, quiet=options.json).working("reading") as say:

@@ -176,9 +176,7 @@ def _in_batches(rows: range, size: int) -> Iterator[range]:
 
 def _check_seen(caches: Sequence[FeatureCache]) -> None:
     for cache in caches:
-        if (
-            not all(map(wait_until_visible, cache.files)) or cache.missing()
-        ):  # all() stops early
+        if not all(map(wait_until_visible, cache.files)) or cache.missing():  # all() stops early
             raise JclipError(
                 f"{cache.folder} lacks {len(cache.missing())} files here that the first process wrote: give all "
                 "processes the same cache, on a shared disk"

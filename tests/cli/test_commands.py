@@ -116,8 +116,11 @@ def test_bad_usage_is_said_in_a_line(arguments, told, capsys):
             ["plan", CHINESE_CLIP, "--mesh.tensor", "8"],
             "leaves 30% of the parameters in copies, above max_replicated=0.05",
         ),
-        (["plan", CHINESE_CLIP, "--memory", "0"], "a device of 0.0 GiB is not possible: give a number above 0"),
-        (["plan", CHINESE_CLIP, "--memory", "8", "--no-compile"], "what the compiler says: leave --no-compile out"),
+        (["plan", CHINESE_CLIP, "--memory", "0"], "--memory is 0.0; expected a number above 0"),
+        (
+            ["plan", CHINESE_CLIP, "--memory", "8", "--no-compile"],
+            "the compiler's figures: omit --no-compile",
+        ),
         (["train", CHINESE_CLIP], "starts_from: there is no bundle bundles/"),
         (["eval", "poetry", "a", "b"], "there is no evaluation 'poetry'"),
     ],
@@ -174,10 +177,8 @@ def test_plan_says_what_makes_it_fit():
     words = ("--remat", "dots")
     assert mend(Fit(2**30, (2**31,), words, (2**29,))) == "It fits, with 512.00 MiB a stage, if you add: --remat dots"
     told = mend(Fit(2**20, (2**31,), words, (2**29,)))
-    assert told.startswith(
-        "Nothing that was tried makes it fit. It comes to 512.00 MiB a stage, the least, with: --remat"
-    )
-    assert "take more devices" in mend(Fit(2**20, (2**31,), (), (2**31,)))
+    assert told.startswith("No setting that was tried makes it fit. The least is 512.00 MiB a stage, with: --remat")
+    assert "use more devices" in mend(Fit(2**20, (2**31,), (), (2**31,)))
 
 
 def test_plan_for_devices_that_are_not_here():
@@ -252,4 +253,4 @@ def test_doctor_finds_a_full_disk(capsys, monkeypatch):
 
     monkeypatch.setattr(shutil, "disk_usage", lambda place: shutil._ntuple_diskusage(100, 99, 1))
     assert main(["doctor"]) == 1
-    assert "make room before a run" in capsys.readouterr().out
+    assert "free at least 1 GiB before a run" in capsys.readouterr().out

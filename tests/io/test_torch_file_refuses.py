@@ -277,9 +277,7 @@ def test_one_flipped_byte_in_a_tensor_is_noticed(samples):
     found = open_torch_file(file).tensors
     np.testing.assert_array_equal(found["b"].read(), np.arange(7))
     for name in ("a.weight", "a.turned", "a.weight"):
-        with pytest.raises(
-            JclipError, match=rf"one: {name}: zip/data/0 is damaged, its checksum does not match"
-        ):
+        with pytest.raises(JclipError, match=rf"one: {name}: zip/data/0 is damaged, its checksum does not match"):
             next(found[name].parts())
 
 

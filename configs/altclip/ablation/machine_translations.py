@@ -1,10 +1,8 @@
 """AltCLIP's ablation, table 4 (Chen et al. 2022): English with English, and machine translations.
 
-    jclip train configs/altclip/ablation/machine_translations.py
+    jclip train altclip/ablation/machine_translations
 
-Expected, English / Chinese: mean recall on Flickr30k 86.8 / 85.8, ImageNet 51.6 / 41.7.
-
-Whether the 28M captions of LAION-400M belong to this row, the paper does not say; here they do.
+The paper does not say whether this row includes the 28M captions of LAION-400M; this run does.
 """
 
 from jclip.configs.altclip.recipe import altclip, teacher_learning
@@ -13,5 +11,5 @@ from jclip.train.configuration import Run
 
 
 def config() -> Run:
-    """The run."""
+    """Returns the run."""
     return altclip("altclip-machine-translations", teacher_learning(ParallelFolder("data/altclip-parallel-machine")))

@@ -1,9 +1,9 @@
 """Figure 3's "from scratch": no tower is pre-trained (Yang et al. 2022, section 3.1.3).
 
-    jclip train configs/chinese_clip/ablation/from_scratch.py
+    jclip train chinese_clip/ablation/from_scratch
 
-The paper shows curves alone: far below any pre-trained start, and still rising. Length and rate are not given; this
-spends the pairs of both stages at stage 1's.
+The paper shows curves without numbers: far below any pre-trained start, and still rising. It gives neither length nor
+learning rate. This run sees as many pairs as both stages together, with the optimizer of stage 1.
 """
 
 from dataclasses import replace

@@ -1,9 +1,9 @@
 """Figure 3's "w/o two-stage": everything trains from the start (Yang et al. 2022, section 3.1.3).
 
-    jclip train configs/chinese_clip/ablation/one_stage.py
+    jclip train chinese_clip/ablation/one_stage
 
-The paper shows curves alone, no numbers: as good as two stages on MUGE, worse on the translated sets. It says neither
-how long this ran nor at which rate; this spends the pairs of both stages at stage 2's.
+The paper shows curves without numbers: as good as two stages on MUGE, worse on the translated data sets. It gives
+neither length nor learning rate. This run sees as many pairs as both stages together, with the optimizer of stage 2.
 """
 
 from dataclasses import replace
