@@ -1,4 +1,4 @@
-"""What is evaluated during a run, as plain data. The command line turns it into evaluators: training knows none."""
+"""What is evaluated during a run, as plain data. `jclip.evaluators` makes evaluators of it."""
 
 from dataclasses import dataclass
 

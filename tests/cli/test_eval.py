@@ -8,28 +8,16 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from jclip.bundle import Bundle, save_bundle
 from jclip.cli import main
 from jclip.cli.eval._common import open_model
-from jclip.data.sources.synthetic import write_tokenizer
 from jclip.evaluate.datasets.protocols import PROTOCOLS
-from jclip.images.preprocess import Preprocessing
-from jclip.models.build import init_variables
-from jclip.models.clip_text import ClipTextConfig
-from jclip.models.dual_encoder import DualEncoderConfig
-from jclip.models.vit import VitConfig
 from tests.evaluate.cn_clip_data import many_to_many, their_score, write_texts
+from tests.evaluate.small_bundle import write_small_bundle
 
 
 @pytest.fixture(scope="module")
 def bundle(tmp_path_factory):
-    place = tmp_path_factory.mktemp("model")
-    tokenizer = write_tokenizer("clip_bpe", place / "words")
-    text = ClipTextConfig(vocab_size=tokenizer.vocab_size, context_length=12, width=16, layers=1, heads=2)
-    config = DualEncoderConfig(VitConfig(16, 8, 16, 1, 2), text, embed_dim=8)
-    params = jax.device_get(init_variables(config, jax.random.key(0)))["params"]
-    save_bundle(Bundle(config, params, tokenizer, Preprocessing(16), 12), place / "bundle")
-    return place / "bundle"
+    return write_small_bundle(tmp_path_factory.mktemp("model"))
 
 
 @pytest.fixture
@@ -165,7 +153,7 @@ def test_two_runs_side_by_side(bundle, data, tmp_path, capsys):
     assert main(["eval", "compare", str(tmp_path / "b"), str(tmp_path / "again")]) == 0
     assert "+0.0 to +0.0" in capsys.readouterr().out
     (tmp_path / "c.json").write_text("{}")
-    assert "c.json is no results.json" in fails(capsys, "compare", tmp_path / "a", tmp_path / "c.json")
+    assert "c.json is not a results.json" in fails(capsys, "compare", tmp_path / "a", tmp_path / "c.json")
     other["tests"][0]["dataset"] = "another"
     (tmp_path / "c.json").write_text(json.dumps(other))
     assert "have no test in common" in fails(capsys, "compare", tmp_path / "a", tmp_path / "c.json")

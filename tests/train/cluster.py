@@ -91,8 +91,8 @@ def run_all(job: Job, processes: int, devices: int) -> list[tuple[int, str]]:
 
 
 def _main(file: str) -> int:
-    from jclip.cli.evaluators import evaluators as made
     from jclip.errors import JclipError
+    from jclip.evaluators import evaluators as made
     from jclip.parallel.processes import connect
     from jclip.train.loop import train
     from tests.train.runs import Watch
@@ -125,7 +125,7 @@ def _evaluator(run: Run, job: Job) -> Any:
 
     from jclip.data.sources.synthetic import SyntheticPairs
     from jclip.errors import JclipError
-    from jclip.evaluate.metrics.retrieval import recalls
+    from jclip.evaluate.metrics.recall import recalls
     from jclip.inference import Encoder
     from jclip.tokenizers.text import load_tokenizer
 
