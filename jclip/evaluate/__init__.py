@@ -20,14 +20,14 @@ Names:
   classifier: returns the class vectors of a zero-shot classifier.
   load_prompts: returns a prompt ensemble.
   fit_probe: fits a linear probe on features.
-  Probe: a linear classifier.
+  LinearProbe: a linear classifier.
 """
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from jclip.evaluate.metrics.logistic_regression import Probe as Probe
+    from jclip.evaluate.metrics.logistic_regression import LinearProbe as LinearProbe
     from jclip.evaluate.metrics.logistic_regression import fit_probe as fit_probe
     from jclip.evaluate.metrics.positives import Positives as Positives
     from jclip.evaluate.metrics.recall import query_hits as query_hits
@@ -60,7 +60,7 @@ _NAMES = {
     "classifier": "jclip.evaluate.metrics.zero_shot:classifier",
     "load_prompts": "jclip.evaluate.prompts:load_prompts",
     "fit_probe": "jclip.evaluate.metrics.logistic_regression:fit_probe",
-    "Probe": "jclip.evaluate.metrics.logistic_regression:Probe",
+    "LinearProbe": "jclip.evaluate.metrics.logistic_regression:LinearProbe",
 }
 __all__ = list(_NAMES)
 

@@ -199,7 +199,7 @@ def test_probe(bundle, tmp_path, capsys):
     assert [test["shared"] for test in tests] == [12, 12]
     assert "12 of 18 test pictures are in split train or valid too" in (out / "report.md").read_text()
     page = (out / "report.html").read_text()
-    assert page.count("<img") == 18 and "what was taken for what" in page and "1 a class" in page
+    assert page.count("<img") == 18 and "confusion matrix" in page and "1 a class" in page
     assert tests[1]["accuracy"] == 1
     assert 0 <= tests[0]["accuracy"] <= 1 and tests[0]["draws"] == 3
     again = run(capsys, "probe", bundle, tmp_path / "data", "--shots", "1")["tests"]

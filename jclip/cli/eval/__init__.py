@@ -25,7 +25,7 @@ def main(arguments: Sequence[str]) -> int:
         say(_usage())
         sys.exit(0)
     if not arguments or arguments[0].startswith("-"):
-        complain(f"jclip eval: missing: TASK, one of {', '.join(TASKS)} (see jclip eval --help)")
+        complain(f"jclip eval: missing: what to evaluate, one of {', '.join(TASKS)} (see jclip eval --help)")
         sys.exit(2)
     task, rest = arguments[0], arguments[1:]
     if task not in TASKS:

@@ -20,7 +20,7 @@ from jclip.plain import as_json
 
 
 @dataclass(frozen=True)
-class Options:
+class ClassifyOptions:
     """Evaluates zero-shot classification of the pictures of DATA by BUNDLE.
 
     DATA is a folder that `jclip data import` wrote, or holds a folder for each class, in the order of their names, or
@@ -67,7 +67,7 @@ class Options:
 
 def main(arguments: Sequence[str]) -> int:
     """Runs the command."""
-    options = read(Options, arguments, "jclip eval classify")
+    options = read(ClassifyOptions, arguments, "jclip eval classify")
     check_output(options.output)
     if options.submission and not (options.output and options.dataset):
         raise JclipError("--submission needs --output and --dataset: give both")

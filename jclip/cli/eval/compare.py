@@ -19,7 +19,7 @@ from jclip.plain import as_json, print_json
 
 
 @dataclass(frozen=True)
-class Options:
+class CompareOptions:
     """Shows the results of two evaluations side by side, with their differences.
 
     Compares the tests that both ran, and counts the others. If both ran the same queries, the difference has a 95 %
@@ -40,7 +40,7 @@ class Options:
 
 def main(arguments: Sequence[str]) -> int:
     """Runs the command."""
-    options = read(Options, arguments, "jclip eval compare")
+    options = read(CompareOptions, arguments, "jclip eval compare")
     check_output(options.output)
     before, after = read_results(options.a), read_results(options.b)
     known = {test.key: test for test in before.tests}

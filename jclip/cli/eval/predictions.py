@@ -15,7 +15,7 @@ from jclip.plain import print_json
 
 
 @dataclass(frozen=True)
-class Options:
+class PredictionsOptions:
     """Computes recalls of existing predictions, as cn_clip's evaluation.py and evaluation_tr.py do.
 
     Both files are JSON lines: {"text_id": 3, "image_ids": [7, 9]} for text to image, {"image_id": 7, "text_ids": [3]}
@@ -34,7 +34,7 @@ class Options:
 
 def main(arguments: Sequence[str]) -> int:
     """Runs the command."""
-    options = read(Options, arguments, "jclip eval predictions")
+    options = read(PredictionsOptions, arguments, "jclip eval predictions")
     asked, answers = read_answers(options.answers)
     figures = score_predictions(answers, read_predictions(options.predictions, asked))
     if options.json:

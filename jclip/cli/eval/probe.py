@@ -18,7 +18,7 @@ from jclip.images.preprocess import Orientation
 
 
 @dataclass(frozen=True)
-class Options:
+class ProbeOptions:
     """Evaluates linear probes on BUNDLE's frozen image features, trained on all pictures or a few of each class.
 
     DATA holds train/ and test/, each with a folder for each class, or is a folder that `jclip data import` wrote. The
@@ -53,7 +53,7 @@ class Options:
 
 def main(arguments: Sequence[str]) -> int:
     """Runs the command."""
-    options = read(Options, arguments, "jclip eval probe")
+    options = read(ProbeOptions, arguments, "jclip eval probe")
     check_output(options.output)
     shots = [_number(word) for word in words(options.shots) or [options.shots]]
     if options.seeds < 1:

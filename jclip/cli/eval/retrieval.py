@@ -19,7 +19,7 @@ from jclip.images.preprocess import Orientation
 
 
 @dataclass(frozen=True)
-class Options:
+class RetrievalOptions:
     """Evaluates retrieval by BUNDLE on the pictures and captions of DATA, text to image and image to text.
 
     A query is a hit at k if one of its positives is among the k best; ties count as the expected hit. Equal captions
@@ -65,7 +65,7 @@ class Options:
 
 def main(arguments: Sequence[str]) -> int:
     """Runs the command."""
-    options = read(Options, arguments, "jclip eval retrieval")
+    options = read(RetrievalOptions, arguments, "jclip eval retrieval")
     check_output(options.output)
     languages = words(options.languages)
     _check_encoding(options)
@@ -94,7 +94,7 @@ def main(arguments: Sequence[str]) -> int:
     return 0
 
 
-def _check_encoding(options: Options) -> None:
+def _check_encoding(options: RetrievalOptions) -> None:
     """Raises JclipError for options of encoding beside a folder of features."""
     given = {"--orientation": options.orientation, "--context-length": options.context_length}
     named = " and ".join(name for name, value in given.items() if value is not None)
@@ -102,7 +102,7 @@ def _check_encoding(options: Options) -> None:
         raise JclipError(f"{options.bundle} holds features, which {named} cannot change: omit it, or name the model")
 
 
-def _encoded(options: Options, tests: RetrievalTests) -> Iterator[Encoded]:
+def _encoded(options: RetrievalOptions, tests: RetrievalTests) -> Iterator[Encoded]:
     """Yields the tasks with features of the bundle, or with those in cn_clip's files."""
     folder = options.bundle
     if holds_features(folder):

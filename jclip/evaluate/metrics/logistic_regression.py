@@ -28,7 +28,7 @@ _FINEST = 1 / 8  # of a decade: 97 values from 1e-6 to 1e6
 
 
 @dataclass(frozen=True)
-class Probe:
+class LinearProbe:
     """Linear classifier.
 
     Attributes:
@@ -45,7 +45,9 @@ class Probe:
         return features_nd @ self.weights_dc + self.bias_c
 
 
-def fit(features_nd: Features, classes_n: Ints, classes: int, penalty: float, start: Probe | None = None) -> Probe:
+def fit(
+    features_nd: Features, classes_n: Ints, classes: int, penalty: float, start: LinearProbe | None = None
+) -> LinearProbe:
     """Minimises summed cross-entropy + penalty / 2 |weights|^2; the bias is not penalised.
 
     Args:
@@ -79,10 +81,12 @@ def fit(features_nd: Features, classes_n: Ints, classes: int, penalty: float, st
     options = {"maxiter": ITERATIONS, "gtol": 1e-6, "ftol": 1e-12}
     found = minimize(objective, first.ravel(), jac=True, method="L-BFGS-B", options=options)
     both_ec = found.x.reshape(width + 1, classes)
-    return Probe(both_ec[:-1], both_ec[-1], penalty)
+    return LinearProbe(both_ec[:-1], both_ec[-1], penalty)
 
 
-def sweep(train: tuple[Features, Ints], valid: tuple[Features, Ints], classes: int) -> tuple[Probe, dict[float, float]]:
+def sweep(
+    train: tuple[Features, Ints], valid: tuple[Features, Ints], classes: int
+) -> tuple[LinearProbe, dict[float, float]]:
     """Finds the penalty with the best validation accuracy, and refits on both splits together.
 
     Tries seven penalties from 1e-6 to 1e6, then bisects around the best until steps are an eighth of a decade (Radford
@@ -94,7 +98,7 @@ def sweep(train: tuple[Features, Ints], valid: tuple[Features, Ints], classes: i
     Raises:
       JclipError: there is no picture, or features are not finite.
     """
-    tried: dict[float, tuple[float, Probe]] = {}
+    tried: dict[float, tuple[float, LinearProbe]] = {}
 
     def best_of(penalties: Sequence[float]) -> float:
         # From strong to weak regularisation, each initialised with the nearest solution.
@@ -143,7 +147,7 @@ def held_out(classes_n: Ints, seed: int = 0, share: float = 0.2) -> tuple[Ints, 
     return np.setdiff1d(np.arange(len(classes_n)), out), out
 
 
-def fit_probe(train: tuple[Features, Ints], valid: tuple[Features, Ints] | None, classes: int) -> Probe:
+def fit_probe(train: tuple[Features, Ints], valid: tuple[Features, Ints] | None, classes: int) -> LinearProbe:
     """Fits a probe whose penalty is chosen on `valid`, or on a held-out share of `train`.
 
     With one picture a class nothing can be held out, and the penalty is 1.

@@ -196,7 +196,7 @@ def _plots(results: Results, other: Results | None) -> Iterator[Chart | Matrix]:
                 )
         for test in tests if not other else ():
             if test.confusion and len(test.classes) <= _MOST_CLASSES:
-                yield Matrix(f"{_titled(test)}: what was taken for what", test.classes, test.confusion, _MATRIX)
+                yield Matrix(f"{_titled(test)}: confusion matrix", test.classes, test.confusion, _MATRIX)
 
 
 _MATRIX = "Rows are true classes; a darker cell is a larger share of its row."

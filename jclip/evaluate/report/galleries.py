@@ -93,7 +93,7 @@ def classified(data: ClassSet, scores_nc: np.ndarray, names: Sequence[str], lang
         ]
         queries.append(Query(names[number], language, LANGUAGE_NAMES.get(language, language or "class"), answers))
     found = Gallery(f"{data.name}, {title}", queries)
-    return Section(f"What is taken for what, by {title}", _CLASSIFIED, [found])
+    return Section(f"Pictures by predicted class, {title}", _CLASSIFIED, [found])
 
 
 _CLASSIFIED = """Some classes, drawn at random, and the pictures most confidently assigned to them. A green frame \
