@@ -17,7 +17,7 @@ from jclip.train.evaluations import Classification, Evaluation, Probe, Retrieval
 from jclip.train.run import Run
 
 Evaluator = Callable[[dict[str, Any]], Mapping[str, float]]
-"""Variables -> figures; called on every process."""
+"""Variables -> figures."""
 
 _Figures = Iterator[tuple[str, Mapping[str, float]]]
 """Figures by language, prompts or number of shots."""

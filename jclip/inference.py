@@ -17,7 +17,6 @@ from jclip.errors import JclipError
 from jclip.images.preprocess import Orientation, Picture, Preprocessing, normalise, to_array
 from jclip.losses.unit import unit
 from jclip.models.build import ModelConfig, build_model
-from jclip.models.dual_encoder import DualEncoderConfig
 from jclip.parallel.processes import together
 from jclip.parallel.sharding import batch_devices, local_rows, place_rows
 from jclip.tokenizers.text import Tokenizer, pad
@@ -190,8 +189,8 @@ class Model:
         self.bundle = bundle
         variables = {"params": bundle.params, **({"batch_stats": bundle.stats} if bundle.stats else {})}
         self.variables: dict[str, Any] = jax.device_put(variables)
-        dual = isinstance(bundle.config, DualEncoderConfig)
-        self.similarity_scale = _similarity_scale(float(np.float32(bundle.params["logit_scale"]))) if dual else 1.0
+        logit_scale = bundle.params.get("logit_scale", 0.0)  # a text encoder alone has none
+        self.similarity_scale = _similarity_scale(float(np.float32(logit_scale)))
         self._encoder = Encoder(
             bundle.config, bundle.tokenizer, bundle.preprocessing, bundle.context_length, batch_size
         )

@@ -1,18 +1,18 @@
 """Evaluations during training: the figures that `jclip eval` finds, on any number of processes."""
 
-import json
 from dataclasses import replace
 from pathlib import Path
 
 import jax
 import pytest
 
-from jclip.bundle import Bundle, save_bundle
-from jclip.cli import main
+import jclip.evaluate
+from jclip.bundle import Bundle
 from jclip.cli.configs import load_config
 from jclip.config import from_json, to_json
 from jclip.errors import JclipError
 from jclip.evaluators import evaluators
+from jclip.inference import Model
 from jclip.models.build import init_variables
 from jclip.parallel.mesh import make_mesh
 from jclip.tokenizers.text import load_tokenizer
@@ -54,30 +54,30 @@ def found(workdir):
     return {line["total"]: {name: value for name, value in line.items() if "/" in name} for line in lines}
 
 
-def test_the_figures_of_the_bundle(run, tmp_path, capsys):
+def test_the_figures_of_the_bundle(run, tmp_path):
     variables = init_variables(run.model, jax.random.key(run.seed))
+    tokenizer, context = load_tokenizer(Path(run.tokenizer)), run.stages[0].context_length
+    bundle = Bundle(run.model, jax.device_get(variables["params"]), tokenizer, run.preprocessing, context)
+    pairs, things, probe = (one.data for one in run.evaluations)
     with jax.set_mesh(make_mesh()):
         figures = {
             f"{name}/{figure}": value
             for name, evaluate in evaluators(run).items()
             for figure, value in evaluate(variables).items()
         }
-    tokenizer, context = load_tokenizer(Path(run.tokenizer)), run.stages[0].context_length
-    bundle = Bundle(run.model, jax.device_get(variables["params"]), tokenizer, run.preprocessing, context)
-    save_bundle(bundle, tmp_path / "bundle")
-
-    def evaluated(task, number, *more):
-        assert main(["eval", task, str(tmp_path / "bundle"), run.evaluations[number].data, *more, "--json"]) == 0
-        return json.loads(capsys.readouterr().out)["tests"]
-
-    for test in evaluated("retrieval", 0):
+        model = Model(bundle)
+        evaluations = (
+            jclip.evaluate.retrieval(model, pairs, languages=["en", "zh"], resamples=0),
+            jclip.evaluate.classification(model, things, prompts=["en"], resamples=0),
+            jclip.evaluate.probe(model, probe, shots=[1], seeds=1, resamples=0),
+        )
+    of_retrieval, (of_things,), (of_probe,) = (one.results.tests for one in evaluations)
+    for test in of_retrieval:
         for name in ("t2i_r1", "i2t_r10", "mean_recall"):
-            assert figures[f"pairs/{test['language']}/{name}"] == pytest.approx(test[name])
-    (test,) = evaluated("classify", 1)
+            assert figures[f"pairs/{test.language}/{name}"] == pytest.approx(test.figures[name])
     for name in ("accuracy", "mean_per_class"):
-        assert figures[f"things/{name}"] == pytest.approx(test[name])
-    (test,) = evaluated("probe", 2, "--shots", "1", "--seeds", "1")
-    assert figures["probe/accuracy"] == pytest.approx(test["accuracy"], abs=0.1)  # one picture of twelve
+        assert figures[f"things/{name}"] == pytest.approx(of_things.figures[name])
+    assert figures["probe/accuracy"] == pytest.approx(of_probe.figures["accuracy"], abs=0.1)  # one picture of twelve
 
     # The loop calls them before the first step, on all processes.
     few = replace(run, evaluations=run.evaluations[:1])

@@ -140,9 +140,5 @@ def mean_over(tests: Sequence[Result], name: str) -> float | None:
 
 
 def differences(before: Result, after: Result) -> dict[str, Interval]:
-    """Returns 95 % intervals of the differences of two models on one test; empty if their queries differ.
-
-    Raises:
-      JclipError: per-query values are damaged.
-    """
+    """Returns 95 % intervals of the differences of two models on one test; empty if their queries differ."""
     return changes(before.trials, after.trials, "mean_recall" if after.kind == "retrieval" else "")

@@ -11,6 +11,7 @@ from PIL import Image
 from jclip.cli import main
 from jclip.cli.eval._common import open_model
 from jclip.evaluate.datasets.protocols import PROTOCOLS
+from jclip.evaluate.metrics import logistic_regression
 from tests.evaluate.cn_clip_data import many_to_many, their_score, write_texts
 from tests.evaluate.small_bundle import write_small_bundle
 
@@ -66,7 +67,7 @@ def test_the_report_says_what_counted_as_one(bundle, tmp_path, capsys, monkeypat
     (found,) = run(capsys, "retrieval", bundle, data, "--output", out)["tests"]
     assert (found["counting"], found["captions"], found["joined_captions"]) == ("joined", 24, 3)
     assert (found["pictures"], found["joined_pictures"]) == (12, 0)
-    said = "equal pictures and equal captions count once; joined with an equal one: 0 pictures, 3 captions."
+    said = "equal pictures and equal captions count once; duplicates: 0 pictures, 3 captions."
     assert said in (out / "report.md").read_text()
     assert json.loads((out / "results.json").read_text())["tests"][0]["counting"] == "joined"
 
@@ -184,7 +185,8 @@ def test_figures_do_not_depend_on_the_mesh(bundle, data, capsys, monkeypatch):
     assert np.isfinite(many[0]["mean_recall"])
 
 
-def test_probe(bundle, tmp_path, capsys):
+def test_probe(bundle, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(logistic_regression, "ITERATIONS", 50)  # enough for three colours
     for split, first in (("train", 0), ("test", 100)):
         for number in range(3):
             folder = tmp_path / "data" / split / f"thing_{number}"

@@ -6,6 +6,7 @@ import json
 import runpy
 import sys
 import warnings
+from contextlib import redirect_stdout
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -56,7 +57,7 @@ def many_to_many(folder: Path, pictures=12, split="test"):
 def program(name: str, *arguments) -> None:
     """Runs one of cn_clip.eval's programs in this process, on the CPU: .cuda() moves nothing."""
     file = Path(find_spec("cn_clip").submodule_search_locations[0]) / "eval" / f"{name}.py"
-    with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings():
+    with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings(), redirect_stdout(io.StringIO()):
         warnings.simplefilter("ignore")
         patch.setattr(sys, "argv", [str(file), *map(str, arguments)])
         if name.startswith("make_topk"):

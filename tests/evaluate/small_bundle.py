@@ -1,16 +1,24 @@
-"""A small untrained bundle."""
+"""A small untrained bundle, and variables of any model without compiling its initialisation."""
 
 from pathlib import Path
+from typing import Any
 
 import jax
+import numpy as np
 
 from jclip.bundle import Bundle, save_bundle
 from jclip.data.sources.synthetic import write_tokenizer
 from jclip.images.preprocess import Preprocessing
-from jclip.models.build import init_variables
+from jclip.models.build import ModelConfig, init_variables, shapes
 from jclip.models.clip_text import ClipTextConfig
 from jclip.models.dual_encoder import DualEncoderConfig
 from jclip.models.vit import VitConfig
+
+
+def random_variables(config: ModelConfig) -> dict[str, Any]:
+    """Returns variables of the right shapes with random values."""
+    draw = np.random.default_rng(0)
+    return jax.tree.map(lambda leaf: draw.normal(size=leaf.shape).astype(leaf.dtype), shapes(config))
 
 
 def write_small_bundle(place: Path) -> Path:

@@ -34,11 +34,7 @@ def identities(pictures: Sequence[Picture], sizes: set[int] | None = None) -> li
 
 
 def sizes_of(pictures: Sequence[Picture]) -> Iterator[int]:
-    """Yields the number of bytes of each encoded picture.
-
-    Raises:
-      JclipError: a file is missing.
-    """
+    """Yields the number of bytes of each encoded picture."""
     for picture in pictures:
         if isinstance(picture, bytes):
             yield len(picture)
@@ -50,11 +46,7 @@ def sizes_of(pictures: Sequence[Picture]) -> Iterator[int]:
 
 
 def count_shared(pictures: Sequence[Picture], *others: Sequence[Picture]) -> int:
-    """Returns the number of pictures that equal one among others, by the bytes of their files.
-
-    Raises:
-      JclipError: a picture cannot be read.
-    """
+    """Returns the number of pictures that equal one among others, by the bytes of their files."""
     sizes = set(sizes_of(pictures)).intersection(chain.from_iterable(map(sizes_of, others)))
     known = {identity for each in others for identity in identities(each, sizes)} - {None}
     return sum(each in known for each in identities(pictures, sizes))

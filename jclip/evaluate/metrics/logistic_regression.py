@@ -94,9 +94,6 @@ def sweep(
 
     Returns:
       The probe, and {penalty: validation accuracy} of all penalties tried, ascending.
-
-    Raises:
-      JclipError: there is no picture, or features are not finite.
     """
     tried: dict[float, tuple[float, LinearProbe]] = {}
 
@@ -153,8 +150,8 @@ def fit_probe(train: tuple[Features, Ints], valid: tuple[Features, Ints] | None,
     With one picture a class nothing can be held out, and the penalty is 1.
 
     Args:
-      train: (n, d) features and the n classes of the training pictures.
-      valid: the same of validation pictures, which the final fit includes; None for none.
+      train: (n, d) features and (n,) classes of the training pictures.
+      valid: the same of validation pictures, which the final fit includes.
       classes: number of classes.
 
     Raises:

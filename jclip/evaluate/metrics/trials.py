@@ -41,11 +41,7 @@ class Trials:
         return cls(tuple(figures), asked, base64.b64encode(packed).decode("ascii"))
 
     def unpack(self) -> npt.NDArray[np.float32]:
-        """Returns the (q, f) values.
-
-        Raises:
-          JclipError: the values are damaged.
-        """
+        """Returns the (q, f) values; raises JclipError if they are damaged."""
         try:
             packed = zlib.decompressobj()
             raw = packed.decompress(base64.b64decode(self.values, validate=True), _LARGEST)
@@ -75,9 +71,6 @@ def changes(before: Sequence[Trials], after: Sequence[Trials], mean: str = "") -
 
     Returns:
       The intervals; empty if the queries differ or are unknown.
-
-    Raises:
-      JclipError: the values are damaged.
     """
     if not after or [(one.figures, one.asked) for one in before] != [(one.figures, one.asked) for one in after]:
         return {}

@@ -147,13 +147,7 @@ class Chart:
 
 @dataclass(frozen=True)
 class Answer:
-    """A retrieved picture.
-
-    Attributes:
-      png: its PNG file.
-      correct: whether it is a positive of the query.
-      name: what it shows.
-    """
+    """A retrieved picture as a PNG file; correct if it is a positive of the query."""
 
     png: bytes
     correct: bool

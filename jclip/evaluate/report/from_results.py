@@ -106,7 +106,7 @@ def _counting(tests: Sequence[Result]) -> str:
     if ways != {"joined"}:
         return ""
     some = ", ".join(_counted(name, tests, "joined_") for name in ("pictures", "captions"))
-    return f"{tests[0].dataset}: equal pictures and equal captions count once; joined with an equal one: {some}."
+    return f"{tests[0].dataset}: equal pictures and equal captions count once; duplicates: {some}."
 
 
 def _row(test: Result, columns: Sequence[str], before: Result | None) -> Row:

@@ -18,26 +18,16 @@ _FRAMED = Preprocessing(size=96, mean=CLIP_MEAN, std=CLIP_STD, resize="crop", ba
 
 
 def thumbnail(picture: Picture, name: str = "") -> bytes:
-    """Returns a small PNG file of a picture.
-
-    Raises:
-      JclipError: the picture cannot be read; names it.
-    """
+    """Returns a small PNG file of a picture."""
     file = io.BytesIO()
     Image.fromarray(to_array(_FRAMED, picture, name)).save(file, "PNG")
     return file.getvalue()
 
 
-def retrieved(task: RetrievalTask, image_nd: np.ndarray, text_md: np.ndarray, *, seed: int = 0) -> Gallery:
-    """Draws captions at random and shows the best pictures for each.
-
-    Args:
-      task: its captions are the queries.
-      image_nd, text_md: features of all its pictures and captions.
-      seed: of the draw.
-    """
+def retrieved(task: RetrievalTask, image_nd: np.ndarray, text_md: np.ndarray) -> Gallery:
+    """Draws captions at random and shows the best pictures for each."""
     asked = np.flatnonzero(task.positives.counts_q)
-    drawn = np.sort(np.random.default_rng(seed).permutation(asked)[:_QUERIES])
+    drawn = np.sort(np.random.default_rng(0).permutation(asked)[:_QUERIES])
     found_qk, _ = topk(text_md[drawn], image_nd, min(_SHOWN, len(image_nd)))
     name_of = getattr(task.pictures, "name_of", lambda number: "")
     queries = []
@@ -66,21 +56,12 @@ def _id(task: RetrievalTask, row: int) -> int:
 
 
 def classified(data: ClassSet, scores_nc: np.ndarray, names: Sequence[str], language: str, title: str) -> Section:
-    """Draws classes at random and shows the pictures that were assigned to them, right or wrong.
-
-    Args:
-      data: the pictures.
-      scores_nc: higher is better.
-      names: class names.
-      language: of the names.
-      title: of the prompts.
-    """
+    """Draws classes at random and shows the most confident pictures of each predicted class, right or wrong."""
     draw = np.random.default_rng(0)
     name_of = getattr(data.pictures, "name_of", lambda number: "")
     best_n = scores_nc.argmax(axis=1)
     queries = []
     for number in np.sort(draw.permutation(len(names))[:_QUERIES]).tolist():
-        # The most confident pictures of this predicted class.
         rows = np.flatnonzero(best_n == number)
         rows = rows[np.argsort(-scores_nc[rows, number], kind="stable")][:_SHOWN]
         answers = [

@@ -22,7 +22,7 @@ from jclip.evaluate.metrics.zero_shot import classifier, cosines, probabilities
 from jclip.evaluate.prompts import load_prompts
 from jclip.evaluate.report.galleries import classified
 from jclip.evaluate.results import Result, Results, histogram
-from jclip.evaluate.tasks.evaluation import Encodes, Evaluation, Progress, silent
+from jclip.evaluate.tasks.evaluation import Encodes, Evaluation, Progress
 from jclip.images.preprocess import Picture
 
 Array = npt.NDArray[Any]
@@ -32,17 +32,10 @@ _LARGEST_CONFUSION = 200  # classes
 
 
 class Classified(NamedTuple):
-    """Scores of one prompt ensemble.
-
-    Attributes:
-      ensemble: the class names and prompts.
-      scores_nc: cosines.
-      probabilities_nc: softmax over the classes.
-      result: the figures.
-    """
+    """Scores of one prompt ensemble."""
 
     ensemble: Ensemble
-    scores_nc: Array
+    scores_nc: Array  # cosines
     probabilities_nc: Array
     result: Result
 
@@ -103,13 +96,9 @@ def classification(
 
 
 def evaluate(
-    tests: ClassificationTests, model: Encodes, *, resamples: int = RESAMPLES, progress: Progress = silent
+    tests: ClassificationTests, model: Encodes, *, resamples: int = RESAMPLES, progress: Progress = lambda words: None
 ) -> Iterator[Classified]:
-    """Yields the scores and figures of each prompt ensemble.
-
-    Raises:
-      JclipError: a picture cannot be read, or features are not finite.
-    """
+    """Yields the scores and figures of each prompt ensemble."""
     image_nd = model.encode_image(tests.data.pictures)
     for one in tests.ensembles:
         progress(f"encoding the sentences: {one.title}")

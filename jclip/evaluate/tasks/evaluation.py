@@ -1,7 +1,7 @@
 """Evaluation of one model on one data set, and the folder that holds it."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
@@ -13,18 +13,16 @@ from jclip.evaluate.results import Results, write_results
 from jclip.images.preprocess import Picture
 from jclip.io.files import whole_folder
 
-Progress = Callable[[str], None]
+Progress = Callable[[str], object]
 """Receives a few words about what is done now."""
 
 
 class Encodes(Protocol):
     """Model with both towers, such as `jclip.load` returns. Both methods return (n, d) float32 unit vectors."""
 
-    def encode_image(self, pictures: Sequence[Picture] | np.ndarray, /) -> np.ndarray:
-        """Encodes pictures."""
+    def encode_image(self, pictures: Sequence[Picture] | np.ndarray, /) -> np.ndarray: ...  # noqa: D102
 
-    def encode_text(self, sentences: Sequence[str], /) -> np.ndarray:
-        """Encodes sentences."""
+    def encode_text(self, sentences: Sequence[str], /) -> np.ndarray: ...  # noqa: D102
 
 
 @dataclass(frozen=True)
@@ -39,7 +37,7 @@ class Evaluation:
 
     results: Results
     sections: Callable[[], list[Section]] = list
-    more_files: Callable[[Path], None] = field(default=lambda folder: None)
+    more_files: Callable[[Path], object] = lambda folder: None
 
     def write(self, folder: str | Path) -> None:
         """Writes a new folder with results.json, report.html, report.md and the task's own files.
@@ -51,7 +49,3 @@ class Evaluation:
             write_results(self.results, partial / "results.json")
             write_pages(self.results, partial, self.sections())
             self.more_files(partial)
-
-
-def silent(words: str) -> None:
-    """Ignores progress."""

@@ -15,7 +15,7 @@ from jclip.evaluate.metrics.zero_shot import softmax
 from jclip.evaluate.report.galleries import classified
 from jclip.evaluate.results import Result, Results
 from jclip.evaluate.tasks.classification import score as score_classification
-from jclip.evaluate.tasks.evaluation import Encodes, Evaluation, Progress, silent
+from jclip.evaluate.tasks.evaluation import Encodes, Evaluation, Progress
 
 Shots = int | None
 """Training pictures of each class; None for all."""
@@ -68,13 +68,9 @@ def evaluate(
     *,
     seeds: int = 3,
     resamples: int = RESAMPLES,
-    progress: Progress = silent,
+    progress: Progress = lambda words: None,
 ) -> Iterator[Probed]:
-    """Yields the probe of each number of shots.
-
-    Raises:
-      JclipError: a class has fewer pictures than shots, or features are not finite.
-    """
+    """Yields the figures of each number of shots."""
     features = {name: model.encode_image(one.pictures) for name, one in splits.splits.items()}
     for count in shots:
         progress(f"fitting: {count or 'all'} pictures a class")

@@ -19,7 +19,7 @@ from jclip.evaluate.report.elements import Section
 from jclip.evaluate.report.galleries import retrieved
 from jclip.evaluate.results import Histogram, Result, Results, histogram
 from jclip.evaluate.tasks.cn_clip import write_cn_clip
-from jclip.evaluate.tasks.evaluation import Encodes, Evaluation, Progress, silent
+from jclip.evaluate.tasks.evaluation import Encodes, Evaluation, Progress
 
 Features = npt.NDArray[np.float32]
 
@@ -77,7 +77,7 @@ def evaluate(
     settings: Mapping[str, str],
     resamples: int = RESAMPLES,
     features_too: bool = False,
-    progress: Progress = silent,
+    progress: Progress = lambda words: None,
 ) -> Evaluation:
     """Scores encoded tasks. A task whose positives are secret has predictions, and no figures.
 
@@ -89,9 +89,6 @@ def evaluate(
       resamples: of the bootstrap; 0 for no intervals.
       features_too: the folder of the evaluation holds the features as well.
       progress: receives messages.
-
-    Raises:
-      JclipError: no query has a positive, or features are not finite.
     """
     found: list[Encoded] = []
     for one in encoded:
@@ -122,15 +119,10 @@ def encode_tasks(tasks: Sequence[RetrievalTask], model: Encodes) -> Iterator[Enc
 
 
 def score(encoded: Encoded, *, note: str = "", resamples: int = RESAMPLES) -> Result:
-    """Computes recalls and their intervals.
-
-    Args:
-      encoded: a task and its features.
-      note: remark of the protocol.
-      resamples: of the bootstrap; 0 for no intervals, and for no per-query values.
+    """Computes recalls, and their intervals unless `resamples` is 0.
 
     Raises:
-      JclipError: features that are not finite, shapes that do not fit, or no query with a positive.
+      JclipError: features are not finite, shapes do not fit, or no query has a positive.
     """
     task, image_nd, text_md = encoded
     hits = task.hits(image_nd, text_md)
