@@ -235,7 +235,7 @@ def sentences(options: Options) -> list[Translation]:
     known = [concept for concept in concepts() if concept.drawable and concept.role == "known"]
     names = read_names(fetch(options.wheels, only=("emoji",))["emoji"], known)
     languages = [language for language in LANGUAGES[1:] if language in prompts.LANGUAGES]
-    templates = {language: prompts.prompts(language).templates for language in ("en", *languages)}
+    templates = {language: prompts.load_prompts(language).templates for language in ("en", *languages)}
     draw = np.random.default_rng(0)
 
     def caption(language: str, things: Sequence[int], ways: Sequence[int]) -> str:

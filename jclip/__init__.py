@@ -11,13 +11,15 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from jclip.bundle import Bundle
     from jclip.errors import JclipError
-    from jclip.inference import load
+    from jclip.inference import Model, load, save
     from jclip.models.dual_encoder import DualEncoder, DualEncoderConfig
 
-__all__ = ["load", "Bundle", "DualEncoder", "DualEncoderConfig", "JclipError"]
+__all__ = ["load", "save", "Model", "Bundle", "DualEncoder", "DualEncoderConfig", "JclipError"]
 
 _HOMES = {
     "load": "jclip.inference",
+    "save": "jclip.inference",
+    "Model": "jclip.inference",
     "Bundle": "jclip.bundle",
     "DualEncoder": "jclip.models.dual_encoder",
     "DualEncoderConfig": "jclip.models.dual_encoder",

@@ -1,8 +1,8 @@
-"""A model as a folder: config.json, the tokenizer's files, and the parameters.
+"""Bundle: a model as a folder with config.json, the tokenizer's files, and the parameters.
 
-Preprocessing and tokenizer travel with the weights, so that evaluation cannot use the wrong ones. Parameters lie in
-one safetensors file under their paths ("image/layers/attention/query/kernel"), running statistics under "batch_stats/".
-They keep the dtype in which they came; in use they are float32.
+Preprocessing and tokenizer are stored with the weights, so that evaluation cannot use the wrong ones. One safetensors
+file holds the parameters by path ("image/layers/attention/query/kernel"), and batch statistics under "batch_stats/".
+The file keeps the dtype of its source; models compute in float32.
 """
 
 from collections.abc import Mapping
@@ -38,12 +38,12 @@ class Bundle:
 
     Attributes:
       config: the towers.
-      params: nested parameters; host arrays, or `Lazy` ones that are read when they are asked for.
+      params: nested parameters; host arrays, or `Lazy` ones, which are read on access.
       tokenizer: of the text tower.
       preprocessing: of pictures; None for a text encoder alone.
-      context_length: tokens, special ones included, that the text tower was trained with.
+      context_length: number of tokens in training, special tokens included.
       stats: batch-norm statistics; empty for models without.
-      provenance: JSON-ready facts: which run, stage and step made it, or which checkpoint it was converted from.
+      provenance: JSON-ready facts: the run, stage and step, or the converted checkpoint.
     """
 
     config: ModelConfig
@@ -55,13 +55,13 @@ class Bundle:
     provenance: dict[str, Any] = field(default_factory=dict)
 
     def tensors(self) -> dict[str, Any]:
-        """{path: array} of the parameters, and of the statistics under "batch_stats/"."""
+        """Returns {path: array} of the parameters, and of the statistics under "batch_stats/"."""
         stats = {_STATS + path: leaf for path, leaf in rules.paths_of(self.stats).items()}
         return rules.paths_of(self.params) | stats
 
 
 def tensor_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
-    """{path: shape} of all that a bundle of this model holds, statistics under "batch_stats/"."""
+    """Returns {path: shape} of a bundle's tensors, statistics under "batch_stats/"."""
     wanted = shapes(config)
     expected = {path: leaf.shape for path, leaf in rules.paths_of(wanted["params"]).items()}
     stats = rules.paths_of(wanted.get("batch_stats", {}))
@@ -69,20 +69,20 @@ def tensor_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
 
 
 def save_bundle(bundle: Bundle, folder: Path) -> None:
-    """Writes a bundle; an older one at the same place is replaced only when the new one is whole.
+    """Writes a bundle. An older one in the same folder is replaced only when the new one is complete.
 
     Raises:
-      JclipError: the place cannot be written to, or the disk is full.
+      JclipError: the parts do not fit together, the folder cannot be written, or the disk is full.
     """
     with whole_folder(folder) as partial:
         write_files(bundle, partial)
 
 
 def write_files(bundle: Bundle, folder: Path) -> None:
-    """Writes a bundle's files into an empty folder that is there.
+    """Writes a bundle's files into an existing empty folder.
 
     Raises:
-      JclipError: as of `check_parts`; nothing has been written then.
+      JclipError: the parts do not fit together; nothing is written then.
     """
     check_parts(bundle)
     tensors = {path: leaf if isinstance(leaf, Lazy) else np.asarray(leaf) for path, leaf in bundle.tensors().items()}
@@ -99,10 +99,10 @@ def write_files(bundle: Bundle, folder: Path) -> None:
 
 
 def open_bundle(folder: Path | str) -> Bundle:
-    """A bundle whose parameters are `Lazy`: checked against its configuration, but not read yet.
+    """Opens a bundle with `Lazy` parameters, whose names and shapes are checked against its configuration.
 
     Raises:
-      JclipError: the folder is no bundle, or one of its files is missing or damaged; the file is named.
+      JclipError: the folder is not a bundle, or a file is missing or damaged; names the file.
     """
     folder = Path(folder)
     config_file = folder / _CONFIG
@@ -139,33 +139,33 @@ def open_bundle(folder: Path | str) -> Bundle:
 
 
 def check_parts(bundle: Bundle) -> None:
-    """Holds the parts of a bundle against each other.
+    """Checks that preprocessing, context length and tokenizer fit the towers.
 
     Raises:
-      JclipError: the preprocessing, the context length or the tokenizer is not for the towers; the field is named.
+      JclipError: one of them does not fit; names the field.
     """
     _check_inputs(bundle.config, bundle.preprocessing, bundle.context_length, "")
     check_tokenizer(bundle.config, bundle.tokenizer, "tokenizer: ")
 
 
 def split_statistics(tensors: Mapping[str, Leaf]) -> tuple[dict[str, Leaf], dict[str, Leaf]]:
-    """{path: parameter} and {path: batch statistic} of a bundle's tensors."""
+    """Splits a bundle's tensors into {path: parameter} and {path: batch statistic}."""
     stats = {path.removeprefix(_STATS): leaf for path, leaf in tensors.items() if path.startswith(_STATS)}
     return {path: leaf for path, leaf in tensors.items() if not path.startswith(_STATS)}, stats
 
 
 def load_bundle(folder: Path | str) -> Bundle:
-    """A bundle with its parameters in memory, as float32 host arrays whatever dtype they are kept in.
+    """Loads a bundle with its parameters as float32 host arrays, whatever dtype the file has.
 
     Raises:
-      JclipError: as of `open_bundle`.
+      JclipError: the folder is not a bundle, or a file is missing or damaged; names the file.
     """
     bundle = open_bundle(folder)
     return replace(bundle, params=read_float32(bundle.params), stats=read_float32(bundle.stats))
 
 
 def read_float32(tree: dict[str, Any]) -> dict[str, Any]:
-    """Nested `Lazy` tensors as float32 arrays; float16 and bfloat16 become float32 exactly."""
+    """Reads nested `Lazy` tensors as float32 arrays; float16 and bfloat16 convert exactly."""
     return cast(dict[str, Any], jax.tree.map(_float32, tree))
 
 
@@ -174,11 +174,11 @@ def _float32(leaf: Lazy) -> np.ndarray:
 
 
 def _check_inputs(config: ModelConfig, preprocessing: Preprocessing | None, context_length: int, where: str) -> None:
-    """Holds what becomes the towers' inputs against the towers; `where` begins a message."""
+    """Checks preprocessing and context length against the towers; `where` begins messages."""
     image = getattr(config, "image", None)
     if (image is None) != (preprocessing is None):
         has = "an image tower" if image else "no image tower"
-        raise JclipError(f"{where}preprocessing does not fit: the model has {has}, export the bundle again")
+        raise JclipError(f"{where}preprocessing does not fit: the model has {has}; export the bundle again")
     if image is not None and preprocessing is not None and preprocessing.size != image.image_size:
         raise JclipError(
             f"{where}preprocessing.size is {preprocessing.size}, but the image tower reads pictures of "
@@ -193,26 +193,26 @@ def _check_inputs(config: ModelConfig, preprocessing: Preprocessing | None, cont
 
 
 def check_tokenizer(config: ModelConfig, tokenizer: Tokenizer, where: str) -> None:
-    """Holds a tokenizer's ids against the text tower.
+    """Checks a tokenizer's ids against the text tower.
 
     Args:
       config: the model.
-      tokenizer: in question.
-      where: begins a message: its folder and ": ".
+      tokenizer: to check.
+      where: beginning of messages: its folder and ": ".
 
     Raises:
-      JclipError: it has more tokens than the tower has embeddings, or pads with another id.
+      JclipError: the tokenizer has more tokens than the tower has embeddings, or pads with another id.
     """
     if tokenizer.vocab_size > config.text.vocab_size:
         raise JclipError(
             f"{where}it has {tokenizer.vocab_size} tokens, but the model has embeddings for {config.text.vocab_size}: "
-            "it is another model's, put the model's own there"
+            "use the model's own tokenizer"
         )
     pad_id = config.text.pad_id
     if pad_id is not None and pad_id != tokenizer.pad_id:
         raise JclipError(
-            f"{where}it pads with id {tokenizer.pad_id}, but the text tower's pad_id is {pad_id}: it is another "
-            "model's, put the model's own there"
+            f"{where}it pads with id {tokenizer.pad_id}, but the text tower's pad_id is {pad_id}: use the model's "
+            "own tokenizer"
         )
 
 
@@ -227,4 +227,6 @@ def _check_shapes(config: ModelConfig, tensors: Mapping[str, Lazy], file: Path) 
         found: Any = tensors[path].shape if path in tensors else "absent"
         should: Any = expected.get(path, "absent")
         if found != should:
-            raise JclipError(f"{file}: {path} is {found}, but {_CONFIG} says {should}: the two are not of one model")
+            raise JclipError(
+                f"{file}: {path} is {found}, but {_CONFIG} says {should}: the two files are of different models"
+            )

@@ -1,4 +1,4 @@
-"""Features from a model: pictures and sentences in, L2-normalised float32 vectors out, batched and jitted inside."""
+"""Models that encode pictures and sentences as L2-normalised float32 vectors, batched and jitted."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -12,27 +12,31 @@ import numpy as np
 from PIL import Image
 
 from jclip import rules
-from jclip.bundle import Bundle, check_parts, load_bundle
+from jclip.bundle import Bundle, check_parts, load_bundle, save_bundle
 from jclip.errors import JclipError
 from jclip.images.preprocess import Orientation, Picture, Preprocessing, normalise, to_array
 from jclip.losses.normalise import l2_normalised
 from jclip.models.build import ModelConfig, build_model
-from jclip.models.dual_encoder import DualEncoderConfig
 from jclip.parallel.processes import everywhere
 from jclip.parallel.sharding import batch_devices, local_rows, place_rows
 from jclip.tokenizers.text import Tokenizer, pad
 
 _LENGTHS = 16
-"""Texts are padded to a multiple of this, not to the context length: few shapes to compile, little padding."""
+"""Texts are padded to a multiple of this number of tokens: few shapes to compile, little padding."""
 
 
 class Encoder:
-    """A model's two towers with the preprocessing and the tokenizer they were trained with.
-
-    The variables are an argument of each call's inner function, so that one encoder serves a whole training run.
+    """Two towers with their preprocessing and tokenizer; the variables are an argument of each call.
 
     Under a mesh (`jax.set_mesh`) a batch is split over its devices. All processes of a run call with the same inputs;
-    each reads the pictures of its own devices only, and the features come to all.
+    each reads only the pictures of its own devices, and all get all features.
+
+    Args:
+      config: the towers.
+      tokenizer: of the text tower.
+      preprocessing: of pictures; None for a text encoder alone.
+      context_length: maximum number of tokens of a text.
+      batch_size: pictures or texts encoded at once.
     """
 
     def __init__(
@@ -50,7 +54,7 @@ class Encoder:
         self._context_length, self._batch_size = context_length, batch_size
 
     def __getstate__(self) -> dict[str, Any]:
-        """Leaves the compiled functions out: another process compiles its own."""
+        """Omits the compiled functions: another process compiles its own."""
         return {name: value for name, value in self.__dict__.items() if name not in ("_image_fn", "_text_fn")}
 
     def images(
@@ -59,17 +63,17 @@ class Encoder:
         pictures: Sequence[Picture] | np.ndarray,
         orientation: Orientation | None = None,
     ) -> np.ndarray:
-        """(n, d) float32, L2-normalised.
+        """Encodes pictures as (n, d) float32, L2-normalised.
 
         Args:
           variables: of the model.
           pictures: PIL images, paths, encoded bytes, or uint8 arrays (h, w, 3). A sequence is read a batch at a time;
-            if it has a method `name_of`, that says what an error calls the picture of a number.
-          orientation: of the camera, in place of the preprocessing's.
+            its method `name_of`, if it has one, returns the name of picture i for errors.
+          orientation: replaces the preprocessing's.
 
         Raises:
-          JclipError: a picture that cannot be read, or anything else; it is named. A picture alone, for a list is
-            wanted. Or a model that is a text encoder alone.
+          JclipError: an item is not a picture or cannot be read, and is named; `pictures` is not a list; or the model
+            is a text encoder alone.
         """
         if self._preprocessing is None:
             raise JclipError("this bundle is a text encoder alone: it has no image tower to encode pictures with")
@@ -86,7 +90,7 @@ class Encoder:
             picture = pictures[number]
             return to_array(preprocessing, picture, name_of(number) or _numbered(picture, number))
 
-        def rows(some: Sequence[int]) -> np.ndarray:  # a batch of pictures is decoded at a time, not all of them
+        def rows(some: Sequence[int]) -> np.ndarray:  # decodes one batch
             return np.stack([row(number) for number in some])
 
         if not len(pictures):
@@ -94,11 +98,12 @@ class Encoder:
         return self._in_batches(self._image_fn, variables, len(pictures), rows)
 
     def texts(self, variables: dict[str, Any], sentences: Sequence[str]) -> np.ndarray:
-        """(n, d) float32, L2-normalised; sentences beyond the context length are cut, their last token kept.
+        """Encodes sentences as (n, d) float32, L2-normalised.
+
+        Sentences longer than the context are truncated before their last token.
 
         Raises:
-          JclipError: a string alone, which would be taken letter by letter; or an item that is not a whole string, with
-            its number.
+          JclipError: an item is not a string or has a lone surrogate, and is named; or `sentences` is not a list.
         """
         if isinstance(sentences, str | bytes):
             raise JclipError("encode_text takes a list of sentences: put the one into brackets")
@@ -114,7 +119,8 @@ class Encoder:
     @cached_property
     def _image_fn(self) -> Any:
         preprocessing = self._preprocessing
-        assert preprocessing is not None
+        if preprocessing is None:
+            raise TypeError("a text encoder alone has no image function")
 
         @jax.jit
         def encode(variables: dict[str, Any], images_bhwc: jax.Array) -> jax.Array:
@@ -140,7 +146,7 @@ class Encoder:
         parts = []
         for start in range(0, count, self._batch_size):
             size = min(self._batch_size, count - start)
-            # A power of two, or all of a batch, so that few shapes are compiled; filled up with its first row.
+            # Padded with its first row to a power of two or a whole batch, so that few shapes are compiled.
             filled = self._batch_size if count > self._batch_size else _round_up(size, self._batch_size)
             if not mesh.empty:
                 filled = -(-filled // batch_devices(mesh)) * batch_devices(mesh)
@@ -149,30 +155,33 @@ class Encoder:
                 batch: Any = _once(rows, numbers)
             else:
                 mine = [numbers[i] for i in local_rows(filled, mesh)]
-                # What one process cannot read, none waits for.
+                # An unreadable picture raises on all processes, so that none waits for another.
                 batch = place_rows(everywhere(partial(_once, rows, mine)), filled, mesh)
             parts.append(np.asarray(function(variables, batch))[:size])
         return np.concatenate(parts)
 
     def _nothing(self, function: Any, variables: dict[str, Any], one: np.ndarray) -> np.ndarray:
-        """No rows, of the right width."""
+        """Returns zero rows of the right width."""
         return np.zeros((0, jax.eval_shape(function, variables, one).shape[1]), np.float32)
 
 
 class Model:
-    """Bundle that is ready to use: `jclip.load(folder)`.
+    """Model that is ready to use: `jclip.load(folder)`.
 
-    It can be pickled, whether it has encoded or not; another process compiles anew. It must not be taken through a
-    fork: see `load`.
+    It can be pickled; another process compiles again. It must not be used after a fork: see `load`.
+
+    Args:
+      bundle: its contents.
+      batch_size: pictures or texts encoded at once.
 
     Attributes:
-      bundle: the folder's contents: config, params, tokenizer, preprocessing, provenance.
-      variables: the parameters (and batch statistics) on the device, float32: the first argument of `apply`.
-      scale: factor on cosine similarities: exp of the parameter logit_scale; 1 for a text encoder alone.
+      bundle: config, params, tokenizer, preprocessing, provenance.
+      variables: parameters and batch statistics on the device, float32: the first argument of `apply`.
+      similarity_scale: factor on cosine similarities: the exponential of the parameter `logit_scale`; 1 for a text
+        encoder alone.
 
     Raises:
-      JclipError: the tokenizer, the preprocessing or the context length is not for the towers, or the logit scale is
-        no number.
+      JclipError: tokenizer, preprocessing or context length do not fit the towers, or the scale is not finite.
     """
 
     def __init__(self, bundle: Bundle, batch_size: int = 256):
@@ -180,21 +189,21 @@ class Model:
         self.bundle = bundle
         variables = {"params": bundle.params, **({"batch_stats": bundle.stats} if bundle.stats else {})}
         self.variables: dict[str, Any] = jax.device_put(variables)
-        dual = isinstance(bundle.config, DualEncoderConfig)
-        self.scale = _factor(float(np.float32(bundle.params["logit_scale"]))) if dual else 1.0
+        logit_scale = bundle.params.get("logit_scale", 0.0)  # a text encoder alone has none
+        self.similarity_scale = _similarity_scale(float(np.float32(logit_scale)))
         self._encoder = Encoder(
             bundle.config, bundle.tokenizer, bundle.preprocessing, bundle.context_length, batch_size
         )
 
     @property
     def params(self) -> dict[str, Any]:
-        """The nested parameters, on the device."""
+        """Nested parameters on the device."""
         params: dict[str, Any] = self.variables["params"]
         return params
 
     @property
     def apply(self) -> Callable[..., Any]:
-        """The model as a pure function: `apply(variables, images, method="encode_image")`, and "encode_text"."""
+        """The model as a pure function: `apply(variables, images, method="encode_image")`, or "encode_text"."""
         return build_model(self.bundle.config).apply
 
     def encode_image(
@@ -204,24 +213,23 @@ class Model:
 
         Args:
           pictures: the list.
-          orientation: "apply" turns pictures whose EXIF says how the camera was held upright, "ignore" takes no notice;
-            None for what the bundle's preprocessing says, which is "ignore" for CLIP and Chinese-CLIP.
+          orientation: "apply" rotates pictures by their EXIF orientation, "ignore" does not; None for the bundle's
+            setting, which is "ignore" for CLIP and Chinese-CLIP.
 
         Raises:
-          JclipError: an item that is not a picture, or cannot be read; it is named, a path by itself, anything else by
-            its place in the list. Or the bundle is a text encoder alone, or a feature is not finite: then the first
-            parameter that is not is named.
+          JclipError: an item is not a picture or cannot be read, and is named by its path or its place in the list; the
+            bundle is a text encoder alone; or features are not finite, with the first parameter that is not.
         """
         return self._finite(self._encoder.images(self.variables, pictures, orientation), "picture")
 
     def encode_text(self, sentences: Sequence[str]) -> np.ndarray:
         """Encodes strings as (n, d) float32, L2-normalised.
 
-        Sentences beyond the context length are cut, their last token kept.
+        Sentences longer than the context are truncated before their last token.
 
         Raises:
-          JclipError: an item that is not a string, or holds half a character, with its place in the list. Or a
-            feature is not finite, as for `encode_image`.
+          JclipError: an item is not a string or has a lone surrogate, with its place in the list; or features are not
+            finite.
         """
         return self._finite(self._encoder.texts(self.variables, sentences), "text")
 
@@ -232,12 +240,12 @@ class Model:
         *,
         orientation: Orientation | None = None,
     ) -> np.ndarray:
-        """Computes (pictures, sentences) logits: cosines times `scale`."""
+        """Computes (pictures, sentences) logits: cosines times `similarity_scale`."""
         images_nd = self.encode_image(pictures, orientation=orientation)
-        return self.scale * images_nd @ self.encode_text(sentences).T
+        return self.similarity_scale * images_nd @ self.encode_text(sentences).T
 
     def _finite(self, features_nd: np.ndarray, what: str) -> np.ndarray:
-        """The features, checked. NaN would go through a ranking unseen."""
+        """Returns the features if they are finite: a ranking would not show NaN."""
         broken = np.flatnonzero(~np.isfinite(features_nd).all(axis=1))
         if not len(broken):
             return features_nd
@@ -245,39 +253,50 @@ class Model:
         leaves = rules.paths_of(self.variables)
         culprit = next((path for path, leaf in leaves.items() if not jnp.isfinite(leaf).all()), None)
         if culprit is None:
-            raise JclipError(f"{which}: the parameters are finite, but too large; take an earlier checkpoint")
+            raise JclipError(f"{which}: the parameters are finite, but too large; use an earlier checkpoint")
         raise JclipError(
             f"{which}: the model's {culprit.partition('/')[2]} holds NaN or infinity, so it has diverged or is "
-            "damaged; take an earlier checkpoint"
+            "damaged; use an earlier checkpoint"
         )
 
 
-def _factor(logit_scale: float) -> float:
-    """The exponential of the parameter, which every similarity is multiplied by."""
+def _similarity_scale(logit_scale: float) -> float:
+    """Returns the exponential of the parameter."""
     with np.errstate(over="ignore"):
         factor = float(np.exp(np.float32(logit_scale)))
     if not np.isfinite(factor):
-        raise JclipError(
-            f"logit_scale is {logit_scale:g}, and its exponential is no number: take an earlier checkpoint"
-        )
+        raise JclipError(f"logit_scale is {logit_scale:g}; its exponential is not finite: use an earlier checkpoint")
     return factor
 
 
 def load(folder: str | Path) -> Model:
     """Loads the model in a bundle folder.
 
-    A process that has loaded a model must not fork: jax runs threads, and the child may hang. `os.fork` forks, and so
-    does `multiprocessing` by default on Linux before Python 3.14. Use `multiprocessing.get_context("spawn")`, and load
-    the model in each process, or send it there: a model can be pickled.
+        model = jclip.load("bundles/chinese-clip")
+        model.similarity(["cat.jpg"], ["一只猫", "一只狗"])
+
+    A process that has loaded a model must not fork: jax runs threads, and the child may hang. `multiprocessing` forks
+    by default on Linux before Python 3.14: use `multiprocessing.get_context("spawn")`. A model can be pickled.
 
     Raises:
-      JclipError: the folder is no bundle, or damaged.
+      JclipError: the folder is not a bundle, or is damaged.
     """
     return Model(load_bundle(folder))
 
 
+def save(model: Model | Bundle, folder: str | Path) -> None:
+    """Writes a model or a bundle to a folder, from which `load` reads it.
+
+    An older bundle in the same folder is replaced only when the new one is complete.
+
+    Raises:
+      JclipError: the parts do not fit together, the folder cannot be written, or the disk is full.
+    """
+    save_bundle(model.bundle if isinstance(model, Model) else model, Path(folder))
+
+
 def _listed(items: Any, function: str, what: str) -> Any:
-    """The items as a sequence or an array."""
+    """Returns the items as a sequence or an array."""
     if (
         isinstance(items, Mapping)
         or not isinstance(items, Iterable)
@@ -288,24 +307,24 @@ def _listed(items: Any, function: str, what: str) -> Any:
 
 
 def _numbered(picture: Any, number: int) -> str:
-    """What an error calls a picture: a path by itself, anything else by its place."""
+    """Returns a picture's name for errors: its place in the list; "" for a path, which names itself."""
     return "" if isinstance(picture, str | Path) else f"pictures[{number}]"
 
 
 def _everywhere(features_bd: jax.Array) -> jax.Array:
-    """The features, under a mesh a copy of them on every device."""
+    """Replicates the features over the devices of the mesh, if there is one."""
     if jax.sharding.get_abstract_mesh().empty:
         return features_bd
     return jax.lax.with_sharding_constraint(features_bd, jax.sharding.PartitionSpec())
 
 
 def _once(rows: Callable[[Sequence[int]], np.ndarray], numbers: Sequence[int]) -> np.ndarray:
-    """Rows by their numbers, each made once however often it is wanted."""
+    """Returns rows by number; computes repeated ones once."""
     unique = list(dict.fromkeys(numbers))
     at = {number: i for i, number in enumerate(unique)}
     return rows(unique)[[at[number] for number in numbers]]
 
 
 def _round_up(count: int, most: int) -> int:
-    """The next power of two, but no more than `most`: a handful of pictures does not compute a whole batch."""
+    """Returns the next power of two, at most `most`: a few pictures do not compute a whole batch."""
     return min(1 << (count - 1).bit_length(), most)

@@ -6,7 +6,6 @@ import time
 from dataclasses import dataclass, replace
 from typing import Annotated
 
-import jax
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -17,13 +16,13 @@ from jclip.errors import JclipError
 from jclip.images.preprocess import Preprocessing
 from jclip.models import zoo
 from jclip.models.bert import BertConfig
-from jclip.models.build import init_variables
 from jclip.models.clip_text import ClipTextConfig
 from jclip.models.dual_encoder import DualEncoderConfig
 from jclip.models.resnet import ResNetConfig
 from jclip.models.text_encoder import TextEncoderConfig
 from jclip.models.vit import VitConfig
 from jclip.ranges import Range, check_ranges
+from tests.evaluate.small_bundle import random_variables
 
 VIT = VitConfig(16, 8, 16, 1, 2)
 
@@ -32,7 +31,7 @@ def saved(place, image):
     tokenizer = write_tokenizer("wordpiece", place / "words")
     text = BertConfig(tokenizer.vocab_size, 16, 1, 2, 32, 18, 2, pad_id=0, layer_norm_eps=1e-12)
     config = DualEncoderConfig(image, text, embed_dim=8)
-    variables = jax.device_get(init_variables(config, jax.random.key(0)))
+    variables = random_variables(config)
     side, stats = image.image_size, variables.get("batch_stats", {})
     save_bundle(Bundle(config, variables["params"], tokenizer, Preprocessing(side), 12, stats), place / "bundle")
     return place / "bundle"
@@ -129,7 +128,7 @@ def test_numbers_that_cannot_be(path, value, vit, tmp_path):
         (
             "model.text.pad_id",
             1,
-            "tokenizer: it pads with id 0, but the text tower's pad_id is 1: it is another model's",
+            "tokenizer: it pads with id 0, but the text tower's pad_id is 1: use the model's own tokenizer",
         ),
         ("model.text.vocab_size", 100, "parameters.safetensors: text/word_embedding is"),
         ("model.image.width", 32, "parameters.safetensors: image/"),
@@ -161,9 +160,7 @@ def test_a_tokenizer_that_is_larger_than_the_embedding(vit, tmp_path):
     vocabulary = folder / "tokenizer" / "vocab.txt"
     rows = len(vocabulary.read_text().splitlines())
     vocabulary.write_text(vocabulary.read_text() + "more\n")
-    says = (
-        rf"bundle/tokenizer: it has {rows + 1} tokens, but the model has embeddings for {rows}: it is another model's"
-    )
+    says = f"bundle/tokenizer: it has {rows + 1} tokens, but the model has embeddings for {rows}: use the model's own"
     with pytest.raises(JclipError, match=says):
         load_bundle(folder)
 

@@ -7,33 +7,28 @@ import pickle
 from dataclasses import replace
 from pathlib import Path
 
-import jax
 import numpy as np
 import pytest
 from PIL import Image
 
 import jclip
 from jclip import rules
-from jclip.bundle import Bundle, save_bundle
 from jclip.data.sources.synthetic import write_tokenizer
 from jclip.errors import JclipError
 from jclip.images.preprocess import Preprocessing
 from jclip.inference import Model
-from jclip.models.build import init_variables
-from jclip.models.clip_text import ClipTextConfig
-from jclip.models.dual_encoder import DualEncoderConfig
-from jclip.models.vit import VitConfig
+from tests.evaluate.small_bundle import write_small_bundle
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    place = tmp_path_factory.mktemp("model")
-    tokenizer = write_tokenizer("clip_bpe", place / "words")
-    text = ClipTextConfig(vocab_size=tokenizer.vocab_size, context_length=12, width=16, layers=1, heads=2)
-    config = DualEncoderConfig(VitConfig(16, 8, 16, 1, 2), text, embed_dim=8)
-    params = jax.device_get(init_variables(config, jax.random.key(0)))["params"]
-    save_bundle(Bundle(config, params, tokenizer, Preprocessing(16), 12), place / "bundle")
-    return place / "bundle"
+    return write_small_bundle(tmp_path_factory.mktemp("model"))
+
+
+@pytest.fixture(scope="module")
+def model(folder):
+    """Only read; its compiled functions serve all tests."""
+    return jclip.load(folder)
 
 
 @pytest.fixture(scope="module")
@@ -42,28 +37,27 @@ def pictures():
     return [draw.integers(0, 256, (16, 16, 3), np.uint8) for _ in range(5)]
 
 
-def test_features_are_unit_float32(folder, pictures):
-    model = jclip.load(folder)
+def test_features_are_unit_float32(model, pictures):
     for features in (model.encode_image(pictures), model.encode_text(["red apple", "blue castle 3", ""])):
         assert features.dtype == np.float32
         assert features.shape[1] == 8
         np.testing.assert_allclose(np.linalg.norm(features, axis=1), 1, atol=1e-6)
-    assert model.scale == pytest.approx(1 / 0.07)
+    assert model.similarity_scale == pytest.approx(1 / 0.07)
     assert model.similarity(pictures, ["red apple"]).shape == (5, 1)
 
 
 @pytest.mark.parametrize("batch_size", [1, 2, 4, 7])
-def test_batches_do_not_matter(folder, pictures, batch_size):
-    bundle = jclip.load(folder).bundle
+def test_batches_do_not_matter(model, pictures, batch_size):
+    bundle = model.bundle
     whole, parts = Model(bundle, batch_size=64), Model(bundle, batch_size=batch_size)
     np.testing.assert_allclose(parts.encode_image(pictures), whole.encode_image(pictures), atol=1e-6)
     texts = [f"red apple {i}" for i in range(5)]
     np.testing.assert_allclose(parts.encode_text(texts), whole.encode_text(texts), atol=1e-6)
 
 
-def test_a_batch_is_decoded_at_a_time(folder, pictures, monkeypatch):
+def test_a_batch_is_decoded_at_a_time(model, pictures, monkeypatch):
     decoded, computed = [], []
-    model = Model(jclip.load(folder).bundle, batch_size=2)
+    model = Model(model.bundle, batch_size=2)
     encode = model._encoder._image_fn
     monkeypatch.setattr("jclip.inference.to_array", lambda _, picture, name: decoded.append(1) or picture)
     model._encoder.__dict__["_image_fn"] = lambda *inputs: computed.append(len(decoded)) or encode(*inputs)
@@ -71,22 +65,21 @@ def test_a_batch_is_decoded_at_a_time(folder, pictures, monkeypatch):
     assert computed == [2, 4, 5]
 
 
-def test_a_picture_may_be_a_path_bytes_an_image_or_an_array(folder, pictures, tmp_path):
+def test_a_picture_may_be_a_path_bytes_an_image_or_an_array(model, pictures, tmp_path):
     path = tmp_path / "one.png"
     Image.fromarray(pictures[0]).save(path)
     forms = [pictures[0], path, str(path), path.read_bytes(), Image.open(path)]
-    features = jclip.load(folder).encode_image(forms)
+    features = model.encode_image(forms)
     np.testing.assert_array_equal(features, features[:1].repeat(5, axis=0))
 
 
-def test_an_unreadable_picture_is_named(folder, tmp_path):
+def test_an_unreadable_picture_is_named(model, tmp_path):
     Path(tmp_path / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\n and then nothing")
     with pytest.raises(JclipError, match=r"broken\.png cannot be read"):
-        jclip.load(folder).encode_image([tmp_path / "broken.png"])
+        model.encode_image([tmp_path / "broken.png"])
 
 
-def test_one_alone_is_no_list(folder, pictures):
-    model = jclip.load(folder)
+def test_one_alone_is_no_list(model, pictures):
     with pytest.raises(JclipError, match="put the one into brackets"):
         model.encode_text("red apple")
     for one in ("x.png", b"x", Path("x.png"), Image.fromarray(pictures[0])):
@@ -111,9 +104,9 @@ def test_one_alone_is_no_list(folder, pictures):
     ],
     ids=lambda value: type(value).__name__,
 )
-def test_what_is_no_picture_is_named_by_its_place(folder, pictures, odd, said):
+def test_what_is_no_picture_is_named_by_its_place(model, pictures, odd, said):
     with pytest.raises(JclipError) as caught:
-        jclip.load(folder).encode_image([*pictures[:2], odd])
+        model.encode_image([*pictures[:2], odd])
     assert str(caught.value).startswith(said)
 
 
@@ -127,16 +120,14 @@ def test_what_is_no_picture_is_named_by_its_place(folder, pictures, odd, said):
         ("half \ud83d", "text 1 holds half a character, 'half \\ud83d': decode it anew"),
     ],
 )
-def test_what_is_no_text_is_named_by_its_number(folder, odd, said):
-    model = jclip.load(folder)
+def test_what_is_no_text_is_named_by_its_number(model, odd, said):
     with pytest.raises(JclipError) as caught:
         model.encode_text(["red apple", odd])
     assert str(caught.value) == said
 
 
 @pytest.mark.parametrize("odd", [None, 7, {"a.png": 1}, object()])
-def test_what_is_no_list_is_said(folder, odd):
-    model = jclip.load(folder)
+def test_what_is_no_list_is_said(model, odd):
     for encode, what in ((model.encode_image, "pictures"), (model.encode_text, "sentences")):
         with pytest.raises(
             JclipError, match=f"takes a list of {what}, not {type(odd).__name__}: put them into brackets"
@@ -146,8 +137,7 @@ def test_what_is_no_list_is_said(folder, odd):
         model.encode_image(np.zeros((4, 4, 3), np.uint8))
 
 
-def test_what_would_be_taken_for_something_else(folder, pictures):
-    model = jclip.load(folder)
+def test_what_would_be_taken_for_something_else(model, pictures):
     with pytest.raises(JclipError, match="orientation is 'turn', but must be 'apply', 'ignore' or None"):
         model.encode_image(pictures, orientation="turn")
     with pytest.raises(JclipError, match="batch_size is 0, but must be 1 or more"):
@@ -159,8 +149,7 @@ def test_what_would_be_taken_for_something_else(folder, pictures):
             model.bundle.tokenizer(odd, 9)
 
 
-def test_any_iterable_of_items_is_a_list(folder, pictures):
-    model = jclip.load(folder)
+def test_any_iterable_of_items_is_a_list(model, pictures):
     expected = model.encode_image(pictures)
     for form in (tuple(pictures), iter(pictures), np.stack(pictures)):
         np.testing.assert_array_equal(model.encode_image(form), expected)
@@ -169,14 +158,13 @@ def test_any_iterable_of_items_is_a_list(folder, pictures):
     np.testing.assert_array_equal(model.encode_text(np.array(words)), model.encode_text(iter(words)))
 
 
-def test_orientation_is_the_bundles_unless_it_is_said(folder, pictures):
+def test_orientation_is_the_bundles_unless_it_is_said(model, pictures):
     image = Image.fromarray(pictures[0])
     exif = Image.Exif()
     exif[0x0112] = 6
     stream = io.BytesIO()
     image.save(stream, "PNG", exif=exif)
     upright = image.transpose(Image.Transpose.ROTATE_270)
-    model = jclip.load(folder)
     as_stored, turned = model.encode_image([image, upright])
     data = [stream.getvalue()]
     np.testing.assert_allclose(model.encode_image(data)[0], as_stored, atol=1e-6)
@@ -187,14 +175,13 @@ def test_orientation_is_the_bundles_unless_it_is_said(folder, pictures):
     np.testing.assert_allclose(Model(bundle).encode_image(data, orientation="ignore")[0], as_stored, atol=1e-6)
 
 
-def test_a_model_that_has_encoded_is_pickled(folder, pictures):
-    model = jclip.load(folder)
+def test_a_model_that_has_encoded_is_pickled(model, pictures):
     features = model.encode_image(pictures), model.encode_text(["red apple"])
     again = pickle.loads(pickle.dumps(model))
     np.testing.assert_array_equal(again.encode_image(pictures), features[0])
     np.testing.assert_array_equal(copy.deepcopy(again).encode_text(["red apple"]), features[1])
     np.testing.assert_array_equal(model.encode_text(["red apple"]), features[1])  # it still has its own
-    assert again.scale == model.scale
+    assert again.similarity_scale == model.similarity_scale
 
 
 @pytest.mark.parametrize("kind", ["wordpiece", "xlmr", "clip_bpe", "bert"])
@@ -213,7 +200,7 @@ def test_every_tokenizer_is_pickled_with_its_model(kind, tmp_path):
             np.nan,
             r"5 of 5 picture .* of picture 0: the model's image/patch/kernel holds NaN",
         ),
-        ("image/projection/kernel", 3e38, r"\d of 5 picture .*: the parameters are finite, but too large; take"),
+        ("image/projection/kernel", 3e38, r"\d of 5 picture .*: the parameters are finite, but too large; use"),
         (
             "text/token_embedding",
             np.inf,
@@ -221,8 +208,8 @@ def test_every_tokenizer_is_pickled_with_its_model(kind, tmp_path):
         ),
     ],
 )
-def test_features_that_are_not_finite_are_an_error_with_its_cause(folder, pictures, path, value, says):
-    bundle = jclip.load(folder).bundle
+def test_features_that_are_not_finite_are_an_error_with_its_cause(model, pictures, path, value, says):
+    bundle = model.bundle
     leaves = {name: np.array(leaf) for name, leaf in rules.paths_of(bundle.params).items()}
     if path == "text/token_embedding":
         leaves[path][bundle.tokenizer.encode(["castle"], 12)[0][1]] = value
@@ -236,15 +223,26 @@ def test_features_that_are_not_finite_are_an_error_with_its_cause(folder, pictur
         encode(given)
 
 
-def test_a_model_made_in_python_is_checked_as_a_bundle_is(folder):
-    bundle = jclip.load(folder).bundle
+def test_a_model_made_in_python_is_checked_as_a_bundle_is(model):
+    bundle = model.bundle
     smaller = replace(bundle.config, text=replace(bundle.config.text, vocab_size=100))
     with pytest.raises(JclipError, match="tokenizer: it has [0-9]+ tokens, but the model has embeddings for 100"):
         Model(replace(bundle, config=smaller))
 
 
 @pytest.mark.parametrize("value", [400, np.nan, np.inf])
-def test_a_logit_scale_that_is_no_number(folder, value):
-    bundle = jclip.load(folder).bundle
-    with pytest.raises(JclipError, match=rf"^logit_scale is {value:g}, and its exponential is no number: take"):
+def test_a_logit_scale_that_is_no_number(model, value):
+    bundle = model.bundle
+    with pytest.raises(JclipError, match=rf"^logit_scale is {value:g}; its exponential is not finite: use"):
         Model(replace(bundle, params=bundle.params | {"logit_scale": np.float32(value)}))
+
+
+def test_save_and_load(model, tmp_path):
+    jclip.save(model, tmp_path / "model")
+    jclip.save(model.bundle, str(tmp_path / "bundle"))
+    texts = ["red apple", "blue castle"]
+    for name in ("model", "bundle"):
+        np.testing.assert_array_equal(jclip.load(tmp_path / name).encode_text(texts), model.encode_text(texts))
+    smaller = replace(model.bundle.config, text=replace(model.bundle.config.text, vocab_size=100))
+    with pytest.raises(JclipError, match="tokenizer: it has"):
+        jclip.save(replace(model.bundle, config=smaller), tmp_path / "model")

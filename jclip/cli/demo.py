@@ -13,7 +13,7 @@ from jclip.demo.pictures import write_pairs
 from jclip.demo.runs import DemoRun, demo_runs, prepare
 from jclip.demo.scores import FEW_COLUMNS, Examination, summarise, tables
 from jclip.errors import JclipError
-from jclip.evaluate.report.report import terminal
+from jclip.evaluate.report.terminal import TerminalTable
 from jclip.io.files import check_folder
 from jclip.plain import as_json, print_json
 from jclip.train.logging.progress import ProgressWatcher
@@ -85,7 +85,7 @@ def main(arguments: Sequence[str]) -> int:
     if options.json:
         print_json(results, indent=2)
     else:
-        console.print(terminal(tables(results, FEW_COLUMNS)[0]))
+        console.print(TerminalTable(tables(results, FEW_COLUMNS)[0]))
     report = write_page(home / "report.html", runs, journals, results, examination)
     asked = write_pairs(home / "pictures", examination)
     minutes = results["seconds"] / 60

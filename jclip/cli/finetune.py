@@ -16,7 +16,6 @@ from rich.table import Table
 
 from jclip.bundle import open_bundle
 from jclip.cli.configs import load_config
-from jclip.cli.evaluators import evaluators
 from jclip.cli.options import read
 from jclip.console import Console
 from jclip.data.importing.anything import bring, described
@@ -26,8 +25,9 @@ from jclip.data.importing.parts import Reading
 from jclip.data.importing.validation import Share
 from jclip.data.sources.folders import open_folder
 from jclip.errors import JclipError
-from jclip.evaluate.report import page
-from jclip.evaluate.report.report import terminal
+from jclip.evaluate.report import from_results
+from jclip.evaluate.report.terminal import TerminalTable
+from jclip.evaluators import evaluators
 from jclip.finetune import outcome as results
 from jclip.finetune.choices import Choice, Wishes, choose
 from jclip.finetune.facts import read_data, read_machine, read_model
@@ -268,8 +268,8 @@ def _tell(options: Options, data: Path, found: results.Outcome, console: Console
             indent=2,
         )
         return
-    for table in page.tables(found.trained, found.before):
-        Console().print(terminal(table))
+    for table in from_results.tables(found.trained, found.before):
+        Console().print(TerminalTable(table))
     (recall, after), (first, then) = found.figure("mean_recall"), found.figure("t2i_r1")
     figures = f"mean recall {recall:.1%} -> {after:.1%}, R@1 from text to picture {first:.1%} -> {then:.1%}"
     said = f"Better on the validation split: {figures}." if found.improved else f"{results.NOT_BETTER} ({figures})"

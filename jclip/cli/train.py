@@ -12,10 +12,10 @@ import jax
 import tyro
 
 from jclip.cli.configs import parse
-from jclip.cli.evaluators import evaluators
 from jclip.cli.train_words import what_now
 from jclip.console import Console
 from jclip.errors import JclipError
+from jclip.evaluators import evaluators
 from jclip.io.files import check_folder
 from jclip.parallel.processes import connect, everywhere, is_first_process, is_single_process, on_first, sharing_errors
 from jclip.plain import complain, print_json

@@ -10,7 +10,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from jclip.errors import JclipError
-from jclip.evaluate.metrics.retrieval import recall_of
+from jclip.evaluate.metrics.recall import recall_of
 
 Array = npt.NDArray[np.generic]
 Ints = npt.NDArray[np.intp]

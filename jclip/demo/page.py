@@ -15,9 +15,9 @@ from jclip.data.emoji.protocol import LANGUAGE_NAMES, LANGUAGES
 from jclip.data.emoji.sources import EmojiPairs
 from jclip.demo.runs import DemoRun
 from jclip.demo.scores import Examination, tables
-from jclip.evaluate.metrics.retrieval import topk
-from jclip.evaluate.report.chart import Chart, Curve
-from jclip.evaluate.report.report import Credit, Gallery, Query, Report, Result, Section, write
+from jclip.evaluate.metrics.recall import topk
+from jclip.evaluate.report.elements import Answer, Chart, Credit, Curve, Gallery, Query, Report, Section
+from jclip.evaluate.report.render import write
 from jclip.images.preprocess import Preprocessing
 from jclip.inference import load
 
@@ -103,7 +103,7 @@ def _gallery(bundle: Path, examination: Examination) -> Gallery:
         for i, order in zip(asked, best_qk, strict=True):
             right = [names[j] == names[i] for j in order]
             results = [
-                Result(pictures[j], ok, english[j]) for j, ok in zip(order[:_SHOWN], right[:_SHOWN], strict=True)
+                Answer(pictures[j], ok, english[j]) for j, ok in zip(order[:_SHOWN], right[:_SHOWN], strict=True)
             ]
             meaning = "" if language == "en" else english[i]
             queries.append(Query(names[i], language, LANGUAGE_NAMES[language], results, meaning, right.index(True) + 1))

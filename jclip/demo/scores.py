@@ -20,9 +20,9 @@ from jclip.data.emoji.sources import EmojiSet
 from jclip.demo.baselines import pixel_recalls
 from jclip.demo.runs import DemoRun
 from jclip.errors import JclipError
-from jclip.evaluate.datasets.tasks import RetrievalTask
+from jclip.evaluate.datasets.retrieval_task import RetrievalTask
 from jclip.evaluate.metrics.positives import Positives
-from jclip.evaluate.report.report import Group, Row, Table
+from jclip.evaluate.report.elements import Group, Row, Table
 from jclip.inference import Encoder
 from jclip.tokenizers.text import load_tokenizer
 from jclip.train.configuration import Run

@@ -1,1 +1,72 @@
-"""Figures of a model: retrieval, classification, probes, baselines; and the pages that show them."""
+"""Evaluation: recall, zero-shot classification and linear probes, of features or of a loaded model.
+
+    images, texts = model.encode_image(pictures), model.encode_text(captions)
+    jclip.evaluate.recall(images, texts)["mean_recall"]                    # of features
+    jclip.evaluate.zero_shot(model, pictures, ["猫", "狗"], prompts="zh")   # probabilities of classes
+    jclip.evaluate.retrieval(model, "data/muge", protocol="muge").write("results/muge")
+
+Names:
+  retrieval: evaluates retrieval on pictures with captions.
+  classification: evaluates zero-shot classification on pictures sorted by class.
+  probe: evaluates linear probes on pictures sorted by class.
+  Evaluation: their result, which writes results.json and a report.
+  Results, Result: the figures of all tests, and of one.
+  read_results: reads a results.json.
+  zero_shot: returns class probabilities of pictures.
+  recall: returns R@k of features in both directions, and their mean.
+  query_hits: returns the hits of each query in one direction.
+  Positives: many-to-many positives of queries in a gallery.
+  topk: returns the k nearest gallery rows of each query.
+  classifier: returns the class vectors of a zero-shot classifier.
+  load_prompts: returns a prompt ensemble.
+  fit_probe: fits a linear probe on features.
+  LinearProbe: a linear classifier.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from jclip.evaluate.metrics.logistic_regression import LinearProbe as LinearProbe
+    from jclip.evaluate.metrics.logistic_regression import fit_probe as fit_probe
+    from jclip.evaluate.metrics.positives import Positives as Positives
+    from jclip.evaluate.metrics.recall import query_hits as query_hits
+    from jclip.evaluate.metrics.recall import recall as recall
+    from jclip.evaluate.metrics.recall import topk as topk
+    from jclip.evaluate.metrics.zero_shot import classifier as classifier
+    from jclip.evaluate.prompts import load_prompts as load_prompts
+    from jclip.evaluate.results import Result as Result
+    from jclip.evaluate.results import Results as Results
+    from jclip.evaluate.results import read_results as read_results
+    from jclip.evaluate.tasks.classification import classification as classification
+    from jclip.evaluate.tasks.classification import zero_shot as zero_shot
+    from jclip.evaluate.tasks.evaluation import Evaluation as Evaluation
+    from jclip.evaluate.tasks.probe import probe as probe
+    from jclip.evaluate.tasks.retrieval import retrieval as retrieval
+
+_NAMES = {
+    "retrieval": "jclip.evaluate.tasks.retrieval:retrieval",
+    "classification": "jclip.evaluate.tasks.classification:classification",
+    "probe": "jclip.evaluate.tasks.probe:probe",
+    "Evaluation": "jclip.evaluate.tasks.evaluation:Evaluation",
+    "Results": "jclip.evaluate.results:Results",
+    "Result": "jclip.evaluate.results:Result",
+    "read_results": "jclip.evaluate.results:read_results",
+    "zero_shot": "jclip.evaluate.tasks.classification:zero_shot",
+    "recall": "jclip.evaluate.metrics.recall:recall",
+    "query_hits": "jclip.evaluate.metrics.recall:query_hits",
+    "Positives": "jclip.evaluate.metrics.positives:Positives",
+    "topk": "jclip.evaluate.metrics.recall:topk",
+    "classifier": "jclip.evaluate.metrics.zero_shot:classifier",
+    "load_prompts": "jclip.evaluate.prompts:load_prompts",
+    "fit_probe": "jclip.evaluate.metrics.logistic_regression:fit_probe",
+    "LinearProbe": "jclip.evaluate.metrics.logistic_regression:LinearProbe",
+}
+__all__ = list(_NAMES)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _NAMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}: it has {', '.join(_NAMES)}")
+    module, _, attribute = _NAMES[name].partition(":")
+    return getattr(import_module(module), attribute)

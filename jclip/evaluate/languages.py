@@ -1,4 +1,4 @@
-"""Languages by their BCP 47 codes, and what they call themselves."""
+"""Languages by BCP 47 code, with their own names."""
 
 import unicodedata
 from collections import Counter
@@ -12,7 +12,7 @@ LANGUAGE_NAMES = {
     "ro": "română", "ru": "русский", "sv": "svenska", "sw": "Kiswahili", "te": "తెలుగు", "th": "ไทย", "tr": "Türkçe",
     "uk": "українська", "vi": "Tiếng Việt", "zh": "中文",
 }  # fmt: skip
-"""Those of Crossmodal-3600 and of AltCLIP-m18."""
+"""The languages of Crossmodal-3600 and of AltCLIP-m18."""
 
 
 _SCRIPTS = {
@@ -23,11 +23,11 @@ _SCRIPTS = {
     "THAI": "th",
     "DEVANAGARI": "hi",
 }
-"""By the first word of a letter's Unicode name, the most common language of its script."""
+"""Most common language of a script, by the first word of its letters' Unicode names."""
 
 
 def language_of(names: Iterable[str]) -> str:
-    """Returns the most common language of the script in which most letters of some names are; English for Latin.
+    """Returns the most common language of the script of most letters; English for Latin.
 
     >>> language_of(["猫", "狗"]), language_of(["りんご", "林檎"]), language_of(["cat", "dog"])
     ('zh', 'ja', 'en')
@@ -42,6 +42,6 @@ def language_of(names: Iterable[str]) -> str:
 
 
 def name_of(language: str) -> str:
-    """For tables: the language's own name and its code, or the code alone."""
+    """Returns the language's own name and its code, or the code alone."""
     name = LANGUAGE_NAMES.get(language)
     return f"{name} ({language})" if name else language

@@ -11,13 +11,14 @@ from typing import Any
 import numpy as np
 
 from jclip.errors import JclipError
-from jclip.evaluate import retrieving
-from jclip.evaluate.asking import retrieval_tests
-from jclip.evaluate.datasets.tasks import RetrievalTask
-from jclip.evaluate.findings import Finding, Findings, read_findings, write_findings
-from jclip.evaluate.report import page
-from jclip.evaluate.report.report import Chart, Curve, Gallery, Report, Section, write
-from jclip.evaluate.report.shown import gallery
+from jclip.evaluate.datasets.opening import open_retrieval
+from jclip.evaluate.datasets.retrieval_task import RetrievalTask
+from jclip.evaluate.report import from_results
+from jclip.evaluate.report.elements import Chart, Curve, Gallery, Report, Section
+from jclip.evaluate.report.galleries import retrieved
+from jclip.evaluate.report.render import write
+from jclip.evaluate.results import Result, Results, read_results, write_results
+from jclip.evaluate.tasks import retrieval
 from jclip.finetune.choices import Choice
 from jclip.finetune.facts import Start
 from jclip.finetune.writing import VALID
@@ -37,8 +38,8 @@ class Outcome:
       main: place of the test by which they are compared: that of the language with the most captions.
     """
 
-    before: Findings
-    trained: Findings
+    before: Results
+    trained: Results
     main: int = 0
 
     @property
@@ -57,7 +58,7 @@ def validation_tasks(data: Path) -> tuple[tuple[RetrievalTask, ...], int]:
     Raises:
       JclipError: the split is missing or holds nothing.
     """
-    tasks = retrieval_tests(data, split=VALID).tasks
+    tasks = open_retrieval(data, split=VALID).tasks
     return tasks, int(np.argmax([len(task.captions) for task in tasks]))
 
 
@@ -89,26 +90,26 @@ def settle(start: Path, trained: Path, data: Path, splits: Sequence[str], out: P
       JclipError: a bundle cannot be read, or the disk is full.
     """
     _, main = validation_tasks(data)
-    tests = [task for split in splits for task in retrieval_tests(data, split=split).tasks]
-    tests = [task for task in tests if retrieving.has_answers(task)]
+    tests = [task for split in splits for task in open_retrieval(data, split=split).tasks]
+    tests = [task for task in tests if task.has_answers]
     sections: list[list[Gallery]] = []
-    findings = []
+    results = []
     for name, folder in (("before", start), ("after", trained)):
         model, found = load(folder), []
         shown: list[Gallery] = []
-        for task, images_nd, texts_md in retrieving.encoded(tests, model.encode_image, model.encode_text):
-            found.append(retrieving.find(task, images_nd, texts_md))
+        for encoded in retrieval.encode_tasks(tests, model):
+            found.append(retrieval.score(encoded))
             if not shown:
-                shown.append(replace(gallery(task, images_nd, texts_md), title=name))
-        findings.append(Findings(str(folder), tuple(found)))
+                shown.append(replace(retrieved(*encoded), title=name))
+        results.append(Results(str(folder), tuple(found)))
         sections.append(shown)
-    outcome = Outcome(findings[0], findings[1], main)
+    outcome = Outcome(results[0], results[1], main)
     better = trained if outcome.improved else start
     with whole_folder(out / BEST) as partial:
         shutil.copytree(better, partial, dirs_exist_ok=True, copy_function=_link if outcome.improved else shutil.copy2)
     for file, some in ((BEFORE, outcome.before), (TRAINED, outcome.trained)):
         with whole_file(out / file, replace=True) as partial:
-            write_findings(some, partial)
+            write_results(some, partial)
     return outcome, [Section("What they find", _SHOWN, [one for some in sections for one in some])]
 
 
@@ -118,7 +119,7 @@ frame marks a right one."""
 
 def read_outcome(out: Path, data: Path) -> Outcome:
     """Reads what `settle` wrote."""
-    return Outcome(read_findings(out / BEFORE), read_findings(out / TRAINED), validation_tasks(data)[1])
+    return Outcome(read_results(out / BEFORE), read_results(out / TRAINED), validation_tasks(data)[1])
 
 
 def write_report(
@@ -154,7 +155,7 @@ def write_report(
             title="jclip finetune",
             intro=_INTRO + ("" if outcome.improved else f"\n\n{NOT_BETTER}"),
             sections=[
-                Section("Figures", _READING, page.tables(outcome.trained, outcome.before)),
+                Section("Figures", _READING, from_results.tables(outcome.trained, outcome.before)),
                 Section("How it learned", items=list(_charts(journal, test))),
                 *sections,
                 Section("What was chosen, and why", choices),
@@ -175,7 +176,7 @@ NOT_BETTER = """No moment of the run was better than the start, so the start is 
 most; then captions that tell pictures apart, and a lower learning rate in finetune.py."""
 
 
-def _charts(journal: Sequence[Mapping[str, Any]], test: Finding) -> Iterator[Chart]:
+def _charts(journal: Sequence[Mapping[str, Any]], test: Result) -> Iterator[Chart]:
     prefix = (
         f"{VALID}/{test.language}/"
         if any(f"{VALID}/{test.language}/mean_recall" in r for r in journal)

@@ -1,4 +1,4 @@
-"""Evaluations during a run, as plain data; `jclip.cli.evaluators` makes evaluators of them."""
+"""What is evaluated during a run, as plain data. `jclip.evaluators` makes evaluators of it."""
 
 from dataclasses import dataclass
 

@@ -8,28 +8,17 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from jclip.bundle import Bundle, save_bundle
 from jclip.cli import main
 from jclip.cli.eval._common import open_model
-from jclip.data.sources.synthetic import write_tokenizer
 from jclip.evaluate.datasets.protocols import PROTOCOLS
-from jclip.images.preprocess import Preprocessing
-from jclip.models.build import init_variables
-from jclip.models.clip_text import ClipTextConfig
-from jclip.models.dual_encoder import DualEncoderConfig
-from jclip.models.vit import VitConfig
+from jclip.evaluate.metrics import logistic_regression
 from tests.evaluate.cn_clip_data import many_to_many, their_score, write_texts
+from tests.evaluate.small_bundle import write_small_bundle
 
 
 @pytest.fixture(scope="module")
 def bundle(tmp_path_factory):
-    place = tmp_path_factory.mktemp("model")
-    tokenizer = write_tokenizer("clip_bpe", place / "words")
-    text = ClipTextConfig(vocab_size=tokenizer.vocab_size, context_length=12, width=16, layers=1, heads=2)
-    config = DualEncoderConfig(VitConfig(16, 8, 16, 1, 2), text, embed_dim=8)
-    params = jax.device_get(init_variables(config, jax.random.key(0)))["params"]
-    save_bundle(Bundle(config, params, tokenizer, Preprocessing(16), 12), place / "bundle")
-    return place / "bundle"
+    return write_small_bundle(tmp_path_factory.mktemp("model"))
 
 
 @pytest.fixture
@@ -78,7 +67,7 @@ def test_the_report_says_what_counted_as_one(bundle, tmp_path, capsys, monkeypat
     (found,) = run(capsys, "retrieval", bundle, data, "--output", out)["tests"]
     assert (found["counting"], found["captions"], found["joined_captions"]) == ("joined", 24, 3)
     assert (found["pictures"], found["joined_pictures"]) == (12, 0)
-    said = "equal pictures and equal captions count once; joined with an equal one: 0 pictures, 3 captions."
+    said = "equal pictures and equal captions count once; duplicates: 0 pictures, 3 captions."
     assert said in (out / "report.md").read_text()
     assert json.loads((out / "results.json").read_text())["tests"][0]["counting"] == "joined"
 
@@ -165,7 +154,7 @@ def test_two_runs_side_by_side(bundle, data, tmp_path, capsys):
     assert main(["eval", "compare", str(tmp_path / "b"), str(tmp_path / "again")]) == 0
     assert "+0.0 to +0.0" in capsys.readouterr().out
     (tmp_path / "c.json").write_text("{}")
-    assert "c.json is no results.json" in fails(capsys, "compare", tmp_path / "a", tmp_path / "c.json")
+    assert "c.json is not a results.json" in fails(capsys, "compare", tmp_path / "a", tmp_path / "c.json")
     other["tests"][0]["dataset"] = "another"
     (tmp_path / "c.json").write_text(json.dumps(other))
     assert "have no test in common" in fails(capsys, "compare", tmp_path / "a", tmp_path / "c.json")
@@ -196,7 +185,8 @@ def test_figures_do_not_depend_on_the_mesh(bundle, data, capsys, monkeypatch):
     assert np.isfinite(many[0]["mean_recall"])
 
 
-def test_probe(bundle, tmp_path, capsys):
+def test_probe(bundle, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(logistic_regression, "ITERATIONS", 50)  # enough for three colours
     for split, first in (("train", 0), ("test", 100)):
         for number in range(3):
             folder = tmp_path / "data" / split / f"thing_{number}"
@@ -211,7 +201,7 @@ def test_probe(bundle, tmp_path, capsys):
     assert [test["shared"] for test in tests] == [12, 12]
     assert "12 of 18 test pictures are in split train or valid too" in (out / "report.md").read_text()
     page = (out / "report.html").read_text()
-    assert page.count("<img") == 18 and "what was taken for what" in page and "1 a class" in page
+    assert page.count("<img") == 18 and "confusion matrix" in page and "1 a class" in page
     assert tests[1]["accuracy"] == 1
     assert 0 <= tests[0]["accuracy"] <= 1 and tests[0]["draws"] == 3
     again = run(capsys, "probe", bundle, tmp_path / "data", "--shots", "1")["tests"]

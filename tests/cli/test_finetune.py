@@ -16,7 +16,7 @@ import jclip
 from jclip.cli import finetune, main
 from jclip.cli.configs import load_config
 from jclip.demo import practice
-from jclip.evaluate.findings import read_findings
+from jclip.evaluate.results import read_results
 from jclip.train import loop
 from jclip.train.logging.sinks import read_journal
 from tests.cli.small_bundle import write_bundle
@@ -57,7 +57,7 @@ def test_the_whole_path(place, start, capsys):
     assert "B − A" in said.out  # the table of both
 
     # The figures are those of `jclip eval`, far above chance, and far above the start's.
-    before, after = (read_findings(out / name).tests[0] for name in ("start.json", "trained.json"))
+    before, after = (read_results(out / name).tests[0] for name in ("start.json", "trained.json"))
     assert after.counts["pictures"] >= 15
     assert before.figures["t2i_r1"] < 0.25 and before.figures["t2i_chance_r1"] < 0.07
     assert after.figures["t2i_r1"] > 0.5
@@ -167,7 +167,7 @@ def test_it_never_ends_below_the_start(place, start, few, capsys):
         assert asked(*words) == 0
     said = capsys.readouterr().err
     assert "No moment of the run was better than the start" in said
-    before, trained = (read_findings(out / name).tests[0].figures for name in ("start.json", "trained.json"))
+    before, trained = (read_results(out / name).tests[0].figures for name in ("start.json", "trained.json"))
     assert trained["mean_recall"] < before["mean_recall"]
     assert (out / "best" / "parameters.safetensors").read_bytes() == (good / "parameters.safetensors").read_bytes()
     assert "the start is what was kept" in (out / "report.html").read_text(encoding="utf-8")

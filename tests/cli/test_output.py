@@ -10,7 +10,7 @@ import pytest
 from jclip.cli import main
 from jclip.cli.logs import plain_logs
 from jclip.errors import JclipError
-from jclip.evaluate.asking import retrieval_tests
+from jclip.evaluate.datasets.opening import open_retrieval
 from jclip.io.files import check_folder, check_writable
 
 COMMANDS = [
@@ -77,12 +77,12 @@ def test_captions_that_nobody_named_have_one_name(tmp_path):
     (tmp_path / "cat.png").touch()
     pairs = tmp_path / "pairs.tsv"
     pairs.write_text("cat.png\ta cat\n", encoding="utf-8")
-    (one,) = retrieval_tests(pairs, languages=["zh"]).tasks
+    (one,) = open_retrieval(pairs, languages=["zh"]).tasks
     assert one.language == "zh"
     with pytest.raises(JclipError, match="does not say in which languages its captions are, .* not xx, yy: give"):
-        retrieval_tests(pairs, languages=["xx", "yy"])
+        open_retrieval(pairs, languages=["xx", "yy"])
     with pytest.raises(JclipError, match="does not say in which languages"):
-        retrieval_tests(pairs, protocol="xtd", languages=["en", "zh"])
+        open_retrieval(pairs, protocol="xtd", languages=["en", "zh"])
 
 
 def test_what_libraries_log_is_one_line_each(capsys):

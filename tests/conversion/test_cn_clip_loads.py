@@ -72,7 +72,7 @@ def agree(bundle, model, preprocess):
         expected = unit(theirs.numpy())
         np.testing.assert_allclose(rows, expected, rtol=0, atol=EMBEDDINGS_WITHIN)
         assert np.abs(expected - expected[0]).max() > 0.01  # or it would prove nothing
-    np.testing.assert_allclose(ours.scale, scale, rtol=1e-6)
+    np.testing.assert_allclose(ours.similarity_scale, scale, rtol=1e-6)
 
 
 def check_released(name: str, place: Path) -> None:

@@ -141,5 +141,5 @@ def _agree_within(folder, encode):
     worst = max(float(np.abs(one - two).max()) for one, two in zip(ours, theirs, strict=True))
     assert worst < EMBEDDINGS_WITHIN
     logits = scale * theirs[0] @ theirs[1].T
-    assert np.abs(model.scale * ours[0] @ ours[1].T - logits).max() < LOGITS_WITHIN * np.abs(logits).max()
+    assert np.abs(model.similarity_scale * ours[0] @ ours[1].T - logits).max() < LOGITS_WITHIN * np.abs(logits).max()
     return worst

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from jclip.data.sources.class_names import check_names, read_labels, read_names
 from jclip.data.sources.folders import LabelledFolder
 from jclip.errors import JclipError
-from jclip.evaluate.datasets.class_sets import class_names, read_classes
+from jclip.evaluate.datasets.classes import class_names, read_classes
 from tests.data.importing.sources import class_folders, imported
 
 BREAKS = ["\n", "\r", "\v", "\f", "\x1c", "\x1d", "\x1e", "\x85", "\u2028", "\u2029"]

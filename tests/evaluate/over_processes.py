@@ -5,10 +5,10 @@ import json
 import jax
 import numpy as np
 
-from jclip.evaluate.metrics import nearest, retrieval
+from jclip.evaluate.metrics import nearest, recall
+from jclip.evaluate.metrics.logistic_regression import fit
 from jclip.evaluate.metrics.positives import Positives
-from jclip.evaluate.metrics.probe import fit
-from jclip.evaluate.metrics.retrieval import judge, topk
+from jclip.evaluate.metrics.recall import query_hits, topk
 from jclip.parallel.mesh import make_mesh
 from jclip.parallel.processes import connect
 
@@ -20,7 +20,7 @@ def found() -> dict:
     positives = Positives(np.stack([np.arange(40), np.arange(40) * 7 % 61], axis=1), 40, 61)
     learnt = fit(gallery.astype(np.float32), np.arange(61) % 3, 3, 1.0)
     return {
-        "hits": judge(query, gallery, positives, (1, 5)).hits_qk.sum(axis=0).tolist(),
+        "hits": query_hits(query, gallery, positives, (1, 5)).hits_qk.sum(axis=0).tolist(),
         "best": topk(query, gallery, 5)[0].tolist(),
         "weights": learnt.weights_dc.round(3).tolist(),
     }
@@ -28,6 +28,6 @@ def found() -> dict:
 
 if __name__ == "__main__":
     connect()
-    retrieval._BLOCK, nearest.QUERY_BLOCK, nearest.GALLERY_BLOCK = 64, 16, 3
+    recall._BLOCK, nearest.QUERY_BLOCK, nearest.GALLERY_BLOCK = 64, 16, 3
     with jax.set_mesh(make_mesh()):
         print(json.dumps(found()))

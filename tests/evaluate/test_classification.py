@@ -13,8 +13,9 @@ from jclip.cli import main
 from jclip.conversion import ConvertOptions, convert
 from jclip.errors import JclipError
 from jclip.evaluate.datasets.benchmarks import Benchmark, submission
-from jclip.evaluate.datasets.class_sets import ClassSet
-from jclip.evaluate.metrics.classification import classifier, cosines, find, probabilities
+from jclip.evaluate.datasets.classes import ClassSet
+from jclip.evaluate.metrics.zero_shot import classifier, cosines, probabilities
+from jclip.evaluate.tasks.classification import score
 from tests.conversion.real_models import CN_CLIP_VOCABULARY
 from tests.evaluate import small_cn_clip
 from tests.evaluate.cn_clip_data import ROOT, png
@@ -39,7 +40,7 @@ def test_figures_by_hand():
     np.testing.assert_allclose(chances.sum(axis=1), 1, rtol=1e-6)
     odds = np.exp(100 * (scores[2, 0] - scores[2, 2]))
     assert chances[2, 0] / chances[2, 2] == pytest.approx(odds, rel=1e-3)
-    found = find(DATA, scores, chances, names=["a", "b", "c"], benchmark=Benchmark("Toy", 3, 4, "mean_per_class"))
+    found = score(DATA, scores, chances, names=["a", "b", "c"], benchmark=Benchmark("Toy", 3, 4, "mean_per_class"))
     assert found.figures == pytest.approx({"accuracy": 0.75, "mean_per_class": 2.5 / 3, "chance_accuracy": 1 / 3})
     assert (found.main, found.dataset) == ("mean_per_class", "Toy")
     assert found.confusion == ((1, 0, 0), (1, 1, 0), (0, 0, 1))
@@ -53,15 +54,15 @@ def test_figures_by_hand():
     assert found.intervals.keys() == {"accuracy", "mean_per_class"}
     broken = np.array([[np.nan, 0, 0]] + [[0, 0, 0]] * 3)
     with pytest.raises(JclipError, match="1 of 4 pictures have scores that are not finite"):
-        find(DATA, broken, chances, names=["a", "b", "c"])
+        score(DATA, broken, chances, names=["a", "b", "c"])
 
 
 def test_two_classes_and_several_a_picture():
     two = ClassSet("two", DATA.pictures, np.eye(2, dtype=bool)[[0, 1, 1, 0]], ("no", "yes"))
     chances = np.array([[0.9, 0.1], [0.2, 0.8], [0.7, 0.3], [0.6, 0.4]])
-    assert find(two, chances, chances, names=["no", "yes"]).figures["roc_auc"] == 0.75
+    assert score(two, chances, chances, names=["no", "yes"]).figures["roc_auc"] == 0.75
     several = ClassSet("s", DATA.pictures, np.array([[1, 1], [0, 1], [1, 0], [1, 0]], bool), ("a", "b"))
-    figures = find(several, chances, chances, names=["a", "b"], resamples=0).figures
+    figures = score(several, chances, chances, names=["a", "b"], resamples=0).figures
     # a: ranks 1, 2, 3 of 3 right; b: right at ranks 1 and 4.
     assert figures["map11"] == pytest.approx((1 + (6 * 1 + 5 * 0.5) / 11) / 2)
     assert "mean_per_class" not in figures

@@ -5,10 +5,11 @@ import json
 import numpy as np
 import pytest
 
-from jclip.evaluate import features
-from jclip.evaluate.datasets.sets import open_captions
-from jclip.evaluate.features import json_lines, read_predictions, score_predictions
-from jclip.evaluate.retrieving import find, read_cn_clip_features, write_cn_clip
+from jclip.evaluate import cn_clip_files
+from jclip.evaluate.cn_clip_files import json_lines, read_predictions, score_predictions
+from jclip.evaluate.datasets.captions import open_captions
+from jclip.evaluate.tasks.cn_clip import read_cn_clip_features, write_cn_clip
+from jclip.evaluate.tasks.retrieval import Encoded, score
 from tests.evaluate.cn_clip_data import many_to_many, program, their_score, write_texts
 
 
@@ -44,7 +45,7 @@ def place(request, tmp_path_factory):
 @pytest.mark.parametrize(("way", "scorer", "ending"), [("t2i", "evaluation", ""), ("i2t", "evaluation_tr", ".tr")])
 def test_their_scorers_find_our_figures(place, tmp_path, way, scorer, ending):
     folder, task, images, texts = place
-    ours = find(task, images, texts, resamples=0).figures
+    ours = score(Encoded(task, images, texts), resamples=0).figures
     answers, predictions = folder / f"test_answers{ending}.jsonl", folder / f"test_predictions{ending}.jsonl"
     theirs = their_score(scorer, answers, predictions, tmp_path / "out.json")
     assert theirs["success"]
@@ -103,7 +104,7 @@ def test_a_gallery_of_less_than_ten_is_scored_here_and_refused_there(tmp_path):
     many_to_many(tmp_path, pictures=4)
     task = open_captions(tmp_path).task("")
     images, texts = np.eye(4, dtype=np.float32), np.eye(4, dtype=np.float32)[np.arange(8) % 4]
-    figures = find(task, images, texts, resamples=0).figures
+    figures = score(Encoded(task, images, texts), resamples=0).figures
     assert (figures["t2i_r1"], figures["t2i_r10"], figures["t2i_chance_r10"]) == (1, 1, 1)
     write_cn_clip(tmp_path, "test", task, images, texts, features_too=False)
     assert not list(tmp_path.glob("*_feat.jsonl"))
@@ -141,7 +142,7 @@ def test_feature_files_that_are_none(tmp_path, lines, message):
     file = tmp_path / "x.jsonl"
     file.write_text("".join(f"{line}\n" for line in lines))
     with pytest.raises(ValueError, match=message):
-        features.read_features(file, "image")
+        cn_clip_files.read_features(file, "image")
 
 
 @pytest.mark.parametrize(
@@ -162,7 +163,7 @@ def test_prediction_files_that_are_none(tmp_path, line, message):
 
 def test_ids_of_features_and_predictions_as_the_import_takes_them(tmp_path):
     (tmp_path / "f.jsonl").write_text('{"image_id": "007", "feature": [1]}\n{"image_id": 7, "feature": [1]}\n')
-    assert features.read_features(tmp_path / "f.jsonl", "image")[0].tolist() == [7]
+    assert cn_clip_files.read_features(tmp_path / "f.jsonl", "image")[0].tolist() == [7]
     (tmp_path / "p.jsonl").write_text('{"text_id": "01", "image_ids": ["7", 8]}\n')
     assert read_predictions(tmp_path / "p.jsonl", "text") == {1: [7, 8]}
     (tmp_path / "p.jsonl").write_text('{"text_id": "01", "image_ids": ["7", "007"]}\n')

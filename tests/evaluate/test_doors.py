@@ -15,8 +15,8 @@ from PIL import Image
 from jclip.data.identity import plain_text
 from jclip.data.importing.limits import Limit
 from jclip.data.sources.folders import PairFolder
-from jclip.evaluate.datasets.rows import Counted
-from jclip.evaluate.datasets.sets import open_captions
+from jclip.evaluate.datasets.captions import open_captions
+from jclip.evaluate.datasets.counting import Counted
 from jclip.images.preprocess import Preprocessing
 from jclip.losses.contrastive import contrastive_loss
 from jclip.tokenizers.text import wordpiece

@@ -1,6 +1,7 @@
 """What `jclip data import` makes of the named sets is evaluated with the pictures and captions of their archives."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -8,10 +9,10 @@ import pytest
 from jclip.data.sources.kinds import StoredPair
 from jclip.data.sources.writing import write_pairs
 from jclip.errors import JclipError
-from jclip.evaluate.asking import retrieval_tests
+from jclip.evaluate.datasets.captions import open_captions
+from jclip.evaluate.datasets.opening import open_retrieval
 from jclip.evaluate.datasets.protocols import PROTOCOLS
-from jclip.evaluate.datasets.sets import open_captions
-from jclip.evaluate.retrieving import encoded
+from jclip.evaluate.tasks.retrieval import encode_tasks
 from tests.data.importing import test_named as archives
 from tests.data.importing.sources import cn_clip, table
 from tests.data.importing.sources import imported as csv_imported
@@ -67,10 +68,10 @@ def test_the_named_sets(tmp_path, name, counting, monkeypatch):
     if counting == "published":
         small = {"pictures": pictures, "captions": tuple(captions.values()), "languages": tuple(sorted(captions))}
         monkeypatch.setitem(PROTOCOLS, name, replace(PROTOCOLS[name], **small))
-        tests = retrieval_tests(tmp_path / "folder", name)
+        tests = open_retrieval(tmp_path / "folder", name)
     else:
         pictures, captions = JOINED.get(name, (pictures, captions))
-        tests = retrieval_tests(tmp_path / "folder", split=split)
+        tests = open_retrieval(tmp_path / "folder", split=split)
     assert {task.counted.how for task in tests.tasks} == {counting}
     assert {task.language: len(task.captions) for task in tests.tasks} == captions
     assert tests.by_language == (len(captions) > 1)
@@ -80,7 +81,8 @@ def test_the_named_sets(tmp_path, name, counting, monkeypatch):
         encodings.append(len(some))
         return np.eye(len(some), 8, dtype=np.float32)
 
-    for task, images_nd, texts_md in encoded(tests.tasks, images, lambda some: np.ones((len(some), 8), np.float32)):
+    model = SimpleNamespace(encode_image=images, encode_text=lambda some: np.ones((len(some), 8), np.float32))
+    for task, images_nd, texts_md in encode_tasks(tests.tasks, model):
         assert len(set(task.text_ids)) == len(task.captions)
         assert task.positives.counts_q.min() == 1
         assert 0 <= task.score(images_nd, texts_md)["mean_recall"] <= 1
@@ -108,18 +110,18 @@ def test_muge_as_its_files_say(tmp_path):
 def test_a_language_that_is_not_there(tmp_path):
     stored = [StoredPair(png(1), ("one", "一", "?"), ("en", "zh", ""), 1, (1, 2, 3))]
     write_pairs(tmp_path / "set", stored, split="test")
-    tests = retrieval_tests(tmp_path / "set")
+    tests = open_retrieval(tmp_path / "set")
     assert [(task.language, list(task.captions)) for task in tests.tasks] == [
         ("en", ["one"]), ("und", ["?"]), ("zh", ["一"])
     ]  # fmt: skip
-    assert [list(task.captions) for task in retrieval_tests(tmp_path / "set", languages=["zh"]).tasks] == [["一"]]
+    assert [list(task.captions) for task in open_retrieval(tmp_path / "set", languages=["zh"]).tasks] == [["一"]]
     with pytest.raises(JclipError, match="set has no test captions in fr: it has en, und, zh"):
-        retrieval_tests(tmp_path / "set", languages=["fr"])
+        open_retrieval(tmp_path / "set", languages=["fr"])
     write_pairs(tmp_path / "chinese", [stored[0]._replace(languages=("zh",) * 3)], split="test")
     with pytest.raises(JclipError, match="chinese has no test captions in en: it has zh"):
-        retrieval_tests(tmp_path / "chinese", "flickr30k")
+        open_retrieval(tmp_path / "chinese", "flickr30k")
     write_pairs(tmp_path / "unknown", [stored[0]._replace(languages=())], split="test")
-    (task,) = retrieval_tests(tmp_path / "unknown", languages=["fr"]).tasks  # then it is what they are called
+    (task,) = open_retrieval(tmp_path / "unknown", languages=["fr"]).tasks  # then it is what they are called
     assert (task.language, len(task.captions)) == ("fr", 3)
 
 

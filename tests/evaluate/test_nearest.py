@@ -10,10 +10,10 @@ import jax
 import numpy as np
 import pytest
 
-from jclip.evaluate.metrics import nearest, retrieval
+from jclip.evaluate.metrics import nearest, recall
 from jclip.evaluate.metrics.nearest import candidates
 from jclip.evaluate.metrics.positives import Positives
-from jclip.evaluate.metrics.retrieval import judge, topk
+from jclip.evaluate.metrics.recall import query_hits, topk
 from jclip.parallel.mesh import MeshShape, make_mesh
 from tests.evaluate.cn_clip_data import ROOT
 from tests.evaluate.over_processes import found
@@ -39,11 +39,11 @@ def unit(rows):
 def both(monkeypatch, query, gallery, positives, k=5):
     """(hits, indices) by the whole matrix, and by the devices in small blocks."""
     found = []
-    for block in (retrieval._BLOCK, 64):
-        monkeypatch.setattr(retrieval, "_BLOCK", block)
+    for block in (recall._BLOCK, 64):
+        monkeypatch.setattr(recall, "_BLOCK", block)
         monkeypatch.setattr(nearest, "QUERY_BLOCK", 16)
         monkeypatch.setattr(nearest, "GALLERY_BLOCK", 3)
-        found.append((judge(query, gallery, positives, (1, 5)).hits_qk, topk(query, gallery, k)[0]))
+        found.append((query_hits(query, gallery, positives, (1, 5)).hits_qk, topk(query, gallery, k)[0]))
     return found
 
 
@@ -86,12 +86,12 @@ def test_ties_are_shared_out_as_ever(monkeypatch):
 
 @pytest.mark.usefixtures("_devices")
 def test_ordinary_features_need_no_second_look(monkeypatch):
-    monkeypatch.setattr(retrieval, "_BLOCK", 64)
+    monkeypatch.setattr(recall, "_BLOCK", 64)
     monkeypatch.setattr(Positives, "rows", None)  # which a second look at a whole row of scores would call
     pairs = np.stack([np.arange(120), np.arange(120)], axis=1)
     query, gallery = features(120, width=16), features(300, width=16, seed=1)
     gallery[:60] = query[:60] + 0.5 * gallery[:60]
-    assert 0.2 < judge(query, gallery, Positives(pairs, 120, 300), (1, 5)).hits_qk[:, 0].mean() < 0.6
+    assert 0.2 < query_hits(query, gallery, Positives(pairs, 120, 300), (1, 5)).hits_qk[:, 0].mean() < 0.6
 
 
 @pytest.mark.usefixtures("_devices")

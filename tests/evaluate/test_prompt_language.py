@@ -5,8 +5,8 @@ import json
 import numpy as np
 import pytest
 
-from jclip.evaluate.asking import class_tests, names_language
-from jclip.evaluate.datasets.class_sets import ClassSet
+from jclip.evaluate.datasets.classes import ClassSet
+from jclip.evaluate.datasets.opening import names_language, open_classification
 from jclip.evaluate.languages import language_of
 from tests.evaluate.cn_clip_data import png
 
@@ -38,21 +38,21 @@ def folder_of(place, *classes):
 
 
 def test_chinese_folders_are_asked_in_chinese(tmp_path):
-    (one,) = class_tests(folder_of(tmp_path / "data", "猫", "狗")).ensembles
+    (one,) = open_classification(folder_of(tmp_path / "data", "猫", "狗")).ensembles
     assert one.language == one.title == "zh" and set(one.names) == {"猫", "狗"}
     assert all(any("\u4e00" <= letter <= "\u9fff" for letter in template) for template in one.templates)
-    (other,) = class_tests(tmp_path / "data", ensembles=["en"]).ensembles
+    (other,) = open_classification(tmp_path / "data", ensembles=["en"]).ensembles
     assert other.language == "en"
 
 
 def test_files_of_names_decide(tmp_path):
     data = folder_of(tmp_path / "data", "0", "1")
     (data / "label_cn.txt").write_text("猫\n狗\n", encoding="utf-8")
-    assert class_tests(data).ensembles[0].names == ("猫", "狗")
+    assert open_classification(data).ensembles[0].names == ("猫", "狗")
     (data / "classes.en.txt").write_text("cat\ndog\n", encoding="utf-8")
-    assert class_tests(data).ensembles[0].names == ("cat", "dog")  # English where there are both, as ever
+    assert open_classification(data).ensembles[0].names == ("cat", "dog")  # English where there are both, as ever
     (tmp_path / "mine.txt").write_text("小猫\n小狗\n", encoding="utf-8")
-    (one,) = class_tests(data, classes=str(tmp_path / "mine.txt")).ensembles
+    (one,) = open_classification(data, classes=str(tmp_path / "mine.txt")).ensembles
     assert (one.language, one.names) == ("zh", ("小猫", "小狗"))
 
 

@@ -6,7 +6,7 @@ import pytest
 from cn_clip.eval.imagenet_zeroshot_templates import imagenet_classnames
 
 from jclip.evaluate.datasets.benchmarks import BENCHMARKS
-from jclip.evaluate.prompts import LANGUAGES, names_of, prompts
+from jclip.evaluate.prompts import LANGUAGES, imagenet_names, load_prompts
 
 M18 = {"ar", "de", "en", "es", "fr", "hi", "it", "ja", "ko", "nl", "pl", "pt", "ru", "th", "tr", "uk", "vi", "zh"}
 
@@ -17,12 +17,16 @@ def test_every_language_of_altclip_m18_has_its_own():
     seen = set()
     for language in LANGUAGES:
         for kind in kinds:
-            found = prompts(language, kind=kind)
+            found = load_prompts(language, kind=kind)
             assert found.language == language
             assert len(set(found.templates)) == len(found.templates) >= (7 if kind == "general" else 2)
             assert all(template.count("{}") == 1 for template in found.templates)
-        assert prompts(language, kind="flower") != prompts(language) == prompts(language, kind="of no such kind")
-        seen.add(prompts(language).templates)
+        assert (
+            load_prompts(language, kind="flower")
+            != load_prompts(language)
+            == load_prompts(language, kind="of no such kind")
+        )
+        seen.add(load_prompts(language).templates)
     assert len(seen) == 18
 
 
@@ -40,32 +44,32 @@ def test_every_language_of_altclip_m18_has_its_own():
     ],
 )
 def test_cn_clip_s_choice(dataset, functions):
-    found = prompts("cn_clip", dataset)
+    found = load_prompts("cn_clip", dataset)
     assert [template.replace("{}", "猫") for template in found.templates] == [function("猫") for function in functions]
     assert found.language == "zh"
 
 
 def test_the_packages_own():
-    assert len(prompts("cn_clip:aircraft").templates) == len(theirs.aircraft_templates)
-    found = prompts("open_clip")
+    assert len(load_prompts("cn_clip:aircraft").templates) == len(theirs.aircraft_templates)
+    found = load_prompts("open_clip")
     assert [one.replace("{}", "cat") for one in found.templates] == [
         f("cat") for f in open_clip.OPENAI_IMAGENET_TEMPLATES
     ]
-    assert prompts("open_clip:simple").templates[0].replace("{}", "cat") == open_clip.SIMPLE_IMAGENET_TEMPLATES[0](
+    assert load_prompts("open_clip:simple").templates[0].replace("{}", "cat") == open_clip.SIMPLE_IMAGENET_TEMPLATES[0](
         "cat"
     )
-    assert names_of("cn_clip") == imagenet_classnames
-    assert names_of("open_clip") == list(open_clip.IMAGENET_CLASSNAMES)
+    assert imagenet_names("cn_clip") == imagenet_classnames
+    assert imagenet_names("open_clip") == list(open_clip.IMAGENET_CLASSNAMES)
 
 
 def test_a_file(tmp_path):
     file = tmp_path / "mine.json"
     file.write_text(json.dumps({"language": "eo", "general": ["foto de {}"], "pet": ["mia {}"]}))
-    assert prompts(str(file)).templates == ("foto de {}",)
-    assert prompts(str(file), kind="pet").templates == ("mia {}",)
+    assert load_prompts(str(file)).templates == ("foto de {}",)
+    assert load_prompts(str(file), kind="pet").templates == ("mia {}",)
     file.write_text(json.dumps({"general": ["foto de {}", "foto"]}))
     with pytest.raises(ValueError, match=r"mine\.json, 'general', sentence 2: 'foto' must hold \{\} once"):
-        prompts(str(file))
+        load_prompts(str(file))
     for text, message in (
         ("[]", "holds no prompts"),
         ('{"general": []}', "'general' must be a list of sentences with .* at least one"),
@@ -74,16 +78,16 @@ def test_a_file(tmp_path):
     ):
         file.write_text(text)
         with pytest.raises(ValueError, match=message):
-            prompts(str(file))
+            load_prompts(str(file))
 
 
 def test_what_there_is_not(monkeypatch):
     with pytest.raises(ValueError, match=r"there are no prompts 'xx': choose a language \(ar, de"):
-        prompts("xx")
+        load_prompts("xx")
     with pytest.raises(ValueError, match="cn_clip has no prompts 'boats': it has openai"):
-        prompts("cn_clip:boats")
+        load_prompts("cn_clip:boats")
     with pytest.raises(ValueError, match="open_clip has no prompts 'boats'"):
-        prompts("open_clip:boats")
+        load_prompts("open_clip:boats")
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(ValueError, match="cn_clip is not installed: install it with pip install cn-clip"):
-        prompts("cn_clip")
+        load_prompts("cn_clip")

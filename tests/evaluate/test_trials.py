@@ -14,7 +14,7 @@ def pack(values, asked="x", figures=("t2i_r1", "t2i_r5")):
 def test_they_come_back():
     (one,) = pack([[0, 1], [1, 0.25], [0, 0]])
     assert one.unpack().tolist() == [[0, 1], [1, 0.25], [0, 0]]
-    with pytest.raises(JclipError, match="what the queries gave cannot be read .*: evaluate again"):
+    with pytest.raises(JclipError, match="per-query values cannot be read .*: evaluate again"):
         Trials(one.figures, "x", "AAAA").unpack()
 
 

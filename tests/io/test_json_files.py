@@ -20,8 +20,8 @@ from jclip.data.importing.lines import object_of, scan
 from jclip.data.sources.class_names import read_labels
 from jclip.errors import JclipError
 from jclip.evaluate.datasets.benchmarks import read_order
-from jclip.evaluate.findings import read_findings
-from jclip.evaluate.prompts import prompts
+from jclip.evaluate.prompts import load_prompts
+from jclip.evaluate.results import read_results
 from jclip.images.preprocess import Preprocessing
 from jclip.io.json_files import DEEPEST, decode, entry, parse_json, read_json, read_object
 from jclip.io.safetensors import open_safetensors
@@ -174,8 +174,8 @@ DOORS = {
     "tokenizer_config.json": beside("tokenizer_config.json", "vocab.txt", SPECIAL),
     "vocab.json": beside("vocab.json", "merges.txt", "#version\na b\n"),
     "labels.json": file("labels.json", lambda file: read_labels(file.parent)),
-    "results.json": file("results.json", read_findings),
-    "prompts.json": file("prompts.json", lambda file: prompts(str(file))),
+    "results.json": file("results.json", read_results),
+    "prompts.json": file("prompts.json", lambda file: load_prompts(str(file))),
     "order.json": file("order.json", lambda file: read_order(file, 3)),
     "texts.jsonl": file("texts.jsonl", lambda file: [object_of(file, line) for line in scan(file)]),
     "passport.json": file("passport.json", lambda file: passport.read(file.parent)),

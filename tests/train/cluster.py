@@ -81,8 +81,8 @@ def run_all(job: Job, processes: int, devices: int) -> list[tuple[int, str]]:
 
 
 def _main(file: str) -> int:
-    from jclip.cli.evaluators import evaluators as made
     from jclip.errors import JclipError
+    from jclip.evaluators import evaluators as made
     from jclip.parallel.processes import connect
     from jclip.train.loop import train
 
@@ -104,7 +104,7 @@ def _evaluator(run: Run, job: Job) -> Any:
     import numpy as np
 
     from jclip.data.sources.synthetic import SyntheticPairs
-    from jclip.evaluate.metrics.retrieval import recalls
+    from jclip.evaluate.metrics.recall import recalls
     from jclip.inference import Encoder
     from jclip.tokenizers.text import load_tokenizer
 

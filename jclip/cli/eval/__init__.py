@@ -1,4 +1,4 @@
-"""`jclip eval TASK`. Each task is a module that is imported when it is asked for."""
+"""`jclip eval TASK`. Each task is a module, imported on use."""
 
 import difflib
 import sys
@@ -11,15 +11,15 @@ from jclip.plain import complain, say
 TASKS = {
     "retrieval": "R@1, R@5, R@10 between pictures and captions, by the papers' protocols",
     "classify": "zero-shot classification with prompts in any of 18 languages",
-    "probe": "a linear classifier on frozen features, of all pictures or a few a class",
+    "probe": "a linear classifier on frozen features, trained on all pictures or a few of each class",
     "predictions": "recalls of predictions in cn_clip's files",
-    "benchmark": "CLIP_benchmark's data sets and metrics, where it is installed",
-    "compare": "two runs of these side by side",
+    "benchmark": "CLIP_benchmark's data sets and metrics, if it is installed",
+    "compare": "two results side by side",
 }
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Runs one task; returns the exit code."""
+    """Runs one task and returns the exit code."""
     arguments = list(arguments)
     if arguments[:1] in (["-h"], ["--help"]):
         say(_usage())
@@ -39,7 +39,7 @@ def main(arguments: Sequence[str]) -> int:
 def _usage() -> str:
     rows = "\n".join(f"  {name:<11} {what}" for name, what in TASKS.items())
     return (
-        "usage: jclip eval TASK ...\n\nFigures of a bundle, as tables, as JSON (--json), and as a folder (--output)\n"
+        "usage: jclip eval TASK ...\n\nEvaluates a bundle. Prints tables or JSON (--json); --output writes a folder\n"
         f"with results.json, report.html and report.md.\n\n{rows}\n\n"
         "  jclip eval retrieval BUNDLE DATA --protocol muge\n"
         "  jclip eval classify BUNDLE DATA --dataset cifar-100 --prompts zh\n"

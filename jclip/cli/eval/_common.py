@@ -1,6 +1,6 @@
-"""What the tasks of `jclip eval` share: opening a bundle, and putting out what was found."""
+"""Parts that the tasks of `jclip eval` share: opening a bundle, and showing results."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -10,19 +10,20 @@ import jax
 from jclip.bundle import load_bundle
 from jclip.console import Console
 from jclip.errors import JclipError
-from jclip.evaluate.findings import Findings, as_dict, write_findings
-from jclip.evaluate.report import page
-from jclip.evaluate.report.report import Section, terminal
+from jclip.evaluate.report import from_results
+from jclip.evaluate.report.terminal import TerminalTable
+from jclip.evaluate.results import as_dict
+from jclip.evaluate.tasks.evaluation import Evaluation
 from jclip.images.preprocess import Orientation
 from jclip.inference import Model
-from jclip.io.files import check_writable, whole_folder
+from jclip.io.files import check_writable
 from jclip.parallel.mesh import make_mesh
 from jclip.plain import print_json
 
 
 @contextmanager
 def all_devices() -> Iterator[None]:
-    """The block runs on a mesh of all devices; on a single one there is none, which computes the same."""
+    """Sets a mesh of all devices for the block; none on a single device, where it changes nothing."""
     if jax.device_count() == 1:
         yield
         return
@@ -33,16 +34,16 @@ def all_devices() -> Iterator[None]:
 def open_model(
     folder: Path, batch_size: int, context_length: int | None, orientation: Orientation | None = None
 ) -> Model:
-    """A bundle's model.
+    """Loads a bundle's model.
 
     Args:
       folder: the bundle.
       batch_size: pictures or texts encoded at once.
-      context_length: tokens read of a text, the bundle's own number when None.
-      orientation: of the camera, as in `Preprocessing`, the bundle's own when None.
+      context_length: maximum number of tokens of a text; the bundle's own when None.
+      orientation: of the camera, as in `Preprocessing`; the bundle's own when None.
 
     Raises:
-      JclipError: no bundle, a batch of nothing, or a context that is longer than the bundle's.
+      JclipError: the folder is not a bundle, the batch size is below 1, or the context is longer than the bundle's.
     """
     if batch_size < 1:
         raise JclipError(f"--batch-size {batch_size} is not possible: give 1 or more")
@@ -60,50 +61,30 @@ def open_model(
 
 
 def check_output(output: Path | None) -> None:
-    """Checks, before long work, that the folder can be written; raises JclipError if not, or if it is there already."""
+    """Raises JclipError, before long work, if the folder exists already or cannot be written."""
     if output is not None:
         check_writable(output)
 
 
 def words(text: str) -> list[str]:
-    """What stands between commas, each once."""
+    """Splits a text at commas and removes duplicates."""
     return list(dict.fromkeys(word.strip() for word in text.split(",") if word.strip()))
 
 
 def check_resamples(count: int) -> None:
-    """Raises JclipError for a number of resamples that cannot be."""
+    """Raises JclipError for a negative number of resamples."""
     if count < 0:
         raise JclipError(f"--resamples {count} is not possible: give 0 for no intervals, or 1000")
 
 
-def put_out(
-    findings: Findings,
-    output: Path | None,
-    *,
-    as_json: bool,
-    more: Callable[[Path], None] | None = None,
-    sections: Callable[[], list[Section]] | None = None,
-) -> None:
-    """Prints the findings, and writes the folder if one is wanted.
-
-    Args:
-      findings: what was found.
-      output: a folder that is not there yet; None for none.
-      as_json: print JSON instead of tables.
-      more: writes further files into the folder.
-      sections: of the page, after the figures.
-    """
+def show(evaluation: Evaluation, output: Path | None, *, as_json: bool) -> None:
+    """Prints the results as tables or JSON, and writes the folder if one is given."""
     if as_json:
-        print_json(as_dict(findings), indent=2)
+        print_json(as_dict(evaluation.results), indent=2)
     else:
         console = Console()
-        for table in page.tables(findings):
-            console.print(terminal(table))
-    if output is None:
-        return
-    with whole_folder(output, replace=False) as folder:
-        write_findings(findings, folder / "results.json")
-        page.write_pages(findings, folder, sections() if sections else [])
-        if more:
-            more(folder)
-    Console(stderr=True).tell(f"written: {output / 'report.html'}")
+        for table in from_results.tables(evaluation.results):
+            console.print(TerminalTable(table))
+    if output is not None:
+        evaluation.write(output)
+        Console(stderr=True).tell(f"written: {output / 'report.html'}")

@@ -1,4 +1,4 @@
-"""`jclip eval benchmark BUNDLE ...`: CLIP_benchmark's own command line on a bundle."""
+"""`jclip eval benchmark BUNDLE ...`: runs CLIP_benchmark's own command line on a bundle."""
 
 import sys
 from collections.abc import Sequence
@@ -11,8 +11,8 @@ from jclip.plain import complain, say
 
 _HELP = """usage: jclip eval benchmark BUNDLE [CLIP_benchmark's options]
 
-CLIP_benchmark's data sets and metrics on BUNDLE: it gets `--model_type jclip --pretrained BUNDLE` and whatever else is
-given, such as --dataset cifar10 --task zeroshot_classification --language cn --output cifar10.json.
+Runs CLIP_benchmark on BUNDLE: passes `--model_type jclip --pretrained BUNDLE` and all other options on, such as
+--dataset cifar10 --task zeroshot_classification --language cn --output cifar10.json.
 Needs `pip install clip-benchmark`; its own options: clip_benchmark eval --help."""
 
 

@@ -10,22 +10,21 @@ from rich.table import Table
 
 from jclip.cli.options import read
 from jclip.console import Console, text
-from jclip.errors import JclipError
-from jclip.evaluate.features import Kind, json_lines, read_predictions, score_predictions, whole_number, whole_numbers
+from jclip.evaluate.cn_clip_files import read_answers, read_predictions, score_predictions
 from jclip.plain import print_json
 
 
 @dataclass(frozen=True)
-class Options:
-    """Recalls of predictions that are there already, as cn_clip's evaluation.py and evaluation_tr.py find them.
+class PredictionsOptions:
+    """Computes recalls of existing predictions, as cn_clip's evaluation.py and evaluation_tr.py do.
 
-    Both are JSON lines: {"text_id": 3, "image_ids": [7, 9]} for text to image, {"image_id": 7, "text_ids": [3]} for
-    image to text. Unlike cn_clip's programs this takes predictions of any number, which small galleries give.
+    Both files are JSON lines: {"text_id": 3, "image_ids": [7, 9]} for text to image, {"image_id": 7, "text_ids": [3]}
+    for image to text. Unlike cn_clip's programs it takes any number of predictions, also fewer than ten.
 
     Attributes:
-      answers: what is right, such as valid_texts.jsonl or valid_texts.tr.jsonl.
-      predictions: what was found, the best first.
-      json: print JSON.
+      answers: positives, such as valid_texts.jsonl or valid_texts.tr.jsonl.
+      predictions: retrieved ids, best first.
+      json: prints JSON.
     """
 
     answers: tyro.conf.Positional[Annotated[Path, tyro.conf.arg(metavar="ANSWERS")]]
@@ -35,8 +34,8 @@ class Options:
 
 def main(arguments: Sequence[str]) -> int:
     """Runs the command."""
-    options = read(Options, arguments, "jclip eval predictions")
-    asked, answers = _answers(options.answers)
+    options = read(PredictionsOptions, arguments, "jclip eval predictions")
+    asked, answers = read_answers(options.answers)
     figures = score_predictions(answers, read_predictions(options.predictions, asked))
     if options.json:
         print_json({"queries": len(answers), **figures}, indent=2)
@@ -47,20 +46,3 @@ def main(arguments: Sequence[str]) -> int:
     table.add_row(*(f"{100 * value:.2f}" for value in figures.values()))
     Console().print(table)
     return 0
-
-
-def _answers(file: Path) -> tuple[Kind, dict[int, list[int]]]:
-    asked: Kind | None = None
-    answers: dict[int, list[int]] = {}
-    for place, found in json_lines(file):
-        if asked is None:
-            if "text_id" not in found and "image_id" not in found:
-                raise JclipError(f"{place} has neither 'text_id' nor 'image_id': these are no answers")
-            asked = "text" if "text_id" in found else "image"
-        number = whole_number(place, found, f"{asked}_id")
-        ids = whole_numbers(place, found, "image_ids" if asked == "text" else "text_ids")
-        if answers.setdefault(number, ids) != ids:
-            raise JclipError(f"{place}: {asked}_id {number} has other answers above: keep one line of the two")
-    if asked is None:
-        raise JclipError(f"{file} holds no answers: write one object a line")
-    return asked, answers

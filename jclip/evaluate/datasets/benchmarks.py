@@ -1,7 +1,7 @@
-"""The classification sets of ELEVATER's Image Classification in the Wild, and ImageNet, by name.
+"""Classification sets of ELEVATER's Image Classification in the Wild, and ImageNet, by name.
 
-Li et al. 2022 (ELEVATER); numbers and metrics as in Yang et al. 2022 (Chinese-CLIP), table 12. The names are those of
-cn_clip's zeroshot_evaluation.py, so that submissions carry them.
+Li et al. 2022 (ELEVATER); sizes and metrics from Yang et al. 2022 (Chinese-CLIP), table 12. Names as in cn_clip's
+zeroshot_evaluation.py, for submissions.
 """
 
 import difflib
@@ -22,14 +22,14 @@ Metric = Literal["accuracy", "mean_per_class", "map11", "roc_auc"]
 
 @dataclass(frozen=True)
 class Benchmark:
-    """A classification set.
+    """Classification set.
 
     Attributes:
-      title: for tables.
-      classes, pictures: of its test split.
-      metric: what is reported of it.
-      kind: what its classes are, for prompts of their own: "flower"; "general" for anything.
-      counts: numbers of classes that its data may have; `classes` alone when empty.
+      title: name for tables.
+      classes, pictures: numbers of its test split.
+      metric: headline metric.
+      kind: kind of the classes, such as "flower", which selects prompts; "general" for any.
+      counts: allowed numbers of classes; `classes` alone when empty.
     """
 
     title: str
@@ -40,14 +40,14 @@ class Benchmark:
     counts: tuple[int, ...] = ()
 
     def check(self, name: str, classes: int, pictures: int) -> None:
-        """Raises JclipError when data have another number of classes or pictures: another split, or not all of it."""
+        """Raises JclipError if data have another number of classes or pictures: another split, or not all of it."""
         known = (("classes", classes, self.counts or (self.classes,)), ("pictures", pictures, (self.pictures,)))
         for what, here, there in known:
             if here not in there:
                 wanted = " or ".join(map(str, there))
                 raise JclipError(
                     f"{name} has {here} {what}, but the test split of {self.title} has {wanted}: it is another split "
-                    "or not all of it; complete it, or leave --dataset out"
+                    "or not all of it; complete it, or omit --dataset"
                 )
 
 
@@ -85,10 +85,10 @@ BENCHMARKS: Mapping[str, Benchmark] = dict(
 
 
 def get_benchmark(name: str) -> Benchmark:
-    """The set of that name.
+    """Returns the set of a name.
 
     Raises:
-      JclipError: there is none; the message gives those that are close.
+      JclipError: the name is unknown; the message suggests similar ones.
     """
     if name in BENCHMARKS:
         return BENCHMARKS[name]
@@ -98,17 +98,17 @@ def get_benchmark(name: str) -> Benchmark:
 
 
 def read_order(file: Path, pictures: int) -> list[int]:
-    """ELEVATER's order of the pictures: a JSON list of row numbers.
+    """Reads ELEVATER's order of the pictures: a JSON list of row numbers.
 
     Raises:
-      JclipError: it is none, or does not name each row once.
+      JclipError: the file is not such a list, or does not name each row once.
     """
     order = read_json(file, "as a JSON list of row numbers")
     if not isinstance(order, list) or not all(type(row) is int and 0 <= row < pictures for row in order):
-        raise JclipError(f"{file} must be a list of row numbers from 0 to {pictures - 1}: take the data set's own")
+        raise JclipError(f"{file} must be a list of row numbers from 0 to {pictures - 1}: use the data set's own")
     if len(order) != pictures or len(set(order)) != pictures:
         raise JclipError(
-            f"{file} has {len(order)} row numbers, {len(set(order))} of them different, for {pictures} pictures: take "
+            f"{file} has {len(order)} row numbers, {len(set(order))} of them different, for {pictures} pictures: use "
             "the data set's own, which has each once"
         )
     return list(order)
@@ -123,14 +123,14 @@ def submission(
     image_parameters: int,
     order: Sequence[int] | None = None,
 ) -> dict[str, Any]:
-    """What ELEVATER's server takes, as cn_clip's zeroshot_evaluation.py writes it.
+    """Returns a submission for ELEVATER's server, as cn_clip's zeroshot_evaluation.py writes it.
 
     Args:
-      probabilities_nc: of each class, softmax over classes of 100 times the cosines.
-      model: its name there.
+      probabilities_nc: softmax over classes of 100 times the cosines.
+      model: its name on the server.
       dataset: a name of `BENCHMARKS`.
-      parameters, image_parameters: of the model, of its image tower.
-      order: the rows in the server's order; None for that of the files.
+      parameters, image_parameters: numbers of parameters of the model and of its image tower.
+      order: rows in the server's order; None for the order of the files.
     """
     rows = np.asarray(probabilities_nc, np.float32)
     rows = rows if order is None else rows[list(order)]

@@ -1,4 +1,4 @@
-"""Pictures with captions in folders of array_record files, as `jclip data import` writes them, as tasks."""
+"""Data folders with captions, which `jclip data import` writes, as retrieval tasks."""
 
 from collections.abc import Callable, Hashable, Sequence
 from pathlib import Path
@@ -6,8 +6,8 @@ from typing import NamedTuple
 
 from jclip.data.sources.folders import PairFolder, Records
 from jclip.errors import JclipError
-from jclip.evaluate.datasets.rows import Counted, Counting, Rows
-from jclip.evaluate.datasets.tasks import RetrievalTask
+from jclip.evaluate.datasets.counting import Counted, Counting, RowNumbers
+from jclip.evaluate.datasets.retrieval_task import RetrievalTask
 from jclip.evaluate.metrics.positives import Positives
 from jclip.images.preprocess import Picture
 
@@ -17,30 +17,30 @@ UNDETERMINED = "und"  # ISO 639's code, for captions without a language among ot
 class _Caption(NamedTuple):
     language: str
     identity: int
-    number: Hashable  # the source's, or what tells it apart
+    number: Hashable  # in the source, or another unique key
     text: str
     row: int  # of its picture
 
 
 class ImportedPairs:
-    """A split of such a folder.
+    """Split of a data folder.
 
     Args:
-      folder, split: which.
-      counting: see `rows`. As published, where the folder has no numbers of its source, each record is a picture and
+      folder, split: place of the data.
+      counting: see `counting`. As published, in a folder without its source's numbers, each record is a picture and
         each of its captions a query.
 
     Attributes:
-      languages: of the captions, sorted; none where none is known.
+      languages: of the captions, sorted; empty if unknown.
 
     Raises:
-      JclipError: the folder or the split is missing, or holds nothing.
+      JclipError: the folder or the split is missing or empty.
     """
 
     def __init__(self, folder: Path, split: str, counting: Counting = "joined"):
         self._folder, self._split, self._counting = folder, split, counting
         records = PairFolder(str(folder), split).open()
-        self._rows = Rows(counting)
+        self._rows = RowNumbers(counting)
         places: list[int] = []
         numbers: list[int] = []
         self._captions: list[_Caption] = []
@@ -63,13 +63,13 @@ class ImportedPairs:
         self._image_ids = _as_ids(numbers, len(places))
 
     def task(self, language: str = "") -> RetrievalTask:
-        """The captions in one of `languages`, all of them for "", with the pictures of all, the same object each time.
+        """Returns the task of one of `languages`, or of all for "". All tasks share one object with all pictures.
 
-        Where no language is known they may be called by any.
+        If no language is known, any language returns all captions.
         """
         wanted = "" if language == UNDETERMINED else language
         every = not language or not self.languages
-        rows = Rows(self._counting)
+        rows = RowNumbers(self._counting)
         captions: list[_Caption] = []
         pairs = []
         for one in self._captions:
@@ -91,16 +91,16 @@ class ImportedPairs:
 
 
 def _as_ids(numbers: Sequence[int], rows: int) -> list[int] | None:
-    """Returns numbers for files; None where some rows have none, or several have one, which then names none of them."""
+    """Returns ids for files; None if a row has none, or two rows have the same."""
     return list(numbers) if len(set(numbers)) == len(numbers) == rows else None
 
 
 class StoredPictures(Sequence[Picture]):
-    """The pictures of some records, read when they are asked for.
+    """Pictures of records, read on access.
 
     Args:
-      places: which records.
-      load: the picture of one.
+      places: numbers of the records.
+      load: returns the picture of a record.
       name: of the data, for messages.
     """
 
@@ -115,5 +115,5 @@ class StoredPictures(Sequence[Picture]):
         return self._pictures[index]
 
     def name_of(self, index: int) -> str:
-        """For messages."""
+        """Returns a picture's name for messages."""
         return f"picture {index} of {self._name}"

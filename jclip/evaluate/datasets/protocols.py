@@ -1,6 +1,6 @@
-"""The published retrieval tests by name: which split, in which directions, and how much of it there must be.
+"""Published retrieval tests by name: split, languages, directions and sizes.
 
-The names are those under which `jclip data import` knows the data.
+`jclip data import` knows the data by the same names.
 
 Sizes: Yang et al. 2022 (Chinese-CLIP), Chen et al. 2022 (AltCLIP, section 4.1), and the data sets' own papers.
 """
@@ -10,21 +10,21 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from jclip.errors import JclipError
-from jclip.evaluate.datasets.tasks import RetrievalTask, Way
+from jclip.evaluate.datasets.retrieval_task import RetrievalTask, Way
 
 
 @dataclass(frozen=True)
 class Protocol:
-    """A test as its papers ask it.
+    """Published test.
 
     Attributes:
-      title: for tables.
+      title: name for tables.
       split: of the data set.
       languages: of its captions, one test each.
-      pictures: how many there are; None where it is not checked.
-      captions: how many, one of these numbers; none where it is not checked.
-      ways: which directions are reported; R@1, R@5 and R@10 of each, and the mean of all.
-      note: what to know before comparing.
+      pictures: their number; None for any.
+      captions: allowed numbers of captions; empty for any.
+      ways: reported directions; R@1, R@5 and R@10 of each, and the mean of all.
+      note: remark for comparisons.
     """
 
     title: str
@@ -36,15 +36,14 @@ class Protocol:
     note: str = ""
 
     def has_captions(self, task: RetrievalTask) -> bool:
-        """Returns whether the task has as many captions as this test."""
+        """Returns whether the task has the test's number of captions."""
         return not self.captions or len(task.captions) in self.captions
 
     def apply(self, task: RetrievalTask) -> RetrievalTask:
-        """The task as this test asks it.
+        """Returns the task with this test's name and directions.
 
         Raises:
-          JclipError: it has another number of pictures or captions, so that it must be another split or an incomplete
-            one.
+          JclipError: the task has another number of pictures or captions: another split, or an incomplete one.
         """
         wrong = []
         if self.pictures is not None and len(task.pictures) != self.pictures:
@@ -54,7 +53,7 @@ class Protocol:
         if wrong:
             raise JclipError(
                 f"{task.name} has {' and '.join(wrong)}, so it is not the {self.split} split of {self.title}, or not "
-                "all of it: give the right --split, or leave --protocol out"
+                "all of it: choose another --split, or omit --protocol"
             )
         return replace(task, name=self.title, ways=self.ways)
 
@@ -79,8 +78,8 @@ PROTOCOLS: Mapping[str, Protocol] = {
         note="Captions written by people. Chinese-CLIP's pre-training data hold translated COCO captions, so its "
         "zero-shot figures are not quite zero-shot.",
     ),
-    # The papers call it 5K; their figures are those of a gallery of 1,000 pictures with 5,000 captions (inferred: text
-    # to image scores as on the 1K test, not as on the English 5K one).
+    # The papers call it 5K; their figures are of a gallery of 1,000 pictures with 5,000 captions (inferred: text to
+    # image scores as on the 1K test, not as on the English 5K one).
     "coco-cn-5k": Protocol("COCO-CN 5K", "test", ("zh",), captions=(5000,), note="Captions translated by people."),
     "muge": Protocol("MUGE", "valid", ("zh",), 29_806, (5008,), ("t2i",), "The test split's answers are secret."),
     "xtd": Protocol(
@@ -96,10 +95,10 @@ PROTOCOLS: Mapping[str, Protocol] = {
 
 
 def get_protocol(name: str) -> Protocol:
-    """The test of that name.
+    """Returns the test of a name.
 
     Raises:
-      JclipError: there is none; the message gives those that are close.
+      JclipError: the name is unknown; the message suggests similar ones.
     """
     if name in PROTOCOLS:
         return PROTOCOLS[name]

@@ -1,7 +1,6 @@
-"""How far a figure could have come out otherwise with other queries of the same kind: the percentile bootstrap.
+"""Percentile bootstrap over queries (Efron and Tibshirani 1993, chapter 13).
 
-Efron and Tibshirani 1993, chapter 13. Queries are drawn again with replacement; the gallery, the model and its training
-stay. So this says nothing about another seed of the training.
+Queries are resampled with replacement; gallery and model stay. So intervals do not cover other seeds of the training.
 
 Axes: q queries, f figures, r resamples.
 """
@@ -20,12 +19,12 @@ _AT_ONCE = 2**22  # counts held at once
 
 
 def resampled_means(values_qf: npt.NDArray[Any], *, seed: int = 0, resamples: int = RESAMPLES) -> Floats:
-    """(r, f): the means of each figure over queries drawn again, the same draw for all figures of a query.
+    """Returns (r, f) means of each figure over resampled queries; all figures share the draws.
 
     Args:
-      values_qf: what each query contributes to each figure.
+      values_qf: contribution of each query to each figure.
       seed: of the draws.
-      resamples: how many.
+      resamples: their number.
     """
     draw = np.random.default_rng(seed)
     queries = len(values_qf)
@@ -39,11 +38,11 @@ def resampled_means(values_qf: npt.NDArray[Any], *, seed: int = 0, resamples: in
 
 
 def interval(means_r: npt.NDArray[Any], level: float = LEVEL) -> Interval:
-    """The central part of resampled figures that holds `level` of them."""
+    """Returns the central interval that holds a fraction `level` of the resampled figures."""
     low, high = np.quantile(means_r, [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)
 
 
 def intervals(names: Sequence[str], means_rf: npt.NDArray[Any], level: float = LEVEL) -> dict[str, Interval]:
-    """`interval` of each figure, by name."""
+    """Returns the interval of each figure, by name."""
     return {name: interval(means_r, level) for name, means_r in zip(names, means_rf.T, strict=True)}

@@ -1,8 +1,8 @@
-"""The best of a large gallery, found by the devices of the mesh, with no more than a block of scores at a time.
+"""Nearest neighbours in a large gallery, on the devices of the mesh, a block of scores at a time.
 
-Devices compute in float32, which is not enough to tell equal cosines from different ones. So this only narrows the
-gallery down to a few candidates, with a bound on all the others that no rounding can break; `retrieval` then decides
-among the candidates in float64, and looks at everything where the bound leaves a doubt.
+Devices compute in float32, which cannot tell equal cosines from different ones. So this returns candidates, and an
+upper bound on the cosines of all others that holds despite rounding. `recall` then decides in float64, over the
+candidates, or over the whole gallery where the bound leaves a doubt.
 
 Axes: q queries, g gallery, d features, k kept, b a block of the gallery.
 """
@@ -20,22 +20,22 @@ Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
 
 GALLERY_BLOCK, QUERY_BLOCK = 4096, 1024
-"""Scores that a device holds at once: 16 MiB."""
+"""Size of a device's block of scores: 16 MiB."""
 
 
 def candidates(query_qd: Floats, gallery_gd: Floats, k: int) -> Iterator[tuple[slice, Ints, Floats]]:
-    """The k nearest of the gallery by cosine in float32, in blocks of queries.
+    """Yields the k nearest gallery rows by float32 cosine, in blocks of queries.
 
-    The gallery is split over all devices of the mesh (`jax.set_mesh`), however many rows each gets; without a mesh one
-    device does it. All processes of a run call with the same features, and all get the whole answer.
+    The gallery is split over all devices of the mesh (`jax.set_mesh`); without a mesh one device computes. All
+    processes call with the same features, and each gets the complete result.
 
     Args:
-      query_qd, gallery_gd: rows of unit length, or of zeros.
-      k: how many are kept, fewer where the gallery has fewer.
+      query_qd, gallery_gd: rows of unit norm, or of zeros.
+      k: number of candidates; at most the gallery's size.
 
     Yields:
-      The rows of the block; (q, min(k, g)) indices into the gallery; and for each query a bound: no row of the gallery
-      that is not named has a true cosine above it.
+      Rows of the block; (q, min(k, g)) indices into the gallery; and for each query an upper bound on the true cosines
+      of all other gallery rows.
     """
     gallery, width = gallery_gd.shape
     k = min(k, gallery)
@@ -49,15 +49,16 @@ def candidates(query_qd: Floats, gallery_gd: Floats, k: int) -> Iterator[tuple[s
     copied = NamedSharding(mesh, PartitionSpec())
 
     def part(index: tuple[slice, ...] | None) -> np.ndarray:
-        assert index is not None
+        if index is None:
+            raise TypeError("the sharding names no rows")
         rows = gallery_gd[index[0]].astype(np.float32)
         wanted = len(range(share * mesh.size)[index[0]])
         return np.pad(rows, ((0, wanted - len(rows)), (0, 0)))
 
     spread_gd = jax.make_array_from_callback((share * mesh.size, width), split, part)
     size = min(QUERY_BLOCK, len(query_qd))
-    # A float32 dot product of d terms, of rows rounded to float32, is off by at most (d + 4) 2**-24 for unit rows,
-    # whatever the order of the sum; twice that, for devices that build float32 from smaller numbers.
+    # The error of a float32 dot product of d terms, of unit rows rounded to float32, is at most (d + 4) 2**-24 in any
+    # order of summation; doubled for devices that emulate float32 with smaller formats.
     doubt = (width + 4) * 2.0**-23
     for start in range(0, len(query_qd), size):
         rows = query_qd[start : start + size].astype(np.float32)
@@ -73,17 +74,17 @@ def candidates(query_qd: Floats, gallery_gd: Floats, k: int) -> Iterator[tuple[s
 def _search(
     query_qd: jax.Array, gallery_gd: jax.Array, *, mesh: Mesh, count: int, k: int, block: int
 ) -> tuple[jax.Array, jax.Array]:
-    """(scores_qk, indices_qk), best first, the same on all devices; rows from `count` on are filling."""
+    """Returns (scores_qk, indices_qk), best first, on all devices; gallery rows from `count` on are padding."""
     axes = mesh.axis_names
 
     def best(scores_qb: jax.Array, indices_qb: jax.Array) -> tuple[jax.Array, jax.Array]:
         scores_qk, places_qk = jax.lax.top_k(scores_qb, k)
         return scores_qk, jnp.take_along_axis(indices_qb, places_qk, axis=1)
 
-    def here(query_qd: jax.Array, mine_gd: jax.Array) -> tuple[jax.Array, jax.Array]:
+    def local(query_qd: jax.Array, mine_gd: jax.Array) -> tuple[jax.Array, jax.Array]:
         first = jax.lax.axis_index(axes) * len(mine_gd)
 
-        def look(kept: tuple[jax.Array, jax.Array], start: jax.Array) -> tuple[tuple[jax.Array, jax.Array], None]:
+        def merge(kept: tuple[jax.Array, jax.Array], start: jax.Array) -> tuple[tuple[jax.Array, jax.Array], None]:
             block_bd = jax.lax.dynamic_slice_in_dim(mine_gd, start, block)
             scores_qb = jnp.einsum("qd,bd->qb", query_qd, block_bd, precision=jax.lax.Precision.HIGHEST)
             indices_b = first + start + jnp.arange(block)
@@ -94,10 +95,10 @@ def _search(
             ), None
 
         nothing = (jnp.full((len(query_qd), k), -jnp.inf), jnp.full((len(query_qd), k), count, jnp.int32))
-        kept, _ = jax.lax.scan(look, nothing, jnp.arange(0, len(mine_gd), block))
+        kept, _ = jax.lax.scan(merge, nothing, jnp.arange(0, len(mine_gd), block))
         return best(*(jax.lax.all_gather(one, axes, axis=1, tiled=True) for one in kept))
 
     spec = PartitionSpec(axes)
-    return jax.shard_map(here, mesh=mesh, in_specs=(PartitionSpec(), spec), out_specs=PartitionSpec(), check_vma=False)(
-        query_qd, gallery_gd
-    )
+    return jax.shard_map(
+        local, mesh=mesh, in_specs=(PartitionSpec(), spec), out_specs=PartitionSpec(), check_vma=False
+    )(query_qd, gallery_gd)

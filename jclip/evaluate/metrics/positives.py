@@ -1,4 +1,4 @@
-"""Which of a gallery answer which query: many to many, kept as pairs and never as a matrix.
+"""Positives of queries in a gallery: many to many, stored as pairs and never as a matrix.
 
 Axes: q queries, g gallery, p pairs.
 """
@@ -16,14 +16,14 @@ Bools = npt.NDArray[np.bool_]
 
 
 class Positives:
-    """Pairs of (query, gallery row) that belong together; a pair that is given twice counts once.
+    """Set of positive pairs (query, gallery row).
 
     Args:
-      pairs_p2: row numbers, from 0.
-      queries, gallery: how many there are of each.
+      pairs_p2: row numbers, from 0; duplicates count once.
+      queries, gallery: numbers of rows.
 
     Raises:
-      JclipError: a pair names a row that is not there.
+      JclipError: a row number is out of range.
     """
 
     def __init__(self, pairs_p2: Sequence[tuple[int, int]] | npt.NDArray[Any], queries: int, gallery: int):
@@ -37,7 +37,7 @@ class Positives:
 
     @classmethod
     def from_keys(cls, query_keys_q: npt.NDArray[Any], gallery_keys_g: npt.NDArray[Any]) -> "Positives":
-        """A query and a gallery row with equal keys belong together, however many share a key."""
+        """Makes positives of each query and gallery row with equal keys; any number may share a key."""
         query_keys_q, gallery_keys_g = np.asarray(query_keys_q), np.asarray(gallery_keys_g)
         order_g = np.argsort(gallery_keys_g, kind="stable")
         start_q, stop_q = (
@@ -51,20 +51,20 @@ class Positives:
 
     @property
     def pairs_p2(self) -> Ints:
-        """(query, gallery row), in order."""
+        """The pairs (query, gallery row), sorted."""
         return np.stack(np.divmod(self._codes_p, max(self.gallery, 1)), axis=1)
 
     @property
     def counts_q(self) -> Ints:
-        """How many answers each query has."""
+        """Number of positives of each query."""
         return np.bincount(self.pairs_p2[:, 0], minlength=self.queries)
 
     def swapped(self) -> "Positives":
-        """The same pairs, asked the other way."""
+        """Returns the same pairs with queries and gallery exchanged."""
         return Positives(self.pairs_p2[:, ::-1], self.gallery, self.queries)
 
     def take(self, rows: Ints) -> "Positives":
-        """Those of some queries, each named once, renumbered in the order of `rows`."""
+        """Returns the positives of some queries, without duplicates, renumbered in the order of `rows`."""
         place_q = np.full(self.queries, -1)
         place_q[rows] = np.arange(len(rows))
         pairs_p2 = self.pairs_p2
@@ -72,13 +72,13 @@ class Positives:
         return Positives(pairs_p2[pairs_p2[:, 0] >= 0], len(rows), self.gallery)
 
     def of(self, rows_q: Ints, columns_qk: Ints) -> Bools:
-        """Whether each of (q, k) gallery rows answers its query."""
+        """Returns whether each of (q, k) gallery rows is a positive of its query."""
         codes_qk = rows_q[:, None] * self.gallery + columns_qk
         places_qk = np.searchsorted(self._codes_p, codes_qk)
         known = np.append(self._codes_p, -1)
         return np.asarray(known[places_qk] == codes_qk)
 
     def rows(self, rows_q: Ints) -> Bools:
-        """(len(rows), gallery): the matrix of some queries."""
+        """Returns the (len(rows), gallery) matrix of some queries."""
         columns_1g = np.arange(self.gallery)[None, :]
         return self.of(rows_q, np.broadcast_to(columns_1g, (len(rows_q), self.gallery)))

@@ -1,4 +1,4 @@
-"""What each query of a test gave: two models that were asked the same can be compared query by query.
+"""Per-query values of a test, by which two models are compared on the same queries.
 
 Axes: q queries, f figures, r resamples.
 """
@@ -17,17 +17,17 @@ from jclip.errors import JclipError
 from jclip.evaluate.metrics.bootstrap import Interval, interval, intervals, resampled_means
 
 _LARGEST = 1 << 30
-"""Bytes of unpacked values: a few packed ones may stand for any number."""
+"""Maximum size of unpacked values in bytes; a small file may unpack to any size."""
 
 
 @dataclass(frozen=True)
 class Trials:
-    """Some queries, and what they contributed to figures, each of which is the mean over its queries.
+    """Contributions of queries to figures; each figure is their mean.
 
     Attributes:
-      figures: their names.
-      asked: a digest of the queries and of what answers them.
-      values: float32 (q, f), packed for a JSON file, where most of them are 0 or 1 and take little room.
+      figures: names of the figures.
+      asked: digest of the queries and their positives.
+      values: float32 (q, f), compressed for a JSON file.
     """
 
     figures: tuple[str, ...]
@@ -36,16 +36,12 @@ class Trials:
 
     @classmethod
     def pack(cls, figures: Sequence[str], asked: str, values_qf: npt.NDArray[Any]) -> "Trials":
-        """Of unpacked values."""
+        """Compresses values."""
         packed = zlib.compress(np.ascontiguousarray(values_qf, "<f4").tobytes())
         return cls(tuple(figures), asked, base64.b64encode(packed).decode("ascii"))
 
     def unpack(self) -> npt.NDArray[np.float32]:
-        """(q, f): the values.
-
-        Raises:
-          JclipError: they are damaged.
-        """
+        """Returns the (q, f) values; raises JclipError if they are damaged."""
         try:
             packed = zlib.decompressobj()
             raw = packed.decompress(base64.b64decode(self.values, validate=True), _LARGEST)
@@ -54,11 +50,11 @@ class Trials:
             values = np.frombuffer(raw, "<f4")
             return values.reshape(-1, len(self.figures))
         except (ValueError, zlib.error) as error:
-            raise JclipError(f"what the queries gave cannot be read ({error}): evaluate again") from None
+            raise JclipError(f"per-query values cannot be read ({error}): evaluate again") from None
 
 
 def digest(*parts: Iterable[str] | npt.NDArray[Any]) -> str:
-    """Of texts and arrays."""
+    """Returns a digest of texts and arrays."""
     whole = hashlib.blake2b(digest_size=16)
     for part in parts:
         for one in [part.tobytes()] if isinstance(part, np.ndarray) else (text.encode() for text in part):
@@ -67,17 +63,14 @@ def digest(*parts: Iterable[str] | npt.NDArray[Any]) -> str:
 
 
 def changes(before: Sequence[Trials], after: Sequence[Trials], mean: str = "") -> dict[str, Interval]:
-    """95 % paired bootstrap intervals of figures less those before, over the queries that both models were asked.
+    """Returns 95 % paired bootstrap intervals of the differences `after` less `before`, by figure.
 
     Args:
-      before, after: of one test, of two models.
-      mean: the name of the mean of all figures, "" for none.
+      before, after: trials of two models on one test.
+      mean: name of the mean of all figures, "" for none.
 
     Returns:
-      By the figures' names; nothing where the queries are not the same or are not known.
-
-    Raises:
-      JclipError: as `Trials.unpack`.
+      The intervals; empty if the queries differ or are unknown.
     """
     if not after or [(one.figures, one.asked) for one in before] != [(one.figures, one.asked) for one in after]:
         return {}

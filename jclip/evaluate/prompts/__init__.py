@@ -1,12 +1,12 @@
-"""Sentences around the name of a class, {} in its place: ours in 18 languages, and those of the papers' packages.
+"""Prompts for zero-shot classification: sentences with {} in place of a class name.
 
-    zh, en, …              ours: LANGUAGE.json beside this file, the languages of AltCLIP-m18
-    cn_clip                cn_clip's, as its zeroshot_evaluation.py chooses them for a data set (Chinese)
-    cn_clip:aircraft       one of its sets by name
-    open_clip              OpenAI's 80 for ImageNet, as open_clip has them (English); open_clip:simple for few
+    zh, en, …              jclip's own in the 18 languages of AltCLIP-m18: LANGUAGE.json in this folder
+    cn_clip                cn_clip's, chosen by data set as in its zeroshot_evaluation.py (Chinese)
+    cn_clip:aircraft       one of cn_clip's sets by name
+    open_clip              OpenAI's 80 for ImageNet, from open_clip (English); open_clip:simple for a few
     FILE.json              {"language": "zh", "general": ["一张{}的照片"], "flower": [...]}
 
-A set for what a data set's classes are ("flower") goes before the general one.
+A set for the kind of the classes, such as "flower", is preferred to the general one.
 """
 
 import importlib.util
@@ -16,13 +16,13 @@ from pathlib import Path
 from typing import Any
 
 from jclip.errors import JclipError
-from jclip.evaluate.features import is_text
+from jclip.evaluate.cn_clip_files import is_text
 from jclip.io.json_files import read_json
 
 _HERE = Path(__file__).parent
 
 LANGUAGES: tuple[str, ...] = tuple(sorted(file.stem for file in _HERE.glob("*.json")))
-"""Those for which there are sets of our own."""
+"""Languages of jclip's own prompts."""
 
 _CN_CLIP = {
     "fgvc-aircraft-2013b-variants102": "aircraft",
@@ -32,14 +32,14 @@ _CN_CLIP = {
     "resisc45_clip": "eurosat",
     "country211": "country211",
 }
-"""Data sets for which cn_clip's program leaves its general set, which it calls "openai"."""
+"""Data sets for which cn_clip's program has a set of their own, and does not use its general set "openai"."""
 
 _OPEN_CLIP = {"openai": "OPENAI_IMAGENET_TEMPLATES", "simple": "SIMPLE_IMAGENET_TEMPLATES"}
 
 
 @dataclass(frozen=True)
 class Prompts:
-    """What an ensemble is made of.
+    """Prompt ensemble.
 
     Attributes:
       language: of the sentences, BCP 47.
@@ -50,16 +50,16 @@ class Prompts:
     templates: tuple[str, ...]
 
 
-def prompts(name: str, dataset: str = "", kind: str = "general") -> Prompts:
-    """The ensemble of a name, for a data set.
+def load_prompts(name: str, dataset: str = "", kind: str = "general") -> Prompts:
+    """Loads a prompt ensemble.
 
     Args:
-      name: one of the forms above.
-      dataset: for cn_clip's choice.
-      kind: what its classes are, such as "flower".
+      name: a language, "cn_clip", "cn_clip:SET", "open_clip", "open_clip:SET" or a .json file.
+      dataset: name of the data set, by which cn_clip chooses.
+      kind: kind of the classes, such as "flower".
 
     Raises:
-      JclipError: there is no such set, the package is not installed, or a file is none; the mend is given.
+      JclipError: the name is unknown, its package is not installed, or the file is not valid.
     """
     package, _, chosen = name.partition(":")
     if package == "cn_clip":
@@ -74,8 +74,8 @@ def prompts(name: str, dataset: str = "", kind: str = "general") -> Prompts:
     return _read(file, kind)
 
 
-def names_of(package: str) -> list[str]:
-    """ImageNet's 1000 class names, of "cn_clip" in Chinese or of "open_clip" in English.
+def imagenet_names(package: str) -> list[str]:
+    """Returns ImageNet's 1000 class names, from "cn_clip" in Chinese or from "open_clip" in English.
 
     Raises:
       JclipError: the package is not installed.
@@ -119,7 +119,7 @@ def _as_text(functions: Sequence[Callable[[str], str]]) -> tuple[str, ...]:
 
 
 def _module(package: str, path: str, distribution: str) -> Any:
-    """One file of a package as a module, without the package, which would bring torch."""
+    """Imports one file of a package, without the package itself, which would import torch."""
     found = importlib.util.find_spec(package)
     if found is None or not found.submodule_search_locations:
         raise JclipError(
@@ -127,7 +127,8 @@ def _module(package: str, path: str, distribution: str) -> Any:
         )
     file = Path(found.submodule_search_locations[0]) / path
     spec = importlib.util.spec_from_file_location(f"jclip_{package}_{file.stem}", file)
-    assert spec is not None and spec.loader is not None
+    if spec is None or spec.loader is None:
+        raise JclipError(f"{file} cannot be imported: install another version of {distribution}")
     module = importlib.util.module_from_spec(spec)
     try:
         spec.loader.exec_module(module)

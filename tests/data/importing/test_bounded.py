@@ -19,8 +19,8 @@ from jclip.data.importing.lines import line_starts, object_of, scan
 from jclip.data.importing.parts import Lost, Reading
 from jclip.data.sources.class_names import read_names
 from jclip.errors import JclipError
-from jclip.evaluate.datasets.class_sets import read_classes
-from jclip.evaluate.datasets.sets import TsvPictures, open_captions
+from jclip.evaluate.datasets.captions import TsvPictures, open_captions
+from jclip.evaluate.datasets.classes import read_classes
 from tests.data.importing.sources import class_folders, imported, picture
 from tests.data.importing.sources import cn_clip as cn_clip_files
 
@@ -165,7 +165,7 @@ def test_pictures_in_base64_that_are_too_large(tmp_path, monkeypatch, most):
     assert len(good) == 2
     assert lost[:3] == ("train_imgs.tsv, line 3", "a picture's file of more than 256 MiB", 1)
     assert most() < 20 * MIB
-    monkeypatch.setattr("jclip.evaluate.datasets.sets.LONGEST_PICTURE", 4 * MIB)
+    monkeypatch.setattr("jclip.evaluate.datasets.captions.LONGEST_PICTURE", 4 * MIB)
     pictures = TsvPictures(source / "train_imgs.tsv")
     assert list(pictures[:2]) == [picture(0), picture(1)]
     with pytest.raises(JclipError, match="line 3: a picture's file of more than 256 MiB: take the line out"):

@@ -17,8 +17,8 @@ from jclip.data.importing.formats import open_source
 from jclip.data.importing.limits import Limit
 from jclip.data.importing.parts import Beside, Found, Lost, Reading
 from jclip.errors import JclipError
-from jclip.evaluate.datasets.class_sets import read_classes
-from jclip.evaluate.datasets.sets import open_captions
+from jclip.evaluate.datasets.captions import open_captions
+from jclip.evaluate.datasets.classes import read_classes
 from tests.data.importing.sources import class_folders, cn_clip, imported, parquet, picture, table, tars
 from tests.data.importing.test_cn_clip import as_lmdb
 

@@ -13,7 +13,7 @@ from jclip.data.importing.webdataset import open_tars
 from jclip.data.sources.folders import LabelledFolder, ParallelFolder, read_languages
 from jclip.data.sources.records import Translation
 from jclip.errors import JclipError
-from jclip.evaluate.datasets.class_sets import class_names, read_classes
+from jclip.evaluate.datasets.classes import class_names, read_classes
 from tests.data.importing.sources import (
     CAPTIONS,
     class_folders,

@@ -1,0 +1,245 @@
+"""Opens the data of an evaluation by the options of a command or a configuration."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from jclip.errors import JclipError
+from jclip.evaluate.datasets.benchmarks import Benchmark, get_benchmark
+from jclip.evaluate.datasets.captions import open_captions
+from jclip.evaluate.datasets.classes import ClassSet, class_names, has_names, read_classes, splits_in
+from jclip.evaluate.datasets.duplicates import count_shared
+from jclip.evaluate.datasets.protocols import Protocol, get_protocol
+from jclip.evaluate.datasets.retrieval_task import RetrievalTask
+from jclip.evaluate.languages import language_of
+from jclip.evaluate.prompts import LANGUAGES, imagenet_names, load_prompts
+
+
+@dataclass(frozen=True)
+class RetrievalTests:
+    """Tasks on one data set, one for each language.
+
+    Attributes:
+      tasks: at least one.
+      split: of the data.
+      note: remark of the protocol.
+      by_language: whether the data have several languages, requested or not.
+    """
+
+    tasks: tuple[RetrievalTask, ...]
+    split: str
+    note: str = ""
+    by_language: bool = False
+
+    def file_name(self, task: RetrievalTask) -> str:
+        """Returns the beginning of the names of a task's files."""
+        return f"{self.split}.{task.language}" if self.by_language else self.split
+
+
+@dataclass(frozen=True)
+class Ensemble:
+    """Class names and prompts in one language.
+
+    Attributes:
+      title: short name of the prompts.
+      language: of both.
+      names: class names.
+      templates: sentences with {} in place of a name.
+    """
+
+    title: str
+    language: str
+    names: tuple[str, ...]
+    templates: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class ClassificationTests:
+    """A classification set and its prompt ensembles.
+
+    Attributes:
+      data: pictures and classes.
+      benchmark: facts about a known data set; None for the user's own.
+      ensembles: at least one.
+    """
+
+    data: ClassSet
+    benchmark: Benchmark | None
+    ensembles: tuple[Ensemble, ...]
+
+    @property
+    def title(self) -> str:
+        """Titles of the ensembles, joined by commas."""
+        return ",".join(one.title for one in self.ensembles)
+
+
+@dataclass(frozen=True)
+class ProbeSplits:
+    """Splits of a data set for linear probes.
+
+    Attributes:
+      splits: "train", "test", and "valid" if it exists.
+      benchmark: facts about a known data set; None for the user's own.
+      names: class names for people, in English if the data have them.
+      shared: number of test pictures that are in another split too.
+    """
+
+    splits: Mapping[str, ClassSet]
+    benchmark: Benchmark | None
+    names: Sequence[str]
+    shared: int = 0
+
+    @property
+    def note(self) -> str:
+        """Remark on shared test pictures and on files left out of a split; empty without either."""
+        parts = [f"Split {name}: {one.note}" for name, one in self.splits.items() if one.note]
+        if self.shared:
+            parts.insert(
+                0,
+                f"{self.shared:,} of {len(self.splits['test'].pictures):,} test pictures are in split train or valid "
+                "too, so that the figures are too high: take them out of one.",
+            )
+        return " ".join(parts)
+
+
+def open_retrieval(data: Path, protocol: str = "", split: str = "", languages: Sequence[str] = ()) -> RetrievalTests:
+    """Opens the tasks in a file or a folder.
+
+    Equal pictures and equal captions are deduplicated. A protocol counts by the source's own numbers, as published,
+    see `counting`. Without such numbers they are deduplicated if only that gives the protocol's number of captions.
+
+    Args:
+      data: as `captions.open_captions` takes it.
+      protocol: a name of `protocols.PROTOCOLS`, "" for none.
+      split: of a folder; by default the protocol's own, or "test".
+      languages: by default all that the protocol and the folder have.
+
+    Raises:
+      JclipError: the data cannot be read or are of another size than the protocol's; the protocol or a language is
+        unknown; or several languages are requested of captions whose language is unknown (a single one names it).
+    """
+    chosen = get_protocol(protocol) if protocol else None
+    split = split or (chosen.split if chosen else "test")
+    captions = open_captions(data, split, "published" if chosen else "joined")
+    tasks = []
+    for language in _languages(data, split, captions.languages, chosen, languages):
+        task = captions.task(language)
+        if chosen and task.text_ids is None and not chosen.has_captions(task):
+            again = open_captions(data, split).task(language)
+            task = again if chosen.has_captions(again) else task
+        tasks.append(chosen.apply(task) if chosen else task)
+    return RetrievalTests(tuple(tasks), split, chosen.note if chosen else "", len(captions.languages) > 1)
+
+
+def _languages(
+    data: Path, split: str, available: Sequence[str], protocol: Protocol | None, wanted: Sequence[str]
+) -> Sequence[str]:
+    if wanted and protocol and (strange := sorted(set(wanted) - set(protocol.languages))):
+        raise JclipError(f"{protocol.title} has no captions in {strange[0]}: it has {', '.join(protocol.languages)}")
+    if protocol and not wanted:
+        if len(protocol.languages) == 1:
+            wanted = protocol.languages
+        elif not set(available) & set(protocol.languages):
+            raise JclipError(
+                f"{data} has no {split} captions by language: expected folders or files of "
+                f"{', '.join(protocol.languages)}; name the language of these captions with --languages"
+            )
+        else:
+            return [language for language in protocol.languages if language in available]
+    if available and (lost := sorted(set(wanted) - set(available))):
+        raise JclipError(f"{data} has no {split} captions in {lost[0]}: it has {', '.join(available)}")
+    if not available and len(wanted) > 1:
+        raise JclipError(
+            f"{data} does not tell the languages of its captions, but --languages names {', '.join(wanted)}: name one, "
+            "or give each language a folder of its own"
+        )
+    return wanted or available or [""]
+
+
+def open_classification(
+    data: Path, dataset: str = "", ensembles: Sequence[str] = (), classes: str = "", split: str = "test"
+) -> ClassificationTests:
+    """Opens the pictures in a folder, with class names and prompts.
+
+    Args:
+      data: as `classes.read_classes` takes it.
+      dataset: a name of `benchmarks.BENCHMARKS`, "" for none.
+      ensembles: as `load_prompts` takes them; by default the language of the class names.
+      classes: file of class names; "cn_clip" or "open_clip" for ImageNet's; "" for those beside the data.
+      split: of data that have splits.
+
+    Raises:
+      JclipError: the data or the prompts cannot be read, the data set is unknown, or the data have another size.
+    """
+    benchmark = get_benchmark(dataset) if dataset else None
+    found = read_classes(data, split)
+    if benchmark:
+        benchmark.check(found.name, len(found.keys), len(found.pictures))
+    chosen = []
+    for name in ensembles or [names_language(found, classes)]:
+        prompts = load_prompts(name, dataset, benchmark.kind if benchmark else "general")
+        if classes in ("cn_clip", "open_clip"):
+            names = imagenet_names(classes)
+            if len(names) != len(found.keys):
+                raise JclipError(
+                    f"{classes}'s {len(names)} class names are ImageNet's, but {found.name} has {len(found.keys)} "
+                    "classes: name another file with --classes"
+                )
+        else:
+            names = class_names(found, prompts.language, Path(classes) if classes else None)
+        chosen.append(Ensemble(Path(name).stem.replace(":", "-"), prompts.language, tuple(names), prompts.templates))
+    return ClassificationTests(found, benchmark, tuple(chosen))
+
+
+def names_language(data: ClassSet, classes: str = "") -> str:
+    """Returns the language of the class names: English if there are English ones, else by their script.
+
+    Args:
+      data: the pictures and their classes.
+      classes: file of class names, "cn_clip" or "open_clip"; "" for those beside the data.
+
+    Raises:
+      JclipError: the names cannot be read, or their number is wrong.
+    """
+    if classes in ("cn_clip", "open_clip"):
+        return "zh" if classes == "cn_clip" else "en"
+    file = Path(classes) if classes else None
+    if file is None:
+        others = [language for language in LANGUAGES if has_names(data, language)]
+        if others and "en" not in others and not has_names(data, ""):
+            return "zh" if "zh" in others else others[0]
+    return language_of(class_names(data, "en", file))
+
+
+def open_probe(data: Path, dataset: str = "") -> ProbeSplits:
+    """Opens the splits train, test and, if it exists, valid.
+
+    Args:
+      data: a folder of three folders, or a data folder.
+      dataset: a name of `benchmarks.BENCHMARKS`, "" for none.
+
+    Raises:
+      JclipError: a split is missing or cannot be read; splits have different classes; a picture has several classes;
+        or the test split has another size than the data set's.
+    """
+    benchmark = get_benchmark(dataset) if dataset else None
+    if not data.is_dir():
+        raise JclipError(f"{data} does not exist: name a folder with train and test")
+    names = splits_in(data)
+    if not {"train", "test"} <= set(names):
+        found = ", ".join(names) or "none"
+        raise JclipError(f"{data} must have the splits train and test, but has {found}: give it a folder of each")
+    splits = {name: read_classes(data, name) for name in ("train", "test")}
+    for name in {"valid", "val"} & set(names):
+        splits["valid"] = read_classes(data, name)
+    train, test = splits["train"], splits["test"]
+    for one in splits.values():
+        if one.keys != train.keys:
+            raise JclipError(f"{one.name} has other classes than {train.name}: give both the same folders")
+        if not one.single:
+            raise JclipError(f"{one.name} has pictures of several classes, which a probe cannot learn: give one each")
+    if benchmark:
+        benchmark.check(test.name, len(test.keys), len(test.pictures))
+    shown = class_names(train, "en") if "en" in train.labels else train.keys
+    trained = [one.pictures for name, one in splits.items() if name != "test"]
+    return ProbeSplits(splits, benchmark, shown, count_shared(test.pictures, *trained))

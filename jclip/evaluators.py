@@ -1,0 +1,113 @@
+"""Evaluations of a run, as the callables that the training loop takes."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from jclip.errors import JclipError
+from jclip.evaluate.datasets.opening import open_classification, open_probe, open_retrieval
+from jclip.evaluate.tasks import classification, probe, retrieval
+from jclip.images.preprocess import Picture
+from jclip.inference import Encoder
+from jclip.tokenizers.text import load_tokenizer
+from jclip.train.configuration import Run
+from jclip.train.evaluations import Classification, Evaluation, Probe, Retrieval
+
+Evaluator = Callable[[dict[str, Any]], Mapping[str, float]]
+"""Variables -> figures."""
+
+_Figures = Iterator[tuple[str, Mapping[str, float]]]
+"""Figures by language, prompts or number of shots."""
+
+
+@dataclass(frozen=True)
+class _Snapshot:
+    """Model of a moment of the run."""
+
+    encoder: Encoder
+    variables: dict[str, Any]
+
+    def encode_image(self, pictures: Sequence[Picture] | np.ndarray) -> np.ndarray:
+        return self.encoder.images(self.variables, pictures)
+
+    def encode_text(self, sentences: Sequence[str]) -> np.ndarray:
+        return self.encoder.texts(self.variables, sentences)
+
+
+def evaluators(run: Run, batch_size: int = 256) -> dict[str, Evaluator]:
+    """Returns the evaluators of `run.evaluations`, by name. Opens and checks their data.
+
+    Args:
+      run: gives model, tokenizer, preprocessing and context length.
+      batch_size: pictures or texts encoded at once, by all devices together.
+
+    Raises:
+      JclipError: data are missing or wrong; the evaluation is named.
+    """
+    if not run.evaluations:
+        return {}
+    encoder = Encoder(
+        run.model, load_tokenizer(Path(run.tokenizer)), run.preprocessing, run.stages[-1].context_length, batch_size
+    )
+    made: dict[str, Evaluator] = {}
+    for one in run.evaluations:
+        try:
+            made[one.name] = _evaluator(_open(one), encoder)
+        except JclipError as error:
+            raise JclipError(f"evaluation {one.name!r}: {error}") from None
+    return made
+
+
+def _evaluator(figures_of: Callable[[_Snapshot], _Figures], encoder: Encoder) -> Evaluator:
+    def evaluate(variables: dict[str, Any]) -> dict[str, float]:
+        found = list(figures_of(_Snapshot(encoder, variables)))
+        return {
+            f"{key}/{name}" if len(found) > 1 else name: value for key, some in found for name, value in some.items()
+        }
+
+    return evaluate
+
+
+def _open(asked: Evaluation) -> Callable[[_Snapshot], _Figures]:
+    if isinstance(asked, Retrieval):
+        return _retrieval(asked)
+    if isinstance(asked, Classification):
+        return _classification(asked)
+    return _probe(asked)
+
+
+def _retrieval(asked: Retrieval) -> Callable[[_Snapshot], _Figures]:
+    tests = open_retrieval(Path(asked.data), asked.protocol, asked.split, asked.languages)
+    secret = next((task for task in tests.tasks if not task.has_answers), None)
+    if secret is not None:
+        raise JclipError(f"{secret.name} has no answers, so nothing can be scored: choose another split")
+
+    def figures(model: _Snapshot) -> _Figures:
+        for task, image_nd, text_md in retrieval.encode_tasks(tests.tasks, model):
+            yield task.language, task.score(image_nd, text_md)
+
+    return figures
+
+
+def _classification(asked: Classification) -> Callable[[_Snapshot], _Figures]:
+    tests = open_classification(Path(asked.data), asked.dataset, asked.prompts, asked.classes, asked.split)
+
+    def figures(model: _Snapshot) -> _Figures:
+        for one in classification.evaluate(tests, model, resamples=0):
+            yield one.ensemble.title, one.result.figures
+
+    return figures
+
+
+def _probe(asked: Probe) -> Callable[[_Snapshot], _Figures]:
+    splits = open_probe(Path(asked.data), asked.dataset)
+    shots = [count or None for count in asked.shots]
+
+    def figures(model: _Snapshot) -> _Figures:
+        found = probe.evaluate(splits, model, shots, seeds=asked.seeds, resamples=0)
+        yield from ((str(count or "all"), one.result.figures) for count, one in zip(shots, found, strict=True))
+
+    return figures
