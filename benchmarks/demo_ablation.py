@@ -11,7 +11,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from jclip.configs.demo import common, english
-from jclip.demo.scores import Examination
+from jclip.configs.demo.quickstart import examination
+from jclip.demo.emoji.protocol import TUNING_ARTISTS
+from jclip.demo.scores import EVALUATION
 from jclip.images.on_device import Augmentation
 from jclip.optimizer import Optimizer
 from jclip.train.logging.telemetry import read_journal
@@ -38,15 +40,15 @@ def variants(run: Run) -> dict[str, Run]:
 
 def main() -> None:
     """Trains every variant and prints a Markdown table."""
-    place = common.Place(artists=common.TUNING_ARTISTS)
-    examination = Examination(place, common.VALIDATION_ARTIST)
+    place = common.Place(artists=TUNING_ARTISTS)
+    questions = examination(place, validate=True)
     print(f"| English CLIP | {' | '.join(COLUMNS)} |\n|---|{'---|' * len(COLUMNS)}", flush=True)
     with tempfile.TemporaryDirectory() as folder:
         for name, run in variants(english.build(place)).items():
             workdir = Path(folder) / name.replace(" ", "-")
-            train(run, workdir, evaluators=examination.evaluators(run, ("en",)))
+            train(run, workdir, evaluators=questions.evaluators(run, ("en",)))
             last = [record for record in read_journal(workdir / "metrics.jsonl") if record["kind"] == "evaluation"][-1]
-            figures = [f"{100 * last[f'en/known/{column}']:.1f}" for column in COLUMNS]
+            figures = [f"{100 * last[f'{EVALUATION}/en/known/{column}']:.1f}" for column in COLUMNS]
             print(f"| {name} | {' | '.join(figures)} |", flush=True)
 
 

@@ -30,11 +30,11 @@ import tyro
 from jclip.bundle import Bundle, save_bundle
 from jclip.configs.altclip import recipe
 from jclip.data.batches.pipeline import Batch
-from jclip.data.emoji.fetch import fetch
-from jclip.data.emoji.names import read_names
-from jclip.data.emoji.protocol import LANGUAGES, concepts
 from jclip.data.sources.folders import ParallelFolder, write_parallel
 from jclip.data.sources.records import Translation
+from jclip.demo.emoji.fetch import fetch
+from jclip.demo.emoji.names import read_names
+from jclip.demo.emoji.protocol import LANGUAGES, concepts
 from jclip.evaluate import prompts
 from jclip.models.bert import BertConfig
 from jclip.models.build import init_variables

@@ -23,8 +23,8 @@ FLOORS = (
     {"stages", "bundle"},
     {"inference", "conversion"},
     {"train", "evaluate"},
-    {"finetune", "configs"},
-    {"demo"},
+    {"finetune", "demo"},
+    {"configs"},
     {"cli"},
 )
 LEVEL = {room: level for level, rooms in enumerate(FLOORS) for room in rooms}

@@ -6,7 +6,7 @@ jclip train configs/demo/altclip.py --workdir runs/demo/altclip      after the o
 from dataclasses import replace
 
 from jclip.configs.demo import common
-from jclip.data.emoji.protocol import LANGUAGES
+from jclip.demo.emoji.protocol import LANGUAGES
 from jclip.stages import Budget, Stage
 from jclip.train.run import Run, Teacher
 

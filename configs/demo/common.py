@@ -6,8 +6,8 @@ chinese_clip_control.py in turn. The models have the full-size architecture at t
 
 from dataclasses import dataclass
 
-from jclip.data.emoji.protocol import LANGUAGES
-from jclip.data.emoji.sources import EmojiPairs, EmojiParallel
+from jclip.demo.emoji.protocol import LANGUAGES, TRAIN_ARTISTS
+from jclip.demo.emoji.sources import EmojiPairs, EmojiParallel
 from jclip.images.on_device import Augmentation
 from jclip.images.preprocess import CLIP_MEAN, CLIP_STD, Preprocessing
 from jclip.models.bert import BertConfig
@@ -20,11 +20,6 @@ HOME = "runs/demo"
 ENGLISH_TOKENIZER, MULTILINGUAL_TOKENIZER, CHINESE_TOKENIZER = (
     f"tokenizers/{name}" for name in ("english", "multilingual", "chinese")
 )
-TRAIN_ARTISTS, TEST_ARTIST = ("twemoji", "openmoji"), "noto"
-TUNING_ARTISTS, VALIDATION_ARTIST = ("twemoji",), "openmoji"
-"""Every choice in these files was made on the second pair; the first is for the figures, once the choices stand."""
-ASKED = ("en", "zh", "ja", "ko", "de", "fr", "es", "ru", "ar", "it")
-"""Languages of the tables and the gallery."""
 CONTEXT, ENGLISH_CONTEXT = 16, 13
 
 ENGLISH_VOCABULARY, MULTILINGUAL_VOCABULARY, CHINESE_VOCABULARY = 1024, 6000, 21128

@@ -10,7 +10,7 @@ import tyro
 
 from jclip.cli.options import read
 from jclip.console import Console
-from jclip.data import practice
+from jclip.demo import practice
 from jclip.plain import print_json
 
 

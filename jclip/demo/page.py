@@ -9,12 +9,11 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from jclip.configs.demo import common
-from jclip.data.emoji.artists import ARTISTS
-from jclip.data.emoji.protocol import LANGUAGE_NAMES, LANGUAGES
-from jclip.data.emoji.sources import EmojiPairs
+from jclip.demo.emoji.artists import ARTISTS
+from jclip.demo.emoji.protocol import ASKED, LANGUAGE_NAMES, LANGUAGES
+from jclip.demo.emoji.sources import EmojiPairs
 from jclip.demo.runs import DemoRun
-from jclip.demo.scores import Examination, tables
+from jclip.demo.scores import EVALUATION, Examination, tables
 from jclip.evaluate.metrics.retrieval import topk
 from jclip.evaluate.report.chart import Chart, Curve
 from jclip.evaluate.report.report import Credit, Gallery, Query, Report, Result, Section, write
@@ -59,7 +58,7 @@ def write_page(
     facts = [
         ("trained and scored in", f"{results['seconds'] / 60:.1f} min"),
         ("concepts known, held out", f"{examination.known}, {len(examination.rows) - examination.known}"),
-        ("languages trained, asked", f"{len(LANGUAGES)}, {len(common.ASKED)}"),
+        ("languages trained, asked", f"{len(LANGUAGES)}, {len(ASKED)}"),
         ("training steps", f"{sum(s.budget.steps or 0 for each in runs for s in each.run.stages):,}"),
     ]
     seed = runs[0].run.seed
@@ -95,7 +94,7 @@ def _gallery(bundle: Path, examination: Examination) -> Gallery:
     images_nd = model.encode_image(examination.pictures)
     lots = np.random.default_rng(0).permutation(examination.known).tolist()
     queries = []
-    for language in common.ASKED:
+    for language in ASKED:
         names = examination.names(language)
         shown = [i for i in lots if not examination.emoji.is_heldout(examination.rows[i], language)]
         asked = shown[:_QUERIES]
@@ -132,7 +131,10 @@ def _recalls(each: DemoRun, journal: Sequence[Mapping[str, Any]]) -> Chart:
     records = [record for record in journal if record["kind"] == "evaluation"]
 
     def mean(languages: Sequence[str], figure: str) -> list[float]:
-        return [float(np.mean([r[f"{language}/known/t2i_{figure}"] for language in languages])) for r in records]
+        return [
+            float(np.mean([r[f"{EVALUATION}/{language}/known/t2i_{figure}"] for language in languages]))
+            for r in records
+        ]
 
     first, *others = each.languages
     groups = {LANGUAGE_NAMES[first]: [first], **({"mean of the other languages": others} if others else {})}

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from jclip.configs.demo import common
+from jclip.demo.emoji.protocol import ASKED
 from jclip.demo.scores import Examination
 
 
@@ -18,7 +18,7 @@ def write_pairs(folder: Path, examination: Examination) -> Path:
     files = {row: examination.emoji.concepts[row].codepoints + ".png" for row in rows}
     for row, name in files.items():
         (folder / name).write_bytes(encoded[row])
-    for language in common.ASKED:
+    for language in ASKED:
         shown = [row for row in rows if not examination.emoji.is_heldout(row, language)]
         lines = [f"{files[row]}\t{examination.emoji.names[language][row]}\n" for row in shown]
         (folder / f"{language}.tsv").write_text("".join(lines), encoding="utf-8")

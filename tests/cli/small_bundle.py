@@ -3,7 +3,7 @@
 import jax
 
 from jclip.bundle import Bundle, save_bundle
-from jclip.data import practice
+from jclip.demo import practice
 from jclip.images.preprocess import CLIP_MEAN, CLIP_STD, Preprocessing
 from jclip.models.bert import BertConfig
 from jclip.models.build import init_variables

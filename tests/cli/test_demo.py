@@ -5,10 +5,9 @@ import json
 import pytest
 
 from jclip.cli import main
-from jclip.configs.demo import common
-from jclip.data.emoji.protocol import LANGUAGES
-from jclip.demo import runs as demo_runs
-from jclip.demo.scores import QUESTIONS, Examination
+from jclip.configs.demo import common, quickstart
+from jclip.demo.emoji.protocol import ASKED, LANGUAGES
+from jclip.demo.scores import QUESTIONS
 
 
 @pytest.fixture(scope="module")
@@ -20,7 +19,7 @@ def home(tmp_path_factory, request):
 
 
 def test_demo(home, monkeypatch, capsys):
-    monkeypatch.setitem(demo_runs.LENGTHS, "quick", 0.001)
+    monkeypatch.setitem(quickstart.LENGTHS, "quick", 0.001)
     arguments = ["demo", "--quick", "--workdir", str(home), "--json"]
     assert main(arguments) == 0
     results = json.loads(capsys.readouterr().out)
@@ -33,7 +32,7 @@ def test_demo(home, monkeypatch, capsys):
         *(("chinese_clip_control", i) for i in (0, 1)),
     }
     assert {row["question"] for row in results["rows"]} == set(QUESTIONS)
-    assert {row["language"] for row in results["rows"] if row["run"] == "altclip"} == set(common.ASKED)
+    assert {row["language"] for row in results["rows"] if row["run"] == "altclip"} == set(ASKED)
     # Two steps teach nothing: a recall far above chance would mean that answers leak into the questions.
     known = [row["figures"] for row in results["rows"] if row["question"] == "known"]
     assert all(figures["t2i_r10"] < 0.06 for figures in known)
@@ -68,12 +67,12 @@ def test_demo(home, monkeypatch, capsys):
 
     # What is trained on, and what is asked.
     place = common.Place(str(home), str(home))
-    examination = Examination(place, common.TEST_ARTIST)
+    examination = quickstart.examination(place)
     pairs = common.pairs(place, *LANGUAGES).open(common.PREPROCESSING)
     trained = {name for i in range(len(pairs)) for name in pairs[i].captions}
     heldout = examination.emoji.rows("heldout")
     assert not trained & {examination.emoji.names[language][row] for language in ("en", "zh") for row in heldout}
-    for language in common.ASKED:
+    for language in ASKED:
         task = examination.task("newnames", language)
         assert (task is None) == (language == "en")
         if task is not None:

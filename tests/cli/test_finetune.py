@@ -15,7 +15,7 @@ import pytest
 import jclip
 from jclip.cli import finetune, main
 from jclip.cli.configs import load_config
-from jclip.data import practice
+from jclip.demo import practice
 from jclip.evaluate.findings import read_findings
 from jclip.train import loop
 from jclip.train.logging.telemetry import read_journal

@@ -6,7 +6,7 @@ import pytest
 
 from jclip.cli import main
 from jclip.configs.demo import common
-from jclip.demo.runs import demo_runs, prepare
+from jclip.configs.demo.quickstart import demo_runs, prepare
 from jclip.train.loop import train
 
 

@@ -12,7 +12,6 @@ from PIL import Image
 
 from jclip.data.batches.cache import Cache
 from jclip.data.batches.pipeline import Batches
-from jclip.data.emoji.sources import EmojiPairs
 from jclip.data.identity import picture_identity, text_identity
 from jclip.data.sources.folders import (
     LabelledFolder,
@@ -24,6 +23,7 @@ from jclip.data.sources.folders import (
 )
 from jclip.data.sources.records import Translation
 from jclip.data.sources.synthetic import write_tokenizer
+from jclip.demo.emoji.sources import EmojiPairs
 from jclip.errors import JclipError
 from jclip.images.preprocess import Preprocessing
 

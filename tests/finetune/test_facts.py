@@ -6,9 +6,9 @@ import jax
 import pytest
 
 from jclip.bundle import Bundle, open_bundle
-from jclip.data.practice import _shape
 from jclip.data.sources.folders import Shard, gather_shards, write_shard
 from jclip.data.sources.kinds import PAIRS, StoredPair
+from jclip.demo.practice import _shape
 from jclip.errors import JclipError
 from jclip.finetune import facts
 from jclip.finetune.facts import kept_bytes, read_data, read_machine, read_model

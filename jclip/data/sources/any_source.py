@@ -3,10 +3,10 @@
 Two kinds: pictures with captions, for the contrastive objective, and parallel text, for teacher learning.
 """
 
-from jclip.data.emoji.sources import EmojiPairs, EmojiParallel
 from jclip.data.sources.folders import PairFolder, ParallelFolder
 from jclip.data.sources.records import Pair, Translation
 from jclip.data.sources.synthetic import SyntheticPairs, SyntheticParallel
+from jclip.demo.emoji.sources import EmojiPairs, EmojiParallel
 
 PairSource = PairFolder | EmojiPairs | SyntheticPairs
 ParallelSource = ParallelFolder | EmojiParallel | SyntheticParallel

@@ -5,14 +5,15 @@ The two sources never yield a held-out concept, or a name that is held out as a 
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from jclip.data.emoji.place import check_own, is_built
-from jclip.data.emoji.protocol import LANGUAGES, Concept, Role, alike, is_heldout_pair
 from jclip.data.sources.records import Pair, Translation
+from jclip.demo.emoji.place import built_at, check_own, is_built
+from jclip.demo.emoji.protocol import LANGUAGES, Concept, Role, alike, is_heldout_pair
 from jclip.errors import JclipError
 from jclip.images.preprocess import Picture, Preprocessing, to_array
 
@@ -46,7 +47,7 @@ class EmojiPairs:
         _check(self.languages)
         if not self.artists:
             raise JclipError("emoji pairs need at least one artist")
-        emoji = EmojiSet(Path(self.folder))
+        emoji = emoji_set(Path(self.folder))
         if preprocessing is None:
             drawn: list[Sequence[Picture]] = [emoji.encoded(artist) for artist in self.artists]
         else:
@@ -89,7 +90,7 @@ class EmojiParallel:
         """
         del preprocessing
         _check(self.languages)
-        emoji = EmojiSet(Path(self.folder))
+        emoji = emoji_set(Path(self.folder))
         return [
             Translation(emoji.names["en"][row], emoji.names[language][row], language)
             for language in self.languages
@@ -112,9 +113,11 @@ class EmojiSet:
         Raises:
           JclipError: it can be neither read nor built.
         """
-        from jclip.data.emoji.builder import build
+        from jclip.demo.emoji.builder import build
 
         self._builder = build(folder)
+        self._examples: dict[str, list[dict[str, Any]]] = {}
+        self._pictures: dict[tuple[str, Preprocessing], np.ndarray] = {}
         examples = self._read(self.artists[0])
         text = [{key: example[key].decode() for key in ("codepoints", "group", "subgroup")} for example in examples]
         self.concepts = tuple(Concept(**each) for each in text)
@@ -166,25 +169,48 @@ class EmojiSet:
         return [example["image"] for example in self._read(artist)]
 
     def pictures(self, artist: str, preprocessing: Preprocessing) -> np.ndarray:
-        """An artist's pictures, uint8 (concepts, size, size, 3).
+        """Decodes an artist's images, uint8 (concepts, size, size, 3).
 
         Raises:
           JclipError: an unknown artist, or an unreadable picture, named by its code points.
         """
-        named = zip(self.concepts, self.encoded(artist), strict=True)
-        return np.stack([to_array(preprocessing, png, f"{artist}'s {c.codepoints}") for c, png in named])
+        if (artist, preprocessing) not in self._pictures:
+            named = zip(self.concepts, self.encoded(artist), strict=True)
+            decoded = np.stack([to_array(preprocessing, png, f"{artist}'s {c.codepoints}") for c, png in named])
+            decoded.flags.writeable = False  # shared by all who ask
+            self._pictures[artist, preprocessing] = decoded
+        return self._pictures[artist, preprocessing]
 
     def _read(self, artist: str) -> list[dict[str, Any]]:
         import tensorflow_datasets as tfds
 
         if artist not in self.artists:
-            raise JclipError(f"there is no artist {artist!r}: choose from {', '.join(self.artists)}")
-        decoders = {"image": tfds.decode.SkipDecoding()}  # our own resizing wants the encoded bytes
-        try:
-            return list(self._builder.as_data_source(split=artist, decoders=decoders))
-        except (OSError, RuntimeError, ValueError, IndexError) as error:
-            folder = self._builder.data_path
-            raise JclipError(f"{folder} is damaged ({error}): delete it, and it is built again") from None
+            raise JclipError(f"unknown artist {artist!r}: choose from {', '.join(self.artists)}")
+        if artist not in self._examples:
+            decoders = {"image": tfds.decode.SkipDecoding()}  # resized by our own preprocessing
+            try:
+                self._examples[artist] = list(self._builder.as_data_source(split=artist, decoders=decoders))
+            except (OSError, RuntimeError, ValueError, IndexError) as error:
+                folder = self._builder.data_path
+                raise JclipError(f"{folder} is damaged ({error}): delete it, and it is built again") from None
+        return self._examples[artist]
+
+
+def emoji_set(folder: Path) -> EmojiSet:
+    """Returns the data set under `folder`, built if it is missing; read once in a process while it does not change.
+
+    Raises:
+      JclipError: it cannot be read or built.
+    """
+    if not is_built(folder):
+        return EmojiSet(folder)
+    return _opened(folder, built_at(folder))
+
+
+@lru_cache(maxsize=2)
+def _opened(folder: Path, built: int) -> EmojiSet:
+    del built  # part of the key
+    return EmojiSet(folder)
 
 
 def _unbuilt(folder: str) -> str:

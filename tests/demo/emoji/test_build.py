@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from jclip.data.emoji.artists import ARTISTS, read_pictures
-from jclip.data.emoji.builder import build
-from jclip.data.emoji.fetch import chinese_vocabulary, fetch
-from jclip.data.emoji.protocol import LANGUAGES, Concept, concepts, is_heldout, is_heldout_pair
-from jclip.data.emoji.sources import EmojiPairs, EmojiParallel, EmojiSet
+from jclip.demo.emoji.artists import ARTISTS, read_pictures
+from jclip.demo.emoji.builder import build
+from jclip.demo.emoji.fetch import chinese_vocabulary, fetch
+from jclip.demo.emoji.protocol import LANGUAGES, Concept, concepts, is_heldout, is_heldout_pair
+from jclip.demo.emoji.sources import EmojiPairs, EmojiParallel, EmojiSet
 from jclip.errors import JclipError
 from jclip.images.preprocess import Preprocessing
 
@@ -108,7 +108,7 @@ def test_parallel_names_leave_out_the_held_out_ones(folder, emoji):
 
 
 def test_building_again_finds_it(folder, tmp_path, monkeypatch):
-    monkeypatch.setattr("jclip.data.emoji.builder.fetch", None)
+    monkeypatch.setattr("jclip.demo.emoji.builder.fetch", None)
     assert build(folder).info.splits["noto"].num_examples == 788
 
 
@@ -126,7 +126,7 @@ def test_the_chinese_vocabulary(cache):
 
 
 def test_errors_name_what_there_is(folder, emoji):
-    with pytest.raises(JclipError, match="no artist 'dali': choose from noto, twemoji, openmoji"):
+    with pytest.raises(JclipError, match="unknown artist 'dali': choose from noto, twemoji, openmoji"):
         EmojiPairs(str(folder), artists=("dali",)).open(SMALL)
     with pytest.raises(JclipError, match="no names in 'xx'"):
         EmojiParallel(str(folder), languages=("xx",)).open()

@@ -5,8 +5,8 @@ from collections import Counter
 
 import pytest
 
-from jclip.data.emoji.names import natural
-from jclip.data.emoji.protocol import LANGUAGES, Concept, alike, concepts, is_heldout, is_heldout_pair, twins
+from jclip.demo.emoji.names import natural
+from jclip.demo.emoji.protocol import LANGUAGES, Concept, alike, concepts, is_heldout, is_heldout_pair, twins
 
 
 def test_things_one_can_draw():

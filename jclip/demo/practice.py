@@ -95,8 +95,8 @@ def emoji(folder: Path, data: Path, pictures: int, seed: int) -> Path:
     Raises:
       JclipError: the folder exists, the data set cannot be built, or it has fewer pictures.
     """
-    from jclip.data.emoji.artists import ARTISTS
-    from jclip.data.emoji.sources import EmojiSet
+    from jclip.demo.emoji.artists import ARTISTS
+    from jclip.demo.emoji.sources import EmojiSet
 
     _check(folder, pictures, seed)
     found = EmojiSet(data)

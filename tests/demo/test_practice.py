@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 
 from jclip.cli import main
-from jclip.data import practice
+from jclip.demo import practice
 from jclip.errors import JclipError
 
 
@@ -52,7 +52,7 @@ def test_emoji(tmp_path, request):
     assert len(found) == 31 and len({caption for _, caption in found}) == 11  # ten by three artists, one by one
     assert all((tmp_path / "mine" / path).is_file() for path, _ in found)
     assert "OpenMoji (CC-BY-SA-4.0)" in (tmp_path / "mine" / "LICENCES.txt").read_text(encoding="utf-8")
-    from jclip.data.emoji.sources import EmojiPairs
+    from jclip.demo.emoji.sources import EmojiPairs
 
     trained = {name for pair in EmojiPairs(str(tmp_path / "data"), languages=("zh",)).open() for name in pair.captions}
     assert not {caption for _, caption in found} & trained  # no name is among those of the demo
