@@ -1,4 +1,4 @@
-"""The demo's AltCLIP: teacher learning on names in 14 languages, seeing no picture; then contrastive, image frozen.
+"""AltCLIP of the demo: teacher learning on names in 14 languages, without images; then contrastive, image tower frozen.
 
 jclip train configs/demo/altclip.py --workdir runs/demo/altclip      after the one of configs/demo/english.py
 """
@@ -12,17 +12,20 @@ from jclip.train.run import Run, Teacher
 
 
 def build(place: common.Place) -> Run:
-    """The run, at some place."""
+    """Returns the run in the folders of `place`."""
     english = f"{place.home}/english/1-contrastive"
     teacher_learning = Stage(
         name="teacher",
         objective="teacher",
         data=(common.parallel(place),),
         batch_size=256,
-        budget=Budget(steps=500),
+        budget=Budget(steps=600),
         optimizer=replace(common.MUON, warmup_steps=50),
         trains=((r"text/projection/.*", False), (r"text/.*", True), (r"image/.*|logit_scale", False)),
         context_length=common.CONTEXT,
+        buckets=(8,),  # 93 % of the names are that short
+        bucket_window=20,
+        cache=f"{place.home}/altclip/teacher",
         dropout=False,
     )
     contrastive = Stage(
@@ -30,8 +33,8 @@ def build(place: common.Place) -> Run:
         objective="contrastive",
         data=(common.pairs(place, *LANGUAGES),),
         batch_size=256,
-        budget=Budget(steps=100),
-        optimizer=replace(common.MUON, learning_rate=5e-4, warmup_steps=20),
+        budget=Budget(steps=60),
+        optimizer=replace(common.MUON, learning_rate=5e-4, warmup_steps=12),
         trains=((r"image/.*", False), (r"text/.*|logit_scale", True)),
         augmentation=common.AUGMENTATION,
         context_length=common.CONTEXT,
@@ -45,10 +48,10 @@ def build(place: common.Place) -> Run:
         stages=(teacher_learning, contrastive),
         starts_from=((r"image/.*|text/projection/.*|logit_scale", english), (r"text/.*", "")),
         teacher=Teacher(english, common.ENGLISH_CLIP, common.ENGLISH_CONTEXT),
-        checkpoint_every=200,
+        checkpoint_every=300,
     )
 
 
 def config() -> Run:
-    """The run at the demo's own place."""
+    """Returns the run in the demo's default folders."""
     return build(common.Place())

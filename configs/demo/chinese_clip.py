@@ -1,4 +1,4 @@
-"""The demo's Chinese-CLIP: a new Chinese text tower beside the English CLIP's image tower, frozen, then everything.
+"""Chinese-CLIP of the demo: a new Chinese text tower beside the English CLIP's frozen image tower; then everything.
 
 jclip train configs/demo/chinese_clip.py --workdir runs/demo/chinese_clip      after the one of english.py
 """
@@ -11,7 +11,7 @@ from jclip.train.run import Run
 
 
 def build(place: common.Place) -> Run:
-    """The run, at some place."""
+    """Returns the run in the folders of `place`."""
     frozen = Stage(
         name="image-frozen",
         objective="contrastive",
@@ -21,7 +21,7 @@ def build(place: common.Place) -> Run:
         optimizer=replace(common.MUON, warmup_steps=30),
         trains=((r"image/.*", False), (r"text/.*|logit_scale", True)),
         augmentation=common.AUGMENTATION,
-        context_length=common.CONTEXT,
+        context_length=common.CHINESE_CONTEXT,
     )
     everything = replace(
         frozen,
@@ -37,10 +37,10 @@ def build(place: common.Place) -> Run:
         preprocessing=common.PREPROCESSING,
         stages=(frozen, everything),
         starts_from=((r"image/.*|logit_scale", f"{place.home}/english/1-contrastive"), (r"text/.*", "")),
-        checkpoint_every=100,
+        checkpoint_every=150,
     )
 
 
 def config() -> Run:
-    """The run at the demo's own place."""
+    """Returns the run in the demo's default folders."""
     return build(common.Place())

