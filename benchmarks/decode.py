@@ -127,8 +127,9 @@ def photographs(number: int, side: int) -> list[bytes]:
 
 
 def _write(folder: Path, pictures: list[bytes]) -> None:
-    from jclip.data.sources.folders import StoredPair, write_pairs
+    from jclip.data.sources.kinds import StoredPair
     from jclip.data.sources.synthetic import caption, write_tokenizer
+    from jclip.data.sources.writing import write_pairs
 
     pairs = (StoredPair(picture, (caption(i), caption(i + 1))) for i, picture in enumerate(pictures))
     write_pairs(folder / "pairs", pairs)
@@ -166,20 +167,24 @@ def from_torch(options: Options, folder: Path) -> Iterator[Any]:
 def from_jclip(options: Options, folder: Path) -> Iterator[Any]:
     """The batches of a stage of Chinese-CLIP's."""
     from jclip.configs.chinese_clip.recipe import AUGMENTATION, CONTEXT
-    from jclip.data.batches.pipeline import Batches
+    from jclip.data.batches.examples import PairExamples
+    from jclip.data.batches.loader import Batches
+    from jclip.data.batches.opened import open_sources
     from jclip.data.sources.folders import PairFolder
+    from jclip.images.on_host import Decoder
     from jclip.images.preprocess import Preprocessing
+    from jclip.tokenizers.padding import Texts
     from jclip.tokenizers.text import load_tokenizer
 
+    preprocessing = Preprocessing(size=options.size)
+    opened = open_sources([PairFolder(str(folder / "pairs"))], preprocessing)
     return Batches(
-        [PairFolder(str(folder / "pairs"))],
+        opened,
+        PairExamples(opened, Decoder(preprocessing, AUGMENTATION)),
         batch_size=options.batch,
         seed=0,
         stage=0,
-        tokenizer=load_tokenizer(folder / "words"),
-        context_length=CONTEXT,
-        preprocessing=Preprocessing(size=options.size),
-        augmentation=AUGMENTATION,
+        texts=Texts(load_tokenizer(folder / "words"), CONTEXT),
         workers=options.workers,
     ).iterate()
 

@@ -29,9 +29,10 @@ import tyro
 
 from jclip.bundle import Bundle, save_bundle
 from jclip.configs.altclip import recipe
-from jclip.data.batches.pipeline import Batch
-from jclip.data.sources.folders import ParallelFolder, write_parallel
+from jclip.data.batches.examples import Batch
+from jclip.data.sources.folders import ParallelFolder
 from jclip.data.sources.records import Translation
+from jclip.data.sources.writing import write_parallel
 from jclip.demo.emoji.fetch import fetch
 from jclip.demo.emoji.names import read_names
 from jclip.demo.emoji.protocol import LANGUAGES, concepts

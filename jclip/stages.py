@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from jclip import rules
-from jclip.data.batches.units import Captions
-from jclip.data.sources.any_source import Source
+from jclip.data.batches.sampling import Captions
+from jclip.data.sources import folders, synthetic  # noqa: F401  (register their sources)
+from jclip.data.sources.source import Source
 from jclip.errors import JclipError
 from jclip.images.on_device import Augmentation
 from jclip.images.on_host import HostAugmentation

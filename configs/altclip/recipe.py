@@ -18,7 +18,7 @@ Where the paper is silent or doubtful, or differs from its author's code (jongjy
 - No augmentation: the code resizes and crops the centre.
 """
 
-from jclip.data.sources.any_source import PairFolder, ParallelFolder
+from jclip.data.sources.folders import PairFolder, ParallelFolder
 from jclip.images.preprocess import CLIP_MEAN, CLIP_STD, Preprocessing
 from jclip.models import zoo
 from jclip.optimizer import Optimizer

@@ -18,7 +18,7 @@ author's code.
 from dataclasses import replace
 
 from jclip.configs.altclip.recipe import altclip, contrastive, teacher_learning
-from jclip.data.sources.any_source import PairFolder, ParallelFolder
+from jclip.data.sources.folders import PairFolder, ParallelFolder
 from jclip.models import zoo
 from jclip.train.run import Run
 

@@ -19,7 +19,7 @@ Chinese) and 6 (LAION-5B, English). What was chosen where the paper is silent: r
 """
 
 from jclip.configs.altclip.recipe import altclip, contrastive, teacher_learning
-from jclip.data.sources.any_source import PairFolder, ParallelFolder
+from jclip.data.sources.folders import PairFolder, ParallelFolder
 from jclip.train.run import Run
 
 

@@ -13,7 +13,7 @@ bilingual stage, for no number is given. The model has no dropout, as its releas
 """
 
 from jclip.configs.altclip.recipe import altclip, contrastive, teacher_learning
-from jclip.data.sources.any_source import PairFolder, ParallelFolder
+from jclip.data.sources.folders import PairFolder, ParallelFolder
 from jclip.train.run import Run
 
 LANGUAGES = ("zh", "es", "fr", "ru", "ar", "ja", "ko", "it")

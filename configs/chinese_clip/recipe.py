@@ -27,7 +27,7 @@ Where the paper is silent, or differs from the authors' code (OFA-Sys/Chinese-CL
 
 from dataclasses import dataclass, replace
 
-from jclip.data.sources.any_source import PairFolder
+from jclip.data.sources.folders import PairFolder
 from jclip.images.on_host import HostAugmentation
 from jclip.images.preprocess import CLIP_MEAN, CLIP_STD, Preprocessing
 from jclip.losses.contrastive import ContrastiveLoss

@@ -21,7 +21,7 @@ from jclip.data.importing.limits import Limit
 from jclip.data.importing.parts import Reader, Reading
 from jclip.data.importing.validation import Share
 from jclip.data.importing.workers import in_processes, on_beam
-from jclip.data.sources.kinds import LABELLED, Rules
+from jclip.data.sources.kinds import LABELLED, KeepRules
 from jclip.errors import JclipError
 from jclip.images.checking import PictureRules
 from jclip.images.opening import max_megapixels
@@ -172,7 +172,7 @@ def _plan(options: Options, name: str, reader: Reader, reading: Reading) -> Plan
     return Plan(
         name,
         asdict(reading),
-        Rules(options.min_length, options.max_length, skip, PictureRules(megapixels, options.orientation)),
+        KeepRules(options.min_length, options.max_length, skip, PictureRules(megapixels, options.orientation)),
         limit,
         max(1, int(options.shard_mib * 2**20)),
         run,

@@ -24,18 +24,18 @@ class Texts:
 
     def __init__(self, tokenizer: Tokenizer, context_length: int, buckets: Sequence[int] = ()):
         self._tokenizer, self._context_length = tokenizer, context_length
-        self._lengths = sorted({min(bucket, context_length) for bucket in buckets} | {context_length})
+        self.lengths = sorted({min(bucket, context_length) for bucket in buckets} | {context_length})
         self._ids: dict[str, list[int]] = {}
 
     def __call__(self, texts: Sequence[str]) -> np.ndarray:
         """Ids, int32 (n, l)."""
         ids = self._encoded(texts)
         longest = max(map(len, ids))
-        return pad(ids, next(each for each in self._lengths if each >= longest), self._tokenizer.pad_id)
+        return pad(ids, next(each for each in self.lengths if each >= longest), self._tokenizer.pad_id)
 
     def buckets(self, texts: Sequence[str]) -> np.ndarray:
         """The number of the shortest length into which each fits, (n,)."""
-        return np.searchsorted(self._lengths, [len(ids) for ids in self._encoded(texts)])
+        return np.searchsorted(self.lengths, [len(ids) for ids in self._encoded(texts)])
 
     def _encoded(self, texts: Sequence[str]) -> list[list[int]]:
         known = self._ids  # replaced as a whole, never emptied: another thread may be reading it

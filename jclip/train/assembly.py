@@ -13,8 +13,11 @@ import optax
 
 from jclip import rules
 from jclip.bundle import Bundle
-from jclip.data.batches.pipeline import Batches
+from jclip.data.batches.examples import Examples, PairExamples, ParallelExamples
+from jclip.data.batches.loader import Batches
+from jclip.data.batches.opened import open_sources
 from jclip.errors import JclipError
+from jclip.images.on_host import Decoder
 from jclip.models.build import shapes
 from jclip.models.dual_encoder import DualEncoder
 from jclip.optimizer import build, learning_rate
@@ -35,6 +38,7 @@ from jclip.parallel.sharding import (
 )
 from jclip.parallel.tables import rules_for, tower_rules
 from jclip.stages import Stage, carried_paths
+from jclip.tokenizers.padding import Texts
 from jclip.tokenizers.text import Tokenizer
 from jclip.train.layout import Layout, layout, whole_path
 from jclip.train.run import Run, check
@@ -156,22 +160,25 @@ class StageParts:
     def batches(self) -> Batches:
         """The stage's data, a function of the step."""
         assert self.tokenizer is not None
-        stage, teacher = self.stage, self.teacher if self.stage.objective == "teacher" else None
+        stage, opened = self.stage, open_sources(self.stage.data, self.run.preprocessing)
+        examples: Examples[Any]
+        if self.stage.objective == "teacher":
+            if self.teacher is None or self.run.teacher is None:
+                raise JclipError("parallel text is for teacher learning: name the teacher's bundle")
+            examples = ParallelExamples(opened, Texts(self.teacher.tokenizer, self.run.teacher.context_length))
+        else:
+            decode = Decoder(self.run.preprocessing, stage.host_augmentation, self.run.seed, self.index)
+            examples = PairExamples(opened, decode)
         return Batches(
-            stage.data,
+            opened,
+            examples,
             batch_size=stage.batch_size,
             seed=self.run.seed,
             stage=self.index,
-            tokenizer=self.tokenizer,
-            context_length=stage.context_length,
-            buckets=stage.buckets,
+            texts=Texts(self.tokenizer, stage.context_length, stage.buckets),
             bucket_window=stage.bucket_window,
             captions=stage.captions,
             language_temperature=stage.language_temperature,
-            preprocessing=self.run.preprocessing,
-            augmentation=stage.host_augmentation,
-            teacher_tokenizer=teacher.tokenizer if teacher else None,
-            teacher_context_length=self.run.teacher.context_length if teacher and self.run.teacher else None,
             max_unreadable=stage.max_unreadable,
             workers=stage.workers,
             rows=local_rows(stage.batch_size, self.mesh),

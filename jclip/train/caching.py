@@ -1,4 +1,4 @@
-"""Runs a stage's frozen tower over its data once, before its first step: see `jclip.data.batches.cache`.
+"""Runs a stage's frozen tower over its data once, before its first step: see `jclip.data.batches.features`.
 
 The tower computes on the mesh, in batches of the size it would have in a step. Each process reads its own rows of a
 batch, and the first one writes. After each batch all meet, so that a process which is asked to stop, or which meets an
@@ -17,8 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jclip.config import to_json
-from jclip.data.batches.cache import Cache, Row, describe, open_cache
-from jclip.data.batches.pipeline import picture_name
+from jclip.data.batches.features import FeatureCache, FeatureRow, describe_source, open_cache
 from jclip.data.sources.folders import Records
 from jclip.data.sources.records import Pair
 from jclip.errors import JclipError
@@ -64,7 +63,7 @@ class Tower:
 class Filled(NamedTuple):
     """The caches of a stage's sources, and how many rows were computed for them now."""
 
-    caches: list[Cache]
+    caches: list[FeatureCache]
     computed: int
 
 
@@ -85,12 +84,15 @@ def fill(part: StageParts, state: TrainState, stop: Callable[[], bool], stepped:
     rows = jax.ShapeDtypeStruct((size, *tower.blank.shape), tower.blank.dtype)
     shape = jax.eval_shape(tower.apply, tower.variables, rows)
     run_tower = jax.jit(tower.apply, out_shardings=replicated(part.mesh))
-    caches: list[tuple[Cache, Sequence[tuple[int, int]], list[int]]] = []
-    for source, records in zip(part.stage.data, part.batches.records, strict=True):
+    caches: list[tuple[FeatureCache, Sequence[tuple[int, int]], list[int]]] = []
+    for source, records in zip(part.stage.data, part.batches.opened.records, strict=True):
         firsts, units = _units(records)
 
-        def begin(source: Any = source, count: int = len(units)) -> Cache:
-            description = {**tower.description, "data": json.loads(said_by_first(json.dumps(describe(source, place))))}
+        def begin(source: Any = source, count: int = len(units)) -> FeatureCache:
+            description = {
+                **tower.description,
+                "data": json.loads(said_by_first(json.dumps(describe_source(source, place)))),
+            }
             layout = {"count": count, "width": shape.shape[1], "dtype": str(shape.dtype)}
             shard_rows = size * max(1, _SHARD_ROWS // size)
             first(lambda: open_cache(place, tower.name, description, **layout, shard_rows=shard_rows))
@@ -104,7 +106,7 @@ def fill(part: StageParts, state: TrainState, stop: Callable[[], bool], stepped:
     done = total - todo
     for number, (cache, units, missing) in enumerate(caches):
         for shard in missing:
-            features: list[Row] = []
+            features: list[FeatureRow] = []
             for some in _in_batches(cache.rows_of(shard), size):
                 made = _rows(part, tower, number, [units[row] for row in some], size, run_tower, stop)
                 if made is None:
@@ -126,7 +128,7 @@ def _rows(
     size: int,
     run_tower: Callable[[Any, jax.Array], jax.Array],
     stop: Callable[[], bool],
-) -> list[Row] | None:
+) -> list[FeatureRow] | None:
     """The features of some (record, picture), or why there are none; None to stop."""
     filled = [*units, *[units[0]] * (size - len(units))]  # a batch has always the same size
     mine, troubles = [], {}
@@ -141,7 +143,7 @@ def _rows(
     if any(each["stop"] for each in told):
         return None
     found = np.asarray(run_tower(tower.variables, place_rows(np.stack(mine), size, part.mesh)))
-    rows: list[Row] = list(found[: len(units)])
+    rows: list[FeatureRow] = list(found[: len(units)])
     for row, why in (trouble for each in told for trouble in each["troubles"]):
         if row < len(units):
             rows[row] = why
@@ -155,9 +157,9 @@ def _image_tower(part: StageParts, state: TrainState) -> Tower:
         variables["batch_stats"] = state.stats
 
     def read(source: int, record: int, picture: int) -> np.ndarray:
-        records = part.batches.records[source]
-        shown = records[record].pictures[picture]
-        name = picture_name(part.stage.data[source], records, record, shown)
+        opened = part.batches.opened
+        shown = opened.records[source][record].pictures[picture]
+        name = opened.picture_name(source, record, shown)
         return to_array(run.preprocessing, shown, name)
 
     return Tower(
@@ -184,7 +186,7 @@ def _teacher_tower(part: StageParts) -> Tower:
     variables = {"params": part.teacher_params()}
 
     def read(source: int, record: int, picture: int) -> np.ndarray:
-        return texts([part.batches.records[source][record].english])[0]
+        return texts([part.batches.opened.records[source][record].english])[0]
 
     return Tower(
         name="teacher",
@@ -246,7 +248,7 @@ def _in_batches(rows: range, size: int) -> Iterator[range]:
         yield range(start, min(start + size, rows.stop))
 
 
-def _check_seen(caches: Sequence[Cache]) -> None:
+def _check_seen(caches: Sequence[FeatureCache]) -> None:
     for cache in caches:
         if not all(map(appears, cache.files)) or cache.missing():  # all() ends with the first that does not come
             raise JclipError(

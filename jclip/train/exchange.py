@@ -4,7 +4,7 @@ import json
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from jclip.data.batches.pipeline import Batches
+from jclip.data.batches.loader import Batches
 from jclip.errors import JclipError
 from jclip.parallel.processes import meet, who
 

@@ -16,7 +16,7 @@ import numpy as np
 
 from jclip.bundle import Bundle, save_bundle
 from jclip.checkpoint import Checkpoints, Position
-from jclip.data.batches.pipeline import Batch
+from jclip.data.batches.examples import Batch
 from jclip.errors import JclipError
 from jclip.parallel.processes import (
     agree,

@@ -6,14 +6,13 @@ A few records of each source are looked at, so that a set of millions costs no m
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from jclip.data.sources.any_source import ParallelSource, Source
-from jclip.data.sources.folders import SEVERAL, PairFolder, ParallelFolder, read_languages
-from jclip.data.sources.records import Pair, Translation
+from jclip.data.sources.folders import SEVERAL, Records
+from jclip.data.sources.records import Pair, Translation, called
+from jclip.data.sources.source import Source
 from jclip.errors import JclipError
 from jclip.images.preprocess import Picture, open_picture
 from jclip.stages import Stage
@@ -88,7 +87,7 @@ def reading(stage: Stage, source: Source, *, build: bool = True) -> Reading:
       stage, source: which.
       build: see `readings`.
     """
-    kind = "parallel text" if isinstance(source, ParallelSource) else "pictures with captions"
+    kind = called(source.gives)
     place = repr(source.folder) if hasattr(source, "folder") else ""
     if hasattr(source, "split"):
         place += f" split {source.split!r}"
@@ -176,7 +175,7 @@ def _looked_at(base: Reading, source: Source, records: Sequence[Any]) -> Reading
         return replace(base, missing=f"none of the {len(places)} records that were looked at can be read")
     texts = {number for record in some for number in _texts(record)}
     images = {number for record in some if isinstance(record, Pair) for number in record.image_ids}
-    noted = _noted(source)
+    noted = _noted(records)
     whole = len(some) == count
     return replace(
         base,
@@ -212,11 +211,9 @@ def _alike(some: Sequence[Pair | Translation]) -> float:
     return sum(couples) / len(couples) if couples else 0.0
 
 
-def _noted(source: Source) -> dict[str, int] | None:
+def _noted(records: Sequence[Any]) -> dict[str, int] | None:
     """Returns the number of records in each language, as the folder notes them, if it does."""
-    if not isinstance(source, PairFolder | ParallelFolder):
-        return None
-    noted = read_languages(Path(source.folder), source.split)
+    noted = records.noted_languages() if isinstance(records, Records) else None
     if noted is None:
         return None
     names, codes = noted

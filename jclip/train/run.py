@@ -10,7 +10,7 @@ from typing import Any, Literal
 from jclip import rules
 from jclip.bundle import open_bundle
 from jclip.config import check_types, leaves, to_json
-from jclip.data.sources.any_source import ParallelSource
+from jclip.data.sources.records import Pair, Translation, called
 from jclip.errors import JclipError
 from jclip.images.on_device import Augmentation
 from jclip.images.preprocess import Preprocessing
@@ -280,13 +280,12 @@ def _check_inputs(run: Run, stage: Stage) -> None:
             f"preprocessing.size is {run.preprocessing.size}, but the image tower reads pictures of "
             f"{run.model.image.image_size}: they must be equal"
         )
-    wanted, other = "pictures with captions", "parallel text"
-    if stage.objective == "teacher":
-        wanted, other = other, wanted
+    wanted = Translation if stage.objective == "teacher" else Pair
     for source in stage.data:
-        if isinstance(source, ParallelSource) != (stage.objective == "teacher"):
+        if source.gives is not wanted:
             raise JclipError(
-                f"stage {stage.name!r} ({stage.objective}) reads {wanted}, but {type(source).__name__} is {other}"
+                f"stage {stage.name!r} ({stage.objective}) reads {called(wanted)}, but {type(source).__name__} is "
+                f"{called(source.gives)}"
             )
 
 

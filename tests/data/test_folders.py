@@ -10,22 +10,17 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from jclip.data.batches.cache import Cache
-from jclip.data.batches.pipeline import Batches
+from jclip.data.batches.features import FeatureCache
 from jclip.data.identity import picture_identity, text_identity
-from jclip.data.sources.folders import (
-    LabelledFolder,
-    PairFolder,
-    ParallelFolder,
-    StoredPair,
-    write_pairs,
-    write_parallel,
-)
+from jclip.data.sources.folders import LabelledFolder, PairFolder, ParallelFolder
+from jclip.data.sources.kinds import StoredPair
 from jclip.data.sources.records import Translation
 from jclip.data.sources.synthetic import write_tokenizer
+from jclip.data.sources.writing import write_pairs, write_parallel
 from jclip.demo.emoji.sources import EmojiPairs
 from jclip.errors import JclipError
 from jclip.images.preprocess import Preprocessing
+from tests.data.loading import make_batches
 
 
 def png(value):
@@ -75,7 +70,7 @@ def test_a_name_that_is_not_utf8_is_refused_at_every_door(tmp_path):
         lambda: write_parallel(folder, SENTENCES),
         lambda: PairFolder(str(folder)).open(),
         lambda: EmojiPairs(str(folder)).open(),
-        lambda: Cache(folder, 5, 4, "float32", 2),
+        lambda: FeatureCache(folder, 5, 4, "float32", 2),
     ):
         with pytest.raises(JclipError, match=r"data is not a name in UTF-8, and array_record opens no other"):
             act()
@@ -86,8 +81,7 @@ def test_pairs_make_batches(tmp_path):
     write_pairs(tmp_path / "pairs", PAIRS)
     words = write_tokenizer("wordpiece", tmp_path / "words")
     source = PairFolder(str(tmp_path / "pairs"))
-    options = {"seed": 0, "stage": 0, "tokenizer": words, "context_length": 8, "preprocessing": Preprocessing(size=4)}
-    batch = Batches([source], batch_size=6, **options)[0]
+    batch = make_batches(source, batch_size=6, tokenizer=words, preprocessing=Preprocessing(size=4))[0]
     for value, number in zip(batch["image"][:, 0, 0, 0].tolist(), batch["image_id"].tolist(), strict=True):
         assert number == picture_identity(png(value)) % 2**31
     assert len(set(batch["image_id"].tolist())) == 3

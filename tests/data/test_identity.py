@@ -7,15 +7,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jclip.data.batches.pipeline import Batches
 from jclip.data.identity import picture_identity, plain_text, text_identity
 from jclip.data.inspecting.inspect import inspect
-from jclip.data.sources.any_source import SyntheticPairs
-from jclip.data.sources.folders import PairFolder, Shard, gather_shards, write_pairs, write_shard
+from jclip.data.sources.folders import PairFolder, Shard
 from jclip.data.sources.kinds import PAIRS, StoredPair
-from jclip.data.sources.synthetic import write_tokenizer
+from jclip.data.sources.synthetic import SyntheticPairs, write_tokenizer
+from jclip.data.sources.writing import gather_shards, write_pairs, write_shard
 from jclip.images.preprocess import Preprocessing
 from jclip.tokenizers.text import load_tokenizer
+from tests.data.loading import make_batches
 from tests.evaluate.cn_clip_data import png
 from tests.tokenizers.strings import varied
 
@@ -130,11 +130,11 @@ def test_folders_share_identities_in_a_batch_and_other_sources_do_not(tmp_path):
     words = write_tokenizer("wordpiece", tmp_path / "words")
     sources = [PairFolder(str(tmp_path / "a")), SyntheticPairs(count=8, size=8), PairFolder(str(tmp_path / "b"))]
     options = {"seed": 0, "stage": 0, "tokenizer": words, "context_length": 12, "preprocessing": Preprocessing(size=8)}
-    batch = Batches(sources, batch_size=24, **options)[0]
+    batch = make_batches(*sources, batch_size=24, **options)[0]
     for name in ("image_id", "text_id"):
         assert len(set(batch[name].tolist())) == 8 + 4 + 8
         assert ((batch[name] >= 2**30) & (batch[name] < 2**30 + 8)).sum() == 8
-    alone = Batches(sources[1:2], batch_size=8, **options)[0]
+    alone = make_batches(*sources[1:2], batch_size=8, **options)[0]
     assert sorted(alone["image_id"].tolist()) == sorted(alone["text_id"].tolist()) == list(range(8))
 
 

@@ -12,9 +12,9 @@ from jclip.data.importing.formats import open_source
 from jclip.data.importing.parts import Reading
 from jclip.data.inspecting.contact_sheet import write_sheet
 from jclip.data.inspecting.inspect import Counting, Numbers, folder_kind, inspect, spread
-from jclip.data.sources.folders import gather_shards, write_pairs, write_parallel
 from jclip.data.sources.kinds import StoredPair
 from jclip.data.sources.records import Translation
+from jclip.data.sources.writing import gather_shards, write_pairs, write_parallel
 from jclip.errors import JclipError
 from jclip.tokenizers.text import wordpiece
 from tests.data.importing.sources import class_folders, cn_clip, imported

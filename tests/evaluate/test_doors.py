@@ -3,7 +3,6 @@
 import base64
 import csv
 import io
-import itertools
 import json
 import tarfile
 import unicodedata
@@ -13,7 +12,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from jclip.data.batches.pipeline import Batches
 from jclip.data.identity import plain_text
 from jclip.data.importing.limits import Limit
 from jclip.data.sources.folders import PairFolder
@@ -25,6 +23,7 @@ from jclip.tokenizers.text import wordpiece
 from tests.data.importing import test_named as archives
 from tests.data.importing.sources import imported
 from tests.data.importing.test_cn_clip import as_lmdb
+from tests.data.loading import make_batches
 
 NAMES = ["红苹果", "café noir", "dog", "m²", "m2"]
 PICTURES = 16
@@ -291,10 +290,10 @@ def test_a_perfect_model_reaches_the_floor_of_the_loss(homes, door):
     words = tokenizer(NAMES, 8)
     assert len(np.unique(words, axis=0)) == len(NAMES)
     source = PairFolder(str(homes[door] / "folder"), "train")
-    options = {"seed": 0, "stage": 0, "tokenizer": tokenizer, "context_length": 8}
-    batches = Batches([source], batch_size=64, preprocessing=Preprocessing(size=4), **options)
+    options = {"seed": 0, "tokenizer": tokenizer, "context_length": 8}
+    batches = make_batches(source, batch_size=64, preprocessing=Preprocessing(size=4), **options)
     assert batches.examples_per_epoch >= PICTURES
-    for batch in itertools.islice(map(batches, itertools.count()), 3):
+    for batch in map(batches.__getitem__, range(3)):
         drawn = batch["image"][:, 0, 0, 0].astype(int) // 16  # the colour of the picture
         images = np.stack([class_of_picture(number) for number in drawn])
         texts = (batch["text"][:, None] == words[None]).all(axis=2).astype(np.float32)

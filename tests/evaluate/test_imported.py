@@ -5,7 +5,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from jclip.data.sources.folders import StoredPair, write_pairs
+from jclip.data.sources.kinds import StoredPair
+from jclip.data.sources.writing import write_pairs
 from jclip.errors import JclipError
 from jclip.evaluate.asking import retrieval_tests
 from jclip.evaluate.datasets.protocols import PROTOCOLS

@@ -6,8 +6,9 @@ import jax
 import pytest
 
 from jclip.bundle import Bundle, open_bundle
-from jclip.data.sources.folders import Shard, gather_shards, write_shard
+from jclip.data.sources.folders import Shard
 from jclip.data.sources.kinds import PAIRS, StoredPair
+from jclip.data.sources.writing import gather_shards, write_shard
 from jclip.demo.practice import _shape
 from jclip.errors import JclipError
 from jclip.finetune import facts

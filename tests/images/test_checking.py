@@ -13,7 +13,7 @@ from jclip.data.importing.limits import Limit
 from jclip.data.importing.parts import Reading
 from jclip.data.inspecting.inspect import inspect
 from jclip.data.sources.folders import PairFolder
-from jclip.data.sources.kinds import Rules
+from jclip.data.sources.kinds import KeepRules
 from jclip.errors import JclipError
 from jclip.images.checking import Checked, PictureRules, check_picture, stored_form
 from jclip.images.opening import open_header, orientation_of
@@ -29,7 +29,7 @@ def imported(tmp_path, pictures, rules=PictureRules(), name="folder"):  # noqa: 
     source = cn_clip(
         tmp_path / f"{name} source", [f"text {n}" for n in range(len(pictures))], pictures=pictures.__getitem__
     )
-    plan = Plan("cn-clip", rules=Rules(pictures=rules), limit=Limit(share=0.9))
+    plan = Plan("cn-clip", rules=KeepRules(pictures=rules), limit=Limit(share=0.9))
     report = import_data(open_source("cn-clip", source, Reading())[1], tmp_path / name, plan)
     return report, [pair.pictures[0] for pair in PairFolder(str(tmp_path / name)).open()]
 

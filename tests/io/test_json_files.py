@@ -15,7 +15,7 @@ from jclip.conversion.files import shards
 from jclip.conversion.hf.processor import read_preprocessing
 from jclip.conversion.importing import import_model
 from jclip.conversion.parity import passport
-from jclip.data.batches.cache import open_cache
+from jclip.data.batches.features import open_cache
 from jclip.data.importing.lines import object_of, scan
 from jclip.data.sources.class_names import read_labels
 from jclip.errors import JclipError

@@ -7,8 +7,10 @@ from PIL import Image
 
 from jclip import rules
 from jclip.bundle import load_bundle
-from jclip.data.sources.folders import PairFolder, StoredPair, write_pairs
+from jclip.data.sources.folders import PairFolder
+from jclip.data.sources.kinds import StoredPair
 from jclip.data.sources.synthetic import caption
+from jclip.data.sources.writing import write_pairs
 from jclip.train.logging.telemetry import read_journal
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from jclip.bundle import load_bundle, save_bundle
-from jclip.data.batches.cache import Cache
+from jclip.data.batches.features import FeatureCache
 from jclip.data.sources.synthetic import caption
 from jclip.errors import JclipError
 from jclip.images.on_host import HostAugmentation
@@ -215,7 +215,7 @@ def test_errors_say_what_to_do(chinese_clip, tmp_path):
 
 def test_files_that_a_networks_disk_shows_late_are_waited_for(tmp_path, monkeypatch):
     """By a process that did not write them; the first one's word that it has is all that it hears."""
-    cache = Cache(tmp_path / "cache", 2, 3, "float32", 1)
+    cache = FeatureCache(tmp_path / "cache", 2, 3, "float32", 1)
     cache.write(0, [np.zeros(3, np.float32)])
     monkeypatch.setattr("jclip.parallel.processes.alone", lambda: False)
     with monkeypatch.context() as patch:

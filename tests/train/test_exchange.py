@@ -5,10 +5,10 @@ from types import SimpleNamespace
 
 import pytest
 
-from jclip.data.batches.pipeline import Batches
 from jclip.data.sources.synthetic import SyntheticPairs, write_tokenizer
 from jclip.errors import JclipError
 from jclip.train.exchange import Exchange
+from tests.data.loading import make_batches
 
 
 @pytest.fixture
@@ -23,9 +23,7 @@ def other(monkeypatch):
 @pytest.fixture
 def batches(tmp_path):
     words = write_tokenizer("wordpiece", tmp_path / "words")
-    return Batches(
-        (SyntheticPairs(),), batch_size=8, seed=0, stage=3, tokenizer=words, context_length=8, max_unreadable=2
-    )
+    return make_batches(SyntheticPairs(), tokenizer=words, stage=3, max_unreadable=2)
 
 
 def test_a_limit_is_of_all_processes_together(batches, other):

@@ -8,9 +8,11 @@ import pytest
 from jclip import rules
 from jclip.bundle import load_bundle, save_bundle
 from jclip.cli.configs import load_config
-from jclip.data.sources.any_source import SyntheticPairs
-from jclip.data.sources.folders import PairFolder, ParallelFolder, StoredPair, write_pairs, write_parallel
+from jclip.data.sources.folders import PairFolder, ParallelFolder
+from jclip.data.sources.kinds import StoredPair
 from jclip.data.sources.records import Translation
+from jclip.data.sources.synthetic import SyntheticPairs
+from jclip.data.sources.writing import write_pairs, write_parallel
 from jclip.demo.emoji.place import MARKER
 from jclip.demo.emoji.sources import EmojiPairs, EmojiParallel
 from jclip.errors import JclipError

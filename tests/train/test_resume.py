@@ -15,8 +15,10 @@ import numpy as np
 import pytest
 
 from jclip.checkpoint import Checkpoints, Position
-from jclip.data.sources.folders import PairFolder, StoredPair, write_pairs
+from jclip.data.sources.folders import PairFolder
+from jclip.data.sources.kinds import StoredPair
 from jclip.data.sources.synthetic import caption, write_tokenizer
+from jclip.data.sources.writing import write_pairs
 from jclip.errors import JclipError
 from jclip.images.on_device import Augmentation
 from jclip.images.on_host import HostAugmentation
@@ -173,7 +175,7 @@ def test_every_place_of_a_source_is_known_as_one():
     import typing
     from dataclasses import fields
 
-    from jclip.data.sources.any_source import Source
+    from jclip.data.sources.source import Source
 
     strings = {field.name for kind in typing.get_args(Source) for field in fields(kind) if field.type in (str, "str")}
     assert strings == {"folder", "split"}

@@ -8,7 +8,8 @@ import pytest
 
 from jclip.bundle import load_bundle, save_bundle
 from jclip.config import leaves, to_json
-from jclip.data.sources.any_source import ParallelFolder, SyntheticPairs, SyntheticParallel
+from jclip.data.sources.folders import ParallelFolder
+from jclip.data.sources.synthetic import SyntheticPairs, SyntheticParallel
 from jclip.errors import JclipError
 from jclip.images.on_host import HostAugmentation
 from jclip.stages import Budget

@@ -8,7 +8,7 @@ Whether the 28M captions of LAION-400M belong to this row, the paper does not sa
 """
 
 from jclip.configs.altclip.recipe import altclip, teacher_learning
-from jclip.data.sources.any_source import ParallelFolder
+from jclip.data.sources.folders import ParallelFolder
 from jclip.train.run import Run
 
 

@@ -8,7 +8,7 @@ The student never reads English, and forgets it.
 """
 
 from jclip.configs.altclip.recipe import altclip, teacher_learning
-from jclip.data.sources.any_source import ParallelFolder
+from jclip.data.sources.folders import ParallelFolder
 from jclip.train.run import Run
 
 

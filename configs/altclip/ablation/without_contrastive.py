@@ -8,7 +8,7 @@ It is the first stage of ../vit_l_14.py.
 """
 
 from jclip.configs.altclip.recipe import altclip, teacher_learning
-from jclip.data.sources.any_source import ParallelFolder
+from jclip.data.sources.folders import ParallelFolder
 from jclip.train.run import Run
 
 

@@ -14,7 +14,7 @@ from jclip.data.importing.stored import read_contents, split_folder
 from jclip.data.importing.validation import VALID, Share
 from jclip.data.importing.workers import Run, in_processes
 from jclip.data.sources.folders import open_folder
-from jclip.data.sources.kinds import PAIRS, kind_of
+from jclip.data.sources.kinds import PAIRS, kind_by_features
 from jclip.errors import JclipError
 
 _SOURCE = "source.json"  # what `keep` was made of
@@ -77,7 +77,7 @@ def _divided(
     if said is not None:
         raise JclipError(f"--{said.replace('_', '-')} says nothing to {source}, which is imported already: omit it")
     info = open_folder(source).info
-    kind = kind_of(info.features)
+    kind = kind_by_features(info.features)
     if kind is not PAIRS:
         what = kind.what if kind else "other records"
         raise JclipError(f"{source} holds {what}, but {PAIRS.what} are needed: name another folder")

@@ -29,7 +29,7 @@ from jclip.data.importing.survey import DUPLICATE, Skipped, Task, mark_duplicate
 from jclip.data.importing.validation import TRAIN, VALID, Share
 from jclip.data.importing.workers import Run, in_processes
 from jclip.data.sources.folders import Shard
-from jclip.data.sources.kinds import PAIRS, Rules
+from jclip.data.sources.kinds import PAIRS, KeepRules
 from jclip.errors import JclipError
 from jclip.io.files import check_free, check_utf8, lasting_folder, recover, whole_folder
 from jclip.io.json_files import read_object
@@ -60,7 +60,7 @@ class Plan:
 
     format: str
     said: dict[str, Any] = field(default_factory=dict)
-    rules: Rules = Rules()
+    rules: KeepRules = KeepRules()
     limit: Limit = Limit(share=0.1)
     shard_bytes: int = 128 << 20
     run: Run = field(default_factory=lambda: in_processes(1))
@@ -257,7 +257,7 @@ def _pieces(task: Task) -> Iterator[_Piece]:
     if task.file("divided.json").exists():
         for side in divided(task):
             shard = Shard(side.file, side.records)
-            yield _Piece(side.split, shard, side.units, side.languages, np.array(side.spoken))
+            yield _Piece(side.split, shard, side.units, side.languages, np.array(side.record_languages))
         return
     held = _held(task)
     spoken = np.array(held["spoken"])[np.load(task.file("spoken.npy"))] if held["records"] else np.array([])

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
-from jclip.data.sources.kinds import Kind
+from jclip.data.sources.kinds import RecordKind
 from jclip.errors import JclipError
 
 USUAL_PICTURE = 1 << 17  # bytes of an encoded picture, where only a worker may look for its size
@@ -94,7 +94,7 @@ class Reader:
       classes: names of the classes, for labelled pictures.
     """
 
-    kind: Kind
+    kind: RecordKind
     files: tuple[Path, ...]
     strict: bool = False
     classes: tuple[str, ...] = ()

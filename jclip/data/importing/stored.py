@@ -10,8 +10,9 @@ import numpy as np
 
 from jclip.data.importing.report import Report, Split
 from jclip.data.importing.validation import TRAIN, VALID, Share, Side, divide, picture_numbers
-from jclip.data.sources.folders import Shard, gather_shards, open_folder, read_languages, write_languages
-from jclip.data.sources.kinds import PAIRS, Kind, kind_of
+from jclip.data.sources.folders import Shard, open_folder, read_languages
+from jclip.data.sources.kinds import PAIRS, RecordKind, kind_by_features
+from jclip.data.sources.writing import gather_shards, write_languages
 from jclip.errors import JclipError
 from jclip.io.files import check_free, lasting_folder, recover, whole_folder
 from jclip.io.json_files import entry, read_object
@@ -33,7 +34,7 @@ class Contents:
       files: others, which are copied.
     """
 
-    kind: Kind
+    kind: RecordKind
     classes: tuple[str, ...]
     shards: Mapping[str, Sequence[Shard]]
     languages: Mapping[str, np.ndarray]
@@ -72,7 +73,7 @@ def read_contents(folder: Path) -> Contents:
       JclipError: it is not one, it is damaged, or an older version of jclip wrote it with other features.
     """
     info = open_folder(folder).info
-    kind = kind_of(info.features)
+    kind = kind_by_features(info.features)
     if kind is None or not info.splits:
         raise JclipError(f"{folder} holds no pairs, parallel text or labelled pictures: name another data folder")
     classes = tuple(info.features["labels"].feature.names) if "labels" in info.features else ()
@@ -90,7 +91,7 @@ def read_contents(folder: Path) -> Contents:
     return Contents(kind, classes, shards, languages, _report(folder, kind), files)
 
 
-def _report(folder: Path, kind: Kind) -> dict[str, Any]:
+def _report(folder: Path, kind: RecordKind) -> dict[str, Any]:
     """The folder's report; an empty one where it has none, as folders that no import wrote."""
     file = folder / REPORT
     if not file.exists():
@@ -100,7 +101,7 @@ def _report(folder: Path, kind: Kind) -> dict[str, Any]:
     return found
 
 
-def check_addition(folder: Path, kind: Kind, classes: Sequence[str], splits: Sequence[str]) -> None:
+def check_addition(folder: Path, kind: RecordKind, classes: Sequence[str], splits: Sequence[str]) -> None:
     """Checks that a folder can get more splits.
 
     Args:
@@ -198,7 +199,7 @@ def _divided(contents: Contents, sides: Sequence[Side]) -> tuple[Report, Content
             split.shards += 1
             split.languages.update(side.languages)
         shards[name] = [Shard(side.file, side.records) for side in mine]
-        languages[name] = np.array([code for side in mine for code in side.spoken])
+        languages[name] = np.array([code for side in mine for code in side.record_languages])
     moved = report.splits[VALID].units
     report.splits[TRAIN].moved, report.splits[VALID].moved = moved, -moved
     found = report.as_json()

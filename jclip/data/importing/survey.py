@@ -16,8 +16,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from jclip.data.importing.parts import Beside, Found, Lost, Part
-from jclip.data.sources.folders import SEVERAL, count_records, write_shard
-from jclip.data.sources.kinds import Kind, Rules, StoredLabelled, StoredPair
+from jclip.data.sources.kinds import KeepRules, RecordKind, StoredLabelled, StoredPair
+from jclip.data.sources.writing import count_records, language_of, write_shard
 from jclip.errors import JclipError
 from jclip.images.checking import Checked, check_picture, stored_form
 from jclip.io.files import Unfinished
@@ -75,8 +75,8 @@ class Task:
 
     number: int
     part: Part
-    kind: Kind
-    rules: Rules
+    kind: RecordKind
+    rules: KeepRules
     classes: tuple[str, ...]
     folder: Path
 
@@ -106,7 +106,7 @@ def survey(task: Task) -> None:
             continue
         picture = _picture(task, item.record)
         detailed = f"{item.place} ({picture.why})" if picture.why else item.place
-        troubles = [picture.trouble or trouble for trouble in task.kind.troubles(item.record, task.rules)]
+        troubles = [picture.trouble or trouble for trouble in task.kind.skip_reasons(item.record, task.rules)]
         entries += len(troubles) if item.entries is None else item.entries
         for trouble in filter(None, troubles):
             skipped.note(detailed if picture.trouble else item.place, trouble)
@@ -257,8 +257,8 @@ def _kept(task: Task, totals: _Totals) -> Iterator[Any]:
         totals.units += int(mask.sum())
         left = [language for language, keep in zip(languages, mask, strict=True) if keep]
         totals.languages.update(left)
-        totals.spoken.append(left[0] if len(set(left)) == 1 else SEVERAL)
-        yield task.kind.only(item.record, mask.tolist())
+        totals.spoken.append(language_of(left))
+        yield task.kind.select(item.record, mask.tolist())
     if seen != len(sizes):
         raise changed
 

@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 
 from jclip.data.identity import picture_identity
-from jclip.data.sources.examples import parsed
-from jclip.data.sources.kinds import Kind
-from jclip.data.sources.shards import read_shard, several_features, spoken, write_raw_shard
+from jclip.data.sources.kinds import RecordKind
+from jclip.data.sources.raw_examples import list_features, parse_example
+from jclip.data.sources.writing import language_of, read_raw_shard, write_raw_shard
 from jclip.errors import JclipError
 
 TRAIN, VALID = "train", "valid"
@@ -82,10 +82,10 @@ class Share:
         return min(bound, int(distinct[-1]))
 
 
-def picture_numbers(shard: Path, kind: Kind) -> np.ndarray:
+def picture_numbers(shard: Path, kind: RecordKind) -> np.ndarray:
     """Returns the number of the picture of each record of a shard, int64."""
-    several = several_features(kind)
-    return np.array([picture_identity(parsed(raw, several)["image"]) for raw in read_shard(shard)], np.int64)
+    several = list_features(kind.features(("",)))
+    return np.array([picture_identity(parse_example(raw, several)["image"]) for raw in read_raw_shard(shard)], np.int64)
 
 
 @dataclass
@@ -97,7 +97,7 @@ class Side:
       file: the shard of this side, which may have no records.
       records, units: their numbers.
       languages: units of each language.
-      spoken: language of each record.
+      record_languages: language of each record.
     """
 
     split: str
@@ -105,7 +105,7 @@ class Side:
     records: int = 0
     units: int = 0
     languages: Counter[str] = field(default_factory=Counter)
-    spoken: list[str] = field(default_factory=list)
+    record_languages: list[str] = field(default_factory=list)
 
     def count(self, example: dict[str, Any]) -> None:
         """Counts a record."""
@@ -114,10 +114,10 @@ class Side:
         self.records += 1
         self.units += captions
         self.languages.update(languages)
-        self.spoken.append(spoken(languages))
+        self.record_languages.append(language_of(languages))
 
 
-def divide(shard: Path, kind: Kind, bound: int, files: dict[str, Path]) -> list[Side]:
+def divide(shard: Path, kind: RecordKind, bound: int, files: dict[str, Path]) -> list[Side]:
     """Writes the records of a shard to two, unchanged and in their order.
 
     Args:
@@ -129,7 +129,7 @@ def divide(shard: Path, kind: Kind, bound: int, files: dict[str, Path]) -> list[
     Returns:
       Both sides, train first.
     """
-    several = several_features(kind)
+    several = list_features(kind.features(("",)))
     sides = []
     for name in (TRAIN, VALID):
         side = Side(name, files[name])
@@ -139,8 +139,8 @@ def divide(shard: Path, kind: Kind, bound: int, files: dict[str, Path]) -> list[
 
 
 def _kept(shard: Path, several: set[str], bound: int, side: Side) -> Iterator[bytes]:
-    for raw in read_shard(shard):
-        example = parsed(raw, several)
+    for raw in read_raw_shard(shard):
+        example = parse_example(raw, several)
         if (picture_identity(example["image"]) < bound) == (side.split == VALID):
             side.count(example)
             yield raw

@@ -10,7 +10,7 @@ from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import Any
 
-from jclip.data.batches.ahead import serve_parent
+from jclip.data.batches.prefetch import serve_parent
 from jclip.data.importing.survey import Task
 from jclip.errors import JclipError
 from jclip.io.files import Unfinished

@@ -12,7 +12,7 @@ import numpy as np
 
 from jclip.data.identity import plain_text
 from jclip.data.sources.folders import LabelledFolder, open_folder, read_split
-from jclip.data.sources.kinds import LABELLED, PAIRS, PARALLEL, Kind, kind_of
+from jclip.data.sources.kinds import LABELLED, PAIRS, PARALLEL, RecordKind, kind_by_features
 from jclip.data.sources.records import Labelled, Pair, Translation
 from jclip.errors import JclipError
 from jclip.images.opening import PictureError, open_header, orientation_of
@@ -172,14 +172,14 @@ class Counting:
     context_length: int
 
 
-def folder_kind(folder: Path) -> tuple[Kind, list[str]]:
+def folder_kind(folder: Path) -> tuple[RecordKind, list[str]]:
     """The kind of a folder's records, and its splits.
 
     Raises:
       JclipError: it is no data folder.
     """
     builder = open_folder(folder)
-    kind = kind_of(builder.info.features)
+    kind = kind_by_features(builder.info.features)
     if kind is None:
         raise JclipError(f"{folder} holds neither pairs nor parallel text nor labelled pictures: name another folder")
     return kind, list(builder.info.splits)

@@ -1,135 +1,61 @@
-"""Pairs and parallel text on disk: array_record files through tensorflow-datasets, without TensorFlow.
+"""Data folders as sources: array_record files, read through tensorflow-datasets without TensorFlow.
 
     data/my-pairs/                 the folder that a configuration names
       dataset_info.json, features.json, examples-train.array_record-00000-of-00001, …
+      languages-train.npz          language of each record, if known
 
-Random access into them costs a seek, so that the order of the examples can be any.
+Random access to a record costs a seek, so examples may come in any order.
 """
 
-import contextlib
-import io
-import os
-import shutil
 import zipfile
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Generic, NamedTuple, TypeVar, overload
+from typing import Any, ClassVar, Generic, NamedTuple, TypeVar, overload
 
 import numpy as np
 
+from jclip.config import kind_of
 from jclip.data.sources.class_names import check_stored, read_labels
-from jclip.data.sources.examples import Examples
-from jclip.data.sources.kinds import LABELLED, PAIRS, PARALLEL, Kind, StoredPair
+from jclip.data.sources.kinds import LABELLED, PAIRS, PARALLEL, RecordKind
+from jclip.data.sources.raw_examples import RawExamples
 from jclip.data.sources.records import Labelled, Pair, Translation
+from jclip.data.sources.source import Source
 from jclip.errors import JclipError, unreadable
 from jclip.images.preprocess import Preprocessing
-from jclip.io.files import check_utf8, whole_folder
+from jclip.io.files import check_utf8
 
 Record = TypeVar("Record")
 
-
-@dataclass(frozen=True)
-class PairFolder:
-    """Pictures with captions that `write_pairs` wrote.
-
-    Attributes:
-      folder: where.
-      split: of the folder.
-      weight: in a mixture.
-    """
-
-    folder: str
-    split: str = "train"
-    weight: float = 1.0
-
-    def open(self, preprocessing: Preprocessing | None = None) -> Sequence[Pair]:
-        """Its records, read when they are asked for.
-
-        Raises:
-          JclipError: the folder or the split is missing.
-        """
-        del preprocessing
-        return read_split(Path(self.folder), self.split, PAIRS)
+SEVERAL = "mul"
+"""ISO 639's code for several languages: that of a record whose captions differ in language."""
 
 
-@dataclass(frozen=True)
-class ParallelFolder:
-    """Parallel text that `write_parallel` wrote.
+class Shard(NamedTuple):
+    """A finished array_record file of a split, and its number of records."""
 
-    Attributes:
-      folder: where.
-      split: of the folder.
-      english_share: how often the student reads the English text itself (Chen et al. 2022, section 3.1).
-      weight: in a mixture.
-    """
-
-    folder: str
-    split: str = "train"
-    english_share: float = 0.5
-    weight: float = 1.0
-
-    def open(self, preprocessing: Preprocessing | None = None) -> Sequence[Translation]:
-        """Its records, read when they are asked for.
-
-        Raises:
-          JclipError: the folder or the split is missing.
-        """
-        del preprocessing
-        return read_split(Path(self.folder), self.split, PARALLEL)
-
-
-@dataclass(frozen=True)
-class LabelledFolder:
-    """Pictures with classes, for evaluation.
-
-    Attributes:
-      folder: where.
-      split: of the folder.
-    """
-
-    folder: str
-    split: str = "test"
-
-    def open(self, preprocessing: Preprocessing | None = None) -> Sequence[Labelled]:
-        """Its records, read when they are asked for.
-
-        Raises:
-          JclipError: the folder or the split is missing.
-        """
-        del preprocessing
-        return read_split(Path(self.folder), self.split, LABELLED)
-
-    def classes(self) -> list[str]:
-        """The names of its classes, by number.
-
-        Raises:
-          JclipError: the folder is missing, or has another number of names than of classes.
-        """
-        names = list(open_folder(Path(self.folder)).info.features["labels"].feature.names)
-        check_stored(Path(self.folder), names)
-        return names
-
-    def labels(self) -> dict[str, list[str]]:
-        """What its classes are called, by language; empty but for benchmarks that come with such names.
-
-        Raises:
-          JclipError: they cannot be read.
-        """
-        return read_labels(Path(self.folder))
+    file: Path
+    records: int
 
 
 class Records(Sequence[Record], Generic[Record]):
     """Examples of a data source, each made into a record when it is asked for.
 
     Args:
-      examples: by number.
-      make: a record of an example.
-      shards: the files that hold them, in order; none for examples that no folder holds.
+      examples: indexed by number.
+      make: returns the record of an example.
+      shards: files that hold the examples, in order; empty if no folder holds them.
+      split: name of the split, for the languages of a folder.
     """
 
-    def __init__(self, examples: Sequence[Any], make: Callable[[Any], Record], shards: Sequence["Shard"] = ()):
-        self._examples, self._make, self._shards = examples, make, shards
+    def __init__(
+        self,
+        examples: Sequence[Any],
+        make: Callable[[Any], Record],
+        shards: Sequence[Shard] = (),
+        split: str = "",
+    ):
+        self._examples, self._make, self._shards, self._split = examples, make, shards, split
 
     def __len__(self) -> int:
         return len(self._examples)
@@ -144,7 +70,7 @@ class Records(Sequence[Record], Generic[Record]):
         if isinstance(index, slice):
             return [self[i] for i in range(*index.indices(len(self)))]
         if not -len(self) <= index < len(self):
-            raise IndexError(index)  # which is how iteration knows the end
+            raise IndexError(index)  # ends iteration
         number = index % len(self)
         try:
             return self._make(self._examples[number])
@@ -158,123 +84,136 @@ class Records(Sequence[Record], Generic[Record]):
             ) from None
 
     def where(self, number: int) -> str:
-        """The shard of a record and its place in it, for messages: " (index 3 of FILE)"; empty where not known."""
+        """Returns a record's shard and index in it, for messages: " (index 3 of FILE)"; empty if not known."""
         for shard in self._shards:
             if number < shard.records:
                 return f" (index {number} of {shard.file.name})"
             number -= shard.records
         return ""
 
+    def noted_languages(self) -> tuple[list[str], np.ndarray] | None:
+        """Returns the language of each record, as `read_languages` does, without reading the records.
 
-class Shard(NamedTuple):
-    """A finished array_record file of a split, and how many records it has."""
+        Raises:
+          JclipError: the folder's file of languages cannot be read, or is about another number of records.
+        """
+        if not self._shards:
+            return None
+        folder = self._shards[0].file.parent
+        noted = read_languages(folder, self._split)
+        if noted is not None and len(noted[1]) != len(self):
+            raise JclipError(
+                f"{folder} has the languages of {len(noted[1])} records in split {self._split!r}, which has "
+                f"{len(self)}: import it again"
+            )
+        return noted
 
-    file: Path
-    records: int
 
+@kind_of(Source)
+@dataclass(frozen=True)
+class PairFolder:
+    """Images with captions, in a folder that `jclip data import` or `write_pairs` wrote.
 
-def write_pairs(folder: Path, pairs: Iterable[StoredPair], split: str = "train") -> None:
-    """Writes pairs as array_record files.
-
-    Raises:
-      JclipError: the folder is there, or its name is not UTF-8.
+    Attributes:
+      folder: path.
+      split: name of a split.
+      weight: share in a mixture.
     """
-    _write(folder, PAIRS, split, pairs)
+
+    folder: str
+    split: str = "train"
+    weight: float = 1.0
+
+    gives: ClassVar[type] = Pair
+    shared_ids: ClassVar[bool] = True
+
+    def open(self, preprocessing: Preprocessing | None = None) -> Sequence[Pair]:
+        """Returns its records, each read when it is asked for.
+
+        Raises:
+          JclipError: the folder or the split is missing.
+        """
+        del preprocessing
+        return read_split(Path(self.folder), self.split, PAIRS)
 
 
-def write_parallel(folder: Path, sentences: Iterable[Translation], split: str = "train") -> None:
-    """Writes parallel text as array_record files, as `write_pairs` does."""
-    _write(folder, PARALLEL, split, sentences)
+@kind_of(Source)
+@dataclass(frozen=True)
+class ParallelFolder:
+    """Parallel text, in a folder that `jclip data import` or `write_parallel` wrote.
 
-
-def write_shard(file: Path, kind: Kind, records: Iterable[Any], classes: Sequence[str] = ()) -> None:
-    """Writes one array_record file, whose bytes depend on the records alone."""
-    import tensorflow_datasets as tfds
-    from tensorflow_datasets.core import example_serializer, file_adapters
-
-    features = tfds.features.FeaturesDict(kind.features(classes))
-    serializer = example_serializer.ExampleSerializer(features.get_serialized_info())
-
-    def serialized() -> Iterator[bytes]:
-        for record in records:
-            example = serializer.get_tf_example(features.encode_example(kind.example(record)))
-            # By default the order of the features is another in each process.
-            yield example.SerializeToString(deterministic=True)
-
-    file_adapters.ArrayRecordFileAdapter.write_examples(file, enumerate(serialized()))
-
-
-def count_records(shard: Path) -> int:
-    """How many records an array_record file has; 0 where it is no whole one."""
-    from array_record.python.array_record_module import ArrayRecordReader
-
-    try:
-        reader = ArrayRecordReader(str(shard))
-        try:
-            return int(reader.num_records())
-        finally:
-            reader.close()
-    except (RuntimeError, ValueError, OSError):
-        return 0
-
-
-def gather_shards(
-    partial: Path, kind: Kind, splits: Mapping[str, Sequence[Shard]], classes: Sequence[str] = ()
-) -> None:
-    """Makes a folder of shards that `write_shard` wrote; they stay where they are, too.
-
-    Args:
-      partial: the folder, which is there and is being written.
-      kind, classes: of the records.
-      splits: the shards of each, in order.
+    Attributes:
+      folder: path.
+      split: name of a split.
+      english_share: probability that the student reads the English text itself (Chen et al. 2022, section 3.1).
+      weight: share in a mixture.
     """
-    import tensorflow_datasets as tfds
 
-    class Examples(tfds.core.ShardBasedBuilder, skip_registration=True):  # type: ignore[call-arg]
-        VERSION = tfds.core.Version("1.0.0")
-        name = "examples"
-        pkg_dir_path = Path(__file__).parent
+    folder: str
+    split: str = "train"
+    english_share: float = 0.5
+    weight: float = 1.0
 
-        def _info(self) -> Any:
-            return _described(self, kind.features(classes))
+    gives: ClassVar[type] = Translation
 
-        def _shard_iterators_per_split(self, dl_manager: Any) -> Any:
-            raise NotImplementedError("the shards are written")
+    def open(self, preprocessing: Preprocessing | None = None) -> Sequence[Translation]:
+        """Returns its records, each read when it is asked for.
 
-        def _download_and_prepare(self, dl_manager: Any, download_config: Any = None) -> None:
-            found = []
-            for split, shards in splits.items():
-                template = self._get_filename_template(split_name=split)
-                for number, shard in enumerate(shards):
-                    _link(shard.file, Path(template.sharded_filepath(shard_index=number, num_shards=len(shards))))
-                size = sum(shard.file.stat().st_size for shard in shards)
-                lengths = [shard.records for shard in shards]
-                found.append(
-                    tfds.core.SplitInfo(name=split, shard_lengths=lengths, num_bytes=size, filename_template=template)
-                )
-            self.info.set_splits(tfds.core.splits.SplitDict(found))
-
-    _prepare(Examples, partial)
+        Raises:
+          JclipError: the folder or the split is missing.
+        """
+        del preprocessing
+        return read_split(Path(self.folder), self.split, PARALLEL)
 
 
-SEVERAL = "mul"  # ISO 639's code for several languages
+@dataclass(frozen=True)
+class LabelledFolder:
+    """Images with classes, for evaluation.
 
+    Attributes:
+      folder: path.
+      split: name of a split.
+    """
 
-def write_languages(folder: Path, split: str, languages: np.ndarray) -> None:
-    """Notes the language of each record, `SEVERAL` where its captions have different ones, unless none is known."""
-    names, codes = np.unique(languages, return_inverse=True)
-    if any(names):
-        np.savez(folder / f"languages-{split}.npz", names=names, codes=codes.astype(np.uint16))
+    folder: str
+    split: str = "test"
+
+    def open(self, preprocessing: Preprocessing | None = None) -> Sequence[Labelled]:
+        """Returns its records, each read when it is asked for.
+
+        Raises:
+          JclipError: the folder or the split is missing.
+        """
+        del preprocessing
+        return read_split(Path(self.folder), self.split, LABELLED)
+
+    def classes(self) -> list[str]:
+        """Returns the names of its classes, by class number.
+
+        Raises:
+          JclipError: the folder is missing, or its number of names is not its number of classes.
+        """
+        names = list(open_folder(Path(self.folder)).info.features["labels"].feature.names)
+        check_stored(Path(self.folder), names)
+        return names
+
+    def labels(self) -> dict[str, list[str]]:
+        """Returns class names by language; empty except for benchmarks that come with such names.
+
+        Raises:
+          JclipError: they cannot be read.
+        """
+        return read_labels(Path(self.folder))
 
 
 def read_languages(folder: Path, split: str) -> tuple[list[str], np.ndarray] | None:
-    """The language of each record of a split, without reading the records: for sampling by language.
+    """Reads the language of each record of a split, without reading the records.
 
     Returns:
-      Names, and for each record the number of its name, uint16; None where languages are not known.
+      Language codes, and each record's index into them, uint16 (n,); None if languages are not known.
 
     Raises:
-      JclipError: they cannot be read.
+      JclipError: the file cannot be read.
     """
     file = folder / f"languages-{split}.npz"
     if not file.exists():
@@ -287,10 +226,10 @@ def read_languages(folder: Path, split: str) -> tuple[list[str], np.ndarray] | N
 
 
 def open_folder(folder: Path) -> Any:
-    """The tensorflow-datasets builder that reads a folder.
+    """Returns the tensorflow-datasets builder that reads a folder.
 
     Raises:
-      JclipError: it holds no data set, or a damaged one.
+      JclipError: the folder holds no data set, or a damaged one.
     """
     import tensorflow_datasets as tfds
 
@@ -299,16 +238,16 @@ def open_folder(folder: Path) -> Any:
         reason = "it has no dataset_info.json" if folder.is_dir() else "there is no such folder"
         raise JclipError(f"{folder} holds no data set ({reason}): name one that jclip data import wrote")
     try:
-        return tfds.builder_from_directory(folder.absolute())  # or it takes a ~ for the user's home
+        return tfds.builder_from_directory(folder.absolute())  # a relative ~ would be expanded to the user's home
     except Exception as error:  # of whatever type the damage makes json, protobuf or tfds raise
         raise _damaged(folder, error) from None
 
 
-def read_split(folder: Path, split: str, kind: Kind) -> Sequence[Any]:
-    """The records of a split, read when they are asked for.
+def read_split(folder: Path, split: str, kind: RecordKind) -> Sequence[Any]:
+    """Returns the records of a split, each read when it is asked for.
 
     Raises:
-      JclipError: the folder or the split is missing, or damaged, or its records are of another kind.
+      JclipError: the folder or the split is missing or damaged, or its records are of another kind.
     """
     builder = open_folder(folder)
     if not builder.info.splits:
@@ -320,8 +259,8 @@ def read_split(folder: Path, split: str, kind: Kind) -> Sequence[Any]:
     try:
         files, counts = builder.info.splits[split].filepaths, builder.info.splits[split].shard_lengths
         shards = [Shard(Path(file), count) for file, count in zip(files, counts, strict=True)]
-        return Records(Examples(builder, split), kind.record, shards)
-    except Exception as error:  # what the description says of the shards is looked at only here
+        return Records(RawExamples(builder, split), kind.record, shards, split)
+    except Exception as error:  # dataset_info.json's entries about shards are parsed only here
         if isinstance(error, JclipError):
             raise
         raise _damaged(folder, error) from None
@@ -337,61 +276,4 @@ def _first_line(error: Exception) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0][:120]
 
 
-_ALWAYS = {"image", "captions", "english", "other", "labels"}  # later versions added other features
-
-
-@contextlib.contextmanager
-def quiet_tfds() -> Iterator[None]:
-    """tensorflow-datasets without its progress bars and its remarks on standard output."""
-    import tensorflow_datasets as tfds
-
-    tfds.disable_progress_bar()
-    with contextlib.redirect_stdout(io.StringIO()):
-        yield
-
-
-def _write(folder: Path, kind: Kind, split: str, records: Iterable[Any]) -> None:
-    import tensorflow_datasets as tfds
-
-    class Examples(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type: ignore[call-arg]
-        VERSION = tfds.core.Version("1.0.0")
-        name = "examples"
-        pkg_dir_path = Path(__file__).parent
-
-        def _info(self) -> Any:
-            return _described(self, kind.features(()))
-
-        def _split_generators(self, dl_manager: Any) -> dict[str, Any]:
-            return {split: self._generate_examples()}
-
-        def _generate_examples(self) -> Iterator[tuple[int, dict[str, Any]]]:
-            yield from enumerate(map(kind.example, records))
-
-    check_utf8(folder)
-    with whole_folder(folder, replace=False) as partial:
-        _prepare(Examples, partial)
-
-
-def _described(builder: Any, features: dict[str, Any]) -> Any:
-    import tensorflow_datasets as tfds
-
-    described = tfds.features.FeaturesDict(features)
-    return builder.dataset_info_from_configs(features=described, description="Examples.", disable_shuffling=True)
-
-
-def _prepare(builder_class: Callable[..., Any], partial: Path) -> None:
-    with quiet_tfds():
-        builder = builder_class(data_dir=partial.absolute() / "tfds", file_format="array_record")
-        builder.download_and_prepare()
-    # tfds lays its files under DATA_DIR/examples/1.0.0; what is named in a configuration is the folder itself.
-    for file in Path(builder.data_dir).iterdir():
-        file.rename(partial / file.name)
-    shutil.rmtree(partial / "tfds")
-
-
-def _link(file: Path, name: Path) -> None:
-    """Another name for a file, or a copy where the file system knows no links."""
-    try:
-        os.link(file, name)
-    except OSError:
-        shutil.copyfile(file, name)
+_ALWAYS = {"image", "captions", "english", "other", "labels"}  # features of the first version; others came later

@@ -1,7 +1,7 @@
-"""The three kinds of records that a data folder may hold, and how each is laid out, checked, and told apart.
+"""Record kinds of data folders: layout, checks and digests of pairs, parallel text and labelled images.
 
-What is counted and may be skipped is a unit: a picture with one of its captions, a translation, a labelled picture. A
-record has one unit or several.
+Imports count and skip units: an image with one of its captions, a translation, or a labelled image. A record has one
+or several units.
 """
 
 import hashlib
@@ -12,18 +12,18 @@ from typing import Any, ClassVar, NamedTuple, Protocol
 import numpy as np
 
 from jclip.data.identity import picture_identity, text_identity
-from jclip.data.sources.records import Labelled, Pair, Translation
+from jclip.data.sources.records import Labelled, Pair, Translation, called
 from jclip.images.checking import PictureRules
 
 
 class StoredPair(NamedTuple):
-    """A picture as the encoded bytes that it came in, and its captions, on the way into a folder.
+    """An encoded image and its captions, to be written to a folder.
 
     Attributes:
-      image, captions: what the record holds. Their identities are derived from it, see `jclip.data.identity`.
-      languages: of each caption, as "zh"; empty where that is not known.
-      source_image_id, source_text_ids: the source's own numbers of the picture and of each caption; None and empty
-        where it has none. Published tests and cn_clip's files count by them.
+      image, captions: content of the record. Identities are derived from it, see `jclip.data.identity`.
+      languages: language of each caption, such as "zh"; empty if unknown.
+      source_image_id, source_text_ids: ids of the image and of each caption in the original data set; None and empty
+        if it has none. Published tests and cn_clip's files use them.
     """
 
     image: bytes
@@ -34,7 +34,7 @@ class StoredPair(NamedTuple):
 
 
 class StoredLabelled(NamedTuple):
-    """A picture as encoded bytes, and the numbers of its classes."""
+    """An encoded image and its class numbers, to be written to a folder."""
 
     image: bytes
     labels: tuple[int, ...]
@@ -42,14 +42,14 @@ class StoredLabelled(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Rules:
-    """What a unit must be to be kept.
+class KeepRules:
+    """KeepRules for which units an import keeps.
 
     Attributes:
-      min_length, max_length: of a caption, or of both texts of a translation, in characters without the white space
-        around them; None for no limit. Chinese-CLIP's pre-training kept 5 to 50 (Yang et al. 2022, section 3).
-      skip_duplicates: whether the second of two units with equal bytes is skipped.
-      pictures: for the pictures; see `jclip.images.checking`.
+      min_length, max_length: characters of a caption, or of both texts of a translation, without surrounding white
+        space; None for no limit. Chinese-CLIP's pre-training kept 5 to 50 (Yang et al. 2022, section 3).
+      skip_duplicates: skip the second of two units with equal bytes.
+      pictures: rules for images, see `jclip.images.checking`.
     """
 
     min_length: int = 1
@@ -58,11 +58,11 @@ class Rules:
     pictures: PictureRules = PictureRules()
 
     def text(self, text: str) -> str:
-        """Why a text is refused; empty where it is not."""
+        """Returns the reason to skip a text; empty to keep it."""
         try:
             text.encode()
         except UnicodeEncodeError:
-            return "text with half a character"  # JSON may say "\\ud83d" without what belongs to it
+            return "text with half a character"  # JSON may hold "\\ud83d" without its second half
         length = len(text.strip())
         if not length:
             return "empty text"
@@ -73,42 +73,42 @@ class Rules:
         return ""
 
 
-class Kind(Protocol):
-    """What the engine needs to know of a kind of records.
+class RecordKind(Protocol):
+    """Layout and checks of one kind of records.
 
     Attributes:
       name: "pairs", "parallel" or "labelled".
-      what: its records are, in words.
+      what: its records in words.
     """
 
     name: ClassVar[str]
     what: ClassVar[str]
 
     def features(self, classes: Sequence[str]) -> dict[str, Any]:
-        """The tensorflow-datasets features of a record."""
+        """Returns the tensorflow-datasets features of a record."""
 
     def example(self, record: Any) -> dict[str, Any]:
-        """A stored record by feature."""
+        """Returns the features' values of a record that is to be written."""
 
     def record(self, example: dict[str, Any]) -> Any:
-        """What a source gives, of an example that was read; those of older folders may lack features."""
+        """Returns the record of an example that was read. Older folders may lack features."""
 
-    def troubles(self, record: Any, rules: Rules) -> list[str]:
-        """Of each unit, why its texts are refused; empty where they are not. Pictures are checked apart."""
+    def skip_reasons(self, record: Any, rules: KeepRules) -> list[str]:
+        """Returns, for each unit, the reason to skip its texts, or "". Images are checked elsewhere."""
 
     def digests(self, record: Any) -> list[bytes]:
-        """Of each unit, 16 bytes that equal units share and others do not."""
+        """Returns a 16-byte digest of each unit; equal units have equal digests."""
 
     def languages(self, record: Any) -> Sequence[str]:
-        """Of each unit; empty strings where that is not known."""
+        """Returns the language of each unit; "" if unknown."""
 
-    def only(self, record: Any, kept: Sequence[bool]) -> Any:
-        """The record with some of its units, at least one."""
+    def select(self, record: Any, kept: Sequence[bool]) -> Any:
+        """Returns the record with only the kept units, at least one."""
 
 
 class _Pairs:
     name: ClassVar[str] = "pairs"
-    what: ClassVar[str] = "pictures with captions"
+    what: ClassVar[str] = called(Pair)
 
     def features(self, classes: Sequence[str]) -> dict[str, Any]:
         import tensorflow_datasets as tfds
@@ -142,7 +142,7 @@ class _Pairs:
                 _numbers(example[f"source_{name}"]) for name in ("image_id", "text_ids")
             )
         else:
-            # Older folders hold the source's numbers alone, or those that stood in for them.
+            # Older folders hold only the source's own numbers, or numbers made up for them.
             source_image_ids, source_text_ids = (image_id,), text_ids or (int(example["text_id"]),) * len(captions)
             image_id, text_ids = picture_identity(example["image"]), tuple(map(text_identity, captions))
         return Pair(
@@ -156,7 +156,7 @@ class _Pairs:
             source_text_ids,
         )
 
-    def troubles(self, record: StoredPair, rules: Rules) -> list[str]:
+    def skip_reasons(self, record: StoredPair, rules: KeepRules) -> list[str]:
         return [rules.text(caption) for caption in record.captions]
 
     def digests(self, record: StoredPair) -> list[bytes]:
@@ -166,7 +166,7 @@ class _Pairs:
     def languages(self, record: StoredPair) -> Sequence[str]:
         return record.languages or ("",) * len(record.captions)
 
-    def only(self, record: StoredPair, kept: Sequence[bool]) -> StoredPair:
+    def select(self, record: StoredPair, kept: Sequence[bool]) -> StoredPair:
         captions, languages, text_ids = (
             _kept(values, kept) for values in (record.captions, record.languages, record.source_text_ids)
         )
@@ -175,7 +175,7 @@ class _Pairs:
 
 class _Parallel:
     name: ClassVar[str] = "parallel"
-    what: ClassVar[str] = "parallel text"
+    what: ClassVar[str] = called(Translation)
 
     def features(self, classes: Sequence[str]) -> dict[str, Any]:
         import tensorflow_datasets as tfds
@@ -188,7 +188,7 @@ class _Parallel:
     def record(self, example: dict[str, Any]) -> Translation:
         return Translation(*(_text(example.get(name, "")) for name in Translation._fields))
 
-    def troubles(self, record: Translation, rules: Rules) -> list[str]:
+    def skip_reasons(self, record: Translation, rules: KeepRules) -> list[str]:
         return [rules.text(record.english) or rules.text(record.other)]
 
     def digests(self, record: Translation) -> list[bytes]:
@@ -197,13 +197,13 @@ class _Parallel:
     def languages(self, record: Translation) -> Sequence[str]:
         return (record.language,)
 
-    def only(self, record: Translation, kept: Sequence[bool]) -> Translation:
+    def select(self, record: Translation, kept: Sequence[bool]) -> Translation:
         return record
 
 
 class _Labelled:
     name: ClassVar[str] = "labelled"
-    what: ClassVar[str] = "pictures with classes"
+    what: ClassVar[str] = called(Labelled)
 
     def features(self, classes: Sequence[str]) -> dict[str, Any]:
         import tensorflow_datasets as tfds
@@ -220,7 +220,7 @@ class _Labelled:
     def record(self, example: dict[str, Any]) -> Labelled:
         return Labelled(example["image"], tuple(int(label) for label in example["labels"]), int(example["image_id"]))
 
-    def troubles(self, record: StoredLabelled, rules: Rules) -> list[str]:
+    def skip_reasons(self, record: StoredLabelled, rules: KeepRules) -> list[str]:
         return [""]
 
     def digests(self, record: StoredLabelled) -> list[bytes]:
@@ -229,17 +229,17 @@ class _Labelled:
     def languages(self, record: StoredLabelled) -> Sequence[str]:
         return ("",)
 
-    def only(self, record: StoredLabelled, kept: Sequence[bool]) -> StoredLabelled:
+    def select(self, record: StoredLabelled, kept: Sequence[bool]) -> StoredLabelled:
         return record
 
 
-PAIRS: Kind = _Pairs()
-PARALLEL: Kind = _Parallel()
-LABELLED: Kind = _Labelled()
+PAIRS: RecordKind = _Pairs()
+PARALLEL: RecordKind = _Parallel()
+LABELLED: RecordKind = _Labelled()
 
 
-def kind_of(features: Any) -> Kind | None:
-    """The kind of a folder, by the names of its features; None where it is none of the three."""
+def kind_by_features(features: Any) -> RecordKind | None:
+    """Returns the kind of a folder with these features; None if it is none of the three."""
     for kind, mark in ((PAIRS, "captions"), (PARALLEL, "english"), (LABELLED, "labels")):
         if mark in features:
             return kind
@@ -249,7 +249,7 @@ def kind_of(features: Any) -> Kind | None:
 def _digest(*parts: bytes) -> bytes:
     whole = hashlib.blake2b(digest_size=16)
     for part in parts:
-        whole.update(len(part).to_bytes(8, "little") + part)  # or "a" "bc" would be "ab" "c"
+        whole.update(len(part).to_bytes(8, "little") + part)  # or "a", "bc" would equal "ab", "c"
     return whole.digest()
 
 
@@ -258,7 +258,7 @@ def _bytes(text: str) -> bytes:
 
 
 def _kept(values: Sequence[Any], kept: Sequence[bool]) -> tuple[Any, ...]:
-    """Returns the values of what is kept; nothing of none."""
+    """Returns the values of the kept units; () if there are no values."""
     return tuple(value for value, keep in zip(values, kept, strict=True) if keep) if values else ()
 
 

@@ -1,4 +1,4 @@
-"""What an open source holds: a sequence of one of these."""
+"""Records that an open source holds: one class for each kind of data."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -7,18 +7,17 @@ from jclip.images.preprocess import Picture
 
 
 class Pair(NamedTuple):
-    """One thing with its pictures and its captions; a training example draws one of each.
+    """Pictures and captions of one thing. A training example draws one of each.
 
     Attributes:
       pictures: encoded bytes, paths, or uint8 arrays; at least one.
-      captions: in one language or several; at least one.
-      image_ids: identities of the pictures; equal pictures are not each other's negatives. Those of a data folder are
-        `jclip.data.identity`'s, the same in all folders; those of other sources are numbers within the source.
-      text_id: identity of the meaning, the same for all captions and for every pair of that meaning.
-      text_ids: of each caption, where captions of one picture have meanings of their own, as those of a data folder;
-        empty where all have `text_id`.
-      languages: of each caption, as "zh"; empty where that is not known.
-      source_image_ids, source_text_ids: the numbers that the data had where they came from; empty where they had none.
+      captions: in one or several languages; at least one.
+      image_ids: identity of each picture; equal pictures are not each other's negatives. In a data folder it is
+        `identity.picture_identity`; in other sources, a number within the source.
+      text_id: identity of the meaning, shared by all captions and by all pairs with that meaning.
+      text_ids: identity of each caption, if captions of a picture differ in meaning, as in a data folder; else empty.
+      languages: language of each caption, such as "zh"; empty if unknown.
+      source_image_ids, source_text_ids: ids in the original data set; empty if it had none.
     """
 
     pictures: Sequence[Picture]
@@ -30,13 +29,45 @@ class Pair(NamedTuple):
     source_image_ids: Sequence[int] = ()
     source_text_ids: Sequence[int] = ()
 
+    @classmethod
+    def called(cls) -> str:
+        """Returns the kind in words, for messages."""
+        return "pictures with captions"
+
+    def pairs(self) -> list[tuple[int, int, str]]:
+        """Returns (picture, caption, language) for each picture with each caption."""
+        languages = self.languages or ("",) * len(self.captions)
+        return [(n, caption, language) for n in range(len(self.pictures)) for caption, language in enumerate(languages)]
+
+
+class Translation(NamedTuple):
+    """An English text, which the teacher reads, and its translation, which the student reads.
+
+    Attributes:
+      english, other: the two texts.
+      language: language of `other`, such as "zh"; empty if unknown.
+    """
+
+    english: str
+    other: str
+    language: str = ""
+
+    @classmethod
+    def called(cls) -> str:
+        """Returns the kind in words, for messages."""
+        return "parallel text"
+
+    def pairs(self) -> list[tuple[int, int, str]]:
+        """Returns its one (picture, caption, language); -1 for the two that it does not choose."""
+        return [(-1, -1, self.language)]
+
 
 class Labelled(NamedTuple):
-    """A picture of one class, or of several.
+    """A picture of one or several classes.
 
     Attributes:
       picture: encoded bytes, a path, or a uint8 array.
-      labels: numbers of its classes, from 0.
+      labels: class numbers, from 0.
       image_id: number of the picture within the source.
     """
 
@@ -44,15 +75,12 @@ class Labelled(NamedTuple):
     labels: Sequence[int]
     image_id: int
 
+    @classmethod
+    def called(cls) -> str:
+        """Returns the kind in words, for messages."""
+        return "pictures with classes"
 
-class Translation(NamedTuple):
-    """A text in English, which the teacher reads, and the same in another language, which the student reads.
 
-    Attributes:
-      english, other: the texts.
-      language: of the other, as "zh"; empty where that is not known.
-    """
-
-    english: str
-    other: str
-    language: str = ""
+def called(kind: type) -> str:
+    """Returns a record class in words, for messages; its name if it has no `called`."""
+    return str(kind.called()) if hasattr(kind, "called") else kind.__name__

@@ -2,10 +2,13 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 
+from jclip.config import kind_of
 from jclip.data.sources.records import Pair, Translation
+from jclip.data.sources.source import Source
 from jclip.images.preprocess import Preprocessing
 from jclip.tokenizers.text import Kind, Tokenizer, train_clip_bpe, train_unigram, wordpiece
 
@@ -18,6 +21,7 @@ _FOREIGN = {
 }  # fmt: skip
 
 
+@kind_of(Source)
 @dataclass(frozen=True)
 class SyntheticPairs:
     """Random blocks of colour, each with a caption of three words.
@@ -34,12 +38,15 @@ class SyntheticPairs:
     seed: int = 0
     weight: float = 1.0
 
+    gives: ClassVar[type] = Pair
+
     def open(self, preprocessing: Preprocessing | None = None) -> list[Pair]:
         """All of them, made at once."""
         del preprocessing
         return [Pair((_blocks(self, n),), (caption(n),), (n,), n) for n in range(self.count)]
 
 
+@kind_of(Source)
 @dataclass(frozen=True)
 class SyntheticParallel:
     """The captions of `SyntheticPairs`, in English and in something like Chinese."""
@@ -47,6 +54,8 @@ class SyntheticParallel:
     count: int = 256
     english_share: float = 0.5
     weight: float = 1.0
+
+    gives: ClassVar[type] = Translation
 
     def open(self, preprocessing: Preprocessing | None = None) -> list[Translation]:
         """All of them, made at once."""

@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 import tensorflow_datasets as tfds
 from PIL import Image
 
-from jclip.data.sources.folders import quiet_tfds
+from jclip.data.sources.writing import quiet_tfds
 from jclip.demo.emoji.artists import ARTISTS, SIDE, read_pictures
 from jclip.demo.emoji.fetch import fetch
 from jclip.demo.emoji.names import read_names

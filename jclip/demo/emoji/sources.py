@@ -7,17 +7,20 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
+from jclip.config import kind_of
 from jclip.data.sources.records import Pair, Translation
+from jclip.data.sources.source import Source
 from jclip.demo.emoji.place import built_at, check_own, is_built
 from jclip.demo.emoji.protocol import LANGUAGES, Concept, Role, alike, is_heldout_pair
 from jclip.errors import JclipError
 from jclip.images.preprocess import Picture, Preprocessing, to_array
 
 
+@kind_of(Source)
 @dataclass(frozen=True)
 class EmojiPairs:
     """Pictures by some artists with names in some languages; one record is one known concept.
@@ -33,6 +36,8 @@ class EmojiPairs:
     artists: tuple[str, ...] = ("twemoji", "openmoji")
     languages: tuple[str, ...] = ("en",)
     weight: float = 1.0
+
+    gives: ClassVar[type] = Pair
 
     def unbuilt(self) -> str:
         """Returns what `open` would do instead of reading, in words; empty where the data set is built."""
@@ -62,6 +67,7 @@ class EmojiPairs:
         return records
 
 
+@kind_of(Source)
 @dataclass(frozen=True)
 class EmojiParallel:
     """English names of known concepts beside their names in other languages; one record is one translation pair.
@@ -77,6 +83,8 @@ class EmojiParallel:
     languages: tuple[str, ...] = LANGUAGES[1:]
     english_share: float = 0.5
     weight: float = 1.0
+
+    gives: ClassVar[type] = Translation
 
     def unbuilt(self) -> str:
         """Returns what `open` would do instead of reading, in words; empty where the data set is built."""

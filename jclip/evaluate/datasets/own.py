@@ -16,7 +16,7 @@ from jclip.data.importing.limits import Limit
 from jclip.data.importing.lines import scan
 from jclip.data.importing.parts import Reading
 from jclip.data.importing.report import Split
-from jclip.data.sources.kinds import Rules
+from jclip.data.sources.kinds import KeepRules
 from jclip.errors import JclipError
 from jclip.plain import shown
 
@@ -66,7 +66,7 @@ def own_folder(place: Path, split: str) -> Own:
     name = own_format(place)
     beside = Path(tempfile.mkdtemp(prefix="jclip-"))
     atexit.register(shutil.rmtree, beside, ignore_errors=True)
-    plan = Plan(name or "", rules=Rules(skip_duplicates=False), limit=Limit(share=0.1))
+    plan = Plan(name or "", rules=KeepRules(skip_duplicates=False), limit=Limit(share=0.1))
     try:
         report = import_data(open_source(name, place, Reading(splits=(split,)))[1], beside / "data", plan)
     except JclipError as error:

@@ -18,7 +18,7 @@ from jclip.data.importing.parts import Reading, cut
 from jclip.data.importing.survey import Skipped
 from jclip.data.importing.workers import in_processes
 from jclip.data.sources.folders import PairFolder, ParallelFolder
-from jclip.data.sources.kinds import Rules
+from jclip.data.sources.kinds import KeepRules
 from jclip.errors import JclipError
 from jclip.io.files import lasting_folder
 from tests.data.importing.sources import CAPTIONS, cn_clip, contents, picture
@@ -48,7 +48,7 @@ def test_what_is_skipped_is_counted_once_with_its_reason(tmp_path):
     source = cn_clip(
         tmp_path / "source", captions, pictures=lambda n: b"junk" if n == 7 else picture(4 if n == 5 else n)
     )
-    report = imported(source, tmp_path / "folder", rules=Rules(3, 8), limit=Limit(count=5))
+    report = imported(source, tmp_path / "folder", rules=KeepRules(3, 8), limit=Limit(count=5))
     found = report.as_json()["splits"]["train"]
     assert {reason: skip["count"] for reason, skip in found["skipped"].items()} == {
         "text shorter than 3 characters": 1,
@@ -65,7 +65,7 @@ def test_what_is_skipped_is_counted_once_with_its_reason(tmp_path):
 
 def test_duplicates_may_stay(tmp_path):
     source = cn_clip(tmp_path / "source", ["same", "same"], pictures=lambda n: picture(0))
-    assert imported(source, tmp_path / "folder", rules=Rules(skip_duplicates=False)).splits["train"].records == 2
+    assert imported(source, tmp_path / "folder", rules=KeepRules(skip_duplicates=False)).splits["train"].records == 2
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from jclip.data.importing.formats import FORMATS, open_source
 from jclip.data.importing.limits import Limit
 from jclip.data.importing.parts import Reading
 from jclip.data.sources.folders import LabelledFolder, PairFolder
-from jclip.data.sources.kinds import Rules
+from jclip.data.sources.kinds import KeepRules
 from jclip.errors import JclipError
 from jclip.evaluate.datasets.benchmarks import BENCHMARKS
 from tests.data.importing.sources import class_folders, cn_clip, picture
@@ -21,7 +21,7 @@ from tests.data.importing.sources import class_folders, cn_clip, picture
 def imported(name, downloads, target, splits=None):
     reader = open_source(name, downloads, Reading(splits=splits))[1]
     assert reader.strict
-    return import_data(reader, target, Plan(name, rules=Rules(skip_duplicates=False), limit=Limit(count=0)))
+    return import_data(reader, target, Plan(name, rules=KeepRules(skip_duplicates=False), limit=Limit(count=0)))
 
 
 def pairs(folder, split="test"):

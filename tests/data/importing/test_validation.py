@@ -20,9 +20,10 @@ from jclip.data.importing.parts import Reading
 from jclip.data.importing.stored import split_folder
 from jclip.data.importing.validation import Share
 from jclip.data.importing.workers import in_processes
-from jclip.data.sources.folders import read_languages, write_parallel
-from jclip.data.sources.kinds import Rules
+from jclip.data.sources.folders import read_languages
+from jclip.data.sources.kinds import KeepRules
 from jclip.data.sources.records import Translation
+from jclip.data.sources.writing import write_parallel
 from jclip.errors import JclipError
 from tests.data.importing.sources import CAPTIONS, class_folders, cn_clip, contents, pairs, picture, table, tars
 
@@ -30,7 +31,7 @@ from tests.data.importing.sources import CAPTIONS, class_folders, cn_clip, conte
 def imported(source, target, validation=None, name="cn-clip", shard_bytes=700, reading=None, **plan):
     reader = open_source(name, source, reading or Reading())[1]
     share = None if validation is None else Share.read(validation)
-    plan = {"limit": Limit(count=0), "rules": Rules(skip_duplicates=False), **plan}
+    plan = {"limit": Limit(count=0), "rules": KeepRules(skip_duplicates=False), **plan}
     return import_data(reader, target, Plan(name, shard_bytes=shard_bytes, validation=share, **plan))
 
 

@@ -7,12 +7,11 @@ from contextlib import closing
 import numpy as np
 import pytest
 
-from jclip.data.batches.pipeline import Batches
-from jclip.data.batches.windows import Windows
+from jclip.data.batches.buckets import BucketedSteps
 from jclip.data.sources.records import Translation
 from jclip.data.sources.synthetic import write_tokenizer
-from jclip.images.preprocess import Preprocessing
-from tests.data.test_units import Given, pair
+from tests.data.loading import make_batches
+from tests.data.test_sampling import Given, pair
 
 
 @pytest.fixture(scope="module")
@@ -26,20 +25,20 @@ def by_rest(examples):
 
 def test_a_window_by_hand():
     """Two steps of three: examples 0 to 5, with buckets 0 1 2 0 1 2."""
-    plain, sorted_ = Windows(3, 1, (0, 0), by_rest), Windows(3, 2, (0, 0), by_rest)
+    plain, sorted_ = BucketedSteps(3, 1, (0, 0), by_rest), BucketedSteps(3, 2, (0, 0), by_rest)
     assert plain[1] == [3, 4, 5]
     assert sorted([sorted_[0], sorted_[1]]) == [[0, 3, 1], [4, 2, 5]]
 
 
 def test_windows_hold_their_examples_and_stand_in_an_order_of_their_own():
-    some = Windows(4, 8, (3, 1), by_rest)
+    some = BucketedSteps(4, 8, (3, 1), by_rest)
     orders = set()
     for window in range(6):
         batches = [some[8 * window + place] for place in range(8)]
         assert sorted(itertools.chain(*batches)) == list(range(32 * window, 32 * window + 32))
         orders.add(tuple(np.argsort([batch[0] % 3 for batch in batches], kind="stable").tolist()))
     assert len(orders) > 1
-    again, other = Windows(4, 8, (3, 1), by_rest), Windows(4, 8, (3, 2), by_rest)
+    again, other = BucketedSteps(4, 8, (3, 1), by_rest), BucketedSteps(4, 8, (3, 2), by_rest)
     assert [again[step] for step in (40, 3, 17)] == [some[step] for step in (40, 3, 17)]
     assert [other[step] for step in range(8)] != [some[step] for step in range(8)]
 
@@ -48,9 +47,8 @@ TALES = tuple(Translation("red", " ".join(["red"] * (1 + number * number % 9)), 
 
 
 def batches(words, **options):
-    given = {"batch_size": 4, "seed": 1, "stage": 0, "tokenizer": words, "context_length": 12}
-    given |= {"teacher_tokenizer": words, "teacher_context_length": 6, "buckets": (4, 7), **options}
-    return Batches((Given(TALES),), **given)
+    given = {"batch_size": 4, "teacher_context_length": 6, "buckets": (4, 7), **options}
+    return make_batches(Given(TALES), tokenizer=words, **given)
 
 
 def same(a, b):
@@ -60,7 +58,6 @@ def same(a, b):
 
 
 def test_most_batches_are_short_and_shapes_are_few(words, monkeypatch):
-    monkeypatch.setattr("jclip.data.batches.pipeline.ParallelSource", Given)
     monkeypatch.setattr(Given, "english_share", 0.0, raising=False)
     plain, windowed = batches(words), batches(words, bucket_window=16)
     lengths = [Counter(some[step]["student"].shape[1] for step in range(16)) for some in (plain, windowed)]
@@ -72,7 +69,6 @@ def test_most_batches_are_short_and_shapes_are_few(words, monkeypatch):
 
 
 def test_processes_resumption_and_workers_do_not_matter(words, monkeypatch):
-    monkeypatch.setattr("jclip.data.batches.pipeline.ParallelSource", Given)
     monkeypatch.setattr(Given, "english_share", 0.5, raising=False)
     whole = batches(words, bucket_window=8)
     expected = [whole[step] for step in range(12)]
@@ -92,10 +88,9 @@ def test_all_options_together_depend_on_the_step_alone(words):
     several[4] = several[4]._replace(pictures=(b"none", several[4].pictures[1]))
     sources = (Given(tuple(several), weight=2.0), Given((pair(9, texts[:1], ("ko",), (30,)),)))
     given = {"captions": "all", "language_temperature": 2.0, "buckets": (4, 7), "bucket_window": 4, "batch_size": 8}
-    given |= {"seed": 1, "stage": 0, "tokenizer": words, "context_length": 12, "preprocessing": Preprocessing(size=8)}
 
     def some(**options):
-        return Batches(sources, **given, max_unreadable=1, **options)
+        return make_batches(*sources, tokenizer=words, **given, max_unreadable=1, **options)
 
     whole = some()
     assert whole.examples_per_epoch == 9 * 2 * 2 + 1

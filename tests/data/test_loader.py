@@ -10,19 +10,21 @@ import time
 from collections import Counter
 from contextlib import closing
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 import pytest
 
-from jclip.data.batches.mixing import Order
-from jclip.data.batches.pipeline import Batches
-from jclip.data.sources.any_source import PairFolder, ParallelFolder, SyntheticPairs, SyntheticParallel
-from jclip.data.sources.folders import write_parallel
+from jclip.data.batches.opened import open_sources
+from jclip.data.batches.order import Order
+from jclip.data.sources.folders import PairFolder, ParallelFolder
 from jclip.data.sources.records import Pair, Translation
-from jclip.data.sources.synthetic import caption, translation, write_tokenizer
+from jclip.data.sources.synthetic import SyntheticPairs, SyntheticParallel, caption, translation, write_tokenizer
+from jclip.data.sources.writing import write_parallel
 from jclip.errors import JclipError
 from jclip.images.on_host import Decoder, HostAugmentation
 from jclip.images.preprocess import Preprocessing
+from tests.data.loading import make_batches
 
 
 @pytest.fixture(scope="module")
@@ -31,9 +33,7 @@ def words(tmp_path_factory):
 
 
 def batches(words, *sources, **options):
-    given = {"batch_size": 8, "seed": 1, "stage": 0, "tokenizer": words, "context_length": 12}
-    given |= {"preprocessing": Preprocessing(size=8), **options}
-    return Batches(sources or (SyntheticPairs(count=20, size=8),), **given)
+    return make_batches(*(sources or (SyntheticPairs(count=20, size=8),)), tokenizer=words, **options)
 
 
 def same(a, b):
@@ -57,7 +57,7 @@ def test_order_depends_on_seed_and_stage_and_nothing_else(change):
     other = Order([50], [1.0], **{"seed": 0, "stage": 0, **change})
     assert [one[i] for i in reversed(range(50))][::-1] == [again[i] for i in range(50)]
     assert [one[i] for i in range(50)] != [other[i] for i in range(50)]
-    assert one.draw(7).random() == again.draw(7).random() != other.draw(7).random()
+    assert one.random(7).random() == again.random(7).random() != other.random(7).random()
 
 
 def test_mixture_by_weight():
@@ -88,7 +88,6 @@ def test_any_step_can_be_had_again(words):
     expected = [some[step] for step in range(6)]
     for step in (5, 0, 3):
         same(batches(words)[step], expected[step])
-        same(some(step), expected[step])
     for step, batch in zip(range(2, 6), some.iterate(2), strict=False):
         same(batch, expected[step])
     assert some.examples_per_epoch == 20
@@ -135,9 +134,7 @@ def test_buckets_fit_the_longest_text(words):
 
 
 def test_parallel_text_half_of_it_english(words):
-    some = batches(
-        words, SyntheticParallel(count=64), batch_size=64, teacher_tokenizer=words, teacher_context_length=10
-    )
+    some = batches(words, SyntheticParallel(count=64), batch_size=64, teacher_context_length=10)
     english = 0
     for step in range(10):
         batch = some[step]
@@ -156,6 +153,7 @@ class Several:
     """Two pictures and three captions for each of five things."""
 
     weight: float = 1.0
+    gives: ClassVar[type] = Pair
 
     def open(self, preprocessing=None):
         pictures = [np.full((8, 8, 3), n, np.uint8) for n in range(10)]
@@ -213,6 +211,7 @@ class Broken:
     """Record 3 of 4 is no picture, or it is the only one."""
 
     weight: float = 1.0
+    gives: ClassVar[type] = Pair
     only: bool = False
 
     def open(self, preprocessing=None):
@@ -261,6 +260,7 @@ class Holey:
     """24 records, of which every third has no picture."""
 
     weight: float = 1.0
+    gives: ClassVar[type] = Pair
 
     def open(self, preprocessing=None):
         pictures = [b"no picture" if n % 3 == 0 else np.full((8, 8, 3), n, np.uint8) for n in range(24)]
@@ -274,7 +274,7 @@ def test_a_damaged_record_is_named_with_its_shard_and_replaced(words, tmp_path):
     write_parallel(folder, tales)
     (shard,) = folder.glob("*.array_record*")
     rewrite(shard, 2, b"\xff\xff\xff no example")
-    given = {"teacher_tokenizer": words, "teacher_context_length": 12, "batch_size": 6}
+    given = {"batch_size": 6}
     source = ParallelFolder(str(folder))
     with pytest.raises(
         JclipError, match=rf"text: record 2 \(index 2 of {re.escape(shard.name)}\) cannot be read \("
@@ -321,6 +321,7 @@ def test_damaged_bytes_of_a_shard_are_named(tmp_path):
 @dataclass(frozen=True)
 class Empty:
     weight: float = 1.0
+    gives: ClassVar[type] = Pair
 
     def open(self, preprocessing=None):
         return []
@@ -328,14 +329,12 @@ class Empty:
 
 def test_errors_say_what_to_do(words, tmp_path):
     with pytest.raises(JclipError, match="give the stage at least one source"):
-        Batches((), batch_size=8, seed=0, stage=0, tokenizer=words, context_length=12)
+        open_sources((), Preprocessing())
     with pytest.raises(JclipError, match="is empty"):
         batches(words, Empty())
     with pytest.raises(JclipError, match="weight must be above 0"):
         batches(words, SyntheticPairs(weight=0.0))
     with pytest.raises(JclipError, match="make it two stages"):
         batches(words, SyntheticPairs(), SyntheticParallel())
-    with pytest.raises(JclipError, match="name the teacher's bundle"):
-        batches(words, SyntheticParallel())
     with pytest.raises(JclipError, match="holds no data set"):
         batches(words, PairFolder(str(tmp_path)))

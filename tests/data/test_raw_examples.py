@@ -4,9 +4,11 @@ import numpy as np
 import pytest
 import tensorflow_datasets as tfds
 
-from jclip.data.sources.examples import Examples
-from jclip.data.sources.folders import StoredPair, open_folder, write_pairs, write_parallel
+from jclip.data.sources.folders import open_folder
+from jclip.data.sources.kinds import StoredPair
+from jclip.data.sources.raw_examples import RawExamples
 from jclip.data.sources.records import Translation
+from jclip.data.sources.writing import write_pairs, write_parallel
 from tests.data.pictures import encoded, picture
 
 SEVERAL = StoredPair(encoded(picture(3, 4)), ("red", "", "红"), ("en", "", "zh"), -(2**40), (0, 7, 7))
@@ -22,7 +24,7 @@ def test_examples_are_those_of_tensorflow_datasets(tmp_path, kind):
         write_parallel(folder, [Translation("one", "eins", "de"), Translation("", "", "")])
     builder = open_folder(folder)
     decoders = {"image": tfds.decode.SkipDecoding()} if kind == "pairs" else None
-    theirs, ours = builder.as_data_source("train", decoders=decoders), Examples(builder, "train")
+    theirs, ours = builder.as_data_source("train", decoders=decoders), RawExamples(builder, "train")
     assert len(ours) == len(theirs) == 2
     for number in range(2):
         assert ours[number].keys() == theirs[number].keys()

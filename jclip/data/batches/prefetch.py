@@ -1,4 +1,4 @@
-"""Makes a row of things ahead of who takes them: in a thread, or in worker processes."""
+"""Makes a sequence of things before they are needed: in a thread, or in worker processes."""
 
 import multiprocessing
 import os
@@ -9,30 +9,30 @@ from typing import Any, Generic, TypeVar
 
 T = TypeVar("T")
 
-_AHEAD = 2  # things, where a thread makes them
+_THREAD_BUFFER = 2  # things
 
 
-def ahead(make: Callable[[int], T], start: int, workers: int) -> Generator[T, None, None]:
-    """make(start), make(start + 1), …, without end, in order whoever makes them; close it to end thread or processes.
+def prefetch(make: Callable[[int], T], start: int, workers: int) -> Generator[T, None, None]:
+    """Yields make(start), make(start + 1), … in order, without end. Closing it ends the thread or the processes.
 
     Args:
-      make: a pure function. What it raises ends the row; with workers it and its results travel between processes.
+      make: a pure function. With workers, it and its results travel between processes. Its errors end the sequence.
       start: the first number.
-      workers: processes; 0 for a thread.
+      workers: number of processes; 0 for a thread.
     """
     import grain
 
-    numbers = grain.MapDataset.source(_Row(make, start))
+    numbers = grain.MapDataset.source(_Sequence(make, start))
     if workers:
         from absl import flags
 
-        if not flags.FLAGS.is_parsed():  # by whoever runs under absl; grain's workers ask for flags either way
+        if not flags.FLAGS.is_parsed():  # grain's workers read absl's flags, which only an absl program parses
             flags.FLAGS.mark_as_parsed()
         reading = grain.ReadOptions(num_threads=1, prefetch_buffer_size=1)
         working = grain.MultiprocessingOptions(num_workers=workers, per_worker_buffer_size=1)
         made = iter(numbers.to_iter_dataset(reading).mp_prefetch(working, worker_init_fn=_begin))
     else:
-        made = iter(numbers.to_iter_dataset(grain.ReadOptions(num_threads=1, prefetch_buffer_size=_AHEAD)))
+        made = iter(numbers.to_iter_dataset(grain.ReadOptions(num_threads=1, prefetch_buffer_size=_THREAD_BUFFER)))
     try:
         yield from made
     finally:
@@ -40,11 +40,9 @@ def ahead(make: Callable[[int], T], start: int, workers: int) -> Generator[T, No
 
 
 def serve_parent() -> None:
-    """In a worker: Ctrl-C, which a terminal sends to all, is for its parent; and it does not outlive that."""
+    """Makes a worker process ignore Ctrl-C, which its parent handles, and end with its parent."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
+    threading.Thread(target=_end_with, args=(multiprocessing.parent_process(),), daemon=True).start()
 
 
 def _begin(worker: int, workers: int) -> None:
@@ -54,11 +52,11 @@ def _begin(worker: int, workers: int) -> None:
 
 def _end_with(parent: Any) -> None:
     parent.join()
-    os._exit(1)  # nobody is there to hear of anything
+    os._exit(1)  # nobody is left to report to
 
 
-class _Row(Sequence[T], Generic[T]):
-    """As grain reads a source."""
+class _Sequence(Sequence[T], Generic[T]):
+    """A source as grain reads it."""
 
     def __init__(self, make: Callable[[int], T], start: int):
         self._make, self._start = make, start

@@ -6,14 +6,16 @@ from dataclasses import dataclass, field
 import numpy as np
 import pytest
 
-from jclip.data.batches.mixing import Order
-from jclip.data.batches.pipeline import Batches
-from jclip.data.batches.units import Unit, groups
-from jclip.data.sources.folders import ParallelFolder, write_languages, write_parallel
+from jclip.data.batches.opened import open_sources
+from jclip.data.batches.order import Order
+from jclip.data.batches.sampling import Unit, groups
+from jclip.data.sources.folders import ParallelFolder
 from jclip.data.sources.records import Pair, Translation
 from jclip.data.sources.synthetic import write_tokenizer
+from jclip.data.sources.writing import write_languages, write_parallel
 from jclip.errors import JclipError
 from jclip.images.preprocess import Preprocessing
+from tests.data.loading import make_batches
 
 
 @pytest.fixture(scope="module")
@@ -28,6 +30,10 @@ class Given:
     records: tuple = field(repr=False)
     weight: float = 1.0
 
+    @property
+    def gives(self):
+        return type(self.records[0])
+
     def open(self, preprocessing=None):
         return list(self.records)
 
@@ -39,7 +45,7 @@ def pair(number, captions, languages=(), text_ids=(), pictures=1):
 
 def units(source, **options):
     given = {"captions": "one", "temperature": None, **options}
-    return groups([source], [source.open()], **given)
+    return groups(open_sources([source], Preprocessing(size=8)), **given)
 
 
 def every(group):
@@ -81,11 +87,11 @@ def test_temperature_by_hand(temperature, share):
 def test_languages_count_over_all_sources():
     """A folder for each language, or one for both, is the same; a weight counts a source's records so often."""
     zh, ko = Given(TALES[:16]), Given(TALES[16:])
-    apart = groups([zh, ko], [zh.open(), ko.open()], "one", 2.0)
+    apart = groups(open_sources([zh, ko], Preprocessing()), "one", 2.0)
     together = {group.language: group.weight for group in units(Given(TALES), temperature=2.0)}
     assert {group.language: group.weight for group in apart} == pytest.approx(together)
     twice = Given(TALES[16:], weight=4.0)
-    found = groups([zh, twice], [zh.open(), twice.open()], "one", 2.0)
+    found = groups(open_sources([zh, twice], Preprocessing()), "one", 2.0)
     assert found[0].weight == pytest.approx(found[1].weight)
 
 
@@ -102,8 +108,7 @@ def test_a_record_in_several_languages_is_a_unit_in_each(words):
 
 
 def batches(words, *sources, **options):
-    given = {"seed": 1, "stage": 0, "tokenizer": words, "context_length": 12, "preprocessing": Preprocessing(size=8)}
-    return Batches(sources, **{**given, **options})
+    return make_batches(*sources, tokenizer=words, **options)
 
 
 def test_a_caption_brings_its_own_text_id(words):
@@ -155,17 +160,18 @@ def test_languages_of_a_folder_are_not_looked_for_in_its_records(tmp_path, monke
     write_parallel(tmp_path / "text", TALES)
     write_languages(tmp_path / "text", "train", np.array([tale.language for tale in TALES]))
     source = ParallelFolder(str(tmp_path / "text"))
-    opened = source.open()
+    opened = open_sources([source], Preprocessing())
+    records = opened.records[0]
     with monkeypatch.context() as none:
-        none.setattr(type(opened), "__getitem__", lambda self, index: pytest.fail("read"))
-        found = groups([source], [opened], "one", 2.0)
+        none.setattr(type(records), "__getitem__", lambda self, index: pytest.fail("read"))
+        found = groups(opened, "one", 2.0)
     assert [(group.language, group.count) for group in found] == [("ko", 4), ("zh", 16)]
-    assert [opened[unit.record].language for unit in every(found[0])] == ["ko"] * 4
+    assert [records[unit.record].language for unit in every(found[0])] == ["ko"] * 4
     write_languages(tmp_path / "text", "train", np.array(["zh"]))
-    with pytest.raises(JclipError, match="notes the languages of 1 records in split 'train', which has 20: import it"):
-        groups([source], [opened], "one", 2.0)
+    with pytest.raises(JclipError, match="has the languages of 1 records in split 'train', which has 20: import it"):
+        groups(opened, "one", 2.0)
 
 
 def test_a_temperature_needs_languages():
-    with pytest.raises(JclipError, match="import the data with its languages, or leave it out"):
+    with pytest.raises(JclipError, match="import the data with its languages, or omit it"):
         units(Given((pair(0, ["red"]),)), temperature=2.0)

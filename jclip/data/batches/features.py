@@ -19,8 +19,8 @@ import ml_dtypes
 import numpy as np
 
 from jclip.config import to_json
-from jclip.data.sources.any_source import Source
-from jclip.data.sources.folders import count_records
+from jclip.data.sources.source import Source
+from jclip.data.sources.writing import count_records
 from jclip.errors import JclipError
 from jclip.io.files import check_utf8, whole_file
 from jclip.io.json_files import entry, read_object
@@ -31,7 +31,7 @@ _DTYPES = {"float32": np.dtype(np.float32), "bfloat16": np.dtype(ml_dtypes.bfloa
 _FREE = ("weight", "english_share", "folder")  # of a source: its records are the same whatever these are
 _NOTE = b"?"  # what a row begins with that is the reason why there is none
 
-Row = np.ndarray | str
+FeatureRow = np.ndarray | str
 """Features (d,), or why the tower could read nothing there."""
 
 
@@ -40,7 +40,7 @@ class DamagedCache(JclipError):
 
 
 @dataclass(frozen=True)
-class Cache:
+class FeatureCache:
     """The rows of one source, whole or in the making.
 
     Attributes:
@@ -83,7 +83,7 @@ class Cache:
         """The files that are still to be written, or that are not what they should be."""
         return [shard for shard in range(self.shards) if not self._is_whole(shard)]
 
-    def write(self, shard: int, rows: Sequence[Row]) -> None:
+    def write(self, shard: int, rows: Sequence[FeatureRow]) -> None:
         """Writes a file, unless another run has done so in the meantime; of two at the same time the last one stays.
 
         Raises:
@@ -134,14 +134,14 @@ class Cache:
     def _is_whole(self, shard: int) -> bool:
         return self._file(shard).exists() and count_records(self._file(shard)) == len(self.rows_of(shard))
 
-    def _packed(self, row: Row) -> bytes:
+    def _packed(self, row: FeatureRow) -> bytes:
         if isinstance(row, str):
             data, size = _NOTE + row.encode("utf-8"), self.width * _DTYPES[self.dtype].itemsize
             return data + b"\0" if len(data) == size else data  # its length tells it from features
         return row.astype(_DTYPES[self.dtype]).tobytes()
 
 
-def describe(source: Source, cache: Path) -> dict[str, Any]:
+def describe_source(source: Source, cache: Path) -> dict[str, Any]:
     """A source's part of what decides the rows: which it is, and what its folder holds.
 
     Files are known by name, size and the time of their last change. Whoever copies a folder without its times has a
@@ -164,14 +164,14 @@ def describe(source: Source, cache: Path) -> dict[str, Any]:
 
 def open_cache(
     place: Path, name: str, description: dict[str, Any], *, count: int, width: int, dtype: str, shard_rows: int
-) -> Cache:
+) -> FeatureCache:
     """The cache of a description, begun if there is none.
 
     Args:
       place: the folder of all caches.
       name: what the folder's name begins with.
       description: JSON-ready: everything that decides the numbers. Another one is another cache.
-      count, width, dtype: see `Cache`.
+      count, width, dtype: see `FeatureCache`.
       shard_rows: of a new one.
 
     Raises:
@@ -191,4 +191,4 @@ def open_cache(
     shard_rows = entry(read_object(file, "as the description of a cache"), "shard_rows", int, file)
     if shard_rows < 1:
         raise JclipError(f"{file}: shard_rows is {shard_rows}, but must be 1 or more: remove the folder")
-    return Cache(folder, count, width, dtype, shard_rows)
+    return FeatureCache(folder, count, width, dtype, shard_rows)

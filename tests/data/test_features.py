@@ -7,35 +7,35 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from jclip.data.batches.cache import Cache, DamagedCache, describe, open_cache
-from jclip.data.batches.pipeline import Batches
-from jclip.data.sources.any_source import ParallelFolder, SyntheticPairs
-from jclip.data.sources.folders import write_parallel
+from jclip.data.batches.features import DamagedCache, FeatureCache, describe_source, open_cache
+from jclip.data.sources.folders import ParallelFolder
 from jclip.data.sources.records import Translation
-from jclip.data.sources.synthetic import caption, translation, write_tokenizer
+from jclip.data.sources.synthetic import SyntheticPairs, caption, translation, write_tokenizer
+from jclip.data.sources.writing import write_parallel
 from jclip.errors import JclipError
 from jclip.io.files import whole_file
+from tests.data.loading import make_batches
 
 
 def test_a_folder_is_known_by_its_files(tmp_path):
     write_parallel(tmp_path / "text", [Translation(caption(n), translation(n), "zh") for n in range(4)])
     source = ParallelFolder(str(tmp_path / "text"))
-    before = describe(source, tmp_path / "text" / "cache")
+    before = describe_source(source, tmp_path / "text" / "cache")
     (tmp_path / "text" / "cache").mkdir()
     (tmp_path / "text" / "cache" / "x").write_text("a cache in the folder is none of its data")
-    assert describe(replace(source, weight=3.0, english_share=0.1), tmp_path / "text" / "cache") == before
-    assert describe(replace(source, split="other"), tmp_path / "text" / "cache") != before
+    assert describe_source(replace(source, weight=3.0, english_share=0.1), tmp_path / "text" / "cache") == before
+    assert describe_source(replace(source, split="other"), tmp_path / "text" / "cache") != before
     (tmp_path / "text").rename(tmp_path / "moved")
     moved = ParallelFolder(str(tmp_path / "moved"))
-    assert describe(moved, tmp_path / "moved" / "cache") == before
+    assert describe_source(moved, tmp_path / "moved" / "cache") == before
     (shard,) = (tmp_path / "moved").glob("*.array_record*")
     os.utime(shard, ns=(1, 1))
-    assert describe(moved, tmp_path / "moved" / "cache") != before
+    assert describe_source(moved, tmp_path / "moved" / "cache") != before
 
 
 def test_rows_and_reasons_come_back(tmp_path):
     for dtype, width in (("float32", 3), ("bfloat16", 7)):
-        cache = Cache(tmp_path / dtype, 5, width, dtype, 2, first=(0, 2))
+        cache = FeatureCache(tmp_path / dtype, 5, width, dtype, 2, first=(0, 2))
         rows = [np.arange(width, dtype=np.float32) + row for row in range(5)]
         size = width * (4 if dtype == "float32" else 2)
         reason = "x" * (size - 1)  # with its mark as long as features would be
@@ -60,7 +60,7 @@ def damage(cache):
 
 
 def test_a_damaged_cache_is_named(tmp_path):
-    cache = Cache(tmp_path, 1, 3, "float32", 1)
+    cache = FeatureCache(tmp_path, 1, 3, "float32", 1)
     cache.write(0, [np.zeros(3, np.float32)])
     damage(cache)
     with pytest.raises(DamagedCache, match=r"is damaged \(.*\): delete it, and it is made again"):
@@ -85,12 +85,12 @@ def test_two_runs_that_make_a_cache_at_the_same_time(tmp_path, monkeypatch):
 
     def begun_by_another(file):
         with monkeypatch.context() as other:
-            other.setattr("jclip.data.batches.cache.whole_file", whole_file)
+            other.setattr("jclip.data.batches.features.whole_file", whole_file)
             open_cache(tmp_path, "image", {"of": "this"}, **sizes, shard_rows=2)
         return whole_file(file)
 
     with monkeypatch.context() as patch:
-        patch.setattr("jclip.data.batches.cache.whole_file", begun_by_another)
+        patch.setattr("jclip.data.batches.features.whole_file", begun_by_another)
         cache = open_cache(tmp_path, "image", {"of": "this"}, **sizes, shard_rows=1)
     assert cache.shard_rows == 2  # as the first one said
     rows = [np.full(3, row, np.float32) for row in range(2)]
@@ -104,7 +104,7 @@ def test_two_runs_that_make_a_cache_at_the_same_time(tmp_path, monkeypatch):
 
 
 def test_a_disk_that_is_full_is_named_and_nothing_stays(tmp_path):
-    cache = Cache(tmp_path / "cache", 1, 3, "float32", 1)
+    cache = FeatureCache(tmp_path / "cache", 1, 3, "float32", 1)
     usual = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1000, usual[1]))
     try:
@@ -122,9 +122,8 @@ def test_a_disk_that_is_full_is_named_and_nothing_stays(tmp_path):
 def test_damage_is_no_picture_to_be_replaced(tmp_path):
     """However many may be replaced: a row that cannot be read says nothing of the picture."""
     words = write_tokenizer("wordpiece", tmp_path / "words")
-    given = {"batch_size": 4, "seed": 0, "stage": 0, "tokenizer": words, "context_length": 8, "max_unreadable": 9}
-    some = Batches((SyntheticPairs(count=4),), **given)
-    cache = Cache(tmp_path / "cache", 4, 3, "float32", 4)
+    some = make_batches(SyntheticPairs(count=4), tokenizer=words, batch_size=4, max_unreadable=9)
+    cache = FeatureCache(tmp_path / "cache", 4, 3, "float32", 4)
     cache.write(0, ["no picture", *np.zeros((3, 3), np.float32)])
     some.features = [cache]
     assert some[0]["image_feature"].shape == (4, 3) and some.unreadable == ["no picture"]
