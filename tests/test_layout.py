@@ -23,6 +23,7 @@ FLOORS = (
     {"stages", "bundle"},
     {"inference", "conversion"},
     {"train", "evaluate"},
+    {"evaluators"},
     {"finetune", "demo"},
     {"configs"},
     {"cli"},

