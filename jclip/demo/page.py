@@ -77,8 +77,8 @@ def write_page(
 
 _GALLERY_NOTE = """AltCLIP after both stages. Two random known concepts in each language, by names that were trained \
 on. The best matches come first, among the images of all concepts, held-out ones included."""
-_FIGURES_NOTE = """Recall in per cent, before and after each stage, beside chance. The pixel baseline names an image by \
-its nearest training image in 32 × 32 pixels. It reads no text, so it has no figures from text to image."""
+_FIGURES_NOTE = """Recall in per cent, before and after each stage, beside chance. The pixel baseline names an image \
+by its nearest training image in 32 × 32 pixels. It reads no text, so it has no figures from text to image."""
 _CURVES_NOTE = """Recall of known concepts at the start and at the end of each stage, and the loss, by step. \
 Runs that start from another run's parameters know something at their first step."""
 
