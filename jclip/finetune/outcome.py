@@ -112,8 +112,8 @@ def settle(start: Path, trained: Path, data: Path, splits: Sequence[str], out: P
     return outcome, [Section("What they find", _SHOWN, [one for some in sections for one in some])]
 
 
-_SHOWN = """Results of both models for the same random captions of the validation split, best first; a green frame marks \
-a right one."""
+_SHOWN = """Results of both models for the same random captions of the validation split, best first; a green frame \
+marks a right one."""
 
 
 def read_outcome(out: Path, data: Path) -> Outcome:
@@ -169,8 +169,8 @@ def write_report(
 
 _INTRO = """A is the starting model, B the best moment of the run."""
 _READING = """Percentages, A → B, with the 95 % bootstrap interval of B − A over the queries; one that contains 0 may \
-be chance. The best moment was chosen on the split "valid", so its figures there are slightly too good. Figures to quote need \
-a split "test" that no choice used."""
+be chance. The best moment was chosen on the split "valid", so its figures there are slightly too good. Figures to \
+quote need a split "test" that no choice used."""
 NOT_BETTER = """No moment of the run was better than the start, so the start was kept. More images help most; then \
 captions that distinguish the images, and a lower learning rate in finetune.py."""
 
