@@ -304,7 +304,7 @@ def _batch(
     fits = _power_of_two(min(fits, _LARGEST_BATCH))
     by_data = _power_of_two(max(2, data.pairs // _LEAST_STEPS_AN_EPOCH)) // machine.devices * machine.devices
     goal = min(_LARGEST_BATCH, max(_SMALLEST_GOAL, fits * machine.devices))
-    if model.resnet:
+    if model.has_statistics:
         goal = min(_LARGEST_BATCH, fits * machine.devices)
     batch = max(min(by_data, goal) // machine.devices * machine.devices, machine.devices, 2)
     why = f"as many as leave {_LEAST_STEPS_AN_EPOCH} steps an epoch: the other pairs of a batch are a pair's negatives"
@@ -317,7 +317,7 @@ def _batch(
             f"{data.pairs} pairs cannot be split over {machine.devices} devices: bring more, or use fewer devices"
         )
     micro = 1
-    while batch // machine.devices > fits * micro and batch % (2 * micro * machine.devices) == 0 and not model.resnet:
+    while batch // machine.devices > fits * micro and batch % (2 * micro * machine.devices) == 0 and not model.has_statistics:
         micro *= 2
     memory = Choice(
         "memory",

@@ -67,7 +67,7 @@ class TowerFacts:
       worked: parameters used for every token: all except embedding tables.
       tokens: that a picture or a text of full length becomes; of a ResNet the number with as much arithmetic.
       kept: bytes that one picture or text of full length leaves for the backward pass, computing in 16 bits.
-      layers: 0 for a ResNet.
+      layers: of its stack; 0 if it has none.
     """
 
     parameters: int
@@ -84,14 +84,14 @@ class ModelFacts:
     Attributes:
       image, text: the towers.
       context_length: tokens of the longest text.
-      resnet: whether the image tower is a ResNet, whose batch norm needs the whole batch at once.
+      has_statistics: whether the image tower has batch statistics, which need the whole batch at once.
       white: whether transparent pixels and borders are white.
     """
 
     image: TowerFacts
     text: TowerFacts
     context_length: int
-    resnet: bool = False
+    has_statistics: bool = False
     white: bool = False
 
     @property
