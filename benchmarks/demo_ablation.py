@@ -1,9 +1,9 @@
-"""What makes the demo's English CLIP good: each choice taken back alone, on the tuning artists.
+"""Ablation of the demo's English CLIP on the tuning artists: each choice undone alone.
 
     jclip demo --quick                                  fetches the data, once
     python benchmarks/demo_ablation.py                  a quarter of an hour on 2 cores
 
-Trains on Twemoji and scores OpenMoji; the test artist is not looked at. Text to image and image to text, per cent.
+Trains on Twemoji and scores OpenMoji; the test artist is not read. Text to image and image to text, per cent.
 """
 
 import tempfile
@@ -26,7 +26,7 @@ SMALL_PATCHES = {"patch_size": 8, "width": 128, "layers": 3, "heads": 2}
 
 
 def variants(run: Run) -> dict[str, Run]:
-    """The run as it is, and with one choice taken back at a time."""
+    """Returns the run as configured and with one choice undone at a time."""
     (stage,) = run.stages
     small = replace(run.model, image=replace(common.IMAGE, **SMALL_PATCHES))
     return {

@@ -317,7 +317,11 @@ def _batch(
             f"{data.pairs} pairs cannot be split over {machine.devices} devices: bring more, or use fewer devices"
         )
     micro = 1
-    while batch // machine.devices > fits * micro and batch % (2 * micro * machine.devices) == 0 and not model.has_statistics:
+    while (
+        batch // machine.devices > fits * micro
+        and batch % (2 * micro * machine.devices) == 0
+        and not model.has_statistics
+    ):
         micro *= 2
     memory = Choice(
         "memory",

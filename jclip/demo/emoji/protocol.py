@@ -86,12 +86,12 @@ def is_heldout_pair(codepoints: str, language: str) -> bool:
     return language != "en" and _hash(f"{codepoints} {language}") % 10 == 0
 
 
-def alike(name: str, other: str) -> bool:
+def spelt_similarly(name: str, other: str) -> bool:
     """Returns True if two names of a concept share at least half of their characters, ignoring case.
 
     A model that was trained on one of them can then read the other.
 
-    >>> alike("banane", "Banana"), alike("金魚", "金鱼"), alike("Hund", "dog")
+    >>> spelt_similarly("banane", "Banana"), spelt_similarly("金魚", "金鱼"), spelt_similarly("Hund", "dog")
     (True, True, False)
     """
     return difflib.SequenceMatcher(None, name.casefold(), other.casefold()).ratio() >= 0.5

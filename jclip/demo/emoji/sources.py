@@ -1,6 +1,6 @@
-"""The emoji data set as sources for a configuration: pictures with names, and parallel names; and as questions.
+"""Sources of emoji: images with names, and parallel names; and the whole data set for evaluation.
 
-The two sources never yield a held-out concept, or a name that is held out as a translation pair.
+The sources never yield a held-out concept or a held-out name.
 """
 
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ from jclip.config import kind_of
 from jclip.data.sources.records import Pair, Translation
 from jclip.data.sources.source import Source
 from jclip.demo.emoji.place import built_at, check_own, is_built
-from jclip.demo.emoji.protocol import LANGUAGES, Concept, Role, alike, is_heldout_pair
+from jclip.demo.emoji.protocol import LANGUAGES, Concept, Role, is_heldout_pair, spelt_similarly
 from jclip.errors import JclipError
 from jclip.images.preprocess import Picture, Preprocessing, to_array
 
@@ -23,10 +23,10 @@ from jclip.images.preprocess import Picture, Preprocessing, to_array
 @kind_of(Source)
 @dataclass(frozen=True)
 class EmojiPairs:
-    """Pictures by some artists with names in some languages; one record is one known concept.
+    """Images by some artists with names in some languages; a record is a known concept.
 
     Attributes:
-      folder: where the data set is, or is to be built.
+      folder: of the data set; it is built if missing.
       artists: of "noto", "twemoji", "openmoji".
       languages: of `protocol.LANGUAGES`.
       weight: in a mixture.
@@ -40,14 +40,14 @@ class EmojiPairs:
     gives: ClassVar[type] = Pair
 
     def unbuilt(self) -> str:
-        """Returns what `open` would do instead of reading, in words; empty where the data set is built."""
+        """Returns what `open` would do before reading, for people; empty if the data set is built."""
         return _unbuilt(self.folder)
 
     def open(self, preprocessing: Preprocessing | None = None) -> list[Pair]:
-        """The records; with `preprocessing`, their pictures decoded and resized.
+        """Returns the records; with `preprocessing`, their images decoded and resized.
 
         Raises:
-          JclipError: an unknown artist or language, or the data set can be neither read nor built.
+          JclipError: an unknown artist or language, or the data set cannot be read or built.
         """
         _check(self.languages)
         if not self.artists:
@@ -70,12 +70,12 @@ class EmojiPairs:
 @kind_of(Source)
 @dataclass(frozen=True)
 class EmojiParallel:
-    """English names of known concepts beside their names in other languages; one record is one translation pair.
+    """English names of known concepts beside names in other languages; a record is a translation pair.
 
     Attributes:
-      folder: where the data set is, or is to be built.
-      languages: of `protocol.LANGUAGES`; "en" adds the English names as their own translations.
-      english_share: how often the student reads the English name itself, whatever the record's language.
+      folder: of the data set; it is built if missing.
+      languages: of `protocol.LANGUAGES`; "en" pairs the English names with themselves.
+      english_share: probability that the student reads the English name instead of the other.
       weight: in a mixture.
     """
 
@@ -87,14 +87,14 @@ class EmojiParallel:
     gives: ClassVar[type] = Translation
 
     def unbuilt(self) -> str:
-        """Returns what `open` would do instead of reading, in words; empty where the data set is built."""
+        """Returns what `open` would do before reading, for people; empty if the data set is built."""
         return _unbuilt(self.folder)
 
     def open(self, preprocessing: Preprocessing | None = None) -> list[Translation]:
-        """The records.
+        """Returns the records.
 
         Raises:
-          JclipError: an unknown language, or the data set can be neither read nor built.
+          JclipError: an unknown language, or the data set cannot be read or built.
         """
         del preprocessing
         _check(self.languages)
@@ -108,18 +108,18 @@ class EmojiParallel:
 
 
 class EmojiSet:
-    """The whole data set, held-out parts too, for evaluation. Row i of everything is concept i.
+    """The whole data set with its held-out parts, for evaluation. Row i of everything is concept i.
 
     Attributes:
-      concepts: those that all artists drew, without copies, in the order of `protocol.concepts`.
-      names: language -> one name for each concept.
+      concepts: drawn by all artists, without copies, in the order of `protocol.concepts`.
+      names: language -> a name for each concept.
     """
 
     def __init__(self, folder: Path):
-        """Reads the data set under `folder`, and builds it first if it is not there.
+        """Reads the data set under `folder`; builds it if missing.
 
         Raises:
-          JclipError: it can be neither read nor built.
+          JclipError: it cannot be read or built.
         """
         from jclip.demo.emoji.builder import build
 
@@ -139,37 +139,38 @@ class EmojiSet:
         return tuple(self._builder.info.splits)
 
     def rows(self, role: Role | None = None) -> np.ndarray:
-        """Row numbers of the known or the held-out concepts, or of all."""
+        """Returns the rows of the known or the held-out concepts, or of all."""
         chosen = [i for i, concept in enumerate(self.concepts) if role is None or concept.role == role]
         return np.array(chosen, np.int32)
 
     def is_heldout(self, row: int, language: str) -> bool:
-        """Whether this name is held out as a translation pair."""
+        """Returns True if this name is held out."""
         return is_heldout_pair(self.concepts[row].codepoints, language)
 
     def heldout_rows(self, language: str, trained: Sequence[str] = LANGUAGES) -> np.ndarray:
-        """Row numbers of known concepts whose name in `language` is in no training text, and is a new word as well.
+        """Returns the rows of known concepts whose held-out name in `language` is also a new word.
+
+        A held-out name is not new if some concept has that name in the training text, or if the concept's trained name
+        in another language is spelt similarly (`protocol.spelt_similarly`).
 
         Args:
           language: of the names.
-          trained: languages whose names are trained on. A held-out name is no new word, and its concept is left out,
-            when any concept's shown name is the same, or when the concept's own shown name in another language is spelt
-            much like it (`protocol.alike`).
+          trained: languages whose names are trained on.
         """
         known = self.rows("known").tolist()
-        shown = {i: [self.names[each][i] for each in trained if not self.is_heldout(i, each)] for i in known}
-        everywhere = {name.casefold() for names in shown.values() for name in names}
+        trained_names = {i: [self.names[each][i] for each in trained if not self.is_heldout(i, each)] for i in known}
+        everywhere = {name.casefold() for names in trained_names.values() for name in names}
         chosen = [
             i
             for i in known
             if self.is_heldout(i, language)
             and (name := self.names[language][i]).casefold() not in everywhere
-            and not any(alike(name, other) for other in shown[i])
+            and not any(spelt_similarly(name, other) for other in trained_names[i])
         ]
         return np.array(chosen, np.int32)
 
     def encoded(self, artist: str) -> list[bytes]:
-        """An artist's pictures as PNG, RGBA, one for each concept.
+        """Returns an artist's images as PNG, RGBA, one for each concept.
 
         Raises:
           JclipError: an unknown artist.
@@ -180,7 +181,7 @@ class EmojiSet:
         """Decodes an artist's images, uint8 (concepts, size, size, 3).
 
         Raises:
-          JclipError: an unknown artist, or an unreadable picture, named by its code points.
+          JclipError: an unknown artist, or an unreadable image, named by its code points.
         """
         if (artist, preprocessing) not in self._pictures:
             named = zip(self.concepts, self.encoded(artist), strict=True)
