@@ -1,4 +1,4 @@
-"""README's section as it stands there: the demo's model, 300 emoji, and what they come to."""
+"""The commands of README's section on fine-tuning: the demo's model and 300 emoji."""
 
 import json
 

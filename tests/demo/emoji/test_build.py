@@ -110,6 +110,7 @@ def test_building_again_finds_it(folder, tmp_path, monkeypatch):
     assert build(folder).info.splits["noto"].num_examples == 788
 
 
+@pytest.mark.slow
 def test_the_same_bytes_every_time(emoji, cache, tmp_path):
     build(tmp_path, cache)
     again = EmojiSet(tmp_path)
