@@ -18,6 +18,8 @@ from jclip.cli.configs import load_config
 from jclip.demo import practice
 from jclip.evaluate.findings import read_findings
 from jclip.finetune import finetuning
+from jclip.finetune.choices import Wishes
+from jclip.finetune.outcome import read_outcome
 from jclip.train import loop
 from jclip.train.logging.telemetry import read_journal
 from tests.cli.small_bundle import write_bundle
@@ -111,6 +113,10 @@ def test_a_changed_file_is_another_run(place, start, few, capsys):
     assert program == "jclip" and main([*command, "--json"]) == 0
     capsys.readouterr()
     file = place / "odd [1] dir's" / "finetune.py"
+    # The same request from Python finds it finished.
+    found = finetuning.finetune(finetuning.Request(start, few, file.parent, wishes=Wishes(epochs=1)))
+    assert found == read_outcome(file.parent, file.parent / "data")
+    assert finetuning.load_run(str(file)) == load_config(str(file))
     file.write_text(file.read_text(encoding="utf-8").replace("seed=0", "seed=1"), encoding="utf-8")
     assert asked(*words) == 1
     said = capsys.readouterr().err
