@@ -19,7 +19,7 @@ def build(place: common.Place) -> Run:
         objective="teacher",
         data=(common.parallel(place),),
         batch_size=256,
-        budget=Budget(steps=600),
+        budget=Budget(steps=450),
         optimizer=replace(common.MUON, warmup_steps=50),
         trains=((r"text/projection/.*", False), (r"text/.*", True), (r"image/.*|logit_scale", False)),
         context_length=common.CONTEXT,
@@ -33,8 +33,8 @@ def build(place: common.Place) -> Run:
         objective="contrastive",
         data=(common.pairs(place, *LANGUAGES),),
         batch_size=256,
-        budget=Budget(steps=60),
-        optimizer=replace(common.MUON, learning_rate=5e-4, warmup_steps=12),
+        budget=Budget(steps=50),
+        optimizer=replace(common.MUON, learning_rate=5e-4, warmup_steps=10),
         trains=((r"image/.*", False), (r"text/.*|logit_scale", True)),
         augmentation=common.AUGMENTATION,
         context_length=common.CONTEXT,
@@ -48,7 +48,7 @@ def build(place: common.Place) -> Run:
         stages=(teacher_learning, contrastive),
         starts_from=((r"image/.*|text/projection/.*|logit_scale", english), (r"text/.*", "")),
         teacher=Teacher(english, common.ENGLISH_CLIP, common.ENGLISH_CONTEXT),
-        checkpoint_every=300,
+        checkpoint_every=225,
     )
 
 

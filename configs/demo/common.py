@@ -90,7 +90,6 @@ AUGMENTATION = Augmentation(
 MUON = Optimizer(
     name="muon",
     learning_rate=2e-3,
-    warmup_steps=70,
     beta2=0.95,
     weight_decay=0.1,
     multipliers=((r".*/layers/.*/kernel", 10.0), (r".*", 1.0)),

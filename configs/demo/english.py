@@ -3,6 +3,8 @@
 jclip train configs/demo/english.py --workdir runs/demo/english      after `jclip demo` has prepared the data
 """
 
+from dataclasses import replace
+
 from jclip.configs.demo import common
 from jclip.stages import Budget, Stage
 from jclip.train.run import Run
@@ -15,8 +17,8 @@ def build(place: common.Place) -> Run:
         objective="contrastive",
         data=(common.pairs(place, "en"),),
         batch_size=256,
-        budget=Budget(steps=600),
-        optimizer=common.MUON,
+        budget=Budget(steps=450),
+        optimizer=replace(common.MUON, warmup_steps=50),
         augmentation=common.AUGMENTATION,
         context_length=common.ENGLISH_CONTEXT,
     )
@@ -26,7 +28,7 @@ def build(place: common.Place) -> Run:
         tokenizer=f"{place.data}/{common.ENGLISH_TOKENIZER}",
         preprocessing=common.PREPROCESSING,
         stages=(stage,),
-        checkpoint_every=200,
+        checkpoint_every=225,
     )
 
 
