@@ -16,6 +16,7 @@ from jclip.demo.emoji.protocol import TUNING_ARTISTS
 from jclip.demo.scores import EVALUATION
 from jclip.images.on_device import Augmentation
 from jclip.optimizer import Optimizer
+from jclip.stages import Budget
 from jclip.train.logging.telemetry import read_journal
 from jclip.train.loop import train
 from jclip.train.run import Run
@@ -31,6 +32,8 @@ def variants(run: Run) -> dict[str, Run]:
     small = replace(run.model, image=replace(common.IMAGE, **SMALL_PATCHES))
     return {
         "as configured": run,
+        "600 steps": replace(run, stages=(replace(stage, budget=Budget(steps=600)),)),
+        "batches of 128": replace(run, stages=(replace(stage, batch_size=128),)),
         "AdamW for Muon": replace(run, stages=(replace(stage, optimizer=ADAMW),)),
         "no augmentation": replace(run, stages=(replace(stage, augmentation=Augmentation()),)),
         "margins kept": replace(run, preprocessing=replace(run.preprocessing, trim=False)),
