@@ -64,8 +64,8 @@ class DemoWatcher:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
         self._bar.__exit__(kind, error, tb)
 
-    def stage_begins(self, name: str, step: int, steps: int) -> None:
-        """Tells the run, the stage and the time left; a cache of the stage is only shown as a bar."""
+    def stage_begins(self, name: str, step: int, steps: int, **place: int) -> None:
+        """Prints the run, the stage and the time left; the cache of a stage only gets a bar."""
         stages = [stage.name for stage in self._run.run.stages]
         if name in stages:
             stage = stages.index(name)
@@ -75,7 +75,7 @@ class DemoWatcher:
                 f"run {self._number + 1} of {len(self._runs)}, {self._run.title}; stage {stage + 1} of {len(stages)}, "
                 f"{name}: {steps:,} steps; {left}"
             )
-        self._bar.stage_begins(name, step, steps)
+        self._bar.stage_begins(name, step, steps, **place)
 
     def logged(self, record: Mapping[str, Any]) -> None:
         """Shows a record: of an evaluation only R@1 of the known concepts, in two figures at most."""

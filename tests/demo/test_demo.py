@@ -127,7 +127,7 @@ def test_quick_and_long_exclude_each_other(home, capsys):
 
 def test_a_seed_below_zero_is_refused(home, capsys):
     assert main(["demo", "--seed", "-1", "--workdir", str(home)]) == 1
-    assert "a seed of -1" in capsys.readouterr().err
+    assert "seed is -1" in capsys.readouterr().err
 
 
 def test_the_time_left_follows_the_speed_so_far():
