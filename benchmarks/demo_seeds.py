@@ -1,4 +1,4 @@
-"""The demo's figures over several seeds, as Markdown: what the README's tables are taken from.
+"""Prints the demo's figures over several seeds as Markdown, for the README's tables.
 
     for seed in 0 1 2; do jclip demo --seed $seed; done
     python benchmarks/demo_seeds.py runs/demo/results.json runs/demo/seed-1/results.json runs/demo/seed-2/results.json
@@ -19,7 +19,7 @@ COLUMNS = [f"{way}_r{k}" for way in ("t2i", "i2t") for k in KS]
 
 
 def main(files: Sequence[str]) -> None:
-    """Prints one table a question."""
+    """Prints a table for each question."""
     if len(files) < 2:
         sys.exit("usage: python benchmarks/demo_seeds.py RESULTS.json RESULTS.json …: two seeds at least")
     runs = [json.loads(Path(file).read_text(encoding="utf-8")) for file in files]

@@ -30,12 +30,12 @@ import tyro
 from jclip.bundle import Bundle, save_bundle
 from jclip.configs.altclip import recipe
 from jclip.data.batches.examples import Batch
-from jclip.data.emoji.fetch import fetch
-from jclip.data.emoji.names import read_names
-from jclip.data.emoji.protocol import LANGUAGES, concepts
 from jclip.data.sources.folders import ParallelFolder
 from jclip.data.sources.records import Translation
 from jclip.data.sources.writing import write_parallel
+from jclip.demo.emoji.fetch import fetch
+from jclip.demo.emoji.names import read_names
+from jclip.demo.emoji.protocol import LANGUAGES, concepts
 from jclip.evaluate import prompts
 from jclip.models.bert import BertConfig
 from jclip.models.build import init_variables

@@ -24,8 +24,8 @@ FLOORS = (
     {"inference", "conversion"},
     {"train", "evaluate"},
     {"evaluators"},
-    {"finetune", "configs"},
-    {"demo"},
+    {"finetune", "demo"},
+    {"configs"},
     {"cli"},
 )
 LEVEL = {room: level for level, rooms in enumerate(FLOORS) for room in rooms}

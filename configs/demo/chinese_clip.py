@@ -1,4 +1,4 @@
-"""The demo's Chinese-CLIP: a new Chinese text tower beside the English CLIP's image tower, frozen, then everything.
+"""Chinese-CLIP of the demo: a new Chinese text tower beside the English CLIP's frozen image tower; then everything.
 
 jclip train configs/demo/chinese_clip.py --workdir runs/demo/chinese_clip      after the one of english.py
 """
@@ -10,7 +10,7 @@ from jclip.train import Budget, Contrastive, Run, Stage
 
 
 def build(place: common.Place) -> Run:
-    """The run, at some place."""
+    """Returns the run in the folders of `place`."""
     frozen = Stage(
         name="image-frozen",
         objective=Contrastive(augmentation=common.AUGMENTATION),
@@ -19,13 +19,13 @@ def build(place: common.Place) -> Run:
         budget=Budget(steps=150),
         optimizer=replace(common.MUON, warmup_steps=30),
         trains=((r"image/.*", False), (r"text/.*|logit_scale", True)),
-        context_length=common.CONTEXT,
+        context_length=common.CHINESE_CONTEXT,
     )
     everything = replace(
         frozen,
         name="everything",
-        budget=Budget(steps=150),
-        optimizer=replace(frozen.optimizer, learning_rate=1e-3),
+        budget=Budget(steps=90),
+        optimizer=replace(frozen.optimizer, learning_rate=1e-3, warmup_steps=20),
         trains=((r".*", True),),
     )
     return Run(
@@ -35,10 +35,10 @@ def build(place: common.Place) -> Run:
         preprocessing=common.PREPROCESSING,
         stages=(frozen, everything),
         starts_from=((r"image/.*|logit_scale", f"{place.home}/english/1-contrastive"), (r"text/.*", "")),
-        checkpoint_every=100,
+        checkpoint_every=150,
     )
 
 
 def config() -> Run:
-    """The run at the demo's own place."""
+    """Returns the run in the demo's default folders."""
     return build(common.Place())

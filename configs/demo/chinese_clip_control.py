@@ -1,6 +1,6 @@
-"""The control for Chinese-CLIP's second stage: from the same first stage, the same steps with the image tower frozen.
+"""Control for Chinese-CLIP's second stage: the same steps after the same first stage, with the image tower frozen.
 
-Without it, "stage 2 helped" could mean no more than "it was trained longer".
+It tells the effect of the unfrozen image tower from that of more steps.
 
     jclip train configs/demo/chinese_clip_control.py --workdir runs/demo/chinese_clip_control      after chinese_clip.py
 """
@@ -12,7 +12,7 @@ from jclip.train.configuration import Run
 
 
 def build(place: common.Place) -> Run:
-    """The run, at some place."""
+    """Returns the run in the folders of `place`."""
     run = chinese_clip.build(place)
     frozen, everything = run.stages
     control = replace(everything, name="still-frozen", trains=frozen.trains)
@@ -21,5 +21,5 @@ def build(place: common.Place) -> Run:
 
 
 def config() -> Run:
-    """The run at the demo's own place."""
+    """Returns the run in the demo's default folders."""
     return build(common.Place())

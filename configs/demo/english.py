@@ -1,21 +1,23 @@
-"""The demo's English CLIP, from scratch: the stand-in for OpenAI's.
+"""English CLIP of the demo, from scratch: a stand-in for OpenAI's.
 
 jclip train configs/demo/english.py --workdir runs/demo/english      after `jclip demo` has prepared the data
 """
+
+from dataclasses import replace
 
 from jclip.configs.demo import common
 from jclip.train import Budget, Contrastive, Run, Stage
 
 
 def build(place: common.Place) -> Run:
-    """The run, at some place."""
+    """Returns the run in the folders of `place`."""
     stage = Stage(
         name="contrastive",
         objective=Contrastive(augmentation=common.AUGMENTATION),
         data=(common.pairs(place, "en"),),
         batch_size=256,
-        budget=Budget(steps=600),
-        optimizer=common.MUON,
+        budget=Budget(steps=450),
+        optimizer=replace(common.MUON, warmup_steps=50),
         context_length=common.ENGLISH_CONTEXT,
     )
     return Run(
@@ -24,10 +26,10 @@ def build(place: common.Place) -> Run:
         tokenizer=f"{place.data}/{common.ENGLISH_TOKENIZER}",
         preprocessing=common.PREPROCESSING,
         stages=(stage,),
-        checkpoint_every=100,
+        checkpoint_every=225,
     )
 
 
 def config() -> Run:
-    """The run at the demo's own place."""
+    """Returns the run in the demo's default folders."""
     return build(common.Place())

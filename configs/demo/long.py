@@ -1,4 +1,4 @@
-"""The demo with twelve times the steps: an hour or two on two cores shows what more training reaches.
+"""The demo with twelve times the steps: what more training reaches in an hour or two on two cores.
 
 jclip demo --long                                                  all four runs and their report
 jclip train configs/demo/long.py --workdir runs/demo/long/english      the English CLIP alone, data prepared
@@ -7,6 +7,7 @@ jclip train configs/demo/long.py --workdir runs/demo/long/english      the Engli
 from dataclasses import replace
 
 from jclip.configs.demo import common, english
+from jclip.errors import JclipError
 from jclip.stages import Budget
 from jclip.train.configuration import Run
 
@@ -14,10 +15,11 @@ FACTOR = 12.0
 
 
 def scaled(run: Run, factor: float) -> Run:
-    """The run with `factor` times the steps of every stage; a warm-up shrinks along but never grows."""
+    """Returns the run with `factor` times the steps of every stage; its warm-up can shrink but not grow."""
     stages = []
     for stage in run.stages:
-        assert stage.budget.steps is not None, "the demo counts steps"
+        if stage.budget.steps is None:
+            raise JclipError(f"stage {stage.name!r}: only a budget in steps can be scaled")
         warmup = max(1, round(stage.optimizer.warmup_steps * min(factor, 1)))
         steps = max(2, round(stage.budget.steps * factor))
         stages.append(
@@ -27,6 +29,6 @@ def scaled(run: Run, factor: float) -> Run:
 
 
 def config() -> Run:
-    """The English CLIP, long."""
+    """Returns the long English CLIP."""
     run = english.build(common.Place(home=f"{common.HOME}/long"))
     return replace(scaled(run, FACTOR), name="english-long")

@@ -16,16 +16,16 @@ from jclip.plain import print_json
 
 @dataclass(frozen=True)
 class Options:
-    """Makes a folder of pictures with Chinese names and a spreadsheet, to practise `jclip finetune` on.
+    """Creates a folder of images with Chinese names and a spreadsheet, to practise `jclip finetune` on.
 
-    The pictures are emoji that `jclip demo` never trains on, each by three artists. They come from the demo's data set,
-    which is fetched (about 100 MB, once) if it is not there.
+    The images are emoji that `jclip demo` never trains on, each by three artists. They come from the demo's data set,
+    which is downloaded if missing (about 100 MB, once).
 
     Attributes:
-      folder: to be made; it gets sub-folders of pictures, pictures.csv (columns 图片 and 描述) and licences.
-      pictures: their number.
-      seed: decides which are taken, or how they are drawn.
-      drawn: draw coloured shapes instead, such as 红色的圆形: needs no network.
+      folder: to create; it gets sub-folders of images, pictures.csv (columns 图片 and 描述) and licences.
+      pictures: number of images.
+      seed: of the choice of emoji, or of the drawing.
+      drawn: draw coloured shapes such as 红色的圆形 instead; needs no network.
       data: folder of the demo's data set.
       json: print JSON.
     """
@@ -45,11 +45,11 @@ def main(arguments: Sequence[str]) -> int:
     if options.drawn:
         table = practice.shapes(options.folder, options.pictures, options.seed)
     else:
-        with console.working("the demo's data set: fetched and built if it is not there (about 100 MB, once)"):
+        with console.working("reading the demo's data set, downloaded if missing (about 100 MB, once)"):
             table = practice.emoji(options.folder, options.data, options.pictures, options.seed)
     if options.json:
         print_json({"table": str(table), "pictures": options.pictures})
     else:
-        console.tell(f"{options.pictures} pictures, named in {table}")
+        console.tell(f"{options.pictures} images, described in {table}")
         console.tell(f"Next: jclip finetune BUNDLE {shlex.quote(str(table))} OUT")
     return 0

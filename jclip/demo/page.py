@@ -1,4 +1,4 @@
-"""The demo's report.html: what was done, the curves, the figures, and queries with the pictures they find."""
+"""The demo's report.html: queries with the images they find, figures, and learning curves."""
 
 import io
 from collections.abc import Mapping, Sequence
@@ -9,12 +9,10 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from jclip.configs.demo import common
-from jclip.data.emoji.artists import ARTISTS
-from jclip.data.emoji.protocol import LANGUAGE_NAMES, LANGUAGES
-from jclip.data.emoji.sources import EmojiPairs
+from jclip.demo.emoji.artists import ARTISTS
+from jclip.demo.emoji.protocol import ASKED, LANGUAGE_NAMES, LANGUAGES
 from jclip.demo.runs import DemoRun
-from jclip.demo.scores import Examination, tables
+from jclip.demo.scores import EVALUATION, Examination, tables
 from jclip.evaluate.metrics.recall import topk
 from jclip.evaluate.report.elements import Answer, Chart, Credit, Curve, Gallery, Query, Report, Section
 from jclip.evaluate.report.render import write
@@ -28,14 +26,13 @@ _HOMES = {
 }
 _SHOWN, _QUERIES = 6, 2
 _SHOWN_AS = Preprocessing(size=72, resize="squash", background=(255, 255, 255))
-"""For people, the pictures as their artist framed them."""
-_INTRO = """Four small models, two to five million parameters each, trained from nothing on this machine through \
-the same trainer, configurations and checkpoints that a pod would use: an English CLIP; AltCLIP, whose \
-multilingual text tower learns from the English one without seeing a picture and then trains contrastively \
-beside the frozen image tower; Chinese-CLIP, a new Chinese text tower beside the frozen image tower, then \
-everything; and a control that spends the second stage's steps frozen.
+"""Preprocessing of the images shown on the page: with their margins, unlike those of the models."""
+_INTRO = """Four small models of two to five million parameters, trained from scratch on this machine by the same \
+trainer that runs on a pod. An English CLIP. AltCLIP: its multilingual text tower learns from the English one without \
+images, then trains contrastively beside the frozen image tower. Chinese-CLIP: a new Chinese text tower beside the \
+frozen image tower, then everything. A control: the second stage's steps with the image tower still frozen.
 
-All figures are on pictures by {asked}, an artist that no training saw; training saw {trained}. One run, one \
+All figures are on images by {asked}, an artist that no run trained on; the training images are by {trained}. One \
 seed: the README gives the spread over seeds."""
 
 
@@ -58,14 +55,15 @@ def write_page(
     facts = [
         ("trained and scored in", f"{results['seconds'] / 60:.1f} min"),
         ("concepts known, held out", f"{examination.known}, {len(examination.rows) - examination.known}"),
-        ("languages trained, asked", f"{len(LANGUAGES)}, {len(common.ASKED)}"),
+        ("languages trained, asked", f"{len(LANGUAGES)}, {len(ASKED)}"),
         ("training steps", f"{sum(s.budget.steps or 0 for each in runs for s in each.run.stages):,}"),
     ]
     seed = runs[0].run.seed
+    trained = " and ".join(ARTISTS[artist].title for artist in examination.train_artists)
     write(
         Report(
             title="jclip demo: emoji, in ten languages",
-            intro=_INTRO.format(asked=ARTISTS[examination.artist].title, trained=_drawn_by(runs[0])),
+            intro=_INTRO.format(asked=ARTISTS[examination.artist].title, trained=trained),
             sections=sections,
             facts=facts,
             credits=[_credit(name, shown=name == examination.artist) for name in ARTISTS],
@@ -76,13 +74,12 @@ def write_page(
     return file
 
 
-_GALLERY_NOTE = """AltCLIP after both stages. In each language two known concepts, drawn by lot, are asked by a \
-name that was trained on; the best answers first, among the pictures of all concepts, held-out ones too."""
-_FIGURES_NOTE = """Recall in per cent, before and after each stage, beside chance. The nearest picture in pixels names \
-a picture by the closest training picture in 32 × 32 pixels; it reads no text, so it answers from image to text only."""
-
-_CURVES_NOTE = """Recall of known concepts at the start and at the end of each stage, and the loss, by steps of the \
-run. A run that starts from another's parameters may know something at its first step."""
+_GALLERY_NOTE = """AltCLIP after both stages. Two random known concepts in each language, by names that were trained \
+on. The best matches come first, among the images of all concepts, held-out ones included."""
+_FIGURES_NOTE = """Recall in per cent, before and after each stage, beside chance. The pixel baseline names an image \
+by its nearest training image in 32 × 32 pixels. It reads no text, so it has no figures from text to image."""
+_CURVES_NOTE = """Recall of known concepts at the start and at the end of each stage, and the loss, by step. \
+Runs that start from another run's parameters know something at their first step."""
 
 
 def _gallery(bundle: Path, examination: Examination) -> Gallery:
@@ -94,7 +91,7 @@ def _gallery(bundle: Path, examination: Examination) -> Gallery:
     images_nd = model.encode_image(examination.pictures)
     lots = np.random.default_rng(0).permutation(examination.known).tolist()
     queries = []
-    for language in common.ASKED:
+    for language in ASKED:
         names = examination.names(language)
         shown = [i for i in lots if not examination.emoji.is_heldout(examination.rows[i], language)]
         asked = shown[:_QUERIES]
@@ -110,14 +107,8 @@ def _gallery(bundle: Path, examination: Examination) -> Gallery:
     return Gallery("Queries in ten languages", queries)
 
 
-def _drawn_by(each: DemoRun) -> str:
-    (source,) = each.run.stages[0].data
-    assert isinstance(source, EmojiPairs)
-    return " and ".join(ARTISTS[artist].title for artist in source.artists)
-
-
 def _charts(each: DemoRun, journal: Sequence[Mapping[str, Any]]) -> list[Chart]:
-    """The recalls, and one chart for each objective of the run: their losses have different units."""
+    """Returns a chart of recalls and a chart of the losses of each objective, which have different units."""
     charts: dict[str, list[Curve]] = {}
     for stage in each.run.stages:
         records = [record for record in journal if record["kind"] == "train" and record["stage"] == stage.name]
@@ -127,18 +118,21 @@ def _charts(each: DemoRun, journal: Sequence[Mapping[str, Any]]) -> list[Chart]:
 
 
 def _recalls(each: DemoRun, journal: Sequence[Mapping[str, Any]]) -> Chart:
-    """R@1 from text to picture, beside chance: English, or the run's only language, and the mean of the others."""
+    """Charts R@1 from text to image: the run's first language, the mean of the others, and chance."""
     records = [record for record in journal if record["kind"] == "evaluation"]
 
     def mean(languages: Sequence[str], figure: str) -> list[float]:
-        return [float(np.mean([r[f"{language}/known/t2i_{figure}"] for language in languages])) for r in records]
+        return [
+            float(np.mean([r[f"{EVALUATION}/{language}/known/t2i_{figure}"] for language in languages]))
+            for r in records
+        ]
 
     first, *others = each.languages
     groups = {LANGUAGE_NAMES[first]: [first], **({"mean of the other languages": others} if others else {})}
     curves = [Curve(name, [r["total"] for r in records], mean(group, "r1")) for name, group in groups.items()]
     starts = np.cumsum([0] + [stage.budget.steps for stage in each.run.stages])
     return Chart(
-        f"{each.title}: R@1 from text to picture",
+        f"{each.title}: R@1 from text to image",
         curves,
         levels=[("chance", level) for level in mean(each.languages, "chance_r1")[:1]],
         marks=[(stage.name, float(start)) for stage, start in zip(each.run.stages, starts, strict=False)],
@@ -147,7 +141,7 @@ def _recalls(each: DemoRun, journal: Sequence[Mapping[str, Any]]) -> Chart:
 
 
 def _credit(artist: str, shown: bool) -> Credit:
-    part = "Shown on this page; no model was trained on it." if shown else "Trained on; not shown."
+    part = "Shown on this page; not trained on." if shown else "Trained on; not shown."
     return Credit(ARTISTS[artist].title, ARTISTS[artist].licence, _HOMES[artist], part)
 
 

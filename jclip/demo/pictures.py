@@ -1,16 +1,16 @@
-"""The test artist's pictures as files, with a list of pairs a language: what `jclip eval` and people can use."""
+"""The test artist's images as files, with a table of pairs for each language, for `jclip eval retrieval`."""
 
 from pathlib import Path
 
-from jclip.configs.demo import common
+from jclip.demo.emoji.protocol import ASKED
 from jclip.demo.scores import Examination
 
 
 def write_pairs(folder: Path, examination: Examination) -> Path:
-    """Writes the known concepts' pictures, and LANGUAGE.tsv of `jclip eval retrieval`; returns the Chinese one.
+    """Writes the known concepts' images and a LANGUAGE.tsv for each language; returns the Chinese table.
 
-    Names that are held out are left out, so that the lists ask T1. Where two concepts share a name, either picture is
-    a right answer, as in the demo's own figures.
+    Held-out names are omitted, so that the tables ask T1. If two concepts share a name, both images are right answers,
+    as in the demo's own figures.
     """
     folder.mkdir(parents=True, exist_ok=True)
     rows = examination.emoji.rows("known").tolist()
@@ -18,7 +18,7 @@ def write_pairs(folder: Path, examination: Examination) -> Path:
     files = {row: examination.emoji.concepts[row].codepoints + ".png" for row in rows}
     for row, name in files.items():
         (folder / name).write_bytes(encoded[row])
-    for language in common.ASKED:
+    for language in ASKED:
         shown = [row for row in rows if not examination.emoji.is_heldout(row, language)]
         lines = [f"{files[row]}\t{examination.emoji.names[language][row]}\n" for row in shown]
         (folder / f"{language}.tsv").write_text("".join(lines), encoding="utf-8")

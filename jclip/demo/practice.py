@@ -1,11 +1,11 @@
-"""A folder of pictures and a spreadsheet as a person would have them, to practise fine-tuning on.
+"""Practice data for fine-tuning: a folder of images and a spreadsheet of captions.
 
     my-pictures/动物与自然/猫头鹰-1.png, …    pictures in sub-folders
     my-pictures/pictures.csv               columns 图片,描述; UTF-8 with a BOM and CRLF, as Excel writes "CSV UTF-8"
-    my-pictures/LICENCES.txt               who drew them, where anybody did
+    my-pictures/LICENCES.txt               attribution of the artists, if there are any
 
-Emoji are concepts that no run of the demo trains on, each by three artists, so a model of the demo does not know them.
-Shapes are drawn here and need no network.
+Emoji are concepts that no run of the demo trains on, each drawn by three artists. Shapes are drawn here and need no
+network.
 """
 
 import csv
@@ -18,15 +18,17 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image, ImageDraw
 
+from jclip.demo.emoji.artists import ARTISTS
+from jclip.demo.emoji.sources import emoji_set
 from jclip.errors import JclipError
 from jclip.io.files import check_free, whole_folder
 
 TABLE = "pictures.csv"
 """Name of the spreadsheet in the folder."""
 COLUMNS = ("图片", "描述")
-"""Headings of the spreadsheet: picture, description."""
+"""Headings of the spreadsheet: image, caption."""
 SIDE = 72
-"""Height and width of a drawn picture, in pixels."""
+"""Height and width of a drawn image, in pixels."""
 
 _GROUPS = {
     "Animals & Nature": "动物与自然",
@@ -51,7 +53,7 @@ _BACKGROUNDS = ((255, 255, 255), (238, 238, 232), (228, 236, 245), (245, 236, 22
 
 
 class Item(NamedTuple):
-    """One picture of the folder: its path there, its description, and the bytes of its PNG file."""
+    """An image: its path in the folder, its caption, and the bytes of its PNG file."""
 
     path: str
     caption: str
@@ -59,7 +61,7 @@ class Item(NamedTuple):
 
 
 def write_practice(folder: Path, items: Sequence[Item], licences: Sequence[str] = ()) -> Path:
-    """Writes the pictures and the spreadsheet that names them; returns the spreadsheet.
+    """Writes the images and their spreadsheet; returns the spreadsheet.
 
     Raises:
       JclipError: the folder exists already.
@@ -84,22 +86,19 @@ def emoji(folder: Path, data: Path, pictures: int, seed: int) -> Path:
     Each of `pictures` / 3 concepts is drawn by three artists.
 
     Args:
-      folder: to be made.
-      data: of the demo's data set; it is built there first if it is not there.
-      pictures: their number.
-      seed: decides which concepts.
+      folder: to create.
+      data: folder of the demo's data set, built if missing.
+      pictures: number of images.
+      seed: of the choice of concepts.
 
     Returns:
       The spreadsheet.
 
     Raises:
-      JclipError: the folder exists, the data set cannot be built, or it has fewer pictures.
+      JclipError: the folder exists, or the data set cannot be built or has fewer images.
     """
-    from jclip.data.emoji.artists import ARTISTS
-    from jclip.data.emoji.sources import EmojiSet
-
     _check(folder, pictures, seed)
-    found = EmojiSet(data)
+    found = emoji_set(data)
     drawn = {artist: found.encoded(artist) for artist in found.artists}
     rows = found.rows("heldout")
     most = len(rows) * len(drawn)
@@ -117,9 +116,9 @@ def emoji(folder: Path, data: Path, pictures: int, seed: int) -> Path:
 
 
 def shapes(folder: Path, pictures: int, seed: int) -> Path:
-    """Draws coloured shapes with descriptions such as 红色的圆形; needs no network.
+    """Draws coloured shapes with captions such as 红色的圆形; needs no network.
 
-    There are 100 descriptions, each equally often as far as the number allows; place, size, angle and background vary.
+    The 100 captions are equally frequent; position, size, angle and background vary.
 
     Returns:
       The spreadsheet.
@@ -155,7 +154,7 @@ Points = list[tuple[float, float]]
 
 
 def _polygon(corners: int, inner: float = 1.0) -> Callable[[], Points]:
-    """A regular polygon on the unit circle, point up; every second corner at `inner` of the radius."""
+    """Returns a function for a regular polygon, point up, with every second corner at `inner` of the radius."""
 
     def points() -> Points:
         radii = [1.0 if i % 2 == 0 else inner for i in range(corners)]
@@ -166,7 +165,7 @@ def _polygon(corners: int, inner: float = 1.0) -> Callable[[], Points]:
 
 
 def _arc(first: int, last: int) -> Callable[[], Points]:
-    """Points on the unit circle, degrees clockwise from the right."""
+    """Returns a function for points on the unit circle, in degrees clockwise from the right."""
     return lambda: [(math.cos(math.radians(a)), math.sin(math.radians(a))) for a in range(first, last + 1, 5)]
 
 
@@ -193,8 +192,8 @@ _SHAPES: dict[str, Callable[[], Points]] = {
 
 
 def _shape(colour: str, shape: str, draw: np.random.Generator) -> bytes:
-    """A PNG of one shape, somewhere near the middle, turned by 15 degrees at most."""
-    large = 4 * SIDE  # averaged down, which smooths the edges
+    """Draws a shape near the centre, rotated by at most 15 degrees, as PNG."""
+    large = 4 * SIDE  # then reduced, which smooths the edges
     radius, angle = large * draw.uniform(0.24, 0.4), math.radians(draw.uniform(-15, 15))
     left, top = (large * draw.uniform(0.42, 0.58) for _ in range(2))
     cosine, sine = math.cos(angle), math.sin(angle)

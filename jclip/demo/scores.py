@@ -1,9 +1,9 @@
 """The demo's questions, and its figures as tables.
 
-T1 "known": concepts whose names were trained on, drawn by an artist never seen: does the model see past a style?
-T2 "heldout": concepts that no training saw, among all candidates: does it know new things?
-T3 "newnames": known concepts by names held out of all training text, and spelt unlike the names that were shown: more
-than a list of words?
+T1 "known": concepts whose names were trained on, drawn by a new artist: does the model see past a style?
+T2 "heldout": concepts that no run trained on, among all candidates: does it know new things?
+T3 "newnames": known concepts by names that no run trained on, spelt unlike those that were: does it know more than a
+list of words?
 """
 
 from collections.abc import Mapping, Sequence
@@ -14,86 +14,94 @@ from typing import Any
 
 import numpy as np
 
-from jclip.configs.demo import common
-from jclip.data.emoji.protocol import LANGUAGE_NAMES
-from jclip.data.emoji.sources import EmojiSet
-from jclip.demo.baselines import pixel_recalls
+from jclip.demo.baselines import pixel_distances, ranked_recalls
+from jclip.demo.emoji.protocol import LANGUAGE_NAMES
+from jclip.demo.emoji.sources import EmojiSet, emoji_set
 from jclip.demo.runs import DemoRun
 from jclip.errors import JclipError
 from jclip.evaluate.datasets.retrieval_task import RetrievalTask
 from jclip.evaluate.metrics.positives import Positives
 from jclip.evaluate.report.elements import Group, Row, Table
+from jclip.images.preprocess import Preprocessing
 from jclip.inference import Encoder
 from jclip.tokenizers.text import load_tokenizer
 from jclip.train.configuration import Run
 from jclip.train.evaluating import Evaluator
 
 QUESTIONS = {
-    "known": "T1: known concepts by an artist never seen",
-    "heldout": "T2: concepts never seen, among all candidates",
-    "newnames": "T3: known concepts by names held out of training, spelt like none that was shown",
+    "known": "T1: known concepts by a new artist",
+    "heldout": "T2: new concepts, among all candidates",
+    "newnames": "T3: known concepts by new names, spelt unlike the trained ones",
 }
 KS = (1, 5, 10)
+EVALUATION = "emoji"
+"""Name of the evaluation in metrics.jsonl."""
 
 
 class Examination:
-    """The test artist's pictures and the questions about them; nothing here is ever trained on.
+    """Images by the test artist and the questions about them; no run trains on them.
 
     Attributes:
-      artist: whose pictures are asked about.
+      artist: the test artist.
+      train_artists: artists of the training images.
+
+    Args:
+      folder: of the data set.
+      artist: the test artist.
+      train_artists: artists of the training images, for the baseline in pixels.
+      preprocessing: of the models.
     """
 
-    def __init__(self, place: common.Place, artist: str):
-        self._baselines: dict[tuple[str, str], dict[str, float]] = {}
-        self.artist, self._train_artists, self._folder = artist, place.artists, Path(place.data) / "data"
+    def __init__(self, folder: Path, artist: str, train_artists: Sequence[str], preprocessing: Preprocessing):
+        self.artist = artist
+        self.train_artists = tuple(train_artists)
+        self._folder, self._preprocessing = folder, preprocessing
+        self._tasks: dict[tuple[str, str], tuple[RetrievalTask, dict[str, float]] | None] = {}
 
     @cached_property
     def emoji(self) -> EmojiSet:
         """The data set."""
-        return EmojiSet(self._folder)
+        return emoji_set(self._folder)
 
     @cached_property
     def rows(self) -> np.ndarray:
-        """Concepts in the order of the gallery: the known ones first, then the held-out ones."""
+        """Rows of the concepts in the order of the gallery: the known ones first, then the held-out ones."""
         return np.concatenate([self.emoji.rows("known"), self.emoji.rows("heldout")])
 
     @cached_property
     def known(self) -> int:
-        """How many concepts are known."""
+        """Number of known concepts."""
         return len(self.emoji.rows("known"))
 
     @cached_property
     def pictures(self) -> np.ndarray:
-        """The test artist's pictures in the gallery's order, uint8 (n, size, size, 3)."""
-        return self.emoji.pictures(self.artist, common.PREPROCESSING)[self.rows]
+        """The test artist's images in the gallery's order, uint8 (n, size, size, 3)."""
+        return self.emoji.pictures(self.artist, self._preprocessing)[self.rows]
 
     def names(self, language: str) -> list[str]:
-        """The concepts' names in the gallery's order."""
+        """Returns the concepts' names in the gallery's order."""
         return [self.emoji.names[language][row] for row in self.rows]
 
     @cached_property
-    def _trained(self) -> tuple[np.ndarray, np.ndarray]:
-        """The training pictures, and their concepts' places in the gallery."""
+    def _pixel_distances(self) -> np.ndarray:
+        """Distances in pixels between the gallery and the training images, all artists' known concepts in turn."""
         known = self.emoji.rows("known")
-        pictures = [self.emoji.pictures(artist, common.PREPROCESSING)[known] for artist in self._train_artists]
-        return np.concatenate(pictures), np.tile(np.arange(self.known), len(pictures))
+        train = [self.emoji.pictures(artist, self._preprocessing)[known] for artist in self.train_artists]
+        return pixel_distances(self.pictures, np.concatenate(train))
 
-    def baseline(self, question: str, language: str) -> dict[str, float]:
-        """Image-to-text recalls, on a question's own pictures, of the nearest training picture in pixels.
+    def baseline(self, task: RetrievalTask) -> dict[str, float]:
+        """Computes image-to-text recalls of the nearest training image in pixels, on a task's own queries.
 
-        It has no text model to ask: it answers with the concept of that picture, so a concept without one comes last.
+        It reads no text: it answers with the concept of that image, so concepts without a training image come last.
         """
-        if (question, language) not in self._baselines:
-            task, (pictures, concepts) = self.task(question, language), self._trained
-            assert task is not None
-            assert task.queries is not None
-            keys, asked = _equal_names(list(task.captions)), task.queries
-            found = pixel_recalls(pictures, keys[concepts], self.pictures[asked], keys[asked], np.unique(keys), ks=KS)
-            self._baselines[question, language] = {f"i2t_pixels_r{k}": found[f"i2t_r{k}"] for k in KS}
-        return self._baselines[question, language]
+        asked = np.arange(len(task.captions)) if task.queries is None else task.queries
+        keys = _equal_names(list(task.captions))
+        train_keys = np.tile(keys[: self.known], len(self.train_artists))
+        found = ranked_recalls(self._pixel_distances[asked], train_keys, keys[asked], np.unique(keys), ks=KS)
+        return {f"i2t_pixels_r{k}": found[f"i2t_r{k}"] for k in KS}
 
     def task(self, question: str, language: str) -> RetrievalTask | None:
-        """One question in one language; None where the language has no such names."""
+        """Returns a question in a language; None if the language has no such names."""
         names = self.names(language)
         count = len(names) if question == "heldout" else self.known
         if question == "known":
@@ -106,38 +114,44 @@ class Examination:
         if not asked:
             return None
         keys = _equal_names(names[:count])
-        belong = Positives.from_keys(keys, keys)
-        return RetrievalTask(question, self.pictures[:count], names[:count], belong, np.array(asked), language=language)
+        positives = Positives.from_keys(keys, keys)
+        return RetrievalTask(
+            question, self.pictures[:count], names[:count], positives, np.array(asked), language=language
+        )
 
     def evaluators(self, run: Run, languages: Sequence[str]) -> dict[str, Evaluator]:
-        """What the training loop calls: one evaluator a language, the pictures encoded once for all its questions."""
+        """Returns an evaluator for `train` that asks all questions in all languages; images are encoded once."""
         encoder = Encoder(run.model, load_tokenizer(run.tokenizer), run.preprocessing, run.stages[-1].context_length)
-        return {language: self._evaluator(encoder, language) for language in languages}
-
-    def _evaluator(self, encoder: Encoder, language: str) -> Evaluator:
-        tasks = [task for question in QUESTIONS if (task := self.task(question, language))]
-        everything = self.task("heldout", language)
-        assert everything is not None
+        tasks = [self._asked(question, language) for language, question in product(languages, QUESTIONS)]
 
         def evaluate(variables: dict[str, Any]) -> dict[str, float]:
-            images_nd = encoder.images(variables, everything.pictures)
-            texts_nd = encoder.texts(variables, everything.captions)
+            images_nd = encoder.images(variables, self.pictures)
             figures: dict[str, float] = {}
-            for task in tasks:
-                count = len(task.captions)
-                scores = task.score(images_nd[:count], texts_nd[:count]) | self.baseline(task.name, language)
-                assert task.queries is not None
-                scores["queries"] = len(task.queries)
-                figures |= {f"{task.name}/{name}": value for name, value in scores.items()}
+            for language in languages:
+                texts_nd = encoder.texts(variables, self.names(language))
+                for task, constant in (each for each in tasks if each and each[0].language == language):
+                    count = len(task.captions)
+                    scores = task.score(images_nd[:count], texts_nd[:count]) | constant
+                    figures |= {f"{language}/{task.name}/{name}": value for name, value in scores.items()}
             return figures
 
-        return evaluate
+        return {EVALUATION: evaluate}
+
+    def _asked(self, question: str, language: str) -> tuple[RetrievalTask, dict[str, float]] | None:
+        """Returns a question in a language, and the figures that do not depend on the model."""
+        if (question, language) not in self._tasks:
+            task = self.task(question, language)
+            asked = None if task is None or task.queries is None else len(task.queries)
+            self._tasks[question, language] = (
+                None if task is None or asked is None else (task, {**self.baseline(task), "queries": asked})
+            )
+        return self._tasks[question, language]
 
 
 def summarise(
     runs: Sequence[DemoRun], journals: Mapping[str, list[dict[str, Any]]], examination: Examination
 ) -> dict[str, Any]:
-    """All figures of a demo as JSON: a row for each run, moment, language and question, as fractions."""
+    """Collects all figures of a demo as JSON: a row for each run, moment, language and question, as fractions."""
     rows = []
     for each in runs:
         ends = np.cumsum([0] + [stage.budget.steps for stage in each.run.stages]).tolist()
@@ -147,7 +161,7 @@ def summarise(
                 file = each.workdir / "metrics.jsonl"
                 raise JclipError(f"{file} lacks the figures of step {total}: delete {each.workdir} and run again")
             for language, question in product(each.languages, QUESTIONS):
-                prefix = f"{language}/{question}/"
+                prefix = f"{EVALUATION}/{language}/{question}/"
                 record = by_step[total].items()
                 figures = {name.removeprefix(prefix): value for name, value in record if name.startswith(prefix)}
                 if figures:
@@ -163,7 +177,7 @@ FEW_COLUMNS = (("t2i", 1), ("t2i", 10), ("i2t", 1), ("i2t", 10))
 
 
 def tables(results: Mapping[str, Any], columns: Sequence[tuple[str, int]] = ALL_COLUMNS) -> list[Table]:
-    """The figures as tables, one a question: each stage with its languages, before and after."""
+    """Returns the figures as tables, one for each question: the stages' languages, before and after."""
     return [_table(question, title, results, columns) for question, title in QUESTIONS.items()]
 
 
@@ -199,7 +213,7 @@ def _table(question: str, title: str, results: Mapping[str, Any], columns: Seque
         f"{title} ({results['candidates'][question]} candidates)",
         names,
         groups,
-        note=f"Asked in each language: {count}. Chance and the nearest training picture in pixels are means over a "
+        note=f"Queries in each language: {count}. Chance and the nearest training image in pixels are means over a "
         "group's languages.",
     )
 
@@ -212,7 +226,7 @@ def _values(figures: Mapping[str, float], columns: Sequence[tuple[str, int]]) ->
 
 
 def _means(all_figures: list[Mapping[str, float]], columns: Sequence[tuple[str, int]], kind: str) -> list[float | None]:
-    """Means over languages; None where there is no such figure: pixels are never asked by text."""
+    """Returns means over languages; None for text to image of the pixel baseline, which reads no text."""
     names = [f"{way}_{kind}r{k}" for way, k in columns]
     return [float(np.mean([each[name] for each in all_figures])) if name in all_figures[0] else None for name in names]
 
@@ -225,6 +239,6 @@ def _titles(runs: Sequence[DemoRun]) -> dict[str, list[str]]:
 
 
 def _equal_names(captions: Sequence[str]) -> np.ndarray:
-    """Keys under which two concepts that share a name in a language count as each other's right answer."""
+    """Returns a key for each caption: concepts that share a name answer each other's queries."""
     first: dict[str, int] = {}
     return np.array([first.setdefault(caption, number) for number, caption in enumerate(captions)])

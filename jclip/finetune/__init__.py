@@ -1,5 +1,5 @@
-"""Fine-tuning on somebody's own pictures without being an expert: look, choose, write the choice down, run it, compare.
+"""Fine-tuning on own images without expert knowledge; `finetuning.finetune` does what `jclip finetune` does.
 
-facts: of the data, the model and the machine. choices: from facts to a plan, a pure function. writing: the plan as a
-configuration file. outcome: the better of start and best, and the report.
+facts: the data, the model, the machine. choices: a pure function from facts to a plan. writing: the plan as a
+configuration file. finetuning: plan, then train and compare. outcome: the better model and the report.
 """

@@ -1,13 +1,13 @@
-"""From facts to a plan: how to fine-tune a model on some data on some machine, and why. A pure function.
+"""Chooses how to fine-tune a model on some data and some machine, with the reasons: a pure function of facts.
 
-The rules join what is published for Chinese-CLIP (Yang et al. 2022, table 9, and the scripts, the notebook and the
-answers of its repository) with trials on 300 pictures and the demo's models (benchmarks/RESULTS.md):
+The rules combine what is published for Chinese-CLIP (Yang et al. 2022, table 9; the scripts, the notebook and the
+answers of its repository) with trials on 300 images and the demo's models (benchmarks/RESULTS.md):
 
-- The learning rate falls with the size of the model, as table 9's does from B/16 to H/14 and as the demo's small models
-  ask for, and with the batch below 1,024 where the start is good: 5e-5 at 1,024 and 3e-6 at 48 are the repository's.
-- A start that knows nothing of the pictures has nothing to lose, so its rate is not lowered, and all of it trains. If
-  it is small as well, Muon trains it, with the demo's own settings.
-- A good start and few pairs go in two stages, image tower frozen and then everything, as in the paper's section 2.2.
+- The learning rate decreases with the size of the model, as in table 9 from B/16 to H/14 and as the demo's small models
+  need. For a good start it also decreases with batches below 1,024: the repository uses 5e-5 at 1,024 and 3e-6 at 48.
+- A start at chance has nothing to lose: its rate is not lowered and everything trains. If the model is small as well,
+  Muon trains it with the demo's settings.
+- A good start with few pairs has two stages, image tower frozen and then everything, as in section 2.2 of the paper.
 """
 
 import math
@@ -18,7 +18,7 @@ from jclip.errors import JclipError
 from jclip.finetune.facts import DataFacts, Machine, ModelFacts, Start
 
 GOOD, FEW, MANY = 0.25, 5_000, 20_000
-"""Skill from which a start is good; pairs below which they are few, and from which they are many."""
+"""Lowest skill of a good start; pairs below FEW are few, from MANY on they are many."""
 
 _REFERENCE_PARAMETERS, _REFERENCE_RATE, _REFERENCE_BATCH = 188e6, 5e-5, 1_024  # of Chinese-CLIP B/16 on MUGE
 _LARGEST_RATE, _MUON_RATE = 1e-3, 2e-3
@@ -31,7 +31,7 @@ _CPU_MINUTES = 60.0
 
 @dataclass(frozen=True)
 class Wishes:
-    """What a person decides by hand; None leaves it to `choose`."""
+    """Settings given by hand; `choose` chooses those that are None."""
 
     epochs: float | None = None
     minutes: float | None = None
@@ -40,7 +40,7 @@ class Wishes:
 
 @dataclass(frozen=True)
 class Choice:
-    """One line of the table: what was chosen, its value, and the reason."""
+    """A choice with its value and its reason: a row of the printed table."""
 
     name: str
     value: str
@@ -49,14 +49,14 @@ class Choice:
 
 @dataclass(frozen=True)
 class StagePlan:
-    """One stage.
+    """A stage of a plan.
 
     Attributes:
-      name: of the stage.
+      name: for logs and folders.
       image: whether the image tower trains.
-      epochs: its length.
+      epochs: passes over the data.
       learning_rate: peak.
-      cached: whether pictures' features are computed once; only where the image tower is frozen.
+      cached: whether image features are computed once; only with a frozen image tower.
     """
 
     name: str
@@ -68,26 +68,26 @@ class StagePlan:
 
 @dataclass(frozen=True)
 class Plan:
-    """How to fine-tune.
+    """Settings of a fine-tuning.
 
     Attributes:
       stages: in order.
-      batch_size: pairs a step, over all devices.
-      micro_batches: parts in which a batch is encoded.
-      muon: whether Muon is the optimizer, in place of AdamW.
-      warmup: share of a stage's steps.
+      batch_size: pairs per step over all devices.
+      micro_batches: parts in which a batch is encoded, one after another.
+      muon: whether the optimizer is Muon instead of AdamW.
+      warmup: share of a stage's steps with rising learning rate.
       weight_decay: decoupled.
       flip: probability of a mirror image.
-      policy: whether pictures are cropped, and changed by AutoAugment, on the host, as Chinese-CLIP does it.
-      auto_augment: whether AutoAugment belongs to that.
-      buckets: lengths in tokens to which shorter texts are padded.
-      workers: processes that read pictures.
+      policy: whether images are augmented on the host with Chinese-CLIP's policy: crops, and AutoAugment.
+      auto_augment: whether the policy includes AutoAugment.
+      buckets: sequence lengths to which shorter texts are padded.
+      workers: processes that read images.
       dtype: of the computation.
-      remat: whether layers are computed again in the backward pass.
-      evaluations: of the whole run.
-      patience: evaluations without a better one after which a stage ends.
-      minutes: estimated.
-      table: the choices, in words.
+      remat: whether activations of layers are recomputed in the backward pass.
+      evaluations: their number in the run.
+      patience: evaluations without improvement after which a stage ends.
+      minutes: estimated duration.
+      table: the choices with their reasons.
     """
 
     stages: tuple[StagePlan, ...]
@@ -109,15 +109,15 @@ class Plan:
     table: tuple[Choice, ...]
 
     def steps(self, pairs: int, stage: StagePlan) -> int:
-        """Optimizer steps of a stage."""
+        """Returns the optimizer steps of a stage."""
         return _steps(pairs, self.batch_size, stage)
 
 
 def learning_rate(parameters: int, batch_size: int, skill: float) -> float:
     """Returns the peak learning rate, two digits.
 
-    5e-5 at 188 million parameters, falling with their power of 0.8, 1e-3 at most; below a batch of 1,024 lower in
-    proportion to the batch for a start of skill 0.5 or more, and not at all for one of skill 0.
+    5e-5 at 188 million parameters, decreasing with the number of parameters to the power of 0.8; at most 1e-3. Below a
+    batch of 1,024 it decreases in proportion to the batch for a skill of 0.5 or more, less for lower skills.
 
     >>> learning_rate(188_000_000, 1_024, 0.6), learning_rate(188_000_000, 48, 0.6)
     (5e-05, 2.3e-06)
@@ -137,10 +137,10 @@ def epochs_of(pairs: int) -> int:
 
 
 def choose(data: DataFacts, model: ModelFacts, machine: Machine, start: Start, wishes: Wishes = Wishes()) -> Plan:
-    """Returns how to fine-tune `model` on `data` on `machine`, with the reasons.
+    """Returns the settings for `model`, `data` and `machine`, with the reasons.
 
     Raises:
-      JclipError: a wish that is not possible.
+      JclipError: a wish is not possible.
     """
     _check(wishes, data, machine)
     good, few = start.skill >= GOOD, data.pairs < FEW
@@ -208,7 +208,7 @@ def choose(data: DataFacts, model: ModelFacts, machine: Machine, start: Start, w
 
 
 class _Trained(NamedTuple):
-    """Stages that fit into the time, the row that explains them, and the reason for their epochs."""
+    """Stages that fit into the time, the choice that explains them, and the reason for their epochs."""
 
     stages: tuple[StagePlan, ...]
     cached: bool
@@ -285,14 +285,14 @@ def _check(wishes: Wishes, data: DataFacts, machine: Machine) -> None:
 def _batch(
     data: DataFacts, model: ModelFacts, machine: Machine, wishes: Wishes, dtype: str
 ) -> tuple[int, int, bool, list[Choice]]:
-    """The batch, its parts, whether layers are computed again, and the lines that say so."""
-    # Parameters and gradients and AdamW's two slots, float32; on each device, for they are not split.
+    """Returns the batch size, micro-batches, rematerialisation, and the choices that explain them."""
+    # float32 parameters, gradients and AdamW's two slots, replicated on each device.
     state, times = 16 * model.parameters, 2 if dtype == "float32" else 1
     a_pair = times * (model.image.kept + model.text.kept)
     room = machine.memory - state
     fits, remat = int(room // a_pair), False
     if fits < 16 and model.image.layers:
-        # Computed again, a layer leaves its input alone, and one layer at a time its inside.
+        # With rematerialisation a layer keeps its input, and one layer at a time its activations.
         deepest = max(model.image.layers, model.text.layers)
         a_pair, remat = 2 * a_pair // deepest, True
         fits = int(room // a_pair)
@@ -304,7 +304,7 @@ def _batch(
     fits = _power_of_two(min(fits, _LARGEST_BATCH))
     by_data = _power_of_two(max(2, data.pairs // _LEAST_STEPS_AN_EPOCH)) // machine.devices * machine.devices
     goal = min(_LARGEST_BATCH, max(_SMALLEST_GOAL, fits * machine.devices))
-    if model.resnet:
+    if model.has_statistics:
         goal = min(_LARGEST_BATCH, fits * machine.devices)
     batch = max(min(by_data, goal) // machine.devices * machine.devices, machine.devices, 2)
     why = f"as many as leave {_LEAST_STEPS_AN_EPOCH} steps an epoch: the other pairs of a batch are a pair's negatives"
@@ -317,7 +317,11 @@ def _batch(
             f"{data.pairs} pairs cannot be split over {machine.devices} devices: bring more, or use fewer devices"
         )
     micro = 1
-    while batch // machine.devices > fits * micro and batch % (2 * micro * machine.devices) == 0 and not model.resnet:
+    while (
+        batch // machine.devices > fits * micro
+        and batch % (2 * micro * machine.devices) == 0
+        and not model.has_statistics
+    ):
         micro *= 2
     memory = Choice(
         "memory",
@@ -329,9 +333,9 @@ def _batch(
 
 
 def _operations(data: DataFacts, model: ModelFacts, *, image: bool) -> float:
-    """Multiplications and additions of training on one pair: 6 a parameter and token (Kaplan et al. 2020, section 2.1).
+    """Computes the FLOPs of training on a pair: 6 per parameter and token (Kaplan et al. 2020, section 2.1).
 
-    A frozen image tower whose features are kept costs nothing.
+    A cached image tower costs nothing.
     """
     text = min(data.usual, model.context_length)
     return 6.0 * (model.text.worked * text + (model.image.worked * model.image.tokens if image else 0))
@@ -342,7 +346,7 @@ def _steps(pairs: int, batch_size: int, stage: StagePlan) -> int:
 
 
 def _buckets(data: DataFacts, model: ModelFacts) -> tuple[int, ...]:
-    """Lengths, multiples of 8, in which most texts and all of them fit, where shorter than the context."""
+    """Returns multiples of 8 into which most texts, or all, fit, if shorter than the context length."""
     lengths = {8 * math.ceil(length / 8) for length in (data.usual, data.longest)}
     return tuple(sorted(length for length in lengths if length < model.context_length))
 

@@ -1,4 +1,4 @@
-"""Facts that the choices rest on: of the data, of the model, of the machine."""
+"""Facts about the data, the model and the machine, on which the choices are based."""
 
 import os
 import re
@@ -21,7 +21,7 @@ from jclip.models.dual_encoder import DualEncoderConfig
 from jclip.tokenizers.text import Tokenizer
 
 MOST_READ = 5_000
-"""Records of a split that are read for the facts: more would take minutes, and change no choice."""
+"""Maximum number of records read from a split. More would take minutes and change no choice."""
 
 _ONE_WAY = re.compile(
     r"[左右]|文字|汉字|字母|字样|写着|印着|\b(left|right|text|letters?|words?|sign|reads)\b", re.IGNORECASE
@@ -34,16 +34,16 @@ _COLOURS = re.compile(
 
 @dataclass(frozen=True)
 class DataFacts:
-    """A data folder.
+    """Facts about a data folder.
 
     Attributes:
-      train, valid: pictures in each of the two splits.
-      pairs: pictures of "train", each with each of its captions.
-      distinct: different captions in "train", or among its first records where it is large.
-      usual, longest: tokens of captions, special ones included: of 95 % at most, and of all.
-      one_way: share of captions that speak of left, right, or writing, which a mirror turns.
+      train, valid: images in each of the two splits.
+      pairs: images of "train", each with each of its captions.
+      distinct: different captions in the records that were read.
+      usual, longest: tokens of a caption, special ones included: 95th percentile and maximum.
+      one_way: share of captions that mention left, right or writing, which mirroring makes wrong.
       colours: share of captions that name a colour.
-      all_read: whether all records were read, or `MOST_READ` of each split, spread evenly.
+      all_read: whether all records were read, not a sample of `MOST_READ`.
     """
 
     train: int
@@ -59,14 +59,14 @@ class DataFacts:
 
 @dataclass(frozen=True)
 class TowerFacts:
-    """A tower.
+    """Facts about a tower.
 
     Attributes:
-      parameters: all of them.
-      worked: parameters that meet every token: all except embedding tables.
+      parameters: their number.
+      worked: parameters used for every token: all except embedding tables.
       tokens: that a picture or a text of full length becomes; of a ResNet the number with as much arithmetic.
       kept: bytes that one picture or text of full length leaves for the backward pass, computing in 16 bits.
-      layers: 0 for a ResNet.
+      layers: of its stack; 0 if it has none.
     """
 
     parameters: int
@@ -78,19 +78,19 @@ class TowerFacts:
 
 @dataclass(frozen=True)
 class ModelFacts:
-    """A bundle.
+    """Facts about a bundle.
 
     Attributes:
-      image, text: its towers.
+      image, text: the towers.
       context_length: tokens of the longest text.
-      resnet: whether the image tower is a ResNet, whose batch norm needs the whole batch at once.
+      has_statistics: whether the image tower has batch statistics, which need the whole batch at once.
       white: whether transparent pixels and borders are white.
     """
 
     image: TowerFacts
     text: TowerFacts
     context_length: int
-    resnet: bool = False
+    has_statistics: bool = False
     white: bool = False
 
     @property
@@ -101,15 +101,15 @@ class ModelFacts:
 
 @dataclass(frozen=True)
 class Machine:
-    """Where the run will be.
+    """The machine of the run.
 
     Attributes:
       platform: "cpu", "gpu" or "tpu".
       devices: their number.
-      cores: of the host, for reading pictures.
-      memory: bytes of one device that a run may use.
-      memory_from: how that is known, in words.
-      rate: multiplications and additions a second that training sustains on all devices.
+      cores: CPU cores of the host.
+      memory: usable bytes of one device.
+      memory_from: source of that figure, for people.
+      rate: FLOP/s that training sustains on all devices.
     """
 
     platform: str
@@ -122,14 +122,14 @@ class Machine:
 
 @dataclass(frozen=True)
 class Start:
-    """How well the starting bundle does on the validation split: mean recall, and what chance gives."""
+    """Mean recall of the starting bundle on the validation split, and that of chance."""
 
     recall: float
     chance: float
 
     @property
     def skill(self) -> float:
-        """Share of the way from chance to perfect that the start has come: 0 to 1."""
+        """Recall on a scale from 0, chance, to 1, perfect."""
         return min(max((self.recall - self.chance) / max(1 - self.chance, 1e-9), 0.0), 1.0)
 
 
@@ -137,7 +137,7 @@ def read_data(folder: Path, tokenizer: Tokenizer, context_length: int) -> DataFa
     """Reads captions of the splits "train" and "valid".
 
     Raises:
-      JclipError: a split is missing, or there is too little to learn from or to measure on.
+      JclipError: a split is missing or too small.
     """
     train = PairFolder(str(folder), "train").open()
     valid = PairFolder(str(folder), "valid").open()
@@ -161,20 +161,19 @@ def read_data(folder: Path, tokenizer: Tokenizer, context_length: int) -> DataFa
 
 
 def check_data(folder: Path, facts: DataFacts, asked: set[str]) -> None:
-    """Checks that there is something to learn and something to measure.
+    """Checks that the splits are large enough to train and to evaluate on.
 
     Args:
-      folder: for messages.
-      facts: of it.
+      folder: of the data, for messages.
+      facts: of the folder.
       asked: captions of the validation split.
 
     Raises:
-      JclipError: too few pictures, or captions that do not differ.
+      JclipError: too few images, or equal captions.
     """
     if facts.train < 2:
         raise JclipError(
-            f"{folder}: {facts.train} picture(s) to train on, which have no others to be told from: bring 2 or more, "
-            "better 100"
+            f"{folder}: {facts.train} image(s) to train on; contrastive training needs 2 or more, better 100"
         )
     if facts.distinct < 2:
         raise JclipError(
@@ -189,7 +188,7 @@ def check_data(folder: Path, facts: DataFacts, asked: set[str]) -> None:
 
 
 def _spread(count: int) -> Sequence[int]:
-    """Numbers of records to be read, spread evenly."""
+    """Returns the numbers of the records to read, evenly spaced."""
     return range(count) if count <= MOST_READ else np.linspace(0, count - 1, MOST_READ, dtype=int).tolist()
 
 
@@ -198,10 +197,10 @@ def _share(pattern: re.Pattern[str], texts: Sequence[str]) -> float:
 
 
 def read_model(bundle: Bundle) -> ModelFacts:
-    """Counts what a bundle holds.
+    """Reads the facts about a bundle.
 
     Raises:
-      JclipError: it is a text encoder alone.
+      JclipError: it is a text encoder only.
     """
     config = bundle.config
     if not isinstance(config, DualEncoderConfig) or bundle.preprocessing is None:
@@ -221,13 +220,13 @@ def _tower(leaves: dict[str, Any], prefix: str, tokens: int, kept: int, layers: 
     return TowerFacts(sum(sizes.values()), worked, tokens, kept, layers)
 
 
-_CPU_SHARE = 0.5  # of the memory that is free: the pictures, Python and XLA itself need the rest
+_CPU_SHARE = 0.5  # of the free memory; images, Python and XLA need the rest
 _DEVICE_SHARE = 0.8
-_SUSTAINED = 1 / 3  # of a large product of matrices: what training reaches of it
+_SUSTAINED = 1 / 3  # share of the speed of a large matrix product that training reaches
 
 
 def read_machine() -> Machine:
-    """Asks the devices, and times a product of matrices on one of them."""
+    """Queries the devices and times a matrix product on one of them."""
     device = jax.local_devices()[0]
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     devices = jax.device_count()
@@ -243,7 +242,7 @@ def read_machine() -> Machine:
 
 
 def _matmul_rate(device: jax.Device) -> float:
-    """Operations a second of a product of two matrices, in the dtype in which training computes there."""
+    """Measures the FLOP/s of a matrix product in the dtype of training."""
     side, dtype = (1024, jnp.float32) if device.platform == "cpu" else (8192, jnp.bfloat16)
     matrix = jax.device_put(jnp.ones((side, side), dtype), device)
     product = jax.jit(lambda x: x @ x)
@@ -257,7 +256,7 @@ def _matmul_rate(device: jax.Device) -> float:
 
 
 def _free_memory() -> int:
-    """Bytes that this process may still take: of the machine, or of its container where that is less."""
+    """Returns the free bytes of the machine, or of its container if fewer."""
     free = [_machine_free()]
     limit, used = Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory.current")
     with suppress(OSError, ValueError):  # no container, or one without a limit ("max")

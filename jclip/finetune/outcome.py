@@ -1,4 +1,4 @@
-"""What a fine-tuning came to: the better of start and best, and a page that shows both."""
+"""The outcome of a fine-tuning: the better of start and trained model, and a page that compares them."""
 
 import os
 import shutil
@@ -31,11 +31,11 @@ BEST, BEFORE, TRAINED, PAGE = "best", "start.json", "trained.json", "report.html
 
 @dataclass(frozen=True)
 class Outcome:
-    """Start and trained model side by side.
+    """Figures of the start and of the trained model.
 
     Attributes:
-      before, trained: their figures on the same tests, the validation split first.
-      main: place of the test by which they are compared: that of the language with the most captions.
+      before, trained: figures on the same tests, the validation split first.
+      main: index of the test that compares them: the language with the most captions.
     """
 
     before: Results
@@ -44,47 +44,47 @@ class Outcome:
 
     @property
     def improved(self) -> bool:
-        """Whether the trained model is the one to keep: strictly better on the validation split."""
+        """True if the trained model is strictly better on the validation split."""
         return self.figure("mean_recall")[1] > self.figure("mean_recall")[0]
 
     def figure(self, name: str) -> tuple[float, float]:
-        """A figure of the main test, of the start and of the trained model."""
+        """Returns a figure of the main test for the start and for the trained model."""
         return self.before.tests[self.main].figures[name], self.trained.tests[self.main].figures[name]
 
 
 def validation_tasks(data: Path) -> tuple[tuple[RetrievalTask, ...], int]:
-    """Returns the tests of the validation split, one a language, and the place of the one with the most captions.
+    """Returns the tests of the validation split, one per language, and the index of the one with the most captions.
 
     Raises:
-      JclipError: the split is missing or holds nothing.
+      JclipError: the split is missing or empty.
     """
     tasks = open_retrieval(data, split=VALID).tasks
     return tasks, int(np.argmax([len(task.captions) for task in tasks]))
 
 
 def headline(tasks: Sequence[RetrievalTask], main: int) -> str:
-    """Returns the name that a run gives the figure by which its best moment is chosen."""
+    """Returns the name of the figure by which a run chooses its best moment."""
     return f"{VALID}/{tasks[main].language}/mean_recall" if len(tasks) > 1 else f"{VALID}/mean_recall"
 
 
 def measure(model: Model, task: RetrievalTask) -> Start:
-    """Returns how well a model does on one test, beside chance."""
+    """Scores a model on a test, beside chance."""
     figures = task.score(model.encode_image(task.pictures), model.encode_text(task.captions))
     by_chance = [value for name, value in figures.items() if "_chance_r" in name]
     return Start(figures["mean_recall"], float(np.mean(by_chance)))
 
 
 def settle(start: Path, trained: Path, data: Path, splits: Sequence[str], out: Path) -> tuple[Outcome, list[Section]]:
-    """Compares two bundles, and makes the better one the bundle `best`.
+    """Compares two bundles and copies the better one to `best`.
 
     Args:
       start, trained: bundles.
       data: folder of the data.
-      splits: on which both are scored; the validation split, which decides, first.
-      out: folder of the fine-tuning; it gets `best` and the figures of both.
+      splits: to score; the first, the validation split, decides.
+      out: output folder, which gets `best` and the figures of both.
 
     Returns:
-      The outcome, and sections of the page with found pictures.
+      The outcome, and sections of the page with found images.
 
     Raises:
       JclipError: a bundle cannot be read, or the disk is full.
@@ -113,8 +113,8 @@ def settle(start: Path, trained: Path, data: Path, splits: Sequence[str], out: P
     return outcome, [Section("What they find", _SHOWN, [one for some in sections for one in some])]
 
 
-_SHOWN = """The same captions of the validation split, drawn at random, asked of both; the best answers first, a green \
-frame marks a right one."""
+_SHOWN = """Results of both models for the same random captions of the validation split, best first; a green frame \
+marks a right one."""
 
 
 def read_outcome(out: Path, data: Path) -> Outcome:
@@ -129,14 +129,14 @@ def write_report(
     table: Sequence[Choice],
     sections: Sequence[Section],
 ) -> Path:
-    """Writes the page: figures, learning curves, found pictures, choices.
+    """Writes the page: figures, learning curves, found images, choices.
 
     Args:
-      out: folder of the fine-tuning.
-      outcome: of it.
-      journal: records of its run.
-      table: its choices.
-      sections: with found pictures.
+      out: output folder.
+      outcome: of the fine-tuning.
+      journal: records of the run.
+      table: of the choices.
+      sections: with found images.
 
     Returns:
       The file.
@@ -168,12 +168,12 @@ def write_report(
     return out / PAGE
 
 
-_INTRO = """A is the model before, B the best moment of the run."""
-_READING = """Percentages, A → B. Under them is the 95 % bootstrap interval of B less A over the queries: one that \
-holds 0 may be chance. The best moment was chosen on the split "valid" itself, so its figures there are a little too \
-good: to quote a figure, keep a split "test" that nothing was chosen on."""
-NOT_BETTER = """No moment of the run was better than the start, so the start is what was kept. More pictures help \
-most; then captions that tell pictures apart, and a lower learning rate in finetune.py."""
+_INTRO = """A is the starting model, B the best moment of the run."""
+_READING = """Percentages, A → B, with the 95 % bootstrap interval of B − A over the queries; one that contains 0 may \
+be chance. The best moment was chosen on the split "valid", so its figures there are slightly too good. Figures to \
+quote need a split "test" that no choice used."""
+NOT_BETTER = """No moment of the run was better than the start, so the start was kept. More images help most; then \
+captions that distinguish the images, and a lower learning rate in finetune.py."""
 
 
 def _charts(journal: Sequence[Mapping[str, Any]], test: Result) -> Iterator[Chart]:
@@ -202,7 +202,7 @@ def _charts(journal: Sequence[Mapping[str, Any]], test: Result) -> Iterator[Char
 
 
 def trained_bundle(workdir: Path, bundles: Sequence[Path]) -> Path:
-    """Returns the bundle of a run's best moment; where it chose none, that of its last stage."""
+    """Returns the bundle of a run's best moment, or that of its last stage if there is none."""
     best = workdir / BEST
     if best.is_dir():
         return best
@@ -212,7 +212,7 @@ def trained_bundle(workdir: Path, bundles: Sequence[Path]) -> Path:
 
 
 def _link(source: str, target: str) -> None:
-    """Another name for a file, or a copy where the file system knows no links."""
+    """Links a file, or copies it if the file system has no links."""
     try:
         os.link(source, target)
     except OSError:

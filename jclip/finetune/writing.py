@@ -1,6 +1,6 @@
-"""A plan as a configuration file that people read and change, and `jclip train` runs.
+"""Writes a plan as a configuration file, to be edited and run with `jclip train`.
 
-Names from outside, which are the paths alone, are written as Python strings, never into comments.
+Paths are the only text from outside; they are written as Python strings, never into comments.
 """
 
 import math
@@ -29,13 +29,13 @@ def configuration(
     """Returns the text of finetune.py.
 
     Args:
-      plan: what was chosen.
-      data, model, machine: what it was chosen from.
-      bundle: where the run starts.
+      plan: the choices.
+      data, model, machine: the facts behind them.
+      bundle: folder of the starting model.
       folder: of the data.
-      here: folder in which the file will be; data inside it is named relative to it.
+      here: folder of the file; data inside it get a relative path.
       seed: of the run.
-      headline: the figure by which the best moment is chosen.
+      headline: figure by which the best moment is chosen.
     """
     why = {choice.name: choice for choice in plan.table}
     total = sum(plan.steps(data.pairs, stage) for stage in plan.stages)
@@ -46,10 +46,10 @@ def configuration(
     place = f"str(HERE / {_quoted(folder.relative_to(here))})" if inside else _quoted(folder)
     names = ", ".join(_variable(stage) for stage in plan.stages)
     remat = f'        remat="layers",  # {why["memory"].why}\n' if plan.remat else ""
-    return f'''"""Fine-tuning on your own pictures, as `jclip finetune` chose it: a configuration as any other.
+    return f'''"""Fine-tuning on your own images, as `jclip finetune` chose it.
 
-`jclip finetune`, given again as before, goes on with this file as it is. To choose otherwise, change a copy
-beside it, or this file, and run that in a folder of its own:
+The same `jclip finetune` command resumes with this file. To change a choice, edit this file or a copy beside it and
+run it in another folder:
 
     jclip train finetune.py --workdir another
 """
@@ -64,8 +64,8 @@ DATA = {place}
 
 
 def config() -> Run:
-    """The run."""
-    start = open_bundle(START)  # its towers, tokenizer and preprocessing stay
+    """Returns the run."""
+    start = open_bundle(START)  # the run keeps its towers, tokenizer and preprocessing
 {stages}
     return Run(
         name="finetune",
@@ -80,7 +80,7 @@ def config() -> Run:
         evaluate_every={every},  # steps: {plan.evaluations} times in all
         checkpoint_every={5 * every},
         best="{headline}",  # the best moment becomes the bundle "best"
-        patience={plan.patience},  # evaluations without a better one, after which a stage ends
+        patience={plan.patience},  # evaluations without improvement after which a stage ends
     )
 '''
 
@@ -94,7 +94,7 @@ _MODULES = {
 
 
 def _imports(stages: str) -> str:
-    """The import lines of what the stages use."""
+    """Returns the import lines that the stages need."""
     used = [f"from {module} import {name}" for name, module in _MODULES.items() if re.search(rf"\b{name}\(", stages)]
     always = [
         "jclip.train import Budget, Contrastive, Optimizer, Run, Stage",
@@ -104,7 +104,7 @@ def _imports(stages: str) -> str:
 
 
 def _quoted(path: Path) -> str:
-    """A path as a Python string, in double quotes where it needs no escapes."""
+    """Returns a path as a Python string, in double quotes if it needs no escapes."""
     text = str(path)
     return f'"{text}"' if text.isprintable() and not set(text) & set('"\\') else repr(text)
 
@@ -142,8 +142,8 @@ def _stage(
         "context_length=start.context_length,",
         *([f"buckets={plan.buckets!r},  # {why['text length'].why}"] if plan.buckets else []),
         *([f"micro_batches={plan.micro_batches},  # {why['memory'].why}"] if plan.micro_batches > 1 else []),
-        *(['cache=str(HERE / "cache"),  # the frozen tower reads each picture once'] if stage.cached else []),
-        *([f"workers={plan.workers},  # processes that read pictures"] if plan.workers else []),
+        *(['cache=str(HERE / "cache"),  # the frozen tower encodes each image once'] if stage.cached else []),
+        *([f"workers={plan.workers},  # processes that read images"] if plan.workers else []),
     ]
     body = "".join(f"        {line}\n" for line in lines)
     return f"    {_variable(stage)} = Stage(\n{body}    )"

@@ -4,7 +4,7 @@ import csv
 import json
 import re
 import shlex
-from dataclasses import replace
+import shutil
 from functools import partial
 from pathlib import Path
 
@@ -13,12 +13,17 @@ import numpy as np
 import pytest
 
 import jclip
+from jclip.checkpoint import Position
 from jclip.cli import finetune, main
 from jclip.cli.configs import load_config
 from jclip.demo import practice
 from jclip.evaluate.results import read_results
+from jclip.finetune import finetuning
+from jclip.finetune.choices import Wishes
+from jclip.finetune.outcome import read_outcome
 from jclip.train import loop
 from jclip.train.logging.sinks import read_journal
+from jclip.train.outcome import Outcome
 from tests.cli.small_bundle import write_bundle
 
 
@@ -101,83 +106,84 @@ def run_steps(out):
     return int(re.search(r"# (\d+) steps", text)[1])
 
 
-def test_a_changed_file_is_another_run(place, start, few, capsys):
+def test_it_resumes_and_a_changed_file_is_another_run(place, start, few, monkeypatch, capsys):
     """The command that is named runs the file as it was changed, also where paths hold spaces and brackets."""
-    words = [start, few, place / "odd [1] dir's", "--epochs", "1"]
+    out = place / "odd [1] dir's"
+    words = [start, few, out, "--epochs", "2"]
+    with monkeypatch.context() as patch:
+        patch.setattr(finetuning, "train", partial(loop.train, stop_after=3))
+        assert asked(*words) == 130
+    assert "stopped after 3 steps, saved" in capsys.readouterr().err
+    assert not (out / "best").exists()
     assert asked(*words) == 0
+    records = read_journal(out / "run" / "metrics.jsonl")
+    totals = [record["total"] for record in records if record["kind"] == "evaluation"]
+    assert totals == sorted(set(totals)) and totals[0] == 0 and totals[-1] > 3
+    assert (out / "best" / "config.json").is_file()
     last = capsys.readouterr().err.strip().splitlines()[-1]
     program, *command = shlex.split(last)
     assert program == "jclip" and main([*command, "--json"]) == 0
     capsys.readouterr()
-    file = place / "odd [1] dir's" / "finetune.py"
+    file = out / "finetune.py"
+    # The same request from Python finds it finished.
+    found = finetuning.finetune(finetuning.Request(start, few, out, wishes=Wishes(epochs=2)))
+    assert found == read_outcome(out, out / "data")
+    assert finetuning.load_run(str(file)) == load_config(str(file))
     file.write_text(file.read_text(encoding="utf-8").replace("seed=0", "seed=1"), encoding="utf-8")
     assert asked(*words) == 1
     said = capsys.readouterr().err
     assert "was changed after its run began" in said and f"jclip train {shlex.quote(str(file))} --workdir" in said
 
 
-def test_options_that_messages_name_are_known(place, start, capsys):
+def test_options_that_messages_name_are_known(place, start, monkeypatch, capsys):
     """Pictures elsewhere than the table, or named by their files: the message's own option mends it."""
+    monkeypatch.setattr(finetune, "run", lambda *arguments: finetuning.Stopped(0, None))  # the data are what matters
     shapes = practice.shapes(place / "elsewhere", pictures=40, seed=2)
     table = place / "tables" / "t.csv"
     table.parent.mkdir()
     table.write_bytes(shapes.read_bytes())
     assert asked(start, table, place / "moved") == 1
     assert "the picture's file is missing" in capsys.readouterr().err
-    assert asked(start, table, place / "moved", "--root", shapes.parent, "--epochs", "1") == 0
+    assert asked(start, table, place / "moved", "--root", shapes.parent, "--epochs", "1") == 130
     names = place / "names"
     names.mkdir()
     for picture in shapes.parent.glob("*/*.png"):
         (names / picture.name).write_bytes(picture.read_bytes())
     assert asked(start, names, place / "named") == 1
     assert "--captions-from names" in capsys.readouterr().err
-    assert asked(start, names, place / "named", "--captions-from", "names", "--epochs", "1") == 0
+    assert asked(start, names, place / "named", "--captions-from", "names", "--epochs", "1") == 130
 
 
 def test_too_little_memory_is_said_in_a_line(place, start, few, monkeypatch, capsys):
     def exhausted(*arguments, **more):
         raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory")
 
-    monkeypatch.setattr(finetune, "train", exhausted)
+    monkeypatch.setattr(finetuning, "train", exhausted)
     assert asked(start, few, place / "large") == 1
     assert "double micro_batches in" in capsys.readouterr().err
 
 
-def test_it_resumes(place, start, few, monkeypatch, capsys):
-    words = [start, few, place / "resumed", "--epochs", "4"]
-    with monkeypatch.context() as patch:
-        patch.setattr(finetune, "train", partial(loop.train, stop_after=3))
-        assert asked(*words) == 130
-    assert "stopped after 3 steps, saved" in capsys.readouterr().err
-    assert not (place / "resumed" / "best").exists()
-    assert asked(*words) == 0
-    records = read_journal(place / "resumed" / "run" / "metrics.jsonl")
-    totals = [record["total"] for record in records if record["kind"] == "evaluation"]
-    assert totals == sorted(set(totals)) and totals[0] == 0 and totals[-1] > 3
-    assert (place / "resumed" / "best" / "config.json").is_file()
-
-
 def test_it_never_ends_below_the_start(place, start, few, capsys):
-    """An absurd learning rate makes the model worse, so the start is what comes out."""
+    """Training that makes the model worse: the start is kept."""
     out = place / "worse"
     good = place / "mine" / "best"  # of the first test: a start that has something to lose
     words = [good, few, out, "--epochs", "3"]
+
+    def worse(run, workdir, **more):
+        shutil.copytree(place / "mine" / "run", workdir, ignore=shutil.ignore_patterns("best", "[0-9]*"))
+        return Outcome(True, Position(1, 0, 9), (write_bundle(workdir / "1-everything"),))
+
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(finetune, "train", _absurd)
+        patch.setattr(finetuning, "train", worse)
         assert asked(*words) == 0
     said = capsys.readouterr().err
     assert "No moment of the run was better than the start" in said
     before, trained = (read_results(out / name).tests[0].figures for name in ("start.json", "trained.json"))
     assert trained["mean_recall"] < before["mean_recall"]
     assert (out / "best" / "parameters.safetensors").read_bytes() == (good / "parameters.safetensors").read_bytes()
-    assert "the start is what was kept" in (out / "report.html").read_text(encoding="utf-8")
+    assert "the start was kept" in (out / "report.html").read_text(encoding="utf-8")
     assert asked(*words, "--json") == 0
     assert json.loads(capsys.readouterr().out)["kept"] == "start"
-
-
-def _absurd(run, *arguments, **more):
-    stages = tuple(replace(s, optimizer=replace(s.optimizer, name="adamw", learning_rate=1.0)) for s in run.stages)
-    return loop.train(replace(run, stages=stages), *arguments, **more)
 
 
 def test_what_cannot_be(place, start, few, tmp_path, capsys):
@@ -200,7 +206,7 @@ def test_what_cannot_be(place, start, few, tmp_path, capsys):
         ((start, few, tmp_path / "c", "--validation", "1"), "one caption|1 picture"),
         ((start, few, tmp_path / "d", "--epochs", "0"), "--epochs 0 is not possible"),
         ((start, few, tmp_path / "e", "--seed", "-1"), "--seed -1"),
-        ((start, few, place / "resumed", "--epochs", "5"), "is a fine-tuning with another epochs"),
+        ((start, few, place / "odd [1] dir's", "--epochs", "5"), "is a fine-tuning with another epochs"),
     ):
         assert asked(*words) == 1
         said = capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""README's section as it stands there: the demo's model, 300 emoji, and what they come to."""
+"""The commands of README's section on fine-tuning: the demo's model and 300 emoji."""
 
 import json
 
@@ -6,7 +6,7 @@ import pytest
 
 from jclip.cli import main
 from jclip.configs.demo import common
-from jclip.demo.runs import demo_runs, prepare
+from jclip.configs.demo.quickstart import demo_runs, prepare
 from jclip.train.loop import train
 
 

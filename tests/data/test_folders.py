@@ -11,13 +11,13 @@ import pytest
 from PIL import Image
 
 from jclip.data.batches.features import FeatureCache
-from jclip.data.emoji.sources import EmojiPairs
 from jclip.data.identity import picture_identity, text_identity
 from jclip.data.sources.folders import LabelledFolder, PairFolder, ParallelFolder
 from jclip.data.sources.kinds import StoredPair
 from jclip.data.sources.records import Translation
 from jclip.data.sources.synthetic import write_tokenizer
 from jclip.data.sources.writing import write_pairs, write_parallel
+from jclip.demo.emoji.sources import EmojiPairs
 from jclip.errors import JclipError
 from jclip.images.preprocess import Preprocessing
 from tests.data.loading import make_batches

@@ -1,4 +1,4 @@
-"""The folder to practise on: pictures that Pillow reads, a spreadsheet that names each, the same for the same seed."""
+"""Practice data: images that Pillow reads, a spreadsheet with their captions, the same for the same seed."""
 
 import csv
 
@@ -7,6 +7,7 @@ from PIL import Image
 
 from jclip.cli import main
 from jclip.demo import practice
+from jclip.demo.emoji.sources import EmojiPairs
 from jclip.errors import JclipError
 
 
@@ -43,21 +44,17 @@ def test_colours_are_those_that_are_named(tmp_path):
             assert all(abs(a - b) <= 14 for a, b in zip(middle, expected, strict=True))
 
 
-def test_emoji(tmp_path, request):
-    (tmp_path / "data").mkdir()
-    (tmp_path / "data" / "wheels").symlink_to(request.config.cache.mkdir("wheels"))  # fetched once for all tests
-    words = ["data", "example", str(tmp_path / "mine"), "--pictures", "31", "--data", str(tmp_path / "data")]
+def test_emoji(tmp_path, emoji_folder):
+    words = ["data", "example", str(tmp_path / "mine"), "--pictures", "31", "--data", str(emoji_folder)]
     assert main(words) == 0
     found = rows(tmp_path / "mine")
     assert len(found) == 31 and len({caption for _, caption in found}) == 11  # ten by three artists, one by one
     assert all((tmp_path / "mine" / path).is_file() for path, _ in found)
     assert "OpenMoji (CC-BY-SA-4.0)" in (tmp_path / "mine" / "LICENCES.txt").read_text(encoding="utf-8")
-    from jclip.data.emoji.sources import EmojiPairs
-
-    trained = {name for pair in EmojiPairs(str(tmp_path / "data"), languages=("zh",)).open() for name in pair.captions}
+    trained = {name for pair in EmojiPairs(str(emoji_folder), languages=("zh",)).open() for name in pair.captions}
     assert not {caption for _, caption in found} & trained  # no name is among those of the demo
     with pytest.raises(JclipError, match="there are 462 emoji that the demo does not train on"):
-        practice.emoji(tmp_path / "all", tmp_path / "data", 463, 0)
+        practice.emoji(tmp_path / "all", emoji_folder, 463, 0)
 
 
 def test_what_cannot_be(tmp_path):

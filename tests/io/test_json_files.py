@@ -253,7 +253,7 @@ INTERNAL = {
     "jclip/data/importing/survey.py",
     "jclip/data/importing/dividing.py",
     # Of a pinned wheel with a checked hash.
-    "jclip/data/emoji/names.py",
+    "jclip/demo/emoji/names.py",
     "jclip/io/json_files.py",
 }
 

@@ -9,13 +9,13 @@ from jclip.train.reading import LOOKED_AT, check_learnable, check_trained, readi
 from jclip import rules
 from jclip.bundle import load_bundle, save_bundle
 from jclip.cli.configs import load_config
-from jclip.data.emoji.place import MARKER
-from jclip.data.emoji.sources import EmojiPairs, EmojiParallel
 from jclip.data.sources.folders import PairFolder, ParallelFolder
 from jclip.data.sources.kinds import StoredPair
 from jclip.data.sources.records import Translation
 from jclip.data.sources.synthetic import SyntheticPairs
 from jclip.data.sources.writing import write_pairs, write_parallel
+from jclip.demo.emoji.place import MARKER
+from jclip.demo.emoji.sources import EmojiPairs, EmojiParallel
 from jclip.errors import JclipError
 from jclip.losses.contrastive import ContrastiveLoss
 from jclip.train.checks import check
@@ -165,7 +165,7 @@ def test_rates_of_zero_are_refused(chinese_clip):
     ["captions.csv", "dataset_info.json", "emoji/mine.txt", "emoji/1.0.0/dataset_info.json", "wheels/mine.whl", "x/y"],
 )
 def test_a_source_that_builds_itself_refuses_a_folder_of_others(source, what, tmp_path, monkeypatch):
-    monkeypatch.setattr("jclip.data.emoji.builder.fetch", None)  # nothing is fetched
+    monkeypatch.setattr("jclip.demo.emoji.builder.fetch", None)  # nothing is fetched
     file = tmp_path / "mine" / what
     file.parent.mkdir(parents=True)
     file.write_text('{"name": "emoji"}')
@@ -186,7 +186,7 @@ def test_a_source_builds_itself_where_it_had_begun(left, tmp_path, monkeypatch):
     def fetch(cache, only):
         raise JclipError("it would be fetched now")
 
-    monkeypatch.setattr("jclip.data.emoji.builder.fetch", fetch)
+    monkeypatch.setattr("jclip.demo.emoji.builder.fetch", fetch)
     with pytest.raises(JclipError, match="it would be fetched now"):
         EmojiPairs(str(tmp_path)).open()
     assert (tmp_path / MARKER).is_file()

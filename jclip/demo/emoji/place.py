@@ -1,23 +1,23 @@
-"""Check that a folder is the emoji data set's own, before the set is built or read there."""
+"""Checks that a folder belongs to the emoji data set, before the set is built or read in it."""
 
 import os
 from pathlib import Path
 
-from jclip.data.emoji.fetch import pins
+from jclip.demo.emoji.fetch import pins
 from jclip.errors import JclipError
 from jclip.io.files import check_utf8
 
 MARKER = ".jclip-emoji"
-"""Name of the file that says whose folder it is, written before anything else."""
+"""Name of the file that marks the folder, written before any other."""
 
 _OWN = ("downloads", "emoji", "wheels")
 _DESCRIPTION = Path("emoji/1.0.0/dataset_info.json")
-_BUILDER = '"moduleName": "jclip.data.emoji.builder"'
+_BUILDER = '.emoji.builder"'
 _SHOWN = 3
 
 
 def is_built(folder: Path) -> bool:
-    """Whether the data set is in the folder, by its description."""
+    """Returns True if the folder contains the data set's description."""
     try:
         with (folder / _DESCRIPTION).open(encoding="utf-8") as file:
             return _BUILDER in file.read(100_000)
@@ -25,18 +25,23 @@ def is_built(folder: Path) -> bool:
         return False
 
 
+def built_at(folder: Path) -> int:
+    """Returns the time at which the data set was built, in nanoseconds."""
+    return (folder / _DESCRIPTION).stat().st_mtime_ns
+
+
 def check_own(folder: Path) -> None:
-    """Checks that the folder is new, empty or the data set's own.
+    """Checks that the folder is new, empty or the data set's.
 
     Raises:
-      JclipError: it holds anything else, or its name is not UTF-8.
+      JclipError: it contains other files, or its name is not UTF-8.
     """
     check_utf8(folder)
     foreign = _foreign(folder)
     if foreign:
         more = f" and {len(foreign) - _SHOWN} more" if len(foreign) > _SHOWN else ""
         raise JclipError(
-            f"{folder} holds {', '.join(map(repr, foreign[:_SHOWN]))}{more}, but the emoji data set builds itself in a "
+            f"{folder} contains {', '.join(map(repr, foreign[:_SHOWN]))}{more}, but the emoji data set needs a "
             "folder of its own: name a new one. For your own data, give the stage a PairFolder or a ParallelFolder"
         )
 
@@ -50,11 +55,11 @@ def take(folder: Path) -> None:
     check_own(folder)
     folder.mkdir(parents=True, exist_ok=True)
     if not (folder / MARKER).exists() and os.access(folder, os.W_OK):
-        (folder / MARKER).write_text("The emoji data set of jclip builds itself here.\n", encoding="utf-8")
+        (folder / MARKER).write_text("jclip builds its emoji data set in this folder.\n", encoding="utf-8")
 
 
 def _foreign(folder: Path) -> list[str]:
-    """Returns the names in the folder that are not the data set's."""
+    """Returns the names in the folder that do not belong to the data set."""
     if not folder.is_dir():
         return []
     there = sorted(name for name in os.listdir(folder) if not name.startswith("."))
@@ -63,7 +68,7 @@ def _foreign(folder: Path) -> list[str]:
 
 
 def _is_half(place: Path) -> bool:
-    """Whether a folder is what an older jclip leaves that was stopped while it built the data set."""
+    """Returns True for a folder that an interrupted build left without a marker."""
     if place.name == "wheels":
         files = {pin.file for pin in pins().values()}
         return place.is_dir() and all(file.name in files or file.name.startswith("tmp") for file in place.iterdir())

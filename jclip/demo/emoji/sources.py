@@ -1,20 +1,21 @@
-"""The emoji data set as sources for a configuration: pictures with names, and parallel names; and as questions.
+"""Sources of emoji: images with names, and parallel names; and the whole data set for evaluation.
 
-The two sources never yield a held-out concept, or a name that is held out as a translation pair.
+The sources never yield a held-out concept or a held-out name.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 
 from jclip.config import kind_of
-from jclip.data.emoji.place import check_own, is_built
-from jclip.data.emoji.protocol import LANGUAGES, Concept, Role, alike, is_heldout_pair
 from jclip.data.sources.records import Pair, Translation
 from jclip.data.sources.source import Source
+from jclip.demo.emoji.place import built_at, check_own, is_built
+from jclip.demo.emoji.protocol import LANGUAGES, Concept, Role, is_heldout_pair, spelt_similarly
 from jclip.errors import JclipError
 from jclip.images.preprocess import Picture, Preprocessing, to_array
 from jclip.ranges import Positive, Share
@@ -23,10 +24,10 @@ from jclip.ranges import Positive, Share
 @kind_of(Source)
 @dataclass(frozen=True)
 class EmojiPairs:
-    """Pictures by some artists with names in some languages; one record is one known concept.
+    """Images by some artists with names in some languages; a record is a known concept.
 
     Attributes:
-      folder: where the data set is, or is to be built.
+      folder: of the data set; it is built if missing.
       artists: of "noto", "twemoji", "openmoji".
       languages: of `protocol.LANGUAGES`.
       weight: in a mixture.
@@ -40,19 +41,19 @@ class EmojiPairs:
     gives: ClassVar[type] = Pair
 
     def unbuilt(self) -> str:
-        """Returns what `open` would do instead of reading, in words; empty where the data set is built."""
+        """Returns what `open` would do before reading, for people; empty if the data set is built."""
         return _unbuilt(self.folder)
 
     def open(self, preprocessing: Preprocessing | None = None) -> list[Pair]:
-        """The records; with `preprocessing`, their pictures decoded and resized.
+        """Returns the records; with `preprocessing`, their images decoded and resized.
 
         Raises:
-          JclipError: an unknown artist or language, or the data set can be neither read nor built.
+          JclipError: an unknown artist or language, or the data set cannot be read or built.
         """
         _check(self.languages)
         if not self.artists:
             raise JclipError("emoji pairs need at least one artist")
-        emoji = EmojiSet(Path(self.folder))
+        emoji = emoji_set(Path(self.folder))
         if preprocessing is None:
             drawn: list[Sequence[Picture]] = [emoji.encoded(artist) for artist in self.artists]
         else:
@@ -70,12 +71,12 @@ class EmojiPairs:
 @kind_of(Source)
 @dataclass(frozen=True)
 class EmojiParallel:
-    """English names of known concepts beside their names in other languages; one record is one translation pair.
+    """English names of known concepts beside names in other languages; a record is a translation pair.
 
     Attributes:
-      folder: where the data set is, or is to be built.
-      languages: of `protocol.LANGUAGES`; "en" adds the English names as their own translations.
-      english_share: how often the student reads the English name itself, whatever the record's language.
+      folder: of the data set; it is built if missing.
+      languages: of `protocol.LANGUAGES`; "en" pairs the English names with themselves.
+      english_share: probability that the student reads the English name instead of the other.
       weight: in a mixture.
     """
 
@@ -87,18 +88,18 @@ class EmojiParallel:
     gives: ClassVar[type] = Translation
 
     def unbuilt(self) -> str:
-        """Returns what `open` would do instead of reading, in words; empty where the data set is built."""
+        """Returns what `open` would do before reading, for people; empty if the data set is built."""
         return _unbuilt(self.folder)
 
     def open(self, preprocessing: Preprocessing | None = None) -> list[Translation]:
-        """The records.
+        """Returns the records.
 
         Raises:
-          JclipError: an unknown language, or the data set can be neither read nor built.
+          JclipError: an unknown language, or the data set cannot be read or built.
         """
         del preprocessing
         _check(self.languages)
-        emoji = EmojiSet(Path(self.folder))
+        emoji = emoji_set(Path(self.folder))
         return [
             Translation(emoji.names["en"][row], emoji.names[language][row], language)
             for language in self.languages
@@ -108,22 +109,24 @@ class EmojiParallel:
 
 
 class EmojiSet:
-    """The whole data set, held-out parts too, for evaluation. Row i of everything is concept i.
+    """The whole data set with its held-out parts, for evaluation. Row i of everything is concept i.
 
     Attributes:
-      concepts: those that all artists drew, without copies, in the order of `protocol.concepts`.
-      names: language -> one name for each concept.
+      concepts: drawn by all artists, without copies, in the order of `protocol.concepts`.
+      names: language -> a name for each concept.
     """
 
     def __init__(self, folder: Path):
-        """Reads the data set under `folder`, and builds it first if it is not there.
+        """Reads the data set under `folder`; builds it if missing.
 
         Raises:
-          JclipError: it can be neither read nor built.
+          JclipError: it cannot be read or built.
         """
-        from jclip.data.emoji.builder import build
+        from jclip.demo.emoji.builder import build
 
         self._builder = build(folder)
+        self._examples: dict[str, list[dict[str, Any]]] = {}
+        self._pictures: dict[tuple[str, Preprocessing], np.ndarray] = {}
         examples = self._read(self.artists[0])
         text = [{key: example[key].decode() for key in ("codepoints", "group", "subgroup")} for example in examples]
         self.concepts = tuple(Concept(**each) for each in text)
@@ -137,37 +140,38 @@ class EmojiSet:
         return tuple(self._builder.info.splits)
 
     def rows(self, role: Role | None = None) -> np.ndarray:
-        """Row numbers of the known or the held-out concepts, or of all."""
+        """Returns the rows of the known or the held-out concepts, or of all."""
         chosen = [i for i, concept in enumerate(self.concepts) if role is None or concept.role == role]
         return np.array(chosen, np.int32)
 
     def is_heldout(self, row: int, language: str) -> bool:
-        """Whether this name is held out as a translation pair."""
+        """Returns True if this name is held out."""
         return is_heldout_pair(self.concepts[row].codepoints, language)
 
     def heldout_rows(self, language: str, trained: Sequence[str] = LANGUAGES) -> np.ndarray:
-        """Row numbers of known concepts whose name in `language` is in no training text, and is a new word as well.
+        """Returns the rows of known concepts whose held-out name in `language` is also a new word.
+
+        A held-out name is not new if some concept has that name in the training text, or if the concept's trained name
+        in another language is spelt similarly (`protocol.spelt_similarly`).
 
         Args:
           language: of the names.
-          trained: languages whose names are trained on. A held-out name is no new word, and its concept is left out,
-            when any concept's shown name is the same, or when the concept's own shown name in another language is spelt
-            much like it (`protocol.alike`).
+          trained: languages whose names are trained on.
         """
         known = self.rows("known").tolist()
-        shown = {i: [self.names[each][i] for each in trained if not self.is_heldout(i, each)] for i in known}
-        everywhere = {name.casefold() for names in shown.values() for name in names}
+        trained_names = {i: [self.names[each][i] for each in trained if not self.is_heldout(i, each)] for i in known}
+        everywhere = {name.casefold() for names in trained_names.values() for name in names}
         chosen = [
             i
             for i in known
             if self.is_heldout(i, language)
             and (name := self.names[language][i]).casefold() not in everywhere
-            and not any(alike(name, other) for other in shown[i])
+            and not any(spelt_similarly(name, other) for other in trained_names[i])
         ]
         return np.array(chosen, np.int32)
 
     def encoded(self, artist: str) -> list[bytes]:
-        """An artist's pictures as PNG, RGBA, one for each concept.
+        """Returns an artist's images as PNG, RGBA, one for each concept.
 
         Raises:
           JclipError: an unknown artist.
@@ -175,25 +179,48 @@ class EmojiSet:
         return [example["image"] for example in self._read(artist)]
 
     def pictures(self, artist: str, preprocessing: Preprocessing) -> np.ndarray:
-        """An artist's pictures, uint8 (concepts, size, size, 3).
+        """Decodes an artist's images, uint8 (concepts, size, size, 3).
 
         Raises:
-          JclipError: an unknown artist, or an unreadable picture, named by its code points.
+          JclipError: an unknown artist, or an unreadable image, named by its code points.
         """
-        named = zip(self.concepts, self.encoded(artist), strict=True)
-        return np.stack([to_array(preprocessing, png, f"{artist}'s {c.codepoints}") for c, png in named])
+        if (artist, preprocessing) not in self._pictures:
+            named = zip(self.concepts, self.encoded(artist), strict=True)
+            decoded = np.stack([to_array(preprocessing, png, f"{artist}'s {c.codepoints}") for c, png in named])
+            decoded.flags.writeable = False  # shared by all who ask
+            self._pictures[artist, preprocessing] = decoded
+        return self._pictures[artist, preprocessing]
 
     def _read(self, artist: str) -> list[dict[str, Any]]:
         import tensorflow_datasets as tfds
 
         if artist not in self.artists:
-            raise JclipError(f"there is no artist {artist!r}: choose from {', '.join(self.artists)}")
-        decoders = {"image": tfds.decode.SkipDecoding()}  # our own resizing wants the encoded bytes
-        try:
-            return list(self._builder.as_data_source(split=artist, decoders=decoders))
-        except (OSError, RuntimeError, ValueError, IndexError) as error:
-            folder = self._builder.data_path
-            raise JclipError(f"{folder} is damaged ({error}): delete it, and it is built again") from None
+            raise JclipError(f"unknown artist {artist!r}: choose from {', '.join(self.artists)}")
+        if artist not in self._examples:
+            decoders = {"image": tfds.decode.SkipDecoding()}  # resized by our own preprocessing
+            try:
+                self._examples[artist] = list(self._builder.as_data_source(split=artist, decoders=decoders))
+            except (OSError, RuntimeError, ValueError, IndexError) as error:
+                folder = self._builder.data_path
+                raise JclipError(f"{folder} is damaged ({error}): delete it, and it is built again") from None
+        return self._examples[artist]
+
+
+def emoji_set(folder: Path) -> EmojiSet:
+    """Returns the data set under `folder`, built if it is missing; read once in a process while it does not change.
+
+    Raises:
+      JclipError: it cannot be read or built.
+    """
+    if not is_built(folder):
+        return EmojiSet(folder)
+    return _opened(folder, built_at(folder))
+
+
+@lru_cache(maxsize=2)
+def _opened(folder: Path, built: int) -> EmojiSet:
+    del built  # part of the key
+    return EmojiSet(folder)
 
 
 def _unbuilt(folder: str) -> str:

@@ -5,8 +5,8 @@ from collections import Counter
 
 import pytest
 
-from jclip.data.emoji.names import natural
-from jclip.data.emoji.protocol import LANGUAGES, Concept, alike, concepts, is_heldout, is_heldout_pair, twins
+from jclip.demo.emoji.names import natural
+from jclip.demo.emoji.protocol import LANGUAGES, Concept, concepts, is_heldout, is_heldout_pair, spelt_similarly, twins
 
 
 def test_things_one_can_draw():
@@ -72,4 +72,4 @@ def test_natural_names():
     ],
 )
 def test_names_that_are_spelt_alike(name, other, expected):
-    assert alike(name, other) == expected
+    assert spelt_similarly(name, other) == expected

@@ -1,29 +1,65 @@
 """The demo end to end, with two steps a stage: it trains, scores, writes its page, and is finished the second time."""
 
 import json
+from dataclasses import replace
 
 import pytest
 
 from jclip.cli import main
-from jclip.configs.demo import common
-from jclip.data.emoji.protocol import LANGUAGES
-from jclip.demo import runs as demo_runs
-from jclip.demo.scores import QUESTIONS, Examination
+from jclip.configs.demo import common, quickstart
+from jclip.demo.emoji.protocol import ASKED, LANGUAGES
+from jclip.demo.progress import Schedule
+from jclip.demo.scores import QUESTIONS
+
+FEW = ("en", "zh", "de")
 
 
-@pytest.fixture(scope="module")
-def home(tmp_path_factory, request):
-    home = tmp_path_factory.mktemp("demo")
-    (home / "data").mkdir()
-    (home / "data" / "wheels").symlink_to(request.config.cache.mkdir("wheels"))  # fetched once for all tests
-    return home
+@pytest.fixture
+def home(tmp_path, emoji_folder):
+    (tmp_path / "data").symlink_to(emoji_folder)
+    return tmp_path
 
 
-def test_demo(home, monkeypatch, capsys):
-    monkeypatch.setitem(demo_runs.LENGTHS, "quick", 0.001)
+@pytest.fixture
+def few(monkeypatch):
+    """Two steps a stage with 32 examples each, and three languages."""
+
+    def build(build_run):
+        def small(place):
+            run = build_run(place)
+            return replace(run, stages=tuple(replace(stage, batch_size=32) for stage in run.stages))
+
+        return small
+
+    runs = [
+        (key, title, tuple(each for each in languages if each in FEW), build(build_run), seconds)
+        for key, title, languages, build_run, seconds in quickstart.RUNS
+    ]
+    monkeypatch.setattr(quickstart, "RUNS", runs)
+    monkeypatch.setitem(quickstart.LENGTHS, "quick", 0.001)
+    return FEW
+
+
+@pytest.fixture
+def every(monkeypatch):
+    monkeypatch.setitem(quickstart.LENGTHS, "quick", 0.001)
+    return ASKED
+
+
+@pytest.mark.parametrize("size", ["few", pytest.param("every", marks=pytest.mark.slow)])
+def test_demo(home, size, request, capsys):
+    languages = request.getfixturevalue(size)
     arguments = ["demo", "--quick", "--workdir", str(home), "--json"]
     assert main(arguments) == 0
-    results = json.loads(capsys.readouterr().out)
+    said = capsys.readouterr()
+    results = json.loads(said.out)
+    for place in (
+        "run 1 of 4, English CLIP; stage 1 of 1",
+        "run 2 of 4, AltCLIP; stage 2 of 2",
+        "run 4 of 4, Chinese-CLIP control",
+    ):
+        assert place in said.err
+    assert "min left" in said.err or "a minute left" in said.err
     assert results["candidates"] == {"known": 634, "heldout": 788, "newnames": 634}
     stages = {(row["run"], row["stage"]) for row in results["rows"]}
     assert stages == {
@@ -33,7 +69,7 @@ def test_demo(home, monkeypatch, capsys):
         *(("chinese_clip_control", i) for i in (0, 1)),
     }
     assert {row["question"] for row in results["rows"]} == set(QUESTIONS)
-    assert {row["language"] for row in results["rows"] if row["run"] == "altclip"} == set(common.ASKED)
+    assert {row["language"] for row in results["rows"] if row["run"] == "altclip"} == set(languages)
     # Two steps teach nothing: a recall far above chance would mean that answers leak into the questions.
     known = [row["figures"] for row in results["rows"] if row["question"] == "known"]
     assert all(figures["t2i_r10"] < 0.06 for figures in known)
@@ -46,7 +82,7 @@ def test_demo(home, monkeypatch, capsys):
     assert all(word in page for word in ("中文", "العربية", "nearest in pixels", "CC-BY-SA-4.0", "data:image/png"))
     assert 'src="http' not in page
     # Beside each run's losses its recalls, with chance and where its stages begin.
-    assert page.count("R@1 from text to picture</figcaption>") == 4
+    assert page.count("R@1 from text to image</figcaption>") == 4
     assert page.count('<text class="level"') == 4 and page.count('<path class="stage"') == 6
     assert "mean of the other languages" in page
 
@@ -68,12 +104,12 @@ def test_demo(home, monkeypatch, capsys):
 
     # What is trained on, and what is asked.
     place = common.Place(str(home), str(home))
-    examination = Examination(place, common.TEST_ARTIST)
+    examination = quickstart.examination(place)
     pairs = common.pairs(place, *LANGUAGES).open(common.PREPROCESSING)
     trained = {name for i in range(len(pairs)) for name in pairs[i].captions}
     heldout = examination.emoji.rows("heldout")
     assert not trained & {examination.emoji.names[language][row] for language in ("en", "zh") for row in heldout}
-    for language in common.ASKED:
+    for language in ASKED:
         task = examination.task("newnames", language)
         assert (task is None) == (language == "en")
         if task is not None:
@@ -91,4 +127,15 @@ def test_quick_and_long_exclude_each_other(home, capsys):
 
 def test_a_seed_below_zero_is_refused(home, capsys):
     assert main(["demo", "--seed", "-1", "--workdir", str(home)]) == 1
-    assert "a seed of -1" in capsys.readouterr().err
+    assert "seed is -1" in capsys.readouterr().err
+
+
+def test_the_time_left_follows_the_speed_so_far():
+    schedule = Schedule({("a", 0): 60.0, ("b", 0): 30.0, ("b", 1): 10.0})
+    assert schedule.begin(("a", 0), now=5.0) == 100
+    assert schedule.begin(("b", 0), now=125.0) == 80  # 120 s for the planned 60: half as fast
+    assert schedule.begin(("b", 1), now=140.0) == 10 * 135 / 90
+
+
+def test_a_resumed_demo_counts_the_stages_that_are_left():
+    assert Schedule({("a", 0): 60.0, ("b", 0): 30.0}).begin(("b", 0), now=0.0) == 30

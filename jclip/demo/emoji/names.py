@@ -1,26 +1,26 @@
-"""The names of emoji in 14 languages, from the JSON files inside the `emoji` wheel."""
+"""Names of emoji in 14 languages, from the JSON files in the `emoji` wheel."""
 
 import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from jclip.data.emoji.fetch import opened
-from jclip.data.emoji.protocol import LANGUAGES, Concept
+from jclip.demo.emoji.fetch import opened
+from jclip.demo.emoji.protocol import LANGUAGES, Concept
 from jclip.errors import JclipError
 
 
 def read_names(wheel: Path, wanted: Sequence[Concept]) -> dict[str, dict[str, str]]:
-    """Natural names: ":roter_apfel:" is "roter apfel".
+    """Reads the names of concepts, such as "roter apfel" for ":roter_apfel:".
 
     Args:
       wheel: the `emoji` wheel.
-      wanted: the concepts.
+      wanted: concepts to read.
 
     Returns:
       code points -> language -> name.
 
     Raises:
-      JclipError: a concept without a name.
+      JclipError: a concept has no name in some language.
     """
     found: dict[str, dict[str, str]] = {concept.codepoints: {} for concept in wanted}
     with opened(wheel) as archive:
@@ -37,5 +37,5 @@ def read_names(wheel: Path, wanted: Sequence[Concept]) -> dict[str, dict[str, st
 
 
 def natural(name: str) -> str:
-    """Drops the colons around a short name, and writes its underscores as the spaces that they stand for."""
+    """Removes the colons around a short name and replaces its underscores by spaces."""
     return " ".join(name.strip(":").replace("_", " ").split())

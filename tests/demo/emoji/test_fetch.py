@@ -6,7 +6,7 @@ import zipfile
 
 import pytest
 
-from jclip.data.emoji.fetch import REQUIREMENTS, fetch, opened, pins
+from jclip.demo.emoji.fetch import REQUIREMENTS, fetch, opened, pins
 from jclip.errors import JclipError
 
 METADATA = "Metadata-Version: 2.1\nName: tiny-art\nVersion: 1.0\n"

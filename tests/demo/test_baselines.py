@@ -48,9 +48,12 @@ def test_pictures_of_other_sizes_are_resized():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ((TRAIN, CONCEPTS[:3], TRAIN, CONCEPTS), "4 training pictures and 3 concepts: give one for each"),
-        ((TRAIN, CONCEPTS, TRAIN[:0], CONCEPTS[:0]), "0 query pictures and 0 concepts"),
-        ((TRAIN, CONCEPTS, TRAIN[:1], np.array([7])), "1 queries show no candidate concept, such as .*7.*: add it"),
+        ((TRAIN, CONCEPTS[:3], TRAIN, CONCEPTS), "4 training images and 3 concepts: give one concept for each"),
+        ((TRAIN, CONCEPTS, TRAIN[:0], CONCEPTS[:0]), "no images to compare"),
+        (
+            (TRAIN, CONCEPTS, TRAIN[:1], np.array([7])),
+            "1 queries show a concept that is not a candidate, such as .*7.*: add it",
+        ),
         ((TRAIN / 255, CONCEPTS, TRAIN, CONCEPTS), r"must be uint8 \(h, w, 3\), but one is float64 \(32, 32, 3\)"),
     ],
 )

