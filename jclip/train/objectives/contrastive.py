@@ -167,7 +167,7 @@ class Contrastive(Objective):
             description={
                 "tower": to_json(model.config.image),
                 "width": model.config.embed_dim,
-                "dtype": str(jnp.dtype(model.dtype)),
+                "dtype": str(jnp.dtype(model.compute.dtype)),
                 "preprocessing": to_json(preprocessing),
             },
         )
@@ -212,7 +212,7 @@ def _loss(objective: Contrastive, context: Context) -> Any:
             return model.apply(variables, ids_bl, rows_b=rows_b, method="encode_text", rngs=rngs)
 
         if "image_feature" in batch:
-            image_be, moved = batch["image_feature"].astype(model.dtype), {}
+            image_be, moved = batch["image_feature"].astype(model.compute.dtype), {}
         else:
             image_be, moved = in_micro_batches(image, stage.micro_batches, batch["image"], batch["example"])
         text_be = in_micro_batches(text, stage.micro_batches, batch["text"], batch["example"])
@@ -236,5 +236,5 @@ def encode_image(
     model: DualEncoder, preprocessing: Preprocessing, variables: dict[str, Any], images_bhwc: jax.Array, **how: Any
 ) -> Any:
     """Returns the embeddings (b, e), in the model's dtype, of pictures in 0..255; `how` as `apply` takes it."""
-    images_bhwc = normalise(preprocessing, images_bhwc.astype(jnp.float32)).astype(model.dtype)
+    images_bhwc = normalise(preprocessing, images_bhwc.astype(jnp.float32)).astype(model.compute.dtype)
     return model.apply(variables, images_bhwc, method="encode_image", **how)
