@@ -198,6 +198,8 @@ def _adam(beta1: float, beta2: float, eps: float) -> optax.GradientTransformatio
     return optax.GradientTransformation(init, update)
 
 
+_NEWTON_SCHULZ = ((8.0934, -23.6204, 17.4462), (3.6366, -2.7219, 0.5365), (2.6613, -1.9772, 0.4526))
+
 _MUON, _MUON_COUNT = "muon", "muon's count"
 
 
@@ -246,7 +248,7 @@ def _direction(spec: Optimizer, method: str) -> optax.GradientTransformation:
         return _adam(spec.beta1, spec.beta2, spec.eps)
     # The layers are stacked: (layers, in, out), one matrix each.
     stacked = optax.contrib.MuonDimensionNumbers(reduction_axis=1, output_axis=2)
-    return optax.contrib.scale_by_muon(weight_dimension_numbers=partial(jax.tree.map, lambda _: stacked))
+    return optax.contrib.scale_by_muon(_NEWTON_SCHULZ, weight_dimension_numbers=partial(jax.tree.map, lambda _: stacked))
 
 
 def _tree(values: Mapping[str, Any], like: dict[str, Any]) -> dict[str, Any]:

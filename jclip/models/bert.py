@@ -4,7 +4,6 @@ The two differ in the epsilon of LayerNorm and in the first position. Axes: b ba
 state, e embedding.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Annotated, Literal
@@ -21,7 +20,7 @@ from jclip.models.dropout import dropout, row_seeds
 from jclip.models.placements import EMBEDDINGS, ENDS, LAYERS, Placements, with_whole_heads
 from jclip.models.spread import by_example
 from jclip.models.towers import REDUCED_WIDTH, LayerNumbers, TextTower, TokenizerKind, transformer_bytes
-from jclip.models.transformer import LayerNorm, Mlp, check_heads, run_stacks, two_stacks
+from jclip.models.transformer import LayerNorm, Mlp, check_heads, run_stacks, run_to_token, two_stacks
 from jclip.ranges import Depth, Range, Rows, Size, check_ranges
 
 Pooling = Literal["cls", "mean"]
@@ -155,8 +154,8 @@ class Bert(nn.Module):
         self.position_embedding = self.param("position_embedding", _init, (config.max_positions, width))
         self.token_type_embedding = self.param("token_type_embedding", _init, (config.type_vocab_size, width))
         self.embedding_norm = LayerNorm(config.layer_norm_eps, dtype)
-        layer = partial(PostNormLayer, config=config, compute=self.compute)
-        self.first_layers, self.layers = two_stacks(layer, config.layers, self.frozen_layers, self.compute.remat)
+        self.layer = partial(PostNormLayer, config=config, compute=self.compute)
+        self.first_layers, self.layers = two_stacks(self.layer, config.layers, self.frozen_layers, self.compute.remat)
         if self.head_width is not None:
             self.head_norm = LayerNorm(config.layer_norm_eps, dtype)
             self.head = nn.Dense(self.head_width, kernel_init=_init, dtype=dtype)
@@ -175,6 +174,10 @@ class Bert(nn.Module):
         Raises:
           JclipError: there are more tokens than positions.
         """
+        return run_stacks((self.first_layers, self.layers), self.frozen_layers, *self._embedded(ids_bl, rows_b))
+
+    def _embedded(self, ids_bl: jax.Array, rows_b: jax.Array | None) -> tuple[jax.Array, jax.Array, jax.Array | None]:
+        """Returns the states before the first layer, (b, l, d), the lengths, and the layers' seeds of dropout."""
         check_text_length(ids_bl, self.config.longest)
         mask_bl = ids_bl != self.config.pad_id
         # An id outside the vocabulary gives NaN, not the nearest row, so that a wrong tokenizer is noticed at once.
@@ -184,9 +187,8 @@ class Bert(nn.Module):
         x_bld += position_bld + self.token_type_embedding[0]
         embedding_seeds_b2, layer_seeds_lb2 = self._seeds(rows_b)
         x_bld = dropout(self.embedding_norm(x_bld), self.config.dropout, embedding_seeds_b2)
-        stacks = (self.first_layers, self.layers)
         lengths_b = (mask_bl * jnp.arange(1, mask_bl.shape[1] + 1)).max(axis=1)
-        return run_stacks(stacks, self.frozen_layers, x_bld, lengths_b, layer_seeds_lb2)
+        return x_bld, lengths_b, layer_seeds_lb2
 
     def state(self, ids_bl: jax.Array, rows_b: jax.Array | None = None) -> jax.Array:
         """Returns the states of texts before the projection, (b, w), the target of teacher learning.
@@ -194,7 +196,11 @@ class Bert(nn.Module):
         Args:
           ids_bl, rows_b: as in `states`.
         """
-        pooled_bd = _POOLS[self.pooling](self.states(ids_bl, rows_b), ids_bl != self.config.pad_id)
+        if self.pooling == "mean":
+            pooled_bd = _mean(self.states(ids_bl, rows_b), ids_bl != self.config.pad_id)
+        else:
+            stacks = (self.first_layers, self.layers)
+            pooled_bd = run_to_token(stacks, self.layer, self.frozen_layers, *self._embedded(ids_bl, rows_b))
         return pooled_bd if self.head_width is None else by_example(self.head(self.head_norm(pooled_bd)))
 
     def __call__(self, ids_bl: jax.Array, rows_b: jax.Array | None = None) -> jax.Array:
@@ -225,8 +231,14 @@ class PostNormLayer(nn.Module):
     compute: Compute = Compute()
 
     @nn.compact
-    def __call__(self, x_bld: jax.Array, lengths_b: jax.Array, seeds_b2: jax.Array | None) -> tuple[jax.Array, None]:
-        """Returns the states after this layer, and None, as `nn.scan` wants it."""
+    def __call__(
+        self,
+        x_bld: jax.Array,
+        lengths_b: jax.Array,
+        seeds_b2: jax.Array | None,
+        wanted_bqd: jax.Array | None = None,
+    ) -> tuple[jax.Array, None]:
+        """Returns the states after this layer, and None, as `nn.scan` wants it; arguments as in `PreNormLayer`."""
         config, dtype = self.config, self.compute.dtype
 
         def add_and_norm(name: str, x_bld: jax.Array, branch_bld: jax.Array, site: int) -> jax.Array:
@@ -236,22 +248,15 @@ class PostNormLayer(nn.Module):
         rate = config.dropout if config.attention_dropout is None else config.attention_dropout
         attention = Attention(config.heads, _init, _init, dropout=rate, compute=self.compute, name="attention")
         mlp = Mlp(config.intermediate, "gelu", _init, _init, dtype, name="mlp")
-        x_bld = add_and_norm("attention_norm", x_bld, attention(x_bld, x_bld, lengths_b, seeds_b2), 1)
-        return by_example(add_and_norm("mlp_norm", x_bld, mlp(x_bld), 2)), None
-
-
-def _first(states_bld: jax.Array, mask_bl: jax.Array) -> jax.Array:
-    del mask_bl
-    return states_bld[:, 0]
+        x_bqd = x_bld if wanted_bqd is None else wanted_bqd
+        x_bqd = add_and_norm("attention_norm", x_bqd, attention(x_bqd, x_bld, lengths_b, seeds_b2), 1)
+        return by_example(add_and_norm("mlp_norm", x_bqd, mlp(x_bqd), 2)), None
 
 
 def _mean(states_bld: jax.Array, mask_bl: jax.Array) -> jax.Array:
     counts_b1 = mask_bl.sum(axis=1, keepdims=True)
     weights_bl = (mask_bl / jnp.maximum(counts_b1, 1)).astype(states_bld.dtype)  # a text of padding alone is 0, not NaN
     return jnp.einsum("bld,bl->bd", states_bld, weights_bl, precision=jax.lax.Precision.HIGHEST)
-
-
-_POOLS: dict[Pooling, Callable[[jax.Array, jax.Array], jax.Array]] = {"cls": _first, "mean": _mean}
 
 
 def check_text_length(ids_bl: jax.Array, longest: int) -> None:

@@ -101,23 +101,42 @@ class PreNormLayer(nn.Module):
     causal: bool = False
 
     @nn.compact
-    def __call__(self, x_bld: jax.Array, lengths_b: jax.Array | None, seeds_b2: None = None) -> tuple[jax.Array, None]:
-        """Returns the states after this layer, and None, as `nn.scan` wants it. There is no dropout to seed."""
+    def __call__(
+        self,
+        x_bld: jax.Array,
+        lengths_b: jax.Array | None,
+        seeds_b2: None = None,
+        wanted_bqd: jax.Array | None = None,
+    ) -> tuple[jax.Array, None]:
+        """Returns the states after this layer, and None, as `nn.scan` wants it. There is no dropout to seed.
+
+        Args:
+          x_bld: states before it.
+          lengths_b: as in `jclip.models.attention.attend`.
+          seeds_b2: None.
+          wanted_bqd: the states of `x_bld` whose successors are wanted, which see `lengths_b` tokens; None for all.
+        """
         del seeds_b2
+        causal = self.causal and wanted_bqd is None
         width, dtype = x_bld.shape[-1], self.compute.dtype
         entrance_init = nn.initializers.normal(width**-0.5)
         exit_init = nn.initializers.normal((2 * width * self.depth) ** -0.5)
         fc1_init = nn.initializers.normal((2 * width) ** -0.5)
         attention = Attention(
-            self.heads, entrance_init, exit_init, causal=self.causal, compute=self.compute, name="attention"
+            self.heads, entrance_init, exit_init, causal=causal, compute=self.compute, name="attention"
         )
         mlp = Mlp(self.hidden, self.activation, fc1_init, exit_init, dtype, name="mlp")
 
-        normed_bld = LayerNorm(dtype=dtype, name="attention_norm")(x_bld)
-        x_bld = x_bld + attention(normed_bld, normed_bld, lengths_b)
-        x_bld = x_bld + mlp(LayerNorm(dtype=dtype, name="mlp_norm")(x_bld))
-        return by_example(x_bld), None
+        norm = LayerNorm(dtype=dtype, name="attention_norm")
+        normed_bld = norm(x_bld)
+        x_bqd, normed_bqd = (x_bld, normed_bld) if wanted_bqd is None else (wanted_bqd, norm(wanted_bqd))
+        x_bqd = x_bqd + attention(normed_bqd, normed_bld, lengths_b)
+        x_bqd = x_bqd + mlp(LayerNorm(dtype=dtype, name="mlp_norm")(x_bqd))
+        return by_example(x_bqd), None
 
+
+SHALLOW = 4
+"""Layers of a stack, at most, whose last one `run_to_token` computes for one token."""
 
 Stacks = tuple[nn.Module | None, nn.Module | None]
 """Frozen first layers and the others, each a stack or None where there is no layer."""
@@ -164,6 +183,54 @@ def run_stacks(
         if stack is not None:
             x_bld, _ = stack(by_example(x_bld), lengths_b, None if seeds_lb2 is None else seeds_lb2[own])
     return x_bld
+
+
+def run_to_token(
+    stacks: Stacks,
+    layer: "partial[Any]",
+    frozen: int,
+    x_bld: jax.Array,
+    lengths_b: jax.Array | None = None,
+    seeds_lb2: jax.Array | None = None,
+    token_b: jax.Array | None = None,
+) -> jax.Array:
+    """Returns the states of one token of each example after both of `two_stacks`, (b, d).
+
+    The last layer of a shallow stack is computed for that token alone. In a tower of two layers that saves a third of
+    the arithmetic. A deep stack is scanned, because its last layer saves little and its parameters would be copied.
+
+    Args:
+      stacks, frozen, x_bld, lengths_b, seeds_lb2: as in `run_stacks`.
+      layer: as in `two_stacks`; called with a fourth argument, the states that are wanted.
+      token_b: positions of the tokens; None for the first.
+    """
+    first, others = stacks
+    last = cast(nn.Module, first if others is None else others)
+    if others is not None and first is not None:
+        x_bld = run_stacks((first, None), frozen, x_bld, lengths_b, seeds_lb2)
+    if seeds_lb2 is not None and last is others:
+        seeds_lb2 = seeds_lb2[frozen:]
+
+    def picked(x_bld: jax.Array) -> jax.Array:
+        return x_bld[:, :1] if token_b is None else jnp.take_along_axis(x_bld, token_b[:, None, None], axis=1)
+
+    captures = last.is_mutable_collection("intermediates")  # of whole layers
+    if last.is_initializing() or captures or len(jax.tree.leaves(last.variables["params"])[0]) > SHALLOW:
+        x_bld, _ = last(by_example(x_bld), lengths_b, seeds_lb2)
+        return picked(x_bld)[:, 0]
+    params = last.variables["params"]
+    count = len(jax.tree.leaves(params)[0])
+    body = rematerialised(layer.func, layer.keywords["compute"].remat)(**layer.keywords, parent=None)
+    for number in range(count):
+        wanted_b1d = None
+        if number == count - 1:
+            wanted_b1d = picked(x_bld)
+            if token_b is not None and layer.keywords.get("causal"):
+                lengths_b = token_b + 1
+        own = {"params": jax.tree.map(lambda leaf, n=number: leaf[n], params)}
+        seeds_b2 = None if seeds_lb2 is None else seeds_lb2[number]
+        x_bld, _ = body.apply(own, by_example(x_bld), lengths_b, seeds_b2, wanted_b1d)
+    return x_bld[:, 0]
 
 
 def stacked(layer: "partial[Any]", count: int, remat: Remat) -> nn.Module:
