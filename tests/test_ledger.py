@@ -122,8 +122,8 @@ def said(name: str, commands: Sequence[list[str]] = COMMANDS) -> list[list[str]]
 @pytest.mark.parametrize(
     ("name", "options"),
     [
-        ("eval retrieval", retrieval.Options),
-        ("eval classify", classify.Options),
+        ("eval retrieval", retrieval.RetrievalOptions),
+        ("eval classify", classify.ClassifyOptions),
         ("data import", data_import.Options),
         ("convert", convert.ConvertOptions),
     ],
