@@ -22,7 +22,7 @@ from jclip.models.dual_encoder import DualEncoderConfig
 from jclip.models.vit import VitConfig
 from jclip.train.logging.progress import ProgressWatcher
 from jclip.train.logging.sinks import MetricsFile, TensorBoard, read_journal
-from tests.conversion import test_families
+from tests.conversion import layouts
 from tests.data.importing.sources import cn_clip, picture
 from tests.poison import FOLDER, TEXT, UTF8, assert_harmless, assert_harmless_page
 
@@ -208,7 +208,7 @@ def test_classify_and_probe(bundle, tmp_path, capsys):
 
 
 def test_convert_and_verify(tmp_path, capsys):
-    source, options, _ = test_families.chinese_clip_hf(Path(FOLDER))
+    source, options, _ = layouts.chinese_clip_hf(Path(FOLDER))
     out = Path(FOLDER + ".bundle")
     more = () if options.tokenizer is None else ("--tokenizer", options.tokenizer)
     run(capsys, "convert", source, out, *more, names=[source, out])
