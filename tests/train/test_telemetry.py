@@ -1,5 +1,6 @@
 """What a run says of itself: figures of every log step, TensorBoard's files, a profile, Weights & Biases by option."""
 
+import doctest
 import json
 import sys
 import time
@@ -14,8 +15,10 @@ from jclip.console import Console
 from jclip.errors import JclipError
 from jclip.parallel.mesh import make_mesh
 from jclip.tokenizers.text import load_tokenizer
+from jclip.train import scores
 from jclip.train.arithmetic import Arithmetic
 from jclip.train.assembly import StageParts
+from jclip.train.logging import progress
 from jclip.train.logging.meter import _PEAKS, Meter, peak_tflops
 from jclip.train.logging.progress import ProgressWatcher
 from jclip.train.logging.sinks import read_journal
@@ -146,3 +149,9 @@ def test_weights_and_biases(toy_run, tmp_path, monkeypatch):
     assert begun[0]["id"] == begun[1]["id"] and begun[1]["resume"] == "allow"
     assert begun[0]["config"]["stages"][0]["name"] == run.stages[0].name
     assert [step for step, figures in logged if "train/loss" in figures] == [1, 2]
+
+
+@pytest.mark.parametrize("module", [progress, scores], ids=lambda module: module.__name__)
+def test_examples(module):
+    found = doctest.testmod(module)
+    assert found.attempted and not found.failed
