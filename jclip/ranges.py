@@ -1,4 +1,4 @@
-"""Ranges of numbers, declared at the fields of a configuration and checked when it is made.
+"""Ranges of numbers, declared at the fields of a configuration and checked when it is created.
 
 @dataclass(frozen=True)
 class Tower:
@@ -21,16 +21,16 @@ from jclip.plain import shown
 
 
 class RangeError(JclipError):
-    """A field of a configuration that is outside its range; the message begins with its name."""
+    """A field that is outside its range; the message begins with the field's name."""
 
 
 @dataclass(frozen=True)
 class Range:
-    """The finite numbers that a field may have; of a tuple, those that each of its values may have.
+    """A range of finite numbers for a field, or for each item of a tuple.
 
     Attributes:
-      low, high: the smallest and the largest.
-      above: whether `low` itself is excluded.
+      low, high: the smallest and the largest number.
+      above: exclude `low` itself.
     """
 
     low: float
@@ -38,27 +38,27 @@ class Range:
     above: bool = False
 
     def holds(self, value: Any) -> bool:
-        """Whether a number is in the range."""
+        """Returns True if a number is in the range."""
         return (value > self.low if self.above else value >= self.low) and value <= self.high
 
     def __str__(self) -> str:
-        """Words for messages: "from 1 to 1024"."""
+        """Returns text for messages: "from 1 to 1024"."""
         return f"above {self.low:g}, {self.high:g} at most" if self.above else f"from {self.low:g} to {self.high:.10g}"
 
 
 Size = Annotated[int, Range(1, 65536)]
-"""A width, a side in pixels or patches: ten times the largest published one, and too small to overflow anything."""
+"""A width, or a side in pixels or patches: up to ten times the largest published one, without overflow."""
 Rows = Annotated[int, Range(1, 2**31 - 1)]
-"""Of an embedding: an id is an int32."""
+"""Number of rows of an embedding: ids are int32."""
 Depth = Annotated[int, Range(1, 1024)]
-"""Layers of a tower."""
+"""Number of layers of a tower."""
 
 
 def check_ranges(config: Any) -> None:
     """Checks the fields of a dataclass that declare a `Range`.
 
     Raises:
-      RangeError: a value is outside its range, or no number; the field is named.
+      RangeError: a value is outside its range or not a number; the message names the field.
     """
     made: Any = type(config)
     for name, (kind, allowed) in _declared(made).items():
@@ -79,7 +79,7 @@ def _is_number(value: Any, kind: type) -> bool:
 
 @cache
 def _declared(config: type) -> dict[str, tuple[type, Range]]:
-    """{field: (int or float, range)} of the fields that have one."""
+    """Returns {field: (int or float, range)} for the fields with a range."""
     hints = typing.get_type_hints(config, include_extras=True)
     found: dict[str, tuple[type, Range]] = {}
     for field in dataclasses.fields(config):

@@ -31,7 +31,8 @@ class Machine:
         self._bin.mkdir()
         for standin in STANDINS.glob("*.py"):
             tool = self._bin / standin.stem
-            tool.write_text(f'#!/bin/sh\nexec {sys.executable} {standin} "$@"\n')
+            # They need the standard library alone: -S makes each of their many starts three times as fast.
+            tool.write_text(f'#!/bin/sh\nexec {sys.executable} -S -E {standin} "$@"\n')
             tool.chmod(0o755)
         self.environment = {
             **{name: value for name, value in os.environ.items() if not name.startswith(("JCLIP_", "SLURM_", "CUDA_"))},
