@@ -4,6 +4,7 @@
 
 Names:
   load: returns the model in a bundle's folder, ready to encode images and texts.
+  Model: a loaded model.
   save: writes a `Bundle` to a folder.
   Bundle: a model's configuration, parameters, tokenizer and preprocessing.
   DualEncoder: the Flax module with both towers.
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from jclip.bundle import Bundle as Bundle
     from jclip.bundle import save_bundle as save
     from jclip.errors import JclipError as JclipError
+    from jclip.inference import Model as Model
     from jclip.inference import load as load
     from jclip.models.dual_encoder import DualEncoder as DualEncoder
     from jclip.models.dual_encoder import DualEncoderConfig as DualEncoderConfig
@@ -32,6 +34,7 @@ __all__, __getattr__, __dir__ = lazy(
     __name__,
     {
         "load": "jclip.inference:load",
+        "Model": "jclip.inference:Model",
         "save": "jclip.bundle:save_bundle",
         "Bundle": "jclip.bundle:Bundle",
         "DualEncoder": "jclip.models.dual_encoder:DualEncoder",

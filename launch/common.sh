@@ -26,6 +26,7 @@ require() { [[ -n $2 ]] || die "$1 is missing: see --help"; }
 # recipe NAME: succeeds for a recipe that comes with jclip, such as chinese_clip/vit_b_16.
 recipe() { [[ -f ${BASH_SOURCE[0]%/*}/../configs/$1.py ]]; }
 
+# shellcheck disable=SC2034 # read by the launchers
 NO_CONFIG="is neither a file nor a recipe: \`jclip configs\` lists the recipes"
 
 # Leading zeros are refused because bash reads them as octal; nine digits can be multiplied without overflow.
