@@ -60,6 +60,7 @@ ERRORS = [
     ["demo", f"--{TEXT}"],
     ["demo", "--workdir", f"file/{TEXT}"],
     ["doctor", f"--{TEXT}"],
+    ["configs", f"--{TEXT}"],
     ["doctor", "--workdir", f"file/{TEXT}"],
     ["train", f"{TEXT}.py"],
     ["train", CONFIG, f"--{TEXT}"],
