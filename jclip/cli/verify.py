@@ -55,5 +55,7 @@ def main(arguments: Sequence[str]) -> int:
         Console().print(table)
     wrong = "; ".join(f"{check.what}: {check.seen}" for check in checks if check.holds is False)
     if wrong:
-        raise JclipError(f"{options.bundle} fails its checks ({wrong}): convert it again, or give the SRC of its conversion")
+        raise JclipError(
+            f"{options.bundle} fails its checks ({wrong}): convert it again, or give the SRC of its conversion"
+        )
     return 0
