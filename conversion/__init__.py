@@ -5,9 +5,14 @@
     convert("hf://BAAI/AltCLIP", Path("altclip"))       # a checkpoint to a bundle with a passport
     verify(Path("altclip"), ["hf://BAAI/AltCLIP"])      # the passport's checks again
 
-`compose` builds the starting point of a recipe from two checkpoints, `export` writes a bundle for other libraries, and
-`ConvertOptions` holds facts that a checkpoint does not tell. Names are imported when they are first used. Only the
-comparison with the original model, and `export` for cn_clip, need torch.
+Names:
+  convert: converts a checkpoint to a bundle with a passport.
+  verify: repeats the checks of a bundle's passport.
+  compose: builds the starting point of a recipe from two checkpoints.
+  export: writes a bundle for transformers or cn_clip.
+  ConvertOptions: facts that a checkpoint does not tell.
+
+Only the comparison with the original model, and `export` for cn_clip, need torch.
 """
 
 from typing import TYPE_CHECKING

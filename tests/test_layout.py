@@ -105,7 +105,7 @@ def complaints(source: str, module: str) -> list[str]:
                 found.append(f"{module} imports {name}: {other!r} stands on no floor")
             elif LEVEL[other] >= LEVEL[room]:
                 found.append(f"{module} (floor {LEVEL[room]}) imports {name} (floor {LEVEL[other]})")
-            elif is_public(name):
+            elif is_public(name) and room not in {"cli", "configs"}:  # those write as a user would
                 found.append(f"{module} imports {name} from a public namespace: import it from its module")
     return found
 
@@ -179,7 +179,8 @@ def test_the_reader_lets_right_imports_pass():
     assert complaints("\n".join(right), "jclip.models.vit") == []
     assert complaints("from jclip.conversion import engine", "jclip.cli.convert") == []
     assert complaints("import torch", "jclip.conversion.x") == []
-    assert "from a public namespace" in complaints("from jclip.models import create", "jclip.cli.convert")[0]
+    assert complaints("from jclip.models import get_config", "jclip.configs.demo.common") == []
+    assert "from a public namespace" in complaints("from jclip.models import get_config", "jclip.train.loop")[0]
 
 
 def test_imports_come_from_below():
@@ -209,8 +210,8 @@ def test_public_names(package):
     """Each is there, documented, known to type checkers, and no module's name, which would hide it."""
     namespace = import_module(package)
     source = MODULES[f"{package}.__init__"].read_text(encoding="utf-8")
-    documented = re.findall(r"^  (\w+): \S", namespace.__doc__, re.MULTILINE)
-    assert documented == namespace.__all__
+    documented = re.findall(r"^  ([\w, ]+): \S", namespace.__doc__, re.MULTILINE)
+    assert sorted(name for names in documented for name in names.split(", ")) == sorted(namespace.__all__)
     typed = {
         alias.asname for node in ast.walk(ast.parse(source)) if isinstance(node, ast.ImportFrom) for alias in node.names
     }

@@ -4,7 +4,17 @@
 
     run(Run(..., stages=(Stage("frozen", Contrastive(), ...), ...)), "runs/mine")
 
-The names are imported from their modules when they are first used.
+Names:
+  run: trains all stages of a run with its evaluations, or resumes it.
+  Run: configuration of a run: model, tokenizer, preprocessing and stages.
+  Stage: one stage: objective, data, batch size, budget, optimizer, and the parameters that train.
+  Contrastive, TeacherLearning: objectives.
+  Budget: length of a stage, in steps, epochs or examples.
+  Optimizer: update rule, learning-rate schedule and weight decay.
+  Outcome: result of a run: bundles, position, and whether it has finished.
+  make_step: returns the pure training step of a loss and an optimizer.
+  TrainState: parameters, statistics and optimizer slots.
+  Objective, Context, Program: interface of an objective, for your own.
 """
 
 from typing import TYPE_CHECKING
