@@ -30,12 +30,13 @@ from jclip.models.text_encoder import TextEncoderConfig
 from jclip.models.transformer import Activation
 from jclip.models.vit import VitConfig
 from jclip.ranges import RangeError
-from jclip.tokenizers.text import Kind, Tokenizer, load_tokenizer, vocabulary_file
+from jclip.tokenizers.text import Tokenizer, load_tokenizer, vocabulary_file
+from jclip.tokenizers.vocabulary import TokenizerKind
 
 POSITIONS = "image/position_embedding"
 # Of sentence-transformers.
 _LENGTH_FILE, _PARTS_FILE, _POOLING_FILE = "sentence_bert_config.json", "modules.json", "1_Pooling/config.json"
-_BESIDE_VOCABULARY: dict[Kind, str] = {
+_BESIDE_VOCABULARY: dict[TokenizerKind, str] = {
     "wordpiece": "tokenizer_config.json",
     "bert": "tokenizer_config.json",
     "clip_bpe": "vocab.json",
@@ -276,7 +277,7 @@ def _vocabulary(source: Source, given: Path | str | None) -> Path:
     return found
 
 
-def _tokenizer_files(place: Path, kind: Kind) -> dict[str, Path]:
+def _tokenizer_files(place: Path, kind: TokenizerKind) -> dict[str, Path]:
     """What was read of a tokenizer, by the names of the files: where they lie is of no matter."""
     file = vocabulary_file(place)
     beside = [file.with_name("jclip_tokenizer.json")] if place.is_dir() else []

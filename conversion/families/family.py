@@ -10,7 +10,7 @@ from jclip.errors import JclipError
 from jclip.io.tensors import shown
 from jclip.models.build import ModelConfig
 from jclip.models.transformer import Activation
-from jclip.tokenizers.text import Kind
+from jclip.tokenizers.vocabulary import TokenizerKind
 
 Interpolation = Literal["hf", "cn_clip", "open_clip"]
 
@@ -99,7 +99,7 @@ class Family:
     table: Callable[[Collection[str]], Table]
     config: Callable[[Sizes, Collection[str], Hints], ModelConfig]
     dropped: tuple[tuple[str, str], ...]
-    tokenizer: Kind
+    tokenizer: TokenizerKind
     context_length: int | None
     vocabulary: tuple[str, str] | None = None
     spellings: tuple[tuple[str, str], ...] = ()

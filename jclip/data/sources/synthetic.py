@@ -10,7 +10,8 @@ from jclip.config import kind_of
 from jclip.data.sources.records import Pair, Translation
 from jclip.data.sources.source import Source
 from jclip.images.preprocess import Preprocessing
-from jclip.tokenizers.text import Kind, Tokenizer, train_clip_bpe, train_unigram, wordpiece
+from jclip.tokenizers.text import Tokenizer, train_clip_bpe, train_unigram, wordpiece
+from jclip.tokenizers.vocabulary import TokenizerKind
 
 _COLOURS = ("red", "green", "blue", "yellow", "white", "black", "orange", "violet")
 _THINGS = ("apple", "bicycle", "castle", "dragon", "elephant", "flower", "guitar", "hammer")
@@ -75,7 +76,7 @@ def translation(number: int) -> str:
     return f"{_FOREIGN[colour]}{_FOREIGN[thing]} {ordinal}"
 
 
-def write_tokenizer(kind: Kind, folder: Path) -> Tokenizer:
+def write_tokenizer(kind: TokenizerKind, folder: Path) -> Tokenizer:
     """A small tokenizer of that kind which can spell the synthetic captions, saved to `folder`."""
     texts = [make(number) for number in range(512) for make in (caption, translation)]
     if kind in ("wordpiece", "bert"):

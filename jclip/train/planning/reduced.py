@@ -15,7 +15,7 @@ from jclip.models.resnet import ResNetConfig
 from jclip.models.vit import VitConfig
 from jclip.parallel.mesh import MeshShape
 from jclip.stages import Budget, Stage
-from jclip.tokenizers.text import Kind
+from jclip.tokenizers.vocabulary import TokenizerKind
 from jclip.train.run import Run
 
 _SIZE, _WIDTH, _CONTEXT = 32, 64, 16
@@ -75,7 +75,7 @@ def _short(stage: Stage, folder: Path) -> Stage:
     )
 
 
-def _kind(model: DualEncoderConfig) -> Kind:
+def _kind(model: DualEncoderConfig) -> TokenizerKind:
     if isinstance(model.text, ClipTextConfig):
         return "clip_bpe"
     return "xlmr" if model.text.position_offset == "after_padding" else "wordpiece"
