@@ -16,16 +16,16 @@ from jclip.plain import print_json
 
 @dataclass(frozen=True)
 class Options:
-    """Makes a folder of pictures with Chinese names and a spreadsheet, to practise `jclip finetune` on.
+    """Writes a folder of pictures with Chinese names and a spreadsheet, to practise `jclip finetune` on.
 
     The pictures are emoji that `jclip demo` never trains on, each by three artists. They come from the demo's data set,
-    which is fetched (about 100 MB, once) if it is not there.
+    which is downloaded (about 100 MB, once) if necessary.
 
     Attributes:
-      folder: to be made; it gets sub-folders of pictures, pictures.csv (columns 图片 and 描述) and licences.
-      pictures: their number.
-      seed: decides which are taken, or how they are drawn.
-      drawn: draw coloured shapes instead, such as 红色的圆形: needs no network.
+      folder: new folder; it gets sub-folders of pictures, pictures.csv (columns 图片 and 描述) and licences.
+      pictures: number of pictures.
+      seed: seed for choosing emoji, or for drawing shapes.
+      drawn: draw coloured shapes instead, such as 红色的圆形; needs no network.
       data: folder of the demo's data set.
       json: print JSON.
     """

@@ -29,17 +29,17 @@ _UNITS = {"pairs": "pairs", "parallel": "translations", "labelled": "pictures of
 
 @dataclass(frozen=True)
 class Options:
-    """What a data folder holds: counts, languages, lengths of texts, sizes of pictures, duplicates, and a sheet.
+    """Prints statistics of a data folder, and can write a contact sheet of its pictures.
 
     Attributes:
-      folder: that `jclip data import` wrote.
-      split: look at this one only; at all of them when it is not given.
-      tokenizer: a bundle, or a tokenizer's file or folder: counts tokens with it.
-      context_length: with a tokenizer that is no bundle: how many tokens fit.
-      sample: look at so many records of each split, evenly spread.
-      sheet: write a contact sheet to this .png or .html, of the first split or of --split.
-      pictures: on the sheet.
-      font: a .ttf or .otf file for the captions on a .png, where the system has none for Chinese.
+      folder: folder that `jclip data import` wrote.
+      split: split to inspect; by default all.
+      tokenizer: bundle, or a tokenizer's file or folder, for counting tokens.
+      context_length: context length, for a tokenizer that is not a bundle's.
+      sample: number of records of each split to read, evenly spread.
+      sheet: write a contact sheet of the first split, or of --split, to this .png or .html.
+      pictures: number of pictures on the sheet.
+      font: .ttf or .otf file for the captions on a .png, if the system has none for Chinese.
       json: print JSON.
     """
 
@@ -149,7 +149,7 @@ def _language(name: str) -> str:
 
 
 def _add_classes(table: Table, found: Split) -> None:
-    """All classes where they are few, or those with the most pictures and with the fewest."""
+    """Adds all classes if they are few, or those with the most and the fewest pictures."""
     ranked = sorted(found.classes.items(), key=lambda item: -item[1])
     counts = [count for _, count in ranked]
     spread = f"{counts[-1]:,} to {counts[0]:,}" if counts[0] != counts[-1] else f"{counts[0]:,}"

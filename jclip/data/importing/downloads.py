@@ -1,4 +1,4 @@
-"""A folder of downloads: what is in it, packed or not, under which name."""
+"""A folder of downloads: finds its contents by name, packed or not."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -11,11 +11,11 @@ from jclip.errors import JclipError
 
 @dataclass(frozen=True)
 class Packed(Reader):
-    """A reader that needs archives unpacked first.
+    """A reader that must unpack archives first.
 
     Attributes:
-      make: of the folders or files that `files` become, in the same order, the reader proper.
-      only: a file's name: of the archives nothing else is unpacked. Empty for all of them.
+      make: returns the reader of the unpacked `files`, in the same order.
+      only: name of the only file to unpack; empty for all.
     """
 
     make: Callable[..., Reader] = field(default=Reader)
@@ -25,7 +25,7 @@ class Packed(Reader):
         """See `Reader`.
 
         Raises:
-          JclipError: an archive is damaged, or what is in it is not as expected.
+          JclipError: an archive is damaged, or has unexpected contents.
         """
         return self.make(*(unpacked(file, workspace, self.only) for file in self.files))
 
@@ -35,18 +35,18 @@ class Packed(Reader):
 
 
 def there(downloads: Path, name: str) -> Path | None:
-    """As `find`, but None where there is none."""
+    """Returns what `find` does, or None if there is nothing."""
     candidates = (downloads / f"{name}{end}" for end in ("", *ENDS))
     return next((candidate for candidate in candidates if candidate.is_file() or candidate.is_dir()), None)
 
 
 def find(downloads: Path, name: str, fetch: str) -> Path:
-    """A folder or file of that name, or an archive NAME.zip, .tar.gz, .tgz or .tar.
+    """Returns the folder or file of a name, or an archive NAME.zip, .tar.gz, .tgz or .tar.
 
     Args:
-      downloads: the folder to look in.
-      name: without an archive's ending.
-      fetch: where it comes from, for the message.
+      downloads: folder to look in.
+      name: name without an archive's extension.
+      fetch: where to download it, for the message.
 
     Raises:
       JclipError: there is none.
@@ -59,7 +59,7 @@ def find(downloads: Path, name: str, fetch: str) -> Path:
 
 
 def holding(folder: Path, name: str) -> Path:
-    """The folder that has a file of that name: this one, or one in it; archives differ in how deep they begin.
+    """Returns the folder that has a file of a name: this one, or one in it, because archives differ in depth.
 
     Raises:
       JclipError: there is none, or several.

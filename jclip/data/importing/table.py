@@ -1,7 +1,7 @@
-"""CSV and TSV files with a path and a caption in each row, as spreadsheets write them and as open_clip reads them.
+"""CSV and TSV files with a path and a caption in each row, as spreadsheets write them and open_clip reads them.
 
-Rows of one picture become one record with several captions, which is how a picture that stands in five rows is stored,
-and decoded, once. Such rows need not be neighbours.
+Rows of one picture become one record with several captions, so that the picture is stored and decoded once. Such rows
+need not be neighbours.
 """
 
 import hashlib
@@ -25,7 +25,7 @@ from jclip.io.reading import LARGEST_PICTURE, NotTaken, open_regular, read_regul
 MISSING = "the picture's file is missing"
 UNNAMED = "the row names no picture"
 TABLES = (".csv", ".tsv")
-"""Endings of tables that are found in a folder of pictures."""
+"""Extensions of tables that are found in a folder of pictures."""
 _HINTS = 5  # missing pictures of a part whose nearest names are searched; a report shows no more
 
 
@@ -34,13 +34,13 @@ class TableReader(Reader):
     """A file with paths and captions.
 
     Attributes:
-      file: it.
-      root: the folder of the pictures; paths are relative to it.
+      file: the file.
+      root: folder of the pictures; paths are relative to it.
       prefix: see `Pictures`.
-      split: that it becomes.
-      columns: path, caption, and the language where it has a column.
-      language: of the captions, where it has none.
-      encoding: Python's name of it; None where the file can be read as it is, which is UTF-8 with line feeds.
+      split: name of its split.
+      columns: path, caption, and the language if it has a column.
+      language: language of the captions without such a column.
+      encoding: Python's name of it; None if the file is read as it is, in UTF-8 with line feeds.
       said: the layout in words.
     """
 
@@ -54,7 +54,7 @@ class TableReader(Reader):
     said: tuple[str, ...] = ()
 
     def parts(self, workspace: Path, shard_bytes: int) -> Sequence[Part]:
-        """See `Reader`. Rows of one picture are brought together; the first of them gives its place in the order."""
+        """See `Reader`. A record's place in the order is that of its first row."""
         text = self._text(workspace)
         if self.encoding is not None and not text.exists():
             write_utf8(self.file, self.encoding, text)
@@ -71,18 +71,18 @@ class TableReader(Reader):
         return (*self.said, *prefix, *found)
 
     def pictures(self) -> Pictures:
-        """Returns what finds the pictures."""
+        """Returns the finder of pictures."""
         return Pictures(self.root, self.prefix)
 
     def rows(self, workspace: Path, offset: int = 0, number: int = 1) -> Iterator[Row]:
-        """Yields the rows from one whose first byte and line are known."""
+        """Yields the rows, from one whose first byte and line are known."""
         return rows(self._text(workspace), self.columns, offset, number)
 
     def _text(self, workspace: Path) -> Path:
         return self.file if self.encoding is None else workspace / f"{self.file.name}.utf-8"
 
     def _index(self, text: Path) -> dict[str, np.ndarray]:
-        """Where each row begins and which group it belongs to, groups in the order of their first rows."""
+        """Returns the offset of each row and its group; groups are in the order of their first rows."""
         keys, offsets, numbers, ways = array("q"), array("q"), array("q"), array("q")
         pictures = self.pictures()
         for row in rows(text, self.columns):
@@ -106,7 +106,7 @@ def _bytes(text: str) -> bytes:
 
 
 def _begins(groups: np.ndarray) -> np.ndarray:
-    """Where each run of equal numbers begins, and the end."""
+    """Returns the start of each run of equal numbers, and the end."""
     return np.append(np.flatnonzero(np.diff(groups, prepend=-1)), len(groups))
 
 
@@ -114,7 +114,7 @@ def open_table(source: Path, reading: Reading) -> TableReader:
     """Opens a table, or the only one in a folder.
 
     Raises:
-      JclipError: it is missing, it is not a table of text, or its columns or encoding cannot be told.
+      JclipError: it is missing, is not a text table, or its columns or encoding cannot be told.
     """
     file = the_table(source) if source.is_dir() else source
     if file is None:
@@ -152,7 +152,7 @@ def open_table(source: Path, reading: Reading) -> TableReader:
 
 
 def the_table(folder: Path) -> Path | None:
-    """Returns the only table in a folder; None where there is none, or another."""
+    """Returns the only table in a folder; None if there is none or several."""
     found = [
         file
         for file in sorted(folder.iterdir())

@@ -1,4 +1,4 @@
-"""Made-up pictures and captions: for tests, for trying a recipe out, and for measuring speed without any data."""
+"""Synthetic pictures and captions: for tests, for trying recipes, and for measuring speed without data."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,10 +28,10 @@ class SyntheticPairs:
     """Random blocks of colour, each with a caption of three words.
 
     Attributes:
-      count: records.
-      size: pixels of a picture's side before preprocessing.
-      seed: of the pictures.
-      weight: in a mixture.
+      count: number of records.
+      size: height and width of a picture in pixels, before preprocessing.
+      seed: seed of the pictures.
+      weight: share in a mixture.
     """
 
     count: int = 256
@@ -42,7 +42,7 @@ class SyntheticPairs:
     gives: ClassVar[type] = Pair
 
     def open(self, preprocessing: Preprocessing | None = None) -> list[Pair]:
-        """All of them, made at once."""
+        """Returns all records, made at once."""
         del preprocessing
         return [Pair((_blocks(self, n),), (caption(n),), (n,), n) for n in range(self.count)]
 
@@ -50,7 +50,7 @@ class SyntheticPairs:
 @kind_of(Source)
 @dataclass(frozen=True)
 class SyntheticParallel:
-    """The captions of `SyntheticPairs`, in English and in something like Chinese."""
+    """Captions of `SyntheticPairs`, in English and in something like Chinese."""
 
     count: int = 256
     english_share: float = 0.5
@@ -59,25 +59,25 @@ class SyntheticParallel:
     gives: ClassVar[type] = Translation
 
     def open(self, preprocessing: Preprocessing | None = None) -> list[Translation]:
-        """All of them, made at once."""
+        """Returns all records, made at once."""
         del preprocessing
         return [Translation(caption(n), translation(n)) for n in range(self.count)]
 
 
 def caption(number: int) -> str:
-    """The caption of a record: "red apple 0", "green apple 1", …"""
+    """Returns the caption of a record: "red apple 0", "green apple 1", …"""
     colour = _COLOURS[number % len(_COLOURS)]
     return f"{colour} {_THINGS[number // len(_COLOURS) % len(_THINGS)]} {number}"
 
 
 def translation(number: int) -> str:
-    """The same caption, the other language."""
+    """Returns the caption of a record in the other language."""
     colour, thing, ordinal = caption(number).split()
     return f"{_FOREIGN[colour]}{_FOREIGN[thing]} {ordinal}"
 
 
 def write_tokenizer(kind: TokenizerKind, folder: Path) -> Tokenizer:
-    """A small tokenizer of that kind which can spell the synthetic captions, saved to `folder`."""
+    """Trains a small tokenizer on the synthetic captions, and saves it to `folder`."""
     texts = [make(number) for number in range(512) for make in (caption, translation)]
     if kind in ("wordpiece", "bert"):
         words = {word for text in texts for word in text.split()[:-1] if word.isascii()}

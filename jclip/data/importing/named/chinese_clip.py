@@ -1,10 +1,10 @@
-"""MUGE and Flickr30K-CN as Chinese-CLIP's makers pack them: MUGE.zip and Flickr30k-CN.zip, with cn_clip's files.
+"""MUGE and Flickr30K-CN as Chinese-CLIP publishes them: MUGE.zip and Flickr30k-CN.zip, with cn_clip's files.
 
     MUGE/{train,valid,test}_imgs.tsv, MUGE/{train,valid,test}_texts.jsonl   (lmdb/ beside them is not needed)
     Flickr30k-CN/{train,valid,test}_imgs.tsv, Flickr30k-CN/{train,valid,test}_texts.jsonl
 
-MUGE's test split has no labels ("image_ids": []): its scores are the organisers' to give. So train and valid are read,
-and the report says so.
+MUGE's test split has no labels ("image_ids": []); only the organisers can score it. So train and valid are read, and
+the report says so.
 """
 
 from dataclasses import replace
@@ -43,7 +43,7 @@ def open_flickr30k_cn(downloads: Path, reading: Reading) -> Packed:
 
 
 def _packed(found: Path, splits: tuple[str, ...], left_out: LeftOut = ()) -> Packed:
-    """A reader of an archive, or a folder, with files as cn_clip reads them."""
+    """Returns a reader of an archive or a folder with cn_clip's files."""
 
     def make(folder: Path) -> Reader:
         root = holding(folder, f"{splits[0]}_imgs.tsv")

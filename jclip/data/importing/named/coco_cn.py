@@ -1,13 +1,13 @@
-"""COCO-CN (Li et al. 2018), which its makers send on request, on COCO's own pictures.
+"""COCO-CN (Li et al. 2018), which its authors send on request, with COCO's own pictures.
 
     coco-cn-version1805v1.1/    or .tar.gz
       coco-cn_{train,val,test}.txt               a picture's name in each line: COCO_val2014_000000000042
       imageid.human-written-caption.txt          COCO_val2014_000000000042#0<tab>caption
-      imageid.manually-translated-caption.txt    the same; the 5,000 of the test split
+      imageid.manually-translated-caption.txt    the same, for the 5,000 captions of the test split
     train2014, val2014                           COCO's pictures
 
-"COCO-CN 1K" (coco-cn) scores the 1,000 test pictures with the 1,053 captions that were written for them; "5K"
-(coco-cn-5k) with the five that were translated for each.
+"COCO-CN 1K" (coco-cn) scores the 1,000 test pictures with the 1,053 captions that were written for them. "5K"
+(coco-cn-5k) scores them with their five translated captions each.
 """
 
 from collections.abc import Mapping
@@ -29,8 +29,8 @@ def open_coco_cn(downloads: Path, reading: Reading, five: bool = False) -> Packe
     """Opens the three downloads.
 
     Args:
-      downloads, reading: as every format.
-      five: the translated captions of the test split, rather than those that were written.
+      downloads, reading: as for every format.
+      five: use the translated captions of the test split, not the written ones.
 
     Raises:
       JclipError: one is missing.
@@ -51,7 +51,7 @@ def open_coco_cn(downloads: Path, reading: Reading, five: bool = False) -> Packe
 
 
 def _captions(file: Path) -> dict[str, list[tuple[int, str]]]:
-    """Of each picture, the captions, each with the number of its line."""
+    """Returns the captions of each picture, each with its line number."""
     captions: dict[str, list[tuple[int, str]]] = {}
     for line in scan(file):
         name, tab, caption = text_of(file, line).partition("\t")

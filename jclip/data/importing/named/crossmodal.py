@@ -66,7 +66,7 @@ def _entries(file: Path, folder: Path) -> list[Entry]:
 
 def _captions(value: dict[str, Any], place: str) -> list[str]:
     captions = value.get("caption", [])
-    # The letters of a string would be captions, too.
+    # The letters of a string would count as captions.
     if not isinstance(captions, list) or not all(isinstance(caption, str) for caption in captions):
         raise JclipError(f'{place}: "caption" must be a list of strings: fetch the file again')
     return captions

@@ -4,10 +4,10 @@ dataset_flickr30k.json     {"images": [{"filename", "split", "imgid", "sentences
 flickr30k-images/….jpg     or flickr30k-images.tar.gz, .zip, …
 
 dataset_coco.json          the same
-train2014, val2014         COCO's pictures; without train2014 valid and test are read alone
+train2014, val2014         COCO's pictures; without train2014, only valid and test are read
 
-The split "restval" of COCO, pictures of val2014 that are neither in valid nor in test, belongs to train, as in the
-papers that followed. Some pictures have six or seven captions; all are kept.
+COCO's split "restval", pictures of val2014 that are neither in valid nor in test, is part of train, as in later papers.
+Some pictures have six or seven captions; all are kept.
 """
 
 from collections.abc import Callable
@@ -41,7 +41,7 @@ def open_flickr30k(downloads: Path, reading: Reading) -> Packed:
     splits = choose_splits(captions, _SPLITS, reading)
 
     def make(file: Path, folder: Path) -> ListedReader:
-        root: list[Path] = []  # looked for once, for there may be many files
+        root: list[Path] = []  # listed once, because there may be many files
 
         def picture(name: str) -> Path:
             root[:] = root or [holding(folder, name)]
@@ -53,7 +53,7 @@ def open_flickr30k(downloads: Path, reading: Reading) -> Packed:
 
 
 def open_coco(downloads: Path, reading: Reading) -> Packed:
-    """Opens the captions, val2014, and train2014 where it is there.
+    """Opens the captions, val2014, and train2014 if it exists.
 
     Raises:
       JclipError: one is missing, or train is asked for and train2014 is missing.

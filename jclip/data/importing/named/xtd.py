@@ -2,10 +2,10 @@
 
     Cross-lingual-Test-Dataset-XTD10/    or .zip; the repository of that name, also as …-main
       XTD10/test_image_names.txt         COCO_val2014_000000000042.jpg in each line
-      XTD10/test_1kcaptions_{en,es,it,ko,pl,ru,tr,zh}.txt, MIC/…_{de,fr}.txt, STAIR/…_jp.txt: line by line the same
+      XTD10/test_1kcaptions_{en,es,it,ko,pl,ru,tr,zh}.txt, MIC/…_{de,fr}.txt, STAIR/…_jp.txt: a caption a line
     train2014/, val2014/                 COCO's pictures, or their archives
 
-A picture becomes a record with its captions in all the languages that are there; "jp" is written "ja".
+A picture becomes a record with its captions in all available languages; "jp" becomes "ja".
 """
 
 from collections.abc import Mapping
