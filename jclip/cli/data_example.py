@@ -15,7 +15,7 @@ from jclip.plain import print_json
 
 
 @dataclass(frozen=True)
-class Options:
+class ExampleOptions:
     """Writes a folder of pictures with Chinese names and a spreadsheet, to practise `jclip finetune` on.
 
     The pictures are emoji that `jclip demo` never trains on, each by three artists. They come from the demo's data set,
@@ -40,7 +40,7 @@ class Options:
 
 def main(arguments: Sequence[str]) -> int:
     """Runs the command."""
-    options = read(Options, arguments, "jclip data example")
+    options = read(ExampleOptions, arguments, "jclip data example")
     console = Console(stderr=True, quiet=options.json)
     if options.drawn:
         table = practice.shapes(options.folder, options.pictures, options.seed)

@@ -32,7 +32,7 @@ _FORMATS = "\n\n    ".join(f"{name}: {form.what}." for name, form in FORMATS.ite
 
 
 @dataclass(frozen=True)
-class Options:
+class ImportOptions:
     """Imports files of other programs into a folder of sharded array_record files, which training and evaluation read.
 
     FORMAT may be omitted if SRC tells it. An interrupted import resumes when the same command is given again. DST must
@@ -101,7 +101,7 @@ class Options:
 
 def main(arguments: Sequence[str]) -> int:
     """Runs the command."""
-    options = read(Options, arguments, "jclip data import")
+    options = read(ImportOptions, arguments, "jclip data import")
     if options.formats:
         for name, form in FORMATS.items():
             say(f"{name}: {form.what}")
@@ -121,7 +121,7 @@ def main(arguments: Sequence[str]) -> int:
     return 0
 
 
-def _reading(options: Options) -> Reading:
+def _reading(options: ImportOptions) -> Reading:
     splits = None
     if options.splits is not None:
         splits = tuple(dict.fromkeys(split.strip() for split in options.splits.split(",")))
@@ -145,7 +145,7 @@ def _reading(options: Options) -> Reading:
     )
 
 
-def _plan(options: Options, name: str, reader: Reader, reading: Reading) -> Plan:
+def _plan(options: ImportOptions, name: str, reader: Reader, reading: Reading) -> Plan:
     if options.min_length < 1 or (options.max_length or options.min_length) < options.min_length:
         raise JclipError(
             f"--min-length {options.min_length} --max-length {options.max_length} leave no text: give 1 or more, and "

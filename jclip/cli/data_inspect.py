@@ -14,7 +14,7 @@ from jclip.bundle import open_bundle
 from jclip.cli.options import read
 from jclip.console import Console, description, facts, text
 from jclip.data.inspecting.contact_sheet import write_sheet
-from jclip.data.inspecting.inspect import Counting, Split, folder_kind, inspect
+from jclip.data.inspecting.statistics import SplitStatistics, TokenCounting, folder_kind, inspect
 from jclip.errors import JclipError
 from jclip.io.files import check_writable
 from jclip.plain import print_json, shown
@@ -28,7 +28,7 @@ _UNITS = {"pairs": "pairs", "parallel": "translations", "labelled": "pictures of
 
 
 @dataclass(frozen=True)
-class Options:
+class InspectOptions:
     """Prints statistics of a data folder, and can write a contact sheet of its pictures.
 
     Attributes:
@@ -56,7 +56,7 @@ class Options:
 
 def main(arguments: Sequence[str]) -> int:
     """Runs the command."""
-    options = read(Options, arguments, "jclip data inspect")
+    options = read(InspectOptions, arguments, "jclip data inspect")
     for name in ("sample", "pictures", "context_length"):
         value = getattr(options, name)
         if value is not None and value < 1:
@@ -95,20 +95,20 @@ def _move(bar: Progress, task: TaskID, done: int, total: int) -> None:
     bar.refresh()
 
 
-def _counting(options: Options) -> Counting | None:
+def _counting(options: InspectOptions) -> TokenCounting | None:
     if options.tokenizer is None:
         if options.context_length is not None:
             raise JclipError("--context-length belongs to --tokenizer: give both")
         return None
     if (options.tokenizer / "config.json").is_file() and options.context_length is None:
         bundle = open_bundle(options.tokenizer)
-        return Counting(bundle.tokenizer, bundle.context_length)
+        return TokenCounting(bundle.tokenizer, bundle.context_length)
     if options.context_length is None:
         raise JclipError(f"{options.tokenizer} is no bundle, which would know it: give --context-length too")
-    return Counting(load_tokenizer(options.tokenizer), options.context_length)
+    return TokenCounting(load_tokenizer(options.tokenizer), options.context_length)
 
 
-def _table(title: str, kind: str, found: Split) -> Table:
+def _table(title: str, kind: str, found: SplitStatistics) -> Table:
     table = facts(title)
     values = found.as_json()
     partly = f", {found.looked_at:,} looked at" if found.looked_at < found.records else ""
@@ -148,7 +148,7 @@ def _language(name: str) -> str:
     return shown(name) or "not said"
 
 
-def _add_classes(table: Table, found: Split) -> None:
+def _add_classes(table: Table, found: SplitStatistics) -> None:
     """Adds all classes if they are few, or those with the most and the fewest pictures."""
     ranked = sorted(found.classes.items(), key=lambda item: -item[1])
     counts = [count for _, count in ranked]

@@ -15,7 +15,7 @@ from jclip.plain import print_json
 
 
 @dataclass(frozen=True)
-class Options:
+class SplitOptions:
     """Moves pictures of split train of an imported folder, with all their captions, to a new split valid.
 
     A picture's content decides: equal pictures are on one side, and with a share a picture is on the same side whatever
@@ -34,7 +34,7 @@ class Options:
 
 def main(arguments: Sequence[str]) -> int:
     """Runs the command."""
-    options = read(Options, arguments, "jclip data split")
+    options = read(SplitOptions, arguments, "jclip data split")
     share = Share.read(options.validation)
     console = Console(stderr=True, quiet=options.json)
     with shown_progress(console) as progress:

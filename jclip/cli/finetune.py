@@ -19,7 +19,7 @@ from jclip.cli.configs import load_config
 from jclip.cli.evaluators import evaluators
 from jclip.cli.options import read
 from jclip.console import Console
-from jclip.data.importing.anything import bring, described
+from jclip.data.importing.any_format import describe_folder, import_pairs
 from jclip.data.importing.encodings import check_encoding
 from jclip.data.importing.limits import Limit
 from jclip.data.importing.parts import Reading
@@ -176,7 +176,7 @@ def _note(options: Options) -> dict[str, Any]:
 def _plan(options: Options, note: dict[str, Any], console: Console) -> dict[str, Any]:
     """Brings the data, looks, chooses, and writes OUT/finetune.py; returns the note with what was chosen."""
     with console.working("reading the data") as say:
-        folder = bring(
+        folder = import_pairs(
             options.data,
             options.out / DATA,
             options.reading,
@@ -184,7 +184,7 @@ def _plan(options: Options, note: dict[str, Any], console: Console) -> dict[str,
             limit=None if options.max_skipped is None else Limit.read(options.max_skipped),
             progress=lambda what, done, total: say(f"{what} {done}/{total}" if total else what),
         )
-        for line in described(folder):
+        for line in describe_folder(folder):
             console.tell(line)
         bundle = open_bundle(options.bundle)
         data, model = read_data(folder, bundle.tokenizer, bundle.context_length), read_model(bundle)

@@ -28,7 +28,7 @@ ENDS = (".zip", ".tar.gz", ".tgz", ".tar")
 """Extensions of the archives that can be read."""
 
 
-def unpacked(file: Path, workspace: Path, only: str = "") -> Path:
+def unpack_once(file: Path, workspace: Path, only: str = "") -> Path:
     """Unpacks an archive into a folder of the workspace, and returns that folder; returns any other path unchanged.
 
     The workspace is beside the destination, and needs the space.
@@ -50,7 +50,7 @@ def unpacked(file: Path, workspace: Path, only: str = "") -> Path:
     if partial.exists():
         shutil.rmtree(partial)
     room = _room(file, partial)
-    with said_as_damage(file):
+    with reporting_damage(file):
         for name, stream in _members(file, only):
             path = PurePosixPath(name.replace("\\", "/"))
             if not path.parts or path.is_absolute() or ".." in path.parts or ":" in path.parts[0]:
@@ -107,7 +107,7 @@ def _members(file: Path, only: str) -> Iterator[tuple[str, IO[bytes]]]:
 
 
 @contextlib.contextmanager
-def said_as_damage(file: Path) -> Iterator[None]:
+def reporting_damage(file: Path) -> Iterator[None]:
     """Turns errors while an archive is read into one line.
 
     Raises:
@@ -138,7 +138,7 @@ def read_tar(file: Path) -> Generator[Member, None, None]:
     """Yields the members of a tar in order; it may be compressed.
 
     Read a member's contents before the next member, or not at all. Memory does not grow with the size or number of the
-    members. `said_as_damage` reports damage.
+    members. `reporting_damage` reports damage.
     """
     with open_regular(file) as packed:
         tail = _Tail(_unpacked(packed))

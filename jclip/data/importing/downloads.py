@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from jclip.data.importing.archives import ENDS, unpacked
+from jclip.data.importing.archives import ENDS, unpack_once
 from jclip.data.importing.parts import Part, Reader
 from jclip.errors import JclipError
 
@@ -27,20 +27,20 @@ class Packed(Reader):
         Raises:
           JclipError: an archive is damaged, or has unexpected contents.
         """
-        return self.make(*(unpacked(file, workspace, self.only) for file in self.files))
+        return self.make(*(unpack_once(file, workspace, self.only) for file in self.files))
 
     def parts(self, workspace: Path, shard_bytes: int) -> Sequence[Part]:
         """See `Reader`."""
         return self.unpack(workspace).parts(workspace, shard_bytes)
 
 
-def there(downloads: Path, name: str) -> Path | None:
-    """Returns what `find` does, or None if there is nothing."""
+def find_optional(downloads: Path, name: str) -> Path | None:
+    """Returns what `find_download` does, or None if there is none."""
     candidates = (downloads / f"{name}{end}" for end in ("", *ENDS))
     return next((candidate for candidate in candidates if candidate.is_file() or candidate.is_dir()), None)
 
 
-def find(downloads: Path, name: str, fetch: str) -> Path:
+def find_download(downloads: Path, name: str, fetch: str) -> Path:
     """Returns the folder or file of a name, or an archive NAME.zip, .tar.gz, .tgz or .tar.
 
     Args:
@@ -51,14 +51,14 @@ def find(downloads: Path, name: str, fetch: str) -> Path:
     Raises:
       JclipError: there is none.
     """
-    if (found := there(downloads, name)) is not None:
+    if (found := find_optional(downloads, name)) is not None:
         return found
     partial = [file.name for end in (".part", ".crdownload", ".aria2") for file in downloads.glob(f"{name}*{end}")]
     half = f" ({partial[0]} is a download that has not ended)" if partial else ""
     raise JclipError(f"{downloads} has no {name}, nor {name}.zip or .tar.gz{half}: fetch it from {fetch}")
 
 
-def holding(folder: Path, name: str) -> Path:
+def folder_with(folder: Path, name: str) -> Path:
     """Returns the folder that has a file of a name: this one, or one in it, because archives differ in depth.
 
     Raises:

@@ -23,7 +23,7 @@ import numpy as np
 from jclip.data.importing.dividing import divide_task, divided, number_pictures
 from jclip.data.importing.limits import Limit
 from jclip.data.importing.parts import Reader
-from jclip.data.importing.report import Report, Split
+from jclip.data.importing.report import ImportReport, SplitReport
 from jclip.data.importing.stored import Contents, check_addition, read_contents
 from jclip.data.importing.survey import DUPLICATE, Skipped, Task, mark_duplicates, survey, surveyed, write
 from jclip.data.importing.validation import TRAIN, VALID, Share
@@ -70,7 +70,7 @@ class Plan:
     notes: tuple[tuple[str, str], ...] = ()
 
 
-def import_data(reader: Reader, destination: Path, plan: Plan, progress: Progress = lambda *_: None) -> Report:
+def import_data(reader: Reader, destination: Path, plan: Plan, progress: Progress = lambda *_: None) -> ImportReport:
     """Writes a data folder that `jclip.data.sources.folders` reads.
 
     An import that was killed resumes when it is started again with the same source and plan. The folder is then equal,
@@ -265,13 +265,13 @@ def _pieces(task: Task) -> Iterator[_Piece]:
     yield _Piece(task.part.split, shard, held["units"], Counter(held["languages"]), spoken)
 
 
-def _gather(tasks: Sequence[Task], reader: Reader, destination: Path, plan: Plan) -> Report:
+def _gather(tasks: Sequence[Task], reader: Reader, destination: Path, plan: Plan) -> ImportReport:
     read_as = reader.read_as(tasks[0].folder / "work")
-    report = Report(plan.format, reader.kind.name, left_out=dict(reader.left_out), read_as=read_as)
+    report = ImportReport(plan.format, reader.kind.name, left_out=dict(reader.left_out), read_as=read_as)
     shards: dict[str, list[Shard]] = {}
     spoken: dict[str, list[np.ndarray]] = {}
     for task in tasks:
-        split = report.splits.setdefault(task.part.split, Split())
+        split = report.splits.setdefault(task.part.split, SplitReport())
         found = surveyed(task)
         split.skipped.add(found.skipped)
         split.beside.add(found.beside)
@@ -279,7 +279,7 @@ def _gather(tasks: Sequence[Task], reader: Reader, destination: Path, plan: Plan
         split.found += found.entries
         split.skipped.add(Skipped.from_json(_held(task)["skipped"]))
         for piece in _pieces(task):
-            split = report.splits.setdefault(piece.split, Split())
+            split = report.splits.setdefault(piece.split, SplitReport())
             split.records += piece.shard.records
             split.units += piece.units
             if piece.split != task.part.split:

@@ -10,7 +10,7 @@ from jclip.data.importing.cn_clip import open_cn_clip
 from jclip.data.importing.cn_clip_lmdb import open_lmdb
 from jclip.data.importing.encodings import is_utf16
 from jclip.data.importing.named import NAMED
-from jclip.data.importing.parallel import open_json_lines, open_moses, open_parallel_tsv
+from jclip.data.importing.parallel_text import open_json_lines, open_moses, open_parallel_tsv
 from jclip.data.importing.parquet import open_parquet
 from jclip.data.importing.parts import Reader, Reading
 from jclip.data.importing.picture_folder import has_captions_beside, no_captions, open_picture_folder, walk

@@ -1,4 +1,4 @@
-"""Report of an import: counts, skipped entries and reasons, for terminals and as JSON."""
+"""ImportReport of an import: counts, skipped entries and reasons, for terminals and as JSON."""
 
 from collections import Counter
 from dataclasses import dataclass, field
@@ -13,7 +13,7 @@ from jclip.plain import shown
 
 
 @dataclass
-class Split:
+class SplitReport:
     """Counts of a split.
 
     Attributes:
@@ -37,8 +37,8 @@ class Split:
 
 
 @dataclass
-class Report:
-    """Report of a whole import.
+class ImportReport:
+    """ImportReport of a whole import.
 
     Attributes:
       format, kind: format and record kind.
@@ -49,7 +49,7 @@ class Report:
 
     format: str
     kind: str
-    splits: dict[str, Split] = field(default_factory=dict)
+    splits: dict[str, SplitReport] = field(default_factory=dict)
     left_out: dict[str, str] = field(default_factory=dict)
     read_as: tuple[str, ...] = ()
 

@@ -15,7 +15,7 @@ from jclip.data.importing.encodings import (
     sample,
     shown_encoding,
 )
-from jclip.data.importing.rows import Columns
+from jclip.data.importing.table_rows import Columns
 from jclip.errors import JclipError
 
 _SEPARATORS = {"\t": "tabs", ";": "semicolons", ",": "commas", "|": "vertical bars"}

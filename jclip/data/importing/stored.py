@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from jclip.data.importing.report import Report, Split
+from jclip.data.importing.report import ImportReport, SplitReport
 from jclip.data.importing.validation import TRAIN, VALID, Share, Side, divide, picture_numbers
 from jclip.data.sources.folders import Shard, open_folder, read_languages
 from jclip.data.sources.kinds import PAIRS, RecordKind, kind_by_features
@@ -130,7 +130,7 @@ def split_folder(
     destination: Path | None = None,
     progress: Callable[[str, int, int], None] = lambda *_: None,
     notes: Sequence[tuple[str, str]] = (),
-) -> Report:
+) -> ImportReport:
     """Moves pictures of split "train" to split "valid", with all captions of a picture on one side.
 
     The folder is unchanged until everything is written.
@@ -186,12 +186,12 @@ def _check_divisible(folder: Path, contents: Contents) -> None:
         )
 
 
-def _divided(contents: Contents, sides: Sequence[Side]) -> tuple[Report, Contents]:
-    report = Report(contents.report["format"], contents.kind.name)
+def _divided(contents: Contents, sides: Sequence[Side]) -> tuple[ImportReport, Contents]:
+    report = ImportReport(contents.report["format"], contents.kind.name)
     shards: dict[str, list[Shard]] = {}
     languages: dict[str, np.ndarray] = {}
     for name in (TRAIN, VALID):
-        split = report.splits.setdefault(name, Split())
+        split = report.splits.setdefault(name, SplitReport())
         mine = [side for side in sides if side.split == name and side.records]
         for side in mine:
             split.records += side.records

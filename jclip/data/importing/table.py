@@ -14,10 +14,10 @@ import numpy as np
 
 from jclip.data.importing.encodings import write_utf8
 from jclip.data.importing.index import Index
-from jclip.data.importing.locating import WAYS, Pictures, find_prefix
 from jclip.data.importing.parts import USUAL_PICTURE, Found, Lost, Part, Reader, Reading, cut
-from jclip.data.importing.rows import Columns, Row, rows
+from jclip.data.importing.picture_paths import WAYS, PictureFinder, find_prefix
 from jclip.data.importing.spreadsheets import find_layout
+from jclip.data.importing.table_rows import Columns, TableRow, rows
 from jclip.data.sources.kinds import PAIRS, StoredPair
 from jclip.errors import JclipError, unreadable
 from jclip.io.reading import LARGEST_PICTURE, NotTaken, open_regular, read_regular
@@ -36,7 +36,7 @@ class TableReader(Reader):
     Attributes:
       file: the file.
       root: folder of the pictures; paths are relative to it.
-      prefix: see `Pictures`.
+      prefix: see `PictureFinder`.
       split: name of its split.
       columns: path, caption, and the language if it has a column.
       language: language of the captions without such a column.
@@ -70,11 +70,11 @@ class TableReader(Reader):
         prefix = [f"{self.root} taken for {self.prefix}"] if self.prefix else []
         return (*self.said, *prefix, *found)
 
-    def pictures(self) -> Pictures:
+    def pictures(self) -> PictureFinder:
         """Returns the finder of pictures."""
-        return Pictures(self.root, self.prefix)
+        return PictureFinder(self.root, self.prefix)
 
-    def rows(self, workspace: Path, offset: int = 0, number: int = 1) -> Iterator[Row]:
+    def rows(self, workspace: Path, offset: int = 0, number: int = 1) -> Iterator[TableRow]:
         """Yields the rows, from one whose first byte and line are known."""
         return rows(self._text(workspace), self.columns, offset, number)
 
@@ -130,7 +130,7 @@ def open_table(source: Path, reading: Reading) -> TableReader:
         raise JclipError(f"--root {root} is not a folder: name the one that the pictures' paths begin in")
     layout = find_layout(
         file,
-        lambda name: Pictures(root).find(name)[0] is not None,
+        lambda name: PictureFinder(root).find(name)[0] is not None,
         reading.picture,
         reading.caption,
         reading.language_column,
@@ -177,7 +177,7 @@ class _Part:
         pictures, hints = self.reader.pictures(), _HINTS
         for picture in range(self.start, self.stop):
             span = range(int(begins[picture]), int(begins[picture + 1]))
-            found: list[Row] = []
+            found: list[TableRow] = []
             for n in span:
                 row = next(self.reader.rows(self.workspace, int(table["offset"][n]), int(table["number"][n])))
                 if row.fault or not row[0].strip():
@@ -205,5 +205,5 @@ class _Part:
             languages = tuple(row[2] if len(row) > 2 else self.reader.language for row in found)
             yield Found(self._place(found[0]), StoredPair(image, tuple(row[1] for row in found), languages))
 
-    def _place(self, row: Row) -> str:
+    def _place(self, row: TableRow) -> str:
         return f"{self.reader.file.name}, line {row.number}"

@@ -11,7 +11,7 @@ from heapq import heappop, heappush
 from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
-from jclip.data.importing.archives import read_tar, said_as_damage
+from jclip.data.importing.archives import read_tar, reporting_damage
 from jclip.data.importing.lines import LONGEST_TEXT
 from jclip.data.importing.pairing import JSON, TEXTS, Pair, pair
 from jclip.data.importing.parts import UNCAPTIONED, Beside, Found, Lost, Part, Reader, Reading
@@ -95,7 +95,7 @@ class _Part:
     def records(self) -> Iterator[Found | Lost | Beside]:
         captions = JSON if self.caption else (*TEXTS, *JSON)
         # The names of a group are read before its contents, so that only what is in a pair is held.
-        with said_as_damage(self.file), closing(read_tar(self.file)) as tar:
+        with reporting_damage(self.file), closing(read_tar(self.file)) as tar:
             for group in _groups(self.file, captions):
                 waiting: dict[str, bytes] = {}
                 for at, name in enumerate(group.names):

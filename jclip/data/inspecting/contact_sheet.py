@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from PIL import Image, ImageDraw, ImageFont
 
-from jclip.data.inspecting.inspect import class_labels, folder_kind, spread
+from jclip.data.inspecting.statistics import class_labels, folder_kind, spread
 from jclip.data.sources.folders import LabelledFolder, read_split
 from jclip.data.sources.kinds import LABELLED, PARALLEL
 from jclip.errors import JclipError

@@ -6,7 +6,7 @@ train2014/COCO_train2014_….jpg, val2014/COCO_val2014_….jpg    or train2014.z
 from collections.abc import Mapping
 from pathlib import Path
 
-from jclip.data.importing.downloads import find
+from jclip.data.importing.downloads import find_download
 
 PARTS = ("train2014", "val2014")
 
@@ -26,7 +26,7 @@ def coco_part(downloads: Path, part: str) -> Path:
     Raises:
       JclipError: it is missing.
     """
-    return find(downloads, part, "cocodataset.org")
+    return find_download(downloads, part, "cocodataset.org")
 
 
 def coco_file(name: str, coco: Mapping[str, Path]) -> Path:

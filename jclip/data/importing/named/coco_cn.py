@@ -13,7 +13,7 @@
 from collections.abc import Mapping
 from pathlib import Path
 
-from jclip.data.importing.downloads import Packed, find, holding
+from jclip.data.importing.downloads import Packed, find_download, folder_with
 from jclip.data.importing.lines import scan, text_of
 from jclip.data.importing.listed import Entry, ListedReader, listed
 from jclip.data.importing.named.coco import PARTS, coco_file, coco_pictures
@@ -35,7 +35,7 @@ def open_coco_cn(downloads: Path, reading: Reading, five: bool = False) -> Packe
     Raises:
       JclipError: one is missing.
     """
-    lists = find(downloads, "coco-cn-version1805v1.1", "its makers: see the README of li-xirong/coco-cn")
+    lists = find_download(downloads, "coco-cn-version1805v1.1", "its makers: see the README of li-xirong/coco-cn")
     pictures = coco_pictures(downloads)
     there = ["test"] if five else list(_NAMES)
     splits = choose_splits(lists, there, reading)
@@ -43,7 +43,7 @@ def open_coco_cn(downloads: Path, reading: Reading, five: bool = False) -> Packe
 
     def make(folder: Path, *folders: Path) -> ListedReader:
         coco = dict(zip(PARTS, folders, strict=True))
-        root = holding(folder, f"imageid.{kind}-caption.txt")
+        root = folder_with(folder, f"imageid.{kind}-caption.txt")
         captions = _captions(root / f"imageid.{kind}-caption.txt")
         return listed({split: _entries(root / f"coco-cn_{_NAMES[split]}.txt", captions, coco) for split in splits})
 

@@ -13,9 +13,9 @@ import json
 from pathlib import Path
 
 from jclip.data.elevater import counts
-from jclip.data.importing.archives import unpacked
+from jclip.data.importing.archives import unpack_once
 from jclip.data.importing.class_folders import classified
-from jclip.data.importing.downloads import Packed, find, holding, there
+from jclip.data.importing.downloads import Packed, find_download, find_optional, folder_with
 from jclip.data.importing.named.chinese_clip import FROM
 from jclip.data.importing.parts import Reader, Reading
 from jclip.data.importing.splits import choose_splits
@@ -33,12 +33,12 @@ def open_elevater(name: str, downloads: Path, reading: Reading) -> Packed:
     Raises:
       JclipError: it is missing.
     """
-    found, whole = there(downloads, name), there(downloads, _ALL)
+    found, whole = find_optional(downloads, name), find_optional(downloads, _ALL)
     if found is None and whole is not None:
         if not whole.is_dir():
             return Packed(LABELLED, (whole,), True, (), _Make(name, reading, inside=True), f"{name}.zip")
         downloads = whole
-    found = find(downloads, name, FROM)
+    found = find_download(downloads, name, FROM)
     return Packed(LABELLED, (found,), True, (), _Make(name, reading))
 
 
@@ -51,8 +51,8 @@ class _Make:
     def __call__(self, folder: Path) -> Reader:
         if self._inside:
             archive = f"{self._name}.zip"
-            folder = unpacked(holding(folder, archive) / archive, folder.parent)
-        root = holding(folder, "label_cn.txt")
+            folder = unpack_once(folder_with(folder, archive) / archive, folder.parent)
+        root = folder_with(folder, "label_cn.txt")
         labels = {language: _labels(root / file, self._name) for language, file in _FILES.items()}
         if len(labels["zh"]) != len(labels["en"]):
             raise JclipError(f"{root}: label_cn.txt and label.txt differ in length: fetch the archive again")

@@ -11,7 +11,7 @@ A picture becomes a record with its captions in all available languages; "jp" be
 from collections.abc import Mapping
 from pathlib import Path
 
-from jclip.data.importing.downloads import Packed, find, holding
+from jclip.data.importing.downloads import Packed, find_download, folder_with
 from jclip.data.importing.lines import Line, scan, text_of
 from jclip.data.importing.listed import Entry, ListedReader, listed
 from jclip.data.importing.named.coco import PARTS, coco_file, coco_pictures
@@ -32,7 +32,7 @@ def open_xtd(downloads: Path, reading: Reading) -> Packed:
     """
     name = "Cross-lingual-Test-Dataset-XTD10"
     main = [f"{name}-main"] if any(downloads.glob(f"{name}-main*")) else [name]
-    lists = find(downloads, main[0], "the repository adobe-research/Cross-lingual-Test-Dataset-XTD10")
+    lists = find_download(downloads, main[0], "the repository adobe-research/Cross-lingual-Test-Dataset-XTD10")
     choose_splits(lists, ["test"], reading)
 
     def make(folder: Path, *folders: Path) -> ListedReader:
@@ -42,7 +42,7 @@ def open_xtd(downloads: Path, reading: Reading) -> Packed:
 
 
 def _entries(folder: Path, coco: Mapping[str, Path]) -> list[Entry]:
-    file = holding(folder, "test_image_names.txt") / "test_image_names.txt"
+    file = folder_with(folder, "test_image_names.txt") / "test_image_names.txt"
     names = _lines(file)
     captions: dict[str, list[tuple[Line, Path]]] = {}
     for texts in sorted(folder.rglob(f"{_STEM}*.txt")):

@@ -12,7 +12,7 @@ import numpy as np
 from jclip.data.importing.index import Index
 from jclip.data.importing.lines import Line, line_starts, object_of, scan, text_of
 from jclip.data.importing.parts import Found, Lost, Part, Reader, Reading, cut
-from jclip.data.importing.rows import Columns, rows
+from jclip.data.importing.table_rows import Columns, rows
 from jclip.data.sources.kinds import PARALLEL
 from jclip.data.sources.records import Translation
 from jclip.errors import JclipError

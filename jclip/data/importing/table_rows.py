@@ -38,7 +38,7 @@ class Columns:
         return not all(name.isdecimal() for name in self.names)
 
 
-class Row(tuple[str, ...]):
+class TableRow(tuple[str, ...]):
     """Values of the requested columns; empty if the row is at fault.
 
     Attributes:
@@ -52,7 +52,7 @@ class Row(tuple[str, ...]):
     fault: str
 
 
-def rows(file: Path, columns: Columns, offset: int = 0, number: int = 1) -> Iterator[Row]:
+def rows(file: Path, columns: Columns, offset: int = 0, number: int = 1) -> Iterator[TableRow]:
     """Yields the rows of a file, from one whose first byte and line are known.
 
     Raises:
@@ -85,13 +85,13 @@ def rows(file: Path, columns: Columns, offset: int = 0, number: int = 1) -> Iter
         raise JclipError(f"{file}, line {lines.number}: {error}: mend it, or name another --separator") from None
 
 
-def _row(cells: list[str], picks: list[int], width: int | None, offset: int, number: int) -> Row:
+def _row(cells: list[str], picks: list[int], width: int | None, offset: int, number: int) -> TableRow:
     fault = ""
     if len(cells) <= max(picks):
         fault = SHORT
     elif width is not None and any(map(str.strip, cells[width:])):
         fault = LONG
-    row = Row("" if fault else cells[pick] for pick in picks)
+    row = TableRow("" if fault else cells[pick] for pick in picks)
     row.offset, row.number, row.fault = offset, number, fault
     return row
 

@@ -44,8 +44,8 @@ def is_there(path: Path) -> bool:
         return False
 
 
-class Pictures:
-    """Pictures below a folder.
+class PictureFinder:
+    """PictureFinder below a folder.
 
     Args:
       root: folder that names are relative to.

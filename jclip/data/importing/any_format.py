@@ -25,7 +25,7 @@ def is_data_folder(place: Path) -> bool:
     return (place / "dataset_info.json").is_file()
 
 
-def bring(
+def import_pairs(
     source: Path,
     keep: Path,
     reading: Reading,
@@ -106,7 +106,7 @@ def _made_before(keep: Path, made_of: str, source: Path) -> bool:
     )
 
 
-def described(folder: Path) -> list[str]:
+def describe_folder(folder: Path) -> list[str]:
     """Returns lines that describe a data folder and how its source was read, from its report.
 
     Raises:

@@ -94,7 +94,7 @@ class Lengths:
 
 
 @dataclass
-class Split:
+class SplitStatistics:
     """Statistics of a split. Those that its record kind lacks stay empty.
 
     Attributes:
@@ -161,7 +161,7 @@ class Split:
 
 
 @dataclass(frozen=True)
-class Counting:
+class TokenCounting:
     """Settings for counting tokens.
 
     Attributes:
@@ -213,9 +213,9 @@ def inspect(
     split: str,
     *,
     sample: int | None = None,
-    counting: Counting | None = None,
+    counting: TokenCounting | None = None,
     progress: Callable[[int, int], None] = lambda *_: None,
-) -> Split:
+) -> SplitStatistics:
     """Computes the statistics of a split.
 
     Args:
@@ -230,7 +230,7 @@ def inspect(
     """
     kind, _ = folder_kind(folder)
     records = read_split(folder, split, kind)
-    found = Split(len(records))
+    found = SplitStatistics(len(records))
     look = _LOOKS[kind.name]
     names = LabelledFolder(str(folder)).classes() if kind is LABELLED else []
     found.classes = dict.fromkeys(names, 0)
@@ -250,7 +250,7 @@ def inspect(
     return found
 
 
-def _pair(found: Split, pair: Pair, seen: dict[str, set[bytes]], names: Sequence[str]) -> Iterator[_Text]:
+def _pair(found: SplitStatistics, pair: Pair, seen: dict[str, set[bytes]], names: Sequence[str]) -> Iterator[_Text]:
     for picture in pair.pictures:
         digest = _picture(found, bytes(picture), seen)  # type: ignore[arg-type] # a folder gives bytes
     for caption, language in zip(pair.captions, pair.languages or ("",) * len(pair.captions), strict=True):
@@ -260,7 +260,7 @@ def _pair(found: Split, pair: Pair, seen: dict[str, set[bytes]], names: Sequence
 
 
 def _translation(
-    found: Split, texts: Translation, seen: dict[str, set[bytes]], names: Sequence[str]
+    found: SplitStatistics, texts: Translation, seen: dict[str, set[bytes]], names: Sequence[str]
 ) -> Iterator[_Text]:
     for text, language, name in ((texts.english, "en", "english"), (texts.other, texts.language, "texts")):
         yield _text(found, text, language)
@@ -268,7 +268,9 @@ def _translation(
     _same(found, seen, "units", b"\0".join(map(_plain, texts)))
 
 
-def _labelled(found: Split, item: Labelled, seen: dict[str, set[bytes]], names: Sequence[str]) -> Iterator[_Text]:
+def _labelled(
+    found: SplitStatistics, item: Labelled, seen: dict[str, set[bytes]], names: Sequence[str]
+) -> Iterator[_Text]:
     digest = _picture(found, bytes(item.picture), seen)  # type: ignore[arg-type] # a folder gives bytes
     for label in item.labels:
         found.classes[names[label]] += 1
@@ -276,7 +278,7 @@ def _labelled(found: Split, item: Labelled, seen: dict[str, set[bytes]], names: 
     yield from ()
 
 
-def _picture(found: Split, data: bytes, seen: dict[str, set[bytes]]) -> bytes:
+def _picture(found: SplitStatistics, data: bytes, seen: dict[str, set[bytes]]) -> bytes:
     found.bytes.add(len(data))
     try:
         with warnings.catch_warnings(action="ignore"):
@@ -293,7 +295,7 @@ def _picture(found: Split, data: bytes, seen: dict[str, set[bytes]]) -> bytes:
     return _same(found, seen, "pictures", data)
 
 
-def _text(found: Split, text: str, language: str) -> _Text:
+def _text(found: SplitStatistics, text: str, language: str) -> _Text:
     found.lengths.setdefault(language, Lengths()).characters.add(len(text))
     return language, text
 
@@ -302,7 +304,7 @@ def _plain(text: str) -> bytes:
     return plain_text(text).encode()
 
 
-def _same(found: Split, seen: dict[str, set[bytes]], what: str, data: bytes) -> bytes:
+def _same(found: SplitStatistics, seen: dict[str, set[bytes]], what: str, data: bytes) -> bytes:
     digest = hashlib.blake2b(data, digest_size=16).digest()
     before = seen.setdefault(what, set())
     found.same[what] = found.same.get(what, 0) + (digest in before)
@@ -317,7 +319,7 @@ _LOOKS: dict[str, Callable[..., Iterator[_Text]]] = {
 }
 
 
-def _tokens(found: Split, counting: Counting, texts: Sequence[_Text]) -> None:
+def _tokens(found: SplitStatistics, counting: TokenCounting, texts: Sequence[_Text]) -> None:
     encoded = counting.tokenizer.encode([text for _, text in texts], _UNCUT) if texts else ()
     for (language, _), ids in zip(texts, encoded, strict=True):
         lengths = found.lengths[language]
