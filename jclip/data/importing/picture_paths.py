@@ -45,7 +45,7 @@ def is_there(path: Path) -> bool:
 
 
 class PictureFinder:
-    """PictureFinder below a folder.
+    """Finds pictures below a folder.
 
     Args:
       root: folder that names are relative to.
