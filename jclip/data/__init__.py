@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from jclip.data.sources.folders import LabelledFolder as LabelledFolder
     from jclip.data.sources.folders import PairFolder as PairFolder
     from jclip.data.sources.folders import ParallelFolder as ParallelFolder
-    from jclip.data.sources.folders import write_pairs as write_pairs
-    from jclip.data.sources.folders import write_parallel as write_parallel
+    from jclip.data.sources.writing import write_pairs as write_pairs
+    from jclip.data.sources.writing import write_parallel as write_parallel
     from jclip.data.sources.kinds import StoredPair as StoredPair
     from jclip.data.sources.records import Translation as Translation
 
@@ -31,8 +31,8 @@ __all__, __getattr__, __dir__ = lazy(
         "LabelledFolder": "jclip.data.sources.folders:LabelledFolder",
         "StoredPair": "jclip.data.sources.kinds:StoredPair",
         "Translation": "jclip.data.sources.records:Translation",
-        "write_pairs": "jclip.data.sources.folders:write_pairs",
-        "write_parallel": "jclip.data.sources.folders:write_parallel",
+        "write_pairs": "jclip.data.sources.writing:write_pairs",
+        "write_parallel": "jclip.data.sources.writing:write_parallel",
     },
     needs=("array_record", "tensorflow_datasets"),
 )

@@ -29,7 +29,8 @@ from jclip.models.dual_encoder import DualEncoderConfig
 from jclip.models.resnet import ResNetConfig
 from jclip.models.text_encoder import TextEncoderConfig
 from jclip.models.vit import VitConfig
-from jclip.tokenizers.text import Kind, load_tokenizer
+from jclip.tokenizers.text import load_tokenizer
+from jclip.tokenizers.vocabulary import TokenizerKind
 
 Tensors = dict[str, np.ndarray]
 
@@ -43,7 +44,12 @@ CHINESE_CLIP = DualEncoderConfig(VIT, BERT, 13)
 ALTCLIP = DualEncoderConfig(VIT, XLM_R, 13, head_width=22)
 RN50 = DualEncoderConfig(RESNET, replace(BERT, width=128, heads=2), 13)  # heads as wide as cn_clip's
 CLIP = DualEncoderConfig(VitConfig(30, 10, 64, 2, 1), ClipTextConfig(640, 20, 64, 2, 1), 13)
-KINDS: dict[str, Kind] = {"chinese-clip": "wordpiece", "altclip": "xlmr", "bert": "wordpiece", "open-clip": "clip_bpe"}
+KINDS: dict[str, TokenizerKind] = {
+    "chinese-clip": "wordpiece",
+    "altclip": "xlmr",
+    "bert": "wordpiece",
+    "open-clip": "clip_bpe",
+}
 
 
 def parameters(config: Any) -> Tensors:
@@ -64,7 +70,7 @@ def state(family: str, config: Any) -> Tensors:
     }
 
 
-def write_vocabulary(kind: Kind, folder: Path) -> Path:
+def write_vocabulary(kind: TokenizerKind, folder: Path) -> Path:
     """Writes the file that a tokenizer's makers ship, and returns its path."""
     made = folder / f"made-{kind}"
     write_tokenizer(kind, made)

@@ -13,7 +13,7 @@ import transformers
 from safetensors.torch import save_file
 
 from jclip.data.sources.synthetic import write_tokenizer
-from jclip.tokenizers.text import Kind
+from jclip.tokenizers.vocabulary import TokenizerKind
 from tests.models.torch_weights import randomise
 
 State = dict[str, torch.Tensor]
@@ -36,7 +36,7 @@ WORDS = {
 }
 
 
-def vocabulary(kind: Kind, folder: Path) -> int:
+def vocabulary(kind: TokenizerKind, folder: Path) -> int:
     """Writes a small vocabulary in its makers' format, and returns its size."""
     made = folder.parent / f"{folder.name}-{kind}"
     tokenizer = write_tokenizer(kind, made)
