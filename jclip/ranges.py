@@ -111,7 +111,7 @@ def _check(kind: Any, value: Any, where: str, allowed: Range | None) -> None:
     if typing.get_origin(kind) in (typing.Union, types.UnionType):
         for member in members:
             _check(member, value, where, allowed)
-    elif isinstance(value, tuple):
+    elif isinstance(value, tuple) and members:
         for number, item in enumerate(value):
             _check(members[0] if members[-1:] == (...,) else members[number], item, f"{where}.{number}", allowed)
     elif allowed and isinstance(value, int | float) and not allowed.holds(value):

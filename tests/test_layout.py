@@ -23,6 +23,8 @@ FLOORS = (
     {"stages", "bundle"},
     {"inference", "conversion"},
     {"train", "evaluate"},
+    {"evaluators"},
+    {"running"},
     {"finetune", "configs"},
     {"demo"},
     {"cli"},

@@ -16,7 +16,6 @@ from rich.table import Table
 
 from jclip.bundle import open_bundle
 from jclip.cli.configs import load_config
-from jclip.cli.evaluators import evaluators
 from jclip.cli.options import read
 from jclip.console import Console
 from jclip.data.importing.anything import bring, described
@@ -28,6 +27,7 @@ from jclip.data.sources.folders import open_folder
 from jclip.errors import JclipError
 from jclip.evaluate.report import page
 from jclip.evaluate.report.report import terminal
+from jclip.evaluators import evaluators
 from jclip.finetune import outcome as results
 from jclip.finetune.choices import Choice, Wishes, choose
 from jclip.finetune.facts import read_data, read_machine, read_model

@@ -7,6 +7,7 @@
 The names are imported from their modules when they are first used.
 """
 
+from collections.abc import Callable
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
     from jclip.train.outcome import Outcome
     from jclip.train.state import TrainState
     from jclip.train.step import make_step
+
+    run: Callable[..., Outcome]
 
 _HOMES = {
     "Run": "jclip.train.configuration",
@@ -49,10 +52,11 @@ __all__ = [
     "TeacherLearning",
     "TrainState",
     "make_step",
+    "run",
 ]
 
 
 def __getattr__(name: str) -> Any:
     if name not in _HOMES:
-        raise AttributeError(f"module 'jclip.train' has no attribute {name!r}: it has {', '.join(_HOMES)}")
+        raise AttributeError(f"module 'jclip.train' has no attribute {name!r}: it has {', '.join(__all__)}")
     return getattr(import_module(_HOMES[name]), name)

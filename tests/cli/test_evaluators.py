@@ -10,9 +10,9 @@ import pytest
 from jclip.bundle import Bundle, save_bundle
 from jclip.cli import main
 from jclip.cli.configs import load_config
-from jclip.cli.evaluators import evaluators
 from jclip.config import from_json, to_json
 from jclip.errors import JclipError
+from jclip.evaluators import evaluators
 from jclip.models.build import init_variables
 from jclip.parallel.mesh import make_mesh
 from jclip.tokenizers.text import load_tokenizer

@@ -91,8 +91,8 @@ def run_all(job: Job, processes: int, devices: int) -> list[tuple[int, str]]:
 
 
 def _main(file: str) -> int:
-    from jclip.cli.evaluators import evaluators as made
     from jclip.errors import JclipError
+    from jclip.evaluators import evaluators as made
     from jclip.parallel.processes import connect
     from jclip.train.loop import train
     from tests.train.runs import Watch

@@ -13,11 +13,11 @@ import pytest
 
 from jclip.errors import JclipError
 from jclip.stages import Budget
-from jclip.train.assembly import StageParts, check_and_mesh
-from jclip.train.configuration import Teacher
+from jclip.train.assembly import StageParts, assemble, devices_of
 from jclip.train.health import all_finite, first_broken
 from jclip.train.logging.telemetry import read_journal
 from jclip.train.loop import train
+from tests.train.conftest import RECIPES
 from tests.train.runs import Watch, assert_same_bundles, leaves, losses
 
 
@@ -69,8 +69,7 @@ def test_a_length_is_compiled_once_and_no_host_begins_a_step_while_another_compi
     """Collectives give up on a host that comes late. This one believes that there are others."""
     stage = replace(chinese_clip.stages[0], batch_size=8, budget=Budget(steps=4), buckets=(6, 8), bucket_window=4)
     made, read, met = [], [], []
-    compiled = StageParts.compiled.fget
-    monkeypatch.setattr(StageParts, "compiled", property(lambda part: made.append(compiled(part)) or made[-1]))
+    monkeypatch.setattr("jclip.train.preparing.assemble", lambda *given: made.append(assemble(*given)) or made[-1])
     place = StageParts.place
     monkeypatch.setattr(
         StageParts, "place", lambda part, batch: read.append(batch["text"].shape[1]) or place(part, batch)
@@ -80,7 +79,7 @@ def test_a_length_is_compiled_once_and_no_host_begins_a_step_while_another_compi
     assert train(replace(chinese_clip, stages=(stage,)), tmp_path / "run").finished
     assert set(read) == {6, 8}
     assert met == [1 + read.index(length) for length in dict.fromkeys(read)]
-    assert made[0]._cache_size() == 2
+    assert made[0].compiled._cache_size() == 2
 
 
 def test_a_finished_run_is_finished_at_once(chinese_clip, tmp_path):
@@ -126,8 +125,9 @@ def test_a_loss_that_is_not_finite_stops_the_run(chinese_clip, tmp_path, every):
 
 
 def test_what_is_not_finite_is_named(chinese_clip):
-    with jax.set_mesh(check_and_mesh(chinese_clip)):
-        state = StageParts(chinese_clip, 0, check_and_mesh(chinese_clip)).start()
+    part = assemble(chinese_clip, 0, devices_of(chinese_clip))
+    with jax.set_mesh(part.mesh):
+        state = part.start()
     assert all_finite(state) and first_broken(state) is None
     slots = jax.tree.map(lambda leaf: leaf * jnp.inf + 1 if leaf.ndim == 3 else leaf, state.slots)
     assert not all_finite(state._replace(slots=slots))
@@ -149,16 +149,15 @@ def test_a_vocabulary_too_large_for_the_tower_is_refused(chinese_clip, tmp_path)
         train(replace(chinese_clip, model=model), tmp_path / "run")
 
 
+@pytest.mark.parametrize("recipe", RECIPES[:1], indirect=True)
 def test_a_teacher_with_other_towers_is_refused(recipe, tmp_path):
-    if recipe.teacher is None:  # Chinese-CLIP learns from none; given one, it must be right all the same
-        teacher_bundle = train(recipe, tmp_path / "teacher", stop_after=None).bundles[0]
-        recipe = replace(recipe, teacher=Teacher(str(teacher_bundle), recipe.model))
-        assert train(recipe, tmp_path / "taught", stop_after=1).position.total == 1
-    teacher = replace(recipe.teacher, model=replace(recipe.teacher.model, embed_dim=7))
+    objective = recipe.stages[0].objective
+    other = replace(objective, model=replace(objective.model, embed_dim=7))
+    stages = (replace(recipe.stages[0], objective=other), *recipe.stages[1:])
     with pytest.raises(
         JclipError, match=r"the teacher in .* has other towers than the run says \(embed_dim: 7, now 64"
     ):
-        train(replace(recipe, teacher=teacher), tmp_path / "run")
+        train(replace(recipe, stages=stages), tmp_path / "run")
 
 
 def test_parameters_start_from_a_bundle(chinese_clip, tmp_path):

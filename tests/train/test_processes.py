@@ -40,7 +40,8 @@ def evaluations(workdir):
 def test_two_and_then_four_processes_do_what_one_does(run, tmp_path):
     """The many read the frozen image tower from a cache that they make, and the one runs it."""
     gallery = 11  # which no number of devices here divides
-    run = replace(run, stages=(replace(run.stages[0], host_augmentation=HostAugmentation()), *run.stages[1:]))
+    objective = replace(run.stages[0].objective, host_augmentation=HostAugmentation())
+    run = replace(run, stages=(replace(run.stages[0], objective=objective), *run.stages[1:]))
     cached = replace(run, stages=(replace(run.stages[0], cache=str(tmp_path / "cache")), *run.stages[1:]))
     whole = train(run, tmp_path / "one", evaluators={"toy": _evaluator(run, Job(run, tmp_path, gallery=gallery))})
     assert whole.finished

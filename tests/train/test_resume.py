@@ -50,7 +50,8 @@ train(pickle.loads(Path(sys.argv[1]).read_bytes()), workdir, watcher=Watch(act))
 def lively(chinese_clip):
     """One stage with augmentation and dropout, and a checkpoint every third step."""
     augmentation = Augmentation(scale=0.2, rotate=10.0, translate=0.1, flip=0.5, hue=20.0)
-    stage = replace(chinese_clip.stages[0], budget=Budget(steps=8), augmentation=augmentation, dropout=True)
+    objective = replace(chinese_clip.stages[0].objective, augmentation=augmentation)
+    stage = replace(chinese_clip.stages[0], budget=Budget(steps=8), objective=objective, dropout=True)
     optimizer = replace(stage.optimizer, learning_rate=1e-3, warmup_steps=0)
     return replace(chinese_clip, stages=(replace(stage, optimizer=optimizer),), checkpoint_every=3)
 
@@ -68,8 +69,13 @@ def test_killed_between_checkpoints_ends_the_same_to_the_bit(lively, tmp_path):
     assert_same_bundles(resumed.bundles, whole.bundles)
     assert losses(workdir) == losses(tmp_path / "whole")
     # Augmentation and dropout do act: without one of them the run ends elsewhere.
-    assert lively.stages[0].host_augmentation.changes
-    for change in ({"augmentation": Augmentation()}, {"host_augmentation": HostAugmentation()}, {"dropout": False}):
+    objective = lively.stages[0].objective
+    assert objective.host_augmentation.changes
+    for change in (
+        {"objective": replace(objective, augmentation=Augmentation())},
+        {"objective": replace(objective, host_augmentation=HostAugmentation())},
+        {"dropout": False},
+    ):
         plain = replace(lively, stages=(replace(lively.stages[0], **change),))
         other = leaves(train(plain, tmp_path / "-".join(change)).bundles[0])
         assert any(not np.array_equal(leaf, other[path]) for path, leaf in leaves(whole.bundles[0]).items())
@@ -83,8 +89,8 @@ def away(recipe, tmp_path):
     shutil.copytree(tmp_path / "inputs", home / "demo" / "inputs")
     here = {str(tmp_path / "inputs"): "demo/inputs"}
     run = replace(recipe, tokenizer=_renamed(recipe.tokenizer, here))
-    if recipe.teacher:
-        return home, replace(run, teacher=replace(run.teacher, bundle=_renamed(run.teacher.bundle, here)))
+    if hasattr(recipe.stages[0].objective, "bundle"):
+        return home, _everywhere(run, here)
     pictures = np.random.default_rng(0).integers(0, 256, (32, 32, 32, 3), np.uint8)
     write_pairs(home / "demo" / "pairs", (StoredPair(_png(p), (caption(n),)) for n, p in enumerate(pictures)))
     stages = (replace(run.stages[0], data=(PairFolder("demo/pairs"),)), *run.stages[1:])
@@ -109,15 +115,19 @@ def _renamed(place, names):
 
 def _everywhere(run, names):
     """The run with its places renamed."""
-    teacher = run.teacher and replace(run.teacher, bundle=_renamed(run.teacher.bundle, names))
+
+    def objective(old):
+        return replace(old, bundle=_renamed(old.bundle, names)) if hasattr(old, "bundle") else old
+
     stages = tuple(
         replace(
             stage,
+            objective=objective(stage.objective),
             data=tuple(replace(d, folder=_renamed(d.folder, names)) if hasattr(d, "folder") else d for d in stage.data),
         )
         for stage in run.stages
     )
-    return replace(run, tokenizer=_renamed(run.tokenizer, names), teacher=teacher, stages=stages)
+    return replace(run, tokenizer=_renamed(run.tokenizer, names), stages=stages)
 
 
 def test_folders_may_move_and_be_named_otherwise(away, monkeypatch, tmp_path):

@@ -47,7 +47,7 @@ def lively(chinese_clip):
         replace(
             stage,
             budget=Budget(steps=30),
-            augmentation=augmentation,
+            objective=replace(stage.objective, augmentation=augmentation),
             optimizer=replace(stage.optimizer, learning_rate=1e-3, warmup_steps=0),
         )
         for stage in chinese_clip.stages
