@@ -17,7 +17,8 @@ from jclip.configs.chinese_clip.recipe import SETS
 from jclip.data.importing.formats import FORMATS
 from jclip.evaluate.datasets.benchmarks import BENCHMARKS
 from jclip.evaluate.datasets.protocols import PROTOCOLS
-from jclip.train.configuration import Run, check
+from jclip.train.checks import check
+from jclip.train.configuration import Run
 
 ROOT = Path(__file__).parents[1]
 CONFIGS = sorted(

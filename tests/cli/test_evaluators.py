@@ -16,7 +16,8 @@ from jclip.evaluators import evaluators
 from jclip.models.build import init_variables
 from jclip.parallel.mesh import make_mesh
 from jclip.tokenizers.text import load_tokenizer
-from jclip.train.configuration import Run, check
+from jclip.train.checks import check
+from jclip.train.configuration import Run
 from jclip.train.evaluations import Classification, Probe, Retrieval
 from jclip.train.identity import check_same
 from jclip.train.logging.telemetry import read_journal

@@ -8,7 +8,7 @@ from jclip.bundle import open_bundle
 from jclip.cli.configs import load_config
 from jclip.finetune.choices import Wishes, choose
 from jclip.finetune.writing import configuration
-from jclip.train.configuration import check
+from jclip.train.checks import check
 from tests.cli.small_bundle import write_bundle
 from tests.finetune.test_choices import B16, DEMO, EIGHT, FEW, GOOD, LAPTOP, MUGE, POOR
 

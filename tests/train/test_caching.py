@@ -4,6 +4,7 @@ import os
 import signal
 from contextlib import closing
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import jax
@@ -12,13 +13,14 @@ import pytest
 
 from jclip.bundle import load_bundle, save_bundle
 from jclip.data.batches.cache import Cache
-from jclip.data.sources.synthetic import caption
+from jclip.data.sources.synthetic import SyntheticParallel, caption
 from jclip.errors import JclipError
 from jclip.images.on_device import Augmentation
 from jclip.images.on_host import HostAugmentation
 from jclip.models.build import shapes
 from jclip.models.dual_encoder import DualEncoder
 from jclip.stages import Budget
+from jclip.tokenizers.padding import Texts
 from jclip.tokenizers.text import train_clip_bpe
 from jclip.train.assembly import devices_of
 from jclip.train.caching import _check_seen, fill
@@ -28,6 +30,7 @@ from jclip.train.loop import train
 from jclip.train.planning.flops import count_flops
 from jclip.train.planning.plan import plan
 from jclip.train.preparing import prepare
+from tests.train.conftest import RECIPES
 from tests.train.runs import Watch, assert_same_bundles, holey_pairs, leaves, losses
 
 
@@ -58,6 +61,7 @@ def is_taught(run):
     return run.stages[0].objective.title == "teacher learning"
 
 
+@pytest.mark.parametrize("recipe", [pytest.param(RECIPES[0], marks=pytest.mark.slow), RECIPES[1]], indirect=True)
 def test_training_from_a_cache_is_the_same(first_stage, tmp_path):
     """To the bit in float32, even where a run goes on with one."""
     train(first_stage, tmp_path / "live")
@@ -67,6 +71,25 @@ def test_training_from_a_cache_is_the_same(first_stage, tmp_path):
     assert losses(tmp_path / "run") == losses(tmp_path / "live")
     noted = [line for line in read_journal(tmp_path / "run" / "metrics.jsonl") if line["kind"] == "cache"]
     assert [(line["total"], line["rows"], line["computed"]) for line in noted] == [(1, 256, 256)]
+
+
+@pytest.mark.parametrize("recipe", RECIPES[:1], indirect=True)
+def test_a_cache_holds_the_teachers_states(first_stage, tmp_path):
+    run = cached(first_stage, tmp_path / "cache", data=(SyntheticParallel(count=20),))
+    _, part = parts_of(run, tmp_path)
+    (cache,) = fill_now(run, tmp_path, start(run, tmp_path)).caches
+    teacher, objective = load_bundle(run.stages[0].objective.bundle), run.stages[0].objective
+    ids = np.stack([Texts(teacher.tokenizer, objective.context_length)([caption(n)])[0] for n in range(20)])
+    towers = DualEncoder(objective.model)
+    states = jax.jit(partial(towers.apply, method="text_state"))({"params": teacher.params}, ids)
+    for record in range(20):
+        np.testing.assert_allclose(cache.row(record), states[record], atol=1e-5)
+    batches = part.open_batches()
+    batches.features = [cache]
+    batch = batches[0]
+    assert {name: (rows.shape, rows.dtype) for name, rows in batch.items()} == {
+        name: (shape.shape, shape.dtype) for name, shape in part.program.batch.items()
+    }
 
 
 @pytest.mark.slow  # to compile, both steps

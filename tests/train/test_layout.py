@@ -61,53 +61,51 @@ def test_cut_and_joined_are_inverse():
     np.testing.assert_array_equal(back["image"]["layers"]["kernel"], stack["kernel"])
 
 
-def test_only_the_last_layers_move_and_have_slots(chinese_clip):
-    """Of three layers the last one; then the next stage's last two."""
-    one, two = ({"trains": TOP_OF_IMAGE, "last_layers": (("image", n),)} for n in (1, 2))
-    run = deep(stages(chinese_clip, one, two, {"trains": ((".*", True),)}))
-    part, following = assembled(run, 0), shapes_of(run, 1)
-    with jax.set_mesh(part.mesh):
-        state, constants, batch = first_inputs(part)
-        start = params_of(state)
-        state, _ = part.compiled(state, constants, batch, jax.random.key(0))
-        after, begun = params_of(state), following.follow(state)
-    for path in start:
-        if path.startswith("image/layers/"):
-            assert moved_layers(start, after, path) == [False, False, True], path
-    assert all(moved_layers(start, after, "text/layers/mlp/fc1/kernel"))
-    np.testing.assert_array_equal(after["image/class_embedding"], start["image/class_embedding"])
-    for path, leaf in params_of(begun).items():
-        np.testing.assert_array_equal(leaf, after[path], err_msg=path)
-    # A slot for each moment of what trains, and none for the rest.
-    for index, layers in enumerate((1, 2, 3)):
-        shapes = shapes_of(run, index).state_shapes
-        assert shapes.trainable["image"]["layers"]["mlp"]["fc1"]["kernel"].shape[0] == layers
-        moments = [leaf.size for leaf in jax.tree.leaves(shapes.slots) if leaf.dtype == jnp.float32]
-        assert sum(moments) == 2 * sum(leaf.size for leaf in jax.tree.leaves(shapes.trainable))
-
-
 @pytest.mark.parametrize(
     "shape", [pytest.param(MeshShape(), marks=pytest.mark.slow), MeshShape(data=4, fsdp=2)], ids=["data", "fsdp"]
 )
-def test_a_cut_tower_computes_the_same(chinese_clip, shape):
-    """The loss and the gradients of the last layers are those of a stage that trains all."""
-    found = []
-    for change in ({"trains": ((".*", True),)}, {"trains": TOP_OF_IMAGE, "last_layers": (("image", 1), ("text", 2))}):
-        part = assembled(replace(deep(stages(chinese_clip, change)), mesh=shape))
+def test_only_the_last_layers_move_and_as_in_a_stage_that_trains_all(chinese_clip, shape):
+    """Of three layers the last one of the image tower, and the last two of the text tower."""
+    changes = ({"trains": ((".*", True),)}, {"trains": TOP_OF_IMAGE, "last_layers": (("image", 1), ("text", 2))})
+    run, found = replace(deep(stages(chinese_clip, *changes)), mesh=shape), []
+    for index in (0, 1):
+        part = assembled(run, index)
         with jax.set_mesh(part.mesh):
-            state, _ = part.compiled(*first_inputs(part), jax.random.key(0))
+            state, constants, batch = first_inputs(part)
+            start = params_of(state)
+            state, _ = part.compiled(state, constants, batch, jax.random.key(0))
             found.append(params_of(state))
         for tree, at in zip(state, part.shardings, strict=True):
             for leaf, place in zip(jax.tree.leaves(tree), jax.tree.leaves(at), strict=True):
                 assert leaf.sharding.is_equivalent_to(place, leaf.ndim)
     everything, last = found
+    for path in start:
+        if path.startswith("image/layers/"):
+            assert moved_layers(start, last, path) == [False, False, True], path
+    np.testing.assert_array_equal(last["image/class_embedding"], start["image/class_embedding"])
+    assert moved_layers(start, last, "text/layers/mlp/fc1/kernel") == [False, True, True]
     np.testing.assert_allclose(last[KERNEL][-1], everything[KERNEL][-1], atol=1e-6)
     for path in ("text/layers/mlp/fc1/kernel", "text/layers/attention/query/kernel"):
         np.testing.assert_allclose(last[path][1:], everything[path][1:], atol=1e-6)
+    # The next stage goes on with the same values.
+    with jax.set_mesh(part.mesh):
+        for path, leaf in params_of(shapes_of(run, 0).follow(state)).items():
+            np.testing.assert_array_equal(leaf, last[path], err_msg=path)
     if shape.fsdp > 1:
         held = state.frozen["image"]["first_layers"]["mlp"]["fc1"]["kernel"]
         assert held.shape[0] == 2 and "fsdp" in held.sharding.spec
         assert {shard.data.size for shard in held.addressable_shards} == {held.size // 2}
+
+
+def test_only_the_last_layers_have_slots(chinese_clip):
+    """A slot for each moment of what trains, and none for the rest."""
+    changes = [{"trains": TOP_OF_IMAGE, "last_layers": (("image", layers),)} for layers in (1, 2, 3)]
+    run = deep(stages(chinese_clip, *changes))
+    for index, layers in enumerate((1, 2, 3)):
+        shapes = shapes_of(run, index).state_shapes
+        assert shapes.trainable["image"]["layers"]["mlp"]["fc1"]["kernel"].shape[0] == layers
+        moments = [leaf.size for leaf in jax.tree.leaves(shapes.slots) if leaf.dtype == jnp.float32]
+        assert sum(moments) == 2 * sum(leaf.size for leaf in jax.tree.leaves(shapes.trainable))
 
 
 def test_no_backward_pass_through_frozen_layers(chinese_clip):
@@ -156,6 +154,7 @@ def test_the_last_layers_of_a_resnet_are_refused(chinese_clip):
         check(stages(run, {"last_layers": (("image", 1),)}))
 
 
+@pytest.mark.slow
 def test_a_run_with_last_layers_resumes_to_the_bit(chinese_clip, tmp_path):
     run = stages(chinese_clip, {"trains": TOP_OF_IMAGE, "last_layers": (("image", 1),)})
     whole = train(run, tmp_path / "whole")

@@ -38,7 +38,7 @@ FAMILIES = {
     "vit-xlmr": ("altclip/vit_l_14.py", "altclip", "contrastive"),
     "xlmr-taught": ("altclip/vit_l_14.py", "altclip", "teacher"),
 }
-QUICK = ("rn50-bert", "vit-clip", "xlmr-taught")  # every tower and objective once
+QUICK = ("vit-clip", "xlmr-taught")  # a contrastive and a taught stage
 LOSSES, PARAMETERS, RESNET = 2e-6, 5e-6, 2e-4
 """Tolerances after 20 steps: of losses relative, of parameters absolute. In a ResNet a ReLU whose input is zero but for
 rounding opens on one mesh and not on another: its channel moves by another gradient then, most channels by 1e-6."""
@@ -107,11 +107,11 @@ def test_every_mesh_trains_the_same(family):
 
 
 def test_parameters_slots_and_teacher_are_split(recipe):
-    """As created, and as a step leaves them."""
+    """As created, and, in the recipe without a teacher, as a step leaves them."""
     part = assembled(replace(recipe, stages=recipe.stages[:1], mesh=TENSOR))
     with jax.set_mesh(part.mesh):
         state, constants, batch = first_inputs(part)
-        for _ in range(2):
+        for _ in range(1 if constants else 2):
             teacher = [constants] if constants else []
             for tree in (state.trainable, state.frozen, state.slots, *teacher):
                 leaves_of = [leaf for leaf in jax.tree.leaves(tree) if leaf.size >= 64 * 64]
@@ -164,6 +164,7 @@ def reduced(compiled):
     return "\n".join(re.findall(r"= f32\[4,32,128\]\S* all-reduce\(.*", compiled.as_text()))
 
 
+@pytest.mark.slow  # test_extension.py moves a smaller run
 def test_a_checkpoint_of_one_mesh_resumes_on_another(chinese_clip, tmp_path):
     run = smooth(replace(chinese_clip, stages=chinese_clip.stages[1:], mesh=TENSOR), 3)
     whole = train(run, tmp_path / "whole")
@@ -187,7 +188,7 @@ def test_layers_that_are_frozen_apart_lie_as_the_others(chinese_clip):
 
 def test_rules_of_the_run_go_before_the_tables(chinese_clip):
     own = (("text/layers/mlp/fc1/kernel", "-,-,tensor"), (".*", "fsdp"))
-    part = shapes_of(replace(chinese_clip, mesh=TENSOR, sharding=own))
+    part = shapes_of(replace(chinese_clip, mesh=TENSOR, sharding=own, max_replicated=1.0))
     fc1, query = (
         part.shardings.trainable["text"]["layers"][a][b]["kernel"] for a, b in (("mlp", "fc1"), ("attention", "query"))
     )

@@ -6,7 +6,7 @@ import pytest
 
 from jclip.errors import JclipError
 from jclip.stages import Budget
-from jclip.train.configuration import check
+from jclip.train.checks import check
 from jclip.train.evaluations import Retrieval
 from jclip.train.logging.telemetry import read_journal
 from jclip.train.loop import train

@@ -116,6 +116,15 @@ def test_a_batch_larger_than_the_data(stage, duplicates, how):
     assert check_data(with_objective(large, captions="all"), found) == []  # of which there may be more than records
 
 
+def test_every_stage_is_sampled_and_warned_of(chinese_clip):
+    stages = tuple(replace(each, data=(SyntheticPairs(count=10),)) for each in chinese_clip.stages)
+    run = replace(chinese_clip, stages=stages)
+    reads, warnings = sample_data([shapes_of(run, index) for index in (0, 1)])
+    assert [one.stage for one in reads] == [stage.name for stage in stages]
+    assert len(warnings) == 2 and all("a batch of 16 is larger than the data of 10 records" in one for one in warnings)
+
+
+@pytest.mark.slow
 def test_a_run_begins_with_what_it_reads_and_what_is_odd(chinese_clip, tmp_path):
     stages = tuple(replace(each, data=(SyntheticPairs(count=10),)) for each in chinese_clip.stages)
     train(replace(chinese_clip, stages=stages), tmp_path / "run", stop_after=1)

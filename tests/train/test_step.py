@@ -259,6 +259,7 @@ def test_what_stays_float32_when_the_towers_compute_in_bfloat16(recipe):
     assert "bfloat16" in found["dot_general"]
 
 
+@pytest.mark.slow
 def test_a_step_that_bfloat16_would_round_away_moves_a_parameter(chinese_clip):
     optimizer = replace(chinese_clip.stages[0].optimizer, learning_rate=1e-4, warmup_steps=0, schedule="constant")
     part = assembled(first_stage(replace(chinese_clip, dtype="bfloat16"), optimizer=optimizer))
