@@ -67,9 +67,9 @@ def test_cut_and_joined_are_inverse():
 def test_only_the_last_layers_move_and_as_in_a_stage_that_trains_all(chinese_clip, shape):
     """Of three layers the last one of the image tower, and the last two of the text tower."""
     changes = ({"trains": ((".*", True),)}, {"trains": TOP_OF_IMAGE, "last_layers": (("image", 1), ("text", 2))})
-    run, found = replace(deep(stages(chinese_clip, *changes)), mesh=shape), []
-    for index in (0, 1):
-        part = assembled(run, index)
+    runs, found = [replace(deep(stages(chinese_clip, change)), mesh=shape) for change in changes], []
+    for run in runs:
+        part = assembled(run)
         with jax.set_mesh(part.mesh):
             state, constants, batch = first_inputs(part)
             start = params_of(state)
@@ -89,7 +89,7 @@ def test_only_the_last_layers_move_and_as_in_a_stage_that_trains_all(chinese_cli
         np.testing.assert_allclose(last[path][1:], everything[path][1:], atol=1e-6)
     # The next stage goes on with the same values.
     with jax.set_mesh(part.mesh):
-        for path, leaf in params_of(shapes_of(run, 0).follow(state)).items():
+        for path, leaf in params_of(shapes_of(runs[0]).follow(state)).items():
             np.testing.assert_array_equal(leaf, last[path], err_msg=path)
     if shape.fsdp > 1:
         held = state.frozen["image"]["first_layers"]["mlp"]["fc1"]["kernel"]
