@@ -28,6 +28,7 @@ FLOORS = (
     {"inference"},
     {"train", "evaluate", "conversion"},
     {"evaluators"},
+    {"running"},
     {"finetune", "demo"},
     {"configs"},
     {"cli"},

@@ -18,10 +18,10 @@ if TYPE_CHECKING:
     from jclip.data.sources.folders import LabelledFolder as LabelledFolder
     from jclip.data.sources.folders import PairFolder as PairFolder
     from jclip.data.sources.folders import ParallelFolder as ParallelFolder
-    from jclip.data.sources.writing import write_pairs as write_pairs
-    from jclip.data.sources.writing import write_parallel as write_parallel
     from jclip.data.sources.kinds import StoredPair as StoredPair
     from jclip.data.sources.records import Translation as Translation
+    from jclip.data.sources.writing import write_pairs as write_pairs
+    from jclip.data.sources.writing import write_parallel as write_parallel
 
 __all__, __getattr__, __dir__ = lazy(
     __name__,

@@ -81,8 +81,8 @@ def test_an_unknown_field_is_refused_with_a_suggestion(capsys):
         (["train", CHINESE_CLIP, "more"], "train: too many arguments: 'more' is not expected (see jclip train --help)"),
         (["train"], "train: missing: CONFIG (see jclip train --help)"),
         (
-            ["train", CHINESE_CLIP, "--stages.0.objective", "x"],
-            "train: invalid choice 'x' for argument '--stages.0.obj",
+            ["train", CHINESE_CLIP, "--stages.0.objective.captions", "x"],
+            "train: invalid choice 'x' for argument '--stages.0.objective.cap",
         ),
         (["train", CHINESE_CLIP, "--seed", "one"], "train: Error parsing --seed: invalid literal for int() with base"),
         (["eval"], "eval: missing: what to evaluate, one of retrieval, classify"),
@@ -118,13 +118,16 @@ def test_bad_usage_is_said_in_a_line(arguments, told, capsys):
         (["plan", CHINESE_CLIP, "--stages.0.trains", "imgae/.*", "False", ".*", "True"], "rule 'imgae/.*' matches no"),
         (["plan", CHINESE_CLIP, "--stages.0.trains", ".*", "False"], "stage 'image-frozen' trains nothing"),
         (
-            ["plan", CHINESE_CLIP, "--stages.1.carries", "txet/.*", "True", ".*", "False"],
-            "carries: rule 'txet/.*' matches",
+            ["plan", CHINESE_CLIP, "--stages.1.trains", "txet/.*", "True", ".*", "False"],
+            "trains: rule 'txet/.*' matches",
         ),
         (["plan", CHINESE_CLIP, "--starts-from", "txet/.*", "x", ".*", ""], "starts_from: rule 'txet/.*' matches no"),
         (["plan", CHINESE_CLIP, "--max-replicated", "nan"], "max_replicated is nan: give a share, 0 to 1"),
         (["plan", CHINESE_CLIP, "--stages.0.batch-size", "100"], "batch of 100 is not divisible by 8 devices"),
-        (["plan", CHINESE_CLIP, "--stages.0.budget.steps", "5"], "a budget is steps, epochs or examples"),
+        (
+            ["plan", CHINESE_CLIP, "--stages.0.budget.steps", "5"],
+            "budget: give exactly one of steps, epochs and examples",
+        ),
         (
             ["plan", CHINESE_CLIP, "--mesh.tensor", "8"],
             "leaves 30% of the parameters in copies, above max_replicated=0.05",

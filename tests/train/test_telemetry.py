@@ -13,11 +13,8 @@ from tensorboardX.proto.event_pb2 import Event
 
 from jclip.console import Console
 from jclip.errors import JclipError
-from jclip.parallel.mesh import make_mesh
-from jclip.tokenizers.text import load_tokenizer
 from jclip.train import scores
 from jclip.train.arithmetic import Arithmetic
-from jclip.train.assembly import StageParts
 from jclip.train.logging import progress
 from jclip.train.logging.meter import _PEAKS, Meter, peak_tflops
 from jclip.train.logging.progress import ProgressWatcher
@@ -64,8 +61,8 @@ def test_the_peaks_of_devices():
 
 def test_arithmetic_is_the_models_alone(chinese_clip):
     def count(run, length):
-        part = StageParts(run, 1, make_mesh(run.mesh), load_tokenizer(run.tokenizer))
-        batch = {name: np.zeros((1, *shape.shape[1:]), shape.dtype) for name, shape in part.batch_shapes().items()}
+        part = assemble(run, 1, devices_of(run))
+        batch = {name: np.zeros((1, *shape.shape[1:]), shape.dtype) for name, shape in part.program.batch.items()}
         return Arithmetic(part)({**batch, "text": batch["text"][:, :length]})
 
     plain = count(chinese_clip, 16)
