@@ -75,7 +75,7 @@ def contrastive_objective(
             return model.apply(variables, ids_bl, rows_b=rows_b, method="encode_text", rngs=rngs)
 
         if "image_feature" in batch:
-            image_bd, moved = batch["image_feature"].astype(model.dtype), {}
+            image_bd, moved = batch["image_feature"].astype(model.compute.dtype), {}
         else:
             image_bd, moved = in_micro_batches(encode_image, stage.micro_batches, batch["image"], batch["example"])
         text_bd = in_micro_batches(encode_text, stage.micro_batches, batch["text"], batch["example"])
@@ -126,7 +126,7 @@ def see(
     model: DualEncoder, preprocessing: Preprocessing, variables: dict[str, Any], images_bhwc: jax.Array, **how: Any
 ) -> Any:
     """The image tower's embeddings of pictures in 0..255, (b, e) in the model's dtype; `how` as `apply` takes it."""
-    images_bhwc = normalise(preprocessing, images_bhwc.astype(jnp.float32)).astype(model.dtype)
+    images_bhwc = normalise(preprocessing, images_bhwc.astype(jnp.float32)).astype(model.compute.dtype)
     return model.apply(variables, images_bhwc, method="encode_image", **how)
 
 

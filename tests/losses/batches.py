@@ -1,6 +1,6 @@
 """Batches for the tests of the contrastive loss, and the loss with all its gradients, compiled once."""
 
-from functools import cache
+from functools import cache, partial
 
 import jax
 import numpy as np
@@ -29,6 +29,16 @@ def compiled(mesh, **how):
         )
 
     return jax.jit(jax.value_and_grad(loss, argnums=(0, 1, 2, 3), has_aux=True))
+
+
+@cache
+def _forward(**how):
+    return jax.jit(partial(contrastive_loss, **how))
+
+
+def loss_value(image_bd, text_bd, logit_scale, logit_bias=None, image_ids_b=None, text_ids_b=None, **how):
+    """(loss, metrics), compiled as one program."""
+    return _forward(**how)(image_bd, text_bd, logit_scale, logit_bias, image_ids_b=image_ids_b, text_ids_b=text_ids_b)
 
 
 def features(size, width, likeness, seed=0):

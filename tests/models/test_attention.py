@@ -9,8 +9,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from jax._src.cudnn import fused_attention_stablehlo
 
 from jclip.errors import JclipError
@@ -24,7 +22,6 @@ from jclip.parallel.mesh import make_mesh
 from tests.models.parity import random_variables
 
 ONES = jnp.ones((1, 2, 1, 1))
-HERE = ["xla", "auto"]
 MASKS = {
     "none": {},
     "padding": {"lengths": True},
@@ -87,12 +84,15 @@ def assert_like_the_oracle(length, mask, dtype, implementation):
         np.testing.assert_allclose(np.asarray(one, np.float64), other, atol=tolerance)
 
 
-@pytest.mark.parametrize("implementation", HERE)
-@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
 @pytest.mark.parametrize("mask", MASKS)
 @pytest.mark.parametrize("length", [7, 8])
-def test_values_and_gradients(implementation, dtype, mask, length):
-    assert_like_the_oracle(length, MASKS[mask], dtype, implementation)
+def test_values_and_gradients(mask, length):
+    assert_like_the_oracle(length, MASKS[mask], jnp.float32, "auto")
+
+
+@pytest.mark.parametrize("mask", ["none", "both"])
+def test_values_and_gradients_in_bfloat16(mask):
+    assert_like_the_oracle(7, MASKS[mask], jnp.bfloat16, "xla")
 
 
 def test_by_hand():
@@ -107,14 +107,18 @@ def test_by_hand():
     np.testing.assert_allclose(weighted.ravel(), [6], rtol=1e-6)
 
 
-@settings(max_examples=12)
-@given(st.integers(1, 3), st.integers(1, 5), st.integers(1, 7), st.integers(1, 3), st.integers(1, 5), st.booleans())
+@pytest.mark.parametrize(
+    ("batch", "queries", "keys", "heads", "channels", "padded"),
+    [(1, 1, 1, 1, 1, False), (3, 5, 7, 2, 5, True), (2, 1, 7, 3, 4, True), (2, 5, 1, 1, 3, False)],
+)
 def test_any_shape(batch, queries, keys, heads, channels, padded):
-    draw = np.random.default_rng(queries + 10 * keys)
-    q, k, v = (draw.normal(size=(batch, length, heads, channels)) for length in (queries, keys, keys))
-    lengths = draw.integers(1, keys + 1, batch) if padded else None
-    actual = attend(*(jnp.asarray(x, jnp.float32) for x in (q, k, v)), lengths_b=lengths)
-    np.testing.assert_allclose(actual, oracle(q, k, v, q, lengths)[0], atol=1e-5)
+    encode = jax.jit(lambda q, k, v, lengths: attend(q, k, v, lengths_b=lengths if padded else None))
+    for seed in range(5):
+        draw = np.random.default_rng(seed)
+        q, k, v = (draw.normal(size=(batch, length, heads, channels)) for length in (queries, keys, keys))
+        lengths = draw.integers(1, keys + 1, batch)
+        actual = encode(*(jnp.asarray(x, jnp.float32) for x in (q, k, v)), lengths)
+        np.testing.assert_allclose(actual, oracle(q, k, v, q, lengths if padded else None)[0], atol=1e-5)
 
 
 def test_nothing_but_padding_looks_at_the_first():

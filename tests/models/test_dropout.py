@@ -1,7 +1,5 @@
 """What is dropped: the right share, independently, and by the key and the example alone."""
 
-from functools import partial
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -97,9 +95,17 @@ def test_the_dtype_stays():
     assert dropout(jnp.ones((2, 64), jnp.bfloat16), 0.1, seeds([0, 1])).dtype == jnp.bfloat16
 
 
-@pytest.mark.parametrize("only", ONLY)
-@pytest.mark.parametrize("remat", ["none", "layers"])
-def test_a_batch_is_its_micro_batches_on_any_mesh(only, remat):
+@pytest.mark.parametrize(
+    ("only", "remat", "shape"),
+    [
+        ("embedding and hidden", "none", None),
+        ("attention", "layers", MeshShape(data=2, fsdp=2, tensor=2)),
+        ("all", "none", MeshShape()),
+        pytest.param("all", "layers", MeshShape(data=2, fsdp=2, tensor=2), marks=pytest.mark.slow),
+        pytest.param("embedding and hidden", "layers", MeshShape(), marks=pytest.mark.slow),
+    ],
+)
+def test_a_batch_is_its_micro_batches_on_any_mesh(only, remat, shape):
     model = Bert(BertConfig(**{**vars(BERT), **ONLY[only]}), 5, compute=Compute(remat=remat))
     ids = ragged_ids([4, 7, 9, 2, 9, 5, 3, 8] * 2, 97, 0)
     rows = np.arange(100, 116, dtype=np.int32)
@@ -109,12 +115,12 @@ def test_a_batch_is_its_micro_batches_on_any_mesh(only, remat):
         return model.apply(variables, ids, rows, rngs={"dropout": KEY})
 
     whole = np.asarray(jax.jit(encode)(variables, ids, rows))
-    assert np.abs(whole - jax.jit(partial(model.apply))(variables, ids)).max() > 1e-3
+    assert np.abs(whole - jax.jit(model.apply)(variables, ids)).max() > 1e-3
     order = np.random.default_rng(0).permutation(16)
     parts = jnp.asarray(ids)[order].reshape(4, 4, -1), jnp.asarray(rows)[order].reshape(4, 4)
     mapped = jax.jit(lambda v, parts: jax.lax.map(lambda part: encode(v, *part), parts))(variables, parts)
     np.testing.assert_allclose(mapped.reshape(16, -1), whole[order], atol=1e-6)
-    for shape in (MeshShape(), MeshShape(data=2, fsdp=2, tensor=2)):
+    if shape is not None:
         mesh = make_mesh(shape)
         split = batch_sharding(mesh)
         on_mesh = jax.jit(encode, in_shardings=(replicated(mesh), split, split), out_shardings=split)
@@ -122,6 +128,7 @@ def test_a_batch_is_its_micro_batches_on_any_mesh(only, remat):
             np.testing.assert_allclose(on_mesh(variables, ids, rows), whole, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_gradients_of_micro_batches_add_up_to_that_of_the_whole():
     model = Bert(BERT, 5)
     ids, rows = jnp.asarray(ragged_ids([4, 7, 9, 2], 97, 0)), jnp.arange(4)

@@ -57,7 +57,7 @@ FAMILIES = {
     "chinese-clip-resnet": CHINESE_CLIP_RESNET,
     "altclip": ALTCLIP,
 }
-LENGTHS = [[9, 9, 9], [3, 18, 7, 11, 2]]
+LENGTHS = [[18] * 5, [3, 18, 7, 11, 2]]  # without and with padding, of one shape: one program
 
 
 def hf_vision(config: VitConfig) -> dict:
@@ -223,7 +223,7 @@ def test_the_temperature_begins_at_clips():
     assert math.isclose(logit_scale, 2.6592600, rel_tol=1e-6)
 
 
-@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize("name", ["chinese-clip-resnet", "altclip"])
 def test_bfloat16_comes_near(name):
     config = FAMILIES[name]
     images, ids = random_images(3, config.image.image_size), ids_for(config, [5, 2, 9])
