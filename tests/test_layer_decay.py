@@ -1,4 +1,4 @@
-"""Layer-wise decay of the learning rate: against timm's groups, by hand, and with all else that scales an update."""
+"""Layer-wise decay of the learning rate: against timm's groups, by hand, and with multipliers and Muon."""
 
 import jax
 import jax.numpy as jnp
@@ -85,12 +85,12 @@ def test_timms_groups():
             leaf = ours[path] if layer is None else ours[path][layer]
             np.testing.assert_allclose(leaf, theirs[name.replace("{i}", str(layer))], rtol=1e-5, err_msg=name)
             seen.add(path)
-    # The three forms of an attention's input are one in timm.
+    # Query, key and value are one parameter in timm.
     rest = {path for path in ours if path.startswith("image/")} - seen
     assert all(path.startswith("image/layers/") for path in rest)
     for path in rest:
         np.testing.assert_allclose(ours[path].reshape(DEPTH, -1)[:, 0], [D**3, D**2, D], rtol=1e-5)
-    # Text and temperature are left alone.
+    # Text tower and temperature are unchanged.
     assert all(np.allclose(ours[path], 1) for path in ours if not path.startswith("image/"))
 
 

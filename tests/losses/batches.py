@@ -55,6 +55,6 @@ def ids(size, distinct, seed=1):
 
 
 def relative_errors(found, expected):
-    """Of the four gradients, each relative to its size; see `oracle.Expected`."""
+    """Yields the errors of the four gradients, relative to their sizes; see `oracle.Expected`."""
     for ours, theirs, size in zip(found, expected.gradients, expected.sizes, strict=True):
         yield np.linalg.norm(np.asarray(ours, np.float64) - theirs) / max(size, np.finfo(np.float32).tiny)

@@ -1,4 +1,4 @@
-"""Numbers by hand, then every form of every kind against the float64 oracle, then what is at the edges."""
+"""Contrastive loss: numbers by hand, every form and kind against the float64 oracle, and edge cases."""
 
 import jax
 import jax.numpy as jnp
@@ -27,8 +27,8 @@ from tests.losses.batches import (
 
 BOUNDS = {"loss": 1e-6, "gradient": 1e-5}
 FEW_LOGITS = {"loss": 3e-6, "gradient": 2e-5}
-"""Where one or two logits make up the loss: float32 knows one of 100 to 8e-6, and as much is unknown of its exponential
-and of a gradient. Measured: 2.0e-6 and 1.7e-5."""
+"""Bounds where one or two logits dominate the loss: float32 knows a logit of 100 only to 8e-6, and with it the
+exponential and the gradient. Measured: 2.0e-6 and 1.7e-5."""
 
 
 def assert_is_the_oracle(found, expected, *, loss=BOUNDS["loss"], gradient=BOUNDS["gradient"]):

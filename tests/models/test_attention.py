@@ -1,4 +1,4 @@
-"""Attention against a float64 oracle, by every back-end that runs here, and which one is chosen where."""
+"""Attention against a float64 oracle, and the choice of its implementation for each device."""
 
 import re
 from dataclasses import replace
@@ -42,7 +42,7 @@ H100, A100, T4, AMD, CPU, TPU = (
 
 
 def oracle(q, k, v, upstream, lengths=None, causal=False):
-    """The values, and the gradients of their product with `upstream` in q, k and v: float64, by hand."""
+    """Attention's values and its gradients with respect to q, k and v, in float64."""
     q, k, v, upstream = (np.asarray(x, np.float64) for x in (q, k, v, upstream))
     seen = np.ones((len(q), 1, q.shape[1], k.shape[1]), bool)
     if lengths is not None:
@@ -63,7 +63,7 @@ def oracle(q, k, v, upstream, lengths=None, causal=False):
 
 
 def ours(q, k, v, upstream, **options):
-    """The same by `attend`."""
+    """Values and gradients of `attend`."""
     values, back = jax.vjp(lambda q, k, v: attend(q, k, v, **options), q, k, v)
     return values, *back(upstream)
 
@@ -127,7 +127,7 @@ def test_nothing_but_padding_looks_at_the_first():
 
 
 def test_softmax_is_float32_in_bfloat16():
-    # 257 equal weights of 1/257 would sum to something else if they were added up in bfloat16.
+    # 257 equal weights of 1/257 would have another sum in bfloat16.
     x = jnp.ones((1, 257, 1, 2), jnp.bfloat16)
     out = attend(x, x, x)
     assert out.dtype == jnp.bfloat16
@@ -161,7 +161,7 @@ def chosen(device, monkeypatch, *, dtype=jnp.bfloat16, channels=64, queries=50, 
     ],
 )
 def test_auto_takes_what_the_device_supports(device, case, expected, monkeypatch):
-    """And whoever asks for cuDNN where it cannot do it is told why."""
+    """A request for cuDNN where it is not possible says why."""
     assert chosen(device, monkeypatch, **case, ask="xla") == "xla"
     if expected == "cudnn":
         assert chosen(device, monkeypatch, **case) == chosen(device, monkeypatch, **case, ask="cudnn") == "cudnn"
@@ -182,7 +182,7 @@ def test_the_device_is_that_of_the_mesh_or_the_default():
 @pytest.mark.parametrize("mask", MASKS)
 @pytest.mark.parametrize("length", [7, 8])
 def test_what_cudnn_is_given(mask, length, monkeypatch):
-    """Padded to an even length, as its gradient needs, it would compute the same: here XLA stands in for it."""
+    """Inputs are padded to an even length, as cuDNN's gradient needs. XLA replaces cuDNN here."""
     monkeypatch.setattr(attention, "_device", lambda: H100)
     lengths = []
 
@@ -198,7 +198,7 @@ def test_what_cudnn_is_given(mask, length, monkeypatch):
 
 
 def pretend_an_h100(monkeypatch):
-    """To us, and to jax, which asks whether cuDNN is there."""
+    """Makes jclip, and jax's check of cuDNN, see an H100."""
     monkeypatch.setattr(attention, "_device", lambda: H100)
     monkeypatch.setattr(fused_attention_stablehlo, "check_cudnn_version", lambda: 91200)
 
@@ -214,7 +214,7 @@ INPUTS = {"image": jnp.ones((2, 42, 42, 3)), "causal": jnp.ones((2, 17), int), "
 @pytest.mark.parametrize("remat", ["none", "dots", "layers"])
 @pytest.mark.parametrize("tower", TOWERS)
 def test_a_tower_lowered_for_an_nvidia_gpu_calls_cudnn(tower, remat, monkeypatch):
-    """Its forward and its backward pass, and no product of queries and keys beside them."""
+    """The forward and the backward pass call it, and contain no other product of queries and keys."""
     pretend_an_h100(monkeypatch)
     model, inputs = TOWERS[tower].clone(compute=Compute(jnp.bfloat16, remat)), INPUTS[tower]
     variables = random_variables(model, inputs)

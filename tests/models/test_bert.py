@@ -1,4 +1,4 @@
-"""One encoder for two families, each against its own reference."""
+"""BERT encoder of both families, each against its own reference."""
 
 import jax
 import jax.numpy as jnp
@@ -92,7 +92,7 @@ def test_padding_never_matters(config):
 
 @BOTH
 def test_padding_rows_get_no_gradient(config):
-    # PyTorch keeps the padding row of an embedding fixed; here nothing that the loss sees depends on it.
+    # PyTorch keeps the padding row of an embedding fixed; here the loss does not depend on it.
     model = Bert(config, 5)
     ids = ragged_ids([3, 11], config.vocab_size, config.pad_id)
     loss = jax.jit(jax.grad(lambda variables: jnp.square(model.apply(variables, ids)).sum()))
@@ -118,7 +118,7 @@ def test_dropout_acts_in_training_only():
     np.testing.assert_array_equal(draw(jax.random.split(jax.random.key(0), 200)), many)
     spread = many.std(axis=0)
     assert spread.min() > 0.01
-    # The mean of many draws comes near the evaluation, but for the bias of what is not linear.
+    # The mean of many draws is near the evaluation, except for the bias of non-linear functions.
     evaluated = run(model, variables, ids)
     assert (np.abs(many.mean(axis=0) - evaluated) / spread).max() < 1
 

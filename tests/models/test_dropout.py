@@ -1,4 +1,4 @@
-"""What is dropped: the right share, independently, and by the key and the example alone."""
+"""Dropout: share of zeros, independence of bits, and dependence on the key and the example only."""
 
 import jax
 import jax.numpy as jnp
@@ -17,7 +17,7 @@ KEY = jax.random.key(3)
 SHAPE = (40, 50)
 SIZES = {"vocab_size": 97, "width": 16, "layers": 2, "heads": 4, "intermediate": 24, "max_positions": 40}
 BERT = BertConfig(**SIZES, type_vocab_size=2, pad_id=0, layer_norm_eps=1e-12)
-ONLY = {  # each place of BERT's dropout alone: with one layer of attention's, and with the others
+ONLY = {  # dropout at some of BERT's sites only
     "embedding and hidden": {"dropout": 0.3, "attention_dropout": 0.0},
     "attention": {"dropout": 0.0, "attention_dropout": 0.3},
     "all": {"dropout": 0.3},
@@ -39,7 +39,7 @@ def test_the_share_that_is_dropped(rate):
 
 
 def test_bits_are_even_and_apart():
-    """Each of the 32 bits is one half, alone and beside every other bit, position, row, site and place."""
+    """Each of the 32 bits has mean one half, and is uncorrelated between bits, positions, rows, sites and places."""
     bits = random_bits(seeds(range(200)), SHAPE)
     signs = _signs(bits)  # (200, 40, 50, 32)
     limit = 5 / signs[..., 0].size ** 0.5

@@ -1,4 +1,4 @@
-"""Patch dropout (Li et al. 2022, FLIP): which patches stay, where they stand, and what it saves."""
+"""Patch dropout (Li et al. 2022, FLIP): the patches that stay, their positions, and the arithmetic saved."""
 
 import jax
 import jax.numpy as jnp
@@ -37,7 +37,7 @@ def kept(rows, patch_dropout=0.5, key=KEY):
 def test_as_many_of_every_picture_and_each_as_likely(rate, stay):
     places = kept(range(2000), rate)
     assert places.shape == (2000, stay)
-    assert (np.diff(places) > 0).all()  # in their order, none twice
+    assert (np.diff(places) > 0).all()  # ascending, none twice
     share = np.bincount(places.ravel(), minlength=25) / 2000
     p = stay / 25
     assert np.abs(share - p).max() < 5 * (p * (1 - p) / 2000) ** 0.5
@@ -52,7 +52,7 @@ def test_it_depends_on_the_key_and_the_row_alone():
 
 
 def test_an_embedding_is_that_of_the_patches_that_stay():
-    """The oracle is the same tower, each picture alone, reading the kept patches' pixels and positions only."""
+    """The oracle is the same tower on each image alone, given only the pixels and positions of the kept patches."""
     params = VARIABLES["params"]
     places, ours = kept(ROWS), ENCODE(VARIABLES, IMAGES, ROWS)
     from_tokens = jax.jit(lambda x: WHOLE.apply(VARIABLES, x, method=_from_tokens))
@@ -88,7 +88,7 @@ def test_a_batch_is_its_micro_batches_on_any_mesh():
 
 
 def test_half_the_patches_are_half_the_work():
-    """Of the patches and the perceptrons 13 / 26, with the class token; of attention a quarter."""
+    """Patches and perceptrons cost 13 / 26, including the class token; attention costs a quarter."""
     half = count_flops(encode, VARIABLES, IMAGES, ROWS)
     whole = count_flops(WHOLE.apply, VARIABLES, IMAGES)
     tokens, width = np.array([13, 26]), 24

@@ -111,7 +111,7 @@ def _flat(tree):
 
 
 def test_a_training_batch_is_the_global_one_on_a_mesh():
-    """Each of 8 devices holds 2 pictures of other colours; the statistics are those of all 16, as PyTorch's."""
+    """Each of 8 devices holds 2 images of other colours; the statistics are those of all 16, as in PyTorch."""
     reference = reference_of(TINY, 13).train()
     _, variables = variables_of(reference)
     images = random_images(16, TINY.image_size) + np.arange(16, dtype=np.float32)[:, None, None, None]
@@ -126,7 +126,7 @@ def test_a_training_batch_is_the_global_one_on_a_mesh():
     assert_same_rows(split, reference(to_torch(images)), atol=1e-5)
     _, expected = variables_of(reference)
     np.testing.assert_allclose(_flat(moved_split["batch_stats"]), _flat(expected["batch_stats"]), rtol=1e-4, atol=1e-5)
-    # Two pictures' own statistics would be others.
+    # The statistics of two images alone differ.
     alone, _ = jax.jit(train)(variables, images[:2])
     assert np.abs(unit(alone) - unit(whole[:2])).max() > 0.01
 

@@ -1,4 +1,4 @@
-"""A text encoder alone: pooling by hand, and the same tower as in a dual encoder."""
+"""Text encoders: pooling by hand, and the same tower as in a dual encoder."""
 
 from dataclasses import replace
 

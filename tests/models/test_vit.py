@@ -1,4 +1,4 @@
-"""CLIP's vision transformer against cn_clip's and Hugging Face's, at sizes that are nobody's default."""
+"""CLIP's vision transformer against cn_clip's and Hugging Face's, at sizes that are no library's defaults."""
 
 from dataclasses import replace
 
