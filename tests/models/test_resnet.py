@@ -131,14 +131,20 @@ def test_a_training_batch_is_the_global_one_on_a_mesh():
     assert np.abs(unit(alone) - unit(whole[:2])).max() > 0.01
 
 
+class TrainingBlock(nn.Module):
+    @nn.compact
+    def __call__(self, x_bhwc):
+        return Bottleneck(3, 2, jnp.float32)(x_bhwc, True)
+
+
 def test_gradients_through_global_statistics():
     """Gradients of batch norm too, by which one device's images act on another's."""
-    block = Bottleneck(3, 2, jnp.float32)
+    block = TrainingBlock()
     x = np.random.default_rng(0).normal(size=(8, 4, 4, 6)).astype(np.float32)
-    variables = random_variables(block, x, False)
+    variables = random_variables(block, x)
 
     def loss(params, x):
-        out, _ = block.apply({**variables, "params": params}, x, True, mutable="batch_stats")
+        out, _ = block.apply({**variables, "params": params}, x, mutable="batch_stats")
         return jnp.square(out - 0.1).sum()
 
     mesh = make_mesh()
