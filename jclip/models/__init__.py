@@ -4,8 +4,8 @@
 >>> from jclip import models
 >>> config = models.get_config("chinese-clip-vit-b-16").reduced(image_size=32, vocab_size=100, context_length=16)
 >>> variables = models.init_variables(config, jax.random.key(0))
->>> model = models.build_model(config)
->>> model.apply(variables, jax.numpy.ones((2, 32, 32, 3)), method="encode_image").shape
+>>> encode = jax.jit(lambda ids: models.build_model(config).apply(variables, ids, method="encode_text"))
+>>> encode(jax.numpy.ones((2, 16), int)).shape
 (2, 64)
 
 Names:

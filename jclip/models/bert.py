@@ -7,7 +7,7 @@ state, e embedding.
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 import flax.linen as nn
 import jax
@@ -62,6 +62,8 @@ class BertConfig(TextTower):
     dropout: float = 0.1
     attention_dropout: float | None = None
     position_offset: Literal["none", "after_padding"] = "none"
+    conversion: ClassVar[str] = "bert"
+    takes_head: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         check_ranges(self)
@@ -94,16 +96,6 @@ class BertConfig(TextTower):
     def sharding(self, tensor: int) -> Placements:
         """See `Tower`."""
         return with_whole_heads((*LAYERS, *EMBEDDINGS, *ENDS), self.heads, tensor)
-
-    @property
-    def conversion(self) -> str:
-        """See `Tower`."""
-        return "bert"
-
-    @property
-    def takes_head(self) -> bool:
-        """See `TextTower`."""
-        return True
 
     @property
     def tokenizer(self) -> TokenizerKind:
