@@ -1,20 +1,21 @@
-# Needs make and Python 3.11 or later. Everything is installed into .venv, once; `make clean` takes it away again.
+# Needs make and Python 3.11 or later. Everything is installed into .venv once; `make clean` removes it.
 #
-#   make demo                 train both recipes on real data, and report    (ARGS=--quick: a taste in under 3 minutes)
-#   make test                 lint, types and tests                          (ARGS="-k retrieval": passed to pytest)
+#   make demo                 train both recipes on real data, and write a report   (ARGS=--quick: under 3 minutes)
+#   make test                 lint, types and tests                                 (ARGS="-k retrieval": for pytest)
 #   make test-full            the slow tests too
-#   make lint                 lint and types alone
+#   make lint                 only lint and types
+#   make ledger               rewrite the tables of docs/ledger.md
 
 VENV := .venv
 ARGS ?=
 WORKERS ?= 2
 
-# The first of these that is new enough; PYTHON=... overrides.
+# Takes the first of these that is new enough; PYTHON=... overrides.
 CANDIDATES := python3 python3.12 python3.11 python3.13 python
 NEW_ENOUGH := import sys; sys.exit(sys.version_info < (3, 11))
 PYTHON ?= $(shell for p in $(CANDIDATES); do $$p -c '$(NEW_ENOUGH)' >/dev/null 2>&1 && { echo $$p; break; }; done)
 
-.PHONY: demo test tests-only test-full lint clean
+.PHONY: demo test tests-only test-full lint ledger clean
 .DEFAULT_GOAL := demo
 
 demo: $(VENV)/.installed
@@ -33,23 +34,26 @@ lint: $(VENV)/.installed-test
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
 
-clean:
-	rm -rf .venv .venv-3.12 .mypy_cache .pytest_cache .ruff_cache .hypothesis jclip.egg-info
-	find jclip configs tests -name __pycache__ -type d -prune -exec rm -rf {} +
+ledger: $(VENV)/.installed
+	$(VENV)/bin/python docs/ledger.py
 
-# Stamps, so that a second run installs nothing. What the tests need includes what the demo needs.
+clean:
+	rm -rf .venv .venv-3.12 .mypy_cache .pytest_cache .ruff_cache .hypothesis build jclip.egg-info
+	find jclip configs conversion docs tests -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# Stamps, so that a second run installs nothing. The test extra includes everything that the demo needs.
 $(VENV)/.installed: pyproject.toml | $(VENV)/.created
-	@echo "Installing jclip into $(VENV), once: about a minute"
-	@$(VENV)/bin/python -m pip install --disable-pip-version-check --progress-bar off -e .
+	@echo "Installing jclip into $(VENV): about a minute, once"
+	@$(VENV)/bin/python -m pip install --disable-pip-version-check --progress-bar off -e '.[train]'
 	@touch $@
 
 $(VENV)/.installed-test: pyproject.toml | $(VENV)/.created
-	@echo "Installing jclip and the references it is tested against into $(VENV), once: a few minutes"
+	@echo "Installing jclip and its test references into $(VENV): a few minutes, once"
 	@$(VENV)/bin/python -m pip install --disable-pip-version-check --progress-bar off -e '.[test]'
 	@touch $(VENV)/.installed $@
 
 $(VENV)/.created:
-	@$(if $(PYTHON),,echo "jclip needs Python 3.11 or later, and none of '$(CANDIDATES)' is: install one, or name it: make PYTHON=/path/to/python" >&2; exit 1)
-	@$(PYTHON) -c '$(NEW_ENOUGH)' || { echo "jclip needs Python 3.11 or later; PYTHON=$(PYTHON) is not: name another" >&2; exit 1; }
+	@$(if $(PYTHON),,echo "jclip needs Python 3.11 or later, which none of '$(CANDIDATES)' is: install one, or set PYTHON: make PYTHON=/path/to/python" >&2; exit 1)
+	@$(PYTHON) -c '$(NEW_ENOUGH)' || { echo "jclip needs Python 3.11 or later, which PYTHON=$(PYTHON) is not: set another" >&2; exit 1; }
 	@$(PYTHON) -m venv $(VENV) || { echo "Could not make $(VENV) with $(PYTHON) -m venv; on Debian and Ubuntu: apt-get install python3-venv" >&2; exit 1; }
 	@touch $@

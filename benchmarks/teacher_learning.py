@@ -43,9 +43,9 @@ from jclip.models.clip_text import ClipTextConfig
 from jclip.models.dual_encoder import DualEncoderConfig
 from jclip.models.vit import VitConfig
 from jclip.tokenizers.text import Tokenizer, train_clip_bpe, train_unigram
+from jclip.train import Run, TeacherLearning
 from jclip.train.assembly import StageParts
 from jclip.train.caching import fill
-from jclip.train.configuration import Run, Teacher
 from jclip.train.preparing import prepare
 from jclip.train.state import TrainState
 
@@ -130,22 +130,22 @@ class Contender:
 
     def begin(self) -> None:
         """Fills the cache, compiles the step for every length, and has batches made ahead."""
-        part = self.part
+        part, data = self.part, self.part.open_batches()
         self._state: TrainState = part.start()
         if part.stage.cache:
             begun = time.perf_counter()
-            filled = fill(part, self._state, lambda: False, lambda done, rows: None)
+            filled = fill(part, data, self._state, lambda: False, lambda done, rows: None)
             assert filled is not None
-            part.batches.features = filled.caches
+            data.features = filled.caches
             if filled.computed:  # the second contender with a cache finds the first one's
                 self.making = time.perf_counter() - begun
                 print(f"the cache of {filled.computed} sentences took {self.making:.0f} s to make")
         self._step, self._constants = part.compiled, part.constants()
-        batch = part.batches[0]
+        batch = data[0]
         for length in (*part.stage.buckets, part.stage.context_length):
             self._train({**batch, "student": np.resize(batch["student"], (len(batch["student"]), length))})
         jax.block_until_ready(self._state)
-        self._batches: Iterator[Batch] = part.batches.iterate()
+        self._batches: Iterator[Batch] = data.iterate()
 
     def measure(self) -> None:
         """One turn."""
@@ -195,10 +195,10 @@ def prepared(options: Options, folder: Path) -> Run:
     words, teachers = train_unigram([*english, *(each.other for each in texts)], 8000), train_clip_bpe(english, 2000)
     words.save(folder / "tokenizer")
     tell_lengths(texts, words)
-    stage = replace(recipe.teacher_learning(ParallelFolder(str(folder / "text"))), batch_size=options.batch)
-    whole = recipe.altclip("teacher-learning", stage)
-    assert whole.teacher is not None
-    teacher = replace(whole.teacher, bundle=str(folder / "teacher"), model=quarter(whole.teacher.model, teachers))
+    by_clip = recipe.BY_CLIP
+    teacher = replace(by_clip, bundle=str(folder / "teacher"), model=quarter(by_clip.model, teachers))
+    stage = recipe.teacher_learning(ParallelFolder(str(folder / "text")), objective=teacher)
+    whole = recipe.altclip("teacher-learning", replace(stage, batch_size=options.batch))
     save_teacher(teacher, teachers, whole, folder / "teacher")
     return replace(
         whole,
@@ -206,12 +206,11 @@ def prepared(options: Options, folder: Path) -> Run:
         tokenizer=str(folder / "tokenizer"),
         preprocessing=replace(whole.preprocessing, size=32),
         starts_from=((".*", ""),),
-        teacher=teacher,
         dtype="float32",
     )
 
 
-def save_teacher(teacher: Teacher, tokenizer: Tokenizer, run: Run, folder: Path) -> None:
+def save_teacher(teacher: TeacherLearning, tokenizer: Tokenizer, run: Run, folder: Path) -> None:
     """A teacher that has learned nothing, which is as fast."""
     params = jax.device_get(init_variables(teacher.model, jax.random.key(0)))["params"]
     save_bundle(Bundle(teacher.model, params, tokenizer, run.preprocessing, teacher.context_length), folder)

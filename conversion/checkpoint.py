@@ -95,27 +95,25 @@ def open_checkpoint(
     files = shards(weights)
     said_in = _config_file(folder, weights.name) if folder else None
     config = read_object(said_in) if said_in else {}
-    stored = _open_files(files)
-    if not stored.tensors:
+    stored, values, torchscript = _open_files(files)
+    if not stored:
         raise JclipError(f"{place} holds no tensors: check the path, or fetch it again")
-    shapes = {spelt: tensor.shape for spelt, (_, tensor) in stored.tensors.items()}
-    model, aside = find_model(
-        shapes, config, str(place), openai=stored.torchscript, family=forced, key=key, prefix=prefix
-    )
+    shapes = {spelt: tensor.shape for spelt, (_, tensor) in stored.items()}
+    model, aside = find_model(shapes, config, str(place), openai=torchscript, family=forced, key=key, prefix=prefix)
     if forced:
         _check_forced(forced, model.family, model.keys, config, str(place))
     found = forced or model.family
     keys = {bare: spelt for bare, spelt in model.keys.items() if spelt not in aside}
-    spelt = _respell(keys, found, {spelt: file for spelt, (file, _) in stored.tensors.items()})
+    spelt = _respell(keys, found, {spelt: file for spelt, (file, _) in stored.items()})
     return Checkpoint(
         name=name,
         folder=folder,
         family=found,
-        tensors={key: stored.tensors[original][1] for key, (_, original) in spelt.items()},
+        tensors={key: stored[original][1] for key, (_, original) in spelt.items()},
         spelt=spelt,
         prefix=model.spelt_prefix,
         aside=aside,
-        ignored=tuple(top for top in stored.ignored if not any(each.startswith(f"{top}.") for each in stored.tensors)),
+        ignored=tuple(top for top in values if not any(each.startswith(f"{top}.") for each in stored)),
         files=files,
         beside=tuple(file for file in (weights, said_in) if file and file not in files),
         config=config,
@@ -130,16 +128,8 @@ def is_bundle(path: Path) -> bool:
     return (path / "config.json").is_file() and (path / "parameters.safetensors").is_file()
 
 
-@dataclass(frozen=True)
-class _Stored:
-    """Contents of all files with weights: tensors by original key with their file, and top names of other values."""
-
-    tensors: dict[str, tuple[Path, Lazy]]
-    ignored: tuple[str, ...]
-    torchscript: bool
-
-
-def _open_files(files: Iterable[Path]) -> _Stored:
+def _open_files(files: Iterable[Path]) -> tuple[dict[str, tuple[Path, Lazy]], Iterable[str], bool]:
+    """Returns the tensors with their files by original key, the top names of other values, and whether TorchScript."""
     tensors: dict[str, tuple[Path, Lazy]] = {}
     ignored: dict[str, None] = {}
     torchscript = False
@@ -152,7 +142,7 @@ def _open_files(files: Iterable[Path]) -> _Stored:
             if spelt in tensors:
                 raise JclipError(f"{file}: {shown(spelt)} is in {tensors[spelt][0]} as well: fetch both again")
             tensors[spelt] = (file, tensor)
-    return _Stored(tensors, tuple(ignored), torchscript)
+    return tensors, ignored, torchscript
 
 
 def _respell(keys: Mapping[str, str], family: Family, file_of: Mapping[str, Path]) -> dict[str, tuple[Path, str]]:

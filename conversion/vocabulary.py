@@ -6,10 +6,11 @@ from pathlib import Path
 from jclip.conversion.checkpoint import Checkpoint
 from jclip.conversion.families.family import Family
 from jclip.errors import JclipError
-from jclip.tokenizers.text import Kind, Tokenizer, load_tokenizer, vocabulary_file
+from jclip.tokenizers.text import Tokenizer, load_tokenizer, vocabulary_file
+from jclip.tokenizers.vocabulary import TokenizerKind
 
 _FILES = ("tokenizer.json", "vocab.txt", "sentencepiece.bpe.model", "merges.txt")
-_BESIDE: dict[Kind, str] = {
+_BESIDE: dict[TokenizerKind, str] = {
     "wordpiece": "tokenizer_config.json",
     "bert": "tokenizer_config.json",
     "clip_bpe": "vocab.json",
@@ -77,7 +78,7 @@ def _place(checkpoint: Checkpoint, given: Path | str | None) -> Path:
     raise JclipError(f"{checkpoint.where} comes without its vocabulary: give --tokenizer{package}")
 
 
-def _files(place: Path, kind: Kind) -> dict[str, Path]:
+def _files(place: Path, kind: TokenizerKind) -> dict[str, Path]:
     """Returns the files of a tokenizer by name; their folder does not matter to the passport."""
     file = vocabulary_file(place)
     beside = [file.with_name("jclip_tokenizer.json")] if place.is_dir() else []

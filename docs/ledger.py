@@ -1,7 +1,7 @@
 """Rewrites the tables of docs/ledger.md from jclip/configs/figures.py: `python docs/ledger.py`."""
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from jclip.configs import figures
@@ -27,7 +27,7 @@ def muge() -> str:
     return table(("MODEL", "zero-shot", "fine-tuned"), rows)
 
 
-def translated(found: dict[str, tuple[figures.Triple, ...]]) -> str:
+def translated(found: Mapping[str, tuple[figures.Triple, ...]]) -> str:
     """Returns a half of Chinese-CLIP's table 2."""
     rows = [(model(size), *map(joined, row)) for size, row in found.items()]
     return table(("MODEL", "T→I", "I→T", "T→I fine-tuned", "I→T fine-tuned"), rows)

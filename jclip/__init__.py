@@ -1,33 +1,44 @@
-"""Bilingual and multilingual CLIP in JAX.
+"""Bilingual and multilingual CLIP in JAX: AltCLIP and Chinese-CLIP.
 
     model = jclip.load("runs/demo/altclip/2-contrastive")
 
-The public names come from their modules when they are first used, so that importing jclip costs nothing.
+Names:
+  load: returns the model in a bundle's folder, ready to encode images and texts.
+  Model: a loaded model.
+  save: writes a model or a `Bundle` to a folder.
+  Bundle: a model's configuration, parameters, tokenizer and preprocessing.
+  DualEncoder: the Flax module with both towers.
+  DualEncoderConfig: its configuration.
+  JclipError: every error that a user can fix; the message says how.
+
+More names are in jclip.models, jclip.losses, jclip.tokenizers, jclip.data, jclip.train, jclip.evaluate and
+jclip.conversion. Importing jclip imports none of them.
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from jclip.lazy import lazy
 
 if TYPE_CHECKING:
-    from jclip.bundle import Bundle
-    from jclip.errors import JclipError
-    from jclip.inference import Model, load, save
-    from jclip.models.dual_encoder import DualEncoder, DualEncoderConfig
+    from jclip.bundle import Bundle as Bundle
+    from jclip.errors import JclipError as JclipError
+    from jclip.inference import Model as Model
+    from jclip.inference import load as load
+    from jclip.inference import save as save
+    from jclip.models.dual_encoder import DualEncoder as DualEncoder
+    from jclip.models.dual_encoder import DualEncoderConfig as DualEncoderConfig
 
-__all__ = ["load", "save", "Model", "Bundle", "DualEncoder", "DualEncoderConfig", "JclipError"]
+__version__ = "0.1.0"
 
-_HOMES = {
-    "load": "jclip.inference",
-    "save": "jclip.inference",
-    "Model": "jclip.inference",
-    "Bundle": "jclip.bundle",
-    "DualEncoder": "jclip.models.dual_encoder",
-    "DualEncoderConfig": "jclip.models.dual_encoder",
-    "JclipError": "jclip.errors",
-}
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module 'jclip' has no attribute {name!r}: it has {', '.join(__all__)}")
-    return getattr(import_module(_HOMES[name]), name)
+__all__, __getattr__, __dir__ = lazy(
+    __name__,
+    {
+        "load": "jclip.inference:load",
+        "save": "jclip.inference:save",
+        "Model": "jclip.inference:Model",
+        "Bundle": "jclip.bundle:Bundle",
+        "DualEncoder": "jclip.models.dual_encoder:DualEncoder",
+        "DualEncoderConfig": "jclip.models.dual_encoder:DualEncoderConfig",
+        "JclipError": "jclip.errors:JclipError",
+    },
+)

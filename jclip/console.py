@@ -1,4 +1,4 @@
-"""The terminal, by rich: nothing that is printed is read as markup, or reaches the terminal as a command.
+"""Output to the terminal with rich. Printed text is never read as markup or as terminal commands.
 
 console = Console(stderr=True)
 console.tell(f"{folder}: imported")           # one line, however long
@@ -24,14 +24,14 @@ from jclip.plain import output_errors, shown, shown_lines
 
 
 class Console(rich.console.Console):
-    """rich's Console without markup, emoji names and highlights. Words have a style by being a `Text` with one.
+    """rich's Console without markup, emoji names and highlights. For a style, print a `Text`.
 
-    On standard error it drops what cannot be written: a closed terminal does not end a run.
+    On standard error, output that cannot be written is dropped, so that a closed terminal does not end a run.
 
     Args:
       stderr: print to standard error instead of standard output.
       quiet: print nothing.
-      more: of rich's Console, such as `file` and `width`.
+      more: arguments of rich's Console, such as `file` and `width`.
     """
 
     def __init__(self, *, stderr: bool = False, quiet: bool = False, **more: Any):
@@ -41,39 +41,39 @@ class Console(rich.console.Console):
         super().__init__(stderr=stderr, quiet=quiet, markup=False, highlight=False, emoji=False, **more)
 
     def tell(self, words: str, style: str = "") -> None:
-        """Prints words from anywhere as one line, which only the terminal itself breaks."""
+        """Prints any text as one line, which rich does not wrap."""
         self.print(text(words, style, longest=None), soft_wrap=True)
 
     @contextmanager
     def working(self, words: str) -> Iterator[Callable[[str], None]]:
-        """Shows a spinner beside words while the block works; the function that it gives changes them."""
+        """Shows a spinner with a text during the block; yields a function that changes the text."""
         spinner = "dots" if self.encoding.startswith("utf") else "line"
         with self.status(text(words), spinner=spinner) as status:
             yield lambda words: status.update(text(words))
 
     def render_str(self, text: str, **more: Any) -> Text:
-        """Returns a string as rich does, never by its markup; escaped before its width is taken."""
+        """Returns a string as rich's Text, escaped and without markup."""
         return super().render_str(shown_lines(text), **{**more, "markup": False, "emoji": False})
 
     def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
-        """Renders as rich does; what is still a command to the terminal, and none of rich's own, is escaped."""
+        """Renders as rich does, with terminal commands escaped except rich's own."""
         for segment in super().render(renderable, options):
             if segment.control is None and (safe := shown_lines(segment.text)) != segment.text:
                 segment = Segment(safe, segment.style)
             yield segment
 
     def on_broken_pipe(self) -> None:
-        """Leaves a reader that is gone to the command's own door."""
+        """Lets `main` handle a closed pipe."""
         raise  # rich calls this while it handles the error
 
 
 def text(words: object, style: str = "", longest: int | None = 200) -> Text:
-    """Returns words from anywhere as rich's Text, on one line and without markup."""
+    """Returns any text as rich's Text, on one line and without markup."""
     return Text(shown(words, longest), style)
 
 
 def facts(title: object) -> Table:
-    """Returns a table without a header, whose rows are a name and what there is to say; its cells are `text`."""
+    """Returns a table without a header, for rows of a name and a value; make its cells with `text`."""
     return Table(title=text(title), title_justify="left", show_header=False)
 
 
@@ -83,7 +83,7 @@ def description() -> TextColumn:
 
 
 class _Output:
-    """Standard output, whose errors name it."""
+    """Standard output; its errors name it."""
 
     errors: Callable[[], AbstractContextManager[None]] = staticmethod(output_errors)
 

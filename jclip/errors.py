@@ -1,4 +1,4 @@
-"""The one kind of error that is meant for the person at the keyboard."""
+"""Errors that users can fix."""
 
 from pathlib import Path
 
@@ -8,11 +8,10 @@ _LONGEST = 4000  # characters of a message
 
 
 class JclipError(ValueError):
-    """Something the user can mend: a sentence or two that name the thing and say what to do.
+    """An error that the user can fix; the message names the cause and the remedy in a sentence or two.
 
-    The command line prints the message without a traceback and exits with code 1. Everything else that escapes is a
-    defect of ours, and keeps its traceback. A message is one line, safe to print: what came into it with a name (line
-    breaks, escape sequences) is escaped here.
+    The command line prints the message without a traceback and exits with code 1. Any other exception is a bug of jclip
+    and keeps its traceback. The message is one line and safe to print: line breaks and escape sequences are escaped.
     """
 
     def __init__(self, message: object = ""):
@@ -20,12 +19,12 @@ class JclipError(ValueError):
 
 
 def unreadable(file: Path | str, error: Exception, what: str = "") -> JclipError:
-    """What to say of a text file, or one with JSON, that cannot be read: Python's own words would help nobody.
+    """Returns the error for a text or JSON file that cannot be read, with the reason in plain words.
 
     Args:
-      file: which.
-      error: what came of reading it.
-      what: it should have been, as "as a WordPiece vocabulary".
+      file: the file.
+      error: the exception that reading it raised.
+      what: the expected content, like "as a WordPiece vocabulary".
     """
     if isinstance(error, UnicodeDecodeError):
         reason = "it is not UTF-8 text"

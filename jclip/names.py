@@ -1,13 +1,13 @@
-"""Names that become names of folders: of runs, stages and evaluations."""
+"""Checks names of runs, stages and evaluations, which become names of folders."""
 
 from jclip.errors import JclipError
 
 LONGEST = 150
-"""Maximum length in bytes of UTF-8: file systems take 255, and what is being written has a longer name."""
+"""Maximum length in bytes of UTF-8: file systems allow 255, and temporary files have longer names."""
 
 
 def check_name(what: str, name: str) -> None:
-    """Checks that a name can be the name of one folder, here and on other systems.
+    """Checks that a name can be the name of a folder, on any system.
 
     >>> check_name("name", "ViT-B-16 中文[2]")
     >>> check_name("name", "../../x")
@@ -20,7 +20,7 @@ def check_name(what: str, name: str) -> None:
       name: its value.
 
     Raises:
-      JclipError: it cannot.
+      JclipError: it cannot be one.
     """
     if reason := _trouble(name):
         raise JclipError(

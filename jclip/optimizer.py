@@ -226,7 +226,7 @@ def _exponents(
     if not table:
         raise JclipError(f"layer_decay: the {tower} tower does not number its layers: give 1, or use `multipliers`")
     numbers = rules.match(
-        tuple((f"{tower}/{regex}", number) for regex, number in table),
+        rules.inside(tower, table),
         [path for path in leaves if path.startswith(f"{tower}/") and not is_stacked(path)],
         what=f"layer_decay ({tower})",
     )

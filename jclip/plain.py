@@ -1,7 +1,7 @@
-r"""Text from outside (names of files, classes, languages, runs; captions), made safe to show.
+r"""Makes text from outside (captions; names of files, classes, languages and runs) safe to show.
 
-Such text may hold escape sequences of terminals, markup, line breaks, marks that turn the direction of what follows,
-and bytes that are no UTF-8. Everything that jclip prints, or writes for people, passes through one of these functions.
+Such text may contain terminal escape sequences, markup, line breaks, marks that change the text direction, and invalid
+UTF-8. Everything that jclip prints or writes for people passes through one of these functions.
 
     >>> print(shown("cat\x1b[2J\u202egnp.jpg"))
     cat\x1b[2J\u202egnp.jpg
@@ -20,7 +20,7 @@ from contextlib import contextmanager, suppress
 from typing import Any, TextIO
 
 LONGEST = 200
-"""Characters of a name that are shown by default."""
+"""Number of characters of a name that are shown by default."""
 
 # C1 controls, line and paragraph separators, embeddings, overrides and isolates of direction, lone surrogates.
 _HIDDEN = "\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff"
@@ -33,13 +33,13 @@ _NAMED = {"\n": r"\n", "\t": r"\t", "\r": r"\r"}
 
 
 def shown(text: object, longest: int | None = LONGEST) -> str:
-    r"""Returns text on one line, with escapes like \x1b, \n and \u202e for what a terminal would obey.
+    r"""Returns text on one line, with control characters escaped like \x1b, \n and \u202e.
 
-    Letters of all scripts, combining marks and joined emoji stay. A backslash stays single.
+    Letters of all scripts, combining marks and joined emoji are unchanged, and so are backslashes.
 
     Args:
-      text: what to show; a path, an error.
-      longest: the number of characters; of longer text the middle is left out. None for all of it.
+      text: any object, such as a path or an error.
+      longest: maximum number of characters; the middle of longer text is cut out. None for no maximum.
     """
     words = str(text)
     if longest is not None and len(words) > longest:
@@ -49,46 +49,46 @@ def shown(text: object, longest: int | None = LONGEST) -> str:
 
 
 def shown_lines(text: str) -> str:
-    """Returns text as `shown` does, but with its line breaks, and whole."""
+    """Returns text as `shown` does, but uncut and with its line breaks."""
     return _UNSAFE_LINES.sub(_escaped, text)
 
 
 def shown_help(text: str) -> str:
-    """Returns help as `shown_lines` does, but with its colours."""
+    """Returns help text as `shown_lines` does, but with its colours."""
     return _UNSAFE_HELP.sub(_escaped, text)
 
 
 def as_html(text: object) -> str:
-    """Returns text for HTML, inside an element or a quoted attribute."""
+    """Returns text escaped for HTML, inside an element or a quoted attribute."""
     return html.escape(_UNSAFE_HTML.sub(_escaped, str(text)), quote=True)
 
 
 def as_json(value: Any, **more: Any) -> str:
-    r"""Returns JSON of any text: what UTF-8 cannot hold, and what a terminal would obey, as \uXXXX.
+    r"""Returns JSON, with control characters and what UTF-8 cannot encode as \uXXXX.
 
     Args:
-      value: of what JSON knows.
-      more: of json.dumps, such as `indent`.
+      value: a JSON-ready value.
+      more: arguments of json.dumps, such as `indent`.
     """
     found = json.dumps(value, ensure_ascii=False, **more)
     return _UNSAFE_JSON.sub(lambda match: f"\\u{ord(match[0]):04x}", found)
 
 
 def say(text: str) -> None:
-    """Prints jclip's own words to standard output.
+    """Prints jclip's own text to standard output.
 
     Raises:
-      OSError: as `output_errors`.
+      OSError: see `output_errors`.
     """
     with output_errors():
         print(text, flush=True)
 
 
 def print_json(value: Any, **more: Any) -> None:
-    """Prints JSON to standard output, in ASCII alone where the locale has no more.
+    """Prints JSON to standard output, in ASCII if the locale has no more.
 
     Args:
-      value, more: as of `as_json`.
+      value, more: see `as_json`.
     """
     text = as_json(value, **more)
     try:
@@ -99,16 +99,16 @@ def print_json(value: Any, **more: Any) -> None:
 
 
 def complain(text: str) -> None:
-    """Prints one line to standard error. It does not raise where that cannot be written: the exit code remains."""
+    """Prints one line to standard error. If that fails, nothing is raised: the exit code remains."""
     with suppress(OSError, ValueError):
         print(shown(text, None), file=sys.stderr, flush=True)
 
 
 @contextmanager
 def patient_streams() -> Iterator[None]:
-    """Within the block no character is an error of standard output or standard error.
+    """Replaces characters that the locale cannot encode by plainer signs or escapes, within the block.
 
-    Where the locale cannot encode one, its place takes a plainer sign or an escape.
+    It applies to standard output and standard error, which would otherwise raise.
     """
     before = [(stream, stream.errors) for stream in (sys.stdout, sys.stderr) if hasattr(stream, "reconfigure")]
     for stream, _ in before:
@@ -117,16 +117,16 @@ def patient_streams() -> Iterator[None]:
         yield
     finally:
         for stream, errors in before:
-            with suppress(OSError, ValueError):  # full, closed: `main` has seen to that
+            with suppress(OSError, ValueError):  # full or closed: `main` reports it
                 stream.reconfigure(errors=errors)
 
 
 @contextmanager
 def output_errors() -> Iterator[None]:
-    """Names standard output in the error of a block that cannot write to it.
+    """Names standard output in an error of writing to it, within the block.
 
     Raises:
-      OSError: it is full, or closed; BrokenPipeError where nobody reads on.
+      OSError: it is full or closed; BrokenPipeError if its reader is gone.
     """
     try:
         yield
@@ -138,7 +138,7 @@ def output_errors() -> Iterator[None]:
 
 @contextmanager
 def all_written() -> Iterator[None]:
-    """Has nothing left after the block that the interpreter would fail to write to standard error when it ends."""
+    """Flushes standard error after the block, so that the interpreter does not fail to do so at exit."""
     try:
         yield
     finally:
@@ -150,8 +150,8 @@ def all_written() -> Iterator[None]:
 
 
 def forget(stream: TextIO) -> None:
-    """Sends all that is still to be written to the stream nowhere, or the interpreter would complain in the end."""
-    with suppress(OSError, ValueError):  # a stream without a descriptor complains about nothing
+    """Discards the unwritten output of a stream, which the interpreter would fail to write at exit."""
+    with suppress(OSError, ValueError):  # a stream without a descriptor needs nothing
         null = os.open(os.devnull, os.O_WRONLY)
         os.dup2(null, stream.fileno())
         os.close(null)

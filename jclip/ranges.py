@@ -24,17 +24,16 @@ from jclip.plain import shown
 
 
 class RangeError(JclipError):
-    """A field of a configuration that is outside its range; the message begins with its name."""
+    """A field that is outside its range; the message begins with the field's name."""
 
 
 @dataclass(frozen=True)
 class Range:
-    """The finite numbers that a field may have; of a tuple, those that each of its values may have.
+    """A range of finite numbers for a field, or for each item of a tuple.
 
     Attributes:
-      low, high: the smallest and the largest; infinity for no largest.
-      above, below: exclude `low` itself, or `high`.
-      words: a better description for messages.
+      low, high: the smallest and the largest number.
+      above: exclude `low` itself.
     """
 
     low: float
@@ -59,9 +58,9 @@ class Range:
 
 
 Size = Annotated[int, Range(1, 65536)]
-"""A width, a side in pixels or patches: ten times the largest published one, and too small to overflow anything."""
+"""A width, or a side in pixels or patches: up to ten times the largest published one, without overflow."""
 Rows = Annotated[int, Range(1, 2**31 - 1)]
-"""Of an embedding: an id is an int32."""
+"""Number of rows of an embedding: ids are int32."""
 Depth = Annotated[int, Range(1, 1024)]
 """Layers of a tower."""
 Count = Annotated[int, Range(0, math.inf, words="0 or more")]
@@ -76,7 +75,7 @@ def check_ranges(config: Any) -> None:
     """Checks the fields of a dataclass that declare a `Range`.
 
     Raises:
-      RangeError: a value is outside its range, or no number; the field is named.
+      RangeError: a value is outside its range or not a number; the message names the field.
     """
     made: Any = type(config)
     for name, (kind, allowed) in _declared(made).items():

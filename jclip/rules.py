@@ -54,6 +54,15 @@ def match(rules: Sequence[tuple[str, T]], paths: Iterable[str], *, what: str) ->
     return {path: rules[i][1] for path, i in taken_by.items()}
 
 
+def inside(branch: str, rules: Iterable[tuple[str, T]]) -> tuple[tuple[str, T], ...]:
+    """Returns rules over the paths inside a branch as rules over whole paths.
+
+    >>> inside("text", ((".*", True),))
+    (('text/.*', True),)
+    """
+    return tuple((f"{branch}/{f'({regex})' if '|' in regex else regex}", value) for regex, value in rules)
+
+
 def paths_of(tree: Mapping[str, Any]) -> dict[str, Any]:
     """Returns {'a/b/c': leaf} of nested dicts, in order. Everything except a mapping is a leaf.
 

@@ -170,28 +170,30 @@ class Objective(ABC):
 
 @dataclass(frozen=True)
 class Budget:
-    """How long a stage lasts: exactly one of the three is set; epochs and examples round up to whole batches."""
+    """Length of a stage. Exactly one of the three is set; epochs and examples round up to whole batches."""
 
     steps: int | None = None
     epochs: Positive | None = None
     examples: int | None = None
 
     def in_steps(self, batch_size: int, examples_per_epoch: int) -> int:
-        """The number of optimizer steps, at least 1.
+        """Returns the number of optimizer steps, at least 1.
 
         Raises:
-          JclipError: none or several of the three are set, or the result is no step at all.
+          JclipError: none or several of the three are set, or the result is below 1.
         """
         given = [f.name for f in dataclasses.fields(self) if getattr(self, f.name) is not None]
         if len(given) != 1:
-            raise JclipError(f"a budget is steps, epochs or examples, exactly one; given: {', '.join(given) or 'none'}")
+            raise JclipError(
+                f"budget: give exactly one of steps, epochs and examples, not {', '.join(given) or 'none'}"
+            )
         if self.steps is not None:
             steps = self.steps
         else:
             examples = self.examples if self.examples is not None else (self.epochs or 0) * examples_per_epoch
             steps = -int(-examples // batch_size)
         if steps < 1:
-            raise JclipError(f"a budget of {given[0]}={getattr(self, given[0])} is no step at all: raise it")
+            raise JclipError(f"budget: {given[0]}={getattr(self, given[0])} is less than one step: raise it")
         return steps
 
 
@@ -268,10 +270,10 @@ class Context:
 
 
 def trainable_paths(stage: Stage, paths: Iterable[str]) -> frozenset[str]:
-    """The parameters of which a stage trains all layers or some.
+    """Returns the paths of the parameters that `Stage.trains` trains.
 
     Raises:
-      JclipError: a misspelt rule (it matches nothing), a parameter without a rule, or a stage that trains nothing.
+      JclipError: a rule matches nothing, a parameter has no rule, or the stage trains nothing.
     """
     verdict = rules.match(stage.trains, paths, what=f"stage {stage.name!r}: trains")
     chosen = frozenset(path for path, trains in verdict.items() if trains)
@@ -281,10 +283,10 @@ def trainable_paths(stage: Stage, paths: Iterable[str]) -> frozenset[str]:
 
 
 def split(params: dict[str, Any], chosen: frozenset[str]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """(trainable, frozen) subtrees of nested parameters.
+    """Splits nested parameters into (trainable, frozen) subtrees.
 
-    Only the first is ever differentiated. A mask inside the optimizer would do for the update, but one global norm
-    over all gradients brings the frozen tower's backward pass back (measured: 16 to 29 GFLOP a step).
+    Only the first is ever differentiated. With a mask inside the optimizer instead, one global norm over all gradients
+    would bring the frozen tower's backward pass back (measured: 16 to 29 GFLOP a step).
     """
     leaves = rules.paths_of(params)
     trainable = {path: leaf for path, leaf in leaves.items() if path in chosen}
@@ -293,5 +295,5 @@ def split(params: dict[str, Any], chosen: frozenset[str]) -> tuple[dict[str, Any
 
 
 def merge(trainable: dict[str, Any], frozen: dict[str, Any]) -> dict[str, Any]:
-    """The whole parameter tree from its two parts."""
+    """Returns the whole parameter tree from its two parts."""
     return rules.tree_from_paths({**rules.paths_of(trainable), **rules.paths_of(frozen)})

@@ -1,9 +1,9 @@
 # shellcheck shell=bash
-# What the launchers share. Sourced, never run.
+# Functions of all launchers. Source it; do not run it.
 
 DRY_RUN=0
 
-# The help is the comment at the head of the script, so that there is one text and not two.
+# The help is the comment at the head of the script.
 show_help() { sed -n '2,/^$/s/^# \{0,1\}//p' "$0"; }
 
 say() { printf '%s: %s\n' "$(basename "$0")" "$*" >&2; }
@@ -23,7 +23,13 @@ take() {
 # require NAME VALUE: stops when an option that has no default was not given.
 require() { [[ -n $2 ]] || die "$1 is missing: see --help"; }
 
-# Without leading zeros, which bash reads as octal, and small enough to be multiplied.
+# recipe NAME: succeeds for a recipe that comes with jclip, such as chinese_clip/vit_b_16.
+recipe() { [[ -f ${BASH_SOURCE[0]%/*}/../configs/$1.py ]]; }
+
+# shellcheck disable=SC2034 # read by the launchers
+NO_CONFIG="is neither a file nor a recipe: \`jclip configs\` lists the recipes"
+
+# Leading zeros are refused because bash reads them as octal; nine digits can be multiplied without overflow.
 whole_number() {
   [[ $2 =~ ^(0|[1-9][0-9]{0,8})$ ]] || die "$1 takes a whole number, not '$2': write it like 8, in at most 9 digits"
 }
@@ -33,10 +39,10 @@ one_or_more() {
   (($2 >= 1)) || die "$1 takes 1 or more, not $2"
 }
 
-# A dry run needs no tools: it is for looking at what would be run, anywhere.
+# A dry run needs no tools.
 need_tool() { ((DRY_RUN)) || command -v "$1" >/dev/null || die "$1 is not on PATH: $2"; }
 
-# show WORD...: a command line that can be pasted into a shell.
+# show WORD...: prints a command line that can be pasted into a shell.
 show() {
   local word line=''
   for word in "$@"; do
@@ -49,9 +55,9 @@ show() {
 # do_or_show WORD...: runs a command, or prints it in a dry run.
 do_or_show() { if ((DRY_RUN)); then show "$@"; else "$@"; fi; }
 
-# after CODE: what the exit code of `jclip train` asks for. 75: SIGTERM, and it has saved: start it again. 130: somebody
-# pressed Ctrl-C, and it has saved. From 128 on a signal killed it, or its machine went away. Any other code is an error
-# that a restart would only repeat.
+# after CODE: prints what to do after an exit code of `jclip train`. 75: saved after SIGTERM, start it again. 130: saved
+# after Ctrl-C. 128 and above: killed by a signal, or the machine was lost. Any other code is an error that a restart
+# would repeat.
 after() {
   if (($1 == 0)); then
     echo finished

@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
-# Trains on Google Kubernetes Engine, as a JobSet: on one TPU slice, or on nodes with GPUs. The cluster restarts it after
+# Trains on Google Kubernetes Engine as a JobSet, on one TPU slice or on nodes with GPUs. The cluster restarts it after
 # preemptions and crashes; see gke/jobset.yaml.
 #
 #   launch/gke.sh run    --name NAME --image IMAGE ACCELERATORS DISK [options] CONFIG [anything that jclip train takes]
 #   launch/gke.sh logs   --name NAME       follow the first process
 #   launch/gke.sh status --name NAME
-#   launch/gke.sh wait   --name NAME       until it has finished (exit code 0) or failed (2)
-#   launch/gke.sh stop   --name NAME       the run saves and the JobSet is deleted; `run` again goes on from there
+#   launch/gke.sh wait   --name NAME       wait until it has finished (exit code 0) or failed (2)
+#   launch/gke.sh stop   --name NAME       the run saves and the JobSet is deleted; `run` resumes it
 #
 #   ACCELERATORS: either
 #   --tpu TYPE --topology XxY   one slice: tpu-v6e-slice 4x4, tpu-v5p-slice 2x2x4, tpu-v5-lite-podslice 4x4, ...
@@ -16,21 +16,20 @@
 #   --nodes N          machines (1); of a slice: its chips divided by --per-node
 #   --per-node N       chips (4) or GPUs (8) of each machine
 #
-#   DISK, seen by all processes as /work, where the run is started: relative paths of CONFIG (data/, bundles/, runs/)
-#   start there. Either
+#   DISK, mounted as /work in all processes: the working folder, where relative paths of CONFIG (data/, bundles/, runs/)
+#   start. Either
 #   --bucket BUCKET    Cloud Storage bucket, through the cluster's FUSE driver
-#   --claim NAME       PersistentVolumeClaim that many may write, like Filestore's
+#   --claim NAME       PersistentVolumeClaim with access mode ReadWriteMany, like Filestore's
 #
 #   --service-account NAME   Kubernetes service account that may use the bucket (default)
 #   --spot             on spot nodes
-#   --restarts N       how often JobSet restarts it (100): preemptions and crashes
+#   --restarts N       maximum number of restarts by JobSet, after preemptions and crashes together (100)
 #   --namespace NAME   instead of kubectl's current one
 #   --dry-run          print the manifest and the commands, run nothing
 #   --help
 #
-# CONFIG is a path from the top of this tree, under configs/, which goes into the image as it is when the image is built:
-# configs/altclip/vit_l_14.py. One that this tree lacks is given by its path in the container, and not looked for here:
-# /jclip/configs/... in the image, /work/... on the disk.
+# CONFIG is a recipe's name (altclip/vit_l_14), a file under configs/ in this tree, which must be in the image too, or a
+# path in the container, which is not checked here: /jclip/configs/... in the image, /work/... on the disk.
 
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
@@ -41,7 +40,7 @@ verb=${1-}
 case $verb in
   run | logs | status | wait | stop) shift ;;
   --help) show_help && exit ;;
-  *) die "say what to do: run, logs, status, wait or stop; see --help" ;;
+  *) die "give a command: run, logs, status, wait or stop; see --help" ;;
 esac
 name='' image='' tpu='' topology='' gpu='' bucket='' claim='' account=default per_node=''
 nodes=1 spot=0 restarts=100
@@ -76,7 +75,7 @@ case $verb in
   status) do_or_show "${kubectl[@]}" get jobset,jobs,pods -l "jobset.sigs.k8s.io/jobset-name=$name" && exit ;;
   stop) do_or_show "${kubectl[@]}" delete jobset "$name" && exit ;;
   wait)
-    # kubectl waits for one condition at a time, and which one comes is not known.
+    # kubectl waits for one condition at a time.
     until do_or_show "${kubectl[@]}" wait --for=condition=Completed --timeout=60s "jobset/$name" 2>/dev/null; do
       ! "${kubectl[@]}" wait --for=condition=Failed --timeout=0 "jobset/$name" >/dev/null 2>&1 || die "$name has failed"
       "${kubectl[@]}" get jobset "$name" >/dev/null || exit 2
@@ -87,15 +86,15 @@ esac
 
 require --image "$image"
 require CONFIG "${1-}"
-# The image cannot be looked into from here; what it was built of can.
+# The image cannot be inspected from here; the tree from which it was built can.
 config=${1#"${here%/*}/"}
 config=${config#./}
 if [[ $config == configs/* && -f $here/../$config ]]; then
   config=/jclip/$config
 else
-  [[ $1 == /jclip/* || $1 == /work/* ]] ||
-    die "$1 is not under configs/ in this tree, as it goes into the image: if the image or the disk has it," \
-      "give its path there, /jclip/configs/... or /work/..."
+  recipe "$1" || [[ $1 == /jclip/* || $1 == /work/* ]] ||
+    die "$1 is neither a recipe nor a file under configs/ in this tree:" \
+      "give a path in the container, /jclip/configs/... or /work/..."
   config=$1
 fi
 [[ -n $tpu || -n $gpu ]] || die "give --tpu and --topology, or --gpu"
@@ -114,8 +113,8 @@ quoted() {
   printf '"%s"' "${text//\"/\\\"}"
 }
 
-# What differs between TPUs and GPUs. On a slice jax finds the other processes by itself; with GPUs they are told:
-# JobSet gives the first pod a name that stays the same over restarts, and the Job gives each pod its number.
+# Settings that differ between TPUs and GPUs. On a slice jax finds the other processes by itself. With GPUs, JobSet gives
+# the first pod a name that survives restarts, and the Job gives each pod its number.
 environment=''
 if [[ -n $tpu ]]; then
   [[ $topology =~ ^[1-9][0-9]{0,3}(x[1-9][0-9]{0,3}){1,2}$ ]] ||

@@ -3,19 +3,20 @@
 #
 #   launch/multi_gpu.sh [options] CONFIG [anything that jclip train takes]
 #
-#   --processes N   split the GPUs among N processes; by default one process sees them all
-#   --restarts N    give up after N crashes (10); a run that saved and asked to be started again is no crash
+#   --processes N   split the GPUs among N processes; by default one process uses all of them
+#   --restarts N    give up after N crashes (10); a run that saved and asked to be started again does not count
 #   --dry-run       print the commands, run nothing
 #   --help
 #
-# Relative paths of CONFIG (data/, bundles/, runs/) start in the current folder. TERM and Ctrl-C are passed on: the run
-# saves and stops, this exits with 75, and the same command goes on from there.
+# CONFIG is a recipe's name (altclip/vit_l_14) or a file. Its relative paths (data/, bundles/, runs/) start in the
+# current folder. SIGTERM and Ctrl-C are passed on: the run saves and stops, this script exits with 75, and the same
+# command resumes.
 
 set -euo pipefail
 # shellcheck source=launch/common.sh
 . "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 
-GRACE=120 # seconds that the others get to end in, once one process has
+GRACE=120 # seconds for the other processes to end after the first
 
 processes=1
 restarts=10
@@ -32,10 +33,10 @@ done
 one_or_more --processes "$processes"
 whole_number --restarts "$restarts"
 require CONFIG "${1-}"
-[[ -f $1 ]] || die "$1 is not there: give the configuration's file"
+recipe "$1" || [[ -f $1 ]] || die "$1 $NO_CONFIG"
 need_tool jclip "install it: pip install -e '.[cuda]'"
 
-# The GPUs' numbers, or what CUDA_VISIBLE_DEVICES leaves of them.
+# Prints the numbers of the visible GPUs.
 visible_gpus() {
   if [[ -n ${CUDA_VISIBLE_DEVICES-} ]]; then
     tr ',' '\n' <<<"$CUDA_VISIBLE_DEVICES"
@@ -47,7 +48,7 @@ visible_gpus() {
 free_port() {
   local port
   while :; do
-    port=$((20000 + RANDOM % 10000)) # below the ports that the system gives out by itself
+    port=$((20000 + RANDOM % 10000)) # below the system's ephemeral ports
     (: <>"/dev/tcp/127.0.0.1/$port") 2>/dev/null || break
   done
   echo "$port"
@@ -56,12 +57,12 @@ free_port() {
 share=0
 if ((processes > 1)); then
   mapfile -t gpus < <(visible_gpus)
-  ((${#gpus[@]})) || die "no GPU found by nvidia-smi or CUDA_VISIBLE_DEVICES: leave --processes out"
+  ((${#gpus[@]})) || die "no GPU found by nvidia-smi or CUDA_VISIBLE_DEVICES: omit --processes"
   ((${#gpus[@]} % processes == 0)) || die "${#gpus[@]} GPUs cannot be split among $processes processes evenly"
   share=$((${#gpus[@]} / processes))
 fi
 
-# command_of PROCESS PORT -- ARGUMENTS: sets `line` to what one process runs.
+# command_of PROCESS PORT ARGUMENTS: sets `line` to the command of one process.
 command_of() {
   line=(jclip train "${@:3}")
   ((processes > 1)) || return 0
@@ -78,20 +79,20 @@ pass_on() {
   kill -TERM "${pids[@]}" 2>/dev/null || :
 }
 
-# Runs all processes to their end. The first that fails decides the exit code, and takes the others with it: they would
-# wait for it for ever.
+# Runs all processes to their end. The first that fails sets the exit code. The others are terminated, because they would
+# wait for it forever.
 run_once() {
   local index port code=0 status pid left deadline=0
   port=$(free_port)
   pids=()
-  set -m # each in a group of its own: Ctrl-C reaches this alone, which passes it on once
+  set -m # one process group each: Ctrl-C reaches only this script, which passes it on once
   for ((index = 0; index < processes; index++)); do
     command_of "$index" "$port" "$@"
     "${line[@]}" &
     pids+=($!)
   done
   set +m
-  ((!stopped)) || pass_on # told to stop while they were being started: those not yet started have not heard of it
+  ((!stopped)) || pass_on # a signal that came while processes were being started has not reached all of them
   left=("${pids[@]}")
   while ((${#left[@]})); do
     local running=()
@@ -110,7 +111,7 @@ run_once() {
     done
     left=(${running[@]+"${running[@]}"})
     if ((deadline && SECONDS >= deadline && ${#left[@]})); then
-      say "${#left[@]} processes still ran $GRACE s after the first had ended: killed"
+      say "killing ${#left[@]} processes that still run $GRACE s after the first ended"
       kill -KILL "${left[@]}" 2>/dev/null || :
     fi
     ((${#left[@]} == 0)) || sleep 0.2
@@ -131,7 +132,7 @@ trap pass_on TERM INT HUP
 crashes=0
 code=75
 while :; do
-  ((!stopped)) || exit "$code" # told to stop when nothing ran
+  ((!stopped)) || exit "$code" # a signal came while nothing ran
   code=0
   run_once "$@" || code=$?
   ((!stopped)) || exit "$code"

@@ -1,21 +1,23 @@
 #!/usr/bin/env bash
-# Submits a run to Slurm. The job is queued again when it is preempted or its time is over, until the run is finished.
+# Submits a run to Slurm. After a preemption or at the time limit the job is queued again, until the run is finished.
 #
 #   launch/slurm.sh [options] CONFIG [anything that jclip train takes]
 #
 #   --nodes N         nodes (1)
 #   --gpus N          GPUs of each node (8); 0 for nodes without
-#   --per-gpu         one process for each GPU; by default one process for each node drives all its GPUs
+#   --per-gpu         one process for each GPU; by default one process for each node uses all its GPUs
 #   --time TIME       of one job, as sbatch takes it (the partition's limit)
 #   --cpus N          CPU cores of each process (Slurm's default)
 #   --partition NAME, --account NAME
-#   --work DIR        folder that all nodes share, in which the run is started: relative paths of CONFIG (data/, bundles/,
-#                     runs/) start there; the current folder by default
-#   --venv DIR        virtual environment with jclip that all nodes share; by default the jclip on PATH
-#   --restarts N      give up after N crashes (10); a job that saved and stopped is no crash
-#   --sbatch OPTION   one more option for sbatch, like --sbatch=--constraint=h100; may be repeated
+#   --work DIR        working folder on a disk that all nodes share, where relative paths of CONFIG (data/, bundles/,
+#                     runs/) start; the current folder by default
+#   --venv DIR        virtual environment with jclip on the shared disk; by default the jclip on PATH
+#   --restarts N      give up after N crashes (10); a job that saved and stopped does not count
+#   --sbatch OPTION   another option for sbatch, like --sbatch=--constraint=h100; may be repeated
 #   --dry-run         print the command, run nothing
 #   --help
+#
+# CONFIG is a recipe's name (altclip/vit_l_14) or a file.
 
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
@@ -53,25 +55,26 @@ whole_number --gpus "$gpus"
 whole_number --restarts "$restarts"
 ((!per_gpu || gpus)) || die "--per-gpu needs GPUs: --gpus is 0"
 require CONFIG "${1-}"
-[[ -f $1 ]] || die "$1 is not there: give the configuration's file"
-[[ -d $work ]] || die "--work $work is not there: make it, on a disk that all nodes share"
+recipe "$1" || [[ -f $1 ]] || die "$1 $NO_CONFIG"
+[[ -d $work ]] || die "--work $work does not exist: make it on a disk that all nodes share"
 need_tool sbatch "run this where jobs are submitted, usually the login node"
 
 jclip=${venv:+$venv/bin/}jclip
 if [[ -n $venv ]]; then
-  ((DRY_RUN)) || [[ -x $jclip ]] || die "$jclip is not there: pip install jclip into --venv $venv"
+  ((DRY_RUN)) || [[ -x $jclip ]] || die "$jclip does not exist: pip install jclip into --venv $venv"
 fi
 
-# One task a GPU, and yet the node's GPUs are asked for by node: with --gpus-per-task each task would see one GPU as
-# number 0, while jax takes the one with the task's number on the node.
+# GPUs are requested by node even with one task a GPU: with --gpus-per-task each task would see one GPU as number 0, while
+# jax takes the one with the task's number on the node.
 tasks=1
 ((!per_gpu)) || tasks=$gpus
 ((!gpus)) || more+=("--gpus-per-node=$gpus")
 
-config=$(cd "$(dirname "$1")" && pwd)/$(basename "$1")
+config=$1
+[[ ! -f $1 ]] || config=$(cd "$(dirname "$1")" && pwd)/$(basename "$1")
 do_or_show mkdir -p "$work/logs"
-# The signal goes to the tasks and not to the batch shell ("B:"): srun, which the shell would have to pass it to, kills
-# its tasks when it is told to end. See slurm.sbatch.
+# Slurm signals the tasks, not the batch shell ("B:"): the shell could only pass the signal to srun, which would kill its
+# tasks. See slurm.sbatch.
 do_or_show sbatch --job-name=jclip "--nodes=$nodes" "--ntasks-per-node=$tasks" ${more[@]+"${more[@]}"} \
   --requeue --signal=TERM@120 --open-mode=append "--chdir=$work" "--output=$work/logs/%x-%j.log" \
   "$here/slurm.sbatch" "$restarts" "$per_gpu" "$gpus" "$jclip" "$config" "${@:2}"

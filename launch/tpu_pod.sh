@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Trains on a Cloud TPU slice: makes it, or takes the one that is there; copies this tree to every worker, installs it,
-# trains on all of them, and after a preemption does it all again, until the run is finished.
+# Trains on a Cloud TPU slice. Creates the slice if needed, copies this tree to every worker, installs it and trains.
+# After a preemption it repeats this, until the run is finished.
 #
 #   launch/tpu_pod.sh run    --name NAME --zone ZONE --type TYPE [options] CONFIG [anything that jclip train takes]
 #   launch/tpu_pod.sh logs   --name NAME --zone ZONE --logs DIR     every worker's log, as DIR/0.log, DIR/1.log, ...
@@ -9,33 +9,33 @@
 #
 #   --name, --zone    of the TPU node; --project too, unless gcloud knows it
 #   --type TYPE       accelerator type: v4-64, v5litepod-64, v5p-64, v6e-64, ...
-#   --runtime NAME    software version of the VMs; found from the type
-#   --spot            spot capacity: cheaper, and preempted at any time
+#   --runtime NAME    software version of the VMs; by default that of the type
+#   --spot            spot capacity: cheaper, may be preempted at any time
 #   --queued          wait in the queue for capacity (queued resources) instead of failing when there is none
-#   --bucket BUCKET   Cloud Storage bucket, mounted on every worker; the run is started in it, so that relative paths of
-#                     CONFIG (data/, bundles/, runs/) start there
-#   --setup COMMAND   run on every worker before training, in place of --bucket: it must mount a disk that all workers
-#                     share at ~/work
+#   --bucket BUCKET   Cloud Storage bucket, mounted on every worker as the working folder, where relative paths of CONFIG
+#                     (data/, bundles/, runs/) start
+#   --setup COMMAND   instead of --bucket: a command that mounts a shared disk at ~/work on every worker
 #   --repo URL, --ref REF   install this git repository at this branch, tag or commit, instead of copying this tree
-#   --restarts N      give up after N crashes (10); a preemption is no crash
-#   --delete          delete the node at the end: the run has finished, failed or been stopped
+#   --restarts N      give up after N crashes (10); preemptions do not count
+#   --delete          delete the node after the run has finished, failed or been stopped
 #   --dry-run         print the commands, run nothing
 #   --help
 #
-# Ctrl-C leaves the run training; the same command comes back to it.
+# CONFIG is a recipe's name (altclip/vit_l_14) or the path of a file from the top of this tree. Ctrl-C leaves the run
+# training; the same command returns to it.
 
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 # shellcheck source=launch/common.sh
 . "$here/common.sh"
 
-POLL=${JCLIP_POLL_SECONDS:-30} # between two looks at something that gcloud is waited for
+POLL=${JCLIP_POLL_SECONDS:-30} # between two queries to gcloud
 
 verb=${1-}
 case $verb in
   run | logs | stop | delete) shift ;;
   --help) show_help && exit ;;
-  *) die "say what to do: run, logs, stop or delete; see --help" ;;
+  *) die "give a command: run, logs, stop or delete; see --help" ;;
 esac
 name='' zone='' type='' runtime='' bucket='' setup='' repo='' ref='' logs=''
 spot=0 queued=0 delete=0 restarts=10
@@ -73,7 +73,7 @@ gcloud_tpu() { do_or_show gcloud compute tpus "$@" "${everywhere[@]}"; }
 # on_workers COMMAND [FLAG...]: runs a shell command on every worker; the first that failed gives the exit code.
 on_workers() { gcloud_tpu tpu-vm ssh "$name" --worker=all "--command=$1" "${@:2}"; }
 
-# What gcloud says of the node or its request in the queue; empty when there is none. Nothing is there in a dry run.
+# Prints the state of the node or of its request in the queue; nothing if there is none, or in a dry run.
 state_of() {
   ((!DRY_RUN)) || return 0
   gcloud compute tpus "$1" describe "$2" "--format=value($3)" "${everywhere[@]}" 2>/dev/null || :
@@ -118,7 +118,7 @@ create_node() {
   done
 }
 
-# Brings the node up, after whatever became of the one before.
+# Creates the node unless it is ready, after deleting a preempted or failed one.
 make_ready() {
   local state request=''
   state=$(node_state)
@@ -127,17 +127,16 @@ make_ready() {
   made=1
   ((!queued)) || request=$(queue_state)
   if [[ -n $state || $request == SUSPENDED || $request == FAILED ]]; then
-    say "$name is ${state:-$request}: deleted and made again"
+    say "$name is ${state:-$request}: deleting and creating it again"
     delete_node || return
   fi
   create_node
 }
 
-# Copies, installs and mounts. Nothing is touched under a run that is going on, as it is when this is started again after
-# Ctrl-C.
+# Copies, installs and mounts. A run that is still training, as after Ctrl-C, is left alone.
 prepare_workers() {
   if ((!made)) && on_workers "jclip/launch/tpu_worker.sh runs" >/dev/null 2>&1; then
-    say "$name is training already: coming back to it"
+    say "$name is training already: returning to it"
     return
   fi
   if [[ -n $repo ]]; then
@@ -176,33 +175,32 @@ if [[ -n $repo || -n $ref ]]; then
   require --repo "$repo"
   require --ref "$ref"
 else
-  [[ -f $here/../$1 ]] || die "$1 is not in this tree: give the configuration's path from its top"
+  recipe "$1" || [[ -f $here/../$1 ]] || die "$1 is neither a recipe nor a file in this tree, from its top"
 fi
 [[ -n $runtime ]] || runtime=$(default_runtime)
 
-trap 'say "left; the run trains on: the same command comes back to it, stop ends it" && exit 130' INT
+trap 'say "the run continues: the same command returns to it, stop ends it" && exit 130' INT
 arguments=$(printf ' %q' "$@")
 crashes=0
 prepared=0
 for ((attempt = 1; ; attempt++)); do
   code=0
   if ((!prepared)); then
-    make_ready || die "could not make $name; see gcloud's message above. No capacity? --queued waits for it"
+    make_ready || die "could not create $name: see gcloud's message above; --queued waits for capacity"
     prepare_workers || code=$?
     prepared=$((code == 0))
   fi
-  # The name of the attempt lets a worker tell a new attempt from a second call for the same: gcloud repeats the command
-  # whenever a connection breaks.
+  # gcloud repeats a command when a connection breaks. The attempt's name lets a worker recognise the repetition.
   ((code)) || on_workers "jclip/launch/tpu_worker.sh train $(date +%s)-$attempt$arguments" || code=$?
   outcome=$(after "$code")
   if [[ $outcome == @(crashed|error) && $(node_state) != READY ]]; then
-    say "$name was lost, probably preempted: starting again on a new one"
+    say "$name was lost, probably preempted: starting again on a new node"
     prepared=0
     continue
   fi
   case $outcome in
     finished) break ;;
-    stopped) say "stopped by request, and saved: the same command goes on from here" && break ;;
+    stopped) say "stopped by request and saved: the same command resumes" && break ;;
     again) say "the run has saved and stopped: starting it again" ;;
     crashed)
       ((++crashes <= restarts)) || { say "exit code $code: $restarts restarts did not help" && break; }
@@ -211,5 +209,5 @@ for ((attempt = 1; ; attempt++)); do
     error) say "exit code $code: an error that a restart would repeat; see above" && break ;;
   esac
 done
-((!delete)) || delete_node || say "could not delete $name: it still costs; delete it by hand"
+((!delete)) || delete_node || say "could not delete $name: delete it by hand, it is still billed"
 exit "$code"

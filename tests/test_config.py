@@ -1,4 +1,4 @@
-"""Configurations survive JSON exactly, and what does not fit is named with its path."""
+"""JSON form of configurations: exact round trips, and errors that name the field."""
 
 from dataclasses import dataclass, field
 from typing import Literal
@@ -82,7 +82,7 @@ def test_types_that_python_does_not_check(film, message):
 
 
 class Sound:
-    """An open field: any package may add its own kind."""
+    """Protocol for which any package may register its own kind."""
 
 
 @kind_of(Sound)

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import tyro
 
 from jclip import rules
 from jclip.bundle import Bundle, load_bundle, save_bundle
@@ -113,6 +114,11 @@ def test_a_file_names_the_tower():
     message = str(caught.value)
     assert message.startswith("config.json: model.image cannot be a MixerConfig: choose one of VitConfig, ResNetConfig")
     assert message.endswith("or import the module that registers it") and "\n" not in message
+
+
+def test_the_command_line_sets_the_fields_of_a_tower():
+    model = tyro.cli(DualEncoderConfig, args=["--image.width", "16", "--text.longest", "9"], default=TOY)
+    assert model == replace(TOY, image=replace(TOY.image, width=16), text=replace(TOY.text, longest=9))
 
 
 def test_trained_through_a_run(tmp_path):

@@ -1,4 +1,4 @@
-"""Layer-wise decay of the learning rate: against timm's groups, by hand, and with all else that scales an update."""
+"""Layer-wise decay of the learning rate: against timm's groups, by hand, and with multipliers and Muon."""
 
 import jax
 import jax.numpy as jnp
@@ -85,12 +85,12 @@ def test_timms_groups():
             leaf = ours[path] if layer is None else ours[path][layer]
             np.testing.assert_allclose(leaf, theirs[name.replace("{i}", str(layer))], rtol=1e-5, err_msg=name)
             seen.add(path)
-    # The three forms of an attention's input are one in timm.
+    # Query, key and value are one parameter in timm.
     rest = {path for path in ours if path.startswith("image/")} - seen
     assert all(path.startswith("image/layers/") for path in rest)
     for path in rest:
         np.testing.assert_allclose(ours[path].reshape(DEPTH, -1)[:, 0], [D**3, D**2, D], rtol=1e-5)
-    # Text and temperature are left alone.
+    # Text tower and temperature are unchanged.
     assert all(np.allclose(ours[path], 1) for path in ours if not path.startswith("image/"))
 
 
@@ -151,7 +151,16 @@ def test_a_tower_that_is_not_there_is_refused():
         factors(spec(layer_decay=(("imgae", 0.5), (".*", 1.0))))
 
 
-def test_a_resnet_is_refused():
-    model = DualEncoderConfig(ResNetConfig(image_size=32, layers=(1, 1, 1, 1), width=8, heads=4), BERT, 16)
-    with pytest.raises(JclipError, match="the image tower has no layers to decay over"):
-        factors(spec(layer_decay=((".*", 0.5),)), model)
+def test_the_blocks_of_a_resnet_are_its_layers():
+    model = DualEncoderConfig(ResNetConfig(image_size=32, layers=(1, 2, 1, 1), width=8, heads=4), BERT, 16)
+    ours = factors(spec(layer_decay=(("image", 0.5), (".*", 1.0))), model)
+    rates = {
+        "stem/conv_1/kernel": 1 / 64,
+        "stage_1_block_1/conv_3/kernel": 1 / 32,
+        "stage_2_block_2/norm_3/scale": 1 / 8,
+        "stage_4_block_1/shortcut_norm/bias": 1 / 2,
+        "attention_pool/position_embedding": 1,
+        "attention_pool/attention/query/kernel": 1,
+    }
+    for path, rate in rates.items():
+        np.testing.assert_allclose(ours[f"image/{path}"], rate, rtol=1e-5, err_msg=path)

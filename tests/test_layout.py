@@ -1,8 +1,12 @@
-"""The floors of the house, read from the imports; and what every file keeps to."""
+"""The floors of the house, read from the imports; public names; and what every file keeps to."""
 
 import ast
+import re
 import subprocess
 import sys
+from collections.abc import Iterable, Mapping
+from graphlib import CycleError, TopologicalSorter
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -13,17 +17,18 @@ ROOT = Path(__file__).parent.parent
 FLOORS = (
     {"plain", "axes"},
     {"errors", "console"},
-    {"names", "ranges", "rules", "config"},
-    {"io", "internals"},
+    {"extras", "names", "ranges", "rules", "config"},
+    {"lazy", "io", "internals"},
     {"models", "losses"},
     {"tokenizers", "images", "parallel", "optimizer"},
     {"data", "orbax_manager"},
     {"checkpoint"},
     # A stage names its sources and a bundle carries its tokenizer, so both stand on data; data knows neither.
     {"stages", "bundle"},
-    {"inference", "conversion"},
-    {"train", "evaluate"},
+    {"inference"},
+    {"train", "evaluate", "conversion"},
     {"evaluators"},
+    {"running"},
     {"finetune", "demo"},
     {"configs"},
     {"cli"},
@@ -36,12 +41,23 @@ BANNED = {
     "torchvision": "only conversion and the tests may",
     "tensorflow": "the project runs without it",
 }
-HEAVY = {"jax", "flax", "optax", "orbax", "grain", "tensorflow_datasets", "numpy", "PIL", "rich", "tyro"}
+HEAVY = {"jax", "flax", "optax", "orbax", "grain", "tensorflow_datasets", "numpy", "PIL", "rich", "tyro", "torch"}
+PUBLIC = ("models", "losses", "tokenizers", "data", "train", "evaluate", "conversion")
 
-SOURCES = sorted(path.relative_to(ROOT) for path in (ROOT / "jclip").rglob("*.py"))
-EVERY_FILE = sorted(
-    path.relative_to(ROOT) for room in ("jclip", "configs", "tests") for path in (ROOT / room).rglob("*.py")
-)
+# Folders at the top, and the package that each is a part of; jclip/conversion and jclip/configs are links.
+TREES = {
+    "jclip": "jclip", "conversion": "jclip.conversion", "configs": "jclip.configs", "benchmarks": "benchmarks",
+    "docs": "docs",
+}  # fmt: skip
+MODULES = {
+    ".".join((package, *path.relative_to(ROOT / top).with_suffix("").parts)): path
+    for top, package in TREES.items()
+    for path in sorted((ROOT / top).rglob("*.py"))
+}
+"""Every source file by its module's name; a package's own is "jclip.models.__init__"."""
+EVERY_FILE = sorted([*MODULES.values(), *(ROOT / "tests").rglob("*.py")])
+NAMESPACES = ("jclip", *(f"jclip.{room}" for room in PUBLIC))
+"""Packages whose names are imported on first use, see jclip/lazy.py."""
 
 
 def imported(source: str, module: str) -> set[str]:
@@ -60,28 +76,82 @@ def imported(source: str, module: str) -> set[str]:
     return names
 
 
+def target(name: str, modules: Iterable[str]) -> str:
+    """Returns the module that an imported name is, or is in: "jclip.models.vit" for "jclip.models.vit.Vit"."""
+    while name and name not in modules:
+        if f"{name}.__init__" in modules:
+            return f"{name}.__init__"
+        name = name.rpartition(".")[0]
+    return name
+
+
 def complaints(source: str, module: str) -> list[str]:
-    """What a file under jclip imports and may not, one line each."""
-    if module == "jclip":  # the public names, from every floor, when they are first asked for
-        return []
-    room = module.split(".")[1]
+    """Returns what a source file imports and may not, one line each."""
+    top, _, rest = module.partition(".")
+    room = rest.split(".")[0] if top == "jclip" else "cli"  # what is beside jclip may import all of it
     if room not in LEVEL:
         return [f"{module} stands on no floor: give {room!r} one in FLOORS"]
     found = []
-    for name in sorted(imported(source, module)):
-        top, _, rest = name.partition(".")
-        if top in BANNED:
-            found.append(f"{module} imports {top}: {BANNED[top]}")
-        elif top in {"tests", "configs", "conversion"}:
-            found.append(f"{module} imports {top}, which is no package of jclip's")
-        elif name.startswith("jclip.conversion") and room not in {"cli", "conversion"}:
+    for name in sorted(imported(source, module) - LAZY_FROM_ABOVE.get(module, set())):
+        other_top, _, other_rest = name.partition(".")
+        other = other_rest.split(".")[0]
+        if other_top in BANNED and room != "conversion" and top == "jclip":
+            found.append(f"{module} imports {other_top}: {BANNED[other_top]}")
+        elif other_top in {"configs", "conversion"} or (other_top in {"tests", "benchmarks"} and top == "jclip"):
+            found.append(f"{module} imports {other_top}, which is no package of jclip's")
+        elif other == "conversion" and room not in {"cli", "conversion"}:
             found.append(f"{module} imports jclip.conversion: only jclip.cli may")
-        elif top == "jclip" and (other := rest.split(".")[0]) != room:
+        elif other_top == "jclip" and other != room and name not in PLAIN_NAMES:
             if other not in LEVEL:
                 found.append(f"{module} imports {name}: {other!r} stands on no floor")
             elif LEVEL[other] >= LEVEL[room]:
                 found.append(f"{module} (floor {LEVEL[room]}) imports {name} (floor {LEVEL[other]})")
+            elif is_public(name) and room not in {"cli", "configs"}:  # those write as a user would
+                found.append(f"{module} imports {name} from a public namespace: import it from its module")
     return found
+
+
+def is_public(name: str) -> bool:
+    package, _, last = name.rpartition(".")
+    return package in NAMESPACES[1:] and last in import_module(package).__all__
+
+
+PLAIN_NAMES = {"jclip.__version__"}
+# Public names that come from a higher floor, on first use.
+LAZY_FROM_ABOVE = {"jclip.train.__init__": {"jclip.running.run"}}
+
+
+def circle(imports: Mapping[str, Iterable[str]]) -> list[str]:
+    """Returns modules that import each other in a circle, or an empty list."""
+    try:
+        TopologicalSorter(imports).prepare()
+    except CycleError as error:
+        return error.args[1]
+    return []
+
+
+def test_the_reader_sees_circles():
+    assert circle({"a": ["b"], "b": ["c"], "c": []}) == []
+    assert circle({"a": ["b"], "b": ["c"], "c": ["a"]})[0] in "abc"
+
+
+ROOMS = sorted({module.split(".")[1] for module in MODULES if module.startswith("jclip.") and module.count(".") > 1})
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_a_room_has_no_circles(room):
+    inside = {name for name in MODULES if name.startswith(f"jclip.{room}.")}
+    public = {f"{package}.__init__" for package in NAMESPACES}  # nothing imports them, and they import their room
+    imports = {
+        name: {
+            found
+            for each in imported(MODULES[name].read_text(encoding="utf-8"), name)
+            if (found := target(each, inside)) in inside and found != name
+        }
+        for name in inside - public
+    }
+    found = circle(imports)
+    assert not found, " -> ".join(found)
 
 
 @pytest.mark.parametrize(
@@ -111,33 +181,53 @@ def test_the_reader_lets_right_imports_pass():
     ]
     assert complaints("\n".join(right), "jclip.models.vit") == []
     assert complaints("from jclip.conversion import engine", "jclip.cli.convert") == []
+    assert complaints("import torch", "jclip.conversion.x") == []
+    assert complaints("from jclip.models import get_config", "jclip.configs.demo.common") == []
+    assert "from a public namespace" in complaints("from jclip.models import get_config", "jclip.train.loop")[0]
 
 
-@pytest.mark.parametrize("path", SOURCES, ids=str)
-def test_imports_come_from_below(path):
-    module = ".".join(path.with_suffix("").parts).removesuffix(".__init__")
-    source = (ROOT / path).read_text(encoding="utf-8")
-    if path.name == "__init__.py":  # so that its relative imports start from itself
-        module += ".__init__"
-    assert complaints(source, "jclip" if module == "jclip.__init__" else module) == []
+def test_imports_come_from_below():
+    public = {"jclip.__init__"}  # its names are from every floor
+    found = [
+        each
+        for module, file in MODULES.items()
+        if module not in public
+        for each in complaints(file.read_text(encoding="utf-8"), module)
+    ]
+    assert not found, "\n".join(found)
 
 
-@pytest.mark.parametrize("path", EVERY_FILE, ids=str)
-def test_files_are_short(path):
-    lines = len((ROOT / path).read_text(encoding="utf-8").splitlines())
-    assert lines <= LONGEST, f"{path} has {lines} lines: two subjects are two files"
+def test_files_are_short():
+    lengths = {str(path): len(path.read_text(encoding="utf-8").splitlines()) for path in EVERY_FILE}
+    assert not {path: lines for path, lines in lengths.items() if lines > LONGEST}, "two subjects are two files"
 
 
-def test_importing_jclip_is_light():
-    code = "import sys, jclip; print(*sorted({name.split('.')[0] for name in sys.modules}))"
+def test_importing_public_packages_is_light():
+    code = f"import sys, {', '.join(NAMESPACES)}; print(*sorted({{name.split('.')[0] for name in sys.modules}}))"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert HEAVY & set(done.stdout.split()) == set()
 
 
-def test_public_names_are_there():
+@pytest.mark.parametrize("package", NAMESPACES)
+def test_public_names(package):
+    """Each is there, documented, known to type checkers, and no module's name, which would hide it."""
+    namespace = import_module(package)
+    source = MODULES[f"{package}.__init__"].read_text(encoding="utf-8")
+    documented = re.findall(r"^  ([\w, ]+): \S", namespace.__doc__, re.MULTILINE)
+    assert sorted(name for names in documented for name in names.split(", ")) == sorted(namespace.__all__)
+    typed = {
+        alias.asname for node in ast.walk(ast.parse(source)) if isinstance(node, ast.ImportFrom) for alias in node.names
+    }
+    assert typed - {None} == set(namespace.__all__) <= set(dir(namespace))
+    assert not {f"{package}.{name}" for name in namespace.__all__} & MODULES.keys()
+    for name in namespace.__all__:
+        assert getattr(namespace, name) is getattr(namespace, name)
+    with pytest.raises(AttributeError, match=f"no attribute 'lode': it has {namespace.__all__[0]}"):
+        namespace.lode  # noqa: B018
+
+
+def test_the_version_is_one():
     import jclip
 
-    for name in jclip.__all__:
-        assert getattr(jclip, name).__module__.startswith("jclip.")
-    with pytest.raises(AttributeError, match="no attribute 'lode': it has load"):
-        jclip.lode  # noqa: B018
+    assert re.fullmatch(r"\d+\.\d+\.\d+", jclip.__version__)
+    assert 'version = { attr = "jclip.__version__" }' in (ROOT / "pyproject.toml").read_text(encoding="utf-8")

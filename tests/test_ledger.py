@@ -122,8 +122,8 @@ def said(name: str, commands: Sequence[list[str]] = COMMANDS) -> list[list[str]]
 @pytest.mark.parametrize(
     ("name", "options"),
     [
-        ("eval retrieval", retrieval.Options),
-        ("eval classify", classify.Options),
+        ("eval retrieval", retrieval.RetrievalOptions),
+        ("eval classify", classify.ClassifyOptions),
         ("data import", data_import.Options),
         ("convert", convert.ConvertOptions),
     ],
@@ -176,7 +176,7 @@ def test_the_ledger_names_what_exists():
     assert set(RECIPES) <= set(re.findall(r"\b(?:altclip|chinese_clip)/[\w/]+", LEDGER))
     assert set(re.findall(r"jclip eval (\w+)", LEDGER)) <= set(TASKS)
     assert set(re.findall(r"--protocol ([\w-]+)", LEDGER)) == set(PROTOCOLS)
-    assert set(re.findall(r"--dataset ([\w-]+)", LEDGER)) - {"NAME"} <= set(BENCHMARKS)
+    assert set(re.findall(r"--dataset ([\w-]+)", LEDGER)) - {"NAME", *SETS} <= set(BENCHMARKS)
     assert all(f"`{name}`" in LEDGER for name in BENCHMARKS)
 
 

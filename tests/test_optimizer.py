@@ -1,4 +1,4 @@
-"""Schedules at hand-computed points, AdamW against torch's, and which slots carry over."""
+"""Schedules at hand-computed points, AdamW against torch's, and slots that carry over."""
 
 import jax
 import jax.numpy as jnp
@@ -140,7 +140,7 @@ def test_each_layer_of_a_stack_goes_on_or_starts_fresh_by_itself(before, after):
     both = min(before, after)
     ours, fresh_ones = carried["text"]["layers"]["kernel"], anew["text"]["layers"]["kernel"]
     np.testing.assert_array_equal(ours[: after - both], fresh_ones[: after - both])
-    # The others go on as if nothing but them had ever been there.
+    # The others continue as if they had always been alone.
     _, old = run(spec, stack(both), None, 20)
     alone, _ = run(spec, stack(both), old, 5)
     np.testing.assert_array_equal(ours[after - both :], alone["text"]["layers"]["kernel"])

@@ -2,6 +2,7 @@
 
 import ast
 import re
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -22,6 +23,7 @@ def places(wrong):
     ]
 
 
+@cache
 def called(node):
     return ast.unparse(node.func) if isinstance(node, ast.Call) else ""
 

@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jclip.errors import JclipError
-from jclip.rules import RuleError, match, paths_of, rows, tree_from_paths
+from jclip.rules import RuleError, inside, match, paths_of, rows, tree_from_paths
 
 PATHS = ["image/kernel", "image/bias", "text/layers/kernel", "text/layers/bias", "logit_scale"]
 
@@ -89,3 +89,9 @@ def test_rows_fold_what_is_decided_alike():
         ("text/layers/bias", 5, True),
         ("logit_scale", 1, False),
     ]
+
+
+def test_rules_inside_a_branch():
+    inner = inside("text", (("bias|norm/.*", 1), (".*", 2)))
+    verdict = match((*inner, (".*", 3)), ["text/bias", "text/norm/bias", "text/kernel", "norm/bias"], what="x")
+    assert list(verdict.values()) == [1, 1, 2, 3]

@@ -1,20 +1,19 @@
 """Budgets by hand, and what a stage trains."""
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 
 from jclip.errors import JclipError
 from jclip.optimizer import Optimizer
-from jclip.stages import Budget, Stage, carried_paths, merge, split, trainable_paths
+from jclip.stages import Budget, Stage, merge, split, trainable_paths
+from jclip.train.objectives.contrastive import Contrastive
 
 PARAMS = {"image": {"kernel": np.ones((2, 2))}, "text": {"kernel": np.zeros(3)}, "logit_scale": np.array(2.0)}
 PATHS = {"image/kernel": 0, "text/kernel": 0, "logit_scale": 0}
 
 
 def stage(trains):
-    return Stage("frozen", "contrastive", (), 8, Budget(steps=1), Optimizer(), trains=trains)
+    return Stage("frozen", Contrastive(), (), 8, Budget(steps=1), Optimizer(), trains=trains)
 
 
 @pytest.mark.parametrize(
@@ -43,14 +42,6 @@ def test_a_stage_that_trains_nothing_is_refused():
 def test_a_misspelt_rule_is_refused():
     with pytest.raises(JclipError, match="imgae"):
         trainable_paths(stage((("imgae/.*", False), (".*", True))), PATHS)
-
-
-def test_rules_choose_what_carries_over():
-    every = replace(stage(((".*", True),)), carries=(("image/.*", True), (".*", False)))
-    assert carried_paths(every, PATHS) == {"image/kernel"}
-    assert carried_paths(stage(((".*", True),)), PATHS) == frozenset()
-    with pytest.raises(JclipError, match="stage 'frozen': carries: rule 'txet/.*' matches no parameter"):
-        carried_paths(replace(every, carries=(("txet/.*", True), (".*", False))), PATHS)
 
 
 def test_split_and_merge_are_inverse():

@@ -1,4 +1,4 @@
-"""What decays, parameter by parameter, held against the rules that the papers' code applies to PyTorch's names."""
+"""Weight decay of each parameter against the rules that the papers' code applies to PyTorch's names."""
 
 import re
 
@@ -44,7 +44,7 @@ def test_chinese_clip_decays_as_its_code_does(layers, tmp_path):
     decays = rules.match(CN_CLIP_DECAYS, dict.fromkeys(path for path, _ in together), what="decays")
     for path, name in together:
         assert decays[path] == all(word not in name for word in ("bn", "ln", "bias", "logit_scale")), (path, name)
-    # What is odd about it: norms that decay. Ours leaves all of them alone, and differs in nothing else.
+    # The two differ only in norms, which we never decay.
     ours = rules.match(NO_DECAY_ON_SCALES_AND_BIASES, decays, what="decays")
     odd = {path for path in decays if ours[path] != decays[path]}
     text = {"text/embedding_norm/scale", "text/layers/attention_norm/scale", "text/layers/mlp_norm/scale"}

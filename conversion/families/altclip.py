@@ -2,11 +2,11 @@
 
 from collections.abc import Collection
 
+from jclip.conversion.families.clip import hf_dual_config, hf_table
 from jclip.conversion.families.family import POOLER, POSITION_IDS, TRANSFORMERS_UNSAID, VIT_LAYERS, Family, Hints
 from jclip.conversion.towers.bert import bert_config, bert_rows
-from jclip.conversion.towers.rows import MappingRow, MappingTable, dense, norm
+from jclip.conversion.towers.rows import MappingTable, dense, norm
 from jclip.conversion.towers.sizes import Sizes, agree
-from jclip.conversion.towers.vit import hf_vit, vit_config
 from jclip.models import zoo
 from jclip.models.dual_encoder import DualEncoderConfig
 
@@ -14,29 +14,17 @@ from jclip.models.dual_encoder import DualEncoderConfig
 def table(keys: Collection[str]) -> MappingTable:
     """Returns all rows."""
     del keys
-    return (
-        *hf_vit(),
-        *dense("image/projection", "visual_projection", bias=False),
-        *bert_rows("text_model.roberta."),
-        *norm("text/head_norm", "text_model.pre_LN"),
-        *dense("text/head", "text_model.transformation"),
-        *dense("text/projection", "text_projection", bias=False),
-        MappingRow("logit_scale", "logit_scale"),
-    )
+    head = (*norm("text/head_norm", "text_model.pre_LN"), *dense("text/head", "text_model.transformation"))
+    return hf_table((*bert_rows("text_model.roberta."), *head))
 
 
 def config(sizes: Sizes, keys: Collection[str], hints: Hints) -> DualEncoderConfig:
-    """Returns the configuration. Without a given activation the image tower has QuickGELU, as in transformers."""
+    """Returns the configuration."""
     del keys
-    embed_dim, head_width = sizes.shape("image/projection/kernel", 2)[1], sizes.shape("text/head/kernel", 2)[1]
-    agree(hints.config, {"projection_dim": embed_dim}, f"{sizes.said_in}: ")
+    head_width = sizes.shape("text/head/kernel", 2)[1]
     agree(hints.part("text_config"), {"project_dim": head_width}, f"{sizes.said_in}: text_config.")
-    return DualEncoderConfig(
-        image=vit_config(sizes, hints.part("vision_config"), hints.activation_or("quick_gelu", "vision_config")),
-        text=bert_config(sizes, hints.part("text_config"), zoo.get_text_encoder("xlm-r-large")),
-        embed_dim=embed_dim,
-        head_width=head_width,
-    )
+    like = zoo.get_text_encoder("xlm-r-large")
+    return hf_dual_config(sizes, hints, lambda said: bert_config(sizes, said, like), head_width)
 
 
 ALTCLIP = Family(

@@ -2,6 +2,7 @@
 
 from collections.abc import Collection
 
+from jclip.conversion.families.clip import hf_dual_config, hf_table
 from jclip.conversion.families.family import (
     COUNTERS,
     POOLER,
@@ -13,35 +14,18 @@ from jclip.conversion.families.family import (
 )
 from jclip.conversion.towers.bert import bert_config, bert_rows
 from jclip.conversion.towers.resnet import openai_resnet, resnet_blocks, resnet_config
-from jclip.conversion.towers.rows import MappingRow, MappingTable, dense
-from jclip.conversion.towers.sizes import Sizes, agree
-from jclip.conversion.towers.vit import hf_vit, openai_vit, vit_config
+from jclip.conversion.towers.rows import MappingRow, MappingTable
+from jclip.conversion.towers.sizes import Sizes
+from jclip.conversion.towers.vit import openai_vit, vit_config
 from jclip.models import zoo
 from jclip.models.dual_encoder import DualEncoderConfig
 
 
-def hf_table(keys: Collection[str]) -> MappingTable:
-    """Returns ChineseCLIPModel's rows."""
-    del keys
-    return (
-        *hf_vit(),
-        *dense("image/projection", "visual_projection", bias=False),
-        *bert_rows("text_model."),
-        *dense("text/projection", "text_projection", bias=False),
-        MappingRow("logit_scale", "logit_scale"),
-    )
-
-
 def hf_config(sizes: Sizes, keys: Collection[str], hints: Hints) -> DualEncoderConfig:
-    """Returns ChineseCLIPModel's configuration; without a given activation the image tower has QuickGELU."""
+    """Returns ChineseCLIPModel's configuration."""
     del keys
-    embed_dim = sizes.shape("image/projection/kernel", 2)[1]
-    agree(hints.config, {"projection_dim": embed_dim}, f"{sizes.said_in}: ")
-    return DualEncoderConfig(
-        image=vit_config(sizes, hints.part("vision_config"), hints.activation_or("quick_gelu", "vision_config")),
-        text=bert_config(sizes, hints.part("text_config"), zoo.get_text_encoder("roberta-wwm-base")),
-        embed_dim=embed_dim,
-    )
+    like = zoo.get_text_encoder("roberta-wwm-base")
+    return hf_dual_config(sizes, hints, lambda said: bert_config(sizes, said, like))
 
 
 def cn_clip_table(keys: Collection[str]) -> MappingTable:
@@ -72,7 +56,7 @@ CHINESE_CLIP = Family(
     unsaid=TRANSFORMERS_UNSAID,
     title="Chinese-CLIP (Hugging Face)",
     signature=("text_model.embeddings.word_embeddings.weight", "visual_projection.weight"),
-    table=hf_table,
+    table=lambda keys: hf_table(bert_rows("text_model.")),
     config=hf_config,
     dropped=(POSITION_IDS, POOLER),
     spellings=((r"(text_model\.encoder)\.layers\.", r"\1.layer."), VIT_LAYERS),

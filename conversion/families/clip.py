@@ -1,6 +1,7 @@
 """CLIP (Radford et al. 2021): Hugging Face's CLIPModel."""
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Iterable, Mapping
+from typing import Any
 
 from jclip.conversion.families.family import POSITION_IDS, TRANSFORMERS_UNSAID, Family, Hints
 from jclip.conversion.towers.clip_text import clip_text_config, hf_clip_text
@@ -10,27 +11,42 @@ from jclip.conversion.towers.vit import hf_vit, vit_config
 from jclip.models.dual_encoder import DualEncoderConfig
 
 
-def table(keys: Collection[str]) -> MappingTable:
-    """Returns all rows."""
-    del keys
+def hf_table(text: Iterable[MappingRow]) -> MappingTable:
+    """Returns all rows of a dual encoder of transformers, given those of its text tower."""
     return (
         *hf_vit(),
         *dense("image/projection", "visual_projection", bias=False),
-        *hf_clip_text(),
+        *text,
         *dense("text/projection", "text_projection", bias=False),
         MappingRow("logit_scale", "logit_scale"),
     )
 
 
-def config(sizes: Sizes, keys: Collection[str], hints: Hints) -> DualEncoderConfig:
-    """Returns the configuration. Without a given activation a tower has QuickGELU, as in transformers."""
-    del keys
+def hf_dual_config(
+    sizes: Sizes, hints: Hints, text: Callable[[Mapping[str, Any]], Any], head_width: int | None = None
+) -> DualEncoderConfig:
+    """Returns the configuration of a dual encoder of transformers.
+
+    Without a given activation a CLIP tower has QuickGELU, as in transformers.
+
+    Args:
+      sizes: Sizes of the tensors.
+      hints: Facts beside the tensors.
+      text: Returns the text tower, given its text_config.
+      head_width: Width of AltCLIP's head; None without a head.
+    """
     embed_dim = sizes.shape("image/projection/kernel", 2)[1]
     agree(hints.config, {"projection_dim": embed_dim}, f"{sizes.said_in}: ")
-    return DualEncoderConfig(
-        image=vit_config(sizes, hints.part("vision_config"), hints.activation_or("quick_gelu", "vision_config")),
-        text=clip_text_config(sizes, hints.part("text_config"), hints.activation_or("quick_gelu", "text_config")),
-        embed_dim=embed_dim,
+    activation = hints.activation_or("quick_gelu", "vision_config")
+    image = vit_config(sizes, hints.part("vision_config"), activation)
+    return DualEncoderConfig(image, text(hints.part("text_config")), embed_dim, head_width)
+
+
+def config(sizes: Sizes, keys: Collection[str], hints: Hints) -> DualEncoderConfig:
+    """Returns CLIPModel's configuration."""
+    del keys
+    return hf_dual_config(
+        sizes, hints, lambda said: clip_text_config(sizes, said, hints.activation_or("quick_gelu", "text_config"))
     )
 
 
@@ -39,7 +55,7 @@ CLIP = Family(
     unsaid=TRANSFORMERS_UNSAID,
     title="CLIP (Hugging Face)",
     signature=("text_model.embeddings.token_embedding.weight", "visual_projection.weight"),
-    table=table,
+    table=lambda keys: hf_table(hf_clip_text()),
     config=config,
     dropped=(POSITION_IDS,),
     tokenizer="clip_bpe",

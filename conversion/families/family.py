@@ -11,7 +11,7 @@ from jclip.errors import JclipError
 from jclip.models.build import ModelConfig
 from jclip.models.transformer import Activation
 from jclip.plain import shown
-from jclip.tokenizers.text import Kind
+from jclip.tokenizers.vocabulary import TokenizerKind
 
 POSITION_IDS = (r"(.*\.)?position_ids", "the buffer 0, 1, 2 … that old versions of transformers saved")
 POOLER = (r"(.*\.)?pooler\..*", "a pooler that the model never uses")
@@ -95,7 +95,7 @@ class Family:
     table: Callable[[Collection[str]], MappingTable]
     config: Callable[[Sizes, Collection[str], Hints], ModelConfig]
     dropped: tuple[tuple[str, str], ...]
-    tokenizer: Kind
+    tokenizer: TokenizerKind
     context_length: int | None
     vocabulary: tuple[str, str] | None = None
     spellings: tuple[tuple[str, str], ...] = ()

@@ -26,9 +26,10 @@ from tokenizers import Tokenizer as Engine
 from jclip.conversion.hf.config import HfFamily
 from jclip.errors import JclipError
 from jclip.io.json_files import parse_json, read_object
-from jclip.tokenizers.text import Kind, Tokenizer
+from jclip.tokenizers.text import Tokenizer
+from jclip.tokenizers.vocabulary import TokenizerKind
 
-_KINDS_OF: dict[HfFamily, tuple[Kind, ...]] = {
+_KINDS_OF: dict[HfFamily, tuple[TokenizerKind, ...]] = {
     "altclip": ("xlmr",),
     "chinese-clip": ("wordpiece", "bert"),
     "clip": ("clip_bpe",),

@@ -3,8 +3,9 @@
 Axes: b batch, l tokens, d width, h height, w width of a picture, c channels, e embedding.
 """
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Any, cast
 
 import flax.linen as nn
@@ -77,7 +78,7 @@ def compare(source: Checkpoint, config: ModelConfig, tensors: Mapping[str, Lazy]
             continue
         inputs = _pictures(config) if tower == "image" else _ids(config)
         expected = references.observe(source, reference, tower, inputs)
-        stacks = {path.removesuffix("/{i}") for path in reference.layers[tower]}
+        stacks = frozenset(path.removesuffix("/{i}") for path in reference.layers[tower])
         found = _observe(*_with_used_tokens(config, tensors, tower, inputs), stacks)
         mask = _token_mask(config, tower, inputs)
         for name, state in expected.layers.items():
@@ -121,7 +122,7 @@ def _with_used_tokens(
 
 
 def _observe(
-    config: ModelConfig, tensors: Mapping[str, Lazy], tower: Tower, inputs: np.ndarray, stacks: Collection[str]
+    config: ModelConfig, tensors: Mapping[str, Lazy], tower: Tower, inputs: np.ndarray, stacks: frozenset[str]
 ) -> Observed:
     params, stats = split_statistics(tensors)
     variables = {"params": _on_device(params, tower)}
@@ -129,12 +130,14 @@ def _observe(
         variables["batch_stats"] = _on_device(stats, tower)
     embeddings, states = _run(config, tower, stacks)(variables, inputs)
     observed = Observed(_by_layer(states["intermediates"]), np.asarray(embeddings))
+    size = sum(leaf.nbytes for leaf in jax.tree.leaves(variables))
     del variables, states
-    release()
+    release(size)
     return observed
 
 
-def _run(config: ModelConfig, tower: Tower, stacks: Collection[str]) -> Any:
+@lru_cache(16)  # a second conversion of the same model compiles nothing
+def _run(config: ModelConfig, tower: Tower, stacks: frozenset[str]) -> Any:
     model = build_model(config)
 
     def is_layer(module: nn.Module, method: str) -> bool:

@@ -5,9 +5,13 @@ import ctypes.util
 import gc
 import sys
 
+_WORTH_IT = 64 << 20
 
-def release() -> None:
-    """Collects garbage, and makes glibc return its free memory to the system."""
+
+def release(freed: int = _WORTH_IT) -> None:
+    """Collects garbage, and makes glibc return its free memory to the system, unless fewer than 64 MiB were freed."""
+    if freed < _WORTH_IT:  # a collection takes half a second
+        return
     gc.collect()
     if sys.platform.startswith("linux") and (name := ctypes.util.find_library("c")):
         trim = getattr(ctypes.CDLL(name), "malloc_trim", None)

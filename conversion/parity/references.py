@@ -100,8 +100,9 @@ def observe(source: Checkpoint, reference: Reference, tower: Tower, inputs: np.n
         hook.remove()
     # Free these weights before the next tower is loaded.
     model.to_empty(device="meta")
+    size = sum(value.nbytes for value in weights.values())
     del weights
-    release()
+    release(size)
     return Observed(states, embeddings)
 
 

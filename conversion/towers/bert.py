@@ -5,7 +5,7 @@ from dataclasses import replace
 from typing import Any
 
 from jclip.conversion.towers.rows import MappingRow, attention, dense, fused_attention, norm
-from jclip.conversion.towers.sizes import Sizes, agree, check_only, fraction_of, heads_for, heads_of
+from jclip.conversion.towers.sizes import Sizes, agree_in_sizes, check_only, fraction_of, heads_for, heads_of
 from jclip.conversion.towers.tower import Fields, TowerFormat
 from jclip.models.bert import BertConfig
 
@@ -46,29 +46,25 @@ def bert_config(sizes: Sizes, said: Mapping[str, Any], like: BertConfig, part: s
       part: Prefix of the fields in messages.
     """
     vocab_size, width = sizes.shape("text/word_embedding", 2)
-    found = {
-        "vocab_size": vocab_size,
-        "hidden_size": width,
-        "intermediate_size": sizes.shape("text/layers/mlp/fc1/kernel", 2)[1],
-        "num_hidden_layers": sizes.layers("text/layers/mlp/fc1/kernel"),
-        "max_position_embeddings": sizes.shape("text/position_embedding", 2)[0],
-        "type_vocab_size": sizes.shape("text/token_type_embedding", 2)[0],
-    }
+    config = replace(
+        like,
+        vocab_size=vocab_size,
+        width=width,
+        layers=sizes.layers("text/layers/mlp/fc1/kernel"),
+        heads=1,
+        intermediate=sizes.shape("text/layers/mlp/fc1/kernel", 2)[1],
+        max_positions=sizes.shape("text/position_embedding", 2)[0],
+        type_vocab_size=sizes.shape("text/token_type_embedding", 2)[0],
+    )
     where = f"{sizes.said_in}: {part}"
-    agree(said, found, where)
+    agree_in_sizes(said, bert_to_hf(config), where)
     for field, value in (_OF_EVERY_BERT | {"pad_token_id": like.pad_id}).items():
         check_only(said, field, value, where)
     dropout = fraction_of(said, "hidden_dropout_prob", like.dropout, where)
     attention_dropout = fraction_of(said, "attention_probs_dropout_prob", dropout, where)
     return replace(
-        like,
-        vocab_size=vocab_size,
-        width=width,
-        layers=found["num_hidden_layers"],
+        config,
         heads=heads_of(said, "num_attention_heads", width, heads_for(width), where),
-        intermediate=found["intermediate_size"],
-        max_positions=found["max_position_embeddings"],
-        type_vocab_size=found["type_vocab_size"],
         layer_norm_eps=fraction_of(said, "layer_norm_eps", like.layer_norm_eps, where),
         dropout=dropout,
         attention_dropout=None if attention_dropout == dropout else attention_dropout,

@@ -1,10 +1,11 @@
 """CLIP's own text tower: its keys in both layouts, and its configuration in each library's terms."""
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from jclip.conversion.towers.rows import MappingRow, hf_layers, norm, openai_layers
-from jclip.conversion.towers.sizes import Sizes, activation_of, agree, check_only, heads_for, heads_of
+from jclip.conversion.towers.sizes import Sizes, activation_of, agree_in_sizes, check_only, heads_for, heads_of
 from jclip.conversion.towers.tower import Fields, TowerFormat
 from jclip.errors import JclipError
 from jclip.models.clip_text import ClipTextConfig
@@ -37,24 +38,13 @@ def clip_text_config(sizes: Sizes, said: Mapping[str, Any], activation: Activati
             f"{sizes.where}: the text tower's MLP has width {hidden}, not 4 x {width}: it is not CLIP's text tower, "
             "convert another model"
         )
-    found = {
-        "vocab_size": vocab_size,
-        "hidden_size": width,
-        "intermediate_size": hidden,
-        "num_hidden_layers": sizes.layers("text/layers/mlp/fc1/kernel"),
-        "max_position_embeddings": sizes.shape("text/position_embedding", 2)[0],
-    }
+    context_length, layers = sizes.shape("text/position_embedding", 2)[0], sizes.layers("text/layers/mlp/fc1/kernel")
+    config = ClipTextConfig(vocab_size, context_length, width, layers, heads=1)
     where = f"{sizes.said_in}: text_config."
-    agree(said, found, where)
+    agree_in_sizes(said, _hf(config), where)
     check_only(said, "layer_norm_eps", CLIP_EPS, where)
-    return ClipTextConfig(
-        vocab_size=vocab_size,
-        context_length=found["max_position_embeddings"],
-        width=width,
-        layers=found["num_hidden_layers"],
-        heads=heads_of(said, "num_attention_heads", width, heads_for(width), where),
-        activation=activation_of(said, activation, where),
-    )
+    heads = heads_of(said, "num_attention_heads", width, heads_for(width), where)
+    return replace(config, heads=heads, activation=activation_of(said, activation, where))
 
 
 def _hf(config: ClipTextConfig) -> Fields:

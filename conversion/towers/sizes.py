@@ -93,6 +93,17 @@ def agree(said: Mapping[str, Any], found: Mapping[str, Any], where: str) -> None
             )
 
 
+_SIZES = (
+    *("hidden_size", "intermediate_size", "num_hidden_layers", "image_size", "patch_size"),
+    *("vocab_size", "max_position_embeddings", "type_vocab_size"),
+)
+
+
+def agree_in_sizes(said: Mapping[str, Any], found: Mapping[str, Any], where: str) -> None:
+    """Checks the sizes in a configuration of transformers, see `agree`; `found` may have other fields."""
+    agree(said, {field: value for field, value in found.items() if field in _SIZES}, where)
+
+
 def check_only(said: Mapping[str, Any], field: str, value: Any, where: str) -> None:
     """Raises JclipError if a configuration sets a field to another value than the only one that jclip supports."""
     told = said.get(field)

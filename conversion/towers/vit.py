@@ -5,7 +5,7 @@ from dataclasses import replace
 from typing import Any
 
 from jclip.conversion.towers.rows import MappingRow, conv, hf_layers, norm, openai_layers
-from jclip.conversion.towers.sizes import HEAD_WIDTH, Sizes, activation_of, agree, check_only, heads_of
+from jclip.conversion.towers.sizes import HEAD_WIDTH, Sizes, activation_of, agree_in_sizes, check_only, heads_of
 from jclip.conversion.towers.tower import Fields, TowerFormat
 from jclip.errors import JclipError
 from jclip.models.transformer import CLIP_EPS, Activation
@@ -52,25 +52,13 @@ def vit_config(sizes: Sizes, said: Mapping[str, Any], activation: Activation) ->
             f"{sizes.where}: an MLP of width {hidden} on states of width {width} is not of a known ViT: convert "
             "another model"
         )
-    found = {
-        "hidden_size": width,
-        "patch_size": patch,
-        "image_size": patch * sizes.grid("image/position_embedding"),
-        "intermediate_size": hidden,
-        "num_hidden_layers": sizes.layers("image/layers/mlp/fc1/kernel"),
-    }
+    image_size, layers = patch * sizes.grid("image/position_embedding"), sizes.layers("image/layers/mlp/fc1/kernel")
+    config = VitConfig(image_size, patch, width, layers, heads=1, mlp_ratio=hidden // width)
     where = f"{sizes.said_in}: vision_config."
-    agree(said, found, where)
+    agree_in_sizes(said, _hf(config), where)
     check_only(said, "layer_norm_eps", CLIP_EPS, where)
-    return VitConfig(
-        image_size=found["image_size"],
-        patch_size=patch,
-        width=width,
-        layers=found["num_hidden_layers"],
-        heads=heads_of(said, "num_attention_heads", width, _default_heads(width), where),
-        mlp_ratio=hidden // width,
-        activation=activation_of(said, activation, where),
-    )
+    heads = heads_of(said, "num_attention_heads", width, _default_heads(width), where)
+    return replace(config, heads=heads, activation=activation_of(said, activation, where))
 
 
 def _default_heads(width: int) -> int:

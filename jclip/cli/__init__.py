@@ -1,5 +1,6 @@
-"""The command line: `jclip COMMAND`. Each command is a module that is imported when it is asked for."""
+"""The command line: `jclip COMMAND`. The module of a command is imported when the command is run."""
 
+import difflib
 import os
 import signal
 import sys
@@ -9,21 +10,23 @@ from contextlib import contextmanager
 from importlib import import_module
 from typing import Any
 
+from jclip import __version__
 from jclip.cli.logs import plain_logs
 from jclip.errors import JclipError
+from jclip.extras import reported_extras
 from jclip.plain import all_written, complain, forget, output_errors, patient_streams, say
 
 COMMANDS = {
-    "demo": "real data, every stage of both recipes, a report: the quickstart",
-    "train": "one run: all its stages; resumes by itself when started again",
-    "finetune": "a bundle on your own pictures: chooses everything, says why, keeps the better",
-    "plan": "stages, parameters, arithmetic and memory of a run, without training",
-    "configs": "the recipes that come with jclip, by name",
-    "convert": "PyTorch and safetensors weights to a bundle, and back",
-    "verify": "holds a converted bundle against the weights it came from",
-    "eval": "retrieval, classification and probes of a bundle, and two of them compared",
-    "data": "imports data sets, and shows what they hold",
-    "doctor": "devices, mesh, versions, disk: what would go wrong",
+    "demo": "trains both recipes on real data and writes a report: the quickstart",
+    "train": "trains all stages of a run; the same command resumes it",
+    "finetune": "fine-tunes a bundle on your own images, with settings chosen for you",
+    "plan": "prints the stages, parameters, arithmetic and memory of a run, without training",
+    "configs": "lists the recipes that come with jclip, by name",
+    "convert": "converts PyTorch and safetensors weights to a bundle, and back",
+    "verify": "checks a converted bundle against its source weights",
+    "eval": "evaluates a bundle by retrieval, classification and probes; compares two",
+    "data": "imports and inspects data sets",
+    "doctor": "checks devices, mesh, versions and disk space",
 }
 
 
@@ -41,16 +44,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
                         sys.stdout.flush()
         except JclipError as error:
             complain(f"{name}: {error}")
-        except BrokenPipeError:  # `jclip plan … | head`: not an error of ours
+        except BrokenPipeError:  # `jclip plan … | head` is not an error
             forget(sys.stdout)
             return 0
-        except OSError as error:  # a folder that cannot be made, a file that may not be read, a full disk
+        except OSError as error:  # no permission, a full disk
             place = f"{error.filename}: " if error.filename else ""
             if error.filename == "standard output":
                 forget(sys.stdout)
             complain(f"{name}: {place}{error.strerror or error}")
         except KeyboardInterrupt:
-            complain("")  # after ^C
+            complain("")  # ends the line with ^C
             complain(f"{name}: stopped")
             return 130
     return 1
@@ -62,23 +65,22 @@ def _run(arguments: Sequence[str]) -> int:
         return 0
     command, rest = arguments[0], arguments[1:]
     if command == "--version":
-        from importlib.metadata import version
-
-        say(f"jclip {version('jclip')}")
+        say(f"jclip {__version__}")
         return 0
     if command not in COMMANDS:
-        complain(f"jclip has no command {command!r}: choose one of {', '.join(COMMANDS)}")
+        close = difflib.get_close_matches(command, COMMANDS, n=1)
+        complain(f"jclip has no command {command!r}: {f'did you mean {close[0]}?' if close else 'see jclip --help'}")
         return 2
-    with _ctrl_c_counts():
+    with _ctrl_c_counts(), reported_extras():
         code: int = import_module(f"jclip.cli.{command}").main(rest)
     return code
 
 
 @contextmanager
 def _ctrl_c_counts() -> Iterator[None]:
-    """Re-sends SIGINT if KeyboardInterrupt was swallowed inside a garbage-collection callback, as jax has one.
+    """Re-sends SIGINT if KeyboardInterrupt was swallowed inside a garbage-collection callback; jax has one.
 
-    It must not arrive before the hook has returned, which would swallow it too.
+    The signal is delayed until the hook has returned, because the hook would swallow it too.
     """
     usual = sys.unraisablehook
 
@@ -97,4 +99,4 @@ def _ctrl_c_counts() -> Iterator[None]:
 
 def _usage() -> str:
     rows = "\n".join(f"  {name:<8} {what}" for name, what in COMMANDS.items())
-    return f"jclip: AltCLIP and Chinese-CLIP in JAX\n\n{rows}\n\n`jclip COMMAND --help` explains each."
+    return f"jclip: AltCLIP and Chinese-CLIP in JAX\n\n{rows}\n\n`jclip COMMAND --help` explains one."

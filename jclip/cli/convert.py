@@ -21,27 +21,27 @@ _CHOICES = (*_READING, "image", "text", "seed", "to")
 
 @dataclass(frozen=True)
 class ConvertOptions:
-    """Weights in and out: PyTorch and safetensors checkpoints to a bundle, and a bundle back.
+    """Converts PyTorch and safetensors checkpoints to a bundle, and a bundle back.
 
     SRC is a file, a folder, or hf://ORG/NAME (hf://ORG/NAME@REVISION for a branch, a tag or a commit): AltCLIP,
-    Chinese-CLIP (Hugging Face or cn_clip), CLIP (OpenAI, open_clip or Hugging Face), XLM-R, BERT or RoBERTa-wwm; the
-    kind is found out. The bundle at DST gets a passport.json: every file with its hash, every tensor accounted for, and
-    the difference from the PyTorch model layer by layer. DST must not be there yet.
+    Chinese-CLIP (Hugging Face or cn_clip), CLIP (OpenAI, open_clip or Hugging Face), XLM-R, BERT or RoBERTa-wwm. The
+    family is detected. DST must not exist. It gets a passport.json with the hash of every file, the mapping of every
+    tensor, and the difference from the PyTorch model layer by layer.
 
     Attributes:
       paths: SRC and DST; DST alone with --image and --text.
-      family: kind of the checkpoint, when it is not to be found out: altclip, chinese-clip, cn-clip, clip, openai-clip,
+      family: family of the checkpoint, if it is not detected: altclip, chinese-clip, cn-clip, clip, openai-clip,
         open-clip, xlm-r, bert.
-      tokenizer: file or folder with the text tower's vocabulary, when it does not lie beside the weights.
-      activation: of an open_clip checkpoint without its open_clip_config.json.
-      image_size: bring position embeddings to so many pixels, as the checkpoint's own library does: 336.
-      key: entry of the file's dict in which the model is, when there are several: ema, or state_dict.
-      prefix: of the model's keys, when there are several: model.student. An empty one is '': the keys as they are.
-      image: with --text: a CLIP whose image tower begins a recipe.
-      text: with --image: XLM-R (begins AltCLIP) or a Chinese RoBERTa-wwm (begins Chinese-CLIP).
-      seed: of the parameters that --image and --text leave to be initialised; 0 when it is not given.
-      to: write the bundle SRC as transformers reads it (a folder), or as cn_clip does (a .pt file).
-      json: print the passport, or where a bundle was written to, as JSON.
+      tokenizer: file or folder with the text tower's vocabulary, if it is not beside the weights.
+      activation: activation of an open_clip checkpoint without its open_clip_config.json.
+      image_size: interpolate the position embeddings to this size in pixels, as the checkpoint's own library: 336.
+      key: entry of the file's dict with the model, if there are several: ema, or state_dict.
+      prefix: prefix of the model's keys, if there are several: model.student. '' takes the keys as they are.
+      image: with --text: a CLIP whose image tower is the starting point of a recipe.
+      text: with --image: XLM-R (for AltCLIP) or a Chinese RoBERTa-wwm (for Chinese-CLIP).
+      seed: seed for the parameters that neither --image nor --text has; 0 by default.
+      to: write the bundle SRC for transformers (a folder) or for cn_clip (a .pt file).
+      json: print the passport, or the place of the written bundle, as JSON.
     """
 
     paths: tyro.conf.Positional[Annotated[tuple[str, ...], tyro.conf.arg(metavar="[SRC] DST")]]

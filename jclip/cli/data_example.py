@@ -15,17 +15,17 @@ from jclip.plain import print_json
 
 
 @dataclass(frozen=True)
-class Options:
-    """Creates a folder of images with Chinese names and a spreadsheet, to practise `jclip finetune` on.
+class ExampleOptions:
+    """Writes a folder of pictures with Chinese names and a spreadsheet, to practise `jclip finetune` on.
 
-    The images are emoji that `jclip demo` never trains on, each by three artists. They come from the demo's data set,
-    which is downloaded if missing (about 100 MB, once).
+    The pictures are emoji that `jclip demo` never trains on, each by three artists. They come from the demo's data set,
+    which is downloaded (about 100 MB, once) if necessary.
 
     Attributes:
-      folder: to create; it gets sub-folders of images, pictures.csv (columns 图片 and 描述) and licences.
-      pictures: number of images.
-      seed: of the choice of emoji, or of the drawing.
-      drawn: draw coloured shapes such as 红色的圆形 instead; needs no network.
+      folder: new folder; it gets sub-folders of pictures, pictures.csv (columns 图片 and 描述) and licences.
+      pictures: number of pictures.
+      seed: seed for choosing emoji, or for drawing shapes.
+      drawn: draw coloured shapes instead, such as 红色的圆形; needs no network.
       data: folder of the demo's data set.
       json: print JSON.
     """
@@ -40,7 +40,7 @@ class Options:
 
 def main(arguments: Sequence[str]) -> int:
     """Runs the command."""
-    options = read(Options, arguments, "jclip data example")
+    options = read(ExampleOptions, arguments, "jclip data example")
     console = Console(stderr=True, quiet=options.json)
     if options.drawn:
         table = practice.shapes(options.folder, options.pictures, options.seed)

@@ -32,42 +32,42 @@ _FORMATS = "\n\n    ".join(f"{name}: {form.what}." for name, form in FORMATS.ite
 
 
 @dataclass(frozen=True)
-class Options:
-    """Files of other programs to a folder of sharded array_record files, which training and evaluation read.
+class ImportOptions:
+    """Imports files of other programs into a folder of sharded array_record files, which training and evaluation read.
 
-    FORMAT may be left out where SRC tells it. An import that was killed goes on where it was when the same command is
-    given again. DST must not be there yet; it gets a report.json of what was skipped and why.
+    FORMAT may be omitted if SRC tells it. An interrupted import resumes when the same command is given again. DST must
+    not exist; it gets a report.json of what was skipped and why.
 
     Attributes:
       paths: FORMAT, SRC and DST; `jclip data import --formats` explains the formats.
-      formats: explain the formats, and do nothing.
-      splits: which, separated by commas; one name, by default train, where the format has none.
-      validation: pictures of split train that become split valid: a number, as 30, or a share, as 10%.
+      formats: explain the formats, and do nothing else.
+      splits: names separated by commas; for a format without splits, one name, by default train.
+      validation: pictures of split train that become split valid: a number, such as 30, or a share, such as 10%.
       add: add the splits to DST, a folder of the same kind that has none of these splits.
-      language: of the captions, of the other text, or of names in classes.txt, as zh.
-      picture: the column or field with the picture, or its path.
-      caption: the column or field with the caption.
-      english: the column or field with the English text.
-      other: the column or field with the other text.
-      language_column: the column or field with the language.
-      separator: of columns, one character or tab; found by default, or what the format's own program takes.
-      encoding: of a table or of captions, as gb18030 or cp1252; by default UTF-8, UTF-16 and GB18030 are found.
-      root: the folder that the pictures' paths in a table begin in; by default the table's own.
-      captions_from: files beside the pictures, or the pictures' names; of a picture-folder.
+      language: language of the captions, of the other text, or of the names in classes.txt, such as zh.
+      picture: column or field with the picture, or its path.
+      caption: column or field with the caption.
+      english: column or field with the English text.
+      other: column or field with the other text.
+      language_column: column or field with the language.
+      separator: separator of columns, one character or tab; by default detected, or that of the format's own program.
+      encoding: encoding of a table or of captions, such as gb18030 or cp1252; by default UTF-8, UTF-16 and GB18030 are
+        detected.
+      root: folder to which the pictures' paths in a table are relative; by default the table's own.
+      captions_from: for a picture-folder: files beside the pictures, or the pictures' names.
       min_length: skip texts of fewer characters; the papers' data had 5 to 50.
       max_length: skip texts of more characters.
-      duplicates: what to do with exact duplicates; skip, but keep for benchmarks and labelled pictures.
-      max_skipped: stop when more than this is skipped: a number, or a share as 10%, which is the default; 0 for
-        benchmarks.
+      duplicates: skip or keep exact duplicates; by default skip, but keep for benchmarks and labelled pictures.
+      max_skipped: stop if more than this is skipped: a number, or a share such as 10%, the default; 0 for benchmarks.
       max_megapixels: skip pictures of more millions of pixels; by default what the memory allows, 16 to 178, or
         $JCLIP_MAX_MEGAPIXELS. Training and encoding have the same default and read the variable; the report names the
-        pictures that it keeps from them.
-      orientation: of the camera, where a picture carries one: apply stores it upright, as PNG or TIFF without loss;
-        ignore, the default, keeps its bytes, and training takes no notice, as CLIP's and Chinese-CLIP's own code.
-      shard_mib: about how many MiB of the source make one shard.
-      workers: processes; as many as there are cores by default. Beam has its own.
+        pictures that are kept but exceed it.
+      orientation: EXIF orientation of pictures: apply stores them upright, losslessly as PNG or TIFF; ignore, the
+        default, keeps their bytes, and training ignores the orientation, as CLIP's and Chinese-CLIP's code does.
+      shard_mib: approximate MiB of the source for one shard.
+      workers: number of processes; by default the number of cores. Beam has its own.
       beam: run on Apache Beam, on its direct runner unless --beam-options say otherwise.
-      beam_options: of Apache Beam, in one string after an equals sign: --beam-options='--runner=FlinkRunner'.
+      beam_options: options of Apache Beam, in one string after an equals sign: --beam-options='--runner=FlinkRunner'.
       json: print the report as JSON.
     """
 
@@ -101,7 +101,7 @@ class Options:
 
 def main(arguments: Sequence[str]) -> int:
     """Runs the command."""
-    options = read(Options, arguments, "jclip data import")
+    options = read(ImportOptions, arguments, "jclip data import")
     if options.formats:
         for name, form in FORMATS.items():
             say(f"{name}: {form.what}")
@@ -121,7 +121,7 @@ def main(arguments: Sequence[str]) -> int:
     return 0
 
 
-def _reading(options: Options) -> Reading:
+def _reading(options: ImportOptions) -> Reading:
     splits = None
     if options.splits is not None:
         splits = tuple(dict.fromkeys(split.strip() for split in options.splits.split(",")))
@@ -145,7 +145,7 @@ def _reading(options: Options) -> Reading:
     )
 
 
-def _plan(options: Options, name: str, reader: Reader, reading: Reading) -> Plan:
+def _plan(options: ImportOptions, name: str, reader: Reader, reading: Reading) -> Plan:
     if options.min_length < 1 or (options.max_length or options.min_length) < options.min_length:
         raise JclipError(
             f"--min-length {options.min_length} --max-length {options.max_length} leave no text: give 1 or more, and "
@@ -187,7 +187,7 @@ def _cores() -> int:
 
 @contextmanager
 def shown_progress(console: Console) -> Iterator[Callable[[str, int, int], None]]:
-    """Yields a function that shows (what is done, parts done, parts in all) in a bar, on a terminal."""
+    """Yields a function that shows (what is done, parts done, parts in all) in a progress bar, on a terminal."""
     columns = (description(), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     # Drawn from here, not from a thread of its own: while tensorflow-datasets is imported no other thread may import.
     terminal = console.is_terminal and not console.quiet  # elsewhere a bar would be an empty line

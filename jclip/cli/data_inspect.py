@@ -14,7 +14,7 @@ from jclip.bundle import open_bundle
 from jclip.cli.options import read
 from jclip.console import Console, description, facts, text
 from jclip.data.inspecting.contact_sheet import write_sheet
-from jclip.data.inspecting.inspect import Counting, Split, folder_kind, inspect
+from jclip.data.inspecting.statistics import SplitStatistics, TokenCounting, folder_kind, inspect
 from jclip.errors import JclipError
 from jclip.io.files import check_writable
 from jclip.plain import print_json, shown
@@ -28,18 +28,18 @@ _UNITS = {"pairs": "pairs", "parallel": "translations", "labelled": "pictures of
 
 
 @dataclass(frozen=True)
-class Options:
-    """What a data folder holds: counts, languages, lengths of texts, sizes of pictures, duplicates, and a sheet.
+class InspectOptions:
+    """Prints statistics of a data folder, and can write a contact sheet of its pictures.
 
     Attributes:
-      folder: that `jclip data import` wrote.
-      split: look at this one only; at all of them when it is not given.
-      tokenizer: a bundle, or a tokenizer's file or folder: counts tokens with it.
-      context_length: with a tokenizer that is no bundle: how many tokens fit.
-      sample: look at so many records of each split, evenly spread.
-      sheet: write a contact sheet to this .png or .html, of the first split or of --split.
-      pictures: on the sheet.
-      font: a .ttf or .otf file for the captions on a .png, where the system has none for Chinese.
+      folder: folder that `jclip data import` wrote.
+      split: split to inspect; by default all.
+      tokenizer: bundle, or a tokenizer's file or folder, for counting tokens.
+      context_length: context length, for a tokenizer that is not a bundle's.
+      sample: number of records of each split to read, evenly spread.
+      sheet: write a contact sheet of the first split, or of --split, to this .png or .html.
+      pictures: number of pictures on the sheet.
+      font: .ttf or .otf file for the captions on a .png, if the system has none for Chinese.
       json: print JSON.
     """
 
@@ -56,7 +56,7 @@ class Options:
 
 def main(arguments: Sequence[str]) -> int:
     """Runs the command."""
-    options = read(Options, arguments, "jclip data inspect")
+    options = read(InspectOptions, arguments, "jclip data inspect")
     for name in ("sample", "pictures", "context_length"):
         value = getattr(options, name)
         if value is not None and value < 1:
@@ -95,20 +95,20 @@ def _move(bar: Progress, task: TaskID, done: int, total: int) -> None:
     bar.refresh()
 
 
-def _counting(options: Options) -> Counting | None:
+def _counting(options: InspectOptions) -> TokenCounting | None:
     if options.tokenizer is None:
         if options.context_length is not None:
             raise JclipError("--context-length belongs to --tokenizer: give both")
         return None
     if (options.tokenizer / "config.json").is_file() and options.context_length is None:
         bundle = open_bundle(options.tokenizer)
-        return Counting(bundle.tokenizer, bundle.context_length)
+        return TokenCounting(bundle.tokenizer, bundle.context_length)
     if options.context_length is None:
         raise JclipError(f"{options.tokenizer} is no bundle, which would know it: give --context-length too")
-    return Counting(load_tokenizer(options.tokenizer), options.context_length)
+    return TokenCounting(load_tokenizer(options.tokenizer), options.context_length)
 
 
-def _table(title: str, kind: str, found: Split) -> Table:
+def _table(title: str, kind: str, found: SplitStatistics) -> Table:
     table = facts(title)
     values = found.as_json()
     partly = f", {found.looked_at:,} looked at" if found.looked_at < found.records else ""
@@ -148,8 +148,8 @@ def _language(name: str) -> str:
     return shown(name) or "not said"
 
 
-def _add_classes(table: Table, found: Split) -> None:
-    """All classes where they are few, or those with the most pictures and with the fewest."""
+def _add_classes(table: Table, found: SplitStatistics) -> None:
+    """Adds all classes if they are few, or those with the most and the fewest pictures."""
     ranked = sorted(found.classes.items(), key=lambda item: -item[1])
     counts = [count for _, count in ranked]
     spread = f"{counts[-1]:,} to {counts[0]:,}" if counts[0] != counts[-1] else f"{counts[0]:,}"

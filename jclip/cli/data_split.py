@@ -15,15 +15,15 @@ from jclip.plain import print_json
 
 
 @dataclass(frozen=True)
-class Options:
+class SplitOptions:
     """Moves pictures of split train of an imported folder, with all their captions, to a new split valid.
 
-    A picture's content decides: equal pictures are on one side, and with a share a picture is on the same side
-    whatever else the folder holds. The folder stays as it is until all is written.
+    A picture's content decides: equal pictures are on one side, and with a share a picture is on the same side whatever
+    else the folder holds. The folder is unchanged until everything is written.
 
     Attributes:
-      folder: that `jclip data import` wrote, with pictures and captions.
-      validation: a number of pictures, as 30, or a share, as 10%.
+      folder: folder that `jclip data import` wrote, with pictures and captions.
+      validation: a number of pictures, such as 30, or a share, such as 10%.
       json: print the counts as JSON.
     """
 
@@ -34,7 +34,7 @@ class Options:
 
 def main(arguments: Sequence[str]) -> int:
     """Runs the command."""
-    options = read(Options, arguments, "jclip data split")
+    options = read(SplitOptions, arguments, "jclip data split")
     share = Share.read(options.validation)
     console = Console(stderr=True, quiet=options.json)
     with shown_progress(console) as progress:

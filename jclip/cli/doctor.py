@@ -12,7 +12,8 @@ from jclip.cli.options import read
 from jclip.console import Console, text
 from jclip.plain import print_json
 
-_PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "tensorflow-datasets", "tokenizers")
+_CORE = ("jax", "jaxlib", "flax", "numpy", "tokenizers")
+_TRAIN = ("optax", "orbax-checkpoint", "grain", "tensorflow-datasets")
 
 
 @dataclass(frozen=True)
@@ -71,14 +72,15 @@ def _python() -> str:
 
 def _packages() -> str:
     missing, found = [], []
-    for name in _PACKAGES:
+    for name in (*_CORE, *_TRAIN):
         try:
             found.append(f"{name} {version(name)}")
         except PackageNotFoundError:
             missing.append(name)
-    if missing:
+    if set(missing) & set(_CORE):
         raise RuntimeError(f"missing: {', '.join(missing)}: install jclip again")
-    return ", ".join(found)
+    note = f'; without {", ".join(missing)}, which training needs: pip install "jclip[train]"' if missing else ""
+    return ", ".join(found) + note
 
 
 def _devices() -> str:

@@ -1,4 +1,4 @@
-"""Lines that libraries log (orbax, grain and tensorflow-datasets through absl, jax): one plain line each, or none."""
+"""Log messages of libraries (jax; orbax, grain and tensorflow-datasets through absl), as one plain line each."""
 
 import logging
 from collections.abc import Iterator
@@ -10,15 +10,15 @@ from jclip.plain import complain, shown
 
 @contextmanager
 def plain_logs(name: str) -> Iterator[None]:
-    """Within the block warnings and errors of libraries are printed to standard error as one line each.
+    """Prints warnings and errors of libraries to standard error, one line each, within the block.
 
-    While a progress bar is shown, they appear above it.
+    They appear above a progress bar.
 
     Args:
-      name: of the command, which begins the line.
+      name: the command's name, which begins the line.
     """
     handler = _Lines(name)
-    # On the root, where absl would otherwise put a handler of its own format at its first line.
+    # On the root logger, where absl would otherwise install its own handler at its first message.
     logging.getLogger().addHandler(handler)
     try:
         yield
@@ -50,7 +50,7 @@ def _message(record: logging.LogRecord) -> str:
 
 
 def _library(record: logging.LogRecord) -> str:
-    """Returns whose line it is: the package of the file that logged it, for most log under the name "absl"."""
+    """Returns the package that logged a message, from its file: many log under the name "absl"."""
     parts = Path(record.pathname).parts
     for place in ("site-packages", "dist-packages"):
         if place in parts[:-1]:

@@ -1,4 +1,4 @@
-"""Options on the command line, by tyro; what it cannot read is said in a line, with exit code 2."""
+"""Options on the command line, read by tyro; wrong ones are reported in one line, with exit code 2."""
 
 import contextlib
 import dataclasses
@@ -17,16 +17,16 @@ T = TypeVar("T")
 
 
 def read(kind: Any, arguments: Sequence[str], prog: str, **more: Any) -> Any:
-    """`tyro.cli`, but an argument that fits nothing, or a value that does not fit, is one line on standard error.
+    """Returns options read by `tyro.cli`; an error is one line on standard error.
 
     Args:
       kind: a dataclass, whose docstring is the help.
-      arguments: what stands after `prog`.
-      prog: "jclip train", for messages.
-      more: of `tyro.cli`: `default`.
+      arguments: the words after `prog`.
+      prog: the command for messages, like "jclip train".
+      more: arguments of `tyro.cli`: `default`.
 
     Raises:
-      SystemExit: code 2 after such a line, or 0 after --help.
+      SystemExit: code 2 after an error, or 0 after --help.
     """
     value, unknown = read_known(kind, arguments, prog, **more)
     if unknown:
@@ -35,10 +35,10 @@ def read(kind: Any, arguments: Sequence[str], prog: str, **more: Any) -> Any:
 
 
 def read_known(kind: Any, arguments: Sequence[str], prog: str, **more: Any) -> tuple[Any, list[str]]:
-    """As `read`, and what is left over: options that `kind` does not know, with their values.
+    """Returns options like `read`, and the words that `kind` does not know: other options and their values.
 
     Raises:
-      SystemExit: as `read`.
+      SystemExit: see `read`.
     """
     complaint = io.StringIO()
     try:
@@ -52,10 +52,10 @@ def read_known(kind: Any, arguments: Sequence[str], prog: str, **more: Any) -> t
 
 
 def explain(kind: Any, prog: str, **more: Any) -> None:
-    """Prints the help of `kind`, as --help does, and returns.
+    """Prints the help of `kind`, like --help, but returns.
 
     Args:
-      kind, prog, more: as of `read`.
+      kind, prog, more: see `read`.
     """
     with contextlib.suppress(SystemExit), _shown_help():
         tyro.cli(kind, args=["--help"], prog=prog, **more)
@@ -81,10 +81,10 @@ def option_names(kind: Any, prefix: str = "--") -> list[str]:
 
 
 def refuse(prog: str, unknown: Sequence[str], known: Sequence[str]) -> NoReturn:
-    """Says which argument is unknown, and which one it may be meant to be; exits with code 2."""
+    """Reports an unknown argument with the nearest known one, and exits with code 2."""
     wrong = next((word for word in unknown if word.startswith("-")), None)
     if wrong is None:
-        _say(prog, f"too many arguments: {unknown[0]!r} has no place (see {prog} --help)")
+        _say(prog, f"too many arguments: {unknown[0]!r} is not expected (see {prog} --help)")
         sys.exit(2)
     wrong = wrong.partition("=")[0]
     close = difflib.get_close_matches(wrong.replace("_", "-"), known, n=1)
@@ -98,7 +98,7 @@ def _say(prog: str, what: str) -> None:
 
 
 class _Help(io.StringIO):
-    """What tyro prints, which it colours and draws as if it printed to standard output."""
+    """Buffer for tyro's output, with the encoding and colours of standard output."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -114,7 +114,7 @@ class _Help(io.StringIO):
 
 @contextlib.contextmanager
 def _shown_help() -> Iterator[None]:
-    """Holds back what tyro prints in the block, for the help shows a configuration's values; then prints it escaped."""
+    """Prints tyro's output of the block escaped, because help shows values from configurations."""
     held = _Help()
     try:
         with contextlib.redirect_stdout(held):
@@ -125,7 +125,7 @@ def _shown_help() -> Iterator[None]:
 
 
 def _in_a_line(box: str, prog: str) -> str:
-    """The sentence inside tyro's box: its first part, without the frame, the title and the help that follows."""
+    """Returns the first sentence in tyro's error box, without frame, title and help."""
     plain = re.sub(r"\x1b\[[0-9;]*m", "", box)
     framed = "╭" in plain  # with the title in the frame; where ╭ cannot be printed, the title is the first part
     parts: list[list[str]] = [[]]

@@ -15,14 +15,13 @@ from jclip.cli.configs import parse
 from jclip.cli.train_words import what_now
 from jclip.console import Console
 from jclip.errors import JclipError
-from jclip.evaluators import evaluators
 from jclip.io.files import check_folder
-from jclip.parallel.processes import connect, everywhere, is_first_process, is_single_process, on_first, sharing_errors
+from jclip.parallel.processes import connect, is_first_process, is_single_process, on_first, sharing_errors
 from jclip.plain import complain, print_json
+from jclip.running import run as run_all
 from jclip.train.configuration import Run
 from jclip.train.logging.progress import ProgressWatcher
 from jclip.train.logging.sinks import read_journal
-from jclip.train.loop import train
 from jclip.train.outcome import Outcome
 from jclip.train.scores import Scores
 
@@ -86,7 +85,7 @@ def _train(arguments: Sequence[str]) -> int:
     with ProgressWatcher(
         console, run.name, scores=Scores(run.best, read_journal(workdir / "metrics.jsonl"))
     ) as watcher:
-        outcome = train(run, workdir, watcher=watcher, evaluators=everywhere(lambda: evaluators(run)))
+        outcome = run_all(run, workdir, watcher=watcher)
     with suppress(OSError, SystemExit):  # whoever watched is gone; the second is rich's
         _tell(run, outcome, console, as_json=options.json)
     if outcome.finished:

@@ -1,4 +1,4 @@
-"""Last words of `jclip train`: the best bundle, and a command that uses it."""
+"""Last lines of `jclip train`: the best bundle, and a command that uses it."""
 
 import shlex
 from pathlib import Path
@@ -16,7 +16,7 @@ def what_now(run: Run, outcome: Outcome) -> tuple[str, str]:
 
 
 def command(run: Run, bundle: Path) -> str:
-    """Returns the command that evaluates a bundle as the run did; on DATA where it did not."""
+    """Returns the command that evaluates a bundle like the run, or on DATA if the run has no evaluation."""
     return shlex.join(["jclip", "eval", *_arguments(run.evaluations[0] if run.evaluations else None, str(bundle))])
 
 

@@ -17,16 +17,16 @@ _VERDICTS = {True: text("holds", "green"), False: text("wrong", "red"), None: te
 
 @dataclass(frozen=True)
 class VerifyOptions:
-    """Re-runs the passport of BUNDLE against the weights that it was converted from, and prints what holds.
+    """Repeats the checks of BUNDLE's passport against its source weights, and prints the results.
 
-    With the options of the conversion, which the passport records. Exits with 0 when all that could be looked at holds:
-    where PyTorch is not installed, the comparison with it is left out, and the table says so.
+    The passport records the options of the conversion. Without PyTorch the comparison with the PyTorch model is
+    skipped, and the table says so. Exit code 0 means that no check failed.
 
     Attributes:
       bundle: a converted bundle.
-      sources: the checkpoint; for one composed with --image and --text, both, in this order.
-      tokenizer: where the vocabulary is now, when the one given at the conversion has moved.
-      json: print the checks as JSON; what could not be looked at holds null.
+      sources: the checkpoint; for a bundle composed with --image and --text, both, in this order.
+      tokenizer: the vocabulary's new place, if it was given at the conversion and has moved.
+      json: print the checks as JSON; a skipped check has null.
     """
 
     bundle: tyro.conf.Positional[Annotated[Path, tyro.conf.arg(metavar="BUNDLE")]]
@@ -39,7 +39,7 @@ def main(arguments: Sequence[str]) -> int:
     """Runs the command.
 
     Raises:
-      JclipError: something does not hold.
+      JclipError: a check failed.
     """
     options = read(VerifyOptions, arguments, "jclip verify")
     from jclip.conversion import verify
@@ -55,5 +55,7 @@ def main(arguments: Sequence[str]) -> int:
         Console().print(table)
     wrong = "; ".join(f"{check.what}: {check.seen}" for check in checks if check.holds is False)
     if wrong:
-        raise JclipError(f"{options.bundle} does not hold ({wrong}): convert again, or name the SRC that it came from")
+        raise JclipError(
+            f"{options.bundle} fails its checks ({wrong}): convert it again, or give the SRC of its conversion"
+        )
     return 0

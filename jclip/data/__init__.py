@@ -1,0 +1,38 @@
+"""Data folders: image-text pairs, parallel text, labelled images.
+
+Names:
+  PairFolder: a source of image-text pairs: a folder that `jclip data import` or `write_pairs` wrote.
+  ParallelFolder: a source of sentences in English and another language.
+  LabelledFolder: a source of images with classes.
+  StoredPair: an encoded image with its captions, for `write_pairs`.
+  Translation: an English sentence with its translation, for `write_parallel`.
+  write_pairs: writes image-text pairs to a data folder.
+  write_parallel: writes parallel text to a data folder.
+"""
+
+from typing import TYPE_CHECKING
+
+from jclip.lazy import lazy
+
+if TYPE_CHECKING:
+    from jclip.data.sources.folders import LabelledFolder as LabelledFolder
+    from jclip.data.sources.folders import PairFolder as PairFolder
+    from jclip.data.sources.folders import ParallelFolder as ParallelFolder
+    from jclip.data.sources.kinds import StoredPair as StoredPair
+    from jclip.data.sources.records import Translation as Translation
+    from jclip.data.sources.writing import write_pairs as write_pairs
+    from jclip.data.sources.writing import write_parallel as write_parallel
+
+__all__, __getattr__, __dir__ = lazy(
+    __name__,
+    {
+        "PairFolder": "jclip.data.sources.folders:PairFolder",
+        "ParallelFolder": "jclip.data.sources.folders:ParallelFolder",
+        "LabelledFolder": "jclip.data.sources.folders:LabelledFolder",
+        "StoredPair": "jclip.data.sources.kinds:StoredPair",
+        "Translation": "jclip.data.sources.records:Translation",
+        "write_pairs": "jclip.data.sources.writing:write_pairs",
+        "write_parallel": "jclip.data.sources.writing:write_parallel",
+    },
+    needs=("array_record", "tensorflow_datasets"),
+)

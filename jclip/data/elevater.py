@@ -1,4 +1,4 @@
-"""How many classes each of ELEVATER's 20 sets has, for whoever imports and whoever scores them."""
+"""Number of classes of each of ELEVATER's 20 sets, for imports and evaluation."""
 
 CLASSES = {
     "caltech-101": 101, "cifar-10": 10, "cifar-100": 100, "country211": 211, "dtd": 47, "eurosat_clip": 10,
@@ -6,15 +6,15 @@ CLASSES = {
     "kitti-distance": 4, "mnist": 10, "oxford-flower-102": 102, "oxford-iiit-pets": 37, "patch-camelyon": 2,
     "rendered-sst2": 2, "resisc45_clip": 45, "stanford-cars": 196, "voc-2007-classification": 20,
 }  # fmt: skip
-"""As Yang et al. 2022, table 12, counts them."""
+"""Counts of Yang et al. 2022, table 12."""
 
 _CLUTTER = ("caltech-101",)
 
 
 def counts(name: str) -> tuple[int, ...]:
-    """How many classes a set may have.
+    """Returns the numbers of classes that a set may have.
 
-    Caltech-101 has 101 and a class of clutter. The paper counts 101, but its 6,084 test pictures are what is left of
-    all 9,144 when 30 of each of 102 classes are for training; so both are the set.
+    Caltech-101 has 101, or 102 with its class of clutter. The paper counts 101, but its 6,084 test pictures are what is
+    left of all 9,144 after taking 30 of each of 102 classes for training. So both are accepted.
     """
     return (CLASSES[name], CLASSES[name] + 1) if name in _CLUTTER else (CLASSES[name],)

@@ -1,7 +1,7 @@
-"""Identity of pictures and texts: 63 bits of a digest of what they hold, whatever a source numbers them.
+"""Identity of pictures and texts: 63 bits of a digest of their content, independent of the source.
 
-Equal pictures are one in a gallery, equal texts are one query, and neither are negatives of each other in a batch.
-Among ten million different texts or pictures the chance that any two share an identity is about 5 in a million.
+Equal pictures count once in a gallery, equal texts are one query, and neither are negatives of each other in a batch.
+Among ten million different texts or pictures, the probability of any collision is about 5 in a million.
 """
 
 import hashlib
@@ -9,28 +9,28 @@ import re
 import unicodedata
 
 _SPACE = re.compile(r"[^\S\x0b\x0c\x1c-\x1f\x85]+")
-"""White space without control characters, which BERT's tokenizers drop, so that the words around them are one."""
+"""White space without control characters: BERT's tokenizers drop those, which joins the words around them."""
 
 
 def picture_identity(encoded: bytes) -> int:
-    """Returns the identity of a picture, from 0 to 2^63 - 1, by the bytes of its file.
+    """Returns the identity of a picture, from 0 to 2^63 - 1, from the bytes of its file.
 
-    Decoded pixels would also make one of a picture and its copy with other metadata. But a lossy copy has other pixels
-    anyway, pixels depend on the version of the decoder, and decoding takes much longer than a digest.
+    Decoded pixels would also match a copy with other metadata. But a lossy copy has other pixels anyway, pixels depend
+    on the version of the decoder, and decoding takes much longer than a digest.
     """
     return _digest(encoded)
 
 
 def text_identity(text: str) -> int:
-    """Returns the identity of a text, from 0 to 2^63 - 1, by its `plain_text`."""
+    """Returns the identity of a text, from 0 to 2^63 - 1, from its `plain_text`."""
     return _digest(plain_text(text).encode("utf-8", "surrogatepass"))
 
 
 def plain_text(text: str) -> str:
-    r"""Returns a text in Unicode's form NFC, with single spaces and without white space around it.
+    r"""Returns a text in Unicode's form NFC, with single spaces and no surrounding white space.
 
-    Texts that differ in this alone look the same, and every tokenizer reads them the same. Compatibility forms (NFKC),
-    case and punctuation stay apart, because people and some tokenizers see them.
+    Texts that differ only in this look the same, and every tokenizer gives them the same ids. Compatibility forms
+    (NFKC), case and punctuation are kept, because people and some tokenizers see them.
 
     >>> plain_text("  cafe\u0301\u3000noir\n") == "caf\u00e9 noir"
     True

@@ -23,8 +23,9 @@ Names:
   LinearProbe: a linear classifier.
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from jclip.lazy import lazy
 
 if TYPE_CHECKING:
     from jclip.evaluate.metrics.logistic_regression import LinearProbe as LinearProbe
@@ -44,29 +45,24 @@ if TYPE_CHECKING:
     from jclip.evaluate.tasks.probe import probe as probe
     from jclip.evaluate.tasks.retrieval import retrieval as retrieval
 
-_NAMES = {
-    "retrieval": "jclip.evaluate.tasks.retrieval:retrieval",
-    "classification": "jclip.evaluate.tasks.classification:classification",
-    "probe": "jclip.evaluate.tasks.probe:probe",
-    "Evaluation": "jclip.evaluate.tasks.evaluation:Evaluation",
-    "Results": "jclip.evaluate.results:Results",
-    "Result": "jclip.evaluate.results:Result",
-    "read_results": "jclip.evaluate.results:read_results",
-    "zero_shot": "jclip.evaluate.tasks.classification:zero_shot",
-    "recall": "jclip.evaluate.metrics.recall:recall",
-    "query_hits": "jclip.evaluate.metrics.recall:query_hits",
-    "Positives": "jclip.evaluate.metrics.positives:Positives",
-    "topk": "jclip.evaluate.metrics.recall:topk",
-    "classifier": "jclip.evaluate.metrics.zero_shot:classifier",
-    "load_prompts": "jclip.evaluate.prompts:load_prompts",
-    "fit_probe": "jclip.evaluate.metrics.logistic_regression:fit_probe",
-    "LinearProbe": "jclip.evaluate.metrics.logistic_regression:LinearProbe",
-}
-__all__ = list(_NAMES)
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _NAMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}: it has {', '.join(_NAMES)}")
-    module, _, attribute = _NAMES[name].partition(":")
-    return getattr(import_module(module), attribute)
+__all__, __getattr__, __dir__ = lazy(
+    __name__,
+    {
+        "retrieval": "jclip.evaluate.tasks.retrieval:retrieval",
+        "classification": "jclip.evaluate.tasks.classification:classification",
+        "probe": "jclip.evaluate.tasks.probe:probe",
+        "Evaluation": "jclip.evaluate.tasks.evaluation:Evaluation",
+        "Results": "jclip.evaluate.results:Results",
+        "Result": "jclip.evaluate.results:Result",
+        "read_results": "jclip.evaluate.results:read_results",
+        "zero_shot": "jclip.evaluate.tasks.classification:zero_shot",
+        "recall": "jclip.evaluate.metrics.recall:recall",
+        "query_hits": "jclip.evaluate.metrics.recall:query_hits",
+        "Positives": "jclip.evaluate.metrics.positives:Positives",
+        "topk": "jclip.evaluate.metrics.recall:topk",
+        "classifier": "jclip.evaluate.metrics.zero_shot:classifier",
+        "load_prompts": "jclip.evaluate.prompts:load_prompts",
+        "fit_probe": "jclip.evaluate.metrics.logistic_regression:fit_probe",
+        "LinearProbe": "jclip.evaluate.metrics.logistic_regression:LinearProbe",
+    },
+)

@@ -14,7 +14,7 @@ import jax
 
 from jclip.bundle import open_bundle
 from jclip.console import Console
-from jclip.data.importing.anything import bring, described
+from jclip.data.importing.any_format import describe_folder, import_pairs
 from jclip.data.importing.limits import Limit
 from jclip.data.importing.parts import Reading
 from jclip.data.importing.validation import Share
@@ -240,7 +240,7 @@ def _open_note(request: Request) -> dict[str, Any]:
 def _choose(request: Request, note: dict[str, Any], console: Console) -> dict[str, Any]:
     """Imports the data, chooses, and writes the configuration; returns the note with the choices."""
     with console.working("reading the data") as say:
-        folder = bring(
+        folder = import_pairs(
             request.data,
             request.out / DATA,
             request.reading,
@@ -248,7 +248,7 @@ def _choose(request: Request, note: dict[str, Any], console: Console) -> dict[st
             limit=None if request.max_skipped is None else Limit.read(request.max_skipped),
             progress=lambda what, done, total: say(f"{what} {done}/{total}" if total else what),
         )
-        for line in described(folder):
+        for line in describe_folder(folder):
             console.tell(line)
         bundle = open_bundle(request.bundle)
         data, model = read_data(folder, bundle.tokenizer, bundle.context_length), read_model(bundle)

@@ -1,7 +1,7 @@
-"""AutoAugment's ImageNet policy (Cubuk et al. 2019), as timm has it under "original" and Chinese-CLIP's code uses it.
+"""AutoAugment's ImageNet policy (Cubuk et al. 2019): timm's "original", which Chinese-CLIP's code uses.
 
-One of 25 pairs of operations is drawn, and of the two each is done with its own probability. Pillow does them, as it
-does for timm: on the same draw the two give the same picture to the bit, which the tests hold them to.
+One of 25 pairs of operations is drawn, and each of the two is applied with its own probability. With the same random
+numbers, the result equals timm's bit by bit.
 """
 
 from collections.abc import Callable
@@ -13,13 +13,13 @@ Colour = tuple[int, int, int]
 
 
 class Operation(NamedTuple):
-    """What is done to a picture.
+    """Operation on a picture.
 
     Attributes:
       name: a key of `IN_PLACE` or `MOVING`.
-      value: "rotate": degrees, counter-clockwise. "shear_x": how many pixels further to the right a pixel is taken from
-        with each row down. "posterize": bits that are kept, 4 to 8. "solarize": the level from which on values are
-        inverted, 0 to 256. "color", "contrast", "sharpness": the factor, 1 for no change. The others take none: 0.
+      value: "rotate": degrees, counter-clockwise. "shear_x": shift of the sampled position to the right for each row
+        down, in pixels. "posterize": bits to keep, 4 to 8. "solarize": the level from which values are inverted, 0 to
+        256. "color", "contrast", "sharpness": factor, 1 for no change. 0 for the others.
     """
 
     name: str
@@ -27,7 +27,7 @@ class Operation(NamedTuple):
 
 
 Chance = tuple[str, float, int]
-"""An operation, the probability of doing it, and its level, 0 to 10."""
+"""Operation, its probability, and its level, 0 to 10."""
 
 POLICY: tuple[tuple[Chance, Chance], ...] = (
     (("posterize", 0.4, 8), ("rotate", 0.6, 9)),
@@ -56,7 +56,7 @@ POLICY: tuple[tuple[Chance, Chance], ...] = (
     (("color", 0.6, 4), ("contrast", 1.0, 8)),
     (("equalize", 0.8, 8), ("equalize", 0.6, 3)),
 )
-"""The 25 pairs; the last five stand above too, and so are drawn twice as often as the rest."""
+"""The 25 pairs. The last five are duplicates, and so are drawn twice as often as the rest."""
 
 IN_PLACE: dict[str, Callable[[Image.Image, float], Image.Image]] = {
     "posterize": lambda image, bits: ImageOps.posterize(image, int(bits)),
@@ -68,7 +68,7 @@ IN_PLACE: dict[str, Callable[[Image.Image, float], Image.Image]] = {
     "contrast": lambda image, factor: ImageEnhance.Contrast(image).enhance(factor),
     "sharpness": lambda image, factor: ImageEnhance.Sharpness(image).enhance(factor),
 }
-"""(picture, value) -> picture, of the operations that leave every pixel where it is."""
+"""Operations that keep every pixel in its place: (picture, value) -> picture."""
 
 
 def _rotate(image: Image.Image, degrees: float, fill: Colour, resample: Image.Resampling) -> Image.Image:
@@ -84,11 +84,11 @@ MOVING: dict[str, Callable[[Image.Image, float, Colour, Image.Resampling], Image
     "rotate": _rotate,
     "shear_x": _shear_x,
 }
-"""(picture, value, what comes in at the edges, how pixels are mixed) -> picture, of those that move pixels."""
+"""Operations that move pixels: (picture, value, fill colour, interpolation) -> picture."""
 
 
 def at_level(name: str, level: float) -> Operation:
-    """An operation at a level of 0 to 10; one that moves pixels goes to its positive side."""
+    """Returns an operation at a level of 0 to 10; one that moves pixels has a positive value."""
     share = level / 10
     values: dict[str, float] = {
         "rotate": share * 30,
@@ -104,10 +104,10 @@ _CHANCES = [[(probability, at_level(name, level)) for name, probability, level i
 
 
 def draw_operations(draw: Callable[[], float]) -> tuple[Operation, ...]:
-    """What one picture undergoes, in order: none, one or two operations; `draw` gives uniform numbers in [0, 1)."""
+    """Draws the operations for one picture: none, one or two. `draw` returns uniform numbers in [0, 1)."""
     found = []
     for probability, operation in _CHANCES[int(len(_CHANCES) * draw())]:
-        # timm draws nothing for what is certain, and neither does this: so the two can be held against each other.
+        # Like timm, consumes no random number for a certain operation, so that tests can compare the two.
         if probability < 1 and draw() > probability:
             continue
         if operation.name in MOVING and draw() > 0.5:
@@ -117,13 +117,13 @@ def draw_operations(draw: Callable[[], float]) -> tuple[Operation, ...]:
 
 
 def operate(image: Image.Image, operation: Operation, fill: Colour, resample: Image.Resampling) -> Image.Image:
-    """The picture after an operation.
+    """Returns the picture after an operation.
 
     Args:
-      image: RGB; it is left as it is.
-      operation: what is done.
-      fill: what comes in at the edges when pixels move.
-      resample: how pixels are mixed then.
+      image: RGB; not modified.
+      operation: the operation.
+      fill: colour outside the edges, for operations that move pixels.
+      resample: interpolation, for operations that move pixels.
     """
     name, value = operation
     return MOVING[name](image, value, fill, resample) if name in MOVING else IN_PLACE[name](image, value)

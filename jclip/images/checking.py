@@ -1,4 +1,4 @@
-"""Checks encoded pictures as training will see them, and stores them upright if that is asked for."""
+"""Checks encoded pictures the way training reads them, and re-encodes them upright on request."""
 
 import io
 import math
@@ -25,7 +25,7 @@ ONE_COLOUR = "the picture comes out in nearly one colour"
 BEYOND = "the picture is larger than training and encoding read by default"
 
 _CONVERSION = Preprocessing()
-_STEPS = 8  # of 255, within which a picture has one colour: 10 bits in a file of 16 bits make 4
+_STEPS = 8  # of 255: maximum range of a picture of one colour; 10 bits in a 16-bit file have a range of 4
 _PNG_MODES = ("1", "L", "LA", "P", "RGB", "RGBA", "I;16")
 
 
@@ -35,8 +35,8 @@ class PictureRules:
 
     Attributes:
       megapixels: maximum size of a picture in millions of pixels; None for `opening.max_megapixels()`.
-      orientation: "apply" stores a picture whose EXIF says how the camera was held in its upright form, without loss,
-        as a PNG, or as a TIFF where PNG lacks the mode. "ignore" keeps its bytes. All other pictures keep theirs.
+      orientation: "apply" re-encodes a picture with an EXIF orientation upright and losslessly, as PNG, or as TIFF if
+        PNG lacks the mode. "ignore" keeps its bytes. All other pictures keep their bytes.
     """
 
     megapixels: float | None = None
@@ -47,9 +47,9 @@ class Checked(NamedTuple):
     """Result of a check.
 
     Attributes:
-      trouble: kind of trouble that keeps a picture out; empty where there is none.
-      remark: kind of oddity of a picture that is kept; empty where there is none.
-      why: details of either, for a person.
+      trouble: reason to skip the picture; empty to keep it.
+      remark: oddity of a picture that is kept; empty if there is none.
+      why: details of either.
     """
 
     trouble: str = ""
@@ -58,9 +58,9 @@ class Checked(NamedTuple):
 
 
 def check_picture(data: bytes, rules: PictureRules) -> Checked:
-    """Converts a picture as training does, and returns what is wrong with it, or odd about what came out."""
+    """Converts a picture as training does, and returns what is wrong or odd."""
     try:
-        with warnings.catch_warnings(action="ignore"):  # of odd metadata; millions of them would fill the screen
+        with warnings.catch_warnings(action="ignore"):  # about odd metadata, possibly millions
             image = open_picture(data, "", megapixels=rules.megapixels)
             mode = image.mode
             pixels_hwc = np.asarray(rgb(fitted(_CONVERSION, image, "")))
@@ -77,9 +77,9 @@ def check_picture(data: bytes, rules: PictureRules) -> Checked:
 
 
 def stored_form(data: bytes, rules: PictureRules) -> bytes:
-    """Returns the bytes that a folder keeps of a picture: its own, except where the rules ask for its upright form.
+    """Returns the bytes to store for a picture: its own, or its upright form if the rules ask for it.
 
-    A picture that cannot be opened keeps its bytes; `check_picture` says why.
+    A picture that cannot be opened keeps its bytes; `check_picture` gives the reason.
     """
     if rules.orientation == "ignore":
         return data
@@ -95,7 +95,7 @@ def stored_form(data: bytes, rules: PictureRules) -> bytes:
 
 
 def _encoded(image: Image.Image) -> bytes:
-    """Pixels, palette, transparency and colour profile: no EXIF, which would turn it again."""
+    """Encodes pixels, palette, transparency and colour profile, without EXIF, which would rotate it again."""
     stream = io.BytesIO()
     kept = {name: image.info[name] for name in ("transparency", "icc_profile") if name in image.info}
     image.info = {}

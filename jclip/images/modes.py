@@ -1,17 +1,17 @@
-"""Brings every mode of Pillow to one that RGB can be made of without loss of meaning.
+"""Converts every Pillow mode to one that can be resized and then converted to RGB.
 
-    mode                     becomes   by
+    mode                     becomes   method
     1, L, P, RGB, RGBX, CMYK, YCbCr, LA, PA, RGBA
                              itself    as in the references, which resize first and convert to RGB afterwards
-    I;16 (also B, L, N)      L         its range: 0..65535 to 0..255; 12-bit TIFF 0..4095
-    I (32-bit whole numbers) L         the range of 16 bits if all values are in it, otherwise the picture's own range
-    F (32-bit floats)        L         0..1 if all values are in it, otherwise the picture's own range
-    LAB, HSV                 RGB       Pillow's conversion, before any resizing: hue and a*, b* do not average
-    La, RGBa                 LA, RGBA  division by alpha
+    I;16 (also B, L, N)      L         scales its range: 0..65535, or 0..4095 for a 12-bit TIFF, to 0..255
+    I (32-bit integers)      L         scales 0..65535 if all values are in it, otherwise the picture's own range
+    F (32-bit floats)        L         scales 0..1 if all values are in it, otherwise the picture's own range
+    LAB, HSV                 RGB       Pillow's conversion, before resizing, because hue, a* and b* cannot be averaged
+    La, RGBa                 LA, RGBA  divides by alpha
 
 Pillow's own `convert("RGB")` clips the deep modes: 16-bit grey becomes white, floats in 0..1 become black.
 
-A float picture with NaN or infinity, a picture without pixels, and any other mode are errors.
+Floats with NaN or infinity, pictures without pixels, and any other mode are errors.
 """
 
 import numpy as np
@@ -28,11 +28,11 @@ _BITS, _PHOTOMETRIC, _SAMPLE_FORMAT = 258, 262, 339  # tags of TIFF
 _WHITE_IS_ZERO, _UNSIGNED = 0, 1
 
 
-def usual(image: Image.Image, name: str) -> Image.Image:
-    """Returns a decoded picture in one of the modes that can be resized and converted to RGB; itself if it is in one.
+def to_convertible(image: Image.Image, name: str) -> Image.Image:
+    """Returns a decoded picture in a mode that can be resized and converted to RGB; itself if it has such a mode.
 
     Raises:
-      PictureError: it has no pixels, a value that is not finite, or a mode without a rule; the message names it.
+      PictureError: the picture has no pixels, a value that is not finite, or an unknown mode; the message names it.
     """
     if not (image.width and image.height):
         raise unreadable_picture(name, UNCONVERTIBLE, f"it has no pixels: {image.width} x {image.height}")
@@ -54,7 +54,7 @@ def _grey(image: Image.Image, name: str) -> Image.Image:
         raise unreadable_picture(name, UNCONVERTIBLE, "it holds values that are not finite")
     low, high = _range(image.mode, values, _first(tags.get(_BITS, 16)))
     grey = _scaled(values, low, high)
-    if tags.get(_PHOTOMETRIC) == _WHITE_IS_ZERO:  # Pillow heeds it up to 8 bits only
+    if tags.get(_PHOTOMETRIC) == _WHITE_IS_ZERO:  # Pillow inverts only up to 8 bits
         grey = 255 - grey
     result = Image.fromarray(grey)
     transparent = image.info.get("transparency")
@@ -64,7 +64,7 @@ def _grey(image: Image.Image, name: str) -> Image.Image:
 
 
 def _range(mode: str, values: np.ndarray, bits: int) -> tuple[float, float]:
-    """The values that become 0 and 255."""
+    """Returns the values that become 0 and 255."""
     if mode.startswith("I;16"):
         return 0, 2**bits - 1
     low, high = float(values.min()), float(values.max())
@@ -73,11 +73,11 @@ def _range(mode: str, values: np.ndarray, bits: int) -> tuple[float, float]:
 
 
 def _scaled(values: np.ndarray, low: float, high: float) -> np.ndarray:
-    """uint8, rounded to the nearest."""
+    """Returns values scaled to uint8, rounded to nearest."""
     result = np.empty(values.shape, np.uint8)
     flat, scaled = values.reshape(-1), result.reshape(-1)
     factor = 255 / (high - low) if high > low else 0.0
-    for start in range(0, flat.size, _AT_ONCE):  # in float64, which all of a large picture would be too large in
+    for start in range(0, flat.size, _AT_ONCE):  # float64 of a large picture would take too much memory at once
         some = (flat[start : start + _AT_ONCE].astype(np.float64) - low) * factor
         scaled[start : start + _AT_ONCE] = np.rint(some).clip(0, 255)
     return result

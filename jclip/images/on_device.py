@@ -1,6 +1,6 @@
-"""Light augmentation of pictures inside the compiled step, a function of the key and the global example index alone.
+"""Augmentation on the device, inside the compiled step: a function of the key and the global example index.
 
-Each example has its own key, so what happens to it does not depend on the batch it is in or the device it is on.
+Each example has its own key, so that its augmentation does not depend on its batch or device.
 
 Axes: b batch, h height, w width, c channels.
 """
@@ -20,22 +20,22 @@ _LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601, as in torchvision's saturation
 
 @dataclass(frozen=True)
 class Augmentation:
-    """How far pictures may be changed; every zero is "not at all". Draws are uniform in plus or minus the value.
+    """Settings of the augmentation on the device; zeros switch it off. Random values are uniform within plus or minus.
 
     Attributes:
-      scale: of log size: 0.2 makes pictures 0.82 to 1.22 times as large.
-      aspect: of the log of width, and against it of height: 0.1 makes them up to 1.11 times as wide and 0.9 as high.
+      scale: log of the size: 0.2 makes pictures 0.82 to 1.22 times as large.
+      aspect: log of the width, opposite for the height: 0.1 makes them up to 1.11 times as wide and 0.9 as high.
       translate: shift along each axis, as a fraction of the side.
-      rotate: degrees.
+      rotate: angle in degrees.
       shear: tangent of the angle.
       flip: probability of a left-right mirror image.
-      brightness: of the factor on all channels: 0.4 gives 0.6 to 1.4.
-      contrast: of the factor on the distance from the mean grey.
-      saturation: of the factor on the distance from the pixel's grey.
+      brightness: factor on all channels: 0.4 gives 0.6 to 1.4.
+      contrast: factor on the distance from the mean grey.
+      saturation: factor on the distance from the pixel's grey.
       hue: degrees on the colour circle (a rotation of the plane of equal luma).
-      gamma: of the log of the exponent on values in 0..1.
-      channel_mix: how much of each channel may come from the others.
-      outside: what lies beyond the picture's edge.
+      gamma: log of the exponent on values in 0..1.
+      channel_mix: share of each channel that may come from the others.
+      outside: colour outside the picture's edges; "edge" repeats the border.
     """
 
     scale: NotNegative = 0.0
@@ -54,22 +54,22 @@ class Augmentation:
 
     @property
     def moves(self) -> bool:
-        """Whether pixels change place."""
+        """True if pixels change place."""
         return bool(self.scale or self.aspect or self.translate or self.rotate or self.shear or self.flip)
 
     @property
     def colours(self) -> bool:
-        """Whether pixels change colour."""
+        """True if pixels change colour."""
         return bool(self.brightness or self.contrast or self.saturation or self.hue or self.gamma or self.channel_mix)
 
 
 def augment(augmentation: Augmentation, images_bhwc: jax.Array, key: jax.Array, example_b: jax.Array) -> jax.Array:
-    """Changes each picture in its own way.
+    """Augments each picture with its own random numbers.
 
     Args:
-      augmentation: how far.
+      augmentation: settings.
       images_bhwc: values in 0..255, any dtype.
-      key: of the step or of the run.
+      key: key of the step or of the run.
       example_b: global example indices, int32.
 
     Returns:
@@ -92,7 +92,7 @@ def augment(augmentation: Augmentation, images_bhwc: jax.Array, key: jax.Array, 
 
 
 def _moved(a: Augmentation, image_hwc: jax.Array, draws: jax.Array) -> jax.Array:
-    """Samples the picture along an affine map of the target's pixel centres, about the picture's centre."""
+    """Samples the picture at an affine map of the output's pixel centres, about the picture's centre."""
     height, width, channels = image_hwc.shape
     size = jnp.exp(a.scale * draws[0])
     angle = jnp.deg2rad(a.rotate) * draws[1]
@@ -109,7 +109,7 @@ def _moved(a: Augmentation, image_hwc: jax.Array, draws: jax.Array) -> jax.Array
     if a.outside == "edge":
         from_y_hw, from_x_hw = jnp.clip(from_y_hw, 0, height - 1), jnp.clip(from_x_hw, 0, width - 1)
     else:
-        # One pixel of margin all round in the colour outside; whatever is further off is that margin too.
+        # One pixel of margin in the outside colour; positions further out are clipped to it.
         margin = [(1, 1), (1, 1), (0, 0)]
         image_hwc = jnp.pad(image_hwc, margin, constant_values=255.0 if a.outside == "white" else 0.0)
         height, width = height + 2, width + 2
@@ -125,7 +125,7 @@ def _moved(a: Augmentation, image_hwc: jax.Array, draws: jax.Array) -> jax.Array
 
 
 def _hue_rotation(angle: jax.Array) -> jax.Array:
-    """(3, 3): turns I and Q of YIQ by an angle, and leaves the luma Y alone."""
+    """Returns the matrix (3, 3) that rotates I and Q of YIQ by an angle and keeps the luma Y."""
     cos, sin = jnp.cos(angle), jnp.sin(angle)
     one, nil = jnp.ones_like(cos), jnp.zeros_like(cos)
     turn = jnp.stack([jnp.stack(row) for row in ((one, nil, nil), (nil, cos, -sin), (nil, sin, cos))])
@@ -136,7 +136,7 @@ def _coloured(a: Augmentation, image_hwc: jax.Array, draws: jax.Array) -> jax.Ar
     luma_c = jnp.asarray(_LUMA)
     if a.channel_mix:
         mix_cc = a.channel_mix * draws[3:9].reshape(3, 2)
-        # Row c: what channel c takes from the two others; what it takes it gives up, so greys stay grey.
+        # Row c: what channel c takes from the two others, minus the same of its own, so that greys stay grey.
         others = jnp.stack([jnp.roll(jnp.append(row, -row.sum()), c + 1) for c, row in enumerate(mix_cc)])
         image_hwc = image_hwc @ (jnp.eye(3) + others).T
     if a.saturation:

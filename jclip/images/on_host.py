@@ -1,11 +1,11 @@
-"""Augmentation of training pictures on the host, where they are decoded: crop, mirror image, AutoAugment.
+"""Augmentation on the host, while pictures are decoded: random crop, mirror image, AutoAugment.
 
-Chinese-CLIP's (Yang et al. 2022, appendix; the code's --use-augment) is timm's: on the same draw the same picture to
-the bit. What is drawn is a function of (seed, stage, global example index) alone, so that hosts and workers may be any.
+Chinese-CLIP's augmentation (Yang et al. 2022, appendix; cn_clip's --use-augment) is timm's. With the same random
+numbers, the result is equal bit by bit. The random numbers are a function of (seed, stage, global example index), so
+that the result does not depend on hosts and workers.
 
-JPEGs are decoded whole. Pillow's draft mode, which decodes a half or a quarter of the size for a fraction of the time,
-filters otherwise than a decoder and a resize do, and is nowhere equal to them; nor is `resize(box=...)` to a crop that
-is resized, for it takes pixels beyond the box in.
+JPEGs are decoded in full size. Pillow's draft mode is faster, but its half or quarter size is not equal to decoding and
+resizing. Neither is `resize(box=...)` equal to a crop that is resized, because it reads pixels outside the box.
 """
 
 import hashlib
@@ -24,8 +24,8 @@ from jclip.images.opening import pillow_allows
 from jclip.images.preprocess import Picture, Preprocessing, fitted, opened, rgb, to_array
 from jclip.ranges import Positive, Range, Share
 
-_TRIES = 10  # of a crop that does not fit into the picture, as in timm and torchvision
-_MOST_NUMBERS = 2 * _TRIES + 2 + 1 + 5  # a box that fits at last, a mirror image, and a pair of operations that move
+_TRIES = 10  # of a crop that fits into the picture, as in timm and torchvision
+_MOST_NUMBERS = 2 * _TRIES + 2 + 1 + 5  # a box at the last try, a mirror image, and a pair of operations that move
 
 
 _Area = Annotated[float, Range(0, 1, above=True, words="a share above 0, 1 at most")]
@@ -33,18 +33,18 @@ _Area = Annotated[float, Range(0, 1, above=True, words="a share above 0, 1 at mo
 
 @dataclass(frozen=True)
 class HostAugmentation:
-    """How pictures are changed while they are decoded; by default not at all.
+    """Settings of the augmentation on the host; by default none.
 
     Attributes:
-      crop_scale: least and largest share of a picture's area that is cut out and resized to the model's size, whatever
-        its shape; uniformly drawn. None: no crop, but the preprocessing's own way of resizing.
-      crop_ratio: least and largest width over height of what is cut out; its logarithm is uniformly drawn.
+      crop_scale: smallest and largest area of a random crop, as a share of the picture; uniform. The crop is resized to
+        the model's size. None: no crop; the preprocessing's own resize.
+      crop_ratio: smallest and largest aspect ratio (width / height) of the crop; log-uniform.
       flip: probability of a left-right mirror image.
       auto_augment: "original" is AutoAugment's policy for ImageNet, see `auto_augment`.
-      interpolation: of the crop's resize, and of what AutoAugment turns and shears.
+      interpolation: for resizing the crop, and for AutoAugment's rotation and shear.
 
     Raises:
-      JclipError: a range whose first end is above its second.
+      JclipError: the first end of a range is above the second.
     """
 
     crop_scale: tuple[_Area, _Area] | None = None
@@ -60,17 +60,17 @@ class HostAugmentation:
 
     @property
     def changes(self) -> bool:
-        """Whether anything is done at all."""
+        """True if pictures are augmented at all."""
         return self.crop_scale is not None or self.flip > 0 or self.auto_augment != "none"
 
 
 class Changes(NamedTuple):
-    """What happens to one picture.
+    """Augmentation that was drawn for one picture.
 
     Attributes:
-      box: (left, top, right, bottom) of what is cut out, in pixels; None for no crop.
-      mirrored: left and right change places.
-      operations: of AutoAugment, in order.
+      box: crop (left, top, right, bottom) in pixels; None for no crop.
+      mirrored: swap left and right.
+      operations: AutoAugment's operations, in order.
     """
 
     box: tuple[int, int, int, int] | None
@@ -80,12 +80,11 @@ class Changes(NamedTuple):
 
 @dataclass(frozen=True)
 class Decoder:
-    """From the bytes of a picture to what the model takes: a pure function, for any thread or process to call.
+    """Pure function from an encoded picture to the model's input, for any thread or process.
 
     Attributes:
-      preprocessing: size, background, way of resizing.
-      augmentation: what is done to pictures.
-      seed, stage: of the run, and the stage's number: with the example's index they decide what is drawn.
+      preprocessing, augmentation: settings.
+      seed, stage: seed of the run, and number of the stage; with the example index they decide the augmentation.
     """
 
     preprocessing: Preprocessing
@@ -94,15 +93,15 @@ class Decoder:
     stage: int = 0
 
     def __call__(self, picture: Picture, example: int, name: str = "") -> np.ndarray:
-        """uint8 (size, size, 3), not yet normalised.
+        """Returns uint8 (size, size, 3), not yet normalised.
 
         Args:
           picture: encoded bytes, a path, an image or uint8 (h, w, 3).
-          example: the global index.
-          name: what to call the picture in an error.
+          example: global example index.
+          name: name of the picture for messages.
 
         Raises:
-          JclipError: it cannot be read; the message names it.
+          JclipError: the picture cannot be read; the message names it.
         """
         if not self.augmentation.changes:
             return to_array(self.preprocessing, picture, name)
@@ -112,16 +111,16 @@ class Decoder:
 
 
 def numbers(seed: int, stage: int, example: int) -> Callable[[], float]:
-    """The random numbers that decide what happens to an example's picture, one a call, uniform in [0, 1).
+    """Returns a function that gives an example's random numbers, uniform in [0, 1), one a call.
 
-    They are a hash's output, for setting up a generator takes several times as long, and this is done for each picture.
+    They come from a hash, because setting up a generator for each picture takes several times as long.
     """
     drawn = hashlib.shake_128(f"{seed} {stage} {example}".encode()).digest(8 * _MOST_NUMBERS)
     return ((word >> 11) * 2.0**-53 for word in struct.unpack(f"<{_MOST_NUMBERS}Q", drawn)).__next__
 
 
 def draw_changes(augmentation: HostAugmentation, size: tuple[int, int], draw: Callable[[], float]) -> Changes:
-    """What happens to a picture of (width, height); from `draw` the same is asked, in the same order, as timm asks."""
+    """Draws one picture's augmentation, consuming random numbers in timm's order. `size` is (width, height)."""
     box = None
     if augmentation.crop_scale is not None:
         box = _draw_box(augmentation.crop_scale, augmentation.crop_ratio, size, draw)
@@ -132,17 +131,17 @@ def draw_changes(augmentation: HostAugmentation, size: tuple[int, int], draw: Ca
 def change(
     preprocessing: Preprocessing, augmentation: HostAugmentation, image: Image.Image, changes: Changes, name: str = ""
 ) -> Image.Image:
-    """The picture, changed, in RGB and (size, size): crop, mirror image, RGB, AutoAugment, as in Chinese-CLIP's code.
+    """Applies an augmentation in cn_clip's order: crop, mirror, RGB, AutoAugment. Returns RGB of (size, size).
 
     Args:
-      preprocessing: the size; the mean is the colour beyond the edges of a picture that AutoAugment turns.
-      augmentation: the interpolation.
+      preprocessing: its size; its mean is the colour outside the edges of a rotated picture.
+      augmentation: its interpolation.
       image: in any mode.
-      changes: what is done.
-      name: what to call it in an error.
+      changes: the augmentation.
+      name: name for messages.
 
     Raises:
-      JclipError: what `fitted` raises, without a crop.
+      JclipError: without a crop, what `fitted` raises.
     """
     size, resample = preprocessing.size, Image.Resampling[augmentation.interpolation.upper()]
     if changes.box is None:
@@ -163,16 +162,16 @@ def change(
 def _draw_box(
     scale: tuple[float, float], ratio: tuple[float, float], size: tuple[int, int], draw: Callable[[], float]
 ) -> tuple[int, int, int, int]:
-    """A box of a share of the picture's area, somewhere in it, that does not respect the picture's own shape.
+    """Draws a crop box of a given range of area and aspect ratio.
 
-    If ten do not fit, it is the middle of the picture, as much of it as its shape allows.
+    If ten boxes do not fit, returns the largest centred box within the range of aspect ratios.
     """
     width, height = size
     least, most = math.log(ratio[0]), math.log(ratio[1])
     for _ in range(_TRIES):
         area = (scale[0] + (scale[1] - scale[0]) * draw()) * (width * height)
         across = math.exp(least + (most - least) * draw())
-        # A share of next to nothing of a small picture would be no pixel at all, on which timm fails.
+        # At least one pixel: timm fails on a tiny share of a small picture.
         wide, high = max(1, round(math.sqrt(area * across))), max(1, round(math.sqrt(area / across)))
         if wide <= width and high <= height:
             top, left = int((height - high + 1) * draw()), int((width - wide + 1) * draw())

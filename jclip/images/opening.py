@@ -1,11 +1,11 @@
-"""Opens encoded pictures from outside: by content, in this process, within limits of memory.
+"""Opens untrusted encoded pictures: by content, in this process, within limits of memory.
 
-Only those of Pillow's formats are read that Pillow decodes by itself. The others are refused by name: EPS starts
-Ghostscript, IPTC opens whatever it holds, EPS too, WMF is drawn by Windows, BUFR, GRIB and HDF5 need another library's
-handler, and of MPEG Pillow knows the header only. HEIC needs the extra `heic`.
+Reads only the formats that Pillow decodes by itself. The others are refused by name: EPS starts Ghostscript, IPTC opens
+any format that it holds, WMF is drawn by Windows, BUFR, GRIB and HDF5 need another library's handler, and Pillow reads
+only the header of MPEG. HEIC needs the extra `heic`.
 
-A picture's size is checked against the limit as soon as its header is read, before any memory is taken for its pixels.
-Of a film or an animation only the first picture is decoded.
+The size is checked as soon as the header is read, before any memory is allocated for pixels. Only the first frame of
+an animation is decoded.
 """
 
 import functools
@@ -45,7 +45,7 @@ REFUSED = {
 }
 """Pillow's formats that are not read, each with the reason."""
 
-# Kinds of troubles, by which a report counts.
+# Kinds of trouble that reports count.
 UNDECODABLE = "the picture does not decode"
 TOO_LARGE = "the picture is too large"
 FOREIGN = "the picture's format is not read"
@@ -58,7 +58,7 @@ _HEIC_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b
 _USUAL = ("jpg", "jpeg", "png", "webp", "gif", "bmp", "tiff", "tif", "ppm", "pgm")
 _BYTES_A_PIXEL = 16  # while a picture is decoded, converted and resized
 _LEAST, _MOST = 16, 178  # megapixels; beyond the latter Pillow itself refuses by default
-_ELSEWHERE = 89  # megapixels, where a system does not tell its memory: Pillow warns beyond them
+_ELSEWHERE = 89  # megapixels, if the memory is not known: Pillow warns beyond them
 _ORIENTATION = 0x0112
 _TURNED_BY_DECODER = ("TIFF", "HEIF")
 
@@ -77,8 +77,8 @@ class PictureError(JclipError):
     """Picture that cannot be used.
 
     Attributes:
-      kind: one of this module's few kinds of troubles, for counting.
-      why: reason in detail, "182 megapixels, more than the limit of 89".
+      kind: one of this module's kinds of trouble, for counting.
+      why: details, such as "182 megapixels, more than the limit of 89".
     """
 
     def __init__(self, message: str, kind: str, why: str):
@@ -90,16 +90,16 @@ class PictureError(JclipError):
 
 
 def unreadable_picture(name: str, kind: str, why: object) -> PictureError:
-    """Returns the error for a picture, by the name it is given there, with the reason on one line."""
+    """Returns the error for a picture, with its name and the reason on one line."""
     said = " ".join(str(why).split())[:300] or type(why).__name__
     return PictureError(f"{name} cannot be read as a picture ({said})", kind, said)
 
 
 @functools.cache
 def picture_endings() -> tuple[str, ...]:
-    """Returns the endings of pictures' names, lower case and without the dot, the usual ones first.
+    """Returns the file extensions of pictures, lower case and without the dot, the common ones first.
 
-    They are those that Pillow gives to the formats that are read here, and HEIC's, whether its extra is there or not.
+    They are Pillow's extensions of the formats that are read, and HEIC's, even if its extra is not installed.
 
     >>> picture_endings()[:3], "avif" in picture_endings(), "eps" in picture_endings()
     (('jpg', 'jpeg', 'png'), True, False)
@@ -111,7 +111,7 @@ def picture_endings() -> tuple[str, ...]:
 
 
 def is_picture_name(name: str | Path) -> bool:
-    """Returns whether a file's name ends as a picture's does.
+    """Returns whether a file name has a picture's extension.
 
     >>> [is_picture_name(name) for name in ("a.JPG", "a.b.avif", "a.txt", "jpg")]
     [True, True, False, False]
@@ -120,11 +120,10 @@ def is_picture_name(name: str | Path) -> bool:
 
 
 def max_megapixels() -> float:
-    """Returns the default limit of a picture's size, in millions of pixels.
+    """Returns the default maximum size of a picture, in millions of pixels.
 
-    It is $JCLIP_MAX_MEGAPIXELS where that is set. Otherwise it follows from the memory: while a picture is decoded and
-    converted it takes up to 16 bytes a pixel, and a picture in each core may take a quarter of the memory together. At
-    least it is 16, at most 178, where Pillow refuses.
+    It is $JCLIP_MAX_MEGAPIXELS if set. Otherwise it depends on the memory: decoding takes up to 16 bytes a pixel, and
+    one picture for each core may take a quarter of the memory together. It is 16 to 178; beyond 178, Pillow refuses.
 
     Raises:
       JclipError: the variable is not a number above 0.
@@ -161,10 +160,10 @@ def read_picture(file: str | Path, name: str = "") -> bytes:
 
     Args:
       file: its path.
-      name: what an error calls it; by default the path.
+      name: name for messages; by default the path.
 
     Raises:
-      PictureError: it is missing, a folder, FIFO, device or socket, too large, or cannot be read.
+      PictureError: the file is missing, not a regular file, too large, or cannot be read.
     """
     name = name or str(file)
     try:
@@ -183,21 +182,21 @@ def read_picture(file: str | Path, name: str = "") -> bytes:
 
 
 def open_header(data: bytes, name: str, megapixels: float | None = None) -> Image.Image:
-    """Returns a picture whose header is read and whose size is within the limit, not decoded yet.
+    """Returns a picture after reading its header and checking its size; it is not decoded yet.
 
     Args:
-      data: its file's bytes.
-      name: what an error calls it.
-      megapixels: the limit; by default `max_megapixels()`.
+      data: bytes of its file.
+      name: name for messages.
+      megapixels: maximum size; by default `max_megapixels()`.
 
     Raises:
-      PictureError: its format is unknown or not read, its header is damaged, or it is too large.
+      PictureError: the format is unknown or refused, the header is damaged, or the picture is too large.
     """
     limit = max_megapixels() if megapixels is None else megapixels
     with pillow_allows(limit):
         try:
             image = _identified(data)
-        except Exception as error:  # Pillow's readers raise whatever they stumble over
+        except Exception as error:  # Pillow's readers raise all kinds of errors
             raise _said(name, error, limit) from None
         if image is None:
             raise _unknown(data, name)
@@ -206,10 +205,10 @@ def open_header(data: bytes, name: str, megapixels: float | None = None) -> Imag
 
 
 def load(image: Image.Image, name: str, megapixels: float | None = None) -> None:
-    """Decodes an opened picture, whoever opened it.
+    """Decodes an opened picture.
 
     Raises:
-      PictureError: its format is not read, it is too large, or it is damaged.
+      PictureError: the format is refused, or the picture is too large or damaged.
     """
     limit = max_megapixels() if megapixels is None else megapixels
     if image.format in REFUSED:
@@ -219,18 +218,18 @@ def load(image: Image.Image, name: str, megapixels: float | None = None) -> None
     try:
         with pillow_allows(limit):
             image.load()
-    except Exception as error:  # Pillow's decoders raise whatever they stumble over: struct.error, IndexError, …
+    except Exception as error:  # Pillow's decoders raise struct.error, IndexError, …
         raise _said(name, error, limit) from None
 
 
 def orientation_of(image: Image.Image, data: bytes | None = None) -> int:
-    """Returns the camera's orientation, 1 to 8, that a picture carries; 1 where it carries none, or an invalid one.
+    """Returns a picture's EXIF orientation, 1 to 8; 1 if it has none or an invalid one.
 
-    TIFF and HEIC are turned by their decoders and count as 1.
+    TIFF and HEIC count as 1, because their decoders rotate them.
 
     Args:
       image: the picture, as it was opened.
-      data: its file's bytes. With them a PNG need not be decoded to know that it carries none.
+      data: bytes of its file. They tell whether a PNG has an orientation without decoding it.
     """
     if image.format in _TURNED_BY_DECODER:
         return 1
@@ -238,7 +237,7 @@ def orientation_of(image: Image.Image, data: bytes | None = None) -> int:
         return 1
     try:
         found = image.getexif().get(_ORIENTATION, 1)
-    except Exception:  # of a damaged EXIF block, which says nothing of the pixels
+    except Exception:  # a damaged EXIF block; the pixels may be intact
         return 1
     return found if found in _TURNS else 1
 
@@ -247,7 +246,7 @@ _PNG_MARKS = (b"eXIf", b"Raw profile type", b"XML:com.adobe.xmp")
 
 
 def turned(image: Image.Image, orientation: int) -> Image.Image:
-    """Returns a picture turned upright from an orientation of 1 to 8."""
+    """Returns an upright picture, given its EXIF orientation of 1 to 8."""
     return image.transpose(_TURNS[orientation]) if orientation in _TURNS else image
 
 
@@ -257,9 +256,9 @@ _users, _before = 0, Image.MAX_IMAGE_PIXELS
 
 @contextmanager
 def pillow_allows(megapixels: float) -> Iterator[None]:
-    """Replaces Pillow's own limit, one number for the whole process, for as long as a block in any thread needs that.
+    """Raises Pillow's own size limit, one number for the whole process, while any thread is inside such a block.
 
-    Pillow's limit still holds for what a picture has inside, as an icon's PNG: twice the number given.
+    Pillow still refuses pictures inside the picture, such as an icon's PNG, beyond twice the limit.
     """
     global _users, _before
     pixels = math.ceil(megapixels * 10**6)
@@ -298,12 +297,12 @@ def _said(name: str, error: Exception, limit: float) -> PictureError:
 
 
 def _identified(data: bytes) -> Image.Image | None:
-    """The picture by the first format that takes its bytes; as `Image.open` does it, but without Pillow's warning."""
+    """Returns the picture in the first format that accepts its bytes, like `Image.open` without its warning."""
     stream, prefix = io.BytesIO(data), data[:16]
     for factory, accept in _openers():
         try:
             answer = accept is None or accept(prefix)
-            if answer and not isinstance(answer, str):  # a string says why the plugin cannot read what is its own
+            if answer and not isinstance(answer, str):  # a string is the reason why the plugin cannot read it
                 stream.seek(0)
                 return factory(stream, "")
         except (SyntaxError, IndexError, TypeError, struct.error):
@@ -313,7 +312,7 @@ def _identified(data: bytes) -> Image.Image | None:
 
 @functools.cache
 def _openers() -> tuple[tuple[Callable[..., Image.Image], Callable[[bytes], bool | str] | None], ...]:
-    """(factory, test of the first bytes) of every format that is read, in Pillow's order; HEIC's is last."""
+    """Returns (factory, test of the first bytes) of each format that is read, in Pillow's order, HEIC last."""
     Image.init()
     read: list[Any] = [Image.OPEN[name] for name in Image.ID if name in FORMATS]
     try:

@@ -1,4 +1,4 @@
-"""Preprocessing as data: decode, resize, and (in the graph) normalise. It travels with the weights in a bundle.
+"""Preprocessing: decode, resize and, on the device, normalise. Its settings are stored with the weights in a bundle.
 
 Axes: b batch, h height, w width, c channels.
 """
@@ -14,7 +14,7 @@ from PIL import Image
 
 from jclip.errors import JclipError
 from jclip.images import opening
-from jclip.images.modes import usual
+from jclip.images.modes import to_convertible
 from jclip.images.opening import is_picture_name as is_picture_name
 from jclip.images.opening import picture_endings as picture_endings
 from jclip.ranges import Range, Size, check_ranges
@@ -22,7 +22,7 @@ from jclip.ranges import Range, Size, check_ranges
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 
-_MOST_PIXELS = 2**28  # of a picture on its way to the model's size: a gigabyte
+_MOST_PIXELS = 2**28  # of an intermediate picture: a gigabyte
 
 Picture = Image.Image | np.ndarray | str | Path | bytes
 
@@ -31,29 +31,29 @@ Orientation = Literal["ignore", "apply"]
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """From any picture to what the image tower takes.
+    """Settings that turn any picture into the image tower's input.
 
-    By default exactly as the references do it, to the last bit of uint8: cn_clip's `image_transform` ("squash") and
-    open_clip's, which is OpenAI's ("crop"). Both resize a picture in its own mode and only then convert it to RGB; so a
-    palette is resized to the nearest pixel, alpha is dropped, and EXIF does not turn the picture. The modes that the
-    references clip to white or black, 16-bit grey and floats, are scaled to 8 bits first: see `jclip.images.modes`.
+    The defaults equal the references, bit by bit in uint8: cn_clip's `image_transform` ("squash") and open_clip's,
+    which is OpenAI's ("crop"). Both resize a picture in its own mode and then convert it to RGB. So palettes are
+    resized by nearest neighbour, alpha is dropped, and EXIF orientation is ignored. Modes that the references clip to
+    white or black, 16-bit grey and floats, are scaled to 8 bits first, see `jclip.images.modes`.
 
-    The processors of transformers (measured: 5.24) convert to RGB first, alpha over white, and then resize tensors: RGB
-    pictures differ by up to 4 of 255 steps, pure noise by up to 21, with `backend="pil"` by none. Their crop stands one
-    pixel to the left or above where the border to cut has 4k + 3 pixels.
+    The processors of transformers (measured: 5.24) convert to RGB first, alpha over white, and then resize tensors. RGB
+    photographs differ by up to 4 of 255 steps, noise by up to 21; with `backend="pil"` they are equal. Their crop is
+    one pixel further left or up if the border to cut has 4k + 3 pixels.
 
     Attributes:
       size: height and width in pixels.
-      mean, std: by channel, of values in 0..1.
+      mean, std: of each channel, for values in 0..1.
       resize: "squash" ignores the aspect ratio (Chinese-CLIP); "crop" scales the shorter side, then crops the centre
-        (CLIP, AltCLIP). Bicubic as Pillow does it, which is what torchvision calls.
-      background: RGB under transparent pixels, laid there before resizing; None as the references: no such thing.
-      trim: cut transparent borders away first, and centre what is left in a square; needs a background.
-      orientation: "apply" turns a picture upright if its EXIF says how the camera was held; "ignore", as the references
-        do, leaves it as it was stored. TIFF and HEIC are upright either way: their decoders turn them.
+        (CLIP, AltCLIP). Bicubic by Pillow, as in torchvision.
+      background: RGB colour put under transparent pixels before resizing; None drops alpha, as the references do.
+      trim: crop transparent borders first, and centre the rest in a square; needs a background.
+      orientation: "apply" rotates a picture by its EXIF orientation; "ignore" keeps it as stored, as the references do.
+        TIFF and HEIC are always upright, because their decoders rotate them.
 
     Raises:
-      JclipError: a number out of its range, or `trim` without a background.
+      JclipError: a number is out of range, or `trim` has no background.
     """
 
     size: Size = 224
@@ -74,12 +74,12 @@ class Preprocessing:
 
 
 def to_array(preprocessing: Preprocessing, picture: Picture, name: str = "") -> np.ndarray:
-    """uint8 (size, size, 3), not yet normalised: a quarter of the memory and of the way to the device.
+    """Returns a picture as uint8 (size, size, 3), not yet normalised: a quarter of the bytes to move to the device.
 
     Args:
-      preprocessing: size, way of resizing, background.
+      preprocessing: settings.
       picture: a PIL image, a path, encoded bytes, or uint8 (h, w, 3).
-      name: what to call it in an error, when it is no path.
+      name: name for messages; by default the path.
 
     Raises:
       JclipError: it is not a picture, or cannot be read; the message names it.
@@ -92,7 +92,7 @@ def to_array(preprocessing: Preprocessing, picture: Picture, name: str = "") -> 
 
 
 def opened(preprocessing: Preprocessing, picture: Picture, name: str = "") -> Image.Image:
-    """The picture decoded, over the background if there is one; else in its own mode.
+    """Returns the picture decoded, over the background if there is one; else in its own mode.
 
     Raises:
       JclipError: it cannot be read; the message names it.
@@ -105,24 +105,24 @@ def opened(preprocessing: Preprocessing, picture: Picture, name: str = "") -> Im
 
 
 def fitted(preprocessing: Preprocessing, image: Image.Image, name: str) -> Image.Image:
-    """The picture resized to (size, size), in its own mode.
+    """Returns the picture resized to (size, size), in its own mode.
 
     Raises:
-      JclipError: it is too long to be cropped; the message names it.
+      JclipError: it is too elongated to be cropped; the message names it.
     """
     size = preprocessing.size
     return _squashed(image, size) if preprocessing.resize == "squash" else _cropped(image, size, name)
 
 
 def rgb(image: Image.Image) -> Image.Image:
-    """The picture in RGB, alpha dropped; itself where it is in RGB."""
-    # What is left to know of transparency would only make Pillow warn that RGB cannot hold it.
+    """Returns the picture in RGB, with alpha dropped; itself if it is in RGB."""
+    # Otherwise Pillow warns that RGB cannot hold transparency.
     image.info.pop("transparency", None)
     return image if image.mode == "RGB" else image.convert("RGB")
 
 
 def normalise(preprocessing: Preprocessing, images_bhwc: jax.Array) -> jax.Array:
-    """float32 (b, h, w, 3) from values in 0..255, of any dtype."""
+    """Returns normalised float32 (b, h, w, 3) of values in 0..255, of any dtype."""
     mean, std = jnp.asarray(preprocessing.mean), jnp.asarray(preprocessing.std)
     return (images_bhwc.astype(jnp.float32) / 255 - mean) / std
 
@@ -136,13 +136,13 @@ def _called(picture: Picture) -> str:
 def open_picture(
     picture: Picture, name: str, orientation: Orientation = "ignore", megapixels: float | None = None
 ) -> Image.Image:
-    """Returns the picture decoded, in its own size, and in its own mode unless that is one of those of `modes.usual`.
+    """Returns the picture decoded, in its own size, in a mode that `modes.to_convertible` keeps.
 
     Args:
-      picture: as `to_array` takes it.
-      name: what to call it in an error.
-      orientation: whether it is turned upright, as in `Preprocessing`.
-      megapixels: the most that is decoded, in millions of pixels; by default `opening.max_megapixels()`.
+      picture: as in `to_array`.
+      name: name for messages.
+      orientation: as in `Preprocessing`.
+      megapixels: maximum size, in millions of pixels; by default `opening.max_megapixels()`.
 
     Raises:
       JclipError: it is not a picture, or cannot be read; the message names it.
@@ -161,7 +161,7 @@ def open_picture(
     else:
         raise JclipError(f"{name} is {_kind(picture)}, but must be {_WANTED}")
     opening.load(image, name, megapixels)
-    result = usual(image, name)
+    result = to_convertible(image, name)
     return opening.turned(result, opening.orientation_of(image)) if orientation == "apply" else result
 
 

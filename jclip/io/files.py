@@ -58,7 +58,7 @@ def check_writable(place: Path) -> None:
     Raises:
       JclipError: something exists there, or the folder cannot be written.
     """
-    _sweep(place)
+    recover(place)
     check_free(place)
     with _beside(place, Path.mkdir):
         pass
@@ -81,11 +81,6 @@ def check_folder(folder: Path) -> None:
         pass
 
 
-def recover(place: Path) -> None:
-    """Removes leftovers of killed processes that wrote `place`, and restores a folder that they had moved away."""
-    _sweep(place)
-
-
 @contextmanager
 def whole_folder(folder: Path, *, replace: bool = True) -> Iterator[Path]:
     """Yields a temporary folder beside `folder`, and renames it to `folder` if the block succeeds.
@@ -100,7 +95,7 @@ def whole_folder(folder: Path, *, replace: bool = True) -> Iterator[Path]:
     Raises:
       JclipError: `folder` exists and may not be replaced, or it cannot be written.
     """
-    _sweep(folder)
+    recover(folder)
     if not (replace and folder.is_dir()):
         check_free(folder)
     with _beside(folder, Path.mkdir) as partial:
@@ -125,7 +120,7 @@ def whole_file(file: Path, *, replace: bool = False) -> Iterator[Path]:
     Raises:
       JclipError: `file` exists and may not be replaced, or it cannot be written.
     """
-    _sweep(file)
+    recover(file)
     if not replace:
         check_free(file)
     with _beside(file, Path.touch) as partial:
@@ -301,7 +296,7 @@ def _machine() -> str:
     return hashlib.blake2s(platform.node().encode(), digest_size=4).hexdigest()
 
 
-def _sweep(place: Path) -> None:
+def recover(place: Path) -> None:
     """Removes leftovers of processes killed on this machine while writing `place`, and restores an older folder."""
     pattern = f".{glob.escape(place.name)}.{'[0-9a-f]' * 8}.{_machine()}"
     for old in place.parent.glob(f"{pattern}.old"):

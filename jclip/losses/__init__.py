@@ -6,19 +6,22 @@ Names:
   l2_normalised: rows of length 1.
 """
 
-from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING
 
-_NAMES = {
-    "contrastive_loss": "contrastive",
-    "ContrastiveLoss": "contrastive",
-    "teacher_loss": "distillation",
-    "l2_normalised": "normalise",
-}
-__all__ = list(_NAMES)
+from jclip.lazy import lazy
 
+if TYPE_CHECKING:
+    from jclip.losses.contrastive import ContrastiveLoss as ContrastiveLoss
+    from jclip.losses.contrastive import contrastive_loss as contrastive_loss
+    from jclip.losses.distillation import teacher_loss as teacher_loss
+    from jclip.losses.normalise import l2_normalised as l2_normalised
 
-def __getattr__(name: str) -> Any:
-    if name not in _NAMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_NAMES[name]}"), name)
+__all__, __getattr__, __dir__ = lazy(
+    __name__,
+    {
+        "contrastive_loss": "jclip.losses.contrastive:contrastive_loss",
+        "ContrastiveLoss": "jclip.losses.contrastive:ContrastiveLoss",
+        "teacher_loss": "jclip.losses.distillation:teacher_loss",
+        "l2_normalised": "jclip.losses.normalise:l2_normalised",
+    },
+)

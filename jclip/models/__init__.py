@@ -4,8 +4,8 @@
 >>> from jclip import models
 >>> config = models.get_config("chinese-clip-vit-b-16").reduced(image_size=32, vocab_size=100, context_length=16)
 >>> variables = models.init_variables(config, jax.random.key(0))
->>> model = models.build_model(config)
->>> model.apply(variables, jax.numpy.ones((2, 32, 32, 3)), method="encode_image").shape
+>>> encode = jax.jit(lambda ids: models.build_model(config).apply(variables, ids, method="encode_text"))
+>>> encode(jax.numpy.ones((2, 16), int)).shape
 (2, 64)
 
 Names:
@@ -18,31 +18,46 @@ Names:
   Compute: precision, rematerialisation and attention of a model.
 """
 
-from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING
 
-_NAMES = {
-    "list_models": "zoo",
-    "get_config": "zoo",
-    "build_model": "build",
-    "init_variables": "build",
-    "shapes": "build",
-    "DualEncoder": "dual_encoder",
-    "DualEncoderConfig": "dual_encoder",
-    "TextEncoder": "text_encoder",
-    "TextEncoderConfig": "text_encoder",
-    "VitConfig": "vit",
-    "ResNetConfig": "resnet",
-    "BertConfig": "bert",
-    "ClipTextConfig": "clip_text",
-    "ImageTower": "towers",
-    "TextTower": "towers",
-    "Compute": "compute",
-}
-__all__ = list(_NAMES)
+from jclip.lazy import lazy
 
+if TYPE_CHECKING:
+    from jclip.models.bert import BertConfig as BertConfig
+    from jclip.models.build import build_model as build_model
+    from jclip.models.build import init_variables as init_variables
+    from jclip.models.build import shapes as shapes
+    from jclip.models.clip_text import ClipTextConfig as ClipTextConfig
+    from jclip.models.compute import Compute as Compute
+    from jclip.models.dual_encoder import DualEncoder as DualEncoder
+    from jclip.models.dual_encoder import DualEncoderConfig as DualEncoderConfig
+    from jclip.models.resnet import ResNetConfig as ResNetConfig
+    from jclip.models.text_encoder import TextEncoder as TextEncoder
+    from jclip.models.text_encoder import TextEncoderConfig as TextEncoderConfig
+    from jclip.models.towers import ImageTower as ImageTower
+    from jclip.models.towers import TextTower as TextTower
+    from jclip.models.vit import VitConfig as VitConfig
+    from jclip.models.zoo import get_config as get_config
+    from jclip.models.zoo import list_models as list_models
 
-def __getattr__(name: str) -> Any:
-    if name not in _NAMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_NAMES[name]}"), name)
+__all__, __getattr__, __dir__ = lazy(
+    __name__,
+    {
+        "list_models": "jclip.models.zoo:list_models",
+        "get_config": "jclip.models.zoo:get_config",
+        "build_model": "jclip.models.build:build_model",
+        "init_variables": "jclip.models.build:init_variables",
+        "shapes": "jclip.models.build:shapes",
+        "DualEncoder": "jclip.models.dual_encoder:DualEncoder",
+        "DualEncoderConfig": "jclip.models.dual_encoder:DualEncoderConfig",
+        "TextEncoder": "jclip.models.text_encoder:TextEncoder",
+        "TextEncoderConfig": "jclip.models.text_encoder:TextEncoderConfig",
+        "VitConfig": "jclip.models.vit:VitConfig",
+        "ResNetConfig": "jclip.models.resnet:ResNetConfig",
+        "BertConfig": "jclip.models.bert:BertConfig",
+        "ClipTextConfig": "jclip.models.clip_text:ClipTextConfig",
+        "ImageTower": "jclip.models.towers:ImageTower",
+        "TextTower": "jclip.models.towers:TextTower",
+        "Compute": "jclip.models.compute:Compute",
+    },
+)

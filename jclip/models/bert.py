@@ -6,7 +6,7 @@ state, e embedding.
 
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 import flax.linen as nn
 import jax
@@ -61,6 +61,8 @@ class BertConfig(TextTower):
     dropout: float = 0.1
     attention_dropout: float | None = None
     position_offset: Literal["none", "after_padding"] = "none"
+    conversion: ClassVar[str] = "bert"
+    takes_head: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         check_ranges(self)
@@ -93,16 +95,6 @@ class BertConfig(TextTower):
     def sharding(self, tensor: int) -> Placements:
         """See `Tower`."""
         return with_whole_heads((*LAYERS, *EMBEDDINGS, *ENDS), self.heads, tensor)
-
-    @property
-    def conversion(self) -> str:
-        """See `Tower`."""
-        return "bert"
-
-    @property
-    def takes_head(self) -> bool:
-        """See `TextTower`."""
-        return True
 
     @property
     def tokenizer(self) -> TokenizerKind:

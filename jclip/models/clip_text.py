@@ -5,6 +5,7 @@ Axes: b batch, l tokens, d width, e embedding.
 
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import ClassVar
 
 import flax.linen as nn
 import jax
@@ -41,6 +42,8 @@ class ClipTextConfig(TextTower):
     layers: Depth
     heads: Size
     activation: Activation = "quick_gelu"
+    conversion: ClassVar[str] = "clip_text"
+    pad_id: ClassVar[None] = None  # type: ignore[misc]  # padding follows end-of-text, which cannot attend to it
 
     def __post_init__(self) -> None:
         check_ranges(self)
@@ -50,11 +53,6 @@ class ClipTextConfig(TextTower):
     def longest(self) -> int:
         """See `TextTower`."""
         return self.context_length
-
-    @property
-    def pad_id(self) -> None:  # type: ignore[override]  # a property where others have a field
-        """See `TextTower`: padding follows end-of-text, which cannot attend to it."""
-        return None
 
     @property
     def depth(self) -> int:
@@ -69,11 +67,6 @@ class ClipTextConfig(TextTower):
     def sharding(self, tensor: int) -> Placements:
         """See `Tower`."""
         return with_whole_heads((*LAYERS, *EMBEDDINGS, *ENDS), self.heads, tensor)
-
-    @property
-    def conversion(self) -> str:
-        """See `Tower`."""
-        return "clip_text"
 
     @property
     def tokenizer(self) -> TokenizerKind:

@@ -6,7 +6,7 @@ embedding.
 """
 
 from dataclasses import dataclass, replace
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 import flax.linen as nn
 import jax
@@ -45,6 +45,8 @@ class ResNetConfig(ImageTower):
     layers: Annotated[tuple[int, ...], Range(1, 1024)] = (3, 4, 6, 3)
     width: Annotated[int, Range(1, 2048)] = 64
     heads: Size = 32
+    conversion: ClassVar[str] = "resnet"
+    has_statistics: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         check_ranges(self)
@@ -68,16 +70,6 @@ class ResNetConfig(ImageTower):
     def sharding(self, tensor: int) -> Placements:
         """See `Tower`."""
         return with_whole_heads(_SHARDING, self.heads, tensor)
-
-    @property
-    def conversion(self) -> str:
-        """See `Tower`."""
-        return "resnet"
-
-    @property
-    def has_statistics(self) -> bool:
-        """See `ImageTower`."""
-        return True
 
     def build(
         self, embed_dim: int, compute: Compute, *, frozen_layers: int = 0, patch_dropout: float = 0.0

@@ -13,7 +13,7 @@ under "type" and never imports it: the program that reads the file must have imp
 """
 
 import abc
-from typing import Literal, Self
+from typing import ClassVar, Literal, Self
 
 import flax.linen as nn
 
@@ -31,7 +31,13 @@ TokenizerKind = Literal["wordpiece", "bert", "xlmr", "clip_bpe"]
 
 
 class Tower:
-    """Answers of both towers. The properties here have defaults that suit a tower without a stack of layers."""
+    """Answers of both towers. The defaults here suit a tower without a stack of layers.
+
+    Attributes:
+      conversion: name under which `jclip.conversion` knows the tower's parameters; empty if it does not.
+    """
+
+    conversion: ClassVar[str] = ""
 
     @property
     def depth(self) -> int:
@@ -48,20 +54,17 @@ class Tower:
         del tensor
         return ((r".*", "fsdp"),)
 
-    @property
-    def conversion(self) -> str:
-        """Name under which `jclip.conversion` knows the tower's parameters; empty if it does not."""
-        return ""
-
 
 class ImageTower(Tower, abc.ABC):
     """Configuration of an image tower.
 
     Attributes:
       image_size: side of the square images, pixels.
+      has_statistics: whether batch norm keeps running statistics ("batch_stats") and needs the whole batch at once.
     """
 
     image_size: int
+    has_statistics: ClassVar[bool] = False
 
     @abc.abstractmethod
     def build(
@@ -80,11 +83,6 @@ class ImageTower(Tower, abc.ABC):
     @abc.abstractmethod
     def reduced(self, image_size: int) -> Self:
         """Returns a tower of this kind that trains on a laptop, for `--reduced`."""
-
-    @property
-    def has_statistics(self) -> bool:
-        """Whether batch norm keeps running statistics ("batch_stats") and needs the whole batch at once."""
-        return False
 
     @property
     def patches(self) -> int:
@@ -109,11 +107,13 @@ class TextTower(Tower, abc.ABC):
       vocab_size: rows of the token embedding.
       width: width of a text's state before heads and projections.
       pad_id: id of the padding; None if any id will do.
+      takes_head: whether the tower can have AltCLIP's head.
     """
 
     vocab_size: int
     width: int
     pad_id: int | None
+    takes_head: ClassVar[bool] = False
 
     @property
     @abc.abstractmethod
@@ -138,11 +138,6 @@ class TextTower(Tower, abc.ABC):
     @abc.abstractmethod
     def reduced(self, vocab_size: int, context_length: int) -> Self:
         """Returns a tower of this kind that trains on a laptop, for `--reduced`."""
-
-    @property
-    def takes_head(self) -> bool:
-        """Whether the tower can have AltCLIP's head."""
-        return False
 
     @property
     def tokenizer(self) -> TokenizerKind:

@@ -6,7 +6,7 @@ patch, d width, e embedding.
 
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 import flax.linen as nn
 import jax
@@ -44,6 +44,7 @@ class VitConfig(ImageTower):
     heads: Size
     mlp_ratio: Annotated[int, Range(1, 64)] = 4
     activation: Activation = "quick_gelu"
+    conversion: ClassVar[str] = "vit"
 
     def __post_init__(self) -> None:
         check_ranges(self)
@@ -74,11 +75,6 @@ class VitConfig(ImageTower):
         """See `Tower`."""
         table = (*LAYERS, *EMBEDDINGS, (r"patch/kernel", "tensor+fsdp"), *ENDS)
         return with_whole_heads(table, self.heads, tensor)
-
-    @property
-    def conversion(self) -> str:
-        """See `Tower`."""
-        return "vit"
 
     def build(self, embed_dim: int, compute: Compute, *, frozen_layers: int = 0, patch_dropout: float = 0.0) -> "Vit":
         """See `ImageTower`."""

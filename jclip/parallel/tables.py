@@ -5,6 +5,7 @@ from jax.sharding import Mesh
 from jclip.axes import TENSOR
 from jclip.models.dual_encoder import DualEncoderConfig
 from jclip.parallel.sharding import Rules
+from jclip.rules import inside
 
 
 def rules_for(model: DualEncoderConfig, mesh: Mesh) -> Rules:
@@ -18,4 +19,4 @@ def tower_rules(model: DualEncoderConfig, tower: str, mesh: Mesh) -> Rules:
     if tower == "text" and model.head_width is not None:
         # Split over fsdp as well, AltCLIP's head makes XLA gather whole batches (jax 0.10).
         table = ((r"head/kernel", "-,tensor"), *table)
-    return tuple((f"{tower}/{path}", placement) for path, placement in table)
+    return inside(tower, table)

@@ -1,4 +1,4 @@
-"""BERT's vocabulary in its makers' files: vocab.txt, tokenizer.json, and the tokenizer_config.json beside them."""
+"""Reads and writes BERT's vocabulary files: vocab.txt, tokenizer.json and tokenizer_config.json."""
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
@@ -14,20 +14,20 @@ from jclip.io.json_files import read_bytes, read_object
 CASE, ACCENTS, CHINESE = "do_lower_case", "strip_accents", "tokenize_chinese_chars"
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]")
 _VOCABULARY, _SETTINGS, _ADDED = "vocab.txt", "tokenizer_config.json", "added_tokens_decoder"
-# What tokenizer.json calls the same.
+# Names of the settings in tokenizer.json.
 _NORMALIZER = {"lowercase": CASE, "strip_accents": ACCENTS, "handle_chinese_chars": CHINESE}
 _FLAGS = ("single_word", "lstrip", "rstrip", "normalized", "special")
 
 
 @dataclass(frozen=True)
-class Pieces:
-    """What the files hold, whoever's rules cut the text.
+class BertPieces:
+    """Contents of a BERT vocabulary, for BERT's rules or cn_clip's.
 
     Attributes:
       lines: tokens in the order of their ids.
-      added: tokens that are found in a text before it is cut; those that are no lines have the ids after them.
-      settings: what tokenizer_config.json, or else tokenizer.json, says of case, accents and Chinese characters.
-      name: of the file, for messages.
+      added: tokens that are matched before the text is split; those that are not lines have the ids after them.
+      settings: case, accents and Chinese characters, from tokenizer_config.json or else tokenizer.json.
+      name: file name, for messages.
     """
 
     lines: Sequence[str]
@@ -46,20 +46,20 @@ class Pieces:
 
     @property
     def tokens(self) -> list[str]:
-        """Every token by its id."""
+        """Every token, by its id."""
         known = set(self.lines)
         return [*self.lines, *(token.content for token in self.added if token.content not in known)]
 
     def ids(self) -> dict[str, int]:
-        """{token: id}; of lines that are the same the last counts."""
+        """Returns {token: id}; of equal lines the last counts."""
         return {token: number for number, token in enumerate(self.tokens)}
 
     @classmethod
-    def read(cls, file: Path) -> "Pieces":
-        """From vocab.txt or tokenizer.json.
+    def read(cls, file: Path) -> "BertPieces":
+        """Reads vocab.txt or tokenizer.json.
 
         Raises:
-          JclipError: it or the tokenizer_config.json beside it is damaged, or another model's.
+          JclipError: it, or the tokenizer_config.json beside it, is damaged or another model's.
         """
         settings, added = _beside(file.with_name(_SETTINGS))
         if file.suffix != ".json":
@@ -80,7 +80,7 @@ class Pieces:
         return cls(lines, tuple(added.values()), inside | settings, str(file))
 
     def save(self, folder: Path) -> None:
-        """Writes vocab.txt, and tokenizer_config.json where there is something to say."""
+        """Writes vocab.txt, and tokenizer_config.json if there are settings or added tokens."""
         (folder / _VOCABULARY).write_text("".join(f"{line}\n" for line in self.lines), encoding="utf-8", newline="\n")
         record, ids = dict(self.settings), self.ids()
         if self.added:
@@ -103,7 +103,7 @@ def _lines(file: Path) -> list[str]:
 
 
 def _lines_in_order(data: Any) -> list[str]:
-    """The lines in tokenizer.json; with the tokens that are added, their ids must be those of lines in a file."""
+    """Returns the tokens of tokenizer.json by id. With the added tokens, the ids must be consecutive from 0."""
     own = data["model"]["vocab"]
     if not isinstance(own, dict):
         raise ValueError("its vocab is no object of tokens with their ids")
@@ -115,19 +115,19 @@ def _lines_in_order(data: Any) -> list[str]:
 
 
 def _settings_inside(data: Any) -> dict[str, Any]:
-    """What tokenizer.json says in its BertNormalizer, under the names of tokenizer_config.json."""
+    """Returns the settings of tokenizer.json's BertNormalizer, under the names of tokenizer_config.json."""
     normalizer = data.get("normalizer") or {}
     found: dict[str, Any] = {}
     for step in normalizer.get("normalizers", [normalizer] if normalizer else []):
         if step["type"] == "BertNormalizer":
             found = {ours: step[theirs] for theirs, ours in _NORMALIZER.items() if theirs in step}
-        elif step["type"] != "Replace":  # of quotes, where jclip itself wrote the file
+        elif step["type"] != "Replace":  # replaces quotes, in files that jclip wrote
             raise ValueError(f"it normalises text by {step['type']}, which BERT's does not")
     return found
 
 
 def _beside(file: Path) -> tuple[dict[str, Any], dict[int, AddedToken]]:
-    """Settings and added tokens in tokenizer_config.json, if it is there."""
+    """Returns settings and added tokens of tokenizer_config.json, if it exists."""
     if not file.is_file():
         return {}, {}
     try:
@@ -147,6 +147,6 @@ def _id(number: str) -> int:
 
 
 def _added(tokens: Iterable[tuple[int, Mapping[str, Any]]]) -> dict[int, AddedToken]:
-    """Tokens in the order of their ids."""
+    """Returns {id: token} in the order of the ids."""
     ordered = sorted(tokens, key=lambda pair: pair[0])
     return {n: AddedToken(token["content"], **{f: token[f] for f in _FLAGS if f in token}) for n, token in ordered}

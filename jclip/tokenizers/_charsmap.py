@@ -1,10 +1,10 @@
-"""Checks SentencePiece's precompiled normalisation before an engine walks through it.
+"""Checks SentencePiece's precompiled normalisation map.
 
-The `tokenizers` library takes any bytes, and panics at the first text that leads out of them.
+The `tokenizers` library accepts any bytes, and panics at the first text that leads outside them.
 
     bytes 0 to 3       size of the trie in bytes, n
     bytes 4 to 3 + n   the trie: a double array (Darts), little-endian uint32 units
-    the rest           replacements, UTF-8, each ended by a zero; the value of a leaf is the place where one begins
+    the rest           replacements, UTF-8, each ended by a zero; a leaf's value is the offset of its replacement
 """
 
 import struct
@@ -13,13 +13,13 @@ import numpy as np
 
 
 def check_charsmap(data: bytes) -> None:
-    """Checks that no text leads out of a map.
+    """Checks that no text leads outside a map.
 
     Args:
       data: the map; empty for none.
 
     Raises:
-      ValueError: it is damaged.
+      ValueError: the map is damaged.
     """
     if not data:
         return
@@ -38,7 +38,7 @@ def check_charsmap(data: bytes) -> None:
 
 
 def _values(units: np.ndarray) -> np.ndarray:
-    """The values of the leaves that some text reaches; breadth first, each place once."""
+    """Returns the values of all reachable leaves, breadth first."""
     letters = np.arange(1, 256)  # a zero ends the library's walk
     seen = np.zeros(len(units), bool)
     values = [np.zeros(0, np.int64)]

@@ -1,7 +1,7 @@
-"""CLIP's byte-pair encoding (Radford et al. 2021): lower-cased, repaired by ftfy, words closed by "</w>".
+"""CLIP's byte-pair encoding (Radford et al. 2021): text repaired by ftfy and lower-cased, words ended by "</w>".
 
-The ids follow from the merges: 256 bytes, the same 256 at a word's end, one id for each merge, <|startoftext|>,
-<|endoftext|>. In a text the last two are recognised as open_clip spells them, <start_of_text> and <end_of_text>.
+Ids: 256 bytes, the same 256 at the end of a word, one for each merge, <|startoftext|>, <|endoftext|>. In a text, the
+last two are spelt <start_of_text> and <end_of_text>, as in open_clip.
 """
 
 import gzip
@@ -19,24 +19,24 @@ from tokenizers.models import BPE
 
 from jclip.errors import JclipError
 from jclip.io.json_files import read_bytes, read_object
-from jclip.tokenizers.text import Kind
+from jclip.tokenizers.vocabulary import TokenizerKind
 
 _END = "</w>"
 _SPECIAL = ["<|startoftext|>", "<|endoftext|>"]
 _IN_TEXT = ("<start_of_text>", "<end_of_text>")
 _LARGEST = 64 << 20  # bytes; CLIP's list has 3 MB
 _ORIGINAL_MERGES = 49_152 - 256 - 2  # CLIP's file holds more than CLIP uses
-# One character, U+0345, a combining mark, belongs to no word: its capital is a letter, and CLIP's pattern, which
-# disregards case, then takes it neither for a letter nor for anything else.
+# U+0345, a combining mark, is in no word: its upper case is a letter, so that CLIP's case-insensitive pattern counts it
+# neither as a letter nor as anything else.
 _WORDS = rf"(?i:{'|'.join(_IN_TEXT)}|'s|'t|'re|'ve|'m|'ll|'d)|\p{{L}}+|\p{{N}}|[^\s\p{{L}}\p{{N}}\u0345]+"
 
 Merge = tuple[str, str]
 
 
 class ClipBpe:
-    """The vocabulary of a list of merges."""
+    """CLIP vocabulary of a list of merges."""
 
-    kind: Kind = "clip_bpe"
+    kind: TokenizerKind = "clip_bpe"
 
     def __init__(self, merges: Sequence[Merge]):
         self._merges = list(merges)
@@ -50,7 +50,7 @@ class ClipBpe:
 
     @classmethod
     def read(cls, file: Path) -> "ClipBpe":
-        """From CLIP's file of merges, gzipped or not, checked against a vocab.json beside it; or tokenizer.json."""
+        """Reads a file of merges, gzipped or not, checked against a vocab.json beside it; or a tokenizer.json."""
         try:
             if file.suffix == ".json":
                 model = read_object(file)["model"]
@@ -69,7 +69,7 @@ class ClipBpe:
         return vocabulary
 
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
-        """Ids of each text, without <|startoftext|> and <|endoftext|> around it."""
+        """Returns the ids of each text, without <|startoftext|> and <|endoftext|> around it."""
         cleaned = [_clean(text) for text in texts]
         ids = [each.ids for each in self._engine.encode_batch(cleaned)]
         for number, text in enumerate(cleaned):
@@ -85,7 +85,7 @@ class ClipBpe:
         return ids
 
     def engine_json(self) -> str:
-        """The engine as a tokenizer.json."""
+        """Returns the engine as a tokenizer.json."""
         return self._engine.to_str()
 
     def save(self, folder: Path) -> None:
@@ -98,7 +98,7 @@ def _lines(file: Path) -> list[Merge]:
     data = read_bytes(file)
     if file.suffix == ".gz":
         with gzip.GzipFile(fileobj=io.BytesIO(data)) as stream:
-            data = stream.read(_LARGEST + 1)  # a few bytes may stand for gigabytes
+            data = stream.read(_LARGEST + 1)  # a few bytes may unpack to gigabytes
         if len(data) > _LARGEST:
             raise JclipError(f"{file} holds more than {_LARGEST >> 20} MiB: it is no list of byte-pair merges")
     lines = data.decode("utf-8").split("\n")[1:]
@@ -115,11 +115,11 @@ def _beside(file: Path) -> dict[str, Any] | None:
     return read_object(vocab) if vocab.is_file() else None
 
 
-def train(texts: Iterable[str], vocab_size: int) -> list[Merge]:
-    """Merges, most frequent first, for a vocabulary of at most `vocab_size` ids.
+def train_merges(texts: Iterable[str], vocab_size: int) -> list[Merge]:
+    """Learns merges, most frequent first, for a vocabulary of at most `vocab_size` ids.
 
     Raises:
-      JclipError: the size does not even hold the bytes.
+      JclipError: the size does not hold the bytes.
     """
     alphabet = _alphabet()
     least = 2 * len(alphabet) + 2
@@ -132,10 +132,10 @@ def train(texts: Iterable[str], vocab_size: int) -> list[Merge]:
 
 
 def _merge_most_frequent(words: Mapping[str, int], count: int) -> list[Merge]:
-    """Byte-pair encoding (Sennrich et al. 2016); of equally frequent pairs the alphabetically first.
+    """Learns merges (Sennrich et al. 2016); of equally frequent pairs the alphabetically first comes first.
 
-    Pairs are counted once and then kept up to date word by word. The `tokenizers` library's trainer would be faster,
-    but breaks ties differently from one process to the next.
+    Pairs are counted once, then updated word by word. The trainer of the `tokenizers` library is faster, but breaks
+    ties differently from one process to the next.
     """
     spelt = {word: [*word[:-1], word[-1] + _END] for word in words}
     counts: Counter[Merge] = Counter()
@@ -188,7 +188,7 @@ def _clean(text: str) -> str:
 
 
 def _alphabet() -> list[str]:
-    """A printable letter for each byte, in CLIP's order: bytes that are printable in Latin-1 first, as themselves."""
+    """Returns a printable letter for each byte, in CLIP's order: bytes printable in Latin-1 first, as themselves."""
     printable = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
     others = [byte for byte in range(256) if byte not in printable]
     return [*map(chr, printable), *(chr(256 + number) for number in range(len(others)))]

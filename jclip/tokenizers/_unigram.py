@@ -1,10 +1,12 @@
 """XLM-R's SentencePiece vocabulary: unigram pieces in fairseq's order (Conneau et al. 2020).
 
-SentencePiece numbers its pieces <unk> 0, <s> 1, </s> 2, then the rest; XLM-R has <s> 0, <pad> 1, </s> 2, <unk> 3, then
-the rest, and <mask> at the end. Letter case is kept. The engine is built as `XLMRobertaTokenizer` of transformers 5
-builds it, whatever else tokenizer.json says, and gives its ids. SentencePiece's own differ on 2.8 % of the strings of
-tests/data: letters with combining marks and control characters are normalised otherwise, pieces of equal score are cut
-otherwise, and it recognises no <s> or <mask> inside a text.
+SentencePiece numbers its pieces <unk> 0, <s> 1, </s> 2, then the rest. XLM-R has <s> 0, <pad> 1, </s> 2, <unk> 3, then
+the rest, and <mask> at the end. The engine is configured like `XLMRobertaTokenizer` of transformers 5 and gives its
+ids. SentencePiece's own ids differ on 2.8 % of the strings in tests/tokenizers: it normalises combining marks and
+control characters differently, breaks ties between pieces differently, and does not recognise <s> or <mask> in a text.
+
+The reader of .model files is our own: `sentencepiece_model_pb2` needs protobuf, and cannot be imported beside
+transformers' copy of it, which registers the same messages.
 """
 
 import base64
@@ -26,25 +28,25 @@ from jclip.errors import JclipError, unreadable
 from jclip.io.json_files import read_bytes, read_object
 from jclip.plain import shown
 from jclip.tokenizers._charsmap import check_charsmap
-from jclip.tokenizers.text import Kind
+from jclip.tokenizers.vocabulary import TokenizerKind
 
 _SPECIAL = ("<s>", "<pad>", "</s>", "<unk>")
 _MASK = "<mask>"
-_SPACE = "▁"  # how SentencePiece writes a space
+_SPACE = "▁"  # SentencePiece's space
 _FILE = "tokenizer.json"
-# What transformers' converters have put beside the charsmap over the years; the pre-tokenizer makes it needless.
+# Written beside the charsmap by versions of transformers; redundant with the pre-tokenizer.
 _HARMLESS_NORMALIZERS = ("Precompiled", "Replace", "Strip")
-_UNIGRAM, _USER_DEFINED = 1, 4  # of sentencepiece_model.proto: a model's type, and a piece's
+_UNIGRAM, _USER_DEFINED = 1, 4  # sentencepiece_model.proto: type of a model, and type of a piece
 
 
 @dataclass(frozen=True)
-class Pieces:
-    """What a file holds: everything the engine is built from.
+class UnigramPieces:
+    """Contents of a vocabulary file.
 
     Attributes:
       scored: pieces with their scores, in the order of their ids.
-      charsmap: SentencePiece's precompiled normalisation.
-      words: tokens that are found in a text before it is cut, beside the special ones.
+      charsmap: SentencePiece's precompiled normalisation map.
+      words: tokens that are matched before the text is split, besides the special ones.
     """
 
     scored: list[tuple[str, float]]
@@ -53,11 +55,11 @@ class Pieces:
 
 
 class Unigram:
-    """The vocabulary, run by the `tokenizers` engine."""
+    """XLM-R vocabulary."""
 
-    kind: Kind = "xlmr"
+    kind: TokenizerKind = "xlmr"
 
-    def __init__(self, pieces: Pieces, name: str = "the vocabulary"):
+    def __init__(self, pieces: UnigramPieces, name: str = "the vocabulary"):
         first = [piece for piece, _ in pieces.scored[:4]]
         if first != list(_SPECIAL):
             raise JclipError(f"{name} begins with {first}, not with {', '.join(_SPECIAL)}: it is not in XLM-R's layout")
@@ -75,7 +77,7 @@ class Unigram:
 
     @classmethod
     def read(cls, file: Path) -> "Unigram":
-        """From tokenizer.json, or from SentencePiece's own .model file."""
+        """Reads tokenizer.json, or SentencePiece's own .model file."""
         what = "as a tokenizer of XLM-R's kind"
         try:
             if file.suffix == ".model":
@@ -96,21 +98,21 @@ class Unigram:
 
     @classmethod
     def from_model(cls, data: bytes, name: str = "the vocabulary") -> "Unigram":
-        """From the bytes of a SentencePiece model."""
+        """Returns the vocabulary of a SentencePiece model's bytes."""
         return cls(_from_model(data, name), name)
 
     @cached_property
     def tokens(self) -> list[str]:
-        """Pieces by id."""
+        """UnigramPieces by id."""
         ids = self._engine.get_vocab(with_added_tokens=True)
         return sorted(ids, key=ids.__getitem__)
 
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
-        """Ids of each text, without <s> and </s>."""
+        """Returns the ids of each text, without <s> and </s> around it."""
         return [each.ids for each in self._engine.encode_batch(list(texts), add_special_tokens=False)]
 
     def engine_json(self) -> str:
-        """The engine as a tokenizer.json."""
+        """Returns the engine as a tokenizer.json."""
         return self._engine.to_str()
 
     def save(self, folder: Path) -> None:
@@ -118,7 +120,7 @@ class Unigram:
         (folder / _FILE).write_text(self.engine_json(), encoding="utf-8")
 
 
-def _engine(pieces: Pieces) -> Engine:
+def _engine(pieces: UnigramPieces) -> Engine:
     engine = Engine(Model(pieces.scored, unk_id=3, byte_fallback=False))
     if pieces.charsmap:
         engine.normalizer = normalizers.Precompiled(pieces.charsmap)
@@ -135,10 +137,10 @@ def _engine(pieces: Pieces) -> Engine:
     return engine
 
 
-def train(texts: Iterable[str], vocab_size: int, character_coverage: float) -> bytes:
-    """A SentencePiece unigram model whose XLM-R layout has at most `vocab_size` ids.
+def train_model(texts: Iterable[str], vocab_size: int, character_coverage: float) -> bytes:
+    """Returns a trained SentencePiece unigram model whose XLM-R layout has at most `vocab_size` ids.
 
-    One thread, and the texts sorted, so that it depends on nothing else.
+    One thread and sorted texts make it deterministic.
     """
     import sentencepiece
 
@@ -161,8 +163,8 @@ def train(texts: Iterable[str], vocab_size: int, character_coverage: float) -> b
     return buffer.getvalue()
 
 
-def _from_json(data: Any, name: str) -> Pieces:
-    """From the contents of tokenizer.json."""
+def _from_json(data: Any, name: str) -> UnigramPieces:
+    """Returns the pieces of a tokenizer.json."""
     charsmap = b""
     normalizer = data.get("normalizer") or {}
     for step in normalizer.get("normalizers", [normalizer] if normalizer else []):
@@ -179,13 +181,15 @@ def _from_json(data: Any, name: str) -> Pieces:
     vocab = data["model"]["vocab"]
     if not isinstance(vocab, list) or not all(isinstance(pair, list) and len(pair) == 2 for pair in vocab):
         raise ValueError("its vocab is no list of pieces with their scores")
-    return Pieces([(piece, score) for piece, score in vocab], charsmap, tuple(words))
+    return UnigramPieces([(piece, score) for piece, score in vocab], charsmap, tuple(words))
 
 
-def _from_model(data: bytes, name: str) -> Pieces:
-    """What is needed of sentencepiece_model.proto: field 1 the pieces (text 1, score 2, type 3); of field 2, the
-    training, the model's type 3; of field 3, the normalizer, its map 2.
-    """  # fmt: skip
+def _from_model(data: bytes, name: str) -> UnigramPieces:
+    """Returns the pieces of a SentencePiece model.
+
+    Fields of sentencepiece_model.proto: 1 pieces (1 text, 2 score, 3 type); 2 trainer (3 model type); 3 normalizer
+    (2 map).
+    """
     pieces: list[tuple[str, float]] = []
     words: list[AddedToken] = []
     charsmap, kind = b"", _UNIGRAM
@@ -210,11 +214,11 @@ def _from_model(data: bytes, name: str) -> Pieces:
             "it is not a SentencePiece model of XLM-R's kind"
         )
     scored = [(token, 0.0) for token in _SPECIAL] + pieces[3:] + [(_MASK, 0.0)]
-    return Pieces(scored, charsmap, tuple(words))
+    return UnigramPieces(scored, charsmap, tuple(words))
 
 
 def _fields(data: Any) -> Iterator[tuple[int, Any]]:
-    """The fields of a protobuf message: number, and value as an int (varint) or as raw bytes."""
+    """Yields the fields of a protobuf message: number, and value as an int (varint) or as raw bytes."""
     at = 0
     while at < len(data):
         key, at = _varint(data, at)

@@ -1,10 +1,10 @@
-"""BERT's WordPiece as cn_clip applies it (Yang et al. 2022): lower case, no accents, every CJK character a word.
+"""WordPiece by cn_clip's rules (Yang et al. 2022): lower case, no accents, every CJK character a word.
 
-It differs from `transformers.BertTokenizer`: only categories Cc and Cf are dropped, words have up to 200 characters,
+Differences from `transformers.BertTokenizer`: only categories Cc and Cf are dropped, words have up to 200 characters,
 "[MASK]" in a text is punctuation and a word, and curly double quotes, which the vocabulary lacks, become straight ones.
-Of the 12,000 strings of tests/data its ids differ on 8.1 % (transformers 5.24), and on 0.11 % of those without quotes.
+Of the 12,000 strings in tests/tokenizers, 8.1 % get other ids (transformers 5.24); of those without quotes, 0.11 %.
 
-A cased vocabulary keeps case, accents and quotes; that, too, is cn_clip's code.
+A cased vocabulary keeps case, accents and quotes, as in cn_clip's code.
 """
 
 import unicodedata
@@ -16,12 +16,12 @@ from tokenizers import Tokenizer as Engine
 from tokenizers.models import WordPiece as Model
 
 from jclip.errors import JclipError
-from jclip.tokenizers._bert_files import ACCENTS, CASE, CHINESE, SPECIAL, Pieces
-from jclip.tokenizers.text import Kind
+from jclip.tokenizers._bert_files import ACCENTS, CASE, CHINESE, SPECIAL, BertPieces
+from jclip.tokenizers.vocabulary import TokenizerKind
 
 _LONGEST_WORD = 200
 
-# The blocks that BERT's authors called Chinese, end included: no kana, no hangul.
+# Blocks that BERT's code calls Chinese, end included: no kana, no hangul.
 _CJK = (
     (0x4E00, 0x9FFF),
     (0x3400, 0x4DBF),
@@ -37,15 +37,15 @@ _ASCII_PUNCTUATION = frozenset("!\"#$%&'()*+,-./:;<=>?@[\\]^_`{|}~")
 
 
 class WordPiece:
-    """The vocabulary; its settings may ask to keep case and accents.
+    """BERT vocabulary with cn_clip's rules.
 
     Raises:
-      JclipError: they ask for something that cn_clip's code cannot do.
+      JclipError: cn_clip's code does not support the vocabulary's settings.
     """
 
-    kind: Kind = "wordpiece"
+    kind: TokenizerKind = "wordpiece"
 
-    def __init__(self, pieces: Pieces):
+    def __init__(self, pieces: BertPieces):
         self.pieces, self._cased = pieces, _is_cased(pieces)
         ids = {token.strip(): number for number, token in enumerate(pieces.tokens)}
         self.pad, _, self.begin, self.end = (ids[token] for token in SPECIAL)
@@ -54,29 +54,29 @@ class WordPiece:
 
     @classmethod
     def read(cls, file: Path) -> "WordPiece":
-        """From vocab.txt or tokenizer.json, and the tokenizer_config.json beside it."""
-        return cls(Pieces.read(file))
+        """Reads vocab.txt or tokenizer.json, and the tokenizer_config.json beside it."""
+        return cls(BertPieces.read(file))
 
     @cached_property
     def tokens(self) -> list[str]:
-        """Every token by its id."""
+        """Every token, by its id."""
         return self.pieces.tokens
 
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
-        """Ids of each text, without [CLS] and [SEP]."""
+        """Returns the ids of each text, without [CLS] and [SEP] around it."""
         words = [list(_words(text, self._cased)) for text in texts]
         return [each.ids for each in self._engine.encode_batch(words, is_pretokenized=True, add_special_tokens=False)]
 
     def engine_json(self) -> str:
-        """The engine as a tokenizer.json."""
+        """Returns the engine as a tokenizer.json."""
         return self._engine.to_str()
 
     def save(self, folder: Path) -> None:
-        """Writes vocab.txt, and tokenizer_config.json where there is something to say."""
+        """Writes vocab.txt, and tokenizer_config.json if there are settings or added tokens."""
         self.pieces.save(folder)
 
 
-def _is_cased(pieces: Pieces) -> bool:
+def _is_cased(pieces: BertPieces) -> bool:
     settings = pieces.settings
     lower, accents, chinese = settings.get(CASE, True), settings.get(ACCENTS), settings.get(CHINESE, True)
     if accents not in (None, lower) or not chinese:
@@ -92,7 +92,7 @@ def _words(text: str, cased: bool) -> Iterator[str]:
         text = text.lower().replace("“", '"').replace("”", '"')
     for word in "".join(map(_spaced, text)).split():
         if not cased:
-            # Lower case again, word by word: a capital sigma's small form depends on what stands around it.
+            # Lower case again, word by word: the lower case of sigma depends on its neighbours.
             word = "".join(c for c in unicodedata.normalize("NFD", word.lower()) if unicodedata.category(c) != "Mn")
         yield from "".join(f" {c} " if _is_punctuation(c) else c for c in word).split()
 

@@ -13,13 +13,16 @@ _REMEMBERED = 1 << 17  # tokenised texts that are kept, per tokenizer
 
 
 class Texts:
-    """Tokenises and pads, remembering texts it has seen: captions come again every epoch.
+    """Tokenizes and pads. Caches ids, because captions come again every epoch.
 
     Args:
-      tokenizer: of the tower that reads them.
-      context_length: tokens, special ones included.
-      buckets: shorter lengths; a batch is padded to the first in which its longest text fits, so that there are no more
-        shapes to compile than buckets and one.
+      tokenizer: of the tower that reads the texts.
+      context_length: maximum number of tokens, special ones included.
+      buckets: shorter lengths. A batch is padded to the shortest that fits its longest text, so that the number of
+        compiled shapes is at most the number of buckets and one.
+
+    Attributes:
+      lengths: all lengths to which a batch may be padded, ascending.
     """
 
     def __init__(self, tokenizer: Tokenizer, context_length: int, buckets: Sequence[int] = ()):
@@ -28,17 +31,17 @@ class Texts:
         self._ids: dict[str, list[int]] = {}
 
     def __call__(self, texts: Sequence[str]) -> np.ndarray:
-        """Ids, int32 (n, l)."""
+        """Returns ids, int32 (n, l)."""
         ids = self._encoded(texts)
         longest = max(map(len, ids))
         return pad(ids, next(each for each in self.lengths if each >= longest), self._tokenizer.pad_id)
 
     def buckets(self, texts: Sequence[str]) -> np.ndarray:
-        """The number of the shortest length into which each fits, (n,)."""
+        """Returns the index of the shortest length that fits each text, (n,)."""
         return np.searchsorted(self.lengths, [len(ids) for ids in self._encoded(texts)])
 
     def _encoded(self, texts: Sequence[str]) -> list[list[int]]:
-        known = self._ids  # replaced as a whole, never emptied: another thread may be reading it
+        known = self._ids  # replaced, never cleared: another thread may be reading it
         new = list(dict.fromkeys(text for text in texts if text not in known))
         if len(known) + len(new) > _REMEMBERED:
             known = self._ids = {}

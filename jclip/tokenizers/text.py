@@ -1,12 +1,12 @@
-"""Strings to token ids: the vocabularies of the papers behind one class.
+"""Tokenizer: strings to token ids, by the vocabulary and the rules of each text tower.
 
-    kind       who                 ids of a sentence A                     pad
-    wordpiece  Chinese-CLIP        [CLS] A [SEP]                           0
-    bert       BERT by itself      [CLS] A [SEP]                           0   (A cut by its own rules, not cn_clip's)
+    kind       used by             ids of a sentence A                     pad
+    wordpiece  Chinese-CLIP        [CLS] A [SEP]                           0   (A split by cn_clip's rules)
+    bert       BERT                [CLS] A [SEP]                           0   (A split by BERT's own rules)
     xlmr       AltCLIP             <s> A </s>                              1
     clip_bpe   CLIP, the teacher   <|startoftext|> A <|endoftext|>         0   (<|endoftext|> is the largest id)
 
-A sentence that is too long is cut in A: the token at its end stays, for CLIP's tower reads its state there.
+Truncation shortens A and keeps the token after it, because CLIP's text tower pools there.
 
 Axes: n sentences, l tokens.
 """
@@ -14,7 +14,6 @@ Axes: n sentences, l tokens.
 import json
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Literal, Protocol
 
 import numpy as np
 
@@ -22,48 +21,31 @@ from jclip.errors import JclipError, unreadable
 from jclip.io.files import whole_folder
 from jclip.io.json_files import entry, read_object
 from jclip.plain import shown
-
-Kind = Literal["wordpiece", "bert", "xlmr", "clip_bpe"]
+from jclip.tokenizers import _clip_bpe, _unigram
+from jclip.tokenizers._bert import Bert
+from jclip.tokenizers._bert_files import BertPieces
+from jclip.tokenizers._clip_bpe import ClipBpe
+from jclip.tokenizers._unigram import Unigram
+from jclip.tokenizers._wordpiece import WordPiece
+from jclip.tokenizers.vocabulary import TokenizerKind, Vocabulary
 
 _DESCRIPTOR, _FORMAT = "jclip_tokenizer.json", 1
 
 
-class Vocabulary(Protocol):
-    """What the kinds have in common; private to this module's siblings."""
-
-    kind: Kind
-    begin: int
-    end: int
-    pad: int
-
-    @property
-    def tokens(self) -> Sequence[str]:
-        """Every token, by its id."""
-
-    def encode(self, texts: Sequence[str]) -> list[list[int]]:
-        """Ids of each text, without the special tokens around it."""
-
-    def engine_json(self) -> str:
-        """The engine of the `tokenizers` library as a tokenizer.json: it cuts text that is cleaned already."""
-
-    def save(self, folder: Path) -> None:
-        """Writes the vocabulary's files into an existing folder."""
-
-
 class Tokenizer:
-    """Callable: strings in, padded ids out."""
+    """Callable that turns strings into padded ids."""
 
     def __init__(self, vocabulary: Vocabulary):
         self._vocabulary = vocabulary
 
     @property
-    def kind(self) -> Kind:
-        """Which of them."""
+    def kind(self) -> TokenizerKind:
+        """Name of the rules: "wordpiece", "bert", "xlmr" or "clip_bpe"."""
         return self._vocabulary.kind
 
     @property
     def pad_id(self) -> int:
-        """The id that fills up short sentences; the towers mask it."""
+        """Id of the padding token, which the towers mask."""
         return self._vocabulary.pad
 
     @property
@@ -73,22 +55,22 @@ class Tokenizer:
 
     @property
     def tokens(self) -> list[str]:
-        """Every token by its id, as its makers spell it: "##ing", "▁the", "ing</w>"."""
+        """Every token by its id, as the vocabulary spells it: "##ing", "▁the", "ing</w>"."""
         return list(self._vocabulary.tokens)
 
     def engine_json(self) -> str:
-        """The engine of the `tokenizers` library as a tokenizer.json.
+        """Returns the engine of the `tokenizers` library as a tokenizer.json.
 
-        BERT's and XLM-R's are complete. CLIP's expects text that is cleaned, and Chinese-CLIP's, cut into words.
+        BERT's and XLM-R's are complete. CLIP's expects cleaned text, and Chinese-CLIP's expects words.
         """
         return self._vocabulary.engine_json()
 
     def encode(self, texts: Sequence[str], context_length: int) -> list[list[int]]:
-        """Ids of each text with its special tokens, cut to `context_length`, not padded.
+        """Returns the ids of each text with its special tokens, truncated to `context_length`, not padded.
 
         Raises:
-          JclipError: no room for a token between the special ones; a string alone, which would be taken letter by
-            letter; or a text that is not a string, or holds half a character, with its number from 0.
+          JclipError: `context_length` has no room for a token between the special ones; `texts` is one string, not a
+            list; or a text is not a string or holds a lone surrogate. The message gives its number from 0.
         """
         _check_texts(texts)
         if context_length < 3:
@@ -97,18 +79,15 @@ class Tokenizer:
         return [[v.begin, *ids[:room], v.end] for ids in v.encode(texts)]
 
     def __call__(self, texts: Sequence[str], context_length: int) -> np.ndarray:
-        """int32 (n, context_length), padded with `pad_id`."""
+        """Returns ids, int32 (n, context_length), padded with `pad_id`."""
         return pad(self.encode(texts, context_length), context_length, self.pad_id)
 
-    def as_kind(self, kind: Kind) -> "Tokenizer":
-        """The same vocabulary by the rules of another kind: "bert" and "wordpiece" share theirs.
+    def as_kind(self, kind: TokenizerKind) -> "Tokenizer":
+        """Returns the same vocabulary with the rules of another kind. Only "bert" and "wordpiece" share a vocabulary.
 
         Raises:
-          JclipError: that kind has another vocabulary; or cn_clip's rules cannot do what BERT's settings ask for.
+          JclipError: the kind has another vocabulary, or cn_clip's rules do not support the vocabulary's settings.
         """
-        from jclip.tokenizers._bert import Bert
-        from jclip.tokenizers._wordpiece import WordPiece
-
         if kind == self.kind:
             return self
         if kind not in _OF_BERT or not isinstance(self._vocabulary, Bert | WordPiece):
@@ -116,7 +95,7 @@ class Tokenizer:
         return Tokenizer((Bert if kind == "bert" else WordPiece)(self._vocabulary.pieces))
 
     def save(self, folder: Path) -> None:
-        """Writes the tokenizer's files, which `load_tokenizer` reads; whatever was in the folder goes."""
+        """Writes the tokenizer's files, which `load_tokenizer` reads. Replaces the folder."""
         with whole_folder(folder) as partial:
             self._vocabulary.save(partial)
             record = {"format": _FORMAT, "kind": self.kind}
@@ -140,40 +119,40 @@ def _check_texts(texts: Sequence[str]) -> None:
 
 
 def pad(sentences: Sequence[Sequence[int]], length: int, pad_id: int) -> np.ndarray:
-    """Ids as int32 (n, length); no sentence may be longer."""
+    """Returns ids padded to int32 (n, length). No sentence may be longer."""
     ids_nl = np.full((len(sentences), length), pad_id, np.int32)
     for row, ids in zip(ids_nl, sentences, strict=True):
         row[: len(ids)] = ids
     return ids_nl
 
 
-def load_tokenizer(path: Path | str, kind: Kind | None = None) -> Tokenizer:
+def load_tokenizer(path: Path | str, kind: TokenizerKind | None = None) -> Tokenizer:
     """Reads a tokenizer.
 
     Args:
-      path: a folder that `Tokenizer.save` wrote, or a file (or a folder with the file) as its makers ship it: any
-        tokenizer.json, BERT's vocab.txt, XLM-R's sentencepiece.bpe.model, CLIP's bpe_simple_vocab_16e6.txt.gz or
-        merges.txt. Of several in a folder the first in this order counts, as it does for transformers. A
-        tokenizer_config.json beside BERT's says whether letter case is kept.
-      kind: "bert" or "wordpiece": by whose rules BERT's vocabulary, if it is one, cuts a text. None: as it was saved,
-        and in its makers' files by Chinese-CLIP's. Any other vocabulary has one kind, and stays of it.
+      path: a folder that `Tokenizer.save` wrote; or a published vocabulary file, or its folder: tokenizer.json, BERT's
+        vocab.txt, XLM-R's sentencepiece.bpe.model, CLIP's bpe_simple_vocab_16e6.txt.gz or merges.txt. If a folder has
+        several, the first in this order is read, as transformers does. A tokenizer_config.json beside BERT's
+        vocabulary decides whether letter case is kept.
+      kind: "bert" or "wordpiece": rules for a BERT vocabulary. None: the saved rules, or Chinese-CLIP's for a published
+        file. Ignored for any other vocabulary.
 
     Raises:
-      JclipError: nothing of that kind is there, or it is damaged, or of another model's layout.
+      JclipError: there is no vocabulary, or it is damaged or has another model's layout.
     """
     path = Path(path)
     file = vocabulary_file(path)
     found = _kind_in(path / _DESCRIPTOR) if (path / _DESCRIPTOR).is_file() else _kind_of(file)
     if kind in _OF_BERT and found in _OF_BERT:
         found = kind
-    return Tokenizer(_makers()[found](file))
+    return Tokenizer(_READERS[found](file))
 
 
 def vocabulary_file(path: Path) -> Path:
-    """The file with the tokens that `load_tokenizer` reads at a path.
+    """Returns the vocabulary file that `load_tokenizer` reads at a path.
 
     Raises:
-      JclipError: nothing of that kind is there.
+      JclipError: there is no vocabulary.
     """
     file = path / _file_of(path) if path.is_dir() else path
     if not file.is_file():
@@ -182,67 +161,58 @@ def vocabulary_file(path: Path) -> Path:
 
 
 def wordpiece(vocab: Path | Sequence[str]) -> Tokenizer:
-    """Chinese-CLIP's tokenizer from BERT's vocab.txt, or from its lines."""
-    from jclip.tokenizers._bert_files import Pieces
-    from jclip.tokenizers._wordpiece import WordPiece
-
-    return Tokenizer(WordPiece(Pieces.read(vocab) if isinstance(vocab, Path) else Pieces(vocab)))
+    """Returns Chinese-CLIP's tokenizer for a vocab.txt of BERT, or for its lines."""
+    return Tokenizer(WordPiece(BertPieces.read(vocab) if isinstance(vocab, Path) else BertPieces(vocab)))
 
 
 def train_unigram(texts: Iterable[str], vocab_size: int, *, character_coverage: float = 1.0) -> Tokenizer:
-    """A small SentencePiece vocabulary in XLM-R's layout, <s> 0, <pad> 1, </s> 2, <unk> 3; the same for the same texts.
+    """Trains a SentencePiece unigram vocabulary in XLM-R's layout: <s> 0, <pad> 1, </s> 2, <unk> 3. Deterministic.
 
     Args:
       texts: sentences, in any order.
-      vocab_size: number of ids; fewer when the texts hold fewer pieces.
+      vocab_size: maximum number of ids.
       character_coverage: share of the characters' occurrences that get a piece; the rest becomes <unk>.
 
     Raises:
-      JclipError: no texts, or a size that their characters alone exceed; the message gives SentencePiece's figure.
+      JclipError: there are no texts, or the size is below their number of characters; the message gives the least size.
     """
-    from jclip.tokenizers._unigram import Unigram, train
-
-    return Tokenizer(Unigram.from_model(train(texts, vocab_size, character_coverage)))
+    return Tokenizer(Unigram.from_model(_unigram.train_model(texts, vocab_size, character_coverage)))
 
 
 def train_clip_bpe(texts: Iterable[str], vocab_size: int) -> Tokenizer:
-    """A small byte-pair vocabulary in CLIP's layout; the same for the same texts.
+    """Trains a byte-pair vocabulary of at most `vocab_size` ids in CLIP's layout. Deterministic.
 
-    It is smaller than `vocab_size` when the texts run out of pairs to merge.
+    Raises:
+      JclipError: the size does not hold the bytes.
     """
-    from jclip.tokenizers._clip_bpe import ClipBpe, train
-
-    return Tokenizer(ClipBpe(train(texts, vocab_size)))
+    return Tokenizer(ClipBpe(_clip_bpe.train_merges(texts, vocab_size)))
 
 
-_ENDINGS: dict[str, Kind | None] = {
-    "tokenizer.json": None,  # which kind, it says inside
+_ENDINGS: dict[str, TokenizerKind | None] = {
+    "tokenizer.json": None,  # any kind
     "vocab.txt": "wordpiece",
     ".model": "xlmr",
     "merges.txt": "clip_bpe",
     ".txt.gz": "clip_bpe",
 }
-_OF_BERT: tuple[Kind, ...] = ("wordpiece", "bert")
-_MODELS: dict[str, Kind] = {"WordPiece": "wordpiece", "Unigram": "xlmr", "BPE": "clip_bpe"}
+_OF_BERT: tuple[TokenizerKind, ...] = ("wordpiece", "bert")
+_READERS: dict[TokenizerKind, Callable[[Path], Vocabulary]] = {
+    "wordpiece": WordPiece.read,
+    "bert": Bert.read,
+    "xlmr": Unigram.read,
+    "clip_bpe": ClipBpe.read,
+}
+_MODELS: dict[str, TokenizerKind] = {"WordPiece": "wordpiece", "Unigram": "xlmr", "BPE": "clip_bpe"}
 
 
-def _makers() -> dict[Kind, Callable[[Path], Vocabulary]]:
-    from jclip.tokenizers._bert import Bert
-    from jclip.tokenizers._clip_bpe import ClipBpe
-    from jclip.tokenizers._unigram import Unigram
-    from jclip.tokenizers._wordpiece import WordPiece
-
-    return {"wordpiece": WordPiece.read, "bert": Bert.read, "xlmr": Unigram.read, "clip_bpe": ClipBpe.read}
-
-
-def _kind_of(file: Path) -> Kind:
+def _kind_of(file: Path) -> TokenizerKind:
     for ending, kind in _ENDINGS.items():
         if file.name.endswith(ending):
             return kind or _kind_of_json(file)
     raise JclipError(f"{file} is no known vocabulary: expected a name that ends in one of {', '.join(_ENDINGS)}")
 
 
-def _kind_of_json(file: Path) -> Kind:
+def _kind_of_json(file: Path) -> TokenizerKind:
     what = "as a tokenizer.json"
     model = read_object(file, what).get("model")
     if not isinstance(model, dict):
@@ -262,9 +232,9 @@ def _file_of(folder: Path) -> str:
     raise JclipError(f"{folder} holds no tokenizer: expected a file that ends in one of {', '.join(_ENDINGS)}")
 
 
-def _kind_in(descriptor: Path) -> Kind:
+def _kind_in(descriptor: Path) -> TokenizerKind:
     record = read_object(descriptor)
     kind, version = entry(record, "kind", str, descriptor), entry(record, "format", int, descriptor)
-    if version != _FORMAT or kind not in _makers():
+    if version != _FORMAT or kind not in _READERS:
         raise JclipError(f"{descriptor} says kind {shown(repr(kind))}, format {version}: use the jclip that wrote it")
     return kind

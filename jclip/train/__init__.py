@@ -4,55 +4,54 @@
 
     run(Run(..., stages=(Stage("frozen", Contrastive(), ...), ...)), "runs/mine")
 
-The names are imported from their modules when they are first used.
+Names:
+  run: trains all stages of a run with its evaluations, or resumes it.
+  Run: configuration of a run: model, tokenizer, preprocessing and stages.
+  Stage: one stage: objective, data, batch size, budget, optimizer, and the parameters that train.
+  Contrastive, TeacherLearning: objectives.
+  Budget: length of a stage, in steps, epochs or examples.
+  Optimizer: update rule, learning-rate schedule and weight decay.
+  Outcome: result of a run: bundles, position, and whether it has finished.
+  make_step: returns the pure training step of a loss and an optimizer.
+  TrainState: parameters, statistics and optimizer slots.
+  Objective, Context, Program: interface of an objective, for your own.
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from jclip.lazy import lazy
 
 if TYPE_CHECKING:
-    from jclip.optimizer import Optimizer
-    from jclip.stages import Budget, Context, Objective, Program, Stage
-    from jclip.train.configuration import Run
-    from jclip.train.objectives.contrastive import Contrastive
-    from jclip.train.objectives.teacher_learning import TeacherLearning
-    from jclip.train.outcome import Outcome
-    from jclip.train.state import TrainState
-    from jclip.train.step import make_step
+    from jclip.optimizer import Optimizer as Optimizer
+    from jclip.running import run as run
+    from jclip.stages import Budget as Budget
+    from jclip.stages import Context as Context
+    from jclip.stages import Objective as Objective
+    from jclip.stages import Program as Program
+    from jclip.stages import Stage as Stage
+    from jclip.train.configuration import Run as Run
+    from jclip.train.objectives.contrastive import Contrastive as Contrastive
+    from jclip.train.objectives.teacher_learning import TeacherLearning as TeacherLearning
+    from jclip.train.outcome import Outcome as Outcome
+    from jclip.train.state import TrainState as TrainState
+    from jclip.train.step import make_step as make_step
 
-_HOMES = {
-    "Run": "jclip.train.configuration",
-    "Stage": "jclip.stages",
-    "Contrastive": "jclip.train.objectives.contrastive",
-    "TeacherLearning": "jclip.train.objectives.teacher_learning",
-    "Budget": "jclip.stages",
-    "Optimizer": "jclip.optimizer",
-    "run": "jclip.running",
-    "make_step": "jclip.train.step",
-    "TrainState": "jclip.train.state",
-    "Outcome": "jclip.train.outcome",
-    "Objective": "jclip.stages",
-    "Context": "jclip.stages",
-    "Program": "jclip.stages",
-}
-
-__all__ = [
-    "Budget",
-    "Context",
-    "Contrastive",
-    "Objective",
-    "Optimizer",
-    "Outcome",
-    "Program",
-    "Run",
-    "Stage",
-    "TeacherLearning",
-    "TrainState",
-    "make_step",
-]
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module 'jclip.train' has no attribute {name!r}: it has {', '.join(_HOMES)}")
-    return getattr(import_module(_HOMES[name]), name)
+__all__, __getattr__, __dir__ = lazy(
+    __name__,
+    {
+        "Run": "jclip.train.configuration:Run",
+        "Stage": "jclip.stages:Stage",
+        "Contrastive": "jclip.train.objectives.contrastive:Contrastive",
+        "TeacherLearning": "jclip.train.objectives.teacher_learning:TeacherLearning",
+        "Budget": "jclip.stages:Budget",
+        "Optimizer": "jclip.optimizer:Optimizer",
+        "run": "jclip.running:run",
+        "make_step": "jclip.train.step:make_step",
+        "TrainState": "jclip.train.state:TrainState",
+        "Outcome": "jclip.train.outcome:Outcome",
+        "Objective": "jclip.stages:Objective",
+        "Context": "jclip.stages:Context",
+        "Program": "jclip.stages:Program",
+    },
+    needs=("optax", "orbax", "grain"),
+)

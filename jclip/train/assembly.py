@@ -1,6 +1,6 @@
 """Builds a stage's parts from its configuration, in order: parameters, loss, length, optimizer, step, shardings."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -68,14 +68,14 @@ class Devices:
     copies: Replication
 
 
-def devices_of(run: Run) -> Devices:
-    """Checks a run and places it on the devices that it asks for. Reads no files.
+def devices_of(run: Run, devices: Sequence[jax.Device] | None = None) -> Devices:
+    """Checks a run and places it on a mesh of all devices, or of those given. Reads no files.
 
     Raises:
       JclipError: what is wrong with the run, with its batches on these devices, or with its sharding rules.
     """
     check(run)
-    mesh = make_mesh(run.mesh)
+    mesh = make_mesh(run.mesh, devices)
     for stage in run.stages:
         check_batch(stage.batch_size, mesh)
         _check_micro_batches(stage, mesh)

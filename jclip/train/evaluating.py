@@ -18,13 +18,7 @@ Evaluator = Callable[[dict[str, Any]], Mapping[str, float]]
 
 
 class Evaluating:
-    """Evaluators of a run.
-
-    Args:
-      run: whose.
-      evaluators: by name; the figure "r1" of "toy" is logged as "toy/r1".
-      log: of the run.
-    """
+    """Evaluators of a run, by name. The figure "r1" of the evaluator "toy" is logged as "toy/r1"."""
 
     def __init__(self, run: Run, evaluators: Mapping[str, Evaluator], log: RunLog):
         self._run, self._evaluators, self._log = run, evaluators, log

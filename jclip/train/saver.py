@@ -17,15 +17,7 @@ from jclip.train.state import TrainState
 
 
 class Saver:
-    """Checkpoints of a run, with its record, its log and its scores.
-
-    Args:
-      checkpoints: of the run.
-      identity: of the run, for the checkpoint's record.
-      log: of the run.
-      evaluating: gives each checkpoint its score.
-      place: the run's folder, for messages.
-    """
+    """Checkpoints of a run, with its identity, its log and the scores of its evaluations."""
 
     def __init__(
         self, checkpoints: Checkpoints, identity: dict[str, Any], log: RunLog, evaluating: Evaluating, place: str

@@ -27,16 +27,7 @@ from jclip.train.workplace import StopRequest
 
 @dataclass(frozen=True)
 class Instruments:
-    """What the stages of a run share.
-
-    Attributes:
-      log: records.
-      saver: checkpoints.
-      evaluating: evaluators.
-      profiler: of chosen steps.
-      stop: why the run should stop.
-      watcher: told of the progress.
-    """
+    """Named parts that the stages of a run share."""
 
     log: RunLog
     saver: Saver
@@ -50,9 +41,8 @@ class StageLoop:
     """Loop over the steps of one stage."""
 
     def __init__(self, part: StageParts, instruments: Instruments):
-        self._part, self._run = part, part.run
-        self._log, self._saver, self._evaluating = instruments.log, instruments.saver, instruments.evaluating
-        self._profiler, self._stop, self._watcher = instruments.profiler, instruments.stop, instruments.watcher
+        self._part, self._run, self._use = part, part.run, instruments
+        self._stop, self._log, self._saver = instruments.stop, instruments.log, instruments.saver
         self._data = everywhere(part.open_batches)
         self._exchange = Exchange(self._data, self._stop.signals, self._log.unreadable(part.stage.name))
 
@@ -72,20 +62,19 @@ class StageLoop:
                 if batch is None:
                     self._saver.save(state, position)
                     return state, position
-                self._profiler.before_step(position.total)
+                self._use.profiler.before_step(position.total)
                 state, metrics = run_step(state, batch, position.step)
                 position = position.stepped()
-                self._profiler.after_step(position.total, metrics["loss"])
+                self._use.profiler.after_step(position.total, metrics["loss"])
                 meter.step(batch)
-                if self._watcher:
-                    self._watcher.stepped(position.step)
+                self._tell_step(position.step)
                 done = position.step == steps
                 if done or _is_due(self._run.log_every, position):
                     self._log_step(metrics, state, position, meter)
                 if _is_due(self._run.evaluate_every, position) and not done:
                     with self._saver.saving_before_errors(state, position), meter.apart():
-                        self._evaluating.evaluate(state, position)
-                ended = done or self._evaluating.patience_is_spent(position)
+                        self._use.evaluating.evaluate(state, position)
+                ended = done or self._use.evaluating.patience_is_spent(position)
                 # The last step is saved too: evaluation and the bundle come next, and may fail.
                 if ended or _is_due(self._run.checkpoint_every, position) or self._saver.is_best(position):
                     with meter.apart():
@@ -95,7 +84,7 @@ class StageLoop:
 
     def _batches(self, state: TrainState, position: Position) -> Batches | None:
         """Returns the stage's batches, after filling its cache; None if a stop was requested meanwhile."""
-        part, watcher, begun = self._part, self._watcher, False
+        part, begun = self._part, False
         if not part.stage.cache:
             return self._data
 
@@ -103,8 +92,7 @@ class StageLoop:
             nonlocal begun
             if not begun:
                 self._tell_begin(f"{part.stage.name}, its cache", done, rows)
-            if watcher:
-                watcher.stepped(done)
+            self._tell_step(done)
             begun = True
 
         filled = fill(part, self._data, state, lambda: bool(self._stop.signals), stepped)
@@ -146,9 +134,13 @@ class StageLoop:
         self._log.write("train", position, {**figures, "learning_rate": rate, **meter.read()})
 
     def _tell_begin(self, name: str, step: int, steps: int) -> None:
-        if self._watcher:
+        if self._use.watcher:
             number, count = self._part.index + 1, len(self._run.stages)
-            self._watcher.stage_begins(name, step, steps, number=number, count=count)
+            self._use.watcher.stage_begins(name, step, steps, number=number, count=count)
+
+    def _tell_step(self, step: int) -> None:
+        if self._use.watcher:
+            self._use.watcher.stepped(step)
 
     def _meter(self) -> Meter:
         part, peak = self._part, device_peak(self._run.monitor.peak_tflops)

@@ -1,13 +1,18 @@
 """Configuration files and names that cannot be, as the command line meets them."""
 
+import json
+import re
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from jclip.cli import main
-from jclip.cli.configs import load_config
+from jclip.cli.configs import load_config, parse
+from jclip.cli.plan import PlanOptions
 from jclip.cli.train_words import command
+from jclip.configs import catalogue
+from jclip.errors import JclipError
 from jclip.train.evaluations import Classification, Retrieval
 from tests.train.cluster import ROOT
 
@@ -66,3 +71,32 @@ def test_the_command_that_uses_a_bundle():
     assert command(replace(run, evaluations=(asked,)), Path("b")) == (
         "jclip eval classify b 'data/pets[1]' --prompts zh,cn_clip --split test"
     )
+
+
+def test_configs_lists_the_recipes(capsys):
+    assert main(["configs"]) == 0
+    shown = capsys.readouterr().out
+    assert re.search(r"^chinese_clip/vit_b_16 +Chinese-CLIP ViT-B/16, both pre-training stages", shown, re.MULTILINE)
+    assert "recipe" not in shown.split() and len(shown.splitlines()) == len(catalogue.recipes())
+    assert main(["configs", "--json"]) == 0
+    rows = json.loads(capsys.readouterr().out)
+    assert all(Path(row["file"]).is_file() and row["title"] for row in rows)
+
+
+def test_a_file_wins_over_a_recipe(tmp_path):
+    (tmp_path / "chinese_clip").mkdir()
+    (tmp_path / "chinese_clip" / "vit_b_16").write_text("nothing to read")
+    with pytest.raises(JclipError, match="chinese_clip/vit_b_16 is not a Python file"):
+        load_config("chinese_clip/vit_b_16")
+
+
+def test_parameters_of_a_config_are_options(tmp_path, capsys):
+    begin = "from dataclasses import replace\nfrom jclip.configs.demo.english import config as english\n"
+    (tmp_path / "mine.py").write_text(
+        f"{begin}def config(width: int, deep: bool = False):\n"
+        "    return replace(english(), name=f'{width}-{deep}')\n"
+    )
+    _, run = parse(PlanOptions, ["--width", "7", "mine.py", "--deep", "--seed", "3"], "plan")
+    assert (run.name, run.seed) == ("7-True", 3)
+    (tmp_path / "taken.py").write_text(f"{begin}def config(seed: int = 0):\n    return english()\n")
+    assert "taken.py: config() has a parameter seed, which is a field of Run" in fails(capsys, "plan", "taken.py")

@@ -64,8 +64,7 @@ def test_looking_leaves_nothing(tmp_path):
 
 
 def test_a_workdir_that_cannot_be_written_is_found_first(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr("jclip.cli.train.evaluators", None)  # which may take long
-    monkeypatch.setattr("jclip.cli.train.copies_on", None)
+    monkeypatch.setattr("jclip.running.evaluators", None)  # which may take long
     (tmp_path / "file").touch()
     config = str(Path(__file__).parents[2] / "configs/demo/chinese_clip.py")
     assert main(["train", config, "--workdir", str(tmp_path / "file" / "run")]) == 1

@@ -1,4 +1,4 @@
-"""Small checkpoints to break, made of our own tables and random numbers: no other library takes part."""
+"""Small checkpoints to break, made from our own tables and random numbers without another library."""
 
 import json
 import os
@@ -29,7 +29,8 @@ from jclip.models.dual_encoder import DualEncoderConfig
 from jclip.models.resnet import ResNetConfig
 from jclip.models.text_encoder import TextEncoderConfig
 from jclip.models.vit import VitConfig
-from jclip.tokenizers.text import Kind, load_tokenizer
+from jclip.tokenizers.text import load_tokenizer
+from jclip.tokenizers.vocabulary import TokenizerKind
 
 Tensors = dict[str, np.ndarray]
 
@@ -43,11 +44,16 @@ CHINESE_CLIP = DualEncoderConfig(VIT, BERT, 13)
 ALTCLIP = DualEncoderConfig(VIT, XLM_R, 13, head_width=22)
 RN50 = DualEncoderConfig(RESNET, replace(BERT, width=128, heads=2), 13)  # heads as wide as cn_clip's
 CLIP = DualEncoderConfig(VitConfig(30, 10, 64, 2, 1), ClipTextConfig(640, 20, 64, 2, 1), 13)
-KINDS: dict[str, Kind] = {"chinese-clip": "wordpiece", "altclip": "xlmr", "bert": "wordpiece", "open-clip": "clip_bpe"}
+KINDS: dict[str, TokenizerKind] = {
+    "chinese-clip": "wordpiece",
+    "altclip": "xlmr",
+    "bert": "wordpiece",
+    "open-clip": "clip_bpe",
+}
 
 
 def parameters(config: Any) -> Tensors:
-    """Random ones, a bundle's."""
+    """Returns random parameters of a bundle."""
     draw, found = np.random.default_rng(0), {}
     for path, shape in tensor_shapes(config).items():
         noise = draw.standard_normal(shape).astype(np.float32)
@@ -56,7 +62,7 @@ def parameters(config: Any) -> Tensors:
 
 
 def state(family: str, config: Any) -> Tensors:
-    """The same, a checkpoint's."""
+    """Returns the same parameters as a checkpoint."""
     lazy = {path: Lazy.of(value) for path, value in parameters(config).items()}
     return {
         key: tensor.read()
@@ -64,8 +70,8 @@ def state(family: str, config: Any) -> Tensors:
     }
 
 
-def write_vocabulary(kind: Kind, folder: Path) -> Path:
-    """The file that its makers ship; returns it."""
+def write_vocabulary(kind: TokenizerKind, folder: Path) -> Path:
+    """Writes the file that a tokenizer's makers ship, and returns its path."""
     made = folder / f"made-{kind}"
     write_tokenizer(kind, made)
     name = {"wordpiece": "vocab.txt", "xlmr": "tokenizer.json", "clip_bpe": "merges.txt"}[kind]
@@ -73,7 +79,7 @@ def write_vocabulary(kind: Kind, folder: Path) -> Path:
 
 
 def write_checkpoint(folder: Path, family: str, config: Any) -> Path:
-    """A folder as a hub keeps it."""
+    """Writes a folder in the hub's layout."""
     folder.mkdir(parents=True)
     write_vocabulary(KINDS[family], folder)
     write_safetensors(folder / "model.safetensors", state(family, config))
@@ -84,7 +90,7 @@ def write_checkpoint(folder: Path, family: str, config: Any) -> Path:
 
 
 def write_bundle(folder: Path, family: str, config: Any) -> Path:
-    """A bundle that was trained: it has no passport."""
+    """Writes a bundle without a passport, as training does."""
     params, stats = map(rules.tree_from_paths, split_statistics(parameters(config)))
     tokenizer = load_tokenizer(write_vocabulary(KINDS[family], folder.parent))
     resize = "squash" if family == "chinese-clip" else "crop"
@@ -94,14 +100,14 @@ def write_bundle(folder: Path, family: str, config: Any) -> Path:
 
 
 def change_json(file: Path, change: Callable[[Any], None]) -> None:
-    """Changes what a file holds."""
+    """Changes the contents of a JSON file."""
     said = json.loads(file.read_text())
     change(said)
     file.write_text(json.dumps(said))
 
 
 def listing(folder: Path) -> Mapping[str, bytes | str | None]:
-    """Everything in a folder, hidden names too, with what it holds."""
+    """Returns everything in a folder, hidden names included, with its contents."""
     found: dict[str, bytes | str | None] = {}
     for path in sorted(folder.rglob("*")):
         content: Any = os.readlink(path) if path.is_symlink() else path.read_bytes() if path.is_file() else None
@@ -110,7 +116,7 @@ def listing(folder: Path) -> Mapping[str, bytes | str | None]:
 
 
 def started(*arguments, environment=()):
-    """The command as a process of its own, which Ctrl-C reaches."""
+    """Starts a command as a process that reacts to Ctrl-C."""
     code = "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler); from jclip.cli import main; "
     return subprocess.Popen(
         [sys.executable, "-c", code + "sys.exit(main(sys.argv[1:]))", *map(str, arguments)],
@@ -124,7 +130,7 @@ def started(*arguments, environment=()):
 
 @contextmanager
 def full(folder: Path, room: int) -> Iterator[None]:
-    """A disk at `folder` with that many bytes left; where the test may not mount one, a limit on every file."""
+    """Mounts a disk with `room` bytes at `folder`; limits the size of files if mounting is not allowed."""
     with _mounted(folder, f"size={room}") as there:
         soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
         if not there:
@@ -137,7 +143,7 @@ def full(folder: Path, room: int) -> Iterator[None]:
 
 @contextmanager
 def read_only(folder: Path) -> Iterator[None]:
-    """A disk at `folder` that cannot be written to; where the test may not mount one, the system's own /proc."""
+    """Mounts a read-only disk at `folder`; links to /proc if mounting is not allowed."""
     with _mounted(folder, "ro") as there:
         if not there:
             folder.rmdir()

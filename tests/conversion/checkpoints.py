@@ -13,7 +13,7 @@ import transformers
 from safetensors.torch import save_file
 
 from jclip.data.sources.synthetic import write_tokenizer
-from jclip.tokenizers.text import Kind
+from jclip.tokenizers.vocabulary import TokenizerKind
 from tests.models.torch_weights import randomise
 
 State = dict[str, torch.Tensor]
@@ -26,7 +26,7 @@ VISION = {
     "image_size": 30,
     "patch_size": 10,
     "hidden_act": "quick_gelu",
-    "projection_dim": 512,  # another field of that name, which nobody reads
+    "projection_dim": 512,  # an unused field of that name
 }
 WORDS = {
     "hidden_size": 36,
@@ -36,8 +36,8 @@ WORDS = {
 }
 
 
-def vocabulary(kind: Kind, folder: Path) -> int:
-    """Writes a small vocabulary as its makers ship it, and gives its size."""
+def vocabulary(kind: TokenizerKind, folder: Path) -> int:
+    """Writes a small vocabulary in its makers' format, and returns its size."""
     made = folder.parent / f"{folder.name}-{kind}"
     tokenizer = write_tokenizer(kind, made)
     folder.mkdir(parents=True, exist_ok=True)
@@ -48,32 +48,32 @@ def vocabulary(kind: Kind, folder: Path) -> int:
 
 
 def bert_words(vocab_size: int) -> dict[str, Any]:
-    """A BERT's configuration."""
+    """Returns a BERT's configuration."""
     return WORDS | {"vocab_size": vocab_size, "max_position_embeddings": 24, "type_vocab_size": 2, "pad_token_id": 0}
 
 
 def xlm_r_words(vocab_size: int) -> dict[str, Any]:
-    """An XLM-R's configuration."""
+    """Returns an XLM-R's configuration."""
     sizes = {"max_position_embeddings": 26, "type_vocab_size": 1, "layer_norm_eps": 1e-5}
     return WORDS | sizes | {"vocab_size": vocab_size, "pad_token_id": 1, "bos_token_id": 0, "eos_token_id": 2}
 
 
 def altclip(folder: Path) -> Any:
-    """An AltCLIPModel, its vocabulary in `folder`."""
+    """Returns an AltCLIPModel, and writes its vocabulary into `folder`."""
     text = xlm_r_words(vocabulary("xlmr", folder)) | {"project_dim": 22}
     config = transformers.AltCLIPConfig(text_config=text, vision_config=VISION, projection_dim=13)
     return randomise(transformers.AltCLIPModel(config))
 
 
 def chinese_clip(folder: Path) -> Any:
-    """A ChineseCLIPModel, its vocabulary in `folder`."""
+    """Returns a ChineseCLIPModel, and writes its vocabulary into `folder`."""
     text = bert_words(vocabulary("wordpiece", folder))
     config = transformers.ChineseCLIPConfig(text_config=text, vision_config=VISION, projection_dim=13)
     return randomise(transformers.ChineseCLIPModel(config))
 
 
 def clip(folder: Path, activation: str = "quick_gelu") -> Any:
-    """A CLIPModel, its vocabulary in `folder`."""
+    """Returns a CLIPModel, and writes its vocabulary into `folder`."""
     size = vocabulary("clip_bpe", folder)
     text = {
         "vocab_size": size,
@@ -93,7 +93,7 @@ def clip(folder: Path, activation: str = "quick_gelu") -> Any:
 
 
 def cn_clip_model(folder: Path, layers: int | tuple[int, ...] = 2) -> Any:
-    """cn_clip's CLIP with a ViT, or with a ResNet when `layers` is four numbers; its vocabulary in `folder`."""
+    """Returns cn_clip's CLIP with a ViT, or with a ResNet if `layers` is four numbers; writes its vocabulary."""
     size, resnet = vocabulary("wordpiece", folder), isinstance(layers, tuple)
     model = cn_clip.clip.model.CLIP(
         embed_dim=13,
@@ -120,7 +120,7 @@ def cn_clip_model(folder: Path, layers: int | tuple[int, ...] = 2) -> Any:
 def open_clip_model(
     folder: Path, *, quick_gelu: bool, layers: int | tuple[int, ...] = 2, cast_dtype: torch.dtype | None = None
 ) -> Any:
-    """open_clip's CLIP, whose layout is OpenAI's, for arithmetic in `cast_dtype`; its vocabulary in `folder`."""
+    """Returns open_clip's CLIP in OpenAI's layout, computing in `cast_dtype`; writes its vocabulary."""
     from open_clip.model import CLIP, CLIPTextCfg, CLIPVisionCfg
 
     resnet = isinstance(layers, tuple)
@@ -130,24 +130,24 @@ def open_clip_model(
 
 
 def state(model: torch.nn.Module) -> State:
-    """Its state dict, apart from the model."""
+    """Returns a copy of a model's state dict."""
     return {key: value.detach().clone() for key, value in model.state_dict().items()}
 
 
 def save_hf(model: Any, folder: Path) -> Path:
-    """config.json and model.safetensors, as transformers writes them."""
+    """Writes config.json and model.safetensors as transformers does."""
     model.save_pretrained(folder)
     return folder
 
 
 def save_config(model: Any, folder: Path) -> None:
-    """config.json alone."""
+    """Writes config.json alone."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "config.json").write_text(json.dumps(model.config.to_dict(), default=str))
 
 
 def save_sharded(tensors: State, folder: Path, count: int = 3) -> None:
-    """model-0000n-of-0000m.safetensors and their index."""
+    """Writes model-0000n-of-0000m.safetensors and their index."""
     keys = sorted(tensors)
     places: dict[str, str] = {}
     for number in range(count):
@@ -159,7 +159,7 @@ def save_sharded(tensors: State, folder: Path, count: int = 3) -> None:
 
 
 def save_openai(model: Any, file: Path, *, scripted: bool = False) -> None:
-    """A TorchScript archive as OpenAI published them, of open_clip's CLIP, which grew out of OpenAI's code.
+    """Writes open_clip's CLIP as a TorchScript archive like those that OpenAI published.
 
     Matrices and convolutions are float16 with their biases, the rest stays float32, and the sizes are buffers. Then the
     model becomes float32 again, with what float16 left of its values.
@@ -177,14 +177,14 @@ def save_openai(model: Any, file: Path, *, scripted: bool = False) -> None:
     text = torch.zeros(1, sizes["context_length"], dtype=torch.long)
     inputs = {"forward": (image, text), "encode_image": image, "encode_text": text}
     with warnings.catch_warnings(), torch.no_grad():
-        warnings.simplefilter("ignore")  # torch would have us export otherwise by now, but OpenAI's archives are such
+        warnings.simplefilter("ignore")  # TorchScript is deprecated, but OpenAI's archives use it
         archive = torch.jit.script(model) if scripted else torch.jit.trace_module(model, inputs, check_trace=False)
         torch.jit.save(archive, file)
     model.float()
 
 
 def images(size: int, count: int = 3, seed: int = 1) -> np.ndarray:
-    """Random blocks of colour, uint8, each picture with one that prevails: noise alone averages out."""
+    """Returns random uint8 pictures with different mean colours, because noise alone averages out."""
     draw = np.random.default_rng(seed)
     blocks = draw.integers(0, 256, (count, 4, 4, 3)) + 3 * draw.integers(0, 256, (count, 1, 1, 3))
     times = -(-size // 4)
@@ -192,17 +192,18 @@ def images(size: int, count: int = 3, seed: int = 1) -> np.ndarray:
 
 
 class Encode:
-    """A PyTorch model's embeddings, not normalised, of normalised pictures (b, h, w, 3) and of ids (b, l).
+    """Functions of a PyTorch model: embeddings, not L2-normalised, of normalised pictures (b, h, w, 3) and ids (b, l).
 
     Attributes:
       image: pictures -> (b, e).
       text: ids -> (b, e).
       logit_scale: the factor on their cosines.
+      model: the PyTorch model.
     """
 
-    def __init__(self, image: Callable[[Any], Any], text: Callable[[Any], Any], logit_scale: torch.Tensor):
-        self._image, self._text = image, text
-        self.logit_scale = logit_scale.exp().item()
+    def __init__(self, image: Callable[[Any], Any], text: Callable[[Any], Any], model: Any):
+        self._image, self._text, self.model = image, text, model
+        self.logit_scale = model.logit_scale.exp().item()
 
     def image(self, pictures: np.ndarray) -> np.ndarray:
         with torch.inference_mode():
@@ -217,7 +218,7 @@ class Encode:
 
 
 def encode_hf(model: Any) -> Encode:
-    """Of transformers' models."""
+    """Returns the functions of transformers' models."""
     pad_id = model.config.text_config.pad_token_id
     masked = not hasattr(model.text_model, "final_layer_norm")
 
@@ -225,9 +226,9 @@ def encode_hf(model: Any) -> Encode:
         mask = {"attention_mask": (ids != pad_id).long()} if masked else {}
         return model.get_text_features(input_ids=ids, **mask).pooler_output
 
-    return Encode(lambda pixels: model.get_image_features(pixels).pooler_output, text, model.logit_scale)
+    return Encode(lambda pixels: model.get_image_features(pixels).pooler_output, text, model)
 
 
 def encode_openai(model: Any) -> Encode:
-    """Of cn_clip's and open_clip's models."""
-    return Encode(model.encode_image, model.encode_text, model.logit_scale)
+    """Returns the functions of cn_clip's and open_clip's models."""
+    return Encode(model.encode_image, model.encode_text, model)

@@ -1,29 +1,59 @@
-"""A small checkpoint without a fault, to break, and a command that must be refused."""
+"""Checkpoints and bundles that are made once and only read, copies of them to break, and commands that must fail."""
 
+import functools
 import re
 import shutil
 
 import pytest
 
+import jclip
 from jclip.cli import main
+from jclip.conversion import convert
 from tests.conversion import broken
 from tests.conversion.broken import listing
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
+def checkpoint_of(tmp_path_factory):
+    """Returns the checkpoint of a layout by name, written once: (path, options, PyTorch model). Read only."""
+    from tests.conversion import layouts
+
+    return functools.cache(lambda name: getattr(layouts, name)(tmp_path_factory.mktemp(name) / "source"))
+
+
+@pytest.fixture(scope="session")
+def bundle_of(checkpoint_of, tmp_path_factory):
+    """Returns the bundle of a layout by name, converted once. Read only."""
+
+    def convert_once(name):
+        source, options, _ = checkpoint_of(name)
+        bundle = tmp_path_factory.mktemp(f"{name}-bundle") / "bundle"
+        convert(str(source), bundle, options, lambda what: None)
+        return bundle
+
+    return functools.cache(convert_once)
+
+
+@pytest.fixture(scope="session")
+def model_of(bundle_of):
+    """Returns the loaded model of a layout by name."""
+    return functools.cache(lambda name: jclip.load(bundle_of(name)))
+
+
+@pytest.fixture(scope="session")
 def tensors():
     return broken.state("chinese-clip", broken.CHINESE_CLIP)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def whole(tmp_path_factory):
-    """A checkpoint without a fault."""
+    """A checkpoint without a fault. Read only."""
     return broken.write_checkpoint(tmp_path_factory.mktemp("whole") / "source", "chinese-clip", broken.CHINESE_CLIP)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def converted(whole):
-    """The bundle that it becomes."""
+    """The bundle of `whole`. Read only."""
     bundle = whole.parent / "bundle"
     assert main(["convert", str(whole), str(bundle), "--json"]) == 0
     return bundle
@@ -31,14 +61,14 @@ def converted(whole):
 
 @pytest.fixture
 def source(whole, tmp_path):
-    """A copy, to break."""
+    """A copy of `whole`, to break."""
     shutil.copytree(whole, tmp_path / "source")
     return tmp_path / "source"
 
 
 @pytest.fixture
 def refused(tmp_path, capsys):
-    """Runs a command that must fail: shortly, with these words, and with nothing changed on the disk."""
+    """Runs a command that must fail with a short error that matches `says`, without changing the disk."""
 
     def run(*arguments, says, code=1, printed=False):
         before = listing(tmp_path)
@@ -53,11 +83,11 @@ def refused(tmp_path, capsys):
         assert listing(tmp_path) == before
         return err
 
-    def convert(source, *options, says, names=""):
-        """Its source is named too, or a file in it."""
+    def convert_refused(source, *options, says, names=""):
+        """Runs a conversion that must fail; the error names its source, or a file in it."""
         error = run("convert", source, tmp_path / "new" / "dst", *options, "--json", says=says)
         assert f"{source}{names}" in error
         return error
 
-    run.convert = convert
+    run.convert = convert_refused
     return run

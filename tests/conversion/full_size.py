@@ -26,23 +26,23 @@ File = Literal["model.safetensors", "pytorch_model.bin", "clip_cn.pt", "CLIP.pt"
 
 
 def config_of(name: str) -> Any:
-    """A model or a text encoder of the zoo."""
+    """Returns a model or a text encoder of the zoo."""
     return TextEncoderConfig(zoo.get_text_encoder(name)) if name in zoo.TEXT_ENCODERS else zoo.get_config(name)
 
 
 def parameters(config: Any) -> dict[str, Lazy]:
-    """A bundle's tensors, drawn when they are read."""
+    """Returns a bundle's tensors, drawn when they are read."""
     return {path: _random(path, shape) for path, shape in tensor_shapes(config).items()}
 
 
 def tensors(name: str, family: str) -> dict[str, Lazy]:
-    """The same in a family's layout."""
-    keys = real_models.shapes(name, family)  # a table wants to know of the stages of a ResNet
+    """Returns the same tensors in a family's layout."""
+    keys = real_models.shapes(name, family)  # from which the table learns a ResNet's blocks
     return export_tensors(family_named(family).table(keys), parameters(config_of(name)))
 
 
 def write(name: str, family: str, folder: Path, file: File = "model.safetensors") -> Path:
-    """Writes a checkpoint of a published model; returns what to convert.
+    """Writes a checkpoint of a published model; returns the path to convert.
 
     Args:
       name: of the zoo.
@@ -69,7 +69,7 @@ def write(name: str, family: str, folder: Path, file: File = "model.safetensors"
 
 
 def _save(state: dict[str, torch.Tensor], name: str, family: str, file: Path) -> None:
-    """Through the makers' own class, where they saved its state."""
+    """Saves the state of the makers' own class if they did so."""
     if file.name == "CLIP.pt":
         model = real_models.build(name, family, cast_dtype=torch.float16)
         model.load_state_dict(real_models.with_counters(name, family, state))
@@ -83,7 +83,7 @@ def _save(state: dict[str, torch.Tensor], name: str, family: str, file: Path) ->
 
 
 def _write_large_vocabulary(folder: Path, size: int) -> None:
-    """XLM-R's tokenizer.json has 250,002 pieces: a small one, filled up with pieces that no text has."""
+    """Writes a small XLM-R tokenizer, filled up to the published 250,002 pieces with pieces that no text has."""
     made = folder.parent / f"{folder.name}-xlmr"
     write_tokenizer("xlmr", made)
     said = json.loads((made / "tokenizer.json").read_text(encoding="utf-8"))
@@ -98,7 +98,7 @@ def _write_large_vocabulary(folder: Path, size: int) -> None:
 
 
 def _random(path: str, shape: tuple[int, ...]) -> Lazy:
-    """Values as large as trained ones: the states neither vanish nor explode through 32 layers."""
+    """Returns values as large as trained ones, so that states neither vanish nor explode in 32 layers."""
     name = path.rsplit("/", 1)[-1]
     seed = [ord(letter) for letter in path]
     centre, spread = {"scale": (1.0, 0.1), "bias": (0.0, 0.05), "var": (1.0, 0.1), "mean": (0.0, 0.1)}.get(
@@ -106,7 +106,7 @@ def _random(path: str, shape: tuple[int, ...]) -> Lazy:
     )
     if path == "logit_scale":
         centre, spread = 4.6, 0.0
-    if len(shape) == 4:  # less, and a ResNet's biases drown the picture
+    if len(shape) == 4:  # with less, a ResNet's biases drown the picture
         spread = (2 / math.prod(shape[:3])) ** 0.5
 
     def draw(seed: list[int], count: int) -> np.ndarray:

@@ -111,7 +111,7 @@ REAL = (
 
 
 def build(name: str, family: str, **options: Any) -> Any:
-    """A model on the device that is torch's default at the time: under `torch.device("meta")` it takes no memory.
+    """Builds a model on torch's default device; under `torch.device("meta")` it takes no memory.
 
     Args:
       name: of the zoo.
@@ -136,13 +136,13 @@ def build(name: str, family: str, **options: Any) -> Any:
 
 
 def shapes(name: str, family: str) -> dict[str, tuple[int, ...]]:
-    """{key: shape} of a model's state dict, in memory's spelling."""
+    """Returns the shapes of a model's state dict by key."""
     with torch.device("meta"):
         return {key: tuple(value.shape) for key, value in build(name, family).state_dict().items()}
 
 
 def cn_clip_with(name: str, state: dict[str, torch.Tensor]) -> Any:
-    """cn_clip's model with these weights and not with copies of them, loaded strictly.
+    """Returns cn_clip's model with these weights, loaded strictly and not copied.
 
     Raises:
       RuntimeError: torch's, that names what is missing or unexpected.
@@ -154,13 +154,13 @@ def cn_clip_with(name: str, state: dict[str, torch.Tensor]) -> Any:
 
 
 def with_counters(name: str, family: str, state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """The state with the counters of a model's batch norms, which nothing uses."""
+    """Returns the state with the unused counters of a model's batch norms."""
     counters = [key for key in shapes(name, family) if key.endswith("num_batches_tracked")]
     return {key: torch.tensor(0) for key in counters} | state
 
 
 def _cn_clip_config(name: str) -> dict[str, Any]:
-    """The sizes, from the files that cn_clip's own `create_model` reads."""
+    """Returns the sizes from the files that cn_clip's own `create_model` reads."""
     folder = Path(cn_clip.clip.__file__).parent / "model_configs"
     config: dict[str, Any] = {}
     for part in name.split("@"):

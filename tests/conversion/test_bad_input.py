@@ -1,6 +1,5 @@
-"""What is damaged, hostile or wrong: a short error with the file, the key and the mend, and nothing on the disk."""
+"""Damaged, hostile and wrong input: a short error with the file, the key and the remedy, and nothing on the disk."""
 
-import json
 import os
 import pickle
 import re
@@ -14,7 +13,6 @@ import torch
 from jclip.cli import main
 from jclip.conversion.importing import ConvertOptions, import_model
 from jclip.io.safetensors import write_safetensors
-from jclip.models.text_encoder import TextEncoderConfig
 from tests.conversion import broken
 from tests.conversion.broken import IMAGE_KEY, TEXT_KEY, WEIGHTS, change_json
 
@@ -33,15 +31,15 @@ def test_truncated(kind, kept, source, tensors, refused):
     content = file.read_bytes()
     file.write_bytes(content[: int(kept * len(content)) if isinstance(kept, float) else kept])
     refused.convert(
-        source, names=f"/{file.name}", says=r"(empty|truncated|damaged|no (safe|Py)\w+ (file|ch)).*(fetch|check)"
+        source, names=f"/{file.name}", says=r"(empty|truncated|damaged|not a (safe|Py)\w+ (file|ch)).*(fetch|check)"
     )
 
 
 @pytest.mark.parametrize(
     ("content", "says"),
     [
-        (b"version https://git-lfs.github.com/spec/v1\n", "only git-lfs' pointer to the weights: run `git lfs pull`"),
-        (b"<!DOCTYPE html>", "it is a web page: fetch the file itself"),
+        (b"version https://git-lfs.github.com/spec/v1\n", "only a git-lfs pointer to the weights: run `git lfs pull`"),
+        (b"<!DOCTYPE html>", "it is a web page: download the file itself"),
         (b"\x10\0\0\0\0\0\0\0{not json}       ", "its header cannot be read .*: fetch it again"),
     ],
 )
@@ -68,10 +66,13 @@ INDEX = "model.safetensors.index.json"
     [
         (
             '{"weight_map": {"a": "model-1.safetensors", "b": "absent.safetensors"}}',
-            "absent.safetensors, which is not th",
+            "absent.safetensors, which is missing: fetch it",
         ),
-        ('{"weight_map": {"a": "../x"}}', r"names the file '\.\./x', which is not beside it: refusing"),
-        ('{"weight_map": {"a": "/etc/passwd"}}', "names the file '/etc/passwd', which is not beside it: refusing"),
+        ('{"weight_map": {"a": "../x"}}', r"names the file '\.\./x', which is not beside it: fetch the index again"),
+        (
+            '{"weight_map": {"a": "/etc/passwd"}}',
+            "names the file '/etc/passwd', which is not beside it: fetch the index again",
+        ),
         ('{"weight_map": {"a": ["x"]}}', "has no weight_map.*: fetch it again"),
         ('{"weight_map": {}}', "holds no tensors: check"),
         ("{}", "has no weight_map.*: fetch it again"),
@@ -103,27 +104,30 @@ def put(key, value, dtype=np.float32):
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        (lambda t: t.pop(IMAGE_KEY), f"{IMAGE_KEY} is missing: the file is not whole"),
-        (lambda t: t.pop("text_projection.weight"), "text_projection.weight is missing: the file is not whole"),
-        (lambda t: t.pop("vision_model.embeddings.class_embedding"), "class_embedding is missing: the file is not wh"),
+        (lambda t: t.pop(IMAGE_KEY), f"{IMAGE_KEY} is missing: the file is incomplete"),
+        (lambda t: t.pop("text_projection.weight"), "text_projection.weight is missing: the file is incomplete"),
+        (lambda t: t.pop("vision_model.embeddings.class_embedding"), "class_embedding is missing: the file is incomp"),
         (lambda t: [t.pop(k) for k in [*t] if ".layer.1." in k], r"config.json: text_config.num_hidden_layers is 2"),
         (
             lambda t: t.update(extra=t["logit_scale"]),
             "extra has no place in this model: the file is of another version",
         ),
         (lambda t: t.update({IMAGE_KEY.replace("1", "999999999"): t[IMAGE_KEY]}), "layers.999999999.* has no place"),
-        (lambda t: t.update({TEXT_KEY.replace("layer", "layers"): t[TEXT_KEY]}), "two names of one tensor: leave one"),
+        (lambda t: t.update({TEXT_KEY.replace("layer", "layers"): t[TEXT_KEY]}), "two names of one tensor: remove one"),
         (turned(IMAGE_KEY), rf"{IMAGE_KEY} has shape \(40, 80\), but this model needs \(80, 40\): the file is damaged"),
-        (turned("vision_model.embeddings.patch_embedding.weight"), r"vision_config\.patch_size is 10, but the tensors"),
+        (
+            turned("vision_model.embeddings.patch_embedding.weight"),
+            r"vision_config\.image_size is 30, but the tensors say 9",
+        ),
         (
             lambda t: t.update({TEXT_KEY: t[TEXT_KEY][:0]}),
             rf"{TEXT_KEY} has shape \(0,\), but this model needs \(36,\)",
         ),
-        (lambda t: t.update({TEXT_KEY: t[TEXT_KEY].astype(np.int8)}), f"{TEXT_KEY} is int8, not floating point: take"),
+        (lambda t: t.update({TEXT_KEY: t[TEXT_KEY].astype(np.int8)}), f"{TEXT_KEY} is int8, not floating point: use"),
         (put(IMAGE_KEY, np.nan), f"{IMAGE_KEY} holds NaN or infinity: fetch it again"),
         (put(TEXT_KEY, -np.inf), f"{TEXT_KEY} holds NaN or infinity: fetch it again"),
         (put("logit_scale", np.inf, np.float16), "logit_scale holds NaN or infinity: fetch it again"),
-        (put("logit_scale", 400), "logit_scale is 400, and its exponential is no number: fetch it again"),
+        (put("logit_scale", 400), "logit_scale is 400, and its exponential overflows: fetch it again"),
         (lambda t: t.clear(), "holds no tensors: check the path"),
     ],
 )
@@ -144,7 +148,7 @@ def test_halves_of_two_kinds_are_no_fault(source, tensors):
 
 
 def test_what_a_person_sees(source, tensors, tmp_path, capfd):
-    """The progress, and then one line."""
+    """The progress, then one line."""
     tensors = tensors | {IMAGE_KEY: tensors[IMAGE_KEY] * np.float32(np.nan)}
     write_safetensors(source / WEIGHTS, tensors)
     assert main(["convert", str(source), str(tmp_path / "dst")]) == 1
@@ -163,24 +167,44 @@ B_32 = {
     "num_attention_heads": 12,
     "patch_size": 32,
 }
-ANOTHERS = "it is another model's, take the one that belongs to these weights"
+ANOTHERS = "it is another model's, use the one that belongs to these weights"
 
 
 @pytest.mark.parametrize(
     ("part", "said", "says"),
     [
         ("vision_config", B_32, rf"vision_config\.hidden_size is 768, but the tensors say 40: {ANOTHERS}"),
-        ("vision_config", {"hidden_act": "relu"}, r"vision_config\.hidden_act is 'relu', but only quick_gelu and gelu"),
-        ("vision_config", {"hidden_act": ["gelu"]}, r"hidden_act is \['gelu'\], but only quick_gelu and gelu are supp"),
-        ("vision_config", {"layer_norm_eps": 1e-3}, r"vision_config\.layer_norm_eps is 0\.001, but only 1e-05 is supp"),
+        (
+            "vision_config",
+            {"hidden_act": "relu"},
+            r"vision_config\.hidden_act is 'relu', but jclip supports quick_gelu and gelu",
+        ),
+        (
+            "vision_config",
+            {"hidden_act": ["gelu"]},
+            r"hidden_act is \['gelu'\], but jclip supports quick_gelu and gelu",
+        ),
+        (
+            "vision_config",
+            {"layer_norm_eps": 1e-3},
+            r"vision_config\.layer_norm_eps is 0\.001, but jclip supports only 1e-05",
+        ),
         ("vision_config", {"num_attention_heads": 7}, r"num_attention_heads is 7, which does not divide a width of 40"),
-        ("text_config", {"hidden_act": "gelu_new"}, r"text_config\.hidden_act is 'gelu_new', but only 'gelu' is supp"),
-        ("text_config", {"position_embedding_type": "relative_key"}, "is 'relative_key', but only 'absolute' is supp"),
-        ("text_config", {"layer_norm_eps": "x"}, "layer_norm_eps is 'x', but must be a number from 0 up to 1: mend"),
-        ("text_config", {"layer_norm_eps": float("nan")}, "layer_norm_eps is nan, but must be a number from 0 up to 1"),
+        (
+            "text_config",
+            {"hidden_act": "gelu_new"},
+            r"text_config\.hidden_act is 'gelu_new', but jclip supports only 'gelu'",
+        ),
+        (
+            "text_config",
+            {"position_embedding_type": "relative_key"},
+            "is 'relative_key', but jclip supports only 'absolute'",
+        ),
+        ("text_config", {"layer_norm_eps": "x"}, "layer_norm_eps is 'x', but must be a number >= 0 and < 1: correct"),
+        ("text_config", {"layer_norm_eps": float("nan")}, "layer_norm_eps is nan, but must be a number >= 0 and < 1"),
         ("text_config", {"num_attention_heads": None}, "num_attention_heads is None, which does not divide"),
-        ("text_config", {"pad_token_id": 1}, r"text_config\.pad_token_id is 1, but only 0 is supported"),
-        ("text_config", {"is_decoder": True}, r"text_config\.is_decoder is True, but only False is supported"),
+        ("text_config", {"pad_token_id": 1}, r"text_config\.pad_token_id is 1, but jclip supports only 0"),
+        ("text_config", {"is_decoder": True}, r"text_config\.is_decoder is True, but jclip supports only False"),
         (None, {"projection_dim": 512}, f"config.json: projection_dim is 512, but the tensors say 13: {ANOTHERS}"),
     ],
 )
@@ -192,7 +216,9 @@ def test_a_config_that_does_not_agree(part, said, says, source, refused):
 @pytest.mark.parametrize("content", ["{", "[1]", "null", '{"a": ' * 100_000])
 def test_no_config(content, source, refused):
     (source / "config.json").write_text(content)
-    refused.convert(source, names="/config.json", says="(cannot be read|holds no JSON object).*: mend it, or fetch it")
+    refused.convert(
+        source, names="/config.json", says="(cannot be read|does not hold a JSON object).*: mend it, or fetch it"
+    )
 
 
 @pytest.mark.parametrize(
@@ -200,11 +226,11 @@ def test_no_config(content, source, refused):
     [
         (
             lambda c: c["text_config"].pop("num_hidden_layers"),
-            r"another model .*: text_model\.\S+ would have shape .* miss",
+            r"another model .*: text_model\.\S+ should have shape .* miss",
         ),
         (
             lambda c: c["text_config"].update(initializer_range="x"),
-            r"is of no use to Chinese-CLIP .* own code \(.*: take",
+            r"is refused by Chinese-CLIP .* own code \(.*: use",
         ),
     ],
 )
@@ -218,24 +244,24 @@ def test_what_only_the_pytorch_model_notices(change, says, source, refused):
 def test_a_part_of_a_config_that_is_none(part, said, source, refused):
     change_json(source / "config.json", lambda config: config.update({part: said}))
     refused.convert(
-        source, names="/config.json", says=rf"{part} is {re.escape(repr(said))}, but must hold fields: fetch"
+        source, names="/config.json", says=rf"{part} is {re.escape(repr(said))}, but must be an object: fetch"
     )
 
 
 def test_pictures_of_another_size(source, refused):
     file = source / "preprocessor_config.json"
     file.write_text('{"size": {"height": 20, "width": 20}, "do_center_crop": false}')
-    says = "pictures become 20 pixels wide, but the image tower takes 30: mend it, or give .* --image-size"
+    says = "pictures have 20 pixels, but the image tower takes 30: correct it, or choose .* --image-size"
     refused.convert(source, names="/preprocessor_config.json", says=says)
     for size in (20, 30, 50):
         model = import_model(str(source), ConvertOptions(image_size=size))
         assert model.preprocessing.size == model.config.image.image_size == size
     file.unlink()
     file.mkdir()
-    refused.convert(source, names="/preprocessor_config.json", says="is no file: put .* in its place, or take it away")
+    refused.convert(source, names="/preprocessor_config.json", says="is not a file: replace it .*, or move it away")
 
 
-# Files that mean harm.
+# Malicious files.
 
 
 class Evil:
@@ -250,11 +276,9 @@ class Evil:
 def test_a_pickle_that_runs_code(new, tmp_path, refused):
     evil = {"state_dict": {"logit_scale": torch.tensor(1.0), "x": Evil(tmp_path / "made")}}
     torch.save(evil, tmp_path / "evil.pt", _use_new_zipfile_serialization=new)
-    refused.convert(
-        tmp_path / "evil.pt", says=r"refers to (posix|nt)\.mkdir: it would run code, refusing .*state_dict\(\)"
-    )
+    refused.convert(tmp_path / "evil.pt", says=r"refers to (posix|nt)\.mkdir, which would run code: .*state_dict\(\)")
     pickle.loads(pickle.dumps(Evil(tmp_path / "made")))
-    assert (tmp_path / "made").is_dir()  # so much for its being evil
+    assert (tmp_path / "made").is_dir()  # it does run code when pickle loads it
 
 
 @pytest.mark.parametrize("name", ["archive/../../evil", "../evil", "/tmp/evil"])
@@ -262,102 +286,7 @@ def test_an_archive_that_leads_out(name, tmp_path, refused):
     torch.save({"logit_scale": torch.tensor(1.0)}, tmp_path / "evil.pt")
     with zipfile.ZipFile(tmp_path / "evil.pt", "a") as archive:
         archive.writestr(name, b"evil")
-    refused.convert(tmp_path / "evil.pt", says=rf"has a member {re.escape(name)}, a path out of the archive: refusing")
-
-
-# ConvertOptions.
-
-
-@pytest.mark.parametrize(
-    ("options", "says"),
-    [
-        (["--family", "gpt"], "--family: there is no family 'gpt': choose one of altclip, chinese-clip, .*bert"),
-        (
-            ["--family", "altclip"],
-            "not of the family altclip: it has no text_model.trans.* looks like chinese-clip, leave",
-        ),
-        (["--family", "bert"], "not of the family bert: it has no embeddings.word_embeddings.weight and looks like"),
-        (["--image-size", "33"], "--image-size: image_size 33 is not a multiple of patch_size 10.*: give another"),
-        (["--image-size", "-30"], "--image-size is -30, but must be 1 or more: give another"),
-        (["--image-size", "99999990"], "--image-size: .* more than 256 times as large: give another"),
-        (["--tokenizer", "absent/vocab.txt"], "there is no tokenizer at absent/vocab.txt"),
-        (["--to", "hf"], "is no bundle, and --to writes nothing else: convert it without --to first"),
-        (["--to", "hf", "--family", "clip"], "--family does not go with --to: a bundle is written as it is"),
-        (["--to", "hf", "--image-size", "0"], "--image-size does not go with --to: a bundle is written as it is"),
-        (["--to", "hf", "--seed", "1"], "--seed does not go with --to"),
-        (["--seed", "0"], "--seed does not go with SRC alone: it is for --image and --text"),
-        (["--image-size", "0"], "--image-size is 0, but must be 1 or more: give another"),
-        (["--family", ""], "--family: there is no family '': choose one of"),
-        (["--image", "x"], "--image and --text belong together: give both, or SRC"),
-        (["--text", "x"], "--image and --text belong together: give both, or SRC"),
-        (["--image", "x", "--text", "y"], r"give DST alone: 2 path\(s\) given"),
-        (["--image", "", "--to", "hf"], "--image and --text belong together: give both, or SRC"),
-        (
-            ["--image", "x", "--text", "y", "--to", "hf"],
-            "--to does not go with --image and --text: convert each part first, and name the bundles",
-        ),
-        (["--image", "x", "--text", "y", "--image-size", "0"], "--image-size does not go with --image and --text: con"),
-        (["another"], r"give SRC and DST: 3 path\(s\) given"),
-    ],
-)
-def test_options(options, says, source, tmp_path, refused):
-    refused("convert", source, tmp_path / "dst", *options, "--json", says=says)
-
-
-def test_numbers_of_paths(tmp_path, refused):
-    refused("convert", "--json", says=r"give SRC and DST: 0 path\(s\) given")
-    refused("convert", tmp_path / "x", "--json", says=r"give SRC and DST: 1 path\(s\) given")
-    refused("convert", "", tmp_path / "y", "--json", says="SRC is empty: give a file, a folder, or hf://ORG/NAME")
-    refused("convert", "--image", "x", "--text", "y", "--json", says=r"give DST alone: 0 path\(s\) given")
-    refused("convert", tmp_path / "x", tmp_path / "y", "--json", says="there is nothing at .*/x: give a file, a folder")
-    refused("convert", tmp_path, tmp_path / "y", "--json", says="holds no weights: expected model.safetensors")
-
-
-def test_an_activation_that_is_none(source, tmp_path, capsys):
-    with pytest.raises(SystemExit) as stop:
-        main(["convert", str(source), str(tmp_path / "dst"), "--activation", "relu"])
-    error = capsys.readouterr().err
-    assert stop.value.code == 2 and "relu" in error and "quick_gelu" in error and "Traceback" not in error
-
-
-def test_an_activation_that_no_tower_takes(tmp_path, refused):
-    source = broken.write_checkpoint(tmp_path / "source", "bert", TextEncoderConfig(broken.BERT))
-    says = "--activation gelu has no use for .*/config.json, no tower takes it: leave it away"
-    refused.convert(source, "--activation", "gelu", says=says)
-    source = broken.write_checkpoint(tmp_path / "dual", "chinese-clip", broken.CHINESE_CLIP)
-    says = "--activation gelu has no use for .*/config.json, no tower takes it: leave it away"
-    refused.convert(source, "--activation", "gelu", says=says)
-
-
-def test_open_clip_without_activation(tmp_path, refused):
-    folder = broken.write_checkpoint(tmp_path / "source", "open-clip", broken.CLIP)
-    file = folder / "epoch_3.pt"
-    state = {f"module.{key}": torch.from_numpy(value) for key, value in broken.state("open-clip", broken.CLIP).items()}
-    torch.save({"state_dict": state}, file)
-    says = "does not say which activation .*: put open_clip_config.json beside it and name the folder, or give --act"
-    refused.convert(file, "--tokenizer", folder / "merges.txt", says=says)
-
-
-@pytest.mark.parametrize(
-    ("said", "says"),
-    [
-        ({"embed_dim": 512}, f"embed_dim is 512, but the tensors say 13: {ANOTHERS}"),
-        ({"vision_cfg": {"width": 768}}, r"vision_cfg\.width is 768, but the tensors say 64"),
-        (
-            {"vision_cfg": {"head_width": 48}},
-            r"vision_cfg\.head_width is 48, which does not divide a width of 64: mend",
-        ),
-        ({"vision_cfg": {"timm_model_name": "x"}}, r"vision_cfg\.timm_model_name is 'x', which is not supported"),
-        ({"vision_cfg": [1]}, r"vision_cfg is \[1\], but must hold fields"),
-        ({"text_cfg": {"heads": 7}}, r"text_cfg\.heads is 7, which does not divide a width of 64: mend it"),
-        ({"text_cfg": {"layers": 12}}, r"text_cfg\.layers is 12, but the tensors say 2"),
-    ],
-)
-def test_an_open_clip_config_that_does_not_agree(said, says, tmp_path, refused):
-    folder = broken.write_checkpoint(tmp_path / "source", "open-clip", broken.CLIP)
-    model = {"vision_cfg": {"layers": 2}, "text_cfg": {"heads": 1}} | said
-    (folder / "open_clip_config.json").write_text(json.dumps({"model_cfg": model}))
-    refused.convert(folder, names="/open_clip_config.json", says=says)
+    refused.convert(tmp_path / "evil.pt", says=rf"has a member {re.escape(name)}, a path out of the archive: jclip")
 
 
 # Tokenizers.
@@ -366,15 +295,17 @@ def test_an_open_clip_config_that_does_not_agree(said, says, tmp_path, refused):
 def test_tokenizers(source, tmp_path, refused):
     dst = tmp_path / "dst"
     merges = broken.write_vocabulary("clip_bpe", tmp_path)
-    says = f"{merges} is a clip_bpe vocabulary, .* reads wordpiece: give its own with --tokenizer"
+    says = f"{merges} is a clip_bpe vocabulary, .* uses wordpiece: give the model's own with --tokenizer"
     refused("convert", source, dst, "--tokenizer", merges, "--json", says=says)
     long = tmp_path / "vocab.txt"
     long.write_text((source / "vocab.txt").read_text() + "".join(f"more{n}\n" for n in range(600)))
-    says = rf"{long} has \d+ tokens, but the model has embeddings for 140: it is another model's vocabulary, give"
+    says = rf"{long} has \d+ tokens, but the model has 140 token embeddings: it is another model's vocabulary. Fetch"
     refused("convert", source, dst, "--tokenizer", long, "--json", says=says)
     cut = (source / "vocab.txt").read_text().split("\n")[:100]
     long.write_text("\n".join(cut))
-    says = f"{long} has 100 tokens, but the model has embeddings for 140: it is cut off or .*, fetch it again, or give"
+    says = (
+        f"{long} has 100 tokens, but the model has 140 token embeddings: it is cut off, or .*. Fetch it again, or give"
+    )
     refused("convert", source, dst, "--tokenizer", long, "--json", says=says)
     (source / "vocab.txt").unlink()
     refused.convert(source, says="comes without its vocabulary: give --tokenizer")

@@ -1,4 +1,4 @@
-"""A destination that is taken, full or read-only, and a command that is interrupted: nothing of it stays."""
+"""Destinations that exist, are full or read-only, and interrupted commands: nothing is left behind."""
 
 import re
 import shutil
@@ -44,20 +44,24 @@ def bundles(tmp_path_factory):
 @pytest.mark.parametrize(
     ("name", "to", "says"),
     [
-        ("resnet", "hf", "transformers has no CLIP with a ResNet: write this one with --to cn-clip"),
-        ("encoder", "hf", "is a text encoder alone, and --to writes two towers: give it one with --image and --text"),
-        ("encoder", "cn-clip", "is a text encoder alone, and --to writes two towers: give it one"),
-        ("altclip", "cn-clip", "cn_clip has no model with this text tower: write this one with --to hf"),
-        ("odd", "cn-clip", "cn_clip's BERT has .*, this one 1e-12 and heads of 12: write this one with --to hf"),
+        ("resnet", "hf", "transformers has no CLIP with a ResNet and a BERT: write this one with --to cn-clip"),
+        ("encoder", "hf", "is a text encoder alone, and --to writes two towers: compose it with --image and --text"),
+        ("encoder", "cn-clip", "is a text encoder alone, and --to writes two towers: compose it"),
+        ("altclip", "cn-clip", "cn_clip has no model with an XLM-R and a head: write this one with --to hf"),
+        (
+            "odd",
+            "cn-clip",
+            "cn_clip's BERT has .*, and this one has 1e-12 and heads of 12: write this one with --to hf",
+        ),
         (
             "reduced",
             "cn-clip",
-            "heads of 64 .* of 12; nor can --to hf write it, for transformers has no CLIP with a ResNet: it stays",
+            "heads of 64 .* of 12; --to hf cannot write it either .*has no CLIP with a ResNet and a BERT.: it stays",
         ),
         (
             "reduced",
             "hf",
-            "has no CLIP with a ResNet; nor can --to cn-clip write it, for cn_clip's BERT .* heads of 12: it stays",
+            "has no CLIP with a ResNet and a BERT; --to cn-clip cannot write it either .*heads of 12.: it stays",
         ),
     ],
 )
@@ -71,10 +75,13 @@ def test_models_that_others_lack(name, to, says, bundles, tmp_path, refused):
     [
         (
             {"preprocessing": Preprocessing(64, mean=(0.5, 0.5, 0.5), resize="crop")},
-            r"cn_clip makes every picture square, .* sees mean \(0.5, 0.5, 0.5\), resize crop; nor can .* it stays",
+            r"cn_clip squashes pictures .* has mean \(0.5, 0.5, 0.5\), resize crop; --to hf cannot .* it stays",
         ),
-        ({"tokenizer": "bert"}, "cn_clip reads texts with its own vocabulary and rules, and this model has others"),
-        ({"tokenizer": "shuffled"}, "cn_clip reads texts with its own vocabulary and rules, and this model has others"),
+        ({"tokenizer": "bert"}, "cn_clip tokenizes text with its own vocabulary and rules, and this model has others"),
+        (
+            {"tokenizer": "shuffled"},
+            "cn_clip tokenizes text with its own vocabulary and rules, and this model has others",
+        ),
     ],
 )
 def test_inputs_that_cn_clip_would_make_otherwise(change, says, tmp_path, refused):
@@ -153,7 +160,7 @@ def test_a_full_destination(way, short, whole, converted, bundles, tmp_path, ref
 
 @pytest.fixture(scope="module")
 def large(tmp_path_factory):
-    """A BERT with 200 MB of embeddings, for types of tokens that no text has: writing them takes a while."""
+    """A BERT with 200 MB of token-type embeddings, so that writing it takes a while."""
     place = broken.write_checkpoint(tmp_path_factory.mktemp("large") / "source", "bert", ENCODER)
     state, types = broken.state("bert", ENCODER), "embeddings.token_type_embeddings.weight"
     write_safetensors(place / WEIGHTS, state | {types: np.zeros((1_400_000, 36), np.float32)})
@@ -162,7 +169,7 @@ def large(tmp_path_factory):
 
 
 def stopped(large, folder, moment, how):
-    """Starts a conversion, stops it while it writes or compares, and gives its exit code and what it said."""
+    """Starts a conversion, stops it while it writes or compares, and returns its exit code and errors."""
     process = started("convert", large, folder / "new" / "dst", "--json")
     last = {"writing": "parameters.safetensors", "comparing": "config.json"}[moment]
     while not list(folder.glob(f"new/.dst.*.partial/{last}")):
@@ -206,7 +213,7 @@ def test_ctrl_c_in_a_garbage_collection_is_not_lost(tmp_path, capsys, monkeypatc
 
 
 def test_who_still_writes_is_left_alone(tmp_path):
-    """Two at once: the one that is done first has the name."""
+    """Of two processes, the first to finish gets the name."""
     with whole_folder(tmp_path / "dst", replace=False) as first:
         with whole_folder(tmp_path / "dst", replace=False) as second:
             (second / "second").touch()
@@ -232,7 +239,7 @@ def test_verify_without_a_passport(whole, converted, bundles, tmp_path, refused)
     copy = shutil.copytree(converted, tmp_path / "copy")
     damages = (
         lambda p: p.pop("sources"),
-        lambda p: p.update(format=1),  # whose passports say less
+        lambda p: p.update(format=1),  # of an earlier version
         lambda p: p["sources"][0].pop("name"),
         lambda p: p["sources"][0].pop("files"),
         lambda p: p["sources"][0].update(role="text"),
@@ -240,7 +247,12 @@ def test_verify_without_a_passport(whole, converted, bundles, tmp_path, refused)
     )
     for damage in damages:
         change_json(copy / "passport.json", damage)
-        refused("verify", copy, whole, says="copy/passport.json is damaged or of another version: convert again")
+        refused(
+            "verify",
+            copy,
+            whole,
+            says="copy/passport.json is damaged or of another version: convert the checkpoint again",
+        )
         shutil.copy(converted / "passport.json", copy)
     change_json(copy / "passport.json", lambda p: p["sources"][0]["options"].update(image_size="large"))
     refused("verify", copy, whole, says=r"copy/passport.json: options\.image_size is 'large', but must be int")
@@ -253,7 +265,7 @@ def test_verify_against_another_checkpoint(converted, source, tensors, refused):
     other[TEXT_KEY].view(np.uint8)[0] ^= 1
     write_safetensors(source / WEIGHTS, other)
     says = (
-        rf"{converted} does not hold \(files: other than converted: model\.safetensors; parameters: not equal: "
+        rf"{converted} does not hold \(files: changed since the conversion: model\.safetensors; parameters: not equal: "
         r"text/layers/mlp_norm/bias\): convert again, or name the SRC"
     )
     refused("verify", converted, source, says=says, printed=True)

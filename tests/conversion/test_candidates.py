@@ -1,4 +1,4 @@
-"""A model is found whatever it is wrapped in; several are listed; what is left out is named."""
+"""A model is found under any wrappers; several models are listed; tensors that are left out are named."""
 
 import re
 import warnings
@@ -9,9 +9,8 @@ import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from jclip.bundle import open_bundle
 from jclip.cli import main
-from jclip.conversion import convert, verify
+from jclip.conversion import verify
 from jclip.conversion.candidates import count_by_top, find_model, without_wrappers
 from jclip.conversion.checkpoint import open_checkpoint
 from jclip.conversion.families import FAMILIES
@@ -126,8 +125,8 @@ def test_what_lies_beside_is_named_with_a_reason():
     assert aside == {
         "model.head.0.weight": "a head, or another part beside the towers",
         "ff_head.bias": "beside the model's weights",
-        "optimizer.state.0.exp_avg": "the optimizer's, or other state of the training",
-        "lr_schedulers.0.x": "the optimizer's, or other state of the training",
+        "optimizer.state.0.exp_avg": "state of the optimizer or of the training",
+        "lr_schedulers.0.x": "state of the optimizer or of the training",
         "sink_temp": "beside the model's weights",
     }
     assert count_by_top(aside) == "model, ff_head, optimizer, lr_schedulers, sink_temp"
@@ -135,7 +134,7 @@ def test_what_lies_beside_is_named_with_a_reason():
 
 @pytest.mark.parametrize("name", ["logit_bias", "visual.adapter.weight", "bert.encoder.layer.0.lora_like.weight"])
 def test_a_stranger_in_the_model_itself_is_not_left_out(name):
-    """It means another architecture: the conversion refuses it."""
+    """It means another architecture, which the conversion refuses."""
     _, aside = found(SHAPES["cn-clip"] | {name: (3,)})
     assert aside == {}
 
@@ -196,9 +195,9 @@ def test_wrong_choices():
 
 
 def test_a_text_encoder_in_something_larger_is_not_taken_for_the_whole():
-    """As open_clip's CustomTextCLIP, of which only the text tower is of a known family."""
+    """As open_clip's CustomTextCLIP, of which only the text tower belongs to a known family."""
     larger = {f"visual.trunk.blocks.{n}.weight": (3,) for n in range(30)} | under("text.transformer.", SHAPES["xlm-r"])
-    with pytest.raises(JclipError, match=r"is all that converts; beside it are visual \(30 tensors\): to take"):
+    with pytest.raises(JclipError, match=r"can be converted; beside it are visual \(30 tensors\)\. To convert"):
         found(larger)
     assert found(larger, prefix="text.transformer")[0].family.name == "xlm-r"
 
@@ -218,7 +217,7 @@ def test_a_text_encoder_in_something_larger_is_not_taken_for_the_whole():
                 re.sub(r"(self\.query|fc1)\.", r"\1.base_layer.", f"base_model.model.{key}"): shape
                 for key, shape in SHAPES["chinese-clip"].items()
             },
-            r"base_layer\.\S+ is of an adapter \(LoRA or its kin\) that is not merged: .* merge_and_unload\(\)",
+            r"base_layer\.\S+ is of an adapter such as LoRA that is not merged: .* merge_and_unload\(\)",
         ),
         (
             under("model.", SHAPES["open-clip"])
@@ -227,11 +226,11 @@ def test_a_text_encoder_in_something_larger_is_not_taken_for_the_whole():
         ),
         ({"_fsdp_wrapped_module._flat_param": (1000,)}, "holds FSDP's flat parameters: save it with"),
         ({"optimizer_state_dict.single_partition_of_fp32_groups.0": (9,)}, "DeepSpeed's slices .*zero_to_fp32.py"),
-        ({f"module.{key}": (0,) for key in SHAPES["cn-clip"]}, "all its tensors are empty, as DeepSpeed's ZeRO"),
+        ({f"module.{key}": (0,) for key in SHAPES["cn-clip"]}, "all tensors are empty, as DeepSpeed's ZeRO"),
         (SHAPES["cn-clip"] | under("module.", SHAPES["cn-clip"]), r"module\.\S+ are two names of one tensor"),
         (
             {"a": (1,), "b": (1,)},
-            r"x.pt is no checkpoint that converts \(its tensors: a, b …\): expected one of",
+            r"x.pt is not a checkpoint that jclip converts \(its tensors: a, b …\): expected one of",
         ),
     ],
 )
@@ -266,7 +265,7 @@ def vocabulary(tmp_path):
 
 
 class Wrapper(torch.nn.Module):
-    """As a LightningModule: the model is an attribute, a head another."""
+    """A module like Lightning's, with the model and a head as attributes."""
 
     def __init__(self, model):
         super().__init__()
@@ -360,12 +359,11 @@ def test_without_wrappers():
     assert without_wrappers("_orig_mod.module.visual._orig_mod.conv1.weight") == "visual.conv1.weight"
 
 
-def test_convert_takes_the_hand_given_prefix(model, vocabulary, tmp_path):
+def test_the_given_prefix_is_taken(model, vocabulary, tmp_path):
     one = model.state_dict()
     torch.save({"a": one, "b": one | {"logit_scale": torch.tensor(1.5)}}, tmp_path / "two.pt")
     for prefix, scale in (("a", one["logit_scale"].item()), ("b", 1.5)):
-        said = ConvertOptions(tokenizer=vocabulary, prefix=prefix)
-        made = convert(str(tmp_path / "two.pt"), tmp_path / prefix, said, lambda what: None)
-        (facts,) = made["sources"]
+        found = import_model(str(tmp_path / "two.pt"), ConvertOptions(tokenizer=vocabulary, prefix=prefix))
+        facts = found.facts()
         assert facts["prefix"] == f"{prefix}." and facts["options"]["prefix"] == prefix
-        assert open_bundle(tmp_path / prefix).tensors()["logit_scale"].read() == np.float32(scale)
+        assert found.tensors()["logit_scale"].read() == np.float32(scale)

@@ -1,5 +1,5 @@
-"""A bundle as CLIP_benchmark's model. The package itself is not installed here: a stand-in has its two tables, and its
-metrics' way of asking is written out (both as in release 1.6.2)."""
+"""A bundle as CLIP_benchmark's model. The package is not installed for the tests: a stand-in has its two tables, and
+the calls of its metrics are written out, both as in release 1.6.2."""
 
 import sys
 import types
@@ -37,7 +37,7 @@ def bundle(tmp_path_factory):
 
 @pytest.fixture
 def stand_in(monkeypatch):
-    """The modules that are touched: models with their tables, cli with a main."""
+    """Modules of CLIP_benchmark: models with their tables, cli with a main."""
     package, models, cli = (types.ModuleType(f"clip_benchmark{part}") for part in ("", ".models", ".cli"))
     models.TYPE2FUNC = {"open_clip": None}
     models.MODEL_TYPES = ["open_clip"]

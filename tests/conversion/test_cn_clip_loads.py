@@ -1,10 +1,12 @@
-"""cn_clip's own `load_from_name` on what `--to cn-clip` writes: the same features of the same pictures and texts."""
+"""cn_clip's own `load_from_name` reads the result of `--to cn-clip` and gives the same features."""
 
+import json
 import tempfile
 from dataclasses import replace
 from pathlib import Path
 
 import cn_clip.clip
+import cn_clip.clip.utils
 import numpy as np
 import pytest
 import torch
@@ -25,33 +27,33 @@ from tests.conversion import full_size, real_models
 from tests.models.parity import unit
 
 TEXTS = ["红苹果", "一只在草地上奔跑的狗", "", "A blue castle, 12 hammers", "“引号”和很长的句子" * 9]
-# What cn_clip calls the file of each model that it would fetch; where it lies already, nothing is fetched.
+# Names of the files that cn_clip downloads; it uses a file that exists already.
 FILES = {"RN50": "clip_cn_rn50.pt", "ViT-B-16": "clip_cn_vit-b-16.pt", "ViT-L-14-336": "clip_cn_vit-l-14-336.pt"}
 
 
 @pytest.fixture
 def place():
-    """A folder that goes with its gigabytes at once."""
+    """Folder that is removed at once, because it may hold gigabytes."""
     with tempfile.TemporaryDirectory() as folder:
         yield Path(folder)
 
 
 def pictures():
-    """Of odd shapes and modes."""
+    """Returns pictures of odd shapes and modes."""
     draw = np.random.default_rng(0)
     shapes = [(90, 41, 3), (33, 200, 3), (224, 224, 4)]
     return [Image.fromarray(draw.integers(0, 256, shape, np.uint8) // (n + 1)) for n, shape in enumerate(shapes)]
 
 
 def in_halves(tensor: Lazy) -> Lazy:
-    """Values that float16 holds: `load_from_name` takes most weights through it, whatever the file has."""
+    """Rounds to float16, as `load_from_name` does with most weights."""
     return Lazy(
         tensor.shape, tensor.dtype, lambda: (part.astype(np.float16).astype(np.float32) for part in tensor.parts())
     )
 
 
 def write_bundle(config: DualEncoderConfig, folder: Path) -> None:
-    """A trained model with cn_clip's vocabulary."""
+    """Writes a bundle with cn_clip's vocabulary and no passport."""
     tensors = {path: in_halves(tensor) for path, tensor in full_size.parameters(config).items()}
     params, stats = map(rules.tree_from_paths, split_statistics(tensors))
     preprocessing = Preprocessing(config.image.image_size, resize="squash")
@@ -60,7 +62,7 @@ def write_bundle(config: DualEncoderConfig, folder: Path) -> None:
 
 
 def agree(bundle, model, preprocess):
-    """Whether cn_clip's model, used as its README does, gives the features that ours gives."""
+    """Checks that cn_clip's model, used as in its README, gives the same features as ours."""
     model.eval()
     with torch.inference_mode():
         image = model.encode_image(torch.stack([preprocess(picture) for picture in pictures()]))
@@ -75,27 +77,43 @@ def agree(bundle, model, preprocess):
     np.testing.assert_allclose(ours.similarity_scale, scale, rtol=1e-6)
 
 
-def check_released(name: str, place: Path) -> None:
-    """By its name alone, as cn_clip loads what it has fetched."""
-    write_bundle(zoo.get_config(f"chinese-clip-{name.lower()}"), place / "bundle")
+def check_released(name: str, config: DualEncoderConfig, place: Path) -> None:
+    """Loads a model by its name alone, as cn_clip does after a download."""
+    write_bundle(config, place / "bundle")
     export(place / "bundle", place / FILES[name], "cn-clip")
     agree(place / "bundle", *cn_clip.clip.load_from_name(name, device="cpu", download_root=str(place)))
 
 
-def test_a_resnet_by_its_name(place):
-    check_released("RN50", place)
+@pytest.fixture
+def small(place, monkeypatch):
+    """Makes cn_clip's towers of these names small, by replacing its files of sizes; returns the small text tower."""
+    folder = Path(cn_clip.clip.utils.__file__).parent / "model_configs"
+    (place / "model_configs").mkdir()
+    for name, sizes in {
+        "RN50": {"embed_dim": 64, "vision_layers": [1, 2, 1, 1], "vision_width": 8},
+        "ViT-B-32": {"embed_dim": 64, "vision_layers": 2, "vision_width": 128},
+        "RBT3-chinese": {"text_hidden_size": 128, "text_intermediate_size": 256, "text_num_attention_heads": 2},
+    }.items():
+        said = json.loads((folder / f"{name}.json").read_text()) | sizes
+        (place / "model_configs" / f"{name}.json").write_text(json.dumps(said))
+    monkeypatch.setattr(cn_clip.clip.utils, "__file__", str(place / "utils.py"))
+    return replace(zoo.get_config("chinese-clip-rn50").text, width=128, heads=2, intermediate=256)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("name", ["ViT-B-16", "ViT-L-14-336"])
-def test_a_vit_by_its_name(name, place):
-    check_released(name, place)
+def test_a_small_resnet_by_its_name(small, place):
+    image = replace(zoo.get_config("chinese-clip-rn50").image, layers=(1, 2, 1, 1), width=8, heads=4)
+    check_released("RN50", DualEncoderConfig(image, small, 64), place)
 
 
-def test_a_vit_by_its_path(place):
-    """With the smallest of the text towers, so that it is quick; every line of `load_from_name` is the same."""
-    vit, rbt3 = zoo.get_config("chinese-clip-vit-b-32"), zoo.get_config("chinese-clip-rn50").text
-    write_bundle(replace(vit, text=rbt3), place / "bundle")
+def test_a_small_vit_by_its_path(small, place):
+    image = replace(zoo.get_config("chinese-clip-vit-b-32").image, layers=2, width=128, heads=2)
+    write_bundle(DualEncoderConfig(image, small, 64), place / "bundle")
     export(place / "bundle", place / "mine.pt", "cn-clip")
     towers = {"vision_model_name": "ViT-B-32", "text_model_name": "RBT3-chinese", "input_resolution": 224}
     agree(place / "bundle", *cn_clip.clip.load_from_name(str(place / "mine.pt"), device="cpu", **towers))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", FILES)
+def test_a_published_size_by_its_name(name, place):
+    check_released(name, zoo.get_config(f"chinese-clip-{name.lower()}"), place)

@@ -1,4 +1,4 @@
-"""The starting points of both recipes from two checkpoints: what is copied, what is new, and that it is said."""
+"""The starting points of both recipes from two checkpoints: copied and new parameters, and their passports."""
 
 import shutil
 
@@ -11,6 +11,7 @@ import jclip
 from jclip.bundle import load_bundle, open_bundle
 from jclip.cli import main
 from jclip.conversion import ConvertOptions, compose, convert, verify
+from jclip.conversion.composing import composed, open_part
 from jclip.conversion.parity import passport
 from jclip.errors import JclipError
 from jclip.io.safetensors import open_safetensors, write_safetensors
@@ -25,17 +26,15 @@ def quiet(what):
 
 
 @pytest.fixture(scope="module")
-def parts(tmp_path_factory):
-    """Folders of a CLIP, an XLM-R and a BERT."""
+def parts(checkpoint_of, tmp_path_factory):
+    """Folders of a CLIP, an XLM-R and a BERT. Read only."""
     place = tmp_path_factory.mktemp("parts")
-    checkpoints.save_hf(checkpoints.clip(place / "clip"), place / "clip")
-    words = checkpoints.xlm_r_words(checkpoints.vocabulary("xlmr", place / "xlm-r"))
-    xlm_r = randomise(transformers.XLMRobertaModel(transformers.XLMRobertaConfig(**words)))
-    checkpoints.save_hf(xlm_r, place / "xlm-r")
+    (place / "clip").symlink_to(checkpoint_of("clip_hf")[0])
+    (place / "xlm-r").symlink_to(checkpoint_of("xlm_r")[0])
     words = checkpoints.bert_words(checkpoints.vocabulary("wordpiece", place / "bert"))
     bert = randomise(transformers.BertForMaskedLM(transformers.BertConfig(**words)))
     checkpoints.save_config(bert, place / "bert")
-    # As the first converters from TensorFlow named the norms.
+    # The first converters from TensorFlow named the norms so.
     state = {
         key.replace("LayerNorm.weight", "LayerNorm.gamma").replace("LayerNorm.bias", "LayerNorm.beta"): value
         for key, value in checkpoints.state(bert).items()
@@ -44,9 +43,9 @@ def parts(tmp_path_factory):
     return place
 
 
-def test_altclip_begins_with_clip_and_xlm_r(parts, tmp_path):
-    made = compose(str(parts / "clip"), str(parts / "xlm-r"), tmp_path / "start", seed=3, report=quiet)
-    start = load_bundle(tmp_path / "start")
+def test_altclip_begins_with_clip_and_xlm_r(parts, start):
+    made, folder = passport.read(start), start
+    start = load_bundle(start)
     clip = transformers.CLIPModel.from_pretrained(parts / "clip").state_dict()
     encoder = transformers.XLMRobertaModel.from_pretrained(parts / "xlm-r").state_dict()
     np.testing.assert_array_equal(
@@ -65,19 +64,19 @@ def test_altclip_begins_with_clip_and_xlm_r(parts, tmp_path):
         "text/head/bias": {"initialiser": "zeros"},
     }
     image, text = (set(source["copied"]) for source in made["sources"])
-    assert image | text | made["new"].keys() == open_bundle(tmp_path / "start").tensors().keys()
+    assert image | text | made["new"].keys() == open_bundle(folder).tensors().keys()
     assert {"text/projection/kernel", "logit_scale"} == {path for path in image if not path.startswith("image/")}
     kernel = start.params["text"]["head"]["kernel"]
     assert 0.015 < kernel.std() < 0.025 and start.params["text"]["head_norm"]["scale"].tolist() == [1.0] * 36
     assert [source["comparison"]["compared"] for source in made["sources"]] == [True, True]
-    assert jclip.load(tmp_path / "start").encode_text(["红苹果"]).shape == (1, 13)
+    assert jclip.load(folder).encode_text(["红苹果"]).shape == (1, 13)
 
 
 def test_chinese_clip_begins_with_clip_and_a_bert(parts, tmp_path):
     made = compose(str(parts / "clip"), str(parts / "bert"), tmp_path / "start", report=quiet)
     start = load_bundle(tmp_path / "start")
     assert made["new"] == {"text/projection/kernel": {"initialiser": "normal", "standard_deviation": 36**-0.5}}
-    # Nothing of CLIP's text tower is there, so nothing of it is compared.
+    # Nothing of CLIP's text tower was copied, so it is not compared.
     compared = [source["comparison"] for source in made["sources"]]
     assert [list(each["embeddings"]) for each in compared] == [["image"], ["text"]]
     assert {layer["name"] for layer in compared[0]["layers"]} == {f"image/layers/{i}" for i in range(3)}
@@ -99,7 +98,7 @@ def test_a_roberta_cuts_text_by_its_own_rules_until_it_is_chinese_clips(parts, t
     checkpoints.save_hf(roberta, tmp_path / "roberta")
     own = transformers.BertTokenizer(default_vocab())
     own.save_pretrained(tmp_path / "roberta")
-    strings = varied(12_000)
+    strings = varied(2_000)
     convert(str(tmp_path / "roberta"), tmp_path / "alone", ConvertOptions(), quiet)
     alone = open_bundle(tmp_path / "alone")
     assert alone.tokenizer.kind == "bert"
@@ -114,28 +113,30 @@ def test_a_roberta_cuts_text_by_its_own_rules_until_it_is_chinese_clips(parts, t
     assert made["sources"][1]["passport"]["tokenizer"]["kind"] == "bert"
 
 
-def test_the_seed_decides_what_is_new(parts, tmp_path):
-    for name, seed in (("a", 0), ("b", 0), ("c", 1)):
-        compose(str(parts / "clip"), str(parts / "bert"), tmp_path / name, seed=seed, report=quiet)
-    a, b, c = (load_bundle(tmp_path / name).params["text"]["projection"]["kernel"] for name in "abc")
+def test_the_seed_decides_what_is_new(parts):
+    names = str(parts / "clip"), str(parts / "bert")
+    image, text = (open_part(name, role) for name, role in zip(names, ("image", "text"), strict=True))
+    a, b, c = (
+        composed(image, text, seed, names).bundle.params["text"]["projection"]["kernel"].read() for seed in (0, 0, 1)
+    )
     assert np.array_equal(a, b) and not np.array_equal(a, c)
 
 
 @pytest.fixture(scope="module")
 def bundles(parts, tmp_path_factory):
-    """Bundles of the CLIP and the XLM-R, and what begins with them."""
+    """Bundles of the CLIP and the XLM-R, and the start composed of them. Read only."""
     place = tmp_path_factory.mktemp("bundles")
     for name in ("clip", "xlm-r"):
         convert(str(parts / name), place / name, ConvertOptions(), quiet)
-    compose(str(place / "clip"), str(place / "xlm-r"), place / "start", report=quiet)
+    compose(str(place / "clip"), str(place / "xlm-r"), place / "start", seed=3, report=quiet)
     return place
 
 
 @pytest.fixture(scope="module")
 def start(parts, tmp_path_factory):
-    """What begins with the checkpoints themselves."""
+    """The start composed of the checkpoints. Read only."""
     place = tmp_path_factory.mktemp("start") / "start"
-    compose(str(parts / "clip"), str(parts / "xlm-r"), place, report=quiet)
+    compose(str(parts / "clip"), str(parts / "xlm-r"), place, seed=3, report=quiet)
     return place
 
 
@@ -145,7 +146,7 @@ def test_bundles_compose_like_checkpoints(bundles, start):
     image, text = passport.read(bundles / "start")["sources"]
     assert image["passport"]["sources"][0]["family"] == "clip"
     weights = ["config.json", "parameters.safetensors"]
-    assert [file["name"] for file in image["files"]] == weights  # its vocabulary is of no use
+    assert [file["name"] for file in image["files"]] == weights  # without its vocabulary
     assert {file["name"] for file in text["files"]} > {*weights, "tokenizer/jclip_tokenizer.json"}
 
 
@@ -161,13 +162,13 @@ def test_a_start_from_bundles_verifies_against_them_alone(parts, bundles, tmp_pa
     (copy / "xlm-r" / "tokenizer" / "more.txt").write_text("")
     wrong = seen(verify(start, [str(copy / "clip"), str(copy / "xlm-r")], report=quiet))
     assert wrong == {
-        "clip: files": "other than converted: config.json",
-        "xlm-r: files": "not there at the conversion: tokenizer/more.txt",
+        "clip: files": "changed since the conversion: config.json",
+        "xlm-r: files": "new since the conversion: tokenizer/more.txt",
     }
-    # What they were converted from has the same tensors, and is another source all the same.
+    # The checkpoint of a bundle has the same tensors, but is another source.
     wrong = seen(verify(start, [str(parts / "clip"), str(bundles / "xlm-r")], report=quiet))
-    assert wrong.keys() == {"clip: files", "clip: keys"} and "not there: parameters.safetensors" in wrong["clip: files"]
-    with pytest.raises(JclipError, match="--tokenizer is not for .*xlm-r, a bundle, which has its own: leave it away"):
+    assert wrong.keys() == {"clip: files", "clip: keys"} and "missing: parameters.safetensors" in wrong["clip: files"]
+    with pytest.raises(JclipError, match="xlm-r is a bundle with its own tokenizer: omit --tokenizer"):
         verify(start, [*map(str, sources)], tmp_path, report=quiet)
 
 
@@ -192,7 +193,7 @@ def test_a_composed_bundle_verifies(parts, tmp_path, capsys):
         ("image/layers/mlp/fc1/kernel", "clip"),
         ("text/projection/kernel", "clip"),
         ("text/layers/mlp/fc1/kernel", "xlm-r"),
-        ("text/head/kernel", None),  # which no PyTorch model has
+        ("text/head/kernel", None),  # new, so that no PyTorch model has it
     ],
 )
 def test_what_is_compared_with_pytorch_is_what_was_written(path, wrong, parts, start, tmp_path):
@@ -205,7 +206,7 @@ def test_what_is_compared_with_pytorch_is_what_was_written(path, wrong, parts, s
 
 
 def test_the_image_source_needs_no_vocabulary(parts, tmp_path):
-    """CLIP's own, which a package has, would be larger than this model's."""
+    """The installed vocabulary of CLIP is larger than this model's."""
     mute = shutil.copytree(parts / "clip", tmp_path / "mute")
     for file in ("merges.txt", "vocab.json", "tokenizer.json"):
         (mute / file).unlink(missing_ok=True)
@@ -220,8 +221,8 @@ def test_parts_that_do_not_fit_are_named(parts, tmp_path):
     clip, xlm_r = str(parts / "clip"), str(parts / "xlm-r")
     with pytest.raises(JclipError, match="has no image tower: name a CLIP"):
         compose(xlm_r, xlm_r, tmp_path / "x", report=quiet)
-    with pytest.raises(JclipError, match="is no text encoder alone"):
+    with pytest.raises(JclipError, match="is not a text encoder alone"):
         compose(clip, clip, tmp_path / "x", report=quiet)
-    with pytest.raises(JclipError, match="--seed 4294967296 is no number of 32 bits: give a smaller one"):
+    with pytest.raises(JclipError, match="--seed 4294967296 has more than 32 bits: choose a smaller one"):
         compose(clip, xlm_r, tmp_path / "x", seed=2**32, report=quiet)
     assert list(tmp_path.iterdir()) == []

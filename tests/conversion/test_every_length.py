@@ -1,4 +1,4 @@
-"""Texts of every length, padded and not, in odd batch sizes, and as many pictures: every family is PyTorch's."""
+"""Texts of every length, padded and not, in odd batch sizes, and pictures: every family is PyTorch's."""
 
 import functools
 
@@ -6,12 +6,10 @@ import jax
 import numpy as np
 import pytest
 
-import jclip
-from jclip.conversion import convert
 from jclip.conversion.parity.comparison import EMBEDDINGS_WITHIN
 from jclip.images.preprocess import normalise, to_array
 from jclip.tokenizers.text import pad
-from tests.conversion import checkpoints, test_families
+from tests.conversion import checkpoints
 from tests.models.parity import unit
 
 SIZES = (1, 2, 3, 5, 7, 13)
@@ -22,18 +20,16 @@ WORDS = ["red", "apple", "blue", "castle", "violet", "dragon", "绿", "苹果", 
 class Converted:
     """A model beside the PyTorch model it came from, and our two towers alone."""
 
-    def __init__(self, name, folder):
-        source, options, self.theirs = getattr(test_families, name)(folder / "source")
-        convert(str(source), folder / "bundle", options, lambda what: None)
-        self.model = jclip.load(folder / "bundle")
-        self.tokenizer, self.context = self.model.bundle.tokenizer, self.model.bundle.context_length
+    def __init__(self, name, theirs, model):
+        self.theirs, self.model = theirs, model
+        self.tokenizer, self.context = model.bundle.tokenizer, model.bundle.context_length
         self.ends_in_largest = name == "clip_hf"
-        preprocessing = self.model.bundle.preprocessing
+        preprocessing = model.bundle.preprocessing
         self.pictures = checkpoints.images(preprocessing.size, max(SIZES))
         arrays = np.stack([to_array(preprocessing, picture) for picture in self.pictures])
         self.pixels = np.asarray(normalise(preprocessing, arrays))
-        towers = (functools.partial(self.model.apply, method=f"encode_{tower}") for tower in ("text", "image"))
-        self.text, self.image = (functools.partial(jax.jit(tower), self.model.variables) for tower in towers)
+        towers = (functools.partial(model.apply, method=f"encode_{tower}") for tower in ("text", "image"))
+        self.text, self.image = (functools.partial(jax.jit(tower), model.variables) for tower in towers)
 
     def ids(self, length, count=SIZES[-1]):
         """Random ids of that length, no padding among them."""
@@ -46,16 +42,15 @@ class Converted:
 
 @pytest.fixture(scope="module", autouse=True)
 def compiled_quickly():
-    """So many shapes are compiled here, and each runs a few times only."""
+    """Many shapes are compiled here, and each runs a few times only."""
     jax.config.update("jax_disable_most_optimizations", True)
     yield
     jax.config.update("jax_disable_most_optimizations", False)
 
 
 @pytest.fixture(scope="module")
-def converted(tmp_path_factory):
-    """Makes each family once."""
-    return functools.cache(lambda name: Converted(name, tmp_path_factory.mktemp(name)))
+def converted(checkpoint_of, model_of):
+    return functools.cache(lambda name: Converted(name, checkpoint_of(name)[2], model_of(name)))
 
 
 def agree(ours, theirs):
@@ -68,9 +63,7 @@ def differ(rows):
     assert np.abs(rows - rows[0]).max() > 0.01
 
 
-@pytest.mark.parametrize("name", FAMILIES)
-def test_strings_of_every_length_in_every_batch_size(name, converted):
-    there = converted(name)
+def check_strings(there, sizes):
     draw, of_length = np.random.default_rng(0), {}
     lengths = [*range(2, there.context + 1)]  # the two special tokens are always there
     while len(of_length) < len(lengths):
@@ -81,15 +74,13 @@ def test_strings_of_every_length_in_every_batch_size(name, converted):
     texts = np.array([text for text, _ in of_length.values()])
     theirs = np.concatenate([there.theirs.text(np.array([ids])) for _, ids in of_length.values()])  # alone, not padded
     differ(theirs)
-    for size in SIZES:
+    for size in sizes:
         order = draw.permutation(len(texts))
         for rows in np.split(order, range(size, len(order), size)):
             agree(there.model.encode_text(list(texts[rows])), theirs[rows])
 
 
-@pytest.mark.parametrize("name", FAMILIES)
-def test_ids_of_every_length_padded_in_every_batch_size(name, converted):
-    there = converted(name)
+def check_padded(there, sizes):
     of_length = {length: there.ids(length) for length in range(1, there.context + 1)}
     padded = {length: pad(ids, there.context, there.tokenizer.pad_id) for length, ids in of_length.items()}
     theirs = np.split(there.theirs.text(np.concatenate([*padded.values()])), len(padded))
@@ -97,7 +88,7 @@ def test_ids_of_every_length_padded_in_every_batch_size(name, converted):
         if length > 1:  # the end of text alone is always the same
             differ(rows)
         agree(there.theirs.text(ids), rows)
-        for size in SIZES:
+        for size in sizes:
             agree(there.text(padded[length][:size]), rows[:size])
 
 
@@ -107,26 +98,41 @@ def check_unpadded(there, shapes):
         agree(there.text(ids), there.theirs.text(ids))
 
 
+def check_pictures(there, sizes):
+    theirs = there.theirs.image(there.pixels)
+    differ(theirs)
+    for size in sizes:
+        agree(there.theirs.image(there.pixels[:size]), theirs[:size])
+        agree(there.model.encode_image(there.pictures[-size:]), theirs[-size:])
+    agree(there.image(there.pixels), theirs)
+
+
 @pytest.mark.parametrize("name", FAMILIES)
-def test_ids_of_some_lengths_unpadded(name, converted):
-    there = converted(name)
-    check_unpadded(there, [(1, 2), (2, 5), (7, 3), (there.context, 7)])
+def test_strings_of_every_length(name, converted):
+    check_strings(converted(name), (7,))
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_ids_of_every_length_padded_and_of_some_unpadded(name, converted):
+    check_padded(converted(name), (13,))
+    check_unpadded(converted(name), [(1, 2), (7, 3)])
+
+
+@pytest.mark.parametrize("name", [*FAMILIES, "cn_clip_resnet"])
+def test_pictures(name, converted):
+    check_pictures(converted(name), (3,))  # as many as test_families', so that nothing more is compiled
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", FAMILIES)
-def test_ids_of_every_length_unpadded_in_every_batch_size(name, converted):
-    """Each is one more shape to compile."""
+def test_every_length_in_every_batch_size(name, converted):
     there = converted(name)
+    check_strings(there, SIZES)
+    check_padded(there, SIZES)
     check_unpadded(there, [(length, size) for length in range(1, there.context + 1) for size in SIZES])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [*FAMILIES, "cn_clip_resnet"])
 def test_pictures_in_every_batch_size(name, converted):
-    there = converted(name)
-    theirs = there.theirs.image(there.pixels)
-    differ(theirs)
-    for size in SIZES:
-        agree(there.theirs.image(there.pixels[:size]), theirs[:size])
-        agree(there.model.encode_image(there.pictures[-size:]), theirs[-size:])
-    agree(there.image(there.pixels), theirs)
+    check_pictures(converted(name), SIZES)

@@ -1,4 +1,4 @@
-"""--family where two families have the same keys: refused when the files belie it, else the user's word counts."""
+"""--family where two families have the same keys: refused if the files contradict it, otherwise accepted."""
 
 import json
 
@@ -7,7 +7,7 @@ import torch
 
 from jclip.conversion.checkpoint import open_checkpoint
 from jclip.models.text_encoder import TextEncoderConfig
-from tests.conversion import broken, test_families
+from tests.conversion import broken
 from tests.conversion.broken import change_json
 
 
@@ -17,9 +17,9 @@ from tests.conversion.broken import change_json
         (
             "bert",
             "xlm-r",
-            "is not of the family xlm-r: its model_type is bert and looks like bert, leave --family away",
+            "is not of the family xlm-r: its model_type is bert. It looks like bert: omit --family",
         ),
-        ("xlm-roberta", "bert", "is not of the family bert: its model_type is xlm-roberta and looks like xlm-r, leave"),
+        ("xlm-roberta", "bert", "is not of the family bert: its model_type is xlm-roberta. It looks like xlm-r: omit"),
     ],
 )
 def test_an_encoder_that_its_config_belies(model_type, family, says, tmp_path, refused):
@@ -35,20 +35,19 @@ def test_an_encoder_without_a_config_is_what_the_user_says(tmp_path):
     assert open_checkpoint(str(source), "xlm-r").family.name == "xlm-r"
 
 
-def test_openais_layout_that_the_files_belie(tmp_path, refused):
-    """Each is taken for what it is not; without anything that tells them apart, the user's word counts."""
+def test_openais_layout_that_the_files_belie(checkpoint_of, tmp_path, refused):
+    """Without anything that tells them apart, the user is believed."""
     folder = broken.write_checkpoint(tmp_path / "source", "open-clip", broken.CLIP)
     assert [open_checkpoint(str(folder), name).family.name for name in ("openai-clip", "open-clip")] == [
         "openai-clip",
         "open-clip",
     ]
     (folder / "open_clip_config.json").write_text(json.dumps({"model_cfg": {"vision_cfg": {}, "text_cfg": {}}}))
-    says = "not of the family openai-clip: open_clip's configuration lies beside it and looks like open-clip, leave"
+    says = "not of the family openai-clip: open_clip's configuration is beside it. It looks like open-clip: omit"
     refused.convert(folder, "--family", "openai-clip", says=says)
-    # An archive, and what is left of one when it was saved as a plain state dict.
-    says = "not of the family open-clip: it has what OpenAI's archives alone have, and looks like openai-clip, leave"
-    archive, _, _ = test_families.openai_vit(tmp_path / "archive")
-    refused.convert(archive, "--family", "open-clip", says=says)
+    # An archive, and an archive's contents saved as a plain state dict.
+    says = "not of the family open-clip: it has the buffers of OpenAI's archives. It looks like openai-clip: omit"
+    refused.convert(checkpoint_of("openai_vit")[0], "--family", "open-clip", says=says)
     left = {key: torch.from_numpy(value) for key, value in broken.state("open-clip", broken.CLIP).items()}
     torch.save(left | {"input_resolution": torch.tensor(30)}, tmp_path / "left.pt")
     refused.convert(tmp_path / "left.pt", "--family", "open-clip", says=says)

@@ -1,4 +1,4 @@
-"""Published models at their real sizes, with random weights, in and out: minutes, gigabytes of disk and of memory."""
+"""Published models at their real sizes with random weights, in and out. Takes minutes and gigabytes."""
 
 import filecmp
 import json
@@ -56,7 +56,7 @@ TEXTS = ["红苹果", "a blue castle, 12 violet hammers and a dragon", "", "一�
 
 @pytest.fixture
 def place():
-    """A folder that goes with its gigabytes at once; pytest would keep those of all tests."""
+    """Folder that is removed at once; pytest would keep the gigabytes of all tests."""
     with tempfile.TemporaryDirectory() as folder:
         yield Path(folder)
 
@@ -99,7 +99,7 @@ def test_full_size(name, family, file, place):
     ],
 )
 def test_out_and_in_again(name, family, to, place):
-    """Their class loads all of what we write and computes what we compute; read again, it is the same to the bit."""
+    """Their class loads what we write and computes the same; converted again, the bundle is equal to the bit."""
     source = full_size.write(name, family, place / "source")
     converted(source, family, place / "bundle")
     out = place / ("out.pt" if to == "cn-clip" else "out")
@@ -116,7 +116,7 @@ def test_out_and_in_again(name, family, to, place):
 
 
 def _loaded(name, family, out):
-    """What we wrote, in the class that is to read it."""
+    """Loads what we wrote in the makers' class."""
     if out.is_dir():
         model, info = CLASSES[family].from_pretrained(out, output_loading_info=True)
         assert not any(info.values()), info
@@ -126,7 +126,7 @@ def _loaded(name, family, out):
 
 
 def _agree_within(folder, encode):
-    """The largest difference between embeddings; theirs go out of memory before ours come."""
+    """Returns the largest difference between embeddings; frees their model before ours is loaded."""
     bundle = open_bundle(folder)
     pictures = checkpoints.images(bundle.preprocessing.size)
     pixels = normalise(bundle.preprocessing, np.stack([to_array(bundle.preprocessing, p) for p in pictures]))

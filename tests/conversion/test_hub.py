@@ -1,12 +1,16 @@
-"""hf:// sources, fetched from a server that answers as the hub does: small, on this machine, and able to fail."""
+"""hf:// sources, fetched from a small local server that answers like the hub and can fail."""
 
 import hashlib
 import json
+import os
 import re
 import shutil
+import subprocess
+import sys
 import threading
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 import pytest
@@ -17,26 +21,27 @@ from tests.conversion import broken
 from tests.conversion.broken import WEIGHTS, started
 
 NAME = "hf://makers/model"
+ROOT = Path(__file__).parents[2]
 SHARDS = ("model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors")
 
 
 class Hub:
-    """A repository makers/model at some revisions: {revision: {path: content}}."""
+    """Repository makers/model; its revisions are {revision: {path: content}}."""
 
     def __init__(self, revisions):
         self.revisions = revisions
         self.commits = {name: hashlib.sha1(name.encode()).hexdigest() for name in revisions}
-        self.fails = set()  # paths that cannot be had today
+        self.fails = set()  # paths that answer with an error
         self.served = []
 
     def answer(self, path):
-        """Status, headers and content."""
+        """Returns status, headers and content."""
         api, file = "/api/models/makers/model", "/makers/model/resolve/"
         if path.startswith(file):
             revision, _, name = path.removeprefix(file).partition("/")
             files = self._at(revision)
             if name in self.fails:
-                return 503, {}, b"not today"
+                return 410, {}, b"not today"  # a status that the library does not retry
             if files is None or name not in files:
                 return 404, {"X-Error-Code": "EntryNotFound"}, b""
             etag = hashlib.sha1(files[name]).hexdigest()
@@ -64,7 +69,7 @@ class Hub:
 
     @contextmanager
     def serving(self, cache):
-        """The environment of a process that asks this hub and keeps what it gets in `cache`."""
+        """Yields the environment of a process that uses this hub and the cache."""
         hub = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -99,13 +104,13 @@ def asking(endpoint, cache):
 
 
 def nobody(cache):
-    """Where no hub answers."""
+    """Returns the environment of a process without a hub."""
     return asking("http://127.0.0.1:9", cache)
 
 
 @pytest.fixture(scope="module")
 def checkpoints(tmp_path_factory):
-    """The files of a BERT with other weights at "v1", and with shards at "refs/pr/1"."""
+    """Files of a BERT: with other weights at "v1", and in shards at "refs/pr/1"."""
     place = broken.write_checkpoint(tmp_path_factory.mktemp("makers") / "model", "bert", TextEncoderConfig(broken.BERT))
     shutil.rmtree(place / "made-wordpiece")
     weights = {key: tensor.read() for key, tensor in open_safetensors(place / WEIGHTS).items()}
@@ -132,85 +137,84 @@ def hub(checkpoints):
     return Hub(checkpoints)
 
 
-def run(name, place, environment):
-    """A conversion: its exit code, its passport or None, and the last line of what it said."""
-    process = started("convert", name, place, "--json", environment=environment)
-    out, error = process.communicate()
-    return process.returncode, json.loads(out) if out else None, (error.splitlines() or [""])[-1]
+# Fetches in a process of its own, because the library reads its settings when it is imported.
+FETCH = """
+import json, sys
+from jclip.conversion.hf.hub import fetch
+from jclip.errors import JclipError
+try:
+    snapshot = fetch(sys.argv[1])
+    print(json.dumps([str(snapshot.folder), snapshot.commit, snapshot.note]))
+except JclipError as error:
+    sys.exit(str(error))
+"""
 
 
-def hashes(passport):
-    return {file["name"]: file["sha256"] for file in passport["sources"][0]["files"]}
-
-
-def test_what_the_hub_has_is_converted_and_then_the_cache(hub, checkpoints, tmp_path):
-    with hub.serving(tmp_path / "hub") as environment:
-        code, newest, error = run(NAME, tmp_path / "newest", environment)
-        assert code == 0, error
-        code, first, error = run(f"{NAME}@v1", tmp_path / "first", environment)
-        assert code == 0, error
-    assert {"README.md", "tf_model.h5"}.isdisjoint(hub.served)
-    for passport, revision in ((newest, "main"), (first, "v1")):
-        (source,) = passport["sources"]
-        assert (source["commit"], source["assumed"]) == (hub.commits[revision], [])
-        read = {name: hashlib.sha256(checkpoints[revision][name]).hexdigest() for name in hashes(passport)}
-        assert read.keys() == {"config.json", "vocab.txt", WEIGHTS} and hashes(passport) == read
-
-    code, again, error = run(f"{NAME}@v1", tmp_path / "again", nobody(tmp_path / "hub"))
-    assert code == 0, error
-    assert hashes(again) == hashes(first)
-    (note,) = again["sources"][0]["assumed"]
-    says = (
-        rf"hf://makers/model@v1 is what the cache holds of it, commit {hub.commits['v1']}: it could not be fetched \("
+def fetched(name, environment):
+    """Returns (folder, commit, note), or the error."""
+    process = subprocess.run(
+        [sys.executable, "-c", FETCH, name], capture_output=True, text=True, env=os.environ | environment, cwd=ROOT
     )
-    assert re.match(says, note)
+    return json.loads(process.stdout) if process.stdout else process.stderr.strip().splitlines()[-1]
+
+
+def test_the_hub_is_fetched_and_then_the_cache_is_converted(hub, checkpoints, tmp_path):
+    with hub.serving(tmp_path / "hub") as environment:
+        for revision in ("main", "v1"):
+            folder, commit, note = fetched(NAME if revision == "main" else f"{NAME}@v1", environment)
+            assert (commit, note) == (hub.commits[revision], None)
+            read = contents(Path(folder))
+            assert read.keys() == {"config.json", "vocab.txt", WEIGHTS}
+            assert all(content == checkpoints[revision][name] for name, content in read.items())
+    assert {"README.md", "tf_model.h5"}.isdisjoint(hub.served)
+
+    process = started("convert", f"{NAME}@v1", tmp_path / "dst", "--json", environment=nobody(tmp_path / "hub"))
+    out, error = process.communicate()
+    assert process.returncode == 0, error
+    (source,) = json.loads(out)["sources"]
+    expected = {name: hashlib.sha256(checkpoints["v1"][name]).hexdigest() for name in read}
+    assert {file["name"]: file["sha256"] for file in source["files"]} == expected
+    (note,) = source["assumed"]
+    says = rf"hf://makers/model@v1 was read from the cache, commit {hub.commits['v1']}: it could not be fetched \("
+    assert source["commit"] == hub.commits["v1"] and re.match(says, note)
 
 
 @pytest.mark.parametrize(
     ("revision", "fails", "says"),
     [
         ("", WEIGHTS, ".* holds no weights: expected "),
-        (
-            "@refs/pr/1",
-            SHARDS[1],
-            rf".*names the file {SHARDS[1]}, which is not there: fetch what is missing",
-        ),
+        ("@refs/pr/1", SHARDS[1], rf".*names the file {SHARDS[1]}, which is missing: fetch it"),
         ("", "config.json", ".*(config.json|no weights)"),
     ],
 )
 def test_half_a_download_is_not_taken_for_a_whole_one(revision, fails, says, hub, tmp_path):
     hub.fails.add(fails)
     with hub.serving(tmp_path / "hub") as environment:
-        code, _, error = run(NAME + revision, tmp_path / "dst", environment)
-    fetched = rf"jclip convert: {NAME}{revision} cannot be fetched \("
-    assert code == 1 and re.match(rf"{fetched}.*\), and its copy in the cache is not whole: ", error), error
-    if fails == "config.json":  # what is small comes first, so that weights never stand without it
+        error = fetched(NAME + revision, environment)
+    begins = rf"{NAME}{revision} cannot be fetched \("
+    assert re.match(rf"{begins}.*\), and its copy in the cache is incomplete: ", error), error
+    if fails == "config.json":  # small files come first, so that weights are never there without them
         assert WEIGHTS not in hub.served
-    code, _, error = run(NAME + revision, tmp_path / "dst", nobody(tmp_path / "hub"))
-    assert code == 1 and re.match(rf"{fetched}.*refused\), and its copy in the cache is not whole: {says}", error), (
-        error
-    )
-    assert not (tmp_path / "dst").exists()
+    error = fetched(NAME + revision, nobody(tmp_path / "hub"))
+    assert re.match(rf"{begins}.*refused\), and its copy in the cache is incomplete: {says}", error), error
 
 
 def test_what_the_hub_does_not_have(hub, tmp_path):
     with hub.serving(tmp_path / "hub") as environment:
         for name in (f"{NAME}@v9", "hf://makers/other"):
-            code, _, error = run(name, tmp_path / "dst", environment)
-            says = rf"jclip convert: {name} cannot be fetched \(404.*\): check the name and the network"
-            assert code == 1 and re.match(says, error), error
+            error = fetched(name, environment)
+            assert re.match(rf"{name} cannot be fetched \(404.*\): check the name and the network", error), error
 
 
 def test_without_a_network(tmp_path):
-    code, _, error = run("hf://nobody/nothing", tmp_path / "dst", nobody(tmp_path / "hub"))
-    says = r"jclip convert: hf://nobody/nothing cannot be fetched \(.*refused\): check the name and .* folder"
-    assert code == 1 and re.fullmatch(says, error), error
-    assert not (tmp_path / "dst").exists()
+    error = fetched("hf://nobody/nothing", nobody(tmp_path / "hub"))
+    says = r"hf://nobody/nothing cannot be fetched \(.*refused\): check the name and .* folder"
+    assert re.fullmatch(says, error), error
 
 
 @pytest.mark.parametrize("name", ["a/b/c", "", "a/b@", "a/b@../x", "../x", "a/b@/etc", "a b"])
 def test_names_that_are_none(name, tmp_path, refused):
-    says = rf"hf://{re.escape(name)} is no repository: write hf://ORG/NAME or hf://ORG/NAME@REVISION"
+    says = rf"hf://{re.escape(name)} is not a repository: write hf://ORG/NAME or hf://ORG/NAME@REVISION"
     refused("convert", f"hf://{name}", tmp_path / "dst", "--json", says=says)
 
 

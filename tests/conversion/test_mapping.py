@@ -1,4 +1,4 @@
-"""The engine and the tables: values by hand, every key accounted for, and as many keys as were published."""
+"""Mapping by tables: values by hand, every key accounted for, and the published number of keys."""
 
 import numpy as np
 import pytest
@@ -143,8 +143,10 @@ def test_openais_container_tells_openais_weights():
 
 
 def test_a_family_that_is_none():
-    with pytest.raises(JclipError, match="there is no family 'gpt': choose one of altclip, .*bert"):
+    with pytest.raises(JclipError, match="--family 'gpt' is unknown: choose one of altclip, .*bert"):
         family_named("gpt")
-    with pytest.raises(JclipError, match=r"x is no checkpoint that converts \(its tensors: a, b …\): expected one of"):
+    with pytest.raises(
+        JclipError, match=r"x is not a checkpoint that jclip converts \(its tensors: a, b …\): expected one of"
+    ):
         find_model({"a": (), "b": ()}, {}, "x")
     assert list(FAMILIES) == [family.name for family in FAMILIES.values()]

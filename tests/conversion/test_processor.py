@@ -1,4 +1,4 @@
-"""What is written, the installed transformers loads; what transformers and open_clip wrote, is read or refused."""
+"""The installed transformers loads our files, and files of transformers and open_clip are read or refused."""
 
 import json
 
@@ -14,7 +14,7 @@ from jclip.tokenizers.text import load_tokenizer, wordpiece
 from tests.tokenizers.strings import varied
 
 STRINGS = varied(4000)
-# What people write: ids must be equal there, whatever the rates of rarer strings.
+# Common texts, whose ids must be equal; rare strings may differ at the documented rates.
 PLAIN = [
     "",
     "a photo of a cat, sitting on a windowsill!",
@@ -33,7 +33,7 @@ OTHER = Preprocessing(size=99)
 
 
 def real_tokenizer(family, folder):
-    """With the vocabulary of the published models, but for XLM-R's, which no package ships."""
+    """Returns a tokenizer with the published vocabulary, except XLM-R's, which no package ships."""
     if family == "chinese-clip":
         from cn_clip.clip.bert_tokenizer import default_vocab as vocabulary
     elif family == "clip":
@@ -110,9 +110,9 @@ def test_what_cannot_be_written(tmp_path):
         write_hf_processor(tmp_path, "altclip", words, Preprocessing(), 52)
     with pytest.raises(JclipError, match="transformers cannot trim pictures"):
         write_hf_processor(tmp_path, "chinese-clip", words, Preprocessing(background=(0, 0, 0), trim=True), 52)
-    with pytest.raises(JclipError, match="transformers' processors do not turn pictures upright"):
+    with pytest.raises(JclipError, match="transformers cannot turn pictures upright"):
         write_hf_processor(tmp_path, "chinese-clip", words, Preprocessing(orientation="apply"), 52)
-    with pytest.raises(JclipError, match=r"lays no background .* \(make the model with background=None\)"):
+    with pytest.raises(JclipError, match=r"does not fill .* \(train with background=None\)"):
         write_hf_processor(tmp_path, "chinese-clip", words, Preprocessing(background=(0, 0, 0)), 52)
 
 
@@ -141,7 +141,7 @@ def test_every_schema_of_transformers(written, size, resize, tmp_path):
 @pytest.mark.parametrize(
     ("written", "complaint"),
     [
-        ({"resample": 2}, r"resample is 2 \(bilinear\), but jclip's preprocessing has 3 \(bicubic\)"),
+        ({"resample": 2}, r"resample is 2 \(bilinear\), but jclip supports 3 \(bicubic\)"),
         ({"do_resize": False}, "do_resize is False"),
         ({"do_normalize": False}, "do_normalize is False"),
         ({"do_rescale": False}, "do_rescale is False"),
@@ -149,24 +149,27 @@ def test_every_schema_of_transformers(written, size, resize, tmp_path):
         ({"rescale_factor": 1 / 127.5}, "rescale_factor is 0.0078"),
         (
             {"size": {"shortest_edge": 256}},
-            "crop_size is 224, but jclip's preprocessing has 256 there: mend it, or move",
+            "crop_size is 224, but jclip supports 256: correct it, or move",
         ),
         ({"size": {"shortest_edge": 224}, "do_center_crop": False}, "do_center_crop is False"),
         ({"size": {"height": 224, "width": 336}}, "size is 224 x 336"),
         (
             {"size": {"height": "48"}},
-            "size is '48', which is no whole number of pixels: mend it, or move the file away",
+            "size is '48', but must be a whole number of pixels: correct it, or move the file away",
         ),
-        ({"size": {"height": 48}}, "size is None, which is no whole number of pixels: mend it"),
+        ({"size": {"height": 48}}, "size is None, but must be a whole number of pixels: correct it"),
         ({"size": "big"}, "size is 'big'"),
-        ({"image_mean": [0.5, 0.5]}, r"image_mean is \[0.5, 0.5\], but must be three numbers, one a channel: mend it"),
+        (
+            {"image_mean": [0.5, 0.5]},
+            r"image_mean is \[0.5, 0.5\], but must be three numbers, one for each channel: correct it",
+        ),
         ({"image_mean": [0.5, float("nan"), 0.5]}, "image_mean is .*, but must be three numbers"),
-        ({"image_std": [0, 0, 0]}, r"image_std is \[0, 0, 0\], and pictures are divided by it: give numbers above 0"),
-        ({"image_std": [0.5, -0.1, 0.5]}, "image_std is .*, and pictures are divided by it: give numbers above 0"),
+        ({"image_std": [0, 0, 0]}, r"image_std is \[0, 0, 0\], but must be greater than 0: correct it"),
+        ({"image_std": [0.5, -0.1, 0.5]}, "image_std is .*, but must be greater than 0: correct it"),
         ({"image_std": [0.5, float("inf"), 0.5]}, "image_std is .*, but must be three numbers"),
         ({"image_mean": [0.5, 10**400, 0.5]}, "image_mean is .*, but must be three numbers"),
         ({"image_std": 0.5}, "image_std is 0.5"),
-        ({"image_processor_type": "ViTImageProcessor"}, "is of a ViTImageProcessor"),
+        ({"image_processor_type": "ViTImageProcessor"}, "is for a ViTImageProcessor"),
     ],
 )
 def test_other_pixels_are_refused_by_the_fields_name(written, complaint, tmp_path):
@@ -180,7 +183,7 @@ def test_broken_json(tmp_path):
     with pytest.raises(JclipError, match=r"preprocessor_config\.json cannot be read \(.*\): mend it"):
         read_preprocessing(tmp_path, OTHER)
     (tmp_path / "preprocessor_config.json").write_text("[]")
-    with pytest.raises(JclipError, match="holds no JSON object"):
+    with pytest.raises(JclipError, match="does not hold a JSON object"):
         read_preprocessing(tmp_path, OTHER)
 
 
@@ -196,13 +199,13 @@ def test_open_clips_configuration(tmp_path):
     halves = {"mean": [0.5] * 3, "std": [0.5] * 3, "interpolation": "bicubic"}
     assert read(**halves, resize_mode="squash") == Preprocessing(336, (0.5,) * 3, (0.5,) * 3, "squash")
     with pytest.raises(
-        JclipError, match=r"open_clip_config\.json: interpolation is bilinear, but .* bicubic there: mend it$"
+        JclipError, match=r"open_clip_config\.json: interpolation is bilinear, but jclip supports bicubic: correct it$"
     ):
         read(interpolation="bilinear")
     with pytest.raises(JclipError, match="resize_mode is longest"):
         read(resize_mode="longest")
     (tmp_path / "open_clip_config.json").write_text('{"model_cfg": {}}')
-    with pytest.raises(JclipError, match="no open_clip configuration .*: 'vision_cfg' is missing"):
+    with pytest.raises(JclipError, match="not an open_clip configuration .*: 'vision_cfg' is missing"):
         read_preprocessing(tmp_path, OTHER)
     (tmp_path / "preprocessor_config.json").write_text("{}")
     assert read_preprocessing(tmp_path, OTHER) == Preprocessing(224, CLIP_MEAN, CLIP_STD, "crop")

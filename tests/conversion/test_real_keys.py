@@ -1,4 +1,4 @@
-"""Our tables and configurations against the makers' classes at full size: every key and shape, nothing allocated."""
+"""Our tables and configurations against the makers' classes at full size: every key and shape, without memory."""
 
 import math
 import re
@@ -11,7 +11,7 @@ from tests.conversion import full_size, real_models
 from tests.models.test_zoo import COUNTS, TEXT_COUNTS
 
 POOLER = {"pooler.dense.weight", "pooler.dense.bias"}
-# What the classes keep and we drop, by name; nothing else may be missing.
+# Keys of the classes that we drop; no other may be missing.
 DROPPED = {"bert": POOLER, "xlm-r": POOLER}
 COUNTER = re.compile(r"visual\.(.*\.)?(bn[123]|downsample\.1)\.num_batches_tracked")
 

@@ -1,5 +1,7 @@
 """Position embeddings at another size, against each library's own interpolation."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -7,10 +9,11 @@ import torch.nn.functional as F
 
 import jclip
 from jclip.conversion import ConvertOptions, convert, verify
+from jclip.conversion.importing import import_model
 from jclip.conversion.towers.resizing import resized
 from jclip.errors import JclipError
 from jclip.images.preprocess import normalise, to_array
-from tests.conversion import checkpoints, test_families
+from tests.conversion import checkpoints
 from tests.models.parity import unit
 
 SIZES = [(16, 24), (7, 14), (14, 7), (24, 16), (5, 3), (3, 8), (1, 4), (6, 6)]
@@ -68,11 +71,9 @@ def test_open_clip_resizes_the_same(tmp_path):
     np.testing.assert_allclose(resized(before, 3, "open_clip"), state["visual.positional_embedding"], atol=6e-6)
 
 
-def test_a_model_at_another_size_is_transformers_own(tmp_path):
+def test_a_model_at_another_size_is_transformers_own(checkpoint_of, tmp_path):
     """30 pixels to 50: a grid of 3x3 to one of 5x5."""
-    source = tmp_path / "source"
-    model = checkpoints.chinese_clip(source)
-    checkpoints.save_hf(model, source)
+    source, _, encode = checkpoint_of("chinese_clip_hf")
     made = convert(str(source), tmp_path / "bundle", ConvertOptions(image_size=50), quiet)
     assert made["changed"] == {"image/position_embedding": "interpolated from 30 to 50 pixels as hf does"}
     ours = jclip.load(tmp_path / "bundle")
@@ -83,15 +84,15 @@ def test_a_model_at_another_size_is_transformers_own(tmp_path):
     )
     with torch.inference_mode():
         tensor = torch.from_numpy(pixels.transpose(0, 3, 1, 2).copy())
-        theirs = model.get_image_features(tensor, interpolate_pos_encoding=True).pooler_output
+        theirs = encode.model.get_image_features(tensor, interpolate_pos_encoding=True).pooler_output
     np.testing.assert_allclose(ours.encode_image(pictures), unit(theirs.numpy()), atol=2e-5)
     assert all(check.holds for check in verify(tmp_path / "bundle", [str(source)], report=quiet))
 
 
-def test_a_size_that_cannot_be_is_named(tmp_path):
-    source, _, _ = test_families.clip_hf(tmp_path / "source")
-    with pytest.raises(JclipError, match="image_size 33 is not a multiple of patch_size 10"):
-        convert(str(source), tmp_path / "bundle", ConvertOptions(image_size=33), quiet)
-    source, options, _ = test_families.cn_clip_resnet(tmp_path / "resnet")
+def test_a_size_that_cannot_be_is_named(checkpoint_of):
+    source, _, _ = checkpoint_of("clip_hf")
+    with pytest.raises(JclipError, match="--image-size: 33 is not a multiple of patch_size 10"):
+        import_model(str(source), ConvertOptions(image_size=33))
+    source, options, _ = checkpoint_of("cn_clip_resnet")
     with pytest.raises(JclipError, match="--image-size is for models with a ViT"):
-        convert(str(source), tmp_path / "bundle", ConvertOptions(tokenizer=options.tokenizer, image_size=96), quiet)
+        import_model(str(source), replace(options, image_size=96))

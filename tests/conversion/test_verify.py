@@ -1,4 +1,4 @@
-"""The passport holds for what was converted, and for nothing else."""
+"""A passport verifies the bundle that was converted, and no other."""
 
 import json
 import shutil
@@ -16,19 +16,23 @@ from jclip.errors import JclipError
 from jclip.images.preprocess import normalise, to_array
 from jclip.io.safetensors import open_safetensors, write_safetensors
 from jclip.models.text_encoder import TextEncoderConfig
-from tests.conversion import broken, test_families
+from tests.conversion import broken
 
 
 def quiet(what):
     pass
 
 
+class Place:
+    """A checkpoint and its bundle. Read only."""
+
+    def __init__(self, source, bundle):
+        self.source, self.bundle = source, bundle
+
+
 @pytest.fixture(scope="module")
-def converted(tmp_path_factory):
-    place = tmp_path_factory.mktemp("converted")
-    source, options, _ = test_families.chinese_clip_hf(place / "source")
-    convert(str(source), place / "bundle", options, quiet)
-    return place
+def converted(checkpoint_of, bundle_of):
+    return Place(checkpoint_of("chinese_clip_hf")[0], bundle_of("chinese_clip_hf"))
 
 
 def holds(checks):
@@ -36,7 +40,7 @@ def holds(checks):
 
 
 def test_what_was_converted_verifies(converted, capsys):
-    arguments = ["verify", str(converted / "bundle"), str(converted / "source"), "--json"]
+    arguments = ["verify", str(converted.bundle), str(converted.source), "--json"]
     assert main(arguments) == 0
     checks = json.loads(capsys.readouterr().out)
     assert all(check["holds"] for check in checks)
@@ -46,8 +50,8 @@ def test_what_was_converted_verifies(converted, capsys):
 
 
 def copied(converted, place, change):
-    """The converted bundle with one tensor changed."""
-    shutil.copytree(converted / "bundle", place)
+    """Returns a copy of the converted bundle with changed tensors."""
+    shutil.copytree(converted.bundle, place)
     tensors = {path: tensor.read() for path, tensor in open_safetensors(place / "parameters.safetensors").items()}
     change(tensors)
     write_safetensors(place / "parameters.safetensors", tensors)
@@ -58,7 +62,7 @@ def test_one_bit_is_noticed(converted, tmp_path):
     def flip(tensors):
         tensors["text/embedding_norm/bias"].view(np.uint8)[0] ^= 1
 
-    checks = verify(copied(converted, tmp_path / "b", flip), [str(converted / "source")], report=quiet)
+    checks = verify(copied(converted, tmp_path / "b", flip), [str(converted.source)], report=quiet)
     found = holds(checks)
     assert not found["parameters"] and found["files"]
     assert "text/embedding_norm/bias" in next(check.seen for check in checks if check.what == "parameters")
@@ -69,7 +73,7 @@ def test_a_wrong_tower_is_noticed_by_the_comparison(converted, tmp_path):
         layers = tensors["text/layers/attention/query/kernel"]
         layers[:] = layers[::-1].copy()
 
-    checks = verify(copied(converted, tmp_path / "b", swap), [str(converted / "source")], report=quiet)
+    checks = verify(copied(converted, tmp_path / "b", swap), [str(converted.source)], report=quiet)
     assert not holds(checks)["the PyTorch model"]
     assert "text/layers/0" in next(check.seen for check in checks if check.what == "the PyTorch model")
 
@@ -81,8 +85,8 @@ def test_another_tokenizer_is_noticed(converted, tmp_path):
     lines[6], lines[7] = lines[7], lines[6]
     lines[5:60] = lines[5:60][::-1]
     file.write_text("\n".join(lines))
-    assert not holds(verify(place, [str(converted / "source")], report=quiet))["tokens and pictures"]
-    assert main(["verify", str(place), str(converted / "source")]) == 1
+    assert not holds(verify(place, [str(converted.source)], report=quiet))["tokens and pictures"]
+    assert main(["verify", str(place), str(converted.source)]) == 1
 
 
 @pytest.mark.parametrize(
@@ -100,8 +104,8 @@ def test_what_is_in_no_tensor_is_noticed_too(converted, tmp_path, change, other)
     record = json.loads((place / "config.json").read_text())
     change(record)
     (place / "config.json").write_text(json.dumps(record))
-    checks = verify(place, [str(converted / "source")], report=quiet)
-    assert next(check.seen for check in checks if check.what == "configuration") == f"other {other}"
+    checks = verify(place, [str(converted.source)], report=quiet)
+    assert next(check.seen for check in checks if check.what == "configuration") == f"different: {other}"
     found = holds(checks)
     assert not found["configuration"]
     fixtures = next(check.seen for check in checks if check.what == "tokens and pictures")
@@ -109,12 +113,23 @@ def test_what_is_in_no_tensor_is_noticed_too(converted, tmp_path, change, other)
     assert found["tokens and pictures"] == (other not in ("preprocessing", "context length"))
 
 
-# What else shaped the bundle.
+def test_the_dropped_keys_count_and_not_the_words_of_their_reasons(checkpoint_of, bundle_of, tmp_path):
+    source, _, _ = checkpoint_of("openai_vit")
+    place = shutil.copytree(bundle_of("openai_vit"), tmp_path / "b")
+    record = passport.read(place)
+    dropped = record["sources"][0]["tensors"]["dropped"]
+    for change, same in ((lambda: dropped[0].update(reason="another"), True), (lambda: dropped.pop(), False)):
+        change()
+        passport.write(record, place)
+        assert holds(verify(place, [str(source)], report=quiet))["keys"] is same
+
+
+# Files and options of the conversion.
 
 
 @pytest.fixture(scope="module")
 def encoder(tmp_path_factory):
-    """A sentence encoder with every file that has a say, and some that have none."""
+    """A sentence encoder with every file that is read, and some that are not."""
     place = tmp_path_factory.mktemp("encoder")
     source = broken.write_checkpoint(place / "source", "bert", TextEncoderConfig(broken.BERT))
     (source / "1_Pooling").mkdir()
@@ -161,13 +176,14 @@ def test_a_file_that_changed_is_named(encoder, tmp_path):
     check = files_check(encoder / "bundle", source)
     assert not check.holds
     assert check.seen == (
-        "other than converted: 1_Pooling/config.json, config.json, sentence_bert_config.json; not there: modules.json"
+        "changed since the conversion: 1_Pooling/config.json, config.json, sentence_bert_config.json; "
+        "missing: modules.json"
     )
 
 
 @pytest.mark.parametrize("name", ["preprocessor_config.json", "processor_config.json", "open_clip_config.json"])
 def test_the_files_of_pictures_are_among_them(name, converted, tmp_path):
-    source = shutil.copytree(converted / "source", tmp_path / "source")
+    source = shutil.copytree(converted.source, tmp_path / "source")
     pixels = {"crop_size": 30, "size": 30}
     said = {
         "preprocessor_config.json": pixels,
@@ -175,7 +191,7 @@ def test_the_files_of_pictures_are_among_them(name, converted, tmp_path):
         "open_clip_config.json": {"model_cfg": {"vision_cfg": {"image_size": 30}}},
     }[name]
     (source / name).write_text(json.dumps(said))
-    with_it, without = (import_model(str(place)).facts()["files"] for place in (source, converted / "source"))
+    with_it, without = (import_model(str(place)).facts()["files"] for place in (source, converted.source))
     assert [file for file in with_it if file["name"] != name] == without
     assert len(with_it) == len(without) + 1
 
@@ -196,14 +212,16 @@ def test_what_was_said_at_the_conversion_is_remembered(tmp_path, monkeypatch):
     checks = verify(tmp_path / "bundle", [str(source)], report=quiet)
     assert all(check.holds for check in checks), checks
     moved = (place / "merges.txt").rename(tmp_path / "merges.txt")
-    with pytest.raises(JclipError, match=r"there is no tokenizer at .*source/merges.txt: name .* with --tokenizer"):
+    with pytest.raises(
+        JclipError, match=r"there is no tokenizer at .*source/merges.txt: name its place with --tokenizer"
+    ):
         verify(tmp_path / "bundle", [str(source)], report=quiet)
     assert main(["verify", str(tmp_path / "bundle"), str(source), "--tokenizer", str(moved), "--json"]) == 0
 
 
 def test_the_fixtures_of_pictures_are_the_normalised_pictures(converted):
-    bundle = open_bundle(converted / "bundle")
-    black, white = np.array(passport.read(converted / "bundle")["preprocessing"]["normalised"])
+    bundle = open_bundle(converted.bundle)
+    black, white = np.array(passport.read(converted.bundle)["preprocessing"]["normalised"])
     drawn = np.random.default_rng(0).integers(0, 256, (40, 30, 3), np.uint8)
     pixels = to_array(bundle.preprocessing, drawn)
     expected = black + pixels / 255 * (white - black)
@@ -213,6 +231,6 @@ def test_the_fixtures_of_pictures_are_the_normalised_pictures(converted):
 def test_a_checkpoint_of_another_size_is_no_crash(converted, tmp_path):
     other = replace(broken.CHINESE_CLIP, text=replace(broken.BERT, layers=1))
     source = broken.write_checkpoint(tmp_path / "source", "chinese-clip", other)
-    checks = verify(converted / "bundle", [str(source)], report=quiet)
+    checks = verify(converted.bundle, [str(source)], report=quiet)
     found = holds(checks)
     assert not found["parameters"] and not found["configuration"] and found["the PyTorch model"] is None

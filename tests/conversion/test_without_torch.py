@@ -1,7 +1,9 @@
-"""Where PyTorch is not installed: weights convert all the same, and nothing is said to be compared that is not."""
+"""Without PyTorch, weights convert and verify, and the comparison is reported as missing."""
 
 import json
 import os
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -10,12 +12,11 @@ from jclip.cli import main
 from jclip.io.safetensors import open_safetensors, write_safetensors
 from jclip.models.text_encoder import TextEncoderConfig
 from tests.conversion import broken
-from tests.conversion.broken import started
 
-# Python imports a module of this name when it starts. Here it makes the usual finder see no torch, which is more than
-# to fail its import: who asks whether it is there is told that it is not.
-BLOCKER = """
-import sys
+# A process that runs the commands it reads, one JSON list of arguments a line. Its finder sees no torch: a module that
+# asks whether torch is installed is told that it is not.
+SERVER = """
+import contextlib, io, json, sys
 from importlib.machinery import PathFinder
 
 class WithoutTorch(PathFinder):
@@ -25,23 +26,32 @@ class WithoutTorch(PathFinder):
         return None if top in ("torch", "torchvision") else PathFinder.find_spec(name, path, target)
 
 sys.meta_path[:] = [WithoutTorch if finder is PathFinder else finder for finder in sys.meta_path]
+from jclip.cli import main
+
+for line in sys.stdin:
+    with contextlib.redirect_stdout(io.StringIO()) as out, contextlib.redirect_stderr(io.StringIO()) as err:
+        code = main(json.loads(line))
+    print(json.dumps([code, out.getvalue(), err.getvalue()]), flush=True)
 """
 WHY = "torch is not installed: pip install 'jclip[convert]', then jclip verify"
 
 
 @pytest.fixture(scope="module")
-def without_torch(tmp_path_factory):
-    """Runs a command in a process that has no torch: its exit code, its output, its errors."""
-    folder = tmp_path_factory.mktemp("blocker")
-    (folder / "sitecustomize.py").write_text(BLOCKER)
-    path = os.pathsep.join(filter(None, [str(folder), os.environ.get("PYTHONPATH")]))
+def without_torch():
+    """Runs commands in one process that has no torch; returns the exit code, the output and the errors."""
+    server = subprocess.Popen(
+        [sys.executable, "-c", SERVER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=os.environ
+    )
 
     def run(*arguments):
-        process = started(*arguments, environment={"PYTHONPATH": path})
-        out, error = process.communicate()
-        return process.returncode, out, error
+        server.stdin.write(json.dumps([str(argument) for argument in arguments]) + "\n")
+        server.stdin.flush()
+        return json.loads(server.stdout.readline())
 
-    return run
+    yield run
+    server.stdin.close()
+    server.stdout.close()
+    assert server.wait() == 0
 
 
 def safetensors(folder):
@@ -49,7 +59,7 @@ def safetensors(folder):
 
 
 def pickled(folder):
-    """A cn_clip .pt."""
+    """Writes a .pt of cn_clip."""
     folder.mkdir()
     state = broken.state("cn-clip", broken.RN50)
     torch.save(
@@ -80,7 +90,7 @@ def test_weights_convert_and_are_compared_later(make, without_torch, tmp_path, c
     rest = {"files", "keys", "parameters", "configuration", "counts", "tokens and pictures"}
     assert seen(checks, True).keys() == rest
 
-    # With torch, what was left open is closed.
+    # With torch, the open check is made.
     assert main(["verify", str(bundle), str(source), "--json"]) == 0
     checks = json.loads(capsys.readouterr().out)
     assert seen(checks, True).keys() > rest | {"embeddings", "logits"}
@@ -88,22 +98,21 @@ def test_weights_convert_and_are_compared_later(make, without_torch, tmp_path, c
 
 
 def test_a_person_is_told(without_torch, tmp_path):
-    """And what is wrong is still found."""
+    """Errors are still found."""
     source = broken.write_checkpoint(tmp_path / "source", "bert", TextEncoderConfig(broken.BERT))
     bundle = tmp_path / "bundle"
     code, _, error = without_torch("convert", source, bundle)
     assert code == 0 and "not compared" in error and "torch is not installed" in error
     code, out, _ = without_torch("verify", bundle, source)
-    assert (
-        code == 0 and "open" in out and "not compared: torch is not installed" in " ".join(out.replace("│", "").split())
-    )
+    said = " ".join(out.replace("│", "").split())
+    assert code == 0 and "open" in said and "not compared: torch is not installed" in said
 
     file = bundle / "parameters.safetensors"
     tensors = {path: tensor.read() for path, tensor in open_safetensors(file).items()}
     tensors["text/embedding_norm/bias"] += 1
     write_safetensors(file, tensors)
     code, _, error = without_torch("verify", bundle, source)
-    assert code == 1 and "does not hold (parameters: not equal: text/embedding_norm/bias)" in error
+    assert code == 1 and "fails its checks (parameters: not equal: text/embedding_norm/bias)" in error
 
 
 def test_a_composition_too(without_torch, tmp_path):
@@ -121,7 +130,7 @@ def test_a_composition_too(without_torch, tmp_path):
 
 
 def test_the_blocker_blocks(without_torch, tmp_path):
-    """Or the tests above would prove nothing: what does need torch says so."""
+    """Otherwise the tests above would prove nothing."""
     bundle = broken.write_bundle(tmp_path / "bundle", "chinese-clip", broken.RN50)
     code, _, error = without_torch("convert", bundle, tmp_path / "out", "--to", "cn-clip")
     assert code == 1 and error == "jclip convert: --to cn-clip needs torch: pip install 'jclip[convert]'\n"

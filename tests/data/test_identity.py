@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jclip.data.identity import picture_identity, plain_text, text_identity
-from jclip.data.inspecting.inspect import inspect
+from jclip.data.inspecting.statistics import inspect
 from jclip.data.sources.folders import PairFolder, Shard
 from jclip.data.sources.kinds import PAIRS, StoredPair
 from jclip.data.sources.synthetic import SyntheticPairs, write_tokenizer

@@ -11,7 +11,7 @@ from jclip.data.importing.engine import Plan, import_data
 from jclip.data.importing.formats import open_source
 from jclip.data.importing.parts import Reading
 from jclip.data.inspecting.contact_sheet import write_sheet
-from jclip.data.inspecting.inspect import Counting, Numbers, folder_kind, inspect, spread
+from jclip.data.inspecting.statistics import Numbers, TokenCounting, folder_kind, inspect, spread
 from jclip.data.sources.kinds import StoredPair
 from jclip.data.sources.records import Translation
 from jclip.data.sources.writing import gather_shards, write_pairs, write_parallel
@@ -44,7 +44,7 @@ def folder(tmp_path_factory):
 
 def test_pairs_by_hand(folder):
     words = wordpiece(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "红", "rot", "##es", "<", "b", ">", "x"])
-    found = inspect(folder, "train", counting=Counting(words, 5)).as_json()
+    found = inspect(folder, "train", counting=TokenCounting(words, 5)).as_json()
     assert (found["records"], found["looked_at"], found["texts"]) == (4, 4, 5)
     assert found["languages"] == {"": 1, "de": 2, "zh": 2}
     assert found["lengths"]["de"]["characters"] == {

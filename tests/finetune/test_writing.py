@@ -49,8 +49,11 @@ def test_every_plan_becomes_a_run(tmp_path, data, model, machine, start):
         assert stage.optimizer.learning_rate == planned.learning_rate and stage.budget.epochs == planned.epochs
         assert (stage.optimizer.name == "muon") == plan.muon
         assert bool(stage.cache) == planned.cached
-        assert stage.captions == ("all" if data.pairs > data.train else "one")
-        assert max(stage.augmentation.flip, stage.host_augmentation.flip) == (0 if planned.cached else plan.flip)
+        objective = stage.objective
+        assert objective.captions == ("all" if data.pairs > data.train else "one")
+        assert max(objective.augmentation.flip, objective.host_augmentation.flip) == (
+            0 if planned.cached else plan.flip
+        )
         assert (dict(stage.trains).get(r"image/.*") is False) == (not planned.image)
     assert (run.seed, run.dtype, run.patience) == (3, plan.dtype, plan.patience)
     assert (run.remat == "layers") == plan.remat

@@ -11,7 +11,7 @@ from jclip.data.importing.engine import Plan, import_data
 from jclip.data.importing.formats import open_source
 from jclip.data.importing.limits import Limit
 from jclip.data.importing.parts import Reading
-from jclip.data.inspecting.inspect import inspect
+from jclip.data.inspecting.statistics import inspect
 from jclip.data.sources.folders import PairFolder
 from jclip.data.sources.kinds import KeepRules
 from jclip.errors import JclipError

@@ -11,7 +11,7 @@ from PIL import Image, ImageCms
 
 from jclip.errors import JclipError
 from jclip.images import modes
-from jclip.images.modes import usual
+from jclip.images.modes import to_convertible
 from jclip.images.on_host import Decoder, HostAugmentation
 from jclip.images.preprocess import Preprocessing, to_array
 from tests.data.pictures import encoded, picture
@@ -123,14 +123,14 @@ def test_a_float_that_is_not_finite_is_refused(value):
 @given(st.lists(st.integers(0, 65535), min_size=1, max_size=20))
 def test_sixteen_bits_are_never_off_by_more_than_half_a_step(values):
     image = Image.fromarray(np.array([values], np.uint16))
-    grey = np.asarray(usual(image, ""))[0]
+    grey = np.asarray(to_convertible(image, ""))[0]
     assert np.abs(grey - np.array(values) / 257).max() <= 0.5 + 1e-9
 
 
 @given(st.lists(st.floats(-(2.0**90), 2.0**90, width=32), min_size=2, max_size=20))
 def test_floats_keep_their_order_and_fill_the_range(values):
     image = Image.fromarray(np.array([values], np.float32))
-    grey = np.asarray(usual(image, ""))[0].astype(int)
+    grey = np.asarray(to_convertible(image, ""))[0].astype(int)
     order = np.argsort(values, kind="stable")
     assert (np.diff(grey[order]) >= 0).all()
     if max(values) > 1 or min(values) < 0:
@@ -140,7 +140,9 @@ def test_floats_keep_their_order_and_fill_the_range(values):
 def test_large_pictures_are_scaled_a_stretch_at_a_time(monkeypatch):
     monkeypatch.setattr(modes, "_AT_ONCE", 7)
     values = np.arange(0, 65535, 257, np.uint16)[:250].reshape(10, 25)
-    np.testing.assert_array_equal(np.asarray(usual(Image.fromarray(values), "")), np.arange(250).reshape(10, 25))
+    np.testing.assert_array_equal(
+        np.asarray(to_convertible(Image.fromarray(values), "")), np.arange(250).reshape(10, 25)
+    )
 
 
 def test_a_grey_level_of_sixteen_bits_may_be_transparent():
@@ -195,7 +197,7 @@ def test_no_mode_is_without_a_rule(mode):
 def test_a_mode_without_a_rule_is_an_error(monkeypatch):
     monkeypatch.setattr(modes, "_AS_THEY_ARE", ())
     with pytest.raises(JclipError, match=r"it cannot be read as a picture \(its mode is RGB\)"):
-        usual(Image.new("RGB", (1, 1)), "it")
+        to_convertible(Image.new("RGB", (1, 1)), "it")
 
 
 @pytest.mark.parametrize("size", [(0, 0), (0, 5), (5, 0)])

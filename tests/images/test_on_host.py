@@ -39,7 +39,7 @@ def cn_clip():
 
 def test_every_stage_of_the_recipe_augments_as_the_authors_scripts():
     for run in (pretraining("vit_b_16"), pretraining("vit_l_14_336"), finetuning("vit_b_16", "muge")):
-        assert {stage.host_augmentation for stage in run.stages} == {AUGMENTATION}
+        assert {stage.objective.host_augmentation for stage in run.stages} == {AUGMENTATION}
 
 
 def test_the_recipe_is_cn_clips_on_every_kind_of_picture(cn_clip):

@@ -190,7 +190,7 @@ def test_the_default_limit(monkeypatch):
 
 BOMB = """
 import resource, sys, warnings
-from jclip.images.modes import usual
+from jclip.images.modes import to_convertible
 from jclip.images.opening import PictureError, load, open_header, orientation_of
 warnings.simplefilter("ignore")
 data = open(sys.argv[1], "rb").read()
@@ -200,7 +200,7 @@ try:
     image = open_header(data, "bomb")
     orientation_of(image, data)
     load(image, "bomb")
-    usual(image, "bomb").resize((8, 8)).convert("RGB")
+    to_convertible(image, "bomb").resize((8, 8)).convert("RGB")
     print("read", end=" ")
 except PictureError as error:
     print(error.why, end=" ")

@@ -1,4 +1,4 @@
-"""Whole or absent, whatever happens in between."""
+"""Files and folders are complete or absent, whatever interrupts the writing."""
 
 import fcntl
 import os
@@ -12,7 +12,7 @@ from jclip.io.files import Unfinished, lasting_folder, whole_file, whole_folder
 
 
 def fail(how, place, error):
-    """Writes a part, and fails."""
+    """Writes half of it and fails."""
     with how(place) as partial:
         (partial / "x" if partial.is_dir() else partial).write_text("half")
         raise error
@@ -83,7 +83,7 @@ def test_of_two_that_write_a_file_the_first_one_has_it_unless_it_may_be_replaced
 
 @pytest.fixture
 def killed(tmp_path):
-    """What a process leaves that was killed when the old folder had gone away and the new one had not come yet."""
+    """Leftovers of a process that was killed after moving the old folder away and before renaming the new one."""
     with whole_folder(tmp_path / "model") as partial:
         (partial / "new").touch()
         shutil.copytree(partial, tmp_path / "kept")
@@ -149,7 +149,7 @@ def test_a_lasting_folder_that_its_owner_removes_while_another_waits(tmp_path, m
     ended = iter([True])
 
     def late(handle, how):
-        if next(ended, False):  # the other ends between our opening the folder and our locking it
+        if next(ended, False):  # the owner removes the folder after we opened it
             (tmp_path / ".place.unfinished").rmdir()
         real(handle, how)
 

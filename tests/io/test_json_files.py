@@ -1,4 +1,4 @@
-"""One reader of JSON: what it takes, what it refuses, and that every door of the house has it."""
+"""The one reader of JSON: what it accepts and refuses, and that everything from outside is read with it."""
 
 import ast
 import json
@@ -118,7 +118,7 @@ def test_fields():
             entry(record, name, kind, "f")
 
 
-# Its doors.
+# Everything that reads JSON from outside.
 
 
 def bundle(place, content):
@@ -243,16 +243,16 @@ def test_an_object_is_read(tmp_path):
 
 
 INTERNAL = {
-    # What processes of one run tell each other, and what a checkpoint seals with a digest.
+    # Messages between the processes of a run, and records that a checkpoint protects with a digest.
     "jclip/train/caching.py",
     "jclip/train/loop.py",
     "jclip/train/exchange.py",
     "jclip/checkpoint.py",
-    # Written by the same import a moment ago; a damaged one is met by starting anew.
+    # Written by the same import; if it is damaged, the import starts again.
     "jclip/data/importing/engine.py",
     "jclip/data/importing/survey.py",
     "jclip/data/importing/dividing.py",
-    # Of a pinned wheel with a checked hash.
+    # From a pinned wheel with a verified hash.
     "jclip/demo/emoji/names.py",
     "jclip/io/json_files.py",
 }

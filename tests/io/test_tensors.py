@@ -1,4 +1,4 @@
-"""Safetensors as the reference library writes and reads them, a bit at a time, and what damage does to them."""
+"""Safetensors like those of the reference library, read in blocks, and damaged ones."""
 
 import json
 import math

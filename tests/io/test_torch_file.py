@@ -1,4 +1,4 @@
-"""What torch wrote comes out as `torch.load` reads it: archives, the older format, TorchScript."""
+"""Files of torch are read as `torch.load` reads them: archives, the older format, TorchScript."""
 
 import argparse
 import collections
@@ -25,7 +25,7 @@ DTYPES += [torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8, torch
 
 
 def flat(node, name=""):
-    """The tensors of nested containers, by their dotted names, said once more."""
+    """Returns the tensors of nested containers by their dotted names."""
     if isinstance(node, torch.Tensor):
         return {name: node}
     items = node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, list | tuple) else ()
@@ -200,7 +200,7 @@ def test_torchscript(tmp_path, how, half):
 
 
 def repacked(source, target, change=lambda name, data: data, compression=zipfile.ZIP_STORED):
-    """The archive, member by member; `change` gives the data to write, or None to leave a member out."""
+    """Copies an archive; `change` returns the data of a member, or None to omit it."""
     with zipfile.ZipFile(source) as old, zipfile.ZipFile(target, "w", compression) as new:
         for name in old.namelist():
             data = change(name, old.read(name))
@@ -246,7 +246,7 @@ def test_archives_without_byte_order_or_checksums(tmp_path):
 
 
 def test_legacy_storage_views(tmp_path):
-    # torch writes them no more; the pickle says ("storage", class, key, device, count, (key, offset, count)).
+    # Current torch does not write them. The pickle says ("storage", class, key, device, count, (key, offset, count)).
     base = torch.arange(20.0)
     save_legacy({"base": base}, tmp_path / "x.pt")
     data = (tmp_path / "x.pt").read_bytes()

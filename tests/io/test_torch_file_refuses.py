@@ -1,4 +1,4 @@
-"""What is no checkpoint, damaged or malicious gives an error that names the file, and runs nothing."""
+"""Damaged, malicious and other files give an error that names the file, and execute nothing."""
 
 import io
 import os
@@ -19,7 +19,7 @@ from jclip.io.torch_file import open_torch_file
 
 
 def archive(file, data=b"\x80\x02}.", **members):
-    """A zip of the zip format around a pickle."""
+    """Writes a pickle as an archive of the zip format."""
     with zipfile.ZipFile(file, "w") as new:
         for name, content in {"x/data.pkl": data, "x/version": b"3\n", **members}.items():
             new.writestr(name, content)
@@ -27,7 +27,7 @@ def archive(file, data=b"\x80\x02}.", **members):
 
 
 def legacy(file, data=b"\x80\x02}."):
-    """A file of the older format around a pickle."""
+    """Writes a pickle as a file of the older format."""
     head = (pickle.dumps(part, 2) for part in (0x1950A86A20F9469CFC6C, 1001, {"little_endian": True}))
     file.write_bytes(b"".join(head) + data + pickle.dumps([], 2))
     return file
@@ -47,7 +47,7 @@ class Evil:
 
 
 def attacks(target):
-    """Pickles that make a file when the standard library reads them, and the name that each trips over."""
+    """Returns pickles that create a file when `pickle` loads them, each with the name that is refused."""
     touch = f"touch {target}"
     code = f"__import__('os').mkdir({str(target)!r})"
     frozen = f"cos\nsystem\n(X{struct.pack('<I', len(touch)).decode()}{touch}tR.".encode()
@@ -104,7 +104,7 @@ REBUILD = b"ctorch._utils\n_rebuild_tensor_v2\n"
 @pytest.mark.parametrize(
     ("data", "message"),
     [
-        # What `pickle` would do, and data does not need.
+        # Opcodes that `pickle` executes and plain data does not need.
         (b"(ios\nsystem\n.", "uses INST"),
         (b"(cos\nsystem\no.", "refers to os.system"),
         (b"\x82\x01.", "uses EXT1"),
@@ -119,7 +119,7 @@ REBUILD = b"ctorch._utils\n_rebuild_tensor_v2\n"
         (b"K\x01Q.", "damaged"),
         (b"X\x01\x00\x00\x00aQ.", "damaged"),
         (b"(X\x06\x00\x00\x00moduleNNtQ.", "damaged"),
-        # Machinery that falls over: empty stacks, absent memos, ends that do not come.
+        # Empty stacks, missing memos, missing ends.
         (b".", "damaged"),
         (b"a.", "damaged"),
         (b"\x86.", "damaged"),
@@ -138,7 +138,7 @@ REBUILD = b"ctorch._utils\n_rebuild_tensor_v2\n"
         (b"}q\x00(X\x01\x00\x00\x00ah\x00X\x01\x00\x00\x00bh\x00u.", "nested too deep or holds too many objects"),
         (push({"a" * 2_000: 1}) + b".", "nested too deep or holds too many"),
         (b"c_codecs\nencode\nX\x01\x00\x00\x00aX\x04\x00\x00\x00idna\x86R.", "another codec"),
-        # Tensors that cannot be.
+        # Impossible tensors.
         (REBUILD + b"(NK\x00))\x89NtR.", "tensor without a storage"),
         (push({"a": "x", "": {}, "b": {"c": 1}, "b.c": 2}) + b".", "two entries named b.c: rename one"),
         (push({"\udc80": 1}) + b".", "surrogates not allowed"),

@@ -57,8 +57,9 @@ def test_a_slice(machine):
         (str(ROOT / CONFIG), f"/jclip/{CONFIG}"),
         ("/jclip/configs/only/there.py", "/jclip/configs/only/there.py"),
         ("/work/mine.py", "/work/mine.py"),
+        ("altclip/vit_l_14", "altclip/vit_l_14"),
     ],
-    ids=["from the top", "anywhere", "in the image alone", "on the disk"],
+    ids=["from the top", "anywhere", "in the image alone", "on the disk", "a recipe"],
 )
 def test_where_the_configuration_lies(machine, given, path):
     _, _, pod = rendered(machine, *GPUS, given)

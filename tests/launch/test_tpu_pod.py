@@ -100,7 +100,7 @@ def test_preempted_it_is_made_again(machine):
     (workdir / "metrics.jsonl").write_text('{"kind": "train"}')
     _, err = launcher.communicate(timeout=120)
     assert launcher.returncode == 0, err
-    assert "pod was lost, probably preempted" in err and "pod is PREEMPTED: deleted and made again" in err
+    assert "pod was lost, probably preempted" in err and "pod is PREEMPTED: deleting and creating it again" in err
     assert [verb for verb in verbs(machine) if verb.endswith(("create", "delete"))] == [
         "tpu-vm create", "tpu-vm delete", "tpu-vm create",
     ]  # fmt: skip
@@ -113,12 +113,12 @@ def test_left_and_come_back_to_and_stopped(machine, tmp_path):
     wait_for_workers(machine, launcher)
     launcher.send_signal(signal.SIGKILL)  # a laptop that is closed
     again = machine.start("tpu_pod.sh", *RUN, CONFIG)
-    assert "pod is training already: coming back to it" in again.stderr.readline()
+    assert "pod is training already: returning to it" in again.stderr.readline()
     machine.run("tpu_pod.sh", "logs", *NODE, "--logs", str(tmp_path / "logs"))
     assert sorted(file.name for file in (tmp_path / "logs").iterdir()) == ["0.log", "1.log"]
     machine.run("tpu_pod.sh", "stop", *NODE)
     _, err = again.communicate(timeout=60)
-    assert again.returncode == 130 and "stopped by request, and saved" in err
+    assert again.returncode == 130 and "stopped by request and saved" in err
     launcher.communicate()
     assert len(machine.calls("jclip")) == len(machine.calls("uv")) == 2
     machine.run("tpu_pod.sh", *RUN, CONFIG)

@@ -1,6 +1,6 @@
 """Batches for the tests of the contrastive loss, and the loss with all its gradients, compiled once."""
 
-from functools import cache
+from functools import cache, partial
 
 import jax
 import numpy as np
@@ -31,6 +31,16 @@ def compiled(mesh, **how):
     return jax.jit(jax.value_and_grad(loss, argnums=(0, 1, 2, 3), has_aux=True))
 
 
+@cache
+def _forward(**how):
+    return jax.jit(partial(contrastive_loss, **how))
+
+
+def loss_value(image_bd, text_bd, logit_scale, logit_bias=None, image_ids_b=None, text_ids_b=None, **how):
+    """(loss, metrics), compiled as one program."""
+    return _forward(**how)(image_bd, text_bd, logit_scale, logit_bias, image_ids_b=image_ids_b, text_ids_b=text_ids_b)
+
+
 def features(size, width, likeness, seed=0):
     """Images and texts of any length; the greater `likeness`, the closer are pairs."""
     rng = np.random.default_rng(seed)
@@ -45,6 +55,6 @@ def ids(size, distinct, seed=1):
 
 
 def relative_errors(found, expected):
-    """Of the four gradients, each relative to its size; see `oracle.Expected`."""
+    """Yields the errors of the four gradients, relative to their sizes; see `oracle.Expected`."""
     for ours, theirs, size in zip(found, expected.gradients, expected.sizes, strict=True):
         yield np.linalg.norm(np.asarray(ours, np.float64) - theirs) / max(size, np.finfo(np.float32).tiny)

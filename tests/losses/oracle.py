@@ -29,7 +29,7 @@ def contrastive(
     kind="softmax",
     duplicates="mask",
 ):
-    """What `contrastive_loss` must give, from all logits at once."""
+    """Returns the result that `contrastive_loss` must have, from all logits at once."""
     image_bd, text_bd = np.asarray(image_bd, np.float64), np.asarray(text_bd, np.float64)
     scale, size = np.exp(np.float64(logit_scale)), len(image_bd)
     image_norm_b1, text_norm_b1 = (np.linalg.norm(x, axis=1, keepdims=True) for x in (image_bd, text_bd))

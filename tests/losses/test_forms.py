@@ -1,4 +1,4 @@
-"""What the forms cost: multiplications, memory, and what travels between devices. Nothing here is run."""
+"""Cost of the forms: multiplications, memory, and communication between devices. Nothing here is run."""
 
 from functools import cache
 
@@ -13,7 +13,7 @@ from tests.losses.batches import DUPLICATES, FORMS, KINDS, compiled, mesh_of
 
 
 def shapes(size, width, mesh):
-    """Of the arguments of a `compiled` loss."""
+    """Shapes of the arguments of a `compiled` loss."""
     batch = jax.ShapeDtypeStruct((size, width), jnp.float32, sharding=batch_sharding(mesh))
     ids = jax.ShapeDtypeStruct((size,), jnp.int32, sharding=batch_sharding(mesh))
     scalar = jax.ShapeDtypeStruct((), jnp.float32, sharding=replicated(mesh))
@@ -32,17 +32,17 @@ def test_every_pair_of_blocks_is_multiplied_once(kind, duplicates, impl):
         return contrastive_loss(image_bd, text_bd, scale, bias, mesh=mesh, **ids, **how)[0]
 
     given = shapes(size, width, mesh)
-    # One matmul in the program, in loops that turn until it has met every pair.
+    # The program has one matmul, in loops over all blocks.
     assert jax.jit(loss).lower(*given).as_text().count("stablehlo.dot_general") == 1
     assert count_flops(loss, *given) == 2 * size**2 * width
-    # Two more for the gradients. Dense keeps its logits, the others multiply them again.
+    # The gradients need two more. Dense stores its logits; the others recompute them.
     both = count_flops(jax.value_and_grad(loss, argnums=(0, 1, 2, 3)), *given)
     assert both == (3 if impl == "dense" else 4) * 2 * size**2 * width
 
 
 @cache
 def temporary(impl, size, kind="softmax", duplicates="mask"):
-    """Bytes that the compiled loss and its gradients take on one of 8 devices, beside arguments and results."""
+    """Bytes that the compiled loss and its gradients take on one of 8 devices, without arguments and results."""
     mesh = mesh_of(8)
     program = compiled(mesh, impl=impl, kind=kind, duplicates=duplicates).lower(*shapes(size, 1024, mesh)).compile()
     return program.memory_analysis().temp_size_in_bytes
@@ -59,7 +59,7 @@ def test_a_batch_of_65536_takes_under_a_tenth_of_dense(kind, duplicates, impl):
 @pytest.mark.parametrize("impl", ["chunked", "ring"])
 def test_memory_is_linear_in_the_batch(impl):
     """A bounded number of arrays as large as a device's share of the images, however large the batch."""
-    for size in (16_384, 32_768, 65_536, 262_144):
+    for size in (16_384, 65_536, 262_144):
         share = size // 8 * 1024 * 4
         assert temporary(impl, size) < 16 * share
     assert temporary("dense", 65_536) > 140 * 65_536 // 8 * 1024 * 4

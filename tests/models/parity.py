@@ -1,4 +1,4 @@
-"""What the tests of the towers share: random input, random variables, and how close is close."""
+"""Random inputs and variables for the tests of the towers, and comparisons with tolerances."""
 
 import functools
 import math
@@ -25,13 +25,13 @@ def ragged_ids(
 
 
 def random_images(count: int, size: int, seed: int = 0) -> np.ndarray:
-    """Normalised images, (count, size, size, 3), each with a colour of its own: noise alone averages out."""
+    """Normalised images, (count, size, size, 3), each with its own mean colour, because noise alone averages out."""
     draw = np.random.default_rng(seed)
     return (draw.normal(size=(count, size, size, 3)) + 2 * draw.normal(size=(count, 1, 1, 3))).astype(np.float32)
 
 
 def random_variables(module: nn.Module, *inputs: Any, seed: int = 0) -> Any:
-    """Variables of the right shapes, drawn by numpy: running an initialiser would compile it."""
+    """Variables of the right shapes, drawn by numpy, because an initialiser would have to be compiled."""
     draw = np.random.default_rng(seed)
 
     def fill(path: Any, leaf: Any) -> np.ndarray:
@@ -73,7 +73,7 @@ def unit(rows: Any) -> np.ndarray:
 
 
 def assert_same_rows(ours: Any, theirs: torch.Tensor, atol: float = 5e-6) -> None:
-    """The rows, L2-normalised, agree; and they are not all the same row, which would prove nothing."""
+    """Checks that L2-normalised rows agree, and that they are not all the same row, which would prove nothing."""
     difference = np.abs(unit(ours) - unit(theirs.detach().numpy()))
     assert difference.max() < atol, f"rows differ by {difference.max():.1e}"
     rows = unit(ours).reshape(-1, np.shape(ours)[-1])
@@ -81,13 +81,13 @@ def assert_same_rows(ours: Any, theirs: torch.Tensor, atol: float = 5e-6) -> Non
 
 
 def assert_same_values(ours: Any, theirs: torch.Tensor, rtol: float = 5e-6) -> None:
-    """The values agree, relative to the largest."""
+    """Checks that values agree, relative to the largest."""
     theirs_np = theirs.detach().numpy()
     difference = np.abs(np.asarray(ours) - theirs_np).max() / np.abs(theirs_np).max()
     assert difference < rtol, f"values differ by {difference:.1e} of the largest"
 
 
 def assert_same_tree(weights: Weights, params: Any, shapes: Any) -> None:
-    """The copied weights have exactly the model's structure and shapes, and none was left over."""
+    """Checks that copied weights have the model's structure and shapes, and that none was left over."""
     assert jax.tree.map(np.shape, params) == jax.tree.map(np.shape, shapes)
     assert not weights.unread()

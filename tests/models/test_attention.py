@@ -1,4 +1,4 @@
-"""Attention against a float64 oracle, by every back-end that runs here, and which one is chosen where."""
+"""Attention against a float64 oracle, and the choice of its implementation for each device."""
 
 import re
 from dataclasses import replace
@@ -9,8 +9,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from jax._src.cudnn import fused_attention_stablehlo
 
 from jclip.errors import JclipError
@@ -24,7 +22,6 @@ from jclip.parallel.mesh import make_mesh
 from tests.models.parity import random_variables
 
 ONES = jnp.ones((1, 2, 1, 1))
-HERE = ["xla", "auto"]
 MASKS = {
     "none": {},
     "padding": {"lengths": True},
@@ -45,7 +42,7 @@ H100, A100, T4, AMD, CPU, TPU = (
 
 
 def oracle(q, k, v, upstream, lengths=None, causal=False):
-    """The values, and the gradients of their product with `upstream` in q, k and v: float64, by hand."""
+    """Attention's values and its gradients with respect to q, k and v, in float64."""
     q, k, v, upstream = (np.asarray(x, np.float64) for x in (q, k, v, upstream))
     seen = np.ones((len(q), 1, q.shape[1], k.shape[1]), bool)
     if lengths is not None:
@@ -66,7 +63,7 @@ def oracle(q, k, v, upstream, lengths=None, causal=False):
 
 
 def ours(q, k, v, upstream, **options):
-    """The same by `attend`."""
+    """Values and gradients of `attend`."""
     values, back = jax.vjp(lambda q, k, v: attend(q, k, v, **options), q, k, v)
     return values, *back(upstream)
 
@@ -87,12 +84,15 @@ def assert_like_the_oracle(length, mask, dtype, implementation):
         np.testing.assert_allclose(np.asarray(one, np.float64), other, atol=tolerance)
 
 
-@pytest.mark.parametrize("implementation", HERE)
-@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
 @pytest.mark.parametrize("mask", MASKS)
 @pytest.mark.parametrize("length", [7, 8])
-def test_values_and_gradients(implementation, dtype, mask, length):
-    assert_like_the_oracle(length, MASKS[mask], dtype, implementation)
+def test_values_and_gradients(mask, length):
+    assert_like_the_oracle(length, MASKS[mask], jnp.float32, "auto")
+
+
+@pytest.mark.parametrize("mask", ["none", "both"])
+def test_values_and_gradients_in_bfloat16(mask):
+    assert_like_the_oracle(7, MASKS[mask], jnp.bfloat16, "xla")
 
 
 def test_by_hand():
@@ -107,14 +107,18 @@ def test_by_hand():
     np.testing.assert_allclose(weighted.ravel(), [6], rtol=1e-6)
 
 
-@settings(max_examples=12)
-@given(st.integers(1, 3), st.integers(1, 5), st.integers(1, 7), st.integers(1, 3), st.integers(1, 5), st.booleans())
+@pytest.mark.parametrize(
+    ("batch", "queries", "keys", "heads", "channels", "padded"),
+    [(1, 1, 1, 1, 1, False), (3, 5, 7, 2, 5, True), (2, 1, 7, 3, 4, True), (2, 5, 1, 1, 3, False)],
+)
 def test_any_shape(batch, queries, keys, heads, channels, padded):
-    draw = np.random.default_rng(queries + 10 * keys)
-    q, k, v = (draw.normal(size=(batch, length, heads, channels)) for length in (queries, keys, keys))
-    lengths = draw.integers(1, keys + 1, batch) if padded else None
-    actual = attend(*(jnp.asarray(x, jnp.float32) for x in (q, k, v)), lengths_b=lengths)
-    np.testing.assert_allclose(actual, oracle(q, k, v, q, lengths)[0], atol=1e-5)
+    encode = jax.jit(lambda q, k, v, lengths: attend(q, k, v, lengths_b=lengths if padded else None))
+    for seed in range(5):
+        draw = np.random.default_rng(seed)
+        q, k, v = (draw.normal(size=(batch, length, heads, channels)) for length in (queries, keys, keys))
+        lengths = draw.integers(1, keys + 1, batch)
+        actual = encode(*(jnp.asarray(x, jnp.float32) for x in (q, k, v)), lengths)
+        np.testing.assert_allclose(actual, oracle(q, k, v, q, lengths if padded else None)[0], atol=1e-5)
 
 
 def test_nothing_but_padding_looks_at_the_first():
@@ -123,7 +127,7 @@ def test_nothing_but_padding_looks_at_the_first():
 
 
 def test_softmax_is_float32_in_bfloat16():
-    # 257 equal weights of 1/257 would sum to something else if they were added up in bfloat16.
+    # 257 equal weights of 1/257 would have another sum in bfloat16.
     x = jnp.ones((1, 257, 1, 2), jnp.bfloat16)
     out = attend(x, x, x)
     assert out.dtype == jnp.bfloat16
@@ -157,7 +161,7 @@ def chosen(device, monkeypatch, *, dtype=jnp.bfloat16, channels=64, queries=50, 
     ],
 )
 def test_auto_takes_what_the_device_supports(device, case, expected, monkeypatch):
-    """And whoever asks for cuDNN where it cannot do it is told why."""
+    """A request for cuDNN where it is not possible says why."""
     assert chosen(device, monkeypatch, **case, ask="xla") == "xla"
     if expected == "cudnn":
         assert chosen(device, monkeypatch, **case) == chosen(device, monkeypatch, **case, ask="cudnn") == "cudnn"
@@ -178,7 +182,7 @@ def test_the_device_is_that_of_the_mesh_or_the_default():
 @pytest.mark.parametrize("mask", MASKS)
 @pytest.mark.parametrize("length", [7, 8])
 def test_what_cudnn_is_given(mask, length, monkeypatch):
-    """Padded to an even length, as its gradient needs, it would compute the same: here XLA stands in for it."""
+    """Inputs are padded to an even length, as cuDNN's gradient needs. XLA replaces cuDNN here."""
     monkeypatch.setattr(attention, "_device", lambda: H100)
     lengths = []
 
@@ -194,7 +198,7 @@ def test_what_cudnn_is_given(mask, length, monkeypatch):
 
 
 def pretend_an_h100(monkeypatch):
-    """To us, and to jax, which asks whether cuDNN is there."""
+    """Makes jclip, and jax's check of cuDNN, see an H100."""
     monkeypatch.setattr(attention, "_device", lambda: H100)
     monkeypatch.setattr(fused_attention_stablehlo, "check_cudnn_version", lambda: 91200)
 
@@ -210,7 +214,7 @@ INPUTS = {"image": jnp.ones((2, 42, 42, 3)), "causal": jnp.ones((2, 17), int), "
 @pytest.mark.parametrize("remat", ["none", "dots", "layers"])
 @pytest.mark.parametrize("tower", TOWERS)
 def test_a_tower_lowered_for_an_nvidia_gpu_calls_cudnn(tower, remat, monkeypatch):
-    """Its forward and its backward pass, and no product of queries and keys beside them."""
+    """The forward and the backward pass call it, and contain no other product of queries and keys."""
     pretend_an_h100(monkeypatch)
     model, inputs = TOWERS[tower].clone(compute=Compute(jnp.bfloat16, remat)), INPUTS[tower]
     variables = random_variables(model, inputs)

@@ -55,7 +55,7 @@ def pair(request):
     return reference, partial(run, model, {"params": params})
 
 
-@pytest.mark.parametrize("lengths", [[5], [17, 2, 9], [4, 11, 6, 3, 16]])
+@pytest.mark.parametrize("lengths", [[17] * 3, [17, 2, 9]])  # of one shape
 def test_tower_is_that_of_transformers(pair, lengths):
     reference, model = pair
     ids = captions(lengths)

@@ -1,6 +1,4 @@
-"""What is dropped: the right share, independently, and by the key and the example alone."""
-
-from functools import partial
+"""Dropout: share of zeros, independence of bits, and dependence on the key and the example only."""
 
 import jax
 import jax.numpy as jnp
@@ -19,7 +17,7 @@ KEY = jax.random.key(3)
 SHAPE = (40, 50)
 SIZES = {"vocab_size": 97, "width": 16, "layers": 2, "heads": 4, "intermediate": 24, "max_positions": 40}
 BERT = BertConfig(**SIZES, type_vocab_size=2, pad_id=0, layer_norm_eps=1e-12)
-ONLY = {  # each place of BERT's dropout alone: with one layer of attention's, and with the others
+ONLY = {  # dropout at some of BERT's sites only
     "embedding and hidden": {"dropout": 0.3, "attention_dropout": 0.0},
     "attention": {"dropout": 0.0, "attention_dropout": 0.3},
     "all": {"dropout": 0.3},
@@ -41,7 +39,7 @@ def test_the_share_that_is_dropped(rate):
 
 
 def test_bits_are_even_and_apart():
-    """Each of the 32 bits is one half, alone and beside every other bit, position, row, site and place."""
+    """Each of the 32 bits has mean one half, and is uncorrelated between bits, positions, rows, sites and places."""
     bits = random_bits(seeds(range(200)), SHAPE)
     signs = _signs(bits)  # (200, 40, 50, 32)
     limit = 5 / signs[..., 0].size ** 0.5
@@ -97,9 +95,17 @@ def test_the_dtype_stays():
     assert dropout(jnp.ones((2, 64), jnp.bfloat16), 0.1, seeds([0, 1])).dtype == jnp.bfloat16
 
 
-@pytest.mark.parametrize("only", ONLY)
-@pytest.mark.parametrize("remat", ["none", "layers"])
-def test_a_batch_is_its_micro_batches_on_any_mesh(only, remat):
+@pytest.mark.parametrize(
+    ("only", "remat", "shape"),
+    [
+        ("embedding and hidden", "none", None),
+        ("attention", "layers", MeshShape(data=2, fsdp=2, tensor=2)),
+        ("all", "none", MeshShape()),
+        pytest.param("all", "layers", MeshShape(data=2, fsdp=2, tensor=2), marks=pytest.mark.slow),
+        pytest.param("embedding and hidden", "layers", MeshShape(), marks=pytest.mark.slow),
+    ],
+)
+def test_a_batch_is_its_micro_batches_on_any_mesh(only, remat, shape):
     model = Bert(BertConfig(**{**vars(BERT), **ONLY[only]}), 5, compute=Compute(remat=remat))
     ids = ragged_ids([4, 7, 9, 2, 9, 5, 3, 8] * 2, 97, 0)
     rows = np.arange(100, 116, dtype=np.int32)
@@ -109,12 +115,12 @@ def test_a_batch_is_its_micro_batches_on_any_mesh(only, remat):
         return model.apply(variables, ids, rows, rngs={"dropout": KEY})
 
     whole = np.asarray(jax.jit(encode)(variables, ids, rows))
-    assert np.abs(whole - jax.jit(partial(model.apply))(variables, ids)).max() > 1e-3
+    assert np.abs(whole - jax.jit(model.apply)(variables, ids)).max() > 1e-3
     order = np.random.default_rng(0).permutation(16)
     parts = jnp.asarray(ids)[order].reshape(4, 4, -1), jnp.asarray(rows)[order].reshape(4, 4)
     mapped = jax.jit(lambda v, parts: jax.lax.map(lambda part: encode(v, *part), parts))(variables, parts)
     np.testing.assert_allclose(mapped.reshape(16, -1), whole[order], atol=1e-6)
-    for shape in (MeshShape(), MeshShape(data=2, fsdp=2, tensor=2)):
+    if shape is not None:
         mesh = make_mesh(shape)
         split = batch_sharding(mesh)
         on_mesh = jax.jit(encode, in_shardings=(replicated(mesh), split, split), out_shardings=split)
@@ -122,6 +128,7 @@ def test_a_batch_is_its_micro_batches_on_any_mesh(only, remat):
             np.testing.assert_allclose(on_mesh(variables, ids, rows), whole, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_gradients_of_micro_batches_add_up_to_that_of_the_whole():
     model = Bert(BERT, 5)
     ids, rows = jnp.asarray(ragged_ids([4, 7, 9, 2], 97, 0)), jnp.arange(4)

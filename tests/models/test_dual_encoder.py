@@ -1,4 +1,4 @@
-"""The three families whole, against Hugging Face's and cn_clip's models with the same random weights."""
+"""Models of the three families against Hugging Face's and cn_clip's with the same random weights."""
 
 import math
 from dataclasses import replace
@@ -57,7 +57,7 @@ FAMILIES = {
     "chinese-clip-resnet": CHINESE_CLIP_RESNET,
     "altclip": ALTCLIP,
 }
-LENGTHS = [[9, 9, 9], [3, 18, 7, 11, 2]]
+LENGTHS = [[18] * 5, [3, 18, 7, 11, 2]]  # without and with padding, of one shape: one program
 
 
 def hf_vision(config: VitConfig) -> dict:
@@ -143,7 +143,7 @@ def test_transformers_computes_the_same(config, build):
         assert_same_rows(text, theirs.text_embeds)
         logits = np.exp(logit_scale) * unit(text) @ unit(image).T
         np.testing.assert_allclose(logits, theirs.logits_per_text.detach().numpy(), atol=1e-4)
-        # Before the projection: what AltCLIP's first stage compares.
+        # The states before the projection are compared in AltCLIP's first stage.
         state = reference.text_model(to_torch(ids), attention_mask=mask)
         state = state.last_hidden_state[:, 0] if config is CHINESE_CLIP else state.pooler_output
         assert_same_values(model(ids, method="text_state"), state)
@@ -205,7 +205,7 @@ def test_interface(name):
 
 @pytest.mark.parametrize("name", FAMILIES)
 def test_a_tower_needs_its_own_parameters_alone(name):
-    # A teacher is given as its text tower alone.
+    # A teacher consists of its text tower only.
     config = FAMILIES[name]
     model = DualEncoder(config)
     images, ids = random_images(3, config.image.image_size), ids_for(config, [5, 2, 9])
@@ -223,7 +223,7 @@ def test_the_temperature_begins_at_clips():
     assert math.isclose(logit_scale, 2.6592600, rel_tol=1e-6)
 
 
-@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize("name", ["chinese-clip-resnet", "altclip"])
 def test_bfloat16_comes_near(name):
     config = FAMILIES[name]
     images, ids = random_images(3, config.image.image_size), ids_for(config, [5, 2, 9])

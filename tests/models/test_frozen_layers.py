@@ -1,4 +1,4 @@
-"""The first layers in a stack of their own: the same numbers, and no backward pass where they are frozen."""
+"""Frozen first layers in their own stack: the same numbers, and no backward pass through them."""
 
 from dataclasses import replace
 
@@ -36,7 +36,7 @@ KINDS = {"image": IMAGE, "bert": BERT, "clip": CLIP_TEXT}
 
 
 def apart(params, first: tuple[int, int]):
-    """The parameters of a whole model as a model with `frozen_layers` has them."""
+    """Returns a whole model's parameters in the structure of a model with `frozen_layers`."""
     split = dict(params)
     for tower, count in zip(("image", "text"), first, strict=True):
         layers = params[tower]["layers"]
@@ -49,8 +49,7 @@ def apart(params, first: tuple[int, int]):
     return split
 
 
-@pytest.mark.parametrize("family", CONFIGS)
-@pytest.mark.parametrize("first", [(2, 3), (0, 1), (5, 4)], ids=str)
+@pytest.mark.parametrize(("family", "first"), [("bert", (2, 3)), ("bert", (5, 4)), ("clip", (0, 1))], ids=str)
 def test_the_same_numbers(family, first):
     config = CONFIGS[family]
     whole, split = DualEncoder(config), DualEncoder(config, frozen_layers=first)
@@ -58,7 +57,7 @@ def test_the_same_numbers(family, first):
     shapes = jax.eval_shape(lambda: split.init(jax.random.key(0), IMAGES, IDS)["params"])
     assert jax.tree.map(np.shape, apart(params, first)) == jax.tree.map(np.shape, shapes)
 
-    def encode(model):  # with dropout: it must not depend on how the layers are stacked
+    def encode(model):  # with dropout, which must not depend on the stacking
         rngs = {"dropout": jax.random.key(1)}
         return jax.jit(lambda params: model.apply({"params": params}, IMAGES, IDS, rows_b=ROWS, rngs=rngs))
 
@@ -70,7 +69,7 @@ def test_the_same_numbers(family, first):
 
 
 def flops(tower, layers, *, frozen=0, remat="none", gradient=False):
-    """Arithmetic of a tower of so many layers: of its forward pass, or of its gradient in all but the frozen ones."""
+    """Returns the FLOPs of a tower's forward pass, or of its gradient in all layers except the frozen ones."""
     sizes = {**KINDS, tower: replace(KINDS[tower], layers=layers)}
     config = DualEncoderConfig(sizes["image"], sizes["clip" if tower == "clip" else "bert"], 13)
     side, inputs = ("image", IMAGES) if tower == "image" else ("text", IDS)
@@ -87,7 +86,7 @@ def flops(tower, layers, *, frozen=0, remat="none", gradient=False):
 
 @pytest.mark.parametrize("tower", KINDS)
 def test_frozen_layers_cost_their_forward_pass(tower):
-    """And the others three times theirs: with the matrices come the gradients of what they are applied to."""
+    """The other layers cost three times theirs, for the gradients of matrices and of activations."""
     one_layer = flops(tower, 4) - flops(tower, 3)
     projection = 2 * 3 * KINDS[tower].width * 13
     bound = flops(tower, 4) + 2 * (one_layer + projection)
@@ -99,7 +98,7 @@ def test_frozen_layers_cost_their_forward_pass(tower):
 @pytest.mark.parametrize("tower", KINDS)
 @pytest.mark.parametrize("remat", ["none", "layers"])
 def test_no_backward_pass_through_frozen_layers(tower, remat):
-    """Beyond the forward pass nothing is computed but what a tower of the other layers alone computes."""
+    """Beyond the forward pass, the cost is that of a tower that has only the other layers."""
     below = flops(tower, 5, frozen=3, remat=remat, gradient=True) - flops(tower, 5)
     assert below == flops(tower, 2, remat=remat, gradient=True) - flops(tower, 2)
     assert flops(tower, 3, frozen=3, remat=remat, gradient=True) < 1.1 * flops(tower, 3)

@@ -1,4 +1,4 @@
-"""Patch dropout (Li et al. 2022, FLIP): which patches stay, where they stand, and what it saves."""
+"""Patch dropout (Li et al. 2022, FLIP): the patches that stay, their positions, and the arithmetic saved."""
 
 import jax
 import jax.numpy as jnp
@@ -13,7 +13,7 @@ from jclip.models.vit import Vit, VitConfig
 from jclip.parallel.mesh import make_mesh
 from jclip.parallel.sharding import batch_sharding, replicated
 from jclip.train.planning.flops import count_flops
-from tests.models.parity import random_images, random_variables
+from tests.models.parity import random_images, random_variables, run
 
 CONFIG = VitConfig(image_size=25, patch_size=5, width=24, layers=2, heads=3)
 IMAGES, ROWS, KEY = random_images(8, 25), np.arange(40, 48, dtype=np.int32), jax.random.key(5)
@@ -25,6 +25,9 @@ def encode(variables, images, rows, model=HALF):
     return model.apply(variables, images, rows_b=rows, rngs={"dropout": KEY})
 
 
+ENCODE = jax.jit(encode)
+
+
 def kept(rows, patch_dropout=0.5, key=KEY):
     model = Vit(CONFIG, 11, patch_dropout=patch_dropout)
     return np.asarray(model.apply(VARIABLES, jnp.asarray(rows), method="_kept", rngs={"dropout": key}))
@@ -34,7 +37,7 @@ def kept(rows, patch_dropout=0.5, key=KEY):
 def test_as_many_of_every_picture_and_each_as_likely(rate, stay):
     places = kept(range(2000), rate)
     assert places.shape == (2000, stay)
-    assert (np.diff(places) > 0).all()  # in their order, none twice
+    assert (np.diff(places) > 0).all()  # ascending, none twice
     share = np.bincount(places.ravel(), minlength=25) / 2000
     p = stay / 25
     assert np.abs(share - p).max() < 5 * (p * (1 - p) / 2000) ** 0.5
@@ -49,15 +52,15 @@ def test_it_depends_on_the_key_and_the_row_alone():
 
 
 def test_an_embedding_is_that_of_the_patches_that_stay():
-    """The oracle is the same tower, each picture alone, reading the kept patches' pixels and positions only."""
+    """The oracle is the same tower on each image alone, given only the pixels and positions of the kept patches."""
     params = VARIABLES["params"]
-    places, ours = kept(ROWS), encode(VARIABLES, IMAGES, ROWS)
+    places, ours = kept(ROWS), ENCODE(VARIABLES, IMAGES, ROWS)
+    from_tokens = jax.jit(lambda x: WHOLE.apply(VARIABLES, x, method=_from_tokens))
     for image, row, embedding in zip(IMAGES, places, ours, strict=True):
         squares = image.reshape(5, 5, 5, 5, 3).swapaxes(1, 2).reshape(25, 75)[row]
         x = squares @ params["patch"]["kernel"].reshape(75, 24) + params["position_embedding"][1:][row]
         x = np.concatenate([(params["class_embedding"] + params["position_embedding"][0])[None], x])
-        expected = WHOLE.apply(VARIABLES, x[None], method=_from_tokens)
-        np.testing.assert_allclose(embedding, expected[0], atol=1e-5)
+        np.testing.assert_allclose(embedding, from_tokens(x[None])[0], atol=1e-5)
 
 
 def _from_tokens(model, x_bld):
@@ -66,16 +69,16 @@ def _from_tokens(model, x_bld):
 
 
 def test_without_rows_and_without_a_rate_all_patches_stay():
-    whole = WHOLE.apply(VARIABLES, IMAGES)
-    np.testing.assert_allclose(HALF.apply(VARIABLES, IMAGES), whole, atol=1e-6)
-    np.testing.assert_allclose(WHOLE.apply(VARIABLES, IMAGES, rows_b=ROWS), whole, atol=1e-6)
-    assert np.abs(encode(VARIABLES, IMAGES, ROWS) - whole).max() > 1e-2
+    whole = run(WHOLE, VARIABLES, IMAGES)
+    np.testing.assert_allclose(run(HALF, VARIABLES, IMAGES), whole, atol=1e-6)
+    np.testing.assert_allclose(jax.jit(WHOLE.apply)(VARIABLES, IMAGES, rows_b=ROWS), whole, atol=1e-6)
+    assert np.abs(ENCODE(VARIABLES, IMAGES, ROWS) - whole).max() > 1e-2
 
 
 def test_a_batch_is_its_micro_batches_on_any_mesh():
-    whole = np.asarray(jax.jit(encode)(VARIABLES, IMAGES, ROWS))
+    whole = np.asarray(ENCODE(VARIABLES, IMAGES, ROWS))
     order = np.random.default_rng(0).permutation(8)
-    parts = [jax.jit(encode)(VARIABLES, IMAGES[part], ROWS[part]) for part in order.reshape(2, 4)]
+    parts = [ENCODE(VARIABLES, IMAGES[part], ROWS[part]) for part in order.reshape(2, 4)]
     np.testing.assert_allclose(np.concatenate(parts), whole[order], atol=1e-6)
     mesh = make_mesh()
     split = batch_sharding(mesh)
@@ -85,7 +88,7 @@ def test_a_batch_is_its_micro_batches_on_any_mesh():
 
 
 def test_half_the_patches_are_half_the_work():
-    """Of the patches and the perceptrons 13 / 26, with the class token; of attention a quarter."""
+    """Patches and perceptrons cost 13 / 26, including the class token; attention costs a quarter."""
     half = count_flops(encode, VARIABLES, IMAGES, ROWS)
     whole = count_flops(WHOLE.apply, VARIABLES, IMAGES)
     tokens, width = np.array([13, 26]), 24

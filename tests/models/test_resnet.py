@@ -11,6 +11,7 @@ import pytest
 from cn_clip.clip.model import ModifiedResNet
 
 from jclip.errors import JclipError
+from jclip.models.compute import Compute
 from jclip.models.resnet import AttentionPool, BatchNorm, Bottleneck, ResNet, ResNetConfig
 from jclip.parallel.mesh import MeshShape, make_mesh
 from jclip.parallel.sharding import batch_sharding, replicated
@@ -25,7 +26,8 @@ from tests.models.parity import (
 )
 from tests.models.torch_weights import Weights, openai_resnet, randomise
 
-RN50 = ResNetConfig(image_size=96, width=8, heads=4)  # the real depth
+RN50 = ResNetConfig(image_size=64, width=4, heads=4)  # the real depth
+TINY = ResNetConfig(image_size=32, layers=(1, 1, 1, 1), width=4, heads=2)
 SHALLOW = ResNetConfig(image_size=64, layers=(1, 2, 1, 1), width=6, heads=3)
 
 
@@ -86,7 +88,7 @@ def test_a_block_begins_as_its_shortcut():
 
 def test_initialisation_of_the_pool():
     x = jnp.ones((1, 2, 2, 128))
-    params = AttentionPool(4, 64, jnp.float32).init(jax.random.key(0), x)["params"]
+    params = jax.jit(AttentionPool(4, 64, Compute()).init)(jax.random.key(0), x)["params"]
     for leaf in (params["attention"]["query"]["kernel"], params["attention"]["output"]["kernel"]):
         np.testing.assert_allclose(leaf.std(), 128**-0.5, rtol=0.05)
 
@@ -109,12 +111,12 @@ def _flat(tree):
 
 
 def test_a_training_batch_is_the_global_one_on_a_mesh():
-    """Each of 8 devices holds 2 pictures of other colours; the statistics are those of all 16, as PyTorch's."""
-    reference = reference_of(SHALLOW, 13).train()
+    """Each of 8 devices holds 2 images of other colours; the statistics are those of all 16, as in PyTorch."""
+    reference = reference_of(TINY, 13).train()
     _, variables = variables_of(reference)
-    images = random_images(16, SHALLOW.image_size) + np.arange(16, dtype=np.float32)[:, None, None, None]
+    images = random_images(16, TINY.image_size) + np.arange(16, dtype=np.float32)[:, None, None, None]
     mesh = make_mesh(MeshShape(data=4, fsdp=2))
-    train = functools.partial(ResNet(SHALLOW, 13).apply, train=True, mutable="batch_stats")
+    train = functools.partial(ResNet(TINY, 13).apply, train=True, mutable="batch_stats")
     whole, moved = jax.jit(train)(variables, images)
     with jax.set_mesh(mesh):
         split, moved_split = jax.jit(train, in_shardings=(replicated(mesh), batch_sharding(mesh)))(variables, images)
@@ -124,25 +126,31 @@ def test_a_training_batch_is_the_global_one_on_a_mesh():
     assert_same_rows(split, reference(to_torch(images)), atol=1e-5)
     _, expected = variables_of(reference)
     np.testing.assert_allclose(_flat(moved_split["batch_stats"]), _flat(expected["batch_stats"]), rtol=1e-4, atol=1e-5)
-    # Two pictures' own statistics would be others.
+    # The statistics of two images alone differ.
     alone, _ = jax.jit(train)(variables, images[:2])
     assert np.abs(unit(alone) - unit(whole[:2])).max() > 0.01
 
 
-def test_gradients_through_global_statistics():
-    """Of the batch norm too: what one device's pictures do to another's."""
-    variables = random_variables(ResNet(SHALLOW, 13), random_images(1, SHALLOW.image_size))
-    images = random_images(8, SHALLOW.image_size)
+class TrainingBlock(nn.Module):
+    @nn.compact
+    def __call__(self, x_bhwc):
+        return Bottleneck(3, 2, jnp.float32)(x_bhwc, True)
 
-    def loss(params, images):
-        whole = {**variables, "params": params}
-        out, _ = ResNet(SHALLOW, 13).apply(whole, images, train=True, mutable="batch_stats")
-        return jnp.square(out / jnp.linalg.norm(out, axis=1, keepdims=True) - 0.1).sum()
+
+def test_gradients_through_global_statistics():
+    """Gradients of batch norm too, by which one device's images act on another's."""
+    block = TrainingBlock()
+    x = np.random.default_rng(0).normal(size=(8, 4, 4, 6)).astype(np.float32)
+    variables = random_variables(block, x)
+
+    def loss(params, x):
+        out, _ = block.apply({**variables, "params": params}, x, mutable="batch_stats")
+        return jnp.square(out - 0.1).sum()
 
     mesh = make_mesh()
-    alone = jax.jit(jax.grad(loss))(variables["params"], images)
+    alone = jax.jit(jax.grad(loss))(variables["params"], x)
     with jax.set_mesh(mesh):
         on_mesh = jax.jit(jax.grad(loss), in_shardings=(replicated(mesh), batch_sharding(mesh)))
-        split = on_mesh(variables["params"], images)
+        split = on_mesh(variables["params"], x)
     largest = np.abs(_flat(alone)).max()
     np.testing.assert_allclose(_flat(split), _flat(alone), atol=1e-5 * largest)

@@ -1,4 +1,4 @@
-"""Anchors of activations: nothing without a mesh, the batch's split on one, and right numbers where XLA errs alone."""
+"""Sharding constraints on activations: none without a mesh, the batch's axes on one, and correct numbers."""
 
 import flax.linen as nn
 import jax
@@ -43,7 +43,7 @@ def test_nothing_within_a_device_of_shard_map():
 
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 def test_a_pair_of_matrices_in_states_that_are_split_otherwise(shape):
-    """With its neighbours split over tensor, the pair without anchors is off by the size of its result on 2 x 2 x 2."""
+    """Without constraints, and with its neighbours split over tensor, the pair is wrong on 2 x 2 x 2 devices."""
     mlp = Mlp(256, "gelu", nn.initializers.normal(0.1), nn.initializers.normal(0.1))
     x = np.random.default_rng(0).normal(size=(16, 5, 64)).astype(np.float32)
     variables = mlp.init(jax.random.key(0), x)

@@ -1,4 +1,4 @@
-"""CLIP's vision transformer against cn_clip's and Hugging Face's, at sizes that are nobody's default."""
+"""CLIP's vision transformer against cn_clip's and Hugging Face's, at sizes that are no library's defaults."""
 
 from dataclasses import replace
 
@@ -30,8 +30,7 @@ def shapes(config: VitConfig, embed_dim: int):
     return jax.eval_shape(lambda: Vit(config, embed_dim).init(jax.random.key(0), images)["params"])
 
 
-@pytest.mark.parametrize("config", [CONFIG, NARROW])
-@pytest.mark.parametrize("batch", [1, 5])
+@pytest.mark.parametrize(("config", "batch"), [(CONFIG, 5), (NARROW, 1)])
 def test_embeddings_are_those_of_cn_clip(config, batch):
     reference = randomise(
         VisualTransformer(config.image_size, config.patch_size, config.width, config.layers, config.heads, 11)

@@ -16,7 +16,7 @@ Tree = dict[str, Any]
 
 
 def randomise(module: torch.nn.Module, seed: int = 0) -> torch.nn.Module:
-    """Gives every parameter and running statistic a value that shows when it is left out; evaluation mode."""
+    """Gives every parameter and running statistic a value whose omission is noticed; sets evaluation mode."""
     generator = torch.Generator().manual_seed(seed)
 
     def normal(shape: torch.Size, scale: float) -> torch.Tensor:
@@ -27,7 +27,7 @@ def randomise(module: torch.nn.Module, seed: int = 0) -> torch.nn.Module:
             if name.endswith("logit_scale"):
                 value.copy_(torch.tensor(1.25))
             elif value.ndim >= 2:
-                # Embeddings as small as trained ones, so that the epsilon of the norm after them shows.
+                # Embeddings as small as trained ones, so that the epsilon of the following norm matters.
                 value.copy_(normal(value.shape, 0.05 if "embedding" in name else value[0].numel() ** -0.5))
             else:
                 is_scale = name.endswith("weight")
@@ -41,7 +41,7 @@ def randomise(module: torch.nn.Module, seed: int = 0) -> torch.nn.Module:
 
 
 class Weights:
-    """A state dict that remembers what was read of it."""
+    """State dict that remembers which tensors were read."""
 
     def __init__(self, module: torch.nn.Module):
         self._state = {name: value.detach().numpy().copy() for name, value in module.state_dict().items()}
@@ -52,14 +52,14 @@ class Weights:
         return self._state[name]
 
     def unread(self) -> set[str]:
-        """Names that nothing asked for, without counters and position indices."""
+        """Returns the names that were never read, without counters and position indices."""
         return {name for name in self._unread if not re.search(r"num_batches_tracked|position_ids|pooler\.", name)}
 
     def has(self, name: str) -> bool:
         return name in self._state
 
     def count(self, pattern: str) -> int:
-        """How many layers match `pattern`, which has one group: the layer's number."""
+        """Returns the number of layers that match `pattern`, whose one group is the layer's number."""
         return 1 + max(int(match[1]) for name in self._state if (match := re.search(pattern, name)))
 
     def dense(self, name: str) -> Tree:

@@ -93,7 +93,7 @@ def test_slots_lie_where_their_parameters_lie():
     (adam, _) = follow(slots, params, places, mesh)
     assert adam.mu == adam.nu == places
     assert adam.count.is_fully_replicated
-    # Of a parameter's name but not of its shape: a factored moment, say.
+    # A slot with a parameter's name but another shape, such as a factored moment.
     assert follow({"row": shapes(kernel=(4,))}, params, places, mesh)["row"]["a"]["kernel"].is_fully_replicated
     # Both matrices of 4 x 8 and both vectors of 8 in quarters, and the count.
     assert bytes_per_device(adam_shapes := slots[0], adam) == 2 * 4 * (32 + 8) // 4 + adam_shapes.count.dtype.itemsize
@@ -147,7 +147,7 @@ RULES = (("logit_scale", "copy"), (".*/up", "fsdp,tensor"), (".*", "fsdp"))
 
 
 def one_step(mesh, impl):
-    """Parameters created in their places, and after one step of gradient descent."""
+    """Returns parameters that were created already sharded, and those after one step of gradient descent."""
     key = jax.random.key(0)
     places = param_shardings(jax.eval_shape(init, key), mesh, RULES)
     params = jax.jit(init, out_shardings=places)(key)

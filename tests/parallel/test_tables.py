@@ -1,4 +1,4 @@
-"""Every published model on the towers' own tables: what is split how, and that next to nothing stays in copies."""
+"""Sharding tables of every published model: placements, and the small share that stays in copies."""
 
 import pytest
 from jax.sharding import PartitionSpec as P
@@ -28,7 +28,7 @@ def spread(family, shape):
 
 
 def test_next_to_nothing_stays_in_copies(family):
-    """Norms, the biases added to a sum, and AltCLIP's head: below a thousandth of every model."""
+    """Copies are norms, biases that are added to a sum, and AltCLIP's head: below a thousandth of every model."""
     model, params = family
     for shape in MESHES:
         mesh = make_mesh(shape)
@@ -52,7 +52,7 @@ def test_layers_are_split_as_in_megatron(family):
 
 
 def test_xlm_r_is_split_along_its_width():
-    """250002 rows are divisible by 2 and 3, and 1024 by what devices are counted in."""
+    """250002 rows are divisible by 2 and 3 only, 1024 columns by the usual numbers of devices."""
     model = zoo.get_config("altclip")
     table = {"text": {"word_embedding": shapes(model)["params"]["text"]["word_embedding"]}}
     for shape, ways in ((MeshShape(data=1, fsdp=8), 8), (MeshShape(fsdp=2, tensor=2), 4)):
@@ -75,7 +75,7 @@ def test_a_resnet_over_both_axes():
 
 
 def test_heads_are_never_cut():
-    """12 heads on 8 devices: the attention is whole on that axis, the perceptron is not, and the share tells."""
+    """12 heads on 8 devices: the attention is not split over that axis, the perceptron is."""
     model = zoo.get_config("chinese-clip-vit-b-16")
     params = shapes(model)["params"]
     places, mesh = spread((model, params), MeshShape(data=1, tensor=8))
@@ -89,7 +89,7 @@ def test_heads_are_never_cut():
 
 @pytest.mark.parametrize("name", zoo.MODELS)
 def test_every_model_is_covered(name):
-    """By rules of which each takes something; a teacher's text tower by its own part of them."""
+    """Every rule matches something, also for the text tower of a teacher alone."""
     model = zoo.get_config(name)
     paths = paths_of(shapes(model)["params"])
     mesh = make_mesh(MESHES[0])

@@ -41,10 +41,10 @@ def clip():
 @pytest.fixture(scope="module")
 def sentencepiece_model(tmp_path_factory):
     """A folder with a SentencePiece model of all the scripts."""
-    from jclip.tokenizers._unigram import train
+    from jclip.tokenizers._unigram import train_model
 
     folder = tmp_path_factory.mktemp("xlmr")
-    (folder / "sentencepiece.bpe.model").write_bytes(train(CORPUS + varied(2500, seed=1), 9000, 1.0))
+    (folder / "sentencepiece.bpe.model").write_bytes(train_model(CORPUS + varied(2500, seed=1), 9000, 1.0))
     return folder
 
 
@@ -154,9 +154,9 @@ def test_xlmr_is_transformers(sentencepiece_model, tmp_path):
 def test_xlmr_is_sentencepiece_in_fairseqs_order(coverage, tmp_path):
     import sentencepiece
 
-    from jclip.tokenizers._unigram import train
+    from jclip.tokenizers._unigram import train_model
 
-    data = train(CORPUS + varied(2500, seed=1), 9000, coverage)
+    data = train_model(CORPUS + varied(2500, seed=1), 9000, coverage)
     (tmp_path / "sentencepiece.bpe.model").write_bytes(data)
     original = sentencepiece.SentencePieceProcessor(model_proto=data)
     different = 0
@@ -166,10 +166,10 @@ def test_xlmr_is_sentencepiece_in_fairseqs_order(coverage, tmp_path):
     assert different / len(STRINGS) <= 0.028  # as the docstring of _unigram.py says
 
 
-@pytest.mark.parametrize("train", [train_unigram, train_clip_bpe])
-def test_training_does_not_depend_on_the_texts_order(train, tmp_path):
-    train(CORPUS, 900).save(tmp_path / "a")
-    train(CORPUS[::-1], 900).save(tmp_path / "b")
+@pytest.mark.parametrize("train_model", [train_unigram, train_clip_bpe])
+def test_training_does_not_depend_on_the_texts_order(train_model, tmp_path):
+    train_model(CORPUS, 900).save(tmp_path / "a")
+    train_model(CORPUS[::-1], 900).save(tmp_path / "b")
     for file in (tmp_path / "a").iterdir():
         assert file.read_bytes() == (tmp_path / "b" / file.name).read_bytes()
 
@@ -179,9 +179,9 @@ def test_training_is_the_same_in_another_process():
         "import hashlib, pathlib, tempfile\n"
         "from tests.tokenizers.test_text import CORPUS\n"
         "from jclip.tokenizers.text import train_clip_bpe, train_unigram\n"
-        "for train in train_unigram, train_clip_bpe:\n"
+        "for train_model in train_unigram, train_clip_bpe:\n"
         "    with tempfile.TemporaryDirectory() as folder:\n"
-        "        train(CORPUS, 900).save(pathlib.Path(folder))\n"
+        "        train_model(CORPUS, 900).save(pathlib.Path(folder))\n"
         "        files = sorted(pathlib.Path(folder).iterdir())\n"
         "        print(hashlib.sha256(b''.join(f.read_bytes() for f in files)).hexdigest())\n"
     )

@@ -4,26 +4,32 @@ import os
 import signal
 from contextlib import closing
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
+from jclip.train.logging.telemetry import read_journal
 
 from jclip.bundle import load_bundle, save_bundle
-from jclip.data.batches.features import FeatureCache
-from jclip.data.sources.synthetic import caption
+from jclip.data.sources.synthetic import SyntheticParallel, caption
 from jclip.errors import JclipError
+from jclip.images.on_device import Augmentation
 from jclip.images.on_host import HostAugmentation
+from jclip.models.build import shapes
+from jclip.models.dual_encoder import DualEncoder
 from jclip.stages import Budget
+from jclip.tokenizers.padding import Texts
 from jclip.tokenizers.text import train_clip_bpe
+from jclip.train.assembly import devices_of
 from jclip.train.caching import _check_seen, fill
 from jclip.train.checks import check
-from jclip.train.logging.sinks import read_journal
 from jclip.train.loop import train
 from jclip.train.planning.flops import count_flops
 from jclip.train.planning.plan import plan
 from jclip.train.preparing import prepare
+from tests.train.conftest import RECIPES
 from tests.train.runs import Watch, assert_same_bundles, holey_pairs, leaves, losses
 
 
@@ -35,7 +41,10 @@ def first_stage(recipe):
 
 def plain(stage, **changes):
     """A stage whose pictures are not augmented, as Chinese-CLIP's are: only such features stay."""
-    return replace(stage, **{"host_augmentation": HostAugmentation(), **changes})
+    objective = stage.objective
+    if objective.title == "contrastive":
+        objective = replace(objective, host_augmentation=HostAugmentation())
+    return replace(stage, **{"objective": objective, **changes})
 
 
 def cached(run, folder, **changes):
@@ -43,10 +52,15 @@ def cached(run, folder, **changes):
 
 
 def parts_of(run, workdir):
-    mesh, _, (part,) = prepare(run, workdir)
-    return mesh, part
+    devices, _, (part,) = prepare(run, workdir)
+    return devices.mesh, part
 
 
+def is_taught(run):
+    return run.stages[0].objective.title == "teacher learning"
+
+
+@pytest.mark.parametrize("recipe", [pytest.param(RECIPES[0], marks=pytest.mark.slow), RECIPES[1]], indirect=True)
 def test_training_from_a_cache_is_the_same(first_stage, tmp_path):
     """To the bit in float32, even where a run goes on with one."""
     train(first_stage, tmp_path / "live")
@@ -56,6 +70,25 @@ def test_training_from_a_cache_is_the_same(first_stage, tmp_path):
     assert losses(tmp_path / "run") == losses(tmp_path / "live")
     noted = [line for line in read_journal(tmp_path / "run" / "metrics.jsonl") if line["kind"] == "cache"]
     assert [(line["total"], line["rows"], line["computed"]) for line in noted] == [(1, 256, 256)]
+
+
+@pytest.mark.parametrize("recipe", RECIPES[:1], indirect=True)
+def test_a_cache_holds_the_teachers_states(first_stage, tmp_path):
+    run = cached(first_stage, tmp_path / "cache", data=(SyntheticParallel(count=20),))
+    _, part = parts_of(run, tmp_path)
+    (cache,) = fill_now(run, tmp_path, start(run, tmp_path)).caches
+    teacher, objective = load_bundle(run.stages[0].objective.bundle), run.stages[0].objective
+    ids = np.stack([Texts(teacher.tokenizer, objective.context_length)([caption(n)])[0] for n in range(20)])
+    towers = DualEncoder(objective.model)
+    states = jax.jit(partial(towers.apply, method="text_state"))({"params": teacher.params}, ids)
+    for record in range(20):
+        np.testing.assert_allclose(cache.row(record), states[record], atol=1e-5)
+    batches = part.open_batches()
+    batches.features = [cache]
+    batch = batches[0]
+    assert {name: (rows.shape, rows.dtype) for name, rows in batch.items()} == {
+        name: (shape.shape, shape.dtype) for name, shape in part.program.batch.items()
+    }
 
 
 @pytest.mark.slow  # to compile, both steps
@@ -74,24 +107,29 @@ def test_training_from_a_cache_is_nearly_the_same_in_bfloat16(chinese_clip, tmp_
 
 def test_the_tower_is_gone_from_the_step(first_stage, tmp_path):
     """As the plan counts, from the jaxpr."""
-    live, ours = (plan(run)[0].flops_per_step for run in (first_stage, cached(first_stage, tmp_path / "cache")))
+    live, ours = (
+        plan(run, devices_of(run))[0].flops_per_step for run in (first_stage, cached(first_stage, tmp_path / "cache"))
+    )
     assert live - ours == count_flops(*frozen_tower(parts_of(first_stage, tmp_path)[1])) > 0.1 * live
 
 
 def frozen_tower(part):
-    if part.stage.objective == "teacher":
-        from jclip.models.dual_encoder import DualEncoder
-
-        teacher = DualEncoder(part.run.teacher.model)
-        ids = jax.ShapeDtypeStruct((part.stage.batch_size, part.run.teacher.context_length), np.int32)
+    objective = part.stage.objective
+    if is_taught(part.run):
+        teacher = DualEncoder(objective.model)
+        ids = jax.ShapeDtypeStruct((part.stage.batch_size, objective.context_length), np.int32)
         return (
             lambda params, ids: teacher.apply({"params": params}, ids, method="text_state"),
-            part._teacher_shapes,
+            part.program.constants["teacher"],
             ids,
         )
     side = part.run.model.image.image_size
     pixels = jax.ShapeDtypeStruct((part.stage.batch_size, side, side, 3), np.float32)
-    return lambda variables, x: part.model.apply(variables, x, method="encode_image"), part.variables, pixels
+    return (
+        lambda variables, x: part.context.towers.apply(variables, x, method="encode_image"),
+        shapes(part.run.model),
+        pixels,
+    )
 
 
 def start(run, workdir):
@@ -101,7 +139,7 @@ def start(run, workdir):
 def fill_now(run, workdir, state, stop=lambda: False, stepped=lambda done, rows: None):
     mesh, part = parts_of(run, workdir)
     with jax.set_mesh(mesh):
-        return fill(part, state, stop, stepped)
+        return fill(part, part.open_batches(), state, stop, stepped)
 
 
 def test_a_stop_and_a_kill_leave_whole_files(chinese_clip, tmp_path, monkeypatch):
@@ -142,14 +180,15 @@ def test_the_caches_of_two_runs_differ_where_their_numbers_do(tmp_path, recipe):
     same = cached(same, folder, data=(replace(stage.data[0], weight=2.0),))
     assert caches_of(same, tmp_path, state) == mine
     other = [(cached(run, folder, data=(replace(stage.data[0], count=300),)), state)]
-    if run.teacher:
-        teacher, changed = load_bundle(run.teacher.bundle), {}
+    objective = run.stages[0].objective
+    if is_taught(run):
+        teacher, changed = load_bundle(objective.bundle), {}
         changed["weights"] = replace(teacher, params=jax.tree.map(lambda leaf: leaf * 2, teacher.params))
         changed["words"] = replace(teacher, tokenizer=train_clip_bpe([caption(n) for n in range(512)], 540))
         for name, bundle in changed.items():
             save_bundle(bundle, tmp_path / name)
-            other.append((replace(run, teacher=replace(run.teacher, bundle=str(tmp_path / name))), state))
-        other.append((replace(run, teacher=replace(run.teacher, context_length=12)), state))
+            other.append((cached(run, folder, objective=replace(objective, bundle=str(tmp_path / name))), state))
+        other.append((cached(run, folder, objective=replace(objective, context_length=12)), state))
     else:
         other.append((run, state._replace(frozen=jax.tree.map(lambda leaf: leaf * 2, state.frozen))))
         other.append((replace(run, dtype="float32"), state))
@@ -163,13 +202,12 @@ def test_what_the_tower_could_not_read_is_replaced_as_without_a_cache(chinese_cl
     stage = plain(chinese_clip.stages[0], data=(holey_pairs(tmp_path / "pairs"),), max_unreadable=2)
     live = replace(chinese_clip, stages=(stage,))
     run = cached(live, tmp_path / "cache")
-    _, plain_part = parts_of(live, tmp_path)
-    _, part = parts_of(run, tmp_path)
-    _, working = parts_of(cached(run, tmp_path / "cache", workers=1), tmp_path)
-    part.batches.features = working.batches.features = fill_now(run, tmp_path, start(run, tmp_path)).caches
-    with closing(working.batches.iterate()) as made:
+    working_run = cached(run, tmp_path / "cache", workers=1)
+    plain_batches, batches, working = (parts_of(one, tmp_path)[1].open_batches() for one in (live, run, working_run))
+    batches.features = working.features = fill_now(run, tmp_path, start(run, tmp_path)).caches
+    with closing(working.iterate()) as made:
         for step in range(4):  # an epoch is three
-            batch, expected = part.batches[step], plain_part.batches[step]
+            batch, expected = batches[step], plain_batches[step]
             features = batch.pop("image_feature")
             assert features.shape == (len(expected.pop("image")), run.model.embed_dim)
             other = next(made)
@@ -177,10 +215,10 @@ def test_what_the_tower_could_not_read_is_replaced_as_without_a_cache(chinese_cl
             for name, rows in expected.items():
                 np.testing.assert_array_equal(batch[name], rows)
                 np.testing.assert_array_equal(other[name], rows)
-    assert len(part.batches.unreadable) == 2
-    assert part.batches.unreadable == plain_part.batches.unreadable == working.batches.unreadable
-    strict = parts_of(cached(run, tmp_path / "cache", max_unreadable=1), tmp_path)[1].batches
-    strict.features = part.batches.features
+    assert len(batches.unreadable) == 2
+    assert batches.unreadable == plain_batches.unreadable == working.unreadable
+    strict = parts_of(cached(run, tmp_path / "cache", max_unreadable=1), tmp_path)[1].open_batches()
+    strict.features = batches.features
     with pytest.raises(JclipError, match=r"record \d+ \(index \d+ of .*cannot be read.*max_unreadable \(now 1\)"):
         [strict[step] for step in range(3)]
 
@@ -198,13 +236,12 @@ def test_a_signal_while_the_cache_is_made_stops_the_run(chinese_clip, tmp_path):
 def test_errors_say_what_to_do(chinese_clip, tmp_path):
     run = cached(chinese_clip, "x")
     check(run)
-    from jclip.images.on_device import Augmentation
-
+    augmented, objective = "its pictures are augmented: omit augmentation and", run.stages[0].objective
     for changes, words in (
         ({"trains": ((".*", True),)}, "its image tower trains: freeze image"),
-        ({"augmentation": Augmentation(flip=0.5)}, "its pictures are augmented: leave augmentation and"),
-        ({"host_augmentation": HostAugmentation(flip=0.5)}, "its pictures are augmented: leave augmentation and"),
-        ({"patch_dropout": 0.5}, "patch_dropout leaves out other patches"),
+        ({"objective": replace(objective, augmentation=Augmentation(flip=0.5))}, augmented),
+        ({"objective": replace(objective, host_augmentation=HostAugmentation(flip=0.5))}, augmented),
+        ({"objective": replace(objective, patch_dropout=0.5)}, "patch_dropout leaves out other patches"),
     ):
         with pytest.raises(JclipError, match=rf"stage '.*': cache needs image features that stay, but {words}"):
             check(cached(chinese_clip, "x", **changes))

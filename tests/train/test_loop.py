@@ -177,6 +177,7 @@ def test_a_vocabulary_too_large_for_the_tower_is_refused(chinese_clip, tmp_path)
         train(replace(chinese_clip, model=model), tmp_path / "run")
 
 
+@pytest.mark.parametrize("recipe", RECIPES[:1], indirect=True)
 def test_a_teacher_with_other_towers_is_refused(recipe, tmp_path):
     teacher = recipe.teacher
     if teacher is None:  # Chinese-CLIP has none; if it is given one, that must be right all the same

@@ -9,12 +9,16 @@ import pytest
 from jclip.cli.configs import load_config
 from jclip.errors import JclipError
 from jclip.losses.contrastive import ContrastiveLoss
-from jclip.parallel.mesh import MeshShape, make_mesh
-from jclip.tokenizers.text import load_tokenizer
-from jclip.train.assembly import StageParts
-from jclip.train.planning.plan import plan
+from jclip.parallel.mesh import MeshShape
+from jclip.train.assembly import devices_of
+from jclip.train.planning import plan as planning
+from tests.train.assembled import assembled, first_inputs
 
 CONFIGS = Path(__file__).parents[2] / "configs"
+
+
+def plan(run, **how):
+    return planning.plan(run, devices_of(run), **how)
 
 
 def test_chinese_clip_b16():
@@ -60,6 +64,7 @@ def test_time_at_a_given_rate():
         plan(load_config(str(CONFIGS / "altclip" / "vit_l_14.py")), tflops=0.0)
 
 
+@pytest.mark.slow
 def test_what_a_step_takes(chinese_clip):
     """By the compiler: less when the batch is smaller; never less than the gradients of what trains."""
     stage = chinese_clip.stages[0]
@@ -71,11 +76,13 @@ def test_what_a_step_takes(chinese_clip):
     assert small > 0
 
 
+@pytest.mark.slow
 def test_remat_trades_memory_for_arithmetic_and_nothing_else(chinese_clip):
     """Through the run's field: the loss and the gradients stay, the compiled step needs less memory."""
     text = replace(chinese_clip.model.text, layers=12)
     model = replace(chinese_clip.model, text=text, image=replace(chinese_clip.model.image, layers=12))
-    stage = replace(chinese_clip.stages[1], batch_size=128, loss=ContrastiveLoss("dense"))
+    objective = replace(chinese_clip.stages[1].objective, loss=ContrastiveLoss("dense"))
+    stage = replace(chinese_clip.stages[1], batch_size=128, objective=objective)
     run = replace(chinese_clip, model=model, stages=(stage,), dtype="float32")
     kept, cheap, again = (_stepped(replace(run, remat=remat)) for remat in ("none", "dots", "layers"))
     for other in (cheap, again):
@@ -85,11 +92,19 @@ def test_remat_trades_memory_for_arithmetic_and_nothing_else(chinese_clip):
     assert again[2] < cheap[2] < kept[2]
 
 
+def test_remat_costs_arithmetic(chinese_clip):
+    """Through the run's field: "layers" runs every layer's forward pass again, "dots" no matmul of a projection."""
+    run = replace(chinese_clip, stages=chinese_clip.stages[1:])
+    none, dots, layers = (plan(replace(run, remat=remat))[0].flops_per_step for remat in ("none", "dots", "layers"))
+    assert none <= dots < 1.1 * none
+    assert 1.2 * none < layers < 1.4 * none
+
+
 def _stepped(run):
     """Loss, norm of the gradients and temporary memory of a run's first step."""
-    part = StageParts(run, 0, make_mesh(devices=jax.devices()[:1]), load_tokenizer(run.tokenizer))
+    part = assembled(run, devices=1)
     with jax.set_mesh(part.mesh):
-        given = (part.start(), {}, part.place(part.batches[0]), jax.random.key(0))
+        given = (*first_inputs(part), jax.random.key(0))
         step = part.compiled.lower(*given).compile()
         metrics = step(*given)[1]
     return float(metrics["loss"]), float(metrics["gradient_norm"]), step.memory_analysis().temp_size_in_bytes

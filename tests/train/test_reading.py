@@ -1,15 +1,21 @@
 """What a run says of its data before it begins, and data from which nothing can be learned."""
 
 from dataclasses import replace
+from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
-from jclip.train.reading import LOOKED_AT, check_learnable, check_trained, reading
+from jclip.data.emoji.place import MARKER
+from jclip.data.emoji.sources import EmojiPairs, EmojiParallel
+from jclip.data.sources.any_source import SyntheticPairs
+from jclip.train.logging.telemetry import read_journal
 
 from jclip import rules
-from jclip.bundle import load_bundle, save_bundle
+from jclip.bundle import Bundle, save_bundle
 from jclip.cli.configs import load_config
-from jclip.data.sources.folders import PairFolder, ParallelFolder
+from jclip.data.inspecting.reading import LOOKED_AT, reading
+from jclip.data.sources.folders import PairFolder, ParallelFolder, StoredPair, write_pairs, write_parallel
 from jclip.data.sources.kinds import StoredPair
 from jclip.data.sources.records import Translation
 from jclip.data.sources.synthetic import SyntheticPairs
@@ -18,11 +24,15 @@ from jclip.demo.emoji.place import MARKER
 from jclip.demo.emoji.sources import EmojiPairs, EmojiParallel
 from jclip.errors import JclipError
 from jclip.losses.contrastive import ContrastiveLoss
-from jclip.train.checks import check
-from jclip.train.logging.sinks import read_journal
+from jclip.models.build import init_variables
+from jclip.tokenizers.text import load_tokenizer
+from jclip.train.checks import check, warn_of_small_training
 from jclip.train.loop import train
 from jclip.train.planning.reduced import reduce
-from tests.train.runs import CONFIGS, RECIPES, png
+from jclip.train.preparing import begin, sample_data
+from tests.train.assembled import shapes_of
+from tests.train.conftest import CONFIGS, RECIPES
+from tests.train.runs import png
 
 
 @pytest.fixture
@@ -30,10 +40,18 @@ def stage(chinese_clip):
     return chinese_clip.stages[0]
 
 
+def check_data(stage, found):
+    return stage.objective.check_data(stage, found)
+
+
+def with_objective(stage, **changes):
+    return replace(stage, objective=replace(stage.objective, **changes))
+
+
 def test_pictures_with_captions(stage, tmp_path):
     folder = tmp_path / "a[1]"
     write_pairs(folder, (StoredPair(png(n), (f"红{n}\x1b[2J",), ("zh",)) for n in range(100)))
-    found = reading(stage, PairFolder(str(folder)))
+    found = reading(stage.name, PairFolder(str(folder)))
     assert (found.records, found.texts, found.images, found.whole) == (100, LOOKED_AT, LOOKED_AT, False)
     assert str(found) == (
         f"stage 'image-frozen' reads pictures with captions: PairFolder {str(folder)!r} split 'train': 100 records; "
@@ -43,20 +61,19 @@ def test_pictures_with_captions(stage, tmp_path):
 
 def test_parallel_text(stage, tmp_path):
     write_parallel(tmp_path / "texts", [Translation(f"dog {n}", f"犬{n}", "ja" if n else "zh") for n in range(3)])
-    found = reading(stage, ParallelFolder(str(tmp_path / "texts")))
+    found = reading(stage.name, ParallelFolder(str(tmp_path / "texts")))
     assert found.languages == (("ja", 2), ("zh", 1)) and found.whole
     assert str(found).endswith(": 3 records; languages ja 2, zh 1; such as 'dog 0' for '犬0'")
 
 
 def test_data_that_are_not_there(stage, tmp_path):
-    found = reading(stage, PairFolder(str(tmp_path / "gone")))
+    found = reading(stage.name, PairFolder(str(tmp_path / "gone")))
     assert found.records is None and "there is no such folder" in str(found)
-    assert check_learnable(stage, [found]) == []
-    unbuilt = reading(stage, EmojiPairs(str(tmp_path / "emoji")), build=False)
+    unbuilt = reading(stage.name, EmojiPairs(str(tmp_path / "emoji")), build=False)
     assert str(unbuilt).endswith("not built yet; the run builds it") and not (tmp_path / "emoji").exists()
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "pairs.csv").touch()
-    refused = reading(stage, EmojiPairs(str(tmp_path / "mine")), build=False)
+    refused = reading(stage.name, EmojiPairs(str(tmp_path / "mine")), build=False)
     assert f"{tmp_path}/mine holds 'pairs.csv', but the emoji data set builds itself in" in str(refused)
 
 
@@ -73,15 +90,15 @@ def pairs_of(folder, images, texts):
 def test_pairs_of_which_none_is_anothers_negative_are_refused(chinese_clip, tmp_path, images, texts, what):
     stage = replace(chinese_clip.stages[1], data=(pairs_of(tmp_path / "pairs", images, texts),))
     message = rf"^stage 'everything' can learn nothing: all of its {len(images)} records have the same {what}, so no"
-    with pytest.raises(JclipError, match=message):
-        train(replace(chinese_clip, stages=(chinese_clip.stages[0], stage)), tmp_path / "run")
-    assert not any((tmp_path / "run" / "checkpoints").iterdir())  # it was said before the first stage
+    run = replace(chinese_clip, stages=(chinese_clip.stages[0], stage))
+    with pytest.raises(JclipError, match=message):  # before the first stage
+        sample_data([shapes_of(run, index) for index in (0, 1)])
 
 
 def test_data_of_which_only_some_is_looked_at_are_warned_of(stage, tmp_path):
     count = LOOKED_AT + 1
-    found = reading(stage, pairs_of(tmp_path / "pairs", range(count), [7] * count))
-    (warning,) = check_learnable(replace(stage, batch_size=2), [found])
+    found = reading(stage.name, pairs_of(tmp_path / "pairs", range(count), [7] * count))
+    (warning,) = check_data(replace(stage, batch_size=2), [found])
     assert "records that were looked at have the same caption" in warning
 
 
@@ -94,16 +111,25 @@ def test_data_of_which_only_some_is_looked_at_are_warned_of(stage, tmp_path):
     ],
 )
 def test_a_batch_larger_than_the_data(stage, duplicates, how):
-    found = [reading(stage, SyntheticPairs(count=count)) for count in (5, 6)]
-    large = replace(stage, batch_size=12, loss=ContrastiveLoss(duplicates=duplicates))
-    assert check_learnable(large, found) == [
+    found = [reading(stage.name, SyntheticPairs(count=count)) for count in (5, 6)]
+    large = with_objective(replace(stage, batch_size=12), loss=ContrastiveLoss(duplicates=duplicates))
+    assert check_data(large, found) == [
         "stage 'image-frozen': a batch of 12 is larger than the data of 11 records, so every batch repeats pairs, "
         f"{how}: lower batch_size to 11 or less"
     ]
-    assert check_learnable(replace(large, batch_size=11), found) == []
-    assert check_learnable(replace(large, captions="all"), found) == []  # of which there may be more than records
+    assert check_data(replace(large, batch_size=11), found) == []
+    assert check_data(with_objective(large, captions="all"), found) == []  # of which there may be more than records
 
 
+def test_every_stage_is_sampled_and_warned_of(chinese_clip):
+    stages = tuple(replace(each, data=(SyntheticPairs(count=10),)) for each in chinese_clip.stages)
+    run = replace(chinese_clip, stages=stages)
+    reads, warnings = sample_data([shapes_of(run, index) for index in (0, 1)])
+    assert [one.stage for one in reads] == [stage.name for stage in stages]
+    assert len(warnings) == 2 and all("a batch of 16 is larger than the data of 10 records" in one for one in warnings)
+
+
+@pytest.mark.slow
 def test_a_run_begins_with_what_it_reads_and_what_is_odd(chinese_clip, tmp_path):
     stages = tuple(replace(each, data=(SyntheticPairs(count=10),)) for each in chinese_clip.stages)
     train(replace(chinese_clip, stages=stages), tmp_path / "run", stop_after=1)
@@ -118,29 +144,31 @@ def test_a_run_begins_with_what_it_reads_and_what_is_odd(chinese_clip, tmp_path)
 
 @pytest.mark.parametrize(("images", "texts"), [(range(8), [0, 1] * 4), ([0, 0, 0, 0, 1, 1, 1, 1], range(8))])
 def test_pairs_that_are_alone_in_their_batch(stage, tmp_path, images, texts):
-    found = [reading(stage, pairs_of(tmp_path / "pairs", images, texts))]
+    found = [reading(stage.name, pairs_of(tmp_path / "pairs", images, texts))]
     assert found[0].alike == 12 / 28  # of two kinds, four of each: 2 * 6 couples of 28
     two = replace(stage, batch_size=2)
-    assert check_learnable(two, found) == [
+    assert check_data(two, found) == [
         "stage 'image-frozen': about 43% of the pairs have no negative in their batch of 2, because many records "
         "share a picture or a caption: raise batch_size"
     ]
-    assert check_learnable(replace(stage, batch_size=4), found) == []  # 8 per cent
-    assert check_learnable(replace(two, loss=ContrastiveLoss(duplicates="ignore")), found) == []
-    other = reading(stage, SyntheticPairs(count=8))  # whose records differ: (1/2)^2 of the couples are of the first
-    assert "about 11% of the pairs" in check_learnable(two, [*found, other])[0]
+    assert check_data(replace(stage, batch_size=4), found) == []  # 8 per cent
+    assert check_data(with_objective(two, loss=ContrastiveLoss(duplicates="ignore")), found) == []
+    other = reading(
+        stage.name, SyntheticPairs(count=8)
+    )  # whose records differ: (1/2)^2 of the couples are of the first
+    assert "about 11% of the pairs" in check_data(two, [*found, other])[0]
 
 
 def test_a_stage_that_trains_no_tower(stage):
-    assert check_trained(stage, ["text/projection/kernel", "logit_scale"]) == []
-    (warning,) = check_trained(stage, ["logit_scale"])
-    assert warning.startswith("stage 'image-frozen' trains only logit_scale: its loss can fall a little, but no")
+    assert warn_of_small_training(stage, frozenset({"text/projection/kernel", "logit_scale"})) == []
+    (warning,) = warn_of_small_training(stage, frozenset({"logit_scale"}))
+    assert warning.startswith("stage 'image-frozen' trains only logit_scale: its loss can fall a little, but the")
 
 
 def test_a_teacher_without_a_text_tower_to_teach_is_refused(tmp_path):
     run = reduce(load_config(str(CONFIGS / RECIPES[0])), tmp_path / "inputs")
     stage = replace(run.stages[0], trains=((r"image/.*", True), (r".*", False)))
-    with pytest.raises(JclipError, match="learns nothing, for a teacher teaches the text tower alone"):
+    with pytest.raises(JclipError, match="learns nothing: a teacher teaches the text tower alone"):
         check(replace(run, stages=(stage, *run.stages[1:])))
 
 
@@ -150,7 +178,7 @@ def test_rates_of_zero_are_refused(chinese_clip):
         replace(second.optimizer, learning_rate=0.0),
         replace(second.optimizer, multipliers=((".*", 0.0),)),
     ):
-        with pytest.raises(JclipError, match="stage 'everything' learns nothing, for the learning rate of all that"):
+        with pytest.raises(JclipError, match="stage 'everything' learns nothing: the learning rate of all that"):
             check(replace(chinese_clip, stages=(first, replace(second, optimizer=optimizer))))
     some = replace(second.optimizer, multipliers=(("image/.*", 0.0), (".*", 1.0)))
     check(replace(chinese_clip, stages=(first, replace(second, optimizer=some))))
@@ -193,8 +221,9 @@ def test_a_source_builds_itself_where_it_had_begun(left, tmp_path, monkeypatch):
 
 
 def test_infinities_at_the_start_are_named_with_their_bundle(chinese_clip, tmp_path):
-    (bundle, _) = train(chinese_clip, tmp_path / "first").bundles
-    whole = load_bundle(bundle)
+    params = init_variables(chinese_clip.model, jax.random.key(0))["params"]
+    words = load_tokenizer(Path(chinese_clip.tokenizer))
+    whole = Bundle(chinese_clip.model, jax.device_get(params), words, chinese_clip.preprocessing, 16)
     for path in ("image/post_norm/scale", "text/projection/kernel"):  # the image tower is frozen in the first stage
         leaves = rules.paths_of(whole.params)
         broken = np.array(leaves[path])
@@ -205,4 +234,4 @@ def test_infinities_at_the_start_are_named_with_their_bundle(chinese_clip, tmp_p
         with pytest.raises(
             JclipError, match=rf"^starts_from: {tmp_path}/broken: {path} holds infinities or NaN, so no"
         ):
-            train(run, tmp_path / "second")
+            begin(shapes_of(run))

@@ -9,17 +9,18 @@ import pytest
 from jax.extend import core
 
 from jclip import rules
-from jclip.bundle import load_bundle
 from jclip.errors import JclipError
 from jclip.images.on_device import Augmentation
 from jclip.losses.contrastive import ContrastiveLoss
 from jclip.models.resnet import ResNetConfig
-from jclip.parallel.mesh import make_mesh
+from jclip.parallel.sharding import on_mesh
 from jclip.stages import merge
-from jclip.tokenizers.text import load_tokenizer
-from jclip.train.assembly import StageParts, check_and_mesh, on_mesh
+from jclip.train.assembly import devices_of
 from jclip.train.checks import check
 from jclip.train.planning.flops import count_flops
+from jclip.train.step import in_micro_batches
+from tests.train.assembled import assembled, first_inputs, shapes_of
+from tests.train.toy_towers import toy_batch, toy_params, toy_program
 
 KEY = jax.random.key(7)
 
@@ -29,37 +30,56 @@ def first_stage(run, **changes):
     return replace(run, stages=(replace(run.stages[0], **changes),))
 
 
-def part_of(run, devices):
-    teacher = load_bundle(run.teacher.bundle) if run.teacher else None
-    return StageParts(run, 0, make_mesh(devices=jax.devices()[:devices]), load_tokenizer(run.tokenizer), teacher)
+def with_objective(run, **changes):
+    """The run with its first stage alone, whose objective is changed."""
+    return first_stage(run, objective=replace(run.stages[0].objective, **changes))
+
+
+def is_contrastive(run):
+    return run.stages[0].objective.title == "contrastive"
 
 
 def gradients(part):
     """Loss and gradients at the first batch."""
     with jax.set_mesh(part.mesh):
-        state, constants, batch = part.start(), part.constants(), part.place(part.batches[0])
+        state, constants, batch = first_inputs(part)
 
         def loss_of(trainable):
-            return part.objective(merge(trainable, state.frozen), state.stats, constants, batch, KEY)[0]
+            return part.program.loss(merge(trainable, state.frozen), state.stats, constants, batch, KEY)[0]
 
         loss, found = jax.jit(jax.value_and_grad(loss_of))(state.trainable)
     return float(loss), {path: np.asarray(leaf) for path, leaf in rules.paths_of(found).items()}
 
 
+def test_micro_batches_change_nothing(recipe):
+    """Loss and gradients, with augmentation and dropout, which are by example."""
+    part, lively = shapes_of(recipe), Augmentation(scale=0.2, rotate=10.0, flip=0.5, hue=20.0)
+    changes = {"augmentation": lively, "patch_dropout": 0.5} if is_contrastive(recipe) else {}
+    objective = replace(part.stage.objective, **changes)
+
+    def gradients(**changes):
+        loss = toy_program(part, objective, cache="" if is_contrastive(recipe) else "x", **changes).loss
+        found = jax.jit(jax.value_and_grad(lambda params: loss(params, {}, {}, toy_batch(), KEY)[0]))(toy_params())
+        return float(found[0]), rules.paths_of(found[1])
+
+    (whole, expected), (parts, found) = gradients(dropout=True), gradients(dropout=True, micro_batches=2)
+    assert parts == pytest.approx(whole, rel=1e-6)
+    for path, leaf in expected.items():
+        np.testing.assert_allclose(found[path], leaf, rtol=0, atol=1e-6 * np.abs(leaf).max() + 1e-9, err_msg=path)
+    assert gradients(dropout=False)[0] != pytest.approx(whole, rel=1e-3)  # dropout did act
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("devices", [1, 8])
-def test_micro_batches_change_nothing(recipe, devices):
-    run = first_stage(
-        replace(recipe, dtype="float32"),
-        batch_size=16,
-        dropout=True,
-        trains=((".*", True),) if recipe.teacher is None else recipe.stages[0].trains,
-        augmentation=Augmentation(scale=0.2, rotate=10.0, flip=0.5, hue=20.0),
-        patch_dropout=0.5 if recipe.teacher is None else 0.0,
-    )
+def test_micro_batches_of_the_towers_change_nothing(recipe, devices):
+    run = first_stage(replace(recipe, dtype="float32"), batch_size=16, dropout=True)
+    if is_contrastive(recipe):
+        lively = Augmentation(scale=0.2, rotate=10.0, flip=0.5, hue=20.0)
+        run = first_stage(with_objective(run, augmentation=lively, patch_dropout=0.5), trains=((".*", True),))
     assert run.model.text.dropout > 0
-    loss, whole = gradients(part_of(run, devices))
+    loss, whole = gradients(assembled(run, devices=devices))
     size = np.sqrt(sum(np.square(leaf).sum() for leaf in whole.values()))
-    other, parts = gradients(part_of(first_stage(run, micro_batches=2), devices))
+    other, parts = gradients(assembled(first_stage(run, micro_batches=2), devices=devices))
     assert other == pytest.approx(loss, rel=1e-6)
     far = {path: np.linalg.norm(parts[path] - leaf) for path, leaf in whole.items()}
     assert np.linalg.norm(list(far.values())) < 1e-6 * size
@@ -67,20 +87,34 @@ def test_micro_batches_change_nothing(recipe, devices):
         # The gradients of some biases, of keys first of all, are nothing but rounding errors.
         assert far[path] < 5e-6 * max(np.linalg.norm(leaf), 1e-3 * size), path
     # Dropout did act.
-    _, plain = gradients(part_of(first_stage(run, dropout=False), devices))
+    _, plain = gradients(assembled(first_stage(run, dropout=False), devices=devices))
     assert sum(np.linalg.norm(plain[path] - leaf) for path, leaf in whole.items()) > 1e-2 * size
 
 
 def compiled(part):
     with jax.set_mesh(part.mesh):
         state = on_mesh(part.state_shapes, part.shardings)
-        return part.compiled.lower(state, part.constant_shapes, part.batch_shapes(), KEY).compile()
+        return part.compiled.lower(state, part.program.constants, part.program.batch, KEY).compile()
 
 
-def test_micro_batches_need_the_memory_of_one(recipe):
+def test_micro_batches_need_the_memory_of_one():
+    def loss(kernel, x, count):
+        return in_micro_batches(lambda x: jnp.tanh(jnp.tanh(x @ kernel) @ kernel.T), count, x).sum()
+
+    shape = jax.ShapeDtypeStruct
+    gradient = jax.jit(jax.grad(loss), static_argnums=2)
+    one, eight = (
+        gradient.lower(shape((64, 512), jnp.float32), shape((1024, 64), jnp.float32), count).compile()
+        for count in (1, 8)
+    )
+    assert eight.memory_analysis().temp_size_in_bytes < one.memory_analysis().temp_size_in_bytes / 3
+
+
+@pytest.mark.slow
+def test_micro_batches_of_the_towers_need_the_memory_of_one(recipe):
     sizes = []
     for count in (1, 8):
-        part = part_of(first_stage(recipe, batch_size=512, micro_batches=count, dropout=True), 8)
+        part = shapes_of(first_stage(recipe, batch_size=512, micro_batches=count, dropout=True))
         sizes.append(compiled(part).memory_analysis().temp_size_in_bytes)
     assert sizes[1] < sizes[0] / 3, sizes
 
@@ -93,14 +127,16 @@ def test_micro_batches_that_do_not_divide_are_refused(chinese_clip, count):
 
 def test_micro_batches_that_devices_do_not_divide_are_refused(chinese_clip):
     with pytest.raises(JclipError, match="parts of 4, which 8 devices do not divide: use 2"):
-        check_and_mesh(first_stage(chinese_clip, micro_batches=4))
+        devices_of(first_stage(chinese_clip, micro_batches=4))
 
 
 def test_batch_statistics_are_of_the_whole_batch(chinese_clip):
     resnet = ResNetConfig(image_size=32, layers=(1, 1, 1, 1), width=8, heads=4)
     run = replace(chinese_clip, model=replace(chinese_clip.model, image=resnet))
     check(first_stage(run, micro_batches=2))  # its first stage freezes the image tower
-    with pytest.raises(JclipError, match="'image-frozen' trains a ResNet, whose batch norm needs the whole batch"):
+    with pytest.raises(
+        JclipError, match="'image-frozen' trains an image tower with batch norm, which needs the whole batch"
+    ):
         check(first_stage(run, micro_batches=2, trains=((".*", True),)))
 
 
@@ -119,21 +155,24 @@ def large_enough(run):
     model = grown(run.model)
     if model.head_width:
         model = replace(model, head_width=256)
-    teacher = run.teacher and replace(run.teacher, model=grown(run.teacher.model))
-    run = replace(run, model=model, teacher=teacher, dtype="float32")
+    run = replace(run, model=model, preprocessing=replace(run.preprocessing, size=64), dtype="float32")
+    if is_contrastive(run):
+        run = with_objective(run, loss=ContrastiveLoss("dense"))
+    else:
+        run = with_objective(run, model=grown(run.stages[0].objective.model))
     optimizer = replace(run.stages[0].optimizer, clip_norm=1.0)
-    return first_stage(run, optimizer=optimizer, batch_size=64, dropout=False, loss=ContrastiveLoss("dense"))
+    return first_stage(run, optimizer=optimizer, batch_size=64, dropout=False)
 
 
 def forwards(part):
     """(of what is frozen, of what trains): functions of the state, the constants and the batch."""
-    run, model = part.run, part.model
+    model, objective = part.context.towers, part.stage.objective
 
     def text(name, variables, ids):
         return model.apply(variables, ids, method=name)
 
-    if part.stage.objective == "teacher":
-        teacher = type(model)(run.teacher.model)
+    if not is_contrastive(part.run):
+        teacher = type(model)(objective.model)
         return (
             lambda state, constants, batch: text_of(teacher, constants["teacher"], batch["teacher"]),
             lambda state, constants, batch: text_of(model, merge(state.trainable, state.frozen), batch["student"]),
@@ -155,21 +194,30 @@ def xla_flops(function, *arguments):
 
 
 def test_a_frozen_tower_costs_its_forward_pass(recipe):
-    part = StageParts(large_enough(recipe), 0, make_mesh(devices=jax.devices()[:1]))
-    arguments = (part.state_shapes, part.constant_shapes, part.batch_shapes())
+    part = shapes_of(large_enough(recipe), devices=1)
+    arguments = (part.state_shapes, part.program.constants, part.program.batch)
     frozen, trained = forwards(part)
     with jax.set_mesh(part.mesh):
         bound = count_flops(frozen, *arguments) + 3 * count_flops(trained, *arguments)
         assert count_flops(part.step, *arguments, KEY) == pytest.approx(bound, rel=0.03)
-        bound = xla_flops(frozen, *arguments) + 3 * xla_flops(trained, *arguments)
+
+
+@pytest.mark.slow
+def test_a_frozen_tower_costs_its_forward_pass_as_xla_counts(recipe):
+    part = shapes_of(large_enough(recipe), devices=1)
+    arguments = (part.state_shapes, part.program.constants, part.program.batch)
+    frozen, trained = forwards(part)
+    with jax.set_mesh(part.mesh):
+        forward = xla_flops(frozen, *arguments)
+        bound = forward + 3 * xla_flops(trained, *arguments)
         step = compiled(part).cost_analysis()["flops"]
     assert step == pytest.approx(bound, rel=0.03)
     # The figures do tell: a trained tower more would be far off.
-    assert step < 0.8 * (bound + 2 * xla_flops(frozen, *arguments))
+    assert step < 0.8 * (bound + 2 * forward)
 
 
 def test_frozen_parameters_have_no_slots(recipe):
-    part = part_of(first_stage(recipe), 8)
+    part = shapes_of(first_stage(recipe))
     state = part.state_shapes
     trained = sum(leaf.size for leaf in jax.tree.leaves(state.trainable))
     moments = [leaf.size for leaf in jax.tree.leaves(state.slots) if leaf.dtype == jnp.float32]
@@ -191,14 +239,11 @@ def equations(jaxpr):
 
 
 def test_what_stays_float32_when_the_towers_compute_in_bfloat16(recipe):
-    optimizer = replace(recipe.stages[0].optimizer, learning_rate=1e-4, warmup_steps=0, schedule="constant")
-    changes = {"trains": ((".*", True),), "dropout": True, "optimizer": optimizer}
-    part = part_of(first_stage(replace(recipe, dtype="bfloat16"), **changes), 8)
+    changes = {"trains": ((".*", True),), "dropout": True}
+    part = shapes_of(first_stage(replace(recipe, dtype="bfloat16"), **changes))
     with jax.set_mesh(part.mesh):
-        state, constants, batch = part.start(), part.constants(), part.place(part.batches[0])
-        jaxpr = jax.make_jaxpr(part.step)(state, constants, batch, KEY)
-        before = jax.device_get(state.trainable)
-        state, metrics = part.compiled(state, constants, batch, KEY)
+        inputs = part.state_shapes, part.program.constants, part.program.batch, KEY
+        jaxpr, (state, metrics) = jax.make_jaxpr(part.step, return_shape=True)(*inputs)
     # Masters and slots.
     for leaf in jax.tree.leaves((state.trainable, state.frozen, state.slots)):
         assert leaf.dtype == (jnp.int32 if jnp.issubdtype(leaf.dtype, jnp.integer) else jnp.float32)
@@ -209,10 +254,18 @@ def test_what_stays_float32_when_the_towers_compute_in_bfloat16(recipe):
         if equation.invars and jnp.issubdtype(equation.invars[0].aval.dtype, jnp.floating):
             found.setdefault(equation.primitive.name, set()).add(str(equation.invars[0].aval.dtype))
     assert found["rsqrt"] == found["reduce_max"] == {"float32"}
-    assert recipe.teacher is not None or found["log"] == {"float32"}
+    assert not is_contrastive(recipe) or found["log"] == {"float32"}
     # And the towers do compute in bfloat16.
     assert "bfloat16" in found["dot_general"]
-    # A step that bfloat16 would round away moves a master all the same.
-    after = jax.device_get(state.trainable)["text"]["layers"]["attention_norm"]["scale"]
-    moved = np.abs(after - before["text"]["layers"]["attention_norm"]["scale"])
+
+
+@pytest.mark.slow
+def test_a_step_that_bfloat16_would_round_away_moves_a_parameter(chinese_clip):
+    optimizer = replace(chinese_clip.stages[0].optimizer, learning_rate=1e-4, warmup_steps=0, schedule="constant")
+    part = assembled(first_stage(replace(chinese_clip, dtype="bfloat16"), optimizer=optimizer))
+    with jax.set_mesh(part.mesh):
+        state, constants, batch = first_inputs(part)
+        before = np.array(state.trainable["text"]["layers"]["attention_norm"]["scale"])
+        state, _ = part.compiled(state, constants, batch, KEY)
+    moved = np.abs(state.trainable["text"]["layers"]["attention_norm"]["scale"] - before)
     assert 0 < moved.max() < 2.0**-9

@@ -1,5 +1,6 @@
 """What a run says of itself: figures of every log step, TensorBoard's files, a profile, Weights & Biases by option."""
 
+import doctest
 import json
 import sys
 import time
@@ -12,10 +13,9 @@ from tensorboardX.proto.event_pb2 import Event
 
 from jclip.console import Console
 from jclip.errors import JclipError
-from jclip.parallel.mesh import make_mesh
-from jclip.tokenizers.text import load_tokenizer
+from jclip.train import scores
 from jclip.train.arithmetic import Arithmetic
-from jclip.train.assembly import StageParts
+from jclip.train.logging import progress
 from jclip.train.logging.meter import _PEAKS, Meter, peak_tflops
 from jclip.train.logging.progress import ProgressWatcher
 from jclip.train.logging.sinks import read_journal
@@ -61,8 +61,8 @@ def test_the_peaks_of_devices():
 
 def test_arithmetic_is_the_models_alone(chinese_clip):
     def count(run, length):
-        part = StageParts(run, 1, make_mesh(run.mesh), load_tokenizer(run.tokenizer))
-        batch = {name: np.zeros((1, *shape.shape[1:]), shape.dtype) for name, shape in part.batch_shapes().items()}
+        part = assemble(run, 1, devices_of(run))
+        batch = {name: np.zeros((1, *shape.shape[1:]), shape.dtype) for name, shape in part.program.batch.items()}
         return Arithmetic(part)({**batch, "text": batch["text"][:, :length]})
 
     plain = count(chinese_clip, 16)
@@ -146,3 +146,9 @@ def test_weights_and_biases(toy_run, tmp_path, monkeypatch):
     assert begun[0]["id"] == begun[1]["id"] and begun[1]["resume"] == "allow"
     assert begun[0]["config"]["stages"][0]["name"] == run.stages[0].name
     assert [step for step, figures in logged if "train/loss" in figures] == [1, 2]
+
+
+@pytest.mark.parametrize("module", [progress, scores], ids=lambda module: module.__name__)
+def test_examples(module):
+    found = doctest.testmod(module)
+    assert found.attempted and not found.failed

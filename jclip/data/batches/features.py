@@ -1,10 +1,10 @@
-"""What a frozen tower makes of a source, on disk: computed once, and read by number ever after.
+"""Features that a frozen tower computed of a source, on disk: computed once, then read by number.
 
-    CACHE/image-1f0c…/             one folder a tower and source; the name is a hash of all that decides the numbers
-      description.json             what that is, for people, and how the rows are laid out
-      features-00000-of-00003.array_record, …   a record a row, its bytes in the tower's dtype, or why there is none
+    CACHE/image-1f0c…/             a folder for each tower and source; its name is a hash of all that decides the values
+      description.json             the same for people, and the layout of the rows
+      features-00000-of-00003.array_record, …   a record a row: its bytes in the tower's dtype, or an error message
 
-A file has its name once it is whole. So what a process that is killed leaves is whole files, which the next one keeps.
+Files are written atomically. So a process that is killed leaves whole files, which the next one reuses.
 """
 
 import hashlib
@@ -28,28 +28,28 @@ from jclip.plain import as_json
 
 _DESCRIPTION = "description.json"
 _DTYPES = {"float32": np.dtype(np.float32), "bfloat16": np.dtype(ml_dtypes.bfloat16)}
-_FREE = ("weight", "english_share", "folder")  # of a source: its records are the same whatever these are
-_NOTE = b"?"  # what a row begins with that is the reason why there is none
+_FREE = ("weight", "english_share", "folder")  # fields of a source that do not change its records
+_NOTE = b"?"  # first byte of a row that is an error message
 
 FeatureRow = np.ndarray | str
-"""Features (d,), or why the tower could read nothing there."""
+"""Features (d,), or the reason why the tower could not read it."""
 
 
 class DamagedCache(JclipError):
-    """Its bytes are not those that were written: no fault of the data, for which another example could stand in."""
+    """Bytes differ from what was written. Unlike an unreadable picture, it is not replaced by another example."""
 
 
 @dataclass(frozen=True)
 class FeatureCache:
-    """The rows of one source, whole or in the making.
+    """The rows of one source, complete or not.
 
     Attributes:
-      folder: where.
-      count: of rows: a source's pictures, or its texts in English, in order.
-      width: of a row.
-      dtype: of the rows on disk, "float32" or "bfloat16".
-      shard_rows: of a file; the last may have fewer.
-      first: the row of each record's first picture; None where each record has one row.
+      folder: folder of the cache.
+      count: number of rows: the source's pictures, or its English texts, in order.
+      width: length of a row.
+      dtype: dtype of the rows on disk, "float32" or "bfloat16".
+      shard_rows: number of rows of a file; the last may have fewer.
+      first: row of each record's first picture; None if each record has one row.
 
     Raises:
       JclipError: the folder's name is not UTF-8.
@@ -67,24 +67,24 @@ class FeatureCache:
 
     @property
     def shards(self) -> int:
-        """How many files there are in the end."""
+        """Number of files of the complete cache."""
         return -(-self.count // self.shard_rows)
 
     @property
     def files(self) -> list[Path]:
-        """All of them, in order."""
+        """All files, in order."""
         return [self._file(shard) for shard in range(self.shards)]
 
     def rows_of(self, shard: int) -> range:
-        """The numbers of a file's rows."""
+        """Returns the numbers of a file's rows."""
         return range(shard * self.shard_rows, min((shard + 1) * self.shard_rows, self.count))
 
     def missing(self) -> list[int]:
-        """The files that are still to be written, or that are not what they should be."""
+        """Returns the numbers of the files that do not exist or are incomplete."""
         return [shard for shard in range(self.shards) if not self._is_whole(shard)]
 
     def write(self, shard: int, rows: Sequence[FeatureRow]) -> None:
-        """Writes a file, unless another run has done so in the meantime; of two at the same time the last one stays.
+        """Writes a file, unless another run has written it. If two write at the same time, the last one stays.
 
         Raises:
           JclipError: it cannot be written, or the disk is full.
@@ -99,23 +99,23 @@ class FeatureCache:
                 for row in rows:
                     writer.write(self._packed(row))
                 writer.close()
-        except RuntimeError as error:  # array_record's, of whatever the disk says
+        except RuntimeError as error:  # array_record's error for any error of the disk
             reason = str(error).partition(";")[0]
             raise JclipError(
                 f"{self._file(shard)} cannot be written ({reason}): free some space there, or choose another cache"
             ) from None
 
     def row(self, record: int, picture: int = 0) -> np.ndarray:
-        """Features of a picture of a record, or of its English text: float32 (d,).
+        """Returns features of a picture of a record, or of its English text, float32 (d,).
 
         Raises:
-          JclipError: the tower could read nothing there.
-          DamagedCache: nobody knows whether it could.
+          JclipError: the tower could not read it.
+          DamagedCache: the row cannot be read.
         """
         number = (record if self.first is None else self.first[record]) + picture
         try:
             data = self._records[number]
-        except Exception as error:  # of whatever type the damage makes array_record raise
+        except Exception as error:  # array_record raises all kinds of errors for damage
             reason = str(error).partition(";")[0]
             raise DamagedCache(f"{self.folder} is damaged ({reason}): delete it, and it is made again") from None
         if len(data) != self.width * _DTYPES[self.dtype].itemsize:
@@ -142,19 +142,19 @@ class FeatureCache:
 
 
 def describe_source(source: Source, cache: Path) -> dict[str, Any]:
-    """A source's part of what decides the rows: which it is, and what its folder holds.
+    """Describes a source for the identity of its cache: its configuration, and the files of its folder.
 
-    Files are known by name, size and the time of their last change. Whoever copies a folder without its times has a
-    cache made again; nothing that was written into it goes unnoticed.
+    Files are compared by name, size and modification time. A folder copied without its times gets a new cache; no
+    change of a file goes unnoticed.
 
     Args:
-      source: of a stage.
-      cache: may lie in the source's folder, and does not count.
+      source: source of a stage.
+      cache: folder of all caches; ignored if it is in the source's folder.
     """
     kept = {name: value for name, value in to_json(source).items() if name not in _FREE}
     found = {}
     if name := getattr(source, "folder", None):
-        folder, cache = Path(name).resolve(), cache.resolve()  # one may be named from the root, the other from here
+        folder, cache = Path(name).resolve(), cache.resolve()  # either may be relative
         for file in sorted(folder.rglob("*")):
             if file.is_file() and not file.is_relative_to(cache) and not file.name.startswith("."):
                 found[file.relative_to(folder).as_posix()] = [file.stat().st_size, file.stat().st_mtime_ns]
@@ -165,14 +165,14 @@ def describe_source(source: Source, cache: Path) -> dict[str, Any]:
 def open_cache(
     place: Path, name: str, description: dict[str, Any], *, count: int, width: int, dtype: str, shard_rows: int
 ) -> FeatureCache:
-    """The cache of a description, begun if there is none.
+    """Opens the cache of a description, or begins it.
 
     Args:
-      place: the folder of all caches.
-      name: what the folder's name begins with.
-      description: JSON-ready: everything that decides the numbers. Another one is another cache.
+      place: folder of all caches.
+      name: beginning of the folder's name.
+      description: JSON-ready; everything that decides the values. Another description is another cache.
       count, width, dtype: see `FeatureCache`.
-      shard_rows: of a new one.
+      shard_rows: number of rows of a file, for a new cache.
 
     Raises:
       JclipError: it cannot be written or read.

@@ -1,4 +1,4 @@
-"""Archives: read from their beginning to their end, and unpacked once, never past the folder they belong in."""
+"""Reads archives sequentially, and unpacks them once, never outside their folder."""
 
 import bz2
 import contextlib
@@ -16,30 +16,30 @@ from typing import IO, BinaryIO, NamedTuple, cast
 from jclip.errors import JclipError
 from jclip.io.reading import open_regular, said_size
 
-# A name is that of a folder too, or too long.
+# The name is also a folder's, or is too long.
 _IMPOSSIBLE = (errno.EEXIST, errno.EISDIR, errno.ENOTDIR, errno.ENAMETOOLONG)
 PACKED = 100
-"""Most times its size that an archive may unpack to, if that is more than a gigabyte: pictures hardly pack at all."""
+"""Maximum ratio of unpacked to packed size, beyond a gigabyte; pictures hardly compress."""
 
 _ALWAYS = 1 << 30
 _LARGEST_HEADER = 4 << 20
 _CHUNK = 1 << 20
 ENDS = (".zip", ".tar.gz", ".tgz", ".tar")
-"""Of the archives that can be read."""
+"""Extensions of the archives that can be read."""
 
 
-def unpacked(file: Path, workspace: Path, only: str = "") -> Path:
-    """What an archive holds, in a folder of the workspace, which is beside the destination and needs the room for it.
+def unpack_once(file: Path, workspace: Path, only: str = "") -> Path:
+    """Unpacks an archive into a folder of the workspace, and returns that folder; returns any other path unchanged.
 
-    A folder, or another file, is itself.
+    The workspace is beside the destination, and needs the space.
 
     Args:
       file: the archive.
-      workspace: where its folder lies.
-      only: unpack the files of that name alone; all when empty.
+      workspace: folder to unpack in.
+      only: unpack only the files of this name; all if empty.
 
     Raises:
-      JclipError: it is damaged or not whole, has no such file, or would write past its folder.
+      JclipError: the archive is damaged or incomplete, has no such file, or would write outside its folder.
     """
     if file.is_dir() or not file.name.endswith(ENDS):
         return file
@@ -50,7 +50,7 @@ def unpacked(file: Path, workspace: Path, only: str = "") -> Path:
     if partial.exists():
         shutil.rmtree(partial)
     room = _room(file, partial)
-    with said_as_damage(file):
+    with reporting_damage(file):
         for name, stream in _members(file, only):
             path = PurePosixPath(name.replace("\\", "/"))
             if not path.parts or path.is_absolute() or ".." in path.parts or ":" in path.parts[0]:
@@ -82,7 +82,7 @@ def unpacked(file: Path, workspace: Path, only: str = "") -> Path:
 
 
 def _room(file: Path, place: Path) -> int:
-    """The most bytes that an archive may unpack to at a place."""
+    """Returns the maximum number of bytes that an archive may unpack to."""
     place.mkdir(parents=True)
     return min(max(_ALWAYS, PACKED * file.stat().st_size), shutil.disk_usage(place).free)
 
@@ -107,11 +107,11 @@ def _members(file: Path, only: str) -> Iterator[tuple[str, IO[bytes]]]:
 
 
 @contextlib.contextmanager
-def said_as_damage(file: Path) -> Iterator[None]:
-    """What goes wrong inside in reading an archive, said in a line.
+def reporting_damage(file: Path) -> Iterator[None]:
+    """Turns errors while an archive is read into one line.
 
     Raises:
-      JclipError: it is damaged, or not whole.
+      JclipError: the archive is damaged or incomplete.
     """
     try:
         yield
@@ -122,11 +122,11 @@ def said_as_damage(file: Path) -> Iterator[None]:
 
 
 class Member(NamedTuple):
-    """A member of a tar that is not a folder.
+    """Member of a tar that is not a folder.
 
     Attributes:
-      name, size: its own.
-      stream: its contents; None for a link or a device.
+      name, size: as the tar has them.
+      stream: contents; None for a link or a device.
     """
 
     name: str
@@ -135,10 +135,10 @@ class Member(NamedTuple):
 
 
 def read_tar(file: Path) -> Generator[Member, None, None]:
-    """Yields the members of a tar, from its beginning to its end; it may be compressed.
+    """Yields the members of a tar in order; it may be compressed.
 
-    Contents are read before the next member is asked for, or not at all. Memory does not grow with the sizes or the
-    number of the members. Damage is an error of `said_as_damage`.
+    Read a member's contents before the next member, or not at all. Memory does not grow with the size or number of the
+    members. `reporting_damage` reports damage.
     """
     with open_regular(file) as packed:
         tail = _Tail(_unpacked(packed))
@@ -171,11 +171,11 @@ def _next(tar: tarfile.TarFile, tail: "_Tail") -> tarfile.TarInfo | None:
 
 
 class _Tail:
-    """A stream that remembers the last block of what was read: in a whole tar it is zeros.
+    """Stream that remembers the last block that was read; in a complete tar it is zeros.
 
     Attributes:
       last: that block.
-      allowance: number of bytes that may be read before it is set again; None for any.
+      allowance: number of bytes that may be read until it is set again; None for any.
     """
 
     def __init__(self, stream: BinaryIO):

@@ -1,13 +1,13 @@
-"""Folders of pictures for classification: SRC/SPLIT/CLASS/….jpg, or SRC/CLASS/….jpg where there is one split only.
+"""Folders of pictures for classification: SRC/SPLIT/CLASS/….jpg, or SRC/CLASS/….jpg if there is only one split.
 
-Classes are numbered in the order of their folders' names, as numbers where all are numbers. What they are called may
-be said beside their folders, or beside the folders of the splits:
+Classes are numbered in the order of their folders' names; numerically if all names are numbers. Files beside the class
+folders, or beside the split folders, may give the class names:
 
     classes.zh.txt, classes.de.txt, …    a name a line, in the order of the classes
     label_cn.txt                         cn_clip's name for classes.zh.txt
-    classes.txt                          names in English, or in the --language that is said
+    classes.txt                          names in English, or in the given --language
 
-The folder gets them as labels.json.
+They are stored in labels.json.
 """
 
 import filecmp
@@ -33,8 +33,8 @@ class Item(NamedTuple):
 
     Attributes:
       file: its path.
-      labels: numbers of its classes; none where it is left out.
-      reason: why it is left out.
+      labels: numbers of its classes; empty if it is left out.
+      reason: reason why it is left out.
     """
 
     file: Path
@@ -47,7 +47,7 @@ class ClassReader(Reader):
     """Pictures by split and class.
 
     Attributes:
-      items: the files of each split, in order; last those that are left out.
+      items: files of each split, in order; those that are left out come last.
       notes: see `Reader`.
     """
 
@@ -67,8 +67,8 @@ def open_class_folders(source: Path, reading: Reading) -> ClassReader:
     """Opens such a folder.
 
     Raises:
-      JclipError: it has no pictures in folders of classes, its splits have different classes, or a file of names is not
-        as it should be.
+      JclipError: there are no pictures in class folders, the splits have different classes, or a file of class names is
+        wrong.
     """
     folders = _folders(source)
     if folders and set(folders) <= set(USUAL):
@@ -90,7 +90,7 @@ def open_class_folders(source: Path, reading: Reading) -> ClassReader:
 
 
 def _called(by_split: dict[str, Path], classes: list[str], usual: str) -> tuple[dict[str, list[str]], tuple[Path, ...]]:
-    """Returns what the classes are called, by language, and the files of names.
+    """Returns the class names by language, and the files of names.
 
     The first language is that of classes.txt, `usual`. Without such files there is none.
     """
@@ -129,18 +129,18 @@ def classified(
     root: Path | None = None,
     read: Sequence[Path] = (),
 ) -> ClassReader:
-    """A reader of folders whose classes are known.
+    """Returns a reader of folders whose classes are known.
 
     Args:
-      by_split: the folder of each split.
-      classes: the name of the class by that of its folder, in order.
+      by_split: folder of each split.
+      classes: class names by folder name, in order.
       strict, notes: see `Reader`.
-      several: a picture may have several classes, and is then in the folder of each under one name.
-      root: the folder that has the splits; the files in it are counted with the first of them.
+      several: a picture may have several classes; it is then in the folder of each, under one name.
+      root: folder that holds the splits; files in it are counted with the first split.
       read: files beside the folders that were read already.
 
     Raises:
-      JclipError: a split has no picture, or a class folder's name cannot be kept in a list.
+      JclipError: a split has no picture, or a class folder's name cannot be stored in a list.
     """
     items: dict[str, tuple[Item, ...]] = {}
     for split, folder in by_split.items():
@@ -160,7 +160,7 @@ def classified(
 
 
 def _merged(found: Sequence[Item]) -> list[Item]:
-    """Pictures of one name and with the same bytes once, with all their classes, in the order of their names."""
+    """Joins pictures with the same name and bytes into one with all their classes, in the order of their names."""
     merged: dict[Path, Item] = {}
     named: dict[str, list[Path]] = {}
     for item in found:

@@ -1,7 +1,7 @@
 """cn_clip's files: SPLIT_imgs.tsv with `id<tab>base64`, SPLIT_texts.jsonl with {"text_id", "text", "image_ids"}.
 
-A picture becomes a record with all its captions; a text of several pictures becomes a caption of each. Their numbers
-are kept beside them.
+A picture becomes a record with all its captions; a text of several pictures becomes a caption of each. Their ids are
+stored beside them.
 """
 
 import base64
@@ -39,9 +39,9 @@ _URL_SAFE = bytes.maketrans(b"-_", b"+/")
 
 
 def decode_base64(data: bytes) -> bytes | None:
-    """The bytes behind base64 in either alphabet, the standard or the URL-safe one; None where it is damaged.
+    """Decodes base64 in the standard or the URL-safe alphabet; returns None if it is damaged.
 
-    cn_clip's documents write the one and its loader reads the other, which takes both.
+    cn_clip's documentation writes the former, and its loader reads the latter, which accepts both.
     """
     data = data.strip().translate(_URL_SAFE)
     try:
@@ -55,9 +55,9 @@ class CnClipReader(Reader):
     """A folder with such files.
 
     Attributes:
-      folder: that they lie in.
-      splits: which.
-      language: of the texts.
+      folder: the folder.
+      splits: names of the splits.
+      language: language of the texts.
       left_out: see `Reader`.
     """
 
@@ -67,7 +67,7 @@ class CnClipReader(Reader):
     left_out: LeftOut = ()
 
     def parts(self, workspace: Path, shard_bytes: int) -> Sequence[Part]:
-        """See `Reader`. A text that names a picture which is not there is an error here, before any work is done."""
+        """See `Reader`. A text that names a missing picture is an error here, before any work is done."""
         parts: list[Part] = []
         for split in self.splits:
             pictures, texts = self.folder / f"{split}_imgs.tsv", self.folder / f"{split}_texts.jsonl"
@@ -87,7 +87,7 @@ def open_cn_clip(source: Path, reading: Reading, strict: bool = False) -> CnClip
     """Opens a folder of such files.
 
     Raises:
-      JclipError: it has none, or not those of a split.
+      JclipError: there are none, or those of a split are missing.
     """
     there = sorted(file.name.removesuffix("_imgs.tsv") for file in source.glob("*_imgs.tsv"))
     if not there:
@@ -103,7 +103,7 @@ def open_cn_clip(source: Path, reading: Reading, strict: bool = False) -> CnClip
 
 
 def _blind(texts: Path) -> bool:
-    """Whether there are texts, and none names a picture; of files with labels the first line tells."""
+    """Returns True if there are texts, but none names a picture; the first line tells if there are labels."""
     line = None
     for line in scan(texts):
         if _text(texts, line)["image_ids"]:
@@ -112,7 +112,7 @@ def _blind(texts: Path) -> bool:
 
 
 def _text(file: Path, line: Line) -> dict[str, Any]:
-    """A line of SPLIT_texts.jsonl."""
+    """Parses a line of SPLIT_texts.jsonl."""
     where, text = f"{file}, line {line.number}", object_of(file, line, ("text_id", "text", "image_ids"))
     integer(text["text_id"], "text_id", where)
     if not isinstance(text["text"], str) or not isinstance(text["image_ids"], list):
@@ -209,7 +209,7 @@ class _Part:
 
 @dataclass(frozen=True)
 class _Loose:
-    """The texts of a split that name no picture: nothing comes of them, but they are counted."""
+    """Texts of a split that name no picture: they give no record, but are counted."""
 
     split: str
     texts: Path

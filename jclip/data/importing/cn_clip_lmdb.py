@@ -1,6 +1,6 @@
 """cn_clip's LMDB directories: SPLIT/imgs (id -> base64) and SPLIT/pairs (number -> a pickled tuple).
 
-The tuples are read by a machine that builds plain values and calls nothing: a pickle of someone else's may do anything.
+The pickles are read by an interpreter that builds plain values and calls nothing, because a pickle may run any code.
 """
 
 import io
@@ -41,9 +41,9 @@ class LmdbReader(Reader):
     """A folder of such directories.
 
     Attributes:
-      folder: that holds SPLIT/imgs and SPLIT/pairs.
-      splits: which.
-      language: of the texts.
+      folder: folder that holds SPLIT/imgs and SPLIT/pairs.
+      splits: names of the splits.
+      language: language of the texts.
       left_out: see `Reader`.
     """
 
@@ -76,7 +76,7 @@ def open_lmdb(source: Path, reading: Reading) -> LmdbReader:
     """Opens a folder of such directories.
 
     Raises:
-      JclipError: it has none, or not those of a split, or lmdb is not installed.
+      JclipError: there are none, or those of a split are missing, or lmdb is not installed.
     """
     try:
         import lmdb  # noqa: F401
@@ -96,7 +96,7 @@ def open_lmdb(source: Path, reading: Reading) -> LmdbReader:
 
 
 def _index(folder: Path) -> dict[str, np.ndarray]:
-    """The pairs by picture, and the pictures."""
+    """Returns the pairs by picture, and the pictures."""
     ids, numbers = array("q"), array("q")
     pairs = _open(folder / "pairs")
     for number in range(_samples(folder / "pairs")):
@@ -135,7 +135,7 @@ def _index(folder: Path) -> dict[str, np.ndarray]:
 
 
 def _key(number: int, width: int) -> bytes:
-    """The key of a picture, which may begin with zeros."""
+    """Returns the key of a picture, which may begin with zeros."""
     return str(number).zfill(width).encode()
 
 
@@ -173,7 +173,7 @@ class _Part:
 
 @dataclass(frozen=True)
 class _Uncounted:
-    """What a split has and nobody asks for: nothing comes of it, but it is counted."""
+    """Entries of a split that nobody asks for: they give no record, but are counted."""
 
     split: str
     lost: tuple[Lost, ...]
@@ -184,7 +184,7 @@ class _Uncounted:
 
 @lru_cache(maxsize=8)
 def _open(folder: Path) -> Any:
-    """An LMDB environment; a process must not open one twice."""
+    """Opens an LMDB environment; a process must not open one twice."""
     import lmdb
 
     try:
@@ -200,7 +200,7 @@ def _open(folder: Path) -> Any:
 
 @contextmanager
 def _view(environment: Any, folder: Path) -> Iterator[Any]:
-    """What the environment of a folder holds.
+    """Yields a transaction on a folder's environment.
 
     Raises:
       JclipError: it is damaged.
@@ -219,7 +219,7 @@ def _damaged(folder: Path, reason: object) -> JclipError:
 
 
 def _samples(folder: Path) -> int:
-    """How many pairs there are; cn_clip writes it last."""
+    """Returns the number of pairs, which cn_clip writes last."""
     with _view(_open(folder), folder) as view:
         stored = view.get(b"num_samples")
         if stored is None:
@@ -229,10 +229,10 @@ def _samples(folder: Path) -> int:
 
 
 def _pair(pairs: Any, folder: Path, number: int) -> tuple[int, int, str]:
-    """(image id, text id, text) of a pair.
+    """Returns (image id, text id, text) of a pair.
 
     Raises:
-      JclipError: it is missing, or is no such tuple.
+      JclipError: it is missing, or is not such a tuple.
     """
     where = f"{folder}, pair {number}"
     with _view(pairs, folder) as view:

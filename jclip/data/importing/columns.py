@@ -1,4 +1,4 @@
-"""Columns of pictures and of captions: found by their names in English and Chinese, or by what they hold."""
+"""Finds the columns of pictures and captions, by their names in English and Chinese, or by their values."""
 
 import re
 import unicodedata
@@ -28,11 +28,11 @@ _WEB = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 
 
 class Choice(NamedTuple):
-    """The column of something.
+    """A chosen column.
 
     Attributes:
-      column: its number, from 0.
-      why: it was chosen.
+      column: its index, from 0.
+      why: reason for the choice.
     """
 
     column: int
@@ -40,11 +40,11 @@ class Choice(NamedTuple):
 
 
 class Found(NamedTuple):
-    """The columns of a table.
+    """Columns of a table.
 
     Attributes:
-      picture, caption: which.
-      header: whether the first row has the names of the columns.
+      picture, caption: the chosen columns.
+      header: True if the first row has the names of the columns.
     """
 
     picture: Choice
@@ -53,7 +53,7 @@ class Found(NamedTuple):
 
 
 def plain(name: str) -> str:
-    """Returns a column's name without case, spaces, and the signs that people write for them.
+    """Returns a column's name without case, spaces and punctuation.
 
     >>> plain(" Image_Path"), plain("图片 路径")
     ('imagepath', '图片路径')
@@ -62,7 +62,7 @@ def plain(name: str) -> str:
 
 
 def position(header: Sequence[str], name: str) -> int | None:
-    """Returns the column of a name: the exact one, or the only one whose plain name is the same; None without any."""
+    """Returns the index of the exact name, or of the only one with the same plain name; None if there is none."""
     if name in header:
         return header.index(name)
     same = [index for index, each in enumerate(header) if plain(each) == plain(name)]
@@ -70,7 +70,7 @@ def position(header: Sequence[str], name: str) -> int | None:
 
 
 def named(header: Sequence[str]) -> tuple[bool, bool]:
-    """Returns whether columns of pictures and of captions are there by their names."""
+    """Returns True if names tell the columns of pictures and captions."""
     names = {plain(name) for name in header}
     return bool(names & _PICTURE_NAMES), bool(names & _CAPTION_NAMES)
 
@@ -81,13 +81,13 @@ def find_columns(
     """Returns the columns of a table.
 
     Args:
-      rows: the first of the table, with the header if it has one.
-      picture, caption: names that the person gave.
-      exists: whether a name is that of a picture's file.
-      file: the table's name, for errors.
+      rows: the first rows, with the header if there is one.
+      picture, caption: names that the user gave.
+      exists: returns True for the name of a picture's file.
+      file: name of the table, for messages.
 
     Raises:
-      JclipError: a name that was given is not there, or a column cannot be told; the columns are listed.
+      JclipError: a given name does not exist, or a column cannot be told; the columns are listed.
     """
     table = _Table(rows, exists, file)
     header = table.has_header(picture, caption)

@@ -1,4 +1,4 @@
-"""The passes of an import that divide the shards of split "train", with results in files as those of `survey`."""
+"""Passes of an import that divide the shards of split "train", with results in files like those of `survey`."""
 
 import json
 from collections import Counter
@@ -10,14 +10,14 @@ from jclip.data.importing.validation import TRAIN, VALID, Side, divide, picture_
 
 
 def number_pictures(task: Task) -> None:
-    """Leaves the number of the picture of each record of a shard in "pictures.npy"."""
+    """Writes the identity of each record's picture to "pictures.npy"."""
     numbers = picture_numbers(task.file("shard"), task.kind)
     with whole_result(task.file("pictures.npy")) as partial, partial.open("wb") as stream:
         np.save(stream, numbers)
 
 
 def divide_task(task: Task, bound: int) -> None:
-    """Writes both sides of a shard, "shard.train" and "shard.valid", and what they hold to "divided.json"."""
+    """Writes both sides of a shard, "shard.train" and "shard.valid", and their counts to "divided.json"."""
     files = {name: task.file(f"shard.{name}") for name in (TRAIN, VALID)}
     for file in files.values():
         file.unlink(missing_ok=True)  # of a kill, before "divided.json" was there
@@ -28,6 +28,6 @@ def divide_task(task: Task, bound: int) -> None:
 
 
 def divided(task: Task) -> list[Side]:
-    """Returns what `divide_task` wrote."""
+    """Returns the sides that `divide_task` wrote."""
     found = json.loads(task.file("divided.json").read_text(encoding="utf-8"))
     return [Side(**{**one, "file": task.folder / one["file"], "languages": Counter(one["languages"])}) for one in found]

@@ -1,7 +1,7 @@
-"""Encodings of text files from spreadsheets and editors: found where that is safe, asked for where it is not.
+"""Detects encodings of text files from spreadsheets and editors; asks if a guess would be unsafe.
 
-UTF-8 and UTF-16 show by themselves. Chinese in GB18030 (GBK and GB2312 are parts of it) shows by its pairs of bytes.
-Western European text in Latin-1 or Windows-1252 may read as GB18030 too, with wrong letters, so it is never guessed.
+UTF-8 and UTF-16 can be told. So can Chinese in GB18030 (which includes GBK and GB2312), by its pairs of bytes. Western
+European text in Latin-1 or Windows-1252 is never guessed, because it may also decode as GB18030, to wrong letters.
 """
 
 import codecs
@@ -11,7 +11,7 @@ from pathlib import Path
 from jclip.errors import JclipError, unreadable
 from jclip.io.reading import open_regular
 
-_SAMPLE = 1 << 20  # bytes that are looked at
+_SAMPLE = 1 << 20  # bytes of a sample
 _POSSIBLE = ("gb18030", "big5", "shift_jis", "euc_kr", "cp1252")
 _BOMS = ((codecs.BOM_UTF8, "utf-8"), (codecs.BOM_UTF16_LE, "utf-16-le"), (codecs.BOM_UTF16_BE, "utf-16-be"))
 _OTHERS = (
@@ -20,9 +20,9 @@ _OTHERS = (
     (b"PAR1", "a Parquet file"),
     (b"%PDF", "a PDF document"),
 )
-_MOST_OTHERS = 0.1  # of pairs of bytes, in Chinese text, that GB2312 does not have
-_SCRIPTS = 3  # in one text, which then is none of them
-_ENOUGH = 20  # Chinese characters, to tell them from Korean ones in EUC-KR
+_MOST_OTHERS = 0.1  # maximum share of byte pairs outside GB2312, in Chinese text
+_SCRIPTS = 3  # minimum number of scripts in a text that is decoded wrongly
+_ENOUGH = 20  # Chinese characters needed to tell them from Korean in EUC-KR
 
 
 def check_encoding(name: str) -> str:
@@ -35,7 +35,7 @@ def check_encoding(name: str) -> str:
       JclipError: it is not the name of an encoding of text.
     """
     try:
-        "".encode(name)  # which codecs that are not of text refuse
+        "".encode(name)  # refuses codecs that are not text encodings
         found = codecs.lookup(name).name
     except (LookupError, ValueError):
         raise JclipError(
@@ -45,7 +45,7 @@ def check_encoding(name: str) -> str:
 
 
 def is_utf16(file: Path) -> bool:
-    """Returns whether a file begins with the mark of UTF-16; False where it cannot be read."""
+    """Returns True if a file begins with UTF-16's byte order mark; False if it cannot be read."""
     try:
         with open_regular(file) as stream:
             data = stream.read(2)
@@ -63,10 +63,10 @@ def find_encoding(data: bytes, place: str, said: str | None = None, whole: bool 
     """Returns the encoding of a text.
 
     Args:
-      data: the text's bytes, or their beginning.
-      place: name of the text, for errors.
-      said: what the person says it is.
-      whole: whether `data` ends where the text ends; otherwise a character may be cut in two.
+      data: bytes of the text, or its beginning.
+      place: name of the text, for messages.
+      said: encoding that the user gave.
+      whole: True if `data` is the whole text; otherwise its last character may be cut.
 
     Raises:
       JclipError: the data is not text, or its encoding cannot be told.
@@ -91,7 +91,7 @@ def find_encoding(data: bytes, place: str, said: str | None = None, whole: bool 
 
 
 def _marked(data: bytes, said: str) -> str:
-    """The encoding that was said; for UTF-16, the one of the two that the text begins with a mark of."""
+    """Returns the given encoding; for UTF-16, the byte order of the text's mark."""
     name = check_encoding(said)
     if name == "utf-16":
         return "utf-16-be" if data.startswith(codecs.BOM_UTF16_BE) else "utf-16-le"
@@ -99,10 +99,10 @@ def _marked(data: bytes, said: str) -> str:
 
 
 def decoded(data: bytes, encoding: str, whole: bool = True) -> str:
-    """Returns the text of some bytes, without the mark (BOM) at its beginning.
+    """Returns decoded text without its byte order mark.
 
     Raises:
-      UnicodeDecodeError: they are not in that encoding.
+      UnicodeDecodeError: the bytes are not in that encoding.
     """
     text = codecs.getincrementaldecoder(encoding)().decode(data, final=whole)
     return text.removeprefix("\ufeff")
@@ -117,7 +117,7 @@ def _decodes(data: bytes, encoding: str, whole: bool) -> bool:
 
 
 def _utf16(data: bytes, place: str) -> str:
-    """UTF-16 without a mark: in the right order of bytes there are separators, digits and line ends."""
+    """Returns the byte order of UTF-16 without a mark: the one that gives more separators, digits and line ends."""
     best, most = "", 0
     for name in ("utf-16-le", "utf-16-be"):
         try:
@@ -133,11 +133,11 @@ def _utf16(data: bytes, place: str) -> str:
 
 
 def _is_chinese(data: bytes) -> bool:
-    """Returns whether bytes that decode as GB18030 look like Chinese.
+    """Returns True if bytes that decode as GB18030 look like Chinese.
 
-    Nearly all pairs must be of GB2312, whose second bytes are above 0xA0: a letter of Latin-1 mostly has a letter of
-    ASCII behind it, and half of Big5's second bytes are below. Korean in EUC-KR begins its pairs with 0xB0 to 0xC8, but
-    a good third of Chinese pairs begin with higher bytes.
+    Nearly all pairs must be in GB2312, whose second bytes are above 0xA0. In Latin-1, a non-ASCII letter is mostly
+    followed by an ASCII one, and half of Big5's second bytes are below 0xA1. Korean in EUC-KR begins its pairs with
+    0xB0 to 0xC8, but more than a third of Chinese pairs begin with higher bytes.
     """
     pairs = others = high = characters = 0
     position = 0
@@ -159,9 +159,9 @@ def _is_chinese(data: bytes) -> bool:
 
 
 def _is_jumble(text: str) -> bool:
-    """Returns whether a text has letters of three scripts or more, and none that needs three bytes in UTF-8.
+    """Returns True if a text has letters of three or more scripts, and none that needs three bytes in UTF-8.
 
-    A few words of Chinese in GB18030 may be UTF-8 by chance: "一只猫" reads as a Cyrillic, a Hebrew and a Latin letter.
+    A few Chinese words in GB18030 may be valid UTF-8: "一只猫" decodes to a Cyrillic, a Hebrew and a Latin letter.
     """
     if max(text, default="") > "\u07ff":
         return False
@@ -170,7 +170,7 @@ def _is_jumble(text: str) -> bool:
 
 
 def _possibilities(data: bytes, whole: bool) -> str:
-    """The encodings that the bytes may have, each with how the first text that differs reads in it."""
+    """Describes the possible encodings, each with the first text that differs."""
     try:
         decoded(data, "utf-8", whole)
         start = 0
@@ -191,7 +191,7 @@ def _possibilities(data: bytes, whole: bool) -> str:
 
 
 def sample(file: Path) -> tuple[bytes, bool]:
-    """Returns the beginning of a file, and whether that is all of it.
+    """Returns the beginning of a file, and True if that is all of it.
 
     Raises:
       JclipError: it cannot be read.
@@ -205,10 +205,10 @@ def sample(file: Path) -> tuple[bytes, bool]:
 
 
 def first_telling(file: Path, begin: bytes) -> tuple[bytes, bool]:
-    """Returns the part of a file that tells its encoding, as `sample` does: from the first letter that ASCII lacks.
+    """Returns the part of a file that tells its encoding, from its first line that is not ASCII; else as `sample`.
 
     Args:
-      file: which.
+      file: the file.
       begin: its beginning, which is returned if it tells, or if nothing does.
     """
     if not begin.isascii() or b"\0" in begin:
@@ -225,7 +225,7 @@ def first_telling(file: Path, begin: bytes) -> tuple[bytes, bool]:
 
 
 def write_utf8(file: Path, encoding: str, copy: Path) -> None:
-    """Writes a file's text as UTF-8, with line feeds where it has nothing but carriage returns; whole or not at all.
+    """Writes a copy of a file in UTF-8, atomically; carriage returns become line feeds if there are only those.
 
     Raises:
       JclipError: it is not in that encoding; the line is given.
@@ -255,7 +255,7 @@ def write_utf8(file: Path, encoding: str, copy: Path) -> None:
 
 
 def has_only_returns(text: str) -> bool:
-    """Returns whether the lines end with carriage returns alone, as old programs for the Macintosh write them."""
+    """Returns True if all lines end with carriage returns, as old Macintosh programs write them."""
     return "\r" in text and "\n" not in text
 
 

@@ -1,7 +1,7 @@
-"""An import from beginning to end: plan, survey, find duplicates, write the shards, gather them into a folder.
+"""Import from beginning to end: plan, survey, find duplicates, write shards, gather them into a folder.
 
-.NAME.unfinished/     beside the destination, while the import is not finished
-  import.json         what is imported, and how: another import does not go on from here
+.NAME.unfinished/     beside the destination, until the import is finished
+  import.json         identity of the import; another import starts anew
   work/               indices of the source, unpacked archives
   00012.survey.npz, 00012.duplicates.npy, 00012.shard, 00012.shard.json
 """
@@ -23,7 +23,7 @@ import numpy as np
 from jclip.data.importing.dividing import divide_task, divided, number_pictures
 from jclip.data.importing.limits import Limit
 from jclip.data.importing.parts import Reader
-from jclip.data.importing.report import Report, Split
+from jclip.data.importing.report import ImportReport, SplitReport
 from jclip.data.importing.stored import Contents, check_addition, read_contents
 from jclip.data.importing.survey import DUPLICATE, Skipped, Task, mark_duplicates, survey, surveyed, write
 from jclip.data.importing.validation import TRAIN, VALID, Share
@@ -35,27 +35,27 @@ from jclip.io.files import check_free, check_utf8, lasting_folder, recover, whol
 from jclip.io.json_files import read_object
 from jclip.io.reading import files_under
 
-_VERSION = 3  # of what lies in .NAME.unfinished
+_VERSION = 3  # of the files in .NAME.unfinished
 
 Progress = Callable[[str, int, int], None]
-"""(what is being done, parts done, parts in all)."""
+"""(what is done, parts done, parts in all)"""
 
 
 @dataclass(frozen=True)
 class Plan:
-    """How an import is done.
+    """Options of an import.
 
     Attributes:
-      format: the name of the format, for the report.
-      said: what else decides the result, as plain values.
-      rules: what is kept.
-      limit: how much may be skipped.
-      shard_bytes: about how many bytes of the source become one shard.
-      run: where the work is done.
-      validation: pictures of split "train" that become split "valid"; None to leave the splits as they are.
-      own_validation: whether a split "valid" that the source has is used in their place, rather than an error.
-      add: whether the destination is a folder of the same kind that gets the splits.
-      notes: names and contents of text files that the folder gets too.
+      format: name of the format, for the report.
+      said: other options that decide the result, as plain values.
+      rules: rules for what is kept.
+      limit: maximum number of skipped units.
+      shard_bytes: approximate number of source bytes of a shard.
+      run: runs the tasks, see `workers`.
+      validation: pictures of split "train" that become split "valid"; None keeps the splits.
+      own_validation: keep a split "valid" of the source instead of making one; otherwise that is an error.
+      add: add the splits to the destination, a folder of the same kind.
+      notes: names and contents of text files to put into the folder.
     """
 
     format: str
@@ -70,26 +70,26 @@ class Plan:
     notes: tuple[tuple[str, str], ...] = ()
 
 
-def import_data(reader: Reader, destination: Path, plan: Plan, progress: Progress = lambda *_: None) -> Report:
-    """Writes a folder that `jclip.data.sources.folders` reads.
+def import_data(reader: Reader, destination: Path, plan: Plan, progress: Progress = lambda *_: None) -> ImportReport:
+    """Writes a data folder that `jclip.data.sources.folders` reads.
 
-    An import that was killed goes on where it was when it is started again with the same source and the same plan; the
-    folder is then the same, byte for byte, as one that was never interrupted.
+    An import that was killed resumes when it is started again with the same source and plan. The folder is then equal,
+    byte for byte, to that of an import without interruption.
 
     Args:
       reader: the source.
-      destination: the folder, which must not be there yet unless the plan adds to it.
-      plan: how.
+      destination: the folder; it must not exist, unless the plan adds to it.
+      plan: options.
       progress: called now and then.
 
     Raises:
-      JclipError: the source is not as its format wants it, too much of it had to be skipped, or the destination is
-        taken. Nothing is left behind then.
+      JclipError: the source does not fit its format, too much of it was skipped, or the destination exists. Nothing is
+        left behind then.
     """
     check_utf8(destination)
     if os.path.lexists(destination) and not plan.add:
         with suppress(JclipError), lasting_folder(destination):
-            pass  # a kill may have left it when the folder was whole
+            pass  # removes what a kill left after the folder was complete
         check_free(destination)
     with lasting_folder(destination) as unfinished:
         if not plan.add:
@@ -119,7 +119,7 @@ def import_data(reader: Reader, destination: Path, plan: Plan, progress: Progres
 
 
 def _splits(tasks: Sequence[Task], plan: Plan) -> list[str]:
-    """The names of the splits that the import makes."""
+    """Returns the names of the splits that the import makes."""
     splits = list(dict.fromkeys(task.part.split for task in tasks))
     if plan.validation is None or (plan.own_validation and VALID in splits):
         return splits
@@ -134,7 +134,7 @@ def _splits(tasks: Sequence[Task], plan: Plan) -> list[str]:
 
 
 def claim(reader: Reader, plan: Plan) -> dict[str, Any]:
-    """Returns what decides the result of an import, as plain values: the source's files, and the plan."""
+    """Returns what decides the result of an import, as plain values: the source's files and the plan."""
     files = hashlib.sha256()
     for file in _read_files(reader.files):
         found = file.stat()
@@ -156,7 +156,7 @@ def _claim(unfinished: Path, reader: Reader, plan: Plan) -> None:
     note = unfinished / "import.json"
     if note.exists() and json.loads(note.read_text(encoding="utf-8")) == mine:
         return
-    # What was done for another source, or in another way, is of no use.
+    # Left by an import of another source, or with other options.
     for left in unfinished.iterdir():
         shutil.rmtree(left) if left.is_dir() else left.unlink()
     fresh = note.with_suffix(".partial")
@@ -165,7 +165,7 @@ def _claim(unfinished: Path, reader: Reader, plan: Plan) -> None:
 
 
 def _read_files(sources: Sequence[Path]) -> Iterator[Path]:
-    """The files of a source in an order that stays; a folder's own time says nothing of what is in its files."""
+    """Yields the files of a source in a fixed order. A folder's modification time does not cover its files."""
     for source in sorted(sources):
         if source.is_dir():
             yield from sorted(file for file in files_under(source) if file.is_file())
@@ -174,7 +174,7 @@ def _read_files(sources: Sequence[Path]) -> Iterator[Path]:
 
 
 def _surveys(tasks: Sequence[Task], plan: Plan, progress: Progress) -> int:
-    """Surveys every part, stops as soon as a limit is passed, and returns how many units were read."""
+    """Surveys every part, stops as soon as the limit is passed, and returns the number of units read."""
     skipped, read, parts = Skipped(), 0, 0
 
     def look(task: Task) -> None:
@@ -232,19 +232,19 @@ def _divide(tasks: Sequence[Task], plan: Plan, progress: Progress) -> None:
     assert plan.validation is not None
     tasks = [task for task in tasks if _held(task)["records"]]
     if not tasks:
-        return  # which `_gather` reports
+        return  # `_gather` reports it
     _each("looking at the pictures", number_pictures, "pictures.npy", tasks, plan, progress)
     bound = plan.validation.bound(np.concatenate([np.load(task.file("pictures.npy")) for task in tasks]))
     _each("dividing", partial(divide_task, bound=bound), "divided.json", tasks, plan, progress)
 
 
 def _held(task: Task) -> dict[str, Any]:
-    """What the shard of a task holds."""
+    """Returns the counts of a task's shard."""
     return read_object(task.file("shard.json"))
 
 
 class _Piece(NamedTuple):
-    """A shard of the folder, and what it holds."""
+    """A shard of the folder, and its counts."""
 
     split: str
     shard: Shard
@@ -265,13 +265,13 @@ def _pieces(task: Task) -> Iterator[_Piece]:
     yield _Piece(task.part.split, shard, held["units"], Counter(held["languages"]), spoken)
 
 
-def _gather(tasks: Sequence[Task], reader: Reader, destination: Path, plan: Plan) -> Report:
+def _gather(tasks: Sequence[Task], reader: Reader, destination: Path, plan: Plan) -> ImportReport:
     read_as = reader.read_as(tasks[0].folder / "work")
-    report = Report(plan.format, reader.kind.name, left_out=dict(reader.left_out), read_as=read_as)
+    report = ImportReport(plan.format, reader.kind.name, left_out=dict(reader.left_out), read_as=read_as)
     shards: dict[str, list[Shard]] = {}
     spoken: dict[str, list[np.ndarray]] = {}
     for task in tasks:
-        split = report.splits.setdefault(task.part.split, Split())
+        split = report.splits.setdefault(task.part.split, SplitReport())
         found = surveyed(task)
         split.skipped.add(found.skipped)
         split.beside.add(found.beside)
@@ -279,7 +279,7 @@ def _gather(tasks: Sequence[Task], reader: Reader, destination: Path, plan: Plan
         split.found += found.entries
         split.skipped.add(Skipped.from_json(_held(task)["skipped"]))
         for piece in _pieces(task):
-            split = report.splits.setdefault(piece.split, Split())
+            split = report.splits.setdefault(piece.split, SplitReport())
             split.records += piece.shard.records
             split.units += piece.units
             if piece.split != task.part.split:

@@ -1,4 +1,4 @@
-"""The formats by name: what `jclip data import FORMAT` knows."""
+"""Formats by name, for `jclip data import FORMAT`."""
 
 import difflib
 from collections.abc import Callable
@@ -10,7 +10,7 @@ from jclip.data.importing.cn_clip import open_cn_clip
 from jclip.data.importing.cn_clip_lmdb import open_lmdb
 from jclip.data.importing.encodings import is_utf16
 from jclip.data.importing.named import NAMED
-from jclip.data.importing.parallel import open_json_lines, open_moses, open_parallel_tsv
+from jclip.data.importing.parallel_text import open_json_lines, open_moses, open_parallel_tsv
 from jclip.data.importing.parquet import open_parquet
 from jclip.data.importing.parts import Reader, Reading
 from jclip.data.importing.picture_folder import has_captions_beside, no_captions, open_picture_folder, walk
@@ -45,10 +45,10 @@ class Format:
     """A format.
 
     Attributes:
-      what: the source is, for the help.
-      open: makes a reader, and raises JclipError where the source is not of this format.
-      reads: the fields of `Reading` that it heeds.
-      fits: whether a path surely is of this format.
+      what: description of the source, for the help.
+      open: makes a reader; raises JclipError if the source is not of this format.
+      reads: fields of `Reading` that the format uses.
+      fits: returns True if a path is certainly of this format.
     """
 
     what: str
@@ -124,13 +124,13 @@ FORMATS: dict[str, Format] = {
 
 
 def open_source(name: str | None, source: Path, reading: Reading) -> tuple[str, Reader]:
-    """Opens a source, finding its format out where that is safe.
+    """Opens a source; detects its format if that is safe.
 
     Returns:
       The format's name, and the reader.
 
     Raises:
-      JclipError: there is no such source or format, the format cannot be found out, or it does not know an option.
+      JclipError: the source or the format does not exist, the format cannot be detected, or it lacks a given option.
     """
     if name is None:
         if not source.exists():

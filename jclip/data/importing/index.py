@@ -1,4 +1,4 @@
-"""Numbers about a source's lines or rows, in files that every worker can look into without holding them."""
+"""Index of a source's lines or rows, in files that workers map into memory."""
 
 import shutil
 from collections.abc import Callable
@@ -10,10 +10,10 @@ _HEADER = 128  # bytes of a .npy file before its numbers
 
 
 class Index:
-    """Columns of int64 in files, mapped into memory.
+    """Columns of int64 in memory-mapped files.
 
     Args:
-      folder: that the columns lie in: NAME.npy each.
+      folder: folder of the columns, NAME.npy each.
     """
 
     def __init__(self, folder: Path):
@@ -22,11 +22,11 @@ class Index:
 
     @classmethod
     def made(cls, folder: Path, make: Callable[[], dict[str, np.ndarray]]) -> "Index":
-        """The index of that name: the one that an import which was interrupted left there, or a new one.
+        """Returns the index in a folder: one that an interrupted import left, or a new one.
 
         Args:
-          folder: in the workspace.
-          make: gives the columns.
+          folder: folder in the workspace.
+          make: computes the columns.
         """
         if not folder.is_dir():
             partial = folder.with_name(f"{folder.name}.partial")
@@ -38,7 +38,7 @@ class Index:
         return cls(folder)
 
     def __getitem__(self, name: str) -> np.ndarray:
-        """A column."""
+        """Returns a column."""
         if name not in self._columns:
             file = self._folder / f"{name}.npy"
             # An empty file cannot be mapped.
@@ -46,6 +46,6 @@ class Index:
         return self._columns[name]
 
     def rows(self, name: str, value: int) -> range:
-        """The rows with that value in a column that is sorted."""
+        """Returns the rows with a value in a sorted column."""
         column = self[name]
         return range(int(np.searchsorted(column, value)), int(np.searchsorted(column, value, side="right")))

@@ -1,4 +1,4 @@
-"""How much of a source may be skipped before that is a mistake."""
+"""Limit on how much of a source an import may skip."""
 
 import re
 from dataclasses import dataclass
@@ -11,11 +11,11 @@ _ENOUGH = 1000  # units, for saying how many there will be
 
 @dataclass(frozen=True)
 class Limit:
-    """A count of units, or a share of those that are read.
+    """Maximum number of skipped units, or their maximum share.
 
     Attributes:
-      count: at most so many; None for no such limit.
-      share: at most this part, from 0 to 1.
+      count: maximum number; None for no such limit.
+      share: maximum share of the units that are read, from 0 to 1.
     """
 
     count: int | None = None
@@ -23,10 +23,10 @@ class Limit:
 
     @classmethod
     def read(cls, text: str) -> "Limit":
-        """From "500" or "2.5%".
+        """Parses "500" or "2.5%".
 
         Raises:
-          JclipError: it is neither.
+          JclipError: the text is neither.
         """
         if re.fullmatch(r"\d+", text):
             return cls(count=int(text))
@@ -35,16 +35,16 @@ class Limit:
         raise JclipError(f"--max-skipped {text} is not possible: give a number, as 500, or a share, as 2.5%")
 
     def check(self, skipped: Skipped, read: int, expected: int | None = None) -> None:
-        """Stops an import that skips too much.
+        """Raises an error if an import skips too much.
 
         Args:
-          skipped: so far.
-          read: units so far, those that were skipped among them.
-          expected: about how many units there are, while more is to be read; None when that was all. A share is of the
-            whole: a source may have all that is bad at its beginning.
+          skipped: units skipped so far.
+          read: units read so far, skipped ones included.
+          expected: approximate number of all units while reading; None at the end. A share is of the whole, because all
+            bad units may be at the beginning.
 
         Raises:
-          JclipError: the limit is passed, or will be whatever comes.
+          JclipError: the limit is passed, or will certainly be.
         """
         over = self.count is not None and skipped.units > self.count
         if self.share is not None and (expected is None or read >= _ENOUGH):

@@ -1,4 +1,4 @@
-"""Text files of lines, read from any of them, and what is said of a line that is not as it should be."""
+"""Reads lines of text files from any position, and reports faulty lines."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -9,10 +9,10 @@ from jclip.io.json_files import decode
 from jclip.io.reading import LARGEST_PICTURE, open_regular, said_size
 
 LONGEST_TEXT = 16 << 20
-"""Most bytes of a line of text; of a longer one only these are read."""
+"""Maximum bytes of a line of text; longer ones are truncated."""
 
 LONGEST_PICTURE = LARGEST_PICTURE // 3 * 4 + 64
-"""Most bytes of a line with a picture in base64."""
+"""Maximum bytes of a line with a picture in base64."""
 
 _CHUNK = 1 << 16
 
@@ -21,10 +21,10 @@ class Line(NamedTuple):
     """A line of a file.
 
     Attributes:
-      number: from 1, as editors count.
-      offset: of its first byte.
-      data: its bytes, without the line's end; of a line that is too long, the first.
-      whole: whether `data` is all of it.
+      number: line number, from 1.
+      offset: offset of its first byte.
+      data: its bytes, without the line end; truncated if it is too long.
+      whole: False if `data` is truncated.
     """
 
     number: int
@@ -39,13 +39,13 @@ def scan(
     """Yields the lines of a regular file that are not blank.
 
     Args:
-      file: which.
-      offset, number: of the first line that is read.
-      lines: number of lines to read, blank ones included; all when None.
-      longest: number of bytes that are kept of a line; memory does not grow with longer ones.
+      file: the file.
+      offset, number: position of the first line to read.
+      lines: number of lines to read, blank ones included; None for all.
+      longest: number of bytes to keep of a line; memory does not grow with longer ones.
 
     Raises:
-      JclipError: it is not a regular file, or cannot be read.
+      JclipError: the file is not a regular file, or cannot be read.
     """
     try:
         with open_regular(file) as stream:
@@ -65,10 +65,10 @@ def scan(
 
 
 def line_starts(file: Path) -> Iterator[int]:
-    """Yields the offset of each line of a regular file, blank ones included, and at last the file's end.
+    """Yields the offset of each line of a regular file, blank ones included, and then the file's size.
 
     Raises:
-      JclipError: it is not a regular file, or cannot be read.
+      JclipError: the file is not a regular file, or cannot be read.
     """
     offset = 0
     try:
@@ -82,7 +82,7 @@ def line_starts(file: Path) -> Iterator[int]:
 
 
 def _next(stream: BinaryIO, longest: int) -> tuple[bytes, int]:
-    """The next line with its end, cut to `longest` bytes and its end, and the size of all of it."""
+    """Returns the next line with its line end, truncated to `longest` bytes and its end, and its full size."""
     data = last = stream.readline(max(longest, _CHUNK) + 2)
     size = len(data)
     while last and not last.endswith(b"\n"):
@@ -93,10 +93,10 @@ def _next(stream: BinaryIO, longest: int) -> tuple[bytes, int]:
 
 
 def text_of(file: Path, line: Line) -> str:
-    """A line's text.
+    """Returns a line's text.
 
     Raises:
-      JclipError: it is too long, or is not UTF-8.
+      JclipError: the line is too long, or is not UTF-8.
     """
     if not line.whole:
         raise JclipError(
@@ -109,14 +109,14 @@ def text_of(file: Path, line: Line) -> str:
 
 
 def object_of(file: Path, line: Line, fields: Sequence[str] = ()) -> dict[str, Any]:
-    """A line's JSON object.
+    """Returns a line's JSON object.
 
     Args:
-      file, line: which.
-      fields: that it must have.
+      file, line: the line.
+      fields: fields that it must have.
 
     Raises:
-      JclipError: it is no such object.
+      JclipError: the line is not such an object.
     """
     try:
         value = decode(text_of(file, line))
@@ -139,15 +139,15 @@ def object_of(file: Path, line: Line, fields: Sequence[str] = ()) -> dict[str, A
 
 
 def integer(value: Any, what: str, where: str) -> int:
-    """A 64-bit integer id.
+    """Returns a 64-bit integer id.
 
     Args:
       value: a JSON value, or text.
-      what: it is, as "text_id".
-      where: it stands, for the message.
+      what: name of the id, such as "text_id".
+      where: its position, for the message.
 
     Raises:
-      JclipError: it is none.
+      JclipError: the value is not such an integer.
     """
     try:
         if isinstance(value, bool) or not isinstance(value, (int, str)):
@@ -163,7 +163,7 @@ def integer(value: Any, what: str, where: str) -> int:
 
 
 def _shown(value: Any) -> str:
-    """A value for a message. Of containers only their type: a pickle may nest them so that their text has no end."""
+    """Returns a value for a message; only the type of a container, because its text may be endless."""
     if isinstance(value, str):
         return repr(value[:40])
     return str(value)[:40] if isinstance(value, (int, float)) else f"a {type(value).__name__}"

@@ -1,4 +1,4 @@
-"""Pictures in files, and captions that a list gives them: the form that most benchmarks have in the end."""
+"""Pictures in files with captions from a list: the form of most benchmarks."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -15,7 +15,7 @@ from jclip.io.reading import LARGEST_PICTURE, NotTaken, read_regular
 
 
 class Entry(NamedTuple):
-    """A picture and its captions, with the list's own numbers of them; `place` is where the list names it."""
+    """A picture and its captions, with the list's own ids; `place` is their position in the list."""
 
     place: str
     file: Path
@@ -30,7 +30,7 @@ class ListedReader(Reader):
     """Entries by split.
 
     Attributes:
-      entries: of each split.
+      entries: entries of each split.
       left_out: see `Reader`.
     """
 
@@ -47,10 +47,10 @@ class ListedReader(Reader):
 
 
 def listed(entries: Mapping[str, Sequence[Entry]], left_out: LeftOut = ()) -> ListedReader:
-    """A strict reader.
+    """Returns a strict reader.
 
     Args:
-      entries: of each split.
+      entries: entries of each split.
       left_out: see `Reader`.
 
     Raises:

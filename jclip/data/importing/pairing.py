@@ -1,11 +1,11 @@
-"""Which files are a picture and its caption, by their names alone.
+"""Pairs pictures with caption files, by their names alone.
 
 Names are compared up to a dot, the longest common name first:
 
     IMG_22.07.jpg  IMG_22.07.txt           a pair: IMG_22.07
     00.jpg  00.txt  00.v2.jpg  00.v2.txt   two pairs: 00 and 00.v2
     000.image.jpg  000.caption.txt         a pair: 000, as webdataset cuts at the first dot
-    IMG_22.07.jpg  IMG_22.08.txt           no pair: 07 and 08 are not names of kinds
+    IMG_22.07.jpg  IMG_22.08.txt           no pair: 07 and 08 are not identifiers
 """
 
 from collections.abc import Iterator, Sequence
@@ -16,10 +16,10 @@ from jclip.data.importing.parts import UNCAPTIONED, UNPICTURED
 from jclip.images.preprocess import is_picture_name, picture_endings
 
 TEXTS = ("txt", "text", "caption")
-"""Endings of files that are a caption."""
+"""Extensions of caption files."""
 
 JSON = ("json",)
-"""Endings of files that have a caption in a field."""
+"""Extensions of files with a caption in a field."""
 
 SECOND = "another picture of a pair"
 REPEATED = "a name that comes again"
@@ -27,11 +27,11 @@ UNKNOWN = "neither a picture nor a text"
 COMPANION = "file of a pair that is not read"
 
 
-_DEEPEST = 5  # endings that are cut off a name
+_DEEPEST = 5  # extensions that are removed from a name
 
 
 class Pair(NamedTuple):
-    """Numbers of a picture and its caption among the names that were given, and the name that they share."""
+    """Indices of a picture and of its caption in a list of names, and the name that they share."""
 
     key: str
     picture: int
@@ -40,12 +40,12 @@ class Pair(NamedTuple):
 
 @dataclass
 class Pairing:
-    """What becomes of each name.
+    """Result for each name.
 
     Attributes:
       pairs: pictures with captions, in the order of the first of the two.
-      lost: why a picture or a caption is alone, by number.
-      beside: why another name is not read, by number.
+      lost: reason why a picture or a caption has no pair, by index.
+      beside: reason why another file is ignored, by index.
     """
 
     pairs: list[Pair] = field(default_factory=list)
@@ -57,8 +57,8 @@ def pair(names: Sequence[str], captions: Sequence[str] = (*TEXTS, *JSON)) -> Pai
     """Pairs the names of files of one folder, none of them hidden.
 
     Args:
-      names: without the folder.
-      captions: endings of captions, in lower case; the first is preferred.
+      names: file names without the folder.
+      captions: extensions of captions, in lower case; the first is preferred.
 
     >>> pair(["a.1.jpg", "a.1.txt", "a.1.json", "b.png"]).pairs
     [Pair(key='a.1', picture=0, caption=1)]
@@ -76,11 +76,11 @@ def pair(names: Sequence[str], captions: Sequence[str] = (*TEXTS, *JSON)) -> Pai
             for key in _keys(name):
                 kind.setdefault(key, []).append(number)
                 keys.setdefault(key)
-    inside: set[str] = set()  # keys of pairs, and all that those begin with
+    inside: set[str] = set()  # keys of pairs, and all their prefixes
     for key in sorted(keys, key=lambda key: -key.count(".")):
         mine = [number for number in pictures.get(key, ()) if number not in taken]
         said = [number for number in texts.get(key, ()) if number not in taken]
-        if key in inside or not mine or not said:  # of names that begin so, only the exact ones may be a pair
+        if key in inside or not mine or not said:  # only exact names may be a pair
             mine, said = ([n for n in some if _exact(names[n], key)] for some in (mine, said))
         if mine and said:
             best = Pair(
@@ -100,7 +100,7 @@ def pair(names: Sequence[str], captions: Sequence[str] = (*TEXTS, *JSON)) -> Pai
 
 
 def _leave(found: Pairing, number: int, name: str, captions: Sequence[str], *, belongs: bool, alone: bool) -> None:
-    """Notes what becomes of a name that is in no pair; `belongs` if its key is that of one, `alone` if no name has."""
+    """Notes the result of a name without a pair; `belongs` if a pair has its key, `alone` if no name has a key."""
     if is_picture_name(name):
         found.lost[number] = SECOND if belongs else UNCAPTIONED
     elif belongs:
@@ -114,7 +114,7 @@ def _leave(found: Pairing, number: int, name: str, captions: Sequence[str], *, b
 
 
 def _keys(name: str) -> Iterator[str]:
-    """The name without its ending; and shorter ones, while what is cut off too may be the name of a kind."""
+    """Yields the name without its extension; then shorter ones, while the part that is cut off is an identifier."""
     key = name.rpartition(".")[0]
     for _ in range(_DEEPEST):
         if not key:

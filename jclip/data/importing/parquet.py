@@ -1,7 +1,7 @@
-"""Parquet files with the pictures' bytes in a column: plain binary, or the {"bytes", "path"} of Hugging Face datasets.
+"""Parquet files with encoded pictures in a column: binary, or {"bytes", "path"} as in Hugging Face datasets.
 
-A row group is a part: it is what a reader of Parquet can have without the rest. Rows are taken one at a time, for a
-few bytes of a file may stand for the same large picture in every row.
+A row group is a part, because it is the smallest piece that can be read by itself. Rows are read one at a time, because
+a few bytes of a file may encode the same large picture in every row.
 """
 
 from collections.abc import Iterator, Sequence
@@ -18,7 +18,7 @@ from jclip.io.files import check_utf8
 from jclip.io.reading import LARGEST_PICTURE, TOO_LARGE, open_regular, said_size
 
 LARGEST_GROUP = 1 << 30
-"""Bytes of a row group's column from which on it may not be packed more than `PACKED` times."""
+"""Bytes of a row group's column beyond which it must not be compressed more than `PACKED` times."""
 
 PACKED = 100
 _LONG_TEXT = f"captions of more than {said_size(LONGEST_TEXT)}"
@@ -29,10 +29,10 @@ class ParquetReader(Reader):
     """Files, in the order of their names.
 
     Attributes:
-      split: that they become.
+      split: name of their split.
       picture, caption: columns; a caption may be a string or a list of strings.
-      language_column: None for `language`.
-      language: of the captions.
+      language_column: column of the language; None for `language`.
+      language: language of the captions.
       left_out: see `Reader`.
     """
 
@@ -103,7 +103,7 @@ def _open(file: Path) -> Any:
 
 
 def _check_packing(file: Path, stored: Any, group: int, columns: Sequence[str]) -> None:
-    """Checks that a row group does not unpack to what no pictures and captions are packed from."""
+    """Checks that a row group does not unpack to more than pictures and captions can."""
     held = stored.metadata.row_group(group)
     for column in map(held.column, range(held.num_columns)):
         size, packed = column.total_uncompressed_size, column.total_compressed_size
@@ -115,7 +115,7 @@ def _check_packing(file: Path, stored: Any, group: int, columns: Sequence[str]) 
 
 
 def _rows(file: Path, group: int, columns: list[str]) -> Iterator[dict[str, Any]]:
-    """Yields the rows by column, each value an array of length 1."""
+    """Yields the rows as {column: array of length 1}."""
     import pyarrow
 
     try:

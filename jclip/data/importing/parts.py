@@ -1,8 +1,8 @@
-"""What a format gives the engine: parts, each a generator of records that any process can run at any time.
+"""Interface of a format: a reader that divides a source into parts, and parts that any process can read at any time.
 
 reader = FORMATS["csv"].open(source, reading)      # looks at little more than names
-parts = reader.parts(workspace, shard_bytes)       # scans, and finds what is wrong with the whole
-for found in parts[3].records(): …                 # in a worker; twice, and the same both times
+parts = reader.parts(workspace, shard_bytes)       # scans the source and checks it as a whole
+for found in parts[3].records(): …                 # in a worker; twice, with the same result
 """
 
 from collections.abc import Iterator, Sequence
@@ -15,7 +15,7 @@ import numpy as np
 from jclip.data.sources.kinds import RecordKind
 from jclip.errors import JclipError
 
-USUAL_PICTURE = 1 << 17  # bytes of an encoded picture, where only a worker may look for its size
+USUAL_PICTURE = 1 << 17  # assumed bytes of an encoded picture, if only a worker reads its size
 
 # Reasons for a `Lost` that several formats have.
 UNCAPTIONED = "picture without a caption"
@@ -27,10 +27,9 @@ class Found(NamedTuple):
     """A record.
 
     Attributes:
-      place: where it is, for a person: "train_imgs.tsv, line 12".
-      record: what the kind stores.
-      entries: number of the source's entries (files, members, rows, lines) that it is made of; by default, of its
-        units.
+      place: position for messages: "train_imgs.tsv, line 12".
+      record: record as its kind stores it.
+      entries: number of the source's entries (files, members, rows, lines) it is made of; by default, its units.
     """
 
     place: str
@@ -39,13 +38,13 @@ class Found(NamedTuple):
 
 
 class Lost(NamedTuple):
-    """What cannot become a record.
+    """Entries that cannot become a record.
 
     Attributes:
       place: as in `Found`.
-      reason: why it cannot.
-      units: number of units that are lost.
-      entries: number of the source's entries; by default, of the units.
+      reason: the reason.
+      units: number of lost units.
+      entries: number of the source's entries; by default, the units.
     """
 
     place: str
@@ -55,7 +54,7 @@ class Lost(NamedTuple):
 
 
 class Beside(NamedTuple):
-    """An entry of the source that nobody takes for data, such as a hidden file: it is counted, and is not a fault.
+    """An entry that is not data, such as a hidden file. It is counted, and is not a fault.
 
     Attributes:
       place, reason: as in `Lost`.
@@ -66,31 +65,31 @@ class Beside(NamedTuple):
 
 
 class Part(Protocol):
-    """A stretch of the source that becomes one shard. It is pickled, and holds names and numbers only.
+    """Stretch of the source that becomes one shard. It is pickled, and holds only names and numbers.
 
     Attributes:
-      split: that it belongs to.
+      split: name of its split.
     """
 
     @property
     def split(self) -> str: ...  # noqa: D102
 
     def records(self) -> Iterator[Found | Lost | Beside]:
-        """Yields all of it, every entry of the source once, in an order that never changes.
+        """Yields every entry of the part once, in a fixed order.
 
         Raises:
-          JclipError: it is laid out in another way than its format; the message names file and line.
+          JclipError: the layout does not fit the format; the message names file and line.
         """
 
 
 @dataclass(frozen=True)
 class Reader:
-    """A source of one format, opened.
+    """An opened source of one format.
 
     Attributes:
-      kind: of its records.
-      files: that it reads; an import that was interrupted goes on only while they are the same.
-      strict: it is a benchmark: by default nothing is skipped, not even a duplicate.
+      kind: kind of its records.
+      files: files that it reads; an interrupted import resumes only while they are unchanged.
+      strict: True for a benchmark: by default nothing is skipped, not even a duplicate.
       classes: names of the classes, for labelled pictures.
     """
 
@@ -101,51 +100,51 @@ class Reader:
 
     @property
     def notes(self) -> tuple[tuple[str, str], ...]:
-        """Names and contents of text files that the folder gets too."""
+        """Names and contents of text files to put into the data folder."""
         return ()
 
     @property
     def left_out(self) -> tuple[tuple[str, str], ...]:
-        """Splits and files that the source has and that nobody asked for by name, each with why it is left out."""
+        """Splits and files of the source that are left out because nobody asked for them, each with the reason."""
         return ()
 
     def unpack(self, workspace: Path) -> "Reader":
-        """The reader proper, where archives must be unpacked for it; `workspace` as for `parts`."""
+        """Returns the reader of the unpacked source, if it has archives; `workspace` as in `parts`."""
         return self
 
     def read_as(self, workspace: Path) -> tuple[str, ...]:
-        """Returns in words how the source was read: what was found out, and what was taken in another way.
+        """Describes how the source was read: what was detected, and what was adjusted.
 
         Args:
-          workspace: after `parts` was called with it.
+          workspace: as in `parts`, which was called before.
         """
         return ()
 
     def parts(self, workspace: Path, shard_bytes: int) -> Sequence[Part]:
-        """The parts, in order; those of a split stand together.
+        """Returns the parts, in order and grouped by split.
 
         Args:
-          workspace: a folder for indices and unpacked archives, which stays for as long as the parts are read, and may
-            hold those of an import that was interrupted.
-          shard_bytes: about how many bytes of the source a part has.
+          workspace: folder for indices and unpacked archives, which is kept while the parts are read. It may hold those
+            of an interrupted import.
+          shard_bytes: approximate number of source bytes of a part.
 
         Raises:
-          JclipError: the source is not whole, or its parts do not fit each other.
+          JclipError: the source is incomplete, or its parts do not fit each other.
         """
         raise NotImplementedError
 
 
 @dataclass(frozen=True)
 class Reading:
-    """What a person may say about a source; each format knows some of it. None where it is not said.
+    """Options about how to read a source; each format has some of them. None if not given.
 
     Attributes:
-      splits: which; one name for formats that have none.
-      language: of the captions, of the other text of translations, or of the names of classes.
+      splits: names of the splits; one name for formats without splits.
+      language: language of the captions, of the other text of translations, or of the class names.
       picture, caption, english, other, language_column: names of columns or fields; a number counts columns from 1.
-      separator: of columns.
-      encoding: of a text, as Python calls it.
-      root: the folder that the paths of pictures begin in.
+      separator: separator of columns.
+      encoding: Python's name of the text encoding.
+      root: folder to which the paths of pictures are relative.
       captions_from: "files" beside the pictures, or the pictures' "names".
     """
 
@@ -162,10 +161,10 @@ class Reading:
     captions_from: str | None = None
 
     def split(self) -> str:
-        """The one name of a source without splits: "train" unless another is said.
+        """Returns the name of the split of a source without splits, by default "train".
 
         Raises:
-          JclipError: several are said.
+          JclipError: several names are given.
         """
         if self.splits and len(self.splits) > 1:
             raise JclipError(
@@ -175,7 +174,7 @@ class Reading:
 
 
 def cut(sizes: np.ndarray, most: int) -> list[tuple[int, int]]:
-    """Stretches (start, stop) of consecutive items of about `most` bytes together; never empty.
+    """Divides consecutive items into stretches (start, stop) of about `most` bytes; never empty.
 
     >>> cut(np.array([5, 5, 5, 20, 1]), 10)
     [(0, 2), (2, 3), (3, 4), (4, 5)]

@@ -1,8 +1,8 @@
-"""A folder of pictures with captions, and the folders in it: KEY.jpg beside KEY.txt or KEY.json, or names as captions.
+"""A folder of pictures with captions, and its sub-folders: KEY.jpg beside KEY.txt or KEY.json, or names as captions.
 
-A caption's file has the picture's name without its ending, or with it: cat.v2.jpg goes with cat.v2.txt, cat.v2.json or
-cat.v2.jpg.txt; see `pairing`. JSON is an object with the caption, or a list of captions, in one field. `img2dataset`
-writes such folders (--output_format files), and many programs that label pictures do.
+A caption file has the picture's name, with or without its extension: cat.v2.jpg goes with cat.v2.txt, cat.v2.json or
+cat.v2.jpg.txt, see `pairing`. JSON is an object with a caption, or a list of captions, in one field. `img2dataset`
+(--output_format files) and many labelling programs write such folders.
 """
 
 import os
@@ -45,13 +45,13 @@ _CAMERAS = re.compile(
 
 
 class Item(NamedTuple):
-    """A picture with the file of its caption, or a file that is left out.
+    """A picture with its caption file, or a file that is left out.
 
     Attributes:
-      file: the picture, or what is left out; relative to the folder.
-      caption: the caption's file; None for names as captions.
-      reason: why it is left out; empty where it is not.
-      beside: whether nobody takes it for data, so that it is no fault of the folder.
+      file: the picture, or the file that is left out; relative to the folder.
+      caption: caption file; None for names as captions.
+      reason: reason why it is left out; empty if it is not.
+      beside: True if it is not data, and so not a fault.
     """
 
     file: str
@@ -61,7 +61,7 @@ class Item(NamedTuple):
 
     @property
     def entries(self) -> int:
-        """Number of files that it stands for."""
+        """Number of files that it covers."""
         return 1 if self.caption is None else 2
 
 
@@ -70,11 +70,11 @@ class FolderReader(Reader):
     """Such a folder.
 
     Attributes:
-      folder: which.
-      split: that it becomes.
-      field: of JSON.
-      language, encoding: of the captions; None where the encoding is to be found.
-      items: all files; hidden ones and those of systems last.
+      folder: the folder.
+      split: name of its split.
+      field: field of JSON.
+      language, encoding: of the captions; None if the encoding is to be detected.
+      items: all files; hidden ones and the system's last.
     """
 
     folder: Path = Path()
@@ -100,7 +100,7 @@ def open_picture_folder(source: Path, reading: Reading) -> FolderReader:
     """Opens such a folder.
 
     Raises:
-      JclipError: it has no pictures, or no captions where they are to be.
+      JclipError: it has no pictures, or no captions.
     """
     if not source.is_dir():
         raise JclipError(f"{source} is not a folder: name one with pictures")
@@ -127,11 +127,11 @@ def open_picture_folder(source: Path, reading: Reading) -> FolderReader:
 
 
 def walk(folder: Path, most: int | None = None) -> tuple[list[str], list[str]]:
-    """Returns the files in a folder and in those below, in order, relative to it; then the hidden ones alike.
+    """Returns the files below a folder, in order and relative to it; then the hidden ones.
 
     Args:
-      folder: which.
-      most: the number of files that are not hidden at which to stop.
+      folder: the folder.
+      most: number of files that are not hidden at which to stop.
 
     Raises:
       JclipError: a folder cannot be listed.
@@ -165,7 +165,7 @@ def no_captions(folder: Path, files: Sequence[str]) -> str:
 
 
 def has_captions_beside(files: Iterable[str]) -> bool:
-    """Returns whether any of these files are a picture and its caption."""
+    """Returns True if any of these files are a picture and its caption."""
     return any(item.caption is not None for item in _paired(files, (*TEXTS, *JSON)))
 
 
@@ -190,11 +190,10 @@ def _named(files: Sequence[str]) -> list[Item]:
 
 
 def caption_of(name: str) -> str:
-    """Returns a picture's name as a caption; empty where it says nothing.
+    """Returns a picture's name as a caption; empty if it says nothing.
 
-    Left out are the ending; then, as long as one is there, a counter at the end: a number behind a space, "_" or "-", a
-    number in brackets, "- Copy", "- 副本". Each "_" becomes a space. Names of digits alone, and those that cameras and
-    telephones give, say nothing.
+    Drops the extension, then counters at the end: a number after a space, "_" or "-", a number in brackets, "- Copy",
+    "- 副本". Each "_" becomes a space. Names of digits alone, and names that cameras and phones give, say nothing.
 
     >>> [caption_of(name) for name in ("猫.jpg", "猫 (2).jpg", "猫_01.png", "red_car - Copy.png", "F16.jpg")]
     ['猫', '猫', '猫', 'red car', 'F16']
@@ -241,7 +240,7 @@ class _Part:
             yield Found(item.file, StoredPair(image, captions, (self.reader.language,) * len(captions)), item.entries)
 
     def _captions(self, item: Item) -> tuple[str, ...] | str:
-        """The captions of a picture, or the reason why it has none."""
+        """Returns the captions of a picture, or the reason why it has none."""
         if item.reason:
             return item.reason
         if item.caption is None:

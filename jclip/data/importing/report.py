@@ -1,4 +1,4 @@
-"""What came of an import: counts, and what was skipped and why, for people and for programs."""
+"""ImportReport of an import: counts, skipped entries and reasons, for terminals and as JSON."""
 
 from collections import Counter
 from dataclasses import dataclass, field
@@ -13,18 +13,16 @@ from jclip.plain import shown
 
 
 @dataclass
-class Split:
-    """What a split holds in the end, and what its source held.
+class SplitReport:
+    """Counts of a split.
 
     Attributes:
-      records, units, shards, languages: that were written.
-      skipped: units that were not.
-      found: number of the source's entries (files, members, rows, pairs) in this split; each is in a record, in
-        `skipped`, or in `beside`.
-      moved: units that were found in this split and are now in another, as --validation moves them; negative where
-        they came to.
-      beside: entries that are no data, by reason.
-      remarks: records that were written and are odd, by what is odd.
+      records, units, shards, languages: what was written.
+      skipped: units that were skipped.
+      found: number of the source's entries (files, members, rows, pairs); each is in a record, `skipped`, or `beside`.
+      moved: units that --validation moved to another split; negative for units that were moved here.
+      beside: entries that are not data, by reason.
+      remarks: records that were written but are odd, by oddity.
     """
 
     records: int = 0
@@ -39,24 +37,24 @@ class Split:
 
 
 @dataclass
-class Report:
-    """Of a whole import.
+class ImportReport:
+    """ImportReport of a whole import.
 
     Attributes:
-      format, kind: of what was read.
-      splits: by name.
-      left_out: splits and files that the source has and that were not imported, each with the reason.
+      format, kind: format and record kind.
+      splits: counts by split.
+      left_out: splits and files that were not imported, each with the reason.
       read_as: how the source was read, in words.
     """
 
     format: str
     kind: str
-    splits: dict[str, Split] = field(default_factory=dict)
+    splits: dict[str, SplitReport] = field(default_factory=dict)
     left_out: dict[str, str] = field(default_factory=dict)
     read_as: tuple[str, ...] = ()
 
     def as_json(self) -> dict[str, Any]:
-        """Plain values. It holds no times and no paths: the same source gives the same bytes."""
+        """Returns plain values without times and paths: the same source gives the same bytes."""
         return {
             "format": self.format,
             "kind": self.kind,
@@ -80,7 +78,7 @@ class Report:
         }
 
     def table(self, title: str) -> Table:
-        """For a terminal."""
+        """Returns a table for the terminal."""
         units = _UNITS[self.kind]
         table = facts(title)
         for name, split in self.splits.items():

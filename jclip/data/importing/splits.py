@@ -1,4 +1,4 @@
-"""Which splits of a source are imported: those that are asked for, or all that have something to teach or to test."""
+"""Chooses the splits to import: those asked for, or all that can train or test."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -9,14 +9,14 @@ from jclip.errors import JclipError
 USUAL = ("train", "valid", "val", "test")
 
 LeftOut = tuple[tuple[str, str], ...]
-"""Splits and files that are there and are not imported, each with the reason."""
+"""Splits and files that are not imported, each with the reason."""
 
 
 def choose_splits(source: Path, there: Sequence[str], reading: Reading) -> tuple[str, ...]:
-    """The splits that are asked for: train, valid, test and then others by name.
+    """Returns the splits that were asked for, or all: train, valid, test, then others by name.
 
     Raises:
-      JclipError: one is not there.
+      JclipError: one does not exist.
     """
     for split in reading.splits or ():
         if split not in there:
@@ -26,12 +26,12 @@ def choose_splits(source: Path, there: Sequence[str], reading: Reading) -> tuple
 
 
 def others(source: Path, taken: Sequence[Path], reason: str) -> LeftOut:
-    """Returns what a folder has beside the files that are taken, hidden files included, as one entry.
+    """Returns the files of a folder that are not read, hidden ones included, as one entry.
 
     Args:
       source: the folder.
-      taken: files in it.
-      reason: why the others are not, in short.
+      taken: files that are read.
+      reason: short reason why the others are not.
     """
     known = set(taken)
     left = sorted(each.name for each in source.iterdir() if each not in known)
@@ -44,19 +44,19 @@ def others(source: Path, taken: Sequence[Path], reason: str) -> LeftOut:
 def leave_out_blind(
     source: Path, splits: tuple[str, ...], reading: Reading, blind: Callable[[str], bool]
 ) -> tuple[tuple[str, ...], LeftOut]:
-    """Takes splits without labels out: MUGE's test split has pictures and texts, but not which belong together.
+    """Leaves out splits without labels. MUGE's test split does not say which texts belong to which pictures.
 
     Args:
       source: for the message.
-      splits: that were chosen.
-      reading: what the person said.
-      blind: whether a split is.
+      splits: chosen splits.
+      reading: the user's options.
+      blind: returns True for a split without labels.
 
     Returns:
-      The splits that stay, and those that do not.
+      The splits that stay, and those that are left out.
 
     Raises:
-      JclipError: a split that was asked for is blind, or all are.
+      JclipError: a split that was asked for has no labels, or all lack them.
     """
     dark = [split for split in splits if blind(split)]
     left = tuple(split for split in splits if split not in dark)

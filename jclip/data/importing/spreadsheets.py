@@ -1,4 +1,4 @@
-"""The layout of tables that spreadsheets and programs write: encoding, separator, the line "sep=;", header, columns."""
+"""Detects the layout of tables: encoding, separator, the line "sep=;", header, columns."""
 
 import csv
 import io
@@ -15,7 +15,7 @@ from jclip.data.importing.encodings import (
     sample,
     shown_encoding,
 )
-from jclip.data.importing.rows import Columns
+from jclip.data.importing.table_rows import Columns
 from jclip.errors import JclipError
 
 _SEPARATORS = {"\t": "tabs", ";": "semicolons", ",": "commas", "|": "vertical bars"}
@@ -24,13 +24,13 @@ _ROWS = 200  # that are looked at
 
 @dataclass(frozen=True)
 class Layout:
-    """The layout of a table.
+    """Layout of a table.
 
     Attributes:
-      encoding: Python's name of it.
-      copied: whether the table is read from a copy in UTF-8 with line feeds.
-      columns: of pictures, of captions, and of languages if they have one.
-      names: values of the column of pictures, in the first rows.
+      encoding: Python's name of the encoding.
+      copied: True if the table is read from a copy in UTF-8 with line feeds.
+      columns: columns of pictures, of captions, and of languages if there is one.
+      names: values of the picture column, in the first rows.
       said: the layout in words.
     """
 
@@ -54,12 +54,12 @@ def find_layout(
 
     Args:
       file: the table.
-      exists: whether a name in it is that of a picture's file.
-      picture, caption, language: columns that the person named, by number from 1 where there is no header.
-      separator, encoding: what the person said.
+      exists: returns True for the name of a picture's file.
+      picture, caption, language: columns that the user named; numbers from 1 if there is no header.
+      separator, encoding: what the user gave.
 
     Raises:
-      JclipError: it is not a table of text, or something of its layout cannot be told; the message says what to say.
+      JclipError: it is not a text table, or part of its layout cannot be told; the message names the option.
     """
     data, whole = sample(file)
     if not data.strip():
@@ -96,7 +96,7 @@ def find_layout(
 
 
 def _declared(text: str) -> tuple[str | None, str]:
-    """The separator that a first line "sep=;" names, as Excel writes it, and the text after that line."""
+    """Returns the separator of a first line "sep=;", as Excel writes it, and the text after that line."""
     line, _, rest = text.partition("\n")
     bare = line.strip("\r\"' ")
     if len(bare) == 5 and bare.lower().startswith("sep="):
@@ -107,7 +107,7 @@ def _declared(text: str) -> tuple[str | None, str]:
 
 
 def _rows(text: str, whole: bool, separator: str) -> list[list[str]]:
-    """The first rows that are not blank; none where the text cannot be cut so."""
+    """Returns the first rows that are not blank; none if the text cannot be split so."""
     rows: list[list[str]] = []
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator)
     try:
@@ -122,7 +122,7 @@ def _rows(text: str, whole: bool, separator: str) -> list[list[str]]:
 
 
 def _separator(file: Path, text: str, whole: bool, wanted: Sequence[str], most: int) -> str:
-    """The separator with which the columns that are wanted are there, or else most rows are as long as the first."""
+    """Returns the separator that gives the wanted columns, or else the most rows as long as the first."""
     best: tuple[tuple[float, float], str] | None = None
     for separator in _SEPARATORS:
         rows = _rows(text, whole, separator)
@@ -143,7 +143,7 @@ def _separator(file: Path, text: str, whole: bool, wanted: Sequence[str], most: 
 
 
 def _length(row: Sequence[str]) -> int:
-    """The number of columns up to the last that is not empty."""
+    """Returns the number of columns up to the last that is not empty."""
     return max((number for number, cell in enumerate(row, 1) if cell.strip()), default=0)
 
 
@@ -155,7 +155,7 @@ def _names(
     caption: str | None,
     language: str | None,
 ) -> tuple[tuple[str, ...], str]:
-    """The names of the columns that are read, numbers where there is no header; and in words how they were found."""
+    """Returns the names of the columns to read, numbers if there is no header; and how they were found, in words."""
     more = () if language is None else (language,)
     if picture is not None and caption is not None and picture.isdecimal() and caption.isdecimal():
         return (picture, caption, *more), f"pictures from column {picture}, captions from column {caption}"

@@ -1,4 +1,4 @@
-"""Data folders that change as a whole: a split is added, or pictures of split "train" become split "valid"."""
+"""Changes data folders atomically: adds a split, or moves pictures of split "train" to split "valid"."""
 
 import shutil
 from collections.abc import Callable, Mapping, Sequence
@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from jclip.data.importing.report import Report, Split
+from jclip.data.importing.report import ImportReport, SplitReport
 from jclip.data.importing.validation import TRAIN, VALID, Share, Side, divide, picture_numbers
 from jclip.data.sources.folders import Shard, open_folder, read_languages
 from jclip.data.sources.kinds import PAIRS, RecordKind, kind_by_features
@@ -24,14 +24,14 @@ _WRITTEN_ANEW = ("dataset_info.json", "features.json", "examples-", "languages-"
 
 @dataclass(frozen=True)
 class Contents:
-    """What a folder holds, or is to hold.
+    """Contents of a data folder.
 
     Attributes:
-      kind, classes: of its records.
-      shards: of each split, in order; in this folder or elsewhere.
-      languages: of each record of the splits of which they are known.
-      report: the contents of report.json.
-      files: others, which are copied.
+      kind, classes: kind of its records, and class names.
+      shards: shards of each split, in order; in this folder or elsewhere.
+      languages: language of each record, for splits where it is known.
+      report: contents of report.json.
+      files: other files, which are copied.
     """
 
     kind: RecordKind
@@ -42,11 +42,11 @@ class Contents:
     files: tuple[Path, ...] = ()
 
     def write(self, partial: Path, notes: Sequence[tuple[str, str]] = ()) -> None:
-        """Fills a folder that is being written.
+        """Writes a folder.
 
         Args:
-          partial: the folder.
-          notes: names and contents of text files that it gets too.
+          partial: folder that is being written.
+          notes: names and contents of text files to add.
         """
         gather_shards(partial, self.kind, self.shards, self.classes)
         for name, languages in self.languages.items():
@@ -67,10 +67,10 @@ class Contents:
 
 
 def read_contents(folder: Path) -> Contents:
-    """Returns what a data folder holds.
+    """Reads the contents of a data folder.
 
     Raises:
-      JclipError: it is not one, it is damaged, or an older version of jclip wrote it with other features.
+      JclipError: it is not a data folder, it is damaged, or an older version of jclip wrote it with other features.
     """
     info = open_folder(folder).info
     kind = kind_by_features(info.features)
@@ -92,7 +92,7 @@ def read_contents(folder: Path) -> Contents:
 
 
 def _report(folder: Path, kind: RecordKind) -> dict[str, Any]:
-    """The folder's report; an empty one where it has none, as folders that no import wrote."""
+    """Returns the folder's report; an empty one if it has none."""
     file = folder / REPORT
     if not file.exists():
         return {"format": "", "kind": kind.name, "splits": {}}
@@ -102,15 +102,15 @@ def _report(folder: Path, kind: RecordKind) -> dict[str, Any]:
 
 
 def check_addition(folder: Path, kind: RecordKind, classes: Sequence[str], splits: Sequence[str]) -> None:
-    """Checks that a folder can get more splits.
+    """Checks that splits can be added to a folder.
 
     Args:
-      folder: which.
+      folder: the folder.
       kind, classes: of the new records.
       splits: names of the new splits.
 
     Raises:
-      JclipError: it has records of another kind, other classes, or such a split.
+      JclipError: it has another record kind, other classes, or such a split.
     """
     contents = read_contents(folder)
     if contents.kind is not kind:
@@ -130,23 +130,23 @@ def split_folder(
     destination: Path | None = None,
     progress: Callable[[str, int, int], None] = lambda *_: None,
     notes: Sequence[tuple[str, str]] = (),
-) -> Report:
-    """Makes pictures of split "train" of a folder its split "valid", all captions of a picture on one side.
+) -> ImportReport:
+    """Moves pictures of split "train" to split "valid", with all captions of a picture on one side.
 
-    The folder is as it was until all is written; a split that was killed changes nothing.
+    The folder is unchanged until everything is written.
 
     Args:
-      folder: with pairs.
-      share: how many pictures, or which part.
-      destination: a new folder for the result; None to change the folder itself.
+      folder: a folder of pairs.
+      share: number or share of pictures.
+      destination: new folder for the result; None to change the folder itself.
       progress: called with (what is done, shards done, shards in all).
-      notes: names and contents of text files that the folder gets too.
+      notes: names and contents of text files to add.
 
     Returns:
       The counts of both splits.
 
     Raises:
-      JclipError: it has no split "train", or a split "valid", or other records than pairs, or too few pictures.
+      JclipError: it has no split "train", has a split "valid", has other records than pairs, or too few pictures.
     """
     target = destination or folder
     with lasting_folder(target) as work:
@@ -186,12 +186,12 @@ def _check_divisible(folder: Path, contents: Contents) -> None:
         )
 
 
-def _divided(contents: Contents, sides: Sequence[Side]) -> tuple[Report, Contents]:
-    report = Report(contents.report["format"], contents.kind.name)
+def _divided(contents: Contents, sides: Sequence[Side]) -> tuple[ImportReport, Contents]:
+    report = ImportReport(contents.report["format"], contents.kind.name)
     shards: dict[str, list[Shard]] = {}
     languages: dict[str, np.ndarray] = {}
     for name in (TRAIN, VALID):
-        split = report.splits.setdefault(name, Split())
+        split = report.splits.setdefault(name, SplitReport())
         mine = [side for side in sides if side.split == name and side.records]
         for side in mine:
             split.records += side.records

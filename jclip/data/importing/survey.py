@@ -1,8 +1,8 @@
-"""The two passes over a part: a survey of what may be kept, and then the writing of it as a shard.
+"""Two passes over a part: a survey of what is kept, then writing it as a shard.
 
-Between the two, duplicates are found over all parts. Each pass leaves its result in a file that is whole or absent, so
-that an import which was killed takes up the files that are there. Both are functions of the part and of the rules
-alone: the bytes do not depend on workers, machines or interruptions.
+Between the two, duplicates are found over all parts. Each pass writes its result to a file that is complete or absent,
+so that an interrupted import resumes. Both depend only on the part and the rules: the bytes are the same for any number
+of workers, machines or interruptions.
 """
 
 import contextlib
@@ -29,20 +29,20 @@ DUPLICATE = "exact duplicate"
 
 @dataclass
 class Skipped:
-    """How many units were skipped for which reason, and the first places."""
+    """Numbers of skipped units by reason, and the first places of each."""
 
     counts: Counter[str] = field(default_factory=Counter)
     places: dict[str, list[str]] = field(default_factory=dict)
 
     def note(self, place: str, reason: str, units: int = 1) -> None:
-        """Counts some more."""
+        """Counts some more units."""
         self.counts[reason] += units
         shown = self.places.setdefault(reason, [])
         if len(shown) < _SHOWN and place not in shown:
             shown.append(place)
 
     def add(self, other: "Skipped") -> None:
-        """Counts all of another."""
+        """Adds the counts of another."""
         for reason, count in other.counts.items():
             self.counts[reason] += count
             shown = self.places.setdefault(reason, [])
@@ -50,7 +50,7 @@ class Skipped:
 
     @property
     def units(self) -> int:
-        """All of them."""
+        """Number of all skipped units."""
         return sum(self.counts.values())
 
     def as_json(self) -> dict[str, Any]:
@@ -59,18 +59,18 @@ class Skipped:
 
     @classmethod
     def from_json(cls, found: dict[str, Any]) -> "Skipped":
-        """Returns what `as_json` gave."""
+        """Returns the counts of `as_json`."""
         return cls(Counter(found["counts"]), found["places"])
 
 
 @dataclass(frozen=True)
 class Task:
-    """A part and where its results lie.
+    """A part, and the files of its results.
 
     Attributes:
-      number: of the part, from 0.
-      part, kind, rules, classes: what is read, and how it is judged and stored.
-      folder: of all results.
+      number: number of the part, from 0.
+      part, kind, rules, classes: what is read, and how it is checked and stored.
+      folder: folder of all results.
     """
 
     number: int
@@ -81,12 +81,12 @@ class Task:
     folder: Path
 
     def file(self, name: str) -> Path:
-        """The result of that name: "survey.npz", "duplicates.npy", "shard", "spoken.npy", "shard.json"."""
+        """Returns the path of a result: "survey.npz", "duplicates.npy", "shard", "spoken.npy", "shard.json"."""
         return self.folder / f"{self.number:05d}.{name}"
 
 
 def survey(task: Task) -> None:
-    """The first pass: which units are kept, of which records, with a digest each.
+    """Runs the first pass: decides which units of which records are kept, and computes their digests.
 
     Raises:
       JclipError: the part cannot be read.
@@ -131,11 +131,11 @@ class Surveyed(NamedTuple):
     """Result of a survey.
 
     Attributes:
-      kept: which units are kept.
-      digests: of the units.
+      kept: True for each unit that is kept.
+      digests: digest of each unit.
       skipped: units that are not kept.
-      beside: entries of the source that are no data.
-      remarks: records that are kept and odd.
+      beside: entries of the source that are not data.
+      remarks: records that are kept but odd.
       entries: number of the source's entries.
     """
 

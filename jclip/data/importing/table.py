@@ -1,7 +1,7 @@
-"""CSV and TSV files with a path and a caption in each row, as spreadsheets write them and as open_clip reads them.
+"""CSV and TSV files with a path and a caption in each row, as spreadsheets write them and open_clip reads them.
 
-Rows of one picture become one record with several captions, which is how a picture that stands in five rows is stored,
-and decoded, once. Such rows need not be neighbours.
+Rows of one picture become one record with several captions, so that the picture is stored and decoded once. Such rows
+need not be neighbours.
 """
 
 import hashlib
@@ -14,10 +14,10 @@ import numpy as np
 
 from jclip.data.importing.encodings import write_utf8
 from jclip.data.importing.index import Index
-from jclip.data.importing.locating import WAYS, Pictures, find_prefix
 from jclip.data.importing.parts import USUAL_PICTURE, Found, Lost, Part, Reader, Reading, cut
-from jclip.data.importing.rows import Columns, Row, rows
+from jclip.data.importing.picture_paths import WAYS, PictureFinder, find_prefix
 from jclip.data.importing.spreadsheets import find_layout
+from jclip.data.importing.table_rows import Columns, TableRow, rows
 from jclip.data.sources.kinds import PAIRS, StoredPair
 from jclip.errors import JclipError, unreadable
 from jclip.io.reading import LARGEST_PICTURE, NotTaken, open_regular, read_regular
@@ -25,7 +25,7 @@ from jclip.io.reading import LARGEST_PICTURE, NotTaken, open_regular, read_regul
 MISSING = "the picture's file is missing"
 UNNAMED = "the row names no picture"
 TABLES = (".csv", ".tsv")
-"""Endings of tables that are found in a folder of pictures."""
+"""Extensions of tables that are found in a folder of pictures."""
 _HINTS = 5  # missing pictures of a part whose nearest names are searched; a report shows no more
 
 
@@ -34,13 +34,13 @@ class TableReader(Reader):
     """A file with paths and captions.
 
     Attributes:
-      file: it.
-      root: the folder of the pictures; paths are relative to it.
-      prefix: see `Pictures`.
-      split: that it becomes.
-      columns: path, caption, and the language where it has a column.
-      language: of the captions, where it has none.
-      encoding: Python's name of it; None where the file can be read as it is, which is UTF-8 with line feeds.
+      file: the file.
+      root: folder of the pictures; paths are relative to it.
+      prefix: see `PictureFinder`.
+      split: name of its split.
+      columns: path, caption, and the language if it has a column.
+      language: language of the captions without such a column.
+      encoding: Python's name of it; None if the file is read as it is, in UTF-8 with line feeds.
       said: the layout in words.
     """
 
@@ -54,7 +54,7 @@ class TableReader(Reader):
     said: tuple[str, ...] = ()
 
     def parts(self, workspace: Path, shard_bytes: int) -> Sequence[Part]:
-        """See `Reader`. Rows of one picture are brought together; the first of them gives its place in the order."""
+        """See `Reader`. A record's place in the order is that of its first row."""
         text = self._text(workspace)
         if self.encoding is not None and not text.exists():
             write_utf8(self.file, self.encoding, text)
@@ -70,19 +70,19 @@ class TableReader(Reader):
         prefix = [f"{self.root} taken for {self.prefix}"] if self.prefix else []
         return (*self.said, *prefix, *found)
 
-    def pictures(self) -> Pictures:
-        """Returns what finds the pictures."""
-        return Pictures(self.root, self.prefix)
+    def pictures(self) -> PictureFinder:
+        """Returns the finder of pictures."""
+        return PictureFinder(self.root, self.prefix)
 
-    def rows(self, workspace: Path, offset: int = 0, number: int = 1) -> Iterator[Row]:
-        """Yields the rows from one whose first byte and line are known."""
+    def rows(self, workspace: Path, offset: int = 0, number: int = 1) -> Iterator[TableRow]:
+        """Yields the rows, from one whose first byte and line are known."""
         return rows(self._text(workspace), self.columns, offset, number)
 
     def _text(self, workspace: Path) -> Path:
         return self.file if self.encoding is None else workspace / f"{self.file.name}.utf-8"
 
     def _index(self, text: Path) -> dict[str, np.ndarray]:
-        """Where each row begins and which group it belongs to, groups in the order of their first rows."""
+        """Returns the offset of each row and its group; groups are in the order of their first rows."""
         keys, offsets, numbers, ways = array("q"), array("q"), array("q"), array("q")
         pictures = self.pictures()
         for row in rows(text, self.columns):
@@ -106,7 +106,7 @@ def _bytes(text: str) -> bytes:
 
 
 def _begins(groups: np.ndarray) -> np.ndarray:
-    """Where each run of equal numbers begins, and the end."""
+    """Returns the start of each run of equal numbers, and the end."""
     return np.append(np.flatnonzero(np.diff(groups, prepend=-1)), len(groups))
 
 
@@ -114,7 +114,7 @@ def open_table(source: Path, reading: Reading) -> TableReader:
     """Opens a table, or the only one in a folder.
 
     Raises:
-      JclipError: it is missing, it is not a table of text, or its columns or encoding cannot be told.
+      JclipError: it is missing, is not a text table, or its columns or encoding cannot be told.
     """
     file = the_table(source) if source.is_dir() else source
     if file is None:
@@ -130,7 +130,7 @@ def open_table(source: Path, reading: Reading) -> TableReader:
         raise JclipError(f"--root {root} is not a folder: name the one that the pictures' paths begin in")
     layout = find_layout(
         file,
-        lambda name: Pictures(root).find(name)[0] is not None,
+        lambda name: PictureFinder(root).find(name)[0] is not None,
         reading.picture,
         reading.caption,
         reading.language_column,
@@ -152,7 +152,7 @@ def open_table(source: Path, reading: Reading) -> TableReader:
 
 
 def the_table(folder: Path) -> Path | None:
-    """Returns the only table in a folder; None where there is none, or another."""
+    """Returns the only table in a folder; None if there is none or several."""
     found = [
         file
         for file in sorted(folder.iterdir())
@@ -177,7 +177,7 @@ class _Part:
         pictures, hints = self.reader.pictures(), _HINTS
         for picture in range(self.start, self.stop):
             span = range(int(begins[picture]), int(begins[picture + 1]))
-            found: list[Row] = []
+            found: list[TableRow] = []
             for n in span:
                 row = next(self.reader.rows(self.workspace, int(table["offset"][n]), int(table["number"][n])))
                 if row.fault or not row[0].strip():
@@ -205,5 +205,5 @@ class _Part:
             languages = tuple(row[2] if len(row) > 2 else self.reader.language for row in found)
             yield Found(self._place(found[0]), StoredPair(image, tuple(row[1] for row in found), languages))
 
-    def _place(self, row: Row) -> str:
+    def _place(self, row: TableRow) -> str:
         return f"{self.reader.file.name}, line {row.number}"

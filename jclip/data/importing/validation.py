@@ -1,7 +1,7 @@
-"""Splits of pairs by picture: some pictures, with all their captions, are kept for validation.
+"""Validation splits by picture: some pictures, with all their captions, are kept for validation.
 
-Which ones follows from the picture's content alone. With a share, a picture is on the same side whatever else the
-source holds and in whatever order; equal pictures are always on one side.
+The picture's bytes decide. With a share, a picture is on the same side whatever else the source holds; equal pictures
+are always on one side.
 """
 
 import re
@@ -25,11 +25,11 @@ _ALL = 1 << 63  # picture numbers are below it
 
 @dataclass(frozen=True)
 class Share:
-    """Pictures to keep for validation: a number of them, or a part.
+    """Number or share of pictures to keep for validation.
 
     Attributes:
-      count: the number; None for a part.
-      share: the part, between 0 and 1; None for a number.
+      count: the number; None for a share.
+      share: the share, between 0 and 1; None for a number.
     """
 
     count: int | None = None
@@ -55,10 +55,10 @@ class Share:
         return f"{self.count}" if self.count is not None else f"{100 * (self.share or 0):g}%"
 
     def bound(self, numbers: np.ndarray) -> int:
-        """Returns the number below which pictures are kept for validation; at least one is on each side.
+        """Returns the number below which pictures are kept for validation; each side has at least one.
 
         Args:
-          numbers: int64 numbers of the pictures, from `picture_identity`; equal ones are one picture.
+          numbers: int64 identities of the pictures, from `picture_identity`; equal ones are one picture.
 
         Raises:
           JclipError: there are too few pictures.
@@ -83,20 +83,20 @@ class Share:
 
 
 def picture_numbers(shard: Path, kind: RecordKind) -> np.ndarray:
-    """Returns the number of the picture of each record of a shard, int64."""
+    """Returns the identity of each record's picture of a shard, int64."""
     several = list_features(kind.features(("",)))
     return np.array([picture_identity(parse_example(raw, several)["image"]) for raw in read_raw_shard(shard)], np.int64)
 
 
 @dataclass
 class Side:
-    """What one side of a divided shard holds.
+    """One side of a divided shard.
 
     Attributes:
       split: "train" or "valid".
-      file: the shard of this side, which may have no records.
+      file: its shard, which may have no records.
       records, units: their numbers.
-      languages: units of each language.
+      languages: number of units of each language.
       record_languages: language of each record.
     """
 
@@ -118,13 +118,13 @@ class Side:
 
 
 def divide(shard: Path, kind: RecordKind, bound: int, files: dict[str, Path]) -> list[Side]:
-    """Writes the records of a shard to two, unchanged and in their order.
+    """Divides the records of a shard into two shards, unchanged and in order.
 
     Args:
-      shard: which.
-      kind: of its records.
+      shard: the shard.
+      kind: kind of its records.
       bound: see `Share.bound`.
-      files: the new shard of each side.
+      files: new shard of each side.
 
     Returns:
       Both sides, train first.

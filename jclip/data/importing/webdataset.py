@@ -1,7 +1,7 @@
-"""webdataset tars: members KEY.jpg (or .png, .webp, …) and KEY.txt or KEY.json with the caption, next to each other.
+"""webdataset tars: members KEY.jpg (or .png, .webp, …) next to KEY.txt or KEY.json with the caption.
 
-A tar is read from its beginning to its end, compressed or not, and becomes one shard. Every member is in a record, or
-is counted with a reason; see `pairing` for which belong together.
+A tar is read sequentially, compressed or not, and becomes one shard. Every member is in a record, or is counted with a
+reason; `pairing` decides which belong together.
 """
 
 from collections.abc import Iterator, Sequence
@@ -11,7 +11,7 @@ from heapq import heappop, heappush
 from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
-from jclip.data.importing.archives import read_tar, said_as_damage
+from jclip.data.importing.archives import read_tar, reporting_damage
 from jclip.data.importing.lines import LONGEST_TEXT
 from jclip.data.importing.pairing import JSON, TEXTS, Pair, pair
 from jclip.data.importing.parts import UNCAPTIONED, Beside, Found, Lost, Part, Reader, Reading
@@ -24,11 +24,11 @@ from jclip.io.reading import LARGEST_PICTURE, TOO_LARGE, said_size
 _CAPTION = "caption"
 _ENDS = ("tar", "tar.gz", "tgz", "tar.bz2", "tbz2", "tar.xz", "txz")
 
-# What bounds the memory that a tar takes.
+# Bounds of the memory that a tar takes.
 LARGEST_GROUP = 1 << 16
-"""Most members with names that begin alike; of more, each stretch of so many is paired by itself."""
+"""Maximum number of members of a group; a longer group is divided, and each piece is paired by itself."""
 LARGEST_HELD = 512 << 20
-"""Most bytes of pictures and captions that wait for the other one of their pair."""
+"""Maximum number of bytes of pictures and captions that wait for the other one of their pair."""
 _LONGEST_NAME = 4096
 
 _HIDDEN = "hidden member"
@@ -43,10 +43,10 @@ class TarReader(Reader):
     """Tars, in the order of their names.
 
     Attributes:
-      split: that they become.
+      split: name of their split.
       left_out: see `Reader`.
-      caption: the key of JSON members; None for KEY.txt first, and then "caption".
-      language: of the captions.
+      caption: key in JSON members; None prefers KEY.txt, then the key "caption".
+      language: language of the captions.
     """
 
     split: str = "train"
@@ -55,12 +55,12 @@ class TarReader(Reader):
     left_out: LeftOut = ()
 
     def parts(self, workspace: Path, shard_bytes: int) -> Sequence[Part]:
-        """See `Reader`: a tar each, for a tar is not read from its middle."""
+        """See `Reader`. Each tar is a part, because a tar cannot be read from its middle."""
         return [_Part(self.split, file, self.caption, self.language) for file in self.files]
 
 
 def open_tars(source: Path, reading: Reading) -> TarReader:
-    """Opens a tar, or all of a folder or of a pattern with * and ?.
+    """Opens a tar, all tars of a folder, or those that match a pattern with * and ?.
 
     Raises:
       JclipError: there is none.
@@ -95,7 +95,7 @@ class _Part:
     def records(self) -> Iterator[Found | Lost | Beside]:
         captions = JSON if self.caption else (*TEXTS, *JSON)
         # The names of a group are read before its contents, so that only what is in a pair is held.
-        with said_as_damage(self.file), closing(read_tar(self.file)) as tar:
+        with reporting_damage(self.file), closing(read_tar(self.file)) as tar:
             for group in _groups(self.file, captions):
                 waiting: dict[str, bytes] = {}
                 for at, name in enumerate(group.names):
@@ -111,7 +111,7 @@ class _Part:
     def _item(
         self, group: "_Group", at: int, name: str, stream: IO[bytes] | None, waiting: dict[str, bytes]
     ) -> Found | Lost | Beside | None:
-        """What becomes of a member; None while it waits for the other one of its pair."""
+        """Returns the result of a member; None while it waits for the other one of its pair."""
         place = f"{self.file.name}, {name[:200]}"
         if at in group.beside:
             return Beside(place, group.beside[at])
@@ -145,13 +145,13 @@ class _Part:
 
 @dataclass
 class _Group:
-    """Members next to each other, and what becomes of each, by its number in the group.
+    """Neighbouring members, and the result of each, by its number in the group.
 
     Attributes:
-      names: of all.
-      pairs: of a picture or a caption, its pair.
-      lost: the reason, and the number of members that are lost by it; 0 for one that is counted with another.
-      beside: the reason.
+      names: all names.
+      pairs: pair of each picture or caption.
+      lost: reason, and number of members that are lost by it; 0 for one that is counted with another.
+      beside: reason.
     """
 
     names: list[str] = field(default_factory=list)
@@ -161,7 +161,7 @@ class _Group:
 
 
 def _groups(file: Path, captions: Sequence[str]) -> Iterator[_Group]:
-    """Yields the members of a tar, by what the names are up to the first dot, in stretches that stand together."""
+    """Yields stretches of neighbouring members with the same name up to the first dot."""
     group, sizes, mark = _Group(), list[int](), ""
     for name, size, stream in read_tar(file):
         this = mark
@@ -185,7 +185,7 @@ def _groups(file: Path, captions: Sequence[str]) -> Iterator[_Group]:
 
 
 def _odd(name: str, special: bool) -> str:
-    """Why a member is not looked at; empty where it is."""
+    """Returns the reason to ignore a member; empty if there is none."""
     parts = PurePosixPath(name).parts
     # webdataset keeps names with two underlines at both ends for itself, and macOS a folder __MACOSX.
     own = not parts or (parts[-1].startswith("__") and parts[-1].partition(".")[0].endswith("__"))
@@ -197,7 +197,7 @@ def _odd(name: str, special: bool) -> str:
 
 
 def _decided(group: _Group, sizes: Sequence[int], captions: Sequence[str]) -> _Group:
-    """The group with what becomes of each of its members, by names and sizes alone."""
+    """Returns the group with the result of each member, by names and sizes alone."""
     looked_at = [at for at in range(len(group.names)) if at not in group.lost and at not in group.beside]
     found = pair([PurePosixPath(group.names[at]).name for at in looked_at], captions)
     group.lost |= {looked_at[number]: (reason, 1) for number, reason in found.lost.items()}

@@ -1,6 +1,6 @@
-"""Running a function of one task over all tasks: here, in processes of this machine, or on Apache Beam.
+"""Runs a function over all tasks: in this process, in worker processes, or on Apache Beam.
 
-The functions return nothing: what they find they leave in files.
+The functions return nothing; they write their results to files.
 """
 
 import multiprocessing
@@ -16,14 +16,14 @@ from jclip.errors import JclipError
 from jclip.io.files import Unfinished
 
 Run = Callable[[Callable[[Task], None], Sequence[Task], Callable[[Task], None]], None]
-"""(function, tasks, called with each task that is done): runs them, and raises what one of them raised."""
+"""Runner: (function, tasks, callback for each finished task). Raises the error of a task."""
 
 
 def in_processes(count: int) -> Run:
-    """Runs tasks in so many processes; in this one if it is 1.
+    """Returns a runner that uses `count` processes; this process if it is 1.
 
-    Raises, when it runs:
-      JclipError: as the functions do, of the first task in order that is known to have failed.
+    The runner raises:
+      JclipError: the error of the first task, in order, that is known to have failed.
       Unfinished: a process was killed.
     """
 
@@ -46,29 +46,29 @@ def in_processes(count: int) -> Run:
                     "a worker process was killed, perhaps for want of memory: start the same command again, with fewer "
                     "--workers, and it goes on from here"
                 ) from None
-            except JclipError as error:  # of a task, or of `done`
+            except JclipError as error:  # from a task, or from `done`
                 pool.shutdown(cancel_futures=True)
                 failed = [future for future in futures if not future.cancelled() and future.exception()]
                 raise (failed[0].exception() if failed else error) from None  # type: ignore[misc]
             except BaseException:
                 pool.shutdown(wait=False, cancel_futures=True)
                 for worker in set(multiprocessing.active_children()) - others:
-                    worker.terminate()  # what it leaves is whole or absent
+                    worker.terminate()  # its files are complete or absent
                 raise
 
     return run
 
 
 def on_beam(options: Sequence[str] = ()) -> Run:
-    """Runs tasks on Apache Beam: on its direct runner, unless the options name another.
+    """Returns a runner that uses Apache Beam: its direct runner, unless the options name another.
 
-    All machines must see the source and the destination under the same names.
+    All machines must see the source and the destination under the same paths. The runner raises the functions' errors.
 
     Args:
-      options: Beam's own, as "--runner=FlinkRunner".
+      options: Beam's options, such as "--runner=FlinkRunner".
 
     Raises:
-      JclipError: Apache Beam is not installed; when it runs, as the functions do.
+      JclipError: Apache Beam is not installed.
     """
     try:
         import apache_beam as beam
@@ -91,7 +91,7 @@ def on_beam(options: Sequence[str] = ()) -> Run:
 
 
 class _Noting:
-    """A function whose JclipErrors are left in a file: a runner would wrap them, and try again."""
+    """Function that writes its JclipErrors to a file, because a Beam runner would wrap them and retry."""
 
     def __init__(self, function: Callable[[Task], None]):
         self._function = function

@@ -1,4 +1,4 @@
-"""A contact sheet of a data folder: pictures with their captions, to look at before anything is trained on them."""
+"""Contact sheet of a data folder: pictures with their captions, to look at before training."""
 
 import base64
 import contextlib
@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from PIL import Image, ImageDraw, ImageFont
 
-from jclip.data.inspecting.inspect import class_labels, folder_kind, spread
+from jclip.data.inspecting.statistics import class_labels, folder_kind, spread
 from jclip.data.sources.folders import LabelledFolder, read_split
 from jclip.data.sources.kinds import LABELLED, PARALLEL
 from jclip.errors import JclipError
@@ -27,7 +27,7 @@ _MISSING = (200, 60, 60)
 
 
 class Cell(NamedTuple):
-    """A picture on the sheet, or None where it cannot be read, its heading, and what stands under it by language."""
+    """A picture on the sheet (None if it cannot be read), its heading, and its captions by language."""
 
     picture: Image.Image | None
     heading: str
@@ -35,7 +35,7 @@ class Cell(NamedTuple):
 
 
 def cells(folder: Path, split: str, count: int) -> list[Cell]:
-    """Records of a split, evenly spread over it, made small.
+    """Returns records of a split, evenly spread over it, with small pictures.
 
     Raises:
       JclipError: the folder has no pictures.
@@ -61,14 +61,14 @@ def write_sheet(file: Path, folder: Path, split: str, count: int = 48, font: Pat
     """Writes a sheet as .png or .html.
 
     Args:
-      file: which ends in .png or .html and must not be there yet.
-      folder, split: whose records are shown.
-      count: of pictures.
-      font: a TrueType or OpenType file for the captions of a .png; without it one for Chinese is used that fontconfig
-        knows, or else only captions in Latin letters are shown there. A page leaves that to the browser.
+      file: a new file that ends in .png or .html.
+      folder, split: split to show.
+      count: number of pictures.
+      font: TrueType or OpenType file for the captions of a .png. By default, a Chinese font that fontconfig knows;
+        without one, only captions in Latin letters are drawn. An .html leaves fonts to the browser.
 
     Raises:
-      JclipError: the file has another ending or is there already, the folder has no pictures, or the font is none.
+      JclipError: the file has another extension or exists, the folder has no pictures, or the font cannot be read.
     """
     if file.suffix not in (".png", ".html"):
         raise JclipError(f"--sheet {file} is not possible: give a name that ends in .png or .html")
@@ -113,7 +113,7 @@ def _drawn(found: Sequence[Cell], font: Path | None) -> Image.Image:
 
 
 def _letters(font: Path | None, text: str) -> tuple[Any, bool]:
-    """A font, and whether it has more than Latin letters: the one that is named, or one for Chinese from fontconfig."""
+    """Returns a font, and True if it has more than Latin letters: the given one, or a Chinese one of fontconfig's."""
     if font is not None:
         try:
             return ImageFont.truetype(font, _LINE - 3), True

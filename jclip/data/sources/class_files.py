@@ -1,4 +1,4 @@
-"""The files of a folder of classes: pictures, and what is no picture with the reason, for import and for evaluation."""
+"""Files of a folder of classes: pictures, and others with the reason why they are not, for imports and evaluation."""
 
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -16,18 +16,18 @@ NO_FILE = "the file is a link to nowhere"
 SPECIAL = "not a regular file"
 
 BESIDE = (HIDDEN, OUTSIDE)
-"""Reasons of files that nobody takes for data: they are counted, and are not a fault of the source."""
+"""Reasons of files that are not data: they are counted, and are not a fault of the source."""
 
 
 class Sorted(NamedTuple):
-    """A file, and why it is left out; empty where it is a picture."""
+    """A file, and the reason why it is left out; empty for a picture."""
 
     file: Path
     reason: str = ""
 
 
 def sorted_out(folder: Path) -> list[Sorted]:
-    """Returns every file in the folder of a class and below, in the order of the names.
+    """Returns every file in a class folder and below, in the order of the names.
 
     Raises:
       JclipError: a folder cannot be listed.
@@ -36,11 +36,11 @@ def sorted_out(folder: Path) -> list[Sorted]:
 
 
 def outside(folder: Path, read: Iterable[Path] = ()) -> Iterator[Sorted]:
-    """Yields the files beside the folders of classes, and those in hidden folders.
+    """Yields the files beside the class folders, and those in hidden folders.
 
     Args:
-      folder: that has the folders of classes.
-      read: files of names, which are left out here.
+      folder: folder of the class folders.
+      read: files of class names, which are skipped.
 
     Raises:
       JclipError: a folder cannot be listed.
@@ -54,7 +54,7 @@ def outside(folder: Path, read: Iterable[Path] = ()) -> Iterator[Sorted]:
 
 
 def class_folders(folder: Path) -> list[str]:
-    """Returns the names of the folders in a folder that are not hidden.
+    """Returns the names of a folder's sub-folders that are not hidden.
 
     Raises:
       JclipError: it cannot be listed.

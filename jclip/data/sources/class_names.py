@@ -1,4 +1,4 @@
-"""How folders of classes are numbered, and files that name the classes: for whoever imports and whoever scores them."""
+"""Numbering of class folders, and files of class names, for imports and evaluation."""
 
 import re
 import unicodedata
@@ -11,15 +11,15 @@ from jclip.io.reading import read_regular
 from jclip.plain import shown
 
 LARGEST = 64 << 20
-"""Most bytes of a file of names."""
+"""Maximum bytes of a file of names."""
 
 _BREAK = re.compile("[\n\v\f\r\x1c-\x1e\x85\u2028\u2029]")  # where str.splitlines and editors begin a line
 
 
 def in_order(folders: Iterable[str]) -> list[str]:
-    """Names of classes' folders by class: as numbers where all are numbers, else as torchvision's ImageFolder has it.
+    """Returns the names of class folders by class number: numerically if all are numbers, else sorted like torchvision.
 
-    ImageFolder puts 10 before 2, and with it the wrong line of a file of names on both.
+    torchvision's ImageFolder puts 10 before 2, which would pair both with the wrong line of a file of names.
 
     >>> in_order(["10", "2", "1"])
     ['1', '2', '10']
@@ -29,15 +29,15 @@ def in_order(folders: Iterable[str]) -> list[str]:
 
 
 def check_names(place: Path, names: Iterable[str]) -> None:
-    """Checks that a list of one name a line can hold the names of classes' folders, and that no two become one in it.
+    """Checks that class folder names can be stored one a line, and that no two become equal.
 
     Args:
-      place: the folder that they are in, for messages.
-      names: of the folders.
+      place: their folder, for messages.
+      names: names of the class folders.
 
     Raises:
-      JclipError: a name with a line break, blank, with white space around it, or with bytes that are not UTF-8; or two
-        that are the same text in Unicode.
+      JclipError: a name has a line break, is blank, has surrounding white space or bytes that are not UTF-8; or two are
+        the same text in Unicode.
     """
     found = list(names)
     for name in found:
@@ -47,14 +47,14 @@ def check_names(place: Path, names: Iterable[str]) -> None:
 
 
 def check_distinct(place: Path, names: Iterable[str]) -> None:
-    """Checks that the names of classes' folders are texts, and that no two are one text in Unicode.
+    """Checks that class folder names are UTF-8, and that no two are the same text in Unicode.
 
     Args:
-      place: the folder that they are in, for messages.
-      names: of the folders.
+      place: their folder, for messages.
+      names: names of the class folders.
 
     Raises:
-      JclipError: a name with bytes that are not UTF-8, or two that differ in nothing that a model reads.
+      JclipError: a name has bytes that are not UTF-8, or two differ only in white space or Unicode form.
     """
     seen: dict[str, str] = {}
     for name in names:
@@ -83,11 +83,11 @@ def _unlistable(name: str) -> str:
 def check_stored(folder: Path, names: Iterable[str]) -> None:
     """Checks that a data folder has one name for each of its classes.
 
-    Folders that older versions wrote may have more or fewer, where a class folder's name held a line break or was
-    blank; their pictures would then count as others.
+    Folders of older versions may have another number of names, if a class folder's name had a line break or was blank.
+    Their pictures would count for the wrong class.
 
     Raises:
-      JclipError: it has not.
+      JclipError: the numbers differ.
     """
     try:
         features = read_object(folder / "features.json")["featuresDict"]["features"]
@@ -105,10 +105,10 @@ def check_stored(folder: Path, names: Iterable[str]) -> None:
 
 
 def read_names(file: Path) -> list[str]:
-    """Returns the names of classes in a file, one a line.
+    """Reads class names from a file, one a line.
 
     Raises:
-      JclipError: it cannot be read, a line is empty, or a name holds a character that some programs take for a line's
+      JclipError: it cannot be read, a line is empty, or a name holds a character that some programs take for a line
         end.
     """
     try:
@@ -129,7 +129,7 @@ def read_names(file: Path) -> list[str]:
 
 
 def read_labels(folder: Path) -> dict[str, list[str]]:
-    """Returns what a data folder's classes are called, by language, from its labels.json; empty where there is none.
+    """Returns a data folder's class names by language, from its labels.json; empty if there is none.
 
     Raises:
       JclipError: it cannot be read.

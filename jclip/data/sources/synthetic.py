@@ -1,4 +1,4 @@
-"""Made-up pictures and captions: for tests, for trying a recipe out, and for measuring speed without any data."""
+"""Synthetic pictures and captions: for tests, for trying recipes, and for measuring speed without data."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +11,8 @@ from jclip.data.sources.records import Pair, Translation
 from jclip.data.sources.source import Source
 from jclip.images.preprocess import Preprocessing
 from jclip.ranges import AtLeastOne, Positive, Share
-from jclip.tokenizers.text import Kind, Tokenizer, train_clip_bpe, train_unigram, wordpiece
+from jclip.tokenizers.text import Tokenizer, train_clip_bpe, train_unigram, wordpiece
+from jclip.tokenizers.vocabulary import TokenizerKind
 
 _COLOURS = ("red", "green", "blue", "yellow", "white", "black", "orange", "violet")
 _THINGS = ("apple", "bicycle", "castle", "dragon", "elephant", "flower", "guitar", "hammer")
@@ -28,10 +29,10 @@ class SyntheticPairs:
     """Random blocks of colour, each with a caption of three words.
 
     Attributes:
-      count: records.
-      size: pixels of a picture's side before preprocessing.
-      seed: of the pictures.
-      weight: in a mixture.
+      count: number of records.
+      size: height and width of a picture in pixels, before preprocessing.
+      seed: seed of the pictures.
+      weight: share in a mixture.
     """
 
     count: AtLeastOne = 256
@@ -42,7 +43,7 @@ class SyntheticPairs:
     gives: ClassVar[type] = Pair
 
     def open(self, preprocessing: Preprocessing | None = None) -> list[Pair]:
-        """All of them, made at once."""
+        """Returns all records, made at once."""
         del preprocessing
         return [Pair((_blocks(self, n),), (caption(n),), (n,), n) for n in range(self.count)]
 
@@ -50,7 +51,7 @@ class SyntheticPairs:
 @kind_of(Source)
 @dataclass(frozen=True)
 class SyntheticParallel:
-    """The captions of `SyntheticPairs`, in English and in something like Chinese."""
+    """Captions of `SyntheticPairs`, in English and in something like Chinese."""
 
     count: AtLeastOne = 256
     english_share: Share = 0.5
@@ -59,25 +60,25 @@ class SyntheticParallel:
     gives: ClassVar[type] = Translation
 
     def open(self, preprocessing: Preprocessing | None = None) -> list[Translation]:
-        """All of them, made at once."""
+        """Returns all records, made at once."""
         del preprocessing
         return [Translation(caption(n), translation(n)) for n in range(self.count)]
 
 
 def caption(number: int) -> str:
-    """The caption of a record: "red apple 0", "green apple 1", …"""
+    """Returns the caption of a record: "red apple 0", "green apple 1", …"""
     colour = _COLOURS[number % len(_COLOURS)]
     return f"{colour} {_THINGS[number // len(_COLOURS) % len(_THINGS)]} {number}"
 
 
 def translation(number: int) -> str:
-    """The same caption, the other language."""
+    """Returns the caption of a record in the other language."""
     colour, thing, ordinal = caption(number).split()
     return f"{_FOREIGN[colour]}{_FOREIGN[thing]} {ordinal}"
 
 
-def write_tokenizer(kind: Kind, folder: Path) -> Tokenizer:
-    """A small tokenizer of that kind which can spell the synthetic captions, saved to `folder`."""
+def write_tokenizer(kind: TokenizerKind, folder: Path) -> Tokenizer:
+    """Trains a small tokenizer on the synthetic captions, and saves it to `folder`."""
     texts = [make(number) for number in range(512) for make in (caption, translation)]
     if kind in ("wordpiece", "bert"):
         words = {word for text in texts for word in text.split()[:-1] if word.isascii()}

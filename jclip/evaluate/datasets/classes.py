@@ -158,7 +158,7 @@ def _read_labels(file: Path) -> ClassSet:
         classes = []
         for word in (part.strip() for part in said.split(",")):
             if keys.count(word) > 1:
-                raise JclipError(f"{file}, line {number}: {word[:60]!r} names two classes in {names}: use its number")
+                raise JclipError(f"{file}, line {number}: {word[:60]!r} names two classes in {names}: give its number")
             if word not in keys and not (word.isdecimal() and len(word) <= _DIGITS):
                 wanted = f"neither a number of up to {_DIGITS} digits nor a name in classes.txt"
                 raise JclipError(f"{file}, line {number}: {word[:60]!r} is {wanted}")

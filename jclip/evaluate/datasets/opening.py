@@ -150,8 +150,8 @@ def _languages(
         raise JclipError(f"{data} has no {split} captions in {lost[0]}: it has {', '.join(available)}")
     if not available and len(wanted) > 1:
         raise JclipError(
-            f"{data} does not tell the languages of its captions, but --languages names {', '.join(wanted)}: name one, "
-            "or give each language a folder of its own"
+            f"{data} does not say in which languages its captions are, so --languages names one, not "
+            f"{', '.join(wanted)}: give one, or each language a folder of its own"
         )
     return wanted or available or [""]
 

@@ -15,7 +15,7 @@ from jclip.data.importing.formats import FORMATS, open_source
 from jclip.data.importing.limits import Limit
 from jclip.data.importing.lines import scan
 from jclip.data.importing.parts import Reading
-from jclip.data.importing.report import Split
+from jclip.data.importing.report import SplitReport
 from jclip.data.sources.kinds import KeepRules
 from jclip.errors import JclipError
 from jclip.plain import shown
@@ -78,7 +78,7 @@ def import_temporarily(place: Path, split: str) -> TemporaryFolder:
     return _counted(beside / "data", report.splits[split])
 
 
-def _counted(folder: Path, split: Split) -> TemporaryFolder:
+def _counted(folder: Path, split: SplitReport) -> TemporaryFolder:
     left = [
         f"{count:,} x {shown(reason)} ({shown(some.places[reason][0])})"
         for some in (split.skipped, split.beside)

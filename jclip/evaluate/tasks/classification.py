@@ -118,7 +118,7 @@ def evaluate(
 
 
 def as_evaluation(
-    tests: ClassificationTests, found: Sequence[Classified], *, model: str = "", settings: Mapping[str, str]
+    tests: ClassificationTests, found: Sequence[Classified], *, model: str = "model", settings: Mapping[str, str]
 ) -> Evaluation:
     """Returns the evaluation of all prompt ensembles."""
 

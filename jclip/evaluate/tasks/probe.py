@@ -78,7 +78,7 @@ def evaluate(
 
 
 def as_evaluation(
-    splits: ProbeSplits, found: Sequence[Probed], *, model: str = "", settings: Mapping[str, str]
+    splits: ProbeSplits, found: Sequence[Probed], *, model: str = "model", settings: Mapping[str, str]
 ) -> Evaluation:
     """Returns the evaluation of all numbers of shots, with a gallery of the last."""
     results = Results(model, tuple(one.result for one in found), dict(settings))

@@ -73,7 +73,7 @@ def evaluate(
     tests: RetrievalTests,
     encoded: Iterable[Encoded],
     *,
-    model: str = "",
+    model: str = "model",
     settings: Mapping[str, str],
     resamples: int = RESAMPLES,
     features_too: bool = False,

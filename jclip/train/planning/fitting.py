@@ -17,21 +17,21 @@ from jclip.train.assembly import devices_of
 from jclip.train.configuration import Run
 from jclip.train.planning.plan import assemble_shapes, device_bytes
 
-_WORTH = 0.98  # a change that leaves more than this of the memory is not worth what it costs
+_WORTH = 0.98  # changes that leave more than this share of the memory are not worth their cost
 
 Proposal = Callable[[Run, set[int]], Run | None]
-"""(run, the stages that do not fit) -> the run that needs less, or None where this has been taken to its end."""
+"""(run, stages that do not fit) -> a run that needs less memory, or None if this change has reached its limit."""
 
 
 @dataclass(frozen=True)
 class Fit:
-    """Whether the stages of a run fit the devices, and what makes them.
+    """Result of `fit`.
 
     Attributes:
       memory: bytes of one device.
-      needs: bytes that each stage takes of it, as configured.
-      overrides: words for the command line that change the run to need less; none where all fits, or nothing helps.
-      then: bytes that each stage takes with them.
+      needs: bytes of each stage on it, as configured.
+      overrides: command-line options that make the run need less; empty if everything fits, or if nothing helps.
+      then: bytes of each stage with the overrides.
     """
 
     memory: int
@@ -41,12 +41,12 @@ class Fit:
 
     @property
     def fits(self) -> bool:
-        """Whether all stages fit, with the overrides."""
+        """True if all stages fit, with the overrides."""
         return max(self.then) <= self.memory
 
 
 def compiled_need(run: Run, index: int, tokenizer: Tokenizer | None = None) -> int:
-    """Bytes that a stage takes of a device, by the compiler; the tokenizer as for `plan`.
+    """Returns the bytes of a stage on one device, by the compiler; the tokenizer as for `plan`.
 
     Raises:
       JclipError: the run is not possible, or not on these devices.
@@ -55,15 +55,15 @@ def compiled_need(run: Run, index: int, tokenizer: Tokenizer | None = None) -> i
 
 
 def fit(run: Run, memory: int, needs: tuple[int, ...], need: Callable[[Run, int], int] = compiled_need) -> Fit:
-    """The first changes under which every stage fits, or else those with which they need the least.
+    """Returns the first changes with which every stage fits, or those with which they need the least.
 
-    Only stages that do not fit are looked at anew, and at the end the others once.
+    Only stages that do not fit are compiled again; the others once, at the end.
 
     Args:
       run: the configuration.
       memory: bytes of one device.
-      needs: bytes that each stage takes, as `plan` found them.
-      need: tells what a stage of a changed run takes.
+      needs: bytes of each stage, from `plan`.
+      need: (changed run, stage) -> its bytes.
     """
     best, now, old = run, dict(enumerate(needs)), set[int]()
     micro_batches = (partial(_micro_batches, index) for index in now)
@@ -110,7 +110,7 @@ def _with_stages(run: Run, chosen: set[int], change: Callable[[Stage], Stage]) -
 
 
 def _differs(run: Run, changed: Run, index: int) -> bool:
-    """Whether a stage may take another amount of memory in the changed run."""
+    """Returns whether the change can alter the memory of a stage."""
     return run.stages[index] != changed.stages[index] or run != replace(changed, stages=run.stages)
 
 

@@ -1,8 +1,7 @@
-"""Arithmetic of a function, counted from its jaxpr.
+"""Counts the FLOPs of a function from its jaxpr.
 
-XLA's own count (`cost_analysis`) takes the body of a scan once, however often it runs, and our towers scan over their
-layers; so the matmuls and convolutions are counted here, with each loop's length. Everything elementwise is left out:
-in these models it is below a few percent.
+XLA's `cost_analysis` counts the body of a scan once, however often it runs, and the towers scan over their layers. So
+matmuls and convolutions are counted here, times each loop's length. Elementwise operations, a few percent, are not.
 """
 
 from collections.abc import Callable
@@ -13,13 +12,15 @@ import jax
 from jax.extend import core
 
 _CUDNN_PRODUCTS = {"dot_product_attention_fwd_wrapper": 2, "dot_product_attention_bwd_wrapper": 5}
-"""Matmuls of fused attention, a primitive of jax's own. Its backward pass has four, and computes the logits again."""
+"""Matmuls of fused attention, a primitive of jax. Its backward pass has four, and recomputes the logits."""
 
 
 def count_flops(function: Callable[..., Any], *arguments: Any) -> int:
-    """Multiplications and additions of all matmuls and convolutions of `function(*arguments)`; shapes are enough.
+    """Returns the multiplications and additions of all matmuls and convolutions of `function(*arguments)`.
 
-    Work that XLA would drop because nothing uses it is counted only if it is in the jaxpr: dead code is removed first.
+    Args:
+      function: traced, not run.
+      arguments: arrays, or their shapes.
     """
     closed = jax.make_jaxpr(function)(*arguments)
     return _count(closed.jaxpr)
@@ -44,7 +45,7 @@ def _count_equation(equation: Any) -> int:
         (batch, queries, heads, channels), keys = equation.invars[0].aval.shape, equation.invars[1].aval.shape[1]
         return _CUDNN_PRODUCTS[name] * 2 * batch * heads * queries * keys * channels
     inner = sum(_count(sub) for sub in _inner(params))
-    if name == "shard_map":  # what stands in it is one device's share
+    if name == "shard_map":  # its body is one device's share
         return inner * int(params["mesh"].size)
     return inner * params["length"] if name == "scan" else inner
 

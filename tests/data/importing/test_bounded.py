@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from jclip.data.importing import archives, cn_clip, lines, parquet, webdataset
-from jclip.data.importing.archives import unpacked
+from jclip.data.importing.archives import unpack_once
 from jclip.data.importing.formats import open_source
 from jclip.data.importing.limits import Limit
 from jclip.data.importing.lines import line_starts, object_of, scan
@@ -117,10 +117,10 @@ def test_archives_that_unpack_to_too_much(tmp_path, monkeypatch):
     packed_tar(tmp_path / "b.tar.gz", [("a/zeros", 20 * MIB)])
     for name in ("a.zip", "b.tar.gz"):
         with pytest.raises(JclipError, match=rf"{name} unpacks to more than 100 times its size, or than the disk"):
-            unpacked(tmp_path / name, tmp_path / "work")
+            unpack_once(tmp_path / name, tmp_path / "work")
     assert sum(file.stat().st_size for file in (tmp_path / "work").rglob("*") if file.is_file()) < 12 * MIB
     monkeypatch.setattr(archives, "_ALWAYS", 30 * MIB)
-    assert (unpacked(tmp_path / "a.zip", tmp_path / "work") / "a" / "zeros").stat().st_size == 20 * MIB
+    assert (unpack_once(tmp_path / "a.zip", tmp_path / "work") / "a" / "zeros").stat().st_size == 20 * MIB
 
 
 def test_lines_without_end(tmp_path, most):

@@ -16,8 +16,8 @@ from jclip.data.importing.columns import find_columns
 from jclip.data.importing.encodings import check_encoding, find_encoding
 from jclip.data.importing.formats import open_source
 from jclip.data.importing.limits import Limit
-from jclip.data.importing.locating import Pictures
 from jclip.data.importing.parts import Reading
+from jclip.data.importing.picture_paths import PictureFinder
 from jclip.errors import JclipError
 from tests.data.importing.sources import imported, pairs, picture
 
@@ -348,7 +348,7 @@ def test_a_fifo_is_no_picture(tmp_path):
 def test_nearest_names_are_searched_for_a_few_only(tmp_path, monkeypatch):
     (tmp_path / "a.png").write_bytes(picture(1))
     asked = []
-    monkeypatch.setattr(Pictures, "hint", lambda self, name: asked.append(name) or "there")
+    monkeypatch.setattr(PictureFinder, "hint", lambda self, name: asked.append(name) or "there")
     source = table(tmp_path, "a.png", *(f"x{n}.png" for n in range(20)))
     imported("csv", source, tmp_path / "folder", Limit(count=20), shard_bytes=1 << 30)
     assert len(asked) == 2 * 5  # in both passes

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jclip.data.identity import picture_identity
-from jclip.data.importing.anything import bring, described
+from jclip.data.importing.any_format import describe_folder, import_pairs
 from jclip.data.importing.engine import Plan, import_data
 from jclip.data.importing.formats import open_source
 from jclip.data.importing.limits import Limit
@@ -272,21 +272,21 @@ def test_anything_becomes_a_folder_with_both_splits(tmp_path):
     keep, share = tmp_path / "keep", Share(share=0.3)
     source = table(tmp_path / "table").rename(tmp_path / "table" / "pairs.csv")
     reading = Reading(separator="\t")
-    assert bring(source, keep, reading, validation=share) == keep
+    assert import_pairs(source, keep, reading, validation=share) == keep
     before = contents(keep)
-    assert described(keep)[-2:] == ["train: 8 pictures with 16 captions", "valid: 4 pictures with 8 captions"]
-    assert bring(source, keep, reading, validation=share) == keep and contents(keep) == before
+    assert describe_folder(keep)[-2:] == ["train: 8 pictures with 16 captions", "valid: 4 pictures with 8 captions"]
+    assert import_pairs(source, keep, reading, validation=share) == keep and contents(keep) == before
     with pytest.raises(JclipError, match=r"keep is there already, and was not made of .*pairs.csv as it is now"):
-        bring(source, keep, reading, validation=Share(count=3))
-    assert bring(keep, tmp_path / "other", Reading(), validation=share) == keep
+        import_pairs(source, keep, reading, validation=Share(count=3))
+    assert import_pairs(keep, tmp_path / "other", Reading(), validation=share) == keep
     cn_clip(tmp_path / "source")
     imported(tmp_path / "source", tmp_path / "folder")
-    assert bring(tmp_path / "folder", tmp_path / "no", Reading(), validation=None) == tmp_path / "folder"
-    assert bring(tmp_path / "folder", tmp_path / "more", Reading(), validation=share) == tmp_path / "more"
-    assert bring(tmp_path / "folder", tmp_path / "more", Reading(), validation=share) == tmp_path / "more"
+    assert import_pairs(tmp_path / "folder", tmp_path / "no", Reading(), validation=None) == tmp_path / "folder"
+    assert import_pairs(tmp_path / "folder", tmp_path / "more", Reading(), validation=share) == tmp_path / "more"
+    assert import_pairs(tmp_path / "folder", tmp_path / "more", Reading(), validation=share) == tmp_path / "more"
     assert {len(pairs(tmp_path / "more", split)) for split in ("train", "valid")} == {4, 8}
     cn_clip(tmp_path / "source", CAPTIONS[:2], "valid")
-    bring(tmp_path / "source", tmp_path / "own", Reading(), validation=share)
+    import_pairs(tmp_path / "source", tmp_path / "own", Reading(), validation=share)
     assert [pair.captions[0] for pair in pairs(tmp_path / "own", "valid")] == CAPTIONS[:2]
     assert not (tmp_path / "no").exists() and not (tmp_path / "other").exists()
 
@@ -301,27 +301,27 @@ def test_every_kind_of_own_data_is_brought(tmp_path):
         (beside / f"猫{number}.txt").write_text(caption, encoding="utf-8")
         lines.append(f"猫{number}.png,{caption}")
     (tmp_path / "t.csv").write_bytes("\r\n".join(lines).encode("gb18030"))
-    bring(tmp_path / "t.csv", tmp_path / "table", Reading(root=str(beside)), validation=share)
-    bring(beside, tmp_path / "files", Reading(), validation=share)
-    bring(beside, tmp_path / "names", Reading(captions_from="names"), validation=share, limit=Limit(count=12))
-    bring(tars(tmp_path / "shards", count=1), tmp_path / "tars", Reading(), validation=Share(count=3))
+    import_pairs(tmp_path / "t.csv", tmp_path / "table", Reading(root=str(beside)), validation=share)
+    import_pairs(beside, tmp_path / "files", Reading(), validation=share)
+    import_pairs(beside, tmp_path / "names", Reading(captions_from="names"), validation=share, limit=Limit(count=12))
+    import_pairs(tars(tmp_path / "shards", count=1), tmp_path / "tars", Reading(), validation=Share(count=3))
     for name in ("table", "files"):
         for split, pictures in sides(tmp_path / "table").items():
             assert sorted(sides(tmp_path / name)[split]) == sorted(pictures)
         held = {pair.captions[0] for split in ("train", "valid") for pair in pairs(tmp_path / name, split)}
         assert held == set(CAPTIONS)
-    assert described(tmp_path / "table")[:2] == [
+    assert describe_folder(tmp_path / "table")[:2] == [
         "t.csv: GB18030, columns separated by commas",
         "pictures from column '图片', by its name; captions from column '描述', by its name",
     ]
-    assert described(tmp_path / "names")[0] == "captions from the pictures' names"
+    assert describe_folder(tmp_path / "names")[0] == "captions from the pictures' names"
     assert len(pairs(tmp_path / "tars", "valid")) == 3
 
 
 def test_what_cannot_be_brought(tmp_path):
     write_parallel(tmp_path / "text", [Translation("a", "b")])
     with pytest.raises(JclipError, match="holds parallel text, but pictures with captions are needed"):
-        bring(tmp_path / "text", tmp_path / "keep", Reading(), validation=None)
+        import_pairs(tmp_path / "text", tmp_path / "keep", Reading(), validation=None)
     imported(cn_clip(tmp_path / "source"), tmp_path / "folder")
     with pytest.raises(JclipError, match="--language-column says nothing to .*folder, which is imported already"):
-        bring(tmp_path / "folder", tmp_path / "keep", Reading(language_column="x"), validation=None)
+        import_pairs(tmp_path / "folder", tmp_path / "keep", Reading(language_column="x"), validation=None)

@@ -18,7 +18,7 @@ match sys.argv[1:]:
         folder, _, extra = tree.partition("[")
         assert extra == "tpu]" and (Path(folder) / "pyproject.toml").exists()
         jclip = Path(python).with_name("jclip")
-        jclip.write_text(f'#!/bin/sh\nPYTHONPATH={folder} exec {sys.executable} {JCLIP} "$@"\n')
+        jclip.write_text(f'#!/bin/sh\nPYTHONPATH={folder} exec {sys.executable} -S -E {JCLIP} "$@"\n')
         jclip.chmod(0o755)
     case _:
         os.execv(sys.executable, [sys.executable, *sys.argv[1:]])

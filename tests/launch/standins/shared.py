@@ -11,7 +11,10 @@ from pathlib import Path
 
 STATE = Path(os.environ["STANDIN_STATE"])
 # Two devices each: what a process owns is then more than one thing, as on a real machine.
-DEVICES = {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": "--xla_force_host_platform_device_count=2"}
+DEVICES = {
+    "JAX_PLATFORMS": "cpu",
+    "XLA_FLAGS": "--xla_backend_optimization_level=0 --xla_force_host_platform_device_count=2",
+}
 
 
 def record(tool: str, **more: object) -> None:

@@ -1,4 +1,4 @@
-"""The papers' data sets by name, from the archives that their makers publish, in a folder of downloads."""
+"""Data sets of the papers, by name, from their published archives in a folder of downloads."""
 
 from collections.abc import Callable
 from functools import partial

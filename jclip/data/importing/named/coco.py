@@ -1,4 +1,4 @@
-"""COCO's own pictures, on which several sets stand: train2014 and val2014, packed or not.
+"""COCO's own pictures, which several data sets use: train2014 and val2014, packed or not.
 
 train2014/COCO_train2014_….jpg, val2014/COCO_val2014_….jpg    or train2014.zip, val2014.zip
 """
@@ -6,13 +6,13 @@ train2014/COCO_train2014_….jpg, val2014/COCO_val2014_….jpg    or train2014.z
 from collections.abc import Mapping
 from pathlib import Path
 
-from jclip.data.importing.downloads import find
+from jclip.data.importing.downloads import find_download
 
 PARTS = ("train2014", "val2014")
 
 
 def coco_pictures(downloads: Path) -> tuple[Path, ...]:
-    """Both parts, in the order of `PARTS`.
+    """Returns both parts, in the order of `PARTS`.
 
     Raises:
       JclipError: one is missing.
@@ -21,16 +21,16 @@ def coco_pictures(downloads: Path) -> tuple[Path, ...]:
 
 
 def coco_part(downloads: Path, part: str) -> Path:
-    """One of `PARTS`.
+    """Returns one of `PARTS`.
 
     Raises:
       JclipError: it is missing.
     """
-    return find(downloads, part, "cocodataset.org")
+    return find_download(downloads, part, "cocodataset.org")
 
 
 def coco_file(name: str, coco: Mapping[str, Path]) -> Path:
-    """The file of COCO_train2014_… or COCO_val2014_…, in the folders that the parts became."""
+    """Returns the file of COCO_train2014_… or COCO_val2014_…, in the unpacked parts."""
     part = "train2014" if "train2014" in name else "val2014"
     inner = coco[part] / part
     return (inner if inner.is_dir() else coco[part]) / f"{name.removesuffix('.jpg')}.jpg"

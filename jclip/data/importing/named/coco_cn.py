@@ -1,19 +1,19 @@
-"""COCO-CN (Li et al. 2018), which its makers send on request, on COCO's own pictures.
+"""COCO-CN (Li et al. 2018), which its authors send on request, with COCO's own pictures.
 
     coco-cn-version1805v1.1/    or .tar.gz
       coco-cn_{train,val,test}.txt               a picture's name in each line: COCO_val2014_000000000042
       imageid.human-written-caption.txt          COCO_val2014_000000000042#0<tab>caption
-      imageid.manually-translated-caption.txt    the same; the 5,000 of the test split
+      imageid.manually-translated-caption.txt    the same, for the 5,000 captions of the test split
     train2014, val2014                           COCO's pictures
 
-"COCO-CN 1K" (coco-cn) scores the 1,000 test pictures with the 1,053 captions that were written for them; "5K"
-(coco-cn-5k) with the five that were translated for each.
+"COCO-CN 1K" (coco-cn) scores the 1,000 test pictures with the 1,053 captions that were written for them. "5K"
+(coco-cn-5k) scores them with their five translated captions each.
 """
 
 from collections.abc import Mapping
 from pathlib import Path
 
-from jclip.data.importing.downloads import Packed, find, holding
+from jclip.data.importing.downloads import Packed, find_download, folder_with
 from jclip.data.importing.lines import scan, text_of
 from jclip.data.importing.listed import Entry, ListedReader, listed
 from jclip.data.importing.named.coco import PARTS, coco_file, coco_pictures
@@ -29,13 +29,13 @@ def open_coco_cn(downloads: Path, reading: Reading, five: bool = False) -> Packe
     """Opens the three downloads.
 
     Args:
-      downloads, reading: as every format.
-      five: the translated captions of the test split, rather than those that were written.
+      downloads, reading: as for every format.
+      five: use the translated captions of the test split, not the written ones.
 
     Raises:
       JclipError: one is missing.
     """
-    lists = find(downloads, "coco-cn-version1805v1.1", "its makers: see the README of li-xirong/coco-cn")
+    lists = find_download(downloads, "coco-cn-version1805v1.1", "its makers: see the README of li-xirong/coco-cn")
     pictures = coco_pictures(downloads)
     there = ["test"] if five else list(_NAMES)
     splits = choose_splits(lists, there, reading)
@@ -43,7 +43,7 @@ def open_coco_cn(downloads: Path, reading: Reading, five: bool = False) -> Packe
 
     def make(folder: Path, *folders: Path) -> ListedReader:
         coco = dict(zip(PARTS, folders, strict=True))
-        root = holding(folder, f"imageid.{kind}-caption.txt")
+        root = folder_with(folder, f"imageid.{kind}-caption.txt")
         captions = _captions(root / f"imageid.{kind}-caption.txt")
         return listed({split: _entries(root / f"coco-cn_{_NAMES[split]}.txt", captions, coco) for split in splits})
 
@@ -51,7 +51,7 @@ def open_coco_cn(downloads: Path, reading: Reading, five: bool = False) -> Packe
 
 
 def _captions(file: Path) -> dict[str, list[tuple[int, str]]]:
-    """Of each picture, the captions, each with the number of its line."""
+    """Returns the captions of each picture, each with its line number."""
     captions: dict[str, list[tuple[int, str]]] = {}
     for line in scan(file):
         name, tab, caption = text_of(file, line).partition("\t")

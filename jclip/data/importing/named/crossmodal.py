@@ -9,7 +9,7 @@ A picture becomes a record with its captions in all languages.
 from pathlib import Path
 from typing import Any
 
-from jclip.data.importing.downloads import Packed, find, holding
+from jclip.data.importing.downloads import Packed, find_download, folder_with
 from jclip.data.importing.lines import object_of, scan
 from jclip.data.importing.listed import Entry, ListedReader, listed
 from jclip.data.importing.parts import Reading
@@ -27,12 +27,12 @@ def open_crossmodal(downloads: Path, reading: Reading) -> Packed:
       JclipError: one is missing.
     """
     plain = downloads / "captions.jsonl"
-    captions = plain if plain.is_file() else find(downloads, "captions", _FROM)
-    pictures = find(downloads, "images", _FROM)
+    captions = plain if plain.is_file() else find_download(downloads, "captions", _FROM)
+    pictures = find_download(downloads, "images", _FROM)
     choose_splits(downloads, ["test"], reading)
 
     def make(lists: Path, folder: Path) -> ListedReader:
-        file = lists if lists.is_file() else holding(lists, "captions.jsonl") / "captions.jsonl"
+        file = lists if lists.is_file() else folder_with(lists, "captions.jsonl") / "captions.jsonl"
         return listed({"test": _entries(file, folder)})
 
     return Packed(PAIRS, (captions, pictures), True, (), make)
@@ -50,7 +50,7 @@ def _entries(file: Path, folder: Path) -> list[Entry]:
             wrong = f"{key[:40]!r} stands in line {first[key]} too" if isinstance(key, str) else "is no string"
             raise JclipError(f"{place}: image/key {wrong}: fetch the file again")
         name = f"{key}.jpg"
-        root = root or holding(folder, name)
+        root = root or folder_with(folder, name)
         found = [
             (language, caption)
             for language, value in sorted(fields.items())
@@ -66,7 +66,7 @@ def _entries(file: Path, folder: Path) -> list[Entry]:
 
 def _captions(value: dict[str, Any], place: str) -> list[str]:
     captions = value.get("caption", [])
-    # The letters of a string would be captions, too.
+    # The letters of a string would count as captions.
     if not isinstance(captions, list) or not all(isinstance(caption, str) for caption in captions):
         raise JclipError(f'{place}: "caption" must be a list of strings: fetch the file again')
     return captions

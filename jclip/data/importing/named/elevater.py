@@ -1,11 +1,11 @@
-"""The 20 classification sets of ELEVATER (Li et al. 2022) with Chinese labels, as Chinese-CLIP's makers pack them.
+"""The 20 classification sets of ELEVATER (Li et al. 2022) with Chinese labels, as Chinese-CLIP publishes them.
 
     NAME.zip, or ELEVATER_all.zip with a NAME.zip for each set
       NAME/label_cn.txt, NAME/label.txt          a class in each line, Chinese and English
-      NAME/{train,test}/{0,1,…} or {000,001,…}   the pictures of a class; the folder's name is the line, from 0
-      NAME/index.json                            of some: the order in which the benchmark's server wants the pictures
+      NAME/{train,test}/{0,1,…} or {000,001,…}   pictures of a class; the folder's name is the line, from 0
+      NAME/index.json                            in some sets: the order that the benchmark's server expects
 
-The folder gets the label files and index.json too. A picture of several classes, as VOC has them, stands in the folder
+The label files and index.json are copied to the data folder. A picture of several classes, as in VOC, is in the folder
 of each under one name, and becomes one record.
 """
 
@@ -13,9 +13,9 @@ import json
 from pathlib import Path
 
 from jclip.data.elevater import counts
-from jclip.data.importing.archives import unpacked
+from jclip.data.importing.archives import unpack_once
 from jclip.data.importing.class_folders import classified
-from jclip.data.importing.downloads import Packed, find, holding, there
+from jclip.data.importing.downloads import Packed, find_download, find_optional, folder_with
 from jclip.data.importing.named.chinese_clip import FROM
 from jclip.data.importing.parts import Reader, Reading
 from jclip.data.importing.splits import choose_splits
@@ -33,17 +33,17 @@ def open_elevater(name: str, downloads: Path, reading: Reading) -> Packed:
     Raises:
       JclipError: it is missing.
     """
-    found, whole = there(downloads, name), there(downloads, _ALL)
+    found, whole = find_optional(downloads, name), find_optional(downloads, _ALL)
     if found is None and whole is not None:
         if not whole.is_dir():
             return Packed(LABELLED, (whole,), True, (), _Make(name, reading, inside=True), f"{name}.zip")
         downloads = whole
-    found = find(downloads, name, FROM)
+    found = find_download(downloads, name, FROM)
     return Packed(LABELLED, (found,), True, (), _Make(name, reading))
 
 
 class _Make:
-    """Makes a reader of a set's folder, or of one that has its archive inside."""
+    """Makes a reader of a set's folder, or of a folder that holds its archive."""
 
     def __init__(self, name: str, reading: Reading, inside: bool = False):
         self._name, self._reading, self._inside = name, reading, inside
@@ -51,8 +51,8 @@ class _Make:
     def __call__(self, folder: Path) -> Reader:
         if self._inside:
             archive = f"{self._name}.zip"
-            folder = unpacked(holding(folder, archive) / archive, folder.parent)
-        root = holding(folder, "label_cn.txt")
+            folder = unpack_once(folder_with(folder, archive) / archive, folder.parent)
+        root = folder_with(folder, "label_cn.txt")
         labels = {language: _labels(root / file, self._name) for language, file in _FILES.items()}
         if len(labels["zh"]) != len(labels["en"]):
             raise JclipError(f"{root}: label_cn.txt and label.txt differ in length: fetch the archive again")
@@ -87,7 +87,7 @@ def _labels(file: Path, name: str) -> list[str]:
 
 
 def _classes(folders: list[Path], count: int, labels: Path) -> dict[str, str]:
-    """The folders' names by class: single digits for up to ten classes, three for more."""
+    """Returns the folder names by class: single digits for up to ten classes, three for more."""
     names = [f"{number:03d}" if count > 10 else str(number) for number in range(count)]
     for folder in folders:
         for odd in sorted({each.name for each in folder.iterdir() if each.is_dir()} - set(names)):

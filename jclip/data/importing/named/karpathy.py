@@ -4,17 +4,17 @@ dataset_flickr30k.json     {"images": [{"filename", "split", "imgid", "sentences
 flickr30k-images/….jpg     or flickr30k-images.tar.gz, .zip, …
 
 dataset_coco.json          the same
-train2014, val2014         COCO's pictures; without train2014 valid and test are read alone
+train2014, val2014         COCO's pictures; without train2014, only valid and test are read
 
-The split "restval" of COCO, pictures of val2014 that are neither in valid nor in test, belongs to train, as in the
-papers that followed. Some pictures have six or seven captions; all are kept.
+COCO's split "restval", pictures of val2014 that are neither in valid nor in test, is part of train, as in later papers.
+Some pictures have six or seven captions; all are kept.
 """
 
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from jclip.data.importing.downloads import Packed, find, holding, there
+from jclip.data.importing.downloads import Packed, find_download, find_optional, folder_with
 from jclip.data.importing.lines import integer
 from jclip.data.importing.listed import Entry, ListedReader, listed
 from jclip.data.importing.named.coco import PARTS, coco_file, coco_part
@@ -36,15 +36,15 @@ def open_flickr30k(downloads: Path, reading: Reading) -> Packed:
     Raises:
       JclipError: one is missing.
     """
-    captions = find(downloads, "dataset_flickr30k.json", _FROM)
-    pictures = find(downloads, "flickr30k-images", "Flickr30k's makers, who ask for a form to be filled in")
+    captions = find_download(downloads, "dataset_flickr30k.json", _FROM)
+    pictures = find_download(downloads, "flickr30k-images", "Flickr30k's makers, who ask for a form to be filled in")
     splits = choose_splits(captions, _SPLITS, reading)
 
     def make(file: Path, folder: Path) -> ListedReader:
-        root: list[Path] = []  # looked for once, for there may be many files
+        root: list[Path] = []  # listed once, because there may be many files
 
         def picture(name: str) -> Path:
-            root[:] = root or [holding(folder, name)]
+            root[:] = root or [folder_with(folder, name)]
             return root[0] / name
 
         return _read(file, picture, splits)
@@ -53,15 +53,15 @@ def open_flickr30k(downloads: Path, reading: Reading) -> Packed:
 
 
 def open_coco(downloads: Path, reading: Reading) -> Packed:
-    """Opens the captions, val2014, and train2014 where it is there.
+    """Opens the captions, val2014, and train2014 if it exists.
 
     Raises:
       JclipError: one is missing, or train is asked for and train2014 is missing.
     """
-    captions = find(downloads, "dataset_coco.json", _FROM)
+    captions = find_download(downloads, "dataset_coco.json", _FROM)
     splits = choose_splits(captions, _SPLITS, reading)
     left_out: LeftOut = ()
-    if not reading.splits and there(downloads, "train2014") is None:
+    if not reading.splits and find_optional(downloads, "train2014") is None:
         splits, left_out = ("valid", "test"), (("train", f"{downloads} has no train2014"),)
     parts = PARTS if "train" in splits else ("val2014",)
 

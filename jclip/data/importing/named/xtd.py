@@ -2,16 +2,16 @@
 
     Cross-lingual-Test-Dataset-XTD10/    or .zip; the repository of that name, also as …-main
       XTD10/test_image_names.txt         COCO_val2014_000000000042.jpg in each line
-      XTD10/test_1kcaptions_{en,es,it,ko,pl,ru,tr,zh}.txt, MIC/…_{de,fr}.txt, STAIR/…_jp.txt: line by line the same
+      XTD10/test_1kcaptions_{en,es,it,ko,pl,ru,tr,zh}.txt, MIC/…_{de,fr}.txt, STAIR/…_jp.txt: a caption a line
     train2014/, val2014/                 COCO's pictures, or their archives
 
-A picture becomes a record with its captions in all the languages that are there; "jp" is written "ja".
+A picture becomes a record with its captions in all available languages; "jp" becomes "ja".
 """
 
 from collections.abc import Mapping
 from pathlib import Path
 
-from jclip.data.importing.downloads import Packed, find, holding
+from jclip.data.importing.downloads import Packed, find_download, folder_with
 from jclip.data.importing.lines import Line, scan, text_of
 from jclip.data.importing.listed import Entry, ListedReader, listed
 from jclip.data.importing.named.coco import PARTS, coco_file, coco_pictures
@@ -32,7 +32,7 @@ def open_xtd(downloads: Path, reading: Reading) -> Packed:
     """
     name = "Cross-lingual-Test-Dataset-XTD10"
     main = [f"{name}-main"] if any(downloads.glob(f"{name}-main*")) else [name]
-    lists = find(downloads, main[0], "the repository adobe-research/Cross-lingual-Test-Dataset-XTD10")
+    lists = find_download(downloads, main[0], "the repository adobe-research/Cross-lingual-Test-Dataset-XTD10")
     choose_splits(lists, ["test"], reading)
 
     def make(folder: Path, *folders: Path) -> ListedReader:
@@ -42,7 +42,7 @@ def open_xtd(downloads: Path, reading: Reading) -> Packed:
 
 
 def _entries(folder: Path, coco: Mapping[str, Path]) -> list[Entry]:
-    file = holding(folder, "test_image_names.txt") / "test_image_names.txt"
+    file = folder_with(folder, "test_image_names.txt") / "test_image_names.txt"
     names = _lines(file)
     captions: dict[str, list[tuple[Line, Path]]] = {}
     for texts in sorted(folder.rglob(f"{_STEM}*.txt")):

@@ -1,4 +1,4 @@
-"""Parallel text: JSON lines as TSL2019 has them, TSV, and Moses or OPUS file pairs of one sentence a line."""
+"""Parallel text: JSON lines like TSL2019's, TSV, and Moses or OPUS file pairs with one sentence a line."""
 
 import glob
 from array import array
@@ -12,7 +12,7 @@ import numpy as np
 from jclip.data.importing.index import Index
 from jclip.data.importing.lines import Line, line_starts, object_of, scan, text_of
 from jclip.data.importing.parts import Found, Lost, Part, Reader, Reading, cut
-from jclip.data.importing.rows import Columns, rows
+from jclip.data.importing.table_rows import Columns, rows
 from jclip.data.sources.kinds import PARALLEL
 from jclip.data.sources.records import Translation
 from jclip.errors import JclipError
@@ -22,12 +22,12 @@ _HALF = "only one of the two texts"
 
 @dataclass(frozen=True)
 class LinesReader(Reader):
-    """A file, or files side by side, cut into stretches of lines.
+    """One file, or parallel files, cut into stretches of lines.
 
     Attributes:
-      split: that they become.
-      language: of the other text.
-      fields: of JSON lines, English first.
+      split: name of their split.
+      language: language of the other text.
+      fields: fields of JSON lines, English first.
     """
 
     split: str = "train"
@@ -35,7 +35,7 @@ class LinesReader(Reader):
     fields: tuple[str, str] = ("english", "chinese")
 
     def parts(self, workspace: Path, shard_bytes: int) -> Sequence[Part]:
-        """See `Reader`. Files side by side must have equally many lines."""
+        """See `Reader`. Parallel files must have the same number of lines."""
         starts = [
             Index.made(workspace / f"lines-{number}", partial(_line_starts, file))["start"]
             for number, file in enumerate(self.files)
@@ -110,12 +110,12 @@ def open_moses(source: Path, reading: Reading) -> LinesReader:
     """Opens PREFIX.en and PREFIX.LANGUAGE, as in OPUS's archives; SRC is the prefix.
 
     Raises:
-      JclipError: one is missing, or it cannot be told which.
+      JclipError: one is missing, or the language cannot be told.
     """
     english = source.with_name(f"{source.name}.en")
     language = reading.language
     if language is None:
-        # OPUS also lays the ids and the scores beside the texts.
+        # OPUS also has files of ids and scores beside the texts.
         ends = [file.suffix[1:] for file in source.parent.glob(f"{glob.escape(source.name)}.*")]
         others = sorted(end for end in ends if end not in ("en", "ids", "scores", "xml") and end.isalpha())
         if len(others) != 1:
@@ -133,9 +133,9 @@ class TsvReader(Reader):
     """A file with a translation in each row.
 
     Attributes:
-      split: that it becomes.
-      columns: English, other, and the language where it has a column.
-      language: where it has none.
+      split: name of its split.
+      columns: English, other, and the language if it has a column.
+      language: language without such a column.
     """
 
     split: str = "train"
@@ -183,7 +183,7 @@ class _Rows:
 
 
 def open_parallel_tsv(source: Path, reading: Reading) -> TsvReader:
-    """Opens a file of rows; by default without a header, English first, nothing quoted.
+    """Opens a file of rows; by default without a header, English first, and without quoting.
 
     Raises:
       JclipError: it is missing.
@@ -205,5 +205,5 @@ def _there(file: Path) -> None:
 
 
 def _line_starts(file: Path) -> dict[str, np.ndarray]:
-    """The offset of each line, and the end of the file."""
+    """Returns the offset of each line, and the end of the file."""
     return {"start": np.array(array("q", line_starts(file)))}

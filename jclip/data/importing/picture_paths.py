@@ -1,7 +1,7 @@
-"""Pictures by the names that a table gives them: found under small differences, or with a hint at the nearest one.
+"""Finds pictures by the names that a table gives them, or hints at the nearest file.
 
-Taken, because nothing else can be meant: white space around a name, backslashes for slashes, another Unicode form of
-the same letters (a Mac writes é as two). Only suggested: another case, another ending, a similar name, another folder.
+Accepted differences: white space around a name, backslashes for slashes, another Unicode form of the same letters (a
+Mac writes é as two). Only suggested: another case, another extension, a similar name, another folder.
 """
 
 import difflib
@@ -23,18 +23,18 @@ _LONGEST = 200  # letters of a name in a message
 
 SPACE, BACKSLASH, FORM = "white space around the name", "backslashes for slashes", "another Unicode form of the name"
 WAYS = ("", SPACE, BACKSLASH, FORM)
-"""What is different between a name and that of the file which is taken for it; nothing first."""
+"""Accepted differences between a name and its file's name; none first."""
 
 
 def is_absolute(name: str) -> bool:
-    """Returns whether a name is a path from the root of a file system, of this one or of Windows."""
+    """Returns True for an absolute path, of this system or of Windows."""
     return name.startswith("/") or _WINDOWS.match(name) is not None
 
 
 def is_there(path: Path) -> bool:
-    """Returns whether there is something that is no folder; True, too, where the system cannot say.
+    """Returns True if a path exists and is not a folder, or if the system cannot tell.
 
-    Reading then says what is wrong with it: it is a FIFO, say, or the disk fails.
+    In the latter case reading reports what is wrong: it is a FIFO, say, or the disk fails.
     """
     try:
         return not stat.S_ISDIR(path.stat().st_mode)
@@ -44,12 +44,12 @@ def is_there(path: Path) -> bool:
         return False
 
 
-class Pictures:
-    """Pictures below a folder.
+class PictureFinder:
+    """Finds pictures below a folder.
 
     Args:
-      root: the folder that names are relative to.
-      prefix: beginning of absolute names for which the folder stands, as "C:/Users/li/"; empty for none.
+      root: folder that names are relative to.
+      prefix: beginning of absolute names that `root` replaces, such as "C:/Users/li/"; empty for none.
     """
 
     def __init__(self, root: Path, prefix: str = ""):
@@ -57,7 +57,7 @@ class Pictures:
         self._listed: dict[Path, list[str]] = {}
 
     def find(self, name: str) -> tuple[Path | None, str]:
-        """Returns the file of a name, or None, and what of `WAYS` is different."""
+        """Returns the file of a name, or None; and its difference from the name, one of `WAYS`."""
         way = ""
         tried = [(name, "")]
         if (stripped := name.strip()) != name:
@@ -77,7 +77,7 @@ class Pictures:
         return None, ""
 
     def _other_form(self, name: str) -> Path | None:
-        """The one file whose name has the same letters in another Unicode form, in each folder on the way."""
+        """Returns the only file whose name is equal in another Unicode form, in each folder on the path."""
         place = self._root
         for part in Path(name).parts:
             if part in ("/", ".."):
@@ -91,7 +91,7 @@ class Pictures:
         return place if is_there(place) else None
 
     def hint(self, name: str) -> str:
-        """Returns where a name without a file was looked for, and what is nearest to it."""
+        """Returns where a missing file was searched, and the nearest name."""
         bare = name.strip().replace("\\", "/")
         if _WEB.match(bare):
             return "an address of the web: fetch the pictures first"
@@ -123,7 +123,7 @@ class Pictures:
         return ""
 
     def _elsewhere(self, path: Path) -> str:
-        """Where else below the folder a picture has this name, and which root that makes."""
+        """Returns where else below the folder a picture has this name, and the --root that finds it."""
         name, parts = path.name, path.relative_to(self._root).parts
         waiting, seen = [self._root], 0
         while waiting and seen < _FOLDERS:
@@ -152,14 +152,14 @@ def _short(name: str) -> str:
 
 
 def find_prefix(root: Path, names: Sequence[str]) -> str:
-    """Returns the beginning of absolute names for which a folder stands, so that most of them are in it.
+    """Returns the beginning of absolute names that a folder replaces, so that most of them are found in it.
 
     Args:
-      root: the folder that the person named.
-      names: some of a table.
+      root: folder that the user named.
+      names: some names of a table.
 
     Returns:
-      As "C:/Users/li/"; empty where no name is absolute, or none is found.
+      A prefix such as "C:/Users/li/"; empty if no name is absolute or no prefix fits.
     """
     absolute = [name.strip().replace("\\", "/") for name in names if is_absolute(name.strip())]
     if not absolute or is_there(root / absolute[0]):

@@ -1,4 +1,4 @@
-"""Rows of CSV and TSV files, read from any of them, and what is said of one that is not as it should be."""
+"""Reads rows of CSV and TSV files from any position, and reports faulty rows."""
 
 import csv
 from collections.abc import Iterator
@@ -16,14 +16,14 @@ LONG = "the row has more columns than the header, as where a separator is in a t
 
 @dataclass(frozen=True)
 class Columns:
-    """How a file of rows is laid out.
+    """Layout of a file of rows.
 
     Attributes:
-      names: of the columns that are read, in the header; or their numbers from 1, where there is no header.
-      separator: of columns.
-      quoted: False where a quotation mark is a letter like others.
-      width: of a row; one with more is at fault, and one with nothing in it is left out. None where any will do.
-      preamble: lines before the first row.
+      names: columns to read: header names, or numbers from 1 if there is no header.
+      separator: separator of columns.
+      quoted: False if a quotation mark is a letter like others.
+      width: maximum number of columns; a longer row is at fault, and a blank one is skipped. None for any.
+      preamble: number of lines before the first row.
     """
 
     names: tuple[str, ...]
@@ -34,17 +34,17 @@ class Columns:
 
     @property
     def header(self) -> bool:
-        """Whether the first row names the columns."""
+        """True if the first row names the columns."""
         return not all(name.isdecimal() for name in self.names)
 
 
-class Row(tuple[str, ...]):
-    """The columns that were asked for; empty ones where the row is at fault.
+class TableRow(tuple[str, ...]):
+    """Values of the requested columns; empty if the row is at fault.
 
     Attributes:
-      number: of the row's first line, from 1.
-      offset: of its first byte.
-      fault: the reason why it cannot be used; empty where it can.
+      number: number of the row's first line, from 1.
+      offset: offset of its first byte.
+      fault: reason why it cannot be used; empty if it can.
     """
 
     number: int
@@ -52,11 +52,11 @@ class Row(tuple[str, ...]):
     fault: str
 
 
-def rows(file: Path, columns: Columns, offset: int = 0, number: int = 1) -> Iterator[Row]:
-    """The rows of a file, from one whose first byte and line are known.
+def rows(file: Path, columns: Columns, offset: int = 0, number: int = 1) -> Iterator[TableRow]:
+    """Yields the rows of a file, from one whose first byte and line are known.
 
     Raises:
-      JclipError: a column is missing, a quotation mark is not closed, or the file is no UTF-8 text.
+      JclipError: a column is missing, a quotation mark is not closed, or the file is not UTF-8 text.
     """
     try:
         with open_regular(file) as stream:
@@ -85,21 +85,21 @@ def rows(file: Path, columns: Columns, offset: int = 0, number: int = 1) -> Iter
         raise JclipError(f"{file}, line {lines.number}: {error}: mend it, or name another --separator") from None
 
 
-def _row(cells: list[str], picks: list[int], width: int | None, offset: int, number: int) -> Row:
+def _row(cells: list[str], picks: list[int], width: int | None, offset: int, number: int) -> TableRow:
     fault = ""
     if len(cells) <= max(picks):
         fault = SHORT
     elif width is not None and any(map(str.strip, cells[width:])):
         fault = LONG
-    row = Row("" if fault else cells[pick] for pick in picks)
+    row = TableRow("" if fault else cells[pick] for pick in picks)
     row.offset, row.number, row.fault = offset, number, fault
     return row
 
 
 def _check_quotes(file: Path, columns: Columns, lines: list[str], number: int) -> None:
-    """Checks a row of several lines: a quotation mark that is not closed makes one of it and the rows that follow.
+    """Checks a row of several lines: an unclosed quotation mark joins it with the rows that follow.
 
-    Rows of one line may have what stands on no ground, as `"red" car`, which pandas takes too.
+    A row of one line may have a misplaced mark, as in `"red" car`, which pandas accepts too.
     """
     try:
         for _ in csv.reader(lines, delimiter=columns.separator, strict=True):
@@ -112,7 +112,7 @@ def _check_quotes(file: Path, columns: Columns, lines: list[str], number: int) -
 
 
 class _Lines(Iterator[str]):
-    """The lines of a stream, and where the next one begins."""
+    """Lines of a stream, with the position of the next one."""
 
     def __init__(self, file: Path, stream: BinaryIO):
         self._file, self._stream = file, stream
@@ -120,7 +120,7 @@ class _Lines(Iterator[str]):
         self._taken: list[str] = []
 
     def taken(self) -> list[str]:
-        """The lines since this was asked last."""
+        """Returns the lines since the last call."""
         taken, self._taken = self._taken, []
         return taken
 

@@ -1,4 +1,4 @@
-"""Any source of pairs becomes a data folder with splits "train" and "valid"."""
+"""Turns any source of pairs into a data folder with splits "train" and "valid"."""
 
 import json
 import os
@@ -21,11 +21,11 @@ _SOURCE = "source.json"  # what `keep` was made of
 
 
 def is_data_folder(place: Path) -> bool:
-    """Returns whether a place is a folder that `jclip data import` wrote."""
+    """Returns True if a path is a folder that `jclip data import` wrote."""
     return (place / "dataset_info.json").is_file()
 
 
-def bring(
+def import_pairs(
     source: Path,
     keep: Path,
     reading: Reading,
@@ -38,13 +38,13 @@ def bring(
     """Returns a data folder of pairs with a split "train" and, if `validation` is given, a split "valid".
 
     Args:
-      source: a data folder, or a table, folder, archive of a format that is found out.
-      keep: the folder to write if the source is not such a folder already. One that an earlier call made of the same
-        source is taken as it is.
-      reading: what the person said about the source.
-      validation: pictures of split "train" that become split "valid" where the source has none.
-      limit: how much may be skipped; a tenth by default, nothing for a benchmark.
-      run: where the work is done; in this process by default.
+      source: a data folder; or a table, folder or archive whose format is detected.
+      keep: folder to write if the source is not such a folder. One that an earlier call made of the same source is
+        reused.
+      reading: the user's options about the source.
+      validation: pictures of split "train" that become split "valid" if the source has none.
+      limit: maximum number of skipped units; by default a tenth, or none for a benchmark.
+      run: runs the tasks; by default in this process.
       progress: called with (what is done, parts done, parts in all).
 
     Raises:
@@ -72,7 +72,7 @@ def bring(
 def _divided(
     source: Path, keep: Path, reading: Reading, validation: Share | None, progress: Callable[[str, int, int], None]
 ) -> Path:
-    """A data folder with a split "valid": the source where it has one, else a copy in `keep`."""
+    """Returns a data folder with a split "valid": the source if it has one, else a copy in `keep`."""
     said = next((name for name, value in asdict(reading).items() if value is not None), None)
     if said is not None:
         raise JclipError(f"--{said.replace('_', '-')} says nothing to {source}, which is imported already: omit it")
@@ -91,10 +91,10 @@ def _divided(
 
 
 def _made_before(keep: Path, made_of: str, source: Path) -> bool:
-    """Returns whether `keep` was made of this source.
+    """Returns True if `keep` was made of this source.
 
     Raises:
-      JclipError: something else is there.
+      JclipError: `keep` is something else.
     """
     if not os.path.lexists(keep):
         return False
@@ -106,11 +106,11 @@ def _made_before(keep: Path, made_of: str, source: Path) -> bool:
     )
 
 
-def described(folder: Path) -> list[str]:
-    """Returns in words what a data folder holds and how its source was read, a line each, from its report.
+def describe_folder(folder: Path) -> list[str]:
+    """Returns lines that describe a data folder and how its source was read, from its report.
 
     Raises:
-      JclipError: it is no data folder, or its report is damaged.
+      JclipError: it is not a data folder, or its report is damaged.
     """
     contents = read_contents(folder)
     lines = [*contents.report.get("read_as", ())]

@@ -1,4 +1,4 @@
-"""What a data folder holds, in figures: counts, languages, lengths of texts, sizes of pictures, duplicates."""
+"""Statistics of a data folder: counts, languages, lengths of texts, sizes of pictures, duplicates."""
 
 import hashlib
 import warnings
@@ -19,23 +19,23 @@ from jclip.images.opening import PictureError, open_header, orientation_of
 from jclip.tokenizers.text import Tokenizer
 
 _BINS = 12
-_TAIL = 0.99  # what lies above it is one bin, or a single long text would put all others into the first
+_TAIL = 0.99  # values above are in one bin; otherwise one long text would put all others into the first
 _Text = tuple[str, str]  # its language, and it
 _TOGETHER = 256  # texts tokenised at once
 
 
 class Numbers:
-    """Whole numbers that were seen, and how often."""
+    """Counts of integers."""
 
     def __init__(self) -> None:
         self.counts: Counter[int] = Counter()
 
     def add(self, value: int) -> None:
-        """Counts one."""
+        """Counts one integer."""
         self.counts[value] += 1
 
     def as_json(self) -> dict[str, Any]:
-        """Their number, mean, least, median, 95th percentile, greatest, and a histogram of (from, to, count)."""
+        """Returns count, mean, minimum, median, 95th percentile, maximum, and a histogram of (from, to, count)."""
         if not self.counts:
             return {"count": 0}
         values = np.array(sorted(self.counts))
@@ -57,7 +57,7 @@ class Numbers:
 
     @staticmethod
     def _histogram(values: np.ndarray, counts: np.ndarray, most: int) -> list[tuple[int, int, int]]:
-        """Bins of one width up to `most`, and one for what is above it."""
+        """Returns bins of equal width up to `most`, and one for all above."""
         start, width = int(values[0]), max(1, -(-int(most - values[0] + 1) // _BINS))
         last = (most - start) // width
         bins = np.bincount(np.minimum((values - start) // width, last + 1), weights=counts).astype(int)
@@ -69,11 +69,11 @@ class Numbers:
 
 @dataclass
 class Lengths:
-    """Of the texts of a language.
+    """Text lengths of a language.
 
     Attributes:
-      characters, tokens: of each text; tokens with the special ones, and cut at nothing.
-      over: texts of more tokens than the context length.
+      characters, tokens: length of each text; tokens include the special ones, without truncation.
+      over: number of texts with more tokens than the context length.
     """
 
     characters: Numbers = field(default_factory=Numbers)
@@ -82,11 +82,11 @@ class Lengths:
 
     @property
     def texts(self) -> int:
-        """How many there are."""
+        """Number of texts."""
         return self.characters.counts.total()
 
     def as_json(self) -> dict[str, Any]:
-        """Plain values."""
+        """Returns plain values."""
         found: dict[str, Any] = {"characters": self.characters.as_json()}
         if self.tokens.counts:
             found["tokens"] = {**self.tokens.as_json(), "over": self.over}
@@ -94,23 +94,24 @@ class Lengths:
 
 
 @dataclass
-class Split:
-    """The figures of a split. What its kind does not have stays empty.
+class SplitStatistics:
+    """Statistics of a split. Those that its record kind lacks stay empty.
 
     Attributes:
-      records: that it has.
-      looked_at: of them.
-      lengths: of captions, or of both texts of translations, by language; "" where that is not known.
+      records: number of records.
+      looked_at: number of records that were read.
+      lengths: of captions, or of both texts of translations, by language; "" if unknown.
       widths, heights: of the pictures in pixels.
-      formats, modes: of the pictures, as Pillow calls them.
-      bytes: of the pictures, encoded.
-      unreadable: pictures that do not begin as any format does, or are larger than the limit.
-      why: the reason for the first of them; empty where there are none.
-      turned: pictures that carry a camera's orientation, which `Preprocessing.orientation` ignores or applies.
-      classes: pictures of each class, by name.
-      labels: what the classes are called, in all languages that the folder has names in; empty without such names.
-      same: of "units" (a picture with a caption, a translation, a picture with its classes), "pictures", "texts", and
-        the "english" texts of translations: how many equal one before them, see `jclip.data.identity`.
+      formats, modes: Pillow's names of the pictures' formats and modes.
+      bytes: sizes of the encoded pictures.
+      unreadable: number of pictures with an unknown header, or larger than the limit.
+      why: reason for the first of them; empty if there are none.
+      turned: number of pictures with an EXIF orientation, which `Preprocessing.orientation` ignores or applies.
+      classes: number of pictures of each class, by name.
+      labels: class names in all languages of the folder; empty if it has none.
+      same: numbers of duplicates (equal to an earlier one, see `jclip.data.identity`): "units" (a picture with a
+        caption, a translation, a picture with its classes), "pictures", "texts", and the "english" texts of
+        translations.
     """
 
     records: int
@@ -130,11 +131,11 @@ class Split:
 
     @property
     def texts(self) -> int:
-        """How many there are, in all languages."""
+        """Number of texts, in all languages."""
         return sum(lengths.texts for lengths in self.lengths.values())
 
     def as_json(self) -> dict[str, Any]:
-        """Plain values."""
+        """Returns plain values."""
         found: dict[str, Any] = {"records": self.records, "looked_at": self.looked_at}
         if self.lengths:
             by_language = sorted(self.lengths.items())
@@ -160,12 +161,12 @@ class Split:
 
 
 @dataclass(frozen=True)
-class Counting:
-    """How token lengths are found.
+class TokenCounting:
+    """Settings for counting tokens.
 
     Attributes:
-      tokenizer: of a model.
-      context_length: of that model, special tokens included.
+      tokenizer: tokenizer of a model.
+      context_length: context length of that model, special tokens included.
     """
 
     tokenizer: Tokenizer
@@ -173,10 +174,10 @@ class Counting:
 
 
 def folder_kind(folder: Path) -> tuple[RecordKind, list[str]]:
-    """The kind of a folder's records, and its splits.
+    """Returns the record kind of a folder, and its splits.
 
     Raises:
-      JclipError: it is no data folder.
+      JclipError: it is not a data folder.
     """
     builder = open_folder(folder)
     kind = kind_by_features(builder.info.features)
@@ -186,10 +187,10 @@ def folder_kind(folder: Path) -> tuple[RecordKind, list[str]]:
 
 
 def class_labels(folder: Path, names: Sequence[str]) -> list[str]:
-    """What a folder's classes are called, in all languages that it has names in: "飞机, airplane"; else their names.
+    """Returns class names in all languages of the folder, such as "飞机, airplane"; else its own class names.
 
     Raises:
-      JclipError: it has more or fewer names than classes.
+      JclipError: its number of names is not its number of classes.
     """
     called = LabelledFolder(str(folder)).labels()
     for language, found in called.items():
@@ -201,7 +202,7 @@ def class_labels(folder: Path, names: Sequence[str]) -> list[str]:
 
 
 def spread(count: int, wanted: int | None) -> Sequence[int]:
-    """`wanted` of the first `count` numbers, at equal distances; all when None or when there are no more."""
+    """Returns `wanted` of the first `count` numbers, at equal distances; all if it is None or not less."""
     if wanted is None or wanted >= count:
         return range(count)
     return [number * count // wanted for number in range(wanted)]
@@ -212,24 +213,24 @@ def inspect(
     split: str,
     *,
     sample: int | None = None,
-    counting: Counting | None = None,
+    counting: TokenCounting | None = None,
     progress: Callable[[int, int], None] = lambda *_: None,
-) -> Split:
-    """The figures of a split.
+) -> SplitStatistics:
+    """Computes the statistics of a split.
 
     Args:
-      folder: of any kind.
-      split: of the folder.
-      sample: look at so many records, evenly spread; all when None.
-      counting: of tokens; none when None.
-      progress: called with (records looked at, in all) now and then.
+      folder: data folder of any kind.
+      split: name of the split.
+      sample: number of records to read, evenly spread; None for all.
+      counting: tokenizer for token lengths; None for none.
+      progress: called with (records read, records in all) now and then.
 
     Raises:
-      JclipError: it is no such folder, or has no such split.
+      JclipError: it is not such a folder, or has no such split.
     """
     kind, _ = folder_kind(folder)
     records = read_split(folder, split, kind)
-    found = Split(len(records))
+    found = SplitStatistics(len(records))
     look = _LOOKS[kind.name]
     names = LabelledFolder(str(folder)).classes() if kind is LABELLED else []
     found.classes = dict.fromkeys(names, 0)
@@ -249,7 +250,7 @@ def inspect(
     return found
 
 
-def _pair(found: Split, pair: Pair, seen: dict[str, set[bytes]], names: Sequence[str]) -> Iterator[_Text]:
+def _pair(found: SplitStatistics, pair: Pair, seen: dict[str, set[bytes]], names: Sequence[str]) -> Iterator[_Text]:
     for picture in pair.pictures:
         digest = _picture(found, bytes(picture), seen)  # type: ignore[arg-type] # a folder gives bytes
     for caption, language in zip(pair.captions, pair.languages or ("",) * len(pair.captions), strict=True):
@@ -259,7 +260,7 @@ def _pair(found: Split, pair: Pair, seen: dict[str, set[bytes]], names: Sequence
 
 
 def _translation(
-    found: Split, texts: Translation, seen: dict[str, set[bytes]], names: Sequence[str]
+    found: SplitStatistics, texts: Translation, seen: dict[str, set[bytes]], names: Sequence[str]
 ) -> Iterator[_Text]:
     for text, language, name in ((texts.english, "en", "english"), (texts.other, texts.language, "texts")):
         yield _text(found, text, language)
@@ -267,7 +268,9 @@ def _translation(
     _same(found, seen, "units", b"\0".join(map(_plain, texts)))
 
 
-def _labelled(found: Split, item: Labelled, seen: dict[str, set[bytes]], names: Sequence[str]) -> Iterator[_Text]:
+def _labelled(
+    found: SplitStatistics, item: Labelled, seen: dict[str, set[bytes]], names: Sequence[str]
+) -> Iterator[_Text]:
     digest = _picture(found, bytes(item.picture), seen)  # type: ignore[arg-type] # a folder gives bytes
     for label in item.labels:
         found.classes[names[label]] += 1
@@ -275,7 +278,7 @@ def _labelled(found: Split, item: Labelled, seen: dict[str, set[bytes]], names: 
     yield from ()
 
 
-def _picture(found: Split, data: bytes, seen: dict[str, set[bytes]]) -> bytes:
+def _picture(found: SplitStatistics, data: bytes, seen: dict[str, set[bytes]]) -> bytes:
     found.bytes.add(len(data))
     try:
         with warnings.catch_warnings(action="ignore"):
@@ -292,7 +295,7 @@ def _picture(found: Split, data: bytes, seen: dict[str, set[bytes]]) -> bytes:
     return _same(found, seen, "pictures", data)
 
 
-def _text(found: Split, text: str, language: str) -> _Text:
+def _text(found: SplitStatistics, text: str, language: str) -> _Text:
     found.lengths.setdefault(language, Lengths()).characters.add(len(text))
     return language, text
 
@@ -301,7 +304,7 @@ def _plain(text: str) -> bytes:
     return plain_text(text).encode()
 
 
-def _same(found: Split, seen: dict[str, set[bytes]], what: str, data: bytes) -> bytes:
+def _same(found: SplitStatistics, seen: dict[str, set[bytes]], what: str, data: bytes) -> bytes:
     digest = hashlib.blake2b(data, digest_size=16).digest()
     before = seen.setdefault(what, set())
     found.same[what] = found.same.get(what, 0) + (digest in before)
@@ -316,7 +319,7 @@ _LOOKS: dict[str, Callable[..., Iterator[_Text]]] = {
 }
 
 
-def _tokens(found: Split, counting: Counting, texts: Sequence[_Text]) -> None:
+def _tokens(found: SplitStatistics, counting: TokenCounting, texts: Sequence[_Text]) -> None:
     encoded = counting.tokenizer.encode([text for _, text in texts], _UNCUT) if texts else ()
     for (language, _), ids in zip(texts, encoded, strict=True):
         lengths = found.lengths[language]

@@ -1,0 +1,66 @@
+"""Optional dependencies: a missing one is reported with the extra that installs it."""
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from importlib.util import find_spec
+
+from jclip.errors import JclipError
+
+EXTRAS = {
+    "optax": "train",
+    "orbax": "train",
+    "grain": "train",
+    "array_record": "train",
+    "tensorflow_datasets": "train",
+    "importlib_resources": "train",
+    "tensorboardX": "train",
+    "scipy": "train",
+    "jinja2": "train",
+    "matplotlib": "train",
+    "lmdb": "data",
+    "pyarrow": "data",
+    "torch": "convert",
+    "torchvision": "convert",
+    "transformers": "convert",
+    "huggingface_hub": "convert",
+    "cn_clip": "convert",
+    "open_clip": "convert",
+    "pillow_heif": "heic",
+    "apache_beam": "beam",
+    "wandb": "wandb",
+}
+"""The extra of pyproject.toml that installs each optional module."""
+
+
+class MissingExtra(JclipError, ImportError):
+    """An optional dependency that is not installed; the message names the extra."""
+
+    def __init__(self, module: str):
+        super().__init__(f'{module} is not installed: pip install "jclip[{EXTRAS[module]}]"')
+
+
+@contextmanager
+def reported_extras() -> Iterator[None]:
+    """Turns a missing optional dependency within the block into `MissingExtra`.
+
+    Raises:
+      MissingExtra: an import of a module of `EXTRAS` failed.
+    """
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        top = (error.name or "").partition(".")[0]
+        if top not in EXTRAS:
+            raise
+        raise MissingExtra(top) from None
+
+
+def check_installed(modules: Iterable[str]) -> None:
+    """Checks that optional modules are installed, without importing them.
+
+    Raises:
+      MissingExtra: one is not.
+    """
+    for module in modules:
+        if find_spec(module) is None:
+            raise MissingExtra(module)

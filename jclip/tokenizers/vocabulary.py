@@ -1,0 +1,34 @@
+"""Interface of the vocabularies behind `Tokenizer`."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal, Protocol
+
+TokenizerKind = Literal["wordpiece", "bert", "xlmr", "clip_bpe"]
+
+
+class Vocabulary(Protocol):
+    """Tokens and rules of one kind of tokenizer.
+
+    Attributes:
+      kind: name of the rules.
+      begin, end, pad: ids of the special tokens around a text, and of padding.
+    """
+
+    kind: TokenizerKind
+    begin: int
+    end: int
+    pad: int
+
+    @property
+    def tokens(self) -> Sequence[str]:
+        """Every token, by its id."""
+
+    def encode(self, texts: Sequence[str]) -> list[list[int]]:
+        """Returns the ids of each text, without the special tokens around it."""
+
+    def engine_json(self) -> str:
+        """Returns the engine of the `tokenizers` library as a tokenizer.json. It expects cleaned text."""
+
+    def save(self, folder: Path) -> None:
+        """Writes the vocabulary's files into an existing folder."""

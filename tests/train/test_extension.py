@@ -1,0 +1,154 @@
+"""An objective from outside jclip: trained, sharded, moved to another mesh and loaded, with no change to its files.
+
+It distils the features of a frozen image tower into another, smaller one.
+"""
+
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jclip import rules
+from jclip.bundle import Bundle, load_bundle, save_bundle
+from jclip.cli import main
+from jclip.config import from_json, kind_of, to_json
+from jclip.data.sources.records import Pair
+from jclip.errors import JclipError
+from jclip.images.preprocess import normalise
+from jclip.inference import load
+from jclip.models.build import init_variables, shapes
+from jclip.models.dual_encoder import DualEncoder, DualEncoderConfig
+from jclip.parallel.mesh import MeshShape
+from jclip.parallel.sharding import place_whole, replicated
+from jclip.tokenizers.text import load_tokenizer
+from jclip.train import Budget, Context, Objective, Optimizer, Program, Run, run
+from jclip.train.checks import check
+from tests.train.assembled import assembled
+from tests.train.runs import leaves, losses
+
+
+@kind_of(Objective)
+@dataclass(frozen=True)
+class ImageDistillation(Objective):
+    """The image tower learns the directions of a frozen image tower's features.
+
+    Attributes:
+      bundle: the teacher's.
+      model: the teacher's towers.
+      weight: of the loss.
+    """
+
+    title: ClassVar[str] = "image distillation"
+    reads: ClassVar[type] = Pair
+
+    bundle: str
+    model: DualEncoderConfig
+    weight: float = 1.0
+
+    def check(self, stage, model, trains):
+        if self.model.embed_dim != model.embed_dim:
+            raise JclipError(f"stage {stage.name!r}: the teacher has {self.model.embed_dim} features: choose another")
+
+    def open(self):
+        return load_bundle(self.bundle)
+
+    def program(self, context: Context) -> Program:
+        side, number = context.preprocessing.size, context.rows((), jnp.int32)
+        batch = dict.fromkeys(("image_id", "text_id", "example"), number)
+        batch["image"] = context.rows((side, side, 3), jnp.uint8)
+        batch["text"] = context.rows((context.stage.context_length,), jnp.int32)
+        place = replicated(context.mesh)
+        teacher = jax.tree.map(
+            lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place),
+            {"image": shapes(self.model)["params"]["image"]},
+        )
+
+        def loss(params, stats, constants, batch, key) -> Any:
+            def features(towers, params):
+                pixels = normalise(context.preprocessing, batch["image"].astype(jnp.float32))
+                found = towers.apply({"params": params}, pixels, method="encode_image")
+                return found / jnp.linalg.norm(found, axis=1, keepdims=True)
+
+            ours, theirs = features(context.towers, params), features(DualEncoder(self.model), constants["teacher"])
+            cosine = (ours * theirs).sum(axis=1).mean()
+            return self.weight * (1 - cosine), ({"cosine": cosine}, stats)
+
+        return Program(loss, batch, {"teacher": teacher})
+
+    def constants(self, opened, program):
+        places = jax.tree.map(lambda leaf: leaf.sharding, program.constants["teacher"])
+        return {"teacher": place_whole({"image": opened.params["image"]}, places)}
+
+
+@pytest.fixture(scope="module")
+def distillation(tmp_path_factory, recipe_of_chinese_clip):
+    """A run of the toy objective over two axes of the mesh."""
+    base, folder = recipe_of_chinese_clip, tmp_path_factory.mktemp("teacher")
+    model = replace(base.model, image=replace(base.model.image, layers=3))
+    params = jax.device_get(init_variables(model, jax.random.key(3)))["params"]
+    save_bundle(Bundle(model, params, load_tokenizer(base.tokenizer), base.preprocessing, 16), folder)
+    stage = replace(
+        base.stages[0],
+        name="distil",
+        objective=ImageDistillation(str(folder), model),
+        trains=((r"image/.*", True), (r".*", False)),
+        budget=Budget(steps=4),
+        optimizer=Optimizer(learning_rate=1e-2, eps=1e-3),
+    )
+    return replace(base, name="distilled", stages=(stage,), mesh=MeshShape(data=2, fsdp=4), dtype="float32")
+
+
+@pytest.fixture(scope="module")
+def recipe_of_chinese_clip(tmp_path_factory):
+    from jclip.train.planning.reduced import reduce
+    from tests.train.conftest import CONFIGS, RECIPES, load_config
+
+    return reduce(load_config(str(CONFIGS / RECIPES[1])), tmp_path_factory.mktemp("recipe") / "inputs")
+
+
+def test_it_trains_sharded_and_moves_to_another_mesh_and_its_bundle_loads(distillation, tmp_path):
+    whole = run(distillation, tmp_path / "whole")
+    other = replace(distillation, mesh=MeshShape(fsdp=2, tensor=2))
+    assert not run(other, tmp_path / "moved", stop_after=1).finished
+    moved = run(distillation, tmp_path / "moved")
+    assert moved.finished
+    for path, leaf in leaves(whole.bundles[0]).items():
+        np.testing.assert_allclose(leaves(moved.bundles[0])[path], leaf, rtol=0, atol=1e-4, err_msg=path)
+    found = [loss for _, loss in losses(tmp_path / "whole")]
+    assert [loss for _, loss in losses(tmp_path / "moved")] == pytest.approx(found, rel=1e-5)
+    assert found[-1] < 0.7 * found[0]
+    model = load(whole.bundles[0])
+    features = model.encode_image([np.zeros((32, 32, 3), np.uint8)])
+    assert features.shape == (1, distillation.model.embed_dim) and np.isfinite(features).all()
+
+
+def test_its_state_is_split_over_the_mesh(distillation):
+    part = assembled(distillation)
+    for tree in (part.shardings.trainable, part.shardings.frozen, part.shardings.slots):
+        places = {rule.spec for rule in jax.tree.leaves(tree)}
+        assert any("fsdp" in str(spec) for spec in places)
+    assert set(rules.paths_of(part.state_shapes.trainable)) == {
+        path for path in part.paths if path.startswith("image/")
+    }
+
+
+def test_it_is_checked_written_and_read_as_the_others_are(distillation):
+    assert from_json(Run, to_json(distillation)) == distillation
+    (stage,) = distillation.stages
+    narrow = replace(stage.objective, model=replace(stage.objective.model, embed_dim=3))
+    with pytest.raises(JclipError, match="stage 'distil': the teacher has 3 features: choose another"):
+        check(replace(distillation, stages=(replace(stage, objective=narrow),)))
+    with pytest.raises(JclipError, match="stage 'distil': image distillation has no frozen tower to cache: omit cache"):
+        check(replace(distillation, stages=(replace(stage, cache="x"),)))
+
+
+def test_its_fields_are_options(distillation, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("jclip.cli.configs.load_config", lambda file: distillation)
+    file = str(tmp_path / "config.py")
+    assert main(["plan", file, "--no-compile", "--stages.0.objective.weight", "2"]) == 0
+    assert "image distillation" in capsys.readouterr().out
+    assert main(["plan", file, "--no-compile", "--stages.0.objective.model.embed-dim", "5"]) == 1
+    assert "the teacher has 5 features" in capsys.readouterr().err

@@ -1,0 +1,13 @@
+"""The public names of jclip.train."""
+
+import pytest
+
+import jclip.train
+
+
+def test_every_name_is_there_and_documented():
+    for name in jclip.train.__all__:
+        found = getattr(jclip.train, name)
+        assert found.__module__.startswith("jclip.") and found.__doc__, name
+    with pytest.raises(AttributeError, match="no attribute 'Stages': it has Budget"):
+        jclip.train.Stages  # noqa: B018
