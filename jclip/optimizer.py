@@ -199,6 +199,10 @@ def _adam(beta1: float, beta2: float, eps: float) -> optax.GradientTransformatio
 
 
 _NEWTON_SCHULZ = ((8.0934, -23.6204, 17.4462), (3.6366, -2.7219, 0.5365), (2.6613, -1.9772, 0.4526))
+"""Coefficients of Muon's three iterations on singular values: x -> a x + b x³ + c x⁵.
+
+Each takes the range that the one before leaves of [0.01, 1] as near to 1 as it can (Amsel et al. 2025, Polar Express):
+after the third, 0.73 to 1.27. Jordan's five iterations leave 0.7 to 1.2, and take nearly twice the arithmetic."""
 
 _MUON, _MUON_COUNT = "muon", "muon's count"
 
@@ -248,7 +252,8 @@ def _direction(spec: Optimizer, method: str) -> optax.GradientTransformation:
         return _adam(spec.beta1, spec.beta2, spec.eps)
     # The layers are stacked: (layers, in, out), one matrix each.
     stacked = optax.contrib.MuonDimensionNumbers(reduction_axis=1, output_axis=2)
-    return optax.contrib.scale_by_muon(_NEWTON_SCHULZ, weight_dimension_numbers=partial(jax.tree.map, lambda _: stacked))
+    dimensions = partial(jax.tree.map, lambda _: stacked)
+    return optax.contrib.scale_by_muon(_NEWTON_SCHULZ, weight_dimension_numbers=dimensions)
 
 
 def _tree(values: Mapping[str, Any], like: dict[str, Any]) -> dict[str, Any]:

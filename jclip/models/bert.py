@@ -20,7 +20,7 @@ from jclip.models.dropout import dropout, row_seeds
 from jclip.models.placements import EMBEDDINGS, ENDS, LAYERS, Placements, with_whole_heads
 from jclip.models.spread import by_example
 from jclip.models.towers import REDUCED_WIDTH, LayerNumbers, TextTower, TokenizerKind, transformer_bytes
-from jclip.models.transformer import LayerNorm, Mlp, check_heads, run_stacks, run_to_token, two_stacks
+from jclip.models.transformer import LayerNorm, Mlp, attention_of, check_heads, run_stacks, run_to_token, two_stacks
 from jclip.ranges import Depth, Range, Rows, Size, check_ranges
 
 Pooling = Literal["cls", "mean"]
@@ -189,7 +189,7 @@ class Bert(nn.Module):
           ids_bl, rows_b: as in `states`.
         """
         if self.pooling == "mean":
-            pooled_bd = _mean(self.states(ids_bl, rows_b), ids_bl != self.config.pad_id)
+            pooled_bd = mean_of_tokens(self.states(ids_bl, rows_b), ids_bl != self.config.pad_id)
         else:
             stacks = (self.first_layers, self.layers)
             pooled_bd = run_to_token(stacks, self.layer, self.frozen_layers, *self._embedded(ids_bl, rows_b))
@@ -238,16 +238,18 @@ class PostNormLayer(nn.Module):
             return LayerNorm(config.layer_norm_eps, dtype, name=name)(x_bld + branch_bld)
 
         rate = config.dropout if config.attention_dropout is None else config.attention_dropout
-        attention = Attention(config.heads, _init, _init, dropout=rate, compute=self.compute, name="attention")
+        compute = attention_of(wanted_bqd, self.compute)
+        attention = Attention(config.heads, _init, _init, dropout=rate, compute=compute, name="attention")
         mlp = Mlp(config.intermediate, "gelu", _init, _init, dtype, name="mlp")
         x_bqd = x_bld if wanted_bqd is None else wanted_bqd
         x_bqd = add_and_norm("attention_norm", x_bqd, attention(x_bqd, x_bld, lengths_b, seeds_b2), 1)
         return by_example(add_and_norm("mlp_norm", x_bqd, mlp(x_bqd), 2)), None
 
 
-def _mean(states_bld: jax.Array, mask_bl: jax.Array) -> jax.Array:
+def mean_of_tokens(states_bld: jax.Array, mask_bl: jax.Array) -> jax.Array:
+    """Returns the mean state of the tokens that are not padding, (b, d); 0 for a text of padding alone."""
     counts_b1 = mask_bl.sum(axis=1, keepdims=True)
-    weights_bl = (mask_bl / jnp.maximum(counts_b1, 1)).astype(states_bld.dtype)  # a text of padding alone is 0, not NaN
+    weights_bl = (mask_bl / jnp.maximum(counts_b1, 1)).astype(states_bld.dtype)
     return jnp.einsum("bld,bl->bd", states_bld, weights_bl, precision=jax.lax.Precision.HIGHEST)
 
 

@@ -4,6 +4,7 @@ BERT's post-norm layer is in bert.py. Axes: b batch, l tokens, d width.
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from typing import Any, Literal, cast
 
@@ -117,13 +118,13 @@ class PreNormLayer(nn.Module):
           wanted_bqd: the states of `x_bld` whose successors are wanted, which see `lengths_b` tokens; None for all.
         """
         del seeds_b2
-        causal = self.causal and wanted_bqd is None
+        causal, compute = self.causal and wanted_bqd is None, attention_of(wanted_bqd, self.compute)
         width, dtype = x_bld.shape[-1], self.compute.dtype
         entrance_init = nn.initializers.normal(width**-0.5)
         exit_init = nn.initializers.normal((2 * width * self.depth) ** -0.5)
         fc1_init = nn.initializers.normal((2 * width) ** -0.5)
         attention = Attention(
-            self.heads, entrance_init, exit_init, causal=causal, compute=self.compute, name="attention"
+            self.heads, entrance_init, exit_init, causal=causal, compute=compute, name="attention"
         )
         mlp = Mlp(self.hidden, self.activation, fc1_init, exit_init, dtype, name="mlp")
 
@@ -137,6 +138,11 @@ class PreNormLayer(nn.Module):
 
 SHALLOW = 4
 """Layers of a stack, at most, whose last one `run_to_token` computes for one token."""
+
+def attention_of(wanted_bqd: jax.Array | None, compute: Compute) -> Compute:
+    """Returns how a layer's attention computes: for a few tokens only, where cuDNN cannot, as the library chooses."""
+    return compute if wanted_bqd is None else replace(compute, attention="auto")
+
 
 Stacks = tuple[nn.Module | None, nn.Module | None]
 """Frozen first layers and the others, each a stack or None where there is no layer."""

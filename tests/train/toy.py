@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jclip.data.batches.pipeline import Batches
+from jclip.data.batches.loader import Batches
 
 from jclip import rules
 from jclip.images.on_host import HostAugmentation
