@@ -16,7 +16,15 @@ from jclip.models.bert import check_text_length
 from jclip.models.compute import Compute
 from jclip.models.placements import EMBEDDINGS, ENDS, LAYERS, Placements, with_whole_heads
 from jclip.models.towers import REDUCED_WIDTH, LayerNumbers, TextTower, TokenizerKind, transformer_bytes
-from jclip.models.transformer import Activation, LayerNorm, PreNormLayer, check_heads, run_stacks, run_to_token, two_stacks
+from jclip.models.transformer import (
+    Activation,
+    LayerNorm,
+    PreNormLayer,
+    check_heads,
+    run_stacks,
+    run_to_token,
+    two_stacks,
+)
 from jclip.ranges import Depth, Rows, Size, check_ranges
 
 _MLP_RATIO = 4

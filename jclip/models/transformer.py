@@ -115,7 +115,8 @@ class PreNormLayer(nn.Module):
           x_bld: states before it.
           lengths_b: as in `jclip.models.attention.attend`.
           seeds_b2: None.
-          wanted_bqd: the states of `x_bld` whose successors are wanted, which see `lengths_b` tokens; None for all.
+          wanted_bqd: those of `x_bld` whose next states are wanted. They attend to `lengths_b` tokens, even in a causal
+            tower. None for all.
         """
         del seeds_b2
         causal, compute = self.causal and wanted_bqd is None, attention_of(wanted_bqd, self.compute)
@@ -123,9 +124,7 @@ class PreNormLayer(nn.Module):
         entrance_init = nn.initializers.normal(width**-0.5)
         exit_init = nn.initializers.normal((2 * width * self.depth) ** -0.5)
         fc1_init = nn.initializers.normal((2 * width) ** -0.5)
-        attention = Attention(
-            self.heads, entrance_init, exit_init, causal=causal, compute=compute, name="attention"
-        )
+        attention = Attention(self.heads, entrance_init, exit_init, causal=causal, compute=compute, name="attention")
         mlp = Mlp(self.hidden, self.activation, fc1_init, exit_init, dtype, name="mlp")
 
         norm = LayerNorm(dtype=dtype, name="attention_norm")
@@ -138,6 +137,7 @@ class PreNormLayer(nn.Module):
 
 SHALLOW = 4
 """Layers of a stack, at most, whose last one `run_to_token` computes for one token."""
+
 
 def attention_of(wanted_bqd: jax.Array | None, compute: Compute) -> Compute:
     """Returns how a layer's attention computes: for a few tokens only, where cuDNN cannot, as the library chooses."""
@@ -212,20 +212,19 @@ def run_to_token(
     """
     first, others = stacks
     last = cast(nn.Module, first if others is None else others)
-    if others is not None and first is not None:
+    if first is not None and others is not None:
         x_bld = run_stacks((first, None), frozen, x_bld, lengths_b, seeds_lb2)
-    if seeds_lb2 is not None and last is others:
-        seeds_lb2 = seeds_lb2[frozen:]
+        seeds_lb2 = None if seeds_lb2 is None else seeds_lb2[frozen:]
 
     def picked(x_bld: jax.Array) -> jax.Array:
         return x_bld[:, :1] if token_b is None else jnp.take_along_axis(x_bld, token_b[:, None, None], axis=1)
 
-    captures = last.is_mutable_collection("intermediates")  # of whole layers
-    if last.is_initializing() or captures or len(jax.tree.leaves(last.variables["params"])[0]) > SHALLOW:
+    whole = last.is_initializing() or last.is_mutable_collection("intermediates")  # what is captured is whole layers
+    params = {} if whole else last.variables["params"]
+    count = 0 if whole else len(jax.tree.leaves(params)[0])
+    if not 0 < count <= SHALLOW:
         x_bld, _ = last(by_example(x_bld), lengths_b, seeds_lb2)
         return picked(x_bld)[:, 0]
-    params = last.variables["params"]
-    count = len(jax.tree.leaves(params)[0])
     body = rematerialised(layer.func, layer.keywords["compute"].remat)(**layer.keywords, parent=None)
     for number in range(count):
         wanted_b1d = None
