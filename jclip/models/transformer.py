@@ -225,7 +225,9 @@ def run_to_token(
     if not 0 < count <= SHALLOW:
         x_bld, _ = last(by_example(x_bld), lengths_b, seeds_lb2)
         return picked(x_bld)[:, 0]
-    body = rematerialised(layer.func, layer.keywords["compute"].remat)(**layer.keywords, parent=None)
+    body = rematerialised(cast(type[nn.Module], layer.func), layer.keywords["compute"].remat)(
+        **layer.keywords, parent=None
+    )
     for number in range(count):
         wanted_b1d = None
         if number == count - 1:
