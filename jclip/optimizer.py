@@ -45,8 +45,8 @@ class Optimizer:
       schedule: after the warm-up, "cosine" or "linear" to 0 at the end of the stage, or "constant".
       beta1, beta2, eps: constants of AdamW.
       weight_decay: decoupled weight decay, multiplied with the learning rate.
-      decays: (path regex, bool) rules that say which parameters decay.
-      multipliers: (path regex, float) rules with factors on the learning rate.
+      decays: (path regex, bool) rules for the parameters that decay.
+      multipliers: (path regex, float) rules for factors on the learning rate.
       layer_decay: (tower regex, d) rules for layer-wise decay of the learning rate. Of a tower's L layers, the n-th
         learns at d**(L + 1 - n) of the rate. Parameters before the first layer learn at d**(L + 1), a norm after the
         last layer at d, heads and projections at 1, as in BEiT (Bao et al. 2021) and timm.
@@ -70,7 +70,7 @@ class Optimizer:
 
 
 def learning_rate(spec: Optimizer, steps: int) -> Callable[[jax.Array | int], jax.Array]:
-    """Returns the schedule: step of the stage to learning rate. As in cn_clip, the last warm-up step has the peak."""
+    """Returns the schedule: step of the stage -> learning rate. As in cn_clip, the last warm-up step has the peak."""
 
     def rate(step: jax.Array | int) -> jax.Array:
         done = jnp.asarray(step, jnp.float32)
@@ -93,10 +93,10 @@ def build(
 
     Args:
       spec: the stage's optimizer.
-      steps: length of the stage, for the schedule.
+      steps: length of the stage.
       leaves: {path: array or shape} of the whole model; rules are checked against all of it.
-      trainable: the trainable subtree; shapes are enough. A stack may hold only its last layers here.
-      towers: configurations of the towers, which know their layers.
+      trainable: nested arrays or shapes. A stack may hold only its last layers here.
+      towers: configurations of the towers, by name.
 
     Raises:
       RuleError: a rule of `decays`, `multipliers` or `layer_decay` matches nothing, or a parameter has no rule.

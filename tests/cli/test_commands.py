@@ -137,7 +137,7 @@ def test_bad_usage_is_said_in_a_line(arguments, told, capsys):
             ["plan", CHINESE_CLIP, "--memory", "8", "--no-compile"],
             "the compiler's figures: omit --no-compile",
         ),
-        (["train", CHINESE_CLIP], "starts_from: there is no bundle bundles/"),
+        (["train", CHINESE_CLIP], "starts_from: bundle bundles/"),
         (["eval", "poetry", "a", "b"], "there is no evaluation 'poetry'"),
     ],
 )

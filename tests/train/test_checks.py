@@ -121,7 +121,7 @@ def test_buckets_that_would_do_nothing(chinese_clip):
     check(changed(chinese_clip, "stages.0.buckets", (length,)))
     with pytest.raises(JclipError, match=rf"buckets has {length + 1}, but no text is longer than .*: give shorter"):
         check(changed(chinese_clip, "stages.0.buckets", (8, length + 1)))
-    with pytest.raises(JclipError, match="bucket_window sorts texts into buckets: set buckets, or leave it 1"):
+    with pytest.raises(JclipError, match="bucket_window sorts texts into buckets: set buckets, or bucket_window to 1"):
         check(changed(chinese_clip, "stages.0.bucket_window", 4))
 
 
@@ -172,7 +172,7 @@ def test_a_misspelt_rule_stops_the_plan(recipe, name, rules, message):
 
 
 def test_what_a_stage_reads_must_fit_the_towers(chinese_clip):
-    with pytest.raises(JclipError, match="context_length is 600, but the text tower reads 512 tokens at most"):
+    with pytest.raises(JclipError, match="context_length is 600, but the text tower has positions for 512 tokens"):
         check(changed(chinese_clip, "stages.1.context_length", 600))
     with pytest.raises(JclipError, match="preprocessing.size is 48, but the image tower reads pictures of 32"):
         check(changed(chinese_clip, "preprocessing.size", 48))
@@ -189,16 +189,16 @@ def test_a_plan_needs_no_bundles(chinese_clip):
 def test_where_a_run_starts_from(recipe, tmp_path):
     """Bundles are held against the model without reading them; nothing but what a rule names must be there."""
     if not isinstance(recipe.stages[0].objective, TeacherLearning):
-        with pytest.raises(JclipError, match="starts_from: there is no bundle nowhere: make it first"):
+        with pytest.raises(JclipError, match="starts_from: bundle nowhere does not exist: make it first"):
             check_starting_points(replace(recipe, starts_from=(("image/.*", "nowhere"), (".*", ""))))
         return
     english, other = recipe.stages[0].objective.bundle, tmp_path / "other"
     check_starting_points(replace(recipe, starts_from=(("image/.*", english), (".*", ""))))
-    message = f"starts_from: {english} has no parameter text/.*: start it from elsewhere, or from ''"
+    message = f"starts_from: {english} has no parameter text/.*: give it another bundle, or ''"
     with pytest.raises(JclipError, match=message):
         check_starting_points(replace(recipe, starts_from=((".*", english),)))
     wider = replace(recipe.model, image=replace(recipe.model.image, mlp_ratio=2))
-    with pytest.raises(JclipError, match=r"image/layers/mlp/.* has shape .*, but this model needs .*: start it from"):
+    with pytest.raises(JclipError, match=r"image/layers/mlp/.* has shape .*, but this model needs .*: give it another"):
         check_starting_points(replace(recipe, model=wider, starts_from=(("image/.*", english), (".*", ""))))
     save_bundle(load_bundle(english), other)
     (other / "config.json").unlink()
