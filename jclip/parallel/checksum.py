@@ -20,8 +20,7 @@ def checksums(tree: Any) -> dict[str, int]:
         jax.tree_util.keystr(path, simple=True, separator="/"): leaf
         for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
     }
-    sums = jax.device_get(_sums(leaves))
-    return {path: int(value) for path, value in sums.items()}
+    return {path: int(value) for path, value in jax.device_get(_sums(leaves)).items()}
 
 
 @jax.jit

@@ -241,9 +241,9 @@ def test_errors_say_what_to_do(chinese_clip, tmp_path):
         ({"trains": ((".*", True),)}, "its image tower trains: freeze image"),
         ({"objective": replace(objective, augmentation=Augmentation(flip=0.5))}, augmented),
         ({"objective": replace(objective, host_augmentation=HostAugmentation(flip=0.5))}, augmented),
-        ({"objective": replace(objective, patch_dropout=0.5)}, "patch_dropout leaves out other patches"),
+        ({"objective": replace(objective, patch_dropout=0.5)}, "patch_dropout drops other patches"),
     ):
-        with pytest.raises(JclipError, match=rf"stage '.*': cache needs image features that stay, but {words}"):
+        with pytest.raises(JclipError, match=rf"stage '.*': cache needs image features that do not change, but {words}"):
             check(cached(chinese_clip, "x", **changes))
     (tmp_path / "file").write_text("")
     with pytest.raises(JclipError, match="file"):
@@ -257,7 +257,7 @@ def test_files_that_a_networks_disk_shows_late_are_waited_for(tmp_path, monkeypa
     monkeypatch.setattr("jclip.parallel.processes.is_single_process", lambda: False)
     with monkeypatch.context() as patch:
         patch.setattr("jclip.parallel.processes._DISK_SECONDS", 0)
-        with pytest.raises(JclipError, match="lacks 1 files here that the first process wrote: give all .* the same"):
+        with pytest.raises(JclipError, match="lacks 1 files that process 0 wrote: give all .* the same"):
             _check_seen([cache])
     with monkeypatch.context() as patch:
         patch.setattr("time.sleep", lambda seconds: cache.write(1, [np.zeros(3, np.float32)]))
