@@ -1,4 +1,4 @@
-"""Evaluations of a run, as the callables that the training loop takes."""
+"""Builds the evaluators of a run from its configuration."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,10 +14,8 @@ from jclip.images.preprocess import Picture
 from jclip.inference import Encoder
 from jclip.tokenizers.text import load_tokenizer
 from jclip.train.configuration import Run
+from jclip.train.evaluating import Evaluator
 from jclip.train.evaluations import Classification, Evaluation, Probe, Retrieval
-
-Evaluator = Callable[[dict[str, Any]], Mapping[str, float]]
-"""Variables -> figures."""
 
 _Figures = Iterator[tuple[str, Mapping[str, float]]]
 """Figures by language, prompts or number of shots."""
@@ -25,7 +23,7 @@ _Figures = Iterator[tuple[str, Mapping[str, float]]]
 
 @dataclass(frozen=True)
 class _Snapshot:
-    """Model of a moment of the run."""
+    """Model with the variables of one step."""
 
     encoder: Encoder
     variables: dict[str, Any]
@@ -38,14 +36,12 @@ class _Snapshot:
 
 
 def evaluators(run: Run, batch_size: int = 256) -> dict[str, Evaluator]:
-    """Returns the evaluators of `run.evaluations`, by name. Opens and checks their data.
+    """Opens and checks the data of `run.evaluations`, and returns the evaluators by name.
 
-    Args:
-      run: gives model, tokenizer, preprocessing and context length.
-      batch_size: pictures or texts encoded at once, by all devices together.
+    All devices together encode `batch_size` pictures or texts at once.
 
     Raises:
-      JclipError: data are missing or wrong; the evaluation is named.
+      JclipError: data are missing or wrong; the message names the evaluation.
     """
     if not run.evaluations:
         return {}
@@ -81,9 +77,9 @@ def _open(asked: Evaluation) -> Callable[[_Snapshot], _Figures]:
 
 def _retrieval(asked: Retrieval) -> Callable[[_Snapshot], _Figures]:
     tests = open_retrieval(Path(asked.data), asked.protocol, asked.split, asked.languages)
-    secret = next((task for task in tests.tasks if not task.has_answers), None)
-    if secret is not None:
-        raise JclipError(f"{secret.name} has no answers, so nothing can be scored: choose another split")
+    unanswered = next((task for task in tests.tasks if not task.has_answers), None)
+    if unanswered is not None:
+        raise JclipError(f"{unanswered.name} has no answers, so nothing can be scored: choose another split")
 
     def figures(model: _Snapshot) -> _Figures:
         for task, image_nd, text_md in retrieval.encode_tasks(tests.tasks, model):

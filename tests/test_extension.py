@@ -97,7 +97,7 @@ def test_a_tower_without_answers_is_refused_where_they_are_needed():
         jax.eval_shape(DualEncoder(model, frozen_layers=(1, 0)).init, jax.random.key(0), IMAGES, IDS)
     with pytest.raises(JclipError, match="patch_dropout: a ToyImageConfig does not support it: set it to 0"):
         jax.eval_shape(DualEncoder(TOY, patch_dropout=0.5).init, jax.random.key(0), IMAGES, IDS)
-    with pytest.raises(JclipError, match="head_width is for a BERT: a ToyTextConfig has no head"):
+    with pytest.raises(JclipError, match="head_width: a ToyTextConfig has no head"):
         replace(TOY, head_width=8)
     params = shapes(TOY)["params"]
     with pytest.raises(JclipError, match="layer_decay: the image tower does not number its layers"):

@@ -257,7 +257,7 @@ def test_verify_without_a_passport(whole, converted, bundles, tmp_path, refused)
     change_json(copy / "passport.json", lambda p: p["sources"][0]["options"].update(image_size="large"))
     refused("verify", copy, whole, says=r"copy/passport.json: options\.image_size is 'large', but must be int")
     (copy / "passport.json").write_text("{")
-    refused("verify", copy, whole, says=r"copy/passport.json cannot be read \(.*\): mend it, or fetch it again")
+    refused("verify", copy, whole, says=r"copy/passport.json cannot be read \(.*\): correct it, or fetch it again")
 
 
 def test_verify_against_another_checkpoint(converted, source, tensors, refused):

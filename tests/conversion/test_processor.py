@@ -180,7 +180,7 @@ def test_other_pixels_are_refused_by_the_fields_name(written, complaint, tmp_pat
 
 def test_broken_json(tmp_path):
     (tmp_path / "preprocessor_config.json").write_text("{“do_resize”: true}")
-    with pytest.raises(JclipError, match=r"preprocessor_config\.json cannot be read \(.*\): mend it"):
+    with pytest.raises(JclipError, match=r"preprocessor_config\.json cannot be read \(.*\): correct it"):
         read_preprocessing(tmp_path, OTHER)
     (tmp_path / "preprocessor_config.json").write_text("[]")
     with pytest.raises(JclipError, match="does not hold a JSON object"):

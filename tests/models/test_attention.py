@@ -153,7 +153,7 @@ def chosen(device, monkeypatch, *, dtype=jnp.bfloat16, channels=64, queries=50, 
         (H100, {"channels": 20}, "8, 16, … 256 channels, and these have 20"),
         (H100, {"dtype": jnp.float32}, "bfloat16 or float16, and the dtype is float32"),
         (H100, {"drop": object()}, "no dropout on probabilities"),
-        (H100, {"queries": 1}, "it needs as many queries as keys"),
+        (H100, {"queries": 1}, "cuDNN's kernel needs equal numbers of queries and keys"),
         (T4, {}, "compute capability 8.0, and this GPU has 7.5"),
         (AMD, {}, "an NVIDIA GPU, and this is AMD Instinct MI300X"),
         (CPU, {}, "an NVIDIA GPU, and this is cpu"),
@@ -243,7 +243,7 @@ def test_dropout_on_probabilities_is_left_to_xla(monkeypatch):
         return str(jax.make_jaxpr(lambda variables: model.apply(variables, ids, **options))(variables))
 
     assert "dot_product_attention" not in traced(model)
-    with pytest.raises(JclipError, match="'cudnn' is not possible here: it has no dropout on probabilities"):
+    with pytest.raises(JclipError, match="'cudnn' is not possible here: cuDNN's kernel has no dropout"):
         traced(model.clone(compute=Compute(jnp.bfloat16, attention="cudnn")))
     model = model.clone(
         compute=Compute(jnp.bfloat16, attention="cudnn"), config=replace(model.config, attention_dropout=0.0)

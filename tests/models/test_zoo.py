@@ -85,7 +85,7 @@ def test_context():
 @pytest.mark.parametrize(
     ("get", "name", "message"),
     [
-        (zoo.get_config, "chinese-clip-vit-b16", "no model 'chinese-clip-vit-b16': did you mean chinese-clip-vit-b-16"),
+        (zoo.get_config, "chinese-clip-vit-b16", "model 'chinese-clip-vit-b16' is unknown: did you mean chinese-clip-vit-b-16"),
         (zoo.get_config, "?", "choose one of clip-rn50, .*altclip-m18$"),
         (zoo.get_text_encoder, "xlmr-large", "no text encoder 'xlmr-large': did you mean xlm-r-large"),
     ],

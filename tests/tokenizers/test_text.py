@@ -284,7 +284,7 @@ def test_other_models_are_refused(tmp_path):
     with pytest.raises(JclipError, match="tokenize_chinese_chars False"):
         load_tokenizer(model_file(file, BERT))
     settings.write_text("{'do_lower_case': true}")
-    with pytest.raises(JclipError, match=r"tokenizer_config\.json cannot be read \(Expecting .*\): mend it"):
+    with pytest.raises(JclipError, match=r"tokenizer_config\.json cannot be read \(Expecting .*\): correct it"):
         load_tokenizer(file)
     for record, reason in (
         ("[]", "it does not hold a JSON object"),
@@ -293,7 +293,7 @@ def test_other_models_are_refused(tmp_path):
         ("[" * 100_000, "it is nested too deep"),
     ):
         settings.write_text(record)
-        with pytest.raises(JclipError, match=rf"tokenizer_config\.json cannot be read \({reason}\): mend it"):
+        with pytest.raises(JclipError, match=rf"tokenizer_config\.json cannot be read \({reason}\): correct it"):
             load_tokenizer(file)
     (tmp_path / "gpt").mkdir()
     (tmp_path / "gpt" / "merges.txt").write_text("#version\nĠ t\n")
@@ -311,7 +311,7 @@ def test_errors_name_the_file_and_the_mend(tmp_path):
     with pytest.raises(JclipError, match=r"vocab\.txt has no \[PAD\], so it is not BERT's: fetch it again, or"):
         load_tokenizer(tmp_path)
     (tmp_path / "vocab.txt").write_bytes(b"\xff\xfe")
-    with pytest.raises(JclipError, match=r"vocab\.txt cannot be read \(it is not UTF-8 text\): mend it"):
+    with pytest.raises(JclipError, match=r"vocab\.txt cannot be read \(it is not UTF-8 text\): correct it"):
         load_tokenizer(tmp_path)
     (tmp_path / "x.model").write_bytes(b"\x0a\xff\xff")
     with pytest.raises(JclipError, match=r"x\.model is not a SentencePiece model"):
