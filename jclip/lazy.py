@@ -1,4 +1,4 @@
-"""Public namespaces: packages whose names are imported when they are first used.
+"""Public namespaces: packages whose names are imported on first use.
 
     # jclip/shapes/__init__.py
     if TYPE_CHECKING:
@@ -6,8 +6,8 @@
 
     __all__, __getattr__, __dir__ = lazy(__name__, {"circle": "jclip.shapes.round:circle"})
 
-`jclip.shapes.circle` then imports `jclip.shapes.round`. Importing `jclip.shapes` alone does not. The imports under
-TYPE_CHECKING tell type checkers and editors the same.
+`jclip.shapes.circle` then imports `jclip.shapes.round`; `import jclip.shapes` does not. The imports under TYPE_CHECKING
+are for type checkers and editors.
 """
 
 import sys
@@ -24,7 +24,7 @@ def lazy(
     Args:
       package: its name.
       names: "module:attribute" for each public name.
-      needs: optional dependencies without which none of them works; a missing one is reported with its extra.
+      needs: optional dependencies of all names; a missing one is reported with its extra.
     """
 
     def get(name: str) -> Any:
@@ -36,7 +36,7 @@ def lazy(
         with reported_extras():
             check_installed(needs)
             value = getattr(import_module(module), attribute)
-        setattr(sys.modules[package], name, value)  # found without this function from now on
+        setattr(sys.modules[package], name, value)  # so that this function is called once
         return value
 
     return list(names), get, lambda: sorted({*vars(sys.modules[package]), *names})

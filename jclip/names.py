@@ -7,7 +7,7 @@ LONGEST = 150
 
 
 def check_name(what: str, name: str) -> None:
-    """Checks that a name can be the name of a folder, on any system.
+    """Checks that the name in field `what` is a valid folder name on any system.
 
     >>> check_name("name", "ViT-B-16 中文[2]")
     >>> check_name("name", "../../x")
@@ -15,12 +15,8 @@ def check_name(what: str, name: str) -> None:
     jclip.errors.JclipError: name is '../../x', which has a '/': give 1 to 150 bytes of printable characters, without \
 / and \\, that begin with neither a dot nor a space and do not end with a space
 
-    Args:
-      what: the field, for the message.
-      name: its value.
-
     Raises:
-      JclipError: it cannot be one.
+      JclipError: it is not valid.
     """
     if reason := _trouble(name):
         raise JclipError(

@@ -1,6 +1,6 @@
 """Ranges of numbers, declared at the fields of a configuration.
 
-A tower checks its own when it is made; `check_tree` checks those of a whole run, and gives the path of the field.
+Towers check their ranges when they are created. `check_tree` checks those of a whole run, and reports the field's path.
 
 @dataclass(frozen=True)
 class Tower:
@@ -24,16 +24,17 @@ from jclip.plain import shown
 
 
 class RangeError(JclipError):
-    """A field that is outside its range; the message begins with the field's name."""
+    """Error for a field outside its range; the message begins with the field's name."""
 
 
 @dataclass(frozen=True)
 class Range:
-    """A range of finite numbers for a field, or for each item of a tuple.
+    """Range of finite numbers for a field, or for each item of a tuple.
 
     Attributes:
-      low, high: the smallest and the largest number.
-      above: exclude `low` itself.
+      low, high: bounds.
+      above, below: exclude `low`, or `high`, itself.
+      words: description for messages, instead of the numbers.
     """
 
     low: float
@@ -51,18 +52,18 @@ class Range:
         )
 
     def __str__(self) -> str:
-        """Returns words for messages: "from 1 to 1024"."""
+        """Returns a description for messages: "from 1 to 1024"."""
         if self.words:
             return self.words
         return f"above {self.low:g}, {self.high:g} at most" if self.above else f"from {self.low:g} to {self.high:.10g}"
 
 
 Size = Annotated[int, Range(1, 65536)]
-"""A width, or a side in pixels or patches: up to ten times the largest published one, without overflow."""
+"""Width, or side in pixels or patches. The limit is ten times the largest published one, and prevents overflows."""
 Rows = Annotated[int, Range(1, 2**31 - 1)]
 """Number of rows of an embedding: ids are int32."""
 Depth = Annotated[int, Range(1, 1024)]
-"""Layers of a tower."""
+"""Number of layers of a tower."""
 Count = Annotated[int, Range(0, math.inf, words="0 or more")]
 AtLeastOne = Annotated[int, Range(1, math.inf, words="1 or more")]
 NotNegative = Annotated[float, Range(0, math.inf, words="0 or more")]
@@ -87,7 +88,7 @@ def check_ranges(config: Any) -> None:
 
 
 def check_tree(config: Any, where: str = "") -> None:
-    """Checks the ranges of a dataclass, whose types are right, and of all dataclasses in it.
+    """Checks the ranges of a dataclass and of all dataclasses in it, whose types must have been checked.
 
     Raises:
       RangeError: a number is outside its range; the message begins with the field's dotted path, after `where`.
@@ -132,7 +133,7 @@ def _hints(config: type) -> dict[str, Any]:
 
 @cache
 def _declared(config: type) -> dict[str, tuple[type, Range]]:
-    """{field: (int or float, range)} of the fields that have one."""
+    """Returns {field: (int or float, range)} of the fields that have a range."""
     hints = _hints(config)
     found: dict[str, tuple[type, Range]] = {}
     for field in dataclasses.fields(config):

@@ -85,9 +85,9 @@ def test_context():
 @pytest.mark.parametrize(
     ("get", "name", "message"),
     [
-        (zoo.get_config, "chinese-clip-vit-b16", "model 'chinese-clip-vit-b16' is unknown: did you mean chinese-clip-vit-b-16"),
+        (zoo.get_config, "chinese-clip-vit-b16", "model 'chinese-clip-vit-b16' is unknown: did you mean chinese-clip"),
         (zoo.get_config, "?", "choose one of clip-rn50, .*altclip-m18$"),
-        (zoo.get_text_encoder, "xlmr-large", "no text encoder 'xlmr-large': did you mean xlm-r-large"),
+        (zoo.get_text_encoder, "xlmr-large", "text encoder 'xlmr-large' is unknown: did you mean xlm-r-large"),
     ],
 )
 def test_an_unknown_name_gets_the_close_ones(get, name, message):
