@@ -1,6 +1,6 @@
 """Ranges of numbers, declared at the fields of a configuration.
 
-Towers check their ranges when they are created. `check_tree` checks those of a whole run, and reports the field's path.
+Towers check their ranges when they are created, and a run before anything is built.
 
 @dataclass(frozen=True)
 class Tower:
@@ -52,9 +52,7 @@ class Range:
         )
 
     def __str__(self) -> str:
-        """Returns a description for messages: "from 1 to 1024"."""
-        if self.words:
-            return self.words
+        """Returns the bounds in words: "from 1 to 1024"."""
         return f"above {self.low:g}, {self.high:g} at most" if self.above else f"from {self.low:g} to {self.high:.10g}"
 
 
@@ -72,37 +70,22 @@ Share = Annotated[float, Range(0, 1, words="a share, 0 to 1")]
 BelowOne = Annotated[float, Range(0, 1, below=True, words="0 or more, and less than 1")]
 
 
-def check_ranges(config: Any) -> None:
-    """Checks the fields of a dataclass that declare a `Range`.
+def check_ranges(config: Any, where: str = "") -> None:
+    """Checks the numbers of a dataclass, and of all dataclasses in it, against the declared ranges.
 
     Raises:
-      RangeError: a value is outside its range or not a number; the message names the field.
-    """
-    made: Any = type(config)
-    for name, (kind, allowed) in _declared(made).items():
-        found = getattr(config, name)
-        for value in found if isinstance(found, tuple | list) else (found,):
-            if value is not None and not (_is_number(value, kind) and allowed.holds(value)):
-                what = "a whole number" if kind is int else "a number"
-                raise RangeError(f"{name} is {shown(repr(found))}, but must be {what} {allowed}")
-
-
-def check_tree(config: Any, where: str = "") -> None:
-    """Checks the ranges of a dataclass and of all dataclasses in it, whose types must have been checked.
-
-    Raises:
-      RangeError: a number is outside its range; the message begins with the field's dotted path, after `where`.
+      RangeError: a value is outside its range or not a number; the message begins with the field's dotted path, after
+        `where`.
     """
     made: Any = type(config)
     hints = _hints(made)
     for field in dataclasses.fields(config):
-        name = f"{where}.{field.name}" if where else field.name
-        _check(hints[field.name], getattr(config, field.name), name, None)
+        _check(hints[field.name], getattr(config, field.name), f"{where}.{field.name}" if where else field.name, None)
 
 
 def _check(kind: Any, value: Any, where: str, allowed: Range | None) -> None:
     if dataclasses.is_dataclass(value):
-        check_tree(value, where)
+        check_ranges(value, where)
         return
     if typing.get_origin(kind) is Annotated:
         allowed = next((extra for extra in kind.__metadata__ if isinstance(extra, Range)), allowed)
@@ -111,38 +94,18 @@ def _check(kind: Any, value: Any, where: str, allowed: Range | None) -> None:
     if typing.get_origin(kind) in (typing.Union, types.UnionType):
         for member in members:
             _check(member, value, where, allowed)
-    elif isinstance(value, tuple) and members:  # not for the None of an optional tuple
+    elif isinstance(value, tuple | list) and members:  # not for the None of an optional tuple
         for number, item in enumerate(value):
             _check(members[0] if members[-1:] == (...,) else members[number], item, f"{where}.{number}", allowed)
-    elif allowed and isinstance(value, int | float) and not allowed.holds(value):
-        raise RangeError(f"{where} is {value}: give {allowed}")
-
-
-def _is_number(value: Any, kind: type) -> bool:
-    if isinstance(value, bool):
-        return False
-    return isinstance(value, numbers.Integral) or (
-        kind is float and isinstance(value, numbers.Real) and math.isfinite(value)
-    )
+    elif allowed and value is not None:
+        right_type = isinstance(value, numbers.Integral if kind is int else numbers.Real) and not isinstance(
+            value, bool
+        )
+        if not (right_type and allowed.holds(value)):
+            words = allowed.words or f"{'a whole number' if kind is int else 'a number'} {allowed}"
+            raise RangeError(f"{where} is {shown(repr(value))}, but must be {words}")
 
 
 @cache
 def _hints(config: type) -> dict[str, Any]:
     return typing.get_type_hints(config, include_extras=True)
-
-
-@cache
-def _declared(config: type) -> dict[str, tuple[type, Range]]:
-    """Returns {field: (int or float, range)} of the fields that have a range."""
-    hints = _hints(config)
-    found: dict[str, tuple[type, Range]] = {}
-    for field in dataclasses.fields(config):
-        for part in (hints[field.name], *typing.get_args(hints[field.name])):
-            for extra in getattr(part, "__metadata__", ()):
-                if isinstance(extra, Range):
-                    found[field.name] = (float if _holds_float(part.__origin__) else int, extra)
-    return found
-
-
-def _holds_float(kind: Any) -> bool:
-    return kind is float or any(map(_holds_float, typing.get_args(kind)))

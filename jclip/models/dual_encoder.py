@@ -91,9 +91,11 @@ class DualEncoder(nn.Module):
         config = self.config
         for (name, tower), frozen in zip(config.towers.items(), self.frozen_layers, strict=True):
             if frozen and not tower.depth:
-                raise JclipError(f"frozen_layers: a {_kind(tower)} has no stack of layers ({name} tower): set it to 0")
+                raise JclipError(
+                    f"frozen_layers: a {type(tower).__name__} has no stack of layers ({name} tower): set it to 0"
+                )
         if self.patch_dropout and not config.image.patches:
-            raise JclipError(f"patch_dropout: a {_kind(config.image)} does not support it: set it to 0")
+            raise JclipError(f"patch_dropout: a {type(config.image).__name__} does not support it: set it to 0")
         image_frozen, text_frozen = self.frozen_layers
         self.image = config.image.build(
             config.embed_dim, self.compute, frozen_layers=image_frozen, patch_dropout=self.patch_dropout
@@ -143,7 +145,3 @@ class DualEncoder(nn.Module):
             self.param("logit_bias", nn.initializers.constant(self.config.logit_bias_init), ())
         image_be = self.encode_image(images_bhwc, train=train, rows_b=rows_b)
         return image_be, self.encode_text(ids_bl, rows_b=rows_b), logit_scale
-
-
-def _kind(tower: Tower) -> str:
-    return type(tower).__name__

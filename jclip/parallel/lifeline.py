@@ -17,9 +17,12 @@ import threading
 from collections.abc import Callable
 from contextlib import suppress
 
+from jclip.internals import coordination_client, coordinator_host, process_index
+
 LOST = 134
 """Exit code after another process was lost; equal to jax's own, by SIGABRT, if jax notices first."""
 
+_KEY = "jclip/lifeline"  # key of the port and the secret in jax's coordination service
 _BYE = b"."
 _PATIENCE = 10  # seconds for a connection
 _SECRET, _NUMBER = 16, 4  # bytes
@@ -115,20 +118,13 @@ class Lifeline:
             self._lost(who)
 
 
-def hold(number: int, host: str, tell: Callable[[str], None], hear: Callable[[], str]) -> None:
-    """Connects this process with process 0 until it exits.
-
-    Args:
-      number: index of this process.
-      host: host of process 0.
-      tell: publishes the result of `listen`; called on process 0.
-      hear: returns the published result; called on the others.
-    """
-    line = Lifeline(_end)
-    if number == 0:
-        tell(line.listen(host))
+def hold(seconds: float) -> None:
+    """Connects this process with process 0 until it exits; waits at most `seconds` for process 0 to listen."""
+    line, client = Lifeline(_end), coordination_client()
+    if process_index() == 0:
+        client.key_value_set(_KEY, line.listen(coordinator_host()))
     else:
-        line.connect(host, hear(), number)
+        line.connect(coordinator_host(), client.blocking_key_value_get(_KEY, int(1000 * seconds)), process_index())
     atexit.register(line.close)
 
 

@@ -22,7 +22,7 @@ from typing import Any, NamedTuple, TypeVar
 import jax
 
 from jclip.errors import JclipError
-from jclip.internals import coordination_client, coordinator_host, process_count
+from jclip.internals import coordination_client, process_count
 from jclip.internals import process_index as process_index
 from jclip.parallel import lifeline
 from jclip.plain import complain
@@ -41,7 +41,6 @@ _WORK_SECONDS = 7 * 24 * 3600  # for one to work while the others wait; dead pro
 _ERROR_SECONDS = 900  # for the others to receive an error: orbax waits 600 for a process that could not write
 _MEMORY_ERROR_SECONDS = 60  # the same if a device is out of memory, because then the others wait on the devices
 _DISK_SECONDS = 60  # for a new file to become visible on a network disk
-_LIFELINE = "jclip/lifeline"  # key of the port of process 0
 _OUT_OF_MEMORY = "RESOURCE_EXHAUSTED"
 
 
@@ -71,12 +70,7 @@ def connect(distributed: bool = False) -> None:
             shutdown_timeout_seconds=60,
         )
         jax.devices()  # waits for all processes: now, before anything can fail on one of them
-        lifeline.hold(
-            process_index(),
-            coordinator_host(),
-            lambda port: coordination_client().key_value_set(_LIFELINE, port),
-            lambda: str(coordination_client().blocking_key_value_get(_LIFELINE, 1000 * _START_SECONDS)),
-        )
+        lifeline.hold(_START_SECONDS)
     except (RuntimeError, ValueError, TypeError) as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         advice = (

@@ -11,7 +11,7 @@ from jclip.data.sources.records import called
 from jclip.errors import JclipError
 from jclip.models.build import shapes
 from jclip.names import check_name
-from jclip.ranges import check_tree
+from jclip.ranges import check_ranges
 from jclip.stages import Stage
 from jclip.train.configuration import Run
 from jclip.train.layout import layout, whole_path
@@ -25,7 +25,7 @@ def check(run: Run) -> None:
     """
     check_types(run)
     check_names(run)
-    check_tree(run)
+    check_ranges(run)
     if not run.stages:
         raise JclipError(f"run {run.name!r} has no stages: give it at least one")
     _check_differ(run.name, "stages", [stage.name for stage in run.stages])

@@ -17,7 +17,7 @@ from jclip.train.assembly import StageParts
 from jclip.train.caching import fill
 from jclip.train.evaluating import Evaluating
 from jclip.train.exchange import Exchange
-from jclip.train.logging.meter import Meter, Profiler, device_peak
+from jclip.train.logging.meter import Meter, Profiler, peak_tflops
 from jclip.train.logging.progress import Watcher
 from jclip.train.logging.run_log import RunLog
 from jclip.train.saver import Saver
@@ -143,7 +143,8 @@ class StageLoop:
             self._use.watcher.stepped(step)
 
     def _meter(self) -> Meter:
-        part, peak = self._part, device_peak(self._run.monitor.peak_tflops)
+        part = self._part
+        peak = self._run.monitor.peak_tflops or peak_tflops(jax.local_devices()[0].device_kind)
         pad_id = part.open_inputs().tokenizer.pad_id
         flops = Arithmetic(part) if peak is not None else None
         return Meter(part.stage.batch_size, part.mesh.size, flops, peak, pad_id)

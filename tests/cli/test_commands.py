@@ -122,7 +122,7 @@ def test_bad_usage_is_said_in_a_line(arguments, told, capsys):
             "trains: rule 'txet/.*' matches",
         ),
         (["plan", CHINESE_CLIP, "--starts-from", "txet/.*", "x", ".*", ""], "starts_from: rule 'txet/.*' matches no"),
-        (["plan", CHINESE_CLIP, "--max-replicated", "nan"], "max_replicated is nan: give a share, 0 to 1"),
+        (["plan", CHINESE_CLIP, "--max-replicated", "nan"], "max_replicated is nan, but must be a share, 0 to 1"),
         (["plan", CHINESE_CLIP, "--stages.0.batch-size", "100"], "batch of 100 is not divisible by 8 devices"),
         (
             ["plan", CHINESE_CLIP, "--stages.0.budget.steps", "5"],

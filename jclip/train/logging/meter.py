@@ -111,11 +111,6 @@ class Meter:
         self._waited = self._apart = 0.0
 
 
-def device_peak(given: float | None) -> float | None:
-    """Returns the peak of one device in TFLOP/s: `given`, or the known one."""
-    return given or peak_tflops(jax.local_devices()[0].device_kind)
-
-
 class Profiler:
     """Profiler of `count` steps from step `first` of the run; `folder` is for XProf, TensorBoard and Perfetto."""
 
