@@ -176,7 +176,7 @@ def same_everywhere(what: str, value: Any, differ: Callable[[Any, Any], str | No
 
     def check() -> None:
         if difference := differ(expected, json.loads(json.dumps(value))):
-            raise JclipError(f"{what} differs from process 0's ({difference}): start all processes with the same one")
+            raise JclipError(f"{what} differs from process 0's ({difference}): start all with the same one")
 
     everywhere(check)
 

@@ -266,9 +266,9 @@ def test_one_pair_has_no_negatives(duplicates):
     ("arguments", "message"),
     [
         ({"impl": "ring"}, "impl='ring' needs a mesh: give one, or choose impl='dense'"),
-        ({"impl": "sparse"}, "contrastive loss: impl='sparse' is unknown: choose one of dense, chunked, ring"),
-        ({"kind": "tanh"}, "contrastive loss: kind='tanh' is unknown: choose one of softmax, sigmoid"),
-        ({"duplicates": "drop"}, "contrastive loss: duplicates='drop' is unknown: choose one of mask, positives, ignore"),
+        ({"impl": "sparse"}, "impl='sparse' is unknown: choose one of dense, chunked, ring"),
+        ({"kind": "tanh"}, "kind='tanh' is unknown: choose one of softmax, sigmoid"),
+        ({"duplicates": "drop"}, "duplicates='drop' is unknown: choose one of mask, positives, ignore"),
         ({"kind": "sigmoid"}, "kind='sigmoid' needs a logit bias: give the model a logit_bias_init"),
         ({"impl": "ring", "axis": "dta", "mesh": 8}, "the mesh has the axes data, fsdp, tensor, but not 'dta'"),
         ({"impl": "chunked", "mesh": 8}, "a batch of 12 is not divisible by the 8 devices of data×fsdp: change"),

@@ -54,7 +54,7 @@ def test_exchanges(played):
         "on first JclipError: process 0: writing failed",
         "outer JclipError: process 1: before the inner exchange failed",
         "inner JclipError: process 1: inner failed",
-        "same JclipError: process 1: the number differs from process 0's (0, here 1): start all processes with the same one",
+        "same JclipError: process 1: the number differs from process 0's (0, here 1): start all with the same one",
         "still in step ['0', '1']",
     ]
     assert one[4:] == [zero[4], "a bug ValueError: act failed", *zero[6:]]

@@ -243,7 +243,7 @@ def test_errors_say_what_to_do(chinese_clip, tmp_path):
         ({"objective": replace(objective, host_augmentation=HostAugmentation(flip=0.5))}, augmented),
         ({"objective": replace(objective, patch_dropout=0.5)}, "patch_dropout drops other patches"),
     ):
-        with pytest.raises(JclipError, match=rf"stage '.*': cache needs image features that do not change, but {words}"):
+        with pytest.raises(JclipError, match=rf"stage '.*': cache needs image features that .*, but {words}"):
             check(cached(chinese_clip, "x", **changes))
     (tmp_path / "file").write_text("")
     with pytest.raises(JclipError, match="file"):

@@ -110,7 +110,7 @@ def test_a_damaged_checkpoint_gives_way_to_the_one_before(saving, tmp_path):
 def test_nothing_but_damaged_checkpoints_is_an_error(saving, tmp_path):
     train(saving, tmp_path / "run", stop_after=1)
     largest(tmp_path / "run" / "checkpoints" / "1").unlink()
-    with pytest.raises(JclipError, match=r"checkpoints/1 cannot be read \(.*\), and it is the only checkpoint: restore it"):
+    with pytest.raises(JclipError, match=r"checkpoints/1 cannot be read \(.*\), and it is the only checkpoint"):
         train(saving, tmp_path / "run")
 
 
