@@ -8,7 +8,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -119,38 +119,8 @@ def build(
 
 
 def is_stacked(path: str) -> bool:
-    """Returns whether a parameter of the whole model, or its optimizer slot, has a leading axis of layers."""
+    """Returns whether a parameter of the whole model has a leading axis of layers."""
     return "/layers/" in path
-
-
-def carry_slots(new: Any, old: Any, carried: frozenset[str]) -> Any:
-    """Returns the optimizer state `new` with the slots and counts of the carried parameters from `old`.
-
-    A slot is identified by its name and its parameter ("mu", "text/layers/mlp/fc1/kernel"). Parameters and layers that
-    the previous stage did not train have no slot in `old` and start fresh. Adam has a step count for each parameter and
-    layer, so that the bias correction is right for both. Muon has one count, which is carried if any of its slots is:
-    it only weights the newest gradient against the others.
-    """
-    if not carried:
-        return new
-    old_leaves = jax.tree_util.tree_leaves_with_path(old)
-    before = {_slot(path): leaf for path, leaf in old_leaves}
-    goes_on = {f"{kind}/{path}" for kind in ("count", "mu", "nu") for path in carried}
-    if any(_MUON in _names(path) and _slot(path) in goes_on for path, _ in old_leaves):
-        goes_on.add(_MUON_COUNT)
-
-    def take(path: Any, leaf: Any) -> Any:
-        slot = _slot(path)
-        if slot not in goes_on or slot not in before:
-            return leaf
-        found = before[slot]
-        if not is_stacked(slot):
-            return found if jnp.shape(found) == jnp.shape(leaf) else leaf
-        # Both hold the last layers of the same stack.
-        both = min(len(leaf), len(found))
-        return jnp.concatenate([leaf[: len(leaf) - both], found[len(found) - both :]])
-
-    return jax.tree_util.tree_map_with_path(take, new)
 
 
 def clamp_logit_scale(params: dict[str, Any]) -> dict[str, Any]:
@@ -160,45 +130,7 @@ def clamp_logit_scale(params: dict[str, Any]) -> dict[str, Any]:
     return {**params, "logit_scale": jnp.clip(params["logit_scale"], 0.0, MAX_LOGIT_SCALE)}
 
 
-class _Adam(NamedTuple):
-    """Slots of Adam: a step count for each parameter and each layer of a stack, and the two moments."""
-
-    count: Any
-    mu: Any
-    nu: Any
-
-
-def _adam(beta1: float, beta2: float, eps: float) -> optax.GradientTransformation:
-    """Returns Adam (Kingma & Ba 2015, algorithm 1) with a step count for each parameter and layer.
-
-    `optax.scale_by_adam` has one count for all.
-    """
-
-    def init(params: Any) -> _Adam:
-        def count(path: Any, leaf: jax.Array) -> jax.Array:
-            axes = (leaf.shape[0], *(1 for _ in leaf.shape[1:])) if is_stacked("/".join(_names(path))) else ()
-            return jnp.zeros(axes, jnp.int32)
-
-        def zeros() -> Any:
-            return jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, jnp.float32), params)
-
-        return _Adam(jax.tree_util.tree_map_with_path(count, params), zeros(), zeros())
-
-    def update(gradients: Any, slots: _Adam, params: Any = None) -> tuple[Any, _Adam]:
-        del params
-        count = jax.tree.map(optax.safe_increment, slots.count)
-        mu = jax.tree.map(lambda m, g: beta1 * m + (1 - beta1) * g, slots.mu, gradients)
-        nu = jax.tree.map(lambda v, g: beta2 * v + (1 - beta2) * jnp.square(g), slots.nu, gradients)
-
-        def direction(n: jax.Array, m: jax.Array, v: jax.Array) -> jax.Array:
-            return m / (1 - beta1**n) / (jnp.sqrt(v / (1 - beta2**n)) + eps)
-
-        return jax.tree.map(direction, count, mu, nu), _Adam(count, mu, nu)
-
-    return optax.GradientTransformation(init, update)
-
-
-_MUON, _MUON_COUNT = "muon", "muon's count"
+_MUON = "muon"
 
 
 def _factors(
@@ -243,7 +175,7 @@ def _method(spec: Optimizer, path: str) -> str:
 
 def _direction(spec: Optimizer, method: str) -> optax.GradientTransformation:
     if method == "adam":
-        return _adam(spec.beta1, spec.beta2, spec.eps)
+        return optax.scale_by_adam(spec.beta1, spec.beta2, spec.eps)
     # The layers are stacked: (layers, in, out), one matrix each.
     stacked = optax.contrib.MuonDimensionNumbers(reduction_axis=1, output_axis=2)
     return optax.contrib.scale_by_muon(weight_dimension_numbers=partial(jax.tree.map, lambda _: stacked))
@@ -251,16 +183,3 @@ def _direction(spec: Optimizer, method: str) -> optax.GradientTransformation:
 
 def _tree(values: Mapping[str, Any], like: dict[str, Any]) -> dict[str, Any]:
     return rules.tree_from_paths({path: values[path] for path in rules.paths_of(like)})
-
-
-def _names(path: Any) -> list[str]:
-    return [str(getattr(key, "key", getattr(key, "name", getattr(key, "idx", key)))) for key in path]
-
-
-def _slot(path: Any) -> str:
-    """Returns the name of a slot without the groups in which optax wraps it: "mu/text/norm/scale"."""
-    names = _names(path)
-    for kind in ("mu", "nu", "count"):
-        if kind in names[:-1]:
-            return "/".join(names[names.index(kind) :])
-    return _MUON_COUNT if _MUON in names and names[-1] == "count" else "/".join(names)
