@@ -174,25 +174,7 @@ def _method(spec: Optimizer, path: str) -> str:
 
 def _direction(spec: Optimizer, method: str) -> optax.GradientTransformation:
     if method == "adam":
-        return _adam(spec.beta1, spec.beta2, spec.eps)
+        return optax.scale_by_adam(spec.beta1, spec.beta2, spec.eps)
     # The layers are stacked: (layers, in, out), one matrix each.
     stacked = optax.contrib.MuonDimensionNumbers(reduction_axis=1, output_axis=2)
     return optax.contrib.scale_by_muon(weight_dimension_numbers=partial(jax.tree.map, lambda _: stacked))
-
-
-def _adam(beta1: float, beta2: float, eps: float) -> optax.GradientTransformation:
-    """Returns Adam (Kingma & Ba 2015, algorithm 1); `optax.scale_by_adam` rounds in another order."""
-
-    def init(params: Any) -> optax.ScaleByAdamState:
-        zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, jnp.float32), params)
-        return optax.ScaleByAdamState(jnp.zeros((), jnp.int32), zeros, zeros)
-
-    def update(gradients: Any, slots: Any, params: Any = None) -> tuple[Any, optax.ScaleByAdamState]:
-        del params
-        n = optax.safe_increment(slots.count)
-        mu = jax.tree.map(lambda m, g: beta1 * m + (1 - beta1) * g, slots.mu, gradients)
-        nu = jax.tree.map(lambda v, g: beta2 * v + (1 - beta2) * jnp.square(g), slots.nu, gradients)
-        directions = jax.tree.map(lambda m, v: m / (1 - beta1**n) / (jnp.sqrt(v / (1 - beta2**n)) + eps), mu, nu)
-        return directions, optax.ScaleByAdamState(n, mu, nu)
-
-    return optax.GradientTransformation(init, update)

@@ -6,10 +6,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from jclip.data.sources.any_source import PairFolder, ParallelFolder, SyntheticPairs, SyntheticParallel
 
 from jclip.bundle import load_bundle, save_bundle
-from jclip.data.sources.folders import ParallelFolder
+from jclip.data.sources.folders import PairFolder, ParallelFolder
 from jclip.data.sources.synthetic import SyntheticPairs, SyntheticParallel
 from jclip.errors import JclipError
 from jclip.images.on_device import Augmentation

@@ -1,6 +1,6 @@
 """An objective from outside jclip: trained, sharded, moved to another mesh and loaded, with no change to its files.
 
-It distils the features of a frozen image tower into another, smaller one.
+It distils the features of a frozen image tower into another, smaller one. The towers are toys.
 """
 
 from dataclasses import dataclass, replace
@@ -84,29 +84,21 @@ class ImageDistillation(Objective):
 
 
 @pytest.fixture(scope="module")
-def distillation(tmp_path_factory, recipe_of_chinese_clip):
-    """A run of the toy objective over two axes of the mesh."""
-    base, folder = recipe_of_chinese_clip, tmp_path_factory.mktemp("teacher")
-    model = replace(base.model, image=replace(base.model.image, layers=3))
+def distillation(tmp_path_factory, toy_run):
+    """A run of the objective on toy towers, over two axes of the mesh."""
+    folder = tmp_path_factory.mktemp("teacher")
+    model = replace(toy_run.model, image=replace(toy_run.model.image, depth=4))
     params = jax.device_get(init_variables(model, jax.random.key(3)))["params"]
-    save_bundle(Bundle(model, params, load_tokenizer(base.tokenizer), base.preprocessing, 16), folder)
+    save_bundle(Bundle(model, params, load_tokenizer(toy_run.tokenizer), toy_run.preprocessing, 16), folder)
     stage = replace(
-        base.stages[0],
+        toy_run.stages[0],
         name="distil",
         objective=ImageDistillation(str(folder), model),
         trains=((r"image/.*", True), (r".*", False)),
         budget=Budget(steps=4),
-        optimizer=Optimizer(learning_rate=1e-2, eps=1e-3),
+        optimizer=Optimizer(learning_rate=1e-1, eps=1e-3),
     )
-    return replace(base, name="distilled", stages=(stage,), mesh=MeshShape(data=2, fsdp=4), dtype="float32")
-
-
-@pytest.fixture(scope="module")
-def recipe_of_chinese_clip(tmp_path_factory):
-    from jclip.train.planning.reduced import reduce
-    from tests.train.conftest import CONFIGS, RECIPES, load_config
-
-    return reduce(load_config(str(CONFIGS / RECIPES[1])), tmp_path_factory.mktemp("recipe") / "inputs")
+    return replace(toy_run, name="distilled", stages=(stage,), mesh=MeshShape(data=2, fsdp=4))
 
 
 def test_it_trains_sharded_and_moves_to_another_mesh_and_its_bundle_loads(distillation, tmp_path):

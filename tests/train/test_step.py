@@ -19,8 +19,7 @@ from jclip.train.assembly import devices_of
 from jclip.train.checks import check
 from jclip.train.planning.flops import count_flops
 from jclip.train.step import in_micro_batches
-from tests.train.assembled import assembled, first_inputs, shapes_of
-from tests.train.toy_towers import toy_batch, toy_params, toy_program
+from tests.train.assembled import assembled, first_inputs, shapes_of, toy_batch, toy_params, toy_program
 
 KEY = jax.random.key(7)
 

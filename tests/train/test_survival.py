@@ -26,10 +26,8 @@ PROGRAM = """
 import pickle, sys
 from pathlib import Path
 from jclip.train.loop import train
-from tests.train import toy
 from tests.train.runs import Watch
 
-toy.install()
 first = []
 def act(step):
     if not first:
@@ -120,13 +118,13 @@ def test_the_best_model_is_kept_and_written(saving, tmp_path):
     figures, seen = iter([0.1, 0.2, 0.9, 0.3, 0.4, 0.5]), {}
 
     def evaluator(variables):
-        seen[figure := next(figures)] = np.asarray(variables["params"]["text"]["w"])
+        seen[figure := next(figures)] = np.asarray(variables["params"]["text"]["projection"]["kernel"])
         return {"figure": figure}
 
     train(run, tmp_path / "run", evaluators={"toy": evaluator}, stop_after=8)
     assert sorted(int(path.name) for path in (tmp_path / "run" / "checkpoints").iterdir()) == [4, 8]
     train(run, tmp_path / "run", evaluators={"toy": evaluator})
-    np.testing.assert_array_equal(leaves(tmp_path / "run" / "best")["text/w"], seen[0.9])
+    np.testing.assert_array_equal(leaves(tmp_path / "run" / "best")["text/projection/kernel"], seen[0.9])
 
 
 def test_a_best_that_no_evaluation_gives_is_named(saving, tmp_path):

@@ -20,6 +20,7 @@ from jclip.train.logging.meter import _PEAKS, Meter, peak_tflops
 from jclip.train.logging.progress import ProgressWatcher
 from jclip.train.logging.sinks import read_journal
 from jclip.train.loop import train
+from tests.train.assembled import shapes_of
 
 
 def test_a_meter_by_hand():
@@ -61,7 +62,7 @@ def test_the_peaks_of_devices():
 
 def test_arithmetic_is_the_models_alone(chinese_clip):
     def count(run, length):
-        part = assemble(run, 1, devices_of(run))
+        part = shapes_of(run, 1)
         batch = {name: np.zeros((1, *shape.shape[1:]), shape.dtype) for name, shape in part.program.batch.items()}
         return Arithmetic(part)({**batch, "text": batch["text"][:, :length]})
 

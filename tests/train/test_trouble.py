@@ -17,7 +17,7 @@ from jclip.stages import Budget
 from jclip.train.logging.sinks import read_journal
 from jclip.train.loop import train
 from tests.train.runs import Watch, assert_same_bundles, holey_pairs, losses
-from tests.train.toy import ToyParts, toy
+from tests.train.toy import toy
 
 
 def standing(workdir):
@@ -69,8 +69,9 @@ async def _refuse(*_, **__):
 
 @pytest.mark.parametrize("what", ["bytes", "files"])
 def test_a_full_disk_is_named_and_older_checkpoints_survive(one_stage, disk, what, monkeypatch, capfd, tmp_path):
-    monkeypatch.setattr(ToyParts, "ballast", 2**18)  # a state that is larger than what is left for the log
-    workdir = disk / "run"
+    # A state that is larger than what is left for the log.
+    large = replace(one_stage.model, text=replace(one_stage.model.text, vocab_size=2**16))
+    one_stage, workdir = replace(one_stage, model=large), disk / "run"
     train(one_stage, workdir, stop_after=1)
     kept = {path: path.stat().st_mtime_ns for path in (workdir / "checkpoints").rglob("*")}
     capfd.readouterr()
