@@ -95,13 +95,12 @@ def _check(kind: Any, value: Any, where: str, allowed: Range | None) -> None:
         for member in members:
             _check(member, value, where, allowed)
     elif isinstance(value, tuple | list) and members:  # not for the None of an optional tuple
-        for number, item in enumerate(value):
-            _check(members[0] if members[-1:] == (...,) else members[number], item, f"{where}.{number}", allowed)
+        kinds = members[:1] * len(value) if members[-1] is ... or isinstance(value, list) else members
+        for number, (item_kind, item) in enumerate(zip(kinds, value, strict=False)):
+            _check(item_kind, item, f"{where}.{number}", allowed)
     elif allowed and value is not None:
-        right_type = isinstance(value, numbers.Integral if kind is int else numbers.Real) and not isinstance(
-            value, bool
-        )
-        if not (right_type and allowed.holds(value)):
+        number_type = numbers.Integral if kind is int else numbers.Real
+        if isinstance(value, bool) or not isinstance(value, number_type) or not allowed.holds(value):
             words = allowed.words or f"{'a whole number' if kind is int else 'a number'} {allowed}"
             raise RangeError(f"{where} is {shown(repr(value))}, but must be {words}")
 
