@@ -179,7 +179,7 @@ def test_a_batch_that_does_not_divide_is_refused_before_anything_is_written(chin
 
 def test_a_vocabulary_too_large_for_the_tower_is_refused(chinese_clip, tmp_path):
     model = replace(chinese_clip.model, text=replace(chinese_clip.model.text, vocab_size=5))
-    with pytest.raises(JclipError, match="vocab_size is 5: raise it"):
+    with pytest.raises(JclipError, match="tokens, but the model has embeddings for 5: use"):
         train(replace(chinese_clip, model=model), tmp_path / "run")
 
 
