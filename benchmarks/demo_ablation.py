@@ -14,10 +14,8 @@ from jclip.configs.demo import common, english
 from jclip.configs.demo.quickstart import examination
 from jclip.demo.emoji.protocol import TUNING_ARTISTS
 from jclip.demo.scores import EVALUATION
-from jclip.images.on_device import Augmentation
 from jclip.optimizer import Optimizer
-from jclip.stages import Budget
-from jclip.train.configuration import Run
+from jclip.train import Budget, Contrastive, Run
 from jclip.train.logging.sinks import read_journal
 from jclip.train.loop import train
 
@@ -32,10 +30,10 @@ def variants(run: Run) -> dict[str, Run]:
     small = replace(run.model, image=replace(common.IMAGE, **SMALL_PATCHES))
     return {
         "as configured": run,
-        "600 steps": replace(run, stages=(replace(stage, budget=Budget(steps=600)),)),
+        "450 steps": replace(run, stages=(replace(stage, budget=Budget(steps=450)),)),
         "batches of 128": replace(run, stages=(replace(stage, batch_size=128),)),
         "AdamW for Muon": replace(run, stages=(replace(stage, optimizer=ADAMW),)),
-        "no augmentation": replace(run, stages=(replace(stage, augmentation=Augmentation()),)),
+        "no augmentation": replace(run, stages=(replace(stage, objective=Contrastive()),)),
         "margins kept": replace(run, preprocessing=replace(run.preprocessing, trim=False)),
         "patches of 8, width 128, 3 layers": replace(run, model=small),
     }

@@ -132,6 +132,14 @@ def clamp_logit_scale(params: dict[str, Any]) -> dict[str, Any]:
     return {**params, "logit_scale": jnp.clip(params["logit_scale"], 0.0, MAX_LOGIT_SCALE)}
 
 
+_NEWTON_SCHULZ = ((8.0934, -23.6204, 17.4462), (3.6366, -2.7219, 0.5365), (2.6613, -1.9772, 0.4526))
+"""Coefficients of Muon's three iterations on singular values: x -> a x + b x³ + c x⁵.
+
+Each maps the range of singular values after the one before, at first [0.01, 1], as near to 1 as possible (Amsel et al.
+2025, Polar Express). After the third they are 0.73 to 1.27. Jordan's five iterations give 0.7 to 1.2, for nearly twice
+the arithmetic."""
+
+
 def _factors(
     spec: Optimizer, leaves: Mapping[str, Any], trainable: dict[str, Any], towers: Mapping[str, Tower]
 ) -> dict[str, Any]:
@@ -177,4 +185,5 @@ def _direction(spec: Optimizer, method: str) -> optax.GradientTransformation:
         return optax.scale_by_adam(spec.beta1, spec.beta2, spec.eps)
     # The layers are stacked: (layers, in, out), one matrix each.
     stacked = optax.contrib.MuonDimensionNumbers(reduction_axis=1, output_axis=2)
-    return optax.contrib.scale_by_muon(weight_dimension_numbers=partial(jax.tree.map, lambda _: stacked))
+    dimensions = partial(jax.tree.map, lambda _: stacked)
+    return optax.contrib.scale_by_muon(_NEWTON_SCHULZ, weight_dimension_numbers=dimensions)

@@ -24,8 +24,7 @@ def build(place: common.Place) -> Run:
     everything = replace(
         frozen,
         name="everything",
-        budget=Budget(steps=90),
-        optimizer=replace(frozen.optimizer, learning_rate=1e-3, warmup_steps=20),
+        optimizer=replace(frozen.optimizer, learning_rate=1e-3),
         trains=((r".*", True),),
     )
     return Run(

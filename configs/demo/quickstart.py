@@ -66,6 +66,7 @@ def demo(
         console.tell(fetching)
     if not getattr(jax.config, "jax_compilation_cache_dir"):  # noqa: B009 (no stubs); runs share some programs, and other seeds all of them
         jax.config.update("jax_compilation_cache_dir", str(workdir / "compiled"))
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
     with console.working(fetching):
         prepare(workdir)
     return run_demo(demo_runs(place, seed, length), examination(place, validate=validate), home, console)

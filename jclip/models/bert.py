@@ -5,7 +5,6 @@ The two differ in the epsilon of LayerNorm and in the first position.
 Axes: b batch, l tokens, d width, w width of the state, e embedding.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Annotated, ClassVar, Literal
@@ -21,7 +20,7 @@ from jclip.models.compute import Compute
 from jclip.models.dropout import dropout, row_seeds
 from jclip.models.spread import by_example
 from jclip.models.towers import REDUCED_WIDTH, LayerNumbers, StackedTower, TextTower, TokenizerKind, transformer_bytes
-from jclip.models.transformer import LayerNorm, Mlp, check_heads, run_stacks, two_stacks
+from jclip.models.transformer import LayerNorm, Mlp, attention_of, check_heads, run_stacks, run_to_token, two_stacks
 from jclip.ranges import Depth, Range, Rows, Size, check_ranges
 
 Pooling = Literal["cls", "mean"]
@@ -136,8 +135,8 @@ class Bert(nn.Module):
         self.position_embedding = self.param("position_embedding", _init, (config.max_positions, width))
         self.token_type_embedding = self.param("token_type_embedding", _init, (config.type_vocab_size, width))
         self.embedding_norm = LayerNorm(config.layer_norm_eps, dtype)
-        layer = partial(PostNormLayer, config=config, compute=self.compute)
-        self.first_layers, self.layers = two_stacks(layer, config.layers, self.frozen_layers, self.compute.remat)
+        self.layer = partial(PostNormLayer, config=config, compute=self.compute)
+        self.first_layers, self.layers = two_stacks(self.layer, config.layers, self.frozen_layers, self.compute.remat)
         if self.head_width is not None:
             self.head_norm = LayerNorm(config.layer_norm_eps, dtype)
             self.head = nn.Dense(self.head_width, kernel_init=_init, dtype=dtype)
@@ -156,6 +155,10 @@ class Bert(nn.Module):
         Raises:
           JclipError: a text has more tokens than the tower has positions.
         """
+        return run_stacks((self.first_layers, self.layers), self.frozen_layers, *self._embedded(ids_bl, rows_b))
+
+    def _embedded(self, ids_bl: jax.Array, rows_b: jax.Array | None) -> tuple[jax.Array, jax.Array, jax.Array | None]:
+        """Returns the states before the first layer, (b, l, d), the lengths, and the layers' seeds of dropout."""
         check_text_length(ids_bl, self.config.longest)
         mask_bl = ids_bl != self.config.pad_id
         # An id outside the vocabulary gives NaN, not the nearest row, so that a wrong tokenizer is noticed.
@@ -165,13 +168,16 @@ class Bert(nn.Module):
         x_bld += position_bld + self.token_type_embedding[0]
         embedding_seeds_b2, layer_seeds_lb2 = self._seeds(rows_b)
         x_bld = dropout(self.embedding_norm(x_bld), self.config.dropout, embedding_seeds_b2)
-        stacks = (self.first_layers, self.layers)
         lengths_b = (mask_bl * jnp.arange(1, mask_bl.shape[1] + 1)).max(axis=1)
-        return run_stacks(stacks, self.frozen_layers, x_bld, lengths_b, layer_seeds_lb2)
+        return x_bld, lengths_b, layer_seeds_lb2
 
     def state(self, ids_bl: jax.Array, rows_b: jax.Array | None = None) -> jax.Array:
         """Returns the states of texts before the projection, (b, w), which teacher learning compares."""
-        pooled_bd = _POOLS[self.pooling](self.states(ids_bl, rows_b), ids_bl != self.config.pad_id)
+        if self.pooling == "mean":
+            pooled_bd = mean_of_tokens(self.states(ids_bl, rows_b), ids_bl != self.config.pad_id)
+        else:
+            stacks = (self.first_layers, self.layers)
+            pooled_bd = run_to_token(stacks, self.layer, self.frozen_layers, *self._embedded(ids_bl, rows_b))
         return pooled_bd if self.head_width is None else by_example(self.head(self.head_norm(pooled_bd)))
 
     def __call__(self, ids_bl: jax.Array, rows_b: jax.Array | None = None) -> jax.Array:
@@ -202,8 +208,14 @@ class PostNormLayer(nn.Module):
     compute: Compute = Compute()
 
     @nn.compact
-    def __call__(self, x_bld: jax.Array, lengths_b: jax.Array, seeds_b2: jax.Array | None) -> tuple[jax.Array, None]:
-        """Returns the states after this layer, and None for `nn.scan`."""
+    def __call__(
+        self,
+        x_bld: jax.Array,
+        lengths_b: jax.Array,
+        seeds_b2: jax.Array | None,
+        wanted_bqd: jax.Array | None = None,
+    ) -> tuple[jax.Array, None]:
+        """Returns the states after this layer, and None for `nn.scan`; arguments as in `PreNormLayer`."""
         config, dtype = self.config, self.compute.dtype
 
         def add_and_norm(name: str, x_bld: jax.Array, branch_bld: jax.Array, site: int) -> jax.Array:
@@ -211,22 +223,19 @@ class PostNormLayer(nn.Module):
             return LayerNorm(config.layer_norm_eps, dtype, name=name)(x_bld + branch_bld)
 
         rate = config.dropout if config.attention_dropout is None else config.attention_dropout
-        attention = Attention(config.heads, _init, _init, dropout=rate, compute=self.compute, name="attention")
+        compute = attention_of(wanted_bqd, self.compute)
+        attention = Attention(config.heads, _init, _init, dropout=rate, compute=compute, name="attention")
         mlp = Mlp(config.intermediate, "gelu", _init, _init, dtype, name="mlp")
-        x_bld = add_and_norm("attention_norm", x_bld, attention(x_bld, x_bld, lengths_b, seeds_b2), 1)
-        return by_example(add_and_norm("mlp_norm", x_bld, mlp(x_bld), 2)), None
+        x_bqd = x_bld if wanted_bqd is None else wanted_bqd
+        x_bqd = add_and_norm("attention_norm", x_bqd, attention(x_bqd, x_bld, lengths_b, seeds_b2), 1)
+        return by_example(add_and_norm("mlp_norm", x_bqd, mlp(x_bqd), 2)), None
 
 
-def _mean(states_bld: jax.Array, mask_bl: jax.Array) -> jax.Array:
+def mean_of_tokens(states_bld: jax.Array, mask_bl: jax.Array) -> jax.Array:
+    """Returns the mean state of the tokens that are not padding, (b, d); 0 for a text of padding alone."""
     counts_b1 = mask_bl.sum(axis=1, keepdims=True)
-    weights_bl = (mask_bl / jnp.maximum(counts_b1, 1)).astype(states_bld.dtype)  # a text of padding alone is 0, not NaN
+    weights_bl = (mask_bl / jnp.maximum(counts_b1, 1)).astype(states_bld.dtype)
     return jnp.einsum("bld,bl->bd", states_bld, weights_bl, precision=jax.lax.Precision.HIGHEST)
-
-
-_POOLS: dict[Pooling, Callable[[jax.Array, jax.Array], jax.Array]] = {
-    "cls": lambda states_bld, mask_bl: states_bld[:, 0],
-    "mean": _mean,
-}
 
 
 def check_text_length(ids_bl: jax.Array, longest: int) -> None:

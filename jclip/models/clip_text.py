@@ -15,7 +15,15 @@ from jclip.config import kind_of
 from jclip.models.bert import check_text_length
 from jclip.models.compute import Compute
 from jclip.models.towers import REDUCED_WIDTH, LayerNumbers, StackedTower, TextTower, TokenizerKind, transformer_bytes
-from jclip.models.transformer import Activation, LayerNorm, PreNormLayer, check_heads, run_stacks, two_stacks
+from jclip.models.transformer import (
+    Activation,
+    LayerNorm,
+    PreNormLayer,
+    check_heads,
+    run_stacks,
+    run_to_token,
+    two_stacks,
+)
 from jclip.ranges import Depth, Rows, Size, check_ranges
 
 _MLP_RATIO = 4
@@ -98,7 +106,7 @@ class ClipText(nn.Module):
         normal = nn.initializers.normal
         self.token_embedding = self.param("token_embedding", normal(0.02), (config.vocab_size, width))
         self.position_embedding = self.param("position_embedding", normal(0.01), (config.context_length, width))
-        layer = partial(
+        self.layer = partial(
             PreNormLayer,
             heads=config.heads,
             hidden=_MLP_RATIO * width,
@@ -107,7 +115,7 @@ class ClipText(nn.Module):
             causal=True,
             compute=self.compute,
         )
-        self.first_layers, self.layers = two_stacks(layer, config.layers, self.frozen_layers, self.compute.remat)
+        self.first_layers, self.layers = two_stacks(self.layer, config.layers, self.frozen_layers, self.compute.remat)
         self.final_norm = LayerNorm(dtype=dtype)
         self.projection = nn.Dense(self.embed_dim, use_bias=False, kernel_init=normal(width**-0.5), dtype=dtype)
 
@@ -117,21 +125,23 @@ class ClipText(nn.Module):
         Raises:
           JclipError: a text has more tokens than the tower has positions.
         """
-        check_text_length(ids_bl, self.config.context_length)
-        # Embeddings are summed in float32 even if they are stored in bfloat16.
-        token_bld = jnp.take(self.token_embedding, ids_bl, axis=0).astype(jnp.float32)
-        x_bld = token_bld + self.position_embedding[: ids_bl.shape[1]]
         stacks = (self.first_layers, self.layers)
-        return self.final_norm(run_stacks(stacks, self.frozen_layers, x_bld.astype(self.compute.dtype)))
+        return self.final_norm(run_stacks(stacks, self.frozen_layers, self._embedded(ids_bl)))
 
     def state(self, ids_bl: jax.Array, rows_b: jax.Array | None = None) -> jax.Array:
         """Returns the states of end-of-text before the projection, (b, d); without dropout, `rows_b` is not used."""
         del rows_b
-        states_bld = self.states(ids_bl)
         # CLIP's own code takes the largest id too: some published configurations name a wrong end-of-text id.
         end_b = ids_bl.argmax(axis=1)
-        return jnp.take_along_axis(states_bld, end_b[:, None, None], axis=1)[:, 0]
+        stacks, x_bld = (self.first_layers, self.layers), self._embedded(ids_bl)
+        return self.final_norm(run_to_token(stacks, self.layer, self.frozen_layers, x_bld, token_b=end_b))
 
     def __call__(self, ids_bl: jax.Array, rows_b: jax.Array | None = None) -> jax.Array:
         """Returns the embeddings of texts, (b, e), not L2-normalised."""
         return self.projection(self.state(ids_bl, rows_b))
+
+    def _embedded(self, ids_bl: jax.Array) -> jax.Array:
+        check_text_length(ids_bl, self.config.context_length)
+        # Embeddings are summed in float32 even if they are stored in bfloat16.
+        token_bld = jnp.take(self.token_embedding, ids_bl, axis=0).astype(jnp.float32)
+        return (token_bld + self.position_embedding[: ids_bl.shape[1]]).astype(self.compute.dtype)

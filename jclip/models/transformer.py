@@ -6,6 +6,7 @@ Axes: b batch, l tokens, d width.
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from typing import Any, Literal, cast
 
@@ -103,22 +104,46 @@ class PreNormLayer(nn.Module):
     causal: bool = False
 
     @nn.compact
-    def __call__(self, x_bld: jax.Array, lengths_b: jax.Array | None, seeds_b2: None = None) -> tuple[jax.Array, None]:
-        """Returns the states after this layer, and None for `nn.scan`. Without dropout, `seeds_b2` is not used."""
+    def __call__(
+        self,
+        x_bld: jax.Array,
+        lengths_b: jax.Array | None,
+        seeds_b2: None = None,
+        wanted_bqd: jax.Array | None = None,
+    ) -> tuple[jax.Array, None]:
+        """Returns the states after this layer, and None for `nn.scan`. Without dropout, `seeds_b2` is not used.
+
+        Args:
+          x_bld: states before the layer.
+          lengths_b: as in `jclip.models.attention.attend`.
+          seeds_b2: None.
+          wanted_bqd: those of `x_bld` whose next states are returned; None for all. They attend to `lengths_b` tokens,
+            even in a causal tower.
+        """
         del seeds_b2
+        causal, compute = self.causal and wanted_bqd is None, attention_of(wanted_bqd, self.compute)
         width, dtype = x_bld.shape[-1], self.compute.dtype
         first_init = nn.initializers.normal(width**-0.5)
         last_init = nn.initializers.normal((2 * width * self.depth) ** -0.5)
         fc1_init = nn.initializers.normal((2 * width) ** -0.5)
-        attention = Attention(
-            self.heads, first_init, last_init, causal=self.causal, compute=self.compute, name="attention"
-        )
+        attention = Attention(self.heads, first_init, last_init, causal=causal, compute=compute, name="attention")
         mlp = Mlp(self.hidden, self.activation, fc1_init, last_init, dtype, name="mlp")
 
-        normed_bld = LayerNorm(dtype=dtype, name="attention_norm")(x_bld)
-        x_bld = x_bld + attention(normed_bld, normed_bld, lengths_b)
-        x_bld = x_bld + mlp(LayerNorm(dtype=dtype, name="mlp_norm")(x_bld))
-        return by_example(x_bld), None
+        norm = LayerNorm(dtype=dtype, name="attention_norm")
+        normed_bld = norm(x_bld)
+        x_bqd, normed_bqd = (x_bld, normed_bld) if wanted_bqd is None else (wanted_bqd, norm(wanted_bqd))
+        x_bqd = x_bqd + attention(normed_bqd, normed_bld, lengths_b)
+        x_bqd = x_bqd + mlp(LayerNorm(dtype=dtype, name="mlp_norm")(x_bqd))
+        return by_example(x_bqd), None
+
+
+SHALLOW = 4
+"""Layers of a stack, at most, whose last one `run_to_token` computes for one token."""
+
+
+def attention_of(wanted_bqd: jax.Array | None, compute: Compute) -> Compute:
+    """Returns how a layer's attention computes: for a few tokens only, where cuDNN cannot, as the library chooses."""
+    return compute if wanted_bqd is None else replace(compute, attention="auto")
 
 
 Stacks = tuple[nn.Module | None, nn.Module | None]
@@ -160,6 +185,55 @@ def run_stacks(
         if stack is not None:
             x_bld, _ = stack(by_example(x_bld), lengths_b, None if seeds_lb2 is None else seeds_lb2[own])
     return x_bld
+
+
+def run_to_token(
+    stacks: Stacks,
+    layer: "partial[Any]",
+    frozen: int,
+    x_bld: jax.Array,
+    lengths_b: jax.Array | None = None,
+    seeds_lb2: jax.Array | None = None,
+    token_b: jax.Array | None = None,
+) -> jax.Array:
+    """Returns the states of one token of each example after both of `two_stacks`, (b, d).
+
+    The last layer of a shallow stack is computed for that token alone. In a tower of two layers that saves a third of
+    the arithmetic. A deep stack is scanned, because its last layer saves little and its parameters would be copied.
+
+    Args:
+      stacks, frozen, x_bld, lengths_b, seeds_lb2: as in `run_stacks`.
+      layer: as in `two_stacks`; called with a fourth argument, the states that are wanted.
+      token_b: positions of the tokens; None for the first.
+    """
+    first, others = stacks
+    last = cast(nn.Module, first if others is None else others)
+    if first is not None and others is not None:
+        x_bld = run_stacks((first, None), frozen, x_bld, lengths_b, seeds_lb2)
+        seeds_lb2 = None if seeds_lb2 is None else seeds_lb2[frozen:]
+
+    def picked(x_bld: jax.Array) -> jax.Array:
+        return x_bld[:, :1] if token_b is None else jnp.take_along_axis(x_bld, token_b[:, None, None], axis=1)
+
+    whole = last.is_initializing() or last.is_mutable_collection("intermediates")  # what is captured is whole layers
+    params = {} if whole else last.variables["params"]
+    count = 0 if whole else len(jax.tree.leaves(params)[0])
+    if not 0 < count <= SHALLOW:
+        x_bld, _ = last(by_example(x_bld), lengths_b, seeds_lb2)
+        return picked(x_bld)[:, 0]
+    body = rematerialised(cast(type[nn.Module], layer.func), layer.keywords["compute"].remat)(
+        **layer.keywords, parent=None
+    )
+    for number in range(count):
+        wanted_b1d = None
+        if number == count - 1:
+            wanted_b1d = picked(x_bld)
+            if token_b is not None and layer.keywords.get("causal"):
+                lengths_b = token_b + 1
+        own = {"params": jax.tree.map(lambda leaf, n=number: leaf[n], params)}
+        seeds_b2 = None if seeds_lb2 is None else seeds_lb2[number]
+        x_bld, _ = body.apply(own, by_example(x_bld), lengths_b, seeds_b2, wanted_b1d)
+    return x_bld[:, 0]
 
 
 def stacked(layer: "partial[Any]", count: int, remat: Remat) -> nn.Module:

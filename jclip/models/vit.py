@@ -18,7 +18,7 @@ from jclip.models.compute import Compute
 from jclip.models.dropout import random_bits, row_seeds
 from jclip.models.placements import EMBEDDINGS, ENDS, LAYERS, Placements, with_whole_heads
 from jclip.models.towers import REDUCED_WIDTH, ImageTower, LayerNumbers, StackedTower, transformer_bytes
-from jclip.models.transformer import Activation, LayerNorm, PreNormLayer, check_heads, run_stacks, two_stacks
+from jclip.models.transformer import Activation, LayerNorm, PreNormLayer, check_heads, run_to_token, two_stacks
 from jclip.ranges import Depth, Range, Size, check_ranges
 
 
@@ -114,7 +114,7 @@ class Vit(nn.Module):
         self.class_embedding = self.param("class_embedding", init, (width,))
         self.position_embedding = self.param("position_embedding", init, (config.patches + 1, width))
         self.pre_norm = LayerNorm(dtype=dtype)
-        layer = partial(
+        self.layer = partial(
             PreNormLayer,
             heads=config.heads,
             hidden=config.mlp_ratio * width,
@@ -122,7 +122,7 @@ class Vit(nn.Module):
             depth=config.layers,
             compute=self.compute,
         )
-        self.first_layers, self.layers = two_stacks(layer, config.layers, self.frozen_layers, self.compute.remat)
+        self.first_layers, self.layers = two_stacks(self.layer, config.layers, self.frozen_layers, self.compute.remat)
         self.post_norm = LayerNorm(dtype=dtype)
         self.projection = nn.Dense(self.embed_dim, use_bias=False, kernel_init=init, dtype=dtype)
 
@@ -153,8 +153,8 @@ class Vit(nn.Module):
 
         class_b1d = jnp.broadcast_to(class_d, (len(patches_bld), 1, self.config.width))
         x_bld = self.pre_norm(jnp.concatenate([class_b1d, patches_bld], axis=1))
-        x_bld = run_stacks((self.first_layers, self.layers), self.frozen_layers, x_bld)
-        return self.projection(self.post_norm(x_bld[:, 0]))
+        class_bd = run_to_token((self.first_layers, self.layers), self.layer, self.frozen_layers, x_bld)
+        return self.projection(self.post_norm(class_bd))
 
     def _pixels(self, images_bhwc: jax.Array) -> jax.Array:
         """Returns the patches as rows of pixels, (b, l, k), so that a matrix product replaces the convolution."""

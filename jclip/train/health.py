@@ -11,7 +11,7 @@ from jclip.train.state import TrainState
 
 def all_finite(state: TrainState) -> bool:
     """Returns whether trainable parameters, batch statistics and optimizer slots are all finite."""
-    return bool(_all_finite(state._replace(frozen={})))
+    return all(map(np.all, jax.tree.leaves(_finite_leaves(state._replace(frozen={})))))
 
 
 def first_broken(state: TrainState) -> str | None:
@@ -19,18 +19,18 @@ def first_broken(state: TrainState) -> str | None:
 
     Statistics and slots have paths that begin with "stats" and "slots".
     """
-    for path, fine in jax.tree_util.tree_leaves_with_path(jax.device_get(_finite_leaves(state))):
+    for path, fine in jax.tree_util.tree_leaves_with_path(_finite_leaves(state)):
         if not np.all(fine):
             name = jax.tree_util.keystr(path, simple=True, separator="/")
             return name.removeprefix("trainable/").removeprefix("frozen/")
     return None
 
 
-@jax.jit
-def _all_finite(state: TrainState) -> jax.Array:
-    return jnp.stack([jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(state)]).all()
-
-
-@jax.jit
 def _finite_leaves(state: Any) -> Any:
-    return jax.tree.map(lambda leaf: jnp.isfinite(leaf).all(), state)
+    """Returns whether each leaf is finite. Leaves of one shape share a program, also those of the next run."""
+    return jax.device_get(jax.tree.map(_is_finite, state))
+
+
+@jax.jit
+def _is_finite(leaf: jax.Array) -> jax.Array:
+    return jnp.isfinite(leaf).all()

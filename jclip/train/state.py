@@ -10,7 +10,7 @@ import optax
 
 from jclip import rules
 from jclip.bundle import load_bundle
-from jclip.models.build import init_variables
+from jclip.models.build import init_variables, shapes
 from jclip.models.dual_encoder import DualEncoderConfig
 from jclip.parallel.processes import everywhere
 from jclip.parallel.sharding import place_whole
@@ -50,18 +50,27 @@ def starting_variables(
       key: key of the random initialisation.
       shardings: nested like the variables.
     """
-    variables = dict(jax.jit(lambda key: init_variables(config, key), out_shardings=shardings)(key))
-    places = rules.paths_of(shardings["params"])
-    params = rules.paths_of(variables["params"])
+    params = rules.paths_of(shapes(config)["params"])
     sources = rules.match(starts_from, list(params), what="starts_from")
     folders = [folder for folder in dict.fromkeys(sources.values()) if folder]
     bundles = everywhere(lambda: {folder: load_bundle(Path(folder)) for folder in folders})
+    image_source = next(folder for path, folder in sources.items() if path.startswith("image/"))
+    places = rules.paths_of(shardings["params"])
+    fresh = {path: places[path] for path, folder in sources.items() if not folder}
+    stats = {} if image_source else {name: shardings[name] for name in shardings if name != "params"}
+
+    def initialise(key: jax.Array) -> tuple[dict[str, Any], dict[str, Any]]:
+        variables = init_variables(config, key)
+        drawn = rules.paths_of(variables["params"])
+        return {path: drawn[path] for path in fresh}, {name: variables[name] for name in stats}
+
+    # Only what the bundles lack is computed.
+    drawn, variables = jax.jit(initialise, out_shardings=(fresh, stats))(key) if fresh or stats else ({}, {})
     for path, folder in sources.items():
         if folder:
-            leaf = rules.paths_of(bundles[folder].params)[path]
-            params[path] = place_whole(np.asarray(leaf, params[path].dtype), places[path])
-    variables["params"] = rules.tree_from_paths(params)
-    image_source = next(folder for path, folder in sources.items() if path.startswith("image/"))
+            leaf = np.asarray(rules.paths_of(bundles[folder].params)[path], params[path].dtype)
+            drawn[path] = place_whole(leaf, places[path])
+    variables["params"] = rules.tree_from_paths({path: drawn[path] for path in params})
     if image_source and config.has_statistics:
         variables["batch_stats"] = place_whole(bundles[image_source].stats, shardings["batch_stats"])
     return variables

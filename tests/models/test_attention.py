@@ -211,6 +211,7 @@ TOWERS = {
 INPUTS = {"image": jnp.ones((2, 42, 42, 3)), "causal": jnp.ones((2, 17), int), "padded": jnp.ones((2, 17), int)}
 
 
+@pytest.mark.usefixtures("scanned")
 @pytest.mark.parametrize("remat", ["none", "dots", "layers"])
 @pytest.mark.parametrize("tower", TOWERS)
 def test_a_tower_lowered_for_an_nvidia_gpu_calls_cudnn(tower, remat, monkeypatch):
@@ -233,6 +234,7 @@ def test_a_tower_lowered_for_an_nvidia_gpu_calls_cudnn(tower, remat, monkeypatch
     assert re.search(r"dot_general.*batching_dims", in_xla)
 
 
+@pytest.mark.usefixtures("scanned")
 def test_dropout_on_probabilities_is_left_to_xla(monkeypatch):
     pretend_an_h100(monkeypatch)
     model, ids = TOWERS["padded"], INPUTS["padded"]

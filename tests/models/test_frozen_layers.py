@@ -84,6 +84,7 @@ def flops(tower, layers, *, frozen=0, remat="none", gradient=False):
     return count_flops(jax.grad(loss) if gradient else loss, trainable, params)
 
 
+@pytest.mark.usefixtures("scanned")
 @pytest.mark.parametrize("tower", KINDS)
 def test_frozen_layers_cost_their_forward_pass(tower):
     """The other layers cost three times theirs, for the gradients of matrices and of activations."""
@@ -95,6 +96,7 @@ def test_frozen_layers_cost_their_forward_pass(tower):
     assert whole > 1.3 * bound
 
 
+@pytest.mark.usefixtures("scanned")
 @pytest.mark.parametrize("tower", KINDS)
 @pytest.mark.parametrize("remat", ["none", "layers"])
 def test_no_backward_pass_through_frozen_layers(tower, remat):

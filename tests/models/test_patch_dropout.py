@@ -87,6 +87,7 @@ def test_a_batch_is_its_micro_batches_on_any_mesh():
         np.testing.assert_allclose(on_mesh(VARIABLES, IMAGES, ROWS), whole, atol=1e-6)
 
 
+@pytest.mark.usefixtures("scanned")
 def test_half_the_patches_are_half_the_work():
     """Patches and perceptrons cost 13 / 26, including the class token; attention costs a quarter."""
     half = count_flops(encode, VARIABLES, IMAGES, ROWS)
