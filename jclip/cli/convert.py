@@ -44,7 +44,7 @@ class ConvertOptions:
       json: print the passport, or the place of the written bundle, as JSON.
     """
 
-    paths: tyro.conf.Positional[Annotated[tuple[str, ...], tyro.conf.arg(metavar="[SRC] DST")]]
+    paths: tyro.conf.Positional[Annotated[tuple[str, ...], tyro.conf.arg(metavar="[SRC] DST", help_behavior_hint="")]]
     family: str | None = None
     tokenizer: Path | None = None
     activation: Activation | None = None

@@ -71,7 +71,9 @@ class ImportOptions:
       json: print the report as JSON.
     """
 
-    paths: tyro.conf.Positional[Annotated[tuple[str, ...], tyro.conf.arg(metavar="[FORMAT] SRC DST")]] = ()
+    paths: tyro.conf.Positional[
+        Annotated[tuple[str, ...], tyro.conf.arg(metavar="[FORMAT] SRC DST", help_behavior_hint="")]
+    ] = ()
     formats: bool = False
     splits: str | None = None
     validation: str | None = None

@@ -41,7 +41,8 @@ class Options:
       validation: images held out where DATA has no split "valid": a share, or a number such as 30.
       language: of the captions, such as zh.
       root: folder of the image paths in a table; the table's own by default.
-      picture, caption: columns of a table; found automatically by default.
+      picture: column of a table with the images' paths; found automatically by default.
+      caption: column with the captions; found automatically by default.
       encoding: of a table or of captions, such as gb18030; found automatically by default.
       captions_from: files beside the images of a folder, or the names of the images.
       max_skipped: maximum number, or share, of skipped records; more stop the import. 10% by default.

@@ -30,7 +30,9 @@ class VerifyOptions:
     """
 
     bundle: tyro.conf.Positional[Annotated[Path, tyro.conf.arg(metavar="BUNDLE")]]
-    sources: tyro.conf.Positional[Annotated[tuple[str, ...], tyro.conf.arg(metavar="SRC")]]
+    sources: tyro.conf.Positional[
+        Annotated[tuple[str, ...], tyro.conf.arg(metavar="SRC", help_behavior_hint="(required)")]
+    ]
     tokenizer: Path | None = None
     json: bool = False
 

@@ -159,7 +159,7 @@ def _objective(fields: list[str]) -> list[str]:
 _MUON = [
     '    name="muon",',
     "    beta2=0.95,",
-    '    multipliers=((r".*/layers/.*/kernel", 10.0), (r".*", 1.0)),',
+    '    multipliers=((r".*/layers/.*kernel", 10.0), (r".*", 1.0)),',
 ]
 
 

@@ -34,7 +34,7 @@ def test_a_place_that_cannot_be(command, place, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "file").touch()
     (tmp_path / "texts.tsv").write_text("red\t红\n", encoding="utf-8")
-    monkeypatch.setattr("jclip.cli.demo.prepare", lambda home: pytest.fail("it began"))
+    monkeypatch.setattr("jclip.cli.demo.demo", lambda *words: pytest.fail("it began"))
     assert main([*command, place]) == 1
     told = capsys.readouterr().err
     assert told.count("\n") == 1 and f"{place} cannot be made (No" in told and "choose another place" in told

@@ -80,7 +80,7 @@ def test_a_model(tmp_path):
     found = read_model(bundle)
     total = sum(leaf.size for leaf in jax.tree.leaves(jax.tree.map(lambda lazy: lazy.read(), bundle.params)))
     assert found.parameters == total - 1  # the logit scale is of neither tower
-    assert found.image.tokens == 17 and found.image.layers == 2 and not found.resnet and not found.white
+    assert found.image.tokens == 17 and found.image.layers == 2 and not found.has_statistics and not found.white
     assert found.image.kept == 2 * 17 * (34 * 64 + 5 * 2 * 17) == transformer_bytes(17, 64, 2, 2)
     vocabulary, width = bundle.tokenizer.vocab_size, 64
     assert found.text.parameters - found.text.worked >= vocabulary * width  # the table of tokens

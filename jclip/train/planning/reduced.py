@@ -34,10 +34,12 @@ def reduce(run: Run, folder: Path) -> Run:
         model=model,
         tokenizer=str(folder / "tokenizer"),
         preprocessing=replace(run.preprocessing, size=_SIZE),
-        stages=tuple(_short(stage, folder) for stage in run.stages),
+        stages=tuple(_short(stage, folder, model.text.longest) for stage in run.stages),
         starts_from=((r".*", ""),),
         mesh=MeshShape(),
         evaluations=(),
+        best="",
+        patience=0,
         log_every=1,
     )
 
@@ -48,7 +50,7 @@ def small(model: DualEncoderConfig, folder: Path) -> tuple[DualEncoderConfig, To
     return model.reduced(_SIZE, tokenizer.vocab_size, SMALL_CONTEXT), tokenizer
 
 
-def _short(stage: Stage, folder: Path) -> Stage:
+def _short(stage: Stage, folder: Path, longest: int) -> Stage:
     if stage.objective.reads not in _SYNTHETIC:
         raise JclipError(
             f"stage {stage.name!r}: jclip has no synthetic data for {stage.objective.title}: train without --reduced"
@@ -59,7 +61,7 @@ def _short(stage: Stage, folder: Path) -> Stage:
         data=(_SYNTHETIC[stage.objective.reads],),
         batch_size=2 * jax.device_count() if jax.device_count() > 1 else 8,
         budget=Budget(steps=2),
-        context_length=SMALL_CONTEXT,
+        context_length=min(SMALL_CONTEXT, longest),
         language_temperature=None,  # synthetic data have no languages
         buckets=(),
         bucket_window=1,
