@@ -32,7 +32,7 @@ class Options:
     DATA is a table with an image and a caption in each row (CSV or TSV), a folder of images with captions beside
     them, or a folder that `jclip data import` wrote. Batch, learning rate, epochs and the rest are chosen from the
     data, the model and the machine, printed, and written to OUT/finetune.py, where you can change any of it. OUT/best
-    is the better of BUNDLE and the best moment of the run, by mean recall on the validation split.
+    is the better of BUNDLE and the best checkpoint of the run, by mean recall on the validation split.
 
     Attributes:
       bundle: a model's folder.

@@ -39,8 +39,7 @@ def json_lines(file: Path) -> Iterator[tuple[str, dict[str, Any]]]:
 def whole_number(place: str, found: Mapping[str, Any], name: str) -> int:
     """Returns the id under a name, as the import reads it: 7, "7" and "007" are equal.
 
-    Raises:
-      JclipError: the id is missing, or not an integer of 64 bits.
+    Raises JclipError if the id is missing, or is not an integer of 64 bits.
     """
     if name not in found:
         raise JclipError(f"{place} has no {name!r}: add it")
@@ -121,9 +120,7 @@ def write_predictions(file: Path, asked: Modality, predictions: Iterable[tuple[i
     cn_clip's scorers require ten for each; a gallery of fewer than ten gives fewer, and they refuse the file.
     """
     answered = "text" if asked == "image" else "image"
-    _write(
-        file, ({f"{asked}_id": int(number), f"{answered}_ids": [int(i) for i in ids]} for number, ids in predictions)
-    )
+    _write(file, ({f"{asked}_id": int(one), f"{answered}_ids": list(map(int, ids))} for one, ids in predictions))
 
 
 def read_answers(file: Path) -> tuple[Modality, dict[int, list[int]]]:
@@ -155,12 +152,8 @@ def score_predictions(
 ) -> dict[str, float]:
     """Computes R@k and their mean as cn_clip's evaluation.py does: fractions "r1", ..., "mean_recall".
 
-    Every query of `answers` counts, one without positives as a miss. Predictions for other queries are ignored.
-
-    Args:
-      answers: positives of each query.
-      predictions: retrieved ids of each query, best first.
-      ks: cutoffs.
+    Every query of `answers` (its positives) counts, one without positives as a miss. `predictions` holds retrieved ids,
+    best first; those of other queries are ignored.
 
     Raises:
       JclipError: a query has no predictions, or there is no query.

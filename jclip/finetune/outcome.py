@@ -55,20 +55,19 @@ class Outcome:
 def validation_tasks(data: Path) -> tuple[tuple[RetrievalTask, ...], int]:
     """Returns the tests of the validation split, one per language, and the index of the one with the most captions.
 
-    Raises:
-      JclipError: the split is missing or empty.
+    Raises JclipError if the split is missing or empty.
     """
     tasks = open_retrieval(data, split=VALID).tasks
     return tasks, int(np.argmax([len(task.captions) for task in tasks]))
 
 
 def headline(tasks: Sequence[RetrievalTask], main: int) -> str:
-    """Returns the name of the figure by which a run chooses its best moment."""
+    """Returns the name of the figure that selects the best checkpoint of a run."""
     return f"{VALID}/{tasks[main].language}/mean_recall" if len(tasks) > 1 else f"{VALID}/mean_recall"
 
 
 def measure(model: Model, task: RetrievalTask) -> Start:
-    """Scores a model on a test, beside chance."""
+    """Computes the mean recall of a model on a test, and that of chance."""
     figures = task.score(model.encode_image(task.pictures), model.encode_text(task.captions))
     by_chance = [value for name, value in figures.items() if "_chance_r" in name]
     return Start(figures["mean_recall"], float(np.mean(by_chance)))
@@ -84,7 +83,7 @@ def settle(start: Path, trained: Path, data: Path, splits: Sequence[str], out: P
       out: output folder, which gets `best` and the figures of both.
 
     Returns:
-      The outcome, and sections of the page with found images.
+      The outcome, and sections of the page with retrieved images.
 
     Raises:
       JclipError: a bundle cannot be read, or the disk is full.
@@ -129,18 +128,7 @@ def write_report(
     table: Sequence[Choice],
     sections: Sequence[Section],
 ) -> Path:
-    """Writes the page: figures, learning curves, found images, choices.
-
-    Args:
-      out: output folder.
-      outcome: of the fine-tuning.
-      journal: records of the run.
-      table: of the choices.
-      sections: with found images.
-
-    Returns:
-      The file.
-    """
+    """Writes the page (figures, learning curves, retrieved images, choices) and returns its file."""
     before, after = outcome.figure("t2i_r1")
     test = outcome.before.tests[outcome.main]
     facts = [
@@ -168,20 +156,18 @@ def write_report(
     return out / PAGE
 
 
-_INTRO = """A is the starting model, B the best moment of the run."""
+_INTRO = """A is the starting model, B the best checkpoint of the run."""
 _READING = """Percentages, A → B, with the 95 % bootstrap interval of B − A over the queries; one that contains 0 may \
-be chance. The best moment was chosen on the split "valid", so its figures there are slightly too good. Figures to \
+be chance. The best checkpoint was chosen on the split "valid", so its figures there are slightly too good. Figures to \
 quote need a split "test" that no choice used."""
-NOT_BETTER = """No moment of the run was better than the start, so the start was kept. More images help most; then \
+NOT_BETTER = """No checkpoint of the run was better than the start, so the start was kept. More images help most; then \
 captions that distinguish the images, and a lower learning rate in finetune.py."""
 
 
 def _charts(journal: Sequence[Mapping[str, Any]], test: Result) -> Iterator[Chart]:
-    prefix = (
-        f"{VALID}/{test.language}/"
-        if any(f"{VALID}/{test.language}/mean_recall" in r for r in journal)
-        else f"{VALID}/"
-    )
+    prefix = f"{VALID}/{test.language}/"
+    if not any(f"{prefix}mean_recall" in record for record in journal):
+        prefix = f"{VALID}/"
     evaluated = [r for r in journal if r["kind"] == "evaluation" and f"{prefix}mean_recall" in r]
     figures = (("mean_recall", "mean recall"), ("t2i_r1", "R@1, text to picture"), ("i2t_r1", "R@1, picture to text"))
     yield Chart(
@@ -202,12 +188,12 @@ def _charts(journal: Sequence[Mapping[str, Any]], test: Result) -> Iterator[Char
 
 
 def trained_bundle(workdir: Path, bundles: Sequence[Path]) -> Path:
-    """Returns the bundle of a run's best moment, or that of its last stage if there is none."""
+    """Returns the bundle of a run's best checkpoint, or that of its last stage if there is none."""
     best = workdir / BEST
     if best.is_dir():
         return best
     if not bundles:
-        raise JclipError(f"{workdir} holds no bundle: remove it, and start again")
+        raise JclipError(f"{workdir} has no bundle: remove it, and start again")
     return bundles[-1]
 
 

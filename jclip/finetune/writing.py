@@ -31,11 +31,10 @@ def configuration(
     Args:
       plan: the choices.
       data, model, machine: the facts behind them.
-      bundle: folder of the starting model.
-      folder: of the data.
+      bundle, folder: folders of the starting model and of the data.
       here: folder of the file; data inside it get a relative path.
       seed: of the run.
-      headline: figure by which the best moment is chosen.
+      headline: name of the figure that selects the best checkpoint.
     """
     why = {choice.name: choice for choice in plan.table}
     total = sum(plan.steps(data.pairs, stage) for stage in plan.stages)
@@ -79,7 +78,7 @@ def config() -> Run:
 {remat}        evaluations=(Retrieval("{VALID}", DATA, split="{VALID}"),),
         evaluate_every={every},  # steps: {plan.evaluations} times in all
         checkpoint_every={5 * every},
-        best="{headline}",  # the best moment becomes the bundle "best"
+        best="{headline}",  # the best checkpoint becomes the bundle "best"
         patience={plan.patience},  # evaluations without improvement after which a stage ends
     )
 '''

@@ -97,7 +97,7 @@ def test_the_whole_path(place, start, capsys):
     assert main(["plan", str(out / "finetune.py"), "--no-compile", "--json"]) == 0
     (planned,) = json.loads(capsys.readouterr().out)["stages"]
     assert planned["batch_size"] == 64 and planned["steps"] == run_steps(out)
-    assert re.search(r"batch_size=64,  # as many as leave 4 steps", (out / "finetune.py").read_text(encoding="utf-8"))
+    assert re.search(r"batch_size=64,  # the largest with 4 steps", (out / "finetune.py").read_text(encoding="utf-8"))
 
 
 def run_steps(out):

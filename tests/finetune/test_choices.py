@@ -89,7 +89,7 @@ def test_a_machine_too_slow_for_both_towers_trains_the_text_alone():
 def test_wishes():
     plan = choose(FEW, DEMO, LAPTOP, POOR, Wishes(epochs=5, batch_size=30))
     assert plan.stages[0].epochs == 5 and plan.batch_size == 30 and plan.steps(270, plan.stages[0]) == 45
-    assert why(plan, "epochs") == why(plan, "batch") == "as you said"
+    assert why(plan, "epochs") == why(plan, "batch") == "as given"
     short = choose(FEW, DEMO, LAPTOP, POOR, Wishes(minutes=0.1))
     assert short.minutes == pytest.approx(0.1, rel=0.01) and "0.1 minutes" in why(short, "epochs")
     for wishes, message in (

@@ -4,7 +4,6 @@ Li et al. 2022 (ELEVATER); sizes and metrics from Yang et al. 2022 (Chinese-CLIP
 zeroshot_evaluation.py, for submissions.
 """
 
-import difflib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ import numpy.typing as npt
 from jclip.data.elevater import CLASSES, counts
 from jclip.errors import JclipError
 from jclip.io.json_files import read_json
+from jclip.names import suggestion
 
 Metric = Literal["accuracy", "mean_per_class", "map11", "roc_auc"]
 
@@ -85,16 +85,10 @@ BENCHMARKS: Mapping[str, Benchmark] = dict(
 
 
 def get_benchmark(name: str) -> Benchmark:
-    """Returns the set of a name.
-
-    Raises:
-      JclipError: the name is unknown; the message suggests similar ones.
-    """
-    if name in BENCHMARKS:
-        return BENCHMARKS[name]
-    close = difflib.get_close_matches(name.lower(), BENCHMARKS, n=2)
-    hint = f"did you mean {' or '.join(close)}?" if close else f"choose one of {', '.join(BENCHMARKS)}"
-    raise JclipError(f"there is no data set {name!r}: {hint}")
+    """Returns the set of a name. Raises JclipError, with similar names, if the name is unknown."""
+    if name not in BENCHMARKS:
+        raise JclipError(f"there is no data set {name!r}: {suggestion(name, BENCHMARKS)}")
+    return BENCHMARKS[name]
 
 
 def read_order(file: Path, pictures: int) -> list[int]:

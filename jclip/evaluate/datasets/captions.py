@@ -56,10 +56,10 @@ def open_captions(place: Path, split: str = "test", counting: Counting = "joined
     Args:
       place: a file of PICTURE<tab>CAPTION lines, one of cn_clip's _texts.jsonl, or a folder.
       split: of a folder.
-      counting: see `counting`.
+      counting: "joined" or "published", see `counting`.
 
     Raises:
-      JclipError: no format fits, or the data are damaged, which `task` may raise too; names file and line.
+      JclipError: no format fits, or data are damaged; `task` may raise it too. Names file and line.
     """
     if importable_format(place) is not None and not _holds(place, split):
         imported = import_temporarily(place, split)
@@ -115,7 +115,7 @@ def _only(place: Path, split: str, counting: Counting) -> RetrievalTask:
 
 
 def _has_captions(file: Path) -> bool:
-    """Returns whether a file holds captions. cn_clip's positives of the images end in .tr.jsonl too, like Turkish."""
+    """Returns whether a file holds captions. In cn_clip, .tr.jsonl holds the positives of the images, not Turkish."""
     if file.name.count(".") > 2:
         return False
     return any("text" in found for _, found in islice(json_lines(file), 1))
@@ -124,9 +124,7 @@ def _has_captions(file: Path) -> bool:
 def read_pairs(file: Path, counting: Counting = "joined") -> RetrievalTask:
     """Reads a task from PICTURE<tab>CAPTION lines.
 
-    Args:
-      file: the file.
-      counting: see `counting`. As published, each path is a picture and each line a caption.
+    As published (see `counting`), each path is a picture and each line a caption.
 
     Raises:
       JclipError: the file is missing or empty, or a line is not valid; names the line.
@@ -183,8 +181,7 @@ def read_cn_clip(
       open_gallery: opens the pictures, for languages that share them.
 
     Raises:
-      JclipError: a file is missing or damaged, an id is not an integer or is ambiguous, or a picture of a text is
-        missing; names file and line.
+      JclipError: a file is missing or damaged, an id is ambiguous or not an integer, or a text's picture is missing.
     """
     lines: dict[int, tuple[str, str, list[int]]] = {}
     for place, found in json_lines(texts):
@@ -253,7 +250,7 @@ class TsvPictures(Sequence[Picture]):
                 continue
             number = self._id(line)
             # Damaged base64 is an error on access, with its line.
-            identity = picture_identity(decode_base64(_payload(line)) or line.data)
+            identity = picture_identity(_decoded(line) or line.data)
             if known.setdefault(number, identity) != identity:
                 raise JclipError(
                     f"{file}, line {line.number}: picture {number} is another one above: give each its own id"
@@ -274,18 +271,6 @@ class TsvPictures(Sequence[Picture]):
             raise JclipError(f"{place}: expected ID<tab>BASE64, the id a number, not {shown!r}")
         return integer(name.decode("utf-8", "replace"), "the picture's id", place)
 
-    def _line(self, row: int) -> Line:
-        offset, number = self._places[row]
-        return next(scan(self.file, offset, number, 1, LONGEST_PICTURE))
-
-    def _base64(self, line: Line) -> bytes:
-        if not line.whole:
-            raise JclipError(f"{self.file}, line {line.number}: {TOO_LARGE}: take the line out")
-        image = decode_base64(_payload(line))
-        if image is None:
-            raise JclipError(f"{self.file}, line {line.number}: the picture is not valid base64: write it again")
-        return image
-
     def __len__(self) -> int:
         return len(self.ids)
 
@@ -302,8 +287,15 @@ class TsvPictures(Sequence[Picture]):
     def __getitem__(self, index: int | slice) -> Picture | Sequence[Picture]:
         if isinstance(index, slice):
             return [self[i] for i in range(*index.indices(len(self)))]
-        return self._base64(self._line(index))
+        offset, number = self._places[index]
+        line = next(scan(self.file, offset, number, 1, LONGEST_PICTURE))
+        if not line.whole:
+            raise JclipError(f"{self.file}, line {number}: {TOO_LARGE}: take the line out")
+        image = _decoded(line)
+        if image is None:
+            raise JclipError(f"{self.file}, line {number}: the picture is not valid base64: write it again")
+        return image
 
 
-def _payload(line: Line) -> bytes:
-    return line.data.partition(b"\t")[2]
+def _decoded(line: Line) -> bytes | None:
+    return decode_base64(line.data.partition(b"\t")[2])

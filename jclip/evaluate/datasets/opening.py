@@ -92,14 +92,12 @@ class ProbeSplits:
     @property
     def note(self) -> str:
         """Remark on shared test pictures and on files left out of a split; empty without either."""
-        parts = [f"Split {name}: {one.note}" for name, one in self.splits.items() if one.note]
-        if self.shared:
-            parts.insert(
-                0,
-                f"{self.shared:,} of {len(self.splits['test'].pictures):,} test pictures are in split train or valid "
-                "too, so that the figures are too high: take them out of one.",
-            )
-        return " ".join(parts)
+        shared = (
+            f"{self.shared:,} of {len(self.splits['test'].pictures):,} test pictures are in split train or valid too, "
+            "so that the figures are too high: take them out of one."
+        )
+        notes = [f"Split {name}: {one.note}" for name, one in self.splits.items() if one.note]
+        return " ".join([shared, *notes] if self.shared else notes)
 
 
 def open_retrieval(data: Path, protocol: str = "", split: str = "", languages: Sequence[str] = ()) -> RetrievalTests:
@@ -194,9 +192,7 @@ def open_classification(
 def names_language(data: ClassSet, classes: str = "") -> str:
     """Returns the language of the class names: English if there are English ones, else by their script.
 
-    Args:
-      data: the pictures and their classes.
-      classes: file of class names, "cn_clip" or "open_clip"; "" for those beside the data.
+    `classes` is as in `open_classification`.
 
     Raises:
       JclipError: the names cannot be read, or their number is wrong.
@@ -212,10 +208,10 @@ def names_language(data: ClassSet, classes: str = "") -> str:
 
 
 def open_probe(data: Path, dataset: str = "") -> ProbeSplits:
-    """Opens the splits train, test and, if it exists, valid.
+    """Opens the splits train, test and, if it exists, valid of a folder of three folders, or of a data folder.
 
     Args:
-      data: a folder of three folders, or a data folder.
+      data: the folder.
       dataset: a name of `benchmarks.BENCHMARKS`, "" for none.
 
     Raises:

@@ -51,9 +51,8 @@ def fit(
     """Minimises summed cross-entropy + penalty / 2 |weights|^2; the bias is not penalised.
 
     Args:
-      features_nd: of the training pictures.
-      classes_n: the class of each.
-      classes: number of classes, also of those without a picture.
+      features_nd, classes_n: of the training pictures.
+      classes: number of classes, including those without a picture.
       penalty: above 0.
       start: initial parameters; zeros when None.
 
@@ -116,11 +115,7 @@ def sweep(
 
 
 def draw_shots(classes_n: Ints, per_class: int, seed: int) -> Ints:
-    """Draws `per_class` rows of each class; returns them ascending.
-
-    Raises:
-      JclipError: a class has fewer rows.
-    """
+    """Draws `per_class` rows of each class; returns them ascending. Raises JclipError if a class has fewer rows."""
     draw = np.random.default_rng(seed)
     chosen = []
     for number in np.unique(classes_n):

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 _WIDTH, _HEIGHT = 460, 260  # in points, which are the drawing's units
 _LEFT, _RIGHT, _TOP, _BOTTOM = 44, 10, 12, 38
 _POINTS = 200  # longer curves are averaged: the eye cannot tell, and the page stays small
-_SOFT, _LINE, _CARD, *_CURVES = (f"#0000{i:02x}" for i in range(1, 12))  # stand for the style sheet's variables
+_SOFT, _LINE, _CARD, *_CURVES = (f"#0000{i:02x}" for i in range(1, 12))  # placeholders of the style sheet's variables
 _VARIABLES = {_SOFT: "soft", _LINE: "line", _CARD: "card", **{colour: f"s{i}" for i, colour in enumerate(_CURVES)}}
 _STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",  # text stays text

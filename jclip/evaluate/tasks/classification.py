@@ -155,8 +155,7 @@ def score(
       scores_nc: higher is better; compared within a picture.
       probabilities_nc: compared between pictures, for mAP and the ROC curve.
       names: class names, for the confusion matrix.
-      language: of the prompts.
-      variant: name of the prompts.
+      language, variant: language and name of the prompts.
       benchmark: the data set, which decides the headline metric.
       kind: of the result.
       resamples: of the bootstrap; 0 for no intervals.

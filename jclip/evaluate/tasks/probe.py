@@ -99,7 +99,7 @@ def score(
     Args:
       splits: the data.
       features: of the pictures of each split.
-      shots: training pictures of each class. A few-shot probe holds out some of them, not the split "valid".
+      shots: training pictures of each class. A few-shot probe holds out some of them instead of using split valid.
       seeds: number of draws of a few-shot probe, whose figures are means.
       resamples: of the bootstrap of a probe on all pictures; 0 for no intervals.
 

@@ -82,10 +82,9 @@ def evaluate(
     """Scores encoded tasks. A task whose positives are secret has predictions, and no figures.
 
     Args:
-      tests: what is evaluated.
+      tests: the data of the evaluation.
       encoded: its tasks with their features.
-      model: name of the model for the report.
-      settings: of the evaluation, for the report.
+      model, settings: for the report.
       resamples: of the bootstrap; 0 for no intervals.
       features_too: the folder of the evaluation holds the features as well.
       progress: receives messages.
@@ -121,8 +120,7 @@ def encode_tasks(tasks: Sequence[RetrievalTask], model: Encodes) -> Iterator[Enc
 def score(encoded: Encoded, *, note: str = "", resamples: int = RESAMPLES) -> Result:
     """Computes recalls, and their intervals unless `resamples` is 0.
 
-    Raises:
-      JclipError: features are not finite, shapes do not fit, or no query has a positive.
+    Raises JclipError if features are not finite, shapes do not fit, or no query has a positive.
     """
     task, image_nd, text_md = encoded
     hits = task.hits(image_nd, text_md)
