@@ -64,10 +64,15 @@ def main(arguments: Sequence[str]) -> int:
     console = Console(stderr=True, quiet=options.json)
     source, destination = _paths(options)
     check_writable(destination)
-    if options.to:
-        return _write_out(options, source, destination, console)
     from jclip import conversion
 
+    if options.to:
+        reader = conversion.export(Path(source), destination, options.to)
+        if options.json:
+            print_json({"written": str(destination), "for": reader})
+        else:
+            console.tell(f"{destination}: for {reader}")
+        return 0
     with console.working("reading") as say:
 
         def report(what: str) -> None:
@@ -104,23 +109,10 @@ def _paths(options: ConvertOptions) -> tuple[str, Path]:
     return options.paths[0], Path(options.paths[-1])
 
 
-def _only(options: ConvertOptions, fitting: Sequence[str], what: str, mend: str) -> None:
-    given = [name for name in _CHOICES if getattr(options, name) is not None]
-    for name in given:
-        if name not in fitting:
-            raise JclipError(f"--{name.replace('_', '-')} does not go with {what}: {mend}")
-
-
-def _write_out(options: ConvertOptions, source: str, destination: Path, console: Console) -> int:
-    from jclip.conversion import export
-
-    assert options.to
-    reader = export(Path(source), destination, options.to)
-    if options.json:
-        print_json({"written": str(destination), "for": reader})
-    else:
-        console.tell(f"{destination}: for {reader}")
-    return 0
+def _only(options: ConvertOptions, fitting: Sequence[str], what: str, remedy: str) -> None:
+    for name in _CHOICES:
+        if name not in fitting and getattr(options, name) is not None:
+            raise JclipError(f"--{name.replace('_', '-')} does not go with {what}: {remedy}")
 
 
 def _table(passport: dict[str, Any], destination: Path) -> Table:

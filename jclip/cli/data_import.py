@@ -149,7 +149,7 @@ def _plan(options: ImportOptions, name: str, reader: Reader, reading: Reading) -
     if options.min_length < 1 or (options.max_length or options.min_length) < options.min_length:
         raise JclipError(
             f"--min-length {options.min_length} --max-length {options.max_length} leave no text: give 1 or more, and "
-            "the longer one second"
+            "a maximum of at least the minimum"
         )
     if options.shard_mib <= 0:
         raise JclipError(f"--shard-mib {options.shard_mib:g} is not possible: give more than 0")
@@ -159,7 +159,7 @@ def _plan(options: ImportOptions, name: str, reader: Reader, reading: Reading) -
         raise JclipError("--beam-options belong to --beam: give both")
     if options.beam and options.workers is not None:
         raise JclipError(
-            "--workers are processes of this machine, and Beam has its own: give instead "
+            "--workers are processes of this machine, but Beam has its own: give instead "
             "--beam-options='--direct_num_workers=4 --direct_running_mode=multi_processing'"
         )
     megapixels = max_megapixels() if options.max_megapixels is None else options.max_megapixels

@@ -22,7 +22,7 @@ from jclip.tokenizers.text import load_tokenizer
 
 _BAR = 24  # letters of the longest bar
 _MOST_BARS = 2  # languages of which a histogram is shown
-_MOST_CLASSES, _ENDS = 20, 5  # classes that are all shown; else so many of either end
+_MOST_CLASSES, _ENDS = 20, 5  # maximum number of classes shown; of more, the number shown from each end
 _SAME = {"english": "English texts"}
 _UNITS = {"pairs": "pairs", "parallel": "translations", "labelled": "pictures of equal classes"}
 
@@ -104,7 +104,7 @@ def _counting(options: InspectOptions) -> TokenCounting | None:
         bundle = open_bundle(options.tokenizer)
         return TokenCounting(bundle.tokenizer, bundle.context_length)
     if options.context_length is None:
-        raise JclipError(f"{options.tokenizer} is no bundle, which would know it: give --context-length too")
+        raise JclipError(f"{options.tokenizer} is not a bundle, so --context-length is missing: give it too")
     return TokenCounting(load_tokenizer(options.tokenizer), options.context_length)
 
 

@@ -115,7 +115,7 @@ def _disk(workdir: Path) -> str:
     while not place.exists():
         place = place.parent
     if not place.is_dir() or not os.access(place, os.W_OK):
-        raise RuntimeError(f"{workdir} cannot be made: {place} is not a writable folder. Set --workdir")
+        raise RuntimeError(f"{workdir} cannot be created: {place} is not a writable folder. Set --workdir")
     free = shutil.disk_usage(place).free / 2**30
     if free < 1:
         raise RuntimeError(f"{free:.2f} GiB free in {place}: free at least 1 GiB before a run")

@@ -51,7 +51,7 @@ class PlanOptions:
 
 def main(arguments: Sequence[str]) -> int:
     """Runs the command."""
-    options, run = parse(PlanOptions, arguments, "plan", _play)
+    options, run = parse(PlanOptions, arguments, "plan", _simulate_devices)
     memory = _memory(options)
     devices = devices_of(run)
     counts_epochs = any(stage.budget.epochs is not None for stage in run.stages)
@@ -122,7 +122,7 @@ def _show(run: Run, plans: list[StagePlan], fits: Fit | None, console: Console) 
         table.add_row(name, *cells)
     console.print(table)
     if fits and max(fits.needs) > fits.memory:
-        console.print(mend(fits), soft_wrap=True)
+        console.print(remedy(fits), soft_wrap=True)
     console.tell(_note(plans))
     for number, stage in enumerate(plans, 1):
         groups = Table(title=text(f"{number} {stage.name}: trained parameters"), title_justify="left")
@@ -146,16 +146,16 @@ def _show_copies(copies: Replication, console: Console) -> None:
         console.print(table)
 
 
-def mend(fits: Fit) -> str:
+def remedy(fits: Fit) -> str:
     """Returns the overrides that make the run fit, or that come closest."""
     words = " ".join(fits.overrides)
     least = ", ".join(in_units(size) for size in fits.then)
     if fits.fits:
         return f"It fits, with {least} a stage, if you add: {words}"
     if not words:
-        return "No setting that was tried makes it fit or helps: use more devices, smaller batches or a smaller model."
+        return "None of the settings tried saves memory: use more devices, smaller batches or a smaller model."
     return (
-        f"No setting that was tried makes it fit. The least is {least} a stage, with: {words}\n"
+        f"None of the settings tried makes it fit. The least is {least} a stage, with: {words}\n"
         "Also use more devices, smaller batches or a smaller model."
     )
 
@@ -188,7 +188,7 @@ def _note(plans: list[StagePlan]) -> str:
     return f"{memory} Times are for the arithmetic alone, at the given rate; input and communication are extra."
 
 
-def _play(options: PlanOptions) -> None:
+def _simulate_devices(options: PlanOptions) -> None:
     """Simulates --devices on this machine's CPU. It must run before jax initialises its devices."""
     if options.devices is None:
         return

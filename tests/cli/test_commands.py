@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from jclip.cli import main
-from jclip.cli.plan import mend
+from jclip.cli.plan import remedy
 from jclip.inference import Model
 from jclip.train.planning.fitting import Fit
 
@@ -199,10 +199,10 @@ def test_plan_prints_published_figures(capsys):
 
 def test_plan_says_what_makes_it_fit():
     words = ("--remat", "dots")
-    assert mend(Fit(2**30, (2**31,), words, (2**29,))) == "It fits, with 512.00 MiB a stage, if you add: --remat dots"
-    told = mend(Fit(2**20, (2**31,), words, (2**29,)))
+    assert remedy(Fit(2**30, (2**31,), words, (2**29,))) == "It fits, with 512.00 MiB a stage, if you add: --remat dots"
+    told = remedy(Fit(2**20, (2**31,), words, (2**29,)))
     assert told.startswith("No setting that was tried makes it fit. The least is 512.00 MiB a stage, with: --remat")
-    assert "use more devices" in mend(Fit(2**20, (2**31,), (), (2**31,)))
+    assert "use more devices" in remedy(Fit(2**20, (2**31,), (), (2**31,)))
 
 
 def test_plan_for_devices_that_are_not_here():

@@ -177,7 +177,7 @@ def test_it_never_ends_below_the_start(place, start, few, capsys):
         patch.setattr(finetuning, "train", worse)
         assert asked(*words) == 0
     said = capsys.readouterr().err
-    assert "No moment of the run was better than the start" in said
+    assert "No checkpoint of the run was better than the start" in said
     before, trained = (read_results(out / name).tests[0].figures for name in ("start.json", "trained.json"))
     assert trained["mean_recall"] < before["mean_recall"]
     assert (out / "best" / "parameters.safetensors").read_bytes() == (good / "parameters.safetensors").read_bytes()

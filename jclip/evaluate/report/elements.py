@@ -131,7 +131,6 @@ class Chart:
       x_label: name of the horizontal axis.
       x_names: tick labels of steps 0, 1, 2, …, for an axis of categories.
       percent: values are fractions, shown as percentages.
-      from_zero: starts the vertical axis at zero.
     """
 
     title: str
@@ -142,7 +141,6 @@ class Chart:
     x_label: str = "step"
     x_names: Sequence[str] = ()
     percent: bool = False
-    from_zero: bool = True
 
 
 @dataclass(frozen=True)

@@ -92,7 +92,7 @@ def _draw_axes(
     ys = [y for points in curves for _, y in points if math.isfinite(y)] + [value for _, value in levels]
     low, high = min(xs), max(xs)
     axes.set_xlim(low, high if high > low else low + 1)
-    y_ticks = MaxNLocator(5, steps=[1, 2, 5, 10]).tick_values(min(0, *ys) if chart.from_zero else min(ys), max(ys))
+    y_ticks = MaxNLocator(5, steps=[1, 2, 5, 10]).tick_values(min(0, *ys), max(ys))
     axes.set_ylim(y_ticks[0], y_ticks[-1])
     axes.set_yticks(y_ticks, [_number(y, chart.percent) for y in y_ticks])
     if chart.x_names:
