@@ -19,8 +19,8 @@ Choices where the paper is silent, or differs from the authors' code (OFA-Sys/Ch
   The code also mirrors half of the images, text in them included, by a default of timm that the paper does not mention.
   It is on in both stages, since stage 2 changes nothing else, and in fine-tuning, as in every script of the code.
 - The authors' images were squares of the model's size before training ("already resized" in the code), so the crop
-  removed at most a tenth. Here, as in the code, the crop is cut from the stored image with an aspect ratio of at most
-  4:3, so a quarter of a 16:9 image is never seen. Store square images to do as the authors did.
+  removed at most a tenth. Here, as in the code, the crop comes from the stored image, with an aspect ratio of at most
+  4:3. A quarter of a 16:9 image is never seen. Store square images to do as the authors did.
 - In the code, pairs that share an image or a caption are each other's negatives (`duplicates="ignore"`). Fine-tuning
   data have up to five captions an image, and jclip masks those pairs, in pre-training too.
 """

@@ -31,7 +31,7 @@ class DoctorOptions:
 
 @dataclass(frozen=True)
 class Finding:
-    """Result of one check: its name, whether it passed, and a note on what was found or what to do."""
+    """Result of one check: its name, True if it passed, and a note with the finding or the remedy."""
 
     name: str
     well: bool
@@ -39,16 +39,21 @@ class Finding:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Runs the command; exit code 1 when something is wrong."""
+    """Runs the command. The exit code is 1 if a check failed."""
     options = read(DoctorOptions, arguments, "jclip doctor")
     checks: list[tuple[str, Callable[[], str]]] = [
-        ("python", _python),
+        ("python", lambda: f"Python {platform.python_version()} on {platform.platform()}"),
         ("packages", _packages),
         ("devices", _devices),
         ("collectives", _collectives),
         ("disk", lambda: _disk(options.workdir)),
     ]
-    findings = [_look(name, check) for name, check in checks]
+    findings = []
+    for name, check in checks:
+        try:
+            findings.append(Finding(name, True, check()))
+        except Exception as error:  # every failure is a finding
+            findings.append(Finding(name, False, f"{type(error).__name__}: {error}"))
     if options.json:
         print_json([vars(finding) for finding in findings], indent=2)
     else:
@@ -57,17 +62,6 @@ def main(arguments: Sequence[str]) -> int:
             mark = text("well ", "green") if finding.well else text("wrong", "red")
             console.print(mark, f"{finding.name:<12}", text(finding.note, longest=None), soft_wrap=True)
     return 0 if all(finding.well for finding in findings) else 1
-
-
-def _look(name: str, check: Callable[[], str]) -> Finding:
-    try:
-        return Finding(name, True, check())
-    except Exception as error:  # every failure is a finding
-        return Finding(name, False, f"{type(error).__name__}: {error}")
-
-
-def _python() -> str:
-    return f"Python {platform.python_version()} on {platform.platform()}"
 
 
 def _packages() -> str:

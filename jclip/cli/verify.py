@@ -36,11 +36,7 @@ class VerifyOptions:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Runs the command.
-
-    Raises:
-      JclipError: a check failed.
-    """
+    """Runs the command. Raises JclipError if a check failed."""
     options = read(VerifyOptions, arguments, "jclip verify")
     from jclip.conversion import verify
 

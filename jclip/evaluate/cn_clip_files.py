@@ -78,8 +78,9 @@ def read_features(file: Path, kind: Modality) -> tuple[Ints, Floats32]:
             row = np.asarray(found["feature"], np.float32)
         except (KeyError, TypeError, ValueError, OverflowError):
             raise JclipError(f"{place}: 'feature' must be a list of numbers: extract the features again") from None
-        if row.ndim != 1 or (rows and row.shape != next(iter(rows.values())).shape):
-            raise JclipError(f"{place}: this feature is {row.shape}, those before it {_shape(rows)}: use one model")
+        shape = next(iter(rows.values())).shape if rows else (row.size,)
+        if row.shape != shape:
+            raise JclipError(f"{place}: this feature has the shape {row.shape} instead of {shape}: use one model")
         if number in rows and not np.array_equal(rows[number], row):
             raise JclipError(f"{place}: {kind}_id {number} has another feature above: give each its own id")
         rows[number] = row
@@ -171,7 +172,3 @@ def score_predictions(
 def _write(file: Path, objects: Iterable[dict[str, Any]]) -> None:
     with file.open("w", encoding="utf-8") as lines:
         lines.writelines(json.dumps(one) + "\n" for one in objects)
-
-
-def _shape(rows: Mapping[int, Floats32]) -> str:
-    return str(next(iter(rows.values())).shape) if rows else "lists of numbers"

@@ -201,7 +201,7 @@ def test_plan_says_what_makes_it_fit():
     words = ("--remat", "dots")
     assert remedy(Fit(2**30, (2**31,), words, (2**29,))) == "It fits, with 512.00 MiB a stage, if you add: --remat dots"
     told = remedy(Fit(2**20, (2**31,), words, (2**29,)))
-    assert told.startswith("No setting that was tried makes it fit. The least is 512.00 MiB a stage, with: --remat")
+    assert told.startswith("None of the settings tried makes it fit. The least is 512.00 MiB a stage, with: --remat")
     assert "use more devices" in remedy(Fit(2**20, (2**31,), (), (2**31,)))
 
 

@@ -58,7 +58,7 @@ def test_the_whole_path(place, start, capsys):
     words = [start, pictures / "pictures.csv", out, "--epochs", "30"]
     assert asked(*words) == 0
     said = capsys.readouterr()
-    assert "written as" in said.err and "Better on the validation split" in said.err
+    assert "written to" in said.err and "Better on the validation split" in said.err
     assert "B − A" in said.out  # the table of both
 
     # The figures are those of `jclip eval`, far above chance, and far above the start's.

@@ -87,13 +87,9 @@ def all_devices() -> Iterator[None]:
 def open_model(
     folder: Path, batch_size: int, context_length: int | None, orientation: Orientation | None = None
 ) -> Model:
-    """Loads a bundle's model.
+    """Loads a bundle's model, which encodes `batch_size` pictures or texts at once.
 
-    Args:
-      folder: the bundle.
-      batch_size: pictures or texts encoded at once.
-      context_length: maximum number of tokens of a text; the bundle's own when None.
-      orientation: of the camera, as in `Preprocessing`; the bundle's own when None.
+    `context_length` (in tokens) and `orientation` replace the bundle's own; None keeps them.
 
     Raises:
       JclipError: the folder is not a bundle, the batch size is below 1, or the context is longer than the bundle's.

@@ -94,8 +94,7 @@ def get_benchmark(name: str) -> Benchmark:
 def read_order(file: Path, pictures: int) -> list[int]:
     """Reads ELEVATER's order of the pictures: a JSON list of row numbers.
 
-    Raises:
-      JclipError: the file is not such a list, or does not name each row once.
+    Raises JclipError if the file is not such a list, or does not name each row once.
     """
     order = read_json(file, "as a JSON list of row numbers")
     if not isinstance(order, list) or not all(type(row) is int and 0 <= row < pictures for row in order):
