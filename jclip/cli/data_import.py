@@ -5,7 +5,7 @@ import os
 import shlex
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -130,19 +130,9 @@ def _reading(options: ImportOptions) -> Reading:
     separator = {None: None, "\\t": "\t", "tab": "\t"}.get(options.separator, options.separator)
     if separator is not None and len(separator) != 1:
         raise JclipError(f"--separator {options.separator!r} is not possible: give one character, or tab")
-    return Reading(
-        splits,
-        options.language,
-        options.picture,
-        options.caption,
-        options.english,
-        options.other,
-        options.language_column,
-        separator,
-        None if options.encoding is None else check_encoding(options.encoding),
-        options.root,
-        options.captions_from,
-    )
+    said = {each.name: getattr(options, each.name) for each in fields(Reading)}
+    encoding = None if options.encoding is None else check_encoding(options.encoding)
+    return Reading(**said | {"splits": splits, "separator": separator, "encoding": encoding})
 
 
 def _plan(options: ImportOptions, name: str, reader: Reader, reading: Reading) -> Plan:

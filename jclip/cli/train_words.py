@@ -20,9 +20,9 @@ def what_now(run: Run, outcome: Outcome) -> tuple[str, str]:
 
 def command(run: Run, bundle: Path) -> str:
     """Returns the command that evaluates a bundle like the run, or on DATA if the run has no evaluation."""
-    if not run.evaluations:
+    asked = run.evaluations[0] if run.evaluations else None
+    if not isinstance(asked, Retrieval | Classification | Probe):
         return shlex.join(["jclip", "eval", "retrieval", str(bundle), "DATA"])
-    asked = run.evaluations[0]
     words = ["jclip", "eval", _TASKS[type(asked)], str(bundle), asked.data]
     for field in fields(asked):
         value = getattr(asked, field.name)

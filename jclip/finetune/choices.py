@@ -66,6 +66,10 @@ class StagePlan:
     learning_rate: float
     cached: bool = False
 
+    def steps(self, pairs: int, batch_size: int) -> int:
+        """Returns the optimizer steps of the stage."""
+        return max(1, math.ceil(self.epochs * pairs / batch_size))
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -76,7 +80,6 @@ class Plan:
       batch_size: pairs per step over all devices.
       micro_batches: number of parts of a batch, encoded one after another.
       muon: True for Muon, False for AdamW.
-      warmup: share of a stage's steps with rising learning rate.
       weight_decay: decoupled.
       flip: probability of a mirror image.
       policy: True for Chinese-CLIP's augmentation on the host: crops, and AutoAugment.
@@ -95,7 +98,6 @@ class Plan:
     batch_size: int
     micro_batches: int
     muon: bool
-    warmup: float
     weight_decay: float
     flip: float
     policy: bool
@@ -108,10 +110,6 @@ class Plan:
     patience: int
     minutes: float
     table: tuple[Choice, ...]
-
-    def steps(self, pairs: int, stage: StagePlan) -> int:
-        """Returns the optimizer steps of a stage."""
-        return _steps(pairs, self.batch_size, stage)
 
 
 def learning_rate(parameters: int, batch_size: int, skill: float) -> float:
@@ -158,7 +156,7 @@ def choose(data: DataFacts, model: ModelFacts, machine: Machine, start: Start, w
     decay = 1e-3 if good and not few else 0.1
     buckets = _buckets(data, model)
     lengths = (*buckets, model.context_length)
-    steps = sum(_steps(data.pairs, batch, stage) for stage in stages)
+    steps = sum(stage.steps(data.pairs, batch) for stage in stages)
     evaluations = min(_MOST_EVALUATIONS, max(_LEAST_EVALUATIONS, steps // 20))
     patience = math.ceil(_PATIENT * evaluations)
     return Plan(
@@ -166,7 +164,6 @@ def choose(data: DataFacts, model: ModelFacts, machine: Machine, start: Start, w
         batch_size=batch,
         micro_batches=micro,
         muon=muon,
-        warmup=0.1,
         weight_decay=decay,
         flip=flip,
         policy=policy,
@@ -345,10 +342,6 @@ def _operations(data: DataFacts, model: ModelFacts, *, image: bool) -> float:
     """
     text = min(data.usual, model.context_length)
     return 6.0 * (model.text.worked * text + (model.image.worked * model.image.tokens if image else 0))
-
-
-def _steps(pairs: int, batch_size: int, stage: StagePlan) -> int:
-    return max(1, math.ceil(stage.epochs * pairs / batch_size))
 
 
 def _buckets(data: DataFacts, model: ModelFacts) -> tuple[int, ...]:

@@ -1,6 +1,5 @@
 """The outcome of a fine-tuning: the better of start and trained model, and a page that compares them."""
 
-import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -23,7 +22,7 @@ from jclip.finetune.choices import Choice
 from jclip.finetune.facts import Start
 from jclip.finetune.writing import VALID
 from jclip.inference import Model, load
-from jclip.io.files import whole_file, whole_folder
+from jclip.io.files import link_or_copy, whole_file, whole_folder
 
 BEST, BEFORE, TRAINED, PAGE = "best", "start.json", "trained.json", "report.html"
 """Names in the folder of a fine-tuning: the bundle, the figures of the start and of the trained model, the page."""
@@ -105,7 +104,9 @@ def settle(start: Path, trained: Path, data: Path, splits: Sequence[str], out: P
     outcome = Outcome(results[0], results[1], main)
     better = trained if outcome.improved else start
     with whole_folder(out / BEST) as partial:
-        shutil.copytree(better, partial, dirs_exist_ok=True, copy_function=_link if outcome.improved else shutil.copy2)
+        shutil.copytree(
+            better, partial, dirs_exist_ok=True, copy_function=link_or_copy if outcome.improved else shutil.copy2
+        )
     for file, some in ((BEFORE, outcome.before), (TRAINED, outcome.trained)):
         with whole_file(out / file, replace=True) as partial:
             write_results(some, partial)
@@ -195,11 +196,3 @@ def trained_bundle(workdir: Path, bundles: Sequence[Path]) -> Path:
     if not bundles:
         raise JclipError(f"{workdir} has no bundle: remove it, and start again")
     return bundles[-1]
-
-
-def _link(source: str, target: str) -> None:
-    """Links a file, or copies it if the file system has no links."""
-    try:
-        os.link(source, target)
-    except OSError:
-        shutil.copy2(source, target)

@@ -37,7 +37,7 @@ def configuration(
       headline: name of the figure that selects the best checkpoint.
     """
     why = {choice.name: choice for choice in plan.table}
-    total = sum(plan.steps(data.pairs, stage) for stage in plan.stages)
+    total = sum(stage.steps(data.pairs, plan.batch_size) for stage in plan.stages)
     every = max(1, math.ceil(total / plan.evaluations))
     stages = "\n".join(_stage(stage, plan, data, model, machine, why) for stage in plan.stages)
     folder, here = folder.resolve(), here.resolve()
@@ -115,8 +115,7 @@ def _variable(stage: StagePlan) -> str:
 def _stage(
     stage: StagePlan, plan: Plan, data: DataFacts, model: ModelFacts, machine: Machine, why: dict[str, Choice]
 ) -> str:
-    steps = plan.steps(data.pairs, stage)
-    warmup = max(1, round(plan.warmup * steps))
+    steps = stage.steps(data.pairs, plan.batch_size)
     trains = '((r".*", True),)' if stage.image else '((r"image/.*", False), (r".*", True))'
     ring = machine.devices > 1 and plan.batch_size >= 2048
     inside = [
@@ -133,7 +132,7 @@ def _stage(
         f"optimizer=Optimizer(  # {why['optimizer'].why}",
         *(_MUON if plan.muon else []),
         f"    learning_rate={stage.learning_rate:g},  # {why['learning rate'].why}",
-        f"    warmup_steps={warmup},  # {plan.warmup:.0%} of the steps: change it with the epochs",
+        f"    warmup_steps={max(1, round(0.1 * steps))},  # 10% of the steps: change it with the epochs",
         '    schedule="cosine",',
         f"    weight_decay={plan.weight_decay:g},  # {why['weight decay'].why}",
         "),",

@@ -51,7 +51,7 @@ def test_a_small_model_with_nothing_to_lose():
     plan = choose(FEW, DEMO, LAPTOP, POOR)
     (stage,) = plan.stages
     assert stage.image and plan.muon and stage.learning_rate == 2e-3 and stage.epochs == 60
-    assert plan.batch_size == 64 and plan.steps(270, stage) == 254  # 60 x 270 / 64 = 253.1
+    assert plan.batch_size == 64 and stage.steps(270, plan.batch_size) == 254  # 60 x 270 / 64 = 253.1
     assert (plan.evaluations, plan.patience) == (12, 5)
     assert plan.flip == 0.5 and not plan.policy and plan.dtype == "float32" and plan.workers == 0
     assert plan.buckets == (8,)  # and 16, all there is
@@ -88,7 +88,7 @@ def test_a_machine_too_slow_for_both_towers_trains_the_text_alone():
 
 def test_wishes():
     plan = choose(FEW, DEMO, LAPTOP, POOR, Wishes(epochs=5, batch_size=30))
-    assert plan.stages[0].epochs == 5 and plan.batch_size == 30 and plan.steps(270, plan.stages[0]) == 45
+    assert plan.stages[0].epochs == 5 and plan.batch_size == 30 and plan.stages[0].steps(270, 30) == 45
     assert why(plan, "epochs") == why(plan, "batch") == "as given"
     short = choose(FEW, DEMO, LAPTOP, POOR, Wishes(minutes=0.1))
     assert short.minutes == pytest.approx(0.1, rel=0.01) and "0.1 minutes" in why(short, "epochs")
