@@ -31,17 +31,18 @@ def lazy(
     body = ast.parse(Path(file).read_text(encoding="utf-8")).body
     block = next(node.body for node in body if isinstance(node, ast.If))
     imports = [node for node in block if isinstance(node, ast.ImportFrom)]
-    modules = {alias.name: node.module or "" for node in imports for alias in node.names}
+    names = {alias.asname or alias.name: (node.module or "", alias.name) for node in imports for alias in node.names}
 
     def get(name: str) -> Any:
-        if name not in modules:
-            raise AttributeError(f"module {package!r} has no attribute {name!r}: it has {', '.join(modules)}")
+        if name not in names:
+            raise AttributeError(f"module {package!r} has no attribute {name!r}: it has {', '.join(names)}")
         from jclip.extras import check_installed, reported_extras
 
         with reported_extras():
             check_installed(needs)
-            value = getattr(import_module(modules[name]), name)
+            module, attribute = names[name]
+            value = getattr(import_module(module), attribute)
         setattr(sys.modules[package], name, value)  # found without this function from now on
         return value
 
-    return list(modules), get, lambda: sorted({*vars(sys.modules[package]), *modules})
+    return list(names), get, lambda: sorted({*vars(sys.modules[package]), *names})
