@@ -86,7 +86,7 @@ def main(arguments: Sequence[str]) -> int:
     for split, figures in found.items():
         out.print(_table(f"{options.folder}, {split}: {kind.name}", kind.name, figures))
     if options.sheet:
-        out.tell(f"look at {options.sheet}")
+        out.tell(f"written: {options.sheet}")
     return 0
 
 
@@ -132,7 +132,7 @@ def _table(title: str, kind: str, found: SplitStatistics) -> Table:
         for name in ("formats", "modes"):
             table.add_row(name, ", ".join(f"{shown(each)} {count:,}" for each, count in pictures[name].items()))
         if found.turned:
-            table.add_row("camera turned", f"{found.turned:,}: ignored unless --orientation apply is given")
+            table.add_row("rotated by EXIF", f"{found.turned:,}: ignored unless --orientation apply is given")
         if found.unreadable:
             table.add_row(text("unreadable", "red"), text(f"{found.unreadable:,} (the first: {found.why})"))
     if found.classes:
@@ -145,7 +145,7 @@ def _table(title: str, kind: str, found: SplitStatistics) -> Table:
 
 
 def _language(name: str) -> str:
-    return shown(name) or "not said"
+    return shown(name) or "unknown"
 
 
 def _add_classes(table: Table, found: SplitStatistics) -> None:

@@ -59,7 +59,7 @@ def main(arguments: Sequence[str]) -> int:
     else:
         console = Console()
         for finding in findings:
-            mark = text("well ", "green") if finding.well else text("wrong", "red")
+            mark = text("ok    ", "green") if finding.well else text("failed", "red")
             console.print(mark, f"{finding.name:<12}", text(finding.note, longest=None), soft_wrap=True)
     return 0 if all(finding.well for finding in findings) else 1
 

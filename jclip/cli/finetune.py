@@ -111,8 +111,8 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def _show(planned: Planned, console: Console) -> None:
-    shown = Table(title="chosen", title_justify="left")
-    for name in ("", "value", "why"):
+    shown = Table(title="settings", title_justify="left")
+    for name in ("", "value", "reason"):
         shown.add_column(name, overflow="fold")
     for choice in planned.table:
         shown.add_row(choice.name, choice.value, choice.why)

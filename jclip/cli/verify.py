@@ -12,7 +12,7 @@ from jclip.console import Console, facts, text
 from jclip.errors import JclipError
 from jclip.plain import print_json
 
-_VERDICTS = {True: text("holds", "green"), False: text("wrong", "red"), None: text("open", "yellow")}
+_VERDICTS = {True: text("passed", "green"), False: text("failed", "red"), None: text("skipped", "yellow")}
 
 
 @dataclass(frozen=True)

@@ -110,7 +110,7 @@ def settle(start: Path, trained: Path, data: Path, splits: Sequence[str], out: P
     for file, some in ((BEFORE, outcome.before), (TRAINED, outcome.trained)):
         with whole_file(out / file, replace=True) as partial:
             write_results(some, partial)
-    return outcome, [Section("What they find", _SHOWN, [one for some in sections for one in some])]
+    return outcome, [Section("Retrieved images", _SHOWN, [one for some in sections for one in some])]
 
 
 _SHOWN = """Results of both models for the same random captions of the validation split, best first; a green frame \
@@ -145,9 +145,9 @@ def write_report(
             intro=_INTRO + ("" if outcome.improved else f"\n\n{NOT_BETTER}"),
             sections=[
                 Section("Figures", _READING, from_results.tables(outcome.trained, outcome.before)),
-                Section("How it learned", items=list(_charts(journal, test))),
+                Section("Learning curves", items=list(_charts(journal, test))),
                 *sections,
-                Section("What was chosen, and why", choices),
+                Section("Settings and reasons", choices),
             ],
             facts=facts,
             footer=f"jclip {version('jclip')}, jax {version('jax')}. Made by `jclip finetune`.",

@@ -79,7 +79,7 @@ def test_the_whole_path(place, start, capsys):
 
     page = (out / "report.html").read_text(encoding="utf-8")
     assert all(
-        word in page for word in ("before", "after", "Recall on the validation split", "What was chosen, and why")
+        word in page for word in ("before", "after", "Recall on the validation split", "Settings and reasons")
     )
     assert page.count("data:image/png") == 2 * 6 * 6 and 'src="http' not in page
 

@@ -89,8 +89,7 @@ def open_captions(place: Path, split: str = "test", counting: Counting = "joined
 
 def _named(name: str, tasks: dict[str, Callable[[], RetrievalTask]], left_out: int = 0, note: str = "") -> Captions:
     def task(language: str) -> RetrievalTask:
-        # Of captions of unknown language the caller names it.
-        found = (tasks.get(language) or tasks[""])()
+        found = (tasks.get(language) or tasks[""])()  # the caller may name the language that the data do not
         return replace(found, name=name, language=language, left_out=left_out, note=note)
 
     return Captions(sorted(filter(None, tasks)), task)
@@ -225,10 +224,6 @@ class TsvPictures(Sequence[Picture]):
     """Pictures of a file of ID<tab>BASE64 lines in either base64 alphabet, read on access.
 
     Equal lines count once.
-
-    Args:
-      file: the file.
-      counting: see `counting`.
 
     Attributes:
       file: the file.

@@ -34,7 +34,7 @@ class Group:
     Attributes:
       name: the heading.
       rows: the figures.
-      references: what to compare them with, chance first, then baselines. They are ticks on the bars of the group.
+      references: rows for comparison, chance first, then baselines; drawn as ticks on the bars of the group.
     """
 
     name: str

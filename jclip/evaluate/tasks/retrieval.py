@@ -23,8 +23,8 @@ from jclip.evaluate.tasks.evaluation import Encodes, Evaluation, Progress
 
 Features = npt.NDArray[np.float32]
 
-_SAMPLE = 20_000  # pairs whose cosines are shown
-_GALLERIES = 8  # a page with those of 36 languages would be too large to open
+_SAMPLE = 20_000  # maximum number of pairs in the distribution of cosines
+_GALLERIES = 8  # maximum number on a page; with 36 languages it would be too large to open
 _RETRIEVED = "A few captions, drawn at random, and the best pictures for each; a green frame marks a right one."
 
 
@@ -99,7 +99,7 @@ def evaluate(
 
     def sections() -> list[Section]:
         galleries = [retrieved(*one) for one in scored[:_GALLERIES]]
-        return [Section("What they find", _RETRIEVED, galleries)] if galleries else []
+        return [Section("Retrieved pictures", _RETRIEVED, galleries)] if galleries else []
 
     def files(folder: Path) -> None:
         for one in found:
