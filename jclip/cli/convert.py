@@ -34,9 +34,10 @@ class ConvertOptions:
         open-clip, xlm-r, bert.
       tokenizer: file or folder with the text tower's vocabulary, if it is not beside the weights.
       activation: activation of an open_clip checkpoint without its open_clip_config.json.
-      image_size: interpolate the position embeddings to this size in pixels, as the checkpoint's own library: 336.
-      key: entry of the file's dict with the model, if there are several: ema, or state_dict.
-      prefix: prefix of the model's keys, if there are several: model.student. '' takes the keys as they are.
+      image_size: interpolate the position embeddings to this image size in pixels, such as 336, like the checkpoint's
+        own library.
+      key: entry of the file's dict with the model, such as ema or state_dict, if there are several.
+      prefix: prefix of the model's keys, such as model.student, if there are several. '' takes the keys unchanged.
       image: with --text: a CLIP whose image tower is the starting point of a recipe.
       text: with --image: XLM-R (for AltCLIP) or a Chinese RoBERTa-wwm (for Chinese-CLIP).
       seed: seed for the parameters that neither --image nor --text has; 0 by default.

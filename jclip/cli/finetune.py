@@ -35,15 +35,16 @@ class Options:
     is the better of BUNDLE and the best checkpoint of the run, by mean recall on the validation split.
 
     Attributes:
-      bundle: a model's folder.
+      bundle: folder of the starting model.
       data: images with captions.
       out: a new folder for finetune.py, run/, the bundle best/ and report.html; data/ if DATA is imported.
-      validation: images held out where DATA has no split "valid": a share, or a number such as 30.
+      validation: images held out if DATA has no split "valid": a share, such as 10%, or a number, such as 30.
       language: language of the captions, such as zh.
       root: folder of the image paths in a table; the table's own by default.
-      picture, caption: columns of a table; found automatically by default.
+      picture: column of a table with the path of the image; found automatically by default.
+      caption: column of a table with the caption; found automatically by default.
       encoding: encoding of a table or of captions, such as gb18030; found automatically by default.
-      captions_from: files beside the images of a folder, or the names of the images.
+      captions_from: for a folder of images: files beside the images, or the names of the images.
       max_skipped: maximum number, or share, of skipped records; more stop the import. 10% by default.
       epochs: passes over the data; chosen by default.
       minutes: approximate maximum duration; the estimate is printed.

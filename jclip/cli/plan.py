@@ -28,7 +28,7 @@ from jclip.train.planning.plan import StagePlan, plan
 
 @dataclass(frozen=True)
 class PlanOptions:
-    """Prints the stages of CONFIG: trained and frozen parameters, arithmetic, memory, time. It does not train.
+    """Prints the stages of CONFIG, without training: trained and frozen parameters, arithmetic, memory, time.
 
     Attributes:
       config: a recipe's name (`jclip configs` lists them) or a Python file with a function config().

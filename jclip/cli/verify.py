@@ -25,7 +25,7 @@ class VerifyOptions:
     Attributes:
       bundle: a converted bundle.
       sources: the checkpoint; for a bundle composed with --image and --text, both, in this order.
-      tokenizer: the vocabulary's new place, if it was given at the conversion and has moved.
+      tokenizer: new place of the vocabulary, if it was given at the conversion and has moved.
       json: print the checks as JSON; a skipped check has null.
     """
 
