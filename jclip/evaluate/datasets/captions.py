@@ -23,7 +23,7 @@ from jclip.data.importing.cn_clip import decode_base64
 from jclip.data.importing.lines import LONGEST_PICTURE, Line, integer, scan, text_of
 from jclip.errors import JclipError
 from jclip.evaluate.cn_clip_files import is_text, json_lines, whole_number, whole_numbers
-from jclip.evaluate.datasets.counting import Counted, Counting, RowNumbers
+from jclip.evaluate.datasets.counting import Counted, Counting, Rows
 from jclip.evaluate.datasets.duplicates import identities, sizes_of
 from jclip.evaluate.datasets.imported import ImportedPairs
 from jclip.evaluate.datasets.retrieval_task import RetrievalTask
@@ -141,19 +141,14 @@ def read_pairs(file: Path, counting: Counting = "joined") -> RetrievalTask:
     if not found:
         raise JclipError(f"{file} holds no pair: write lines PICTURE<tab>CAPTION")
     same = _identities([path for _, path, _ in found])
-    picture_rows, caption_rows = RowNumbers(counting), RowNumbers(counting)
-    pictures: list[Path] = []
-    captions: list[str] = []
-    pairs = []
-    for number, path, caption in found:
-        row, first = picture_rows.row(same[path], path)
-        pictures += [path] if first else []
-        query, first = caption_rows.row(text_identity(caption), number)
-        captions += [caption] if first else []
-        pairs.append((query, row))
-    counted = Counted(counting, picture_rows.joined, caption_rows.joined)
-    positives = Positives(pairs, len(captions), len(pictures))
-    return RetrievalTask(str(file), pictures, captions, positives, counted=counted)
+    pictures, captions = Rows[Path](counting), Rows[str](counting)
+    pairs = [
+        (captions.add(text_identity(caption), number, caption), pictures.add(same[path], path, path))
+        for number, path, caption in found
+    ]
+    counted = Counted(counting, pictures.joined, captions.joined)
+    positives = Positives(pairs, len(captions.items), len(pictures.items))
+    return RetrievalTask(str(file), pictures.items, captions.items, positives, counted=counted)
 
 
 def _identities(paths: Sequence[Path]) -> dict[Path, Hashable]:
@@ -196,15 +191,10 @@ def read_cn_clip(
     gallery = (open_gallery or TsvPictures)(texts.with_name(f"{split}_imgs.tsv"), counting)
     if not lines:
         raise JclipError(f"{texts} holds no caption: write one object a line")
-    rows = RowNumbers(counting)
-    captions: list[str] = []
-    text_ids: list[int] = []
+    captions = Rows[tuple[int, str]](counting)
     pairs = []
     for number, (place, text, ids) in lines.items():
-        row, first = rows.row(text_identity(text), number)
-        if first:
-            captions.append(text)
-            text_ids.append(number)
+        row = captions.add(text_identity(text), number, (number, text))
         for one in ids:
             if one not in gallery.rows:
                 raise JclipError(f"{place}: text {number} belongs to picture {one}, which is not in {gallery.file}")
@@ -212,11 +202,11 @@ def read_cn_clip(
     return RetrievalTask(
         name=str(texts),
         pictures=gallery,
-        captions=captions,
-        positives=Positives(pairs, len(captions), len(gallery)),
+        captions=[text for _, text in captions.items],
+        positives=Positives(pairs, len(captions.items), len(gallery)),
         image_ids=gallery.ids,
-        text_ids=text_ids,
-        counted=Counted(counting, gallery.joined, rows.joined),
+        text_ids=[number for number, _ in captions.items],
+        counted=Counted(counting, gallery.joined, captions.joined),
     )
 
 
@@ -236,10 +226,9 @@ class TsvPictures(Sequence[Picture]):
     """
 
     def __init__(self, file: Path, counting: Counting = "joined"):
-        self.file, self.ids, self.rows = file, list[int](), dict[int, int]()
-        self._places: list[tuple[int, int]] = []  # (byte, line)
+        self.file, self.rows = file, dict[int, int]()
         known: dict[int, int] = {}
-        rows = RowNumbers(counting)
+        rows = Rows[tuple[int, int, int]](counting)  # (id, byte, line)
         for line in scan(file, longest=LONGEST_PICTURE):
             if not line.data.strip():
                 continue
@@ -250,11 +239,10 @@ class TsvPictures(Sequence[Picture]):
                 raise JclipError(
                     f"{file}, line {line.number}: picture {number} is another one above: give each its own id"
                 )
-            self.rows[number], first = rows.row(identity, number)
-            if first:
-                self.ids.append(number)
-                self._places.append((line.offset, line.number))
+            self.rows[number] = rows.add(identity, number, (number, line.offset, line.number))
+        self.ids = [number for number, _, _ in rows.items]
         self.joined = rows.joined
+        self._places = [(offset, number) for _, offset, number in rows.items]
         if not self.ids:
             raise JclipError(f"{file} holds no picture, so the gallery is empty: write lines ID<tab>BASE64")
 
