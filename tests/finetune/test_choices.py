@@ -112,7 +112,7 @@ def test_what_memory_does_not_hold_is_encoded_in_parts():
     assert why(plan, "memory").startswith("estimated")
     tight = choose(replace(MUGE, train=2_700, pairs=2_700), B16, replace(small, memory=4 * GIB), POOR)
     assert tight.remat and tight.micro_batches > 1
-    with pytest.raises(JclipError, match="take a smaller bundle"):
+    with pytest.raises(JclipError, match="use a smaller bundle"):
         choose(MUGE, B16, replace(small, memory=GIB), POOR)
     resnet = replace(B16, image=replace(B16.image, layers=0), has_statistics=True)
     assert choose(MUGE, resnet, small, POOR).micro_batches == 1  # batch norm needs the whole batch

@@ -84,7 +84,7 @@ def test_a_model(tmp_path):
     assert found.image.kept == 2 * 17 * (34 * 64 + 5 * 2 * 17) == transformer_bytes(17, 64, 2, 2)
     vocabulary, width = bundle.tokenizer.vocab_size, 64
     assert found.text.parameters - found.text.worked >= vocabulary * width  # the table of tokens
-    with pytest.raises(JclipError, match="text encoder alone"):
+    with pytest.raises(JclipError, match="only a text encoder"):
         read_model(Bundle(bundle.config.text, bundle.params, bundle.tokenizer, None, 16))
 
 
