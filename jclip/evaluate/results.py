@@ -114,23 +114,15 @@ def read_results(place: str | Path) -> Results:
 
 
 def as_dict(results: Results) -> dict[str, Any]:
-    """Returns the results for --json, without what only the page needs."""
-    return {
-        "model": results.model,
-        "tests": [
-            {
-                "kind": one.kind,
-                "dataset": one.dataset,
-                "language": one.language,
-                **({"variant": one.variant} if one.variant else {}),
-                **({"counting": one.counting} if one.counting else {}),
-                **one.counts,
-                **one.figures,
-                "intervals": one.intervals,
-            }
-            for one in results.tests
-        ],
-    }
+    """Returns the results for --json, without the parts that only the page shows."""
+
+    def test(one: Result) -> dict[str, Any]:
+        optional = {"variant": one.variant, "counting": one.counting}
+        names = {"kind": one.kind, "dataset": one.dataset, "language": one.language}
+        names |= {name: value for name, value in optional.items() if value}
+        return {**names, **one.counts, **one.figures, "intervals": one.intervals}
+
+    return {"model": results.model, "tests": [test(one) for one in results.tests]}
 
 
 def mean_over(tests: Sequence[Result], name: str) -> float | None:

@@ -43,7 +43,6 @@ class DataFacts:
       usual, longest: tokens of a caption, special ones included: 95th percentile and maximum.
       one_way: share of captions that mention left, right or writing, which mirroring makes wrong.
       colours: share of captions that name a colour.
-      all_read: True if all records were read, False for a sample of `MOST_READ`.
     """
 
     train: int
@@ -54,7 +53,6 @@ class DataFacts:
     longest: int
     one_way: float = 0.0
     colours: float = 0.0
-    all_read: bool = True
 
 
 @dataclass(frozen=True)
@@ -150,7 +148,6 @@ def read_data(folder: Path, tokenizer: Tokenizer, context_length: int) -> DataFa
         longest=max(lengths),
         one_way=_share(_ONE_WAY, texts),
         colours=_share(_COLOURS, texts),
-        all_read=len(looked) == len(train),
     )
     check_data(folder, facts, {text for i in _spread(len(valid)) for text in valid[i].captions})
     return facts

@@ -26,7 +26,7 @@ DEMO = ModelFacts(
 LAPTOP = Machine("cpu", 1, 2, 8 * GIB, "free", rate=50e9)
 EIGHT = Machine("gpu", 8, 64, 64 * GIB, "reported", rate=8 * 100e12)
 FEW = DataFacts(train=270, valid=30, pairs=270, distinct=100, usual=8, longest=10)
-MUGE = DataFacts(train=129_380, valid=29_806, pairs=250_314, distinct=5_000, usual=14, longest=40, all_read=False)
+MUGE = DataFacts(train=129_380, valid=29_806, pairs=250_314, distinct=5_000, usual=14, longest=40)
 POOR, GOOD = Start(0.31, 0.195), Start(0.71, 0.001)
 
 
