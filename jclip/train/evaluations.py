@@ -1,4 +1,4 @@
-"""Evaluations of a run, as plain data. `jclip.evaluators` opens their data and computes their figures."""
+"""Configuration of the evaluations of a run. `jclip.evaluators` builds the evaluators."""
 
 from dataclasses import dataclass
 
