@@ -112,11 +112,11 @@ class Contender:
     """One way to run the stage.
 
     Attributes:
-      name: for people.
+      name: display name.
       part: the stage, ready to run.
-      steps: of a turn.
+      steps: number of steps of a turn.
       speeds: sentences a second of each turn.
-      sentences, tokens: that were read in all turns; tokens with padding.
+      sentences, tokens: numbers read in all turns; padding counts as tokens.
       making: seconds that its cache took.
     """
 

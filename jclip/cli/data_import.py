@@ -54,7 +54,7 @@ class ImportOptions:
       encoding: encoding of a table or of captions, such as gb18030 or cp1252; by default UTF-8, UTF-16 and GB18030 are
         detected.
       root: folder of the pictures' paths in a table; by default the table's own.
-      captions_from: for a picture-folder: files beside the pictures, or the pictures' names.
+      captions_from: files beside the pictures of a picture-folder, or the pictures' names.
       min_length: skip texts of fewer characters; the papers' data had 5 to 50.
       max_length: skip texts of more characters.
       duplicates: skip or keep exact duplicates; by default skip, but keep for benchmarks and labelled pictures.

@@ -44,7 +44,7 @@ class Options:
       picture: column of a table with the path of the image; found automatically by default.
       caption: column of a table with the caption; found automatically by default.
       encoding: encoding of a table or of captions, such as gb18030; found automatically by default.
-      captions_from: for a folder of images: files beside the images, or the names of the images.
+      captions_from: files beside the images of a folder, or the names of the images.
       max_skipped: maximum number, or share, of skipped records; more stop the import. 10% by default.
       epochs: passes over the data; chosen by default.
       minutes: approximate maximum duration; the estimate is printed.

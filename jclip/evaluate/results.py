@@ -39,13 +39,13 @@ class Result:
     Attributes:
       kind: "retrieval", "classification" or "probe".
       dataset: its name for tables.
-      language: of captions or prompts, BCP 47; "" for none.
+      language: language of captions or prompts, BCP 47; "" for none.
       variant: distinguishes tests of one language, such as the name of the prompts.
       figures: fractions in [0, 1], by name.
       intervals: 95 % bootstrap intervals [low, high] of some figures.
       main: name of the headline figure.
       counts: numbers of pictures, captions, queries, classes; of retrieval, also of deduplicated ones.
-      counting: of retrieval, "joined" or "published", see `datasets.counting`; "" for other kinds.
+      counting: "joined" or "published" for retrieval, see `datasets.counting`; "" for other kinds.
       note: remark for comparisons.
       confusion: (c, c) counts, true class by predicted class, if there are few classes.
       classes: their names.
@@ -80,7 +80,7 @@ class Results:
 
     Attributes:
       model: folder of the bundle or of its features.
-      tests: in the order in which they ran.
+      tests: results in the order of the tests.
       settings: options of the evaluation.
     """
 

@@ -53,7 +53,7 @@ class StagePlan:
     """A stage of a plan.
 
     Attributes:
-      name: for logs and folders.
+      name: name for logs and folders.
       image: True if the image tower trains.
       epochs: passes over the data.
       learning_rate: peak.
@@ -76,7 +76,7 @@ class Plan:
     """Settings of a fine-tuning.
 
     Attributes:
-      stages: in order.
+      stages: stages in order.
       batch_size: pairs per step over all devices.
       micro_batches: number of parts of a batch, encoded one after another.
       muon: True for Muon, False for AdamW.
@@ -86,7 +86,7 @@ class Plan:
       auto_augment: True if that includes AutoAugment.
       buckets: sequence lengths to which shorter texts are padded.
       workers: processes that read images.
-      dtype: of the computation.
+      dtype: dtype of the computation.
       remat: True if activations of layers are recomputed in the backward pass.
       evaluations: their number in the run.
       patience: evaluations without improvement after which a stage ends.

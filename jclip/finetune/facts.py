@@ -157,8 +157,8 @@ def check_data(folder: Path, facts: DataFacts, asked: set[str]) -> None:
     """Checks that the splits are large enough to train and to evaluate on.
 
     Args:
-      folder: of the data, for messages.
-      facts: of the folder.
+      folder: folder of the data, for messages.
+      facts: facts about the folder.
       asked: captions of the validation split.
 
     Raises:

@@ -91,7 +91,7 @@ class Planned:
     """A fine-tuning whose configuration is written.
 
     Attributes:
-      request: what was asked.
+      request: the request.
       table: the choices with their reasons.
       data: folder of the imported data.
       note: content of the note.
@@ -165,7 +165,7 @@ def run(
 
     Args:
       planned: returned by `plan`.
-      console: for progress; None shows nothing.
+      console: console for progress; None shows nothing.
       load_config: reads the configuration.
 
     Raises:

@@ -78,7 +78,7 @@ def settle(start: Path, trained: Path, data: Path, splits: Sequence[str], out: P
     Args:
       start, trained: bundles.
       data: folder of the data.
-      splits: to score; the first, the validation split, decides.
+      splits: splits to score; the first, the validation split, decides.
       out: output folder, which gets `best` and the figures of both.
 
     Returns:

@@ -33,7 +33,7 @@ def configuration(
       data, model, machine: the facts behind them.
       bundle, folder: folders of the starting model and of the data.
       here: folder of the file; data inside it get a relative path.
-      seed: of the run.
+      seed: seed of the run.
       headline: name of the figure that selects the best checkpoint.
     """
     why = {choice.name: choice for choice in plan.table}

@@ -24,7 +24,7 @@ class ClassifyOptions(BundleOptions):
 
     Attributes:
       data: pictures by class.
-      split: of DATA, if it has splits.
+      split: split of DATA, if it has splits.
       dataset: name of the data set, such as cifar-100 or imagenet; decides metric, size and kind of prompts.
       prompts: prompt ensembles, separated by commas, one test each: a language (ar, de, en, es, fr, hi, it, ja, ko, nl,
         pl, pt, ru, th, tr, uk, vi, zh), cn_clip or open_clip for the papers' own, or a .json file. By default the

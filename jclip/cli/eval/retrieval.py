@@ -31,8 +31,8 @@ class RetrievalOptions(BundleOptions):
       data: pictures and captions.
       protocol: published test: flickr30k, flickr30k-cn, mscoco, coco-cn, coco-cn-5k, muge, xtd, crossmodal-3600.
         Decides split, languages and directions, and refuses data of another size.
-      split: of a folder; by default the protocol's own, or "test".
-      languages: separated by commas, one test each; by default all that the protocol and the folder have.
+      split: split of a folder; by default the protocol's own, or "test".
+      languages: languages separated by commas, one test each; by default all that the protocol and the folder have.
       context_length: maximum number of tokens of a caption; by default the bundle's.
       output: new folder for results.json, report.html, report.md, and cn_clip's files of predictions and answers.
       features: writes cn_clip's files of features into the output folder as well; it can then be given as BUNDLE.

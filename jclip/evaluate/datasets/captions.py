@@ -55,7 +55,7 @@ def open_captions(place: Path, split: str = "test", counting: Counting = "joined
 
     Args:
       place: a file of PICTURE<tab>CAPTION lines, one of cn_clip's _texts.jsonl, or a folder.
-      split: of a folder.
+      split: split of a folder.
       counting: "joined" or "published", see `counting`.
 
     Raises:
@@ -217,7 +217,7 @@ class TsvPictures(Sequence[Picture]):
 
     Attributes:
       file: the file.
-      ids: of the pictures, in the file's order; the first id of duplicates.
+      ids: ids of the pictures, in the file's order; the first id of duplicates.
       rows: row of each id of the file.
       joined: number of duplicates.
 

@@ -35,7 +35,7 @@ class ClassSet:
     """Pictures and their classes.
 
     Attributes:
-      name: for tables.
+      name: title for tables.
       pictures: paths, or pictures of a data folder.
       truth_nc: classes of each picture, at least one.
       keys: names of the classes in the files.

@@ -31,7 +31,7 @@ class ImportedPairs:
         each of its captions a query.
 
     Attributes:
-      languages: of the captions, sorted; empty if unknown.
+      languages: languages of the captions, sorted; empty if unknown.
 
     Raises:
       JclipError: the folder or the split is missing or empty.
@@ -93,7 +93,7 @@ class StoredPictures(Sequence[Picture]):
     Args:
       places: numbers of the records.
       load: returns the picture of a record.
-      name: of the data, for messages.
+      name: name of the data, for messages.
     """
 
     def __init__(self, places: Sequence[int], load: Callable[[int], Picture], name: str):

@@ -21,9 +21,9 @@ class RetrievalTests:
 
     Attributes:
       tasks: at least one.
-      split: of the data.
+      split: name of the split.
       note: remark of the protocol.
-      by_language: whether the data have several languages, requested or not.
+      by_language: True if the data have several languages, requested or not.
     """
 
     tasks: tuple[RetrievalTask, ...]
@@ -42,7 +42,7 @@ class Ensemble:
 
     Attributes:
       title: short name of the prompts.
-      language: of both.
+      language: language of both, BCP 47.
       names: class names.
       templates: sentences with {} in place of a name.
     """
@@ -107,10 +107,10 @@ def open_retrieval(data: Path, protocol: str = "", split: str = "", languages: S
     see `counting`. Without such numbers they are deduplicated if only that gives the protocol's number of captions.
 
     Args:
-      data: as `captions.open_captions` takes it.
+      data: file or folder, as for `captions.open_captions`.
       protocol: a name of `protocols.PROTOCOLS`, "" for none.
-      split: of a folder; by default the protocol's own, or "test".
-      languages: by default all that the protocol and the folder have.
+      split: split of a folder; "" for the protocol's own, or "test".
+      languages: languages of the captions; empty for all that the protocol and the folder have.
 
     Raises:
       JclipError: the data cannot be read or are of another size than the protocol's; the protocol or a language is
@@ -160,11 +160,11 @@ def open_classification(
     """Opens the pictures in a folder, with class names and prompts.
 
     Args:
-      data: as `classes.read_classes` takes it.
+      data: folder, as for `classes.read_classes`.
       dataset: a name of `benchmarks.BENCHMARKS`, "" for none.
-      ensembles: as `load_prompts` takes them; by default the language of the class names.
+      ensembles: names as for `load_prompts`; empty for the language of the class names.
       classes: file of class names; "cn_clip" or "open_clip" for ImageNet's; "" for those beside the data.
-      split: of data that have splits.
+      split: name of the split, if the data have splits.
 
     Raises:
       JclipError: the data or the prompts cannot be read, the data set is unknown, or the data have another size.

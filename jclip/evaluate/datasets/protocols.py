@@ -19,8 +19,8 @@ class Protocol:
 
     Attributes:
       title: name for tables.
-      split: of the data set.
-      languages: of its captions, one test each.
+      split: split of the data set.
+      languages: languages of its captions, one test each.
       pictures: their number; None for any.
       captions: allowed numbers of captions; empty for any.
       ways: reported directions; R@1, R@5 and R@10 of each, and the mean of all.

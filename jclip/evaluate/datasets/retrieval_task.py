@@ -19,14 +19,14 @@ class RetrievalTask:
     """Pictures, captions, and which belong together.
 
     Attributes:
-      name: for tables.
-      pictures: as `Model.encode_image` takes them.
+      name: title for tables.
+      pictures: files, bytes or arrays, as for `Model.encode_image`.
       captions: strings.
       positives: captions as queries, pictures as the gallery.
       queries: rows of the captions that are queries, all when None. From image to text only their pictures are queries.
         The galleries stay complete.
       image_ids, text_ids: ids for files, the rows when None. Deduplicated rows have the id of the first.
-      language: of the captions, BCP 47; "" if unknown.
+      language: language of the captions, BCP 47; "" if unknown.
       ways: directions that are scored.
       counted: see `counting`; None for a task that was not read from data.
       left_out: number of captions, pictures and files of the source that the task lacks.

@@ -51,7 +51,7 @@ def fit(
     """Minimises summed cross-entropy + penalty / 2 |weights|^2; the bias is not penalised.
 
     Args:
-      features_nd, classes_n: of the training pictures.
+      features_nd, classes_n: features and classes of the training pictures.
       classes: number of classes, including those without a picture.
       penalty: above 0.
       start: initial parameters; zeros when None.

@@ -109,9 +109,9 @@ def query_hits(
 
     Args:
       query_qd, gallery_gd: features of any norm.
-      positives: of the queries.
+      positives: positives of the queries.
       ks: cutoffs.
-      names: of queries and gallery, for messages.
+      names: names of queries and gallery, for messages.
 
     Raises:
       JclipError: features are not finite, shapes do not fit, or no query has a positive.

@@ -42,7 +42,7 @@ class Prompts:
     """Prompt ensemble.
 
     Attributes:
-      language: of the sentences, BCP 47.
+      language: language of the sentences, BCP 47.
       templates: sentences with one {} each.
     """
 

@@ -159,7 +159,7 @@ class Query:
     Attributes:
       text: the query.
       language: BCP 47, such as "zh" or "ar"; the browser chooses glyphs by it.
-      language_name: for people, such as "中文".
+      language_name: display name of the language, such as "中文".
       answers: retrieved pictures, best first.
       meaning: translation into the report's language.
       rank: rank of the best positive among all candidates, from 1.
@@ -216,9 +216,9 @@ class Report:
     """A page.
 
     Attributes:
-      title: of the page.
+      title: title of the page.
       intro: introduction; blank lines separate paragraphs.
-      sections: in reading order.
+      sections: sections in reading order.
       facts: short headline figures: ("trained in", "8 min 40 s").
       credits: authors and licences of all pictures.
       footer: versions and the command that made the page.

@@ -47,8 +47,8 @@ def tables(results: Results, other: Results | None = None) -> list[Table]:
     """Returns one table for each kind of test, with data sets as groups and languages as rows.
 
     Args:
-      results: of the model.
-      other: of another model, shown as the figures before where it ran the same test.
+      results: results of the model.
+      other: results of another model, shown as "before" if it ran the same test.
     """
     before = {test.key: test for test in other.tests} if other else {}
     return [

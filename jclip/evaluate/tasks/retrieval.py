@@ -55,9 +55,9 @@ def retrieval(
       model: encodes pictures and captions.
       data: file or folder, as `jclip eval retrieval` reads it.
       protocol: name of a published test, such as "muge"; "" for none.
-      split: of a folder; by default the protocol's own, or "test".
-      languages: by default all that the protocol and the folder have.
-      resamples: of the bootstrap; 0 for no intervals.
+      split: split of a folder; "" for the protocol's own, or "test".
+      languages: languages of the captions; empty for all that the protocol and the folder have.
+      resamples: number of bootstrap resamples; 0 for no intervals.
 
     Raises:
       JclipError: the data cannot be read, or are not the protocol's; no query has a positive; or features are not
@@ -84,8 +84,8 @@ def evaluate(
     Args:
       tests: the data of the evaluation.
       encoded: its tasks with their features.
-      model, settings: for the report.
-      resamples: of the bootstrap; 0 for no intervals.
+      model, settings: names for the report.
+      resamples: number of bootstrap resamples; 0 for no intervals.
       features_too: the folder of the evaluation holds the features as well.
       progress: receives messages.
     """
