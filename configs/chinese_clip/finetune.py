@@ -36,7 +36,7 @@ class Script:
     """A script of the authors' repository, which fine-tunes ViT-B/16 with other settings than table 9.
 
     Attributes:
-      tuning: its settings.
+      tuning: hyper-parameters.
       remat: "layers" for its --grad-checkpointing.
       patch_dropout: the share of each image's patches that is dropped in training.
     """

@@ -53,9 +53,9 @@ class Size:
       model: the model's name in the zoo.
       start: the bundle with the initial parameters of pre-training.
       frozen_epochs: epochs of stage 1, at a batch size of 32,768.
-      batch_size, epochs: those of stage 2.
+      batch_size, epochs: batch size and epochs of stage 2.
       pixels: side of an image.
-      beta2, eps: those of AdamW; 0.999 and 1e-8 for the ResNet.
+      beta2, eps: settings of AdamW; 0.999 and 1e-8 for the ResNet.
       remat: the paper uses gradient checkpointing for the largest model.
     """
 
@@ -85,7 +85,7 @@ class Set:
     """A data set for fine-tuning.
 
     Attributes:
-      folder: its data folder, with the training and the validation split.
+      folder: data folder, with the training and the validation split.
       pairs: number of training pairs.
       watched: the evaluation during training.
     """

@@ -38,7 +38,7 @@ class Result:
 
     Attributes:
       kind: "retrieval", "classification" or "probe".
-      dataset: its name for tables.
+      dataset: title of the data set, for tables.
       language: language of captions or prompts, BCP 47; "" for none.
       variant: distinguishes tests of one language, such as the name of the prompts.
       figures: fractions in [0, 1], by name.
@@ -48,7 +48,7 @@ class Result:
       counting: "joined" or "published" for retrieval, see `datasets.counting`; "" for other kinds.
       note: remark for comparisons.
       confusion: (c, c) counts, true class by predicted class, if there are few classes.
-      classes: their names.
+      classes: class names of the confusion matrix.
       scores: distribution of the cosines.
       trials: contributions of each query.
     """

@@ -21,7 +21,7 @@ from jclip.finetune.facts import DataFacts, Machine, ModelFacts, Start
 GOOD, FEW, MANY = 0.25, 5_000, 20_000
 """Lowest skill of a good start; pairs below FEW are few, from MANY on they are many."""
 
-_REFERENCE_PARAMETERS, _REFERENCE_RATE, _REFERENCE_BATCH = 188e6, 5e-5, 1_024  # of Chinese-CLIP B/16 on MUGE
+_REFERENCE_PARAMETERS, _REFERENCE_RATE, _REFERENCE_BATCH = 188e6, 5e-5, 1_024  # Chinese-CLIP B/16 on MUGE
 _LARGEST_RATE, _MUON_RATE = 1e-3, 2e-3
 _SMALL = 30e6  # parameters; Muon was tried on models of five million
 _LEAST_STEPS_AN_EPOCH = 4
@@ -88,7 +88,7 @@ class Plan:
       workers: processes that read images.
       dtype: dtype of the computation.
       remat: True if activations of layers are recomputed in the backward pass.
-      evaluations: their number in the run.
+      evaluations: number of evaluations in the run.
       patience: evaluations without improvement after which a stage ends.
       minutes: estimated duration.
       table: the choices with their reasons.

@@ -60,7 +60,7 @@ class TowerFacts:
     """Facts about a tower.
 
     Attributes:
-      parameters: their number.
+      parameters: number of parameters.
       worked: number of parameters used for every token: all except embedding tables.
       tokens: number of tokens of a picture, or of a text of full length; for a ResNet the number of equal FLOPs.
       kept: bytes of activations that one picture or text of full length keeps for the backward pass, in 16 bits.
@@ -103,7 +103,7 @@ class Machine:
 
     Attributes:
       platform: "cpu", "gpu" or "tpu".
-      devices: their number.
+      devices: number of devices.
       cores: CPU cores of the host.
       memory: usable bytes of one device.
       memory_from: source of that figure, for people.
@@ -208,7 +208,7 @@ def _tower(leaves: dict[str, Any], prefix: str, tokens: int, kept: int, layers: 
     return TowerFacts(sum(sizes.values()), worked, tokens, kept, layers)
 
 
-_CPU_SHARE = 0.5  # of the free memory; images, Python and XLA need the rest
+_CPU_SHARE = 0.5  # usable share of the free memory; images, Python and XLA need the rest
 _DEVICE_SHARE = 0.8
 _SUSTAINED = 1 / 3  # share of the speed of a large matrix product that training reaches
 

@@ -74,7 +74,7 @@ class Request:
         if self.reading.root is not None:
             reading["root"] = str(Path(self.reading.root).resolve())
         if self.reading.splits is not None:
-            reading["splits"] = list(self.reading.splits)  # as JSON gives it back
+            reading["splits"] = list(self.reading.splits)  # JSON has no tuples
         return {
             "bundle": str(self.bundle.resolve()),
             "data": str(self.data.resolve()),

@@ -27,7 +27,7 @@ from jclip.evaluate.datasets.imported import StoredPictures
 from jclip.images.preprocess import Picture
 
 SPLITS = ("train", "valid", "val", "test")
-_DIGITS = 5  # of a class number; each number up to the largest is a class
+_DIGITS = 5  # maximum length of a class number, because each number up to the largest is a class
 
 
 @dataclass(frozen=True)

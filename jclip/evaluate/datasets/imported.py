@@ -19,7 +19,7 @@ class _Caption(NamedTuple):
     identity: int
     number: Hashable  # in the source, or another unique key
     text: str
-    row: int  # of its picture
+    row: int  # row of the picture
 
 
 class ImportedPairs:

@@ -21,7 +21,7 @@ class Protocol:
       title: name for tables.
       split: split of the data set.
       languages: languages of its captions, one test each.
-      pictures: their number; None for any.
+      pictures: number of pictures; None for any.
       captions: allowed numbers of captions; empty for any.
       ways: reported directions; R@1, R@5 and R@10 of each, and the mean of all.
       note: remark for comparisons.

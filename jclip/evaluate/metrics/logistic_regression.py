@@ -24,7 +24,7 @@ Ints = npt.NDArray[np.int64]
 
 ITERATIONS = 1000
 _COARSE = tuple(10.0**power for power in (-6, -4, -2, 0, 2, 4, 6))
-_FINEST = 1 / 8  # of a decade: 97 values from 1e-6 to 1e6
+_FINEST = 1 / 8  # decades: 97 values from 1e-6 to 1e6
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class LinearProbe:
     """Linear classifier.
 
     Attributes:
-      weights_dc, bias_c: its parameters.
+      weights_dc, bias_c: weights and bias.
       penalty: lambda of the loss: summed cross-entropy + lambda / 2 |weights|^2.
     """
 

@@ -14,7 +14,7 @@ class Row:
 
     Attributes:
       label: name of the row, in any script.
-      values: one for each column.
+      values: figures, one for each column.
       before: the same figures before training, or of another model; shown beside them.
       intervals: (low, high) of each figure, or None; shown under it.
       changes: intervals of `values` less `before`.

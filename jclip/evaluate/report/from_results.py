@@ -37,10 +37,10 @@ _SCORES = {
     "probe": "logits of the best class",
 }
 _VARIANTS = {"classification": "prompts", "probe": "training pictures"}
-_BINS = ("Shares of each in sixty bins.", "Densities.")  # of one model, of two
+_BINS = ("Shares of each in sixty bins.", "Densities.")  # for one model, for two
 _COUNTS = ("pictures", "captions", "classes")
 _MOST_CURVES = 8  # charts of score distributions of one data set; the others are in results.json
-_MOST_CLASSES = 60  # of a readable confusion matrix
+_MOST_CLASSES = 60  # larger confusion matrices are not readable
 
 
 def tables(results: Results, other: Results | None = None) -> list[Table]:

@@ -81,7 +81,7 @@ def classification(
     Args:
       model: encodes pictures and sentences.
       data: folder, as `jclip eval classify` reads it.
-      dataset: its name, such as "cifar-100": decides metric, size and kind of prompts; "" for none.
+      dataset: name of a known data set, such as "cifar-100"; decides metric, size and prompts. "" for none.
       prompts: names of prompt ensembles; by default the language of the class names.
       classes: file of class names, or "cn_clip" or "open_clip" for ImageNet's; "" for those beside the data.
       split: name of the split, if the folder has splits.

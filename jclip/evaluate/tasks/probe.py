@@ -46,7 +46,7 @@ def probe(
     Args:
       model: encodes pictures.
       data: folder with the splits train and test, and perhaps valid.
-      dataset: its name, such as "cifar-100": decides metric and size; "" for none.
+      dataset: name of a known data set, such as "cifar-100"; decides metric and size. "" for none.
       shots: training pictures of each class; None for all.
       seeds: number of draws of a few-shot probe, whose figures are means.
       resamples: number of bootstrap resamples; 0 for no intervals.

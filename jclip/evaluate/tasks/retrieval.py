@@ -83,7 +83,7 @@ def evaluate(
 
     Args:
       tests: the data of the evaluation.
-      encoded: its tasks with their features.
+      encoded: tasks with their features.
       model, settings: names for the report.
       resamples: number of bootstrap resamples; 0 for no intervals.
       features_too: the folder of the evaluation holds the features as well.
