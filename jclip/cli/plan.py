@@ -99,22 +99,22 @@ def _show(run: Run, plans: list[StagePlan], fits: Fit | None, console: Console) 
         "peak learning rate": [f"{p.learning_rate:g}" for p in plans],
         "parameters trained": [f"{p.trainable:,}" for p in plans],
         "parameters frozen": [f"{p.frozen:,}" for p in plans],
-        "arithmetic a step": [f"{p.flops_per_step / 1e12:,.3g} TFLOP" for p in plans],
-        "arithmetic in all": [f"{p.flops / 1e18:,.3g} EFLOP" for p in plans],
-        "parameters and slots": [in_units(p.state_bytes) for p in plans],
+        "FLOPs per step": [f"{p.flops_per_step / 1e12:,.3g} TFLOP" for p in plans],
+        "total FLOPs": [f"{p.flops / 1e18:,.3g} EFLOP" for p in plans],
+        "parameters and optimizer state": [in_units(p.state_bytes) for p in plans],
         "devices": [f"{p.devices}" for p in plans],
-        "of these, on each device": [in_units(p.device_state_bytes) for p in plans],
+        "the same, per device": [in_units(p.device_state_bytes) for p in plans],
     }
     if all(p.device_step_bytes is not None for p in plans):
-        rows["a step beside them, on each device"] = [in_units(p.device_step_bytes or 0) for p in plans]
+        rows["a step's other memory, per device"] = [in_units(p.device_step_bytes or 0) for p in plans]
     if fits:
         rows[f"fits {in_units(fits.memory)}"] = [
             text("yes", "green") if need <= fits.memory else text(f"{in_units(need - fits.memory)} too much", "red")
             for need in fits.needs
         ]
     if all(p.seconds is not None for p in plans):
-        rows["time a step"] = [_duration(p.step_seconds or 0) for p in plans]
-        rows["time in all"] = [_duration(p.seconds or 0) for p in plans]
+        rows["time per step"] = [_duration(p.step_seconds or 0) for p in plans]
+        rows["total time"] = [_duration(p.seconds or 0) for p in plans]
     table.add_column("")
     for number, stage in enumerate(plans, 1):
         table.add_column(text(f"{number} {stage.name}"), justify="right")

@@ -184,10 +184,10 @@ def test_plan_for_people(capsys):
     assert "1 still-frozen" in shown
     assert re.search(r"image/\*.* frozen", shown) and re.search(r"text/\*.* trains", shown)
     rows = {line.split("│")[1].strip(): line.split("│")[2].strip() for line in shown.splitlines() if line[:1] == "│"}
-    assert rows["a step beside them, on each device"].endswith("iB")
+    assert rows["a step's other memory, per device"].endswith("iB")
     assert rows["fits 16.00 GiB"] == "yes"
     assert "Parameters over fsdp=1 x tensor=2: " in shown
-    assert rows["time in all"].endswith("s")
+    assert rows["total time"].endswith("s")
     assert "Published" not in shown
 
 

@@ -78,9 +78,7 @@ def test_the_whole_path(place, start, capsys):
     assert any(name.startswith("红色的圆形") for name in best)  # three of the 300 are
 
     page = (out / "report.html").read_text(encoding="utf-8")
-    assert all(
-        word in page for word in ("before", "after", "Recall on the validation split", "Settings and reasons")
-    )
+    assert all(word in page for word in ("before", "after", "Recall on the validation split", "Settings and reasons"))
     assert page.count("data:image/png") == 2 * 6 * 6 and 'src="http' not in page
 
     # The second time nothing is done, and the same is said.
