@@ -30,15 +30,4 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
-__all__, __getattr__, __dir__ = lazy(
-    __name__,
-    {
-        "load": "jclip.inference:load",
-        "save": "jclip.inference:save",
-        "Model": "jclip.inference:Model",
-        "Bundle": "jclip.bundle:Bundle",
-        "DualEncoder": "jclip.models.dual_encoder:DualEncoder",
-        "DualEncoderConfig": "jclip.models.dual_encoder:DualEncoderConfig",
-        "JclipError": "jclip.errors:JclipError",
-    },
-)
+__all__, __getattr__, __dir__ = lazy(__name__, __file__)

@@ -1,4 +1,7 @@
-"""Checks names of runs, stages and evaluations, which become names of folders."""
+"""Names: checks those that become names of folders, and suggests known ones for unknown ones."""
+
+import difflib
+from collections.abc import Collection
 
 from jclip.errors import JclipError
 
@@ -37,3 +40,13 @@ def _trouble(name: str) -> str:
         return "begins with a dot" if name.startswith(".") else "begins or ends with a space"
     size = len(name.encode())
     return f"has {size} bytes" if size > LONGEST else ""
+
+
+def suggestion(name: str, known: Collection[str]) -> str:
+    """Returns the known names that are most like an unknown one, or else all of them.
+
+    >>> suggestion("flickr30", ["flickr30k", "xtd"]), suggestion("coco", ["flickr30k", "xtd"])
+    ('did you mean flickr30k?', 'choose one of flickr30k, xtd')
+    """
+    close = difflib.get_close_matches(name.lower(), known, n=2)
+    return f"did you mean {' or '.join(close)}?" if close else f"choose one of {', '.join(known)}"

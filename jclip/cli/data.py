@@ -6,9 +6,9 @@ from importlib import import_module
 from jclip.plain import complain, say
 
 _COMMANDS = {
-    "import": "imports files of other programs into sharded array_record folders",
+    "import": "converts files of other programs to a folder of array_record shards",
     "split": "moves pictures of an imported folder to a validation split",
-    "inspect": "prints counts, lengths, sizes and duplicates of a folder; writes a contact sheet",
+    "inspect": "prints a folder's statistics: counts, lengths, sizes, duplicates; draws a contact sheet",
     "example": "writes a folder of pictures and a spreadsheet, to practise fine-tuning on",
 }
 

@@ -131,6 +131,14 @@ def whole_file(file: Path, *, replace: bool = False) -> Iterator[Path]:
             _link(partial, file)
 
 
+def link_or_copy(file: str | Path, name: str | Path) -> None:
+    """Links a file to another name, or copies it if the file system has no links."""
+    try:
+        os.link(file, name)
+    except OSError:
+        shutil.copyfile(file, name)
+
+
 def is_full_disk(error: BaseException | None) -> bool:
     """Returns whether an error or one of its causes says that the disk is full, whatever its type."""
     while error is not None:

@@ -36,22 +36,4 @@ if TYPE_CHECKING:
     from jclip.train.state import TrainState as TrainState
     from jclip.train.step import make_step as make_step
 
-__all__, __getattr__, __dir__ = lazy(
-    __name__,
-    {
-        "Run": "jclip.train.configuration:Run",
-        "Stage": "jclip.stages:Stage",
-        "Contrastive": "jclip.train.objectives.contrastive:Contrastive",
-        "TeacherLearning": "jclip.train.objectives.teacher_learning:TeacherLearning",
-        "Budget": "jclip.stages:Budget",
-        "Optimizer": "jclip.optimizer:Optimizer",
-        "run": "jclip.running:run",
-        "make_step": "jclip.train.step:make_step",
-        "TrainState": "jclip.train.state:TrainState",
-        "Outcome": "jclip.train.outcome:Outcome",
-        "Objective": "jclip.stages:Objective",
-        "Context": "jclip.stages:Context",
-        "Program": "jclip.stages:Program",
-    },
-    needs=("optax", "orbax", "grain"),
-)
+__all__, __getattr__, __dir__ = lazy(__name__, __file__, needs=("optax", "orbax", "grain"))

@@ -14,6 +14,7 @@ from jclip.names import check_name
 from jclip.ranges import check_ranges
 from jclip.stages import Stage
 from jclip.train.configuration import Run
+from jclip.train.evaluations import Evaluation
 from jclip.train.layout import layout, whole_path
 
 
@@ -45,8 +46,9 @@ def check_names(run: Run) -> None:
       JclipError: a name is not a valid folder name; the message names the field.
     """
     check_name("name", run.name)
-    for kind, named in (("stages", run.stages), ("evaluations", run.evaluations)):
-        for number, one in enumerate(named):
+    named: dict[str, Sequence[Stage | Evaluation]] = {"stages": run.stages, "evaluations": run.evaluations}
+    for kind, some in named.items():
+        for number, one in enumerate(some):
             check_name(f"{kind}.{number}.name", one.name)
 
 

@@ -2,9 +2,25 @@
 
 from dataclasses import dataclass
 
+from jclip.config import kind_of
 
+
+class Evaluation:
+    """Evaluation of a run. Other packages can add kinds.
+
+    A kind is a frozen dataclass that inherits this class and is decorated with `@kind_of(Evaluation)`. Register the
+    function that opens it with `@jclip.evaluators.open_evaluation.register`.
+
+    Attributes:
+      name: prefix of its figures.
+    """
+
+    name: str
+
+
+@kind_of(Evaluation)
 @dataclass(frozen=True)
-class Retrieval:
+class Retrieval(Evaluation):
     """Image-text recall, as in `jclip eval retrieval`.
 
     Attributes:
@@ -23,8 +39,9 @@ class Retrieval:
     languages: tuple[str, ...] = ()
 
 
+@kind_of(Evaluation)
 @dataclass(frozen=True)
-class Classification:
+class Classification(Evaluation):
     """Zero-shot classification, as in `jclip eval classify`.
 
     Attributes:
@@ -45,8 +62,9 @@ class Classification:
     split: str = "test"
 
 
+@kind_of(Evaluation)
 @dataclass(frozen=True)
-class Probe:
+class Probe(Evaluation):
     """A linear probe on the current features, as in `jclip eval probe`.
 
     Attributes:
@@ -62,6 +80,3 @@ class Probe:
     dataset: str = ""
     shots: tuple[int, ...] = (0,)
     seeds: int = 3
-
-
-Evaluation = Retrieval | Classification | Probe

@@ -129,7 +129,10 @@ def test_a_gallery_of_less_than_ten_is_scored_here_and_refused_there(tmp_path):
         ),
         (['{"image_id": 1, "feature": [1' + "0" * 400 + "]}"], "line 1: 'feature' must be a list of numbers"),
         (['{"feature": [1]}'], "line 1 has no 'image_id'"),
-        (['{"image_id": 1, "feature": [1, 2]}', '{"image_id": 2, "feature": [1]}'], r"line 2: this feature is \(1,\)"),
+        (
+            ['{"image_id": 1, "feature": [1, 2]}', '{"image_id": 2, "feature": [1]}'],
+            r"line 2: this feature has the shape \(1,\)",
+        ),
         (['{"image_id": 1, "feature": [1]}', '{"image_id": 1, "feature": [2]}'], "line 2: image_id 1 has another"),
         (['{"image_id": 1, "feature": "x"}'], "line 1: 'feature' must be a list of numbers"),
         (['{"image_id": 1'], "line 1: it is no JSON"),

@@ -44,7 +44,7 @@ def test_every_name_is_documented_and_imported_on_use():
     assert {name.strip() for part in names for name in part.split(",")} == set(jclip.evaluate.__all__)
     for name in jclip.evaluate.__all__:
         assert getattr(jclip.evaluate, name).__doc__
-    with pytest.raises(AttributeError, match="has no attribute 'recal': it has retrieval"):
+    with pytest.raises(AttributeError, match="has no attribute 'recal': it has LinearProbe"):
         jclip.evaluate.recal  # noqa: B018
     program = "import sys, jclip.evaluate; sys.exit('jax' in sys.modules or 'numpy' in sys.modules)"
     subprocess.run([sys.executable, "-c", program], check=True)

@@ -2,7 +2,6 @@
 
 import contextlib
 import io
-import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -14,7 +13,7 @@ from jclip.data.sources.folders import SEVERAL, Shard
 from jclip.data.sources.kinds import PAIRS, PARALLEL, RecordKind, StoredPair
 from jclip.data.sources.records import Translation
 from jclip.errors import JclipError
-from jclip.io.files import check_utf8, whole_folder
+from jclip.io.files import check_utf8, link_or_copy, whole_folder
 
 _READ_AT_ONCE = 32  # records
 
@@ -123,7 +122,9 @@ def gather_shards(
             for split, shards in splits.items():
                 template = self._get_filename_template(split_name=split)
                 for number, shard in enumerate(shards):
-                    _link(shard.file, Path(template.sharded_filepath(shard_index=number, num_shards=len(shards))))
+                    link_or_copy(
+                        shard.file, Path(template.sharded_filepath(shard_index=number, num_shards=len(shards)))
+                    )
                 size = sum(shard.file.stat().st_size for shard in shards)
                 lengths = [shard.records for shard in shards]
                 found.append(
@@ -193,11 +194,3 @@ def _prepare(builder_class: Callable[..., Any], partial: Path) -> None:
     for file in Path(builder.data_dir).iterdir():
         file.rename(partial / file.name)
     shutil.rmtree(partial / "tfds")
-
-
-def _link(file: Path, name: Path) -> None:
-    """Links a file to another name, or copies it if the file system has no links."""
-    try:
-        os.link(file, name)
-    except OSError:
-        shutil.copyfile(file, name)
