@@ -106,11 +106,7 @@ class ImportedModel:
         return self.sized
 
     def bundle(self) -> Bundle:
-        """Returns the model as a bundle.
-
-        Raises:
-          JclipError: it was imported without its tokenizer.
-        """
+        """Returns the model as a bundle. Raises JclipError if it was imported without its tokenizer."""
         if self.tokenizer is None:
             raise JclipError(f"{self.source.name} was imported without its text tower: import it with text=True")
         params, stats = split_statistics(self.sized)

@@ -22,11 +22,7 @@ TEXT_ENCODERS = (XLM_R, BERT)
 
 
 def family_named(name: str) -> Family:
-    """Returns a family by name.
-
-    Raises:
-      JclipError: there is no such family.
-    """
+    """Returns a family by name. Raises JclipError if there is no such family."""
     if name not in FAMILIES:
         raise JclipError(f"--family {name!r} is unknown: choose one of {', '.join(FAMILIES)}")
     return FAMILIES[name]

@@ -54,11 +54,7 @@ def read_preprocessing(folder: Path, default: Preprocessing) -> Preprocessing:
 
 
 def preprocessing_file(folder: Path) -> Path | None:
-    """Returns the file that `read_preprocessing` reads, or None.
-
-    Raises:
-      JclipError: a folder has its name.
-    """
+    """Returns the file that `read_preprocessing` reads, or None. Raises JclipError if a folder has its name."""
     for name in (_NESTED, _HF, _OPEN_CLIP):
         if (folder / name).exists() and not (folder / name).is_file():
             raise JclipError(f"{folder / name} is not a file: replace it with the checkpoint's own, or move it away")

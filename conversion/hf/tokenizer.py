@@ -97,11 +97,7 @@ def write_hf_tokenizer(
 
 
 def check_kind(family: HfFamily, tokenizer: Tokenizer) -> None:
-    """Checks that a tokenizer is of its family's kind.
-
-    Raises:
-      JclipError: it is of another family's kind.
-    """
+    """Checks that a tokenizer is of its family's kind. Raises JclipError if it is of another family's kind."""
     kind, kinds = tokenizer.kind, _KINDS_OF[family]
     if kind not in kinds:
         raise JclipError(

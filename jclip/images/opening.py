@@ -124,9 +124,7 @@ def max_megapixels() -> float:
 
     It is $JCLIP_MAX_MEGAPIXELS if set. Otherwise it depends on the memory: decoding takes up to 16 bytes a pixel, and
     one picture for each core may take a quarter of the memory together. It is 16 to 178; beyond 178, Pillow refuses.
-
-    Raises:
-      JclipError: the variable is not a number above 0.
+    Raises JclipError if the variable is not a number above 0.
     """
     said = os.environ.get(MEGAPIXELS_VARIABLE)
     if said is None:

@@ -25,11 +25,7 @@ class BoundedReader(io.BufferedReader):
         self.size = size
 
     def read(self, size: int | None = -1, /) -> bytes:
-        """Reads `size` bytes, or all.
-
-        Raises:
-          ValueError: more than `LIMIT` bytes are asked for.
-        """
+        """Reads `size` bytes, or all. Raises ValueError if more than `LIMIT` bytes are asked for."""
         if (self.size - self.tell() if size is None or size < 0 else size) > LIMIT:
             raise ValueError(f"a part is longer than {LIMIT >> 20} MiB")
         return super().read(size)
@@ -74,11 +70,7 @@ class Member:
         self._blocks = self._stored if info.compress_type == zipfile.ZIP_STORED else self._inflated
 
     def whole(self) -> bytes:
-        """Returns the whole member, for pickles.
-
-        Raises:
-          JclipError: it is damaged, or too long for a pickle.
-        """
+        """Returns the whole member, for pickles. Raises JclipError if it is damaged, or too long for a pickle."""
         if self.size > LIMIT:
             raise JclipError(
                 f"{self._what} is longer than {LIMIT >> 20} MiB, too long for a pickle: fetch the file again"

@@ -152,10 +152,8 @@ def lasting_folder(folder: Path) -> Iterator[Path]:
     """Yields a hidden folder beside `folder` for the intermediate files of long work, which survive a kill.
 
     The next call for the same folder finds the files. They are removed if the block succeeds, or raises a JclipError
-    other than Unfinished: then the input must be corrected first.
-
-    Raises:
-      JclipError: another process uses the folder, or it cannot be created.
+    other than Unfinished: then the input must be corrected first. Raises JclipError if another process uses the folder,
+    or it cannot be created.
     """
     missing = [parent for parent in folder.parents if not os.path.exists(parent)]
     lasting = folder.with_name(f".{folder.name}.unfinished")

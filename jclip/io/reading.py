@@ -82,10 +82,8 @@ TOO_LARGE = f"a picture's file of more than {said_size(LARGEST_PICTURE)}"
 def files_under(folder: Path) -> Iterator[Path]:
     """Yields the files of a folder and its subfolders, sorted by name.
 
-    Follows links to folders, and lists every folder once, so that loops end.
-
-    Raises:
-      JclipError: a folder cannot be listed.
+    Follows links to folders, and lists every folder once, so that loops end. Raises JclipError if a folder cannot be
+    listed.
     """
     seen: set[tuple[int, int]] = set()
     waiting = [folder]

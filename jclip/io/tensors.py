@@ -100,11 +100,7 @@ class TensorFile:
 
 
 def nbytes(shape: tuple[int, ...], dtype: np.dtype) -> int:
-    """Returns the number of bytes of a tensor.
-
-    Raises:
-      ValueError: no array can have this shape.
-    """
+    """Returns the number of bytes of a tensor. Raises ValueError if no array can have this shape."""
     # numpy refuses (0, 2**62) too, although it has no values.
     if len(shape) > 64 or math.prod(max(size, 1) for size in shape) * dtype.itemsize >= 2**63:
         raise ValueError(f"a tensor with {len(shape)} axes is larger than any memory")
@@ -135,11 +131,7 @@ def read_blocks(file: Path, start: int, stop: int) -> Iterator[np.ndarray]:
 
 
 def regular_size(file: Path) -> int:
-    """Returns the size of a file in bytes.
-
-    Raises:
-      JclipError: the file is missing, or is a folder or a device.
-    """
+    """Returns the size of a file in bytes. Raises JclipError if the file is missing, or is a folder or a device."""
     try:
         if not file.is_file():
             raise JclipError(f"{file} is not a file: check the path")

@@ -91,11 +91,7 @@ def _divided(
 
 
 def _made_before(keep: Path, made_of: str, source: Path) -> bool:
-    """Returns True if `keep` was made of this source.
-
-    Raises:
-      JclipError: `keep` is something else.
-    """
+    """Returns True if `keep` was made of this source. Raises JclipError if `keep` is something else."""
     if not os.path.lexists(keep):
         return False
     note = keep / _SOURCE

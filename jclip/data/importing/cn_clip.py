@@ -84,11 +84,7 @@ class CnClipReader(Reader):
 
 
 def open_cn_clip(source: Path, reading: Reading, strict: bool = False) -> CnClipReader:
-    """Opens a folder of such files.
-
-    Raises:
-      JclipError: there are none, or those of a split are missing.
-    """
+    """Opens a folder of such files. Raises JclipError if there are none, or those of a split are missing."""
     there = sorted(file.name.removesuffix("_imgs.tsv") for file in source.glob("*_imgs.tsv"))
     if not there:
         raise JclipError(f"{source} has no SPLIT_imgs.tsv: name the folder that has train_imgs.tsv and its like")

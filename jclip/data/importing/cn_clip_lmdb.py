@@ -200,11 +200,7 @@ def _open(folder: Path) -> Any:
 
 @contextmanager
 def _view(environment: Any, folder: Path) -> Iterator[Any]:
-    """Yields a transaction on a folder's environment.
-
-    Raises:
-      JclipError: it is damaged.
-    """
+    """Yields a transaction on a folder's environment. Raises JclipError if it is damaged."""
     import lmdb
 
     try:
@@ -229,11 +225,7 @@ def _samples(folder: Path) -> int:
 
 
 def _pair(pairs: Any, folder: Path, number: int) -> tuple[int, int, str]:
-    """Returns (image id, text id, text) of a pair.
-
-    Raises:
-      JclipError: it is missing, or is not such a tuple.
-    """
+    """Returns (image id, text id, text) of a pair. Raises JclipError if it is missing, or is not such a tuple."""
     where = f"{folder}, pair {number}"
     with _view(pairs, folder) as view:
         stored = view.get(str(number).encode())

@@ -22,11 +22,7 @@ class Packed(Reader):
     only: str = ""
 
     def unpack(self, workspace: Path) -> Reader:
-        """See `Reader`.
-
-        Raises:
-          JclipError: an archive is damaged, or has unexpected contents.
-        """
+        """See `Reader`. Raises JclipError if an archive is damaged, or has unexpected contents."""
         return self.make(*(unpack_once(file, workspace, self.only) for file in self.files))
 
     def parts(self, workspace: Path, shard_bytes: int) -> Sequence[Part]:

@@ -191,11 +191,7 @@ def _possibilities(data: bytes, whole: bool) -> str:
 
 
 def sample(file: Path) -> tuple[bytes, bool]:
-    """Returns the beginning of a file, and True if that is all of it.
-
-    Raises:
-      JclipError: it cannot be read.
-    """
+    """Returns the beginning of a file, and True if that is all of it. Raises JclipError if it cannot be read."""
     try:
         with open_regular(file) as stream:
             data = stream.read(_SAMPLE + 1)

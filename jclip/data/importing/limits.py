@@ -23,11 +23,7 @@ class Limit:
 
     @classmethod
     def read(cls, text: str) -> "Limit":
-        """Parses "500" or "2.5%".
-
-        Raises:
-          JclipError: the text is neither.
-        """
+        """Parses "500" or "2.5%". Raises JclipError if the text is neither."""
         if re.fullmatch(r"\d+", text):
             return cls(count=int(text))
         if re.fullmatch(r"\d+(\.\d*)?%", text) and float(text[:-1]) <= 100:

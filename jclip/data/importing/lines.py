@@ -93,11 +93,7 @@ def _next(stream: BinaryIO, longest: int) -> tuple[bytes, int]:
 
 
 def text_of(file: Path, line: Line) -> str:
-    """Returns a line's text.
-
-    Raises:
-      JclipError: the line is too long, or is not UTF-8.
-    """
+    """Returns a line's text. Raises JclipError if the line is too long, or is not UTF-8."""
     if not line.whole:
         raise JclipError(
             f"{file}, line {line.number}: it has more than {said_size(len(line.data))}, too long for a text: mend it"

@@ -97,11 +97,7 @@ class FolderReader(Reader):
 
 
 def open_picture_folder(source: Path, reading: Reading) -> FolderReader:
-    """Opens such a folder.
-
-    Raises:
-      JclipError: it has no pictures, or no captions.
-    """
+    """Opens such a folder. Raises JclipError if it has no pictures, or no captions."""
     if not source.is_dir():
         raise JclipError(f"{source} is not a folder: name one with pictures")
     if reading.captions_from not in (None, *CAPTIONS):

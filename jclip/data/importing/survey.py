@@ -199,11 +199,7 @@ def _again(digests: np.ndarray) -> np.ndarray:
 
 
 def write(task: Task) -> None:
-    """The second pass: the shard, and what it holds.
-
-    Raises:
-      JclipError: the part is no longer what was surveyed.
-    """
+    """The second pass: the shard, and what it holds. Raises JclipError if the part is no longer what was surveyed."""
     totals = _Totals()
     with whole_result(task.file("shard")) as partial:
         write_shard(partial, task.kind, _kept(task, totals), task.classes)

@@ -174,11 +174,7 @@ class TokenCounting:
 
 
 def folder_kind(folder: Path) -> tuple[RecordKind, list[str]]:
-    """Returns the record kind of a folder, and its splits.
-
-    Raises:
-      JclipError: it is not a data folder.
-    """
+    """Returns the record kind of a folder, and its splits. Raises JclipError if it is not a data folder."""
     builder = open_folder(folder)
     kind = kind_by_features(builder.info.features)
     if kind is None:

@@ -54,11 +54,7 @@ def outside(folder: Path, read: Iterable[Path] = ()) -> Iterator[Sorted]:
 
 
 def class_folders(folder: Path) -> list[str]:
-    """Returns the names of a folder's sub-folders that are not hidden.
-
-    Raises:
-      JclipError: it cannot be listed.
-    """
+    """Returns the names of a folder's sub-folders that are not hidden. Raises JclipError if it cannot be listed."""
     return [each.name for each in _listed(folder) if each.is_dir() and not each.name.startswith(".")]
 
 

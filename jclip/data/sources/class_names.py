@@ -84,10 +84,7 @@ def check_stored(folder: Path, names: Iterable[str]) -> None:
     """Checks that a data folder has one name for each of its classes.
 
     Folders of older versions may have another number of names, if a class folder's name had a line break or was blank.
-    Their pictures would count for the wrong class.
-
-    Raises:
-      JclipError: the numbers differ.
+    Their pictures would count for the wrong class. Raises JclipError if the numbers differ.
     """
     try:
         features = read_object(folder / "features.json")["featuresDict"]["features"]

@@ -62,11 +62,7 @@ def write_raw_shard(file: Path, records: Iterable[bytes]) -> None:
 
 
 def read_raw_shard(file: Path) -> Iterator[bytes]:
-    """Yields the serialized records of an array_record file in order.
-
-    Raises:
-      JclipError: the file is damaged.
-    """
+    """Yields the serialized records of an array_record file in order. Raises JclipError if the file is damaged."""
     from array_record.python.array_record_module import ArrayRecordReader
 
     try:

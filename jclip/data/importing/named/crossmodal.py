@@ -21,11 +21,7 @@ _FROM = "google.github.io/crossmodal-3600"
 
 
 def open_crossmodal(downloads: Path, reading: Reading) -> Packed:
-    """Opens the two downloads.
-
-    Raises:
-      JclipError: one is missing.
-    """
+    """Opens the two downloads. Raises JclipError if one is missing."""
     plain = downloads / "captions.jsonl"
     captions = plain if plain.is_file() else find_download(downloads, "captions", _FROM)
     pictures = find_download(downloads, "images", _FROM)

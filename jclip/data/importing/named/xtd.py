@@ -25,11 +25,7 @@ _STEM = "test_1kcaptions_"
 
 
 def open_xtd(downloads: Path, reading: Reading) -> Packed:
-    """Opens the three downloads.
-
-    Raises:
-      JclipError: one is missing.
-    """
+    """Opens the three downloads. Raises JclipError if one is missing."""
     name = "Cross-lingual-Test-Dataset-XTD10"
     main = [f"{name}-main"] if any(downloads.glob(f"{name}-main*")) else [name]
     lists = find_download(downloads, main[0], "the repository adobe-research/Cross-lingual-Test-Dataset-XTD10")
