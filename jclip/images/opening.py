@@ -90,7 +90,7 @@ class PictureError(JclipError):
 
 
 def unreadable_picture(name: str, kind: str, why: object) -> PictureError:
-    """Returns the error for a picture, with its name and the reason on one line."""
+    """Returns the error for a picture that cannot be read, with its name and the reason on one line."""
     said = " ".join(str(why).split())[:300] or type(why).__name__
     return PictureError(f"{name} cannot be read as a picture ({said})", kind, said)
 
@@ -111,7 +111,7 @@ def picture_endings() -> tuple[str, ...]:
 
 
 def is_picture_name(name: str | Path) -> bool:
-    """Returns whether a file name has a picture's extension.
+    """Returns True if a file name has a picture's extension.
 
     >>> [is_picture_name(name) for name in ("a.JPG", "a.b.avif", "a.txt", "jpg")]
     [True, True, False, False]
@@ -154,14 +154,9 @@ def _from_memory() -> float:
 
 
 def read_picture(file: str | Path, name: str = "") -> bytes:
-    """Returns the bytes of a picture's file: a regular file, or a link to one, of at most `LARGEST_PICTURE` bytes.
+    """Returns the bytes of a regular file or a link to one. Messages call it `name`, by default its path.
 
-    Args:
-      file: its path.
-      name: name for messages; by default the path.
-
-    Raises:
-      PictureError: the file is missing, not a regular file, too large, or cannot be read.
+    Raises PictureError if it is missing, not regular, larger than `LARGEST_PICTURE` bytes, or cannot be read.
     """
     name = name or str(file)
     try:
@@ -203,11 +198,7 @@ def open_header(data: bytes, name: str, megapixels: float | None = None) -> Imag
 
 
 def load(image: Image.Image, name: str, megapixels: float | None = None) -> None:
-    """Decodes an opened picture.
-
-    Raises:
-      PictureError: the format is refused, or the picture is too large or damaged.
-    """
+    """Decodes an opened picture. Raises PictureError if its format is refused, or it is too large or damaged."""
     limit = max_megapixels() if megapixels is None else megapixels
     if image.format in REFUSED:
         raise unreadable_picture(name, FOREIGN, f"{image.format} {REFUSED[image.format]} and is not read")
@@ -223,11 +214,8 @@ def load(image: Image.Image, name: str, megapixels: float | None = None) -> None
 def orientation_of(image: Image.Image, data: bytes | None = None) -> int:
     """Returns a picture's EXIF orientation, 1 to 8; 1 if it has none or an invalid one.
 
-    TIFF and HEIC count as 1, because their decoders rotate them.
-
-    Args:
-      image: the picture, as it was opened.
-      data: bytes of its file. They tell whether a PNG has an orientation without decoding it.
+    TIFF and HEIC count as 1, because their decoders rotate them. `data` are the bytes of its file: they tell if a PNG
+    has an orientation without decoding it.
     """
     if image.format in _TURNED_BY_DECODER:
         return 1
@@ -275,16 +263,12 @@ def pillow_allows(megapixels: float) -> Iterator[None]:
 
 
 def _check_size(image: Image.Image, name: str, limit: float) -> None:
-    if image.width * image.height > limit * 10**6:
-        raise _too_many(name, image.width * image.height, limit)
-
-
-def _too_many(name: str, pixels: int, limit: float) -> PictureError:
-    millions = pixels / 10**6
-    found = f"{math.ceil(millions):,}" if millions >= 10 else f"{millions:.3g}"
-    error = unreadable_picture(name, TOO_LARGE, f"{found} megapixels, more than the limit of {limit:g}")
-    mend = f"make it smaller, or set {MEGAPIXELS_VARIABLE}={math.ceil(millions)}"
-    return PictureError(f"{error}: {mend}", error.kind, error.why)
+    millions = image.width * image.height / 10**6
+    if millions > limit:
+        found = f"{math.ceil(millions):,}" if millions >= 10 else f"{millions:.3g}"
+        error = unreadable_picture(name, TOO_LARGE, f"{found} megapixels, more than the limit of {limit:g}")
+        remedy = f"make it smaller, or set {MEGAPIXELS_VARIABLE}={math.ceil(millions)}"
+        raise PictureError(f"{error}: {remedy}", error.kind, error.why)
 
 
 def _said(name: str, error: Exception, limit: float) -> PictureError:

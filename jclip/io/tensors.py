@@ -16,7 +16,7 @@ BLOCK = 8 << 20
 
 @dataclass(frozen=True)
 class Lazy:
-    """A tensor whose values are read on demand.
+    """Tensor whose values are read on demand.
 
     Attributes:
       shape: Shape of the whole tensor.
@@ -54,8 +54,7 @@ class Lazy:
     def layer(self, index: int) -> np.ndarray:
         """Returns the values at one index of the first axis; reads only these from a file, if the format allows.
 
-        Raises:
-          JclipError: the file is damaged.
+        Raises JclipError if the file is damaged.
         """
         if self.span is None:
             return self.read()[index]
@@ -110,8 +109,7 @@ def nbytes(shape: tuple[int, ...], dtype: np.dtype) -> int:
 def read_blocks(file: Path, start: int, stop: int) -> Iterator[np.ndarray]:
     """Yields the bytes of a file from `start` to `stop` as uint8 arrays of BLOCK bytes; the last may be shorter.
 
-    Raises:
-      JclipError: the file is shorter, or cannot be read.
+    Raises JclipError if the file is shorter, or cannot be read.
     """
     try:
         with open(file, "rb", buffering=0) as handle:

@@ -120,7 +120,7 @@ def test_a_destination_that_is_there(what, whole, bundles, tmp_path, refused):
         (place / "inside").mkdir(parents=True)
     else:
         place.symlink_to("nowhere")
-    says = f"{place} is there already: move it away, or choose another name"
+    says = f"{place} exists already: move it away, or choose another name"
     refused("convert", whole, place, "--json", says=says)
     refused("convert", "--image", whole, "--text", whole, place, "--json", says=says)
     refused("convert", bundles / "altclip" / "bundle", place, "--to", "hf", "--json", says=says)
@@ -219,7 +219,7 @@ def test_who_still_writes_is_left_alone(tmp_path):
             (second / "second").touch()
         assert first.is_dir()
         (tmp_path / "dst" / "second").rename(tmp_path / "dst" / "seen")
-        with pytest.raises(JclipError, match="is there already"), whole_file(tmp_path / "dst"):
+        with pytest.raises(JclipError, match="exists already"), whole_file(tmp_path / "dst"):
             pass
         (tmp_path / "dst").rename(tmp_path / "elsewhere")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["dst", "elsewhere"]

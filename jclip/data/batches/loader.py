@@ -100,8 +100,7 @@ class Batches:
     def __getitem__(self, step: int) -> Batch:
         """Returns this process's rows of the batch of a step, counted from 0.
 
-        Raises:
-          JclipError: more than `max_unreadable` records or pictures cannot be read.
+        Raises JclipError if more than `max_unreadable` records or pictures cannot be read.
         """
         return self._checked(*self.make(step))
 
@@ -187,9 +186,7 @@ class Batches:
                 raise
             except JclipError as error:
                 unreadable[example.where] = str(error)
-        raise JclipError(
-            f"example {index}: {_TRIES} records in turn have pictures that cannot be read: repair the data"
-        )
+        raise JclipError(f"example {index}: {_TRIES} records in turn have unreadable pictures: repair the data")
 
     def _unit(self, place: int) -> Unit:
         group, number = self._order[place]

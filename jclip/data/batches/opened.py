@@ -37,8 +37,7 @@ class OpenSources:
 def open_sources(sources: Sequence[Source], preprocessing: Preprocessing) -> OpenSources:
     """Opens the sources of a stage.
 
-    Raises:
-      JclipError: there is no source, their kinds differ, or one is empty, cannot be opened or has no weight.
+    Raises JclipError if there is none, their kinds differ, or one is empty, cannot be opened or has no weight.
     """
     if not sources:
         raise JclipError("there is no data: give the stage at least one source")

@@ -75,7 +75,7 @@ def _divided(
     """Returns a data folder with a split "valid": the source if it has one, else a copy in `keep`."""
     said = next((name for name, value in asdict(reading).items() if value is not None), None)
     if said is not None:
-        raise JclipError(f"--{said.replace('_', '-')} says nothing to {source}, which is imported already: omit it")
+        raise JclipError(f"--{said.replace('_', '-')} does not apply to {source}, which is imported already: omit it")
     info = open_folder(source).info
     kind = kind_by_features(info.features)
     if kind is not PAIRS:
@@ -97,16 +97,13 @@ def _made_before(keep: Path, made_of: str, source: Path) -> bool:
     note = keep / _SOURCE
     if is_data_folder(keep) and note.is_file() and note.read_text(encoding="utf-8") == made_of:
         return True
-    raise JclipError(
-        f"{keep} is there already, and was not made of {source} as it is now: move it away, or choose another place"
-    )
+    raise JclipError(f"{keep} exists already, and was not made of {source} as it is now: move it, or choose another")
 
 
 def describe_folder(folder: Path) -> list[str]:
     """Returns lines that describe a data folder and how its source was read, from its report.
 
-    Raises:
-      JclipError: it is not a data folder, or its report is damaged.
+    Raises JclipError if it is not a data folder, or its report is damaged.
     """
     contents = read_contents(folder)
     lines = [*contents.report.get("read_as", ())]

@@ -31,12 +31,7 @@ ENDS = (".zip", ".tar.gz", ".tgz", ".tar")
 def unpack_once(file: Path, workspace: Path, only: str = "") -> Path:
     """Unpacks an archive into a folder of the workspace, and returns that folder; returns any other path unchanged.
 
-    The workspace is beside the destination, and needs the space.
-
-    Args:
-      file: the archive.
-      workspace: folder to unpack in.
-      only: unpack only the files of this name; all if empty.
+    The workspace is beside the destination, and needs the space. Unpacks the files named `only`, or all if it is empty.
 
     Raises:
       JclipError: the archive is damaged or incomplete, has no such file, or would write outside its folder.
@@ -99,20 +94,14 @@ def _members(file: Path, only: str) -> Iterator[tuple[str, IO[bytes]]]:
                 try:
                     stream = archive.open(info)
                 except (NotImplementedError, RuntimeError) as error:  # another compression, or a password
-                    raise JclipError(
-                        f"{file}, {info.filename}: {error}: unpack it yourself, beside the archive"
-                    ) from None
+                    raise JclipError(f"{file}, {info.filename}: {error}: unpack the archive yourself") from None
                 with stream:
                     yield info.filename, stream
 
 
 @contextlib.contextmanager
 def reporting_damage(file: Path) -> Iterator[None]:
-    """Turns errors while an archive is read into one line.
-
-    Raises:
-      JclipError: the archive is damaged or incomplete.
-    """
+    """Turns errors of reading an archive into a JclipError of one line: it is damaged or incomplete."""
     try:
         yield
     except (tarfile.TarError, zipfile.BadZipFile, EOFError, zlib.error, lzma.LZMAError, OSError) as error:

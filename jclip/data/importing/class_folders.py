@@ -44,12 +44,7 @@ class Item(NamedTuple):
 
 @dataclass(frozen=True)
 class ClassReader(Reader):
-    """Pictures by split and class.
-
-    Attributes:
-      items: files of each split, in order; those that are left out come last.
-      notes: see `Reader`.
-    """
+    """Files of each split, in order; those that are left out come last."""
 
     items: dict[str, tuple[Item, ...]] = field(default_factory=dict)
     notes: tuple[tuple[str, str], ...] = ()
@@ -66,9 +61,7 @@ class ClassReader(Reader):
 def open_class_folders(source: Path, reading: Reading) -> ClassReader:
     """Opens such a folder.
 
-    Raises:
-      JclipError: there are no pictures in class folders, the splits have different classes, or a file of class names is
-        wrong.
+    Raises JclipError if it has no pictures in class folders, its splits have different classes, or class names are bad.
     """
     folders = _folders(source)
     if folders and set(folders) <= set(USUAL):
@@ -90,10 +83,7 @@ def open_class_folders(source: Path, reading: Reading) -> ClassReader:
 
 
 def _called(by_split: dict[str, Path], classes: list[str], usual: str) -> tuple[dict[str, list[str]], tuple[Path, ...]]:
-    """Returns the class names by language, and the files of names.
-
-    The first language is that of classes.txt, `usual`. Without such files there is none.
-    """
+    """Returns the class names by language, that of classes.txt, `usual`, first; and the files of names."""
     called: dict[str, list[str]] = {}
     read: list[Path] = []
     sources: dict[str, Path] = {}

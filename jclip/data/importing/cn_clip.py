@@ -28,7 +28,7 @@ from jclip.data.importing.parts import (
     Reading,
     cut,
 )
-from jclip.data.importing.splits import LeftOut, choose_splits, leave_out_blind
+from jclip.data.importing.splits import LeftOut, choose_labelled
 from jclip.data.sources.kinds import PAIRS, StoredPair
 from jclip.errors import JclipError
 from jclip.io.reading import TOO_LARGE
@@ -52,14 +52,7 @@ def decode_base64(data: bytes) -> bytes | None:
 
 @dataclass(frozen=True)
 class CnClipReader(Reader):
-    """A folder with such files.
-
-    Attributes:
-      folder: the folder.
-      splits: names of the splits.
-      language: language of the texts.
-      left_out: see `Reader`.
-    """
+    """Reader of a folder with such files."""
 
     folder: Path = Path()
     splits: tuple[str, ...] = ()
@@ -88,14 +81,14 @@ def open_cn_clip(source: Path, reading: Reading, strict: bool = False) -> CnClip
     there = sorted(file.name.removesuffix("_imgs.tsv") for file in source.glob("*_imgs.tsv"))
     if not there:
         raise JclipError(f"{source} has no SPLIT_imgs.tsv: name the folder that has train_imgs.tsv and its like")
-    splits = choose_splits(source, there, reading)
-    files = [source / f"{split}{end}" for split in splits for end in ("_imgs.tsv", "_texts.jsonl")]
-    for file in files:
-        if not file.is_file():
-            raise JclipError(f"{file} is missing: fetch it, or choose --splits from {', '.join(there)}")
-    splits, left_out = leave_out_blind(source, splits, reading, lambda split: _blind(source / f"{split}_texts.jsonl"))
-    files = [file for file in files if file.name.rpartition("_")[0] in splits]
-    return CnClipReader(PAIRS, tuple(files), strict, (), source, splits, reading.language or "zh", left_out)
+    splits, files, left_out = choose_labelled(
+        source,
+        there,
+        reading,
+        lambda split: [source / f"{split}{end}" for end in ("_imgs.tsv", "_texts.jsonl")],
+        lambda split: _blind(source / f"{split}_texts.jsonl"),
+    )
+    return CnClipReader(PAIRS, files, strict, (), source, splits, reading.language or "zh", left_out)
 
 
 def _blind(texts: Path) -> bool:
@@ -112,7 +105,7 @@ def _text(file: Path, line: Line) -> dict[str, Any]:
     where, text = f"{file}, line {line.number}", object_of(file, line, ("text_id", "text", "image_ids"))
     integer(text["text_id"], "text_id", where)
     if not isinstance(text["text"], str) or not isinstance(text["image_ids"], list):
-        raise JclipError(f'{where}: "text" must be a string and "image_ids" a list: mend it')
+        raise JclipError(f'{where}: "text" must be a string and "image_ids" a list: correct it')
     return text
 
 
@@ -123,8 +116,8 @@ def _index_pictures(file: Path) -> dict[str, np.ndarray]:
         name, tab, _ = line.data.partition(b"\t")
         if not tab:
             raise JclipError(
-                f"{file}, line {line.number}: expected ID<tab>BASE64, found {line.data[:40]!r}: mend it, or fetch the "
-                "file again"
+                f"{file}, line {line.number}: expected ID<tab>BASE64, found {line.data[:40]!r}: correct it, or "
+                "fetch the file again"
             )
         ids.append(integer(name.decode("utf-8", "replace"), "the picture's id", f"{file}, line {line.number}"))
         offsets.append(line.offset)

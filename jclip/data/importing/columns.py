@@ -28,12 +28,7 @@ _WEB = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 
 
 class Choice(NamedTuple):
-    """A chosen column.
-
-    Attributes:
-      column: its index, from 0.
-      why: reason for the choice.
-    """
+    """Index of a chosen column, from 0, and the reason for the choice."""
 
     column: int
     why: str
@@ -87,7 +82,7 @@ def find_columns(
       file: name of the table, for messages.
 
     Raises:
-      JclipError: a given name does not exist, or a column cannot be told; the columns are listed.
+      JclipError: a given name does not exist, or a column cannot be detected; the columns are listed.
     """
     table = _Table(rows, exists, file)
     header = table.has_header(picture, caption)

@@ -31,7 +31,7 @@ class Limit:
         raise JclipError(f"--max-skipped {text} is not possible: give a number, as 500, or a share, as 2.5%")
 
     def check(self, skipped: Skipped, read: int, expected: int | None = None) -> None:
-        """Raises an error if an import skips too much.
+        """Checks that an import does not skip too much.
 
         Args:
           skipped: units skipped so far.
@@ -52,5 +52,5 @@ class Limit:
         whole = "" if expected is None else f" of about {max(read, expected):,} in all"
         raise JclipError(
             f"{skipped.units} of {read} had to be skipped, more than --max-skipped {said}{whole}; {count} for this: "
-            f"{reason}, first {skipped.places[reason][0]}. Mend the source, or import it with a larger --max-skipped"
+            f"{reason}, first {skipped.places[reason][0]}. Correct the source, or import it with a larger --max-skipped"
         )

@@ -54,11 +54,7 @@ class Lost(NamedTuple):
 
 
 class Beside(NamedTuple):
-    """An entry that is not data, such as a hidden file. It is counted, and is not a fault.
-
-    Attributes:
-      place, reason: as in `Lost`.
-    """
+    """Entry that is not data, such as a hidden file. It is counted, and is not a fault."""
 
     place: str
     reason: str
@@ -77,8 +73,7 @@ class Part(Protocol):
     def records(self) -> Iterator[Found | Lost | Beside]:
         """Yields every entry of the part once, in a fixed order.
 
-        Raises:
-          JclipError: the layout does not fit the format; the message names file and line.
+        Raises JclipError if the layout does not fit the format; the message names file and line.
         """
 
 
@@ -113,11 +108,7 @@ class Reader:
         return self
 
     def read_as(self, workspace: Path) -> tuple[str, ...]:
-        """Describes how the source was read: what was detected, and what was adjusted.
-
-        Args:
-          workspace: as in `parts`, which was called before.
-        """
+        """Describes how the source was read, after `parts`: what was detected, and what was adjusted."""
         return ()
 
     def parts(self, workspace: Path, shard_bytes: int) -> Sequence[Part]:
@@ -136,7 +127,7 @@ class Reader:
 
 @dataclass(frozen=True)
 class Reading:
-    """Options about how to read a source; each format has some of them. None if not given.
+    """Options about how to read a source, None if not given. Each format has some of them.
 
     Attributes:
       splits: names of the splits; one name for formats without splits.
@@ -161,15 +152,9 @@ class Reading:
     captions_from: str | None = None
 
     def split(self) -> str:
-        """Returns the name of the split of a source without splits, by default "train".
-
-        Raises:
-          JclipError: several names are given.
-        """
+        """Returns the split of a source without splits, by default "train". Raises JclipError if several are given."""
         if self.splits and len(self.splits) > 1:
-            raise JclipError(
-                f"--splits {','.join(self.splits)}: the source has no splits, and all of it becomes one: give one name"
-            )
+            raise JclipError(f"--splits {','.join(self.splits)}: the source becomes one split: give one name")
         return self.splits[0] if self.splits else "train"
 
 

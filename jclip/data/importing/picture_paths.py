@@ -32,7 +32,7 @@ def is_absolute(name: str) -> bool:
 
 
 def is_there(path: Path) -> bool:
-    """Returns True if a path exists and is not a folder, or if the system cannot tell.
+    """Returns True if a path exists and is not a folder, or if the system does not say.
 
     In the latter case reading reports what is wrong: it is a FIFO, say, or the disk fails.
     """
@@ -152,14 +152,9 @@ def _short(name: str) -> str:
 
 
 def find_prefix(root: Path, names: Sequence[str]) -> str:
-    """Returns the beginning of absolute names that a folder replaces, so that most of them are found in it.
+    """Returns the beginning of absolute names that `root` replaces, such as "C:/Users/li/", so that most are found.
 
-    Args:
-      root: folder that the user named.
-      names: some names of a table.
-
-    Returns:
-      A prefix such as "C:/Users/li/"; empty if no name is absolute or no prefix fits.
+    Returns "" if no name is absolute or no prefix fits.
     """
     absolute = [name.strip().replace("\\", "/") for name in names if is_absolute(name.strip())]
     if not absolute or is_there(root / absolute[0]):

@@ -1,4 +1,4 @@
-"""ImportReport of an import: counts, skipped entries and reasons, for terminals and as JSON."""
+"""Report of an import: counts, skipped entries and reasons, for terminals and as JSON."""
 
 from collections import Counter
 from dataclasses import dataclass, field
@@ -38,7 +38,7 @@ class SplitReport:
 
 @dataclass
 class ImportReport:
-    """ImportReport of a whole import.
+    """Report of a whole import.
 
     Attributes:
       format, kind: format and record kind.

@@ -43,10 +43,7 @@ class TarReader(Reader):
     """Tars, in the order of their names.
 
     Attributes:
-      split: name of their split.
-      left_out: see `Reader`.
       caption: key in JSON members; None prefers KEY.txt, then the key "caption".
-      language: language of the captions.
     """
 
     split: str = "train"
@@ -60,11 +57,7 @@ class TarReader(Reader):
 
 
 def open_tars(source: Path, reading: Reading) -> TarReader:
-    """Opens a tar, all tars of a folder, or those that match a pattern with * and ?.
-
-    Raises:
-      JclipError: there is none.
-    """
+    """Opens a tar, all of a folder, or those that match a pattern with * and ?. Raises JclipError if there is none."""
     if source.is_file():
         files = [source]
     elif source.is_dir():

@@ -66,13 +66,10 @@ def read_raw_shard(file: Path) -> Iterator[bytes]:
     from array_record.python.array_record_module import ArrayRecordReader
 
     try:
-        reader = ArrayRecordReader(str(file))
-        try:
+        with contextlib.closing(ArrayRecordReader(str(file))) as reader:
             count = int(reader.num_records())
             for start in range(0, count, _READ_AT_ONCE):
                 yield from reader.read(start, min(start + _READ_AT_ONCE, count))
-        finally:
-            reader.close()
     except (RuntimeError, ValueError, OSError, IndexError) as error:
         raise JclipError(f"{file} is damaged ({error}): import the folder again") from None
 
@@ -82,11 +79,8 @@ def count_records(shard: Path) -> int:
     from array_record.python.array_record_module import ArrayRecordReader
 
     try:
-        reader = ArrayRecordReader(str(shard))
-        try:
+        with contextlib.closing(ArrayRecordReader(str(shard))) as reader:
             return int(reader.num_records())
-        finally:
-            reader.close()
     except (RuntimeError, ValueError, OSError):
         return 0
 
@@ -94,13 +88,7 @@ def count_records(shard: Path) -> int:
 def gather_shards(
     partial: Path, kind: RecordKind, splits: Mapping[str, Sequence[Shard]], classes: Sequence[str] = ()
 ) -> None:
-    """Makes a data folder of shards that `write_shard` wrote. The shards also stay where they are.
-
-    Args:
-      partial: existing folder that is being written.
-      kind, classes: kind of the records, and names of their classes.
-      splits: shards of each split, in order.
-    """
+    """Makes a data folder, in the existing folder `partial`, of shards of `write_shard`, which also stay in place."""
     import tensorflow_datasets as tfds
 
     class Examples(tfds.core.ShardBasedBuilder, skip_registration=True):  # type: ignore[call-arg]

@@ -255,7 +255,7 @@ def test_what_cannot_be_read_is_said_in_a_line(tmp_path, data, reading, words):
 
 @pytest.mark.parametrize("name", ["no-such", "base64", "rot13", "a\0b"])
 def test_an_encoding_that_is_none(name):
-    with pytest.raises(JclipError, match="is not known: give utf-8, utf-16, gb18030"):
+    with pytest.raises(JclipError, match="is unknown: give utf-8, utf-16, gb18030"):
         check_encoding(name)
 
 

@@ -43,7 +43,7 @@ def _entries(file: Path, folder: Path) -> list[Entry]:
         fields, place = object_of(file, line, ("image/key",)), f"{file.name}, line {line.number}"
         key = fields["image/key"]
         if not isinstance(key, str) or first.setdefault(key, line.number) != line.number:
-            wrong = f"{key[:40]!r} stands in line {first[key]} too" if isinstance(key, str) else "is no string"
+            wrong = f"{key[:40]!r} is in line {first[key]} too" if isinstance(key, str) else "is not a string"
             raise JclipError(f"{place}: image/key {wrong}: fetch the file again")
         name = f"{key}.jpg"
         root = root or folder_with(folder, name)

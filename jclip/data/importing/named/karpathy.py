@@ -49,11 +49,7 @@ def open_flickr30k(downloads: Path, reading: Reading) -> Packed:
 
 
 def open_coco(downloads: Path, reading: Reading) -> Packed:
-    """Opens the captions, val2014, and train2014 if it exists.
-
-    Raises:
-      JclipError: one is missing, or train is asked for and train2014 is missing.
-    """
+    """Opens the captions, val2014, and train2014 if it exists. Raises JclipError if one that is needed is missing."""
     captions = find_download(downloads, "dataset_coco.json", _FROM)
     splits = choose_splits(captions, _SPLITS, reading)
     left_out: LeftOut = ()
