@@ -29,12 +29,9 @@ def family_named(name: str) -> Family:
 
 
 def detect(shapes: Mapping[str, tuple[int, ...]], config: Mapping[str, Any], *, openai: bool = False) -> Family | None:
-    """Returns the family of a checkpoint, or None if it is of no known one.
+    """Returns the family of a checkpoint by the shapes of its keys and its config.json; None if it is of no known one.
 
-    Args:
-      shapes: Shapes by key.
-      config: Contents of config.json; empty if there is none.
-      openai: True for a TorchScript archive, which is how OpenAI published.
+    `openai` is True for a TorchScript archive, which is how OpenAI published.
     """
     for family in FAMILIES.values():
         spelt = {respelt(key, family) for key in shapes}

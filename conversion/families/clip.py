@@ -27,13 +27,8 @@ def hf_dual_config(
 ) -> DualEncoderConfig:
     """Returns the configuration of a dual encoder of transformers.
 
-    Without a given activation a CLIP tower has QuickGELU, as in transformers.
-
-    Args:
-      sizes: Sizes of the tensors.
-      hints: Facts beside the tensors.
-      text: Returns the text tower, given its text_config.
-      head_width: Width of AltCLIP's head; None without a head.
+    Without a given activation a CLIP tower has QuickGELU, as in transformers. `text` returns the text tower, given its
+    text_config. `head_width` is the width of AltCLIP's head.
     """
     embed_dim = sizes.shape("image/projection/kernel", 2)[1]
     agree(hints.config, {"projection_dim": embed_dim}, f"{sizes.said_in}: ")

@@ -15,7 +15,7 @@ HfFamily = Literal["altclip", "chinese-clip", "clip"]
 
 @dataclass(frozen=True)
 class HfModel:
-    """A dual encoder of transformers.
+    """Dual encoder of transformers.
 
     Attributes:
       family: Name of its family in jclip.

@@ -30,13 +30,10 @@ class Snapshot:
 
 
 def fetch(name: str) -> Snapshot:
-    """Fetches the files of a repository that a conversion may read.
+    """Fetches the files of a repository, hf://ORG/NAME or hf://ORG/NAME@REVISION, that a conversion may read.
 
-    If the hub cannot be reached, the copy in the cache is used if all its weights are there. The small files are then
-    there too, because they are fetched first.
-
-    Args:
-      name: hf://ORG/NAME or hf://ORG/NAME@REVISION; a revision is a branch, a tag or a commit.
+    A revision is a branch, a tag or a commit. If the hub cannot be reached, the copy in the cache is used if all its
+    weights are in it. The small files are then in it too, because they are fetched first.
 
     Raises:
       JclipError: the name is malformed, the repository cannot be fetched, or the package huggingface_hub is missing.
@@ -76,9 +73,7 @@ def _cached(repository: str, revision: str | None, name: str, reason: str) -> Sn
     except (OSError, ValueError) as error:
         if hasattr(error, "snapshot_path"):  # later versions know which files should be there
             raise JclipError(f"{unreachable}, and its copy in the cache is incomplete: {_first_line(error)}") from None
-        raise JclipError(
-            f"{unreachable}: check the name and the network, or download it on another machine and give the folder"
-        ) from None
+        raise JclipError(f"{unreachable}: check the name and the network, or give a folder with a copy") from None
     note = f"{name} was read from the cache, commit {folder.name}: it could not be fetched ({reason})"
     return Snapshot(folder, folder.name, note)
 

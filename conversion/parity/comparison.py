@@ -60,13 +60,8 @@ class Comparison:
 def compare(source: Checkpoint, config: ModelConfig, tensors: Mapping[str, Lazy]) -> Comparison:
     """Runs both models, one tower at a time so that only one tower's weights are in memory.
 
-    Args:
-      source: The checkpoint.
-      config: The model's configuration at the checkpoint's own image size.
-      tensors: Parameters by path, statistics under "batch_stats/". A tower without parameters is left out.
-
-    Raises:
-      ImportError: a package that the reference needs is not installed.
+    `config` is at the checkpoint's own image size. `tensors` are parameters by path, statistics under "batch_stats/". A
+    tower without parameters is left out. Raises ImportError if a package that the reference needs is not installed.
     """
     reference = references.build(source, config)
     layers: list[tuple[str, float, float]] = []
@@ -143,11 +138,8 @@ def _run(config: ModelConfig, tower: Tower, stacks: frozenset[str]) -> Any:
     def is_layer(module: nn.Module, method: str) -> bool:
         return method == "__call__" and "/".join(module.path) in stacks
 
-    return jax.jit(
-        lambda variables, inputs: model.apply(
-            variables, inputs, method=f"encode_{tower}", capture_intermediates=is_layer, mutable=["intermediates"]
-        )
-    )
+    options = {"method": f"encode_{tower}", "capture_intermediates": is_layer, "mutable": ["intermediates"]}
+    return jax.jit(lambda variables, inputs: model.apply(variables, inputs, **options))
 
 
 def _on_device(tensors: Mapping[str, Lazy], tower: Tower) -> dict[str, Any]:

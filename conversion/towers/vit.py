@@ -39,10 +39,7 @@ def openai_vit(prefix: str = "visual.") -> Iterable[MappingRow]:
 def vit_config(sizes: Sizes, said: Mapping[str, Any], activation: Activation) -> VitConfig:
     """Returns the configuration of a ViT.
 
-    Args:
-      sizes: Sizes of the tensors.
-      said: A vision_config of transformers; empty if there is none.
-      activation: Default for `said`.
+    `said` is a vision_config of transformers, or empty; `activation` is its default.
     """
     width = sizes.shape("image/class_embedding", 1)[0]
     patch = sizes.shape("image/patch/kernel", 4)[0]

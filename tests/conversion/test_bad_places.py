@@ -45,8 +45,8 @@ def bundles(tmp_path_factory):
     ("name", "to", "says"),
     [
         ("resnet", "hf", "transformers has no CLIP with a ResNet and a BERT: write this one with --to cn-clip"),
-        ("encoder", "hf", "is a text encoder alone, and --to writes two towers: compose it with --image and --text"),
-        ("encoder", "cn-clip", "is a text encoder alone, and --to writes two towers: compose it"),
+        ("encoder", "hf", "has no image tower, which --to needs: compose it with --image and --text"),
+        ("encoder", "cn-clip", "has no image tower, which --to needs: compose it"),
         ("altclip", "cn-clip", "cn_clip has no model with an XLM-R and a head: write this one with --to hf"),
         (
             "odd",
