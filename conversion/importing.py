@@ -67,7 +67,7 @@ class ConvertOptions:
 
 @dataclass(frozen=True)
 class ImportedModel:
-    """A checkpoint as a model, whose tensors are read on demand.
+    """Checkpoint as a model, whose tensors are read on demand.
 
     Attributes:
       source: The checkpoint.
@@ -81,7 +81,7 @@ class ImportedModel:
       context_length: Number of tokens in training.
       read: All files that were read, by their name in the passport.
       assumed: Assumptions where neither the files nor the user say anything.
-      changed: How each parameter that differs from the checkpoint was made, by path.
+      changed: Origin of each parameter that differs from the checkpoint, by path.
     """
 
     source: Checkpoint

@@ -18,7 +18,7 @@ from jclip.io.tensors import Lazy
 
 @dataclass(frozen=True)
 class MappedTensors:
-    """A checkpoint's tensors under a bundle's paths.
+    """Tensors of a checkpoint under a bundle's paths.
 
     Attributes:
       tensors: Parameters by path, not read yet.

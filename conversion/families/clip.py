@@ -8,6 +8,7 @@ from jclip.conversion.towers.clip_text import clip_text_config, hf_clip_text
 from jclip.conversion.towers.rows import MappingRow, MappingTable, dense
 from jclip.conversion.towers.sizes import Sizes, agree
 from jclip.conversion.towers.vit import hf_vit, vit_config
+from jclip.models.clip_text import ClipTextConfig
 from jclip.models.dual_encoder import DualEncoderConfig
 
 
@@ -40,9 +41,11 @@ def hf_dual_config(
 def config(sizes: Sizes, keys: Collection[str], hints: Hints) -> DualEncoderConfig:
     """Returns CLIPModel's configuration."""
     del keys
-    return hf_dual_config(
-        sizes, hints, lambda said: clip_text_config(sizes, said, hints.activation_or("quick_gelu", "text_config"))
-    )
+
+    def text(said: Mapping[str, Any]) -> ClipTextConfig:
+        return clip_text_config(sizes, said, hints.activation_or("quick_gelu", "text_config"))
+
+    return hf_dual_config(sizes, hints, text)
 
 
 CLIP = Family(

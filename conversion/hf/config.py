@@ -40,7 +40,7 @@ _MODELS = (
 
 
 def hf_model(config: DualEncoderConfig) -> HfModel:
-    """Returns transformers' model with these towers. Raises JclipError if there is none."""
+    """Returns transformers' model with these towers. Raises JclipError if it has no such model."""
     image, text, head = format_of(config.image), format_of(config.text), config.head_width is not None
     for model in _MODELS:
         if image.hf is not None and (model.text, model.head) == (text, head):

@@ -16,7 +16,7 @@ _NAME = re.compile(r"[\w.-]+(/[\w.-]+)?(@(?P<revision>[\w.-]+(/[\w.-]+)*))?")
 
 @dataclass(frozen=True)
 class Snapshot:
-    """A repository at one commit.
+    """Repository at one commit.
 
     Attributes:
       folder: Folder in the cache.

@@ -96,9 +96,8 @@ def write_hf_processor(
 def check_hf_processor(family: HfFamily, tokenizer: Tokenizer, preprocessing: Preprocessing) -> None:
     """Checks that transformers' processors can prepare a model's inputs.
 
-    Raises:
-      JclipError: the tokenizer is of another family's kind, or the preprocessing trims pictures, turns them upright, or
-        fills transparent pixels (which transformers does or not, depending on its version).
+    Raises JclipError if the tokenizer is of another family's kind, or the preprocessing trims pictures, turns them
+    upright, or fills transparent pixels. (Some versions of transformers fill them.)
     """
     check_kind(family, tokenizer)
     if preprocessing.trim:
@@ -152,9 +151,7 @@ def _from_open_clip(data: dict[str, Any], file: Path) -> Preprocessing:
         mean, std = asked.get("mean", CLIP_MEAN), asked.get("std", CLIP_STD)
     except (KeyError, TypeError, AttributeError) as error:
         missing = f"{error} is missing, " if isinstance(error, KeyError) else ""
-        raise JclipError(
-            f"{file} is not open_clip's configuration of an image model: {missing}fetch it again"
-        ) from None
+        raise JclipError(f"{file} is not open_clip's configuration of a model: {missing}fetch it again") from None
     if interpolation not in ("bicubic", "random"):  # "random" is for training; evaluation is bicubic
         raise _other_pixels(file, "interpolation", interpolation, "bicubic")
     if mode not in ("shortest", "squash"):

@@ -75,7 +75,8 @@ def write_hf_tokenizer(
         for name in _OWN_FILES:
             if (ours / name).is_file():
                 shutil.copyfile(ours / name, folder / name)
-    engine, settings = tokenizer.engine_json(), {"model_max_length": context_length}
+    engine = tokenizer.engine_json()
+    settings: dict[str, Any] = {"model_max_length": context_length}
     if kind in ("xlmr", "bert"):
         (folder / _JSON).write_text(engine, encoding="utf-8")
     if kind == "xlmr":

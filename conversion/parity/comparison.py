@@ -5,7 +5,7 @@ Axes: b batch, l tokens, d width, h height, w width of a picture, c channels, e 
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any, cast
 
 import flax.linen as nn
@@ -138,8 +138,8 @@ def _run(config: ModelConfig, tower: Tower, stacks: frozenset[str]) -> Any:
     def is_layer(module: nn.Module, method: str) -> bool:
         return method == "__call__" and "/".join(module.path) in stacks
 
-    options = {"method": f"encode_{tower}", "capture_intermediates": is_layer, "mutable": ["intermediates"]}
-    return jax.jit(lambda variables, inputs: model.apply(variables, inputs, **options))
+    apply = partial(model.apply, method=f"encode_{tower}", capture_intermediates=is_layer, mutable=["intermediates"])
+    return jax.jit(apply)
 
 
 def _on_device(tensors: Mapping[str, Lazy], tower: Tower) -> dict[str, Any]:

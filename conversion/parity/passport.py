@@ -47,7 +47,7 @@ def make(
     Args:
       bundle: The model as it was written.
       sources: Facts of each source, with its role and its comparison.
-      changed: How each parameter was made that is not a copy of the checkpoint's, by path.
+      changed: Origin of each parameter that is not a copy of the checkpoint's, by path.
       new: Initialisation of each parameter that no source holds, by path.
       seed: Seed of the new parameters.
     """

@@ -156,9 +156,8 @@ def open_picture(
         image = opening.open_header(data, name, megapixels)
     else:
         kind = "None" if picture is None else f"of type {type(picture).__name__}"
-        raise JclipError(
-            f"{name} is {kind}, but must be a PIL image, a path, encoded bytes, or uint8 (height, width, 3)"
-        )
+        wanted = "a PIL image, a path, encoded bytes, or a uint8 array (height, width, 3)"
+        raise JclipError(f"{name} is {kind}, but must be {wanted}")
     opening.load(image, name, megapixels)
     result = to_convertible(image, name)
     return opening.turned(result, opening.orientation_of(image)) if orientation == "apply" else result

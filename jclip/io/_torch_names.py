@@ -69,7 +69,7 @@ class Slice:
 
 @dataclass(frozen=True)
 class Strided:
-    """A tensor as the pickle describes it, unchecked; `offset` and `stride` count values."""
+    """Tensor as the pickle describes it, unchecked; `offset` and `stride` count values."""
 
     slice: Any
     dtype: Any
@@ -80,13 +80,13 @@ class Strided:
 
 @dataclass(frozen=True)
 class Unreadable:
-    """A tensor or dtype that no plain array can hold, with the reason."""
+    """Tensor or dtype that no plain array can hold, with the reason."""
 
     why: str
 
 
 class NumpyDtype(InertObject):
-    """A numpy dtype: its code, and its byte order in `state`."""
+    """Numpy dtype: its code, and its byte order in `state`."""
 
     def __init__(self, code: Any, *_: Any):
         super().__init__()

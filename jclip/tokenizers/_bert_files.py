@@ -66,9 +66,8 @@ class BertPieces:
             ids = pieces.ids()
             wrong = [token.content for number, token in added.items() if ids[token.content] != number]
             if wrong:
-                raise JclipError(
-                    f"{file.with_name(_SETTINGS)} gives {wrong[0]} another id than {file.name}: correct it"
-                )
+                settings_file = file.with_name(_SETTINGS)
+                raise JclipError(f"{settings_file} gives {wrong[0]} another id than {file.name}: correct it")
             return pieces
         try:
             data = read_object(file, "as a WordPiece vocabulary")

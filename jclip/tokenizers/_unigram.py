@@ -69,9 +69,7 @@ class Unigram:
             raise JclipError(f"{name} has the piece {shown(repr(twice))} twice, and ids must be unique: correct it")
         odd = next((piece for piece, score in pieces.scored if not math.isfinite(score)), None)
         if odd is not None:
-            raise JclipError(
-                f"{name}: the score of {shown(repr(odd))} is not a finite number: correct it, or fetch it again"
-            )
+            raise JclipError(f"{name}: the score of {shown(repr(odd))} is not a finite number: fetch it again")
         self._engine = _engine(pieces)
         self.begin, self.pad, self.end = 0, 1, 2
 

@@ -54,7 +54,7 @@ def _end_with(parent: Any) -> None:
 
 
 class _Sequence(Sequence[T], Generic[T]):
-    """A source as grain reads it."""
+    """Source as grain reads it."""
 
     def __init__(self, make: Callable[[int], T], start: int):
         self._make, self._start = make, start

@@ -38,11 +38,11 @@ class Group:
     """Units of a source that are drawn equally often.
 
     Attributes:
-      source: its number.
+      source: number of the source.
       count: number of units, and so of examples an epoch.
       weight: share in the mixture of all groups.
       records: record of each unit, (n,); None for 0, 1, 2, …
-      pairs: (picture, caption) of each unit, (n, 2); None if all are drawn at random. -1 marks one that is.
+      pairs: (picture, caption) of each unit, (n, 2); -1 if drawn at random; None if all are.
       language: language of the units' texts; None for any.
     """
 

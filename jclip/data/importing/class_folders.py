@@ -29,13 +29,7 @@ from jclip.plain import as_json
 
 
 class Item(NamedTuple):
-    """A file of a split.
-
-    Attributes:
-      file: its path.
-      labels: numbers of its classes; empty if it is left out.
-      reason: reason why it is left out.
-    """
+    """File of a split; `labels` are its classes' numbers, or `reason` says why it is left out."""
 
     file: Path
     labels: tuple[int, ...] = ()
@@ -50,7 +44,7 @@ class ClassReader(Reader):
     notes: tuple[tuple[str, str], ...] = ()
 
     def parts(self, workspace: Path, shard_bytes: int) -> Sequence[Part]:
-        """See `Reader`."""
+        """Returns the parts, see `Reader`."""
         parts: list[Part] = []
         for split, items in self.items.items():
             sizes = np.array([item.file.lstat().st_size for item in items], np.int64)

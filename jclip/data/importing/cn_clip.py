@@ -60,7 +60,7 @@ class CnClipReader(Reader):
     left_out: LeftOut = ()
 
     def parts(self, workspace: Path, shard_bytes: int) -> Sequence[Part]:
-        """See `Reader`. A text that names a missing picture is an error here, before any work is done."""
+        """Returns the parts, see `Reader`. A text of a missing picture is an error here, before any work is done."""
         parts: list[Part] = []
         for split in self.splits:
             pictures, texts = self.folder / f"{split}_imgs.tsv", self.folder / f"{split}_texts.jsonl"

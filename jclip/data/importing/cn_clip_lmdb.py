@@ -46,7 +46,7 @@ class LmdbReader(Reader):
     left_out: LeftOut = ()
 
     def parts(self, workspace: Path, shard_bytes: int) -> Sequence[Part]:
-        """See `Reader`."""
+        """Returns the parts, see `Reader`."""
         parts: list[Part] = []
         for split in self.splits:
             stem = workspace / split

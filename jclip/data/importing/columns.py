@@ -57,7 +57,7 @@ def plain(name: str) -> str:
 
 
 def position(header: Sequence[str], name: str) -> int | None:
-    """Returns the index of the exact name, or of the only one with the same plain name; None if there is none."""
+    """Returns the index of the exact name, or of the only one with the same plain name; else None."""
     if name in header:
         return header.index(name)
     same = [index for index, each in enumerate(header) if plain(each) == plain(name)]

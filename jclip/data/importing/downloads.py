@@ -22,11 +22,11 @@ class Packed(Reader):
     only: str = ""
 
     def unpack(self, workspace: Path) -> Reader:
-        """See `Reader`. Raises JclipError if an archive is damaged, or has unexpected contents."""
+        """Unpacks the archives, see `Reader`. Raises JclipError if one is damaged, or has unexpected contents."""
         return self.make(*(unpack_once(file, workspace, self.only) for file in self.files))
 
     def parts(self, workspace: Path, shard_bytes: int) -> Sequence[Part]:
-        """See `Reader`."""
+        """Returns the parts, see `Reader`."""
         return self.unpack(workspace).parts(workspace, shard_bytes)
 
 

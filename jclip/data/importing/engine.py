@@ -1,7 +1,7 @@
 """Import from beginning to end: plan, survey, find duplicates, write shards, gather them into a folder.
 
 .NAME.unfinished/     beside the destination, until the import is finished
-  import.json         identity of the import; another import starts anew
+  import.json         identity of the import; another import starts from the beginning
   work/               indices of the source, unpacked archives
   00012.survey.npz, 00012.duplicates.npy, 00012.shard, 00012.shard.json
 """
@@ -238,7 +238,7 @@ def _held(task: Task) -> dict[str, Any]:
 
 
 class _Piece(NamedTuple):
-    """A shard of the folder, and its counts."""
+    """Shard of the folder, and its counts."""
 
     split: str
     shard: Shard

@@ -36,7 +36,7 @@ def _has_pictures(source: Path) -> bool:
 
 @dataclass(frozen=True)
 class Format:
-    """A format.
+    """Format of a source.
 
     Attributes:
       what: description of the source, for the help.

@@ -18,7 +18,7 @@ _CHUNK = 1 << 16
 
 
 class Line(NamedTuple):
-    """A line of a file.
+    """Line of a file.
 
     Attributes:
       number: line number, from 1.
@@ -39,8 +39,7 @@ def scan(
     """Yields the lines of a regular file that are not blank.
 
     Args:
-      file: the file.
-      offset, number: position of the first line to read.
+      file, offset, number: the file, and the position of the first line to read.
       lines: number of lines to read, blank ones included; None for all.
       longest: number of bytes to keep of a line; memory does not grow with longer ones.
 
@@ -109,9 +108,7 @@ def object_of(file: Path, line: Line, fields: Sequence[str] = ()) -> dict[str, A
     except JclipError:
         raise
     except ValueError as error:
-        raise JclipError(
-            f"{file}, line {line.number}: it is not JSON ({error}): correct it, or fetch it again"
-        ) from None
+        raise JclipError(f"{file}, line {line.number}: it is not JSON ({error}): correct or fetch it again") from None
     if not isinstance(value, dict):
         found = text_of(file, line)[:40]
         raise JclipError(f"{file}, line {line.number}: expected a JSON object, found {found}: correct it")

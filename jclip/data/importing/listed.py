@@ -33,7 +33,7 @@ class ListedReader(Reader):
     left_out: LeftOut = ()
 
     def parts(self, workspace: Path, shard_bytes: int) -> Sequence[Part]:
-        """See `Reader`."""
+        """Returns the parts, see `Reader`."""
         parts: list[Part] = []
         for split, entries in self.entries.items():
             sizes = np.array([entry.file.stat().st_size for entry in entries], np.int64)

@@ -34,7 +34,7 @@ class LinesReader(Reader):
     fields: tuple[str, str] = ("english", "chinese")
 
     def parts(self, workspace: Path, shard_bytes: int) -> Sequence[Part]:
-        """See `Reader`. Parallel files must have the same number of lines."""
+        """Returns the parts, see `Reader`. Parallel files must have the same number of lines."""
         starts = [
             Index.made(workspace / f"lines-{number}", partial(_line_starts, file))["start"]
             for number, file in enumerate(self.files)
@@ -133,7 +133,7 @@ class TsvReader(Reader):
     language: str = ""
 
     def parts(self, workspace: Path, shard_bytes: int) -> Sequence[Part]:
-        """See `Reader`."""
+        """Returns the parts, see `Reader`."""
         table = Index.made(workspace / "rows", self._index)
         sizes = np.diff(table["offset"], append=self.files[0].stat().st_size)
         return [

@@ -41,7 +41,7 @@ class ParquetReader(Reader):
     left_out: LeftOut = ()
 
     def parts(self, workspace: Path, shard_bytes: int) -> Sequence[Part]:
-        """See `Reader`."""
+        """Returns the parts, see `Reader`."""
         parts: list[Part] = []
         first = 0
         for file in self.files:

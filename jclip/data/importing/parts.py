@@ -24,7 +24,7 @@ BROKEN_BASE64 = "the picture's base64 is damaged"
 
 
 class Found(NamedTuple):
-    """A record.
+    """Record of a source.
 
     Attributes:
       place: position for messages: "train_imgs.tsv, line 12".
@@ -41,8 +41,7 @@ class Lost(NamedTuple):
     """Entries that cannot become a record.
 
     Attributes:
-      place: as in `Found`.
-      reason: the reason.
+      place, reason: position as in `Found`, and the reason.
       units: number of lost units.
       entries: number of the source's entries; by default, the units.
     """
@@ -79,7 +78,7 @@ class Part(Protocol):
 
 @dataclass(frozen=True)
 class Reader:
-    """An opened source of one format.
+    """Opened source of one format.
 
     Attributes:
       kind: kind of its records.
@@ -100,7 +99,7 @@ class Reader:
 
     @property
     def left_out(self) -> tuple[tuple[str, str], ...]:
-        """Splits and files of the source that are left out because nobody asked for them, each with the reason."""
+        """Splits and files of the source that are left out unless the user asks for them, each with the reason."""
         return ()
 
     def unpack(self, workspace: Path) -> "Reader":

@@ -83,12 +83,12 @@ class FolderReader(Reader):
     items: tuple[Item, ...] = ()
 
     def parts(self, workspace: Path, shard_bytes: int) -> Sequence[Part]:
-        """See `Reader`."""
+        """Returns the parts, see `Reader`."""
         sizes = np.array([(self.folder / item.file).lstat().st_size for item in self.items], np.int64)
         return [_Part(self.split, self, self.items[start:stop]) for start, stop in cut(sizes, shard_bytes)]
 
     def read_as(self, workspace: Path) -> tuple[str, ...]:
-        """See `Reader`."""
+        """Describes how the source was read, see `Reader`."""
         names = any(not item.reason and item.caption is None for item in self.items)
         return ("captions from the pictures' names" if names else "captions from the files beside the pictures",)
 

@@ -108,7 +108,7 @@ class PictureFinder:
             near = self._nearest(place, missing, os.path.isdir)
             return f"there is no folder {_short(missing)} in {place}{near}{self._elsewhere(path)}"
         near = self._nearest(place, path.name, os.path.isfile)
-        return f"looked in {place}{near}{'' if near else self._elsewhere(path)}"
+        return f"searched in {place}{near}{'' if near else self._elsewhere(path)}"
 
     def _nearest(self, place: Path, name: str, wanted: Callable[[Path], bool]) -> str:
         names = self._names(place)[:_NAMES]

@@ -20,7 +20,7 @@ from jclip.data.importing.table_rows import Columns
 from jclip.errors import JclipError
 
 _SEPARATORS = {"\t": "tabs", ";": "semicolons", ",": "commas", "|": "vertical bars"}
-_ROWS = 200  # that are looked at
+_ROWS = 200  # that are read to detect the layout
 
 
 @dataclass(frozen=True)

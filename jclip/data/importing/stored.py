@@ -19,7 +19,7 @@ from jclip.io.json_files import entry, read_object
 from jclip.plain import as_json
 
 REPORT = "report.json"
-_WRITTEN_ANEW = ("dataset_info.json", "features.json", "examples-", "languages-", REPORT)
+_WRITTEN = ("dataset_info.json", "features.json", "examples-", "languages-", REPORT)
 
 
 @dataclass(frozen=True)
@@ -76,10 +76,8 @@ def read_contents(folder: Path) -> Contents:
     }
     known = {name: read_languages(folder, name) for name in shards}
     languages = {name: np.array(found[0])[found[1]] for name, found in known.items() if found is not None}
-    files = tuple(
-        file for file in sorted(folder.iterdir()) if file.is_file() and not file.name.startswith(_WRITTEN_ANEW)
-    )
-    return Contents(kind, classes, shards, languages, _report(folder, kind), files)
+    kept = sorted(file for file in folder.iterdir() if file.is_file() and not file.name.startswith(_WRITTEN))
+    return Contents(kind, classes, shards, languages, _report(folder, kind), tuple(kept))
 
 
 def _report(folder: Path, kind: RecordKind) -> dict[str, Any]:

@@ -65,11 +65,11 @@ class Skipped:
 
 @dataclass(frozen=True)
 class Task:
-    """A part, and the files of its results.
+    """Part of a source, and the files of its results.
 
     Attributes:
       number: number of the part, from 0.
-      part, kind, rules, classes: what is read, and how it is checked and stored.
+      part, kind, rules, classes: the part, and how its records are checked and stored.
       folder: folder of all results.
     """
 

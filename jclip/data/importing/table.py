@@ -52,7 +52,7 @@ class TableReader(Reader):
     said: tuple[str, ...] = ()
 
     def parts(self, workspace: Path, shard_bytes: int) -> Sequence[Part]:
-        """See `Reader`. A record's place in the order is that of its first row."""
+        """Returns the parts, see `Reader`. A record's place in the order is that of its first row."""
         text = self._text(workspace)
         if self.encoding is not None and not text.exists():
             write_utf8(self.file, self.encoding, text)
@@ -62,7 +62,7 @@ class TableReader(Reader):
         return [_Part(self.split, self, workspace, start, stop) for start, stop in cut(sizes, shard_bytes)]
 
     def read_as(self, workspace: Path) -> tuple[str, ...]:
-        """See `Reader`."""
+        """Describes how the source was read, see `Reader`."""
         ways = np.bincount(Index(workspace / "rows")["way"], minlength=len(WAYS)).tolist()
         found = [f"{count:,} rows: {way}" for way, count in zip(WAYS, ways, strict=True) if way and count]
         prefix = [f"{self.root} taken for {self.prefix}"] if self.prefix else []

@@ -28,8 +28,8 @@ class Share:
     """Number or share of pictures to keep for validation.
 
     Attributes:
-      count: the number; None for a share.
-      share: the share, between 0 and 1; None for a number.
+      count: number of pictures; None for a share.
+      share: share of the pictures, between 0 and 1; None for a number.
     """
 
     count: int | None = None

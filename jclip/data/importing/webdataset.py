@@ -52,7 +52,7 @@ class TarReader(Reader):
     left_out: LeftOut = ()
 
     def parts(self, workspace: Path, shard_bytes: int) -> Sequence[Part]:
-        """See `Reader`. Each tar is a part, because a tar cannot be read from its middle."""
+        """Returns the parts, see `Reader`. Each tar is a part, because a tar cannot be read from its middle."""
         return [_Part(self.split, file, self.caption, self.language) for file in self.files]
 
 
@@ -178,7 +178,7 @@ def _groups(file: Path, captions: Sequence[str]) -> Iterator[_Group]:
 
 
 def _odd(name: str, special: bool) -> str:
-    """Returns the reason to ignore a member; empty if there is none."""
+    """Returns the reason to ignore a member; empty for none."""
     parts = PurePosixPath(name).parts
     # webdataset keeps names with two underlines at both ends for itself, and macOS a folder __MACOSX.
     own = not parts or (parts[-1].startswith("__") and parts[-1].partition(".")[0].endswith("__"))

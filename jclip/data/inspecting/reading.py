@@ -84,12 +84,12 @@ def reading(stage: str, source: Source, *, build: bool = True) -> Reading:
         records = source.open()
         if not len(records):
             return replace(base, missing="it is empty")
-        return _looked_at(base, source, records)
+        return _sampled(base, source, records)
     except JclipError as error:
         return replace(base, missing=str(error))
 
 
-def _looked_at(base: Reading, source: Source, records: Sequence[Any]) -> Reading:
+def _sampled(base: Reading, source: Source, records: Sequence[Any]) -> Reading:
     count = len(records)
     places = np.unique(np.linspace(0, count - 1, LOOKED_AT).astype(int)).tolist()
     some: list[Pair | Translation] = []
@@ -97,7 +97,7 @@ def _looked_at(base: Reading, source: Source, records: Sequence[Any]) -> Reading
         with suppress(JclipError):  # the stage's max_unreadable decides about it
             some.append(records[place])
     if not some:
-        return replace(base, missing=f"none of the {len(places)} records that were looked at can be read")
+        return replace(base, missing=f"none of the {len(places)} records of a sample can be read")
     texts = {number for record in some for number in _texts(record)}
     images = {number for record in some if isinstance(record, Pair) for number in record.image_ids}
     noted = _noted(records)

@@ -120,7 +120,5 @@ def read_labels(folder: Path) -> dict[str, list[str]]:
     called = read_object(file, "as names of classes")
     for language, names in called.items():
         if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-            raise JclipError(
-                f"{file}: {shown(language)} must hold a list of names: correct it, or import the data again"
-            )
+            raise JclipError(f"{file}: {shown(language)} must hold a list of names: correct it, or import again")
     return called

@@ -165,8 +165,11 @@ class _Pairs:
         return record.languages or ("",) * len(record.captions)
 
     def select(self, record: StoredPair, kept: Sequence[bool]) -> StoredPair:
-        names = ("captions", "languages", "source_text_ids")
-        return record._replace(**{name: _kept(getattr(record, name), kept) for name in names})
+        return record._replace(
+            captions=_kept(record.captions, kept),
+            languages=_kept(record.languages, kept),
+            source_text_ids=_kept(record.source_text_ids, kept),
+        )
 
 
 class _Parallel:

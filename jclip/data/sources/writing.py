@@ -110,9 +110,8 @@ def gather_shards(
                     _link(shard.file, Path(template.sharded_filepath(shard_index=number, num_shards=len(shards))))
                 size = sum(shard.file.stat().st_size for shard in shards)
                 lengths = [shard.records for shard in shards]
-                found.append(
-                    tfds.core.SplitInfo(name=split, shard_lengths=lengths, num_bytes=size, filename_template=template)
-                )
+                shape = {"shard_lengths": lengths, "num_bytes": size, "filename_template": template}
+                found.append(tfds.core.SplitInfo(name=split, **shape))
             self.info.set_splits(tfds.core.splits.SplitDict(found))
 
     _prepare(Examples, partial)
