@@ -50,8 +50,8 @@ def fetch(name: str) -> Snapshot:
     try:
         # Not `list_repo_files`, which retries for half a minute without a network.
         files = HfApi().model_info(repository, revision=revision, timeout=_PATIENCE).siblings or ()
-        there = {file.rfilename for file in files}
-        weights = next((weights for weights in WEIGHTS if weights in there), None)
+        present = {file.rfilename for file in files}
+        weights = next((weights for weights in WEIGHTS if weights in present), None)
         wanted = [f"*{ending}" for ending in ENDINGS] if weights is None else [shard_pattern(weights)]
         snapshot_download(repository, revision=revision, allow_patterns=_SMALL)
         folder = Path(snapshot_download(repository, revision=revision, allow_patterns=wanted))
@@ -71,7 +71,7 @@ def _cached(repository: str, revision: str | None, name: str, reason: str) -> Sn
     except JclipError as error:
         raise JclipError(f"{unreachable}, and its copy in the cache is incomplete: {error}") from None
     except (OSError, ValueError) as error:
-        if hasattr(error, "snapshot_path"):  # later versions know which files should be there
+        if hasattr(error, "snapshot_path"):  # later versions know which files should exist
             raise JclipError(f"{unreachable}, and its copy in the cache is incomplete: {_first_line(error)}") from None
         raise JclipError(f"{unreachable}: check the name and the network, or give a folder with a copy") from None
     note = f"{name} was read from the cache, commit {folder.name}: it could not be fetched ({reason})"

@@ -75,7 +75,8 @@ def compare(source: Checkpoint, config: ModelConfig, tensors: Mapping[str, Lazy]
         expected = references.observe(source, reference, tower, inputs)
         stacks = frozenset(path.removesuffix("/{i}") for path in reference.layers[tower])
         found = _observe(*_with_used_tokens(config, tensors, tower, inputs), stacks)
-        mask = _token_mask(config, tower, inputs)
+        whole = tower == "image" or format_of(config.text).ends_in_largest_id
+        mask = None if whole else inputs != _pad_id(config)  # the states of padding do not matter
         for name, state in expected.layers.items():
             layers.append((name, *_differences(found.layers[name], state, mask)))
         ours[tower], theirs[tower] = _unit(found.embeddings), _unit(expected.embeddings)
@@ -189,13 +190,6 @@ def _ids(config: ModelConfig) -> np.ndarray:
 def _pad_id(config: ModelConfig) -> int:
     pad_id: int | None = getattr(config.text, "pad_id", None)
     return pad_id or 0
-
-
-def _token_mask(config: ModelConfig, tower: Tower, inputs: np.ndarray) -> np.ndarray | None:
-    """Returns (b, l), True for tokens that are not padding, whose states do not matter; None to compare everything."""
-    if tower == "image" or format_of(config.text).ends_in_largest_id:
-        return None
-    return inputs != _pad_id(config)
 
 
 def _differences(ours: np.ndarray, theirs: np.ndarray, mask: np.ndarray | None) -> tuple[float, float]:

@@ -62,8 +62,8 @@ def check_folder(folder: Path) -> None:
     except OSError as error:
         raise JclipError(f"{folder} cannot be made ({error.strerror}): choose another place") from None
     # The folder itself is not created, because removing it could disturb another run that has just started.
-    there = next(place for place in (folder, *folder.parents) if os.path.exists(place))
-    with _beside(there / "unfinished", Path.touch, folder):
+    existing = next(place for place in (folder, *folder.parents) if os.path.exists(place))
+    with _beside(existing / "unfinished", Path.touch, folder):
         pass
 
 
@@ -206,7 +206,7 @@ def _beside(place: Path, make: Callable[[Path], None], named: Path | None = None
             raise
         elsewhere = error.filename is not None and not Path(str(error.filename)).is_relative_to(partial)
         raise Unfinished(
-            f"{error.filename if elsewhere else place} cannot be written ({error.strerror}): free some space there, or "
+            f"{error.filename if elsewhere else place} cannot be written ({error.strerror}): free some space, or "
             "choose another place"
         ) from None
     finally:

@@ -151,7 +151,7 @@ def test_a_full_destination(way, short, whole, converted, bundles, tmp_path, ref
     pages = sum(-(-file.stat().st_size // 4096) for file in files)
     room = {"of everything": 1, "in the middle": pages // 2, "of one page": pages - 1}[short]
     with broken.full(tmp_path / "disk", 4096 * room):
-        says = r"disk/new/dst cannot be written \(.*\): free some space there, or choose another place"
+        says = r"disk/new/dst cannot be written \(.*\): free some space, or choose another place"
         refused("convert", source, tmp_path / "disk" / "new" / "dst", *options, "--json", says=says)
 
 

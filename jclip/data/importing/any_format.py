@@ -12,7 +12,6 @@ from jclip.data.importing.limits import Limit
 from jclip.data.importing.parts import Reading
 from jclip.data.importing.stored import read_contents, split_folder
 from jclip.data.importing.validation import VALID, Share
-from jclip.data.importing.workers import Run, in_processes
 from jclip.data.sources.folders import open_folder
 from jclip.data.sources.kinds import PAIRS, kind_by_features
 from jclip.errors import JclipError
@@ -32,7 +31,6 @@ def import_pairs(
     *,
     validation: Share | None,
     limit: Limit | None = None,
-    run: Run | None = None,
     progress: Callable[[str, int, int], None] = lambda *_: None,
 ) -> Path:
     """Returns a data folder of pairs with a split "train" and, if `validation` is given, a split "valid".
@@ -44,7 +42,7 @@ def import_pairs(
       reading: the user's options about the source.
       validation: pictures of split "train" that become split "valid" if the source has none.
       limit: maximum number of skipped units; by default a tenth, or none for a benchmark.
-      run: runs the tasks; by default in this process.
+
       progress: called with (what is done, parts done, parts in all).
 
     Raises:
@@ -59,7 +57,6 @@ def import_pairs(
         name,
         asdict(reading),
         limit=limit or (Limit(count=0) if reader.strict else Limit(share=0.1)),
-        run=run or in_processes(1),
         validation=validation,
         own_validation=True,
     )

@@ -44,7 +44,8 @@ def unpack_once(file: Path, workspace: Path, only: str = "") -> Path:
     partial = whole.with_name(f"{file.name}.partial")
     if partial.exists():
         shutil.rmtree(partial)
-    room = _room(file, partial)
+    partial.mkdir(parents=True)
+    room = min(max(_ALWAYS, PACKED * file.stat().st_size), shutil.disk_usage(partial).free)
     with reporting_damage(file):
         for name, stream in _members(file, only):
             path = PurePosixPath(name.replace("\\", "/"))
@@ -74,12 +75,6 @@ def unpack_once(file: Path, workspace: Path, only: str = "") -> Path:
         raise JclipError(f"{file} {f'has no {only}' if only else 'is empty'}: fetch it again")
     partial.rename(whole)
     return whole
-
-
-def _room(file: Path, place: Path) -> int:
-    """Returns the maximum number of bytes that an archive may unpack to."""
-    place.mkdir(parents=True)
-    return min(max(_ALWAYS, PACKED * file.stat().st_size), shutil.disk_usage(place).free)
 
 
 def _members(file: Path, only: str) -> Iterator[tuple[str, IO[bytes]]]:

@@ -78,12 +78,12 @@ class CnClipReader(Reader):
 
 def open_cn_clip(source: Path, reading: Reading, strict: bool = False) -> CnClipReader:
     """Opens a folder of such files. Raises JclipError if there are none, or those of a split are missing."""
-    there = sorted(file.name.removesuffix("_imgs.tsv") for file in source.glob("*_imgs.tsv"))
-    if not there:
+    present = sorted(file.name.removesuffix("_imgs.tsv") for file in source.glob("*_imgs.tsv"))
+    if not present:
         raise JclipError(f"{source} has no SPLIT_imgs.tsv: name the folder that has train_imgs.tsv and its like")
     splits, files, left_out = choose_labelled(
         source,
-        there,
+        present,
         reading,
         lambda split: [source / f"{split}{end}" for end in ("_imgs.tsv", "_texts.jsonl")],
         lambda split: _blind(source / f"{split}_texts.jsonl"),

@@ -74,12 +74,12 @@ def open_lmdb(source: Path, reading: Reading) -> LmdbReader:
         import lmdb  # noqa: F401
     except ImportError:
         raise JclipError("LMDB directories need the package lmdb: pip install 'jclip[data]'") from None
-    there = sorted(folder.parent.name for folder in source.glob("*/pairs"))
-    if not there:
+    present = sorted(folder.parent.name for folder in source.glob("*/pairs"))
+    if not present:
         raise JclipError(f"{source} has no SPLIT/pairs: name the folder that has train/pairs and train/imgs")
     splits, files, left_out = choose_labelled(
         source,
-        there,
+        present,
         reading,
         lambda split: [source / split / part / "data.mdb" for part in ("pairs", "imgs")],
         lambda split: not _samples(source / split / "pairs"),

@@ -12,15 +12,15 @@ LeftOut = tuple[tuple[str, str], ...]
 """Splits and files that are not imported, each with the reason."""
 
 
-def choose_splits(source: Path, there: Sequence[str], reading: Reading) -> tuple[str, ...]:
+def choose_splits(source: Path, present: Sequence[str], reading: Reading) -> tuple[str, ...]:
     """Returns the splits that were asked for, or all: train, valid, test, then others by name.
 
     Raises JclipError if one does not exist.
     """
     for split in reading.splits or ():
-        if split not in there:
-            raise JclipError(f"{source} has no split {split!r}: choose --splits from {', '.join(there)}")
-    ranked = sorted(there, key=lambda split: (USUAL.index(split) if split in USUAL else len(USUAL), split))
+        if split not in present:
+            raise JclipError(f"{source} has no split {split!r}: choose --splits from {', '.join(present)}")
+    ranked = sorted(present, key=lambda split: (USUAL.index(split) if split in USUAL else len(USUAL), split))
     return reading.splits or tuple(ranked)
 
 
@@ -36,7 +36,7 @@ def others(source: Path, taken: Sequence[Path], reason: str) -> LeftOut:
 
 def choose_labelled(
     source: Path,
-    there: Sequence[str],
+    present: Sequence[str],
     reading: Reading,
     files: Callable[[str], Sequence[Path]],
     blind: Callable[[str], bool],
@@ -44,7 +44,7 @@ def choose_labelled(
     """Chooses splits as `choose_splits` does, and leaves out those without labels, as MUGE's test split.
 
     Args:
-      source, there, reading: as for `choose_splits`.
+      source, present, reading: as for `choose_splits`.
       files: returns the files of a split.
       blind: returns True for a split whose texts do not tell their pictures.
 
@@ -54,10 +54,10 @@ def choose_labelled(
     Raises:
       JclipError: a file is missing, or a split that was asked for, or every split, has no labels.
     """
-    splits = choose_splits(source, there, reading)
+    splits = choose_splits(source, present, reading)
     for file in (file for split in splits for file in files(split)):
         if not file.is_file():
-            raise JclipError(f"{file} is missing: fetch it, or choose --splits from {', '.join(there)}")
+            raise JclipError(f"{file} is missing: fetch it, or choose --splits from {', '.join(present)}")
     dark = [split for split in splits if blind(split)]
     left = tuple(split for split in splits if split not in dark)
     if dark and (reading.splits or not left):

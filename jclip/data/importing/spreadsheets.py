@@ -120,9 +120,9 @@ def _separator(file: Path, text: str, whole: bool, wanted: Sequence[str], most: 
         rows = _rows(text, whole, separator)
         if not rows or len(rows[0]) < most:
             continue
-        there = sum(position(rows[0], name) is not None for name in wanted) + sum(named(rows[0]))
+        known = sum(position(rows[0], name) is not None for name in wanted) + sum(named(rows[0]))
         like = sum(_length(row) <= len(rows[0]) and len(row) >= most for row in rows) / len(rows)
-        score = (float(there), like)
+        score = (float(known), like)
         if best is None or score > best[0]:
             best = (score, separator)
     if best is None:

@@ -32,8 +32,8 @@ def open_coco_cn(downloads: Path, reading: Reading, five: bool = False) -> Packe
     """
     lists = find_download(downloads, "coco-cn-version1805v1.1", "its makers: see the README of li-xirong/coco-cn")
     pictures = coco_pictures(downloads)
-    there = ["test"] if five else list(_NAMES)
-    splits = choose_splits(lists, there, reading)
+    present = ["test"] if five else list(_NAMES)
+    splits = choose_splits(lists, present, reading)
     kind = "manually-translated" if five else "human-written"
 
     def make(folder: Path, *folders: Path) -> ListedReader:
