@@ -1,8 +1,8 @@
 """Opens untrusted encoded pictures: by content, in this process, within limits of memory.
 
-Reads only the formats that Pillow decodes by itself. The others are refused by name: EPS starts Ghostscript, IPTC opens
-any format that it holds, WMF is drawn by Windows, BUFR, GRIB and HDF5 need another library's handler, and Pillow reads
-only the header of MPEG. HEIC needs the extra `heic`.
+Reads only the formats that Pillow decodes by itself, and refuses the others by name. EPS starts Ghostscript. IPTC opens
+any format that it holds. WMF is drawn by Windows. BUFR, GRIB and HDF5 need another library's handler. Pillow reads only
+the header of MPEG. HEIC needs the extra `heic`.
 
 The size is checked as soon as the header is read, before any memory is allocated for pixels. Only the first frame of
 an animation is decoded.
@@ -263,8 +263,9 @@ def pillow_allows(megapixels: float) -> Iterator[None]:
 
 
 def _check_size(image: Image.Image, name: str, limit: float) -> None:
-    millions = image.width * image.height / 10**6
-    if millions > limit:
+    pixels = image.width * image.height
+    if pixels > limit * 10**6:
+        millions = pixels / 10**6
         found = f"{math.ceil(millions):,}" if millions >= 10 else f"{millions:.3g}"
         error = unreadable_picture(name, TOO_LARGE, f"{found} megapixels, more than the limit of {limit:g}")
         remedy = f"make it smaller, or set {MEGAPIXELS_VARIABLE}={math.ceil(millions)}"

@@ -77,8 +77,9 @@ def _open_zip(file: Path, handle: BoundedReader) -> TensorFile:
     root = pickles[0].removesuffix("data.pkl")
     # All checksums are 0 if the archive was written without (torch.serialization.set_crc32_options).
     checked = any(info.CRC for info in infos.values())
-    wanted = (f"{root}data.pkl", f"{root}byteorder", f"{root}data/")
-    stored = {name: Member(file, handle, info, checked) for name, info in infos.items() if name.startswith(wanted)}
+    single = (f"{root}data.pkl", f"{root}byteorder")
+    wanted = [name for name in infos if name in single or name.startswith(f"{root}data/")]
+    stored = {name: Member(file, handle, infos[name], checked) for name in wanted}
     order = stored[root + "byteorder"].whole() if root + "byteorder" in stored else b"little"
     if order not in (b"little", b"big"):
         raise JclipError(f"{file}: byte order {order[:20]!a} is neither little nor big: fetch it again")

@@ -1,8 +1,9 @@
 """WordPiece by cn_clip's rules (Yang et al. 2022): lower case, no accents, every CJK character a word.
 
-Differences from `transformers.BertTokenizer`: only categories Cc and Cf are dropped, words have up to 200 characters,
-"[MASK]" in a text is punctuation and a word, and curly double quotes, which the vocabulary lacks, become straight ones.
-Of the 12,000 strings in tests/tokenizers, 8.1 % get other ids (transformers 5.24); of those without quotes, 0.11 %.
+Differences from `transformers.BertTokenizer`: only categories Cc and Cf are dropped, and words have up to 200
+characters. "[MASK]" in a text is punctuation and a word. Curly double quotes, which the vocabulary lacks, become
+straight ones. Of the 12,000 strings in tests/tokenizers, 8.1 % get other ids (transformers 5.24); of those without
+quotes, 0.11 %.
 
 A cased vocabulary keeps case, accents and quotes, as in cn_clip's code.
 """

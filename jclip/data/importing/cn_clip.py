@@ -124,7 +124,7 @@ def _index_pictures(file: Path) -> dict[str, np.ndarray]:
         numbers.append(line.number)
     if line is None:
         raise JclipError(f"{file} is empty: fetch it again")
-    # Each line with a later line of the same id is out of date: which rows are the last of their id?
+    # Of several lines with one id, only the last counts.
     _, from_the_end = np.unique(np.array(ids, np.int64)[::-1], return_index=True)
     last = np.zeros(len(ids), np.int64)
     last[len(ids) - 1 - from_the_end] = 1

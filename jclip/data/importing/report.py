@@ -94,7 +94,7 @@ class ImportReport:
             for what, style, some in (
                 ("skipped", "yellow", split.skipped),
                 ("not read", "", split.beside),
-                ("look at", "yellow", split.remarks),
+                ("odd", "yellow", split.remarks),
             ):
                 for reason, count in sorted(some.counts.items()):
                     places = some.places[reason]

@@ -1,4 +1,4 @@
-"""Contact sheet of a data folder: pictures with their captions, to look at before training."""
+"""Contact sheet of a data folder: pictures with their captions, for a review before training."""
 
 import base64
 import contextlib
