@@ -109,7 +109,7 @@ def test_errors_name_the_folder(tmp_path):
 def test_a_folder_whose_description_is_damaged(tmp_path, file, text):
     write_parallel(tmp_path / "text", SENTENCES)
     (tmp_path / "text" / file).write_text(text)
-    with pytest.raises(JclipError, match=r"text: dataset_info.json or features.json is damaged \(.+\): import"):
+    with pytest.raises(JclipError, match=r"text: its dataset_info.json or features.json is damaged \(.+\): import it"):
         ParallelFolder(str(tmp_path / "text")).open()
 
 

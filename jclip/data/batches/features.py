@@ -100,7 +100,7 @@ class FeatureCache:
                 writer.close()
         except RuntimeError as error:  # array_record's error for any error of the disk
             reason = str(error).partition(";")[0]
-            raise JclipError(f"{self._file(shard)} cannot be written ({reason}): free some disk space") from None
+            raise JclipError(f"{self._file(shard)} cannot be written ({reason}): free some space") from None
 
     def row(self, record: int, picture: int = 0) -> np.ndarray:
         """Returns features of a picture of a record, or of its English text, float32 (d,).

@@ -90,7 +90,7 @@ def groups(opened: OpenSources, captions: Captions, temperature: float | None) -
         return [_whole(number, opened, captions) for number in range(len(opened.sources))]
     split = [group for number in range(len(opened.sources)) for group in _by_language(number, opened, captions)]
     if not any(group.language for group in split):
-        raise JclipError("language_temperature needs texts of known language: import them with it, or omit this")
+        raise JclipError("language_temperature needs known languages: import the data with its languages, or omit it")
     totals: dict[str | None, float] = {}
     for group in split:
         totals[group.language] = totals.get(group.language, 0.0) + group.weight * group.count

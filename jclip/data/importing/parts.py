@@ -153,7 +153,9 @@ class Reading:
     def split(self) -> str:
         """Returns the split of a source without splits, by default "train". Raises JclipError if several are given."""
         if self.splits and len(self.splits) > 1:
-            raise JclipError(f"--splits {','.join(self.splits)}: the source becomes one split: give one name")
+            raise JclipError(
+                f"--splits {','.join(self.splits)}: the source has no splits, and becomes one: give one name"
+            )
         return self.splits[0] if self.splits else "train"
 
 

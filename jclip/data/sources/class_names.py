@@ -52,7 +52,8 @@ def check_distinct(place: Path, names: Iterable[str]) -> None:
         try:
             name.encode()
         except UnicodeEncodeError:
-            raise JclipError(f"{place}: the class folder's name {name!r} is not UTF-8: rename the folder") from None
+            what = f"the name of the class folder {name!r}"
+            raise JclipError(f"{place}: {what} is not UTF-8: rename the folder") from None
         first = seen.setdefault(unicodedata.normalize("NFC", name.strip()), name)
         if first != name:
             raise JclipError(

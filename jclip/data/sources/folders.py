@@ -242,7 +242,8 @@ def read_split(folder: Path, split: str, kind: RecordKind) -> Sequence[Any]:
 
 
 def _damaged(folder: Path, error: Exception) -> JclipError:
-    return JclipError(f"{folder}: dataset_info.json or features.json is damaged ({_first_line(error)}): import again")
+    reason = _first_line(error)
+    return JclipError(f"{folder}: its dataset_info.json or features.json is damaged ({reason}): import it again")
 
 
 def _first_line(error: Exception) -> str:
