@@ -283,8 +283,8 @@ def test_a_split_of_which_nothing_can_be_kept_is_said_in_words(tmp_path):
     with pytest.raises(JclipError) as caught:
         imported(tmp_path / "source", tmp_path / "folder", limit=Limit(share=0.5))
     assert str(caught.value) == (
-        "nothing of split 'valid' can be kept (1 x empty text, 1 x the picture does not decode): correct the source, or "
-        "leave it out with --splits train"
+        "nothing of split 'valid' can be kept (1 x empty text, 1 x the picture does not decode): correct the source, "
+        "or leave it out with --splits train"
     )
 
 
