@@ -41,12 +41,7 @@ _MERGE = "call merge_and_unload() and save the state_dict() of what it returns"
 
 @dataclass(frozen=True)
 class Names:
-    """Names of the tensors in a checkpoint.
-
-    Attributes:
-      plain: Original name by name without WRAPPERS.
-      twins: Second original name of some of these.
-    """
+    """Original names of a checkpoint's tensors by name without WRAPPERS; `twins` are second ones of some."""
 
     plain: Mapping[str, str]
     twins: Mapping[str, str]

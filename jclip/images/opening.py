@@ -74,12 +74,7 @@ _TURNS = {
 
 
 class PictureError(JclipError):
-    """Picture that cannot be used.
-
-    Attributes:
-      kind: one of this module's kinds of trouble, for counting.
-      why: details, such as "182 megapixels, more than the limit of 89".
-    """
+    """Error of a picture: `kind` is one of this module's kinds of trouble, `why` has the details."""
 
     def __init__(self, message: str, kind: str, why: str):
         super().__init__(message)

@@ -11,11 +11,7 @@ from jclip.errors import JclipError, unreadable
 
 
 class NotTaken(JclipError):
-    """Refusal to read a file.
-
-    Attributes:
-      reason: Message without the file's name, by which reports count refusals.
-    """
+    """Refusal to read a file; `reason` is the message without the file's name, by which reports count."""
 
     def __init__(self, message: str, reason: str = ""):
         super().__init__(message)

@@ -14,12 +14,7 @@ from jclip.images.preprocess import Picture, Preprocessing
 
 @dataclass(frozen=True)
 class OpenSources:
-    """Sources of one record kind, and their records.
-
-    Attributes:
-      sources: as configured.
-      records: of each source, in the same order.
-    """
+    """Sources of one record kind, as configured, and the records of each."""
 
     sources: Sequence[Source]
     records: Sequence[Sequence[Any]]

@@ -106,12 +106,7 @@ def reporting_damage(file: Path) -> Iterator[None]:
 
 
 class Member(NamedTuple):
-    """Member of a tar that is not a folder.
-
-    Attributes:
-      name, size: as the tar has them.
-      stream: contents; None for a link or a device.
-    """
+    """Member of a tar that is not a folder; `stream` is None for a link or a device."""
 
     name: str
     size: int
@@ -155,12 +150,7 @@ def _next(tar: tarfile.TarFile, tail: "_Tail") -> tarfile.TarInfo | None:
 
 
 class _Tail:
-    """Stream that remembers the last block that was read; in a complete tar it is zeros.
-
-    Attributes:
-      last: that block.
-      allowance: number of bytes that may be read until it is set again; None for any.
-    """
+    """Stream that remembers its `last` block, which is zeros in a complete tar; `allowance` limits the next bytes."""
 
     def __init__(self, stream: BinaryIO):
         self._stream = stream

@@ -35,12 +35,7 @@ class Choice(NamedTuple):
 
 
 class Found(NamedTuple):
-    """Columns of a table.
-
-    Attributes:
-      picture, caption: the chosen columns.
-      header: True if the first row has the names of the columns.
-    """
+    """Chosen columns of a table; `header` is True if its first row has their names."""
 
     picture: Choice
     caption: Choice

@@ -11,12 +11,7 @@ _ENOUGH = 1000  # units, for saying how many there will be
 
 @dataclass(frozen=True)
 class Limit:
-    """Maximum number of skipped units, or their maximum share.
-
-    Attributes:
-      count: maximum number; None for no such limit.
-      share: maximum share of the units that are read, from 0 to 1.
-    """
+    """Maximum number of skipped units, or their maximum share of the units that are read, from 0 to 1."""
 
     count: int | None = None
     share: float | None = None

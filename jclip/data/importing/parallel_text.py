@@ -22,12 +22,7 @@ _HALF = "only one of the two texts"
 
 @dataclass(frozen=True)
 class LinesReader(Reader):
-    """One file, or parallel files, cut into stretches of lines.
-
-    Attributes:
-      split, language: their split, and the language of the other text.
-      fields: fields of JSON lines, English first.
-    """
+    """One file, or parallel files, cut into stretches of lines. `fields` are those of JSON lines, English first."""
 
     split: str = "train"
     language: str = ""
@@ -121,12 +116,7 @@ def open_moses(source: Path, reading: Reading) -> LinesReader:
 
 @dataclass(frozen=True)
 class TsvReader(Reader):
-    """File with a translation in each row.
-
-    Attributes:
-      columns: English, other, and the language if it has a column.
-      language: language without such a column.
-    """
+    """File with a translation in each row. `columns` are English, other, and the language if it has a column."""
 
     split: str = "train"
     columns: Columns = Columns(("1", "2"), "\t", False)

@@ -60,11 +60,7 @@ class Beside(NamedTuple):
 
 
 class Part(Protocol):
-    """Stretch of the source that becomes one shard. It is pickled, and holds only names and numbers.
-
-    Attributes:
-      split: name of its split.
-    """
+    """Stretch of the source that becomes one shard of a split. It is pickled, and holds only names and numbers."""
 
     @property
     def split(self) -> str: ...  # noqa: D102

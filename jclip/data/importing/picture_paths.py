@@ -45,12 +45,7 @@ def is_there(path: Path) -> bool:
 
 
 class PictureFinder:
-    """Finds pictures below a folder.
-
-    Args:
-      root: folder that names are relative to.
-      prefix: beginning of absolute names that `root` replaces, such as "C:/Users/li/"; empty for none.
-    """
+    """Finds pictures below `root`, which replaces `prefix` at the beginning of absolute names ("C:/Users/li/")."""
 
     def __init__(self, root: Path, prefix: str = ""):
         self._root, self._prefix = root, prefix

@@ -25,12 +25,7 @@ _ALL = 1 << 63  # picture numbers are below it
 
 @dataclass(frozen=True)
 class Share:
-    """Number or share of pictures to keep for validation.
-
-    Attributes:
-      count: number of pictures; None for a share.
-      share: share of the pictures, between 0 and 1; None for a number.
-    """
+    """Number of pictures to keep for validation, or their share, between 0 and 1; the other one is None."""
 
     count: int | None = None
     share: float | None = None

@@ -40,11 +40,7 @@ _FAR = "picture and caption are too far from each other in the tar: sort it by n
 
 @dataclass(frozen=True)
 class TarReader(Reader):
-    """Tars, in the order of their names.
-
-    Attributes:
-      caption: key in JSON members; None prefers KEY.txt, then the key "caption".
-    """
+    """Tars, in the order of their names. A `caption` of None prefers KEY.txt, then the key "caption"."""
 
     split: str = "train"
     caption: str | None = None
