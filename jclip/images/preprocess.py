@@ -5,7 +5,7 @@ Axes: b batch, h height, w width, c channels.
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import jax
 import jax.numpy as jnp
@@ -76,10 +76,7 @@ class Preprocessing:
 def to_array(preprocessing: Preprocessing, picture: Picture, name: str = "") -> np.ndarray:
     """Returns a picture as uint8 (size, size, 3), not yet normalised: a quarter of the bytes to move to the device.
 
-    Args:
-      preprocessing: settings.
-      picture: a PIL image, a path, encoded bytes, or uint8 (h, w, 3).
-      name: name for messages; by default the path.
+    `picture` is a PIL image, a path, encoded bytes, or uint8 (h, w, 3). Messages call it `name`, by default its path.
 
     Raises:
       JclipError: it is not a picture, or cannot be read; the message names it.
@@ -94,8 +91,7 @@ def to_array(preprocessing: Preprocessing, picture: Picture, name: str = "") -> 
 def opened(preprocessing: Preprocessing, picture: Picture, name: str = "") -> Image.Image:
     """Returns the picture decoded, over the background if there is one; else in its own mode.
 
-    Raises:
-      JclipError: it cannot be read; the message names it.
+    Raises JclipError if it cannot be read; the message names it.
     """
     name = name or _called(picture)
     image = open_picture(picture, name, preprocessing.orientation)
@@ -105,13 +101,16 @@ def opened(preprocessing: Preprocessing, picture: Picture, name: str = "") -> Im
 
 
 def fitted(preprocessing: Preprocessing, image: Image.Image, name: str) -> Image.Image:
-    """Returns the picture resized to (size, size), in its own mode.
-
-    Raises:
-      JclipError: it is too elongated to be cropped; the message names it.
-    """
+    """Returns the picture resized to (size, size), in its own mode. Raises JclipError if it is too long to crop."""
     size = preprocessing.size
-    return _squashed(image, size) if preprocessing.resize == "squash" else _cropped(image, size, name)
+    if preprocessing.resize == "squash":
+        return image.resize((size, size), Image.Resampling.BICUBIC)
+    shorter = min(image.size)
+    width, height = (int(size * side / shorter) for side in image.size)
+    if width * height > _MOST_PIXELS:
+        raise _too_long(image, name, f"scale its shorter side to {size}")
+    left, top = round((width - size) / 2), round((height - size) / 2)
+    return image.resize((width, height), Image.Resampling.BICUBIC).crop((left, top, left + size, top + size))
 
 
 def rgb(image: Image.Image) -> Image.Image:
@@ -138,11 +137,8 @@ def open_picture(
 ) -> Image.Image:
     """Returns the picture decoded, in its own size, in a mode that `modes.to_convertible` keeps.
 
-    Args:
-      picture: as in `to_array`.
-      name: name for messages.
-      orientation: as in `Preprocessing`.
-      megapixels: maximum size, in millions of pixels; by default `opening.max_megapixels()`.
+    `picture` is as in `to_array`, `orientation` as in `Preprocessing`. `megapixels` is the maximum size, in millions of
+    pixels; by default `opening.max_megapixels()`.
 
     Raises:
       JclipError: it is not a picture, or cannot be read; the message names it.
@@ -159,17 +155,12 @@ def open_picture(
         data = picture if isinstance(picture, bytes) else opening.read_picture(picture, name)
         image = opening.open_header(data, name, megapixels)
     else:
-        raise JclipError(f"{name} is {_kind(picture)}, but must be {_WANTED}")
+        kind = "None" if picture is None else f"of type {type(picture).__name__}"
+        wanted = "a PIL image, a path, encoded bytes, or a uint8 array (height, width, 3)"
+        raise JclipError(f"{name} is {kind}, but must be {wanted}")
     opening.load(image, name, megapixels)
     result = to_convertible(image, name)
     return opening.turned(result, opening.orientation_of(image)) if orientation == "apply" else result
-
-
-_WANTED = "a PIL image, a path, encoded bytes, or a uint8 array (height, width, 3)"
-
-
-def _kind(value: Any) -> str:
-    return "None" if value is None else f"of type {type(value).__name__}"
 
 
 def _flattened(image: Image.Image, background: tuple[int, int, int], trim: bool, name: str) -> Image.Image:
@@ -179,19 +170,6 @@ def _flattened(image: Image.Image, background: tuple[int, int, int], trim: bool,
             image = _trimmed(image, name)
         image = Image.alpha_composite(Image.new("RGBA", image.size, background), image)
     return image.convert("RGB")
-
-
-def _squashed(image: Image.Image, size: int) -> Image.Image:
-    return image.resize((size, size), Image.Resampling.BICUBIC)
-
-
-def _cropped(image: Image.Image, size: int, name: str) -> Image.Image:
-    shorter = min(image.size)
-    width, height = (int(size * side / shorter) for side in image.size)
-    if width * height > _MOST_PIXELS:
-        raise _too_long(image, name, f"scale its shorter side to {size}")
-    left, top = round((width - size) / 2), round((height - size) / 2)
-    return image.resize((width, height), Image.Resampling.BICUBIC).crop((left, top, left + size, top + size))
 
 
 def _trimmed(image: Image.Image, name: str) -> Image.Image:

@@ -47,7 +47,7 @@ def test_a_place_that_is_taken(command, tmp_path, monkeypatch, capsys):
     (tmp_path / "out.html").mkdir()
     (tmp_path / "texts.tsv").write_text("red\t红\n", encoding="utf-8")
     assert main([*command, "out.html"]) == 1
-    assert "out.html is there already: move it away, or choose another name" in capsys.readouterr().err
+    assert "out.html exists already: move it away, or choose another name" in capsys.readouterr().err
     assert sorted(os.listdir(tmp_path)) == ["out.html", "texts.tsv"]
 
 

@@ -110,7 +110,7 @@ def put(key, value, dtype=np.float32):
         (lambda t: [t.pop(k) for k in [*t] if ".layer.1." in k], r"config.json: text_config.num_hidden_layers is 2"),
         (
             lambda t: t.update(extra=t["logit_scale"]),
-            "extra has no place in this model: the file is of another version",
+            "extra has no place in this model: it is of another version",
         ),
         (lambda t: t.update({IMAGE_KEY.replace("1", "999999999"): t[IMAGE_KEY]}), "layers.999999999.* has no place"),
         (lambda t: t.update({TEXT_KEY.replace("layer", "layers"): t[TEXT_KEY]}), "two names of one tensor: remove one"),

@@ -45,8 +45,8 @@ def bundles(tmp_path_factory):
     ("name", "to", "says"),
     [
         ("resnet", "hf", "transformers has no CLIP with a ResNet and a BERT: write this one with --to cn-clip"),
-        ("encoder", "hf", "is a text encoder alone, and --to writes two towers: compose it with --image and --text"),
-        ("encoder", "cn-clip", "is a text encoder alone, and --to writes two towers: compose it"),
+        ("encoder", "hf", "has no image tower, which --to needs: compose it with --image and --text"),
+        ("encoder", "cn-clip", "has no image tower, which --to needs: compose it"),
         ("altclip", "cn-clip", "cn_clip has no model with an XLM-R and a head: write this one with --to hf"),
         (
             "odd",
@@ -120,7 +120,7 @@ def test_a_destination_that_is_there(what, whole, bundles, tmp_path, refused):
         (place / "inside").mkdir(parents=True)
     else:
         place.symlink_to("nowhere")
-    says = f"{place} is there already: move it away, or choose another name"
+    says = f"{place} exists already: move it away, or choose another name"
     refused("convert", whole, place, "--json", says=says)
     refused("convert", "--image", whole, "--text", whole, place, "--json", says=says)
     refused("convert", bundles / "altclip" / "bundle", place, "--to", "hf", "--json", says=says)
@@ -151,7 +151,7 @@ def test_a_full_destination(way, short, whole, converted, bundles, tmp_path, ref
     pages = sum(-(-file.stat().st_size // 4096) for file in files)
     room = {"of everything": 1, "in the middle": pages // 2, "of one page": pages - 1}[short]
     with broken.full(tmp_path / "disk", 4096 * room):
-        says = r"disk/new/dst cannot be written \(.*\): free some space there, or choose another place"
+        says = r"disk/new/dst cannot be written \(.*\): free some space, or choose another place"
         refused("convert", source, tmp_path / "disk" / "new" / "dst", *options, "--json", says=says)
 
 
@@ -219,7 +219,7 @@ def test_who_still_writes_is_left_alone(tmp_path):
             (second / "second").touch()
         assert first.is_dir()
         (tmp_path / "dst" / "second").rename(tmp_path / "dst" / "seen")
-        with pytest.raises(JclipError, match="is there already"), whole_file(tmp_path / "dst"):
+        with pytest.raises(JclipError, match="exists already"), whole_file(tmp_path / "dst"):
             pass
         (tmp_path / "dst").rename(tmp_path / "elsewhere")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["dst", "elsewhere"]

@@ -205,7 +205,7 @@ def test_open_clips_configuration(tmp_path):
     with pytest.raises(JclipError, match="resize_mode is longest"):
         read(resize_mode="longest")
     (tmp_path / "open_clip_config.json").write_text('{"model_cfg": {}}')
-    with pytest.raises(JclipError, match="not an open_clip configuration .*: 'vision_cfg' is missing"):
+    with pytest.raises(JclipError, match="not open_clip's configuration .*: 'vision_cfg' is missing"):
         read_preprocessing(tmp_path, OTHER)
     (tmp_path / "preprocessor_config.json").write_text("{}")
     assert read_preprocessing(tmp_path, OTHER) == Preprocessing(224, CLIP_MEAN, CLIP_STD, "crop")

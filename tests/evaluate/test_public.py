@@ -58,7 +58,7 @@ def test_retrieval(model, small_bundle, tmp_path, capsys):
     names = {file.name for file in (tmp_path / "out").iterdir()}
     assert {"results.json", "report.html", "report.md", "test_predictions.jsonl"} <= names
     assert jclip.evaluate.read_results(tmp_path / "out") == evaluation.results
-    with pytest.raises(JclipError, match="is there already"):
+    with pytest.raises(JclipError, match="exists already"):
         evaluation.write(tmp_path / "out")
 
 

@@ -112,7 +112,7 @@ def test_tokens_that_somebody_added_to_a_bert(tmp_path):
         np.testing.assert_array_equal(back(texts, 52), expected)
     file = tmp_path / "ours" / "tokenizer_config.json"
     file.write_text(file.read_text().replace('"21129"', '"21140"'))
-    with pytest.raises(JclipError, match=r"tokenizer_config\.json gives <X> another id than .*vocab\.txt: mend it"):
+    with pytest.raises(JclipError, match=r"tokenizer_config\.json gives <X> another id than .*vocab\.txt: correct it"):
         load_tokenizer(tmp_path / "ours")
 
 
@@ -129,5 +129,5 @@ def test_a_tokenizer_stays_of_the_kind_it_was_saved_as(chinese, tmp_path):
     xlmr.save(tmp_path / "xlmr")
     assert load_tokenizer(tmp_path / "xlmr", "bert").kind == "xlmr"
     for tokenizer, kind in ((xlmr, "bert"), (chinese, "clip_bpe")):
-        with pytest.raises(JclipError, match=f"a {tokenizer.kind} vocabulary is none of kind {kind}: load another"):
+        with pytest.raises(JclipError, match=f"a {tokenizer.kind} vocabulary does not fit kind {kind}: load another"):
             tokenizer.as_kind(kind)

@@ -120,7 +120,7 @@ def test_a_bundle_that_cannot_be_written_costs_no_step(toy_run, tmp_path):
     workdir.mkdir()
     in_the_way = workdir / f"1-{toy_run.stages[0].name}"
     in_the_way.touch()
-    with pytest.raises(JclipError, match="is there already"):
+    with pytest.raises(JclipError, match="exists already"):
         train(toy_run, workdir)
     assert standing(workdir) == (0, 2, 2)
     in_the_way.unlink()

@@ -1,4 +1,4 @@
-"""ImportReport of an import: counts, skipped entries and reasons, for terminals and as JSON."""
+"""Report of an import: counts, skipped entries and reasons, for terminals and as JSON."""
 
 from collections import Counter
 from dataclasses import dataclass, field
@@ -38,7 +38,7 @@ class SplitReport:
 
 @dataclass
 class ImportReport:
-    """ImportReport of a whole import.
+    """Report of a whole import.
 
     Attributes:
       format, kind: format and record kind.
@@ -94,7 +94,7 @@ class ImportReport:
             for what, style, some in (
                 ("skipped", "yellow", split.skipped),
                 ("not read", "", split.beside),
-                ("look at", "yellow", split.remarks),
+                ("odd", "yellow", split.remarks),
             ):
                 for reason, count in sorted(some.counts.items()):
                     places = some.places[reason]

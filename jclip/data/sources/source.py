@@ -26,8 +26,7 @@ class Source(Protocol):
         """Share in a mixture, relative to the other sources of the stage."""
 
     def open(self, preprocessing: Preprocessing | None = None) -> Sequence[Any]:
-        """Returns the records; a source may decode and resize its pictures by `preprocessing`.
+        """Returns the records. A source may decode and resize its pictures by `preprocessing`.
 
-        Raises:
-          JclipError: the data cannot be read.
+        Raises JclipError if the data cannot be read.
         """
