@@ -111,7 +111,7 @@ def test_a_wrong_word_is_named_with_the_choices(recipe, name, word, choices):
 )
 def test_a_number_without_sense_is_named_with_the_mend(chinese_clip, name, values, mend):
     for value in values:
-        with pytest.raises(JclipError, match=rf"^{re.escape(name)}[a-z0-9.]* is [a-z0-9.-]*: give {mend}$"):
+        with pytest.raises(JclipError, match=rf"^{re.escape(name)}[a-z0-9.]* is [a-z0-9.-]*, but must be {mend}$"):
             check(changed(chinese_clip, name, value))
 
 
