@@ -23,7 +23,7 @@ from jclip.models.dual_encoder import DualEncoderConfig
 from jclip.models.text_encoder import TextEncoderConfig
 
 Role = Literal["all", "image", "text"]
-"""What a source provides: a whole model, or one tower of a composed model."""
+"""Part that a source provides: a whole model, or one tower of a composed model."""
 Part = ImportedModel | Bundle
 """An open source: a checkpoint or a bundle."""
 

@@ -21,7 +21,7 @@ def complaints(source: str) -> Iterator[tuple[int, str]]:
         for child in ast.iter_child_nodes(node):
             if isinstance(child, ast.Expr) and isinstance(child.value, ast.Constant) and type(child.value.value) is str:
                 text = child.value.value
-                is_verb = isinstance(node, ast.FunctionDef) and not _is_property(node)
+                is_verb = isinstance(node, ast.FunctionDef) and child is node.body[0] and not _is_property(node)
                 if _FORBIDDEN.match(text) or (is_verb and not _VERB.match(text)):
                     yield child.lineno, text.splitlines()[0]
                 yield from ((child.lineno, entry[0].strip()) for entry in _ENTRY.finditer(text))

@@ -28,7 +28,7 @@ from jclip.io.reading import LARGEST_PICTURE, NotTaken, files_under, read_regula
 
 FILES, NAMES = "files", "names"
 CAPTIONS = (FILES, NAMES)
-"""Where captions are: in files beside the pictures, or in the pictures' names."""
+"""Places of captions: files beside the pictures, or the pictures' names."""
 
 _SYSTEM = ("@eaDir", "Thumbs.db", "desktop.ini", "__MACOSX")
 _HIDDEN = "hidden file, or one of the system (as .DS_Store)"

@@ -17,7 +17,7 @@ class SplitReport:
     """Counts of a split.
 
     Attributes:
-      records, units, shards, languages: what was written.
+      records, units, shards, languages: numbers of what was written.
       skipped: units that were skipped.
       found: number of the source's entries (files, members, rows, pairs); each is in a record, `skipped`, or `beside`.
       moved: units that --validation moved to another split; negative for units that were moved here.
@@ -44,7 +44,7 @@ class ImportReport:
       format, kind: format and record kind.
       splits: counts by split.
       left_out: splits and files that were not imported, each with the reason.
-      read_as: how the source was read, in words.
+      read_as: description of the source as it was read.
     """
 
     format: str
