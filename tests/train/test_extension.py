@@ -15,8 +15,10 @@ from jclip import rules
 from jclip.bundle import Bundle, load_bundle, save_bundle
 from jclip.cli import main
 from jclip.config import from_json, kind_of, to_json
+from jclip.data.batches.examples import PairExamples
 from jclip.data.sources.records import Pair
 from jclip.errors import JclipError
+from jclip.images.on_host import HostAugmentation
 from jclip.images.preprocess import normalise
 from jclip.inference import load
 from jclip.models.build import init_variables, shapes
@@ -54,6 +56,9 @@ class ImageDistillation(Objective):
 
     def open(self):
         return load_bundle(self.bundle)
+
+    def batches(self, make, opened):
+        return make(lambda sources, decoder: PairExamples(sources, decoder(HostAugmentation())))
 
     def program(self, context: Context) -> Program:
         side, number = context.preprocessing.size, context.rows((), jnp.int32)
