@@ -90,7 +90,7 @@ def test_padding_never_matters(config):
     np.testing.assert_allclose(run(model, variables, tight[2:, :6])[0], embeddings[2], atol=1e-5)  # alone, unpadded
 
 
-@BOTH
+@pytest.mark.parametrize("config", [pytest.param(WWM, marks=pytest.mark.slow), XLM_R], ids=["wwm", "xlm-r"])
 def test_padding_rows_get_no_gradient(config):
     # PyTorch keeps the padding row of an embedding fixed; here the loss does not depend on it.
     model = Bert(config, 5)

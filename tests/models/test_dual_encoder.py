@@ -203,7 +203,10 @@ def test_interface(name):
     np.testing.assert_allclose(state @ variables["params"]["text"]["projection"]["kernel"], text, atol=1e-5)
 
 
-@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize(
+    "name",
+    ["clip", "chinese-clip-resnet", *(pytest.param(n, marks=pytest.mark.slow) for n in ("chinese-clip", "altclip"))],
+)
 def test_a_tower_needs_its_own_parameters_alone(name):
     # A teacher consists of its text tower only.
     config = FAMILIES[name]

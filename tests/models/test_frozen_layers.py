@@ -1,5 +1,6 @@
 """Frozen first layers in their own stack: the same numbers, and no backward pass through them."""
 
+import functools
 from dataclasses import replace
 
 import jax
@@ -68,6 +69,7 @@ def test_the_same_numbers(family, first):
     )
 
 
+@functools.cache
 def flops(tower, layers, *, frozen=0, remat="none", gradient=False):
     """Returns the FLOPs of a tower's forward pass, or of its gradient in all layers except the frozen ones."""
     sizes = {**KINDS, tower: replace(KINDS[tower], layers=layers)}
