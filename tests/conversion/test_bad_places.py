@@ -265,8 +265,8 @@ def test_verify_against_another_checkpoint(converted, source, tensors, refused):
     other[TEXT_KEY].view(np.uint8)[0] ^= 1
     write_safetensors(source / WEIGHTS, other)
     says = (
-        rf"{converted} fails its checks \(files: changed since the conversion: model\.safetensors; parameters: not equal: "
-        r"text/layers/mlp_norm/bias\): convert it again, or give the SRC of its conversion"
+        rf"{converted} fails its checks \(files: changed since the conversion: model\.safetensors; parameters: not "
+        r"equal: text/layers/mlp_norm/bias\): convert it again, or give the SRC of its conversion"
     )
     refused("verify", converted, source, says=says, printed=True)
     refused("verify", converted, source, "--json", says=says, printed=True)
