@@ -117,10 +117,10 @@ def check_pictures(there, sizes):
 
 @pytest.mark.parametrize("name", quick("altclip_v4", "cn_clip_released", "clip_hf"))
 def test_strings_of_every_length(name, converted):
-    check_strings(converted(name), (13, 100))  # in two batches, and in one
+    check_strings(converted(name), (100,))  # in one batch
 
 
-@pytest.mark.parametrize("name", quick("altclip_v4", "chinese_clip_hf", "clip_hf"))
+@pytest.mark.parametrize("name", quick("altclip_v4", "clip_hf"))
 def test_ids_of_every_length_padded_and_of_some_unpadded(name, converted):
     check_padded(converted(name), (13,))
     check_unpadded(converted(name), [(7, 3)])

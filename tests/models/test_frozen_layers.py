@@ -97,8 +97,14 @@ def test_frozen_layers_cost_their_forward_pass(tower):
     assert whole > 1.3 * bound
 
 
-@pytest.mark.parametrize("tower", KINDS)
-@pytest.mark.parametrize("remat", ["none", "layers"])
+@pytest.mark.parametrize(
+    ("tower", "remat"),
+    [
+        *((tower, "none") for tower in KINDS),
+        ("bert", "layers"),
+        *(pytest.param(tower, "layers", marks=pytest.mark.slow) for tower in KINDS if tower != "bert"),
+    ],
+)
 def test_no_backward_pass_through_frozen_layers(tower, remat):
     """Beyond the forward pass, the cost is that of a tower that has only the other layers."""
     below = flops(tower, 5, frozen=3, remat=remat, gradient=True) - flops(tower, 5)

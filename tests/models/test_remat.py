@@ -1,5 +1,7 @@
 """Rematerialisation costs arithmetic, saves memory, and changes no gradient."""
 
+from itertools import pairwise
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -21,7 +23,7 @@ TOWERS = {
     "vit": (Vit(VitConfig(25, 5, 24, 12, 3), 11), random_images(16, 25), {}),
     "bert": (Bert(BERT, 5), IDS, RNGS),
     "clip": (ClipText(ClipTextConfig(97, 40, 48, 12, 4), 5), IDS, {}),
-    "resnet": (ResNet(ResNetConfig(64, (6, 1, 1, 1), 8, 4), 13), random_images(8, 64), {"train": True}),
+    "resnet": (ResNet(ResNetConfig(64, (4, 1, 1, 1), 8, 4), 13), random_images(8, 64), {"train": True}),
 }
 
 
@@ -56,12 +58,16 @@ def test_stored_bytes_and_arithmetic(tower):
 
 
 @pytest.mark.parametrize(
-    "tower", ["bert", *(pytest.param(name, marks=pytest.mark.slow) for name in TOWERS if name != "bert")]
+    ("tower", "policies"),
+    [
+        ("bert", ("none", "layers")),
+        *(pytest.param(tower, ("none", "dots", "layers"), marks=pytest.mark.slow) for tower in TOWERS),
+    ],
 )
-def test_compiled_memory_and_gradients(tower):
+def test_compiled_memory_and_gradients(tower, policies):
     """The compiled programs use less memory likewise, and the gradients are the same."""
     gradients, memory = [], []
-    for remat in ("none", "dots", "layers"):
+    for remat in policies:
         loss, params = gradient(tower, remat)
         compiled = jax.jit(jax.grad(loss)).lower(params).compile()
         gradients.append(compiled(params))
@@ -70,7 +76,7 @@ def test_compiled_memory_and_gradients(tower):
         largest = max(float(jnp.abs(leaf).max()) for leaf in jax.tree.leaves(other))
         jax.tree.map(lambda a, b, atol=1e-5 * largest: np.testing.assert_allclose(a, b, atol=atol), gradients[0], other)
     if tower != "resnet":  # its blocks are not a scan, and XLA's CPU compiler undoes the rematerialisation there
-        assert memory[2] < 0.7 * memory[1] < 0.7 * 0.7 * memory[0]
+        assert all(less < 0.7 * more for more, less in pairwise(memory))
 
 
 def test_an_unknown_word_says_so():

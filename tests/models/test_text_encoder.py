@@ -40,7 +40,7 @@ def test_the_mean_of_padding_alone_is_no_nan():
     assert _POOLS["mean"](jnp.ones((1, 3, 2)), jnp.zeros((1, 3), bool)).tolist() == [[0, 0]]
 
 
-@pytest.mark.parametrize("pooling", ["cls", "mean"])
+@pytest.mark.parametrize("pooling", [pytest.param("cls", marks=pytest.mark.slow), "mean"])
 def test_padding_never_matters(pooling):
     model = build_model(TextEncoderConfig(TEXT, pooling))
     variables = random_variables(model, IDS)
