@@ -112,6 +112,7 @@ def test_positions_by_hand(config, expected):
     np.testing.assert_array_equal(Bert(config, 5)._positions(ids != config.pad_id), expected)
 
 
+@pytest.mark.slow
 def test_dropout_acts_in_training_only():
     model, ids = Bert(WWM, 5), ragged_ids([4, 7], WWM.vocab_size, WWM.pad_id)
     variables = random_variables(model, ids)
@@ -126,7 +127,7 @@ def test_dropout_acts_in_training_only():
     assert (np.abs(many.mean(axis=0) - evaluated) / spread).max() < 1
 
 
-@pytest.mark.parametrize("config", [WWM, XLM_R])
+@XLM_R_QUICK
 def test_the_longest_text_and_one_more(config):
     model = Bert(config, 5)
     variables = random_variables(model, jnp.full((1, 4), 7))

@@ -50,7 +50,11 @@ def apart(params, first: tuple[int, int]):
     return split
 
 
-@pytest.mark.parametrize(("family", "first"), [("bert", (2, 3)), ("bert", (5, 4)), ("clip", (0, 1))], ids=str)
+@pytest.mark.parametrize(
+    ("family", "first"),
+    [("bert", (2, 3)), ("bert", (5, 4)), pytest.param("clip", (0, 1), marks=pytest.mark.slow)],
+    ids=str,
+)
 def test_the_same_numbers(family, first):
     config = CONFIGS[family]
     whole, split = DualEncoder(config), DualEncoder(config, frozen_layers=first)

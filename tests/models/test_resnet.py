@@ -81,7 +81,8 @@ def test_batch_norm_by_hand():
 
 def test_a_block_begins_as_its_shortcut():
     x = jnp.asarray(random_images(1, 4).reshape(1, 4, 1, 12))
-    out, variables = Bottleneck(3, 1, jnp.float32).init_with_output(jax.random.key(0), x, train=False)
+    made = jax.jit(functools.partial(Bottleneck(3, 1, jnp.float32).init_with_output, train=False))
+    out, variables = made(jax.random.key(0), x)
     np.testing.assert_array_equal(out, nn.relu(x))
     np.testing.assert_array_equal(variables["params"]["norm_3"]["scale"], 0)
 
@@ -134,6 +135,7 @@ class TrainingBlock(nn.Module):
         return Bottleneck(3, 2, jnp.float32)(x_bhwc, True)
 
 
+@pytest.mark.slow
 def test_gradients_through_global_statistics():
     """Gradients of batch norm too, by which one device's images act on another's."""
     block = TrainingBlock()
