@@ -159,6 +159,7 @@ def test_layers_are_stacked_and_initialised_apart():
     np.testing.assert_allclose(kernels.std(), 0.02, rtol=0.05)
 
 
+@pytest.mark.slow
 def test_bfloat16_comes_near():
     config = WWM
     reference = hf(config)
