@@ -76,7 +76,7 @@ def test_duplicates_by_hand(which, kind, duplicates, expected):
     assert loss == pytest.approx(expected, abs=1e-6)
 
 
-@pytest.mark.parametrize("impl", FORMS)
+@pytest.mark.parametrize("impl", ["dense", pytest.param("chunked", marks=pytest.mark.slow), "ring"])
 def test_positives_by_hand(impl):
     # Logits [[2, 0], [0, 2]]. Both texts are positives of both images: log(e^2 + 1) less the mean of 2 and 0.
     image, same = jnp.eye(2), jnp.zeros(2, int)
@@ -138,7 +138,7 @@ def test_any_batch_at_any_scale_is_the_oracle(
 @pytest.mark.parametrize(
     ("kind", "duplicates", "impl", "devices", "size", "width", "chunk"),
     [
-        ("softmax", "positives", "chunked", 1, 16, 9, 5),
+        pytest.param("softmax", "positives", "chunked", 1, 16, 9, 5, marks=pytest.mark.slow),
         pytest.param("sigmoid", "mask", "chunked", 2, 40, 16, 64, marks=pytest.mark.slow),
         ("softmax", "mask", "chunked", 8, 64, 32, 24),
         pytest.param("sigmoid", "positives", "ring", 1, 16, 9, 5, marks=pytest.mark.slow),
@@ -193,7 +193,9 @@ def test_the_axes_of_a_batch_are_those_of_the_towers():
     assert _axes("ring", mesh, None, 8) == BATCH_AXES
 
 
-@pytest.mark.parametrize(("kind", "impl"), [("softmax", "ring"), ("sigmoid", "chunked")])
+@pytest.mark.parametrize(
+    ("kind", "impl"), [("softmax", "ring"), pytest.param("sigmoid", "chunked", marks=pytest.mark.slow)]
+)
 def test_the_batch_may_be_split_over_several_axes(impl, kind):
     mesh = mesh_of(8, data=2, fsdp=2, tensor=2)
     batch = (*features(SIZE, WIDTH, 0.5), *ids(SIZE, 16))
