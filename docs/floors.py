@@ -1,0 +1,130 @@
+"""Draws the floors of the house, docs/floors.svg: `python -m docs.floors`.
+
+The floors are `FLOORS` of tests/test_layout.py, which the tests enforce. The lines are imports. Those that follow from
+others are omitted: a line from train to bundle and one from bundle to models, none from train to models. So are those
+to the ground, which everything imports.
+"""
+
+import ast
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from html import escape
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+FILE = Path(__file__).with_suffix(".svg")
+EXTENDED = {"models", "stages", "data", "conversion"}
+"""Rooms with an interface for kinds of your own: towers, objectives, sources, and importers and families."""
+
+_GROUND = 4  # floors
+_SWING = 0.2  # by which floors of one room alternate, as a share of the width: lines then pass beside them
+_WIDTH, _ROW, _BOX, _LETTER = 980, 58, 30, 8.2  # pixels
+_STYLE = (
+    "text{font:14px ui-monospace,Menlo,Consolas,monospace;fill:#1f2933;text-anchor:middle}"
+    ".floor{fill:#f5f7fa}.room{fill:#fff;stroke:#7b8794}.file{fill:#fff;stroke:#cbd2d9;stroke-dasharray:3 2}"
+    ".open{fill:#e3f2fd;stroke:#1976d2}.import{fill:none;stroke:#9aa5b1;stroke-opacity:.75}.note{font-size:12px}"
+)
+
+_NOTES = (
+    "A room imports from floors below. Solid: folder. Dashed: file. Blue: can be extended from other packages.",
+    "A line is an import. Omitted: imports that follow from others, and imports of the ground.",
+)
+
+
+def floors() -> list[list[str]]:
+    """Returns the names of the rooms on each floor, from the ground up."""
+    tree = ast.parse((ROOT / "tests" / "test_layout.py").read_text(encoding="utf-8"))
+    for node in tree.body:
+        if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name) and node.targets[0].id == "FLOORS":
+            return [sorted(rooms) for rooms in ast.literal_eval(node.value)]
+    raise LookupError("tests/test_layout.py has no FLOORS")
+
+
+def files(room: str) -> list[Path]:
+    """Returns the source files of a room: a module, or a package whose folder may be a link."""
+    module = ROOT / "jclip" / f"{room}.py"
+    if module.exists():
+        return [module]
+    walk = os.walk(ROOT / "jclip" / room, followlinks=True)
+    return sorted(Path(folder, name) for folder, _, names in walk for name in names if name.endswith(".py"))
+
+
+def imported(file: Path) -> Iterator[str]:
+    """Yields the rooms that a file imports."""
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        names = [alias.name for alias in node.names] if isinstance(node, ast.Import | ast.ImportFrom) else []
+        if isinstance(node, ast.ImportFrom):
+            names = [f"{node.module}.{name}" for name in names]
+        for name in names:
+            top, _, rest = name.partition(".")
+            if top == "jclip":
+                yield rest.partition(".")[0]
+
+
+def imports(rooms: Sequence[Sequence[str]]) -> dict[str, set[str]]:
+    """Returns the rooms below that each room imports, without those that follow from others."""
+    level = {room: number for number, row in enumerate(rooms) for room in row}
+    direct = {
+        room: {
+            other for file in files(room) for other in imported(file) if level.get(other, level[room]) < level[room]
+        }
+        for room in level
+    }
+    reached: dict[str, set[str]] = {}
+    for room in level:  # from the ground up
+        reached[room] = direct[room].union(*(reached[other] for other in direct[room]))
+    return {
+        room: {other for other in found if not any(other in reached[third] for third in found)}
+        for room, found in direct.items()
+    }
+
+
+def places(rooms: Sequence[Sequence[str]], below: Mapping[str, set[str]]) -> dict[str, float]:
+    """Returns the horizontal place of each room, in 0..1: near what it imports, so that lines cross less."""
+    place: dict[str, float] = {}
+    for number, row in enumerate(rooms):
+        centre = {room: sum(place[o] for o in below[room]) / len(below[room]) if below[room] else 0.5 for room in row}
+        row = sorted(row, key=lambda room: (centre[room], room))
+        if len(row) == 1:
+            place[row[0]] = 0.5 + _SWING * (-1) ** number
+        else:
+            place |= {room: (i + 0.5) / len(row) for i, room in enumerate(row)}
+    return place
+
+
+def picture() -> str:
+    """Returns the SVG."""
+    rows = floors()
+    ground = {room for row in rows[:_GROUND] for room in row} - {"io"}
+    below = {room: others - ground for room, others in imports(rows).items()}
+    place = places(rows, below)
+    height = _ROW * len(rows) + 6 + 18 * len(_NOTES)
+    at: dict[str, tuple[float, float, float]] = {}
+    shapes = []
+    for number, row in enumerate(rows):
+        y = _ROW * (len(rows) - 1 - number) + 6
+        shapes.append(f'<rect class="floor" x="6" y="{y}" width="{_WIDTH - 12}" height="{_ROW - 8}" rx="6"/>')
+        for room in row:
+            width = round(len(room) * _LETTER + 22)
+            at[room] = (round(place[room] * _WIDTH - width / 2), y + (_ROW - 8 - _BOX) / 2, width)
+    for room, others in below.items():
+        for other in sorted(others):
+            (x, y, width), (x2, y2, width2) = at[room], at[other]
+            start, end, top = x + width / 2, x2 + width2 / 2, y + _BOX
+            middle = (y2 - top) / 2
+            path = f"M{start:g} {top:g}C{start:g} {top + middle:g} {end:g} {y2 - middle:g} {end:g} {y2:g}"
+            shapes.append(f'<path class="import" d="{path}"/>')
+    for room, (x, y, width) in at.items():
+        kind = "open" if room in EXTENDED else "file" if (ROOT / "jclip" / f"{room}.py").exists() else "room"
+        shapes.append(f'<rect class="{kind}" x="{x:g}" y="{y:g}" width="{width}" height="{_BOX}" rx="5"/>')
+        shapes.append(f'<text x="{x + width / 2:g}" y="{y + 20:g}">{escape(room)}</text>')
+    for number, note in enumerate(_NOTES):
+        y = _ROW * len(rows) + 18 * (number + 1)
+        shapes.append(f'<text class="note" x="{_WIDTH / 2:g}" y="{y}">{escape(note)}</text>')
+    head = f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH} {height}" width="{_WIDTH}">'
+    background = f'<rect width="{_WIDTH}" height="{height}" fill="#fff"/>'
+    return "\n".join([head, f"<style>{_STYLE}</style>", background, *shapes, "</svg>", ""])
+
+
+if __name__ == "__main__":
+    FILE.write_text(picture(), encoding="utf-8")
