@@ -26,7 +26,7 @@ _STYLE = (
 )
 
 _NOTES = (
-    "A room imports from floors below. Solid: folder. Dashed: file. Blue: can be extended from other packages.",
+    "A room imports from floors below. Solid: folder. Dashed: file. Blue: has an interface for kinds of your own.",
     "A line is an import. Omitted: imports that follow from others, and imports of the ground.",
 )
 
@@ -65,9 +65,7 @@ def imports(rooms: Sequence[Sequence[str]]) -> dict[str, set[str]]:
     """Returns the rooms below that each room imports, without those that follow from others."""
     level = {room: number for number, row in enumerate(rooms) for room in row}
     direct = {
-        room: {
-            other for file in files(room) for other in imported(file) if level.get(other, level[room]) < level[room]
-        }
+        room: {other for file in files(room) for other in imported(file) if level.get(other, level[room]) < level[room]}
         for room in level
     }
     reached: dict[str, set[str]] = {}
