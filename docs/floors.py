@@ -100,25 +100,25 @@ def picture() -> str:
     at: dict[str, tuple[float, float, float]] = {}
     shapes = []
     for number, row in enumerate(rows):
-        y = _ROW * (len(rows) - 1 - number) + 6
-        shapes.append(f'<rect class="floor" x="6" y="{y}" width="{_WIDTH - 12}" height="{_ROW - 8}" rx="6"/>')
+        top = _ROW * (len(rows) - 1 - number) + 6
+        shapes.append(f'<rect class="floor" x="6" y="{top}" width="{_WIDTH - 12}" height="{_ROW - 8}" rx="6"/>')
         for room in row:
-            width = round(len(room) * _LETTER + 22)
-            at[room] = (round(place[room] * _WIDTH - width / 2), y + (_ROW - 8 - _BOX) / 2, width)
+            wide = round(len(room) * _LETTER + 22)
+            at[room] = (round(place[room] * _WIDTH - wide / 2), top + (_ROW - 8 - _BOX) / 2, wide)
     for room, others in below.items():
         for other in sorted(others):
             (x, y, width), (x2, y2, width2) = at[room], at[other]
-            start, end, top = x + width / 2, x2 + width2 / 2, y + _BOX
-            middle = (y2 - top) / 2
-            path = f"M{start:g} {top:g}C{start:g} {top + middle:g} {end:g} {y2 - middle:g} {end:g} {y2:g}"
+            start, end, foot = x + width / 2, x2 + width2 / 2, y + _BOX
+            middle = (y2 - foot) / 2
+            path = f"M{start:g} {foot:g}C{start:g} {foot + middle:g} {end:g} {y2 - middle:g} {end:g} {y2:g}"
             shapes.append(f'<path class="import" d="{path}"/>')
     for room, (x, y, width) in at.items():
         kind = "open" if room in EXTENDED else "file" if (ROOT / "jclip" / f"{room}.py").exists() else "room"
         shapes.append(f'<rect class="{kind}" x="{x:g}" y="{y:g}" width="{width}" height="{_BOX}" rx="5"/>')
         shapes.append(f'<text x="{x + width / 2:g}" y="{y + 20:g}">{escape(room)}</text>')
     for number, note in enumerate(_NOTES):
-        y = _ROW * len(rows) + 18 * (number + 1)
-        shapes.append(f'<text class="note" x="{_WIDTH / 2:g}" y="{y}">{escape(note)}</text>')
+        line = _ROW * len(rows) + 18 * (number + 1)
+        shapes.append(f'<text class="note" x="{_WIDTH / 2:g}" y="{line}">{escape(note)}</text>')
     head = f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH} {height}" width="{_WIDTH}">'
     background = f'<rect width="{_WIDTH}" height="{height}" fill="#fff"/>'
     return "\n".join([head, f"<style>{_STYLE}</style>", background, *shapes, "</svg>", ""])

@@ -21,7 +21,7 @@ ENGLISH, CHINESE = ((ROOT / name).read_text(encoding="utf-8") for name in ("READ
 def blocks(text):
     """Fenced blocks as lists of lines, without comments."""
     found = re.findall(r"^```(\w*)\n(.*?)\n```$", text, re.MULTILINE | re.DOTALL)
-    return [(kind, [line.partition("  #")[0].rstrip() for line in block.splitlines()]) for kind, block in found]
+    return [(kind, [re.sub(r"\s+# .*", "", line) for line in block.splitlines()]) for kind, block in found]
 
 
 COMMAND_LINES = [
