@@ -9,6 +9,7 @@ import ast
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from html import escape
+from itertools import permutations
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
@@ -17,7 +18,6 @@ EXTENDED = {"models", "stages", "data", "conversion"}
 """Rooms with an interface for kinds of your own: towers, objectives, sources, and importers and families."""
 
 _GROUND = 4  # floors
-_SWING = 0.2  # by which floors of one room alternate, as a share of the width: lines then pass beside them
 _WIDTH, _ROW, _BOX, _LETTER = 980, 58, 30, 8.2  # pixels
 _STYLE = (
     "text{font:14px ui-monospace,Menlo,Consolas,monospace;fill:#1f2933;text-anchor:middle}"
@@ -77,16 +77,34 @@ def imports(rooms: Sequence[Sequence[str]]) -> dict[str, set[str]]:
     }
 
 
-def places(rooms: Sequence[Sequence[str]], below: Mapping[str, set[str]]) -> dict[str, float]:
-    """Returns the horizontal place of each room, in 0..1: near what it imports, so that lines cross less."""
-    place: dict[str, float] = {}
-    for number, row in enumerate(rooms):
-        centre = {room: sum(place[o] for o in below[room]) / len(below[room]) if below[room] else 0.5 for room in row}
-        row = sorted(row, key=lambda room: (centre[room], room))
-        if len(row) == 1:
-            place[row[0]] = 0.5 + _SWING * (-1) ** number
-        else:
-            place |= {room: (i + 0.5) / len(row) for i, room in enumerate(row)}
+def width(room: str) -> int:
+    """Returns the width of a room's box, pixels."""
+    return round(len(room) * _LETTER + 22)
+
+
+def places(rows: Sequence[Sequence[str]], below: Mapping[str, set[str]]) -> dict[str, float]:
+    """Returns the horizontal centre of each room, pixels, chosen so that few lines pass behind other rooms."""
+    level = {room: number for number, row in enumerate(rows) for room in row}
+    lines = [(room, other) for room, others in below.items() for other in sorted(others)]
+
+    def cost(place: Mapping[str, float]) -> float:
+        total = 0.0
+        for room, other in lines:
+            start, end = place[room], place[other]
+            total += abs(start - end) / _WIDTH
+            for number in range(level[other] + 1, level[room]):
+                # The curve of `picture`, near the row's upper edge, middle and lower edge.
+                for part in (-0.25, 0.0, 0.25):
+                    t = (level[room] - number - part) / (level[room] - level[other])
+                    x = start + (end - start) * t * t * (3 - 2 * t)
+                    total += sum(abs(x - place[each]) < width(each) / 2 + 8 for each in rows[number])
+        return total
+
+    place = {room: _WIDTH * (i + 0.5) / len(row) for row in rows for i, room in enumerate(row)}
+    for row in rows[_GROUND - 1 :] * 4:
+        columns = range(max(len(row), 7 if len(row) == 1 else 0))
+        choices = permutations([_WIDTH * (i + 0.5) / len(columns) for i in columns], len(row))
+        place |= min((dict(zip(row, each, strict=True)) for each in choices), key=lambda each: cost(place | each))
     return place
 
 
@@ -97,25 +115,26 @@ def picture() -> str:
     below = {room: others - ground for room, others in imports(rows).items()}
     place = places(rows, below)
     height = _ROW * len(rows) + 6 + 18 * len(_NOTES)
-    at: dict[str, tuple[float, float, float]] = {}
+    at: dict[str, tuple[float, float]] = {}
     shapes = []
     for number, row in enumerate(rows):
         top = _ROW * (len(rows) - 1 - number) + 6
         shapes.append(f'<rect class="floor" x="6" y="{top}" width="{_WIDTH - 12}" height="{_ROW - 8}" rx="6"/>')
         for room in row:
-            wide = round(len(room) * _LETTER + 22)
-            at[room] = (round(place[room] * _WIDTH - wide / 2), top + (_ROW - 8 - _BOX) / 2, wide)
+            at[room] = (round(place[room]), top + (_ROW - 8 - _BOX) / 2)
     for room, others in below.items():
         for other in sorted(others):
-            (x, y, width), (x2, y2, width2) = at[room], at[other]
-            start, end, foot = x + width / 2, x2 + width2 / 2, y + _BOX
+            (start, y), (end, y2) = at[room], at[other]
+            foot = y + _BOX
             middle = (y2 - foot) / 2
             path = f"M{start:g} {foot:g}C{start:g} {foot + middle:g} {end:g} {y2 - middle:g} {end:g} {y2:g}"
             shapes.append(f'<path class="import" d="{path}"/>')
-    for room, (x, y, width) in at.items():
+    for room, (x, y) in at.items():
         kind = "open" if room in EXTENDED else "file" if (ROOT / "jclip" / f"{room}.py").exists() else "room"
-        shapes.append(f'<rect class="{kind}" x="{x:g}" y="{y:g}" width="{width}" height="{_BOX}" rx="5"/>')
-        shapes.append(f'<text x="{x + width / 2:g}" y="{y + 20:g}">{escape(room)}</text>')
+        shapes.append(
+            f'<rect class="{kind}" x="{x - width(room) / 2:g}" y="{y:g}" width="{width(room)}" height="{_BOX}" rx="5"/>'
+        )
+        shapes.append(f'<text x="{x:g}" y="{y + 20:g}">{escape(room)}</text>')
     for number, note in enumerate(_NOTES):
         line = _ROW * len(rows) + 18 * (number + 1)
         shapes.append(f'<text class="note" x="{_WIDTH / 2:g}" y="{line}">{escape(note)}</text>')
