@@ -87,7 +87,7 @@ def places(rows: Sequence[Sequence[str]], below: Mapping[str, set[str]]) -> dict
     level = {room: number for number, row in enumerate(rows) for room in row}
     lines = [(room, other) for room, others in below.items() for other in sorted(others)]
 
-    def cost(place: Mapping[str, float]) -> float:
+    def cost(place: dict[str, float]) -> float:
         total = 0.0
         for room, other in lines:
             start, end = place[room], place[other]
@@ -101,10 +101,10 @@ def places(rows: Sequence[Sequence[str]], below: Mapping[str, set[str]]) -> dict
         return total
 
     place = {room: _WIDTH * (i + 0.5) / len(row) for row in rows for i, room in enumerate(row)}
-    for row in rows[_GROUND - 1 :] * 4:
+    for row in [*rows[_GROUND - 1 :]] * 4:
         columns = range(max(len(row), 7 if len(row) == 1 else 0))
         choices = permutations([_WIDTH * (i + 0.5) / len(columns) for i in columns], len(row))
-        place |= min((dict(zip(row, each, strict=True)) for each in choices), key=lambda each: cost(place | each))
+        place = min((place | dict(zip(row, each, strict=True)) for each in choices), key=cost)
     return place
 
 
