@@ -9,7 +9,6 @@ import sys
 from pathlib import Path
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import optax
 from PIL import Image
@@ -40,13 +39,13 @@ def main(table: Path, out: Path, steps: int = 300) -> None:
         value, metrics = losses.contrastive_loss(image, text, params["logit_scale"], text_ids_b=batch["meaning"])
         return value, (metrics, stats)
 
-    optimizer = optax.adamw(optax.warmup_cosine_decay_schedule(0.0, 2e-3, 20, steps))
+    optimizer = optax.adamw(optax.cosine_decay_schedule(2e-3, steps))
     params = models.init_variables(config, jax.random.key(0))["params"]
     state = train.TrainState(trainable=params, frozen={}, stats={}, slots=optimizer.init(params))
     step = jax.jit(train.make_step(loss, optimizer), donate_argnums=0)
     for number in range(steps):
-        some = np.random.default_rng(number).choice(len(rows), min(BATCH, len(rows)), replace=False)
-        batch = {"image": jnp.asarray(images[some]), "text": jnp.asarray(ids[some]), "meaning": meanings[some]}
+        some = np.random.default_rng(number).choice(len(rows), BATCH)
+        batch = {"image": images[some], "text": ids[some], "meaning": meanings[some]}
         state, metrics = step(state, {}, batch, jax.random.key(number))
         if number % 50 == 49 or number == steps - 1:
             print(f"step {number + 1}: loss {metrics['loss']:.3f}")
