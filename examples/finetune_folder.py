@@ -54,7 +54,7 @@ def main() -> None:
     outcome = train.run(run, asked.out / "run")
     for name, model in (("before", before), ("after", jclip.load(outcome.best))):
         found = evaluate.retrieval(model, asked.out / "valid", split="valid", resamples=0)
-        print(f"{name}: mean recall {found.results.tests[0].figures['mean_recall']:.1f}%")
+        print(f"{name}: mean recall {found.results.tests[0].figures['mean_recall']:.1%}")
 
 
 if __name__ == "__main__":
