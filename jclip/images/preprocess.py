@@ -5,7 +5,7 @@ Axes: b batch, h height, w width, c channels.
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import numpy as np
 from PIL import Image
