@@ -5,10 +5,8 @@ Axes: b batch, h height, w width, c channels.
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 from PIL import Image
 
@@ -18,6 +16,9 @@ from jclip.images.modes import to_convertible
 from jclip.images.opening import is_picture_name as is_picture_name
 from jclip.images.opening import picture_endings as picture_endings
 from jclip.ranges import Range, Size, check_ranges
+
+if TYPE_CHECKING:
+    import jax
 
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
@@ -120,8 +121,10 @@ def rgb(image: Image.Image) -> Image.Image:
     return image if image.mode == "RGB" else image.convert("RGB")
 
 
-def normalise(preprocessing: Preprocessing, images_bhwc: jax.Array) -> jax.Array:
+def normalise(preprocessing: Preprocessing, images_bhwc: "jax.Array") -> "jax.Array":
     """Returns normalised float32 (b, h, w, 3) of values in 0..255, of any dtype."""
+    import jax.numpy as jnp  # here, so that processes that only read pictures start without jax
+
     mean, std = jnp.asarray(preprocessing.mean), jnp.asarray(preprocessing.std)
     return (images_bhwc.astype(jnp.float32) / 255 - mean) / std
 

@@ -187,11 +187,11 @@ def test_interrupted(moment, large, tmp_path):
     assert listing(tmp_path) == {}
 
 
-def test_killed_and_run_again(large, tmp_path):
+def test_killed_and_run_again(large, whole, tmp_path):
     assert stopped(large, tmp_path, "writing", signal.SIGKILL)[0] == -signal.SIGKILL
     (left,) = (tmp_path / "new").iterdir()
     assert re.fullmatch(r"\.dst\.\w+\.\w+\.partial", left.name)
-    assert main(["convert", str(large), str(tmp_path / "new" / "dst"), "--json"]) == 0
+    assert main(["convert", str(whole), str(tmp_path / "new" / "dst"), "--json"]) == 0
     assert [path.name for path in (tmp_path / "new").iterdir()] == ["dst"]
 
 
@@ -265,8 +265,8 @@ def test_verify_against_another_checkpoint(converted, source, tensors, refused):
     other[TEXT_KEY].view(np.uint8)[0] ^= 1
     write_safetensors(source / WEIGHTS, other)
     says = (
-        rf"{converted} does not hold \(files: changed since the conversion: model\.safetensors; parameters: not equal: "
-        r"text/layers/mlp_norm/bias\): convert again, or name the SRC"
+        rf"{converted} fails its checks \(files: changed since the conversion: model\.safetensors; parameters: not "
+        r"equal: text/layers/mlp_norm/bias\): convert it again, or give the SRC of its conversion"
     )
     refused("verify", converted, source, says=says, printed=True)
     refused("verify", converted, source, "--json", says=says, printed=True)

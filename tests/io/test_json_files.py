@@ -244,8 +244,6 @@ def test_an_object_is_read(tmp_path):
 
 INTERNAL = {
     # Messages between the processes of a run, and records that a checkpoint protects with a digest.
-    "jclip/train/caching.py",
-    "jclip/train/loop.py",
     "jclip/parallel/processes.py",
     "jclip/checkpoint.py",
     # Written by the same import; if it is damaged, the import starts again.

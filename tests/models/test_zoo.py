@@ -1,5 +1,6 @@
 """Every published model has exactly the published number of parameters. Shapes only: nothing is allocated."""
 
+import functools
 import math
 
 import jax
@@ -40,6 +41,7 @@ def count(tree) -> int:
     return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(tree))
 
 
+@functools.cache
 def shapes(name: str):
     return build.shapes(zoo.get_config(name))["params"]
 
