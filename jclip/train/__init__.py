@@ -11,6 +11,7 @@ Names:
   Contrastive, TeacherLearning: objectives.
   Budget: length of a stage, in steps, epochs or examples.
   Optimizer: update rule, learning-rate schedule and weight decay.
+  Retrieval, Classification, Probe: evaluations during a run.
   Outcome: result of a run: bundles, position, and whether it has finished.
   make_step: returns the pure training step of a loss and an optimizer.
   TrainState: parameters, statistics and optimizer slots.
@@ -30,6 +31,9 @@ if TYPE_CHECKING:
     from jclip.stages import Program as Program
     from jclip.stages import Stage as Stage
     from jclip.train.configuration import Run as Run
+    from jclip.train.evaluations import Classification as Classification
+    from jclip.train.evaluations import Probe as Probe
+    from jclip.train.evaluations import Retrieval as Retrieval
     from jclip.train.objectives.contrastive import Contrastive as Contrastive
     from jclip.train.objectives.teacher_learning import TeacherLearning as TeacherLearning
     from jclip.train.outcome import Outcome as Outcome

@@ -111,7 +111,7 @@ class Records(Sequence[Record], Generic[Record]):
 
 @kind_of(Source)
 @dataclass(frozen=True)
-class PairFolder:
+class PairFolder(Source):
     """Images with captions, in a folder that `jclip data import` or `write_pairs` wrote.
 
     Attributes:
@@ -135,7 +135,7 @@ class PairFolder:
 
 @kind_of(Source)
 @dataclass(frozen=True)
-class ParallelFolder:
+class ParallelFolder(Source):
     """Parallel text, in a folder that `jclip data import` or `write_parallel` wrote.
 
     Attributes:
