@@ -16,7 +16,8 @@ class Arithmetic:
     """FLOPs of a step, counted once per batch shape, without recomputation by remat and micro-batches."""
 
     def __init__(self, part: StageParts):
-        stage, towers = replace(part.stage, micro_batches=1), part.context.towers.clone(remat="none")
+        stage, towers = replace(part.stage, micro_batches=1), part.context.towers
+        towers = towers.clone(compute=replace(towers.compute, remat="none"))
         self._program = stage.objective.program(replace(part.context, stage=stage, towers=towers))
         self._step = make_step(self._program.loss, part.optimizer)
         self._part = part

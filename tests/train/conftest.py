@@ -6,6 +6,7 @@ from dataclasses import replace
 import pytest
 
 from tests.train import toy
+from tests.train.assembled import assemble_once
 from tests.train.runs import RECIPES, reduced
 
 
@@ -31,6 +32,12 @@ def _recipe(name, made_once):
         (folder / "run.pickle").write_bytes(pickle.dumps(reduced(name, folder / "inputs")))
 
     return pickle.loads((made_once(f"recipe_{name.split('/')[0]}", make) / "run.pickle").read_bytes())
+
+
+@pytest.fixture(autouse=True)
+def _assembled_once(monkeypatch):
+    """A toy that trains again in this process compiles nothing again."""
+    monkeypatch.setattr("jclip.train.preparing.assemble", assemble_once)
 
 
 @pytest.fixture(scope="session")

@@ -72,7 +72,7 @@ def kill_until_finished(run, workdir, kills, seed):
     return count
 
 
-@pytest.mark.parametrize("kills", [3, pytest.param(20, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("kills", [2, pytest.param(20, marks=pytest.mark.slow)])
 def test_killed_at_any_moment_a_run_ends_the_same_to_the_bit(saving, tmp_path, kills):
     run = toy(saving, steps=400 if kills > 3 else 60)
     count = kill_until_finished(run, tmp_path / "run", kills, seed=kills)

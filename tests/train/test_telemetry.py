@@ -117,7 +117,7 @@ def test_every_log_step_is_in_the_journal_on_the_board_and_on_a_line(toy_run, tm
 def test_a_line_names_the_figures_and_the_time_that_is_left(tmp_path, monkeypatch):
     now = iter([100.0, 100.0 + 3 * 60])
     monkeypatch.setattr("jclip.train.logging.progress.time", types.SimpleNamespace(monotonic=lambda: next(now)))
-    figures = {"loss": 1.0, "text_to_image_r1": 0.5, "image_to_text_r1": 0.5, "logit_scale": 14.3, "gradient_norm": 2.0}
+    figures = {"loss": 1.0, "text_to_image_r1": 0.5, "image_to_text_r1": 0.5, "scale": 14.3, "gradient_norm": 2.0}
     speed = {"learning_rate": 1e-4, "pairs_per_second_per_device": 100.0, "mfu": 0.4, "data_wait": 0.1, "padding": 0.2}
     with (tmp_path / "out").open("w") as out, ProgressWatcher(Console(file=out, width=200), "run") as watcher:
         watcher.stage_begins("contrastive", 10, 100, number=2, count=3)

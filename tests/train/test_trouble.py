@@ -17,7 +17,7 @@ from jclip.stages import Budget
 from jclip.train.logging.sinks import read_journal
 from jclip.train.loop import train
 from tests.train.runs import Watch, assert_same_bundles, holey_pairs, losses
-from tests.train.toy import toy
+from tests.train.toy import larger, toy
 
 
 def standing(workdir):
@@ -70,8 +70,7 @@ async def _refuse(*_, **__):
 @pytest.mark.parametrize("what", ["bytes", "files"])
 def test_a_full_disk_is_named_and_older_checkpoints_survive(one_stage, disk, what, monkeypatch, capfd, tmp_path):
     # A state that is larger than what is left for the log.
-    large = replace(one_stage.model, text=replace(one_stage.model.text, vocab_size=2**16))
-    one_stage, workdir = replace(one_stage, model=large), disk / "run"
+    one_stage, workdir = larger(one_stage, 2**16), disk / "run"
     train(one_stage, workdir, stop_after=1)
     kept = {path: path.stat().st_mtime_ns for path in (workdir / "checkpoints").rglob("*")}
     capfd.readouterr()
@@ -171,7 +170,7 @@ def test_unreadable_pictures(one_stage, pairs, tmp_path):
     message = (
         rf"^{pairs.folder}: the picture of record (\d+) \(index \1 of examples-train.array_record-00000-of-00001\) "
         r"cannot be read as a picture \(.*\): repair or remove it, or "
-        r"raise stages\.0\.max_unreadable \(now 0\): so many are replaced by others$"
+        r"raise stages\.0\.max_unreadable \(now 0\), the number of replaced ones$"
     )
     # Refused with all steps before it saved, however often it is run.
     with pytest.raises(JclipError, match=message):
