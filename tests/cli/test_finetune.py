@@ -196,7 +196,7 @@ def test_what_cannot_be(place, start, few, tmp_path, capsys):
     (taken / "thesis.txt").write_text("mine")
     for words, message in (
         ((tmp_path / "none", few, tmp_path / "a"), "none"),
-        ((start, tmp_path / "none.csv", tmp_path / "a"), "there is no"),
+        ((start, tmp_path / "none.csv", tmp_path / "a"), "none.csv does not exist"),
         ((start, one, tmp_path / "a"), "needs two different pictures"),
         ((start, equal, tmp_path / "b"), "all captions to train on are equal"),
         ((start, few, taken), "holds something else"),
