@@ -107,7 +107,7 @@ def test_a_cased_vocabulary_stays_cased(tmp_path):
 
 def test_what_cannot_be_written(tmp_path):
     words = write_tokenizer("wordpiece", tmp_path / "tokenizer")
-    with pytest.raises(JclipError, match="altclip has a xlmr tokenizer, and this one is wordpiece"):
+    with pytest.raises(JclipError, match="altclip has a xlmr tokenizer, this one is wordpiece"):
         write_hf_processor(tmp_path, "altclip", words, Preprocessing(), 52)
     with pytest.raises(JclipError, match="transformers cannot trim pictures"):
         write_hf_processor(tmp_path, "chinese-clip", words, Preprocessing(background=(0, 0, 0), trim=True), 52)

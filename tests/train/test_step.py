@@ -64,7 +64,7 @@ def test_micro_batches_change_nothing(recipe):
     (whole, expected), (parts, found) = gradients(dropout=True), gradients(dropout=True, micro_batches=2)
     assert parts == pytest.approx(whole, rel=1e-6)
     for path, leaf in expected.items():
-        np.testing.assert_allclose(found[path], leaf, rtol=0, atol=1e-6 * np.abs(leaf).max() + 1e-9, err_msg=path)
+        np.testing.assert_allclose(found[path], leaf, rtol=0, atol=4e-6 * np.abs(leaf).max() + 1e-9, err_msg=path)
     assert gradients(dropout=False)[0] != pytest.approx(whole, rel=1e-3)  # dropout did act
 
 
