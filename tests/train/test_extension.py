@@ -1,6 +1,6 @@
 """An objective from outside jclip: trained, sharded, moved to another mesh and loaded, with no change to its files.
 
-It distils the features of a frozen image tower into another, smaller one. The towers are toys.
+It distils the features of a frozen image tower into another, smaller one.
 """
 
 from dataclasses import dataclass, replace
@@ -14,6 +14,7 @@ import pytest
 from jclip import rules
 from jclip.bundle import Bundle, load_bundle, save_bundle
 from jclip.cli import main
+from jclip.cli.configs import _Loaded
 from jclip.config import from_json, kind_of, to_json
 from jclip.data.batches.examples import PairExamples
 from jclip.data.sources.records import Pair
@@ -89,22 +90,21 @@ class ImageDistillation(Objective):
 
 
 @pytest.fixture(scope="module")
-def distillation(tmp_path_factory, toy_run):
-    """A run of the objective on toy towers, over two axes of the mesh."""
+def distillation(tmp_path_factory, chinese_clip):
+    """A run of the objective over two axes of the mesh."""
     folder = tmp_path_factory.mktemp("teacher")
-    model = replace(toy_run.model, image=replace(toy_run.model.image, depth=4))
+    model = replace(chinese_clip.model, image=replace(chinese_clip.model.image, layers=3))
     params = jax.device_get(init_variables(model, jax.random.key(3)))["params"]
-    save_bundle(Bundle(model, params, load_tokenizer(toy_run.tokenizer), toy_run.preprocessing, 16), folder)
+    save_bundle(Bundle(model, params, load_tokenizer(chinese_clip.tokenizer), chinese_clip.preprocessing, 16), folder)
     stage = replace(
-        toy_run.stages[0],
+        chinese_clip.stages[0],
         name="distil",
         objective=ImageDistillation(str(folder), model),
         trains=((r"image/.*", True), (r".*", False)),
         budget=Budget(steps=4),
-        optimizer=Optimizer(learning_rate=1e-1, eps=1e-3),
+        optimizer=Optimizer(learning_rate=1e-2, eps=1e-3),
     )
-    # The toys' tables of tokens are not split over the axis "tensor".
-    return replace(toy_run, name="distilled", stages=(stage,), mesh=MeshShape(data=2, fsdp=4), max_replicated=1.0)
+    return replace(chinese_clip, name="distilled", stages=(stage,), mesh=MeshShape(data=2, fsdp=4), dtype="float32")
 
 
 def test_it_trains_sharded_and_moves_to_another_mesh_and_its_bundle_loads(distillation, tmp_path):
@@ -144,7 +144,7 @@ def test_it_is_checked_written_and_read_as_the_others_are(distillation):
 
 
 def test_its_fields_are_options(distillation, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr("jclip.cli.configs.load_config", lambda file: distillation)
+    monkeypatch.setattr("jclip.cli.configs._load", lambda name: _Loaded(name, lambda: distillation))
     file = str(tmp_path / "config.py")
     assert main(["plan", file, "--no-compile", "--stages.0.objective.weight", "2"]) == 0
     assert "image distillation" in capsys.readouterr().out
