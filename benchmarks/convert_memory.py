@@ -1,10 +1,10 @@
-"""How much memory conversions take at full size, against the size of the checkpoint. Exits with 1 where it is too much.
+"""Peak memory of conversions at full size, relative to the size of the checkpoint. Exits with 1 if it is too high.
 
     python -m benchmarks.convert_memory              about 11 GB of disk, some minutes
 
-Weights are random, vocabularies as large as the real ones, and a conversion includes the comparison with the PyTorch
-model, layer by layer. Each command is a process of its own, and its peak is that of its resident memory: on the whole,
-and without Python and the libraries, which the same command needs for a model of next to no size.
+Weights are random, and vocabularies as large as the real ones. A conversion includes the layer-by-layer comparison
+with the PyTorch model. Each command is a process of its own, and the peak is that of its resident memory. It is printed
+twice: in full, and less the peak of the same command on a tiny model, which is that of Python and the libraries.
 """
 
 import multiprocessing
@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 _MOST = 1.3
-"""Times the checkpoint: on the whole for AltCLIP-L, without the libraries for a smaller one, of which they are half."""
+"""Maximum ratio: of the full peak for AltCLIP-L, of the peak without libraries for the smaller model."""
 _RUNS = (
     ("altclip", "altclip", "model.safetensors", "hf"),
     ("altclip", "altclip", "pytorch_model.bin", None),
@@ -28,14 +28,14 @@ _UNIT = 1 if sys.platform == "darwin" else 1024  # of ru_maxrss
 
 
 class Took(NamedTuple):
-    """What a command took: bytes at its peak, and seconds."""
+    """Peak memory of a command in bytes, and its seconds."""
 
     peak: int
     seconds: float
 
 
 def main() -> int:
-    """Measures, prints a table, and gives the exit code."""
+    """Measures, prints a table, and returns the exit code."""
     code = 0
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder)
@@ -64,7 +64,7 @@ def main() -> int:
 
 
 def _small(place: Path) -> dict[str, int]:
-    """The peak of each command for a model of next to no size."""
+    """Returns the peak of each command for a tiny model."""
     place.mkdir()
     _apart(_write_small, place)
     convert = _convert(str(place / "source"), str(place / "bundle"))
@@ -85,7 +85,7 @@ def _convert(*arguments: str) -> Took:
 
 
 def _apart(function: object, *arguments: object) -> None:
-    """Calls a function in another process: a child's peak begins with the size of the process that starts it."""
+    """Calls a function in another process, because a child's peak starts at the size of its parent."""
     process = multiprocessing.get_context("spawn").Process(target=function, args=arguments)  # type: ignore[arg-type]
     process.start()
     process.join()

@@ -1,18 +1,18 @@
-"""Images a second of decoding and augmenting: jclip's pipeline beside a torch DataLoader with as many workers.
+"""Images per second of decoding and augmenting: jclip's pipeline and a torch DataLoader with as many workers.
 
-    python -m benchmarks.decode                              ten minutes, on a machine that does nothing else
+    python -m benchmarks.decode                              ten minutes, on an idle machine
     python -m benchmarks.decode --sides 1024 --workers 8
 
-Both decode and change the same JPEGs with Pillow, in the ways of Chinese-CLIP's --use-augment, and on the same draw to
-the same picture, to the bit (tests/data/test_host_augment.py). What they deliver is what each trains on:
+Both decode and augment the same JPEGs with Pillow, as Chinese-CLIP's --use-augment does. Equal draws give equal
+pictures, bit for bit (tests/images/test_on_host.py). Each delivers the batches that its trainer takes:
 
-- torch: the DataLoader's batches of normalised float32, by the transform that cn_clip builds. Its pictures lie in
-  memory as bytes, where cn_clip's have to be read and decoded from base64; it reads no text.
-- jclip: `Batches.iterate` over a data folder: it reads records, draws and tokenises captions besides, and gives uint8,
-  which is normalised on the device, inside the step.
+- torch: batches of normalised float32 from a DataLoader, with the transform that cn_clip builds. Its pictures are bytes
+  in memory, where cn_clip reads them and decodes base64. It reads no text.
+- jclip: `Batches.iterate` over a data folder. It also reads records, and draws and tokenises captions. It delivers
+  uint8, which the step normalises on the device.
 
-Each has a process of its own, whose workers stay. The two are measured in turns, and a ratio is that of a round. Exits
-with 1 where a side's median ratio is below 1.2.
+Each runs in a process of its own, whose workers persist. The two are measured in turns, and a ratio is that of one
+round. Exits with 1 if the median ratio of a side is below 1.2.
 """
 
 import contextlib
@@ -34,22 +34,21 @@ import numpy as np
 import tyro
 
 LEAST = 1.2
-QUALITY = 98  # which makes files about as large as those of Flickr30k and COCO
+QUALITY = 98  # gives files about as large as those of Flickr30k and COCO
 
 
 @dataclass(frozen=True)
 class Options:
-    """What is measured.
+    """Options of the benchmark.
 
     Attributes:
-      sides: pixels of the photographs' longer sides: 224, at which Chinese-CLIP's authors stored theirs, Flickr30k's,
-        and COCO's.
-      workers: processes of each contender.
-      size: pixels that the model takes.
-      batch: pictures.
-      batches: that are timed, in each round.
-      rounds: of both contenders.
-      pictures: different ones.
+      sides: longer sides of the photographs in pixels: of Chinese-CLIP's authors' copies, of Flickr30k and of COCO.
+      workers: number of worker processes of each contender.
+      size: side of the model's input in pixels.
+      batch: pictures in a batch.
+      batches: number of timed batches in each round.
+      rounds: number of rounds, of both contenders.
+      pictures: number of different pictures.
     """
 
     sides: tuple[int, ...] = (224, 500, 640)
@@ -62,7 +61,7 @@ class Options:
 
 
 def main(options: Options) -> int:
-    """Measures, prints a table, and gives the exit code."""
+    """Measures, prints a table, and returns the exit code."""
     os.environ["JAX_PLATFORMS"] = "cpu"
     print("| longer side | KiB each | torch, images/s | jclip, images/s | jclip of torch | lowest | highest |")
     print("|---:|---:|---:|---:|---:|---:|---:|", flush=True)
@@ -73,7 +72,7 @@ def main(options: Options) -> int:
 
 
 def _measured(options: Options, side: int) -> float:
-    """The median of the rounds' ratios, for photographs of one size; prints their row of the table."""
+    """Prints the row of one side in the table, and returns the median ratio of its rounds."""
     figures: dict[str, list[float]] = {name: [] for name in CONTENDERS}
     spawn = multiprocessing.get_context("spawn")
     with tempfile.TemporaryDirectory() as folder:
@@ -83,7 +82,7 @@ def _measured(options: Options, side: int) -> float:
         for name in CONTENDERS:
             ends[name], theirs = spawn.Pipe()
             spawn.Process(target=_serve, args=(theirs, name, options, Path(folder))).start()
-            theirs.close()  # so that a contender that dies is noticed
+            theirs.close()  # so that recv raises if the contender dies
         try:
             for number in range(options.rounds):
                 for name in CONTENDERS if number % 2 == 0 else reversed(CONTENDERS):
@@ -103,7 +102,7 @@ def _measured(options: Options, side: int) -> float:
 
 
 def photographs(number: int, side: int) -> list[bytes]:
-    """So many different JPEGs: windows of scikit-learn's two photographs, a quarter of them standing."""
+    """Returns `number` different JPEGs: windows of scikit-learn's two photographs, a quarter of them upright."""
     import io
 
     import sklearn.datasets
@@ -137,7 +136,7 @@ def _write(folder: Path, pictures: list[bytes]) -> None:
 
 
 def from_torch(options: Options, folder: Path) -> Iterator[Any]:
-    """A DataLoader's batches, with the transform that cn_clip builds under --use-augment."""
+    """Yields the batches of a DataLoader with the transform that cn_clip builds under --use-augment."""
     from jclip.conversion.parity import peers
 
     peers.make_importable()
@@ -165,7 +164,7 @@ def from_torch(options: Options, folder: Path) -> Iterator[Any]:
 
 
 def from_jclip(options: Options, folder: Path) -> Iterator[Any]:
-    """The batches of a stage of Chinese-CLIP's."""
+    """Yields the batches of a stage of Chinese-CLIP's recipe."""
     from jclip.configs.chinese_clip.recipe import AUGMENTATION, CONTEXT
     from jclip.data.batches.examples import PairExamples
     from jclip.data.batches.loader import Batches
@@ -193,16 +192,16 @@ CONTENDERS: dict[str, Callable[[Options, Path], Iterator[Any]]] = {"torch": from
 
 
 def _serve(asked: Connection, name: str, options: Options, folder: Path) -> None:
-    """A contender's process: each word that comes in is answered with images a second; the pipe's end is its end."""
+    """Runs a contender's process: answers each message with images per second, until the pipe is closed."""
     batches = CONTENDERS[name](options, folder)
     with contextlib.suppress(EOFError):
         while asked.recv():
-            _take(batches, 4 * options.workers)  # what was made ahead, in the other's turn
+            _take(batches, 4 * options.workers)  # batches prefetched during the other's turn
             begin = time.perf_counter()
             _take(batches, options.batches)
             asked.send(options.batches * options.batch / (time.perf_counter() - begin))
-    batches.close()  # type: ignore[attr-defined]  # generators, which end their workers
-    time.sleep(1)  # in which a thread of grain's unlinks the last batches' memory
+    batches.close()  # type: ignore[attr-defined]  # a generator, which ends its workers
+    time.sleep(1)  # a thread of grain unlinks the shared memory of the last batches
 
 
 def _take(batches: Iterator[Any], number: int) -> None:

@@ -1,4 +1,4 @@
-"""docs/gallery.png: the gallery of a report.html as a picture. Needs Chromium, and fonts for ten languages.
+"""Renders the gallery of a report.html as docs/gallery.png. Needs Chromium, and fonts for ten languages.
 
 python benchmarks/gallery_picture.py runs/demo/report.html docs/gallery.png
 """
@@ -16,7 +16,7 @@ OPTIONS = ("--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "
 
 
 def main(report: str, picture: str) -> None:
-    """Takes the gallery out of the page and photographs it."""
+    """Extracts the gallery from the page and takes a screenshot of it."""
     page = Path(report).read_text(encoding="utf-8")
     head, gallery = (
         re.search(r"<head>.*?</head>", page, re.S),

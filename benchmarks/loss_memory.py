@@ -1,9 +1,9 @@
-"""What each form of the contrastive loss takes of a device's memory, by the compiler; nothing is run.
+"""Device memory of each implementation of the contrastive loss, as the compiler reports it; nothing is run.
 
-    python -m benchmarks.loss_memory                 8 devices, played by this machine's CPU; about a minute
+    python -m benchmarks.loss_memory                 8 devices, simulated on this machine's CPU; about a minute
 
-A global batch at width 1024 in float32, the loss and its gradients: temporary bytes of one of the devices, beside its
-share of the features and of their gradients.
+Measures the loss and its gradients for a global batch of width 1024 in float32: temporary bytes of one device, without
+its share of the features and of their gradients.
 """
 
 import os
@@ -25,7 +25,7 @@ _BATCHES = (16_384, 32_768, 65_536, 131_072)
 
 
 def temporary(impl: Impl, size: int) -> int:
-    """Bytes on one device for a batch of `size` over all."""
+    """Returns the temporary bytes of one device for a global batch of `size`."""
     mesh = make_mesh()
     feature = jax.ShapeDtypeStruct((size, _WIDTH), jnp.float32, sharding=batch_sharding(mesh))
     scale = jax.ShapeDtypeStruct((), jnp.float32, sharding=replicated(mesh))

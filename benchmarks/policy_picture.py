@@ -1,11 +1,12 @@
-"""AutoAugment's 25 pairs of operations on a photograph, to look at; a photograph of scikit-learn's if none is named.
+"""Contact sheet of AutoAugment's 25 pairs of operations on a photograph; on one of scikit-learn's if none is named.
 
     python -m benchmarks.policy_picture sheet.png [photograph.jpg]
 
-Of each pair: the first operation, the second, both; each is done with its own probability, so often only one is. Take a
-photograph of your own data and look whether its caption still holds: solarize, invert and color 0.1 take away colours
-that it may name, rotate and shear_x lean writing and cut its ends off. The grey that comes in at the corners should be
-dull, for it is the mean of all pictures. Where captions live on colours, leave `host_augmentation.auto_augment` out.
+Each pair is shown as the first operation, the second, and both. In training each has its own probability, so often only
+one is applied. Take a photograph of your own data and check that its caption still holds. Solarize, invert and
+color 0.1 remove colours that it may name; rotate and shear_x slant writing and cut off its ends. The fill colour at the
+corners is a dull grey, the mean of all pictures. If captions depend on colours, omit
+`host_augmentation.auto_augment`.
 """
 
 import sys
@@ -21,7 +22,7 @@ FILL = tuple(round(255 * mean) for mean in CLIP_MEAN)
 
 
 def main(target: str, photograph: str = "") -> None:
-    """Draws the sheet: of each pair the first alone, the second alone (turning the other way), and both."""
+    """Draws the sheet: of each pair the first, the second (in the opposite direction), and both."""
     source = Path(photograph) if photograph else _photograph()
     image = Image.open(source).convert("RGB").resize((SIDE, SIDE), Image.Resampling.BICUBIC)
     width, height = 3 * SIDE + 3 * GAP, SIDE + 2 * LINE + GAP

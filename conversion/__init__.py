@@ -26,13 +26,4 @@ if TYPE_CHECKING:
     from jclip.conversion.importing import ConvertOptions as ConvertOptions
     from jclip.conversion.verifying import verify as verify
 
-__all__, __getattr__, __dir__ = lazy(
-    __name__,
-    {
-        "ConvertOptions": "jclip.conversion.importing:ConvertOptions",
-        "compose": "jclip.conversion.composing:compose",
-        "convert": "jclip.conversion.converting:convert",
-        "export": "jclip.conversion.exporting:export",
-        "verify": "jclip.conversion.verifying:verify",
-    },
-)
+__all__, __getattr__, __dir__ = lazy(__name__, __file__)

@@ -41,12 +41,7 @@ _MERGE = "call merge_and_unload() and save the state_dict() of what it returns"
 
 @dataclass(frozen=True)
 class Names:
-    """Names of the tensors in a checkpoint.
-
-    Attributes:
-      plain: Original name by name without WRAPPERS.
-      twins: Second original name of some of these.
-    """
+    """Original names of a checkpoint's tensors by name without WRAPPERS; `twins` are second ones of some."""
 
     plain: Mapping[str, str]
     twins: Mapping[str, str]
@@ -65,7 +60,7 @@ class Names:
 
 @dataclass(frozen=True)
 class Candidate:
-    """A possible model in a checkpoint.
+    """Possible model in a checkpoint.
 
     Attributes:
       family: Family of the model.
@@ -130,19 +125,16 @@ def find_model(
     key: str | None = None,
     prefix: str | None = None,
 ) -> tuple[Candidate, dict[str, str]]:
-    """Finds the model in a checkpoint.
+    """Finds the model in a checkpoint. Returns it, and a reason for each other tensor by its original name.
 
     Args:
       shapes: Shapes by original name.
-      config: Contents of config.json; empty if there is none.
+      config: Contents of config.json; empty without it.
       where: The checkpoint, for messages.
       openai: True for a TorchScript archive, which is how OpenAI published.
       family: Family that the user gave; it decides between several models.
       key: Entry of a nested dict in which to search, such as "ema" or "callbacks.ema"; None to search everywhere.
       prefix: Prefix of the model's keys after `key`; None to detect it.
-
-    Returns:
-      The model, and a reason for each other tensor by its original name.
 
     Raises:
       JclipError: there is no model, there are several (the message lists them), or it has adapters that are not merged.
@@ -158,7 +150,8 @@ def find_model(
         chosen = [candidate for candidate in found if candidate.prefix == asked]
         _check_adapters(names, inside, chosen, where)
         if not chosen:
-            raise JclipError(f"{where} has no model under --prefix {prefix!r}: {_others(found)}")
+            others = f"it has {', '.join(map(str, found))}" if found else "nor anywhere else"
+            raise JclipError(f"{where} has no model under --prefix {prefix!r}: {others}")
     else:
         chosen = _largest(found)
         _check_adapters(names, inside, chosen, where)
@@ -173,9 +166,7 @@ def find_model(
     (model,) = chosen
     _check_twins(model, names, where)
     if all(0 in shapes[name] for name in model.names):
-        raise JclipError(
-            f"{where}: all tensors are empty, as DeepSpeed's ZeRO saves them: merge them with its zero_to_fp32.py"
-        )
+        raise JclipError(f"{where}: all tensors are empty, as in DeepSpeed's ZeRO: merge them with its zero_to_fp32.py")
     aside = _aside(model, names, inside, _largest(found))
     if prefix is None:
         _check_alone(model, aside, where)
@@ -224,20 +215,15 @@ def _prefixes(names: Collection[str], inside: str) -> list[str]:
                 found.update(name[:start] for start in starts if respelt(name[start:], family) == anchor)
         if len(found) > _MOST_CANDIDATES:
             break
-    return sorted((prefix for prefix in found if prefix.startswith(inside)), key=lambda prefix: (len(prefix), prefix))[
-        :_MOST_CANDIDATES
-    ]
+    fitting = (prefix for prefix in found if prefix.startswith(inside))
+    return sorted(fitting, key=lambda prefix: (len(prefix), prefix))[:_MOST_CANDIDATES]
 
 
 def _largest(candidates: Collection[Candidate]) -> list[Candidate]:
     """Returns the candidates that are not part of another, as BERT is of Chinese-CLIP."""
-    return [
-        one
-        for number, one in enumerate(candidates)
-        if not any(
-            one.names < other.names or (one.names == other.names and at < number) for at, other in enumerate(candidates)
-        )
-    ]
+    first = {one.names: one for one in reversed(list(candidates))}  # of several with the same tensors
+    largest = [one for one in candidates if not any(one.names < other.names for other in candidates)]
+    return [one for one in largest if first[one.names] is one]
 
 
 def _decided(candidates: list[Candidate], family: Family | None) -> list[Candidate]:
@@ -315,9 +301,8 @@ def _check_twins(candidate: Candidate, names: Names, where: str) -> None:
     for key in sorted(candidate.mapped):
         twin = names.twins.get(candidate.prefix + key)
         if twin is not None:
-            raise JclipError(
-                f"{where}: {shown(candidate.keys[key])} and {shown(twin)} are two names of one tensor: remove one"
-            )
+            names_of = f"{shown(candidate.keys[key])} and {shown(twin)}"
+            raise JclipError(f"{where}: {names_of} are two names of one tensor: remove one")
 
 
 def _nothing(names: Names, where: str) -> JclipError:
@@ -325,14 +310,8 @@ def _nothing(names: Names, where: str) -> JclipError:
         if any(part in name for name in names.plain):
             return JclipError(f"{where} holds {what}")
     titles = ", ".join(family.title for family in FAMILIES.values())
-    some = ", ".join(sorted(names.plain.values())[:3])
-    return JclipError(
-        f"{where} is not a checkpoint that jclip converts (its tensors: {shown(some)} …): expected one of {titles}"
-    )
-
-
-def _others(candidates: Collection[Candidate]) -> str:
-    return f"it has {', '.join(map(str, candidates))}" if candidates else "nor anywhere else"
+    some = shown(", ".join(sorted(names.plain.values())[:3]))
+    return JclipError(f"{where} is not a checkpoint that jclip converts (it has {some} …): expected one of {titles}")
 
 
 def _row_of(key: str, known: Collection[str]) -> tuple[str, int] | None:

@@ -23,7 +23,7 @@ _MODEL_TYPES = {"bert": "bert", "xlm-roberta": "xlm-r", "xlm_roberta": "xlm-r"}
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """An open checkpoint.
+    """Open checkpoint.
 
     Attributes:
       name: Name that the user gave.
@@ -36,7 +36,7 @@ class Checkpoint:
       ignored: Top-level names of the numbers and strings beside the tensors, such as "epoch".
       files: Files with weights.
       beside: Other files that were read: the index of the shards, the configuration.
-      config: Contents of config.json or open_clip_config.json; empty if there is none.
+      config: Contents of config.json or open_clip_config.json; empty without it.
       said_in: Configuration file for messages, or the folder.
       commit: Commit of a hub's repository; None for local files.
       note: Remark for the passport, such as that the hub's cache was used; usually None.
@@ -73,7 +73,7 @@ class Checkpoint:
 def open_checkpoint(
     name: str, family: str | None = None, *, key: str | None = None, prefix: str | None = None
 ) -> Checkpoint:
-    """Opens a checkpoint. Its tensors are read on demand.
+    """Opens a checkpoint, whose tensors are read on demand.
 
     Args:
       name: A file, a folder, or hf://ORG/NAME with an optional @REVISION.
@@ -82,8 +82,8 @@ def open_checkpoint(
       prefix: Prefix of the model's keys; None to detect it.
 
     Raises:
-      JclipError: nothing is there; it is damaged, refers to code, or is of no known family or of another one than
-        `family`; or it holds several models, which the message lists.
+      JclipError: it is missing, damaged, refers to code, or is not of a known family or not of `family`; or it holds
+        several models, which the message lists.
     """
     if not name.strip():
         raise JclipError("SRC is empty: give a file, a folder, or hf://ORG/NAME")
@@ -124,12 +124,12 @@ def open_checkpoint(
 
 
 def is_bundle(path: Path) -> bool:
-    """Returns whether a folder is a bundle of jclip."""
+    """Returns True if a folder is a bundle of jclip."""
     return (path / "config.json").is_file() and (path / "parameters.safetensors").is_file()
 
 
 def _open_files(files: Iterable[Path]) -> tuple[dict[str, tuple[Path, Lazy]], Iterable[str], bool]:
-    """Returns the tensors with their files by original key, the top names of other values, and whether TorchScript."""
+    """Returns the tensors with their files by original key, the top names of other values, and True for TorchScript."""
     tensors: dict[str, tuple[Path, Lazy]] = {}
     ignored: dict[str, None] = {}
     torchscript = False
@@ -173,9 +173,7 @@ def _check_forced(family: Family, looks: Family, keys: Iterable[str], config: Ma
         seen = f"its model_type is {config['model_type']}"
     elif family.name == "open-clip" and looks.name == "openai-clip":
         seen = "it has the buffers of OpenAI's archives"
-    elif (
-        family.name == "openai-clip" and looks.name == "open-clip" and ("vision_cfg" in config or "model_cfg" in config)
-    ):
+    elif family.name == "openai-clip" and looks.name == "open-clip" and {"vision_cfg", "model_cfg"} & config.keys():
         seen = "open_clip's configuration is beside it"
     else:
         return

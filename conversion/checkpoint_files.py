@@ -24,13 +24,9 @@ _INDEX = ".index.json"
 
 
 def weights_at(place: Path) -> Path:
-    """Returns the file with the weights, or the index of their shards.
+    """Returns the file with the weights, or the index of their shards, at a file or in a folder.
 
-    Args:
-      place: A file or a folder.
-
-    Raises:
-      JclipError: nothing is there, there are no weights, or there are several files to choose from.
+    Raises JclipError if it does not exist, has no weights, or has several files to choose from.
     """
     if place.is_file():
         return place
@@ -43,17 +39,14 @@ def weights_at(place: Path) -> Path:
     if len(others) == 1:
         return others[0]
     if others:
-        raise JclipError(
-            f"{place} holds several files of weights: name one of {', '.join(each.name for each in others)}"
-        )
+        raise JclipError(f"{place} holds several weights: name one of {', '.join(each.name for each in others)}")
     raise JclipError(f"{place} holds no weights: expected {', '.join(WEIGHTS)} or a .pt")
 
 
 def shards(weights: Path) -> tuple[Path, ...]:
     """Returns the files with tensors: the file itself, or those that an index names.
 
-    Raises:
-      JclipError: the index is damaged, or names a file that is missing or in another folder.
+    Raises JclipError if the index is damaged, or names a file that is missing or in another folder.
     """
     if not weights.name.endswith(_INDEX):
         return (weights,)
@@ -78,16 +71,10 @@ def shard_pattern(weights: str) -> str:
 
 
 def fingerprints(files: Mapping[str, Path]) -> list[dict[str, Any]]:
-    """Returns the name, bytes and sha256 of files, for the passport.
-
-    Args:
-      files: Files by their name in the passport.
-    """
-    return [
-        {"name": name, "bytes": file.stat().st_size, "sha256": _sha256(file)} for name, file in sorted(files.items())
-    ]
-
-
-def _sha256(file: Path) -> str:
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
+    """Returns the name, bytes and sha256 of files for the passport, given their names in it."""
+    found = []
+    for name, file in sorted(files.items()):
+        with file.open("rb") as stream:
+            digest = hashlib.file_digest(stream, "sha256").hexdigest()
+        found.append({"name": name, "bytes": file.stat().st_size, "sha256": digest})
+    return found

@@ -73,36 +73,25 @@ def load_benchmark_model(
 ) -> tuple[BenchmarkModel, Transform, type[Sentences]]:
     """Returns model, transform and tokenizer, as CLIP_benchmark's loaders do.
 
-    Args:
-      model_name: Ignored.
-      pretrained: Folder of the bundle.
-      cache_dir: Ignored.
-      device: Device of the features.
-
-    Raises:
-      JclipError: the folder is not a bundle with an image tower.
+    `pretrained` is the folder of a bundle; `device` is that of the features. Other arguments are ignored. Raises
+    JclipError if the folder is not a bundle with an image tower.
     """
     del model_name, cache_dir
     bundle = load_bundle(Path(pretrained))
     if bundle.preprocessing is None:
-        raise JclipError(
-            f"{pretrained} is a text encoder without an image tower, which CLIP_benchmark needs: give another bundle"
-        )
+        raise JclipError(f"{pretrained} has no image tower, which CLIP_benchmark needs: give another bundle")
     return BenchmarkModel(Model(bundle), device), Transform(bundle.preprocessing), Sentences
 
 
 def register() -> None:
     """Registers `--model_type jclip` with CLIP_benchmark, whose `--pretrained` is then the folder of a bundle.
 
-    Raises:
-      JclipError: CLIP_benchmark is not installed.
+    Raises JclipError if CLIP_benchmark is not installed.
     """
     try:
         from clip_benchmark import models
     except ImportError as error:
-        raise JclipError(
-            f"CLIP_benchmark cannot be imported ({error}): install it with pip install clip-benchmark"
-        ) from None
+        raise JclipError(f"CLIP_benchmark cannot be imported ({error}): pip install clip-benchmark") from None
     models.TYPE2FUNC[MODEL_TYPE] = load_benchmark_model
     if MODEL_TYPE not in models.MODEL_TYPES:
         models.MODEL_TYPES.append(MODEL_TYPE)

@@ -23,7 +23,7 @@ from jclip.models.dual_encoder import DualEncoderConfig
 from jclip.models.text_encoder import TextEncoderConfig
 
 Role = Literal["all", "image", "text"]
-"""What a source provides: a whole model, or one tower of a composed model."""
+"""Part that a source provides: a whole model, or one tower of a composed model."""
 Part = ImportedModel | Bundle
 """An open source: a checkpoint or a bundle."""
 
@@ -38,7 +38,7 @@ _ALTCLIP_LENGTH, _CHINESE_CLIP_LENGTH = 77, 52
 
 @dataclass(frozen=True)
 class Composed:
-    """The starting point of a recipe.
+    """Starting point of a recipe.
 
     Attributes:
       bundle: The whole model.
@@ -97,11 +97,7 @@ def compose(image: str, text: str, destination: Path, *, seed: int = 0, report: 
 
 
 def open_part(name: str, role: Role, options: ConvertOptions = ConvertOptions()) -> Part:  # noqa: B008
-    """Opens a source: a bundle, or a checkpoint, to which the options apply.
-
-    Raises:
-      JclipError: it is missing, damaged, or of no known family.
-    """
+    """Opens a bundle, or a checkpoint with options. Raises JclipError if it is missing, damaged, or unknown."""
     if is_bundle(Path(name)):
         return open_bundle(name)
     return import_model(name, options, text=role != "image")
@@ -131,11 +127,7 @@ def as_written(model: ImportedModel, copied: Iterable[str], written: Mapping[str
 
 
 def composed(image: Part, text: Part, seed: int, names: tuple[str, str]) -> Composed:
-    """Composes two parts to one model.
-
-    Raises:
-      JclipError: the first has no image tower, or the second is not a text encoder.
-    """
+    """Composes two parts. Raises JclipError if the first has no image tower, or the second is not a text encoder."""
     config, encoder, tokenizer = image.config, text.config, text.tokenizer
     if not isinstance(config, DualEncoderConfig):
         raise JclipError(f"--image {names[0]} has no image tower: name a CLIP")

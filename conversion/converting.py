@@ -6,7 +6,7 @@ from typing import Any
 
 from jclip.bundle import open_bundle, write_files
 from jclip.conversion.candidates import count_by_top
-from jclip.conversion.checkpoint import Checkpoint, is_bundle
+from jclip.conversion.checkpoint import is_bundle
 from jclip.conversion.importing import ConvertOptions, ImportedModel, import_model
 from jclip.conversion.parity import passport
 from jclip.conversion.parity.comparison import check, compare
@@ -45,7 +45,9 @@ def convert(
         raise JclipError(f"{name} is a bundle already: to write it for other libraries, give --to hf or --to cn-clip")
     report(f"reading {name}")
     model = import_model(name, options)
-    report(f"{model.source.family.title}: {len(model.mapped.keys)} tensors{_where_found(model.source)}")
+    under = f" under {shown(model.source.prefix)}" if model.source.prefix else ""
+    left_out = f"; left out: {shown(count_by_top(model.source.aside))}" if model.source.aside else ""
+    report(f"{model.source.family.title}: {len(model.mapped.keys)} tensors{under}{left_out}")
     with whole_folder(destination, replace=False) as partial:
         report("writing")
         write_files(model.bundle(), partial)
@@ -60,13 +62,8 @@ def convert(
 def compared(model: ImportedModel, tensors: Mapping[str, Lazy]) -> dict[str, Any]:
     """Compares a converted model with its PyTorch model and returns the passport's entry.
 
-    Args:
-      model: The imported checkpoint.
-      tensors: Its parameters as they were written. A tower without parameters is left out. Parameters that were brought
-        to another image size are taken from the checkpoint.
-
-    Raises:
-      JclipError: the two models differ.
+    `tensors` are its parameters as they were written. A tower without parameters is left out. Parameters that were
+    brought to another image size are taken from the checkpoint. Raises JclipError if the two models differ.
     """
     originals = {path: model.mapped.tensors[path] for path in model.changed}
     try:
@@ -79,8 +76,3 @@ def compared(model: ImportedModel, tensors: Mapping[str, Lazy]) -> dict[str, Any
     check(comparison, model.source.name)
     # The PyTorch model is built on the same assumptions, which the comparison therefore cannot prove.
     return {**passport.compared(comparison), "supposing": list(model.assumed)}
-
-
-def _where_found(source: Checkpoint) -> str:
-    under = f" under {shown(source.prefix)}" if source.prefix else ""
-    return under + (f"; left out: {shown(count_by_top(source.aside))}" if source.aside else "")

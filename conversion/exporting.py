@@ -51,9 +51,7 @@ def export(bundle_folder: Path, destination: Path, to: Target) -> str:
     bundle = open_bundle(bundle_folder)
     config, preprocessing = bundle.config, bundle.preprocessing
     if not isinstance(config, DualEncoderConfig) or preprocessing is None:
-        raise JclipError(
-            f"{bundle_folder} is a text encoder alone, and --to writes two towers: compose it with --image and --text"
-        )
+        raise JclipError(f"{bundle_folder} has no image tower, which --to needs: compose it with --image and --text")
     refused = {target: _refusal(bundle, config, preprocessing, target) for target in (to, _OTHER[to])}
     if refused[to]:
         if refused[_OTHER[to]]:
@@ -75,7 +73,7 @@ def telling_keys(config: Any) -> tuple[str, ...]:
 
 
 def _refusal(bundle: Bundle, config: DualEncoderConfig, preprocessing: Preprocessing, to: Target) -> str | None:
-    """Returns why a library cannot read a model; None if it can."""
+    """Returns the reason why a library cannot read a model; None if it can."""
     try:
         if to == "hf":
             check_hf_processor(hf_model(config).family, bundle.tokenizer, preprocessing)
@@ -136,9 +134,7 @@ def _check_cn_clip_inputs(bundle: Bundle, preprocessing: Preprocessing) -> None:
     values = {field.name: getattr(preprocessing, field.name) for field in fields(expected)}
     other = [f"{name} {value}" for name, value in values.items() if value != getattr(expected, name)]
     if other:
-        raise JclipError(
-            f"cn_clip squashes pictures and uses CLIP's mean and deviation, and this model has {', '.join(other)}"
-        )
+        raise JclipError(f"cn_clip squashes pictures and uses CLIP's mean and std, this model has {', '.join(other)}")
     words, said = load_tokenizer(theirs).tokens, bundle.tokenizer
     # cn_clip's models have as many embeddings as its vocabulary has tokens; users of other sizes bring their own.
     same = bundle.config.text.vocab_size != len(words) or list(said.tokens) == list(words[: said.vocab_size])

@@ -61,17 +61,13 @@ class ConvertOptions:
 
     @classmethod
     def of(cls, record: Any, where: str) -> "ConvertOptions":
-        """Returns the options that `record` wrote.
-
-        Raises:
-          JclipError: a field is unknown or has another type; the message begins with `where`.
-        """
+        """Returns the options that `record` wrote. Raises JclipError with `where` if a field is unknown or wrong."""
         return from_json(cls, record, where)
 
 
 @dataclass(frozen=True)
 class ImportedModel:
-    """A checkpoint as a model, whose tensors are read on demand.
+    """Checkpoint as a model, whose tensors are read on demand.
 
     Attributes:
       source: The checkpoint.
@@ -85,7 +81,7 @@ class ImportedModel:
       context_length: Number of tokens in training.
       read: All files that were read, by their name in the passport.
       assumed: Assumptions where neither the files nor the user say anything.
-      changed: How each parameter that differs from the checkpoint was made, by path.
+      changed: Origin of each parameter that differs from the checkpoint, by path.
     """
 
     source: Checkpoint
@@ -106,11 +102,7 @@ class ImportedModel:
         return self.sized
 
     def bundle(self) -> Bundle:
-        """Returns the model as a bundle.
-
-        Raises:
-          JclipError: it was imported without its tokenizer.
-        """
+        """Returns the model as a bundle. Raises JclipError if it was imported without its tokenizer."""
         if self.tokenizer is None:
             raise JclipError(f"{self.source.name} was imported without its text tower: import it with text=True")
         params, stats = split_statistics(self.sized)
@@ -198,9 +190,8 @@ def _configuration(source: Checkpoint, table: MappingTable, options: ConvertOpti
         if isinstance(config, TextEncoderConfig) and pooling is None:
             hints.assumed.append("without a 1_Pooling: the first token's state represents a text")
     towers = (getattr(config, "image", None), config.text)
-    if options.activation is not None and all(
-        getattr(each, "activation", None) != options.activation for each in towers
-    ):
+    applied = [getattr(each, "activation", None) for each in towers]
+    if options.activation is not None and options.activation not in applied:
         raise JclipError(f"--activation {options.activation} does not apply to {source.said_in}: omit it")
     return config, hints.assumed
 
@@ -217,9 +208,8 @@ def _check_guessed(config: ModelConfig, source: Checkpoint) -> None:
 def _mapped(source: Checkpoint, table: MappingTable, config: ModelConfig) -> MappedTensors:
     """Maps the tensors, and checks the logit scale: comparing embeddings with PyTorch's would not show a wrong one."""
     family = source.family
-    mapped = import_tensors(
-        table, tensor_shapes(config), source.tensors, title=family.title, dropped=family.dropped, name_of=source.name_of
-    )
+    wanted = tensor_shapes(config)
+    mapped = import_tensors(table, wanted, source.tensors, family.dropped, source.name_of, family.title)
     scale = mapped.tensors.get("logit_scale")
     if scale is not None and not abs(float(value := scale.read())) <= _LARGEST_SCALE:
         raise JclipError(

@@ -18,7 +18,7 @@ from jclip.io.tensors import Lazy
 
 @dataclass(frozen=True)
 class MappedTensors:
-    """A checkpoint's tensors under a bundle's paths.
+    """Tensors of a checkpoint under a bundle's paths.
 
     Attributes:
       tensors: Parameters by path, not read yet.
@@ -35,10 +35,9 @@ def import_tensors(
     table: MappingTable,
     wanted: Mapping[str, tuple[int, ...]],
     theirs: Mapping[str, Lazy],
-    *,
-    title: str = "this family",
     dropped: Sequence[tuple[str, str]],
     name_of: Callable[[str], str],
+    title: str = "this family",
 ) -> MappedTensors:
     """Maps a checkpoint's tensors to parameters. Reading a parameter with NaN or infinity raises JclipError.
 
@@ -70,13 +69,12 @@ def import_tensors(
 
 
 def export_tensors(table: MappingTable, ours: Mapping[str, Lazy]) -> dict[str, Lazy]:
-    """Maps parameters to a checkpoint's tensors, the exact inverse of `import_tensors`.
+    """Maps parameters to a checkpoint's tensors, the inverse of `import_tensors`.
 
-    Raises:
-      JclipError: the table has no row for a parameter.
+    Raises JclipError if the table has no row for a parameter.
     """
     if strangers := sorted(ours.keys() - {row.ours for row in table}):
-        raise JclipError(f"{strangers[0]} has no place in such a checkpoint: it cannot be written there")
+        raise JclipError(f"{strangers[0]} has no place in such a checkpoint, and cannot be written to it")
     sources: dict[str, list[tuple[MappingRow, int | None]]] = {}
     for row in table:
         layers = range(ours[row.ours].shape[0]) if row.stacked else [None]
@@ -117,9 +115,7 @@ def _reason(key: str, title: str, dropped: Sequence[tuple[str, str]], name_of: C
     for pattern, reason in dropped:
         if re.fullmatch(pattern, key):
             return reason
-    raise JclipError(
-        f"{name_of(key)} has no place in this model: the file is of another version, or not of {title} (see --family)"
-    )
+    raise JclipError(f"{name_of(key)} has no place in this model: it is of another version, or not of {title}")
 
 
 def _pieces(

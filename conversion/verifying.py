@@ -36,10 +36,7 @@ class Check:
 
 
 def verify(
-    folder: Path,
-    sources: Sequence[str],
-    tokenizer: Path | None = None,
-    report: Progress = print,
+    folder: Path, sources: Sequence[str], tokenizer: Path | None = None, report: Progress = print
 ) -> list[Check]:
     """Verifies a bundle against its sources, with the options that its passport records.
 
@@ -186,6 +183,5 @@ def _same_configuration(bundle: Bundle, wanted: Part) -> Check:
 
 def _same_counts(bundle: Bundle, said: Mapping[str, Any]) -> Check:
     counts = passport.parameter_counts(bundle)
-    return Check(
-        "counts", counts == said["parameters"], ", ".join(f"{name} {count:,}" for name, count in counts.items())
-    )
+    seen = ", ".join(f"{name} {count:,}" for name, count in counts.items())
+    return Check("counts", counts == said["parameters"], seen)

@@ -53,7 +53,7 @@ def find_tokenizer(
 
 
 def packaged_vocabulary(family: Family) -> Path | None:
-    """Returns the vocabulary in an installed package, found without importing it; None if there is none."""
+    """Returns the vocabulary in an installed package, found without importing it, or None."""
     if family.vocabulary is None:
         return None
     package, name = family.vocabulary

@@ -86,7 +86,7 @@ TABLES = {
 
 
 def rewritten(text: str) -> str:
-    """Returns the document with each table, between <!-- NAME --> and <!-- end -->, made anew."""
+    """Returns the document with new tables between <!-- NAME --> and <!-- end -->."""
     return re.sub(
         r"(<!-- ([\w-]+) -->\n).*?(<!-- end -->)",
         lambda match: f"{match[1]}\n{TABLES[match[2]]()}\n{match[3]}",

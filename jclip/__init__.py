@@ -7,6 +7,7 @@ Names:
   Model: a loaded model.
   save: writes a model or a `Bundle` to a folder.
   Bundle: a model's configuration, parameters, tokenizer and preprocessing.
+  Preprocessing: settings that turn a picture into the image tower's input.
   DualEncoder: the Flax module with both towers.
   DualEncoderConfig: its configuration.
   JclipError: every error that a user can fix; the message says how.
@@ -22,6 +23,7 @@ from jclip.lazy import lazy
 if TYPE_CHECKING:
     from jclip.bundle import Bundle as Bundle
     from jclip.errors import JclipError as JclipError
+    from jclip.images.preprocess import Preprocessing as Preprocessing
     from jclip.inference import Model as Model
     from jclip.inference import load as load
     from jclip.inference import save as save
@@ -30,15 +32,4 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
-__all__, __getattr__, __dir__ = lazy(
-    __name__,
-    {
-        "load": "jclip.inference:load",
-        "save": "jclip.inference:save",
-        "Model": "jclip.inference:Model",
-        "Bundle": "jclip.bundle:Bundle",
-        "DualEncoder": "jclip.models.dual_encoder:DualEncoder",
-        "DualEncoderConfig": "jclip.models.dual_encoder:DualEncoderConfig",
-        "JclipError": "jclip.errors:JclipError",
-    },
-)
+__all__, __getattr__, __dir__ = lazy(__name__, __file__)

@@ -1,10 +1,5 @@
-"""Names of the mesh's axes."""
+"""Names of the mesh's axes, see `jclip.parallel.mesh.MeshShape`."""
 
-DATA = "data"
-"""The batch is split; parameters are copied."""
-FSDP = "fsdp"
-"""The batch and the parameters are split."""
-TENSOR = "tensor"
-"""Parameters are split; the batch is copied."""
+DATA, FSDP, TENSOR = "data", "fsdp", "tensor"
 BATCH_AXES = (DATA, FSDP)
-"""Axes over which a batch is split."""
+"""Axes that split a batch."""

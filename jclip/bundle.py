@@ -7,6 +7,7 @@ The file keeps the dtype of its source; models compute in float32.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
@@ -39,8 +40,8 @@ class Bundle:
     Attributes:
       config: the towers.
       params: nested parameters; host arrays, or `Lazy` ones, which are read on access.
-      tokenizer: of the text tower.
-      preprocessing: of pictures; None for a text encoder alone.
+      tokenizer: the text tower's.
+      preprocessing: None for a text encoder alone.
       context_length: number of tokens in training, special tokens included.
       stats: batch-norm statistics; empty for models without.
       provenance: JSON-ready facts: the run, stage and step, or the converted checkpoint.
@@ -121,7 +122,7 @@ def open_bundle(folder: Path | str) -> Bundle:
     preprocessing: Preprocessing | None = from_json(
         cast(Any, Preprocessing | None), record["preprocessing"], f"{config_file}: preprocessing"
     )
-    _check_inputs(config, preprocessing, context_length, f"{config_file}: ")
+    check_inputs(config, preprocessing, context_length, f"{config_file}: ")
     tensors = open_safetensors(folder / _PARAMETERS)
     _check_shapes(config, tensors, folder / _PARAMETERS)
     tokenizer = load_tokenizer(folder / _TOKENIZER)
@@ -144,7 +145,7 @@ def check_parts(bundle: Bundle) -> None:
     Raises:
       JclipError: one of them does not fit; names the field.
     """
-    _check_inputs(bundle.config, bundle.preprocessing, bundle.context_length, "")
+    check_inputs(bundle.config, bundle.preprocessing, bundle.context_length, "")
     check_tokenizer(bundle.config, bundle.tokenizer, "tokenizer: ")
 
 
@@ -161,20 +162,16 @@ def load_bundle(folder: Path | str) -> Bundle:
       JclipError: the folder is not a bundle, or a file is missing or damaged; names the file.
     """
     bundle = open_bundle(folder)
-    return replace(bundle, params=read_float32(bundle.params), stats=read_float32(bundle.stats))
+    read = partial(jax.tree.map, lambda leaf: leaf.read().astype(np.float32, copy=False))
+    return replace(bundle, params=read(bundle.params), stats=read(bundle.stats))
 
 
-def read_float32(tree: dict[str, Any]) -> dict[str, Any]:
-    """Reads nested `Lazy` tensors as float32 arrays; float16 and bfloat16 convert exactly."""
-    return cast(dict[str, Any], jax.tree.map(_float32, tree))
+def check_inputs(config: ModelConfig, preprocessing: Preprocessing | None, context_length: int, where: str) -> None:
+    """Checks preprocessing and context length against the towers.
 
-
-def _float32(leaf: Lazy) -> np.ndarray:
-    return leaf.read().astype(np.float32, copy=False)
-
-
-def _check_inputs(config: ModelConfig, preprocessing: Preprocessing | None, context_length: int, where: str) -> None:
-    """Checks preprocessing and context length against the towers; `where` begins messages."""
+    Raises:
+      JclipError: one of them does not fit; the message begins with `where`.
+    """
     image = getattr(config, "image", None)
     if (image is None) != (preprocessing is None):
         has = "an image tower" if image else "no image tower"
@@ -184,7 +181,7 @@ def _check_inputs(config: ModelConfig, preprocessing: Preprocessing | None, cont
             f"{where}preprocessing.size is {preprocessing.size}, but the image tower reads pictures of "
             f"{image.image_size}: they must be equal"
         )
-    longest = longest_text(config)
+    longest = config.text.longest
     if not 3 <= context_length <= longest:
         raise JclipError(
             f"{where}context_length is {shown(str(context_length))}, but the text tower has positions for {longest} "
@@ -195,13 +192,9 @@ def _check_inputs(config: ModelConfig, preprocessing: Preprocessing | None, cont
 def check_tokenizer(config: ModelConfig, tokenizer: Tokenizer, where: str) -> None:
     """Checks a tokenizer's ids against the text tower.
 
-    Args:
-      config: the model.
-      tokenizer: to check.
-      where: beginning of messages: its folder and ": ".
-
     Raises:
-      JclipError: the tokenizer has more tokens than the tower has embeddings, or pads with another id.
+      JclipError: the tokenizer has more tokens than the tower has embeddings, or pads with another id. The message
+        begins with `where`.
     """
     if tokenizer.vocab_size > config.text.vocab_size:
         raise JclipError(
@@ -214,11 +207,6 @@ def check_tokenizer(config: ModelConfig, tokenizer: Tokenizer, where: str) -> No
             f"{where}it pads with id {tokenizer.pad_id}, but the text tower's pad_id is {pad_id}: use the model's "
             "own tokenizer"
         )
-
-
-def longest_text(config: ModelConfig) -> int:
-    """Returns the number of tokens for which the text tower has positions."""
-    return config.text.longest
 
 
 def _check_shapes(config: ModelConfig, tensors: Mapping[str, Lazy], file: Path) -> None:

@@ -1,11 +1,11 @@
-"""Checkpoints of a run: one lineage through all its stages, written by orbax while training goes on.
+"""Checkpoints of a run, through all its stages, written by orbax in the background.
 
 A checkpoint holds every array of the training state, a JSON record of the position, and the log's records so far.
 Orbax writes into a temporary folder and renames it, so a checkpoint is complete or absent. The record has a checksum of
-every array, and one of itself and of the log. A checkpoint that was damaged later is set aside, and the one before it
+every array, and one of itself and of the log. A checkpoint that was damaged later is moved away, and the one before it
 is restored.
 
-Every process reads its own shards without waiting for the others, and then tells them whether it succeeded.
+Every process reads its own shards without waiting for the others, and then reports success or failure to them.
 """
 
 import hashlib
@@ -38,7 +38,7 @@ _JSON = "metadata"  # orbax's name for the file of a JSON item
 
 @dataclass(frozen=True)
 class Position:
-    """Position of a run: the stage's index, the steps done in it, and the steps done in all stages together."""
+    """Position of a run: index of the stage, steps done in it, and steps done in all stages together."""
 
     stage: int
     step: int
@@ -46,7 +46,7 @@ class Position:
 
     @property
     def number(self) -> int:
-        """The checkpoint's number. Unlike `total`, it grows from a stage's last step to the next stage's start."""
+        """Number of the checkpoint. Unlike `total`, it grows between a stage's last step and the next one's start."""
         return self.total + self.stage
 
     def stepped(self) -> "Position":
@@ -55,7 +55,7 @@ class Position:
 
 
 class Restored(NamedTuple):
-    """A checkpoint that was read: its position, its record, the log's records and the state."""
+    """Checkpoint that was read: its position, its record, the log's records and the state."""
 
     position: Position
     record: dict[str, Any]
@@ -64,9 +64,9 @@ class Restored(NamedTuple):
 
 
 class Checkpoints:
-    """Checkpoints in one folder. The newest `keep` stay on disk, and the one with the highest score.
+    """Checkpoint manager of one run, which keeps the newest `keep` checkpoints and the one with the highest score.
 
-    Every process of a run makes one, and all call its methods together.
+    All processes of a run call its methods together.
     """
 
     def __init__(self, folder: Path, keep: int = 2):
@@ -88,18 +88,18 @@ class Checkpoints:
         journal: Sequence[dict[str, Any]] = (),
         score: float | None = None,
     ) -> None:
-        """Copies the state and returns; the copy is written in the background. Skips a position that was saved before.
+        """Copies the state, and writes the copy in the background. Skips a position that was saved before.
 
         Args:
-          position: of the run.
+          position: the run's position.
           state: a pytree of arrays.
-          record: facts that JSON can hold.
+          record: JSON-ready facts.
           journal: the log's records so far.
           score: higher is better; the checkpoint with the highest score stays on disk.
 
         Raises:
-          JclipError: this checkpoint or the one before cannot be written, because the disk is full for example.
-            Earlier checkpoints are untouched, and no unfinished one is left.
+          JclipError: this checkpoint or the one before cannot be written, for example because the disk is full.
+            Earlier checkpoints are unchanged, and no unfinished one is left.
         """
         self.wait()
         if position.number in self._manager.all_steps():
@@ -123,7 +123,7 @@ class Checkpoints:
         """Waits until the last checkpoint is on disk, on all processes.
 
         Raises:
-          JclipError: it could not be written.
+          JclipError: the checkpoint could not be written.
         """
         everywhere(self._wait)
 
@@ -132,7 +132,7 @@ class Checkpoints:
         return sorted(self._manager.all_steps())
 
     def best(self) -> int | None:
-        """Returns the number of the checkpoint with the highest score, the newest of equals; None without scores."""
+        """Returns the number of the newest checkpoint with the highest score; None without scores."""
         scored = [number for number in self.numbers() if number in self._scores]
         return max(scored, key=lambda number: (self._scores[number], number), default=None)
 
@@ -147,18 +147,18 @@ class Checkpoints:
         number: int | None = None,
         warn: Callable[[str], None] = print,
     ) -> Restored | None:
-        """Reads the newest checkpoint that is not damaged, or one by its number; returns None if there is none.
+        """Reads the newest undamaged checkpoint, or the one with a number; returns None if it does not exist.
 
-        A damaged checkpoint is moved to the folder "damaged" beside the others, with a warning.
+        Damaged checkpoints are moved to the folder "damaged", with a warning.
 
         Args:
           like: (position, record) -> the state's shapes, dtypes and shardings. Raises if the checkpoint is another
             run's, which is not damage.
-          number: of a checkpoint; None for the newest.
+          number: number of a checkpoint; None for the newest.
           warn: called with a line for each damaged checkpoint.
 
         Raises:
-          JclipError: there are checkpoints, but all are damaged.
+          JclipError: all checkpoints are damaged.
         """
         self.wait()
         while numbers := ([number] if number is not None else broadcast(self.numbers())):
@@ -172,11 +172,11 @@ class Checkpoints:
             if len(numbers) < 2 and number is None:
                 self._manager = self._open()
                 raise JclipError(
-                    f"{self._folder / str(numbers[-1])} cannot be read ({reasons[0]}), and there is no other: restore "
-                    "it from a copy, or start again with another --workdir"
+                    f"{self._folder / str(numbers[-1])} cannot be read ({reasons[0]}), and it is the only checkpoint: "
+                    "restore it from a copy, or start again with another --workdir"
                 )
             on_first(lambda damaged=numbers[-1]: self._set_aside(damaged))  # type: ignore[misc]
-            instead = "the one before it is taken" if number is None else "is not used"
+            instead = "the one before it is used" if number is None else "is not used"
             warn(
                 f"the checkpoint {self._folder / str(numbers[-1])} is damaged ({reasons[0]}): it was moved to "
                 f"{self._folder.parent / _ASIDE}, and {instead}"
@@ -187,9 +187,9 @@ class Checkpoints:
         return None
 
     def close(self) -> None:
-        """Waits for the last checkpoint, and releases orbax's threads."""
+        """Waits for the last checkpoint, and ends orbax's threads."""
         try:
-            self._wait()  # not on all processes: after an error the others may not come here
+            self._wait()  # not `everywhere`: after an error the other processes may not close
         finally:
             self._manager.close()
             self._stack.close()
@@ -213,7 +213,7 @@ class Checkpoints:
 
         Raises:
           JclipError: an older jclip wrote them.
-          ValueError, OSError, …: they are missing or damaged.
+          ValueError, OSError, …: one is missing or damaged.
         """
         record, journal = (
             json.loads((self._folder / str(number) / name / _JSON).read_text(encoding="utf-8"))
@@ -264,7 +264,7 @@ class Checkpoints:
             self._manager.wait_until_finished()
 
     def _check_writable(self) -> None:
-        """Raises on process 0 what orbax would raise there later, while the others wait on the devices."""
+        """Raises errors of writing before orbax does, because the other processes would then wait on the devices."""
         with self._explained():
             if shutil.disk_usage(self._folder).free < self._size:
                 raise self._full()
@@ -274,7 +274,7 @@ class Checkpoints:
 
     @contextmanager
     def _explained(self) -> Iterator[None]:
-        """Turns errors of writing into JclipErrors, and tells the writers of the other processes."""
+        """Raises errors of writing as JclipErrors, and stops the writers of the other processes."""
         try:
             yield
         except JclipError:
@@ -300,8 +300,8 @@ class Checkpoints:
         )
 
     def _safe(self) -> str:
-        there = [number for number in self.numbers() if (self._folder / str(number)).is_dir()]
-        return f"the checkpoint {there[-1]} is safe" if there else "there is no earlier one"
+        saved = [number for number in self.numbers() if (self._folder / str(number)).is_dir()]
+        return f"the checkpoint {saved[-1]} is safe" if saved else "no earlier one exists"
 
     def _remove_unfinished(self) -> None:
         for folder in self._folder.glob(f"*{_UNFINISHED}*"):
@@ -314,7 +314,7 @@ def _seal(record: dict[str, Any], journal: list[dict[str, Any]]) -> str:
 
 
 def _damage(found: Restored) -> str | None:
-    """Returns what differs from its checksum, of this process's shards; None if nothing does."""
+    """Returns the first array of this process whose checksum differs, as a reason; None if all are equal."""
     was, now = found.record["checksums"], checksums(found.state)
     changed = [path for path, value in was.items() if now.get(path) != value]
     if changed or len(now) != len(was):
@@ -327,11 +327,7 @@ def _position(record: dict[str, Any]) -> Position:
 
 
 def _reason(error: Exception) -> str:
-    """Returns why a checkpoint cannot be read, if it is damaged.
-
-    Raises:
-      Exception: the error itself if the checkpoint may be fine: no memory, no permission, …
-    """
+    """Returns why a checkpoint is damaged; raises `error` if it may not be damaged (no memory, no permission, …)."""
     if isinstance(error, JclipError | MemoryError | jax.errors.JaxRuntimeError) or (
         isinstance(error, OSError) and not isinstance(error, FileNotFoundError | NotADirectoryError)
     ):

@@ -23,10 +23,10 @@ _CALLED = {"type": "class", "builtin_function_or_method": "function"}
 
 
 def kind_of(protocol: type) -> Callable[[type[T]], type[T]]:
-    """Returns a class decorator that registers a dataclass for fields declared as `protocol`.
+    """Returns a class decorator that registers a dataclass, under its class's name, for fields declared as `protocol`.
 
-    Files name the dataclass by its class's name. If `protocol` is an abstract base class that the dataclass inherits,
-    the command line can also set the fields of a default (`--model.image.layers 3`).
+    If `protocol` is an abstract base class that the dataclass inherits, the command line can also set the fields of a
+    default (`--model.image.layers 3`).
 
     Raises:
       JclipError: another class of this name is registered.
@@ -54,7 +54,7 @@ def to_json(value: Any, where: str = "") -> Any:
     """Returns a dataclass and its values as dicts, lists and scalars.
 
     Raises:
-      JclipError: it holds another kind of value; the message gives the field's path after `where`.
+      JclipError: a value has another type; the message gives the field's path after `where`.
     """
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         names = [f.name for f in dataclasses.fields(value)]
@@ -72,10 +72,8 @@ def to_json(value: Any, where: str = "") -> Any:
     if isinstance(value, type) or callable(value):
         name = getattr(value, "__qualname__", kind)
         raise JclipError(f"{place} is the {_CALLED.get(kind, kind)} {name} itself, but must be a value: call it")
-    said = (
-        f"a value of type {kind}" if type(value).__repr__ is object.__repr__ else f"{shown(repr(value))} of type {kind}"
-    )
-    raise JclipError(f"{place} cannot hold {said}")
+    said = "a value" if type(value).__repr__ is object.__repr__ else shown(repr(value))
+    raise JclipError(f"{place} cannot hold {said} of type {kind}")
 
 
 def from_json(cls: type[T], data: Any, where: str = "") -> T:

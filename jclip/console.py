@@ -1,4 +1,4 @@
-"""Output to the terminal with rich. Printed text is never read as markup or as terminal commands.
+"""Output to the terminal with rich. Printed text is never interpreted as markup or terminal commands.
 
 console = Console(stderr=True)
 console.tell(f"{folder}: imported")           # one line, however long
@@ -26,12 +26,7 @@ from jclip.plain import output_errors, shown, shown_lines
 class Console(rich.console.Console):
     """rich's Console without markup, emoji names and highlights. For a style, print a `Text`.
 
-    On standard error, output that cannot be written is dropped, so that a closed terminal does not end a run.
-
-    Args:
-      stderr: print to standard error instead of standard output.
-      quiet: print nothing.
-      more: arguments of rich's Console, such as `file` and `width`.
+    With `stderr`, output that cannot be written is dropped, so that a closed terminal does not end a run.
     """
 
     def __init__(self, *, stderr: bool = False, quiet: bool = False, **more: Any):
@@ -41,12 +36,12 @@ class Console(rich.console.Console):
         super().__init__(stderr=stderr, quiet=quiet, markup=False, highlight=False, emoji=False, **more)
 
     def tell(self, words: str, style: str = "") -> None:
-        """Prints any text as one line, which rich does not wrap."""
+        """Prints any text as one line, without wrapping."""
         self.print(text(words, style, longest=None), soft_wrap=True)
 
     @contextmanager
     def working(self, words: str) -> Iterator[Callable[[str], None]]:
-        """Shows a spinner with a text during the block; yields a function that changes the text."""
+        """Shows a spinner with a text during the block; yields a function that replaces the text."""
         spinner = "dots" if self.encoding.startswith("utf") else "line"
         with self.status(text(words), spinner=spinner) as status:
             yield lambda words: status.update(text(words))
@@ -73,17 +68,17 @@ def text(words: object, style: str = "", longest: int | None = 200) -> Text:
 
 
 def facts(title: object) -> Table:
-    """Returns a table without a header, for rows of a name and a value; make its cells with `text`."""
+    """Returns a table without a header, for rows of a name and a value. Cells must be made with `text`."""
     return Table(title=text(title), title_justify="left", show_header=False)
 
 
 def description() -> TextColumn:
-    """Returns the column of a progress bar that holds a task's description."""
+    """Returns a progress bar's column for the description of a task."""
     return TextColumn("{task.description}", markup=False)
 
 
 class _Output:
-    """Standard output; its errors name it."""
+    """Standard output, whose errors name it."""
 
     errors: Callable[[], AbstractContextManager[None]] = staticmethod(output_errors)
 
@@ -104,6 +99,6 @@ class _Output:
 
 
 class _Forgiving(_Output):
-    """A stream that drops what cannot be written."""
+    """Stream that drops output that cannot be written."""
 
     errors = staticmethod(partial(suppress, OSError))

@@ -1,7 +1,8 @@
-"""Evaluations of a run, as the callables that the training loop takes."""
+"""Builds the evaluators of a run from its configuration."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import singledispatch
 from pathlib import Path
 from typing import Any
 
@@ -10,14 +11,13 @@ import numpy as np
 from jclip.errors import JclipError
 from jclip.evaluate.datasets.opening import open_classification, open_probe, open_retrieval
 from jclip.evaluate.tasks import classification, probe, retrieval
+from jclip.evaluate.tasks.evaluation import Encodes
 from jclip.images.preprocess import Picture
 from jclip.inference import Encoder
 from jclip.tokenizers.text import load_tokenizer
 from jclip.train.configuration import Run
+from jclip.train.evaluating import Evaluator
 from jclip.train.evaluations import Classification, Evaluation, Probe, Retrieval
-
-Evaluator = Callable[[dict[str, Any]], Mapping[str, float]]
-"""Variables -> figures."""
 
 _Figures = Iterator[tuple[str, Mapping[str, float]]]
 """Figures by language, prompts or number of shots."""
@@ -25,7 +25,7 @@ _Figures = Iterator[tuple[str, Mapping[str, float]]]
 
 @dataclass(frozen=True)
 class _Snapshot:
-    """Model of a moment of the run."""
+    """Model with the variables of one step."""
 
     encoder: Encoder
     variables: dict[str, Any]
@@ -38,14 +38,12 @@ class _Snapshot:
 
 
 def evaluators(run: Run, batch_size: int = 256) -> dict[str, Evaluator]:
-    """Returns the evaluators of `run.evaluations`, by name. Opens and checks their data.
+    """Opens and checks the data of `run.evaluations`, and returns the evaluators by name.
 
-    Args:
-      run: gives model, tokenizer, preprocessing and context length.
-      batch_size: pictures or texts encoded at once, by all devices together.
+    All devices together encode `batch_size` pictures or texts at once.
 
     Raises:
-      JclipError: data are missing or wrong; the evaluation is named.
+      JclipError: data are missing or wrong; the message names the evaluation.
     """
     if not run.evaluations:
         return {}
@@ -55,13 +53,13 @@ def evaluators(run: Run, batch_size: int = 256) -> dict[str, Evaluator]:
     made: dict[str, Evaluator] = {}
     for one in run.evaluations:
         try:
-            made[one.name] = _evaluator(_open(one), encoder)
+            made[one.name] = _evaluator(open_evaluation(one), encoder)
         except JclipError as error:
             raise JclipError(f"evaluation {one.name!r}: {error}") from None
     return made
 
 
-def _evaluator(figures_of: Callable[[_Snapshot], _Figures], encoder: Encoder) -> Evaluator:
+def _evaluator(figures_of: Callable[[Encodes], _Figures], encoder: Encoder) -> Evaluator:
     def evaluate(variables: dict[str, Any]) -> dict[str, float]:
         found = list(figures_of(_Snapshot(encoder, variables)))
         return {
@@ -71,42 +69,46 @@ def _evaluator(figures_of: Callable[[_Snapshot], _Figures], encoder: Encoder) ->
     return evaluate
 
 
-def _open(asked: Evaluation) -> Callable[[_Snapshot], _Figures]:
-    if isinstance(asked, Retrieval):
-        return _retrieval(asked)
-    if isinstance(asked, Classification):
-        return _classification(asked)
-    return _probe(asked)
+@singledispatch
+def open_evaluation(asked: Evaluation) -> Callable[[Encodes], _Figures]:
+    """Opens the data of an evaluation, and returns the function from a model to its figures by language or prompts.
+
+    Other packages add their kinds: `@open_evaluation.register`.
+    """
+    raise TypeError(f"register a function for {type(asked).__name__} with jclip.evaluators.open_evaluation.register")
 
 
-def _retrieval(asked: Retrieval) -> Callable[[_Snapshot], _Figures]:
+@open_evaluation.register
+def _retrieval(asked: Retrieval) -> Callable[[Encodes], _Figures]:
     tests = open_retrieval(Path(asked.data), asked.protocol, asked.split, asked.languages)
-    secret = next((task for task in tests.tasks if not task.has_answers), None)
-    if secret is not None:
-        raise JclipError(f"{secret.name} has no answers, so nothing can be scored: choose another split")
+    unanswered = next((task for task in tests.tasks if not task.has_answers), None)
+    if unanswered is not None:
+        raise JclipError(f"{unanswered.name} has no answers, so nothing can be scored: choose another split")
 
-    def figures(model: _Snapshot) -> _Figures:
+    def figures(model: Encodes) -> _Figures:
         for task, image_nd, text_md in retrieval.encode_tasks(tests.tasks, model):
             yield task.language, task.score(image_nd, text_md)
 
     return figures
 
 
-def _classification(asked: Classification) -> Callable[[_Snapshot], _Figures]:
+@open_evaluation.register
+def _classification(asked: Classification) -> Callable[[Encodes], _Figures]:
     tests = open_classification(Path(asked.data), asked.dataset, asked.prompts, asked.classes, asked.split)
 
-    def figures(model: _Snapshot) -> _Figures:
+    def figures(model: Encodes) -> _Figures:
         for one in classification.evaluate(tests, model, resamples=0):
             yield one.ensemble.title, one.result.figures
 
     return figures
 
 
-def _probe(asked: Probe) -> Callable[[_Snapshot], _Figures]:
+@open_evaluation.register
+def _probe(asked: Probe) -> Callable[[Encodes], _Figures]:
     splits = open_probe(Path(asked.data), asked.dataset)
     shots = [count or None for count in asked.shots]
 
-    def figures(model: _Snapshot) -> _Figures:
+    def figures(model: Encodes) -> _Figures:
         found = probe.evaluate(splits, model, shots, seeds=asked.seeds, resamples=0)
         yield from ((str(count or "all"), one.result.figures) for count, one in zip(shots, found, strict=True))
 

@@ -1,4 +1,4 @@
-"""Optional dependencies: a missing one is reported with the extra that installs it."""
+"""Optional dependencies, and the errors for missing ones, which name the extra that installs them."""
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -29,11 +29,11 @@ EXTRAS = {
     "apache_beam": "beam",
     "wandb": "wandb",
 }
-"""The extra of pyproject.toml that installs each optional module."""
+"""Extra of pyproject.toml that installs each optional module."""
 
 
 class MissingExtra(JclipError, ImportError):
-    """An optional dependency that is not installed; the message names the extra."""
+    """Error for an optional dependency that is not installed; the message names the extra."""
 
     def __init__(self, module: str):
         super().__init__(f'{module} is not installed: pip install "jclip[{EXTRAS[module]}]"')
@@ -41,11 +41,7 @@ class MissingExtra(JclipError, ImportError):
 
 @contextmanager
 def reported_extras() -> Iterator[None]:
-    """Turns a missing optional dependency within the block into `MissingExtra`.
-
-    Raises:
-      MissingExtra: an import of a module of `EXTRAS` failed.
-    """
+    """Raises `MissingExtra` if the import of a module of `EXTRAS` fails in the block."""
     try:
         yield
     except ModuleNotFoundError as error:
@@ -56,11 +52,7 @@ def reported_extras() -> Iterator[None]:
 
 
 def check_installed(modules: Iterable[str]) -> None:
-    """Checks that optional modules are installed, without importing them.
-
-    Raises:
-      MissingExtra: one is not.
-    """
+    """Checks that optional modules are installed, without importing them; raises `MissingExtra` if one is not."""
     for module in modules:
         if find_spec(module) is None:
             raise MissingExtra(module)

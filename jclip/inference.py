@@ -32,11 +32,11 @@ class Encoder:
     each reads only the pictures of its own devices, and all get all features.
 
     Args:
-      config: the towers.
-      tokenizer: of the text tower.
-      preprocessing: of pictures; None for a text encoder alone.
+      config: configuration of the model.
+      tokenizer: the text tower's.
+      preprocessing: None for a text encoder alone.
       context_length: maximum number of tokens of a text.
-      batch_size: pictures or texts encoded at once.
+      batch_size: number of pictures or texts encoded at once.
     """
 
     def __init__(
@@ -54,7 +54,7 @@ class Encoder:
         self._context_length, self._batch_size = context_length, batch_size
 
     def __getstate__(self) -> dict[str, Any]:
-        """Omits the compiled functions: another process compiles its own."""
+        """Returns the state for pickling, without the compiled functions."""
         return {name: value for name, value in self.__dict__.items() if name not in ("_image_fn", "_text_fn")}
 
     def images(
@@ -66,14 +66,14 @@ class Encoder:
         """Encodes pictures as (n, d) float32, L2-normalised.
 
         Args:
-          variables: of the model.
-          pictures: PIL images, paths, encoded bytes, or uint8 arrays (h, w, 3). A sequence is read a batch at a time;
-            its method `name_of`, if it has one, returns the name of picture i for errors.
+          variables: the model's.
+          pictures: PIL images, paths, encoded bytes, or uint8 arrays (h, w, 3). A sequence is read batch by batch. Its
+            method `name_of`, if it has one, returns the name of picture i for errors.
           orientation: replaces the preprocessing's.
 
         Raises:
-          JclipError: an item is not a picture or cannot be read, and is named; `pictures` is not a list; or the model
-            is a text encoder alone.
+          JclipError: an item, which the message names, is not a picture or cannot be read; `pictures` is not a list; or
+            the model is a text encoder alone.
         """
         if self._preprocessing is None:
             raise JclipError("this bundle is a text encoder alone: it has no image tower to encode pictures with")
@@ -88,7 +88,8 @@ class Encoder:
 
         def row(number: int) -> np.ndarray:
             picture = pictures[number]
-            return to_array(preprocessing, picture, name_of(number) or _numbered(picture, number))
+            name = "" if isinstance(picture, str | Path) else f"pictures[{number}]"  # a path names itself
+            return to_array(preprocessing, picture, name_of(number) or name)
 
         def rows(some: Sequence[int]) -> np.ndarray:  # decodes one batch
             return np.stack([row(number) for number in some])
@@ -103,7 +104,8 @@ class Encoder:
         Sentences longer than the context are truncated before their last token.
 
         Raises:
-          JclipError: an item is not a string or has a lone surrogate, and is named; or `sentences` is not a list.
+          JclipError: an item, which the message names, is not a string or has an unpaired surrogate; or `sentences` is
+            not a list.
         """
         if isinstance(sentences, str | bytes):
             raise JclipError("encode_text takes a list of sentences: put the one into brackets")
@@ -147,7 +149,8 @@ class Encoder:
         for start in range(0, count, self._batch_size):
             size = min(self._batch_size, count - start)
             # Padded with its first row to a power of two or a whole batch, so that few shapes are compiled.
-            filled = self._batch_size if count > self._batch_size else _round_up(size, self._batch_size)
+            power_of_two = 1 << (size - 1).bit_length()
+            filled = self._batch_size if count > self._batch_size else min(power_of_two, self._batch_size)
             if not mesh.empty:
                 filled = -(-filled // batch_devices(mesh)) * batch_devices(mesh)
             numbers = [start + (i if i < size else 0) for i in range(filled)]
@@ -161,24 +164,23 @@ class Encoder:
         return np.concatenate(parts)
 
     def _nothing(self, function: Any, variables: dict[str, Any], one: np.ndarray) -> np.ndarray:
-        """Returns zero rows of the right width."""
+        """Returns features of no inputs, (0, d)."""
         return np.zeros((0, jax.eval_shape(function, variables, one).shape[1]), np.float32)
 
 
 class Model:
     """Model that is ready to use: `jclip.load(folder)`.
 
-    It can be pickled; another process compiles again. It must not be used after a fork: see `load`.
+    It can be pickled. It must not be used after a fork: see `load`.
 
     Args:
       bundle: its contents.
-      batch_size: pictures or texts encoded at once.
+      batch_size: number of pictures or texts encoded at once.
 
     Attributes:
       bundle: config, params, tokenizer, preprocessing, provenance.
       variables: parameters and batch statistics on the device, float32: the first argument of `apply`.
-      similarity_scale: factor on cosine similarities: the exponential of the parameter `logit_scale`; 1 for a text
-        encoder alone.
+      similarity_scale: factor on cosine similarities: exp(logit_scale); 1 for a text encoder alone.
 
     Raises:
       JclipError: tokenizer, preprocessing or context length do not fit the towers, or the scale is not finite.
@@ -190,7 +192,12 @@ class Model:
         variables = {"params": bundle.params, **({"batch_stats": bundle.stats} if bundle.stats else {})}
         self.variables: dict[str, Any] = jax.device_put(variables)
         logit_scale = bundle.params.get("logit_scale", 0.0)  # a text encoder alone has none
-        self.similarity_scale = _similarity_scale(float(np.float32(logit_scale)))
+        with np.errstate(over="ignore"):
+            self.similarity_scale = float(np.exp(np.float32(logit_scale)))
+        if not np.isfinite(self.similarity_scale):
+            raise JclipError(
+                f"logit_scale is {float(logit_scale):g}; its exponential is not finite: use an earlier checkpoint"
+            )
         self._encoder = Encoder(
             bundle.config, bundle.tokenizer, bundle.preprocessing, bundle.context_length, batch_size
         )
@@ -203,7 +210,7 @@ class Model:
 
     @property
     def apply(self) -> Callable[..., Any]:
-        """The model as a pure function: `apply(variables, images, method="encode_image")`, or "encode_text"."""
+        """Pure function of the model: `apply(variables, images, method="encode_image")`, or "encode_text"."""
         return build_model(self.bundle.config).apply
 
     def encode_image(
@@ -211,14 +218,12 @@ class Model:
     ) -> np.ndarray:
         """Encodes PIL images, paths, encoded bytes, or uint8 arrays (h, w, 3) as (n, d) float32, L2-normalised.
 
-        Args:
-          pictures: the list.
-          orientation: "apply" rotates pictures by their EXIF orientation, "ignore" does not; None for the bundle's
-            setting, which is "ignore" for CLIP and Chinese-CLIP.
+        `orientation` is "apply" to rotate pictures by their EXIF orientation, or "ignore"; None for the bundle's
+        setting, which is "ignore" for CLIP and Chinese-CLIP.
 
         Raises:
-          JclipError: an item is not a picture or cannot be read, and is named by its path or its place in the list; the
-            bundle is a text encoder alone; or features are not finite, with the first parameter that is not.
+          JclipError: an item, which the message names, is not a picture or cannot be read; the bundle is a text encoder
+            alone; or features are not finite.
         """
         return self._finite(self._encoder.images(self.variables, pictures, orientation), "picture")
 
@@ -228,8 +233,8 @@ class Model:
         Sentences longer than the context are truncated before their last token.
 
         Raises:
-          JclipError: an item is not a string or has a lone surrogate, with its place in the list; or features are not
-            finite.
+          JclipError: an item, which the message names, is not a string or has an unpaired surrogate; or features are
+            not finite.
         """
         return self._finite(self._encoder.texts(self.variables, sentences), "text")
 
@@ -240,33 +245,24 @@ class Model:
         *,
         orientation: Orientation | None = None,
     ) -> np.ndarray:
-        """Computes (pictures, sentences) logits: cosines times `similarity_scale`."""
+        """Computes logits, (pictures, sentences): cosines times `similarity_scale`."""
         images_nd = self.encode_image(pictures, orientation=orientation)
         return self.similarity_scale * images_nd @ self.encode_text(sentences).T
 
     def _finite(self, features_nd: np.ndarray, what: str) -> np.ndarray:
-        """Returns the features if they are finite: a ranking would not show NaN."""
+        """Returns the features if they are finite; raises JclipError if not, because a ranking would hide NaN."""
         broken = np.flatnonzero(~np.isfinite(features_nd).all(axis=1))
         if not len(broken):
             return features_nd
-        which = f"{len(broken)} of {len(features_nd)} {what} features are not finite, first that of {what} {broken[0]}"
+        found = f"{len(broken)} of {len(features_nd)} {what} features are not finite, first that of {what} {broken[0]}"
         leaves = rules.paths_of(self.variables)
         culprit = next((path for path, leaf in leaves.items() if not jnp.isfinite(leaf).all()), None)
         if culprit is None:
-            raise JclipError(f"{which}: the parameters are finite, but too large; use an earlier checkpoint")
+            raise JclipError(f"{found}: the parameters are finite, but too large; use an earlier checkpoint")
         raise JclipError(
-            f"{which}: the model's {culprit.partition('/')[2]} holds NaN or infinity, so it has diverged or is "
+            f"{found}: the model's {culprit.partition('/')[2]} holds NaN or infinity, so it has diverged or is "
             "damaged; use an earlier checkpoint"
         )
-
-
-def _similarity_scale(logit_scale: float) -> float:
-    """Returns the exponential of the parameter."""
-    with np.errstate(over="ignore"):
-        factor = float(np.exp(np.float32(logit_scale)))
-    if not np.isfinite(factor):
-        raise JclipError(f"logit_scale is {logit_scale:g}; its exponential is not finite: use an earlier checkpoint")
-    return factor
 
 
 def load(folder: str | Path) -> Model:
@@ -306,25 +302,15 @@ def _listed(items: Any, function: str, what: str) -> Any:
     return items if isinstance(items, np.ndarray | Sequence) else list(items)
 
 
-def _numbered(picture: Any, number: int) -> str:
-    """Returns a picture's name for errors: its place in the list; "" for a path, which names itself."""
-    return "" if isinstance(picture, str | Path) else f"pictures[{number}]"
-
-
 def _everywhere(features_bd: jax.Array) -> jax.Array:
-    """Replicates the features over the devices of the mesh, if there is one."""
+    """Replicates the features over the devices of the current mesh, if any."""
     if jax.sharding.get_abstract_mesh().empty:
         return features_bd
     return jax.lax.with_sharding_constraint(features_bd, jax.sharding.PartitionSpec())
 
 
 def _once(rows: Callable[[Sequence[int]], np.ndarray], numbers: Sequence[int]) -> np.ndarray:
-    """Returns rows by number; computes repeated ones once."""
+    """Returns rows by number, computing repeated ones once."""
     unique = list(dict.fromkeys(numbers))
     at = {number: i for i, number in enumerate(unique)}
     return rows(unique)[[at[number] for number in numbers]]
-
-
-def _round_up(count: int, most: int) -> int:
-    """Returns the next power of two, at most `most`: a few pictures do not compute a whole batch."""
-    return min(1 << (count - 1).bit_length(), most)

@@ -3,8 +3,8 @@
 None of them has a public equivalent. Checked against jax 0.10.2 and orbax-checkpoint 0.12.8; `tests/test_internals.py`
 fails when a later version moves one of them:
 
-- jax keeps the client of its coordination service, by which hosts exchange text without devices, in `jax._src`.
-- orbax leaves reader coroutines behind when one array cannot be read. Only the garbage collector knows them.
+- jax has the client of its coordination service, by which hosts exchange text without devices, in `jax._src`.
+- orbax does not end its reader coroutines when an array cannot be read. Only the garbage collector knows them.
 - orbax logs tracebacks of its threads to absl's logger, and its late writers raise in destructors.
 """
 
@@ -23,7 +23,7 @@ _PATIENCE = 10.0  # seconds for orphaned readers to end
 
 
 def coordination_client() -> Any:
-    """Returns jax's client of the coordination service, or None if this process was not connected to others."""
+    """Returns jax's client of the coordination service; None in a run of a single process."""
     return distributed.global_state.client
 
 
@@ -33,13 +33,13 @@ def coordinator_host() -> str:
 
 
 def process_index() -> int:
-    """Returns the index of this process. `jax.process_index` would first wait for the devices of all processes."""
+    """Returns the index of this process. `jax.process_index` would wait for the devices of all processes."""
     index: int = distributed.global_state.process_id
     return index
 
 
 def process_count() -> int:
-    """Returns the number of connected processes; 1 if this process was not connected to others."""
+    """Returns the number of connected processes."""
     count: int = distributed.global_state.num_processes
     return 1 if coordination_client() is None else count
 
@@ -69,7 +69,7 @@ def orphaned_readers() -> list[Any]:
 
 @contextmanager
 def no_orbax_tracebacks() -> Iterator[None]:
-    """Keeps tracebacks of orbax's threads off the terminal; the errors themselves are raised to the caller."""
+    """Hides tracebacks of orbax's threads; the errors themselves are raised to the caller."""
 
     def is_wanted(record: logging.LogRecord) -> bool:
         return not record.exc_info and "tracked_metric" not in record.getMessage()

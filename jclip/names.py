@@ -1,4 +1,7 @@
-"""Checks names of runs, stages and evaluations, which become names of folders."""
+"""Names: checks those that become names of folders, and suggests known ones for unknown ones."""
+
+import difflib
+from collections.abc import Collection
 
 from jclip.errors import JclipError
 
@@ -7,7 +10,7 @@ LONGEST = 150
 
 
 def check_name(what: str, name: str) -> None:
-    """Checks that a name can be the name of a folder, on any system.
+    """Checks that the name in field `what` is a valid folder name on any system.
 
     >>> check_name("name", "ViT-B-16 中文[2]")
     >>> check_name("name", "../../x")
@@ -15,12 +18,8 @@ def check_name(what: str, name: str) -> None:
     jclip.errors.JclipError: name is '../../x', which has a '/': give 1 to 150 bytes of printable characters, without \
 / and \\, that begin with neither a dot nor a space and do not end with a space
 
-    Args:
-      what: the field, for the message.
-      name: its value.
-
     Raises:
-      JclipError: it cannot be one.
+      JclipError: it is not valid.
     """
     if reason := _trouble(name):
         raise JclipError(
@@ -41,3 +40,13 @@ def _trouble(name: str) -> str:
         return "begins with a dot" if name.startswith(".") else "begins or ends with a space"
     size = len(name.encode())
     return f"has {size} bytes" if size > LONGEST else ""
+
+
+def suggestion(name: str, known: Collection[str]) -> str:
+    """Returns the known names that are most like an unknown one, or else all of them.
+
+    >>> suggestion("flickr30", ["flickr30k", "xtd"]), suggestion("coco", ["flickr30k", "xtd"])
+    ('did you mean flickr30k?', 'choose one of flickr30k, xtd')
+    """
+    close = difflib.get_close_matches(name.lower(), known, n=2)
+    return f"did you mean {' or '.join(close)}?" if close else f"choose one of {', '.join(known)}"

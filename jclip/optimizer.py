@@ -8,7 +8,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -45,8 +45,8 @@ class Optimizer:
       schedule: after the warm-up, "cosine" or "linear" to 0 at the end of the stage, or "constant".
       beta1, beta2, eps: constants of AdamW.
       weight_decay: decoupled weight decay, multiplied with the learning rate.
-      decays: (path regex, bool) rules that say which parameters decay.
-      multipliers: (path regex, float) rules with factors on the learning rate.
+      decays: (path regex, bool) rules for the parameters that decay.
+      multipliers: (path regex, float) rules for factors on the learning rate.
       layer_decay: (tower regex, d) rules for layer-wise decay of the learning rate. Of a tower's L layers, the n-th
         learns at d**(L + 1 - n) of the rate. Parameters before the first layer learn at d**(L + 1), a norm after the
         last layer at d, heads and projections at 1, as in BEiT (Bao et al. 2021) and timm.
@@ -70,7 +70,7 @@ class Optimizer:
 
 
 def learning_rate(spec: Optimizer, steps: int) -> Callable[[jax.Array | int], jax.Array]:
-    """Returns the schedule: step of the stage to learning rate. As in cn_clip, the last warm-up step has the peak."""
+    """Returns the schedule: step of the stage -> learning rate. As in cn_clip, the last warm-up step has the peak."""
 
     def rate(step: jax.Array | int) -> jax.Array:
         done = jnp.asarray(step, jnp.float32)
@@ -93,10 +93,10 @@ def build(
 
     Args:
       spec: the stage's optimizer.
-      steps: length of the stage, for the schedule.
+      steps: length of the stage.
       leaves: {path: array or shape} of the whole model; rules are checked against all of it.
-      trainable: the trainable subtree; shapes are enough. A stack may hold only its last layers here.
-      towers: configurations of the towers, which know their layers.
+      trainable: nested arrays or shapes. A stack may hold only its last layers here.
+      towers: configurations of the towers, by name.
 
     Raises:
       RuleError: a rule of `decays`, `multipliers` or `layer_decay` matches nothing, or a parameter has no rule.
@@ -104,53 +104,25 @@ def build(
     """
     if not 0 <= spec.learning_rate < float("inf"):
         raise JclipError(f"a learning rate of {spec.learning_rate} is not possible: give a finite number, 0 or above")
-    decays = _tree(rules.match(spec.decays, leaves, what="decays"), trainable)
-    factors = _factors(spec, leaves, rules.paths_of(trainable), towers)
-    methods = {path: _method(spec, path) for path in rules.paths_of(trainable)}
-    parts = []
-    if spec.clip_norm is not None:
-        parts.append(optax.clip_by_global_norm(spec.clip_norm))
+    trained = rules.paths_of(trainable)
+    decays = rules.match(spec.decays, leaves, what="decays")
+    factors = _factors(spec, leaves, trained, towers)
+    methods = {path: _method(spec, path) for path in trained}
     directions = {method: _direction(spec, method) for method in dict.fromkeys(methods.values())}
-    parts.append(optax.partition(directions, rules.tree_from_paths(methods)))
-    parts.append(optax.add_decayed_weights(spec.weight_decay, mask=decays))
-    parts.append(optax.stateless(lambda updates, _: jax.tree.map(jnp.multiply, updates, factors)))
-    parts.append(optax.scale_by_learning_rate(learning_rate(spec, steps)))
-    return optax.chain(*parts)
+    return optax.chain(
+        optax.identity() if spec.clip_norm is None else optax.clip_by_global_norm(spec.clip_norm),
+        optax.partition(directions, rules.tree_from_paths(methods)),
+        optax.add_decayed_weights(
+            spec.weight_decay, mask=rules.tree_from_paths({path: decays[path] for path in trained})
+        ),
+        optax.stateless(lambda updates, _: jax.tree.map(jnp.multiply, updates, factors)),
+        optax.scale_by_learning_rate(learning_rate(spec, steps)),
+    )
 
 
 def is_stacked(path: str) -> bool:
-    """Returns whether a parameter of the whole model, or its optimizer slot, has a leading axis of layers."""
+    """Returns whether a parameter of the whole model has a leading axis of layers."""
     return "/layers/" in path
-
-
-def carry_slots(new: Any, old: Any, carried: frozenset[str]) -> Any:
-    """Returns the optimizer state `new` with the slots and counts of the carried parameters from `old`.
-
-    A slot is identified by its name and its parameter ("mu", "text/layers/mlp/fc1/kernel"). Parameters and layers that
-    the previous stage did not train have no slot in `old` and start fresh. Adam has a step count for each parameter and
-    layer, so that the bias correction is right for both. Muon has one count, which is carried if any of its slots is:
-    it only weights the newest gradient against the others.
-    """
-    if not carried:
-        return new
-    old_leaves = jax.tree_util.tree_leaves_with_path(old)
-    before = {_slot(path): leaf for path, leaf in old_leaves}
-    goes_on = {f"{kind}/{path}" for kind in ("count", "mu", "nu") for path in carried}
-    if any(_MUON in _names(path) and _slot(path) in goes_on for path, _ in old_leaves):
-        goes_on.add(_MUON_COUNT)
-
-    def take(path: Any, leaf: Any) -> Any:
-        slot = _slot(path)
-        if slot not in goes_on or slot not in before:
-            return leaf
-        found = before[slot]
-        if not is_stacked(slot):
-            return found if jnp.shape(found) == jnp.shape(leaf) else leaf
-        # Both hold the last layers of the same stack.
-        both = min(len(leaf), len(found))
-        return jnp.concatenate([leaf[: len(leaf) - both], found[len(found) - both :]])
-
-    return jax.tree_util.tree_map_with_path(take, new)
 
 
 def clamp_logit_scale(params: dict[str, Any]) -> dict[str, Any]:
@@ -160,51 +132,12 @@ def clamp_logit_scale(params: dict[str, Any]) -> dict[str, Any]:
     return {**params, "logit_scale": jnp.clip(params["logit_scale"], 0.0, MAX_LOGIT_SCALE)}
 
 
-class _Adam(NamedTuple):
-    """Slots of Adam: a step count for each parameter and each layer of a stack, and the two moments."""
-
-    count: Any
-    mu: Any
-    nu: Any
-
-
-def _adam(beta1: float, beta2: float, eps: float) -> optax.GradientTransformation:
-    """Returns Adam (Kingma & Ba 2015, algorithm 1) with a step count for each parameter and layer.
-
-    `optax.scale_by_adam` has one count for all.
-    """
-
-    def init(params: Any) -> _Adam:
-        def count(path: Any, leaf: jax.Array) -> jax.Array:
-            axes = (leaf.shape[0], *(1 for _ in leaf.shape[1:])) if is_stacked("/".join(_names(path))) else ()
-            return jnp.zeros(axes, jnp.int32)
-
-        def zeros() -> Any:
-            return jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, jnp.float32), params)
-
-        return _Adam(jax.tree_util.tree_map_with_path(count, params), zeros(), zeros())
-
-    def update(gradients: Any, slots: _Adam, params: Any = None) -> tuple[Any, _Adam]:
-        del params
-        count = jax.tree.map(optax.safe_increment, slots.count)
-        mu = jax.tree.map(lambda m, g: beta1 * m + (1 - beta1) * g, slots.mu, gradients)
-        nu = jax.tree.map(lambda v, g: beta2 * v + (1 - beta2) * jnp.square(g), slots.nu, gradients)
-
-        def direction(n: jax.Array, m: jax.Array, v: jax.Array) -> jax.Array:
-            return m / (1 - beta1**n) / (jnp.sqrt(v / (1 - beta2**n)) + eps)
-
-        return jax.tree.map(direction, count, mu, nu), _Adam(count, mu, nu)
-
-    return optax.GradientTransformation(init, update)
-
-
 _NEWTON_SCHULZ = ((8.0934, -23.6204, 17.4462), (3.6366, -2.7219, 0.5365), (2.6613, -1.9772, 0.4526))
 """Coefficients of Muon's three iterations on singular values: x -> a x + b x³ + c x⁵.
 
-Each takes the range that the one before leaves of [0.01, 1] as near to 1 as it can (Amsel et al. 2025, Polar Express):
-after the third, 0.73 to 1.27. Jordan's five iterations leave 0.7 to 1.2, and take nearly twice the arithmetic."""
-
-_MUON, _MUON_COUNT = "muon", "muon's count"
+Each maps the range of singular values after the one before, at first [0.01, 1], as near to 1 as possible (Amsel et al.
+2025, Polar Express). After the third they are 0.73 to 1.27. Jordan's five iterations give 0.7 to 1.2, for nearly twice
+the arithmetic."""
 
 
 def _factors(
@@ -244,30 +177,13 @@ def _exponents(
 
 
 def _method(spec: Optimizer, path: str) -> str:
-    return _MUON if spec.name == "muon" and is_stacked(path) and path.endswith("/kernel") else "adam"
+    return "muon" if spec.name == "muon" and is_stacked(path) and path.endswith("/kernel") else "adam"
 
 
 def _direction(spec: Optimizer, method: str) -> optax.GradientTransformation:
     if method == "adam":
-        return _adam(spec.beta1, spec.beta2, spec.eps)
+        return optax.scale_by_adam(spec.beta1, spec.beta2, spec.eps)
     # The layers are stacked: (layers, in, out), one matrix each.
     stacked = optax.contrib.MuonDimensionNumbers(reduction_axis=1, output_axis=2)
     dimensions = partial(jax.tree.map, lambda _: stacked)
     return optax.contrib.scale_by_muon(_NEWTON_SCHULZ, weight_dimension_numbers=dimensions)
-
-
-def _tree(values: Mapping[str, Any], like: dict[str, Any]) -> dict[str, Any]:
-    return rules.tree_from_paths({path: values[path] for path in rules.paths_of(like)})
-
-
-def _names(path: Any) -> list[str]:
-    return [str(getattr(key, "key", getattr(key, "name", getattr(key, "idx", key)))) for key in path]
-
-
-def _slot(path: Any) -> str:
-    """Returns the name of a slot without the groups in which optax wraps it: "mu/text/norm/scale"."""
-    names = _names(path)
-    for kind in ("mu", "nu", "count"):
-        if kind in names[:-1]:
-            return "/".join(names[names.index(kind) :])
-    return _MUON_COUNT if _MUON in names and names[-1] == "count" else "/".join(names)

@@ -25,9 +25,9 @@ def open_manager(folder: Path, keep: int, best: Callable[[], int | None]) -> ocp
     """Opens orbax's manager of a folder of checkpoints.
 
     Args:
-      folder: absolute, and literal for orbax, see `literal_path`.
-      keep: number of the newest checkpoints that stay.
-      best: returns the number of another one that stays, or None.
+      folder: result of `literal_path`.
+      keep: number of newest checkpoints that are kept.
+      best: returns the number of another checkpoint that is kept, or None.
     """
     handlers: Mapping[str, Any] = {
         "state": state_handler(),
@@ -37,7 +37,7 @@ def open_manager(folder: Path, keep: int, best: Callable[[], int | None]) -> ocp
     options = ocp.CheckpointManagerOptions(
         create=True,
         preservation_policy=_LastAndBest(keep, best),
-        # Asynchronous writers would wait five minutes for a folder that could not be made.
+        # Asynchronous writers would wait five minutes for a folder that could not be created.
         async_options=ocp.AsyncOptions(create_directories_asynchronously=False, barrier_sync_fn=writers_barrier),
     )
     return ocp.CheckpointManager(folder, options=options, item_handlers=handlers)
@@ -52,8 +52,8 @@ def state_handler() -> ocp.PyTreeCheckpointHandler:
 def literal_path(folder: Path) -> Iterator[Path]:
     """Yields an absolute path to `folder` that orbax does not expand as a pattern.
 
-    Orbax globs its folders, and tensorstore accepts neither backslashes nor bytes that are not UTF-8. If the name has
-    any of these, the path leads through a symbolic link in a temporary folder.
+    Orbax globs its folders, and tensorstore accepts neither backslashes nor bytes that are not UTF-8. For such names
+    the path goes through a symbolic link in a temporary folder.
 
     >>> with literal_path(Path("/runs/a[1]/checkpoints")) as path:
     ...     "[" in str(path)
@@ -83,7 +83,7 @@ def literal_path(folder: Path) -> Iterator[Path]:
 
 
 def _is_literal(path: Path) -> bool:
-    """Returns whether orbax, tensorstore and `glob` all take the path literally."""
+    """Returns whether orbax, tensorstore and `glob` do not interpret the path."""
     name = str(path)
     return name.isprintable() and not set(name) & set("[]*?\\") and ":/" not in name
 
@@ -96,7 +96,7 @@ class _LastAndBest:
     best: Callable[[], int | None]
 
     def should_preserve(self, checkpoints: Sequence[Any], *, context: Any) -> Sequence[bool]:
-        """Returns whether each checkpoint stays, oldest first."""
+        """Returns whether to keep each checkpoint, oldest first."""
         del context
         best = self.best()
         last = len(checkpoints) - self.keep

@@ -1,7 +1,7 @@
-r"""Makes text from outside (captions; names of files, classes, languages and runs) safe to show.
+r"""Makes text from outside (captions; names of files, classes, languages and runs) safe to print.
 
 Such text may contain terminal escape sequences, markup, line breaks, marks that change the text direction, and invalid
-UTF-8. Everything that jclip prints or writes for people passes through one of these functions.
+UTF-8. Everything that jclip prints, and everything that it writes for people, passes through one of these functions.
 
     >>> print(shown("cat\x1b[2J\u202egnp.jpg"))
     cat\x1b[2J\u202egnp.jpg
@@ -20,7 +20,7 @@ from contextlib import contextmanager, suppress
 from typing import Any, TextIO
 
 LONGEST = 200
-"""Number of characters of a name that are shown by default."""
+"""Default for the maximum number of characters of a name."""
 
 # C1 controls, line and paragraph separators, embeddings, overrides and isolates of direction, lone surrogates.
 _HIDDEN = "\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff"
@@ -37,9 +37,7 @@ def shown(text: object, longest: int | None = LONGEST) -> str:
 
     Letters of all scripts, combining marks and joined emoji are unchanged, and so are backslashes.
 
-    Args:
-      text: any object, such as a path or an error.
-      longest: maximum number of characters; the middle of longer text is cut out. None for no maximum.
+    If `longest` is a number, the middle of longer text is cut out.
     """
     words = str(text)
     if longest is not None and len(words) > longest:
@@ -49,7 +47,7 @@ def shown(text: object, longest: int | None = LONGEST) -> str:
 
 
 def shown_lines(text: str) -> str:
-    """Returns text as `shown` does, but uncut and with its line breaks."""
+    """Returns text as `shown` does, but in full and with its line breaks."""
     return _UNSAFE_LINES.sub(_escaped, text)
 
 
@@ -64,12 +62,7 @@ def as_html(text: object) -> str:
 
 
 def as_json(value: Any, **more: Any) -> str:
-    r"""Returns JSON, with control characters and what UTF-8 cannot encode as \uXXXX.
-
-    Args:
-      value: a JSON-ready value.
-      more: arguments of json.dumps, such as `indent`.
-    """
+    r"""Returns JSON, with control characters and unpaired surrogates as \uXXXX; `more` is for json.dumps."""
     found = json.dumps(value, ensure_ascii=False, **more)
     return _UNSAFE_JSON.sub(lambda match: f"\\u{ord(match[0]):04x}", found)
 
@@ -85,11 +78,7 @@ def say(text: str) -> None:
 
 
 def print_json(value: Any, **more: Any) -> None:
-    """Prints JSON to standard output, in ASCII if the locale has no more.
-
-    Args:
-      value, more: see `as_json`.
-    """
+    """Prints JSON to standard output, in ASCII if the locale cannot encode it; arguments as in `as_json`."""
     text = as_json(value, **more)
     try:
         text.encode(getattr(sys.stdout, "encoding", None) or "utf-8")
@@ -99,17 +88,14 @@ def print_json(value: Any, **more: Any) -> None:
 
 
 def complain(text: str) -> None:
-    """Prints one line to standard error. If that fails, nothing is raised: the exit code remains."""
+    """Prints one line to standard error; raises nothing, so that the exit code stays the same."""
     with suppress(OSError, ValueError):
         print(shown(text, None), file=sys.stderr, flush=True)
 
 
 @contextmanager
 def patient_streams() -> Iterator[None]:
-    """Replaces characters that the locale cannot encode by plainer signs or escapes, within the block.
-
-    It applies to standard output and standard error, which would otherwise raise.
-    """
+    """Replaces characters that the locale cannot encode, on standard output and error, within the block."""
     before = [(stream, stream.errors) for stream in (sys.stdout, sys.stderr) if hasattr(stream, "reconfigure")]
     for stream, _ in before:
         stream.reconfigure(errors=_PLAINER)
@@ -123,10 +109,10 @@ def patient_streams() -> Iterator[None]:
 
 @contextmanager
 def output_errors() -> Iterator[None]:
-    """Names standard output in an error of writing to it, within the block.
+    """Names standard output in the errors of writing to it, within the block.
 
     Raises:
-      OSError: it is full or closed; BrokenPipeError if its reader is gone.
+      OSError: the output is full or closed; BrokenPipeError if the reader of the pipe ended.
     """
     try:
         yield

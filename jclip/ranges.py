@@ -1,6 +1,6 @@
 """Ranges of numbers, declared at the fields of a configuration.
 
-A tower checks its own when it is made; `check_tree` checks those of a whole run, and gives the path of the field.
+Towers check their ranges when they are created, and a run before anything is built.
 
 @dataclass(frozen=True)
 class Tower:
@@ -24,16 +24,17 @@ from jclip.plain import shown
 
 
 class RangeError(JclipError):
-    """A field that is outside its range; the message begins with the field's name."""
+    """Error for a field outside its range; the message begins with the field's name."""
 
 
 @dataclass(frozen=True)
 class Range:
-    """A range of finite numbers for a field, or for each item of a tuple.
+    """Range of finite numbers for a field, or for each item of a tuple.
 
     Attributes:
-      low, high: the smallest and the largest number.
-      above: exclude `low` itself.
+      low, high: bounds.
+      above, below: exclude `low`, or `high`, itself.
+      words: description for messages, instead of the numbers.
     """
 
     low: float
@@ -51,18 +52,16 @@ class Range:
         )
 
     def __str__(self) -> str:
-        """Returns words for messages: "from 1 to 1024"."""
-        if self.words:
-            return self.words
+        """Returns the bounds in words: "from 1 to 1024"."""
         return f"above {self.low:g}, {self.high:g} at most" if self.above else f"from {self.low:g} to {self.high:.10g}"
 
 
 Size = Annotated[int, Range(1, 65536)]
-"""A width, or a side in pixels or patches: up to ten times the largest published one, without overflow."""
+"""Width, or side in pixels or patches. The limit is ten times the largest published one, and prevents overflows."""
 Rows = Annotated[int, Range(1, 2**31 - 1)]
 """Number of rows of an embedding: ids are int32."""
 Depth = Annotated[int, Range(1, 1024)]
-"""Layers of a tower."""
+"""Number of layers of a tower."""
 Count = Annotated[int, Range(0, math.inf, words="0 or more")]
 AtLeastOne = Annotated[int, Range(1, math.inf, words="1 or more")]
 NotNegative = Annotated[float, Range(0, math.inf, words="0 or more")]
@@ -71,37 +70,22 @@ Share = Annotated[float, Range(0, 1, words="a share, 0 to 1")]
 BelowOne = Annotated[float, Range(0, 1, below=True, words="0 or more, and less than 1")]
 
 
-def check_ranges(config: Any) -> None:
-    """Checks the fields of a dataclass that declare a `Range`.
+def check_ranges(config: Any, where: str = "") -> None:
+    """Checks the numbers of a dataclass, and of all dataclasses in it, against the declared ranges.
 
     Raises:
-      RangeError: a value is outside its range or not a number; the message names the field.
-    """
-    made: Any = type(config)
-    for name, (kind, allowed) in _declared(made).items():
-        found = getattr(config, name)
-        for value in found if isinstance(found, tuple | list) else (found,):
-            if value is not None and not (_is_number(value, kind) and allowed.holds(value)):
-                what = "a whole number" if kind is int else "a number"
-                raise RangeError(f"{name} is {shown(repr(found))}, but must be {what} {allowed}")
-
-
-def check_tree(config: Any, where: str = "") -> None:
-    """Checks the ranges of a dataclass, whose types are right, and of all dataclasses in it.
-
-    Raises:
-      RangeError: a number is outside its range; the message begins with the field's dotted path, after `where`.
+      RangeError: a value is outside its range or not a number; the message begins with the field's dotted path, after
+        `where`.
     """
     made: Any = type(config)
     hints = _hints(made)
     for field in dataclasses.fields(config):
-        name = f"{where}.{field.name}" if where else field.name
-        _check(hints[field.name], getattr(config, field.name), name, None)
+        _check(hints[field.name], getattr(config, field.name), f"{where}.{field.name}" if where else field.name, None)
 
 
 def _check(kind: Any, value: Any, where: str, allowed: Range | None) -> None:
     if dataclasses.is_dataclass(value):
-        check_tree(value, where)
+        check_ranges(value, where)
         return
     if typing.get_origin(kind) is Annotated:
         allowed = next((extra for extra in kind.__metadata__ if isinstance(extra, Range)), allowed)
@@ -110,38 +94,17 @@ def _check(kind: Any, value: Any, where: str, allowed: Range | None) -> None:
     if typing.get_origin(kind) in (typing.Union, types.UnionType):
         for member in members:
             _check(member, value, where, allowed)
-    elif isinstance(value, tuple) and members:  # not for the None of an optional tuple
-        for number, item in enumerate(value):
-            _check(members[0] if members[-1:] == (...,) else members[number], item, f"{where}.{number}", allowed)
-    elif allowed and isinstance(value, int | float) and not allowed.holds(value):
-        raise RangeError(f"{where} is {value}: give {allowed}")
-
-
-def _is_number(value: Any, kind: type) -> bool:
-    if isinstance(value, bool):
-        return False
-    return isinstance(value, numbers.Integral) or (
-        kind is float and isinstance(value, numbers.Real) and math.isfinite(value)
-    )
+    elif isinstance(value, tuple | list) and members:  # not for the None of an optional tuple
+        kinds = members[:1] * len(value) if members[-1] is ... or isinstance(value, list) else members
+        for number, (item_kind, item) in enumerate(zip(kinds, value, strict=False)):
+            _check(item_kind, item, f"{where}.{number}", allowed)
+    elif allowed and value is not None:
+        number_type = numbers.Integral if kind is int else numbers.Real
+        if isinstance(value, bool) or not isinstance(value, number_type) or not allowed.holds(value):
+            words = allowed.words or f"{'a whole number' if kind is int else 'a number'} {allowed}"
+            raise RangeError(f"{where} is {shown(repr(value))}, but must be {words}")
 
 
 @cache
 def _hints(config: type) -> dict[str, Any]:
     return typing.get_type_hints(config, include_extras=True)
-
-
-@cache
-def _declared(config: type) -> dict[str, tuple[type, Range]]:
-    """{field: (int or float, range)} of the fields that have one."""
-    hints = _hints(config)
-    found: dict[str, tuple[type, Range]] = {}
-    for field in dataclasses.fields(config):
-        for part in (hints[field.name], *typing.get_args(hints[field.name])):
-            for extra in getattr(part, "__metadata__", ()):
-                if isinstance(extra, Range):
-                    found[field.name] = (float if _holds_float(part.__origin__) else int, extra)
-    return found
-
-
-def _holds_float(kind: Any) -> bool:
-    return kind is float or any(map(_holds_float, typing.get_args(kind)))

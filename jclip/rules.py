@@ -1,8 +1,8 @@
 """Rules over parameters: ordered lists of (path regex, value).
 
 Freezing, weight decay, learning-rate multipliers, sharding and partial loading all use them. A regex must match a whole
-path, such as "text/layers/attention/query/kernel", and the first that matches decides. A path without a rule and a rule
-without a path are errors.
+path, such as "text/layers/attention/query/kernel", and the first match decides. A path without a rule is an error, and
+so is a rule without a path.
 """
 
 import difflib
@@ -17,7 +17,7 @@ T = TypeVar("T")
 
 
 class RuleError(JclipError):
-    """Error of a rule that matches no parameter, or of a parameter that no rule matches."""
+    """Error for a rule that matches no parameter, or a parameter that no rule matches."""
 
 
 def match(rules: Sequence[tuple[str, T]], paths: Iterable[str], *, what: str) -> dict[str, T]:
@@ -26,14 +26,11 @@ def match(rules: Sequence[tuple[str, T]], paths: Iterable[str], *, what: str) ->
     >>> match(((".*/bias", False), (".*", True)), ["text/bias", "text/kernel"], what="decays")
     {'text/bias': False, 'text/kernel': True}
 
-    Args:
-      rules: ordered (regex, value).
-      paths: '/'-joined paths, as from `paths_of`.
-      what: name of the rules for messages: "decays", "stage 'warmup': trains".
+    The message of an error begins with `what`, the name of the rules.
 
     Raises:
-      RuleError: a path has no rule, a rule has no path (it is misspelt, or the rules above it took all), or a regex
-        cannot be compiled.
+      RuleError: a path has no rule, a rule has no path (it is misspelt, or the rules above it match all its paths), or
+        a regex is not valid.
     """
     paths = list(paths)
     patterns = [_compile(regex, what) for regex, _ in rules]
@@ -55,7 +52,7 @@ def match(rules: Sequence[tuple[str, T]], paths: Iterable[str], *, what: str) ->
 
 
 def inside(branch: str, rules: Iterable[tuple[str, T]]) -> tuple[tuple[str, T], ...]:
-    """Returns rules over the paths inside a branch as rules over whole paths.
+    """Returns rules for the paths inside a branch as rules for whole paths.
 
     >>> inside("text", ((".*", True),))
     (('text/.*', True),)
@@ -101,14 +98,14 @@ def tree_from_paths(leaves: Mapping[str, Any]) -> dict[str, Any]:
 def rows(verdict: Mapping[str, T], leaves: Mapping[str, Any]) -> list[tuple[str, int, T]]:
     """Returns the result of `match` as rows to print: (path group, number of parameters, value).
 
-    A branch whose parameters all have one value is one row, such as "image/*" for a frozen tower. Other branches are
-    unfolded.
+    A branch whose parameters all have one value is one row, such as "image/*" for a frozen tower.
 
     Args:
-      verdict: {path: value} from `match`.
+      verdict: {path: value}, the result of `match`.
       leaves: {path: array or shape}, for the numbers of parameters; a leaf without `shape` counts as 1.
     """
-    return _fold(tree_from_paths(verdict), tree_from_paths({path: _count(leaves[path]) for path in verdict}), "")
+    counts = {path: math.prod(getattr(leaves[path], "shape", ())) for path in verdict}
+    return _fold(tree_from_paths(verdict), tree_from_paths(counts), "")
 
 
 def _fold(values: dict[str, Any], counts: dict[str, Any], prefix: str) -> list[tuple[str, int, Any]]:
@@ -123,10 +120,6 @@ def _fold(values: dict[str, Any], counts: dict[str, Any], prefix: str) -> list[t
             inner = [(path + "/*", sum(row[1] for row in inner), inner[0][2])]
         folded.extend(inner)
     return folded
-
-
-def _count(leaf: Any) -> int:
-    return math.prod(getattr(leaf, "shape", ()))
 
 
 def _compile(regex: str, what: str) -> re.Pattern[str]:
@@ -148,11 +141,11 @@ def _why_unused(
 
 
 def _closest(regex: str, paths: list[str]) -> str | None:
-    """Returns the path most similar to a misspelt regex without its operators; None if there are no paths."""
+    """Returns the path most similar to a misspelt regex without its operators; None without paths."""
     wanted = re.sub(r"\.[*+]|[\\()|?^$\[\]{}]", "", regex).strip("/")
 
     def likeness(path: str) -> float:
-        # "imgae/.*" means the beginning of a path, ".*/biass" the end, so all windows of as many words are compared.
+        # "imgae/.*" is the beginning of a path, ".*/biass" the end, so all windows of its number of words are compared.
         words, size = path.split("/"), wanted.count("/") + 1
         windows = ["/".join(words[k : k + size]) for k in range(max(1, len(words) - size + 1))]
         return max(difflib.SequenceMatcher(None, wanted, window).ratio() for window in windows)

@@ -1,4 +1,4 @@
-"""Runs a configuration: training and the evaluations that it asks for, from Python as from the command line."""
+"""Runs a configuration: training with its evaluations."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -21,13 +21,13 @@ def run(
     more: Mapping[str, Evaluator] | None = None,
     stop_after: int | None = None,
 ) -> Outcome:
-    """Trains all stages of a run, with its evaluations, or what is left of them. Call it again to resume.
+    """Trains the remaining stages of a run, with its evaluations. Call it again to resume.
 
     Args:
       config: the run; the same on every process.
       workdir: folder for checkpoints, metrics.jsonl and one bundle per stage; the same disk for every process.
-      watcher: is told of the progress.
-      more: evaluators besides those of `config.evaluations`, by name: (variables) -> figures.
+      watcher: observer of the progress.
+      more: further evaluators, by name: variables -> figures.
       stop_after: number of steps, over all stages, after which to save a checkpoint and stop.
 
     Raises:

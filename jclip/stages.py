@@ -1,8 +1,8 @@
-"""A run's stages as data, and the base class of what a stage minimises.
+"""Configuration of a stage, and the base class of objectives.
 
 A run is a list of stages over one model. AltCLIP (Chen et al. 2022, section 3) teaches the text tower by CLIP's,
-then trains it contrastively with the image tower frozen; Chinese-CLIP (Yang et al. 2022, section 2.2) trains
-contrastively with the image tower frozen, then everything. All four are a `Stage` each.
+then trains it contrastively with the image tower frozen. Chinese-CLIP (Yang et al. 2022, section 2.2) trains
+contrastively with the image tower frozen, then everything. Each of these four is a `Stage`.
 
 jclip has two objectives, in `jclip.train.objectives`. Another package adds one by subclassing `Objective` with a frozen
 dataclass and decorating it with `@kind_of(Objective)`.
@@ -37,7 +37,7 @@ from jclip.ranges import AtLeastOne, Count, Positive, Range
 Batch = dict[str, jax.Array]
 Metrics = dict[str, jax.Array]
 Constants = dict[str, Any]
-"""Arrays that a step reads and never changes, such as a teacher's parameters. A closure would have XLA bake them in."""
+"""Arrays that a step only reads, such as a teacher's parameters. XLA would compile the arrays of a closure in."""
 Loss = Callable[[dict[str, Any], dict[str, Any], Constants, Batch, jax.Array], tuple[jax.Array, tuple[Metrics, Any]]]
 """(params, statistics, constants, batch, key) -> loss, (metrics, new statistics)."""
 TextLength = Annotated[int, Range(3, math.inf, words="3 or more: two are for the special tokens")]
@@ -51,12 +51,12 @@ a `Decoder` of the stage."""
 
 @dataclass(frozen=True)
 class Program:
-    """The computation of an objective in one stage on one mesh.
+    """Computation of an objective in one stage on one mesh.
 
     Attributes:
-      loss: the pure function that a step differentiates.
+      loss: pure function that a step differentiates.
       batch: {name: shape, dtype and sharding} of a full-length batch.
-      constants: nested shapes, dtypes and shardings of the constants; empty for none.
+      constants: nested shapes, dtypes and shardings of the constants.
     """
 
     loss: Loss
@@ -72,9 +72,9 @@ class FrozenTower:
       name: prefix of the cache's folder.
       variables: parameters and statistics, on the mesh.
       apply: (variables, rows (b, ...)) -> features (b, d).
-      read: (open sources, numbers of source, record and picture) -> one row; raises JclipError if it is unreadable.
-      blank: a row that replaces an unreadable one.
-      description: JSON-ready facts that decide the features, besides weights and data.
+      read: (open sources, indices of source, record and picture) -> one row; raises JclipError if it is unreadable.
+      blank: row that replaces an unreadable one.
+      description: JSON-ready facts on which the features depend, besides weights and data.
     """
 
     name: str
@@ -86,15 +86,15 @@ class FrozenTower:
 
 
 class Objective(ABC):
-    """The objective of a stage: its data, its checks and its loss.
+    """Objective of a stage: its data, its checks and its loss.
 
-    Implementations are frozen dataclasses, so that a configuration can hold them, and are decorated with
-    `@kind_of(Objective)`. They need `title`, `reads` and `program`; the other methods have defaults.
+    Implementations are frozen dataclasses decorated with `@kind_of(Objective)`. They need `title`, `reads`, `program`
+    and `batches`; the other methods have defaults.
 
     Attributes:
-      title: a short name for tables and charts.
+      title: short name for tables and charts.
       reads: class of the records that the stage's sources must have: `Pair` or `Translation`.
-      caches: whether it has a `frozen_tower`, so that `Stage.cache` may be set.
+      caches: True if it has a `frozen_tower`, so that `Stage.cache` may be set.
     """
 
     title: ClassVar[str]
@@ -108,23 +108,14 @@ class Objective(ABC):
     def check(  # noqa: B027 (no check by default)
         self, stage: "Stage", model: DualEncoderConfig, trains: frozenset[str]
     ) -> None:
-        """Checks the stage against the objective and the model.
-
-        Args:
-          stage: the stage that has this objective.
-          model: the towers.
-          trains: paths of the parameters that train.
+        """Checks the stage against the model; `trains` has the paths of the parameters that train.
 
         Raises:
           JclipError: the stage cannot run; the message names the field and the correction.
         """
 
     def check_data(self, stage: "Stage", facts: Sequence[Reading]) -> list[str]:
-        """Checks a sample of the data and returns warnings.
-
-        Args:
-          stage: the stage that has this objective.
-          facts: one for each source.
+        """Checks facts about a sample of each source and returns warnings.
 
         Raises:
           JclipError: nothing can be learned from the data.
@@ -132,10 +123,10 @@ class Objective(ABC):
         return []
 
     def open(self) -> Any:
-        """Loads what the objective needs besides the model, such as a teacher's bundle. Called once, by every process.
+        """Loads the objective's own files, such as a teacher's bundle. Every process calls it once.
 
         Raises:
-          JclipError: it is missing or does not fit.
+          JclipError: a file is missing or does not fit.
         """
         return None
 
@@ -150,27 +141,17 @@ class Objective(ABC):
     def frozen_tower(
         self, context: "Context", opened: Any, params: dict[str, Any], stats: dict[str, Any]
     ) -> FrozenTower:
-        """Returns the tower whose outputs `Stage.cache` keeps.
-
-        Args:
-          context: the stage's.
-          opened: the result of `open`.
-          params, stats: the model's, on the mesh.
-        """
+        """Returns the tower whose outputs `Stage.cache` keeps; `params` and `stats` are the model's, on the mesh."""
         raise NotImplementedError(f"{type(self).__name__} has caches=True, but no frozen_tower")
 
     def reduced(self, folder: Path) -> "Objective":
-        """Returns this objective for small towers of 32 pixels and 16 tokens, as `--reduced` trains them.
-
-        Args:
-          folder: where files that it needs can be written.
-        """
+        """Returns this objective for the small towers of `--reduced`; it may write files into `folder`."""
         return self
 
 
 @dataclass(frozen=True)
 class Budget:
-    """Length of a stage. Exactly one of the three is set; epochs and examples round up to whole batches."""
+    """Length of a stage: set exactly one of the three. Epochs and examples are rounded up to whole batches."""
 
     steps: int | None = None
     epochs: Positive | None = None
@@ -202,29 +183,27 @@ class Stage:
     """One stage of a run.
 
     Attributes:
-      name: a word for logs and folders.
-      objective: what is minimised, with its own fields: `Contrastive` or `TeacherLearning`, or one of your own.
+      name: name in logs and folders.
+      objective: `Contrastive`, `TeacherLearning`, or one of your own.
       data: sources, mixed by their weights: pictures with captions, or parallel text, as the objective reads.
       batch_size: pairs per step over all devices.
-      budget: length of the stage.
-      optimizer: update rule, schedule, decay.
       trains: ordered (path regex, bool); the first match wins and every parameter must be matched.
       last_layers: (tower, n), such as ("image", 4): trains only the last n layers of the tower. All other parameters
         follow `trains`.
       language_temperature: T of temperature sampling: a language of n examples has a share proportional to n^(1/T).
         1 keeps the languages' own shares; 5 and more makes them nearly equal. None: sources by their weights alone.
-      context_length: tokens, special ones included.
+      context_length: maximum number of tokens, special ones included.
       buckets: shorter lengths to which a batch may be padded instead, ascending.
       bucket_window: number of steps whose examples are sorted into buckets together, so that most batches are short; 1
         for no sorting. Each process reads all records of a window: for parallel text and for small pictures.
-      dropout: whether the text tower's dropout acts.
+      dropout: enables the text tower's dropout.
       micro_batches: number of parts in which the towers encode a batch. The loss is over the whole batch and gradients
-        are exact; activations of one part are kept at a time, for one more forward pass.
-      max_unreadable: maximum number of unreadable records, over all hosts. They are logged and replaced; one more is an
-        error. With buckets each host then reads all pictures of a batch, because a replacement changes the text.
+        are exact. Memory holds the activations of one part at a time, for one more forward pass.
+      max_unreadable: maximum number of unreadable records, over all hosts. They are logged and replaced; one more
+        raises an error. With buckets each host then reads all pictures of a batch, as a replacement changes the text.
       cache: folder for the outputs of the objective's frozen tower: written once, then read instead of running it.
         Keyed by weights, preprocessing and data. Empty for none.
-      workers: processes that read, decode and tokenise, on each host; 0 for a thread of the training process.
+      workers: number of processes on each host that read, decode and tokenise; 0 for a thread of the training process.
     """
 
     name: str
@@ -248,14 +227,11 @@ class Stage:
 
 @dataclass(frozen=True)
 class Context:
-    """Facts of a stage that an objective needs to build its program.
+    """Facts about a stage from which an objective builds its program.
 
     Attributes:
-      stage: the configuration.
-      towers: the module, in the run's dtype; `towers.config` describes the towers.
-      preprocessing: of pictures.
+      towers: module of the model, in the run's dtype.
       trains: paths of the parameters that train, as the stage holds them.
-      mesh: the devices.
     """
 
     stage: Stage
@@ -285,8 +261,8 @@ def trainable_paths(stage: Stage, paths: Iterable[str]) -> frozenset[str]:
 def split(params: dict[str, Any], chosen: frozenset[str]) -> tuple[dict[str, Any], dict[str, Any]]:
     """Splits nested parameters into (trainable, frozen) subtrees.
 
-    Only the first is ever differentiated. With a mask inside the optimizer instead, one global norm over all gradients
-    would bring the frozen tower's backward pass back (measured: 16 to 29 GFLOP a step).
+    Only the first is ever differentiated. A mask inside the optimizer would compute the frozen tower's gradients, for a
+    global norm over all of them (measured: 29 instead of 16 GFLOP a step).
     """
     leaves = rules.paths_of(params)
     trainable = {path: leaf for path, leaf in leaves.items() if path in chosen}

@@ -91,13 +91,13 @@ def test_layer_decay_by_hand():
 
 
 def test_a_tower_without_answers_is_refused_where_they_are_needed():
-    flat = type("Flat", (ToyImageConfig,), {"layer_numbers": ()})(depth=0)
+    flat = type("Flat", (ToyImageConfig,), {"layer_numbers": (), "patches": 0})(depth=0)
     model = replace(TOY, image=flat)
     with pytest.raises(JclipError, match=r"frozen_layers: a Flat has no stack of layers \(image tower\)"):
         jax.eval_shape(DualEncoder(model, frozen_layers=(1, 0)).init, jax.random.key(0), IMAGES, IDS)
-    with pytest.raises(JclipError, match="patch_dropout: a ToyImageConfig does not support it: set it to 0"):
-        jax.eval_shape(DualEncoder(TOY, patch_dropout=0.5).init, jax.random.key(0), IMAGES, IDS)
-    with pytest.raises(JclipError, match="head_width is for a BERT: a ToyTextConfig has no head"):
+    with pytest.raises(JclipError, match="patch_dropout: a Flat does not support it: set it to 0"):
+        jax.eval_shape(DualEncoder(model, patch_dropout=0.5).init, jax.random.key(0), IMAGES, IDS)
+    with pytest.raises(JclipError, match="head_width: a ToyTextConfig has no head"):
         replace(TOY, head_width=8)
     params = shapes(TOY)["params"]
     with pytest.raises(JclipError, match="layer_decay: the image tower does not number its layers"):

@@ -124,7 +124,7 @@ def said(name: str, commands: Sequence[list[str]] = COMMANDS) -> list[list[str]]
     [
         ("eval retrieval", retrieval.RetrievalOptions),
         ("eval classify", classify.ClassifyOptions),
-        ("data import", data_import.Options),
+        ("data import", data_import.ImportOptions),
         ("convert", convert.ConvertOptions),
     ],
 )

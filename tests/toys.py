@@ -11,6 +11,7 @@ import jax.numpy as jnp
 
 from jclip.config import kind_of
 from jclip.models.compute import Compute
+from jclip.models.dropout import dropout, row_seeds
 from jclip.models.dual_encoder import DualEncoderConfig
 from jclip.models.towers import ImageTower, TextTower
 
@@ -34,12 +35,13 @@ class ToyImageConfig(ImageTower):
     depth: int = 3
 
     layer_numbers = ((r"input/.*", 0), (r".*", 4))
+    patches = 4
 
     def sharding(self, tensor):
         return _SHARDING
 
     def build(self, embed_dim, compute, *, frozen_layers=0, patch_dropout=0.0):
-        return ToyImage(self, embed_dim, compute, frozen_layers)
+        return ToyImage(self, embed_dim, compute, frozen_layers, patch_dropout)
 
     def reduced(self, image_size):
         return replace(self, image_size=image_size, width=4)
@@ -56,6 +58,7 @@ class ToyTextConfig(TextTower):
       depth: number of layers.
       longest: number of tokens of the longest text.
       pad_id: id of the padding.
+      dropout: rate, of the last states.
     """
 
     vocab_size: int = 100
@@ -63,6 +66,7 @@ class ToyTextConfig(TextTower):
     depth: int = 3
     longest: int = 64
     pad_id: int = 0
+    dropout: float = 0.1
 
     layer_numbers = ((r"table", 0), (r".*", 4))
 
@@ -92,6 +96,10 @@ def _layers(config, frozen, x_bd):
     return x_bd
 
 
+def _seeds(module, rows_b):
+    return None if rows_b is None else row_seeds(module.make_rng("dropout"), rows_b, 1)[0]
+
+
 def _dense(width, name):
     return nn.Dense(width, use_bias=False, kernel_init=_INIT, name=name)
 
@@ -101,12 +109,15 @@ class ToyImage(nn.Module):
     embed_dim: int
     compute: Compute
     frozen_layers: int
+    patch_dropout: float
 
     @nn.compact
     def __call__(self, images_bhwc, train=False, rows_b=None):
         half = self.config.image_size // 2
-        quarters = images_bhwc.reshape(-1, 2, half, 2, half, 3).mean(axis=(2, 4)).reshape(-1, 12)
-        x_bd = _layers(self.config, self.frozen_layers, _dense(self.config.width, "input")(quarters))
+        quarters_bqc = images_bhwc.reshape(-1, 2, half, 2, half, 3).mean(axis=(2, 4)).reshape(-1, 4, 3)
+        quarters_bqc = dropout(quarters_bqc, self.patch_dropout, _seeds(self, rows_b))
+        x_bd = _dense(self.config.width, "input")(quarters_bqc.reshape(-1, 12))
+        x_bd = _layers(self.config, self.frozen_layers, x_bd)
         return _dense(self.embed_dim, "projection")(x_bd).astype(self.compute.dtype)
 
 
@@ -128,7 +139,7 @@ class ToyText(nn.Module):
         x_bd = (self.table[ids_bl] * weights_bl1).sum(axis=1) / jnp.maximum(weights_bl1.sum(axis=1), 1)
         for stack in (self.first_layers, self.layers):
             x_bd = x_bd if stack is None else stack(x_bd)
-        return x_bd
+        return dropout(x_bd, self.config.dropout, _seeds(self, rows_b))
 
     def __call__(self, ids_bl, rows_b=None):
         return self.projection(self.state(ids_bl, rows_b)).astype(self.compute.dtype)

@@ -36,7 +36,7 @@ class Script:
     """A script of the authors' repository, which fine-tunes ViT-B/16 with other settings than table 9.
 
     Attributes:
-      tuning: its settings.
+      tuning: hyper-parameters.
       remat: "layers" for its --grad-checkpointing.
       patch_dropout: the share of each image's patches that is dropped in training.
     """
@@ -47,8 +47,8 @@ class Script:
 
 
 SCRIPTS = {
-    # 8 GPUs of 128 pairs for 3 epochs; of COCO-CN, 1,024 pairs for 20 epochs. No figure is published for them: the
-    # repository's table has table 9's; for MUGE its log alone.
+    # 8 GPUs of 128 pairs for 3 epochs; for COCO-CN 1,024 pairs for 20 epochs. No figures of them are published, except
+    # the log for MUGE: the repository's table repeats table 9.
     ("8-gpus", "muge"): Script(Tuning(1_024, 5e-5, 3, 100)),
     ("8-gpus", "flickr30k_cn"): Script(Tuning(1_024, 5e-5, 3, 100)),
     ("8-gpus", "coco_cn"): Script(Tuning(8_192, 3e-5, 20, 6), remat="layers"),

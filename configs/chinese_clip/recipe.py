@@ -19,8 +19,8 @@ Choices where the paper is silent, or differs from the authors' code (OFA-Sys/Ch
   The code also mirrors half of the images, text in them included, by a default of timm that the paper does not mention.
   It is on in both stages, since stage 2 changes nothing else, and in fine-tuning, as in every script of the code.
 - The authors' images were squares of the model's size before training ("already resized" in the code), so the crop
-  removed at most a tenth. Here, as in the code, the crop is cut from the stored image with an aspect ratio of at most
-  4:3, so a quarter of a 16:9 image is never seen. Store square images to do as the authors did.
+  removed at most a tenth. Here, as in the code, the crop comes from the stored image, with an aspect ratio of at most
+  4:3. A quarter of a 16:9 image is never seen. Store square images to do as the authors did.
 - In the code, pairs that share an image or a caption are each other's negatives (`duplicates="ignore"`). Fine-tuning
   data have up to five captions an image, and jclip masks those pairs, in pre-training too.
 """
@@ -53,9 +53,9 @@ class Size:
       model: the model's name in the zoo.
       start: the bundle with the initial parameters of pre-training.
       frozen_epochs: epochs of stage 1, at a batch size of 32,768.
-      batch_size, epochs: those of stage 2.
+      batch_size, epochs: batch size and epochs of stage 2.
       pixels: side of an image.
-      beta2, eps: those of AdamW; 0.999 and 1e-8 for the ResNet.
+      beta2, eps: settings of AdamW; 0.999 and 1e-8 for the ResNet.
       remat: the paper uses gradient checkpointing for the largest model.
     """
 
@@ -85,7 +85,7 @@ class Set:
     """A data set for fine-tuning.
 
     Attributes:
-      folder: its data folder, with the training and the validation split.
+      folder: data folder, with the training and the validation split.
       pairs: number of training pairs.
       watched: the evaluation during training.
     """

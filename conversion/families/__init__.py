@@ -22,23 +22,16 @@ TEXT_ENCODERS = (XLM_R, BERT)
 
 
 def family_named(name: str) -> Family:
-    """Returns a family by name.
-
-    Raises:
-      JclipError: there is no such family.
-    """
+    """Returns a family by name. Raises JclipError if there is no such family."""
     if name not in FAMILIES:
         raise JclipError(f"--family {name!r} is unknown: choose one of {', '.join(FAMILIES)}")
     return FAMILIES[name]
 
 
 def detect(shapes: Mapping[str, tuple[int, ...]], config: Mapping[str, Any], *, openai: bool = False) -> Family | None:
-    """Returns the family of a checkpoint, or None if it is of no known one.
+    """Returns the family of a checkpoint by the shapes of its keys and its config.json; None if it is of no known one.
 
-    Args:
-      shapes: Shapes by key.
-      config: Contents of config.json; empty if there is none.
-      openai: True for a TorchScript archive, which is how OpenAI published.
+    `openai` is True for a TorchScript archive, which is how OpenAI published.
     """
     for family in FAMILIES.values():
         spelt = {respelt(key, family) for key in shapes}

@@ -34,11 +34,7 @@ ALTCLIP = Family(
     signature=("text_model.transformation.weight", "text_model.roberta.embeddings.word_embeddings.weight"),
     table=table,
     config=config,
-    dropped=(
-        POSITION_IDS,
-        POOLER,
-        (r"text_model\.transformation_pre\..*", "used by AltDiffusion-m18 only"),
-    ),
+    dropped=(POSITION_IDS, POOLER, (r"text_model\.transformation_pre\..*", "used by AltDiffusion-m18 only")),
     spellings=((r"(text_model\.roberta\.encoder)\.layers\.", r"\1.layer."), VIT_LAYERS),  # of transformers 5
     tokenizer="xlmr",
     context_length=77,

@@ -1,6 +1,7 @@
 """Text encoders: BERT and Chinese RoBERTa-wwm, XLM-R, and sentence encoders built on them."""
 
 from collections.abc import Collection
+from dataclasses import replace
 
 from jclip.conversion.families.family import POOLER, POSITION_IDS, TRANSFORMERS_UNSAID, Family, Hints
 from jclip.conversion.towers.bert import bert_config, bert_rows
@@ -33,17 +34,6 @@ def xlm_r_config(sizes: Sizes, keys: Collection[str], hints: Hints) -> TextEncod
     return _encoder(sizes, hints, zoo.get_text_encoder("xlm-r-large"))
 
 
-_DROPPED = (
-    POSITION_IDS,
-    POOLER,
-    (r"cls\..*|lm_head\..*", "the head of masked language modelling"),
-)
-_SPELLINGS = (
-    (r"(bert|roberta)\.(?=embeddings\.|encoder\.|pooler\.)", ""),
-    (r"(.*\.LayerNorm)\.gamma", r"\1.weight"),  # written by the first converters from TensorFlow
-    (r"(.*\.LayerNorm)\.beta", r"\1.bias"),
-    (r"(encoder)\.layers\.", r"\1.layer."),
-)
 BERT = Family(
     name="bert",
     unsaid=TRANSFORMERS_UNSAID,
@@ -51,20 +41,14 @@ BERT = Family(
     signature=("embeddings.word_embeddings.weight",),
     table=table,
     config=config,
-    dropped=_DROPPED,
-    spellings=_SPELLINGS,
+    dropped=(POSITION_IDS, POOLER, (r"cls\..*|lm_head\..*", "the head of masked language modelling")),
+    spellings=(
+        (r"(bert|roberta)\.(?=embeddings\.|encoder\.|pooler\.)", ""),
+        (r"(.*\.LayerNorm)\.gamma", r"\1.weight"),  # written by the first converters from TensorFlow
+        (r"(.*\.LayerNorm)\.beta", r"\1.bias"),
+        (r"(encoder)\.layers\.", r"\1.layer."),
+    ),
     tokenizer="bert",
     context_length=None,
 )
-XLM_R = Family(
-    name="xlm-r",
-    unsaid=TRANSFORMERS_UNSAID,
-    title="XLM-R",
-    signature=("embeddings.word_embeddings.weight",),
-    table=table,
-    config=xlm_r_config,
-    dropped=_DROPPED,
-    spellings=_SPELLINGS,
-    tokenizer="xlmr",
-    context_length=None,
-)
+XLM_R = replace(BERT, name="xlm-r", title="XLM-R", config=xlm_r_config, tokenizer="xlmr")

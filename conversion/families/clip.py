@@ -8,6 +8,7 @@ from jclip.conversion.towers.clip_text import clip_text_config, hf_clip_text
 from jclip.conversion.towers.rows import MappingRow, MappingTable, dense
 from jclip.conversion.towers.sizes import Sizes, agree
 from jclip.conversion.towers.vit import hf_vit, vit_config
+from jclip.models.clip_text import ClipTextConfig
 from jclip.models.dual_encoder import DualEncoderConfig
 
 
@@ -27,13 +28,8 @@ def hf_dual_config(
 ) -> DualEncoderConfig:
     """Returns the configuration of a dual encoder of transformers.
 
-    Without a given activation a CLIP tower has QuickGELU, as in transformers.
-
-    Args:
-      sizes: Sizes of the tensors.
-      hints: Facts beside the tensors.
-      text: Returns the text tower, given its text_config.
-      head_width: Width of AltCLIP's head; None without a head.
+    Without a given activation a CLIP tower has QuickGELU, as in transformers. `text` returns the text tower, given its
+    text_config. `head_width` is the width of AltCLIP's head.
     """
     embed_dim = sizes.shape("image/projection/kernel", 2)[1]
     agree(hints.config, {"projection_dim": embed_dim}, f"{sizes.said_in}: ")
@@ -45,9 +41,11 @@ def hf_dual_config(
 def config(sizes: Sizes, keys: Collection[str], hints: Hints) -> DualEncoderConfig:
     """Returns CLIPModel's configuration."""
     del keys
-    return hf_dual_config(
-        sizes, hints, lambda said: clip_text_config(sizes, said, hints.activation_or("quick_gelu", "text_config"))
-    )
+
+    def text(said: Mapping[str, Any]) -> ClipTextConfig:
+        return clip_text_config(sizes, said, hints.activation_or("quick_gelu", "text_config"))
+
+    return hf_dual_config(sizes, hints, text)
 
 
 CLIP = Family(

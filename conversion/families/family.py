@@ -40,10 +40,9 @@ class Hints:
     said_in: str = "its configuration"
 
     def part(self, name: str) -> Mapping[str, Any]:
-        """Returns a part of the configuration such as "vision_config"; empty if there is none.
+        """Returns a part of the configuration such as "vision_config"; empty without it.
 
-        Raises:
-          JclipError: the part is not an object.
+        Raises JclipError if the part is not an object.
         """
         part = self.config.get(name)
         if part is not None and not isinstance(part, Mapping):
@@ -59,11 +58,7 @@ class Hints:
         return said  # the tower's configuration refuses unknown ones
 
     def fixed_activation(self, fixed: Activation, where: str) -> Activation:
-        """Returns the activation that a family or a configuration fixes.
-
-        Raises:
-          JclipError: the user gave another one.
-        """
+        """Returns the activation that a family or configuration fixes. Raises JclipError if the user gave another."""
         if self.activation not in (None, fixed):
             raise JclipError(f"{where} has {fixed}, not {self.activation}: omit --activation")
         return fixed
@@ -71,7 +66,7 @@ class Hints:
 
 @dataclass(frozen=True)
 class Family:
-    """A kind of checkpoint: how to recognise it, its mapping table, and its defaults.
+    """Kind of checkpoint: its signature, its mapping table, and its defaults.
 
     Attributes:
       name: Name for --family.
@@ -82,11 +77,11 @@ class Family:
       dropped: (regex, reason) of keys that are expected and not used. Any other key is an error.
       spellings: (regex, replacement) that turn other spellings of the keys into the table's, applied in order.
       tokenizer: Kind of the text tower's vocabulary and of its rules for splitting text.
-      vocabulary: Package that ships the vocabulary, and its file there, for checkpoints without one.
+      vocabulary: Package that ships the vocabulary, and its file in the package, for checkpoints without one.
       context_length: Number of tokens in training; None for the number of positions.
-      resize: How pictures are brought to size.
-      interpolation: How position embeddings are brought to another image size.
-      unsaid: What must be assumed without a config.json; "" if the family's own code fixes everything.
+      resize: Resizing of pictures, as in `Preprocessing`.
+      interpolation: Library whose interpolation brings position embeddings to another image size.
+      unsaid: Assumptions without a config.json; "" if the family's own code fixes everything.
     """
 
     name: str

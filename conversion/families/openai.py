@@ -38,17 +38,15 @@ def openai_config(sizes: Sizes, keys: Collection[str], hints: Hints) -> DualEnco
 def open_clip_config(sizes: Sizes, keys: Collection[str], hints: Hints) -> DualEncoderConfig:
     """Returns the configuration of one of open_clip's models.
 
-    Raises:
-      JclipError: the activation is unknown, or the configuration has a part that jclip's towers lack.
+    Raises JclipError if the activation is unknown, or the configuration has a part that jclip's towers lack.
     """
     said = hints.part("model_cfg") or hints.config
     parts = {name: replace(hints, config=said).part(name) for name in _UNDERSTOOD}
     for name, part in parts.items():
         for field, value in part.items():
             if field not in _UNDERSTOOD[name] and value not in _NEUTRAL:
-                raise JclipError(
-                    f"{sizes.said_in}: {name}.{field} is {value!r}, which jclip does not support: convert another model"
-                )
+                found = f"{name}.{field} is {value!r}"
+                raise JclipError(f"{sizes.said_in}: {found}, which jclip does not support: convert another model")
     vision, text = parts["vision_cfg"], parts["text_cfg"]
     config = _config(
         sizes,
@@ -60,8 +58,8 @@ def open_clip_config(sizes: Sizes, keys: Collection[str], hints: Hints) -> DualE
     agree(said, {"embed_dim": config.embed_dim}, f"{sizes.said_in}: ")
     for name, tower in (("vision_cfg", config.image), ("text_cfg", config.text)):
         known = {field: getattr(tower, field) for field in _UNDERSTOOD[name] - {"heads"} if hasattr(tower, field)}
-        found = {field: list(value) if isinstance(value, tuple) else value for field, value in known.items()}
-        agree(parts[name], found, f"{sizes.said_in}: {name}.")
+        fields = {field: list(value) if isinstance(value, tuple) else value for field, value in known.items()}
+        agree(parts[name], fields, f"{sizes.said_in}: {name}.")
     return config
 
 

@@ -15,7 +15,7 @@ HfFamily = Literal["altclip", "chinese-clip", "clip"]
 
 @dataclass(frozen=True)
 class HfModel:
-    """A dual encoder of transformers.
+    """Dual encoder of transformers.
 
     Attributes:
       family: Name of its family in jclip.
@@ -40,11 +40,7 @@ _MODELS = (
 
 
 def hf_model(config: DualEncoderConfig) -> HfModel:
-    """Returns transformers' model with these towers.
-
-    Raises:
-      JclipError: there is none.
-    """
+    """Returns transformers' model with these towers. Raises JclipError if it has no such model."""
     image, text, head = format_of(config.image), format_of(config.text), config.head_width is not None
     for model in _MODELS:
         if image.hf is not None and (model.text, model.head) == (text, head):
@@ -53,11 +49,7 @@ def hf_model(config: DualEncoderConfig) -> HfModel:
 
 
 def hf_config(config: DualEncoderConfig) -> dict[str, Any]:
-    """Returns config.json of a dual encoder.
-
-    Raises:
-      JclipError: transformers has no such model.
-    """
+    """Returns config.json of a dual encoder. Raises JclipError if transformers has no such model."""
     model, image, text = hf_model(config), format_of(config.image).hf, format_of(config.text).hf
     width = {"projection_dim": config.embed_dim}
     head = {"project_dim": config.head_width} if model.head else {}

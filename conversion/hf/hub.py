@@ -16,7 +16,7 @@ _NAME = re.compile(r"[\w.-]+(/[\w.-]+)?(@(?P<revision>[\w.-]+(/[\w.-]+)*))?")
 
 @dataclass(frozen=True)
 class Snapshot:
-    """A repository at one commit.
+    """Repository at one commit.
 
     Attributes:
       folder: Folder in the cache.
@@ -30,13 +30,10 @@ class Snapshot:
 
 
 def fetch(name: str) -> Snapshot:
-    """Fetches the files of a repository that a conversion may read.
+    """Fetches the files of a repository, hf://ORG/NAME or hf://ORG/NAME@REVISION, that a conversion may read.
 
-    If the hub cannot be reached, the copy in the cache is used if all its weights are there. The small files are then
-    there too, because they are fetched first.
-
-    Args:
-      name: hf://ORG/NAME or hf://ORG/NAME@REVISION; a revision is a branch, a tag or a commit.
+    A revision is a branch, a tag or a commit. If the hub cannot be reached, the copy in the cache is used if all its
+    weights are in it. The small files are then in it too, because they are fetched first.
 
     Raises:
       JclipError: the name is malformed, the repository cannot be fetched, or the package huggingface_hub is missing.
@@ -53,8 +50,8 @@ def fetch(name: str) -> Snapshot:
     try:
         # Not `list_repo_files`, which retries for half a minute without a network.
         files = HfApi().model_info(repository, revision=revision, timeout=_PATIENCE).siblings or ()
-        there = {file.rfilename for file in files}
-        weights = next((weights for weights in WEIGHTS if weights in there), None)
+        present = {file.rfilename for file in files}
+        weights = next((weights for weights in WEIGHTS if weights in present), None)
         wanted = [f"*{ending}" for ending in ENDINGS] if weights is None else [shard_pattern(weights)]
         snapshot_download(repository, revision=revision, allow_patterns=_SMALL)
         folder = Path(snapshot_download(repository, revision=revision, allow_patterns=wanted))
@@ -74,11 +71,9 @@ def _cached(repository: str, revision: str | None, name: str, reason: str) -> Sn
     except JclipError as error:
         raise JclipError(f"{unreachable}, and its copy in the cache is incomplete: {error}") from None
     except (OSError, ValueError) as error:
-        if hasattr(error, "snapshot_path"):  # later versions know which files should be there
+        if hasattr(error, "snapshot_path"):  # later versions know which files should exist
             raise JclipError(f"{unreachable}, and its copy in the cache is incomplete: {_first_line(error)}") from None
-        raise JclipError(
-            f"{unreachable}: check the name and the network, or download it on another machine and give the folder"
-        ) from None
+        raise JclipError(f"{unreachable}: check the name and the network, or give a folder with a copy") from None
     note = f"{name} was read from the cache, commit {folder.name}: it could not be fetched ({reason})"
     return Snapshot(folder, folder.name, note)
 

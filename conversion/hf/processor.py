@@ -32,14 +32,9 @@ _PROCESSOR_OF: dict[HfFamily, tuple[str, str]] = {
 
 
 def read_preprocessing(folder: Path, default: Preprocessing) -> Preprocessing:
-    """Returns the preprocessing that a checkpoint's files describe.
+    """Returns the preprocessing that transformers' or open_clip's files in a folder describe; `default` without files.
 
-    Args:
-      folder: Folder with transformers' preprocessor_config.json or processor_config.json, or open_clip_config.json.
-      default: Result if there is no such file.
-
-    Raises:
-      JclipError: a file cannot be read, or a field asks for something that jclip lacks, such as bilinear resizing.
+    Raises JclipError if a file cannot be read, or asks for something that jclip lacks, such as bilinear resizing.
     """
     file = preprocessing_file(folder)
     if file is None:
@@ -54,11 +49,7 @@ def read_preprocessing(folder: Path, default: Preprocessing) -> Preprocessing:
 
 
 def preprocessing_file(folder: Path) -> Path | None:
-    """Returns the file that `read_preprocessing` reads, or None.
-
-    Raises:
-      JclipError: a folder has its name.
-    """
+    """Returns the file that `read_preprocessing` reads, or None. Raises JclipError if a folder has its name."""
     for name in (_NESTED, _HF, _OPEN_CLIP):
         if (folder / name).exists() and not (folder / name).is_file():
             raise JclipError(f"{folder / name} is not a file: replace it with the checkpoint's own, or move it away")
@@ -74,14 +65,7 @@ def write_hf_processor(
     """Writes preprocessor_config.json and the tokenizer for the processors of transformers 4 and 5.
 
     Ids equal jclip's except for a few strings (see `jclip.conversion.hf.tokenizer`); pixels differ by the few steps
-    that `Preprocessing` documents.
-
-    Args:
-      folder: Existing folder.
-      family: Family of the processor.
-      tokenizer: Tokenizer of the family's kind.
-      preprocessing: Preprocessing of pictures.
-      context_length: Length to which `padding="max_length"` pads, special tokens included.
+    that `Preprocessing` documents. `padding="max_length"` pads to `context_length`, special tokens included.
 
     Raises:
       JclipError: `check_hf_processor` refuses the tokenizer or the preprocessing.
@@ -112,9 +96,8 @@ def write_hf_processor(
 def check_hf_processor(family: HfFamily, tokenizer: Tokenizer, preprocessing: Preprocessing) -> None:
     """Checks that transformers' processors can prepare a model's inputs.
 
-    Raises:
-      JclipError: the tokenizer is of another family's kind, or the preprocessing trims pictures, turns them upright, or
-        fills transparent pixels (which transformers does or not, depending on its version).
+    Raises JclipError if the tokenizer is of another family's kind, or the preprocessing trims pictures, turns them
+    upright, or fills transparent pixels. (Some versions of transformers fill them.)
     """
     check_kind(family, tokenizer)
     if preprocessing.trim:
@@ -128,9 +111,7 @@ def check_hf_processor(family: HfFamily, tokenizer: Tokenizer, preprocessing: Pr
 def _from_hf(data: dict[str, Any], file: Path) -> Preprocessing:
     made_by = data.get("image_processor_type") or data.get("feature_extractor_type") or _PROCESSORS[0]
     if str(made_by).removesuffix("Fast").removesuffix("Pil") not in _PROCESSORS:
-        raise JclipError(
-            f"{file} is for a {made_by}, but jclip reads {', '.join(_PROCESSORS[:2])}: convert another model"
-        )
+        raise JclipError(f"{file} is for a {made_by}; jclip reads {', '.join(_PROCESSORS[:2])}: convert another model")
     for field, must in _MUST.items():
         if bool(data.get(field, must)) is not must:
             raise _other_pixels(file, field, data[field], must)
@@ -170,9 +151,7 @@ def _from_open_clip(data: dict[str, Any], file: Path) -> Preprocessing:
         mean, std = asked.get("mean", CLIP_MEAN), asked.get("std", CLIP_STD)
     except (KeyError, TypeError, AttributeError) as error:
         missing = f"{error} is missing, " if isinstance(error, KeyError) else ""
-        raise JclipError(
-            f"{file} is not an open_clip configuration of an image model: {missing}fetch it again"
-        ) from None
+        raise JclipError(f"{file} is not open_clip's configuration of a model: {missing}fetch it again") from None
     if interpolation not in ("bicubic", "random"):  # "random" is for training; evaluation is bicubic
         raise _other_pixels(file, "interpolation", interpolation, "bicubic")
     if mode not in ("shortest", "squash"):
@@ -186,10 +165,10 @@ def _from_open_clip(data: dict[str, Any], file: Path) -> Preprocessing:
 
 
 def _other_pixels(file: Path, field: str, found: Any, can: Any) -> JclipError:
-    return JclipError(f"{file}: {field} is {found}, but jclip supports {can}: {_mend(file)}")
+    return JclipError(f"{file}: {field} is {found}, but jclip supports {can}: {_remedy(file)}")
 
 
-def _mend(file: Path) -> str:
+def _remedy(file: Path) -> str:
     # open_clip's file describes the model too, so it cannot be omitted.
     return "correct it" if file.name == _OPEN_CLIP else "correct it, or move the file away to use the family's default"
 
@@ -205,7 +184,7 @@ def _square(size: Any, field: str, file: Path) -> int:
 
 def _pixels(number: Any, field: str, file: Path) -> int:
     if not isinstance(number, int) or isinstance(number, bool) or number < 1:
-        raise JclipError(f"{file}: {field} is {number!r}, but must be a whole number of pixels: {_mend(file)}")
+        raise JclipError(f"{file}: {field} is {number!r}, but must be a whole number of pixels: {_remedy(file)}")
     return number
 
 

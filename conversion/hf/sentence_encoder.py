@@ -18,10 +18,9 @@ def sentence_files(folder: Path) -> dict[str, Path]:
 
 
 def read_pooling(folder: Path) -> Literal["cls", "mean"] | None:
-    """Returns how a sentence encoder pools its states, or None if the folder does not say.
+    """Returns the pooling of a sentence encoder, or None if the folder does not tell.
 
-    Raises:
-      JclipError: the encoder pools in another way, or has further modules such as Dense.
+    Raises JclipError if the encoder pools in another way, or has further modules such as Dense.
     """
     modules, pooling = folder / _MODULES, folder / _POOLING
     if modules.is_file():
@@ -42,11 +41,7 @@ def read_pooling(folder: Path) -> Literal["cls", "mean"] | None:
 
 
 def read_longest(folder: Path) -> int | None:
-    """Returns the maximum sequence length of a sentence encoder, or None if the folder does not say.
-
-    Raises:
-      JclipError: it is not a number of tokens.
-    """
+    """Returns a sentence encoder's maximum sequence length, if given. Raises JclipError if it is not a number."""
     if not (folder / _LENGTH).is_file():
         return None
     said = read_object(folder / _LENGTH).get("max_seq_length")

@@ -63,15 +63,8 @@ def write_hf_tokenizer(
 ) -> None:
     """Writes tokenizer.json, tokenizer_config.json, special_tokens_map.json, and the family's vocabulary files.
 
-    Args:
-      folder: Existing folder.
-      family: Family of the model.
-      tokenizer: Tokenizer of the family's kind.
-      context_length: Length to which `padding="max_length"` pads.
-      processor: Class name of the processor in transformers.
-
-    Raises:
-      JclipError: the tokenizer is of another family's kind.
+    `padding="max_length"` pads to `context_length`. `processor` is the class name of the processor in transformers.
+    Raises JclipError if the tokenizer is of another family's kind.
     """
     check_kind(family, tokenizer)
     kind = tokenizer.kind
@@ -82,36 +75,28 @@ def write_hf_tokenizer(
         for name in _OWN_FILES:
             if (ours / name).is_file():
                 shutil.copyfile(ours / name, folder / name)
-    engine, settings = tokenizer.engine_json(), {"model_max_length": context_length}
+    engine = tokenizer.engine_json()
+    settings: dict[str, Any] = {"model_max_length": context_length}
+    if kind in ("xlmr", "bert"):
+        (folder / _JSON).write_text(engine, encoding="utf-8")
     if kind == "xlmr":
-        settings |= _write_xlmr(folder, engine)
+        settings |= {"tokenizer_class": "XLMRobertaTokenizer", "model_input_names": _MASKED, **_XLMR_TOKENS}
+    elif kind == "bert":
+        special = _bert_tokens(tokenizer.tokens)
+        settings |= said | {"tokenizer_class": "BertTokenizer", "model_input_names": _TYPED, **special}
     elif kind == "wordpiece":
         settings |= _write_wordpiece(folder, engine, tokenizer.tokens, not said.get("do_lower_case", True))
-    elif kind == "bert":
-        settings |= said | _write_bert(folder, engine, tokenizer.tokens)
     else:
         settings |= _write_clip(folder, engine, tokenizer.tokens)
-    special = {name: token for name, token in settings.items() if name.endswith("_token")}
-    _write_json(folder / _SPECIAL, special)
+    _write_json(folder / _SPECIAL, {name: token for name, token in settings.items() if name.endswith("_token")})
     _write_json(folder / _SETTINGS, {"processor_class": processor, **settings})
 
 
 def check_kind(family: HfFamily, tokenizer: Tokenizer) -> None:
-    """Checks that a tokenizer is of its family's kind.
-
-    Raises:
-      JclipError: it is of another family's kind.
-    """
+    """Checks that a tokenizer is of its family's kind. Raises JclipError if it is of another family's kind."""
     kind, kinds = tokenizer.kind, _KINDS_OF[family]
     if kind not in kinds:
-        raise JclipError(
-            f"{family} has a {kinds[0]} tokenizer, and this one is {kind}: use the family of the tokenizer"
-        )
-
-
-def _write_xlmr(folder: Path, engine: str) -> dict[str, Any]:
-    (folder / _JSON).write_text(engine, encoding="utf-8")
-    return {"tokenizer_class": "XLMRobertaTokenizer", "model_input_names": _MASKED, **_XLMR_TOKENS}
+        raise JclipError(f"{family} has a {kinds[0]} tokenizer, this one is {kind}: use the family of the tokenizer")
 
 
 def _write_wordpiece(folder: Path, engine: str, tokens: list[str], cased: bool) -> dict[str, Any]:
@@ -124,11 +109,6 @@ def _write_wordpiece(folder: Path, engine: str, tokens: list[str], cased: bool) 
     complete.decoder = decoders.WordPiece(prefix="##")
     _write_engine(folder, complete, special, begin="[CLS]", end="[SEP]")
     return _verbatim(special) | {"model_input_names": _TYPED, "do_lower_case": not cased}
-
-
-def _write_bert(folder: Path, engine: str, tokens: list[str]) -> dict[str, Any]:
-    (folder / _JSON).write_text(engine, encoding="utf-8")
-    return {"tokenizer_class": "BertTokenizer", "model_input_names": _TYPED, **_bert_tokens(tokens)}
 
 
 def _bert_tokens(tokens: list[str]) -> dict[str, str]:

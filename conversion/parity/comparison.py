@@ -5,7 +5,7 @@ Axes: b batch, l tokens, d width, h height, w width of a picture, c channels, e 
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any, cast
 
 import flax.linen as nn
@@ -60,13 +60,8 @@ class Comparison:
 def compare(source: Checkpoint, config: ModelConfig, tensors: Mapping[str, Lazy]) -> Comparison:
     """Runs both models, one tower at a time so that only one tower's weights are in memory.
 
-    Args:
-      source: The checkpoint.
-      config: The model's configuration at the checkpoint's own image size.
-      tensors: Parameters by path, statistics under "batch_stats/". A tower without parameters is left out.
-
-    Raises:
-      ImportError: a package that the reference needs is not installed.
+    `config` is at the checkpoint's own image size. `tensors` are parameters by path, statistics under "batch_stats/". A
+    tower without parameters is left out. Raises ImportError if a package that the reference needs is not installed.
     """
     reference = references.build(source, config)
     layers: list[tuple[str, float, float]] = []
@@ -80,7 +75,8 @@ def compare(source: Checkpoint, config: ModelConfig, tensors: Mapping[str, Lazy]
         expected = references.observe(source, reference, tower, inputs)
         stacks = frozenset(path.removesuffix("/{i}") for path in reference.layers[tower])
         found = _observe(*_with_used_tokens(config, tensors, tower, inputs), stacks)
-        mask = _token_mask(config, tower, inputs)
+        whole = tower == "image" or format_of(config.text).ends_in_largest_id
+        mask = None if whole else inputs != _pad_id(config)  # the states of padding do not matter
         for name, state in expected.layers.items():
             layers.append((name, *_differences(found.layers[name], state, mask)))
         ours[tower], theirs[tower] = _unit(found.embeddings), _unit(expected.embeddings)
@@ -143,11 +139,8 @@ def _run(config: ModelConfig, tower: Tower, stacks: frozenset[str]) -> Any:
     def is_layer(module: nn.Module, method: str) -> bool:
         return method == "__call__" and "/".join(module.path) in stacks
 
-    return jax.jit(
-        lambda variables, inputs: model.apply(
-            variables, inputs, method=f"encode_{tower}", capture_intermediates=is_layer, mutable=["intermediates"]
-        )
-    )
+    apply = partial(model.apply, method=f"encode_{tower}", capture_intermediates=is_layer, mutable=["intermediates"])
+    return jax.jit(apply)
 
 
 def _on_device(tensors: Mapping[str, Lazy], tower: Tower) -> dict[str, Any]:
@@ -197,13 +190,6 @@ def _ids(config: ModelConfig) -> np.ndarray:
 def _pad_id(config: ModelConfig) -> int:
     pad_id: int | None = getattr(config.text, "pad_id", None)
     return pad_id or 0
-
-
-def _token_mask(config: ModelConfig, tower: Tower, inputs: np.ndarray) -> np.ndarray | None:
-    """Returns (b, l), True for tokens that are not padding, whose states do not matter; None to compare everything."""
-    if tower == "image" or format_of(config.text).ends_in_largest_id:
-        return None
-    return inputs != _pad_id(config)
 
 
 def _differences(ours: np.ndarray, theirs: np.ndarray, mask: np.ndarray | None) -> tuple[float, float]:

@@ -47,7 +47,7 @@ def make(
     Args:
       bundle: The model as it was written.
       sources: Facts of each source, with its role and its comparison.
-      changed: How each parameter was made that is not a copy of the checkpoint's, by path.
+      changed: Origin of each parameter that is not a copy of the checkpoint's, by path.
       new: Initialisation of each parameter that no source holds, by path.
       seed: Seed of the new parameters.
     """
@@ -72,11 +72,7 @@ def write(passport: Mapping[str, Any], folder: Path) -> None:
 
 
 def read(folder: Path) -> dict[str, Any]:
-    """Reads the passport of a bundle.
-
-    Raises:
-      JclipError: the bundle has none, or it is damaged or of another format.
-    """
+    """Reads a bundle's passport. Raises JclipError if it is missing, damaged or of another format."""
     if not (folder / FILE).is_file():
         raise JclipError(f"{folder} has no {FILE}: it was trained, not converted, so there is nothing to verify")
     passport = read_object(folder / FILE)
@@ -86,7 +82,7 @@ def read(folder: Path) -> dict[str, Any]:
 
 
 def _is_complete(passport: Mapping[str, Any]) -> bool:
-    """Returns whether a passport has every field that a verification needs."""
+    """Returns True if a passport has every field that a verification needs."""
     try:
         sources, texts, seed = passport["sources"], passport["tokenizer"]["fixtures"], passport["seed"]
         pictures = passport["preprocessing"]

@@ -27,13 +27,13 @@ Tower = Literal["image", "text"]
 
 @dataclass(frozen=True)
 class Reference:
-    """A PyTorch model without weights, and the places of its towers.
+    """PyTorch model without weights, and the places of its towers.
 
     Attributes:
       title: Package, version and class.
       model: Torch module on the meta device.
       keys: Prefixes of each tower's keys.
-      layers: Module of each layer by our path, for each tower; "{i}" stands for all layers.
+      layers: Module of each layer by our path, for each tower; "{i}" means all layers.
       encode: Function of each tower from a tensor of inputs to embeddings, not L2-normalised.
       sequence_first: Towers whose states may be (l, b, d) instead of (b, l, d), as in cn_clip's ViT.
     """
@@ -55,16 +55,9 @@ class Observed:
 
 
 def observe(source: Checkpoint, reference: Reference, tower: Tower, inputs: np.ndarray) -> Observed:
-    """Runs one tower of the reference in float32.
+    """Runs one tower of a reference of `build` in float32, on images (b, h, w, 3) or ids (b, l).
 
-    Args:
-      source: The checkpoint.
-      reference: Result of `build`.
-      tower: The tower.
-      inputs: Images (b, h, w, 3) or ids (b, l).
-
-    Raises:
-      JclipError: the checkpoint's configuration describes another model than its tensors, or is refused.
+    Raises JclipError if the checkpoint's configuration describes another model than its tensors, or is refused.
     """
     import torch
 
@@ -255,7 +248,7 @@ _BUILDERS: Mapping[str, Callable[[Checkpoint, Any], Reference]] = {
 
 
 def _said(source: Checkpoint, config: DualEncoderConfig) -> dict[str, Any]:
-    """Returns the checkpoint's own config.json, or ours if there is none that the class understands."""
+    """Returns the checkpoint's own config.json if the class understands it, else ours."""
     ours = hf_config(config)
     if source.config.get("model_type") != ours["model_type"]:
         return ours

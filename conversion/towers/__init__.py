@@ -20,15 +20,9 @@ _FORMATS: Mapping[str, TowerFormat] = {"vit": VIT, "resnet": RESNET, "bert": BER
 
 
 def format_of(tower: Any) -> TowerFormat:
-    """Returns the formats of a tower's configuration.
-
-    Raises:
-      JclipError: the tower is of a kind that no library of PyTorch has.
-    """
+    """Returns the formats of a tower's configuration. Raises JclipError if no PyTorch library has such a tower."""
     if tower.conversion not in _FORMATS:
-        raise JclipError(
-            f"no PyTorch library has a {type(tower).__name__}: the model stays a bundle, which jclip reads"
-        )
+        raise JclipError(f"no PyTorch library has a {type(tower).__name__}: keep the bundle, which jclip reads")
     # XLM-R is a BERT whose positions start after the padding's id.
     after_padding = tower.conversion == "bert" and tower.position_offset == "after_padding"
     return XLM_R if after_padding else _FORMATS[tower.conversion]

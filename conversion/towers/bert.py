@@ -15,9 +15,7 @@ _OF_EVERY_BERT = {"hidden_act": "gelu", "position_embedding_type": "absolute", "
 def bert_rows(prefix: str, *, fused: bool = False) -> Iterable[MappingRow]:
     """Yields the rows of a BERT without pooler.
 
-    Args:
-      prefix: Prefix of the keys.
-      fused: True if query, key and value are one tensor, as cn_clip saves them with flash attention.
+    `fused` is True if query, key and value are one tensor, as cn_clip saves them with flash attention.
     """
     for name in ("word", "position", "token_type"):
         yield MappingRow(f"text/{name}_embedding", f"{prefix}embeddings.{name}_embeddings.weight")
@@ -39,11 +37,8 @@ def bert_rows(prefix: str, *, fused: bool = False) -> Iterable[MappingRow]:
 def bert_config(sizes: Sizes, said: Mapping[str, Any], like: BertConfig, part: str = "text_config.") -> BertConfig:
     """Returns the configuration of a BERT.
 
-    Args:
-      sizes: Sizes of the tensors.
-      said: A text_config of transformers; empty if there is none.
-      like: Default positions, padding, epsilon and dropout.
-      part: Prefix of the fields in messages.
+    `said` is a text_config of transformers, or empty. `like` has the default positions, padding, epsilon and dropout.
+    `part` is the prefix of the fields in messages.
     """
     vocab_size, width = sizes.shape("text/word_embedding", 2)
     config = replace(
@@ -73,6 +68,7 @@ def bert_config(sizes: Sizes, said: Mapping[str, Any], like: BertConfig, part: s
 
 def bert_to_hf(config: BertConfig) -> Fields:
     """Returns a BERT's configuration in transformers' terms."""
+    attention_dropout = config.dropout if config.attention_dropout is None else config.attention_dropout
     return {
         "vocab_size": config.vocab_size,
         "hidden_size": config.width,
@@ -81,9 +77,7 @@ def bert_to_hf(config: BertConfig) -> Fields:
         "intermediate_size": config.intermediate,
         "hidden_act": "gelu",
         "hidden_dropout_prob": config.dropout,
-        "attention_probs_dropout_prob": (
-            config.dropout if config.attention_dropout is None else config.attention_dropout
-        ),
+        "attention_probs_dropout_prob": attention_dropout,
         "max_position_embeddings": config.max_positions,
         "type_vocab_size": config.type_vocab_size,
         "layer_norm_eps": config.layer_norm_eps,

@@ -12,12 +12,12 @@ from jclip.models.clip_text import ClipTextConfig
 from jclip.models.transformer import CLIP_EPS, Activation
 
 
-def hf_clip_text(prefix: str = "text_model.") -> Iterable[MappingRow]:
+def hf_clip_text() -> Iterable[MappingRow]:
     """Yields the rows of CLIPModel's text tower, without its projection."""
-    yield MappingRow("text/token_embedding", f"{prefix}embeddings.token_embedding.weight")
-    yield MappingRow("text/position_embedding", f"{prefix}embeddings.position_embedding.weight")
-    yield from hf_layers("text/layers", prefix)
-    yield from norm("text/final_norm", f"{prefix}final_layer_norm")
+    yield MappingRow("text/token_embedding", "text_model.embeddings.token_embedding.weight")
+    yield MappingRow("text/position_embedding", "text_model.embeddings.position_embedding.weight")
+    yield from hf_layers("text/layers", "text_model.")
+    yield from norm("text/final_norm", "text_model.final_layer_norm")
 
 
 def openai_clip_text() -> Iterable[MappingRow]:

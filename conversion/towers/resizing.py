@@ -28,12 +28,11 @@ _POSITIONS = "image/position_embedding"
 def at_image_size(
     config: ModelConfig, tensors: Mapping[str, Lazy], size: int | None, how: Interpolation
 ) -> tuple[ModelConfig, dict[str, Lazy], dict[str, str]]:
-    """Returns a model at another image size.
+    """Returns a model at another image size, in pixels; None keeps the size.
 
     Args:
-      config: The model's configuration.
-      tensors: Its parameters by path.
-      size: Side of the images in pixels; None to keep the size.
+      config, tensors: The model's configuration, and its parameters by path.
+      size: Side of the images.
       how: Library whose interpolation is used.
 
     Returns:

@@ -8,21 +8,21 @@ from jclip.conversion.towers.tower import Fields, TowerFormat
 from jclip.models.resnet import ResNetConfig
 
 
-def openai_resnet(blocks: tuple[int, ...], prefix: str = "visual.") -> Iterable[MappingRow]:
+def openai_resnet(blocks: tuple[int, ...]) -> Iterable[MappingRow]:
     """Yields the rows of a modified ResNet in OpenAI's layout; `blocks` is the number of blocks in each stage."""
     for index in (1, 2, 3):
-        yield from conv(f"image/stem/conv_{index}", f"{prefix}conv{index}")
-        yield from batch_norm(f"image/stem/norm_{index}", f"{prefix}bn{index}")
+        yield from conv(f"image/stem/conv_{index}", f"visual.conv{index}")
+        yield from batch_norm(f"image/stem/norm_{index}", f"visual.bn{index}")
     for stage, number in enumerate(blocks, 1):
         for block in range(number):
-            ours, theirs = f"image/stage_{stage}_block_{block + 1}", f"{prefix}layer{stage}.{block}"
+            ours, theirs = f"image/stage_{stage}_block_{block + 1}", f"visual.layer{stage}.{block}"
             for index in (1, 2, 3):
                 yield from conv(f"{ours}/conv_{index}", f"{theirs}.conv{index}")
                 yield from batch_norm(f"{ours}/norm_{index}", f"{theirs}.bn{index}")
             if block == 0:  # the first block of a stage changes the width, so its shortcut is a convolution
                 yield from conv(f"{ours}/shortcut_conv", f"{theirs}.downsample.0")
                 yield from batch_norm(f"{ours}/shortcut_norm", f"{theirs}.downsample.1")
-    pool = f"{prefix}attnpool."
+    pool = "visual.attnpool."
     yield MappingRow("image/attention_pool/position_embedding", f"{pool}positional_embedding")
     names = {"query": f"{pool}q_proj", "key": f"{pool}k_proj", "value": f"{pool}v_proj", "output": f"{pool}c_proj"}
     yield from attention("image/attention_pool/attention", names)

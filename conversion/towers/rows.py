@@ -1,7 +1,7 @@
 """Rows of a mapping table: the two names of a parameter, and the order of its axes under each.
 
 `ours` is the path in a bundle ("image/layers/attention/query/kernel"), `theirs` the key in a checkpoint of PyTorch. A
-key with "{i}" stands for all layers, which a bundle stacks under one path.
+key with "{i}" means all layers, which a bundle stacks under one path.
 """
 
 from collections.abc import Iterable
@@ -19,7 +19,7 @@ FUSED = 3
 
 @dataclass(frozen=True)
 class MappingRow:
-    """One row of a mapping table.
+    """Row of a mapping table.
 
     Attributes:
       ours: Path in a bundle; of the stacked parameter if `theirs` contains "{i}".
@@ -35,7 +35,7 @@ class MappingRow:
 
     @property
     def stacked(self) -> bool:
-        """True if the row stands for all layers."""
+        """True if the row is for all layers."""
         return "{i}" in self.theirs
 
     def our_shape(self, theirs: tuple[int, ...]) -> tuple[int, ...]:

@@ -35,8 +35,7 @@ class Sizes:
     def shape(self, path: str, axes: int) -> tuple[int, ...]:
         """Returns the shape of a parameter, of one layer if layers are stacked.
 
-        Raises:
-          JclipError: it is missing, empty, or does not have `axes` axes.
+        Raises JclipError if it is missing, empty, or does not have `axes` axes.
         """
         row = self._rows[path]
         key = row.theirs.replace("{i}", "0")
@@ -74,16 +73,7 @@ def heads_for(width: int) -> int:
 
 
 def agree(said: Mapping[str, Any], found: Mapping[str, Any], where: str) -> None:
-    """Checks a configuration against the sizes of the tensors.
-
-    Args:
-      said: The configuration, or a part of it.
-      found: Fields and their values from the tensors.
-      where: File, and part of it, for messages.
-
-    Raises:
-      JclipError: a field differs.
-    """
+    """Raises JclipError if a configuration, `said`, has other values than the tensors. Messages begin with `where`."""
     for field, value in found.items():
         told = said.get(field)
         if told is not None and told != value:

@@ -9,7 +9,7 @@ Fields = dict[str, Any]
 
 @dataclass(frozen=True)
 class TowerFormat:
-    """How PyTorch libraries describe one kind of tower. A function is None if the library has no such tower.
+    """Kind of tower in the formats of PyTorch libraries. A function is None if the library has no such tower.
 
     Attributes:
       title: Name for messages, such as "a ViT".
@@ -17,7 +17,7 @@ class TowerFormat:
       cn_clip: Returns the tower's arguments of cn_clip's CLIP class.
       cn_clip_needs: Returns what a cn_clip checkpoint fixes and this tower has otherwise; "" if nothing.
       open_clip: Returns the fields of open_clip's CLIPVisionCfg or CLIPTextCfg.
-      openai_layers: Returns {our path of a layer: their module} in OpenAI's layout; "{i}" stands for all layers.
+      openai_layers: Returns {our path of a layer: their module} in OpenAI's layout; "{i}" means all layers.
       resize: Returns the tower at another image size, in pixels, and the side of its grid of positions.
       telling_keys: Returns keys from which a family's mapping table learns the number of blocks.
       token_embedding: Path of a text tower's token embedding.

@@ -15,34 +15,31 @@ _HEAD_WIDTHS = {1280: 80}  # ViT-H/14
 _LARGEST_GRID = 256  # patches along a side, so that a mistyped size cannot fill the memory
 
 
-def hf_vit(prefix: str = "vision_model.") -> Iterable[MappingRow]:
+def hf_vit() -> Iterable[MappingRow]:
     """Yields the rows of the ViT of CLIPModel, ChineseCLIPModel and AltCLIPModel, without its projection."""
-    yield MappingRow("image/class_embedding", f"{prefix}embeddings.class_embedding")
-    yield from conv("image/patch", f"{prefix}embeddings.patch_embedding")
-    yield MappingRow("image/position_embedding", f"{prefix}embeddings.position_embedding.weight")
-    yield from norm("image/pre_norm", f"{prefix}pre_layrnorm")  # sic
-    yield from hf_layers("image/layers", prefix)
-    yield from norm("image/post_norm", f"{prefix}post_layernorm")
+    yield MappingRow("image/class_embedding", "vision_model.embeddings.class_embedding")
+    yield from conv("image/patch", "vision_model.embeddings.patch_embedding")
+    yield MappingRow("image/position_embedding", "vision_model.embeddings.position_embedding.weight")
+    yield from norm("image/pre_norm", "vision_model.pre_layrnorm")  # sic
+    yield from hf_layers("image/layers", "vision_model.")
+    yield from norm("image/post_norm", "vision_model.post_layernorm")
 
 
-def openai_vit(prefix: str = "visual.") -> Iterable[MappingRow]:
+def openai_vit() -> Iterable[MappingRow]:
     """Yields the rows of a ViT in OpenAI's layout."""
-    yield MappingRow("image/class_embedding", f"{prefix}class_embedding")
-    yield from conv("image/patch", f"{prefix}conv1")
-    yield MappingRow("image/position_embedding", f"{prefix}positional_embedding")
-    yield from norm("image/pre_norm", f"{prefix}ln_pre")
-    yield from openai_layers("image/layers", f"{prefix}transformer.resblocks")
-    yield from norm("image/post_norm", f"{prefix}ln_post")
-    yield MappingRow("image/projection/kernel", f"{prefix}proj")  # a bare parameter: (in, out) like ours
+    yield MappingRow("image/class_embedding", "visual.class_embedding")
+    yield from conv("image/patch", "visual.conv1")
+    yield MappingRow("image/position_embedding", "visual.positional_embedding")
+    yield from norm("image/pre_norm", "visual.ln_pre")
+    yield from openai_layers("image/layers", "visual.transformer.resblocks")
+    yield from norm("image/post_norm", "visual.ln_post")
+    yield MappingRow("image/projection/kernel", "visual.proj")  # a bare parameter: (in, out) like ours
 
 
 def vit_config(sizes: Sizes, said: Mapping[str, Any], activation: Activation) -> VitConfig:
     """Returns the configuration of a ViT.
 
-    Args:
-      sizes: Sizes of the tensors.
-      said: A vision_config of transformers; empty if there is none.
-      activation: Default for `said`.
+    `said` is a vision_config of transformers, or empty; `activation` is its default.
     """
     width = sizes.shape("image/class_embedding", 1)[0]
     patch = sizes.shape("image/patch/kernel", 4)[0]

@@ -71,13 +71,13 @@ def _run(arguments: Sequence[str]) -> int:
         close = difflib.get_close_matches(command, COMMANDS, n=1)
         complain(f"jclip has no command {command!r}: {f'did you mean {close[0]}?' if close else 'see jclip --help'}")
         return 2
-    with _ctrl_c_counts(), reported_extras():
+    with _resent_interrupts(), reported_extras():
         code: int = import_module(f"jclip.cli.{command}").main(rest)
     return code
 
 
 @contextmanager
-def _ctrl_c_counts() -> Iterator[None]:
+def _resent_interrupts() -> Iterator[None]:
     """Re-sends SIGINT if KeyboardInterrupt was swallowed inside a garbage-collection callback; jax has one.
 
     The signal is delayed until the hook has returned, because the hook would swallow it too.

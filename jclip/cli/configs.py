@@ -154,8 +154,7 @@ def _module(path: Path) -> ModuleType:
 def _choices(loaded: _Loaded) -> Any:
     """Returns the parameters of `config()` as a dataclass, whose fields become options; None without parameters.
 
-    Raises:
-      JclipError: a parameter has the name of one of the run's fields, which are options already.
+    Raises JclipError if a parameter has the name of a field of the run, which is an option already.
     """
     parameters = inspect.signature(loaded.config).parameters.values()
     if not parameters:
@@ -176,8 +175,7 @@ def _choices(loaded: _Loaded) -> Any:
 def _guarded(name: str, work: Callable[[], Any]) -> Any:
     """Calls `work` on a configuration's code, with standard output sent to standard error.
 
-    Raises:
-      JclipError: the code raised; the message is one line.
+    Raises JclipError, in one line, if the code raises.
     """
     sys.path.insert(0, str(Path.cwd()))  # configurations may import their neighbours
     try:
@@ -190,11 +188,7 @@ def _guarded(name: str, work: Callable[[], Any]) -> Any:
             f"{name} ends the program (SystemExit: {stop.code}): a configuration only builds a run"
         ) from None
     except BaseException as error:
-        raise JclipError(f"{name} cannot be read: {_in_a_line(error)}") from error
+        words = " ".join(str(error).split())
+        raise JclipError(f"{name} cannot be read: {type(error).__name__}{words and ': '}{words}") from error
     finally:
         sys.path.pop(0)
-
-
-def _in_a_line(error: BaseException) -> str:
-    words = " ".join(str(error).split())
-    return f"{type(error).__name__}: {words}" if words else type(error).__name__

@@ -34,9 +34,10 @@ class ConvertOptions:
         open-clip, xlm-r, bert.
       tokenizer: file or folder with the text tower's vocabulary, if it is not beside the weights.
       activation: activation of an open_clip checkpoint without its open_clip_config.json.
-      image_size: interpolate the position embeddings to this size in pixels, as the checkpoint's own library: 336.
-      key: entry of the file's dict with the model, if there are several: ema, or state_dict.
-      prefix: prefix of the model's keys, if there are several: model.student. '' takes the keys as they are.
+      image_size: interpolate the position embeddings to this image size in pixels, such as 336, like the checkpoint's
+        own library.
+      key: entry of the file's dict with the model, such as ema or state_dict, if there are several.
+      prefix: prefix of the model's keys, such as model.student, if there are several. '' takes the keys unchanged.
       image: with --text: a CLIP whose image tower is the starting point of a recipe.
       text: with --image: XLM-R (for AltCLIP) or a Chinese RoBERTa-wwm (for Chinese-CLIP).
       seed: seed for the parameters that neither --image nor --text has; 0 by default.
@@ -44,7 +45,7 @@ class ConvertOptions:
       json: print the passport, or the place of the written bundle, as JSON.
     """
 
-    paths: tyro.conf.Positional[Annotated[tuple[str, ...], tyro.conf.arg(metavar="[SRC] DST")]]
+    paths: tyro.conf.Positional[Annotated[tuple[str, ...], tyro.conf.arg(metavar="[SRC] DST", help_behavior_hint="")]]
     family: str | None = None
     tokenizer: Path | None = None
     activation: Activation | None = None
@@ -64,10 +65,15 @@ def main(arguments: Sequence[str]) -> int:
     console = Console(stderr=True, quiet=options.json)
     source, destination = _paths(options)
     check_writable(destination)
-    if options.to:
-        return _write_out(options, source, destination, console)
     from jclip import conversion
 
+    if options.to:
+        reader = conversion.export(Path(source), destination, options.to)
+        if options.json:
+            print_json({"written": str(destination), "for": reader})
+        else:
+            console.tell(f"{destination}: for {reader}")
+        return 0
     with console.working("reading") as say:
 
         def report(what: str) -> None:
@@ -104,23 +110,10 @@ def _paths(options: ConvertOptions) -> tuple[str, Path]:
     return options.paths[0], Path(options.paths[-1])
 
 
-def _only(options: ConvertOptions, fitting: Sequence[str], what: str, mend: str) -> None:
-    given = [name for name in _CHOICES if getattr(options, name) is not None]
-    for name in given:
-        if name not in fitting:
-            raise JclipError(f"--{name.replace('_', '-')} does not go with {what}: {mend}")
-
-
-def _write_out(options: ConvertOptions, source: str, destination: Path, console: Console) -> int:
-    from jclip.conversion import export
-
-    assert options.to
-    reader = export(Path(source), destination, options.to)
-    if options.json:
-        print_json({"written": str(destination), "for": reader})
-    else:
-        console.tell(f"{destination}: for {reader}")
-    return 0
+def _only(options: ConvertOptions, fitting: Sequence[str], what: str, remedy: str) -> None:
+    for name in _CHOICES:
+        if name not in fitting and getattr(options, name) is not None:
+            raise JclipError(f"--{name.replace('_', '-')} does not go with {what}: {remedy}")
 
 
 def _table(passport: dict[str, Any], destination: Path) -> Table:

@@ -6,10 +6,10 @@ from importlib import import_module
 from jclip.plain import complain, say
 
 _COMMANDS = {
-    "import": "files of other programs to sharded array_record folders",
-    "split": "pictures of an imported folder, kept for validation",
-    "inspect": "what a folder holds: counts, lengths, sizes, duplicates, pictures to look at",
-    "example": "a folder of pictures and a spreadsheet, to practise fine-tuning on",
+    "import": "converts files of other programs to a folder of array_record shards",
+    "split": "moves pictures of an imported folder to a validation split",
+    "inspect": "prints a folder's statistics: counts, lengths, sizes, duplicates; draws a contact sheet",
+    "example": "writes a folder of pictures and a spreadsheet, to practise fine-tuning on",
 }
 
 
@@ -17,7 +17,9 @@ def main(arguments: Sequence[str]) -> int:
     """Runs one of the commands."""
     if not arguments or arguments[0] in ("-h", "--help"):
         rows = "\n".join(f"  {name:<8} {what}" for name, what in _COMMANDS.items())
-        say(f"jclip data: data in\n\n{rows}\n\n`jclip data COMMAND --help` explains each.")
+        say(
+            f"jclip data: imports, splits and inspects data sets\n\n{rows}\n\n`jclip data COMMAND --help` explains one."
+        )
         return 0
     command, rest = arguments[0], arguments[1:]
     if command not in _COMMANDS:

@@ -5,7 +5,7 @@ import os
 import shlex
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -35,13 +35,13 @@ _FORMATS = "\n\n    ".join(f"{name}: {form.what}." for name, form in FORMATS.ite
 class ImportOptions:
     """Imports files of other programs into a folder of sharded array_record files, which training and evaluation read.
 
-    FORMAT may be omitted if SRC tells it. An interrupted import resumes when the same command is given again. DST must
-    not exist; it gets a report.json of what was skipped and why.
+    FORMAT may be omitted if it can be detected. An interrupted import resumes when the same command is given again. DST
+    must not exist. It gets a report.json with the number and the reasons of skipped records.
 
     Attributes:
       paths: FORMAT, SRC and DST; `jclip data import --formats` explains the formats.
       formats: explain the formats, and do nothing else.
-      splits: names separated by commas; for a format without splits, one name, by default train.
+      splits: names of splits, separated by commas; for a format without splits one name, by default train.
       validation: pictures of split train that become split valid: a number, such as 30, or a share, such as 10%.
       add: add the splits to DST, a folder of the same kind that has none of these splits.
       language: language of the captions, of the other text, or of the names in classes.txt, such as zh.
@@ -53,8 +53,8 @@ class ImportOptions:
       separator: separator of columns, one character or tab; by default detected, or that of the format's own program.
       encoding: encoding of a table or of captions, such as gb18030 or cp1252; by default UTF-8, UTF-16 and GB18030 are
         detected.
-      root: folder to which the pictures' paths in a table are relative; by default the table's own.
-      captions_from: for a picture-folder: files beside the pictures, or the pictures' names.
+      root: folder of the pictures' paths in a table; by default the table's own.
+      captions_from: files beside the pictures of a picture-folder, or the pictures' names.
       min_length: skip texts of fewer characters; the papers' data had 5 to 50.
       max_length: skip texts of more characters.
       duplicates: skip or keep exact duplicates; by default skip, but keep for benchmarks and labelled pictures.
@@ -64,14 +64,16 @@ class ImportOptions:
         pictures that are kept but exceed it.
       orientation: EXIF orientation of pictures: apply stores them upright, losslessly as PNG or TIFF; ignore, the
         default, keeps their bytes, and training ignores the orientation, as CLIP's and Chinese-CLIP's code does.
-      shard_mib: approximate MiB of the source for one shard.
+      shard_mib: approximate size of the source of one shard, in MiB.
       workers: number of processes; by default the number of cores. Beam has its own.
       beam: run on Apache Beam, on its direct runner unless --beam-options say otherwise.
       beam_options: options of Apache Beam, in one string after an equals sign: --beam-options='--runner=FlinkRunner'.
       json: print the report as JSON.
     """
 
-    paths: tyro.conf.Positional[Annotated[tuple[str, ...], tyro.conf.arg(metavar="[FORMAT] SRC DST")]] = ()
+    paths: tyro.conf.Positional[
+        Annotated[tuple[str, ...], tyro.conf.arg(metavar="[FORMAT] SRC DST", help_behavior_hint="")]
+    ] = ()
     formats: bool = False
     splits: str | None = None
     validation: str | None = None
@@ -130,26 +132,16 @@ def _reading(options: ImportOptions) -> Reading:
     separator = {None: None, "\\t": "\t", "tab": "\t"}.get(options.separator, options.separator)
     if separator is not None and len(separator) != 1:
         raise JclipError(f"--separator {options.separator!r} is not possible: give one character, or tab")
-    return Reading(
-        splits,
-        options.language,
-        options.picture,
-        options.caption,
-        options.english,
-        options.other,
-        options.language_column,
-        separator,
-        None if options.encoding is None else check_encoding(options.encoding),
-        options.root,
-        options.captions_from,
-    )
+    said = {each.name: getattr(options, each.name) for each in fields(Reading)}
+    encoding = None if options.encoding is None else check_encoding(options.encoding)
+    return Reading(**said | {"splits": splits, "separator": separator, "encoding": encoding})
 
 
 def _plan(options: ImportOptions, name: str, reader: Reader, reading: Reading) -> Plan:
     if options.min_length < 1 or (options.max_length or options.min_length) < options.min_length:
         raise JclipError(
             f"--min-length {options.min_length} --max-length {options.max_length} leave no text: give 1 or more, and "
-            "the longer one second"
+            "a maximum of at least the minimum"
         )
     if options.shard_mib <= 0:
         raise JclipError(f"--shard-mib {options.shard_mib:g} is not possible: give more than 0")
@@ -159,7 +151,7 @@ def _plan(options: ImportOptions, name: str, reader: Reader, reading: Reading) -
         raise JclipError("--beam-options belong to --beam: give both")
     if options.beam and options.workers is not None:
         raise JclipError(
-            "--workers are processes of this machine, and Beam has its own: give instead "
+            "--workers are processes of this machine, but Beam has its own: give instead "
             "--beam-options='--direct_num_workers=4 --direct_running_mode=multi_processing'"
         )
     megapixels = max_megapixels() if options.max_megapixels is None else options.max_megapixels

@@ -22,7 +22,7 @@ from jclip.tokenizers.text import load_tokenizer
 
 _BAR = 24  # letters of the longest bar
 _MOST_BARS = 2  # languages of which a histogram is shown
-_MOST_CLASSES, _ENDS = 20, 5  # classes that are all shown; else so many of either end
+_MOST_CLASSES, _ENDS = 20, 5  # maximum number of classes shown; of more, the number shown from each end
 _SAME = {"english": "English texts"}
 _UNITS = {"pairs": "pairs", "parallel": "translations", "labelled": "pictures of equal classes"}
 
@@ -86,7 +86,7 @@ def main(arguments: Sequence[str]) -> int:
     for split, figures in found.items():
         out.print(_table(f"{options.folder}, {split}: {kind.name}", kind.name, figures))
     if options.sheet:
-        out.tell(f"look at {options.sheet}")
+        out.tell(f"written: {options.sheet}")
     return 0
 
 
@@ -104,7 +104,7 @@ def _counting(options: InspectOptions) -> TokenCounting | None:
         bundle = open_bundle(options.tokenizer)
         return TokenCounting(bundle.tokenizer, bundle.context_length)
     if options.context_length is None:
-        raise JclipError(f"{options.tokenizer} is no bundle, which would know it: give --context-length too")
+        raise JclipError(f"{options.tokenizer} is not a bundle, so --context-length is missing: give it too")
     return TokenCounting(load_tokenizer(options.tokenizer), options.context_length)
 
 
@@ -132,7 +132,7 @@ def _table(title: str, kind: str, found: SplitStatistics) -> Table:
         for name in ("formats", "modes"):
             table.add_row(name, ", ".join(f"{shown(each)} {count:,}" for each, count in pictures[name].items()))
         if found.turned:
-            table.add_row("camera turned", f"{found.turned:,}: ignored unless --orientation apply is given")
+            table.add_row("rotated by EXIF", f"{found.turned:,}: ignored unless --orientation apply is given")
         if found.unreadable:
             table.add_row(text("unreadable", "red"), text(f"{found.unreadable:,} (the first: {found.why})"))
     if found.classes:
@@ -145,7 +145,7 @@ def _table(title: str, kind: str, found: SplitStatistics) -> Table:
 
 
 def _language(name: str) -> str:
-    return shown(name) or "not said"
+    return shown(name) or "unknown"
 
 
 def _add_classes(table: Table, found: SplitStatistics) -> None:

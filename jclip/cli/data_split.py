@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 import tyro
 
@@ -18,8 +19,8 @@ from jclip.plain import print_json
 class SplitOptions:
     """Moves pictures of split train of an imported folder, with all their captions, to a new split valid.
 
-    A picture's content decides: equal pictures are on one side, and with a share a picture is on the same side whatever
-    else the folder holds. The folder is unchanged until everything is written.
+    A hash of the picture decides, so equal pictures are in one split. With a share, the split of a picture does not
+    depend on the other pictures. The folder is unchanged until everything is written.
 
     Attributes:
       folder: folder that `jclip data import` wrote, with pictures and captions.
@@ -27,7 +28,7 @@ class SplitOptions:
       json: print the counts as JSON.
     """
 
-    folder: tyro.conf.Positional[Path]
+    folder: tyro.conf.Positional[Annotated[Path, tyro.conf.arg(metavar="FOLDER")]]
     validation: str = "10%"
     json: bool = False
 

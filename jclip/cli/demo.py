@@ -24,10 +24,10 @@ class Options:
 
     Attributes:
       workdir: folder of the data, the runs and the report.
-      seed: of every run.
+      seed: seed of every run.
       quick: a tenth of the steps of every stage.
       long: twelve times the steps, an hour or two on two cores.
-      validate: for tuning: train on Twemoji alone and score OpenMoji; the test artist is not read.
+      validate: train on Twemoji alone and score OpenMoji, for tuning; the test artist is not read.
       json: print the figures as JSON instead of tables.
     """
 

@@ -31,7 +31,7 @@ class DoctorOptions:
 
 @dataclass(frozen=True)
 class Finding:
-    """Result of one check: its name, whether it passed, and a note on what was found or what to do."""
+    """Result of one check: its name, True if it passed, and a note with the finding or the remedy."""
 
     name: str
     well: bool
@@ -39,35 +39,29 @@ class Finding:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Runs the command; exit code 1 when something is wrong."""
+    """Runs the command. The exit code is 1 if a check failed."""
     options = read(DoctorOptions, arguments, "jclip doctor")
     checks: list[tuple[str, Callable[[], str]]] = [
-        ("python", _python),
+        ("python", lambda: f"Python {platform.python_version()} on {platform.platform()}"),
         ("packages", _packages),
         ("devices", _devices),
         ("collectives", _collectives),
         ("disk", lambda: _disk(options.workdir)),
     ]
-    findings = [_look(name, check) for name, check in checks]
+    findings = []
+    for name, check in checks:
+        try:
+            findings.append(Finding(name, True, check()))
+        except Exception as error:  # every failure is a finding
+            findings.append(Finding(name, False, f"{type(error).__name__}: {error}"))
     if options.json:
         print_json([vars(finding) for finding in findings], indent=2)
     else:
         console = Console()
         for finding in findings:
-            mark = text("well ", "green") if finding.well else text("wrong", "red")
+            mark = text("ok    ", "green") if finding.well else text("failed", "red")
             console.print(mark, f"{finding.name:<12}", text(finding.note, longest=None), soft_wrap=True)
     return 0 if all(finding.well for finding in findings) else 1
-
-
-def _look(name: str, check: Callable[[], str]) -> Finding:
-    try:
-        return Finding(name, True, check())
-    except Exception as error:  # every failure is a finding
-        return Finding(name, False, f"{type(error).__name__}: {error}")
-
-
-def _python() -> str:
-    return f"Python {platform.python_version()} on {platform.platform()}"
 
 
 def _packages() -> str:
@@ -115,7 +109,7 @@ def _disk(workdir: Path) -> str:
     while not place.exists():
         place = place.parent
     if not place.is_dir() or not os.access(place, os.W_OK):
-        raise RuntimeError(f"{workdir} cannot be made: {place} is not a writable folder. Set --workdir")
+        raise RuntimeError(f"{workdir} cannot be created: {place} is not a writable folder. Set --workdir")
     free = shutil.disk_usage(place).free / 2**30
     if free < 1:
         raise RuntimeError(f"{free:.2f} GiB free in {place}: free at least 1 GiB before a run")

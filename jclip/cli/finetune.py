@@ -30,25 +30,26 @@ class Options:
     """Fine-tunes BUNDLE on images with captions; called again, it resumes where it stopped.
 
     DATA is a table with an image and a caption in each row (CSV or TSV), a folder of images with captions beside
-    them, or a folder that `jclip data import` wrote. Batch, learning rate, epochs and the rest are chosen from the
-    data, the model and the machine, printed, and written to OUT/finetune.py, where you can change any of it. OUT/best
-    is the better of BUNDLE and the best moment of the run, by mean recall on the validation split.
+    them, or a folder that `jclip data import` wrote. The command chooses batch, learning rate, epochs and the rest from
+    the data, the model and the machine. It prints them and writes them to OUT/finetune.py for you to change. OUT/best
+    is the better of BUNDLE and the best checkpoint of the run, by mean recall on the validation split.
 
     Attributes:
-      bundle: a model's folder.
+      bundle: folder of the starting model.
       data: images with captions.
       out: a new folder for finetune.py, run/, the bundle best/ and report.html; data/ if DATA is imported.
-      validation: images held out where DATA has no split "valid": a share, or a number such as 30.
-      language: of the captions, such as zh.
+      validation: images held out if DATA has no split "valid": a share, such as 10%, or a number, such as 30.
+      language: language of the captions, such as zh.
       root: folder of the image paths in a table; the table's own by default.
-      picture, caption: columns of a table; found automatically by default.
-      encoding: of a table or of captions, such as gb18030; found automatically by default.
+      picture: column of a table with the path of the image; found automatically by default.
+      caption: column of a table with the caption; found automatically by default.
+      encoding: encoding of a table or of captions, such as gb18030; found automatically by default.
       captions_from: files beside the images of a folder, or the names of the images.
       max_skipped: maximum number, or share, of skipped records; more stop the import. 10% by default.
       epochs: passes over the data; chosen by default.
       minutes: approximate maximum duration; the estimate is printed.
       batch_size: pairs per step; chosen by default.
-      seed: of the order, the augmentation and dropout.
+      seed: seed of the order, the augmentation and dropout.
       json: print the outcome as JSON, and no progress.
 
     Exit code: 0 when finished; 75 when SIGTERM stopped it after saving: call it again; 130 for Ctrl-C.
@@ -111,14 +112,14 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def _show(planned: Planned, console: Console) -> None:
-    shown = Table(title="chosen", title_justify="left")
-    for name in ("", "value", "why"):
+    shown = Table(title="settings", title_justify="left")
+    for name in ("", "value", "reason"):
         shown.add_column(name, overflow="fold")
     for choice in planned.table:
         shown.add_row(choice.name, choice.value, choice.why)
     console.print(shown)
     console.tell(
-        f"written as {planned.file}; to choose otherwise, change a copy of it and run: {planned.command('COPY.py')}"
+        f"written to {planned.file}; for other settings, edit a copy of it and run: {planned.command('COPY.py')}"
     )
 
 
@@ -146,7 +147,7 @@ def _tell(planned: Planned, found: results.Outcome, console: Console) -> None:
     said = f"Better on the validation split: {figures}." if found.improved else f"{results.NOT_BETTER} ({figures})"
     for line in (
         said,
-        f"Found images and the learning curve: {planned.request.out / results.PAGE}",
+        f"Retrieved images and the learning curve: {planned.request.out / results.PAGE}",
         f"The {'trained' if found.improved else 'starting'} model is {best}. To use it:",
         "  " + shlex.join(["jclip", "eval", "retrieval", str(best), str(planned.data), "--split", VALID]),
     ):

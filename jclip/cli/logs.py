@@ -12,10 +12,7 @@ from jclip.plain import complain, shown
 def plain_logs(name: str) -> Iterator[None]:
     """Prints warnings and errors of libraries to standard error, one line each, within the block.
 
-    They appear above a progress bar.
-
-    Args:
-      name: the command's name, which begins the line.
+    Each line begins with `name`, that of the command. They appear above a progress bar.
     """
     handler = _Lines(name)
     # On the root logger, where absl would otherwise install its own handler at its first message.

@@ -35,38 +35,28 @@ def read(kind: Any, arguments: Sequence[str], prog: str, **more: Any) -> Any:
 
 
 def read_known(kind: Any, arguments: Sequence[str], prog: str, **more: Any) -> tuple[Any, list[str]]:
-    """Returns options like `read`, and the words that `kind` does not know: other options and their values.
-
-    Raises:
-      SystemExit: see `read`.
-    """
+    """Returns options like `read`, and the words that `kind` does not know: other options and their values."""
     complaint = io.StringIO()
     try:
         with contextlib.redirect_stderr(complaint), _shown_help():
             value, rest = tyro.cli(kind, args=list(arguments), prog=prog, return_unknown_args=True, **more)
     except SystemExit as stop:
         if stop.code == 2:
-            _say(prog, _in_a_line(complaint.getvalue(), prog))
+            complain(f"{prog}: {_in_a_line(complaint.getvalue(), prog)}")
         raise
     return value, list(rest)
 
 
 def explain(kind: Any, prog: str, **more: Any) -> None:
-    """Prints the help of `kind`, like --help, but returns.
-
-    Args:
-      kind, prog, more: see `read`.
-    """
+    """Prints the help of `kind`, like --help, but returns. Arguments as for `read`."""
     with contextlib.suppress(SystemExit), _shown_help():
         tyro.cli(kind, args=["--help"], prog=prog, **more)
 
 
 def option_names(kind: Any, prefix: str = "--") -> list[str]:
-    """Returns the options of a dataclass as tyro spells them: "--stages.0.batch-size".
+    """Returns the options of a dataclass, or of an instance, as tyro spells them: "--stages.0.batch-size".
 
-    Args:
-      kind: a class, or an instance, whose tuples of dataclasses have an option for each field of each item.
-      prefix: begins each name.
+    Of an instance, a tuple of dataclasses has an option for each field of each item. `prefix` begins each name.
     """
     if isinstance(kind, tuple | list):
         parts = [(str(number), item) for number, item in enumerate(kind)]
@@ -84,17 +74,13 @@ def refuse(prog: str, unknown: Sequence[str], known: Sequence[str]) -> NoReturn:
     """Reports an unknown argument with the nearest known one, and exits with code 2."""
     wrong = next((word for word in unknown if word.startswith("-")), None)
     if wrong is None:
-        _say(prog, f"too many arguments: {unknown[0]!r} is not expected (see {prog} --help)")
+        complain(f"{prog}: too many arguments: {unknown[0]!r} is not expected (see {prog} --help)")
         sys.exit(2)
     wrong = wrong.partition("=")[0]
     close = difflib.get_close_matches(wrong.replace("_", "-"), known, n=1)
     hint = f"did you mean {close[0]}?" if close else f"see {prog} --help"
-    _say(prog, f"unknown option {wrong}: {hint}")
+    complain(f"{prog}: unknown option {wrong}: {hint}")
     sys.exit(2)
-
-
-def _say(prog: str, what: str) -> None:
-    complain(f"{prog}: {what}")
 
 
 class _Help(io.StringIO):

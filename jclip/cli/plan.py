@@ -28,7 +28,7 @@ from jclip.train.planning.plan import StagePlan, plan
 
 @dataclass(frozen=True)
 class PlanOptions:
-    """Prints the stages of CONFIG: trained and frozen parameters, arithmetic, memory, time. It does not train.
+    """Prints the stages of CONFIG, without training: trained and frozen parameters, arithmetic, memory, time.
 
     Attributes:
       config: a recipe's name (`jclip configs` lists them) or a Python file with a function config().
@@ -51,7 +51,7 @@ class PlanOptions:
 
 def main(arguments: Sequence[str]) -> int:
     """Runs the command."""
-    options, run = parse(PlanOptions, arguments, "plan", _play)
+    options, run = parse(PlanOptions, arguments, "plan", _simulate_devices)
     memory = _memory(options)
     devices = devices_of(run)
     counts_epochs = any(stage.budget.epochs is not None for stage in run.stages)
@@ -99,22 +99,22 @@ def _show(run: Run, plans: list[StagePlan], fits: Fit | None, console: Console) 
         "peak learning rate": [f"{p.learning_rate:g}" for p in plans],
         "parameters trained": [f"{p.trainable:,}" for p in plans],
         "parameters frozen": [f"{p.frozen:,}" for p in plans],
-        "arithmetic a step": [f"{p.flops_per_step / 1e12:,.3g} TFLOP" for p in plans],
-        "arithmetic in all": [f"{p.flops / 1e18:,.3g} EFLOP" for p in plans],
-        "parameters and slots": [in_units(p.state_bytes) for p in plans],
+        "FLOPs per step": [f"{p.flops_per_step / 1e12:,.3g} TFLOP" for p in plans],
+        "total FLOPs": [f"{p.flops / 1e18:,.3g} EFLOP" for p in plans],
+        "parameters and optimizer state": [in_units(p.state_bytes) for p in plans],
         "devices": [f"{p.devices}" for p in plans],
-        "of these, on each device": [in_units(p.device_state_bytes) for p in plans],
+        "the same, per device": [in_units(p.device_state_bytes) for p in plans],
     }
     if all(p.device_step_bytes is not None for p in plans):
-        rows["a step beside them, on each device"] = [in_units(p.device_step_bytes or 0) for p in plans]
+        rows["a step's other memory, per device"] = [in_units(p.device_step_bytes or 0) for p in plans]
     if fits:
         rows[f"fits {in_units(fits.memory)}"] = [
             text("yes", "green") if need <= fits.memory else text(f"{in_units(need - fits.memory)} too much", "red")
             for need in fits.needs
         ]
     if all(p.seconds is not None for p in plans):
-        rows["time a step"] = [_duration(p.step_seconds or 0) for p in plans]
-        rows["time in all"] = [_duration(p.seconds or 0) for p in plans]
+        rows["time per step"] = [_duration(p.step_seconds or 0) for p in plans]
+        rows["total time"] = [_duration(p.seconds or 0) for p in plans]
     table.add_column("")
     for number, stage in enumerate(plans, 1):
         table.add_column(text(f"{number} {stage.name}"), justify="right")
@@ -122,7 +122,7 @@ def _show(run: Run, plans: list[StagePlan], fits: Fit | None, console: Console) 
         table.add_row(name, *cells)
     console.print(table)
     if fits and max(fits.needs) > fits.memory:
-        console.print(mend(fits), soft_wrap=True)
+        console.print(remedy(fits), soft_wrap=True)
     console.tell(_note(plans))
     for number, stage in enumerate(plans, 1):
         groups = Table(title=text(f"{number} {stage.name}: trained parameters"), title_justify="left")
@@ -146,16 +146,16 @@ def _show_copies(copies: Replication, console: Console) -> None:
         console.print(table)
 
 
-def mend(fits: Fit) -> str:
+def remedy(fits: Fit) -> str:
     """Returns the overrides that make the run fit, or that come closest."""
     words = " ".join(fits.overrides)
     least = ", ".join(in_units(size) for size in fits.then)
     if fits.fits:
         return f"It fits, with {least} a stage, if you add: {words}"
     if not words:
-        return "No setting that was tried makes it fit or helps: use more devices, smaller batches or a smaller model."
+        return "None of the settings tried saves memory: use more devices, smaller batches or a smaller model."
     return (
-        f"No setting that was tried makes it fit. The least is {least} a stage, with: {words}\n"
+        f"None of the settings tried makes it fit. The least is {least} a stage, with: {words}\n"
         "Also use more devices, smaller batches or a smaller model."
     )
 
@@ -188,7 +188,7 @@ def _note(plans: list[StagePlan]) -> str:
     return f"{memory} Times are for the arithmetic alone, at the given rate; input and communication are extra."
 
 
-def _play(options: PlanOptions) -> None:
+def _simulate_devices(options: PlanOptions) -> None:
     """Simulates --devices on this machine's CPU. It must run before jax initialises its devices."""
     if options.devices is None:
         return

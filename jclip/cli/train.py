@@ -40,8 +40,8 @@ class TrainOptions:
       workdir: folder for checkpoints, metrics.jsonl and one bundle for each stage; by default runs/NAME.
       reduced: train two steps a stage with small towers on synthetic data, to check that the recipe runs here.
       json: print the outcome as JSON, without progress.
-      distributed: join the other processes of this run, as found by jax on a TPU pod, Slurm, Kubernetes or Open MPI.
-        The environment variables JCLIP_COORDINATOR, JCLIP_PROCESSES and JCLIP_PROCESS set them by hand.
+      distributed: join the other processes of this run. jax finds them on a TPU pod, Slurm, Kubernetes or Open MPI;
+        elsewhere set the environment variables JCLIP_COORDINATOR, JCLIP_PROCESSES and JCLIP_PROCESS.
 
     Exit codes: 0 finished; 75 saved after SIGTERM, or SIGHUP of a lost terminal: start it again; 130 saved after
     Ctrl-C; 134 another process was lost.
@@ -64,10 +64,8 @@ def main(arguments: Sequence[str]) -> int:
         several = not is_single_process()
         code, words = LOST, f"a process of this run was lost, or a device failed: {reason}"
         if "RESOURCE_EXHAUSTED" in reason:
-            code, words = (
-                1,
-                f"the devices have too little memory ({reason}): `jclip plan CONFIG --memory GIB` says what fits",
-            )
+            words = f"the devices have too little memory ({reason}): `jclip plan CONFIG --memory GIB` finds settings"
+            code = 1
             if not several:
                 raise JclipError(words) from None
         elif not several:
@@ -86,7 +84,7 @@ def _train(arguments: Sequence[str]) -> int:
         console, run.name, scores=Scores(run.best, read_journal(workdir / "metrics.jsonl"))
     ) as watcher:
         outcome = run_all(run, workdir, watcher=watcher)
-    with suppress(OSError, SystemExit):  # whoever watched is gone; the second is rich's
+    with suppress(OSError, SystemExit):  # standard error is closed; rich raises SystemExit then
         _tell(run, outcome, console, as_json=options.json)
     if outcome.finished:
         return 0

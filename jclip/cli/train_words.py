@@ -1,11 +1,14 @@
 """Last lines of `jclip train`: the best bundle, and a command that uses it."""
 
 import shlex
+from dataclasses import fields
 from pathlib import Path
 
 from jclip.train.configuration import Run
-from jclip.train.evaluations import Classification, Evaluation, Probe, Retrieval
+from jclip.train.evaluations import Classification, Probe, Retrieval
 from jclip.train.outcome import Outcome
+
+_TASKS = {Retrieval: "retrieval", Classification: "classify", Probe: "probe"}
 
 
 def what_now(run: Run, outcome: Outcome) -> tuple[str, str]:
@@ -17,22 +20,13 @@ def what_now(run: Run, outcome: Outcome) -> tuple[str, str]:
 
 def command(run: Run, bundle: Path) -> str:
     """Returns the command that evaluates a bundle like the run, or on DATA if the run has no evaluation."""
-    return shlex.join(["jclip", "eval", *_arguments(run.evaluations[0] if run.evaluations else None, str(bundle))])
-
-
-def _arguments(asked: Evaluation | None, bundle: str) -> list[str]:
-    if asked is None:
-        return ["retrieval", bundle, "DATA"]
-    options: dict[str, str] = {}
-    if isinstance(asked, Retrieval):
-        name = "retrieval"
-        options = {"protocol": asked.protocol, "split": asked.split, "languages": ",".join(asked.languages)}
-    elif isinstance(asked, Classification):
-        name = "classify"
-        options = {"dataset": asked.dataset, "prompts": ",".join(asked.prompts), "classes": asked.classes}
-        options["split"] = asked.split
-    else:
-        assert isinstance(asked, Probe)
-        name, options = "probe", {"dataset": asked.dataset}
-    given = [word for option, value in options.items() if value for word in (f"--{option}", value)]
-    return [name, bundle, asked.data, *given]
+    asked = run.evaluations[0] if run.evaluations else None
+    if not isinstance(asked, Retrieval | Classification | Probe):
+        return shlex.join(["jclip", "eval", "retrieval", str(bundle), "DATA"])
+    words = ["jclip", "eval", _TASKS[type(asked)], str(bundle), asked.data]
+    for field in fields(asked):
+        value = getattr(asked, field.name)
+        if field.name not in ("name", "data") and value != field.default:
+            said = ",".join(str(each or "all") for each in value) if isinstance(value, tuple) else str(value)
+            words += [f"--{field.name}", said]
+    return shlex.join(words)

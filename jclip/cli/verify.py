@@ -12,7 +12,7 @@ from jclip.console import Console, facts, text
 from jclip.errors import JclipError
 from jclip.plain import print_json
 
-_VERDICTS = {True: text("holds", "green"), False: text("wrong", "red"), None: text("open", "yellow")}
+_VERDICTS = {True: text("passed", "green"), False: text("failed", "red"), None: text("skipped", "yellow")}
 
 
 @dataclass(frozen=True)
@@ -25,22 +25,20 @@ class VerifyOptions:
     Attributes:
       bundle: a converted bundle.
       sources: the checkpoint; for a bundle composed with --image and --text, both, in this order.
-      tokenizer: the vocabulary's new place, if it was given at the conversion and has moved.
+      tokenizer: new place of the vocabulary, if it was given at the conversion and has moved.
       json: print the checks as JSON; a skipped check has null.
     """
 
     bundle: tyro.conf.Positional[Annotated[Path, tyro.conf.arg(metavar="BUNDLE")]]
-    sources: tyro.conf.Positional[Annotated[tuple[str, ...], tyro.conf.arg(metavar="SRC")]]
+    sources: tyro.conf.Positional[
+        Annotated[tuple[str, ...], tyro.conf.arg(metavar="SRC", help_behavior_hint="(required)")]
+    ]
     tokenizer: Path | None = None
     json: bool = False
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Runs the command.
-
-    Raises:
-      JclipError: a check failed.
-    """
+    """Runs the command. Raises JclipError if a check failed."""
     options = read(VerifyOptions, arguments, "jclip verify")
     from jclip.conversion import verify
 

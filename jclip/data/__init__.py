@@ -23,16 +23,4 @@ if TYPE_CHECKING:
     from jclip.data.sources.writing import write_pairs as write_pairs
     from jclip.data.sources.writing import write_parallel as write_parallel
 
-__all__, __getattr__, __dir__ = lazy(
-    __name__,
-    {
-        "PairFolder": "jclip.data.sources.folders:PairFolder",
-        "ParallelFolder": "jclip.data.sources.folders:ParallelFolder",
-        "LabelledFolder": "jclip.data.sources.folders:LabelledFolder",
-        "StoredPair": "jclip.data.sources.kinds:StoredPair",
-        "Translation": "jclip.data.sources.records:Translation",
-        "write_pairs": "jclip.data.sources.writing:write_pairs",
-        "write_parallel": "jclip.data.sources.writing:write_parallel",
-    },
-    needs=("array_record", "tensorflow_datasets"),
-)
+__all__, __getattr__, __dir__ = lazy(__name__, __file__, needs=("array_record", "tensorflow_datasets"))

@@ -13,9 +13,9 @@ class DemoRun:
 
     Attributes:
       key: name of its folder.
-      title: for people.
-      languages: in which it is scored.
-      run: what to train.
+      title: title for people.
+      languages: languages in which it is scored.
+      run: configuration to train.
       workdir: its folder.
       seconds: expected duration of each stage on two idle cores.
     """

@@ -45,24 +45,4 @@ if TYPE_CHECKING:
     from jclip.evaluate.tasks.probe import probe as probe
     from jclip.evaluate.tasks.retrieval import retrieval as retrieval
 
-__all__, __getattr__, __dir__ = lazy(
-    __name__,
-    {
-        "retrieval": "jclip.evaluate.tasks.retrieval:retrieval",
-        "classification": "jclip.evaluate.tasks.classification:classification",
-        "probe": "jclip.evaluate.tasks.probe:probe",
-        "Evaluation": "jclip.evaluate.tasks.evaluation:Evaluation",
-        "Results": "jclip.evaluate.results:Results",
-        "Result": "jclip.evaluate.results:Result",
-        "read_results": "jclip.evaluate.results:read_results",
-        "zero_shot": "jclip.evaluate.tasks.classification:zero_shot",
-        "recall": "jclip.evaluate.metrics.recall:recall",
-        "query_hits": "jclip.evaluate.metrics.recall:query_hits",
-        "Positives": "jclip.evaluate.metrics.positives:Positives",
-        "topk": "jclip.evaluate.metrics.recall:topk",
-        "classifier": "jclip.evaluate.metrics.zero_shot:classifier",
-        "load_prompts": "jclip.evaluate.prompts:load_prompts",
-        "fit_probe": "jclip.evaluate.metrics.logistic_regression:fit_probe",
-        "LinearProbe": "jclip.evaluate.metrics.logistic_regression:LinearProbe",
-    },
-)
+__all__, __getattr__, __dir__ = lazy(__name__, __file__)

@@ -39,8 +39,7 @@ def json_lines(file: Path) -> Iterator[tuple[str, dict[str, Any]]]:
 def whole_number(place: str, found: Mapping[str, Any], name: str) -> int:
     """Returns the id under a name, as the import reads it: 7, "7" and "007" are equal.
 
-    Raises:
-      JclipError: the id is missing, or not an integer of 64 bits.
+    Raises JclipError if the id is missing, or is not an integer of 64 bits.
     """
     if name not in found:
         raise JclipError(f"{place} has no {name!r}: add it")
@@ -79,8 +78,9 @@ def read_features(file: Path, kind: Modality) -> tuple[Ints, Floats32]:
             row = np.asarray(found["feature"], np.float32)
         except (KeyError, TypeError, ValueError, OverflowError):
             raise JclipError(f"{place}: 'feature' must be a list of numbers: extract the features again") from None
-        if row.ndim != 1 or (rows and row.shape != next(iter(rows.values())).shape):
-            raise JclipError(f"{place}: this feature is {row.shape}, those before it {_shape(rows)}: use one model")
+        shape = next(iter(rows.values())).shape if rows else (row.size,)
+        if row.shape != shape:
+            raise JclipError(f"{place}: this feature has the shape {row.shape} instead of {shape}: use one model")
         if number in rows and not np.array_equal(rows[number], row):
             raise JclipError(f"{place}: {kind}_id {number} has another feature above: give each its own id")
         rows[number] = row
@@ -121,9 +121,7 @@ def write_predictions(file: Path, asked: Modality, predictions: Iterable[tuple[i
     cn_clip's scorers require ten for each; a gallery of fewer than ten gives fewer, and they refuse the file.
     """
     answered = "text" if asked == "image" else "image"
-    _write(
-        file, ({f"{asked}_id": int(number), f"{answered}_ids": [int(i) for i in ids]} for number, ids in predictions)
-    )
+    _write(file, ({f"{asked}_id": int(one), f"{answered}_ids": list(map(int, ids))} for one, ids in predictions))
 
 
 def read_answers(file: Path) -> tuple[Modality, dict[int, list[int]]]:
@@ -155,12 +153,8 @@ def score_predictions(
 ) -> dict[str, float]:
     """Computes R@k and their mean as cn_clip's evaluation.py does: fractions "r1", ..., "mean_recall".
 
-    Every query of `answers` counts, one without positives as a miss. Predictions for other queries are ignored.
-
-    Args:
-      answers: positives of each query.
-      predictions: retrieved ids of each query, best first.
-      ks: cutoffs.
+    Every query of `answers` (its positives) counts, one without positives as a miss. `predictions` holds retrieved ids,
+    best first; those of other queries are ignored.
 
     Raises:
       JclipError: a query has no predictions, or there is no query.
@@ -178,7 +172,3 @@ def score_predictions(
 def _write(file: Path, objects: Iterable[dict[str, Any]]) -> None:
     with file.open("w", encoding="utf-8") as lines:
         lines.writelines(json.dumps(one) + "\n" for one in objects)
-
-
-def _shape(rows: Mapping[int, Floats32]) -> str:
-    return str(next(iter(rows.values())).shape) if rows else "lists of numbers"

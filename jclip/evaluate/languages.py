@@ -15,14 +15,7 @@ LANGUAGE_NAMES = {
 """The languages of Crossmodal-3600 and of AltCLIP-m18."""
 
 
-_SCRIPTS = {
-    "CJK": "zh",
-    "HANGUL": "ko",
-    "CYRILLIC": "ru",
-    "ARABIC": "ar",
-    "THAI": "th",
-    "DEVANAGARI": "hi",
-}
+_SCRIPTS = {"CJK": "zh", "HANGUL": "ko", "CYRILLIC": "ru", "ARABIC": "ar", "THAI": "th", "DEVANAGARI": "hi"}
 """Most common language of a script, by the first word of its letters' Unicode names."""
 
 

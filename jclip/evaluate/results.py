@@ -38,17 +38,17 @@ class Result:
 
     Attributes:
       kind: "retrieval", "classification" or "probe".
-      dataset: its name for tables.
-      language: of captions or prompts, BCP 47; "" for none.
+      dataset: title of the data set, for tables.
+      language: language of captions or prompts, BCP 47; "" for none.
       variant: distinguishes tests of one language, such as the name of the prompts.
       figures: fractions in [0, 1], by name.
       intervals: 95 % bootstrap intervals [low, high] of some figures.
       main: name of the headline figure.
       counts: numbers of pictures, captions, queries, classes; of retrieval, also of deduplicated ones.
-      counting: of retrieval, "joined" or "published", see `datasets.counting`; "" for other kinds.
+      counting: "joined" or "published" for retrieval, see `datasets.counting`; "" for other kinds.
       note: remark for comparisons.
       confusion: (c, c) counts, true class by predicted class, if there are few classes.
-      classes: their names.
+      classes: class names of the confusion matrix.
       scores: distribution of the cosines.
       trials: contributions of each query.
     """
@@ -80,7 +80,7 @@ class Results:
 
     Attributes:
       model: folder of the bundle or of its features.
-      tests: in the order in which they ran.
+      tests: results in the order of the tests.
       settings: options of the evaluation.
     """
 
@@ -114,23 +114,15 @@ def read_results(place: str | Path) -> Results:
 
 
 def as_dict(results: Results) -> dict[str, Any]:
-    """Returns the results for --json, without what only the page needs."""
-    return {
-        "model": results.model,
-        "tests": [
-            {
-                "kind": one.kind,
-                "dataset": one.dataset,
-                "language": one.language,
-                **({"variant": one.variant} if one.variant else {}),
-                **({"counting": one.counting} if one.counting else {}),
-                **one.counts,
-                **one.figures,
-                "intervals": one.intervals,
-            }
-            for one in results.tests
-        ],
-    }
+    """Returns the results for --json, without the parts that only the page shows."""
+
+    def test(one: Result) -> dict[str, Any]:
+        optional = {"variant": one.variant, "counting": one.counting}
+        names = {"kind": one.kind, "dataset": one.dataset, "language": one.language}
+        names |= {name: value for name, value in optional.items() if value}
+        return {**names, **one.counts, **one.figures, "intervals": one.intervals}
+
+    return {"model": results.model, "tests": [test(one) for one in results.tests]}
 
 
 def mean_over(tests: Sequence[Result], name: str) -> float | None:

@@ -1,10 +1,11 @@
-"""Chooses how to fine-tune a model on some data and some machine, with the reasons: a pure function of facts.
+"""Chooses how to fine-tune a model on given data and a given machine, with the reasons: a pure function of facts.
 
 The rules combine what is published for Chinese-CLIP (Yang et al. 2022, table 9; the scripts, the notebook and the
 answers of its repository) with trials on 300 images and the demo's models (benchmarks/RESULTS.md):
 
-- The learning rate decreases with the size of the model, as in table 9 from B/16 to H/14 and as the demo's small models
-  need. For a good start it also decreases with batches below 1,024: the repository uses 5e-5 at 1,024 and 3e-6 at 48.
+- The learning rate decreases with the size of the model: table 9 does so from B/16 to H/14, and the demo's small
+  models need it. For a good start it also decreases with batches below 1,024. The repository uses 5e-5 at 1,024 and
+  3e-6 at 48.
 - A start at chance has nothing to lose: its rate is not lowered and everything trains. If the model is small as well,
   Muon trains it with the demo's settings.
 - A good start with few pairs has two stages, image tower frozen and then everything, as in section 2.2 of the paper.
@@ -20,7 +21,7 @@ from jclip.finetune.facts import DataFacts, Machine, ModelFacts, Start
 GOOD, FEW, MANY = 0.25, 5_000, 20_000
 """Lowest skill of a good start; pairs below FEW are few, from MANY on they are many."""
 
-_REFERENCE_PARAMETERS, _REFERENCE_RATE, _REFERENCE_BATCH = 188e6, 5e-5, 1_024  # of Chinese-CLIP B/16 on MUGE
+_REFERENCE_PARAMETERS, _REFERENCE_RATE, _REFERENCE_BATCH = 188e6, 5e-5, 1_024  # Chinese-CLIP B/16 on MUGE
 _LARGEST_RATE, _MUON_RATE = 1e-3, 2e-3
 _SMALL = 30e6  # parameters; Muon was tried on models of five million
 _LEAST_STEPS_AN_EPOCH = 4
@@ -52,11 +53,11 @@ class StagePlan:
     """A stage of a plan.
 
     Attributes:
-      name: for logs and folders.
-      image: whether the image tower trains.
+      name: name for logs and folders.
+      image: True if the image tower trains.
       epochs: passes over the data.
       learning_rate: peak.
-      cached: whether image features are computed once; only with a frozen image tower.
+      cached: True if image features are computed once; only with a frozen image tower.
     """
 
     name: str
@@ -65,26 +66,29 @@ class StagePlan:
     learning_rate: float
     cached: bool = False
 
+    def steps(self, pairs: int, batch_size: int) -> int:
+        """Returns the optimizer steps of the stage."""
+        return max(1, math.ceil(self.epochs * pairs / batch_size))
+
 
 @dataclass(frozen=True)
 class Plan:
     """Settings of a fine-tuning.
 
     Attributes:
-      stages: in order.
+      stages: stages in order.
       batch_size: pairs per step over all devices.
-      micro_batches: parts in which a batch is encoded, one after another.
-      muon: whether the optimizer is Muon instead of AdamW.
-      warmup: share of a stage's steps with rising learning rate.
+      micro_batches: number of parts of a batch, encoded one after another.
+      muon: True for Muon, False for AdamW.
       weight_decay: decoupled.
       flip: probability of a mirror image.
-      policy: whether images are augmented on the host with Chinese-CLIP's policy: crops, and AutoAugment.
-      auto_augment: whether the policy includes AutoAugment.
+      policy: True for Chinese-CLIP's augmentation on the host: crops, and AutoAugment.
+      auto_augment: True if that includes AutoAugment.
       buckets: sequence lengths to which shorter texts are padded.
       workers: processes that read images.
-      dtype: of the computation.
-      remat: whether activations of layers are recomputed in the backward pass.
-      evaluations: their number in the run.
+      dtype: dtype of the computation.
+      remat: True if activations of layers are recomputed in the backward pass.
+      evaluations: number of evaluations in the run.
       patience: evaluations without improvement after which a stage ends.
       minutes: estimated duration.
       table: the choices with their reasons.
@@ -94,7 +98,6 @@ class Plan:
     batch_size: int
     micro_batches: int
     muon: bool
-    warmup: float
     weight_decay: float
     flip: float
     policy: bool
@@ -107,10 +110,6 @@ class Plan:
     patience: int
     minutes: float
     table: tuple[Choice, ...]
-
-    def steps(self, pairs: int, stage: StagePlan) -> int:
-        """Returns the optimizer steps of a stage."""
-        return _steps(pairs, self.batch_size, stage)
 
 
 def learning_rate(parameters: int, batch_size: int, skill: float) -> float:
@@ -156,7 +155,8 @@ def choose(data: DataFacts, model: ModelFacts, machine: Machine, start: Start, w
     workers = min(8, machine.cores - 1) if machine.platform != "cpu" and data.train >= 1_000 else 0
     decay = 1e-3 if good and not few else 0.1
     buckets = _buckets(data, model)
-    steps = sum(_steps(data.pairs, batch, stage) for stage in stages)
+    lengths = (*buckets, model.context_length)
+    steps = sum(stage.steps(data.pairs, batch) for stage in stages)
     evaluations = min(_MOST_EVALUATIONS, max(_LEAST_EVALUATIONS, steps // 20))
     patience = math.ceil(_PATIENT * evaluations)
     return Plan(
@@ -164,7 +164,6 @@ def choose(data: DataFacts, model: ModelFacts, machine: Machine, start: Start, w
         batch_size=batch,
         micro_batches=micro,
         muon=muon,
-        warmup=0.1,
         weight_decay=decay,
         flip=flip,
         policy=policy,
@@ -182,7 +181,7 @@ def choose(data: DataFacts, model: ModelFacts, machine: Machine, start: Start, w
             Choice(
                 "learning rate",
                 " then ".join(f"{stage.learning_rate:g}" for stage in stages),
-                _rate_why(model, batch, start) if not muon else "Muon's; ten times this for the layers' matrices",
+                _rate_why(model, batch, start) if not muon else "Muon's; ten times as high for the layers' matrices",
             ),
             Choice("optimizer", *(_MUON if muon else _ADAMW)),
             Choice("schedule", "warm-up 10 %, cosine to 0", "as in the paper's fine-tuning"),
@@ -190,11 +189,15 @@ def choose(data: DataFacts, model: ModelFacts, machine: Machine, start: Start, w
             Choice("weight decay", f"{decay:g}", "the paper's" if decay < 0.1 else "few pairs, or a weak start"),
             flip_row,
             *([] if slow else [_augmentation(policy, auto_augment, data)]),
-            Choice("text length", _lengths(buckets, model), f"95 % of the captions have at most {data.usual} tokens"),
+            Choice(
+                "text length",
+                f"{' or '.join(map(str, lengths))} tokens",
+                f"95 % of the captions have at most {data.usual} tokens",
+            ),
             Choice(
                 "stops early",
                 f"after {patience} of {evaluations} evaluations without a better one",
-                "the best moment is kept, by mean recall on the validation split",
+                "the checkpoint with the best mean recall on the validation split is kept",
             ),
             Choice("arithmetic", dtype, f"for {machine.devices} x {machine.platform}"),
             Choice(
@@ -232,36 +235,36 @@ def _trained(
     if slow:
         stages = [StagePlan("text-alone", image=False, epochs=epochs, learning_rate=rate, cached=True)]
         what = "text tower; image tower frozen"
-        why = f"this machine would need {_time(minutes(whole, 3))} for three epochs of both; features are computed once"
+        why = f"three epochs of both would take {_time(minutes(whole, 3))} here; image features are computed once"
     elif good and data.pairs < FEW:
         stages = [
             StagePlan("image-frozen", image=False, epochs=epochs / 2, learning_rate=rate),
             StagePlan("everything", image=True, epochs=epochs / 2, learning_rate=float(f"{rate / 5:.1e}")),
         ]
         what = "text tower, then everything at a fifth of the rate"
-        why = f"{knows}: little to gain, much to lose with {data.pairs:,} pairs (the paper's two stages)"
+        why = f"{knows}: {data.pairs:,} pairs could harm a good image tower (the paper's two stages)"
     else:
         stages = [StagePlan("everything", image=True, epochs=epochs, learning_rate=rate)]
         what = "everything"
-        why = f"{knows}: {'enough pairs to move it all' if good else 'it has to learn these pictures anew'}"
+        why = f"{knows}: {'enough pairs to train everything' if good else 'it must learn these pictures from scratch'}"
     cost = text_alone if slow else whole
     fits = limit / minutes(cost, 1)
     if fits < epochs:
         factor = max(fits, 1.0) / epochs
         stages = [replace(stage, epochs=round(stage.epochs * factor, 2)) for stage in stages]
     if wishes.epochs:
-        epochs_why = "as you said"
+        epochs_why = "as given"
     elif fits < epochs:
-        epochs_why = f"what fits into {limit:g} minutes; {epochs:g} would be usual for {data.pairs:,} pairs"
+        epochs_why = f"fits into {limit:g} minutes; {epochs:g} are usual for {data.pairs:,} pairs"
     else:
-        epochs_why = f"20 for 20,000 pairs, more for fewer; here are {data.pairs:,}"
+        epochs_why = f"20 for 20,000 pairs, more for fewer; these are {data.pairs:,}"
     length = sum(stage.epochs for stage in stages)
     return _Trained(tuple(stages), slow, Choice("trains", what, why), epochs_why, minutes(cost, length))
 
 
 _MUON = (
     "Muon",
-    "a small model with a weak start: in trials mean recall 66 to 81 after 60 epochs, AdamW 63 to 81 after 100",
+    "small model, weak start: in trials mean recall 66 to 81 after 60 epochs, with AdamW 63 to 81 after 100",
 )
 _ADAMW = ("AdamW", "the paper's")
 
@@ -298,8 +301,8 @@ def _batch(
         fits = int(room // a_pair)
     if fits < 1:
         raise JclipError(
-            f"the model needs {_gib(state + a_pair)} of a device's memory, and has {_gib(machine.memory)} "
-            f"({machine.memory_from}): take a smaller bundle, or another machine"
+            f"the model needs {_gib(state + a_pair)} of memory on each device, which has {_gib(machine.memory)} "
+            f"({machine.memory_from}): use a smaller bundle, or another machine"
         )
     fits = _power_of_two(min(fits, _LARGEST_BATCH))
     by_data = _power_of_two(max(2, data.pairs // _LEAST_STEPS_AN_EPOCH)) // machine.devices * machine.devices
@@ -307,14 +310,14 @@ def _batch(
     if model.has_statistics:
         goal = min(_LARGEST_BATCH, fits * machine.devices)
     batch = max(min(by_data, goal) // machine.devices * machine.devices, machine.devices, 2)
-    why = f"as many as leave {_LEAST_STEPS_AN_EPOCH} steps an epoch: the other pairs of a batch are a pair's negatives"
+    why = f"the largest with {_LEAST_STEPS_AN_EPOCH} steps an epoch: a pair's negatives are the others of its batch"
     if goal < by_data:
-        why = "more is not needed" if goal in (_LARGEST_BATCH, _SMALLEST_GOAL) else "what the devices' memory holds"
+        why = "more is not needed" if goal in (_LARGEST_BATCH, _SMALLEST_GOAL) else "the most that fits the memory"
     if wishes.batch_size:
-        batch, why = wishes.batch_size, "as you said"
+        batch, why = wishes.batch_size, "as given"
     if batch > data.pairs:
         raise JclipError(
-            f"{data.pairs} pairs cannot be split over {machine.devices} devices: bring more, or use fewer devices"
+            f"{data.pairs} pairs cannot be split over {machine.devices} devices: add pairs, or use fewer devices"
         )
     micro = 1
     while (
@@ -325,9 +328,9 @@ def _batch(
         micro *= 2
     memory = Choice(
         "memory",
-        f"at most {fits} pairs a device at once" + (f", so {micro} parts a batch" if micro > 1 else ""),
+        f"at most {fits} pairs at once on a device" + (f", so {micro} micro-batches" if micro > 1 else ""),
         f"estimated, not measured: {_gib(state)} for parameters and AdamW, {_gib(a_pair)} a pair, of "
-        f"{_gib(machine.memory)} ({machine.memory_from})" + (", layers computed again" if remat else ""),
+        f"{_gib(machine.memory)} ({machine.memory_from})" + (", activations recomputed" if remat else ""),
     )
     return batch, micro, remat, [Choice("batch", f"{batch}", why), memory]
 
@@ -341,10 +344,6 @@ def _operations(data: DataFacts, model: ModelFacts, *, image: bool) -> float:
     return 6.0 * (model.text.worked * text + (model.image.worked * model.image.tokens if image else 0))
 
 
-def _steps(pairs: int, batch_size: int, stage: StagePlan) -> int:
-    return max(1, math.ceil(stage.epochs * pairs / batch_size))
-
-
 def _buckets(data: DataFacts, model: ModelFacts) -> tuple[int, ...]:
     """Returns multiples of 8 into which most texts, or all, fit, if shorter than the context length."""
     lengths = {8 * math.ceil(length / 8) for length in (data.usual, data.longest)}
@@ -353,17 +352,17 @@ def _buckets(data: DataFacts, model: ModelFacts) -> tuple[int, ...]:
 
 def _mirror(data: DataFacts, cached: bool) -> tuple[float, Choice]:
     if cached:
-        return 0.0, Choice("augmentation", "none", "pictures' features are computed once")
+        return 0.0, Choice("augmentation", "none", "image features are computed once")
     if data.one_way > 0.01:
-        share = f"{data.one_way:.0%} of the captions speak of left, right or writing, which a mirror image makes wrong"
+        share = f"{data.one_way:.0%} of the captions mention left, right or writing, which a mirror image makes wrong"
         return 0.0, Choice("mirror", "no", share)
-    return 0.5, Choice("mirror", "every second picture", "no caption speaks of left, right or writing")
+    return 0.5, Choice("mirror", "every second picture", "at most 1% of the captions mention left, right or writing")
 
 
 def _augmentation(policy: bool, auto_augment: bool, data: DataFacts) -> Choice:
     if not policy:
-        why = f"{data.pairs:,} pairs are soon memorised"
-        return Choice("augmentation", "slight: size, place, angle, light", why)
+        why = f"{data.pairs:,} pairs are quickly memorised"
+        return Choice("augmentation", "slight: scale, shift, rotation, brightness", why)
     if auto_augment:
         return Choice("augmentation", "crop 90 to 100 %, AutoAugment", "Chinese-CLIP's, for many pairs")
     return Choice(
@@ -376,12 +375,8 @@ def _rate_why(model: ModelFacts, batch: int, start: Start) -> str:
     if batch >= _REFERENCE_BATCH:
         return why
     if start.skill >= 0.5:
-        return f"{why}, and its start is good: lower in proportion to a batch below 1,024"
-    return f"{why}; lowered little for the small batch, because the start is weak" if start.skill else why
-
-
-def _lengths(buckets: tuple[int, ...], model: ModelFacts) -> str:
-    return f"{', '.join(map(str, buckets))} or {model.context_length} tokens" if buckets else f"{model.context_length}"
+        return f"{why}; lowered in proportion to a batch below 1,024, because the start is good"
+    return f"{why}; lowered less for a batch below 1,024, because the start is weak" if start.skill else why
 
 
 def _power_of_two(most: int) -> int:

@@ -43,7 +43,6 @@ class DataFacts:
       usual, longest: tokens of a caption, special ones included: 95th percentile and maximum.
       one_way: share of captions that mention left, right or writing, which mirroring makes wrong.
       colours: share of captions that name a colour.
-      all_read: whether all records were read, not a sample of `MOST_READ`.
     """
 
     train: int
@@ -54,7 +53,6 @@ class DataFacts:
     longest: int
     one_way: float = 0.0
     colours: float = 0.0
-    all_read: bool = True
 
 
 @dataclass(frozen=True)
@@ -62,11 +60,11 @@ class TowerFacts:
     """Facts about a tower.
 
     Attributes:
-      parameters: their number.
-      worked: parameters used for every token: all except embedding tables.
-      tokens: that a picture or a text of full length becomes; of a ResNet the number with as much arithmetic.
-      kept: bytes that one picture or text of full length leaves for the backward pass, computing in 16 bits.
-      layers: of its stack; 0 if it has none.
+      parameters: number of parameters.
+      worked: number of parameters used for every token: all except embedding tables.
+      tokens: number of tokens of a picture, or of a text of full length; for a ResNet the number of equal FLOPs.
+      kept: bytes of activations that one picture or text of full length keeps for the backward pass, in 16 bits.
+      layers: number of layers; 0 for a ResNet.
     """
 
     parameters: int
@@ -83,8 +81,8 @@ class ModelFacts:
     Attributes:
       image, text: the towers.
       context_length: tokens of the longest text.
-      has_statistics: whether the image tower has batch statistics, which need the whole batch at once.
-      white: whether transparent pixels and borders are white.
+      has_statistics: True if the image tower has batch statistics, which need the whole batch at once.
+      white: True if transparent pixels and borders are white.
     """
 
     image: TowerFacts
@@ -95,7 +93,7 @@ class ModelFacts:
 
     @property
     def parameters(self) -> int:
-        """Parameters of both towers."""
+        """Number of parameters of both towers."""
         return self.image.parameters + self.text.parameters
 
 
@@ -105,7 +103,7 @@ class Machine:
 
     Attributes:
       platform: "cpu", "gpu" or "tpu".
-      devices: their number.
+      devices: number of devices.
       cores: CPU cores of the host.
       memory: usable bytes of one device.
       memory_from: source of that figure, for people.
@@ -134,11 +132,7 @@ class Start:
 
 
 def read_data(folder: Path, tokenizer: Tokenizer, context_length: int) -> DataFacts:
-    """Reads captions of the splits "train" and "valid".
-
-    Raises:
-      JclipError: a split is missing or too small.
-    """
+    """Reads captions of the splits "train" and "valid". Raises JclipError if a split is missing or too small."""
     train = PairFolder(str(folder), "train").open()
     valid = PairFolder(str(folder), "valid").open()
     looked = [train[i].captions for i in _spread(len(train))]
@@ -154,7 +148,6 @@ def read_data(folder: Path, tokenizer: Tokenizer, context_length: int) -> DataFa
         longest=max(lengths),
         one_way=_share(_ONE_WAY, texts),
         colours=_share(_COLOURS, texts),
-        all_read=len(looked) == len(train),
     )
     check_data(folder, facts, {text for i in _spread(len(valid)) for text in valid[i].captions})
     return facts
@@ -164,26 +157,25 @@ def check_data(folder: Path, facts: DataFacts, asked: set[str]) -> None:
     """Checks that the splits are large enough to train and to evaluate on.
 
     Args:
-      folder: of the data, for messages.
-      facts: of the folder.
+      folder: folder of the data, for messages.
+      facts: facts about the folder.
       asked: captions of the validation split.
 
     Raises:
-      JclipError: too few images, or equal captions.
+      JclipError: there are too few images, or all captions of a split are equal.
     """
     if facts.train < 2:
         raise JclipError(
-            f"{folder}: {facts.train} image(s) to train on; contrastive training needs 2 or more, better 100"
+            f"{folder}: {facts.train} image(s) to train on; contrastive training needs at least 2, better 100"
         )
     if facts.distinct < 2:
         raise JclipError(
-            f"{folder}: all captions to train on are equal, so no picture can be told from another: give each its own "
-            "words"
+            f"{folder}: all captions to train on are equal, so none distinguishes a picture: give each its own words"
         )
     if facts.valid < 2 or len(asked) < 2:
         what = f"{facts.valid} picture(s)" if facts.valid < 2 else "one caption"
         raise JclipError(
-            f"{folder}: its split valid has {what}, which nobody can mistake, so it measures nothing: put more into it"
+            f"{folder}: its split valid has {what}, so every model scores 100 % on it: give it two or more of each"
         )
 
 
@@ -197,14 +189,10 @@ def _share(pattern: re.Pattern[str], texts: Sequence[str]) -> float:
 
 
 def read_model(bundle: Bundle) -> ModelFacts:
-    """Reads the facts about a bundle.
-
-    Raises:
-      JclipError: it is a text encoder only.
-    """
+    """Reads the facts about a bundle. Raises JclipError if it is a text encoder only."""
     config = bundle.config
     if not isinstance(config, DualEncoderConfig) or bundle.preprocessing is None:
-        raise JclipError("the bundle is a text encoder alone: fine-tuning needs both towers, so name another one")
+        raise JclipError("the bundle is only a text encoder: fine-tuning needs both towers, so name another bundle")
     leaves = rules.paths_of(bundle.params)
     image, text = config.image, config.text
     picture = _tower(leaves, "image/", image.tokens, image.activation_bytes, image.depth)
@@ -220,7 +208,7 @@ def _tower(leaves: dict[str, Any], prefix: str, tokens: int, kept: int, layers: 
     return TowerFacts(sum(sizes.values()), worked, tokens, kept, layers)
 
 
-_CPU_SHARE = 0.5  # of the free memory; images, Python and XLA need the rest
+_CPU_SHARE = 0.5  # usable share of the free memory; images, Python and XLA need the rest
 _DEVICE_SHARE = 0.8
 _SUSTAINED = 1 / 3  # share of the speed of a large matrix product that training reaches
 
@@ -256,7 +244,7 @@ def _matmul_rate(device: jax.Device) -> float:
 
 
 def _free_memory() -> int:
-    """Returns the free bytes of the machine, or of its container if fewer."""
+    """Returns the free bytes of the machine, or of its container if those are fewer."""
     free = [_machine_free()]
     limit, used = Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory.current")
     with suppress(OSError, ValueError):  # no container, or one without a limit ("max")

@@ -1,4 +1,4 @@
-"""Fine-tuning from the request to the better of two models: `plan`, then `run`; each resumes when called again."""
+"""Fine-tuning from the request to the better of two models: `plan`, then `run`. Each resumes when called again."""
 
 import hashlib
 import os
@@ -47,11 +47,11 @@ class Request:
       bundle: folder of the model to start from.
       data: a table, a folder of images, or an imported folder.
       out: output folder.
-      validation: images held out where the data have no split "valid": a share as "10%", or a number.
-      reading: of the data.
+      validation: images held out if the data have no split "valid": a share such as "10%", or a number.
+      reading: options for reading the data.
       max_skipped: maximum number or share of skipped records; None for the default.
-      wishes: length and batch size, where not chosen automatically.
-      seed: of the order, the augmentation and dropout, >= 0.
+      wishes: length and batch size, if not chosen automatically.
+      seed: seed of the order, the augmentation and dropout, >= 0.
     """
 
     bundle: Path
@@ -69,12 +69,12 @@ class Request:
 
     @property
     def noted(self) -> dict[str, Any]:
-        """What decides the run, for the output folder's note; paths are absolute."""
+        """The fields as JSON for the output folder's note, with absolute paths: another request gets another folder."""
         reading = asdict(self.reading)
         if self.reading.root is not None:
             reading["root"] = str(Path(self.reading.root).resolve())
         if self.reading.splits is not None:
-            reading["splits"] = list(self.reading.splits)  # as JSON gives it back
+            reading["splits"] = list(self.reading.splits)  # JSON has no tuples
         return {
             "bundle": str(self.bundle.resolve()),
             "data": str(self.data.resolve()),
@@ -91,7 +91,7 @@ class Planned:
     """A fine-tuning whose configuration is written.
 
     Attributes:
-      request: what was asked.
+      request: the request.
       table: the choices with their reasons.
       data: folder of the imported data.
       note: content of the note.
@@ -114,7 +114,7 @@ class Planned:
 
     @property
     def finished(self) -> bool:
-        """Whether this configuration has been run to its end."""
+        """True if this configuration has been run to its end."""
         return self.note.get("finished") == self.digest and (self.request.out / results.BEST).is_dir()
 
     def command(self, name: str = "") -> str:
@@ -131,10 +131,9 @@ class Stopped:
 
 
 def finetune(request: Request, console: Console | None = None) -> results.Outcome | Stopped:
-    """Fine-tunes a model as `jclip finetune` does: plans, trains, and keeps the better of start and best moment.
+    """Fine-tunes a model as `jclip finetune` does: plans, trains, and keeps the better of start and best checkpoint.
 
-    Raises:
-      JclipError: as `plan` and `run`.
+    Raises JclipError as `plan` and `run` do.
     """
     return run(plan(request, console), console)
 
@@ -162,11 +161,11 @@ def load_run(file: str) -> Run:
 def run(
     planned: Planned, console: Console | None = None, load_config: Callable[[str], Run] = load_run
 ) -> results.Outcome | Stopped:
-    """Trains the configuration, compares start and best moment, and writes the better bundle and the report.
+    """Trains the configuration, compares start and best checkpoint, and writes the better bundle and the report.
 
     Args:
-      planned: by `plan`.
-      console: for progress; None shows nothing.
+      planned: returned by `plan`.
+      console: console for progress; None shows nothing.
       load_config: reads the configuration.
 
     Raises:
@@ -184,15 +183,15 @@ def run(
             ended = train(configured, workdir, watcher=watcher, evaluators=evaluators(configured))
     except OtherConfiguration:
         raise JclipError(
-            f"{planned.file} was changed after its run began: run it as it is now with `{planned.command()}`, or undo "
-            "the change"
+            f"{planned.file} was changed after its run began: undo the change, or run the new file with "
+            f"`{planned.command()}`"
         ) from None
     except jax.errors.JaxRuntimeError as error:
         if "RESOURCE_EXHAUSTED" not in str(error):
             raise
         raise JclipError(
-            f"the devices have too little memory: double micro_batches in {planned.file}, which changes no figure, and "
-            "start again"
+            f"the devices have too little memory: double micro_batches in {planned.file} and start again; the figures "
+            "stay the same"
         ) from None
     if not ended.finished:
         return Stopped(ended.position.total, ended.signal)
@@ -217,7 +216,7 @@ def _open_note(request: Request) -> dict[str, Any]:
         open_bundle(request.bundle)  # checked before the output folder is created
         Share.read(request.validation)
         if not request.data.exists():
-            raise JclipError(f"there is no {request.data}: name a table, a folder of images, or an imported folder")
+            raise JclipError(f"{request.data} does not exist: name a table, a folder of images, or an imported folder")
         if os.path.lexists(out) and (not out.is_dir() or any(out.iterdir())):
             raise JclipError(f"{out} holds something else: name a new folder as OUT")
         out.mkdir(parents=True, exist_ok=True)

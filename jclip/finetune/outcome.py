@@ -1,6 +1,5 @@
 """The outcome of a fine-tuning: the better of start and trained model, and a page that compares them."""
 
-import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -23,7 +22,7 @@ from jclip.finetune.choices import Choice
 from jclip.finetune.facts import Start
 from jclip.finetune.writing import VALID
 from jclip.inference import Model, load
-from jclip.io.files import whole_file, whole_folder
+from jclip.io.files import link_or_copy, whole_file, whole_folder
 
 BEST, BEFORE, TRAINED, PAGE = "best", "start.json", "trained.json", "report.html"
 """Names in the folder of a fine-tuning: the bundle, the figures of the start and of the trained model, the page."""
@@ -55,20 +54,19 @@ class Outcome:
 def validation_tasks(data: Path) -> tuple[tuple[RetrievalTask, ...], int]:
     """Returns the tests of the validation split, one per language, and the index of the one with the most captions.
 
-    Raises:
-      JclipError: the split is missing or empty.
+    Raises JclipError if the split is missing or empty.
     """
     tasks = open_retrieval(data, split=VALID).tasks
     return tasks, int(np.argmax([len(task.captions) for task in tasks]))
 
 
 def headline(tasks: Sequence[RetrievalTask], main: int) -> str:
-    """Returns the name of the figure by which a run chooses its best moment."""
+    """Returns the name of the figure that selects the best checkpoint of a run."""
     return f"{VALID}/{tasks[main].language}/mean_recall" if len(tasks) > 1 else f"{VALID}/mean_recall"
 
 
 def measure(model: Model, task: RetrievalTask) -> Start:
-    """Scores a model on a test, beside chance."""
+    """Computes the mean recall of a model on a test, and that of chance."""
     figures = task.score(model.encode_image(task.pictures), model.encode_text(task.captions))
     by_chance = [value for name, value in figures.items() if "_chance_r" in name]
     return Start(figures["mean_recall"], float(np.mean(by_chance)))
@@ -80,11 +78,11 @@ def settle(start: Path, trained: Path, data: Path, splits: Sequence[str], out: P
     Args:
       start, trained: bundles.
       data: folder of the data.
-      splits: to score; the first, the validation split, decides.
+      splits: splits to score; the first, the validation split, decides.
       out: output folder, which gets `best` and the figures of both.
 
     Returns:
-      The outcome, and sections of the page with found images.
+      The outcome, and sections of the page with retrieved images.
 
     Raises:
       JclipError: a bundle cannot be read, or the disk is full.
@@ -106,11 +104,13 @@ def settle(start: Path, trained: Path, data: Path, splits: Sequence[str], out: P
     outcome = Outcome(results[0], results[1], main)
     better = trained if outcome.improved else start
     with whole_folder(out / BEST) as partial:
-        shutil.copytree(better, partial, dirs_exist_ok=True, copy_function=_link if outcome.improved else shutil.copy2)
+        shutil.copytree(
+            better, partial, dirs_exist_ok=True, copy_function=link_or_copy if outcome.improved else shutil.copy2
+        )
     for file, some in ((BEFORE, outcome.before), (TRAINED, outcome.trained)):
         with whole_file(out / file, replace=True) as partial:
             write_results(some, partial)
-    return outcome, [Section("What they find", _SHOWN, [one for some in sections for one in some])]
+    return outcome, [Section("Retrieved images", _SHOWN, [one for some in sections for one in some])]
 
 
 _SHOWN = """Results of both models for the same random captions of the validation split, best first; a green frame \
@@ -129,18 +129,7 @@ def write_report(
     table: Sequence[Choice],
     sections: Sequence[Section],
 ) -> Path:
-    """Writes the page: figures, learning curves, found images, choices.
-
-    Args:
-      out: output folder.
-      outcome: of the fine-tuning.
-      journal: records of the run.
-      table: of the choices.
-      sections: with found images.
-
-    Returns:
-      The file.
-    """
+    """Writes the page (figures, learning curves, retrieved images, choices) and returns its file."""
     before, after = outcome.figure("t2i_r1")
     test = outcome.before.tests[outcome.main]
     facts = [
@@ -156,9 +145,9 @@ def write_report(
             intro=_INTRO + ("" if outcome.improved else f"\n\n{NOT_BETTER}"),
             sections=[
                 Section("Figures", _READING, from_results.tables(outcome.trained, outcome.before)),
-                Section("How it learned", items=list(_charts(journal, test))),
+                Section("Learning curves", items=list(_charts(journal, test))),
                 *sections,
-                Section("What was chosen, and why", choices),
+                Section("Settings and reasons", choices),
             ],
             facts=facts,
             footer=f"jclip {version('jclip')}, jax {version('jax')}. Made by `jclip finetune`.",
@@ -168,20 +157,18 @@ def write_report(
     return out / PAGE
 
 
-_INTRO = """A is the starting model, B the best moment of the run."""
+_INTRO = """A is the starting model, B the best checkpoint of the run."""
 _READING = """Percentages, A → B, with the 95 % bootstrap interval of B − A over the queries; one that contains 0 may \
-be chance. The best moment was chosen on the split "valid", so its figures there are slightly too good. Figures to \
+be chance. The best checkpoint was chosen on the split "valid", so its figures there are slightly too good. Figures to \
 quote need a split "test" that no choice used."""
-NOT_BETTER = """No moment of the run was better than the start, so the start was kept. More images help most; then \
+NOT_BETTER = """No checkpoint of the run was better than the start, so the start was kept. More images help most; then \
 captions that distinguish the images, and a lower learning rate in finetune.py."""
 
 
 def _charts(journal: Sequence[Mapping[str, Any]], test: Result) -> Iterator[Chart]:
-    prefix = (
-        f"{VALID}/{test.language}/"
-        if any(f"{VALID}/{test.language}/mean_recall" in r for r in journal)
-        else f"{VALID}/"
-    )
+    prefix = f"{VALID}/{test.language}/"
+    if not any(f"{prefix}mean_recall" in record for record in journal):
+        prefix = f"{VALID}/"
     evaluated = [r for r in journal if r["kind"] == "evaluation" and f"{prefix}mean_recall" in r]
     figures = (("mean_recall", "mean recall"), ("t2i_r1", "R@1, text to picture"), ("i2t_r1", "R@1, picture to text"))
     yield Chart(
@@ -202,18 +189,10 @@ def _charts(journal: Sequence[Mapping[str, Any]], test: Result) -> Iterator[Char
 
 
 def trained_bundle(workdir: Path, bundles: Sequence[Path]) -> Path:
-    """Returns the bundle of a run's best moment, or that of its last stage if there is none."""
+    """Returns the bundle of a run's best checkpoint, or that of its last stage if there is none."""
     best = workdir / BEST
     if best.is_dir():
         return best
     if not bundles:
-        raise JclipError(f"{workdir} holds no bundle: remove it, and start again")
+        raise JclipError(f"{workdir} has no bundle: remove it, and start again")
     return bundles[-1]
-
-
-def _link(source: str, target: str) -> None:
-    """Links a file, or copies it if the file system has no links."""
-    try:
-        os.link(source, target)
-    except OSError:
-        shutil.copy2(source, target)

@@ -31,14 +31,13 @@ def configuration(
     Args:
       plan: the choices.
       data, model, machine: the facts behind them.
-      bundle: folder of the starting model.
-      folder: of the data.
+      bundle, folder: folders of the starting model and of the data.
       here: folder of the file; data inside it get a relative path.
-      seed: of the run.
-      headline: figure by which the best moment is chosen.
+      seed: seed of the run.
+      headline: name of the figure that selects the best checkpoint.
     """
     why = {choice.name: choice for choice in plan.table}
-    total = sum(plan.steps(data.pairs, stage) for stage in plan.stages)
+    total = sum(stage.steps(data.pairs, plan.batch_size) for stage in plan.stages)
     every = max(1, math.ceil(total / plan.evaluations))
     stages = "\n".join(_stage(stage, plan, data, model, machine, why) for stage in plan.stages)
     folder, here = folder.resolve(), here.resolve()
@@ -79,7 +78,7 @@ def config() -> Run:
 {remat}        evaluations=(Retrieval("{VALID}", DATA, split="{VALID}"),),
         evaluate_every={every},  # steps: {plan.evaluations} times in all
         checkpoint_every={5 * every},
-        best="{headline}",  # the best moment becomes the bundle "best"
+        best="{headline}",  # the best checkpoint becomes the bundle "best"
         patience={plan.patience},  # evaluations without improvement after which a stage ends
     )
 '''
@@ -116,8 +115,7 @@ def _variable(stage: StagePlan) -> str:
 def _stage(
     stage: StagePlan, plan: Plan, data: DataFacts, model: ModelFacts, machine: Machine, why: dict[str, Choice]
 ) -> str:
-    steps = plan.steps(data.pairs, stage)
-    warmup = max(1, round(plan.warmup * steps))
+    steps = stage.steps(data.pairs, plan.batch_size)
     trains = '((r".*", True),)' if stage.image else '((r"image/.*", False), (r".*", True))'
     ring = machine.devices > 1 and plan.batch_size >= 2048
     inside = [
@@ -134,7 +132,7 @@ def _stage(
         f"optimizer=Optimizer(  # {why['optimizer'].why}",
         *(_MUON if plan.muon else []),
         f"    learning_rate={stage.learning_rate:g},  # {why['learning rate'].why}",
-        f"    warmup_steps={warmup},  # {plan.warmup:.0%} of the steps: change it with the epochs",
+        f"    warmup_steps={max(1, round(0.1 * steps))},  # 10% of the steps: change it with the epochs",
         '    schedule="cosine",',
         f"    weight_decay={plan.weight_decay:g},  # {why['weight decay'].why}",
         "),",
@@ -159,7 +157,7 @@ def _objective(fields: list[str]) -> list[str]:
 _MUON = [
     '    name="muon",',
     "    beta2=0.95,",
-    '    multipliers=((r".*/layers/.*/kernel", 10.0), (r".*", 1.0)),',
+    '    multipliers=((r".*/layers/.*kernel", 10.0), (r".*", 1.0)),',
 ]
 
 

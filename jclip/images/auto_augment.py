@@ -117,13 +117,9 @@ def draw_operations(draw: Callable[[], float]) -> tuple[Operation, ...]:
 
 
 def operate(image: Image.Image, operation: Operation, fill: Colour, resample: Image.Resampling) -> Image.Image:
-    """Returns the picture after an operation.
+    """Returns the picture after an operation. `image` is RGB, and is not modified.
 
-    Args:
-      image: RGB; not modified.
-      operation: the operation.
-      fill: colour outside the edges, for operations that move pixels.
-      resample: interpolation, for operations that move pixels.
+    Operations that move pixels use `resample`, and fill the outside of the edges with `fill`.
     """
     name, value = operation
     return MOVING[name](image, value, fill, resample) if name in MOVING else IN_PLACE[name](image, value)

@@ -31,8 +31,7 @@ _WHITE_IS_ZERO, _UNSIGNED = 0, 1
 def to_convertible(image: Image.Image, name: str) -> Image.Image:
     """Returns a decoded picture in a mode that can be resized and converted to RGB; itself if it has such a mode.
 
-    Raises:
-      PictureError: the picture has no pixels, a value that is not finite, or an unknown mode; the message names it.
+    Raises PictureError if the picture has no pixels, a value that is not finite, or an unknown mode.
     """
     if not (image.width and image.height):
         raise unreadable_picture(name, UNCONVERTIBLE, f"it has no pixels: {image.width} x {image.height}")

@@ -93,15 +93,9 @@ class Decoder:
     stage: int = 0
 
     def __call__(self, picture: Picture, example: int, name: str = "") -> np.ndarray:
-        """Returns uint8 (size, size, 3), not yet normalised.
+        """Returns uint8 (size, size, 3), not yet normalised, of a picture as `to_array` takes it.
 
-        Args:
-          picture: encoded bytes, a path, an image or uint8 (h, w, 3).
-          example: global example index.
-          name: name of the picture for messages.
-
-        Raises:
-          JclipError: the picture cannot be read; the message names it.
+        `example` is the global example index. Raises JclipError, with `name`, if the picture cannot be read.
         """
         if not self.augmentation.changes:
             return to_array(self.preprocessing, picture, name)
@@ -133,15 +127,8 @@ def change(
 ) -> Image.Image:
     """Applies an augmentation in cn_clip's order: crop, mirror, RGB, AutoAugment. Returns RGB of (size, size).
 
-    Args:
-      preprocessing: its size; its mean is the colour outside the edges of a rotated picture.
-      augmentation: its interpolation.
-      image: in any mode.
-      changes: the augmentation.
-      name: name for messages.
-
-    Raises:
-      JclipError: without a crop, what `fitted` raises.
+    The colour outside the edges of a rotated picture is the preprocessing's mean. `image` may have any mode. Raises
+    JclipError as `fitted` does if there is no crop.
     """
     size, resample = preprocessing.size, Image.Resampling[augmentation.interpolation.upper()]
     if changes.box is None:

@@ -1,8 +1,8 @@
 """Opens untrusted encoded pictures: by content, in this process, within limits of memory.
 
-Reads only the formats that Pillow decodes by itself. The others are refused by name: EPS starts Ghostscript, IPTC opens
-any format that it holds, WMF is drawn by Windows, BUFR, GRIB and HDF5 need another library's handler, and Pillow reads
-only the header of MPEG. HEIC needs the extra `heic`.
+Reads only the formats that Pillow decodes by itself, and refuses the others by name. EPS starts Ghostscript. IPTC opens
+any format that it holds. WMF is drawn by Windows. BUFR, GRIB and HDF5 need another library's handler. Pillow reads only
+the header of MPEG. HEIC needs the extra `heic`.
 
 The size is checked as soon as the header is read, before any memory is allocated for pixels. Only the first frame of
 an animation is decoded.
@@ -74,12 +74,7 @@ _TURNS = {
 
 
 class PictureError(JclipError):
-    """Picture that cannot be used.
-
-    Attributes:
-      kind: one of this module's kinds of trouble, for counting.
-      why: details, such as "182 megapixels, more than the limit of 89".
-    """
+    """Error of a picture: `kind` is one of this module's kinds of trouble, `why` has the details."""
 
     def __init__(self, message: str, kind: str, why: str):
         super().__init__(message)
@@ -90,7 +85,7 @@ class PictureError(JclipError):
 
 
 def unreadable_picture(name: str, kind: str, why: object) -> PictureError:
-    """Returns the error for a picture, with its name and the reason on one line."""
+    """Returns the error for a picture that cannot be read, with its name and the reason on one line."""
     said = " ".join(str(why).split())[:300] or type(why).__name__
     return PictureError(f"{name} cannot be read as a picture ({said})", kind, said)
 
@@ -111,7 +106,7 @@ def picture_endings() -> tuple[str, ...]:
 
 
 def is_picture_name(name: str | Path) -> bool:
-    """Returns whether a file name has a picture's extension.
+    """Returns True if a file name has a picture's extension.
 
     >>> [is_picture_name(name) for name in ("a.JPG", "a.b.avif", "a.txt", "jpg")]
     [True, True, False, False]
@@ -124,9 +119,7 @@ def max_megapixels() -> float:
 
     It is $JCLIP_MAX_MEGAPIXELS if set. Otherwise it depends on the memory: decoding takes up to 16 bytes a pixel, and
     one picture for each core may take a quarter of the memory together. It is 16 to 178; beyond 178, Pillow refuses.
-
-    Raises:
-      JclipError: the variable is not a number above 0.
+    Raises JclipError if the variable is not a number above 0.
     """
     said = os.environ.get(MEGAPIXELS_VARIABLE)
     if said is None:
@@ -156,14 +149,9 @@ def _from_memory() -> float:
 
 
 def read_picture(file: str | Path, name: str = "") -> bytes:
-    """Returns the bytes of a picture's file: a regular file, or a link to one, of at most `LARGEST_PICTURE` bytes.
+    """Returns the bytes of a regular file or a link to one. Messages call it `name`, by default its path.
 
-    Args:
-      file: its path.
-      name: name for messages; by default the path.
-
-    Raises:
-      PictureError: the file is missing, not a regular file, too large, or cannot be read.
+    Raises PictureError if it is missing, not regular, larger than `LARGEST_PICTURE` bytes, or cannot be read.
     """
     name = name or str(file)
     try:
@@ -205,11 +193,7 @@ def open_header(data: bytes, name: str, megapixels: float | None = None) -> Imag
 
 
 def load(image: Image.Image, name: str, megapixels: float | None = None) -> None:
-    """Decodes an opened picture.
-
-    Raises:
-      PictureError: the format is refused, or the picture is too large or damaged.
-    """
+    """Decodes an opened picture. Raises PictureError if its format is refused, or it is too large or damaged."""
     limit = max_megapixels() if megapixels is None else megapixels
     if image.format in REFUSED:
         raise unreadable_picture(name, FOREIGN, f"{image.format} {REFUSED[image.format]} and is not read")
@@ -225,11 +209,8 @@ def load(image: Image.Image, name: str, megapixels: float | None = None) -> None
 def orientation_of(image: Image.Image, data: bytes | None = None) -> int:
     """Returns a picture's EXIF orientation, 1 to 8; 1 if it has none or an invalid one.
 
-    TIFF and HEIC count as 1, because their decoders rotate them.
-
-    Args:
-      image: the picture, as it was opened.
-      data: bytes of its file. They tell whether a PNG has an orientation without decoding it.
+    TIFF and HEIC count as 1, because their decoders rotate them. `data` are the bytes of its file: they tell if a PNG
+    has an orientation without decoding it.
     """
     if image.format in _TURNED_BY_DECODER:
         return 1
@@ -277,16 +258,13 @@ def pillow_allows(megapixels: float) -> Iterator[None]:
 
 
 def _check_size(image: Image.Image, name: str, limit: float) -> None:
-    if image.width * image.height > limit * 10**6:
-        raise _too_many(name, image.width * image.height, limit)
-
-
-def _too_many(name: str, pixels: int, limit: float) -> PictureError:
-    millions = pixels / 10**6
-    found = f"{math.ceil(millions):,}" if millions >= 10 else f"{millions:.3g}"
-    error = unreadable_picture(name, TOO_LARGE, f"{found} megapixels, more than the limit of {limit:g}")
-    mend = f"make it smaller, or set {MEGAPIXELS_VARIABLE}={math.ceil(millions)}"
-    return PictureError(f"{error}: {mend}", error.kind, error.why)
+    pixels = image.width * image.height
+    if pixels > limit * 10**6:
+        millions = pixels / 10**6
+        found = f"{math.ceil(millions):,}" if millions >= 10 else f"{millions:.3g}"
+        error = unreadable_picture(name, TOO_LARGE, f"{found} megapixels, more than the limit of {limit:g}")
+        remedy = f"make it smaller, or set {MEGAPIXELS_VARIABLE}={math.ceil(millions)}"
+        raise PictureError(f"{error}: {remedy}", error.kind, error.why)
 
 
 def _said(name: str, error: Exception, limit: float) -> PictureError:

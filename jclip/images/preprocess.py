@@ -5,10 +5,8 @@ Axes: b batch, h height, w width, c channels.
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 from PIL import Image
 
@@ -18,6 +16,9 @@ from jclip.images.modes import to_convertible
 from jclip.images.opening import is_picture_name as is_picture_name
 from jclip.images.opening import picture_endings as picture_endings
 from jclip.ranges import Range, Size, check_ranges
+
+if TYPE_CHECKING:
+    import jax
 
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
@@ -76,10 +77,7 @@ class Preprocessing:
 def to_array(preprocessing: Preprocessing, picture: Picture, name: str = "") -> np.ndarray:
     """Returns a picture as uint8 (size, size, 3), not yet normalised: a quarter of the bytes to move to the device.
 
-    Args:
-      preprocessing: settings.
-      picture: a PIL image, a path, encoded bytes, or uint8 (h, w, 3).
-      name: name for messages; by default the path.
+    `picture` is a PIL image, a path, encoded bytes, or uint8 (h, w, 3). Messages call it `name`, by default its path.
 
     Raises:
       JclipError: it is not a picture, or cannot be read; the message names it.
@@ -94,8 +92,7 @@ def to_array(preprocessing: Preprocessing, picture: Picture, name: str = "") -> 
 def opened(preprocessing: Preprocessing, picture: Picture, name: str = "") -> Image.Image:
     """Returns the picture decoded, over the background if there is one; else in its own mode.
 
-    Raises:
-      JclipError: it cannot be read; the message names it.
+    Raises JclipError if it cannot be read; the message names it.
     """
     name = name or _called(picture)
     image = open_picture(picture, name, preprocessing.orientation)
@@ -105,13 +102,16 @@ def opened(preprocessing: Preprocessing, picture: Picture, name: str = "") -> Im
 
 
 def fitted(preprocessing: Preprocessing, image: Image.Image, name: str) -> Image.Image:
-    """Returns the picture resized to (size, size), in its own mode.
-
-    Raises:
-      JclipError: it is too elongated to be cropped; the message names it.
-    """
+    """Returns the picture resized to (size, size), in its own mode. Raises JclipError if it is too long to crop."""
     size = preprocessing.size
-    return _squashed(image, size) if preprocessing.resize == "squash" else _cropped(image, size, name)
+    if preprocessing.resize == "squash":
+        return image.resize((size, size), Image.Resampling.BICUBIC)
+    shorter = min(image.size)
+    width, height = (int(size * side / shorter) for side in image.size)
+    if width * height > _MOST_PIXELS:
+        raise _too_long(image, name, f"scale its shorter side to {size}")
+    left, top = round((width - size) / 2), round((height - size) / 2)
+    return image.resize((width, height), Image.Resampling.BICUBIC).crop((left, top, left + size, top + size))
 
 
 def rgb(image: Image.Image) -> Image.Image:
@@ -121,8 +121,10 @@ def rgb(image: Image.Image) -> Image.Image:
     return image if image.mode == "RGB" else image.convert("RGB")
 
 
-def normalise(preprocessing: Preprocessing, images_bhwc: jax.Array) -> jax.Array:
+def normalise(preprocessing: Preprocessing, images_bhwc: "jax.Array") -> "jax.Array":
     """Returns normalised float32 (b, h, w, 3) of values in 0..255, of any dtype."""
+    import jax.numpy as jnp  # here, so that processes that only read pictures start without jax
+
     mean, std = jnp.asarray(preprocessing.mean), jnp.asarray(preprocessing.std)
     return (images_bhwc.astype(jnp.float32) / 255 - mean) / std
 
@@ -138,11 +140,8 @@ def open_picture(
 ) -> Image.Image:
     """Returns the picture decoded, in its own size, in a mode that `modes.to_convertible` keeps.
 
-    Args:
-      picture: as in `to_array`.
-      name: name for messages.
-      orientation: as in `Preprocessing`.
-      megapixels: maximum size, in millions of pixels; by default `opening.max_megapixels()`.
+    `picture` is as in `to_array`, `orientation` as in `Preprocessing`. `megapixels` is the maximum size, in millions of
+    pixels; by default `opening.max_megapixels()`.
 
     Raises:
       JclipError: it is not a picture, or cannot be read; the message names it.
@@ -159,17 +158,12 @@ def open_picture(
         data = picture if isinstance(picture, bytes) else opening.read_picture(picture, name)
         image = opening.open_header(data, name, megapixels)
     else:
-        raise JclipError(f"{name} is {_kind(picture)}, but must be {_WANTED}")
+        kind = "None" if picture is None else f"of type {type(picture).__name__}"
+        wanted = "a PIL image, a path, encoded bytes, or a uint8 array (height, width, 3)"
+        raise JclipError(f"{name} is {kind}, but must be {wanted}")
     opening.load(image, name, megapixels)
     result = to_convertible(image, name)
     return opening.turned(result, opening.orientation_of(image)) if orientation == "apply" else result
-
-
-_WANTED = "a PIL image, a path, encoded bytes, or a uint8 array (height, width, 3)"
-
-
-def _kind(value: Any) -> str:
-    return "None" if value is None else f"of type {type(value).__name__}"
 
 
 def _flattened(image: Image.Image, background: tuple[int, int, int], trim: bool, name: str) -> Image.Image:
@@ -179,19 +173,6 @@ def _flattened(image: Image.Image, background: tuple[int, int, int], trim: bool,
             image = _trimmed(image, name)
         image = Image.alpha_composite(Image.new("RGBA", image.size, background), image)
     return image.convert("RGB")
-
-
-def _squashed(image: Image.Image, size: int) -> Image.Image:
-    return image.resize((size, size), Image.Resampling.BICUBIC)
-
-
-def _cropped(image: Image.Image, size: int, name: str) -> Image.Image:
-    shorter = min(image.size)
-    width, height = (int(size * side / shorter) for side in image.size)
-    if width * height > _MOST_PIXELS:
-        raise _too_long(image, name, f"scale its shorter side to {size}")
-    left, top = round((width - size) / 2), round((height - size) / 2)
-    return image.resize((width, height), Image.Resampling.BICUBIC).crop((left, top, left + size, top + size))
 
 
 def _trimmed(image: Image.Image, name: str) -> Image.Image:

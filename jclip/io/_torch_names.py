@@ -6,35 +6,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import ml_dtypes
+import ml_dtypes  # noqa: F401  # teaches numpy bfloat16 and float8
 import numpy as np
 
 from jclip.errors import JclipError
 from jclip.io.inert_pickle import Callee, InertObject, checked_key
 from jclip.plain import shown
 
-_DTYPES: dict[str, np.dtype] = {
-    name: np.dtype(kind)
-    for name, kind in {
-        "float64": np.float64,
-        "float32": np.float32,
-        "float16": np.float16,
-        "bfloat16": ml_dtypes.bfloat16,
-        "float8_e4m3fn": ml_dtypes.float8_e4m3fn,
-        "float8_e5m2": ml_dtypes.float8_e5m2,
-        "complex128": np.complex128,
-        "complex64": np.complex64,
-        "int64": np.int64,
-        "int32": np.int32,
-        "int16": np.int16,
-        "int8": np.int8,
-        "uint8": np.uint8,
-        "uint16": np.uint16,
-        "uint32": np.uint32,
-        "uint64": np.uint64,
-        "bool": np.bool_,
-    }.items()
-}
+_NAMES = (
+    *("float64", "float32", "float16", "bfloat16", "float8_e4m3fn", "float8_e5m2", "complex128", "complex64", "bool"),
+    *("int64", "int32", "int16", "int8", "uint64", "uint32", "uint16", "uint8"),
+)
+_DTYPES: dict[str, np.dtype] = {name: np.dtype(name) for name in _NAMES}  # torch's names are numpy's and ml_dtypes'
 # Dtypes of the storage classes. Tensors in quantised storages are `Unreadable`, but the older format needs the size of
 # these storages to find the next one.
 _STORAGES = {
@@ -86,7 +69,7 @@ class Slice:
 
 @dataclass(frozen=True)
 class Strided:
-    """A tensor as the pickle describes it, unchecked; `offset` and `stride` count values."""
+    """Tensor as the pickle describes it, unchecked; `offset` and `stride` count values."""
 
     slice: Any
     dtype: Any
@@ -97,13 +80,13 @@ class Strided:
 
 @dataclass(frozen=True)
 class Unreadable:
-    """A tensor or dtype that no plain array can hold, with the reason."""
+    """Tensor or dtype that no plain array can hold, with the reason."""
 
     why: str
 
 
 class NumpyDtype(InertObject):
-    """A numpy dtype: its code, and its byte order in `state`."""
+    """Numpy dtype: its code, and its byte order in `state`."""
 
     def __init__(self, code: Any, *_: Any):
         super().__init__()
@@ -120,13 +103,9 @@ class NumpyDtype(InertObject):
 
 
 def finder(file: Path, script: bool) -> Callable[[str], Any]:
-    """Returns the function that gives `load_inert` the replacement of each name.
+    """Returns the function that gives `load_inert` the replacement of each name; it raises JclipError for other names.
 
-    It raises a JclipError for names that are not on the list.
-
-    Args:
-      file: File for error messages.
-      script: True for TorchScript, whose own classes are named "__torch__.…".
+    `script` is True for TorchScript, whose own classes are named "__torch__.…".
     """
 
     def find(name: str) -> Any:
@@ -165,10 +144,6 @@ def _of_type(function: Any, kind: Any, arguments: tuple[Any, ...], state: Any) -
     return function.make(*arguments)
 
 
-def _ordered(pairs: Any = ()) -> dict[Any, Any]:
-    return {checked_key(key): value for key, value in pairs}
-
-
 def _first(first: Any, *_: Any) -> Any:
     return first
 
@@ -178,10 +153,6 @@ def _bytes(text: str, how: str = "latin1") -> bytes:
     if type(text) is not str or how not in ("latin1", "latin-1"):
         raise ValueError("it encodes text with another codec than latin-1")
     return text.encode("latin-1")
-
-
-def _set(items: Any = ()) -> set[Any]:
-    return {checked_key(item) for item in items}
 
 
 def _unreadable(why: str) -> Callee:
@@ -211,15 +182,11 @@ _KNOWN: dict[str, Any] = {
     "torch.Size": Callee(tuple),
     "torch.device": Callee(lambda kind="", *_: kind),
     # TorchScript: typed lists, and values tagged with their type.
-    **{
-        f"torch.jit._pickle.{name}": Callee(_first)
-        for name in ("restore_type_tag", "build_intlist", "build_doublelist")
-    },
-    **{f"torch.jit._pickle.{name}": Callee(_first) for name in ("build_tensorlist", "build_boollist")},
-    "collections.OrderedDict": Callee(_ordered),
+    "torch.jit._pickle.restore_type_tag": Callee(_first),
+    **{f"torch.jit._pickle.build_{kind}list": Callee(_first) for kind in ("int", "double", "tensor", "bool")},
+    "collections.OrderedDict": Callee(lambda pairs=(): {checked_key(key): value for key, value in pairs}),
     "argparse.Namespace": Callee(lambda *_: InertObject()),
-    "builtins.set": Callee(_set),
-    "__builtin__.set": Callee(_set),
+    **{f"{room}.set": Callee(lambda items=(): set(map(checked_key, items))) for room in ("builtins", "__builtin__")},
     "_codecs.encode": Callee(_bytes),
     "numpy.dtype": Callee(NumpyDtype),
     "numpy.ndarray": Callee(lambda *_: InertObject()),

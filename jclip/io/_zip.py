@@ -18,18 +18,14 @@ _LOCAL_HEADER = struct.Struct("<4s22xHH")  # signature, length of the name, leng
 
 
 class BoundedReader(io.BufferedReader):
-    """A file whose single reads are limited to `LIMIT` bytes, because a damaged length could ask for gigabytes."""
+    """File whose single reads are limited to `LIMIT` bytes, because a damaged length could ask for gigabytes."""
 
     def __init__(self, file: Path, size: int):
         super().__init__(io.FileIO(file))
         self.size = size
 
     def read(self, size: int | None = -1, /) -> bytes:
-        """Reads `size` bytes, or all.
-
-        Raises:
-          ValueError: more than `LIMIT` bytes are asked for.
-        """
+        """Reads `size` bytes, or all. Raises ValueError if more than `LIMIT` bytes are asked for."""
         if (self.size - self.tell() if size is None or size < 0 else size) > LIMIT:
             raise ValueError(f"a part is longer than {LIMIT >> 20} MiB")
         return super().read(size)
@@ -40,13 +36,9 @@ class BoundedReader(io.BufferedReader):
 
 
 class Member:
-    """A member of an archive, whose checksum is verified before its first byte is returned.
+    """Member of an archive, whose checksum is verified before its first byte is returned.
 
-    Args:
-      file: The archive's path.
-      handle: The open archive, of which only the member's header is read here.
-      info: The member's entry in the archive's directory.
-      checked: False if the archive has no checksums.
+    Reads only the member's header from `handle`. `checked` is False if the archive has no checksums.
 
     Raises:
       JclipError: the member is encrypted, or compressed with another method than deflate.
@@ -59,30 +51,20 @@ class Member:
         signature, name, extra = _LOCAL_HEADER.unpack(handle.read(_LOCAL_HEADER.size))
         self._start = info.header_offset + _LOCAL_HEADER.size + name + extra
         if signature != b"PK\x03\x04" or self._start + info.compress_size > handle.size:
-            raise JclipError(
-                f"{self._what} is not at the place that the archive's directory gives: fetch the file again"
-            )
+            raise JclipError(f"{self._what} is not where the archive's directory says: fetch the file again")
         # Deflate compresses by at most 1032; a larger claimed size would fill the memory.
         possible = {
             zipfile.ZIP_STORED: self.size == info.compress_size,
             zipfile.ZIP_DEFLATED: self.size <= 1032 * (info.compress_size + 1),
         }
         if not possible.get(info.compress_type) or info.flag_bits & 1:
-            raise JclipError(
-                f"{self._what} is encrypted, or not compressed with deflate: save the file again with torch"
-            )
+            raise JclipError(f"{self._what} is encrypted, or not compressed with deflate: save it again with torch")
         self._blocks = self._stored if info.compress_type == zipfile.ZIP_STORED else self._inflated
 
     def whole(self) -> bytes:
-        """Returns the whole member, for pickles.
-
-        Raises:
-          JclipError: it is damaged, or too long for a pickle.
-        """
+        """Returns the whole member, for pickles. Raises JclipError if it is damaged, or too long for a pickle."""
         if self.size > LIMIT:
-            raise JclipError(
-                f"{self._what} is longer than {LIMIT >> 20} MiB, too long for a pickle: fetch the file again"
-            )
+            raise JclipError(f"{self._what} has more than {LIMIT >> 20} MiB, too long for a pickle: fetch it again")
         return b"".join(block.tobytes() for block in self.blocks(0, self.size))
 
     def blocks(self, start: int, stop: int) -> Iterator[np.ndarray]:
@@ -108,9 +90,8 @@ class Member:
         whole, filled, decoder = np.empty(self.size, np.uint8), 0, zlib.decompressobj(-zlib.MAX_WBITS)
         try:
             for block in read_blocks(self._file, self._start, self._start + self._info.compress_size):
-                piece = decoder.decompress(
-                    block.data, self.size - filled + 1
-                )  # one byte more shows that the member is too long
+                # One byte more shows that the member is too long.
+                piece = decoder.decompress(block.data, self.size - filled + 1)
                 whole[filled : filled + len(piece)] = np.frombuffer(piece, np.uint8)
                 filled += len(piece)
             if filled < self.size:
@@ -123,11 +104,7 @@ class Member:
 
 
 def members(file: Path, handle: BoundedReader) -> dict[str, zipfile.ZipInfo]:
-    """Returns the directory entries of an archive by name.
-
-    Raises:
-      JclipError: the archive is truncated, holds a name twice, or a path that leads out of the archive.
-    """
+    """Returns an archive's directory entries by name. Raises JclipError if it is truncated or has a bad name."""
     try:
         with zipfile.ZipFile(handle) as archive:
             infos = archive.infolist()

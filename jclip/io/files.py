@@ -27,25 +27,13 @@ _NOT_DISK = ("memory", "hbm")  # accelerators raise RESOURCE_EXHAUSTED too
 
 
 def check_free(place: Path) -> None:
-    """Checks, before long work, that nothing exists at a path.
-
-    Raises:
-      JclipError: something exists there, even a dangling link.
-    """
+    """Raises JclipError if something exists at a path, even a dangling link. Call it before long work."""
     if os.path.lexists(place):
-        raise JclipError(f"{place} is there already: move it away, or choose another name")
+        raise JclipError(f"{place} exists already: move it away, or choose another name")
 
 
 def check_utf8(place: Path, library: str = "array_record") -> None:
-    """Checks that a path is valid UTF-8, which some libraries require.
-
-    Args:
-      place: The path.
-      library: Library that will open it, for the message.
-
-    Raises:
-      JclipError: it is not UTF-8.
-    """
+    """Raises JclipError if a path is not valid UTF-8, which `library` requires."""
     try:
         str(place).encode()
     except UnicodeEncodeError:
@@ -55,8 +43,7 @@ def check_utf8(place: Path, library: str = "array_record") -> None:
 def check_writable(place: Path) -> None:
     """Checks, before long work, that a new file or folder can be created at a path, by creating one beside it.
 
-    Raises:
-      JclipError: something exists there, or the folder cannot be written.
+    Raises JclipError if something exists at the path, or its folder cannot be written.
     """
     recover(place)
     check_free(place)
@@ -67,8 +54,7 @@ def check_writable(place: Path) -> None:
 def check_folder(folder: Path) -> None:
     """Checks, before long work, that files can be created in a folder, which may exist. Leaves nothing behind.
 
-    Raises:
-      JclipError: the folder cannot be created or written.
+    Raises JclipError if the folder cannot be created or written.
     """
     try:
         with suppress(FileNotFoundError):
@@ -76,8 +62,8 @@ def check_folder(folder: Path) -> None:
     except OSError as error:
         raise JclipError(f"{folder} cannot be made ({error.strerror}): choose another place") from None
     # The folder itself is not created, because removing it could disturb another run that has just started.
-    there = next(place for place in (folder, *folder.parents) if os.path.exists(place))
-    with _beside(there / "unfinished", Path.touch, folder):
+    existing = next(place for place in (folder, *folder.parents) if os.path.exists(place))
+    with _beside(existing / "unfinished", Path.touch, folder):
         pass
 
 
@@ -85,15 +71,11 @@ def check_folder(folder: Path) -> None:
 def whole_folder(folder: Path, *, replace: bool = True) -> Iterator[Path]:
     """Yields a temporary folder beside `folder`, and renames it to `folder` if the block succeeds.
 
-    If the block raises or is interrupted, the temporary folder is removed and an older `folder` stays. Leftovers of a
-    killed process are cleaned up by the next one that writes there.
-
-    Args:
-      folder: Final name; its parents are created.
-      replace: True to replace an older folder.
+    Creates missing parents. If the block raises or is interrupted, the temporary folder is removed and an older
+    `folder` stays. The next writer removes what a killed process left.
 
     Raises:
-      JclipError: `folder` exists and may not be replaced, or it cannot be written.
+      JclipError: `folder` exists and `replace` is False, or it cannot be written.
     """
     recover(folder)
     if not (replace and folder.is_dir()):
@@ -111,14 +93,11 @@ def whole_folder(folder: Path, *, replace: bool = True) -> Iterator[Path]:
 def whole_file(file: Path, *, replace: bool = False) -> Iterator[Path]:
     """Yields a temporary file beside `file`, and renames it to `file` if the block succeeds.
 
-    If several processes write the same file, the first one succeeds; the others fail or replace it.
-
-    Args:
-      file: Final name; its parents are created.
-      replace: True to replace an older file.
+    Creates missing parents. If several processes write the same file, the first one succeeds; the others fail, or
+    replace it if `replace` is True.
 
     Raises:
-      JclipError: `file` exists and may not be replaced, or it cannot be written.
+      JclipError: `file` exists and `replace` is False, or it cannot be written.
     """
     recover(file)
     if not replace:
@@ -131,8 +110,16 @@ def whole_file(file: Path, *, replace: bool = False) -> Iterator[Path]:
             _link(partial, file)
 
 
+def link_or_copy(file: str | Path, name: str | Path) -> None:
+    """Links a file to another name, or copies it if the file system has no links."""
+    try:
+        os.link(file, name)
+    except OSError:
+        shutil.copyfile(file, name)
+
+
 def is_full_disk(error: BaseException | None) -> bool:
-    """Returns whether an error or one of its causes says that the disk is full, whatever its type."""
+    """Returns True if an error or one of its causes, of whatever type, is a full disk."""
     while error is not None:
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
             return True
@@ -152,10 +139,8 @@ def lasting_folder(folder: Path) -> Iterator[Path]:
     """Yields a hidden folder beside `folder` for the intermediate files of long work, which survive a kill.
 
     The next call for the same folder finds the files. They are removed if the block succeeds, or raises a JclipError
-    other than Unfinished: then the input must be corrected first.
-
-    Raises:
-      JclipError: another process uses the folder, or it cannot be created.
+    other than Unfinished: then the input must be corrected first. Raises JclipError if another process uses the folder,
+    or it cannot be created.
     """
     missing = [parent for parent in folder.parents if not os.path.exists(parent)]
     lasting = folder.with_name(f".{folder.name}.unfinished")
@@ -206,10 +191,7 @@ def _create_and_lock(lasting: Path, folder: Path) -> int | None:
 def _beside(place: Path, make: Callable[[Path], None], named: Path | None = None) -> Iterator[Path]:
     """Yields a hidden path beside `place`, and removes it in the end unless the block has renamed it.
 
-    Args:
-      place: Final name.
-      make: Creates the hidden file or folder.
-      named: Path for error messages, if not `place`.
+    `make` creates the file or folder. Errors name `named`, by default `place`.
     """
     missing = [parent for parent in place.parents if not os.path.exists(parent)]
     fresh = place.with_name(f".{place.name}.{uuid.uuid4().hex[:8]}.partial")
@@ -222,9 +204,8 @@ def _beside(place: Path, make: Callable[[Path], None], named: Path | None = None
             lock = _lock(fresh)
             partial = fresh if lock is None else fresh.rename(locked)
         except OSError as error:
-            reason = (
-                "Not a directory" if isinstance(error, FileExistsError) else error.strerror
-            )  # because a parent is a file
+            # FileExistsError: a parent is a file.
+            reason = "Not a directory" if isinstance(error, FileExistsError) else error.strerror
             cannot = "cannot be written" if named and os.path.isdir(named) else "cannot be made"
             raise JclipError(f"{named or place} {cannot} ({reason}): choose another place") from None
         yield partial
@@ -233,7 +214,7 @@ def _beside(place: Path, make: Callable[[Path], None], named: Path | None = None
             raise
         elsewhere = error.filename is not None and not Path(str(error.filename)).is_relative_to(partial)
         raise Unfinished(
-            f"{error.filename if elsewhere else place} cannot be written ({error.strerror}): free some space there, or "
+            f"{error.filename if elsewhere else place} cannot be written ({error.strerror}): free some space, or "
             "choose another place"
         ) from None
     finally:

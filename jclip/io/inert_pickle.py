@@ -141,10 +141,9 @@ class _Machine:
 
 
 def checked_key(key: Any) -> Any:
-    """Returns a dict key after checking that it is a scalar or a tuple of scalars; others could take forever to hash.
+    """Returns a dict key if it is a scalar or a tuple of scalars; others could take forever to hash.
 
-    Raises:
-      ValueError: the key has another type.
+    Raises ValueError if the key has another type.
     """
     if not all(isinstance(part, _SCALARS) for part in (key if isinstance(key, tuple) else (key,))):
         raise ValueError(f"it uses a {type(key).__name__} as a key")

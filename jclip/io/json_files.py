@@ -20,11 +20,9 @@ _KINDS = {dict: "an object", list: "a list", str: "a string", int: "a whole numb
 
 
 def decode(data: bytes | str, *, unique: bool = False) -> Any:
-    """Parses JSON.
+    """Parses JSON: text, or UTF-8 with or without a byte order mark.
 
-    Args:
-      data: UTF-8, with or without a byte order mark.
-      unique: True to refuse objects with a repeated name; otherwise the last one counts.
+    With `unique`, a name that an object repeats is an error; otherwise the last one counts.
 
     Raises:
       ValueError: it is not JSON, or is nested deeper than DEEPEST; the message is the reason.
@@ -47,15 +45,9 @@ def decode(data: bytes | str, *, unique: bool = False) -> Any:
 
 
 def parse_json(data: bytes | str, where: Path | str, what: str = "") -> Any:
-    """Parses JSON and names its origin in errors.
+    """Parses JSON that is part of `where`. `what` is the expected content, such as "as a tokenizer.json".
 
-    Args:
-      data: Text.
-      where: File, or place in a file, for messages.
-      what: Expected content for messages, such as "as a tokenizer.json".
-
-    Raises:
-      JclipError: `decode` refuses it.
+    Raises JclipError, with both in the message, if `decode` refuses it.
     """
     try:
         return decode(data)
@@ -64,20 +56,12 @@ def parse_json(data: bytes | str, where: Path | str, what: str = "") -> Any:
 
 
 def read_json(file: Path, what: str = "", *, largest: int = LARGEST) -> Any:
-    """Reads a JSON file.
-
-    Raises:
-      JclipError: the file is missing, a device, larger than `largest` bytes, or refused by `decode`.
-    """
+    """Reads JSON. Raises JclipError if `read_bytes` refuses the file, or `decode` its contents."""
     return parse_json(read_bytes(file, what, largest=largest), file, what)
 
 
 def read_object(file: Path, what: str = "", *, largest: int = LARGEST) -> dict[str, Any]:
-    """Reads a JSON file that must hold an object.
-
-    Raises:
-      JclipError: `read_json` refuses the file, or it holds something else.
-    """
+    """Reads a JSON object. Raises JclipError if `read_json` refuses the file, or it holds something else."""
     data = read_json(file, what, largest=largest)
     if not isinstance(data, dict):
         raise unreadable(file, ValueError("it does not hold a JSON object"), what)
@@ -87,8 +71,7 @@ def read_object(file: Path, what: str = "", *, largest: int = LARGEST) -> dict[s
 def read_bytes(file: Path, what: str = "", *, largest: int = LARGEST) -> bytes:
     """Reads a regular file of limited size, so that a FIFO cannot block and a device cannot fill the memory.
 
-    Raises:
-      JclipError: the file is missing, not regular, or larger than `largest` bytes.
+    Raises JclipError if the file is missing, not regular, or larger than `largest` bytes.
     """
     try:
         return read_regular(file, largest)
@@ -99,16 +82,9 @@ def read_bytes(file: Path, what: str = "", *, largest: int = LARGEST) -> bytes:
 
 
 def entry(record: Mapping[str, Any], name: str, kind: type[T], where: Path | str) -> T:
-    """Returns a field of a JSON object.
+    """Returns a field of a JSON object. A `kind` of float accepts whole numbers; int does not accept bool.
 
-    Args:
-      record: JSON object.
-      name: Name of the field.
-      kind: Type of the field. float accepts whole numbers; int does not accept bool.
-      where: File for messages.
-
-    Raises:
-      JclipError: the field is missing or has another type.
+    Raises JclipError, which names `where`, if the field is missing or has another type.
     """
     if name not in record:
         raise JclipError(f"{where} has no {name}: correct it, or fetch it again")
@@ -129,7 +105,7 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _deeper(data: Any) -> bool:
-    """Returns whether containers are nested deeper than DEEPEST, without recursion."""
+    """Returns True if containers are nested deeper than DEEPEST. Uses no recursion."""
     level = [data]
     for _ in range(DEEPEST):
         containers = [node.values() if isinstance(node, dict) else node for node in level if type(node) in (dict, list)]

@@ -11,11 +11,7 @@ from jclip.errors import JclipError, unreadable
 
 
 class NotTaken(JclipError):
-    """Refusal to read a file.
-
-    Attributes:
-      reason: Message without the file's name, by which reports count refusals.
-    """
+    """Refusal to read a file; `reason` is the message without the file's name, by which reports count."""
 
     def __init__(self, message: str, reason: str = ""):
         super().__init__(message)
@@ -82,10 +78,8 @@ TOO_LARGE = f"a picture's file of more than {said_size(LARGEST_PICTURE)}"
 def files_under(folder: Path) -> Iterator[Path]:
     """Yields the files of a folder and its subfolders, sorted by name.
 
-    Follows links to folders, and lists every folder once, so that loops end.
-
-    Raises:
-      JclipError: a folder cannot be listed.
+    Follows links to folders, and lists every folder once, so that loops end. Raises JclipError if a folder cannot be
+    listed.
     """
     seen: set[tuple[int, int]] = set()
     waiting = [folder]

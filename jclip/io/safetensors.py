@@ -22,25 +22,22 @@ _METADATA = "__metadata__"
 
 # The reference library writes the last of these first, so that every tensor is aligned.
 _DTYPES: dict[str, np.dtype] = {
-    name: np.dtype(kind)
-    for name, kind in {
-        "BOOL": np.bool_,
-        "U8": np.uint8,
-        "I8": np.int8,
-        "F8_E5M2": ml_dtypes.float8_e5m2,
-        "F8_E4M3": ml_dtypes.float8_e4m3fn,
-        "I16": np.int16,
-        "U16": np.uint16,
-        "F16": np.float16,
-        "BF16": ml_dtypes.bfloat16,
-        "I32": np.int32,
-        "U32": np.uint32,
-        "F32": np.float32,
-        "C64": np.complex64,
-        "F64": np.float64,
-        "I64": np.int64,
-        "U64": np.uint64,
-    }.items()
+    "BOOL": np.dtype(bool),
+    "U8": np.dtype(np.uint8),
+    "I8": np.dtype(np.int8),
+    "F8_E5M2": np.dtype(ml_dtypes.float8_e5m2),
+    "F8_E4M3": np.dtype(ml_dtypes.float8_e4m3fn),
+    "I16": np.dtype(np.int16),
+    "U16": np.dtype(np.uint16),
+    "F16": np.dtype(np.float16),
+    "BF16": np.dtype(ml_dtypes.bfloat16),
+    "I32": np.dtype(np.int32),
+    "U32": np.dtype(np.uint32),
+    "F32": np.dtype(np.float32),
+    "C64": np.dtype(np.complex64),
+    "F64": np.dtype(np.float64),
+    "I64": np.dtype(np.int64),
+    "U64": np.dtype(np.uint64),
 }
 _NAMES = {dtype: name for name, dtype in _DTYPES.items()}
 _ORDER = {name: place for place, name in enumerate(_DTYPES)}
@@ -49,8 +46,7 @@ _ORDER = {name: place for place, name in enumerate(_DTYPES)}
 def open_safetensors(file: Path) -> dict[str, Lazy]:
     """Returns the tensors of a safetensors file by name, in the order of its header, without reading their values.
 
-    Raises:
-      JclipError: the file is missing, damaged or not safetensors, or a tensor has a dtype that numpy lacks.
+    Raises JclipError if the file is missing, damaged or not safetensors, or a tensor has a dtype that numpy lacks.
     """
     file = Path(file)
     header, start, size = _header(file)
@@ -126,9 +122,8 @@ def _header(file: Path) -> tuple[dict[str, Any], int, int]:
         for name in header:
             name.encode("utf-8")  # JSON allows half of a surrogate pair, which no file name can hold
     except ValueError as error:
-        raise JclipError(
-            f"{file} is damaged: its header cannot be read ({shown(str(error))}): fetch it again"
-        ) from None
+        reason = shown(str(error))
+        raise JclipError(f"{file} is damaged: its header cannot be read ({reason}): fetch it again") from None
     return header, 8 + length, size
 
 
@@ -148,9 +143,7 @@ def _entry(file: Path, name: str, entry: Any) -> tuple[tuple[int, ...], np.dtype
         raise
     except (KeyError, TypeError, ValueError) as error:
         reason = shown(str(error))
-        raise JclipError(
-            f"{file}: the header's entry for {shown(name)} is damaged ({reason}): fetch it again"
-        ) from None
+        raise JclipError(f"{file}: the entry for {shown(name)} is damaged ({reason}): fetch it again") from None
     return tuple(shape), _DTYPES[kind], begin, end
 
 
@@ -163,9 +156,7 @@ def _check_cover(file: Path, places: list[tuple[int, int, str]], size: int) -> N
             raise JclipError(f"{file} is damaged: {shown(name)} {what} byte {begin} of the values: fetch it again")
         covered = end
     if covered > size:
-        raise JclipError(
-            f"{file} is truncated: the last {covered - size} of {covered} bytes are missing: fetch it again"
-        )
+        raise JclipError(f"{file} is truncated: {covered - size} of {covered} bytes are missing: fetch it again")
     if covered < size:
         raise JclipError(f"{file} is damaged: {size - covered} bytes at its end belong to no tensor: fetch it again")
 

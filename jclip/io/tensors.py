@@ -16,7 +16,7 @@ BLOCK = 8 << 20
 
 @dataclass(frozen=True)
 class Lazy:
-    """A tensor whose values are read on demand.
+    """Tensor whose values are read on demand.
 
     Attributes:
       shape: Shape of the whole tensor.
@@ -54,8 +54,7 @@ class Lazy:
     def layer(self, index: int) -> np.ndarray:
         """Returns the values at one index of the first axis; reads only these from a file, if the format allows.
 
-        Raises:
-          JclipError: the file is damaged.
+        Raises JclipError if the file is damaged.
         """
         if self.span is None:
             return self.read()[index]
@@ -100,11 +99,7 @@ class TensorFile:
 
 
 def nbytes(shape: tuple[int, ...], dtype: np.dtype) -> int:
-    """Returns the number of bytes of a tensor.
-
-    Raises:
-      ValueError: no array can have this shape.
-    """
+    """Returns the number of bytes of a tensor. Raises ValueError if no array can have this shape."""
     # numpy refuses (0, 2**62) too, although it has no values.
     if len(shape) > 64 or math.prod(max(size, 1) for size in shape) * dtype.itemsize >= 2**63:
         raise ValueError(f"a tensor with {len(shape)} axes is larger than any memory")
@@ -114,8 +109,7 @@ def nbytes(shape: tuple[int, ...], dtype: np.dtype) -> int:
 def read_blocks(file: Path, start: int, stop: int) -> Iterator[np.ndarray]:
     """Yields the bytes of a file from `start` to `stop` as uint8 arrays of BLOCK bytes; the last may be shorter.
 
-    Raises:
-      JclipError: the file is shorter, or cannot be read.
+    Raises JclipError if the file is shorter, or cannot be read.
     """
     try:
         with open(file, "rb", buffering=0) as handle:
@@ -135,11 +129,7 @@ def read_blocks(file: Path, start: int, stop: int) -> Iterator[np.ndarray]:
 
 
 def regular_size(file: Path) -> int:
-    """Returns the size of a file in bytes.
-
-    Raises:
-      JclipError: the file is missing, or is a folder or a device.
-    """
+    """Returns the size of a file in bytes. Raises JclipError if the file is missing, or is a folder or a device."""
     try:
         if not file.is_file():
             raise JclipError(f"{file} is not a file: check the path")

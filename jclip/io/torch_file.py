@@ -56,9 +56,7 @@ def open_torch_file(file: Path) -> TensorFile:
         raise _damaged(file, error) from None
     except _DAMAGE as error:
         raise _damaged(file, error) from None
-    raise JclipError(
-        f"{file} is not a PyTorch checkpoint (neither a zip archive nor the older format): {hint_for(head)}"
-    )
+    raise JclipError(f"{file} is not a PyTorch checkpoint (no zip archive, and not the older format): {hint_for(head)}")
 
 
 def _damaged(file: Path, error: Exception) -> JclipError:
@@ -75,13 +73,13 @@ def _open_zip(file: Path, handle: BoundedReader) -> TensorFile:
     if not pickles:
         raise JclipError(f"{file} is a zip archive but not a PyTorch checkpoint: it has no data.pkl")
     if len(pickles) > 1:
-        raise JclipError(
-            f"{file} holds two checkpoints, {shown(pickles[0])} and {shown(pickles[1])}: save them to two files"
-        )
+        raise JclipError(f"{file} holds two checkpoints, {' and '.join(map(shown, pickles[:2]))}: save each to a file")
     root = pickles[0].removesuffix("data.pkl")
     # All checksums are 0 if the archive was written without (torch.serialization.set_crc32_options).
     checked = any(info.CRC for info in infos.values())
-    stored = {name: Member(file, handle, info, checked) for name, info in infos.items() if _is_data(name, root)}
+    single = (f"{root}data.pkl", f"{root}byteorder")
+    wanted = [name for name in infos if name in single or name.startswith(f"{root}data/")]
+    stored = {name: Member(file, handle, infos[name], checked) for name in wanted}
     order = stored[root + "byteorder"].whole() if root + "byteorder" in stored else b"little"
     if order not in (b"little", b"big"):
         raise JclipError(f"{file}: byte order {order[:20]!a} is neither little nor big: fetch it again")
@@ -96,10 +94,6 @@ def _open_zip(file: Path, handle: BoundedReader) -> TensorFile:
     script = root + "constants.pkl" in infos
     pickle = io.BytesIO(stored[pickles[0]].whole())
     return _collect(file, load_inert(pickle, finder(file, script), partial(_slice, storage)), script)
-
-
-def _is_data(name: str, root: str) -> bool:
-    return name in (root + "data.pkl", root + "byteorder") or name.startswith(root + "data/")
 
 
 # The older format.
@@ -254,9 +248,8 @@ def _strided_parts(
     storage: Storage, dtype: np.dtype, start: int, stop: int, shape: tuple[int, ...], stride: tuple[int, ...]
 ) -> Iterator[np.ndarray]:
     """Yields a transposed or repeated tensor; holds the part of the storage that it covers in memory."""
-    span = Lazy(
-        ((stop - start) // dtype.itemsize,), dtype, partial(_contiguous_parts, storage, dtype, start, stop)
-    ).read()
+    parts = partial(_contiguous_parts, storage, dtype, start, stop)
+    span = Lazy(((stop - start) // dtype.itemsize,), dtype, parts).read()
     view = np.lib.stride_tricks.as_strided(span, shape, [jump * dtype.itemsize for jump in stride])
     for first in range(0, view.size, BLOCK // dtype.itemsize):
         yield view.flat[first : first + BLOCK // dtype.itemsize]

@@ -16,12 +16,4 @@ if TYPE_CHECKING:
     from jclip.losses.distillation import teacher_loss as teacher_loss
     from jclip.losses.normalise import l2_normalised as l2_normalised
 
-__all__, __getattr__, __dir__ = lazy(
-    __name__,
-    {
-        "contrastive_loss": "jclip.losses.contrastive:contrastive_loss",
-        "ContrastiveLoss": "jclip.losses.contrastive:ContrastiveLoss",
-        "teacher_loss": "jclip.losses.distillation:teacher_loss",
-        "l2_normalised": "jclip.losses.normalise:l2_normalised",
-    },
-)
+__all__, __getattr__, __dir__ = lazy(__name__, __file__)

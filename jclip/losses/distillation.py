@@ -14,11 +14,11 @@ def teacher_loss(student_bw: jax.Array, teacher_bw: jax.Array) -> tuple[jax.Arra
     """Computes the mean squared error between a student's and a teacher's states, in float32.
 
     Args:
-      student_bw, teacher_bw: states before the text projection, not normalised, of any float dtype. The teacher's take
+      student_bw, teacher_bw: states before the text projection, not normalised, of any float dtype. The teacher gets
         no gradient.
 
     Returns:
-      The mean over batch and width, and {"cosine": mean cosine of student and teacher}, which takes no gradient.
+      The mean over batch and width, and {"cosine": mean cosine of student and teacher}, without gradient.
 
     Raises:
       JclipError: the shapes differ.

@@ -1,13 +1,13 @@
 """Forms of the contrastive loss: dense, chunked and ring.
 
-Every form multiplies each block of images and texts once, for both directions, and keeps its statistics (see `kinds`).
+Every form multiplies each block of images and texts once, for both directions, and stores statistics (see `kinds`).
 
   dense    all logits at once, split over the devices by XLA under `jit`. Memory grows with the square of the batch.
   chunked  every device keeps its images and gathers the texts of all devices, a chunk at a time.
   ring     every device keeps its images; the texts and their statistics are passed on from device to device.
 
-For the backward pass, chunked and ring keep only their inputs and the statistics, and recompute the logits. A device's
-memory therefore grows only with its share of the batch.
+For the backward pass, chunked and ring store only their inputs and the statistics, and recompute the logits. So the
+memory of a device grows only with its share of the batch.
 
 Axes: b global batch, r rows (images), c columns (texts), d features, k kinds of id.
 """
@@ -26,11 +26,11 @@ PairStats = tuple[Any, Any]
 """Statistics of the images and of the texts."""
 
 _PADDING = -1
-"""Position in the batch of rows that only fill up a chunk."""
+"""Position of the rows that pad a chunk."""
 
 
 class Examples(NamedTuple):
-    """Features of images or texts, and their ids, of which the first is the position in the batch."""
+    """Features of images or texts, and their ids. The first id is the position in the batch."""
 
     features_bd: jax.Array
     ids_bk: jax.Array
@@ -42,7 +42,7 @@ class Blocks:
 
     Attributes:
       loss: loss whose statistics are computed.
-      positives: whether pairs that share an id are positives; otherwise they do not count.
+      positives: True if pairs that share an id are positives; otherwise they do not count.
     """
 
     loss: PairwiseLoss
@@ -51,13 +51,7 @@ class Blocks:
     def reduce(
         self, images: Examples, texts: Examples, bias: jax.Array | None, total: PairStats | None = None
     ) -> PairStats:
-        """Computes one block of logits and reduces it to per-row and per-column statistics.
-
-        Args:
-          images, texts: rows and columns of the block.
-          bias: added to the logits; None for none.
-          total: see `PairwiseLoss.reduce`.
-        """
+        """Computes a block of logits (images are rows) and reduces it to statistics; `total` as in `PairwiseLoss`."""
         # On some devices the default product of float32 has bfloat16 precision: 0.06 off at a scale of 100.
         highest = jax.lax.Precision.HIGHEST
         logits_rc = jnp.einsum("rd,cd->rc", images.features_bd, texts.features_bd, precision=highest)
@@ -85,7 +79,7 @@ def chunked(
     Args:
       images, texts: this device's shares.
       bias, blocks: as in `dense`.
-      axes: axes of the mesh over which the batch is split.
+      axes: axes of the mesh that split the batch.
       chunk: number of texts that are gathered at once; at least one from each device.
     """
     devices = jax.lax.axis_size(axes)
@@ -114,9 +108,7 @@ def ring(
 ) -> PairStats:
     """Computes the same as `chunked` without gathering: texts are passed around the ring of devices.
 
-    Args:
-      images, texts, bias, blocks, axes: as in `chunked`.
-      chunk: number of texts for which logits exist at once.
+    A device holds the logits of `chunk` texts at once.
     """
     devices = jax.lax.axis_size(axes)
     neighbours = [(i, (i + 1) % devices) for i in range(devices)]
@@ -167,7 +159,7 @@ def _identity(x: Any) -> Any:
 
 @dataclass(frozen=True)
 class _Sweep:
-    """Pass over the texts in chunks, each against all images of this device, so that few logits exist at once.
+    """Pass over the texts in chunks, each with all images of this device, which bounds the logits in memory.
 
     Attributes:
       blocks: computation of a block.
@@ -184,7 +176,7 @@ class _Sweep:
     scatter_gradient: Callable[[jax.Array], jax.Array] = _identity
 
     def forward(self, batch: _Batch, image_stats: Any) -> PairStats:
-        """Returns `image_stats` merged with those of this pass, and the statistics of the texts."""
+        """Merges the image statistics of this pass into `image_stats`; returns them and those of the texts."""
 
         def visit(image_stats: Any, chunk: Examples) -> PairStats:
             more, text_stats = self.blocks.reduce(batch.images, self.gather(chunk), batch.bias)
@@ -219,7 +211,7 @@ class _Sweep:
         return _Gradients(to_images, _concatenated(to_texts, len(batch.texts.ids_bk)), to_bias)
 
     def _chunks(self, texts: Any) -> Any:
-        """Returns arrays over texts as (chunks, texts of a chunk), in chunks of equal size, the last one padded."""
+        """Splits arrays over texts into chunks of equal size, (chunks, texts of a chunk); pads the last one."""
         size = len(jax.tree.leaves(texts)[0])
         count = -(-size // self.width)
         width = -(-size // count)
@@ -248,10 +240,10 @@ def _differentiable(
     blocks: Blocks,
     axes: tuple[str, ...],
 ) -> Callable[[_Batch], PairStats]:
-    """Returns `forward` with `backward` as its gradient. Autodiff would store the inputs of every block."""
+    """Returns `forward` with `backward` as its gradient; autodiff would store the inputs of every block."""
 
     def varying(tree: Any) -> Any:
-        # shard_map takes arrays that are made inside it for equal on all devices unless they are cast.
+        # Inside shard_map, new arrays count as equal on all devices unless they are cast.
         return jax.tree.map(partial(jax.lax.pcast, axis_name=axes, to="varying"), tree)
 
     @jax.custom_vjp
@@ -267,7 +259,7 @@ def _differentiable(
         like = _Gradients(batch.images.features_bd, batch.texts.features_bd, batch.bias)
         zeros = varying(jax.tree.map(lambda x: jnp.zeros(x.shape), like))
         gradients = backward(batch, total, cotangents, zeros)
-        no_gradient: Any = None  # of the ids, which are integers
+        no_gradient: Any = None  # for the ids, which are integers
         return (
             _Batch(Examples(gradients.images, no_gradient), Examples(gradients.texts, no_gradient), gradients.bias),
         )

@@ -1,8 +1,8 @@
 """Softmax and sigmoid losses over blocks of logits.
 
 A block holds the logits of some images (rows) with some texts (columns), except those of the pairs themselves. A loss
-reduces each block to statistics of its rows and columns. Statistics of different blocks merge in any order, and the
-loss is computed from those of all blocks and the pairs' own logits.
+reduces each block to statistics of its rows and columns. Statistics of different blocks are merged, in any order. The
+loss is computed from the merged statistics and the pairs' own logits.
 
 Numerics of the softmax: let s be the logit of a pair. Over its row or column, let n be the log-sum-exp of the
 negatives, p that of the positives, and m the mean of the positives. The loss is log(e^p + e^n) - m, computed as
@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 
 MASKED = -1e30
-"""Logit of entries that do not count. Finite, so that no maximum over them gives inf - inf."""
+"""Logit of entries that do not count. It is finite, because inf - inf would be NaN."""
 
 
 class Stats(Protocol):
@@ -26,7 +26,7 @@ class Stats(Protocol):
 
     @property
     def largest(self) -> jax.Array:
-        """Largest logit of a negative; takes no gradient."""
+        """Largest logit of a negative, without gradient."""
 
     def merged(self) -> Self:
         """Merges the k statistics along the leading axis."""
@@ -50,12 +50,12 @@ class PairwiseLoss(Protocol):
         Args:
           logits_rc: float32.
           negative_rc, positive_rc: masks; an entry in neither does not count. None for no positives.
-          total: statistics of the same rows and columns over all blocks, for the backward pass. Their maxima replace
-            the block's own, so that the statistics of all blocks add up without rescaling.
+          total: in the backward pass, statistics of the same rows and columns over all blocks. Their maxima replace
+            the block's own, so that the statistics of all blocks can be added without rescaling.
         """
 
     def loss(self, own_b: jax.Array, images: Any, texts: Any) -> jax.Array:
-        """Returns the loss, from the pairs' own logits and the statistics over all others."""
+        """Returns the loss, from the pairs' own logits and the statistics of all others."""
 
 
 class LogSumExp(NamedTuple):
@@ -66,7 +66,7 @@ class LogSumExp(NamedTuple):
 
     @classmethod
     def along(cls, axis: int, logits_rc: jax.Array, mask_rc: jax.Array, total: "LogSumExp | None" = None) -> Self:
-        """Returns the sums along an axis over the logits in the mask, relative to the maxima of `total` if given."""
+        """Returns the sums of the masked logits along an axis, relative to the maxima of `total` if given."""
         logits_rc = jnp.where(mask_rc, logits_rc, MASKED)
         largest = jax.lax.stop_gradient(logits_rc).max(axis) if total is None else total.largest
         return cls(largest, jnp.exp(logits_rc - jnp.expand_dims(largest, axis)).sum(axis))
@@ -124,7 +124,7 @@ class SoftmaxLoss:
     """Mean of the image-to-text and text-to-image cross-entropies.
 
     Args:
-      positives: whether a pair may have positives other than itself.
+      positives: True if a pair may have positives other than itself.
     """
 
     def __init__(self, positives: bool) -> None:
@@ -169,14 +169,13 @@ def _cross_entropies(own_b: jax.Array, stats: SoftmaxStats) -> jax.Array:
     own = LogSumExp(fixed_b, jnp.exp(own_b - fixed_b))
     positives = jax.tree.map(lambda *both: jnp.stack(both), own, others.logsumexp).merged()
     mean_b = (own_b + others.sum) / (1 + others.number)
-    # A single positive is its own mean. Without the `where`, gradients of 1 and -1 would cancel and lose the digits of
-    # smaller ones.
+    # A single positive is its own mean. Without `where`, gradients of 1 and -1 would cancel; smaller ones lost digits.
     above_mean_b = jnp.where(others.number > 0, positives.log - mean_b, 0)
     return jax.nn.softplus(stats.negatives.log - positives.log) + above_mean_b
 
 
 class SigmoidRowStats(NamedTuple):
-    """Statistics of the sigmoid loss for rows, which hold the summed losses of all pairs."""
+    """Statistics of the sigmoid loss for rows, with the summed losses of all their pairs."""
 
     largest: jax.Array
     losses: jax.Array
@@ -187,7 +186,7 @@ class SigmoidRowStats(NamedTuple):
 
 
 class SigmoidColumnStats(NamedTuple):
-    """Statistics of the sigmoid loss for columns, whose pairs the rows have counted."""
+    """Statistics of the sigmoid loss for columns. The losses of their pairs are in the rows' statistics."""
 
     largest: jax.Array
 

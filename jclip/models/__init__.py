@@ -40,24 +40,4 @@ if TYPE_CHECKING:
     from jclip.models.zoo import get_config as get_config
     from jclip.models.zoo import list_models as list_models
 
-__all__, __getattr__, __dir__ = lazy(
-    __name__,
-    {
-        "list_models": "jclip.models.zoo:list_models",
-        "get_config": "jclip.models.zoo:get_config",
-        "build_model": "jclip.models.build:build_model",
-        "init_variables": "jclip.models.build:init_variables",
-        "shapes": "jclip.models.build:shapes",
-        "DualEncoder": "jclip.models.dual_encoder:DualEncoder",
-        "DualEncoderConfig": "jclip.models.dual_encoder:DualEncoderConfig",
-        "TextEncoder": "jclip.models.text_encoder:TextEncoder",
-        "TextEncoderConfig": "jclip.models.text_encoder:TextEncoderConfig",
-        "VitConfig": "jclip.models.vit:VitConfig",
-        "ResNetConfig": "jclip.models.resnet:ResNetConfig",
-        "BertConfig": "jclip.models.bert:BertConfig",
-        "ClipTextConfig": "jclip.models.clip_text:ClipTextConfig",
-        "ImageTower": "jclip.models.towers:ImageTower",
-        "TextTower": "jclip.models.towers:TextTower",
-        "Compute": "jclip.models.compute:Compute",
-    },
-)
+__all__, __getattr__, __dir__ = lazy(__name__, __file__)

@@ -35,10 +35,10 @@ def attend(
     """Computes scaled dot-product attention (Vaswani et al. 2017, section 3.2) with its softmax in float32.
 
     Args:
-      queries_bqhc, keys_bkhc, values_bkhc: of one float dtype.
-      lengths_b: number of keys that are not padding, which follows them. None for no padding. A length of 0 counts as
-        1, so that an example made of padding alone stays finite.
-      causal: whether a query attends only to the keys up to its own position.
+      queries_bqhc, keys_bkhc, values_bkhc: arrays of one float dtype.
+      lengths_b: number of keys before the padding; None for no padding. A length of 0 counts as 1, so that an example
+        of padding alone stays finite.
+      causal: if true, a query attends only to the keys up to its own position.
       drop: dropout on the probabilities.
       implementation: see `Implementation`; results differ only by rounding.
 
@@ -46,7 +46,7 @@ def attend(
       (b, q, h, c), in the dtype of the values.
 
     Raises:
-      JclipError: the implementation was asked for by its name and cannot compute this.
+      JclipError: the implementation that was chosen by name cannot compute this.
     """
     if lengths_b is not None:
         lengths_b = jnp.maximum(lengths_b, 1).astype(jnp.int32)
@@ -60,12 +60,9 @@ class Attention(nn.Module):
 
     Attributes:
       heads: number of heads; divides the width of the queries.
-      kernel_init: initializer of the query, key and value projections.
-      output_init: initializer of the output projection.
+      kernel_init, output_init: initializers of the query, key and value projections, and of the output projection.
       features: width of the result; None for the width of the queries.
-      causal: see `attend`.
-      dropout: rate on the probabilities.
-      compute: precision and implementation.
+      dropout: dropout rate on the probabilities.
     """
 
     heads: int
@@ -86,10 +83,7 @@ class Attention(nn.Module):
     ) -> jax.Array:
         """Returns the states `x_bqd` after attending to `context_bkd`, (b, q, features).
 
-        Args:
-          x_bqd, context_bkd: of any float dtype.
-          lengths_b: as in `attend`.
-          seeds_b2: seeds of the dropout, see `jclip.models.dropout`; None for no dropout.
+        `lengths_b` is as in `attend`; `seeds_b2` are seeds of the dropout, see `row_seeds`, or None for no dropout.
         """
         width, dtype = x_bqd.shape[-1], self.compute.dtype
         x_bqd, context_bkd = by_example(x_bqd), by_example(context_bkd)
@@ -123,7 +117,7 @@ def _choose(
         raise JclipError(f"attention {implementation!r} is unknown: choose one of {known}")
     if implementation == "xla":
         return "xla"
-    obstacle = "it has no dropout on probabilities" if drop else _cudnn_obstacle(_device(), queries_bqhc, keys_bkhc)
+    obstacle = "cuDNN's kernel has no dropout" if drop else _cudnn_obstacle(_device(), queries_bqhc, keys_bkhc)
     if implementation == "auto":
         return "xla" if obstacle else "cudnn"
     if obstacle:
@@ -132,16 +126,16 @@ def _choose(
 
 
 def _device() -> Any:
-    """Returns a device for which the current trace is: one of the mesh's, or the default device."""
+    """Returns a device of the current mesh, or the default device."""
     config: Any = jax.config  # mypy does not know its flags
     found = jax.sharding.get_abstract_mesh().abstract_device or config.jax_default_device
     return jax.local_devices(backend=getattr(found, "platform", found))[0]
 
 
 def _cudnn_obstacle(device: Any, queries_bqhc: jax.Array, keys_bkhc: jax.Array) -> str | None:
-    """Returns why cuDNN's kernel cannot compute this, or None if it can."""
+    """Returns the reason why cuDNN's kernel cannot compute this; None if it can."""
     capability = re.fullmatch(r"(\d+)\.(\d+)", device.compute_capability) if device.platform == "gpu" else None
-    if capability is None:  # other makers write it otherwise, such as "gfx942"
+    if capability is None:  # AMD's is "gfx942", for example
         return f"cuDNN needs an NVIDIA GPU, and this is {device.device_kind}"
     generation = (int(capability[1]), int(capability[2]))
     if generation < (8, 0):
@@ -152,7 +146,7 @@ def _cudnn_obstacle(device: Any, queries_bqhc: jax.Array, keys_bkhc: jax.Array) 
     if channels % 8 or channels > widest:
         return f"cuDNN's kernel has heads of 8, 16, … {widest} channels, and these have {channels}"
     if queries_bqhc.shape[1] != keys_bkhc.shape[1]:
-        return "it needs as many queries as keys"
+        return "cuDNN's kernel needs equal numbers of queries and keys"
     return None
 
 
@@ -187,7 +181,7 @@ def _cudnn(
     batch, length = queries_blhc.shape[:2]
     odd = length % 2
     if odd:
-        # jax (0.10 to 0.12) refuses the gradient of odd lengths, as if there were a bias: add a token, masked out.
+        # jax (0.10 to 0.12) refuses the gradient of odd lengths, as if a bias were given: add a masked token.
         queries_blhc, keys_blhc, values_blhc = (
             jnp.pad(x, ((0, 0), (0, 1), (0, 0), (0, 0))) for x in (queries_blhc, keys_blhc, values_blhc)
         )

@@ -1,7 +1,8 @@
 """Post-norm BERT encoder (Devlin et al. 2019): Chinese-CLIP's RoBERTa-wwm and AltCLIP's XLM-R.
 
-The two differ in the epsilon of LayerNorm and in the first position. Axes: b batch, l tokens, d width, w width of the
-state, e embedding.
+The two differ in the epsilon of LayerNorm and in the first position.
+
+Axes: b batch, l tokens, d width, w width of the state, e embedding.
 """
 
 from dataclasses import dataclass, replace
@@ -17,9 +18,8 @@ from jclip.errors import JclipError
 from jclip.models.attention import Attention
 from jclip.models.compute import Compute
 from jclip.models.dropout import dropout, row_seeds
-from jclip.models.placements import EMBEDDINGS, ENDS, LAYERS, Placements, with_whole_heads
 from jclip.models.spread import by_example
-from jclip.models.towers import REDUCED_WIDTH, LayerNumbers, TextTower, TokenizerKind, transformer_bytes
+from jclip.models.towers import REDUCED_WIDTH, LayerNumbers, StackedTower, TextTower, TokenizerKind, transformer_bytes
 from jclip.models.transformer import LayerNorm, Mlp, attention_of, check_heads, run_stacks, run_to_token, two_stacks
 from jclip.ranges import Depth, Range, Rows, Size, check_ranges
 
@@ -30,21 +30,20 @@ _init = nn.initializers.normal(0.02)  # every matrix and every embedding (Devlin
 
 @kind_of(TextTower)
 @dataclass(frozen=True)
-class BertConfig(TextTower):
+class BertConfig(StackedTower, TextTower):
     """BERT encoder.
 
     Attributes:
       vocab_size: rows of the token embedding.
       width: width of the states.
-      layers: number of layers.
       heads: number of attention heads; divides the width.
-      intermediate: width of the perceptrons' hidden layer.
+      intermediate: width of the MLPs' hidden layer.
       max_positions: rows of the position embedding.
       type_vocab_size: rows of the token-type embedding. Only the first is used, because a text is one sentence.
       pad_id: id of the padding, which follows the text and is masked.
-      layer_norm_eps: 1e-12 in RoBERTa-wwm, 1e-5 in XLM-R.
-      dropout: rate, in training, on embeddings, attention probabilities and both branches of a layer.
-      attention_dropout: rate on attention probabilities; None for `dropout`.
+      layer_norm_eps: epsilon of LayerNorm: 1e-12 in RoBERTa-wwm, 1e-5 in XLM-R.
+      dropout: dropout rate on embeddings, attention probabilities and both branches of a layer.
+      attention_dropout: dropout rate on attention probabilities; None for `dropout`.
       position_offset: "none" counts from 0 (BERT, and RoBERTa-wwm despite its name). "after_padding" gives the first
         token pad_id + 1 and padding pad_id (XLM-R).
     """
@@ -83,22 +82,13 @@ class BertConfig(TextTower):
         return self.max_positions - (self.pad_id + 1 if self.position_offset == "after_padding" else 0)
 
     @property
-    def depth(self) -> int:
-        """See `Tower`."""
-        return self.layers
-
-    @property
     def layer_numbers(self) -> LayerNumbers:
         """See `Tower`."""
         return ((r"[^/]*embedding.*", 0), (r".*", self.layers + 1))
 
-    def sharding(self, tensor: int) -> Placements:
-        """See `Tower`."""
-        return with_whole_heads((*LAYERS, *EMBEDDINGS, *ENDS), self.heads, tensor)
-
     @property
     def tokenizer(self) -> TokenizerKind:
-        """See `TextTower`: XLM-R's positions come with XLM-R's tokenizer."""
+        """Kind of tokenizer; XLM-R's positions imply XLM-R's tokenizer."""
         return "xlmr" if self.position_offset == "after_padding" else "wordpiece"
 
     def build(
@@ -108,7 +98,7 @@ class BertConfig(TextTower):
         return Bert(self, embed_dim, head_width, compute, frozen_layers=frozen_layers)
 
     def reduced(self, vocab_size: int, context_length: int) -> "BertConfig":
-        """See `TextTower`; the positions stay as they are."""
+        """Returns a small tower that keeps its positions."""
         del context_length
         width = REDUCED_WIDTH
         return replace(self, vocab_size=vocab_size, width=width, layers=2, heads=2, intermediate=2 * width)
@@ -119,14 +109,13 @@ class BertConfig(TextTower):
 
 
 class Bert(nn.Module):
-    """Encoder with the papers' head and projection of its first token.
+    """Encoder with a projection of its first token.
 
     Chinese-CLIP projects [CLS] directly. AltCLIP has a "head" before the projection: another norm and a linear map.
 
     Attributes:
-      embed_dim: width of the projection; None for none.
-      head_width: width of AltCLIP's head; None for none.
-      compute: precision and implementation.
+      embed_dim: width of the projection; None for no projection.
+      head_width: width of AltCLIP's head; None for no head.
       pooling: "cls" takes the first token's state. "mean" averages the tokens that are not padding, as sentence
         encoders do (Reimers & Gurevych 2019, section 3).
       frozen_layers: number of first layers whose parameters are in "first_layers/", so that a stage can freeze them.
@@ -164,7 +153,7 @@ class Bert(nn.Module):
             dropout.
 
         Raises:
-          JclipError: there are more tokens than positions.
+          JclipError: a text has more tokens than the tower has positions.
         """
         return run_stacks((self.first_layers, self.layers), self.frozen_layers, *self._embedded(ids_bl, rows_b))
 
@@ -172,7 +161,7 @@ class Bert(nn.Module):
         """Returns the states before the first layer, (b, l, d), the lengths, and the layers' seeds of dropout."""
         check_text_length(ids_bl, self.config.longest)
         mask_bl = ids_bl != self.config.pad_id
-        # An id outside the vocabulary gives NaN, not the nearest row, so that a wrong tokenizer is noticed at once.
+        # An id outside the vocabulary gives NaN, not the nearest row, so that a wrong tokenizer is noticed.
         # Embeddings are summed in float32 even if they are stored in bfloat16.
         position_bld = jnp.take(self.position_embedding, self._positions(mask_bl), axis=0).astype(jnp.float32)
         x_bld = jnp.take(self.word_embedding, ids_bl, axis=0).astype(jnp.float32)
@@ -183,11 +172,7 @@ class Bert(nn.Module):
         return x_bld, lengths_b, layer_seeds_lb2
 
     def state(self, ids_bl: jax.Array, rows_b: jax.Array | None = None) -> jax.Array:
-        """Returns the states of texts before the projection, (b, w), the target of teacher learning.
-
-        Args:
-          ids_bl, rows_b: as in `states`.
-        """
+        """Returns the states of texts before the projection, (b, w), which teacher learning compares."""
         if self.pooling == "mean":
             pooled_bd = mean_of_tokens(self.states(ids_bl, rows_b), ids_bl != self.config.pad_id)
         else:
@@ -196,12 +181,12 @@ class Bert(nn.Module):
         return pooled_bd if self.head_width is None else by_example(self.head(self.head_norm(pooled_bd)))
 
     def __call__(self, ids_bl: jax.Array, rows_b: jax.Array | None = None) -> jax.Array:
-        """Returns the embeddings of texts, (b, e), not L2-normalised; their states if there is no projection."""
+        """Returns the embeddings of texts, (b, e), not L2-normalised; without a projection, their states."""
         state_bw = self.state(ids_bl, rows_b)
         return state_bw if self.embed_dim is None else self.projection(state_bw)
 
     def _seeds(self, rows_b: jax.Array | None) -> tuple[jax.Array, jax.Array] | tuple[None, None]:
-        """Returns the seeds of dropout on the embedding, (b, 2), and in the layers, (l, b, 2)."""
+        """Returns seeds of the dropout on the embedding, (b, 2), and in the layers, (l, b, 2)."""
         if rows_b is None or not (self.config.dropout or self.config.attention_dropout):
             return None, None
         seeds_pb2 = row_seeds(self.make_rng("dropout"), rows_b, 1 + self.config.layers)
@@ -214,7 +199,7 @@ class Bert(nn.Module):
 
 
 class PostNormLayer(nn.Module):
-    """Layer of BERT: each half adds its result to its input and normalises the sum.
+    """Layer of BERT: attention and MLP each add their result to their input and normalise the sum.
 
     Dropout has three sites: the attention probabilities (0) and the two branches (1 and 2).
     """
@@ -230,7 +215,7 @@ class PostNormLayer(nn.Module):
         seeds_b2: jax.Array | None,
         wanted_bqd: jax.Array | None = None,
     ) -> tuple[jax.Array, None]:
-        """Returns the states after this layer, and None, as `nn.scan` wants it; arguments as in `PreNormLayer`."""
+        """Returns the states after this layer, and None for `nn.scan`; arguments as in `PreNormLayer`."""
         config, dtype = self.config, self.compute.dtype
 
         def add_and_norm(name: str, x_bld: jax.Array, branch_bld: jax.Array, site: int) -> jax.Array:
@@ -254,10 +239,6 @@ def mean_of_tokens(states_bld: jax.Array, mask_bl: jax.Array) -> jax.Array:
 
 
 def check_text_length(ids_bl: jax.Array, longest: int) -> None:
-    """Checks that every token has a position; indexing an array would silently clamp.
-
-    Raises:
-      JclipError: the texts are too long.
-    """
+    """Checks that every token has a position; raises JclipError if not. Indexing would silently clamp."""
     if ids_bl.shape[1] > longest:
         raise JclipError(f"texts are {ids_bl.shape[1]} tokens long, but this tower reads at most {longest}")

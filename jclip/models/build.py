@@ -1,4 +1,4 @@
-"""Models of configurations, their shapes, and freshly initialised variables."""
+"""Builds models from configurations; computes their shapes and initial variables."""
 
 from functools import lru_cache
 from typing import Any
@@ -14,18 +14,18 @@ ModelConfig = DualEncoderConfig | TextEncoderConfig
 
 
 def build_model(config: ModelConfig, compute: Compute = DEFAULT) -> DualEncoder | TextEncoder:
-    """Returns the module of a configuration."""
+    """Returns the module for a configuration."""
     return DualEncoder(config, compute) if isinstance(config, DualEncoderConfig) else TextEncoder(config, compute)
 
 
 def init_variables(config: ModelConfig, key: jax.Array) -> dict[str, Any]:
-    """Returns freshly initialised variables: {"params": …} and, with batch norm, {"batch_stats": …}."""
+    """Returns initial variables: {"params": …} and, with batch norm, {"batch_stats": …}."""
     # Compiled as one program; operation by operation it takes seconds.
     return dict(jax.jit(build_model(config).init)(key, *_inputs(config)))
 
 
 def shapes(config: ModelConfig) -> dict[str, Any]:
-    """Returns the variables' shapes and dtypes, computing none."""
+    """Returns the shapes and dtypes of the variables, without computing them."""
     return jax.tree.map(lambda leaf: leaf, _shapes(config))  # a copy of the dicts, which callers may change
 
 

@@ -14,8 +14,7 @@ import jax.numpy as jnp
 from jclip.config import kind_of
 from jclip.models.bert import check_text_length
 from jclip.models.compute import Compute
-from jclip.models.placements import EMBEDDINGS, ENDS, LAYERS, Placements, with_whole_heads
-from jclip.models.towers import REDUCED_WIDTH, LayerNumbers, TextTower, TokenizerKind, transformer_bytes
+from jclip.models.towers import REDUCED_WIDTH, LayerNumbers, StackedTower, TextTower, TokenizerKind, transformer_bytes
 from jclip.models.transformer import (
     Activation,
     LayerNorm,
@@ -32,14 +31,13 @@ _MLP_RATIO = 4
 
 @kind_of(TextTower)
 @dataclass(frozen=True)
-class ClipTextConfig(TextTower):
+class ClipTextConfig(StackedTower, TextTower):
     """Causal text transformer.
 
     Attributes:
       vocab_size: rows of the token embedding; the last is end-of-text.
-      context_length: rows of the position embedding: the longest text, tokens.
+      context_length: rows of the position embedding: maximum number of tokens.
       width: width of the states.
-      layers: number of layers.
       heads: number of attention heads; divides the width.
       activation: "quick_gelu" (OpenAI's) or "gelu", exact (most of LAION's).
     """
@@ -63,18 +61,9 @@ class ClipTextConfig(TextTower):
         return self.context_length
 
     @property
-    def depth(self) -> int:
-        """See `Tower`."""
-        return self.layers
-
-    @property
     def layer_numbers(self) -> LayerNumbers:
-        """See `Tower`; the last norm learns like the last layer."""
+        """Numbers of the layers; the last norm learns like the last layer."""
         return ((r"[^/]*embedding", 0), (r"final_norm/.*", self.layers), (r".*", self.layers + 1))
-
-    def sharding(self, tensor: int) -> Placements:
-        """See `Tower`."""
-        return with_whole_heads((*LAYERS, *EMBEDDINGS, *ENDS), self.heads, tensor)
 
     @property
     def tokenizer(self) -> TokenizerKind:
@@ -84,7 +73,7 @@ class ClipTextConfig(TextTower):
     def build(
         self, embed_dim: int, compute: Compute, *, head_width: int | None = None, frozen_layers: int = 0
     ) -> "ClipText":
-        """See `TextTower`; there is no head."""
+        """Returns the module; `head_width` is not used."""
         del head_width
         return ClipText(self, embed_dim, compute, frozen_layers)
 
@@ -99,13 +88,10 @@ class ClipTextConfig(TextTower):
 
 
 class ClipText(nn.Module):
-    """Tokens and positions, causal pre-norm layers, a norm, and the projection of end-of-text.
-
-    There is no dropout.
+    """Token and position embeddings, causal pre-norm layers, a norm, and the projection of end-of-text.
 
     Attributes:
       embed_dim: width of the projection.
-      compute: precision and implementation.
       frozen_layers: number of first layers whose parameters are in "first_layers/", so that a stage can freeze them.
     """
 
@@ -137,13 +123,13 @@ class ClipText(nn.Module):
         """Returns the states of all tokens after the final norm, (b, l, d).
 
         Raises:
-          JclipError: there are more tokens than positions.
+          JclipError: a text has more tokens than the tower has positions.
         """
         stacks = (self.first_layers, self.layers)
         return self.final_norm(run_stacks(stacks, self.frozen_layers, self._embedded(ids_bl)))
 
     def state(self, ids_bl: jax.Array, rows_b: jax.Array | None = None) -> jax.Array:
-        """Returns the states of end-of-text before the projection, (b, d). `rows_b` is unused: there is no dropout."""
+        """Returns the states of end-of-text before the projection, (b, d); without dropout, `rows_b` is not used."""
         del rows_b
         # CLIP's own code takes the largest id too: some published configurations name a wrong end-of-text id.
         end_b = ids_bl.argmax(axis=1)

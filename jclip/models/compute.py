@@ -1,4 +1,4 @@
-"""How a model computes: precision, rematerialisation and the implementation of attention."""
+"""Precision, rematerialisation and the implementation of attention."""
 
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
@@ -11,25 +11,23 @@ from flax.typing import Dtype
 from jclip.errors import JclipError
 
 Remat = Literal["none", "dots", "layers"]
-"""What the backward pass recomputes, from much memory to little.
+"""Results that the backward pass recomputes, from most memory to least.
 
 "none" stores every intermediate result. "dots" stores the outputs of products with parameters and recomputes the rest,
 which is cheap: norms, activations, attention. "layers" stores the inputs of layers and recomputes everything else: a
 third more arithmetic."""
 
 Implementation = Literal["auto", "xla", "cudnn"]
-"""Implementation of attention: "xla" runs anywhere, "cudnn" is NVIDIA's fused kernel, and "auto" takes cuDNN where it
-can and XLA elsewhere."""
+"""Implementation of attention: "xla" runs anywhere, "cudnn" is NVIDIA's fused kernel, and "auto" is cuDNN if it can
+compute this and XLA if not."""
 
 
 @dataclass(frozen=True)
 class Compute:
-    """How a model computes. Parameters do not depend on it.
+    """Computation of a model. Parameters do not depend on it.
 
     Attributes:
       dtype: dtype of the activations; parameters, norms and softmax are float32.
-      remat: what the backward pass recomputes.
-      attention: implementation of attention.
     """
 
     dtype: Dtype = jnp.float32
@@ -41,12 +39,7 @@ DEFAULT = Compute()
 
 
 def rematerialised(layer: type[nn.Module], remat: Remat, **options: Any) -> type[nn.Module]:
-    """Returns the class of a layer whose backward pass recomputes what `remat` says.
-
-    Args:
-      layer: any module.
-      remat: see `Remat`.
-      options: passed to `flax.linen.remat`.
+    """Returns the class of a layer with rematerialisation; `options` are those of `flax.linen.remat`.
 
     Raises:
       JclipError: `remat` is unknown.
@@ -59,7 +52,7 @@ def rematerialised(layer: type[nn.Module], remat: Remat, **options: Any) -> type
 
 
 def _made_by_a_product(primitive: Any, *inputs: Any, **params: Any) -> bool:
-    """Policy of `jax.checkpoint`: returns whether to store the output of an operation."""
+    """Returns whether to store the output of an operation: a policy of `jax.checkpoint`."""
     if primitive.name == "conv_general_dilated":
         return True
     # A product with a batch dimension is attention's, whose size grows with the square of the length.

@@ -11,7 +11,7 @@ import flax.linen as nn
 import jax
 
 from jclip.errors import JclipError
-from jclip.models import bert, clip_text, resnet, vit  # noqa: F401  # imported so that files can name their towers
+from jclip.models import bert, clip_text, resnet, vit  # noqa: F401  # registers their towers
 from jclip.models.compute import Compute
 from jclip.models.spread import by_example
 from jclip.models.towers import REDUCED_WIDTH, ImageTower, TextTower, Tower
@@ -26,7 +26,7 @@ class DualEncoderConfig:
       image: a ViT, a ResNet, or another registered `ImageTower`.
       text: a BERT (Chinese-CLIP, AltCLIP), CLIP's own, or another registered `TextTower`.
       embed_dim: width of the joint space.
-      head_width: width of AltCLIP's head on a BERT, equal to the width of the teacher's state; None for no head.
+      head_width: width of AltCLIP's head, equal to the width of the teacher's state; None for no head.
       logit_scale_init: initial logarithm of the inverse temperature (Radford et al. 2021, section 2.5).
       logit_bias_init: initial bias of the sigmoid loss (Zhai et al. 2023, section 3.2: -10, with a temperature of 10);
         None for a model without the parameter "logit_bias".
@@ -42,7 +42,7 @@ class DualEncoderConfig:
     def __post_init__(self) -> None:
         check_ranges(self)
         if self.head_width is not None and not self.text.takes_head:
-            raise JclipError(f"head_width is for a BERT: a {type(self.text).__name__} has no head, leave it out")
+            raise JclipError(f"head_width: a {type(self.text).__name__} has no head: omit it, or choose a BERT")
 
     @property
     def towers(self) -> dict[str, Tower]:
@@ -51,7 +51,7 @@ class DualEncoderConfig:
 
     @property
     def has_statistics(self) -> bool:
-        """Whether the model has batch statistics."""
+        """True if the model has batch statistics."""
         return self.image.has_statistics
 
     def reduced(self, image_size: int, vocab_size: int, context_length: int) -> "DualEncoderConfig":
@@ -68,17 +68,13 @@ class DualEncoderConfig:
 class DualEncoder(nn.Module):
     """Model of a `DualEncoderConfig`.
 
-    Parameters are under "image/", "text/" and "logit_scale", and "logit_bias" if the configuration has one. Both
-    projections are matrices without a bias, but a ResNet's attention pooling has its own. A method for texts needs only
-    the parameters under "text/", one for images those under "image/".
+    Parameters are "image/", "text/", "logit_scale", and "logit_bias" if the configuration has one. `encode_image` needs
+    only those under "image/"; `encode_text` and `text_state` need only those under "text/".
 
     Attributes:
-      config: the towers.
-      compute: precision and implementation.
-      frozen_layers: number of first layers of the (image, text) tower whose parameters form a stack of their own under
-        "first_layers/"; "layers/" holds the others. The results are the same. A stage that freezes the first stack has
-        no backward pass through it.
-      patch_dropout: share of an image's patches that training leaves out (Li et al. 2022, FLIP).
+      frozen_layers: number of first layers of the (image, text) tower whose parameters are in "first_layers/" instead
+        of "layers/". The results are the same. A stage that freezes the first stack has no backward pass through it.
+      patch_dropout: share of an image's patches that training drops (Li et al. 2022, FLIP).
     """
 
     config: DualEncoderConfig
@@ -95,9 +91,11 @@ class DualEncoder(nn.Module):
         config = self.config
         for (name, tower), frozen in zip(config.towers.items(), self.frozen_layers, strict=True):
             if frozen and not tower.depth:
-                raise JclipError(f"frozen_layers: a {_kind(tower)} has no stack of layers ({name} tower): set it to 0")
+                raise JclipError(
+                    f"frozen_layers: a {type(tower).__name__} has no stack of layers ({name} tower): set it to 0"
+                )
         if self.patch_dropout and not config.image.patches:
-            raise JclipError(f"patch_dropout: a {_kind(config.image)} does not support it: set it to 0")
+            raise JclipError(f"patch_dropout: a {type(config.image).__name__} does not support it: set it to 0")
         image_frozen, text_frozen = self.frozen_layers
         self.image = config.image.build(
             config.embed_dim, self.compute, frozen_layers=image_frozen, patch_dropout=self.patch_dropout
@@ -112,8 +110,8 @@ class DualEncoder(nn.Module):
         """Returns the embeddings of images, (b, e), not L2-normalised.
 
         Args:
-          images_bhwc: float, normalised as the model's preprocessing says.
-          train: whether a ResNet normalises with the batch's statistics and updates "batch_stats", which must then be
+          images_bhwc: float, normalised by the model's preprocessing.
+          train: if true, a ResNet normalises with the batch's statistics and updates "batch_stats", which must be
             mutable.
           rows_b: distinct integers of the examples, (b,). Patch dropout depends only on them and on the "dropout" key.
             None for no dropout.
@@ -121,12 +119,12 @@ class DualEncoder(nn.Module):
         return by_example(self.image(images_bhwc, train, rows_b))
 
     def text_state(self, ids_bl: jax.Array, *, rows_b: jax.Array | None = None) -> jax.Array:
-        """Returns the input of the text projection, (b, s): target and output of teacher learning.
+        """Returns the input of the text projection, (b, s), which teacher learning compares.
 
         CLIP: end-of-text after the final norm. AltCLIP: the head's output at the first token. Chinese-CLIP: [CLS].
 
         Args:
-          ids_bl: token ids; padding is recognised by its id and follows the text.
+          ids_bl: token ids; padding follows the text.
           rows_b: distinct integers of the examples, (b,). Dropout depends only on them and on the "dropout" key. None
             for no dropout.
         """
@@ -141,13 +139,9 @@ class DualEncoder(nn.Module):
         self, images_bhwc: jax.Array, ids_bl: jax.Array, *, train: bool = False, rows_b: jax.Array | None = None
     ) -> tuple[jax.Array, jax.Array, jax.Array]:
         """Returns image embeddings (b, e), text embeddings (b, e), and the logarithm logit_scale, float32 ()."""
-        # Declared here rather than in setup, so that a teacher needs only its text tower's parameters.
+        # Declared here, not in setup, so that a teacher needs only its text tower's parameters.
         logit_scale = self.param("logit_scale", nn.initializers.constant(self.config.logit_scale_init), ())
-        if self.config.logit_bias_init is not None:  # declared here, read by the loss only
+        if self.config.logit_bias_init is not None:  # only the loss reads it
             self.param("logit_bias", nn.initializers.constant(self.config.logit_bias_init), ())
         image_be = self.encode_image(images_bhwc, train=train, rows_b=rows_b)
         return image_be, self.encode_text(ids_bl, rows_b=rows_b), logit_scale
-
-
-def _kind(tower: Tower) -> str:
-    return type(tower).__name__

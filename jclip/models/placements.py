@@ -1,21 +1,20 @@
-"""Tables of how the parameters of a tower are split over a mesh.
+"""Tables of placements: the sharding of a tower's parameters.
 
-Layers follow Megatron's tensor parallelism (Shoeybi et al. 2019, section 3). The matrices at the entrance (query, key
-and value, fc1) are split over "tensor" along their outputs, so that a device has whole heads and hidden units. Those at
-the exit (output, fc2) are split along their inputs, so that partial results are only summed: once after the attention
-and once after the perceptron. "fsdp" splits the other dimension, and is gathered for each layer. Layers are stacked,
-(layers, in, out). The first axis is never split, because a scan takes one layer after another.
+Layers follow Megatron's tensor parallelism (Shoeybi et al. 2019, section 3). The first matrices (query, key, value,
+fc1) are split over "tensor" along their outputs, so that a device has whole heads and hidden units. The last matrices
+(output, fc2) are split along their inputs, so that devices only sum partial results: once after the attention and once
+after the MLP. "fsdp" splits the other dimension, which is gathered for each layer. Layers are stacked, (layers, in,
+out). The first axis is never split, because a scan takes one layer after another.
 """
 
 from jclip.axes import TENSOR
 
 Placement = str
-"""Placement of a parameter, as a command line can give it: "copy" keeps it whole on every device. "fsdp" splits it over
-that mesh axis along the largest dimension that the axis divides; "fsdp+tensor" over two axes. "-,fsdp,tensor" names the
-axes of each dimension, with "-" for a dimension that stays whole.
+"""Placement of a parameter. "copy" replicates it. "fsdp" splits it over that mesh axis along the largest dimension that
+the axis divides; "fsdp+tensor" over two axes. "-,fsdp,tensor" names the axes of each dimension, with "-" for none.
 
-A dimension that an axis does not divide is no error: the parameter is copied over that axis, and
-`jclip.parallel.replication` reports the cost."""
+If an axis does not divide a dimension, the parameter is replicated over that axis, and `jclip.parallel.replication`
+reports the cost."""
 
 Placements = tuple[tuple[str, Placement], ...]
 """Ordered (path regex, placement); the paths are those inside a tower."""
@@ -31,17 +30,17 @@ LAYERS: Placements = (
     (r"layers/.*", "fsdp"),  # norms, and the biases that are added to a sum
 )
 EMBEDDINGS: Placements = ((r"[^/]*embedding", "tensor+fsdp"),)
-"""XLM-R's 250002 rows are divisible by nothing useful, so its embedding is split along the width."""
+"""XLM-R's embedding is split along the width, because no useful number divides its 250002 rows."""
 ENDS: Placements = ((r"projection/kernel", "fsdp,tensor"), (r".*", "fsdp"))
 
 
 def with_whole_heads(table: Placements, heads: int, tensor: int) -> Placements:
-    """Returns a table that splits no head: attention is not split over "tensor" unless it divides `heads`."""
+    """Returns the table, without "tensor" for the attention if that would split a head."""
+
+    def without_tensor(placement: Placement) -> Placement:
+        dimensions = [[axis for axis in part.split("+") if axis != TENSOR] for part in placement.split(",")]
+        return ",".join("+".join(axes) or "-" for axes in dimensions)
+
     if heads % tensor == 0:
         return table
-    return tuple((path, _without_tensor(placement) if "attention/" in path else placement) for path, placement in table)
-
-
-def _without_tensor(placement: Placement) -> Placement:
-    dimensions = [[axis for axis in part.split("+") if axis != TENSOR] for part in placement.split(",")]
-    return ",".join("+".join(axes) or "-" for axes in dimensions)
+    return tuple((path, without_tensor(placement) if "attention/" in path else placement) for path, placement in table)

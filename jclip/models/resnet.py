@@ -1,8 +1,9 @@
 """CLIP's modified ResNet (Radford et al. 2021, section 2.4): Chinese-CLIP's RN50.
 
 It differs from other ResNets in three ways: three convolutions in the stem, average pooling instead of strides, and
-attention instead of the last pooling. Axes: b batch, h height, w width, c channels, l positions (their mean first), e
-embedding.
+attention instead of the last pooling.
+
+Axes: b batch, h height, w width, c channels, l positions (their mean first), e embedding.
 """
 
 from dataclasses import dataclass, replace
@@ -63,7 +64,7 @@ class ResNetConfig(ImageTower):
 
     @property
     def layer_numbers(self) -> LayerNumbers:
-        """See `Tower`; a block is a layer."""
+        """Numbers of the layers; a block is a layer."""
         blocks = ((rf"{name}/.*", number) for number, name in enumerate(self.blocks, 1))
         return ((r"stem/.*", 0), *blocks, (r".*", len(self.blocks) + 1))
 
@@ -74,7 +75,7 @@ class ResNetConfig(ImageTower):
     def build(
         self, embed_dim: int, compute: Compute, *, frozen_layers: int = 0, patch_dropout: float = 0.0
     ) -> "ResNet":
-        """See `ImageTower`; there is neither a stack of layers nor patch dropout."""
+        """Returns the module; a ResNet supports neither `frozen_layers` nor `patch_dropout`."""
         del frozen_layers, patch_dropout
         return ResNet(self, embed_dim, compute)
 
@@ -85,7 +86,7 @@ class ResNetConfig(ImageTower):
     # CLIP's RN50 at 224 pixels: about 12 GFLOP and 70 MB of 16-bit activations for an image, 38 million parameters.
     @property
     def tokens(self) -> int:
-        """See `ImageTower`: the number with as much arithmetic."""
+        """Number of a transformer's tokens with the same arithmetic."""
         return round(158 * (self.image_size / 224) ** 2)
 
     @property
@@ -111,12 +112,7 @@ def _name(stage: int, block: int) -> str:
 
 
 class ResNet(nn.Module):
-    """Image tower whose running statistics are the collection "batch_stats".
-
-    Attributes:
-      embed_dim: width of the embeddings.
-      compute: precision and implementation.
-    """
+    """Image tower whose running statistics are the collection "batch_stats"."""
 
     config: ResNetConfig
     embed_dim: int
@@ -128,9 +124,9 @@ class ResNet(nn.Module):
 
         Args:
           images_bhwc: normalised, of side `image_size`.
-          train: whether to normalise with the statistics of this batch, and to move the running ones towards them
-            ("batch_stats" must then be mutable).
-          rows_b: unused, because there is no dropout.
+          train: if true, normalises with the statistics of this batch, and moves the running ones towards them
+            ("batch_stats" must be mutable).
+          rows_b: not used, because a ResNet has no dropout.
 
         Raises:
           JclipError: the images have another size.
@@ -163,7 +159,7 @@ class Stem(nn.Module):
 
 
 class Bottleneck(nn.Module):
-    """Convolutions of 1x1, 3x3 and 1x1 beside a shortcut. Pooling, not a stride, halves both paths."""
+    """Convolutions of 1x1, 3x3 and 1x1 with a shortcut. Pooling, not a stride, halves both paths."""
 
     channels: int
     stride: int
@@ -181,7 +177,7 @@ class Bottleneck(nn.Module):
         branch = nn.relu(norm("norm_2", _conv(self.channels, 3, 1, self.dtype, "conv_2")(branch)))
         branch = _pool(branch, self.stride)
         branch = by_example(_conv(out_channels, 1, 1, self.dtype, "conv_3")(branch))
-        # A new block is its shortcut: like the reference, its last norm's scale is initialised to zero.
+        # As in the reference, the last norm's scale starts at zero, so that a new block is its shortcut.
         branch = norm("norm_3", branch, nn.initializers.zeros)
         if self.stride > 1 or x_bhwc.shape[-1] != out_channels:
             x_bhwc = _conv(out_channels, 1, 1, self.dtype, "shortcut_conv")(_pool(x_bhwc, self.stride))
@@ -192,8 +188,8 @@ class Bottleneck(nn.Module):
 class BatchNorm(nn.Module):
     """Batch normalisation as in PyTorch, with float32 statistics over every axis except the last.
 
-    A batch is normalised with its biased variance (over n), but the running variance follows the unbiased one (over
-    n - 1), unlike Flax's own module. On a mesh the batch is the global one.
+    A batch is normalised with its biased variance (over n). Unlike in Flax's own module, the running variance follows
+    the unbiased one (over n - 1). On a mesh the batch is the global one.
     """
 
     scale_init: Initializer = nn.initializers.ones
@@ -220,7 +216,7 @@ class BatchNorm(nn.Module):
 
 
 class AttentionPool(nn.Module):
-    """Attention with one query, the mean of all positions, to the mean and every position."""
+    """Attention from one query, the mean of all positions, to the mean and every position."""
 
     heads: int
     features: int
@@ -235,7 +231,7 @@ class AttentionPool(nn.Module):
         x_blc = jnp.concatenate([x_blc.mean(axis=1, keepdims=True), x_blc], axis=1)
         position_lc = self.param("position_embedding", init, (height * width + 1, channels))
         x_blc = x_blc + position_lc.astype(self.compute.dtype)
-        compute = replace(self.compute, attention="xla")  # with one query there is nothing to fuse
+        compute = replace(self.compute, attention="xla")  # cuDNN's kernel cannot have one query
         pool = Attention(self.heads, init, init, self.features, compute=compute, name="attention")
         return pool(x_blc[:, :1], x_blc)[:, 0]
 

@@ -1,4 +1,4 @@
-"""Sharding of activations: each example on the devices that hold its row of the batch."""
+"""Sharding of activations by example."""
 
 import math
 
@@ -9,16 +9,16 @@ from jclip.axes import BATCH_AXES
 
 
 def by_example(x: jax.Array) -> jax.Array:
-    """Returns `x` (b, ...) with its first dimension split over the batch's axes and the others whole.
+    """Constrains `x` (b, ...) so that only its first dimension is split, over the batch's axes.
 
-    Called where a tensor-parallel pair of matrices begins and ends: the operators f and g of Megatron (Shoeybi et al.
+    Called before and after each tensor-parallel pair of matrices: the operators f and g of Megatron (Shoeybi et al.
     2019, section 3). Without these constraints XLA
 
-      - splits the states as the matrices are split over "fsdp", and sends states where it should gather weights;
-      - computes wrong numbers, in jax 0.10 on axes of 2 x 2 x 2, for a product that sums over "tensor" and whose result
-        is split over "tensor". Such a product never arises between these constraints.
+      - splits the states like the matrices, over "fsdp", and sends states instead of gathering weights;
+      - computes wrong numbers (jax 0.10, a mesh of 2 x 2 x 2) for a product that sums over "tensor" and whose result is
+        split over "tensor". The constraints prevent such products.
 
-    Without a mesh, or if the batch does not divide, `x` is returned unchanged.
+    Without a mesh, or if the batch does not divide, returns `x` unchanged.
     """
     mesh = jax.sharding.get_abstract_mesh()
     axes = tuple(

@@ -15,12 +15,7 @@ from jclip.models.compute import Compute
 
 @dataclass(frozen=True)
 class TextEncoderConfig:
-    """A BERT alone.
-
-    Attributes:
-      text: the encoder.
-      pooling: "cls" or "mean", see `Bert`.
-    """
+    """Configuration of a BERT without an image tower; `pooling` is as in `Bert`."""
 
     text: BertConfig
     pooling: Pooling = "cls"
@@ -31,11 +26,7 @@ class TextEncoderConfig:
 
 
 class TextEncoder(nn.Module):
-    """Model of a `TextEncoderConfig`. Its parameters are under "text/", as in a dual encoder.
-
-    Attributes:
-      compute: precision and implementation.
-    """
+    """Model of a `TextEncoderConfig`. Its parameters are under "text/", as in a dual encoder."""
 
     config: TextEncoderConfig
     compute: Compute = Compute()

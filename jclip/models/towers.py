@@ -1,4 +1,4 @@
-"""Interface of the towers' configurations: everything that the rest of jclip asks of a tower.
+"""Interfaces of the towers' configurations.
 
 A new tower is a frozen dataclass that inherits `ImageTower` or `TextTower` and is registered under its class's name:
 
@@ -8,8 +8,8 @@ A new tower is a frozen dataclass that inherits `ImageTower` or `TextTower` and 
         image_size: int
         ...
 
-Training, sharding, bundles and the command line then accept it; no file of jclip needs a change. A file names the class
-under "type" and never imports it: the program that reads the file must have imported the module of the class.
+Training, sharding, bundles and the command line then accept it. A file names the class under "type" and never imports
+it: the program that reads the file must have imported the class's module.
 """
 
 import abc
@@ -18,23 +18,22 @@ from typing import ClassVar, Literal, Self
 import flax.linen as nn
 
 from jclip.models.compute import Compute
-from jclip.models.placements import Placements
+from jclip.models.placements import EMBEDDINGS, ENDS, LAYERS, Placements, with_whole_heads
 
 LayerNumbers = tuple[tuple[str, int], ...]
-"""Ordered (path regex, layer number), over the paths inside a tower that are not in its stack of layers.
+"""Ordered (path regex, layer number), for the paths inside a tower that are not in its stack of layers.
 
-0 comes before the first layer and n is the n-th layer. The largest number is that of heads and projections, which
-learn at the full rate under layer-wise decay."""
-
+0 is before the first layer, and n is the n-th layer. The largest number is that of heads and projections, which learn
+at the full rate under layer-wise decay."""
 
 TokenizerKind = Literal["wordpiece", "bert", "xlmr", "clip_bpe"]
 
 
 class Tower:
-    """Answers of both towers. The defaults here suit a tower without a stack of layers.
+    """Base class of all towers. The defaults suit a tower without a stack of layers.
 
     Attributes:
-      conversion: name under which `jclip.conversion` knows the tower's parameters; empty if it does not.
+      conversion: name of the tower's parameters in `jclip.conversion`; empty for a tower that cannot be converted.
     """
 
     conversion: ClassVar[str] = ""
@@ -46,11 +45,11 @@ class Tower:
 
     @property
     def layer_numbers(self) -> LayerNumbers:
-        """Layers of the parameters outside the stack; empty if the tower does not support layer-wise decay."""
+        """Layer numbers of the parameters outside the stack; empty if the tower has no layer-wise decay."""
         return ()
 
     def sharding(self, tensor: int) -> Placements:
-        """Returns how parameters are split on a mesh whose "tensor" axis has `tensor` devices."""
+        """Returns the placements of the parameters on a mesh whose "tensor" axis has `tensor` devices."""
         del tensor
         return ((r".*", "fsdp"),)
 
@@ -60,7 +59,7 @@ class ImageTower(Tower, abc.ABC):
 
     Attributes:
       image_size: side of the square images, pixels.
-      has_statistics: whether batch norm keeps running statistics ("batch_stats") and needs the whole batch at once.
+      has_statistics: True if batch norm has running statistics ("batch_stats") and needs the whole batch at once.
     """
 
     image_size: int
@@ -75,9 +74,9 @@ class ImageTower(Tower, abc.ABC):
         Args:
           embed_dim: width of the joint space.
           compute: precision and implementation.
-          frozen_layers: the first layers, as many as this, have their parameters in "first_layers/" and the others in
-            "layers/", so that a stage can freeze them. 0 unless the tower has a `depth`.
-          patch_dropout: share of the patches that training leaves out. 0 unless the tower has `patches`.
+          frozen_layers: number of first layers whose parameters are in "first_layers/" instead of "layers/", so that a
+            stage can freeze them. 0 unless the tower has a `depth`.
+          patch_dropout: share of the patches that training drops. 0 unless the tower has `patches`.
         """
 
     @abc.abstractmethod
@@ -86,17 +85,17 @@ class ImageTower(Tower, abc.ABC):
 
     @property
     def patches(self) -> int:
-        """Number of patches among which patch dropout chooses; 0 if the tower does not support it."""
+        """Number of patches of an image, for patch dropout; 0 if the tower does not support it."""
         return 0
 
     @property
     def tokens(self) -> int:
-        """Number of tokens of an image: each costs a product with every parameter. Used for estimates only."""
+        """Number of tokens of an image, each multiplied with every parameter. For estimates only."""
         return 1
 
     @property
     def activation_bytes(self) -> int:
-        """Bytes that one image leaves for the backward pass in 16 bits. Used for estimates only."""
+        """Bytes of an image's activations for the backward pass, in 16 bits. For estimates only."""
         return 4 * 2 * 3 * self.image_size**2
 
 
@@ -106,8 +105,8 @@ class TextTower(Tower, abc.ABC):
     Attributes:
       vocab_size: rows of the token embedding.
       width: width of a text's state before heads and projections.
-      pad_id: id of the padding; None if any id will do.
-      takes_head: whether the tower can have AltCLIP's head.
+      pad_id: id of the padding; None for any id.
+      takes_head: True if the tower can have AltCLIP's head.
     """
 
     vocab_size: int
@@ -118,7 +117,7 @@ class TextTower(Tower, abc.ABC):
     @property
     @abc.abstractmethod
     def longest(self) -> int:
-        """Number of tokens of the longest text."""
+        """Maximum number of tokens of a text."""
 
     @abc.abstractmethod
     def build(
@@ -126,13 +125,9 @@ class TextTower(Tower, abc.ABC):
     ) -> nn.Module:
         """Returns the module: (ids_bl, rows_b) to embeddings (b, embed_dim), not L2-normalised.
 
-        Its method `state(ids_bl, rows_b)` returns what the projection is applied to, the target of teacher learning.
-
-        Args:
-          embed_dim: width of the joint space.
-          compute: precision and implementation.
-          head_width: width of the states after a head, under "head/"; None unless the tower `takes_head`.
-          frozen_layers: as in `ImageTower.build`.
+        Its method `state(ids_bl, rows_b)` returns the input of the projection, which teacher learning compares.
+        `head_width` is the width of the states after a head, whose parameters are under "head/"; None unless the tower
+        `takes_head`. The other arguments are as in `ImageTower.build`.
         """
 
     @abc.abstractmethod
@@ -141,12 +136,29 @@ class TextTower(Tower, abc.ABC):
 
     @property
     def tokenizer(self) -> TokenizerKind:
-        """Kind of tokenizer that `--reduced` makes for the tower, see `jclip.tokenizers`."""
+        """Kind of tokenizer that `--reduced` makes for the tower."""
         return "wordpiece"
 
     def activation_bytes(self, tokens: int) -> int:
-        """Returns the bytes that a text of `tokens` leaves for the backward pass in 16 bits. For estimates only."""
+        """Returns the bytes of a text's activations for the backward pass, in 16 bits. For estimates only."""
         return 4 * 2 * tokens * self.width
+
+
+class StackedTower(Tower):
+    """Base class of towers whose transformer layers are one stack, "layers/"."""
+
+    width: int
+    layers: int
+    heads: int
+
+    @property
+    def depth(self) -> int:
+        """See `Tower`."""
+        return self.layers
+
+    def sharding(self, tensor: int) -> Placements:
+        """See `Tower`."""
+        return with_whole_heads((*LAYERS, *EMBEDDINGS, *ENDS), self.heads, tensor)
 
 
 REDUCED_WIDTH = 64
@@ -154,7 +166,7 @@ REDUCED_WIDTH = 64
 
 
 def transformer_bytes(tokens: int, width: int, heads: int, layers: int) -> int:
-    """Returns the bytes that a transformer keeps of one example for its backward pass, computing in 16 bits.
+    """Returns the bytes of one example's activations in a transformer, for the backward pass, in 16 bits.
 
     Korthikanti et al. 2022, equation 2: tokens x width x (34 + 5 x heads x tokens / width) in each layer.
 

@@ -1,6 +1,8 @@
-"""Parts of the transformer towers: LayerNorm, the perceptron, CLIP's pre-norm layer, and stacks of layers.
+"""Parts of the transformer towers: LayerNorm, MLP, CLIP's pre-norm layer, and stacks of layers.
 
-BERT's post-norm layer is in bert.py. Axes: b batch, l tokens, d width.
+BERT's post-norm layer is in bert.py.
+
+Axes: b batch, l tokens, d width.
 """
 
 from collections.abc import Callable
@@ -48,8 +50,8 @@ def check_heads(width: int, heads: int, activation: Activation = "gelu") -> None
 class LayerNorm(nn.Module):
     """Layer normalisation over the last axis, computed in float32 for any `dtype` of the result.
 
-    BERT's epsilon of 1e-12 is lost beside a variance in bfloat16. The variance is the mean squared deviation, in two
-    passes, because E[x²] - E[x]² loses all its digits where the mean is large.
+    In bfloat16 BERT's epsilon of 1e-12 would be lost. The variance is the mean squared deviation, in two passes,
+    because E[x²] - E[x]² loses all its digits if the mean is large.
     """
 
     epsilon: float = CLIP_EPS
@@ -67,7 +69,7 @@ class LayerNorm(nn.Module):
 
 
 class Mlp(nn.Module):
-    """Perceptron with one hidden layer: fc1, an activation, fc2."""
+    """Multilayer perceptron with one hidden layer: fc1, an activation, fc2."""
 
     hidden: int
     activation: Activation
@@ -84,14 +86,14 @@ class Mlp(nn.Module):
 
 
 class PreNormLayer(nn.Module):
-    """Layer of CLIP's image and text transformers: each half normalises its input and adds its result to it.
+    """Layer of CLIP's transformers: attention and MLP each normalise their input and add their result to it.
 
     Initialised as in OpenAI's text transformer: the last matrices of the residual branches shrink with the number of
     branches (Radford et al. 2019, section 2.3), two for each layer.
 
     Attributes:
       depth: number of such layers in the tower.
-      causal: whether a token attends only to itself and those before it.
+      causal: if true, a token attends only to itself and those before it.
     """
 
     heads: int
@@ -109,23 +111,23 @@ class PreNormLayer(nn.Module):
         seeds_b2: None = None,
         wanted_bqd: jax.Array | None = None,
     ) -> tuple[jax.Array, None]:
-        """Returns the states after this layer, and None, as `nn.scan` wants it. There is no dropout to seed.
+        """Returns the states after this layer, and None for `nn.scan`. Without dropout, `seeds_b2` is not used.
 
         Args:
-          x_bld: states before it.
+          x_bld: states before the layer.
           lengths_b: as in `jclip.models.attention.attend`.
           seeds_b2: None.
-          wanted_bqd: those of `x_bld` whose next states are wanted. They attend to `lengths_b` tokens, even in a causal
-            tower. None for all.
+          wanted_bqd: those of `x_bld` whose next states are returned; None for all. They attend to `lengths_b` tokens,
+            even in a causal tower.
         """
         del seeds_b2
         causal, compute = self.causal and wanted_bqd is None, attention_of(wanted_bqd, self.compute)
         width, dtype = x_bld.shape[-1], self.compute.dtype
-        entrance_init = nn.initializers.normal(width**-0.5)
-        exit_init = nn.initializers.normal((2 * width * self.depth) ** -0.5)
+        first_init = nn.initializers.normal(width**-0.5)
+        last_init = nn.initializers.normal((2 * width * self.depth) ** -0.5)
         fc1_init = nn.initializers.normal((2 * width) ** -0.5)
-        attention = Attention(self.heads, entrance_init, exit_init, causal=causal, compute=compute, name="attention")
-        mlp = Mlp(self.hidden, self.activation, fc1_init, exit_init, dtype, name="mlp")
+        attention = Attention(self.heads, first_init, last_init, causal=causal, compute=compute, name="attention")
+        mlp = Mlp(self.hidden, self.activation, fc1_init, last_init, dtype, name="mlp")
 
         norm = LayerNorm(dtype=dtype, name="attention_norm")
         normed_bld = norm(x_bld)
@@ -145,20 +147,14 @@ def attention_of(wanted_bqd: jax.Array | None, compute: Compute) -> Compute:
 
 
 Stacks = tuple[nn.Module | None, nn.Module | None]
-"""Frozen first layers and the others, each a stack or None where there is no layer."""
+"""Stack of the frozen first layers and stack of the others; None for a stack without layers."""
 
 
 def two_stacks(layer: "partial[Any]", count: int, frozen: int, remat: Remat) -> Stacks:
-    """Returns the first `frozen` of a tower's `count` layers and the others, as two stacks.
+    """Returns the first `frozen` of a tower's `count` layers and the others as two stacks, see `stacked`.
 
-    A stage that freezes the first stack needs no backward pass through it. The gradient of a part of one stack would be
+    A stage that freezes the first stack has no backward pass through it. The gradient of a part of one stack would be
     computed through the whole stack.
-
-    Args:
-      layer: see `stacked`.
-      count: number of all layers.
-      frozen: number of layers of the first stack.
-      remat: see `stacked`.
 
     Raises:
       JclipError: `frozen` is below 0 or above `count`.
@@ -179,10 +175,10 @@ def run_stacks(
     """Returns the states after both of `two_stacks`, (b, l, d).
 
     Args:
-      stacks: from `two_stacks`; at least one is not None.
-      frozen: number of layers of the first one.
+      stacks: result of `two_stacks`.
+      frozen: number of layers of the first stack.
       x_bld: states before the first layer.
-      lengths_b: lengths of the texts, tokens; None for no padding.
+      lengths_b: number of tokens of each text before the padding; None for no padding.
       seeds_lb2: seeds of each layer's dropout; None for no dropout.
     """
     for stack, own in zip(stacks, (slice(frozen), slice(frozen, None)), strict=True):
@@ -241,15 +237,12 @@ def run_to_token(
 
 
 def stacked(layer: "partial[Any]", count: int, remat: Remat) -> nn.Module:
-    """Returns `count` layers in a row as one scan, whose parameters have a leading axis of layers.
+    """Returns `count` layers as one scan, whose parameters have a leading axis of layers.
 
-    32 layers compile as fast as one.
+    It compiles as fast as one layer.
 
-    Args:
-      layer: `partial` of a module's class, called with (x, lengths, seeds) and returning (x, None). All layers get the
-        same lengths. Each gets its own seeds from their leading axis. Both may be None.
-      count: number of layers.
-      remat: what the backward pass of a layer recomputes.
+    `layer` is a `partial` of a module's class: (x, lengths, seeds) -> (x, None). All layers get the same lengths. Each
+    gets its own seeds from their leading axis. Both may be None.
     """
     scan: Callable[..., nn.Module] = nn.scan(
         # A scan's body is compiled apart from its reverse, so common-subexpression elimination cannot undo the remat.

@@ -17,23 +17,22 @@ from jclip.errors import JclipError
 from jclip.models.compute import Compute
 from jclip.models.dropout import random_bits, row_seeds
 from jclip.models.placements import EMBEDDINGS, ENDS, LAYERS, Placements, with_whole_heads
-from jclip.models.towers import REDUCED_WIDTH, ImageTower, LayerNumbers, transformer_bytes
+from jclip.models.towers import REDUCED_WIDTH, ImageTower, LayerNumbers, StackedTower, transformer_bytes
 from jclip.models.transformer import Activation, LayerNorm, PreNormLayer, check_heads, run_to_token, two_stacks
 from jclip.ranges import Depth, Range, Size, check_ranges
 
 
 @kind_of(ImageTower)
 @dataclass(frozen=True)
-class VitConfig(ImageTower):
+class VitConfig(StackedTower, ImageTower):
     """Vision transformer.
 
     Attributes:
       image_size: side of the square image, pixels; a multiple of the patch size.
       patch_size: side of a patch, pixels.
       width: width of the states.
-      layers: number of layers.
-      heads: number of attention heads. Most published towers have 64 channels in each, ViT-H/14 has 80.
-      mlp_ratio: width of the perceptrons' hidden layer over `width`.
+      heads: number of attention heads; divides the width. Most published towers have heads of 64 channels.
+      mlp_ratio: width of the MLPs' hidden layer over `width`.
       activation: "quick_gelu" (OpenAI's CLIP, Chinese-CLIP) or "gelu", exact (most of LAION's).
     """
 
@@ -58,13 +57,8 @@ class VitConfig(ImageTower):
         return (self.image_size // self.patch_size) ** 2
 
     @property
-    def depth(self) -> int:
-        """See `Tower`."""
-        return self.layers
-
-    @property
     def layer_numbers(self) -> LayerNumbers:
-        """See `Tower`; the last norm learns like the last layer."""
+        """Numbers of the layers; the last norm learns like the last layer."""
         return (
             (r"[^/]*embedding|patch/.*|pre_norm/.*", 0),
             (r"post_norm/.*", self.layers),
@@ -96,13 +90,12 @@ class VitConfig(ImageTower):
 
 
 class Vit(nn.Module):
-    """Patches, a class token and positions; a norm and the layers; a norm and the projection of the class token.
+    """Patch, class-token and position embeddings, a norm, the layers, a norm, and the projection of the class token.
 
     Attributes:
       embed_dim: width of the projection.
-      compute: precision and implementation.
       frozen_layers: number of first layers whose parameters are in "first_layers/", so that a stage can freeze them.
-      patch_dropout: share of the patches that training leaves out (Li et al. 2022, FLIP); at least one stays.
+      patch_dropout: share of the patches that training drops (Li et al. 2022, FLIP); at least one is kept.
     """
 
     config: VitConfig
@@ -138,9 +131,9 @@ class Vit(nn.Module):
 
         Args:
           images_bhwc: normalised, of side `image_size`.
-          train: unused, because there is no batch norm.
-          rows_b: distinct integers of the examples. The patches left out depend only on them and on the "dropout" key.
-            None keeps all patches.
+          train: not used, because a ViT has no batch norm.
+          rows_b: distinct integers of the examples. Patch dropout depends only on them and on the "dropout" key. None
+            keeps all patches.
 
         Raises:
           JclipError: the images have another size.
@@ -164,17 +157,17 @@ class Vit(nn.Module):
         return self.projection(self.post_norm(class_bd))
 
     def _pixels(self, images_bhwc: jax.Array) -> jax.Array:
-        """Returns the patches as rows of pixels: a convolution whose stride is its size multiplies each by a matrix."""
+        """Returns the patches as rows of pixels, (b, l, k), so that a matrix product replaces the convolution."""
         side, grid = self.config.patch_size, self.config.image_size // self.config.patch_size
         patches = images_bhwc.reshape(-1, grid, side, grid, side, 3).swapaxes(2, 3)
         return patches.reshape(-1, grid * grid, side * side * 3)
 
     def _kept(self, rows_b: jax.Array) -> jax.Array:
-        """Returns the indices of the patches to keep, (b, l), ascending; the same number for each example."""
+        """Returns the indices of the patches to keep, (b, l), ascending; their number is the same for each example."""
         patches = self.config.patches
         seeds_b2 = row_seeds(self.make_rng("dropout"), rows_b, 1)[0]
-        staying = max(1, round((1 - self.patch_dropout) * patches))
-        _, kept_bl = jax.lax.top_k(random_bits(seeds_b2, (patches,)), staying)
+        count = max(1, round((1 - self.patch_dropout) * patches))
+        _, kept_bl = jax.lax.top_k(random_bits(seeds_b2, (patches,)), count)
         return jnp.sort(kept_bl, axis=1)
 
 
@@ -185,19 +178,15 @@ class Kernel(nn.Module):
 
     @nn.compact
     def __call__(self) -> jax.Array:
-        """Returns the float32 kernel, initialised as PyTorch does by default, like the reference implementations."""
+        """Returns the float32 kernel, with PyTorch's default initialisation, as in the reference implementations."""
         return self.param("kernel", conv_init, self.shape)
 
 
 conv_init = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
-"""PyTorch's default: uniform within ± the square root of 1 / inputs."""
+"""PyTorch's default initialisation: uniform within ± the square root of 1 / inputs."""
 
 
 def check_image_size(images_bhwc: jax.Array, size: int) -> None:
-    """Checks the shape of a tower's images.
-
-    Raises:
-      JclipError: the images have another size or another number of colours.
-    """
+    """Checks the shape of a tower's images; raises JclipError if it is not (batch, size, size, 3)."""
     if images_bhwc.ndim != 4 or images_bhwc.shape[1:] != (size, size, 3):
         raise JclipError(f"images have shape {images_bhwc.shape}, but this tower reads (batch, {size}, {size}, 3)")

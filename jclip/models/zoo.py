@@ -99,7 +99,7 @@ def get_config(name: str) -> DualEncoderConfig:
     """Returns the configuration of a published model.
 
     Raises:
-      JclipError: there is no such model; the message gives similar names.
+      JclipError: the name is unknown; the message gives similar ones.
     """
     return _find(MODELS, name, "model")
 
@@ -108,7 +108,7 @@ def get_text_encoder(name: str) -> BertConfig:
     """Returns the configuration of a published text encoder.
 
     Raises:
-      JclipError: there is no such encoder; the message gives similar names.
+      JclipError: the name is unknown; the message gives similar ones.
     """
     return _find(TEXT_ENCODERS, name, "text encoder")
 
@@ -118,6 +118,6 @@ def _find(table: Mapping[str, _T], name: str, what: str) -> _T:
         return table[name]
     close = difflib.get_close_matches(name, table, n=3, cutoff=0.5)
     raise JclipError(
-        f"there is no {what} {name!r}: {'did you mean' if close else 'choose one of'} "
+        f"{what} {name!r} is unknown: {'did you mean' if close else 'choose one of'} "
         f"{', '.join(close or table)}{'?' if close else ''}"
     )

@@ -1,9 +1,9 @@
-"""Sockets through which the processes of a run notice at once that one of them died.
+"""Sockets by which the processes of a run detect immediately that one of them died.
 
-While they wait on the devices, jax notices too. During start-up, saves and evaluation on the host it waits for its
-heartbeat to time out. Without a socket, the heartbeat remains.
+While they wait on the devices, jax detects it too. During start-up, saves and evaluation on the host, jax waits until
+its heartbeat times out; so it does if no socket can be opened.
 
-Process 0 listens on the coordinator's host, at a port that the system chooses; on the loopback interface alone if that
+Process 0 listens on the coordinator's host, at a port that the system chooses; only on the loopback interface if that
 host is localhost. A connection must begin with the run's secret, or it is closed.
 """
 
@@ -17,9 +17,12 @@ import threading
 from collections.abc import Callable
 from contextlib import suppress
 
+from jclip.internals import coordination_client, coordinator_host, process_index
+
 LOST = 134
 """Exit code after another process was lost; equal to jax's own, by SIGABRT, if jax notices first."""
 
+_KEY = "jclip/lifeline"  # key of the port and the secret in jax's coordination service
 _BYE = b"."
 _PATIENCE = 10  # seconds for a connection
 _SECRET, _NUMBER = 16, 4  # bytes
@@ -31,8 +34,8 @@ class Lifeline:
     """Connections between process 0 and every other process.
 
     Args:
-      lost: called, in a thread, with the process's name when its connection ends without a farewell. A connection that
-        fails, because the network dropped it, is left to jax's heartbeat.
+      lost: called in a thread, with the name of a process whose connection ended without a farewell. A connection that
+        the network dropped is ignored: jax's heartbeat decides.
     """
 
     def __init__(self, lost: Callable[[str], None]):
@@ -43,10 +46,7 @@ class Lifeline:
         self._lock = threading.Lock()
 
     def listen(self, host: str) -> str:
-        """Accepts connections in the background.
-
-        Args:
-          host: of this process.
+        """Accepts connections to this host in the background.
 
         Returns:
           The port and the secret, for `connect`; "" if no socket can be opened.
@@ -61,13 +61,7 @@ class Lifeline:
         return f"{listening.getsockname()[1]} {self._secret.hex()}"
 
     def connect(self, host: str, told: str, number: int) -> bool:
-        """Connects to process 0; returns whether that succeeded.
-
-        Args:
-          host: of process 0.
-          told: the result of its `listen`.
-          number: index of this process.
-        """
+        """Connects process `number` to process 0 on `host`, whose `listen` returned `told`; returns True on success."""
         port, _, secret = told.partition(" ")
         if not port:
             return False
@@ -80,7 +74,7 @@ class Lifeline:
         return True
 
     def close(self) -> None:
-        """Says farewell, so that the other side does not count this process as lost."""
+        """Sends a farewell, so that the other side does not count this process as lost."""
         self._over.set()
         with self._lock:
             for line in self._sockets:
@@ -124,20 +118,13 @@ class Lifeline:
             self._lost(who)
 
 
-def hold(number: int, host: str, tell: Callable[[str], None], hear: Callable[[], str]) -> None:
-    """Connects this process with process 0 until it exits.
-
-    Args:
-      number: index of this process.
-      host: of process 0.
-      tell: publishes the result of `listen`, on process 0.
-      hear: returns what was published, on the other processes.
-    """
-    line = Lifeline(_end)
-    if number == 0:
-        tell(line.listen(host))
+def hold(seconds: float) -> None:
+    """Connects this process with process 0 until it exits; waits at most `seconds` for process 0 to listen."""
+    line, client = Lifeline(_end), coordination_client()
+    if process_index() == 0:
+        client.key_value_set(_KEY, line.listen(coordinator_host()))
     else:
-        line.connect(host, hear(), number)
+        line.connect(coordinator_host(), client.blocking_key_value_get(_KEY, int(1000 * seconds)), process_index())
     atexit.register(line.close)
 
 

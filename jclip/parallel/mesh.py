@@ -13,12 +13,12 @@ from jclip.errors import JclipError
 
 @dataclass(frozen=True)
 class MeshShape:
-    """Number of devices along each axis of `jclip.axes`. One may be -1: the devices that the others leave.
+    """Number of devices along each axis of the mesh. One may be -1: all remaining devices.
 
     Attributes:
-      data: the batch is split; parameters are copied.
-      fsdp: the batch and the parameters are split.
-      tensor: parameters are split; the batch is copied.
+      data: splits the batch; parameters are copied.
+      fsdp: splits the batch and the parameters.
+      tensor: splits parameters; the batch is copied.
     """
 
     data: int = -1
@@ -29,11 +29,11 @@ class MeshShape:
 def make_mesh(shape: MeshShape = MeshShape(), devices: Sequence[jax.Device] | None = None) -> Mesh:
     """Returns a mesh of all devices, or of those given, with the axes of `MeshShape`.
 
-    The last axis gets the fastest links. All axes have the type Auto: XLA chooses how intermediate arrays are split.
-    Under jax's default, Explicit, the towers would have to declare it.
+    The last axis gets the fastest links. All axes have the type Auto: XLA chooses the sharding of intermediate arrays.
+    With jax's default, Explicit, the towers would have to declare it.
 
     Raises:
-      JclipError: the sizes are not possible, or their product is not the number of devices.
+      JclipError: the sizes are not valid, or their product is not the number of devices.
     """
     devices = jax.devices() if devices is None else list(devices)
     sizes = dataclasses.asdict(shape)

@@ -1,13 +1,13 @@
 """Multi-host coordination: broadcast, barrier, and errors that are raised on every process.
 
 If one process raises while the others wait in a collective, they hang. So a process that fails sends its error to the
-next exchange, whichever that is, and all processes raise it. All processes make the same exchanges in the same order.
+next exchange, and all processes raise it. All processes make the same exchanges in the same order.
 
-The verbs: `barrier` and `gather` exchange, `broadcast` copies from process 0, `on_first` runs something on process 0
-alone, `everywhere` runs it on all, and `same_everywhere` compares. Each of them raises the errors of other processes.
+`barrier` and `gather` exchange, `broadcast` copies from process 0, `on_first` runs a function on process 0 only,
+`everywhere` runs it on all, and `same_everywhere` compares. Each of them raises the errors of other processes.
 
-A process that dies is noticed at once by its socket (`lifeline`), and within HEARTBEAT seconds by jax if its machine is
-cut off. Text is exchanged through jax's coordination service, from host to host, without waiting for devices.
+The death of a process is detected immediately by its socket (`lifeline`), or within HEARTBEAT seconds by jax if its
+machine is cut off. Text is exchanged between hosts by jax's coordination service, without waiting for devices.
 """
 
 import itertools
@@ -22,7 +22,7 @@ from typing import Any, NamedTuple, TypeVar
 import jax
 
 from jclip.errors import JclipError
-from jclip.internals import coordination_client, coordinator_host, process_count
+from jclip.internals import coordination_client, process_count
 from jclip.internals import process_index as process_index
 from jclip.parallel import lifeline
 from jclip.plain import complain
@@ -41,7 +41,6 @@ _WORK_SECONDS = 7 * 24 * 3600  # for one to work while the others wait; dead pro
 _ERROR_SECONDS = 900  # for the others to receive an error: orbax waits 600 for a process that could not write
 _MEMORY_ERROR_SECONDS = 60  # the same if a device is out of memory, because then the others wait on the devices
 _DISK_SECONDS = 60  # for a new file to become visible on a network disk
-_LIFELINE = "jclip/lifeline"  # key of the port of process 0
 _OUT_OF_MEMORY = "RESOURCE_EXHAUSTED"
 
 
@@ -49,7 +48,7 @@ def connect(distributed: bool = False) -> None:
     """Connects this process with the others of its run. Call it before jax initialises its devices.
 
     Args:
-      distributed: find the processes as jax does on Cloud TPU pods, Slurm, Kubernetes and Open MPI. The environment
+      distributed: let jax find the processes, on Cloud TPU pods, Slurm, Kubernetes and Open MPI. The environment
         variables COORDINATOR, PROCESSES and PROCESS take precedence. Without either, the run has a single process.
 
     Raises:
@@ -71,12 +70,7 @@ def connect(distributed: bool = False) -> None:
             shutdown_timeout_seconds=60,
         )
         jax.devices()  # waits for all processes: now, before anything can fail on one of them
-        lifeline.hold(
-            process_index(),
-            coordinator_host(),
-            lambda port: coordination_client().key_value_set(_LIFELINE, port),
-            lambda: str(coordination_client().blocking_key_value_get(_LIFELINE, 1000 * _START_SECONDS)),
-        )
+        lifeline.hold(_START_SECONDS)
     except (RuntimeError, ValueError, TypeError) as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         advice = (
@@ -112,10 +106,7 @@ def barrier() -> None:
 
 
 def gather(value: Any = None) -> list[Any]:
-    """Returns the values of all processes that have one, in order of processes.
-
-    Args:
-      value: this process's, as JSON can hold it; None if it has none.
+    """Returns the values of all processes, in order, except None. They must be JSON-ready.
 
     Raises:
       JclipError: another process sent an error.
@@ -129,17 +120,13 @@ def gather(value: Any = None) -> list[Any]:
 
 
 def broadcast(value: T) -> T:
-    """Returns process 0's value on every process; tuples come back as lists.
-
-    Args:
-      value: as JSON can hold it; the other processes' values are not used.
-    """
+    """Returns process 0's value on every process. It must be JSON-ready; tuples become lists."""
     received: list[T] = gather([value] if is_first_process() else None)[0]
     return received[0]
 
 
 def on_first(act: Callable[[], T]) -> T | None:
-    """Runs `act` on process 0 while the others wait, and returns its result there; returns None elsewhere.
+    """Runs `act` on process 0 while the others wait; returns its result on process 0 and None on the others.
 
     Raises:
       JclipError: `act` failed; raised on every process.
@@ -148,13 +135,12 @@ def on_first(act: Callable[[], T]) -> T | None:
 
 
 def everywhere(act: Callable[[], T]) -> T:
-    """Runs `act` on every process; if it fails on one, every process raises the error of the lowest that failed.
+    """Runs `act` on every process; if it fails on some, every process raises the error of the first of them.
 
     `act` may exchange too, if it does so on all processes.
 
     Raises:
-      JclipError: what `act` raised here or elsewhere. Any other exception is raised as it is where it arose, and as a
-        JclipError elsewhere.
+      JclipError: `act` failed on a process. A process whose own error is not a JclipError raises that instead.
     """
     failure: Exception | None = None
     try:
@@ -177,9 +163,9 @@ def same_everywhere(what: str, value: Any, differ: Callable[[Any, Any], str | No
     """Checks that all processes have the same value.
 
     Args:
-      what: the value's name, for the message.
-      value: this process's, as JSON can hold it.
-      differ: (process 0's value, this process's value) -> the difference in words, or None.
+      what: name of the value, for the message.
+      value: this process's JSON-ready value.
+      differ: (process 0's value, this process's value) -> a description of the difference, or None.
 
     Raises:
       JclipError: the value differs on some process; raised on every process.
@@ -190,17 +176,17 @@ def same_everywhere(what: str, value: Any, differ: Callable[[Any, Any], str | No
 
     def check() -> None:
         if difference := differ(expected, json.loads(json.dumps(value))):
-            raise JclipError(f"{what} differs from process 0's ({difference}): start all processes alike")
+            raise JclipError(f"{what} differs from process 0's ({difference}): start all with the same one")
 
     everywhere(check)
 
 
 @contextmanager
 def sharing_errors() -> Iterator[None]:
-    """Wraps a whole program: an error that leaves the block is sent to the other processes first.
+    """Wraps a whole program, and sends an error that leaves the block to the other processes.
 
-    If they cannot receive it, because they wait on the devices for this process, the process exits at once with code 1;
-    then they notice that it is gone. A process that succeeds waits for the others, and raises their last errors.
+    If they cannot receive it, because they wait on the devices, this process exits immediately with code 1, which they
+    detect. A process that succeeds waits for the others, and raises their last errors.
     """
     try:
         yield
@@ -221,22 +207,20 @@ def sharing_errors() -> Iterator[None]:
 def mark_sent(error: E, *, in_step: bool = True) -> E:
     """Marks an error that all processes raise because it was exchanged.
 
-    Args:
-      error: the error.
-      in_step: whether all raise it out of the same exchange, so that they may exchange again while handling it. False
-        if one of them is leaving the program.
+    With `in_step` all raise it from the same exchange, and may exchange again while they handle it. Without, one of
+    them is leaving the program.
     """
     error.sent_in_step = in_step  # type: ignore[attr-defined]
     return error
 
 
 def is_in_step(error: BaseException) -> bool:
-    """Returns whether every process raises this error out of the same exchange."""
+    """Returns whether every process raises this error from the same exchange."""
     return is_single_process() or bool(_mark(error))
 
 
 def wait_until_visible(path: Path) -> bool:
-    """Waits for a file of another process, which may take a while on a network disk; returns whether it exists."""
+    """Waits until another process's file is visible on a network disk; returns False if it does not appear."""
     until = time.monotonic() + (0 if is_single_process() else _DISK_SECONDS)
     while not path.exists():
         if time.monotonic() > until:
@@ -245,12 +229,12 @@ def wait_until_visible(path: Path) -> bool:
     return True
 
 
-_VALUE, _ERROR, _LEAVING = "v", "e", "x"  # first letter of a message; the last of a process that exchanges no more
+_VALUE, _ERROR, _LEAVING = "v", "e", "x"  # first letter of a message; "x" is a process's last message
 _numbers = itertools.count()
 
 
 class _Received(NamedTuple):
-    """Messages of one exchange, in order of processes; `in_step` unless a process is leaving the program."""
+    """Messages of one exchange, in order of processes. `in_step` is False if a process is leaving the program."""
 
     values: list[str]
     errors: list[str]
@@ -298,7 +282,7 @@ def _text(error: BaseException) -> str:
 
 
 def _is_lost(error: BaseException) -> bool:
-    """Returns whether another process or a device is gone, so that nothing can be exchanged."""
+    """Returns whether another process or a device is lost, so that no exchange is possible."""
     return isinstance(error, jax.errors.JaxRuntimeError) and _OUT_OF_MEMORY not in str(error)
 
 
@@ -317,7 +301,7 @@ def _mark(error: BaseException | None) -> bool | None:
 
 
 def _merged(errors: list[str]) -> str:
-    """Returns the errors of several processes as one: without the prefix if all processes sent the same."""
+    """Returns the first error, without the process's prefix if all processes sent the same."""
     bare = {line.partition(": ")[2] for line in errors}
     if len(bare) == 1 and len(errors) == process_count():
         return bare.pop()
@@ -325,7 +309,7 @@ def _merged(errors: list[str]) -> str:
 
 
 def _from_environment(given: dict[str, str]) -> dict[str, Any]:
-    """Returns the arguments of `jax.distributed.initialize` that the environment variables stand for."""
+    """Returns the arguments of `jax.distributed.initialize` that the environment variables give."""
     missing = [name for name in (COORDINATOR, PROCESSES, PROCESS) if name not in given]
     if missing:
         raise JclipError(f"{' and '.join(given)} is set, but not {' and '.join(missing)}: set all three, or none")

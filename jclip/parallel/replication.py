@@ -1,4 +1,4 @@
-"""Replicated parameters on a mesh that should split them: reported, and refused above a limit."""
+"""Reports parameters that a mesh replicates although it should split them, and refuses too many."""
 
 import math
 from collections.abc import Mapping
@@ -7,11 +7,12 @@ from typing import Any
 
 from jax.sharding import Mesh
 
+from jclip.axes import FSDP, TENSOR
 from jclip.errors import JclipError
 from jclip.rules import paths_of, rows
 
-SPLITTING = ("fsdp", "tensor")
-"""The mesh axes over which parameters are split."""
+SPLITTING = (FSDP, TENSOR)
+"""Axes of the mesh that split parameters."""
 
 _SMALL = 4096  # bytes; smaller parameters are not listed
 
@@ -22,7 +23,7 @@ class Replication:
 
     Attributes:
       axes: the mesh axes that split parameters, as text: "fsdp=4 x tensor=2".
-      devices: number of parts into which they could be split.
+      devices: number of devices over which they could be split.
       total: bytes of all parameters.
       share: 0 if every device holds an equal part of the parameters, 1 if every device holds all.
       parts: (paths, bytes, copies) of replicated parameters, except small ones; the largest waste first.
@@ -35,12 +36,12 @@ class Replication:
     parts: tuple[tuple[str, int, int], ...]
 
     def __str__(self) -> str:
-        """Returns one line."""
+        """Returns a summary on one line."""
         told = f"{self.axes}: {self.share:.2%} of the parameters' {in_units(self.total)} stay in copies"
         return f"{told}, most of it {self.parts[0][0]} ({in_units(self.parts[0][1])})" if self.parts else told
 
     def check(self, most: float) -> None:
-        """Raises JclipError if the share is above `most`."""
+        """Checks the share; raises JclipError if it is above `most`."""
         if self.share > most:
             named = ", ".join(path for path, _, _ in self.parts[:3])
             raise JclipError(
@@ -50,13 +51,7 @@ class Replication:
 
 
 def replication(shapes: Mapping[str, Any], shardings: Mapping[str, Any], mesh: Mesh) -> Replication:
-    """Returns what is replicated over the devices that should split the parameters.
-
-    Args:
-      shapes: the parameters, nested, or their shapes.
-      shardings: from `param_shardings`.
-      mesh: from `make_mesh`.
-    """
+    """Returns the replication of nested parameters, or shapes, under their `param_shardings`."""
     leaves, places = paths_of(shapes), paths_of(shardings)
     devices = math.prod(mesh.shape[axis] for axis in SPLITTING)
     whole = {path: math.prod(leaf.shape) * leaf.dtype.itemsize for path, leaf in leaves.items()}
@@ -70,17 +65,10 @@ def replication(shapes: Mapping[str, Any], shardings: Mapping[str, Any], mesh: M
     share = beyond / (total * (devices - 1)) if devices > 1 and total else 0.0
     kinds = {path: (copies[path], leaf.dtype.itemsize) for path, leaf in leaves.items()}
     parts = [(name, count * itemsize, times) for name, count, (times, itemsize) in rows(kinds, leaves)]
-    return Replication(
-        axes=" x ".join(f"{axis}={mesh.shape[axis]}" for axis in SPLITTING),
-        devices=devices,
-        total=total,
-        share=share,
-        parts=tuple(
-            sorted(
-                (part for part in parts if part[2] > 1 and part[1] >= _SMALL), key=lambda part: -part[1] * (part[2] - 1)
-            )
-        ),
-    )
+    listed = [part for part in parts if part[2] > 1 and part[1] >= _SMALL]
+    listed.sort(key=lambda part: -part[1] * (part[2] - 1))
+    axes = " x ".join(f"{axis}={mesh.shape[axis]}" for axis in SPLITTING)
+    return Replication(axes, devices, total, share, tuple(listed))
 
 
 def in_units(count: int) -> str:

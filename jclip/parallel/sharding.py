@@ -1,4 +1,4 @@
-"""Sharding of arrays on the mesh: batches by rows, parameters by a table of rules."""
+"""Sharding of arrays: batches by rows, parameters by a table of rules."""
 
 import itertools
 import math
@@ -39,7 +39,7 @@ def batch_devices(mesh: Mesh) -> int:
 def local_rows(batch_size: int, mesh: Mesh) -> list[int]:
     """Returns the rows of a global batch that this process's devices hold, ascending.
 
-    Several processes hold the same rows if the tensor axis spans them.
+    Processes hold the same rows if the tensor axis spans them.
     """
     places = batch_sharding(mesh).addressable_devices_indices_map((batch_size,))
     parts = {tuple(range(batch_size)[place[0]]) for place in places.values() if place}
@@ -47,7 +47,7 @@ def local_rows(batch_size: int, mesh: Mesh) -> list[int]:
 
 
 def place_whole(tree: Any, shardings: Any) -> Any:
-    """Places host arrays on the mesh by `shardings` (the same tree); each process sends only what its devices hold.
+    """Places host arrays on the mesh; each process sends only its devices' shards.
 
     `jax.device_put` would first compare the arrays between processes, which sends all of them to every device.
     """
@@ -59,12 +59,12 @@ def place_whole(tree: Any, shardings: Any) -> Any:
 
 
 def on_mesh(shapes: Any, shardings: Any) -> Any:
-    """Returns shapes that carry the shardings of their arrays, for lowering and for restoring."""
+    """Returns shapes with shardings, for lowering and restoring."""
     return jax.tree.map(lambda s, at: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=at), shapes, shardings)
 
 
 def place_rows(rows: np.ndarray, batch_size: int, mesh: Mesh) -> jax.Array:
-    """Returns a global batch on the mesh, made from this process's `local_rows` of it."""
+    """Returns a global batch on the mesh, from this process's `local_rows` of it."""
     at = {row: number for number, row in enumerate(local_rows(batch_size, mesh))}
 
     def part(index: tuple[slice, ...] | None) -> np.ndarray:
@@ -74,7 +74,7 @@ def place_rows(rows: np.ndarray, batch_size: int, mesh: Mesh) -> jax.Array:
 
 
 def whole(tree: Any, mesh: Mesh) -> Any:
-    """Returns arrays as numpy on the first process and None on the others. Every process must call it."""
+    """Returns arrays as numpy on process 0, and None on the others. Every process must call it."""
 
     def fetch(leaf: jax.Array) -> np.ndarray | None:
         if not leaf.is_fully_addressable and not leaf.is_fully_replicated:
@@ -85,7 +85,7 @@ def whole(tree: Any, mesh: Mesh) -> Any:
 
 
 def check_batch(batch_size: int, mesh: Mesh) -> None:
-    """Checks that a batch divides evenly; raises JclipError otherwise."""
+    """Checks that a batch divides evenly over the devices; raises JclipError if not."""
     devices = batch_devices(mesh)
     left = batch_size % devices
     if batch_size < 1 or left:
@@ -95,10 +95,10 @@ def check_batch(batch_size: int, mesh: Mesh) -> None:
 
 
 def check_rules(rules: Rules, mesh: Mesh) -> None:
-    """Checks that a rule uses the mesh's tensor axis, whose devices would otherwise repeat each other's work.
+    """Checks that a rule uses the mesh's tensor axis: its devices would otherwise do the same work.
 
     Raises:
-      JclipError: no rule uses it.
+      JclipError: no rule uses the axis.
     """
     size = mesh.shape[TENSOR]
     if size > 1 and not any(TENSOR in re.split("[,+]", placement) for _, placement in rules):
@@ -109,15 +109,9 @@ def check_rules(rules: Rules, mesh: Mesh) -> None:
 
 
 def param_shardings(shapes: Mapping[str, Any], mesh: Mesh, rules: Rules) -> dict[str, Any]:
-    """Returns the sharding of every parameter. With `jax.jit(init, out_shardings=...)` no device ever holds them all.
+    """Returns the sharding of every parameter, nested like `shapes`.
 
-    Args:
-      shapes: nested dicts of arrays, or of the results of `jax.eval_shape`.
-      mesh: from `make_mesh`.
-      rules: ordered (path regex, placement).
-
-    Returns:
-      Nested dicts like `shapes`.
+    With `jax.jit(init, out_shardings=...)` no device ever holds all parameters.
 
     Raises:
       RuleError: a parameter has no rule, or a rule no parameter.
@@ -134,12 +128,7 @@ def follow(tree: Any, params: Mapping[str, Any], shardings: Mapping[str, Any], m
     """Returns the sharding of every leaf of a training state: optimizer slots are split like their parameters.
 
     A leaf belongs to a parameter if its path ends in the parameter's ("…/mu/text/norm/scale") and the shapes are equal.
-    Other leaves (counts, batch statistics) are small, and copied.
-
-    Args:
-      tree: any pytree of arrays or shapes.
-      params, shardings: shapes of the parameters, and their `param_shardings`.
-      mesh: from `make_mesh`.
+    Other leaves (counts, batch statistics) are small, and replicated.
     """
     shapes, places = paths_of(params), paths_of(shardings)
 
@@ -182,7 +171,7 @@ def _spec(path: str, shape: tuple[int, ...], mesh: Mesh, placement: Placement) -
 
 
 def _along_one(shape: tuple[int, ...], axes: list[str], mesh: Mesh) -> PartitionSpec:
-    """Splits the dimension that the most devices divide, and of several such the largest."""
+    """Splits the dimension that divides over the most devices; among equals, the largest."""
     # XLM-R's table has 250002 rows, which no power of two above 2 divides, so its width is split.
     found = [_dividing(size, axes, mesh) for size in shape]
     best = max(range(len(shape)), key=lambda i: (_ways(found[i], mesh), shape[i]), default=None)
@@ -190,7 +179,7 @@ def _along_one(shape: tuple[int, ...], axes: list[str], mesh: Mesh) -> Partition
 
 
 def _dividing(size: int, axes: list[str], mesh: Mesh) -> tuple[str, ...]:
-    """Returns those of the axes that together divide a dimension into the most parts."""
+    """Returns the subset of the axes that divides a dimension into the most parts."""
     real = [axis for axis in axes if mesh.shape[axis] > 1]
     choices = [some for count in range(len(real) + 1) for some in itertools.combinations(real, count)]
     return max((some for some in choices if size % _ways(some, mesh) == 0), key=lambda some: _ways(some, mesh))
@@ -201,5 +190,5 @@ def _ways(axes: tuple[str, ...], mesh: Mesh) -> int:
 
 
 def _over(axes: tuple[str, ...]) -> str | tuple[str, ...] | None:
-    """Returns the axes of one dimension in the form that PartitionSpec wants."""
+    """Returns the axes of one dimension in PartitionSpec's form."""
     return axes if len(axes) > 1 else axes[0] if axes else None

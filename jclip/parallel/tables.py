@@ -9,12 +9,12 @@ from jclip.rules import inside
 
 
 def rules_for(model: DualEncoderConfig, mesh: Mesh) -> Rules:
-    """Returns the rules for all parameters of a model."""
+    """Returns the sharding rules of a whole model."""
     return (*tower_rules(model, "image", mesh), *tower_rules(model, "text", mesh), (r"logit_.*", "copy"))
 
 
 def tower_rules(model: DualEncoderConfig, tower: str, mesh: Mesh) -> Rules:
-    """Returns the rules for the parameters under "image/" or "text/"."""
+    """Returns the sharding rules of the tower "image" or "text"."""
     table = model.towers[tower].sharding(mesh.shape[TENSOR])
     if tower == "text" and model.head_width is not None:
         # Split over fsdp as well, AltCLIP's head makes XLA gather whole batches (jax 0.10).

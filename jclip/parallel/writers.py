@@ -15,15 +15,15 @@ from jclip.parallel.processes import is_single_process
 _ROOT = "jclip/saving"
 _POLL_SECONDS = 1.0
 _numbers = itertools.count()
-_prefixes: list[str] = []  # of the barriers whose keys are not deleted yet, the newest last
+_prefixes: list[str] = []  # barriers whose keys are not deleted yet, the newest last
 
 
 def writers_barrier(*, key: str, timeout_ms: int) -> None:
-    """Waits for the writers of all processes; orbax's `BarrierSyncFn`. One thread of each process calls it in order.
+    """Waits for the writers of all processes: orbax's `BarrierSyncFn`, called by one thread of each process.
 
     Raises:
       JclipError: a writer failed.
-      TimeoutError: not all processes came in time.
+      TimeoutError: a process did not arrive in time.
     """
     if is_single_process():
         return
@@ -35,7 +35,7 @@ def writers_barrier(*, key: str, timeout_ms: int) -> None:
         if failed := [words for _, words in coordination_client().key_value_dir_get(f"{_ROOT}/failed/")]:
             raise JclipError(failed[0])
         if time.monotonic() > until:
-            raise TimeoutError(f"not all processes have come to {key}")
+            raise TimeoutError(f"not all processes have reached {key}")
     if process_index() == 0:
         coordination_client().key_value_set(f"{prefix}/all", "")
         while len(_prefixes) > 2:  # all processes have left those
@@ -49,7 +49,7 @@ def break_barriers(words: str) -> None:
 
 
 def _is_complete(prefix: str) -> bool:
-    """Returns whether all processes have come, after waiting for at most `_POLL_SECONDS`."""
+    """Returns whether all processes have arrived, after waiting for at most `_POLL_SECONDS`."""
     client = coordination_client()
     if process_index() == 0:
         if len(client.key_value_dir_get(f"{prefix}/here/")) == process_count():

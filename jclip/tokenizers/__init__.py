@@ -21,14 +21,4 @@ if TYPE_CHECKING:
     from jclip.tokenizers.text import train_unigram as train_unigram
     from jclip.tokenizers.text import wordpiece as wordpiece
 
-__all__, __getattr__, __dir__ = lazy(
-    __name__,
-    {
-        "Tokenizer": "jclip.tokenizers.text:Tokenizer",
-        "load": "jclip.tokenizers.text:load_tokenizer",
-        "pad": "jclip.tokenizers.text:pad",
-        "wordpiece": "jclip.tokenizers.text:wordpiece",
-        "train_unigram": "jclip.tokenizers.text:train_unigram",
-        "train_clip_bpe": "jclip.tokenizers.text:train_clip_bpe",
-    },
-)
+__all__, __getattr__, __dir__ = lazy(__name__, __file__)

@@ -42,7 +42,7 @@ class BertPieces:
                 raise JclipError(f"{self.name} has no {token}, so it is not BERT's: fetch it again, or give BERT's own")
         for setting, value in self.settings.items():
             if not isinstance(value, bool) and not (setting == ACCENTS and value is None):
-                raise JclipError(f"{self.name}: {setting} is {value!r}, but must be true or false: mend it")
+                raise JclipError(f"{self.name}: {setting} is {value!r}, but must be true or false: correct it")
 
     @property
     def tokens(self) -> list[str]:
@@ -56,10 +56,9 @@ class BertPieces:
 
     @classmethod
     def read(cls, file: Path) -> "BertPieces":
-        """Reads vocab.txt or tokenizer.json.
+        """Reads vocab.txt or tokenizer.json, and the tokenizer_config.json beside it.
 
-        Raises:
-          JclipError: it, or the tokenizer_config.json beside it, is damaged or another model's.
+        Raises JclipError if either is damaged, or another model's.
         """
         settings, added = _beside(file.with_name(_SETTINGS))
         if file.suffix != ".json":
@@ -67,7 +66,8 @@ class BertPieces:
             ids = pieces.ids()
             wrong = [token.content for number, token in added.items() if ids[token.content] != number]
             if wrong:
-                raise JclipError(f"{file.with_name(_SETTINGS)} gives {wrong[0]} another id than {file.name}: mend it")
+                settings_file = file.with_name(_SETTINGS)
+                raise JclipError(f"{settings_file} gives {wrong[0]} another id than {file.name}: correct it")
             return pieces
         try:
             data = read_object(file, "as a WordPiece vocabulary")
@@ -106,7 +106,7 @@ def _lines_in_order(data: Any) -> list[str]:
     """Returns the tokens of tokenizer.json by id. With the added tokens, the ids must be consecutive from 0."""
     own = data["model"]["vocab"]
     if not isinstance(own, dict):
-        raise ValueError("its vocab is no object of tokens with their ids")
+        raise ValueError("its vocab is not an object of tokens with their ids")
     ids = own | {token["content"]: token["id"] for token in data.get("added_tokens") or []}
     lines = sorted(ids, key=ids.__getitem__)
     if [ids[line] for line in lines] != list(range(len(lines))):
@@ -142,7 +142,7 @@ def _beside(file: Path) -> tuple[dict[str, Any], dict[int, AddedToken]]:
 
 def _id(number: str) -> int:
     if not number.isdecimal():
-        raise ValueError(f"{number!r} is no id")
+        raise ValueError(f"{number!r} is not an id")
     return int(number)
 
 

@@ -13,14 +13,7 @@ import numpy as np
 
 
 def check_charsmap(data: bytes) -> None:
-    """Checks that no text leads outside a map.
-
-    Args:
-      data: the map; empty for none.
-
-    Raises:
-      ValueError: the map is damaged.
-    """
+    """Raises ValueError if a text could lead outside a map, or the map is damaged otherwise. Empty data is accepted."""
     if not data:
         return
     size = struct.unpack_from("<I", data)[0] if len(data) >= 4 else 0

@@ -1,7 +1,7 @@
 """CLIP's byte-pair encoding (Radford et al. 2021): text repaired by ftfy and lower-cased, words ended by "</w>".
 
 Ids: 256 bytes, the same 256 at the end of a word, one for each merge, <|startoftext|>, <|endoftext|>. In a text, the
-last two are spelt <start_of_text> and <end_of_text>, as in open_clip.
+last two are written <start_of_text> and <end_of_text>, as in open_clip.
 """
 
 import gzip
@@ -61,11 +61,9 @@ class ClipBpe:
         except JclipError:
             raise
         except Exception as error:  # the engine raises bare Exception for a merge of unknown tokens
-            raise JclipError(f"{file} is no list of byte-pair merges, or damaged: {error}") from None
+            raise JclipError(f"{file} is not a list of byte-pair merges, or damaged: {error}") from None
         if ids is not None and ids != {token: number for number, token in enumerate(vocabulary.tokens)}:
-            raise JclipError(
-                f"{file}: its ids are not CLIP's, which are bytes, bytes that end a word, merges, {', '.join(_SPECIAL)}"
-            )
+            raise JclipError(f"{file}: its ids are not CLIP's (bytes, bytes that end a word, merges, two special ones)")
         return vocabulary
 
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
@@ -100,7 +98,7 @@ def _lines(file: Path) -> list[Merge]:
         with gzip.GzipFile(fileobj=io.BytesIO(data)) as stream:
             data = stream.read(_LARGEST + 1)  # a few bytes may unpack to gigabytes
         if len(data) > _LARGEST:
-            raise JclipError(f"{file} holds more than {_LARGEST >> 20} MiB: it is no list of byte-pair merges")
+            raise JclipError(f"{file} holds more than {_LARGEST >> 20} MiB: it is not a list of byte-pair merges")
     lines = data.decode("utf-8").split("\n")[1:]
     return [_pair(line) for line in lines if line]
 
@@ -116,11 +114,7 @@ def _beside(file: Path) -> dict[str, Any] | None:
 
 
 def train_merges(texts: Iterable[str], vocab_size: int) -> list[Merge]:
-    """Learns merges, most frequent first, for a vocabulary of at most `vocab_size` ids.
-
-    Raises:
-      JclipError: the size does not hold the bytes.
-    """
+    """Learns merges for at most `vocab_size` ids, most frequent first. Raises JclipError if the bytes need more."""
     alphabet = _alphabet()
     least = 2 * len(alphabet) + 2
     if vocab_size < least:

@@ -66,12 +66,10 @@ class Unigram:
         counts = Counter(piece for piece, _ in pieces.scored)
         twice = next((piece for piece, count in counts.items() if count > 1), None)
         if twice is not None:
-            raise JclipError(
-                f"{name} has the piece {shown(repr(twice))} twice, so its ids are not one a piece: mend it"
-            )
+            raise JclipError(f"{name} has the piece {shown(repr(twice))} twice, and ids must be unique: correct it")
         odd = next((piece for piece, score in pieces.scored if not math.isfinite(score)), None)
         if odd is not None:
-            raise JclipError(f"{name}: the score of {shown(repr(odd))} is no finite number: mend it, or fetch it again")
+            raise JclipError(f"{name}: the score of {shown(repr(odd))} is not a finite number: fetch it again")
         self._engine = _engine(pieces)
         self.begin, self.pad, self.end = 0, 1, 2
 
@@ -86,9 +84,7 @@ class Unigram:
             vocabulary = cls(_from_json(data, str(file)), str(file))
             for token in data.get("added_tokens") or []:
                 if vocabulary._engine.token_to_id(token["content"]) != token["id"]:
-                    raise ValueError(
-                        f"its added token {token['content']!r} does not follow the others as their next id"
-                    )
+                    raise ValueError(f"its added token {token['content']!r} does not follow the others")
         except JclipError:
             raise
         except Exception as error:  # the engine raises bare Exception
@@ -103,7 +99,7 @@ class Unigram:
 
     @cached_property
     def tokens(self) -> list[str]:
-        """UnigramPieces by id."""
+        """Every token, by its id."""
         ids = self._engine.get_vocab(with_added_tokens=True)
         return sorted(ids, key=ids.__getitem__)
 
@@ -125,9 +121,8 @@ def _engine(pieces: UnigramPieces) -> Engine:
     if pieces.charsmap:
         engine.normalizer = normalizers.Precompiled(pieces.charsmap)
     spaces = {"replacement": _SPACE, "prepend_scheme": "always"}
-    engine.pre_tokenizer = pre_tokenizers.Sequence(
-        [pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Metaspace(**spaces)]
-    )
+    splits = [pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Metaspace(**spaces)]
+    engine.pre_tokenizer = pre_tokenizers.Sequence(splits)
     engine.decoder = decoders.Metaspace(**spaces)
     engine.add_tokens(list(pieces.words))
     engine.add_special_tokens([*_SPECIAL, _MASK])
@@ -180,7 +175,7 @@ def _from_json(data: Any, name: str) -> UnigramPieces:
     ]
     vocab = data["model"]["vocab"]
     if not isinstance(vocab, list) or not all(isinstance(pair, list) and len(pair) == 2 for pair in vocab):
-        raise ValueError("its vocab is no list of pieces with their scores")
+        raise ValueError("its vocab is not a list of pieces with their scores")
     return UnigramPieces([(piece, score) for piece, score in vocab], charsmap, tuple(words))
 
 
@@ -209,10 +204,7 @@ def _from_model(data: bytes, name: str) -> UnigramPieces:
     except (IndexError, KeyError, ValueError, TypeError, AttributeError, struct.error) as error:
         raise JclipError(f"{name} is not a SentencePiece model, or damaged ({error})") from None
     if [piece for piece, _ in pieces[:3]] != ["<unk>", "<s>", "</s>"] or kind != _UNIGRAM:
-        raise JclipError(
-            f"{name} is no unigram model that begins with <unk>, <s>, </s>: "
-            "it is not a SentencePiece model of XLM-R's kind"
-        )
+        raise JclipError(f"{name} is not a SentencePiece unigram model that begins with <unk>, <s>, </s>, as XLM-R's")
     scored = [(token, 0.0) for token in _SPECIAL] + pieces[3:] + [(_MASK, 0.0)]
     return UnigramPieces(scored, charsmap, tuple(words))
 

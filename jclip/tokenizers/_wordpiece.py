@@ -1,8 +1,9 @@
 """WordPiece by cn_clip's rules (Yang et al. 2022): lower case, no accents, every CJK character a word.
 
-Differences from `transformers.BertTokenizer`: only categories Cc and Cf are dropped, words have up to 200 characters,
-"[MASK]" in a text is punctuation and a word, and curly double quotes, which the vocabulary lacks, become straight ones.
-Of the 12,000 strings in tests/tokenizers, 8.1 % get other ids (transformers 5.24); of those without quotes, 0.11 %.
+Differences from `transformers.BertTokenizer`: only categories Cc and Cf are dropped, and words have up to 200
+characters. "[MASK]" in a text is punctuation and a word. Curly double quotes, which the vocabulary lacks, become
+straight ones. Of the 12,000 strings in tests/tokenizers, 8.1 % get other ids (transformers 5.24); of those without
+quotes, 0.11 %.
 
 A cased vocabulary keeps case, accents and quotes, as in cn_clip's code.
 """
@@ -23,25 +24,15 @@ _LONGEST_WORD = 200
 
 # Blocks that BERT's code calls Chinese, end included: no kana, no hangul.
 _CJK = (
-    (0x4E00, 0x9FFF),
-    (0x3400, 0x4DBF),
-    (0x20000, 0x2A6DF),
-    (0x2A700, 0x2B73F),
-    (0x2B740, 0x2B81F),
-    (0x2B820, 0x2CEAF),
-    (0xF900, 0xFAFF),
-    (0x2F800, 0x2FA1F),
+    *((0x4E00, 0x9FFF), (0x3400, 0x4DBF), (0x20000, 0x2A6DF), (0x2A700, 0x2B73F)),
+    *((0x2B740, 0x2B81F), (0x2B820, 0x2CEAF), (0xF900, 0xFAFF), (0x2F800, 0x2FA1F)),
 )
 # ASCII that counts as punctuation although Unicode calls some of it symbols: $ + < = > ^ ` | ~
 _ASCII_PUNCTUATION = frozenset("!\"#$%&'()*+,-./:;<=>?@[\\]^_`{|}~")
 
 
 class WordPiece:
-    """BERT vocabulary with cn_clip's rules.
-
-    Raises:
-      JclipError: cn_clip's code does not support the vocabulary's settings.
-    """
+    """BERT vocabulary with cn_clip's rules. Raises JclipError if cn_clip does not support the vocabulary's settings."""
 
     kind: TokenizerKind = "wordpiece"
 

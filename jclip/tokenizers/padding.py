@@ -13,13 +13,13 @@ _REMEMBERED = 1 << 17  # tokenised texts that are kept, per tokenizer
 
 
 class Texts:
-    """Tokenizes and pads. Caches ids, because captions come again every epoch.
+    """Tokenizes and pads texts. Caches ids, because captions come again every epoch.
 
     Args:
       tokenizer: of the tower that reads the texts.
       context_length: maximum number of tokens, special ones included.
-      buckets: shorter lengths. A batch is padded to the shortest that fits its longest text, so that the number of
-        compiled shapes is at most the number of buckets and one.
+      buckets: shorter lengths. A batch is padded to the shortest length that fits its longest text. So at most
+        len(buckets) + 1 shapes are compiled.
 
     Attributes:
       lengths: all lengths to which a batch may be padded, ascending.

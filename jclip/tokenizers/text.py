@@ -6,7 +6,7 @@
     xlmr       AltCLIP             <s> A </s>                              1
     clip_bpe   CLIP, the teacher   <|startoftext|> A <|endoftext|>         0   (<|endoftext|> is the largest id)
 
-Truncation shortens A and keeps the token after it, because CLIP's text tower pools there.
+Truncation shortens A and keeps the token after it, because CLIP's text tower pools at that token.
 
 Axes: n sentences, l tokens.
 """
@@ -69,8 +69,7 @@ class Tokenizer:
         """Returns the ids of each text with its special tokens, truncated to `context_length`, not padded.
 
         Raises:
-          JclipError: `context_length` has no room for a token between the special ones; `texts` is one string, not a
-            list; or a text is not a string or holds a lone surrogate. The message gives its number from 0.
+          JclipError: `context_length` is below 3; `texts` is one string, or holds a lone surrogate or something else.
         """
         _check_texts(texts)
         if context_length < 3:
@@ -90,8 +89,8 @@ class Tokenizer:
         """
         if kind == self.kind:
             return self
-        if kind not in _OF_BERT or not isinstance(self._vocabulary, Bert | WordPiece):
-            raise JclipError(f"a {self.kind} vocabulary is none of kind {kind}: load another")
+        if kind not in _BERT_KINDS or not isinstance(self._vocabulary, Bert | WordPiece):
+            raise JclipError(f"a {self.kind} vocabulary does not fit kind {kind}: load another")
         return Tokenizer((Bert if kind == "bert" else WordPiece)(self._vocabulary.pieces))
 
     def save(self, folder: Path) -> None:
@@ -115,7 +114,7 @@ def _check_texts(texts: Sequence[str]) -> None:
             try:
                 text.encode()
             except UnicodeEncodeError:
-                raise JclipError(f"text {number} holds half a character, {text[:40]!a}: decode it anew") from None
+                raise JclipError(f"text {number} holds half a character, {text[:40]!a}: decode it again") from None
 
 
 def pad(sentences: Sequence[Sequence[int]], length: int, pad_id: int) -> np.ndarray:
@@ -143,17 +142,13 @@ def load_tokenizer(path: Path | str, kind: TokenizerKind | None = None) -> Token
     path = Path(path)
     file = vocabulary_file(path)
     found = _kind_in(path / _DESCRIPTOR) if (path / _DESCRIPTOR).is_file() else _kind_of(file)
-    if kind in _OF_BERT and found in _OF_BERT:
+    if kind in _BERT_KINDS and found in _BERT_KINDS:
         found = kind
     return Tokenizer(_READERS[found](file))
 
 
 def vocabulary_file(path: Path) -> Path:
-    """Returns the vocabulary file that `load_tokenizer` reads at a path.
-
-    Raises:
-      JclipError: there is no vocabulary.
-    """
+    """Returns the vocabulary file that `load_tokenizer` reads at a path. Raises JclipError if it does not exist."""
     file = path / _file_of(path) if path.is_dir() else path
     if not file.is_file():
         raise JclipError(f"there is no tokenizer at {path}")
@@ -195,7 +190,7 @@ _ENDINGS: dict[str, TokenizerKind | None] = {
     "merges.txt": "clip_bpe",
     ".txt.gz": "clip_bpe",
 }
-_OF_BERT: tuple[TokenizerKind, ...] = ("wordpiece", "bert")
+_BERT_KINDS: tuple[TokenizerKind, ...] = ("wordpiece", "bert")
 _READERS: dict[TokenizerKind, Callable[[Path], Vocabulary]] = {
     "wordpiece": WordPiece.read,
     "bert": Bert.read,
@@ -209,7 +204,7 @@ def _kind_of(file: Path) -> TokenizerKind:
     for ending, kind in _ENDINGS.items():
         if file.name.endswith(ending):
             return kind or _kind_of_json(file)
-    raise JclipError(f"{file} is no known vocabulary: expected a name that ends in one of {', '.join(_ENDINGS)}")
+    raise JclipError(f"{file} is not a known vocabulary: expected a name that ends in one of {', '.join(_ENDINGS)}")
 
 
 def _kind_of_json(file: Path) -> TokenizerKind:

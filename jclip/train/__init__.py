@@ -11,6 +11,7 @@ Names:
   Contrastive, TeacherLearning: objectives.
   Budget: length of a stage, in steps, epochs or examples.
   Optimizer: update rule, learning-rate schedule and weight decay.
+  Retrieval, Classification, Probe: evaluations during a run.
   Outcome: result of a run: bundles, position, and whether it has finished.
   make_step: returns the pure training step of a loss and an optimizer.
   TrainState: parameters, statistics and optimizer slots.
@@ -30,28 +31,13 @@ if TYPE_CHECKING:
     from jclip.stages import Program as Program
     from jclip.stages import Stage as Stage
     from jclip.train.configuration import Run as Run
+    from jclip.train.evaluations import Classification as Classification
+    from jclip.train.evaluations import Probe as Probe
+    from jclip.train.evaluations import Retrieval as Retrieval
     from jclip.train.objectives.contrastive import Contrastive as Contrastive
     from jclip.train.objectives.teacher_learning import TeacherLearning as TeacherLearning
     from jclip.train.outcome import Outcome as Outcome
     from jclip.train.state import TrainState as TrainState
     from jclip.train.step import make_step as make_step
 
-__all__, __getattr__, __dir__ = lazy(
-    __name__,
-    {
-        "Run": "jclip.train.configuration:Run",
-        "Stage": "jclip.stages:Stage",
-        "Contrastive": "jclip.train.objectives.contrastive:Contrastive",
-        "TeacherLearning": "jclip.train.objectives.teacher_learning:TeacherLearning",
-        "Budget": "jclip.stages:Budget",
-        "Optimizer": "jclip.optimizer:Optimizer",
-        "run": "jclip.running:run",
-        "make_step": "jclip.train.step:make_step",
-        "TrainState": "jclip.train.state:TrainState",
-        "Outcome": "jclip.train.outcome:Outcome",
-        "Objective": "jclip.stages:Objective",
-        "Context": "jclip.stages:Context",
-        "Program": "jclip.stages:Program",
-    },
-    needs=("optax", "orbax", "grain"),
-)
+__all__, __getattr__, __dir__ = lazy(__name__, __file__, needs=("optax", "orbax", "grain"))

@@ -1,4 +1,4 @@
-"""Model FLOPs of a stage's step, independent of how it is computed."""
+"""Model FLOPs of a stage's step, without those of recomputation."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -13,20 +13,18 @@ from jclip.train.step import make_step
 
 
 class Arithmetic:
-    """FLOPs of a step on a batch, counted once for each shape of batch.
-
-    What rematerialisation and micro-batches recompute is not counted.
-    """
+    """FLOPs of a step, counted once per batch shape, without recomputation by remat and micro-batches."""
 
     def __init__(self, part: StageParts):
-        stage, towers = replace(part.stage, micro_batches=1), part.context.towers.clone(remat="none")
+        stage, towers = replace(part.stage, micro_batches=1), part.context.towers
+        towers = towers.clone(compute=replace(towers.compute, remat="none"))
         self._program = stage.objective.program(replace(part.context, stage=stage, towers=towers))
         self._step = make_step(self._program.loss, part.optimizer)
         self._part = part
         self._known: dict[tuple[Any, ...], int] = {}
 
     def __call__(self, batch: Mapping[str, np.ndarray]) -> int:
-        """Returns the FLOPs of a step over all devices; `batch` is this process's rows of it."""
+        """Returns the FLOPs of a step over all devices, from this process's rows of the batch."""
         shapes = tuple(sorted((name, rows.shape[1:]) for name, rows in batch.items()))
         if shapes not in self._known:
             size, full = self._part.stage.batch_size, self._program.batch

@@ -55,13 +55,7 @@ from jclip.train.step import Step, make_step
 
 @dataclass(frozen=True)
 class Devices:
-    """The devices of a run, and the placement of its parameters on them.
-
-    Attributes:
-      mesh: the grid of devices.
-      rules: sharding rules: the run's own, or its towers'.
-      copies: the parameters that stay replicated.
-    """
+    """Mesh of a run, its sharding rules (its own, or its towers'), and the parameters that stay replicated."""
 
     mesh: jax.sharding.Mesh
     rules: Rules
@@ -72,7 +66,7 @@ def devices_of(run: Run, devices: Sequence[jax.Device] | None = None) -> Devices
     """Checks a run and places it on a mesh of all devices, or of those given. Reads no files.
 
     Raises:
-      JclipError: what is wrong with the run, with its batches on these devices, or with its sharding rules.
+      JclipError: the run, its batches on these devices, or its sharding rules are not valid.
     """
     check(run)
     mesh = make_mesh(run.mesh, devices)
@@ -90,11 +84,11 @@ def devices_of(run: Run, devices: Sequence[jax.Device] | None = None) -> Devices
 
 @dataclass(frozen=True)
 class Inputs:
-    """What a stage reads, open.
+    """Inputs of a stage.
 
     Attributes:
-      tokenizer: of the model's text tower.
-      opened: what the objective loaded.
+      tokenizer: the text tower's.
+      opened: result of `Objective.open`.
       make_batches: opens the stage's data.
     """
 
@@ -108,21 +102,16 @@ class StageParts:
     """A stage, ready to run.
 
     Attributes:
-      run: the configuration.
-      index: number of the stage in it.
-      devices: of the run.
-      layout: the parameters as the stage holds them.
+      index: index of the stage, from 0.
       paths: {path: shape} of the parameters, as the stage holds them.
-      context: facts for the objective.
-      program: its loss, and the shapes of its batches and constants.
+      context: facts that the objective built `program` from.
       inputs: tokenizer and data; None in a plan.
-      batches: the data, if counting the stage's steps needed them; otherwise None, see `open_batches`.
+      batches: the data, if the number of steps depends on them; otherwise None, see `open_batches`.
       steps: number of optimizer steps of the whole stage.
-      optimizer: the optax transformation of the trainable parameters.
+      optimizer: optax transformation of the trainable parameters.
       step: the pure step.
-      compiled: the jitted step on the mesh. Donates its input state.
-      state_shapes: shapes and dtypes of the training state.
-      shardings: of the training state.
+      compiled: the jitted step. Donates its input state.
+      state_shapes, shardings: shapes, dtypes and shardings of the training state.
     """
 
     run: Run
@@ -149,17 +138,17 @@ class StageParts:
 
     @property
     def mesh(self) -> jax.sharding.Mesh:
-        """The devices as a grid."""
+        """Mesh of the run."""
         return self.devices.mesh
 
     @property
     def trains(self) -> frozenset[str]:
-        """Those of `paths` that train."""
+        """Paths of the parameters that train."""
         return self.layout.trains
 
     @property
     def learning_rate(self) -> Callable[[int], jax.Array]:
-        """The learning rate at a step of the stage."""
+        """Learning rate as a function of the stage's step."""
         return learning_rate(self.stage.optimizer, self.steps)
 
     def open_inputs(self) -> Inputs:
@@ -173,7 +162,7 @@ class StageParts:
         return self.inputs
 
     def open_batches(self) -> Batches:
-        """Returns the stage's data, a function of the step; opens them unless they are open already."""
+        """Returns the stage's data; opens them unless they are open already."""
         return self.batches or self.open_inputs().make_batches()
 
     def place(self, batch: Mapping[str, np.ndarray]) -> dict[str, jax.Array]:
@@ -185,11 +174,7 @@ class StageParts:
         return self.stage.objective.constants(self.open_inputs().opened, self.program)
 
     def start(self) -> TrainState:
-        """Creates the state at the run's first step, sharded.
-
-        Raises:
-          JclipError: what `starting_variables` raises.
-        """
+        """Creates the state at the run's first step, sharded."""
         variables = shapes(self.run.model)
         places = {"params": param_shardings(variables["params"], self.mesh, self.devices.rules)}
         if "batch_stats" in variables:
@@ -200,18 +185,14 @@ class StageParts:
         return placed(state, self.shardings)
 
     def follow(self, state: TrainState) -> TrainState:
-        """Returns the state at this stage's first step, from the last of the stage before."""
+        """Returns this stage's first state from the last state of the stage before."""
         return placed(next_stage(state, self.layout, self._init_slots), self.shardings)
 
 
 def assemble(run: Run, index: int, devices: Devices, inputs: Inputs | None = None) -> StageParts:
-    """Builds the parts of a stage, one after another.
+    """Builds the parts of the stage at `index`, of a run that has been checked.
 
-    Args:
-      run: the configuration, checked.
-      index: number of the stage.
-      devices: of the run.
-      inputs: tokenizer and data, see `open_stage`. Without them nothing is read, and only shapes are known.
+    Without `inputs`, which `open_stage` returns, nothing is read.
 
     Raises:
       JclipError: a rule of the optimizer matches nothing, or a budget in epochs has no data to count.
@@ -273,20 +254,15 @@ def open_tokenizer(run: Run) -> Tokenizer:
       JclipError: it is missing, or does not fit the text tower.
     """
     tokenizer = load_tokenizer(Path(run.tokenizer))
-    if tokenizer.vocab_size > run.model.text.vocab_size:
-        raise JclipError(
-            f"the tokenizer in {run.tokenizer} has {tokenizer.vocab_size} entries, but the text tower's "
-            f"vocab_size is {run.model.text.vocab_size}: raise it"
-        )
     check_tokenizer(run.model, tokenizer, f"{run.tokenizer}: ")
     return tokenizer
 
 
 def open_stage(run: Run, index: int, devices: Devices, tokenizer: Tokenizer) -> Inputs:
-    """Loads what a stage's objective needs, and prepares its data, which are opened later.
+    """Loads the files of a stage's objective, such as a teacher's bundle. The data are opened later.
 
     Raises:
-      JclipError: a file of the objective, such as a teacher's bundle, is missing or does not fit.
+      JclipError: a file is missing or does not fit.
     """
     stage = run.stages[index]
     opened = stage.objective.open()

@@ -1,13 +1,13 @@
 """Computes a frozen tower's outputs for a stage's data once, before its first step: see `jclip.data.batches.features`.
 
-The tower runs on the mesh, in batches of the size that it has in a step. Each process reads its own rows of a batch;
-process 0 writes. After each batch all processes exchange stop requests and unreadable rows, so that they end together;
-complete files are kept.
+The tower runs on the mesh, with the batch size that it has in a step. Each process reads its own rows of a batch;
+process 0 writes. After each batch all processes exchange stop requests and unreadable rows, so that they stop together.
+Complete files are kept.
 """
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -28,7 +28,7 @@ from jclip.stages import FrozenTower
 from jclip.train.assembly import StageParts
 from jclip.train.state import TrainState, whole_params
 
-_SHARD_ROWS = 1 << 14  # of a file: 48 MB of CLIP's 768 float32s, the most that a killed process loses
+_SHARD_ROWS = 1 << 14  # rows of a file: 48 MB of CLIP's 768 float32s, the most that a killed process loses
 _FORMAT = 1
 
 Stepped = Callable[[int, int], None]
@@ -36,7 +36,7 @@ Stepped = Callable[[int, int], None]
 
 
 class Filled(NamedTuple):
-    """The caches of a stage's sources, and the number of rows that were computed for them now."""
+    """Caches of a stage's sources, and the number of rows that this call computed."""
 
     caches: list[FeatureCache]
     computed: int
@@ -48,11 +48,11 @@ def fill(
     """Completes the caches of a stage's sources. Returns None if any process was asked to stop.
 
     Args:
-      part: of a stage with `cache`.
-      batches: the stage's data, open.
-      state: of the stage, at its start or later: frozen parameters stay the same.
+      part: parts of a stage with `cache`.
+      batches: the stage's data.
+      state: any state of the stage, because frozen parameters do not change.
       stop: returns whether to stop.
-      stepped: is told of the progress, if anything has to be computed.
+      stepped: called with the progress, if anything has to be computed.
 
     Raises:
       JclipError: the cache cannot be written to, or not all processes see it; on every process.
@@ -85,16 +85,10 @@ def fill(
     for number, (cache, units, missing) in enumerate(caches):
         for shard in missing:
             features: list[FeatureRow] = []
-            for some in _in_batches(cache.rows_of(shard), size):
-                made = _rows(
-                    part,
-                    tower,
-                    partial(tower.read, batches.opened, number),
-                    [units[row] for row in some],
-                    size,
-                    run_tower,
-                    stop,
-                )
+            rows_of_shard = cache.rows_of(shard)
+            for some in (rows_of_shard[start : start + size] for start in range(0, len(rows_of_shard), size)):
+                read = partial(tower.read, batches.opened, number)
+                made = _rows(part, tower, read, [units[row] for row in some], size, run_tower, stop)
                 if made is None:
                     return None
                 features += made
@@ -115,7 +109,7 @@ def _rows(
     run_tower: Callable[[Any, jax.Array], jax.Array],
     stop: Callable[[], bool],
 ) -> list[FeatureRow] | None:
-    """Returns the features of some (record, picture), or the reasons why there are none; None to stop."""
+    """Returns the features of some (record, picture), with an error message for each unreadable one; None to stop."""
     filled = [*units, *[units[0]] * (size - len(units))]  # one shape, one compilation
     mine, troubles = [], {}
     for row in local_rows(size, part.mesh):
@@ -137,7 +131,7 @@ def _rows(
 
 
 def _hash(variables: Any) -> str:
-    """Returns a hash of all weights, however they are sharded."""
+    """Returns a hash of all weights, independent of their sharding."""
     shapes = {
         jax.tree_util.keystr(path, simple=True, separator="/"): f"{leaf.dtype}{leaf.shape}"
         for path, leaf in jax.tree_util.tree_leaves_with_path(variables)
@@ -147,7 +141,7 @@ def _hash(variables: Any) -> str:
 
 
 def _units(records: Sequence[Any]) -> tuple[tuple[int, ...] | None, "Sequence[tuple[int, int]]"]:
-    """Returns the row of each record's first picture, None if rows are records; and (record, picture) of each row."""
+    """Returns the row of each record's first picture (None if rows are records), and (record, picture) of each row."""
     if not isinstance(records, Records) and isinstance(records[0], Pair):
         counts = [len(pair.pictures) for pair in records]
         if max(counts) > 1:
@@ -157,7 +151,7 @@ def _units(records: Sequence[Any]) -> tuple[tuple[int, ...] | None, "Sequence[tu
 
 
 class _OneEach(Sequence[Any]):
-    """The sequence of (record, 0), without memory: there may be hundreds of millions of records."""
+    """Sequence of (record, 0) that takes no memory, for hundreds of millions of records."""
 
     def __init__(self, count: int):
         self._count = count
@@ -169,15 +163,10 @@ class _OneEach(Sequence[Any]):
         return row, 0
 
 
-def _in_batches(rows: range, size: int) -> Iterator[range]:
-    for start in range(rows.start, rows.stop, size):
-        yield range(start, min(start + size, rows.stop))
-
-
 def _check_seen(caches: Sequence[FeatureCache]) -> None:
     for cache in caches:
         if not all(map(wait_until_visible, cache.files)) or cache.missing():  # all() stops early
             raise JclipError(
-                f"{cache.folder} lacks {len(cache.missing())} files here that the first process wrote: give all "
-                "processes the same cache, on a shared disk"
+                f"{cache.folder} lacks {len(cache.missing())} files that process 0 wrote: give all processes the "
+                "same cache, on a shared disk"
             )

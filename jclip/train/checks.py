@@ -5,15 +5,16 @@ from pathlib import Path
 from typing import Any
 
 from jclip import rules
-from jclip.bundle import open_bundle
+from jclip.bundle import check_inputs, open_bundle
 from jclip.config import check_types
 from jclip.data.sources.records import called
 from jclip.errors import JclipError
 from jclip.models.build import shapes
 from jclip.names import check_name
-from jclip.ranges import check_tree
+from jclip.ranges import check_ranges
 from jclip.stages import Stage
 from jclip.train.configuration import Run
+from jclip.train.evaluations import Evaluation
 from jclip.train.layout import layout, whole_path
 
 
@@ -25,17 +26,12 @@ def check(run: Run) -> None:
     """
     check_types(run)
     check_names(run)
-    check_tree(run)
+    check_ranges(run)
     if not run.stages:
         raise JclipError(f"run {run.name!r} has no stages: give it at least one")
     _check_differ(run.name, "stages", [stage.name for stage in run.stages])
     for stage in run.stages:
         _check_stage(run, stage)
-    if run.preprocessing.size != run.model.image.image_size:  # the bundle of any stage holds both
-        raise JclipError(
-            f"preprocessing.size is {run.preprocessing.size}, but the image tower reads pictures of "
-            f"{run.model.image.image_size}: they must be equal"
-        )
     _check_evaluations(run)
     parameters = _parameters(run)
     rules.match(run.starts_from, parameters, what="starts_from")
@@ -44,14 +40,15 @@ def check(run: Run) -> None:
 
 
 def check_names(run: Run) -> None:
-    """Checks the names that become folders or parts of figures' names: of the run, its stages and its evaluations.
+    """Checks the names of a run, its stages and its evaluations, which become names of folders and figures.
 
     Raises:
-      JclipError: a name cannot name a folder; the message names the field.
+      JclipError: a name is not a valid folder name; the message names the field.
     """
     check_name("name", run.name)
-    for kind, named in (("stages", run.stages), ("evaluations", run.evaluations)):
-        for number, one in enumerate(named):
+    named: dict[str, Sequence[Stage | Evaluation]] = {"stages": run.stages, "evaluations": run.evaluations}
+    for kind, some in named.items():
+        for number, one in enumerate(some):
             check_name(f"{kind}.{number}.name", one.name)
 
 
@@ -65,18 +62,20 @@ def check_starting_points(run: Run) -> None:
     sources = rules.match(run.starts_from, wanted, what="starts_from")
     for folder in dict.fromkeys(folder for folder in sources.values() if folder):
         if not Path(folder).is_dir():
-            raise JclipError(f"starts_from: there is no bundle {folder}: make it first, or start from elsewhere or ''")
+            raise JclipError(
+                f"starts_from: bundle {folder} does not exist: make it first, or give another bundle or ''"
+            )
         try:
-            there = rules.paths_of(open_bundle(folder).params)
+            found = rules.paths_of(open_bundle(folder).params)
         except JclipError as error:
             raise JclipError(f"starts_from: {error}") from None
         for path in (path for path, source in sources.items() if source == folder):
-            if path not in there:
-                raise JclipError(f"starts_from: {folder} has no parameter {path}: start it from elsewhere, or from ''")
-            if there[path].shape != wanted[path].shape:
+            if path not in found:
+                raise JclipError(f"starts_from: {folder} has no parameter {path}: give it another bundle, or ''")
+            if found[path].shape != wanted[path].shape:
                 raise JclipError(
-                    f"starts_from: {folder}: {path} has shape {there[path].shape}, but this model needs "
-                    f"{wanted[path].shape}: start it from elsewhere, or from ''"
+                    f"starts_from: {folder}: {path} has shape {found[path].shape}, but this model needs "
+                    f"{wanted[path].shape}: give it another bundle, or ''"
                 )
 
 
@@ -108,17 +107,13 @@ def _check_stage(run: Run, stage: Stage) -> None:
             "of its divisors"
         )
     if stage.bucket_window > 1 and not stage.buckets:
-        raise JclipError(f"{where}: bucket_window sorts texts into buckets: set buckets, or leave it 1")
+        raise JclipError(f"{where}: bucket_window sorts texts into buckets: set buckets, or bucket_window to 1")
     if above := [bucket for bucket in stage.buckets if bucket > stage.context_length]:
         raise JclipError(
             f"{where}: buckets has {above[0]}, but no text is longer than context_length, {stage.context_length}: give "
             "shorter lengths"
         )
-    if stage.context_length > (longest := run.model.text.longest):
-        raise JclipError(
-            f"{where}: context_length is {stage.context_length}, but the text tower reads {longest} tokens at most: "
-            "lower it"
-        )
+    check_inputs(run.model, run.preprocessing, stage.context_length, f"{where}: ")  # its bundle holds them
 
 
 def _check_evaluations(run: Run) -> None:
@@ -129,7 +124,7 @@ def _check_evaluations(run: Run) -> None:
     if run.patience and not (run.best and run.evaluate_every):
         raise JclipError(
             f"patience is {run.patience}, but nothing is compared during a stage: set best and evaluate_every, or "
-            "leave patience 0"
+            "patience to 0"
         )
 
 

@@ -1,4 +1,4 @@
-"""The configuration of a run: the model, where its parameters come from, its stages, and what is logged and saved."""
+"""Configuration of a run: model, initial parameters, stages, logs and checkpoints."""
 
 from dataclasses import dataclass, field
 from typing import Literal
@@ -18,10 +18,10 @@ class Monitor:
     """Logs besides metrics.jsonl and TensorBoard's files, which every run writes.
 
     Attributes:
-      wandb: project of Weights & Biases to log to; "" for none.
+      wandb: project of Weights & Biases; "" for none.
       profile_from: first step that is profiled.
       profile_steps: number of steps that are profiled; 0 for none.
-      peak_tflops: of one device, to compute MFU on devices that jclip does not know.
+      peak_tflops: peak TFLOP/s of one device, to compute MFU on devices that jclip does not know.
     """
 
     wandb: str = ""
@@ -35,15 +35,14 @@ class Run:
     """A run of one model through its stages.
 
     Attributes:
-      name: for logs and bundles.
-      model: the towers.
+      name: name in logs and bundles.
       tokenizer: folder of the text tower's tokenizer.
-      preprocessing: of pictures; saved with the weights.
-      stages: in order; names must differ.
+      preprocessing: preprocessing of pictures; saved with the weights.
+      stages: stages in order; names must differ.
       starts_from: ordered (path regex, bundle folder): initial parameters; "" for random ones. The first match wins
         and every parameter must be matched.
-      seed: of the initialisation, the data order, augmentation and dropout.
-      dtype: of the towers' computation; parameters and losses are float32.
+      seed: seed of the initialisation, the data order, augmentation and dropout.
+      dtype: dtype of the towers' computation; parameters and losses are float32.
       remat: activations that the backward pass recomputes. "none". "dots": the cheap ones (norms, activation functions,
         attention). "layers": all of a layer, for a third more arithmetic and the least memory.
       attention: implementation: "auto" uses cuDNN if it can (NVIDIA, bfloat16, no dropout on the probabilities) and XLA
@@ -53,13 +52,12 @@ class Run:
         slots. Empty for the towers' own tables, see `parallel.tables`.
       max_replicated: largest share of the parameters' bytes that may be replicated over the axes "fsdp" and "tensor",
         which should split them, see `parallel.replication`.
-      log_every, checkpoint_every, evaluate_every: in steps; 0 for the end of a stage only.
-      evaluations: run every `evaluate_every` steps, at the end of each stage, and before the first.
+      log_every, checkpoint_every, evaluate_every: number of steps; 0 for the end of a stage only.
+      evaluations: evaluations every `evaluate_every` steps, at the end of each stage, and before the first.
       keep_checkpoints: number of newest checkpoints that are kept.
-      best: figure of an evaluation, such as "T1/t2i_r1". The checkpoint with the highest is kept too, and becomes the
-        bundle WORKDIR/best at the end. "" for none.
+      best: figure of an evaluation, such as "T1/t2i_r1". The checkpoint with the highest value is kept too, and becomes
+        the bundle WORKDIR/best at the end. "" for none.
       patience: number of evaluations without a better `best` after which a stage ends early; 0 for never.
-      monitor: Weights & Biases, profiles.
     """
 
     name: str

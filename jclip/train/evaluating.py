@@ -1,4 +1,4 @@
-"""Evaluations during a run, and what follows from them: the best checkpoint, and early stopping."""
+"""Evaluations during a run, and their use: the best checkpoint, and early stopping."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -36,7 +36,7 @@ class Evaluating:
         for name, evaluator in self._evaluators.items():
             found = everywhere(lambda call=evaluator: dict(call(variables_of(state))))  # type: ignore[misc]
             figures |= {f"{name}/{key}": float(value) for key, value in found.items()}
-        figures = broadcast(figures)  # decisions follow from them, and processors round differently
+        figures = broadcast(figures)  # equal everywhere, though processors round differently: decisions depend on them
         if not figures:
             return
         self._log.write("evaluation", position, figures)
@@ -47,7 +47,7 @@ class Evaluating:
                 self._latest = position.total, figures[self._run.best]
 
     def score(self, position: Position) -> float | None:
-        """Returns the figure `run.best` of this step, or None if this step was not evaluated."""
+        """Returns the figure `run.best` of this step; None if this step was not evaluated."""
         return self._latest[1] if self._latest and self._latest[0] == position.total else None
 
     def patience_is_spent(self, position: Position) -> bool:
@@ -59,12 +59,7 @@ class Evaluating:
 def is_spent(patience: int, figure: str, stage: str, total: int, records: Sequence[Mapping[str, Any]]) -> bool:
     """Returns whether the last `patience` evaluations of a stage are no better than an earlier one.
 
-    Args:
-      patience: number of evaluations; 0 never ends a stage early.
-      figure: to compare; higher is better.
-      stage: name of the current stage.
-      total: steps of the run so far; False unless this step was evaluated.
-      records: of the run, in order.
+    False if `patience` is 0, or if the run was not evaluated after `total` steps. Higher figures are better.
     """
     if not patience:
         return False

@@ -1,19 +1,35 @@
-"""What is evaluated during a run, as plain data. `jclip.evaluators` makes evaluators of it."""
+"""Configuration of the evaluations of a run. `jclip.evaluators` builds the evaluators."""
 
 from dataclasses import dataclass
 
+from jclip.config import kind_of
 
+
+class Evaluation:
+    """Evaluation of a run. Other packages can add kinds.
+
+    A kind is a frozen dataclass that inherits this class and is decorated with `@kind_of(Evaluation)`. Register the
+    function that opens it with `@jclip.evaluators.open_evaluation.register`.
+
+    Attributes:
+      name: prefix of its figures.
+    """
+
+    name: str
+
+
+@kind_of(Evaluation)
 @dataclass(frozen=True)
-class Retrieval:
+class Retrieval(Evaluation):
     """Image-text recall, as in `jclip eval retrieval`.
 
     Attributes:
-      name: prefix of its figures: "muge" gives "muge/t2i_r1", ..., "muge/mean_recall"; of several languages
+      name: prefix of its figures: "muge" gives "muge/t2i_r1", ..., "muge/mean_recall"; with several languages
         "xtd/zh/t2i_r1".
       data: a file of pairs, or a folder.
       protocol: a published benchmark, which sets the split, the languages and the directions; "" for none.
-      split: of a folder; by default the protocol's, or "test".
-      languages: by default all of the protocol and the folder.
+      split: split of a folder; "" for the protocol's, or "test".
+      languages: languages to evaluate; empty for all of the protocol and the folder.
     """
 
     name: str
@@ -23,18 +39,19 @@ class Retrieval:
     languages: tuple[str, ...] = ()
 
 
+@kind_of(Evaluation)
 @dataclass(frozen=True)
-class Classification:
+class Classification(Evaluation):
     """Zero-shot classification, as in `jclip eval classify`.
 
     Attributes:
       name: prefix of its figures: "cifar" gives "cifar/accuracy", ...; with several prompts "cifar/zh/accuracy".
       data: a folder of images by class.
       dataset: name of a known data set; "" for your own.
-      prompts: names of prompt ensembles: languages, "cn_clip", "open_clip", .json files; by default the language of
+      prompts: names of prompt ensembles: languages, "cn_clip", "open_clip", .json files; empty for the language of
         the class names.
       classes: a file of class names, or "cn_clip" or "open_clip" for ImageNet's; "" for the file beside the data.
-      split: of data with splits.
+      split: split of the data, if it has splits.
     """
 
     name: str
@@ -45,8 +62,9 @@ class Classification:
     split: str = "test"
 
 
+@kind_of(Evaluation)
 @dataclass(frozen=True)
-class Probe:
+class Probe(Evaluation):
     """A linear probe on the current features, as in `jclip eval probe`.
 
     Attributes:
@@ -62,6 +80,3 @@ class Probe:
     dataset: str = ""
     shots: tuple[int, ...] = (0,)
     seeds: int = 3
-
-
-Evaluation = Retrieval | Classification | Probe

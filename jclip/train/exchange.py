@@ -9,12 +9,12 @@ from jclip.parallel.processes import gather, process_prefix
 
 
 class Heard(NamedTuple):
-    """What all processes reported; equal on each, except for the type of the error.
+    """Reports of all processes; equal on each, except for the type of the error.
 
     Attributes:
       unreadable: descriptions of newly replaced data, each once per stage.
-      error: ends the run.
-      signal: asks the run to stop.
+      error: error that ends the run.
+      signal: signal that stops the run.
     """
 
     unreadable: list[str]
@@ -26,8 +26,8 @@ class Exchange:
     """Exchanges of one stage.
 
     Args:
-      batches: of this process; they note what they replace.
-      signals: received by this process.
+      batches: this process's batches, which list the data that they replaced.
+      signals: signals that this process received.
       known: descriptions of data that were replaced before the run was resumed; they count towards the limit.
     """
 
@@ -37,10 +37,7 @@ class Exchange:
         self._unreadable = list(known)
 
     def __call__(self, failure: Exception | None = None) -> Heard:
-        """Reports what happened on this process since the last call, and returns the reports of all.
-
-        Args:
-          failure: why this process has no batch.
+        """Sends this process's report since the last call, with the error for which it has no batch.
 
         Raises:
           JclipError: another process left the loop with an error.

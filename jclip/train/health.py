@@ -11,32 +11,19 @@ from jclip.train.state import TrainState
 
 def all_finite(state: TrainState) -> bool:
     """Returns whether trainable parameters, batch statistics and optimizer slots are all finite."""
-    return all(map(np.all, jax.tree.leaves(_finite_leaves(_changing(state)))))
+    return all(map(np.all, jax.tree.leaves(_finite_leaves(state._replace(frozen={})))))
 
 
 def first_broken(state: TrainState) -> str | None:
-    """Returns the path of the first trainable parameter, statistic or slot that is not finite; None if all are finite.
+    """Returns the path of the first parameter, statistic or slot that is not finite; None if all are finite.
 
     Statistics and slots have paths that begin with "stats" and "slots".
     """
-    for path, fine in jax.tree_util.tree_leaves_with_path(_finite_leaves(_changing(state))):
-        if not np.all(fine):
-            return jax.tree_util.keystr(path, simple=True, separator="/").removeprefix("trainable/")
-    return None
-
-
-def first_broken_at_start(state: TrainState) -> str | None:
-    """Returns the path of the first parameter, trained or frozen, or statistic that is not finite; None if all are."""
-    begun = {"trainable": state.trainable, "frozen": state.frozen, "stats": state.stats}
-    for path, fine in jax.tree_util.tree_leaves_with_path(_finite_leaves(begun)):
+    for path, fine in jax.tree_util.tree_leaves_with_path(_finite_leaves(state)):
         if not np.all(fine):
             name = jax.tree_util.keystr(path, simple=True, separator="/")
             return name.removeprefix("trainable/").removeprefix("frozen/")
     return None
-
-
-def _changing(state: TrainState) -> TrainState:
-    return state._replace(frozen={})
 
 
 def _finite_leaves(state: Any) -> Any:

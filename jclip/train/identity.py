@@ -1,7 +1,7 @@
 """Compares runs: a checkpoint is resumed only by the run that wrote it.
 
-The configurations must be equal, except for fields that leave the numbers alone and for names of folders. A folder may
-move, but its contents may not change: they are compared by the small file that describes them.
+The configurations must be equal, except for fields that do not change the results and for names of folders. A folder
+may move, but its contents may not change: they are compared by the small file that describes them.
 """
 
 import hashlib
@@ -33,7 +33,7 @@ FREE_TO_CHANGE = (
     r"stages\.\d+\.(max_unreadable|micro_batches|workers|cache)",
     r"stages\.\d+\.objective\.loss\.(impl|chunk)",
 )
-"""Fields, as regexes over dotted names, that a resumed run may change: its numbers change by rounding at most."""
+"""Fields that a resumed run may change, as regexes over dotted names. Results change at most by rounding."""
 
 PLACES = (r"tokenizer", r"stages\.\d+\.objective\.bundle", r"starts_from\.\d+\.1", r"stages\.\d+\.data\.\d+\.folder")
 """Fields that name a folder, which may move."""
@@ -43,7 +43,7 @@ _DESCRIPTIONS = ("config.json", "dataset_info.json", "*/*/dataset_info.json")
 
 
 def identity(run: Run, tokenizer: Tokenizer) -> dict[str, Any]:
-    """Returns the JSON form of a run, for a checkpoint's record: its fields, and fingerprints of its folders."""
+    """Returns a run's fields and the fingerprints of its folders as JSON, for a checkpoint's record."""
     config = to_json(run)
     contents = {name: fingerprint(Path(place)) for name, place in leaves(config) if place and _is(name, PLACES)}
     return {"version": VERSION, "config": config, "contents": {**contents, "tokenizer": of_tokenizer(tokenizer)}}
@@ -68,7 +68,7 @@ def check_same(before: dict[str, Any], now: dict[str, Any], folder: Path) -> Non
         shown = "; ".join(changed[:3]) + (f"; and {len(changed) - 3} more" if len(changed) > 3 else "")
         raise OtherConfiguration(
             f"{folder} holds a run with another configuration ({shown}): "
-            "choose another --workdir, or give the old values back"
+            "choose another --workdir, or restore the old values"
         )
 
 
@@ -78,7 +78,7 @@ def disagreement(one: dict[str, Any], other: dict[str, Any]) -> str | None:
 
 
 def fingerprint(folder: Path) -> str | None:
-    """Returns a short hash of the file that describes a folder's contents, or None if there is none."""
+    """Returns a short hash of the file that describes a folder's contents; None if the folder has no such file."""
     for name in _DESCRIPTIONS:
         for file in sorted(folder.glob(name)):
             return _hash(file.read_bytes())

@@ -1,4 +1,4 @@
-"""The parameters as a stage holds them: which train, and which stacks of layers are cut in two."""
+"""Layout of the parameters in a stage: those that train, and stacks of layers that are split in two."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -16,14 +16,14 @@ _LAYERS, _FIRST = "layers", "first_layers"
 
 @dataclass(frozen=True)
 class Layout:
-    """The parameters as a stage holds them.
+    """Layout of the parameters in a stage.
 
-    If only the last layers of a tower train, its stacked arrays are cut in two: "image/layers/..." are the layers that
-    train, [l, ...], and "image/first_layers/..." those below, [n, ...]. The gradient of a slice of one array would be
-    computed through the whole stack.
+    If only the last layers of a tower train, its stacked arrays are split in two. "image/layers/..." has the layers
+    that train, [l, ...], and "image/first_layers/..." those below, [n, ...]. The gradient of a slice of one array would
+    be computed through the whole stack.
 
     Attributes:
-      trains: paths of the parameters that train, as they are held.
+      trains: paths of the parameters that train, in this layout.
       first: number of layers of the (image, text) tower in "first_layers".
     """
 
@@ -31,7 +31,7 @@ class Layout:
     first: tuple[int, int] = (0, 0)
 
     def held(self, params: dict[str, Any]) -> dict[str, Any]:
-        """Cuts the stacks of the model's nested parameters; whole arrays are not copied."""
+        """Splits the stacks of the model's nested parameters; other arrays are not copied."""
         for tower, count in zip(TOWERS, self.first, strict=True):
             if count:
                 stack = params[tower][_LAYERS]
@@ -44,11 +44,7 @@ class Layout:
 
 
 def layout(stage: Stage, leaves: Mapping[str, Any]) -> Layout:
-    """Returns the layout of a stage.
-
-    Args:
-      stage: with its rules.
-      leaves: {path: array or shape} of the whole model.
+    """Returns the layout of a stage; `leaves` is {path: array or shape} of the whole model.
 
     Raises:
       JclipError: a rule matches nothing, a parameter has no rule, the stage trains nothing, or the towers or `trains`
@@ -60,7 +56,7 @@ def layout(stage: Stage, leaves: Mapping[str, Any]) -> Layout:
 
 
 def joined(params: dict[str, Any]) -> dict[str, Any]:
-    """Returns nested parameters with every stack in one piece again, as the model has them."""
+    """Joins the stacks that `Layout.held` split, in nested parameters."""
     for tower in TOWERS:
         if _FIRST in params.get(tower, {}):
             parts = dict(params[tower])
@@ -72,12 +68,12 @@ def joined(params: dict[str, Any]) -> dict[str, Any]:
 
 
 def whole_path(path: str) -> str:
-    """Returns the path in the model of a parameter that a stage holds."""
+    """Returns the model's path of a parameter in a `Layout`."""
     return path.replace(f"/{_FIRST}/", f"/{_LAYERS}/", 1)
 
 
 def _first_layers(stage: Stage, leaves: Mapping[str, Any], trains: frozenset[str]) -> Iterable[tuple[str, int]]:
-    """Yields (tower, number of its layers that are frozen below those that train)."""
+    """Yields (tower, number of frozen layers below those that train)."""
     seen = set()
     for tower, last in stage.last_layers:
         where = f"stage {stage.name!r}: last_layers"

@@ -1,6 +1,6 @@
-"""A run from its configuration to its last bundle, in the order of a job's life.
+"""Training of a run, from its configuration to its last bundle.
 
-All processes of a run go through it in step. They exchange signals and errors at every step (`parallel.processes`), so
+All processes of a run execute it together. They exchange signals and errors at every step (`parallel.processes`), so
 that all of them act on one at the same step.
 """
 
@@ -41,28 +41,28 @@ def train(
     evaluators: Mapping[str, Evaluator] | None = None,
     stop_after: int | None = None,
 ) -> Outcome:
-    """Runs all stages of `run`, or what is left of them; call it again to resume.
+    """Trains the remaining stages of `run`. Call it again to resume.
 
     A resumed run ends with the same parameters to the bit: data, augmentation and dropout depend on the seed, the
-    stage and the step alone. On other devices, or another number of processes, it continues from the same example and
-    ends the same except for rounding.
+    stage and the step alone. On other devices, or with another number of processes, it continues from the same example
+    and ends the same except for rounding.
 
     Args:
       run: the configuration; the same on every process.
-      workdir: holds checkpoints/, metrics.jsonl and one bundle per stage; every process must see the same folder.
-      watcher: told of the progress.
+      workdir: folder for checkpoints/, metrics.jsonl and one bundle per stage; the same disk for every process.
+      watcher: observer of the progress.
       evaluators: called before the first stage, at the end of each, and every `run.evaluate_every` steps.
-      stop_after: number of steps of all stages together after which to stop with a checkpoint: for time limits.
+      stop_after: number of steps, over all stages, after which to save a checkpoint and stop.
 
     Raises:
-      JclipError: the configuration cannot run, or differs between processes; a checkpoint is another run's; another run
-        uses the folder; the disk is full; data cannot be read; or a loss is not finite. Raised on every process. An
-        error from data, evaluation or writing a bundle comes after a checkpoint of its step.
+      JclipError: the configuration is not valid, or differs between processes; a checkpoint is another run's; another
+        run uses the folder; the disk is full; data cannot be read; or a loss is not finite. Raised on every process.
+        Before an error from data, evaluation or writing a bundle, a checkpoint of its step is saved.
     """
     with ExitStack() as stack:
         stack.enter_context(sharing_errors())
         if run.best and not evaluators:
-            raise JclipError(f"best={run.best!r}, but nothing is evaluated in this run: leave it empty")
+            raise JclipError(f"best={run.best!r}, but nothing is evaluated in this run: set it to ''")
         # Errors of the configuration show here, before anything is written.
         devices, tokenizer, parts = everywhere(lambda: prepare(run, workdir))
         me = identity(run, tokenizer)
@@ -87,7 +87,7 @@ def train(
 
 @dataclass
 class _Job:
-    """A run at work in its folder."""
+    """Run that is being trained in its folder."""
 
     parts: list[StageParts]
     tokenizer: Tokenizer
@@ -107,13 +107,13 @@ class _Job:
         self.use = Instruments(log, saver, evaluating, profiler, self.stop, self.watcher)
 
     def close(self) -> None:
-        """Closes what is open, and waits for the last checkpoint."""
+        """Closes log, profiler and checkpoints, and waits for the last checkpoint."""
         with ExitStack() as stack:
             for each in (self.checkpoints, self.use.log, self.use.profiler):
                 stack.callback(each.close)
 
     def resume(self) -> tuple[TrainState, Position] | None:
-        """Returns the newest undamaged checkpoint, and opens the log with its records; None for a new run."""
+        """Restores the newest undamaged checkpoint and opens the log with its records; returns None for a new run."""
         warnings: list[str] = []
         found = self.checkpoints.restore(self._shapes_at, warn=warnings.append)
         position = found.position if found else Position(0, 0, 0)
@@ -125,7 +125,7 @@ class _Job:
         """Logs the data of the remaining stages and the placement of the parameters.
 
         Raises:
-          JclipError: the data are missing, or cannot teach anything.
+          JclipError: the data are missing, or nothing can be learned from them.
         """
         parts = self.parts[position.stage :]
         reads, warnings = sample_data(parts)
@@ -136,7 +136,7 @@ class _Job:
         self._warn(warnings, position)
 
     def train_stage(self, state: TrainState, position: Position) -> tuple[TrainState, Position]:
-        """Trains what is left of a stage; a stage whose last step was saved has nothing left."""
+        """Trains the remaining steps of a stage, if any."""
         part = self.parts[position.stage]
         if position.step == part.steps or self.use.evaluating.patience_is_spent(position):
             return state, position
@@ -154,7 +154,11 @@ class _Job:
         return state, position
 
     def finish(self, state: TrainState, position: Position) -> Path | None:
-        """Writes the best model's bundle and returns it, if the run keeps one; restores a last bundle that is gone."""
+        """Writes the best model's bundle, if the run keeps one, and the last stage's if it was deleted.
+
+        Returns:
+          The folder of the best model's bundle, or None.
+        """
         last = len(self.parts) - 1
         if broadcast(not self._folder(last).is_dir()):
             self._write_bundle(state, last, position, self._folder(last))

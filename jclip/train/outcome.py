@@ -11,10 +11,10 @@ class Outcome:
     """Result of `train`.
 
     Attributes:
-      finished: whether all stages are done.
-      position: of the last step.
+      finished: True if all stages are done.
+      position: position after the last step.
       bundles: folders of the finished stages' bundles.
-      signal: that stopped the run, received by any process.
+      signal: signal that stopped the run, received by any process.
       best: folder of the best model's bundle, see `Run.best`.
     """
 

@@ -13,22 +13,19 @@ from jclip.tokenizers.text import Tokenizer
 from jclip.train.assembly import Devices, StageParts, assemble, devices_of, open_stage, open_tokenizer
 from jclip.train.checks import check_starting_points, warn_of_small_training
 from jclip.train.configuration import Run
-from jclip.train.health import first_broken_at_start
+from jclip.train.health import first_broken
 from jclip.train.layout import whole_path
 from jclip.train.state import TrainState
 
 
 def prepare(run: Run, workdir: Path) -> tuple[Devices, Tokenizer, list[StageParts]]:
-    """Returns the devices, the tokenizer and the assembled stages of a run. Writes nothing; opens data only to count
-    epochs.
+    """Checks a run, and returns its devices, its tokenizer and its assembled stages.
 
-    Args:
-      run: to be checked.
-      workdir: of the run. If it holds checkpoints already, the starting bundles may be gone.
+    Writes nothing, and opens data only to count epochs. A run with checkpoints does not need its starting bundles.
 
     Raises:
-      JclipError: a workdir that cannot be written to, a run that cannot be, or a tokenizer, a teacher or a starting
-        bundle that is missing or does not fit.
+      JclipError: the workdir cannot be written to; the run is not valid; or a tokenizer, a teacher or a starting bundle
+        is missing or does not fit.
     """
     on_first(lambda: check_folder(workdir))
     devices = devices_of(run)
@@ -46,7 +43,7 @@ def begin(part: StageParts) -> TrainState:
       JclipError: a parameter holds infinities or NaN; it is named with its bundle.
     """
     state, run = part.start(), part.run
-    path = first_broken_at_start(state)
+    path = first_broken(state)
     if path is None:
         return state
     params = rules.paths_of(shapes(run.model)["params"])
@@ -59,10 +56,9 @@ def begin(part: StageParts) -> TrainState:
 
 
 def sample_data(parts: Sequence[StageParts]) -> tuple[list[Reading], list[str]]:
-    """Reads a sample of each stage's data; those of later stages may be missing still.
+    """Reads a sample of each stage's data, and returns facts about every source, and warnings.
 
-    Returns:
-      The facts of every source, and warnings.
+    Data of later stages may still be missing.
 
     Raises:
       JclipError: a stage can learn nothing from its data; on every process.

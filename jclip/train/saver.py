@@ -1,4 +1,4 @@
-"""Saving during a run: only finite states, and always before an error leaves."""
+"""Saves states during a run: only finite ones, and always before an error ends the run."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -26,10 +26,10 @@ class Saver:
         self._evaluating, self._place = evaluating, place
 
     def save(self, state: TrainState, position: Position) -> None:
-        """Saves the state; it is written while training goes on.
+        """Saves the state in the background.
 
         Raises:
-          JclipError: the state is not finite, or it cannot be written.
+          JclipError: the state is not finite or cannot be written.
         """
         if not all_finite(state):
             raise JclipError(
@@ -39,13 +39,13 @@ class Saver:
         self._checkpoints.save(position, state, self._identity, self._log.records, self._evaluating.score(position))
 
     def is_best(self, position: Position) -> bool:
-        """Returns whether this step's score is higher than every checkpoint's."""
+        """Returns whether this step's score is higher than those of all checkpoints."""
         score, best = self._evaluating.score(position), self._checkpoints.best_score()
         return score is not None and (best is None or score > best)
 
     @contextmanager
     def saving_before_errors(self, state: TrainState, position: Position) -> Iterator[None]:
-        """Saves the state before an error leaves the block, so that no step is lost to it."""
+        """Saves the state if the block raises, so that no step is lost."""
         try:
             yield
         except Exception as error:

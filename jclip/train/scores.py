@@ -1,4 +1,4 @@
-"""Evaluations of a run as lines of text: each figure beside the first and the best one."""
+"""Evaluations of a run as lines of text, with the first and the best value of each figure."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -21,7 +21,7 @@ class Scores:
     'step 300: T1/t2i_r1 40.0 (start 3.1, best 41.2 at 200)'
 
     Args:
-      best: the figure by which a run keeps its best model; "" for none.
+      best: figure by which a run keeps its best model; "" for none.
       earlier: records of a resumed run.
     """
 

@@ -17,7 +17,7 @@ from jclip.train.assembly import StageParts
 from jclip.train.caching import fill
 from jclip.train.evaluating import Evaluating
 from jclip.train.exchange import Exchange
-from jclip.train.logging.meter import Meter, Profiler, device_peak
+from jclip.train.logging.meter import Meter, Profiler, peak_tflops
 from jclip.train.logging.progress import Watcher
 from jclip.train.logging.run_log import RunLog
 from jclip.train.saver import Saver
@@ -27,7 +27,7 @@ from jclip.train.workplace import StopRequest
 
 @dataclass(frozen=True)
 class Instruments:
-    """Named parts that the stages of a run share."""
+    """Services that the stages of a run share."""
 
     log: RunLog
     saver: Saver
@@ -47,7 +47,7 @@ class StageLoop:
         self._exchange = Exchange(self._data, self._stop.signals, self._log.unreadable(part.stage.name))
 
     def train(self, state: TrainState, position: Position) -> tuple[TrainState, Position]:
-        """Trains until the stage is done or a stop is requested; in both cases the state is saved."""
+        """Trains until the stage is done or a stop is requested, and saves the state."""
         part, steps = self._part, self._part.steps
         batches = self._batches(state, position)
         if batches is None:
@@ -75,7 +75,7 @@ class StageLoop:
                     with self._saver.saving_before_errors(state, position), meter.apart():
                         self._use.evaluating.evaluate(state, position)
                 ended = done or self._use.evaluating.patience_is_spent(position)
-                # The last step is saved too: evaluation and the bundle come next, and may fail.
+                # The last step is saved too, because evaluation and the bundle follow and may fail.
                 if ended or _is_due(self._run.checkpoint_every, position) or self._saver.is_best(position):
                     with meter.apart():
                         self._saver.save(state, position)
@@ -83,7 +83,7 @@ class StageLoop:
         return state, position
 
     def _batches(self, state: TrainState, position: Position) -> Batches | None:
-        """Returns the stage's batches, after filling its cache; None if a stop was requested meanwhile."""
+        """Fills the stage's cache and returns its batches; None if a stop was requested meanwhile."""
         part, begun = self._part, False
         if not part.stage.cache:
             return self._data
@@ -104,10 +104,10 @@ class StageLoop:
         return self._data.with_features(filled.caches)
 
     def _next(self, batches: Iterator[Batch], position: Position) -> Batch | None:
-        """Returns the next batch, or None on all processes if a stop is requested.
+        """Returns the next batch; None on all processes if a stop is requested.
 
         Raises:
-          JclipError: a process has no batch.
+          JclipError: a process could not read its batch.
         """
         batch, failure = None, None
         if not self._stop.is_due(position) and not self._stop.signals:
@@ -120,7 +120,7 @@ class StageLoop:
         return None if self._stop.is_due(position) else batch
 
     def _listen(self, position: Position, failure: Exception | None = None) -> None:
-        """Exchanges with the other processes, and acts on what they report."""
+        """Exchanges reports with the other processes, and acts on them."""
         heard = self._exchange(failure)
         if heard.error is not None:
             raise mark_sent(heard.error)
@@ -143,14 +143,15 @@ class StageLoop:
             self._use.watcher.stepped(step)
 
     def _meter(self) -> Meter:
-        part, peak = self._part, device_peak(self._run.monitor.peak_tflops)
+        part = self._part
+        peak = self._run.monitor.peak_tflops or peak_tflops(jax.local_devices()[0].device_kind)
         pad_id = part.open_inputs().tokenizer.pad_id
         flops = Arithmetic(part) if peak is not None else None
         return Meter(part.stage.batch_size, part.mesh.size, flops, peak, pad_id)
 
 
 class _CompiledStep:
-    """The step of a stage on the mesh. All processes compile a new batch shape before any of them runs it."""
+    """Compiled step of a stage. All processes compile a new batch shape before any of them runs it."""
 
     def __init__(self, part: StageParts):
         self._place, self._step, self._constants = part.place, part.compiled, part.constants()
@@ -161,7 +162,7 @@ class _CompiledStep:
         """Returns the next state and the metrics of step number `step` of the stage; donates `state`."""
         inputs = self._constants, self._place(batch), jax.random.fold_in(self._key, step)
         if (shapes := tuple(map(np.shape, batch.values()))) not in self._compiled and not is_single_process():
-            # Collectives between hosts time out if a process comes half a minute late.
+            # Collectives between hosts time out if a process is half a minute late.
             self._step.lower(state, *inputs).compile()
             self._compiled.add(shapes)
             barrier()

@@ -10,7 +10,6 @@ import optax
 
 from jclip import rules
 from jclip.bundle import load_bundle
-from jclip.errors import JclipError
 from jclip.models.build import init_variables, shapes
 from jclip.models.dual_encoder import DualEncoderConfig
 from jclip.parallel.processes import everywhere
@@ -23,11 +22,11 @@ InitSlots = Callable[[dict[str, Any]], optax.OptState]
 
 
 class TrainState(NamedTuple):
-    """State of training that a checkpoint holds.
+    """Training state, as a checkpoint holds it.
 
     Attributes:
       trainable: parameters that the stage trains, nested, as its `Layout` holds them.
-      frozen: the others: never differentiated, without optimizer slots.
+      frozen: all other parameters. They are never differentiated and have no optimizer slots.
       stats: batch-norm statistics; empty for models without.
       slots: the optimizer's state over `trainable`.
     """
@@ -43,15 +42,13 @@ def starting_variables(
 ) -> dict[str, Any]:
     """Creates the variables of a new run on the mesh: from the bundles that `starts_from` names, or at random.
 
+    The bundles must have been checked, see `check_starting_points`.
+
     Args:
       config: the towers.
       starts_from: see `Run.starts_from`.
-      key: of the random initialisation.
+      key: key of the random initialisation.
       shardings: nested like the variables.
-
-    Raises:
-      RuleError: a rule that matches nothing, or a parameter without a rule.
-      JclipError: a bundle that lacks a parameter, or holds it in another shape.
     """
     params = rules.paths_of(shapes(config)["params"])
     sources = rules.match(starts_from, list(params), what="starts_from")
@@ -71,8 +68,8 @@ def starting_variables(
     drawn, variables = jax.jit(initialise, out_shardings=(fresh, stats))(key) if fresh or stats else ({}, {})
     for path, folder in sources.items():
         if folder:
-            taken = _take(rules.paths_of(bundles[folder].params), path, params[path], folder)
-            drawn[path] = place_whole(taken, places[path])
+            leaf = np.asarray(rules.paths_of(bundles[folder].params)[path], params[path].dtype)
+            drawn[path] = place_whole(leaf, places[path])
     variables["params"] = rules.tree_from_paths({path: drawn[path] for path in params})
     if image_source and config.has_statistics:
         variables["batch_stats"] = place_whole(bundles[image_source].stats, shardings["batch_stats"])
@@ -80,21 +77,18 @@ def starting_variables(
 
 
 def begin_stage(params: dict[str, Any], stats: dict[str, Any], layout: Layout, init_slots: InitSlots) -> TrainState:
-    """Returns the state at the first step of a stage, with fresh optimizer slots, from the whole parameters.
-
-    Only stacks that the stage cuts are copied.
-    """
+    """Returns the state at a stage's first step, with fresh optimizer slots. Copies only stacks that it splits."""
     trainable, frozen = split(layout.held(params), layout.trains)
     return TrainState(trainable, frozen, stats, init_slots(trainable))
 
 
 def next_stage(state: TrainState, layout: Layout, init_slots: InitSlots) -> TrainState:
-    """Returns the state at the first step of the stage after `state`'s, with fresh optimizer slots."""
+    """Returns the next stage's first state from the last one, with fresh optimizer slots."""
     return begin_stage(whole_params(state), state.stats, layout, init_slots)
 
 
 def whole_params(state: TrainState) -> dict[str, Any]:
-    """Returns the model's parameters, with its stacks in one piece."""
+    """Returns all parameters, with every stack of layers joined."""
     return joined(merge(state.trainable, state.frozen))
 
 
@@ -105,12 +99,3 @@ def placed(state: TrainState, shardings: TrainState) -> TrainState:
         return leaf if leaf.sharding.is_equivalent_to(at, leaf.ndim) else jax.jit(lambda x: x, out_shardings=at)(leaf)
 
     return jax.tree.map(place, state, shardings)
-
-
-def _take(params: dict[str, Any], path: str, like: Any, folder: str) -> Any:
-    if path not in params:
-        raise JclipError(f"{folder} has no parameter {path}: start it from elsewhere, or from ''")
-    leaf = params[path]
-    if np.shape(leaf) != np.shape(like):
-        raise JclipError(f"{folder}: {path} has shape {np.shape(leaf)}, but this model needs {np.shape(like)}")
-    return np.asarray(leaf, like.dtype)

@@ -15,7 +15,7 @@ Step = Callable[[TrainState, Constants, Batch, jax.Array], tuple[TrainState, Met
 
 
 def make_step(loss: Loss, optimizer: optax.GradientTransformation) -> Step:
-    """Returns the pure step that minimises `loss`; `jax.jit` it under the mesh."""
+    """Returns the pure training step of a loss, for `jax.jit` under the mesh."""
 
     def step(state: TrainState, constants: Constants, batch: Batch, key: jax.Array) -> tuple[TrainState, Metrics]:
         def loss_of(trainable: dict[str, Any]) -> tuple[jax.Array, tuple[Metrics, Any]]:
@@ -38,12 +38,12 @@ def in_micro_batches(encode: Callable[..., Any], count: int, *inputs_b: jax.Arra
 
     Args:
       encode: inputs -> a pytree of arrays (b, ...).
-      count: number of micro-batches; divides the batch, and their size divides over the devices.
-      inputs_b: (b, ...).
+      count: number of micro-batches. It divides the batch; the devices divide the size of a micro-batch.
+      inputs_b: arrays (b, ...).
     """
     if count == 1:
         return encode(*inputs_b)
-    # The micro-batch is the inner axis of the two, so that each is split over all devices as the batch is.
+    # The micro-batch is the inner of the two axes, so that each one is split over all devices like the batch.
     parts = [x.reshape(-1, count, *x.shape[1:]).swapaxes(0, 1) for x in inputs_b]
     outputs = jax.lax.map(lambda part: jax.checkpoint(encode)(*part), parts)
     return jax.tree.map(lambda x: x.swapaxes(0, 1).reshape(-1, *x.shape[2:]), outputs)

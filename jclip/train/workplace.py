@@ -34,10 +34,10 @@ def bundle_folder(workdir: Path, run: Run, stage: int) -> Path:
 
 @contextmanager
 def exclusive(workdir: Path) -> Iterator[None]:
-    """Makes the folder and locks it against a second run, which would delete this one's checkpoints.
+    """Creates the folder and locks it against a second run, which would delete this one's checkpoints.
 
     Raises:
-      JclipError: another run uses it, or not all processes of this run see the same folder.
+      JclipError: another run uses the folder, or not all processes of this run see the same one.
     """
     with ExitStack() as stack:
         on_first(lambda: _enter(workdir, stack))
@@ -70,9 +70,9 @@ class StopRequest:
     """Request to stop a run.
 
     Attributes:
-      signals: received by this process.
-      after: number of steps of all stages together after which to stop; None for no limit.
-      signal: that stops the run, once all processes know of it.
+      signals: signals that this process received.
+      after: number of steps, over all stages, after which to stop; None for no limit.
+      signal: signal that stops the run, once all processes know of it.
     """
 
     signals: list[int]
@@ -86,7 +86,7 @@ class StopRequest:
 
 @contextmanager
 def stop_signals() -> Iterator[list[int]]:
-    """Yields a list to which SIGINT, SIGTERM and SIGHUP are appended instead of interrupting a step.
+    """Yields a list that collects SIGINT, SIGTERM and SIGHUP, which then do not interrupt a step.
 
     A second SIGINT raises KeyboardInterrupt. SIGHUP, sent when the terminal closes, stays ignored under nohup.
     """
@@ -116,7 +116,7 @@ def stop_signals() -> Iterator[list[int]]:
 
 
 def _redirect_to_null(streams: Sequence[int]) -> None:
-    """Redirects streams to the null device: every write to a closed terminal is an error."""
+    """Redirects streams to the null device, because writes to a closed terminal raise."""
     null = os.open(os.devnull, os.O_RDWR)
     for stream in streams:
         os.dup2(null, stream)
@@ -124,7 +124,7 @@ def _redirect_to_null(streams: Sequence[int]) -> None:
 
 
 def _enter(workdir: Path, stack: ExitStack) -> None:
-    """Makes and locks the folder. The lock ends with the process, even if it is killed."""
+    """Creates and locks the folder. The lock ends with the process, even if it is killed."""
     try:
         workdir.mkdir(parents=True, exist_ok=True)
         if fcntl is None:
@@ -132,7 +132,7 @@ def _enter(workdir: Path, stack: ExitStack) -> None:
         file = stack.enter_context((workdir / ".lock").open("w", encoding="utf-8"))
     except OSError as error:
         raise JclipError(
-            f"{workdir} cannot be written to ({error.strerror}): free some space there, or choose another --workdir"
+            f"{workdir} cannot be written to ({error.strerror}): free some space, or choose another --workdir"
         ) from None
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from jclip.cli import main
-from jclip.cli.plan import mend
+from jclip.cli.plan import remedy
 from jclip.inference import Model
 from jclip.train.planning.fitting import Fit
 
@@ -122,7 +122,7 @@ def test_bad_usage_is_said_in_a_line(arguments, told, capsys):
             "trains: rule 'txet/.*' matches",
         ),
         (["plan", CHINESE_CLIP, "--starts-from", "txet/.*", "x", ".*", ""], "starts_from: rule 'txet/.*' matches no"),
-        (["plan", CHINESE_CLIP, "--max-replicated", "nan"], "max_replicated is nan: give a share, 0 to 1"),
+        (["plan", CHINESE_CLIP, "--max-replicated", "nan"], "max_replicated is nan, but must be a share, 0 to 1"),
         (["plan", CHINESE_CLIP, "--stages.0.batch-size", "100"], "batch of 100 is not divisible by 8 devices"),
         (
             ["plan", CHINESE_CLIP, "--stages.0.budget.steps", "5"],
@@ -137,7 +137,7 @@ def test_bad_usage_is_said_in_a_line(arguments, told, capsys):
             ["plan", CHINESE_CLIP, "--memory", "8", "--no-compile"],
             "the compiler's figures: omit --no-compile",
         ),
-        (["train", CHINESE_CLIP], "starts_from: there is no bundle bundles/"),
+        (["train", CHINESE_CLIP], "starts_from: bundle bundles/"),
         (["eval", "poetry", "a", "b"], "there is no evaluation 'poetry'"),
     ],
 )
@@ -184,10 +184,10 @@ def test_plan_for_people(capsys):
     assert "1 still-frozen" in shown
     assert re.search(r"image/\*.* frozen", shown) and re.search(r"text/\*.* trains", shown)
     rows = {line.split("│")[1].strip(): line.split("│")[2].strip() for line in shown.splitlines() if line[:1] == "│"}
-    assert rows["a step beside them, on each device"].endswith("iB")
+    assert rows["a step's other memory, per device"].endswith("iB")
     assert rows["fits 16.00 GiB"] == "yes"
     assert "Parameters over fsdp=1 x tensor=2: " in shown
-    assert rows["time in all"].endswith("s")
+    assert rows["total time"].endswith("s")
     assert "Published" not in shown
 
 
@@ -199,10 +199,10 @@ def test_plan_prints_published_figures(capsys):
 
 def test_plan_says_what_makes_it_fit():
     words = ("--remat", "dots")
-    assert mend(Fit(2**30, (2**31,), words, (2**29,))) == "It fits, with 512.00 MiB a stage, if you add: --remat dots"
-    told = mend(Fit(2**20, (2**31,), words, (2**29,)))
-    assert told.startswith("No setting that was tried makes it fit. The least is 512.00 MiB a stage, with: --remat")
-    assert "use more devices" in mend(Fit(2**20, (2**31,), (), (2**31,)))
+    assert remedy(Fit(2**30, (2**31,), words, (2**29,))) == "It fits, with 512.00 MiB a stage, if you add: --remat dots"
+    told = remedy(Fit(2**20, (2**31,), words, (2**29,)))
+    assert told.startswith("None of the settings tried makes it fit. The least is 512.00 MiB a stage, with: --remat")
+    assert "use more devices" in remedy(Fit(2**20, (2**31,), (), (2**31,)))
 
 
 def test_plan_for_devices_that_are_not_here():

@@ -69,7 +69,7 @@ def test_the_command_that_uses_a_bundle():
     )
     asked = Classification("pets", "data/pets[1]", prompts=("zh", "cn_clip"))
     assert command(replace(run, evaluations=(asked,)), Path("b")) == (
-        "jclip eval classify b 'data/pets[1]' --prompts zh,cn_clip --split test"
+        "jclip eval classify b 'data/pets[1]' --prompts zh,cn_clip"
     )
 
 

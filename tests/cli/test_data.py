@@ -88,7 +88,7 @@ def test_inspect_shows_what_classes_are_called(tmp_path, capsys):
     assert "<li>类 8, class 8</li>" in (tmp_path / "a.html").read_text(encoding="utf-8")
     (tmp_path / "folder" / "labels.json").write_text('{"en": ["a"]}')
     code, _, err = run(capsys, "inspect", tmp_path / "folder")
-    assert code == 1 and "labels.json has 1 names in 'en' for 47 classes: mend it" in err
+    assert code == 1 and "labels.json has 1 names in 'en' for 47 classes: correct it" in err
 
 
 def test_inspect_counts_both_texts_of_translations(tmp_path, capsys):
@@ -115,7 +115,7 @@ def test_every_format_is_explained(capsys):
         (("import", "nowhere", "b"), "there is no nowhere: name a file or a folder"),
         (("import", "csv", "a", "b", "--splits", "a-b"), "--splits a-b is not possible"),
         (("import", "csv", "a", "b", "--separator", "::"), "--separator '::' is not possible"),
-        (("import", "csv", "a", "b", "--encoding", "x"), "--encoding 'x' is not known: give utf-8"),
+        (("import", "csv", "a", "b", "--encoding", "x"), "--encoding 'x' is unknown: give utf-8"),
         (("import", "csv", "a", "b", "--validation", "x"), "there is no file a: name a CSV or TSV file"),
         (("split", "nowhere"), "nowhere holds no data set"),
         (("split", "nowhere", "--validation", "1.5"), "--validation '1.5' is not possible: give a number of pictures"),

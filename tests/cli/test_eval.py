@@ -56,7 +56,7 @@ def test_retrieval_from_a_bundle_and_from_its_own_files(bundle, data, tmp_path, 
     page = (out / "report.html").read_text()
     assert f"{100 * found['t2i_r5']:.1f}" in page and "red apple" in page and page.count("<img") == 36
     assert f"{100 * found['t2i_r5']:.1f}" in (out / "report.md").read_text()
-    assert "is there already" in fails(capsys, "retrieval", bundle, data, "--output", out)
+    assert "exists already" in fails(capsys, "retrieval", bundle, data, "--output", out)
 
 
 def test_the_report_says_what_counted_as_one(bundle, tmp_path, capsys, monkeypatch):

@@ -58,7 +58,7 @@ def test_the_whole_path(place, start, capsys):
     words = [start, pictures / "pictures.csv", out, "--epochs", "30"]
     assert asked(*words) == 0
     said = capsys.readouterr()
-    assert "written as" in said.err and "Better on the validation split" in said.err
+    assert "written to" in said.err and "Better on the validation split" in said.err
     assert "B − A" in said.out  # the table of both
 
     # The figures are those of `jclip eval`, far above chance, and far above the start's.
@@ -78,9 +78,7 @@ def test_the_whole_path(place, start, capsys):
     assert any(name.startswith("红色的圆形") for name in best)  # three of the 300 are
 
     page = (out / "report.html").read_text(encoding="utf-8")
-    assert all(
-        word in page for word in ("before", "after", "Recall on the validation split", "What was chosen, and why")
-    )
+    assert all(word in page for word in ("before", "after", "Recall on the validation split", "Settings and reasons"))
     assert page.count("data:image/png") == 2 * 6 * 6 and 'src="http' not in page
 
     # The second time nothing is done, and the same is said.
@@ -97,7 +95,7 @@ def test_the_whole_path(place, start, capsys):
     assert main(["plan", str(out / "finetune.py"), "--no-compile", "--json"]) == 0
     (planned,) = json.loads(capsys.readouterr().out)["stages"]
     assert planned["batch_size"] == 64 and planned["steps"] == run_steps(out)
-    assert re.search(r"batch_size=64,  # as many as leave 4 steps", (out / "finetune.py").read_text(encoding="utf-8"))
+    assert re.search(r"batch_size=64,  # the largest with 4 steps", (out / "finetune.py").read_text(encoding="utf-8"))
 
 
 def run_steps(out):
@@ -177,7 +175,7 @@ def test_it_never_ends_below_the_start(place, start, few, capsys):
         patch.setattr(finetuning, "train", worse)
         assert asked(*words) == 0
     said = capsys.readouterr().err
-    assert "No moment of the run was better than the start" in said
+    assert "No checkpoint of the run was better than the start" in said
     before, trained = (read_results(out / name).tests[0].figures for name in ("start.json", "trained.json"))
     assert trained["mean_recall"] < before["mean_recall"]
     assert (out / "best" / "parameters.safetensors").read_bytes() == (good / "parameters.safetensors").read_bytes()
@@ -198,7 +196,7 @@ def test_what_cannot_be(place, start, few, tmp_path, capsys):
     (taken / "thesis.txt").write_text("mine")
     for words, message in (
         ((tmp_path / "none", few, tmp_path / "a"), "none"),
-        ((start, tmp_path / "none.csv", tmp_path / "a"), "there is no"),
+        ((start, tmp_path / "none.csv", tmp_path / "a"), "none.csv does not exist"),
         ((start, one, tmp_path / "a"), "needs two different pictures"),
         ((start, equal, tmp_path / "b"), "all captions to train on are equal"),
         ((start, few, taken), "holds something else"),

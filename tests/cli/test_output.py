@@ -34,7 +34,7 @@ def test_a_place_that_cannot_be(command, place, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "file").touch()
     (tmp_path / "texts.tsv").write_text("red\t红\n", encoding="utf-8")
-    monkeypatch.setattr("jclip.cli.demo.prepare", lambda home: pytest.fail("it began"))
+    monkeypatch.setattr("jclip.cli.demo.demo", lambda *words: pytest.fail("it began"))
     assert main([*command, place]) == 1
     told = capsys.readouterr().err
     assert told.count("\n") == 1 and f"{place} cannot be made (No" in told and "choose another place" in told
@@ -47,7 +47,7 @@ def test_a_place_that_is_taken(command, tmp_path, monkeypatch, capsys):
     (tmp_path / "out.html").mkdir()
     (tmp_path / "texts.tsv").write_text("red\t红\n", encoding="utf-8")
     assert main([*command, "out.html"]) == 1
-    assert "out.html is there already: move it away, or choose another name" in capsys.readouterr().err
+    assert "out.html exists already: move it away, or choose another name" in capsys.readouterr().err
     assert sorted(os.listdir(tmp_path)) == ["out.html", "texts.tsv"]
 
 

@@ -10,11 +10,11 @@ from pathlib import Path
 import jax
 import pytest
 
+from jclip import conversion
 from jclip.bundle import Bundle, save_bundle
 from jclip.cli import COMMANDS, main
 from jclip.cli.eval import TASKS
 from jclip.console import Console
-from jclip.conversion.parity import verify as verifying
 from jclip.data.sources.synthetic import write_tokenizer
 from jclip.images.preprocess import Preprocessing
 from jclip.models.build import init_variables
@@ -29,6 +29,7 @@ from tests.poison import FOLDER, TEXT, UTF8, assert_harmless, assert_harmless_pa
 
 ROOT = Path(__file__).parents[2]
 CONFIG = str(ROOT / "configs" / "chinese_clip" / "vit_b_16.py")
+SMALL = str(ROOT / "configs" / "demo" / "english.py")
 NAME = '[b][red]:cat:<script>alert(1)<script>"><img src=x onerror=alert(1)>|`$x$` 猫'  # of what a run may be called
 CLASS = "[b]<i>\x1b[7m\u202e\"'|`猫"  # of what a folder's name may hold and a list of one a line too
 
@@ -214,8 +215,8 @@ def test_convert_and_verify(tmp_path, capsys, monkeypatch):
     out = Path(FOLDER + ".bundle")
     more = () if options.tokenizer is None else ("--tokenizer", options.tokenizer)
     run(capsys, "convert", source, out, *more, names=[source, out])
-    checks, really = [], verifying.verify  # comparing takes seconds: done once, printed twice
-    monkeypatch.setattr(verifying, "verify", lambda *words: checks or checks.extend(really(*words)) or checks)
+    checks, really = [], conversion.verify  # comparing takes seconds: done once, printed twice
+    monkeypatch.setattr(conversion, "verify", lambda *words: checks or checks.extend(really(*words)) or checks)
     run(capsys, "verify", out, source, *more, names=[out])
     run(capsys, "verify", out, source, *more, "--json")
     run(capsys, "convert", out, FOLDER + ".hf", "--to", "hf", names=[FOLDER + ".hf"])
@@ -227,8 +228,8 @@ def test_convert_and_verify(tmp_path, capsys, monkeypatch):
 
 def test_plan(capsys):
     named = ("--name", NAME, "--stages.0.name", NAME)
-    run(capsys, "plan", CONFIG, "--no-compile", *named, names=[NAME])
-    run(capsys, "plan", CONFIG, "--no-compile", "--json", *named)
+    run(capsys, "plan", SMALL, "--no-compile", *named, names=[NAME])
+    run(capsys, "plan", SMALL, "--no-compile", "--json", *named)
 
 
 def test_help_shows_a_configuration(tmp_path, capsys):

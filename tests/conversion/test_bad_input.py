@@ -76,8 +76,8 @@ INDEX = "model.safetensors.index.json"
         ('{"weight_map": {"a": ["x"]}}', "has no weight_map.*: fetch it again"),
         ('{"weight_map": {}}', "holds no tensors: check"),
         ("{}", "has no weight_map.*: fetch it again"),
-        ('{"weight', "cannot be read .*: mend it, or fetch it again"),
-        ("[" * 100_000, "cannot be read .*: mend it, or fetch it again"),
+        ('{"weight', "cannot be read .*: correct it, or fetch it again"),
+        ("[" * 100_000, "cannot be read .*: correct it, or fetch it again"),
     ],
 )
 def test_shards(index, says, source, refused):
@@ -110,7 +110,7 @@ def put(key, value, dtype=np.float32):
         (lambda t: [t.pop(k) for k in [*t] if ".layer.1." in k], r"config.json: text_config.num_hidden_layers is 2"),
         (
             lambda t: t.update(extra=t["logit_scale"]),
-            "extra has no place in this model: the file is of another version",
+            "extra has no place in this model: it is of another version",
         ),
         (lambda t: t.update({IMAGE_KEY.replace("1", "999999999"): t[IMAGE_KEY]}), "layers.999999999.* has no place"),
         (lambda t: t.update({TEXT_KEY.replace("layer", "layers"): t[TEXT_KEY]}), "two names of one tensor: remove one"),
@@ -217,7 +217,7 @@ def test_a_config_that_does_not_agree(part, said, says, source, refused):
 def test_no_config(content, source, refused):
     (source / "config.json").write_text(content)
     refused.convert(
-        source, names="/config.json", says="(cannot be read|does not hold a JSON object).*: mend it, or fetch it"
+        source, names="/config.json", says="(cannot be read|does not hold a JSON object).*: correct it, or fetch it"
     )
 
 
@@ -314,5 +314,5 @@ def test_tokenizers(source, tmp_path, refused):
         refused("convert", source, dst, "--tokenizer", long, "--json", says=str(long))
     (source / "tokenizer.json").write_text("{}")
     refused.convert(
-        source, names="/tokenizer.json", says=r"cannot be read .*\(it has no 'model'\): mend it, or fetch it"
+        source, names="/tokenizer.json", says=r"cannot be read .*\(it has no 'model'\): correct it, or fetch it"
     )

@@ -45,8 +45,8 @@ def bundles(tmp_path_factory):
     ("name", "to", "says"),
     [
         ("resnet", "hf", "transformers has no CLIP with a ResNet and a BERT: write this one with --to cn-clip"),
-        ("encoder", "hf", "is a text encoder alone, and --to writes two towers: compose it with --image and --text"),
-        ("encoder", "cn-clip", "is a text encoder alone, and --to writes two towers: compose it"),
+        ("encoder", "hf", "has no image tower, which --to needs: compose it with --image and --text"),
+        ("encoder", "cn-clip", "has no image tower, which --to needs: compose it"),
         ("altclip", "cn-clip", "cn_clip has no model with an XLM-R and a head: write this one with --to hf"),
         (
             "odd",
@@ -120,7 +120,7 @@ def test_a_destination_that_is_there(what, whole, bundles, tmp_path, refused):
         (place / "inside").mkdir(parents=True)
     else:
         place.symlink_to("nowhere")
-    says = f"{place} is there already: move it away, or choose another name"
+    says = f"{place} exists already: move it away, or choose another name"
     refused("convert", whole, place, "--json", says=says)
     refused("convert", "--image", whole, "--text", whole, place, "--json", says=says)
     refused("convert", bundles / "altclip" / "bundle", place, "--to", "hf", "--json", says=says)
@@ -151,7 +151,7 @@ def test_a_full_destination(way, short, whole, converted, bundles, tmp_path, ref
     pages = sum(-(-file.stat().st_size // 4096) for file in files)
     room = {"of everything": 1, "in the middle": pages // 2, "of one page": pages - 1}[short]
     with broken.full(tmp_path / "disk", 4096 * room):
-        says = r"disk/new/dst cannot be written \(.*\): free some space there, or choose another place"
+        says = r"disk/new/dst cannot be written \(.*\): free some space, or choose another place"
         refused("convert", source, tmp_path / "disk" / "new" / "dst", *options, "--json", says=says)
 
 
@@ -187,11 +187,11 @@ def test_interrupted(moment, large, tmp_path):
     assert listing(tmp_path) == {}
 
 
-def test_killed_and_run_again(large, tmp_path):
+def test_killed_and_run_again(large, whole, tmp_path):
     assert stopped(large, tmp_path, "writing", signal.SIGKILL)[0] == -signal.SIGKILL
     (left,) = (tmp_path / "new").iterdir()
     assert re.fullmatch(r"\.dst\.\w+\.\w+\.partial", left.name)
-    assert main(["convert", str(large), str(tmp_path / "new" / "dst"), "--json"]) == 0
+    assert main(["convert", str(whole), str(tmp_path / "new" / "dst"), "--json"]) == 0
     assert [path.name for path in (tmp_path / "new").iterdir()] == ["dst"]
 
 
@@ -219,7 +219,7 @@ def test_who_still_writes_is_left_alone(tmp_path):
             (second / "second").touch()
         assert first.is_dir()
         (tmp_path / "dst" / "second").rename(tmp_path / "dst" / "seen")
-        with pytest.raises(JclipError, match="is there already"), whole_file(tmp_path / "dst"):
+        with pytest.raises(JclipError, match="exists already"), whole_file(tmp_path / "dst"):
             pass
         (tmp_path / "dst").rename(tmp_path / "elsewhere")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["dst", "elsewhere"]
@@ -257,7 +257,7 @@ def test_verify_without_a_passport(whole, converted, bundles, tmp_path, refused)
     change_json(copy / "passport.json", lambda p: p["sources"][0]["options"].update(image_size="large"))
     refused("verify", copy, whole, says=r"copy/passport.json: options\.image_size is 'large', but must be int")
     (copy / "passport.json").write_text("{")
-    refused("verify", copy, whole, says=r"copy/passport.json cannot be read \(.*\): mend it, or fetch it again")
+    refused("verify", copy, whole, says=r"copy/passport.json cannot be read \(.*\): correct it, or fetch it again")
 
 
 def test_verify_against_another_checkpoint(converted, source, tensors, refused):
@@ -265,8 +265,8 @@ def test_verify_against_another_checkpoint(converted, source, tensors, refused):
     other[TEXT_KEY].view(np.uint8)[0] ^= 1
     write_safetensors(source / WEIGHTS, other)
     says = (
-        rf"{converted} does not hold \(files: changed since the conversion: model\.safetensors; parameters: not equal: "
-        r"text/layers/mlp_norm/bias\): convert again, or name the SRC"
+        rf"{converted} fails its checks \(files: changed since the conversion: model\.safetensors; parameters: not "
+        r"equal: text/layers/mlp_norm/bias\): convert it again, or give the SRC of its conversion"
     )
     refused("verify", converted, source, says=says, printed=True)
     refused("verify", converted, source, "--json", says=says, printed=True)

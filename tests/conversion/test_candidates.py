@@ -226,11 +226,11 @@ def test_a_text_encoder_in_something_larger_is_not_taken_for_the_whole():
         ),
         ({"_fsdp_wrapped_module._flat_param": (1000,)}, "holds FSDP's flat parameters: save it with"),
         ({"optimizer_state_dict.single_partition_of_fp32_groups.0": (9,)}, "DeepSpeed's slices .*zero_to_fp32.py"),
-        ({f"module.{key}": (0,) for key in SHAPES["cn-clip"]}, "all tensors are empty, as DeepSpeed's ZeRO"),
+        ({f"module.{key}": (0,) for key in SHAPES["cn-clip"]}, "all tensors are empty, as in DeepSpeed's ZeRO"),
         (SHAPES["cn-clip"] | under("module.", SHAPES["cn-clip"]), r"module\.\S+ are two names of one tensor"),
         (
             {"a": (1,), "b": (1,)},
-            r"x.pt is not a checkpoint that jclip converts \(its tensors: a, b …\): expected one of",
+            r"x.pt is not a checkpoint that jclip converts \(it has a, b …\): expected one of",
         ),
     ],
 )

@@ -100,6 +100,7 @@ def small(place, monkeypatch):
     return replace(zoo.get_config("chinese-clip-rn50").text, width=128, heads=2, intermediate=256)
 
 
+@pytest.mark.slow
 def test_a_small_resnet_by_its_name(small, place):
     image = replace(zoo.get_config("chinese-clip-rn50").image, layers=(1, 2, 1, 1), width=8, heads=4)
     check_released("RN50", DualEncoderConfig(image, small, 64), place)

@@ -98,7 +98,7 @@ def test_a_roberta_cuts_text_by_its_own_rules_until_it_is_chinese_clips(parts, t
     checkpoints.save_hf(roberta, tmp_path / "roberta")
     own = transformers.BertTokenizer(default_vocab())
     own.save_pretrained(tmp_path / "roberta")
-    strings = varied(2_000)
+    strings = varied(500)
     convert(str(tmp_path / "roberta"), tmp_path / "alone", ConvertOptions(), quiet)
     alone = open_bundle(tmp_path / "alone")
     assert alone.tokenizer.kind == "bert"

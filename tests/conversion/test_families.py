@@ -28,7 +28,7 @@ MODELS = [
     "openai_vit",
     "openai_resnet",
     "open_clip_hub",
-    "open_clip_training",
+    pytest.param("open_clip_training", marks=pytest.mark.slow),
 ]
 # The same model in another layout. Flash attention and FlagAI's config.json change the way to the PyTorch model too.
 SAME = [

@@ -18,7 +18,7 @@ import pytest
 from jclip.io.safetensors import open_safetensors, write_safetensors
 from jclip.models.text_encoder import TextEncoderConfig
 from tests.conversion import broken
-from tests.conversion.broken import WEIGHTS, started
+from tests.conversion.broken import WEIGHTS
 
 NAME = "hf://makers/model"
 ROOT = Path(__file__).parents[2]
@@ -148,17 +148,22 @@ try:
 except JclipError as error:
     sys.exit(str(error))
 """
+IMPORT = """
+import json, sys
+from jclip.conversion.importing import import_model
+print(json.dumps(import_model(sys.argv[1]).facts()))
+"""
 
 
-def fetched(name, environment):
-    """Returns (folder, commit, note), or the error."""
+def fetched(name, environment, program=FETCH):
+    """Returns (folder, commit, note), or the error; of another program, what it prints."""
     process = subprocess.run(
-        [sys.executable, "-c", FETCH, name], capture_output=True, text=True, env=os.environ | environment, cwd=ROOT
+        [sys.executable, "-c", program, name], capture_output=True, text=True, env=os.environ | environment, cwd=ROOT
     )
     return json.loads(process.stdout) if process.stdout else process.stderr.strip().splitlines()[-1]
 
 
-def test_the_hub_is_fetched_and_then_the_cache_is_converted(hub, checkpoints, tmp_path):
+def test_the_hub_is_fetched_and_then_the_cache_is_read(hub, checkpoints, tmp_path):
     with hub.serving(tmp_path / "hub") as environment:
         for revision in ("main", "v1"):
             folder, commit, note = fetched(NAME if revision == "main" else f"{NAME}@v1", environment)
@@ -168,10 +173,7 @@ def test_the_hub_is_fetched_and_then_the_cache_is_converted(hub, checkpoints, tm
             assert all(content == checkpoints[revision][name] for name, content in read.items())
     assert {"README.md", "tf_model.h5"}.isdisjoint(hub.served)
 
-    process = started("convert", f"{NAME}@v1", tmp_path / "dst", "--json", environment=nobody(tmp_path / "hub"))
-    out, error = process.communicate()
-    assert process.returncode == 0, error
-    (source,) = json.loads(out)["sources"]
+    source = fetched(f"{NAME}@v1", nobody(tmp_path / "hub"), IMPORT)
     expected = {name: hashlib.sha256(checkpoints["v1"][name]).hexdigest() for name in read}
     assert {file["name"]: file["sha256"] for file in source["files"]} == expected
     (note,) = source["assumed"]

@@ -146,7 +146,7 @@ def test_a_family_that_is_none():
     with pytest.raises(JclipError, match="--family 'gpt' is unknown: choose one of altclip, .*bert"):
         family_named("gpt")
     with pytest.raises(
-        JclipError, match=r"x is not a checkpoint that jclip converts \(its tensors: a, b …\): expected one of"
+        JclipError, match=r"x is not a checkpoint that jclip converts \(it has a, b …\): expected one of"
     ):
         find_model({"a": (), "b": ()}, {}, "x")
     assert list(FAMILIES) == [family.name for family in FAMILIES.values()]

@@ -11,9 +11,9 @@ from jclip.data.sources.synthetic import caption, translation, write_tokenizer
 from jclip.errors import JclipError
 from jclip.images.preprocess import CLIP_MEAN, CLIP_STD, Preprocessing, to_array
 from jclip.tokenizers.text import load_tokenizer, wordpiece
-from tests.tokenizers.strings import varied
+from tests.tokenizers.strings import FIXED, varied
 
-STRINGS = varied(4000)
+STRINGS = varied(500)
 # Common texts, whose ids must be equal; rare strings may differ at the documented rates.
 PLAIN = [
     "",
@@ -81,15 +81,16 @@ def test_transformers_loads_what_is_written(family, size, tmp_path):
         np.testing.assert_array_equal(back(STRINGS[:500], 30), ours(STRINGS[:500], 30))
 
 
+@pytest.mark.parametrize("count", [3000, pytest.param(12_000, marks=pytest.mark.slow)])
 @pytest.mark.parametrize(("family", "most"), [("altclip", 0.0), ("chinese-clip", 0.001), ("clip", 0.002)])
-def test_ids_differ_no_more_often_than_the_docstring_says(family, most, tmp_path):
+def test_ids_differ_no_more_often_than_the_docstring_says(family, most, count, tmp_path):
     from transformers import AutoTokenizer
 
     ours = real_tokenizer(family, tmp_path / "tokenizer")
     write_hf_processor(tmp_path, family, ours, Preprocessing(), 77)
-    strings = varied(12_000)
+    strings = varied(count)
     different = (padded(AutoTokenizer.from_pretrained(tmp_path), strings) != ours(strings, 77)).any(axis=1)
-    assert different.mean() <= most
+    assert different[len(FIXED) :].mean() <= most  # of the random strings
 
 
 def test_a_cased_vocabulary_stays_cased(tmp_path):
@@ -106,7 +107,7 @@ def test_a_cased_vocabulary_stays_cased(tmp_path):
 
 def test_what_cannot_be_written(tmp_path):
     words = write_tokenizer("wordpiece", tmp_path / "tokenizer")
-    with pytest.raises(JclipError, match="altclip has a xlmr tokenizer, and this one is wordpiece"):
+    with pytest.raises(JclipError, match="altclip has a xlmr tokenizer, this one is wordpiece"):
         write_hf_processor(tmp_path, "altclip", words, Preprocessing(), 52)
     with pytest.raises(JclipError, match="transformers cannot trim pictures"):
         write_hf_processor(tmp_path, "chinese-clip", words, Preprocessing(background=(0, 0, 0), trim=True), 52)
@@ -180,7 +181,7 @@ def test_other_pixels_are_refused_by_the_fields_name(written, complaint, tmp_pat
 
 def test_broken_json(tmp_path):
     (tmp_path / "preprocessor_config.json").write_text("{“do_resize”: true}")
-    with pytest.raises(JclipError, match=r"preprocessor_config\.json cannot be read \(.*\): mend it"):
+    with pytest.raises(JclipError, match=r"preprocessor_config\.json cannot be read \(.*\): correct it"):
         read_preprocessing(tmp_path, OTHER)
     (tmp_path / "preprocessor_config.json").write_text("[]")
     with pytest.raises(JclipError, match="does not hold a JSON object"):
@@ -205,7 +206,7 @@ def test_open_clips_configuration(tmp_path):
     with pytest.raises(JclipError, match="resize_mode is longest"):
         read(resize_mode="longest")
     (tmp_path / "open_clip_config.json").write_text('{"model_cfg": {}}')
-    with pytest.raises(JclipError, match="not an open_clip configuration .*: 'vision_cfg' is missing"):
+    with pytest.raises(JclipError, match="not open_clip's configuration .*: 'vision_cfg' is missing"):
         read_preprocessing(tmp_path, OTHER)
     (tmp_path / "preprocessor_config.json").write_text("{}")
     assert read_preprocessing(tmp_path, OTHER) == Preprocessing(224, CLIP_MEAN, CLIP_STD, "crop")

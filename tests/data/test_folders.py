@@ -98,9 +98,9 @@ def test_errors_name_the_folder(tmp_path):
             source(str(tmp_path / "text"), "train").open()
     (shard,) = (tmp_path / "text").glob("*array_record*")
     shard.write_bytes(shard.read_bytes()[:20])
-    with pytest.raises(JclipError, match=r"cannot be read \(.*\): import it again, or copy that file anew"):
+    with pytest.raises(JclipError, match=r"cannot be read \(.*\): import it again, or copy that file again"):
         ParallelFolder(str(tmp_path / "text")).open()[0]
-    with pytest.raises(JclipError, match="is there already"):
+    with pytest.raises(JclipError, match="exists already"):
         write_parallel(tmp_path / "text", SENTENCES)
 
 

@@ -147,10 +147,10 @@ def test_what_cannot_be_shown(folder, tmp_path):
         write_sheet(tmp_path / "a.png", tmp_path / "text", "train")
     with pytest.raises(JclipError, match="give a name that ends in .png or .html"):
         write_sheet(tmp_path / "a.jpg", folder, "train")
-    with pytest.raises(JclipError, match="is no font: name a .ttf"):
+    with pytest.raises(JclipError, match="is not a font: name a .ttf"):
         write_sheet(tmp_path / "a.png", folder, "train", font=tmp_path / "none.ttf")
     (tmp_path / "a.png").touch()
-    with pytest.raises(JclipError, match="is there already"):
+    with pytest.raises(JclipError, match="exists already"):
         write_sheet(tmp_path / "a.png", folder, "train")
     with pytest.raises(JclipError, match="holds no data set"):
         folder_kind(tmp_path / "nowhere")

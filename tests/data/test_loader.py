@@ -251,7 +251,7 @@ def test_unreadable_pictures_are_replaced_by_the_step_alone(words):
 
 
 def test_nothing_but_unreadable_pictures_ends(words):
-    with pytest.raises(JclipError, match="64 records in turn have pictures that cannot be read: repair the data"):
+    with pytest.raises(JclipError, match="64 records in turn have unreadable pictures: repair the data"):
         batches(words, Broken(only=True), batch_size=1, max_unreadable=5)[0]
 
 

@@ -11,9 +11,11 @@ def wheels(request):
 
 
 @pytest.fixture(scope="session")
-def emoji_folder(wheels, tmp_path_factory):
+def emoji_folder(wheels, made_once):
     """The data set; tests only read it."""
-    folder = tmp_path_factory.mktemp("emoji")
-    (folder / "wheels").symlink_to(wheels)
-    build(folder)
-    return folder
+
+    def make(folder):
+        (folder / "wheels").symlink_to(wheels)
+        build(folder)
+
+    return made_once("emoji", make)

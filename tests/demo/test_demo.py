@@ -12,6 +12,7 @@ from jclip.demo.progress import Schedule
 from jclip.demo.scores import QUESTIONS
 from jclip.images.on_device import Augmentation
 from jclip.optimizer import Optimizer
+from jclip.train.checks import check
 
 FEW = ("en", "zh", "de")
 
@@ -87,7 +88,7 @@ def test_demo(home, size, request, capsys):
     assert 'src="http' not in page
     # Beside each run's losses its recalls, with chance and where its stages begin.
     assert page.count("R@1 from text to image</figcaption>") == 4
-    assert page.count('<text class="level"') == 4 and page.count('<path class="stage"') == 6
+    assert page.count(">chance</text>") == 4 and page.count("stroke-opacity: 0.5") == 6
     assert "mean of the other languages" in page
 
     # The second time nothing is trained: checkpoints and bundles are the ones of the first.
@@ -122,6 +123,11 @@ def test_demo(home, size, request, capsys):
     assert asked is not None
     assert all(asked.captions[i] in trained for i in asked.queries)
     assert again["captions"] == len({asked.captions[i] for i in asked.queries})
+
+
+@pytest.mark.parametrize("build_run", [each[3] for each in quickstart.RUNS], ids=[each[0] for each in quickstart.RUNS])
+def test_every_run_fits_its_towers(build_run):
+    check(build_run(common.Place()))
 
 
 def test_quick_and_long_exclude_each_other(home, capsys):

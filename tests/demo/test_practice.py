@@ -60,7 +60,7 @@ def test_emoji(tmp_path, emoji_folder):
 def test_what_cannot_be(tmp_path):
     (tmp_path / "there").mkdir()
     for folder, pictures, seed, message in (
-        (tmp_path / "there", 3, 0, "is there already"),
+        (tmp_path / "there", 3, 0, "exists already"),
         (tmp_path / "new", 0, 0, "--pictures 0 is not possible"),
         (tmp_path / "new", 3, -1, "--seed -1 is not possible"),
     ):

@@ -45,7 +45,7 @@ def test_nothing_to_draw_is_said(curves):
 
 @pytest.mark.parametrize("value", [0.0, 7.0, -3.0])
 def test_one_point_is_a_dot(value):
-    drawn = svg(Chart("t", (Curve("a", (3,), (value,)),), from_zero=False))
+    drawn = svg(Chart("t", (Curve("a", (3,), (value,)),)))
     assert len(re.findall(r"stroke: var\(--s0\); stroke-width: 7; stroke-linecap: round", drawn)) == 1
 
 

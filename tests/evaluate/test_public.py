@@ -44,7 +44,7 @@ def test_every_name_is_documented_and_imported_on_use():
     assert {name.strip() for part in names for name in part.split(",")} == set(jclip.evaluate.__all__)
     for name in jclip.evaluate.__all__:
         assert getattr(jclip.evaluate, name).__doc__
-    with pytest.raises(AttributeError, match="has no attribute 'recal': it has retrieval"):
+    with pytest.raises(AttributeError, match="has no attribute 'recal': it has LinearProbe"):
         jclip.evaluate.recal  # noqa: B018
     program = "import sys, jclip.evaluate; sys.exit('jax' in sys.modules or 'numpy' in sys.modules)"
     subprocess.run([sys.executable, "-c", program], check=True)
@@ -58,7 +58,7 @@ def test_retrieval(model, small_bundle, tmp_path, capsys):
     names = {file.name for file in (tmp_path / "out").iterdir()}
     assert {"results.json", "report.html", "report.md", "test_predictions.jsonl"} <= names
     assert jclip.evaluate.read_results(tmp_path / "out") == evaluation.results
-    with pytest.raises(JclipError, match="is there already"):
+    with pytest.raises(JclipError, match="exists already"):
         evaluation.write(tmp_path / "out")
 
 

@@ -26,7 +26,7 @@ DEMO = ModelFacts(
 LAPTOP = Machine("cpu", 1, 2, 8 * GIB, "free", rate=50e9)
 EIGHT = Machine("gpu", 8, 64, 64 * GIB, "reported", rate=8 * 100e12)
 FEW = DataFacts(train=270, valid=30, pairs=270, distinct=100, usual=8, longest=10)
-MUGE = DataFacts(train=129_380, valid=29_806, pairs=250_314, distinct=5_000, usual=14, longest=40, all_read=False)
+MUGE = DataFacts(train=129_380, valid=29_806, pairs=250_314, distinct=5_000, usual=14, longest=40)
 POOR, GOOD = Start(0.31, 0.195), Start(0.71, 0.001)
 
 
@@ -51,7 +51,7 @@ def test_a_small_model_with_nothing_to_lose():
     plan = choose(FEW, DEMO, LAPTOP, POOR)
     (stage,) = plan.stages
     assert stage.image and plan.muon and stage.learning_rate == 2e-3 and stage.epochs == 60
-    assert plan.batch_size == 64 and plan.steps(270, stage) == 254  # 60 x 270 / 64 = 253.1
+    assert plan.batch_size == 64 and stage.steps(270, plan.batch_size) == 254  # 60 x 270 / 64 = 253.1
     assert (plan.evaluations, plan.patience) == (12, 5)
     assert plan.flip == 0.5 and not plan.policy and plan.dtype == "float32" and plan.workers == 0
     assert plan.buckets == (8,)  # and 16, all there is
@@ -88,8 +88,8 @@ def test_a_machine_too_slow_for_both_towers_trains_the_text_alone():
 
 def test_wishes():
     plan = choose(FEW, DEMO, LAPTOP, POOR, Wishes(epochs=5, batch_size=30))
-    assert plan.stages[0].epochs == 5 and plan.batch_size == 30 and plan.steps(270, plan.stages[0]) == 45
-    assert why(plan, "epochs") == why(plan, "batch") == "as you said"
+    assert plan.stages[0].epochs == 5 and plan.batch_size == 30 and plan.stages[0].steps(270, 30) == 45
+    assert why(plan, "epochs") == why(plan, "batch") == "as given"
     short = choose(FEW, DEMO, LAPTOP, POOR, Wishes(minutes=0.1))
     assert short.minutes == pytest.approx(0.1, rel=0.01) and "0.1 minutes" in why(short, "epochs")
     for wishes, message in (
@@ -112,7 +112,7 @@ def test_what_memory_does_not_hold_is_encoded_in_parts():
     assert why(plan, "memory").startswith("estimated")
     tight = choose(replace(MUGE, train=2_700, pairs=2_700), B16, replace(small, memory=4 * GIB), POOR)
     assert tight.remat and tight.micro_batches > 1
-    with pytest.raises(JclipError, match="take a smaller bundle"):
+    with pytest.raises(JclipError, match="use a smaller bundle"):
         choose(MUGE, B16, replace(small, memory=GIB), POOR)
     resnet = replace(B16, image=replace(B16.image, layers=0), has_statistics=True)
     assert choose(MUGE, resnet, small, POOR).micro_batches == 1  # batch norm needs the whole batch

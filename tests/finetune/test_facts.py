@@ -45,14 +45,13 @@ def test_what_a_folder_holds(tmp_path):
     assert (found.train, found.valid, found.pairs, found.distinct) == (4, 2, 5, 4)
     assert (found.longest, found.usual) == (7, 7)  # five characters and two around them
     assert found.one_way == pytest.approx(2 / 5) and found.colours == pytest.approx(3 / 5)
-    assert found.all_read
 
 
 def test_a_large_folder_is_read_in_part(tmp_path, monkeypatch):
     monkeypatch.setattr(facts, "MOST_READ", 3)
     place = folder(tmp_path / "data", train=[("红",), ("色", "的")] * 4, valid=[("圆",), ("形",)])
     found = read_data(place, WORDS, 16)
-    assert found.train == 8 and not found.all_read
+    assert found.train == 8
     assert found.pairs == 13  # of records 0, 3, 7: (1 + 2 + 2) / 3 captions each, times 8
 
 
@@ -80,11 +79,11 @@ def test_a_model(tmp_path):
     found = read_model(bundle)
     total = sum(leaf.size for leaf in jax.tree.leaves(jax.tree.map(lambda lazy: lazy.read(), bundle.params)))
     assert found.parameters == total - 1  # the logit scale is of neither tower
-    assert found.image.tokens == 17 and found.image.layers == 2 and not found.resnet and not found.white
+    assert found.image.tokens == 17 and found.image.layers == 2 and not found.has_statistics and not found.white
     assert found.image.kept == 2 * 17 * (34 * 64 + 5 * 2 * 17) == transformer_bytes(17, 64, 2, 2)
     vocabulary, width = bundle.tokenizer.vocab_size, 64
     assert found.text.parameters - found.text.worked >= vocabulary * width  # the table of tokens
-    with pytest.raises(JclipError, match="text encoder alone"):
+    with pytest.raises(JclipError, match="only a text encoder"):
         read_model(Bundle(bundle.config.text, bundle.params, bundle.tokenizer, None, 16))
 
 

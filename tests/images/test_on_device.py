@@ -7,8 +7,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jclip.images.on_device import Augmentation, augment
+from jclip.images import on_device
+from jclip.images.on_device import Augmentation
 
+augment = jax.jit(
+    on_device.augment, static_argnums=0
+)  # operation by operation, compiling would take three times as long
 KEY = jax.random.key(3)
 IMAGES = np.random.default_rng(0).integers(0, 256, (6, 12, 12, 3), dtype=np.uint8)
 EXAMPLES = np.arange(6, dtype=np.int32)

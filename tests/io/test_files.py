@@ -43,7 +43,7 @@ def test_an_older_folder_is_replaced_whole_or_not_at_all(tmp_path):
         with whole_folder(tmp_path / "model") as partial:
             (partial / content).write_text(content)
     assert names(tmp_path) == ["model"] and names(tmp_path / "model") == ["new"]
-    with pytest.raises(JclipError, match="model is there already"), whole_folder(tmp_path / "model", replace=False):
+    with pytest.raises(JclipError, match="model exists already"), whole_folder(tmp_path / "model", replace=False):
         pass
     assert names(tmp_path) == ["model"]
 
@@ -51,7 +51,7 @@ def test_an_older_folder_is_replaced_whole_or_not_at_all(tmp_path):
 def test_a_place_that_cannot_be(tmp_path):
     (tmp_path / "file").write_text("x")
     for make, place in ((whole_folder, "file"), (whole_file, "file"), (whole_folder, "file/x"), (whole_file, "file/x")):
-        with pytest.raises(JclipError, match=r"is there already|cannot be made"), make(tmp_path / place):
+        with pytest.raises(JclipError, match=r"exists already|cannot be made"), make(tmp_path / place):
             pass
     assert names(tmp_path) == ["file"]
 
@@ -73,7 +73,7 @@ def test_of_two_that_write_a_file_the_first_one_has_it_unless_it_may_be_replaced
             partial.write_text(text)
             meanwhile()
 
-    with pytest.raises(JclipError, match="x is there already"):
+    with pytest.raises(JclipError, match="x exists already"):
         write("late", meanwhile=lambda: write("first"))
     assert file.read_text() == "first" and names(tmp_path) == ["x"]
     with whole_file(file, replace=True) as partial:
@@ -99,7 +99,7 @@ def test_a_folder_that_a_killed_process_moved_away_comes_back(killed, tmp_path):
 
 
 def test_it_counts_as_being_there(killed, tmp_path):
-    with pytest.raises(JclipError, match="model is there already"), whole_folder(tmp_path / "model", replace=False):
+    with pytest.raises(JclipError, match="model exists already"), whole_folder(tmp_path / "model", replace=False):
         pass
     assert names(tmp_path) == ["model"] and names(tmp_path / "model") == ["old"]
 

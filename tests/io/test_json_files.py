@@ -78,7 +78,7 @@ def test_reasons(data, reason):
     with pytest.raises(ValueError, match=f"^{reason}$"):
         decode(data)
     with pytest.raises(
-        JclipError, match=rf"^x\.json, line 3 cannot be read as y \({reason}\): mend it, or fetch it ag"
+        JclipError, match=rf"^x\.json, line 3 cannot be read as y \({reason}\): correct it, or fetch it ag"
     ):
         parse_json(data, "x.json, line 3", "as y")
 
@@ -99,7 +99,7 @@ def test_files_that_are_traps(tmp_path):
         (tmp_path / "large", "it is a file of more than 999 bytes"),
         (tmp_path / "absent", "No such file or directory"),
     ):
-        with pytest.raises(JclipError, match=rf"^{file} cannot be read \({reason}\): mend it, or fetch it again$"):
+        with pytest.raises(JclipError, match=rf"^{file} cannot be read \({reason}\): correct it, or fetch it again$"):
             read_json(file, largest=999)
 
 
@@ -244,9 +244,7 @@ def test_an_object_is_read(tmp_path):
 
 INTERNAL = {
     # Messages between the processes of a run, and records that a checkpoint protects with a digest.
-    "jclip/train/caching.py",
-    "jclip/train/loop.py",
-    "jclip/train/exchange.py",
+    "jclip/parallel/processes.py",
     "jclip/checkpoint.py",
     # Written by the same import; if it is damaged, the import starts again.
     "jclip/data/importing/engine.py",

@@ -157,7 +157,7 @@ def entry(dtype="F32", shape=(2,), offsets=(0, 8)):
         ({"x": {"dtype": "F32"}}, "x is damaged"),
         ({"x": entry(), "y": entry()}, "y overlaps another at byte 0"),
         ({"x": entry(offsets=(4, 12))}, "x leaves a hole before byte 4"),
-        ({"x": entry(shape=(4,), offsets=(0, 16))}, "truncated: the last 8 of 16 bytes are missing"),
+        ({"x": entry(shape=(4,), offsets=(0, 16))}, "truncated: 8 of 16 bytes are missing"),
         ({"x": entry(shape=(1,), offsets=(0, 4))}, "4 bytes at its end belong to no tensor"),
         ({"\ud800": entry()}, "header cannot be read"),
         (b'{"x": 1, "x": 1}', "the name x is repeated"),

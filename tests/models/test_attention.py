@@ -85,7 +85,7 @@ def assert_like_the_oracle(length, mask, dtype, implementation):
 
 
 @pytest.mark.parametrize("mask", MASKS)
-@pytest.mark.parametrize("length", [7, 8])
+@pytest.mark.parametrize("length", [7, pytest.param(8, marks=pytest.mark.slow)])
 def test_values_and_gradients(mask, length):
     assert_like_the_oracle(length, MASKS[mask], jnp.float32, "auto")
 
@@ -153,7 +153,7 @@ def chosen(device, monkeypatch, *, dtype=jnp.bfloat16, channels=64, queries=50, 
         (H100, {"channels": 20}, "8, 16, … 256 channels, and these have 20"),
         (H100, {"dtype": jnp.float32}, "bfloat16 or float16, and the dtype is float32"),
         (H100, {"drop": object()}, "no dropout on probabilities"),
-        (H100, {"queries": 1}, "it needs as many queries as keys"),
+        (H100, {"queries": 1}, "cuDNN's kernel needs equal numbers of queries and keys"),
         (T4, {}, "compute capability 8.0, and this GPU has 7.5"),
         (AMD, {}, "an NVIDIA GPU, and this is AMD Instinct MI300X"),
         (CPU, {}, "an NVIDIA GPU, and this is cpu"),
@@ -179,8 +179,14 @@ def test_the_device_is_that_of_the_mesh_or_the_default():
         assert attention._device().platform == "cpu"
 
 
-@pytest.mark.parametrize("mask", MASKS)
-@pytest.mark.parametrize("length", [7, 8])
+@pytest.mark.parametrize(
+    ("length", "mask"),
+    [
+        *((7, mask) for mask in MASKS),
+        (8, "both"),
+        *(pytest.param(8, mask, marks=pytest.mark.slow) for mask in MASKS if mask != "both"),
+    ],
+)
 def test_what_cudnn_is_given(mask, length, monkeypatch):
     """Inputs are padded to an even length, as cuDNN's gradient needs. XLA replaces cuDNN here."""
     monkeypatch.setattr(attention, "_device", lambda: H100)
@@ -211,9 +217,18 @@ TOWERS = {
 INPUTS = {"image": jnp.ones((2, 42, 42, 3)), "causal": jnp.ones((2, 17), int), "padded": jnp.ones((2, 17), int)}
 
 
+QUICK = {("image", "none"), ("causal", "dots"), ("padded", "layers")}
+
+
 @pytest.mark.usefixtures("scanned")
-@pytest.mark.parametrize("remat", ["none", "dots", "layers"])
-@pytest.mark.parametrize("tower", TOWERS)
+@pytest.mark.parametrize(
+    ("tower", "remat"),
+    [
+        pytest.param(tower, remat, marks=[] if (tower, remat) in QUICK else [pytest.mark.slow])
+        for tower in TOWERS
+        for remat in ("none", "dots", "layers")
+    ],
+)
 def test_a_tower_lowered_for_an_nvidia_gpu_calls_cudnn(tower, remat, monkeypatch):
     """The forward and the backward pass call it, and contain no other product of queries and keys."""
     pretend_an_h100(monkeypatch)
@@ -245,7 +260,7 @@ def test_dropout_on_probabilities_is_left_to_xla(monkeypatch):
         return str(jax.make_jaxpr(lambda variables: model.apply(variables, ids, **options))(variables))
 
     assert "dot_product_attention" not in traced(model)
-    with pytest.raises(JclipError, match="'cudnn' is not possible here: it has no dropout on probabilities"):
+    with pytest.raises(JclipError, match="'cudnn' is not possible here: cuDNN's kernel has no dropout"):
         traced(model.clone(compute=Compute(jnp.bfloat16, attention="cudnn")))
     model = model.clone(
         compute=Compute(jnp.bfloat16, attention="cudnn"), config=replace(model.config, attention_dropout=0.0)

@@ -19,6 +19,9 @@ SIZES = {"vocab_size": 97, "width": 48, "layers": 3, "heads": 4, "intermediate":
 WWM = BertConfig(**SIZES, type_vocab_size=2, pad_id=0, layer_norm_eps=1e-12)
 XLM_R = BertConfig(**SIZES, type_vocab_size=1, pad_id=1, layer_norm_eps=1e-5, position_offset="after_padding")
 BOTH = pytest.mark.parametrize("config", [WWM, XLM_R], ids=["wwm", "xlm-r"])
+XLM_R_QUICK = pytest.mark.parametrize(
+    "config", [pytest.param(WWM, marks=pytest.mark.slow), XLM_R], ids=["wwm", "xlm-r"]
+)
 LENGTHS = [[31] * 5, [2, 31, 17, 1, 8]]  # tokens of each row: without and with padding, of one shape
 
 
@@ -79,7 +82,7 @@ def test_wwm_is_also_that_of_cn_clip():
     assert_same_rows(run(Bert(WWM, 5), variables, ids, method="state"), theirs)
 
 
-@BOTH
+@XLM_R_QUICK
 def test_padding_never_matters(config):
     model, lengths = Bert(config, 5), [3, 11, 6]
     tight = ragged_ids(lengths, config.vocab_size, config.pad_id)
@@ -90,7 +93,7 @@ def test_padding_never_matters(config):
     np.testing.assert_allclose(run(model, variables, tight[2:, :6])[0], embeddings[2], atol=1e-5)  # alone, unpadded
 
 
-@BOTH
+@XLM_R_QUICK
 def test_padding_rows_get_no_gradient(config):
     # PyTorch keeps the padding row of an embedding fixed; here the loss does not depend on it.
     model = Bert(config, 5)
@@ -109,6 +112,7 @@ def test_positions_by_hand(config, expected):
     np.testing.assert_array_equal(Bert(config, 5)._positions(ids != config.pad_id), expected)
 
 
+@pytest.mark.slow
 def test_dropout_acts_in_training_only():
     model, ids = Bert(WWM, 5), ragged_ids([4, 7], WWM.vocab_size, WWM.pad_id)
     variables = random_variables(model, ids)
@@ -123,7 +127,7 @@ def test_dropout_acts_in_training_only():
     assert (np.abs(many.mean(axis=0) - evaluated) / spread).max() < 1
 
 
-@pytest.mark.parametrize("config", [WWM, XLM_R])
+@XLM_R_QUICK
 def test_the_longest_text_and_one_more(config):
     model = Bert(config, 5)
     variables = random_variables(model, jnp.full((1, 4), 7))
@@ -155,6 +159,7 @@ def test_layers_are_stacked_and_initialised_apart():
     np.testing.assert_allclose(kernels.std(), 0.02, rtol=0.05)
 
 
+@pytest.mark.slow
 def test_bfloat16_comes_near():
     config = WWM
     reference = hf(config)

@@ -32,7 +32,7 @@ def captions(lengths, width=None):
     return ids
 
 
-@pytest.fixture(params=["quick_gelu", "gelu"])
+@pytest.fixture(params=["quick_gelu", pytest.param("gelu", marks=pytest.mark.slow)])
 def pair(request):
     """The reference, and our model with its weights."""
     hf_config = transformers.CLIPTextConfig(

@@ -40,7 +40,7 @@ def test_the_share_that_is_dropped(rate):
 
 def test_bits_are_even_and_apart():
     """Each of the 32 bits has mean one half, and is uncorrelated between bits, positions, rows, sites and places."""
-    bits = random_bits(seeds(range(200)), SHAPE)
+    bits = random_bits(seeds(range(100)), SHAPE)
     signs = _signs(bits)  # (200, 40, 50, 32)
     limit = 5 / signs[..., 0].size ** 0.5
     assert np.abs(signs.mean(axis=(0, 1, 2))).max() < limit
@@ -51,9 +51,9 @@ def test_bits_are_even_and_apart():
         signs[:, :, 1:] * signs[:, :, :-1],
         signs[:, 1:] * signs[:, :-1],
         signs[1:] * signs[:-1],
-        signs * _signs(random_bits(seeds(range(200)), SHAPE, 1)),
-        signs * _signs(random_bits(seeds(range(200), 1), SHAPE)),
-        signs * _signs(random_bits(seeds(range(200), 0, jax.random.key(4)), SHAPE)),
+        signs * _signs(random_bits(seeds(range(100)), SHAPE, 1)),
+        signs * _signs(random_bits(seeds(range(100), 1), SHAPE)),
+        signs * _signs(random_bits(seeds(range(100), 0, jax.random.key(4)), SHAPE)),
     ]
     for products in others:
         assert np.abs(products.mean(axis=(0, 1, 2))).max() < 1.1 * limit
@@ -98,11 +98,11 @@ def test_the_dtype_stays():
 @pytest.mark.parametrize(
     ("only", "remat", "shape"),
     [
-        ("embedding and hidden", "none", None),
-        ("attention", "layers", MeshShape(data=2, fsdp=2, tensor=2)),
-        ("all", "none", MeshShape()),
-        pytest.param("all", "layers", MeshShape(data=2, fsdp=2, tensor=2), marks=pytest.mark.slow),
+        ("all", "layers", MeshShape(data=2, fsdp=2, tensor=2)),
+        pytest.param("all", "none", MeshShape(), marks=pytest.mark.slow),
+        pytest.param("embedding and hidden", "none", None, marks=pytest.mark.slow),
         pytest.param("embedding and hidden", "layers", MeshShape(), marks=pytest.mark.slow),
+        pytest.param("attention", "layers", MeshShape(data=2, fsdp=2, tensor=2), marks=pytest.mark.slow),
     ],
 )
 def test_a_batch_is_its_micro_batches_on_any_mesh(only, remat, shape):
@@ -114,8 +114,9 @@ def test_a_batch_is_its_micro_batches_on_any_mesh(only, remat, shape):
     def encode(variables, ids, rows):
         return model.apply(variables, ids, rows, rngs={"dropout": KEY})
 
-    whole = np.asarray(jax.jit(encode)(variables, ids, rows))
-    assert np.abs(whole - jax.jit(model.apply)(variables, ids)).max() > 1e-3
+    compiled = jax.jit(encode)
+    whole = np.asarray(compiled(variables, ids, rows))
+    assert np.abs(whole - compiled(variables, ids, rows + 1)).max() > 1e-3
     order = np.random.default_rng(0).permutation(16)
     parts = jnp.asarray(ids)[order].reshape(4, 4, -1), jnp.asarray(rows)[order].reshape(4, 4)
     mapped = jax.jit(lambda v, parts: jax.lax.map(lambda part: encode(v, *part), parts))(variables, parts)

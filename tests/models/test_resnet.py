@@ -42,7 +42,7 @@ def variables_of(reference):
     return weights, {"params": params, "batch_stats": stats}
 
 
-@pytest.mark.parametrize("config", [RN50, SHALLOW], ids=["rn50", "shallow"])
+@pytest.mark.parametrize("config", [pytest.param(RN50, marks=pytest.mark.slow), SHALLOW], ids=["rn50", "shallow"])
 def test_frozen_statistics(config):
     reference = reference_of(config, 13)
     weights, variables = variables_of(reference)
@@ -81,7 +81,8 @@ def test_batch_norm_by_hand():
 
 def test_a_block_begins_as_its_shortcut():
     x = jnp.asarray(random_images(1, 4).reshape(1, 4, 1, 12))
-    out, variables = Bottleneck(3, 1, jnp.float32).init_with_output(jax.random.key(0), x, train=False)
+    made = jax.jit(functools.partial(Bottleneck(3, 1, jnp.float32).init_with_output, train=False))
+    out, variables = made(jax.random.key(0), x)
     np.testing.assert_array_equal(out, nn.relu(x))
     np.testing.assert_array_equal(variables["params"]["norm_3"]["scale"], 0)
 
@@ -117,18 +118,15 @@ def test_a_training_batch_is_the_global_one_on_a_mesh():
     images = random_images(16, TINY.image_size) + np.arange(16, dtype=np.float32)[:, None, None, None]
     mesh = make_mesh(MeshShape(data=4, fsdp=2))
     train = functools.partial(ResNet(TINY, 13).apply, train=True, mutable="batch_stats")
-    whole, moved = jax.jit(train)(variables, images)
     with jax.set_mesh(mesh):
-        split, moved_split = jax.jit(train, in_shardings=(replicated(mesh), batch_sharding(mesh)))(variables, images)
+        split, moved = jax.jit(train, in_shardings=(replicated(mesh), batch_sharding(mesh)))(variables, images)
     assert len(split.sharding.device_set) == 8
-    np.testing.assert_allclose(unit(split), unit(whole), atol=1e-5)
-    np.testing.assert_allclose(_flat(moved_split), _flat(moved), rtol=1e-5, atol=1e-6)
     assert_same_rows(split, reference(to_torch(images)), atol=1e-5)
     _, expected = variables_of(reference)
-    np.testing.assert_allclose(_flat(moved_split["batch_stats"]), _flat(expected["batch_stats"]), rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(_flat(moved["batch_stats"]), _flat(expected["batch_stats"]), rtol=1e-4, atol=1e-5)
     # The statistics of two images alone differ.
-    alone, _ = jax.jit(train)(variables, images[:2])
-    assert np.abs(unit(alone) - unit(whole[:2])).max() > 0.01
+    alone = reference(to_torch(images[:2])).detach().numpy()
+    assert np.abs(unit(split[:2]) - unit(alone)).max() > 0.01
 
 
 class TrainingBlock(nn.Module):
@@ -137,6 +135,7 @@ class TrainingBlock(nn.Module):
         return Bottleneck(3, 2, jnp.float32)(x_bhwc, True)
 
 
+@pytest.mark.slow
 def test_gradients_through_global_statistics():
     """Gradients of batch norm too, by which one device's images act on another's."""
     block = TrainingBlock()

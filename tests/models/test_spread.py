@@ -41,7 +41,9 @@ def test_nothing_within_a_device_of_shard_map():
         np.testing.assert_array_equal(jax.jit(doubled)(jnp.ones((8, 6))), 2 * np.ones((8, 6)))
 
 
-@pytest.mark.parametrize("shape", SHAPES, ids=str)
+@pytest.mark.parametrize(
+    "shape", [SHAPES[0], *(pytest.param(shape, marks=pytest.mark.slow) for shape in SHAPES[1:])], ids=str
+)
 def test_a_pair_of_matrices_in_states_that_are_split_otherwise(shape):
     """Without constraints, and with its neighbours split over tensor, the pair is wrong on 2 x 2 x 2 devices."""
     mlp = Mlp(256, "gelu", nn.initializers.normal(0.1), nn.initializers.normal(0.1))

@@ -65,11 +65,11 @@ class AddsNoise(nn.Module):
 def test_stacked_layers_draw_their_own_parameters_and_their_own_dropout(remat):
     model = stacked(partial(AddsNoise), 2, remat)
     x, mask = jnp.zeros((50, 20)), jnp.ones(())
-    weight = model.init(jax.random.key(0), x, mask, None)["params"]["weight"]
+    weight = jax.jit(model.init)(jax.random.key(0), x, mask, None)["params"]["weight"]
     assert weight.shape == (2,)
     assert weight[0] != weight[1]
     seeds = row_seeds(jax.random.key(1), jnp.arange(50), 2)
-    out, _ = model.apply({"params": {"weight": weight}}, x, mask, seeds)
+    out, _ = jax.jit(model.apply)({"params": {"weight": weight}}, x, mask, seeds)
     # With the same draw for both layers, only 0 and 4 would occur.
     share = [(out == value).mean() for value in (0, 2, 4)]
     np.testing.assert_allclose(share, [0.25, 0.5, 0.25], atol=0.05)

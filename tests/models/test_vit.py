@@ -45,7 +45,7 @@ def test_embeddings_are_those_of_cn_clip(config, batch):
         assert_same_rows(ours, theirs)
 
 
-@pytest.mark.parametrize("activation", ["quick_gelu", "gelu"])
+@pytest.mark.parametrize("activation", [pytest.param("quick_gelu", marks=pytest.mark.slow), "gelu"])
 def test_embeddings_are_those_of_transformers(activation):
     config = replace(NARROW, activation=activation, mlp_ratio=2)
     hf_config = transformers.CLIPVisionConfig(

@@ -214,7 +214,6 @@ SCENES = (
 def main(job):
     folder, run = pickle.loads(job.read_bytes())
     connect()
-    toy.install()
     for scene in SCENES:
         lines, error = [], None
         try:

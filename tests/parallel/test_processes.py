@@ -14,7 +14,7 @@ from jclip.train.loop import train
 from tests.parallel.scenes import SCENES
 from tests.train import toy
 from tests.train.cluster import finish, start_all
-from tests.train.runs import RECIPES, leaves, losses, reduced
+from tests.train.runs import leaves, losses
 
 
 @pytest.fixture(scope="session")
@@ -22,7 +22,7 @@ def played(made_once):
     """(scene) -> the lines and the error of both processes, and the scene's folder. One start for all scenes."""
 
     def play(folder):
-        run = toy.toy(reduced(RECIPES[1], folder / "inputs"))
+        run = toy.toy_run(folder / "inputs")
         (folder / "job.pickle").write_bytes(pickle.dumps((folder, run)))
         begun = time.monotonic()
         ended = finish(
@@ -54,7 +54,7 @@ def test_exchanges(played):
         "on first JclipError: process 0: writing failed",
         "outer JclipError: process 1: before the inner exchange failed",
         "inner JclipError: process 1: inner failed",
-        "same JclipError: process 1: the number differs from process 0's (0, here 1): start all processes alike",
+        "same JclipError: process 1: the number differs from process 0's (0, here 1): start all with the same one",
         "still in step ['0', '1']",
     ]
     assert one[4:] == [zero[4], "a bug ValueError: act failed", *zero[6:]]
@@ -113,10 +113,9 @@ def test_a_signal_to_one_stops_all_at_the_same_step(played):
     assert saved(folder) == [total]
 
 
-def test_two_processes_train_as_one_does(played, tmp_path, monkeypatch):
+def test_two_processes_train_as_one_does(played, tmp_path):
     lines, errors, folder = played("whole_run")
     assert errors == [None, None] and lines == [["outcome True 4 None"]] * 2
-    toy.install(monkeypatch.setattr)
     run = pickle.loads((folder.parent / "job.pickle").read_bytes())[1]
     whole = train(run, tmp_path / "run")
     for (step, loss), (other, expected) in zip(losses(folder / "run"), losses(tmp_path / "run"), strict=True):

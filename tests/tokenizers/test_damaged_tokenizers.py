@@ -56,8 +56,8 @@ PIECES = b"".join(map(piece, ("<unk>", "<s>", "</s>", "▁a", "c")))
     ("more", "says"),
     [
         (piece("c", -3), "has the piece 'c' twice"),
-        (piece("d", np.nan), "the score of 'd' is no finite number"),
-        (piece("d", -np.inf), "the score of 'd' is no finite number"),
+        (piece("d", np.nan), "the score of 'd' is not a finite number"),
+        (piece("d", -np.inf), "the score of 'd' is not a finite number"),
         (b"\xff" * 1000, "a number of more than 64 bits"),
         (b"\x0a\x7f", "it ends too early"),
         (field(1, 10**18), "damaged"),
@@ -155,7 +155,7 @@ def test_a_small_archive_of_merges_that_unpacks_to_much(tmp_path, monkeypatch):
     file.write_bytes(gzip.compress(b"#version\n" + b"a b\n" * (16 << 20)))
     tracemalloc.start()
     try:
-        with pytest.raises(JclipError, match="holds more than 1 MiB: it is no list of byte-pair merges"):
+        with pytest.raises(JclipError, match="holds more than 1 MiB: it is not a list of byte-pair merges"):
             load_tokenizer(file)
         assert tracemalloc.get_traced_memory()[1] < 8e6
     finally:

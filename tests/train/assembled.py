@@ -1,14 +1,39 @@
-"""Assembled stages, for tests that take single steps."""
+"""Assembled stages, and programs of objectives on toy towers, for tests that take single steps."""
+
+from dataclasses import replace
 
 import jax
+import jax.numpy as jnp
 
+from jclip.models.build import init_variables
+from jclip.models.dual_encoder import DualEncoder, DualEncoderConfig
+from jclip.stages import Context
 from jclip.train.assembly import assemble, devices_of, open_stage, open_tokenizer
+from tests.toys import ToyImageConfig, ToyTextConfig
+
+WIDTH = 24
+MODEL = DualEncoderConfig(ToyImageConfig(width=WIDTH), ToyTextConfig(vocab_size=1000, width=WIDTH, dropout=0.5), WIDTH)
 
 
 def assembled(run, index=0, *, devices=None):
     """A stage ready to run, on the first `devices` devices or all."""
     on = devices_of(run, jax.devices()[:devices])
     return assemble(run, index, on, open_stage(run, index, on, open_tokenizer(run)))
+
+
+_MADE = {}
+
+
+def assemble_once(run, index, devices, inputs=None):
+    """`assemble`; a toy's stage that was assembled before keeps its compiled step."""
+    stage = run.stages[index]
+    if not isinstance(run.model.image, ToyImageConfig) or stage.budget.steps is None:
+        return assemble(run, index, devices, inputs)
+    facts = (run.model, run.dtype, run.remat, run.preprocessing, devices.rules, devices.mesh)
+    key = repr((index, stage, *facts))
+    if key not in _MADE:
+        _MADE[key] = assemble(run, index, devices, inputs)
+    return replace(_MADE[key], run=run, devices=devices, inputs=inputs)
 
 
 def shapes_of(run, index=0, *, devices=None):
@@ -19,3 +44,26 @@ def shapes_of(run, index=0, *, devices=None):
 def first_inputs(part):
     """The state, constants and batch of a stage's first step; within the mesh."""
     return part.start(), part.constants(), part.place(part.open_batches()[0])
+
+
+def toy_params(bias=None):
+    """Parameters of `MODEL`, with a logit bias if it is given."""
+    return init_variables(replace(MODEL, logit_bias_init=bias), jax.random.key(1))["params"]
+
+
+def toy_program(part, objective=None, **changes):
+    """The program of a stage's objective on the towers of `MODEL`; `changes` are of the stage."""
+    stage = replace(part.stage, **changes)
+    context = Context(stage, DualEncoder(MODEL), part.run.preprocessing, part.trains, part.mesh)
+    return (objective or stage.objective).program(context)
+
+
+def toy_batch(size=16, length=12, side=32, seed=0):
+    """Arrays of both objectives' batches; the teacher's states are given."""
+    key = jax.random.key(seed)
+    ids = jax.random.randint(key, (size, length), 1, 1000)
+    number = jnp.arange(size, dtype=jnp.int32)
+    pixels = jax.random.randint(key, (size, side, side, 3), 0, 255).astype(jnp.uint8)
+    target = jax.random.normal(key, (size, WIDTH))
+    pairs = {"image": pixels, "text": ids, "image_id": number, "text_id": number + 100, "example": number}
+    return pairs | {"student": ids, "target": target}

@@ -104,7 +104,7 @@ def _evaluator(run: Run, job: Job) -> Any:
     import numpy as np
 
     from jclip.data.sources.synthetic import SyntheticPairs
-    from jclip.evaluate.metrics.recall import recalls
+    from jclip.evaluate.metrics.recall import recall
     from jclip.inference import Encoder
     from jclip.tokenizers.text import load_tokenizer
 
@@ -118,7 +118,7 @@ def _evaluator(run: Run, job: Job) -> Any:
         images = encoder.images(variables, pictures)
         texts = encoder.texts(variables, [pair.captions[0] for pair in pairs])
         keys = np.arange(len(pairs))
-        return {**recalls(images, texts, keys, keys), "sum": float(np.abs(images).sum())}
+        return {**recall(images, texts, keys, keys), "sum": float(np.abs(images).sum())}
 
     return evaluate
 

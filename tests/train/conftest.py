@@ -1,28 +1,49 @@
-"""Both papers' recipes at reduced size, ready to train. Their folders are shared: tests only read them."""
+"""Both papers' recipes at reduced size, and the toy. Their folders are shared: tests only read them."""
 
+import pickle
 from dataclasses import replace
 
 import pytest
 
 from tests.train import toy
+from tests.train.assembled import assemble_once
 from tests.train.runs import RECIPES, reduced
 
 
 @pytest.fixture(scope="session", params=RECIPES, ids=lambda recipe: recipe.split("/")[0])
-def recipe(request, tmp_path_factory):
-    return reduced(request.param, tmp_path_factory.mktemp("recipe") / "inputs")
+def recipe(request, made_once):
+    return _recipe(request.param, made_once)
 
 
 @pytest.fixture(scope="session")
-def chinese_clip(tmp_path_factory):
-    return reduced(RECIPES[1], tmp_path_factory.mktemp("chinese_clip") / "inputs")
+def altclip(made_once):
+    return _recipe(RECIPES[0], made_once)
 
 
-@pytest.fixture
-def toy_run(chinese_clip, monkeypatch):
-    """Two stages of the toy, two steps each; `train` trains it in this test."""
-    toy.install(monkeypatch.setattr)
-    return toy.toy(chinese_clip)
+@pytest.fixture(scope="session")
+def chinese_clip(made_once):
+    return _recipe(RECIPES[1], made_once)
+
+
+def _recipe(name, made_once):
+    """A reduced recipe, made once for all workers."""
+
+    def make(folder):
+        (folder / "run.pickle").write_bytes(pickle.dumps(reduced(name, folder / "inputs")))
+
+    return pickle.loads((made_once(f"recipe_{name.split('/')[0]}", make) / "run.pickle").read_bytes())
+
+
+@pytest.fixture(autouse=True)
+def _assembled_once(monkeypatch):
+    """A toy that trains again in this process compiles nothing again."""
+    monkeypatch.setattr("jclip.train.preparing.assemble", assemble_once)
+
+
+@pytest.fixture(scope="session")
+def toy_run(tmp_path_factory):
+    """Two stages of the toy, two steps each."""
+    return toy.toy_run(tmp_path_factory.mktemp("toy") / "inputs")
 
 
 @pytest.fixture

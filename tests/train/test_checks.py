@@ -6,10 +6,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from jclip.data.sources.any_source import PairFolder, ParallelFolder, SyntheticPairs, SyntheticParallel
 
 from jclip.bundle import load_bundle, save_bundle
-from jclip.data.sources.folders import ParallelFolder
+from jclip.data.sources.folders import PairFolder, ParallelFolder
 from jclip.data.sources.synthetic import SyntheticPairs, SyntheticParallel
 from jclip.errors import JclipError
 from jclip.images.on_device import Augmentation
@@ -112,7 +111,7 @@ def test_a_wrong_word_is_named_with_the_choices(recipe, name, word, choices):
 )
 def test_a_number_without_sense_is_named_with_the_mend(chinese_clip, name, values, mend):
     for value in values:
-        with pytest.raises(JclipError, match=rf"^{re.escape(name)}[a-z0-9.]* is [a-z0-9.-]*: give {mend}$"):
+        with pytest.raises(JclipError, match=rf"^{re.escape(name)}[a-z0-9.]* is [a-z0-9.-]*, but must be {mend}$"):
             check(changed(chinese_clip, name, value))
 
 
@@ -121,7 +120,7 @@ def test_buckets_that_would_do_nothing(chinese_clip):
     check(changed(chinese_clip, "stages.0.buckets", (length,)))
     with pytest.raises(JclipError, match=rf"buckets has {length + 1}, but no text is longer than .*: give shorter"):
         check(changed(chinese_clip, "stages.0.buckets", (8, length + 1)))
-    with pytest.raises(JclipError, match="bucket_window sorts texts into buckets: set buckets, or leave it 1"):
+    with pytest.raises(JclipError, match="bucket_window sorts texts into buckets: set buckets, or bucket_window to 1"):
         check(changed(chinese_clip, "stages.0.bucket_window", 4))
 
 
@@ -172,7 +171,7 @@ def test_a_misspelt_rule_stops_the_plan(recipe, name, rules, message):
 
 
 def test_what_a_stage_reads_must_fit_the_towers(chinese_clip):
-    with pytest.raises(JclipError, match="context_length is 600, but the text tower reads 512 tokens at most"):
+    with pytest.raises(JclipError, match="context_length is 600, but the text tower has positions for 512 tokens"):
         check(changed(chinese_clip, "stages.1.context_length", 600))
     with pytest.raises(JclipError, match="preprocessing.size is 48, but the image tower reads pictures of 32"):
         check(changed(chinese_clip, "preprocessing.size", 48))
@@ -189,16 +188,16 @@ def test_a_plan_needs_no_bundles(chinese_clip):
 def test_where_a_run_starts_from(recipe, tmp_path):
     """Bundles are held against the model without reading them; nothing but what a rule names must be there."""
     if not isinstance(recipe.stages[0].objective, TeacherLearning):
-        with pytest.raises(JclipError, match="starts_from: there is no bundle nowhere: make it first"):
+        with pytest.raises(JclipError, match="starts_from: bundle nowhere does not exist: make it first"):
             check_starting_points(replace(recipe, starts_from=(("image/.*", "nowhere"), (".*", ""))))
         return
     english, other = recipe.stages[0].objective.bundle, tmp_path / "other"
     check_starting_points(replace(recipe, starts_from=(("image/.*", english), (".*", ""))))
-    message = f"starts_from: {english} has no parameter text/.*: start it from elsewhere, or from ''"
+    message = f"starts_from: {english} has no parameter text/.*: give it another bundle, or ''"
     with pytest.raises(JclipError, match=message):
         check_starting_points(replace(recipe, starts_from=((".*", english),)))
     wider = replace(recipe.model, image=replace(recipe.model.image, mlp_ratio=2))
-    with pytest.raises(JclipError, match=r"image/layers/mlp/.* has shape .*, but this model needs .*: start it from"):
+    with pytest.raises(JclipError, match=r"image/layers/mlp/.* has shape .*, but this model needs .*: give it another"):
         check_starting_points(replace(recipe, model=wider, starts_from=(("image/.*", english), (".*", ""))))
     save_bundle(load_bundle(english), other)
     (other / "config.json").unlink()

@@ -14,9 +14,12 @@ import pytest
 from jclip import rules
 from jclip.bundle import Bundle, load_bundle, save_bundle
 from jclip.cli import main
+from jclip.cli.configs import _Loaded
 from jclip.config import from_json, kind_of, to_json
+from jclip.data.batches.examples import PairExamples
 from jclip.data.sources.records import Pair
 from jclip.errors import JclipError
+from jclip.images.on_host import HostAugmentation
 from jclip.images.preprocess import normalise
 from jclip.inference import load
 from jclip.models.build import init_variables, shapes
@@ -55,6 +58,9 @@ class ImageDistillation(Objective):
     def open(self):
         return load_bundle(self.bundle)
 
+    def batches(self, make, opened):
+        return make(lambda sources, decoder: PairExamples(sources, decoder(HostAugmentation())))
+
     def program(self, context: Context) -> Program:
         side, number = context.preprocessing.size, context.rows((), jnp.int32)
         batch = dict.fromkeys(("image_id", "text_id", "example"), number)
@@ -84,29 +90,21 @@ class ImageDistillation(Objective):
 
 
 @pytest.fixture(scope="module")
-def distillation(tmp_path_factory, recipe_of_chinese_clip):
-    """A run of the toy objective over two axes of the mesh."""
-    base, folder = recipe_of_chinese_clip, tmp_path_factory.mktemp("teacher")
-    model = replace(base.model, image=replace(base.model.image, layers=3))
+def distillation(tmp_path_factory, chinese_clip):
+    """A run of the objective over two axes of the mesh."""
+    folder = tmp_path_factory.mktemp("teacher")
+    model = replace(chinese_clip.model, image=replace(chinese_clip.model.image, layers=3))
     params = jax.device_get(init_variables(model, jax.random.key(3)))["params"]
-    save_bundle(Bundle(model, params, load_tokenizer(base.tokenizer), base.preprocessing, 16), folder)
+    save_bundle(Bundle(model, params, load_tokenizer(chinese_clip.tokenizer), chinese_clip.preprocessing, 16), folder)
     stage = replace(
-        base.stages[0],
+        chinese_clip.stages[0],
         name="distil",
         objective=ImageDistillation(str(folder), model),
         trains=((r"image/.*", True), (r".*", False)),
         budget=Budget(steps=4),
         optimizer=Optimizer(learning_rate=1e-2, eps=1e-3),
     )
-    return replace(base, name="distilled", stages=(stage,), mesh=MeshShape(data=2, fsdp=4), dtype="float32")
-
-
-@pytest.fixture(scope="module")
-def recipe_of_chinese_clip(tmp_path_factory):
-    from jclip.train.planning.reduced import reduce
-    from tests.train.conftest import CONFIGS, RECIPES, load_config
-
-    return reduce(load_config(str(CONFIGS / RECIPES[1])), tmp_path_factory.mktemp("recipe") / "inputs")
+    return replace(chinese_clip, name="distilled", stages=(stage,), mesh=MeshShape(data=2, fsdp=4), dtype="float32")
 
 
 def test_it_trains_sharded_and_moves_to_another_mesh_and_its_bundle_loads(distillation, tmp_path):
@@ -146,7 +144,7 @@ def test_it_is_checked_written_and_read_as_the_others_are(distillation):
 
 
 def test_its_fields_are_options(distillation, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr("jclip.cli.configs.load_config", lambda file: distillation)
+    monkeypatch.setattr("jclip.cli.configs._load", lambda name: _Loaded(name, lambda: distillation))
     file = str(tmp_path / "config.py")
     assert main(["plan", file, "--no-compile", "--stages.0.objective.weight", "2"]) == 0
     assert "image distillation" in capsys.readouterr().out

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from jclip.cli.configs import load_config, parse
-from jclip.cli.plan import Options
+from jclip.cli.plan import PlanOptions
 from jclip.errors import JclipError
 from jclip.parallel.mesh import MeshShape
 from jclip.train.planning.fitting import compiled_need, fit
@@ -105,7 +105,7 @@ def test_by_the_compiler(chinese_clip):
 
 def test_the_words_are_those_of_the_command_line(run):
     words = fit(run, 140, NEEDS, need).overrides
-    _, changed = parse(Options, [CONFIG, *words], "plan")
+    _, changed = parse(PlanOptions, [CONFIG, *words], "plan")
     assert (changed.mesh, changed.remat) == (MeshShape(data=1, fsdp=8), "layers")
     assert [stage.micro_batches for stage in changed.stages] == [4, 8]
     assert [need(changed, index) for index in (0, 1)] == [115, 140]

@@ -20,7 +20,6 @@ from tests.train.assembled import assembled, first_inputs, shapes_of
 from tests.train.runs import assert_same_bundles, losses
 
 TOP_OF_IMAGE = ((r"image/(layers|post_norm|projection)/.*|text/.*|logit_scale", True), (r".*", False))
-KERNEL = "image/layers/mlp/fc1/kernel"
 
 
 def stages(run, *changes):
@@ -35,8 +34,8 @@ def stages(run, *changes):
 
 def deep(run, layers=3):
     """With more layers in both towers."""
-    model = run.model
-    image, text = replace(model.image, layers=layers), replace(model.text, layers=layers)
+    model, name = run.model, "layers" if hasattr(run.model.image, "layers") else "depth"
+    image, text = replace(model.image, **{name: layers}), replace(model.text, **{name: layers})
     return replace(run, model=replace(model, image=image, text=text))
 
 
@@ -61,13 +60,22 @@ def test_cut_and_joined_are_inverse():
     np.testing.assert_array_equal(back["image"]["layers"]["kernel"], stack["kernel"])
 
 
+REAL = ("mlp/fc1/kernel", "attention/query/kernel")
+
+
 @pytest.mark.parametrize(
-    "shape", [pytest.param(MeshShape(), marks=pytest.mark.slow), MeshShape(data=4, fsdp=2)], ids=["data", "fsdp"]
+    ("name", "shape", "kernels", "first"),
+    [
+        ("toy_run", MeshShape(data=4, fsdp=2), ("kernel",), "image/input/kernel"),
+        pytest.param("chinese_clip", MeshShape(), REAL, "image/class_embedding", marks=pytest.mark.slow),
+        pytest.param("chinese_clip", MeshShape(data=4, fsdp=2), REAL, "image/class_embedding", marks=pytest.mark.slow),
+    ],
 )
-def test_only_the_last_layers_move_and_as_in_a_stage_that_trains_all(chinese_clip, shape):
+def test_only_the_last_layers_move_and_as_in_a_stage_that_trains_all(request, name, shape, kernels, first):
     """Of three layers the last one of the image tower, and the last two of the text tower."""
+    chosen = request.getfixturevalue(name)
     changes = ({"trains": ((".*", True),)}, {"trains": TOP_OF_IMAGE, "last_layers": (("image", 1), ("text", 2))})
-    runs, found = [replace(deep(stages(chinese_clip, change)), mesh=shape) for change in changes], []
+    runs, found = [replace(deep(stages(chosen, change)), mesh=shape) for change in changes], []
     for run in runs:
         part = assembled(run)
         with jax.set_mesh(part.mesh):
@@ -82,17 +90,18 @@ def test_only_the_last_layers_move_and_as_in_a_stage_that_trains_all(chinese_cli
     for path in start:
         if path.startswith("image/layers/"):
             assert moved_layers(start, last, path) == [False, False, True], path
-    np.testing.assert_array_equal(last["image/class_embedding"], start["image/class_embedding"])
-    assert moved_layers(start, last, "text/layers/mlp/fc1/kernel") == [False, True, True]
-    np.testing.assert_allclose(last[KERNEL][-1], everything[KERNEL][-1], atol=1e-6)
-    for path in ("text/layers/mlp/fc1/kernel", "text/layers/attention/query/kernel"):
+    np.testing.assert_array_equal(last[first], start[first])
+    kernel = f"image/layers/{kernels[0]}"
+    np.testing.assert_allclose(last[kernel][-1], everything[kernel][-1], atol=1e-6)
+    for path in (f"text/layers/{kernel}" for kernel in kernels):
+        assert moved_layers(start, last, path) == [False, True, True]
         np.testing.assert_allclose(last[path][1:], everything[path][1:], atol=1e-6)
     # The next stage goes on with the same values.
     with jax.set_mesh(part.mesh):
         for path, leaf in params_of(shapes_of(runs[0]).follow(state)).items():
             np.testing.assert_array_equal(leaf, last[path], err_msg=path)
     if shape.fsdp > 1:
-        held = state.frozen["image"]["first_layers"]["mlp"]["fc1"]["kernel"]
+        held = rules.paths_of(state.frozen)[f"image/first_layers/{kernels[0]}"]
         assert held.shape[0] == 2 and "fsdp" in held.sharding.spec
         assert {shard.data.size for shard in held.addressable_shards} == {held.size // 2}
 

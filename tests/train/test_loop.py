@@ -17,26 +17,24 @@ from jclip.errors import JclipError
 from jclip.images.on_device import Augmentation
 from jclip.images.on_host import HostAugmentation
 from jclip.stages import Budget
-from jclip.train.configuration import Teacher
+from jclip.train.assembly import StageParts
 from jclip.train.health import all_finite, first_broken
 from jclip.train.logging.sinks import read_journal
 from jclip.train.loop import train
 from jclip.train.preparing import prepare
 from jclip.train.state import whole_params
-from tests.train.runs import RECIPES, Watch, assert_same_bundles, leaves, losses, reduced
-from tests.train.toy import ToyParts, toy
-from tests.train.toy import prepare as prepare_toy
+from tests.train.assembled import assembled
+from tests.train.runs import Watch, assert_same_bundles, leaves, losses
+from tests.train.toy import toy
 
 
 def lively(run):
     """A run with augmentation and dropout in its stages, where they are the recipe's."""
-    if run.teacher:
-        return run
     augmentation = Augmentation(scale=0.2, rotate=10.0, translate=0.1, flip=0.5, hue=20.0)
     stages = tuple(
         replace(
             stage,
-            augmentation=augmentation,
+            objective=replace(stage.objective, augmentation=augmentation),
             dropout=True,
             optimizer=replace(stage.optimizer, learning_rate=1e-3, warmup_steps=0),
         )
@@ -46,7 +44,8 @@ def lively(run):
 
 
 def test_both_stages_of_both_recipes_train_and_resume_to_the_bit(recipe, tmp_path):
-    run, start = lively(recipe), {}
+    taught = recipe.stages[0].objective.title == "teacher learning"
+    run, start = recipe if taught else lively(recipe), {}
 
     def evaluator(variables):
         if not start:  # before the first step
@@ -59,16 +58,16 @@ def test_both_stages_of_both_recipes_train_and_resume_to_the_bit(recipe, tmp_pat
     journal = [line for line in read_journal(tmp_path / "whole" / "metrics.jsonl") if line["kind"] == "train"]
     assert [(line["stage"], line["step"]) for line in journal] == [(s.name, n) for s in run.stages for n in (1, 2)]
     assert all(np.isfinite(line["loss"]) for line in journal)
-    if not run.teacher:
-        assert {"image_to_text_r1", "text_to_image_r1", "logit_scale", "gradient_norm"} <= journal[0].keys()
+    if not taught:
+        assert {"image_to_text_r1", "text_to_image_r1", "scale", "gradient_norm"} <= journal[0].keys()
 
     # Frozen parameters do not move, and trained ones do.
     first, second = map(leaves, outcome.bundles)
     assert any(not np.array_equal(first[path], start[path]) for path in first if path.startswith("text/layers"))
     for path in first:
-        if path.startswith("image/") or (run.teacher and path == "text/projection/kernel"):
+        if path.startswith("image/") or (taught and path == "text/projection/kernel"):
             np.testing.assert_array_equal(first[path], start[path].astype(np.float32))
-    if not run.teacher:
+    if not taught:
         assert any(not np.array_equal(second[path], first[path]) for path in first if path.startswith("image/"))
 
     # Stopped in the second stage.
@@ -84,8 +83,14 @@ def test_both_stages_of_both_recipes_train_and_resume_to_the_bit(recipe, tmp_pat
 )
 def test_augmentation_and_dropout_act(chinese_clip, tmp_path, change):
     run = lively(replace(chinese_clip, stages=chinese_clip.stages[:1]))
-    assert run.model.text.dropout > 0 and run.stages[0].host_augmentation.changes
-    other = replace(run, stages=(replace(run.stages[0], **change),))
+    (stage,) = run.stages
+    assert run.model.text.dropout > 0 and stage.objective.host_augmentation.changes
+    other = (
+        replace(stage, **change)
+        if "dropout" in change
+        else replace(stage, objective=replace(stage.objective, **change))
+    )
+    other = replace(run, stages=(other,))
     with_them, without = (leaves(train(one, tmp_path / name).bundles[0]) for name, one in (("a", run), ("b", other)))
     assert any(not np.array_equal(leaf, without[path]) for path, leaf in with_them.items())
 
@@ -105,10 +110,11 @@ def test_a_shape_is_compiled_once_and_before_any_host_runs_it(one_stage, tmp_pat
     """Collectives time out if a host comes late. This one believes that there are others."""
     run = toy(one_stage, steps=4, buckets=(6, 8), bucket_window=4)
     made, read, barriers = [], [], []
-    compiled, place = ToyParts.compiled.fget, ToyParts.place
-    monkeypatch.setattr(ToyParts, "compiled", property(lambda part: made.append(compiled(part)) or made[-1]))
+    place = StageParts.place
     monkeypatch.setattr(
-        ToyParts, "place", lambda part, batch: read.append(batch["text"].shape[1]) or place(part, batch)
+        StageParts,
+        "place",
+        lambda part, batch: made.append(part.compiled) or read.append(batch["text"].shape[1]) or place(part, batch),
     )
     monkeypatch.setattr("jclip.train.stage_loop.is_single_process", lambda: False)
     monkeypatch.setattr("jclip.train.stage_loop.barrier", lambda: barriers.append(len(read)))
@@ -148,14 +154,14 @@ def test_a_loss_that_is_not_finite_stops_the_run(one_stage, tmp_path, every):
     (stage,) = one_stage.stages
     wild = replace(stage, optimizer=replace(stage.optimizer, learning_rate=1e30))
     saved = r"The last checkpoint in \S+ is from before" if every else "No checkpoint was due before, and the same"
-    message = rf"^stage 'image-frozen': the loss is inf at step 2; the first that is not finite is slots/\S+\. {saved}"
+    message = rf"^stage 'image-frozen': the loss is nan at step 2; the first that is not finite is \S+\. {saved}"
     with pytest.raises(JclipError, match=message):
         train(replace(one_stage, stages=(wild,), checkpoint_every=every), tmp_path / "run")
     assert bool(list((tmp_path / "run" / "checkpoints").iterdir())) == bool(every)
 
 
 def test_what_is_not_finite_is_named(toy_run, tmp_path):
-    state = prepare_toy(toy_run, tmp_path / "run")[2][0].start()
+    state = assembled(toy_run).start()
     assert all_finite(state) and first_broken(state) is None
     slots = jax.tree.map(lambda leaf: leaf * jnp.inf + 1 if leaf.ndim == 2 else leaf, state.slots)
     assert not all_finite(state._replace(slots=slots))
@@ -173,33 +179,28 @@ def test_a_batch_that_does_not_divide_is_refused_before_anything_is_written(chin
 
 def test_a_vocabulary_too_large_for_the_tower_is_refused(chinese_clip, tmp_path):
     model = replace(chinese_clip.model, text=replace(chinese_clip.model.text, vocab_size=5))
-    with pytest.raises(JclipError, match="vocab_size is 5: raise it"):
+    with pytest.raises(JclipError, match="tokens, but the model has embeddings for 5: use"):
         train(replace(chinese_clip, model=model), tmp_path / "run")
 
 
-@pytest.mark.parametrize("recipe", RECIPES[:1], indirect=True)
-def test_a_teacher_with_other_towers_is_refused(recipe, tmp_path):
-    teacher = recipe.teacher
-    if teacher is None:  # Chinese-CLIP has none; if it is given one, that must be right all the same
-        given = reduced(RECIPES[0], tmp_path / "altclip").teacher
-        teacher = Teacher(given.bundle, given.model, given.context_length)
-        prepare(replace(recipe, teacher=teacher), tmp_path / "run")
-    wrong = replace(teacher, model=replace(teacher.model, embed_dim=7))
+def test_a_teacher_with_other_towers_is_refused(altclip, tmp_path):
+    first, second = altclip.stages
+    teacher = first.objective
+    wrong = replace(first, objective=replace(teacher, model=replace(teacher.model, embed_dim=7)))
     with pytest.raises(
         JclipError, match=r"the teacher in .* has other towers than the run says \(embed_dim: 7, now 64"
     ):
-        train(replace(recipe, teacher=wrong), tmp_path / "run")
+        train(replace(altclip, stages=(wrong, second)), tmp_path / "run")
 
 
-def test_parameters_start_from_a_bundle(tmp_path):
+def test_parameters_start_from_a_bundle(altclip, tmp_path):
     """Of another model with the same image tower; the text tower is initialised."""
-    run = reduced(RECIPES[0], tmp_path / "inputs")
-    source = run.teacher
-    start = ((r"image/.*|logit_scale", source.bundle), (r"text/.*", ""))
-    mesh, _, parts = prepare(replace(run, starts_from=start, seed=5), tmp_path / "run")
-    with jax.set_mesh(mesh):
+    source = altclip.stages[0].objective.bundle
+    start = ((r"image/.*|logit_scale", source), (r"text/.*", ""))
+    devices, _, parts = prepare(replace(altclip, starts_from=start, seed=5), tmp_path / "run")
+    with jax.set_mesh(devices.mesh):
         params = rules.paths_of(jax.device_get(whole_params(parts[0].start())))
-    expected, found = leaves(Path(source.bundle)), {path for path in params if path.startswith("image/")}
+    expected, found = leaves(Path(source)), {path for path in params if path.startswith("image/")}
     assert found
     for path in (*found, "logit_scale"):
         np.testing.assert_array_equal(params[path], expected[path])
@@ -209,7 +210,7 @@ def test_evaluators_are_called_at_the_start_and_after_each_stage(toy_run, tmp_pa
     seen = []
 
     def evaluator(variables):
-        seen.append(np.asarray(variables["params"]["text"]["w"]))
+        seen.append(np.asarray(variables["params"]["text"]["projection"]["kernel"]))
         return {"r1": len(seen) / 10}
 
     train(toy_run, tmp_path / "run", evaluators={"toy": evaluator})

@@ -9,15 +9,14 @@ import pytest
 
 from jclip import rules
 from jclip.cli.configs import parse
-from jclip.cli.plan import Options
+from jclip.cli.plan import PlanOptions
 from jclip.errors import JclipError
 from jclip.losses.contrastive import ContrastiveLoss
 from jclip.optimizer import CN_CLIP_DECAYS, NO_DECAY_ON_SCALES_AND_BIASES, Optimizer, build
 from jclip.train.checks import check
 from jclip.train.state import TrainState
 from jclip.train.step import make_step
-from tests.train.assembled import shapes_of
-from tests.train.toy_towers import toy_batch, toy_params, toy_program
+from tests.train.assembled import MODEL, shapes_of, toy_batch, toy_params, toy_program
 
 
 def with_loss(run, loss, bias=None):
@@ -38,7 +37,7 @@ def test_every_field_can_be_set_on_the_command_line():
     values = {"impl": "chunked", "kind": "sigmoid", "duplicates": "positives", "chunk": "64"}
     words = " ".join(f"--stages.0.objective.loss.{name} {value}" for name, value in values.items())
     words = f"configs/chinese_clip/vit_b_16.py {words} --model.logit-bias-init -10"
-    _, run = parse(Options, words.split(), "plan")
+    _, run = parse(PlanOptions, words.split(), "plan")
     assert run.stages[0].objective.loss == ContrastiveLoss("chunked", "sigmoid", "positives", 64)
     assert run.stages[1].objective.loss == ContrastiveLoss("ring")
     assert run.model.logit_bias_init == -10
@@ -57,7 +56,7 @@ def test_a_step_with_the_sigmoid_moves_the_bias(chinese_clip):
     part = shapes_of(with_loss(chinese_clip, ContrastiveLoss("ring", "sigmoid"), bias=-10.0))
     assert part.state_shapes.trainable["logit_bias"].dtype == jnp.float32
     params = toy_params(bias=-10.0)
-    optimizer = build(part.stage.optimizer, 10, rules.paths_of(params), params)
+    optimizer = build(part.stage.optimizer, 10, rules.paths_of(params), params, MODEL.towers)
     step = make_step(toy_program(part).loss, optimizer)
     state, metrics = jax.jit(step)(
         TrainState(params, {}, {}, optimizer.init(params)), {}, toy_batch(), jax.random.key(0)
@@ -96,7 +95,7 @@ def test_the_temperature_and_the_bias_do_not_decay(decays):
         "text": {"bias": jnp.ones(2)},
     }
     spec = Optimizer(learning_rate=0.1, weight_decay=0.5, schedule="constant", decays=decays)
-    optimizer = build(spec, 10, rules.paths_of(params), params)
+    optimizer = build(spec, 10, rules.paths_of(params), params, MODEL.towers)
     nothing = jax.tree.map(jnp.zeros_like, params)
     updates, _ = optimizer.update(nothing, optimizer.init(params), params)
     assert updates["logit_scale"] == updates["logit_bias"] == 0

@@ -38,7 +38,6 @@ FAMILIES = {
     "vit-xlmr": ("altclip/vit_l_14.py", "altclip", "contrastive"),
     "xlmr-taught": ("altclip/vit_l_14.py", "altclip", "teacher"),
 }
-QUICK = ("vit-clip", "xlmr-taught")  # a contrastive and a taught stage
 LOSSES, PARAMETERS, RESNET = 2e-6, 5e-6, 2e-4
 """Tolerances after 20 steps: of losses relative, of parameters absolute. In a ResNet a ReLU whose input is zero but for
 rounding opens on one mesh and not on another: its channel moves by another gradient then, most channels by 1e-6."""
@@ -95,7 +94,7 @@ def compare(run, tolerance, steps, meshes):
             np.testing.assert_allclose(leaf, alone[path], rtol=0, atol=tolerance, err_msg=f"{name}: {path}")
 
 
-@pytest.mark.parametrize("family", QUICK, indirect=True)
+@pytest.mark.parametrize("family", ["vit-clip"], indirect=True)
 def test_three_axes_train_as_one_device(family):
     compare(*family, steps=3, meshes=["2 x 2 x 2"])
 
@@ -111,7 +110,7 @@ def test_parameters_slots_and_teacher_are_split(recipe):
     part = assembled(replace(recipe, stages=recipe.stages[:1], mesh=TENSOR))
     with jax.set_mesh(part.mesh):
         state, constants, batch = first_inputs(part)
-        for _ in range(1 if constants else 2):
+        for last in (True,) if constants else (False, True):
             teacher = [constants] if constants else []
             for tree in (state.trainable, state.frozen, state.slots, *teacher):
                 leaves_of = [leaf for leaf in jax.tree.leaves(tree) if leaf.size >= 64 * 64]
@@ -119,7 +118,8 @@ def test_parameters_slots_and_teacher_are_split(recipe):
                 assert {leaf.size // leaf.addressable_shards[0].data.size for leaf in leaves_of} <= {2, 4}
                 largest = max(leaves_of, key=lambda leaf: leaf.size)
                 assert {shard.data.size for shard in largest.addressable_shards} == {largest.size // 4}
-            state, _ = part.compiled(state, constants, batch, jax.random.key(0))
+            if not last:
+                state, _ = part.compiled(state, constants, batch, jax.random.key(0))
 
 
 def test_tensor_parallel_layers_share_their_work():

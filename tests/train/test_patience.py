@@ -69,5 +69,5 @@ def test_patience_needs_something_to_compare(chinese_clip):
     for run in (replace(watched, evaluate_every=0), replace(watched, best="")):
         with pytest.raises(JclipError, match="patience is 2, but nothing is compared"):
             check(replace(run, patience=2))
-    with pytest.raises(JclipError, match="patience is -1: give 0 or more"):
+    with pytest.raises(JclipError, match="patience is -1, but must be 0 or more"):
         check(replace(watched, patience=-1))

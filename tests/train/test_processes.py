@@ -1,4 +1,4 @@
-"""Runs of the reduced towers by several real processes, each with several devices: the same numbers as by one.
+"""Runs by several real processes, each with several devices: the same numbers as by one.
 
 What happens to one of the processes alone: tests/parallel/test_processes.py.
 """
@@ -18,20 +18,20 @@ from tests.train.cluster import Job, _evaluator, finish, run_all, start_all
 from tests.train.runs import leaves, losses
 
 
-@pytest.fixture
-def run(chinese_clip):
+def smooth(run):
     """Both stages in float32, in batches that 8 devices divide, evaluated after every step."""
     stages = tuple(
         replace(
             stage,
+            objective=replace(stage.objective, host_augmentation=HostAugmentation()),
             batch_size=16,
             budget=Budget(steps=2),
             # Adam divides by a gradient's size: where that is about zero, epsilon keeps rounding errors small.
             optimizer=replace(stage.optimizer, learning_rate=1e-2, warmup_steps=0, schedule="constant", eps=1e-3),
         )
-        for stage in chinese_clip.stages
+        for stage in run.stages
     )
-    return replace(chinese_clip, dtype="float32", stages=stages, evaluate_every=1)
+    return replace(run, dtype="float32", stages=stages, evaluate_every=1)
 
 
 def evaluations(workdir):
@@ -40,15 +40,18 @@ def evaluations(workdir):
     return {line["total"]: {name: value for name, value in line.items() if "toy/" in name} for line in lines}
 
 
-@pytest.mark.parametrize("four", [False, pytest.param(True, marks=pytest.mark.slow)], ids=["two", "both stages, four"])
-def test_processes_do_what_one_does(run, tmp_path, four):
+@pytest.mark.parametrize(
+    ("name", "four"), [("toy_run", False), pytest.param("chinese_clip", True, marks=pytest.mark.slow)]
+)
+def test_processes_do_what_one_does(request, tmp_path, name, four):
     """The many read the frozen image tower from a cache that they make, and the one runs it.
 
-    Two processes train the first stage; or two begin, and four go on in the second.
+    Two processes train the toy's first stage; or two begin with the reduced towers, and four go on in the second.
     """
+    run = smooth(request.getfixturevalue(name))
     gallery = 11  # not a multiple of any number of devices here
     rest, steps = (run.stages[1:], [1, 2, 3, 4]) if four else ((), [1, 2])
-    run = replace(run, stages=(replace(run.stages[0], host_augmentation=HostAugmentation()), *rest))
+    run = replace(run, stages=(run.stages[0], *rest))
     cached = replace(run, stages=(replace(run.stages[0], cache=str(tmp_path / "cache")), *run.stages[1:]))
     whole = train(run, tmp_path / "one", evaluators={"toy": _evaluator(run, Job(run, tmp_path, gallery=gallery))})
     assert whole.finished

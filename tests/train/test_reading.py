@@ -6,16 +6,12 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
-from jclip.data.emoji.place import MARKER
-from jclip.data.emoji.sources import EmojiPairs, EmojiParallel
-from jclip.data.sources.any_source import SyntheticPairs
-from jclip.train.logging.telemetry import read_journal
 
 from jclip import rules
 from jclip.bundle import Bundle, save_bundle
 from jclip.cli.configs import load_config
 from jclip.data.inspecting.reading import LOOKED_AT, reading
-from jclip.data.sources.folders import PairFolder, ParallelFolder, StoredPair, write_pairs, write_parallel
+from jclip.data.sources.folders import PairFolder, ParallelFolder
 from jclip.data.sources.kinds import StoredPair
 from jclip.data.sources.records import Translation
 from jclip.data.sources.synthetic import SyntheticPairs
@@ -27,12 +23,12 @@ from jclip.losses.contrastive import ContrastiveLoss
 from jclip.models.build import init_variables
 from jclip.tokenizers.text import load_tokenizer
 from jclip.train.checks import check, warn_of_small_training
+from jclip.train.logging.sinks import read_journal
 from jclip.train.loop import train
 from jclip.train.planning.reduced import reduce
 from jclip.train.preparing import begin, sample_data
 from tests.train.assembled import shapes_of
-from tests.train.conftest import CONFIGS, RECIPES
-from tests.train.runs import png
+from tests.train.runs import CONFIGS, RECIPES, png
 
 
 @pytest.fixture

@@ -7,23 +7,24 @@ import shutil
 import signal
 import subprocess
 import sys
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 
 import jax.numpy as jnp
 import pytest
 
 from jclip.checkpoint import Checkpoints, Position
+from jclip.config import kinds_of
 from jclip.data.sources.folders import PairFolder
 from jclip.data.sources.kinds import StoredPair
+from jclip.data.sources.source import Source
 from jclip.data.sources.synthetic import caption, write_tokenizer
 from jclip.data.sources.writing import write_pairs
 from jclip.errors import JclipError
 from jclip.train.identity import check_same, fingerprint, identity
 from jclip.train.loop import train
 from jclip.train.preparing import prepare
-from tests.train import toy as toy_module
-from tests.train.runs import RECIPES, assert_same_bundles, losses, png, reduced
+from tests.train.runs import assert_same_bundles, losses, png
 from tests.train.toy import toy
 
 ROOT = Path(__file__).parents[2]
@@ -33,10 +34,8 @@ KILLED = """
 import os, pickle, signal, sys, time
 from pathlib import Path
 from jclip.train.loop import train
-from tests.train import toy
 from tests.train.runs import Watch
 
-toy.install()
 workdir = Path(sys.argv[2])
 
 def act(step):
@@ -62,33 +61,29 @@ def test_killed_between_checkpoints_ends_the_same_to_the_bit(one_stage, tmp_path
     assert losses(workdir) == losses(tmp_path / "whole")
 
 
-def _at(recipe, home):
-    """A recipe whose folders are in `home`/demo, named from `home`; where it has no teacher, it reads a data folder."""
-    run = reduced(recipe, home / "demo" / "inputs")
-    if not run.teacher:
-        pictures = (StoredPair(png(number), (caption(number),)) for number in range(32))
-        write_pairs(home / "demo" / "pairs", pictures)
-        run = replace(run, stages=(replace(run.stages[0], data=(PairFolder(f"{home}/demo/pairs"),)), *run.stages[1:]))
-    return _renamed(run, f"{home}/demo/", "demo/")
-
-
 def _renamed(run, old, new):
     """The run with its places renamed."""
-    teacher = run.teacher and replace(run.teacher, bundle=run.teacher.bundle.replace(old, new))
 
-    def moved(source):
-        return replace(source, folder=source.folder.replace(old, new)) if hasattr(source, "folder") else source
+    def moved(place):
+        return place.replace(old, new)
 
-    stages = tuple(replace(stage, data=tuple(map(moved, stage.data))) for stage in run.stages)
-    return replace(run, tokenizer=run.tokenizer.replace(old, new), teacher=teacher, stages=stages)
+    def stage_of(stage):
+        (source,), objective = stage.data, stage.objective
+        if hasattr(objective, "bundle"):
+            return replace(stage, objective=replace(objective, bundle=moved(objective.bundle)))
+        return replace(stage, data=(replace(source, folder=moved(source.folder)),)) if stage is run.stages[0] else stage
+
+    return replace(run, tokenizer=moved(run.tokenizer), stages=tuple(map(stage_of, run.stages)))
 
 
-def test_folders_may_move_and_be_named_otherwise(monkeypatch, tmp_path):
+def test_folders_may_move_and_be_named_otherwise(toy_run, monkeypatch, tmp_path):
     home = tmp_path / "home"
-    run = _at(RECIPES[1], home)
-    toy_module.install(monkeypatch.setattr)
+    write_pairs(home / "demo" / "pairs", (StoredPair(png(number), (caption(number),)) for number in range(32)))
+    write_tokenizer("wordpiece", home / "demo" / "words")
+    first, second = toy_run.stages
+    stages = (replace(first, data=(PairFolder("demo/pairs"),)), second)
+    run = replace(toy_run, stages=stages, tokenizer="demo/words")
     monkeypatch.chdir(home)
-    run = toy(run)
     train(run, Path("demo/run"), stop_after=1)
     # Named from the root.
     train(_renamed(run, "demo/", f"{home}/demo/"), home / "demo" / "run", stop_after=2)
@@ -98,15 +93,14 @@ def test_folders_may_move_and_be_named_otherwise(monkeypatch, tmp_path):
     assert train(_renamed(run, "demo/", "elsewhere/"), Path("elsewhere/run")).finished
 
 
-def test_a_teacher_may_move_too(monkeypatch, tmp_path):
-    home = tmp_path / "home"
-    run = _at(RECIPES[0], home)
-    monkeypatch.chdir(home)
-    before = identity(run, prepare(run, Path("demo/run"))[1])
-    shutil.move(home / "demo", tmp_path / "elsewhere")
+def test_a_teacher_may_move_too(altclip, monkeypatch, tmp_path):
+    place = Path(altclip.tokenizer).parent
+    run = replace(altclip, stages=altclip.stages[:1])
+    before = identity(run, prepare(run, tmp_path / "run")[1])
+    shutil.copytree(place, tmp_path / "elsewhere" / "inputs")
     monkeypatch.chdir(tmp_path)
-    moved = _renamed(run, "demo/", "elsewhere/")
-    check_same(before, identity(moved, prepare(moved, Path("elsewhere/run"))[1]), tmp_path)
+    moved = _renamed(run, f"{place.parent}/", "elsewhere/")
+    check_same(before, identity(moved, prepare(moved, Path("run"))[1]), tmp_path)
 
 
 def test_other_contents_at_the_same_place_are_refused(toy_run, tmp_path):
@@ -147,12 +141,7 @@ def test_what_is_compared_of_a_place(chinese_clip, tmp_path):
 
 def test_every_place_of_a_source_is_known_as_one():
     """A string field of a source is a place, or it decides what is read: whoever adds one says which."""
-    import typing
-    from dataclasses import fields
-
-    from jclip.data.sources.source import Source
-
-    strings = {field.name for kind in typing.get_args(Source) for field in fields(kind) if field.type in (str, "str")}
+    strings = {field.name for kind in kinds_of(Source) for field in fields(kind) if field.type in (str, "str")}
     assert strings == {"folder", "split"}
 
 

@@ -15,16 +15,7 @@ from jclip.train.workplace import stop_signals
 from tests.train.cluster import ROOT
 
 PATIENCE = 120  # seconds: long for what should take twenty, for machines that are busy
-# `jclip train`, of the toy.
-PROGRAM = """
-import sys
-from jclip.cli import main
-from tests.train import toy
-
-toy.install()
-sys.exit(main())
-"""
-COMMAND = [sys.executable, "-c", PROGRAM, "train", "configs/demo/chinese_clip.py", "--reduced"]
+COMMAND = [sys.executable, "-m", "jclip.cli", "train", "tests/train/toy.py", "--reduced"]
 LONG = ["--stages.0.budget.steps", "100000", "--checkpoint-every", "0"]
 
 

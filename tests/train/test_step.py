@@ -19,8 +19,7 @@ from jclip.train.assembly import devices_of
 from jclip.train.checks import check
 from jclip.train.planning.flops import count_flops
 from jclip.train.step import in_micro_batches
-from tests.train.assembled import assembled, first_inputs, shapes_of
-from tests.train.toy_towers import toy_batch, toy_params, toy_program
+from tests.train.assembled import assembled, first_inputs, shapes_of, toy_batch, toy_params, toy_program
 
 KEY = jax.random.key(7)
 
@@ -65,7 +64,7 @@ def test_micro_batches_change_nothing(recipe):
     (whole, expected), (parts, found) = gradients(dropout=True), gradients(dropout=True, micro_batches=2)
     assert parts == pytest.approx(whole, rel=1e-6)
     for path, leaf in expected.items():
-        np.testing.assert_allclose(found[path], leaf, rtol=0, atol=1e-6 * np.abs(leaf).max() + 1e-9, err_msg=path)
+        np.testing.assert_allclose(found[path], leaf, rtol=0, atol=4e-6 * np.abs(leaf).max() + 1e-9, err_msg=path)
     assert gradients(dropout=False)[0] != pytest.approx(whole, rel=1e-3)  # dropout did act
 
 

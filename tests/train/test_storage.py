@@ -102,8 +102,8 @@ def test_a_name_that_needs_a_link_where_none_can_be_is_refused(tmp_path, monkeyp
 
 def test_a_process_that_cannot_save_ends_soon(tmp_path):
     told = {
-        "a_file": r"\(Not a directory; there is no earlier one\)",
-        "nothing_left": r"\(No such file or directory; there is no earlier one\)",
+        "a_file": r"\(Not a directory; no earlier one exists\)",
+        "nothing_left": r"\(No such file or directory; no earlier one exists\)",
         "no_bytes": r"\(.*; the checkpoint 1 is safe\)",
     }
     command = [sys.executable, "-c", PROGRAM, str(tmp_path), *told]

@@ -20,6 +20,7 @@ from jclip.train.logging.meter import _PEAKS, Meter, peak_tflops
 from jclip.train.logging.progress import ProgressWatcher
 from jclip.train.logging.sinks import read_journal
 from jclip.train.loop import train
+from tests.train.assembled import shapes_of
 
 
 def test_a_meter_by_hand():
@@ -61,7 +62,7 @@ def test_the_peaks_of_devices():
 
 def test_arithmetic_is_the_models_alone(chinese_clip):
     def count(run, length):
-        part = assemble(run, 1, devices_of(run))
+        part = shapes_of(run, 1)
         batch = {name: np.zeros((1, *shape.shape[1:]), shape.dtype) for name, shape in part.program.batch.items()}
         return Arithmetic(part)({**batch, "text": batch["text"][:, :length]})
 
@@ -116,7 +117,7 @@ def test_every_log_step_is_in_the_journal_on_the_board_and_on_a_line(toy_run, tm
 def test_a_line_names_the_figures_and_the_time_that_is_left(tmp_path, monkeypatch):
     now = iter([100.0, 100.0 + 3 * 60])
     monkeypatch.setattr("jclip.train.logging.progress.time", types.SimpleNamespace(monotonic=lambda: next(now)))
-    figures = {"loss": 1.0, "text_to_image_r1": 0.5, "image_to_text_r1": 0.5, "logit_scale": 14.3, "gradient_norm": 2.0}
+    figures = {"loss": 1.0, "text_to_image_r1": 0.5, "image_to_text_r1": 0.5, "scale": 14.3, "gradient_norm": 2.0}
     speed = {"learning_rate": 1e-4, "pairs_per_second_per_device": 100.0, "mfu": 0.4, "data_wait": 0.1, "padding": 0.2}
     with (tmp_path / "out").open("w") as out, ProgressWatcher(Console(file=out, width=200), "run") as watcher:
         watcher.stage_begins("contrastive", 10, 100, number=2, count=3)

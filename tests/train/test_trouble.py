@@ -17,7 +17,7 @@ from jclip.stages import Budget
 from jclip.train.logging.sinks import read_journal
 from jclip.train.loop import train
 from tests.train.runs import Watch, assert_same_bundles, holey_pairs, losses
-from tests.train.toy import ToyParts, toy
+from tests.train.toy import larger, toy
 
 
 def standing(workdir):
@@ -69,8 +69,8 @@ async def _refuse(*_, **__):
 
 @pytest.mark.parametrize("what", ["bytes", "files"])
 def test_a_full_disk_is_named_and_older_checkpoints_survive(one_stage, disk, what, monkeypatch, capfd, tmp_path):
-    monkeypatch.setattr(ToyParts, "ballast", 2**18)  # a state that is larger than what is left for the log
-    workdir = disk / "run"
+    # A state that is larger than what is left for the log.
+    one_stage, workdir = larger(one_stage, 2**16), disk / "run"
     train(one_stage, workdir, stop_after=1)
     kept = {path: path.stat().st_mtime_ns for path in (workdir / "checkpoints").rglob("*")}
     capfd.readouterr()
@@ -119,7 +119,7 @@ def test_a_bundle_that_cannot_be_written_costs_no_step(toy_run, tmp_path):
     workdir.mkdir()
     in_the_way = workdir / f"1-{toy_run.stages[0].name}"
     in_the_way.touch()
-    with pytest.raises(JclipError, match="is there already"):
+    with pytest.raises(JclipError, match="exists already"):
         train(toy_run, workdir)
     assert standing(workdir) == (0, 2, 2)
     in_the_way.unlink()
@@ -170,7 +170,7 @@ def test_unreadable_pictures(one_stage, pairs, tmp_path):
     message = (
         rf"^{pairs.folder}: the picture of record (\d+) \(index \1 of examples-train.array_record-00000-of-00001\) "
         r"cannot be read as a picture \(.*\): repair or remove it, or "
-        r"raise stages\.0\.max_unreadable \(now 0\): so many are replaced by others$"
+        r"raise stages\.0\.max_unreadable \(now 0\), the number of replaced ones$"
     )
     # Refused with all steps before it saved, however often it is run.
     with pytest.raises(JclipError, match=message):

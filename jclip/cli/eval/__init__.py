@@ -1,11 +1,11 @@
-"""`jclip eval TASK`. Each task is a module, imported on use."""
+"""`jclip eval TASK`: each task is a module, imported on use."""
 
-import difflib
 import sys
 from collections.abc import Sequence
 from importlib import import_module
 
 from jclip.errors import JclipError
+from jclip.names import suggestion
 from jclip.plain import complain, say
 
 TASKS = {
@@ -29,9 +29,7 @@ def main(arguments: Sequence[str]) -> int:
         sys.exit(2)
     task, rest = arguments[0], arguments[1:]
     if task not in TASKS:
-        close = difflib.get_close_matches(task, TASKS, n=1)
-        hint = f"did you mean {close[0]}?" if close else f"choose one of {', '.join(TASKS)}"
-        raise JclipError(f"there is no evaluation {task!r}: {hint}")
+        raise JclipError(f"there is no evaluation {task!r}: {suggestion(task, TASKS)}")
     code: int = import_module(f"jclip.cli.eval.{task}").main(rest)
     return code
 
@@ -45,5 +43,5 @@ def _usage() -> str:
         "  jclip eval classify BUNDLE DATA --dataset cifar-100 --prompts zh\n"
         "  jclip eval probe BUNDLE DATA --shots 1,2,4,8,16,all\n"
         "  jclip eval compare OUT_A OUT_B\n\n"
-        "`jclip eval TASK --help` explains each."
+        "`jclip eval TASK --help` explains one."
     )

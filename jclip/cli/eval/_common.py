@@ -1,11 +1,13 @@
-"""Parts that the tasks of `jclip eval` share: opening a bundle, and showing results."""
+"""Parts that the tasks of `jclip eval` share: options, opening a bundle, and showing results."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Annotated
 
 import jax
+import tyro
 
 from jclip.bundle import load_bundle
 from jclip.console import Console
@@ -21,6 +23,57 @@ from jclip.parallel.mesh import make_mesh
 from jclip.plain import print_json
 
 
+@dataclass(frozen=True)
+class BundleOptions:
+    """Options of every task that evaluates a bundle on data.
+
+    Attributes:
+      bundle: folder of a model.
+      data: folder of the pictures.
+      orientation: apply rotates pictures by their EXIF orientation, ignore does not; by default the bundle's setting,
+        which is ignore for CLIP and Chinese-CLIP.
+      batch_size: pictures or texts encoded at once.
+      resamples: number of bootstrap resamples for the 95 % intervals; 0 for no intervals.
+      output: new folder for results.json, report.html and report.md.
+      json: prints JSON.
+    """
+
+    bundle: tyro.conf.Positional[Annotated[Path, tyro.conf.arg(metavar="BUNDLE")]]
+    data: tyro.conf.Positional[Annotated[Path, tyro.conf.arg(metavar="DATA")]]
+    orientation: Orientation | None = None
+    batch_size: int = 256
+    resamples: int = 1000
+    output: Path | None = None
+    json: bool = False
+
+    def check(self) -> None:
+        """Raises JclipError, before long work, for impossible numbers, or if the output folder cannot be written."""
+        if self.output is not None:
+            check_writable(self.output)
+        if self.resamples < 0:
+            raise JclipError(f"--resamples {self.resamples} is not possible: give 0 for no intervals, or 1000")
+
+    def settings(self, **more: str) -> dict[str, str]:
+        """Returns the settings for the report: `more`, and the orientation if it is given."""
+        return more | ({"orientation": self.orientation} if self.orientation else {})
+
+    def console(self) -> Console:
+        """Returns the console for progress."""
+        return Console(stderr=True, quiet=self.json)
+
+    def show(self, evaluation: Evaluation) -> None:
+        """Prints the results as tables or JSON, and writes the folder if one is given."""
+        if self.json:
+            print_json(as_dict(evaluation.results), indent=2)
+        else:
+            console = Console()
+            for table in from_results.tables(evaluation.results):
+                console.print(TerminalTable(table))
+        if self.output is not None:
+            evaluation.write(self.output)
+            Console(stderr=True).tell(f"written: {self.output / 'report.html'}")
+
+
 @contextmanager
 def all_devices() -> Iterator[None]:
     """Sets a mesh of all devices for the block; none on a single device, where it changes nothing."""
@@ -34,13 +87,9 @@ def all_devices() -> Iterator[None]:
 def open_model(
     folder: Path, batch_size: int, context_length: int | None, orientation: Orientation | None = None
 ) -> Model:
-    """Loads a bundle's model.
+    """Loads a bundle's model, which encodes `batch_size` pictures or texts at once.
 
-    Args:
-      folder: the bundle.
-      batch_size: pictures or texts encoded at once.
-      context_length: maximum number of tokens of a text; the bundle's own when None.
-      orientation: of the camera, as in `Preprocessing`; the bundle's own when None.
+    `context_length` (in tokens) and `orientation` replace the bundle's own; None keeps them.
 
     Raises:
       JclipError: the folder is not a bundle, the batch size is below 1, or the context is longer than the bundle's.
@@ -60,31 +109,6 @@ def open_model(
     return Model(bundle, batch_size)
 
 
-def check_output(output: Path | None) -> None:
-    """Raises JclipError, before long work, if the folder exists already or cannot be written."""
-    if output is not None:
-        check_writable(output)
-
-
 def words(text: str) -> list[str]:
     """Splits a text at commas and removes duplicates."""
     return list(dict.fromkeys(word.strip() for word in text.split(",") if word.strip()))
-
-
-def check_resamples(count: int) -> None:
-    """Raises JclipError for a negative number of resamples."""
-    if count < 0:
-        raise JclipError(f"--resamples {count} is not possible: give 0 for no intervals, or 1000")
-
-
-def show(evaluation: Evaluation, output: Path | None, *, as_json: bool) -> None:
-    """Prints the results as tables or JSON, and writes the folder if one is given."""
-    if as_json:
-        print_json(as_dict(evaluation.results), indent=2)
-    else:
-        console = Console()
-        for table in from_results.tables(evaluation.results):
-            console.print(TerminalTable(table))
-    if output is not None:
-        evaluation.write(output)
-        Console(stderr=True).tell(f"written: {output / 'report.html'}")

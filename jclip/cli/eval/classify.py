@@ -3,78 +3,58 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated
 
-import tyro
-
-from jclip.cli.eval._common import all_devices, check_output, check_resamples, open_model, show, words
+from jclip.cli.eval._common import BundleOptions, all_devices, open_model, words
 from jclip.cli.options import read
-from jclip.console import Console
 from jclip.errors import JclipError
 from jclip.evaluate.datasets.benchmarks import read_order, submission
 from jclip.evaluate.datasets.opening import open_classification
 from jclip.evaluate.languages import name_of
 from jclip.evaluate.tasks import classification
-from jclip.images.preprocess import Orientation
 from jclip.plain import as_json
 
 
 @dataclass(frozen=True)
-class ClassifyOptions:
+class ClassifyOptions(BundleOptions):
     """Evaluates zero-shot classification of the pictures of DATA by BUNDLE.
 
-    DATA is a folder that `jclip data import` wrote, or holds a folder for each class, in the order of their names, or
-    a labels.tsv with PICTURE<tab>CLASS[,CLASS] lines. Class names, one a line, come from --classes or from DATA:
-    classes.LANGUAGE.txt, classes.txt, or cn_clip's label_cn.txt; else from the import or the folders.
+    DATA is a folder that `jclip data import` wrote, or one with a folder for each class, sorted by name, or one with
+    a labels.tsv of PICTURE<tab>CLASS[,CLASS] lines. Class names come from --classes, or from a file in DATA with one a
+    line: classes.LANGUAGE.txt, classes.txt or cn_clip's label_cn.txt. Else the import or the folders name them.
 
     Attributes:
-      bundle: folder of a model.
       data: pictures by class.
-      split: of DATA, if it has splits.
+      split: split of DATA, if it has splits.
       dataset: name of the data set, such as cifar-100 or imagenet; decides metric, size and kind of prompts.
       prompts: prompt ensembles, separated by commas, one test each: a language (ar, de, en, es, fr, hi, it, ja, ko, nl,
         pl, pt, ru, th, tr, uk, vi, zh), cn_clip or open_clip for the papers' own, or a .json file. By default the
         language of the class names by their script: zh for Chinese, en for Latin letters.
       classes: file of class names; or cn_clip or open_clip for ImageNet's.
       context_length: maximum number of tokens of a sentence; by default the bundle's.
-      orientation: apply rotates pictures by their EXIF orientation, ignore does not; by default the bundle's setting,
-        which is ignore for CLIP and Chinese-CLIP.
-      batch_size: pictures or sentences encoded at once.
-      resamples: number of bootstrap resamples for the 95 % intervals; 0 for no intervals.
-      output: new folder for results.json, report.html and report.md.
-      submission: writes ELEVATER's DATASET.json into it as well.
+      submission: writes ELEVATER's DATASET.json into the output folder as well.
       model_name: name in the submission; by default the bundle's folder.
       order: JSON list of row numbers, the order of the submission; by default that of the import, if any.
-      json: prints JSON.
     """
 
-    bundle: tyro.conf.Positional[Annotated[Path, tyro.conf.arg(metavar="BUNDLE")]]
-    data: tyro.conf.Positional[Annotated[Path, tyro.conf.arg(metavar="DATA")]]
     split: str = "test"
     dataset: str = ""
     prompts: str = ""
     classes: str = ""
     context_length: int | None = None
-    orientation: Orientation | None = None
-    batch_size: int = 256
-    resamples: int = 1000
-    output: Path | None = None
     submission: bool = False
     model_name: str = ""
     order: Path | None = None
-    json: bool = False
 
 
 def main(arguments: Sequence[str]) -> int:
     """Runs the command."""
     options = read(ClassifyOptions, arguments, "jclip eval classify")
-    check_output(options.output)
+    options.check()
     if options.submission and not (options.output and options.dataset):
         raise JclipError("--submission needs --output and --dataset: give both")
-    check_resamples(options.resamples)
     # Errors in the data show before the model is read.
     tests = open_classification(options.data, options.dataset, words(options.prompts), options.classes, options.split)
-    console = Console(stderr=True, quiet=options.json)
+    console = options.console()
     if not options.prompts:
         console.tell(f"prompts: {name_of(tests.title)}, the language of the class names; --prompts chooses others")
     file = options.order or (tests.data.order if options.submission else None)
@@ -96,11 +76,10 @@ def main(arguments: Sequence[str]) -> int:
             ending = f".{one.ensemble.title}" if len(found) > 1 else ""
             (folder / f"{options.dataset}{ending}.json").write_text(as_json(made), encoding="utf-8")
 
-    settings = {"data": tests.data.name, "dataset": options.dataset, "prompts": options.prompts or tests.title}
-    if options.orientation:
-        settings["orientation"] = options.orientation
+    prompts = options.prompts or tests.title
+    settings = options.settings(data=tests.data.name, dataset=options.dataset, prompts=prompts)
     evaluation = classification.as_evaluation(tests, found, model=str(options.bundle), settings=settings)
     if options.submission:
         evaluation = replace(evaluation, more_files=submissions)
-    show(evaluation, options.output, as_json=options.json)
+    options.show(evaluation)
     return 0

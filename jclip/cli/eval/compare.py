@@ -7,14 +7,13 @@ from typing import Annotated
 
 import tyro
 
-from jclip.cli.eval._common import check_output
 from jclip.cli.options import read
 from jclip.console import Console
 from jclip.errors import JclipError
 from jclip.evaluate.report import from_results
 from jclip.evaluate.report.terminal import TerminalTable
 from jclip.evaluate.results import Result, Results, differences, read_results
-from jclip.io.files import whole_folder
+from jclip.io.files import check_writable, whole_folder
 from jclip.plain import as_json, print_json
 
 
@@ -27,7 +26,7 @@ class CompareOptions:
 
     Attributes:
       a: folder that --output wrote, or its results.json.
-      b: another one.
+      b: the other such folder.
       output: new folder for report.html, report.md, and comparison.json, which has the output of --json.
       json: prints JSON: for each test and figure [a, b], and the intervals of b - a.
     """
@@ -41,7 +40,8 @@ class CompareOptions:
 def main(arguments: Sequence[str]) -> int:
     """Runs the command."""
     options = read(CompareOptions, arguments, "jclip eval compare")
-    check_output(options.output)
+    if options.output is not None:
+        check_writable(options.output)
     before, after = read_results(options.a), read_results(options.b)
     known = {test.key: test for test in before.tests}
     both = tuple(test for test in after.tests if test.key in known)

@@ -2,34 +2,28 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Annotated
 
-import tyro
-
-from jclip.cli.eval._common import all_devices, check_output, check_resamples, open_model, show, words
+from jclip.cli.eval._common import BundleOptions, all_devices, open_model, words
 from jclip.cli.options import read
-from jclip.console import Console
 from jclip.errors import JclipError
 from jclip.evaluate.datasets.opening import RetrievalTests, open_retrieval
 from jclip.evaluate.tasks import retrieval
 from jclip.evaluate.tasks.cn_clip import holds_features, read_cn_clip_features
 from jclip.evaluate.tasks.retrieval import Encoded
-from jclip.images.preprocess import Orientation
 
 
 @dataclass(frozen=True)
-class RetrievalOptions:
+class RetrievalOptions(BundleOptions):
     """Evaluates retrieval by BUNDLE on the pictures and captions of DATA, text to image and image to text.
 
     A query is a hit at k if one of its positives is among the k best; ties count as the expected hit. Equal captions
     are one query, with the positives of all, and equal pictures are one picture. With --protocol the ids of the data
     count, as published. The report gives the number of duplicates.
 
-    DATA is a file of PICTURE<tab>CAPTION lines with paths relative to it; or a table with a header, a folder of
-    pictures with captions beside, tars, Parquet or cn_clip's LMDB directories, as `jclip data import` reads them, of
-    which a tenth may be unreadable; or a folder: cn_clip's SPLIT_texts.jsonl and SPLIT_imgs.tsv, or the output of
-    `jclip data import`. Languages are in DATA/LANGUAGE, or share the pictures as SPLIT_texts.LANGUAGE.jsonl.
+    DATA is a file of PICTURE<tab>CAPTION lines, with paths relative to it; or a folder with cn_clip's SPLIT_texts.jsonl
+    and SPLIT_imgs.tsv, or one that `jclip data import` wrote. Or it is a source that `jclip data import` reads, such as
+    a table with a header, a folder with captions beside the pictures, or tars; a tenth of it may be unreadable.
+    Languages are in DATA/LANGUAGE, or share the pictures as SPLIT_texts.LANGUAGE.jsonl.
 
     Attributes:
       bundle: folder of a model, such as runs/demo/altclip/2-contrastive; or of features that cn_clip extracted,
@@ -37,50 +31,35 @@ class RetrievalOptions:
       data: pictures and captions.
       protocol: published test: flickr30k, flickr30k-cn, mscoco, coco-cn, coco-cn-5k, muge, xtd, crossmodal-3600.
         Decides split, languages and directions, and refuses data of another size.
-      split: of a folder; by default the protocol's own, or "test".
-      languages: separated by commas, one test each; by default all that the protocol and the folder have.
+      split: split of a folder; by default the protocol's own, or "test".
+      languages: languages separated by commas, one test each; by default all that the protocol and the folder have.
       context_length: maximum number of tokens of a caption; by default the bundle's.
-      orientation: apply rotates pictures by their EXIF orientation, ignore does not; by default the bundle's setting,
-        which is ignore for CLIP and Chinese-CLIP.
-      batch_size: pictures or captions encoded at once.
-      resamples: number of bootstrap resamples for the 95 % intervals; 0 for no intervals.
       output: new folder for results.json, report.html, report.md, and cn_clip's files of predictions and answers.
-      features: writes cn_clip's files of features into it as well; the folder can then be given as BUNDLE.
-      json: prints JSON.
+      features: writes cn_clip's files of features into the output folder as well; it can then be given as BUNDLE.
     """
 
-    bundle: tyro.conf.Positional[Annotated[Path, tyro.conf.arg(metavar="BUNDLE")]]
-    data: tyro.conf.Positional[Annotated[Path, tyro.conf.arg(metavar="DATA")]]
     protocol: str = ""
     split: str = ""
     languages: str = ""
     context_length: int | None = None
-    orientation: Orientation | None = None
-    batch_size: int = 256
-    resamples: int = 1000
-    output: Path | None = None
     features: bool = False
-    json: bool = False
 
 
 def main(arguments: Sequence[str]) -> int:
     """Runs the command."""
     options = read(RetrievalOptions, arguments, "jclip eval retrieval")
-    check_output(options.output)
+    options.check()
     languages = words(options.languages)
     _check_encoding(options)
     tests = open_retrieval(options.data, options.protocol, options.split, languages)
-    check_resamples(options.resamples)
     if options.features and options.output is None:
         raise JclipError("--features needs --output: give the folder")
     secret = next((task for task in tests.tasks if not task.has_answers), None)
     if secret is not None and options.output is None:
         raise JclipError(f"{secret.name} has no answers, so nothing can be scored: give --output for the predictions")
-    settings = {"data": str(options.data), "split": tests.split, "protocol": options.protocol}
-    if options.orientation:
-        settings["orientation"] = options.orientation
+    settings = options.settings(data=str(options.data), split=tests.split, protocol=options.protocol)
     with all_devices():
-        with Console(stderr=True, quiet=options.json).working("encoding") as say:
+        with options.console().working("encoding") as say:
             evaluation = retrieval.evaluate(
                 tests,
                 _encoded(options, tests),
@@ -90,7 +69,7 @@ def main(arguments: Sequence[str]) -> int:
                 features_too=options.features,
                 progress=say,
             )
-        show(evaluation, options.output, as_json=options.json)
+        options.show(evaluation)
     return 0
 
 

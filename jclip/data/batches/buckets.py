@@ -4,6 +4,9 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
+Buckets = Callable[[Sequence[int]], np.ndarray]
+"""Returns the bucket (n,) of each example, ascending with its length."""
+
 
 class BucketedSteps:
     """Example indices of each step: in order, or sorted by length bucket within windows of several steps.
@@ -19,9 +22,7 @@ class BucketedSteps:
       buckets: returns the bucket (n,) of each example, ascending with its length.
     """
 
-    def __init__(
-        self, batch_size: int, window: int, seed: Sequence[int], buckets: Callable[[Sequence[int]], np.ndarray]
-    ):
+    def __init__(self, batch_size: int, window: int, seed: Sequence[int], buckets: Buckets):
         self._batch_size, self._window, self._seed, self._buckets = batch_size, window, tuple(seed), buckets
         self._known: dict[int, np.ndarray] = {}
 

@@ -28,8 +28,7 @@ class Features(Protocol):
     def row(self, record: int, picture: int = 0) -> np.ndarray:
         """Returns the features (d,) of one picture of a record, or of its English text.
 
-        Raises:
-          JclipError: the tower could not read it.
+        Raises JclipError if the tower could not read it.
         """
 
 
@@ -43,13 +42,13 @@ class Examples(Protocol[Example]):
     text_name: str
 
     def draw(self, unit: Unit, record: Any, random: np.random.Generator) -> Example:
-        """Returns the example of a unit: chooses one picture and one caption of the record, say."""
+        """Returns the example of a unit, such as one picture and one caption of the record."""
 
     def text(self, example: Example) -> str:
         """Returns the text that the trained text tower reads. Its length decides the bucket."""
 
     def load(self, example: Example, index: int, features: Sequence[Features] | None) -> Any:
-        """Returns the part that is slow to read: a decoded picture, say; None if there is no such part.
+        """Returns the part that is slow to read, such as a decoded picture; None without such a part.
 
         Args:
           example: from `draw`.
@@ -65,13 +64,7 @@ class Examples(Protocol[Example]):
 
 
 class PairExample(NamedTuple):
-    """A picture and a caption of a `Pair`.
-
-    Attributes:
-      where: (source, record, picture), numbers.
-      picture, caption: the chosen ones.
-      image_id, text_id: their identities.
-    """
+    """Picture and caption of a `Pair`, with their identities; `where` is the numbers of (source, record, picture)."""
 
     where: tuple[int, int, int]
     picture: Picture
@@ -145,12 +138,7 @@ class PairExamples:
 
 
 class ParallelExample(NamedTuple):
-    """The two texts of a `Translation` that the towers read.
-
-    Attributes:
-      where: (source, record, -1), numbers.
-      teacher, student: the texts.
-    """
+    """Texts of a `Translation` that the towers read; `where` is the numbers of (source, record, -1)."""
 
     where: tuple[int, int, int]
     teacher: str

@@ -1,6 +1,6 @@
 """Features that a frozen tower computed of a source, on disk: computed once, then read by number.
 
-    CACHE/image-1f0c…/             a folder for each tower and source; its name is a hash of all that decides the values
+    CACHE/image-1f0c…/             a folder for each tower and source; named by a hash of all that decides the values
       description.json             the same for people, and the layout of the rows
       features-00000-of-00003.array_record, …   a record a row: its bytes in the tower's dtype, or an error message
 
@@ -36,12 +36,12 @@ FeatureRow = np.ndarray | str
 
 
 class DamagedCache(JclipError):
-    """Bytes differ from what was written. Unlike an unreadable picture, it is not replaced by another example."""
+    """Error of a cache whose bytes have changed. Unlike an unreadable picture, no example replaces it."""
 
 
 @dataclass(frozen=True)
 class FeatureCache:
-    """The rows of one source, complete or not.
+    """Rows of one source, complete or not.
 
     Attributes:
       folder: folder of the cache.
@@ -86,8 +86,7 @@ class FeatureCache:
     def write(self, shard: int, rows: Sequence[FeatureRow]) -> None:
         """Writes a file, unless another run has written it. If two write at the same time, the last one stays.
 
-        Raises:
-          JclipError: it cannot be written, or the disk is full.
+        Raises JclipError if it cannot be written, or the disk is full.
         """
         from array_record.python.array_record_module import ArrayRecordWriter
 
@@ -101,9 +100,7 @@ class FeatureCache:
                 writer.close()
         except RuntimeError as error:  # array_record's error for any error of the disk
             reason = str(error).partition(";")[0]
-            raise JclipError(
-                f"{self._file(shard)} cannot be written ({reason}): free some space there, or choose another cache"
-            ) from None
+            raise JclipError(f"{self._file(shard)} cannot be written ({reason}): free some space") from None
 
     def row(self, record: int, picture: int = 0) -> np.ndarray:
         """Returns features of a picture of a record, or of its English text, float32 (d,).
@@ -144,12 +141,8 @@ class FeatureCache:
 def describe_source(source: Source, cache: Path) -> dict[str, Any]:
     """Describes a source for the identity of its cache: its configuration, and the files of its folder.
 
-    Files are compared by name, size and modification time. A folder copied without its times gets a new cache; no
-    change of a file goes unnoticed.
-
-    Args:
-      source: source of a stage.
-      cache: folder of all caches; ignored if it is in the source's folder.
+    Files are compared by name, size and modification time. A folder copied without its times gets a new cache; every
+    change of a file does, too. `cache`, the folder of all caches, is ignored if it is in the source's folder.
     """
     kept = {name: value for name, value in to_json(source).items() if name not in _FREE}
     found = {}

@@ -28,7 +28,7 @@ _TRIES = 64  # unreadable records in a row after which the data is to blame, not
 
 
 class Batches:
-    """The batches of a stage, made step by step.
+    """Batches of a stage, made step by step.
 
     1. `Order` gives the units of the step's examples: (source, record).
     2. `Examples.draw` chooses what an example takes from its record, such as one picture and one caption.
@@ -45,7 +45,7 @@ class Batches:
       seed, stage: seed of the run, and number of the stage; they decide the order.
       texts: tokenizes for the tower that trains, and pads to length buckets.
       bucket_window: number of steps whose texts are sorted by bucket together, see `BucketedSteps`; 1 for no sorting.
-      captions, language_temperature: what an example is, and how often each language comes, see `sampling.groups`.
+      captions, language_temperature: unit of an example, and weight of the languages, see `sampling.groups`.
       max_unreadable: maximum number of unreadable records and pictures, each counted once. They are replaced by the
         examples one epoch later (or two, …), so that a batch depends on the step alone; one more is an error.
       workers: processes that make batches; 0 for a thread of this one.
@@ -92,7 +92,7 @@ class Batches:
         self._seen, self._own = (list(range(batch_size)), mine) if several else (mine, list(range(len(mine))))
 
     def with_features(self, features: Sequence[Features]) -> "Batches":
-        """Returns the same batches with the features of a frozen tower, one cache per source, instead of its inputs."""
+        """Returns the same batches with features of a frozen tower, one cache per source, instead of its inputs."""
         cached = copy.copy(self)
         cached.features = features
         return cached
@@ -100,8 +100,7 @@ class Batches:
     def __getitem__(self, step: int) -> Batch:
         """Returns this process's rows of the batch of a step, counted from 0.
 
-        Raises:
-          JclipError: more than `max_unreadable` records or pictures cannot be read.
+        Raises JclipError if more than `max_unreadable` records or pictures cannot be read.
         """
         return self._checked(*self.make(step))
 
@@ -187,9 +186,7 @@ class Batches:
                 raise
             except JclipError as error:
                 unreadable[example.where] = str(error)
-        raise JclipError(
-            f"example {index}: {_TRIES} records in turn have pictures that cannot be read: repair the data"
-        )
+        raise JclipError(f"example {index}: {_TRIES} records in turn have unreadable pictures: repair the data")
 
     def _unit(self, place: int) -> Unit:
         group, number = self._order[place]

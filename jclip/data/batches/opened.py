@@ -14,12 +14,7 @@ from jclip.images.preprocess import Picture, Preprocessing
 
 @dataclass(frozen=True)
 class OpenSources:
-    """Sources of one record kind, and their records.
-
-    Attributes:
-      sources: as configured.
-      records: of each source, in the same order.
-    """
+    """Sources of one record kind, as configured, and the records of each."""
 
     sources: Sequence[Source]
     records: Sequence[Sequence[Any]]
@@ -37,8 +32,7 @@ class OpenSources:
 def open_sources(sources: Sequence[Source], preprocessing: Preprocessing) -> OpenSources:
     """Opens the sources of a stage.
 
-    Raises:
-      JclipError: there is no source, their kinds differ, or one is empty, cannot be opened or has no weight.
+    Raises JclipError if there is none, their kinds differ, or one is empty, cannot be opened or has no weight.
     """
     if not sources:
         raise JclipError("there is no data: give the stage at least one source")

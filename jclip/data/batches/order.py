@@ -6,7 +6,7 @@ import numpy as np
 
 
 class Order:
-    """Groups of units, each shuffled anew every epoch and mixed by weight.
+    """Groups of units, each shuffled again every epoch and mixed by weight.
 
     Args:
       lengths: number of units of each group, at least 1.
@@ -52,5 +52,5 @@ def _seed32(*parts: int) -> int:
 
 
 def _natural(number: int) -> int:
-    """SeedSequence takes no negative numbers."""
+    """Returns a number modulo 2^64, because SeedSequence takes no negative ones."""
     return number % 2**64

@@ -1,4 +1,4 @@
-"""Makes a sequence of things before they are needed: in a thread, or in worker processes."""
+"""Computes a sequence of things before they are needed: in a thread, or in worker processes."""
 
 import multiprocessing
 import os
@@ -15,10 +15,8 @@ _THREAD_BUFFER = 2  # things
 def prefetch(make: Callable[[int], T], start: int, workers: int) -> Generator[T, None, None]:
     """Yields make(start), make(start + 1), … in order, without end. Closing it ends the thread or the processes.
 
-    Args:
-      make: a pure function. With workers, it and its results travel between processes. Its errors end the sequence.
-      start: the first number.
-      workers: number of processes; 0 for a thread.
+    `make` is a pure function; its errors end the sequence. With `workers` processes, it and its results are pickled;
+    with 0, a thread calls it.
     """
     import grain
 
@@ -56,7 +54,7 @@ def _end_with(parent: Any) -> None:
 
 
 class _Sequence(Sequence[T], Generic[T]):
-    """A source as grain reads it."""
+    """Source as grain reads it."""
 
     def __init__(self, make: Callable[[int], T], start: int):
         self._make, self._start = make, start

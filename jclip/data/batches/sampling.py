@@ -38,11 +38,11 @@ class Group:
     """Units of a source that are drawn equally often.
 
     Attributes:
-      source: its number.
+      source: number of the source.
       count: number of units, and so of examples an epoch.
       weight: share in the mixture of all groups.
       records: record of each unit, (n,); None for 0, 1, 2, …
-      pairs: (picture, caption) of each unit, (n, 2); None if all are drawn at random. -1 marks one that is.
+      pairs: (picture, caption) of each unit, (n, 2); -1 if drawn at random; None if all are.
       language: language of the units' texts; None for any.
     """
 
@@ -78,7 +78,7 @@ def groups(opened: OpenSources, captions: Captions, temperature: float | None) -
       opened: sources with their records.
       captions: "one": a record is a unit; an example draws one of its pictures and captions. "all": each picture with
         each caption of a record is a unit.
-      temperature: T: a language is drawn in proportion to n^(1/T), where n is its number of units in all sources, each
+      temperature: T: a language is drawn in proportion to n^(1/T). Here n is its number of units in all sources, each
         counted with its source's weight (Conneau and Lample 2019, section 3.1, with alpha = 1/T). 1 keeps the natural
         proportions; a large T draws all languages equally often. A record with captions in several languages is a unit
         in each. None: languages are ignored, and sources are drawn by their weights.
@@ -90,9 +90,7 @@ def groups(opened: OpenSources, captions: Captions, temperature: float | None) -
         return [_whole(number, opened, captions) for number in range(len(opened.sources))]
     split = [group for number in range(len(opened.sources)) for group in _by_language(number, opened, captions)]
     if not any(group.language for group in split):
-        raise JclipError(
-            "language_temperature needs texts of known language: import the data with its languages, or omit it"
-        )
+        raise JclipError("language_temperature needs known languages: import the data with its languages, or omit it")
     totals: dict[str | None, float] = {}
     for group in split:
         totals[group.language] = totals.get(group.language, 0.0) + group.weight * group.count

@@ -12,7 +12,6 @@ from jclip.data.importing.limits import Limit
 from jclip.data.importing.parts import Reading
 from jclip.data.importing.stored import read_contents, split_folder
 from jclip.data.importing.validation import VALID, Share
-from jclip.data.importing.workers import Run, in_processes
 from jclip.data.sources.folders import open_folder
 from jclip.data.sources.kinds import PAIRS, kind_by_features
 from jclip.errors import JclipError
@@ -32,7 +31,6 @@ def import_pairs(
     *,
     validation: Share | None,
     limit: Limit | None = None,
-    run: Run | None = None,
     progress: Callable[[str, int, int], None] = lambda *_: None,
 ) -> Path:
     """Returns a data folder of pairs with a split "train" and, if `validation` is given, a split "valid".
@@ -44,7 +42,7 @@ def import_pairs(
       reading: the user's options about the source.
       validation: pictures of split "train" that become split "valid" if the source has none.
       limit: maximum number of skipped units; by default a tenth, or none for a benchmark.
-      run: runs the tasks; by default in this process.
+
       progress: called with (what is done, parts done, parts in all).
 
     Raises:
@@ -59,7 +57,6 @@ def import_pairs(
         name,
         asdict(reading),
         limit=limit or (Limit(count=0) if reader.strict else Limit(share=0.1)),
-        run=run or in_processes(1),
         validation=validation,
         own_validation=True,
     )
@@ -75,7 +72,7 @@ def _divided(
     """Returns a data folder with a split "valid": the source if it has one, else a copy in `keep`."""
     said = next((name for name, value in asdict(reading).items() if value is not None), None)
     if said is not None:
-        raise JclipError(f"--{said.replace('_', '-')} says nothing to {source}, which is imported already: omit it")
+        raise JclipError(f"--{said.replace('_', '-')} does not apply to {source}, which is imported already: omit it")
     info = open_folder(source).info
     kind = kind_by_features(info.features)
     if kind is not PAIRS:
@@ -91,26 +88,19 @@ def _divided(
 
 
 def _made_before(keep: Path, made_of: str, source: Path) -> bool:
-    """Returns True if `keep` was made of this source.
-
-    Raises:
-      JclipError: `keep` is something else.
-    """
+    """Returns True if `keep` was made of this source. Raises JclipError if `keep` is something else."""
     if not os.path.lexists(keep):
         return False
     note = keep / _SOURCE
     if is_data_folder(keep) and note.is_file() and note.read_text(encoding="utf-8") == made_of:
         return True
-    raise JclipError(
-        f"{keep} is there already, and was not made of {source} as it is now: move it away, or choose another place"
-    )
+    raise JclipError(f"{keep} exists already, and was not made of {source} as it is now: move it, or choose another")
 
 
 def describe_folder(folder: Path) -> list[str]:
     """Returns lines that describe a data folder and how its source was read, from its report.
 
-    Raises:
-      JclipError: it is not a data folder, or its report is damaged.
+    Raises JclipError if it is not a data folder, or its report is damaged.
     """
     contents = read_contents(folder)
     lines = [*contents.report.get("read_as", ())]

@@ -31,12 +31,7 @@ ENDS = (".zip", ".tar.gz", ".tgz", ".tar")
 def unpack_once(file: Path, workspace: Path, only: str = "") -> Path:
     """Unpacks an archive into a folder of the workspace, and returns that folder; returns any other path unchanged.
 
-    The workspace is beside the destination, and needs the space.
-
-    Args:
-      file: the archive.
-      workspace: folder to unpack in.
-      only: unpack only the files of this name; all if empty.
+    The workspace is beside the destination, and needs the space. Unpacks the files named `only`, or all if it is empty.
 
     Raises:
       JclipError: the archive is damaged or incomplete, has no such file, or would write outside its folder.
@@ -49,7 +44,8 @@ def unpack_once(file: Path, workspace: Path, only: str = "") -> Path:
     partial = whole.with_name(f"{file.name}.partial")
     if partial.exists():
         shutil.rmtree(partial)
-    room = _room(file, partial)
+    partial.mkdir(parents=True)
+    room = min(max(_ALWAYS, PACKED * file.stat().st_size), shutil.disk_usage(partial).free)
     with reporting_damage(file):
         for name, stream in _members(file, only):
             path = PurePosixPath(name.replace("\\", "/"))
@@ -81,12 +77,6 @@ def unpack_once(file: Path, workspace: Path, only: str = "") -> Path:
     return whole
 
 
-def _room(file: Path, place: Path) -> int:
-    """Returns the maximum number of bytes that an archive may unpack to."""
-    place.mkdir(parents=True)
-    return min(max(_ALWAYS, PACKED * file.stat().st_size), shutil.disk_usage(place).free)
-
-
 def _members(file: Path, only: str) -> Iterator[tuple[str, IO[bytes]]]:
     if not file.name.endswith(".zip"):
         for name, _, stream in read_tar(file):
@@ -99,20 +89,14 @@ def _members(file: Path, only: str) -> Iterator[tuple[str, IO[bytes]]]:
                 try:
                     stream = archive.open(info)
                 except (NotImplementedError, RuntimeError) as error:  # another compression, or a password
-                    raise JclipError(
-                        f"{file}, {info.filename}: {error}: unpack it yourself, beside the archive"
-                    ) from None
+                    raise JclipError(f"{file}, {info.filename}: {error}: unpack the archive yourself") from None
                 with stream:
                     yield info.filename, stream
 
 
 @contextlib.contextmanager
 def reporting_damage(file: Path) -> Iterator[None]:
-    """Turns errors while an archive is read into one line.
-
-    Raises:
-      JclipError: the archive is damaged or incomplete.
-    """
+    """Turns errors of reading an archive into a JclipError of one line: it is damaged or incomplete."""
     try:
         yield
     except (tarfile.TarError, zipfile.BadZipFile, EOFError, zlib.error, lzma.LZMAError, OSError) as error:
@@ -122,12 +106,7 @@ def reporting_damage(file: Path) -> Iterator[None]:
 
 
 class Member(NamedTuple):
-    """Member of a tar that is not a folder.
-
-    Attributes:
-      name, size: as the tar has them.
-      stream: contents; None for a link or a device.
-    """
+    """Member of a tar that is not a folder; `stream` is None for a link or a device."""
 
     name: str
     size: int
@@ -171,12 +150,7 @@ def _next(tar: tarfile.TarFile, tail: "_Tail") -> tarfile.TarInfo | None:
 
 
 class _Tail:
-    """Stream that remembers the last block that was read; in a complete tar it is zeros.
-
-    Attributes:
-      last: that block.
-      allowance: number of bytes that may be read until it is set again; None for any.
-    """
+    """Stream that remembers its `last` block, which is zeros in a complete tar; `allowance` limits the next bytes."""
 
     def __init__(self, stream: BinaryIO):
         self._stream = stream

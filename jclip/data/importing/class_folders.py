@@ -29,13 +29,7 @@ from jclip.plain import as_json
 
 
 class Item(NamedTuple):
-    """A file of a split.
-
-    Attributes:
-      file: its path.
-      labels: numbers of its classes; empty if it is left out.
-      reason: reason why it is left out.
-    """
+    """File of a split; `labels` are its classes' numbers, or `reason` says why it is left out."""
 
     file: Path
     labels: tuple[int, ...] = ()
@@ -44,18 +38,13 @@ class Item(NamedTuple):
 
 @dataclass(frozen=True)
 class ClassReader(Reader):
-    """Pictures by split and class.
-
-    Attributes:
-      items: files of each split, in order; those that are left out come last.
-      notes: see `Reader`.
-    """
+    """Files of each split, in order; those that are left out come last."""
 
     items: dict[str, tuple[Item, ...]] = field(default_factory=dict)
     notes: tuple[tuple[str, str], ...] = ()
 
     def parts(self, workspace: Path, shard_bytes: int) -> Sequence[Part]:
-        """See `Reader`."""
+        """Returns the parts, see `Reader`."""
         parts: list[Part] = []
         for split, items in self.items.items():
             sizes = np.array([item.file.lstat().st_size for item in items], np.int64)
@@ -66,9 +55,7 @@ class ClassReader(Reader):
 def open_class_folders(source: Path, reading: Reading) -> ClassReader:
     """Opens such a folder.
 
-    Raises:
-      JclipError: there are no pictures in class folders, the splits have different classes, or a file of class names is
-        wrong.
+    Raises JclipError if it has no pictures in class folders, its splits have different classes, or class names are bad.
     """
     folders = _folders(source)
     if folders and set(folders) <= set(USUAL):
@@ -90,10 +77,7 @@ def open_class_folders(source: Path, reading: Reading) -> ClassReader:
 
 
 def _called(by_split: dict[str, Path], classes: list[str], usual: str) -> tuple[dict[str, list[str]], tuple[Path, ...]]:
-    """Returns the class names by language, and the files of names.
-
-    The first language is that of classes.txt, `usual`. Without such files there is none.
-    """
+    """Returns the class names by language, that of classes.txt, `usual`, first; and the files of names."""
     called: dict[str, list[str]] = {}
     read: list[Path] = []
     sources: dict[str, Path] = {}

@@ -28,7 +28,7 @@ from jclip.data.importing.parts import (
     Reading,
     cut,
 )
-from jclip.data.importing.splits import LeftOut, choose_splits, leave_out_blind
+from jclip.data.importing.splits import LeftOut, choose_labelled
 from jclip.data.sources.kinds import PAIRS, StoredPair
 from jclip.errors import JclipError
 from jclip.io.reading import TOO_LARGE
@@ -52,14 +52,7 @@ def decode_base64(data: bytes) -> bytes | None:
 
 @dataclass(frozen=True)
 class CnClipReader(Reader):
-    """A folder with such files.
-
-    Attributes:
-      folder: the folder.
-      splits: names of the splits.
-      language: language of the texts.
-      left_out: see `Reader`.
-    """
+    """Reader of a folder with such files."""
 
     folder: Path = Path()
     splits: tuple[str, ...] = ()
@@ -67,7 +60,7 @@ class CnClipReader(Reader):
     left_out: LeftOut = ()
 
     def parts(self, workspace: Path, shard_bytes: int) -> Sequence[Part]:
-        """See `Reader`. A text that names a missing picture is an error here, before any work is done."""
+        """Returns the parts, see `Reader`. A text of a missing picture is an error here, before any work is done."""
         parts: list[Part] = []
         for split in self.splits:
             pictures, texts = self.folder / f"{split}_imgs.tsv", self.folder / f"{split}_texts.jsonl"
@@ -84,22 +77,18 @@ class CnClipReader(Reader):
 
 
 def open_cn_clip(source: Path, reading: Reading, strict: bool = False) -> CnClipReader:
-    """Opens a folder of such files.
-
-    Raises:
-      JclipError: there are none, or those of a split are missing.
-    """
-    there = sorted(file.name.removesuffix("_imgs.tsv") for file in source.glob("*_imgs.tsv"))
-    if not there:
+    """Opens a folder of such files. Raises JclipError if there are none, or those of a split are missing."""
+    present = sorted(file.name.removesuffix("_imgs.tsv") for file in source.glob("*_imgs.tsv"))
+    if not present:
         raise JclipError(f"{source} has no SPLIT_imgs.tsv: name the folder that has train_imgs.tsv and its like")
-    splits = choose_splits(source, there, reading)
-    files = [source / f"{split}{end}" for split in splits for end in ("_imgs.tsv", "_texts.jsonl")]
-    for file in files:
-        if not file.is_file():
-            raise JclipError(f"{file} is missing: fetch it, or choose --splits from {', '.join(there)}")
-    splits, left_out = leave_out_blind(source, splits, reading, lambda split: _blind(source / f"{split}_texts.jsonl"))
-    files = [file for file in files if file.name.rpartition("_")[0] in splits]
-    return CnClipReader(PAIRS, tuple(files), strict, (), source, splits, reading.language or "zh", left_out)
+    splits, files, left_out = choose_labelled(
+        source,
+        present,
+        reading,
+        lambda split: [source / f"{split}{end}" for end in ("_imgs.tsv", "_texts.jsonl")],
+        lambda split: _blind(source / f"{split}_texts.jsonl"),
+    )
+    return CnClipReader(PAIRS, files, strict, (), source, splits, reading.language or "zh", left_out)
 
 
 def _blind(texts: Path) -> bool:
@@ -116,7 +105,7 @@ def _text(file: Path, line: Line) -> dict[str, Any]:
     where, text = f"{file}, line {line.number}", object_of(file, line, ("text_id", "text", "image_ids"))
     integer(text["text_id"], "text_id", where)
     if not isinstance(text["text"], str) or not isinstance(text["image_ids"], list):
-        raise JclipError(f'{where}: "text" must be a string and "image_ids" a list: mend it')
+        raise JclipError(f'{where}: "text" must be a string and "image_ids" a list: correct it')
     return text
 
 
@@ -127,15 +116,15 @@ def _index_pictures(file: Path) -> dict[str, np.ndarray]:
         name, tab, _ = line.data.partition(b"\t")
         if not tab:
             raise JclipError(
-                f"{file}, line {line.number}: expected ID<tab>BASE64, found {line.data[:40]!r}: mend it, or fetch the "
-                "file again"
+                f"{file}, line {line.number}: expected ID<tab>BASE64, found {line.data[:40]!r}: correct it, or "
+                "fetch the file again"
             )
         ids.append(integer(name.decode("utf-8", "replace"), "the picture's id", f"{file}, line {line.number}"))
         offsets.append(line.offset)
         numbers.append(line.number)
     if line is None:
         raise JclipError(f"{file} is empty: fetch it again")
-    # Each line with a later line of the same id is out of date: which rows are the last of their id?
+    # Of several lines with one id, only the last counts.
     _, from_the_end = np.unique(np.array(ids, np.int64)[::-1], return_index=True)
     last = np.zeros(len(ids), np.int64)
     last[len(ids) - 1 - from_the_end] = 1

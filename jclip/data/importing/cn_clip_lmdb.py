@@ -29,7 +29,7 @@ from jclip.data.importing.parts import (
     Reading,
     cut,
 )
-from jclip.data.importing.splits import LeftOut, choose_splits, leave_out_blind
+from jclip.data.importing.splits import LeftOut, choose_labelled
 from jclip.data.sources.kinds import PAIRS, StoredPair
 from jclip.errors import JclipError
 from jclip.io.inert_pickle import load_inert
@@ -38,14 +38,7 @@ from jclip.io.reading import TOO_LARGE, said_size
 
 @dataclass(frozen=True)
 class LmdbReader(Reader):
-    """A folder of such directories.
-
-    Attributes:
-      folder: folder that holds SPLIT/imgs and SPLIT/pairs.
-      splits: names of the splits.
-      language: language of the texts.
-      left_out: see `Reader`.
-    """
+    """Reader of a folder with such directories."""
 
     folder: Path = Path()
     splits: tuple[str, ...] = ()
@@ -53,7 +46,7 @@ class LmdbReader(Reader):
     left_out: LeftOut = ()
 
     def parts(self, workspace: Path, shard_bytes: int) -> Sequence[Part]:
-        """See `Reader`."""
+        """Returns the parts, see `Reader`."""
         parts: list[Part] = []
         for split in self.splits:
             stem = workspace / split
@@ -75,24 +68,23 @@ class LmdbReader(Reader):
 def open_lmdb(source: Path, reading: Reading) -> LmdbReader:
     """Opens a folder of such directories.
 
-    Raises:
-      JclipError: there are none, or those of a split are missing, or lmdb is not installed.
+    Raises JclipError if there are none, those of a split are missing, or lmdb is not installed.
     """
     try:
         import lmdb  # noqa: F401
     except ImportError:
         raise JclipError("LMDB directories need the package lmdb: pip install 'jclip[data]'") from None
-    there = sorted(folder.parent.name for folder in source.glob("*/pairs"))
-    if not there:
+    present = sorted(folder.parent.name for folder in source.glob("*/pairs"))
+    if not present:
         raise JclipError(f"{source} has no SPLIT/pairs: name the folder that has train/pairs and train/imgs")
-    splits = choose_splits(source, there, reading)
-    files = [source / split / part / "data.mdb" for split in splits for part in ("pairs", "imgs")]
-    for file in files:
-        if not file.is_file():
-            raise JclipError(f"{file} is missing: fetch it, or choose --splits from {', '.join(there)}")
-    splits, left_out = leave_out_blind(source, splits, reading, lambda split: not _samples(source / split / "pairs"))
-    files = [file for file in files if file.parent.parent.name in splits]
-    return LmdbReader(PAIRS, tuple(files), False, (), source, splits, reading.language or "zh", left_out)
+    splits, files, left_out = choose_labelled(
+        source,
+        present,
+        reading,
+        lambda split: [source / split / part / "data.mdb" for part in ("pairs", "imgs")],
+        lambda split: not _samples(source / split / "pairs"),
+    )
+    return LmdbReader(PAIRS, files, False, (), source, splits, reading.language or "zh", left_out)
 
 
 def _index(folder: Path) -> dict[str, np.ndarray]:
@@ -200,11 +192,7 @@ def _open(folder: Path) -> Any:
 
 @contextmanager
 def _view(environment: Any, folder: Path) -> Iterator[Any]:
-    """Yields a transaction on a folder's environment.
-
-    Raises:
-      JclipError: it is damaged.
-    """
+    """Yields a transaction on a folder's environment. Raises JclipError if it is damaged."""
     import lmdb
 
     try:
@@ -215,7 +203,7 @@ def _view(environment: Any, folder: Path) -> Iterator[Any]:
 
 
 def _damaged(folder: Path, reason: object) -> JclipError:
-    return JclipError(f"{folder} is no whole LMDB directory ({reason}): copy it again")
+    return JclipError(f"{folder} is not a whole LMDB directory ({reason}): copy it again")
 
 
 def _samples(folder: Path) -> int:
@@ -229,25 +217,21 @@ def _samples(folder: Path) -> int:
 
 
 def _pair(pairs: Any, folder: Path, number: int) -> tuple[int, int, str]:
-    """Returns (image id, text id, text) of a pair.
-
-    Raises:
-      JclipError: it is missing, or is not such a tuple.
-    """
+    """Returns (image id, text id, text) of a pair. Raises JclipError if it is missing, or is not such a tuple."""
     where = f"{folder}, pair {number}"
     with _view(pairs, folder) as view:
         stored = view.get(str(number).encode())
         if stored is None:
             raise JclipError(f"{where}: it is missing, though num_samples counts it: build the directory again")
         if len(stored) > LONGEST_TEXT:
-            raise JclipError(f"{where}: it has more than {said_size(LONGEST_TEXT)}, too long for a text: mend it")
+            raise JclipError(f"{where}: it has more than {said_size(LONGEST_TEXT)}, too long for a text: correct it")
         value = bytes(stored)  # the buffer goes with the view
     try:
         image_id, text_id, text = load_inert(io.BytesIO(value), _refuse, _refuse)
         if not isinstance(text, str):
             raise TypeError(text)
     except (ValueError, LookupError, TypeError, OverflowError, RecursionError):
-        raise JclipError(f"{where}: it is no pickled (image id, text id, text), and nothing else is read") from None
+        raise JclipError(f"{where}: it is not a pickled (image id, text id, text), and nothing else is read") from None
     return integer(image_id, "image id", where), integer(text_id, "text id", where), text
 
 

@@ -28,24 +28,14 @@ _WEB = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 
 
 class Choice(NamedTuple):
-    """A chosen column.
-
-    Attributes:
-      column: its index, from 0.
-      why: reason for the choice.
-    """
+    """Index of a chosen column, from 0, and the reason for the choice."""
 
     column: int
     why: str
 
 
 class Found(NamedTuple):
-    """Columns of a table.
-
-    Attributes:
-      picture, caption: the chosen columns.
-      header: True if the first row has the names of the columns.
-    """
+    """Chosen columns of a table; `header` is True if its first row has their names."""
 
     picture: Choice
     caption: Choice
@@ -62,7 +52,7 @@ def plain(name: str) -> str:
 
 
 def position(header: Sequence[str], name: str) -> int | None:
-    """Returns the index of the exact name, or of the only one with the same plain name; None if there is none."""
+    """Returns the index of the exact name, or of the only one with the same plain name; else None."""
     if name in header:
         return header.index(name)
     same = [index for index, each in enumerate(header) if plain(each) == plain(name)]
@@ -87,7 +77,7 @@ def find_columns(
       file: name of the table, for messages.
 
     Raises:
-      JclipError: a given name does not exist, or a column cannot be told; the columns are listed.
+      JclipError: a given name does not exist, or a column cannot be detected; the columns are listed.
     """
     table = _Table(rows, exists, file)
     header = table.has_header(picture, caption)

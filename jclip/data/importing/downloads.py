@@ -11,7 +11,7 @@ from jclip.errors import JclipError
 
 @dataclass(frozen=True)
 class Packed(Reader):
-    """A reader that must unpack archives first.
+    """Reader that unpacks archives first.
 
     Attributes:
       make: returns the reader of the unpacked `files`, in the same order.
@@ -22,20 +22,16 @@ class Packed(Reader):
     only: str = ""
 
     def unpack(self, workspace: Path) -> Reader:
-        """See `Reader`.
-
-        Raises:
-          JclipError: an archive is damaged, or has unexpected contents.
-        """
+        """Unpacks the archives, see `Reader`. Raises JclipError if one is damaged, or has unexpected contents."""
         return self.make(*(unpack_once(file, workspace, self.only) for file in self.files))
 
     def parts(self, workspace: Path, shard_bytes: int) -> Sequence[Part]:
-        """See `Reader`."""
+        """Returns the parts, see `Reader`."""
         return self.unpack(workspace).parts(workspace, shard_bytes)
 
 
 def find_optional(downloads: Path, name: str) -> Path | None:
-    """Returns what `find_download` does, or None if there is none."""
+    """Returns what `find_download` does, or None if it is missing."""
     candidates = (downloads / f"{name}{end}" for end in ("", *ENDS))
     return next((candidate for candidate in candidates if candidate.is_file() or candidate.is_dir()), None)
 
@@ -43,13 +39,7 @@ def find_optional(downloads: Path, name: str) -> Path | None:
 def find_download(downloads: Path, name: str, fetch: str) -> Path:
     """Returns the folder or file of a name, or an archive NAME.zip, .tar.gz, .tgz or .tar.
 
-    Args:
-      downloads: folder to look in.
-      name: name without an archive's extension.
-      fetch: where to download it, for the message.
-
-    Raises:
-      JclipError: there is none.
+    Raises JclipError, which says where to `fetch` it from, if it is missing.
     """
     if (found := find_optional(downloads, name)) is not None:
         return found
@@ -59,10 +49,9 @@ def find_download(downloads: Path, name: str, fetch: str) -> Path:
 
 
 def folder_with(folder: Path, name: str) -> Path:
-    """Returns the folder that has a file of a name: this one, or one in it, because archives differ in depth.
+    """Returns the folder that has a file of a name: this one, or one below it, because archives differ in depth.
 
-    Raises:
-      JclipError: there is none, or several.
+    Raises JclipError unless there is exactly one.
     """
     found = [folder] if (folder / name).exists() else sorted(file.parent for file in folder.rglob(name))
     if len(found) == 1:

@@ -38,9 +38,8 @@ def check_encoding(name: str) -> str:
         "".encode(name)  # refuses codecs that are not text encodings
         found = codecs.lookup(name).name
     except (LookupError, ValueError):
-        raise JclipError(
-            f"--encoding {name!r} is not known: give utf-8, utf-16, gb18030, big5, cp1252 or another name of Python's"
-        ) from None
+        some = "utf-8, utf-16, gb18030, big5, cp1252"
+        raise JclipError(f"--encoding {name!r} is unknown: give {some} or another name of Python's") from None
     return {"utf-8-sig": "utf-8"}.get(found, found)
 
 
@@ -69,13 +68,15 @@ def find_encoding(data: bytes, place: str, said: str | None = None, whole: bool 
       whole: True if `data` is the whole text; otherwise its last character may be cut.
 
     Raises:
-      JclipError: the data is not text, or its encoding cannot be told.
+      JclipError: the data is not text, or its encoding cannot be detected.
     """
     for mark, what in _OTHERS:
         if data.startswith(mark):
             raise JclipError(f"{place} is {what}, not text: save the sheet as CSV (UTF-8), and name that file")
     if said is not None:
-        return _marked(data, said)
+        name = check_encoding(said)
+        big_endian = data.startswith(codecs.BOM_UTF16_BE)
+        return ("utf-16-be" if big_endian else "utf-16-le") if name == "utf-16" else name
     for bom, name in _BOMS:
         if data.startswith(bom):
             return name
@@ -90,20 +91,8 @@ def find_encoding(data: bytes, place: str, said: str | None = None, whole: bool 
     raise JclipError(f"{place}: {_possibilities(data, whole)}")
 
 
-def _marked(data: bytes, said: str) -> str:
-    """Returns the given encoding; for UTF-16, the byte order of the text's mark."""
-    name = check_encoding(said)
-    if name == "utf-16":
-        return "utf-16-be" if data.startswith(codecs.BOM_UTF16_BE) else "utf-16-le"
-    return name
-
-
 def decoded(data: bytes, encoding: str, whole: bool = True) -> str:
-    """Returns decoded text without its byte order mark.
-
-    Raises:
-      UnicodeDecodeError: the bytes are not in that encoding.
-    """
+    """Returns decoded text without its byte order mark. Raises UnicodeDecodeError if the encoding is another."""
     text = codecs.getincrementaldecoder(encoding)().decode(data, final=whole)
     return text.removeprefix("\ufeff")
 
@@ -191,11 +180,7 @@ def _possibilities(data: bytes, whole: bool) -> str:
 
 
 def sample(file: Path) -> tuple[bytes, bool]:
-    """Returns the beginning of a file, and True if that is all of it.
-
-    Raises:
-      JclipError: it cannot be read.
-    """
+    """Returns the beginning of a file, and True if that is all of it. Raises JclipError if it cannot be read."""
     try:
         with open_regular(file) as stream:
             data = stream.read(_SAMPLE + 1)
@@ -207,9 +192,7 @@ def sample(file: Path) -> tuple[bytes, bool]:
 def first_telling(file: Path, begin: bytes) -> tuple[bytes, bool]:
     """Returns the part of a file that tells its encoding, from its first line that is not ASCII; else as `sample`.
 
-    Args:
-      file: the file.
-      begin: its beginning, which is returned if it tells, or if nothing does.
+    `begin` is the beginning of the file. It is returned if it tells the encoding, or if nothing does.
     """
     if not begin.isascii() or b"\0" in begin:
         return begin, False
@@ -225,12 +208,12 @@ def first_telling(file: Path, begin: bytes) -> tuple[bytes, bool]:
 
 
 def write_utf8(file: Path, encoding: str, copy: Path) -> None:
-    """Writes a copy of a file in UTF-8, atomically; carriage returns become line feeds if there are only those.
+    """Writes a copy of a file in UTF-8, atomically. If a file has only carriage returns, they become line feeds.
 
-    Raises:
-      JclipError: it is not in that encoding; the line is given.
+    Raises JclipError, which names the line, if the file has another encoding.
     """
-    only_returns = has_only_returns(decoded(*_begin(file, encoding)))
+    begin_bytes, whole = sample(file)
+    only_returns = has_only_returns(decoded(begin_bytes, encoding, whole))
     partial = copy.with_name(f"{copy.name}.partial")
     decoder, lines, begin = codecs.getincrementaldecoder(encoding)(), 1, True
     try:
@@ -246,9 +229,8 @@ def write_utf8(file: Path, encoding: str, copy: Path) -> None:
                 if not data:
                     break
     except UnicodeDecodeError:
-        raise JclipError(
-            f"{file}, line {lines} or below: it is not {shown_encoding(encoding)}: say --encoding, or save it as UTF-8"
-        ) from None
+        where = f"{file}, line {lines} or below"
+        raise JclipError(f"{where}: it is not {shown_encoding(encoding)}: give --encoding, or save as UTF-8") from None
     except OSError as error:
         raise unreadable(file, error) from None
     partial.replace(copy)
@@ -257,8 +239,3 @@ def write_utf8(file: Path, encoding: str, copy: Path) -> None:
 def has_only_returns(text: str) -> bool:
     """Returns True if all lines end with carriage returns, as old Macintosh programs write them."""
     return "\r" in text and "\n" not in text
-
-
-def _begin(file: Path, encoding: str) -> tuple[bytes, str, bool]:
-    data, whole = sample(file)
-    return data, encoding, whole

@@ -1,7 +1,7 @@
 """Import from beginning to end: plan, survey, find duplicates, write shards, gather them into a folder.
 
 .NAME.unfinished/     beside the destination, until the import is finished
-  import.json         identity of the import; another import starts anew
+  import.json         identity of the import; another import starts from the beginning
   work/               indices of the source, unpacked archives
   00012.survey.npz, 00012.duplicates.npy, 00012.shard, 00012.shard.json
 """
@@ -78,7 +78,7 @@ def import_data(reader: Reader, destination: Path, plan: Plan, progress: Progres
 
     Args:
       reader: the source.
-      destination: the folder; it must not exist, unless the plan adds to it.
+      destination: new folder, or an existing one if the plan adds to it.
       plan: options.
       progress: called now and then.
 
@@ -95,13 +95,11 @@ def import_data(reader: Reader, destination: Path, plan: Plan, progress: Progres
         if not plan.add:
             check_free(destination)  # another import may just have ended
         _claim(unfinished, reader, plan)
-        progress("looking at the source", 0, 0)
+        progress("scanning the source", 0, 0)
         (unfinished / "work").mkdir(exist_ok=True)
         reader = reader.unpack(unfinished / "work")
         parts = reader.parts(unfinished / "work", plan.shard_bytes)
-        tasks = [
-            Task(number, part, reader.kind, plan.rules, reader.classes, unfinished) for number, part in enumerate(parts)
-        ]
+        tasks = [Task(n, part, reader.kind, plan.rules, reader.classes, unfinished) for n, part in enumerate(parts)]
         if not tasks:
             raise JclipError(f"{', '.join(map(str, reader.files[:1]))} holds nothing to import: name another source")
         splits = _splits(tasks, plan)
@@ -134,7 +132,7 @@ def _splits(tasks: Sequence[Task], plan: Plan) -> list[str]:
 
 
 def claim(reader: Reader, plan: Plan) -> dict[str, Any]:
-    """Returns what decides the result of an import, as plain values: the source's files and the plan."""
+    """Returns what decides the result of an import, JSON-ready: the source's files and the plan."""
     files = hashlib.sha256()
     for file in _read_files(reader.files):
         found = file.stat()
@@ -218,22 +216,18 @@ def _check_limit(tasks: Sequence[Task], plan: Plan, read: int) -> None:
     skipped = Skipped()
     for task in tasks:
         skipped.add(surveyed(task).skipped)
-        if plan.rules.skip_duplicates and (repeated := _repeated(task)):
-            skipped.note(f"in part {task.number + 1} of {len(tasks)}", DUPLICATE, repeated)
+        if plan.rules.skip_duplicates and (repeated := np.load(task.file("duplicates.npy")).sum()):
+            skipped.note(f"in part {task.number + 1} of {len(tasks)}", DUPLICATE, int(repeated))
     plan.limit.check(skipped, read)
 
 
-def _repeated(task: Task) -> int:
-    return int(np.load(task.file("duplicates.npy")).sum())
-
-
 def _divide(tasks: Sequence[Task], plan: Plan, progress: Progress) -> None:
-    """Writes the shards of split "train" anew, one for each side."""
+    """Writes each shard of split "train" again, as one for each side."""
     assert plan.validation is not None
     tasks = [task for task in tasks if _held(task)["records"]]
     if not tasks:
         return  # `_gather` reports it
-    _each("looking at the pictures", number_pictures, "pictures.npy", tasks, plan, progress)
+    _each("hashing the pictures", number_pictures, "pictures.npy", tasks, plan, progress)
     bound = plan.validation.bound(np.concatenate([np.load(task.file("pictures.npy")) for task in tasks]))
     _each("dividing", partial(divide_task, bound=bound), "divided.json", tasks, plan, progress)
 
@@ -244,7 +238,7 @@ def _held(task: Task) -> dict[str, Any]:
 
 
 class _Piece(NamedTuple):
-    """A shard of the folder, and its counts."""
+    """Shard of the folder, and its counts."""
 
     split: str
     shard: Shard
@@ -294,8 +288,8 @@ def _gather(tasks: Sequence[Task], reader: Reader, destination: Path, plan: Plan
     for name, split in report.splits.items():
         if not split.records:
             why = ", ".join(f"{count:,} x {reason}" for reason, count in sorted(split.skipped.counts.items()))
-            mend = f", or leave it out with --splits {','.join(kept)}" if kept else ""
-            raise JclipError(f"nothing of split {name!r} can be kept ({why}): mend the source{mend}")
+            remedy = f", or leave it out with --splits {','.join(kept)}" if kept else ""
+            raise JclipError(f"nothing of split {name!r} can be kept ({why}): correct the source{remedy}")
     languages = {name: np.concatenate(found) for name, found in spoken.items()}
     contents = Contents(reader.kind, reader.classes, shards, languages, report.as_json())
     if plan.add:

@@ -23,26 +23,20 @@ _LOOKED_AT = 2000  # files of a folder
 
 
 def _is_table(source: Path) -> bool:
+    if source.is_dir():
+        return the_table(source) is not None and _has_pictures(source)
     ending = source.suffix.lower()
     text = ending == ".txt" and source.is_file() and is_utf16(source)  # what spreadsheets call Unicode text
     return text or (ending in TABLES and not source.name.endswith("_imgs.tsv"))
-
-
-def _holds_a_table(source: Path) -> bool:
-    return the_table(source) is not None and _has_pictures(source)
 
 
 def _has_pictures(source: Path) -> bool:
     return any(map(is_picture_name, walk(source, _LOOKED_AT)[0]))
 
 
-def _has_captions_beside(source: Path) -> bool:
-    return has_captions_beside(walk(source, _LOOKED_AT)[0])
-
-
 @dataclass(frozen=True)
 class Format:
-    """A format.
+    """Format of a source.
 
     Attributes:
       what: description of the source, for the help.
@@ -75,14 +69,14 @@ FORMATS: dict[str, Format] = {
         "encoding and columns (as filepath and title, 图片 and 描述) are found",
         open_table,
         ("splits", "language", "picture", "caption", "language_column", "separator", "encoding", "root"),
-        lambda source: _holds_a_table(source) if source.is_dir() else _is_table(source),
+        _is_table,
     ),
     "picture-folder": Format(
         "a folder of pictures, and folders in it: KEY.jpg beside KEY.txt or KEY.json with the caption, or (with "
         "--captions-from names) a picture's name as its caption",
         open_picture_folder,
         ("splits", "language", "caption", "encoding", "captions_from"),
-        lambda source: source.is_dir() and _has_captions_beside(source),
+        lambda source: source.is_dir() and has_captions_beside(walk(source, _LOOKED_AT)[0]),
     ),
     "webdataset": Format(
         "a tar, a folder of tars, or a pattern: KEY.jpg and KEY.txt or KEY.json beside each other",
@@ -124,10 +118,7 @@ FORMATS: dict[str, Format] = {
 
 
 def open_source(name: str | None, source: Path, reading: Reading) -> tuple[str, Reader]:
-    """Opens a source; detects its format if that is safe.
-
-    Returns:
-      The format's name, and the reader.
+    """Opens a source; detects its format if that is safe. Returns the format's name, and the reader.
 
     Raises:
       JclipError: the source or the format does not exist, the format cannot be detected, or it lacks a given option.
@@ -141,9 +132,7 @@ def open_source(name: str | None, source: Path, reading: Reading) -> tuple[str, 
         if not fitting and source.is_dir() and _has_pictures(source):
             raise JclipError(f"{source}: {no_captions(source, walk(source)[0])}")
         if len(fitting) != 1:
-            found = (
-                f"may be any of {', '.join(fitting)}" if fitting else "is of no format that can be told from outside"
-            )
+            found = f"may be any of {', '.join(fitting)}" if fitting else "has no format that can be detected"
             raise JclipError(f"{source} {found}: name one, as in `jclip data import {next(iter(FORMATS))} SRC DST`")
         name = fitting[0]
     if name not in FORMATS:
@@ -153,5 +142,5 @@ def open_source(name: str | None, source: Path, reading: Reading) -> tuple[str, 
     for option in fields(reading):
         if getattr(reading, option.name) is not None and option.name not in FORMATS[name].reads:
             heeded = ", ".join(f"--{each.replace('_', '-')}" for each in FORMATS[name].reads) or "no such option"
-            raise JclipError(f"--{option.name.replace('_', '-')} says nothing to format {name}: it knows {heeded}")
+            raise JclipError(f"--{option.name.replace('_', '-')} does not apply to format {name}: it knows {heeded}")
     return name, FORMATS[name].open(source, reading)

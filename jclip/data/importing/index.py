@@ -10,11 +10,7 @@ _HEADER = 128  # bytes of a .npy file before its numbers
 
 
 class Index:
-    """Columns of int64 in memory-mapped files.
-
-    Args:
-      folder: folder of the columns, NAME.npy each.
-    """
+    """Columns of int64 in memory-mapped files, NAME.npy each, of a folder."""
 
     def __init__(self, folder: Path):
         self._folder = folder
@@ -22,12 +18,7 @@ class Index:
 
     @classmethod
     def made(cls, folder: Path, make: Callable[[], dict[str, np.ndarray]]) -> "Index":
-        """Returns the index in a folder: one that an interrupted import left, or a new one.
-
-        Args:
-          folder: folder in the workspace.
-          make: computes the columns.
-        """
+        """Returns the index in a folder: one that an interrupted import left, or a new one of the columns of `make`."""
         if not folder.is_dir():
             partial = folder.with_name(f"{folder.name}.partial")
             shutil.rmtree(partial, ignore_errors=True)

@@ -11,23 +11,14 @@ _ENOUGH = 1000  # units, for saying how many there will be
 
 @dataclass(frozen=True)
 class Limit:
-    """Maximum number of skipped units, or their maximum share.
-
-    Attributes:
-      count: maximum number; None for no such limit.
-      share: maximum share of the units that are read, from 0 to 1.
-    """
+    """Maximum number of skipped units, or their maximum share of the units that are read, from 0 to 1."""
 
     count: int | None = None
     share: float | None = None
 
     @classmethod
     def read(cls, text: str) -> "Limit":
-        """Parses "500" or "2.5%".
-
-        Raises:
-          JclipError: the text is neither.
-        """
+        """Parses "500" or "2.5%". Raises JclipError if the text is neither."""
         if re.fullmatch(r"\d+", text):
             return cls(count=int(text))
         if re.fullmatch(r"\d+(\.\d*)?%", text) and float(text[:-1]) <= 100:
@@ -35,7 +26,7 @@ class Limit:
         raise JclipError(f"--max-skipped {text} is not possible: give a number, as 500, or a share, as 2.5%")
 
     def check(self, skipped: Skipped, read: int, expected: int | None = None) -> None:
-        """Raises an error if an import skips too much.
+        """Checks that an import does not skip too much.
 
         Args:
           skipped: units skipped so far.
@@ -56,5 +47,5 @@ class Limit:
         whole = "" if expected is None else f" of about {max(read, expected):,} in all"
         raise JclipError(
             f"{skipped.units} of {read} had to be skipped, more than --max-skipped {said}{whole}; {count} for this: "
-            f"{reason}, first {skipped.places[reason][0]}. Mend the source, or import it with a larger --max-skipped"
+            f"{reason}, first {skipped.places[reason][0]}. Correct the source, or import it with a larger --max-skipped"
         )

@@ -18,7 +18,7 @@ _CHUNK = 1 << 16
 
 
 class Line(NamedTuple):
-    """A line of a file.
+    """Line of a file.
 
     Attributes:
       number: line number, from 1.
@@ -39,8 +39,7 @@ def scan(
     """Yields the lines of a regular file that are not blank.
 
     Args:
-      file: the file.
-      offset, number: position of the first line to read.
+      file, offset, number: the file, and the position of the first line to read.
       lines: number of lines to read, blank ones included; None for all.
       longest: number of bytes to keep of a line; memory does not grow with longer ones.
 
@@ -67,8 +66,7 @@ def scan(
 def line_starts(file: Path) -> Iterator[int]:
     """Yields the offset of each line of a regular file, blank ones included, and then the file's size.
 
-    Raises:
-      JclipError: the file is not a regular file, or cannot be read.
+    Raises JclipError if the file is not a regular file, or cannot be read.
     """
     offset = 0
     try:
@@ -93,15 +91,10 @@ def _next(stream: BinaryIO, longest: int) -> tuple[bytes, int]:
 
 
 def text_of(file: Path, line: Line) -> str:
-    """Returns a line's text.
-
-    Raises:
-      JclipError: the line is too long, or is not UTF-8.
-    """
+    """Returns a line's text. Raises JclipError if the line is too long, or is not UTF-8."""
     if not line.whole:
-        raise JclipError(
-            f"{file}, line {line.number}: it has more than {said_size(len(line.data))}, too long for a text: mend it"
-        )
+        size = said_size(len(line.data))
+        raise JclipError(f"{file}, line {line.number}: it has more than {size}, too long for a text: correct it")
     try:
         return line.data.decode("utf-8")
     except UnicodeDecodeError:
@@ -109,46 +102,27 @@ def text_of(file: Path, line: Line) -> str:
 
 
 def object_of(file: Path, line: Line, fields: Sequence[str] = ()) -> dict[str, Any]:
-    """Returns a line's JSON object.
-
-    Args:
-      file, line: the line.
-      fields: fields that it must have.
-
-    Raises:
-      JclipError: the line is not such an object.
-    """
+    """Returns a line's JSON object. Raises JclipError if it is not an object, or lacks one of the `fields`."""
     try:
         value = decode(text_of(file, line))
     except JclipError:
         raise
     except ValueError as error:
-        raise JclipError(
-            f"{file}, line {line.number}: it is no JSON ({error}): mend it, or fetch the file again"
-        ) from None
+        raise JclipError(f"{file}, line {line.number}: it is not JSON ({error}): correct or fetch it again") from None
     if not isinstance(value, dict):
         found = text_of(file, line)[:40]
-        raise JclipError(f"{file}, line {line.number}: expected a JSON object, found {found}: mend it")
+        raise JclipError(f"{file}, line {line.number}: expected a JSON object, found {found}: correct it")
     for name in fields:
         if name not in value:
             raise JclipError(
-                f"{file}, line {line.number}: it has no {name!r}, only {', '.join(map(repr, value))}: mend it, or name "
-                "the fields"
+                f"{file}, line {line.number}: it has no {name!r}, only {', '.join(map(repr, value))}: correct it, or "
+                "name the fields"
             )
     return value
 
 
 def integer(value: Any, what: str, where: str) -> int:
-    """Returns a 64-bit integer id.
-
-    Args:
-      value: a JSON value, or text.
-      what: name of the id, such as "text_id".
-      where: its position, for the message.
-
-    Raises:
-      JclipError: the value is not such an integer.
-    """
+    """Returns a 64-bit id from a JSON value or a text. Raises JclipError with `what` and `where` for others."""
     try:
         if isinstance(value, bool) or not isinstance(value, (int, str)):
             raise ValueError(value)
@@ -156,9 +130,8 @@ def integer(value: Any, what: str, where: str) -> int:
         if not -(2**63) <= number < 2**63:
             raise ValueError(value)
     except ValueError:
-        raise JclipError(
-            f"{where}: {what} is {_shown(value)}, but ids must be integers of 64 bits: number them anew"
-        ) from None
+        found = f"{what} is {_shown(value)}"
+        raise JclipError(f"{where}: {found}, but ids must be integers of 64 bits: number them again") from None
     return number
 
 

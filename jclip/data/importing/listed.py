@@ -15,7 +15,7 @@ from jclip.io.reading import LARGEST_PICTURE, NotTaken, read_regular
 
 
 class Entry(NamedTuple):
-    """A picture and its captions, with the list's own ids; `place` is their position in the list."""
+    """Picture and its captions, with the list's own ids; `place` is its position in the list."""
 
     place: str
     file: Path
@@ -27,18 +27,13 @@ class Entry(NamedTuple):
 
 @dataclass(frozen=True)
 class ListedReader(Reader):
-    """Entries by split.
-
-    Attributes:
-      entries: entries of each split.
-      left_out: see `Reader`.
-    """
+    """Entries of each split."""
 
     entries: Mapping[str, tuple[Entry, ...]] = field(default_factory=dict)
     left_out: LeftOut = ()
 
     def parts(self, workspace: Path, shard_bytes: int) -> Sequence[Part]:
-        """See `Reader`."""
+        """Returns the parts, see `Reader`."""
         parts: list[Part] = []
         for split, entries in self.entries.items():
             sizes = np.array([entry.file.stat().st_size for entry in entries], np.int64)
@@ -47,15 +42,7 @@ class ListedReader(Reader):
 
 
 def listed(entries: Mapping[str, Sequence[Entry]], left_out: LeftOut = ()) -> ListedReader:
-    """Returns a strict reader.
-
-    Args:
-      entries: entries of each split.
-      left_out: see `Reader`.
-
-    Raises:
-      JclipError: a split is empty, a picture has no caption, or a caption no picture.
-    """
+    """Returns a strict reader. Raises JclipError if a split is empty, or a picture or its captions are missing."""
     for split, found in entries.items():
         if not found:
             raise JclipError(f"split {split!r} holds no picture: fetch its lists again")

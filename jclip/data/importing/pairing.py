@@ -26,7 +26,6 @@ REPEATED = "a name that comes again"
 UNKNOWN = "neither a picture nor a text"
 COMPANION = "file of a pair that is not read"
 
-
 _DEEPEST = 5  # extensions that are removed from a name
 
 
@@ -81,7 +80,7 @@ def pair(names: Sequence[str], captions: Sequence[str] = (*TEXTS, *JSON)) -> Pai
         mine = [number for number in pictures.get(key, ()) if number not in taken]
         said = [number for number in texts.get(key, ()) if number not in taken]
         if key in inside or not mine or not said:  # only exact names may be a pair
-            mine, said = ([n for n in some if _exact(names[n], key)] for some in (mine, said))
+            mine, said = ([n for n in some if names[n].rpartition(".")[0] == key] for some in (mine, said))
         if mine and said:
             best = Pair(
                 key,
@@ -123,10 +122,6 @@ def _keys(name: str) -> Iterator[str]:
         key, _, cut = key.rpartition(".")
         if not cut.isidentifier():
             return
-
-
-def _exact(name: str, key: str) -> bool:
-    return name.rpartition(".")[0] == key
 
 
 def _ending(name: str) -> str:

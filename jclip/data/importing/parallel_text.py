@@ -22,20 +22,14 @@ _HALF = "only one of the two texts"
 
 @dataclass(frozen=True)
 class LinesReader(Reader):
-    """One file, or parallel files, cut into stretches of lines.
-
-    Attributes:
-      split: name of their split.
-      language: language of the other text.
-      fields: fields of JSON lines, English first.
-    """
+    """One file, or parallel files, cut into stretches of lines. `fields` are those of JSON lines, English first."""
 
     split: str = "train"
     language: str = ""
     fields: tuple[str, str] = ("english", "chinese")
 
     def parts(self, workspace: Path, shard_bytes: int) -> Sequence[Part]:
-        """See `Reader`. Parallel files must have the same number of lines."""
+        """Returns the parts, see `Reader`. Parallel files must have the same number of lines."""
         starts = [
             Index.made(workspace / f"lines-{number}", partial(_line_starts, file))["start"]
             for number, file in enumerate(self.files)
@@ -47,21 +41,18 @@ class LinesReader(Reader):
                     "together, or one is not whole; fetch them again"
                 )
         return [
-            _Part(self, start, stop, tuple(int(found[start]) for found in starts))
+            _Part(self.split, self, start, stop, tuple(int(found[start]) for found in starts))
             for start, stop in cut(np.diff(starts[0]), shard_bytes)
         ]
 
 
 @dataclass(frozen=True)
 class _Part:
+    split: str
     reader: LinesReader
     start: int
     stop: int
     offsets: tuple[int, ...]
-
-    @property
-    def split(self) -> str:
-        return self.reader.split
 
     def records(self) -> Iterator[Found | Lost]:
         count, first = self.stop - self.start, self.start + 1
@@ -95,11 +86,7 @@ class _Part:
 
 
 def open_json_lines(source: Path, reading: Reading) -> LinesReader:
-    """Opens a file of JSON lines; by default with TSL2019's fields, "english" and "chinese".
-
-    Raises:
-      JclipError: it is missing.
-    """
+    """Opens JSON lines; by default with TSL2019's fields, "english" and "chinese". Raises JclipError if missing."""
     _there(source)
     fields = (reading.english or "english", reading.other or "chinese")
     language = reading.language or ("zh" if fields[1] == "chinese" else "")
@@ -107,10 +94,9 @@ def open_json_lines(source: Path, reading: Reading) -> LinesReader:
 
 
 def open_moses(source: Path, reading: Reading) -> LinesReader:
-    """Opens PREFIX.en and PREFIX.LANGUAGE, as in OPUS's archives; SRC is the prefix.
+    """Opens SRC.en and SRC.LANGUAGE, as in OPUS's archives.
 
-    Raises:
-      JclipError: one is missing, or the language cannot be told.
+    Raises JclipError if one is missing, or the language cannot be detected.
     """
     english = source.with_name(f"{source.name}.en")
     language = reading.language
@@ -130,24 +116,18 @@ def open_moses(source: Path, reading: Reading) -> LinesReader:
 
 @dataclass(frozen=True)
 class TsvReader(Reader):
-    """A file with a translation in each row.
-
-    Attributes:
-      split: name of its split.
-      columns: English, other, and the language if it has a column.
-      language: language without such a column.
-    """
+    """File with a translation in each row. `columns` are English, other, and the language if it has a column."""
 
     split: str = "train"
     columns: Columns = Columns(("1", "2"), "\t", False)
     language: str = ""
 
     def parts(self, workspace: Path, shard_bytes: int) -> Sequence[Part]:
-        """See `Reader`."""
+        """Returns the parts, see `Reader`."""
         table = Index.made(workspace / "rows", self._index)
         sizes = np.diff(table["offset"], append=self.files[0].stat().st_size)
         return [
-            _Rows(self, int(table["offset"][start]), int(table["number"][start]), stop - start)
+            _Rows(self.split, self, int(table["offset"][start]), int(table["number"][start]), stop - start)
             for start, stop in cut(sizes, shard_bytes)
         ]
 
@@ -161,14 +141,11 @@ class TsvReader(Reader):
 
 @dataclass(frozen=True)
 class _Rows:
+    split: str
     reader: TsvReader
     offset: int
     number: int
     count: int
-
-    @property
-    def split(self) -> str:
-        return self.reader.split
 
     def records(self) -> Iterator[Found | Lost]:
         file = self.reader.files[0]
@@ -183,11 +160,7 @@ class _Rows:
 
 
 def open_parallel_tsv(source: Path, reading: Reading) -> TsvReader:
-    """Opens a file of rows; by default without a header, English first, and without quoting.
-
-    Raises:
-      JclipError: it is missing.
-    """
+    """Opens rows; by default without header and quoting, and English first. Raises JclipError if the file is absent."""
     _there(source)
     names = [reading.english or "1", reading.other or "2"]
     if reading.language_column:
@@ -199,11 +172,11 @@ def open_parallel_tsv(source: Path, reading: Reading) -> TsvReader:
     return TsvReader(PARALLEL, (source,), False, (), reading.split(), columns, reading.language or "")
 
 
-def _there(file: Path) -> None:
-    if not file.is_file():
-        raise JclipError(f"there is no file {file}: fetch it, or name another")
-
-
 def _line_starts(file: Path) -> dict[str, np.ndarray]:
     """Returns the offset of each line, and the end of the file."""
     return {"start": np.array(array("q", line_starts(file)))}
+
+
+def _there(file: Path) -> None:
+    if not file.is_file():
+        raise JclipError(f"there is no file {file}: fetch it, or name another")

@@ -29,11 +29,8 @@ class ParquetReader(Reader):
     """Files, in the order of their names.
 
     Attributes:
-      split: name of their split.
       picture, caption: columns; a caption may be a string or a list of strings.
       language_column: column of the language; None for `language`.
-      language: language of the captions.
-      left_out: see `Reader`.
     """
 
     split: str = "train"
@@ -44,7 +41,7 @@ class ParquetReader(Reader):
     left_out: LeftOut = ()
 
     def parts(self, workspace: Path, shard_bytes: int) -> Sequence[Part]:
-        """See `Reader`."""
+        """Returns the parts, see `Reader`."""
         parts: list[Part] = []
         first = 0
         for file in self.files:
@@ -58,17 +55,13 @@ class ParquetReader(Reader):
                     )
             for group in range(stored.num_row_groups):
                 _check_packing(file, stored, group, (self.picture, self.caption))
-                parts.append(_Part(self, file, group, first))
+                parts.append(_Part(self.split, self, file, group, first))
                 first += stored.metadata.row_group(group).num_rows
         return parts
 
 
 def open_parquet(source: Path, reading: Reading) -> ParquetReader:
-    """Opens a file, or all .parquet files of a folder.
-
-    Raises:
-      JclipError: there is none, or pyarrow is not installed.
-    """
+    """Opens one or a folder of .parquet files. Raises JclipError if there is none, or pyarrow is not installed."""
     try:
         import pyarrow.parquet  # noqa: F401
     except ImportError:
@@ -99,7 +92,7 @@ def _open(file: Path) -> Any:
         open_regular(file).close()
         return pyarrow.parquet.ParquetFile(file)
     except (pyarrow.ArrowException, OSError) as error:
-        raise JclipError(f"{file} is no whole Parquet file ({str(error).splitlines()[0]}): fetch it again") from None
+        raise JclipError(f"{file} is not a whole Parquet file ({str(error).splitlines()[0]}): fetch it again") from None
 
 
 def _check_packing(file: Path, stored: Any, group: int, columns: Sequence[str]) -> None:
@@ -134,14 +127,11 @@ def _rows(file: Path, group: int, columns: list[str]) -> Iterator[dict[str, Any]
 
 @dataclass(frozen=True)
 class _Part:
+    split: str
     reader: ParquetReader
     file: Path
     group: int
     first: int
-
-    @property
-    def split(self) -> str:
-        return self.reader.split
 
     def records(self) -> Iterator[Found | Lost]:
         reader = self.reader

@@ -24,7 +24,7 @@ BROKEN_BASE64 = "the picture's base64 is damaged"
 
 
 class Found(NamedTuple):
-    """A record.
+    """Record of a source.
 
     Attributes:
       place: position for messages: "train_imgs.tsv, line 12".
@@ -41,8 +41,7 @@ class Lost(NamedTuple):
     """Entries that cannot become a record.
 
     Attributes:
-      place: as in `Found`.
-      reason: the reason.
+      place, reason: position as in `Found`, and the reason.
       units: number of lost units.
       entries: number of the source's entries; by default, the units.
     """
@@ -54,22 +53,14 @@ class Lost(NamedTuple):
 
 
 class Beside(NamedTuple):
-    """An entry that is not data, such as a hidden file. It is counted, and is not a fault.
-
-    Attributes:
-      place, reason: as in `Lost`.
-    """
+    """Entry that is not data, such as a hidden file. It is counted, and is not a fault."""
 
     place: str
     reason: str
 
 
 class Part(Protocol):
-    """Stretch of the source that becomes one shard. It is pickled, and holds only names and numbers.
-
-    Attributes:
-      split: name of its split.
-    """
+    """Stretch of the source that becomes one shard of a split. It is pickled, and holds only names and numbers."""
 
     @property
     def split(self) -> str: ...  # noqa: D102
@@ -77,14 +68,13 @@ class Part(Protocol):
     def records(self) -> Iterator[Found | Lost | Beside]:
         """Yields every entry of the part once, in a fixed order.
 
-        Raises:
-          JclipError: the layout does not fit the format; the message names file and line.
+        Raises JclipError if the layout does not fit the format; the message names file and line.
         """
 
 
 @dataclass(frozen=True)
 class Reader:
-    """An opened source of one format.
+    """Opened source of one format.
 
     Attributes:
       kind: kind of its records.
@@ -105,7 +95,7 @@ class Reader:
 
     @property
     def left_out(self) -> tuple[tuple[str, str], ...]:
-        """Splits and files of the source that are left out because nobody asked for them, each with the reason."""
+        """Splits and files of the source that are left out unless the user asks for them, each with the reason."""
         return ()
 
     def unpack(self, workspace: Path) -> "Reader":
@@ -113,11 +103,7 @@ class Reader:
         return self
 
     def read_as(self, workspace: Path) -> tuple[str, ...]:
-        """Describes how the source was read: what was detected, and what was adjusted.
-
-        Args:
-          workspace: as in `parts`, which was called before.
-        """
+        """Describes how the source was read, after `parts`: what was detected, and what was adjusted."""
         return ()
 
     def parts(self, workspace: Path, shard_bytes: int) -> Sequence[Part]:
@@ -136,7 +122,7 @@ class Reader:
 
 @dataclass(frozen=True)
 class Reading:
-    """Options about how to read a source; each format has some of them. None if not given.
+    """Options about how to read a source, None if not given. Each format has some of them.
 
     Attributes:
       splits: names of the splits; one name for formats without splits.
@@ -161,14 +147,10 @@ class Reading:
     captions_from: str | None = None
 
     def split(self) -> str:
-        """Returns the name of the split of a source without splits, by default "train".
-
-        Raises:
-          JclipError: several names are given.
-        """
+        """Returns the split of a source without splits, by default "train". Raises JclipError if several are given."""
         if self.splits and len(self.splits) > 1:
             raise JclipError(
-                f"--splits {','.join(self.splits)}: the source has no splits, and all of it becomes one: give one name"
+                f"--splits {','.join(self.splits)}: the source has no splits, and becomes one: give one name"
             )
         return self.splits[0] if self.splits else "train"
 

@@ -21,19 +21,19 @@ from jclip.data.importing.pairing import JSON, TEXTS, UNKNOWN, pair
 from jclip.data.importing.parts import UNCAPTIONED, Beside, Found, Lost, Part, Reader, Reading, cut
 from jclip.data.sources.class_files import NO_FILE
 from jclip.data.sources.kinds import PAIRS, StoredPair
-from jclip.errors import JclipError
+from jclip.errors import JclipError, unreadable
 from jclip.images.preprocess import is_picture_name
 from jclip.io.json_files import decode
 from jclip.io.reading import LARGEST_PICTURE, NotTaken, files_under, read_regular
 
 FILES, NAMES = "files", "names"
 CAPTIONS = (FILES, NAMES)
-"""Where captions are: in files beside the pictures, or in the pictures' names."""
+"""Places of captions: files beside the pictures, or the pictures' names."""
 
 _SYSTEM = ("@eaDir", "Thumbs.db", "desktop.ini", "__MACOSX")
 _HIDDEN = "hidden file, or one of the system (as .DS_Store)"
 _NO_CAPTION = "the caption's file holds no caption"
-_NOT_SAYING = "the picture's name says nothing"
+_NOT_SAYING = "the picture's name is not a caption"
 _LARGEST_TEXT = 1 << 20  # bytes
 
 _COUNTER = re.compile(r"(?:[\s_\-]+\d+|\s*[(（]\s*\d+\s*[)）]|\s*-\s*(?:copy|副本))$", re.IGNORECASE)
@@ -45,7 +45,7 @@ _CAMERAS = re.compile(
 
 
 class Item(NamedTuple):
-    """A picture with its caption file, or a file that is left out.
+    """Picture with its caption file, or a file that is left out.
 
     Attributes:
       file: the picture, or the file that is left out; relative to the folder.
@@ -70,10 +70,8 @@ class FolderReader(Reader):
     """Such a folder.
 
     Attributes:
-      folder: the folder.
-      split: name of its split.
       field: field of JSON.
-      language, encoding: of the captions; None if the encoding is to be detected.
+      encoding: encoding of the captions; None to detect it.
       items: all files; hidden ones and the system's last.
     """
 
@@ -85,23 +83,18 @@ class FolderReader(Reader):
     items: tuple[Item, ...] = ()
 
     def parts(self, workspace: Path, shard_bytes: int) -> Sequence[Part]:
-        """See `Reader`."""
+        """Returns the parts, see `Reader`."""
         sizes = np.array([(self.folder / item.file).lstat().st_size for item in self.items], np.int64)
-        return [_Part(self, self.items[start:stop]) for start, stop in cut(sizes, shard_bytes)]
+        return [_Part(self.split, self, self.items[start:stop]) for start, stop in cut(sizes, shard_bytes)]
 
     def read_as(self, workspace: Path) -> tuple[str, ...]:
-        """See `Reader`."""
+        """Describes how the source was read, see `Reader`."""
         names = any(not item.reason and item.caption is None for item in self.items)
-        said = "captions from the pictures' names" if names else "captions from the files beside the pictures"
-        return (said,)
+        return ("captions from the pictures' names" if names else "captions from the files beside the pictures",)
 
 
 def open_picture_folder(source: Path, reading: Reading) -> FolderReader:
-    """Opens such a folder.
-
-    Raises:
-      JclipError: it has no pictures, or no captions.
-    """
+    """Opens such a folder. Raises JclipError if it has no pictures, or no captions."""
     if not source.is_dir():
         raise JclipError(f"{source} is not a folder: name one with pictures")
     if reading.captions_from not in (None, *CAPTIONS):
@@ -127,27 +120,19 @@ def open_picture_folder(source: Path, reading: Reading) -> FolderReader:
 
 
 def walk(folder: Path, most: int | None = None) -> tuple[list[str], list[str]]:
-    """Returns the files below a folder, in order and relative to it; then the hidden ones.
+    """Returns the files below a folder, in order and relative to it, at most `most`; then the hidden ones.
 
-    Args:
-      folder: the folder.
-      most: number of files that are not hidden at which to stop.
-
-    Raises:
-      JclipError: a folder cannot be listed.
+    Raises JclipError if a folder cannot be listed.
     """
     files: list[str] = []
     hidden: list[str] = []
     for file in files_under(folder):
         path = file.relative_to(folder)
-        (hidden if any(map(_is_hidden, path.parts)) else files).append(str(path))
+        is_hidden = any(part.startswith(".") or part in _SYSTEM for part in path.parts)
+        (hidden if is_hidden else files).append(str(path))
         if most is not None and len(files) >= most:
             break
     return files, hidden
-
-
-def _is_hidden(name: str) -> bool:
-    return name.startswith(".") or name in _SYSTEM
 
 
 def no_captions(folder: Path, files: Sequence[str]) -> str:
@@ -208,12 +193,9 @@ def caption_of(name: str) -> str:
 
 @dataclass(frozen=True)
 class _Part:
+    split: str
     reader: FolderReader
     items: tuple[Item, ...]
-
-    @property
-    def split(self) -> str:
-        return self.reader.split
 
     def records(self) -> Iterator[Found | Lost | Beside]:
         for item in self.items:
@@ -233,10 +215,7 @@ class _Part:
                 yield Lost(item.file, NO_FILE, len(captions), item.entries)
                 continue
             except OSError as error:
-                raise JclipError(
-                    f"{self.reader.folder / item.file} cannot be read ({error.strerror}): look after the disk, and "
-                    "start again"
-                ) from None
+                raise unreadable(self.reader.folder / item.file, error) from None
             yield Found(item.file, StoredPair(image, captions, (self.reader.language,) * len(captions)), item.entries)
 
     def _captions(self, item: Item) -> tuple[str, ...] | str:

@@ -32,7 +32,7 @@ def is_absolute(name: str) -> bool:
 
 
 def is_there(path: Path) -> bool:
-    """Returns True if a path exists and is not a folder, or if the system cannot tell.
+    """Returns True if a path exists and is not a folder, or if the system does not say.
 
     In the latter case reading reports what is wrong: it is a FIFO, say, or the disk fails.
     """
@@ -45,12 +45,7 @@ def is_there(path: Path) -> bool:
 
 
 class PictureFinder:
-    """Finds pictures below a folder.
-
-    Args:
-      root: folder that names are relative to.
-      prefix: beginning of absolute names that `root` replaces, such as "C:/Users/li/"; empty for none.
-    """
+    """Finds pictures below `root`, which replaces `prefix` at the beginning of absolute names ("C:/Users/li/")."""
 
     def __init__(self, root: Path, prefix: str = ""):
         self._root, self._prefix = root, prefix
@@ -108,7 +103,7 @@ class PictureFinder:
             near = self._nearest(place, missing, os.path.isdir)
             return f"there is no folder {_short(missing)} in {place}{near}{self._elsewhere(path)}"
         near = self._nearest(place, path.name, os.path.isfile)
-        return f"looked in {place}{near}{'' if near else self._elsewhere(path)}"
+        return f"searched in {place}{near}{'' if near else self._elsewhere(path)}"
 
     def _nearest(self, place: Path, name: str, wanted: Callable[[Path], bool]) -> str:
         names = self._names(place)[:_NAMES]
@@ -152,14 +147,9 @@ def _short(name: str) -> str:
 
 
 def find_prefix(root: Path, names: Sequence[str]) -> str:
-    """Returns the beginning of absolute names that a folder replaces, so that most of them are found in it.
+    """Returns the beginning of absolute names that `root` replaces, such as "C:/Users/li/", so that most are found.
 
-    Args:
-      root: folder that the user named.
-      names: some names of a table.
-
-    Returns:
-      A prefix such as "C:/Users/li/"; empty if no name is absolute or no prefix fits.
+    Returns "" if no name is absolute or no prefix fits.
     """
     absolute = [name.strip().replace("\\", "/") for name in names if is_absolute(name.strip())]
     if not absolute or is_there(root / absolute[0]):

@@ -1,4 +1,4 @@
-"""ImportReport of an import: counts, skipped entries and reasons, for terminals and as JSON."""
+"""Report of an import: counts, skipped entries and reasons, for terminals and as JSON."""
 
 from collections import Counter
 from dataclasses import dataclass, field
@@ -17,7 +17,7 @@ class SplitReport:
     """Counts of a split.
 
     Attributes:
-      records, units, shards, languages: what was written.
+      records, units, shards, languages: numbers of what was written.
       skipped: units that were skipped.
       found: number of the source's entries (files, members, rows, pairs); each is in a record, `skipped`, or `beside`.
       moved: units that --validation moved to another split; negative for units that were moved here.
@@ -38,13 +38,13 @@ class SplitReport:
 
 @dataclass
 class ImportReport:
-    """ImportReport of a whole import.
+    """Report of a whole import.
 
     Attributes:
       format, kind: format and record kind.
       splits: counts by split.
       left_out: splits and files that were not imported, each with the reason.
-      read_as: how the source was read, in words.
+      read_as: description of the source as it was read.
     """
 
     format: str
@@ -94,7 +94,7 @@ class ImportReport:
             for what, style, some in (
                 ("skipped", "yellow", split.skipped),
                 ("not read", "", split.beside),
-                ("look at", "yellow", split.remarks),
+                ("odd", "yellow", split.remarks),
             ):
                 for reason, count in sorted(some.counts.items()):
                     places = some.places[reason]

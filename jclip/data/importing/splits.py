@@ -12,27 +12,20 @@ LeftOut = tuple[tuple[str, str], ...]
 """Splits and files that are not imported, each with the reason."""
 
 
-def choose_splits(source: Path, there: Sequence[str], reading: Reading) -> tuple[str, ...]:
+def choose_splits(source: Path, present: Sequence[str], reading: Reading) -> tuple[str, ...]:
     """Returns the splits that were asked for, or all: train, valid, test, then others by name.
 
-    Raises:
-      JclipError: one does not exist.
+    Raises JclipError if one does not exist.
     """
     for split in reading.splits or ():
-        if split not in there:
-            raise JclipError(f"{source} has no split {split!r}: choose --splits from {', '.join(there)}")
-    ranked = sorted(there, key=lambda split: (USUAL.index(split) if split in USUAL else len(USUAL), split))
+        if split not in present:
+            raise JclipError(f"{source} has no split {split!r}: choose --splits from {', '.join(present)}")
+    ranked = sorted(present, key=lambda split: (USUAL.index(split) if split in USUAL else len(USUAL), split))
     return reading.splits or tuple(ranked)
 
 
 def others(source: Path, taken: Sequence[Path], reason: str) -> LeftOut:
-    """Returns the files of a folder that are not read, hidden ones included, as one entry.
-
-    Args:
-      source: the folder.
-      taken: files that are read.
-      reason: short reason why the others are not.
-    """
+    """Returns the files of a folder that are not `taken`, hidden ones included, as one entry with a short reason."""
     known = set(taken)
     left = sorted(each.name for each in source.iterdir() if each not in known)
     if not left:
@@ -41,26 +34,34 @@ def others(source: Path, taken: Sequence[Path], reason: str) -> LeftOut:
     return ((f"{len(left):,} other(s) in {source.name}", f"{reason}: {shown}"),)
 
 
-def leave_out_blind(
-    source: Path, splits: tuple[str, ...], reading: Reading, blind: Callable[[str], bool]
-) -> tuple[tuple[str, ...], LeftOut]:
-    """Leaves out splits without labels. MUGE's test split does not say which texts belong to which pictures.
+def choose_labelled(
+    source: Path,
+    present: Sequence[str],
+    reading: Reading,
+    files: Callable[[str], Sequence[Path]],
+    blind: Callable[[str], bool],
+) -> tuple[tuple[str, ...], tuple[Path, ...], LeftOut]:
+    """Chooses splits as `choose_splits` does, and leaves out those without labels, as MUGE's test split.
 
     Args:
-      source: for the message.
-      splits: chosen splits.
-      reading: the user's options.
-      blind: returns True for a split without labels.
+      source, present, reading: as for `choose_splits`.
+      files: returns the files of a split.
+      blind: returns True for a split whose texts do not tell their pictures.
 
     Returns:
-      The splits that stay, and those that are left out.
+      The chosen splits, their files, and the splits that are left out.
 
     Raises:
-      JclipError: a split that was asked for has no labels, or all lack them.
+      JclipError: a file is missing, or a split that was asked for, or every split, has no labels.
     """
+    splits = choose_splits(source, present, reading)
+    for file in (file for split in splits for file in files(split)):
+        if not file.is_file():
+            raise JclipError(f"{file} is missing: fetch it, or choose --splits from {', '.join(present)}")
     dark = [split for split in splits if blind(split)]
     left = tuple(split for split in splits if split not in dark)
     if dark and (reading.splits or not left):
-        mend = f"leave it out, with --splits {','.join(left)}" if left else "choose another split"
-        raise JclipError(f"{source}: no text of split {dark[0]!r} says which pictures it belongs to: {mend}")
-    return left, tuple((split, "none of its texts says which pictures it belongs to") for split in dark)
+        remedy = f"leave it out, with --splits {','.join(left)}" if left else "choose another split"
+        raise JclipError(f"{source}: no text of split {dark[0]!r} says which pictures it belongs to: {remedy}")
+    left_out = tuple((split, "none of its texts says which pictures it belongs to") for split in dark)
+    return left, tuple(file for split in left for file in files(split)), left_out

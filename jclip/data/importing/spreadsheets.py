@@ -15,11 +15,12 @@ from jclip.data.importing.encodings import (
     sample,
     shown_encoding,
 )
+from jclip.data.importing.parts import Reading
 from jclip.data.importing.table_rows import Columns
 from jclip.errors import JclipError
 
 _SEPARATORS = {"\t": "tabs", ";": "semicolons", ",": "commas", "|": "vertical bars"}
-_ROWS = 200  # that are looked at
+_ROWS = 200  # that are read to detect the layout
 
 
 @dataclass(frozen=True)
@@ -41,31 +42,22 @@ class Layout:
     said: tuple[str, ...]
 
 
-def find_layout(
-    file: Path,
-    exists: Callable[[str], bool],
-    picture: str | None = None,
-    caption: str | None = None,
-    language: str | None = None,
-    separator: str | None = None,
-    encoding: str | None = None,
-) -> Layout:
+def find_layout(file: Path, exists: Callable[[str], bool], reading: Reading) -> Layout:
     """Returns the layout of a table with pictures and captions.
 
     Args:
       file: the table.
       exists: returns True for the name of a picture's file.
-      picture, caption, language: columns that the user named; numbers from 1 if there is no header.
-      separator, encoding: what the user gave.
+      reading: the user's options; numbers name columns from 1 if there is no header.
 
     Raises:
-      JclipError: it is not a text table, or part of its layout cannot be told; the message names the option.
+      JclipError: it is not a text table, or part of its layout cannot be detected; the message names the option.
     """
     data, whole = sample(file)
     if not data.strip():
         raise JclipError(f"{file} is empty: name a table with a path and a caption in each row")
     telling, ends = (data, whole) if whole else first_telling(file, data)
-    found = find_encoding(telling, str(file), encoding, ends)
+    found = find_encoding(telling, str(file), reading.encoding, ends)
     try:
         text = decoded(data, found, whole)
     except UnicodeDecodeError as error:
@@ -74,21 +66,21 @@ def find_layout(
     returns = has_only_returns(text)
     text = text.replace("\r", "\n") if returns else text
     declared, text = _declared(text)
-    given = separator or declared
-    numbers = [name for name in (picture, caption, language) if name is not None and name.isdecimal()]
-    wanted = [name for name in (picture, caption, language) if name is not None and not name.isdecimal()]
+    given = [name for name in (reading.picture, reading.caption, reading.language_column) if name is not None]
+    numbers = [name for name in given if name.isdecimal()]
+    wanted = [name for name in given if not name.isdecimal()]
     if numbers and wanted:
         raise JclipError(f"columns {', '.join(numbers + wanted)}: name all by the header, or all by number")
     if "0" in numbers:
         raise JclipError("column 0 is not possible: columns are counted from 1")
     most = max(map(int, numbers), default=2)
-    chosen = given or _separator(file, text, whole, wanted, most)
+    chosen = reading.separator or declared or _separator(file, text, whole, wanted, most)
     rows = _rows(text, whole, chosen) or [[""]]
-    names, names_said = _names(file, rows, exists, picture, caption, language)
+    names, names_said = _names(file, rows, exists, reading)
     columns = Columns(names, chosen, preamble=int(declared is not None))
     lengths = [len(row) for row in rows]
     columns = replace(columns, width=lengths[0] if columns.header else max(set(lengths), key=lengths.count))
-    at = _picture_column(rows[0], columns)
+    at = rows[0].index(names[0]) if columns.header else int(names[0]) - 1
     pictures = tuple(row[at] for row in rows[columns.header :] if at < len(row))
     how = _SEPARATORS.get(chosen, repr(chosen))
     said = (f"{file.name}: {shown_encoding(found)}, columns separated by {how}", names_said)
@@ -128,9 +120,9 @@ def _separator(file: Path, text: str, whole: bool, wanted: Sequence[str], most: 
         rows = _rows(text, whole, separator)
         if not rows or len(rows[0]) < most:
             continue
-        there = sum(position(rows[0], name) is not None for name in wanted) + sum(named(rows[0]))
+        known = sum(position(rows[0], name) is not None for name in wanted) + sum(named(rows[0]))
         like = sum(_length(row) <= len(rows[0]) and len(row) >= most for row in rows) / len(rows)
-        score = (float(there), like)
+        score = (float(known), like)
         if best is None or score > best[0]:
             best = (score, separator)
     if best is None:
@@ -148,14 +140,10 @@ def _length(row: Sequence[str]) -> int:
 
 
 def _names(
-    file: Path,
-    rows: Sequence[Sequence[str]],
-    exists: Callable[[str], bool],
-    picture: str | None,
-    caption: str | None,
-    language: str | None,
+    file: Path, rows: Sequence[Sequence[str]], exists: Callable[[str], bool], reading: Reading
 ) -> tuple[tuple[str, ...], str]:
     """Returns the names of the columns to read, numbers if there is no header; and how they were found, in words."""
+    picture, caption, language = reading.picture, reading.caption, reading.language_column
     more = () if language is None else (language,)
     if picture is not None and caption is not None and picture.isdecimal() and caption.isdecimal():
         return (picture, caption, *more), f"pictures from column {picture}, captions from column {caption}"
@@ -172,7 +160,3 @@ def _names(
     shown = [repr(name) if found.header else f"{name} (there is no header)" for name in names]
     said = f"pictures from column {shown[0]}, {found.picture.why}; captions from column {shown[1]}, {found.caption.why}"
     return names, said
-
-
-def _picture_column(first: Sequence[str], columns: Columns) -> int:
-    return list(first).index(columns.names[0]) if columns.header else int(columns.names[0]) - 1

@@ -19,7 +19,7 @@ from jclip.io.json_files import entry, read_object
 from jclip.plain import as_json
 
 REPORT = "report.json"
-_WRITTEN_ANEW = ("dataset_info.json", "features.json", "examples-", "languages-", REPORT)
+_WRITTEN = ("dataset_info.json", "features.json", "examples-", "languages-", REPORT)
 
 
 @dataclass(frozen=True)
@@ -42,12 +42,7 @@ class Contents:
     files: tuple[Path, ...] = ()
 
     def write(self, partial: Path, notes: Sequence[tuple[str, str]] = ()) -> None:
-        """Writes a folder.
-
-        Args:
-          partial: folder that is being written.
-          notes: names and contents of text files to add.
-        """
+        """Writes the contents into an empty folder, with `notes`, names and contents of more text files."""
         gather_shards(partial, self.kind, self.shards, self.classes)
         for name, languages in self.languages.items():
             write_languages(partial, name, languages)
@@ -67,11 +62,7 @@ class Contents:
 
 
 def read_contents(folder: Path) -> Contents:
-    """Reads the contents of a data folder.
-
-    Raises:
-      JclipError: it is not a data folder, it is damaged, or an older version of jclip wrote it with other features.
-    """
+    """Reads a data folder. Raises JclipError if it is not one, is damaged, or was written with other features."""
     info = open_folder(folder).info
     kind = kind_by_features(info.features)
     if kind is None or not info.splits:
@@ -85,10 +76,8 @@ def read_contents(folder: Path) -> Contents:
     }
     known = {name: read_languages(folder, name) for name in shards}
     languages = {name: np.array(found[0])[found[1]] for name, found in known.items() if found is not None}
-    files = tuple(
-        file for file in sorted(folder.iterdir()) if file.is_file() and not file.name.startswith(_WRITTEN_ANEW)
-    )
-    return Contents(kind, classes, shards, languages, _report(folder, kind), files)
+    kept = sorted(file for file in folder.iterdir() if file.is_file() and not file.name.startswith(_WRITTEN))
+    return Contents(kind, classes, shards, languages, _report(folder, kind), tuple(kept))
 
 
 def _report(folder: Path, kind: RecordKind) -> dict[str, Any]:
@@ -102,16 +91,7 @@ def _report(folder: Path, kind: RecordKind) -> dict[str, Any]:
 
 
 def check_addition(folder: Path, kind: RecordKind, classes: Sequence[str], splits: Sequence[str]) -> None:
-    """Checks that splits can be added to a folder.
-
-    Args:
-      folder: the folder.
-      kind, classes: of the new records.
-      splits: names of the new splits.
-
-    Raises:
-      JclipError: it has another record kind, other classes, or such a split.
-    """
+    """Raises JclipError if a folder has another record kind or other classes, or has one of the new splits."""
     contents = read_contents(folder)
     if contents.kind is not kind:
         raise JclipError(f"{folder} holds {contents.kind.what}, and the source {kind.what}: add to another folder")
@@ -119,9 +99,7 @@ def check_addition(folder: Path, kind: RecordKind, classes: Sequence[str], split
         raise JclipError(f"{folder} has other classes than the source: add to another folder")
     for split in splits:
         if split in contents.shards:
-            raise JclipError(
-                f"{folder} has a split {split!r} already: choose another name with --splits, or another folder"
-            )
+            raise JclipError(f"{folder} has a split {split!r} already: rename it with --splits, or add elsewhere")
 
 
 def split_folder(
@@ -160,7 +138,7 @@ def split_folder(
         shards = contents.shards[TRAIN]
         numbers = []
         for done, shard in enumerate(shards):
-            progress("looking at the pictures", done, len(shards))
+            progress("hashing the pictures", done, len(shards))
             numbers.append(picture_numbers(shard.file, contents.kind))
         bound = share.bound(np.concatenate(numbers))
         sides: list[Side] = []

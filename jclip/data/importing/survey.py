@@ -65,11 +65,11 @@ class Skipped:
 
 @dataclass(frozen=True)
 class Task:
-    """A part, and the files of its results.
+    """Part of a source, and the files of its results.
 
     Attributes:
       number: number of the part, from 0.
-      part, kind, rules, classes: what is read, and how it is checked and stored.
+      part, kind, rules, classes: the part, and how its records are checked and stored.
       folder: folder of all results.
     """
 
@@ -88,8 +88,7 @@ class Task:
 def survey(task: Task) -> None:
     """Runs the first pass: decides which units of which records are kept, and computes their digests.
 
-    Raises:
-      JclipError: the part cannot be read.
+    Raises JclipError if the part cannot be read.
     """
     kept: list[bool] = []
     sizes: list[int] = []
@@ -156,7 +155,7 @@ def surveyed(task: Task) -> Surveyed:
 
 
 def _records(task: Task) -> Iterator[Found | Lost | Beside]:
-    """The part's records, with their pictures in the form in which they are stored."""
+    """Yields the part's records, with their pictures in the form in which they are stored."""
     for item in task.part.records():
         if isinstance(item, Found) and isinstance(item.record, StoredPair | StoredLabelled):
             image = stored_form(item.record.image, task.rules.pictures)
@@ -172,7 +171,7 @@ def _picture(task: Task, record: Any) -> Checked:
 
 
 def mark_duplicates(tasks: list[Task]) -> None:
-    """Notes which kept units equal one that stands before them in the same split, over all parts."""
+    """Marks the kept units that equal an earlier one of the same split, over all parts."""
     for split in dict.fromkeys(task.part.split for task in tasks):
         mine = [task for task in tasks if task.part.split == split]
         found = [surveyed(task)[:2] for task in mine]
@@ -188,7 +187,7 @@ def mark_duplicates(tasks: list[Task]) -> None:
 
 
 def _again(digests: np.ndarray) -> np.ndarray:
-    """Which rows equal a row before them; by buckets, or sorting would take several times the memory of the digests."""
+    """Returns True for rows equal to an earlier row. Works by buckets, because sorting all takes too much memory."""
     again = np.ones(len(digests), bool)
     buckets = 1 + len(digests) // _BUCKET
     for bucket in range(buckets):
@@ -199,11 +198,7 @@ def _again(digests: np.ndarray) -> np.ndarray:
 
 
 def write(task: Task) -> None:
-    """The second pass: the shard, and what it holds.
-
-    Raises:
-      JclipError: the part is no longer what was surveyed.
-    """
+    """Runs the second pass: writes the shard and its counts. Raises JclipError if the part has changed since."""
     totals = _Totals()
     with whole_result(task.file("shard")) as partial:
         write_shard(partial, task.kind, _kept(task, totals), task.classes)
@@ -213,8 +208,9 @@ def write(task: Task) -> None:
     codes = {name: code for code, name in enumerate(names)}
     with whole_result(task.file("spoken.npy")) as partial, partial.open("wb") as stream:
         np.save(stream, np.array([codes[name] for name in totals.spoken], np.uint16))
+    counts = {**vars(totals), "skipped": totals.skipped.as_json(), "spoken": names}
     with whole_result(task.file("shard.json")) as partial:
-        partial.write_text(json.dumps({**totals.as_json(), "spoken": names}), encoding="utf-8")
+        partial.write_text(json.dumps(counts), encoding="utf-8")
 
 
 @dataclass
@@ -224,14 +220,6 @@ class _Totals:
     languages: Counter[str] = field(default_factory=Counter)
     skipped: Skipped = field(default_factory=Skipped)
     spoken: list[str] = field(default_factory=list)  # the language of each record
-
-    def as_json(self) -> dict[str, Any]:
-        return {
-            "records": self.records,
-            "units": self.units,
-            "languages": self.languages,
-            "skipped": self.skipped.as_json(),
-        }
 
 
 def _kept(task: Task, totals: _Totals) -> Iterator[Any]:
@@ -265,7 +253,7 @@ def _kept(task: Task, totals: _Totals) -> Iterator[Any]:
 
 @contextlib.contextmanager
 def whole_result(file: Path) -> Iterator[Path]:
-    """A name to write to, which becomes the file when the block ends well. Only one process writes a part."""
+    """Yields a temporary name, which becomes the file when the block succeeds. Only one process writes a part."""
     partial = file.with_name(f"{file.name}.partial")
     partial.unlink(missing_ok=True)
     yield partial

@@ -31,13 +31,11 @@ _HINTS = 5  # missing pictures of a part whose nearest names are searched; a rep
 
 @dataclass(frozen=True)
 class TableReader(Reader):
-    """A file with paths and captions.
+    """File with paths and captions.
 
     Attributes:
-      file: the file.
       root: folder of the pictures; paths are relative to it.
       prefix: see `PictureFinder`.
-      split: name of its split.
       columns: path, caption, and the language if it has a column.
       language: language of the captions without such a column.
       encoding: Python's name of it; None if the file is read as it is, in UTF-8 with line feeds.
@@ -54,17 +52,17 @@ class TableReader(Reader):
     said: tuple[str, ...] = ()
 
     def parts(self, workspace: Path, shard_bytes: int) -> Sequence[Part]:
-        """See `Reader`. A record's place in the order is that of its first row."""
+        """Returns the parts, see `Reader`. A record's place in the order is that of its first row."""
         text = self._text(workspace)
         if self.encoding is not None and not text.exists():
             write_utf8(self.file, self.encoding, text)
         table = Index.made(workspace / "rows", lambda: self._index(text))
-        begins = Index.made(workspace / "groups", lambda: {"begin": _begins(table["group"])})["begin"]
+        begins = Index.made(workspace / "groups", lambda: {"begin": self._begins(table["group"])})["begin"]
         sizes = np.full(len(begins) - 1, USUAL_PICTURE)
-        return [_Part(self, workspace, start, stop) for start, stop in cut(sizes, shard_bytes)]
+        return [_Part(self.split, self, workspace, start, stop) for start, stop in cut(sizes, shard_bytes)]
 
     def read_as(self, workspace: Path) -> tuple[str, ...]:
-        """See `Reader`."""
+        """Describes how the source was read, see `Reader`."""
         ways = np.bincount(Index(workspace / "rows")["way"], minlength=len(WAYS)).tolist()
         found = [f"{count:,} rows: {way}" for way, count in zip(WAYS, ways, strict=True) if way and count]
         prefix = [f"{self.root} taken for {self.prefix}"] if self.prefix else []
@@ -78,6 +76,11 @@ class TableReader(Reader):
         """Yields the rows, from one whose first byte and line are known."""
         return rows(self._text(workspace), self.columns, offset, number)
 
+    @staticmethod
+    def _begins(groups: np.ndarray) -> np.ndarray:
+        """Returns the start of each run of equal numbers, and the end."""
+        return np.append(np.flatnonzero(np.diff(groups, prepend=-1)), len(groups))
+
     def _text(self, workspace: Path) -> Path:
         return self.file if self.encoding is None else workspace / f"{self.file.name}.utf-8"
 
@@ -90,7 +93,13 @@ class TableReader(Reader):
             if row[0].strip():
                 path, way = pictures.find(row[0])
                 key = row[0] if path is None else str(path)
-            keys.append(int.from_bytes(hashlib.blake2b(_bytes(key), digest_size=8).digest(), "little", signed=True))
+            keys.append(
+                int.from_bytes(
+                    hashlib.blake2b(key.encode("utf-8", "surrogateescape"), digest_size=8).digest(),
+                    "little",
+                    signed=True,
+                )
+            )
             offsets.append(row.offset)
             numbers.append(row.number)
             ways.append(WAYS.index(way))
@@ -101,20 +110,10 @@ class TableReader(Reader):
         return {name: column[order] for name, column in columns.items()}
 
 
-def _bytes(text: str) -> bytes:
-    return text.encode("utf-8", "surrogateescape")
-
-
-def _begins(groups: np.ndarray) -> np.ndarray:
-    """Returns the start of each run of equal numbers, and the end."""
-    return np.append(np.flatnonzero(np.diff(groups, prepend=-1)), len(groups))
-
-
 def open_table(source: Path, reading: Reading) -> TableReader:
     """Opens a table, or the only one in a folder.
 
-    Raises:
-      JclipError: it is missing, is not a text table, or its columns or encoding cannot be told.
+    Raises JclipError if it is missing, is not a text table, or its columns or encoding cannot be detected.
     """
     file = the_table(source) if source.is_dir() else source
     if file is None:
@@ -128,15 +127,7 @@ def open_table(source: Path, reading: Reading) -> TableReader:
     root = file.parent if reading.root is None else Path(reading.root)
     if not root.is_dir():
         raise JclipError(f"--root {root} is not a folder: name the one that the pictures' paths begin in")
-    layout = find_layout(
-        file,
-        lambda name: PictureFinder(root).find(name)[0] is not None,
-        reading.picture,
-        reading.caption,
-        reading.language_column,
-        reading.separator,
-        reading.encoding,
-    )
+    layout = find_layout(file, lambda name: PictureFinder(root).find(name)[0] is not None, reading)
     return TableReader(
         PAIRS,
         (file,),
@@ -152,7 +143,7 @@ def open_table(source: Path, reading: Reading) -> TableReader:
 
 
 def the_table(folder: Path) -> Path | None:
-    """Returns the only table in a folder; None if there is none or several."""
+    """Returns the only table in a folder; None if it has none or several."""
     found = [
         file
         for file in sorted(folder.iterdir())
@@ -163,14 +154,11 @@ def the_table(folder: Path) -> Path | None:
 
 @dataclass(frozen=True)
 class _Part:
+    split: str
     reader: TableReader
     workspace: Path
     start: int
     stop: int
-
-    @property
-    def split(self) -> str:
-        return self.reader.split
 
     def records(self) -> Iterator[Found | Lost]:
         begins, table = Index(self.workspace / "groups")["begin"], Index(self.workspace / "rows")
@@ -198,10 +186,7 @@ class _Part:
                 yield Lost(f"{self._place(found[0])}: {found[0][0][:200]}", error.reason, len(found))
                 continue
             except OSError as error:
-                raise JclipError(
-                    f"{self._place(found[0])}: {path} cannot be read ({error.strerror}): look after the disk, and "
-                    "start again"
-                ) from None
+                raise unreadable(f"{self._place(found[0])}: {path}", error) from None
             languages = tuple(row[2] if len(row) > 2 else self.reader.language for row in found)
             yield Found(self._place(found[0]), StoredPair(image, tuple(row[1] for row in found), languages))
 

@@ -4,7 +4,7 @@ import csv
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from jclip.data.importing.lines import LONGEST_TEXT
 from jclip.errors import JclipError, unreadable
@@ -55,16 +55,13 @@ class TableRow(tuple[str, ...]):
 def rows(file: Path, columns: Columns, offset: int = 0, number: int = 1) -> Iterator[TableRow]:
     """Yields the rows of a file, from one whose first byte and line are known.
 
-    Raises:
-      JclipError: a column is missing, a quotation mark is not closed, or the file is not UTF-8 text.
+    Raises JclipError if a column is missing, a quotation mark is not closed, or the file is not UTF-8 text.
     """
     try:
         with open_regular(file) as stream:
             lines = _Lines(file, stream)
-            if columns.quoted:
-                reader = csv.reader(lines, delimiter=columns.separator)
-            else:
-                reader = csv.reader(lines, delimiter=columns.separator, quoting=csv.QUOTE_NONE)
+            quoting: Any = csv.QUOTE_MINIMAL if columns.quoted else csv.QUOTE_NONE
+            reader = csv.reader(lines, delimiter=columns.separator, quoting=quoting)
             for _ in range(columns.preamble):
                 next(lines, "")
             picks = _picks(file, columns, reader)
@@ -82,7 +79,7 @@ def rows(file: Path, columns: Columns, offset: int = 0, number: int = 1) -> Iter
     except OSError as error:
         raise unreadable(file, error) from None
     except csv.Error as error:
-        raise JclipError(f"{file}, line {lines.number}: {error}: mend it, or name another --separator") from None
+        raise JclipError(f"{file}, line {lines.number}: {error}: correct it, or name another --separator") from None
 
 
 def _row(cells: list[str], picks: list[int], width: int | None, offset: int, number: int) -> TableRow:
@@ -135,14 +132,12 @@ class _Lines(Iterator[str]):
         if len(data) > LONGEST_TEXT:
             raise JclipError(
                 f"{self._file}, line {self.number}: it has more than {said_size(LONGEST_TEXT)}, too long for a row: "
-                "mend it"
+                "correct it"
             )
         try:
             text = data.decode("utf-8-sig" if self.offset == 0 else "utf-8")
         except UnicodeDecodeError:
-            raise JclipError(
-                f"{self._file}, line {self.number}: it is not UTF-8 text: save the file as UTF-8"
-            ) from None
+            raise JclipError(f"{self._file}, line {self.number}: it is not UTF-8: save the file as UTF-8") from None
         self.offset, self.number = self.offset + len(data), self.number + 1
         self._taken.append(text)
         return text

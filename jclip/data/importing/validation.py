@@ -25,12 +25,7 @@ _ALL = 1 << 63  # picture numbers are below it
 
 @dataclass(frozen=True)
 class Share:
-    """Number or share of pictures to keep for validation.
-
-    Attributes:
-      count: the number; None for a share.
-      share: the share, between 0 and 1; None for a number.
-    """
+    """Number of pictures to keep for validation, or their share, between 0 and 1; the other one is None."""
 
     count: int | None = None
     share: float | None = None
@@ -90,7 +85,7 @@ def picture_numbers(shard: Path, kind: RecordKind) -> np.ndarray:
 
 @dataclass
 class Side:
-    """One side of a divided shard.
+    """Side of a divided shard.
 
     Attributes:
       split: "train" or "valid".
@@ -118,16 +113,12 @@ class Side:
 
 
 def divide(shard: Path, kind: RecordKind, bound: int, files: dict[str, Path]) -> list[Side]:
-    """Divides the records of a shard into two shards, unchanged and in order.
+    """Divides the records of a shard into two shards, unchanged and in order, and returns both sides, train first.
 
     Args:
-      shard: the shard.
-      kind: kind of its records.
+      shard, kind: the shard, and the kind of its records.
       bound: see `Share.bound`.
       files: new shard of each side.
-
-    Returns:
-      Both sides, train first.
     """
     several = list_features(kind.features(("",)))
     sides = []

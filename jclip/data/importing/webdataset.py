@@ -40,14 +40,7 @@ _FAR = "picture and caption are too far from each other in the tar: sort it by n
 
 @dataclass(frozen=True)
 class TarReader(Reader):
-    """Tars, in the order of their names.
-
-    Attributes:
-      split: name of their split.
-      left_out: see `Reader`.
-      caption: key in JSON members; None prefers KEY.txt, then the key "caption".
-      language: language of the captions.
-    """
+    """Tars, in the order of their names. A `caption` of None prefers KEY.txt, then the key "caption"."""
 
     split: str = "train"
     caption: str | None = None
@@ -55,16 +48,12 @@ class TarReader(Reader):
     left_out: LeftOut = ()
 
     def parts(self, workspace: Path, shard_bytes: int) -> Sequence[Part]:
-        """See `Reader`. Each tar is a part, because a tar cannot be read from its middle."""
+        """Returns the parts, see `Reader`. Each tar is a part, because a tar cannot be read from its middle."""
         return [_Part(self.split, file, self.caption, self.language) for file in self.files]
 
 
 def open_tars(source: Path, reading: Reading) -> TarReader:
-    """Opens a tar, all tars of a folder, or those that match a pattern with * and ?.
-
-    Raises:
-      JclipError: there is none.
-    """
+    """Opens a tar, all of a folder, or those that match a pattern with * and ?. Raises JclipError if there is none."""
     if source.is_file():
         files = [source]
     elif source.is_dir():
@@ -185,7 +174,7 @@ def _groups(file: Path, captions: Sequence[str]) -> Iterator[_Group]:
 
 
 def _odd(name: str, special: bool) -> str:
-    """Returns the reason to ignore a member; empty if there is none."""
+    """Returns the reason to ignore a member; empty for none."""
     parts = PurePosixPath(name).parts
     # webdataset keeps names with two underlines at both ends for itself, and macOS a folder __MACOSX.
     own = not parts or (parts[-1].startswith("__") and parts[-1].partition(".")[0].endswith("__"))

@@ -60,15 +60,10 @@ def in_processes(count: int) -> Run:
 
 
 def on_beam(options: Sequence[str] = ()) -> Run:
-    """Returns a runner that uses Apache Beam: its direct runner, unless the options name another.
+    """Returns a runner that uses Apache Beam with its options: its direct runner, unless these name a "--runner=…".
 
     All machines must see the source and the destination under the same paths. The runner raises the functions' errors.
-
-    Args:
-      options: Beam's options, such as "--runner=FlinkRunner".
-
-    Raises:
-      JclipError: Apache Beam is not installed.
+    Raises JclipError if Apache Beam is not installed.
     """
     try:
         import apache_beam as beam
@@ -77,10 +72,8 @@ def on_beam(options: Sequence[str] = ()) -> Run:
         raise JclipError("--beam needs Apache Beam: pip install 'jclip[beam]'") from None
 
     def run(function: Callable[[Task], None], tasks: Sequence[Task], done: Callable[[Task], None]) -> None:
-        chosen = (
-            options if any(word.startswith("--runner") for word in options) else ["--runner=DirectRunner", *options]
-        )
-        with beam.Pipeline(options=PipelineOptions(list(chosen))) as pipeline:
+        runner = [] if any(word.startswith("--runner") for word in options) else ["--runner=DirectRunner"]
+        with beam.Pipeline(options=PipelineOptions([*runner, *options])) as pipeline:
             _ = pipeline | beam.Create(list(tasks)) | beam.Reshuffle() | beam.Map(_Noting(function))
         for task in tasks:
             if (complaint := task.file("error")).exists():

@@ -1,4 +1,4 @@
-"""Contact sheet of a data folder: pictures with their captions, to look at before training."""
+"""Contact sheet of a data folder: pictures with their captions, for a review before training."""
 
 import base64
 import contextlib
@@ -27,7 +27,7 @@ _MISSING = (200, 60, 60)
 
 
 class Cell(NamedTuple):
-    """A picture on the sheet (None if it cannot be read), its heading, and its captions by language."""
+    """Picture on the sheet (None if it cannot be read), its heading, and its captions by language."""
 
     picture: Image.Image | None
     heading: str
@@ -35,11 +35,7 @@ class Cell(NamedTuple):
 
 
 def cells(folder: Path, split: str, count: int) -> list[Cell]:
-    """Returns records of a split, evenly spread over it, with small pictures.
-
-    Raises:
-      JclipError: the folder has no pictures.
-    """
+    """Returns records of a split, evenly spread, with small pictures. Raises JclipError if there are no pictures."""
     kind, _ = folder_kind(folder)
     if kind is PARALLEL:
         raise JclipError(f"{folder} holds parallel text, which has no pictures to show: leave --sheet out")
@@ -58,14 +54,10 @@ def cells(folder: Path, split: str, count: int) -> list[Cell]:
 
 
 def write_sheet(file: Path, folder: Path, split: str, count: int = 48, font: Path | None = None) -> None:
-    """Writes a sheet as .png or .html.
+    """Writes a sheet of `count` pictures of a split to a new .png or .html.
 
-    Args:
-      file: a new file that ends in .png or .html.
-      folder, split: split to show.
-      count: number of pictures.
-      font: TrueType or OpenType file for the captions of a .png. By default, a Chinese font that fontconfig knows;
-        without one, only captions in Latin letters are drawn. An .html leaves fonts to the browser.
+    `font` is a TrueType or OpenType file for the captions of a .png. By default, it is a Chinese font that fontconfig
+    knows; without one, only captions in Latin letters are drawn. An .html leaves fonts to the browser.
 
     Raises:
       JclipError: the file has another extension or exists, the folder has no pictures, or the font cannot be read.
@@ -118,7 +110,7 @@ def _letters(font: Path | None, text: str) -> tuple[Any, bool]:
         try:
             return ImageFont.truetype(font, _LINE - 3), True
         except OSError:
-            raise JclipError(f"--font {font} is no font: name a .ttf or .otf file") from None
+            raise JclipError(f"--font {font} is not a font: name a .ttf or .otf file") from None
     program = shutil.which("fc-list")
     if program and not _latin(text):
         command = [program, ":lang=zh-cn", "--format", "%{file}\n"]

@@ -4,6 +4,7 @@ Only a sample of each source is read, so that a set of millions costs no more th
 """
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import combinations
 from typing import Any
@@ -27,18 +28,18 @@ class Reading:
     """Facts of one source of a stage.
 
     Attributes:
-      stage: its name.
+      stage: name of the stage.
       kind: "pictures with captions" or "parallel text".
-      source: the source's class.
-      place: its folder and split; empty where it has none.
-      records: their number; None where the data are not there.
+      source: class of the source.
+      place: folder and split; empty if it has none.
+      records: number of records; None if they cannot be read.
       languages: (language, number of records), the most frequent first.
-      counted: whether the languages are of all records, not only of those that were looked at.
+      counted: True if the languages are of all records, not only of the sample.
       example: one record in words.
-      texts, images: numbers of different texts and pictures among the records that were looked at.
-      whole: whether those are all records.
-      alike: the share of couples of these records that have a picture or a text in common.
-      missing: why the data cannot be read; empty where they can.
+      texts, images: numbers of different texts and pictures in the sample.
+      whole: True if the sample is all records.
+      alike: share of the pairs of records in the sample that have a picture or a text in common.
+      missing: reason why the data cannot be read; empty if they can.
     """
 
     stage: str
@@ -68,12 +69,9 @@ class Reading:
 
 
 def reading(stage: str, source: Source, *, build: bool = True) -> Reading:
-    """Returns the facts of one source; where it cannot be read, `missing` says why.
+    """Returns the facts of one source of a stage; if it cannot be read, `missing` is the reason.
 
-    Args:
-      stage: name of the stage that reads it.
-      source: the source.
-      build: build a source that builds itself; otherwise such a source is read only if it is built already.
+    A source that builds itself is built, unless `build` is False.
     """
     kind = called(source.gives)
     place = repr(source.folder) if hasattr(source, "folder") else ""
@@ -86,17 +84,20 @@ def reading(stage: str, source: Source, *, build: bool = True) -> Reading:
         records = source.open()
         if not len(records):
             return replace(base, missing="it is empty")
-        return _looked_at(base, source, records)
+        return _sampled(base, source, records)
     except JclipError as error:
         return replace(base, missing=str(error))
 
 
-def _looked_at(base: Reading, source: Source, records: Sequence[Any]) -> Reading:
+def _sampled(base: Reading, source: Source, records: Sequence[Any]) -> Reading:
     count = len(records)
     places = np.unique(np.linspace(0, count - 1, LOOKED_AT).astype(int)).tolist()
-    some = [record for place in places if (record := _record(records, place)) is not None]
+    some: list[Pair | Translation] = []
+    for place in places:
+        with suppress(JclipError):  # the stage's max_unreadable decides about it
+            some.append(records[place])
     if not some:
-        return replace(base, missing=f"none of the {len(places)} records that were looked at can be read")
+        return replace(base, missing=f"none of the {len(places)} records of a sample can be read")
     texts = {number for record in some for number in _texts(record)}
     images = {number for record in some if isinstance(record, Pair) for number in record.image_ids}
     noted = _noted(records)
@@ -114,14 +115,6 @@ def _looked_at(base: Reading, source: Source, records: Sequence[Any]) -> Reading
     )
 
 
-def _record(records: Sequence[Any], place: int) -> Pair | Translation | None:
-    try:
-        record: Pair | Translation = records[place]
-    except JclipError:
-        return None  # the stage's max_unreadable decides about it
-    return record
-
-
 def _texts(record: Pair | Translation) -> Sequence[Any]:
     if isinstance(record, Translation):
         return [record.other]
@@ -129,14 +122,14 @@ def _texts(record: Pair | Translation) -> Sequence[Any]:
 
 
 def _alike(some: Sequence[Pair | Translation]) -> float:
-    """Returns the share of couples of records that have a picture, or a first text, in common."""
+    """Returns the share of pairs of records that have a picture, or a first text, in common."""
     pairs = [(record.image_ids, _texts(record)[0]) for record in some if isinstance(record, Pair)]
     couples = [bool(set(a[0]) & set(b[0])) or a[1] == b[1] for a, b in combinations(pairs, 2)]
     return sum(couples) / len(couples) if couples else 0.0
 
 
 def _noted(records: Sequence[Any]) -> dict[str, int] | None:
-    """Returns the number of records in each language, as the folder notes them, if it does."""
+    """Returns the number of records in each language, if the folder notes it; else None."""
     noted = records.noted_languages() if isinstance(records, Records) else None
     if noted is None:
         return None

@@ -162,23 +162,14 @@ class SplitStatistics:
 
 @dataclass(frozen=True)
 class TokenCounting:
-    """Settings for counting tokens.
-
-    Attributes:
-      tokenizer: tokenizer of a model.
-      context_length: context length of that model, special tokens included.
-    """
+    """Tokenizer for counting tokens, and the context length of its model, special tokens included."""
 
     tokenizer: Tokenizer
     context_length: int
 
 
 def folder_kind(folder: Path) -> tuple[RecordKind, list[str]]:
-    """Returns the record kind of a folder, and its splits.
-
-    Raises:
-      JclipError: it is not a data folder.
-    """
+    """Returns the record kind of a folder, and its splits. Raises JclipError if it is not a data folder."""
     builder = open_folder(folder)
     kind = kind_by_features(builder.info.features)
     if kind is None:
@@ -189,15 +180,13 @@ def folder_kind(folder: Path) -> tuple[RecordKind, list[str]]:
 def class_labels(folder: Path, names: Sequence[str]) -> list[str]:
     """Returns class names in all languages of the folder, such as "飞机, airplane"; else its own class names.
 
-    Raises:
-      JclipError: its number of names is not its number of classes.
+    Raises JclipError if its number of names is not its number of classes.
     """
     called = LabelledFolder(str(folder)).labels()
     for language, found in called.items():
         if len(found) != len(names):
-            raise JclipError(
-                f"{folder / 'labels.json'} has {len(found)} names in {language!r} for {len(names)} classes: mend it"
-            )
+            count = f"{len(found)} names in {language!r} for {len(names)} classes"
+            raise JclipError(f"{folder / 'labels.json'} has {count}: correct it")
     return [", ".join(dict.fromkeys(each)) for each in zip(*called.values(), strict=True)] or list(names)
 
 
@@ -216,11 +205,10 @@ def inspect(
     counting: TokenCounting | None = None,
     progress: Callable[[int, int], None] = lambda *_: None,
 ) -> SplitStatistics:
-    """Computes the statistics of a split.
+    """Computes the statistics of a split of a data folder of any kind.
 
     Args:
-      folder: data folder of any kind.
-      split: name of the split.
+      folder, split: the split.
       sample: number of records to read, evenly spread; None for all.
       counting: tokenizer for token lengths; None for none.
       progress: called with (records read, records in all) now and then.
@@ -320,11 +308,8 @@ _LOOKS: dict[str, Callable[..., Iterator[_Text]]] = {
 
 
 def _tokens(found: SplitStatistics, counting: TokenCounting, texts: Sequence[_Text]) -> None:
-    encoded = counting.tokenizer.encode([text for _, text in texts], _UNCUT) if texts else ()
+    encoded = counting.tokenizer.encode([text for _, text in texts], 1 << 20) if texts else ()  # without truncation
     for (language, _), ids in zip(texts, encoded, strict=True):
         lengths = found.lengths[language]
         lengths.tokens.add(len(ids))
         lengths.over += len(ids) > counting.context_length
-
-
-_UNCUT = 1 << 20

@@ -20,30 +20,21 @@ BESIDE = (HIDDEN, OUTSIDE)
 
 
 class Sorted(NamedTuple):
-    """A file, and the reason why it is left out; empty for a picture."""
+    """File, and the reason why it is left out; empty for a picture."""
 
     file: Path
     reason: str = ""
 
 
 def sorted_out(folder: Path) -> list[Sorted]:
-    """Returns every file in a class folder and below, in the order of the names.
-
-    Raises:
-      JclipError: a folder cannot be listed.
-    """
+    """Returns every file below a class folder, sorted by name. Raises JclipError if a folder cannot be listed."""
     return [Sorted(file, _why_not(file, folder)) for file in files_under(folder)]
 
 
 def outside(folder: Path, read: Iterable[Path] = ()) -> Iterator[Sorted]:
-    """Yields the files beside the class folders, and those in hidden folders.
+    """Yields the files beside the class folders, except those in `read`, and the files in hidden folders.
 
-    Args:
-      folder: folder of the class folders.
-      read: files of class names, which are skipped.
-
-    Raises:
-      JclipError: a folder cannot be listed.
+    Raises JclipError if a folder cannot be listed.
     """
     known = set(read)
     for each in _listed(folder):
@@ -54,11 +45,7 @@ def outside(folder: Path, read: Iterable[Path] = ()) -> Iterator[Sorted]:
 
 
 def class_folders(folder: Path) -> list[str]:
-    """Returns the names of a folder's sub-folders that are not hidden.
-
-    Raises:
-      JclipError: it cannot be listed.
-    """
+    """Returns the names of a folder's sub-folders that are not hidden. Raises JclipError if it cannot be listed."""
     return [each.name for each in _listed(folder) if each.is_dir() and not each.name.startswith(".")]
 
 

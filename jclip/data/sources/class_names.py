@@ -29,11 +29,7 @@ def in_order(folders: Iterable[str]) -> list[str]:
 
 
 def check_names(place: Path, names: Iterable[str]) -> None:
-    """Checks that class folder names can be stored one a line, and that no two become equal.
-
-    Args:
-      place: their folder, for messages.
-      names: names of the class folders.
+    """Checks that class folder names can be stored one a line, and are distinct. Messages name `place`, their folder.
 
     Raises:
       JclipError: a name has a line break, is blank, has surrounding white space or bytes that are not UTF-8; or two are
@@ -47,23 +43,17 @@ def check_names(place: Path, names: Iterable[str]) -> None:
 
 
 def check_distinct(place: Path, names: Iterable[str]) -> None:
-    """Checks that class folder names are UTF-8, and that no two are the same text in Unicode.
+    """Checks that class folder names are UTF-8 and distinct. Messages name `place`, their folder.
 
-    Args:
-      place: their folder, for messages.
-      names: names of the class folders.
-
-    Raises:
-      JclipError: a name has bytes that are not UTF-8, or two differ only in white space or Unicode form.
+    Raises JclipError if a name has bytes that are not UTF-8, or two differ only in white space or Unicode form.
     """
     seen: dict[str, str] = {}
     for name in names:
         try:
             name.encode()
         except UnicodeEncodeError:
-            raise JclipError(
-                f"{place}: the name of the class folder {name!r} is not UTF-8: rename the folder"
-            ) from None
+            what = f"the name of the class folder {name!r}"
+            raise JclipError(f"{place}: {what} is not UTF-8: rename the folder") from None
         first = seen.setdefault(unicodedata.normalize("NFC", name.strip()), name)
         if first != name:
             raise JclipError(
@@ -84,10 +74,7 @@ def check_stored(folder: Path, names: Iterable[str]) -> None:
     """Checks that a data folder has one name for each of its classes.
 
     Folders of older versions may have another number of names, if a class folder's name had a line break or was blank.
-    Their pictures would count for the wrong class.
-
-    Raises:
-      JclipError: the numbers differ.
+    Their pictures would count for the wrong class. Raises JclipError if the numbers differ.
     """
     try:
         features = read_object(folder / "features.json")["featuresDict"]["features"]
@@ -107,9 +94,7 @@ def check_stored(folder: Path, names: Iterable[str]) -> None:
 def read_names(file: Path) -> list[str]:
     """Reads class names from a file, one a line.
 
-    Raises:
-      JclipError: it cannot be read, a line is empty, or a name holds a character that some programs take for a line
-        end.
+    Raises JclipError if it cannot be read, a line is empty, or a name has a character that may end a line.
     """
     try:
         text = read_regular(file, LARGEST).decode("utf-8-sig")
@@ -129,16 +114,12 @@ def read_names(file: Path) -> list[str]:
 
 
 def read_labels(folder: Path) -> dict[str, list[str]]:
-    """Returns a data folder's class names by language, from its labels.json; empty if there is none.
-
-    Raises:
-      JclipError: it cannot be read.
-    """
+    """Returns class names by language, from labels.json; {} without such a file. Raises JclipError if unreadable."""
     file = folder / "labels.json"
     if not file.exists():
         return {}
     called = read_object(file, "as names of classes")
     for language, names in called.items():
         if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-            raise JclipError(f"{file}: {shown(language)} must hold a list of names: mend it, or import the data again")
+            raise JclipError(f"{file}: {shown(language)} must hold a list of names: correct it, or import again")
     return called

@@ -33,14 +33,14 @@ SEVERAL = "mul"
 
 
 class Shard(NamedTuple):
-    """A finished array_record file of a split, and its number of records."""
+    """Finished array_record file of a split, and its number of records."""
 
     file: Path
     records: int
 
 
 class Records(Sequence[Record], Generic[Record]):
-    """Examples of a data source, each made into a record when it is asked for.
+    """Examples of a data source, each made into a record on demand.
 
     Args:
       examples: indexed by number.
@@ -81,7 +81,7 @@ class Records(Sequence[Record], Generic[Record]):
             folder = self._shards[0].file.parent
             raise JclipError(
                 f"{folder}: record {number}{self.where(number)} cannot be read ({_first_line(error)}): import it "
-                "again, or copy that file anew"
+                "again, or copy that file again"
             ) from None
 
     def where(self, number: int) -> str:
@@ -95,8 +95,7 @@ class Records(Sequence[Record], Generic[Record]):
     def noted_languages(self) -> tuple[list[str], np.ndarray] | None:
         """Returns the language of each record, as `read_languages` does, without reading the records.
 
-        Raises:
-          JclipError: the folder's file of languages cannot be read, or is about another number of records.
+        Raises JclipError if the folder's file of languages cannot be read, or is about another number of records.
         """
         if not self._shards:
             return None
@@ -112,7 +111,7 @@ class Records(Sequence[Record], Generic[Record]):
 
 @kind_of(Source)
 @dataclass(frozen=True)
-class PairFolder:
+class PairFolder(Source):
     """Images with captions, in a folder that `jclip data import` or `write_pairs` wrote.
 
     Attributes:
@@ -129,18 +128,14 @@ class PairFolder:
     shared_ids: ClassVar[bool] = True
 
     def open(self, preprocessing: Preprocessing | None = None) -> Sequence[Pair]:
-        """Returns its records, each read when it is asked for.
-
-        Raises:
-          JclipError: the folder or the split is missing.
-        """
+        """Returns its records, read on demand. Raises JclipError if the folder or the split is missing."""
         del preprocessing
         return read_split(Path(self.folder), self.split, PAIRS)
 
 
 @kind_of(Source)
 @dataclass(frozen=True)
-class ParallelFolder:
+class ParallelFolder(Source):
     """Parallel text, in a folder that `jclip data import` or `write_parallel` wrote.
 
     Attributes:
@@ -158,11 +153,7 @@ class ParallelFolder:
     gives: ClassVar[type] = Translation
 
     def open(self, preprocessing: Preprocessing | None = None) -> Sequence[Translation]:
-        """Returns its records, each read when it is asked for.
-
-        Raises:
-          JclipError: the folder or the split is missing.
-        """
+        """Returns its records, read on demand. Raises JclipError if the folder or the split is missing."""
         del preprocessing
         return read_split(Path(self.folder), self.split, PARALLEL)
 
@@ -180,41 +171,29 @@ class LabelledFolder:
     split: str = "test"
 
     def open(self, preprocessing: Preprocessing | None = None) -> Sequence[Labelled]:
-        """Returns its records, each read when it is asked for.
-
-        Raises:
-          JclipError: the folder or the split is missing.
-        """
+        """Returns its records, read on demand. Raises JclipError if the folder or the split is missing."""
         del preprocessing
         return read_split(Path(self.folder), self.split, LABELLED)
 
     def classes(self) -> list[str]:
         """Returns the names of its classes, by class number.
 
-        Raises:
-          JclipError: the folder is missing, or its number of names is not its number of classes.
+        Raises JclipError if the folder is missing, or its number of names is not its number of classes.
         """
         names = list(open_folder(Path(self.folder)).info.features["labels"].feature.names)
         check_stored(Path(self.folder), names)
         return names
 
     def labels(self) -> dict[str, list[str]]:
-        """Returns class names by language; empty except for benchmarks that come with such names.
-
-        Raises:
-          JclipError: they cannot be read.
-        """
+        """Returns class names by language, which only some benchmarks have. Raises JclipError if unreadable."""
         return read_labels(Path(self.folder))
 
 
 def read_languages(folder: Path, split: str) -> tuple[list[str], np.ndarray] | None:
     """Reads the language of each record of a split, without reading the records.
 
-    Returns:
-      Language codes, and each record's index into them, uint16 (n,); None if languages are not known.
-
-    Raises:
-      JclipError: the file cannot be read.
+    Returns language codes, and each record's index into them, uint16 (n,); None if languages are not known. Raises
+    JclipError if the file cannot be read.
     """
     file = folder / f"languages-{split}.npz"
     if not file.exists():
@@ -227,11 +206,7 @@ def read_languages(folder: Path, split: str) -> tuple[list[str], np.ndarray] | N
 
 
 def open_folder(folder: Path) -> Any:
-    """Returns the tensorflow-datasets builder that reads a folder.
-
-    Raises:
-      JclipError: the folder holds no data set, or a damaged one.
-    """
+    """Returns tensorflow-datasets' builder of a folder. Raises JclipError if it is not a data set, or is damaged."""
     import tensorflow_datasets as tfds
 
     check_utf8(folder)
@@ -245,10 +220,9 @@ def open_folder(folder: Path) -> Any:
 
 
 def read_split(folder: Path, split: str, kind: RecordKind) -> Sequence[Any]:
-    """Returns the records of a split, each read when it is asked for.
+    """Returns the records of a split, read on demand.
 
-    Raises:
-      JclipError: the folder or the split is missing or damaged, or its records are of another kind.
+    Raises JclipError if the folder or the split is missing or damaged, or its records are of another kind.
     """
     builder = open_folder(folder)
     if not builder.info.splits:
@@ -268,9 +242,8 @@ def read_split(folder: Path, split: str, kind: RecordKind) -> Sequence[Any]:
 
 
 def _damaged(folder: Path, error: Exception) -> JclipError:
-    return JclipError(
-        f"{folder}: its dataset_info.json or features.json is damaged ({_first_line(error)}): import it again"
-    )
+    reason = _first_line(error)
+    return JclipError(f"{folder}: its dataset_info.json or features.json is damaged ({reason}): import it again")
 
 
 def _first_line(error: Exception) -> str:

@@ -17,7 +17,7 @@ from jclip.images.checking import PictureRules
 
 
 class StoredPair(NamedTuple):
-    """An encoded image and its captions, to be written to a folder.
+    """Encoded image and its captions, to be written to a folder.
 
     Attributes:
       image, captions: content of the record. Identities are derived from it, see `jclip.data.identity`.
@@ -34,7 +34,7 @@ class StoredPair(NamedTuple):
 
 
 class StoredLabelled(NamedTuple):
-    """An encoded image and its class numbers, to be written to a folder."""
+    """Encoded image and its class numbers, to be written to a folder."""
 
     image: bytes
     labels: tuple[int, ...]
@@ -43,7 +43,7 @@ class StoredLabelled(NamedTuple):
 
 @dataclass(frozen=True)
 class KeepRules:
-    """KeepRules for which units an import keeps.
+    """Rules for the units that an import keeps.
 
     Attributes:
       min_length, max_length: characters of a caption, or of both texts of a translation, without surrounding white
@@ -138,9 +138,7 @@ class _Pairs:
         captions = [_text(caption) for caption in example["captions"]]
         image_id, text_ids = int(example["image_id"]), _numbers(example.get("text_ids", ()))
         if "source_text_ids" in example:
-            source_image_ids, source_text_ids = (
-                _numbers(example[f"source_{name}"]) for name in ("image_id", "text_ids")
-            )
+            source_image_ids, source_text_ids = map(_numbers, (example["source_image_id"], example["source_text_ids"]))
         else:
             # Older folders hold only the source's own numbers, or numbers made up for them.
             source_image_ids, source_text_ids = (image_id,), text_ids or (int(example["text_id"]),) * len(captions)
@@ -167,10 +165,11 @@ class _Pairs:
         return record.languages or ("",) * len(record.captions)
 
     def select(self, record: StoredPair, kept: Sequence[bool]) -> StoredPair:
-        captions, languages, text_ids = (
-            _kept(values, kept) for values in (record.captions, record.languages, record.source_text_ids)
+        return record._replace(
+            captions=_kept(record.captions, kept),
+            languages=_kept(record.languages, kept),
+            source_text_ids=_kept(record.source_text_ids, kept),
         )
-        return record._replace(captions=captions, languages=languages, source_text_ids=text_ids)
 
 
 class _Parallel:
@@ -239,7 +238,7 @@ LABELLED: RecordKind = _Labelled()
 
 
 def kind_by_features(features: Any) -> RecordKind | None:
-    """Returns the kind of a folder with these features; None if it is none of the three."""
+    """Returns the kind of a folder with these features; None if it has another."""
     for kind, mark in ((PAIRS, "captions"), (PARALLEL, "english"), (LABELLED, "labels")):
         if mark in features:
             return kind

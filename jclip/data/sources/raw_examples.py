@@ -1,5 +1,6 @@
-"""RawExamples of a data folder as plain values. tensorflow-datasets' own reader makes arrays of everything, which for
-images takes longer than reading the file.
+"""Examples of a data folder as plain values.
+
+The reader of tensorflow-datasets makes arrays of everything; for images that takes longer than reading the file.
 """
 
 from collections.abc import Collection, Sequence
@@ -7,12 +8,7 @@ from typing import Any
 
 
 class RawExamples(Sequence[dict[str, Any]]):
-    """RawExamples of a split: for each feature its value, or the list of its values; bytes and integers.
-
-    Args:
-      builder: tensorflow-datasets builder of an array_record folder.
-      split: name of the split.
-    """
+    """Examples of a split of an array_record folder: each feature's value or list of values; bytes and integers."""
 
     def __init__(self, builder: Any, split: str):
         import tensorflow_datasets as tfds

@@ -7,7 +7,7 @@ from jclip.images.preprocess import Picture
 
 
 class Pair(NamedTuple):
-    """Pictures and captions of one thing. A training example draws one of each.
+    """Pictures and captions with one meaning. A training example draws one of each.
 
     Attributes:
       pictures: encoded bytes, paths, or uint8 arrays; at least one.
@@ -58,7 +58,7 @@ class Translation(NamedTuple):
         return "parallel text"
 
     def pairs(self) -> list[tuple[int, int, str]]:
-        """Returns its one (picture, caption, language); -1 for the two that it does not choose."""
+        """Returns one (picture, caption, language); -1 for picture and caption, which it does not choose."""
         return [(-1, -1, self.language)]
 
 

@@ -1,13 +1,17 @@
 """Source of records, as a configuration names it."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar
 
 from jclip.images.preprocess import Preprocessing
 
 
-class Source(Protocol):
-    """Records of one kind. An implementation is a frozen dataclass, decorated with `jclip.config.kind_of(Source)`.
+class Source(ABC):
+    """Records of one kind.
+
+    An implementation is a frozen dataclass that inherits this class and is decorated with `@kind_of(Source)`, see
+    `jclip.config`. The command line can then set its fields.
 
     Optional attributes of an implementation:
       folder, split: names of what it reads, for messages and for caches.
@@ -17,17 +21,15 @@ class Source(Protocol):
 
     Attributes:
       gives: class of the records: `Pair`, `Translation`, or one that an objective asks for.
+      weight: share in a mixture, relative to the other sources of the stage.
     """
 
     gives: ClassVar[type]
+    weight: float
 
-    @property
-    def weight(self) -> float:
-        """Share in a mixture, relative to the other sources of the stage."""
-
+    @abstractmethod
     def open(self, preprocessing: Preprocessing | None = None) -> Sequence[Any]:
-        """Returns the records; a source may decode and resize its pictures by `preprocessing`.
+        """Returns the records. A source may decode and resize its pictures by `preprocessing`.
 
-        Raises:
-          JclipError: the data cannot be read.
+        Raises JclipError if the data cannot be read.
         """

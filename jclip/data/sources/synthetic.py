@@ -25,7 +25,7 @@ _FOREIGN = {
 
 @kind_of(Source)
 @dataclass(frozen=True)
-class SyntheticPairs:
+class SyntheticPairs(Source):
     """Random blocks of colour, each with a caption of three words.
 
     Attributes:
@@ -50,7 +50,7 @@ class SyntheticPairs:
 
 @kind_of(Source)
 @dataclass(frozen=True)
-class SyntheticParallel:
+class SyntheticParallel(Source):
     """Captions of `SyntheticPairs`, in English and in something like Chinese."""
 
     count: AtLeastOne = 256

@@ -2,7 +2,6 @@
 
 import contextlib
 import io
-import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -14,7 +13,7 @@ from jclip.data.sources.folders import SEVERAL, Shard
 from jclip.data.sources.kinds import PAIRS, PARALLEL, RecordKind, StoredPair
 from jclip.data.sources.records import Translation
 from jclip.errors import JclipError
-from jclip.io.files import check_utf8, whole_folder
+from jclip.io.files import check_utf8, link_or_copy, whole_folder
 
 _READ_AT_ONCE = 32  # records
 
@@ -62,21 +61,14 @@ def write_raw_shard(file: Path, records: Iterable[bytes]) -> None:
 
 
 def read_raw_shard(file: Path) -> Iterator[bytes]:
-    """Yields the serialized records of an array_record file in order.
-
-    Raises:
-      JclipError: the file is damaged.
-    """
+    """Yields the serialized records of an array_record file in order. Raises JclipError if the file is damaged."""
     from array_record.python.array_record_module import ArrayRecordReader
 
     try:
-        reader = ArrayRecordReader(str(file))
-        try:
+        with contextlib.closing(ArrayRecordReader(str(file))) as reader:
             count = int(reader.num_records())
             for start in range(0, count, _READ_AT_ONCE):
                 yield from reader.read(start, min(start + _READ_AT_ONCE, count))
-        finally:
-            reader.close()
     except (RuntimeError, ValueError, OSError, IndexError) as error:
         raise JclipError(f"{file} is damaged ({error}): import the folder again") from None
 
@@ -86,11 +78,8 @@ def count_records(shard: Path) -> int:
     from array_record.python.array_record_module import ArrayRecordReader
 
     try:
-        reader = ArrayRecordReader(str(shard))
-        try:
+        with contextlib.closing(ArrayRecordReader(str(shard))) as reader:
             return int(reader.num_records())
-        finally:
-            reader.close()
     except (RuntimeError, ValueError, OSError):
         return 0
 
@@ -98,13 +87,7 @@ def count_records(shard: Path) -> int:
 def gather_shards(
     partial: Path, kind: RecordKind, splits: Mapping[str, Sequence[Shard]], classes: Sequence[str] = ()
 ) -> None:
-    """Makes a data folder of shards that `write_shard` wrote. The shards also stay where they are.
-
-    Args:
-      partial: existing folder that is being written.
-      kind, classes: kind of the records, and names of their classes.
-      splits: shards of each split, in order.
-    """
+    """Makes a data folder, in the existing folder `partial`, of shards of `write_shard`, which also stay in place."""
     import tensorflow_datasets as tfds
 
     class Examples(tfds.core.ShardBasedBuilder, skip_registration=True):  # type: ignore[call-arg]
@@ -123,12 +106,13 @@ def gather_shards(
             for split, shards in splits.items():
                 template = self._get_filename_template(split_name=split)
                 for number, shard in enumerate(shards):
-                    _link(shard.file, Path(template.sharded_filepath(shard_index=number, num_shards=len(shards))))
+                    link_or_copy(
+                        shard.file, Path(template.sharded_filepath(shard_index=number, num_shards=len(shards)))
+                    )
                 size = sum(shard.file.stat().st_size for shard in shards)
                 lengths = [shard.records for shard in shards]
-                found.append(
-                    tfds.core.SplitInfo(name=split, shard_lengths=lengths, num_bytes=size, filename_template=template)
-                )
+                shape = {"shard_lengths": lengths, "num_bytes": size, "filename_template": template}
+                found.append(tfds.core.SplitInfo(name=split, **shape))
             self.info.set_splits(tfds.core.splits.SplitDict(found))
 
     _prepare(Examples, partial)
@@ -193,11 +177,3 @@ def _prepare(builder_class: Callable[..., Any], partial: Path) -> None:
     for file in Path(builder.data_dir).iterdir():
         file.rename(partial / file.name)
     shutil.rmtree(partial / "tfds")
-
-
-def _link(file: Path, name: Path) -> None:
-    """Links a file to another name, or copies it if the file system has no links."""
-    try:
-        os.link(file, name)
-    except OSError:
-        shutil.copyfile(file, name)

@@ -23,7 +23,7 @@ from jclip.ranges import Positive, Share
 
 @kind_of(Source)
 @dataclass(frozen=True)
-class EmojiPairs:
+class EmojiPairs(Source):
     """Images by some artists with names in some languages; a record is a known concept.
 
     Attributes:
@@ -70,7 +70,7 @@ class EmojiPairs:
 
 @kind_of(Source)
 @dataclass(frozen=True)
-class EmojiParallel:
+class EmojiParallel(Source):
     """English names of known concepts beside names in other languages; a record is a translation pair.
 
     Attributes:

@@ -4,7 +4,6 @@ Li et al. 2022 (ELEVATER); sizes and metrics from Yang et al. 2022 (Chinese-CLIP
 zeroshot_evaluation.py, for submissions.
 """
 
-import difflib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ import numpy.typing as npt
 from jclip.data.elevater import CLASSES, counts
 from jclip.errors import JclipError
 from jclip.io.json_files import read_json
+from jclip.names import suggestion
 
 Metric = Literal["accuracy", "mean_per_class", "map11", "roc_auc"]
 
@@ -85,23 +85,16 @@ BENCHMARKS: Mapping[str, Benchmark] = dict(
 
 
 def get_benchmark(name: str) -> Benchmark:
-    """Returns the set of a name.
-
-    Raises:
-      JclipError: the name is unknown; the message suggests similar ones.
-    """
-    if name in BENCHMARKS:
-        return BENCHMARKS[name]
-    close = difflib.get_close_matches(name.lower(), BENCHMARKS, n=2)
-    hint = f"did you mean {' or '.join(close)}?" if close else f"choose one of {', '.join(BENCHMARKS)}"
-    raise JclipError(f"there is no data set {name!r}: {hint}")
+    """Returns the set of a name. Raises JclipError, with similar names, if the name is unknown."""
+    if name not in BENCHMARKS:
+        raise JclipError(f"there is no data set {name!r}: {suggestion(name, BENCHMARKS)}")
+    return BENCHMARKS[name]
 
 
 def read_order(file: Path, pictures: int) -> list[int]:
     """Reads ELEVATER's order of the pictures: a JSON list of row numbers.
 
-    Raises:
-      JclipError: the file is not such a list, or does not name each row once.
+    Raises JclipError if the file is not such a list, or does not name each row once.
     """
     order = read_json(file, "as a JSON list of row numbers")
     if not isinstance(order, list) or not all(type(row) is int and 0 <= row < pictures for row in order):
@@ -127,7 +120,7 @@ def submission(
 
     Args:
       probabilities_nc: softmax over classes of 100 times the cosines.
-      model: its name on the server.
+      model: name of the model on the server.
       dataset: a name of `BENCHMARKS`.
       parameters, image_parameters: numbers of parameters of the model and of its image tower.
       order: rows in the server's order; None for the order of the files.

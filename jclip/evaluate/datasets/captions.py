@@ -23,7 +23,7 @@ from jclip.data.importing.cn_clip import decode_base64
 from jclip.data.importing.lines import LONGEST_PICTURE, Line, integer, scan, text_of
 from jclip.errors import JclipError
 from jclip.evaluate.cn_clip_files import is_text, json_lines, whole_number, whole_numbers
-from jclip.evaluate.datasets.counting import Counted, Counting, RowNumbers
+from jclip.evaluate.datasets.counting import Counted, Counting, Rows
 from jclip.evaluate.datasets.duplicates import identities, sizes_of
 from jclip.evaluate.datasets.imported import ImportedPairs
 from jclip.evaluate.datasets.retrieval_task import RetrievalTask
@@ -55,11 +55,11 @@ def open_captions(place: Path, split: str = "test", counting: Counting = "joined
 
     Args:
       place: a file of PICTURE<tab>CAPTION lines, one of cn_clip's _texts.jsonl, or a folder.
-      split: of a folder.
-      counting: see `counting`.
+      split: split of a folder.
+      counting: "joined" or "published", see `counting`.
 
     Raises:
-      JclipError: no format fits, or the data are damaged, which `task` may raise too; names file and line.
+      JclipError: no format fits, or data are damaged; `task` may raise it too. Names file and line.
     """
     if importable_format(place) is not None and not _holds(place, split):
         imported = import_temporarily(place, split)
@@ -89,8 +89,7 @@ def open_captions(place: Path, split: str = "test", counting: Counting = "joined
 
 def _named(name: str, tasks: dict[str, Callable[[], RetrievalTask]], left_out: int = 0, note: str = "") -> Captions:
     def task(language: str) -> RetrievalTask:
-        # Of captions of unknown language the caller names it.
-        found = (tasks.get(language) or tasks[""])()
+        found = (tasks.get(language) or tasks[""])()  # the caller may name the language that the data do not
         return replace(found, name=name, language=language, left_out=left_out, note=note)
 
     return Captions(sorted(filter(None, tasks)), task)
@@ -115,7 +114,7 @@ def _only(place: Path, split: str, counting: Counting) -> RetrievalTask:
 
 
 def _has_captions(file: Path) -> bool:
-    """Returns whether a file holds captions. cn_clip's positives of the images end in .tr.jsonl too, like Turkish."""
+    """Returns whether a file holds captions. In cn_clip, .tr.jsonl holds the positives of the images, not Turkish."""
     if file.name.count(".") > 2:
         return False
     return any("text" in found for _, found in islice(json_lines(file), 1))
@@ -124,9 +123,7 @@ def _has_captions(file: Path) -> bool:
 def read_pairs(file: Path, counting: Counting = "joined") -> RetrievalTask:
     """Reads a task from PICTURE<tab>CAPTION lines.
 
-    Args:
-      file: the file.
-      counting: see `counting`. As published, each path is a picture and each line a caption.
+    As published (see `counting`), each path is a picture and each line a caption.
 
     Raises:
       JclipError: the file is missing or empty, or a line is not valid; names the line.
@@ -144,19 +141,14 @@ def read_pairs(file: Path, counting: Counting = "joined") -> RetrievalTask:
     if not found:
         raise JclipError(f"{file} holds no pair: write lines PICTURE<tab>CAPTION")
     same = _identities([path for _, path, _ in found])
-    picture_rows, caption_rows = RowNumbers(counting), RowNumbers(counting)
-    pictures: list[Path] = []
-    captions: list[str] = []
-    pairs = []
-    for number, path, caption in found:
-        row, first = picture_rows.row(same[path], path)
-        pictures += [path] if first else []
-        query, first = caption_rows.row(text_identity(caption), number)
-        captions += [caption] if first else []
-        pairs.append((query, row))
-    counted = Counted(counting, picture_rows.joined, caption_rows.joined)
-    positives = Positives(pairs, len(captions), len(pictures))
-    return RetrievalTask(str(file), pictures, captions, positives, counted=counted)
+    pictures, captions = Rows[Path](counting), Rows[str](counting)
+    pairs = [
+        (captions.add(text_identity(caption), number, caption), pictures.add(same[path], path, path))
+        for number, path, caption in found
+    ]
+    counted = Counted(counting, pictures.joined, captions.joined)
+    positives = Positives(pairs, len(captions.items), len(pictures.items))
+    return RetrievalTask(str(file), pictures.items, captions.items, positives, counted=counted)
 
 
 def _identities(paths: Sequence[Path]) -> dict[Path, Hashable]:
@@ -183,8 +175,7 @@ def read_cn_clip(
       open_gallery: opens the pictures, for languages that share them.
 
     Raises:
-      JclipError: a file is missing or damaged, an id is not an integer or is ambiguous, or a picture of a text is
-        missing; names file and line.
+      JclipError: a file is missing or damaged, an id is ambiguous or not an integer, or a text's picture is missing.
     """
     lines: dict[int, tuple[str, str, list[int]]] = {}
     for place, found in json_lines(texts):
@@ -200,15 +191,10 @@ def read_cn_clip(
     gallery = (open_gallery or TsvPictures)(texts.with_name(f"{split}_imgs.tsv"), counting)
     if not lines:
         raise JclipError(f"{texts} holds no caption: write one object a line")
-    rows = RowNumbers(counting)
-    captions: list[str] = []
-    text_ids: list[int] = []
+    captions = Rows[tuple[int, str]](counting)
     pairs = []
     for number, (place, text, ids) in lines.items():
-        row, first = rows.row(text_identity(text), number)
-        if first:
-            captions.append(text)
-            text_ids.append(number)
+        row = captions.add(text_identity(text), number, (number, text))
         for one in ids:
             if one not in gallery.rows:
                 raise JclipError(f"{place}: text {number} belongs to picture {one}, which is not in {gallery.file}")
@@ -216,11 +202,11 @@ def read_cn_clip(
     return RetrievalTask(
         name=str(texts),
         pictures=gallery,
-        captions=captions,
-        positives=Positives(pairs, len(captions), len(gallery)),
+        captions=[text for _, text in captions.items],
+        positives=Positives(pairs, len(captions.items), len(gallery)),
         image_ids=gallery.ids,
-        text_ids=text_ids,
-        counted=Counted(counting, gallery.joined, rows.joined),
+        text_ids=[number for number, _ in captions.items],
+        counted=Counted(counting, gallery.joined, captions.joined),
     )
 
 
@@ -229,13 +215,9 @@ class TsvPictures(Sequence[Picture]):
 
     Equal lines count once.
 
-    Args:
-      file: the file.
-      counting: see `counting`.
-
     Attributes:
       file: the file.
-      ids: of the pictures, in the file's order; the first id of duplicates.
+      ids: ids of the pictures, in the file's order; the first id of duplicates.
       rows: row of each id of the file.
       joined: number of duplicates.
 
@@ -244,25 +226,23 @@ class TsvPictures(Sequence[Picture]):
     """
 
     def __init__(self, file: Path, counting: Counting = "joined"):
-        self.file, self.ids, self.rows = file, list[int](), dict[int, int]()
-        self._places: list[tuple[int, int]] = []  # (byte, line)
+        self.file, self.rows = file, dict[int, int]()
         known: dict[int, int] = {}
-        rows = RowNumbers(counting)
+        rows = Rows[tuple[int, int, int]](counting)  # (id, byte, line)
         for line in scan(file, longest=LONGEST_PICTURE):
             if not line.data.strip():
                 continue
             number = self._id(line)
             # Damaged base64 is an error on access, with its line.
-            identity = picture_identity(decode_base64(_payload(line)) or line.data)
+            identity = picture_identity(_decoded(line) or line.data)
             if known.setdefault(number, identity) != identity:
                 raise JclipError(
                     f"{file}, line {line.number}: picture {number} is another one above: give each its own id"
                 )
-            self.rows[number], first = rows.row(identity, number)
-            if first:
-                self.ids.append(number)
-                self._places.append((line.offset, line.number))
+            self.rows[number] = rows.add(identity, number, (number, line.offset, line.number))
+        self.ids = [number for number, _, _ in rows.items]
         self.joined = rows.joined
+        self._places = [(offset, number) for _, offset, number in rows.items]
         if not self.ids:
             raise JclipError(f"{file} holds no picture, so the gallery is empty: write lines ID<tab>BASE64")
 
@@ -273,18 +253,6 @@ class TsvPictures(Sequence[Picture]):
             shown = line.data[:30].decode("utf-8", "replace")
             raise JclipError(f"{place}: expected ID<tab>BASE64, the id a number, not {shown!r}")
         return integer(name.decode("utf-8", "replace"), "the picture's id", place)
-
-    def _line(self, row: int) -> Line:
-        offset, number = self._places[row]
-        return next(scan(self.file, offset, number, 1, LONGEST_PICTURE))
-
-    def _base64(self, line: Line) -> bytes:
-        if not line.whole:
-            raise JclipError(f"{self.file}, line {line.number}: {TOO_LARGE}: take the line out")
-        image = decode_base64(_payload(line))
-        if image is None:
-            raise JclipError(f"{self.file}, line {line.number}: the picture is not valid base64: write it again")
-        return image
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -302,8 +270,15 @@ class TsvPictures(Sequence[Picture]):
     def __getitem__(self, index: int | slice) -> Picture | Sequence[Picture]:
         if isinstance(index, slice):
             return [self[i] for i in range(*index.indices(len(self)))]
-        return self._base64(self._line(index))
+        offset, number = self._places[index]
+        line = next(scan(self.file, offset, number, 1, LONGEST_PICTURE))
+        if not line.whole:
+            raise JclipError(f"{self.file}, line {number}: {TOO_LARGE}: take the line out")
+        image = _decoded(line)
+        if image is None:
+            raise JclipError(f"{self.file}, line {number}: the picture is not valid base64: write it again")
+        return image
 
 
-def _payload(line: Line) -> bytes:
-    return line.data.partition(b"\t")[2]
+def _decoded(line: Line) -> bytes | None:
+    return decode_base64(line.data.partition(b"\t")[2])

@@ -27,7 +27,7 @@ from jclip.evaluate.datasets.imported import StoredPictures
 from jclip.images.preprocess import Picture
 
 SPLITS = ("train", "valid", "val", "test")
-_DIGITS = 5  # of a class number; each number up to the largest is a class
+_DIGITS = 5  # maximum length of a class number, because each number up to the largest is a class
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class ClassSet:
     """Pictures and their classes.
 
     Attributes:
-      name: for tables.
+      name: title for tables.
       pictures: paths, or pictures of a data folder.
       truth_nc: classes of each picture, at least one.
       keys: names of the classes in the files.
@@ -66,7 +66,7 @@ class ClassSet:
 
     @property
     def single(self) -> bool:
-        """Whether every picture has exactly one class."""
+        """True if every picture has exactly one class."""
         return bool((self.truth_nc.sum(axis=1) == 1).all())
 
     @property
@@ -86,9 +86,7 @@ def splits_in(place: Path) -> list[str]:
 def read_classes(place: Path, split: str = "test") -> ClassSet:
     """Reads a folder of class folders, one with labels.tsv, one of splits, or a data folder.
 
-    Args:
-      place: the folder.
-      split: of a folder that has splits.
+    `split` selects a split if the folder has any.
 
     Raises:
       JclipError: the folder or a picture is missing, a class is empty, or a label is not valid; names file and line.
@@ -201,7 +199,7 @@ def class_names(data: ClassSet, language: str, file: Path | None = None) -> list
 
 
 def has_names(data: ClassSet, language: str) -> bool:
-    """Returns whether the data have class names that are marked with a language; "" for names without a mark."""
+    """Returns whether the data have class names marked with a language; "" for names without a mark."""
     if not language:
         return _names_in(data.folder, "") is not None
     found = _names_in(data.folder, language)

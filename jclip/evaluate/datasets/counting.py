@@ -5,8 +5,9 @@
 """
 
 from collections.abc import Hashable
-from typing import Literal, NamedTuple
+from typing import Generic, Literal, NamedTuple, TypeVar
 
+T = TypeVar("T")
 Counting = Literal["joined", "published"]
 
 
@@ -23,33 +24,36 @@ class Counted(NamedTuple):
     captions: int
 
 
-class RowNumbers:
-    """Row numbers of pictures or captions, from 0 in order of first occurrence.
+class Rows(Generic[T]):
+    """Pictures or captions without duplicates, in order of first occurrence.
 
     Args:
       counting: "joined" gives one row to items of equal identity, "published" to those of equal number and identity.
+
+    Attributes:
+      items: the first item of each row.
     """
 
     def __init__(self, counting: Counting):
+        self.items: list[T] = []
         self._counting = counting
         self._rows: dict[Hashable, int] = {}
         self._numbers: set[tuple[Hashable, Hashable]] = set()
 
-    def __len__(self) -> int:
-        return len(self._rows)
-
-    def row(self, identity: Hashable, number: Hashable) -> tuple[int, bool]:
-        """Returns the row of an item, and whether it is new.
+    def add(self, identity: Hashable, number: Hashable, item: T) -> int:
+        """Adds an item if it is new, and returns its row.
 
         Args:
           identity: equal for equal items.
           number: id in the source, or another key that is unique in a source without ids.
+          item: the value to keep.
         """
         self._numbers.add((number, identity))
         key = identity if self._counting == "joined" else (number, identity)
-        rows = len(self._rows)
-        row = self._rows.setdefault(key, rows)
-        return row, row == rows
+        row = self._rows.setdefault(key, len(self.items))
+        if row == len(self.items):
+            self.items.append(item)
+        return row
 
     @property
     def joined(self) -> int:

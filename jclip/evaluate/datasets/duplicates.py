@@ -11,14 +11,9 @@ from jclip.io.reading import LARGEST_PICTURE, read_regular
 
 
 def identities(pictures: Sequence[Picture], sizes: set[int] | None = None) -> list[int | None]:
-    """Returns the identities of encoded pictures; None for those of other sizes, which are not read.
+    """Returns the identities of encoded pictures, or None for those whose size in bytes is not in `sizes`, unread.
 
-    Args:
-      pictures: files, or bytes of files.
-      sizes: numbers of bytes; None for any.
-
-    Raises:
-      JclipError: a picture cannot be read.
+    Raises JclipError if a picture cannot be read.
     """
     found: list[int | None] = []
     for picture, size in zip(pictures, sizes_of(pictures), strict=True):

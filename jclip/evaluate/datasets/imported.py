@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from jclip.data.sources.folders import PairFolder, Records
 from jclip.errors import JclipError
-from jclip.evaluate.datasets.counting import Counted, Counting, RowNumbers
+from jclip.evaluate.datasets.counting import Counted, Counting, Rows
 from jclip.evaluate.datasets.retrieval_task import RetrievalTask
 from jclip.evaluate.metrics.positives import Positives
 from jclip.images.preprocess import Picture
@@ -19,7 +19,7 @@ class _Caption(NamedTuple):
     identity: int
     number: Hashable  # in the source, or another unique key
     text: str
-    row: int  # of its picture
+    row: int  # row of the picture
 
 
 class ImportedPairs:
@@ -31,7 +31,7 @@ class ImportedPairs:
         each of its captions a query.
 
     Attributes:
-      languages: of the captions, sorted; empty if unknown.
+      languages: languages of the captions, sorted; empty if unknown.
 
     Raises:
       JclipError: the folder or the split is missing or empty.
@@ -40,17 +40,13 @@ class ImportedPairs:
     def __init__(self, folder: Path, split: str, counting: Counting = "joined"):
         self._folder, self._split, self._counting = folder, split, counting
         records = PairFolder(str(folder), split).open()
-        self._rows = RowNumbers(counting)
-        places: list[int] = []
-        numbers: list[int] = []
+        self._rows = Rows[tuple[int, int | None]](counting)  # (record, number in the source)
         self._captions: list[_Caption] = []
         for place in range(len(records)):
             record = records[place]
             number = record.source_image_ids[0] if record.source_image_ids else None
-            row, first = self._rows.row(record.image_ids[0], f"record {place}" if number is None else number)
-            if first:
-                places.append(place)
-                numbers += [] if number is None else [number]
+            key = f"record {place}" if number is None else number
+            row = self._rows.add(record.image_ids[0], key, (place, number))
             texts, count = record.captions, len(record.captions)
             said: list[Hashable] = [*record.source_text_ids] or [f"caption {n} of record {place}" for n in range(count)]
             languages = record.languages or [""] * count
@@ -59,8 +55,9 @@ class ImportedPairs:
             raise JclipError(f"{folder}, split {split!r}, holds no caption: import it again")
         known = {one.language for one in self._captions}
         self.languages = sorted(one or UNDETERMINED for one in known) if known != {""} else []
+        places = [place for place, _ in self._rows.items]
         self._pictures = StoredPictures(places, lambda place: records[place].pictures[0], f"{folder} ({split})")
-        self._image_ids = _as_ids(numbers, len(places))
+        self._image_ids = _as_ids([number for _, number in self._rows.items])
 
     def task(self, language: str = "") -> RetrievalTask:
         """Returns the task of one of `languages`, or of all for "". All tasks share one object with all pictures.
@@ -69,30 +66,25 @@ class ImportedPairs:
         """
         wanted = "" if language == UNDETERMINED else language
         every = not language or not self.languages
-        rows = RowNumbers(self._counting)
-        captions: list[_Caption] = []
-        pairs = []
-        for one in self._captions:
-            if not every and one.language != wanted:
-                continue
-            row, first = rows.row(one.identity, one.number)
-            pairs.append((row, one.row))
-            captions += [one] if first else []
+        captions = Rows[_Caption](self._counting)
+        asked = [one for one in self._captions if every or one.language == wanted]
+        pairs = [(captions.add(one.identity, one.number, one), one.row) for one in asked]
         return RetrievalTask(
             name=f"{self._folder} ({self._split})",
             pictures=self._pictures,
-            captions=[one.text for one in captions],
-            positives=Positives(pairs, len(captions), len(self._pictures)),
+            captions=[one.text for one in captions.items],
+            positives=Positives(pairs, len(captions.items), len(self._pictures)),
             image_ids=self._image_ids,
-            text_ids=_as_ids([one.number for one in captions if isinstance(one.number, int)], len(captions)),
+            text_ids=_as_ids([one.number for one in captions.items]),
             language=language,
-            counted=Counted(self._counting, self._rows.joined, rows.joined),
+            counted=Counted(self._counting, self._rows.joined, captions.joined),
         )
 
 
-def _as_ids(numbers: Sequence[int], rows: int) -> list[int] | None:
+def _as_ids(numbers: Sequence[Hashable]) -> list[int] | None:
     """Returns ids for files; None if a row has none, or two rows have the same."""
-    return list(numbers) if len(set(numbers)) == len(numbers) == rows else None
+    ids = [number for number in numbers if isinstance(number, int)]
+    return ids if len(set(ids)) == len(numbers) else None
 
 
 class StoredPictures(Sequence[Picture]):
@@ -101,7 +93,7 @@ class StoredPictures(Sequence[Picture]):
     Args:
       places: numbers of the records.
       load: returns the picture of a record.
-      name: of the data, for messages.
+      name: name of the data, for messages.
     """
 
     def __init__(self, places: Sequence[int], load: Callable[[int], Picture], name: str):

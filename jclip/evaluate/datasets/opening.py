@@ -21,9 +21,9 @@ class RetrievalTests:
 
     Attributes:
       tasks: at least one.
-      split: of the data.
+      split: name of the split.
       note: remark of the protocol.
-      by_language: whether the data have several languages, requested or not.
+      by_language: True if the data have several languages, requested or not.
     """
 
     tasks: tuple[RetrievalTask, ...]
@@ -42,7 +42,7 @@ class Ensemble:
 
     Attributes:
       title: short name of the prompts.
-      language: of both.
+      language: language of both, BCP 47.
       names: class names.
       templates: sentences with {} in place of a name.
     """
@@ -92,14 +92,12 @@ class ProbeSplits:
     @property
     def note(self) -> str:
         """Remark on shared test pictures and on files left out of a split; empty without either."""
-        parts = [f"Split {name}: {one.note}" for name, one in self.splits.items() if one.note]
-        if self.shared:
-            parts.insert(
-                0,
-                f"{self.shared:,} of {len(self.splits['test'].pictures):,} test pictures are in split train or valid "
-                "too, so that the figures are too high: take them out of one.",
-            )
-        return " ".join(parts)
+        shared = (
+            f"{self.shared:,} of {len(self.splits['test'].pictures):,} test pictures are in split train or valid too, "
+            "so that the figures are too high: take them out of one."
+        )
+        notes = [f"Split {name}: {one.note}" for name, one in self.splits.items() if one.note]
+        return " ".join([shared, *notes] if self.shared else notes)
 
 
 def open_retrieval(data: Path, protocol: str = "", split: str = "", languages: Sequence[str] = ()) -> RetrievalTests:
@@ -109,10 +107,10 @@ def open_retrieval(data: Path, protocol: str = "", split: str = "", languages: S
     see `counting`. Without such numbers they are deduplicated if only that gives the protocol's number of captions.
 
     Args:
-      data: as `captions.open_captions` takes it.
+      data: file or folder, as for `captions.open_captions`.
       protocol: a name of `protocols.PROTOCOLS`, "" for none.
-      split: of a folder; by default the protocol's own, or "test".
-      languages: by default all that the protocol and the folder have.
+      split: split of a folder; "" for the protocol's own, or "test".
+      languages: languages of the captions; empty for all that the protocol and the folder have.
 
     Raises:
       JclipError: the data cannot be read or are of another size than the protocol's; the protocol or a language is
@@ -162,11 +160,11 @@ def open_classification(
     """Opens the pictures in a folder, with class names and prompts.
 
     Args:
-      data: as `classes.read_classes` takes it.
+      data: folder, as for `classes.read_classes`.
       dataset: a name of `benchmarks.BENCHMARKS`, "" for none.
-      ensembles: as `load_prompts` takes them; by default the language of the class names.
+      ensembles: names as for `load_prompts`; empty for the language of the class names.
       classes: file of class names; "cn_clip" or "open_clip" for ImageNet's; "" for those beside the data.
-      split: of data that have splits.
+      split: name of the split, if the data have splits.
 
     Raises:
       JclipError: the data or the prompts cannot be read, the data set is unknown, or the data have another size.
@@ -194,9 +192,7 @@ def open_classification(
 def names_language(data: ClassSet, classes: str = "") -> str:
     """Returns the language of the class names: English if there are English ones, else by their script.
 
-    Args:
-      data: the pictures and their classes.
-      classes: file of class names, "cn_clip" or "open_clip"; "" for those beside the data.
+    `classes` is as in `open_classification`.
 
     Raises:
       JclipError: the names cannot be read, or their number is wrong.
@@ -212,10 +208,10 @@ def names_language(data: ClassSet, classes: str = "") -> str:
 
 
 def open_probe(data: Path, dataset: str = "") -> ProbeSplits:
-    """Opens the splits train, test and, if it exists, valid.
+    """Opens the splits train, test and, if it exists, valid of a folder of three folders, or of a data folder.
 
     Args:
-      data: a folder of three folders, or a data folder.
+      data: the folder.
       dataset: a name of `benchmarks.BENCHMARKS`, "" for none.
 
     Raises:

@@ -5,12 +5,12 @@
 Sizes: Yang et al. 2022 (Chinese-CLIP), Chen et al. 2022 (AltCLIP, section 4.1), and the data sets' own papers.
 """
 
-import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from jclip.errors import JclipError
 from jclip.evaluate.datasets.retrieval_task import RetrievalTask, Way
+from jclip.names import suggestion
 
 
 @dataclass(frozen=True)
@@ -19,9 +19,9 @@ class Protocol:
 
     Attributes:
       title: name for tables.
-      split: of the data set.
-      languages: of its captions, one test each.
-      pictures: their number; None for any.
+      split: split of the data set.
+      languages: languages of its captions, one test each.
+      pictures: number of pictures; None for any.
       captions: allowed numbers of captions; empty for any.
       ways: reported directions; R@1, R@5 and R@10 of each, and the mean of all.
       note: remark for comparisons.
@@ -95,13 +95,7 @@ PROTOCOLS: Mapping[str, Protocol] = {
 
 
 def get_protocol(name: str) -> Protocol:
-    """Returns the test of a name.
-
-    Raises:
-      JclipError: the name is unknown; the message suggests similar ones.
-    """
-    if name in PROTOCOLS:
-        return PROTOCOLS[name]
-    close = difflib.get_close_matches(name.lower(), PROTOCOLS, n=2)
-    hint = f"did you mean {' or '.join(close)}?" if close else f"choose one of {', '.join(PROTOCOLS)}"
-    raise JclipError(f"there is no protocol {name!r}: {hint}")
+    """Returns the test of a name. Raises JclipError, with similar names, if the name is unknown."""
+    if name not in PROTOCOLS:
+        raise JclipError(f"there is no protocol {name!r}: {suggestion(name, PROTOCOLS)}")
+    return PROTOCOLS[name]

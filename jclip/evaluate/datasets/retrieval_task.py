@@ -19,14 +19,14 @@ class RetrievalTask:
     """Pictures, captions, and which belong together.
 
     Attributes:
-      name: for tables.
-      pictures: as `Model.encode_image` takes them.
+      name: title for tables.
+      pictures: files, bytes or arrays, as for `Model.encode_image`.
       captions: strings.
       positives: captions as queries, pictures as the gallery.
-      queries: rows of the captions that are queries, all when None. Only their pictures are queries the other way. The
-        galleries stay whole.
+      queries: rows of the captions that are queries, all when None. From image to text only their pictures are queries.
+        The galleries stay complete.
       image_ids, text_ids: ids for files, the rows when None. Deduplicated rows have the id of the first.
-      language: of the captions, BCP 47; "" if unknown.
+      language: language of the captions, BCP 47; "" if unknown.
       ways: directions that are scored.
       counted: see `counting`; None for a task that was not read from data.
       left_out: number of captions, pictures and files of the source that the task lacks.
@@ -48,14 +48,13 @@ class RetrievalTask:
 
     @property
     def has_answers(self) -> bool:
-        """Whether any positives are known; a test with secret answers has none, and cannot be scored."""
+        """True if positives are known. A test with secret answers has none and cannot be scored."""
         return bool(len(self.positives.pairs_p2))
 
     def hits(self, image_nd: np.ndarray, text_md: np.ndarray, ks: Sequence[int] = (1, 5, 10)) -> dict[str, QueryHits]:
         """Computes the hits of each query, by direction, from features of all pictures and captions.
 
-        Raises:
-          JclipError: features are not finite, shapes do not fit, or no query has a positive.
+        Raises JclipError if features are not finite, shapes do not fit, or no query has a positive.
         """
         positives = self.positives
         if self.queries is not None:

@@ -1,4 +1,4 @@
-"""Imports tables, folders of pictures with captions, tars and so on into a folder that lives as long as the process."""
+"""Imports sources such as tables and tars into a temporary folder, which is removed when the process ends."""
 
 import atexit
 import shutil
@@ -60,8 +60,7 @@ class TemporaryFolder(NamedTuple):
 def import_temporarily(place: Path, split: str) -> TemporaryFolder:
     """Imports a source as one split of a temporary data folder. Up to a tenth of it may be unreadable.
 
-    Raises:
-      JclipError: the source, or more than a tenth of it, cannot be read.
+    Raises JclipError if the source, or more than a tenth of it, cannot be read.
     """
     name = importable_format(place)
     beside = Path(tempfile.mkdtemp(prefix="jclip-"))

@@ -63,8 +63,7 @@ def _average_precision(scores_n: Array, truth_n: Array) -> float:
 def roc_auc(scores_n: Array, truth_n: Array) -> float:
     """Returns the probability that a positive scores above a negative; ties count half.
 
-    Raises:
-      JclipError: there are only positives, or only negatives.
+    Raises JclipError if there are only positives, or only negatives.
     """
     right, wrong = int(truth_n.sum()), int((~truth_n).sum())
     if not right or not wrong:

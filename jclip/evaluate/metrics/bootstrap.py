@@ -21,10 +21,7 @@ _AT_ONCE = 2**22  # counts held at once
 def resampled_means(values_qf: npt.NDArray[Any], *, seed: int = 0, resamples: int = RESAMPLES) -> Floats:
     """Returns (r, f) means of each figure over resampled queries; all figures share the draws.
 
-    Args:
-      values_qf: contribution of each query to each figure.
-      seed: of the draws.
-      resamples: their number.
+    values_qf holds the contribution of each query to each figure.
     """
     draw = np.random.default_rng(seed)
     queries = len(values_qf)

@@ -24,7 +24,7 @@ Ints = npt.NDArray[np.int64]
 
 ITERATIONS = 1000
 _COARSE = tuple(10.0**power for power in (-6, -4, -2, 0, 2, 4, 6))
-_FINEST = 1 / 8  # of a decade: 97 values from 1e-6 to 1e6
+_FINEST = 1 / 8  # decades: 97 values from 1e-6 to 1e6
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class LinearProbe:
     """Linear classifier.
 
     Attributes:
-      weights_dc, bias_c: its parameters.
+      weights_dc, bias_c: weights and bias.
       penalty: lambda of the loss: summed cross-entropy + lambda / 2 |weights|^2.
     """
 
@@ -51,9 +51,8 @@ def fit(
     """Minimises summed cross-entropy + penalty / 2 |weights|^2; the bias is not penalised.
 
     Args:
-      features_nd: of the training pictures.
-      classes_n: the class of each.
-      classes: number of classes, also of those without a picture.
+      features_nd, classes_n: features and classes of the training pictures.
+      classes: number of classes, including those without a picture.
       penalty: above 0.
       start: initial parameters; zeros when None.
 
@@ -116,11 +115,7 @@ def sweep(
 
 
 def draw_shots(classes_n: Ints, per_class: int, seed: int) -> Ints:
-    """Draws `per_class` rows of each class; returns them ascending.
-
-    Raises:
-      JclipError: a class has fewer rows.
-    """
+    """Draws `per_class` rows of each class; returns them ascending. Raises JclipError if a class has fewer rows."""
     draw = np.random.default_rng(seed)
     chosen = []
     for number in np.unique(classes_n):

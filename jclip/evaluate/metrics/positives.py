@@ -40,9 +40,8 @@ class Positives:
         """Makes positives of each query and gallery row with equal keys; any number may share a key."""
         query_keys_q, gallery_keys_g = np.asarray(query_keys_q), np.asarray(gallery_keys_g)
         order_g = np.argsort(gallery_keys_g, kind="stable")
-        start_q, stop_q = (
-            np.searchsorted(gallery_keys_g[order_g], query_keys_q, side=side) for side in ("left", "right")
-        )
+        sorted_g = gallery_keys_g[order_g]
+        start_q, stop_q = (np.searchsorted(sorted_g, query_keys_q, side) for side in ("left", "right"))
         counts_q = stop_q - start_q
         rows_p = np.repeat(np.arange(len(query_keys_q)), counts_q)
         nth_p = np.arange(len(rows_p)) - np.repeat(np.cumsum(counts_q) - counts_q, counts_q)
@@ -75,8 +74,7 @@ class Positives:
         """Returns whether each of (q, k) gallery rows is a positive of its query."""
         codes_qk = rows_q[:, None] * self.gallery + columns_qk
         places_qk = np.searchsorted(self._codes_p, codes_qk)
-        known = np.append(self._codes_p, -1)
-        return np.asarray(known[places_qk] == codes_qk)
+        return np.asarray(np.append(self._codes_p, -1)[places_qk] == codes_qk)
 
     def rows(self, rows_q: Ints) -> Bools:
         """Returns the (len(rows), gallery) matrix of some queries."""

@@ -28,7 +28,7 @@ _BLOCK = 2**22
 """Maximum number of scores in one array: 32 MiB. Larger problems use the devices."""
 
 _MORE = 16
-"""Number of candidates beyond the largest k, for near ties; more of them cost a float64 search of the gallery."""
+"""Number of candidates beyond the largest k. More near ties than that cost a float64 search of the gallery."""
 
 
 def recall(
@@ -109,9 +109,9 @@ def query_hits(
 
     Args:
       query_qd, gallery_gd: features of any norm.
-      positives: of the queries.
+      positives: positives of the queries.
       ks: cutoffs.
-      names: of queries and gallery, for messages.
+      names: names of queries and gallery, for messages.
 
     Raises:
       JclipError: features are not finite, shapes do not fit, or no query has a positive.

@@ -65,12 +65,7 @@ def digest(*parts: Iterable[str] | npt.NDArray[Any]) -> str:
 def changes(before: Sequence[Trials], after: Sequence[Trials], mean: str = "") -> dict[str, Interval]:
     """Returns 95 % paired bootstrap intervals of the differences `after` less `before`, by figure.
 
-    Args:
-      before, after: trials of two models on one test.
-      mean: name of the mean of all figures, "" for none.
-
-    Returns:
-      The intervals; empty if the queries differ or are unknown.
+    `mean` names the mean of all figures, "" for none. The result is empty if the queries differ or are unknown.
     """
     if not after or [(one.figures, one.asked) for one in before] != [(one.figures, one.asked) for one in after]:
         return {}

@@ -42,7 +42,7 @@ class Prompts:
     """Prompt ensemble.
 
     Attributes:
-      language: of the sentences, BCP 47.
+      language: language of the sentences, BCP 47.
       templates: sentences with one {} each.
     """
 
@@ -77,8 +77,7 @@ def load_prompts(name: str, dataset: str = "", kind: str = "general") -> Prompts
 def imagenet_names(package: str) -> list[str]:
     """Returns ImageNet's 1000 class names, from "cn_clip" in Chinese or from "open_clip" in English.
 
-    Raises:
-      JclipError: the package is not installed.
+    Raises JclipError if the package is not installed.
     """
     if package == "cn_clip":
         return list(_module("cn_clip", "eval/imagenet_zeroshot_templates.py", "cn-clip").imagenet_classnames)

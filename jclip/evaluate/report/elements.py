@@ -14,7 +14,7 @@ class Row:
 
     Attributes:
       label: name of the row, in any script.
-      values: one for each column.
+      values: figures, one for each column.
       before: the same figures before training, or of another model; shown beside them.
       intervals: (low, high) of each figure, or None; shown under it.
       changes: intervals of `values` less `before`.
@@ -34,7 +34,7 @@ class Group:
     Attributes:
       name: the heading.
       rows: the figures.
-      references: what to compare them with, chance first, then baselines. They are ticks on the bars of the group.
+      references: rows for comparison, chance first, then baselines; drawn as ticks on the bars of the group.
     """
 
     name: str
@@ -131,7 +131,6 @@ class Chart:
       x_label: name of the horizontal axis.
       x_names: tick labels of steps 0, 1, 2, …, for an axis of categories.
       percent: values are fractions, shown as percentages.
-      from_zero: starts the vertical axis at zero.
     """
 
     title: str
@@ -142,7 +141,6 @@ class Chart:
     x_label: str = "step"
     x_names: Sequence[str] = ()
     percent: bool = False
-    from_zero: bool = True
 
 
 @dataclass(frozen=True)
@@ -161,7 +159,7 @@ class Query:
     Attributes:
       text: the query.
       language: BCP 47, such as "zh" or "ar"; the browser chooses glyphs by it.
-      language_name: for people, such as "中文".
+      language_name: display name of the language, such as "中文".
       answers: retrieved pictures, best first.
       meaning: translation into the report's language.
       rank: rank of the best positive among all candidates, from 1.
@@ -218,9 +216,9 @@ class Report:
     """A page.
 
     Attributes:
-      title: of the page.
+      title: title of the page.
       intro: introduction; blank lines separate paragraphs.
-      sections: in reading order.
+      sections: sections in reading order.
       facts: short headline figures: ("trained in", "8 min 40 s").
       credits: authors and licences of all pictures.
       footer: versions and the command that made the page.

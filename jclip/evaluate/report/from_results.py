@@ -37,18 +37,18 @@ _SCORES = {
     "probe": "logits of the best class",
 }
 _VARIANTS = {"classification": "prompts", "probe": "training pictures"}
-_BINS = ("Shares of each in sixty bins.", "Densities.")  # of one model, of two
+_BINS = ("Shares of each in sixty bins.", "Densities.")  # for one model, for two
 _COUNTS = ("pictures", "captions", "classes")
 _MOST_CURVES = 8  # charts of score distributions of one data set; the others are in results.json
-_MOST_CLASSES = 60  # of a readable confusion matrix
+_MOST_CLASSES = 60  # larger confusion matrices are not readable
 
 
 def tables(results: Results, other: Results | None = None) -> list[Table]:
     """Returns one table for each kind of test, with data sets as groups and languages as rows.
 
     Args:
-      results: of the model.
-      other: of another model, shown as the figures before where it ran the same test.
+      results: results of the model.
+      other: results of another model, shown as "before" if it ran the same test.
     """
     before = {test.key: test for test in other.tests} if other else {}
     return [
@@ -110,7 +110,7 @@ def _counting(tests: Sequence[Result]) -> str:
 
 
 def _row(test: Result, columns: Sequence[str], before: Result | None) -> Row:
-    # Of two models the interval that counts is that of their difference.
+    # With two models, only the interval of their difference is shown.
     own, moved = ({}, differences(before, test)) if before else (test.intervals, {})
     return Row(
         _named(test) or "all",
@@ -167,7 +167,7 @@ def report(results: Results, more: Sequence[Section] = (), other: Results | None
 _READING = """Percentages. Under each figure is its 95 % bootstrap interval over the queries. It does not cover \
 other seeds of the training."""
 _SECRET = "None: this test's answers are secret. The predictions are in files beside this page."
-_READING_BOTH = """Percentages, A → B. Under them is the 95 % bootstrap interval of B less A, if both ran the same \
+_READING_BOTH = """Percentages, A → B. Under them is the 95 % bootstrap interval of B − A, if both ran the same \
 queries. A difference whose interval contains 0 may be chance; another training seed may differ by more."""
 
 
@@ -179,7 +179,7 @@ def write_pages(results: Results, folder: Path, more: Sequence[Section] = (), ot
 
 
 def _plots(results: Results, other: Results | None) -> Iterator[Chart | Matrix]:
-    """Yields charts and confusion matrices; of two models only the charts that show both."""
+    """Yields charts and confusion matrices; for two models only the charts that show both."""
     before = {test.key: test for test in other.tests} if other else {}
     for dataset, some in groupby(results.tests, key=lambda test: test.dataset):
         tests = list(some)
@@ -203,7 +203,7 @@ _MATRIX = "Rows are true classes; a darker cell is a larger share of its row."
 
 
 def _curves(pair: Sequence[Result]) -> list[Curve]:
-    """Returns the distributions of scores; of two models as densities, because their bins differ in width."""
+    """Returns the distributions of scores; for two models as densities, because their bins differ in width."""
     curves = []
     for letter, test in zip("AB", pair, strict=False):
         if test.scores is None:
@@ -221,7 +221,7 @@ def _curves(pair: Sequence[Result]) -> list[Curve]:
 def _by_test(dataset: str, pairs: Sequence[Sequence[Result]]) -> Chart:
     """Returns a chart with one curve for each figure over the tests; languages are sorted by the headline figure.
 
-    Of two models it shows the headline figure of each.
+    For two models it shows the headline figure of each.
     """
     some = pairs[0][-1]
     languages = _by_languages([pair[-1] for pair in pairs])

@@ -30,12 +30,13 @@ def retrieved(task: RetrievalTask, image_nd: np.ndarray, text_md: np.ndarray) ->
     drawn = np.sort(np.random.default_rng(0).permutation(asked)[:_QUERIES])
     found_qk, _ = topk(text_md[drawn], image_nd, min(_SHOWN, len(image_nd)))
     name_of = getattr(task.pictures, "name_of", lambda number: "")
+    ids = range(len(image_nd)) if task.image_ids is None else task.image_ids
     queries = []
     for row, best_k in zip(drawn.tolist(), found_qk, strict=True):
         right_k = task.positives.of(np.array([row]), best_k[None])[0]
         places = [int(place) for place in best_k]
         answers = [
-            Answer(thumbnail(task.pictures[place], name_of(place)), bool(right), f"picture {_id(task, place)}")
+            Answer(thumbnail(task.pictures[place], name_of(place)), bool(right), f"picture {ids[place]}")
             for place, right in zip(places, right_k, strict=True)
         ]
         first = np.flatnonzero(right_k)
@@ -49,10 +50,6 @@ def retrieved(task: RetrievalTask, image_nd: np.ndarray, text_md: np.ndarray) ->
             )
         )
     return Gallery(f"{task.name}{f', {task.language}' if task.language else ''}", queries)
-
-
-def _id(task: RetrievalTask, row: int) -> int:
-    return int(task.image_ids[row]) if task.image_ids is not None else row
 
 
 def classified(data: ClassSet, scores_nc: np.ndarray, names: Sequence[str], language: str, title: str) -> Section:

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
 _WIDTH, _HEIGHT = 460, 260  # in points, which are the drawing's units
 _LEFT, _RIGHT, _TOP, _BOTTOM = 44, 10, 12, 38
-_POINTS = 200  # longer curves are averaged: the eye cannot tell, and the page stays small
-_SOFT, _LINE, _CARD, *_CURVES = (f"#0000{i:02x}" for i in range(1, 12))  # stand for the style sheet's variables
+_POINTS = 200  # longer curves are averaged, to keep the page small
+_SOFT, _LINE, _CARD, *_CURVES = (f"#0000{i:02x}" for i in range(1, 12))  # placeholders of the style sheet's variables
 _VARIABLES = {_SOFT: "soft", _LINE: "line", _CARD: "card", **{colour: f"s{i}" for i, colour in enumerate(_CURVES)}}
 _STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",  # text stays text
@@ -92,7 +92,7 @@ def _draw_axes(
     ys = [y for points in curves for _, y in points if math.isfinite(y)] + [value for _, value in levels]
     low, high = min(xs), max(xs)
     axes.set_xlim(low, high if high > low else low + 1)
-    y_ticks = MaxNLocator(5, steps=[1, 2, 5, 10]).tick_values(min(0, *ys) if chart.from_zero else min(ys), max(ys))
+    y_ticks = MaxNLocator(5, steps=[1, 2, 5, 10]).tick_values(min(0, *ys), max(ys))
     axes.set_ylim(y_ticks[0], y_ticks[-1])
     axes.set_yticks(y_ticks, [_number(y, chart.percent) for y in y_ticks])
     if chart.x_names:
@@ -116,7 +116,7 @@ def _draw_axes(
 
 
 def _thin(curve: Curve) -> list[tuple[float, float]]:
-    """Returns at most _POINTS points, each the mean of its neighbourhood."""
+    """Returns at most _POINTS points, each the mean of its neighbours."""
     points = list(zip(map(float, curve.steps), map(float, curve.values), strict=True))
     if len(points) <= _POINTS:
         return points

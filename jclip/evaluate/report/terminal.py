@@ -16,11 +16,7 @@ _Line = tuple[str, list[str], str]  # label, a text for each column, style
 
 
 class TerminalTable:
-    """Renderable for rich's console. Only the headline figure shows its 95 % interval; the page has the others.
-
-    Args:
-      table: the figures.
-    """
+    """Renderable for rich's console. Only the headline figure shows its 95 % interval; the page has the others."""
 
     def __init__(self, table: Table):
         self._table = table

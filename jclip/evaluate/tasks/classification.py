@@ -50,7 +50,7 @@ def zero_shot(
 
     Args:
       model: encodes pictures and sentences.
-      pictures: as `Model.encode_image` takes them.
+      pictures: files, bytes or arrays, as for `Model.encode_image`.
       names: class names.
       prompts: a language, or another name that `load_prompts` knows.
 
@@ -81,11 +81,11 @@ def classification(
     Args:
       model: encodes pictures and sentences.
       data: folder, as `jclip eval classify` reads it.
-      dataset: its name, such as "cifar-100": decides metric, size and kind of prompts; "" for none.
+      dataset: name of a known data set, such as "cifar-100"; decides metric, size and prompts. "" for none.
       prompts: names of prompt ensembles; by default the language of the class names.
       classes: file of class names, or "cn_clip" or "open_clip" for ImageNet's; "" for those beside the data.
-      split: of a folder that has splits.
-      resamples: of the bootstrap; 0 for no intervals.
+      split: name of the split, if the folder has splits.
+      resamples: number of bootstrap resamples; 0 for no intervals.
 
     Raises:
       JclipError: the data cannot be read, or are not the data set's; or features are not finite.
@@ -155,11 +155,10 @@ def score(
       scores_nc: higher is better; compared within a picture.
       probabilities_nc: compared between pictures, for mAP and the ROC curve.
       names: class names, for the confusion matrix.
-      language: of the prompts.
-      variant: name of the prompts.
+      language, variant: language and name of the prompts.
       benchmark: the data set, which decides the headline metric.
-      kind: of the result.
-      resamples: of the bootstrap; 0 for no intervals.
+      kind: "classification" or "probe".
+      resamples: number of bootstrap resamples; 0 for no intervals.
 
     Raises:
       JclipError: scores are not finite, or a metric is not defined on these data.

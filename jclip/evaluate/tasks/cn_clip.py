@@ -27,11 +27,13 @@ def write_cn_clip(
 ) -> None:
     """Writes the ten best answers of each query, the positives and the features, as cn_clip's programs do.
 
+    Deduplicated pictures and captions have one line, under the id of the first, so cn_clip's programs compute the same
+    figures from these files.
+
     Args:
       folder: an existing folder.
       name: the split, which begins the names of the files.
-      task: source of the ids, or of row numbers where it has none. Deduplicated pictures and captions have one line,
-        under the id of the first, so cn_clip's programs compute the same figures from these files.
+      task: source of the ids; row numbers if it has none.
       image_nd, text_md: features of all its pictures and captions.
       features_too: writes the features, about 10 kB each.
     """
@@ -53,8 +55,7 @@ def write_cn_clip(
 def read_cn_clip_features(folder: Path, name: str, task: RetrievalTask) -> tuple[Features, Features]:
     """Returns (image_nd, text_md) of a task from the split's two files of features.
 
-    Raises:
-      JclipError: a file is missing or damaged, or lacks a picture or a caption.
+    Raises JclipError if a file is missing or damaged, or lacks a picture or a caption.
     """
     found = []
     for kind, ids in _ids(task).items():

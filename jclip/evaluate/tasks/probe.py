@@ -46,10 +46,10 @@ def probe(
     Args:
       model: encodes pictures.
       data: folder with the splits train and test, and perhaps valid.
-      dataset: its name, such as "cifar-100": decides metric and size; "" for none.
+      dataset: name of a known data set, such as "cifar-100"; decides metric and size. "" for none.
       shots: training pictures of each class; None for all.
       seeds: number of draws of a few-shot probe, whose figures are means.
-      resamples: of the bootstrap; 0 for no intervals.
+      resamples: number of bootstrap resamples; 0 for no intervals.
 
     Raises:
       JclipError: the data cannot be read, a class has fewer pictures than shots, or features are not finite.
@@ -98,10 +98,10 @@ def score(
 
     Args:
       splits: the data.
-      features: of the pictures of each split.
-      shots: training pictures of each class. A few-shot probe holds out some of them, not the split "valid".
+      features: image features of each split.
+      shots: training pictures of each class. A few-shot probe holds out some of them instead of using split valid.
       seeds: number of draws of a few-shot probe, whose figures are means.
-      resamples: of the bootstrap of a probe on all pictures; 0 for no intervals.
+      resamples: number of bootstrap resamples of a probe on all pictures; 0 for no intervals.
 
     Raises:
       JclipError: a class has fewer pictures than shots, or features are not finite.

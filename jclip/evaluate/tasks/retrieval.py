@@ -23,8 +23,8 @@ from jclip.evaluate.tasks.evaluation import Encodes, Evaluation, Progress
 
 Features = npt.NDArray[np.float32]
 
-_SAMPLE = 20_000  # pairs whose cosines are shown
-_GALLERIES = 8  # a page with those of 36 languages would be too large to open
+_SAMPLE = 20_000  # maximum number of pairs in the distribution of cosines
+_GALLERIES = 8  # maximum number on a page; with 36 languages it would be too large to open
 _RETRIEVED = "A few captions, drawn at random, and the best pictures for each; a green frame marks a right one."
 
 
@@ -55,9 +55,9 @@ def retrieval(
       model: encodes pictures and captions.
       data: file or folder, as `jclip eval retrieval` reads it.
       protocol: name of a published test, such as "muge"; "" for none.
-      split: of a folder; by default the protocol's own, or "test".
-      languages: by default all that the protocol and the folder have.
-      resamples: of the bootstrap; 0 for no intervals.
+      split: split of a folder; "" for the protocol's own, or "test".
+      languages: languages of the captions; empty for all that the protocol and the folder have.
+      resamples: number of bootstrap resamples; 0 for no intervals.
 
     Raises:
       JclipError: the data cannot be read, or are not the protocol's; no query has a positive; or features are not
@@ -82,11 +82,10 @@ def evaluate(
     """Scores encoded tasks. A task whose positives are secret has predictions, and no figures.
 
     Args:
-      tests: what is evaluated.
-      encoded: its tasks with their features.
-      model: name of the model for the report.
-      settings: of the evaluation, for the report.
-      resamples: of the bootstrap; 0 for no intervals.
+      tests: the data of the evaluation.
+      encoded: tasks with their features.
+      model, settings: names for the report.
+      resamples: number of bootstrap resamples; 0 for no intervals.
       features_too: the folder of the evaluation holds the features as well.
       progress: receives messages.
     """
@@ -100,7 +99,7 @@ def evaluate(
 
     def sections() -> list[Section]:
         galleries = [retrieved(*one) for one in scored[:_GALLERIES]]
-        return [Section("What they find", _RETRIEVED, galleries)] if galleries else []
+        return [Section("Retrieved pictures", _RETRIEVED, galleries)] if galleries else []
 
     def files(folder: Path) -> None:
         for one in found:
@@ -121,8 +120,7 @@ def encode_tasks(tasks: Sequence[RetrievalTask], model: Encodes) -> Iterator[Enc
 def score(encoded: Encoded, *, note: str = "", resamples: int = RESAMPLES) -> Result:
     """Computes recalls, and their intervals unless `resamples` is 0.
 
-    Raises:
-      JclipError: features are not finite, shapes do not fit, or no query has a positive.
+    Raises JclipError if features are not finite, shapes do not fit, or no query has a positive.
     """
     task, image_nd, text_md = encoded
     hits = task.hits(image_nd, text_md)

@@ -49,8 +49,8 @@ class Meter:
       batch_size: pairs per step, over all devices.
       devices: number of devices of the mesh.
       flops: returns the FLOPs of a step on a batch, see `Arithmetic`; None without a peak.
-      peak: of one device, in TFLOP/s; None if unknown.
-      pad_id: of the text in a batch.
+      peak: peak of one device, TFLOP/s; None if unknown.
+      pad_id: padding id of the texts.
     """
 
     def __init__(self, batch_size: int, devices: int, flops: Flops | None, peak: float | None, pad_id: int):
@@ -69,7 +69,7 @@ class Meter:
 
     @contextmanager
     def apart(self) -> Iterator[None]:
-        """Leaves the time of the block out: evaluation, saving."""
+        """Excludes the time of the block, such as evaluation and saving."""
         begun = time.perf_counter()
         try:
             yield
@@ -87,12 +87,10 @@ class Meter:
                 self._padding += int((batch[name] == self._pad_id).sum())
 
     def read(self) -> dict[str, float]:
-        """Returns the figures since the last call. Call it after a result of the last step has arrived.
+        """Returns the figures since the last call. Call it after the last step's result is computed.
 
-        Returns:
-          "pairs_per_second" and "pairs_per_second_per_device"; "data_wait", the share of time spent waiting for
-          batches; "padding", the share of text tokens that are padding; and with a known peak "mfu", the model FLOPs
-          utilisation (Chowdhery et al. 2022, appendix B).
+        "data_wait" is the share of time spent waiting for batches, "padding" the share of text tokens that are padding,
+        and "mfu", with a known peak, the model FLOPs utilisation (Chowdhery et al. 2022, appendix B).
         """
         elapsed = max(time.perf_counter() - self._since - self._apart, 1e-9)
         speed = self._steps * self._batch_size / elapsed
@@ -113,13 +111,8 @@ class Meter:
         self._waited = self._apart = 0.0
 
 
-def device_peak(given: float | None) -> float | None:
-    """Returns the peak of this process's devices in TFLOP/s: `given`, or the known one."""
-    return given or peak_tflops(jax.local_devices()[0].device_kind)
-
-
 class Profiler:
-    """Profile of `count` steps from step `first` of the run on, in `folder`, for XProf, TensorBoard and Perfetto."""
+    """Profiler of `count` steps from step `first` of the run; `folder` is for XProf, TensorBoard and Perfetto."""
 
     def __init__(self, folder: Path, first: int, count: int):
         self._folder, self._begin, self._end = folder, first, first + count
@@ -133,7 +126,7 @@ class Profiler:
             self._running = True
 
     def after_step(self, total: int, result: jax.Array) -> None:
-        """Ends the profile if it ends after `total` steps, once `result` of the last step has been computed."""
+        """Ends the profile if it ends after `total` steps, when `result` of the last step is computed."""
         if self._running and total == self._end:
             jax.block_until_ready(result)
             self.close()

@@ -26,28 +26,22 @@ class Watcher(Protocol):
     """Observer of a run, such as a progress bar or a test."""
 
     def stage_begins(self, name: str, step: int, steps: int, *, number: int = 1, count: int = 1) -> None:
-        """Called when a stage begins or resumes.
-
-        Args:
-          name: of the stage.
-          step, steps: steps that are done, and steps in all.
-          number, count: the stage's number, from 1, and the number of stages.
-        """
+        """Reports that a stage begins, or resumes after `step` of its `steps`; it is stage `number` of `count`."""
 
     def logged(self, record: Mapping[str, Any]) -> None:
-        """Called after a record was written to metrics.jsonl."""
+        """Reports a record of metrics.jsonl."""
 
     def stepped(self, step: int) -> None:
-        """Called when `step` steps of the stage are done."""
+        """Reports that `step` steps of the stage are done."""
 
 
 class ProgressWatcher:
     """A progress bar with one row per stage; in a pipe, a line whenever figures are logged.
 
     Args:
-      console: to print to.
-      title: of the run.
-      lines: about how many lines a stage prints in a pipe; None for one per record.
+      console: output.
+      title: name of the run.
+      lines: approximate number of lines of a stage in a pipe; None for one per record.
       scores: evaluations of the run so far.
     """
 

@@ -17,13 +17,13 @@ class RunLog:
     """Records of a run, in order and without repeats after a resume. All processes call its methods together.
 
     Args:
-      run: whose.
-      workdir: of the run.
-      config: the run as JSON, for Weights & Biases.
-      watcher: told of every record on process 0.
+      run: the run's configuration.
+      workdir: the run's folder.
+      config: the configuration as JSON, for Weights & Biases.
+      watcher: receives every record on process 0.
 
     Attributes:
-      records: so far, for checkpoints.
+      records: all records so far, for checkpoints.
     """
 
     def __init__(self, run: Run, workdir: Path, config: Mapping[str, Any], watcher: Watcher | None = None):
@@ -33,10 +33,10 @@ class RunLog:
         self._sinks: list[Sink] = []
 
     def open(self, records: Sequence[dict[str, Any]], total: int) -> None:
-        """Opens the outputs with the records of a checkpoint at `total` steps.
+        """Opens the outputs with the records of a checkpoint after `total` steps.
 
         Raises:
-          JclipError: the disk is full, or Weights & Biases cannot begin.
+          JclipError: the disk is full, or Weights & Biases cannot start.
         """
         self.records = list(records)
         self._keys = set(map(_key, records))
@@ -54,7 +54,7 @@ class RunLog:
         return [description for pictures in written for description in pictures]
 
     def write(self, kind: str, position: Position, figures: Mapping[str, Any]) -> None:
-        """Writes a record, unless there is one of that kind and step. A step may have several different warnings.
+        """Writes a record, unless that kind was written at this step. A step may have several different warnings.
 
         Raises:
           JclipError: the disk is full.

@@ -29,8 +29,8 @@ class MetricsFile:
     """metrics.jsonl: one JSON object per line, in the order of the run.
 
     Args:
-      path: replaced by a new file; a resumed run writes again what it had written after its checkpoint.
-      records: of the checkpoint.
+      path: the file. It is replaced, because a resumed run repeats the records after its checkpoint.
+      records: records of the checkpoint.
     """
 
     def __init__(self, path: Path, records: Sequence[Mapping[str, Any]] = ()):
@@ -44,7 +44,7 @@ class MetricsFile:
         """Appends a line.
 
         Raises:
-          OSError: it could not be written, or not all of it.
+          OSError: the line could not be written completely.
         """
         line = _line(record)
         if self._file.write(line) != len(line):
@@ -56,7 +56,7 @@ class MetricsFile:
 
 
 def read_journal(path: Path) -> list[dict[str, Any]]:
-    """Returns the records of a metrics.jsonl, up to a line that a crash cut off; none if there is no file."""
+    """Reads metrics.jsonl up to the first damaged line; returns an empty list if the file is missing."""
     if not path.is_file():
         return []
     records = []
@@ -72,12 +72,11 @@ def read_journal(path: Path) -> list[dict[str, Any]]:
 class TensorBoard:
     """Event files in WORKDIR/tensorboard: `tensorboard --logdir WORKDIR`.
 
-    Written without the thread of tensorboardX's SummaryWriter: that thread dies when the disk is full, and then every
-    later call blocks.
+    tensorboardX's own SummaryWriter is not used: its thread dies when the disk is full, and later calls block.
 
     Args:
-      folder: of the event files.
-      total: steps of the run so far. TensorBoard hides what older files hold beyond them.
+      folder: folder of the event files.
+      total: steps of the run so far. TensorBoard hides later records of older files.
     """
 
     def __init__(self, folder: Path, total: int):
@@ -102,7 +101,7 @@ class TensorBoard:
         self._writer.flush()
 
     def close(self) -> None:
-        """Closes the file. `write` has raised already what could not be written."""
+        """Closes the file. Errors are ignored, because `write` has raised them."""
         with suppress(OSError):
             self._writer.close()
 
@@ -114,7 +113,7 @@ class WandB:
     """A run of Weights & Biases; a resumed run continues it.
 
     Raises:
-      JclipError: wandb is not installed, or cannot begin a run.
+      JclipError: wandb is not installed, or cannot start a run.
     """
 
     def __init__(self, project: str, name: str, config: Mapping[str, Any], workdir: Path, total: int):
@@ -136,7 +135,7 @@ class WandB:
             )
         except Exception as error:  # wandb has many exception classes
             reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-            raise JclipError(f"wandb cannot begin a run ({reason}): log in, or set WANDB_MODE=offline") from None
+            raise JclipError(f"wandb cannot start a run ({reason}): log in, or set WANDB_MODE=offline") from None
 
     def write(self, record: Mapping[str, Any]) -> None:
         """Writes the figures of one record."""

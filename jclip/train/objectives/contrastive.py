@@ -53,9 +53,9 @@ class Contrastive(Objective):
       loss: kind, implementation, and treatment of duplicates.
       captions: "one": an example is a record, with one of its captions drawn. "all": an example is a picture with one
         of its captions, as in cn_clip; all records are read once, at the start.
-      host_augmentation: of training pictures while they are decoded: crop, mirror image, AutoAugment.
-      augmentation: of training pictures on the device, after that.
-      patch_dropout: share of each picture's patches that a ViT leaves out (Li et al. 2022, FLIP); 0.5 halves its work.
+      host_augmentation: augmentation of training pictures while they are decoded: crop, mirror image, AutoAugment.
+      augmentation: later augmentation of training pictures, on the device.
+      patch_dropout: share of each picture's patches that a ViT drops (Li et al. 2022, FLIP); 0.5 halves its work.
     """
 
     title: ClassVar[str] = "contrastive"
@@ -85,12 +85,12 @@ class Contrastive(Objective):
         reasons = (
             (image_trains, "its image tower trains: freeze image/.*"),
             (augmented, "its pictures are augmented: omit augmentation and host_augmentation"),
-            (self.patch_dropout > 0, "patch_dropout leaves out other patches each time: set it to 0"),
+            (self.patch_dropout > 0, "patch_dropout drops other patches each time: set it to 0"),
         )
         for met, words in reasons:
             if stage.cache and met:
                 raise JclipError(
-                    f"stage {stage.name!r}: cache needs image features that stay, but {words}, or omit the cache"
+                    f"stage {stage.name!r}: cache needs image features that do not change, but {words}, or omit cache"
                 )
 
     def check_data(self, stage: Stage, facts: Sequence[Reading]) -> list[str]:
@@ -120,8 +120,8 @@ class Contrastive(Objective):
                 f"so every batch repeats pairs, {how}: lower batch_size to {total:,} or less"
             )
         elif self.loss.duplicates != "ignore" and not warnings:
-            alike = sum(((one.records or 0) / total) ** 2 * one.alike for one in facts)
-            idle = alike ** (stage.batch_size - 1)
+            duplicates = sum(((one.records or 0) / total) ** 2 * one.alike for one in facts)
+            idle = duplicates ** (stage.batch_size - 1)
             if idle > _IDLE:
                 warnings.append(
                     f"stage {stage.name!r}: about {idle:.0%} of the pairs have no negative in their batch of "
@@ -181,7 +181,7 @@ def _trains_images(trains: frozenset[str]) -> bool:
 
 
 def _loss(objective: Contrastive, context: Context) -> Any:
-    """Returns the loss. Batch statistics move only if the image tower trains: a frozen one keeps its own."""
+    """Returns the loss. Batch statistics are updated only if the image tower trains."""
     stage, train_image = context.stage, _trains_images(context.trains)
     model = context.towers.clone(patch_dropout=objective.patch_dropout)
 
@@ -196,16 +196,8 @@ def _loss(objective: Contrastive, context: Context) -> Any:
         def image(pixels_bhwc: jax.Array, example_b: jax.Array) -> Any:
             images_bhwc = augment(objective.augmentation, pixels_bhwc, draw, example_b)
             rows_b = example_b if objective.patch_dropout else None
-            return encode_image(
-                model,
-                context.preprocessing,
-                variables,
-                images_bhwc,
-                train=train_image,
-                rows_b=rows_b,
-                rngs=rngs,
-                mutable=mutable,
-            )
+            options = {"train": train_image, "rows_b": rows_b, "rngs": rngs, "mutable": mutable}
+            return encode_image(model, context.preprocessing, variables, images_bhwc, **options)
 
         def text(ids_bl: jax.Array, example_b: jax.Array) -> Any:
             rows_b = example_b if stage.dropout else None
@@ -233,8 +225,8 @@ def _loss(objective: Contrastive, context: Context) -> Any:
 
 
 def encode_image(
-    model: DualEncoder, preprocessing: Preprocessing, variables: dict[str, Any], images_bhwc: jax.Array, **how: Any
+    model: DualEncoder, preprocessing: Preprocessing, variables: dict[str, Any], images_bhwc: jax.Array, **options: Any
 ) -> Any:
-    """Returns the embeddings (b, e), in the model's dtype, of pictures in 0..255; `how` as `apply` takes it."""
+    """Returns the embeddings (b, e), in the model's dtype, of pictures in 0..255; `options` are those of `apply`."""
     images_bhwc = normalise(preprocessing, images_bhwc.astype(jnp.float32)).astype(model.compute.dtype)
-    return model.apply(variables, images_bhwc, method="encode_image", **how)
+    return model.apply(variables, images_bhwc, method="encode_image", **options)

@@ -53,12 +53,12 @@ class TeacherLearning(Objective):
 
     A batch holds "student" ids (b, l) and "teacher" ids (b, m) of the same meaning, the teacher's in English, and
     "example" (b,). The teacher's parameters are the constant "teacher". With a cache of the teacher a batch holds
-    "target" (b, w) instead of "teacher", and there is no constant.
+    "target" (b, w) instead of "teacher", and the program has no constants.
 
     Attributes:
-      bundle: folder of the teacher.
-      model: the teacher's towers; its bundle must have the same.
-      context_length: tokens that the teacher reads, special ones included.
+      bundle: folder of the teacher's bundle.
+      model: the teacher's towers; the bundle must have the same ones.
+      context_length: maximum number of the teacher's tokens, special ones included.
     """
 
     title: ClassVar[str] = "teacher learning"
@@ -78,8 +78,8 @@ class TeacherLearning(Objective):
             )
         if not any(path.startswith("text/") for path in trains):
             raise JclipError(
-                f"stage {stage.name!r} learns nothing: a teacher teaches the text tower alone, of which nothing "
-                "trains. Let `trains` match text/.*"
+                f"stage {stage.name!r} learns nothing: a teacher teaches the text tower alone, and no "
+                "parameter of it trains. Let `trains` match text/.*"
             )
 
     def check_data(self, stage: Stage, facts: Sequence[Reading]) -> list[str]:
@@ -125,7 +125,7 @@ class TeacherLearning(Objective):
         return Program(self._loss(context), batch, {"teacher": params})
 
     def constants(self, opened: Any, program: Program) -> Constants:
-        """Returns the teacher's parameters; with a cache there are none."""
+        """Returns the teacher's parameters; nothing with a cache."""
         if not program.constants:
             return {}
         return {"teacher": _placed(opened, program.constants["teacher"])}

@@ -1,7 +1,7 @@
-"""Searches for changes that make a run fit the memory of its devices and keep its numbers, by compiling it.
+"""Searches for changes that make a run fit the memory of its devices without changing its results.
 
-They are tried in the order of their cost: splitting the parameters over all devices, recomputing more activations, and
-micro-batches.
+The run is compiled with each change, in the order of their cost: splitting the parameters over all devices, recomputing
+more activations, and micro-batches.
 """
 
 from collections.abc import Callable
@@ -11,7 +11,6 @@ from functools import partial
 from jclip.config import leaves, to_json
 from jclip.errors import JclipError
 from jclip.parallel.mesh import MeshShape, make_mesh
-from jclip.stages import Stage
 from jclip.tokenizers.text import Tokenizer
 from jclip.train.assembly import devices_of
 from jclip.train.configuration import Run
@@ -28,9 +27,9 @@ class Fit:
     """Result of `fit`.
 
     Attributes:
-      memory: bytes of one device.
-      needs: bytes of each stage on it, as configured.
-      overrides: command-line options that make the run need less; empty if everything fits, or if nothing helps.
+      memory: memory of one device, bytes.
+      needs: bytes of each stage on one device, as configured.
+      overrides: command-line options that reduce the memory; empty if everything fits, or if nothing helps.
       then: bytes of each stage with the overrides.
     """
 
@@ -46,24 +45,24 @@ class Fit:
 
 
 def compiled_need(run: Run, index: int, tokenizer: Tokenizer | None = None) -> int:
-    """Returns the bytes of a stage on one device, by the compiler; the tokenizer as for `plan`.
+    """Returns the bytes of a stage on one device, from the compiler; the tokenizer is needed as in `plan`.
 
     Raises:
-      JclipError: the run is not possible, or not on these devices.
+      JclipError: the run is not valid, or not on these devices.
     """
     return device_bytes(assemble_shapes(run, index, devices_of(run), tokenizer))
 
 
 def fit(run: Run, memory: int, needs: tuple[int, ...], need: Callable[[Run, int], int] = compiled_need) -> Fit:
-    """Returns the first changes with which every stage fits, or those with which they need the least.
+    """Returns the first changes with which every stage fits, or those with which the stages need the least memory.
 
     Only stages that do not fit are compiled again; the others once, at the end.
 
     Args:
       run: the configuration.
-      memory: bytes of one device.
+      memory: memory of one device, bytes.
       needs: bytes of each stage, from `plan`.
-      need: (changed run, stage) -> its bytes.
+      need: (changed run, index of a stage) -> its bytes.
     """
     best, now, old = run, dict(enumerate(needs)), set[int]()
     micro_batches = (partial(_micro_batches, index) for index in now)
@@ -100,13 +99,9 @@ def _remat(run: Run, over: set[int]) -> Run | None:
 def _micro_batches(index: int, run: Run, over: set[int]) -> Run | None:
     if index not in over:
         return None
-    return _with_stages(run, {index}, lambda stage: replace(stage, micro_batches=2 * stage.micro_batches))
-
-
-def _with_stages(run: Run, chosen: set[int], change: Callable[[Stage], Stage]) -> Run:
-    return replace(
-        run, stages=tuple(change(stage) if index in chosen else stage for index, stage in enumerate(run.stages))
-    )
+    stages = list(run.stages)
+    stages[index] = replace(stages[index], micro_batches=2 * stages[index].micro_batches)
+    return replace(run, stages=tuple(stages))
 
 
 def _differs(run: Run, changed: Run, index: int) -> bool:

@@ -1,7 +1,7 @@
 """Counts the FLOPs of a function from its jaxpr.
 
-XLA's `cost_analysis` counts the body of a scan once, however often it runs, and the towers scan over their layers. So
-matmuls and convolutions are counted here, times each loop's length. Elementwise operations, a few percent, are not.
+XLA's `cost_analysis` counts the body of a scan only once, and the towers scan over their layers. So matmuls and
+convolutions are counted here, times the length of each loop. Elementwise operations, a few percent, are not counted.
 """
 
 from collections.abc import Callable
@@ -12,18 +12,15 @@ import jax
 from jax.extend import core
 
 _CUDNN_PRODUCTS = {"dot_product_attention_fwd_wrapper": 2, "dot_product_attention_bwd_wrapper": 5}
-"""Matmuls of fused attention, a primitive of jax. Its backward pass has four, and recomputes the logits."""
+"""Number of matmuls of jax's primitive for fused attention. The backward pass has four, and recomputes the logits."""
 
 
 def count_flops(function: Callable[..., Any], *arguments: Any) -> int:
-    """Returns the multiplications and additions of all matmuls and convolutions of `function(*arguments)`.
+    """Counts the multiplications and additions of all matmuls and convolutions of a function, which is only traced.
 
-    Args:
-      function: traced, not run.
-      arguments: arrays, or their shapes.
+    The arguments are arrays or shapes.
     """
-    closed = jax.make_jaxpr(function)(*arguments)
-    return _count(closed.jaxpr)
+    return _count(jax.make_jaxpr(function)(*arguments).jaxpr)
 
 
 def _count(jaxpr: core.Jaxpr) -> int:

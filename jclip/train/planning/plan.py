@@ -20,18 +20,17 @@ class StagePlan:
     """Plan of one stage.
 
     Attributes:
-      name, objective, batch_size, steps, learning_rate: as configured.
-      pairs: examples seen in the whole stage.
-      trainable, frozen: parameter counts.
-      groups: (paths, parameters, whether they train).
-      flops_per_step: of matmuls and convolutions of one step over the global batch, backward pass included.
-      flops: of the whole stage.
+      pairs: number of examples of the whole stage.
+      trainable, frozen: numbers of parameters.
+      groups: (paths, number of parameters, True if they train).
+      flops_per_step: FLOPs of the matmuls and convolutions of a step over the global batch, backward pass included.
+      flops: FLOPs of the whole stage.
       devices: number of devices in the mesh.
       state_bytes: bytes of parameters and optimizer slots, each counted once.
-      device_state_bytes: bytes of them on one device, by the sharding rules.
-      device_step_bytes: other bytes of a step on one device (batch, teacher, activations, gradients), by this machine's
-        compiler. None if nothing was compiled.
-      step_seconds, seconds: of a step, and of the whole stage, at the given rate; None without one.
+      device_state_bytes: bytes of them on one device.
+      device_step_bytes: other bytes of a step on one device (batch, teacher, activations, gradients), from this
+        machine's compiler. None if nothing was compiled.
+      step_seconds, seconds: duration of a step and of the whole stage; None if the devices' rate is unknown.
     """
 
     name: str
@@ -65,13 +64,13 @@ def plan(
 
     Args:
       run: the configuration.
-      devices: of the run, from `devices_of`.
-      tokenizer: needed for budgets in epochs; the data is then opened to count its examples.
-      compiled: compile each stage's step to measure its memory, for about ten seconds a stage at full size.
-      tflops: sustained rate of one device, in 10^12 operations a second, to estimate the time.
+      devices: result of `devices_of`.
+      tokenizer: needed for budgets in epochs, for which the data are opened.
+      compiled: compile each stage's step to measure its memory, which takes about ten seconds at full size.
+      tflops: sustained rate of one device in TFLOP/s, to estimate the time.
 
     Raises:
-      JclipError: whatever would stop the run before its first step, except missing files; or an impossible rate.
+      JclipError: the run cannot start, for another reason than missing files; or the rate is not valid.
     """
     if tflops is not None and not 0 < tflops < float("inf"):
         raise JclipError(f"a device that sustains {tflops} TFLOP/s is not possible: give a number above 0")
@@ -80,7 +79,7 @@ def plan(
 
 
 def assemble_shapes(run: Run, index: int, devices: Devices, tokenizer: Tokenizer | None) -> StageParts:
-    """Returns the parts of a stage. Its data is opened only to count epochs, for which the tokenizer is needed."""
+    """Returns the parts of a stage. Opens its data only to count epochs, and only with a tokenizer."""
     if tokenizer is None or run.stages[index].budget.epochs is None:
         return assemble(run, index, devices)
     return assemble(run, index, devices, open_stage(run, index, devices, tokenizer))
@@ -116,7 +115,7 @@ def _plan_stage(part: StageParts, compiled: bool, tflops: float | None) -> Stage
 
 
 def device_bytes(part: StageParts) -> int:
-    """Returns the bytes of the compiled step on one device, the state included; its memory is donated."""
+    """Returns the bytes of the compiled step on one device, including the state, whose memory is donated."""
     state = on_mesh(part.state_shapes, part.shardings)
     with jax.set_mesh(part.mesh):
         lowered = part.compiled.lower(state, part.program.constants, part.program.batch, _key())

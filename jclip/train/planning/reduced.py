@@ -1,4 +1,4 @@
-"""Shrinks any recipe to a laptop: two steps a stage, small towers, synthetic data. Does this recipe run?"""
+"""Reduces a run to a quick check on a laptop: two steps per stage, small towers, synthetic data."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -23,12 +23,10 @@ _SYNTHETIC: dict[type, Source] = {Pair: SyntheticPairs(), Translation: Synthetic
 def reduce(run: Run, folder: Path) -> Run:
     """Returns the same stages, objectives, rules and schedules on small towers and synthetic data.
 
-    Args:
-      run: any configuration.
-      folder: where its small tokenizers and teachers are written. Caches, which all processes share, are beside it.
+    Writes small tokenizers and teachers into `folder`. Caches, which all processes share, are next to it.
 
     Raises:
-      JclipError: an objective reads records of which there is no synthetic data.
+      JclipError: jclip has no synthetic data for an objective.
     """
     model, _ = small(run.model, folder / "tokenizer")
     return replace(
@@ -36,31 +34,35 @@ def reduce(run: Run, folder: Path) -> Run:
         model=model,
         tokenizer=str(folder / "tokenizer"),
         preprocessing=replace(run.preprocessing, size=_SIZE),
-        stages=tuple(_short(stage, folder) for stage in run.stages),
+        stages=tuple(_short(stage, folder, model.text.longest) for stage in run.stages),
         starts_from=((r".*", ""),),
         mesh=MeshShape(),
         evaluations=(),
+        best="",
+        patience=0,
         log_every=1,
     )
 
 
 def small(model: DualEncoderConfig, folder: Path) -> tuple[DualEncoderConfig, Tokenizer]:
-    """Returns the model with small towers of the same kinds, and a tokenizer for it, which is written to `folder`."""
+    """Returns the model with small towers of the same kinds, and its tokenizer, which it writes to `folder`."""
     tokenizer = write_tokenizer(model.text.tokenizer, folder)
     return model.reduced(_SIZE, tokenizer.vocab_size, SMALL_CONTEXT), tokenizer
 
 
-def _short(stage: Stage, folder: Path) -> Stage:
+def _short(stage: Stage, folder: Path, longest: int) -> Stage:
     if stage.objective.reads not in _SYNTHETIC:
-        raise JclipError(f"stage {stage.name!r}: there is no synthetic data for {stage.objective.title}")
+        raise JclipError(
+            f"stage {stage.name!r}: jclip has no synthetic data for {stage.objective.title}: train without --reduced"
+        )
     return replace(
         stage,
         objective=stage.objective.reduced(folder),
         data=(_SYNTHETIC[stage.objective.reads],),
         batch_size=2 * jax.device_count() if jax.device_count() > 1 else 8,
         budget=Budget(steps=2),
-        context_length=SMALL_CONTEXT,
-        language_temperature=None,  # the data have no languages
+        context_length=min(SMALL_CONTEXT, longest),
+        language_temperature=None,  # synthetic data have no languages
         buckets=(),
         bucket_window=1,
         cache=str(folder.parent / "cache") if stage.cache else "",

@@ -140,7 +140,7 @@ def test_lines_without_end(tmp_path, most):
     assert last.offset == 9 + 80 * MIB + 1
     assert list(line_starts(tmp_path / "a.jsonl")) == [0, 9, last.offset, last.offset + 2]
     assert most() < 50 * MIB
-    with pytest.raises(JclipError, match=r"a.jsonl, line 2: it has more than 16 MiB, too long for a text: mend it"):
+    with pytest.raises(JclipError, match=r"a.jsonl, line 2: it has more than 16 MiB, too long for a text: correct it"):
         object_of(tmp_path / "a.jsonl", long)
 
 

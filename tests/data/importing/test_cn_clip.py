@@ -65,7 +65,7 @@ def test_a_pickle_that_does_something_is_not_obeyed(tmp_path):
             return (open, (str(tmp_path / "made"), "w"))
 
     one_pair(tmp_path, Evil())
-    with pytest.raises(JclipError, match=r"train/pairs, pair 0: it is no pickled \(image id, text id, text\)"):
+    with pytest.raises(JclipError, match=r"train/pairs, pair 0: it is not a pickled \(image id, text id, text\)"):
         imported("cn-clip-lmdb", tmp_path, tmp_path / "folder")
     assert not (tmp_path / "made").exists()
 
@@ -97,7 +97,7 @@ def test_an_lmdb_directory_that_is_not_whole(lmdb_folder, tmp_path, part, spoil,
     file = source / "train" / part / "data.mdb"
     file.write_bytes(spoil(file.read_bytes()))
     with pytest.raises(
-        JclipError, match=rf"^[^\n]*train/{part} is no whole LMDB directory \([^\n]*{words}[^\n]*copy it"
+        JclipError, match=rf"^[^\n]*train/{part} is not a whole LMDB directory \([^\n]*{words}[^\n]*copy it"
     ):
         imported("cn-clip-lmdb", source, tmp_path / "folder")
     assert [path.name for path in tmp_path.iterdir()] == ["lmdb"]
@@ -208,8 +208,8 @@ def test_base64_of_any_bytes(data, safe, padded):
 
 ODD = [
     ('{"text_id": 1, "text": "a", "image_ids": [[100]]}', "an image id is a list, but ids must be integers"),
-    (f'{{"text_id": {"1" * 5000}, "text": "a", "image_ids": []}}', "line 1: it is no JSON"),
-    (f"{'[' * 100_000}", "line 1: it is no JSON (it is nested too deep)"),
+    (f'{{"text_id": {"1" * 5000}, "text": "a", "image_ids": []}}', "line 1: it is not JSON"),
+    (f"{'[' * 100_000}", "line 1: it is not JSON (it is nested too deep)"),
     ('{"text_id": true, "text": "a", "image_ids": []}', "text_id is True, but ids must be integers"),
     ("[]", "line 1: expected a JSON object, found []"),
 ]

@@ -221,7 +221,7 @@ def test_an_import_that_another_overtook_does_no_work(tmp_path, monkeypatch):
 
     monkeypatch.setattr("jclip.data.importing.engine.lasting_folder", late)
     monkeypatch.setattr("jclip.data.importing.engine._claim", pytest.fail)
-    with pytest.raises(JclipError, match="is there already"):
+    with pytest.raises(JclipError, match="exists already"):
         imported(source, tmp_path / "folder")
 
 
@@ -243,7 +243,7 @@ def test_nothing_is_written_over(tmp_path):
     source = cn_clip(tmp_path / "source")
     (tmp_path / "folder").mkdir()
     (tmp_path / ".folder.unfinished").mkdir()  # a kill left it, when the folder had just become whole
-    with pytest.raises(JclipError, match="is there already"):
+    with pytest.raises(JclipError, match="exists already"):
         imported(source, tmp_path / "folder")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["folder", "source"]
 
@@ -283,8 +283,8 @@ def test_a_split_of_which_nothing_can_be_kept_is_said_in_words(tmp_path):
     with pytest.raises(JclipError) as caught:
         imported(tmp_path / "source", tmp_path / "folder", limit=Limit(share=0.5))
     assert str(caught.value) == (
-        "nothing of split 'valid' can be kept (1 x empty text, 1 x the picture does not decode): mend the source, or "
-        "leave it out with --splits train"
+        "nothing of split 'valid' can be kept (1 x empty text, 1 x the picture does not decode): correct the source, "
+        "or leave it out with --splits train"
     )
 
 

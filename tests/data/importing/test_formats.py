@@ -241,7 +241,7 @@ BAD = [
         "a.json",
         '{"english": "a", "chinese": "b"}\n{"english": "a"',
         {},
-        "line 2: it is no JSON",
+        "line 2: it is not JSON",
     ),
     (
         "parallel-jsonl",
@@ -253,11 +253,11 @@ BAD = [
     ("parallel-tsv", "a.tsv", "a\tb\nc\n", {}, "1 for this: the row has too few columns, first a.tsv, line 2"),
     ("csv", "a.tsv", "filepath,title\n", {}, "a.tsv holds nothing to import"),
     ("csv", "a.tsv", "filepath\ttitle\nb.png\n", {}, "1 for this: the row has too few columns, first a.tsv, line 2"),
-    ("csv", "a.tsv", "filepath\ttitle\n", {"english": "x"}, "--english says nothing to format csv: it knows --splits"),
-    ("parquet", "a.parquet", "PAR1", {}, "a.parquet is no whole Parquet file"),
+    ("csv", "a.tsv", "filepath\ttitle\n", {"english": "x"}, "--english does not apply to format csv: it knows"),
+    ("parquet", "a.parquet", "PAR1", {}, "a.parquet is not a whole Parquet file"),
     ("nothing", "a", "", {}, "there is no format 'nothing': `jclip data import --formats` lists them"),
     ("elevater/cifar10", "a", "", {}, "there is no format 'elevater/cifar10': did you mean elevater/cifar-10 or"),
-    (None, "a.txt", "", {}, "is of no format that can be told from outside: name one"),
+    (None, "a.txt", "", {}, "has no format that can be detected: name one"),
 ]
 
 

@@ -209,8 +209,8 @@ def test_crossmodal(tmp_path):
             (f'{{"image/key": "k", "zh": {{"caption": {value}}}}}', "'zh': \"caption\" must be a list of strings")
             for value in ('"红苹果"', '{"a": "b"}', "3", "null", '["a", 3]')
         ),
-        ('{"image/key": "001ab", "zh": {"caption": ["a"]}}', "image/key '001ab' stands in line 1 too"),
-        ('{"image/key": 3}', "image/key is no string"),
+        ('{"image/key": "001ab", "zh": {"caption": ["a"]}}', "image/key '001ab' is in line 1 too"),
+        ('{"image/key": 3}', "image/key is not a string"),
     ],
 )
 def test_lines_of_crossmodal_that_are_none(tmp_path, line, words):

@@ -57,7 +57,7 @@ BROKEN = {
     "name": (
         "coco-cn",
         text(f"{COCO}/coco-cn_val.txt", "cat\n"),
-        "line 1: 'cat' is no name of COCO's",
+        "line 1: 'cat' is not a name in COCO",
     ),
     "picture": (
         "coco-cn",

@@ -104,7 +104,7 @@ def test_names_as_captions(tmp_path):
     held = {pair.pictures[0]: list(pair.captions) for pair in pairs(tmp_path / "folder")}
     said = ["猫", "猫", "猫", "猫", "黑猫", "red car", "F16", "café", "狗"]
     assert held == {picture(number): [caption] for number, caption in enumerate(said)}
-    assert report.splits["train"].skipped.counts == {"the picture's name says nothing": 3}
+    assert report.splits["train"].skipped.counts == {"the picture's name is not a caption": 3}
     assert report.read_as == ("captions from the pictures' names",)
 
 
@@ -125,7 +125,7 @@ def test_pictures_alone_name_what_can_be_done(tmp_path):
     with pytest.raises(JclipError, match="in 2 folders .*class-folders takes the folders as classes; picture-folder"):
         open_source(None, classes, Reading())
     (tmp_path / "empty").mkdir()
-    with pytest.raises(JclipError, match="is of no format that can be told"):
+    with pytest.raises(JclipError, match="has no format that can be detected"):
         open_source(None, tmp_path / "empty", Reading())
     with pytest.raises(JclipError, match="has no pictures: name a folder that has some"):
         open_source("picture-folder", tmp_path / "empty", Reading())

@@ -255,7 +255,7 @@ def test_what_cannot_be_read_is_said_in_a_line(tmp_path, data, reading, words):
 
 @pytest.mark.parametrize("name", ["no-such", "base64", "rot13", "a\0b"])
 def test_an_encoding_that_is_none(name):
-    with pytest.raises(JclipError, match="is not known: give utf-8, utf-16, gb18030"):
+    with pytest.raises(JclipError, match="is unknown: give utf-8, utf-16, gb18030"):
         check_encoding(name)
 
 
@@ -291,11 +291,11 @@ def test_names_that_can_only_mean_one_file_are_taken_and_said(tmp_path):
 @pytest.mark.parametrize(
     ("name", "words"),
     [
-        ("b/D.PNG", "looked in {root}/b, where 'd.png' is, with another case"),
-        ("b/d.jpg", "looked in {root}/b, where 'd.png' is, with another ending"),
-        ("b/d", "looked in {root}/b, where 'd.png' is, with another ending"),
-        ("picture_0l.png", "looked in {root}, where 'picture_01.png' is, with a similar name"),
-        ("d.png", "looked in {root}; with --root {root}/b it is found"),
+        ("b/D.PNG", "searched in {root}/b, where 'd.png' is, with another case"),
+        ("b/d.jpg", "searched in {root}/b, where 'd.png' is, with another ending"),
+        ("b/d", "searched in {root}/b, where 'd.png' is, with another ending"),
+        ("picture_0l.png", "searched in {root}, where 'picture_01.png' is, with a similar name"),
+        ("d.png", "searched in {root}; with --root {root}/b it is found"),
         (
             "B/d.png",
             "there is no folder 'B' in {root}, where 'b' is, with another case; a file of this name is in {root}/b",
@@ -303,7 +303,7 @@ def test_names_that_can_only_mean_one_file_are_taken_and_said(tmp_path):
         ("C:\\Users\\li\\d.png", "a path of Windows: name the folder of the pictures with --root"),
         ("/home/li/d.png", "an absolute path: name the folder of the pictures with --root"),
         ("https://example.org/d.png", "an address of the web: fetch the pictures first"),
-        ("qqqqq.png", "looked in {root})"),
+        ("qqqqq.png", "searched in {root})"),
     ],
 )
 def test_a_missing_picture_says_where_it_was_looked_for(tmp_path, name, words):

@@ -257,7 +257,7 @@ def test_a_split_from_another_source_is_added(tmp_path):
     }
     report = json.loads(now["report.json"])
     assert {name: split["pairs"] for name, split in report["splits"].items()} == {"train": 12, "valid": 6}
-    with pytest.raises(JclipError, match="has a split 'valid' already: choose another name with --splits"):
+    with pytest.raises(JclipError, match="has a split 'valid' already: rename it with --splits"):
         imported(more, tmp_path / "folder", name="csv", add=True, reading=reading)
     classes = class_folders(tmp_path / "classes", ("test",))
     with pytest.raises(JclipError, match="holds pictures with captions, and the source pictures with classes"):
@@ -276,7 +276,7 @@ def test_anything_becomes_a_folder_with_both_splits(tmp_path):
     before = contents(keep)
     assert describe_folder(keep)[-2:] == ["train: 8 pictures with 16 captions", "valid: 4 pictures with 8 captions"]
     assert import_pairs(source, keep, reading, validation=share) == keep and contents(keep) == before
-    with pytest.raises(JclipError, match=r"keep is there already, and was not made of .*pairs.csv as it is now"):
+    with pytest.raises(JclipError, match=r"keep exists already, and was not made of .*pairs.csv as it is now"):
         import_pairs(source, keep, reading, validation=Share(count=3))
     assert import_pairs(keep, tmp_path / "other", Reading(), validation=share) == keep
     cn_clip(tmp_path / "source")
@@ -323,5 +323,5 @@ def test_what_cannot_be_brought(tmp_path):
     with pytest.raises(JclipError, match="holds parallel text, but pictures with captions are needed"):
         import_pairs(tmp_path / "text", tmp_path / "keep", Reading(), validation=None)
     imported(cn_clip(tmp_path / "source"), tmp_path / "folder")
-    with pytest.raises(JclipError, match="--language-column says nothing to .*folder, which is imported already"):
+    with pytest.raises(JclipError, match="--language-column does not apply to .*folder, which is imported already"):
         import_pairs(tmp_path / "folder", tmp_path / "keep", Reading(language_column="x"), validation=None)

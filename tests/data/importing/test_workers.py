@@ -52,3 +52,9 @@ def test_workers_end_with_an_import_that_is_killed(tmp_path):
         assert not any(map(free, files))
         importing.send_signal(signal.SIGKILL)
     comes_true(lambda: all(map(free, files)))
+
+
+def test_workers_start_without_jax():
+    """It would take longer to import than everything else together."""
+    code = "import sys, jclip.data.importing.engine, jclip.data.batches.opened; assert 'jax' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True)

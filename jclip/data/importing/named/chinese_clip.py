@@ -21,11 +21,7 @@ FROM = "the Hugging Face data set OFA-Sys/chinese-clip-eval"
 
 
 def open_muge(downloads: Path, reading: Reading) -> Packed:
-    """Opens MUGE.zip, or a folder MUGE.
-
-    Raises:
-      JclipError: it is missing, or the test split is asked for.
-    """
+    """Opens MUGE.zip, or a folder MUGE. Raises JclipError if it is missing, or the test split is asked for."""
     if "test" in (reading.splits or ()):
         raise JclipError("muge: the labels of its test split are not public: choose --splits from train, valid")
     found = find_download(downloads, "MUGE", FROM)
@@ -34,11 +30,7 @@ def open_muge(downloads: Path, reading: Reading) -> Packed:
 
 
 def open_flickr30k_cn(downloads: Path, reading: Reading) -> Packed:
-    """Opens Flickr30k-CN.zip, or a folder Flickr30k-CN.
-
-    Raises:
-      JclipError: it is missing.
-    """
+    """Opens Flickr30k-CN.zip, or a folder Flickr30k-CN. Raises JclipError if it is missing."""
     return _packed(find_download(downloads, "Flickr30k-CN", FROM), reading.splits or ("train", "valid", "test"))
 
 

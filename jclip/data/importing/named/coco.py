@@ -12,20 +12,12 @@ PARTS = ("train2014", "val2014")
 
 
 def coco_pictures(downloads: Path) -> tuple[Path, ...]:
-    """Returns both parts, in the order of `PARTS`.
-
-    Raises:
-      JclipError: one is missing.
-    """
+    """Returns both parts, in the order of `PARTS`. Raises JclipError if one is missing."""
     return tuple(coco_part(downloads, part) for part in PARTS)
 
 
 def coco_part(downloads: Path, part: str) -> Path:
-    """Returns one of `PARTS`.
-
-    Raises:
-      JclipError: it is missing.
-    """
+    """Returns one of `PARTS`. Raises JclipError if it is missing."""
     return find_download(downloads, part, "cocodataset.org")
 
 

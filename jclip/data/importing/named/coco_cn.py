@@ -26,19 +26,14 @@ _NAMES = {"train": "train", "valid": "val", "test": "test"}
 
 
 def open_coco_cn(downloads: Path, reading: Reading, five: bool = False) -> Packed:
-    """Opens the three downloads.
+    """Opens the three downloads; with `five`, the translated captions of the test split instead of the written ones.
 
-    Args:
-      downloads, reading: as for every format.
-      five: use the translated captions of the test split, not the written ones.
-
-    Raises:
-      JclipError: one is missing.
+    Raises JclipError if one is missing.
     """
     lists = find_download(downloads, "coco-cn-version1805v1.1", "its makers: see the README of li-xirong/coco-cn")
     pictures = coco_pictures(downloads)
-    there = ["test"] if five else list(_NAMES)
-    splits = choose_splits(lists, there, reading)
+    present = ["test"] if five else list(_NAMES)
+    splits = choose_splits(lists, present, reading)
     kind = "manually-translated" if five else "human-written"
 
     def make(folder: Path, *folders: Path) -> ListedReader:
@@ -68,7 +63,7 @@ def _entries(file: Path, captions: dict[str, list[tuple[int, str]]], coco: Mappi
         name, place = text_of(file, line).strip(), f"{file.name}, line {line.number}"
         digits = name.rpartition("_")[2]
         if not digits.isdecimal():
-            raise JclipError(f"{place}: {name[:40]!r} is no name of COCO's, such as COCO_val2014_000000000042")
+            raise JclipError(f"{place}: {name[:40]!r} is not a name in COCO, such as COCO_val2014_000000000042")
         found = captions.get(name, [])
         texts, ids = tuple(caption for _, caption in found), tuple(number for number, _ in found)
         entries.append(Entry(place, coco_file(name, coco), int(digits), texts, ids, ("zh",) * len(ids)))

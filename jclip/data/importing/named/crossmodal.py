@@ -21,11 +21,7 @@ _FROM = "google.github.io/crossmodal-3600"
 
 
 def open_crossmodal(downloads: Path, reading: Reading) -> Packed:
-    """Opens the two downloads.
-
-    Raises:
-      JclipError: one is missing.
-    """
+    """Opens the two downloads. Raises JclipError if one is missing."""
     plain = downloads / "captions.jsonl"
     captions = plain if plain.is_file() else find_download(downloads, "captions", _FROM)
     pictures = find_download(downloads, "images", _FROM)
@@ -47,7 +43,7 @@ def _entries(file: Path, folder: Path) -> list[Entry]:
         fields, place = object_of(file, line, ("image/key",)), f"{file.name}, line {line.number}"
         key = fields["image/key"]
         if not isinstance(key, str) or first.setdefault(key, line.number) != line.number:
-            wrong = f"{key[:40]!r} stands in line {first[key]} too" if isinstance(key, str) else "is no string"
+            wrong = f"{key[:40]!r} is in line {first[key]} too" if isinstance(key, str) else "is not a string"
             raise JclipError(f"{place}: image/key {wrong}: fetch the file again")
         name = f"{key}.jpg"
         root = root or folder_with(folder, name)

@@ -28,11 +28,7 @@ _ALL = "ELEVATER_all"
 
 
 def open_elevater(name: str, downloads: Path, reading: Reading) -> Packed:
-    """Opens a set.
-
-    Raises:
-      JclipError: it is missing.
-    """
+    """Opens a set. Raises JclipError if it is missing."""
     found, whole = find_optional(downloads, name), find_optional(downloads, _ALL)
     if found is None and whole is not None:
         if not whole.is_dir():

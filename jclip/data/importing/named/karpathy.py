@@ -31,11 +31,7 @@ _FROM = "Karpathy's caption_datasets.zip"
 
 
 def open_flickr30k(downloads: Path, reading: Reading) -> Packed:
-    """Opens the two downloads.
-
-    Raises:
-      JclipError: one is missing.
-    """
+    """Opens the two downloads. Raises JclipError if one is missing."""
     captions = find_download(downloads, "dataset_flickr30k.json", _FROM)
     pictures = find_download(downloads, "flickr30k-images", "Flickr30k's makers, who ask for a form to be filled in")
     splits = choose_splits(captions, _SPLITS, reading)
@@ -53,11 +49,7 @@ def open_flickr30k(downloads: Path, reading: Reading) -> Packed:
 
 
 def open_coco(downloads: Path, reading: Reading) -> Packed:
-    """Opens the captions, val2014, and train2014 if it exists.
-
-    Raises:
-      JclipError: one is missing, or train is asked for and train2014 is missing.
-    """
+    """Opens the captions, val2014, and train2014 if it exists. Raises JclipError if one that is needed is missing."""
     captions = find_download(downloads, "dataset_coco.json", _FROM)
     splits = choose_splits(captions, _SPLITS, reading)
     left_out: LeftOut = ()

@@ -25,11 +25,7 @@ _STEM = "test_1kcaptions_"
 
 
 def open_xtd(downloads: Path, reading: Reading) -> Packed:
-    """Opens the three downloads.
-
-    Raises:
-      JclipError: one is missing.
-    """
+    """Opens the three downloads. Raises JclipError if one is missing."""
     name = "Cross-lingual-Test-Dataset-XTD10"
     main = [f"{name}-main"] if any(downloads.glob(f"{name}-main*")) else [name]
     lists = find_download(downloads, main[0], "the repository adobe-research/Cross-lingual-Test-Dataset-XTD10")
@@ -43,11 +39,11 @@ def open_xtd(downloads: Path, reading: Reading) -> Packed:
 
 def _entries(folder: Path, coco: Mapping[str, Path]) -> list[Entry]:
     file = folder_with(folder, "test_image_names.txt") / "test_image_names.txt"
-    names = _lines(file)
+    names = list(scan(file))
     captions: dict[str, list[tuple[Line, Path]]] = {}
     for texts in sorted(folder.rglob(f"{_STEM}*.txt")):
         code = texts.stem.removeprefix(_STEM)
-        found = _lines(texts)
+        found = list(scan(texts))
         if len(found) != len(names):
             raise JclipError(f"{texts} has {len(found)} captions, {file.name} {len(names)} pictures: fetch it again")
         captions[_CODES.get(code, code)] = [(line, texts) for line in found]
@@ -59,7 +55,3 @@ def _entries(folder: Path, coco: Mapping[str, Path]) -> list[Entry]:
         ids = tuple(number * len(languages) + rank for rank in range(len(languages)))
         entries.append(Entry(place, coco_file(name, coco), number, texts_of, ids, tuple(languages)))
     return entries
-
-
-def _lines(file: Path) -> list[Line]:
-    return list(scan(file))
