@@ -27,6 +27,9 @@ def convert(
 ) -> dict[str, Any]:
     """Converts a checkpoint to a bundle.
 
+    Raises JclipError, and leaves nothing at the destination, if the checkpoint is missing, damaged or of no known
+    family; the converted model differs from the PyTorch model; or the destination exists or cannot be written.
+
     Args:
       name: A file, a folder, or hf://ORG/NAME with an optional @REVISION.
       destination: Folder of the bundle, which must not exist.
@@ -35,10 +38,6 @@ def convert(
 
     Returns:
       The passport.
-
-    Raises:
-      JclipError: the checkpoint is missing, damaged or of no known family; the converted model differs from the PyTorch
-        model; the destination exists or cannot be written. Then nothing is left at the destination.
     """
     check_free(destination)
     if is_bundle(Path(name)):

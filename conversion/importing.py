@@ -142,13 +142,12 @@ class ImportedModel:
 def import_model(name: str, options: ConvertOptions = ConvertOptions(), *, text: bool = True) -> ImportedModel:
     """Imports a checkpoint as a model.
 
+    Raises JclipError if the checkpoint is missing, damaged, inconsistent or of no known family, or an option is wrong.
+
     Args:
       name: A file, a folder, or hf://ORG/NAME with an optional @REVISION.
       options: Facts that the checkpoint does not tell.
       text: False if the text tower is not wanted, so that its vocabulary is not needed.
-
-    Raises:
-      JclipError: the checkpoint is missing, damaged, of no known family or inconsistent, or an option does not apply.
     """
     source = open_checkpoint(name, options.family, key=options.key, prefix=options.prefix)
     table = source.family.table(source.tensors)

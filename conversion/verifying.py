@@ -40,6 +40,8 @@ def verify(
 ) -> list[Check]:
     """Verifies a bundle against its sources, with the options that its passport records.
 
+    Raises JclipError if the bundle has no passport, the number of sources is another, or a source cannot be read.
+
     Args:
       folder: The bundle.
       sources: Its checkpoints or bundles, in the passport's order.
@@ -48,9 +50,6 @@ def verify(
 
     Returns:
       The checks, also those that failed.
-
-    Raises:
-      JclipError: the bundle has no passport, the number of sources is another, or a source cannot be read.
     """
     bundle = open_bundle(folder)
     said = passport.read(folder)

@@ -24,6 +24,8 @@ def find_tokenizer(
 ) -> tuple[Tokenizer, dict[str, Path]]:
     """Loads the tokenizer that the user gave, else the one beside the weights, else the one in the makers' package.
 
+    Raises JclipError if there is no vocabulary, or it does not fit the model.
+
     Args:
       checkpoint: The checkpoint.
       embeddings: Number of token embeddings of the model.
@@ -31,9 +33,6 @@ def find_tokenizer(
 
     Returns:
       The tokenizer, and the files that it was read from by their name in the passport.
-
-    Raises:
-      JclipError: there is no vocabulary, or it does not fit the model.
     """
     place, family = _place(checkpoint, given), checkpoint.family
     tokenizer = load_tokenizer(place, family.tokenizer)

@@ -28,7 +28,7 @@ _POSITIONS = "image/position_embedding"
 def at_image_size(
     config: ModelConfig, tensors: Mapping[str, Lazy], size: int | None, how: Interpolation
 ) -> tuple[ModelConfig, dict[str, Lazy], dict[str, str]]:
-    """Returns a model at another image size, in pixels; None keeps the size.
+    """Returns a model at another image size, in pixels; None keeps the size. Raises JclipError if it has no such size.
 
     Args:
       config, tensors: The model's configuration, and its parameters by path.
@@ -37,9 +37,6 @@ def at_image_size(
 
     Returns:
       The configuration, the parameters, and a description of each changed parameter by path.
-
-    Raises:
-      JclipError: the model has no such size.
     """
     if size is not None and size < 1:
         raise JclipError(f"--image-size is {size}, but must be 1 or more: choose another")

@@ -39,11 +39,7 @@ DEFAULT = Compute()
 
 
 def rematerialised(layer: type[nn.Module], remat: Remat, **options: Any) -> type[nn.Module]:
-    """Returns the class of a layer with rematerialisation; `options` are those of `flax.linen.remat`.
-
-    Raises:
-      JclipError: `remat` is unknown.
-    """
+    """Returns a layer's class wrapped in `flax.linen.remat(**options)`. Raises JclipError for an unknown `remat`."""
     if remat not in get_args(Remat):
         raise JclipError(f"remat {remat!r} is unknown: choose one of {', '.join(get_args(Remat))}")
     if remat == "none":

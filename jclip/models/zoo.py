@@ -96,20 +96,12 @@ def list_models() -> list[str]:
 
 
 def get_config(name: str) -> DualEncoderConfig:
-    """Returns the configuration of a published model.
-
-    Raises:
-      JclipError: the name is unknown; the message gives similar ones.
-    """
+    """Returns the configuration of a published model. Raises JclipError if the name is unknown."""
     return _find(MODELS, name, "model")
 
 
 def get_text_encoder(name: str) -> BertConfig:
-    """Returns the configuration of a published text encoder.
-
-    Raises:
-      JclipError: the name is unknown; the message gives similar ones.
-    """
+    """Returns the configuration of a published text encoder. Raises JclipError if the name is unknown."""
     return _find(TEXT_ENCODERS, name, "text encoder")
 
 

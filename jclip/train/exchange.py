@@ -39,8 +39,7 @@ class Exchange:
     def __call__(self, failure: Exception | None = None) -> Heard:
         """Sends this process's report since the last call, with the error for which it has no batch.
 
-        Raises:
-          JclipError: another process left the loop with an error.
+        Raises JclipError if another process left the loop with an error.
         """
         replaced = self._batches.unreadable[self._reported :]
         self._reported += len(replaced)

@@ -50,13 +50,12 @@ class Examples(Protocol[Example]):
     def load(self, example: Example, index: int, features: Sequence[Features] | None) -> Any:
         """Returns the part that is slow to read, such as a decoded picture; None without such a part.
 
+        Raises JclipError if it cannot be read; `Batches` then replaces the example.
+
         Args:
           example: from `draw`.
           index: global example index, for augmentation.
           features: of each source, to be read instead; None if the tower runs.
-
-        Raises:
-          JclipError: it cannot be read. `Batches` then replaces the example.
         """
 
     def collate(self, examples: Sequence[Example], loaded: Sequence[Any], features: Sequence[Features] | None) -> Batch:

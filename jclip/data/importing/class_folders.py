@@ -115,6 +115,8 @@ def classified(
 ) -> ClassReader:
     """Returns a reader of folders whose classes are known.
 
+    Raises JclipError if a split has no picture, or a class folder's name cannot be stored in a list.
+
     Args:
       by_split: folder of each split.
       classes: class names by folder name, in order.
@@ -122,9 +124,6 @@ def classified(
       several: a picture may have several classes; it is then in the folder of each, under one name.
       root: folder that holds the splits; files in it are counted with the first split.
       read: files beside the folders that were read already.
-
-    Raises:
-      JclipError: a split has no picture, or a class folder's name cannot be stored in a list.
     """
     items: dict[str, tuple[Item, ...]] = {}
     for split, folder in by_split.items():

@@ -120,8 +120,7 @@ FORMATS: dict[str, Format] = {
 def open_source(name: str | None, source: Path, reading: Reading) -> tuple[str, Reader]:
     """Opens a source; detects its format if that is safe. Returns the format's name, and the reader.
 
-    Raises:
-      JclipError: the source or the format does not exist, the format cannot be detected, or it lacks a given option.
+    Raises JclipError if source or format do not exist, the format cannot be detected, or it lacks a given option.
     """
     if name is None:
         if not source.exists():

@@ -107,15 +107,12 @@ class Reader:
         return ()
 
     def parts(self, workspace: Path, shard_bytes: int) -> Sequence[Part]:
-        """Returns the parts, in order and grouped by split.
+        """Returns the parts, in order, by split. Raises JclipError if the source is incomplete or inconsistent.
 
         Args:
           workspace: folder for indices and unpacked archives, which is kept while the parts are read. It may hold those
             of an interrupted import.
           shard_bytes: approximate number of source bytes of a part.
-
-        Raises:
-          JclipError: the source is incomplete, or its parts do not fit each other.
         """
         raise NotImplementedError
 

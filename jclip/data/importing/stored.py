@@ -111,7 +111,8 @@ def split_folder(
 ) -> ImportReport:
     """Moves pictures of split "train" to split "valid", with all captions of a picture on one side.
 
-    The folder is unchanged until everything is written.
+    The folder is unchanged until everything is written. Raises JclipError if it has no split "train", has a split
+    "valid", has other records than pairs, or too few pictures.
 
     Args:
       folder: a folder of pairs.
@@ -122,9 +123,6 @@ def split_folder(
 
     Returns:
       The counts of both splits.
-
-    Raises:
-      JclipError: it has no split "train", has a split "valid", has other records than pairs, or too few pictures.
     """
     target = destination or folder
     with lasting_folder(target) as work:

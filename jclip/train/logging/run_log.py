@@ -35,8 +35,7 @@ class RunLog:
     def open(self, records: Sequence[dict[str, Any]], total: int) -> None:
         """Opens the outputs with the records of a checkpoint after `total` steps.
 
-        Raises:
-          JclipError: the disk is full, or Weights & Biases cannot start.
+        Raises JclipError if the disk is full, or Weights & Biases cannot start.
         """
         self.records = list(records)
         self._keys = set(map(_key, records))
@@ -56,8 +55,7 @@ class RunLog:
     def write(self, kind: str, position: Position, figures: Mapping[str, Any]) -> None:
         """Writes a record, unless that kind was written at this step. A step may have several different warnings.
 
-        Raises:
-          JclipError: the disk is full.
+        Raises JclipError if the disk is full.
         """
         stage = self._run.stages[min(position.stage, len(self._run.stages) - 1)]
         record = {"kind": kind, "total": position.total, "stage": stage.name, "step": position.step, **figures}

@@ -41,11 +41,7 @@ class MetricsFile:
         self._file = path.open("ab", buffering=0)  # a buffer would fail again when it is closed
 
     def write(self, record: Mapping[str, Any]) -> None:
-        """Appends a line.
-
-        Raises:
-          OSError: the line could not be written completely.
-        """
+        """Appends a line. Raises OSError if the line could not be written completely."""
         line = _line(record)
         if self._file.write(line) != len(line):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), self._file.name)
@@ -110,11 +106,7 @@ class TensorBoard:
 
 
 class WandB:
-    """A run of Weights & Biases; a resumed run continues it.
-
-    Raises:
-      JclipError: wandb is not installed, or cannot start a run.
-    """
+    """A new or resumed run of Weights & Biases. Raises JclipError if wandb is not installed or cannot start."""
 
     def __init__(self, project: str, name: str, config: Mapping[str, Any], workdir: Path, total: int):
         try:

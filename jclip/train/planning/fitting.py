@@ -47,8 +47,7 @@ class Fit:
 def compiled_need(run: Run, index: int, tokenizer: Tokenizer | None = None) -> int:
     """Returns the bytes of a stage on one device, from the compiler; the tokenizer is needed as in `plan`.
 
-    Raises:
-      JclipError: the run is not valid, or not on these devices.
+    Raises JclipError if the run is not valid, or not on these devices.
     """
     return device_bytes(assemble_shapes(run, index, devices_of(run), tokenizer))
 

@@ -62,15 +62,14 @@ def plan(
 ) -> list[StagePlan]:
     """Returns the plan of every stage, from shapes alone.
 
+    Raises JclipError if the run cannot start for another reason than missing files, or the rate is not valid.
+
     Args:
       run: the configuration.
       devices: result of `devices_of`.
       tokenizer: needed for budgets in epochs, for which the data are opened.
       compiled: compile each stage's step to measure its memory, which takes about ten seconds at full size.
       tflops: sustained rate of one device in TFLOP/s, to estimate the time.
-
-    Raises:
-      JclipError: the run cannot start, for another reason than missing files; or the rate is not valid.
     """
     if tflops is not None and not 0 < tflops < float("inf"):
         raise JclipError(f"a device that sustains {tflops} TFLOP/s is not possible: give a number above 0")
