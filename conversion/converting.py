@@ -25,7 +25,7 @@ def convert(
     options: ConvertOptions = ConvertOptions(),  # noqa: B008
     report: Progress = print,
 ) -> dict[str, Any]:
-    """Converts a checkpoint to a bundle.
+    """Converts a checkpoint to a bundle, and returns its passport.
 
     Raises JclipError, and leaves nothing at the destination, if the checkpoint is missing, damaged or of no known
     family; the converted model differs from the PyTorch model; or the destination exists or cannot be written.
@@ -35,9 +35,6 @@ def convert(
       destination: Folder of the bundle, which must not exist.
       options: Facts that the checkpoint does not tell.
       report: Receives the name of each step.
-
-    Returns:
-      The passport.
     """
     check_free(destination)
     if is_bundle(Path(name)):

@@ -38,7 +38,7 @@ class Check:
 def verify(
     folder: Path, sources: Sequence[str], tokenizer: Path | None = None, report: Progress = print
 ) -> list[Check]:
-    """Verifies a bundle against its sources, with the options that its passport records.
+    """Verifies a bundle against its sources, with its passport's options. Returns all checks, also failed ones.
 
     Raises JclipError if the bundle has no passport, the number of sources is another, or a source cannot be read.
 
@@ -47,9 +47,6 @@ def verify(
       sources: Its checkpoints or bundles, in the passport's order.
       tokenizer: New place of the vocabulary, if one was given at the conversion and has moved.
       report: Receives the name of each step.
-
-    Returns:
-      The checks, also those that failed.
     """
     bundle = open_bundle(folder)
     said = passport.read(folder)

@@ -28,15 +28,14 @@ _POSITIONS = "image/position_embedding"
 def at_image_size(
     config: ModelConfig, tensors: Mapping[str, Lazy], size: int | None, how: Interpolation
 ) -> tuple[ModelConfig, dict[str, Lazy], dict[str, str]]:
-    """Returns a model at another image size, in pixels; None keeps the size. Raises JclipError if it has no such size.
+    """Returns the configuration, the parameters, and a description of each changed parameter, at another image size.
+
+    Raises JclipError if the model has no such size.
 
     Args:
       config, tensors: The model's configuration, and its parameters by path.
-      size: Side of the images.
+      size: Side of the images in pixels; None keeps it.
       how: Library whose interpolation is used.
-
-    Returns:
-      The configuration, the parameters, and a description of each changed parameter by path.
     """
     if size is not None and size < 1:
         raise JclipError(f"--image-size is {size}, but must be 1 or more: choose another")

@@ -21,7 +21,7 @@ class NotTaken(JclipError):
 def open_regular(file: Path) -> BinaryIO:
     """Opens a regular file, or a link to one, for reading: a FIFO would block, and a device may be endless.
 
-    Raises NotTaken for other files, OSError if it is missing or cannot be opened, and ValueError for a null in its name.
+    Raises NotTaken for other kinds, OSError if it cannot be opened, and ValueError if its name holds a null character.
     """
     _check_regular(file, os.stat(file).st_mode)
     handle = os.open(file, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))

@@ -46,11 +46,7 @@ class Lifeline:
         self._lock = threading.Lock()
 
     def listen(self, host: str) -> str:
-        """Accepts connections to this host in the background.
-
-        Returns:
-          The port and the secret, for `connect`; "" if no socket can be opened.
-        """
+        """Accepts connections in the background. Returns port and secret for `connect`; "" if no socket opens."""
         try:
             listening = self._listening = _listen(host)
         except OSError:

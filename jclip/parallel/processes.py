@@ -47,11 +47,9 @@ _OUT_OF_MEMORY = "RESOURCE_EXHAUSTED"
 def connect(distributed: bool = False) -> None:
     """Connects this process with the others of its run. Call it before jax initialises its devices.
 
-    Raises JclipError if the variables are not valid, no cluster was found, or not all processes connected.
-
-    Args:
-      distributed: let jax find the processes, on Cloud TPU pods, Slurm, Kubernetes and Open MPI. The environment
-        variables COORDINATOR, PROCESSES and PROCESS take precedence. Without either, the run has a single process.
+    With `distributed`, jax finds them on Cloud TPU pods, Slurm, Kubernetes and Open MPI. The environment variables
+    COORDINATOR, PROCESSES and PROCESS take precedence. Without either, the run has a single process. Raises JclipError
+    if the variables are not valid, no cluster was found, or not all processes connected.
     """
     given = {name: os.environ[name] for name in (COORDINATOR, PROCESSES, PROCESS) if os.environ.get(name)}
     if not given and not distributed:

@@ -68,7 +68,7 @@ class Tokenizer:
     def encode(self, texts: Sequence[str], context_length: int) -> list[list[int]]:
         """Returns the ids of each text with its special tokens, truncated to `context_length`, not padded.
 
-        Raises JclipError if `context_length` is below 3, or `texts` is one string or holds a lone surrogate or non-strings.
+        Raises JclipError if `context_length` is below 3, or `texts` is one string, or not all valid strings.
         """
         _check_texts(texts)
         if context_length < 3:

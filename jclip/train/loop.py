@@ -150,11 +150,7 @@ class _Job:
         return state, position
 
     def finish(self, state: TrainState, position: Position) -> Path | None:
-        """Writes the best model's bundle, if the run keeps one, and the last stage's if it was deleted.
-
-        Returns:
-          The folder of the best model's bundle, or None.
-        """
+        """Writes the best model's bundle, and returns its folder or None. Writes the last stage's if it was deleted."""
         last = len(self.parts) - 1
         if broadcast(not self._folder(last).is_dir()):
             self._write_bundle(state, last, position, self._folder(last))

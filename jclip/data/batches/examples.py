@@ -35,8 +35,7 @@ class Features(Protocol):
 class Examples(Protocol[Example]):
     """Builds examples from records, and batches from examples. An objective chooses one for the records it reads.
 
-    Attributes:
-      text_name: batch entry with the token ids that the trained text tower reads.
+    `text_name` is the batch entry with the token ids that the trained text tower reads.
     """
 
     text_name: str

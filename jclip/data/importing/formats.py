@@ -1,6 +1,5 @@
 """Formats by name, for `jclip data import FORMAT`."""
 
-import difflib
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -135,9 +134,7 @@ def open_source(name: str | None, source: Path, reading: Reading) -> tuple[str, 
             raise JclipError(f"{source} {found}: name one, as in `jclip data import {next(iter(FORMATS))} SRC DST`")
         name = fitting[0]
     if name not in FORMATS:
-        close = difflib.get_close_matches(name.lower(), FORMATS, n=2)
-        hint = f"did you mean {' or '.join(close)}?" if close else "`jclip data import --formats` lists them"
-        raise JclipError(f"there is no format {name!r}: {hint}")
+        raise JclipError(f"there is no format {name!r}: {suggestion(name, FORMATS)}")
     for option in fields(reading):
         if getattr(reading, option.name) is not None and option.name not in FORMATS[name].reads:
             heeded = ", ".join(f"--{each.replace('_', '-')}" for each in FORMATS[name].reads) or "no such option"

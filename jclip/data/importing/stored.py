@@ -109,7 +109,7 @@ def split_folder(
     progress: Callable[[str, int, int], None] = lambda *_: None,
     notes: Sequence[tuple[str, str]] = (),
 ) -> ImportReport:
-    """Moves pictures of split "train" to split "valid", with all captions of a picture on one side.
+    """Moves pictures of split "train" to split "valid", a picture as a whole. Returns both splits' counts.
 
     The folder is unchanged until everything is written. Raises JclipError if it has no split "train", has a split
     "valid", has other records than pairs, or too few pictures.
@@ -120,9 +120,6 @@ def split_folder(
       destination: new folder for the result; None to change the folder itself.
       progress: called with (what is done, shards done, shards in all).
       notes: names and contents of text files to add.
-
-    Returns:
-      The counts of both splits.
     """
     target = destination or folder
     with lasting_folder(target) as work:

@@ -49,8 +49,7 @@ class Share:
     def bound(self, numbers: np.ndarray) -> int:
         """Returns the number below which pictures are kept. Raises JclipError if one side would be empty.
 
-        Args:
-          numbers: int64 identities of the pictures, from `picture_identity`; equal ones are one picture.
+        `numbers` are int64 identities from `picture_identity`; equal ones are one picture.
         """
         distinct = np.unique(numbers)
         if len(distinct) < 2:
