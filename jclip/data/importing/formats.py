@@ -17,6 +17,7 @@ from jclip.data.importing.table import TABLES, open_table, the_table
 from jclip.data.importing.webdataset import open_tars
 from jclip.errors import JclipError
 from jclip.images.preprocess import is_picture_name
+from jclip.names import suggestion
 
 _LOOKED_AT = 2000  # files of a folder
 
