@@ -28,7 +28,6 @@ class Checkpoint:
     Attributes:
       name: Name that the user gave.
       folder: Folder of the model with its tokenizer and preprocessing; None if the user named a file of weights alone.
-      family: Kind of checkpoint.
       tensors: Tensors by key, in the family's spelling, without prefix and wrappers.
       spelt: File and original spelling of each key.
       prefix: Prefix of the original keys, such as "state_dict.module.".

@@ -41,7 +41,6 @@ class Composed:
     """Starting point of a recipe.
 
     Attributes:
-      bundle: The whole model.
       copied: Paths of the parameters that come from each source.
       new: Initialisation of each other parameter, by path.
     """

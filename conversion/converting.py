@@ -33,7 +33,6 @@ def convert(
     Args:
       name: A file, a folder, or hf://ORG/NAME with an optional @REVISION.
       destination: Folder of the bundle, which must not exist.
-      options: Facts that the checkpoint does not tell.
       report: Receives the name of each step.
     """
     check_free(destination)

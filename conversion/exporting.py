@@ -35,10 +35,7 @@ def export(bundle_folder: Path, destination: Path, to: Target) -> str:
     them so: 2.0 GB at the peak for ViT-L-14, whose checkpoint has 1.6 GB (benchmarks/RESULTS.md). Raises JclipError if
     the folder is not a bundle, the library lacks such a model, or the destination cannot be written.
 
-    Args:
-      bundle_folder: A bundle, converted or trained.
-      destination: For "hf" a folder for `from_pretrained`; for "cn-clip" a .pt file. It must not exist.
-      to: The library.
+    The destination must not exist: for "hf" a folder for `from_pretrained`; for "cn-clip" a .pt file.
     """
     check_free(destination)
     if not is_bundle(bundle_folder):

@@ -22,13 +22,7 @@ _PYTORCH = "the PyTorch model"
 
 @dataclass(frozen=True)
 class Check:
-    """Result of one check.
-
-    Attributes:
-      what: Subject of the check.
-      holds: True if it holds; None if it could not be checked, such as without PyTorch.
-      seen: Details for people.
-    """
+    """Result of one check: `holds` is None if it could not be checked, such as without PyTorch."""
 
     what: str
     holds: bool | None
@@ -43,7 +37,6 @@ def verify(
     Raises JclipError if the bundle has no passport, the number of sources is another, or a source cannot be read.
 
     Args:
-      folder: The bundle.
       sources: Its checkpoints or bundles, in the passport's order.
       tokenizer: New place of the vocabulary, if one was given at the conversion and has moved.
       report: Receives the name of each step.

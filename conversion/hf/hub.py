@@ -16,13 +16,7 @@ _NAME = re.compile(r"[\w.-]+(/[\w.-]+)?(@(?P<revision>[\w.-]+(/[\w.-]+)*))?")
 
 @dataclass(frozen=True)
 class Snapshot:
-    """Repository at one commit.
-
-    Attributes:
-      folder: Folder in the cache.
-      commit: Hash of the commit.
-      note: Reason why an earlier download was used; None if the hub answered.
-    """
+    """Repository at one commit. `note` says why an earlier download was used; None if the hub answered."""
 
     folder: Path
     commit: str

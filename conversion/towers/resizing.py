@@ -55,16 +55,10 @@ def at_image_size(
 
 
 def resized(positions_ld: np.ndarray, size: int, how: Interpolation) -> np.ndarray:
-    """Interpolates position embeddings to another grid.
+    """Interpolates position embeddings (1 + side², width), the class token's first, to (1 + size², width), float32.
 
-    Args:
-      positions_ld: (1 + side², width), the class token's first; float32.
-      size: Side of the new grid.
-      how: Library whose interpolation is used.
-
-    Returns:
-      (1 + size², width), float32. For embeddings of standard deviation 1 it differs by at most 6e-6 from PyTorch, which
-      computes the sampling points in float32.
+    For embeddings of standard deviation 1 the result differs by at most 6e-6 from PyTorch, which computes the sampling
+    points in float32. `how` is the library whose interpolation is used.
     """
     side = math.isqrt(len(positions_ld) - 1)
     grid = positions_ld[1:].astype(np.float32).reshape(side, side, -1)

@@ -67,7 +67,6 @@ def augment(augmentation: Augmentation, images_bhwc: jax.Array, key: jax.Array, 
     """Augments each picture with its own random numbers; returns float32 (b, h, w, c) in 0..255.
 
     Args:
-      augmentation: settings.
       images_bhwc: values in 0..255, any dtype.
       key: key of the step or of the run.
       example_b: global example indices, int32.

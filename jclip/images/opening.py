@@ -174,10 +174,7 @@ def open_header(data: bytes, name: str, megapixels: float | None = None) -> Imag
 
     Raises PictureError if the format is unknown or refused, the header is damaged, or the picture is too large.
 
-    Args:
-      data: bytes of its file.
-      name: name for messages.
-      megapixels: maximum size; by default `max_megapixels()`.
+    `name` is for messages; `megapixels` is the maximum size, by default `max_megapixels()`.
     """
     limit = max_megapixels() if megapixels is None else megapixels
     with pillow_allows(limit):

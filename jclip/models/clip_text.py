@@ -90,9 +90,8 @@ class ClipTextConfig(StackedTower, TextTower):
 class ClipText(nn.Module):
     """Token and position embeddings, causal pre-norm layers, a norm, and the projection of end-of-text.
 
-    Attributes:
-      embed_dim: width of the projection.
-      frozen_layers: number of first layers whose parameters are in "first_layers/", so that a stage can freeze them.
+    `embed_dim` is the projection's width, and `frozen_layers` the number of first layers in "first_layers/", which a
+    stage can freeze.
     """
 
     config: ClipTextConfig

@@ -119,10 +119,8 @@ class DualEncoder(nn.Module):
 
         CLIP: end-of-text after the final norm. AltCLIP: the head's output at the first token. Chinese-CLIP: [CLS].
 
-        Args:
-          ids_bl: token ids; padding follows the text.
-          rows_b: distinct integers of the examples, (b,). Dropout depends only on them and on the "dropout" key. None
-            for no dropout.
+        In `ids_bl` padding follows the text. `rows_b` are distinct integers of the examples, (b,). Dropout depends only
+        on them and on the "dropout" key. None for no dropout.
         """
         return by_example(self.text.state(ids_bl, rows_b))
 

@@ -109,12 +109,8 @@ class PreNormLayer(nn.Module):
     ) -> tuple[jax.Array, None]:
         """Returns the states after this layer, and None for `nn.scan`. Without dropout, `seeds_b2` is not used.
 
-        Args:
-          x_bld: states before the layer.
-          lengths_b: as in `jclip.models.attention.attend`.
-          seeds_b2: None.
-          wanted_bqd: those of `x_bld` whose next states are returned; None for all. They attend to `lengths_b` tokens,
-            even in a causal tower.
+        `wanted_bqd` are those of `x_bld` whose next states are returned; None for all. They attend to `lengths_b`
+        tokens, even in a causal tower. `lengths_b` is as in `jclip.models.attention.attend`.
         """
         del seeds_b2
         causal, compute = self.causal and wanted_bqd is None, attention_of(wanted_bqd, self.compute)

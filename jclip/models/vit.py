@@ -129,11 +129,8 @@ class Vit(nn.Module):
     def __call__(self, images_bhwc: jax.Array, train: bool = False, rows_b: jax.Array | None = None) -> jax.Array:
         """Returns embeddings of images, (b, e), not L2-normalised. Raises JclipError if they have another size.
 
-        Args:
-          images_bhwc: normalised, of side `image_size`.
-          train: not used, because a ViT has no batch norm.
-          rows_b: distinct integers of the examples. Patch dropout depends only on them and on the "dropout" key. None
-            keeps all patches.
+        Images are normalised, of side `image_size`. `rows_b` are distinct integers of the examples. Patch dropout
+        depends only on them and on the "dropout" key; None keeps all patches. `train` is not used.
         """
         del train
         dtype = self.compute.dtype

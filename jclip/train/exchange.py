@@ -25,10 +25,8 @@ class Heard(NamedTuple):
 class Exchange:
     """Exchanges of one stage.
 
-    Args:
-      batches: this process's batches, which list the data that they replaced.
-      signals: signals that this process received.
-      known: descriptions of data that were replaced before the run was resumed; they count towards the limit.
+    `batches` list the data that they replaced, and `signals` those that this process received. `known` describes data
+    that were replaced before the run was resumed; they count towards the limit.
     """
 
     def __init__(self, batches: Batches, signals: list[int], known: Sequence[str] = ()):

@@ -77,9 +77,7 @@ class PairExamples:
     Batches hold "image" uint8 (b, h, w, 3), or "image_feature" float32 (b, d) with features; "text" ids (b, l);
     "image_id" and "text_id" int32 (b,).
 
-    Args:
-      opened: sources of `Pair`.
-      decode: reads and augments pictures.
+    `opened` has sources of `Pair`; `decode` reads and augments pictures.
     """
 
     text_name = "text"
@@ -148,10 +146,8 @@ class ParallelExamples:
 
     Batches hold "student" ids (b, l), and "teacher" ids (b, m), or "target" float32 (b, d) with features.
 
-    Args:
-      opened: sources of `Translation`. Their `english_share` is the probability that the student reads the English
-        text itself (Chen et al. 2022, section 3.1).
-      texts: tokenizes for the teacher.
+    A source's `english_share` is the probability that the student reads the English text itself (Chen et al. 2022,
+    section 3.1). `texts` tokenizes for the teacher.
     """
 
     text_name = "student"

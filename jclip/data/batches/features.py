@@ -44,7 +44,6 @@ class FeatureCache:
     """Rows of one source, complete or not. Raises JclipError if the folder's name is not UTF-8.
 
     Attributes:
-      folder: folder of the cache.
       count: number of rows: the source's pictures, or its English texts, in order.
       width: length of a row.
       dtype: dtype of the rows on disk, "float32" or "bfloat16".

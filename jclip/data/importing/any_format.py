@@ -44,7 +44,6 @@ def import_pairs(
       reading: the user's options about the source.
       validation: pictures of split "train" that become split "valid" if the source has none.
       limit: maximum number of skipped units; by default a tenth, or none for a benchmark.
-
       progress: called with (what is done, parts done, parts in all).
     """
     if is_data_folder(source):

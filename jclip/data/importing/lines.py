@@ -36,7 +36,7 @@ class Line(NamedTuple):
 def scan(
     file: Path, offset: int = 0, number: int = 1, lines: int | None = None, longest: int = LONGEST_TEXT
 ) -> Iterator[Line]:
-    """Yields the lines of a file that are not blank. Raises JclipError if it cannot be read, or is not regular.
+    """Yields a file's lines that are not blank. Raises JclipError if it is not a regular file or cannot be read.
 
     Args:
       file, offset, number: the file, and the position of the first line to read.

@@ -109,10 +109,8 @@ class Reader:
     def parts(self, workspace: Path, shard_bytes: int) -> Sequence[Part]:
         """Returns the parts, in order, by split. Raises JclipError if the source is incomplete or inconsistent.
 
-        Args:
-          workspace: folder for indices and unpacked archives, which is kept while the parts are read. It may hold those
-            of an interrupted import.
-          shard_bytes: approximate number of source bytes of a part.
+        `workspace` is for indices and unpacked archives. It is kept while the parts are read, and may hold those of an
+        interrupted import. A part has about `shard_bytes` bytes of the source.
         """
         raise NotImplementedError
 

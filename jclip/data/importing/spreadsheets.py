@@ -48,7 +48,6 @@ def find_layout(file: Path, exists: Callable[[str], bool], reading: Reading) -> 
     Raises JclipError if it is not a text table, or, with the option, if part of its layout cannot be detected.
 
     Args:
-      file: the table.
       exists: returns True for the name of a picture's file.
       reading: the user's options; numbers name columns from 1 if there is no header.
     """

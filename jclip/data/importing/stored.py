@@ -115,8 +115,6 @@ def split_folder(
     "valid", has other records than pairs, or too few pictures.
 
     Args:
-      folder: a folder of pairs.
-      share: number or share of pictures.
       destination: new folder for the result; None to change the folder itself.
       progress: called with (what is done, shards done, shards in all).
       notes: names and contents of text files to add.

@@ -98,7 +98,6 @@ class SplitStatistics:
     """Statistics of a split. Those that its record kind lacks stay empty.
 
     Attributes:
-      records: number of records.
       looked_at: number of records that were read.
       lengths: of captions, or of both texts of translations, by language; "" if unknown.
       widths, heights: of the pictures in pixels.

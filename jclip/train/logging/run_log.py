@@ -16,14 +16,8 @@ from jclip.train.logging.sinks import MetricsFile, Sink, TensorBoard, WandB
 class RunLog:
     """Records of a run, in order and without repeats after a resume. All processes call its methods together.
 
-    Args:
-      run: the run's configuration.
-      workdir: the run's folder.
-      config: the configuration as JSON, for Weights & Biases.
-      watcher: receives every record on process 0.
-
-    Attributes:
-      records: all records so far, for checkpoints.
+    `config` is the run's as JSON, for Weights & Biases. `watcher` receives every record on process 0. The attribute
+    `records` has all records so far, for checkpoints.
     """
 
     def __init__(self, run: Run, workdir: Path, config: Mapping[str, Any], watcher: Watcher | None = None):

@@ -28,9 +28,7 @@ class Sink(Protocol):
 class MetricsFile:
     """metrics.jsonl: one JSON object per line, in the order of the run.
 
-    Args:
-      path: the file. It is replaced, because a resumed run repeats the records after its checkpoint.
-      records: records of the checkpoint.
+    The file is replaced by the checkpoint's `records`, because a resumed run repeats those after its checkpoint.
     """
 
     def __init__(self, path: Path, records: Sequence[Mapping[str, Any]] = ()):
@@ -69,10 +67,7 @@ class TensorBoard:
     """Event files in WORKDIR/tensorboard: `tensorboard --logdir WORKDIR`.
 
     tensorboardX's own SummaryWriter is not used: its thread dies when the disk is full, and later calls block.
-
-    Args:
-      folder: folder of the event files.
-      total: steps of the run so far. TensorBoard hides later records of older files.
+    TensorBoard hides records of older files after `total`, the steps of the run so far.
     """
 
     def __init__(self, folder: Path, total: int):

@@ -58,7 +58,6 @@ def fit(run: Run, memory: int, needs: tuple[int, ...], need: Callable[[Run, int]
     Only stages that do not fit are compiled again; the others once, at the end.
 
     Args:
-      run: the configuration.
       memory: memory of one device, bytes.
       needs: bytes of each stage, from `plan`.
       need: (changed run, index of a stage) -> its bytes.
