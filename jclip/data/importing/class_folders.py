@@ -41,7 +41,6 @@ class ClassReader(Reader):
     """Files of each split, in order; those that are left out come last."""
 
     items: dict[str, tuple[Item, ...]] = field(default_factory=dict)
-    notes: tuple[tuple[str, str], ...] = ()
 
     def parts(self, workspace: Path, shard_bytes: int) -> Sequence[Part]:
         """Returns the parts, see `Reader`."""
@@ -139,7 +138,7 @@ def classified(
         others += [Item(file, (), reason) for place in places for file, reason in class_files.outside(place, read)]
         items[split] = (*(_merged(found) if several else found), *others)
     files = tuple(item.file for each in items.values() for item in each if item.labels)
-    return ClassReader(LABELLED, files, strict, tuple(classes.values()), items, notes)
+    return ClassReader(LABELLED, files, strict, tuple(classes.values()), items, notes=notes)
 
 
 def _merged(found: Sequence[Item]) -> list[Item]:
