@@ -119,7 +119,7 @@ class ClipText(nn.Module):
         self.projection = nn.Dense(self.embed_dim, use_bias=False, kernel_init=normal(width**-0.5), dtype=dtype)
 
     def states(self, ids_bl: jax.Array) -> jax.Array:
-        """Returns states after the final norm, (b, l, d). Raises JclipError if a text has too many tokens."""
+        """Returns all tokens' states after the norm, (b, l, d). Raises JclipError if a text has too many tokens."""
         stacks = (self.first_layers, self.layers)
         return self.final_norm(run_stacks(stacks, self.frozen_layers, self._embedded(ids_bl)))
 

@@ -24,7 +24,10 @@ compute this and XLA if not."""
 
 @dataclass(frozen=True)
 class Compute:
-    """Computation of a model. `dtype` is that of the activations; parameters, norms and softmax are float32."""
+    """Computation of a model. Parameters do not depend on it.
+
+    `dtype` is that of the activations; parameters, norms and softmax are float32.
+    """
 
     dtype: Dtype = jnp.float32
     remat: Remat = "none"

@@ -83,7 +83,7 @@ class DualEncoder(nn.Module):
     patch_dropout: float = 0.0
 
     def setup(self) -> None:
-        """Builds the two towers. Raises JclipError if one lacks `frozen_layers` or `patch_dropout`."""
+        """Builds the two towers. Raises JclipError if a tower does not support `frozen_layers` or `patch_dropout`."""
         config = self.config
         for (name, tower), frozen in zip(config.towers.items(), self.frozen_layers, strict=True):
             if frozen and not tower.depth:

@@ -32,7 +32,7 @@ TokenizerKind = Literal["wordpiece", "bert", "xlmr", "clip_bpe"]
 class Tower:
     """Base class of all towers. The defaults suit a tower without a stack of layers.
 
-    `conversion` names its parameters in `jclip.conversion`; empty if it cannot be converted.
+    `conversion` is the name of its parameters in `jclip.conversion`; empty for a tower that cannot be converted.
     """
 
     conversion: ClassVar[str] = ""

@@ -25,7 +25,7 @@ class Heard(NamedTuple):
 class Exchange:
     """Exchanges of one stage.
 
-    `batches` list the data that they replaced, and `signals` those that this process received. `known` describes data
+    `batches` lists the data that it replaced; `signals` are those that this process received. `known` describes data
     that were replaced before the run was resumed; they count towards the limit.
     """
 
