@@ -127,6 +127,8 @@ def find_model(
 ) -> tuple[Candidate, dict[str, str]]:
     """Finds the model in a checkpoint. Returns it, and a reason for each other tensor by its original name.
 
+    Raises JclipError if there is no model, several (the message lists them), or it has adapters that are not merged.
+
     Args:
       shapes: Shapes by original name.
       config: Contents of config.json; empty without it.
@@ -135,9 +137,6 @@ def find_model(
       family: Family that the user gave; it decides between several models.
       key: Entry of a nested dict in which to search, such as "ema" or "callbacks.ema"; None to search everywhere.
       prefix: Prefix of the model's keys after `key`; None to detect it.
-
-    Raises:
-      JclipError: there is no model, there are several (the message lists them), or it has adapters that are not merged.
     """
     names = Names.of(shapes)
     inside = _plain_prefix(key) if key is not None else ""

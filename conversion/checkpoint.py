@@ -28,7 +28,6 @@ class Checkpoint:
     Attributes:
       name: Name that the user gave.
       folder: Folder of the model with its tokenizer and preprocessing; None if the user named a file of weights alone.
-      family: Kind of checkpoint.
       tensors: Tensors by key, in the family's spelling, without prefix and wrappers.
       spelt: File and original spelling of each key.
       prefix: Prefix of the original keys, such as "state_dict.module.".
@@ -75,15 +74,14 @@ def open_checkpoint(
 ) -> Checkpoint:
     """Opens a checkpoint, whose tensors are read on demand.
 
+    Raises JclipError if it is missing, damaged, refers to code, or is not of a known family or not of `family`; or it
+    holds several models, which the message lists.
+
     Args:
       name: A file, a folder, or hf://ORG/NAME with an optional @REVISION.
       family: A name in FAMILIES; None to detect it.
       key: Entry of a nested dict that holds the model; None to search everywhere.
       prefix: Prefix of the model's keys; None to detect it.
-
-    Raises:
-      JclipError: it is missing, damaged, refers to code, or is not of a known family or not of `family`; or it holds
-        several models, which the message lists.
     """
     if not name.strip():
         raise JclipError("SRC is empty: give a file, a folder, or hf://ORG/NAME")

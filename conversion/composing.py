@@ -41,7 +41,6 @@ class Composed:
     """Starting point of a recipe.
 
     Attributes:
-      bundle: The whole model.
       copied: Paths of the parameters that come from each source.
       new: Initialisation of each other parameter, by path.
     """
@@ -52,11 +51,12 @@ class Composed:
 
 
 def compose(image: str, text: str, destination: Path, *, seed: int = 0, report: Progress = print) -> dict[str, Any]:
-    """Writes the starting point of a recipe: a CLIP's image tower with a text encoder.
+    """Writes the starting point of a recipe: a CLIP's image tower with a text encoder. Returns the passport.
 
     With XLM-R it is AltCLIP's (Chen et al. 2022, section 3.1): CLIP's image tower, text projection and logit scale,
     XLM-R, and a new head between XLM-R and the projection. With BERT it is Chinese-CLIP's (Yang et al. 2022, section
-    2.2): CLIP's image tower and logit scale, BERT, and a new text projection.
+    2.2): CLIP's image tower and logit scale, BERT, and a new text projection. Raises JclipError if `convert` would
+    refuse a source or the destination, or the sources do not fit together.
 
     Args:
       image: Checkpoint or bundle of a dual encoder.
@@ -64,12 +64,6 @@ def compose(image: str, text: str, destination: Path, *, seed: int = 0, report: 
       destination: Folder of the bundle, which must not exist.
       seed: Seed of the new parameters.
       report: Receives the name of each step.
-
-    Returns:
-      The passport, which lists what is copied, what is new and how it was initialised.
-
-    Raises:
-      JclipError: `convert` would refuse a source or the destination, or the sources do not fit together.
     """
     check_free(destination)
     if not -(2**31) <= seed < 2**32:

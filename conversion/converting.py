@@ -25,20 +25,15 @@ def convert(
     options: ConvertOptions = ConvertOptions(),  # noqa: B008
     report: Progress = print,
 ) -> dict[str, Any]:
-    """Converts a checkpoint to a bundle.
+    """Converts a checkpoint to a bundle, and returns its passport.
+
+    Raises JclipError, and leaves nothing at the destination, if the checkpoint is missing, damaged or of no known
+    family; the converted model differs from the PyTorch model; or the destination exists or cannot be written.
 
     Args:
       name: A file, a folder, or hf://ORG/NAME with an optional @REVISION.
       destination: Folder of the bundle, which must not exist.
-      options: Facts that the checkpoint does not tell.
       report: Receives the name of each step.
-
-    Returns:
-      The passport.
-
-    Raises:
-      JclipError: the checkpoint is missing, damaged or of no known family; the converted model differs from the PyTorch
-        model; the destination exists or cannot be written. Then nothing is left at the destination.
     """
     check_free(destination)
     if is_bundle(Path(name)):

@@ -29,21 +29,13 @@ _BIAS = "logit_bias"  # of the sigmoid loss
 
 
 def export(bundle_folder: Path, destination: Path, to: Target) -> str:
-    """Writes a bundle in the format of another library.
+    """Writes a bundle in another library's format. Returns the reading class or function, with a remark on its limits.
 
     For transformers the tensors are streamed. For cn_clip all tensors are in memory at once, because torch.save needs
-    them so: 2.0 GB at the peak for ViT-L-14, whose checkpoint has 1.6 GB (benchmarks/RESULTS.md).
+    them so: 2.0 GB at the peak for ViT-L-14, whose checkpoint has 1.6 GB (benchmarks/RESULTS.md). Raises JclipError if
+    the folder is not a bundle, the library lacks such a model, or the destination cannot be written.
 
-    Args:
-      bundle_folder: A bundle, converted or trained.
-      destination: For "hf" a folder for `from_pretrained`; for "cn-clip" a .pt file. It must not exist.
-      to: The library.
-
-    Returns:
-      The class or function that reads the result, with a remark on what it lacks.
-
-    Raises:
-      JclipError: the folder is not a bundle, the library lacks such a model, or the destination cannot be written.
+    The destination must not exist: for "hf" a folder for `from_pretrained`; for "cn-clip" a .pt file.
     """
     check_free(destination)
     if not is_bundle(bundle_folder):

@@ -70,8 +70,6 @@ class ImportedModel:
     """Checkpoint as a model, whose tensors are read on demand.
 
     Attributes:
-      source: The checkpoint.
-      options: Options that the user gave.
       original: Configuration at the checkpoint's own image size, at which it is compared with PyTorch.
       mapped: Tensors under our paths, at that size.
       config: Configuration at the image size that the user asked for.
@@ -142,13 +140,11 @@ class ImportedModel:
 def import_model(name: str, options: ConvertOptions = ConvertOptions(), *, text: bool = True) -> ImportedModel:
     """Imports a checkpoint as a model.
 
+    Raises JclipError if the checkpoint is missing, damaged, inconsistent or of no known family, or an option is wrong.
+
     Args:
       name: A file, a folder, or hf://ORG/NAME with an optional @REVISION.
-      options: Facts that the checkpoint does not tell.
       text: False if the text tower is not wanted, so that its vocabulary is not needed.
-
-    Raises:
-      JclipError: the checkpoint is missing, damaged, of no known family or inconsistent, or an option does not apply.
     """
     source = open_checkpoint(name, options.family, key=options.key, prefix=options.prefix)
     table = source.family.table(source.tensors)

@@ -41,6 +41,8 @@ def import_tensors(
 ) -> MappedTensors:
     """Maps a checkpoint's tensors to parameters. Reading a parameter with NaN or infinity raises JclipError.
 
+    Raises JclipError if a tensor is missing, has another shape, is not floating point, or has no place in the model.
+
     Args:
       table: The family's mapping table.
       wanted: Shape of every parameter and running statistic of the model, by path.
@@ -48,9 +50,6 @@ def import_tensors(
       title: Name of the family for messages.
       dropped: (regex, reason) of keys that are expected and not used.
       name_of: Returns a key's file and original spelling for messages.
-
-    Raises:
-      JclipError: a tensor is missing, has another shape, is not floating point, or has no place in the model.
     """
     rows = {row.ours: row for row in table}
     if rows.keys() != wanted.keys():

@@ -22,13 +22,7 @@ _PYTORCH = "the PyTorch model"
 
 @dataclass(frozen=True)
 class Check:
-    """Result of one check.
-
-    Attributes:
-      what: Subject of the check.
-      holds: True if it holds; None if it could not be checked, such as without PyTorch.
-      seen: Details for people.
-    """
+    """Result of one check: `holds` is None if it could not be checked, such as without PyTorch."""
 
     what: str
     holds: bool | None
@@ -38,19 +32,14 @@ class Check:
 def verify(
     folder: Path, sources: Sequence[str], tokenizer: Path | None = None, report: Progress = print
 ) -> list[Check]:
-    """Verifies a bundle against its sources, with the options that its passport records.
+    """Verifies a bundle against its sources, with its passport's options. Returns all checks, also failed ones.
+
+    Raises JclipError if the bundle has no passport, the number of sources is another, or a source cannot be read.
 
     Args:
-      folder: The bundle.
       sources: Its checkpoints or bundles, in the passport's order.
       tokenizer: New place of the vocabulary, if one was given at the conversion and has moved.
       report: Receives the name of each step.
-
-    Returns:
-      The checks, also those that failed.
-
-    Raises:
-      JclipError: the bundle has no passport, the number of sources is another, or a source cannot be read.
     """
     bundle = open_bundle(folder)
     said = passport.read(folder)

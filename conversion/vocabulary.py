@@ -24,16 +24,8 @@ def find_tokenizer(
 ) -> tuple[Tokenizer, dict[str, Path]]:
     """Loads the tokenizer that the user gave, else the one beside the weights, else the one in the makers' package.
 
-    Args:
-      checkpoint: The checkpoint.
-      embeddings: Number of token embeddings of the model.
-      given: File or folder that the user gave; None if none.
-
-    Returns:
-      The tokenizer, and the files that it was read from by their name in the passport.
-
-    Raises:
-      JclipError: there is no vocabulary, or it does not fit the model.
+    Returns it, and the files it was read from by their name in the passport. Raises JclipError if it is missing or does
+    not fit the model's number of token `embeddings`.
     """
     place, family = _place(checkpoint, given), checkpoint.family
     tokenizer = load_tokenizer(place, family.tokenizer)

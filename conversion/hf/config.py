@@ -20,7 +20,6 @@ class HfModel:
     Attributes:
       family: Name of its family in jclip.
       model_type: Value in config.json.
-      class_name: Name of its class.
       text: Format of its text tower.
       head: True if it has AltCLIP's head.
     """

@@ -16,13 +16,7 @@ _NAME = re.compile(r"[\w.-]+(/[\w.-]+)?(@(?P<revision>[\w.-]+(/[\w.-]+)*))?")
 
 @dataclass(frozen=True)
 class Snapshot:
-    """Repository at one commit.
-
-    Attributes:
-      folder: Folder in the cache.
-      commit: Hash of the commit.
-      note: Reason why an earlier download was used; None if the hub answered.
-    """
+    """Repository at one commit. `note` says why an earlier download was used; None if the hub answered."""
 
     folder: Path
     commit: str
@@ -33,10 +27,8 @@ def fetch(name: str) -> Snapshot:
     """Fetches the files of a repository, hf://ORG/NAME or hf://ORG/NAME@REVISION, that a conversion may read.
 
     A revision is a branch, a tag or a commit. If the hub cannot be reached, the copy in the cache is used if all its
-    weights are in it. The small files are then in it too, because they are fetched first.
-
-    Raises:
-      JclipError: the name is malformed, the repository cannot be fetched, or the package huggingface_hub is missing.
+    weights are in it. The small files are then in it too, because they are fetched first. Raises JclipError if the name
+    is malformed, the repository cannot be fetched, or the package huggingface_hub is missing.
     """
     said = name.removeprefix(SCHEME).strip("/")
     found = _NAME.fullmatch(said)

@@ -65,10 +65,8 @@ def write_hf_processor(
     """Writes preprocessor_config.json and the tokenizer for the processors of transformers 4 and 5.
 
     Ids equal jclip's except for a few strings (see `jclip.conversion.hf.tokenizer`); pixels differ by the few steps
-    that `Preprocessing` documents. `padding="max_length"` pads to `context_length`, special tokens included.
-
-    Raises:
-      JclipError: `check_hf_processor` refuses the tokenizer or the preprocessing.
+    that `Preprocessing` documents. `padding="max_length"` pads to `context_length`, special tokens included. Raises
+    JclipError if `check_hf_processor` refuses the tokenizer or the preprocessing.
     """
     check_hf_processor(family, tokenizer, preprocessing)
     processor, image_processor = _PROCESSOR_OF[family]

@@ -102,9 +102,8 @@ def observe(source: Checkpoint, reference: Reference, tower: Tower, inputs: np.n
 def build(source: Checkpoint, config: ModelConfig) -> Reference:
     """Builds the reference model of a checkpoint's family without weights.
 
-    Raises:
-      ImportError: a package that it needs is not installed.
-      JclipError: the makers' code refuses the checkpoint's configuration.
+    Raises ImportError if a package that it needs is not installed, and JclipError if the makers' code refuses the
+    checkpoint's configuration.
     """
     import torch
 

@@ -28,18 +28,14 @@ _POSITIONS = "image/position_embedding"
 def at_image_size(
     config: ModelConfig, tensors: Mapping[str, Lazy], size: int | None, how: Interpolation
 ) -> tuple[ModelConfig, dict[str, Lazy], dict[str, str]]:
-    """Returns a model at another image size, in pixels; None keeps the size.
+    """Returns the configuration, the parameters, and a description of each changed parameter, at another image size.
+
+    Raises JclipError if the model has no such size.
 
     Args:
       config, tensors: The model's configuration, and its parameters by path.
-      size: Side of the images.
+      size: Side of the images in pixels; None keeps it.
       how: Library whose interpolation is used.
-
-    Returns:
-      The configuration, the parameters, and a description of each changed parameter by path.
-
-    Raises:
-      JclipError: the model has no such size.
     """
     if size is not None and size < 1:
         raise JclipError(f"--image-size is {size}, but must be 1 or more: choose another")
@@ -59,16 +55,10 @@ def at_image_size(
 
 
 def resized(positions_ld: np.ndarray, size: int, how: Interpolation) -> np.ndarray:
-    """Interpolates position embeddings to another grid.
+    """Interpolates position embeddings (1 + side², width), the class token's first, to (1 + size², width), float32.
 
-    Args:
-      positions_ld: (1 + side², width), the class token's first; float32.
-      size: Side of the new grid.
-      how: Library whose interpolation is used.
-
-    Returns:
-      (1 + size², width), float32. For embeddings of standard deviation 1 it differs by at most 6e-6 from PyTorch, which
-      computes the sampling points in float32.
+    For embeddings of standard deviation 1 the result differs by at most 6e-6 from PyTorch, which computes the sampling
+    points in float32. `how` is the library whose interpolation is used.
     """
     side = math.isqrt(len(positions_ld) - 1)
     grid = positions_ld[1:].astype(np.float32).reshape(side, side, -1)

@@ -64,16 +64,12 @@ class Augmentation:
 
 
 def augment(augmentation: Augmentation, images_bhwc: jax.Array, key: jax.Array, example_b: jax.Array) -> jax.Array:
-    """Augments each picture with its own random numbers.
+    """Augments each picture with its own random numbers; returns float32 (b, h, w, c) in 0..255.
 
     Args:
-      augmentation: settings.
       images_bhwc: values in 0..255, any dtype.
       key: key of the step or of the run.
       example_b: global example indices, int32.
-
-    Returns:
-      float32 (b, h, w, c) in 0..255.
     """
     images_bhwc = images_bhwc.astype(jnp.float32)
     if not (augmentation.moves or augmentation.colours):

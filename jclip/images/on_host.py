@@ -33,7 +33,7 @@ _Area = Annotated[float, Range(0, 1, above=True, words="a share above 0, 1 at mo
 
 @dataclass(frozen=True)
 class HostAugmentation:
-    """Settings of the augmentation on the host; by default none.
+    """Augmentation on the host, by default none. Raises JclipError if a range's first end is above its second.
 
     Attributes:
       crop_scale: smallest and largest area of a random crop, as a share of the picture; uniform. The crop is resized to
@@ -42,9 +42,6 @@ class HostAugmentation:
       flip: probability of a left-right mirror image.
       auto_augment: "original" is AutoAugment's policy for ImageNet, see `auto_augment`.
       interpolation: for resizing the crop, and for AutoAugment's rotation and shear.
-
-    Raises:
-      JclipError: the first end of a range is above the second.
     """
 
     crop_scale: tuple[_Area, _Area] | None = None
@@ -82,9 +79,7 @@ class Changes(NamedTuple):
 class Decoder:
     """Pure function from an encoded picture to the model's input, for any thread or process.
 
-    Attributes:
-      preprocessing, augmentation: settings.
-      seed, stage: seed of the run, and number of the stage; with the example index they decide the augmentation.
+    The run's `seed`, the number of the `stage` and the example index decide the augmentation.
     """
 
     preprocessing: Preprocessing

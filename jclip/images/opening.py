@@ -172,13 +172,9 @@ def read_picture(file: str | Path, name: str = "") -> bytes:
 def open_header(data: bytes, name: str, megapixels: float | None = None) -> Image.Image:
     """Returns a picture after reading its header and checking its size; it is not decoded yet.
 
-    Args:
-      data: bytes of its file.
-      name: name for messages.
-      megapixels: maximum size; by default `max_megapixels()`.
+    Raises PictureError if the format is unknown or refused, the header is damaged, or the picture is too large.
 
-    Raises:
-      PictureError: the format is unknown or refused, the header is damaged, or the picture is too large.
+    `name` is for messages; `megapixels` is the maximum size, by default `max_megapixels()`.
     """
     limit = max_megapixels() if megapixels is None else megapixels
     with pillow_allows(limit):

@@ -41,7 +41,8 @@ class Preprocessing:
 
     The processors of transformers (measured: 5.24) convert to RGB first, alpha over white, and then resize tensors. RGB
     photographs differ by up to 4 of 255 steps, noise by up to 21; with `backend="pil"` they are equal. Their crop is
-    one pixel further left or up if the border to cut has 4k + 3 pixels.
+    one pixel further left or up if the border to cut has 4k + 3 pixels. Raises JclipError if a number is out of range,
+    or `trim` has no background.
 
     Attributes:
       size: height and width in pixels.
@@ -52,9 +53,6 @@ class Preprocessing:
       trim: crop transparent borders first, and centre the rest in a square; needs a background.
       orientation: "apply" rotates a picture by its EXIF orientation; "ignore" keeps it as stored, as the references do.
         TIFF and HEIC are always upright, because their decoders rotate them.
-
-    Raises:
-      JclipError: a number is out of range, or `trim` has no background.
     """
 
     size: Size = 224
@@ -78,9 +76,7 @@ def to_array(preprocessing: Preprocessing, picture: Picture, name: str = "") -> 
     """Returns a picture as uint8 (size, size, 3), not yet normalised: a quarter of the bytes to move to the device.
 
     `picture` is a PIL image, a path, encoded bytes, or uint8 (h, w, 3). Messages call it `name`, by default its path.
-
-    Raises:
-      JclipError: it is not a picture, or cannot be read; the message names it.
+    Raises JclipError, with the name, if it cannot be read.
     """
     size = preprocessing.size
     if isinstance(picture, np.ndarray) and picture.shape == (size, size, 3) and picture.dtype == np.uint8:
@@ -141,10 +137,7 @@ def open_picture(
     """Returns the picture decoded, in its own size, in a mode that `modes.to_convertible` keeps.
 
     `picture` is as in `to_array`, `orientation` as in `Preprocessing`. `megapixels` is the maximum size, in millions of
-    pixels; by default `opening.max_megapixels()`.
-
-    Raises:
-      JclipError: it is not a picture, or cannot be read; the message names it.
+    pixels; by default `opening.max_megapixels()`. Raises JclipError, with the name, if it cannot be read.
     """
     if isinstance(picture, np.ndarray):
         if picture.dtype != np.uint8 or picture.ndim != 3 or picture.shape[2] != 3:

@@ -38,10 +38,8 @@ class BoundedReader(io.BufferedReader):
 class Member:
     """Member of an archive, whose checksum is verified before its first byte is returned.
 
-    Reads only the member's header from `handle`. `checked` is False if the archive has no checksums.
-
-    Raises:
-      JclipError: the member is encrypted, or compressed with another method than deflate.
+    Reads only the member's header from `handle`. `checked` is False if the archive has no checksums. Raises JclipError
+    if the member is encrypted, or compressed with another method than deflate.
     """
 
     def __init__(self, file: Path, handle: BoundedReader, info: zipfile.ZipInfo, checked: bool):
@@ -68,11 +66,7 @@ class Member:
         return b"".join(block.tobytes() for block in self.blocks(0, self.size))
 
     def blocks(self, start: int, stop: int) -> Iterator[np.ndarray]:
-        """Yields the bytes from `start` to `stop` in blocks, as `read_blocks` does.
-
-        Raises:
-          JclipError: the member is damaged, even outside these bytes.
-        """
+        """Yields the bytes from `start` to `stop` in blocks. Raises JclipError if any of the member is damaged."""
         if self._unchecked:
             checksum = 0
             for block in self._blocks(0, self.size):

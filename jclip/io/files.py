@@ -72,10 +72,8 @@ def whole_folder(folder: Path, *, replace: bool = True) -> Iterator[Path]:
     """Yields a temporary folder beside `folder`, and renames it to `folder` if the block succeeds.
 
     Creates missing parents. If the block raises or is interrupted, the temporary folder is removed and an older
-    `folder` stays. The next writer removes what a killed process left.
-
-    Raises:
-      JclipError: `folder` exists and `replace` is False, or it cannot be written.
+    `folder` stays. The next writer removes what a killed process left. Raises JclipError if `folder` exists and
+    `replace` is False, or it cannot be written.
     """
     recover(folder)
     if not (replace and folder.is_dir()):
@@ -94,10 +92,7 @@ def whole_file(file: Path, *, replace: bool = False) -> Iterator[Path]:
     """Yields a temporary file beside `file`, and renames it to `file` if the block succeeds.
 
     Creates missing parents. If several processes write the same file, the first one succeeds; the others fail, or
-    replace it if `replace` is True.
-
-    Raises:
-      JclipError: `file` exists and `replace` is False, or it cannot be written.
+    replace it if `replace` is True. Raises JclipError if `file` exists and `replace` is False, or it cannot be written.
     """
     recover(file)
     if not replace:

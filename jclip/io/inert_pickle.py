@@ -33,14 +33,13 @@ class InertObject:
 def load_inert(stream: BinaryIO, find: Callable[[str], Any], persistent: Callable[[Any], Any]) -> Any:
     """Returns the object that a pickle describes, and leaves the stream at the pickle's end.
 
+    Raises ValueError, LookupError, TypeError or OverflowError if it is damaged, or does more than hold data.
+
     Args:
       stream: The pickle; must refuse reads that do not fit into memory.
       find: Returns the replacement of a dotted name: a `Callee` if it may be called, otherwise any inert value. Raises
         for names that are not allowed.
       persistent: Returns the replacement of a persistent id.
-
-    Raises:
-      ValueError, LookupError, TypeError, OverflowError: it is not a pickle, is damaged, or does more than hold data.
     """
     machine, begin = _Machine(find, persistent), stream.tell()
     for opcode, argument, position in pickletools.genops(stream):

@@ -22,10 +22,8 @@ _KINDS = {dict: "an object", list: "a list", str: "a string", int: "a whole numb
 def decode(data: bytes | str, *, unique: bool = False) -> Any:
     """Parses JSON: text, or UTF-8 with or without a byte order mark.
 
-    With `unique`, a name that an object repeats is an error; otherwise the last one counts.
-
-    Raises:
-      ValueError: it is not JSON, or is nested deeper than DEEPEST; the message is the reason.
+    With `unique`, a name that an object repeats is an error; otherwise the last one counts. Raises ValueError, with the
+    reason, if it is not JSON, or is nested deeper than DEEPEST.
     """
     try:
         text = data.decode("utf-8-sig") if isinstance(data, bytes) else data.removeprefix("\ufeff")

@@ -21,10 +21,7 @@ class NotTaken(JclipError):
 def open_regular(file: Path) -> BinaryIO:
     """Opens a regular file, or a link to one, for reading: a FIFO would block, and a device may be endless.
 
-    Raises:
-      NotTaken: it is a FIFO, a socket or a device.
-      OSError: it is missing, a folder, or cannot be opened.
-      ValueError: its name holds a null character.
+    Raises NotTaken for other kinds, OSError if it cannot be opened, and ValueError if its name holds a null character.
     """
     _check_regular(file, os.stat(file).st_mode)
     handle = os.open(file, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
@@ -39,10 +36,8 @@ def open_regular(file: Path) -> BinaryIO:
 def read_regular(file: Path, limit: int) -> bytes:
     """Returns the contents of a regular file of at most `limit` bytes.
 
-    Raises:
-      NotTaken: it is not a regular file, or is larger.
-      OSError: it is missing, a folder, or cannot be read.
-      ValueError: its name holds a null character.
+    Raises NotTaken if it is not a regular file, or is larger; OSError if it is missing, a folder, or cannot be read;
+    and ValueError if its name holds a null character.
     """
     with open_regular(file) as stream:
         size = os.fstat(stream.fileno()).st_size

@@ -67,12 +67,9 @@ def write_safetensors(
     """Writes a safetensors file, one block at a time.
 
     The bytes do not depend on the order of `tensors`. They equal those of the reference library: large dtypes first,
-    then by name. After an error the unfinished file stays.
-
-    Raises:
-      JclipError: a tensor is read from a damaged file.
-      ValueError: the format lacks a tensor's dtype, or a tensor's parts have another size than the tensor.
-      OSError: the disk is full, or the file cannot be written.
+    then by name. After an error the unfinished file stays. Raises JclipError if a tensor is read from a damaged file;
+    ValueError if the format lacks a tensor's dtype, or a tensor's parts have another size than the tensor; and OSError
+    if the disk is full, or the file cannot be written.
     """
     lazy = {name: tensor if isinstance(tensor, Lazy) else Lazy.of(tensor) for name, tensor in tensors.items()}
     for name, tensor in lazy.items():

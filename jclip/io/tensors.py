@@ -40,9 +40,7 @@ class Lazy:
     def read(self) -> np.ndarray:
         """Returns the whole tensor, allocated once.
 
-        Raises:
-          JclipError: the file is damaged.
-          ValueError: the parts have another size or dtype than the tensor.
+        Raises JclipError if the file is damaged, and ValueError if the parts' size or dtype is not the tensor's.
         """
         whole = np.empty(self.shape, self.dtype)
         flat, filled = whole.reshape(-1), 0
@@ -65,9 +63,7 @@ class Lazy:
     def pieces(self) -> Iterator[np.ndarray]:
         """Yields the parts as flat, contiguous arrays, and checks their dtype and total size.
 
-        Raises:
-          JclipError: the file is damaged.
-          ValueError: the parts have another size or dtype than the tensor.
+        Raises JclipError if the file is damaged, and ValueError if the parts' size or dtype is not the tensor's.
         """
         expected, seen = math.prod(self.shape), 0
         for part in self.parts():

@@ -34,9 +34,8 @@ _DAMAGE = (ArithmeticError, EOFError, LookupError, MemoryError, RuntimeError, Ty
 def open_torch_file(file: Path) -> TensorFile:
     """Opens a checkpoint of PyTorch. Its tensors raise JclipError if they turn out to be damaged when they are read.
 
-    Raises:
-      JclipError: the file is missing, damaged or not a checkpoint; it names a class or function that plain tensors do
-        not need; or it holds a quantised or sparse tensor.
+    Raises JclipError if the file is missing, damaged or not a checkpoint; it names a class or function that plain
+    tensors do not need; or it holds a quantised or sparse tensor.
     """
     file = Path(file)
     size = regular_size(file)

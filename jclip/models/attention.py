@@ -34,6 +34,8 @@ def attend(
 ) -> jax.Array:
     """Computes scaled dot-product attention (Vaswani et al. 2017, section 3.2) with its softmax in float32.
 
+    Returns (b, q, h, c), in the values' dtype. Raises JclipError if the chosen implementation cannot compute this.
+
     Args:
       queries_bqhc, keys_bkhc, values_bkhc: arrays of one float dtype.
       lengths_b: number of keys before the padding; None for no padding. A length of 0 counts as 1, so that an example
@@ -41,12 +43,6 @@ def attend(
       causal: if true, a query attends only to the keys up to its own position.
       drop: dropout on the probabilities.
       implementation: see `Implementation`; results differ only by rounding.
-
-    Returns:
-      (b, q, h, c), in the dtype of the values.
-
-    Raises:
-      JclipError: the implementation that was chosen by name cannot compute this.
     """
     if lengths_b is not None:
         lengths_b = jnp.maximum(lengths_b, 1).astype(jnp.int32)

@@ -145,15 +145,10 @@ class Bert(nn.Module):
             self.projection = nn.Dense(self.embed_dim, use_bias=False, kernel_init=projection_init, dtype=dtype)
 
     def states(self, ids_bl: jax.Array, rows_b: jax.Array | None = None) -> jax.Array:
-        """Returns the states of all tokens after the last layer, (b, l, d).
+        """Returns all tokens' states after the last layer, (b, l, d). Raises JclipError if a text has too many tokens.
 
-        Args:
-          ids_bl: token ids.
-          rows_b: distinct integers of the examples. Dropout depends only on them and on the "dropout" key. None for no
-            dropout.
-
-        Raises:
-          JclipError: a text has more tokens than the tower has positions.
+        `rows_b` are distinct integers of the examples. Dropout depends only on them and on the "dropout" key. None for
+        no dropout.
         """
         return run_stacks((self.first_layers, self.layers), self.frozen_layers, *self._embedded(ids_bl, rows_b))
 

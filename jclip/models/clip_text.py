@@ -90,9 +90,8 @@ class ClipTextConfig(StackedTower, TextTower):
 class ClipText(nn.Module):
     """Token and position embeddings, causal pre-norm layers, a norm, and the projection of end-of-text.
 
-    Attributes:
-      embed_dim: width of the projection.
-      frozen_layers: number of first layers whose parameters are in "first_layers/", so that a stage can freeze them.
+    `embed_dim` is the projection's width, and `frozen_layers` the number of first layers in "first_layers/", which a
+    stage can freeze.
     """
 
     config: ClipTextConfig
@@ -120,11 +119,7 @@ class ClipText(nn.Module):
         self.projection = nn.Dense(self.embed_dim, use_bias=False, kernel_init=normal(width**-0.5), dtype=dtype)
 
     def states(self, ids_bl: jax.Array) -> jax.Array:
-        """Returns the states of all tokens after the final norm, (b, l, d).
-
-        Raises:
-          JclipError: a text has more tokens than the tower has positions.
-        """
+        """Returns all tokens' states after the norm, (b, l, d). Raises JclipError if a text has too many tokens."""
         stacks = (self.first_layers, self.layers)
         return self.final_norm(run_stacks(stacks, self.frozen_layers, self._embedded(ids_bl)))
 

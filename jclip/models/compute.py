@@ -26,8 +26,7 @@ compute this and XLA if not."""
 class Compute:
     """Computation of a model. Parameters do not depend on it.
 
-    Attributes:
-      dtype: dtype of the activations; parameters, norms and softmax are float32.
+    `dtype` is that of the activations; parameters, norms and softmax are float32.
     """
 
     dtype: Dtype = jnp.float32
@@ -39,11 +38,7 @@ DEFAULT = Compute()
 
 
 def rematerialised(layer: type[nn.Module], remat: Remat, **options: Any) -> type[nn.Module]:
-    """Returns the class of a layer with rematerialisation; `options` are those of `flax.linen.remat`.
-
-    Raises:
-      JclipError: `remat` is unknown.
-    """
+    """Returns a layer's class wrapped in `flax.linen.remat(**options)`. Raises JclipError for an unknown `remat`."""
     if remat not in get_args(Remat):
         raise JclipError(f"remat {remat!r} is unknown: choose one of {', '.join(get_args(Remat))}")
     if remat == "none":

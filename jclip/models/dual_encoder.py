@@ -83,11 +83,7 @@ class DualEncoder(nn.Module):
     patch_dropout: float = 0.0
 
     def setup(self) -> None:
-        """Builds the two towers.
-
-        Raises:
-          JclipError: a tower does not support `frozen_layers` or `patch_dropout`.
-        """
+        """Builds the two towers. Raises JclipError if a tower does not support `frozen_layers` or `patch_dropout`."""
         config = self.config
         for (name, tower), frozen in zip(config.towers.items(), self.frozen_layers, strict=True):
             if frozen and not tower.depth:
@@ -123,10 +119,8 @@ class DualEncoder(nn.Module):
 
         CLIP: end-of-text after the final norm. AltCLIP: the head's output at the first token. Chinese-CLIP: [CLS].
 
-        Args:
-          ids_bl: token ids; padding follows the text.
-          rows_b: distinct integers of the examples, (b,). Dropout depends only on them and on the "dropout" key. None
-            for no dropout.
+        In `ids_bl` padding follows the text. `rows_b` are distinct integers of the examples, (b,). Dropout depends only
+        on them and on the "dropout" key. None for no dropout.
         """
         return by_example(self.text.state(ids_bl, rows_b))
 

@@ -120,16 +120,10 @@ class ResNet(nn.Module):
 
     @nn.compact
     def __call__(self, images_bhwc: jax.Array, train: bool = False, rows_b: jax.Array | None = None) -> jax.Array:
-        """Returns the embeddings of images, (b, e), not L2-normalised.
+        """Returns embeddings of images, (b, e), not L2-normalised. Raises JclipError if they have another size.
 
-        Args:
-          images_bhwc: normalised, of side `image_size`.
-          train: if true, normalises with the statistics of this batch, and moves the running ones towards them
-            ("batch_stats" must be mutable).
-          rows_b: not used, because a ResNet has no dropout.
-
-        Raises:
-          JclipError: the images have another size.
+        Images are normalised, of side `image_size`. If `train`, batch norm uses the statistics of this batch, and moves
+        the running ones towards them ("batch_stats" must be mutable). `rows_b` is not used: there is no dropout.
         """
         del rows_b
         config, dtype = self.config, self.compute.dtype

@@ -32,8 +32,7 @@ TokenizerKind = Literal["wordpiece", "bert", "xlmr", "clip_bpe"]
 class Tower:
     """Base class of all towers. The defaults suit a tower without a stack of layers.
 
-    Attributes:
-      conversion: name of the tower's parameters in `jclip.conversion`; empty for a tower that cannot be converted.
+    `conversion` is the name of its parameters in `jclip.conversion`; empty for a tower that cannot be converted.
     """
 
     conversion: ClassVar[str] = ""

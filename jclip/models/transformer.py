@@ -36,11 +36,7 @@ ACTIVATIONS: dict[Activation, Callable[[jax.Array], jax.Array]] = {
 
 
 def check_heads(width: int, heads: int, activation: Activation = "gelu") -> None:
-    """Checks the fields that every transformer's configuration has.
-
-    Raises:
-      JclipError: the heads do not divide the width, or the activation is unknown.
-    """
+    """Raises JclipError if the heads do not divide the width, or the activation is unknown."""
     if width % heads:
         raise JclipError(f"{heads} heads do not divide a width of {width}")
     if activation not in ACTIVATIONS:
@@ -113,12 +109,8 @@ class PreNormLayer(nn.Module):
     ) -> tuple[jax.Array, None]:
         """Returns the states after this layer, and None for `nn.scan`. Without dropout, `seeds_b2` is not used.
 
-        Args:
-          x_bld: states before the layer.
-          lengths_b: as in `jclip.models.attention.attend`.
-          seeds_b2: None.
-          wanted_bqd: those of `x_bld` whose next states are returned; None for all. They attend to `lengths_b` tokens,
-            even in a causal tower.
+        `wanted_bqd` are those of `x_bld` whose next states are returned; None for all. They attend to `lengths_b`
+        tokens, even in a causal tower. `lengths_b` is as in `jclip.models.attention.attend`.
         """
         del seeds_b2
         causal, compute = self.causal and wanted_bqd is None, attention_of(wanted_bqd, self.compute)
@@ -154,10 +146,7 @@ def two_stacks(layer: "partial[Any]", count: int, frozen: int, remat: Remat) -> 
     """Returns the first `frozen` of a tower's `count` layers and the others as two stacks, see `stacked`.
 
     A stage that freezes the first stack has no backward pass through it. The gradient of a part of one stack would be
-    computed through the whole stack.
-
-    Raises:
-      JclipError: `frozen` is below 0 or above `count`.
+    computed through the whole stack. Raises JclipError if `frozen` is below 0 or above `count`.
     """
     if not 0 <= frozen <= count:
         raise JclipError(f"frozen_layers of {frozen} is not possible in a tower of {count} layers: give 0 to {count}")

@@ -127,16 +127,10 @@ class Vit(nn.Module):
         self.projection = nn.Dense(self.embed_dim, use_bias=False, kernel_init=init, dtype=dtype)
 
     def __call__(self, images_bhwc: jax.Array, train: bool = False, rows_b: jax.Array | None = None) -> jax.Array:
-        """Returns the embeddings of images, (b, e), not L2-normalised.
+        """Returns embeddings of images, (b, e), not L2-normalised. Raises JclipError if they have another size.
 
-        Args:
-          images_bhwc: normalised, of side `image_size`.
-          train: not used, because a ViT has no batch norm.
-          rows_b: distinct integers of the examples. Patch dropout depends only on them and on the "dropout" key. None
-            keeps all patches.
-
-        Raises:
-          JclipError: the images have another size.
+        Images are normalised, of side `image_size`. `rows_b` are distinct integers of the examples. Patch dropout
+        depends only on them and on the "dropout" key; None keeps all patches. `train` is not used.
         """
         del train
         dtype = self.compute.dtype

@@ -4,7 +4,6 @@ Sources: the towers of Radford et al. 2021 (tables 19 and 20), Yang et al. 2022 
 2022 (AltCLIP), and the configuration files that were released with the weights.
 """
 
-import difflib
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import TypeVar
@@ -15,6 +14,7 @@ from jclip.models.clip_text import ClipTextConfig
 from jclip.models.dual_encoder import DualEncoderConfig
 from jclip.models.resnet import ResNetConfig
 from jclip.models.vit import VitConfig
+from jclip.names import suggestion
 
 _T = TypeVar("_T")
 
@@ -96,28 +96,16 @@ def list_models() -> list[str]:
 
 
 def get_config(name: str) -> DualEncoderConfig:
-    """Returns the configuration of a published model.
-
-    Raises:
-      JclipError: the name is unknown; the message gives similar ones.
-    """
+    """Returns the configuration of a published model. Raises JclipError if the name is unknown."""
     return _find(MODELS, name, "model")
 
 
 def get_text_encoder(name: str) -> BertConfig:
-    """Returns the configuration of a published text encoder.
-
-    Raises:
-      JclipError: the name is unknown; the message gives similar ones.
-    """
+    """Returns the configuration of a published text encoder. Raises JclipError if the name is unknown."""
     return _find(TEXT_ENCODERS, name, "text encoder")
 
 
 def _find(table: Mapping[str, _T], name: str, what: str) -> _T:
     if name in table:
         return table[name]
-    close = difflib.get_close_matches(name, table, n=3, cutoff=0.5)
-    raise JclipError(
-        f"{what} {name!r} is unknown: {'did you mean' if close else 'choose one of'} "
-        f"{', '.join(close or table)}{'?' if close else ''}"
-    )
+    raise JclipError(f"{what} {name!r} is unknown: {suggestion(name, table)}")

@@ -33,9 +33,8 @@ _KEEP_ALIVE = {"TCP_KEEPIDLE": 60, "TCP_KEEPINTVL": 60}
 class Lifeline:
     """Connections between process 0 and every other process.
 
-    Args:
-      lost: called in a thread, with the name of a process whose connection ended without a farewell. A connection that
-        the network dropped is ignored: jax's heartbeat decides.
+    Calls `lost` in a thread, with the name of a process whose connection ended without a farewell. A connection that
+    the network dropped is ignored: jax's heartbeat decides.
     """
 
     def __init__(self, lost: Callable[[str], None]):
@@ -46,11 +45,7 @@ class Lifeline:
         self._lock = threading.Lock()
 
     def listen(self, host: str) -> str:
-        """Accepts connections to this host in the background.
-
-        Returns:
-          The port and the secret, for `connect`; "" if no socket can be opened.
-        """
+        """Accepts connections in the background. Returns port and secret for `connect`; "" if no socket opens."""
         try:
             listening = self._listening = _listen(host)
         except OSError:

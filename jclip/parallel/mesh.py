@@ -30,10 +30,8 @@ def make_mesh(shape: MeshShape = MeshShape(), devices: Sequence[jax.Device] | No
     """Returns a mesh of all devices, or of those given, with the axes of `MeshShape`.
 
     The last axis gets the fastest links. All axes have the type Auto: XLA chooses the sharding of intermediate arrays.
-    With jax's default, Explicit, the towers would have to declare it.
-
-    Raises:
-      JclipError: the sizes are not valid, or their product is not the number of devices.
+    With jax's default, Explicit, the towers would have to declare it. Raises JclipError if the sizes are not valid, or
+    their product is not the number of devices.
     """
     devices = jax.devices() if devices is None else list(devices)
     sizes = dataclasses.asdict(shape)

@@ -47,12 +47,9 @@ _OUT_OF_MEMORY = "RESOURCE_EXHAUSTED"
 def connect(distributed: bool = False) -> None:
     """Connects this process with the others of its run. Call it before jax initialises its devices.
 
-    Args:
-      distributed: let jax find the processes, on Cloud TPU pods, Slurm, Kubernetes and Open MPI. The environment
-        variables COORDINATOR, PROCESSES and PROCESS take precedence. Without either, the run has a single process.
-
-    Raises:
-      JclipError: the variables are not valid, no cluster was found, or not all processes connected.
+    With `distributed`, jax finds them on Cloud TPU pods, Slurm, Kubernetes and Open MPI. The environment variables
+    COORDINATOR, PROCESSES and PROCESS take precedence. Without either, the run has a single process. Raises JclipError
+    if the variables are not valid, no cluster was found, or not all processes connected.
     """
     given = {name: os.environ[name] for name in (COORDINATOR, PROCESSES, PROCESS) if os.environ.get(name)}
     if not given and not distributed:
@@ -97,20 +94,12 @@ def process_prefix() -> str:
 
 
 def barrier() -> None:
-    """Waits for all processes.
-
-    Raises:
-      JclipError: another process sent an error.
-    """
+    """Waits for all processes. Raises JclipError if another process sent an error."""
     gather()
 
 
 def gather(value: Any = None) -> list[Any]:
-    """Returns the values of all processes, in order, except None. They must be JSON-ready.
-
-    Raises:
-      JclipError: another process sent an error.
-    """
+    """Returns all processes' JSON-ready values in order, except None. Raises JclipError if one sent an error."""
     if is_single_process():
         return [] if value is None else [json.loads(json.dumps(value))]
     received = _exchange(None if value is None else _VALUE + json.dumps(value))
@@ -128,8 +117,7 @@ def broadcast(value: T) -> T:
 def on_first(act: Callable[[], T]) -> T | None:
     """Runs `act` on process 0 while the others wait; returns its result on process 0 and None on the others.
 
-    Raises:
-      JclipError: `act` failed; raised on every process.
+    Raises JclipError on every process if `act` failed.
     """
     return everywhere(lambda: act() if is_first_process() else None)
 
@@ -137,10 +125,7 @@ def on_first(act: Callable[[], T]) -> T | None:
 def everywhere(act: Callable[[], T]) -> T:
     """Runs `act` on every process; if it fails on some, every process raises the error of the first of them.
 
-    `act` may exchange too, if it does so on all processes.
-
-    Raises:
-      JclipError: `act` failed on a process. A process whose own error is not a JclipError raises that instead.
+    `act` may exchange too, if it does so on all processes. A process raises its own error if it is not a JclipError.
     """
     failure: Exception | None = None
     try:
@@ -160,15 +145,12 @@ def everywhere(act: Callable[[], T]) -> T:
 
 
 def same_everywhere(what: str, value: Any, differ: Callable[[Any, Any], str | None]) -> None:
-    """Checks that all processes have the same value.
+    """Checks that all processes have the same value. Raises JclipError on every process if they differ.
 
     Args:
       what: name of the value, for the message.
       value: this process's JSON-ready value.
       differ: (process 0's value, this process's value) -> a description of the difference, or None.
-
-    Raises:
-      JclipError: the value differs on some process; raised on every process.
     """
     if is_single_process():
         return

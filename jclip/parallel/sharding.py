@@ -95,11 +95,7 @@ def check_batch(batch_size: int, mesh: Mesh) -> None:
 
 
 def check_rules(rules: Rules, mesh: Mesh) -> None:
-    """Checks that a rule uses the mesh's tensor axis: its devices would otherwise do the same work.
-
-    Raises:
-      JclipError: no rule uses the axis.
-    """
+    """Raises JclipError if no rule uses the mesh's tensor axis, whose devices would then do the same work."""
     size = mesh.shape[TENSOR]
     if size > 1 and not any(TENSOR in re.split("[,+]", placement) for _, placement in rules):
         raise JclipError(
@@ -111,11 +107,9 @@ def check_rules(rules: Rules, mesh: Mesh) -> None:
 def param_shardings(shapes: Mapping[str, Any], mesh: Mesh, rules: Rules) -> dict[str, Any]:
     """Returns the sharding of every parameter, nested like `shapes`.
 
-    With `jax.jit(init, out_shardings=...)` no device ever holds all parameters.
-
-    Raises:
-      RuleError: a parameter has no rule, or a rule no parameter.
-      JclipError: a placement names an unknown axis or has the wrong number of dimensions; the parameter is named.
+    With `jax.jit(init, out_shardings=...)` no device ever holds all parameters. Raises RuleError if a parameter has no
+    rule, or a rule no parameter; and JclipError, with the parameter, if a placement names an unknown axis or has the
+    wrong number of dimensions.
     """
     leaves = paths_of(shapes)
     placements = match(rules, leaves, what="sharding")

@@ -21,9 +21,7 @@ _prefixes: list[str] = []  # barriers whose keys are not deleted yet, the newest
 def writers_barrier(*, key: str, timeout_ms: int) -> None:
     """Waits for the writers of all processes: orbax's `BarrierSyncFn`, called by one thread of each process.
 
-    Raises:
-      JclipError: a writer failed.
-      TimeoutError: a process did not arrive in time.
+    Raises JclipError if a writer failed, and TimeoutError if a process did not arrive in time.
     """
     if is_single_process():
         return

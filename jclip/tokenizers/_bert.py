@@ -7,48 +7,28 @@ tokenizer.json, and a vocabulary without [MASK] gets none. The towers mask every
 """
 
 from collections.abc import Sequence
-from functools import cached_property
-from pathlib import Path
 
 from tokenizers import AddedToken, decoders, normalizers, pre_tokenizers, processors
 from tokenizers import Tokenizer as Engine
 from tokenizers.models import WordPiece as Model
 
-from jclip.tokenizers._bert_files import ACCENTS, CASE, CHINESE, SPECIAL, BertPieces
+from jclip.tokenizers._bert_files import ACCENTS, CASE, CHINESE, SPECIAL, BertPieces, BertVocabulary
 from jclip.tokenizers.vocabulary import TokenizerKind
 
 
-class Bert:
+class Bert(BertVocabulary):
     """BERT vocabulary with BERT's rules."""
 
     kind: TokenizerKind = "bert"
 
     def __init__(self, pieces: BertPieces):
-        self.pieces = pieces
+        super().__init__(pieces)
         self._engine = _engine(pieces)
         self.pad, _, self.begin, self.end = (self._engine.token_to_id(token) for token in SPECIAL)
-
-    @classmethod
-    def read(cls, file: Path) -> "Bert":
-        """Reads vocab.txt or tokenizer.json, and the tokenizer_config.json beside it."""
-        return cls(BertPieces.read(file))
-
-    @cached_property
-    def tokens(self) -> list[str]:
-        """Every token, by its id."""
-        return self.pieces.tokens
 
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
         """Returns the ids of each text, without the [CLS] and [SEP] around it."""
         return [each.ids for each in self._engine.encode_batch(list(texts), add_special_tokens=False)]
-
-    def engine_json(self) -> str:
-        """Returns the engine as a tokenizer.json."""
-        return self._engine.to_str()
-
-    def save(self, folder: Path) -> None:
-        """Writes vocab.txt, and tokenizer_config.json if there are settings or added tokens."""
-        self.pieces.save(folder)
 
 
 def _engine(pieces: BertPieces) -> Engine:

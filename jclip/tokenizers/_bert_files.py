@@ -3,10 +3,12 @@
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from tokenizers import AddedToken
+from tokenizers import Tokenizer as Engine
 
 from jclip.errors import JclipError, unreadable
 from jclip.io.json_files import read_bytes, read_object
@@ -91,6 +93,33 @@ class BertPieces:
         if record:
             text = json.dumps(record, indent=2, ensure_ascii=False) + "\n"
             (folder / _SETTINGS).write_text(text, encoding="utf-8")
+
+
+class BertVocabulary:
+    """Base of the rules for a BERT vocabulary. A subclass makes the engine, and encodes with it."""
+
+    _engine: Engine
+
+    def __init__(self, pieces: BertPieces):
+        self.pieces = pieces
+
+    @classmethod
+    def read(cls, file: Path) -> Self:
+        """Reads vocab.txt or tokenizer.json, and the tokenizer_config.json beside it."""
+        return cls(BertPieces.read(file))
+
+    @cached_property
+    def tokens(self) -> list[str]:
+        """Every token, by its id."""
+        return self.pieces.tokens
+
+    def engine_json(self) -> str:
+        """Returns the engine as a tokenizer.json."""
+        return self._engine.to_str()
+
+    def save(self, folder: Path) -> None:
+        """Writes vocab.txt, and tokenizer_config.json if there are settings or added tokens."""
+        self.pieces.save(folder)
 
 
 def _lines(file: Path) -> list[str]:

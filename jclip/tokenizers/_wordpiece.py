@@ -10,14 +10,13 @@ A cased vocabulary keeps case, accents and quotes, as in cn_clip's code.
 
 import unicodedata
 from collections.abc import Iterator, Sequence
-from functools import cached_property, lru_cache
-from pathlib import Path
+from functools import lru_cache
 
 from tokenizers import Tokenizer as Engine
 from tokenizers.models import WordPiece as Model
 
 from jclip.errors import JclipError
-from jclip.tokenizers._bert_files import ACCENTS, CASE, CHINESE, SPECIAL, BertPieces
+from jclip.tokenizers._bert_files import ACCENTS, CASE, CHINESE, SPECIAL, BertPieces, BertVocabulary
 from jclip.tokenizers.vocabulary import TokenizerKind
 
 _LONGEST_WORD = 200
@@ -31,40 +30,23 @@ _CJK = (
 _ASCII_PUNCTUATION = frozenset("!\"#$%&'()*+,-./:;<=>?@[\\]^_`{|}~")
 
 
-class WordPiece:
+class WordPiece(BertVocabulary):
     """BERT vocabulary with cn_clip's rules. Raises JclipError if cn_clip does not support the vocabulary's settings."""
 
     kind: TokenizerKind = "wordpiece"
 
     def __init__(self, pieces: BertPieces):
-        self.pieces, self._cased = pieces, _is_cased(pieces)
+        super().__init__(pieces)
+        self._cased = _is_cased(pieces)
         ids = {token.strip(): number for number, token in enumerate(pieces.tokens)}
         self.pad, _, self.begin, self.end = (ids[token] for token in SPECIAL)
         # No token is declared special to the engine, so that none is recognised inside a text.
         self._engine = Engine(Model(ids, unk_token="[UNK]", max_input_chars_per_word=_LONGEST_WORD))
 
-    @classmethod
-    def read(cls, file: Path) -> "WordPiece":
-        """Reads vocab.txt or tokenizer.json, and the tokenizer_config.json beside it."""
-        return cls(BertPieces.read(file))
-
-    @cached_property
-    def tokens(self) -> list[str]:
-        """Every token, by its id."""
-        return self.pieces.tokens
-
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
         """Returns the ids of each text, without [CLS] and [SEP] around it."""
         words = [list(_words(text, self._cased)) for text in texts]
         return [each.ids for each in self._engine.encode_batch(words, is_pretokenized=True, add_special_tokens=False)]
-
-    def engine_json(self) -> str:
-        """Returns the engine as a tokenizer.json."""
-        return self._engine.to_str()
-
-    def save(self, folder: Path) -> None:
-        """Writes vocab.txt, and tokenizer_config.json if there are settings or added tokens."""
-        self.pieces.save(folder)
 
 
 def _is_cased(pieces: BertPieces) -> bool:

@@ -68,8 +68,7 @@ class Tokenizer:
     def encode(self, texts: Sequence[str], context_length: int) -> list[list[int]]:
         """Returns the ids of each text with its special tokens, truncated to `context_length`, not padded.
 
-        Raises:
-          JclipError: `context_length` is below 3; `texts` is one string, or holds a lone surrogate or something else.
+        Raises JclipError if `context_length` is below 3, or `texts` is one string, or not all valid strings.
         """
         _check_texts(texts)
         if context_length < 3:
@@ -84,8 +83,7 @@ class Tokenizer:
     def as_kind(self, kind: TokenizerKind) -> "Tokenizer":
         """Returns the same vocabulary with the rules of another kind. Only "bert" and "wordpiece" share a vocabulary.
 
-        Raises:
-          JclipError: the kind has another vocabulary, or cn_clip's rules do not support the vocabulary's settings.
+        Raises JclipError if the kind has another vocabulary, or cn_clip's rules do not support its settings.
         """
         if kind == self.kind:
             return self
@@ -126,7 +124,7 @@ def pad(sentences: Sequence[Sequence[int]], length: int, pad_id: int) -> np.ndar
 
 
 def load_tokenizer(path: Path | str, kind: TokenizerKind | None = None) -> Tokenizer:
-    """Reads a tokenizer.
+    """Reads a tokenizer. Raises JclipError if it is missing, damaged or has another model's layout.
 
     Args:
       path: a folder that `Tokenizer.save` wrote; or a published vocabulary file, or its folder: tokenizer.json, BERT's
@@ -135,9 +133,6 @@ def load_tokenizer(path: Path | str, kind: TokenizerKind | None = None) -> Token
         vocabulary decides whether letter case is kept.
       kind: "bert" or "wordpiece": rules for a BERT vocabulary. None: the saved rules, or Chinese-CLIP's for a published
         file. Ignored for any other vocabulary.
-
-    Raises:
-      JclipError: there is no vocabulary, or it is damaged or has another model's layout.
     """
     path = Path(path)
     file = vocabulary_file(path)
@@ -163,13 +158,12 @@ def wordpiece(vocab: Path | Sequence[str]) -> Tokenizer:
 def train_unigram(texts: Iterable[str], vocab_size: int, *, character_coverage: float = 1.0) -> Tokenizer:
     """Trains a SentencePiece unigram vocabulary in XLM-R's layout: <s> 0, <pad> 1, </s> 2, <unk> 3. Deterministic.
 
+    Raises JclipError, with the least size, if there are no texts or the size is below their number of characters.
+
     Args:
       texts: sentences, in any order.
       vocab_size: maximum number of ids.
       character_coverage: share of the characters' occurrences that get a piece; the rest becomes <unk>.
-
-    Raises:
-      JclipError: there are no texts, or the size is below their number of characters; the message gives the least size.
     """
     return Tokenizer(Unigram.from_model(_unigram.train_model(texts, vocab_size, character_coverage)))
 
@@ -177,8 +171,7 @@ def train_unigram(texts: Iterable[str], vocab_size: int, *, character_coverage: 
 def train_clip_bpe(texts: Iterable[str], vocab_size: int) -> Tokenizer:
     """Trains a byte-pair vocabulary of at most `vocab_size` ids in CLIP's layout. Deterministic.
 
-    Raises:
-      JclipError: the size does not hold the bytes.
+    Raises JclipError if the size does not hold the bytes.
     """
     return Tokenizer(ClipBpe(_clip_bpe.train_merges(texts, vocab_size)))
 

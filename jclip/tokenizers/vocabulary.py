@@ -10,9 +10,7 @@ TokenizerKind = Literal["wordpiece", "bert", "xlmr", "clip_bpe"]
 class Vocabulary(Protocol):
     """Tokens and rules of one kind of tokenizer.
 
-    Attributes:
-      kind: name of the rules.
-      begin, end, pad: ids of the special tokens around a text, and of padding.
+    `begin`, `end` and `pad` are the ids of the special tokens around a text, and of padding.
     """
 
     kind: TokenizerKind

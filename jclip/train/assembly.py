@@ -65,8 +65,7 @@ class Devices:
 def devices_of(run: Run, devices: Sequence[jax.Device] | None = None) -> Devices:
     """Checks a run and places it on a mesh of all devices, or of those given. Reads no files.
 
-    Raises:
-      JclipError: the run, its batches on these devices, or its sharding rules are not valid.
+    Raises JclipError if the run, its batches on these devices, or its sharding rules are not valid.
     """
     check(run)
     mesh = make_mesh(run.mesh, devices)
@@ -152,11 +151,7 @@ class StageParts:
         return learning_rate(self.stage.optimizer, self.steps)
 
     def open_inputs(self) -> Inputs:
-        """Returns the inputs.
-
-        Raises:
-          JclipError: the stage was assembled for a plan.
-        """
+        """Returns the inputs. Raises JclipError if the stage was assembled for a plan."""
         if self.inputs is None:
             raise JclipError(f"stage {self.stage.name!r} was assembled without its inputs, for a plan")
         return self.inputs
@@ -192,10 +187,8 @@ class StageParts:
 def assemble(run: Run, index: int, devices: Devices, inputs: Inputs | None = None) -> StageParts:
     """Builds the parts of the stage at `index`, of a run that has been checked.
 
-    Without `inputs`, which `open_stage` returns, nothing is read.
-
-    Raises:
-      JclipError: a rule of the optimizer matches nothing, or a budget in epochs has no data to count.
+    Without `inputs`, which `open_stage` returns, nothing is read. Raises JclipError if a rule of the optimizer matches
+    nothing, or a budget in epochs has no data to count.
     """
     stage, mesh, variables = run.stages[index], devices.mesh, shapes(run.model)
     # The parameters, as the model has them and as the stage holds them.
@@ -248,22 +241,14 @@ def assemble(run: Run, index: int, devices: Devices, inputs: Inputs | None = Non
 
 
 def open_tokenizer(run: Run) -> Tokenizer:
-    """Loads the run's tokenizer.
-
-    Raises:
-      JclipError: it is missing, or does not fit the text tower.
-    """
+    """Loads the run's tokenizer. Raises JclipError if it is missing, or does not fit the text tower."""
     tokenizer = load_tokenizer(Path(run.tokenizer))
     check_tokenizer(run.model, tokenizer, f"{run.tokenizer}: ")
     return tokenizer
 
 
 def open_stage(run: Run, index: int, devices: Devices, tokenizer: Tokenizer) -> Inputs:
-    """Loads the files of a stage's objective, such as a teacher's bundle. The data are opened later.
-
-    Raises:
-      JclipError: a file is missing or does not fit.
-    """
+    """Loads the files of a stage's objective, not its data. Raises JclipError if one is missing or does not fit."""
     stage = run.stages[index]
     opened = stage.objective.open()
 

@@ -47,15 +47,14 @@ def fill(
 ) -> Filled | None:
     """Completes the caches of a stage's sources. Returns None if any process was asked to stop.
 
+    Raises JclipError on every process if the cache cannot be written to, or not all processes see it.
+
     Args:
       part: parts of a stage with `cache`.
       batches: the stage's data.
       state: any state of the stage, because frozen parameters do not change.
       stop: returns whether to stop.
       stepped: called with the progress, if anything has to be computed.
-
-    Raises:
-      JclipError: the cache cannot be written to, or not all processes see it; on every process.
     """
     place, opened = Path(part.stage.cache), part.open_inputs().opened
     tower = part.stage.objective.frozen_tower(part.context, opened, whole_params(state), state.stats)

@@ -19,11 +19,7 @@ from jclip.train.layout import layout, whole_path
 
 
 def check(run: Run) -> None:
-    """Checks everything that needs no file.
-
-    Raises:
-      JclipError: the message names the field and the correction.
-    """
+    """Checks everything that needs no file. Raises JclipError with the field and the correction."""
     check_types(run)
     check_names(run)
     check_ranges(run)
@@ -42,8 +38,7 @@ def check(run: Run) -> None:
 def check_names(run: Run) -> None:
     """Checks the names of a run, its stages and its evaluations, which become names of folders and figures.
 
-    Raises:
-      JclipError: a name is not a valid folder name; the message names the field.
+    Raises JclipError, with the field, if a name is not a valid folder name.
     """
     check_name("name", run.name)
     named: dict[str, Sequence[Stage | Evaluation]] = {"stages": run.stages, "evaluations": run.evaluations}
@@ -55,8 +50,7 @@ def check_names(run: Run) -> None:
 def check_starting_points(run: Run) -> None:
     """Checks the bundles from which a new run starts against its model; reads no parameters.
 
-    Raises:
-      JclipError: a bundle is missing or damaged, lacks a parameter, or has it in another shape.
+    Raises JclipError if a bundle is missing or damaged, lacks a parameter, or has it in another shape.
     """
     wanted = _parameters(run)
     sources = rules.match(run.starts_from, wanted, what="starts_from")

@@ -27,8 +27,7 @@ class Evaluating:
     def evaluate(self, state: TrainState, position: Position) -> None:
         """Calls every evaluator and logs the figures, unless that step has been evaluated.
 
-        Raises:
-          JclipError: an evaluator failed, or none gives the figure that `run.best` names.
+        Raises JclipError if an evaluator failed, or none gives the figure that `run.best` names.
         """
         if self._log.has("evaluation", position.total):
             return

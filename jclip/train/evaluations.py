@@ -9,10 +9,7 @@ class Evaluation:
     """Evaluation of a run. Other packages can add kinds.
 
     A kind is a frozen dataclass that inherits this class and is decorated with `@kind_of(Evaluation)`. Register the
-    function that opens it with `@jclip.evaluators.open_evaluation.register`.
-
-    Attributes:
-      name: prefix of its figures.
+    function that opens it with `@jclip.evaluators.open_evaluation.register`. `name` is the prefix of its figures.
     """
 
     name: str

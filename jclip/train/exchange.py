@@ -25,10 +25,8 @@ class Heard(NamedTuple):
 class Exchange:
     """Exchanges of one stage.
 
-    Args:
-      batches: this process's batches, which list the data that they replaced.
-      signals: signals that this process received.
-      known: descriptions of data that were replaced before the run was resumed; they count towards the limit.
+    `batches` lists the data that it replaced; `signals` are those that this process received. `known` describes data
+    that were replaced before the run was resumed; they count towards the limit.
     """
 
     def __init__(self, batches: Batches, signals: list[int], known: Sequence[str] = ()):
@@ -39,8 +37,7 @@ class Exchange:
     def __call__(self, failure: Exception | None = None) -> Heard:
         """Sends this process's report since the last call, with the error for which it has no batch.
 
-        Raises:
-          JclipError: another process left the loop with an error.
+        Raises JclipError if another process left the loop with an error.
         """
         replaced = self._batches.unreadable[self._reported :]
         self._reported += len(replaced)

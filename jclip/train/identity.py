@@ -54,11 +54,7 @@ class OtherConfiguration(JclipError):
 
 
 def check_same(before: dict[str, Any], now: dict[str, Any], folder: Path) -> None:
-    """Compares the identity in a checkpoint's record with that of the run that would resume it.
-
-    Raises:
-      OtherConfiguration: they differ; the message names the fields.
-    """
+    """Compares a checkpoint's identity with the run's. Raises OtherConfiguration, with the fields, if they differ."""
     if before.get("version") != VERSION:
         raise OtherConfiguration(
             f"{folder} holds a run of another version of jclip, which this one cannot resume: choose another --workdir"

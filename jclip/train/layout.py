@@ -46,9 +46,8 @@ class Layout:
 def layout(stage: Stage, leaves: Mapping[str, Any]) -> Layout:
     """Returns the layout of a stage; `leaves` is {path: array or shape} of the whole model.
 
-    Raises:
-      JclipError: a rule matches nothing, a parameter has no rule, the stage trains nothing, or the towers or `trains`
-        do not have the `last_layers`.
+    Raises JclipError if a rule matches nothing, a parameter has no rule, the stage trains nothing, or the towers or
+    `trains` do not have the `last_layers`.
     """
     trains = trainable_paths(stage, leaves)
     first = dict(_first_layers(stage, leaves, trains))

@@ -43,9 +43,11 @@ def train(
 ) -> Outcome:
     """Trains the remaining stages of `run`. Call it again to resume.
 
-    A resumed run ends with the same parameters to the bit: data, augmentation and dropout depend on the seed, the
-    stage and the step alone. On other devices, or with another number of processes, it continues from the same example
-    and ends the same except for rounding.
+    A resumed run ends with the same parameters to the bit: data, augmentation and dropout depend on the seed, the stage
+    and the step alone. On other devices, or with another number of processes, it continues from the same example and
+    ends the same except for rounding. Raises JclipError on every process if the configuration is not valid, or differs
+    between processes; a checkpoint is another run's; another run uses the folder; the disk is full; data cannot be
+    read; or a loss is not finite. Before an error from data, evaluation or writing a bundle, its step is saved.
 
     Args:
       run: the configuration; the same on every process.
@@ -53,11 +55,6 @@ def train(
       watcher: observer of the progress.
       evaluators: called before the first stage, at the end of each, and every `run.evaluate_every` steps.
       stop_after: number of steps, over all stages, after which to save a checkpoint and stop.
-
-    Raises:
-      JclipError: the configuration is not valid, or differs between processes; a checkpoint is another run's; another
-        run uses the folder; the disk is full; data cannot be read; or a loss is not finite. Raised on every process.
-        Before an error from data, evaluation or writing a bundle, a checkpoint of its step is saved.
     """
     with ExitStack() as stack:
         stack.enter_context(sharing_errors())
@@ -124,8 +121,7 @@ class _Job:
     def log_inputs(self, position: Position, devices: Devices) -> None:
         """Logs the data of the remaining stages and the placement of the parameters.
 
-        Raises:
-          JclipError: the data are missing, or nothing can be learned from them.
+        Raises JclipError if the data are missing, or nothing can be learned from them.
         """
         parts = self.parts[position.stage :]
         reads, warnings = sample_data(parts)
@@ -154,11 +150,7 @@ class _Job:
         return state, position
 
     def finish(self, state: TrainState, position: Position) -> Path | None:
-        """Writes the best model's bundle, if the run keeps one, and the last stage's if it was deleted.
-
-        Returns:
-          The folder of the best model's bundle, or None.
-        """
+        """Writes the best model's bundle, and returns its folder or None. Writes the last stage's if it was deleted."""
         last = len(self.parts) - 1
         if broadcast(not self._folder(last).is_dir()):
             self._write_bundle(state, last, position, self._folder(last))

@@ -22,10 +22,8 @@ def prepare(run: Run, workdir: Path) -> tuple[Devices, Tokenizer, list[StagePart
     """Checks a run, and returns its devices, its tokenizer and its assembled stages.
 
     Writes nothing, and opens data only to count epochs. A run with checkpoints does not need its starting bundles.
-
-    Raises:
-      JclipError: the workdir cannot be written to; the run is not valid; or a tokenizer, a teacher or a starting bundle
-        is missing or does not fit.
+    Raises JclipError if the workdir cannot be written to; the run is not valid; or a tokenizer, a teacher or a starting
+    bundle is missing or does not fit.
     """
     on_first(lambda: check_folder(workdir))
     devices = devices_of(run)
@@ -37,11 +35,7 @@ def prepare(run: Run, workdir: Path) -> tuple[Devices, Tokenizer, list[StagePart
 
 
 def begin(part: StageParts) -> TrainState:
-    """Returns the state of a new run at its first step.
-
-    Raises:
-      JclipError: a parameter holds infinities or NaN; it is named with its bundle.
-    """
+    """Returns a new run's first state. Raises JclipError, with name and bundle, if a parameter is not finite."""
     state, run = part.start(), part.run
     path = first_broken(state)
     if path is None:
@@ -58,10 +52,7 @@ def begin(part: StageParts) -> TrainState:
 def sample_data(parts: Sequence[StageParts]) -> tuple[list[Reading], list[str]]:
     """Reads a sample of each stage's data, and returns facts about every source, and warnings.
 
-    Data of later stages may still be missing.
-
-    Raises:
-      JclipError: a stage can learn nothing from its data; on every process.
+    Later stages' data may be missing. Raises JclipError on every process if a stage can learn nothing from its data.
     """
 
     def sample() -> tuple[list[Reading], list[str]]:

@@ -26,11 +26,7 @@ class Saver:
         self._evaluating, self._place = evaluating, place
 
     def save(self, state: TrainState, position: Position) -> None:
-        """Saves the state in the background.
-
-        Raises:
-          JclipError: the state is not finite or cannot be written.
-        """
+        """Saves the state in the background. Raises JclipError if the state is not finite or cannot be written."""
         if not all_finite(state):
             raise JclipError(
                 f"{first_broken(state)} is not finite after {position.total} steps, and nothing is saved. "
@@ -62,11 +58,7 @@ class Saver:
     def finite(
         self, metrics: Mapping[str, jax.Array], state: TrainState, position: Position, stage: str
     ) -> dict[str, float]:
-        """Returns a step's metrics as numbers.
-
-        Raises:
-          JclipError: the loss is not finite; names the first parameter that is not.
-        """
+        """Returns a step's figures. Raises JclipError, with the first such parameter, if the loss is not finite."""
         figures = {name: float(value) for name, value in metrics.items()}
         if not np.isfinite(figures["loss"]):
             culprit = first_broken(state) or "no parameter: the batch itself"

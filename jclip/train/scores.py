@@ -20,9 +20,7 @@ class Scores:
     >>> scores.line({"total": 300, "T1/t2i_r1": 0.4, "T1/t2i_r5": 0.8})
     'step 300: T1/t2i_r1 40.0 (start 3.1, best 41.2 at 200)'
 
-    Args:
-      best: figure by which a run keeps its best model; "" for none.
-      earlier: records of a resumed run.
+    `best` is the figure by which a run keeps its best model; "" for none. `earlier` are records of a resumed run.
     """
 
     def __init__(self, best: str = "", earlier: Iterable[Mapping[str, Any]] = ()):

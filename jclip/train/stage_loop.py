@@ -104,11 +104,7 @@ class StageLoop:
         return self._data.with_features(filled.caches)
 
     def _next(self, batches: Iterator[Batch], position: Position) -> Batch | None:
-        """Returns the next batch; None on all processes if a stop is requested.
-
-        Raises:
-          JclipError: a process could not read its batch.
-        """
+        """Returns the next batch; None if a stop is requested. Raises JclipError if a process could not read."""
         batch, failure = None, None
         if not self._stop.is_due(position) and not self._stop.signals:
             try:

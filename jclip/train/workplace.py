@@ -36,8 +36,7 @@ def bundle_folder(workdir: Path, run: Run, stage: int) -> Path:
 def exclusive(workdir: Path) -> Iterator[None]:
     """Creates the folder and locks it against a second run, which would delete this one's checkpoints.
 
-    Raises:
-      JclipError: another run uses the folder, or not all processes of this run see the same one.
+    Raises JclipError if another run uses the folder, or not all processes of this run see the same one.
     """
     with ExitStack() as stack:
         on_first(lambda: _enter(workdir, stack))

@@ -35,8 +35,7 @@ class Features(Protocol):
 class Examples(Protocol[Example]):
     """Builds examples from records, and batches from examples. An objective chooses one for the records it reads.
 
-    Attributes:
-      text_name: batch entry with the token ids that the trained text tower reads.
+    `text_name` is the batch entry with the token ids that the trained text tower reads.
     """
 
     text_name: str
@@ -50,13 +49,12 @@ class Examples(Protocol[Example]):
     def load(self, example: Example, index: int, features: Sequence[Features] | None) -> Any:
         """Returns the part that is slow to read, such as a decoded picture; None without such a part.
 
+        Raises JclipError if it cannot be read; `Batches` then replaces the example.
+
         Args:
           example: from `draw`.
           index: global example index, for augmentation.
           features: of each source, to be read instead; None if the tower runs.
-
-        Raises:
-          JclipError: it cannot be read. `Batches` then replaces the example.
         """
 
     def collate(self, examples: Sequence[Example], loaded: Sequence[Any], features: Sequence[Features] | None) -> Batch:
@@ -79,9 +77,7 @@ class PairExamples:
     Batches hold "image" uint8 (b, h, w, 3), or "image_feature" float32 (b, d) with features; "text" ids (b, l);
     "image_id" and "text_id" int32 (b,).
 
-    Args:
-      opened: sources of `Pair`.
-      decode: reads and augments pictures.
+    `opened` has sources of `Pair`; `decode` reads and augments pictures.
     """
 
     text_name = "text"
@@ -150,10 +146,8 @@ class ParallelExamples:
 
     Batches hold "student" ids (b, l), and "teacher" ids (b, m), or "target" float32 (b, d) with features.
 
-    Args:
-      opened: sources of `Translation`. Their `english_share` is the probability that the student reads the English
-        text itself (Chen et al. 2022, section 3.1).
-      texts: tokenizes for the teacher.
+    A source's `english_share` is the probability that the student reads the English text itself (Chen et al. 2022,
+    section 3.1). `texts` tokenizes for the teacher.
     """
 
     text_name = "student"

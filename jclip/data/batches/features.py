@@ -41,18 +41,14 @@ class DamagedCache(JclipError):
 
 @dataclass(frozen=True)
 class FeatureCache:
-    """Rows of one source, complete or not.
+    """Rows of one source, complete or not. Raises JclipError if the folder's name is not UTF-8.
 
     Attributes:
-      folder: folder of the cache.
       count: number of rows: the source's pictures, or its English texts, in order.
       width: length of a row.
       dtype: dtype of the rows on disk, "float32" or "bfloat16".
       shard_rows: number of rows of a file; the last may have fewer.
       first: row of each record's first picture; None if each record has one row.
-
-    Raises:
-      JclipError: the folder's name is not UTF-8.
     """
 
     folder: Path
@@ -105,9 +101,7 @@ class FeatureCache:
     def row(self, record: int, picture: int = 0) -> np.ndarray:
         """Returns features of a picture of a record, or of its English text, float32 (d,).
 
-        Raises:
-          JclipError: the tower could not read it.
-          DamagedCache: the row cannot be read.
+        Raises JclipError if the tower could not read it, and DamagedCache if the row cannot be read.
         """
         number = (record if self.first is None else self.first[record]) + picture
         try:
@@ -158,7 +152,7 @@ def describe_source(source: Source, cache: Path) -> dict[str, Any]:
 def open_cache(
     place: Path, name: str, description: dict[str, Any], *, count: int, width: int, dtype: str, shard_rows: int
 ) -> FeatureCache:
-    """Opens the cache of a description, or begins it.
+    """Opens the cache of a description, or begins it. Raises JclipError if it cannot be written or read.
 
     Args:
       place: folder of all caches.
@@ -166,9 +160,6 @@ def open_cache(
       description: JSON-ready; everything that decides the values. Another description is another cache.
       count, width, dtype: see `FeatureCache`.
       shard_rows: number of rows of a file, for a new cache.
-
-    Raises:
-      JclipError: it cannot be written or read.
     """
     text = json.dumps(description, sort_keys=True)
     folder = place / f"{name}-{hashlib.blake2b(text.encode(), digest_size=8).hexdigest()}"

@@ -28,7 +28,7 @@ _TRIES = 64  # unreadable records in a row after which the data is to blame, not
 
 
 class Batches:
-    """Batches of a stage, made step by step.
+    """Batches of a stage, made step by step. Raises JclipError if languages are needed, but not known.
 
     1. `Order` gives the units of the step's examples: (source, record).
     2. `Examples.draw` chooses what an example takes from its record, such as one picture and one caption.
@@ -54,9 +54,6 @@ class Batches:
     Attributes:
       unreadable: messages about what was replaced so far.
       features: features of each source, see `with_features`; None if the towers run.
-
-    Raises:
-      JclipError: languages are needed, but not known.
     """
 
     def __init__(

@@ -72,7 +72,7 @@ class Group:
 
 
 def groups(opened: OpenSources, captions: Captions, temperature: float | None) -> list[Group]:
-    """Returns the groups of a stage.
+    """Returns the groups of a stage. Raises JclipError if a temperature is set, but no language is known.
 
     Args:
       opened: sources with their records.
@@ -82,9 +82,6 @@ def groups(opened: OpenSources, captions: Captions, temperature: float | None) -
         counted with its source's weight (Conneau and Lample 2019, section 3.1, with alpha = 1/T). 1 keeps the natural
         proportions; a large T draws all languages equally often. A record with captions in several languages is a unit
         in each. None: languages are ignored, and sources are drawn by their weights.
-
-    Raises:
-      JclipError: a temperature is set, but no language is known.
     """
     if temperature is None:
         return [_whole(number, opened, captions) for number in range(len(opened.sources))]

@@ -35,6 +35,8 @@ def import_pairs(
 ) -> Path:
     """Returns a data folder of pairs with a split "train" and, if `validation` is given, a split "valid".
 
+    Raises JclipError if the source has no pairs or cannot be read, or `keep` was made of something else.
+
     Args:
       source: a data folder; or a table, folder or archive whose format is detected.
       keep: folder to write if the source is not such a folder. One that an earlier call made of the same source is
@@ -42,11 +44,7 @@ def import_pairs(
       reading: the user's options about the source.
       validation: pictures of split "train" that become split "valid" if the source has none.
       limit: maximum number of skipped units; by default a tenth, or none for a benchmark.
-
       progress: called with (what is done, parts done, parts in all).
-
-    Raises:
-      JclipError: the source has no pairs or cannot be read, or `keep` was made of something else.
     """
     if is_data_folder(source):
         return _divided(source, keep, reading, validation, progress)

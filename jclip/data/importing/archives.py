@@ -32,9 +32,7 @@ def unpack_once(file: Path, workspace: Path, only: str = "") -> Path:
     """Unpacks an archive into a folder of the workspace, and returns that folder; returns any other path unchanged.
 
     The workspace is beside the destination, and needs the space. Unpacks the files named `only`, or all if it is empty.
-
-    Raises:
-      JclipError: the archive is damaged or incomplete, has no such file, or would write outside its folder.
+    Raises JclipError if the archive is damaged or incomplete, has no such file, or would write outside its folder.
     """
     if file.is_dir() or not file.name.endswith(ENDS):
         return file

@@ -41,7 +41,6 @@ class ClassReader(Reader):
     """Files of each split, in order; those that are left out come last."""
 
     items: dict[str, tuple[Item, ...]] = field(default_factory=dict)
-    notes: tuple[tuple[str, str], ...] = ()
 
     def parts(self, workspace: Path, shard_bytes: int) -> Sequence[Part]:
         """Returns the parts, see `Reader`."""
@@ -115,6 +114,8 @@ def classified(
 ) -> ClassReader:
     """Returns a reader of folders whose classes are known.
 
+    Raises JclipError if a split has no picture, or a class folder's name cannot be stored in a list.
+
     Args:
       by_split: folder of each split.
       classes: class names by folder name, in order.
@@ -122,9 +123,6 @@ def classified(
       several: a picture may have several classes; it is then in the folder of each, under one name.
       root: folder that holds the splits; files in it are counted with the first split.
       read: files beside the folders that were read already.
-
-    Raises:
-      JclipError: a split has no picture, or a class folder's name cannot be stored in a list.
     """
     items: dict[str, tuple[Item, ...]] = {}
     for split, folder in by_split.items():
@@ -140,7 +138,7 @@ def classified(
         others += [Item(file, (), reason) for place in places for file, reason in class_files.outside(place, read)]
         items[split] = (*(_merged(found) if several else found), *others)
     files = tuple(item.file for each in items.values() for item in each if item.labels)
-    return ClassReader(LABELLED, files, strict, tuple(classes.values()), items, notes)
+    return ClassReader(LABELLED, files, strict, tuple(classes.values()), items, notes=notes)
 
 
 def _merged(found: Sequence[Item]) -> list[Item]:

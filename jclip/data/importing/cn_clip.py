@@ -28,7 +28,7 @@ from jclip.data.importing.parts import (
     Reading,
     cut,
 )
-from jclip.data.importing.splits import LeftOut, choose_labelled
+from jclip.data.importing.splits import choose_labelled
 from jclip.data.sources.kinds import PAIRS, StoredPair
 from jclip.errors import JclipError
 from jclip.io.reading import TOO_LARGE
@@ -57,7 +57,6 @@ class CnClipReader(Reader):
     folder: Path = Path()
     splits: tuple[str, ...] = ()
     language: str = "zh"
-    left_out: LeftOut = ()
 
     def parts(self, workspace: Path, shard_bytes: int) -> Sequence[Part]:
         """Returns the parts, see `Reader`. A text of a missing picture is an error here, before any work is done."""
@@ -88,7 +87,7 @@ def open_cn_clip(source: Path, reading: Reading, strict: bool = False) -> CnClip
         lambda split: [source / f"{split}{end}" for end in ("_imgs.tsv", "_texts.jsonl")],
         lambda split: _blind(source / f"{split}_texts.jsonl"),
     )
-    return CnClipReader(PAIRS, files, strict, (), source, splits, reading.language or "zh", left_out)
+    return CnClipReader(PAIRS, files, strict, (), source, splits, reading.language or "zh", left_out=left_out)
 
 
 def _blind(texts: Path) -> bool:

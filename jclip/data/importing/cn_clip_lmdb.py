@@ -29,7 +29,7 @@ from jclip.data.importing.parts import (
     Reading,
     cut,
 )
-from jclip.data.importing.splits import LeftOut, choose_labelled
+from jclip.data.importing.splits import choose_labelled
 from jclip.data.sources.kinds import PAIRS, StoredPair
 from jclip.errors import JclipError
 from jclip.io.inert_pickle import load_inert
@@ -43,7 +43,6 @@ class LmdbReader(Reader):
     folder: Path = Path()
     splits: tuple[str, ...] = ()
     language: str = "zh"
-    left_out: LeftOut = ()
 
     def parts(self, workspace: Path, shard_bytes: int) -> Sequence[Part]:
         """Returns the parts, see `Reader`."""
@@ -84,7 +83,7 @@ def open_lmdb(source: Path, reading: Reading) -> LmdbReader:
         lambda split: [source / split / part / "data.mdb" for part in ("pairs", "imgs")],
         lambda split: not _samples(source / split / "pairs"),
     )
-    return LmdbReader(PAIRS, files, False, (), source, splits, reading.language or "zh", left_out)
+    return LmdbReader(PAIRS, files, False, (), source, splits, reading.language or "zh", left_out=left_out)
 
 
 def _index(folder: Path) -> dict[str, np.ndarray]:

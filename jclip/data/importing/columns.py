@@ -68,16 +68,13 @@ def named(header: Sequence[str]) -> tuple[bool, bool]:
 def find_columns(
     rows: Sequence[Sequence[str]], picture: str | None, caption: str | None, exists: Callable[[str], bool], file: str
 ) -> Found:
-    """Returns the columns of a table.
+    """Returns a table's columns. Raises JclipError, with their list, if one is missing or cannot be detected.
 
     Args:
       rows: the first rows, with the header if there is one.
       picture, caption: names that the user gave.
       exists: returns True for the name of a picture's file.
       file: name of the table, for messages.
-
-    Raises:
-      JclipError: a given name does not exist, or a column cannot be detected; the columns are listed.
     """
     table = _Table(rows, exists, file)
     header = table.has_header(picture, caption)

@@ -13,9 +13,7 @@ from jclip.errors import JclipError
 class Packed(Reader):
     """Reader that unpacks archives first.
 
-    Attributes:
-      make: returns the reader of the unpacked `files`, in the same order.
-      only: name of the only file to unpack; empty for all.
+    `make` returns the reader of the unpacked `files`, in order; `only` names the only file to unpack, empty for all.
     """
 
     make: Callable[..., Reader] = field(default=Reader)

@@ -26,13 +26,10 @@ _ENOUGH = 20  # Chinese characters needed to tell them from Korean in EUC-KR
 
 
 def check_encoding(name: str) -> str:
-    """Returns Python's name of an encoding.
+    """Returns Python's name of an encoding. Raises JclipError if it is not an encoding of text.
 
     >>> check_encoding("GBK"), check_encoding("UTF-16LE")
     ('gbk', 'utf-16-le')
-
-    Raises:
-      JclipError: it is not the name of an encoding of text.
     """
     try:
         "".encode(name)  # refuses codecs that are not text encodings
@@ -59,16 +56,13 @@ def shown_encoding(name: str) -> str:
 
 
 def find_encoding(data: bytes, place: str, said: str | None = None, whole: bool = True) -> str:
-    """Returns the encoding of a text.
+    """Returns the encoding of a text. Raises JclipError if it is not text, or cannot be detected.
 
     Args:
       data: bytes of the text, or its beginning.
       place: name of the text, for messages.
       said: encoding that the user gave.
       whole: True if `data` is the whole text; otherwise its last character may be cut.
-
-    Raises:
-      JclipError: the data is not text, or its encoding cannot be detected.
     """
     for mark, what in _OTHERS:
         if data.startswith(mark):

@@ -74,17 +74,9 @@ def import_data(reader: Reader, destination: Path, plan: Plan, progress: Progres
     """Writes a data folder that `jclip.data.sources.folders` reads.
 
     An import that was killed resumes when it is started again with the same source and plan. The folder is then equal,
-    byte for byte, to that of an import without interruption.
-
-    Args:
-      reader: the source.
-      destination: new folder, or an existing one if the plan adds to it.
-      plan: options.
-      progress: called now and then.
-
-    Raises:
-      JclipError: the source does not fit its format, too much of it was skipped, or the destination exists. Nothing is
-        left behind then.
+    byte for byte, to that of an import without interruption. Raises JclipError, and leaves nothing behind, if the
+    source does not fit its format, too much of it was skipped, or the destination exists and the plan does not add to
+    it. Calls `progress` now and then.
     """
     check_utf8(destination)
     if os.path.lexists(destination) and not plan.add:

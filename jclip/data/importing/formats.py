@@ -1,6 +1,5 @@
 """Formats by name, for `jclip data import FORMAT`."""
 
-import difflib
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -18,6 +17,7 @@ from jclip.data.importing.table import TABLES, open_table, the_table
 from jclip.data.importing.webdataset import open_tars
 from jclip.errors import JclipError
 from jclip.images.preprocess import is_picture_name
+from jclip.names import suggestion
 
 _LOOKED_AT = 2000  # files of a folder
 
@@ -120,8 +120,7 @@ FORMATS: dict[str, Format] = {
 def open_source(name: str | None, source: Path, reading: Reading) -> tuple[str, Reader]:
     """Opens a source; detects its format if that is safe. Returns the format's name, and the reader.
 
-    Raises:
-      JclipError: the source or the format does not exist, the format cannot be detected, or it lacks a given option.
+    Raises JclipError if source or format do not exist, the format cannot be detected, or it lacks a given option.
     """
     if name is None:
         if not source.exists():
@@ -136,9 +135,7 @@ def open_source(name: str | None, source: Path, reading: Reading) -> tuple[str, 
             raise JclipError(f"{source} {found}: name one, as in `jclip data import {next(iter(FORMATS))} SRC DST`")
         name = fitting[0]
     if name not in FORMATS:
-        close = difflib.get_close_matches(name.lower(), FORMATS, n=2)
-        hint = f"did you mean {' or '.join(close)}?" if close else "`jclip data import --formats` lists them"
-        raise JclipError(f"there is no format {name!r}: {hint}")
+        raise JclipError(f"there is no format {name!r}: {suggestion(name, FORMATS)}")
     for option in fields(reading):
         if getattr(reading, option.name) is not None and option.name not in FORMATS[name].reads:
             heeded = ", ".join(f"--{each.replace('_', '-')}" for each in FORMATS[name].reads) or "no such option"

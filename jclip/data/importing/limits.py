@@ -26,16 +26,13 @@ class Limit:
         raise JclipError(f"--max-skipped {text} is not possible: give a number, as 500, or a share, as 2.5%")
 
     def check(self, skipped: Skipped, read: int, expected: int | None = None) -> None:
-        """Checks that an import does not skip too much.
+        """Checks what an import skips. Raises JclipError if the limit is, or will certainly be, passed.
 
         Args:
           skipped: units skipped so far.
           read: units read so far, skipped ones included.
           expected: approximate number of all units while reading; None at the end. A share is of the whole, because all
             bad units may be at the beginning.
-
-        Raises:
-          JclipError: the limit is passed, or will certainly be.
         """
         over = self.count is not None and skipped.units > self.count
         if self.share is not None and (expected is None or read >= _ENOUGH):

@@ -36,15 +36,12 @@ class Line(NamedTuple):
 def scan(
     file: Path, offset: int = 0, number: int = 1, lines: int | None = None, longest: int = LONGEST_TEXT
 ) -> Iterator[Line]:
-    """Yields the lines of a regular file that are not blank.
+    """Yields a file's lines that are not blank. Raises JclipError if it is not a regular file or cannot be read.
 
     Args:
       file, offset, number: the file, and the position of the first line to read.
       lines: number of lines to read, blank ones included; None for all.
       longest: number of bytes to keep of a line; memory does not grow with longer ones.
-
-    Raises:
-      JclipError: the file is not a regular file, or cannot be read.
     """
     try:
         with open_regular(file) as stream:

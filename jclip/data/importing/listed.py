@@ -30,7 +30,6 @@ class ListedReader(Reader):
     """Entries of each split."""
 
     entries: Mapping[str, tuple[Entry, ...]] = field(default_factory=dict)
-    left_out: LeftOut = ()
 
     def parts(self, workspace: Path, shard_bytes: int) -> Sequence[Part]:
         """Returns the parts, see `Reader`."""
@@ -51,7 +50,8 @@ def listed(entries: Mapping[str, Sequence[Entry]], left_out: LeftOut = ()) -> Li
                 raise JclipError(f"{entry.place}: {entry.file.name} has no caption: fetch the captions again")
             if not entry.file.is_file():
                 raise JclipError(f"{entry.place}: its picture {entry.file} is missing: fetch the pictures again")
-    return ListedReader(PAIRS, (), True, (), {split: tuple(found) for split, found in entries.items()}, left_out)
+    held = {split: tuple(found) for split, found in entries.items()}
+    return ListedReader(PAIRS, (), True, (), held, left_out=left_out)
 
 
 @dataclass(frozen=True)

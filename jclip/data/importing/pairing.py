@@ -53,11 +53,9 @@ class Pairing:
 
 
 def pair(names: Sequence[str], captions: Sequence[str] = (*TEXTS, *JSON)) -> Pairing:
-    """Pairs the names of files of one folder, none of them hidden.
+    """Pairs the names of files of one folder, without it and none of them hidden.
 
-    Args:
-      names: file names without the folder.
-      captions: extensions of captions, in lower case; the first is preferred.
+    `captions` are extensions of captions, in lower case; the first is preferred.
 
     >>> pair(["a.1.jpg", "a.1.txt", "a.1.json", "b.png"]).pairs
     [Pair(key='a.1', picture=0, caption=1)]

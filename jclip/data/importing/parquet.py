@@ -11,7 +11,7 @@ from typing import Any
 
 from jclip.data.importing.lines import LONGEST_TEXT
 from jclip.data.importing.parts import UNCAPTIONED, Found, Lost, Part, Reader, Reading
-from jclip.data.importing.splits import LeftOut, others
+from jclip.data.importing.splits import others
 from jclip.data.sources.kinds import PAIRS, StoredPair
 from jclip.errors import JclipError
 from jclip.io.files import check_utf8
@@ -38,7 +38,6 @@ class ParquetReader(Reader):
     caption: str = "caption"
     language_column: str | None = None
     language: str = ""
-    left_out: LeftOut = ()
 
     def parts(self, workspace: Path, shard_bytes: int) -> Sequence[Part]:
         """Returns the parts, see `Reader`."""
@@ -79,7 +78,7 @@ def open_parquet(source: Path, reading: Reading) -> ParquetReader:
         reading.caption or "caption",
         reading.language_column,
         reading.language or "",
-        others(source, files, "no .parquet file") if source.is_dir() else (),
+        left_out=others(source, files, "no .parquet file") if source.is_dir() else (),
     )
 
 

@@ -6,7 +6,7 @@ for found in parts[3].records(): …                 # in a worker; twice, with 
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -81,22 +81,16 @@ class Reader:
       files: files that it reads; an interrupted import resumes only while they are unchanged.
       strict: True for a benchmark: by default nothing is skipped, not even a duplicate.
       classes: names of the classes, for labelled pictures.
+      notes: names and contents of text files to put into the data folder.
+      left_out: splits and files that are not imported unless the user asks for them, each with the reason.
     """
 
     kind: RecordKind
     files: tuple[Path, ...]
     strict: bool = False
     classes: tuple[str, ...] = ()
-
-    @property
-    def notes(self) -> tuple[tuple[str, str], ...]:
-        """Names and contents of text files to put into the data folder."""
-        return ()
-
-    @property
-    def left_out(self) -> tuple[tuple[str, str], ...]:
-        """Splits and files of the source that are left out unless the user asks for them, each with the reason."""
-        return ()
+    notes: tuple[tuple[str, str], ...] = field(default=(), kw_only=True)
+    left_out: tuple[tuple[str, str], ...] = field(default=(), kw_only=True)
 
     def unpack(self, workspace: Path) -> "Reader":
         """Returns the reader of the unpacked source, if it has archives; `workspace` as in `parts`."""
@@ -107,15 +101,10 @@ class Reader:
         return ()
 
     def parts(self, workspace: Path, shard_bytes: int) -> Sequence[Part]:
-        """Returns the parts, in order and grouped by split.
+        """Returns the parts, in order, by split. Raises JclipError if the source is incomplete or inconsistent.
 
-        Args:
-          workspace: folder for indices and unpacked archives, which is kept while the parts are read. It may hold those
-            of an interrupted import.
-          shard_bytes: approximate number of source bytes of a part.
-
-        Raises:
-          JclipError: the source is incomplete, or its parts do not fit each other.
+        `workspace` is for indices and unpacked archives. It is kept while the parts are read, and may hold those of an
+        interrupted import. A part has about `shard_bytes` bytes of the source.
         """
         raise NotImplementedError
 

@@ -43,16 +43,13 @@ def choose_labelled(
 ) -> tuple[tuple[str, ...], tuple[Path, ...], LeftOut]:
     """Chooses splits as `choose_splits` does, and leaves out those without labels, as MUGE's test split.
 
+    Returns the chosen splits, their files, and those left out. Raises JclipError if a file is missing, or a split that
+    was asked for, or every split, has no labels.
+
     Args:
       source, present, reading: as for `choose_splits`.
       files: returns the files of a split.
       blind: returns True for a split whose texts do not tell their pictures.
-
-    Returns:
-      The chosen splits, their files, and the splits that are left out.
-
-    Raises:
-      JclipError: a file is missing, or a split that was asked for, or every split, has no labels.
     """
     splits = choose_splits(source, present, reading)
     for file in (file for split in splits for file in files(split)):

@@ -45,13 +45,11 @@ class Layout:
 def find_layout(file: Path, exists: Callable[[str], bool], reading: Reading) -> Layout:
     """Returns the layout of a table with pictures and captions.
 
+    Raises JclipError if it is not a text table, or, with the option, if part of its layout cannot be detected.
+
     Args:
-      file: the table.
       exists: returns True for the name of a picture's file.
       reading: the user's options; numbers name columns from 1 if there is no header.
-
-    Raises:
-      JclipError: it is not a text table, or part of its layout cannot be detected; the message names the option.
     """
     data, whole = sample(file)
     if not data.strip():

@@ -109,22 +109,15 @@ def split_folder(
     progress: Callable[[str, int, int], None] = lambda *_: None,
     notes: Sequence[tuple[str, str]] = (),
 ) -> ImportReport:
-    """Moves pictures of split "train" to split "valid", with all captions of a picture on one side.
+    """Moves pictures of split "train" to split "valid", a picture as a whole. Returns both splits' counts.
 
-    The folder is unchanged until everything is written.
+    The folder is unchanged until everything is written. Raises JclipError if it has no split "train", has a split
+    "valid", has other records than pairs, or too few pictures.
 
     Args:
-      folder: a folder of pairs.
-      share: number or share of pictures.
       destination: new folder for the result; None to change the folder itself.
       progress: called with (what is done, shards done, shards in all).
       notes: names and contents of text files to add.
-
-    Returns:
-      The counts of both splits.
-
-    Raises:
-      JclipError: it has no split "train", has a split "valid", has other records than pairs, or too few pictures.
     """
     target = destination or folder
     with lasting_folder(target) as work:

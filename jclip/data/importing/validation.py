@@ -32,13 +32,10 @@ class Share:
 
     @classmethod
     def read(cls, text: str) -> "Share":
-        """Parses a number of pictures or a percentage.
+        """Parses a number of pictures or a percentage. Raises JclipError if it is neither, or leaves one side empty.
 
         >>> Share.read("30"), Share.read("2.5%")
         (Share(count=30, share=None), Share(count=None, share=0.025))
-
-        Raises:
-          JclipError: it is neither, or leaves one side empty.
         """
         if re.fullmatch(r"[1-9]\d{0,17}", text, re.ASCII):
             return cls(count=int(text))
@@ -50,13 +47,9 @@ class Share:
         return f"{self.count}" if self.count is not None else f"{100 * (self.share or 0):g}%"
 
     def bound(self, numbers: np.ndarray) -> int:
-        """Returns the number below which pictures are kept for validation; each side has at least one.
+        """Returns the number below which pictures are kept. Raises JclipError if one side would be empty.
 
-        Args:
-          numbers: int64 identities of the pictures, from `picture_identity`; equal ones are one picture.
-
-        Raises:
-          JclipError: there are too few pictures.
+        `numbers` are int64 identities from `picture_identity`; equal ones are one picture.
         """
         distinct = np.unique(numbers)
         if len(distinct) < 2:

@@ -15,7 +15,7 @@ from jclip.data.importing.archives import read_tar, reporting_damage
 from jclip.data.importing.lines import LONGEST_TEXT
 from jclip.data.importing.pairing import JSON, TEXTS, Pair, pair
 from jclip.data.importing.parts import UNCAPTIONED, Beside, Found, Lost, Part, Reader, Reading
-from jclip.data.importing.splits import LeftOut, others
+from jclip.data.importing.splits import others
 from jclip.data.sources.kinds import PAIRS, StoredPair
 from jclip.errors import JclipError
 from jclip.io.json_files import decode
@@ -45,7 +45,6 @@ class TarReader(Reader):
     split: str = "train"
     caption: str | None = None
     language: str = ""
-    left_out: LeftOut = ()
 
     def parts(self, workspace: Path, shard_bytes: int) -> Sequence[Part]:
         """Returns the parts, see `Reader`. Each tar is a part, because a tar cannot be read from its middle."""
@@ -70,7 +69,7 @@ def open_tars(source: Path, reading: Reading) -> TarReader:
         reading.split(),
         reading.caption,
         reading.language or "",
-        others(source, files, "no tar") if source.is_dir() else (),
+        left_out=others(source, files, "no tar") if source.is_dir() else (),
     )
 
 

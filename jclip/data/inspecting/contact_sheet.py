@@ -57,10 +57,8 @@ def write_sheet(file: Path, folder: Path, split: str, count: int = 48, font: Pat
     """Writes a sheet of `count` pictures of a split to a new .png or .html.
 
     `font` is a TrueType or OpenType file for the captions of a .png. By default, it is a Chinese font that fontconfig
-    knows; without one, only captions in Latin letters are drawn. An .html leaves fonts to the browser.
-
-    Raises:
-      JclipError: the file has another extension or exists, the folder has no pictures, or the font cannot be read.
+    knows; without one, only captions in Latin letters are drawn. An .html leaves fonts to the browser. Raises
+    JclipError if the file has another extension or exists, the folder has no pictures, or the font cannot be read.
     """
     if file.suffix not in (".png", ".html"):
         raise JclipError(f"--sheet {file} is not possible: give a name that ends in .png or .html")

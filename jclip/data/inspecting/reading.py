@@ -28,7 +28,6 @@ class Reading:
     """Facts of one source of a stage.
 
     Attributes:
-      stage: name of the stage.
       kind: "pictures with captions" or "parallel text".
       source: class of the source.
       place: folder and split; empty if it has none.

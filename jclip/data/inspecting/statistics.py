@@ -98,7 +98,6 @@ class SplitStatistics:
     """Statistics of a split. Those that its record kind lacks stay empty.
 
     Attributes:
-      records: number of records.
       looked_at: number of records that were read.
       lengths: of captions, or of both texts of translations, by language; "" if unknown.
       widths, heights: of the pictures in pixels.
@@ -205,16 +204,13 @@ def inspect(
     counting: TokenCounting | None = None,
     progress: Callable[[int, int], None] = lambda *_: None,
 ) -> SplitStatistics:
-    """Computes the statistics of a split of a data folder of any kind.
+    """Computes the statistics of a split of a data folder. Raises JclipError if the folder or the split does not exist.
 
     Args:
       folder, split: the split.
       sample: number of records to read, evenly spread; None for all.
       counting: tokenizer for token lengths; None for none.
       progress: called with (records read, records in all) now and then.
-
-    Raises:
-      JclipError: it is not such a folder, or has no such split.
     """
     kind, _ = folder_kind(folder)
     records = read_split(folder, split, kind)

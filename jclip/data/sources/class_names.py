@@ -31,9 +31,8 @@ def in_order(folders: Iterable[str]) -> list[str]:
 def check_names(place: Path, names: Iterable[str]) -> None:
     """Checks that class folder names can be stored one a line, and are distinct. Messages name `place`, their folder.
 
-    Raises:
-      JclipError: a name has a line break, is blank, has surrounding white space or bytes that are not UTF-8; or two are
-        the same text in Unicode.
+    Raises JclipError if a name has a line break, is blank, has surrounding white space or bytes that are not UTF-8; or
+    two are the same text in Unicode.
     """
     found = list(names)
     for name in found:

@@ -160,12 +160,7 @@ class ParallelFolder(Source):
 
 @dataclass(frozen=True)
 class LabelledFolder:
-    """Images with classes, for evaluation.
-
-    Attributes:
-      folder: path.
-      split: name of a split.
-    """
+    """Images with classes, of a split of a folder, for evaluation."""
 
     folder: str
     split: str = "test"

@@ -74,12 +74,7 @@ class KeepRules:
 
 
 class RecordKind(Protocol):
-    """Layout and checks of one kind of records.
-
-    Attributes:
-      name: "pairs", "parallel" or "labelled".
-      what: its records in words.
-    """
+    """Layout and checks of one kind of records: `name` is "pairs", "parallel" or "labelled", `what` in words."""
 
     name: ClassVar[str]
     what: ClassVar[str]

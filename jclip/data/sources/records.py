@@ -43,9 +43,7 @@ class Pair(NamedTuple):
 class Translation(NamedTuple):
     """An English text, which the teacher reads, and its translation, which the student reads.
 
-    Attributes:
-      english, other: the two texts.
-      language: language of `other`, such as "zh"; empty if unknown.
+    `language` is that of `other`, such as "zh"; empty if unknown.
     """
 
     english: str

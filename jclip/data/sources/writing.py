@@ -19,20 +19,12 @@ _READ_AT_ONCE = 32  # records
 
 
 def write_pairs(folder: Path, pairs: Iterable[StoredPair], split: str = "train") -> None:
-    """Writes pairs as a data folder of array_record files.
-
-    Raises:
-      JclipError: the folder exists, or its name is not UTF-8.
-    """
+    """Writes pairs as a data folder of array_records. Raises JclipError if it exists, or its name is not UTF-8."""
     _write(folder, PAIRS, split, pairs)
 
 
 def write_parallel(folder: Path, sentences: Iterable[Translation], split: str = "train") -> None:
-    """Writes parallel text as a data folder of array_record files.
-
-    Raises:
-      JclipError: the folder exists, or its name is not UTF-8.
-    """
+    """Writes parallel text as such a folder. Raises JclipError if it exists, or its name is not UTF-8."""
     _write(folder, PARALLEL, split, sentences)
 
 

@@ -39,7 +39,6 @@ class ProgressWatcher:
     """A progress bar with one row per stage; in a pipe, a line whenever figures are logged.
 
     Args:
-      console: output.
       title: name of the run.
       lines: approximate number of lines of a stage in a pipe; None for one per record.
       scores: evaluations of the run so far.

@@ -16,14 +16,8 @@ from jclip.train.logging.sinks import MetricsFile, Sink, TensorBoard, WandB
 class RunLog:
     """Records of a run, in order and without repeats after a resume. All processes call its methods together.
 
-    Args:
-      run: the run's configuration.
-      workdir: the run's folder.
-      config: the configuration as JSON, for Weights & Biases.
-      watcher: receives every record on process 0.
-
-    Attributes:
-      records: all records so far, for checkpoints.
+    `config` is the run's as JSON, for Weights & Biases. `watcher` receives every record on process 0. The attribute
+    `records` has all records so far, for checkpoints.
     """
 
     def __init__(self, run: Run, workdir: Path, config: Mapping[str, Any], watcher: Watcher | None = None):
@@ -35,8 +29,7 @@ class RunLog:
     def open(self, records: Sequence[dict[str, Any]], total: int) -> None:
         """Opens the outputs with the records of a checkpoint after `total` steps.
 
-        Raises:
-          JclipError: the disk is full, or Weights & Biases cannot start.
+        Raises JclipError if the disk is full, or Weights & Biases cannot start.
         """
         self.records = list(records)
         self._keys = set(map(_key, records))
@@ -56,8 +49,7 @@ class RunLog:
     def write(self, kind: str, position: Position, figures: Mapping[str, Any]) -> None:
         """Writes a record, unless that kind was written at this step. A step may have several different warnings.
 
-        Raises:
-          JclipError: the disk is full.
+        Raises JclipError if the disk is full.
         """
         stage = self._run.stages[min(position.stage, len(self._run.stages) - 1)]
         record = {"kind": kind, "total": position.total, "stage": stage.name, "step": position.step, **figures}

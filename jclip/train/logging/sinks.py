@@ -28,9 +28,7 @@ class Sink(Protocol):
 class MetricsFile:
     """metrics.jsonl: one JSON object per line, in the order of the run.
 
-    Args:
-      path: the file. It is replaced, because a resumed run repeats the records after its checkpoint.
-      records: records of the checkpoint.
+    The file is replaced by the checkpoint's `records`, because a resumed run repeats those after its checkpoint.
     """
 
     def __init__(self, path: Path, records: Sequence[Mapping[str, Any]] = ()):
@@ -41,11 +39,7 @@ class MetricsFile:
         self._file = path.open("ab", buffering=0)  # a buffer would fail again when it is closed
 
     def write(self, record: Mapping[str, Any]) -> None:
-        """Appends a line.
-
-        Raises:
-          OSError: the line could not be written completely.
-        """
+        """Appends a line. Raises OSError if the line could not be written completely."""
         line = _line(record)
         if self._file.write(line) != len(line):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), self._file.name)
@@ -73,10 +67,7 @@ class TensorBoard:
     """Event files in WORKDIR/tensorboard: `tensorboard --logdir WORKDIR`.
 
     tensorboardX's own SummaryWriter is not used: its thread dies when the disk is full, and later calls block.
-
-    Args:
-      folder: folder of the event files.
-      total: steps of the run so far. TensorBoard hides later records of older files.
+    TensorBoard hides records of older files after `total`, the steps of the run so far.
     """
 
     def __init__(self, folder: Path, total: int):
@@ -110,11 +101,7 @@ class TensorBoard:
 
 
 class WandB:
-    """A run of Weights & Biases; a resumed run continues it.
-
-    Raises:
-      JclipError: wandb is not installed, or cannot start a run.
-    """
+    """A new or resumed run of Weights & Biases. Raises JclipError if wandb is not installed or cannot start."""
 
     def __init__(self, project: str, name: str, config: Mapping[str, Any], workdir: Path, total: int):
         try:

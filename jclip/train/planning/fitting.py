@@ -47,8 +47,7 @@ class Fit:
 def compiled_need(run: Run, index: int, tokenizer: Tokenizer | None = None) -> int:
     """Returns the bytes of a stage on one device, from the compiler; the tokenizer is needed as in `plan`.
 
-    Raises:
-      JclipError: the run is not valid, or not on these devices.
+    Raises JclipError if the run is not valid, or not on these devices.
     """
     return device_bytes(assemble_shapes(run, index, devices_of(run), tokenizer))
 
@@ -59,7 +58,6 @@ def fit(run: Run, memory: int, needs: tuple[int, ...], need: Callable[[Run, int]
     Only stages that do not fit are compiled again; the others once, at the end.
 
     Args:
-      run: the configuration.
       memory: memory of one device, bytes.
       needs: bytes of each stage, from `plan`.
       need: (changed run, index of a stage) -> its bytes.

@@ -25,7 +25,6 @@ class StagePlan:
       groups: (paths, number of parameters, True if they train).
       flops_per_step: FLOPs of the matmuls and convolutions of a step over the global batch, backward pass included.
       flops: FLOPs of the whole stage.
-      devices: number of devices in the mesh.
       state_bytes: bytes of parameters and optimizer slots, each counted once.
       device_state_bytes: bytes of them on one device.
       device_step_bytes: other bytes of a step on one device (batch, teacher, activations, gradients), from this
@@ -62,15 +61,13 @@ def plan(
 ) -> list[StagePlan]:
     """Returns the plan of every stage, from shapes alone.
 
+    Raises JclipError if the run cannot start for another reason than missing files, or the rate is not valid.
+
     Args:
-      run: the configuration.
       devices: result of `devices_of`.
       tokenizer: needed for budgets in epochs, for which the data are opened.
       compiled: compile each stage's step to measure its memory, which takes about ten seconds at full size.
       tflops: sustained rate of one device in TFLOP/s, to estimate the time.
-
-    Raises:
-      JclipError: the run cannot start, for another reason than missing files; or the rate is not valid.
     """
     if tflops is not None and not 0 < tflops < float("inf"):
         raise JclipError(f"a device that sustains {tflops} TFLOP/s is not possible: give a number above 0")

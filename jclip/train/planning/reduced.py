@@ -23,10 +23,8 @@ _SYNTHETIC: dict[type, Source] = {Pair: SyntheticPairs(), Translation: Synthetic
 def reduce(run: Run, folder: Path) -> Run:
     """Returns the same stages, objectives, rules and schedules on small towers and synthetic data.
 
-    Writes small tokenizers and teachers into `folder`. Caches, which all processes share, are next to it.
-
-    Raises:
-      JclipError: jclip has no synthetic data for an objective.
+    Writes small tokenizers and teachers into `folder`. Caches, which all processes share, are next to it. Raises
+    JclipError if jclip has no synthetic data for an objective.
     """
     model, _ = small(run.model, folder / "tokenizer")
     return replace(

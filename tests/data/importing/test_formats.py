@@ -255,7 +255,7 @@ BAD = [
     ("csv", "a.tsv", "filepath\ttitle\nb.png\n", {}, "1 for this: the row has too few columns, first a.tsv, line 2"),
     ("csv", "a.tsv", "filepath\ttitle\n", {"english": "x"}, "--english does not apply to format csv: it knows"),
     ("parquet", "a.parquet", "PAR1", {}, "a.parquet is not a whole Parquet file"),
-    ("nothing", "a", "", {}, "there is no format 'nothing': `jclip data import --formats` lists them"),
+    ("nothing", "a", "", {}, "there is no format 'nothing': choose one of cn-clip, "),
     ("elevater/cifar10", "a", "", {}, "there is no format 'elevater/cifar10': did you mean elevater/cifar-10 or"),
     (None, "a.txt", "", {}, "has no format that can be detected: name one"),
 ]
