@@ -77,7 +77,7 @@ def test_fine_tuning_by_hand():
     run = load_config(FINETUNE, variant="1-gpu")
     assert run.stages[0].budget.steps == run.evaluate_every == 5215  # as the notebook's log says
     assert (run.best, run.remat) == ("muge/mean_recall", "layers")
-    assert load_config(FINETUNE, variant="flip").stages[0].patch_dropout == 0.5
+    assert load_config(FINETUNE, variant="flip").stages[0].objective.patch_dropout == 0.5
 
 
 @pytest.mark.parametrize(
