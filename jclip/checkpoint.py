@@ -120,11 +120,7 @@ class Checkpoints:
             self._manager.save(position.number, args=arguments)
 
     def wait(self) -> None:
-        """Waits until the last checkpoint is on disk, on all processes.
-
-        Raises:
-          JclipError: the checkpoint could not be written.
-        """
+        """Waits, on all processes, until the last checkpoint is on disk. Raises JclipError if it cannot be written."""
         everywhere(self._wait)
 
     def numbers(self) -> list[int]:

@@ -51,8 +51,7 @@ def pixel_recalls(
 def pixel_distances(queries: Pictures, train: Pictures) -> Floats:
     """Computes (m, n) squared distances in pixels, exactly, so that equal images tie exactly.
 
-    Raises:
-      JclipError: an image is not uint8 (h, w, 3).
+    Raises JclipError if an image is not uint8 (h, w, 3).
     """
     # Sums of squares of integers below 2**53 are exact in float64.
     train_np, query_mp = _pixels(train), _pixels(queries)

@@ -61,11 +61,7 @@ class Item(NamedTuple):
 
 
 def write_practice(folder: Path, items: Sequence[Item], licences: Sequence[str] = ()) -> Path:
-    """Writes the images and their spreadsheet; returns the spreadsheet.
-
-    Raises:
-      JclipError: the folder exists already.
-    """
+    """Writes the images and their spreadsheet; returns the spreadsheet. Raises JclipError if the folder exists."""
     with whole_folder(folder, replace=False) as partial:
         for item in items:
             file = partial / item.path

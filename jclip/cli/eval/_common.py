@@ -89,10 +89,8 @@ def open_model(
 ) -> Model:
     """Loads a bundle's model, which encodes `batch_size` pictures or texts at once.
 
-    `context_length` (in tokens) and `orientation` replace the bundle's own; None keeps them.
-
-    Raises:
-      JclipError: the folder is not a bundle, the batch size is below 1, or the context is longer than the bundle's.
+    `context_length` (in tokens) and `orientation` replace the bundle's own; None keeps them. Raises JclipError if the
+    folder is not a bundle, the batch size is below 1, or the context is longer than the bundle's.
     """
     if batch_size < 1:
         raise JclipError(f"--batch-size {batch_size} is not possible: give 1 or more")

@@ -123,10 +123,8 @@ def _has_captions(file: Path) -> bool:
 def read_pairs(file: Path, counting: Counting = "joined") -> RetrievalTask:
     """Reads a task from PICTURE<tab>CAPTION lines.
 
-    As published (see `counting`), each path is a picture and each line a caption.
-
-    Raises:
-      JclipError: the file is missing or empty, or a line is not valid; names the line.
+    As published (see `counting`), each path is a picture and each line a caption. Raises JclipError if the file is
+    missing or empty, or a line is not valid. The message names the line.
     """
     found: list[tuple[int, Path, str]] = []
     for line in scan(file):

@@ -86,10 +86,8 @@ def splits_in(place: Path) -> list[str]:
 def read_classes(place: Path, split: str = "test") -> ClassSet:
     """Reads a folder of class folders, one with labels.tsv, one of splits, or a data folder.
 
-    `split` selects a split if the folder has any.
-
-    Raises:
-      JclipError: the folder or a picture is missing, a class is empty, or a label is not valid; names file and line.
+    `split` selects a split if the folder has any. Raises JclipError if the folder or a picture is missing, a class is
+    empty, or a label is not valid. The message names file and line.
     """
     if not place.is_dir():
         raise JclipError(f"{place} does not exist: name a folder with a folder for each class")

@@ -192,10 +192,7 @@ def open_classification(
 def names_language(data: ClassSet, classes: str = "") -> str:
     """Returns the language of the class names: English if there are English ones, else by their script.
 
-    `classes` is as in `open_classification`.
-
-    Raises:
-      JclipError: the names cannot be read, or their number is wrong.
+    `classes` is as in `open_classification`. Raises JclipError if the names cannot be read, or their number is wrong.
     """
     if classes in ("cn_clip", "open_clip"):
         return "zh" if classes == "cn_clip" else "en"
