@@ -162,13 +162,8 @@ def run(
 ) -> results.Outcome | Stopped:
     """Trains the configuration, compares start and best checkpoint, and writes the better bundle and the report.
 
-    Args:
-      planned: returned by `plan`.
-      console: console for progress; None shows nothing.
-      load_config: reads the configuration.
-
-    Raises:
-      JclipError: the configuration was changed after its run began, the devices have too little memory, or as `train`.
+    `load_config` reads the configuration. Raises JclipError as `train` does, and if the configuration was changed after
+    its run began, or the devices have too little memory.
     """
     console = console or Console(quiet=True)
     request, digest = planned.request, planned.digest

@@ -50,18 +50,10 @@ def pins(requirements: Path = REQUIREMENTS) -> dict[str, Pin]:
 
 
 def fetch(cache: Path, requirements: Path = REQUIREMENTS, *, only: tuple[str, ...] | None = None) -> dict[str, Path]:
-    """Downloads the pinned wheels into `cache`, except those that it contains with the right hash.
+    """Downloads pinned wheels into `cache`, except those that it has with the right hash; returns {name: path}.
 
-    Args:
-      cache: folder; created if absent.
-      requirements: file of the pins.
-      only: names of the wanted pins; all by default.
-
-    Returns:
-      name -> path of the wheel.
-
-    Raises:
-      JclipError: pip, the network or the index is missing, or a wheel has another hash.
+    `only` are the names of the wanted pins, all by default. Raises JclipError if pip, the network or the index is
+    missing, or a wheel has another hash.
     """
     wanted = [pin for pin in pins(requirements).values() if only is None or pin.name in only]
     cache.mkdir(parents=True, exist_ok=True)

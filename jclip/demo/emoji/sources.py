@@ -142,12 +142,8 @@ class EmojiSet:
     def heldout_rows(self, language: str, trained: Sequence[str] = LANGUAGES) -> np.ndarray:
         """Returns the rows of known concepts whose held-out name in `language` is also a new word.
 
-        A held-out name is not new if some concept has that name in the training text, or if the concept's trained name
-        in another language is spelt similarly (`protocol.spelt_similarly`).
-
-        Args:
-          language: of the names.
-          trained: languages whose names are trained on.
+        A held-out name is not new if some concept has that name in the training text, in the languages `trained`; or if
+        the concept's trained name in another language is spelt similarly (`protocol.spelt_similarly`).
         """
         known = self.rows("known").tolist()
         trained_names = {i: [self.names[each][i] for each in trained if not self.is_heldout(i, each)] for i in known}
