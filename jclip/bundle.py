@@ -72,19 +72,14 @@ def tensor_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
 def save_bundle(bundle: Bundle, folder: Path) -> None:
     """Writes a bundle. An older one in the same folder is replaced only when the new one is complete.
 
-    Raises:
-      JclipError: the parts do not fit together, the folder cannot be written, or the disk is full.
+    Raises JclipError if the parts do not fit together, the folder cannot be written, or the disk is full.
     """
     with whole_folder(folder) as partial:
         write_files(bundle, partial)
 
 
 def write_files(bundle: Bundle, folder: Path) -> None:
-    """Writes a bundle's files into an existing empty folder.
-
-    Raises:
-      JclipError: the parts do not fit together; nothing is written then.
-    """
+    """Writes a bundle's files into an existing empty folder. Raises JclipError first if its parts do not fit."""
     check_parts(bundle)
     tensors = {path: leaf if isinstance(leaf, Lazy) else np.asarray(leaf) for path, leaf in bundle.tensors().items()}
     record = {
@@ -102,8 +97,7 @@ def write_files(bundle: Bundle, folder: Path) -> None:
 def open_bundle(folder: Path | str) -> Bundle:
     """Opens a bundle with `Lazy` parameters, whose names and shapes are checked against its configuration.
 
-    Raises:
-      JclipError: the folder is not a bundle, or a file is missing or damaged; names the file.
+    Raises JclipError if the folder is not a bundle, or a file is missing or damaged. The message names the file.
     """
     folder = Path(folder)
     config_file = folder / _CONFIG
@@ -140,11 +134,7 @@ def open_bundle(folder: Path | str) -> Bundle:
 
 
 def check_parts(bundle: Bundle) -> None:
-    """Checks that preprocessing, context length and tokenizer fit the towers.
-
-    Raises:
-      JclipError: one of them does not fit; names the field.
-    """
+    """Raises JclipError, naming the field, if preprocessing, context length or tokenizer do not fit the towers."""
     check_inputs(bundle.config, bundle.preprocessing, bundle.context_length, "")
     check_tokenizer(bundle.config, bundle.tokenizer, "tokenizer: ")
 
@@ -156,22 +146,14 @@ def split_statistics(tensors: Mapping[str, Leaf]) -> tuple[dict[str, Leaf], dict
 
 
 def load_bundle(folder: Path | str) -> Bundle:
-    """Loads a bundle with its parameters as float32 host arrays, whatever dtype the file has.
-
-    Raises:
-      JclipError: the folder is not a bundle, or a file is missing or damaged; names the file.
-    """
+    """Opens a bundle as `open_bundle` does, and reads its parameters as float32 host arrays, whatever their dtype."""
     bundle = open_bundle(folder)
     read = partial(jax.tree.map, lambda leaf: leaf.read().astype(np.float32, copy=False))
     return replace(bundle, params=read(bundle.params), stats=read(bundle.stats))
 
 
 def check_inputs(config: ModelConfig, preprocessing: Preprocessing | None, context_length: int, where: str) -> None:
-    """Checks preprocessing and context length against the towers.
-
-    Raises:
-      JclipError: one of them does not fit; the message begins with `where`.
-    """
+    """Raises JclipError, beginning with `where`, if preprocessing or context length do not fit the towers."""
     image = getattr(config, "image", None)
     if (image is None) != (preprocessing is None):
         has = "an image tower" if image else "no image tower"
@@ -190,12 +172,7 @@ def check_inputs(config: ModelConfig, preprocessing: Preprocessing | None, conte
 
 
 def check_tokenizer(config: ModelConfig, tokenizer: Tokenizer, where: str) -> None:
-    """Checks a tokenizer's ids against the text tower.
-
-    Raises:
-      JclipError: the tokenizer has more tokens than the tower has embeddings, or pads with another id. The message
-        begins with `where`.
-    """
+    """Raises JclipError, beginning with `where`, if a tokenizer has too many tokens or another padding id."""
     if tokenizer.vocab_size > config.text.vocab_size:
         raise JclipError(
             f"{where}it has {tokenizer.vocab_size} tokens, but the model has embeddings for {config.text.vocab_size}: "

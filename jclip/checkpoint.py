@@ -90,16 +90,11 @@ class Checkpoints:
     ) -> None:
         """Copies the state, and writes the copy in the background. Skips a position that was saved before.
 
-        Args:
-          position: the run's position.
-          state: a pytree of arrays.
-          record: JSON-ready facts.
-          journal: the log's records so far.
-          score: higher is better; the checkpoint with the highest score stays on disk.
+        `record` and `journal` (the log's records so far) are JSON-ready. The checkpoint with the highest `score` stays
+        on disk.
 
-        Raises:
-          JclipError: this checkpoint or the one before cannot be written, for example because the disk is full.
-            Earlier checkpoints are unchanged, and no unfinished one is left.
+        Raises JclipError if this checkpoint or the one before cannot be written, for example because the disk is full.
+        Earlier checkpoints are unchanged, and no unfinished one is left.
         """
         self.wait()
         if position.number in self._manager.all_steps():
@@ -120,11 +115,7 @@ class Checkpoints:
             self._manager.save(position.number, args=arguments)
 
     def wait(self) -> None:
-        """Waits until the last checkpoint is on disk, on all processes.
-
-        Raises:
-          JclipError: the checkpoint could not be written.
-        """
+        """Waits, on all processes, until the last checkpoint is on disk. Raises JclipError if it cannot be written."""
         everywhere(self._wait)
 
     def numbers(self) -> list[int]:
@@ -149,16 +140,12 @@ class Checkpoints:
     ) -> Restored | None:
         """Reads the newest undamaged checkpoint, or the one with a number; returns None if it does not exist.
 
-        Damaged checkpoints are moved to the folder "damaged", with a warning.
+        Damaged checkpoints are moved to the folder "damaged", and `warn` is called with a line for each. Raises
+        JclipError if all are damaged.
 
         Args:
           like: (position, record) -> the state's shapes, dtypes and shardings. Raises if the checkpoint is another
             run's, which is not damage.
-          number: number of a checkpoint; None for the newest.
-          warn: called with a line for each damaged checkpoint.
-
-        Raises:
-          JclipError: all checkpoints are damaged.
         """
         self.wait()
         while numbers := ([number] if number is not None else broadcast(self.numbers())):

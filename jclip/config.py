@@ -26,10 +26,7 @@ def kind_of(protocol: type) -> Callable[[type[T]], type[T]]:
     """Returns a class decorator that registers a dataclass, under its class's name, for fields declared as `protocol`.
 
     If `protocol` is an abstract base class that the dataclass inherits, the command line can also set the fields of a
-    default (`--model.image.layers 3`).
-
-    Raises:
-      JclipError: another class of this name is registered.
+    default (`--model.image.layers 3`). Raises JclipError if another class of this name is registered.
     """
 
     def register(cls: type[T]) -> type[T]:
@@ -53,8 +50,7 @@ def kinds_of(protocol: type) -> tuple[type, ...]:
 def to_json(value: Any, where: str = "") -> Any:
     """Returns a dataclass and its values as dicts, lists and scalars.
 
-    Raises:
-      JclipError: a value has another type; the message gives the field's path after `where`.
+    Raises JclipError if a value has another type. The message gives the field's path after `where`.
     """
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         names = [f.name for f in dataclasses.fields(value)]
@@ -79,8 +75,7 @@ def to_json(value: Any, where: str = "") -> Any:
 def from_json(cls: type[T], data: Any, where: str = "") -> T:
     """Returns the dataclass `cls` that `to_json` wrote as `data`.
 
-    Raises:
-      JclipError: a field or class is unknown, or a value has the wrong type; the message gives the field's path.
+    Raises JclipError if a field or class is unknown, or a value has the wrong type. The message gives the field's path.
     """
     return typing.cast(T, _read(cls, data, where or cls.__name__))
 
@@ -88,8 +83,7 @@ def from_json(cls: type[T], data: Any, where: str = "") -> T:
 def check_types(value: Any) -> None:
     """Checks the values of a dataclass, at any depth, against the declared types of its fields.
 
-    Raises:
-      JclipError: a value has the wrong type or is not among a field's choices; the message gives the field's path.
+    Raises JclipError, which gives the field's path, if a value has the wrong type or is not among a field's choices.
     """
     _read(type(value), to_json(value), "")
 

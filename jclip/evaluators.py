@@ -40,10 +40,8 @@ class _Snapshot:
 def evaluators(run: Run, batch_size: int = 256) -> dict[str, Evaluator]:
     """Opens and checks the data of `run.evaluations`, and returns the evaluators by name.
 
-    All devices together encode `batch_size` pictures or texts at once.
-
-    Raises:
-      JclipError: data are missing or wrong; the message names the evaluation.
+    All devices together encode `batch_size` pictures or texts at once. Raises JclipError if data are missing or wrong.
+    The message names the evaluation.
     """
     if not run.evaluations:
         return {}

@@ -101,11 +101,8 @@ class Encoder:
     def texts(self, variables: dict[str, Any], sentences: Sequence[str]) -> np.ndarray:
         """Encodes sentences as (n, d) float32, L2-normalised.
 
-        Sentences longer than the context are truncated before their last token.
-
-        Raises:
-          JclipError: an item, which the message names, is not a string or has an unpaired surrogate; or `sentences` is
-            not a list.
+        Sentences longer than the context are truncated before their last token. Raises JclipError if an item, which the
+        message names, is not a string or has an unpaired surrogate; or `sentences` is not a list.
         """
         if isinstance(sentences, str | bytes):
             raise JclipError("encode_text takes a list of sentences: put the one into brackets")
@@ -219,22 +216,16 @@ class Model:
         """Encodes PIL images, paths, encoded bytes, or uint8 arrays (h, w, 3) as (n, d) float32, L2-normalised.
 
         `orientation` is "apply" to rotate pictures by their EXIF orientation, or "ignore"; None for the bundle's
-        setting, which is "ignore" for CLIP and Chinese-CLIP.
-
-        Raises:
-          JclipError: an item, which the message names, is not a picture or cannot be read; the bundle is a text encoder
-            alone; or features are not finite.
+        setting, which is "ignore" for CLIP and Chinese-CLIP. Raises JclipError if an item, which the message names, is
+        not a picture or cannot be read; the bundle is a text encoder alone; or features are not finite.
         """
         return self._finite(self._encoder.images(self.variables, pictures, orientation), "picture")
 
     def encode_text(self, sentences: Sequence[str]) -> np.ndarray:
         """Encodes strings as (n, d) float32, L2-normalised.
 
-        Sentences longer than the context are truncated before their last token.
-
-        Raises:
-          JclipError: an item, which the message names, is not a string or has an unpaired surrogate; or features are
-            not finite.
+        Sentences longer than the context are truncated before their last token. Raises JclipError if an item, which the
+        message names, is not a string or has an unpaired surrogate; or features are not finite.
         """
         return self._finite(self._encoder.texts(self.variables, sentences), "text")
 
@@ -283,10 +274,8 @@ def load(folder: str | Path) -> Model:
 def save(model: Model | Bundle, folder: str | Path) -> None:
     """Writes a model or a bundle to a folder, from which `load` reads it.
 
-    An older bundle in the same folder is replaced only when the new one is complete.
-
-    Raises:
-      JclipError: the parts do not fit together, the folder cannot be written, or the disk is full.
+    An older bundle in the same folder is replaced only when the new one is complete. Raises JclipError if the parts do
+    not fit together, the folder cannot be written, or the disk is full.
     """
     save_bundle(model.bundle if isinstance(model, Model) else model, Path(folder))
 

@@ -110,23 +110,17 @@ class Objective(ABC):
     ) -> None:
         """Checks the stage against the model; `trains` has the paths of the parameters that train.
 
-        Raises:
-          JclipError: the stage cannot run; the message names the field and the correction.
+        Raises JclipError if the stage cannot run. The message names the field and the correction.
         """
 
     def check_data(self, stage: "Stage", facts: Sequence[Reading]) -> list[str]:
-        """Checks facts about a sample of each source and returns warnings.
-
-        Raises:
-          JclipError: nothing can be learned from the data.
-        """
+        """Checks a sample of each source and returns warnings. Raises JclipError if nothing can be learned from it."""
         return []
 
     def open(self) -> Any:
         """Loads the objective's own files, such as a teacher's bundle. Every process calls it once.
 
-        Raises:
-          JclipError: a file is missing or does not fit.
+        Raises JclipError if a file is missing or does not fit.
         """
         return None
 
@@ -158,11 +152,7 @@ class Budget:
     examples: int | None = None
 
     def in_steps(self, batch_size: int, examples_per_epoch: int) -> int:
-        """Returns the number of optimizer steps, at least 1.
-
-        Raises:
-          JclipError: none or several of the three are set, or the result is below 1.
-        """
+        """Returns the number of optimizer steps. Raises JclipError if it is below 1, or not exactly one is set."""
         given = [f.name for f in dataclasses.fields(self) if getattr(self, f.name) is not None]
         if len(given) != 1:
             raise JclipError(
@@ -248,8 +238,7 @@ class Context:
 def trainable_paths(stage: Stage, paths: Iterable[str]) -> frozenset[str]:
     """Returns the paths of the parameters that `Stage.trains` trains.
 
-    Raises:
-      JclipError: a rule matches nothing, a parameter has no rule, or the stage trains nothing.
+    Raises JclipError if a rule matches nothing, a parameter has no rule, or the stage trains nothing.
     """
     verdict = rules.match(stage.trains, paths, what=f"stage {stage.name!r}: trains")
     chosen = frozenset(path for path, trains in verdict.items() if trains)

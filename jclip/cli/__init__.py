@@ -1,16 +1,15 @@
 """The command line: `jclip COMMAND`. The module of a command is imported when the command is run."""
 
-import difflib
 import os
 import signal
 import sys
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from importlib import import_module
 from typing import Any
 
 from jclip import __version__
+from jclip.cli.dispatch import dispatch
 from jclip.cli.logs import plain_logs
 from jclip.errors import JclipError
 from jclip.extras import reported_extras
@@ -28,6 +27,7 @@ COMMANDS = {
     "data": "imports and inspects data sets",
     "doctor": "checks devices, mesh, versions and disk space",
 }
+_USAGE = "jclip: AltCLIP and Chinese-CLIP in JAX\n\n{}\n\n`jclip COMMAND --help` explains one."
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -60,20 +60,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(arguments: Sequence[str]) -> int:
-    if not arguments or arguments[0] in ("-h", "--help"):
-        say(_usage())
-        return 0
-    command, rest = arguments[0], arguments[1:]
-    if command == "--version":
+    if arguments[:1] == ["--version"]:
         say(f"jclip {__version__}")
         return 0
-    if command not in COMMANDS:
-        close = difflib.get_close_matches(command, COMMANDS, n=1)
-        complain(f"jclip has no command {command!r}: {f'did you mean {close[0]}?' if close else 'see jclip --help'}")
-        return 2
     with _resent_interrupts(), reported_extras():
-        code: int = import_module(f"jclip.cli.{command}").main(rest)
-    return code
+        return dispatch("jclip", "jclip.cli.", COMMANDS, arguments, _USAGE)
 
 
 @contextmanager
@@ -95,8 +86,3 @@ def _resent_interrupts() -> Iterator[None]:
         yield
     finally:
         sys.unraisablehook = usual
-
-
-def _usage() -> str:
-    rows = "\n".join(f"  {name:<8} {what}" for name, what in COMMANDS.items())
-    return f"jclip: AltCLIP and Chinese-CLIP in JAX\n\n{rows}\n\n`jclip COMMAND --help` explains one."

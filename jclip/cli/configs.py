@@ -56,13 +56,10 @@ def main(arguments: Sequence[str]) -> int:
 def parse(
     options: type[Options], arguments: Sequence[str], command: str, prepare: Callable[[Options], None] | None = None
 ) -> tuple[Options, Run]:
-    """Reads a command's options and the run of its CONFIG, with the overrides applied.
+    """Reads the options of `jclip COMMAND` and the run of its CONFIG, with the overrides applied.
 
-    Args:
-      options: a dataclass with `config: str` (positional) and `reduced: bool`.
-      arguments: the words after the command.
-      command: "train" or "plan", for the usage line.
-      prepare: called with the options before the configuration is loaded.
+    The dataclass `options` has `config: str` (positional) and `reduced: bool`. `prepare` is called with the options
+    before the configuration is loaded.
 
     Raises:
       JclipError: the configuration does not exist or does not build a run.
@@ -104,14 +101,9 @@ _FIELDS = tyro.conf.AvoidSubcommands[Run]
 
 
 def load_config(config: str, **choices: Any) -> Run:
-    """Returns the run that a configuration's `config()` builds.
+    """Returns the run that the `config()` of a Python file or a recipe builds, called with `choices`. A file wins.
 
-    Args:
-      config: a Python file, or the name of a recipe that comes with jclip. A file wins.
-      choices: arguments of `config()`.
-
-    Raises:
-      JclipError: there is no such configuration, it has no function `config`, or the run is not valid.
+    Raises JclipError if there is no such configuration, it has no function `config`, or the run is not valid.
     """
     return _load(config).build(**choices)
 

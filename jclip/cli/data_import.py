@@ -1,7 +1,6 @@
 """`jclip data import [FORMAT] SRC DST`."""
 
 import math
-import os
 import shlex
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -24,7 +23,7 @@ from jclip.data.importing.workers import in_processes, on_beam
 from jclip.data.sources.kinds import LABELLED, KeepRules
 from jclip.errors import JclipError
 from jclip.images.checking import PictureRules
-from jclip.images.opening import max_megapixels
+from jclip.images.opening import cores, max_megapixels
 from jclip.images.preprocess import Orientation
 from jclip.plain import print_json, say, shown
 
@@ -160,7 +159,7 @@ def _plan(options: ImportOptions, name: str, reader: Reader, reading: Reading) -
     limit = Limit.read(options.max_skipped or ("0" if reader.strict else "10%"))
     keep = reader.strict or reader.kind is LABELLED  # equal pictures belong to a benchmark's figures
     skip = options.duplicates == "skip" or (options.duplicates is None and not keep)
-    run = on_beam(shlex.split(options.beam_options)) if options.beam else in_processes(options.workers or _cores())
+    run = on_beam(shlex.split(options.beam_options)) if options.beam else in_processes(options.workers or cores())
     return Plan(
         name,
         asdict(reading),
@@ -171,10 +170,6 @@ def _plan(options: ImportOptions, name: str, reader: Reader, reading: Reading) -
         validation=None if options.validation is None else Share.read(options.validation),
         add=options.add,
     )
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 @contextmanager

@@ -17,16 +17,10 @@ T = TypeVar("T")
 
 
 def read(kind: Any, arguments: Sequence[str], prog: str, **more: Any) -> Any:
-    """Returns options read by `tyro.cli`; an error is one line on standard error.
+    """Returns options read by `tyro.cli`, as the dataclass `kind`, whose docstring is the help.
 
-    Args:
-      kind: a dataclass, whose docstring is the help.
-      arguments: the words after `prog`.
-      prog: the command for messages, like "jclip train".
-      more: arguments of `tyro.cli`: `default`.
-
-    Raises:
-      SystemExit: code 2 after an error, or 0 after --help.
+    An error is one line on standard error that begins with `prog`, such as "jclip train". `more` are arguments of
+    `tyro.cli`: `default`. Raises SystemExit: code 2 after an error, or 0 after --help.
     """
     value, unknown = read_known(kind, arguments, prog, **more)
     if unknown:

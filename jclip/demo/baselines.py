@@ -36,11 +36,8 @@ def pixel_recalls(
         as ties.
       ks: cut-offs.
 
-    Returns:
-      Fractions in [0, 1]: "i2t_r1", ..., and "i2t_chance_r1", ...
-
-    Raises:
-      JclipError: no images, numbers of keys and images that differ, or a query whose concept is not a candidate.
+    Returns fractions "i2t_r1", ..., and "i2t_chance_r1", .... Raises JclipError without images, if the numbers of keys
+    and images differ, or if the concept of a query is not a candidate.
     """
     for images in (train, queries):
         if not len(images):
@@ -51,8 +48,7 @@ def pixel_recalls(
 def pixel_distances(queries: Pictures, train: Pictures) -> Floats:
     """Computes (m, n) squared distances in pixels, exactly, so that equal images tie exactly.
 
-    Raises:
-      JclipError: an image is not uint8 (h, w, 3).
+    Raises JclipError if an image is not uint8 (h, w, 3).
     """
     # Sums of squares of integers below 2**53 are exact in float64.
     train_np, query_mp = _pixels(train), _pixels(queries)

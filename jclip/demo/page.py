@@ -10,9 +10,10 @@ import numpy as np
 from PIL import Image
 
 from jclip.demo.emoji.artists import ARTISTS
-from jclip.demo.emoji.protocol import ASKED, LANGUAGE_NAMES, LANGUAGES
+from jclip.demo.emoji.protocol import ASKED, LANGUAGES
 from jclip.demo.runs import DemoRun
 from jclip.demo.scores import EVALUATION, Examination, tables
+from jclip.evaluate.languages import LANGUAGE_NAMES
 from jclip.evaluate.metrics.recall import topk
 from jclip.evaluate.report.elements import Answer, Chart, Credit, Curve, Gallery, Query, Report, Section
 from jclip.evaluate.report.render import write

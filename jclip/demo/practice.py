@@ -61,11 +61,7 @@ class Item(NamedTuple):
 
 
 def write_practice(folder: Path, items: Sequence[Item], licences: Sequence[str] = ()) -> Path:
-    """Writes the images and their spreadsheet; returns the spreadsheet.
-
-    Raises:
-      JclipError: the folder exists already.
-    """
+    """Writes the images and their spreadsheet; returns the spreadsheet. Raises JclipError if the folder exists."""
     with whole_folder(folder, replace=False) as partial:
         for item in items:
             file = partial / item.path
@@ -81,21 +77,10 @@ def write_practice(folder: Path, items: Sequence[Item], licences: Sequence[str] 
 
 
 def emoji(folder: Path, data: Path, pictures: int, seed: int) -> Path:
-    """Writes emoji that the demo never trains on, with their Chinese names.
+    """Writes emoji that the demo never trains on, with their Chinese names; returns the spreadsheet.
 
-    Each of `pictures` / 3 concepts is drawn by three artists.
-
-    Args:
-      folder: to create.
-      data: folder of the demo's data set, built if missing.
-      pictures: number of images.
-      seed: of the choice of concepts.
-
-    Returns:
-      The spreadsheet.
-
-    Raises:
-      JclipError: the folder exists, or the data set cannot be built or has fewer images.
+    Each of `pictures` / 3 concepts, chosen by `seed`, is drawn by three artists. `data` is the demo's data set, built
+    if missing. Raises JclipError if `folder` exists, or the data set cannot be built or has fewer images.
     """
     _check(folder, pictures, seed)
     found = emoji_set(data)
@@ -116,15 +101,10 @@ def emoji(folder: Path, data: Path, pictures: int, seed: int) -> Path:
 
 
 def shapes(folder: Path, pictures: int, seed: int) -> Path:
-    """Draws coloured shapes with captions such as 红色的圆形; needs no network.
+    """Draws coloured shapes with captions such as 红色的圆形, without a network; returns the spreadsheet.
 
-    The 100 captions are equally frequent; position, size, angle and background vary.
-
-    Returns:
-      The spreadsheet.
-
-    Raises:
-      JclipError: the folder exists.
+    The 100 captions are equally frequent; position, size, angle and background vary. Raises JclipError if `folder`
+    exists.
     """
     _check(folder, pictures, seed)
     draw = np.random.default_rng(seed)

@@ -6,9 +6,9 @@ from types import TracebackType
 from typing import Any
 
 from jclip.console import Console
-from jclip.demo.emoji.protocol import LANGUAGE_NAMES
 from jclip.demo.runs import DemoRun
 from jclip.demo.scores import EVALUATION
+from jclip.evaluate.languages import LANGUAGE_NAMES
 from jclip.train.logging.progress import ProgressWatcher
 
 Place = tuple[str, int]
@@ -42,13 +42,9 @@ class Schedule:
 
 
 class DemoWatcher:
-    """Progress of one of the demo's runs: the usual bar, with a line at the start of each stage and each evaluation.
+    """Progress of run `number` of the demo: the usual bar, with a line at the start of each stage and each evaluation.
 
-    Args:
-      console: for the lines.
-      runs: of the demo, in order.
-      number: of the watched run in `runs`.
-      schedule: shared by all runs.
+    All runs share one `schedule`.
     """
 
     def __init__(self, console: Console, runs: Sequence[DemoRun], number: int, schedule: Schedule):

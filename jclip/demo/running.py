@@ -38,19 +38,9 @@ class DemoOutcome:
 
 
 def run_demo(runs: Sequence[DemoRun], examination: Examination, home: Path, console: Console) -> DemoOutcome | None:
-    """Trains and scores all runs, then writes the report; a second call resumes.
+    """Trains and scores all runs, in order, then writes figures and report into `home`; a second call resumes.
 
-    Args:
-      runs: in order; each may start from the bundles of those before it.
-      examination: the questions.
-      home: folder of the figures and the report.
-      console: for progress.
-
-    Returns:
-      None when a signal stopped it; everything up to that step is saved.
-
-    Raises:
-      JclipError: as `train`.
+    Returns None when a signal stopped it; everything up to that step is saved. Raises JclipError as `train` does.
     """
     started = time.perf_counter()
     schedule = Schedule({(each.key, stage): s for each in runs for stage, s in enumerate(each.seconds)})

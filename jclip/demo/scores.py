@@ -15,11 +15,11 @@ from typing import Any
 import numpy as np
 
 from jclip.demo.baselines import pixel_distances, ranked_recalls
-from jclip.demo.emoji.protocol import LANGUAGE_NAMES
 from jclip.demo.emoji.sources import EmojiSet, emoji_set
 from jclip.demo.runs import DemoRun
 from jclip.errors import JclipError
 from jclip.evaluate.datasets.retrieval_task import RetrievalTask
+from jclip.evaluate.languages import LANGUAGE_NAMES
 from jclip.evaluate.metrics.positives import Positives
 from jclip.evaluate.report.elements import Group, Row, Table
 from jclip.images.preprocess import Preprocessing
@@ -43,13 +43,7 @@ class Examination:
 
     Attributes:
       artist: the test artist.
-      train_artists: artists of the training images.
-
-    Args:
-      folder: of the data set.
-      artist: the test artist.
       train_artists: artists of the training images, for the baseline in pixels.
-      preprocessing: of the models.
     """
 
     def __init__(self, folder: Path, artist: str, train_artists: Sequence[str], preprocessing: Preprocessing):

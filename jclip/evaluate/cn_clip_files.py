@@ -28,8 +28,7 @@ Modality = Literal["image", "text"]
 def json_lines(file: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     """Yields (place, object) of each line that is not blank; the place is "FILE, line N", for messages.
 
-    Raises:
-      JclipError: the file cannot be read, or a line is not a JSON object.
+    Raises JclipError if the file cannot be read, or a line is not a JSON object.
     """
     for line in scan(file):
         if line.data.strip():
@@ -68,8 +67,7 @@ def whole_numbers(place: str, found: Mapping[str, Any], name: str) -> list[int]:
 def read_features(file: Path, kind: Modality) -> tuple[Ints, Floats32]:
     """Returns (ids_n, features_nd), in the file's order.
 
-    Raises:
-      JclipError: the file is empty, a row is not a list of numbers or has another width, or an id has two features.
+    Raises JclipError if the file is empty, an id has two features, or a row is not numbers or has another width.
     """
     rows: dict[int, Floats32] = {}
     for place, found in json_lines(file):
@@ -98,8 +96,7 @@ def write_features(file: Path, kind: Modality, ids_n: Sequence[int], features_nd
 def read_predictions(file: Path, asked: Modality) -> dict[int, list[int]]:
     """Returns {query id: retrieved ids, best first}.
 
-    Raises:
-      JclipError: an id is not an integer, is retrieved twice by one query, or a query has two different lines.
+    Raises JclipError if an id is not an integer, is retrieved twice by one query, or a query has two different lines.
     """
     answered = "text" if asked == "image" else "image"
     predictions: dict[int, list[int]] = {}
@@ -127,8 +124,7 @@ def write_predictions(file: Path, asked: Modality, predictions: Iterable[tuple[i
 def read_answers(file: Path) -> tuple[Modality, dict[int, list[int]]]:
     """Returns the modality of the queries, and {query id: ids of its positives}.
 
-    Raises:
-      JclipError: the file is empty, or a line is not valid or contradicts another.
+    Raises JclipError if the file is empty, or a line is not valid or contradicts another.
     """
     asked: Modality | None = None
     answers: dict[int, list[int]] = {}
@@ -154,10 +150,8 @@ def score_predictions(
     """Computes R@k and their mean as cn_clip's evaluation.py does: fractions "r1", ..., "mean_recall".
 
     Every query of `answers` (its positives) counts, one without positives as a miss. `predictions` holds retrieved ids,
-    best first; those of other queries are ignored.
-
-    Raises:
-      JclipError: a query has no predictions, or there is no query.
+    best first; those of other queries are ignored. Raises JclipError if a query has no predictions, or there is no
+    query.
     """
     missing = [number for number in answers if number not in predictions]
     if missing:

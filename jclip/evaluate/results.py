@@ -99,11 +99,7 @@ def write_results(results: Results, file: Path) -> None:
 
 
 def read_results(place: str | Path) -> Results:
-    """Reads a file, or the results.json of a folder.
-
-    Raises:
-      JclipError: the file is missing or is not a results.json.
-    """
+    """Reads a file, or the results.json of a folder. Raises JclipError if it is missing, or is not a results.json."""
     file = Path(place) / "results.json" if Path(place).is_dir() else Path(place)
     if not file.exists():
         raise JclipError(f"{file} does not exist: name a folder that jclip eval --output wrote")

@@ -136,11 +136,7 @@ def epochs_of(pairs: int) -> int:
 
 
 def choose(data: DataFacts, model: ModelFacts, machine: Machine, start: Start, wishes: Wishes = Wishes()) -> Plan:
-    """Returns the settings for `model`, `data` and `machine`, with the reasons.
-
-    Raises:
-      JclipError: a wish is not possible.
-    """
+    """Returns the settings for these facts, with the reasons. Raises JclipError if a wish is not possible."""
     _check(wishes, data, machine)
     good, few = start.skill >= GOOD, data.pairs < FEW
     dtype = "float32" if machine.platform == "cpu" else "bfloat16"

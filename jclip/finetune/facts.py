@@ -17,6 +17,7 @@ from jclip import rules
 from jclip.bundle import Bundle
 from jclip.data.sources.folders import PairFolder
 from jclip.errors import JclipError
+from jclip.images.opening import cores
 from jclip.models.dual_encoder import DualEncoderConfig
 from jclip.tokenizers.text import Tokenizer
 
@@ -154,15 +155,9 @@ def read_data(folder: Path, tokenizer: Tokenizer, context_length: int) -> DataFa
 
 
 def check_data(folder: Path, facts: DataFacts, asked: set[str]) -> None:
-    """Checks that the splits are large enough to train and to evaluate on.
+    """Raises JclipError if the splits of `folder` are too small to train and evaluate on, or their captions all equal.
 
-    Args:
-      folder: folder of the data, for messages.
-      facts: facts about the folder.
-      asked: captions of the validation split.
-
-    Raises:
-      JclipError: there are too few images, or all captions of a split are equal.
+    `facts` are those of the folder, `asked` the different captions of its validation split.
     """
     if facts.train < 2:
         raise JclipError(
@@ -216,7 +211,6 @@ _SUSTAINED = 1 / 3  # share of the speed of a large matrix product that training
 def read_machine() -> Machine:
     """Queries the devices and times a matrix product on one of them."""
     device = jax.local_devices()[0]
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     devices = jax.device_count()
     known = (device.memory_stats() or {}).get("bytes_limit") if device.platform != "cpu" else None
     if known:
@@ -226,7 +220,7 @@ def read_machine() -> Machine:
     else:
         memory, source = int(_DEVICE_SHARE * 16 * 2**30), "a guess of 16 GiB: the device does not report it"
     rate = _SUSTAINED * _matmul_rate(device) * (1 if device.platform == "cpu" else devices)
-    return Machine(device.platform, devices, cores, memory, source, rate)
+    return Machine(device.platform, devices, cores(), memory, source, rate)
 
 
 def _matmul_rate(device: jax.Device) -> float:

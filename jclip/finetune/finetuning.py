@@ -141,8 +141,7 @@ def finetune(request: Request, console: Console | None = None) -> results.Outcom
 def plan(request: Request, console: Console | None = None) -> Planned:
     """Imports the data, chooses the settings, and writes them as a configuration; reads them if they exist.
 
-    Raises:
-      JclipError: the model or the data cannot be used, or the output folder belongs to another request.
+    Raises JclipError if the model or the data cannot be used, or the output folder belongs to another request.
     """
     console = console or Console(quiet=True)
     note = _open_note(request)
@@ -163,13 +162,8 @@ def run(
 ) -> results.Outcome | Stopped:
     """Trains the configuration, compares start and best checkpoint, and writes the better bundle and the report.
 
-    Args:
-      planned: returned by `plan`.
-      console: console for progress; None shows nothing.
-      load_config: reads the configuration.
-
-    Raises:
-      JclipError: the configuration was changed after its run began, the devices have too little memory, or as `train`.
+    `load_config` reads the configuration. Raises JclipError as `train` does, and if the configuration was changed after
+    its run began, or the devices have too little memory.
     """
     console = console or Console(quiet=True)
     request, digest = planned.request, planned.digest
@@ -206,11 +200,7 @@ def run(
 
 
 def _open_note(request: Request) -> dict[str, Any]:
-    """Reads the output folder's note, or creates the folder and its note.
-
-    Raises:
-      JclipError: the folder contains something else, or belongs to another request.
-    """
+    """Reads the output folder's note, or creates both. Raises JclipError if the folder is not this request's."""
     file, out = request.out / NOTE, request.out
     if not file.is_file():
         open_bundle(request.bundle)  # checked before the output folder is created

@@ -73,19 +73,10 @@ def measure(model: Model, task: RetrievalTask) -> Start:
 
 
 def settle(start: Path, trained: Path, data: Path, splits: Sequence[str], out: Path) -> tuple[Outcome, list[Section]]:
-    """Compares two bundles and copies the better one to `best`.
+    """Copies the better of the bundles `start` and `trained` to `best` in `out`, and writes the figures of both there.
 
-    Args:
-      start, trained: bundles.
-      data: folder of the data.
-      splits: splits to score; the first, the validation split, decides.
-      out: output folder, which gets `best` and the figures of both.
-
-    Returns:
-      The outcome, and sections of the page with retrieved images.
-
-    Raises:
-      JclipError: a bundle cannot be read, or the disk is full.
+    Scores the given splits of `data`; the first, the validation split, decides. Returns the outcome, and sections of
+    the page with retrieved images. Raises JclipError if a bundle cannot be read, or the disk is full.
     """
     _, main = validation_tasks(data)
     tests = [task for split in splits for task in open_retrieval(data, split=split).tasks]

@@ -26,15 +26,10 @@ def configuration(
     seed: int,
     headline: str,
 ) -> str:
-    """Returns the text of finetune.py.
+    """Returns the text of finetune.py, which is written into folder `here`.
 
-    Args:
-      plan: the choices.
-      data, model, machine: the facts behind them.
-      bundle, folder: folders of the starting model and of the data.
-      here: folder of the file; data inside it get a relative path.
-      seed: seed of the run.
-      headline: name of the figure that selects the best checkpoint.
+    The run starts from `bundle`. If the data's `folder` is inside `here`, its path is relative. `headline` is the name
+    of the figure that selects the best checkpoint.
     """
     why = {choice.name: choice for choice in plan.table}
     total = sum(stage.steps(data.pairs, plan.batch_size) for stage in plan.stages)

@@ -133,6 +133,11 @@ def max_megapixels() -> float:
     return number
 
 
+def cores() -> int:
+    """Returns the number of CPU cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 @functools.cache
 def _from_memory() -> float:
     try:
@@ -144,8 +149,7 @@ def _from_memory() -> float:
             memory = min(memory, int(Path(file).read_text(encoding="ascii")))
         except (OSError, ValueError):
             continue
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return float(min(max(memory // (4 * cores * _BYTES_A_PIXEL * 10**6), _LEAST), _MOST))
+    return float(min(max(memory // (4 * cores() * _BYTES_A_PIXEL * 10**6), _LEAST), _MOST))
 
 
 def read_picture(file: str | Path, name: str = "") -> bytes:

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from jclip.cli import main
-from jclip.cli.eval._common import open_model
+from jclip.cli.eval._common import BundleOptions
 from jclip.evaluate.datasets.protocols import PROTOCOLS
 from jclip.evaluate.metrics import logistic_regression
 from tests.evaluate.cn_clip_data import many_to_many, their_score, write_texts
@@ -161,18 +161,14 @@ def test_two_runs_side_by_side(bundle, data, tmp_path, capsys):
 
 
 def test_usage(capsys):
-    for arguments, code, told in (
-        (["--help"], 0, "jclip eval retrieval BUNDLE DATA"),
-        ([], 2, "missing: what to evaluate, one of retrieval"),
-        (["retrieval"], 2, "jclip eval retrieval: missing: BUNDLE, DATA"),
-        (["retrieval", "a", "b", "--protcol", "x"], 2, "did you mean --protocol?"),
+    for arguments, told in (
+        (["retrieval"], "jclip eval retrieval: missing: BUNDLE, DATA"),
+        (["retrieval", "a", "b", "--protcol", "x"], "did you mean --protocol?"),
     ):
         with pytest.raises(SystemExit) as stop:
             main(["eval", *arguments])
-        assert stop.value.code == code
-        captured = capsys.readouterr()
-        assert told in captured.out + captured.err
-    assert "there is no evaluation 'retreival': did you mean retrieval?" in fails(capsys, "retreival")
+        assert stop.value.code == 2
+        assert told in capsys.readouterr().err
 
 
 def test_figures_do_not_depend_on_the_mesh(bundle, data, capsys, monkeypatch):
@@ -258,7 +254,7 @@ def test_the_cameras_orientation_is_the_bundles_unless_it_is_said(bundle, tmp_pa
         noise.transpose(Image.Transpose.ROTATE_270).save(tmp_path / "sets" / name / "upright.png")
     both = sorted((tmp_path / "sets" / "red").iterdir())
     for said in (None, "ignore", "apply"):
-        turned, upright = open_model(bundle, 8, None, said).encode_image(both)
+        turned, upright = BundleOptions(bundle, tmp_path, said, 8).model().encode_image(both)
         assert (abs(turned - upright).max() < 1e-6) == (said == "apply")
         more = ["--orientation", said] if said else []
         out = tmp_path / f"out {said}"

@@ -61,6 +61,27 @@ class BundleOptions:
         """Returns the console for progress."""
         return Console(stderr=True, quiet=self.json)
 
+    def model(self, context_length: int | None = None) -> Model:
+        """Loads the bundle's model. A context length in tokens replaces the bundle's own, as the orientation does.
+
+        Raises JclipError if the folder is not a bundle, the batch size is below 1, or the context is longer than the
+        bundle's.
+        """
+        if self.batch_size < 1:
+            raise JclipError(f"--batch-size {self.batch_size} is not possible: give 1 or more")
+        bundle = load_bundle(self.bundle)
+        if context_length is not None:
+            longest = bundle.context_length
+            if not 3 <= context_length <= longest:
+                raise JclipError(
+                    f"{self.bundle} reads texts of {longest} tokens, so --context-length {context_length} is not "
+                    f"possible: give 3 to {longest}, or train it further with more (stages.N.context_length)"
+                )
+            bundle = replace(bundle, context_length=context_length)
+        if self.orientation is not None and bundle.preprocessing is not None:
+            bundle = replace(bundle, preprocessing=replace(bundle.preprocessing, orientation=self.orientation))
+        return Model(bundle, self.batch_size)
+
     def show(self, evaluation: Evaluation) -> None:
         """Prints the results as tables or JSON, and writes the folder if one is given."""
         if self.json:
@@ -82,31 +103,6 @@ def all_devices() -> Iterator[None]:
         return
     with jax.set_mesh(make_mesh()):
         yield
-
-
-def open_model(
-    folder: Path, batch_size: int, context_length: int | None, orientation: Orientation | None = None
-) -> Model:
-    """Loads a bundle's model, which encodes `batch_size` pictures or texts at once.
-
-    `context_length` (in tokens) and `orientation` replace the bundle's own; None keeps them.
-
-    Raises:
-      JclipError: the folder is not a bundle, the batch size is below 1, or the context is longer than the bundle's.
-    """
-    if batch_size < 1:
-        raise JclipError(f"--batch-size {batch_size} is not possible: give 1 or more")
-    bundle = load_bundle(folder)
-    if context_length is not None:
-        if not 3 <= context_length <= bundle.context_length:
-            raise JclipError(
-                f"{folder} reads texts of {bundle.context_length} tokens, so --context-length {context_length} is not "
-                f"possible: give 3 to {bundle.context_length}, or train it further with more (stages.N.context_length)"
-            )
-        bundle = replace(bundle, context_length=context_length)
-    if orientation is not None and bundle.preprocessing is not None:
-        bundle = replace(bundle, preprocessing=replace(bundle.preprocessing, orientation=orientation))
-    return Model(bundle, batch_size)
 
 
 def words(text: str) -> list[str]:

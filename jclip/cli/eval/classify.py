@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from jclip.cli.eval._common import BundleOptions, all_devices, open_model, words
+from jclip.cli.eval._common import BundleOptions, all_devices, words
 from jclip.cli.options import read
 from jclip.errors import JclipError
 from jclip.evaluate.datasets.benchmarks import read_order, submission
@@ -59,7 +59,7 @@ def main(arguments: Sequence[str]) -> int:
         console.tell(f"prompts: {name_of(tests.title)}, the language of the class names; --prompts chooses others")
     file = options.order or (tests.data.order if options.submission else None)
     order = read_order(file, len(tests.data.pictures)) if file else None
-    model = open_model(options.bundle, options.batch_size, options.context_length, options.orientation)
+    model = options.model(options.context_length)
     with all_devices(), console.working("encoding") as say:
         found = list(classification.evaluate(tests, model, resamples=options.resamples, progress=say))
 

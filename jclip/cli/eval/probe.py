@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from jclip.cli.eval._common import BundleOptions, all_devices, open_model, words
+from jclip.cli.eval._common import BundleOptions, all_devices, words
 from jclip.cli.options import read
 from jclip.errors import JclipError
 from jclip.evaluate.datasets.opening import open_probe
@@ -39,7 +39,7 @@ def main(arguments: Sequence[str]) -> int:
     if options.seeds < 1:
         raise JclipError(f"--seeds {options.seeds} is not possible: give 1 or more")
     splits = open_probe(options.data, options.dataset)
-    model = open_model(options.bundle, options.batch_size, None, options.orientation)
+    model = options.model()
     with all_devices(), options.console().working("encoding") as say:
         numbers = {"seeds": options.seeds, "resamples": options.resamples}
         found = list(probe.evaluate(splits, model, shots, **numbers, progress=say))

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from jclip.cli.eval._common import BundleOptions, all_devices, open_model, words
+from jclip.cli.eval._common import BundleOptions, all_devices, words
 from jclip.cli.options import read
 from jclip.errors import JclipError
 from jclip.evaluate.datasets.opening import RetrievalTests, open_retrieval
@@ -83,10 +83,8 @@ def _check_encoding(options: RetrievalOptions) -> None:
 
 def _encoded(options: RetrievalOptions, tests: RetrievalTests) -> Iterator[Encoded]:
     """Yields the tasks with features of the bundle, or with those in cn_clip's files."""
-    folder = options.bundle
-    if holds_features(folder):
+    if holds_features(options.bundle):
         for task in tests.tasks:
-            yield Encoded(task, *read_cn_clip_features(folder, tests.file_name(task), task))
+            yield Encoded(task, *read_cn_clip_features(options.bundle, tests.file_name(task), task))
         return
-    model = open_model(folder, options.batch_size, options.context_length, options.orientation)
-    yield from retrieval.encode_tasks(tests.tasks, model)
+    yield from retrieval.encode_tasks(tests.tasks, options.model(options.context_length))

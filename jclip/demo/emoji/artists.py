@@ -53,18 +53,9 @@ ARTISTS = {
 
 
 def read_pictures(artist: Artist, wheels: Mapping[str, Path], wanted: Sequence[Concept]) -> dict[str, Image.Image]:
-    """Reads an artist's images.
+    """Returns {code points: RGBA image of SIDE x SIDE} of the wanted concepts that the artist has drawn.
 
-    Args:
-      artist: to read.
-      wheels: package name -> path, as `fetch` returns them.
-      wanted: concepts to read.
-
-    Returns:
-      code points -> RGBA image of SIDE x SIDE, without the concepts that the artist has not drawn.
-
-    Raises:
-      JclipError: an unreadable wheel or image, or a Pillow without raqm.
+    `wheels` are as `fetch` returns them. Raises JclipError for an unreadable wheel or image, or a Pillow without raqm.
     """
     wheel = wheels[artist.wheel]
     return _from_files(artist, wheel, wanted) if artist.folder else _from_font(wheel, wanted)

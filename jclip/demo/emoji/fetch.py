@@ -37,11 +37,7 @@ class Pin:
 
 
 def pins(requirements: Path = REQUIREMENTS) -> dict[str, Pin]:
-    """Reads the pinned wheels of a requirements file, by name.
-
-    Raises:
-      JclipError: a line is not `name==version --hash=sha256:...`.
-    """
+    """Reads the pinned wheels, by name. Raises JclipError if a line is not `name==version --hash=sha256:...`."""
     found = {}
     for number, line in enumerate(requirements.read_text("utf-8").splitlines(), 1):
         if not line.strip() or line.startswith("#"):
@@ -54,18 +50,10 @@ def pins(requirements: Path = REQUIREMENTS) -> dict[str, Pin]:
 
 
 def fetch(cache: Path, requirements: Path = REQUIREMENTS, *, only: tuple[str, ...] | None = None) -> dict[str, Path]:
-    """Downloads the pinned wheels into `cache`, except those that it contains with the right hash.
+    """Downloads pinned wheels into `cache`, except those that it has with the right hash; returns {name: path}.
 
-    Args:
-      cache: folder; created if absent.
-      requirements: file of the pins.
-      only: names of the wanted pins; all by default.
-
-    Returns:
-      name -> path of the wheel.
-
-    Raises:
-      JclipError: pip, the network or the index is missing, or a wheel has another hash.
+    `only` are the names of the wanted pins, all by default. Raises JclipError if pip, the network or the index is
+    missing, or a wheel has another hash.
     """
     wanted = [pin for pin in pins(requirements).values() if only is None or pin.name in only]
     cache.mkdir(parents=True, exist_ok=True)
@@ -80,11 +68,7 @@ def fetch(cache: Path, requirements: Path = REQUIREMENTS, *, only: tuple[str, ..
 
 @contextmanager
 def opened(wheel: Path) -> Iterator[zipfile.ZipFile]:
-    """Opens a wheel as a zip file.
-
-    Raises:
-      JclipError: it is damaged, or lacks a requested file.
-    """
+    """Opens a wheel as a zip file. Raises JclipError if it is damaged, or lacks a requested file."""
     try:
         with zipfile.ZipFile(wheel) as archive:
             yield archive
@@ -95,8 +79,7 @@ def opened(wheel: Path) -> Iterator[zipfile.ZipFile]:
 def chinese_vocabulary(cache: Path) -> list[str]:
     """Reads the Chinese BERT vocabulary in the cn-clip wheel, one entry a line, for `text.wordpiece`.
 
-    Raises:
-      JclipError: the wheel cannot be fetched or read.
+    Raises JclipError if the wheel cannot be fetched or read.
     """
     wheel = fetch(cache, only=("cn-clip",))["cn-clip"]
     with opened(wheel) as archive:

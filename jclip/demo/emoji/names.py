@@ -10,17 +10,9 @@ from jclip.errors import JclipError
 
 
 def read_names(wheel: Path, wanted: Sequence[Concept]) -> dict[str, dict[str, str]]:
-    """Reads the names of concepts, such as "roter apfel" for ":roter_apfel:".
+    """Reads {code points: {language: name}}, such as "roter apfel" for ":roter_apfel:", from the `emoji` wheel.
 
-    Args:
-      wheel: the `emoji` wheel.
-      wanted: concepts to read.
-
-    Returns:
-      code points -> language -> name.
-
-    Raises:
-      JclipError: a concept has no name in some language.
+    Raises JclipError if a concept has no name in some language.
     """
     found: dict[str, dict[str, str]] = {concept.codepoints: {} for concept in wanted}
     with opened(wheel) as archive:

@@ -31,11 +31,7 @@ def built_at(folder: Path) -> int:
 
 
 def check_own(folder: Path) -> None:
-    """Checks that the folder is new, empty or the data set's.
-
-    Raises:
-      JclipError: it contains other files, or its name is not UTF-8.
-    """
+    """Raises JclipError if the folder contains other files than the data set's, or its name is not UTF-8."""
     check_utf8(folder)
     foreign = _foreign(folder)
     if foreign:
@@ -47,11 +43,7 @@ def check_own(folder: Path) -> None:
 
 
 def take(folder: Path) -> None:
-    """Checks the folder as `check_own` does, and marks it.
-
-    Raises:
-      JclipError: as `check_own`.
-    """
+    """Checks the folder as `check_own` does, and marks it."""
     check_own(folder)
     folder.mkdir(parents=True, exist_ok=True)
     if not (folder / MARKER).exists() and os.access(folder, os.W_OK):

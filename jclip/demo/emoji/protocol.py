@@ -11,25 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-LANGUAGE_NAMES = {
-    "en": "English",
-    "zh": "中文",
-    "ja": "日本語",
-    "ko": "한국어",
-    "de": "Deutsch",
-    "fr": "français",
-    "es": "español",
-    "it": "italiano",
-    "pt": "português",
-    "ru": "русский",
-    "ar": "العربية",
-    "fa": "فارسی",
-    "id": "Indonesia",
-    "tr": "Türkçe",
-}
-"""Languages in which the `emoji` package names every concept, each by its own name."""
-LANGUAGES = tuple(LANGUAGE_NAMES)
-
+LANGUAGES = ("en", "zh", "ja", "ko", "de", "fr", "es", "it", "pt", "ru", "ar", "fa", "id", "tr")
+"""Languages in which the `emoji` package names every concept."""
 ASKED = ("en", "zh", "ja", "ko", "de", "fr", "es", "ru", "ar", "it")
 """Languages of the tables and the gallery."""
 TRAIN_ARTISTS, TEST_ARTIST = ("twemoji", "openmoji"), "noto"

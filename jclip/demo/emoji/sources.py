@@ -47,8 +47,7 @@ class EmojiPairs(Source):
     def open(self, preprocessing: Preprocessing | None = None) -> list[Pair]:
         """Returns the records; with `preprocessing`, their images decoded and resized.
 
-        Raises:
-          JclipError: an unknown artist or language, or the data set cannot be read or built.
+        Raises JclipError for an unknown artist or language, or if the data set cannot be read or built.
         """
         _check(self.languages)
         if not self.artists:
@@ -92,11 +91,7 @@ class EmojiParallel(Source):
         return _unbuilt(self.folder)
 
     def open(self, preprocessing: Preprocessing | None = None) -> list[Translation]:
-        """Returns the records.
-
-        Raises:
-          JclipError: an unknown language, or the data set cannot be read or built.
-        """
+        """Returns the records. Raises JclipError for an unknown language or if the data set cannot be read or built."""
         del preprocessing
         _check(self.languages)
         emoji = emoji_set(Path(self.folder))
@@ -117,11 +112,7 @@ class EmojiSet:
     """
 
     def __init__(self, folder: Path):
-        """Reads the data set under `folder`; builds it if missing.
-
-        Raises:
-          JclipError: it cannot be read or built.
-        """
+        """Reads the data set under `folder`; builds it if missing. Raises JclipError if it cannot be read or built."""
         from jclip.demo.emoji.builder import build
 
         self._builder = build(folder)
@@ -151,12 +142,8 @@ class EmojiSet:
     def heldout_rows(self, language: str, trained: Sequence[str] = LANGUAGES) -> np.ndarray:
         """Returns the rows of known concepts whose held-out name in `language` is also a new word.
 
-        A held-out name is not new if some concept has that name in the training text, or if the concept's trained name
-        in another language is spelt similarly (`protocol.spelt_similarly`).
-
-        Args:
-          language: of the names.
-          trained: languages whose names are trained on.
+        A held-out name is not new if some concept has that name in the training text, in the languages `trained`; or if
+        the concept's trained name in another language is spelt similarly (`protocol.spelt_similarly`).
         """
         known = self.rows("known").tolist()
         trained_names = {i: [self.names[each][i] for each in trained if not self.is_heldout(i, each)] for i in known}
@@ -171,18 +158,13 @@ class EmojiSet:
         return np.array(chosen, np.int32)
 
     def encoded(self, artist: str) -> list[bytes]:
-        """Returns an artist's images as PNG, RGBA, one for each concept.
-
-        Raises:
-          JclipError: an unknown artist.
-        """
+        """Returns an artist's images as PNG, RGBA, one for each concept. Raises JclipError for an unknown artist."""
         return [example["image"] for example in self._read(artist)]
 
     def pictures(self, artist: str, preprocessing: Preprocessing) -> np.ndarray:
         """Decodes an artist's images, uint8 (concepts, size, size, 3).
 
-        Raises:
-          JclipError: an unknown artist, or an unreadable image, named by its code points.
+        Raises JclipError for an unknown artist, or an unreadable image, named by its code points.
         """
         if (artist, preprocessing) not in self._pictures:
             named = zip(self.concepts, self.encoded(artist), strict=True)
@@ -209,8 +191,7 @@ class EmojiSet:
 def emoji_set(folder: Path) -> EmojiSet:
     """Returns the data set under `folder`, built if it is missing; read once in a process while it does not change.
 
-    Raises:
-      JclipError: it cannot be read or built.
+    Raises JclipError if it cannot be read or built.
     """
     if not is_built(folder):
         return EmojiSet(folder)

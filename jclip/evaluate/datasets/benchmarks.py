@@ -120,8 +120,7 @@ def submission(
 
     Args:
       probabilities_nc: softmax over classes of 100 times the cosines.
-      model: name of the model on the server.
-      dataset: a name of `BENCHMARKS`.
+      model, dataset: name of the model on the server, and a name of `BENCHMARKS`.
       parameters, image_parameters: numbers of parameters of the model and of its image tower.
       order: rows in the server's order; None for the order of the files.
     """

@@ -49,17 +49,10 @@ class Captions:
 
 
 def open_captions(place: Path, split: str = "test", counting: Counting = "joined") -> Captions:
-    """Opens the captions in a file or a folder of any of these formats.
+    """Opens the captions in a file or a folder of any of these formats; `split` is that of a folder.
 
-    Tasks of languages that share their pictures share the pictures object.
-
-    Args:
-      place: a file of PICTURE<tab>CAPTION lines, one of cn_clip's _texts.jsonl, or a folder.
-      split: split of a folder.
-      counting: "joined" or "published", see `counting`.
-
-    Raises:
-      JclipError: no format fits, or data are damaged; `task` may raise it too. Names file and line.
+    Tasks of languages that share their pictures share the pictures object. Raises JclipError, with file and line, if no
+    format fits, or data are damaged; `task` may raise it too.
     """
     if importable_format(place) is not None and not _holds(place, split):
         imported = import_temporarily(place, split)
@@ -123,10 +116,8 @@ def _has_captions(file: Path) -> bool:
 def read_pairs(file: Path, counting: Counting = "joined") -> RetrievalTask:
     """Reads a task from PICTURE<tab>CAPTION lines.
 
-    As published (see `counting`), each path is a picture and each line a caption.
-
-    Raises:
-      JclipError: the file is missing or empty, or a line is not valid; names the line.
+    As published (see `counting`), each path is a picture and each line a caption. Raises JclipError if the file is
+    missing or empty, or a line is not valid. The message names the line.
     """
     found: list[tuple[int, Path, str]] = []
     for line in scan(file):
@@ -169,13 +160,8 @@ def read_cn_clip(
     A text with empty `image_ids`, as in a test with secret answers, is encoded and not scored. If all are empty, the
     test counts as published: its server wants a prediction for each number.
 
-    Args:
-      texts: the file.
-      counting: see `counting`.
-      open_gallery: opens the pictures, for languages that share them.
-
-    Raises:
-      JclipError: a file is missing or damaged, an id is ambiguous or not an integer, or a text's picture is missing.
+    `open_gallery` opens the pictures, for languages that share them. Raises JclipError if a file is missing or damaged,
+    an id is ambiguous or not an integer, or a text's picture is missing.
     """
     lines: dict[int, tuple[str, str, list[int]]] = {}
     for place, found in json_lines(texts):
@@ -211,18 +197,15 @@ def read_cn_clip(
 
 
 class TsvPictures(Sequence[Picture]):
-    """Pictures of a file of ID<tab>BASE64 lines in either base64 alphabet, read on access.
+    """Pictures of a file of ID<tab>BASE64 lines in either base64 alphabet, read on access. Equal lines count once.
 
-    Equal lines count once.
+    Raises JclipError if the file is missing or empty, a line is not valid, or an id has two pictures.
 
     Attributes:
       file: the file.
       ids: ids of the pictures, in the file's order; the first id of duplicates.
       rows: row of each id of the file.
       joined: number of duplicates.
-
-    Raises:
-      JclipError: the file is missing or empty, a line is not valid, or an id has two pictures.
     """
 
     def __init__(self, file: Path, counting: Counting = "joined"):

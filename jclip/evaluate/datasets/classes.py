@@ -86,10 +86,8 @@ def splits_in(place: Path) -> list[str]:
 def read_classes(place: Path, split: str = "test") -> ClassSet:
     """Reads a folder of class folders, one with labels.tsv, one of splits, or a data folder.
 
-    `split` selects a split if the folder has any.
-
-    Raises:
-      JclipError: the folder or a picture is missing, a class is empty, or a label is not valid; names file and line.
+    `split` selects a split if the folder has any. Raises JclipError if the folder or a picture is missing, a class is
+    empty, or a label is not valid. The message names file and line.
     """
     if not place.is_dir():
         raise JclipError(f"{place} does not exist: name a folder with a folder for each class")
@@ -175,15 +173,10 @@ def _read_labels(file: Path) -> ClassSet:
 
 
 def class_names(data: ClassSet, language: str, file: Path | None = None) -> list[str]:
-    """Returns the class names in a language.
+    """Returns the class names in a language (BCP 47), or in any for "".
 
-    Args:
-      data: the pictures and their classes.
-      language: BCP 47; "" for any.
-      file: names, one a line. By default a file beside the pictures, else the names of the import, else the folders'.
-
-    Raises:
-      JclipError: the number of names is wrong, a line is empty, or there are no names in the language.
+    They are the lines of `file`; by default of a file beside the pictures, else the names of the import, else the
+    folders'. Raises JclipError if their number is wrong, a line is empty, or there are no names in the language.
     """
     found = file or _names_in(data.folder, language)
     if found is not None:

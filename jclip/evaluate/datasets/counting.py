@@ -27,8 +27,7 @@ class Counted(NamedTuple):
 class Rows(Generic[T]):
     """Pictures or captions without duplicates, in order of first occurrence.
 
-    Args:
-      counting: "joined" gives one row to items of equal identity, "published" to those of equal number and identity.
+    "joined" gives one row to items of equal identity, "published" to those of equal number and identity.
 
     Attributes:
       items: the first item of each row.
@@ -43,10 +42,7 @@ class Rows(Generic[T]):
     def add(self, identity: Hashable, number: Hashable, item: T) -> int:
         """Adds an item if it is new, and returns its row.
 
-        Args:
-          identity: equal for equal items.
-          number: id in the source, or another key that is unique in a source without ids.
-          item: the value to keep.
+        `identity` is equal for equal items. `number` is the id in the source, or another unique key without ids.
         """
         self._numbers.add((number, identity))
         key = identity if self._counting == "joined" else (number, identity)

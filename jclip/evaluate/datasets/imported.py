@@ -23,18 +23,13 @@ class _Caption(NamedTuple):
 
 
 class ImportedPairs:
-    """Split of a data folder.
+    """Split of a data folder. Raises JclipError if the folder or the split is missing or empty.
 
-    Args:
-      folder, split: place of the data.
-      counting: see `counting`. As published, in a folder without its source's numbers, each record is a picture and
-        each of its captions a query.
+    As published (see `counting`), in a folder without its source's numbers, each record is a picture and each of its
+    captions a query.
 
     Attributes:
       languages: languages of the captions, sorted; empty if unknown.
-
-    Raises:
-      JclipError: the folder or the split is missing or empty.
     """
 
     def __init__(self, folder: Path, split: str, counting: Counting = "joined"):
@@ -88,13 +83,7 @@ def _as_ids(numbers: Sequence[Hashable]) -> list[int] | None:
 
 
 class StoredPictures(Sequence[Picture]):
-    """Pictures of records, read on access.
-
-    Args:
-      places: numbers of the records.
-      load: returns the picture of a record.
-      name: name of the data, for messages.
-    """
+    """Pictures of records by number, which `load` reads on access; messages call the data `name`."""
 
     def __init__(self, places: Sequence[int], load: Callable[[int], Picture], name: str):
         self._pictures: Records[Picture] = Records(places, load)

@@ -103,18 +103,17 @@ class ProbeSplits:
 def open_retrieval(data: Path, protocol: str = "", split: str = "", languages: Sequence[str] = ()) -> RetrievalTests:
     """Opens the tasks in a file or a folder.
 
-    Equal pictures and equal captions are deduplicated. A protocol counts by the source's own numbers, as published,
-    see `counting`. Without such numbers they are deduplicated if only that gives the protocol's number of captions.
+    Equal pictures and equal captions are deduplicated. A protocol counts by the source's own numbers, as published, see
+    `counting`. Without such numbers they are deduplicated if only that gives the protocol's number of captions.
+
+    Raises JclipError if the data cannot be read or are of another size than the protocol's; the protocol or a language
+    is unknown; or several languages are requested of captions whose language is unknown (a single one names it).
 
     Args:
       data: file or folder, as for `captions.open_captions`.
       protocol: a name of `protocols.PROTOCOLS`, "" for none.
       split: split of a folder; "" for the protocol's own, or "test".
       languages: languages of the captions; empty for all that the protocol and the folder have.
-
-    Raises:
-      JclipError: the data cannot be read or are of another size than the protocol's; the protocol or a language is
-        unknown; or several languages are requested of captions whose language is unknown (a single one names it).
     """
     chosen = get_protocol(protocol) if protocol else None
     split = split or (chosen.split if chosen else "test")
@@ -159,15 +158,13 @@ def open_classification(
 ) -> ClassificationTests:
     """Opens the pictures in a folder, with class names and prompts.
 
+    Raises JclipError if the data or the prompts cannot be read, the data set is unknown, or the data have another size.
+
     Args:
-      data: folder, as for `classes.read_classes`.
+      data, split: folder, and its split if it has any, as for `classes.read_classes`.
       dataset: a name of `benchmarks.BENCHMARKS`, "" for none.
       ensembles: names as for `load_prompts`; empty for the language of the class names.
       classes: file of class names; "cn_clip" or "open_clip" for ImageNet's; "" for those beside the data.
-      split: name of the split, if the data have splits.
-
-    Raises:
-      JclipError: the data or the prompts cannot be read, the data set is unknown, or the data have another size.
     """
     benchmark = get_benchmark(dataset) if dataset else None
     found = read_classes(data, split)
@@ -192,10 +189,7 @@ def open_classification(
 def names_language(data: ClassSet, classes: str = "") -> str:
     """Returns the language of the class names: English if there are English ones, else by their script.
 
-    `classes` is as in `open_classification`.
-
-    Raises:
-      JclipError: the names cannot be read, or their number is wrong.
+    `classes` is as in `open_classification`. Raises JclipError if the names cannot be read, or their number is wrong.
     """
     if classes in ("cn_clip", "open_clip"):
         return "zh" if classes == "cn_clip" else "en"
@@ -210,13 +204,8 @@ def names_language(data: ClassSet, classes: str = "") -> str:
 def open_probe(data: Path, dataset: str = "") -> ProbeSplits:
     """Opens the splits train, test and, if it exists, valid of a folder of three folders, or of a data folder.
 
-    Args:
-      data: the folder.
-      dataset: a name of `benchmarks.BENCHMARKS`, "" for none.
-
-    Raises:
-      JclipError: a split is missing or cannot be read; splits have different classes; a picture has several classes;
-        or the test split has another size than the data set's.
+    `dataset` is a name of `benchmarks.BENCHMARKS`, "" for none. Raises JclipError if a split is missing or cannot be
+    read, splits have different classes, a picture has several, or the test split has another size than the data set's.
     """
     benchmark = get_benchmark(dataset) if dataset else None
     if not data.is_dir():

@@ -42,8 +42,7 @@ class Protocol:
     def apply(self, task: RetrievalTask) -> RetrievalTask:
         """Returns the task with this test's name and directions.
 
-        Raises:
-          JclipError: the task has another number of pictures or captions: another split, or an incomplete one.
+        Raises JclipError if the task has another number of pictures or captions: another split, or an incomplete one.
         """
         wrong = []
         if self.pictures is not None and len(task.pictures) != self.pictures:

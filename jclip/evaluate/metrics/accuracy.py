@@ -38,10 +38,8 @@ def mean_per_class(hits_n: Array, classes_n: Array) -> float:
 def map_11_points(scores_nc: Array, truth_nc: Array) -> float:
     """Returns the mean over classes of 11-point average precision (Everingham et al. 2010, VOC2007, section 4.2).
 
-    The precision at each recall 0, 0.1, ..., 1 is the best one at that recall or beyond.
-
-    Raises:
-      JclipError: a class has no picture.
+    The precision at each recall 0, 0.1, ..., 1 is the best one at that recall or beyond. Raises JclipError if a class
+    has no picture.
     """
     empty = np.flatnonzero(~truth_nc.any(axis=0))
     if len(empty):

@@ -50,14 +50,8 @@ def fit(
 ) -> LinearProbe:
     """Minimises summed cross-entropy + penalty / 2 |weights|^2; the bias is not penalised.
 
-    Args:
-      features_nd, classes_n: features and classes of the training pictures.
-      classes: number of classes, including those without a picture.
-      penalty: above 0.
-      start: initial parameters; zeros when None.
-
-    Raises:
-      JclipError: there is no picture, or features are not finite.
+    `classes` is the number of classes, including those without a picture. The penalty is above 0. Starts from the
+    parameters of `start`, or from zeros. Raises JclipError if there is no picture, or features are not finite.
     """
     from scipy.optimize import minimize  # an extra: `jclip.load` does without
 

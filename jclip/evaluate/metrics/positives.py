@@ -16,14 +16,9 @@ Bools = npt.NDArray[np.bool_]
 
 
 class Positives:
-    """Set of positive pairs (query, gallery row).
+    """Set of positive pairs (query, gallery row), as row numbers from 0; duplicates count once.
 
-    Args:
-      pairs_p2: row numbers, from 0; duplicates count once.
-      queries, gallery: numbers of rows.
-
-    Raises:
-      JclipError: a row number is out of range.
+    `queries` and `gallery` are the numbers of rows. Raises JclipError if a row number is out of range.
     """
 
     def __init__(self, pairs_p2: Sequence[tuple[int, int]] | npt.NDArray[Any], queries: int, gallery: int):

@@ -150,6 +150,8 @@ def score(
 ) -> Result:
     """Computes top-1, top-5, mean per class, and the other metrics of the data set.
 
+    Raises JclipError if scores are not finite, or a metric is not defined on these data.
+
     Args:
       data: the pictures and their classes.
       scores_nc: higher is better; compared within a picture.
@@ -159,9 +161,6 @@ def score(
       benchmark: the data set, which decides the headline metric.
       kind: "classification" or "probe".
       resamples: number of bootstrap resamples; 0 for no intervals.
-
-    Raises:
-      JclipError: scores are not finite, or a metric is not defined on these data.
     """
     broken = int((~np.isfinite(scores_nc)).any(axis=1).sum())
     if broken:

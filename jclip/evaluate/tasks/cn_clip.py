@@ -28,14 +28,8 @@ def write_cn_clip(
     """Writes the ten best answers of each query, the positives and the features, as cn_clip's programs do.
 
     Deduplicated pictures and captions have one line, under the id of the first, so cn_clip's programs compute the same
-    figures from these files.
-
-    Args:
-      folder: an existing folder.
-      name: the split, which begins the names of the files.
-      task: source of the ids; row numbers if it has none.
-      image_nd, text_md: features of all its pictures and captions.
-      features_too: writes the features, about 10 kB each.
+    figures from these files. Tasks without ids use row numbers. The split's `name` begins the names of the files in
+    `folder`. `features_too` writes the features, about 10 kB each.
     """
     ids, rows = _ids(task), {"image": image_nd, "text": text_md}
     for kind, pattern in _FILES.items() if features_too else ():

@@ -42,8 +42,7 @@ class Evaluation:
     def write(self, folder: str | Path) -> None:
         """Writes a new folder with results.json, report.html, report.md and the task's own files.
 
-        Raises:
-          JclipError: the folder exists already, or the disk is full.
+        Raises JclipError if the folder exists already, or the disk is full.
         """
         with whole_folder(Path(folder), replace=False) as partial:
             write_results(self.results, partial / "results.json")

@@ -94,17 +94,10 @@ def score(
     seeds: int = 3,
     resamples: int = RESAMPLES,
 ) -> Probed:
-    """Fits probes and computes their figures on the test split.
+    """Fits probes on the image features of the splits and computes their figures on the test split.
 
-    Args:
-      splits: the data.
-      features: image features of each split.
-      shots: training pictures of each class. A few-shot probe holds out some of them instead of using split valid.
-      seeds: number of draws of a few-shot probe, whose figures are means.
-      resamples: number of bootstrap resamples of a probe on all pictures; 0 for no intervals.
-
-    Raises:
-      JclipError: a class has fewer pictures than shots, or features are not finite.
+    A few-shot probe holds out some of its shots instead of using split valid. Its figures are means over `seeds` draws,
+    without intervals. Raises JclipError if a class has fewer pictures than shots, or features are not finite.
     """
     train, test = splits.splits["train"], splits.splits["test"]
     valid = (features["valid"], splits.splits["valid"].classes_n) if "valid" in splits.splits else None

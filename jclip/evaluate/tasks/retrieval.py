@@ -81,13 +81,7 @@ def evaluate(
 ) -> Evaluation:
     """Scores encoded tasks. A task whose positives are secret has predictions, and no figures.
 
-    Args:
-      tests: the data of the evaluation.
-      encoded: tasks with their features.
-      model, settings: names for the report.
-      resamples: number of bootstrap resamples; 0 for no intervals.
-      features_too: the folder of the evaluation holds the features as well.
-      progress: receives messages.
+    `model` and `settings` are for the report. With `features_too` the evaluation's folder holds the features as well.
     """
     found: list[Encoded] = []
     for one in encoded:
