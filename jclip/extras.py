@@ -16,6 +16,7 @@ EXTRAS = {
     "tensorboardX": "train",
     "scipy": "train",
     "jinja2": "train",
+    "markupsafe": "train",
     "matplotlib": "train",
     "lmdb": "data",
     "pyarrow": "data",

@@ -137,7 +137,7 @@ def test_bad_usage_is_one_line(capsys, words, said):
         (("--shard-mib", "0"), "--shard-mib 0 is not possible"),
         (("--workers", "0"), "--workers 0 is not possible"),
         (("--beam-options", "x"), "--beam-options belong to --beam"),
-        (("--beam", "--workers", "2"), "--workers are processes of this machine, and Beam has its own"),
+        (("--beam", "--workers", "2"), "--workers are processes of this machine, but Beam has its own"),
     ],
 )
 def test_bad_plans_are_one_line_and_leave_nothing(tmp_path, capsys, options, said):

@@ -210,7 +210,7 @@ def test_what_the_hub_does_not_have(hub, tmp_path):
 
 def test_without_a_network(tmp_path):
     error = fetched("hf://nobody/nothing", nobody(tmp_path / "hub"))
-    says = r"hf://nobody/nothing cannot be fetched \(.*refused\): check the name and .* folder"
+    says = r"hf://nobody/nothing cannot be fetched \(.*refused\): check the name and .* folder with a copy"
     assert re.fullmatch(says, error), error
 
 

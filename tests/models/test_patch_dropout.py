@@ -88,6 +88,7 @@ def test_a_batch_is_its_micro_batches_on_any_mesh():
 
 
 @pytest.mark.usefixtures("scanned")
+@pytest.mark.usefixtures("scanned")
 def test_half_the_patches_are_half_the_work():
     """Patches and perceptrons cost 13 / 26, including the class token; attention costs a quarter."""
     half = count_flops(encode, VARIABLES, IMAGES, ROWS)

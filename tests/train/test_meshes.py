@@ -12,7 +12,7 @@ import pytest
 from jclip import rules
 from jclip.cli.configs import load_config
 from jclip.errors import JclipError
-from jclip.models import zoo
+from jclip.models import transformer, zoo
 from jclip.models.bert import BertConfig
 from jclip.models.build import shapes
 from jclip.models.dual_encoder import DualEncoder, DualEncoderConfig
@@ -122,8 +122,9 @@ def test_parameters_slots_and_teacher_are_split(recipe):
                 state, _ = part.compiled(state, constants, batch, jax.random.key(0))
 
 
-def test_tensor_parallel_layers_share_their_work():
+def test_tensor_parallel_layers_share_their_work(monkeypatch):
     """Twice the devices along tensor: half the arithmetic and memory of a device, and never a whole matrix on one."""
+    monkeypatch.setattr(transformer, "SHALLOW", 0)  # the layers are scanned, as those of deep towers are
     width, hidden, heads = 128, 512, 4
     text = BertConfig(100, width, 2, heads, hidden, 64, 2, 0, 1e-12, dropout=0.0)
     model = DualEncoderConfig(VitConfig(32, 16, width, 2, heads), text, 64)

@@ -9,5 +9,5 @@ def test_every_name_is_there_and_documented():
     for name in jclip.train.__all__:
         found = getattr(jclip.train, name)
         assert found.__module__.startswith("jclip.") and found.__doc__, name
-    with pytest.raises(AttributeError, match="no attribute 'Stages': it has Budget"):
+    with pytest.raises(AttributeError, match="no attribute 'Stages': it has Optimizer"):
         jclip.train.Stages  # noqa: B018

@@ -70,7 +70,7 @@ def test_data_that_are_not_there(stage, tmp_path):
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "pairs.csv").touch()
     refused = reading(stage.name, EmojiPairs(str(tmp_path / "mine")), build=False)
-    assert f"{tmp_path}/mine holds 'pairs.csv', but the emoji data set builds itself in" in str(refused)
+    assert f"{tmp_path}/mine contains 'pairs.csv', but the emoji data set needs a folder of its own" in str(refused)
 
 
 def pairs_of(folder, images, texts):
@@ -193,7 +193,7 @@ def test_a_source_that_builds_itself_refuses_a_folder_of_others(source, what, tm
     file = tmp_path / "mine" / what
     file.parent.mkdir(parents=True)
     file.write_text('{"name": "emoji"}')
-    message = rf"^{tmp_path}/mine holds '{what.split('/')[0]}', but the emoji data set builds itself in a folder of its"
+    message = rf"^{tmp_path}/mine contains '{what.split('/')[0]}', but the emoji data set needs a folder of its own"
     with pytest.raises(JclipError, match=message):
         source(str(tmp_path / "mine")).open()
     assert [path.name for path in (tmp_path / "mine").rglob("*") if path.is_file()] == [file.name]
