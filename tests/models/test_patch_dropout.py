@@ -91,7 +91,7 @@ def test_a_batch_is_its_micro_batches_on_any_mesh():
 @pytest.mark.usefixtures("scanned")
 def test_half_the_patches_are_half_the_work():
     """Patches and perceptrons cost 13 / 26, including the class token; attention costs a quarter."""
-    half = count_flops(encode, VARIABLES, IMAGES, ROWS)
+    half = count_flops(lambda *given: encode(*given), VARIABLES, IMAGES, ROWS)
     whole = count_flops(WHOLE.apply, VARIABLES, IMAGES)
     tokens, width = np.array([13, 26]), 24
     layer = 2 * 12 * width**2 * tokens + 2 * 2 * width * tokens**2
