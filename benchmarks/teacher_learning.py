@@ -135,8 +135,9 @@ class Contender:
         if part.stage.cache:
             begun = time.perf_counter()
             filled = fill(part, data, self._state, lambda: False, lambda done, rows: None)
-            assert filled is not None
-            data.features = filled.caches
+            if filled is None:
+                raise SystemExit("the cache was not filled")
+            data = data.with_features(filled.caches)
             if filled.computed:  # the second contender with a cache finds the first one's
                 self.making = time.perf_counter() - begun
                 print(f"the cache of {filled.computed} sentences took {self.making:.0f} s to make")

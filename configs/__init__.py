@@ -1,1 +1,1 @@
-"""The recipes: one Python file each, with a function `config()` that returns a `jclip.train.run.Run`."""
+"""The recipes: one Python file each, with a function `config()` that returns a `jclip.train.Run`."""

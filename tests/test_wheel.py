@@ -216,7 +216,7 @@ def test_every_dependency_is_declared():
         if module.startswith("jclip")
         for name in imported(file.read_text(encoding="utf-8"), module)
     }
-    others = used - set(sys.stdlib_module_names) - {"jclip", "clip_benchmark", "msgpack", "absl", "tokamax", "etils"}
+    others = used - set(sys.stdlib_module_names) - {"jclip", "clip_benchmark", "msgpack", "absl", "etils"}
     for name in sorted(others):
         extra = EXTRAS.get(name, "")
         assert called.get(name, name).lower() in distributions[extra], (

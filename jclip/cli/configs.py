@@ -116,7 +116,7 @@ class _Loaded:
     def build(self, **choices: Any) -> Run:
         run = _guarded(self.name, lambda: self.config(**choices))
         if not isinstance(run, Run):
-            raise JclipError(f"{self.name}: config() must return a jclip.train.run.Run, not a {type(run).__name__}")
+            raise JclipError(f"{self.name}: config() must return a jclip.train.Run, not a {type(run).__name__}")
         check_types(run)
         check_names(run)
         return run

@@ -20,7 +20,6 @@ from jclip.data.importing.parts import Reading
 from jclip.data.importing.validation import Share
 from jclip.data.sources.folders import open_folder
 from jclip.errors import JclipError
-from jclip.evaluators import evaluators
 from jclip.finetune import outcome as results
 from jclip.finetune.choices import Choice, Wishes, choose
 from jclip.finetune.facts import read_data, read_machine, read_model
@@ -29,11 +28,11 @@ from jclip.inference import load
 from jclip.io.files import whole_file
 from jclip.io.json_files import entry, read_object
 from jclip.plain import as_json
+from jclip.running import run as train
 from jclip.train.configuration import Run
 from jclip.train.identity import OtherConfiguration
 from jclip.train.logging.progress import ProgressWatcher
 from jclip.train.logging.sinks import read_journal
-from jclip.train.loop import train
 
 FILE, NOTE, RUN, DATA = "finetune.py", "finetune.json", "run", "data"
 """Names in the output folder: the configuration, the request and the choices, the run's folder, imported data."""
@@ -174,7 +173,7 @@ def run(
     workdir = request.out / RUN
     try:
         with ProgressWatcher(console, configured.name, lines=10) as watcher:
-            ended = train(configured, workdir, watcher=watcher, evaluators=evaluators(configured))
+            ended = train(configured, workdir, watcher=watcher)
     except OtherConfiguration:
         raise JclipError(
             f"{planned.file} was changed after its run began: undo the change, or run the new file with "

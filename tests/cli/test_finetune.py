@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 import jclip
+from jclip import running
 from jclip.checkpoint import Position
 from jclip.cli import finetune, main
 from jclip.cli.configs import load_config
@@ -21,7 +22,6 @@ from jclip.evaluate.results import read_results
 from jclip.finetune import finetuning
 from jclip.finetune.choices import Wishes
 from jclip.finetune.outcome import read_outcome
-from jclip.train import loop
 from jclip.train.logging.sinks import read_journal
 from jclip.train.outcome import Outcome
 from tests.cli.small_bundle import write_bundle
@@ -109,7 +109,7 @@ def test_it_resumes_and_a_changed_file_is_another_run(place, start, few, monkeyp
     out = place / "odd [1] dir's"
     words = [start, few, out, "--epochs", "2"]
     with monkeypatch.context() as patch:
-        patch.setattr(finetuning, "train", partial(loop.train, stop_after=3))
+        patch.setattr(finetuning, "train", partial(running.run, stop_after=3))
         assert asked(*words) == 130
     assert "stopped after 3 steps, saved" in capsys.readouterr().err
     assert not (out / "best").exists()

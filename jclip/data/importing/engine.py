@@ -103,8 +103,8 @@ def import_data(reader: Reader, destination: Path, plan: Plan, progress: Progres
             mark_duplicates(tasks)
         _check_limit(tasks, plan, read)
         _each("writing", write, "shard.json", tasks, plan, progress)
-        if VALID in splits and VALID not in {task.part.split for task in tasks}:
-            _divide([task for task in tasks if task.part.split == TRAIN], plan, progress)
+        if plan.validation is not None and VALID in splits and VALID not in {task.part.split for task in tasks}:
+            _divide([task for task in tasks if task.part.split == TRAIN], plan.validation, plan, progress)
         return _gather(tasks, reader, destination, plan)
 
 
@@ -213,14 +213,13 @@ def _check_limit(tasks: Sequence[Task], plan: Plan, read: int) -> None:
     plan.limit.check(skipped, read)
 
 
-def _divide(tasks: Sequence[Task], plan: Plan, progress: Progress) -> None:
+def _divide(tasks: Sequence[Task], validation: Share, plan: Plan, progress: Progress) -> None:
     """Writes each shard of split "train" again, as one for each side."""
-    assert plan.validation is not None
     tasks = [task for task in tasks if _held(task)["records"]]
     if not tasks:
         return  # `_gather` reports it
     _each("hashing the pictures", number_pictures, "pictures.npy", tasks, plan, progress)
-    bound = plan.validation.bound(np.concatenate([np.load(task.file("pictures.npy")) for task in tasks]))
+    bound = validation.bound(np.concatenate([np.load(task.file("pictures.npy")) for task in tasks]))
     _each("dividing", partial(divide_task, bound=bound), "divided.json", tasks, plan, progress)
 
 

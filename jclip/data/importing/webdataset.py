@@ -89,12 +89,15 @@ class _Part:
                 for at, name in enumerate(group.names):
                     member = next(tar, None)
                     if member is None or member.name[:_LONGEST_NAME] != name:
-                        raise JclipError(f"{self.file} changed while it was read: import it again")
+                        raise self._changed()
                     item = self._item(group, at, name, member.stream, waiting)
                     if item is not None:
                         yield item
             for _ in tar:  # to see that it has an end
                 pass
+
+    def _changed(self) -> JclipError:
+        return JclipError(f"{self.file} changed while it was read: import it again")
 
     def _item(
         self, group: "_Group", at: int, name: str, stream: IO[bytes] | None, waiting: dict[str, bytes]
@@ -107,7 +110,8 @@ class _Part:
             reason, entries = group.lost[at]
             return Lost(place, reason, entries=entries) if entries else None
         one = group.pairs[at]
-        assert stream is not None
+        if stream is None:  # a file when its name was read, and none now
+            raise self._changed()
         data = stream.read()
         if one.key not in waiting:
             waiting[one.key] = data
