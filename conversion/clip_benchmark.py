@@ -27,7 +27,7 @@ class Sentences(list[str]):
 
 
 class Transform:
-    """Transform of a picture to the uint8 tensor (h, w, 3) that the model reads; can be pickled for data loaders."""
+    """Transform of an image to the uint8 tensor (h, w, 3) that the model reads; can be pickled for data loaders."""
 
     def __init__(self, preprocessing: Preprocessing):
         self._preprocessing = preprocessing

@@ -142,7 +142,7 @@ def composed(image: Part, text: Part, seed: int, names: tuple[str, str]) -> Comp
     new = _ALTCLIP_NEW if altclip else {"text/projection/kernel": projection}
     params, stats = split_statistics(from_image | from_text | _initialised(together, tuple(new), seed))
     preprocessing = image.preprocessing
-    if preprocessing and not altclip:  # Chinese-CLIP squashes pictures, where CLIP crops them
+    if preprocessing and not altclip:  # Chinese-CLIP squashes images, where CLIP crops them
         preprocessing = replace(preprocessing, resize="squash")
     bundle = Bundle(
         config=together,

@@ -118,7 +118,7 @@ def _check_cn_clip(config: DualEncoderConfig) -> None:
 
 
 def _check_cn_clip_inputs(bundle: Bundle, preprocessing: Preprocessing) -> None:
-    """Raises JclipError if cn_clip would preprocess pictures or tokenize text in another way."""
+    """Raises JclipError if cn_clip would preprocess images or tokenize text in another way."""
     theirs = packaged_vocabulary(family_named("cn-clip"))
     if theirs is None:
         raise JclipError("cn_clip's own vocabulary is needed for a comparison: pip install 'jclip[convert]'")
@@ -126,7 +126,7 @@ def _check_cn_clip_inputs(bundle: Bundle, preprocessing: Preprocessing) -> None:
     values = {field.name: getattr(preprocessing, field.name) for field in fields(expected)}
     other = [f"{name} {value}" for name, value in values.items() if value != getattr(expected, name)]
     if other:
-        raise JclipError(f"cn_clip squashes pictures and uses CLIP's mean and std, this model has {', '.join(other)}")
+        raise JclipError(f"cn_clip squashes images and uses CLIP's mean and std, this model has {', '.join(other)}")
     words, said = load_tokenizer(theirs).tokens, bundle.tokenizer
     # cn_clip's models have as many embeddings as its vocabulary has tokens; users of other sizes bring their own.
     same = bundle.config.text.vocab_size != len(words) or list(said.tokens) == list(words[: said.vocab_size])

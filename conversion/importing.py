@@ -75,7 +75,7 @@ class ImportedModel:
       config: Configuration at the image size that the user asked for.
       sized: Tensors at that size.
       tokenizer: Tokenizer; None if the text tower is not wanted.
-      preprocessing: Preprocessing of pictures; None for a text encoder.
+      preprocessing: Preprocessing of images; None for a text encoder.
       context_length: Number of tokens in training.
       read: All files that were read, by their name in the passport.
       assumed: Assumptions where neither the files nor the user say anything.
@@ -231,7 +231,7 @@ def _preprocessing(source: Checkpoint, config: ModelConfig, asked: int | None) -
     said = read_preprocessing(source.folder, default) if source.folder else default
     if source.folder and asked is None and said.size != config.image.image_size:
         raise JclipError(
-            f"{preprocessing_file(source.folder)}: pictures have {said.size} pixels, but the image tower takes "
+            f"{preprocessing_file(source.folder)}: images have {said.size} pixels, but the image tower takes "
             f"{config.image.image_size}: correct it, or choose a size with --image-size"
         )
     return replace(said, size=config.image.image_size)

@@ -63,7 +63,7 @@ def verify(
             checks += _same_model(part, copied[role], bundle, wanted, _label(name, sources))
     checks += [_same_configuration(bundle, wanted), _same_counts(bundle, said)]
     differ = passport.fixtures_differ(bundle, said)
-    checks.append(Check("tokens and pictures", not differ, "; ".join(differ) or "equal to the passport's fixtures"))
+    checks.append(Check("tokens and images", not differ, "; ".join(differ) or "equal to the passport's fixtures"))
     return checks
 
 

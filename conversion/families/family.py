@@ -79,7 +79,7 @@ class Family:
       tokenizer: Kind of the text tower's vocabulary and of its rules for splitting text.
       vocabulary: Package that ships the vocabulary, and its file in the package, for checkpoints without one.
       context_length: Number of tokens in training; None for the number of positions.
-      resize: Resizing of pictures, as in `Preprocessing`.
+      resize: Resizing of images, as in `Preprocessing`.
       interpolation: Library whose interpolation brings position embeddings to another image size.
       unsaid: Assumptions without a config.json; "" if the family's own code fixes everything.
     """

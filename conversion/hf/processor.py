@@ -1,4 +1,4 @@
-"""Reads and writes the preprocessing of pictures in the files of transformers and open_clip."""
+"""Reads and writes the preprocessing of images in the files of transformers and open_clip."""
 
 import json
 import math
@@ -94,14 +94,14 @@ def write_hf_processor(
 def check_hf_processor(family: HfFamily, tokenizer: Tokenizer, preprocessing: Preprocessing) -> None:
     """Checks that transformers' processors can prepare a model's inputs.
 
-    Raises JclipError if the tokenizer is of another family's kind, or the preprocessing trims pictures, turns them
+    Raises JclipError if the tokenizer is of another family's kind, or the preprocessing trims images, turns them
     upright, or fills transparent pixels. (Some versions of transformers fill them.)
     """
     check_kind(family, tokenizer)
     if preprocessing.trim:
-        raise JclipError("transformers cannot trim pictures (train with trim=False)")
+        raise JclipError("transformers cannot trim images (train with trim=False)")
     if preprocessing.orientation == "apply":
-        raise JclipError("transformers cannot turn pictures upright (train with orientation=ignore)")
+        raise JclipError("transformers cannot turn images upright (train with orientation=ignore)")
     if preprocessing.background is not None:
         raise JclipError("transformers does not fill transparent pixels with a background (train with background=None)")
 

@@ -1,6 +1,6 @@
 """Compares a converted model with its PyTorch model on the same inputs, layer by layer.
 
-Axes: b batch, l tokens, d width, h height, w width of a picture, c channels, e embedding.
+Axes: b batch, l tokens, d width, h height, w width of an image, c channels, e embedding.
 """
 
 from collections.abc import Mapping
@@ -167,7 +167,7 @@ def _by_layer(captured: Mapping[str, Any]) -> dict[str, np.ndarray]:
 
 
 def _pictures(config: ModelConfig) -> np.ndarray:
-    """Returns random normalised pictures with different mean colours, because noise alone averages out."""
+    """Returns random normalised images with different mean colours, because noise alone averages out."""
     draw, side = np.random.default_rng(0), cast(DualEncoderConfig, config).image.image_size
     noise = draw.normal(size=(_PICTURES, side, side, 3)) + 2 * draw.normal(size=(_PICTURES, 1, 1, 3))
     return noise.astype(np.float32)

@@ -125,16 +125,16 @@ def parameter_counts(bundle: Bundle) -> dict[str, int]:
 
 
 def fixtures_differ(bundle: Bundle, passport: Mapping[str, Any]) -> list[str]:
-    """Returns a line for each text or picture whose tokens or pixels differ from the passport."""
+    """Returns a line for each text or image whose tokens or pixels differ from the passport."""
     said, found = passport["tokenizer"]["fixtures"], _texts(bundle)["fixtures"]
     lines = [f"tokens of {a['text'][:30]!r}" for a, b in zip(said, found, strict=False) if a != b]
     if len(said) != len(found):
         lines.append("the number of texts")
     asked, pictures = passport["preprocessing"], _pictures(bundle.preprocessing)
     if asked is None or pictures is None:
-        return lines if asked == pictures else [*lines, "pictures, which only one of the two accepts"]
+        return lines if asked == pictures else [*lines, "images, which only one of the two accepts"]
     names = dict.fromkeys([*asked["pixels"], *pictures["pixels"]])
-    lines += [f"picture {name!r}" for name in names if asked["pixels"].get(name) != pictures["pixels"].get(name)]
+    lines += [f"image {name!r}" for name in names if asked["pixels"].get(name) != pictures["pixels"].get(name)]
     if not np.allclose(asked["normalised"], pictures["normalised"], rtol=0, atol=_COLOURS_WITHIN):
         lines.append("normalised black and white")
     return lines
@@ -146,9 +146,9 @@ def _texts(bundle: Bundle) -> dict[str, Any]:
 
 
 def _pictures(preprocessing: Preprocessing | None) -> dict[str, Any] | None:
-    """Returns fixtures of preprocessed pictures; None for a text encoder.
+    """Returns fixtures of preprocessed images; None for a text encoder.
 
-    "pixels" holds the sha256 of the uint8 pixels of each picture. Normalised pixels differ in the last bit between
+    "pixels" holds the sha256 of the uint8 pixels of each image. Normalised pixels differ in the last bit between
     machines and are not hashed. "normalised" holds normalised black and white by channel, which is enough because
     normalising is linear.
     """

@@ -6,13 +6,13 @@
     jclip.evaluate.retrieval(model, "data/muge", protocol="muge").write("results/muge")
 
 Names:
-  retrieval: evaluates retrieval on pictures with captions.
-  classification: evaluates zero-shot classification on pictures sorted by class.
-  probe: evaluates linear probes on pictures sorted by class.
+  retrieval: evaluates retrieval on images with captions.
+  classification: evaluates zero-shot classification on images sorted by class.
+  probe: evaluates linear probes on images sorted by class.
   Evaluation: their result, which writes results.json and a report.
   Results, Result: the figures of all tests, and of one.
   read_results: reads a results.json.
-  zero_shot: returns class probabilities of pictures.
+  zero_shot: returns class probabilities of images.
   recall: returns R@k of features in both directions, and their mean.
   query_hits: returns the hits of each query in one direction.
   Positives: many-to-many positives of queries in a gallery.

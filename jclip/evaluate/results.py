@@ -44,7 +44,7 @@ class Result:
       figures: fractions in [0, 1], by name.
       intervals: 95 % bootstrap intervals [low, high] of some figures.
       main: name of the headline figure.
-      counts: numbers of pictures, captions, queries, classes; of retrieval, also of deduplicated ones.
+      counts: numbers of images, captions, queries, classes; of retrieval, also of deduplicated ones.
       counting: "joined" or "published" for retrieval, see `datasets.counting`; "" for other kinds.
       note: remark for comparisons.
       confusion: (c, c) counts, true class by predicted class, if there are few classes.

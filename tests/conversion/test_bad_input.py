@@ -251,7 +251,7 @@ def test_a_part_of_a_config_that_is_none(part, said, source, refused):
 def test_pictures_of_another_size(source, refused):
     file = source / "preprocessor_config.json"
     file.write_text('{"size": {"height": 20, "width": 20}, "do_center_crop": false}')
-    says = "pictures have 20 pixels, but the image tower takes 30: correct it, or choose .* --image-size"
+    says = "images have 20 pixels, but the image tower takes 30: correct it, or choose .* --image-size"
     refused.convert(source, names="/preprocessor_config.json", says=says)
     for size in (20, 30, 50):
         model = import_model(str(source), ConvertOptions(image_size=size))

@@ -87,7 +87,7 @@ def test_weights_convert_and_are_compared_later(make, without_torch, tmp_path, c
     checks = json.loads(out)
     assert seen(checks, None) == {"the PyTorch model": f"not compared: {WHY}"}
     assert seen(checks, False) == {}
-    rest = {"files", "keys", "parameters", "configuration", "counts", "tokens and pictures"}
+    rest = {"files", "keys", "parameters", "configuration", "counts", "tokens and images"}
     assert seen(checks, True).keys() == rest
 
     # With torch, the open check is made.

@@ -40,7 +40,7 @@ class Benchmark:
     counts: tuple[int, ...] = ()
 
     def check(self, name: str, classes: int, pictures: int) -> None:
-        """Raises JclipError if data have another number of classes or pictures: another split, or not all of it."""
+        """Raises JclipError if data have another number of classes or images: another split, or not all of it."""
         known = (("classes", classes, self.counts or (self.classes,)), ("pictures", pictures, (self.pictures,)))
         for what, here, there in known:
             if here not in there:
@@ -92,7 +92,7 @@ def get_benchmark(name: str) -> Benchmark:
 
 
 def read_order(file: Path, pictures: int) -> list[int]:
-    """Reads ELEVATER's order of the pictures: a JSON list of row numbers.
+    """Reads ELEVATER's order of the images: a JSON list of row numbers.
 
     Raises JclipError if the file is not such a list, or does not name each row once.
     """
@@ -101,7 +101,7 @@ def read_order(file: Path, pictures: int) -> list[int]:
         raise JclipError(f"{file} must be a list of row numbers from 0 to {pictures - 1}: use the data set's own")
     if len(order) != pictures or len(set(order)) != pictures:
         raise JclipError(
-            f"{file} has {len(order)} row numbers, {len(set(order))} of them different, for {pictures} pictures: use "
+            f"{file} has {len(order)} row numbers, {len(set(order))} of them different, for {pictures} images: use "
             "the data set's own, which has each once"
         )
     return list(order)

@@ -1,6 +1,6 @@
-"""Deduplication of pictures and captions of a retrieval task.
+"""Deduplication of images and captions of a retrieval task.
 
-"joined": equal pictures are one row; equal captions are one row, with the positives of all.
+"joined": equal images are one row; equal captions are one row, with the positives of all.
 "published": rows are the source's own numbers, as in published tests, equal or not.
 """
 
@@ -25,7 +25,7 @@ class Counted(NamedTuple):
 
 
 class Rows(Generic[T]):
-    """Pictures or captions without duplicates, in order of first occurrence.
+    """Images or captions without duplicates, in order of first occurrence.
 
     "joined" gives one row to items of equal identity, "published" to those of equal number and identity.
 

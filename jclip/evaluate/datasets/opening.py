@@ -58,7 +58,7 @@ class ClassificationTests:
     """A classification set and its prompt ensembles.
 
     Attributes:
-      data: pictures and classes.
+      data: images and classes.
       benchmark: facts about a known data set; None for the user's own.
       ensembles: at least one.
     """
@@ -81,7 +81,7 @@ class ProbeSplits:
       splits: "train", "test", and "valid" if it exists.
       benchmark: facts about a known data set; None for the user's own.
       names: class names for people, in English if the data have them.
-      shared: number of test pictures that are in another split too.
+      shared: number of test images that are in another split too.
     """
 
     splits: Mapping[str, ClassSet]
@@ -91,9 +91,9 @@ class ProbeSplits:
 
     @property
     def note(self) -> str:
-        """Remark on shared test pictures and on files left out of a split; empty without either."""
+        """Remark on shared test images and on files left out of a split; empty without either."""
         shared = (
-            f"{self.shared:,} of {len(self.splits['test'].pictures):,} test pictures are in split train or valid too, "
+            f"{self.shared:,} of {len(self.splits['test'].pictures):,} test images are in split train or valid too, "
             "so that the figures are too high: take them out of one."
         )
         notes = [f"Split {name}: {one.note}" for name, one in self.splits.items() if one.note]
@@ -103,7 +103,7 @@ class ProbeSplits:
 def open_retrieval(data: Path, protocol: str = "", split: str = "", languages: Sequence[str] = ()) -> RetrievalTests:
     """Opens the tasks in a file or a folder.
 
-    Equal pictures and equal captions are deduplicated. A protocol counts by the source's own numbers, as published, see
+    Equal images and equal captions are deduplicated. A protocol counts by the source's own numbers, as published, see
     `counting`. Without such numbers they are deduplicated if only that gives the protocol's number of captions.
 
     Raises JclipError if the data cannot be read or are of another size than the protocol's; the protocol or a language
@@ -156,7 +156,7 @@ def _languages(
 def open_classification(
     data: Path, dataset: str = "", ensembles: Sequence[str] = (), classes: str = "", split: str = "test"
 ) -> ClassificationTests:
-    """Opens the pictures in a folder, with class names and prompts.
+    """Opens the images in a folder, with class names and prompts.
 
     Raises JclipError if the data or the prompts cannot be read, the data set is unknown, or the data have another size.
 
@@ -205,7 +205,7 @@ def open_probe(data: Path, dataset: str = "") -> ProbeSplits:
     """Opens the splits train, test and, if it exists, valid of a folder of three folders, or of a data folder.
 
     `dataset` is a name of `benchmarks.BENCHMARKS`, "" for none. Raises JclipError if a split is missing or cannot be
-    read, splits have different classes, a picture has several, or the test split has another size than the data set's.
+    read, splits have different classes, an image has several, or the test split has another size than the data set's.
     """
     benchmark = get_benchmark(dataset) if dataset else None
     if not data.is_dir():
@@ -222,7 +222,7 @@ def open_probe(data: Path, dataset: str = "") -> ProbeSplits:
         if one.keys != train.keys:
             raise JclipError(f"{one.name} has other classes than {train.name}: give both the same folders")
         if not one.single:
-            raise JclipError(f"{one.name} has pictures of several classes, which a probe cannot learn: give one each")
+            raise JclipError(f"{one.name} has images of several classes, which a probe cannot learn: give one each")
     if benchmark:
         benchmark.check(test.name, len(test.keys), len(test.pictures))
     shown = class_names(train, "en") if "en" in train.labels else train.keys

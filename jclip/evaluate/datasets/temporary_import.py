@@ -24,7 +24,7 @@ _OWN = ("csv", "picture-folder", "webdataset", "parquet", "cn-clip-lmdb")
 
 
 def importable_format(place: Path) -> str | None:
-    """Returns the name of the import format of pictures with captions; None for what evaluation reads directly.
+    """Returns the name of the import format of images with captions; None for what evaluation reads directly.
 
     A file of PICTURE<tab>CAPTION lines without a header is read directly.
     """

@@ -3,7 +3,7 @@
 jax computes the loss and its gradient, over all devices of a mesh; scipy's L-BFGS minimises. Only the shots of a
 few-shot probe are random, and they depend on a seed.
 
-Axes: n pictures, d features, c classes.
+Axes: n images, d features, c classes.
 """
 
 from collections.abc import Callable, Sequence
@@ -50,8 +50,8 @@ def fit(
 ) -> LinearProbe:
     """Minimises summed cross-entropy + penalty / 2 |weights|^2; the bias is not penalised.
 
-    `classes` is the number of classes, including those without a picture. The penalty is above 0. Starts from the
-    parameters of `start`, or from zeros. Raises JclipError if there is no picture, or features are not finite.
+    `classes` is the number of classes, including those without an image. The penalty is above 0. Starts from the
+    parameters of `start`, or from zeros. Raises JclipError if there is no image, or features are not finite.
     """
     from scipy.optimize import minimize  # an extra: `jclip.load` does without
 
@@ -67,7 +67,7 @@ def fit(
         both_ec = flat.reshape(width + 1, classes)
         value, gradient_ec = loss(both_ec)
         gradient_ec[:-1] += penalty * both_ec[:-1]
-        # Divided by the number of pictures, so that L-BFGS stops at the same relative precision for few and many.
+        # Divided by the number of images, so that L-BFGS stops at the same relative precision for few and many.
         whole = value + penalty / 2 * float(np.square(both_ec[:-1]).sum())
         return whole / len(classes_n), gradient_ec.ravel() / len(classes_n)
 
@@ -116,14 +116,14 @@ def draw_shots(classes_n: Ints, per_class: int, seed: int) -> Ints:
         rows = np.flatnonzero(classes_n == number)
         if len(rows) < per_class:
             raise JclipError(
-                f"class {number} has {len(rows)} training pictures, fewer than {per_class} shots: lower --shots"
+                f"class {number} has {len(rows)} training images, fewer than {per_class} shots: lower --shots"
             )
         chosen.append(draw.permutation(rows)[:per_class])
     return np.sort(np.concatenate(chosen))
 
 
 def held_out(classes_n: Ints, seed: int = 0, share: float = 0.2) -> tuple[Ints, Ints]:
-    """Returns (train, valid) rows. Of each class a share is held out, at least one picture, but never its last."""
+    """Returns (train, valid) rows. Of each class a share is held out, at least one image, but never its last."""
     draw = np.random.default_rng(seed)
     valid = []
     for number in np.unique(classes_n):
@@ -136,15 +136,15 @@ def held_out(classes_n: Ints, seed: int = 0, share: float = 0.2) -> tuple[Ints, 
 def fit_probe(train: tuple[Features, Ints], valid: tuple[Features, Ints] | None, classes: int) -> LinearProbe:
     """Fits a probe whose penalty is chosen on `valid`, or on a held-out share of `train`.
 
-    With one picture a class nothing can be held out, and the penalty is 1.
+    With one image a class nothing can be held out, and the penalty is 1.
 
     Args:
-      train: (n, d) features and (n,) classes of the training pictures.
-      valid: the same of validation pictures, which the final fit includes.
+      train: (n, d) features and (n,) classes of the training images.
+      valid: the same of validation images, which the final fit includes.
       classes: number of classes.
 
     Raises:
-      JclipError: there is no picture, or features are not finite.
+      JclipError: there is no image, or features are not finite.
     """
     if valid is not None:
         return sweep(train, valid, classes)[0]

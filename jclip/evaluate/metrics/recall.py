@@ -1,4 +1,4 @@
-"""Recall at k (R@k) between pictures and captions, exact under ties.
+"""Recall at k (R@k) between images and captions, exact under ties.
 
 A query is a hit at k if one of its positives is among the k best of the gallery. Ties count as the expected hit over
 random orders of equal scores: a model with constant features scores chance, neither 0 nor 100 %.
@@ -222,7 +222,7 @@ def topk(query_qd: Array, gallery_gd: Array, k: int) -> tuple[Ints, Floats]:
 
 
 def _best(scores_qg: Floats, k: int) -> tuple[Ints, Floats]:
-    # Rounded, so that equal pictures keep their order despite float64 rounding.
+    # Rounded, so that equal images keep their order despite float64 rounding.
     indices_qk = np.argsort(-scores_qg.round(9), axis=1, kind="stable")[:, :k]
     return indices_qk, np.take_along_axis(scores_qg, indices_qk, axis=1)
 

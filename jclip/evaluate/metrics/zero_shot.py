@@ -1,6 +1,6 @@
 """Zero-shot classification by prompts (Radford et al. 2021, section 3.1).
 
-Axes: n pictures, c classes, p prompts, d features.
+Axes: n images, c classes, p prompts, d features.
 """
 
 from collections.abc import Callable, Sequence

@@ -1,4 +1,4 @@
-"""Elements of a report, as plain data: tables, charts, galleries of retrieved pictures."""
+"""Elements of a report, as plain data: tables, charts, galleries of retrieved images."""
 
 import math
 from collections.abc import Sequence
@@ -145,7 +145,7 @@ class Chart:
 
 @dataclass(frozen=True)
 class Answer:
-    """A retrieved picture as a PNG file; correct if it is a positive of the query."""
+    """A retrieved image as a PNG file; correct if it is a positive of the query."""
 
     png: bytes
     correct: bool
@@ -154,13 +154,13 @@ class Answer:
 
 @dataclass(frozen=True)
 class Query:
-    """A text query and the pictures retrieved for it.
+    """A text query and the images retrieved for it.
 
     Attributes:
       text: the query.
       language: BCP 47, such as "zh" or "ar"; the browser chooses glyphs by it.
       language_name: display name of the language, such as "中文".
-      answers: retrieved pictures, best first.
+      answers: retrieved images, best first.
       meaning: translation into the report's language.
       rank: rank of the best positive among all candidates, from 1.
     """
@@ -175,7 +175,7 @@ class Query:
 
 @dataclass(frozen=True)
 class Gallery:
-    """Queries with their retrieved pictures."""
+    """Queries with their retrieved images."""
 
     title: str
     queries: Sequence[Query]
@@ -203,7 +203,7 @@ class Section:
 
 @dataclass(frozen=True)
 class Credit:
-    """Author and licence of pictures on the page."""
+    """Author and licence of images on the page."""
 
     artist: str
     licence: str
@@ -220,7 +220,7 @@ class Report:
       intro: introduction; blank lines separate paragraphs.
       sections: sections in reading order.
       facts: short headline figures: ("trained in", "8 min 40 s").
-      credits: authors and licences of all pictures.
+      credits: authors and licences of all images.
       footer: versions and the command that made the page.
     """
 

@@ -36,7 +36,7 @@ _SCORES = {
     "classification": "cosines of the best class",
     "probe": "logits of the best class",
 }
-_VARIANTS = {"classification": "prompts", "probe": "training pictures"}
+_VARIANTS = {"classification": "prompts", "probe": "training images"}
 _BINS = ("Shares of each in sixty bins.", "Densities.")  # for one model, for two
 _COUNTS = ("pictures", "captions", "classes")
 _MOST_CURVES = 8  # charts of score distributions of one data set; the others are in results.json
@@ -102,11 +102,11 @@ def _counting(tests: Sequence[Result]) -> str:
     """Returns a sentence on the deduplication of a data set; empty if unknown."""
     ways = {test.counting for test in tests}
     if ways == {"published"}:
-        return f"{tests[0].dataset}: counted as published, each picture and caption of the source by itself."
+        return f"{tests[0].dataset}: counted as published, each image and caption of the source by itself."
     if ways != {"joined"}:
         return ""
     some = ", ".join(_counted(name, tests, "joined_") for name in ("pictures", "captions"))
-    return f"{tests[0].dataset}: equal pictures and equal captions count once; duplicates: {some}."
+    return f"{tests[0].dataset}: equal images and equal captions count once; duplicates: {some}."
 
 
 def _row(test: Result, columns: Sequence[str], before: Result | None) -> Row:

@@ -3,7 +3,7 @@
     page = Report("jclip demo", "An introduction.", sections=[Section("Results", items=[table])])
     write(page, Path("report.html"))
 
-The page embeds its pictures and charts and loads nothing. All text is escaped.
+The page embeds its images and charts and loads nothing. All text is escaped.
 """
 
 import base64

@@ -27,7 +27,7 @@ def write_cn_clip(
 ) -> None:
     """Writes the ten best answers of each query, the positives and the features, as cn_clip's programs do.
 
-    Deduplicated pictures and captions have one line, under the id of the first, so cn_clip's programs compute the same
+    Deduplicated images and captions have one line, under the id of the first, so cn_clip's programs compute the same
     figures from these files. Tasks without ids use row numbers. The split's `name` begins the names of the files in
     `folder`. `features_too` writes the features, about 10 kB each.
     """
@@ -39,7 +39,7 @@ def write_cn_clip(
         found_qk, _ = topk(rows[kind], rows[other], 10)
         best = zip(ids[kind], np.asarray(ids[other])[found_qk].tolist(), strict=True)
         cn_clip_files.write_predictions(folder / f"{name}_predictions{ending}.jsonl", kind, best)
-        # Queries without positives are left out: cn_clip counts a text without pictures as a miss.
+        # Queries without positives are left out: cn_clip counts a text without images as a miss.
         answers: dict[int, list[int]] = {}
         for pair in pairs_p2[np.argsort(pairs_p2[:, column], kind="stable")].tolist():
             answers.setdefault(ids[kind][pair[column]], []).append(ids[other][pair[1 - column]])
@@ -49,7 +49,7 @@ def write_cn_clip(
 def read_cn_clip_features(folder: Path, name: str, task: RetrievalTask) -> tuple[Features, Features]:
     """Returns (image_nd, text_md) of a task from the split's two files of features.
 
-    Raises JclipError if a file is missing or damaged, or lacks a picture or a caption.
+    Raises JclipError if a file is missing or damaged, or lacks an image or a caption.
     """
     found = []
     for kind, ids in _ids(task).items():
