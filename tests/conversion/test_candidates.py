@@ -148,7 +148,7 @@ def test_several_are_listed():
     count = len(SHAPES["cn-clip"])
     one = rf"\(Chinese-CLIP \(cn_clip\), {count} tensors\)"
     with pytest.raises(
-        JclipError, match=rf"^x.pt holds 2 models: ema\.module\. {one}, model\. {one}: choose one with --prefix, as --"
+        JclipError, match=rf"^x.pt holds 2 models: ema\.module\. {one}, model\. {one}: choose one, for example "
     ):
         found(TWO)
 
@@ -190,7 +190,7 @@ def test_wrong_choices():
         found(TWO, key="state_dict")
     with pytest.raises(JclipError, match=r"has no model under --prefix 'student': it has ema.module. .*, model. "):
         found(TWO, prefix="student")
-    with pytest.raises(JclipError, match="has no model under --prefix 'a': nor anywhere else"):
+    with pytest.raises(JclipError, match="has no model under --prefix 'a': it has none elsewhere either"):
         found({"a.b": (1,)}, prefix="a")
 
 
@@ -210,19 +210,19 @@ def test_a_text_encoder_in_something_larger_is_not_taken_for_the_whole():
     [
         (
             {"base_model.model.text_model.encoder.layer.0.attention.self.query.lora_A.weight": (4, 36)},
-            r"an adapter \(base_model\S+lora_A.weight\), not merged: load it on its model with PEFT, call merge_and",
+            r"an unmerged adapter \(base_model\S+lora_A.weight\): load it on its base model with PEFT, call merge_and",
         ),
         (
             {
                 re.sub(r"(self\.query|fc1)\.", r"\1.base_layer.", f"base_model.model.{key}"): shape
                 for key, shape in SHAPES["chinese-clip"].items()
             },
-            r"base_layer\.\S+ is of an adapter such as LoRA that is not merged: .* merge_and_unload\(\)",
+            r"base_layer\.\S+ belongs to an unmerged adapter such as LoRA: .* merge_and_unload\(\)",
         ),
         (
             under("model.", SHAPES["open-clip"])
             | {"model.transformer.resblocks.0.mlp.c_fc.lora_B.default.weight": (4,)},
-            "lora_B.default.weight is of an adapter",
+            "lora_B.default.weight belongs to an unmerged adapter",
         ),
         ({"_fsdp_wrapped_module._flat_param": (1000,)}, "holds FSDP's flat parameters: save it with"),
         ({"optimizer_state_dict.single_partition_of_fp32_groups.0": (9,)}, "DeepSpeed's slices .*zero_to_fp32.py"),

@@ -213,7 +213,7 @@ def test_what_was_said_at_the_conversion_is_remembered(tmp_path, monkeypatch):
     assert all(check.holds for check in checks), checks
     moved = (place / "merges.txt").rename(tmp_path / "merges.txt")
     with pytest.raises(
-        JclipError, match=r"there is no tokenizer at .*source/merges.txt: name its place with --tokenizer"
+        JclipError, match=r"there is no tokenizer at .*source/merges.txt: give its path with --tokenizer"
     ):
         verify(tmp_path / "bundle", [str(source)], report=quiet)
     assert main(["verify", str(tmp_path / "bundle"), str(source), "--tokenizer", str(moved), "--json"]) == 0
