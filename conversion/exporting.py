@@ -29,7 +29,9 @@ _BIAS = "logit_bias"  # parameter of the sigmoid loss
 
 
 def export(bundle_folder: Path, destination: Path, to: Target) -> str:
-    """Writes a bundle in another library's format. Returns a message with the class or function that reads the result.
+    """Writes a bundle in another library's format. Returns the name of the class or function that reads the result.
+
+    A remark on what the other library cannot store may follow the name.
 
     The destination must not exist: for "hf" a folder for `from_pretrained`; for "cn-clip" a .pt file. For transformers
     the tensors are streamed. For cn_clip all tensors are in memory at once, because torch.save requires it: 2.0 GB at

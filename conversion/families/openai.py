@@ -14,17 +14,18 @@ from jclip.errors import JclipError
 from jclip.models.dual_encoder import DualEncoderConfig
 from jclip.models.transformer import Activation
 
-# Fields of open_clip's configurations that are read, and values that make other fields meaningless.
 _UNDERSTOOD = {
     "vision_cfg": {"image_size", "layers", "width", "head_width", "patch_size", "mlp_ratio", "heads"},
     "text_cfg": {"context_length", "vocab_size", "width", "heads", "layers"},
 }
+"""Fields of open_clip's configurations that jclip reads."""
 _NEUTRAL: tuple[Any, ...] = (None, False, 0, 0.0, {}, "tok", "learnable", "argmax")
+"""Accepted values of all other fields: with these the architecture is OpenAI's."""
 _TEXT_HEADS = 8  # open_clip's default
 
 
 def table(keys: Collection[str]) -> MappingTable:
-    """Returns all rows."""
+    """Returns the mapping table."""
     blocks = resnet_blocks(keys)
     image = openai_resnet(blocks) if blocks else openai_vit()
     return (*image, *openai_clip_text(), MappingRow("logit_scale", "logit_scale"))
@@ -38,7 +39,7 @@ def openai_config(sizes: Sizes, keys: Collection[str], hints: Hints) -> DualEnco
 def open_clip_config(sizes: Sizes, keys: Collection[str], hints: Hints) -> DualEncoderConfig:
     """Returns the configuration of one of open_clip's models.
 
-    Raises JclipError if the activation is unknown, or the configuration has a part that jclip's towers lack.
+    Raises JclipError if the activation is unknown, or the configuration has a feature that jclip's towers lack.
     """
     said = hints.part("model_cfg") or hints.config
     parts = {name: replace(hints, config=said).part(name) for name in _UNDERSTOOD}

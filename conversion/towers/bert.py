@@ -37,8 +37,8 @@ def bert_rows(prefix: str, *, fused: bool = False) -> Iterable[MappingRow]:
 def bert_config(sizes: Sizes, said: Mapping[str, Any], like: BertConfig, part: str = "text_config.") -> BertConfig:
     """Returns the configuration of a BERT.
 
-    `said` is a text_config of transformers, or empty. `like` has the default positions, padding, epsilon and dropout.
-    `part` is the prefix of the fields in messages.
+    `said` is a text_config of transformers, or empty. `like` provides the kind of positions, the padding id, and the
+    defaults of epsilon and dropout. `part` is the prefix of the fields in messages.
     """
     vocab_size, width = sizes.shape("text/word_embedding", 2)
     config = replace(

@@ -167,7 +167,7 @@ B_32 = {
     "num_attention_heads": 12,
     "patch_size": 32,
 }
-ANOTHERS = "it is another model's, use the one that belongs to these weights"
+ANOTHERS = "use the configuration that belongs to these weights"
 
 
 @pytest.mark.parametrize(
