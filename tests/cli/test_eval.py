@@ -76,7 +76,7 @@ def test_the_report_says_what_counted_as_one(bundle, tmp_path, capsys, monkeypat
     (found,) = run(capsys, "retrieval", bundle, data, "--protocol", "muge", "--output", published)["tests"]
     assert (found["counting"], found["captions"], found["t2i_queries"]) == ("published", 27, 27)
     assert "joined_captions" not in found
-    said = "MUGE: counted as published, each image and caption of the source by itself."
+    said = "MUGE: counted as published, equal images and equal captions separately."
     assert said in (published / "report.md").read_text()
 
 

@@ -46,7 +46,7 @@ def test_class_names_by_language(tmp_path):
     found = {language: class_names(data, language) for language in ("", "en", "zh", "de")}
     assert found == {"": ["cat", "dog"], "en": ["cat", "dog"], "zh": ["猫", "狗"], "de": ["Katze", "Hund"]}
     for text, message in (
-        ("cat\n", r"mine\.txt has 1 names, but .* has 2 classes: give one line a class"),
+        ("cat\n", r"mine\.txt has 1 names, but .* has 2 classes: give one line for each class"),
         ("cat\n\ndog\n", r"mine\.txt, line 2 is empty"),
     ):
         (tmp_path / "mine.txt").write_text(text)
@@ -111,7 +111,7 @@ def test_a_picture_that_is_learnt_and_tested_is_said(tmp_path):
     sets = open_probe(tmp_path)
     assert sets.shared == 6
     assert sets.note == (
-        "6 of 8 test images are in split train or valid too, so that the figures are too high: take them out of one. "
+        "6 of 8 test images are in split train or valid too, so the figures are too high: remove them from one. "
         "Split train: 1 file(s) left out: 1 x the file's name is not that of a picture (b/notes.md)."
     )
     bring_in("class-folders", tmp_path, tmp_path / "set", Limit(count=9))

@@ -40,13 +40,13 @@ class Benchmark:
     counts: tuple[int, ...] = ()
 
     def check(self, name: str, classes: int, pictures: int) -> None:
-        """Raises JclipError if data have another number of classes or images: another split, or not all of it."""
-        known = (("classes", classes, self.counts or (self.classes,)), ("pictures", pictures, (self.pictures,)))
-        for what, here, there in known:
-            if here not in there:
-                wanted = " or ".join(map(str, there))
+        """Raises JclipError if the data called `name` do not have the test split's numbers of classes and images."""
+        known = (("classes", classes, self.counts or (self.classes,)), ("images", pictures, (self.pictures,)))
+        for what, found, expected in known:
+            if found not in expected:
+                wanted = " or ".join(map(str, expected))
                 raise JclipError(
-                    f"{name} has {here} {what}, but the test split of {self.title} has {wanted}: it is another split "
+                    f"{name} has {found} {what}, but the test split of {self.title} has {wanted}: it is another split "
                     "or not all of it; complete it, or omit --dataset"
                 )
 
@@ -85,7 +85,7 @@ BENCHMARKS: Mapping[str, Benchmark] = dict(
 
 
 def get_benchmark(name: str) -> Benchmark:
-    """Returns the set of a name. Raises JclipError, with similar names, if the name is unknown."""
+    """Returns a classification set by name. Raises JclipError, with similar names, if the name is unknown."""
     if name not in BENCHMARKS:
         raise JclipError(f"there is no data set {name!r}: {suggestion(name, BENCHMARKS)}")
     return BENCHMARKS[name]

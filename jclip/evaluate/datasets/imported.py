@@ -1,4 +1,4 @@
-"""Data folders with captions, which `jclip data import` writes, as retrieval tasks."""
+"""Reads data folders with captions, which `jclip data import` writes, as retrieval tasks."""
 
 from collections.abc import Callable, Hashable, Sequence
 from pathlib import Path
@@ -25,8 +25,8 @@ class _Caption(NamedTuple):
 class ImportedPairs:
     """Split of a data folder. Raises JclipError if the folder or the split is missing or empty.
 
-    As published (see `counting`), in a folder without its source's numbers, each record is an image and each of its
-    captions a query.
+    If rows are counted as published (see `counting`) and the folder has no ids of its source, each record is an image
+    and each of its captions a query.
 
     Attributes:
       languages: languages of the captions, sorted; empty if unknown.
@@ -55,9 +55,9 @@ class ImportedPairs:
         self._image_ids = _as_ids([number for _, number in self._rows.items])
 
     def task(self, language: str = "") -> RetrievalTask:
-        """Returns the task of one of `languages`, or of all for "". All tasks share one object with all images.
+        """Returns the task of one of `languages`, or of all for "". All tasks share one `pictures` object.
 
-        If no language is known, any language returns all captions.
+        If no language is known, the task has all captions.
         """
         wanted = "" if language == UNDETERMINED else language
         every = not language or not self.languages

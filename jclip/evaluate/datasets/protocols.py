@@ -1,6 +1,6 @@
 """Published retrieval tests by name: split, languages, directions and sizes.
 
-`jclip data import` knows the data by the same names.
+`jclip data import` uses the same names for the data.
 
 Sizes: Yang et al. 2022 (Chinese-CLIP), Chen et al. 2022 (AltCLIP, section 4.1), and the data sets' own papers.
 """
@@ -23,7 +23,7 @@ class Protocol:
       languages: languages of its captions, one test each.
       pictures: number of images; None for any.
       captions: allowed numbers of captions; empty for any.
-      ways: reported directions; R@1, R@5 and R@10 of each, and the mean of all.
+      ways: directions that are reported, with R@1, R@5 and R@10 of each and the mean of all.
       note: remark for comparisons.
     """
 
@@ -42,7 +42,7 @@ class Protocol:
     def apply(self, task: RetrievalTask) -> RetrievalTask:
         """Returns the task with this test's name and directions.
 
-        Raises JclipError if the task has another number of images or captions: another split, or an incomplete one.
+        Raises JclipError if the task has another number of images or captions than this test.
         """
         wrong = []
         if self.pictures is not None and len(task.pictures) != self.pictures:
@@ -94,7 +94,7 @@ PROTOCOLS: Mapping[str, Protocol] = {
 
 
 def get_protocol(name: str) -> Protocol:
-    """Returns the test of a name. Raises JclipError, with similar names, if the name is unknown."""
+    """Returns a protocol by name. Raises JclipError, with similar names, if the name is unknown."""
     if name not in PROTOCOLS:
         raise JclipError(f"there is no protocol {name!r}: {suggestion(name, PROTOCOLS)}")
     return PROTOCOLS[name]

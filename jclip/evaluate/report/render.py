@@ -72,7 +72,7 @@ def _template() -> "jinja2.Template":
 
 
 def _reference_labels(table: Table) -> list[tuple[int, str]]:
-    """Returns (index of its colour, label) of each kind of reference."""
+    """Returns (index of the colour, label) of each different reference row."""
     labels = ((i, row.label) for group in table.groups for i, row in enumerate(group.references))
     return list(dict.fromkeys(labels))
 

@@ -49,7 +49,7 @@ def zero_shot(
         jclip.evaluate.zero_shot(model, ["a.jpg", "b.jpg"], ["猫", "狗"], prompts="zh")
 
     Args:
-      model: encodes images and sentences.
+      model: model that encodes images and texts.
       pictures: files, bytes or arrays, as for `Model.encode_image`.
       names: class names.
       prompts: a language, or another name that `load_prompts` knows.
@@ -72,17 +72,17 @@ def classification(
     split: str = "test",
     resamples: int = RESAMPLES,
 ) -> Evaluation:
-    """Evaluates zero-shot classification on images sorted by class, as `jclip eval classify` does.
+    """Evaluates zero-shot classification on images with classes, as `jclip eval classify` does.
 
         model = jclip.load("bundles/altclip")
         evaluation = jclip.evaluate.classification(model, "data/cifar-100", dataset="cifar-100", prompts=["zh", "en"])
         evaluation.write("results/cifar-100")
 
     Args:
-      model: encodes images and sentences.
+      model: model that encodes images and texts.
       data: folder, as `jclip eval classify` reads it.
       dataset: name of a known data set, such as "cifar-100"; decides metric, size and prompts. "" for none.
-      prompts: names of prompt ensembles; by default the language of the class names.
+      prompts: names of prompt ensembles; by default one in the language of the class names.
       classes: file of class names, or "cn_clip" or "open_clip" for ImageNet's; "" for those beside the data.
       split: name of the split, if the folder has splits.
       resamples: number of bootstrap resamples; 0 for no intervals.
@@ -130,7 +130,7 @@ def as_evaluation(
 
 
 def sizes(params: dict[str, Any]) -> dict[str, int]:
-    """Returns the numbers of parameters of a submission; cn_clip counts the projection to its image tower."""
+    """Returns the numbers of parameters for `submission`. Like cn_clip, counts the projection to the image tower."""
     count = {path: leaf.size for path, leaf in rules.paths_of(params).items()}
     image = sum(size for path, size in count.items() if path.startswith("image/"))
     return {"parameters": sum(count.values()), "image_parameters": image}
@@ -148,7 +148,7 @@ def score(
     kind: str = "classification",
     resamples: int = RESAMPLES,
 ) -> Result:
-    """Computes top-1, top-5, mean per class, and the other metrics of the data set.
+    """Computes top-1 and top-5 accuracy, the mean per class, and the other metrics of the data set.
 
     Raises JclipError if scores are not finite, or a metric is not defined on these data.
 

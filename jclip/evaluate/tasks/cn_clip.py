@@ -1,4 +1,4 @@
-"""A retrieval task in cn_clip's files: features, predictions and answers.
+"""Writes a retrieval task in cn_clip's files, and reads its features.
 
 SPLIT_imgs.img_feat.jsonl, SPLIT_texts.txt_feat.jsonl    features
 SPLIT_predictions.jsonl, SPLIT_answers.jsonl             text to image
@@ -27,9 +27,13 @@ def write_cn_clip(
 ) -> None:
     """Writes the ten best answers of each query, the positives and the features, as cn_clip's programs do.
 
-    Deduplicated images and captions have one line, under the id of the first, so cn_clip's programs compute the same
-    figures from these files. Tasks without ids use row numbers. The split's `name` begins the names of the files in
-    `folder`. `features_too` writes the features, about 10 kB each.
+    A deduplicated image or caption has one line, under the id of the first, so cn_clip's programs compute the same
+    figures from these files. Tasks without ids use row numbers.
+
+    Args:
+      folder: existing folder.
+      name: beginning of the files' names, such as the split.
+      features_too: True to write the features, about 10 kB each.
     """
     ids, rows = _ids(task), {"image": image_nd, "text": text_md}
     for kind, pattern in _FILES.items() if features_too else ():
@@ -64,7 +68,7 @@ def read_cn_clip_features(folder: Path, name: str, task: RetrievalTask) -> tuple
 
 
 def holds_features(folder: Path) -> bool:
-    """Returns whether a folder holds features that cn_clip extracted, and not a bundle."""
+    """Returns whether a folder holds features in cn_clip's files, and is not a bundle."""
     return not (folder / "config.json").is_file() and any(folder.glob("*_feat.jsonl"))
 
 

@@ -44,11 +44,11 @@ def probe(
         print([test.figures["accuracy"] for test in evaluation.results.tests])
 
     Args:
-      model: encodes images.
+      model: model that encodes images.
       data: folder with the splits train and test, and perhaps valid.
       dataset: name of a known data set, such as "cifar-100"; decides metric and size. "" for none.
       shots: training images of each class; None for all.
-      seeds: number of draws of a few-shot probe, whose figures are means.
+      seeds: number of draws of a few-shot probe; its figures are means over them.
       resamples: number of bootstrap resamples; 0 for no intervals.
 
     Raises:
@@ -80,7 +80,7 @@ def evaluate(
 def as_evaluation(
     splits: ProbeSplits, found: Sequence[Probed], *, model: str = "model", settings: Mapping[str, str]
 ) -> Evaluation:
-    """Returns the evaluation of all numbers of shots, with a gallery of the last."""
+    """Returns the evaluation of all numbers of shots, with an image gallery of the last."""
     results = Results(model, tuple(one.result for one in found), dict(settings))
     test, last = splits.splits["test"], found[-1]
     return Evaluation(results, lambda: [classified(test, last.logits_nc, splits.names, "", last.result.variant)])
@@ -98,6 +98,11 @@ def score(
 
     A few-shot probe holds out some of its shots instead of using split valid. Its figures are means over `seeds` draws,
     without intervals. Raises JclipError if a class has fewer images than shots, or features are not finite.
+
+    Args:
+      splits: images and classes of the splits.
+      features: (n, d) image features by split.
+      shots: training images of each class; None for all.
     """
     train, test = splits.splits["train"], splits.splits["test"]
     valid = (features["valid"], splits.splits["valid"].classes_n) if "valid" in splits.splits else None
@@ -121,7 +126,7 @@ def score(
     shown = results[0]
     figures = {name: float(np.mean([one.figures[name] for one in results])) for name in shown.figures}
     if len(results) > 1:
-        shown = replace(shown, confusion=(), scores=None)  # those of one draw do not belong to the means
+        shown = replace(shown, confusion=(), scores=None)  # figures are means, and these are of one draw
         figures["accuracy_std"] = float(np.std([one.figures["accuracy"] for one in results], ddof=1))
     left_out = sum(len(one.left_out) for one in splits.splits.values())
     counts = {**shown.counts, "draws": len(results)}

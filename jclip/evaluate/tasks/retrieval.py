@@ -1,4 +1,4 @@
-"""Retrieval between images and captions.
+"""Evaluates retrieval between images and captions.
 
 Axes: n images, m texts, d features, r resamples, p pairs.
 """
@@ -24,7 +24,7 @@ from jclip.evaluate.tasks.evaluation import Encodes, Evaluation, Progress
 Features = npt.NDArray[np.float32]
 
 _SAMPLE = 20_000  # maximum number of pairs in the distribution of cosines
-_GALLERIES = 8  # maximum number on a page; with 36 languages it would be too large to open
+_GALLERIES = 8  # maximum number on a page; those of 36 languages would make it too large to open
 _RETRIEVED = "A few captions, drawn at random, and the best images for each; a green frame marks a right one."
 
 
@@ -52,7 +52,7 @@ def retrieval(
         print(evaluation.results.tests[0].figures["mean_recall"])
 
     Args:
-      model: encodes images and captions.
+      model: model that encodes images and texts.
       data: file or folder, as `jclip eval retrieval` reads it.
       protocol: name of a published test, such as "muge"; "" for none.
       split: split of a folder; "" for the protocol's own, or "test".
@@ -79,9 +79,9 @@ def evaluate(
     features_too: bool = False,
     progress: Progress = lambda words: None,
 ) -> Evaluation:
-    """Scores encoded tasks. A task whose positives are secret has predictions, and no figures.
+    """Scores encoded tasks. A task with secret positives gets predictions, but no figures.
 
-    `model` and `settings` are for the report. With `features_too` the evaluation's folder holds the features as well.
+    `model` and `settings` are for the report. With `features_too`, the evaluation's folder holds the features too.
     """
     found: list[Encoded] = []
     for one in encoded:
