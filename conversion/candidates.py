@@ -172,10 +172,10 @@ def find_model(
     _check_twins(model, names, where)
     if all(0 in shapes[name] for name in model.names):
         raise JclipError(f"{where}: all tensors are empty, as in DeepSpeed's ZeRO: merge them with its zero_to_fp32.py")
-    aside = _aside(model, names, inside, _largest(found))
+    left_out = _left_out(model, names, inside, _largest(found))
     if prefix is None:
-        _check_alone(model, aside, where)
-    return model, aside
+        _check_alone(model, left_out, where)
+    return model, left_out
 
 
 def without_wrappers(name: str) -> str:
@@ -241,7 +241,7 @@ def _narrowed(candidates: list[Candidate], family: Family | None) -> list[Candid
     return candidates
 
 
-def _aside(candidate: Candidate, names: Names, inside: str, others: Collection[Candidate]) -> dict[str, str]:
+def _left_out(candidate: Candidate, names: Names, inside: str, others: Collection[Candidate]) -> dict[str, str]:
     """Returns why a tensor is not part of the model, by original name.
 
     An unexpected tensor in a module beside the towers is a head. An unexpected tensor in a tower, or one outside all
@@ -273,11 +273,11 @@ def _aside(candidate: Candidate, names: Names, inside: str, others: Collection[C
     return found
 
 
-def _check_alone(candidate: Candidate, aside: Mapping[str, str], where: str) -> None:
+def _check_alone(candidate: Candidate, left_out: Mapping[str, str], where: str) -> None:
     """Raises JclipError if a text encoder is part of a larger model, such as a CLIP that cannot be converted."""
     if candidate.family not in TEXT_ENCODERS:
         return
-    beside = [name for name, why in aside.items() if why != _STATE]
+    beside = [name for name, why in left_out.items() if why != _STATE]
     if len(beside) > _LARGEST_HEAD:
         prefix = candidate.spelt_prefix.rstrip(".")
         raise JclipError(

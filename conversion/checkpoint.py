@@ -31,12 +31,12 @@ class Checkpoint:
       tensors: Tensors by key, in the family's spelling, without prefix and wrappers.
       spelt: File and original name of each key.
       prefix: Prefix of the original keys, such as "state_dict.module.".
-      aside: Reason why a tensor is not part of the model, by original name.
+      left_out: Reason why a tensor is not part of the model, by original name.
       ignored: Top-level names of values that are not tensors, such as "epoch".
       files: Files with weights.
-      beside: Other files that were read: the index of the shards, the configuration.
+      other_files: Other files that were read: the index of the shards, the configuration.
       config: Contents of config.json or open_clip_config.json; empty without it.
-      said_in: Configuration file for messages, or the folder.
+      config_name: Configuration file for messages, or the folder.
       commit: Commit of a hub's repository; None for local files.
       note: Remark for the passport, such as that the hub's cache was used; usually None.
     """
@@ -47,12 +47,12 @@ class Checkpoint:
     tensors: dict[str, Lazy]
     spelt: dict[str, tuple[Path, str]]
     prefix: str
-    aside: dict[str, str]
+    left_out: dict[str, str]
     ignored: tuple[str, ...]
     files: tuple[Path, ...]
-    beside: tuple[Path, ...]
+    other_files: tuple[Path, ...]
     config: Mapping[str, Any]
-    said_in: str
+    config_name: str
     commit: str | None = None
     note: str | None = None
 
@@ -91,17 +91,17 @@ def open_checkpoint(
     weights = weights_at(place)
     folder = weights.parent if place.is_dir() or place.name in WEIGHTS else None
     files = shards(weights)
-    said_in = _config_file(folder, weights.name) if folder else None
-    config = read_object(said_in) if said_in else {}
+    config_file = _config_file(folder, weights.name) if folder else None
+    config = read_object(config_file) if config_file else {}
     stored, values, torchscript = _open_files(files)
     if not stored:
         raise JclipError(f"{place} holds no tensors: check the path, or fetch it again")
     shapes = {spelt: tensor.shape for spelt, (_, tensor) in stored.items()}
-    model, aside = find_model(shapes, config, str(place), openai=torchscript, family=forced, key=key, prefix=prefix)
+    model, left_out = find_model(shapes, config, str(place), openai=torchscript, family=forced, key=key, prefix=prefix)
     if forced:
         _check_forced(forced, model.family, model.keys, config, str(place))
     found = forced or model.family
-    keys = {bare: spelt for bare, spelt in model.keys.items() if spelt not in aside}
+    keys = {bare: spelt for bare, spelt in model.keys.items() if spelt not in left_out}
     spelt = _respell(keys, found, {spelt: file for spelt, (file, _) in stored.items()})
     return Checkpoint(
         name=name,
@@ -110,12 +110,12 @@ def open_checkpoint(
         tensors={key: stored[original][1] for key, (_, original) in spelt.items()},
         spelt=spelt,
         prefix=model.spelt_prefix,
-        aside=aside,
+        left_out=left_out,
         ignored=tuple(top for top in values if not any(each.startswith(f"{top}.") for each in stored)),
         files=files,
-        beside=tuple(file for file in (weights, said_in) if file and file not in files),
+        other_files=tuple(file for file in (weights, config_file) if file and file not in files),
         config=config,
-        said_in=str(said_in or folder or place),
+        config_name=str(config_file or folder or place),
         commit=snapshot.commit if snapshot else None,
         note=snapshot.note if snapshot else None,
     )

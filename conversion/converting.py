@@ -41,7 +41,7 @@ def convert(
     report(f"reading {name}")
     model = import_model(name, options)
     under = f" under {shown(model.source.prefix)}" if model.source.prefix else ""
-    left_out = f"; left out: {shown(count_by_top(model.source.aside))}" if model.source.aside else ""
+    left_out = f"; left out: {shown(count_by_top(model.source.left_out))}" if model.source.left_out else ""
     report(f"{model.source.family.title}: {len(model.mapped.keys)} tensors{under}{left_out}")
     with whole_folder(destination, replace=False) as partial:
         report("writing")

@@ -117,18 +117,18 @@ class ImportedModel:
     def facts(self) -> dict[str, Any]:
         """Returns the passport's entry for the checkpoint, with the hashes of its files."""
         source = self.source
-        dropped = {source.spelt[key][1]: reason for key, reason in self.mapped.dropped.items()} | source.aside
+        dropped = {source.spelt[key][1]: reason for key, reason in self.mapped.dropped.items()} | source.left_out
         return {
             "name": source.name,
             "commit": source.commit,
             "family": source.family.name,
             "prefix": source.prefix,
-            "left_out": count_by_top(source.aside),
+            "left_out": count_by_top(source.left_out),
             "ignored": list(source.ignored),
             "options": self.options.record(),
             "files": fingerprints(self.read),
             "tensors": {
-                "read": len(source.tensors) + len(source.aside),
+                "read": len(source.tensors) + len(source.left_out),
                 "mapped": len(self.mapped.keys),
                 "dropped": [{"key": key, "reason": reason} for key, reason in sorted(dropped.items())],
             },
@@ -174,12 +174,14 @@ def import_model(name: str, options: ConvertOptions = ConvertOptions(), *, text:
 def _configuration(source: Checkpoint, table: MappingTable, options: ConvertOptions) -> tuple[ModelConfig, list[str]]:
     """Returns the configuration from the shapes, the configuration file and the user's options, and the assumptions."""
     pooling = read_pooling(source.folder) if source.folder else None
-    hints = Hints(source.config, options.activation, pooling, said_in=source.said_in)
-    sizes = Sizes(table, {key: tensor.shape for key, tensor in source.tensors.items()}, source.where, source.said_in)
+    hints = Hints(source.config, options.activation, pooling, config_name=source.config_name)
+    sizes = Sizes(
+        table, {key: tensor.shape for key, tensor in source.tensors.items()}, source.where, source.config_name
+    )
     try:
         config = source.family.config(sizes, source.tensors.keys(), hints)
     except RangeError as error:
-        raise JclipError(f"{source.said_in}: {error}") from None
+        raise JclipError(f"{source.config_name}: {error}") from None
     if source.family.unsaid and not source.config:
         _check_guessed(config, source)
         hints.assumed.append(source.family.unsaid)
@@ -188,7 +190,7 @@ def _configuration(source: Checkpoint, table: MappingTable, options: ConvertOpti
     towers = (getattr(config, "image", None), config.text)
     applied = [getattr(each, "activation", None) for each in towers]
     if options.activation is not None and options.activation not in applied:
-        raise JclipError(f"--activation {options.activation} does not apply to {source.said_in}: omit it")
+        raise JclipError(f"--activation {options.activation} does not apply to {source.config_name}: omit it")
     return config, hints.assumed
 
 
@@ -217,7 +219,7 @@ def _mapped(source: Checkpoint, table: MappingTable, config: ModelConfig) -> Map
 
 def _files_of(source: Checkpoint) -> dict[str, Path]:
     """Returns all files that are read except the vocabulary, by their name in the passport."""
-    read = {file.name: file for file in (*source.files, *source.beside)}
+    read = {file.name: file for file in (*source.files, *source.other_files)}
     if source.folder is None:
         return read
     pictures = preprocessing_file(source.folder)

@@ -22,7 +22,7 @@ def config(sizes: Sizes, keys: Collection[str], hints: Hints) -> DualEncoderConf
     """Returns AltCLIP's configuration."""
     del keys
     head_width = sizes.shape("text/head/kernel", 2)[1]
-    agree(hints.part("text_config"), {"project_dim": head_width}, f"{sizes.said_in}: text_config.")
+    agree(hints.part("text_config"), {"project_dim": head_width}, f"{sizes.config_name}: text_config.")
     like = zoo.get_text_encoder("xlm-r-large")
     return hf_dual_config(sizes, hints, lambda said: bert_config(sizes, said, like), head_width)
 

@@ -32,7 +32,7 @@ def hf_dual_config(
     text_config. `head_width` is the width of AltCLIP's head; None without a head.
     """
     embed_dim = sizes.shape("image/projection/kernel", 2)[1]
-    agree(hints.config, {"projection_dim": embed_dim}, f"{sizes.said_in}: ")
+    agree(hints.config, {"projection_dim": embed_dim}, f"{sizes.config_name}: ")
     activation = hints.activation_or("quick_gelu", "vision_config")
     image = vit_config(sizes, hints.part("vision_config"), activation)
     return DualEncoderConfig(image, text(hints.part("text_config")), embed_dim, head_width)

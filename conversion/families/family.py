@@ -30,14 +30,14 @@ class Hints:
       activation: Activation of CLIP's transformers that the user gave; None if not given.
       pooling: Pooling of a sentence encoder, from its folder; None means the first token.
       assumed: One line for each assumption that a family had to make. They go into the passport.
-      said_in: Configuration file for messages.
+      config_name: Configuration file for messages.
     """
 
     config: Mapping[str, Any] = field(default_factory=dict)
     activation: Activation | None = None
     pooling: Literal["cls", "mean"] | None = None
     assumed: list[str] = field(default_factory=list)
-    said_in: str = "its configuration"
+    config_name: str = "its configuration"
 
     def part(self, name: str) -> Mapping[str, Any]:
         """Returns a part of the configuration such as "vision_config"; empty without it.
@@ -46,7 +46,9 @@ class Hints:
         """
         part = self.config.get(name)
         if part is not None and not isinstance(part, Mapping):
-            raise JclipError(f"{self.said_in}: {name} is {shown(repr(part))}, but must be an object: fetch it again")
+            raise JclipError(
+                f"{self.config_name}: {name} is {shown(repr(part))}, but must be an object: fetch it again"
+            )
         return part or {}
 
     def activation_or(self, default: Activation, part: str) -> Activation:

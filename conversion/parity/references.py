@@ -77,8 +77,8 @@ def observe(source: Checkpoint, reference: Reference, tower: Tower, inputs: np.n
         found = weights[name].shape if name in weights else "missing"
         if found != shape:
             raise JclipError(
-                f"{source.said_in} describes another model than the tensors: {name} should have shape {shape}, but is "
-                f"{found}. Use the configuration that belongs to these weights"
+                f"{source.config_name} describes another model than the tensors: {name} should have shape {shape}, but "
+                f"is {found}. Use the configuration that belongs to these weights"
             )
     model.load_state_dict(weights, strict=False, assign=True)
     _fill_buffers(model)
@@ -124,8 +124,8 @@ def _their_code(source: Checkpoint) -> Iterator[None]:
     except Exception as error:
         reason = shown(" ".join(str(error).split()) or type(error).__name__)
         raise JclipError(
-            f"{source.said_in} is refused by {source.family.title}'s own code ({reason}): use the configuration that "
-            "belongs to these weights"
+            f"{source.config_name} is refused by {source.family.title}'s own code ({reason}): use the configuration "
+            "that belongs to these weights"
         ) from None
 
 

@@ -25,12 +25,12 @@ class Sizes:
       table: The family's mapping table.
       theirs: Shapes by key.
       where: The checkpoint, for messages.
-      said_in: The configuration file, for messages.
+      config_name: The configuration file, for messages.
     """
 
-    def __init__(self, table: MappingTable, theirs: Mapping[str, tuple[int, ...]], where: str, said_in: str):
+    def __init__(self, table: MappingTable, theirs: Mapping[str, tuple[int, ...]], where: str, config_name: str):
         self._rows: dict[str, MappingRow] = {row.ours: row for row in table}
-        self._theirs, self.where, self.said_in = theirs, where, said_in
+        self._theirs, self.where, self.config_name = theirs, where, config_name
 
     def shape(self, path: str, axes: int) -> tuple[int, ...]:
         """Returns the shape of a parameter, of one layer if layers are stacked.

@@ -51,7 +51,7 @@ def vit_config(sizes: Sizes, said: Mapping[str, Any], activation: Activation) ->
         )
     image_size, layers = patch * sizes.grid("image/position_embedding"), sizes.layers("image/layers/mlp/fc1/kernel")
     config = VitConfig(image_size, patch, width, layers, heads=1, mlp_ratio=hidden // width)
-    where = f"{sizes.said_in}: vision_config."
+    where = f"{sizes.config_name}: vision_config."
     agree_in_sizes(said, _hf(config), where)
     check_only(said, "layer_norm_eps", CLIP_EPS, where)
     heads = heads_of(said, "num_attention_heads", width, _default_heads(width), where)
