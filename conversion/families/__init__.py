@@ -1,4 +1,4 @@
-"""Kinds of checkpoint that can be converted, and how to tell them apart."""
+"""Kinds of checkpoint that can be converted, and their detection."""
 
 import re
 from collections.abc import Mapping

@@ -27,7 +27,7 @@ def check_charsmap(data: bytes) -> None:
     values = _values(np.frombuffer(data, "<u4", size // 4, 4).astype(np.int64))
     begins = np.append(np.frombuffer(replacements, np.uint8) & 0xC0 != 0x80, True)  # starts of characters, and the end
     if (values >= len(begins)).any() or not begins[values].all():
-        raise ValueError("its precompiled_charsmap names a replacement that is not there")
+        raise ValueError("its precompiled_charsmap refers to a replacement that does not exist")
 
 
 def _values(units: np.ndarray) -> np.ndarray:
@@ -56,4 +56,4 @@ def _offsets(units: np.ndarray) -> np.ndarray:
 
 def _check_inside(places: np.ndarray, units: np.ndarray) -> None:
     if (places >= len(units)).any():
-        raise ValueError("its precompiled_charsmap leads out of itself")
+        raise ValueError("its precompiled_charsmap refers to units outside itself")

@@ -226,5 +226,7 @@ def _kind_in(descriptor: Path) -> TokenizerKind:
     record = read_object(descriptor)
     kind, version = entry(record, "kind", str, descriptor), entry(record, "format", int, descriptor)
     if version != _FORMAT or kind not in _READERS:
-        raise JclipError(f"{descriptor} says kind {shown(repr(kind))}, format {version}: use the jclip that wrote it")
+        raise JclipError(
+            f"{descriptor} says kind {shown(repr(kind))}, format {version}: use the version of jclip that wrote it"
+        )
     return kind

@@ -105,7 +105,7 @@ def query_hits(
 ) -> QueryHits:
     """Computes the hits of each query by cosine, in one direction.
 
-    The devices of the mesh narrow down a large gallery, see `nearest`; float64 decides.
+    The devices of the mesh reduce a large gallery to candidates, see `nearest`. Hits are computed in float64.
 
     Args:
       query_qd, gallery_gd: features of any norm.
