@@ -128,7 +128,7 @@ def test_what_is_no_picture_is_named_by_its_place(model, pictures, odd, said):
         (7, "text 1 is of type int, but must be a string"),
         (b"apple", "text 1 is of type bytes, but must be a string"),
         (("red", "apple"), "text 1 is of type tuple, but must be a string"),
-        ("half \ud83d", "text 1 holds half a character, 'half \\ud83d': decode it again"),
+        ("half \ud83d", "text 1 has a lone surrogate, 'half \\ud83d': decode it again"),
     ],
 )
 def test_what_is_no_text_is_named_by_its_number(model, odd, said):

@@ -136,4 +136,4 @@ def test_a_folder_with_both_configurations_gives_each_its_own(checkpoint_of, tmp
     source = shutil.copytree(checkpoint_of("open_clip_hub")[0], tmp_path / "source")
     (source / "config.json").write_text(json.dumps({"model_type": "clip", "vision_config": {"hidden_size": 7}}))
     model = import_model(str(source))
-    assert model.source.family.name == "open-clip" and model.source.said_in.endswith("open_clip_config.json")
+    assert model.source.family.name == "open-clip" and model.source.config_name.endswith("open_clip_config.json")

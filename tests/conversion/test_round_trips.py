@@ -150,7 +150,7 @@ def test_a_trained_model_goes_out_too(bias, imported, tmp_path):
 
 
 def test_a_parameter_without_a_place_is_refused():
-    with pytest.raises(JclipError, match=r"^stranger has no place in such a checkpoint"):
+    with pytest.raises(JclipError, match=r"^stranger cannot be written: such a checkpoint"):
         export_tensors((), {"stranger": Lazy.of(np.zeros(()))})
 
 

@@ -85,7 +85,7 @@ def test_another_tokenizer_is_noticed(converted, tmp_path):
     lines[6], lines[7] = lines[7], lines[6]
     lines[5:60] = lines[5:60][::-1]
     file.write_text("\n".join(lines))
-    assert not holds(verify(place, [str(converted.source)], report=quiet))["tokens and pictures"]
+    assert not holds(verify(place, [str(converted.source)], report=quiet))["tokens and images"]
     assert main(["verify", str(place), str(converted.source)]) == 1
 
 
@@ -108,9 +108,9 @@ def test_what_is_in_no_tensor_is_noticed_too(converted, tmp_path, change, other)
     assert next(check.seen for check in checks if check.what == "configuration") == f"different: {other}"
     found = holds(checks)
     assert not found["configuration"]
-    fixtures = next(check.seen for check in checks if check.what == "tokens and pictures")
+    fixtures = next(check.seen for check in checks if check.what == "tokens and images")
     assert ("normalised black and white" in fixtures) == (other == "preprocessing")
-    assert found["tokens and pictures"] == (other not in ("preprocessing", "context length"))
+    assert found["tokens and images"] == (other not in ("preprocessing", "context length"))
 
 
 def test_the_dropped_keys_count_and_not_the_words_of_their_reasons(checkpoint_of, bundle_of, tmp_path):
@@ -213,7 +213,7 @@ def test_what_was_said_at_the_conversion_is_remembered(tmp_path, monkeypatch):
     assert all(check.holds for check in checks), checks
     moved = (place / "merges.txt").rename(tmp_path / "merges.txt")
     with pytest.raises(
-        JclipError, match=r"there is no tokenizer at .*source/merges.txt: name its place with --tokenizer"
+        JclipError, match=r"there is no tokenizer at .*source/merges.txt: give its path with --tokenizer"
     ):
         verify(tmp_path / "bundle", [str(source)], report=quiet)
     assert main(["verify", str(tmp_path / "bundle"), str(source), "--tokenizer", str(moved), "--json"]) == 0
