@@ -10,8 +10,10 @@ import os
 os.environ["JAX_PLATFORMS"] = "cpu"
 # Tests mostly compile: without LLVM's optimisations and XLA's fusion emitters a training step compiles in a third of
 # the time. XLA_FLAGS may say otherwise: the last of two equal flags counts.
-QUICK = "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false"
-os.environ["XLA_FLAGS"] = " ".join((QUICK, os.environ.get("XLA_FLAGS", ""), "--xla_force_host_platform_device_count=8"))
+os.environ["XLA_FLAGS"] = (
+    "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false "
+    f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=8"
+)
 # Many tests compile the same steps.
 os.environ["JAX_COMPILATION_CACHE_DIR"] = os.path.join(os.path.dirname(__file__), "..", ".pytest_cache", "xla")
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.2"

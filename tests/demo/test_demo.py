@@ -26,7 +26,7 @@ def home(tmp_path, emoji_folder):
 
 @pytest.fixture
 def few(monkeypatch):
-    """Two steps a stage of 32 examples, three languages, and what compiles fastest: toy towers, AdamW, no augmentation."""
+    """Two steps a stage of 32 examples, three languages, and what compiles fastest: toys, AdamW, no augmentation."""
     for towers, longest, pad_id in (
         ("ENGLISH_CLIP", common.ENGLISH_CONTEXT, 0),
         ("ALTCLIP", common.CONTEXT, 1),
