@@ -95,7 +95,7 @@ def test_data_of_which_only_some_is_looked_at_are_warned_of(stage, tmp_path):
     count = LOOKED_AT + 1
     found = reading(stage.name, pairs_of(tmp_path / "pairs", range(count), [7] * count))
     (warning,) = check_data(replace(stage, batch_size=2), [found])
-    assert "records that were looked at have the same caption" in warning
+    assert "all sampled records have the same caption" in warning
 
 
 @pytest.mark.parametrize(
@@ -145,7 +145,7 @@ def test_pairs_that_are_alone_in_their_batch(stage, tmp_path, images, texts):
     two = replace(stage, batch_size=2)
     assert check_data(two, found) == [
         "stage 'image-frozen': about 43% of the pairs have no negative in their batch of 2, because many records "
-        "share a picture or a caption: raise batch_size"
+        "share an image or a caption: raise batch_size"
     ]
     assert check_data(replace(stage, batch_size=4), found) == []  # 8 per cent
     assert check_data(with_objective(two, loss=ContrastiveLoss(duplicates="ignore")), found) == []
@@ -164,7 +164,7 @@ def test_a_stage_that_trains_no_tower(stage):
 def test_a_teacher_without_a_text_tower_to_teach_is_refused(tmp_path):
     run = reduce(load_config(str(CONFIGS / RECIPES[0])), tmp_path / "inputs")
     stage = replace(run.stages[0], trains=((r"image/.*", True), (r".*", False)))
-    with pytest.raises(JclipError, match="learns nothing: a teacher teaches the text tower alone"):
+    with pytest.raises(JclipError, match="learns nothing: teacher learning trains only the text tower"):
         check(replace(run, stages=(stage, *run.stages[1:])))
 
 
