@@ -80,10 +80,10 @@ def test_an_unreadable_picture_is_named(model, tmp_path):
 
 
 def test_one_alone_is_no_list(model, pictures):
-    with pytest.raises(JclipError, match="put the one into brackets"):
+    with pytest.raises(JclipError, match="put a single text into brackets"):
         model.encode_text("red apple")
     for one in ("x.png", b"x", Path("x.png"), Image.fromarray(pictures[0])):
-        with pytest.raises(JclipError, match="put the one into brackets"):
+        with pytest.raises(JclipError, match="put a single image into brackets"):
             model.encode_image(one)
 
 
@@ -128,12 +128,12 @@ def test_what_is_no_text_is_named_by_its_number(model, odd, said):
 
 @pytest.mark.parametrize("odd", [None, 7, {"a.png": 1}, object()])
 def test_what_is_no_list_is_said(model, odd):
-    for encode, what in ((model.encode_image, "pictures"), (model.encode_text, "sentences")):
+    for encode, what in ((model.encode_image, "images"), (model.encode_text, "texts")):
         with pytest.raises(
             JclipError, match=f"takes a list of {what}, not {type(odd).__name__}: put them into brackets"
         ):
             encode(odd)
-    with pytest.raises(JclipError, match="put the one into brackets"):
+    with pytest.raises(JclipError, match="put a single image into brackets"):
         model.encode_image(np.zeros((4, 4, 3), np.uint8))
 
 
