@@ -320,7 +320,7 @@ def _position(record: dict[str, Any]) -> Position:
 def _reason(error: Exception) -> str:
     """Returns the reason why a checkpoint counts as damaged.
 
-    Raises `error` itself if the checkpoint may be intact: out of memory, no permission, another run's checkpoint.
+    Raises `error` itself if the checkpoint may be intact: no memory, no permission, or an older jclip wrote it.
     """
     if isinstance(error, JclipError | MemoryError | jax.errors.JaxRuntimeError) or (
         isinstance(error, OSError) and not isinstance(error, FileNotFoundError | NotADirectoryError)

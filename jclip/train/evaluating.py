@@ -46,7 +46,7 @@ class Evaluating:
                 self._latest = position.total, figures[self._run.best]
 
     def score(self, position: Position) -> float | None:
-        """Returns the figure `run.best` of this step; None if this step was not evaluated."""
+        """Returns the figure `run.best` of this step; None if it was not evaluated or is NaN."""
         return self._latest[1] if self._latest and self._latest[0] == position.total else None
 
     def patience_is_spent(self, position: Position) -> bool:

@@ -152,7 +152,10 @@ class _Job:
         return state, position
 
     def finish(self, state: TrainState, position: Position) -> Path | None:
-        """Writes the best model's bundle, and returns its folder or None. Writes the last stage's if it was deleted."""
+        """Writes the best model's bundle; returns its folder, or None without scores.
+
+        Also writes the last stage's bundle again if it was deleted.
+        """
         last = len(self.parts) - 1
         if broadcast(not self._folder(last).is_dir()):
             self._write_bundle(state, last, position, self._folder(last))

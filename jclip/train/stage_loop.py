@@ -47,7 +47,7 @@ class StageLoop:
         self._exchange = Exchange(self._data, self._stop.signals, self._log.unreadable(part.stage.name))
 
     def train(self, state: TrainState, position: Position) -> tuple[TrainState, Position]:
-        """Trains until the stage is done or a stop is requested, and saves the state."""
+        """Trains until the stage ends or a stop is requested, and saves the state."""
         part, steps = self._part, self._part.steps
         batches = self._batches(state, position)
         if batches is None:

@@ -38,7 +38,7 @@ from jclip.stages import (
 )
 from jclip.train.step import in_micro_batches
 
-_IDLE = 0.1  # share of pairs without a negative above which a warning is given
+_MOST_IDLE = 0.1  # share of pairs without a negative, above which to warn
 
 
 @kind_of(Objective)
@@ -122,7 +122,7 @@ class Contrastive(Objective):
         elif self.loss.duplicates != "ignore" and not warnings:
             duplicates = sum(((one.records or 0) / total) ** 2 * one.alike for one in facts)
             idle = duplicates ** (stage.batch_size - 1)
-            if idle > _IDLE:
+            if idle > _MOST_IDLE:
                 warnings.append(
                     f"stage {stage.name!r}: about {idle:.0%} of the pairs have no negative in their batch of "
                     f"{stage.batch_size:,}, because many records share an image or a caption: raise batch_size"
