@@ -198,13 +198,13 @@ def test_every_tokenizer_is_pickled_with_its_model(kind, tmp_path):
         (
             "image/patch/kernel",
             np.nan,
-            r"5 of 5 picture .* of picture 0: the model's image/patch/kernel holds NaN",
+            r"5 of 5 image .* at image 0: the model's image/patch/kernel holds NaN",
         ),
-        ("image/projection/kernel", 3e38, r"\d of 5 picture .*: the parameters are finite, but too large; use"),
+        ("image/projection/kernel", 3e38, r"\d of 5 image .*: the parameters are finite, but too large; use"),
         (
             "text/token_embedding",
             np.inf,
-            r"1 of 2 text .* of text 1: the model's text/token_embedding holds NaN",
+            r"1 of 2 text .* at text 1: the model's text/token_embedding holds NaN",
         ),
     ],
 )

@@ -35,7 +35,7 @@ class Evaluating:
         for name, evaluator in self._evaluators.items():
             found = everywhere(lambda call=evaluator: dict(call(variables_of(state))))  # type: ignore[misc]
             figures |= {f"{name}/{key}": float(value) for key, value in found.items()}
-        figures = broadcast(figures)  # processors may round differently, but all processes must decide alike
+        figures = broadcast(figures)  # processors may round differently, but all processes must decide the same
         if not figures:
             return
         self._log.write("evaluation", position, figures)

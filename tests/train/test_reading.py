@@ -81,7 +81,7 @@ def pairs_of(folder, images, texts):
 
 @pytest.mark.parametrize(
     ("images", "texts", "what"),
-    [(range(6), [3] * 6, "caption"), ([3] * 6, range(6), "picture"), ([0], [0], "caption")],
+    [(range(6), [3] * 6, "caption"), ([3] * 6, range(6), "image"), ([0], [0], "caption")],
 )
 def test_pairs_of_which_none_is_anothers_negative_are_refused(chinese_clip, tmp_path, images, texts, what):
     stage = replace(chinese_clip.stages[1], data=(pairs_of(tmp_path / "pairs", images, texts),))
@@ -174,7 +174,7 @@ def test_rates_of_zero_are_refused(chinese_clip):
         replace(second.optimizer, learning_rate=0.0),
         replace(second.optimizer, multipliers=((".*", 0.0),)),
     ):
-        with pytest.raises(JclipError, match="stage 'everything' learns nothing: the learning rate of all that"):
+        with pytest.raises(JclipError, match="stage 'everything' learns nothing: the learning rate of every"):
             check(replace(chinese_clip, stages=(first, replace(second, optimizer=optimizer))))
     some = replace(second.optimizer, multipliers=(("image/.*", 0.0), (".*", 1.0)))
     check(replace(chinese_clip, stages=(first, replace(second, optimizer=some))))
