@@ -17,7 +17,7 @@ from jclip.data.batches.loader import Batches
 from jclip.data.batches.opened import OpenSources, open_sources
 from jclip.errors import JclipError
 from jclip.images.on_host import Decoder, HostAugmentation
-from jclip.models.build import shapes
+from jclip.models.build import as_variables, shapes
 from jclip.models.compute import Compute
 from jclip.models.dual_encoder import DualEncoder
 from jclip.optimizer import build, learning_rate
@@ -153,7 +153,7 @@ class StageParts:
     def open_inputs(self) -> Inputs:
         """Returns the inputs. Raises JclipError if the stage was assembled for a plan."""
         if self.inputs is None:
-            raise JclipError(f"stage {self.stage.name!r} was assembled without its inputs, for a plan")
+            raise JclipError(f"stage {self.stage.name!r} was assembled for a plan: pass the inputs of `open_stage`")
         return self.inputs
 
     def open_batches(self) -> Batches:
@@ -193,7 +193,7 @@ def assemble(run: Run, index: int, devices: Devices, inputs: Inputs | None = Non
     stage, mesh, variables = run.stages[index], devices.mesh, shapes(run.model)
     # The parameters, as the model has them and as the stage holds them.
     whole = rules.paths_of(variables["params"])
-    held = layout(stage, whole)
+    held = layout(stage, whole, run.model.towers)
     paths = rules.paths_of(jax.eval_shape(held.held, variables["params"]))
     # The loss.
     compute = Compute(jnp.dtype(run.dtype), run.remat, run.attention)
@@ -277,7 +277,7 @@ def open_stage(run: Run, index: int, devices: Devices, tokenizer: Tokenizer) -> 
 
 def variables_of(state: TrainState) -> dict[str, Any]:
     """Returns the model's variables in a training state, for `apply`."""
-    return {"params": whole_params(state), **({"batch_stats": state.stats} if state.stats else {})}
+    return as_variables(whole_params(state), state.stats)
 
 
 def _check_micro_batches(stage: Stage, mesh: jax.sharding.Mesh) -> None:

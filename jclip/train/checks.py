@@ -132,7 +132,7 @@ def _check_distinct(run: str, kind: str, names: Sequence[str]) -> None:
 
 def _check_trained(run: Run, stage: Stage, parameters: dict[str, Any]) -> None:
     """Checks a stage's rules against the model's parameters, and its objective against what trains."""
-    trains = layout(stage, parameters).trains
+    trains = layout(stage, parameters, run.model.towers).trains
     stage.objective.check(stage, run.model, trains)
     factors = rules.match(stage.optimizer.multipliers, parameters, what=f"stage {stage.name!r}: multipliers")
     if not stage.optimizer.learning_rate or not any(factors[whole_path(path)] for path in trains):
