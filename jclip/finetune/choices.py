@@ -17,6 +17,7 @@ from typing import NamedTuple
 
 from jclip.errors import JclipError
 from jclip.finetune.facts import DataFacts, Machine, ModelFacts, Start
+from jclip.units import said_duration, said_size
 
 GOOD, FEW, MANY = 0.25, 5_000, 20_000
 """Lowest skill of a good start; pairs below FEW are few, from MANY on they are many."""
@@ -198,7 +199,7 @@ def choose(data: DataFacts, model: ModelFacts, machine: Machine, start: Start, w
             Choice("arithmetic", dtype, f"for {machine.devices} x {machine.platform}"),
             Choice(
                 "time",
-                f"about {_time(trained.minutes)}",
+                f"about {said_duration(60 * trained.minutes)}",
                 f"estimated at {machine.rate / 1e9:,.0f} GFLOP/s, a third of what a matrix product reaches; "
                 "compilation and evaluation come on top",
             ),
@@ -231,7 +232,8 @@ def _trained(
     if slow:
         stages = [StagePlan("text-alone", image=False, epochs=epochs, learning_rate=rate, cached=True)]
         what = "text tower; image tower frozen"
-        why = f"three epochs of both would take {_time(minutes(whole, 3))} here; image features are computed once"
+        long = said_duration(60 * minutes(whole, 3))
+        why = f"three epochs of both would take {long} here; image features are computed once"
     elif good and data.pairs < FEW:
         stages = [
             StagePlan("image-frozen", image=False, epochs=epochs / 2, learning_rate=rate),
@@ -297,8 +299,8 @@ def _batch(
         fits = int(room // a_pair)
     if fits < 1:
         raise JclipError(
-            f"the model needs {_gib(state + a_pair)} of memory on each device, which has {_gib(machine.memory)} "
-            f"({machine.memory_from}): use a smaller bundle, or another machine"
+            f"the model needs {said_size(state + a_pair)} of memory on each device, which has "
+            f"{said_size(machine.memory)} ({machine.memory_from}): use a smaller bundle, or another machine"
         )
     fits = _power_of_two(min(fits, _LARGEST_BATCH))
     by_data = _power_of_two(max(2, data.pairs // _LEAST_STEPS_AN_EPOCH)) // machine.devices * machine.devices
@@ -325,8 +327,8 @@ def _batch(
     memory = Choice(
         "memory",
         f"at most {fits} pairs at once on a device" + (f", so {micro} micro-batches" if micro > 1 else ""),
-        f"estimated, not measured: {_gib(state)} for parameters and AdamW, {_gib(a_pair)} a pair, of "
-        f"{_gib(machine.memory)} ({machine.memory_from})" + (", activations recomputed" if remat else ""),
+        f"estimated, not measured: {said_size(state)} for parameters and AdamW, {said_size(a_pair)} a pair, of "
+        f"{said_size(machine.memory)} ({machine.memory_from})" + (", activations recomputed" if remat else ""),
     )
     return batch, micro, remat, [Choice("batch", f"{batch}", why), memory]
 
@@ -377,13 +379,3 @@ def _rate_why(model: ModelFacts, batch: int, start: Start) -> str:
 
 def _power_of_two(most: int) -> int:
     return 1 << (most.bit_length() - 1)
-
-
-def _gib(size: float) -> str:
-    return f"{size / 2**30:.3g} GiB" if size >= 2**28 else f"{size / 2**20:.3g} MiB"
-
-
-def _time(minutes: float) -> str:
-    if minutes < 2:
-        return "2 minutes"
-    return f"{minutes:.0f} minutes" if minutes < 120 else f"{minutes / 60:,.0f} hours"

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from jclip.errors import JclipError, unreadable
+from jclip.units import said_size
 
 
 class NotTaken(JclipError):
@@ -48,18 +49,6 @@ def read_regular(file: Path, limit: int) -> bytes:
         reason = f"a file of more than {said_size(limit)}"
         raise NotTaken(f"{file} is {reason}: name a smaller one", reason)
     return data
-
-
-def said_size(count: int) -> str:
-    """Formats a number of bytes for a message.
-
-    >>> said_size(1 << 28), said_size(3000), said_size(7)
-    ('256 MiB', '2.93 KiB', '7 bytes')
-    """
-    for power, unit in ((40, "TiB"), (30, "GiB"), (20, "MiB"), (10, "KiB")):
-        if count >= 1 << power:
-            return f"{count / (1 << power):.3g} {unit}"
-    return f"{count} bytes"
 
 
 LARGEST_PICTURE = 256 << 20

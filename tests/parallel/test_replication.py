@@ -6,7 +6,7 @@ import pytest
 
 from jclip.errors import JclipError
 from jclip.parallel.mesh import MeshShape, make_mesh
-from jclip.parallel.replication import in_units, replication
+from jclip.parallel.replication import replication
 from jclip.parallel.sharding import param_shardings
 
 RULES = {"split": "fsdp+tensor", "half": "fsdp,-"}
@@ -54,7 +54,3 @@ def test_too_much_is_an_error():
         of.check(0.19)
     with pytest.raises(JclipError, match=r"max_replicated=0\.19 \(a/whole\): choose sizes that divide"):
         of.check(0.19)
-
-
-def test_units():
-    assert [in_units(size) for size in (512, 3 * 2**20, 5 * 2**29)] == ["0.5 KiB", "3.00 MiB", "2.50 GiB"]

@@ -19,7 +19,8 @@ from jclip.data.importing.splits import others
 from jclip.data.sources.kinds import PAIRS, StoredPair
 from jclip.errors import JclipError
 from jclip.io.json_files import decode
-from jclip.io.reading import LARGEST_PICTURE, TOO_LARGE, said_size
+from jclip.io.reading import LARGEST_PICTURE, TOO_LARGE
+from jclip.units import said_size
 
 _CAPTION = "caption"
 _ENDS = ("tar", "tar.gz", "tgz", "tar.bz2", "tbz2", "tar.xz", "txz")
