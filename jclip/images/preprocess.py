@@ -67,7 +67,9 @@ class Preprocessing:
         check_ranges(self)
         for name in ("mean", "std"):
             if len(getattr(self, name)) != 3:
-                raise JclipError(f"{name} is {getattr(self, name)!r}, but must be three numbers, one a channel")
+                raise JclipError(
+                    f"{name} is {getattr(self, name)!r}, but must be three numbers: give one for each channel"
+                )
         if self.trim and self.background is None:
             raise JclipError("preprocessing with trim needs a background: give it one, white is (255, 255, 255)")
 
@@ -141,9 +143,11 @@ def open_picture(
     """
     if isinstance(picture, np.ndarray):
         if picture.dtype != np.uint8 or picture.ndim != 3 or picture.shape[2] != 3:
-            raise JclipError(f"{name} is {picture.dtype} {picture.shape}, but must be uint8 (height, width, 3)")
+            raise JclipError(
+                f"{name} is {picture.dtype} {picture.shape}, but must be uint8 (height, width, 3): convert it"
+            )
         if not picture.size:
-            raise JclipError(f"{name} has no pixels: {picture.shape}")
+            raise JclipError(f"{name} has no pixels, but shape {picture.shape}: leave it out")
         return Image.fromarray(picture)
     if isinstance(picture, Image.Image):
         image = picture
