@@ -15,13 +15,13 @@ ROOT = Path(__file__).parent.parent
 
 # From the ground up: a room imports only from rooms on floors below its own (or from itself).
 FLOORS = (
-    {"plain", "axes"},
+    {"plain", "axes", "units"},
     {"errors", "console"},
     {"extras", "names", "ranges", "rules", "config"},
     {"lazy", "io", "internals"},
     {"models", "losses"},
     {"tokenizers", "images", "parallel", "optimizer"},
-    {"data", "orbax_manager"},
+    {"data", "orbax_manager", "doctor"},
     {"checkpoint"},
     # A stage names its sources and a bundle carries its tokenizer, so both stand on data; data knows neither.
     {"stages", "bundle"},

@@ -45,7 +45,7 @@ class Fit:
 
 
 def compiled_need(run: Run, index: int, tokenizer: Tokenizer | None = None) -> int:
-    """Returns the bytes of a stage on one device, from the compiler; the tokenizer is needed as in `plan`.
+    """Returns the bytes of a stage on one device, from the compiler; the tokenizer is needed as in `plan_stages`.
 
     Raises JclipError if the run is not valid, or not on these devices.
     """
@@ -59,7 +59,7 @@ def fit(run: Run, memory: int, needs: tuple[int, ...], need: Callable[[Run, int]
 
     Args:
       memory: memory of one device, bytes.
-      needs: bytes of each stage, from `plan`.
+      needs: bytes of each stage, from `plan_stages`.
       need: (changed run, index of a stage) -> its bytes.
     """
     best, sizes, stale = run, dict(enumerate(needs)), set[int]()
