@@ -13,7 +13,7 @@ Colour = tuple[int, int, int]
 
 
 class Operation(NamedTuple):
-    """Operation on a picture.
+    """Operation on an image.
 
     Attributes:
       name: a key of `IN_PLACE` or `MOVING`.
@@ -68,7 +68,7 @@ IN_PLACE: dict[str, Callable[[Image.Image, float], Image.Image]] = {
     "contrast": lambda image, factor: ImageEnhance.Contrast(image).enhance(factor),
     "sharpness": lambda image, factor: ImageEnhance.Sharpness(image).enhance(factor),
 }
-"""Operations that keep every pixel in its place: (picture, value) -> picture."""
+"""Operations that keep every pixel in its place: (image, value) -> image."""
 
 
 def _rotate(image: Image.Image, degrees: float, fill: Colour, resample: Image.Resampling) -> Image.Image:
@@ -84,7 +84,7 @@ MOVING: dict[str, Callable[[Image.Image, float, Colour, Image.Resampling], Image
     "rotate": _rotate,
     "shear_x": _shear_x,
 }
-"""Operations that move pixels: (picture, value, fill colour, interpolation) -> picture."""
+"""Operations that move pixels: (image, value, fill colour, interpolation) -> image."""
 
 
 def at_level(name: str, level: float) -> Operation:
@@ -104,7 +104,7 @@ _CHANCES = [[(probability, at_level(name, level)) for name, probability, level i
 
 
 def draw_operations(draw: Callable[[], float]) -> tuple[Operation, ...]:
-    """Draws the operations for one picture: none, one or two. `draw` returns uniform numbers in [0, 1)."""
+    """Draws the operations for one image: none, one or two. `draw` returns uniform numbers in [0, 1)."""
     found = []
     for probability, operation in _CHANCES[int(len(_CHANCES) * draw())]:
         # Like timm, consumes no random number for a certain operation, so that tests can compare the two.
@@ -117,7 +117,7 @@ def draw_operations(draw: Callable[[], float]) -> tuple[Operation, ...]:
 
 
 def operate(image: Image.Image, operation: Operation, fill: Colour, resample: Image.Resampling) -> Image.Image:
-    """Returns the picture after an operation. `image` is RGB, and is not modified.
+    """Returns the image after an operation. `image` is RGB, and is not modified.
 
     Operations that move pixels use `resample`, and fill the outside of the edges with `fill`.
     """

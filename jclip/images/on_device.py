@@ -23,7 +23,7 @@ class Augmentation:
     """Settings of the augmentation on the device; zeros switch it off. Random values are uniform within plus or minus.
 
     Attributes:
-      scale: log of the size: 0.2 makes pictures 0.82 to 1.22 times as large.
+      scale: log of the size: 0.2 makes images 0.82 to 1.22 times as large.
       aspect: log of the width, opposite for the height: 0.1 makes them up to 1.11 times as wide and 0.9 as high.
       translate: shift along each axis, as a fraction of the side.
       rotate: angle in degrees.
@@ -35,7 +35,7 @@ class Augmentation:
       hue: degrees on the colour circle (a rotation of the plane of equal luma).
       gamma: log of the exponent on values in 0..1.
       channel_mix: share of each channel that may come from the others.
-      outside: colour outside the picture's edges; "edge" repeats the border.
+      outside: colour outside the image's edges; "edge" repeats the border.
     """
 
     scale: NotNegative = 0.0
@@ -64,7 +64,7 @@ class Augmentation:
 
 
 def augment(augmentation: Augmentation, images_bhwc: jax.Array, key: jax.Array, example_b: jax.Array) -> jax.Array:
-    """Augments each picture with its own random numbers; returns float32 (b, h, w, c) in 0..255.
+    """Augments each image with its own random numbers; returns float32 (b, h, w, c) in 0..255.
 
     Args:
       images_bhwc: values in 0..255, any dtype.
@@ -88,7 +88,7 @@ def augment(augmentation: Augmentation, images_bhwc: jax.Array, key: jax.Array, 
 
 
 def _moved(a: Augmentation, image_hwc: jax.Array, draws: jax.Array) -> jax.Array:
-    """Samples the picture at an affine map of the output's pixel centres, about the picture's centre."""
+    """Samples the image at an affine map of the output's pixel centres, about the image's centre."""
     height, width, channels = image_hwc.shape
     size = jnp.exp(a.scale * draws[0])
     angle = jnp.deg2rad(a.rotate) * draws[1]

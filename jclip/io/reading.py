@@ -63,11 +63,11 @@ def said_size(count: int) -> str:
 
 
 LARGEST_PICTURE = 256 << 20
-"""Maximum number of bytes of an encoded picture; a larger file is a mistake or an attack."""
+"""Maximum number of bytes of an encoded image; a larger file is a mistake or an attack."""
 
 
-TOO_LARGE = f"a picture's file of more than {said_size(LARGEST_PICTURE)}"
-"""Reason that reports give for a larger picture."""
+TOO_LARGE = f"an image's file of more than {said_size(LARGEST_PICTURE)}"
+"""Reason that reports give for a larger image."""
 
 
 def files_under(folder: Path) -> Iterator[Path]:

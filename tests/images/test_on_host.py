@@ -168,7 +168,7 @@ def test_errors_name_what_is_wrong():
         HostAugmentation(crop_scale=(1, 0.9))
     with pytest.raises(JclipError, match="crop_ratio is 2.0 to 0.5: give the lower end first"):
         HostAugmentation(crop_ratio=(2.0, 0.5))
-    with pytest.raises(JclipError, match=r"record 7 cannot be read as a picture"):
+    with pytest.raises(JclipError, match=r"record 7 cannot be read as an image"):
         Decoder(HOW, AUGMENTATION)(b"no picture", 0, "record 7")
     with pytest.raises(JclipError, match="too long"):
         Decoder(Preprocessing(resize="crop"), HostAugmentation(flip=1.0))(np.zeros((9000, 1, 3), np.uint8), 0)

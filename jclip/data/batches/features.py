@@ -36,7 +36,7 @@ FeatureRow = np.ndarray | str
 
 
 class DamagedCache(JclipError):
-    """Error of a cache whose bytes have changed. Unlike an unreadable picture, no example replaces it."""
+    """Error of a cache whose bytes have changed. Unlike an unreadable image, no example replaces it."""
 
 
 @dataclass(frozen=True)
@@ -44,11 +44,11 @@ class FeatureCache:
     """Rows of one source, complete or not. Raises JclipError if the folder's name is not UTF-8.
 
     Attributes:
-      count: number of rows: the source's pictures, or its English texts, in order.
+      count: number of rows: the source's images, or its English texts, in order.
       width: length of a row.
       dtype: dtype of the rows on disk, "float32" or "bfloat16".
       shard_rows: number of rows of a file; the last may have fewer.
-      first: row of each record's first picture; None if each record has one row.
+      first: row of each record's first image; None if each record has one row.
     """
 
     folder: Path
@@ -99,7 +99,7 @@ class FeatureCache:
             raise JclipError(f"{self._file(shard)} cannot be written ({reason}): free some space") from None
 
     def row(self, record: int, picture: int = 0) -> np.ndarray:
-        """Returns features of a picture of a record, or of its English text, float32 (d,).
+        """Returns features of an image of a record, or of its English text, float32 (d,).
 
         Raises JclipError if the tower could not read it, and DamagedCache if the row cannot be read.
         """

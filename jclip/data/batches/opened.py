@@ -20,12 +20,12 @@ class OpenSources:
     records: Sequence[Sequence[Any]]
 
     def picture_name(self, source: int, record: int, picture: Picture) -> str:
-        """Returns the name of a picture for messages: its file, or its record with shard and index."""
+        """Returns the name of an image for messages: its file, or its record with shard and index."""
         given, records = self.sources[source], self.records[source]
         if isinstance(picture, str | Path):
             name = str(picture)
         else:
-            name = f"the picture of record {record}{records.where(record) if isinstance(records, Records) else ''}"
+            name = f"the image of record {record}{records.where(record) if isinstance(records, Records) else ''}"
         return f"{getattr(given, 'folder', given)}: {name}"
 
 

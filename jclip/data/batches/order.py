@@ -32,7 +32,7 @@ class Order:
         return group, unit
 
     def random(self, index: int) -> np.random.Generator:
-        """Returns the random numbers of one example, which choose a picture and a caption of its record."""
+        """Returns the random numbers of one example, which choose an image and a caption of its record."""
         return np.random.Generator(np.random.Philox(np.random.SeedSequence([*map(_natural, self._seed), index])))
 
 

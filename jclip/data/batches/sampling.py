@@ -76,7 +76,7 @@ def groups(opened: OpenSources, captions: Captions, temperature: float | None) -
 
     Args:
       opened: sources with their records.
-      captions: "one": a record is a unit; an example draws one of its pictures and captions. "all": each picture with
+      captions: "one": a record is a unit; an example draws one of its images and captions. "all": each image with
         each caption of a record is a unit.
       temperature: T: a language is drawn in proportion to n^(1/T). Here n is its number of units in all sources, each
         counted with its source's weight (Conneau and Lample 2019, section 3.1, with alpha = 1/T). 1 keeps the natural

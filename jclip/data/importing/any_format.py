@@ -42,7 +42,7 @@ def import_pairs(
       keep: folder to write if the source is not such a folder. One that an earlier call made of the same source is
         reused.
       reading: the user's options about the source.
-      validation: pictures of split "train" that become split "valid" if the source has none.
+      validation: images of split "train" that become split "valid" if the source has none.
       limit: maximum number of skipped units; by default a tenth, or none for a benchmark.
       progress: called with (what is done, parts done, parts in all).
     """
@@ -105,7 +105,7 @@ def describe_folder(folder: Path) -> list[str]:
     for name, shards in contents.shards.items():
         found = contents.report["splits"].get(name, {})
         pictures = sum(shard.records for shard in shards)
-        line = f"{name}: {pictures:,} pictures"
+        line = f"{name}: {pictures:,} images"
         if "pairs" in found:
             line += f" with {found['pairs']:,} captions"
         languages = [f"{code} {count:,}" for code, count in found.get("languages", {}).items() if code]

@@ -19,7 +19,7 @@ from jclip.io.reading import open_regular, said_size
 # The name is also a folder's, or is too long.
 _IMPOSSIBLE = (errno.EEXIST, errno.EISDIR, errno.ENOTDIR, errno.ENAMETOOLONG)
 PACKED = 100
-"""Maximum ratio of unpacked to packed size, beyond a gigabyte; pictures hardly compress."""
+"""Maximum ratio of unpacked to packed size, beyond a gigabyte; images hardly compress."""
 
 _ALWAYS = 1 << 30
 _LARGEST_HEADER = 4 << 20

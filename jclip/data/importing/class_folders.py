@@ -1,4 +1,4 @@
-"""Folders of pictures for classification: SRC/SPLIT/CLASS/….jpg, or SRC/CLASS/….jpg if there is only one split.
+"""Folders of images for classification: SRC/SPLIT/CLASS/….jpg, or SRC/CLASS/….jpg if there is only one split.
 
 Classes are numbered in the order of their folders' names; numerically if all names are numbers. Files beside the class
 folders, or beside the split folders, may give the class names:
@@ -54,7 +54,7 @@ class ClassReader(Reader):
 def open_class_folders(source: Path, reading: Reading) -> ClassReader:
     """Opens such a folder.
 
-    Raises JclipError if it has no pictures in class folders, its splits have different classes, or class names are bad.
+    Raises JclipError if it has no images in class folders, its splits have different classes, or class names are bad.
     """
     folders = _folders(source)
     if folders and set(folders) <= set(USUAL):
@@ -114,13 +114,13 @@ def classified(
 ) -> ClassReader:
     """Returns a reader of folders whose classes are known.
 
-    Raises JclipError if a split has no picture, or a class folder's name cannot be stored in a list.
+    Raises JclipError if a split has no image, or a class folder's name cannot be stored in a list.
 
     Args:
       by_split: folder of each split.
       classes: class names by folder name, in order.
       strict, notes: see `Reader`.
-      several: a picture may have several classes; it is then in the folder of each, under one name.
+      several: an image may have several classes; it is then in the folder of each, under one name.
       root: folder that holds the splits; files in it are counted with the first split.
       read: files beside the folders that were read already.
     """
@@ -142,7 +142,7 @@ def classified(
 
 
 def _merged(found: Sequence[Item]) -> list[Item]:
-    """Joins pictures with the same name and bytes into one with all their classes, in the order of their names."""
+    """Joins images with the same name and bytes into one with all their classes, in the order of their names."""
     merged: dict[Path, Item] = {}
     named: dict[str, list[Path]] = {}
     for item in found:

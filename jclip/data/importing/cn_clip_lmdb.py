@@ -87,7 +87,7 @@ def open_lmdb(source: Path, reading: Reading) -> LmdbReader:
 
 
 def _index(folder: Path) -> dict[str, np.ndarray]:
-    """Returns the pairs by picture, and the pictures."""
+    """Returns the pairs by image, and the images."""
     ids, numbers = array("q"), array("q")
     pairs = _open(folder / "pairs")
     for number in range(_samples(folder / "pairs")):
@@ -99,7 +99,7 @@ def _index(folder: Path) -> dict[str, np.ndarray]:
             name = bytes(key)
             if name != b"num_images":
                 where = f"{folder / 'imgs'}, key {name[:40]!r}"
-                number = integer(name.decode("utf-8", "replace"), "the picture's id", where)
+                number = integer(name.decode("utf-8", "replace"), "the image's id", where)
                 if _key(number, len(name)) != name:
                     raise JclipError(f"{where}: write the id in digits alone, and build the directory again")
                 pictures.append(number)
@@ -110,7 +110,7 @@ def _index(folder: Path) -> dict[str, np.ndarray]:
     missing = np.flatnonzero(~np.isin(found, have))
     if len(missing):
         raise JclipError(
-            f"{folder / 'pairs'}, pair {missing[0]}: picture {found[missing[0]]} is not in {folder / 'imgs'}: build "
+            f"{folder / 'pairs'}, pair {missing[0]}: image {found[missing[0]]} is not in {folder / 'imgs'}: build "
             "the LMDB directories again, from files that belong together"
         )
     width = np.array(widths, np.int64)[order][first]
@@ -126,7 +126,7 @@ def _index(folder: Path) -> dict[str, np.ndarray]:
 
 
 def _key(number: int, width: int) -> bytes:
-    """Returns the key of a picture, which may begin with zeros."""
+    """Returns the key of an image, which may begin with zeros."""
     return str(number).zfill(width).encode()
 
 

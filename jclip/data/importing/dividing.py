@@ -10,7 +10,7 @@ from jclip.data.importing.validation import TRAIN, VALID, Side, divide, picture_
 
 
 def number_pictures(task: Task) -> None:
-    """Writes the identity of each record's picture to "pictures.npy"."""
+    """Writes the identity of each record's image to "pictures.npy"."""
     numbers = picture_numbers(task.file("shard"), task.kind)
     with whole_result(task.file("pictures.npy")) as partial, partial.open("wb") as stream:
         np.save(stream, numbers)

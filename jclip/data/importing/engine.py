@@ -52,7 +52,7 @@ class Plan:
       limit: maximum number of skipped units.
       shard_bytes: approximate number of source bytes of a shard.
       run: runs the tasks, see `workers`.
-      validation: pictures of split "train" that become split "valid"; None keeps the splits.
+      validation: images of split "train" that become split "valid"; None keeps the splits.
       own_validation: keep a split "valid" of the source instead of making one; otherwise that is an error.
       add: add the splits to the destination, a folder of the same kind.
       notes: names and contents of text files to put into the folder.
@@ -117,7 +117,7 @@ def _splits(tasks: Sequence[Task], plan: Plan) -> list[str]:
         raise JclipError(f"--validation divides {PAIRS.what}, not {tasks[0].kind.what}: omit it")
     if VALID in splits or TRAIN not in splits:
         raise JclipError(
-            f"--validation makes split {VALID!r} of pictures of split {TRAIN!r}, and the source has "
+            f"--validation makes split {VALID!r} of images of split {TRAIN!r}, and the source has "
             f"{', '.join(splits)}: omit it, or choose --splits {TRAIN}"
         )
     return [*splits, VALID]
@@ -218,7 +218,7 @@ def _divide(tasks: Sequence[Task], validation: Share, plan: Plan, progress: Prog
     tasks = [task for task in tasks if _held(task)["records"]]
     if not tasks:
         return  # `_gather` reports it
-    _each("hashing the pictures", number_pictures, "pictures.npy", tasks, plan, progress)
+    _each("hashing the images", number_pictures, "pictures.npy", tasks, plan, progress)
     bound = validation.bound(np.concatenate([np.load(task.file("pictures.npy")) for task in tasks]))
     _each("dividing", partial(divide_task, bound=bound), "divided.json", tasks, plan, progress)
 

@@ -72,8 +72,8 @@ FORMATS: dict[str, Format] = {
         _is_table,
     ),
     "picture-folder": Format(
-        "a folder of pictures, and folders in it: KEY.jpg beside KEY.txt or KEY.json with the caption, or (with "
-        "--captions-from names) a picture's name as its caption",
+        "a folder of images, and folders in it: KEY.jpg beside KEY.txt or KEY.json with the caption, or (with "
+        "--captions-from names) an image's name as its caption",
         open_picture_folder,
         ("splits", "language", "caption", "encoding", "captions_from"),
         lambda source: source.is_dir() and has_captions_beside(walk(source, _LOOKED_AT)[0]),
@@ -85,12 +85,12 @@ FORMATS: dict[str, Format] = {
         lambda source: source.suffix == ".tar" or any(source.glob("*.tar")),
     ),
     "class-folders": Format(
-        "pictures in a folder for each class, or in SPLIT/CLASS folders, for classification",
+        "images in a folder for each class, or in SPLIT/CLASS folders, for classification",
         open_class_folders,
         ("splits", "language"),
     ),
     "parquet": Format(
-        "a file or a folder of files with a column of pictures' bytes (image) and one of captions (caption)",
+        "a file or a folder of files with a column of images' bytes (image) and one of captions (caption)",
         open_parquet,
         ("splits", "language", "picture", "caption", "language_column"),
         lambda source: source.suffix == ".parquet" or any(source.glob("*.parquet")),

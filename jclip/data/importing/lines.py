@@ -12,7 +12,7 @@ LONGEST_TEXT = 16 << 20
 """Maximum bytes of a line of text; longer ones are truncated."""
 
 LONGEST_PICTURE = LARGEST_PICTURE // 3 * 4 + 64
-"""Maximum bytes of a line with a picture in base64."""
+"""Maximum bytes of a line with an image in base64."""
 
 _CHUNK = 1 << 16
 

@@ -1,7 +1,7 @@
-"""Parquet files with encoded pictures in a column: binary, or {"bytes", "path"} as in Hugging Face datasets.
+"""Parquet files with encoded images in a column: binary, or {"bytes", "path"} as in Hugging Face datasets.
 
 A row group is a part, because it is the smallest piece that can be read by itself. Rows are read one at a time, because
-a few bytes of a file may encode the same large picture in every row.
+a few bytes of a file may encode the same large image in every row.
 """
 
 from collections.abc import Iterator, Sequence
@@ -95,14 +95,14 @@ def _open(file: Path) -> Any:
 
 
 def _check_packing(file: Path, stored: Any, group: int, columns: Sequence[str]) -> None:
-    """Checks that a row group does not unpack to more than pictures and captions can."""
+    """Checks that a row group does not unpack to more than images and captions can."""
     held = stored.metadata.row_group(group)
     for column in map(held.column, range(held.num_columns)):
         size, packed = column.total_uncompressed_size, column.total_compressed_size
         if column.path_in_schema.split(".")[0] in columns and size > max(LARGEST_GROUP, PACKED * packed):
             raise JclipError(
                 f"{file}, row group {group}: column {column.path_in_schema} has {said_size(packed)} that unpack to "
-                f"{said_size(size)}, which no pictures do: take the file out"
+                f"{said_size(size)}, which no images do: take the file out"
             )
 
 
@@ -151,7 +151,7 @@ class _Part:
         if isinstance(image, dict):
             image = image.get("bytes")
         if not isinstance(image, bytes):
-            return "no bytes of a picture"
+            return "no bytes of an image"
         captions = row[reader.caption]
         captions = [captions] if isinstance(captions, str) else captions
         if not isinstance(captions, list) or not captions or not all(isinstance(each, str) for each in captions):

@@ -15,12 +15,12 @@ import numpy as np
 from jclip.data.sources.kinds import RecordKind
 from jclip.errors import JclipError
 
-USUAL_PICTURE = 1 << 17  # assumed bytes of an encoded picture, if only a worker reads its size
+USUAL_PICTURE = 1 << 17  # assumed bytes of an encoded image, if only a worker reads its size
 
 # Reasons for a `Lost` that several formats have.
-UNCAPTIONED = "picture without a caption"
-UNPICTURED = "text without a picture"
-BROKEN_BASE64 = "the picture's base64 is damaged"
+UNCAPTIONED = "image without a caption"
+UNPICTURED = "text without an image"
+BROKEN_BASE64 = "the image's base64 is damaged"
 
 
 class Found(NamedTuple):
@@ -80,7 +80,7 @@ class Reader:
       kind: kind of its records.
       files: files that it reads; an interrupted import resumes only while they are unchanged.
       strict: True for a benchmark: by default nothing is skipped, not even a duplicate.
-      classes: names of the classes, for labelled pictures.
+      classes: names of the classes, for labelled images.
       notes: names and contents of text files to put into the data folder.
       left_out: splits and files that are not imported unless the user asks for them, each with the reason.
     """
@@ -119,8 +119,8 @@ class Reading:
       picture, caption, english, other, language_column: names of columns or fields; a number counts columns from 1.
       separator: separator of columns.
       encoding: Python's name of the text encoding.
-      root: folder to which the paths of pictures are relative.
-      captions_from: "files" beside the pictures, or the pictures' "names".
+      root: folder to which the paths of images are relative.
+      captions_from: "files" beside the images, or the images' "names".
     """
 
     splits: tuple[str, ...] | None = None

@@ -1,4 +1,4 @@
-"""Finds pictures by the names that a table gives them, or hints at the nearest file.
+"""Finds images by the names that a table gives them, or hints at the nearest file.
 
 Accepted differences: white space around a name, backslashes for slashes, another Unicode form of the same letters (a
 Mac writes é as two). Only suggested: another case, another extension, a similar name, another folder.
@@ -18,7 +18,7 @@ _NO_FILE = (errno.ENOENT, errno.EISDIR, errno.ENOTDIR, errno.ENAMETOOLONG, errno
 _WINDOWS = re.compile(r"[A-Za-z]:[\\/]|\\\\")
 _WEB = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 _NAMES = 20_000  # of a folder that are compared; more take too long
-_FOLDERS = 200  # that are searched for a picture of the same name
+_FOLDERS = 200  # that are searched for an image of the same name
 _LONGEST = 200  # letters of a name in a message
 
 SPACE, BACKSLASH, FORM = "white space around the name", "backslashes for slashes", "another Unicode form of the name"
@@ -45,7 +45,7 @@ def is_there(path: Path) -> bool:
 
 
 class PictureFinder:
-    """Finds pictures below `root`, which replaces `prefix` at the beginning of absolute names ("C:/Users/li/")."""
+    """Finds images below `root`, which replaces `prefix` at the beginning of absolute names ("C:/Users/li/")."""
 
     def __init__(self, root: Path, prefix: str = ""):
         self._root, self._prefix = root, prefix
@@ -89,11 +89,11 @@ class PictureFinder:
         """Returns where a missing file was searched, and the nearest name."""
         bare = name.strip().replace("\\", "/")
         if _WEB.match(bare):
-            return "an address of the web: fetch the pictures first"
+            return "an address of the web: fetch the images first"
         if is_absolute(name.strip()) and not (self._prefix and bare.startswith(self._prefix)):
             if _WINDOWS.match(name.strip()):
-                return "a path of Windows: name the folder of the pictures with --root"
-            return "an absolute path: name the folder of the pictures with --root"
+                return "a path of Windows: name the folder of the images with --root"
+            return "an absolute path: name the folder of the images with --root"
         path = self._root / bare.removeprefix(self._prefix)
         place = path.parent
         if not place.is_dir():
@@ -118,7 +118,7 @@ class PictureFinder:
         return ""
 
     def _elsewhere(self, path: Path) -> str:
-        """Returns where else below the folder a picture has this name, and the --root that finds it."""
+        """Returns where else below the folder an image has this name, and the --root that finds it."""
         name, parts = path.name, path.relative_to(self._root).parts
         waiting, seen = [self._root], 0
         while waiting and seen < _FOLDERS:

@@ -79,13 +79,13 @@ class ImportReport:
 
     def table(self, title: str) -> Table:
         """Returns a table for the terminal."""
-        units = _UNITS[self.kind]
+        units = "images" if self.kind == "labelled" else _UNITS[self.kind]
         table = facts(title)
         for name, split in self.splits.items():
             table.add_section()
             kept = f"{split.units:,} {units}"
             if split.records != split.units:
-                kept += f" of {split.records:,} pictures"
+                kept += f" of {split.records:,} images"
             table.add_row(text(name), f"{kept}, {split.shards} shard(s)")
             known = {language: count for language, count in sorted(split.languages.items()) if language}
             if known:
@@ -116,3 +116,4 @@ def _by_reason(some: Skipped) -> dict[str, Any]:
 
 
 _UNITS = {"pairs": "pairs", "parallel": "translations", "labelled": "pictures"}
+"""Key of the number of units in report.json, by record kind."""

@@ -49,7 +49,7 @@ def choose_labelled(
     Args:
       source, present, reading: as for `choose_splits`.
       files: returns the files of a split.
-      blind: returns True for a split whose texts do not tell their pictures.
+      blind: returns True for a split whose texts do not tell their images.
     """
     splits = choose_splits(source, present, reading)
     for file in (file for split in splits for file in files(split)):
@@ -59,6 +59,6 @@ def choose_labelled(
     left = tuple(split for split in splits if split not in dark)
     if dark and (reading.splits or not left):
         remedy = f"leave it out, with --splits {','.join(left)}" if left else "choose another split"
-        raise JclipError(f"{source}: no text of split {dark[0]!r} says which pictures it belongs to: {remedy}")
-    left_out = tuple((split, "none of its texts says which pictures it belongs to") for split in dark)
+        raise JclipError(f"{source}: no text of split {dark[0]!r} says which images it belongs to: {remedy}")
+    left_out = tuple((split, "none of its texts says which images it belongs to") for split in dark)
     return left, tuple(file for split in left for file in files(split)), left_out

@@ -30,8 +30,8 @@ class Layout:
     Attributes:
       encoding: Python's name of the encoding.
       copied: True if the table is read from a copy in UTF-8 with line feeds.
-      columns: columns of pictures, of captions, and of languages if there is one.
-      names: values of the picture column, in the first rows.
+      columns: columns of images, of captions, and of languages if there is one.
+      names: values of the image column, in the first rows.
       said: the layout in words.
     """
 
@@ -43,12 +43,12 @@ class Layout:
 
 
 def find_layout(file: Path, exists: Callable[[str], bool], reading: Reading) -> Layout:
-    """Returns the layout of a table with pictures and captions.
+    """Returns the layout of a table with images and captions.
 
     Raises JclipError if it is not a text table, or, with the option, if part of its layout cannot be detected.
 
     Args:
-      exists: returns True for the name of a picture's file.
+      exists: returns True for the name of an image's file.
       reading: the user's options; numbers name columns from 1 if there is no header.
     """
     data, whole = sample(file)
@@ -144,7 +144,7 @@ def _names(
     picture, caption, language = reading.picture, reading.caption, reading.language_column
     more = () if language is None else (language,)
     if picture is not None and caption is not None and picture.isdecimal() and caption.isdecimal():
-        return (picture, caption, *more), f"pictures from column {picture}, captions from column {caption}"
+        return (picture, caption, *more), f"images from column {picture}, captions from column {caption}"
     if any(name is not None and name.isdecimal() for name in (picture, caption, language)):
         raise JclipError(f"{file}: a column by number needs both: give --picture and --caption by number")
     found = find_columns(rows, picture, caption, exists, str(file))
@@ -156,5 +156,5 @@ def _names(
         columns.append(index)
     names = tuple(rows[0][n] if found.header else f"{n + 1}" for n in columns)
     shown = [repr(name) if found.header else f"{name} (there is no header)" for name in names]
-    said = f"pictures from column {shown[0]}, {found.picture.why}; captions from column {shown[1]}, {found.caption.why}"
+    said = f"images from column {shown[0]}, {found.picture.why}; captions from column {shown[1]}, {found.caption.why}"
     return names, said

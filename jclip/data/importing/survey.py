@@ -155,7 +155,7 @@ def surveyed(task: Task) -> Surveyed:
 
 
 def _records(task: Task) -> Iterator[Found | Lost | Beside]:
-    """Yields the part's records, with their pictures in the form in which they are stored."""
+    """Yields the part's records, with their images in the form in which they are stored."""
     for item in task.part.records():
         if isinstance(item, Found) and isinstance(item.record, StoredPair | StoredLabelled):
             image = stored_form(item.record.image, task.rules.pictures)

@@ -1,6 +1,6 @@
 """CSV and TSV files with a path and a caption in each row, as spreadsheets write them and open_clip reads them.
 
-Rows of one picture become one record with several captions, so that the picture is stored and decoded once. Such rows
+Rows of one image become one record with several captions, so that the image is stored and decoded once. Such rows
 need not be neighbours.
 """
 
@@ -22,11 +22,11 @@ from jclip.data.sources.kinds import PAIRS, StoredPair
 from jclip.errors import JclipError, unreadable
 from jclip.io.reading import LARGEST_PICTURE, NotTaken, open_regular, read_regular
 
-MISSING = "the picture's file is missing"
-UNNAMED = "the row names no picture"
+MISSING = "the image's file is missing"
+UNNAMED = "the row names no image"
 TABLES = (".csv", ".tsv")
-"""Extensions of tables that are found in a folder of pictures."""
-_HINTS = 5  # missing pictures of a part whose nearest names are searched; a report shows no more
+"""Extensions of tables that are found in a folder of images."""
+_HINTS = 5  # missing images of a part whose nearest names are searched; a report shows no more
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class TableReader(Reader):
     """File with paths and captions.
 
     Attributes:
-      root: folder of the pictures; paths are relative to it.
+      root: folder of the images; paths are relative to it.
       prefix: see `PictureFinder`.
       columns: path, caption, and the language if it has a column.
       language: language of the captions without such a column.
@@ -69,7 +69,7 @@ class TableReader(Reader):
         return (*self.said, *prefix, *found)
 
     def pictures(self) -> PictureFinder:
-        """Returns the finder of pictures."""
+        """Returns the finder of images."""
         return PictureFinder(self.root, self.prefix)
 
     def rows(self, workspace: Path, offset: int = 0, number: int = 1) -> Iterator[TableRow]:
@@ -126,7 +126,7 @@ def open_table(source: Path, reading: Reading) -> TableReader:
         raise unreadable(file, error) from None
     root = file.parent if reading.root is None else Path(reading.root)
     if not root.is_dir():
-        raise JclipError(f"--root {root} is not a folder: name the one that the pictures' paths begin in")
+        raise JclipError(f"--root {root} is not a folder: name the one that the images' paths begin in")
     layout = find_layout(file, lambda name: PictureFinder(root).find(name)[0] is not None, reading)
     return TableReader(
         PAIRS,

@@ -28,14 +28,14 @@ _ENDS = ("tar", "tar.gz", "tgz", "tar.bz2", "tbz2", "tar.xz", "txz")
 LARGEST_GROUP = 1 << 16
 """Maximum number of members of a group; a longer group is divided, and each piece is paired by itself."""
 LARGEST_HELD = 512 << 20
-"""Maximum number of bytes of pictures and captions that wait for the other one of their pair."""
+"""Maximum number of bytes of images and captions that wait for the other one of their pair."""
 _LONGEST_NAME = 4096
 
 _HIDDEN = "hidden member"
 _LINK = "a link or a device, not a file"
 _LONG_NAME = f"a name of more than {said_size(_LONGEST_NAME)}"
 _LONG_TEXT = f"a text of more than {said_size(LONGEST_TEXT)}"
-_FAR = "picture and caption are too far from each other in the tar: sort it by name"
+_FAR = "image and caption are too far from each other in the tar: sort it by name"
 
 
 @dataclass(frozen=True)
@@ -141,7 +141,7 @@ class _Group:
 
     Attributes:
       names: all names.
-      pairs: pair of each picture or caption.
+      pairs: pair of each image or caption.
       lost: reason, and number of members that are lost by it; 0 for one that is counted with another.
       beside: reason.
     """

@@ -28,16 +28,16 @@ class Reading:
     """Facts of one source of a stage.
 
     Attributes:
-      kind: "pictures with captions" or "parallel text".
+      kind: "images with captions" or "parallel text".
       source: class of the source.
       place: folder and split; empty if it has none.
       records: number of records; None if they cannot be read.
       languages: (language, number of records), the most frequent first.
       counted: True if the languages are of all records, not only of the sample.
       example: one record in words.
-      texts, images: numbers of different texts and pictures in the sample.
+      texts, images: numbers of different texts and images in the sample.
       whole: True if the sample is all records.
-      alike: share of the pairs of records in the sample that have a picture or a text in common.
+      alike: share of the pairs of records in the sample that have an image or a text in common.
       missing: reason why the data cannot be read; empty if they can.
     """
 
@@ -121,7 +121,7 @@ def _texts(record: Pair | Translation) -> Sequence[Any]:
 
 
 def _alike(some: Sequence[Pair | Translation]) -> float:
-    """Returns the share of pairs of records that have a picture, or a first text, in common."""
+    """Returns the share of pairs of records that have an image, or a first text, in common."""
     pairs = [(record.image_ids, _texts(record)[0]) for record in some if isinstance(record, Pair)]
     couples = [bool(set(a[0]) & set(b[0])) or a[1] == b[1] for a, b in combinations(pairs, 2)]
     return sum(couples) / len(couples) if couples else 0.0
@@ -167,5 +167,5 @@ def _size(picture: Picture) -> str:
         try:
             width, height = open_picture(picture, "").size
         except JclipError:
-            return "a picture that cannot be read"
-    return f"a picture of {width} x {height}"
+            return "an image that cannot be read"
+    return f"an image of {width} x {height}"

@@ -1,4 +1,4 @@
-"""Files of a folder of classes: pictures, and others with the reason why they are not, for imports and evaluation."""
+"""Files of a folder of classes: images, and others with the reason why they are not, for imports and evaluation."""
 
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -10,8 +10,8 @@ from jclip.io.reading import LARGEST_PICTURE, TOO_LARGE, files_under
 
 HIDDEN = "hidden file"
 OUTSIDE = "file outside the class folders"
-PICTURE_OUTSIDE = "picture outside the class folders"
-NO_PICTURE = "the file's name is not that of a picture"
+PICTURE_OUTSIDE = "image outside the class folders"
+NO_PICTURE = "the file's name is not that of an image"
 NO_FILE = "the file is a link to nowhere"
 SPECIAL = "not a regular file"
 
@@ -20,7 +20,7 @@ BESIDE = (HIDDEN, OUTSIDE)
 
 
 class Sorted(NamedTuple):
-    """File, and the reason why it is left out; empty for a picture."""
+    """File, and the reason why it is left out; empty for an image."""
 
     file: Path
     reason: str = ""

@@ -57,7 +57,7 @@ def check_distinct(place: Path, names: Iterable[str]) -> None:
         if first != name:
             raise JclipError(
                 f"{place}: the names of the class folders {first!a} and {name!a} differ in white space or in the form "
-                "of Unicode alone: put their pictures into one, or rename one"
+                "of Unicode alone: put their images into one, or rename one"
             )
 
 
@@ -73,7 +73,7 @@ def check_stored(folder: Path, names: Iterable[str]) -> None:
     """Checks that a data folder has one name for each of its classes.
 
     Folders of older versions may have another number of names, if a class folder's name had a line break or was blank.
-    Their pictures would count for the wrong class. Raises JclipError if the numbers differ.
+    Their images would count for the wrong class. Raises JclipError if the numbers differ.
     """
     try:
         features = read_object(folder / "features.json")["featuresDict"]["features"]

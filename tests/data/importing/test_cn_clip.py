@@ -124,12 +124,12 @@ CN_CLIP = [
     (
         "train_texts.jsonl",
         '{"text_id": 1, "text": "a", "image_ids": [5]}',
-        "jsonl, line 1: picture 5 is not in train_imgs.tsv: fetch train_imgs.tsv again, or",
+        "jsonl, line 1: image 5 is not in train_imgs.tsv: fetch train_imgs.tsv again, or",
     ),
     (
         "train_texts.jsonl",
         '{"text_id": 1, "text": "a", "image_ids": [5, 6, 7]}',
-        "jsonl, line 1: picture 5 is not in train_imgs.tsv, nor 2 more: fetch",
+        "jsonl, line 1: image 5 is not in train_imgs.tsv, nor 2 more: fetch",
     ),
     (
         "train_texts.jsonl",
@@ -142,7 +142,7 @@ CN_CLIP = [
     (
         "train_imgs.tsv",
         "1\taGk=\nb\taGk=\n",
-        "line 2: the picture's id is 'b', but ids must be",
+        "line 2: the image's id is 'b', but ids must be",
     ),
     ("train_imgs.tsv", "1\taGk=\n2", "train_imgs.tsv, line 2: expected ID<tab>BASE64, found b'2'"),
     ("train_imgs.tsv", "", "train_imgs.tsv is empty: fetch it again"),
@@ -172,7 +172,7 @@ def test_texts_that_name_no_picture_are_counted(tmp_path):
         file.write('{"text_id": 9, "text": "c", "image_ids": []}\n')
     report = imported("cn-clip", source, tmp_path / "folder", Limit(count=1)).as_json()["splits"]["train"]
     assert (report["read"], report["pairs"]) == (3, 2)
-    assert report["skipped"] == {"text without a picture": {"count": 1, "first": ["train_texts.jsonl, line 3"]}}
+    assert report["skipped"] == {"text without an image": {"count": 1, "first": ["train_texts.jsonl, line 3"]}}
 
 
 @pytest.mark.parametrize("form", ["cn-clip", "cn-clip-lmdb"])
@@ -182,7 +182,7 @@ def test_a_split_without_labels_is_left_out_and_reported(tmp_path, form):
         source = as_lmdb(source, "train,test")
     report = imported(form, source, tmp_path / "folder")
     assert list(report.splits) == ["train"]
-    assert report.as_json()["left_out"] == {"test": "none of its texts says which pictures it belongs to"}
+    assert report.as_json()["left_out"] == {"test": "none of its texts says which images it belongs to"}
     with pytest.raises(JclipError, match="split 'test' says which .*: leave it out, with --splits train$"):
         imported(form, source, tmp_path / "other", splits=("train", "test"))
     with pytest.raises(JclipError, match="split 'test' says which .*: choose another split$"):

@@ -55,7 +55,7 @@ def test_what_is_skipped_is_counted_once_with_its_reason(tmp_path):
         "text longer than 8 characters": 1,
         "empty text": 1,
         "exact duplicate": 1,
-        "the picture does not decode": 1,
+        "the image does not decode": 1,
     }
     assert found["skipped"]["exact duplicate"]["first"] == ["train_imgs.tsv, line 6"]
     assert (found["read"], found["pairs"]) == (8, 3)
@@ -283,7 +283,7 @@ def test_a_split_of_which_nothing_can_be_kept_is_said_in_words(tmp_path):
     with pytest.raises(JclipError) as caught:
         imported(tmp_path / "source", tmp_path / "folder", limit=Limit(share=0.5))
     assert str(caught.value) == (
-        "nothing of split 'valid' can be kept (1 x empty text, 1 x the picture does not decode): correct the source, "
+        "nothing of split 'valid' can be kept (1 x empty text, 1 x the image does not decode): correct the source, "
         "or leave it out with --splits train"
     )
 

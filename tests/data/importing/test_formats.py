@@ -49,7 +49,7 @@ def test_a_picture_whose_file_is_missing_is_skipped(tmp_path):
     (source.parent / "pictures" / "3.png").unlink()
     report = imported("csv", source, tmp_path / "folder", Limit(count=2))
     (skipped,) = report.as_json()["splits"]["train"]["skipped"].items()
-    assert skipped[0] == "the picture's file is missing"
+    assert skipped[0] == "the image's file is missing"
     assert skipped[1]["count"] == 2
     assert skipped[1]["first"][0].startswith("pairs.tsv, line 5: ")
 
@@ -99,7 +99,7 @@ def test_a_number_of_too_many_digits_is_a_damaged_caption(tmp_path):
             (tmp_path / name).write_bytes(data)
             tar.add(tmp_path / name, name)
     report = imported("webdataset", source, tmp_path / "folder", Limit(count=1))
-    assert report.splits["train"].skipped.counts == {"picture without a caption": 1}
+    assert report.splits["train"].skipped.counts == {"image without a caption": 1}
 
 
 def test_equal_texts_have_one_number_in_formats_without_numbers(tmp_path):
@@ -181,7 +181,7 @@ def test_what_is_no_picture_is_counted(tmp_path):
     report = imported("class-folders", tmp_path / "source", tmp_path / "folder", Limit(count=2))
     assert report.splits["train"].records == 4 + 4
     assert report.as_json()["splits"]["train"]["skipped"] == {
-        "the file's name is not that of a picture": {"count": 1, "first": ["train/a/notes.txt"]},
+        "the file's name is not that of an image": {"count": 1, "first": ["train/a/notes.txt"]},
         "the file is a link to nowhere": {"count": 1, "first": ["train/a/link.png"]},
     }
 
@@ -320,7 +320,7 @@ def test_half_a_character_is_skipped(tmp_path):
 def test_paths_that_are_no_files(tmp_path, path):
     (tmp_path / "pairs.tsv").write_text(f"{path}\ttext\n")
     options = {"picture": "1", "caption": "2"}
-    with pytest.raises(JclipError, match="1 of 1 had to be skipped.*(the picture's file is missing|names no picture)"):
+    with pytest.raises(JclipError, match="1 of 1 had to be skipped.*(the image's file is missing|names no image)"):
         imported("csv", tmp_path / "pairs.tsv", tmp_path / "folder", **options)
 
 

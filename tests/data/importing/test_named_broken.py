@@ -67,13 +67,13 @@ BROKEN = {
     "lines": (
         "xtd",
         text(f"{XTD}/MIC/test_1kcaptions_de.txt", "de\n"),
-        "test_1kcaptions_de.txt has 1 captions, test_image_names.txt 2 pictures",
+        "test_1kcaptions_de.txt has 1 captions, test_image_names.txt 2 images",
     ),
     "labels": ("elevater/mnist", text("mnist/label_cn.txt", "a\n"), "has 1 labels, but mnist"),
     "order": (
         "elevater/mnist",
         lambda down: (down / "mnist" / "index.json").write_bytes(b"\xff"),
-        "index.json cannot be read as the order of the pictures (it is not UTF-8 text)",
+        "index.json cannot be read as the order of the images (it is not UTF-8 text)",
     ),
     "class": (
         "elevater/mnist",

@@ -74,7 +74,7 @@ def test_every_form_gives_the_same_records(tmp_path, form):
     assert [pair.captions for pair in found] == CAPTIONS
     assert [pair.pictures[0] for pair in found] == [picture(0), picture(1)]
     assert report.splits["train"].units == 3
-    assert "columns separated by" in report.read_as[0] and "pictures from column" in report.read_as[1]
+    assert "columns separated by" in report.read_as[0] and "images from column" in report.read_as[1]
     assert report.as_json()["read_as"] == list(report.read_as)
 
 
@@ -83,7 +83,7 @@ def test_what_was_found_out_is_said(tmp_path):
     (tmp_path / "t.csv").write_bytes(FORMS["sep=; in GB18030"])
     assert imported(None, tmp_path / "t.csv", tmp_path / "folder").read_as == (
         "t.csv: GB18030, columns separated by semicolons",
-        "pictures from column '图片', by its name; captions from column '描述', by its name",
+        "images from column '图片', by its name; captions from column '描述', by its name",
     )
 
 
@@ -107,7 +107,7 @@ def test_a_table_without_a_header(tmp_path):
     (tmp_path / "t.csv").write_bytes(written(rows).encode("gb18030"))
     report = imported("csv", tmp_path / "t.csv", tmp_path / "found")
     assert [pair.captions for pair in pairs(tmp_path / "found")] == CAPTIONS
-    assert "pictures from column 1 (there is no header), which holds names of pictures" in report.read_as[1]
+    assert "images from column 1 (there is no header), which holds names of images" in report.read_as[1]
 
 
 def test_open_clip_s_tables_stay_as_they_were(tmp_path):
@@ -137,7 +137,7 @@ def test_ragged_rows_are_counted_with_the_reason(tmp_path):
     assert report.splits["train"].skipped.counts == {
         "the row has too few columns": 1,
         "the row has more columns than the header, as where a separator is in a text without quotation marks": 1,
-        "the row names no picture": 1,
+        "the row names no image": 1,
     }
     assert report.splits["train"].skipped.places["the row has too few columns"] == ["t.csv, line 3"]
     assert pairs(tmp_path / "folder")[0].captions == ["一", "二"]
@@ -229,8 +229,8 @@ REFUSED = [
     (b"path only\na.png\n", {}, "'path only' has fewer than 2 columns"),
     ("图片;a;b\nx.png;Text;文字\n".encode(), {}, "'a' and 'b' may each be the column of captions"),
     (b"title,text,path\na,b,c.png\n", {}, "'title' and 'text' may each be the column of captions; it has the columns"),
-    (b"image,picture,text\na.png,b.png,c\n", {}, "'image' and 'picture' may each be the column of pictures"),
-    (b"english,german\na,b\n", {}, "no column is sure to hold pictures; it has the columns 'english', 'german'"),
+    (b"image,picture,text\na.png,b.png,c\n", {}, "'image' and 'picture' may each be the column of images"),
+    (b"english,german\na,b\n", {}, "no column is sure to hold images; it has the columns 'english', 'german'"),
     (b"path,size\na.png,7\n", {}, "no column is sure to hold captions"),
     (
         b"path,text\na.png,b\n",
@@ -300,9 +300,9 @@ def test_names_that_can_only_mean_one_file_are_taken_and_said(tmp_path):
             "B/d.png",
             "there is no folder 'B' in {root}, where 'b' is, with another case; a file of this name is in {root}/b",
         ),
-        ("C:\\Users\\li\\d.png", "a path of Windows: name the folder of the pictures with --root"),
-        ("/home/li/d.png", "an absolute path: name the folder of the pictures with --root"),
-        ("https://example.org/d.png", "an address of the web: fetch the pictures first"),
+        ("C:\\Users\\li\\d.png", "a path of Windows: name the folder of the images with --root"),
+        ("/home/li/d.png", "an absolute path: name the folder of the images with --root"),
+        ("https://example.org/d.png", "an address of the web: fetch the images first"),
         ("qqqqq.png", "searched in {root})"),
     ],
 )
@@ -312,7 +312,7 @@ def test_a_missing_picture_says_where_it_was_looked_for(tmp_path, name, words):
     (tmp_path / "picture_01.png").write_bytes(picture(2))
     source = table(tmp_path, "picture_01.png", "b/d.png", name)
     report = imported("csv", source, tmp_path / "folder", Limit(count=1))
-    (place,) = report.splits["train"].skipped.places["the picture's file is missing"]
+    (place,) = report.splits["train"].skipped.places["the image's file is missing"]
     assert f"t.csv, line 4: {name} (" in place and words.format(root=tmp_path) in place
     assert report.splits["train"].units == 2
 
@@ -330,7 +330,7 @@ def test_pictures_are_below_root_and_absolute_names_too(tmp_path):
     # One of another folder is not taken for a file of the same name.
     source = table(tmp_path, *names, "C:\\zhang\\x\\d.png")
     report = imported("csv", source, tmp_path / "three", Limit(count=1), root=root)
-    assert report.splits["train"].skipped.counts == {"the picture's file is missing": 1}
+    assert report.splits["train"].skipped.counts == {"the image's file is missing": 1}
     imported("csv", table(tmp_path, *(f"/srv/pics/{name}" for name in ("d.png", "b/d.png"))), tmp_path / "4", root=root)
     assert len(pairs(tmp_path / "4")) == 2
 

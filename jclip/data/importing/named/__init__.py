@@ -20,7 +20,7 @@ NAMED: dict[str, tuple[str, Callable[[Path, Reading], Reader]]] = {
     "mscoco": ("dataset_coco.json (Karpathy's splits), COCO's val2014, and train2014 for the train split", open_coco),
     "coco-cn": ("coco-cn-version1805v1.1 and COCO's train2014 and val2014", open_coco_cn),
     "coco-cn-5k": (
-        "what coco-cn reads; the test pictures with five translated captions each",
+        "what coco-cn reads; the test images with five translated captions each",
         partial(open_coco_cn, five=True),
     ),
     "xtd": ("Cross-lingual-Test-Dataset-XTD10 and COCO's train2014 and val2014", open_xtd),

@@ -1,4 +1,4 @@
-"""COCO's own pictures, which several data sets use: train2014 and val2014, packed or not.
+"""COCO's own images, which several data sets use: train2014 and val2014, packed or not.
 
 train2014/COCO_train2014_….jpg, val2014/COCO_val2014_….jpg    or train2014.zip, val2014.zip
 """

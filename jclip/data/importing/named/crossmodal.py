@@ -1,9 +1,9 @@
-"""Crossmodal-3600 (Thapliyal et al. 2022): 3,600 pictures with captions in 36 languages.
+"""Crossmodal-3600 (Thapliyal et al. 2022): 3,600 images with captions in 36 languages.
 
     captions.zip with captions.jsonl, or captions.jsonl    {"image/key": …, "zh": {"caption": ["…", …], …}, …} a line
     images.tgz, or a folder images                          KEY.jpg
 
-A picture becomes a record with its captions in all languages.
+An image becomes a record with its captions in all languages.
 """
 
 from pathlib import Path

@@ -4,10 +4,10 @@ dataset_flickr30k.json     {"images": [{"filename", "split", "imgid", "sentences
 flickr30k-images/….jpg     or flickr30k-images.tar.gz, .zip, …
 
 dataset_coco.json          the same
-train2014, val2014         COCO's pictures; without train2014, only valid and test are read
+train2014, val2014         COCO's images; without train2014, only valid and test are read
 
-COCO's split "restval", pictures of val2014 that are neither in valid nor in test, is part of train, as in later papers.
-Some pictures have six or seven captions; all are kept.
+COCO's split "restval", images of val2014 that are neither in valid nor in test, is part of train, as in later papers.
+Some images have six or seven captions; all are kept.
 """
 
 from collections.abc import Callable
