@@ -27,7 +27,7 @@ class Operation(NamedTuple):
 
 
 Chance = tuple[str, float, int]
-"""Operation, its probability, and its level, 0 to 10."""
+"""(operation, its probability, its level of 0 to 10)"""
 
 POLICY: tuple[tuple[Chance, Chance], ...] = (
     (("posterize", 0.4, 8), ("rotate", 0.6, 9)),
@@ -56,7 +56,7 @@ POLICY: tuple[tuple[Chance, Chance], ...] = (
     (("color", 0.6, 4), ("contrast", 1.0, 8)),
     (("equalize", 0.8, 8), ("equalize", 0.6, 3)),
 )
-"""The 25 pairs. The last five are duplicates, and so are drawn twice as often as the rest."""
+"""The 25 pairs. The last five repeat earlier ones, so these five are drawn twice as often as the rest."""
 
 IN_PLACE: dict[str, Callable[[Image.Image, float], Image.Image]] = {
     "posterize": lambda image, bits: ImageOps.posterize(image, int(bits)),
@@ -88,7 +88,7 @@ MOVING: dict[str, Callable[[Image.Image, float, Colour, Image.Resampling], Image
 
 
 def at_level(name: str, level: float) -> Operation:
-    """Returns an operation at a level of 0 to 10; one that moves pixels has a positive value."""
+    """Returns an operation at a level of 0 to 10. Rotation and shear are positive; `draw_operations` draws the sign."""
     share = level / 10
     values: dict[str, float] = {
         "rotate": share * 30,
@@ -107,7 +107,7 @@ def draw_operations(draw: Callable[[], float]) -> tuple[Operation, ...]:
     """Draws the operations for one image: none, one or two. `draw` returns uniform numbers in [0, 1)."""
     found = []
     for probability, operation in _CHANCES[int(len(_CHANCES) * draw())]:
-        # Like timm, consumes no random number for a certain operation, so that tests can compare the two.
+        # Like timm, consumes no random number if the probability is 1, so that the two give equal results.
         if probability < 1 and draw() > probability:
             continue
         if operation.name in MOVING and draw() > 0.5:
@@ -119,7 +119,7 @@ def draw_operations(draw: Callable[[], float]) -> tuple[Operation, ...]:
 def operate(image: Image.Image, operation: Operation, fill: Colour, resample: Image.Resampling) -> Image.Image:
     """Returns the image after an operation. `image` is RGB, and is not modified.
 
-    Operations that move pixels use `resample`, and fill the outside of the edges with `fill`.
+    Operations that move pixels interpolate with `resample`, and fill uncovered pixels with `fill`.
     """
     name, value = operation
     return MOVING[name](image, value, fill, resample) if name in MOVING else IN_PLACE[name](image, value)

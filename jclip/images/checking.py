@@ -21,11 +21,11 @@ from jclip.images.opening import (
 )
 from jclip.images.preprocess import Orientation, Preprocessing, fitted, open_picture, rgb
 
-ONE_COLOUR = "the image comes out in nearly one colour"
+ONE_COLOUR = "the image is nearly one colour after conversion"
 BEYOND = "the image is larger than training and encoding read by default"
 
 _CONVERSION = Preprocessing()
-_STEPS = 8  # of 255: maximum range of an image of one colour; 10 bits in a 16-bit file have a range of 4
+_STEPS = 8  # of 255: a smaller range in each channel counts as one colour; 10 bits in a 16-bit file have a range of 4
 _PNG_MODES = ("1", "L", "LA", "P", "RGB", "RGBA", "I;16")
 
 
@@ -68,7 +68,7 @@ def check_picture(data: bytes, rules: PictureRules) -> Checked:
         return Checked(error.kind, why=error.why)
     millions = image.width * image.height / 10**6
     if rules.megapixels is not None and millions > max_megapixels():
-        why = f"{millions:.4g} megapixels; set {MEGAPIXELS_VARIABLE}={math.ceil(millions)} for them"
+        why = f"{millions:.4g} megapixels; set {MEGAPIXELS_VARIABLE}={math.ceil(millions)} to read it"
         return Checked(remark=BEYOND, why=why)
     if (np.ptp(pixels_hwc, axis=(0, 1)) < _STEPS).all():
         colour = "#" + "".join(f"{value:02x}" for value in np.median(pixels_hwc, axis=(0, 1)).astype(int))
@@ -77,7 +77,7 @@ def check_picture(data: bytes, rules: PictureRules) -> Checked:
 
 
 def stored_form(data: bytes, rules: PictureRules) -> bytes:
-    """Returns the bytes to store for an image: its own, or its upright form if the rules ask for it.
+    """Returns the bytes to store for an image: unchanged, or upright if the rules ask for it.
 
     An image that cannot be opened keeps its bytes; `check_picture` gives the reason.
     """
@@ -95,7 +95,7 @@ def stored_form(data: bytes, rules: PictureRules) -> bytes:
 
 
 def _encoded(image: Image.Image) -> bytes:
-    """Encodes pixels, palette, transparency and colour profile, without EXIF, which would rotate it again."""
+    """Encodes pixels, palette, transparency and colour profile; omits EXIF, which would rotate the image again."""
     stream = io.BytesIO()
     kept = {name: image.info[name] for name in ("transparency", "icc_profile") if name in image.info}
     image.info = {}

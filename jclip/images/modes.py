@@ -2,7 +2,7 @@
 
     mode                     becomes   method
     1, L, P, RGB, RGBX, CMYK, YCbCr, LA, PA, RGBA
-                             itself    as in the references, which resize first and convert to RGB afterwards
+                             the same  as in the references, which resize first and convert to RGB afterwards
     I;16 (also B, L, N)      L         scales its range: 0..65535, or 0..4095 for a 12-bit TIFF, to 0..255
     I (32-bit integers)      L         scales 0..65535 if all values are in it, otherwise the image's own range
     F (32-bit floats)        L         scales 0..1 if all values are in it, otherwise the image's own range
@@ -29,7 +29,7 @@ _WHITE_IS_ZERO, _UNSIGNED = 0, 1
 
 
 def to_convertible(image: Image.Image, name: str) -> Image.Image:
-    """Returns a decoded image in a mode that can be resized and converted to RGB; itself if it has such a mode.
+    """Returns a decoded image in a mode that can be resized and converted to RGB; unchanged if it has such a mode.
 
     Raises PictureError if the image has no pixels, a value that is not finite, or an unknown mode.
     """

@@ -20,7 +20,7 @@ _LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601, as in torchvision's saturation
 
 @dataclass(frozen=True)
 class Augmentation:
-    """Settings of the augmentation on the device; zeros switch it off. Random values are uniform within plus or minus.
+    """Settings of the augmentation on the device. A setting x draws uniformly from -x..x; 0 switches it off.
 
     Attributes:
       scale: log of the size: 0.2 makes images 0.82 to 1.22 times as large.
@@ -28,10 +28,10 @@ class Augmentation:
       translate: shift along each axis, as a fraction of the side.
       rotate: angle in degrees.
       shear: tangent of the angle.
-      flip: probability of a left-right mirror image.
-      brightness: factor on all channels: 0.4 gives 0.6 to 1.4.
-      contrast: factor on the distance from the mean grey.
-      saturation: factor on the distance from the pixel's grey.
+      flip: probability of a horizontal flip.
+      brightness: change of the factor on all channels: 0.4 gives factors of 0.6 to 1.4.
+      contrast: change of the factor on the distance from the mean grey.
+      saturation: change of the factor on the distance from the pixel's grey.
       hue: degrees on the colour circle (a rotation of the plane of equal luma).
       gamma: log of the exponent on values in 0..1.
       channel_mix: share of each channel that may come from the others.
@@ -129,7 +129,7 @@ def _hue_rotation(angle: jax.Array) -> jax.Array:
 
 
 def _recoloured(image_hwc: jax.Array, matrix_cc: jax.Array) -> jax.Array:
-    """Returns each pixel multiplied by a matrix (out, in). A product so narrow is slower than its sums."""
+    """Returns each pixel multiplied by a matrix (out, in). Sums are faster than a matrix product of width 3."""
     return sum((image_hwc[..., c, None] * matrix_cc[:, c] for c in range(3)), jnp.zeros(()))
 
 

@@ -22,7 +22,7 @@ from typing import Any
 from PIL import Image
 
 from jclip.errors import JclipError
-from jclip.io.reading import LARGEST_PICTURE, NotTaken, read_regular
+from jclip.io.reading import LARGEST_PICTURE, Refused, read_regular
 
 MEGAPIXELS_VARIABLE = "JCLIP_MAX_MEGAPIXELS"
 """Environment variable that replaces the default of `max_megapixels`."""
@@ -41,7 +41,7 @@ REFUSED = {
     "BUFR": "needs another library",
     "GRIB": "needs another library",
     "HDF5": "needs another library",
-    "MPEG": "is a film",
+    "MPEG": "is video",
 }
 """Pillow's formats that are not read, each with the reason."""
 
@@ -58,7 +58,7 @@ _HEIC_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b
 _USUAL = ("jpg", "jpeg", "png", "webp", "gif", "bmp", "tiff", "tif", "ppm", "pgm")
 _BYTES_A_PIXEL = 16  # while an image is decoded, converted and resized
 _LEAST, _MOST = 16, 178  # megapixels; beyond the latter Pillow itself refuses by default
-_ELSEWHERE = 89  # megapixels, if the memory is not known: Pillow warns beyond them
+_ELSEWHERE = 89  # megapixels, if the memory is not known: Pillow's limit for a warning
 _ORIENTATION = 0x0112
 _TURNED_BY_DECODER = ("TIFF", "HEIF")
 
@@ -118,7 +118,7 @@ def max_megapixels() -> float:
     """Returns the default maximum size of an image, in millions of pixels.
 
     It is $JCLIP_MAX_MEGAPIXELS if set. Otherwise it depends on the memory: decoding takes up to 16 bytes a pixel, and
-    one image for each core may take a quarter of the memory together. It is 16 to 178; beyond 178, Pillow refuses.
+    one image on each core may together take a quarter of the memory. It is 16 to 178; beyond 178, Pillow refuses.
     Raises JclipError if the variable is not a number above 0.
     """
     said = os.environ.get(MEGAPIXELS_VARIABLE)
@@ -160,7 +160,7 @@ def read_picture(file: str | Path, name: str = "") -> bytes:
     name = name or str(file)
     try:
         return read_regular(Path(file), LARGEST_PICTURE)
-    except NotTaken as error:
+    except Refused as error:
         kind = TOO_LARGE if "more than" in error.reason else NO_FILE
         raise unreadable_picture(name, kind, f"it is {error.reason}") from None
     except IsADirectoryError:
@@ -185,9 +185,9 @@ def open_header(data: bytes, name: str, megapixels: float | None = None) -> Imag
         try:
             image = _identified(data)
         except Exception as error:  # Pillow's readers raise all kinds of errors
-            raise _said(name, error, limit) from None
+            raise _pillow_error(name, error, limit) from None
         if image is None:
-            raise _unknown(data, name)
+            raise _unidentified(data, name)
     _check_size(image, name, limit)
     return image
 
@@ -203,14 +203,14 @@ def load(image: Image.Image, name: str, megapixels: float | None = None) -> None
         with pillow_allows(limit):
             image.load()
     except Exception as error:  # Pillow's decoders raise struct.error, IndexError, …
-        raise _said(name, error, limit) from None
+        raise _pillow_error(name, error, limit) from None
 
 
 def orientation_of(image: Image.Image, data: bytes | None = None) -> int:
     """Returns an image's EXIF orientation, 1 to 8; 1 if it has none or an invalid one.
 
-    TIFF and HEIC count as 1, because their decoders rotate them. `data` are the bytes of its file: they tell if a PNG
-    has an orientation without decoding it.
+    TIFF and HEIC count as 1, because their decoders rotate them. `data` is the content of the file: with it, a PNG
+    without an orientation need not be decoded.
     """
     if image.format in _TURNED_BY_DECODER:
         return 1
@@ -237,9 +237,9 @@ _users, _before = 0, Image.MAX_IMAGE_PIXELS
 
 @contextmanager
 def pillow_allows(megapixels: float) -> Iterator[None]:
-    """Raises Pillow's own size limit, one number for the whole process, while any thread is inside such a block.
+    """Lifts Pillow's own size limit, one number for the whole process, while any thread is inside such a block.
 
-    Pillow still refuses images inside the image, such as an icon's PNG, beyond twice the limit.
+    Pillow still refuses embedded images, such as the PNG of an icon, beyond twice the limit.
     """
     global _users, _before
     pixels = math.ceil(megapixels * 10**6)
@@ -267,7 +267,7 @@ def _check_size(image: Image.Image, name: str, limit: float) -> None:
         raise PictureError(f"{error}: {remedy}", error.kind, error.why)
 
 
-def _said(name: str, error: Exception, limit: float) -> PictureError:
+def _pillow_error(name: str, error: Exception, limit: float) -> PictureError:
     if isinstance(error, Image.DecompressionBombError | Image.DecompressionBombWarning):
         within = f"it holds more than twice the limit of {limit:g} megapixels"
         return unreadable_picture(name, TOO_LARGE, within)
@@ -275,7 +275,7 @@ def _said(name: str, error: Exception, limit: float) -> PictureError:
 
 
 def _identified(data: bytes) -> Image.Image | None:
-    """Returns the image in the first format that accepts its bytes, like `Image.open` without its warning."""
+    """Opens the image in the first format that accepts its bytes, like `Image.open` but without its warning."""
     stream, prefix = io.BytesIO(data), data[:16]
     for factory, accept in _openers():
         try:
@@ -304,7 +304,7 @@ def _is_heic(prefix: bytes) -> bool:
     return prefix[4:8] == b"ftyp" and prefix[8:12] in _HEIC_BRANDS
 
 
-def _unknown(data: bytes, name: str) -> PictureError:
+def _unidentified(data: bytes, name: str) -> PictureError:
     prefix = data[:16]
     if not data:
         return unreadable_picture(name, UNDECODABLE, "it is empty")

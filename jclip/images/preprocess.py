@@ -67,13 +67,13 @@ class Preprocessing:
         check_ranges(self)
         for name in ("mean", "std"):
             if len(getattr(self, name)) != 3:
-                raise JclipError(f"{name} is {getattr(self, name)!r}, but must be three numbers, one a channel")
+                raise JclipError(f"{name} is {getattr(self, name)!r}, but must be three numbers, one per channel")
         if self.trim and self.background is None:
-            raise JclipError("preprocessing with trim needs a background: give it one, white is (255, 255, 255)")
+            raise JclipError("preprocessing with trim needs a background: give one, such as (255, 255, 255) for white")
 
 
 def to_array(preprocessing: Preprocessing, picture: Picture, name: str = "") -> np.ndarray:
-    """Returns an image as uint8 (size, size, 3), not yet normalised: a quarter of the bytes to move to the device.
+    """Returns an image as uint8 (size, size, 3). It is normalised on the device, so that fewer bytes are moved there.
 
     `picture` is a PIL image, a path, encoded bytes, or uint8 (h, w, 3). Messages call it `name`, by default its path.
     Raises JclipError, with the name, if it cannot be read.
@@ -86,9 +86,9 @@ def to_array(preprocessing: Preprocessing, picture: Picture, name: str = "") -> 
 
 
 def opened(preprocessing: Preprocessing, picture: Picture, name: str = "") -> Image.Image:
-    """Returns the image decoded, over the background if there is one; else in its own mode.
+    """Returns the image decoded: over the background, in RGB, if there is one; else in its own mode.
 
-    Raises JclipError if it cannot be read; the message names it.
+    Raises JclipError, with the name, if it cannot be read.
     """
     name = name or _called(picture)
     image = open_picture(picture, name, preprocessing.orientation)
@@ -111,8 +111,8 @@ def fitted(preprocessing: Preprocessing, image: Image.Image, name: str) -> Image
 
 
 def rgb(image: Image.Image) -> Image.Image:
-    """Returns the image in RGB, with alpha dropped; itself if it is in RGB."""
-    # Otherwise Pillow warns that RGB cannot hold transparency.
+    """Returns the image in RGB, with alpha dropped; unchanged if it is in RGB."""
+    # With it, Pillow warns that RGB cannot hold transparency.
     image.info.pop("transparency", None)
     return image if image.mode == "RGB" else image.convert("RGB")
 

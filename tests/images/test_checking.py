@@ -68,7 +68,7 @@ def test_pictures_that_come_out_in_one_colour_are_kept_and_told(tmp_path):
     found = report.as_json()["splits"]["train"]
     assert found["skipped"] == {}
     assert found["remarks"] == {
-        "the image comes out in nearly one colour": {
+        "the image is nearly one colour after conversion": {
             "count": 3,
             "first": [
                 "train_imgs.tsv, line 2 (#020202; its mode is L)",
@@ -88,7 +88,7 @@ def test_a_picture_that_training_would_not_read_by_default_is_told(tmp_path, mon
     assert split["skipped"] == {}
     assert split["remarks"]["the image is larger than training and encoding read by default"] == {
         "count": 1,
-        "first": ["train_imgs.tsv, line 2 (2.5 megapixels; set JCLIP_MAX_MEGAPIXELS=3 for them)"],
+        "first": ["train_imgs.tsv, line 2 (2.5 megapixels; set JCLIP_MAX_MEGAPIXELS=3 to read it)"],
     }
     with pytest.raises(JclipError, match="2.5 megapixels, more than the limit of 2"):
         to_array(Preprocessing(), picture)

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
 
-from jclip.data.importing.engine import Plan, claim, import_data
+from jclip.data.importing.engine import Plan, import_data, import_identity
 from jclip.data.importing.formats import open_source
 from jclip.data.importing.limits import Limit
 from jclip.data.importing.parts import Reading
@@ -58,7 +58,7 @@ def import_pairs(
         validation=validation,
         own_validation=True,
     )
-    made_of = json.dumps(claim(reader, plan), sort_keys=True)
+    made_of = json.dumps(import_identity(reader, plan), sort_keys=True)
     if not _made_before(keep, made_of, source):
         import_data(reader, keep, replace(plan, notes=((_SOURCE, made_of),)), progress)
     return keep

@@ -14,7 +14,7 @@ from pathlib import Path, PurePosixPath
 from typing import IO, BinaryIO, NamedTuple, cast
 
 from jclip.errors import JclipError
-from jclip.io.reading import open_regular, said_size
+from jclip.io.reading import format_size, open_regular
 
 # The name is also a folder's, or is too long.
 _IMPOSSIBLE = (errno.EEXIST, errno.EISDIR, errno.ENOTDIR, errno.ENAMETOOLONG)
@@ -159,7 +159,7 @@ class _Tail:
         if self.allowance is not None:
             self.allowance -= size
             if self.allowance < 0:  # names, and tables of sparse files, that would fill the memory
-                raise tarfile.ReadError(f"a header of more than {said_size(_LARGEST_HEADER)}")
+                raise tarfile.ReadError(f"a header of more than {format_size(_LARGEST_HEADER)}")
         data = self._stream.read(size)
         self.last = (self.last + data)[-tarfile.BLOCKSIZE :]
         return data

@@ -24,7 +24,7 @@ from jclip.data.sources import class_files
 from jclip.data.sources.class_names import check_names, in_order, read_names
 from jclip.data.sources.kinds import LABELLED, StoredLabelled
 from jclip.errors import JclipError, unreadable
-from jclip.io.reading import LARGEST_PICTURE, NotTaken, read_regular
+from jclip.io.reading import LARGEST_PICTURE, Refused, read_regular
 from jclip.plain import as_json
 
 
@@ -130,7 +130,7 @@ def classified(
         found: list[Item] = []
         others: list[Item] = []
         for label, name in enumerate(classes):
-            for file, reason in class_files.sorted_out(folder / name) if (folder / name).is_dir() else ():
+            for file, reason in class_files.files_of_class(folder / name) if (folder / name).is_dir() else ():
                 (others if reason else found).append(Item(file, () if reason else (label,), reason))
         if not found:
             raise JclipError(f"{folder} has no CLASS/PICTURE.jpg: name a folder with a folder for each class")
@@ -181,7 +181,7 @@ class _Part:
     def _picture(self, file: Path, place: str, labels: tuple[int, ...], number: int) -> Found | Lost:
         try:
             image = read_regular(file, LARGEST_PICTURE)
-        except NotTaken as error:
+        except Refused as error:
             return Lost(place, error.reason)
         except OSError as error:
             raise unreadable(file, error) from None

@@ -85,12 +85,12 @@ def open_cn_clip(source: Path, reading: Reading, strict: bool = False) -> CnClip
         present,
         reading,
         lambda split: [source / f"{split}{end}" for end in ("_imgs.tsv", "_texts.jsonl")],
-        lambda split: _blind(source / f"{split}_texts.jsonl"),
+        lambda split: _is_unlabelled(source / f"{split}_texts.jsonl"),
     )
     return CnClipReader(PAIRS, files, strict, (), source, splits, reading.language or "zh", left_out=left_out)
 
 
-def _blind(texts: Path) -> bool:
+def _is_unlabelled(texts: Path) -> bool:
     """Returns True if there are texts, but none names an image; the first line tells if there are labels."""
     line = None
     for line in scan(texts):

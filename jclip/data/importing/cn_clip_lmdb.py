@@ -33,7 +33,7 @@ from jclip.data.importing.splits import choose_labelled
 from jclip.data.sources.kinds import PAIRS, StoredPair
 from jclip.errors import JclipError
 from jclip.io.inert_pickle import load_inert
-from jclip.io.reading import TOO_LARGE, said_size
+from jclip.io.reading import TOO_LARGE, format_size
 
 
 @dataclass(frozen=True)
@@ -223,7 +223,7 @@ def _pair(pairs: Any, folder: Path, number: int) -> tuple[int, int, str]:
         if stored is None:
             raise JclipError(f"{where}: it is missing, though num_samples counts it: build the directory again")
         if len(stored) > LONGEST_TEXT:
-            raise JclipError(f"{where}: it has more than {said_size(LONGEST_TEXT)}, too long for a text: correct it")
+            raise JclipError(f"{where}: it has more than {format_size(LONGEST_TEXT)}, too long for a text: correct it")
         value = bytes(stored)  # the buffer goes with the view
     try:
         image_id, text_id, text = load_inert(io.BytesIO(value), _refuse, _refuse)

@@ -86,7 +86,7 @@ def import_data(reader: Reader, destination: Path, plan: Plan, progress: Progres
     with lasting_folder(destination) as unfinished:
         if not plan.add:
             check_free(destination)  # another import may just have ended
-        _claim(unfinished, reader, plan)
+        _start_or_resume(unfinished, reader, plan)
         progress("scanning the source", 0, 0)
         (unfinished / "work").mkdir(exist_ok=True)
         reader = reader.unpack(unfinished / "work")
@@ -123,7 +123,7 @@ def _splits(tasks: Sequence[Task], plan: Plan) -> list[str]:
     return [*splits, VALID]
 
 
-def claim(reader: Reader, plan: Plan) -> dict[str, Any]:
+def import_identity(reader: Reader, plan: Plan) -> dict[str, Any]:
     """Returns what decides the result of an import, JSON-ready: the source's files and the plan."""
     files = hashlib.sha256()
     for file in _read_files(reader.files):
@@ -141,8 +141,8 @@ def claim(reader: Reader, plan: Plan) -> dict[str, Any]:
     return json.loads(json.dumps(mine))
 
 
-def _claim(unfinished: Path, reader: Reader, plan: Plan) -> None:
-    mine = claim(reader, plan)
+def _start_or_resume(unfinished: Path, reader: Reader, plan: Plan) -> None:
+    mine = import_identity(reader, plan)
     note = unfinished / "import.json"
     if note.exists() and json.loads(note.read_text(encoding="utf-8")) == mine:
         return

@@ -13,7 +13,7 @@ from jclip.data.importing.parallel_text import open_json_lines, open_moses, open
 from jclip.data.importing.parquet import open_parquet
 from jclip.data.importing.parts import Reader, Reading
 from jclip.data.importing.picture_folder import has_captions_beside, no_captions, open_picture_folder, walk
-from jclip.data.importing.table import TABLES, open_table, the_table
+from jclip.data.importing.table import TABLES, only_table, open_table
 from jclip.data.importing.webdataset import open_tars
 from jclip.errors import JclipError
 from jclip.images.preprocess import is_picture_name
@@ -24,7 +24,7 @@ _LOOKED_AT = 2000  # files of a folder
 
 def _is_table(source: Path) -> bool:
     if source.is_dir():
-        return the_table(source) is not None and _has_pictures(source)
+        return only_table(source) is not None and _has_pictures(source)
     ending = source.suffix.lower()
     text = ending == ".txt" and source.is_file() and is_utf16(source)  # what spreadsheets call Unicode text
     return text or (ending in TABLES and not source.name.endswith("_imgs.tsv"))

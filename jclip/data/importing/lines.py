@@ -6,7 +6,7 @@ from typing import Any, BinaryIO, NamedTuple
 
 from jclip.errors import JclipError, unreadable
 from jclip.io.json_files import decode
-from jclip.io.reading import LARGEST_PICTURE, open_regular, said_size
+from jclip.io.reading import LARGEST_PICTURE, format_size, open_regular
 
 LONGEST_TEXT = 16 << 20
 """Maximum bytes of a line of text; longer ones are truncated."""
@@ -90,7 +90,7 @@ def _next(stream: BinaryIO, longest: int) -> tuple[bytes, int]:
 def text_of(file: Path, line: Line) -> str:
     """Returns a line's text. Raises JclipError if the line is too long, or is not UTF-8."""
     if not line.whole:
-        size = said_size(len(line.data))
+        size = format_size(len(line.data))
         raise JclipError(f"{file}, line {line.number}: it has more than {size}, too long for a text: correct it")
     try:
         return line.data.decode("utf-8")

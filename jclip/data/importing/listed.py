@@ -11,7 +11,7 @@ from jclip.data.importing.parts import Found, Lost, Part, Reader, cut
 from jclip.data.importing.splits import LeftOut
 from jclip.data.sources.kinds import PAIRS, StoredPair
 from jclip.errors import JclipError, unreadable
-from jclip.io.reading import LARGEST_PICTURE, NotTaken, read_regular
+from jclip.io.reading import LARGEST_PICTURE, Refused, read_regular
 
 
 class Entry(NamedTuple):
@@ -63,7 +63,7 @@ class _Part:
         for place, file, image_id, captions, text_ids, languages in self.entries:
             try:
                 image = read_regular(file, LARGEST_PICTURE)
-            except NotTaken as error:
+            except Refused as error:
                 yield Lost(place, error.reason, len(captions))
                 continue
             except OSError as error:

@@ -15,13 +15,13 @@ from jclip.data.importing.splits import others
 from jclip.data.sources.kinds import PAIRS, StoredPair
 from jclip.errors import JclipError
 from jclip.io.files import check_utf8
-from jclip.io.reading import LARGEST_PICTURE, TOO_LARGE, open_regular, said_size
+from jclip.io.reading import LARGEST_PICTURE, TOO_LARGE, format_size, open_regular
 
 LARGEST_GROUP = 1 << 30
 """Bytes of a row group's column beyond which it must not be compressed more than `PACKED` times."""
 
 PACKED = 100
-_LONG_TEXT = f"captions of more than {said_size(LONGEST_TEXT)}"
+_LONG_TEXT = f"captions of more than {format_size(LONGEST_TEXT)}"
 
 
 @dataclass(frozen=True)
@@ -101,8 +101,8 @@ def _check_packing(file: Path, stored: Any, group: int, columns: Sequence[str]) 
         size, packed = column.total_uncompressed_size, column.total_compressed_size
         if column.path_in_schema.split(".")[0] in columns and size > max(LARGEST_GROUP, PACKED * packed):
             raise JclipError(
-                f"{file}, row group {group}: column {column.path_in_schema} has {said_size(packed)} that unpack to "
-                f"{said_size(size)}, which no images do: take the file out"
+                f"{file}, row group {group}: column {column.path_in_schema} has {format_size(packed)} that unpack to "
+                f"{format_size(size)}, which no images do: take the file out"
             )
 
 

@@ -24,7 +24,7 @@ from jclip.data.sources.kinds import PAIRS, StoredPair
 from jclip.errors import JclipError, unreadable
 from jclip.images.preprocess import is_picture_name
 from jclip.io.json_files import decode
-from jclip.io.reading import LARGEST_PICTURE, NotTaken, files_under, read_regular
+from jclip.io.reading import LARGEST_PICTURE, Refused, files_under, read_regular
 
 FILES, NAMES = "files", "names"
 CAPTIONS = (FILES, NAMES)
@@ -208,7 +208,7 @@ class _Part:
                 continue
             try:
                 image = read_regular(self.reader.folder / item.file, LARGEST_PICTURE)
-            except NotTaken as error:
+            except Refused as error:
                 yield Lost(item.file, error.reason, len(captions), item.entries)
                 continue
             except FileNotFoundError:
@@ -228,7 +228,7 @@ class _Part:
         file = self.reader.folder / item.caption
         try:
             data = read_regular(file, _LARGEST_TEXT)
-        except (NotTaken, FileNotFoundError):
+        except (Refused, FileNotFoundError):
             return _NO_CAPTION
         try:
             text = decoded(data, find_encoding(data, "the caption's file", self.reader.encoding))

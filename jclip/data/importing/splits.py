@@ -39,7 +39,7 @@ def choose_labelled(
     present: Sequence[str],
     reading: Reading,
     files: Callable[[str], Sequence[Path]],
-    blind: Callable[[str], bool],
+    is_unlabelled: Callable[[str], bool],
 ) -> tuple[tuple[str, ...], tuple[Path, ...], LeftOut]:
     """Chooses splits as `choose_splits` does, and leaves out those without labels, as MUGE's test split.
 
@@ -49,16 +49,16 @@ def choose_labelled(
     Args:
       source, present, reading: as for `choose_splits`.
       files: returns the files of a split.
-      blind: returns True for a split whose texts do not tell their images.
+      is_unlabelled: returns True for a split whose texts do not tell their images.
     """
     splits = choose_splits(source, present, reading)
     for file in (file for split in splits for file in files(split)):
         if not file.is_file():
             raise JclipError(f"{file} is missing: fetch it, or choose --splits from {', '.join(present)}")
-    dark = [split for split in splits if blind(split)]
-    left = tuple(split for split in splits if split not in dark)
-    if dark and (reading.splits or not left):
+    unlabelled = [split for split in splits if is_unlabelled(split)]
+    left = tuple(split for split in splits if split not in unlabelled)
+    if unlabelled and (reading.splits or not left):
         remedy = f"leave it out, with --splits {','.join(left)}" if left else "choose another split"
-        raise JclipError(f"{source}: no text of split {dark[0]!r} says which images it belongs to: {remedy}")
-    left_out = tuple((split, "none of its texts says which images it belongs to") for split in dark)
+        raise JclipError(f"{source}: no text of split {unlabelled[0]!r} says which images it belongs to: {remedy}")
+    left_out = tuple((split, "none of its texts says which images it belongs to") for split in unlabelled)
     return left, tuple(file for split in left for file in files(split)), left_out

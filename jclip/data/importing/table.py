@@ -20,7 +20,7 @@ from jclip.data.importing.spreadsheets import find_layout
 from jclip.data.importing.table_rows import Columns, TableRow, rows
 from jclip.data.sources.kinds import PAIRS, StoredPair
 from jclip.errors import JclipError, unreadable
-from jclip.io.reading import LARGEST_PICTURE, NotTaken, open_regular, read_regular
+from jclip.io.reading import LARGEST_PICTURE, Refused, open_regular, read_regular
 
 MISSING = "the image's file is missing"
 UNNAMED = "the row names no image"
@@ -115,7 +115,7 @@ def open_table(source: Path, reading: Reading) -> TableReader:
 
     Raises JclipError if it is missing, is not a text table, or its columns or encoding cannot be detected.
     """
-    file = the_table(source) if source.is_dir() else source
+    file = only_table(source) if source.is_dir() else source
     if file is None:
         raise JclipError(f"{source} has no table, or several: name a CSV or TSV file")
     try:
@@ -142,7 +142,7 @@ def open_table(source: Path, reading: Reading) -> TableReader:
     )
 
 
-def the_table(folder: Path) -> Path | None:
+def only_table(folder: Path) -> Path | None:
     """Returns the only table in a folder; None if it has none or several."""
     found = [
         file
@@ -182,7 +182,7 @@ class _Part:
                 continue
             try:
                 image = read_regular(path, LARGEST_PICTURE)
-            except NotTaken as error:
+            except Refused as error:
                 yield Lost(f"{self._place(found[0])}: {found[0][0][:200]}", error.reason, len(found))
                 continue
             except OSError as error:

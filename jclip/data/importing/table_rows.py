@@ -8,7 +8,7 @@ from typing import Any, BinaryIO
 
 from jclip.data.importing.lines import LONGEST_TEXT
 from jclip.errors import JclipError, unreadable
-from jclip.io.reading import open_regular, said_size
+from jclip.io.reading import format_size, open_regular
 
 SHORT = "the row has too few columns"
 LONG = "the row has more columns than the header, as where a separator is in a text without quotation marks"
@@ -131,7 +131,7 @@ class _Lines(Iterator[str]):
             raise StopIteration
         if len(data) > LONGEST_TEXT:
             raise JclipError(
-                f"{self._file}, line {self.number}: it has more than {said_size(LONGEST_TEXT)}, too long for a row: "
+                f"{self._file}, line {self.number}: it has more than {format_size(LONGEST_TEXT)}, too long for a row: "
                 "correct it"
             )
         try:

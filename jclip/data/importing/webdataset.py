@@ -19,7 +19,7 @@ from jclip.data.importing.splits import others
 from jclip.data.sources.kinds import PAIRS, StoredPair
 from jclip.errors import JclipError
 from jclip.io.json_files import decode
-from jclip.io.reading import LARGEST_PICTURE, TOO_LARGE, said_size
+from jclip.io.reading import LARGEST_PICTURE, TOO_LARGE, format_size
 
 _CAPTION = "caption"
 _ENDS = ("tar", "tar.gz", "tgz", "tar.bz2", "tbz2", "tar.xz", "txz")
@@ -33,8 +33,8 @@ _LONGEST_NAME = 4096
 
 _HIDDEN = "hidden member"
 _LINK = "a link or a device, not a file"
-_LONG_NAME = f"a name of more than {said_size(_LONGEST_NAME)}"
-_LONG_TEXT = f"a text of more than {said_size(LONGEST_TEXT)}"
+_LONG_NAME = f"a name of more than {format_size(_LONGEST_NAME)}"
+_LONG_TEXT = f"a text of more than {format_size(LONGEST_TEXT)}"
 _FAR = "image and caption are too far from each other in the tar: sort it by name"
 
 

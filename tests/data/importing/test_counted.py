@@ -130,7 +130,7 @@ def test_every_kind_of_picture_that_pillow_reads_is_taken(tmp_path):
     assert len(data.pictures) == 12
     assert data.note == (
         "2 file(s) left out: 1 x file outside the class folders (source/notes.md), "
-        "1 x the file's name is not that of an image (x/g.pdf)."
+        "1 x the file has no extension of an image format (x/g.pdf)."
     )
     report = imported("class-folders", tmp_path / "source", tmp_path / "set", Limit(count=1)).as_json()
     split = report["splits"]["train"]

@@ -220,7 +220,7 @@ def test_an_import_that_another_overtook_does_no_work(tmp_path, monkeypatch):
             yield folder
 
     monkeypatch.setattr("jclip.data.importing.engine.lasting_folder", late)
-    monkeypatch.setattr("jclip.data.importing.engine._claim", pytest.fail)
+    monkeypatch.setattr("jclip.data.importing.engine._start_or_resume", pytest.fail)
     with pytest.raises(JclipError, match="exists already"):
         imported(source, tmp_path / "folder")
 

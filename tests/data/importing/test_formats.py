@@ -181,8 +181,8 @@ def test_what_is_no_picture_is_counted(tmp_path):
     report = imported("class-folders", tmp_path / "source", tmp_path / "folder", Limit(count=2))
     assert report.splits["train"].records == 4 + 4
     assert report.as_json()["splits"]["train"]["skipped"] == {
-        "the file's name is not that of an image": {"count": 1, "first": ["train/a/notes.txt"]},
-        "the file is a link to nowhere": {"count": 1, "first": ["train/a/link.png"]},
+        "the file has no extension of an image format": {"count": 1, "first": ["train/a/notes.txt"]},
+        "the file is a broken link": {"count": 1, "first": ["train/a/link.png"]},
     }
 
 

@@ -71,7 +71,7 @@ def test_captions_are_paired_as_in_tars(tmp_path):
         "text c.txt",
     ]
     split = report.splits["train"]
-    assert split.skipped.counts == {"another image of a pair": 1, "the file is a link to nowhere": 1}
+    assert split.skipped.counts == {"another image of a pair": 1, "the file is a broken link": 1}
     assert split.beside.counts == {"file of a pair that is not read": 1, "neither an image nor a text": 1}
     assert split.found == 6 + 1 + 2 + 2
 
