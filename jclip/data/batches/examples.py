@@ -54,7 +54,7 @@ class Examples(Protocol[Example]):
         Args:
           example: from `draw`.
           index: global example index, for augmentation.
-          features: of each source, to be read instead; None if the tower runs.
+          features: features of each source, to be read instead; None if the tower runs.
         """
 
     def collate(self, examples: Sequence[Example], loaded: Sequence[Any], features: Sequence[Features] | None) -> Batch:

@@ -42,7 +42,7 @@ def open_sources(sources: Sequence[Source], preprocessing: Preprocessing) -> Ope
     opened = [source.open(preprocessing) for source in sources]
     for source, records in zip(sources, opened, strict=True):
         if not len(records):
-            raise JclipError(f"{source} is empty")
+            raise JclipError(f"{source} is empty: name another source or split")
         if not source.weight > 0:
             raise JclipError(f"{source}: its weight must be above 0")
     return OpenSources(sources, opened)

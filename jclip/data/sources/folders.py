@@ -40,7 +40,7 @@ class Shard(NamedTuple):
 
 
 class Records(Sequence[Record], Generic[Record]):
-    """Examples of a data source, each made into a record on demand.
+    """Records of a data source, made from its examples on demand.
 
     Args:
       examples: indexed by number.
@@ -245,4 +245,4 @@ def _first_line(error: Exception) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0][:120]
 
 
-_ALWAYS = {"image", "captions", "english", "other", "labels"}  # features of the first version; others came later
+_ALWAYS = {"image", "captions", "english", "other", "labels"}  # features that folders of all versions have

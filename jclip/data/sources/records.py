@@ -56,7 +56,7 @@ class Translation(NamedTuple):
         return "parallel text"
 
     def pairs(self) -> list[tuple[int, int, str]]:
-        """Returns one (picture, caption, language); -1 for image and caption, which it does not choose."""
+        """Returns one (picture, caption, language); -1 for picture and caption, which a translation lacks."""
         return [(-1, -1, self.language)]
 
 
