@@ -166,7 +166,7 @@ def test_captions_that_cannot_be(tmp_path, texts, message):
         ("", r"test_imgs\.tsv holds no picture, so the gallery is empty"),
         (
             "1\tAAAA\nx7\tAAAA\n",
-            "line 2: the picture's id is 'x7', but ids must be integers of 64 bits: number them again",
+            "line 2: the picture's id is 'x7', but ids must be 64-bit integers: number them again",
         ),
         ("1 AAAA\n", "line 1: expected ID<tab>BASE64"),
         ("1\tAAAA\n1\tBBBB\n", "line 2: picture 1 is another one above"),

@@ -59,7 +59,7 @@ def test_what_is_left_out_is_said(tmp_path):
         (tmp_path / name).write_text("x")
     note = open_captions(tmp_path).task("").note
     assert note == (
-        "2 left out: 1 x hidden file, or one of the system (as .DS_Store) (.DS_Store), "
+        "2 left out: 1 x hidden file, or one of the system (such as .DS_Store) (.DS_Store), "
         "1 x neither an image nor a text (notes.pdf)."
     )
 

@@ -83,7 +83,7 @@ class Batches:
         self.unreadable: list[str] = []
         self._noted: set[Where] = set()
         self.features: Sequence[Features] | None = None
-        # All processes must choose the same bucket. So with buckets, each reads all texts of a batch, else only its own.
+        # All processes must choose the same bucket. So with buckets, each reads all texts of a batch, else its own.
         mine = list(range(batch_size) if rows is None else rows)
         several = len(texts.lengths) > 1
         self._seen, self._own = (list(range(batch_size)), mine) if several else (mine, list(range(len(mine))))

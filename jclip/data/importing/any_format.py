@@ -16,7 +16,7 @@ from jclip.data.sources.folders import open_folder
 from jclip.data.sources.kinds import PAIRS, kind_by_features
 from jclip.errors import JclipError
 
-_SOURCE = "source.json"  # what `keep` was made of
+_SOURCE = "source.json"  # identity of the source that `keep` was made of
 
 
 def is_data_folder(place: Path) -> bool:

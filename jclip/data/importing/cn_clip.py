@@ -34,14 +34,14 @@ from jclip.errors import JclipError
 from jclip.io.reading import TOO_LARGE
 
 _LONGEST_ID = 1 << 10  # bytes of a line that are read for the image's number
-_REPEATED = "the id comes again, and cn_clip takes the last"
+_REPEATED = "the id is repeated below, and cn_clip uses the last"
 _URL_SAFE = bytes.maketrans(b"-_", b"+/")
 
 
 def decode_base64(data: bytes) -> bytes | None:
     """Decodes base64 in the standard or the URL-safe alphabet; returns None if it is damaged.
 
-    cn_clip's documentation writes the former, and its loader reads the latter, which accepts both.
+    cn_clip's documentation writes the standard one, and its loader (`urlsafe_b64decode`) accepts both.
     """
     data = data.strip().translate(_URL_SAFE)
     try:
@@ -52,7 +52,7 @@ def decode_base64(data: bytes) -> bytes | None:
 
 @dataclass(frozen=True)
 class CnClipReader(Reader):
-    """Reader of a folder with such files."""
+    """Reader of a folder with cn_clip's files."""
 
     folder: Path = Path()
     splits: tuple[str, ...] = ()
@@ -76,10 +76,10 @@ class CnClipReader(Reader):
 
 
 def open_cn_clip(source: Path, reading: Reading, strict: bool = False) -> CnClipReader:
-    """Opens a folder of such files. Raises JclipError if there are none, or those of a split are missing."""
+    """Opens a folder with cn_clip's files. Raises JclipError if it has none, or one of a split is missing."""
     present = sorted(file.name.removesuffix("_imgs.tsv") for file in source.glob("*_imgs.tsv"))
     if not present:
-        raise JclipError(f"{source} has no SPLIT_imgs.tsv: name the folder that has train_imgs.tsv and its like")
+        raise JclipError(f"{source} has no SPLIT_imgs.tsv: name the folder with files such as train_imgs.tsv")
     splits, files, left_out = choose_labelled(
         source,
         present,
@@ -91,7 +91,7 @@ def open_cn_clip(source: Path, reading: Reading, strict: bool = False) -> CnClip
 
 
 def _is_unlabelled(texts: Path) -> bool:
-    """Returns True if there are texts, but none names an image; the first line tells if there are labels."""
+    """Returns True if there are texts, but none names an image. Usually the first line decides."""
     line = None
     for line in scan(texts):
         if _text(texts, line)["image_ids"]:
@@ -149,7 +149,7 @@ def _index_texts(file: Path, pictures: Path, lines: Index) -> dict[str, np.ndarr
         more = f", nor {others} more" if others else ""
         raise JclipError(
             f"{file}, line {numbers[first]}: image {found[first]} is not in {pictures.name}{more}: fetch "
-            f"{pictures.name} again, or take the line out"
+            f"{pictures.name} again, or remove the line"
         )
     order = np.argsort(found, kind="stable")
     columns = {"offset": offsets, "number": numbers}

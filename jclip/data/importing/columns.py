@@ -52,7 +52,7 @@ def plain(name: str) -> str:
 
 
 def position(header: Sequence[str], name: str) -> int | None:
-    """Returns the index of the exact name, or of the only one with the same plain name; else None."""
+    """Returns the index of the exact name, else of the only one with the same `plain` name, else None."""
     if name in header:
         return header.index(name)
     same = [index for index, each in enumerate(header) if plain(each) == plain(name)]
@@ -60,7 +60,7 @@ def position(header: Sequence[str], name: str) -> int | None:
 
 
 def named(header: Sequence[str]) -> tuple[bool, bool]:
-    """Returns True if names tell the columns of images and captions."""
+    """Returns True if a name is usual for a column of images, and True if one is usual for a column of captions."""
     names = {plain(name) for name in header}
     return bool(names & _PICTURE_NAMES), bool(names & _CAPTION_NAMES)
 
@@ -146,8 +146,8 @@ class _Table:
             which = " and ".join(repr(self._first[n][:40]) for n in several)
             found = f"{which} may each be the column of {what}"
         else:
-            found = f"no column is sure to hold {what}"
+            found = f"no column certainly holds {what}"
         return JclipError(
             f"{self._file}: {found}; it has the columns {self._columns()}: name one with {option}, or by its number "
-            "where there is no header"
+            "if there is no header"
         )

@@ -1,4 +1,4 @@
-"""Images in files with captions from a list: the form of most benchmarks."""
+"""Image files with captions from a list, as in most benchmarks."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field

@@ -21,8 +21,8 @@ TEXTS = ("txt", "text", "caption")
 JSON = ("json",)
 """Extensions of files with a caption in a field."""
 
-SECOND = "another image of a pair"
-REPEATED = "a name that comes again"
+SECOND = "second image of a pair"
+REPEATED = "repeated name"
 UNKNOWN = "neither an image nor a text"
 COMPANION = "file of a pair that is not read"
 

@@ -18,7 +18,7 @@ from jclip.io.files import check_utf8
 from jclip.io.reading import LARGEST_PICTURE, TOO_LARGE, format_size, open_regular
 
 LARGEST_GROUP = 1 << 30
-"""Bytes of a row group's column beyond which it must not be compressed more than `PACKED` times."""
+"""Maximum number of unpacked bytes of a column in a row group, unless it is compressed at most `PACKED` times."""
 
 PACKED = 100
 _LONG_TEXT = f"captions of more than {format_size(LONGEST_TEXT)}"
@@ -91,18 +91,20 @@ def _open(file: Path) -> Any:
         open_regular(file).close()
         return pyarrow.parquet.ParquetFile(file)
     except (pyarrow.ArrowException, OSError) as error:
-        raise JclipError(f"{file} is not a whole Parquet file ({str(error).splitlines()[0]}): fetch it again") from None
+        raise JclipError(
+            f"{file} is not a complete Parquet file ({str(error).splitlines()[0]}): fetch it again"
+        ) from None
 
 
 def _check_packing(file: Path, stored: Any, group: int, columns: Sequence[str]) -> None:
-    """Checks that a row group does not unpack to more than images and captions can."""
+    """Checks that a row group does not unpack to far more than images and captions do."""
     held = stored.metadata.row_group(group)
     for column in map(held.column, range(held.num_columns)):
         size, packed = column.total_uncompressed_size, column.total_compressed_size
         if column.path_in_schema.split(".")[0] in columns and size > max(LARGEST_GROUP, PACKED * packed):
             raise JclipError(
                 f"{file}, row group {group}: column {column.path_in_schema} has {format_size(packed)} that unpack to "
-                f"{format_size(size)}, which no images do: take the file out"
+                f"{format_size(size)}, too much for images: remove the file"
             )
 
 

@@ -25,7 +25,7 @@ from jclip.io.reading import LARGEST_PICTURE, Refused, open_regular, read_regula
 MISSING = "the image's file is missing"
 UNNAMED = "the row names no image"
 TABLES = (".csv", ".tsv")
-"""Extensions of tables that are found in a folder of images."""
+"""Extensions of a table in a folder of images."""
 _HINTS = 5  # missing images of a part whose nearest names are searched; a report shows no more
 
 

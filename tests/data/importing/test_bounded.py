@@ -105,7 +105,7 @@ def test_a_name_of_many_bytes(tmp_path, kind, most):
         stream.write(info.tobuf(tarfile.GNU_FORMAT))
         for _ in range(61):
             stream.write(b"a" * MIB)
-    with pytest.raises(JclipError, match=r"a\.tar\.gz is damaged or not whole \(a header of more than 4 MiB\)"):
+    with pytest.raises(JclipError, match=r"a\.tar\.gz is damaged or incomplete \(a header of more than 4 MiB\)"):
         items("webdataset", tmp_path / "a.tar.gz", tmp_path)
     assert most() < 30 * MIB
 

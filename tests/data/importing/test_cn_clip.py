@@ -75,7 +75,7 @@ def test_a_pickle_that_unfolds_without_end_is_not_printed(tmp_path):
     for _ in range(100):
         bomb = [bomb] * 10  # 1,200 bytes of pickle, and a text of 10^100
     one_pair(tmp_path, (bomb, 1, "text"))
-    with pytest.raises(JclipError, match="pair 0: image id is a list, but ids must be integers of 64 bits"):
+    with pytest.raises(JclipError, match="pair 0: image id is a list, but ids must be 64-bit integers"):
         imported("cn-clip-lmdb", tmp_path, tmp_path / "folder")
 
 
@@ -97,7 +97,7 @@ def test_an_lmdb_directory_that_is_not_whole(lmdb_folder, tmp_path, part, spoil,
     file = source / "train" / part / "data.mdb"
     file.write_bytes(spoil(file.read_bytes()))
     with pytest.raises(
-        JclipError, match=rf"^[^\n]*train/{part} is not a whole LMDB directory \([^\n]*{words}[^\n]*copy it"
+        JclipError, match=rf"^[^\n]*train/{part} is not a complete LMDB directory \([^\n]*{words}[^\n]*copy it"
     ):
         imported("cn-clip-lmdb", source, tmp_path / "folder")
     assert [path.name for path in tmp_path.iterdir()] == ["lmdb"]

@@ -97,7 +97,7 @@ def test_a_share_that_is_passed_whatever_comes_stops_before_the_end():
     with pytest.raises(JclipError, match="2001 of 2001 had to be skipped, more than --max-skipped 10% of about 20,000"):
         limit.check(skipped(2001), 2001, expected=20_000)
     limit.check(skipped(500), 999, expected=1200)  # too few to say how many there will be
-    with pytest.raises(JclipError, match="500 of 999 had to be skipped, more than --max-skipped 10%; 500 for this"):
+    with pytest.raises(JclipError, match="500 of 999 had to be skipped, more than --max-skipped 10%; 500 because"):
         limit.check(skipped(500), 999)
 
 
@@ -117,7 +117,7 @@ def test_a_hopeless_import_does_not_read_to_the_end(tmp_path, monkeypatch, worke
 
 @pytest.mark.parametrize("text", ["-1", "x", "120%", "", "1.5"])
 def test_a_limit_that_is_none(text):
-    with pytest.raises(JclipError, match="as 500, or a share, as 2.5%"):
+    with pytest.raises(JclipError, match="such as 500, or a share, such as 2.5%"):
         Limit.read(text)
 
 
@@ -284,7 +284,7 @@ def test_a_split_of_which_nothing_can_be_kept_is_said_in_words(tmp_path):
         imported(tmp_path / "source", tmp_path / "folder", limit=Limit(share=0.5))
     assert str(caught.value) == (
         "nothing of split 'valid' can be kept (1 x empty text, 1 x the image does not decode): correct the source, "
-        "or leave it out with --splits train"
+        "or omit the split with --splits train"
     )
 
 

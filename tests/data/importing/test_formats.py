@@ -77,7 +77,7 @@ def test_a_tar_that_is_cut_off(tmp_path, length, packed):
     (file,) = tars(tmp_path / "source", count=1).iterdir()
     whole = gzip.compress(file.read_bytes()) if packed else file.read_bytes()
     file.write_bytes(whole[: length // (8 if packed else 1)])
-    with pytest.raises(JclipError, match=r"000.tar is damaged or not whole .*fetch it again"):
+    with pytest.raises(JclipError, match=r"000.tar is damaged or incomplete .*fetch it again"):
         imported("webdataset", file, tmp_path / "folder")
     file.write_bytes(whole)
     imported("webdataset", file, tmp_path / "folder")
@@ -165,7 +165,7 @@ def test_names_of_classes_in_one_language_leave_those_of_the_folders(tmp_path):
     folder = LabelledFolder(str(tmp_path / "folder"))
     assert folder.labels() == {"en": ["dog", "red car"], "zh": ["狗", "红车"]}
     (source / "test" / "classes.txt").write_text("犬\n红车\n", encoding="utf-8")
-    with pytest.raises(JclipError, match=r"test/classes.txt names the classes in another way than .*label_cn.txt"):
+    with pytest.raises(JclipError, match=r"test/classes.txt has other class names than .*label_cn.txt"):
         imported("class-folders", source, tmp_path / "other", language="zh")
 
 
@@ -250,11 +250,11 @@ BAD = [
         {},
         "line 1: it has no 'chinese', only 'english'",
     ),
-    ("parallel-tsv", "a.tsv", "a\tb\nc\n", {}, "1 for this: the row has too few columns, first a.tsv, line 2"),
+    ("parallel-tsv", "a.tsv", "a\tb\nc\n", {}, "1 because: the row has too few columns, first a.tsv, line 2"),
     ("csv", "a.tsv", "filepath,title\n", {}, "a.tsv holds nothing to import"),
-    ("csv", "a.tsv", "filepath\ttitle\nb.png\n", {}, "1 for this: the row has too few columns, first a.tsv, line 2"),
+    ("csv", "a.tsv", "filepath\ttitle\nb.png\n", {}, "1 because: the row has too few columns, first a.tsv, line 2"),
     ("csv", "a.tsv", "filepath\ttitle\n", {"english": "x"}, "--english does not apply to format csv: it knows"),
-    ("parquet", "a.parquet", "PAR1", {}, "a.parquet is not a whole Parquet file"),
+    ("parquet", "a.parquet", "PAR1", {}, "a.parquet is not a complete Parquet file"),
     ("nothing", "a", "", {}, "there is no format 'nothing': choose one of cn-clip, "),
     ("elevater/cifar10", "a", "", {}, "there is no format 'elevater/cifar10': did you mean elevater/cifar-10 or"),
     (None, "a.txt", "", {}, "has no format that can be detected: name one"),
@@ -284,7 +284,7 @@ def test_splits_and_files_that_are_not_there(tmp_path):
         imported("moses", tmp_path / "corpus", tmp_path / "folder")
     class_folders(tmp_path / "classes", ("test",), ("a", "c"))
     class_folders(tmp_path / "classes", ("train",), ("a", "b"))
-    with pytest.raises(JclipError, match="its classes differ from those of train, 'b' is in one only"):
+    with pytest.raises(JclipError, match="its classes differ from those of train: only one has 'b'"):
         imported("class-folders", tmp_path / "classes", tmp_path / "folder")
 
 

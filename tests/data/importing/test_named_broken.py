@@ -30,22 +30,22 @@ BROKEN = {
     "half": (
         "flickr30k",
         lambda down: (down / TAR).write_bytes((down / TAR).read_bytes()[:99]),
-        f"{TAR} is damaged or not whole",
+        f"{TAR} is damaged or incomplete",
     ),
     "half a zip": (
         "elevater/dtd",
         lambda down: (down / "dtd.zip").write_bytes((down / "dtd.zip").read_bytes()[:-30]),
-        "dtd.zip is damaged or not whole",
+        "dtd.zip is damaged or incomplete",
     ),
     "a byte": (
         "elevater/dtd",
         lambda down: flip(down / "dtd.zip"),
-        "dtd.zip is damaged or not whole",
+        "dtd.zip is damaged or incomplete",
     ),
     "loading": (
         "flickr30k",
         lambda down: (down / TAR).rename(down / f"{TAR}.part"),
-        f"({TAR}.part is a download that has not ended)",
+        f"({TAR}.part is an unfinished download)",
     ),
     "list": ("flickr30k", text("dataset_flickr30k.json", '{"images": [{}]}'), "has no 'split'"),
     "split": ("coco-cn", text(f"{COCO}/coco-cn_val.txt", ""), "'valid' holds no"),

@@ -49,11 +49,11 @@ def test_everything_is_counted(tmp_path):
     assert report.splits["train"].skipped.counts == {
         "image without a caption": 1,
         "text without an image": 1,
-        "the caption's file holds no caption": 1,
+        "the caption file holds no caption": 1,
     }
     assert report.splits["train"].units == 1
     assert report.splits["train"].beside.counts == {
-        "hidden file, or one of the system (as .DS_Store)": 5,
+        "hidden file, or one of the system (such as .DS_Store)": 5,
         "neither an image nor a text": 1,
     }
     assert report.splits["train"].found == 12
@@ -71,7 +71,7 @@ def test_captions_are_paired_as_in_tars(tmp_path):
         "text c.txt",
     ]
     split = report.splits["train"]
-    assert split.skipped.counts == {"another image of a pair": 1, "the file is a broken link": 1}
+    assert split.skipped.counts == {"second image of a pair": 1, "the file is a broken link": 1}
     assert split.beside.counts == {"file of a pair that is not read": 1, "neither an image nor a text": 1}
     assert split.found == 6 + 1 + 2 + 2
 
@@ -90,8 +90,8 @@ def test_fields_and_encodings_of_captions(tmp_path):
     report = imported("picture-folder", source, tmp_path / "folder", Limit(count=2), caption="other")
     assert [pair.captions for pair in pairs(tmp_path / "folder")] == [["a", "b"], ["一只红色的猫"]]
     assert report.splits["train"].skipped.counts == {
-        "the caption's file holds no caption": 1,
-        "the caption's file is not UTF-8 text": 1,
+        "the caption file holds no caption": 1,
+        "the caption file cannot be decoded as text": 1,
     }
 
 
@@ -122,7 +122,9 @@ def test_pictures_alone_name_what_can_be_done(tmp_path):
     with pytest.raises(JclipError, match="--captions-from names"):
         open_source("picture-folder", source, Reading())
     classes = class_folders(tmp_path / "classes", ("a", "b"))
-    with pytest.raises(JclipError, match="in 2 folders .*class-folders takes the folders as classes; picture-folder"):
+    with pytest.raises(
+        JclipError, match="in 2 folders .*class-folders takes the folders as classes; format picture-folder"
+    ):
         open_source(None, classes, Reading())
     (tmp_path / "empty").mkdir()
     with pytest.raises(JclipError, match="has no format that can be detected"):

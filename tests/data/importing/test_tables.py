@@ -152,7 +152,7 @@ def test_latin_1_is_asked_for_and_not_guessed(tmp_path):
     (tmp_path / "t.csv").write_bytes(LATIN.encode("cp1252"))
     with pytest.raises(JclipError, match=r"line 2 is not UTF-8; it may be .*cp1252 \('.*Mädchen") as caught:
         imported("csv", tmp_path / "t.csv", tmp_path / "folder")
-    assert "say which with --encoding" in str(caught.value) and str(caught.value).count("\n") == 0
+    assert "choose one with --encoding" in str(caught.value) and str(caught.value).count("\n") == 0
     imported("csv", tmp_path / "t.csv", tmp_path / "folder", encoding="cp1252")
     assert pairs(tmp_path / "folder")[0].captions == ["Mädchen größer als früher"]
 
@@ -224,14 +224,14 @@ REFUSED = [
     (workbook(), {}, "t.csv is a workbook (.xlsx or .ods) or another ZIP archive, not text: save the sheet as CSV"),
     (b"\xd0\xcf\x11\xe0\xa1\xb1", {}, "t.csv is a workbook (.xls), not text"),
     (b" \r\n", {}, "t.csv is empty"),
-    (b"\0\1\2\3\xff" * 9, {}, "is not text, for it has null bytes"),
+    (b"\0\1\2\3\xff" * 9, {}, "is not text, because it has null bytes"),
     (b"path,text\na,b\xff\xff\n", {"encoding": "utf-8"}, "t.csv, line 2: it is not UTF-8: give another --encoding"),
     (b"path only\na.png\n", {}, "'path only' has fewer than 2 columns"),
     ("图片;a;b\nx.png;Text;文字\n".encode(), {}, "'a' and 'b' may each be the column of captions"),
     (b"title,text,path\na,b,c.png\n", {}, "'title' and 'text' may each be the column of captions; it has the columns"),
     (b"image,picture,text\na.png,b.png,c\n", {}, "'image' and 'picture' may each be the column of images"),
-    (b"english,german\na,b\n", {}, "no column is sure to hold images; it has the columns 'english', 'german'"),
-    (b"path,size\na.png,7\n", {}, "no column is sure to hold captions"),
+    (b"english,german\na,b\n", {}, "no column certainly holds images; it has the columns 'english', 'german'"),
+    (b"path,size\na.png,7\n", {}, "no column certainly holds captions"),
     (
         b"path,text\na.png,b\n",
         {"picture": "file"},
