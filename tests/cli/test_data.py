@@ -187,7 +187,7 @@ def test_names_as_captions_and_where_pictures_are(tmp_path, capsys):
     assert {pair.captions[0] for pair in PairFolder(str(tmp_path / "a")).open()} == {f"猫{n}" for n in range(12)}
     (source / "说明.csv").rename(tmp_path / "t.csv")
     code, _, err = run(capsys, "import", tmp_path / "t.csv", tmp_path / "b", "--workers", 1)
-    assert code == 1 and "there is no folder '照片'" in err and f"with --root {source} it is found" in err
+    assert code == 1 and "there is no folder '照片'" in err and f"--root {source} finds it" in err
     assert run(capsys, "import", tmp_path / "t.csv", tmp_path / "b", "--root", source, "--workers", 1)[0] == 0
 
 

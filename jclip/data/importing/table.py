@@ -26,7 +26,7 @@ MISSING = "the image's file is missing"
 UNNAMED = "the row names no image"
 TABLES = (".csv", ".tsv")
 """Extensions of a table in a folder of images."""
-_HINTS = 5  # missing images of a part whose nearest names are searched; a report shows no more
+_HINTS = 5  # missing images per part for which the nearest name is searched; a report shows no more
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class TableReader(Reader):
     said: tuple[str, ...] = ()
 
     def parts(self, workspace: Path, shard_bytes: int) -> Sequence[Part]:
-        """Returns the parts, see `Reader`. A record's place in the order is that of its first row."""
+        """Returns the parts, see `Reader`. Records are in the order of their first rows."""
         text = self._text(workspace)
         if self.encoding is not None and not text.exists():
             write_utf8(self.file, self.encoding, text)
@@ -65,7 +65,7 @@ class TableReader(Reader):
         """Describes how the source was read, see `Reader`."""
         ways = np.bincount(Index(workspace / "rows")["way"], minlength=len(WAYS)).tolist()
         found = [f"{count:,} rows: {way}" for way, count in zip(WAYS, ways, strict=True) if way and count]
-        prefix = [f"{self.root} taken for {self.prefix}"] if self.prefix else []
+        prefix = [f"{self.prefix} replaced by {self.root}"] if self.prefix else []
         return (*self.said, *prefix, *found)
 
     def pictures(self) -> PictureFinder:
@@ -73,7 +73,7 @@ class TableReader(Reader):
         return PictureFinder(self.root, self.prefix)
 
     def rows(self, workspace: Path, offset: int = 0, number: int = 1) -> Iterator[TableRow]:
-        """Yields the rows, from one whose first byte and line are known."""
+        """Yields the rows, from the one at byte `offset` and line `number`."""
         return rows(self._text(workspace), self.columns, offset, number)
 
     @staticmethod
@@ -126,7 +126,7 @@ def open_table(source: Path, reading: Reading) -> TableReader:
         raise unreadable(file, error) from None
     root = file.parent if reading.root is None else Path(reading.root)
     if not root.is_dir():
-        raise JclipError(f"--root {root} is not a folder: name the one that the images' paths begin in")
+        raise JclipError(f"--root {root} is not a folder: name the folder to which the images' paths are relative")
     layout = find_layout(file, lambda name: PictureFinder(root).find(name)[0] is not None, reading)
     return TableReader(
         PAIRS,

@@ -91,7 +91,7 @@ def test_pictures_that_wait_for_their_captions_are_bounded(tmp_path, monkeypatch
     members = [(f"v.{n}.png", picture(0)) for n in range(4)] + [(f"v.{n}.txt", b"a") for n in range(4)]
     found = items("webdataset", packed_tar(tmp_path / "a.tar.gz", members), tmp_path)
     assert [isinstance(item, Lost) for item in found] == [True, True, False, False]
-    assert found[0].reason.endswith("too far from each other in the tar: sort it by name")
+    assert found[0].reason.endswith("too far apart in the tar: sort it by name")
     monkeypatch.setattr(webdataset, "LARGEST_GROUP", 2)
     found = items("webdataset", packed_tar(tmp_path / "b.tar.gz", sorted(members, key=lambda one: one[0])), tmp_path)
     assert [item.record.captions for item in found] == [("a",)] * 4

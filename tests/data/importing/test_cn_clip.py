@@ -182,8 +182,8 @@ def test_a_split_without_labels_is_left_out_and_reported(tmp_path, form):
         source = as_lmdb(source, "train,test")
     report = imported(form, source, tmp_path / "folder")
     assert list(report.splits) == ["train"]
-    assert report.as_json()["left_out"] == {"test": "none of its texts says which images it belongs to"}
-    with pytest.raises(JclipError, match="split 'test' says which .*: leave it out, with --splits train$"):
+    assert report.as_json()["left_out"] == {"test": "none of its texts names its images"}
+    with pytest.raises(JclipError, match="split 'test' names its .*: omit it, with --splits train$"):
         imported(form, source, tmp_path / "other", splits=("train", "test"))
     with pytest.raises(JclipError, match="split 'test' says which .*: choose another split$"):
         imported(form, source, tmp_path / "other", splits=("test",))

@@ -322,7 +322,7 @@ def test_a_shard_that_is_cut_short_is_noticed(tmp_path, monkeypatch):
 
     monkeypatch.setattr(survey, "write_shard", cut_short)
     source = cn_clip(tmp_path / "source")
-    with pytest.raises(JclipError, match="could not be written to its end: free some space"):
+    with pytest.raises(JclipError, match="could not be written completely: free some space"):
         imported(source, tmp_path / "folder")
     monkeypatch.undo()
     assert imported(source, tmp_path / "folder").splits["train"].records == 12

@@ -136,7 +136,7 @@ def test_ragged_rows_are_counted_with_the_reason(tmp_path):
     report = imported("csv", tmp_path / "t.csv", tmp_path / "folder", Limit(count=3))
     assert report.splits["train"].skipped.counts == {
         "the row has too few columns": 1,
-        "the row has more columns than the header, as where a separator is in a text without quotation marks": 1,
+        "the row has more columns than the header, for example because a text with a separator is not quoted": 1,
         "the row names no image": 1,
     }
     assert report.splits["train"].skipped.places["the row has too few columns"] == ["t.csv, line 3"]
@@ -237,7 +237,7 @@ REFUSED = [
         {"picture": "file"},
         "has no column 'file', only 'path', 'text': name one with",
     ),
-    (b"path,text\na.png,b\n", {"picture": "1"}, "a column by number needs both"),
+    (b"path,text\na.png,b\n", {"picture": "1"}, "only one column is named by number: give both"),
     (b"path,text\na.png,b\n", {"picture": "1", "caption": "text"}, "name all by the header, or all by number"),
     (b"path,text\na.png,b\n", {"language_column": "lang"}, "has no column 'lang'"),
     (b"path,text\na.png,b\n", {"root": "nowhere"}, "--root nowhere is not a folder"),
@@ -291,18 +291,18 @@ def test_names_that_can_only_mean_one_file_are_taken_and_said(tmp_path):
 @pytest.mark.parametrize(
     ("name", "words"),
     [
-        ("b/D.PNG", "searched in {root}/b, where 'd.png' is, with another case"),
-        ("b/d.jpg", "searched in {root}/b, where 'd.png' is, with another ending"),
-        ("b/d", "searched in {root}/b, where 'd.png' is, with another ending"),
-        ("picture_0l.png", "searched in {root}, where 'picture_01.png' is, with a similar name"),
-        ("d.png", "searched in {root}; with --root {root}/b it is found"),
+        ("b/D.PNG", "searched in {root}/b, which has 'd.png' (other case)"),
+        ("b/d.jpg", "searched in {root}/b, which has 'd.png' (other extension)"),
+        ("b/d", "searched in {root}/b, which has 'd.png' (other extension)"),
+        ("picture_0l.png", "searched in {root}, which has 'picture_01.png' (similar name)"),
+        ("d.png", "searched in {root}; --root {root}/b finds it"),
         (
             "B/d.png",
-            "there is no folder 'B' in {root}, where 'b' is, with another case; a file of this name is in {root}/b",
+            "there is no folder 'B' in {root}, which has 'b' (other case); a file of this name is in {root}/b",
         ),
-        ("C:\\Users\\li\\d.png", "a path of Windows: name the folder of the images with --root"),
+        ("C:\\Users\\li\\d.png", "a Windows path: name the folder of the images with --root"),
         ("/home/li/d.png", "an absolute path: name the folder of the images with --root"),
-        ("https://example.org/d.png", "an address of the web: fetch the images first"),
+        ("https://example.org/d.png", "a web address: fetch the images first"),
         ("qqqqq.png", "searched in {root})"),
     ],
 )
@@ -325,7 +325,7 @@ def test_pictures_are_below_root_and_absolute_names_too(tmp_path):
     imported("csv", table(tmp_path, "d.png", "b/d.png"), tmp_path / "one", root=root)
     names = ("C:\\li\\x\\b\\d.png", "C:\\li\\x\\d.png")
     report = imported("csv", table(tmp_path, *names), tmp_path / "two", root=root)
-    assert f"{root} taken for C:/li/x/" in report.read_as
+    assert f"C:/li/x/ replaced by {root}" in report.read_as
     assert [pair.pictures for pair in pairs(tmp_path / "two")] == [(picture(1),), (picture(2),)]
     # One of another folder is not taken for a file of the same name.
     source = table(tmp_path, *names, "C:\\zhang\\x\\d.png")

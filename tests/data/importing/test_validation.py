@@ -61,7 +61,7 @@ def test_a_number_is_kept_exactly(numbers, data):
 
 @pytest.mark.parametrize("text", ["", "0", "0%", "100%", "-3", "1.5", "x", "٣", "10 %"])
 def test_a_share_that_is_none(text):
-    with pytest.raises(JclipError, match="give a number of images, as 30, or a share, as 10%"):
+    with pytest.raises(JclipError, match="give a number of images .30. or a share .10%."):
         Share.read(text)
 
 
@@ -219,10 +219,10 @@ def test_a_division_that_fails_leaves_the_folder(tmp_path, monkeypatch):
 
 def test_what_cannot_be_divided(tmp_path):
     imported(cn_clip(tmp_path / "one", ["红"]), tmp_path / "single")
-    with pytest.raises(JclipError, match="needs two different images or more, and there is 1"):
+    with pytest.raises(JclipError, match="needs two different images or more, but there is 1"):
         split_folder(tmp_path / "single", Share(share=0.5))
     source = cn_clip(tmp_path / "source")
-    with pytest.raises(JclipError, match="--validation 12 leaves nothing to train on, for there are 12"):
+    with pytest.raises(JclipError, match="--validation 12 leaves nothing to train on, because there are 12"):
         imported(source, tmp_path / "folder", "12")
     assert not (tmp_path / "folder").exists()
     imported(source, tmp_path / "folder", "3")
@@ -232,7 +232,7 @@ def test_what_cannot_be_divided(tmp_path):
     with pytest.raises(JclipError, match="has no split 'train' to divide, only test"):
         split_folder(tmp_path / "test", Share(share=0.5))
     write_parallel(tmp_path / "text", [Translation("a", "b")])
-    with pytest.raises(JclipError, match="holds parallel text, and only images with captions are divided"):
+    with pytest.raises(JclipError, match="holds parallel text, but only images with captions are divided"):
         split_folder(tmp_path / "text", Share(share=0.5))
     cn_clip(source, split="valid")
     with pytest.raises(JclipError, match="the source has train, valid: omit it, or choose --splits train"):
@@ -260,7 +260,7 @@ def test_a_split_from_another_source_is_added(tmp_path):
     with pytest.raises(JclipError, match="has a split 'valid' already: rename it with --splits"):
         imported(more, tmp_path / "folder", name="csv", add=True, reading=reading)
     classes = class_folders(tmp_path / "classes", ("test",))
-    with pytest.raises(JclipError, match="holds images with captions, and the source images with classes"):
+    with pytest.raises(JclipError, match="holds images with captions, but the source images with classes"):
         imported(classes, tmp_path / "folder", name="class-folders", add=True)
     assert contents(tmp_path / "folder") == now
     with pytest.raises(JclipError, match="there is no such folder"):
