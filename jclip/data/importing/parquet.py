@@ -91,9 +91,8 @@ def _open(file: Path) -> Any:
         open_regular(file).close()
         return pyarrow.parquet.ParquetFile(file)
     except (pyarrow.ArrowException, OSError) as error:
-        raise JclipError(
-            f"{file} is not a complete Parquet file ({str(error).splitlines()[0]}): fetch it again"
-        ) from None
+        reason = str(error).splitlines()[0]
+        raise JclipError(f"{file} is not a complete Parquet file ({reason}): fetch it again") from None
 
 
 def _check_packing(file: Path, stored: Any, group: int, columns: Sequence[str]) -> None:

@@ -38,7 +38,7 @@ def cells(folder: Path, split: str, count: int) -> list[Cell]:
     """Returns records of a split, evenly spread, with small images. Raises JclipError if there are no images."""
     kind, _ = folder_kind(folder)
     if kind is PARALLEL:
-        raise JclipError(f"{folder} holds parallel text, which has no images to show: leave --sheet out")
+        raise JclipError(f"{folder} holds parallel text, which has no images to show: omit --sheet")
     records = read_split(folder, split, kind)
     names = class_labels(folder, LabelledFolder(str(folder)).classes()) if kind is LABELLED else []
     found = []
@@ -103,7 +103,7 @@ def _drawn(found: Sequence[Cell], font: Path | None) -> Image.Image:
 
 
 def _letters(font: Path | None, text: str) -> tuple[Any, bool]:
-    """Returns a font, and True if it has more than Latin letters: the given one, or a Chinese one of fontconfig's."""
+    """Returns the given font, or a Chinese one from fontconfig; and True if it has more than Latin letters."""
     if font is not None:
         try:
             return ImageFont.truetype(font, _LINE - 3), True
@@ -113,7 +113,7 @@ def _letters(font: Path | None, text: str) -> tuple[Any, bool]:
     if program and not _latin(text):
         command = [program, ":lang=zh-cn", "--format", "%{file}\n"]
         listed = subprocess.run(command, capture_output=True, encoding="utf-8", errors="surrogateescape")
-        # Of a family's faces the regular one; "Bold" would come first by name.
+        # Prefers regular faces; by name alone, "Bold" would come first.
         for file in sorted(listed.stdout.splitlines(), key=lambda file: ("Regular" not in file, file)):
             with contextlib.suppress(OSError):
                 return ImageFont.truetype(file, _LINE - 3), True

@@ -19,9 +19,9 @@ from jclip.images.opening import PictureError, open_header, orientation_of
 from jclip.tokenizers.text import Tokenizer
 
 _BINS = 12
-_TAIL = 0.99  # values above are in one bin; otherwise one long text would put all others into the first
-_Text = tuple[str, str]  # its language, and it
-_TOGETHER = 256  # texts tokenised at once
+_TAIL = 0.99  # larger values share one bin; otherwise one long text would put all others into the first bin
+_Text = tuple[str, str]  # (language, text)
+_TOGETHER = 256  # texts tokenized at once
 
 
 class Numbers:
@@ -177,9 +177,9 @@ def folder_kind(folder: Path) -> tuple[RecordKind, list[str]]:
 
 
 def class_labels(folder: Path, names: Sequence[str]) -> list[str]:
-    """Returns class names in all languages of the folder, such as "飞机, airplane"; else its own class names.
+    """Returns class names in all languages of the folder, such as "飞机, airplane"; `names` if it has no languages.
 
-    Raises JclipError if its number of names is not its number of classes.
+    Raises JclipError if a language has another number of names.
     """
     called = LabelledFolder(str(folder)).labels()
     for language, found in called.items():
@@ -190,7 +190,7 @@ def class_labels(folder: Path, names: Sequence[str]) -> list[str]:
 
 
 def spread(count: int, wanted: int | None) -> Sequence[int]:
-    """Returns `wanted` of the first `count` numbers, at equal distances; all if it is None or not less."""
+    """Returns `wanted` of the numbers below `count`, evenly spread; all of them if `wanted` is None or larger."""
     if wanted is None or wanted >= count:
         return range(count)
     return [number * count // wanted for number in range(wanted)]

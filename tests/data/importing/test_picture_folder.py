@@ -122,9 +122,7 @@ def test_pictures_alone_name_what_can_be_done(tmp_path):
     with pytest.raises(JclipError, match="--captions-from names"):
         open_source("picture-folder", source, Reading())
     classes = class_folders(tmp_path / "classes", ("a", "b"))
-    with pytest.raises(
-        JclipError, match="in 2 folders .*class-folders takes the folders as classes; format picture-folder"
-    ):
+    with pytest.raises(JclipError, match="in 2 folders .*takes the folders as classes; format picture-folder"):
         open_source(None, classes, Reading())
     (tmp_path / "empty").mkdir()
     with pytest.raises(JclipError, match="has no format that can be detected"):

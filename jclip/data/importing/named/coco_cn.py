@@ -30,7 +30,7 @@ def open_coco_cn(downloads: Path, reading: Reading, five: bool = False) -> Packe
 
     Raises JclipError if one is missing.
     """
-    lists = find_download(downloads, "coco-cn-version1805v1.1", "its makers: see the README of li-xirong/coco-cn")
+    lists = find_download(downloads, "coco-cn-version1805v1.1", "its authors: see the README of li-xirong/coco-cn")
     pictures = coco_pictures(downloads)
     present = ["test"] if five else list(_NAMES)
     splits = choose_splits(lists, present, reading)
@@ -63,7 +63,8 @@ def _entries(file: Path, captions: dict[str, list[tuple[int, str]]], coco: Mappi
         name, place = text_of(file, line).strip(), f"{file.name}, line {line.number}"
         digits = name.rpartition("_")[2]
         if not digits.isdecimal():
-            raise JclipError(f"{place}: {name[:40]!r} is not a name in COCO, such as COCO_val2014_000000000042")
+            example = "COCO_val2014_000000000042"
+            raise JclipError(f"{place}: {name[:40]!r} is not a name in COCO, such as {example}: fetch the file again")
         found = captions.get(name, [])
         texts, ids = tuple(caption for _, caption in found), tuple(number for number, _ in found)
         entries.append(Entry(place, coco_file(name, coco), int(digits), texts, ids, ("zh",) * len(ids)))

@@ -33,7 +33,7 @@ _FROM = "Karpathy's caption_datasets.zip"
 def open_flickr30k(downloads: Path, reading: Reading) -> Packed:
     """Opens the two downloads. Raises JclipError if one is missing."""
     captions = find_download(downloads, "dataset_flickr30k.json", _FROM)
-    pictures = find_download(downloads, "flickr30k-images", "Flickr30k's makers, who ask for a form to be filled in")
+    pictures = find_download(downloads, "flickr30k-images", "Flickr30k's authors, who ask you to fill in a form")
     splits = choose_splits(captions, _SPLITS, reading)
 
     def make(file: Path, folder: Path) -> ListedReader:

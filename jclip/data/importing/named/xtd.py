@@ -2,7 +2,7 @@
 
     Cross-lingual-Test-Dataset-XTD10/    or .zip; the repository of that name, also as …-main
       XTD10/test_image_names.txt         COCO_val2014_000000000042.jpg in each line
-      XTD10/test_1kcaptions_{en,es,it,ko,pl,ru,tr,zh}.txt, MIC/…_{de,fr}.txt, STAIR/…_jp.txt: a caption a line
+      XTD10/test_1kcaptions_{en,es,it,ko,pl,ru,tr,zh}.txt, MIC/…_{de,fr}.txt, STAIR/…_jp.txt: one caption per line
     train2014/, val2014/                 COCO's images, or their archives
 
 An image becomes a record with its captions in all available languages; "jp" becomes "ja".
