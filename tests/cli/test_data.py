@@ -132,7 +132,7 @@ def test_bad_usage_is_one_line(capsys, words, said):
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        (("--max-skipped", "x"), "give a number, as 500, or a share, as 2.5%"),
+        (("--max-skipped", "x"), "give a number, such as 500, or a share, such as 2.5%"),
         (("--min-length", "9", "--max-length", "3"), "leave no text"),
         (("--shard-mib", "0"), "--shard-mib 0 is not possible"),
         (("--workers", "0"), "--workers 0 is not possible"),

@@ -185,7 +185,7 @@ def test_a_split_without_labels_is_left_out_and_reported(tmp_path, form):
     assert report.as_json()["left_out"] == {"test": "none of its texts names its images"}
     with pytest.raises(JclipError, match="split 'test' names its .*: omit it, with --splits train$"):
         imported(form, source, tmp_path / "other", splits=("train", "test"))
-    with pytest.raises(JclipError, match="split 'test' says which .*: choose another split$"):
+    with pytest.raises(JclipError, match="split 'test' names its .*: choose another split$"):
         imported(form, source, tmp_path / "other", splits=("test",))
 
 
@@ -207,10 +207,10 @@ def test_base64_of_any_bytes(data, safe, padded):
 
 
 ODD = [
-    ('{"text_id": 1, "text": "a", "image_ids": [[100]]}', "an image id is a list, but ids must be integers"),
+    ('{"text_id": 1, "text": "a", "image_ids": [[100]]}', "an image id is a list, but ids must be 64-bit integers"),
     (f'{{"text_id": {"1" * 5000}, "text": "a", "image_ids": []}}', "line 1: it is not JSON"),
     (f"{'[' * 100_000}", "line 1: it is not JSON (it is nested too deep)"),
-    ('{"text_id": true, "text": "a", "image_ids": []}', "text_id is True, but ids must be integers"),
+    ('{"text_id": true, "text": "a", "image_ids": []}', "text_id is True, but ids must be 64-bit integers"),
     ("[]", "line 1: expected a JSON object, found []"),
 ]
 

@@ -156,7 +156,7 @@ def test_every_pair_of_cn_clips_files(folder, texts, lines):
             counted("cn-clip", place)
         return
     if texts and not wanted:
-        with pytest.raises(JclipError, match="no text of split 'train' says"):
+        with pytest.raises(JclipError, match="no text of split 'train' names"):
             counted("cn-clip", place)
         return
     pairs = sum(len(set(ids)) for _, ids in texts)

@@ -210,7 +210,7 @@ def test_quotation_marks_within_a_line_are_taken_as_they_come(tmp_path):
 def test_a_source_without_splits_becomes_one(tmp_path, name):
     source = table(tmp_path / "source")
     source = class_folders(tmp_path / "classes", ("train",)) / "train" if name == "class-folders" else source
-    with pytest.raises(JclipError, match="--splits train,valid: the source has no splits, .*: give one name"):
+    with pytest.raises(JclipError, match="--splits train,valid: the source has no splits .*: give one name"):
         imported(name, source, tmp_path / "folder", splits=("train", "valid"))
 
 

@@ -62,7 +62,7 @@ BROKEN = {
     "picture": (
         "coco-cn",
         lambda down: (down / "val2014" / f"COCO_val2014_{4:012d}.jpg").unlink(),
-        "coco-cn_test.txt, line 1: its picture",
+        "coco-cn_test.txt, line 1: its image",
     ),
     "lines": (
         "xtd",

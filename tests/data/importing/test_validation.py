@@ -235,7 +235,7 @@ def test_what_cannot_be_divided(tmp_path):
     with pytest.raises(JclipError, match="holds parallel text, but only images with captions are divided"):
         split_folder(tmp_path / "text", Share(share=0.5))
     cn_clip(source, split="valid")
-    with pytest.raises(JclipError, match="the source has train, valid: omit it, or choose --splits train"):
+    with pytest.raises(JclipError, match="the source has train, valid: omit --validation, or choose --splits train"):
         imported(source, tmp_path / "other", "3")
     classes = class_folders(tmp_path / "classes")
     with pytest.raises(JclipError, match="--validation divides images with captions, not images with classes"):
