@@ -137,7 +137,7 @@ def _coloured(a: Augmentation, image_hwc: jax.Array, draws: jax.Array) -> jax.Ar
     luma_c = jnp.asarray(_LUMA)
     if a.channel_mix:
         mix_cc = a.channel_mix * draws[3:9].reshape(3, 2)
-        # Row c: what channel c takes from the two others, minus the same of its own, so that greys stay grey.
+        # Row c: shares that channel c takes from the two others, minus their sum from itself, so that greys stay grey.
         others = jnp.stack([jnp.roll(jnp.append(row, -row.sum()), c + 1) for c, row in enumerate(mix_cc)])
         image_hwc = _recoloured(image_hwc, jnp.eye(3) + others)
     if a.saturation:

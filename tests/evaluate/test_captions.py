@@ -143,7 +143,10 @@ def test_pairs_of_a_text_file(tmp_path):
 @pytest.mark.parametrize(
     ("texts", "message"),
     [
-        ([(1, "a", [1]), ("x2", "b", [1])], r"test_texts\.jsonl, line 2: text_id is 'x2', but ids must be 64-bit integers"),
+        (
+            [(1, "a", [1]), ("x2", "b", [1])],
+            r"test_texts\.jsonl, line 2: text_id is 'x2', but ids must be 64-bit integers",
+        ),
         ([(1, "a", ["1.0"])], "line 1: image_ids is '1.0'"),
         ([(1, "a", None)], "line 1: image_ids is None, but must be a list"),
         ([(1, "a", [1]), (2, "b", [9])], r"line 2: text 2 belongs to picture 9, which is not in .*test_imgs\.tsv"),

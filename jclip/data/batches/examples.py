@@ -62,7 +62,7 @@ class Examples(Protocol[Example]):
 
 
 class PairExample(NamedTuple):
-    """Image and caption of a `Pair`, with their identities; `where` is the numbers of (source, record, picture)."""
+    """Image and caption of a `Pair`, with their identities; `where` has the numbers of (source, record, picture)."""
 
     where: tuple[int, int, int]
     picture: Picture
@@ -134,7 +134,7 @@ class PairExamples:
 
 
 class ParallelExample(NamedTuple):
-    """Texts of a `Translation` that the towers read; `where` is the numbers of (source, record, -1)."""
+    """Texts of a `Translation` that the towers read; `where` has the numbers of (source, record, -1)."""
 
     where: tuple[int, int, int]
     teacher: str

@@ -50,7 +50,7 @@ def _begin(worker: int, workers: int) -> None:
 
 def _end_with(parent: Any) -> None:
     parent.join()
-    os._exit(1)  # nobody is left to report to
+    os._exit(1)  # without clean-up, because the parent is gone
 
 
 class _Sequence(Sequence[T], Generic[T]):

@@ -39,8 +39,8 @@ def import_pairs(
 
     Args:
       source: a data folder; or a table, folder or archive whose format is detected.
-      keep: folder to write if the source is not such a folder. One that an earlier call made of the same source is
-        reused.
+      keep: folder to write if the source is not a data folder. It is reused if an earlier call made it of the same
+        source.
       reading: the user's options about the source.
       validation: images of split "train" that become split "valid" if the source has none.
       limit: maximum number of skipped units; by default a tenth, or none for a benchmark.
@@ -68,9 +68,9 @@ def _divided(
     source: Path, keep: Path, reading: Reading, validation: Share | None, progress: Callable[[str, int, int], None]
 ) -> Path:
     """Returns a data folder with a split "valid": the source if it has one, else a copy in `keep`."""
-    said = next((name for name, value in asdict(reading).items() if value is not None), None)
-    if said is not None:
-        raise JclipError(f"--{said.replace('_', '-')} does not apply to {source}, which is imported already: omit it")
+    option = next((name for name, value in asdict(reading).items() if value is not None), None)
+    if option is not None:
+        raise JclipError(f"--{option.replace('_', '-')} does not apply to {source}, which is imported already: omit it")
     info = open_folder(source).info
     kind = kind_by_features(info.features)
     if kind is not PAIRS:

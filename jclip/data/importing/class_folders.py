@@ -3,7 +3,7 @@
 Classes are numbered in the order of their folders' names; numerically if all names are numbers. Files beside the class
 folders, or beside the split folders, may give the class names:
 
-    classes.zh.txt, classes.de.txt, …    a name a line, in the order of the classes
+    classes.zh.txt, classes.de.txt, …    one name per line, in the order of the classes
     label_cn.txt                         cn_clip's name for classes.zh.txt
     classes.txt                          names in English, or in the given --language
 

@@ -55,20 +55,20 @@ def shown_encoding(name: str) -> str:
     return {"utf-16-le": "UTF-16 (little-endian)", "utf-16-be": "UTF-16 (big-endian)"}.get(name, name.upper())
 
 
-def find_encoding(data: bytes, place: str, said: str | None = None, whole: bool = True) -> str:
+def find_encoding(data: bytes, place: str, given: str | None = None, whole: bool = True) -> str:
     """Returns the encoding of a text. Raises JclipError if it is not text, or cannot be detected.
 
     Args:
       data: bytes of the text, or its beginning.
       place: name of the text, for messages.
-      said: encoding that the user gave.
+      given: encoding that the user gave.
       whole: True if `data` is the whole text; otherwise its last character may be cut.
     """
     for mark, what in _OTHERS:
         if data.startswith(mark):
             raise JclipError(f"{place} is {what}, not text: save the sheet as CSV (UTF-8), and name that file")
-    if said is not None:
-        name = check_encoding(said)
+    if given is not None:
+        name = check_encoding(given)
         big_endian = data.startswith(codecs.BOM_UTF16_BE)
         return ("utf-16-be" if big_endian else "utf-16-le") if name == "utf-16" else name
     for bom, name in _BOMS:

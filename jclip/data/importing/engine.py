@@ -47,7 +47,7 @@ class Plan:
 
     Attributes:
       format: name of the format, for the report.
-      said: the user's other options that decide the result, as plain values.
+      options: the user's other options that decide the result, as plain values.
       rules: rules for what is kept.
       limit: maximum number of skipped units.
       shard_bytes: approximate number of source bytes of a shard.
@@ -59,7 +59,7 @@ class Plan:
     """
 
     format: str
-    said: dict[str, Any] = field(default_factory=dict)
+    options: dict[str, Any] = field(default_factory=dict)
     rules: KeepRules = KeepRules()
     limit: Limit = Limit(share=0.1)
     shard_bytes: int = 128 << 20
@@ -132,7 +132,7 @@ def import_identity(reader: Reader, plan: Plan) -> dict[str, Any]:
     mine = {
         "version": _VERSION,
         "format": plan.format,
-        "said": plan.said,
+        "said": plan.options,
         "rules": asdict(plan.rules),
         "shard_bytes": plan.shard_bytes,
         "validation": str(plan.validation),

@@ -32,14 +32,14 @@ class Layout:
       copied: True if the table is read from a copy in UTF-8 with line feeds.
       columns: columns of images, of captions, and of languages if there is one.
       names: values of the image column, in the first rows.
-      said: the layout in words.
+      description: the layout in words.
     """
 
     encoding: str
     copied: bool
     columns: Columns
     names: tuple[str, ...]
-    said: tuple[str, ...]
+    description: tuple[str, ...]
 
 
 def find_layout(file: Path, exists: Callable[[str], bool], reading: Reading) -> Layout:

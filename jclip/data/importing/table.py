@@ -1,7 +1,7 @@
 """CSV and TSV files with a path and a caption in each row, as spreadsheets write them and open_clip reads them.
 
-Rows of one image become one record with several captions, so that the image is stored and decoded once. Such rows
-need not be neighbours.
+Rows of one image become one record with several captions, so that the image is stored and decoded once. They need not
+be adjacent.
 """
 
 import hashlib
@@ -39,7 +39,7 @@ class TableReader(Reader):
       columns: path, caption, and the language if it has a column.
       language: language of the captions without such a column.
       encoding: Python's name of it; None if the file is read as it is, in UTF-8 with line feeds.
-      said: the layout in words.
+      layout: the layout in words.
     """
 
     file: Path = Path()
@@ -49,7 +49,7 @@ class TableReader(Reader):
     columns: Columns = Columns(("filepath", "title"), "\t")
     language: str = ""
     encoding: str | None = None
-    said: tuple[str, ...] = ()
+    layout: tuple[str, ...] = ()
 
     def parts(self, workspace: Path, shard_bytes: int) -> Sequence[Part]:
         """Returns the parts, see `Reader`. Records are in the order of their first rows."""
@@ -66,7 +66,7 @@ class TableReader(Reader):
         ways = np.bincount(Index(workspace / "rows")["way"], minlength=len(WAYS)).tolist()
         found = [f"{count:,} rows: {way}" for way, count in zip(WAYS, ways, strict=True) if way and count]
         prefix = [f"{self.prefix} replaced by {self.root}"] if self.prefix else []
-        return (*self.said, *prefix, *found)
+        return (*self.layout, *prefix, *found)
 
     def pictures(self) -> PictureFinder:
         """Returns the finder of images."""
@@ -138,7 +138,7 @@ def open_table(source: Path, reading: Reading) -> TableReader:
         columns=layout.columns,
         language=reading.language or "",
         encoding=layout.encoding if layout.copied else None,
-        said=layout.said,
+        layout=layout.description,
     )
 
 

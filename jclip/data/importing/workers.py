@@ -60,7 +60,7 @@ def in_processes(count: int) -> Run:
 
 
 def on_beam(options: Sequence[str] = ()) -> Run:
-    """Returns a runner that uses Apache Beam with its options: its direct runner, unless these name a "--runner=…".
+    """Returns a runner that uses Apache Beam with its options: the direct runner, unless they have "--runner=…".
 
     All machines must see the source and the destination under the same paths. The runner raises the functions' errors.
     Raises JclipError if Apache Beam is not installed.

@@ -32,7 +32,7 @@ def check_names(place: Path, names: Iterable[str]) -> None:
     """Checks that class folder names can be stored one per line, and are distinct. Messages name `place`, their folder.
 
     Raises JclipError if a name has a line break, is blank, has surrounding white space or bytes that are not UTF-8; or
-    two are the same text in Unicode.
+    if two differ only in Unicode form.
     """
     found = list(names)
     for name in found:

@@ -116,7 +116,9 @@ def test_archives_that_unpack_to_too_much(tmp_path, monkeypatch):
         archive.writestr("a/zeros", bytes(20 * MIB))
     packed_tar(tmp_path / "b.tar.gz", [("a/zeros", 20 * MIB)])
     for name in ("a.zip", "b.tar.gz"):
-        with pytest.raises(JclipError, match=rf"{name} unpacks to more than 100 times its size, or does not fit on the disk"):
+        with pytest.raises(
+            JclipError, match=rf"{name} unpacks to more than 100 times its size, or does not fit on the disk"
+        ):
             unpack_once(tmp_path / name, tmp_path / "work")
     assert sum(file.stat().st_size for file in (tmp_path / "work").rglob("*") if file.is_file()) < 12 * MIB
     monkeypatch.setattr(archives, "_ALWAYS", 30 * MIB)

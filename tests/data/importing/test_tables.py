@@ -179,7 +179,7 @@ def test_which_encodings_are_found(text, encoding, found):
         return
     with pytest.raises(JclipError, match=f"it may be .*{encoding if encoding != 'latin-1' else 'cp1252'} "):
         find_encoding(data, "t")
-    assert find_encoding(data, "t", said=encoding) == check_encoding(encoding)
+    assert find_encoding(data, "t", given=encoding) == check_encoding(encoding)
 
 
 @given(st.text(st.characters(exclude_categories=("Cs",), exclude_characters="\ufeff\0"), min_size=1))
