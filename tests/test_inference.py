@@ -103,14 +103,14 @@ def test_one_alone_is_no_list(model, pictures):
     [
         (None, "pictures[2] is None, but must be a PIL image, a path, encoded bytes, or a uint8 array"),
         (7, "pictures[2] is of type int, but must be a PIL image"),
-        (b"", "pictures[2] cannot be read as a picture (it is empty)"),
+        (b"", "pictures[2] cannot be read as an image (it is empty)"),
         (["a.png"], "pictures[2] is of type list, but must be a PIL image"),
         (np.zeros((4, 4, 3), np.float32), "pictures[2] is float32 (4, 4, 3), but must be uint8 (height, width, 3)"),
         (np.zeros((0, 4, 3), np.uint8), "pictures[2] has no pixels: (0, 4, 3)"),
-        (Image.new("RGB", (0, 4)), "pictures[2] cannot be read as a picture (it has no pixels: 0 x 4)"),
+        (Image.new("RGB", (0, 4)), "pictures[2] cannot be read as an image (it has no pixels: 0 x 4)"),
         (
             Image.new("F", (2, 2), np.nan),
-            "pictures[2] cannot be read as a picture (it holds values that are not finite)",
+            "pictures[2] cannot be read as an image (it holds values that are not finite)",
         ),
     ],
     ids=lambda value: type(value).__name__,
@@ -153,7 +153,7 @@ def test_what_would_be_taken_for_something_else(model, pictures):
         model.encode_image(pictures, orientation="turn")
     with pytest.raises(JclipError, match="batch_size is 0, but must be 1 or more"):
         Model(model.bundle, 0)
-    with pytest.raises(JclipError, match="an empty path cannot be read as a picture"):
+    with pytest.raises(JclipError, match="an empty path cannot be read as an image"):
         model.encode_image([""])
     for odd in ("red", b"red", None, 7):
         with pytest.raises(JclipError, match=f"takes a list of texts, not {type(odd).__name__}: put them into"):

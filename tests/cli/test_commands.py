@@ -276,7 +276,7 @@ def _evaluate(bundle, capsys, monkeypatch):
     assert "is not a bundle" in fails(capsys, "eval", "retrieval", "configs", "pairs.tsv")
     with open("5.png", "wb") as file:
         file.write(b"no picture")
-    assert "5.png cannot be read as a picture" in fails(capsys, "eval", "retrieval", bundle, "pairs.tsv")
+    assert "5.png cannot be read as an image" in fails(capsys, "eval", "retrieval", bundle, "pairs.tsv")
     with open("pairs.tsv", "w", encoding="utf-8") as file:
         file.write("0.png\tred apple\n77.png\tgone\n")
     assert "pairs.tsv, line 2: there is no image 77.png" in fails(capsys, "eval", "retrieval", bundle, "pairs.tsv")

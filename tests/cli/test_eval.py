@@ -133,7 +133,7 @@ def test_a_broken_picture_is_named_by_its_line(bundle, data, capsys):
     lines[3] = "121\tAAAA"
     (data / "test_imgs.tsv").write_text("\n".join(lines) + "\n")
     told = fails(capsys, "retrieval", bundle, data)
-    assert "image 121 (" in told and "test_imgs.tsv, line 4) cannot be read as a picture" in told
+    assert "image 121 (" in told and "test_imgs.tsv, line 4) cannot be read as an image" in told
 
 
 def test_two_runs_side_by_side(bundle, data, tmp_path, capsys):

@@ -141,7 +141,7 @@ def test_options_that_messages_name_are_known(place, start, monkeypatch, capsys)
     table.parent.mkdir()
     table.write_bytes(shapes.read_bytes())
     assert asked(start, table, place / "moved") == 1
-    assert "the picture's file is missing" in capsys.readouterr().err
+    assert "the image's file is missing" in capsys.readouterr().err
     assert asked(start, table, place / "moved", "--root", shapes.parent, "--epochs", "1") == 130
     names = place / "names"
     names.mkdir()
@@ -197,7 +197,7 @@ def test_what_cannot_be(place, start, few, tmp_path, capsys):
     for words, message in (
         ((tmp_path / "none", few, tmp_path / "a"), "none"),
         ((start, tmp_path / "none.csv", tmp_path / "a"), "none.csv does not exist"),
-        ((start, one, tmp_path / "a"), "needs two different pictures"),
+        ((start, one, tmp_path / "a"), "needs two different images"),
         ((start, equal, tmp_path / "b"), "all captions to train on are equal"),
         ((start, few, taken), "holds something else"),
         ((start, few, tmp_path / "c", "--validation", "all"), "--validation 'all' is not possible"),

@@ -96,7 +96,7 @@ def test_all_options_together_depend_on_the_step_alone(words):
     assert whole.examples_per_epoch == 9 * 2 * 2 + 1
     expected = [whole[step] for step in range(10)]  # two epochs
     (line,) = whole.unreadable
-    assert "the picture of record 4" in line
+    assert "the image of record 4" in line
     for step in (9, 3):
         same(some()[step], expected[step])
         shares = [some(rows=range(at, at + 2))[step] for at in range(0, 8, 2)]

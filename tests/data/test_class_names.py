@@ -48,7 +48,7 @@ def test_names_that_would_merge(tmp_path):
     composed, apart = (unicodedata.normalize(form, "é") for form in ("NFC", "NFD"))
     for number, (one, two) in enumerate([(composed, apart), ("a", "a ")]):
         source = class_folders(tmp_path / str(number), ("test",), (one, two))
-        with pytest.raises(JclipError, match="differ in white space or in the form of Unicode alone: put their"):
+        with pytest.raises(JclipError, match="differ only in white space or Unicode form: merge"):
             read_classes(source)
         with pytest.raises(JclipError, match="rename"):
             imported("class-folders", source, tmp_path / "set")
@@ -74,7 +74,7 @@ def test_lines_end_as_on_any_system(tmp_path, end):
     assert read_names(tmp_path / "a.txt") == ["狗", "cat"]
     for mark in "\v\f\x85\u2028":
         (tmp_path / "a.txt").write_text(f"a\nb{mark}c\n", encoding="utf-8")
-        with pytest.raises(JclipError, match=r"a.txt, line 2: .* some programs take for a line's end") as caught:
+        with pytest.raises(JclipError, match=r"a.txt, line 2: .* some programs read as a line break") as caught:
             read_names(tmp_path / "a.txt")
         assert mark not in str(caught.value)
 

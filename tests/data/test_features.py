@@ -63,7 +63,7 @@ def test_a_damaged_cache_is_named(tmp_path):
     cache = FeatureCache(tmp_path, 1, 3, "float32", 1)
     cache.write(0, [np.zeros(3, np.float32)])
     damage(cache)
-    with pytest.raises(DamagedCache, match=r"is damaged \(.*\): delete it, and it is made again"):
+    with pytest.raises(DamagedCache, match=r"is damaged \(.*\): delete it; the next run makes it again"):
         cache.row(0)
 
 

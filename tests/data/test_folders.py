@@ -93,7 +93,7 @@ def test_errors_name_the_folder(tmp_path):
     write_parallel(tmp_path / "text", SENTENCES)
     with pytest.raises(JclipError, match="has no split 'test': it has train; name one of them"):
         ParallelFolder(str(tmp_path / "text"), split="test").open()
-    for source, what in ((PairFolder, "pictures with captions"), (LabelledFolder, "pictures with classes")):
+    for source, what in ((PairFolder, "images with captions"), (LabelledFolder, "images with classes")):
         with pytest.raises(JclipError, match=rf"text holds no {what} \(its records have no image\): name another"):
             source(str(tmp_path / "text"), "train").open()
     (shard,) = (tmp_path / "text").glob("*array_record*")

@@ -143,7 +143,7 @@ def test_a_png_shows_the_pictures_in_their_places(tmp_path):
 
 def test_what_cannot_be_shown(folder, tmp_path):
     write_parallel(tmp_path / "text", [Translation("a", "b")])
-    with pytest.raises(JclipError, match="parallel text, which has no pictures to show"):
+    with pytest.raises(JclipError, match="parallel text, which has no images to show"):
         write_sheet(tmp_path / "a.png", tmp_path / "text", "train")
     with pytest.raises(JclipError, match="give a name that ends in .png or .html"):
         write_sheet(tmp_path / "a.jpg", folder, "train")
@@ -167,7 +167,7 @@ def test_a_folder_of_another_kind(tmp_path):
 
     (tmp_path / "folder").mkdir()
     gather_shards(tmp_path / "folder", Numbers(), {})
-    with pytest.raises(JclipError, match="neither pairs nor parallel text nor labelled pictures"):
+    with pytest.raises(JclipError, match="neither pairs nor parallel text nor labelled images"):
         folder_kind(tmp_path / "folder")
 
 

@@ -222,7 +222,7 @@ class Broken:
 
 def test_an_unreadable_picture_is_named(words):
     some = batches(words, Broken(), batch_size=4)
-    with pytest.raises(JclipError, match=r"Broken.*: the picture of record 3 cannot be read as a picture"):
+    with pytest.raises(JclipError, match=r"Broken.*: the image of record 3 cannot be read as an image"):
         some[0]
     with pytest.raises(JclipError, match="record 3"):
         next(some.iterate())
@@ -251,7 +251,7 @@ def test_unreadable_pictures_are_replaced_by_the_step_alone(words):
 
 
 def test_nothing_but_unreadable_pictures_ends(words):
-    with pytest.raises(JclipError, match="64 records in turn have unreadable pictures: repair the data"):
+    with pytest.raises(JclipError, match="64 records in turn have unreadable images: repair the data"):
         batches(words, Broken(only=True), batch_size=1, max_unreadable=5)[0]
 
 

@@ -168,7 +168,9 @@ def test_languages_of_a_folder_are_not_looked_for_in_its_records(tmp_path, monke
     assert [(group.language, group.count) for group in found] == [("ko", 4), ("zh", 16)]
     assert [records[unit.record].language for unit in every(found[0])] == ["ko"] * 4
     write_languages(tmp_path / "text", "train", np.array(["zh"]))
-    with pytest.raises(JclipError, match="has the languages of 1 records in split 'train', which has 20: import it"):
+    with pytest.raises(
+        JclipError, match="has the languages of 1 records of split 'train', but the split has 20: import it"
+    ):
         groups(opened, "one", 2.0)
 
 

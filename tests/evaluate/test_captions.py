@@ -143,7 +143,10 @@ def test_pairs_of_a_text_file(tmp_path):
 @pytest.mark.parametrize(
     ("texts", "message"),
     [
-        ([(1, "a", [1]), ("x2", "b", [1])], r"test_texts\.jsonl, line 2: text_id is 'x2', but ids must be integers"),
+        (
+            [(1, "a", [1]), ("x2", "b", [1])],
+            r"test_texts\.jsonl, line 2: text_id is 'x2', but ids must be 64-bit integers",
+        ),
         ([(1, "a", ["1.0"])], "line 1: image_ids is '1.0'"),
         ([(1, "a", None)], "line 1: image_ids is None, but must be a list"),
         ([(1, "a", [1]), (2, "b", [9])], r"line 2: text 2 belongs to image 9, which is not in .*test_imgs\.tsv"),
@@ -166,7 +169,7 @@ def test_captions_that_cannot_be(tmp_path, texts, message):
         ("", r"test_imgs\.tsv holds no image, so the gallery is empty"),
         (
             "1\tAAAA\nx7\tAAAA\n",
-            "line 2: the image's id is 'x7', but ids must be integers of 64 bits: number them again",
+            "line 2: the image's id is 'x7', but ids must be 64-bit integers: number them again",
         ),
         ("1 AAAA\n", "line 1: expected ID<tab>BASE64"),
         ("1\tAAAA\n1\tBBBB\n", "line 2: image 1 is another one above"),

@@ -112,7 +112,7 @@ def test_a_picture_that_is_learnt_and_tested_is_said(tmp_path):
     assert sets.shared == 6
     assert sets.note == (
         "6 of 8 test images are in split train or valid too, so the figures are too high: remove them from one. "
-        "Split train: 1 file(s) left out: 1 x the file's name is not that of a picture (b/notes.md)."
+        "Split train: 1 file(s) left out: 1 x the file has no extension of an image format (b/notes.md)."
     )
     bring_in("class-folders", tmp_path, tmp_path / "set", Limit(count=9))
     assert open_probe(tmp_path / "set").shared == 4  # the importer takes equal pictures of a class once

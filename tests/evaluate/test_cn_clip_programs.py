@@ -121,7 +121,7 @@ def test_a_gallery_of_less_than_ten_is_scored_here_and_refused_there(tmp_path):
 @pytest.mark.parametrize(
     ("lines", "message"),
     [
-        (['{"image_id": "7.5", "feature": [1]}'], "line 1: image_id is '7.5', but ids must be integers of 64 bits"),
+        (['{"image_id": "7.5", "feature": [1]}'], "line 1: image_id is '7.5', but ids must be 64-bit integers"),
         (['{"image_id": true, "feature": [1]}'], "line 1: image_id is True"),
         (
             ['{"image_id": 99999999999999999999, "feature": [1]}'],

@@ -48,7 +48,7 @@ def test_what_is_left_out_is_said(tmp_path):
     (tmp_path / "t.csv").write_text("\n".join(["path,text", *rows, "nowhere.png,b", ""]), encoding="utf-8")
     task = open_captions(tmp_path / "t.csv").task("")
     assert task.captions == [f"red {n}" for n in range(10)]
-    assert "1 left out: 1 x the picture's file is missing (t.csv, line 12: nowhere.png" in task.note
+    assert "1 left out: 1 x the image's file is missing (t.csv, line 12: nowhere.png" in task.note
     eye = np.eye(10, dtype=np.float32)
     result = score(Encoded(task, eye, eye), note="Mine.", resamples=0)
     assert result.note == f"Mine. {task.note}" and result.counts["left_out"] == 1
@@ -59,8 +59,8 @@ def test_what_is_left_out_is_said(tmp_path):
         (tmp_path / name).write_text("x")
     note = open_captions(tmp_path).task("").note
     assert note == (
-        "2 left out: 1 x hidden file, or one of the system (as .DS_Store) (.DS_Store), "
-        "1 x neither a picture nor a text (notes.pdf)."
+        "2 left out: 1 x hidden file, or one of the system (such as .DS_Store) (.DS_Store), "
+        "1 x neither an image nor a text (notes.pdf)."
     )
 
 

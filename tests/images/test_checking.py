@@ -41,10 +41,10 @@ def test_the_report_says_why_each_picture_was_skipped(tmp_path):
     assert kept == [GOOD]
     skipped = report.as_json()["splits"]["train"]["skipped"]
     assert {reason: found["count"] for reason, found in skipped.items()} == {
-        "the picture is too large": 2,
-        "the picture's format is not read": 1,
-        "the picture does not decode": 2,
-        "the picture cannot be converted": 1,
+        "the image is too large": 2,
+        "the image's format is not read": 1,
+        "the image does not decode": 2,
+        "the image cannot be converted": 1,
     }
     places = [place for found in skipped.values() for place in found["first"]]
     for line, why in (
@@ -68,7 +68,7 @@ def test_pictures_that_come_out_in_one_colour_are_kept_and_told(tmp_path):
     found = report.as_json()["splits"]["train"]
     assert found["skipped"] == {}
     assert found["remarks"] == {
-        "the picture comes out in nearly one colour": {
+        "the image is nearly one colour after conversion": {
             "count": 3,
             "first": [
                 "train_imgs.tsv, line 2 (#020202; its mode is L)",
@@ -86,9 +86,9 @@ def test_a_picture_that_training_would_not_read_by_default_is_told(tmp_path, mon
     assert kept == [GOOD, picture]
     split = report.as_json()["splits"]["train"]
     assert split["skipped"] == {}
-    assert split["remarks"]["the picture is larger than training and encoding read by default"] == {
+    assert split["remarks"]["the image is larger than training and encoding read by default"] == {
         "count": 1,
-        "first": ["train_imgs.tsv, line 2 (2.5 megapixels; set JCLIP_MAX_MEGAPIXELS=3 for them)"],
+        "first": ["train_imgs.tsv, line 2 (2.5 megapixels; set JCLIP_MAX_MEGAPIXELS=3 to read it)"],
     }
     with pytest.raises(JclipError, match="2.5 megapixels, more than the limit of 2"):
         to_array(Preprocessing(), picture)
@@ -140,7 +140,7 @@ def test_what_cannot_be_opened_is_stored_as_it_is():
     half = held(6, "JPEG")[:-300]
     for data in (b"junk", EPS, half):
         assert stored_form(data, rules) == data
-    assert check_picture(half, rules).trouble == "the picture does not decode"
+    assert check_picture(half, rules).trouble == "the image does not decode"
 
 
 def test_the_command_takes_both(tmp_path, capsys):
@@ -152,7 +152,7 @@ def test_the_command_takes_both(tmp_path, capsys):
     assert main([*words, "--orientation", "apply", "--max-megapixels", "2.5"]) == 0
     found = json.loads(capsys.readouterr().out)["splits"]["train"]
     assert found["pairs"] == 2
-    assert found["skipped"]["the picture is too large"]["first"] == [
+    assert found["skipped"]["the image is too large"]["first"] == [
         "train_imgs.tsv, line 3 (3 megapixels, more than the limit of 2.5)"
     ]
     assert main([*words, "--max-megapixels", "0"]) == 1

@@ -116,7 +116,7 @@ def test_floats_in_0_to_1_and_beyond():
 def test_a_float_that_is_not_finite_is_refused(value):
     image = Image.fromarray(np.array([[0, value]], np.float32))
     for form in (image, encoded(image, "TIFF")):
-        with pytest.raises(JclipError, match=r"it cannot be read as a picture \(it holds values that are not finite\)"):
+        with pytest.raises(JclipError, match=r"it cannot be read as an image \(it holds values that are not finite\)"):
             to_array(HOW, form, "it")
 
 
@@ -196,7 +196,7 @@ def test_no_mode_is_without_a_rule(mode):
 
 def test_a_mode_without_a_rule_is_an_error(monkeypatch):
     monkeypatch.setattr(modes, "_AS_THEY_ARE", ())
-    with pytest.raises(JclipError, match=r"it cannot be read as a picture \(its mode is RGB\)"):
+    with pytest.raises(JclipError, match=r"it cannot be read as an image \(its mode is RGB\)"):
         to_convertible(Image.new("RGB", (1, 1)), "it")
 
 

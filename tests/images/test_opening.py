@@ -72,10 +72,10 @@ def _no_programs(monkeypatch):
 def test_formats_that_pillow_does_not_decode_itself_are_refused_by_name(form, tmp_path):
     (tmp_path / "a.jpg").write_bytes(FOREIGN[form])
     with pytest.raises(
-        PictureError, match=rf"a\.jpg cannot be read as a picture \({form} .* and is not read\)"
+        PictureError, match=rf"a\.jpg cannot be read as an image \({form} .* and is not read\)"
     ) as caught:
         to_array(HOW, tmp_path / "a.jpg")
-    assert caught.value.kind == "the picture's format is not read"
+    assert caught.value.kind == "the image's format is not read"
     assert not any(end in picture_endings() for end in ("eps", "ps", "wmf", "emf", "h5", "grib", "bufr", "mpg", "pdf"))
 
 
@@ -127,7 +127,7 @@ def test_heic_is_read_with_its_extra_and_the_extra_is_named_without(monkeypatch)
     opening._openers.cache_clear()
     try:
         with pytest.raises(
-            PictureError, match=r"x\.heic cannot be read as a picture \(HEIC needs: pip install 'jclip\[heic\]'\)"
+            PictureError, match=r"x\.heic cannot be read as an image \(HEIC needs: pip install 'jclip\[heic\]'\)"
         ):
             to_array(HOW, data, "x.heic")
     finally:
@@ -140,10 +140,10 @@ def test_the_limit_is_held_against_the_header():
     with pytest.raises(PictureError) as caught:
         open_header(data, "big.png", 89)
     said = (
-        "big.png cannot be read as a picture (182 megapixels, more than the limit of 89): make it smaller, or set "
+        "big.png cannot be read as an image (182 megapixels, more than the limit of 89): make it smaller, or set "
         "JCLIP_MAX_MEGAPIXELS=182"
     )
-    assert (str(caught.value), caught.value.kind) == (said, "the picture is too large")
+    assert (str(caught.value), caught.value.kind) == (said, "the image is too large")
     again = pickle.loads(pickle.dumps(caught.value))  # as it comes from a worker process
     assert (str(again), again.kind, again.why) == (said, caught.value.kind, caught.value.why)
     for width, height, said in ((1000, 1000, "1 mega"), (30_000, 30_000, "900 mega"), (90_000, 1000, "90 mega")):
@@ -329,7 +329,7 @@ def test_only_regular_files_of_a_bounded_size_are_pictures(tmp_path, monkeypatch
     with socket.socket(socket.AF_UNIX) as server:
         server.bind(str(tmp_path / "socket.png"))
         for name, what in cases.items():
-            said = rf"{name}\.png cannot be read as a picture \(it is {what}, not a regular file\)"
+            said = rf"{name}\.png cannot be read as an image \(it is {what}, not a regular file\)"
             for path in (tmp_path / f"{name}.png", str(tmp_path / f"{name}.png")):
                 with pytest.raises(PictureError, match=said):
                     to_array(HOW, path)
@@ -338,7 +338,7 @@ def test_only_regular_files_of_a_bounded_size_are_pictures(tmp_path, monkeypatch
     assert to_array(HOW, tmp_path / "link.png").shape == (8, 8, 3)
     monkeypatch.setattr(opening, "LARGEST_PICTURE", 100)
     with pytest.raises(
-        PictureError, match=r"a\.png cannot be read as a picture \(it is a file of more than 100 bytes\)"
+        PictureError, match=r"a\.png cannot be read as an image \(it is a file of more than 100 bytes\)"
     ):
         to_array(HOW, tmp_path / "a.png")
     for odd in ("no/such", "a\0b", "a.png/b", "x" * 300, "\udcff.png"):

@@ -133,19 +133,19 @@ def test_every_form_of_a_picture_gives_the_same(tmp_path):
 
 def test_errors_name_the_picture(tmp_path):
     how = Preprocessing(size=8)
-    with pytest.raises(JclipError, match=r"there is no picture .*gone\.png"):
+    with pytest.raises(JclipError, match=r"there is no image .*gone\.png"):
         to_array(how, tmp_path / "gone.png")
     (tmp_path / "text.png").write_text("no picture")
-    with pytest.raises(JclipError, match=r"text\.png cannot be read as a picture \(no known image format\)"):
+    with pytest.raises(JclipError, match=r"text\.png cannot be read as an image \(no known image format\)"):
         to_array(how, tmp_path / "text.png")
     (tmp_path / "half.png").write_bytes(encoded(picture(40, 40))[:900])
-    with pytest.raises(JclipError, match=r"half\.png cannot be read as a picture"):
+    with pytest.raises(JclipError, match=r"half\.png cannot be read as an image"):
         to_array(how, tmp_path / "half.png")
-    with Image.open(tmp_path / "half.png") as half, pytest.raises(JclipError, match="a picture cannot be read"):
+    with Image.open(tmp_path / "half.png") as half, pytest.raises(JclipError, match="an image cannot be read"):
         to_array(how, half)
     with pytest.raises(JclipError, match="record 7 cannot be read"):
         to_array(how, b"", "record 7")
-    with pytest.raises(JclipError, match=r"a picture is float32 \(2, 2, 3\)"):
+    with pytest.raises(JclipError, match=r"an image is float32 \(2, 2, 3\)"):
         to_array(how, np.zeros((2, 2, 3), np.float32))
-    with pytest.raises(JclipError, match=r"a picture is 1 x 9000 pixels, too long .* to 224: cut it"):
+    with pytest.raises(JclipError, match=r"an image is 1 x 9000 pixels, too long .* to 224: cut it"):
         to_array(Preprocessing(resize="crop"), np.zeros((9000, 1, 3), np.uint8))

@@ -175,7 +175,7 @@ def test_what_a_stage_reads_must_fit_the_towers(chinese_clip):
         check(changed(chinese_clip, "stages.1.context_length", 600))
     with pytest.raises(JclipError, match="preprocessing.size is 48, but the image tower reads images of 32"):
         check(changed(chinese_clip, "preprocessing.size", 48))
-    message = r"stage 'everything' \(contrastive\) reads pictures with captions, but SyntheticParallel is parallel text"
+    message = r"stage 'everything' \(contrastive\) reads images with captions, but SyntheticParallel is parallel text"
     with pytest.raises(JclipError, match=message):
         check(changed(chinese_clip, "stages.1.data.0", SyntheticParallel()))
 

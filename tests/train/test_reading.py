@@ -50,8 +50,8 @@ def test_pictures_with_captions(stage, tmp_path):
     found = reading(stage.name, PairFolder(str(folder)))
     assert (found.records, found.texts, found.images, found.whole) == (100, LOOKED_AT, LOOKED_AT, False)
     assert str(found) == (
-        f"stage 'image-frozen' reads pictures with captions: PairFolder {str(folder)!r} split 'train': 100 records; "
-        r"languages zh; such as '红0\x1b[2J' with a picture of 32 x 32"
+        f"stage 'image-frozen' reads images with captions: PairFolder {str(folder)!r} split 'train': 100 records; "
+        r"languages zh; such as '红0\x1b[2J' with an image of 32 x 32"
     )
 
 
@@ -132,7 +132,7 @@ def test_a_run_begins_with_what_it_reads_and_what_is_odd(chinese_clip, tmp_path)
     lines = read_journal(tmp_path / "run" / "metrics.jsonl")
     (reads,) = (line["reads"] for line in lines if line["kind"] == "data")
     assert [words.split(":")[0] for words in reads] == [
-        f"stage {stage.name!r} reads pictures with captions" for stage in stages
+        f"stage {stage.name!r} reads images with captions" for stage in stages
     ]
     warnings = [line["message"] for line in lines if line["kind"] == "warning"]
     assert len(warnings) == 2 and all("a batch of 16 is larger than the data of 10 records" in one for one in warnings)

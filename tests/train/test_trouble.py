@@ -168,8 +168,8 @@ def pairs(tmp_path):
 def test_unreadable_pictures(one_stage, pairs, tmp_path):
     strict, workdir = replace(toy(one_stage, steps=5, batch_size=16, data=(pairs,)), seed=5), tmp_path / "run"
     message = (
-        rf"^{pairs.folder}: the picture of record (\d+) \(index \1 of examples-train.array_record-00000-of-00001\) "
-        r"cannot be read as a picture \(.*\): repair or remove it, or "
+        rf"^{pairs.folder}: the image of record (\d+) \(index \1 of examples-train.array_record-00000-of-00001\) "
+        r"cannot be read as an image \(.*\): repair or remove it, or "
         r"raise stages\.0\.max_unreadable \(now 0\), the number of replaced ones$"
     )
     # Refused with all steps before it saved, however often it is run.
@@ -200,7 +200,7 @@ def test_unreadable_pictures(one_stage, pairs, tmp_path):
     resumed_pictures, pictures = ([picture for line in lines for picture in line["pictures"]] for lines in noted)
     assert resumed_pictures == pictures
     assert sorted(picture.split(" (index")[0] for picture in pictures) == [
-        f"{pairs.folder}: the picture of record {number}" for number in (29, 31)
+        f"{pairs.folder}: the image of record {number}" for number in (29, 31)
     ]
 
 

@@ -21,9 +21,9 @@ def test_an_archive_that_leads_out_of_its_folder(tmp_path):
 
 ODD_NAMES = [
     ([".", "MUGE/a"], "has '.', a path out of the archive"),
-    (["MUGE/a", "MUGE/a/b"], "has 'MUGE/a/b', which cannot be written beside the rest"),
-    (["MUGE/a/b", "MUGE/a"], "has 'MUGE/a', which cannot be written beside the rest"),
-    (["x" * 300], "x', which cannot be written beside the rest"),
+    (["MUGE/a", "MUGE/a/b"], "has 'MUGE/a/b', which cannot be written beside the other files"),
+    (["MUGE/a/b", "MUGE/a"], "has 'MUGE/a', which cannot be written beside the other files"),
+    (["x" * 300], "x', which cannot be written beside the other files"),
 ]
 
 

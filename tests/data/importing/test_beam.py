@@ -40,6 +40,6 @@ if importlib.util.find_spec("apache_beam"):
         (file,) = tars(tmp_path / "source", count=1).iterdir()
         file.write_bytes(file.read_bytes()[:5000])
         reader = open_source("webdataset", file, Reading())[1]
-        with pytest.raises(JclipError, match=r"^[^\n]*000.tar is damaged or not whole [^\n]*fetch it again$"):
+        with pytest.raises(JclipError, match=r"^[^\n]*000.tar is damaged or incomplete [^\n]*fetch it again$"):
             import_data(reader, tmp_path / "beam", Plan("webdataset", run=on_beam()))
         assert [path.name for path in tmp_path.iterdir()] == ["source"]

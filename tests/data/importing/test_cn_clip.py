@@ -75,7 +75,7 @@ def test_a_pickle_that_unfolds_without_end_is_not_printed(tmp_path):
     for _ in range(100):
         bomb = [bomb] * 10  # 1,200 bytes of pickle, and a text of 10^100
     one_pair(tmp_path, (bomb, 1, "text"))
-    with pytest.raises(JclipError, match="pair 0: image id is a list, but ids must be integers of 64 bits"):
+    with pytest.raises(JclipError, match="pair 0: image id is a list, but ids must be 64-bit integers"):
         imported("cn-clip-lmdb", tmp_path, tmp_path / "folder")
 
 
@@ -97,7 +97,7 @@ def test_an_lmdb_directory_that_is_not_whole(lmdb_folder, tmp_path, part, spoil,
     file = source / "train" / part / "data.mdb"
     file.write_bytes(spoil(file.read_bytes()))
     with pytest.raises(
-        JclipError, match=rf"^[^\n]*train/{part} is not a whole LMDB directory \([^\n]*{words}[^\n]*copy it"
+        JclipError, match=rf"^[^\n]*train/{part} is not a complete LMDB directory \([^\n]*{words}[^\n]*copy it"
     ):
         imported("cn-clip-lmdb", source, tmp_path / "folder")
     assert [path.name for path in tmp_path.iterdir()] == ["lmdb"]
@@ -124,12 +124,12 @@ CN_CLIP = [
     (
         "train_texts.jsonl",
         '{"text_id": 1, "text": "a", "image_ids": [5]}',
-        "jsonl, line 1: picture 5 is not in train_imgs.tsv: fetch train_imgs.tsv again, or",
+        "jsonl, line 1: image 5 is not in train_imgs.tsv: fetch train_imgs.tsv again, or",
     ),
     (
         "train_texts.jsonl",
         '{"text_id": 1, "text": "a", "image_ids": [5, 6, 7]}',
-        "jsonl, line 1: picture 5 is not in train_imgs.tsv, nor 2 more: fetch",
+        "jsonl, line 1: image 5 is not in train_imgs.tsv, nor 2 more: fetch",
     ),
     (
         "train_texts.jsonl",
@@ -142,7 +142,7 @@ CN_CLIP = [
     (
         "train_imgs.tsv",
         "1\taGk=\nb\taGk=\n",
-        "line 2: the picture's id is 'b', but ids must be",
+        "line 2: the image's id is 'b', but ids must be",
     ),
     ("train_imgs.tsv", "1\taGk=\n2", "train_imgs.tsv, line 2: expected ID<tab>BASE64, found b'2'"),
     ("train_imgs.tsv", "", "train_imgs.tsv is empty: fetch it again"),
@@ -172,7 +172,7 @@ def test_texts_that_name_no_picture_are_counted(tmp_path):
         file.write('{"text_id": 9, "text": "c", "image_ids": []}\n')
     report = imported("cn-clip", source, tmp_path / "folder", Limit(count=1)).as_json()["splits"]["train"]
     assert (report["read"], report["pairs"]) == (3, 2)
-    assert report["skipped"] == {"text without a picture": {"count": 1, "first": ["train_texts.jsonl, line 3"]}}
+    assert report["skipped"] == {"text without an image": {"count": 1, "first": ["train_texts.jsonl, line 3"]}}
 
 
 @pytest.mark.parametrize("form", ["cn-clip", "cn-clip-lmdb"])
@@ -182,10 +182,10 @@ def test_a_split_without_labels_is_left_out_and_reported(tmp_path, form):
         source = as_lmdb(source, "train,test")
     report = imported(form, source, tmp_path / "folder")
     assert list(report.splits) == ["train"]
-    assert report.as_json()["left_out"] == {"test": "none of its texts says which pictures it belongs to"}
-    with pytest.raises(JclipError, match="split 'test' says which .*: leave it out, with --splits train$"):
+    assert report.as_json()["left_out"] == {"test": "none of its texts names its images"}
+    with pytest.raises(JclipError, match="split 'test' names its .*: omit it, with --splits train$"):
         imported(form, source, tmp_path / "other", splits=("train", "test"))
-    with pytest.raises(JclipError, match="split 'test' says which .*: choose another split$"):
+    with pytest.raises(JclipError, match="split 'test' names its .*: choose another split$"):
         imported(form, source, tmp_path / "other", splits=("test",))
 
 
@@ -207,10 +207,10 @@ def test_base64_of_any_bytes(data, safe, padded):
 
 
 ODD = [
-    ('{"text_id": 1, "text": "a", "image_ids": [[100]]}', "an image id is a list, but ids must be integers"),
+    ('{"text_id": 1, "text": "a", "image_ids": [[100]]}', "an image id is a list, but ids must be 64-bit integers"),
     (f'{{"text_id": {"1" * 5000}, "text": "a", "image_ids": []}}', "line 1: it is not JSON"),
     (f"{'[' * 100_000}", "line 1: it is not JSON (it is nested too deep)"),
-    ('{"text_id": true, "text": "a", "image_ids": []}', "text_id is True, but ids must be integers"),
+    ('{"text_id": true, "text": "a", "image_ids": []}', "text_id is True, but ids must be 64-bit integers"),
     ("[]", "line 1: expected a JSON object, found []"),
 ]
 

@@ -70,9 +70,9 @@ def test_the_reports_tars(tmp_path):
     assert split["pairs"] == 4 + 2 + 1 - 1  # 00 and 00.v2 have the same picture and the same text
     assert {reason: one["count"] for reason, one in split["skipped"].items()} == {
         "exact duplicate": 1,
-        "picture without a caption": 1,
+        "image without a caption": 1,
         "a link or a device, not a file": 1,
-        "neither a picture nor a text": 2,
+        "neither an image nor a text": 2,
     }
     assert {reason: one["count"] for reason, one in split["beside"].items()} == {"hidden member": 2}
     assert split["found"] == len(members) == 2 * 7 + 4 + 2
@@ -130,7 +130,7 @@ def test_every_kind_of_picture_that_pillow_reads_is_taken(tmp_path):
     assert len(data.pictures) == 12
     assert data.note == (
         "2 file(s) left out: 1 x file outside the class folders (source/notes.md), "
-        "1 x the file's name is not that of a picture (x/g.pdf)."
+        "1 x the file has no extension of an image format (x/g.pdf)."
     )
     report = imported("class-folders", tmp_path / "source", tmp_path / "set", Limit(count=1)).as_json()
     split = report["splits"]["train"]
@@ -156,7 +156,7 @@ def test_every_pair_of_cn_clips_files(folder, texts, lines):
             counted("cn-clip", place)
         return
     if texts and not wanted:
-        with pytest.raises(JclipError, match="no text of split 'train' says"):
+        with pytest.raises(JclipError, match="no text of split 'train' names"):
             counted("cn-clip", place)
         return
     pairs = sum(len(set(ids)) for _, ids in texts)

@@ -55,7 +55,7 @@ def test_what_is_skipped_is_counted_once_with_its_reason(tmp_path):
         "text longer than 8 characters": 1,
         "empty text": 1,
         "exact duplicate": 1,
-        "the picture does not decode": 1,
+        "the image does not decode": 1,
     }
     assert found["skipped"]["exact duplicate"]["first"] == ["train_imgs.tsv, line 6"]
     assert (found["read"], found["pairs"]) == (8, 3)
@@ -97,7 +97,7 @@ def test_a_share_that_is_passed_whatever_comes_stops_before_the_end():
     with pytest.raises(JclipError, match="2001 of 2001 had to be skipped, more than --max-skipped 10% of about 20,000"):
         limit.check(skipped(2001), 2001, expected=20_000)
     limit.check(skipped(500), 999, expected=1200)  # too few to say how many there will be
-    with pytest.raises(JclipError, match="500 of 999 had to be skipped, more than --max-skipped 10%; 500 for this"):
+    with pytest.raises(JclipError, match="500 of 999 had to be skipped, more than --max-skipped 10%; 500 because"):
         limit.check(skipped(500), 999)
 
 
@@ -117,7 +117,7 @@ def test_a_hopeless_import_does_not_read_to_the_end(tmp_path, monkeypatch, worke
 
 @pytest.mark.parametrize("text", ["-1", "x", "120%", "", "1.5"])
 def test_a_limit_that_is_none(text):
-    with pytest.raises(JclipError, match="as 500, or a share, as 2.5%"):
+    with pytest.raises(JclipError, match="such as 500, or a share, such as 2.5%"):
         Limit.read(text)
 
 
@@ -220,7 +220,7 @@ def test_an_import_that_another_overtook_does_no_work(tmp_path, monkeypatch):
             yield folder
 
     monkeypatch.setattr("jclip.data.importing.engine.lasting_folder", late)
-    monkeypatch.setattr("jclip.data.importing.engine._claim", pytest.fail)
+    monkeypatch.setattr("jclip.data.importing.engine._start_or_resume", pytest.fail)
     with pytest.raises(JclipError, match="exists already"):
         imported(source, tmp_path / "folder")
 
@@ -283,8 +283,8 @@ def test_a_split_of_which_nothing_can_be_kept_is_said_in_words(tmp_path):
     with pytest.raises(JclipError) as caught:
         imported(tmp_path / "source", tmp_path / "folder", limit=Limit(share=0.5))
     assert str(caught.value) == (
-        "nothing of split 'valid' can be kept (1 x empty text, 1 x the picture does not decode): correct the source, "
-        "or leave it out with --splits train"
+        "nothing of split 'valid' can be kept (1 x empty text, 1 x the image does not decode): correct the source, "
+        "or omit the split with --splits train"
     )
 
 
@@ -322,7 +322,7 @@ def test_a_shard_that_is_cut_short_is_noticed(tmp_path, monkeypatch):
 
     monkeypatch.setattr(survey, "write_shard", cut_short)
     source = cn_clip(tmp_path / "source")
-    with pytest.raises(JclipError, match="could not be written to its end: free some space"):
+    with pytest.raises(JclipError, match="could not be written completely: free some space"):
         imported(source, tmp_path / "folder")
     monkeypatch.undo()
     assert imported(source, tmp_path / "folder").splits["train"].records == 12

@@ -74,7 +74,7 @@ def test_every_form_gives_the_same_records(tmp_path, form):
     assert [pair.captions for pair in found] == CAPTIONS
     assert [pair.pictures[0] for pair in found] == [picture(0), picture(1)]
     assert report.splits["train"].units == 3
-    assert "columns separated by" in report.read_as[0] and "pictures from column" in report.read_as[1]
+    assert "columns separated by" in report.read_as[0] and "images from column" in report.read_as[1]
     assert report.as_json()["read_as"] == list(report.read_as)
 
 
@@ -83,7 +83,7 @@ def test_what_was_found_out_is_said(tmp_path):
     (tmp_path / "t.csv").write_bytes(FORMS["sep=; in GB18030"])
     assert imported(None, tmp_path / "t.csv", tmp_path / "folder").read_as == (
         "t.csv: GB18030, columns separated by semicolons",
-        "pictures from column '图片', by its name; captions from column '描述', by its name",
+        "images from column '图片', by its name; captions from column '描述', by its name",
     )
 
 
@@ -107,7 +107,7 @@ def test_a_table_without_a_header(tmp_path):
     (tmp_path / "t.csv").write_bytes(written(rows).encode("gb18030"))
     report = imported("csv", tmp_path / "t.csv", tmp_path / "found")
     assert [pair.captions for pair in pairs(tmp_path / "found")] == CAPTIONS
-    assert "pictures from column 1 (there is no header), which holds names of pictures" in report.read_as[1]
+    assert "images from column 1 (there is no header), which holds names of images" in report.read_as[1]
 
 
 def test_open_clip_s_tables_stay_as_they_were(tmp_path):
@@ -136,8 +136,8 @@ def test_ragged_rows_are_counted_with_the_reason(tmp_path):
     report = imported("csv", tmp_path / "t.csv", tmp_path / "folder", Limit(count=3))
     assert report.splits["train"].skipped.counts == {
         "the row has too few columns": 1,
-        "the row has more columns than the header, as where a separator is in a text without quotation marks": 1,
-        "the row names no picture": 1,
+        "the row has more columns than the header, for example because a text with a separator is not quoted": 1,
+        "the row names no image": 1,
     }
     assert report.splits["train"].skipped.places["the row has too few columns"] == ["t.csv, line 3"]
     assert pairs(tmp_path / "folder")[0].captions == ["一", "二"]
@@ -152,7 +152,7 @@ def test_latin_1_is_asked_for_and_not_guessed(tmp_path):
     (tmp_path / "t.csv").write_bytes(LATIN.encode("cp1252"))
     with pytest.raises(JclipError, match=r"line 2 is not UTF-8; it may be .*cp1252 \('.*Mädchen") as caught:
         imported("csv", tmp_path / "t.csv", tmp_path / "folder")
-    assert "say which with --encoding" in str(caught.value) and str(caught.value).count("\n") == 0
+    assert "choose one with --encoding" in str(caught.value) and str(caught.value).count("\n") == 0
     imported("csv", tmp_path / "t.csv", tmp_path / "folder", encoding="cp1252")
     assert pairs(tmp_path / "folder")[0].captions == ["Mädchen größer als früher"]
 
@@ -179,7 +179,7 @@ def test_which_encodings_are_found(text, encoding, found):
         return
     with pytest.raises(JclipError, match=f"it may be .*{encoding if encoding != 'latin-1' else 'cp1252'} "):
         find_encoding(data, "t")
-    assert find_encoding(data, "t", said=encoding) == check_encoding(encoding)
+    assert find_encoding(data, "t", given=encoding) == check_encoding(encoding)
 
 
 @given(st.text(st.characters(exclude_categories=("Cs",), exclude_characters="\ufeff\0"), min_size=1))
@@ -224,20 +224,20 @@ REFUSED = [
     (workbook(), {}, "t.csv is a workbook (.xlsx or .ods) or another ZIP archive, not text: save the sheet as CSV"),
     (b"\xd0\xcf\x11\xe0\xa1\xb1", {}, "t.csv is a workbook (.xls), not text"),
     (b" \r\n", {}, "t.csv is empty"),
-    (b"\0\1\2\3\xff" * 9, {}, "is not text, for it has null bytes"),
+    (b"\0\1\2\3\xff" * 9, {}, "is not text, because it has null bytes"),
     (b"path,text\na,b\xff\xff\n", {"encoding": "utf-8"}, "t.csv, line 2: it is not UTF-8: give another --encoding"),
     (b"path only\na.png\n", {}, "'path only' has fewer than 2 columns"),
     ("图片;a;b\nx.png;Text;文字\n".encode(), {}, "'a' and 'b' may each be the column of captions"),
     (b"title,text,path\na,b,c.png\n", {}, "'title' and 'text' may each be the column of captions; it has the columns"),
-    (b"image,picture,text\na.png,b.png,c\n", {}, "'image' and 'picture' may each be the column of pictures"),
-    (b"english,german\na,b\n", {}, "no column is sure to hold pictures; it has the columns 'english', 'german'"),
-    (b"path,size\na.png,7\n", {}, "no column is sure to hold captions"),
+    (b"image,picture,text\na.png,b.png,c\n", {}, "'image' and 'picture' may each be the column of images"),
+    (b"english,german\na,b\n", {}, "no column certainly holds images; it has the columns 'english', 'german'"),
+    (b"path,size\na.png,7\n", {}, "no column certainly holds captions"),
     (
         b"path,text\na.png,b\n",
         {"picture": "file"},
         "has no column 'file', only 'path', 'text': name one with",
     ),
-    (b"path,text\na.png,b\n", {"picture": "1"}, "a column by number needs both"),
+    (b"path,text\na.png,b\n", {"picture": "1"}, "only one column is named by number: give both"),
     (b"path,text\na.png,b\n", {"picture": "1", "caption": "text"}, "name all by the header, or all by number"),
     (b"path,text\na.png,b\n", {"language_column": "lang"}, "has no column 'lang'"),
     (b"path,text\na.png,b\n", {"root": "nowhere"}, "--root nowhere is not a folder"),
@@ -291,18 +291,18 @@ def test_names_that_can_only_mean_one_file_are_taken_and_said(tmp_path):
 @pytest.mark.parametrize(
     ("name", "words"),
     [
-        ("b/D.PNG", "searched in {root}/b, where 'd.png' is, with another case"),
-        ("b/d.jpg", "searched in {root}/b, where 'd.png' is, with another ending"),
-        ("b/d", "searched in {root}/b, where 'd.png' is, with another ending"),
-        ("picture_0l.png", "searched in {root}, where 'picture_01.png' is, with a similar name"),
-        ("d.png", "searched in {root}; with --root {root}/b it is found"),
+        ("b/D.PNG", "searched in {root}/b, which has 'd.png' (other case)"),
+        ("b/d.jpg", "searched in {root}/b, which has 'd.png' (other extension)"),
+        ("b/d", "searched in {root}/b, which has 'd.png' (other extension)"),
+        ("picture_0l.png", "searched in {root}, which has 'picture_01.png' (similar name)"),
+        ("d.png", "searched in {root}; --root {root}/b finds it"),
         (
             "B/d.png",
-            "there is no folder 'B' in {root}, where 'b' is, with another case; a file of this name is in {root}/b",
+            "there is no folder 'B' in {root}, which has 'b' (other case); a file of this name is in {root}/b",
         ),
-        ("C:\\Users\\li\\d.png", "a path of Windows: name the folder of the pictures with --root"),
-        ("/home/li/d.png", "an absolute path: name the folder of the pictures with --root"),
-        ("https://example.org/d.png", "an address of the web: fetch the pictures first"),
+        ("C:\\Users\\li\\d.png", "a Windows path: name the folder of the images with --root"),
+        ("/home/li/d.png", "an absolute path: name the folder of the images with --root"),
+        ("https://example.org/d.png", "a web address: fetch the images first"),
         ("qqqqq.png", "searched in {root})"),
     ],
 )
@@ -312,7 +312,7 @@ def test_a_missing_picture_says_where_it_was_looked_for(tmp_path, name, words):
     (tmp_path / "picture_01.png").write_bytes(picture(2))
     source = table(tmp_path, "picture_01.png", "b/d.png", name)
     report = imported("csv", source, tmp_path / "folder", Limit(count=1))
-    (place,) = report.splits["train"].skipped.places["the picture's file is missing"]
+    (place,) = report.splits["train"].skipped.places["the image's file is missing"]
     assert f"t.csv, line 4: {name} (" in place and words.format(root=tmp_path) in place
     assert report.splits["train"].units == 2
 
@@ -325,12 +325,12 @@ def test_pictures_are_below_root_and_absolute_names_too(tmp_path):
     imported("csv", table(tmp_path, "d.png", "b/d.png"), tmp_path / "one", root=root)
     names = ("C:\\li\\x\\b\\d.png", "C:\\li\\x\\d.png")
     report = imported("csv", table(tmp_path, *names), tmp_path / "two", root=root)
-    assert f"{root} taken for C:/li/x/" in report.read_as
+    assert f"C:/li/x/ replaced by {root}" in report.read_as
     assert [pair.pictures for pair in pairs(tmp_path / "two")] == [(picture(1),), (picture(2),)]
     # One of another folder is not taken for a file of the same name.
     source = table(tmp_path, *names, "C:\\zhang\\x\\d.png")
     report = imported("csv", source, tmp_path / "three", Limit(count=1), root=root)
-    assert report.splits["train"].skipped.counts == {"the picture's file is missing": 1}
+    assert report.splits["train"].skipped.counts == {"the image's file is missing": 1}
     imported("csv", table(tmp_path, *(f"/srv/pics/{name}" for name in ("d.png", "b/d.png"))), tmp_path / "4", root=root)
     assert len(pairs(tmp_path / "4")) == 2
 

@@ -43,7 +43,7 @@ def sides(folder):
 def test_a_share_leaves_something_on_each_side(numbers, share):
     numbers = np.array(numbers, np.int64)
     if len(np.unique(numbers)) < 2:
-        with pytest.raises(JclipError, match="two different pictures"):
+        with pytest.raises(JclipError, match="two different images"):
             Share(share=share).bound(numbers)
         return
     bound = Share(share=share).bound(numbers)
@@ -61,7 +61,7 @@ def test_a_number_is_kept_exactly(numbers, data):
 
 @pytest.mark.parametrize("text", ["", "0", "0%", "100%", "-3", "1.5", "x", "٣", "10 %"])
 def test_a_share_that_is_none(text):
-    with pytest.raises(JclipError, match="give a number of pictures, as 30, or a share, as 10%"):
+    with pytest.raises(JclipError, match="give a number of images .30. or a share .10%."):
         Share.read(text)
 
 
@@ -219,10 +219,10 @@ def test_a_division_that_fails_leaves_the_folder(tmp_path, monkeypatch):
 
 def test_what_cannot_be_divided(tmp_path):
     imported(cn_clip(tmp_path / "one", ["红"]), tmp_path / "single")
-    with pytest.raises(JclipError, match="needs two different pictures or more, and there is 1"):
+    with pytest.raises(JclipError, match="needs two different images or more, but there is 1"):
         split_folder(tmp_path / "single", Share(share=0.5))
     source = cn_clip(tmp_path / "source")
-    with pytest.raises(JclipError, match="--validation 12 leaves nothing to train on, for there are 12"):
+    with pytest.raises(JclipError, match="--validation 12 leaves nothing to train on, because there are 12"):
         imported(source, tmp_path / "folder", "12")
     assert not (tmp_path / "folder").exists()
     imported(source, tmp_path / "folder", "3")
@@ -232,13 +232,13 @@ def test_what_cannot_be_divided(tmp_path):
     with pytest.raises(JclipError, match="has no split 'train' to divide, only test"):
         split_folder(tmp_path / "test", Share(share=0.5))
     write_parallel(tmp_path / "text", [Translation("a", "b")])
-    with pytest.raises(JclipError, match="holds parallel text, and only pictures with captions are divided"):
+    with pytest.raises(JclipError, match="holds parallel text, but only images with captions are divided"):
         split_folder(tmp_path / "text", Share(share=0.5))
     cn_clip(source, split="valid")
-    with pytest.raises(JclipError, match="the source has train, valid: omit it, or choose --splits train"):
+    with pytest.raises(JclipError, match="the source has train, valid: omit --validation, or choose --splits train"):
         imported(source, tmp_path / "other", "3")
     classes = class_folders(tmp_path / "classes")
-    with pytest.raises(JclipError, match="--validation divides pictures with captions, not pictures with classes"):
+    with pytest.raises(JclipError, match="--validation divides images with captions, not images with classes"):
         imported(classes, tmp_path / "other", "3", "class-folders")
 
 
@@ -260,7 +260,7 @@ def test_a_split_from_another_source_is_added(tmp_path):
     with pytest.raises(JclipError, match="has a split 'valid' already: rename it with --splits"):
         imported(more, tmp_path / "folder", name="csv", add=True, reading=reading)
     classes = class_folders(tmp_path / "classes", ("test",))
-    with pytest.raises(JclipError, match="holds pictures with captions, and the source pictures with classes"):
+    with pytest.raises(JclipError, match="holds images with captions, but the source images with classes"):
         imported(classes, tmp_path / "folder", name="class-folders", add=True)
     assert contents(tmp_path / "folder") == now
     with pytest.raises(JclipError, match="there is no such folder"):
@@ -274,7 +274,7 @@ def test_anything_becomes_a_folder_with_both_splits(tmp_path):
     reading = Reading(separator="\t")
     assert import_pairs(source, keep, reading, validation=share) == keep
     before = contents(keep)
-    assert describe_folder(keep)[-2:] == ["train: 8 pictures with 16 captions", "valid: 4 pictures with 8 captions"]
+    assert describe_folder(keep)[-2:] == ["train: 8 images with 16 captions", "valid: 4 images with 8 captions"]
     assert import_pairs(source, keep, reading, validation=share) == keep and contents(keep) == before
     with pytest.raises(JclipError, match=r"keep exists already, and was not made of .*pairs.csv as it is now"):
         import_pairs(source, keep, reading, validation=Share(count=3))
@@ -312,15 +312,15 @@ def test_every_kind_of_own_data_is_brought(tmp_path):
         assert held == set(CAPTIONS)
     assert describe_folder(tmp_path / "table")[:2] == [
         "t.csv: GB18030, columns separated by commas",
-        "pictures from column '图片', by its name; captions from column '描述', by its name",
+        "images from column '图片', by its name; captions from column '描述', by its name",
     ]
-    assert describe_folder(tmp_path / "names")[0] == "captions from the pictures' names"
+    assert describe_folder(tmp_path / "names")[0] == "captions from the images' names"
     assert len(pairs(tmp_path / "tars", "valid")) == 3
 
 
 def test_what_cannot_be_brought(tmp_path):
     write_parallel(tmp_path / "text", [Translation("a", "b")])
-    with pytest.raises(JclipError, match="holds parallel text, but pictures with captions are needed"):
+    with pytest.raises(JclipError, match="holds parallel text, but images with captions are needed"):
         import_pairs(tmp_path / "text", tmp_path / "keep", Reading(), validation=None)
     imported(cn_clip(tmp_path / "source"), tmp_path / "folder")
     with pytest.raises(JclipError, match="--language-column does not apply to .*folder, which is imported already"):
