@@ -209,8 +209,8 @@ def test_a_missing_repository_or_revision_is_named(hub, tmp_path):
 
 
 def test_without_a_network_the_fetch_fails(tmp_path):
-    error = fetched("hf://without_hub/nothing", without_hub(tmp_path / "hub"))
-    says = r"hf://without_hub/nothing cannot be fetched \(.*refused\): check the name and .* folder with a copy"
+    error = fetched("hf://nobody/nothing", without_hub(tmp_path / "hub"))
+    says = r"hf://nobody/nothing cannot be fetched \(.*refused\): check the name and .* folder with a copy"
     assert re.fullmatch(says, error), error
 
 
@@ -221,5 +221,5 @@ def test_invalid_names_are_refused(name, tmp_path, refused):
 
 
 def test_offline_mode_fetches_nothing(tmp_path, refused):
-    says = "hf://without_hub/nothing cannot be fetched .*offl"
-    refused("convert", "hf://without_hub/nothing", tmp_path / "dst", "--json", says=says)
+    says = "hf://nobody/nothing cannot be fetched .*offl"
+    refused("convert", "hf://nobody/nothing", tmp_path / "dst", "--json", says=says)
