@@ -144,7 +144,7 @@ class Damaged(list):
 
 @pytest.mark.parametrize("captions", ["one", "all"])
 def test_unreadable_records_are_not_a_language_of_their_own(words, captions, monkeypatch):
-    """They join a known language, whose records can replace them; a language of theirs would have a third of examples."""
+    """They join a known language, whose records can replace them. As a language they would be drawn too often."""
     known = [pair(n, ["red"], ("zh" if n % 5 else "ko",), (n,)) for n in range(10)]
     monkeypatch.setattr(Given, "open", lambda self, preprocessing=None: Damaged(self.records))
     source = Given((*known, pair(10, ["red"])))

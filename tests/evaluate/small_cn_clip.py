@@ -21,7 +21,7 @@ SIZES = {
 
 
 def model():
-    """The model with random weights that keep its features apart."""
+    """Returns the model, with random weights that keep its features apart."""
     import json
 
     import cn_clip.clip.model
