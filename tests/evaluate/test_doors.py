@@ -32,7 +32,7 @@ from tests.data.loading import make_batches
 NAMES = ["红苹果", "café noir", "dog", "m²", "m2"]
 PICTURES = 16
 ROWS = [*range(PICTURES), 0, 3, 6, 6]
-"""The picture of each row; its caption is the name of its class, in one of four forms."""
+"""The image of each row. The caption is the name of the image's class, in one of four forms."""
 FORMS = [str, lambda name: unicodedata.normalize("NFD", name), "{} ".format, "\u3000{}\u3000".format]
 
 
