@@ -79,7 +79,7 @@ def test_demo(home, size, request, capsys):
     known = [row["figures"] for row in results["rows"] if row["question"] == "known"]
     assert all(figures["t2i_r10"] < 0.06 for figures in known)
     assert all(figures["i2t_pixels_r1"] > 0.1 for figures in known)
-    # The nearest picture shows a known concept, so it never names a held-out one.
+    # The nearest image shows a known concept, so it never names a held-out one.
     heldout = [row["figures"] for row in results["rows"] if row["question"] == "heldout"]
     assert all(figures["i2t_pixels_r1"] == 0.0 and figures["queries"] == 154 for figures in heldout)
 

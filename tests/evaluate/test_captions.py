@@ -62,8 +62,8 @@ def said(texts):
 
 @given(st.lists(st.tuples(st.sampled_from(["a", "a ", "b", "B"]), st.lists(st.integers(0, 4), max_size=3)), min_size=1))
 def test_equal_captions_have_the_images_of_all_of_them(texts):
-    """Against the pairs of (text, picture) that the lines name, by hand."""
-    contents = [0, 1, 0, 2, 1]  # of pictures 0 to 4
+    """Against the pairs of (text, image) that the lines name, by hand."""
+    contents = [0, 1, 0, 2, 1]  # of images 0 to 4
     with tempfile.TemporaryDirectory() as name:
         lines = [f"{number}\t{base64.b64encode(png(n)).decode()}\n" for number, n in enumerate(contents)]
         (Path(name) / "test_imgs.tsv").write_text("".join(lines))

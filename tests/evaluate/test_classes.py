@@ -96,7 +96,7 @@ def test_splits(tmp_path):
         read_classes(tmp_path, "valid")
     sets = open_probe(tmp_path)
     assert set(sets.splits) == {"train", "test"} and tuple(sets.names) == ("0", "1")
-    assert sets.shared == 2  # the first picture of each class
+    assert sets.shared == 2  # the first image of each class
     with pytest.raises(JclipError, match="must have the splits train and test, but has none"):
         open_probe(tmp_path / "test")
 
@@ -115,7 +115,7 @@ def test_images_in_both_training_and_test_are_reported(tmp_path):
         "Split train: 1 file(s) left out: 1 x the file's name is not that of a picture (b/notes.md)."
     )
     bring_in("class-folders", tmp_path, tmp_path / "set", Limit(count=9))
-    assert open_probe(tmp_path / "set").shared == 4  # the importer takes equal pictures of a class once
+    assert open_probe(tmp_path / "set").shared == 4  # the importer takes equal images of a class once
 
 
 @pytest.mark.parametrize("name", ["fer-2013", "voc-2007-classification"])
@@ -124,7 +124,7 @@ def test_an_imported_set_equals_its_source(tmp_path, name):
     several = name == "voc-2007-classification"
     order = list(reversed(range(21 if several else 7)))
     (root / "index.json").write_text(str(order))
-    if several:  # one picture of two classes
+    if several:  # one image of two classes
         for folder in ("000", "003"):
             (root / "test" / folder / "both.png").write_bytes(png(99))
     imported(f"elevater/{name}", tmp_path / "down", tmp_path / "set")
