@@ -195,7 +195,7 @@ def test_unknown_keys_and_prefixes_are_refused():
 
 
 def test_a_text_encoder_inside_an_unknown_model_is_converted_on_request_only():
-    """As open_clip's CustomTextCLIP, of which only the text tower belongs to a known family."""
+    """An example is open_clip's CustomTextCLIP, of which only the text tower belongs to a known family."""
     larger = {f"visual.trunk.blocks.{n}.weight": (3,) for n in range(30)} | under("text.transformer.", SHAPES["xlm-r"])
     with pytest.raises(JclipError, match=r"can be converted; beside it are visual \(30 tensors\)\. To convert"):
         found(larger)
