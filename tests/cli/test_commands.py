@@ -279,7 +279,7 @@ def _evaluate(bundle, capsys, monkeypatch):
     assert "5.png cannot be read as a picture" in fails(capsys, "eval", "retrieval", bundle, "pairs.tsv")
     with open("pairs.tsv", "w", encoding="utf-8") as file:
         file.write("0.png\tred apple\n77.png\tgone\n")
-    assert "pairs.tsv, line 2: there is no picture 77.png" in fails(capsys, "eval", "retrieval", bundle, "pairs.tsv")
+    assert "pairs.tsv, line 2: there is no image 77.png" in fails(capsys, "eval", "retrieval", bundle, "pairs.tsv")
 
 
 def test_doctor_finds_this_place_well(capsys):

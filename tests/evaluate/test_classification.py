@@ -53,7 +53,7 @@ def test_figures_by_hand():
     assert 0 <= low < 0.75 < high <= 1
     assert found.intervals.keys() == {"accuracy", "mean_per_class"}
     broken = np.array([[np.nan, 0, 0]] + [[0, 0, 0]] * 3)
-    with pytest.raises(JclipError, match="1 of 4 pictures have scores that are not finite"):
+    with pytest.raises(JclipError, match="1 of 4 images have scores that are not finite"):
         score(DATA, broken, chances, names=["a", "b", "c"])
 
 
