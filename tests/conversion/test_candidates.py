@@ -59,7 +59,7 @@ def found(shapes, **said):
         "0.",
     ],
 )
-def test_any_prefix(family, prefix):
+def test_a_model_is_found_under_any_prefix(family, prefix):
     candidate, left_out = found(under(prefix, SHAPES[family]))
     assert (candidate.family.name, candidate.spelt_prefix, left_out) == (family, prefix, {})
     assert candidate.mapped == SHAPES[family].keys() and candidate.complete
@@ -110,7 +110,7 @@ def test_a_classifier_beside_a_bert_is_left_out():
     shapes = under("bert.", SHAPES["bert"]) | {"cls.predictions.bias": (140,), "classifier.weight": (2, 36)}
     candidate, left_out = found(shapes)
     assert (candidate.family.name, candidate.prefix) == ("bert", "")
-    assert left_out == {"classifier.weight": "a head, or another part beside the towers"}  # the other is expected
+    assert left_out == {"classifier.weight": "a head, or another part beside the towers"}  # cls.predictions is expected
 
 
 def test_tensors_left_out_are_named_with_a_reason():
@@ -164,7 +164,7 @@ def test_several_models_are_listed():
         ({"key": "model", "prefix": ""}, "model."),
     ],
 )
-def test_the_user_chooses(said, prefix):
+def test_the_user_chooses_one_of_several_models(said, prefix):
     candidate, left_out = found(TWO, **said)
     assert candidate.spelt_prefix == prefix and len(left_out) == len(SHAPES["cn-clip"])
     assert all("of another model" in why or why == "outside --key" for why in left_out.values())
@@ -239,7 +239,7 @@ def test_unsupported_checkpoints_are_refused(shapes, says):
         found(shapes)
 
 
-def test_an_adapter_of_something_else_is_no_hindrance():
+def test_an_adapter_of_another_model_is_left_out():
     candidate, left_out = found(under("clip.", SHAPES["cn-clip"]) | {"decoder.q.lora_A.weight": (4, 4)})
     assert candidate.prefix == "clip." and list(left_out) == ["decoder.q.lora_A.weight"]
 

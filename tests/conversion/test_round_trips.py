@@ -149,7 +149,7 @@ def test_a_trained_bundle_is_exported(bias, imported, tmp_path):
     assert not any(transformers.AltCLIPModel.from_pretrained(tmp_path / "hf", output_loading_info=True)[1].values())
 
 
-def test_a_parameter_without_a_place_is_refused():
+def test_a_parameter_that_the_table_lacks_is_refused():
     with pytest.raises(JclipError, match=r"^stranger cannot be written: such a checkpoint"):
         export_tensors((), {"stranger": Lazy.of(np.zeros(()))})
 

@@ -66,7 +66,7 @@ def test_11_points_by_hand():
     assert map_11_points(np.ones((4, 1)), truth) == 0.5  # all equal: the share of right ones
 
 
-def test_what_cannot_be_measured():
+def test_undefined_figures_are_refused():
     with pytest.raises(ValueError, match="no image shows class 1"):
         map_11_points(np.ones((2, 2)), np.array([[True, False]] * 2))
     with pytest.raises(ValueError, match="all images are of one class"):
