@@ -59,7 +59,7 @@ def test_retrieval_from_a_bundle_and_from_its_own_files(bundle, data, tmp_path, 
     assert "exists already" in fails(capsys, "retrieval", bundle, data, "--output", out)
 
 
-def test_the_report_says_what_counted_as_one(bundle, tmp_path, capsys, monkeypatch):
+def test_the_report_counts_duplicates(bundle, tmp_path, capsys, monkeypatch):
     data, out = tmp_path / "data", tmp_path / "out"
     _, texts = many_to_many(data)
     more = [(5000 + number, f"{text} ", ids) for number, (_, text, ids) in enumerate(texts[:3])]
@@ -99,7 +99,7 @@ def test_languages_of_one_gallery(bundle, data, tmp_path, capsys):
     assert "MUGE has no captions in en: it has zh" in told
 
 
-def test_what_cannot_be_evaluated(bundle, data, tmp_path, capsys):
+def test_impossible_evaluations_are_refused(bundle, data, tmp_path, capsys):
     out = tmp_path / "out"
     told = fails(capsys, "retrieval", bundle, data, "--context-length", "13", "--output", out)
     assert "reads texts of 12 tokens, so --context-length 13 is not possible: give 3 to 12" in told
