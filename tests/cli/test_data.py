@@ -1,4 +1,4 @@
-"""`jclip data import` and `jclip data inspect`, as they are called."""
+"""`jclip data import` and `jclip data inspect` on the command line."""
 
 import json
 
@@ -14,7 +14,7 @@ from tests.data.importing.test_named import elevater_set
 
 @pytest.fixture(autouse=True)
 def _wide(monkeypatch):
-    """Lines are not broken where the test looks for words."""
+    """Keeps lines unbroken, because tests search for words."""
     monkeypatch.setenv("COLUMNS", "250")
 
 
@@ -140,14 +140,14 @@ def test_bad_usage_is_one_line(capsys, words, said):
         (("--beam", "--workers", "2"), "--workers are processes of this machine, but Beam has its own"),
     ],
 )
-def test_bad_plans_are_one_line_and_leave_nothing(tmp_path, capsys, options, said):
+def test_bad_options_are_one_line_errors_and_leave_nothing(tmp_path, capsys, options, said):
     code, _, err = run(capsys, "import", cn_clip(tmp_path / "source"), tmp_path / "folder", *options)
     assert code == 1 and said in err
     assert [path.name for path in tmp_path.iterdir()] == ["source"]
 
 
 def own_data(folder):
-    """300 pictures would do as well: names in Chinese, a table from a spreadsheet of a Chinese Windows."""
+    """Writes a user's data: images with Chinese names, and a table as saved on a Chinese Windows."""
     rows = ["图片,描述"]
     for number in range(12):
         name = f"照片/猫{number}.png"
