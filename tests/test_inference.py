@@ -90,7 +90,7 @@ def test_an_unreadable_picture_is_named(model, tmp_path):
         model.encode_image([tmp_path / "broken.png"])
 
 
-def test_one_alone_is_no_list(model, pictures):
+def test_a_single_item_instead_of_a_list_is_refused(model, pictures):
     with pytest.raises(JclipError, match="put a single text into brackets"):
         model.encode_text("red apple")
     for one in ("x.png", b"x", Path("x.png"), Image.fromarray(pictures[0])):
@@ -138,7 +138,7 @@ def test_an_item_that_is_not_a_text_is_named_by_its_index(model, odd, said):
 
 
 @pytest.mark.parametrize("odd", [None, 7, {"a.png": 1}, object()])
-def test_what_is_no_list_is_said(model, odd):
+def test_inputs_that_are_not_lists_are_refused(model, odd):
     for encode, what in ((model.encode_image, "images"), (model.encode_text, "texts")):
         with pytest.raises(
             JclipError, match=f"takes a list of {what}, not {type(odd).__name__}: put them into brackets"

@@ -250,7 +250,7 @@ def test_replacements_of_unreadable_images_depend_on_the_step_alone(words):
         [strict[step] for step in range(3)]
 
 
-def test_nothing_but_unreadable_pictures_ends(words):
+def test_a_run_of_unreadable_images_is_an_error(words):
     with pytest.raises(JclipError, match="64 records in turn have unreadable images: repair the data"):
         batches(words, Broken(only=True), batch_size=1, max_unreadable=5)[0]
 

@@ -116,7 +116,7 @@ def test_a_hopeless_import_does_not_read_to_the_end(tmp_path, monkeypatch, worke
 
 
 @pytest.mark.parametrize("text", ["-1", "x", "120%", "", "1.5"])
-def test_a_limit_that_is_none(text):
+def test_invalid_limits_are_refused(text):
     with pytest.raises(JclipError, match="such as 500, or a share, such as 2.5%"):
         Limit.read(text)
 

@@ -60,7 +60,7 @@ def test_a_number_is_kept_exactly(numbers, data):
 
 
 @pytest.mark.parametrize("text", ["", "0", "0%", "100%", "-3", "1.5", "x", "٣", "10 %"])
-def test_a_share_that_is_none(text):
+def test_invalid_shares_are_refused(text):
     with pytest.raises(JclipError, match="give a number of images .30. or a share .10%."):
         Share.read(text)
 
