@@ -111,7 +111,7 @@ def test_it_resumes_and_a_changed_file_is_another_run(place, start, few, monkeyp
     with monkeypatch.context() as patch:
         patch.setattr(finetuning, "train", partial(running.run, stop_after=3))
         assert asked(*words) == 130
-    assert "stopped after 3 steps, saved" in capsys.readouterr().err
+    assert "stopped after 3 steps and saved" in capsys.readouterr().err
     assert not (out / "best").exists()
     assert asked(*words) == 0
     records = read_journal(out / "run" / "metrics.jsonl")
