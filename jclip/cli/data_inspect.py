@@ -24,7 +24,7 @@ _BAR = 24  # letters of the longest bar
 _MOST_BARS = 2  # languages of which a histogram is shown
 _MOST_CLASSES, _ENDS = 20, 5  # maximum number of classes shown; of more, the number shown from each end
 _SAME = {"english": "English texts", "pictures": "images"}
-_UNITS = {"pairs": "pairs", "parallel": "translations", "labelled": "images in one class"}
+_UNITS = {"pairs": "pairs", "parallel": "translations", "labelled": "images with equal classes"}
 
 
 @dataclass(frozen=True)

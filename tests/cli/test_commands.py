@@ -216,7 +216,8 @@ def test_plan_prints_published_figures(capsys):
 
 def test_plan_says_what_makes_it_fit():
     words = ("--remat", "dots")
-    assert remedy(Fit(2**30, (2**31,), words, (2**29,))) == "It fits, with 512.00 MiB per stage, if you add: --remat dots"
+    told = remedy(Fit(2**30, (2**31,), words, (2**29,)))
+    assert told == "It fits, with 512.00 MiB per stage, if you add: --remat dots"
     told = remedy(Fit(2**20, (2**31,), words, (2**29,)))
     assert told.startswith("None of the settings tried makes it fit. The least is 512.00 MiB per stage, with: --remat")
     assert "use more devices" in remedy(Fit(2**20, (2**31,), (), (2**31,)))
