@@ -60,7 +60,7 @@ SCRIPTS = {
 
 
 def config(size: Size = "vit_b_16", dataset: Dataset = "muge", variant: Variant = "paper") -> Run:
-    """Returns the run.
+    """Returns the run that fine-tunes a published model on a data set.
 
     Args:
       size: the model's size.

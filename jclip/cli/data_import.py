@@ -56,9 +56,9 @@ class ImportOptions:
       max_length: skip texts of more characters.
       duplicates: skip or keep exact duplicates; by default skip, but keep for benchmarks and labelled images.
       max_skipped: stop if more records are skipped: a number, or a share such as 10%, the default; 0 for benchmarks.
-      max_megapixels: skip images of more millions of pixels; by default what the memory allows, 16 to 178, or
-        $JCLIP_MAX_MEGAPIXELS. Training and encoding have the same default and read the variable; the report names the
-        images that are kept but exceed it.
+      max_megapixels: skip images of more millions of pixels; by default $JCLIP_MAX_MEGAPIXELS, or what the memory
+        allows, 16 to 178. Training and encoding use the same default; the report names the images that are kept but
+        exceed it.
       orientation: EXIF orientation of images: apply stores them upright, losslessly as PNG or TIFF; ignore, the
         default, keeps their bytes, and training ignores the orientation, as CLIP's and Chinese-CLIP's code does.
       shard_mib: approximate size of the source data of one shard, in MiB.

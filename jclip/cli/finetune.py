@@ -30,9 +30,12 @@ class Options:
     """Fine-tunes BUNDLE on images with captions; called again, it resumes where it stopped.
 
     DATA is a table with an image and a caption in each row (CSV or TSV), a folder of images with captions beside
-    them, or a folder that `jclip data import` wrote. The command chooses batch, learning rate, epochs and the rest from
-    the data, the model and the machine. It prints them and writes them to OUT/finetune.py for you to change. OUT/best
-    is the better of BUNDLE and the best checkpoint of the run, by mean recall on the validation split.
+    them, or a folder that `jclip data import` wrote. The command chooses batch size, learning rate, epochs and the
+    other settings from the data, the model and the machine. It prints them and writes them to OUT/finetune.py, which
+    you can change. OUT/best is BUNDLE or the best checkpoint of the run: the one with the higher mean recall on the
+    validation split.
+
+    Exit codes: 0 finished; 75 saved after SIGTERM: start it again; 130 saved after Ctrl-C.
 
     Attributes:
       bundle: folder of the starting model.
@@ -51,8 +54,6 @@ class Options:
       batch_size: pairs per step; chosen automatically by default.
       seed: seed of the data order, the augmentation and dropout.
       json: print the outcome as JSON, without progress.
-
-    Exit codes: 0 finished; 75 saved after SIGTERM: start it again; 130 saved after Ctrl-C.
     """
 
     bundle: tyro.conf.Positional[Annotated[Path, tyro.conf.arg(metavar="BUNDLE")]]
