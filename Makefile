@@ -4,7 +4,7 @@
 #   make test                 lint, types and tests                                 (ARGS="-k retrieval": for pytest)
 #   make test-full            the slow tests too
 #   make lint                 only lint and types
-#   make ledger               rewrite the tables of docs/ledger.md, and docs/floors.svg
+#   make ledger               rewrite the tables of docs/ledger.md, and docs/layers.svg
 
 VENV := .venv
 ARGS ?=
@@ -36,7 +36,7 @@ lint: $(VENV)/.installed-test
 
 ledger: $(VENV)/.installed
 	$(VENV)/bin/python docs/ledger.py
-	$(VENV)/bin/python -m docs.floors
+	$(VENV)/bin/python -m docs.layers
 
 clean:
 	rm -rf .venv .venv-3.12 .mypy_cache .pytest_cache .ruff_cache .hypothesis build jclip.egg-info
