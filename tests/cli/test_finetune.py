@@ -217,7 +217,7 @@ def test_what_cannot_be(place, start, few, tmp_path, capsys):
 def test_both_readmes_give_the_same_commands():
     root = Path(__file__).parents[2]
     blocks = []
-    for name, title in (("README.md", "## Fine-tune on your own pictures"), ("README_zh.md", "## 在自己的图片上微调")):
+    for name, title in (("README.md", "## Fine-tune on your own images"), ("README_zh.md", "## 在自己的图片上微调")):
         section = (root / name).read_text(encoding="utf-8").split(title)[1].split("\n## ")[0]
         commands, snippet = re.findall(r"```(?:python)?\n(.*?)```", section, re.DOTALL)
         blocks.append([*(line.partition("  #")[0].strip() for line in commands.splitlines()), snippet])
