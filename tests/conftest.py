@@ -8,7 +8,7 @@ import os
 
 # Read when jax is first imported, which is why they come before every other import.
 os.environ["JAX_PLATFORMS"] = "cpu"
-# LLVM optimises nothing, because tests mostly compile. XLA_FLAGS may say otherwise: the last of two equal flags counts.
+# No optimisation by LLVM, because tests mostly compile. XLA_FLAGS may override it: the last of two equal flags counts.
 os.environ["XLA_FLAGS"] = " ".join(
     ("--xla_backend_optimization_level=0", os.environ.get("XLA_FLAGS", ""), "--xla_force_host_platform_device_count=8")
 )
@@ -16,7 +16,7 @@ os.environ["XLA_FLAGS"] = " ".join(
 os.environ["JAX_COMPILATION_CACHE_DIR"] = os.path.join(os.path.dirname(__file__), "..", ".pytest_cache", "xla")
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.2"
 os.environ["HF_HUB_OFFLINE"] = "1"  # an attempt to reach the network fails at once
-os.environ["TOKENIZERS_PARALLELISM"] = "false"  # or it warns whenever a test starts a process
+os.environ["TOKENIZERS_PARALLELISM"] = "false"  # otherwise it warns whenever a test starts a process
 
 from collections.abc import Callable
 from pathlib import Path
@@ -28,7 +28,7 @@ from jclip.conversion.parity import peers
 
 peers.make_importable()
 
-# Compiling takes longer than any deadline. The same examples every time, so that a failure can be repeated.
+# No deadline, because tests compile. The same examples every time, so that a failure can be repeated.
 hypothesis.settings.register_profile("jclip", deadline=None, derandomize=True, max_examples=25)
 hypothesis.settings.load_profile("jclip")
 

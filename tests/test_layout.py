@@ -1,4 +1,4 @@
-"""Layers of the package, checked against the imports; public names; rules for every file."""
+"""Rules of the source tree: imports come only from lower layers, public names exist, and files are short."""
 
 import ast
 import re
@@ -23,7 +23,7 @@ LAYERS = (
     {"tokenizers", "images", "parallel", "optimizer"},
     {"data", "orbax_manager"},
     {"checkpoint"},
-    # A stage names its sources and a bundle carries its tokenizer, so both import data; data imports neither.
+    # A stage names its sources and a bundle contains its tokenizer, so both import data; data imports neither.
     {"stages", "bundle"},
     {"inference"},
     {"train", "evaluate", "conversion"},
@@ -44,7 +44,7 @@ BANNED = {
 HEAVY = {"jax", "flax", "optax", "orbax", "grain", "tensorflow_datasets", "numpy", "PIL", "rich", "tyro", "torch"}
 PUBLIC = ("models", "losses", "tokenizers", "data", "train", "evaluate", "conversion")
 
-# Folders at the top, and the package that each is a part of; jclip/conversion and jclip/configs are links.
+# Top-level folders and the package of each; jclip/conversion and jclip/configs are links.
 TREES = {
     "jclip": "jclip", "conversion": "jclip.conversion", "configs": "jclip.configs", "benchmarks": "benchmarks",
     "docs": "docs",
@@ -61,9 +61,9 @@ NAMESPACES = ("jclip", *(f"jclip.{part}" for part in PUBLIC))
 
 
 def imported(source: str, module: str) -> set[str]:
-    """Dotted names of all that a file imports, wherever in it the import stands.
+    """Returns the dotted names of all imports of a file, nested ones too.
 
-    `from a import b` gives "a.b", because b may be a module; the first parts are what matters here.
+    `from a import b` gives "a.b", because b may be a module.
     """
     names: set[str] = set()
     for node in ast.walk(ast.parse(source)):
@@ -86,7 +86,7 @@ def target(name: str, modules: Iterable[str]) -> str:
 
 
 def complaints(source: str, module: str) -> list[str]:
-    """Returns what a source file imports and may not, one line each."""
+    """Returns the forbidden imports of a source file, one line each."""
     top, _, rest = module.partition(".")
     part = rest.split(".")[0] if top == "jclip" else "cli"  # files outside jclip may import all of it
     if part not in LEVEL:

@@ -1,4 +1,4 @@
-"""The command line as a person meets it: help, results, and short clear errors with the right exit code."""
+"""The command line as a user sees it: help, results, and short errors with the right exit code."""
 
 import json
 import os
@@ -169,9 +169,9 @@ def test_a_config_that_is_none(tmp_path, capsys):
     assert "broken.py cannot be read: ModuleNotFoundError" in fails(capsys, "plan", "broken.py")
 
 
-@pytest.mark.filterwarnings("ignore:The field `stages.1.optimizer.schedule`")  # tyro's, before the run is looked at
+@pytest.mark.filterwarnings("ignore:The field `stages.1.optimizer.schedule`")  # from tyro, before jclip checks the run
 def test_a_wrong_word_in_a_config(tmp_path, capsys):
-    """Python does not check it, nor does the command line, which sees a default."""
+    """Neither Python checks the field nor the command line, for which it is a default."""
     (tmp_path / "cosin.py").write_text(
         "from dataclasses import replace\n"
         "from jclip.configs.chinese_clip import vit_b_16\n"
@@ -248,7 +248,7 @@ def test_train_reduced_and_again(capsys, monkeypatch):
 
 
 def _evaluate(bundle, capsys, monkeypatch):
-    """Here, because a bundle takes a while to make."""
+    """Evaluates the bundle of `test_train_reduced_and_again`, because making another one takes a while."""
     draw = np.random.default_rng(0)
     lines = []
     for number in range(12):

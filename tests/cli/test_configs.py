@@ -1,4 +1,4 @@
-"""Configuration files and names that cannot be, as the command line meets them."""
+"""Configuration files on the command line, and names that it refuses."""
 
 import json
 import re

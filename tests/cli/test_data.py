@@ -1,4 +1,4 @@
-"""`jclip data import` and `jclip data inspect`, as they are called."""
+"""`jclip data import` and `jclip data inspect` on the command line."""
 
 import json
 
@@ -14,7 +14,7 @@ from tests.data.importing.test_named import elevater_set
 
 @pytest.fixture(autouse=True)
 def _wide(monkeypatch):
-    """Lines are not broken where the test looks for words."""
+    """Keeps lines unbroken, because tests search for words."""
     monkeypatch.setenv("COLUMNS", "250")
 
 
@@ -147,7 +147,7 @@ def test_bad_plans_are_one_line_and_leave_nothing(tmp_path, capsys, options, sai
 
 
 def own_data(folder):
-    """300 pictures would do as well: names in Chinese, a table from a spreadsheet of a Chinese Windows."""
+    """Writes a user's data: images with Chinese names, and a table as saved on a Chinese Windows."""
     rows = ["图片,描述"]
     for number in range(12):
         name = f"照片/猫{number}.png"

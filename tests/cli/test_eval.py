@@ -1,4 +1,4 @@
-"""`jclip eval` from files to figures, pages and cn_clip's files; nothing is left where it fails."""
+"""`jclip eval` from files to figures, pages and cn_clip's files; a failure leaves nothing."""
 
 import json
 from dataclasses import replace
@@ -89,7 +89,7 @@ def test_languages_of_one_gallery(bundle, data, tmp_path, capsys):
     assert (out / "test.zh_predictions.jsonl").is_file()
     (only,) = run(capsys, "retrieval", bundle, data, "--languages", "zh,zh", "--resamples", "0")["tests"]
     assert only["t2i_r1"] == tests[1]["t2i_r1"]
-    # Features of two languages serve one of them too.
+    # Features of two languages can be reused for one of them.
     assert run(capsys, "retrieval", out, data, "--languages", "zh", "--resamples", "0")["tests"] == [only]
     for option in ("--orientation apply", "--context-length 9"):
         told = fails(capsys, "retrieval", out, data, "--languages", "zh", *option.split())
@@ -188,7 +188,7 @@ def test_probe(bundle, tmp_path, capsys, monkeypatch):
             folder = tmp_path / "data" / split / f"thing_{number}"
             folder.mkdir(parents=True)
             for one in range(6):
-                # Of one colour each, and of nearly the same colour in a class.
+                # Each image has one colour, which is nearly the same within a class.
                 colour = np.full((16, 16, 3), 80 * number, np.uint8) + np.uint8(one + first // 50)
                 Image.fromarray(colour).save(folder / f"{one}.png")
     out = tmp_path / "out"
@@ -243,7 +243,7 @@ def test_scoring_what_others_predicted(tmp_path, capsys):
 
 
 def test_the_cameras_orientation_is_the_bundles_unless_it_is_said(bundle, tmp_path, capsys):
-    """A picture that lies on its side by its EXIF alone, and the same one upright."""
+    """An image that is rotated by its EXIF alone, and the same image upright."""
     exif = Image.Exif()
     exif[0x0112] = 6
     draw = np.random.default_rng(0)

@@ -1,4 +1,4 @@
-"""What cannot be written is found before any work, and what libraries log is a line."""
+"""Outputs that cannot be written are errors before any work, and what libraries log is one line each."""
 
 import json
 import logging
@@ -30,7 +30,7 @@ COMMANDS = [
 @pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
 @pytest.mark.parametrize("place", ["file/out.html", "file/deep/out.html", "/proc/nowhere/out.html"])
 def test_a_place_that_cannot_be(command, place, tmp_path, monkeypatch, capsys):
-    """None of the inputs is there: the place is what is looked at first."""
+    """No input exists, because the destination is checked first."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "file").touch()
     (tmp_path / "texts.tsv").write_text("red\t红\n", encoding="utf-8")

@@ -174,8 +174,8 @@ def open_clip_training(folder: Path) -> Made:
 
 
 def cn_clip_shaped(folder: Path) -> Made:
-    """A ChineseCLIPModel with the heads and MLPs that a cn_clip checkpoint takes for granted."""
-    text = checkpoints.bert_words(checkpoints.vocabulary("wordpiece", folder))
+    """A ChineseCLIPModel with the widths of heads and MLPs that cn_clip's format assumes."""
+    text = checkpoints.bert_config(checkpoints.vocabulary("wordpiece", folder))
     text |= {"hidden_size": 128, "num_attention_heads": 2}
     vision = checkpoints.VISION | {"hidden_size": 64, "intermediate_size": 256, "num_attention_heads": 1}
     config = transformers.ChineseCLIPConfig(text_config=text, vision_config=vision, projection_dim=13)
@@ -185,13 +185,13 @@ def cn_clip_shaped(folder: Path) -> Made:
 
 def xlm_r(folder: Path) -> Any:
     """An XLM-R's folder and model."""
-    words = checkpoints.xlm_r_words(checkpoints.vocabulary("xlmr", folder))
+    words = checkpoints.xlm_r_config(checkpoints.vocabulary("xlmr", folder))
     model = randomise(transformers.XLMRobertaModel(transformers.XLMRobertaConfig(**words)))
     return checkpoints.save_hf(model, folder), ConvertOptions(), model
 
 
 def bert(folder: Path) -> Any:
     """A BERT's folder and model."""
-    words = checkpoints.bert_words(checkpoints.vocabulary("wordpiece", folder))
+    words = checkpoints.bert_config(checkpoints.vocabulary("wordpiece", folder))
     model = randomise(transformers.BertModel(transformers.BertConfig(**words)))
     return checkpoints.save_hf(model, folder), ConvertOptions(), model

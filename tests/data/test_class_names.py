@@ -1,4 +1,4 @@
-"""Names of classes: whatever a name holds, no picture gets another one's label."""
+"""Class names: whatever characters they contain, no image gets the label of another class."""
 
 import os
 import unicodedata
@@ -37,14 +37,14 @@ UNLISTABLE = {
 
 
 @pytest.mark.parametrize(("name", "words"), UNLISTABLE.items())
-def test_names_that_no_list_holds(tmp_path, name, words):
+def test_names_that_cannot_be_lines_of_a_list_are_refused(tmp_path, name, words):
     source = class_folders(tmp_path / "source", ("test",), (name, "other"))
     with pytest.raises(JclipError, match=f"the name of the class folder .* {words}: rename the folder") as caught:
         imported("class-folders", source, tmp_path / "set")
     str(caught.value).encode()
 
 
-def test_names_that_would_merge(tmp_path):
+def test_names_that_would_merge_are_refused(tmp_path):
     composed, apart = (unicodedata.normalize(form, "é") for form in ("NFC", "NFD"))
     for number, (one, two) in enumerate([(composed, apart), ("a", "a ")]):
         source = class_folders(tmp_path / str(number), ("test",), (one, two))
@@ -55,7 +55,7 @@ def test_names_that_would_merge(tmp_path):
 
 
 @given(st.lists(st.text(st.characters(exclude_characters="/\0"), min_size=1, max_size=4), unique=True, min_size=1))
-def test_what_passes_comes_back_from_a_list_of_lines(tmp_path_factory, names):
+def test_accepted_names_round_trip_through_a_list_of_lines(tmp_path_factory, names):
     file = tmp_path_factory.mktemp("names") / "classes.txt"
     try:
         check_names(file.parent, names)
@@ -87,7 +87,7 @@ def test_folders_that_older_versions_wrote_with_shifted_names_are_refused(tmp_pa
         read_classes(tmp_path / "set")
 
 
-def test_labels_that_are_no_lists(tmp_path):
+def test_labels_that_are_not_lists_are_refused(tmp_path):
     (tmp_path / "labels.json").write_text('{"zh": "猫狗"}', encoding="utf-8")  # two letters are not two names
     with pytest.raises(JclipError, match="labels.json: zh must hold a list of names"):
         read_labels(tmp_path)
@@ -97,7 +97,7 @@ def test_labels_that_are_no_lists(tmp_path):
         read_labels(tmp_path)
 
 
-def test_a_name_of_two_classes_is_no_label(tmp_path):
+def test_a_name_of_two_classes_is_refused_as_a_label(tmp_path):
     (tmp_path / "a.png").touch()
     (tmp_path / "classes.txt").write_text("crane\ncrane\n")
     (tmp_path / "labels.tsv").write_text("a.png\tcrane\n")

@@ -19,7 +19,7 @@ def folders(place, names, pictures=1):
             (place / name / f"{one}.png").write_bytes(png(10 * number + one))
 
 
-def test_numbers_stand_in_their_order(tmp_path):
+def test_numbered_folders_are_in_numeric_order(tmp_path):
     folders(tmp_path, [str(number) for number in range(12)])
     data = read_classes(tmp_path)
     assert data.keys == tuple(str(number) for number in range(12))  # and not 0, 1, 10, 11, 2
@@ -27,7 +27,7 @@ def test_numbers_stand_in_their_order(tmp_path):
     assert [path.parent.name for path in data.pictures] == list(data.keys)
 
 
-def test_names_in_theirs(tmp_path):
+def test_named_folders_are_in_alphabetic_order(tmp_path):
     folders(tmp_path, ["b_side", "a"], pictures=2)
     (tmp_path / "a" / "notes.txt").write_text("no picture")
     data = read_classes(tmp_path)
@@ -75,7 +75,7 @@ def test_labels_of_several_classes(tmp_path):
             read_classes(tmp_path)
 
 
-def test_folders_that_cannot_be(tmp_path):
+def test_bad_folders_are_refused(tmp_path):
     with pytest.raises(JclipError, match="nowhere does not exist"):
         read_classes(tmp_path / "nowhere")
     folders(tmp_path, ["a"])
@@ -101,7 +101,7 @@ def test_splits(tmp_path):
         open_probe(tmp_path / "test")
 
 
-def test_a_picture_that_is_learnt_and_tested_is_said(tmp_path):
+def test_images_in_both_training_and_test_are_reported(tmp_path):
     for split, numbers in (("train", (0, 1, 2)), ("valid", (3, 4)), ("test", (2, 3, 5, 2))):
         for name in ("a", "b"):
             (tmp_path / split / name).mkdir(parents=True)
@@ -119,7 +119,7 @@ def test_a_picture_that_is_learnt_and_tested_is_said(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["fer-2013", "voc-2007-classification"])
-def test_what_was_imported(tmp_path, name):
+def test_an_imported_set_equals_its_source(tmp_path, name):
     root = elevater_set(tmp_path / "down", name)
     several = name == "voc-2007-classification"
     order = list(reversed(range(21 if several else 7)))
@@ -180,7 +180,7 @@ def test_benchmarks_know_their_test_split():
     }
 
 
-def test_an_order_that_is_none(tmp_path):
+def test_invalid_orders_are_refused(tmp_path):
     file = tmp_path / "index.json"
     file.write_text("[2, 0, 1]")
     assert read_order(file, 3) == [2, 0, 1]

@@ -1,4 +1,4 @@
-"""A table and a folder of pictures with captions give the tasks that their imports give."""
+"""A table or a folder of captioned images gives the same tasks as its import."""
 
 import numpy as np
 import pytest
@@ -41,7 +41,7 @@ def test_a_folder_of_pictures_is_read_as_its_import(tmp_path):
     same(open_captions(folder, "valid").task(""), open_captions(tmp_path / "folder", "valid").task(""))
 
 
-def test_what_is_left_out_is_said(tmp_path):
+def test_skipped_records_are_reported(tmp_path):
     rows = [f"{n}.png,red {n}" for n in range(10)]
     for n in range(10):
         (tmp_path / f"{n}.png").write_bytes(picture(n))
@@ -64,14 +64,14 @@ def test_what_is_left_out_is_said(tmp_path):
     )
 
 
-def test_too_much_that_is_left_out_of_a_table_is_an_error(tmp_path):
+def test_too_many_skipped_rows_are_an_error(tmp_path):
     folder = captioned(tmp_path / "own")
     (folder / "t.csv").write_text("path,text\np/猫.png,a\nnowhere.png,b\n", encoding="utf-8")
     with pytest.raises(JclipError, match="1 of 2 had to be skipped.*nowhere.png.*options of `jclip data import`"):
         open_captions(folder / "t.csv")
 
 
-def test_pairs_without_a_header_stay_as_they_were(tmp_path):
+def test_pairs_without_a_header_need_no_import(tmp_path):
     folder = captioned(tmp_path / "own")
     (folder / "pairs.tsv").write_text("p/猫.png\ta\np/狗.png\tb, c\n", encoding="utf-8")
     assert importable_format(folder / "pairs.tsv") is None

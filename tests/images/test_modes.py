@@ -1,4 +1,4 @@
-"""Every mode of Pillow becomes RGB of the right values, by hand; and what cannot is refused with the reason."""
+"""Every mode of Pillow is converted to the right RGB values, by hand, or refused with the reason."""
 
 import io
 import struct
@@ -179,7 +179,7 @@ def test_hues_do_not_average():
 
 
 @pytest.mark.parametrize("mode", sorted(Image.MODES))
-def test_no_mode_is_without_a_rule(mode):
+def test_every_mode_has_a_rule(mode):
     """White stays white and black black, in every mode there is, and in all sizes."""
     whites = {"1": 1, "L": 255, "P": 1, "I": 65535, "F": 1.0, "HSV": (0, 0, 255), "LAB": (255, 128, 128)}
     whites |= {"CMYK": (0, 0, 0, 0), "YCbCr": (255, 128, 128), "LA": (255, 255), "PA": (1, 255), "La": (255, 255)}

@@ -1,4 +1,4 @@
-"""Against the transform that cn_clip itself builds, to the bit; then what is drawn, and on what it depends."""
+"""Augmentation on the host: cn_clip's own transform to the bit, the distribution of draws, and what they depend on."""
 
 import io
 import pickle
@@ -22,7 +22,7 @@ HOW = Preprocessing(size=32)
 
 
 def transform(size):
-    """What cn_clip does to a training picture under --use-augment, up to uint8."""
+    """Returns cn_clip's training transform under --use-augment, up to uint8."""
     from cn_clip.training.data import LMDBDataset
 
     whole = LMDBDataset._build_transform(SimpleNamespace(split="train", use_augment=True), size)
@@ -49,7 +49,7 @@ def test_the_recipe_is_cn_clips_on_every_kind_of_picture(cn_clip):
         for kind, data in files(*size):
             ours = Decoder(HOW, AUGMENTATION, seed=3, stage=1)(data, example)
             with drawing_from(numbers(3, 1, example)), warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # Pillow's, that RGB loses transparency
+                warnings.simplefilter("ignore")  # Pillow warns that RGB loses transparency
                 expected = cn_clip(Image.open(io.BytesIO(data)))
             np.testing.assert_array_equal(ours, expected, err_msg=f"{kind} {size}")
             assert ours.dtype == np.uint8 and ours.shape == (32, 32, 3)
@@ -120,13 +120,13 @@ def test_without_a_crop_pictures_are_resized_as_in_evaluation(resize):
     np.testing.assert_array_equal(Decoder(how, HostAugmentation(flip=1.0))(plain, 5), plain[:, ::-1])
 
 
-def test_what_is_transparent_shows_the_background():
+def test_transparent_pixels_show_the_background():
     image = Image.new("RGBA", (40, 40), (0, 0, 0, 0))
     decode = Decoder(Preprocessing(size=8, background=(1, 2, 3)), HostAugmentation((0.5, 1.0), flip=0.5))
     assert (decode(encoded(image), 0) == (1, 2, 3)).all()
 
 
-def test_what_is_drawn_is_as_likely_as_asked():
+def test_draws_have_the_given_probabilities():
     some = HostAugmentation((0.25, 0.5), (0.5, 2.0), 0.3, "original")
     drawn = [draw_changes(some, (400, 400), numbers(0, 0, example)) for example in range(4000)]
     areas = np.array([(right - left) * (bottom - top) for (left, top, right, bottom), _, _ in drawn]) / 160_000
@@ -136,7 +136,7 @@ def test_what_is_drawn_is_as_likely_as_asked():
     assert shapes.min() == pytest.approx(-1, abs=0.03) and shapes.max() == pytest.approx(1, abs=0.03)
     assert shapes.mean() == pytest.approx(0, abs=0.05)
     assert np.mean([mirrored for _, mirrored, _ in drawn]) == pytest.approx(0.3, abs=0.03)
-    # Of the first line's two operations both are done in 0.4 x 0.6 of a 25th of the cases.
+    # The first of 25 sub-policies has two operations, of probabilities 0.4 and 0.6.
     posterized_and_turned = [[one.name for one in operations] == ["posterize", "rotate"] for *_, operations in drawn]
     assert np.mean(posterized_and_turned) == pytest.approx(0.24 / 25, abs=0.006)
 
@@ -154,7 +154,7 @@ def test_the_draw_depends_on_seed_stage_and_example_and_nothing_else():
     assert 0 <= numbers(-1, 1, 0)() < 1  # any whole number is a seed
 
 
-def test_a_picture_is_left_as_it_was():
+def test_the_input_is_not_changed():
     image = picture(20, 30).quantize(8)
     image.info["transparency"] = 3
     changes = draw_changes(AUGMENTATION, image.size, numbers(0, 0, 0))

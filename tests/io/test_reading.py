@@ -91,5 +91,5 @@ def test_loops_end_and_names_are_in_order(tmp_path):
 @pytest.mark.parametrize(
     ("count", "said"), [(0, "0 bytes"), (1023, "1023 bytes"), (1 << 40, "1 TiB"), (1536, "1.5 KiB")]
 )
-def test_sizes_for_people(count, said):
+def test_sizes_are_printed_with_units(count, said):
     assert said_size(count) == said

@@ -1,4 +1,4 @@
-"""BERT encoder of both families, each against its own reference."""
+"""BERT encoders of both families, each against its reference."""
 
 import jax
 import jax.numpy as jnp

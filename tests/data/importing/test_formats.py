@@ -1,4 +1,4 @@
-"""Every format gives the same pictures and captions; what is wrong with a source is said by file and line."""
+"""Every format gives the same images and captions; errors name the file and the line."""
 
 import gzip
 import json
@@ -83,7 +83,7 @@ def test_a_tar_that_is_cut_off(tmp_path, length, packed):
     imported("webdataset", file, tmp_path / "folder")
 
 
-def test_members_that_stand_alone(tmp_path):
+def test_tar_members_without_a_partner_are_skipped(tmp_path):
     with tarfile.open(tmp_path / "a.tar", "w") as tar:
         for name in ("alone.png", "other.txt"):
             (tmp_path / name).write_bytes(picture(0))
@@ -111,7 +111,7 @@ def test_equal_texts_have_one_number_in_formats_without_numbers(tmp_path):
     first, other = found[1][:2]
     assert found[1] == [first, other, first] and first != other
     assert [ids[:1] for ids in found[0]] == found[1] and len({ids[1] for ids in found[0]} - {*first, *other}) == 2
-    assert found[2] == [first, other, first, other]  # white space makes no other text
+    assert found[2] == [first, other, first, other]  # white space does not make another text
     assert all(0 <= number < 2**63 for ids in found[0] for number in ids)
 
 
@@ -169,7 +169,7 @@ def test_names_of_classes_in_one_language_leave_those_of_the_folders(tmp_path):
         imported("class-folders", source, tmp_path / "other", language="zh")
 
 
-def test_what_is_no_picture_is_counted(tmp_path):
+def test_files_that_are_not_images_are_counted(tmp_path):
     class_folders(tmp_path / "source", ("train",), ("a", "b"))
     folder = tmp_path / "source" / "train" / "a"
     for number, name in enumerate(("x.tif", "x.ppm", "y.pgm", "y.TIFF"), 5):
@@ -193,7 +193,7 @@ QUOTES = [
 
 
 @pytest.mark.parametrize(("text", "line"), QUOTES)
-def test_a_quotation_mark_that_is_not_closed_swallows_nothing(tmp_path, text, line):
+def test_an_unclosed_quotation_mark_is_an_error(tmp_path, text, line):
     (tmp_path / "pairs.tsv").write_text(text)
     with pytest.raises(JclipError, match=rf"pairs.tsv, line {line}: a quotation mark opens here and is not closed"):
         imported("csv", tmp_path / "pairs.tsv", tmp_path / "folder", picture="1", caption="2")
@@ -271,7 +271,7 @@ def test_bad_sources_are_named_by_file_and_line(tmp_path, name, file, text, read
     assert [path.name for path in tmp_path.iterdir()] == [file]
 
 
-def test_splits_and_files_that_are_not_there(tmp_path):
+def test_missing_splits_and_files_are_named(tmp_path):
     source = cn_clip(tmp_path / "source")
     with pytest.raises(JclipError, match="has no split 'test': choose --splits from train"):
         imported("cn-clip", source, tmp_path / "folder", splits=("test",))
@@ -310,14 +310,14 @@ def test_every_format_is_explained():
     assert all(form.what[0].islower() and not form.what.endswith(".") for form in FORMATS.values())
 
 
-def test_half_a_character_is_skipped(tmp_path):
+def test_a_lone_surrogate_is_skipped(tmp_path):
     (tmp_path / "a.json").write_text('{"english": "a", "chinese": "\\ud83d"}\n{"english": "b", "chinese": "c"}')
     report = imported("parallel-jsonl", tmp_path / "a.json", tmp_path / "folder", Limit(count=1))
     assert report.splits["train"].skipped.counts == {"text with half a character": 1}
 
 
 @pytest.mark.parametrize("path", ["", ".", "nowhere.png", "a\0b", "x" * 300, "pairs.tsv/x"])
-def test_paths_that_are_no_files(tmp_path, path):
+def test_paths_that_are_not_files_are_skipped(tmp_path, path):
     (tmp_path / "pairs.tsv").write_text(f"{path}\ttext\n")
     options = {"picture": "1", "caption": "2"}
     with pytest.raises(JclipError, match="1 of 1 had to be skipped.*(the picture's file is missing|names no picture)"):

@@ -1,4 +1,4 @@
-"""What is said of a named set's archives when one is not whole."""
+"""Errors about missing and damaged archives of the named sets."""
 
 import zipfile
 
@@ -17,7 +17,7 @@ def text(file, words):
 
 
 def flip(file):
-    """Makes one bit of a picture in an archive another."""
+    """Flips one bit of an image in an archive."""
     with zipfile.ZipFile(file) as archive:
         info = next(info for info in archive.infolist() if info.filename.endswith(".png"))
     data = bytearray(file.read_bytes())
@@ -84,7 +84,7 @@ BROKEN = {
 
 
 @pytest.mark.parametrize("case", BROKEN)
-def test_what_is_not_whole_is_said_and_nothing_is_left(tmp_path, case):
+def test_a_broken_archive_is_named_and_nothing_is_left(tmp_path, case):
     down = tmp_path / "down"
     karpathy(down)
     coco(down)

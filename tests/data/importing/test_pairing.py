@@ -54,7 +54,7 @@ def test_every_name_is_accounted_for_once(names):
     for one in found.pairs:
         assert all(names[number].startswith(f"{one.key}.") for number in one[1:])
         assert names[one.caption].rpartition(".")[2] in (*TEXTS, *JSON)
-    # No picture and caption of one whole name are left apart.
+    # An image and a caption with the same full name are always paired.
     left = {(names[n].rpartition(".")[0], names[n][-3:].lower() in ("jpg", "png", "vif")) for n in found.lost
             if found.lost[n] in ("picture without a caption", "text without a picture")}  # fmt: skip
     assert not any((stem, not kind) in left for stem, kind in left)

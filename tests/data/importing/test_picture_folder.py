@@ -1,4 +1,4 @@
-"""Folders of pictures: captions beside them, names as captions, tables in them, and what is none of these."""
+"""Image folders: captions beside images, names as captions, tables in the folder, and folders with none of these."""
 
 import json
 import unicodedata
@@ -14,7 +14,7 @@ from tests.data.importing.sources import class_folders, imported, pairs, picture
 
 
 def made(folder, *files):
-    """Files, pictures numbered in their order, texts that say their name."""
+    """Writes files: images numbered in order, and texts that contain their own name."""
     for number, name in enumerate(files):
         place = folder / name
         place.parent.mkdir(parents=True, exist_ok=True)
@@ -76,7 +76,7 @@ def test_captions_are_paired_as_in_tars(tmp_path):
     assert split.found == 6 + 1 + 2 + 2
 
 
-def test_a_field_that_is_asked_for_goes_before_a_text(tmp_path):
+def test_a_requested_field_is_preferred_to_a_text_file(tmp_path):
     source = made(tmp_path / "s", "a.png", "a.txt", "a.json")
     imported("picture-folder", source, tmp_path / "folder", caption="other")
     assert [pair.captions for pair in pairs(tmp_path / "folder")] == [["a", "b"]]
@@ -115,7 +115,7 @@ def test_a_folder_with_one_table(tmp_path):
     assert [pair.captions for pair in pairs(tmp_path / "folder")] == [["一只猫"], ["一只狗"]]
 
 
-def test_pictures_alone_name_what_can_be_done(tmp_path):
+def test_images_without_captions_are_refused_with_the_options(tmp_path):
     source = made(tmp_path / "s", "猫.png", "狗.png")
     with pytest.raises(JclipError, match=r"it has 2 pictures and no captions beside them .*--captions-from names"):
         open_source(None, source, Reading())
@@ -133,7 +133,7 @@ def test_pictures_alone_name_what_can_be_done(tmp_path):
         open_source("picture-folder", source / "猫.png", Reading())
 
 
-def test_what_is_hidden_does_not_stop_the_search_for_a_format(tmp_path, monkeypatch):
+def test_hidden_files_do_not_affect_format_detection(tmp_path, monkeypatch):
     monkeypatch.setattr(formats, "_LOOKED_AT", 2)
     source = made(tmp_path / "s", *(f".git/{n}.png" for n in range(4)), "a.png", "a.txt")
     assert open_source(None, source, Reading())[0] == "picture-folder"

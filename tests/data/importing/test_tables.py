@@ -1,4 +1,4 @@
-"""Tables as Excel, LibreOffice and WPS write them: the same bytes that they give, and the same records from all."""
+"""Tables byte for byte as Excel, LibreOffice and WPS write them; all give the same records."""
 
 import codecs
 import csv
@@ -78,7 +78,7 @@ def test_every_form_gives_the_same_records(tmp_path, form):
     assert report.as_json()["read_as"] == list(report.read_as)
 
 
-def test_what_was_found_out_is_said(tmp_path):
+def test_the_report_says_how_a_table_was_read(tmp_path):
     pictures(tmp_path)
     (tmp_path / "t.csv").write_bytes(FORMS["sep=; in GB18030"])
     assert imported(None, tmp_path / "t.csv", tmp_path / "folder").read_as == (
@@ -110,7 +110,7 @@ def test_a_table_without_a_header(tmp_path):
     assert "pictures from column 1 (there is no header), which holds names of pictures" in report.read_as[1]
 
 
-def test_open_clip_s_tables_stay_as_they_were(tmp_path):
+def test_open_clips_column_names_are_preferred(tmp_path):
     pictures(tmp_path)
     rows = [
         ("text", "title", "path", "filepath"),
@@ -146,7 +146,7 @@ def test_ragged_rows_are_counted_with_the_reason(tmp_path):
 LATIN = "Bild;Beschreibung\r\na.png;Mädchen größer als früher\r\nb.png;ein Café für Bücher\r\n"
 
 
-def test_latin_1_is_asked_for_and_not_guessed(tmp_path):
+def test_latin_1_is_not_guessed(tmp_path):
     (tmp_path / "a.png").write_bytes(picture(1))
     (tmp_path / "b.png").write_bytes(picture(2))
     (tmp_path / "t.csv").write_bytes(LATIN.encode("cp1252"))
@@ -161,7 +161,7 @@ def test_latin_1_is_asked_for_and_not_guessed(tmp_path):
     ("text", "encoding", "found"),
     [
         ("图片,描述\n一.png,红色的花\n", "gb18030", "gb18030"),
-        ("图片,描述\n一.png,镕喆堃\n" + "红色的花开了" * 20, "gb18030", "gb18030"),  # some are of GBK alone
+        ("图片,描述\n一.png,镕喆堃\n" + "红色的花开了" * 20, "gb18030", "gb18030"),  # some are only in GBK
         ("一只猫", "gb18030", "gb18030"),  # which is UTF-8 too: three letters of three scripts
         ("é, ж", "utf-8", "utf-8"),
         ("圖片,描述\n一.png,紅色的花在這裡開了\n", "big5", None),
@@ -189,7 +189,7 @@ def test_utf8_is_never_taken_for_something_else(text):
     assert find_encoding(("path,text\na.png,some text\n" + text[:5]).encode("utf-16-be"), "t") == "utf-16-be"
 
 
-def test_a_character_that_is_cut_in_two_at_the_end_of_what_is_looked_at(monkeypatch, tmp_path):
+def test_a_character_cut_at_the_end_of_the_sample_does_not_matter(monkeypatch, tmp_path):
     pictures(tmp_path)
     for encoding in ("utf-8", "gb18030", "utf-16"):
         for size in range(40, 46):
@@ -199,7 +199,7 @@ def test_a_character_that_is_cut_in_two_at_the_end_of_what_is_looked_at(monkeypa
             assert [pair.captions for pair in pairs(tmp_path / f"{encoding}{size}")] == CAPTIONS
 
 
-def test_letters_that_come_late_tell_the_encoding_too(monkeypatch, tmp_path):
+def test_the_encoding_is_found_from_letters_late_in_the_file(monkeypatch, tmp_path):
     pictures(tmp_path)
     rows = [
         ("path", "text"),
@@ -245,7 +245,7 @@ REFUSED = [
 
 
 @pytest.mark.parametrize(("data", "reading", "words"), REFUSED)
-def test_what_cannot_be_read_is_said_in_a_line(tmp_path, data, reading, words):
+def test_unreadable_tables_are_one_line_errors(tmp_path, data, reading, words):
     (tmp_path / "t.csv").write_bytes(data)
     with pytest.raises(JclipError) as caught:
         imported("csv", tmp_path / "t.csv", tmp_path / "folder", **reading)
@@ -254,12 +254,12 @@ def test_what_cannot_be_read_is_said_in_a_line(tmp_path, data, reading, words):
 
 
 @pytest.mark.parametrize("name", ["no-such", "base64", "rot13", "a\0b"])
-def test_an_encoding_that_is_none(name):
+def test_unknown_encodings_are_refused(name):
     with pytest.raises(JclipError, match="is unknown: give utf-8, utf-16, gb18030"):
         check_encoding(name)
 
 
-def test_names_are_ranked_by_what_the_columns_hold():
+def test_columns_are_found_by_their_content():
     rows = [["文件", "路径", "text"], ["7", "a.png", "x y"], ["8", "b.png", "z"]]
     found = find_columns(rows, None, None, lambda name: False, "t")
     assert (found.picture.column, found.caption.column) == (1, 2)
@@ -272,7 +272,7 @@ def table(folder, *names):
     return folder / "t.csv"
 
 
-def test_names_that_can_only_mean_one_file_are_taken_and_said(tmp_path):
+def test_misspelt_names_that_match_one_file_are_accepted_and_reported(tmp_path):
     nfc, nfd = unicodedata.normalize("NFC", "é"), unicodedata.normalize("NFD", "é")
     (tmp_path / f"{nfd}1").mkdir()
     (tmp_path / f"{nfd}1" / f"{nfc}.png").write_bytes(picture(1))
@@ -327,7 +327,7 @@ def test_pictures_are_below_root_and_absolute_names_too(tmp_path):
     report = imported("csv", table(tmp_path, *names), tmp_path / "two", root=root)
     assert f"{root} taken for C:/li/x/" in report.read_as
     assert [pair.pictures for pair in pairs(tmp_path / "two")] == [(picture(1),), (picture(2),)]
-    # One of another folder is not taken for a file of the same name.
+    # A path into another folder is not resolved to a file of the same name.
     source = table(tmp_path, *names, "C:\\zhang\\x\\d.png")
     report = imported("csv", source, tmp_path / "three", Limit(count=1), root=root)
     assert report.splits["train"].skipped.counts == {"the picture's file is missing": 1}
@@ -335,7 +335,7 @@ def test_pictures_are_below_root_and_absolute_names_too(tmp_path):
     assert len(pairs(tmp_path / "4")) == 2
 
 
-def test_a_fifo_is_no_picture(tmp_path):
+def test_fifos_are_refused(tmp_path):
     os.mkfifo(tmp_path / "a.png")
     (tmp_path / "b.png").write_bytes(picture(1))
     report = imported("csv", table(tmp_path, "a.png", "b.png"), tmp_path / "folder", Limit(count=1))
@@ -345,7 +345,7 @@ def test_a_fifo_is_no_picture(tmp_path):
         open_source("csv", tmp_path / "f.csv", Reading())
 
 
-def test_nearest_names_are_searched_for_a_few_only(tmp_path, monkeypatch):
+def test_the_nearest_name_is_searched_for_only_a_few_rows(tmp_path, monkeypatch):
     (tmp_path / "a.png").write_bytes(picture(1))
     asked = []
     monkeypatch.setattr(PictureFinder, "hint", lambda self, name: asked.append(name) or "there")

@@ -1,4 +1,4 @@
-"""Splits by picture: deterministic, without a picture on both sides, whole or not there at all."""
+"""Validation splits by image: deterministic, no image in both splits, complete or absent."""
 
 import json
 import os
@@ -60,18 +60,18 @@ def test_a_number_is_kept_exactly(numbers, data):
 
 
 @pytest.mark.parametrize("text", ["", "0", "0%", "100%", "-3", "1.5", "x", "٣", "10 %"])
-def test_a_share_that_is_none(text):
+def test_invalid_shares_are_refused(text):
     with pytest.raises(JclipError, match="give a number of pictures, as 30, or a share, as 10%"):
         Share.read(text)
 
 
-def test_picture_numbers_are_spread_evenly():
+def test_image_identities_are_spread_evenly():
     numbers = np.array([picture_identity(bytes([n // 256, n % 256])) for n in range(4000)], float) / 2**63
     assert numbers.min() >= 0 and numbers.max() < 1
     assert np.histogram(numbers, 10, (0, 1))[0].min() > 330
 
 
-def test_equal_pictures_and_their_captions_stay_on_one_side(tmp_path):
+def test_equal_images_and_their_captions_stay_in_one_split(tmp_path):
     captions = [f"红 {n}" for n in range(40)]
     source = cn_clip(tmp_path / "source", captions, pictures=lambda n: picture(n % 12))
     report = imported(source, tmp_path / "folder", "5")
@@ -91,7 +91,7 @@ def test_equal_pictures_and_their_captions_stay_on_one_side(tmp_path):
         assert names == ["zh"] and len(codes) == len(pictures)
 
 
-def test_a_picture_is_on_the_same_side_whatever_else_there_is(tmp_path):
+def test_the_split_of_an_image_does_not_depend_on_other_images(tmp_path):
     imported(cn_clip(tmp_path / "a", CAPTIONS), tmp_path / "one", "40%")
     backwards = cn_clip(tmp_path / "b", CAPTIONS[:7], pictures=lambda n: picture(6 - n))
     imported(backwards, tmp_path / "two", "40%", shard_bytes=1 << 20)
@@ -100,7 +100,7 @@ def test_a_picture_is_on_the_same_side_whatever_else_there_is(tmp_path):
     assert set(two["train"]) == {picture(n) for n in range(7)} & set(one["train"])
 
 
-def test_a_folder_that_is_divided_later_is_the_same(tmp_path):
+def test_splitting_after_the_import_gives_the_same_folder(tmp_path):
     source = table(tmp_path / "source")
     reading = Reading(language="zh")
     imported(source, tmp_path / "one", "30%", "csv", reading=reading)
@@ -124,7 +124,7 @@ def test_what_was_skipped_stays_in_the_report(tmp_path):
         assert split["found"] == split["read"] == split["pairs"] + len(split["skipped"]) + split["moved"]
 
 
-def test_processes_change_nothing(tmp_path):
+def test_the_number_of_processes_does_not_matter(tmp_path):
     source = cn_clip(tmp_path / "source")
     imported(source, tmp_path / "one", "30%")
     imported(source, tmp_path / "two", "30%", run=in_processes(2))
@@ -176,7 +176,7 @@ def killed(*words):
 
 
 @pytest.mark.parametrize("name", ["pictures.npy", "divided.json"])
-def test_a_killed_division_goes_on_and_ends_the_same(tmp_path, name):
+def test_a_killed_split_resumes_and_ends_the_same(tmp_path, name):
     source = cn_clip(tmp_path / "source")
     imported(source, tmp_path / "whole", "30%")
     killed("import", name, source, tmp_path / "folder")
@@ -186,7 +186,7 @@ def test_a_killed_division_goes_on_and_ends_the_same(tmp_path, name):
 
 
 @pytest.mark.parametrize("when", ["before", "between", "after"])
-def test_a_folder_whose_division_was_killed_is_whole(tmp_path, when):
+def test_a_folder_is_complete_after_a_killed_split(tmp_path, when):
     source = cn_clip(tmp_path / "source")
     imported(source, tmp_path / "whole", "30%")
     imported(source, tmp_path / "folder")
@@ -204,7 +204,7 @@ def test_a_folder_whose_division_was_killed_is_whole(tmp_path, when):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["folder", "source", "whole"]
 
 
-def test_a_division_that_fails_leaves_the_folder(tmp_path, monkeypatch):
+def test_a_failed_split_leaves_the_folder_unchanged(tmp_path, monkeypatch):
     imported(cn_clip(tmp_path / "source"), tmp_path / "folder")
     before = contents(tmp_path / "folder")
 
@@ -217,7 +217,7 @@ def test_a_division_that_fails_leaves_the_folder(tmp_path, monkeypatch):
     assert contents(tmp_path / "folder") == before
 
 
-def test_what_cannot_be_divided(tmp_path):
+def test_impossible_splits_are_refused(tmp_path):
     imported(cn_clip(tmp_path / "one", ["红"]), tmp_path / "single")
     with pytest.raises(JclipError, match="needs two different pictures or more, and there is 1"):
         split_folder(tmp_path / "single", Share(share=0.5))
@@ -268,7 +268,7 @@ def test_a_split_from_another_source_is_added(tmp_path):
     assert not (tmp_path / "nothing").exists()
 
 
-def test_anything_becomes_a_folder_with_both_splits(tmp_path):
+def test_import_pairs_makes_a_folder_with_both_splits(tmp_path):
     keep, share = tmp_path / "keep", Share(share=0.3)
     source = table(tmp_path / "table").rename(tmp_path / "table" / "pairs.csv")
     reading = Reading(separator="\t")
@@ -291,7 +291,7 @@ def test_anything_becomes_a_folder_with_both_splits(tmp_path):
     assert not (tmp_path / "no").exists() and not (tmp_path / "other").exists()
 
 
-def test_every_kind_of_own_data_is_brought(tmp_path):
+def test_import_pairs_takes_every_format(tmp_path):
     share = Share(share=0.3)
     beside = tmp_path / "beside"
     beside.mkdir()
@@ -318,7 +318,7 @@ def test_every_kind_of_own_data_is_brought(tmp_path):
     assert len(pairs(tmp_path / "tars", "valid")) == 3
 
 
-def test_what_cannot_be_brought(tmp_path):
+def test_import_pairs_refuses_other_data(tmp_path):
     write_parallel(tmp_path / "text", [Translation("a", "b")])
     with pytest.raises(JclipError, match="holds parallel text, but pictures with captions are needed"):
         import_pairs(tmp_path / "text", tmp_path / "keep", Reading(), validation=None)
