@@ -121,7 +121,7 @@ def test_impossible_numbers_are_refused_by_field(path, value, vit, tmp_path):
         (
             "preprocessing.size",
             32,
-            "preprocessing.size is 32, but the image tower reads pictures of 16: they must be equ",
+            "preprocessing.size is 32, but the image tower reads images of 16 pixels: they must be",
         ),
         ("preprocessing", None, "config.json: preprocessing does not fit: the model has an image tower"),
         ("context_length", 19, "context_length is 19, but the text tower has positions for 18 tokens: give 3 to 18"),

@@ -80,10 +80,10 @@ def test_an_unreadable_picture_is_named(model, tmp_path):
 
 
 def test_a_single_item_instead_of_a_list_is_refused(model, pictures):
-    with pytest.raises(JclipError, match="put the one into brackets"):
+    with pytest.raises(JclipError, match="put a single text into brackets"):
         model.encode_text("red apple")
     for one in ("x.png", b"x", Path("x.png"), Image.fromarray(pictures[0])):
-        with pytest.raises(JclipError, match="put the one into brackets"):
+        with pytest.raises(JclipError, match="put a single image into brackets"):
             model.encode_image(one)
 
 
@@ -128,12 +128,12 @@ def test_an_item_that_is_not_a_text_is_named_by_its_index(model, odd, said):
 
 @pytest.mark.parametrize("odd", [None, 7, {"a.png": 1}, object()])
 def test_inputs_that_are_not_lists_are_refused(model, odd):
-    for encode, what in ((model.encode_image, "pictures"), (model.encode_text, "sentences")):
+    for encode, what in ((model.encode_image, "images"), (model.encode_text, "texts")):
         with pytest.raises(
             JclipError, match=f"takes a list of {what}, not {type(odd).__name__}: put them into brackets"
         ):
             encode(odd)
-    with pytest.raises(JclipError, match="put the one into brackets"):
+    with pytest.raises(JclipError, match="put a single image into brackets"):
         model.encode_image(np.zeros((4, 4, 3), np.uint8))
 
 
@@ -200,13 +200,13 @@ def test_every_tokenizer_can_be_pickled_with_its_model(kind, tmp_path):
         (
             "image/patch/kernel",
             np.nan,
-            r"5 of 5 picture .* of picture 0: the model's image/patch/kernel holds NaN",
+            r"5 of 5 image .* at image 0: the model's image/patch/kernel holds NaN",
         ),
-        ("image/projection/kernel", 3e38, r"\d of 5 picture .*: the parameters are finite, but too large; use"),
+        ("image/projection/kernel", 3e38, r"\d of 5 image .*: the parameters are finite, but too large; use"),
         (
             "text/token_embedding",
             np.inf,
-            r"1 of 2 text .* of text 1: the model's text/token_embedding holds NaN",
+            r"1 of 2 text .* at text 1: the model's text/token_embedding holds NaN",
         ),
     ],
 )

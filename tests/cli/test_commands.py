@@ -148,7 +148,7 @@ def test_bad_usage_is_said_in_a_line(arguments, told, capsys):
         ),
         (
             ["plan", CHINESE_CLIP, "--mesh.tensor", "8"],
-            "leaves 30% of the parameters in copies, above max_replicated=0.05",
+            "replicates 30% of the parameters, above max_replicated=0.05",
         ),
         (["plan", CHINESE_CLIP, "--memory", "0"], "--memory is 0.0; expected a number above 0"),
         (

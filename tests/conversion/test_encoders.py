@@ -75,7 +75,7 @@ def test_every_length_padded_and_unpadded(name, pooling, counts, source, checkpo
 
 def test_an_encoder_alone_encodes_no_images(model_of):
     model = model_of("bert")
-    with pytest.raises(JclipError, match="text encoder alone: it has no image tower"):
+    with pytest.raises(JclipError, match="is a text encoder: it has no image tower"):
         model.encode_image([np.zeros((8, 8, 3), np.uint8)])
     assert model.encode_text([]).shape == (0, 36)
 

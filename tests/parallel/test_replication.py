@@ -27,7 +27,7 @@ def test_the_share_by_hand():
     assert of.share == pytest.approx((12288 * 1 / 4 + (8192 + 16) * 3 / 4) / (total * 3 / 4))
     assert of.total == total
     assert of.parts == (("a/whole", 8192, 4), ("a/half", 12288, 2))
-    told = "fsdp=2 x tensor=2: 37.53% of the parameters' 32.0 KiB stay in copies, most of it a/whole (8.0 KiB)"
+    told = "fsdp=2 x tensor=2: 37.53% of the parameters' 32.0 KiB are replicated, mostly a/whole (8.0 KiB)"
     assert str(of) == told
 
 
@@ -50,7 +50,7 @@ def test_too_much_is_an_error():
     of = found(MeshShape(data=2, fsdp=2, tensor=2), split=(8192,), whole=(2048,))
     assert of.share == pytest.approx(0.2)
     of.check(0.21)
-    with pytest.raises(JclipError, match=r"fsdp=2 x tensor=2 leaves 20% of the parameters in copies, above max_repli"):
+    with pytest.raises(JclipError, match=r"fsdp=2 x tensor=2 replicates 20% of the parameters, above max_replicated="):
         of.check(0.19)
     with pytest.raises(JclipError, match=r"max_replicated=0\.19 \(a/whole\): choose sizes that divide"):
         of.check(0.19)

@@ -243,7 +243,7 @@ def test_a_signal_while_the_cache_is_made_stops_the_run(toy_run, tmp_path):
 def test_errors_say_what_to_do(chinese_clip, tmp_path):
     run = cached(chinese_clip, "x")
     check(run)
-    augmented, objective = "its pictures are augmented: omit augmentation and", run.stages[0].objective
+    augmented, objective = "its images are augmented: omit augmentation and", run.stages[0].objective
     for changes, words in (
         ({"trains": ((".*", True),)}, "its image tower trains: freeze image"),
         ({"objective": replace(objective, augmentation=Augmentation(flip=0.5))}, augmented),

@@ -173,7 +173,7 @@ def test_a_misspelt_rule_stops_the_plan(recipe, name, rules, message):
 def test_what_a_stage_reads_must_fit_the_towers(chinese_clip):
     with pytest.raises(JclipError, match="context_length is 600, but the text tower has positions for 512 tokens"):
         check(changed(chinese_clip, "stages.1.context_length", 600))
-    with pytest.raises(JclipError, match="preprocessing.size is 48, but the image tower reads pictures of 32"):
+    with pytest.raises(JclipError, match="preprocessing.size is 48, but the image tower reads images of 32"):
         check(changed(chinese_clip, "preprocessing.size", 48))
     message = r"stage 'everything' \(contrastive\) reads pictures with captions, but SyntheticParallel is parallel text"
     with pytest.raises(JclipError, match=message):

@@ -206,11 +206,11 @@ def test_rules_of_the_run_go_before_the_tables(chinese_clip):
         ({"sharding": ((".*", "copy"),)}, "needs sharding rules that use the axis"),
         (
             {"sharding": (("text/.*", "tensor+fsdp"), (".*", "copy"))},
-            r"fsdp=2 x tensor=2 leaves \d+% of the parameters in",
+            r"fsdp=2 x tensor=2 replicates \d+% of the parameters",
         ),
         (
             {"mesh": MeshShape(data=1, fsdp=2, tensor=4)},
-            r"leaves \d+% .* in copies, above max_replicated=0.05 \(image/",
+            r"replicates \d+% of the parameters, above max_replicated=0.05 \(image/",
         ),
         ({"mesh": MeshShape(data=3)}, "a mesh of data=3 x fsdp=1 x tensor=1 does not fit 8 devices"),
     ],

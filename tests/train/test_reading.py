@@ -81,7 +81,7 @@ def pairs_of(folder, images, texts):
 
 @pytest.mark.parametrize(
     ("images", "texts", "what"),
-    [(range(6), [3] * 6, "caption"), ([3] * 6, range(6), "picture"), ([0], [0], "caption")],
+    [(range(6), [3] * 6, "caption"), ([3] * 6, range(6), "image"), ([0], [0], "caption")],
 )
 def test_pairs_of_which_none_is_anothers_negative_are_refused(chinese_clip, tmp_path, images, texts, what):
     stage = replace(chinese_clip.stages[1], data=(pairs_of(tmp_path / "pairs", images, texts),))
@@ -95,7 +95,7 @@ def test_data_of_which_only_some_is_looked_at_are_warned_of(stage, tmp_path):
     count = LOOKED_AT + 1
     found = reading(stage.name, pairs_of(tmp_path / "pairs", range(count), [7] * count))
     (warning,) = check_data(replace(stage, batch_size=2), [found])
-    assert "records that were looked at have the same caption" in warning
+    assert "all sampled records have the same caption" in warning
 
 
 @pytest.mark.parametrize(
@@ -145,7 +145,7 @@ def test_pairs_that_are_alone_in_their_batch(stage, tmp_path, images, texts):
     two = replace(stage, batch_size=2)
     assert check_data(two, found) == [
         "stage 'image-frozen': about 43% of the pairs have no negative in their batch of 2, because many records "
-        "share a picture or a caption: raise batch_size"
+        "share an image or a caption: raise batch_size"
     ]
     assert check_data(replace(stage, batch_size=4), found) == []  # 8 per cent
     assert check_data(with_objective(two, loss=ContrastiveLoss(duplicates="ignore")), found) == []
@@ -164,7 +164,7 @@ def test_a_stage_that_trains_no_tower(stage):
 def test_a_teacher_without_a_text_tower_to_teach_is_refused(tmp_path):
     run = reduce(load_config(str(CONFIGS / RECIPES[0])), tmp_path / "inputs")
     stage = replace(run.stages[0], trains=((r"image/.*", True), (r".*", False)))
-    with pytest.raises(JclipError, match="learns nothing: a teacher teaches the text tower alone"):
+    with pytest.raises(JclipError, match="learns nothing: teacher learning trains only the text tower"):
         check(replace(run, stages=(stage, *run.stages[1:])))
 
 
@@ -174,7 +174,7 @@ def test_rates_of_zero_are_refused(chinese_clip):
         replace(second.optimizer, learning_rate=0.0),
         replace(second.optimizer, multipliers=((".*", 0.0),)),
     ):
-        with pytest.raises(JclipError, match="stage 'everything' learns nothing: the learning rate of all that"):
+        with pytest.raises(JclipError, match="stage 'everything' learns nothing: the learning rate of every"):
             check(replace(chinese_clip, stages=(first, replace(second, optimizer=optimizer))))
     some = replace(second.optimizer, multipliers=(("image/.*", 0.0), (".*", 1.0)))
     check(replace(chinese_clip, stages=(first, replace(second, optimizer=some))))
