@@ -45,11 +45,12 @@ class Run:
       dtype: dtype of the towers' computation; parameters and losses are float32.
       remat: activations that the backward pass recomputes: "none"; "dots": those that are cheap (norms, activation
         functions, attention); "layers": all of a layer, for a third more arithmetic and the least memory.
-      attention: implementation of attention: "auto" uses cuDNN if it can (NVIDIA, bfloat16, no dropout on the probabilities) and XLA
-        otherwise; "xla" or "cudnn" force one.
+      attention: implementation of attention: "auto" uses cuDNN if it can (NVIDIA, bfloat16, no dropout on the
+        probabilities) and XLA otherwise; "xla" or "cudnn" force one.
       mesh: sizes of the grid of devices.
-      sharding: ordered (path regex, placement), see `parallel.sharding.Placement`, for parameters and their optimizer
-        slots. Empty for the towers' own tables, see `parallel.tables`.
+      sharding: ordered (path regex, placement) for parameters and their optimizer slots. A placement is "copy", "fsdp",
+        or the axes of each dimension, such as "-,fsdp,tensor", see `parallel.sharding.Placement`. Empty for the towers'
+        own tables, see `parallel.tables`.
       max_replicated: largest share of the parameters' bytes that may be replicated although the axes "fsdp" and
         "tensor" should split them; a run with a larger share is refused.
       log_every: steps between two lines of metrics; 0 for the end of a stage only.
