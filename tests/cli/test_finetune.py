@@ -179,7 +179,7 @@ def test_it_never_ends_below_the_start(place, start, few, capsys):
     before, trained = (read_results(out / name).tests[0].figures for name in ("start.json", "trained.json"))
     assert trained["mean_recall"] < before["mean_recall"]
     assert (out / "best" / "parameters.safetensors").read_bytes() == (good / "parameters.safetensors").read_bytes()
-    assert "the start was kept" in (out / "report.html").read_text(encoding="utf-8")
+    assert "the starting model, which was kept" in (out / "report.html").read_text(encoding="utf-8")
     assert asked(*words, "--json") == 0
     assert json.loads(capsys.readouterr().out)["kept"] == "start"
 
