@@ -1,16 +1,19 @@
-"""Converts checkpoints of PyTorch to bundles and back.
+"""Converts PyTorch checkpoints to bundles and back.
+
+A converted bundle has a passport, the file passport.json. It records the origin of the weights and the comparison with
+the original model.
 
     from jclip.conversion import convert, verify
 
-    convert("hf://BAAI/AltCLIP", Path("altclip"))       # a checkpoint to a bundle with a passport
-    verify(Path("altclip"), ["hf://BAAI/AltCLIP"])      # the passport's checks again
+    convert("hf://BAAI/AltCLIP", Path("altclip"))       # writes a bundle with a passport
+    verify(Path("altclip"), ["hf://BAAI/AltCLIP"])      # repeats the passport's checks
 
 Names:
-  convert: converts a checkpoint to a bundle with a passport.
+  convert: converts a checkpoint to a bundle.
   verify: repeats the checks of a bundle's passport.
   compose: builds the starting point of a recipe from two checkpoints.
   export: writes a bundle for transformers or cn_clip.
-  ConvertOptions: facts that a checkpoint does not tell.
+  ConvertOptions: facts about a checkpoint that its files do not contain.
 
 Only the comparison with the original model, and `export` for cn_clip, need torch.
 """

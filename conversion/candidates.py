@@ -1,8 +1,8 @@
 """Finds the model in a checkpoint by the names of its tensors.
 
 Models are saved under torch.compile's "_orig_mod.", as an attribute of a Lightning module, in a nested dict beside an
-optimizer, or with a head. Each pair of a prefix and a family that explains the names is a candidate. If there are
-several, such as weights and their moving average, or teacher and student, the user chooses from a list.
+optimizer, or with a head. A candidate is a prefix together with a family whose keys are found under it. If there are
+several, such as weights and their moving average, or teacher and student, the error lists them for --prefix.
 """
 
 import re
@@ -21,7 +21,7 @@ from jclip.plain import shown
 Shapes = Mapping[str, tuple[int, ...]]
 
 WRAPPERS = ("module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module", "_forward_module")
-"""Parts of names that DataParallel, torch.compile, FSDP and Lightning insert anywhere."""
+"""Parts that DataParallel, torch.compile, FSDP and Lightning insert anywhere in a name."""
 _MOST_CANDIDATES = 16
 _LARGEST_HEAD = 20  # tensors; with more beside it, a text encoder is part of a larger, unknown model
 _TRAINING = re.compile(
@@ -41,14 +41,19 @@ _MERGE = "call merge_and_unload() and save the state_dict() of what it returns"
 
 @dataclass(frozen=True)
 class Names:
-    """Original names of a checkpoint's tensors by name without WRAPPERS; `twins` are second ones of some."""
+    """Original names of a checkpoint's tensors.
+
+    Attributes:
+      plain: Original name by name without WRAPPERS.
+      twins: Second original name, by the same key, where two names differ only in WRAPPERS.
+    """
 
     plain: Mapping[str, str]
     twins: Mapping[str, str]
 
     @classmethod
     def of(cls, spelt: Iterable[str]) -> "Names":
-        """Removes the wrappers."""
+        """Returns the names of a checkpoint, given the original ones."""
         found: dict[str, str] = {}
         twins: dict[str, str] = {}
         for name in spelt:
@@ -76,7 +81,7 @@ class Candidate:
 
     @cached_property
     def layers(self) -> dict[str, set[int]]:
-        """Layers that have a tensor, by key in the table; {0} for a key without layers."""
+        """Indices of the layers that have a tensor, by key in the table; {0} for a key without layers."""
         known = {row.theirs for row in self.table}
         found: defaultdict[str, set[int]] = defaultdict(set)
         for key in self.keys:
@@ -125,16 +130,17 @@ def find_model(
     key: str | None = None,
     prefix: str | None = None,
 ) -> tuple[Candidate, dict[str, str]]:
-    """Finds the model in a checkpoint. Returns it, and a reason for each other tensor by its original name.
+    """Finds the model in a checkpoint. Returns it, and why each other tensor is left out, by original name.
 
-    Raises JclipError if there is no model, several (the message lists them), or it has adapters that are not merged.
+    Raises JclipError if there is no model, if there are several (the message lists them), or if it has unmerged
+    adapters.
 
     Args:
       shapes: Shapes by original name.
       config: Contents of config.json; empty without it.
       where: The checkpoint, for messages.
-      openai: True for a TorchScript archive, which is how OpenAI published.
-      family: Family that the user gave; it decides between several models.
+      openai: True for a TorchScript archive, the format of OpenAI's files.
+      family: Family that the user gave, which decides between several models; None for any.
       key: Entry of a nested dict in which to search, such as "ema" or "callbacks.ema"; None to search everywhere.
       prefix: Prefix of the model's keys after `key`; None to detect it.
     """
@@ -149,27 +155,27 @@ def find_model(
         chosen = [candidate for candidate in found if candidate.prefix == asked]
         _check_adapters(names, inside, chosen, where)
         if not chosen:
-            others = f"it has {', '.join(map(str, found))}" if found else "nor anywhere else"
+            others = f"it has {', '.join(map(str, found))}" if found else "it has none elsewhere either"
             raise JclipError(f"{where} has no model under --prefix {prefix!r}: {others}")
     else:
         chosen = _largest(found)
         _check_adapters(names, inside, chosen, where)
         if not chosen:
-            raise _nothing(names, where)
-        chosen = _decided(chosen, family)
+            raise _no_model(names, where)
+        chosen = _narrowed(chosen, family)
     if len(chosen) > 1:
         raise JclipError(
-            f"{where} holds {len(chosen)} models: {', '.join(map(str, chosen))}: choose one with --prefix, as --prefix "
+            f"{where} holds {len(chosen)} models: {', '.join(map(str, chosen))}: choose one, for example with --prefix "
             f"{chosen[0].spelt_prefix.rstrip('.') or repr('')}"
         )
     (model,) = chosen
     _check_twins(model, names, where)
     if all(0 in shapes[name] for name in model.names):
         raise JclipError(f"{where}: all tensors are empty, as in DeepSpeed's ZeRO: merge them with its zero_to_fp32.py")
-    aside = _aside(model, names, inside, _largest(found))
+    left_out = _left_out(model, names, inside, _largest(found))
     if prefix is None:
-        _check_alone(model, aside, where)
-    return model, aside
+        _check_alone(model, left_out, where)
+    return model, left_out
 
 
 def without_wrappers(name: str) -> str:
@@ -220,12 +226,12 @@ def _prefixes(names: Collection[str], inside: str) -> list[str]:
 
 def _largest(candidates: Collection[Candidate]) -> list[Candidate]:
     """Returns the candidates that are not part of another, as BERT is of Chinese-CLIP."""
-    first = {one.names: one for one in reversed(list(candidates))}  # of several with the same tensors
+    first = {one.names: one for one in reversed(list(candidates))}  # the first of those with the same tensors
     largest = [one for one in candidates if not any(one.names < other.names for other in candidates)]
     return [one for one in largest if first[one.names] is one]
 
 
-def _decided(candidates: list[Candidate], family: Family | None) -> list[Candidate]:
+def _narrowed(candidates: list[Candidate], family: Family | None) -> list[Candidate]:
     """Reduces several candidates to those of the given family, then to those without missing tensors."""
     if len(candidates) > 1 and family is not None:
         fitting = [one for one in candidates if {respelt(key, family) for key in one.keys}.issuperset(family.signature)]
@@ -235,11 +241,11 @@ def _decided(candidates: list[Candidate], family: Family | None) -> list[Candida
     return candidates
 
 
-def _aside(candidate: Candidate, names: Names, inside: str, others: Collection[Candidate]) -> dict[str, str]:
-    """Returns a reason for each tensor that is not part of the model, by its original name.
+def _left_out(candidate: Candidate, names: Names, inside: str, others: Collection[Candidate]) -> dict[str, str]:
+    """Returns why a tensor is not part of the model, by original name.
 
-    An unexpected tensor of a module beside the towers is a head. An unexpected tensor of a tower, or a bare one beside
-    the logit scale, means another architecture: it stays in the model, and the conversion refuses it.
+    An unexpected tensor in a module beside the towers is a head. An unexpected tensor in a tower, or one outside all
+    modules as the logit scale is, means another architecture: it stays in the model, and the conversion refuses it.
     """
     towers = {respelt(key, candidate.family).partition(".")[0] for key in candidate.mapped}
     inner = set()
@@ -255,7 +261,7 @@ def _aside(candidate: Candidate, names: Names, inside: str, others: Collection[C
             continue
         other = next((one for one in others if one is not candidate and spelt in one.names), None)
         if other is not None:
-            found[spelt] = f"of another model, {other}"
+            found[spelt] = f"part of another model, {other}"
         elif inside and not bare.startswith(inside):
             found[spelt] = "outside --key"
         elif any(_TRAINING.match(name.partition(".")[0]) for name in (bare, bare.removeprefix(candidate.prefix))):
@@ -267,11 +273,11 @@ def _aside(candidate: Candidate, names: Names, inside: str, others: Collection[C
     return found
 
 
-def _check_alone(candidate: Candidate, aside: Mapping[str, str], where: str) -> None:
+def _check_alone(candidate: Candidate, left_out: Mapping[str, str], where: str) -> None:
     """Raises JclipError if a text encoder is part of a larger model, such as a CLIP that cannot be converted."""
     if candidate.family not in TEXT_ENCODERS:
         return
-    beside = [name for name, why in aside.items() if why != _STATE]
+    beside = [name for name, why in left_out.items() if why != _STATE]
     if len(beside) > _LARGEST_HEAD:
         prefix = candidate.spelt_prefix.rstrip(".")
         raise JclipError(
@@ -287,12 +293,12 @@ def _check_adapters(names: Names, inside: str, candidates: Collection[Candidate]
         return
     if not candidates:
         name = shown(names.plain[adapters[0]])
-        raise JclipError(f"{where} holds an adapter ({name}), not merged: load it on its model with PEFT, {_MERGE}")
+        raise JclipError(f"{where} holds an unmerged adapter ({name}): load it on its base model with PEFT, {_MERGE}")
     for candidate in candidates:
         towers = {candidate.prefix + key.partition(".")[0] + "." for key in candidate.mapped}
         for name in adapters:
             if name.startswith(tuple(towers)):
-                what = f"{shown(names.plain[name])} is of an adapter such as LoRA that is not merged"
+                what = f"{shown(names.plain[name])} belongs to an unmerged adapter such as LoRA"
                 raise JclipError(f"{where}: {what}: load it with PEFT, {_MERGE}")
 
 
@@ -300,11 +306,11 @@ def _check_twins(candidate: Candidate, names: Names, where: str) -> None:
     for key in sorted(candidate.mapped):
         twin = names.twins.get(candidate.prefix + key)
         if twin is not None:
-            names_of = f"{shown(candidate.keys[key])} and {shown(twin)}"
-            raise JclipError(f"{where}: {names_of} are two names of one tensor: remove one")
+            pair = f"{shown(candidate.keys[key])} and {shown(twin)}"
+            raise JclipError(f"{where}: {pair} are two names of one tensor: remove one")
 
 
-def _nothing(names: Names, where: str) -> JclipError:
+def _no_model(names: Names, where: str) -> JclipError:
     for part, what in _SHARDS.items():
         if any(part in name for name in names.plain):
             return JclipError(f"{where} holds {what}")
@@ -327,7 +333,7 @@ def _row_of(key: str, known: Collection[str]) -> tuple[str, int] | None:
 
 
 def _spelt_prefix(spelt: str, prefix: str) -> str:
-    """Returns the part of an original name that is the prefix with its wrappers."""
+    """Returns a prefix with its wrappers, as an original name begins with it."""
     parts, taken = spelt.split("."), 0
     while taken < len(parts):
         bare = without_wrappers(".".join(parts[: taken + 1]))

@@ -1,4 +1,4 @@
-"""Opens a checkpoint: a file, a folder in the hub's layout, or hf://ORG/NAME[@REVISION]. Nothing in it is executed."""
+"""Opens a checkpoint: a file, a folder in the hub's layout, or hf://ORG/NAME[@REVISION]. Executes no code from it."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -27,16 +27,16 @@ class Checkpoint:
 
     Attributes:
       name: Name that the user gave.
-      folder: Folder of the model with its tokenizer and preprocessing; None if the user named a file of weights alone.
+      folder: Folder of the model with its tokenizer and preprocessing; None for a file whose name is not in WEIGHTS.
       tensors: Tensors by key, in the family's spelling, without prefix and wrappers.
-      spelt: File and original spelling of each key.
+      spelt: File and original name of each key.
       prefix: Prefix of the original keys, such as "state_dict.module.".
-      aside: Reason for each tensor, by its original key, that is not part of the model.
-      ignored: Top-level names of the numbers and strings beside the tensors, such as "epoch".
+      left_out: Reason why a tensor is not part of the model, by original name.
+      ignored: Top-level names of values that are not tensors, such as "epoch".
       files: Files with weights.
-      beside: Other files that were read: the index of the shards, the configuration.
+      other_files: Other files that were read: the index of the shards, the configuration.
       config: Contents of config.json or open_clip_config.json; empty without it.
-      said_in: Configuration file for messages, or the folder.
+      config_name: Configuration file for messages, or the folder.
       commit: Commit of a hub's repository; None for local files.
       note: Remark for the passport, such as that the hub's cache was used; usually None.
     """
@@ -47,12 +47,12 @@ class Checkpoint:
     tensors: dict[str, Lazy]
     spelt: dict[str, tuple[Path, str]]
     prefix: str
-    aside: dict[str, str]
+    left_out: dict[str, str]
     ignored: tuple[str, ...]
     files: tuple[Path, ...]
-    beside: tuple[Path, ...]
+    other_files: tuple[Path, ...]
     config: Mapping[str, Any]
-    said_in: str
+    config_name: str
     commit: str | None = None
     note: str | None = None
 
@@ -62,7 +62,7 @@ class Checkpoint:
         return str(self.folder or self.files[0])
 
     def name_of(self, key: str) -> str:
-        """Returns a key's file and original spelling for messages."""
+        """Returns a key's file and original name for messages."""
         if key in self.spelt:
             file, spelt = self.spelt[key]
             return f"{file}: {spelt}"
@@ -72,10 +72,10 @@ class Checkpoint:
 def open_checkpoint(
     name: str, family: str | None = None, *, key: str | None = None, prefix: str | None = None
 ) -> Checkpoint:
-    """Opens a checkpoint, whose tensors are read on demand.
+    """Opens a checkpoint; its tensors are read on demand.
 
-    Raises JclipError if it is missing, damaged, refers to code, or is not of a known family or not of `family`; or it
-    holds several models, which the message lists.
+    Raises JclipError if it is missing or damaged, refers to code, is not of a known family or of `family`, or holds
+    several models, which the message lists.
 
     Args:
       name: A file, a folder, or hf://ORG/NAME with an optional @REVISION.
@@ -91,17 +91,17 @@ def open_checkpoint(
     weights = weights_at(place)
     folder = weights.parent if place.is_dir() or place.name in WEIGHTS else None
     files = shards(weights)
-    said_in = _config_file(folder, weights.name) if folder else None
-    config = read_object(said_in) if said_in else {}
+    config_file = _config_file(folder, weights.name) if folder else None
+    config = read_object(config_file) if config_file else {}
     stored, values, torchscript = _open_files(files)
     if not stored:
         raise JclipError(f"{place} holds no tensors: check the path, or fetch it again")
     shapes = {spelt: tensor.shape for spelt, (_, tensor) in stored.items()}
-    model, aside = find_model(shapes, config, str(place), openai=torchscript, family=forced, key=key, prefix=prefix)
+    model, left_out = find_model(shapes, config, str(place), openai=torchscript, family=forced, key=key, prefix=prefix)
     if forced:
         _check_forced(forced, model.family, model.keys, config, str(place))
     found = forced or model.family
-    keys = {bare: spelt for bare, spelt in model.keys.items() if spelt not in aside}
+    keys = {bare: spelt for bare, spelt in model.keys.items() if spelt not in left_out}
     spelt = _respell(keys, found, {spelt: file for spelt, (file, _) in stored.items()})
     return Checkpoint(
         name=name,
@@ -110,12 +110,12 @@ def open_checkpoint(
         tensors={key: stored[original][1] for key, (_, original) in spelt.items()},
         spelt=spelt,
         prefix=model.spelt_prefix,
-        aside=aside,
+        left_out=left_out,
         ignored=tuple(top for top in values if not any(each.startswith(f"{top}.") for each in stored)),
         files=files,
-        beside=tuple(file for file in (weights, said_in) if file and file not in files),
+        other_files=tuple(file for file in (weights, config_file) if file and file not in files),
         config=config,
-        said_in=str(said_in or folder or place),
+        config_name=str(config_file or folder or place),
         commit=snapshot.commit if snapshot else None,
         note=snapshot.note if snapshot else None,
     )
@@ -127,7 +127,7 @@ def is_bundle(path: Path) -> bool:
 
 
 def _open_files(files: Iterable[Path]) -> tuple[dict[str, tuple[Path, Lazy]], Iterable[str], bool]:
-    """Returns the tensors with their files by original key, the top names of other values, and True for TorchScript."""
+    """Returns (file, tensor) by original name, top-level names of other values, and True for TorchScript."""
     tensors: dict[str, tuple[Path, Lazy]] = {}
     ignored: dict[str, None] = {}
     torchscript = False
@@ -144,7 +144,7 @@ def _open_files(files: Iterable[Path]) -> tuple[dict[str, tuple[Path, Lazy]], It
 
 
 def _respell(keys: Mapping[str, str], family: Family, file_of: Mapping[str, Path]) -> dict[str, tuple[Path, str]]:
-    """Returns the file and original spelling of each key in the family's spelling."""
+    """Returns the file and original name of each key, in the family's spelling; `keys` maps keys to original names."""
     found: dict[str, tuple[Path, str]] = {}
     for bare, spelt in keys.items():
         key = respelt(bare, family)
@@ -155,12 +155,12 @@ def _respell(keys: Mapping[str, str], family: Family, file_of: Mapping[str, Path
     return found
 
 
-def _check_forced(family: Family, looks: Family, keys: Iterable[str], config: Mapping[str, Any], where: str) -> None:
+def _check_forced(family: Family, detected: Family, keys: Iterable[str], config: Mapping[str, Any], where: str) -> None:
     """Raises JclipError if the files contradict the user's --family.
 
-    Keys tell most families apart. BERT and XLM-R have the same keys, as have OpenAI's files and open_clip's. For these,
-    the contradiction is a model_type, a TorchScript archive or its buffers (only OpenAI published those), or the
-    configuration of open_clip. Without any of these the user is believed.
+    Keys tell most families apart, but not BERT from XLM-R, nor OpenAI's files from open_clip's. For these, evidence is
+    a model_type, a TorchScript archive or its buffers (only OpenAI published those), or open_clip's configuration.
+    Without such evidence --family decides.
     """
     spelt = {respelt(key, family) for key in keys}
     missing = [key for key in family.signature if key not in spelt]
@@ -169,13 +169,15 @@ def _check_forced(family: Family, looks: Family, keys: Iterable[str], config: Ma
         seen = f"it has no {missing[0]}"
     elif family.name in _MODEL_TYPES.values() and told is not None and told != family.name:
         seen = f"its model_type is {config['model_type']}"
-    elif family.name == "open-clip" and looks.name == "openai-clip":
+    elif family.name == "open-clip" and detected.name == "openai-clip":
         seen = "it has the buffers of OpenAI's archives"
-    elif family.name == "openai-clip" and looks.name == "open-clip" and {"vision_cfg", "model_cfg"} & config.keys():
+    elif family.name == "openai-clip" and detected.name == "open-clip" and {"vision_cfg", "model_cfg"} & config.keys():
         seen = "open_clip's configuration is beside it"
     else:
         return
-    raise JclipError(f"{where} is not of the family {family.name}: {seen}. It looks like {looks.name}: omit --family")
+    raise JclipError(
+        f"{where} is not of the family {family.name}: {seen}. It looks like {detected.name}: omit --family"
+    )
 
 
 def _config_file(folder: Path, weights: str) -> Path | None:

@@ -1,4 +1,4 @@
-"""Files of a checkpoint: finds the weights and hashes what was read."""
+"""Files of a checkpoint: finds the weights, and hashes files for the passport."""
 
 import hashlib
 from collections.abc import Mapping
@@ -17,9 +17,9 @@ WEIGHTS = (
     "pytorch_model.bin",
     "open_clip_pytorch_model.bin",
 )
-"""Usual names of weights, the preferred ones first: safetensors load faster."""
+"""Usual names of weight files, preferred ones first: safetensors load faster."""
 ENDINGS = (".safetensors", ".bin", ".pt", ".pth")
-"""Endings of weights with other names."""
+"""Endings of weight files with other names."""
 _INDEX = ".index.json"
 
 
@@ -31,7 +31,7 @@ def weights_at(place: Path) -> Path:
     if place.is_file():
         return place
     if not place.is_dir():
-        raise JclipError(f"there is nothing at {place}: give a file, a folder, or hf://ORG/NAME")
+        raise JclipError(f"{place} does not exist: give a file, a folder, or hf://ORG/NAME")
     for name in WEIGHTS:
         if (place / name).is_file():
             return place / name
@@ -39,7 +39,7 @@ def weights_at(place: Path) -> Path:
     if len(others) == 1:
         return others[0]
     if others:
-        raise JclipError(f"{place} holds several weights: name one of {', '.join(each.name for each in others)}")
+        raise JclipError(f"{place} holds several weight files: name one of {', '.join(each.name for each in others)}")
     raise JclipError(f"{place} holds no weights: expected {', '.join(WEIGHTS)} or a .pt")
 
 
@@ -63,7 +63,7 @@ def shards(weights: Path) -> tuple[Path, ...]:
 
 
 def shard_pattern(weights: str) -> str:
-    """Returns a glob pattern for the files of one of `WEIGHTS`: itself, or the shards of an index."""
+    """Returns a glob pattern for the file of a name in `WEIGHTS`, or for the shards of an index."""
     if not weights.endswith(_INDEX):
         return weights
     stem, ending = weights.removesuffix(_INDEX).rsplit(".", 1)
@@ -71,7 +71,7 @@ def shard_pattern(weights: str) -> str:
 
 
 def fingerprints(files: Mapping[str, Path]) -> list[dict[str, Any]]:
-    """Returns the name, bytes and sha256 of files for the passport, given their names in it."""
+    """Returns the passport's name, size in bytes and sha256 of each file; `files` maps these names to paths."""
     found = []
     for name, file in sorted(files.items()):
         with file.open("rb") as stream:

@@ -1,7 +1,7 @@
 """Adapts a bundle to CLIP_benchmark (LAION-AI, 1.6), so that its data sets and metrics run on it.
 
-CLIP_benchmark passes torch tensors to a model and expects torch tensors. The adapter is in this package because no
-other imports torch; see `jclip eval benchmark`.
+CLIP_benchmark passes torch tensors to a model and expects torch tensors. The adapter is in `jclip.conversion` because
+only this package imports torch. `jclip eval benchmark` uses it.
 """
 
 from collections.abc import Sequence
@@ -22,12 +22,12 @@ class Sentences(list[str]):
     """Result of the tokenizer: the sentences themselves, because the model tokenizes them."""
 
     def to(self, device: Any) -> "Sentences":
-        """Returns the sentences; jax places its arrays itself."""
+        """Returns the sentences unchanged; jax places its arrays itself."""
         return self
 
 
 class Transform:
-    """Transform of a picture to the uint8 tensor (h, w, 3) that the model reads; can be pickled for data loaders."""
+    """Transform of an image to the uint8 tensor (h, w, 3) that the model reads; can be pickled for data loaders."""
 
     def __init__(self, preprocessing: Preprocessing):
         self._preprocessing = preprocessing
@@ -73,8 +73,8 @@ def load_benchmark_model(
 ) -> tuple[BenchmarkModel, Transform, type[Sentences]]:
     """Returns model, transform and tokenizer, as CLIP_benchmark's loaders do.
 
-    `pretrained` is the folder of a bundle; `device` is that of the features. Other arguments are ignored. Raises
-    JclipError if the folder is not a bundle with an image tower.
+    `pretrained` is the folder of a bundle; `device` is the torch device of the returned features. Other arguments are
+    ignored. Raises JclipError if the folder is not a bundle with an image tower.
     """
     del model_name, cache_dir
     bundle = load_bundle(Path(pretrained))
@@ -84,7 +84,7 @@ def load_benchmark_model(
 
 
 def register() -> None:
-    """Registers `--model_type jclip` with CLIP_benchmark, whose `--pretrained` is then the folder of a bundle.
+    """Registers `--model_type jclip` with CLIP_benchmark, so that `--pretrained` takes the folder of a bundle.
 
     Raises JclipError if CLIP_benchmark is not installed.
     """

@@ -1,4 +1,4 @@
-"""Composes the starting point of a recipe from one model's image tower and a text encoder."""
+"""Composes the starting point of a recipe from a CLIP's image tower and a text encoder."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
@@ -53,10 +53,10 @@ class Composed:
 def compose(image: str, text: str, destination: Path, *, seed: int = 0, report: Progress = print) -> dict[str, Any]:
     """Writes the starting point of a recipe: a CLIP's image tower with a text encoder. Returns the passport.
 
-    With XLM-R it is AltCLIP's (Chen et al. 2022, section 3.1): CLIP's image tower, text projection and logit scale,
-    XLM-R, and a new head between XLM-R and the projection. With BERT it is Chinese-CLIP's (Yang et al. 2022, section
-    2.2): CLIP's image tower and logit scale, BERT, and a new text projection. Raises JclipError if `convert` would
-    refuse a source or the destination, or the sources do not fit together.
+    With XLM-R the result starts AltCLIP (Chen et al. 2022, section 3.1): CLIP's image tower, text projection and logit
+    scale, XLM-R, and a new head between XLM-R and the projection. With BERT it starts Chinese-CLIP (Yang et al. 2022,
+    section 2.2): CLIP's image tower and logit scale, BERT, and a new text projection. Raises JclipError if `convert`
+    would refuse a source or the destination, or the sources do not fit together.
 
     Args:
       image: Checkpoint or bundle of a dual encoder.
@@ -111,9 +111,10 @@ def facts_of(part: Part, name: str, role: Role) -> dict[str, Any]:
 
 
 def as_written(model: ImportedModel, copied: Iterable[str], written: Mapping[str, Lazy]) -> dict[str, Lazy]:
-    """Returns the written parameters of a source, completed from the source so that its towers can run.
+    """Returns the written parameters of a source, with the rest of each tower from the source so that it can run.
 
-    AltCLIP's start, for example, holds only the projection of CLIP's text tower, which is compared on the whole tower.
+    AltCLIP's starting point, for example, holds only the projection of CLIP's text tower. To compare it, the whole
+    tower must run.
     """
     taken = {path: written[path] for path in copied}
     towers = {path.partition("/")[0] for path in taken}
@@ -142,7 +143,7 @@ def composed(image: Part, text: Part, seed: int, names: tuple[str, str]) -> Comp
     new = _ALTCLIP_NEW if altclip else {"text/projection/kernel": projection}
     params, stats = split_statistics(from_image | from_text | _initialised(together, tuple(new), seed))
     preprocessing = image.preprocessing
-    if preprocessing and not altclip:  # Chinese-CLIP squashes pictures, where CLIP crops them
+    if preprocessing and not altclip:  # Chinese-CLIP squashes images, where CLIP crops them
         preprocessing = replace(preprocessing, resize="squash")
     bundle = Bundle(
         config=together,
@@ -157,7 +158,7 @@ def composed(image: Part, text: Part, seed: int, names: tuple[str, str]) -> Comp
 
 
 def _initialised(config: DualEncoderConfig, paths: tuple[str, ...], seed: int) -> dict[str, Lazy]:
-    """Returns these parameters as training from scratch initialises them, without computing others."""
+    """Returns these parameters, initialised as in training from scratch; computes no others."""
 
     def pick(key: jax.Array) -> dict[str, jax.Array]:
         everything = rules.paths_of(init_variables(config, key)["params"])

@@ -1,4 +1,4 @@
-"""Converts a checkpoint of PyTorch to a bundle with a passport."""
+"""Converts a PyTorch checkpoint to a bundle with a passport."""
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -16,7 +16,7 @@ from jclip.io.tensors import Lazy
 from jclip.plain import shown
 
 Progress = Callable[[str], None]
-"""Receives the name of each step."""
+"""Callback that receives the name of each step."""
 
 
 def convert(
@@ -25,7 +25,7 @@ def convert(
     options: ConvertOptions = ConvertOptions(),  # noqa: B008
     report: Progress = print,
 ) -> dict[str, Any]:
-    """Converts a checkpoint to a bundle, and returns its passport.
+    """Converts a checkpoint to a bundle. Returns its passport.
 
     Raises JclipError, and leaves nothing at the destination, if the checkpoint is missing, damaged or of no known
     family; the converted model differs from the PyTorch model; or the destination exists or cannot be written.
@@ -41,7 +41,7 @@ def convert(
     report(f"reading {name}")
     model = import_model(name, options)
     under = f" under {shown(model.source.prefix)}" if model.source.prefix else ""
-    left_out = f"; left out: {shown(count_by_top(model.source.aside))}" if model.source.aside else ""
+    left_out = f"; left out: {shown(count_by_top(model.source.left_out))}" if model.source.left_out else ""
     report(f"{model.source.family.title}: {len(model.mapped.keys)} tensors{under}{left_out}")
     with whole_folder(destination, replace=False) as partial:
         report("writing")
@@ -57,8 +57,8 @@ def convert(
 def compared(model: ImportedModel, tensors: Mapping[str, Lazy]) -> dict[str, Any]:
     """Compares a converted model with its PyTorch model and returns the passport's entry.
 
-    `tensors` are its parameters as they were written. A tower without parameters is left out. Parameters that were
-    brought to another image size are taken from the checkpoint. Raises JclipError if the two models differ.
+    `tensors` are its parameters as they were written. A tower without parameters is left out. In place of parameters
+    interpolated to another image size, the checkpoint's own are compared. Raises JclipError if the two models differ.
     """
     originals = {path: model.mapped.tensors[path] for path in model.changed}
     try:

@@ -25,17 +25,20 @@ from jclip.tokenizers.text import load_tokenizer
 Target = Literal["hf", "cn-clip"]
 
 _OTHER: dict[Target, Target] = {"hf": "cn-clip", "cn-clip": "hf"}
-_BIAS = "logit_bias"  # of the sigmoid loss
+_BIAS = "logit_bias"  # parameter of the sigmoid loss
 
 
 def export(bundle_folder: Path, destination: Path, to: Target) -> str:
-    """Writes a bundle in another library's format. Returns the reading class or function, with a remark on its limits.
+    """Writes a bundle in another library's format. Returns the name of the class or function that reads the result.
 
-    For transformers the tensors are streamed. For cn_clip all tensors are in memory at once, because torch.save needs
-    them so: 2.0 GB at the peak for ViT-L-14, whose checkpoint has 1.6 GB (benchmarks/RESULTS.md). Raises JclipError if
-    the folder is not a bundle, the library lacks such a model, or the destination cannot be written.
+    A remark on what the other library cannot store may follow the name.
 
-    The destination must not exist: for "hf" a folder for `from_pretrained`; for "cn-clip" a .pt file.
+    The destination must not exist: for "hf" a folder for `from_pretrained`; for "cn-clip" a .pt file. For transformers
+    the tensors are streamed. For cn_clip all tensors are in memory at once, because torch.save requires it: 2.0 GB at
+    the peak for ViT-L-14, whose checkpoint has 1.6 GB (benchmarks/RESULTS.md).
+
+    Raises JclipError if the folder is not a bundle, the library lacks such a model, or the destination cannot be
+    written.
     """
     check_free(destination)
     if not is_bundle(bundle_folder):
@@ -58,10 +61,10 @@ def export(bundle_folder: Path, destination: Path, to: Target) -> str:
     return reader
 
 
-def telling_keys(config: Any) -> tuple[str, ...]:
-    """Returns keys that tell a family's mapping table how many blocks the towers have."""
+def depth_keys(config: Any) -> tuple[str, ...]:
+    """Returns keys from which a family's mapping table infers how many blocks the towers have."""
     image = getattr(config, "image", None)
-    return format_of(image).telling_keys(image) if image is not None else ()
+    return format_of(image).depth_keys(image) if image is not None else ()
 
 
 def _refusal(bundle: Bundle, config: DualEncoderConfig, preprocessing: Preprocessing, to: Target) -> str | None:
@@ -108,7 +111,7 @@ def _to_cn_clip(bundle: Bundle, file: Path) -> str:
 
 
 def _check_cn_clip(config: DualEncoderConfig) -> None:
-    """Raises JclipError if cn_clip has no such towers, or if they differ from what its checkpoints leave unsaid."""
+    """Raises JclipError if cn_clip has no such towers, or if they differ in a setting that its code fixes."""
     for tower in (config.text, config.image):
         layout = format_of(tower)
         if layout.cn_clip is None or config.head_width:
@@ -118,7 +121,7 @@ def _check_cn_clip(config: DualEncoderConfig) -> None:
 
 
 def _check_cn_clip_inputs(bundle: Bundle, preprocessing: Preprocessing) -> None:
-    """Raises JclipError if cn_clip would preprocess pictures or tokenize text in another way."""
+    """Raises JclipError if cn_clip would preprocess images or tokenize text differently."""
     theirs = packaged_vocabulary(family_named("cn-clip"))
     if theirs is None:
         raise JclipError("cn_clip's own vocabulary is needed for a comparison: pip install 'jclip[convert]'")
@@ -126,9 +129,9 @@ def _check_cn_clip_inputs(bundle: Bundle, preprocessing: Preprocessing) -> None:
     values = {field.name: getattr(preprocessing, field.name) for field in fields(expected)}
     other = [f"{name} {value}" for name, value in values.items() if value != getattr(expected, name)]
     if other:
-        raise JclipError(f"cn_clip squashes pictures and uses CLIP's mean and std, this model has {', '.join(other)}")
+        raise JclipError(f"cn_clip squashes images and uses CLIP's mean and std, this model has {', '.join(other)}")
     words, said = load_tokenizer(theirs).tokens, bundle.tokenizer
-    # cn_clip's models have as many embeddings as its vocabulary has tokens; users of other sizes bring their own.
+    # A model of another vocabulary size cannot use cn_clip's vocabulary, so its user must supply one.
     same = bundle.config.text.vocab_size != len(words) or list(said.tokens) == list(words[: said.vocab_size])
     if said.kind != "wordpiece" or not same:
         raise JclipError("cn_clip tokenizes text with its own vocabulary and rules, and this model has others")
@@ -136,7 +139,7 @@ def _check_cn_clip_inputs(bundle: Bundle, preprocessing: Preprocessing) -> None:
 
 def _exported(bundle: Bundle, family: Family) -> dict[str, Lazy]:
     ours = {path: tensor for path, tensor in bundle.tensors().items() if path != _BIAS}
-    return export_tensors(family.table(telling_keys(bundle.config)), ours)
+    return export_tensors(family.table(depth_keys(bundle.config)), ours)
 
 
 def _torch(tensor: Lazy) -> Any:

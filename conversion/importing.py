@@ -1,4 +1,4 @@
-"""Imports a checkpoint as a model: finds it, maps it and checks it, without reading its tensors yet."""
+"""Imports a checkpoint as a model: finds, maps and checks its tensors, which are read later."""
 
 from collections import Counter
 from dataclasses import dataclass, field, fields, replace
@@ -29,7 +29,7 @@ from jclip.ranges import RangeError
 from jclip.tokenizers.text import Tokenizer
 
 _KNOWN_WIDTHS = (768, 1024)  # BERT, RoBERTa-wwm, RBT3 and XLM-R, base and large
-_LARGEST_SCALE = 80  # of the logarithm; published ones are those of 100 or less
+_LARGEST_SCALE = 80  # of |logit_scale|, a logarithm; float32 overflows at exp(89), and published scales are <= log(100)
 
 
 @dataclass(frozen=True)
@@ -71,14 +71,14 @@ class ImportedModel:
 
     Attributes:
       original: Configuration at the checkpoint's own image size, at which it is compared with PyTorch.
-      mapped: Tensors under our paths, at that size.
+      mapped: Tensors by our paths, at the checkpoint's own image size.
       config: Configuration at the image size that the user asked for.
-      sized: Tensors at that size.
+      sized: Tensors by our paths, at the image size that the user asked for.
       tokenizer: Tokenizer; None if the text tower is not wanted.
-      preprocessing: Preprocessing of pictures; None for a text encoder.
-      context_length: Number of tokens in training.
+      preprocessing: Preprocessing of images; None for a text encoder.
+      context_length: Maximum number of tokens of a text in training.
       read: All files that were read, by their name in the passport.
-      assumed: Assumptions where neither the files nor the user say anything.
+      assumed: Assumptions about facts that neither the files nor the user give, for the passport.
       changed: Origin of each parameter that differs from the checkpoint, by path.
     """
 
@@ -96,7 +96,7 @@ class ImportedModel:
     changed: dict[str, str] = field(default_factory=dict)
 
     def tensors(self) -> dict[str, Lazy]:
-        """Returns the tensors as `Bundle.tensors` does, statistics under "batch_stats/"."""
+        """Returns the tensors as `Bundle.tensors` does, running statistics under "batch_stats/"."""
         return self.sized
 
     def bundle(self) -> Bundle:
@@ -117,18 +117,18 @@ class ImportedModel:
     def facts(self) -> dict[str, Any]:
         """Returns the passport's entry for the checkpoint, with the hashes of its files."""
         source = self.source
-        dropped = {source.spelt[key][1]: reason for key, reason in self.mapped.dropped.items()} | source.aside
+        dropped = {source.spelt[key][1]: reason for key, reason in self.mapped.dropped.items()} | source.left_out
         return {
             "name": source.name,
             "commit": source.commit,
             "family": source.family.name,
             "prefix": source.prefix,
-            "left_out": count_by_top(source.aside),
+            "left_out": count_by_top(source.left_out),
             "ignored": list(source.ignored),
             "options": self.options.record(),
             "files": fingerprints(self.read),
             "tensors": {
-                "read": len(source.tensors) + len(source.aside),
+                "read": len(source.tensors) + len(source.left_out),
                 "mapped": len(self.mapped.keys),
                 "dropped": [{"key": key, "reason": reason} for key, reason in sorted(dropped.items())],
             },
@@ -144,7 +144,7 @@ def import_model(name: str, options: ConvertOptions = ConvertOptions(), *, text:
 
     Args:
       name: A file, a folder, or hf://ORG/NAME with an optional @REVISION.
-      text: False if the text tower is not wanted, so that its vocabulary is not needed.
+      text: False if the text tower is not needed; then no vocabulary is required.
     """
     source = open_checkpoint(name, options.family, key=options.key, prefix=options.prefix)
     table = source.family.table(source.tensors)
@@ -172,28 +172,30 @@ def import_model(name: str, options: ConvertOptions = ConvertOptions(), *, text:
 
 
 def _configuration(source: Checkpoint, table: MappingTable, options: ConvertOptions) -> tuple[ModelConfig, list[str]]:
-    """Returns the configuration that the shapes, the configuration file and the user give, and what was assumed."""
+    """Returns the configuration from the shapes, the configuration file and the user's options, and the assumptions."""
     pooling = read_pooling(source.folder) if source.folder else None
-    hints = Hints(source.config, options.activation, pooling, said_in=source.said_in)
-    sizes = Sizes(table, {key: tensor.shape for key, tensor in source.tensors.items()}, source.where, source.said_in)
+    hints = Hints(source.config, options.activation, pooling, config_name=source.config_name)
+    sizes = Sizes(
+        table, {key: tensor.shape for key, tensor in source.tensors.items()}, source.where, source.config_name
+    )
     try:
         config = source.family.config(sizes, source.tensors.keys(), hints)
     except RangeError as error:
-        raise JclipError(f"{source.said_in}: {error}") from None
+        raise JclipError(f"{source.config_name}: {error}") from None
     if source.family.unsaid and not source.config:
         _check_guessed(config, source)
         hints.assumed.append(source.family.unsaid)
         if isinstance(config, TextEncoderConfig) and pooling is None:
-            hints.assumed.append("without a 1_Pooling: the first token's state represents a text")
+            hints.assumed.append("without a 1_Pooling: pooling at the first token")
     towers = (getattr(config, "image", None), config.text)
     applied = [getattr(each, "activation", None) for each in towers]
     if options.activation is not None and options.activation not in applied:
-        raise JclipError(f"--activation {options.activation} does not apply to {source.said_in}: omit it")
+        raise JclipError(f"--activation {options.activation} does not apply to {source.config_name}: omit it")
     return config, hints.assumed
 
 
 def _check_guessed(config: ModelConfig, source: Checkpoint) -> None:
-    """Raises JclipError if the number of heads cannot be guessed; no tensor would show a wrong guess."""
+    """Raises JclipError if the number of heads cannot be inferred; the tensors' shapes do not show it."""
     if isinstance(config, TextEncoderConfig) and config.text.width not in _KNOWN_WIDTHS:
         raise JclipError(
             f"{source.where} comes without a config.json, and states of width {config.text.width} may have any number "
@@ -202,22 +204,22 @@ def _check_guessed(config: ModelConfig, source: Checkpoint) -> None:
 
 
 def _mapped(source: Checkpoint, table: MappingTable, config: ModelConfig) -> MappedTensors:
-    """Maps the tensors, and checks the logit scale: comparing embeddings with PyTorch's would not show a wrong one."""
+    """Maps the tensors, and checks the logit scale, which a comparison of embeddings does not cover."""
     family = source.family
     wanted = tensor_shapes(config)
     mapped = import_tensors(table, wanted, source.tensors, family.dropped, source.name_of, family.title)
     scale = mapped.tensors.get("logit_scale")
     if scale is not None and not abs(float(value := scale.read())) <= _LARGEST_SCALE:
         raise JclipError(
-            f"{source.name_of('logit_scale')} is {float(value):g}, and its exponential overflows: fetch it again, or "
-            "use an earlier checkpoint"
+            f"{source.name_of('logit_scale')} is {float(value):g}, but must be between -{_LARGEST_SCALE} and "
+            f"{_LARGEST_SCALE}: fetch it again, or use an earlier checkpoint"
         )
     return mapped
 
 
 def _files_of(source: Checkpoint) -> dict[str, Path]:
     """Returns all files that are read except the vocabulary, by their name in the passport."""
-    read = {file.name: file for file in (*source.files, *source.beside)}
+    read = {file.name: file for file in (*source.files, *source.other_files)}
     if source.folder is None:
         return read
     pictures = preprocessing_file(source.folder)
@@ -231,7 +233,7 @@ def _preprocessing(source: Checkpoint, config: ModelConfig, asked: int | None) -
     said = read_preprocessing(source.folder, default) if source.folder else default
     if source.folder and asked is None and said.size != config.image.image_size:
         raise JclipError(
-            f"{preprocessing_file(source.folder)}: pictures have {said.size} pixels, but the image tower takes "
+            f"{preprocessing_file(source.folder)}: images have {said.size} pixels, but the image tower takes "
             f"{config.image.image_size}: correct it, or choose a size with --image-size"
         )
     return replace(said, size=config.image.image_size)

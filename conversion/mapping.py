@@ -1,4 +1,4 @@
-"""Maps a checkpoint's tensors to a bundle's parameters by a table, and back; accounts for every key.
+"""Maps a checkpoint's tensors to a bundle's parameters by a table, and back. Each key is mapped, dropped, or an error.
 
 Parameters are `Lazy`: nothing is read until it is written, layer by layer, so a conversion needs the memory of its
 largest tensor. Values keep their dtype and every bit.
@@ -22,7 +22,7 @@ class MappedTensors:
 
     Attributes:
       tensors: Parameters by path, not read yet.
-      keys: Keys that the parameters are made of.
+      keys: Keys of the tensors that are used.
       dropped: Reason for each key that is not used.
     """
 
@@ -39,9 +39,10 @@ def import_tensors(
     name_of: Callable[[str], str],
     title: str = "this family",
 ) -> MappedTensors:
-    """Maps a checkpoint's tensors to parameters. Reading a parameter with NaN or infinity raises JclipError.
+    """Maps a checkpoint's tensors to parameters.
 
-    Raises JclipError if a tensor is missing, has another shape, is not floating point, or has no place in the model.
+    Raises JclipError if a tensor is missing, has another shape, is not floating point, or is not part of the model.
+    Reading a parameter that contains NaN or infinity raises it too.
 
     Args:
       table: The family's mapping table.
@@ -49,7 +50,7 @@ def import_tensors(
       theirs: Tensors by key, in the table's spelling.
       title: Name of the family for messages.
       dropped: (regex, reason) of keys that are expected and not used.
-      name_of: Returns a key's file and original spelling for messages.
+      name_of: Returns a key's file and original name for messages.
     """
     rows = {row.ours: row for row in table}
     if rows.keys() != wanted.keys():
@@ -73,7 +74,7 @@ def export_tensors(table: MappingTable, ours: Mapping[str, Lazy]) -> dict[str, L
     Raises JclipError if the table has no row for a parameter.
     """
     if strangers := sorted(ours.keys() - {row.ours for row in table}):
-        raise JclipError(f"{strangers[0]} has no place in such a checkpoint, and cannot be written to it")
+        raise JclipError(f"{strangers[0]} cannot be written: such a checkpoint has no key for it")
     sources: dict[str, list[tuple[MappingRow, int | None]]] = {}
     for row in table:
         layers = range(ours[row.ours].shape[0]) if row.stacked else [None]
@@ -103,7 +104,7 @@ def _check(
 
 
 def _common_dtype(dtypes: Iterable[np.dtype]) -> np.dtype:
-    """Returns the smallest dtype that holds all values; for float16 with bfloat16 it is float32."""
+    """Returns the smallest dtype that holds all values exactly: float32 for float16 with bfloat16."""
     try:
         return reduce(np.promote_types, dtypes)
     except np.exceptions.DTypePromotionError:
@@ -114,7 +115,7 @@ def _reason(key: str, title: str, dropped: Sequence[tuple[str, str]], name_of: C
     for pattern, reason in dropped:
         if re.fullmatch(pattern, key):
             return reason
-    raise JclipError(f"{name_of(key)} has no place in this model: it is of another version, or not of {title}")
+    raise JclipError(f"{name_of(key)} is not part of this model: it is of another version, or not of {title}")
 
 
 def _pieces(

@@ -1,4 +1,4 @@
-"""Verifies a bundle against its sources: files, tensors, PyTorch model, configuration, tokens and pixels."""
+"""Verifies a bundle against its sources: files, tensors, PyTorch model, configuration, tokens and images."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -22,7 +22,13 @@ _PYTORCH = "the PyTorch model"
 
 @dataclass(frozen=True)
 class Check:
-    """Result of one check: `holds` is None if it could not be checked, such as without PyTorch."""
+    """Result of one check.
+
+    Attributes:
+      what: Name of the check.
+      holds: True if it passed; None if it was impossible, such as without PyTorch.
+      seen: Details, such as the differences.
+    """
 
     what: str
     holds: bool | None
@@ -32,13 +38,15 @@ class Check:
 def verify(
     folder: Path, sources: Sequence[str], tokenizer: Path | None = None, report: Progress = print
 ) -> list[Check]:
-    """Verifies a bundle against its sources, with its passport's options. Returns all checks, also failed ones.
+    """Verifies a bundle against its sources, with its passport's options. Returns all checks, including failed ones.
 
-    Raises JclipError if the bundle has no passport, the number of sources is another, or a source cannot be read.
+    Raises JclipError if the bundle has no passport, the number of sources differs from the passport's, or a source
+    cannot be read.
 
     Args:
-      sources: Its checkpoints or bundles, in the passport's order.
-      tokenizer: New place of the vocabulary, if one was given at the conversion and has moved.
+      folder: Folder of the bundle.
+      sources: Checkpoints or bundles that it was made from, in the passport's order.
+      tokenizer: New path of the vocabulary that was given at the conversion; None if it has not moved.
       report: Receives the name of each step.
     """
     bundle = open_bundle(folder)
@@ -63,12 +71,12 @@ def verify(
             checks += _same_model(part, copied[role], bundle, wanted, _label(name, sources))
     checks += [_same_configuration(bundle, wanted), _same_counts(bundle, said)]
     differ = passport.fixtures_differ(bundle, said)
-    checks.append(Check("tokens and pictures", not differ, "; ".join(differ) or "equal to the passport's fixtures"))
+    checks.append(Check("tokens and images", not differ, "; ".join(differ) or "equal to the passport's fixtures"))
     return checks
 
 
 def _label(name: str, sources: Sequence[str]) -> str:
-    """Returns a prefix that tells the checks of two sources apart."""
+    """Returns a prefix for the names of a source's checks; empty for a single source."""
     return f"{Path(name).name}: " if len(sources) > 1 else ""
 
 
@@ -160,7 +168,7 @@ def _shapes(part: Part) -> dict[str, tuple[int, ...]]:
 
 
 def _same_configuration(bundle: Bundle, wanted: Part) -> Check:
-    """Compares what no tensor tells: heads, activations, epsilons, preprocessing."""
+    """Compares settings that tensors do not contain: heads, activations, epsilons, preprocessing."""
     parts = {
         "towers": (bundle.config, wanted.config),
         "preprocessing": (bundle.preprocessing, wanted.preprocessing),

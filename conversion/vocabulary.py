@@ -16,7 +16,7 @@ _BESIDE: dict[TokenizerKind, str] = {
     "clip_bpe": "vocab.json",
 }
 """Second file that a kind of tokenizer reads if it exists."""
-_FEWEST = 0.9  # tokens per embedding; some models pad their embeddings, to a multiple of 128 at most
+_FEWEST = 0.9  # tokens per embedding; some models pad the embeddings, at most to a multiple of 128
 
 
 def find_tokenizer(
@@ -24,8 +24,8 @@ def find_tokenizer(
 ) -> tuple[Tokenizer, dict[str, Path]]:
     """Loads the tokenizer that the user gave, else the one beside the weights, else the one in the makers' package.
 
-    Returns it, and the files it was read from by their name in the passport. Raises JclipError if it is missing or does
-    not fit the model's number of token `embeddings`.
+    Returns it, and the files from which it was read, by their name in the passport. Raises JclipError if it is missing,
+    or does not fit `embeddings`, the model's number of token embeddings.
     """
     place, family = _place(checkpoint, given), checkpoint.family
     tokenizer = load_tokenizer(place, family.tokenizer)
@@ -45,7 +45,7 @@ def find_tokenizer(
 
 
 def packaged_vocabulary(family: Family) -> Path | None:
-    """Returns the vocabulary in an installed package, found without importing it, or None."""
+    """Returns the vocabulary in the makers' package, without importing it; None if it is not installed."""
     if family.vocabulary is None:
         return None
     package, name = family.vocabulary
@@ -59,7 +59,7 @@ def packaged_vocabulary(family: Family) -> Path | None:
 def _place(checkpoint: Checkpoint, given: Path | str | None) -> Path:
     if given is not None:
         if not Path(given).exists():
-            raise JclipError(f"there is no tokenizer at {given}: name its place with --tokenizer")
+            raise JclipError(f"there is no tokenizer at {given}: give its path with --tokenizer")
         return Path(given)
     folder, family = checkpoint.folder, checkpoint.family
     if folder and any((folder / name).is_file() for name in _FILES):
@@ -71,7 +71,7 @@ def _place(checkpoint: Checkpoint, given: Path | str | None) -> Path:
 
 
 def _files(place: Path, kind: TokenizerKind) -> dict[str, Path]:
-    """Returns the files of a tokenizer by name; their folder does not matter to the passport."""
+    """Returns the files of a tokenizer by name."""
     file = vocabulary_file(place)
     beside = [file.with_name("jclip_tokenizer.json")] if place.is_dir() else []
     if kind in _BESIDE and not (kind == "clip_bpe" and file.suffix == ".json"):

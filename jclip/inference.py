@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
-from functools import cached_property, partial
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, get_args
 
@@ -49,13 +49,8 @@ class Encoder:
     ):
         if batch_size < 1:
             raise JclipError(f"batch_size is {batch_size}, but must be 1 or more")
-        self._model = build_model(config)
         self._tokenizer, self._preprocessing = tokenizer, preprocessing
-        self._context_length, self._batch_size = context_length, batch_size
-
-    def __getstate__(self) -> dict[str, Any]:
-        """Returns the state for pickling, without the compiled functions."""
-        return {name: value for name, value in self.__dict__.items() if name not in ("_image_fn", "_text_fn")}
+        self._config, self._context_length, self._batch_size = config, context_length, batch_size
 
     def images(
         self,
@@ -77,6 +72,7 @@ class Encoder:
         """
         if self._preprocessing is None:
             raise JclipError("this bundle is a text encoder: it has no image tower to encode images with")
+        encode = _image_encoder(self._config, self._preprocessing)
         pixels = isinstance(pictures, np.ndarray) and pictures.dtype.kind in "biufc"
         if isinstance(pictures, str | bytes | Path | Image.Image) or (pixels and pictures.ndim == 3):  # type: ignore[union-attr]
             raise JclipError("encode_image takes a list of images: put a single image into brackets")
@@ -96,8 +92,8 @@ class Encoder:
 
         if not len(pictures):
             example = np.zeros((1, preprocessing.size, preprocessing.size, 3), np.uint8)
-            return self._no_features(self._image_fn, variables, example)
-        return self._in_batches(self._image_fn, variables, len(pictures), rows)
+            return self._no_features(encode, variables, example)
+        return self._in_batches(encode, variables, len(pictures), rows)
 
     def texts(self, variables: dict[str, Any], sentences: Sequence[str]) -> np.ndarray:
         """Encodes texts as (n, d) float32, L2-normalised.
@@ -113,31 +109,8 @@ class Encoder:
         length = min(self._context_length, -(-longest // _LENGTHS) * _LENGTHS)
         ids = pad(encoded, length, self._tokenizer.pad_id)
         if not sentences:
-            return self._no_features(self._text_fn, variables, ids)
-        return self._in_batches(self._text_fn, variables, len(ids), lambda some: ids[list(some)])
-
-    @cached_property
-    def _image_fn(self) -> Any:
-        preprocessing = self._preprocessing
-        if preprocessing is None:
-            raise TypeError("a model without an image tower has no image function")
-
-        @jax.jit
-        def encode(variables: dict[str, Any], images_bhwc: jax.Array) -> jax.Array:
-            images_bhwc = normalise(preprocessing, images_bhwc.astype(jnp.float32))
-            image_bd: Any = self._model.apply(variables, images_bhwc, method="encode_image")
-            return _replicated(l2_normalised(image_bd))
-
-        return encode
-
-    @cached_property
-    def _text_fn(self) -> Any:
-        @jax.jit
-        def encode(variables: dict[str, Any], ids_bl: jax.Array) -> jax.Array:
-            text_bd: Any = self._model.apply(variables, ids_bl, method="encode_text")
-            return _replicated(l2_normalised(text_bd))
-
-        return encode
+            return self._no_features(_text_encoder(self._config), variables, ids)
+        return self._in_batches(_text_encoder(self._config), variables, len(ids), lambda some: ids[list(some)])
 
     def _in_batches(
         self, function: Any, variables: dict[str, Any], count: int, rows: Callable[[Sequence[int]], np.ndarray]
@@ -293,6 +266,34 @@ def _listed(items: Any, function: str, what: str) -> Any:
     ):
         raise JclipError(f"{function} takes a list of {what}, not {type(items).__name__}: put them into brackets")
     return items if isinstance(items, np.ndarray | Sequence) else list(items)
+
+
+# Models of equal towers share the compiled functions: that of a checkpoint compiles nothing after that of the start.
+@lru_cache(maxsize=8)
+def _image_encoder(config: ModelConfig, preprocessing: Preprocessing) -> Callable[..., Any]:
+    """Returns the jitted function of variables and uint8 images (b, h, w, 3) -> L2-normalised features (b, d)."""
+    model = build_model(config)
+
+    @jax.jit
+    def encode(variables: dict[str, Any], images_bhwc: jax.Array) -> jax.Array:
+        images_bhwc = normalise(preprocessing, images_bhwc.astype(jnp.float32))
+        image_bd: Any = model.apply(variables, images_bhwc, method="encode_image")
+        return _replicated(l2_normalised(image_bd))
+
+    return encode
+
+
+@lru_cache(maxsize=8)
+def _text_encoder(config: ModelConfig) -> Callable[..., Any]:
+    """Returns the jitted function of variables and token ids (b, l) -> L2-normalised features (b, d)."""
+    model = build_model(config)
+
+    @jax.jit
+    def encode(variables: dict[str, Any], ids_bl: jax.Array) -> jax.Array:
+        text_bd: Any = model.apply(variables, ids_bl, method="encode_text")
+        return _replicated(l2_normalised(text_bd))
+
+    return encode
 
 
 def _replicated(features_bd: jax.Array) -> jax.Array:

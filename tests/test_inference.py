@@ -7,6 +7,7 @@ import pickle
 from dataclasses import replace
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 from PIL import Image
@@ -16,7 +17,7 @@ from jclip import rules
 from jclip.data.sources.synthetic import write_tokenizer
 from jclip.errors import JclipError
 from jclip.images.preprocess import Preprocessing
-from jclip.inference import Model
+from jclip.inference import Model, _image_encoder
 from tests.evaluate.small_bundle import write_small_bundle
 
 
@@ -58,11 +59,21 @@ def test_batches_do_not_matter(model, pictures, batch_size):
 def test_images_are_decoded_batch_by_batch(model, pictures, monkeypatch):
     decoded, computed = [], []
     model = Model(model.bundle, batch_size=2)
-    encode = model._encoder._image_fn
+    encode = _image_encoder(model.bundle.config, model.bundle.preprocessing)
     monkeypatch.setattr("jclip.inference.to_array", lambda _, picture, name: decoded.append(1) or picture)
-    model._encoder.__dict__["_image_fn"] = lambda *inputs: computed.append(len(decoded)) or encode(*inputs)
+    counted = lambda *inputs: computed.append(len(decoded)) or encode(*inputs)  # noqa: E731
+    monkeypatch.setattr("jclip.inference._image_encoder", lambda *_: counted)
     model.encode_image(pictures)
     assert computed == [2, 4, 5]
+
+
+def test_equal_towers_share_their_compiled_functions(model, pictures):
+    encode = _image_encoder(model.bundle.config, model.bundle.preprocessing)
+    model.encode_image(pictures)
+    compiled = encode._cache_size()
+    again = Model(replace(model.bundle, params=jax.tree.map(lambda leaf: 2 * leaf, model.bundle.params)))
+    again.encode_image(pictures)
+    assert encode._cache_size() == compiled
 
 
 def test_a_picture_may_be_a_path_bytes_an_image_or_an_array(model, pictures, tmp_path):
@@ -117,7 +128,7 @@ def test_an_item_that_is_not_an_image_is_named_by_its_index(model, pictures, odd
         (7, "text 1 is of type int, but must be a string"),
         (b"apple", "text 1 is of type bytes, but must be a string"),
         (("red", "apple"), "text 1 is of type tuple, but must be a string"),
-        ("half \ud83d", "text 1 holds half a character, 'half \\ud83d': decode it again"),
+        ("half \ud83d", "text 1 has a lone surrogate, 'half \\ud83d': decode it again"),
     ],
 )
 def test_an_item_that_is_not_a_text_is_named_by_its_index(model, odd, said):

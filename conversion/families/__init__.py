@@ -1,4 +1,4 @@
-"""Kinds of checkpoint that can be converted, and how to tell them apart."""
+"""Kinds of checkpoint that can be converted, and their detection."""
 
 import re
 from collections.abc import Mapping
@@ -15,7 +15,7 @@ from jclip.errors import JclipError
 FAMILIES: Mapping[str, Family] = {
     family.name: family for family in (ALTCLIP, CHINESE_CLIP, CN_CLIP, CLIP, OPENAI_CLIP, OPEN_CLIP, XLM_R, BERT)
 }
-"""Families in the order in which they are tried. One whose signature includes another's comes first."""
+"""Families in the order in which they are tried. A family whose signature includes another's comes before it."""
 
 TEXT_ENCODERS = (XLM_R, BERT)
 """Families of text encoders without an image tower."""
@@ -29,9 +29,9 @@ def family_named(name: str) -> Family:
 
 
 def detect(shapes: Mapping[str, tuple[int, ...]], config: Mapping[str, Any], *, openai: bool = False) -> Family | None:
-    """Returns the family of a checkpoint by the shapes of its keys and its config.json; None if it is of no known one.
+    """Returns the family of a checkpoint by its keys, their shapes and its config.json; None if it is unknown.
 
-    `openai` is True for a TorchScript archive, which is how OpenAI published.
+    `openai` is True for a TorchScript archive, the format of OpenAI's files.
     """
     for family in FAMILIES.values():
         spelt = {respelt(key, family) for key in shapes}

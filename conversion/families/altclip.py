@@ -12,17 +12,17 @@ from jclip.models.dual_encoder import DualEncoderConfig
 
 
 def table(keys: Collection[str]) -> MappingTable:
-    """Returns all rows."""
+    """Returns AltCLIP's mapping table."""
     del keys
     head = (*norm("text/head_norm", "text_model.pre_LN"), *dense("text/head", "text_model.transformation"))
     return hf_table((*bert_rows("text_model.roberta."), *head))
 
 
 def config(sizes: Sizes, keys: Collection[str], hints: Hints) -> DualEncoderConfig:
-    """Returns the configuration."""
+    """Returns AltCLIP's configuration."""
     del keys
     head_width = sizes.shape("text/head/kernel", 2)[1]
-    agree(hints.part("text_config"), {"project_dim": head_width}, f"{sizes.said_in}: text_config.")
+    agree(hints.part("text_config"), {"project_dim": head_width}, f"{sizes.config_name}: text_config.")
     like = zoo.get_text_encoder("xlm-r-large")
     return hf_dual_config(sizes, hints, lambda said: bert_config(sizes, said, like), head_width)
 

@@ -13,7 +13,7 @@ from jclip.models.text_encoder import TextEncoderConfig
 
 
 def table(keys: Collection[str]) -> MappingTable:
-    """Returns all rows."""
+    """Returns the mapping table of a BERT or XLM-R."""
     del keys
     return tuple(bert_rows(""))
 

@@ -29,7 +29,7 @@ def hf_config(sizes: Sizes, keys: Collection[str], hints: Hints) -> DualEncoderC
 
 
 def cn_clip_table(keys: Collection[str]) -> MappingTable:
-    """Returns cn_clip's rows: OpenAI's image tower and a BERT."""
+    """Returns cn_clip's mapping table: OpenAI's image tower and a BERT."""
     blocks = resnet_blocks(keys)
     return (
         *(openai_resnet(blocks) if blocks else openai_vit()),
@@ -40,7 +40,7 @@ def cn_clip_table(keys: Collection[str]) -> MappingTable:
 
 
 def cn_clip_config(sizes: Sizes, keys: Collection[str], hints: Hints) -> DualEncoderConfig:
-    """Returns cn_clip's configuration, in whose code every ViT has QuickGELU."""
+    """Returns the configuration of a cn_clip checkpoint. Every ViT of cn_clip has QuickGELU."""
     blocks = resnet_blocks(keys)
     activation = hints.fixed_activation("quick_gelu", sizes.where)
     image = resnet_config(sizes, blocks) if blocks else vit_config(sizes, {}, activation)

@@ -13,7 +13,7 @@ from jclip.models.dual_encoder import DualEncoderConfig
 
 
 def hf_table(text: Iterable[MappingRow]) -> MappingTable:
-    """Returns all rows of a dual encoder of transformers, given those of its text tower."""
+    """Returns the mapping table of a dual encoder of transformers, given the rows of its text tower."""
     return (
         *hf_vit(),
         *dense("image/projection", "visual_projection", bias=False),
@@ -28,11 +28,11 @@ def hf_dual_config(
 ) -> DualEncoderConfig:
     """Returns the configuration of a dual encoder of transformers.
 
-    Without a given activation a CLIP tower has QuickGELU, as in transformers. `text` returns the text tower, given its
-    text_config. `head_width` is the width of AltCLIP's head.
+    A CLIP tower has QuickGELU if no activation is given, as in transformers. `text` returns the text tower, given its
+    text_config. `head_width` is the width of AltCLIP's head; None without a head.
     """
     embed_dim = sizes.shape("image/projection/kernel", 2)[1]
-    agree(hints.config, {"projection_dim": embed_dim}, f"{sizes.said_in}: ")
+    agree(hints.config, {"projection_dim": embed_dim}, f"{sizes.config_name}: ")
     activation = hints.activation_or("quick_gelu", "vision_config")
     image = vit_config(sizes, hints.part("vision_config"), activation)
     return DualEncoderConfig(image, text(hints.part("text_config")), embed_dim, head_width)

@@ -16,28 +16,28 @@ from jclip.tokenizers.vocabulary import TokenizerKind
 POSITION_IDS = (r"(.*\.)?position_ids", "the buffer 0, 1, 2 … that old versions of transformers saved")
 POOLER = (r"(.*\.)?pooler\..*", "a pooler that the model never uses")
 VIT_LAYERS = (r"(vision_model\.encoder)\.layer\.", r"\1.layers.")
-"""Spelling: when transformers 5 saves an AltCLIP, it renames the layers of both towers."""
+"""Entry of `Family.spellings`: when transformers 5 saves an AltCLIP, it renames the layers of both towers."""
 TRANSFORMERS_UNSAID = "without a config.json: heads of 64 channels (80 in ViT-H/14), and the family's usual epsilons"
 COUNTERS = (r".*\.num_batches_tracked", "a counter that batch norm with a fixed momentum never uses")
 
 
 @dataclass
 class Hints:
-    """Facts about a model that its tensors do not tell.
+    """Facts about a model that its tensors do not contain.
 
     Attributes:
       config: Contents of config.json or open_clip_config.json; empty if there is none.
-      activation: Activation of CLIP's transformers that the user gave.
-      pooling: Pooling of a sentence encoder that its folder gives; None means the first token.
+      activation: Activation of CLIP's transformers that the user gave; None if not given.
+      pooling: Pooling of a sentence encoder, from its folder; None means the first token.
       assumed: One line for each assumption that a family had to make. They go into the passport.
-      said_in: Configuration file for messages.
+      config_name: Configuration file for messages.
     """
 
     config: Mapping[str, Any] = field(default_factory=dict)
     activation: Activation | None = None
     pooling: Literal["cls", "mean"] | None = None
     assumed: list[str] = field(default_factory=list)
-    said_in: str = "its configuration"
+    config_name: str = "its configuration"
 
     def part(self, name: str) -> Mapping[str, Any]:
         """Returns a part of the configuration such as "vision_config"; empty without it.
@@ -46,7 +46,9 @@ class Hints:
         """
         part = self.config.get(name)
         if part is not None and not isinstance(part, Mapping):
-            raise JclipError(f"{self.said_in}: {name} is {shown(repr(part))}, but must be an object: fetch it again")
+            raise JclipError(
+                f"{self.config_name}: {name} is {shown(repr(part))}, but must be an object: fetch it again"
+            )
         return part or {}
 
     def activation_or(self, default: Activation, part: str) -> Activation:
@@ -58,7 +60,7 @@ class Hints:
         return said  # the tower's configuration refuses unknown ones
 
     def fixed_activation(self, fixed: Activation, where: str) -> Activation:
-        """Returns the activation that a family or configuration fixes. Raises JclipError if the user gave another."""
+        """Returns `fixed`, the activation of a family or configuration. Raises JclipError if the user gave another."""
         if self.activation not in (None, fixed):
             raise JclipError(f"{where} has {fixed}, not {self.activation}: omit --activation")
         return fixed
@@ -72,14 +74,14 @@ class Family:
       name: Name for --family.
       title: Name for messages.
       signature: Keys that tell this family from the others.
-      table: Returns the mapping table of a checkpoint with these keys.
-      config: Returns the model's configuration.
+      table: Returns the mapping table of a checkpoint with the given keys.
+      config: Returns the model's configuration, given the sizes, the keys and the hints.
       dropped: (regex, reason) of keys that are expected and not used. Any other key is an error.
       spellings: (regex, replacement) that turn other spellings of the keys into the table's, applied in order.
       tokenizer: Kind of the text tower's vocabulary and of its rules for splitting text.
       vocabulary: Package that ships the vocabulary, and its file in the package, for checkpoints without one.
-      context_length: Number of tokens in training; None for the number of positions.
-      resize: Resizing of pictures, as in `Preprocessing`.
+      context_length: Maximum number of tokens of a text in training; None for the number of positions.
+      resize: Resizing of images, as in `Preprocessing`.
       interpolation: Library whose interpolation brings position embeddings to another image size.
       unsaid: Assumptions without a config.json; "" if the family's own code fixes everything.
     """

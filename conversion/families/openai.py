@@ -14,17 +14,18 @@ from jclip.errors import JclipError
 from jclip.models.dual_encoder import DualEncoderConfig
 from jclip.models.transformer import Activation
 
-# Fields of open_clip's configurations that are read, and values that make other fields meaningless.
 _UNDERSTOOD = {
     "vision_cfg": {"image_size", "layers", "width", "head_width", "patch_size", "mlp_ratio", "heads"},
     "text_cfg": {"context_length", "vocab_size", "width", "heads", "layers"},
 }
+"""Fields of open_clip's configurations that jclip reads."""
 _NEUTRAL: tuple[Any, ...] = (None, False, 0, 0.0, {}, "tok", "learnable", "argmax")
+"""Accepted values of all other fields: with these the architecture is OpenAI's."""
 _TEXT_HEADS = 8  # open_clip's default
 
 
 def table(keys: Collection[str]) -> MappingTable:
-    """Returns all rows."""
+    """Returns the mapping table."""
     blocks = resnet_blocks(keys)
     image = openai_resnet(blocks) if blocks else openai_vit()
     return (*image, *openai_clip_text(), MappingRow("logit_scale", "logit_scale"))
@@ -38,7 +39,7 @@ def openai_config(sizes: Sizes, keys: Collection[str], hints: Hints) -> DualEnco
 def open_clip_config(sizes: Sizes, keys: Collection[str], hints: Hints) -> DualEncoderConfig:
     """Returns the configuration of one of open_clip's models.
 
-    Raises JclipError if the activation is unknown, or the configuration has a part that jclip's towers lack.
+    Raises JclipError if the activation is unknown, or the configuration has a feature that jclip's towers lack.
     """
     said = hints.part("model_cfg") or hints.config
     parts = {name: replace(hints, config=said).part(name) for name in _UNDERSTOOD}
@@ -46,7 +47,7 @@ def open_clip_config(sizes: Sizes, keys: Collection[str], hints: Hints) -> DualE
         for field, value in part.items():
             if field not in _UNDERSTOOD[name] and value not in _NEUTRAL:
                 found = f"{name}.{field} is {value!r}"
-                raise JclipError(f"{sizes.said_in}: {found}, which jclip does not support: convert another model")
+                raise JclipError(f"{sizes.config_name}: {found}, which jclip does not support: convert another model")
     vision, text = parts["vision_cfg"], parts["text_cfg"]
     config = _config(
         sizes,
@@ -55,17 +56,17 @@ def open_clip_config(sizes: Sizes, keys: Collection[str], hints: Hints) -> DualE
         {"num_attention_heads": _image_heads(sizes, keys, vision)} if vision else {},
         {"num_attention_heads": _text_heads(sizes, text)} if text else {},
     )
-    agree(said, {"embed_dim": config.embed_dim}, f"{sizes.said_in}: ")
+    agree(said, {"embed_dim": config.embed_dim}, f"{sizes.config_name}: ")
     for name, tower in (("vision_cfg", config.image), ("text_cfg", config.text)):
         known = {field: getattr(tower, field) for field in _UNDERSTOOD[name] - {"heads"} if hasattr(tower, field)}
         fields = {field: list(value) if isinstance(value, tuple) else value for field, value in known.items()}
-        agree(parts[name], fields, f"{sizes.said_in}: {name}.")
+        agree(parts[name], fields, f"{sizes.config_name}: {name}.")
     return config
 
 
 def _activation(sizes: Sizes, said: Mapping[str, Any], hints: Hints) -> Activation:
     if said.get("vision_cfg"):
-        return hints.fixed_activation("quick_gelu" if said.get("quick_gelu") else "gelu", sizes.said_in)
+        return hints.fixed_activation("quick_gelu" if said.get("quick_gelu") else "gelu", sizes.config_name)
     if hints.activation is None:
         raise JclipError(
             f"{sizes.where} does not say which activation it was trained with: put open_clip_config.json beside it and "
@@ -80,13 +81,15 @@ def _image_heads(sizes: Sizes, keys: Collection[str], vision: Mapping[str, Any])
     whole = isinstance(each, int) and not isinstance(each, bool) and each > 0
     if not whole or width % each or (resnet and each != HEAD_WIDTH):
         what = f"but must be {HEAD_WIDTH} in a ResNet" if resnet else f"which does not divide a width of {width}"
-        raise JclipError(f"{sizes.said_in}: vision_cfg.head_width is {each!r}, {what}: correct it, or fetch it again")
+        raise JclipError(
+            f"{sizes.config_name}: vision_cfg.head_width is {each!r}, {what}: correct it, or fetch it again"
+        )
     return width // each
 
 
 def _text_heads(sizes: Sizes, text: Mapping[str, Any]) -> int:
     width = sizes.shape("text/token_embedding", 2)[1]
-    return heads_of(text, "heads", width, _TEXT_HEADS, f"{sizes.said_in}: text_cfg.")
+    return heads_of(text, "heads", width, _TEXT_HEADS, f"{sizes.config_name}: text_cfg.")
 
 
 def _config(

@@ -1,4 +1,4 @@
-"""Configurations in transformers' terms: config.json for `--to hf`, and for references without one."""
+"""transformers' config.json of a model: for `--to hf`, and for the reference of a checkpoint without one."""
 
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -19,7 +19,8 @@ class HfModel:
 
     Attributes:
       family: Name of its family in jclip.
-      model_type: Value in config.json.
+      model_type: Its model_type in config.json.
+      class_name: Its class in transformers.
       text: Format of its text tower.
       head: True if it has AltCLIP's head.
     """
@@ -39,7 +40,7 @@ _MODELS = (
 
 
 def hf_model(config: DualEncoderConfig) -> HfModel:
-    """Returns transformers' model with these towers. Raises JclipError if it has no such model."""
+    """Returns transformers' model with the towers of `config`. Raises JclipError if there is none."""
     image, text, head = format_of(config.image), format_of(config.text), config.head_width is not None
     for model in _MODELS:
         if image.hf is not None and (model.text, model.head) == (text, head):

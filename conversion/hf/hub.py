@@ -26,9 +26,9 @@ class Snapshot:
 def fetch(name: str) -> Snapshot:
     """Fetches the files of a repository, hf://ORG/NAME or hf://ORG/NAME@REVISION, that a conversion may read.
 
-    A revision is a branch, a tag or a commit. If the hub cannot be reached, the copy in the cache is used if all its
-    weights are in it. The small files are then in it too, because they are fetched first. Raises JclipError if the name
-    is malformed, the repository cannot be fetched, or the package huggingface_hub is missing.
+    A revision is a branch, a tag or a commit. If the hub cannot be reached, the cached copy is used if it has all
+    weights. It then has the small files too, because they are fetched first. Raises JclipError if the name is
+    malformed, the repository cannot be fetched, or the package huggingface_hub is missing.
     """
     said = name.removeprefix(SCHEME).strip("/")
     found = _NAME.fullmatch(said)
@@ -47,13 +47,13 @@ def fetch(name: str) -> Snapshot:
         wanted = [f"*{ending}" for ending in ENDINGS] if weights is None else [shard_pattern(weights)]
         snapshot_download(repository, revision=revision, allow_patterns=_SMALL)
         folder = Path(snapshot_download(repository, revision=revision, allow_patterns=wanted))
-    except Exception as error:  # of huggingface_hub, of its HTTP library (which varies by version), or of the system
+    except Exception as error:  # from huggingface_hub, its HTTP library (which varies by version), or the system
         return _cached(repository, revision, name, _first_line(error))
     return Snapshot(folder, folder.name)
 
 
 def _cached(repository: str, revision: str | None, name: str, reason: str) -> Snapshot:
-    """Returns the result of an earlier download."""
+    """Returns the snapshot of an earlier download. Raises JclipError, with `reason`, if it is missing or incomplete."""
     from huggingface_hub import snapshot_download
 
     unreachable = f"{name} cannot be fetched ({reason})"

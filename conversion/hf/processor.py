@@ -1,4 +1,4 @@
-"""Reads and writes the preprocessing of pictures in the files of transformers and open_clip."""
+"""Reads and writes the preprocessing of images in the files of transformers and open_clip."""
 
 import json
 import math
@@ -17,7 +17,7 @@ from jclip.tokenizers.text import Tokenizer
 
 _NESTED, _HF, _OPEN_CLIP = "processor_config.json", "preprocessor_config.json", "open_clip_config.json"
 _IMAGES = "image_processor"
-"""Field of transformers 5's processor_config.json that holds the settings."""
+"""Field of transformers 5's processor_config.json that holds the image processor's settings."""
 _LARGEST = float(np.finfo(np.float32).max)
 _BICUBIC = 3  # in Pillow
 _RESAMPLING = {0: "nearest", 1: "Lanczos", 2: "bilinear", 3: "bicubic", 4: "box", 5: "Hamming"}
@@ -34,7 +34,7 @@ _PROCESSOR_OF: dict[HfFamily, tuple[str, str]] = {
 def read_preprocessing(folder: Path, default: Preprocessing) -> Preprocessing:
     """Returns the preprocessing that transformers' or open_clip's files in a folder describe; `default` without files.
 
-    Raises JclipError if a file cannot be read, or asks for something that jclip lacks, such as bilinear resizing.
+    Raises JclipError if a file cannot be read, or requires something that jclip lacks, such as bilinear resizing.
     """
     file = preprocessing_file(folder)
     if file is None:
@@ -49,7 +49,7 @@ def read_preprocessing(folder: Path, default: Preprocessing) -> Preprocessing:
 
 
 def preprocessing_file(folder: Path) -> Path | None:
-    """Returns the file that `read_preprocessing` reads, or None. Raises JclipError if a folder has its name."""
+    """Returns the file that `read_preprocessing` reads, or None. Raises JclipError if its name is that of a folder."""
     for name in (_NESTED, _HF, _OPEN_CLIP):
         if (folder / name).exists() and not (folder / name).is_file():
             raise JclipError(f"{folder / name} is not a file: replace it with the checkpoint's own, or move it away")
@@ -64,9 +64,9 @@ def write_hf_processor(
 ) -> None:
     """Writes preprocessor_config.json and the tokenizer for the processors of transformers 4 and 5.
 
-    Ids equal jclip's except for a few strings (see `jclip.conversion.hf.tokenizer`); pixels differ by the few steps
-    that `Preprocessing` documents. `padding="max_length"` pads to `context_length`, special tokens included. Raises
-    JclipError if `check_hf_processor` refuses the tokenizer or the preprocessing.
+    Ids equal jclip's except for a few strings (see `jclip.conversion.hf.tokenizer`); pixels differ slightly (see
+    `Preprocessing`). `padding="max_length"` pads to `context_length`, special tokens included. Raises JclipError if
+    `check_hf_processor` refuses the tokenizer or the preprocessing.
     """
     check_hf_processor(family, tokenizer, preprocessing)
     processor, image_processor = _PROCESSOR_OF[family]
@@ -94,14 +94,14 @@ def write_hf_processor(
 def check_hf_processor(family: HfFamily, tokenizer: Tokenizer, preprocessing: Preprocessing) -> None:
     """Checks that transformers' processors can prepare a model's inputs.
 
-    Raises JclipError if the tokenizer is of another family's kind, or the preprocessing trims pictures, turns them
+    Raises JclipError if the tokenizer is of another family's kind, or the preprocessing trims images, turns them
     upright, or fills transparent pixels. (Some versions of transformers fill them.)
     """
     check_kind(family, tokenizer)
     if preprocessing.trim:
-        raise JclipError("transformers cannot trim pictures (train with trim=False)")
+        raise JclipError("transformers cannot trim images (train with trim=False)")
     if preprocessing.orientation == "apply":
-        raise JclipError("transformers cannot turn pictures upright (train with orientation=ignore)")
+        raise JclipError("transformers cannot turn images upright (train with orientation=ignore)")
     if preprocessing.background is not None:
         raise JclipError("transformers does not fill transparent pixels with a background (train with background=None)")
 
@@ -134,7 +134,7 @@ def _size_from_hf(data: dict[str, Any], file: Path) -> tuple[int, Literal["squas
     if crops and (cropped := _square(data.get("crop_size", 224), "crop_size", file)) != side:
         raise _other_pixels(file, "crop_size", cropped, side)
     if shortest is None or (not crops and not isinstance(size, dict)):
-        # The first revision of Chinese-CLIP's files gave one number without cropping, and meant a square.
+        # The first revision of Chinese-CLIP's files has one number without cropping, which means a square.
         return side, "squash"
     if not crops:
         raise _other_pixels(file, "do_center_crop", crops, True)

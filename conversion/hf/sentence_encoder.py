@@ -18,7 +18,7 @@ def sentence_files(folder: Path) -> dict[str, Path]:
 
 
 def read_pooling(folder: Path) -> Literal["cls", "mean"] | None:
-    """Returns the pooling of a sentence encoder, or None if the folder does not tell.
+    """Returns the pooling of a sentence encoder; None without a file of 1_Pooling.
 
     Raises JclipError if the encoder pools in another way, or has further modules such as Dense.
     """
@@ -27,7 +27,9 @@ def read_pooling(folder: Path) -> Literal["cls", "mean"] | None:
         for module in read_json(modules):
             kind = str(module.get("type") if isinstance(module, dict) else module)
             if kind.rpartition(".")[2] not in _SUPPORTED:
-                raise JclipError(f"{modules} has a module {shown(kind)}, which jclip does not support: convert another")
+                raise JclipError(
+                    f"{modules} has a module {shown(kind)}, which jclip does not support: convert another model"
+                )
     if not pooling.is_file():
         return None
     said = read_object(pooling)
@@ -36,7 +38,7 @@ def read_pooling(folder: Path) -> Literal["cls", "mean"] | None:
         return _POOLINGS[modes[0]]
     raise JclipError(
         f"{pooling} pools by {', '.join(modes) or 'nothing'}, but jclip supports {' or '.join(_POOLINGS)}: convert "
-        "another"
+        "another model"
     )
 
 

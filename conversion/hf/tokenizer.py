@@ -1,16 +1,16 @@
-"""Writes a tokenizer for transformers so that it gives the same ids as ours.
+"""Writes a tokenizer for transformers, so that its ids equal jclip's.
 
 transformers 5 rebuilds `BertTokenizer` and `CLIPTokenizer` from their vocabularies and ignores the rest of
 tokenizer.json. The results differ from cn_clip (every curly quote is unknown) and from open_clip (quotes, entities,
-full-width letters). These two kinds are therefore written as `PreTrainedTokenizerFast`, which uses all of
-tokenizer.json. Share of 12,000 test strings whose ids differ, measured with transformers 5.24 and 4.57:
+full-width letters). The kinds wordpiece and clip_bpe are therefore written as `PreTrainedTokenizerFast`, which uses all
+of tokenizer.json. Share of 12,000 test strings whose ids differ, measured with transformers 5.24 and 4.57:
 
                 as BertTokenizer, CLIPTokenizer    as written here
     wordpiece    8.1 %                             0.08 %   final sigma, punctuation that Unicode redefined
     clip_bpe    27.3 %                             0.11 %   final sigma, mojibake that ftfy repairs, rare entities
     bert, xlmr                                     none
 
-A Chinese-CLIP that was trained with BERT's own rules keeps them as `BertTokenizer`.
+A Chinese-CLIP that was trained with BERT's own rules (kind bert) is written as `BertTokenizer`.
 """
 
 import json
@@ -93,7 +93,7 @@ def write_hf_tokenizer(
 
 
 def check_kind(family: HfFamily, tokenizer: Tokenizer) -> None:
-    """Checks that a tokenizer is of its family's kind. Raises JclipError if it is of another family's kind."""
+    """Raises JclipError if a tokenizer is not of a kind that the family uses."""
     kind, kinds = tokenizer.kind, _KINDS_OF[family]
     if kind not in kinds:
         raise JclipError(f"{family} has a {kinds[0]} tokenizer, this one is {kind}: use the family of the tokenizer")
@@ -130,7 +130,7 @@ def _write_clip(folder: Path, engine: str, tokens: list[str]) -> dict[str, Any]:
 
 
 def _verbatim(special: Mapping[str, str]) -> dict[str, Any]:
-    # With split_special_tokens, special tokens inside a text are split like other text.
+    # split_special_tokens: special tokens inside a text are split like other text.
     return {"tokenizer_class": "PreTrainedTokenizerFast", "split_special_tokens": True, **special}
 
 
@@ -144,7 +144,7 @@ def _ftfy() -> normalizers.Normalizer:
     unwanted = "".join(f"\\x{{{point:x}}}" for point in chardata.CONTROL_CHARS)
     return normalizers.Sequence(
         [
-            *(normalizers.Replace(*entity) for _ in "12" for entity in _ENTITIES.items()),
+            *(normalizers.Replace(*entity) for _ in range(2) for entity in _ENTITIES.items()),  # CLIP unescapes twice
             *(normalizers.Replace(old, new) for old, new in letters.items() if old != new),
             normalizers.Replace(Regex(chardata.SINGLE_QUOTE_RE.pattern), "'"),
             normalizers.Replace(Regex(chardata.DOUBLE_QUOTE_RE.pattern), '"'),

@@ -1,6 +1,6 @@
 """Compares a converted model with its PyTorch model on the same inputs, layer by layer.
 
-Axes: b batch, l tokens, d width, h height, w width of a picture, c channels, e embedding.
+Axes: b batch, l tokens, d width, h height, w width of an image, c channels, e embedding.
 """
 
 from collections.abc import Mapping
@@ -26,7 +26,7 @@ from jclip.models.build import ModelConfig, build_model
 from jclip.models.dual_encoder import DualEncoderConfig
 
 EMBEDDINGS_WITHIN = 2e-5
-"""Maximum difference between L2-normalised embeddings in float32."""
+"""Maximum absolute difference between L2-normalised embeddings in float32."""
 LOGITS_WITHIN = 1e-4
 """Maximum difference between logits, relative to the largest logit."""
 
@@ -51,17 +51,18 @@ class Comparison:
 
     @property
     def within(self) -> bool:
-        """True if the differences are as small as float32 arithmetic explains."""
+        """True if embeddings and logits are within their tolerances, which float32 rounding explains."""
         # One by one, because max() can ignore NaN.
         near = all(difference <= EMBEDDINGS_WITHIN for difference in self.embeddings.values())
         return near and (self.logits is None or self.logits <= LOGITS_WITHIN)
 
 
 def compare(source: Checkpoint, config: ModelConfig, tensors: Mapping[str, Lazy]) -> Comparison:
-    """Runs both models, one tower at a time so that only one tower's weights are in memory.
+    """Compares a converted model with its PyTorch model on random inputs.
 
-    `config` is at the checkpoint's own image size. `tensors` are parameters by path, statistics under "batch_stats/". A
-    tower without parameters is left out. Raises ImportError if a package that the reference needs is not installed.
+    Only one tower's weights are in memory at a time. `config` is at the checkpoint's own image size. `tensors` are the
+    converted parameters by path, running statistics under "batch_stats/". A tower without parameters is left out.
+    Raises ImportError if a package that the reference needs is not installed.
     """
     reference = references.build(source, config)
     layers: list[tuple[str, float, float]] = []
@@ -76,7 +77,7 @@ def compare(source: Checkpoint, config: ModelConfig, tensors: Mapping[str, Lazy]
         stacks = frozenset(path.removesuffix("/{i}") for path in reference.layers[tower])
         found = _observe(*_with_used_tokens(config, tensors, tower, inputs), stacks)
         whole = tower == "image" or format_of(config.text).ends_in_largest_id
-        mask = None if whole else inputs != _pad_id(config)  # the states of padding do not matter
+        mask = None if whole else inputs != _pad_id(config)  # states of padding are not compared
         for name, state in expected.layers.items():
             layers.append((name, *_differences(found.layers[name], state, mask)))
         ours[tower], theirs[tower] = _unit(found.embeddings), _unit(expected.embeddings)
@@ -96,16 +97,16 @@ def check(comparison: Comparison, where: str) -> None:
         first = next((name for name, _, relative in comparison.layers if relative > 1e-3), "the projection")
         raise JclipError(
             f"{where}: the converted model differs from {comparison.reference}: embeddings by {worst:.1e}, first at "
-            f"{first}. Nothing was written; check that config.json belongs to these weights"
+            f"{first}. Check that config.json belongs to these weights"
         )
 
 
 def _with_used_tokens(
     config: ModelConfig, tensors: Mapping[str, Lazy], tower: Tower, inputs: np.ndarray
 ) -> tuple[ModelConfig, Mapping[str, Lazy], Tower, np.ndarray]:
-    """Returns the model with the token embeddings that the texts use; all of them are a third of AltCLIP's memory.
+    """Reduces the token embeddings to those that the texts use; all of them are a third of AltCLIP's memory.
 
-    Ids keep their order, so that the end of text is still the largest, and ids up to the padding do not change.
+    Ids keep their order, so that the end of text is still the largest. Ids up to the padding's do not change.
     """
     if tower == "image":
         return config, tensors, tower, inputs
@@ -144,7 +145,7 @@ def _run(config: ModelConfig, tower: Tower, stacks: frozenset[str]) -> Any:
 
 
 def _on_device(tensors: Mapping[str, Lazy], tower: Tower) -> dict[str, Any]:
-    """Reads one tower's tensors one by one, so that host and device do not both hold all of them."""
+    """Copies one tower's tensors to the device one by one, so that host and device do not both hold all of them."""
     return rules.tree_from_paths(
         {
             path: jnp.asarray(tensor.read().astype(np.float32, copy=False))
@@ -155,11 +156,11 @@ def _on_device(tensors: Mapping[str, Lazy], tower: Tower) -> dict[str, Any]:
 
 
 def _by_layer(captured: Mapping[str, Any]) -> dict[str, np.ndarray]:
-    """Returns the states by layer, "image/layers/3", from those that Flax captured; unstacks scanned layers."""
+    """Returns the states that Flax captured, by layer such as "image/layers/3"; unstacks scanned layers."""
     found = {}
     for path, (output,) in rules.paths_of(captured).items():
         layer = path.removesuffix("/__call__")
-        if isinstance(output, tuple):  # of scanned layers: (states, None)
+        if isinstance(output, tuple):  # scanned layers return (states, None)
             found.update({f"{layer}/{i}": np.asarray(state) for i, state in enumerate(output[0])})
         else:
             found[layer] = np.asarray(output)
@@ -167,7 +168,7 @@ def _by_layer(captured: Mapping[str, Any]) -> dict[str, np.ndarray]:
 
 
 def _pictures(config: ModelConfig) -> np.ndarray:
-    """Returns random normalised pictures with different mean colours, because noise alone averages out."""
+    """Returns random normalised images with different mean colours, because noise alone averages out."""
     draw, side = np.random.default_rng(0), cast(DualEncoderConfig, config).image.image_size
     noise = draw.normal(size=(_PICTURES, side, side, 3)) + 2 * draw.normal(size=(_PICTURES, 1, 1, 3))
     return noise.astype(np.float32)

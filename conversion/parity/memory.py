@@ -9,7 +9,7 @@ _WORTH_IT = 64 << 20
 
 
 def release(freed: int = _WORTH_IT) -> None:
-    """Collects garbage, and makes glibc return its free memory to the system, unless fewer than 64 MiB were freed."""
+    """Collects garbage and makes glibc return free memory to the system; does nothing for fewer than 64 MiB `freed`."""
     if freed < _WORTH_IT:  # a collection takes half a second
         return
     gc.collect()

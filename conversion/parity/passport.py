@@ -1,4 +1,4 @@
-"""passport.json: the origin of a bundle's weights, the use of every tensor, and fixtures that prove it unchanged."""
+"""passport.json: origin of a bundle's weights, use of every tensor, and fixtures of tokens and pixels for `verify`."""
 
 import hashlib
 from collections.abc import Mapping
@@ -47,8 +47,8 @@ def make(
     Args:
       bundle: The model as it was written.
       sources: Facts of each source, with its role and its comparison.
-      changed: Origin of each parameter that is not a copy of the checkpoint's, by path.
-      new: Initialisation of each parameter that no source holds, by path.
+      changed: Origin of each parameter that differs from the checkpoint's, by path.
+      new: Initialisation of each parameter that no source has, by path.
       seed: Seed of the new parameters.
     """
     return {
@@ -125,16 +125,16 @@ def parameter_counts(bundle: Bundle) -> dict[str, int]:
 
 
 def fixtures_differ(bundle: Bundle, passport: Mapping[str, Any]) -> list[str]:
-    """Returns a line for each text or picture whose tokens or pixels differ from the passport."""
+    """Returns a line for each text or image whose tokens or pixels differ from the passport."""
     said, found = passport["tokenizer"]["fixtures"], _texts(bundle)["fixtures"]
     lines = [f"tokens of {a['text'][:30]!r}" for a, b in zip(said, found, strict=False) if a != b]
     if len(said) != len(found):
-        lines.append("the number of texts")
+        lines.append("number of texts")
     asked, pictures = passport["preprocessing"], _pictures(bundle.preprocessing)
     if asked is None or pictures is None:
-        return lines if asked == pictures else [*lines, "pictures, which only one of the two accepts"]
+        return lines if asked == pictures else [*lines, "images, which only the bundle or only the passport has"]
     names = dict.fromkeys([*asked["pixels"], *pictures["pixels"]])
-    lines += [f"picture {name!r}" for name in names if asked["pixels"].get(name) != pictures["pixels"].get(name)]
+    lines += [f"image {name!r}" for name in names if asked["pixels"].get(name) != pictures["pixels"].get(name)]
     if not np.allclose(asked["normalised"], pictures["normalised"], rtol=0, atol=_COLOURS_WITHIN):
         lines.append("normalised black and white")
     return lines
@@ -146,11 +146,11 @@ def _texts(bundle: Bundle) -> dict[str, Any]:
 
 
 def _pictures(preprocessing: Preprocessing | None) -> dict[str, Any] | None:
-    """Returns fixtures of preprocessed pictures; None for a text encoder.
+    """Returns fixtures of preprocessed images; None for a text encoder.
 
-    "pixels" holds the sha256 of the uint8 pixels of each picture. Normalised pixels differ in the last bit between
-    machines and are not hashed. "normalised" holds normalised black and white by channel, which is enough because
-    normalising is linear.
+    "pixels" holds the sha256 of the uint8 pixels of each image. Normalised pixels are not hashed, because they differ
+    in the last bit between machines. "normalised" holds normalised black and white by channel, which is enough because
+    normalisation is linear.
     """
     if preprocessing is None:
         return None
@@ -164,7 +164,7 @@ def _pictures(preprocessing: Preprocessing | None) -> dict[str, Any] | None:
 
 
 def _drawn(width: int, height: int) -> Image.Image:
-    """Returns waves computed with integers, the same pixels on every machine."""
+    """Returns an RGBA test image computed with integers, so that its pixels are the same on every machine."""
     y, x = np.mgrid[:height, :width]
     channels = [(x * x * 3 + y * 7) % 256, (x * 5 + y * y * 2) % 256, (x * y * 11) % 256, (x * 13 + y * 3) % 256]
     return Image.fromarray(np.stack(channels, axis=-1).astype(np.uint8), "RGBA")

@@ -1,7 +1,8 @@
 """Makes torchvision importable beside a CPU-only torch, because the reference packages import it.
 
-Its wheel is built against a CUDA torch: on a CPU torch its compiled operators do not load, and Python code that refers
-to two of them (non-maximum suppression, which is never called here) raises. Declaring these two is enough.
+torchvision's wheel is built against a CUDA torch. On a CPU torch its compiled operators do not load, and its Python
+code raises where it refers to two of them (non-maximum suppression, which jclip never calls). Declaring these two is
+enough.
 """
 
 import importlib.machinery
@@ -17,7 +18,7 @@ _kept: list[Any] = []  # a torch Library unregisters its operators when it is ga
 
 
 class _BeforeTorchvision(MetaPathFinder):
-    """Import hook that finds nothing, but prepares torch before the first import of torchvision."""
+    """Import hook that declares the operators before the first import of torchvision. It finds no module itself."""
 
     def find_spec(self, name: str, path: Sequence[str] | None, target: ModuleType | None = None) -> None:
         if name == "torchvision":
@@ -26,7 +27,7 @@ class _BeforeTorchvision(MetaPathFinder):
 
 
 def make_importable() -> None:
-    """Makes torchvision, timm, cn_clip and open_clip importable, without importing torch before they do."""
+    """Makes torchvision, timm, cn_clip and open_clip importable. Does not import torch itself."""
     waiting = any(isinstance(finder, _BeforeTorchvision) for finder in sys.meta_path)
     if not waiting and not _kept:  # torch refuses a second declaration
         sys.meta_path.insert(0, _BeforeTorchvision())

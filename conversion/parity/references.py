@@ -1,6 +1,6 @@
-"""PyTorch models that conversions are compared with: the makers' own code on the checkpoint's own tensors.
+"""Reference models in PyTorch, with which conversions are compared: the makers' own code on the checkpoint's tensors.
 
-One tower runs at a time. The other stays on the meta device without memory, and the weights are not copied.
+One tower runs at a time. The other stays on the meta device and takes no memory. Weights are not copied.
 """
 
 from collections.abc import Callable, Collection, Iterator, Mapping
@@ -27,14 +27,14 @@ Tower = Literal["image", "text"]
 
 @dataclass(frozen=True)
 class Reference:
-    """PyTorch model without weights, and the places of its towers.
+    """PyTorch model without weights, and where its towers are.
 
     Attributes:
       title: Package, version and class.
       model: Torch module on the meta device.
       keys: Prefixes of each tower's keys.
-      layers: Module of each layer by our path, for each tower; "{i}" means all layers.
-      encode: Function of each tower from a tensor of inputs to embeddings, not L2-normalised.
+      layers: For each tower, the name of the module of each layer, by our path; "{i}" means all layers.
+      encode: For each tower, the function from a tensor of inputs to embeddings, not L2-normalised.
       sequence_first: Towers whose states may be (l, b, d) instead of (b, l, d), as in cn_clip's ViT.
     """
 
@@ -55,9 +55,9 @@ class Observed:
 
 
 def observe(source: Checkpoint, reference: Reference, tower: Tower, inputs: np.ndarray) -> Observed:
-    """Runs one tower of a reference of `build` in float32, on images (b, h, w, 3) or ids (b, l).
+    """Runs one tower of a reference in float32, on images (b, h, w, 3) or ids (b, l).
 
-    Raises JclipError if the checkpoint's configuration describes another model than its tensors, or is refused.
+    Raises JclipError if the checkpoint's configuration does not fit its tensors, or the makers' code refuses it.
     """
     import torch
 
@@ -77,8 +77,8 @@ def observe(source: Checkpoint, reference: Reference, tower: Tower, inputs: np.n
         found = weights[name].shape if name in weights else "missing"
         if found != shape:
             raise JclipError(
-                f"{source.said_in} describes another model than the tensors: {name} should have shape {shape}, and is "
-                f"{found}. Use the configuration that belongs to these weights"
+                f"{source.config_name} describes another model than the tensors: {name} should have shape {shape}, but "
+                f"is {found}. Use the configuration that belongs to these weights"
             )
     model.load_state_dict(weights, strict=False, assign=True)
     _fill_buffers(model)
@@ -116,7 +116,7 @@ def build(source: Checkpoint, config: ModelConfig) -> Reference:
 
 @contextmanager
 def _their_code(source: Checkpoint) -> Iterator[None]:
-    """Turns exceptions of the makers' code into JclipError, because a configuration may say anything."""
+    """Turns exceptions of the makers' code into JclipError, because a configuration may contain anything."""
     try:
         yield
     except (ImportError, JclipError, MemoryError):
@@ -124,8 +124,8 @@ def _their_code(source: Checkpoint) -> Iterator[None]:
     except Exception as error:
         reason = shown(" ".join(str(error).split()) or type(error).__name__)
         raise JclipError(
-            f"{source.said_in} is refused by {source.family.title}'s own code ({reason}): use the configuration that "
-            "belongs to these weights"
+            f"{source.config_name} is refused by {source.family.title}'s own code ({reason}): use the configuration "
+            "that belongs to these weights"
         ) from None
 
 
@@ -247,7 +247,7 @@ _BUILDERS: Mapping[str, Callable[[Checkpoint, Any], Reference]] = {
 
 
 def _said(source: Checkpoint, config: DualEncoderConfig) -> dict[str, Any]:
-    """Returns the checkpoint's own config.json if the class understands it, else ours."""
+    """Returns the checkpoint's own config.json if it is for the reference's class, else ours."""
     ours = hf_config(config)
     if source.config.get("model_type") != ours["model_type"]:
         return ours
@@ -269,7 +269,7 @@ def _title(model: Any) -> str:
 
 
 def _spelt_in(model: Any, module: str) -> str:
-    """Returns a module's name in this version of transformers, where "layer" became "layers" in version 5."""
+    """Returns a module's name in the installed transformers; version 5 renamed "layer" to "layers"."""
     try:
         model.get_submodule(module.replace("{i}", "0"))
     except AttributeError:
@@ -327,7 +327,7 @@ def _fill_buffers(model: Any) -> None:
         elif last == "attn_mask":
             value = torch.full(shape, float("-inf")).triu(1)
         else:
-            continue  # of the other tower, or a counter; using it would raise
+            continue  # a buffer of the other tower, or a counter; using it would raise
         parent._buffers[last] = value
 
 

@@ -1,7 +1,7 @@
 """Kinds of towers in the formats of PyTorch libraries: keys, sizes, configurations.
 
-A tower's configuration names its tables in `conversion`. `format_of` finds them, so that no other module of
-`jclip.conversion` names a class of a tower.
+The attribute `conversion` of a tower's configuration names its format, which `format_of` returns. So no other module of
+`jclip.conversion` depends on the class of a tower.
 """
 
 from collections.abc import Mapping
@@ -20,9 +20,9 @@ _FORMATS: Mapping[str, TowerFormat] = {"vit": VIT, "resnet": RESNET, "bert": BER
 
 
 def format_of(tower: Any) -> TowerFormat:
-    """Returns the formats of a tower's configuration. Raises JclipError if no PyTorch library has such a tower."""
+    """Returns the format of a tower's configuration. Raises JclipError if no PyTorch library has such a tower."""
     if tower.conversion not in _FORMATS:
         raise JclipError(f"no PyTorch library has a {type(tower).__name__}: keep the bundle, which jclip reads")
-    # XLM-R is a BERT whose positions start after the padding's id.
+    # XLM-R is a BERT whose position ids start after the padding id.
     after_padding = tower.conversion == "bert" and tower.position_offset == "after_padding"
     return XLM_R if after_padding else _FORMATS[tower.conversion]

@@ -37,8 +37,8 @@ def bert_rows(prefix: str, *, fused: bool = False) -> Iterable[MappingRow]:
 def bert_config(sizes: Sizes, said: Mapping[str, Any], like: BertConfig, part: str = "text_config.") -> BertConfig:
     """Returns the configuration of a BERT.
 
-    `said` is a text_config of transformers, or empty. `like` has the default positions, padding, epsilon and dropout.
-    `part` is the prefix of the fields in messages.
+    `said` is a text_config of transformers, or empty. `like` provides the kind of positions, the padding id, and the
+    defaults of epsilon and dropout. `part` is the prefix of the fields in messages.
     """
     vocab_size, width = sizes.shape("text/word_embedding", 2)
     config = replace(
@@ -51,7 +51,7 @@ def bert_config(sizes: Sizes, said: Mapping[str, Any], like: BertConfig, part: s
         max_positions=sizes.shape("text/position_embedding", 2)[0],
         type_vocab_size=sizes.shape("text/token_type_embedding", 2)[0],
     )
-    where = f"{sizes.said_in}: {part}"
+    where = f"{sizes.config_name}: {part}"
     agree_in_sizes(said, bert_to_hf(config), where)
     for field, value in (_OF_EVERY_BERT | {"pad_token_id": like.pad_id}).items():
         check_only(said, field, value, where)

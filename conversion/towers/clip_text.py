@@ -40,7 +40,7 @@ def clip_text_config(sizes: Sizes, said: Mapping[str, Any], activation: Activati
         )
     context_length, layers = sizes.shape("text/position_embedding", 2)[0], sizes.layers("text/layers/mlp/fc1/kernel")
     config = ClipTextConfig(vocab_size, context_length, width, layers, heads=1)
-    where = f"{sizes.said_in}: text_config."
+    where = f"{sizes.config_name}: text_config."
     agree_in_sizes(said, _hf(config), where)
     check_only(said, "layer_norm_eps", CLIP_EPS, where)
     heads = heads_of(said, "num_attention_heads", width, heads_for(width), where)

@@ -28,9 +28,9 @@ _POSITIONS = "image/position_embedding"
 def at_image_size(
     config: ModelConfig, tensors: Mapping[str, Lazy], size: int | None, how: Interpolation
 ) -> tuple[ModelConfig, dict[str, Lazy], dict[str, str]]:
-    """Returns the configuration, the parameters, and a description of each changed parameter, at another image size.
+    """Returns the configuration, the parameters, and the origin of each changed parameter, at another image size.
 
-    Raises JclipError if the model has no such size.
+    Raises JclipError if the model does not support the size.
 
     Args:
       config, tensors: The model's configuration, and its parameters by path.

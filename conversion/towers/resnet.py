@@ -41,7 +41,7 @@ def resnet_config(sizes: Sizes, blocks: tuple[int, ...]) -> ResNetConfig:
     return ResNetConfig(32 * grid, blocks, width, heads=max(1, 32 * width // HEAD_WIDTH))
 
 
-def _telling_keys(config: ResNetConfig) -> tuple[str, ...]:
+def _depth_keys(config: ResNetConfig) -> tuple[str, ...]:
     return tuple(f"visual.layer{stage}.{blocks - 1}.conv1.weight" for stage, blocks in enumerate(config.layers, 1))
 
 
@@ -72,5 +72,5 @@ RESNET = TowerFormat(
     cn_clip=_cn_clip,
     open_clip=_open_clip,
     openai_layers=_openai_layers,
-    telling_keys=_telling_keys,
+    depth_keys=_depth_keys,
 )

@@ -14,7 +14,7 @@ CONV = (2, 3, 1, 0)
 """Axes of a convolution: PyTorch stores (out, in, height, width), a bundle (height, width, in, out)."""
 
 FUSED = 3
-"""Number of tensors that a fused one concatenates along its first axis: query, key and value."""
+"""Number of tensors that a fused tensor concatenates along its first axis: query, key and value."""
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class MappingRow:
       ours: Path in a bundle; of the stacked parameter if `theirs` contains "{i}".
       theirs: Key in the checkpoint.
       axes: Axes of their tensor in our order; empty if the order is the same.
-      part: Index of the third of a fused query-key-value tensor; None for the whole tensor.
+      part: Third of a fused query-key-value tensor: 0, 1 or 2; None for the whole tensor.
     """
 
     ours: str

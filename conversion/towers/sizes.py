@@ -1,8 +1,8 @@
 """Sizes of a model from the shapes of its tensors, checked against its configuration file.
 
-Shapes tell every size. Heads, activations, epsilons and dropout come from config.json or from the family's rules. Where
-both tell the same size they must agree: with the config.json of another model, the reference libraries build another
-model and complain about the weights.
+The shapes determine every size. Heads, activations, epsilons and dropout come from config.json or the family's
+defaults. Sizes in config.json must agree with the shapes: a config.json of another model is an error here, with a
+clearer message than the reference library's.
 """
 
 import math
@@ -25,12 +25,12 @@ class Sizes:
       table: The family's mapping table.
       theirs: Shapes by key.
       where: The checkpoint, for messages.
-      said_in: The configuration file, for messages.
+      config_name: The configuration file, for messages.
     """
 
-    def __init__(self, table: MappingTable, theirs: Mapping[str, tuple[int, ...]], where: str, said_in: str):
+    def __init__(self, table: MappingTable, theirs: Mapping[str, tuple[int, ...]], where: str, config_name: str):
         self._rows: dict[str, MappingRow] = {row.ours: row for row in table}
-        self._theirs, self.where, self.said_in = theirs, where, said_in
+        self._theirs, self.where, self.config_name = theirs, where, config_name
 
     def shape(self, path: str, axes: int) -> tuple[int, ...]:
         """Returns the shape of a parameter, of one layer if layers are stacked.
@@ -78,8 +78,8 @@ def agree(said: Mapping[str, Any], found: Mapping[str, Any], where: str) -> None
         told = said.get(field)
         if told is not None and told != value:
             raise JclipError(
-                f"{where}{field} is {told!r}, but the tensors say {value}: it is another model's, use the one that "
-                "belongs to these weights"
+                f"{where}{field} is {told!r}, but the tensors say {value}: use the configuration that belongs to these "
+                "weights"
             )
 
 
@@ -90,7 +90,7 @@ _SIZES = (
 
 
 def agree_in_sizes(said: Mapping[str, Any], found: Mapping[str, Any], where: str) -> None:
-    """Checks the sizes in a configuration of transformers, see `agree`; `found` may have other fields."""
+    """Checks the sizes in a configuration of transformers, see `agree`; other fields of `found` are ignored."""
     agree(said, {field: value for field, value in found.items() if field in _SIZES}, where)
 
 

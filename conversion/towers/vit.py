@@ -12,7 +12,7 @@ from jclip.models.transformer import CLIP_EPS, Activation
 from jclip.models.vit import VitConfig
 
 _HEAD_WIDTHS = {1280: 80}  # ViT-H/14
-_LARGEST_GRID = 256  # patches along a side, so that a mistyped size cannot fill the memory
+_LARGEST_GRID = 256  # patches along a side, so that a typing error in a size cannot fill the memory
 
 
 def hf_vit() -> Iterable[MappingRow]:
@@ -51,7 +51,7 @@ def vit_config(sizes: Sizes, said: Mapping[str, Any], activation: Activation) ->
         )
     image_size, layers = patch * sizes.grid("image/position_embedding"), sizes.layers("image/layers/mlp/fc1/kernel")
     config = VitConfig(image_size, patch, width, layers, heads=1, mlp_ratio=hidden // width)
-    where = f"{sizes.said_in}: vision_config."
+    where = f"{sizes.config_name}: vision_config."
     agree_in_sizes(said, _hf(config), where)
     check_only(said, "layer_norm_eps", CLIP_EPS, where)
     heads = heads_of(said, "num_attention_heads", width, _default_heads(width), where)
@@ -89,7 +89,10 @@ def _cn_clip(config: VitConfig) -> Fields:
 def _cn_clip_needs(config: VitConfig) -> str:
     if config == replace(config, activation="quick_gelu", mlp_ratio=4, heads=_default_heads(config.width)):
         return ""
-    return "cn_clip's ViT has QuickGELU, an MLP of 4 times its width and heads of 64 channels, and this one differs"
+    return (
+        "cn_clip's ViT has QuickGELU, an MLP of 4 times its width and heads of 64 channels (80 in ViT-H/14), and this "
+        "one differs"
+    )
 
 
 def _open_clip(config: VitConfig) -> Fields:

@@ -1,18 +1,18 @@
 """Evaluation: recall, zero-shot classification and linear probes, of features or of a loaded model.
 
     images, texts = model.encode_image(pictures), model.encode_text(captions)
-    jclip.evaluate.recall(images, texts)["mean_recall"]                    # of features
-    jclip.evaluate.zero_shot(model, pictures, ["猫", "狗"], prompts="zh")   # probabilities of classes
+    jclip.evaluate.recall(images, texts)["mean_recall"]                    # recall of features
+    jclip.evaluate.zero_shot(model, pictures, ["猫", "狗"], prompts="zh")   # class probabilities
     jclip.evaluate.retrieval(model, "data/muge", protocol="muge").write("results/muge")
 
 Names:
-  retrieval: evaluates retrieval on pictures with captions.
-  classification: evaluates zero-shot classification on pictures sorted by class.
-  probe: evaluates linear probes on pictures sorted by class.
-  Evaluation: their result, which writes results.json and a report.
-  Results, Result: the figures of all tests, and of one.
+  retrieval: evaluates retrieval on images with captions.
+  classification: evaluates zero-shot classification on images sorted by class.
+  probe: evaluates linear probes on images sorted by class.
+  Evaluation: the result of these three, which can write results.json and a report.
+  Results, Result: the figures of all tests, and of one test.
   read_results: reads a results.json.
-  zero_shot: returns class probabilities of pictures.
+  zero_shot: returns class probabilities of images.
   recall: returns R@k of features in both directions, and their mean.
   query_hits: returns the hits of each query in one direction.
   Positives: many-to-many positives of queries in a gallery.

@@ -1,4 +1,4 @@
-"""cn_clip's files of features and predictions: JSON, one object a line.
+"""cn_clip's files of features and predictions: one JSON object in each line.
 
     valid_imgs.img_feat.jsonl        {"image_id": 7, "feature": [0.1, ...]}
     valid_texts.txt_feat.jsonl       {"text_id": 3, "feature": [0.1, ...]}
@@ -36,7 +36,7 @@ def json_lines(file: Path) -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 def whole_number(place: str, found: Mapping[str, Any], name: str) -> int:
-    """Returns the id under a name, as the import reads it: 7, "7" and "007" are equal.
+    """Returns the id in the field `name`, as the import reads it: 7, "7" and "007" are equal.
 
     Raises JclipError if the id is missing, or is not an integer of 64 bits.
     """
@@ -57,7 +57,7 @@ def is_text(value: Any) -> TypeGuard[str]:
 
 
 def whole_numbers(place: str, found: Mapping[str, Any], name: str) -> list[int]:
-    """Returns the ids under a name, checked as `whole_number` checks one."""
+    """Returns the ids in the field `name`. Raises JclipError if it is not a list, or an id is not an integer."""
     values = found.get(name)
     if not isinstance(values, list):
         raise JclipError(f"{place}: {name} is {repr(values)[:40]}, but must be a list of integers; [] for none")
@@ -94,7 +94,7 @@ def write_features(file: Path, kind: Modality, ids_n: Sequence[int], features_nd
 
 
 def read_predictions(file: Path, asked: Modality) -> dict[int, list[int]]:
-    """Returns {query id: retrieved ids, best first}.
+    """Returns {query id: retrieved ids, best first}; `asked` is the modality of the queries.
 
     Raises JclipError if an id is not an integer, is retrieved twice by one query, or a query has two different lines.
     """
@@ -104,7 +104,7 @@ def read_predictions(file: Path, asked: Modality) -> dict[int, list[int]]:
         number = whole_number(place, found, f"{asked}_id")
         ids = whole_numbers(place, found, f"{answered}_ids")
         if len(set(ids)) < len(ids):
-            raise JclipError(f"{place}: the {answered}_ids of {asked}_id {number} name one twice: name each once")
+            raise JclipError(f"{place}: the {answered}_ids of {asked}_id {number} repeat an id: list each once")
         if predictions.setdefault(number, ids) != ids:
             raise JclipError(f"{place}: {asked}_id {number} has other predictions above: keep one line of the two")
     if not predictions:
@@ -113,9 +113,9 @@ def read_predictions(file: Path, asked: Modality) -> dict[int, list[int]]:
 
 
 def write_predictions(file: Path, asked: Modality, predictions: Iterable[tuple[int, Sequence[int]]]) -> None:
-    """Writes the retrieved ids of each query, best first.
+    """Writes the retrieved ids of each query, best first; `asked` is the modality of the queries.
 
-    cn_clip's scorers require ten for each; a gallery of fewer than ten gives fewer, and they refuse the file.
+    cn_clip's scorers require ten ids for each query. They refuse the file of a gallery of fewer than ten.
     """
     answered = "text" if asked == "image" else "image"
     _write(file, ({f"{asked}_id": int(one), f"{answered}_ids": list(map(int, ids))} for one, ids in predictions))
@@ -149,9 +149,9 @@ def score_predictions(
 ) -> dict[str, float]:
     """Computes R@k and their mean as cn_clip's evaluation.py does: fractions "r1", ..., "mean_recall".
 
-    Every query of `answers` (its positives) counts, one without positives as a miss. `predictions` holds retrieved ids,
-    best first; those of other queries are ignored. Raises JclipError if a query has no predictions, or there is no
-    query.
+    `answers` holds the positives of each query; a query without positives counts as a miss. `predictions` holds the
+    retrieved ids, best first; those of other queries are ignored. Raises JclipError if a query has no predictions, or
+    there is no query.
     """
     missing = [number for number in answers if number not in predictions]
     if missing:

@@ -12,15 +12,15 @@ LANGUAGE_NAMES = {
     "ro": "română", "ru": "русский", "sv": "svenska", "sw": "Kiswahili", "te": "తెలుగు", "th": "ไทย", "tr": "Türkçe",
     "uk": "українська", "vi": "Tiếng Việt", "zh": "中文",
 }  # fmt: skip
-"""The languages of Crossmodal-3600 and of AltCLIP-m18."""
+"""Names of the languages of Crossmodal-3600 and AltCLIP-m18, by code."""
 
 
 _SCRIPTS = {"CJK": "zh", "HANGUL": "ko", "CYRILLIC": "ru", "ARABIC": "ar", "THAI": "th", "DEVANAGARI": "hi"}
-"""Most common language of a script, by the first word of its letters' Unicode names."""
+"""Most common language of a script, by the first word of the Unicode names of its letters."""
 
 
 def language_of(names: Iterable[str]) -> str:
-    """Returns the most common language of the script of most letters; English for Latin.
+    """Returns the likely language of names: the most common one of the script of most letters; English for Latin.
 
     >>> language_of(["猫", "狗"]), language_of(["りんご", "林檎"]), language_of(["cat", "dog"])
     ('zh', 'ja', 'en')

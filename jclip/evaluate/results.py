@@ -40,17 +40,17 @@ class Result:
       kind: "retrieval", "classification" or "probe".
       dataset: title of the data set, for tables.
       language: language of captions or prompts, BCP 47; "" for none.
-      variant: distinguishes tests of one language, such as the name of the prompts.
+      variant: name that distinguishes tests of one language, such as that of the prompts.
       figures: fractions in [0, 1], by name.
       intervals: 95 % bootstrap intervals [low, high] of some figures.
       main: name of the headline figure.
-      counts: numbers of pictures, captions, queries, classes; of retrieval, also of deduplicated ones.
+      counts: numbers by name, such as images, captions, queries, classes, removed duplicates, files left out.
       counting: "joined" or "published" for retrieval, see `datasets.counting`; "" for other kinds.
       note: remark for comparisons.
       confusion: (c, c) counts, true class by predicted class, if there are few classes.
       classes: class names of the confusion matrix.
       scores: distribution of the cosines.
-      trials: contributions of each query.
+      trials: contributions of each query to the figures, for comparisons of two models.
     """
 
     kind: str
@@ -70,7 +70,7 @@ class Result:
 
     @property
     def key(self) -> tuple[str, str, str, str]:
-        """Identity of the test: results of two models with equal keys are compared."""
+        """Identity of the test; results of two models are compared if their keys are equal."""
         return self.kind, self.dataset, self.language, self.variant
 
 
@@ -110,7 +110,7 @@ def read_results(place: str | Path) -> Results:
 
 
 def as_dict(results: Results) -> dict[str, Any]:
-    """Returns the results for --json, without the parts that only the page shows."""
+    """Returns the results for --json, without the parts that only the report page shows."""
 
     def test(one: Result) -> dict[str, Any]:
         optional = {"variant": one.variant, "counting": one.counting}

@@ -4,7 +4,7 @@ Names:
   Tokenizer: a tokenizer with its special tokens.
   load: returns the tokenizer in a folder or a vocabulary file.
   pad: returns token ids as one array, padded.
-  wordpiece: returns a BERT tokenizer of a vocabulary.
+  wordpiece: returns Chinese-CLIP's tokenizer for a BERT vocabulary.
   train_unigram: returns a unigram tokenizer trained on texts, like XLM-R's.
   train_clip_bpe: returns a byte-level BPE tokenizer trained on texts, like CLIP's.
 """

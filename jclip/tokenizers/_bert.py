@@ -1,9 +1,10 @@
-"""WordPiece by BERT's own rules (Devlin et al. 2019), for text encoders converted by themselves.
+"""WordPiece by BERT's own rules (Devlin et al. 2019), for text encoders without an image tower.
 
-The engine is configured like `BertTokenizer` of transformers 5 and gives its ids: "[SEP]" in a text is that token, and
-curly quotes are kept. tokenizer_config.json overrides tokenizer.json on case, accents and Chinese characters, and words
+The engine is configured like `BertTokenizer` of transformers 5 and gives the same ids: "[SEP]" in a text is that token,
+and curly quotes are kept. tokenizer_config.json overrides tokenizer.json on case, accents and Chinese characters. Words
 are limited to 100 characters. Unlike in transformers, settings that tokenizer_config.json lacks come from
-tokenizer.json, and a vocabulary without [MASK] gets none. The towers mask every [PAD], even one written in a text.
+tokenizer.json, and no [MASK] is added to a vocabulary without it. The towers mask every [PAD], even one written in a
+text.
 """
 
 from collections.abc import Sequence

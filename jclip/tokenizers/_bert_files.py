@@ -26,8 +26,8 @@ class BertPieces:
     """Contents of a BERT vocabulary, for BERT's rules or cn_clip's.
 
     Attributes:
-      lines: tokens in the order of their ids.
-      added: tokens that are matched before the text is split; those that are not lines have the ids after them.
+      lines: tokens in the order of their ids, one for each line of vocab.txt.
+      added: tokens that are matched before the text is split; those not in `lines` get the ids that follow.
       settings: case, accents and Chinese characters, from tokenizer_config.json or else tokenizer.json.
       name: file name, for messages.
     """
@@ -53,7 +53,7 @@ class BertPieces:
         return [*self.lines, *(token.content for token in self.added if token.content not in known)]
 
     def ids(self) -> dict[str, int]:
-        """Returns {token: id}; of equal lines the last counts."""
+        """Returns {token: id}; a token on several lines has the id of the last."""
         return {token: number for number, token in enumerate(self.tokens)}
 
     @classmethod
@@ -96,7 +96,7 @@ class BertPieces:
 
 
 class BertVocabulary:
-    """Base of the rules for a BERT vocabulary. A subclass makes the engine, and encodes with it."""
+    """Base class of the rules for a BERT vocabulary. A subclass makes the engine, and encodes with it."""
 
     _engine: Engine
 
@@ -132,7 +132,7 @@ def _lines(file: Path) -> list[str]:
 
 
 def _lines_in_order(data: Any) -> list[str]:
-    """Returns the tokens of tokenizer.json by id. With the added tokens, the ids must be consecutive from 0."""
+    """Returns the tokens of tokenizer.json by id. Together with the added tokens, ids must be consecutive from 0."""
     own = data["model"]["vocab"]
     if not isinstance(own, dict):
         raise ValueError("its vocab is not an object of tokens with their ids")
@@ -150,7 +150,7 @@ def _settings_inside(data: Any) -> dict[str, Any]:
     for step in normalizer.get("normalizers", [normalizer] if normalizer else []):
         if step["type"] == "BertNormalizer":
             found = {ours: step[theirs] for theirs, ours in _NORMALIZER.items() if theirs in step}
-        elif step["type"] != "Replace":  # replaces quotes, in files that jclip wrote
+        elif step["type"] != "Replace":  # files that jclip wrote replace curly quotes
             raise ValueError(f"it normalises text by {step['type']}, which BERT's does not")
     return found
 

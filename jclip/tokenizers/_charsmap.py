@@ -1,6 +1,6 @@
 """Checks SentencePiece's precompiled normalisation map.
 
-The `tokenizers` library accepts any bytes, and panics at the first text that leads outside them.
+The `tokenizers` library accepts any bytes, and panics at the first text whose lookup leaves them.
 
     bytes 0 to 3       size of the trie in bytes, n
     bytes 4 to 3 + n   the trie: a double array (Darts), little-endian uint32 units
@@ -13,7 +13,7 @@ import numpy as np
 
 
 def check_charsmap(data: bytes) -> None:
-    """Raises ValueError if a text could lead outside a map, or the map is damaged otherwise. Empty data is accepted."""
+    """Raises ValueError if the lookup of a text could leave the map, or the map is damaged. Accepts empty data."""
     if not data:
         return
     size = struct.unpack_from("<I", data)[0] if len(data) >= 4 else 0
@@ -25,9 +25,9 @@ def check_charsmap(data: bytes) -> None:
     except UnicodeDecodeError:
         raise ValueError("its precompiled_charsmap holds replacements that are not UTF-8") from None
     values = _values(np.frombuffer(data, "<u4", size // 4, 4).astype(np.int64))
-    begins = np.append(np.frombuffer(replacements, np.uint8) & 0xC0 != 0x80, True)  # of a character, or the end
+    begins = np.append(np.frombuffer(replacements, np.uint8) & 0xC0 != 0x80, True)  # starts of characters, and the end
     if (values >= len(begins)).any() or not begins[values].all():
-        raise ValueError("its precompiled_charsmap names a replacement that is not there")
+        raise ValueError("its precompiled_charsmap refers to a replacement that does not exist")
 
 
 def _values(units: np.ndarray) -> np.ndarray:
@@ -56,4 +56,4 @@ def _offsets(units: np.ndarray) -> np.ndarray:
 
 def _check_inside(places: np.ndarray, units: np.ndarray) -> None:
     if (places >= len(units)).any():
-        raise ValueError("its precompiled_charsmap leads out of itself")
+        raise ValueError("its precompiled_charsmap refers to units outside itself")

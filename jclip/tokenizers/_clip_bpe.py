@@ -1,7 +1,7 @@
-"""CLIP's byte-pair encoding (Radford et al. 2021): text repaired by ftfy and lower-cased, words ended by "</w>".
+"""CLIP's byte-pair encoding (Radford et al. 2021): text is repaired by ftfy and lower-cased, words end in "</w>".
 
-Ids: 256 bytes, the same 256 at the end of a word, one for each merge, <|startoftext|>, <|endoftext|>. In a text, the
-last two are written <start_of_text> and <end_of_text>, as in open_clip.
+Ids in order: 256 bytes, the same 256 at the end of a word, one for each merge, <|startoftext|>, <|endoftext|>. Inside a
+text, the last two are written <start_of_text> and <end_of_text>, as in open_clip.
 """
 
 import gzip
@@ -26,15 +26,15 @@ _SPECIAL = ["<|startoftext|>", "<|endoftext|>"]
 _IN_TEXT = ("<start_of_text>", "<end_of_text>")
 _LARGEST = 64 << 20  # bytes; CLIP's list has 3 MB
 _ORIGINAL_MERGES = 49_152 - 256 - 2  # CLIP's file holds more than CLIP uses
-# U+0345, a combining mark, is in no word: its upper case is a letter, so that CLIP's case-insensitive pattern counts it
-# neither as a letter nor as anything else.
+# U+0345, a combining mark, is not part of any word: its upper case is a letter, so CLIP's case-insensitive pattern
+# matches it neither as a letter nor as another character.
 _WORDS = rf"(?i:{'|'.join(_IN_TEXT)}|'s|'t|'re|'ve|'m|'ll|'d)|\p{{L}}+|\p{{N}}|[^\s\p{{L}}\p{{N}}\u0345]+"
 
 Merge = tuple[str, str]
 
 
 class ClipBpe:
-    """CLIP vocabulary of a list of merges."""
+    """CLIP vocabulary, given by a list of merges."""
 
     kind: TokenizerKind = "clip_bpe"
 
@@ -50,7 +50,11 @@ class ClipBpe:
 
     @classmethod
     def read(cls, file: Path) -> "ClipBpe":
-        """Reads a file of merges, gzipped or not, checked against a vocab.json beside it; or a tokenizer.json."""
+        """Reads a file of merges, gzipped or not, or a tokenizer.json.
+
+        Raises JclipError if it is damaged, or the ids (in a tokenizer.json, or in a vocab.json beside the merges) are
+        not CLIP's.
+        """
         try:
             if file.suffix == ".json":
                 model = read_object(file)["model"]
@@ -114,7 +118,7 @@ def _beside(file: Path) -> dict[str, Any] | None:
 
 
 def train_merges(texts: Iterable[str], vocab_size: int) -> list[Merge]:
-    """Learns merges for at most `vocab_size` ids, most frequent first. Raises JclipError if the bytes need more."""
+    """Learns merges for at most `vocab_size` ids, most frequent first. Raises JclipError if it is below 514."""
     alphabet = _alphabet()
     least = 2 * len(alphabet) + 2
     if vocab_size < least:
@@ -126,7 +130,7 @@ def train_merges(texts: Iterable[str], vocab_size: int) -> list[Merge]:
 
 
 def _merge_most_frequent(words: Mapping[str, int], count: int) -> list[Merge]:
-    """Learns merges (Sennrich et al. 2016); of equally frequent pairs the alphabetically first comes first.
+    """Learns at most `count` merges (Sennrich et al. 2016). Equally frequent pairs are merged in alphabetical order.
 
     Pairs are counted once, then updated word by word. The trainer of the `tokenizers` library is faster, but breaks
     ties differently from one process to the next.

@@ -1,11 +1,11 @@
 """XLM-R's SentencePiece vocabulary: unigram pieces in fairseq's order (Conneau et al. 2020).
 
 SentencePiece numbers its pieces <unk> 0, <s> 1, </s> 2, then the rest. XLM-R has <s> 0, <pad> 1, </s> 2, <unk> 3, then
-the rest, and <mask> at the end. The engine is configured like `XLMRobertaTokenizer` of transformers 5 and gives its
-ids. SentencePiece's own ids differ on 2.8 % of the strings in tests/tokenizers: it normalises combining marks and
+the rest, and <mask> at the end. The engine is configured like `XLMRobertaTokenizer` of transformers 5 and gives the
+same ids. SentencePiece's own ids differ on 2.8 % of the strings in tests/tokenizers: it normalises combining marks and
 control characters differently, breaks ties between pieces differently, and does not recognise <s> or <mask> in a text.
 
-The reader of .model files is our own: `sentencepiece_model_pb2` needs protobuf, and cannot be imported beside
+jclip has its own reader of .model files: `sentencepiece_model_pb2` needs protobuf, and cannot be imported beside
 transformers' copy of it, which registers the same messages.
 """
 
@@ -44,7 +44,7 @@ class UnigramPieces:
     """Contents of a vocabulary file.
 
     Attributes:
-      scored: pieces with their scores, in the order of their ids.
+      scored: (piece, score) in the order of the ids, in XLM-R's layout.
       charsmap: SentencePiece's precompiled normalisation map.
       words: tokens that are matched before the text is split, besides the special ones.
     """
@@ -133,9 +133,9 @@ def _engine(pieces: UnigramPieces) -> Engine:
 
 
 def train_model(texts: Iterable[str], vocab_size: int, character_coverage: float) -> bytes:
-    """Returns a trained SentencePiece unigram model whose XLM-R layout has at most `vocab_size` ids.
+    """Trains a SentencePiece unigram model that has at most `vocab_size` ids in XLM-R's layout. Returns its bytes.
 
-    One thread and sorted texts make it deterministic.
+    It is deterministic, because the texts are sorted and one thread trains.
     """
     import sentencepiece
 

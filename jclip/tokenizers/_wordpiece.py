@@ -1,9 +1,9 @@
 """WordPiece by cn_clip's rules (Yang et al. 2022): lower case, no accents, every CJK character a word.
 
-Differences from `transformers.BertTokenizer`: only categories Cc and Cf are dropped, and words have up to 200
-characters. "[MASK]" in a text is punctuation and a word. Curly double quotes, which the vocabulary lacks, become
-straight ones. Of the 12,000 strings in tests/tokenizers, 8.1 % get other ids (transformers 5.24); of those without
-quotes, 0.11 %.
+Differences from `transformers.BertTokenizer`: only Unicode categories Cc and Cf are dropped, and words have up to 200
+characters. "[MASK]" in a text is not special, but punctuation and a word. Curly double quotes, which the vocabulary
+lacks, become straight ones. Of the 12,000 strings in tests/tokenizers, 8.1 % get other ids (transformers 5.24); of
+those without quotes, 0.11 %.
 
 A cased vocabulary keeps case, accents and quotes, as in cn_clip's code.
 """
@@ -21,7 +21,7 @@ from jclip.tokenizers.vocabulary import TokenizerKind
 
 _LONGEST_WORD = 200
 
-# Blocks that BERT's code calls Chinese, end included: no kana, no hangul.
+# Blocks that BERT's code treats as Chinese, both ends included; kana and hangul are not among them.
 _CJK = (
     *((0x4E00, 0x9FFF), (0x3400, 0x4DBF), (0x20000, 0x2A6DF), (0x2A700, 0x2B73F)),
     *((0x2B740, 0x2B81F), (0x2B820, 0x2CEAF), (0xF900, 0xFAFF), (0x2F800, 0x2FA1F)),
@@ -54,8 +54,8 @@ def _is_cased(pieces: BertPieces) -> bool:
     lower, accents, chinese = settings.get(CASE, True), settings.get(ACCENTS), settings.get(CHINESE, True)
     if accents not in (None, lower) or not chinese:
         raise JclipError(
-            f"{pieces.name} wants {CASE} {lower}, {ACCENTS} {accents}, {CHINESE} {chinese}: "
-            "Chinese-CLIP strips accents where it lower-cases, and splits Chinese: give a vocabulary that is set so"
+            f"{pieces.name} sets {CASE} {lower}, {ACCENTS} {accents}, {CHINESE} {chinese}, but Chinese-CLIP strips "
+            "accents exactly where it lower-cases, and splits Chinese: give a vocabulary with these settings"
         )
     return not lower
 

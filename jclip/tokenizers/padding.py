@@ -13,12 +13,12 @@ _REMEMBERED = 1 << 17  # tokenised texts that are kept, per tokenizer
 
 
 class Texts:
-    """Tokenizes and pads texts. Caches ids, because captions come again every epoch.
+    """Callable that tokenizes and pads texts. Caches ids, because captions repeat every epoch.
 
     Args:
-      tokenizer: of the tower that reads the texts.
+      tokenizer: tokenizer of the text tower.
       context_length: maximum number of tokens, special ones included.
-      buckets: shorter lengths. A batch is padded to the shortest length that fits its longest text. So at most
+      buckets: shorter lengths. A batch is padded to the shortest length that fits its longest text, so at most
         len(buckets) + 1 shapes are compiled.
 
     Attributes:
@@ -37,7 +37,7 @@ class Texts:
         return pad(ids, next(each for each in self.lengths if each >= longest), self._tokenizer.pad_id)
 
     def buckets(self, texts: Sequence[str]) -> np.ndarray:
-        """Returns the index of the shortest length that fits each text, (n,)."""
+        """Returns (n,): for each text, the index of the shortest of `lengths` that fits it."""
         return np.searchsorted(self.lengths, [len(ids) for ids in self._encoded(texts)])
 
     def _encoded(self, texts: Sequence[str]) -> list[list[int]]:

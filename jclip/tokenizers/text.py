@@ -68,7 +68,7 @@ class Tokenizer:
     def encode(self, texts: Sequence[str], context_length: int) -> list[list[int]]:
         """Returns the ids of each text with its special tokens, truncated to `context_length`, not padded.
 
-        Raises JclipError if `context_length` is below 3, or `texts` is one string, or not all valid strings.
+        Raises JclipError if `context_length` is below 3, `texts` is a single string, or a text is not a valid string.
         """
         _check_texts(texts)
         if context_length < 3:
@@ -112,11 +112,11 @@ def _check_texts(texts: Sequence[str]) -> None:
             try:
                 text.encode()
             except UnicodeEncodeError:
-                raise JclipError(f"text {number} holds half a character, {text[:40]!a}: decode it again") from None
+                raise JclipError(f"text {number} has a lone surrogate, {text[:40]!a}: decode it again") from None
 
 
 def pad(sentences: Sequence[Sequence[int]], length: int, pad_id: int) -> np.ndarray:
-    """Returns ids padded to int32 (n, length). No sentence may be longer."""
+    """Returns ids padded with `pad_id`, int32 (n, length). No sentence may be longer than `length`."""
     ids_nl = np.full((len(sentences), length), pad_id, np.int32)
     for row, ids in zip(ids_nl, sentences, strict=True):
         row[: len(ids)] = ids
@@ -128,9 +128,9 @@ def load_tokenizer(path: Path | str, kind: TokenizerKind | None = None) -> Token
 
     Args:
       path: a folder that `Tokenizer.save` wrote; or a published vocabulary file, or its folder: tokenizer.json, BERT's
-        vocab.txt, XLM-R's sentencepiece.bpe.model, CLIP's bpe_simple_vocab_16e6.txt.gz or merges.txt. If a folder has
+        vocab.txt, XLM-R's sentencepiece.bpe.model, CLIP's merges.txt or bpe_simple_vocab_16e6.txt.gz. If a folder has
         several, the first in this order is read, as transformers does. A tokenizer_config.json beside BERT's
-        vocabulary decides whether letter case is kept.
+        vocabulary decides on case, accents and Chinese characters.
       kind: "bert" or "wordpiece": rules for a BERT vocabulary. None: the saved rules, or Chinese-CLIP's for a published
         file. Ignored for any other vocabulary.
     """
@@ -158,12 +158,14 @@ def wordpiece(vocab: Path | Sequence[str]) -> Tokenizer:
 def train_unigram(texts: Iterable[str], vocab_size: int, *, character_coverage: float = 1.0) -> Tokenizer:
     """Trains a SentencePiece unigram vocabulary in XLM-R's layout: <s> 0, <pad> 1, </s> 2, <unk> 3. Deterministic.
 
-    Raises JclipError, with the least size, if there are no texts or the size is below their number of characters.
+    Raises JclipError if there are no texts, or `vocab_size` does not hold their characters. The message quotes
+    SentencePiece, whose sizes exclude <pad> and <mask>.
 
     Args:
       texts: sentences, in any order.
       vocab_size: maximum number of ids.
-      character_coverage: share of the characters' occurrences that get a piece; the rest becomes <unk>.
+      character_coverage: share of all characters in the texts, by occurrence, that the pieces cover; the rest become
+        <unk>.
     """
     return Tokenizer(Unigram.from_model(_unigram.train_model(texts, vocab_size, character_coverage)))
 
@@ -171,7 +173,7 @@ def train_unigram(texts: Iterable[str], vocab_size: int, *, character_coverage: 
 def train_clip_bpe(texts: Iterable[str], vocab_size: int) -> Tokenizer:
     """Trains a byte-pair vocabulary of at most `vocab_size` ids in CLIP's layout. Deterministic.
 
-    Raises JclipError if the size does not hold the bytes.
+    Raises JclipError if `vocab_size` is too small for the bytes; the message gives the minimum.
     """
     return Tokenizer(ClipBpe(_clip_bpe.train_merges(texts, vocab_size)))
 
@@ -224,5 +226,7 @@ def _kind_in(descriptor: Path) -> TokenizerKind:
     record = read_object(descriptor)
     kind, version = entry(record, "kind", str, descriptor), entry(record, "format", int, descriptor)
     if version != _FORMAT or kind not in _READERS:
-        raise JclipError(f"{descriptor} says kind {shown(repr(kind))}, format {version}: use the jclip that wrote it")
+        raise JclipError(
+            f"{descriptor} says kind {shown(repr(kind))}, format {version}: use the version of jclip that wrote it"
+        )
     return kind

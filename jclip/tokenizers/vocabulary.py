@@ -10,7 +10,10 @@ TokenizerKind = Literal["wordpiece", "bert", "xlmr", "clip_bpe"]
 class Vocabulary(Protocol):
     """Tokens and rules of one kind of tokenizer.
 
-    `begin`, `end` and `pad` are the ids of the special tokens around a text, and of padding.
+    Attributes:
+      kind: name of the rules.
+      begin, end: ids of the special tokens around a text.
+      pad: id of padding.
     """
 
     kind: TokenizerKind
@@ -26,7 +29,7 @@ class Vocabulary(Protocol):
         """Returns the ids of each text, without the special tokens around it."""
 
     def engine_json(self) -> str:
-        """Returns the engine of the `tokenizers` library as a tokenizer.json. It expects cleaned text."""
+        """Returns the engine of the `tokenizers` library as a tokenizer.json, see `Tokenizer.engine_json`."""
 
     def save(self, folder: Path) -> None:
         """Writes the vocabulary's files into an existing folder."""

@@ -110,7 +110,7 @@ def test_an_unknown_field_is_refused_with_a_suggestion(capsys):
         (["plan", "chinese_clip/finetune", "--size", "x"], "plan: invalid choice 'x' for argument '--size'."),
     ],
 )
-def test_bad_usage_is_said_in_a_line(arguments, told, capsys):
+def test_bad_usage_is_a_one_line_error(arguments, told, capsys):
     with pytest.raises(SystemExit) as stop:
         main(arguments)
     assert stop.value.code == 2
@@ -158,11 +158,11 @@ def test_bad_usage_is_said_in_a_line(arguments, told, capsys):
         (["train", CHINESE_CLIP], "starts_from: bundle bundles/"),
     ],
 )
-def test_what_cannot_be_is_said_in_a_line(arguments, message, capsys):
+def test_impossible_requests_are_one_line_errors(arguments, message, capsys):
     assert message in fails(capsys, *arguments)
 
 
-def test_a_config_that_is_none(tmp_path, capsys):
+def test_invalid_configs_are_refused(tmp_path, capsys):
     (tmp_path / "wrong.py").write_text("def config():\n    return 3\n")
     assert "config() must return" in fails(capsys, "plan", "wrong.py")
     (tmp_path / "broken.py").write_text("import nothing_of_that_name\n")
@@ -223,7 +223,7 @@ def test_plan_says_what_makes_it_fit():
     assert "use more devices" in remedy(Fit(2**20, (2**31,), (), (2**31,)))
 
 
-def test_plan_for_devices_that_are_not_here():
+def test_plan_for_more_devices_than_this_machine_has():
     command = [sys.executable, "-m", "jclip.cli", "plan", CHINESE_CLIP, "--reduced", "--no-compile", "--json"]
     environment = {name: value for name, value in os.environ.items() if name not in ("XLA_FLAGS", "JAX_PLATFORMS")}
     asked = [*command, "--devices", "4", "--mesh.fsdp", "2"]
@@ -280,10 +280,10 @@ def _evaluate(bundle, capsys, monkeypatch):
     assert "5.png cannot be read as a picture" in fails(capsys, "eval", "retrieval", bundle, "pairs.tsv")
     with open("pairs.tsv", "w", encoding="utf-8") as file:
         file.write("0.png\tred apple\n77.png\tgone\n")
-    assert "pairs.tsv, line 2: there is no picture 77.png" in fails(capsys, "eval", "retrieval", bundle, "pairs.tsv")
+    assert "pairs.tsv, line 2: there is no image 77.png" in fails(capsys, "eval", "retrieval", bundle, "pairs.tsv")
 
 
-def test_doctor_finds_this_place_well(capsys):
+def test_doctor_finds_nothing_wrong_here(capsys):
     assert main(["doctor", "--json"]) == 0
     findings = {finding["name"]: finding for finding in json.loads(capsys.readouterr().out)}
     assert findings.keys() == {"python", "packages", "devices", "collectives", "disk"}

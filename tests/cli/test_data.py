@@ -140,7 +140,7 @@ def test_bad_usage_is_one_line(capsys, words, said):
         (("--beam", "--workers", "2"), "--workers are processes of this machine, but Beam has its own"),
     ],
 )
-def test_bad_plans_are_one_line_and_leave_nothing(tmp_path, capsys, options, said):
+def test_bad_options_are_one_line_errors_and_leave_nothing(tmp_path, capsys, options, said):
     code, _, err = run(capsys, "import", cn_clip(tmp_path / "source"), tmp_path / "folder", *options)
     assert code == 1 and said in err
     assert [path.name for path in tmp_path.iterdir()] == ["source"]

@@ -59,7 +59,7 @@ def test_retrieval_from_a_bundle_and_from_its_own_files(bundle, data, tmp_path, 
     assert "exists already" in fails(capsys, "retrieval", bundle, data, "--output", out)
 
 
-def test_the_report_says_what_counted_as_one(bundle, tmp_path, capsys, monkeypatch):
+def test_the_report_counts_duplicates(bundle, tmp_path, capsys, monkeypatch):
     data, out = tmp_path / "data", tmp_path / "out"
     _, texts = many_to_many(data)
     more = [(5000 + number, f"{text} ", ids) for number, (_, text, ids) in enumerate(texts[:3])]
@@ -67,7 +67,7 @@ def test_the_report_says_what_counted_as_one(bundle, tmp_path, capsys, monkeypat
     (found,) = run(capsys, "retrieval", bundle, data, "--output", out)["tests"]
     assert (found["counting"], found["captions"], found["joined_captions"]) == ("joined", 24, 3)
     assert (found["pictures"], found["joined_pictures"]) == (12, 0)
-    said = "equal pictures and equal captions count once; duplicates: 0 pictures, 3 captions."
+    said = "equal images and equal captions count once; duplicates: 0 images, 3 captions."
     assert said in (out / "report.md").read_text()
     assert json.loads((out / "results.json").read_text())["tests"][0]["counting"] == "joined"
 
@@ -76,7 +76,7 @@ def test_the_report_says_what_counted_as_one(bundle, tmp_path, capsys, monkeypat
     (found,) = run(capsys, "retrieval", bundle, data, "--protocol", "muge", "--output", published)["tests"]
     assert (found["counting"], found["captions"], found["t2i_queries"]) == ("published", 27, 27)
     assert "joined_captions" not in found
-    said = "MUGE: counted as published, each picture and caption of the source by itself."
+    said = "MUGE: counted as published, equal images and equal captions separately."
     assert said in (published / "report.md").read_text()
 
 
@@ -99,7 +99,7 @@ def test_languages_of_one_gallery(bundle, data, tmp_path, capsys):
     assert "MUGE has no captions in en: it has zh" in told
 
 
-def test_what_cannot_be_evaluated(bundle, data, tmp_path, capsys):
+def test_impossible_evaluations_are_refused(bundle, data, tmp_path, capsys):
     out = tmp_path / "out"
     told = fails(capsys, "retrieval", bundle, data, "--context-length", "13", "--output", out)
     assert "reads texts of 12 tokens, so --context-length 13 is not possible: give 3 to 12" in told
@@ -108,11 +108,11 @@ def test_what_cannot_be_evaluated(bundle, data, tmp_path, capsys):
     told = fails(capsys, "retrieval", bundle, data, "--protocol", "xtd")
     assert "has no test captions by language" in told
     told = fails(capsys, "retrieval", bundle, data, "--protocol", "flickr30k", "--output", out)
-    assert "12 pictures instead of 1000" in told
+    assert "12 images instead of 1000" in told
     assert "is not a bundle" in fails(capsys, "retrieval", data, data)
     (data / "test_imgs.tsv").write_text("\n".join((data / "test_imgs.tsv").read_text().splitlines()[:5]) + "\n")
     told = fails(capsys, "retrieval", bundle, data, "--output", out)
-    assert "test_texts.jsonl, line 6: text 1005 belongs to picture 135, which is not in" in told
+    assert "test_texts.jsonl, line 6: text 1005 belongs to image 135, which is not in" in told
     assert not out.exists() and not list(tmp_path.glob(".out*"))
 
 
@@ -133,7 +133,7 @@ def test_a_broken_picture_is_named_by_its_line(bundle, data, capsys):
     lines[3] = "121\tAAAA"
     (data / "test_imgs.tsv").write_text("\n".join(lines) + "\n")
     told = fails(capsys, "retrieval", bundle, data)
-    assert "picture 121 (" in told and "test_imgs.tsv, line 4) cannot be read as a picture" in told
+    assert "image 121 (" in told and "test_imgs.tsv, line 4) cannot be read as a picture" in told
 
 
 def test_two_runs_side_by_side(bundle, data, tmp_path, capsys):
@@ -195,7 +195,7 @@ def test_probe(bundle, tmp_path, capsys, monkeypatch):
     tests = run(capsys, "probe", bundle, tmp_path / "data", "--shots", "1,all", "--output", out)["tests"]
     assert [test["variant"] for test in tests] == ["1 a class", "all"]
     assert [test["shared"] for test in tests] == [12, 12]
-    assert "12 of 18 test pictures are in split train or valid too" in (out / "report.md").read_text()
+    assert "12 of 18 test images are in split train or valid too" in (out / "report.md").read_text()
     page = (out / "report.html").read_text()
     assert page.count("<img") == 18 and "confusion matrix" in page and "1 a class" in page
     assert tests[1]["accuracy"] == 1
@@ -203,7 +203,7 @@ def test_probe(bundle, tmp_path, capsys, monkeypatch):
     again = run(capsys, "probe", bundle, tmp_path / "data", "--shots", "1")["tests"]
     assert again[0]["accuracy"] == tests[0]["accuracy"]
     for more, message in (
-        (["--shots", "7"], "class 0 has 6 training pictures, fewer than 7 shots"),
+        (["--shots", "7"], "class 0 has 6 training images, fewer than 7 shots"),
         (["--shots", "few"], "--shots 'few' is not possible"),
         (["--shots", "²"], "--shots '²' is not possible"),
         (["--shots", ""], "--shots '' is not possible"),

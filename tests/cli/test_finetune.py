@@ -161,7 +161,7 @@ def test_too_little_memory_is_said_in_a_line(place, start, few, monkeypatch, cap
     assert "double micro_batches in" in capsys.readouterr().err
 
 
-def test_it_never_ends_below_the_start(place, start, few, capsys):
+def test_the_start_is_kept_if_training_makes_the_model_worse(place, start, few, capsys):
     """Training that makes the model worse: the start is kept."""
     out = place / "worse"
     good = place / "mine" / "best"  # of the first test: a start that has something to lose
@@ -184,7 +184,7 @@ def test_it_never_ends_below_the_start(place, start, few, capsys):
     assert json.loads(capsys.readouterr().out)["kept"] == "start"
 
 
-def test_what_cannot_be(place, start, few, tmp_path, capsys):
+def test_impossible_requests_are_refused(place, start, few, tmp_path, capsys):
     with few.open(encoding="utf-8-sig") as table:
         items = [
             practice.Item(path, text, (few.parent / path).read_bytes()) for path, text in list(csv.reader(table))[1:]

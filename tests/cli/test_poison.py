@@ -292,7 +292,7 @@ def test_a_full_disk_is_one_line(command, unbuffered):
     assert re.fullmatch(rb"jclip[ a-z]*: standard output: No space left on device\n", done.stderr)
 
 
-def test_both_full_closed_or_gone():
+def test_full_closed_and_broken_streams():
     assert shell("$JCLIP --version > /dev/full 2>&1").returncode == 1
     closed = shell("$JCLIP --version >&-")
     assert (closed.returncode, closed.stderr) == (0, b"")

@@ -15,7 +15,7 @@ import numpy as np
 
 from jclip import rules
 from jclip.bundle import Bundle, save_bundle, split_statistics, tensor_shapes
-from jclip.conversion.exporting import telling_keys
+from jclip.conversion.exporting import depth_keys
 from jclip.conversion.families import family_named
 from jclip.conversion.hf.config import hf_config, hf_encoder_config
 from jclip.conversion.mapping import export_tensors
@@ -66,7 +66,7 @@ def state(family: str, config: Any) -> Tensors:
     lazy = {path: Lazy.of(value) for path, value in parameters(config).items()}
     return {
         key: tensor.read()
-        for key, tensor in export_tensors(family_named(family).table(telling_keys(config)), lazy).items()
+        for key, tensor in export_tensors(family_named(family).table(depth_keys(config)), lazy).items()
     }
 
 

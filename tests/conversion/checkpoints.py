@@ -184,7 +184,7 @@ def save_openai(model: Any, file: Path, *, scripted: bool = False) -> None:
 
 
 def images(size: int, count: int = 3, seed: int = 1) -> np.ndarray:
-    """Returns random uint8 pictures with different mean colours, because noise alone averages out."""
+    """Returns random uint8 images with different mean colours, because noise alone averages out."""
     draw = np.random.default_rng(seed)
     blocks = draw.integers(0, 256, (count, 4, 4, 3)) + 3 * draw.integers(0, 256, (count, 1, 1, 3))
     times = -(-size // 4)
@@ -195,7 +195,7 @@ class Encode:
     """Encoders of a PyTorch model: normalised images (b, h, w, 3) and ids (b, l) to embeddings, not L2-normalised.
 
     Attributes:
-      image: pictures -> (b, e).
+      image: images -> (b, e).
       text: ids -> (b, e).
       logit_scale: the factor on their cosines.
       model: the PyTorch model.

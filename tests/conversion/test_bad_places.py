@@ -75,7 +75,7 @@ def test_models_without_an_export_format_are_refused(name, to, says, bundles, tm
     [
         (
             {"preprocessing": Preprocessing(64, mean=(0.5, 0.5, 0.5), resize="crop")},
-            r"cn_clip squashes pictures .* has mean \(0.5, 0.5, 0.5\), resize crop; --to hf cannot .* it stays",
+            r"cn_clip squashes images .* has mean \(0.5, 0.5, 0.5\), resize crop; --to hf cannot .* it stays",
         ),
         ({"tokenizer": "bert"}, "cn_clip tokenizes text with its own vocabulary and rules, and this model has others"),
         (

@@ -35,8 +35,8 @@ def under(prefix, shapes):
 
 
 def found(shapes, **said):
-    candidate, aside = find_model(shapes, {}, "x.pt", **said)
-    return candidate, aside
+    candidate, left_out = find_model(shapes, {}, "x.pt", **said)
+    return candidate, left_out
 
 
 # One model.
@@ -60,8 +60,8 @@ def found(shapes, **said):
     ],
 )
 def test_a_model_is_found_under_any_prefix(family, prefix):
-    candidate, aside = found(under(prefix, SHAPES[family]))
-    assert (candidate.family.name, candidate.spelt_prefix, aside) == (family, prefix, {})
+    candidate, left_out = found(under(prefix, SHAPES[family]))
+    assert (candidate.family.name, candidate.spelt_prefix, left_out) == (family, prefix, {})
     assert candidate.mapped == SHAPES[family].keys() and candidate.complete
 
 
@@ -94,23 +94,23 @@ def test_however_it_is_wrapped_the_same_tensors_are_taken(family, parts, inner, 
     prefix = "".join(f"{part}." for part in parts)
     wrapped = {re.sub(r"^(\w+)\.", rf"\1.{inner}", key): key for key in SHAPES[family]}
     shapes = {prefix + spelt: SHAPES[family][key] for spelt, key in wrapped.items()}
-    candidate, aside = found({**{f"beside.{name}": (3,) for name in junk}, **shapes})
+    candidate, left_out = found({**{f"beside.{name}": (3,) for name in junk}, **shapes})
     assert candidate.family.name == family
     assert {spelt.removeprefix(prefix) for spelt in candidate.names} == wrapped.keys()
-    assert aside.keys() == {f"beside.{name}" for name in junk}
+    assert left_out.keys() == {f"beside.{name}" for name in junk}
 
 
 def test_a_model_with_one_compiled_tower_is_found():
     shapes = {key.replace("visual.", "visual._orig_mod."): shape for key, shape in SHAPES["cn-clip"].items()}
-    candidate, aside = found(shapes)
-    assert candidate.family.name == "cn-clip" and candidate.spelt_prefix == "" and not aside
+    candidate, left_out = found(shapes)
+    assert candidate.family.name == "cn-clip" and candidate.spelt_prefix == "" and not left_out
 
 
 def test_a_classifier_beside_a_bert_is_left_out():
     shapes = under("bert.", SHAPES["bert"]) | {"cls.predictions.bias": (140,), "classifier.weight": (2, 36)}
-    candidate, aside = found(shapes)
+    candidate, left_out = found(shapes)
     assert (candidate.family.name, candidate.prefix) == ("bert", "")
-    assert aside == {"classifier.weight": "a head, or another part beside the towers"}  # cls.predictions is expected
+    assert left_out == {"classifier.weight": "a head, or another part beside the towers"}  # cls.predictions is expected
 
 
 def test_tensors_left_out_are_named_with_a_reason():
@@ -121,22 +121,22 @@ def test_tensors_left_out_are_named_with_a_reason():
         "lr_schedulers.0.x": (1,),
         "sink_temp": (),
     }
-    _, aside = found(shapes)
-    assert aside == {
+    _, left_out = found(shapes)
+    assert left_out == {
         "model.head.0.weight": "a head, or another part beside the towers",
         "ff_head.bias": "beside the model's weights",
         "optimizer.state.0.exp_avg": "state of the optimizer or of the training",
         "lr_schedulers.0.x": "state of the optimizer or of the training",
         "sink_temp": "beside the model's weights",
     }
-    assert count_by_top(aside) == "model, ff_head, optimizer, lr_schedulers, sink_temp"
+    assert count_by_top(left_out) == "model, ff_head, optimizer, lr_schedulers, sink_temp"
 
 
 @pytest.mark.parametrize("name", ["logit_bias", "visual.adapter.weight", "bert.encoder.layer.0.lora_like.weight"])
 def test_an_unknown_tensor_inside_the_model_is_not_left_out(name):
     """It means another architecture, which the conversion refuses."""
-    _, aside = found(SHAPES["cn-clip"] | {name: (3,)})
-    assert aside == {}
+    _, left_out = found(SHAPES["cn-clip"] | {name: (3,)})
+    assert left_out == {}
 
 
 # Several models.
@@ -148,7 +148,7 @@ def test_several_models_are_listed():
     count = len(SHAPES["cn-clip"])
     one = rf"\(Chinese-CLIP \(cn_clip\), {count} tensors\)"
     with pytest.raises(
-        JclipError, match=rf"^x.pt holds 2 models: ema\.module\. {one}, model\. {one}: choose one with --prefix, as --"
+        JclipError, match=rf"^x.pt holds 2 models: ema\.module\. {one}, model\. {one}: choose one, for example "
     ):
         found(TWO)
 
@@ -165,9 +165,9 @@ def test_several_models_are_listed():
     ],
 )
 def test_the_user_chooses_one_of_several_models(said, prefix):
-    candidate, aside = found(TWO, **said)
-    assert candidate.spelt_prefix == prefix and len(aside) == len(SHAPES["cn-clip"])
-    assert all("of another model" in why or why == "outside --key" for why in aside.values())
+    candidate, left_out = found(TWO, **said)
+    assert candidate.spelt_prefix == prefix and len(left_out) == len(SHAPES["cn-clip"])
+    assert all("of another model" in why or why == "outside --key" for why in left_out.values())
 
 
 def test_a_model_inside_another_is_listed():
@@ -190,12 +190,12 @@ def test_unknown_keys_and_prefixes_are_refused():
         found(TWO, key="state_dict")
     with pytest.raises(JclipError, match=r"has no model under --prefix 'student': it has ema.module. .*, model. "):
         found(TWO, prefix="student")
-    with pytest.raises(JclipError, match="has no model under --prefix 'a': nor anywhere else"):
+    with pytest.raises(JclipError, match="has no model under --prefix 'a': it has none elsewhere either"):
         found({"a.b": (1,)}, prefix="a")
 
 
 def test_a_text_encoder_inside_an_unknown_model_is_converted_on_request_only():
-    """As open_clip's CustomTextCLIP, of which only the text tower belongs to a known family."""
+    """An example is open_clip's CustomTextCLIP, of which only the text tower belongs to a known family."""
     larger = {f"visual.trunk.blocks.{n}.weight": (3,) for n in range(30)} | under("text.transformer.", SHAPES["xlm-r"])
     with pytest.raises(JclipError, match=r"can be converted; beside it are visual \(30 tensors\)\. To convert"):
         found(larger)
@@ -210,19 +210,19 @@ def test_a_text_encoder_inside_an_unknown_model_is_converted_on_request_only():
     [
         (
             {"base_model.model.text_model.encoder.layer.0.attention.self.query.lora_A.weight": (4, 36)},
-            r"an adapter \(base_model\S+lora_A.weight\), not merged: load it on its model with PEFT, call merge_and",
+            r"an unmerged adapter \(base_model\S+lora_A.weight\): load it on its base model with PEFT, call merge_and",
         ),
         (
             {
                 re.sub(r"(self\.query|fc1)\.", r"\1.base_layer.", f"base_model.model.{key}"): shape
                 for key, shape in SHAPES["chinese-clip"].items()
             },
-            r"base_layer\.\S+ is of an adapter such as LoRA that is not merged: .* merge_and_unload\(\)",
+            r"base_layer\.\S+ belongs to an unmerged adapter such as LoRA: .* merge_and_unload\(\)",
         ),
         (
             under("model.", SHAPES["open-clip"])
             | {"model.transformer.resblocks.0.mlp.c_fc.lora_B.default.weight": (4,)},
-            "lora_B.default.weight is of an adapter",
+            "lora_B.default.weight belongs to an unmerged adapter",
         ),
         ({"_fsdp_wrapped_module._flat_param": (1000,)}, "holds FSDP's flat parameters: save it with"),
         ({"optimizer_state_dict.single_partition_of_fp32_groups.0": (9,)}, "DeepSpeed's slices .*zero_to_fp32.py"),
@@ -240,8 +240,8 @@ def test_unsupported_checkpoints_are_refused(shapes, says):
 
 
 def test_an_adapter_of_another_model_is_left_out():
-    candidate, aside = found(under("clip.", SHAPES["cn-clip"]) | {"decoder.q.lora_A.weight": (4, 4)})
-    assert candidate.prefix == "clip." and list(aside) == ["decoder.q.lora_A.weight"]
+    candidate, left_out = found(under("clip.", SHAPES["cn-clip"]) | {"decoder.q.lora_A.weight": (4, 4)})
+    assert candidate.prefix == "clip." and list(left_out) == ["decoder.q.lora_A.weight"]
 
 
 def test_the_search_stops_at_16_models():
@@ -333,13 +333,13 @@ def test_checkpoints_as_training_programs_save_them_are_read(way, model, vocabul
         torch.save(save(model), tmp_path / "saved.pt")
     source = open_checkpoint(str(tmp_path / "saved.pt"))
     assert source.family.name == "cn-clip" and source.prefix == prefix and source.ignored == ignored
-    assert {name.partition(".")[0] for name in source.aside} == left
+    assert {name.partition(".")[0] for name in source.left_out} == left
     assert source.tensors.keys() == model.state_dict().keys()
     ours = import_model(str(tmp_path / "saved.pt"), ConvertOptions(tokenizer=vocabulary))
     for key, value in model.state_dict().items():
         assert torch.equal(torch.from_numpy(source.tensors[key].read()), value), key
     facts = ours.facts()
-    assert facts["prefix"] == prefix and {entry["key"] for entry in facts["tensors"]["dropped"]} >= set(source.aside)
+    assert facts["prefix"] == prefix and {entry["key"] for entry in facts["tensors"]["dropped"]} >= set(source.left_out)
 
 
 def test_the_chosen_key_is_printed_recorded_and_verified(model, vocabulary, tmp_path, capsys):

@@ -39,7 +39,7 @@ def place():
 
 
 def pictures():
-    """Returns pictures of odd shapes and modes."""
+    """Returns images of odd shapes and modes."""
     draw = np.random.default_rng(0)
     shapes = [(90, 41, 3), (33, 200, 3), (224, 224, 4)]
     return [Image.fromarray(draw.integers(0, 256, shape, np.uint8) // (n + 1)) for n, shape in enumerate(shapes)]

@@ -135,8 +135,8 @@ def test_an_activation_that_contradicts_the_checkpoint_is_refused(name, checkpoi
 
 
 def test_of_two_configurations_the_one_that_fits_the_weights_is_read(checkpoint_of, tmp_path):
-    """As in LAION's repositories on the hub: open_clip's file beside transformers' configuration."""
+    """LAION's repositories on the hub have open_clip's file beside transformers' configuration."""
     source = shutil.copytree(checkpoint_of("open_clip_hub")[0], tmp_path / "source")
     (source / "config.json").write_text(json.dumps({"model_type": "clip", "vision_config": {"hidden_size": 7}}))
     model = import_model(str(source))
-    assert model.source.family.name == "open-clip" and model.source.said_in.endswith("open_clip_config.json")
+    assert model.source.family.name == "open-clip" and model.source.config_name.endswith("open_clip_config.json")

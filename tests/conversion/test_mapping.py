@@ -5,7 +5,7 @@ import pytest
 
 from jclip.bundle import tensor_shapes
 from jclip.conversion.candidates import find_model
-from jclip.conversion.exporting import telling_keys
+from jclip.conversion.exporting import depth_keys
 from jclip.conversion.families import FAMILIES, detect, family_named
 from jclip.conversion.mapping import export_tensors, import_tensors
 from jclip.conversion.towers.rows import CONV, DENSE, MappingRow, fused_attention
@@ -74,7 +74,7 @@ def test_every_key_is_accounted_for():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"x": numbers(1)}, r"file: x has no place in this model"),
+        ({"x": numbers(1)}, r"file: x is not part of this model"),
         ({"layer.1.w": None}, r"file: layer\.1\.w is missing"),
         ({"layer.1.w": numbers(3, 2)}, r"file: layer\.1\.w has shape \(3, 2\), but this model needs \(2, 3\)"),
         ({"qkv.bias": numbers(6, dtype=np.int64)}, r"file: qkv\.bias is int64, not floating point"),
@@ -96,7 +96,7 @@ def test_layers_of_two_dtypes_take_the_wider():
 def keys_of(name, family):
     config = TextEncoderConfig(zoo.get_text_encoder(name)) if name in zoo.TEXT_ENCODERS else zoo.get_config(name)
     empty = {path: Lazy(shape, np.dtype(np.float32), lambda: iter(())) for path, shape in tensor_shapes(config).items()}
-    return export_tensors(family_named(family).table(telling_keys(config)), empty)
+    return export_tensors(family_named(family).table(depth_keys(config)), empty)
 
 
 @pytest.mark.parametrize(

@@ -109,9 +109,9 @@ def test_tokenizers_and_preprocessing_that_transformers_lacks_are_refused(tmp_pa
     words = write_tokenizer("wordpiece", tmp_path / "tokenizer")
     with pytest.raises(JclipError, match="altclip has a xlmr tokenizer, this one is wordpiece"):
         write_hf_processor(tmp_path, "altclip", words, Preprocessing(), 52)
-    with pytest.raises(JclipError, match="transformers cannot trim pictures"):
+    with pytest.raises(JclipError, match="transformers cannot trim images"):
         write_hf_processor(tmp_path, "chinese-clip", words, Preprocessing(background=(0, 0, 0), trim=True), 52)
-    with pytest.raises(JclipError, match="transformers cannot turn pictures upright"):
+    with pytest.raises(JclipError, match="transformers cannot turn images upright"):
         write_hf_processor(tmp_path, "chinese-clip", words, Preprocessing(orientation="apply"), 52)
     with pytest.raises(JclipError, match=r"does not fill .* \(train with background=None\)"):
         write_hf_processor(tmp_path, "chinese-clip", words, Preprocessing(background=(0, 0, 0)), 52)

@@ -85,7 +85,7 @@ def test_another_tokenizer_is_noticed(converted, tmp_path):
     lines[6], lines[7] = lines[7], lines[6]
     lines[5:60] = lines[5:60][::-1]
     file.write_text("\n".join(lines))
-    assert not holds(verify(place, [str(converted.source)], report=quiet))["tokens and pictures"]
+    assert not holds(verify(place, [str(converted.source)], report=quiet))["tokens and images"]
     assert main(["verify", str(place), str(converted.source)]) == 1
 
 
@@ -108,9 +108,9 @@ def test_changes_outside_the_tensors_are_noticed(converted, tmp_path, change, ot
     assert next(check.seen for check in checks if check.what == "configuration") == f"different: {other}"
     found = holds(checks)
     assert not found["configuration"]
-    fixtures = next(check.seen for check in checks if check.what == "tokens and pictures")
+    fixtures = next(check.seen for check in checks if check.what == "tokens and images")
     assert ("normalised black and white" in fixtures) == (other == "preprocessing")
-    assert found["tokens and pictures"] == (other not in ("preprocessing", "context length"))
+    assert found["tokens and images"] == (other not in ("preprocessing", "context length"))
 
 
 def test_dropped_keys_are_compared_and_the_wording_of_their_reasons_is_not(checkpoint_of, bundle_of, tmp_path):
@@ -213,7 +213,7 @@ def test_the_options_of_the_conversion_are_in_the_passport(tmp_path, monkeypatch
     assert all(check.holds for check in checks), checks
     moved = (place / "merges.txt").rename(tmp_path / "merges.txt")
     with pytest.raises(
-        JclipError, match=r"there is no tokenizer at .*source/merges.txt: name its place with --tokenizer"
+        JclipError, match=r"there is no tokenizer at .*source/merges.txt: give its path with --tokenizer"
     ):
         verify(tmp_path / "bundle", [str(source)], report=quiet)
     assert main(["verify", str(tmp_path / "bundle"), str(source), "--tokenizer", str(moved), "--json"]) == 0

@@ -13,6 +13,7 @@ from jclip.demo.scores import QUESTIONS
 from jclip.images.on_device import Augmentation
 from jclip.optimizer import Optimizer
 from jclip.train.checks import check
+from tests.toys import TOY
 
 FEW = ("en", "zh", "de")
 
@@ -25,7 +26,15 @@ def home(tmp_path, emoji_folder):
 
 @pytest.fixture
 def few(monkeypatch):
-    """Reduces runs to two steps a stage, 32 examples and three languages, with AdamW and no augmentation."""
+    """Two steps a stage of 32 examples, three languages, and what compiles fastest: toys, AdamW, no augmentation."""
+    for towers, longest, pad_id in (
+        ("ENGLISH_CLIP", common.ENGLISH_CONTEXT, 0),
+        ("ALTCLIP", common.CONTEXT, 1),
+        ("CHINESE_CLIP", common.CHINESE_CONTEXT, 0),
+    ):
+        vocab_size = getattr(common, towers).text.vocab_size
+        text = replace(TOY.text, vocab_size=vocab_size, longest=longest, pad_id=pad_id)
+        monkeypatch.setattr(common, towers, replace(TOY, text=text))
     monkeypatch.setattr(common, "AUGMENTATION", Augmentation())
     monkeypatch.setattr(common, "MUON", Optimizer())
 
@@ -79,7 +88,7 @@ def test_demo(home, size, request, capsys):
     known = [row["figures"] for row in results["rows"] if row["question"] == "known"]
     assert all(figures["t2i_r10"] < 0.06 for figures in known)
     assert all(figures["i2t_pixels_r1"] > 0.1 for figures in known)
-    # The nearest picture shows a known concept, so it never names a held-out one.
+    # The nearest image shows a known concept, so it never names a held-out one.
     heldout = [row["figures"] for row in results["rows"] if row["question"] == "heldout"]
     assert all(figures["i2t_pixels_r1"] == 0.0 and figures["queries"] == 154 for figures in heldout)
 

@@ -57,7 +57,7 @@ def test_emoji(tmp_path, emoji_folder):
         practice.emoji(tmp_path / "all", emoji_folder, 463, 0)
 
 
-def test_what_cannot_be(tmp_path):
+def test_impossible_requests_are_refused(tmp_path):
     (tmp_path / "there").mkdir()
     for folder, pictures, seed, message in (
         (tmp_path / "there", 3, 0, "exists already"),

@@ -22,7 +22,7 @@ def test_by_hand():
     hits = top_hits(scores, np.eye(3, dtype=bool)[truth], (1, 2))
     assert hits.tolist() == [[1, 1], [0, 1], [1, 1], [0.5, 1]]  # two equal scores: half a hit
     assert mean_per_class(hits[:, 0], truth) == pytest.approx((1 + 0.5 + 0) / 3)
-    assert mean_per_class(np.array([1, 0]), np.array([0, 3])) == 0.5  # classes 1 and 2 have no picture
+    assert mean_per_class(np.array([1, 0]), np.array([0, 3])) == 0.5  # classes 1 and 2 have no image
     assert confusion(scores, truth).tolist() == [[2, 0, 0], [1, 0, 0], [0, 1, 0]]
 
 
@@ -48,7 +48,7 @@ def test_roc_auc_equals_scikit_learns(scored, digits):
 @pytest.mark.parametrize("digits", [None, 1, 0])
 def test_11_points_as_from_scikit_learn_s_curve(scored, digits):
     scores, classes, truth = scored
-    truth[np.arange(200), (classes + 2) % 7] |= np.arange(200) % 3 == 0  # several classes a picture
+    truth[np.arange(200), (classes + 2) % 7] |= np.arange(200) % 3 == 0  # several classes per image
     scores = scores if digits is None else scores.round(digits)
     averages = []
     for number in range(7):
@@ -67,7 +67,7 @@ def test_11_points_by_hand():
 
 
 def test_undefined_figures_are_refused():
-    with pytest.raises(ValueError, match="no picture shows class 1"):
+    with pytest.raises(ValueError, match="no image shows class 1"):
         map_11_points(np.ones((2, 2)), np.array([[True, False]] * 2))
-    with pytest.raises(ValueError, match="all pictures are of one class"):
+    with pytest.raises(ValueError, match="all images are of one class"):
         roc_auc(np.ones(3), np.ones(3, bool))

@@ -62,8 +62,8 @@ def said(texts):
 
 @given(st.lists(st.tuples(st.sampled_from(["a", "a ", "b", "B"]), st.lists(st.integers(0, 4), max_size=3)), min_size=1))
 def test_equal_captions_have_the_images_of_all_of_them(texts):
-    """Against the pairs of (text, picture) that the lines name, by hand."""
-    contents = [0, 1, 0, 2, 1]  # of pictures 0 to 4
+    """Against the pairs of (text, image) that the lines name, by hand."""
+    contents = [0, 1, 0, 2, 1]  # of images 0 to 4
     with tempfile.TemporaryDirectory() as name:
         lines = [f"{number}\t{base64.b64encode(png(n)).decode()}\n" for number, n in enumerate(contents)]
         (Path(name) / "test_imgs.tsv").write_text("".join(lines))
@@ -146,7 +146,7 @@ def test_pairs_of_a_text_file(tmp_path):
         ([(1, "a", [1]), ("x2", "b", [1])], r"test_texts\.jsonl, line 2: text_id is 'x2', but ids must be integers"),
         ([(1, "a", ["1.0"])], "line 1: image_ids is '1.0'"),
         ([(1, "a", None)], "line 1: image_ids is None, but must be a list"),
-        ([(1, "a", [1]), (2, "b", [9])], r"line 2: text 2 belongs to picture 9, which is not in .*test_imgs\.tsv"),
+        ([(1, "a", [1]), (2, "b", [9])], r"line 2: text 2 belongs to image 9, which is not in .*test_imgs\.tsv"),
         ([(1, "a", [1]), (1, "b", [1])], "line 2: text_id 1 has another text above"),
         ([(1, " ", [1])], "line 1: 'text' is ' ', but must be a caption"),
         ([(1, "\ud83d", [1])], r"line 1: 'text' is '\\ud83d', but must be a caption"),
@@ -163,13 +163,13 @@ def test_bad_captions_are_named_with_the_line(tmp_path, texts, message):
 @pytest.mark.parametrize(
     ("lines", "message"),
     [
-        ("", r"test_imgs\.tsv holds no picture, so the gallery is empty"),
+        ("", r"test_imgs\.tsv holds no image, so the gallery is empty"),
         (
             "1\tAAAA\nx7\tAAAA\n",
-            "line 2: the picture's id is 'x7', but ids must be integers of 64 bits: number them again",
+            "line 2: the image's id is 'x7', but ids must be integers of 64 bits: number them again",
         ),
         ("1 AAAA\n", "line 1: expected ID<tab>BASE64"),
-        ("1\tAAAA\n1\tBBBB\n", "line 2: picture 1 is another one above"),
+        ("1\tAAAA\n1\tBBBB\n", "line 2: image 1 is another one above"),
     ],
 )
 def test_bad_galleries_are_named_with_the_line(tmp_path, lines, message):
@@ -181,7 +181,7 @@ def test_bad_galleries_are_named_with_the_line(tmp_path, lines, message):
 
 def test_an_image_that_is_not_base64_is_named_when_it_is_read(tmp_path):
     (tmp_path / "x_imgs.tsv").write_text("3\tA!B\n")
-    with pytest.raises(JclipError, match=r"x_imgs\.tsv, line 1: the picture is not valid base64"):
+    with pytest.raises(JclipError, match=r"x_imgs\.tsv, line 1: the image is not valid base64"):
         TsvPictures(tmp_path / "x_imgs.tsv")[0]
 
 
@@ -202,7 +202,7 @@ def test_protocols_know_their_splits(tmp_path):
     many_to_many(tmp_path)
     task = open_captions(tmp_path).task("")
     with pytest.raises(
-        JclipError, match=r"has 12 pictures instead of 1000 and 24 captions instead of 5000, so it is not"
+        JclipError, match=r"has 12 images instead of 1000 and 24 captions instead of 5000, so it is not"
     ):
         get_protocol("flickr30k-cn").apply(task)
     assert get_protocol("muge").ways == ("t2i",)

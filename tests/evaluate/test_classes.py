@@ -46,7 +46,7 @@ def test_class_names_by_language(tmp_path):
     found = {language: class_names(data, language) for language in ("", "en", "zh", "de")}
     assert found == {"": ["cat", "dog"], "en": ["cat", "dog"], "zh": ["猫", "狗"], "de": ["Katze", "Hund"]}
     for text, message in (
-        ("cat\n", r"mine\.txt has 1 names, but .* has 2 classes: give one line a class"),
+        ("cat\n", r"mine\.txt has 1 names, but .* has 2 classes: give one line for each class"),
         ("cat\n\ndog\n", r"mine\.txt, line 2 is empty"),
     ):
         (tmp_path / "mine.txt").write_text(text)
@@ -63,7 +63,7 @@ def test_labels_of_several_classes(tmp_path):
     assert data.truth_nc.tolist() == [[True, False, True], [False, True, False], [False, True, False]]
     assert not data.single
     for line, message in (
-        ("9.png\tcat", "line 2: there is no picture"),
+        ("9.png\tcat", "line 2: there is no image"),
         ("1.png\tcow", "line 2: 'cow' is neither a number of up to 5 digits nor a name"),
         ("1.png\t²", "line 2: '²' is neither a number"),
         (f"1.png\t{10**30}", "line 2: '10+' is neither a number"),
@@ -82,7 +82,7 @@ def test_bad_folders_are_refused(tmp_path):
     with pytest.raises(JclipError, match="has 1 class folders"):
         read_classes(tmp_path)
     (tmp_path / "b").mkdir()
-    with pytest.raises(JclipError, match="b holds no picture"):
+    with pytest.raises(JclipError, match="b holds no image"):
         read_classes(tmp_path)
 
 
@@ -96,7 +96,7 @@ def test_splits(tmp_path):
         read_classes(tmp_path, "valid")
     sets = open_probe(tmp_path)
     assert set(sets.splits) == {"train", "test"} and tuple(sets.names) == ("0", "1")
-    assert sets.shared == 2  # the first picture of each class
+    assert sets.shared == 2  # the first image of each class
     with pytest.raises(JclipError, match="must have the splits train and test, but has none"):
         open_probe(tmp_path / "test")
 
@@ -111,11 +111,11 @@ def test_images_in_both_training_and_test_are_reported(tmp_path):
     sets = open_probe(tmp_path)
     assert sets.shared == 6
     assert sets.note == (
-        "6 of 8 test pictures are in split train or valid too, so that the figures are too high: take them out of one. "
+        "6 of 8 test images are in split train or valid too, so the figures are too high: remove them from one. "
         "Split train: 1 file(s) left out: 1 x the file's name is not that of a picture (b/notes.md)."
     )
     bring_in("class-folders", tmp_path, tmp_path / "set", Limit(count=9))
-    assert open_probe(tmp_path / "set").shared == 4  # the importer takes equal pictures of a class once
+    assert open_probe(tmp_path / "set").shared == 4  # the importer takes equal images of a class once
 
 
 @pytest.mark.parametrize("name", ["fer-2013", "voc-2007-classification"])
@@ -124,7 +124,7 @@ def test_an_imported_set_equals_its_source(tmp_path, name):
     several = name == "voc-2007-classification"
     order = list(reversed(range(21 if several else 7)))
     (root / "index.json").write_text(str(order))
-    if several:  # one picture of two classes
+    if several:  # one image of two classes
         for folder in ("000", "003"):
             (root / "test" / folder / "both.png").write_bytes(png(99))
     imported(f"elevater/{name}", tmp_path / "down", tmp_path / "set")
@@ -147,7 +147,7 @@ def test_an_imported_set_equals_its_source(tmp_path, name):
     with pytest.raises(JclipError, match="has no split 'valid': it has train, test"):
         read_classes(tmp_path / "set", "valid")
     if several:
-        with pytest.raises(JclipError, match="pictures of several classes, which a probe cannot learn"):
+        with pytest.raises(JclipError, match="images of several classes, which a probe cannot learn"):
             open_probe(tmp_path / "set")
     else:
         assert {split: len(one.pictures) for split, one in open_probe(tmp_path / "set").splits.items()} == {
@@ -165,7 +165,7 @@ def test_benchmarks_know_their_test_split():
     assert len(BENCHMARKS) == 21
     with pytest.raises(JclipError, match="x has 9 classes, but the test split of CIFAR-10 has 10"):
         get_benchmark("cifar-10").check("x", 9, 10_000)
-    with pytest.raises(JclipError, match="x has 60000 pictures, but the test split of CIFAR-10 has 10000"):
+    with pytest.raises(JclipError, match="x has 60000 images, but the test split of CIFAR-10 has 10000"):
         get_benchmark("cifar-10").check("x", 10, 60_000)
     with pytest.raises(JclipError, match="there is no data set 'cifar10': did you mean cifar-10"):
         get_benchmark("cifar10")
@@ -193,5 +193,5 @@ def test_invalid_orders_are_refused(tmp_path):
         read_order(file, 3)
     for text, words in (("[0, 0, 1]", "3 row numbers, 2 of them different"), ("[2, 0]", "2 row numbers, 2 of them")):
         file.write_text(text)
-        with pytest.raises(JclipError, match=rf"{words}.* for 3 pictures: use the data set's own"):
+        with pytest.raises(JclipError, match=rf"{words}.* for 3 images: use the data set's own"):
             read_order(file, 3)

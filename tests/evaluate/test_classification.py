@@ -20,7 +20,7 @@ from tests.conversion.real_models import CN_CLIP_VOCABULARY
 from tests.evaluate import small_cn_clip
 from tests.evaluate.cn_clip_data import ROOT, png
 
-# Three classes: along x, along y, and between; the last picture is of the second class and looks like the first.
+# Three classes: along x, along y, and between; the last image is of the second class and looks like the first.
 PICTURES = np.array([[1.0, 0.1], [0.1, 1], [1, 1], [2, 0]])
 TRUTH = np.eye(3, dtype=bool)[[0, 1, 2, 1]]
 DATA = ClassSet("toy", [Path(f"{n}.png") for n in range(4)], TRUTH, ("a", "b", "c"))
@@ -53,7 +53,7 @@ def test_figures_by_hand():
     assert 0 <= low < 0.75 < high <= 1
     assert found.intervals.keys() == {"accuracy", "mean_per_class"}
     broken = np.array([[np.nan, 0, 0]] + [[0, 0, 0]] * 3)
-    with pytest.raises(JclipError, match="1 of 4 pictures have scores that are not finite"):
+    with pytest.raises(JclipError, match="1 of 4 images have scores that are not finite"):
         score(DATA, broken, chances, names=["a", "b", "c"])
 
 

@@ -151,7 +151,7 @@ def test_bad_feature_files_are_named_with_the_line(tmp_path, lines, message):
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ({"text_id": 1, "image_ids": [3, 3]}, "line 2: the image_ids of text_id 1 name one twice"),
+        ({"text_id": 1, "image_ids": [3, 3]}, "line 2: the image_ids of text_id 1 repeat an id"),
         ({"text_id": 1, "image_ids": [3, "x4"]}, "line 2: image_ids is 'x4'"),
         ({"text_id": 1, "image_ids": 3}, "line 2: image_ids is 3, but must be a list"),
         ({"text_id": 0, "image_ids": [3]}, "line 2: text_id 0 has other predictions above"),
@@ -170,7 +170,7 @@ def test_ids_of_features_and_predictions_are_read_as_by_the_import(tmp_path):
     (tmp_path / "p.jsonl").write_text('{"text_id": "01", "image_ids": ["7", 8]}\n')
     assert read_predictions(tmp_path / "p.jsonl", "text") == {1: [7, 8]}
     (tmp_path / "p.jsonl").write_text('{"text_id": "01", "image_ids": ["7", "007"]}\n')
-    with pytest.raises(ValueError, match="the image_ids of text_id 1 name one twice"):
+    with pytest.raises(ValueError, match="the image_ids of text_id 1 repeat an id"):
         read_predictions(tmp_path / "p.jsonl", "text")
 
 

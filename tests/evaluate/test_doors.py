@@ -298,7 +298,7 @@ def test_a_perfect_model_reaches_the_floor_of_the_loss(homes, door):
     batches = make_batches(source, batch_size=64, preprocessing=Preprocessing(size=4), **options)
     assert batches.examples_per_epoch >= PICTURES
     for batch in map(batches.__getitem__, range(3)):
-        drawn = batch["image"][:, 0, 0, 0].astype(int) // 16  # the colour of the picture
+        drawn = batch["image"][:, 0, 0, 0].astype(int) // 16  # the colour of the image
         images = np.stack([class_of_picture(number) for number in drawn])
         texts = (batch["text"][:, None] == words[None]).all(axis=2).astype(np.float32)
         assert (images == texts).all()

@@ -59,7 +59,7 @@ def test_tables_by_kind_data_set_and_language():
     classes, found = tables(FINDINGS)
     assert (list(classes.columns), list(found.columns)) == (["top 1"], ["T→I R@1", "mean recall"])
     (group,) = found.groups
-    assert group.name == "XTD: 1,000 pictures, 1,000 captions"
+    assert group.name == "XTD: 1,000 images, 1,000 captions"
     assert [row.label for row in group.rows] == ["中文 (zh)", "English (en)", "日本語 (ja)", "mean of 3"]
     assert group.rows[0].intervals == [(pytest.approx(0.55), pytest.approx(0.65)), None]
     assert group.rows[3].values == [pytest.approx(1.7 / 3)] * 2
@@ -70,7 +70,7 @@ def test_tables_by_kind_data_set_and_language():
 def test_languages_of_different_size():
     more = replace(FINDINGS.tests[1], counts={"pictures": 1000, "captions": 2000})
     (table,) = tables(Results("b", (FINDINGS.tests[0], more)))
-    assert table.groups[0].name == "XTD: 1,000 pictures, 1,000 to 2,000 captions"
+    assert table.groups[0].name == "XTD: 1,000 images, 1,000 to 2,000 captions"
 
 
 def test_two_results_are_compared_side_by_side():
@@ -107,7 +107,7 @@ def test_variants_are_not_averaged_like_languages():
         f"English (en), {n} a class" for n in (1, 4, 2)
     ]  # without a mean
     chart = report(Results("b", tuple(tests))).sections[1].items[0]
-    assert (chart.x_names, chart.x_label) == (["1 a class", "4 a class", "2 a class"], "training pictures")
+    assert (chart.x_names, chart.x_label) == (["1 a class", "4 a class", "2 a class"], "training images")
 
 
 def test_plots_of_the_results():

@@ -45,7 +45,7 @@ def flickr30k_cn(downloads):
 
 SETS = {
     # (function that writes its archives, split, images, captions by language), as published
-    "muge": (muge, "valid", 12, {"zh": 24}),  # every third caption belongs to two pictures
+    "muge": (muge, "valid", 12, {"zh": 24}),  # every third caption belongs to two images
     "flickr30k-cn": (flickr30k_cn, "test", 3, {"zh": 3}),
     "flickr30k": (archives.karpathy, "test", 2, {"en": 10}),
     "mscoco": (mscoco, "test", 1, {"en": 6}),
@@ -56,7 +56,7 @@ SETS = {
 }
 
 
-JOINED = {"flickr30k-cn": (2, {"zh": 2})}  # two of its pictures are equal, and so are their captions
+JOINED = {"flickr30k-cn": (2, {"zh": 2})}  # two of its images are equal, and so are their captions
 
 
 @pytest.mark.parametrize("counting", ["joined", "published"])

@@ -78,7 +78,7 @@ def test_shots_and_what_is_held_out():
     assert labels[rows].tolist().count(0) == 2 and len(rows) == 6
     np.testing.assert_array_equal(rows, draw_shots(labels, 2, seed=0))
     assert any(draw_shots(labels, 2, seed=seed).tolist() != rows.tolist() for seed in range(1, 5))
-    with pytest.raises(JclipError, match="class 1 has 2 training pictures, fewer than 3 shots"):
+    with pytest.raises(JclipError, match="class 1 has 2 training images, fewer than 3 shots"):
         draw_shots(labels, 3, seed=0)
     kept, out = held_out(labels)
     assert sorted([*kept, *out]) == list(range(8))

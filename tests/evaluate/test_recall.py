@@ -20,7 +20,7 @@ def on_a_circle(*degrees):
 
 
 def test_by_hand():
-    # Every picture is nearest to its own text. The text at 68 belongs to 40, but is nearer to 90, and 40 comes second.
+    # Every image is nearest to its own text. The text at 68 belongs to 40, but is nearer to 90, and 40 comes second.
     images, texts = on_a_circle(0, 40, 90, 180), on_a_circle(10, 100, 160, 68)
     found = recall(images, texts, ORDER, np.array([0, 2, 3, 1]), ks=(1, 2))
     assert found == {

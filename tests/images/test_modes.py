@@ -28,7 +28,7 @@ def shown(image, how=HOW):
 
 
 def tiff(values, bits, sample_format=1, photometric=1, order="<"):
-    """An uncompressed grey TIFF of 2 x 2 pixels; `values` are its bytes."""
+    """Returns an uncompressed grey TIFF of 2 x 2 pixels; `values` are its bytes."""
     entries = [
         (256, 3, 2),
         (257, 3, 2),

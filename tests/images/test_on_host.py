@@ -64,7 +64,7 @@ def test_the_recipe_is_cn_clips_on_a_thousand_draws(cn_clip):
         with drawing_from(numbers(0, 0, example)):
             np.testing.assert_array_equal(ours, cn_clip(image))
         seen.add(ours.tobytes())
-    assert len(seen) > 600  # so small a picture has not many crops of nine tenths
+    assert len(seen) > 600  # so small an image has few crops of nine tenths
 
 
 @pytest.mark.parametrize(("height", "width"), [(375, 500), (640, 480), (224, 224), (270, 480)])

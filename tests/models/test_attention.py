@@ -121,7 +121,7 @@ def test_any_shape(batch, queries, keys, heads, channels, padded):
         np.testing.assert_allclose(actual, oracle(q, k, v, q, lengths if padded else None)[0], atol=1e-5)
 
 
-def test_nothing_but_padding_looks_at_the_first():
+def test_a_row_of_padding_attends_to_the_first_key():
     values = jnp.array([2.0, 4.0]).reshape(1, 2, 1, 1)
     np.testing.assert_allclose(attend(ONES, ONES, values, lengths_b=jnp.array([0])).ravel(), [2, 2])
 

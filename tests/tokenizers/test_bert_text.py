@@ -101,7 +101,7 @@ def test_berts_settings_are_followed(accents, lower, split, tmp_path):
         assert ours.as_kind("wordpiece").kind == "wordpiece"
     else:
         with pytest.raises(
-            JclipError, match=f"vocab.txt wants do_lower_case {lower}, strip_accents {accents}, tokenize"
+            JclipError, match=f"vocab.txt sets do_lower_case {lower}, strip_accents {accents}, tokenize"
         ):
             ours.as_kind("wordpiece")
 

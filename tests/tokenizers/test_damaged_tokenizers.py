@@ -117,7 +117,7 @@ def test_sentencepieces_own_map_passes_and_no_part_of_it_does(charsmap):
     for kept in (3, 4, size // 2, size):
         with pytest.raises(ValueError, match="cut off"):
             check_charsmap(charsmap[:kept])
-    with pytest.raises(ValueError, match="a replacement that is not there"):
+    with pytest.raises(ValueError, match="a replacement that does not exist"):
         check_charsmap(charsmap[: 4 + size])
 
 

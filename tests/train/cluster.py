@@ -23,7 +23,7 @@ class Job:
 
     Attributes:
       run, workdir, stop_after: as in `train`.
-      gallery: number of pictures to evaluate with; 0 for the run's own evaluations.
+      gallery: number of images to evaluate with; 0 for the run's own evaluations.
     """
 
     run: Run

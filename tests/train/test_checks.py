@@ -39,7 +39,7 @@ def changed(value, name, new):
     return replace(value, **{first: changed(getattr(value, first), rest, new) if rest else new})
 
 
-def test_a_run_that_can_be(recipe):
+def test_a_valid_run_passes(recipe):
     check(recipe)
     check_starting_points(recipe)
 
@@ -109,7 +109,7 @@ def test_a_wrong_word_is_named_with_the_choices(recipe, name, word, choices):
         ("stages.0.optimizer.clip_norm", (0.0, -1.0, NAN), "a number above 0, or None for no clipping"),
     ],
 )
-def test_a_number_without_sense_is_named_with_the_mend(chinese_clip, name, values, mend):
+def test_an_impossible_number_is_named_with_its_range(chinese_clip, name, values, mend):
     for value in values:
         with pytest.raises(JclipError, match=rf"^{re.escape(name)}[a-z0-9.]* is [a-z0-9.-]*, but must be {mend}$"):
             check(changed(chinese_clip, name, value))
@@ -205,7 +205,7 @@ def test_where_a_run_starts_from(recipe, tmp_path):
         check_starting_points(replace(recipe, starts_from=((".*", str(other)),)))
 
 
-def test_a_resumed_run_may_compute_its_loss_otherwise(chinese_clip, tmp_path):
+def test_a_resumed_run_may_change_the_form_of_its_loss(chinese_clip, tmp_path):
     """A run that moves to a pod may change to the ring loss."""
     words = load_tokenizer(Path(chinese_clip.tokenizer))
     before = identity(changed(chinese_clip, "stages.0.objective.loss.impl", "dense"), words)

@@ -66,7 +66,7 @@ def test_time_at_a_given_rate():
 
 @pytest.mark.slow
 def test_what_a_step_takes(chinese_clip):
-    """By the compiler: less for a smaller batch, and at least the gradients of the trained parameters."""
+    """The compiler's figure is less for a smaller batch, and at least the gradients of the trained parameters."""
     stage = chinese_clip.stages[0]
     small, large = (
         plan(replace(chinese_clip, stages=(replace(stage, batch_size=size),)), compiled=True)[0].device_step_bytes

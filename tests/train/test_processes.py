@@ -80,7 +80,7 @@ def test_processes_do_what_one_does(request, tmp_path, name, four):
 
 
 @pytest.mark.slow
-def test_a_process_that_is_gone_is_missed(tmp_path):
+def test_a_process_that_is_killed_is_noticed(tmp_path):
     options = ["--stages.0.budget.steps", "5000", "--log-every", "1", "--checkpoint-every", "5"]
     config = "configs/demo/chinese_clip.py"
     command = [sys.executable, "-m", "jclip.cli", "train", config, "--reduced", "--workdir", str(tmp_path), *options]

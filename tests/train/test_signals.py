@@ -39,7 +39,7 @@ def test_a_run_saves_when_its_terminal_goes(tmp_path):
     assert int(saved.name) == steps[-1] >= 3
 
 
-def test_nobody_who_reads_is_no_reason_to_stop(tmp_path):
+def test_a_closed_standard_error_does_not_stop_the_run(tmp_path):
     """Standard error is a pipe that nobody reads."""
     reader, writer = os.pipe()
     os.close(reader)
@@ -49,7 +49,7 @@ def test_nobody_who_reads_is_no_reason_to_stop(tmp_path):
     assert (tmp_path / "run" / "2-everything").is_dir()
 
 
-def test_nohup_stays():
+def test_nohup_is_respected():
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
         with stop_signals() as received:

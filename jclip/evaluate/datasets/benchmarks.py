@@ -40,13 +40,13 @@ class Benchmark:
     counts: tuple[int, ...] = ()
 
     def check(self, name: str, classes: int, pictures: int) -> None:
-        """Raises JclipError if data have another number of classes or pictures: another split, or not all of it."""
-        known = (("classes", classes, self.counts or (self.classes,)), ("pictures", pictures, (self.pictures,)))
-        for what, here, there in known:
-            if here not in there:
-                wanted = " or ".join(map(str, there))
+        """Raises JclipError if the data called `name` do not have the test split's numbers of classes and images."""
+        known = (("classes", classes, self.counts or (self.classes,)), ("images", pictures, (self.pictures,)))
+        for what, found, expected in known:
+            if found not in expected:
+                wanted = " or ".join(map(str, expected))
                 raise JclipError(
-                    f"{name} has {here} {what}, but the test split of {self.title} has {wanted}: it is another split "
+                    f"{name} has {found} {what}, but the test split of {self.title} has {wanted}: it is another split "
                     "or not all of it; complete it, or omit --dataset"
                 )
 
@@ -85,14 +85,14 @@ BENCHMARKS: Mapping[str, Benchmark] = dict(
 
 
 def get_benchmark(name: str) -> Benchmark:
-    """Returns the set of a name. Raises JclipError, with similar names, if the name is unknown."""
+    """Returns a classification set by name. Raises JclipError, with similar names, if the name is unknown."""
     if name not in BENCHMARKS:
         raise JclipError(f"there is no data set {name!r}: {suggestion(name, BENCHMARKS)}")
     return BENCHMARKS[name]
 
 
 def read_order(file: Path, pictures: int) -> list[int]:
-    """Reads ELEVATER's order of the pictures: a JSON list of row numbers.
+    """Reads ELEVATER's order of the images: a JSON list of row numbers.
 
     Raises JclipError if the file is not such a list, or does not name each row once.
     """
@@ -101,7 +101,7 @@ def read_order(file: Path, pictures: int) -> list[int]:
         raise JclipError(f"{file} must be a list of row numbers from 0 to {pictures - 1}: use the data set's own")
     if len(order) != pictures or len(set(order)) != pictures:
         raise JclipError(
-            f"{file} has {len(order)} row numbers, {len(set(order))} of them different, for {pictures} pictures: use "
+            f"{file} has {len(order)} row numbers, {len(set(order))} of them different, for {pictures} images: use "
             "the data set's own, which has each once"
         )
     return list(order)

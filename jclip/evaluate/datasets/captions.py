@@ -1,9 +1,9 @@
-"""Pictures with captions, as retrieval tasks.
+"""Reads images with captions, as retrieval tasks.
 
     pairs.tsv                                   PICTURE<tab>CAPTION lines, paths relative to the file
     FOLDER/test_texts.jsonl, test_imgs.tsv      cn_clip's: {"text_id": 3, "text": "…", "image_ids": [7]}, ID<tab>BASE64
     FOLDER/dataset_info.json, …                 output of `jclip data import`, see `imported`
-    table.csv, a.tar, FOLDER/a.jpg, a.txt, …    formats of `jclip data import`, see `temporary_import`
+    table.csv, a.tar, FOLDER/a.jpg, a.txt, …    inputs of `jclip data import`, see `temporary_import`
 
 Captions in several languages are in FOLDER/LANGUAGE, or share one gallery as FOLDER/test_texts.LANGUAGE.jsonl.
 """
@@ -32,7 +32,7 @@ from jclip.evaluate.metrics.positives import Positives
 from jclip.images.preprocess import Picture
 from jclip.io.reading import TOO_LARGE
 
-_LANGUAGE = re.compile(r"[a-z]{2,3}(-\w+)*")  # BCP 47, as far as folders need it
+_LANGUAGE = re.compile(r"[a-z]{2,3}(-\w+)*")  # BCP 47, simplified
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,8 @@ class Captions:
 
     Attributes:
       languages: languages of its captions, sorted; empty if unknown.
-      task: returns the task of a language; of "" the captions of unknown language, or all captions.
+      task: returns the task of a language. For "", or a language that the data do not mark: the captions in files
+        without a language, or all captions.
     """
 
     languages: Sequence[str]
@@ -49,10 +50,10 @@ class Captions:
 
 
 def open_captions(place: Path, split: str = "test", counting: Counting = "joined") -> Captions:
-    """Opens the captions in a file or a folder of any of these formats; `split` is that of a folder.
+    """Opens the captions in a file or a folder of any of these formats. `split` selects the split of a folder.
 
-    Tasks of languages that share their pictures share the pictures object. Raises JclipError, with file and line, if no
-    format fits, or data are damaged; `task` may raise it too.
+    Languages with common images share one `pictures` object. Raises JclipError, with file and line, if no format fits,
+    or data are damaged; `Captions.task` may raise it too.
     """
     if importable_format(place) is not None and not _holds(place, split):
         imported = import_temporarily(place, split)
@@ -82,7 +83,7 @@ def open_captions(place: Path, split: str = "test", counting: Counting = "joined
 
 def _named(name: str, tasks: dict[str, Callable[[], RetrievalTask]], left_out: int = 0, note: str = "") -> Captions:
     def task(language: str) -> RetrievalTask:
-        found = (tasks.get(language) or tasks[""])()  # the caller may name the language that the data do not
+        found = (tasks.get(language) or tasks[""])()  # the caller may name a language that the data do not
         return replace(found, name=name, language=language, left_out=left_out, note=note)
 
     return Captions(sorted(filter(None, tasks)), task)
@@ -101,13 +102,13 @@ def _only(place: Path, split: str, counting: Counting) -> RetrievalTask:
     if found:
         raise JclipError(f"{place} has no split {split!r}: it has {', '.join(found)}; choose one with --split")
     raise JclipError(
-        f"{place} holds neither {split}_texts.jsonl with {split}_imgs.tsv, nor an imported data set, nor pictures with "
+        f"{place} holds neither {split}_texts.jsonl with {split}_imgs.tsv, nor an imported data set, nor images with "
         "captions beside them: name another, or convert it with `jclip data import`"
     )
 
 
 def _has_captions(file: Path) -> bool:
-    """Returns whether a file holds captions. In cn_clip, .tr.jsonl holds the positives of the images, not Turkish."""
+    """Returns whether a file holds captions. cn_clip's .tr.jsonl holds the positives of the images, not Turkish."""
     if file.name.count(".") > 2:
         return False
     return any("text" in found for _, found in islice(json_lines(file), 1))
@@ -116,8 +117,8 @@ def _has_captions(file: Path) -> bool:
 def read_pairs(file: Path, counting: Counting = "joined") -> RetrievalTask:
     """Reads a task from PICTURE<tab>CAPTION lines.
 
-    As published (see `counting`), each path is a picture and each line a caption. Raises JclipError if the file is
-    missing or empty, or a line is not valid. The message names the line.
+    If rows are counted as published (see `counting`), each path is an image and each line a caption. Raises JclipError,
+    with the line, if the file is missing or empty, or a line is not valid.
     """
     found: list[tuple[int, Path, str]] = []
     for line in scan(file):
@@ -127,7 +128,7 @@ def read_pairs(file: Path, counting: Counting = "joined") -> RetrievalTask:
             raise JclipError(f"{file}, line {line.number}: expected PICTURE<tab>CAPTION, found {text[:60]!r}")
         path = file.parent / name
         if not path.is_file():
-            raise JclipError(f"{file}, line {line.number}: there is no picture {path}")
+            raise JclipError(f"{file}, line {line.number}: there is no image {path}")
         found.append((line.number, path, caption.strip()))
     if not found:
         raise JclipError(f"{file} holds no pair: write lines PICTURE<tab>CAPTION")
@@ -143,7 +144,7 @@ def read_pairs(file: Path, counting: Counting = "joined") -> RetrievalTask:
 
 
 def _identities(paths: Sequence[Path]) -> dict[Path, Hashable]:
-    """Returns keys that equal files share. Files of a unique size are not read."""
+    """Returns a key for each file; equal files have equal keys. Files of a unique size are not read."""
     files = list(dict.fromkeys(paths))
     several = {size for size, times in Counter(sizes_of(files)).items() if times > 1}
     found = identities(files, several)
@@ -157,11 +158,11 @@ def read_cn_clip(
 ) -> RetrievalTask:
     """Reads a task from SPLIT_texts.jsonl (or SPLIT_texts.LANGUAGE.jsonl) and the SPLIT_imgs.tsv beside it.
 
-    A text with empty `image_ids`, as in a test with secret answers, is encoded and not scored. If all are empty, the
-    test counts as published: its server wants a prediction for each number.
+    A text with empty `image_ids`, as in a test with secret answers, is encoded but not scored. If all are empty, rows
+    are counted as published, because the test's server expects a prediction for each id.
 
-    `open_gallery` opens the pictures, for languages that share them. Raises JclipError if a file is missing or damaged,
-    an id is ambiguous or not an integer, or a text's picture is missing.
+    `open_gallery` opens the file of images; a caching one lets languages share them. Raises JclipError if a file is
+    missing or damaged, an id is ambiguous or not an integer, or a text's image is missing.
     """
     lines: dict[int, tuple[str, str, list[int]]] = {}
     for place, found in json_lines(texts):
@@ -183,7 +184,7 @@ def read_cn_clip(
         row = captions.add(text_identity(text), number, (number, text))
         for one in ids:
             if one not in gallery.rows:
-                raise JclipError(f"{place}: text {number} belongs to picture {one}, which is not in {gallery.file}")
+                raise JclipError(f"{place}: text {number} belongs to image {one}, which is not in {gallery.file}")
             pairs.append((row, gallery.rows[one]))
     return RetrievalTask(
         name=str(texts),
@@ -197,13 +198,13 @@ def read_cn_clip(
 
 
 class TsvPictures(Sequence[Picture]):
-    """Pictures of a file of ID<tab>BASE64 lines in either base64 alphabet, read on access. Equal lines count once.
+    """Images of a file of ID<tab>BASE64 lines, standard or URL-safe, read on access. Equal lines count once.
 
-    Raises JclipError if the file is missing or empty, a line is not valid, or an id has two pictures.
+    Raises JclipError if the file is missing or empty, a line is not valid, or an id has two images.
 
     Attributes:
       file: the file.
-      ids: ids of the pictures, in the file's order; the first id of duplicates.
+      ids: ids of the images, in the file's order; the first id of duplicates.
       rows: row of each id of the file.
       joined: number of duplicates.
     """
@@ -216,18 +217,18 @@ class TsvPictures(Sequence[Picture]):
             if not line.data.strip():
                 continue
             number = self._id(line)
-            # Damaged base64 is an error on access, with its line.
+            # Damaged base64 raises an error on access, with its line.
             identity = picture_identity(_decoded(line) or line.data)
             if known.setdefault(number, identity) != identity:
                 raise JclipError(
-                    f"{file}, line {line.number}: picture {number} is another one above: give each its own id"
+                    f"{file}, line {line.number}: image {number} is another one above: give each its own id"
                 )
             self.rows[number] = rows.add(identity, number, (number, line.offset, line.number))
         self.ids = [number for number, _, _ in rows.items]
         self.joined = rows.joined
         self._places = [(offset, number) for _, offset, number in rows.items]
         if not self.ids:
-            raise JclipError(f"{file} holds no picture, so the gallery is empty: write lines ID<tab>BASE64")
+            raise JclipError(f"{file} holds no image, so the gallery is empty: write lines ID<tab>BASE64")
 
     def _id(self, line: Line) -> int:
         name, tab, _ = line.data.partition(b"\t")
@@ -235,14 +236,14 @@ class TsvPictures(Sequence[Picture]):
         if not tab:
             shown = line.data[:30].decode("utf-8", "replace")
             raise JclipError(f"{place}: expected ID<tab>BASE64, the id a number, not {shown!r}")
-        return integer(name.decode("utf-8", "replace"), "the picture's id", place)
+        return integer(name.decode("utf-8", "replace"), "the image's id", place)
 
     def __len__(self) -> int:
         return len(self.ids)
 
     def name_of(self, index: int) -> str:
-        """Returns a picture's name for messages."""
-        return f"picture {self.ids[index]} ({self.file}, line {self._places[index][1]})"
+        """Returns an image's name for messages."""
+        return f"image {self.ids[index]} ({self.file}, line {self._places[index][1]})"
 
     @overload
     def __getitem__(self, index: int) -> Picture: ...
@@ -259,7 +260,7 @@ class TsvPictures(Sequence[Picture]):
             raise JclipError(f"{self.file}, line {number}: {TOO_LARGE}: take the line out")
         image = _decoded(line)
         if image is None:
-            raise JclipError(f"{self.file}, line {number}: the picture is not valid base64: write it again")
+            raise JclipError(f"{self.file}, line {number}: the image is not valid base64: write it again")
         return image
 
 

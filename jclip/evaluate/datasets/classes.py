@@ -1,13 +1,13 @@
-"""Pictures with classes, for evaluation.
+"""Reads images with classes, for evaluation.
 
     FOLDER/003/a.jpg …            one folder for each class, in the order of their names, which may be numbers
-    FOLDER/labels.tsv             PICTURE<tab>CLASS[,CLASS…] lines, for pictures of several classes
+    FOLDER/labels.tsv             PICTURE<tab>CLASS[,CLASS…] lines, for images of several classes
     FOLDER/test/003/a.jpg …       the same by split
     FOLDER/dataset_info.json, …   output of `jclip data import`, with class names in labels.json
-    FOLDER/classes.zh.txt         class names, one a line; also classes.txt, and cn_clip's label_cn.txt for Chinese;
-                                  or beside the folder of a split
+    FOLDER/classes.zh.txt         class names in Chinese, one in each line; or cn_clip's label_cn.txt
+    FOLDER/classes.txt            class names in any language
 
-Without files of names, the folders' names are the class names.
+Files of class names may also be beside the folder of a split. Without them, the folders' names are the class names.
 """
 
 from collections import Counter
@@ -32,17 +32,17 @@ _DIGITS = 5  # maximum length of a class number, because each number up to the l
 
 @dataclass(frozen=True)
 class ClassSet:
-    """Pictures and their classes.
+    """Images and their classes.
 
     Attributes:
       name: title for tables.
-      pictures: paths, or pictures of a data folder.
-      truth_nc: classes of each picture, at least one.
-      keys: names of the classes in the files.
-      folder: place of files of class names.
-      labels: class names by language, of imported data.
-      order: ELEVATER's file with the order of the pictures, of imported data.
-      left_out: files of the folder that are not among the pictures.
+      pictures: paths, or images of a data folder.
+      truth_nc: true for the classes of each image, at least one.
+      keys: names or numbers of the classes in the data, by which their order is defined.
+      folder: folder in which to look for files of class names.
+      labels: class names by language; empty unless the data were imported.
+      order: file with ELEVATER's order of the images; None unless the data were imported.
+      left_out: files of the folder that are not among the images, with reasons.
     """
 
     name: str
@@ -66,12 +66,12 @@ class ClassSet:
 
     @property
     def single(self) -> bool:
-        """True if every picture has exactly one class."""
+        """True if every image has exactly one class."""
         return bool((self.truth_nc.sum(axis=1) == 1).all())
 
     @property
     def classes_n(self) -> npt.NDArray[np.int64]:
-        """The first class of each picture."""
+        """Number of each image's first class."""
         return self.truth_nc.argmax(axis=1)
 
 
@@ -84,10 +84,10 @@ def splits_in(place: Path) -> list[str]:
 
 
 def read_classes(place: Path, split: str = "test") -> ClassSet:
-    """Reads a folder of class folders, one with labels.tsv, one of splits, or a data folder.
+    """Reads a folder in any of the formats above.
 
-    `split` selects a split if the folder has any. Raises JclipError if the folder or a picture is missing, a class is
-    empty, or a label is not valid. The message names file and line.
+    `split` selects a split if the folder has any. Raises JclipError, with file and line, if the folder or an image is
+    missing, a class is empty, or a label is not valid.
     """
     if not place.is_dir():
         raise JclipError(f"{place} does not exist: name a folder with a folder for each class")
@@ -116,7 +116,7 @@ def _read_folders(place: Path) -> ClassSet:
         left_out += [each for each in found if each.reason]
         if not mine:
             why = f" ({found[0].file.name[:60]!r}: {found[0].reason})" if found else ""
-            raise JclipError(f"{place / name} holds no picture{why}: add one, or remove the folder")
+            raise JclipError(f"{place / name} holds no image{why}: add one, or remove the folder")
         pictures += mine
         classes += [number] * len(mine)
     read = [place / "label_cn.txt", place / "classes.txt", *place.glob("classes.*.txt")]
@@ -150,7 +150,7 @@ def _read_labels(file: Path) -> ClassSet:
         if not tab or not said.strip():
             raise JclipError(f"{file}, line {number}: expected PICTURE<tab>CLASS[,CLASS], found {text[:60]!r}")
         if not path.is_file():
-            raise JclipError(f"{file}, line {number}: there is no picture {path}")
+            raise JclipError(f"{file}, line {number}: there is no image {path}")
         classes = []
         for word in (part.strip() for part in said.split(",")):
             if keys.count(word) > 1:
@@ -164,7 +164,7 @@ def _read_labels(file: Path) -> ClassSet:
         most = max(most, *classes)
         rows.append((path, classes))
     if not rows:
-        raise JclipError(f"{file} holds no picture: write lines PICTURE<tab>CLASS")
+        raise JclipError(f"{file} holds no image: write lines PICTURE<tab>CLASS")
     keys = keys or [str(number) for number in range(most + 1)]
     truth_nc = np.zeros((len(rows), len(keys)), bool)
     for row, (_, classes) in enumerate(rows):
@@ -173,17 +173,18 @@ def _read_labels(file: Path) -> ClassSet:
 
 
 def class_names(data: ClassSet, language: str, file: Path | None = None) -> list[str]:
-    """Returns the class names in a language (BCP 47), or in any for "".
+    """Returns the class names in a language (BCP 47); in any language for "".
 
-    They are the lines of `file`; by default of a file beside the pictures, else the names of the import, else the
-    folders'. Raises JclipError if their number is wrong, a line is empty, or there are no names in the language.
+    They are the lines of `file`. Without `file` they come from a file beside the images, else from the import, else
+    from the folders' names. Raises JclipError if their number is wrong, a line is empty, or there are no names in the
+    language.
     """
     found = file or _names_in(data.folder, language)
     if found is not None:
-        return _right_many(read_names(found), str(found), data)
+        return _checked_number(read_names(found), str(found), data)
     if data.labels and language in ("", *data.labels):
         chosen = language or next(iter(data.labels))
-        return _right_many(list(data.labels[chosen]), f"{data.folder / 'labels.json'}, {chosen!r},", data)
+        return _checked_number(list(data.labels[chosen]), f"{data.folder / 'labels.json'}, {chosen!r},", data)
     if data.labels or all(key.isdecimal() for key in data.keys):
         wanted = f"classes.{language}.txt" if language else "classes.txt"
         known = f"names its classes in {', '.join(data.labels)}" if data.labels else "numbers its classes"
@@ -192,18 +193,18 @@ def class_names(data: ClassSet, language: str, file: Path | None = None) -> list
 
 
 def has_names(data: ClassSet, language: str) -> bool:
-    """Returns whether the data have class names marked with a language; "" for names without a mark."""
+    """Returns whether the data mark class names as of a language; for "", whether they have a classes.txt."""
     if not language:
         return _names_in(data.folder, "") is not None
     found = _names_in(data.folder, language)
     return language in data.labels or (found is not None and found.name != "classes.txt")
 
 
-def _right_many(names: list[str], where: str, data: ClassSet) -> list[str]:
+def _checked_number(names: list[str], where: str, data: ClassSet) -> list[str]:
     if len(names) != len(data.keys):
         raise JclipError(
-            f"{where} has {len(names)} names, but {data.name} has {len(data.keys)} classes: give one line a class, in "
-            "the order of the folders"
+            f"{where} has {len(names)} names, but {data.name} has {len(data.keys)} classes: give one line for each "
+            "class, in the order of the folders"
         )
     return names
 

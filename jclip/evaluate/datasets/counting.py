@@ -1,7 +1,7 @@
-"""Deduplication of pictures and captions of a retrieval task.
+"""Deduplication of images and captions of a retrieval task.
 
-"joined": equal pictures are one row; equal captions are one row, with the positives of all.
-"published": rows are the source's own numbers, as in published tests, equal or not.
+"joined": equal images are one row; equal captions are one row, with the positives of all.
+"published": one row for each id of the source, as in published tests, even if images or captions are equal.
 """
 
 from collections.abc import Hashable
@@ -16,7 +16,7 @@ class Counted(NamedTuple):
 
     Attributes:
       how: "joined" or "published".
-      pictures, captions: number of duplicates that were removed; 0 as published.
+      pictures, captions: numbers of duplicates that were removed; 0 for "published".
     """
 
     how: Counting
@@ -25,9 +25,9 @@ class Counted(NamedTuple):
 
 
 class Rows(Generic[T]):
-    """Pictures or captions without duplicates, in order of first occurrence.
+    """Images or captions without duplicates, in order of first occurrence.
 
-    "joined" gives one row to items of equal identity, "published" to those of equal number and identity.
+    With "joined", items of equal identity share a row; with "published", items of equal number and identity.
 
     Attributes:
       items: the first item of each row.
@@ -53,5 +53,5 @@ class Rows(Generic[T]):
 
     @property
     def joined(self) -> int:
-        """Number of items that share the row of an equal one with another number."""
+        """Number of items that share the row of an equal item with another number."""
         return len(self._numbers) - len(self._rows)

@@ -1,4 +1,4 @@
-"""Equal pictures among files and stored pictures, by the bytes of their files."""
+"""Finds equal images among files and stored images, by the bytes of their files."""
 
 from collections.abc import Iterator, Sequence
 from itertools import chain
@@ -11,9 +11,10 @@ from jclip.io.reading import LARGEST_PICTURE, read_regular
 
 
 def identities(pictures: Sequence[Picture], sizes: set[int] | None = None) -> list[int | None]:
-    """Returns the identities of encoded pictures, or None for those whose size in bytes is not in `sizes`, unread.
+    """Returns the identities of encoded images. Equal files have equal identities.
 
-    Raises JclipError if a picture cannot be read.
+    An image whose size in bytes is not in `sizes` is not read, and its identity is None. Raises JclipError if an image
+    cannot be read.
     """
     found: list[int | None] = []
     for picture, size in zip(pictures, sizes_of(pictures), strict=True):
@@ -29,7 +30,7 @@ def identities(pictures: Sequence[Picture], sizes: set[int] | None = None) -> li
 
 
 def sizes_of(pictures: Sequence[Picture]) -> Iterator[int]:
-    """Yields the number of bytes of each encoded picture."""
+    """Yields the number of bytes of each encoded image."""
     for picture in pictures:
         if isinstance(picture, bytes):
             yield len(picture)
@@ -41,7 +42,7 @@ def sizes_of(pictures: Sequence[Picture]) -> Iterator[int]:
 
 
 def count_shared(pictures: Sequence[Picture], *others: Sequence[Picture]) -> int:
-    """Returns the number of pictures that equal one among others, by the bytes of their files."""
+    """Returns the number of images that also occur among `others`, by the bytes of their files."""
     sizes = set(sizes_of(pictures)).intersection(chain.from_iterable(map(sizes_of, others)))
     known = {identity for each in others for identity in identities(each, sizes)} - {None}
     return sum(each in known for each in identities(pictures, sizes))
@@ -50,4 +51,4 @@ def count_shared(pictures: Sequence[Picture], *others: Sequence[Picture]) -> int
 def _file(picture: Picture) -> Path:
     if isinstance(picture, str | Path):
         return Path(picture)
-    raise JclipError("a picture is neither a file nor the bytes of one, and cannot be compared: save it to a file")
+    raise JclipError("an image is neither a file nor the bytes of one, and cannot be compared: save it to a file")

@@ -1,4 +1,4 @@
-"""Data folders with captions, which `jclip data import` writes, as retrieval tasks."""
+"""Reads data folders with captions, which `jclip data import` writes, as retrieval tasks."""
 
 from collections.abc import Callable, Hashable, Sequence
 from pathlib import Path
@@ -19,14 +19,14 @@ class _Caption(NamedTuple):
     identity: int
     number: Hashable  # in the source, or another unique key
     text: str
-    row: int  # row of the picture
+    row: int  # row of the image
 
 
 class ImportedPairs:
     """Split of a data folder. Raises JclipError if the folder or the split is missing or empty.
 
-    As published (see `counting`), in a folder without its source's numbers, each record is a picture and each of its
-    captions a query.
+    If rows are counted as published (see `counting`) and the folder has no ids of its source, each record is an image
+    and each of its captions a query.
 
     Attributes:
       languages: languages of the captions, sorted; empty if unknown.
@@ -55,9 +55,9 @@ class ImportedPairs:
         self._image_ids = _as_ids([number for _, number in self._rows.items])
 
     def task(self, language: str = "") -> RetrievalTask:
-        """Returns the task of one of `languages`, or of all for "". All tasks share one object with all pictures.
+        """Returns the task of one of `languages`, or of all for "". All tasks share one `pictures` object.
 
-        If no language is known, any language returns all captions.
+        If no language is known, the task has all captions.
         """
         wanted = "" if language == UNDETERMINED else language
         every = not language or not self.languages
@@ -83,7 +83,7 @@ def _as_ids(numbers: Sequence[Hashable]) -> list[int] | None:
 
 
 class StoredPictures(Sequence[Picture]):
-    """Pictures of records by number, which `load` reads on access; messages call the data `name`."""
+    """Images of records by number, which `load` reads on access; messages call the data `name`."""
 
     def __init__(self, places: Sequence[int], load: Callable[[int], Picture], name: str):
         self._pictures: Records[Picture] = Records(places, load)
@@ -96,5 +96,5 @@ class StoredPictures(Sequence[Picture]):
         return self._pictures[index]
 
     def name_of(self, index: int) -> str:
-        """Returns a picture's name for messages."""
-        return f"picture {index} of {self._name}"
+        """Returns an image's name for messages."""
+        return f"image {index} of {self._name}"

@@ -1,4 +1,4 @@
-"""Opens the data of an evaluation by the options of a command or a configuration."""
+"""Opens the data of an evaluation, given the options of a command or a configuration."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -23,7 +23,7 @@ class RetrievalTests:
       tasks: at least one.
       split: name of the split.
       note: remark of the protocol.
-      by_language: True if the data have several languages, requested or not.
+      by_language: True if the data have captions in several languages, even if only one is requested.
     """
 
     tasks: tuple[RetrievalTask, ...]
@@ -58,9 +58,9 @@ class ClassificationTests:
     """A classification set and its prompt ensembles.
 
     Attributes:
-      data: pictures and classes.
+      data: images and classes.
       benchmark: facts about a known data set; None for the user's own.
-      ensembles: at least one.
+      ensembles: prompt ensembles, at least one.
     """
 
     data: ClassSet
@@ -80,8 +80,8 @@ class ProbeSplits:
     Attributes:
       splits: "train", "test", and "valid" if it exists.
       benchmark: facts about a known data set; None for the user's own.
-      names: class names for people, in English if the data have them.
-      shared: number of test pictures that are in another split too.
+      names: class names to show, in English if the data have them.
+      shared: number of test images that are in another split too.
     """
 
     splits: Mapping[str, ClassSet]
@@ -91,10 +91,10 @@ class ProbeSplits:
 
     @property
     def note(self) -> str:
-        """Remark on shared test pictures and on files left out of a split; empty without either."""
+        """Remark on shared test images and on files left out of a split; empty without either."""
         shared = (
-            f"{self.shared:,} of {len(self.splits['test'].pictures):,} test pictures are in split train or valid too, "
-            "so that the figures are too high: take them out of one."
+            f"{self.shared:,} of {len(self.splits['test'].pictures):,} test images are in split train or valid too, "
+            "so the figures are too high: remove them from one."
         )
         notes = [f"Split {name}: {one.note}" for name, one in self.splits.items() if one.note]
         return " ".join([shared, *notes] if self.shared else notes)
@@ -103,11 +103,12 @@ class ProbeSplits:
 def open_retrieval(data: Path, protocol: str = "", split: str = "", languages: Sequence[str] = ()) -> RetrievalTests:
     """Opens the tasks in a file or a folder.
 
-    Equal pictures and equal captions are deduplicated. A protocol counts by the source's own numbers, as published, see
-    `counting`. Without such numbers they are deduplicated if only that gives the protocol's number of captions.
+    Without a protocol, equal images and equal captions are deduplicated. With a protocol, rows follow the ids of the
+    source, as published (see `counting`). Data without ids are deduplicated if only then their number of captions is
+    the protocol's.
 
-    Raises JclipError if the data cannot be read or are of another size than the protocol's; the protocol or a language
-    is unknown; or several languages are requested of captions whose language is unknown (a single one names it).
+    Raises JclipError if the data cannot be read or differ in size from the protocol's, or the protocol or a language is
+    unknown. If the data do not name the language of their captions, at most one language may be given.
 
     Args:
       data: file or folder, as for `captions.open_captions`.
@@ -147,8 +148,8 @@ def _languages(
         raise JclipError(f"{data} has no {split} captions in {lost[0]}: it has {', '.join(available)}")
     if not available and len(wanted) > 1:
         raise JclipError(
-            f"{data} does not say in which languages its captions are, so --languages names one, not "
-            f"{', '.join(wanted)}: give one, or each language a folder of its own"
+            f"{data} does not say in which languages its captions are, so --languages must name one, not "
+            f"{', '.join(wanted)}: give one, or put each language into its own folder"
         )
     return wanted or available or [""]
 
@@ -156,15 +157,15 @@ def _languages(
 def open_classification(
     data: Path, dataset: str = "", ensembles: Sequence[str] = (), classes: str = "", split: str = "test"
 ) -> ClassificationTests:
-    """Opens the pictures in a folder, with class names and prompts.
+    """Opens the images in a folder, with class names and prompts.
 
     Raises JclipError if the data or the prompts cannot be read, the data set is unknown, or the data have another size.
 
     Args:
       data, split: folder, and its split if it has any, as for `classes.read_classes`.
       dataset: a name of `benchmarks.BENCHMARKS`, "" for none.
-      ensembles: names as for `load_prompts`; empty for the language of the class names.
-      classes: file of class names; "cn_clip" or "open_clip" for ImageNet's; "" for those beside the data.
+      ensembles: names of prompt ensembles, as for `load_prompts`; empty for the language of the class names.
+      classes: file of class names; "cn_clip" or "open_clip" for ImageNet's; "" for the names in the data.
     """
     benchmark = get_benchmark(dataset) if dataset else None
     found = read_classes(data, split)
@@ -187,9 +188,10 @@ def open_classification(
 
 
 def names_language(data: ClassSet, classes: str = "") -> str:
-    """Returns the language of the class names: English if there are English ones, else by their script.
+    """Returns the language of the class names, by which prompts are chosen.
 
-    `classes` is as in `open_classification`. Raises JclipError if the names cannot be read, or their number is wrong.
+    English is preferred, then names of unmarked language (by their script), then Chinese, then others. `classes` is as
+    in `open_classification`. Raises JclipError if the names cannot be read, or their number is wrong.
     """
     if classes in ("cn_clip", "open_clip"):
         return "zh" if classes == "cn_clip" else "en"
@@ -202,10 +204,11 @@ def names_language(data: ClassSet, classes: str = "") -> str:
 
 
 def open_probe(data: Path, dataset: str = "") -> ProbeSplits:
-    """Opens the splits train, test and, if it exists, valid of a folder of three folders, or of a data folder.
+    """Opens the splits train and test, and valid if it exists, of a folder with a folder for each, or of a data folder.
 
     `dataset` is a name of `benchmarks.BENCHMARKS`, "" for none. Raises JclipError if a split is missing or cannot be
-    read, splits have different classes, a picture has several, or the test split has another size than the data set's.
+    read, splits have different classes, an image has several classes, or the test split differs in size from the data
+    set's.
     """
     benchmark = get_benchmark(dataset) if dataset else None
     if not data.is_dir():
@@ -222,7 +225,7 @@ def open_probe(data: Path, dataset: str = "") -> ProbeSplits:
         if one.keys != train.keys:
             raise JclipError(f"{one.name} has other classes than {train.name}: give both the same folders")
         if not one.single:
-            raise JclipError(f"{one.name} has pictures of several classes, which a probe cannot learn: give one each")
+            raise JclipError(f"{one.name} has images of several classes, which a probe cannot learn: give one each")
     if benchmark:
         benchmark.check(test.name, len(test.keys), len(test.pictures))
     shown = class_names(train, "en") if "en" in train.labels else train.keys

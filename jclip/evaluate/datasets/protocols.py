@@ -1,6 +1,6 @@
 """Published retrieval tests by name: split, languages, directions and sizes.
 
-`jclip data import` knows the data by the same names.
+`jclip data import` uses the same names for the data.
 
 Sizes: Yang et al. 2022 (Chinese-CLIP), Chen et al. 2022 (AltCLIP, section 4.1), and the data sets' own papers.
 """
@@ -21,9 +21,9 @@ class Protocol:
       title: name for tables.
       split: split of the data set.
       languages: languages of its captions, one test each.
-      pictures: number of pictures; None for any.
+      pictures: number of images; None for any.
       captions: allowed numbers of captions; empty for any.
-      ways: reported directions; R@1, R@5 and R@10 of each, and the mean of all.
+      ways: directions that are reported, with R@1, R@5 and R@10 of each and the mean of all.
       note: remark for comparisons.
     """
 
@@ -42,11 +42,11 @@ class Protocol:
     def apply(self, task: RetrievalTask) -> RetrievalTask:
         """Returns the task with this test's name and directions.
 
-        Raises JclipError if the task has another number of pictures or captions: another split, or an incomplete one.
+        Raises JclipError if the task has another number of images or captions than this test.
         """
         wrong = []
         if self.pictures is not None and len(task.pictures) != self.pictures:
-            wrong.append(f"{len(task.pictures)} pictures instead of {self.pictures}")
+            wrong.append(f"{len(task.pictures)} images instead of {self.pictures}")
         if not self.has_captions(task):
             wrong.append(f"{len(task.captions)} captions instead of {' or '.join(map(str, self.captions))}")
         if wrong:
@@ -66,7 +66,7 @@ _CROSSMODAL = (
 PROTOCOLS: Mapping[str, Protocol] = {
     "flickr30k": Protocol("Flickr30k", "test", ("en",), 1000, (5000,)),
     "flickr30k-cn": Protocol("Flickr30K-CN", "test", ("zh",), 1000, (5000,), note="Captions translated by people."),
-    # Some files keep all 25,010 captions of the 5,000 pictures, others the first five of each.
+    # Some files keep all 25,010 captions of the 5,000 images, others the first five of each.
     "mscoco": Protocol("COCO 5K", "test", ("en",), 5000, (25_000, 25_010)),
     "coco-cn": Protocol(
         "COCO-CN 1K",
@@ -77,7 +77,7 @@ PROTOCOLS: Mapping[str, Protocol] = {
         note="Captions written by people. Chinese-CLIP's pre-training data hold translated COCO captions, so its "
         "zero-shot figures are not quite zero-shot.",
     ),
-    # The papers call it 5K; their figures are of a gallery of 1,000 pictures with 5,000 captions (inferred: text to
+    # The papers call it 5K; their figures are of a gallery of 1,000 images with 5,000 captions (inferred: text to
     # image scores as on the 1K test, not as on the English 5K one).
     "coco-cn-5k": Protocol("COCO-CN 5K", "test", ("zh",), captions=(5000,), note="Captions translated by people."),
     "muge": Protocol("MUGE", "valid", ("zh",), 29_806, (5008,), ("t2i",), "The test split's answers are secret."),
@@ -94,7 +94,7 @@ PROTOCOLS: Mapping[str, Protocol] = {
 
 
 def get_protocol(name: str) -> Protocol:
-    """Returns the test of a name. Raises JclipError, with similar names, if the name is unknown."""
+    """Returns a protocol by name. Raises JclipError, with similar names, if the name is unknown."""
     if name not in PROTOCOLS:
         raise JclipError(f"there is no protocol {name!r}: {suggestion(name, PROTOCOLS)}")
     return PROTOCOLS[name]

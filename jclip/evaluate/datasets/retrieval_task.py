@@ -1,4 +1,4 @@
-"""Retrieval task: pictures, captions, and their positives."""
+"""Retrieval task: images, captions, and their positives."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,21 +16,21 @@ Way = Literal["t2i", "i2t"]
 
 @dataclass(frozen=True)
 class RetrievalTask:
-    """Pictures, captions, and which belong together.
+    """Retrieval task.
 
     Attributes:
       name: title for tables.
       pictures: files, bytes or arrays, as for `Model.encode_image`.
       captions: strings.
-      positives: captions as queries, pictures as the gallery.
-      queries: rows of the captions that are queries, all when None. From image to text only their pictures are queries.
+      positives: captions as queries, images as the gallery.
+      queries: rows of the captions that are queries; None for all. From image to text, only their images are queries.
         The galleries stay complete.
-      image_ids, text_ids: ids for files, the rows when None. Deduplicated rows have the id of the first.
+      image_ids, text_ids: ids for files; None for row numbers. A deduplicated row has the id of its first item.
       language: language of the captions, BCP 47; "" if unknown.
-      ways: directions that are scored.
-      counted: see `counting`; None for a task that was not read from data.
-      left_out: number of captions, pictures and files of the source that the task lacks.
-      note: the reasons.
+      ways: directions that are scored: text to image, image to text.
+      counted: deduplication, see `counting`; None for a task that was not read from data.
+      left_out: number of captions, images and files of the source that the task lacks.
+      note: remark with the reasons for leaving them out.
     """
 
     name: str
@@ -48,11 +48,11 @@ class RetrievalTask:
 
     @property
     def has_answers(self) -> bool:
-        """True if positives are known. A test with secret answers has none and cannot be scored."""
+        """True if positives are known. A test with secret answers has none, and cannot be scored."""
         return bool(len(self.positives.pairs_p2))
 
     def hits(self, image_nd: np.ndarray, text_md: np.ndarray, ks: Sequence[int] = (1, 5, 10)) -> dict[str, QueryHits]:
-        """Computes the hits of each query, by direction, from features of all pictures and captions.
+        """Computes the hits of each query, by direction, from features of all images and captions.
 
         Raises JclipError if features are not finite, shapes do not fit, or no query has a positive.
         """
@@ -65,7 +65,7 @@ class RetrievalTask:
             if way == "t2i":
                 found[way] = query_hits(text_md, image_nd, positives, ks, names=("text", "image"))
             else:
-                # All captions of a picture are its positives, also those that are no queries.
+                # All captions of an image are its positives, including those that are not queries.
                 asked = np.unique(positives.pairs_p2[:, 1])
                 all_pairs = self.positives.swapped().pairs_p2
                 answers = all_pairs[np.isin(all_pairs[:, 0], asked)]
@@ -74,5 +74,5 @@ class RetrievalTask:
         return found
 
     def score(self, image_nd: np.ndarray, text_md: np.ndarray) -> dict[str, float]:
-        """Computes recalls, named as `recall` names them, from features of all pictures and captions."""
+        """Computes recalls, named as `recall` names them, from features of all images and captions."""
         return both_ways(self.hits(image_nd, text_md))

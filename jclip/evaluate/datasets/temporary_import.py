@@ -20,15 +20,15 @@ from jclip.data.sources.kinds import KeepRules
 from jclip.errors import JclipError
 from jclip.plain import shown
 
-_OWN = ("csv", "picture-folder", "webdataset", "parquet", "cn-clip-lmdb")
+_IMPORTED = ("csv", "picture-folder", "webdataset", "parquet", "cn-clip-lmdb")
 
 
 def importable_format(place: Path) -> str | None:
-    """Returns the name of the import format of pictures with captions; None for what evaluation reads directly.
+    """Returns the name of the import format of a source of images with captions; None if it is read without an import.
 
-    A file of PICTURE<tab>CAPTION lines without a header is read directly.
+    A file of PICTURE<tab>CAPTION lines without a header is read without an import.
     """
-    name = next((name for name in _OWN if FORMATS[name].fits(place)), None)
+    name = next((name for name in _IMPORTED if FORMATS[name].fits(place)), None)
     table = place.suffix.lower() == ".csv" or is_utf16(place) or _has_header(place) if name == "csv" else True
     if place.is_file() and not table:
         return None
@@ -47,8 +47,8 @@ class TemporaryFolder(NamedTuple):
 
     Attributes:
       folder: the folder, with one split.
-      left_out: number of pairs and files of the source that it lacks.
-      note: number and example of each reason; empty if nothing was left out.
+      left_out: number of pairs and files of the source that the folder lacks.
+      note: number and an example for each reason; empty if nothing was left out.
     """
 
     folder: Path

@@ -1,8 +1,8 @@
 """Metrics of classification: top-k, mean per class, 11-point mAP, area under the ROC curve.
 
-Ties are fair: top-k counts the expected hit over random orders of equal scores; mAP and ROC treat them together.
+Ties: top-k counts the expected hit over random orders of equal scores; mAP and ROC treat equal scores as one cut.
 
-Axes: n pictures, c classes, k cuts.
+Axes: n images, c classes, k cuts.
 """
 
 from collections.abc import Sequence
@@ -21,7 +21,7 @@ _BLOCK = 2**22
 
 
 def top_hits(scores_nc: Array, truth_nc: Array, ks: Sequence[int]) -> Floats:
-    """Returns (n, k) probabilities that a true class of a picture is among its k best."""
+    """Returns (n, k) probabilities that a true class of an image is among its k best."""
     size = max(1, _BLOCK // max(1, scores_nc.shape[1]))
     blocks = [slice(start, start + size) for start in range(0, len(scores_nc), size)]
     hits = [expected_hits(np.asarray(scores_nc[rows], np.float64), truth_nc[rows], ks) for rows in blocks]
@@ -29,7 +29,7 @@ def top_hits(scores_nc: Array, truth_nc: Array, ks: Sequence[int]) -> Floats:
 
 
 def mean_per_class(hits_n: Array, classes_n: Array) -> float:
-    """Returns the mean over classes of the share of hits in each; classes without a picture are left out."""
+    """Returns the mean over classes of the share of hits in each; classes without an image are left out."""
     counts_c = np.bincount(classes_n)
     hits_c = np.bincount(classes_n, weights=hits_n)
     return float((hits_c[counts_c > 0] / counts_c[counts_c > 0]).mean())
@@ -38,12 +38,12 @@ def mean_per_class(hits_n: Array, classes_n: Array) -> float:
 def map_11_points(scores_nc: Array, truth_nc: Array) -> float:
     """Returns the mean over classes of 11-point average precision (Everingham et al. 2010, VOC2007, section 4.2).
 
-    The precision at each recall 0, 0.1, ..., 1 is the best one at that recall or beyond. Raises JclipError if a class
-    has no picture.
+    The precision at each recall 0, 0.1, ..., 1 is the maximum at that recall or higher. Raises JclipError if a class
+    has no image.
     """
     empty = np.flatnonzero(~truth_nc.any(axis=0))
     if len(empty):
-        raise JclipError(f"no picture shows class {empty[0]} (counted from 0): mAP needs one of each")
+        raise JclipError(f"no image shows class {empty[0]} (counted from 0): mAP needs an image of each class")
     return float(np.mean([_average_precision(*pair) for pair in zip(scores_nc.T, truth_nc.T, strict=True)]))
 
 
@@ -65,9 +65,9 @@ def roc_auc(scores_n: Array, truth_n: Array) -> float:
     """
     right, wrong = int(truth_n.sum()), int((~truth_n).sum())
     if not right or not wrong:
-        raise JclipError("all pictures are of one class: the area under the ROC curve needs some of each")
+        raise JclipError("all images are of one class: the area under the ROC curve needs images of both")
     _, place_n, count_t = np.unique(scores_n, return_inverse=True, return_counts=True)
-    rank_n = (np.cumsum(count_t) - (count_t - 1) / 2)[place_n]  # equal scores share the mean of their ranks
+    rank_n = (np.cumsum(count_t) - (count_t - 1) / 2)[place_n]  # equal scores have the mean of their ranks
     return float((rank_n[truth_n].sum() - right * (right + 1) / 2) / (right * wrong))
 
 

@@ -1,6 +1,6 @@
 """Percentile bootstrap over queries (Efron and Tibshirani 1993, chapter 13).
 
-Queries are resampled with replacement; gallery and model stay. So intervals do not cover other seeds of the training.
+Queries are resampled with replacement; gallery and model are fixed. So intervals do not cover other training seeds.
 
 Axes: q queries, f figures, r resamples.
 """
@@ -21,7 +21,7 @@ _AT_ONCE = 2**22  # counts held at once
 def resampled_means(values_qf: npt.NDArray[Any], *, seed: int = 0, resamples: int = RESAMPLES) -> Floats:
     """Returns (r, f) means of each figure over resampled queries; all figures share the draws.
 
-    values_qf holds the contribution of each query to each figure.
+    `values_qf` holds the contribution of each query to each figure.
     """
     draw = np.random.default_rng(seed)
     queries = len(values_qf)

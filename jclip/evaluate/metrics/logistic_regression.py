@@ -1,9 +1,9 @@
 """Logistic regression on frozen features, with a sweep of its regularisation (Radford et al. 2021, appendix A.3).
 
-jax computes the loss and its gradient, over all devices of a mesh; scipy's L-BFGS minimises. Only the shots of a
-few-shot probe are random, and they depend on a seed.
+jax computes the loss and its gradient, over all devices of a mesh; scipy's L-BFGS minimises it. Only two draws are
+random, and both depend on a seed: the shots of a few-shot probe, and the images held out for validation.
 
-Axes: n pictures, d features, c classes.
+Axes: n images, d features, c classes.
 """
 
 from collections.abc import Callable, Sequence
@@ -33,7 +33,7 @@ class LinearProbe:
 
     Attributes:
       weights_dc, bias_c: weights and bias.
-      penalty: lambda of the loss: summed cross-entropy + lambda / 2 |weights|^2.
+      penalty: lambda in the loss, summed cross-entropy + lambda / 2 |weights|^2.
     """
 
     weights_dc: Floats
@@ -50,10 +50,10 @@ def fit(
 ) -> LinearProbe:
     """Minimises summed cross-entropy + penalty / 2 |weights|^2; the bias is not penalised.
 
-    `classes` is the number of classes, including those without a picture. The penalty is above 0. Starts from the
-    parameters of `start`, or from zeros. Raises JclipError if there is no picture, or features are not finite.
+    `classes` is the number of classes, including those without an image. The penalty is above 0. Starts from the
+    parameters of `start`, or from zeros. Raises JclipError if there is no image, or features are not finite.
     """
-    from scipy.optimize import minimize  # an extra: `jclip.load` does without
+    from scipy.optimize import minimize  # imported here because it is an extra
 
     if not len(features_nd) or len(features_nd) != len(classes_n):
         raise JclipError(f"{len(features_nd)} features and {len(classes_n)} classes: give one for each, at least one")
@@ -67,7 +67,7 @@ def fit(
         both_ec = flat.reshape(width + 1, classes)
         value, gradient_ec = loss(both_ec)
         gradient_ec[:-1] += penalty * both_ec[:-1]
-        # Divided by the number of pictures, so that L-BFGS stops at the same relative precision for few and many.
+        # Divided by the number of images, so that L-BFGS stops at the same relative precision for few and many.
         whole = value + penalty / 2 * float(np.square(both_ec[:-1]).sum())
         return whole / len(classes_n), gradient_ec.ravel() / len(classes_n)
 
@@ -82,8 +82,8 @@ def sweep(
 ) -> tuple[LinearProbe, dict[float, float]]:
     """Finds the penalty with the best validation accuracy, and refits on both splits together.
 
-    Tries seven penalties from 1e-6 to 1e6, then bisects around the best until steps are an eighth of a decade (Radford
-    et al. 2021, appendix A.3). Among equally good penalties the largest wins.
+    Tries seven penalties from 1e-6 to 1e6, then halves the step around the best down to an eighth of a decade (Radford
+    et al. 2021, appendix A.3). Among equally good penalties it takes the largest.
 
     Returns:
       The probe, and {penalty: validation accuracy} of all penalties tried, ascending.
@@ -116,14 +116,14 @@ def draw_shots(classes_n: Ints, per_class: int, seed: int) -> Ints:
         rows = np.flatnonzero(classes_n == number)
         if len(rows) < per_class:
             raise JclipError(
-                f"class {number} has {len(rows)} training pictures, fewer than {per_class} shots: lower --shots"
+                f"class {number} has {len(rows)} training images, fewer than {per_class} shots: lower --shots"
             )
         chosen.append(draw.permutation(rows)[:per_class])
     return np.sort(np.concatenate(chosen))
 
 
 def held_out(classes_n: Ints, seed: int = 0, share: float = 0.2) -> tuple[Ints, Ints]:
-    """Returns (train, valid) rows. Of each class a share is held out, at least one picture, but never its last."""
+    """Returns (train, valid) rows. Holds out a share of each class, at least one image, but never its only one."""
     draw = np.random.default_rng(seed)
     valid = []
     for number in np.unique(classes_n):
@@ -134,17 +134,17 @@ def held_out(classes_n: Ints, seed: int = 0, share: float = 0.2) -> tuple[Ints, 
 
 
 def fit_probe(train: tuple[Features, Ints], valid: tuple[Features, Ints] | None, classes: int) -> LinearProbe:
-    """Fits a probe whose penalty is chosen on `valid`, or on a held-out share of `train`.
+    """Fits a probe. The penalty is chosen on `valid`, or without it on a held-out share of `train`.
 
-    With one picture a class nothing can be held out, and the penalty is 1.
+    If each class has one image, nothing can be held out, and the penalty is 1.
 
     Args:
-      train: (n, d) features and (n,) classes of the training pictures.
-      valid: the same of validation pictures, which the final fit includes.
+      train: (n, d) features and (n,) classes of the training images.
+      valid: the same of the validation images, which the final fit includes; None without any.
       classes: number of classes.
 
     Raises:
-      JclipError: there is no picture, or features are not finite.
+      JclipError: there is no image, or features are not finite.
     """
     if valid is not None:
         return sweep(train, valid, classes)[0]
@@ -155,7 +155,7 @@ def fit_probe(train: tuple[Features, Ints], valid: tuple[Features, Ints] | None,
 
 
 def _loss(features_nd: Features, classes_n: Ints) -> Callable[[Floats], tuple[float, Floats]]:
-    """Returns a function of stacked weights and bias: the summed cross-entropy and its gradient."""
+    """Returns a function from stacked weights and bias to the summed cross-entropy and its gradient."""
     mesh = jax.sharding.get_mesh()
 
     def placed(rows: npt.NDArray[Any]) -> jax.Array:
@@ -166,7 +166,7 @@ def _loss(features_nd: Features, classes_n: Ints) -> Callable[[Floats], tuple[fl
         rows = np.pad(rows, [(0, filled - len(rows)), *[(0, 0)] * (rows.ndim - 1)])
         return place_rows(rows[local_rows(filled, mesh)], filled, mesh)
 
-    # The bias is the weight of a feature that is 1.
+    # The bias is the weight of a constant feature of 1.
     ones_n = np.ones(len(features_nd), np.float32)
     x_ne = placed(np.concatenate([features_nd, ones_n[:, None]], axis=1))
     y_n, counts_n = placed(classes_n.astype(np.int32)), placed(ones_n)

@@ -1,8 +1,8 @@
 """Nearest neighbours in a large gallery, on the devices of the mesh, a block of scores at a time.
 
-Devices compute in float32, which cannot tell equal cosines from different ones. So this returns candidates, and an
-upper bound on the cosines of all others that holds despite rounding. `recall` then decides in float64, over the
-candidates, or over the whole gallery where the bound leaves a doubt.
+Devices compute in float32, which cannot tell equal cosines from slightly different ones. So this module returns
+candidates, and an upper bound on the cosines of all other rows that holds despite rounding. `recall` then decides in
+float64: over the candidates, or over the whole gallery if the bound is not sufficient.
 
 Axes: q queries, g gallery, d features, k kept, b a block of the gallery.
 """
@@ -27,7 +27,7 @@ def candidates(query_qd: Floats, gallery_gd: Floats, k: int) -> Iterator[tuple[s
     """Yields the k nearest gallery rows by float32 cosine, in blocks of queries.
 
     The gallery is split over all devices of the mesh (`jax.set_mesh`); without a mesh one device computes. All
-    processes call with the same features, and each gets the complete result.
+    processes must call with the same features, and each gets the complete result.
 
     Args:
       query_qd, gallery_gd: rows of unit norm, or of zeros.
@@ -57,8 +57,8 @@ def candidates(query_qd: Floats, gallery_gd: Floats, k: int) -> Iterator[tuple[s
 
     spread_gd = jax.make_array_from_callback((share * mesh.size, width), split, part)
     size = min(QUERY_BLOCK, len(query_qd))
-    # The error of a float32 dot product of d terms, of unit rows rounded to float32, is at most (d + 4) 2**-24 in any
-    # order of summation; doubled for devices that emulate float32 with smaller formats.
+    # The error of the dot product of two unit rows of width d, rounded to float32, is at most (d + 4) 2**-24 in any
+    # order of summation. It is doubled for devices that emulate float32 with smaller formats.
     doubt = (width + 4) * 2.0**-23
     for start in range(0, len(query_qd), size):
         rows = query_qd[start : start + size].astype(np.float32)

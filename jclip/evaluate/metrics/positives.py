@@ -1,4 +1,4 @@
-"""Positives of queries in a gallery: many to many, stored as pairs and never as a matrix.
+"""Positives of queries in a gallery, many to many. They are stored as pairs, never as a matrix.
 
 Axes: q queries, g gallery, p pairs.
 """
@@ -32,7 +32,7 @@ class Positives:
 
     @classmethod
     def from_keys(cls, query_keys_q: npt.NDArray[Any], gallery_keys_g: npt.NDArray[Any]) -> "Positives":
-        """Makes positives of each query and gallery row with equal keys; any number may share a key."""
+        """Returns the positives of queries and gallery rows with equal keys; any number of rows may share a key."""
         query_keys_q, gallery_keys_g = np.asarray(query_keys_q), np.asarray(gallery_keys_g)
         order_g = np.argsort(gallery_keys_g, kind="stable")
         sorted_g = gallery_keys_g[order_g]
@@ -66,12 +66,12 @@ class Positives:
         return Positives(pairs_p2[pairs_p2[:, 0] >= 0], len(rows), self.gallery)
 
     def of(self, rows_q: Ints, columns_qk: Ints) -> Bools:
-        """Returns whether each of (q, k) gallery rows is a positive of its query."""
+        """Returns (q, k): True where the gallery row columns_qk[i] is a positive of the query rows_q[i]."""
         codes_qk = rows_q[:, None] * self.gallery + columns_qk
         places_qk = np.searchsorted(self._codes_p, codes_qk)
         return np.asarray(np.append(self._codes_p, -1)[places_qk] == codes_qk)
 
     def rows(self, rows_q: Ints) -> Bools:
-        """Returns the (len(rows), gallery) matrix of some queries."""
+        """Returns (q, g): True where a gallery row is a positive of the query rows_q[i]."""
         columns_1g = np.arange(self.gallery)[None, :]
         return self.of(rows_q, np.broadcast_to(columns_1g, (len(rows_q), self.gallery)))

@@ -1,4 +1,4 @@
-"""Recall at k (R@k) between pictures and captions, exact under ties.
+"""Recall at k (R@k) between images and captions, exact under ties.
 
 A query is a hit at k if one of its positives is among the k best of the gallery. Ties count as the expected hit over
 random orders of equal scores: a model with constant features scores chance, neither 0 nor 100 %.
@@ -22,13 +22,13 @@ Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
 
 TIE = 1e-9
-"""Maximum difference of equal cosines: far below the resolution of float32 features, far above float64 rounding."""
+"""Maximum difference of tied cosines: far below the resolution of float32 features, far above float64 rounding."""
 
 _BLOCK = 2**22
 """Maximum number of scores in one array: 32 MiB. Larger problems use the devices."""
 
 _MORE = 16
-"""Number of candidates beyond the largest k. More near ties than that cost a float64 search of the gallery."""
+"""Number of candidates beyond the largest k. A query with more near ties than that searches the gallery in float64."""
 
 
 def recall(
@@ -45,7 +45,7 @@ def recall(
     Args:
       image_nd, text_md: features of any norm.
       image_keys_n, text_keys_m: images and texts with equal keys are positives; any number may share a key. Queries
-        without positives are left out. By default the rows' numbers: image i belongs to text i.
+        without positives are left out. The default keys are row numbers: image i belongs to text i.
       ks: cutoffs; a k beyond the gallery means all of it.
 
     Returns:
@@ -72,7 +72,7 @@ class QueryHits:
 
     Attributes:
       ks: cutoffs.
-      asked_q: rows of the queries.
+      asked_q: row numbers of the queries.
       hits_qk: probabilities that a positive is among the k best; 0 or 1 without ties.
       chance_qk: expected hits of random scores.
     """
@@ -105,7 +105,7 @@ def query_hits(
 ) -> QueryHits:
     """Computes the hits of each query by cosine, in one direction.
 
-    The devices of the mesh narrow down a large gallery, see `nearest`; float64 decides.
+    The devices of the mesh reduce a large gallery to candidates, see `nearest`. Hits are computed in float64.
 
     Args:
       query_qd, gallery_gd: features of any norm.
@@ -222,7 +222,7 @@ def topk(query_qd: Array, gallery_gd: Array, k: int) -> tuple[Ints, Floats]:
 
 
 def _best(scores_qg: Floats, k: int) -> tuple[Ints, Floats]:
-    # Rounded, so that equal pictures keep their order despite float64 rounding.
+    # Rounded, so that equal images keep their order despite float64 rounding.
     indices_qk = np.argsort(-scores_qg.round(9), axis=1, kind="stable")[:, :k]
     return indices_qk, np.take_along_axis(scores_qg, indices_qk, axis=1)
 
@@ -241,7 +241,7 @@ def _named(ks: Sequence[int], hits_qk: Floats, chance_qk: Floats) -> dict[str, f
 
 
 def _fitting(query_qd: Array, gallery_gd: Array, names: tuple[str, str]) -> tuple[Floats, Floats]:
-    """Returns both as float64 rows of unit norm; checks that their widths agree."""
+    """Returns both as float64 rows of unit norm. Raises JclipError if they are not finite, or their widths differ."""
     query_qd, gallery_gd = _unit(query_qd, names[0]), _unit(gallery_gd, names[1])
     if query_qd.shape[1] != gallery_gd.shape[1]:
         raise JclipError(f"{names[0]} features are {query_qd.shape[1]} wide, {names[1]} ones {gallery_gd.shape[1]}")
@@ -269,7 +269,7 @@ def _unit(features: Array, name: str) -> Floats:
             f"{name} features: {broken} of {len(rows)} rows are not finite: the model has diverged, "
             "or was converted wrongly"
         )
-    # In two steps, against overflow and underflow. A row of zeros stays zero: it ties with everything.
+    # In two steps, to avoid overflow and underflow. A row of zeros stays zero, so all its cosines are ties.
     rows = rows / np.maximum(np.abs(rows).max(axis=1, keepdims=True, initial=0), np.finfo(np.float64).tiny)
     norm = np.linalg.norm(rows, axis=1, keepdims=True)
     return rows / np.where(norm > 0, norm, 1)

@@ -1,4 +1,4 @@
-"""Per-query values of a test, by which two models are compared on the same queries.
+"""Per-query values of a test, with which two models are compared on the same queries.
 
 Axes: q queries, f figures, r resamples.
 """
@@ -26,7 +26,7 @@ class Trials:
 
     Attributes:
       figures: names of the figures.
-      asked: digest of the queries and their positives.
+      asked: digest of the queries and their positives; models are compared only if it is equal.
       values: float32 (q, f), compressed for a JSON file.
     """
 
@@ -36,7 +36,7 @@ class Trials:
 
     @classmethod
     def pack(cls, figures: Sequence[str], asked: str, values_qf: npt.NDArray[Any]) -> "Trials":
-        """Compresses values."""
+        """Returns the trials with compressed values."""
         packed = zlib.compress(np.ascontiguousarray(values_qf, "<f4").tobytes())
         return cls(tuple(figures), asked, base64.b64encode(packed).decode("ascii"))
 
@@ -63,9 +63,10 @@ def digest(*parts: Iterable[str] | npt.NDArray[Any]) -> str:
 
 
 def changes(before: Sequence[Trials], after: Sequence[Trials], mean: str = "") -> dict[str, Interval]:
-    """Returns 95 % paired bootstrap intervals of the differences `after` less `before`, by figure.
+    """Returns 95 % paired bootstrap intervals of the differences `after` minus `before`, by figure.
 
-    `mean` names the mean of all figures, "" for none. The result is empty if the queries differ or are unknown.
+    `mean` is the name for the mean of all figures; "" omits it. The result is empty if the queries differ or are
+    unknown.
     """
     if not after or [(one.figures, one.asked) for one in before] != [(one.figures, one.asked) for one in after]:
         return {}

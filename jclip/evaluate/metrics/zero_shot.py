@@ -1,6 +1,6 @@
 """Zero-shot classification by prompts (Radford et al. 2021, section 3.1).
 
-Axes: n pictures, c classes, p prompts, d features.
+Axes: n images, c classes, p prompts, d features.
 """
 
 from collections.abc import Callable, Sequence
@@ -14,7 +14,7 @@ from jclip.errors import JclipError
 Array = npt.NDArray[Any]
 
 SCALE = 100.0
-"""Factor on cosines before the softmax; fixed, as in both papers' code, whatever the model learned."""
+"""Factor on cosines before the softmax. It is fixed, as in both papers' code; the learned logit scale is not used."""
 
 _CLASSES_AT_ONCE = 32
 

@@ -1,7 +1,7 @@
 """Prompts for zero-shot classification: sentences with {} in place of a class name.
 
     zh, en, …              jclip's own in the 18 languages of AltCLIP-m18: LANGUAGE.json in this folder
-    cn_clip                cn_clip's, chosen by data set as in its zeroshot_evaluation.py (Chinese)
+    cn_clip                cn_clip's (Chinese), chosen by data set as in its zeroshot_evaluation.py
     cn_clip:aircraft       one of cn_clip's sets by name
     open_clip              OpenAI's 80 for ImageNet, from open_clip (English); open_clip:simple for a few
     FILE.json              {"language": "zh", "general": ["一张{}的照片"], "flower": [...]}
@@ -32,7 +32,7 @@ _CN_CLIP = {
     "resisc45_clip": "eurosat",
     "country211": "country211",
 }
-"""Data sets for which cn_clip's program has a set of their own, and does not use its general set "openai"."""
+"""cn_clip's set of prompts by data set; for all others it uses its general set "openai"."""
 
 _OPEN_CLIP = {"openai": "OPENAI_IMAGENET_TEMPLATES", "simple": "SIMPLE_IMAGENET_TEMPLATES"}
 
@@ -118,7 +118,7 @@ def _as_text(functions: Sequence[Callable[[str], str]]) -> tuple[str, ...]:
 
 
 def _module(package: str, path: str, distribution: str) -> Any:
-    """Imports one file of a package, without the package itself, which would import torch."""
+    """Imports one file of a package without the package itself, which would import torch."""
     found = importlib.util.find_spec(package)
     if found is None or not found.submodule_search_locations:
         raise JclipError(

@@ -1,4 +1,4 @@
-"""Elements of a report, as plain data: tables, charts, galleries of retrieved pictures."""
+"""Elements of a report, as plain data: tables, charts, galleries of retrieved images."""
 
 import math
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ class Row:
       values: figures, one for each column.
       before: the same figures before training, or of another model; shown beside them.
       intervals: (low, high) of each figure, or None; shown under it.
-      changes: intervals of `values` less `before`.
+      changes: intervals of `values` minus `before`.
     """
 
     label: str
@@ -53,7 +53,7 @@ class Table:
       note: remark under the table.
       before: description of the rows' `before`.
       main: index of the headline column.
-      stacked: `before` holds another model's figures, A; a terminal shows A, B and their difference in three lines.
+      stacked: True if `before` holds another model's figures; a terminal then shows A, B and B − A in three lines.
 
     Raises:
       ValueError: a row does not have one figure for each column.
@@ -85,7 +85,7 @@ class Table:
 
 @dataclass(frozen=True)
 class Cell:
-    """A figure of a table, with what `Row` says about it."""
+    """A figure of a table, with its entries of `Row`."""
 
     value: Fraction
     before: Fraction
@@ -94,17 +94,17 @@ class Cell:
 
     @property
     def around(self) -> str:
-        """Text under the figure: the interval of the change, or the figure's own; empty without either."""
+        """Text under the figure: the interval of the change, else the figure's own; empty without either."""
         return between(self.change, signed=True) if self.change else between(self.interval) if self.interval else ""
 
     @property
     def difference(self) -> str:
-        """The figure less the figure before: "+1.9"; "–" without either."""
+        """The figure minus the figure before, such as "+1.9"; "–" if one is missing."""
         return "–" if self.value is None or self.before is None else change(self.value - self.before)
 
     @property
     def arrow(self) -> str:
-        """The figure before and the figure: "25.0 → 62.7", or the figure alone."""
+        """The figure before and the figure, such as "25.0 → 62.7"; or the figure alone."""
         start = "" if self.before is None else f"{percent(self.before)} → "
         return f"{start}{percent(self.value)}"
 
@@ -145,7 +145,7 @@ class Chart:
 
 @dataclass(frozen=True)
 class Answer:
-    """A retrieved picture as a PNG file; correct if it is a positive of the query."""
+    """A retrieved image as a PNG file; correct if it is a positive of the query."""
 
     png: bytes
     correct: bool
@@ -154,13 +154,13 @@ class Answer:
 
 @dataclass(frozen=True)
 class Query:
-    """A text query and the pictures retrieved for it.
+    """A text query and the images retrieved for it.
 
     Attributes:
       text: the query.
       language: BCP 47, such as "zh" or "ar"; the browser chooses glyphs by it.
       language_name: display name of the language, such as "中文".
-      answers: retrieved pictures, best first.
+      answers: retrieved images, best first.
       meaning: translation into the report's language.
       rank: rank of the best positive among all candidates, from 1.
     """
@@ -175,7 +175,7 @@ class Query:
 
 @dataclass(frozen=True)
 class Gallery:
-    """Queries with their retrieved pictures."""
+    """Queries with their retrieved images."""
 
     title: str
     queries: Sequence[Query]
@@ -203,7 +203,7 @@ class Section:
 
 @dataclass(frozen=True)
 class Credit:
-    """Author and licence of pictures on the page."""
+    """Author and licence of some images on the page."""
 
     artist: str
     licence: str
@@ -220,7 +220,7 @@ class Report:
       intro: introduction; blank lines separate paragraphs.
       sections: sections in reading order.
       facts: short headline figures: ("trained in", "8 min 40 s").
-      credits: authors and licences of all pictures.
+      credits: authors and licences of all images.
       footer: versions and the command that made the page.
     """
 

@@ -1,4 +1,4 @@
-"""Reports of an evaluation's results: tables, charts, and the pages with both."""
+"""Makes reports of an evaluation's results: tables, charts, and the pages with both."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from importlib.metadata import version
@@ -36,9 +36,10 @@ _SCORES = {
     "classification": "cosines of the best class",
     "probe": "logits of the best class",
 }
-_VARIANTS = {"classification": "prompts", "probe": "training pictures"}
-_BINS = ("Shares of each in sixty bins.", "Densities.")  # for one model, for two
-_COUNTS = ("pictures", "captions", "classes")
+_VARIANTS = {"classification": "prompts", "probe": "training images"}
+_BINS = ("Share of each curve's scores in each of 60 bins.", "Densities.")  # for one model, for two
+_COUNTS = {"pictures": "images", "captions": "captions", "classes": "classes"}
+"""Words for counts in a heading, by their name in `Result.counts`."""
 _MOST_CURVES = 8  # charts of score distributions of one data set; the others are in results.json
 _MOST_CLASSES = 60  # larger confusion matrices are not readable
 
@@ -95,18 +96,18 @@ def _table(
 
 def _counted(name: str, tests: Sequence[Result], kind: str = "") -> str:
     found = sorted({test.counts.get(f"{kind}{name}", 0) for test in tests})
-    return f"{found[0]:,}{f' to {found[-1]:,}' if len(found) > 1 else ''} {name}"
+    return f"{found[0]:,}{f' to {found[-1]:,}' if len(found) > 1 else ''} {_COUNTS[name]}"
 
 
 def _counting(tests: Sequence[Result]) -> str:
     """Returns a sentence on the deduplication of a data set; empty if unknown."""
     ways = {test.counting for test in tests}
     if ways == {"published"}:
-        return f"{tests[0].dataset}: counted as published, each picture and caption of the source by itself."
+        return f"{tests[0].dataset}: counted as published, equal images and equal captions separately."
     if ways != {"joined"}:
         return ""
     some = ", ".join(_counted(name, tests, "joined_") for name in ("pictures", "captions"))
-    return f"{tests[0].dataset}: equal pictures and equal captions count once; duplicates: {some}."
+    return f"{tests[0].dataset}: equal images and equal captions count once; duplicates: {some}."
 
 
 def _row(test: Result, columns: Sequence[str], before: Result | None) -> Row:
@@ -127,7 +128,7 @@ def _bounds(intervals: Mapping[str, Interval], columns: Sequence[str]) -> list[I
 
 
 def _named(test: Result) -> str:
-    """Returns what distinguishes a test from others on its data set."""
+    """Returns a test's language and variant, which distinguish it from others on its data set."""
     return ", ".join(part for part in (test.language and name_of(test.language), test.variant) if part)
 
 
@@ -165,8 +166,8 @@ def report(results: Results, more: Sequence[Section] = (), other: Results | None
 
 
 _READING = """Percentages. Under each figure is its 95 % bootstrap interval over the queries. It does not cover \
-other seeds of the training."""
-_SECRET = "None: this test's answers are secret. The predictions are in files beside this page."
+other training seeds."""
+_SECRET = "No figures: this test's answers are secret. The predictions are in files beside this page."
 _READING_BOTH = """Percentages, A → B. Under them is the 95 % bootstrap interval of B − A, if both ran the same \
 queries. A difference whose interval contains 0 may be chance; another training seed may differ by more."""
 
@@ -203,7 +204,7 @@ _MATRIX = "Rows are true classes; a darker cell is a larger share of its row."
 
 
 def _curves(pair: Sequence[Result]) -> list[Curve]:
-    """Returns the distributions of scores; for two models as densities, because their bins differ in width."""
+    """Returns the distributions of scores; for two models as densities, because the widths of their bins differ."""
     curves = []
     for letter, test in zip("AB", pair, strict=False):
         if test.scores is None:

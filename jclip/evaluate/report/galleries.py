@@ -1,4 +1,4 @@
-"""Galleries of a report: pictures retrieved by a few queries, and pictures assigned to a few classes."""
+"""Galleries of a report: images retrieved by a few queries, and images assigned to a few classes."""
 
 import io
 from collections.abc import Sequence
@@ -18,14 +18,14 @@ _FRAMED = Preprocessing(size=96, mean=CLIP_MEAN, std=CLIP_STD, resize="crop", ba
 
 
 def thumbnail(picture: Picture, name: str = "") -> bytes:
-    """Returns a small PNG file of a picture."""
+    """Returns a small PNG file of an image."""
     file = io.BytesIO()
     Image.fromarray(to_array(_FRAMED, picture, name)).save(file, "PNG")
     return file.getvalue()
 
 
 def retrieved(task: RetrievalTask, image_nd: np.ndarray, text_md: np.ndarray) -> Gallery:
-    """Draws captions at random and shows the best pictures for each."""
+    """Draws captions at random and shows the best images for each."""
     asked = np.flatnonzero(task.positives.counts_q)
     drawn = np.sort(np.random.default_rng(0).permutation(asked)[:_QUERIES])
     found_qk, _ = topk(text_md[drawn], image_nd, min(_SHOWN, len(image_nd)))
@@ -36,7 +36,7 @@ def retrieved(task: RetrievalTask, image_nd: np.ndarray, text_md: np.ndarray) ->
         right_k = task.positives.of(np.array([row]), best_k[None])[0]
         places = [int(place) for place in best_k]
         answers = [
-            Answer(thumbnail(task.pictures[place], name_of(place)), bool(right), f"picture {ids[place]}")
+            Answer(thumbnail(task.pictures[place], name_of(place)), bool(right), f"image {ids[place]}")
             for place, right in zip(places, right_k, strict=True)
         ]
         first = np.flatnonzero(right_k)
@@ -53,7 +53,7 @@ def retrieved(task: RetrievalTask, image_nd: np.ndarray, text_md: np.ndarray) ->
 
 
 def classified(data: ClassSet, scores_nc: np.ndarray, names: Sequence[str], language: str, title: str) -> Section:
-    """Draws classes at random and shows the most confident pictures of each predicted class, right or wrong."""
+    """Draws classes at random and shows the most confident images of each predicted class, right or wrong."""
     draw = np.random.default_rng(0)
     name_of = getattr(data.pictures, "name_of", lambda number: "")
     best_n = scores_nc.argmax(axis=1)
@@ -71,8 +71,8 @@ def classified(data: ClassSet, scores_nc: np.ndarray, names: Sequence[str], lang
         ]
         queries.append(Query(names[number], language, LANGUAGE_NAMES.get(language, language or "class"), answers))
     found = Gallery(f"{data.name}, {title}", queries)
-    return Section(f"Pictures by predicted class, {title}", _CLASSIFIED, [found])
+    return Section(f"Images by predicted class, {title}", _CLASSIFIED, [found])
 
 
-_CLASSIFIED = """Some classes, drawn at random, and the pictures most confidently assigned to them. A green frame \
+_CLASSIFIED = """Some classes, drawn at random, and the images most confidently assigned to them. A green frame \
 marks a right one."""

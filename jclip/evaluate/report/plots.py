@@ -1,7 +1,7 @@
 """Charts as inline SVG, drawn by matplotlib and coloured by the page's style sheet, in light and in dark mode.
 
-matplotlib draws placeholders for names, which are replaced in the SVG. So no name is read as mathtext, no font is
-needed for any script, and the browser's own fonts show it.
+matplotlib draws placeholders, which are then replaced by the names in the SVG. So matplotlib reads no name as mathtext
+and needs no font for its script; the browser's fonts show it.
 """
 
 import io
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 _WIDTH, _HEIGHT = 460, 260  # in points, which are the drawing's units
-_LEFT, _RIGHT, _TOP, _BOTTOM = 44, 10, 12, 38
+_LEFT, _RIGHT, _TOP, _BOTTOM = 44, 10, 12, 38  # margins
 _POINTS = 200  # longer curves are averaged, to keep the page small
 _SOFT, _LINE, _CARD, *_CURVES = (f"#0000{i:02x}" for i in range(1, 12))  # placeholders of the style sheet's variables
 _VARIABLES = {_SOFT: "soft", _LINE: "line", _CARD: "card", **{colour: f"s{i}" for i, colour in enumerate(_CURVES)}}

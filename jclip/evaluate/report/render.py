@@ -3,7 +3,7 @@
     page = Report("jclip demo", "An introduction.", sections=[Section("Results", items=[table])])
     write(page, Path("report.html"))
 
-The page embeds its pictures and charts and loads nothing. All text is escaped.
+The page embeds its images and charts and loads nothing. All text is escaped.
 """
 
 import base64
@@ -72,7 +72,7 @@ def _template() -> "jinja2.Template":
 
 
 def _reference_labels(table: Table) -> list[tuple[int, str]]:
-    """Returns (index of its colour, label) of each kind of reference."""
+    """Returns (index of the colour, label) of each different reference row."""
     labels = ((i, row.label) for group in table.groups for i, row in enumerate(group.references))
     return list(dict.fromkeys(labels))
 

@@ -1,4 +1,4 @@
-"""A report's tables on a terminal, by rich; they fit into 80 columns."""
+"""Shows a report's tables on a terminal with rich; they fit into 80 columns."""
 
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
@@ -16,7 +16,7 @@ _Line = tuple[str, list[str], str]  # label, a text for each column, style
 
 
 class TerminalTable:
-    """Renderable for rich's console. Only the headline figure shows its 95 % interval; the page has the others."""
+    """Renderable for rich's console. Shows the 95 % interval of the headline figure only; the page has all."""
 
     def __init__(self, table: Table):
         self._table = table
@@ -55,7 +55,7 @@ class TerminalTable:
     def _grid(
         self, lines: Sequence[_Line], label: int, widths: Sequence[int], gaps: Sequence[int]
     ) -> "rich.table.Table":
-        """Returns some rows; all grids of a table have the same columns."""
+        """Returns some lines as a grid; all grids of a table have the same columns."""
         from rich.padding import Padding
         from rich.table import Table as Grid
         from rich.text import Text

@@ -1,6 +1,6 @@
-"""Zero-shot classification of the pictures of a data set.
+"""Zero-shot classification of the images of a data set.
 
-Axes: n pictures, c classes, k cuts, r resamples.
+Axes: n images, c classes, k cuts, r resamples.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -49,13 +49,13 @@ def zero_shot(
         jclip.evaluate.zero_shot(model, ["a.jpg", "b.jpg"], ["猫", "狗"], prompts="zh")
 
     Args:
-      model: encodes pictures and sentences.
+      model: model that encodes images and texts.
       pictures: files, bytes or arrays, as for `Model.encode_image`.
       names: class names.
       prompts: a language, or another name that `load_prompts` knows.
 
     Raises:
-      JclipError: no class, unknown prompts, or pictures that cannot be read.
+      JclipError: no class, unknown prompts, or images that cannot be read.
     """
     return probabilities(
         model.encode_image(pictures), classifier(model.encode_text, names, load_prompts(prompts).templates)
@@ -72,17 +72,17 @@ def classification(
     split: str = "test",
     resamples: int = RESAMPLES,
 ) -> Evaluation:
-    """Evaluates zero-shot classification on pictures sorted by class, as `jclip eval classify` does.
+    """Evaluates zero-shot classification on images with classes, as `jclip eval classify` does.
 
         model = jclip.load("bundles/altclip")
         evaluation = jclip.evaluate.classification(model, "data/cifar-100", dataset="cifar-100", prompts=["zh", "en"])
         evaluation.write("results/cifar-100")
 
     Args:
-      model: encodes pictures and sentences.
+      model: model that encodes images and texts.
       data: folder, as `jclip eval classify` reads it.
       dataset: name of a known data set, such as "cifar-100"; decides metric, size and prompts. "" for none.
-      prompts: names of prompt ensembles; by default the language of the class names.
+      prompts: names of prompt ensembles; by default one in the language of the class names.
       classes: file of class names, or "cn_clip" or "open_clip" for ImageNet's; "" for those beside the data.
       split: name of the split, if the folder has splits.
       resamples: number of bootstrap resamples; 0 for no intervals.
@@ -130,7 +130,7 @@ def as_evaluation(
 
 
 def sizes(params: dict[str, Any]) -> dict[str, int]:
-    """Returns the numbers of parameters of a submission; cn_clip counts the projection to its image tower."""
+    """Returns the numbers of parameters for `submission`. Like cn_clip, counts the projection to the image tower."""
     count = {path: leaf.size for path, leaf in rules.paths_of(params).items()}
     image = sum(size for path, size in count.items() if path.startswith("image/"))
     return {"parameters": sum(count.values()), "image_parameters": image}
@@ -148,14 +148,14 @@ def score(
     kind: str = "classification",
     resamples: int = RESAMPLES,
 ) -> Result:
-    """Computes top-1, top-5, mean per class, and the other metrics of the data set.
+    """Computes top-1 and top-5 accuracy, the mean per class, and the other metrics of the data set.
 
     Raises JclipError if scores are not finite, or a metric is not defined on these data.
 
     Args:
-      data: the pictures and their classes.
-      scores_nc: higher is better; compared within a picture.
-      probabilities_nc: compared between pictures, for mAP and the ROC curve.
+      data: the images and their classes.
+      scores_nc: higher is better; compared within an image.
+      probabilities_nc: compared between images, for mAP and the ROC curve.
       names: class names, for the confusion matrix.
       language, variant: language and name of the prompts.
       benchmark: the data set, which decides the headline metric.
@@ -164,9 +164,7 @@ def score(
     """
     broken = int((~np.isfinite(scores_nc)).any(axis=1).sum())
     if broken:
-        raise JclipError(
-            f"{broken} of {len(scores_nc)} pictures have scores that are not finite: the model has diverged"
-        )
+        raise JclipError(f"{broken} of {len(scores_nc)} images have scores that are not finite: the model has diverged")
     classes = len(data.keys)
     hits_nk = accuracy.top_hits(scores_nc, data.truth_nc, (1, 5))[:, : 1 + (classes > 5)]
     figures = dict(zip(("accuracy", "top5"), hits_nk.mean(axis=0).tolist(), strict=False))
@@ -213,7 +211,7 @@ def _trials(hits_nk: Floats, data: ClassSet) -> tuple[Trials, ...]:
 def _intervals(hits_nk: Floats, data: ClassSet, resamples: int) -> dict[str, Interval]:
     found = intervals(["accuracy", "top5"][: hits_nk.shape[1]], resampled_means(hits_nk, resamples=resamples))
     if data.single and len(data.keys) <= _LARGEST_CONFUSION:
-        # Hits and pictures of each class, in the same draws.
+        # Hits and images of each class, in the same draws.
         own_nc = data.truth_nc.astype(np.float64)
         means = resampled_means(np.concatenate([own_nc * hits_nk[:, :1], own_nc], axis=1), resamples=resamples)
         hits_rc, counts_rc = np.split(means, 2, axis=1)

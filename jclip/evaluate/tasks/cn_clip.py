@@ -1,4 +1,4 @@
-"""A retrieval task in cn_clip's files: features, predictions and answers.
+"""Writes a retrieval task in cn_clip's files, and reads its features.
 
 SPLIT_imgs.img_feat.jsonl, SPLIT_texts.txt_feat.jsonl    features
 SPLIT_predictions.jsonl, SPLIT_answers.jsonl             text to image
@@ -27,9 +27,13 @@ def write_cn_clip(
 ) -> None:
     """Writes the ten best answers of each query, the positives and the features, as cn_clip's programs do.
 
-    Deduplicated pictures and captions have one line, under the id of the first, so cn_clip's programs compute the same
-    figures from these files. Tasks without ids use row numbers. The split's `name` begins the names of the files in
-    `folder`. `features_too` writes the features, about 10 kB each.
+    A deduplicated image or caption has one line, under the id of the first, so cn_clip's programs compute the same
+    figures from these files. Tasks without ids use row numbers.
+
+    Args:
+      folder: existing folder.
+      name: beginning of the files' names, such as the split.
+      features_too: True to write the features, about 10 kB each.
     """
     ids, rows = _ids(task), {"image": image_nd, "text": text_md}
     for kind, pattern in _FILES.items() if features_too else ():
@@ -39,7 +43,7 @@ def write_cn_clip(
         found_qk, _ = topk(rows[kind], rows[other], 10)
         best = zip(ids[kind], np.asarray(ids[other])[found_qk].tolist(), strict=True)
         cn_clip_files.write_predictions(folder / f"{name}_predictions{ending}.jsonl", kind, best)
-        # Queries without positives are left out: cn_clip counts a text without pictures as a miss.
+        # Queries without positives are left out: cn_clip counts a text without images as a miss.
         answers: dict[int, list[int]] = {}
         for pair in pairs_p2[np.argsort(pairs_p2[:, column], kind="stable")].tolist():
             answers.setdefault(ids[kind][pair[column]], []).append(ids[other][pair[1 - column]])
@@ -49,7 +53,7 @@ def write_cn_clip(
 def read_cn_clip_features(folder: Path, name: str, task: RetrievalTask) -> tuple[Features, Features]:
     """Returns (image_nd, text_md) of a task from the split's two files of features.
 
-    Raises JclipError if a file is missing or damaged, or lacks a picture or a caption.
+    Raises JclipError if a file is missing or damaged, or lacks an image or a caption.
     """
     found = []
     for kind, ids in _ids(task).items():
@@ -64,7 +68,7 @@ def read_cn_clip_features(folder: Path, name: str, task: RetrievalTask) -> tuple
 
 
 def holds_features(folder: Path) -> bool:
-    """Returns whether a folder holds features that cn_clip extracted, and not a bundle."""
+    """Returns whether a folder holds features in cn_clip's files, and is not a bundle."""
     return not (folder / "config.json").is_file() and any(folder.glob("*_feat.jsonl"))
 
 

@@ -14,7 +14,7 @@ from jclip.images.preprocess import Picture
 from jclip.io.files import whole_folder
 
 Progress = Callable[[str], object]
-"""Receives a few words about what is done now."""
+"""Callback that receives a description of the current step."""
 
 
 class Encodes(Protocol):
@@ -27,12 +27,12 @@ class Encodes(Protocol):
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Results of a task, with what its page and its folder show besides.
+    """Results of a task, and the further contents of its report and its folder.
 
     Attributes:
       results: the figures.
-      sections: makes the sections of the page that follow the figures.
-      more_files: writes further files into a folder.
+      sections: function that returns the sections of the page after the figures.
+      more_files: function that writes further files into a folder.
     """
 
     results: Results

@@ -1,4 +1,4 @@
-"""Linear probes on a model's frozen image features, trained on all training pictures or on a few of each class."""
+"""Linear probes on a model's frozen image features, trained on all training images or on a few of each class."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -18,11 +18,11 @@ from jclip.evaluate.tasks.classification import score as score_classification
 from jclip.evaluate.tasks.evaluation import Encodes, Evaluation, Progress
 
 Shots = int | None
-"""Training pictures of each class; None for all."""
+"""Training images of each class; None for all."""
 
 
 class Probed(NamedTuple):
-    """Figures of one number of shots, and the (n, c) logits of the test pictures by the first probe."""
+    """Figures of one number of shots, and the (n, c) logits of the test images by the first probe."""
 
     result: Result
     logits_nc: npt.NDArray[np.float64]
@@ -44,15 +44,15 @@ def probe(
         print([test.figures["accuracy"] for test in evaluation.results.tests])
 
     Args:
-      model: encodes pictures.
+      model: model that encodes images.
       data: folder with the splits train and test, and perhaps valid.
       dataset: name of a known data set, such as "cifar-100"; decides metric and size. "" for none.
-      shots: training pictures of each class; None for all.
-      seeds: number of draws of a few-shot probe, whose figures are means.
+      shots: training images of each class; None for all.
+      seeds: number of draws of a few-shot probe; its figures are means over them.
       resamples: number of bootstrap resamples; 0 for no intervals.
 
     Raises:
-      JclipError: the data cannot be read, a class has fewer pictures than shots, or features are not finite.
+      JclipError: the data cannot be read, a class has fewer images than shots, or features are not finite.
     """
     splits = open_probe(Path(data), dataset)
     settings = {"data": str(data), "dataset": dataset, "shots": ",".join(str(one or "all") for one in shots)}
@@ -73,14 +73,14 @@ def evaluate(
     """Yields the figures of each number of shots."""
     features = {name: model.encode_image(one.pictures) for name, one in splits.splits.items()}
     for count in shots:
-        progress(f"fitting: {count or 'all'} pictures a class")
+        progress(f"fitting: {count or 'all'} images a class")
         yield score(splits, features, count, seeds=seeds, resamples=resamples)
 
 
 def as_evaluation(
     splits: ProbeSplits, found: Sequence[Probed], *, model: str = "model", settings: Mapping[str, str]
 ) -> Evaluation:
-    """Returns the evaluation of all numbers of shots, with a gallery of the last."""
+    """Returns the evaluation of all numbers of shots, with an image gallery of the last."""
     results = Results(model, tuple(one.result for one in found), dict(settings))
     test, last = splits.splits["test"], found[-1]
     return Evaluation(results, lambda: [classified(test, last.logits_nc, splits.names, "", last.result.variant)])
@@ -97,7 +97,12 @@ def score(
     """Fits probes on the image features of the splits and computes their figures on the test split.
 
     A few-shot probe holds out some of its shots instead of using split valid. Its figures are means over `seeds` draws,
-    without intervals. Raises JclipError if a class has fewer pictures than shots, or features are not finite.
+    without intervals. Raises JclipError if a class has fewer images than shots, or features are not finite.
+
+    Args:
+      splits: images and classes of the splits.
+      features: (n, d) image features by split.
+      shots: training images of each class; None for all.
     """
     train, test = splits.splits["train"], splits.splits["test"]
     valid = (features["valid"], splits.splits["valid"].classes_n) if "valid" in splits.splits else None
@@ -121,7 +126,7 @@ def score(
     shown = results[0]
     figures = {name: float(np.mean([one.figures[name] for one in results])) for name in shown.figures}
     if len(results) > 1:
-        shown = replace(shown, confusion=(), scores=None)  # those of one draw do not belong to the means
+        shown = replace(shown, confusion=(), scores=None)  # figures are means, and these are of one draw
         figures["accuracy_std"] = float(np.std([one.figures["accuracy"] for one in results], ddof=1))
     left_out = sum(len(one.left_out) for one in splits.splits.values())
     counts = {**shown.counts, "draws": len(results)}

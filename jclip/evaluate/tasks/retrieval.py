@@ -1,4 +1,4 @@
-"""Retrieval between pictures and captions.
+"""Evaluates retrieval between images and captions.
 
 Axes: n images, m texts, d features, r resamples, p pairs.
 """
@@ -24,12 +24,12 @@ from jclip.evaluate.tasks.evaluation import Encodes, Evaluation, Progress
 Features = npt.NDArray[np.float32]
 
 _SAMPLE = 20_000  # maximum number of pairs in the distribution of cosines
-_GALLERIES = 8  # maximum number on a page; with 36 languages it would be too large to open
-_RETRIEVED = "A few captions, drawn at random, and the best pictures for each; a green frame marks a right one."
+_GALLERIES = 8  # maximum number on a page; those of 36 languages would make it too large to open
+_RETRIEVED = "A few captions, drawn at random, and the best images for each; a green frame marks a right one."
 
 
 class Encoded(NamedTuple):
-    """A task and the features of all its pictures and captions."""
+    """A task and the features of all its images and captions."""
 
     task: RetrievalTask
     image_nd: Features
@@ -45,14 +45,14 @@ def retrieval(
     languages: Sequence[str] = (),
     resamples: int = RESAMPLES,
 ) -> Evaluation:
-    """Evaluates a model on pictures with captions, as `jclip eval retrieval` does.
+    """Evaluates a model on images with captions, as `jclip eval retrieval` does.
 
         model = jclip.load("bundles/chinese-clip")
         evaluation = jclip.evaluate.retrieval(model, "data/muge", protocol="muge")
         print(evaluation.results.tests[0].figures["mean_recall"])
 
     Args:
-      model: encodes pictures and captions.
+      model: model that encodes images and texts.
       data: file or folder, as `jclip eval retrieval` reads it.
       protocol: name of a published test, such as "muge"; "" for none.
       split: split of a folder; "" for the protocol's own, or "test".
@@ -79,9 +79,9 @@ def evaluate(
     features_too: bool = False,
     progress: Progress = lambda words: None,
 ) -> Evaluation:
-    """Scores encoded tasks. A task whose positives are secret has predictions, and no figures.
+    """Scores encoded tasks. A task with secret positives gets predictions, but no figures.
 
-    `model` and `settings` are for the report. With `features_too` the evaluation's folder holds the features as well.
+    `model` and `settings` are for the report. With `features_too`, the evaluation's folder holds the features too.
     """
     found: list[Encoded] = []
     for one in encoded:
@@ -93,7 +93,7 @@ def evaluate(
 
     def sections() -> list[Section]:
         galleries = [retrieved(*one) for one in scored[:_GALLERIES]]
-        return [Section("Retrieved pictures", _RETRIEVED, galleries)] if galleries else []
+        return [Section("Retrieved images", _RETRIEVED, galleries)] if galleries else []
 
     def files(folder: Path) -> None:
         for one in found:
@@ -103,7 +103,7 @@ def evaluate(
 
 
 def encode_tasks(tasks: Sequence[RetrievalTask], model: Encodes) -> Iterator[Encoded]:
-    """Yields each task with its features. Tasks that share their pictures object share its features."""
+    """Yields each task with its features. Tasks that share their images object share its features."""
     known: dict[int, Features] = {}
     for task in tasks:
         if id(task.pictures) not in known:

@@ -224,7 +224,7 @@ def test_special_files_are_refused_wherever_a_path_comes_from(tmp_path):
         with pytest.raises(JclipError):
             open_captions(place).task("")
         (tmp_path / "pairs.tsv").write_text(f"{place.name}\ta\n")
-        with pytest.raises(JclipError, match="line 1: there is no picture"):
+        with pytest.raises(JclipError, match="line 1: there is no image"):
             open_captions(tmp_path / "pairs.tsv").task("")
     for name in ("MUGE", "mnist"):
         _fifo(tmp_path / f"{name}.zip")

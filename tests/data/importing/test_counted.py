@@ -67,7 +67,7 @@ def test_dots_in_the_names_of_tar_members(tmp_path):
     members += [("x/2.jpg", picture(8)), ("x/stats.npy", b""), (".DS_Store", b""), ("link.jpg", None), ("q.bin", b"")]
     report = imported("webdataset", tar_of(tmp_path / "a.tar", members), tmp_path / "set", Limit(count=5)).as_json()
     split = report["splits"]["train"]
-    assert split["pairs"] == 4 + 2 + 1 - 1  # 00 and 00.v2 have the same picture and the same text
+    assert split["pairs"] == 4 + 2 + 1 - 1  # 00 and 00.v2 have the same image and the same text
     assert {reason: one["count"] for reason, one in split["skipped"].items()} == {
         "exact duplicate": 1,
         "picture without a caption": 1,
@@ -109,7 +109,7 @@ def test_every_file_of_class_folders_is_counted(folder, files):
     (place / "a" / "up").symlink_to("..")
     there = sum(len(names) for _, _, names in os.walk(place))
     if any(name.startswith("deep") and not where for where, name in files):
-        return  # a third class, which may hold no picture
+        return  # a third class, which may hold no image
     entries, pictures, lost, beside = counted("class-folders", place)
     # The link repeats files that were counted already; they are counted again with class a.
     data = read_classes(place)

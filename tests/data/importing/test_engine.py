@@ -23,7 +23,7 @@ from jclip.errors import JclipError
 from jclip.io.files import lasting_folder
 from tests.data.importing.sources import CAPTIONS, cn_clip, contents, picture
 
-SMALL = 300  # bytes of the source in a shard: a few pictures
+SMALL = 300  # bytes of the source in a shard: a few images
 
 
 def imported(source, target, name="cn-clip", **plan):
@@ -60,7 +60,7 @@ def test_what_is_skipped_is_counted_once_with_its_reason(tmp_path):
     assert found["skipped"]["exact duplicate"]["first"] == ["train_imgs.tsv, line 6"]
     assert (found["read"], found["pairs"]) == (8, 3)
     kept = PairFolder(str(tmp_path / "folder")).open()
-    assert [pair.captions[0] for pair in kept] == ["abc", "same", "abc"]  # the same text under another picture stays
+    assert [pair.captions[0] for pair in kept] == ["abc", "same", "abc"]  # the same text under another image stays
 
 
 def test_duplicates_are_kept_on_request(tmp_path):

@@ -299,7 +299,7 @@ def test_a_picture_of_several_classes_is_one_record(tmp_path):
     for split in ("train", "test"):
         for name, number in (("000", 1), ("004", 1), ("007", 1), ("004", 2), ("005", 3)):
             (root / split / name / f"{min(number, 2):06d}.png").write_bytes(picture(number + 50))
-        shutil.rmtree(root / split / "019")  # a class may have no picture
+        shutil.rmtree(root / split / "019")  # a class may have no image
     imported("elevater/voc-2007-classification", tmp_path / "down", tmp_path / "folder")
     found = {item.picture: item.labels for item in LabelledFolder(str(tmp_path / "folder")).open()}
     # The third has the second's name but other bytes, so it is another image.

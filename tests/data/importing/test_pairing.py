@@ -16,7 +16,7 @@ BY_HAND = [
     ("000.image.png 000.caption.txt", {"000": "01"}, {}),  # webdataset cuts at the first dot
     ("000.jpg 000.caption.txt 000.cls", {"000": "01"}, {}),
     ("0.json 0.txt 0.jpg", {"0": "21"}, {}),  # a text rather than a field
-    ("0.png 0.JPG 0.Json", {"0": "12"}, {0: SECOND}),  # the usual kind of picture
+    ("0.png 0.JPG 0.Json", {"0": "12"}, {0: SECOND}),  # the usual kind of image
     ("a.b.jpg a.c.txt a.d.jpg a.d.txt", {"a.d": "23"}, {0: "picture without a caption", 1: "text without a picture"}),
     ("a.jpg a.txt a.jpg a.txt", {"a": "01"}, {2: REPEATED, 3: REPEATED}),
     ("a.avif a.caption", {"a": "01"}, {}),

@@ -264,7 +264,7 @@ def test_columns_are_found_by_their_content():
     found = find_columns(rows, None, None, lambda name: False, "t")
     assert (found.picture.column, found.caption.column) == (1, 2)
     found = find_columns([["x", "y"], ["猫", "一只猫"]], None, None, lambda name: name == "猫", "t")
-    assert (found.picture.column, found.header) == (0, True)  # a picture without an ending
+    assert (found.picture.column, found.header) == (0, True)  # an image name without a suffix
 
 
 def table(folder, *names):
