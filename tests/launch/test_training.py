@@ -69,7 +69,7 @@ def test_preempted_it_trains_to_its_bundles(machine, tmp_path, launcher, recipe)
     workdir, call = launcher(machine, folder, recipe)
     count = 4
     if recipe == TOY:  # whose steps are quick: the first stage must last until the preemption
-        call, count = (*call, "--stages.0.budget.steps", "200"), 202
+        call, count = (*call, "--stages.0.budget.steps", "80"), 82
     if launcher is multi_gpu:
         started = machine.start(*call, "--reduced")
         ask_one_to_stop(machine, workdir, started)
