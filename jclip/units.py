@@ -1,10 +1,10 @@
-"""Bytes and seconds in words."""
+"""Formats bytes and durations for people."""
 
 
-def said_size(count: float) -> str:
-    """Returns a number of bytes with its unit.
+def format_size(count: float) -> str:
+    """Formats a number of bytes.
 
-    >>> said_size(1 << 28), said_size(3000), said_size(7)
+    >>> format_size(1 << 28), format_size(3000), format_size(7)
     ('256 MiB', '2.93 KiB', '7 bytes')
     """
     for power, unit in ((40, "TiB"), (30, "GiB"), (20, "MiB"), (10, "KiB")):
@@ -13,10 +13,10 @@ def said_size(count: float) -> str:
     return f"{count:.0f} bytes"
 
 
-def said_duration(seconds: float) -> str:
-    """Returns a rounded duration.
+def format_duration(seconds: float) -> str:
+    """Formats a duration, rounded.
 
-    >>> [said_duration(seconds) for seconds in (0.234, 50.2, 100, 5000, 20000, 1e6)]
+    >>> [format_duration(seconds) for seconds in (0.234, 50.2, 100, 5000, 20000, 1e6)]
     ['0.23 s', '50 s', '2 min', '83 min', '5.6 h', '11.6 days']
     """
     for unit, size in (("days", 2 * 86400), ("h", 2 * 3600)):

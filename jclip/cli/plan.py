@@ -20,7 +20,7 @@ from jclip.train.configuration import Run
 from jclip.train.planning.fitting import Fit
 from jclip.train.planning.plan import StagePlan
 from jclip.train.planning.run_plan import plan
-from jclip.units import said_duration, said_size
+from jclip.units import format_duration, format_size
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class PlanOptions:
       config: a recipe's name (`jclip configs` lists them) or a Python file with a function config().
       reduced: plan the reduced run of `jclip train CONFIG --reduced`.
       devices: number of devices, simulated on this machine's CPU; by default this machine's own devices.
-      tflops: sustained rate of one device in TFLOP/s, for the time; usually a third to a half of its data sheet.
+      tflops: sustained TFLOP/s of one device, to estimate the time; usually a third to a half of its peak.
       compile: compile each stage's step to measure its memory; about ten seconds a stage at full size.
       memory: memory of one device in GiB, to check that each stage fits; by default as the device reports.
       json: print JSON.
@@ -79,20 +79,20 @@ def _show(run: Run, plans: Sequence[StagePlan], fits: Fit | None, console: Conso
         "parameters frozen": [f"{p.frozen:,}" for p in plans],
         "FLOPs per step": [f"{p.flops_per_step / 1e12:,.3g} TFLOP" for p in plans],
         "total FLOPs": [f"{p.flops / 1e18:,.3g} EFLOP" for p in plans],
-        "parameters and optimizer state": [said_size(p.state_bytes) for p in plans],
+        "parameters and optimizer state": [format_size(p.state_bytes) for p in plans],
         "devices": [f"{p.devices}" for p in plans],
-        "the same, per device": [said_size(p.device_state_bytes) for p in plans],
+        "parameters and state, per device": [format_size(p.device_state_bytes) for p in plans],
     }
     if all(p.device_step_bytes is not None for p in plans):
-        rows["a step's other memory, per device"] = [said_size(p.device_step_bytes or 0) for p in plans]
+        rows["a step's other memory, per device"] = [format_size(p.device_step_bytes or 0) for p in plans]
     if fits:
-        rows[f"fits {said_size(fits.memory)}"] = [
-            text("yes", "green") if need <= fits.memory else text(f"{said_size(need - fits.memory)} too much", "red")
+        rows[f"fits {format_size(fits.memory)}"] = [
+            text("yes", "green") if need <= fits.memory else text(f"{format_size(need - fits.memory)} too much", "red")
             for need in fits.needs
         ]
     if all(p.seconds is not None for p in plans):
-        rows["time per step"] = [said_duration(p.step_seconds or 0) for p in plans]
-        rows["total time"] = [said_duration(p.seconds or 0) for p in plans]
+        rows["time per step"] = [format_duration(p.step_seconds or 0) for p in plans]
+        rows["total time"] = [format_duration(p.seconds or 0) for p in plans]
     table.add_column("")
     for number, stage in enumerate(plans, 1):
         table.add_column(text(f"{number} {stage.name}"), justify="right")
@@ -120,20 +120,20 @@ def _show_copies(copies: Replication, console: Console) -> None:
         table.add_column("size", justify="right")
         table.add_column("copies", justify="right")
         for paths, size, count in copies.parts:
-            table.add_row(text(paths), said_size(size), f"{count}")
+            table.add_row(text(paths), format_size(size), f"{count}")
         console.print(table)
 
 
 def remedy(fits: Fit) -> str:
-    """Returns the overrides that make the run fit, or that come closest."""
+    """Returns the sentence with the options that make the run fit, or that come closest."""
     words = " ".join(fits.overrides)
-    least = ", ".join(said_size(size) for size in fits.then)
+    least = ", ".join(format_size(size) for size in fits.then)
     if fits.fits:
-        return f"It fits, with {least} a stage, if you add: {words}"
+        return f"It fits, with {least} per stage, if you add: {words}"
     if not words:
         return "None of the settings tried saves memory: use more devices, smaller batches or a smaller model."
     return (
-        f"None of the settings tried makes it fit. The least is {least} a stage, with: {words}\n"
+        f"None of the settings tried makes it fit. The least is {least} per stage, with: {words}\n"
         "Also use more devices, smaller batches or a smaller model."
     )
 
@@ -148,7 +148,7 @@ def _memory(options: PlanOptions) -> int | None:
 
 
 def _note(plans: Sequence[StagePlan]) -> str:
-    """Returns what the figures of memory and time include, or how to get them."""
+    """Returns a note: what the figures of memory and time include, or the options that add them."""
     if plans[0].device_step_bytes is None:
         memory = "Activations and gradients are not included: omit --no-compile to add them."
     else:

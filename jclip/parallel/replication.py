@@ -10,7 +10,7 @@ from jax.sharding import Mesh
 from jclip.axes import FSDP, TENSOR
 from jclip.errors import JclipError
 from jclip.rules import paths_of, rows
-from jclip.units import said_size
+from jclip.units import format_size
 
 SPLITTING = (FSDP, TENSOR)
 """Axes of the mesh that split parameters."""
@@ -38,8 +38,8 @@ class Replication:
 
     def __str__(self) -> str:
         """Returns a summary on one line."""
-        summary = f"{self.axes}: {self.share:.2%} of the parameters' {said_size(self.total)} are replicated"
-        return f"{summary}, mostly {self.parts[0][0]} ({said_size(self.parts[0][1])})" if self.parts else summary
+        summary = f"{self.axes}: {self.share:.2%} of the parameters' {format_size(self.total)} are replicated"
+        return f"{summary}, mostly {self.parts[0][0]} ({format_size(self.parts[0][1])})" if self.parts else summary
 
     def check(self, most: float) -> None:
         """Checks the share; raises JclipError if it is above `most`."""

@@ -20,7 +20,7 @@ from rich.progress import (
 from jclip.console import Console, description
 from jclip.plain import shown
 from jclip.train.scores import Scores
-from jclip.units import said_duration
+from jclip.units import format_duration
 
 
 class Watcher(Protocol):
@@ -120,7 +120,7 @@ class _Pace:
         """Returns " (about 5 min left)" for the rest of the stage; "" if it is done or the pace is not known yet."""
         if not self._step < step < steps:
             return ""
-        return f" (about {said_duration((now - self._begun) / (step - self._step) * (steps - step))} left)"
+        return f" (about {format_duration((now - self._begun) / (step - self._step) * (steps - step))} left)"
 
 
 _CLOSED = (OSError, SystemExit)  # raised by writes to a closed terminal or pipe; SystemExit is rich's
