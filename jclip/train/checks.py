@@ -14,7 +14,7 @@ from jclip.names import check_name
 from jclip.ranges import check_ranges
 from jclip.stages import Stage
 from jclip.train.configuration import Run
-from jclip.train.evaluations import Evaluation
+from jclip.train.evaluations import EvaluationConfig
 from jclip.train.layout import layout, whole_path
 
 
@@ -41,7 +41,7 @@ def check_names(run: Run) -> None:
     Raises JclipError, with the field, if a name is not a valid folder name.
     """
     check_name("name", run.name)
-    named: dict[str, Sequence[Stage | Evaluation]] = {"stages": run.stages, "evaluations": run.evaluations}
+    named: dict[str, Sequence[Stage | EvaluationConfig]] = {"stages": run.stages, "evaluations": run.evaluations}
     for kind, some in named.items():
         for number, one in enumerate(some):
             check_name(f"{kind}.{number}.name", one.name)
