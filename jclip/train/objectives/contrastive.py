@@ -16,7 +16,7 @@ from jclip.data.batches.examples import PairExamples
 from jclip.data.batches.loader import Batches
 from jclip.data.batches.opened import OpenSources
 from jclip.data.batches.sampling import Captions
-from jclip.data.inspecting.reading import Reading
+from jclip.data.inspecting.reading import SourceFacts
 from jclip.data.sources.records import Pair
 from jclip.errors import JclipError
 from jclip.images.on_device import Augmentation, augment
@@ -95,7 +95,7 @@ class Contrastive(Objective):
                     f"stage {stage.name!r}: cache needs image features that do not change, but {words}, or omit cache"
                 )
 
-    def check_data(self, stage: Stage, facts: Sequence[Reading]) -> list[str]:
+    def check_data(self, stage: Stage, facts: Sequence[SourceFacts]) -> list[str]:
         """Checks that pairs have negatives."""
         total, warnings = sum(one.records or 0 for one in facts), []
         for what, several, count in (

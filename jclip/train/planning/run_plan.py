@@ -7,7 +7,7 @@ from pathlib import Path
 
 import jax
 
-from jclip.data.inspecting.reading import Reading, reading
+from jclip.data.inspecting.reading import SourceFacts, source_facts
 from jclip.errors import JclipError
 from jclip.parallel.replication import Replication
 from jclip.tokenizers.text import load_tokenizer
@@ -28,7 +28,7 @@ class RunPlan:
       fit: settings with which the stages fit into the memory; None if the memory is unknown.
     """
 
-    reads: tuple[Reading, ...]
+    reads: tuple[SourceFacts, ...]
     stages: tuple[StagePlan, ...]
     sharding: Replication
     fit: Fit | None
@@ -76,7 +76,7 @@ def plan(
         progress("looking for settings that fit")
         needs = tuple(stage.device_state_bytes + (stage.device_step_bytes or 0) for stage in stages)
         found = fit(run, memory, needs, partial(compiled_need, tokenizer=tokenizer))
-    reads = tuple(reading(stage.name, source, build=False) for stage in run.stages for source in stage.data)
+    reads = tuple(source_facts(stage.name, source, build=False) for stage in run.stages for source in stage.data)
     return RunPlan(reads, stages, devices.copies, found)
 
 
