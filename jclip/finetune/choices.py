@@ -50,7 +50,7 @@ class Choice:
 
 
 @dataclass(frozen=True)
-class StagePlan:
+class StageSettings:
     """A stage of a plan.
 
     Attributes:
@@ -73,7 +73,7 @@ class StagePlan:
 
 
 @dataclass(frozen=True)
-class Plan:
+class Settings:
     """Settings of a fine-tuning.
 
     Attributes:
@@ -95,7 +95,7 @@ class Plan:
       table: the choices with their reasons.
     """
 
-    stages: tuple[StagePlan, ...]
+    stages: tuple[StageSettings, ...]
     batch_size: int
     micro_batches: int
     muon: bool
@@ -136,7 +136,7 @@ def epochs_of(pairs: int) -> int:
     return round(min(max(20 * math.sqrt(20_000 / pairs), 3), 60))
 
 
-def choose(data: DataFacts, model: ModelFacts, machine: Machine, start: Start, wishes: Wishes = Wishes()) -> Plan:
+def choose(data: DataFacts, model: ModelFacts, machine: Machine, start: Start, wishes: Wishes = Wishes()) -> Settings:
     """Returns the settings for these facts, with the reasons. Raises JclipError if a wish is not possible."""
     _check(wishes, data, machine)
     good, few = start.skill >= GOOD, data.pairs < FEW
@@ -156,7 +156,7 @@ def choose(data: DataFacts, model: ModelFacts, machine: Machine, start: Start, w
     steps = sum(stage.steps(data.pairs, batch) for stage in stages)
     evaluations = min(_MOST_EVALUATIONS, max(_LEAST_EVALUATIONS, steps // 20))
     patience = math.ceil(_PATIENT * evaluations)
-    return Plan(
+    return Settings(
         stages=stages,
         batch_size=batch,
         micro_batches=micro,
@@ -210,7 +210,7 @@ def choose(data: DataFacts, model: ModelFacts, machine: Machine, start: Start, w
 class _Trained(NamedTuple):
     """Stages that fit into the time, the choice that explains them, and the reason for their epochs."""
 
-    stages: tuple[StagePlan, ...]
+    stages: tuple[StageSettings, ...]
     cached: bool
     what: Choice
     epochs_why: str
@@ -231,19 +231,19 @@ def _trained(
     knows = f"the starting model's mean recall is {start.recall:.1%}, chance {start.chance:.1%}"
     slow = minutes(whole, epochs) > limit and minutes(whole, 3) > limit
     if slow:
-        stages = [StagePlan("text-alone", image=False, epochs=epochs, learning_rate=rate, cached=True)]
+        stages = [StageSettings("text-alone", image=False, epochs=epochs, learning_rate=rate, cached=True)]
         what = "text tower; image tower frozen"
         long = format_duration(60 * minutes(whole, 3))
         why = f"three epochs of both towers would take {long}; image features are computed once"
     elif good and data.pairs < FEW:
         stages = [
-            StagePlan("image-frozen", image=False, epochs=epochs / 2, learning_rate=rate),
-            StagePlan("everything", image=True, epochs=epochs / 2, learning_rate=float(f"{rate / 5:.1e}")),
+            StageSettings("image-frozen", image=False, epochs=epochs / 2, learning_rate=rate),
+            StageSettings("everything", image=True, epochs=epochs / 2, learning_rate=float(f"{rate / 5:.1e}")),
         ]
         what = "text tower, then everything at a fifth of the rate"
         why = f"{knows}: {data.pairs:,} pairs could harm a good image tower (the paper's two stages)"
     else:
-        stages = [StagePlan("everything", image=True, epochs=epochs, learning_rate=rate)]
+        stages = [StageSettings("everything", image=True, epochs=epochs, learning_rate=rate)]
         what = "everything"
         why = f"{knows}: {'enough pairs to train everything' if good else 'it must learn these images from scratch'}"
     cost = text_alone if slow else whole
