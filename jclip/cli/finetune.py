@@ -124,7 +124,7 @@ def _show(planned: Planned, console: Console) -> None:
     )
 
 
-def _print(planned: Planned, found: results.Outcome) -> None:
+def _print(planned: Planned, found: results.FinetuneOutcome) -> None:
     out = planned.request.out
     print_json(
         {
@@ -139,7 +139,7 @@ def _print(planned: Planned, found: results.Outcome) -> None:
     )
 
 
-def _tell(planned: Planned, found: results.Outcome, console: Console) -> None:
+def _tell(planned: Planned, found: results.FinetuneOutcome, console: Console) -> None:
     for table in from_results.tables(found.trained, found.before):
         Console().print(TerminalTable(table))
     best = planned.request.out / results.BEST
