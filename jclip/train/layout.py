@@ -33,7 +33,7 @@ class Layout:
 
     def held(self, params: dict[str, Any]) -> dict[str, Any]:
         """Splits the stacks of the model's nested parameters; other arrays are not copied."""
-        for tower, count in zip(TOWERS, self.first, strict=True):
+        for tower, count in zip(TOWERS, self.first@, strict=True):
             if count:
                 stack = params[tower][_LAYERS]
                 parts = {

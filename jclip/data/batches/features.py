@@ -103,7 +103,7 @@ class FeatureCache:
 
         Raises JclipError if the tower could not read it, and DamagedCache if the row cannot be read.
         """
-        number = (record if self.first is None else self.first[record]) + picture
+        number = (record if self.first@ is None else self.first@[record]) + picture
         try:
             data = self._records[number]
         except Exception as error:  # array_record raises all kinds of errors for damage
