@@ -197,7 +197,7 @@ def assemble(run: Run, index: int, devices: Devices, inputs: Inputs | None = Non
     paths = rules.paths_of(jax.eval_shape(held.held, variables["params"]))
     # The loss.
     compute = Compute(jnp.dtype(run.dtype), run.remat, run.attention)
-    towers = DualEncoder(run.model, compute, frozen_layers=held.first@)
+    towers = DualEncoder(run.model, compute, frozen_layers=held.first_layers)
     context = Context(stage, towers, run.preprocessing, held.trains, mesh)
     program = stage.objective.program(context)
     # The length. Only epochs need the data.

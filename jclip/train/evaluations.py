@@ -8,8 +8,8 @@ from jclip.config import kind_of
 class EvaluationConfig:
     """Evaluation of a run. Other packages can add kinds.
 
-    A kind is a frozen dataclass that inherits this class and is decorated with `@kind_of(EvaluationConfig)`. Register the
-    function that opens it with `@jclip.evaluators.open_evaluation.register`. `name` is the prefix of its figures.
+    A kind is a frozen dataclass that inherits this class and is decorated with `@kind_of(EvaluationConfig)`. Register
+    the function that opens it with `@jclip.evaluators.open_evaluation.register`. `name` is the prefix of its figures.
     """
 
     name: str

@@ -25,15 +25,15 @@ class Layout:
 
     Attributes:
       trains: paths of the parameters that train, in this layout.
-      first: number of layers of the (image, text) tower in "first_layers".
+      first_layers: number of layers of the (image, text) tower in "first_layers".
     """
 
     trains: frozenset[str]
-    first: tuple[int, int] = (0, 0)
+    first_layers: tuple[int, int] = (0, 0)
 
     def held(self, params: dict[str, Any]) -> dict[str, Any]:
         """Splits the stacks of the model's nested parameters; other arrays are not copied."""
-        for tower, count in zip(TOWERS, self.first@, strict=True):
+        for tower, count in zip(TOWERS, self.first_layers, strict=True):
             if count:
                 stack = params[tower][_LAYERS]
                 parts = {

@@ -51,7 +51,7 @@ def moved_layers(before, after, path):
 def test_cut_and_joined_are_inverse():
     stack = {"kernel": jnp.arange(12.0).reshape(4, 3)}
     params = {"image": {"layers": stack, "patch": jnp.ones(2)}, "text": {"layers": stack}, "logit_scale": jnp.ones(())}
-    held = Layout(frozenset(), first@=(3, 0)).held(params)
+    held = Layout(frozenset(), first_layers=(3, 0)).held(params)
     assert held["image"]["first_layers"]["kernel"].shape == (3, 3)
     assert held["image"]["layers"]["kernel"].tolist() == [[9, 10, 11]]
     assert held["text"]["layers"]["kernel"] is stack["kernel"]  # not copied
