@@ -101,17 +101,13 @@ def register() -> None:
 
 
 def run(bundle: Path, options: Sequence[str] = ()) -> int:
-    """Runs CLIP_benchmark's own command line on a bundle, with its options, and returns the exit code.
-
-    Raises JclipError if the folder is not a bundle, or CLIP_benchmark is not installed.
-    """
+    """Runs CLIP_benchmark's command line on a bundle; returns the exit code. Raises JclipError if one is missing."""
     if not (bundle / "config.json").is_file():
         raise JclipError(f"{bundle} is not a bundle, because it has no config.json: give the folder of a bundle")
     peers.make_importable()
     register()
-    before = sys.argv
-    sys.argv = ["clip_benchmark", "eval", "--model_type", MODEL_TYPE, "--model", bundle.name]
-    sys.argv += ["--pretrained", str(bundle), *options]
+    ours = ["--model_type", MODEL_TYPE, "--model", bundle.name, "--pretrained", str(bundle)]
+    before, sys.argv = sys.argv, ["clip_benchmark", "eval", *ours, *options]
     try:
         return int(import_module("clip_benchmark.cli").main() or 0)
     finally:

@@ -33,16 +33,14 @@ def examine(workdir: Path = Path("runs")) -> tuple[Finding, ...]:
         "collectives": _collectives,
         "disk": lambda: _disk(workdir),
     }
-    return tuple(_finding(name, check) for name, check in checks.items())
-
-
-def _finding(name: str, check: Callable[[], str]) -> Finding:
-    try:
-        return Finding(name, True, check())
-    except JclipError as error:
-        return Finding(name, False, str(error))
-    except Exception as error:  # every failure is a finding
-        return Finding(name, False, f"{type(error).__name__}: {error}")
+    findings = []
+    for name, check in checks.items():
+        try:
+            findings.append(Finding(name, True, check()))
+        except Exception as error:  # every failure is a finding
+            kind = "" if isinstance(error, JclipError) else f"{type(error).__name__}: "
+            findings.append(Finding(name, False, f"{kind}{error}"))
+    return tuple(findings)
 
 
 def _packages() -> str:

@@ -47,10 +47,7 @@ def installing(module: str) -> str:
 
 @contextmanager
 def reported_extras(otherwise: str = "") -> Iterator[None]:
-    """Raises `MissingExtra` if the import of a module of `EXTRAS` fails in the block.
-
-    `otherwise` ends the message: "or set monitor.wandb to ''".
-    """
+    """Raises `MissingExtra` if the import of a module of `EXTRAS` fails in the block; `otherwise` ends its message."""
     try:
         yield
     except ModuleNotFoundError as error:

@@ -9,7 +9,8 @@ def format_size(count: float) -> str:
     """
     for power, unit in ((40, "TiB"), (30, "GiB"), (20, "MiB"), (10, "KiB")):
         if count >= 1 << power:
-            return f"{count / (1 << power):.4g} {unit}"
+            value = count / (1 << power)
+            return f"{value:.0f} {unit}" if value >= 1000 else f"{value:.3g} {unit}"
     return f"{count:.0f} bytes"
 
 

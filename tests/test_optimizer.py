@@ -83,7 +83,7 @@ def test_an_impossible_learning_rate_is_refused():
 def muon(kernel, depth):
     """The first update of a kernel in the "layers/" of a tower of this depth."""
     trainable = {"image": {"layers": {"conv": {"kernel": kernel}}}}
-    spec = Optimizer(name="muon", learning_rate=1.0, weight_decay=0.0, schedule="constant")
+    spec = Optimizer(name="muon", learning_rate=1.0, decays=((".*", False),), schedule="constant")
     optimizer = build(spec, 10, rules.paths_of(trainable), trainable, {"image": ToyImageConfig(depth=depth)})
     updates, _ = optimizer.update(trainable, optimizer.init(trainable), trainable)
     return updates["image"]["layers"]["conv"]["kernel"]

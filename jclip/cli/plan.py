@@ -17,9 +17,8 @@ from jclip.errors import JclipError
 from jclip.parallel.replication import Replication
 from jclip.plain import print_json
 from jclip.train.configuration import Run
-from jclip.train.planning.fitting import Fit
+from jclip.train.planning.fitting import Fit, plan
 from jclip.train.planning.plan import StagePlan
-from jclip.train.planning.run_plan import plan
 from jclip.units import format_duration, format_size
 
 
@@ -49,9 +48,8 @@ class PlanOptions:
 def main(arguments: Sequence[str]) -> int:
     """Runs the command."""
     options, run = parse(PlanOptions, arguments, "plan", _simulate_devices)
-    memory = _memory(options)
     with Console(stderr=True, quiet=options.json).working("planning") as progress:
-        found = plan(run, compiled=options.compile, tflops=options.tflops, memory=memory, progress=progress)
+        found = plan(run, compiled=options.compile, tflops=options.tflops, memory=options.memory, progress=progress)
     figures = None if options.reduced else published().get(run.name)
     if options.json:
         record = {"run": run.name, **vars(found), "published": figures}
@@ -136,15 +134,6 @@ def remedy(fits: Fit) -> str:
         f"None of the settings tried makes it fit. The least is {least} per stage, with: {words}\n"
         "Also use more devices, smaller batches or a smaller model."
     )
-
-
-def _memory(options: PlanOptions) -> int | None:
-    """Returns --memory in bytes; None if it is not given."""
-    if options.memory is None:
-        return None
-    if not 0 < options.memory < float("inf"):
-        raise JclipError(f"--memory is {options.memory}; expected a number above 0")
-    return int(options.memory * 2**30)
 
 
 def _note(plans: Sequence[StagePlan]) -> str:

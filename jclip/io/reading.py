@@ -54,7 +54,6 @@ def read_regular(file: Path, limit: int) -> bytes:
 LARGEST_PICTURE = 256 << 20
 """Maximum number of bytes of an encoded image; a larger file is a mistake or an attack."""
 
-
 TOO_LARGE = f"an image file of more than {format_size(LARGEST_PICTURE)}"
 """Reason that reports give for a larger image file."""
 

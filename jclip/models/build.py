@@ -25,8 +25,8 @@ def init_variables(config: ModelConfig, key: jax.Array) -> dict[str, Any]:
     return dict(jax.jit(build_model(config).init)(key, *_inputs(config)))
 
 
-def as_variables(params: Mapping[str, Any], stats: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns the variables of a model, for `apply`; without "batch_stats" if there are none."""
+def variables_of(params: Mapping[str, Any], stats: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the variables for `apply`; without "batch_stats" if there are none."""
     return {"params": params, **({"batch_stats": stats} if stats else {})}
 
 

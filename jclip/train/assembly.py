@@ -17,7 +17,7 @@ from jclip.data.batches.loader import Batches
 from jclip.data.batches.opened import OpenSources, open_sources
 from jclip.errors import JclipError
 from jclip.images.on_host import Decoder, HostAugmentation
-from jclip.models.build import as_variables, shapes
+from jclip.models.build import shapes
 from jclip.models.compute import Compute
 from jclip.models.dual_encoder import DualEncoder
 from jclip.optimizer import build, learning_rate
@@ -48,7 +48,6 @@ from jclip.train.state import (
     next_stage,
     placed,
     starting_variables,
-    whole_params,
 )
 from jclip.train.step import Step, make_step
 
@@ -273,11 +272,6 @@ def open_stage(run: Run, index: int, devices: Devices, tokenizer: Tokenizer) -> 
         )
 
     return Inputs(tokenizer, opened, lambda: stage.objective.batches(make, opened))
-
-
-def variables_of(state: TrainState) -> dict[str, Any]:
-    """Returns the model's variables in a training state, for `apply`."""
-    return as_variables(whole_params(state), state.stats)
 
 
 def _check_micro_batches(stage: Stage, mesh: jax.sharding.Mesh) -> None:

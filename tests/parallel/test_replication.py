@@ -27,7 +27,7 @@ def test_the_share_by_hand():
     assert of.share == pytest.approx((12288 * 1 / 4 + (8192 + 16) * 3 / 4) / (total * 3 / 4))
     assert of.total == total
     assert of.parts == (("a/whole", 8192, 4), ("a/half", 12288, 2))
-    told = "fsdp=2 x tensor=2: 37.53% of the parameters' 32.0 KiB are replicated, mostly a/whole (8.0 KiB)"
+    told = "fsdp=2 x tensor=2: 37.53% of the parameters' 32 KiB are replicated, mostly a/whole (8 KiB)"
     assert str(of) == told
 
 

@@ -11,11 +11,11 @@ from jclip import rules
 from jclip.errors import JclipError
 from jclip.models.resnet import ResNetConfig
 from jclip.parallel.mesh import MeshShape
-from jclip.train.assembly import variables_of
 from jclip.train.checks import check
 from jclip.train.layout import Layout, joined
 from jclip.train.loop import train
 from jclip.train.planning.flops import count_flops
+from jclip.train.state import whole_params
 from tests.train.assembled import assembled, first_inputs, shapes_of
 from tests.train.runs import assert_same_bundles, losses
 
@@ -40,7 +40,7 @@ def deep(run, layers=3):
 
 
 def params_of(state):
-    return rules.paths_of(jax.device_get(variables_of(state))["params"])
+    return rules.paths_of(jax.device_get(whole_params(state)))
 
 
 def moved_layers(before, after, path):

@@ -70,15 +70,15 @@ def test_a_run_from_python(toy_run):
     found = jclip.train.plan(toy_run, compiled=False, tflops=1.0)
     assert found.stages == tuple(plan(toy_run, tflops=1.0)) and found.fit is None
     assert [one.stage for one in found.reads] == [stage.name for stage in toy_run.stages for _ in stage.data]
-    assert found.sharding.devices == 8
+    assert found.sharding.devices == 1 and found.sharding.parts == ()
 
 
 def test_memory_and_epochs_need_what_counts_them(toy_run, tmp_path):
     with pytest.raises(JclipError, match=r"--memory needs the compiler's figures: omit --no-compile \(in Python"):
-        jclip.train.plan(toy_run, compiled=False, memory=2**30)
+        jclip.train.plan(toy_run, compiled=False, memory=1)
     stage = replace(toy_run.stages[0], budget=Budget(epochs=1))
     run = replace(toy_run, stages=(stage,), tokenizer=str(tmp_path / "none"))
-    with pytest.raises(JclipError, match="none, which does not exist: set --tokenizer, or the budgets in steps"):
+    with pytest.raises(JclipError, match="none to count epochs: set --tokenizer, or budgets in steps"):
         jclip.train.plan(run, compiled=False)
 
 

@@ -15,7 +15,6 @@ from jclip.console import Console
 from jclip.errors import JclipError
 from jclip.train import scores
 from jclip.train.arithmetic import Arithmetic
-from jclip.train.logging import progress
 from jclip.train.logging.meter import _PEAKS, Meter, peak_tflops
 from jclip.train.logging.progress import ProgressWatcher
 from jclip.train.logging.sinks import read_journal
@@ -149,7 +148,6 @@ def test_weights_and_biases(toy_run, tmp_path, monkeypatch):
     assert [step for step, figures in logged if "train/loss" in figures] == [1, 2]
 
 
-@pytest.mark.parametrize("module", [progress, scores], ids=lambda module: module.__name__)
-def test_examples(module):
-    found = doctest.testmod(module)
+def test_examples():
+    found = doctest.testmod(scores)
     assert found.attempted and not found.failed

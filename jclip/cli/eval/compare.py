@@ -9,8 +9,9 @@ import tyro
 
 from jclip.cli.options import read
 from jclip.console import Console
-from jclip.evaluate.comparison import compare
+from jclip.evaluate.report.from_results import tables
 from jclip.evaluate.report.terminal import TerminalTable
+from jclip.evaluate.tasks.evaluation import compare
 from jclip.io.files import check_writable
 from jclip.plain import print_json
 
@@ -45,7 +46,7 @@ def main(arguments: Sequence[str]) -> int:
         print_json(comparison.as_dict(), indent=2)
     else:
         console = Console()
-        for table in comparison.tables():
+        for table in tables(comparison.b, comparison.a):
             console.print(TerminalTable(table))
         if left := comparison.left_out:
             console.tell(f"Left out: {left} {'test' if left == 1 else 'tests'} that only one of the two ran.")

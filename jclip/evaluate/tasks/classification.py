@@ -131,35 +131,17 @@ def as_evaluation(
 
 
 def write_submissions(
-    found: Sequence[Classified],
-    folder: Path,
-    *,
-    dataset: str,
-    name: str,
-    params: dict[str, Any],
-    order: Sequence[int] | None = None,
+    found: Sequence[Classified], folder: Path, dataset: str, name: str, params: dict[str, Any], order: list[int] | None
 ) -> None:
     """Writes ELEVATER's submission of each prompt ensemble: DATASET.json, or DATASET.PROMPTS.json if there are several.
 
-    Args:
-      found: results of `evaluate`.
-      folder: existing folder.
-      dataset: name of the data set.
-      name: name of the model on the server.
-      params: parameters of the model. Like cn_clip, counts the projection to the image tower.
-      order: rows in the server's order; None for the order of the files.
+    Like cn_clip, counts the projection to the image tower. The other arguments are as in `submission`.
     """
     count = {path: leaf.size for path, leaf in rules.paths_of(params).items()}
     image = sum(size for path, size in count.items() if path.startswith("image/"))
     for one in found:
-        made = submission(
-            one.probabilities_nc,
-            model=name,
-            dataset=dataset,
-            parameters=sum(count.values()),
-            image_parameters=image,
-            order=order,
-        )
+        sizes = {"parameters": sum(count.values()), "image_parameters": image}
+        made = submission(one.probabilities_nc, model=name, dataset=dataset, order=order, **sizes)
         ending = f".{one.ensemble.title}" if len(found) > 1 else ""
         (folder / f"{dataset}{ending}.json").write_text(as_json(made), encoding="utf-8")
 

@@ -23,7 +23,7 @@ from jclip.images.on_device import Augmentation, augment
 from jclip.images.on_host import Decoder, HostAugmentation
 from jclip.images.preprocess import Preprocessing, normalise, to_array
 from jclip.losses.contrastive import ContrastiveLoss, contrastive_loss
-from jclip.models.build import as_variables
+from jclip.models.build import variables_of
 from jclip.models.dual_encoder import DualEncoder, DualEncoderConfig
 from jclip.ranges import BelowOne
 from jclip.stages import (
@@ -162,7 +162,7 @@ class Contrastive(Objective):
 
         return FrozenTower(
             name="image",
-            variables=as_variables({"image": params["image"]}, stats),
+            variables=variables_of({"image": params["image"]}, stats),
             apply=lambda variables, pixels_bhwc: encode_image(model, preprocessing, variables, pixels_bhwc),
             read=read,
             blank=np.zeros((preprocessing.size, preprocessing.size, 3), np.uint8),
@@ -192,7 +192,7 @@ def _loss(objective: Contrastive, context: Context) -> Any:
     ) -> tuple[jax.Array, tuple[Metrics, Any]]:
         draw, drop = jax.random.split(key)
         rngs = {"dropout": drop}
-        variables = as_variables(params, stats)
+        variables = variables_of(params, stats)
         mutable = ["batch_stats"] if stats and train_image else []
 
         def image(pixels_bhwc: jax.Array, example_b: jax.Array) -> Any:
