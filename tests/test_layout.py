@@ -17,7 +17,8 @@ ROOT = Path(__file__).parent.parent
 LAYERS = (
     {"plain", "axes", "units"},
     {"errors", "console"},
-    {"extras", "names", "ranges", "rules", "config"},
+    {"extras", "names", "ranges", "rules"},
+    {"config"},
     {"lazy", "io", "internals"},
     {"models", "losses"},
     {"tokenizers", "images", "parallel", "optimizer"},
