@@ -23,7 +23,7 @@ from jclip.finetune import finetuning
 from jclip.finetune.choices import Wishes
 from jclip.finetune.outcome import read_outcome
 from jclip.train.logging.sinks import read_journal
-from jclip.train.outcome import FinetuneOutcome
+from jclip.train.outcome import Outcome
 from tests.cli.small_bundle import write_bundle
 
 
@@ -169,7 +169,7 @@ def test_the_start_is_kept_if_training_makes_the_model_worse(place, start, few, 
 
     def worse(run, workdir, **more):
         shutil.copytree(place / "mine" / "run", workdir, ignore=shutil.ignore_patterns("best", "[0-9]*"))
-        return FinetuneOutcome(True, Position(1, 0, 9), (write_bundle(workdir / "1-everything"),))
+        return Outcome(True, Position(1, 0, 9), (write_bundle(workdir / "1-everything"),))
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(finetuning, "train", worse)
