@@ -78,7 +78,7 @@ def test_memory_and_epochs_need_what_counts_them(toy_run, tmp_path):
         jclip.train.plan(toy_run, compiled=False, memory=1)
     stage = replace(toy_run.stages[0], budget=Budget(epochs=1))
     run = replace(toy_run, stages=(stage,), tokenizer=str(tmp_path / "none"))
-    with pytest.raises(JclipError, match="none to count epochs: set --tokenizer, or budgets in steps"):
+    with pytest.raises(JclipError, match="none, to count epochs: set --tokenizer, or budgets in steps"):
         jclip.train.plan(run, compiled=False)
 
 
