@@ -14,8 +14,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 FILE = Path(__file__).with_suffix(".svg")
-EXTENDED = {"models", "stages", "data", "conversion"}
-"""Rooms with an interface for kinds of your own: towers, objectives, sources, and importers and families."""
+EXTENDED = {"models", "stages", "data", "train", "conversion"}
+"""Rooms with an interface for kinds of your own: towers, objectives, sources and importers, evaluations, families."""
 
 _GROUND = 4  # floors
 _WIDTH, _ROW, _BOX, _LETTER = 980, 58, 30, 8.2  # pixels

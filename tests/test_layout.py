@@ -17,8 +17,8 @@ ROOT = Path(__file__).parent.parent
 FLOORS = (
     {"plain", "axes"},
     {"errors", "console"},
-    {"extras", "names", "ranges", "rules", "config"},
-    {"lazy", "io", "internals"},
+    {"extras", "names", "ranges", "rules", "outside"},
+    {"config", "lazy", "io", "internals"},
     {"models", "losses"},
     {"tokenizers", "images", "parallel", "optimizer"},
     {"data", "orbax_manager"},
@@ -29,8 +29,9 @@ FLOORS = (
     {"train", "evaluate", "conversion"},
     {"evaluators"},
     {"running"},
-    {"finetune", "demo"},
+    {"demo"},
     {"configs"},
+    {"finetune"},
     {"cli"},
 )
 LEVEL = {room: level for level, rooms in enumerate(FLOORS) for room in rooms}
@@ -42,7 +43,7 @@ BANNED = {
     "tensorflow": "the project runs without it",
 }
 HEAVY = {"jax", "flax", "optax", "orbax", "grain", "tensorflow_datasets", "numpy", "PIL", "rich", "tyro", "torch"}
-PUBLIC = ("models", "losses", "tokenizers", "data", "train", "evaluate", "conversion")
+PUBLIC = ("models", "losses", "tokenizers", "data", "train", "evaluate", "conversion", "configs")
 
 # Folders at the top, and the package that each is a part of; jclip/conversion and jclip/configs are links.
 TREES = {
@@ -118,7 +119,11 @@ def is_public(name: str) -> bool:
 
 PLAIN_NAMES = {"jclip.__version__"}
 # Public names that come from a higher floor, on first use.
-LAZY_FROM_ABOVE = {"jclip.train.__init__": {"jclip.running.run"}}
+LAZY_FROM_ABOVE = {
+    "jclip.train.__init__": {
+        "jclip.running.run", *(f"jclip.evaluators.{name}" for name in ("Retrieval", "Classification", "Probe"))
+    }
+}  # fmt: skip
 
 
 def circle(imports: Mapping[str, Iterable[str]]) -> list[str]:

@@ -6,7 +6,7 @@ from pathlib import Path
 import jax
 import pytest
 
-from jclip.cli.configs import load_config
+from jclip.configs.loading import load_config
 from jclip.errors import JclipError
 from jclip.losses.contrastive import ContrastiveLoss
 from jclip.parallel.mesh import MeshShape
