@@ -66,7 +66,7 @@ def test_names_that_come_with_the_data():
 
 def test_a_default_is_written_as_one():
     from jclip.config import from_json, to_json
-    from jclip.train.evaluations import Classification
+    from jclip.evaluators import Classification
 
     one = Classification("things", "data")
     assert one.prompts == () and from_json(Classification, json.loads(json.dumps(to_json(one)))) == one
