@@ -15,7 +15,7 @@ from jclip.train.configuration import Run
 
 
 def load_config(name: str | Path, **choices: Any) -> Run:
-    """Returns the run of a recipe ("chinese_clip/vit_b_16") or of a Python file with a function `config()`.
+    """Returns the run of a recipe, such as "chinese_clip/vit_b_16", or of a Python file with a function `config()`.
 
     `choices` are the arguments of `config()`. A file takes precedence over a recipe. The file's folder and the current
     one stay on `sys.path`, so that it can import its neighbours.

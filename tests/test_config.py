@@ -47,7 +47,7 @@ def test_round_trip(scene):
         ({"rules": [["a"]]}, r"Scene.rules.0 is \['a'\], but must be 2 values"),
     ],
 )
-def test_what_does_not_fit_is_named(change, message):
+def test_wrong_values_are_named(change, message):
     with pytest.raises(JclipError, match=message):
         from_json(Scene, {**to_json(Scene(Circle())), **change})
 

@@ -13,7 +13,7 @@ from jclip.train import Evaluation, Run, kind_of
 @kind_of(Evaluation)
 @dataclass(frozen=True)
 class NumberOfPictures(Evaluation):
-    """Toy evaluation, whose figure is one of its fields."""
+    """Toy evaluation whose figure is one of its fields."""
 
     name: str
     pictures: int

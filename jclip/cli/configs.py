@@ -1,4 +1,4 @@
-"""`jclip configs`; and CONFIG on the command line: a recipe's name or a Python file, with overrides for its fields."""
+"""`jclip configs`, and the argument CONFIG: a recipe's name or a Python file, with options for its fields."""
 
 import dataclasses
 import inspect

@@ -95,8 +95,8 @@ def _memory_errors() -> Iterator[None]:
         if "RESOURCE_EXHAUSTED" not in reason:
             raise
         raise JclipError(
-            f"the devices have too little memory ({reason}): double micro_batches, which changes no figure, or find "
-            "settings with `jclip plan CONFIG --memory GIB`"
+            f"the devices have too little memory ({reason}): double micro_batches, which keeps gradients exact, "
+            "or find settings with `jclip plan CONFIG --memory GIB`"
         ) from error
 
 

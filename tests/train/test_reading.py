@@ -1,4 +1,4 @@
-"""What a run says of its data before it begins, and data from which nothing can be learned."""
+"""What a run reports about its data before it begins, and data from which nothing can be learned."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -50,8 +50,8 @@ def test_pictures_with_captions(stage, tmp_path):
     found = reading(stage.name, PairFolder(str(folder)))
     assert (found.records, found.texts, found.images, found.whole) == (100, LOOKED_AT, LOOKED_AT, False)
     assert str(found) == (
-        f"stage 'image-frozen' reads pictures with captions: PairFolder {str(folder)!r} split 'train': 100 records; "
-        r"languages zh; such as '红0\x1b[2J' with a picture of 32 x 32"
+        f"stage 'image-frozen' reads images with captions: PairFolder {str(folder)!r} split 'train': 100 records; "
+        r"languages zh; such as '红0\x1b[2J' with an image of 32 x 32"
     )
 
 
@@ -74,7 +74,7 @@ def test_data_that_are_not_there(stage, tmp_path):
 
 
 def pairs_of(folder, images, texts):
-    """A folder of pairs with these numbers of pictures and captions."""
+    """Returns a folder of pairs with the given ids of images and captions."""
     write_pairs(folder, (StoredPair(png(i), (f"t{t}",)) for i, t in zip(images, texts, strict=True)))
     return PairFolder(str(folder))
 
@@ -114,7 +114,7 @@ def test_a_batch_larger_than_the_data(stage, duplicates, how):
         f"{how}: lower batch_size to 11 or less"
     ]
     assert check_data(replace(large, batch_size=11), found) == []
-    assert check_data(with_objective(large, captions="all"), found) == []  # of which there may be more than records
+    assert check_data(with_objective(large, captions="all"), found) == []  # there may be more of them than records
 
 
 def test_every_stage_is_sampled_and_warned_of(chinese_clip):
@@ -132,7 +132,7 @@ def test_a_run_begins_with_what_it_reads_and_what_is_odd(chinese_clip, tmp_path)
     lines = read_journal(tmp_path / "run" / "metrics.jsonl")
     (reads,) = (line["reads"] for line in lines if line["kind"] == "data")
     assert [words.split(":")[0] for words in reads] == [
-        f"stage {stage.name!r} reads pictures with captions" for stage in stages
+        f"stage {stage.name!r} reads images with captions" for stage in stages
     ]
     warnings = [line["message"] for line in lines if line["kind"] == "warning"]
     assert len(warnings) == 2 and all("a batch of 16 is larger than the data of 10 records" in one for one in warnings)
@@ -141,7 +141,7 @@ def test_a_run_begins_with_what_it_reads_and_what_is_odd(chinese_clip, tmp_path)
 @pytest.mark.parametrize(("images", "texts"), [(range(8), [0, 1] * 4), ([0, 0, 0, 0, 1, 1, 1, 1], range(8))])
 def test_pairs_that_are_alone_in_their_batch(stage, tmp_path, images, texts):
     found = [reading(stage.name, pairs_of(tmp_path / "pairs", images, texts))]
-    assert found[0].alike == 12 / 28  # of two kinds, four of each: 2 * 6 couples of 28
+    assert found[0].alike == 12 / 28  # two kinds of four records: 2 * 6 of 28 couples
     two = replace(stage, batch_size=2)
     assert check_data(two, found) == [
         "stage 'image-frozen': about 43% of the pairs have no negative in their batch of 2, because many records "
