@@ -64,6 +64,27 @@ def test_a_source(outline, tmp_path):
     assert record.captions == ("猫",) and record.pictures == (tmp_path / "猫.png",)
 
 
+def test_an_evaluation(outline, tmp_path):
+    (tmp_path / "猫.png").touch()
+
+    class Model:
+        def encode_image(self, files):
+            return np.array([[3.0, 0.0]] * len(files))
+
+        def encode_text(self, texts):
+            assert texts == ["猫"]
+            return np.array([[0.0, 4.0]])
+
+    assert list(outline("Add an evaluation").Gap("names", str(tmp_path)).open()(Model())) == [("", {"gap": 5.0})]
+
+
+def test_the_outlines_use_public_names():
+    """An import format is added inside jclip, all others from outside."""
+    outside = "".join(text for title, text in OUTLINES.items() if "format" not in title)
+    imports = re.findall(r"^from (jclip[\w.]*) import", outside, re.MULTILINE)
+    assert imports and all(name.count(".") == 1 for name in imports)
+
+
 def test_a_format(outline, tmp_path):
     (tmp_path / "book.txt").write_text("cat = 猫\nno line\n", encoding="utf-8")
     reader = outline("Add an import format").PHRASE_BOOK.open(tmp_path / "book.txt", None)

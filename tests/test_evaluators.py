@@ -8,17 +8,16 @@ import pytest
 
 import jclip.evaluate
 from jclip.bundle import Bundle
-from jclip.cli.configs import load_config
 from jclip.config import from_json, to_json
+from jclip.configs.loading import load_config
 from jclip.errors import JclipError
-from jclip.evaluators import evaluators
+from jclip.evaluators import Classification, Probe, Retrieval, evaluators
 from jclip.inference import Model
 from jclip.models.build import init_variables
 from jclip.parallel.mesh import make_mesh
 from jclip.tokenizers.text import load_tokenizer
 from jclip.train.checks import check
 from jclip.train.configuration import Run
-from jclip.train.evaluations import Classification, Probe, Retrieval
 from jclip.train.identity import VERSION, check_same
 from jclip.train.logging.sinks import read_journal
 from jclip.train.planning.reduced import reduce

@@ -11,8 +11,8 @@ import tyro
 
 from jclip import rules
 from jclip.bundle import Bundle, load_bundle, save_bundle
-from jclip.cli.configs import load_config
 from jclip.config import from_json, to_json
+from jclip.configs.loading import load_config
 from jclip.data.sources.synthetic import write_tokenizer
 from jclip.errors import JclipError
 from jclip.images.preprocess import Preprocessing
@@ -113,7 +113,7 @@ def test_a_file_names_the_tower():
         from_json(DualEncoderConfig, record, "config.json: model")
     message = str(caught.value)
     assert message.startswith("config.json: model.image cannot be a MixerConfig: choose one of VitConfig, ResNetConfig")
-    assert message.endswith("or import the module that registers it") and "\n" not in message
+    assert message.endswith("or set JCLIP_KINDS to the module or .py file that registers it") and "\n" not in message
 
 
 def test_the_command_line_sets_the_fields_of_a_tower():

@@ -17,7 +17,7 @@ ROOT = Path(__file__).parent.parent
 LAYERS = (
     {"plain", "axes", "units"},
     {"errors", "console"},
-    {"extras", "names", "ranges", "rules"},
+    {"extras", "names", "ranges", "rules", "outside"},
     {"config"},
     {"lazy", "io", "internals"},
     {"models", "losses"},
@@ -30,8 +30,9 @@ LAYERS = (
     {"train", "evaluate", "conversion"},
     {"evaluators"},
     {"running"},
-    {"finetune", "demo"},
+    {"demo"},
     {"configs"},
+    {"finetune"},
     {"cli"},
 )
 LEVEL = {part: level for level, parts in enumerate(LAYERS) for part in parts}
@@ -43,7 +44,7 @@ BANNED = {
     "tensorflow": "the project runs without it",
 }
 HEAVY = {"jax", "flax", "optax", "orbax", "grain", "tensorflow_datasets", "numpy", "PIL", "rich", "tyro", "torch"}
-PUBLIC = ("models", "losses", "tokenizers", "data", "train", "evaluate", "conversion")
+PUBLIC = ("models", "losses", "tokenizers", "data", "train", "evaluate", "conversion", "configs")
 
 # Top-level folders and the package of each; jclip/conversion and jclip/configs are links.
 TREES = {
@@ -119,7 +120,11 @@ def is_public(name: str) -> bool:
 
 PLAIN_NAMES = {"jclip.__version__"}
 # Public names that come from a higher layer, on first use.
-LAZY_FROM_ABOVE = {"jclip.train.__init__": {"jclip.running.run"}}
+LAZY_FROM_ABOVE = {
+    "jclip.train.__init__": {
+        "jclip.running.run", *(f"jclip.evaluators.{name}" for name in ("Retrieval", "Classification", "Probe"))
+    }
+}  # fmt: skip
 
 
 def cycle(imports: Mapping[str, Iterable[str]]) -> list[str]:

@@ -4,8 +4,8 @@ import shlex
 from dataclasses import fields
 from pathlib import Path
 
+from jclip.evaluators import Classification, Probe, Retrieval
 from jclip.train.configuration import Run
-from jclip.train.evaluations import Classification, Probe, Retrieval
 from jclip.train.outcome import Outcome
 
 _TASKS = {Retrieval: "retrieval", Classification: "classify", Probe: "probe"}

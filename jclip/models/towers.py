@@ -8,8 +8,8 @@ A new tower is a frozen dataclass that inherits `ImageTower` or `TextTower` and 
         image_size: int
         ...
 
-Training, sharding, bundles and the command line then accept it. A file names the class under "type" and never imports
-it: the program that reads the file must have imported the class's module.
+Training, sharding, bundles and the command line then accept it. A file names the class under "type". CONTRIBUTING.md
+says how a command finds the class.
 """
 
 import abc

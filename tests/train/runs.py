@@ -8,7 +8,7 @@ from PIL import Image
 
 from jclip import rules
 from jclip.bundle import load_bundle
-from jclip.cli.configs import load_config
+from jclip.configs.loading import load_config
 from jclip.data.sources.folders import PairFolder
 from jclip.data.sources.kinds import StoredPair
 from jclip.data.sources.synthetic import caption

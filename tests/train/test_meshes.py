@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from jclip import rules
-from jclip.cli.configs import load_config
+from jclip.configs.loading import load_config
 from jclip.errors import JclipError
 from jclip.models import transformer, zoo
 from jclip.models.bert import BertConfig
