@@ -142,7 +142,7 @@ def test_with_muon_and_multipliers():
 
 @pytest.mark.parametrize("rate", [0.0, -0.5, 1.5])
 def test_a_decay_that_is_none_is_refused(rate):
-    with pytest.raises(JclipError, match="layer_decay of .* is not possible"):
+    with pytest.raises(JclipError, match=f"^layer_decay.0.1 is {rate}, but must be above 0, and 1 at most"):
         factors(spec(layer_decay=((".*", rate),)))
 
 

@@ -75,7 +75,7 @@ def test_misspelt_decay_rule():
 
 
 def test_impossible_learning_rate():
-    with pytest.raises(JclipError, match="learning rate of -1"):
+    with pytest.raises(JclipError, match="^learning_rate is -1, but must be 0 or more"):
         built(Optimizer(learning_rate=-1), params())
 
 
