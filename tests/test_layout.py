@@ -15,7 +15,7 @@ ROOT = Path(__file__).parent.parent
 
 # From the ground up: a room imports only from rooms on floors below its own (or from itself).
 FLOORS = (
-    {"plain", "axes"},
+    {"plain", "axes", "marks"},
     {"errors", "console"},
     {"extras", "names", "ranges", "rules", "config"},
     {"lazy", "io", "internals"},
@@ -47,8 +47,11 @@ PUBLIC = ("models", "losses", "tokenizers", "data", "train", "evaluate", "conver
 # Folders at the top, and the package that each is a part of; jclip/conversion and jclip/configs are links.
 TREES = {
     "jclip": "jclip", "conversion": "jclip.conversion", "configs": "jclip.configs", "benchmarks": "benchmarks",
-    "docs": "docs",
+    "docs": "docs", "examples": "examples",
 }  # fmt: skip
+# Folders beside jclip, and what each may import besides all of jclip. Nothing imports them.
+BESIDE: dict[str, set[str]] = {"benchmarks": {"tests"}, "docs": set(), "examples": set()}
+LEVEL |= dict.fromkeys(BESIDE, len(FLOORS))
 MODULES = {
     ".".join((package, *path.relative_to(ROOT / top).with_suffix("").parts)): path
     for top, package in TREES.items()
@@ -88,7 +91,7 @@ def target(name: str, modules: Iterable[str]) -> str:
 def complaints(source: str, module: str) -> list[str]:
     """Returns what a source file imports and may not, one line each."""
     top, _, rest = module.partition(".")
-    room = rest.split(".")[0] if top == "jclip" else "cli"  # what is beside jclip may import all of it
+    room = rest.split(".")[0] if top == "jclip" else top
     if room not in LEVEL:
         return [f"{module} stands on no floor: give {room!r} one in FLOORS"]
     found = []
@@ -97,9 +100,13 @@ def complaints(source: str, module: str) -> list[str]:
         other = other_rest.split(".")[0]
         if other_top in BANNED and room != "conversion" and top == "jclip":
             found.append(f"{module} imports {other_top}: {BANNED[other_top]}")
-        elif other_top in {"configs", "conversion"} or (other_top in {"tests", "benchmarks"} and top == "jclip"):
+        elif other_top in {"configs", "conversion", "tests", *BESIDE} - {top} - BESIDE.get(top, set()):
             found.append(f"{module} imports {other_top}, which is no package of jclip's")
-        elif other == "conversion" and room not in {"cli", "conversion"}:
+        elif top in BESIDE and is_public(name):
+            continue
+        elif top == "examples" and other_top == "jclip":
+            found.append(f"{module} imports {name}: an example imports only public names")
+        elif other == "conversion" and room not in {"cli", "conversion", *BESIDE}:
             found.append(f"{module} imports jclip.conversion: only jclip.cli may")
         elif other_top == "jclip" and other != room and name not in PLAIN_NAMES:
             if other not in LEVEL:
@@ -113,7 +120,7 @@ def complaints(source: str, module: str) -> list[str]:
 
 def is_public(name: str) -> bool:
     package, _, last = name.rpartition(".")
-    return package in NAMESPACES[1:] and last in import_module(package).__all__
+    return name in NAMESPACES or (package in NAMESPACES and last in import_module(package).__all__)
 
 
 PLAIN_NAMES = {"jclip.__version__"}
@@ -135,12 +142,12 @@ def test_the_reader_sees_circles():
     assert circle({"a": ["b"], "b": ["c"], "c": ["a"]})[0] in "abc"
 
 
-ROOMS = sorted({module.split(".")[1] for module in MODULES if module.startswith("jclip.") and module.count(".") > 1})
+ROOMS = sorted({module.rpartition(".")[0] for module in MODULES if module.count(".") == 2 or "jclip" not in module})
 
 
 @pytest.mark.parametrize("room", ROOMS)
 def test_a_room_has_no_circles(room):
-    inside = {name for name in MODULES if name.startswith(f"jclip.{room}.")}
+    inside = {name for name in MODULES if name.startswith(f"{room}.")}
     public = {f"{package}.__init__" for package in NAMESPACES}  # nothing imports them, and they import their room
     imports = {
         name: {
@@ -184,6 +191,19 @@ def test_the_reader_lets_right_imports_pass():
     assert complaints("import torch", "jclip.conversion.x") == []
     assert complaints("from jclip.models import get_config", "jclip.configs.demo.common") == []
     assert "from a public namespace" in complaints("from jclip.models import get_config", "jclip.train.loop")[0]
+
+
+def test_the_reader_sees_wrong_imports_beside_jclip():
+    everything = "import jclip\nfrom jclip import data, load\nfrom jclip.train import Run\nimport numpy, torch"
+    inner, tests = "from jclip.train import loop\nfrom jclip.conversion import mapping", "from tests import toys"
+    assert [complaints(everything, f"{top}.x") for top in BESIDE] == [[]] * 3
+    assert complaints(f"{inner}\n{tests}\nimport benchmarks.y", "benchmarks.x") == complaints(inner, "docs.x") == []
+    assert [each.partition(" imports ")[2] for each in complaints(f"{inner}\n{tests}", "examples.x")] == [
+        "jclip.conversion.mapping: an example imports only public names",
+        "jclip.train.loop: an example imports only public names",
+        "tests, which is no package of jclip's",
+    ]
+    assert [len(complaints("import docs.floors, examples.x", f"{top}.y")) for top in ("jclip.cli", "docs")] == [2, 1]
 
 
 def test_imports_come_from_below():

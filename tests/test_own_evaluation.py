@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 import pytest
 
 from jclip.cli.configs import load_config
+from jclip.cli.train_words import command
 from jclip.config import from_json, kind_of, to_json
 from jclip.evaluators import open_evaluation
 from jclip.train.configuration import Run
@@ -28,3 +29,4 @@ def test_a_run_takes_evaluations_of_another_package():
         open_evaluation(read)
     open_evaluation.register(NumberOfPictures, lambda asked: lambda model: iter([("", {"n": asked.pictures})]))
     assert list(open_evaluation(read)(None)) == [("", {"n": 7})]
+    assert command(run, "b") == "jclip eval retrieval b DATA"  # no command of `jclip eval` has its fields

@@ -3,12 +3,10 @@
 import shlex
 from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 from jclip.train.configuration import Run
-from jclip.train.evaluations import Classification, Probe, Retrieval
 from jclip.train.outcome import Outcome
-
-_TASKS = {Retrieval: "retrieval", Classification: "classify", Probe: "probe"}
 
 
 def what_now(run: Run, outcome: Outcome) -> tuple[str, str]:
@@ -20,10 +18,10 @@ def what_now(run: Run, outcome: Outcome) -> tuple[str, str]:
 
 def command(run: Run, bundle: Path) -> str:
     """Returns the command that evaluates a bundle like the run, or on DATA if the run has no evaluation."""
-    asked = run.evaluations[0] if run.evaluations else None
-    if not isinstance(asked, Retrieval | Classification | Probe):
+    asked: Any = run.evaluations[0] if run.evaluations else None
+    if asked is None or not asked.command:
         return shlex.join(["jclip", "eval", "retrieval", str(bundle), "DATA"])
-    words = ["jclip", "eval", _TASKS[type(asked)], str(bundle), asked.data]
+    words = ["jclip", "eval", asked.command, str(bundle), asked.data]
     for field in fields(asked):
         value = getattr(asked, field.name)
         if field.name not in ("name", "data") and value != field.default:

@@ -1,17 +1,24 @@
 """Configuration of the evaluations of a run. `jclip.evaluators` builds the evaluators."""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from jclip.config import kind_of
+from jclip.ranges import AtLeastOne, Count
 
 
 class Evaluation:
     """Evaluation of a run. Other packages can add kinds.
 
     A kind is a frozen dataclass that inherits this class and is decorated with `@kind_of(Evaluation)`. Register the
-    function that opens it with `@jclip.evaluators.open_evaluation.register`. `name` is the prefix of its figures.
+    function that opens it with `@jclip.evaluators.open_evaluation.register`.
+
+    Attributes:
+      name: prefix of its figures.
+      command: command of `jclip eval` that has its fields as options, and `data` as the folder; "" for none.
     """
 
+    command: ClassVar[str] = ""
     name: str
 
 
@@ -29,6 +36,7 @@ class Retrieval(Evaluation):
       languages: languages to evaluate; empty for all of the protocol and the folder.
     """
 
+    command = "retrieval"
     name: str
     data: str
     protocol: str = ""
@@ -51,6 +59,7 @@ class Classification(Evaluation):
       split: split of the data, if it has splits.
     """
 
+    command = "classify"
     name: str
     data: str
     dataset: str = ""
@@ -72,8 +81,9 @@ class Probe(Evaluation):
       seeds: number of draws that few-shot figures are averaged over.
     """
 
+    command = "probe"
     name: str
     data: str
     dataset: str = ""
-    shots: tuple[int, ...] = (0,)
-    seeds: int = 3
+    shots: tuple[Count, ...] = (0,)
+    seeds: AtLeastOne = 3
