@@ -1,4 +1,4 @@
-"""docs/floors.svg shows the floors and imports of today."""
+"""docs/floors.svg shows the current floors and imports."""
 
 import re
 

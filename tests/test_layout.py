@@ -1,4 +1,4 @@
-"""The floors of the house, read from the imports; public names; and what every file keeps to."""
+"""Rules of the source tree: imports come only from floors below, public names exist, and files are short."""
 
 import ast
 import re
@@ -13,7 +13,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 
-# From the ground up: a room imports only from rooms on floors below its own (or from itself).
+# From the lowest floor up. A room, a package or module of jclip, imports only from floors below its own or from itself.
 FLOORS = (
     {"plain", "axes", "marks"},
     {"errors", "console"},
@@ -23,7 +23,7 @@ FLOORS = (
     {"tokenizers", "images", "parallel", "optimizer"},
     {"data", "orbax_manager"},
     {"checkpoint"},
-    # A stage names its sources and a bundle carries its tokenizer, so both stand on data; data knows neither.
+    # A stage names its sources and a bundle contains its tokenizer, so both import data; data imports neither.
     {"stages", "bundle"},
     {"inference"},
     {"train", "evaluate", "conversion"},
@@ -44,7 +44,7 @@ BANNED = {
 HEAVY = {"jax", "flax", "optax", "orbax", "grain", "tensorflow_datasets", "numpy", "PIL", "rich", "tyro", "torch"}
 PUBLIC = ("models", "losses", "tokenizers", "data", "train", "evaluate", "conversion")
 
-# Folders at the top, and the package that each is a part of; jclip/conversion and jclip/configs are links.
+# Top-level folders and the package of each; jclip/conversion and jclip/configs are links.
 TREES = {
     "jclip": "jclip", "conversion": "jclip.conversion", "configs": "jclip.configs", "benchmarks": "benchmarks",
     "docs": "docs", "examples": "examples",
@@ -64,9 +64,9 @@ NAMESPACES = ("jclip", *(f"jclip.{room}" for room in PUBLIC))
 
 
 def imported(source: str, module: str) -> set[str]:
-    """Dotted names of all that a file imports, wherever in it the import stands.
+    """Returns the dotted names of all imports of a file, nested ones too.
 
-    `from a import b` gives "a.b", because b may be a module; the first parts are what matters here.
+    `from a import b` gives "a.b", because b may be a module.
     """
     names: set[str] = set()
     for node in ast.walk(ast.parse(source)):
@@ -89,7 +89,7 @@ def target(name: str, modules: Iterable[str]) -> str:
 
 
 def complaints(source: str, module: str) -> list[str]:
-    """Returns what a source file imports and may not, one line each."""
+    """Returns the forbidden imports of a source file, one line each."""
     top, _, rest = module.partition(".")
     room = rest.split(".")[0] if top == "jclip" else top
     if room not in LEVEL:
@@ -113,7 +113,7 @@ def complaints(source: str, module: str) -> list[str]:
                 found.append(f"{module} imports {name}: {other!r} stands on no floor")
             elif LEVEL[other] >= LEVEL[room]:
                 found.append(f"{module} (floor {LEVEL[room]}) imports {name} (floor {LEVEL[other]})")
-            elif is_public(name) and room not in {"cli", "configs"}:  # those write as a user would
+            elif is_public(name) and room not in {"cli", "configs"}:  # these import as a user would
                 found.append(f"{module} imports {name} from a public namespace: import it from its module")
     return found
 

@@ -16,8 +16,8 @@ def build(place: common.Place) -> Run:
         objective=Contrastive(augmentation=common.AUGMENTATION),
         data=(common.pairs(place, "en"),),
         batch_size=256,
-        budget=Budget(steps=600),
-        optimizer=replace(common.MUON, warmup_steps=50),
+        budget=Budget(steps=700),
+        optimizer=replace(common.MUON, warmup_steps=70),
         context_length=common.ENGLISH_CONTEXT,
     )
     return Run(
@@ -26,7 +26,7 @@ def build(place: common.Place) -> Run:
         tokenizer=f"{place.data}/{common.ENGLISH_TOKENIZER}",
         preprocessing=common.PREPROCESSING,
         stages=(stage,),
-        checkpoint_every=300,
+        checkpoint_every=350,
     )
 
 

@@ -63,7 +63,7 @@ class BertConfig(StackedTower, TextTower):
     position_offset: Literal["none", "after_padding"] = "none"
     conversion: ClassVar[str] = "bert"
     takes_head: ClassVar[bool] = True
-    # Split over fsdp as well, the head makes XLA gather whole batches (jax 0.10).
+    # The head is not split over fsdp, because XLA would then gather whole batches (jax 0.10).
     head_sharding: ClassVar[Placements] = ((r"head/kernel", "-,tensor"),)
 
     def __post_init__(self) -> None:

@@ -38,14 +38,14 @@ class Run:
     Attributes:
       name: name in logs and bundles.
       tokenizer: folder of the text tower's tokenizer.
-      preprocessing: preprocessing of pictures; saved with the weights.
+      preprocessing: preprocessing of images; saved with the weights.
       stages: stages in order; names must differ.
-      starts_from: ordered (path regex, bundle folder): initial parameters; "" for random ones. The first match wins
-        and every parameter must be matched.
+      starts_from: ordered (path regex, bundle folder): sources of the initial parameters; "" for random ones. The first
+        match wins and every parameter must be matched.
       seed: seed of the initialisation, the data order, augmentation and dropout.
       dtype: dtype of the towers' computation; parameters and losses are float32.
-      remat: activations that the backward pass recomputes. "none". "dots": the cheap ones (norms, activation functions,
-        attention). "layers": all of a layer, for a third more arithmetic and the least memory.
+      remat: activations that the backward pass recomputes: "none"; "dots": those that are cheap (norms, activation
+        functions, attention); "layers": all of a layer, for a third more arithmetic and the least memory.
       attention: implementation: "auto" uses cuDNN if it can (NVIDIA, bfloat16, no dropout on the probabilities) and XLA
         otherwise; "xla" or "cudnn" force one.
       mesh: sizes of the grid of devices.
@@ -53,7 +53,7 @@ class Run:
         slots. Empty for the towers' own tables, see `parallel.tables`.
       max_replicated: largest share of the parameters' bytes that may be replicated over the axes "fsdp" and "tensor",
         which should split them, see `parallel.replication`.
-      log_every, checkpoint_every, evaluate_every: number of steps; 0 for the end of a stage only.
+      log_every, checkpoint_every, evaluate_every: interval in steps; 0 for the end of a stage only.
       evaluations: evaluations every `evaluate_every` steps, at the end of each stage, and before the first.
       keep_checkpoints: number of newest checkpoints that are kept.
       best: figure of an evaluation, such as "T1/t2i_r1". The checkpoint with the highest value is kept too, and becomes

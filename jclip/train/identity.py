@@ -19,7 +19,7 @@ VERSION = 2
 """Version of the configurations in checkpoints. Runs of other versions are not resumed; their bundles still load."""
 
 _DESCRIPTIONS = ("config.json", "dataset_info.json", "*/*/dataset_info.json")
-"""File that describes a bundle, a data set, or a data set in tensorflow-datasets' own layout."""
+"""Files that describe a bundle, a data set, and a data set in tensorflow-datasets' own layout."""
 
 
 def identity(run: Run, tokenizer: Tokenizer) -> dict[str, Any]:
@@ -27,12 +27,12 @@ def identity(run: Run, tokenizer: Tokenizer) -> dict[str, Any]:
     config, folders = to_json(run), marked(run, Mark.FOLDER)
     contents = {name: fingerprint(Path(place)) for name, place in leaves(config) if place and name in folders}
     marks = {"free": marked(run, Mark.FREE), "folders": folders}
-    contents["tokenizer"] = of_tokenizer(tokenizer)
+    contents["tokenizer"] = tokenizer_hash(tokenizer)
     return {"version": VERSION, "config": config, "contents": contents, **marks}
 
 
 class OtherConfiguration(JclipError):
-    """A folder holds a run of another configuration."""
+    """Error for a folder that holds a run of another configuration."""
 
 
 def check_same(before: dict[str, Any], now: dict[str, Any], folder: Path) -> None:
@@ -71,12 +71,12 @@ def _changes(before: dict[str, Any], now: dict[str, Any]) -> Iterator[str]:
             yield line
     for name in now["folders"]:
         old, new = (one["contents"].get(name) for one in (before, now))
-        # A folder that is gone, such as a starting point of a run under way, counts as unchanged.
+        # A missing folder counts as unchanged: a run under way no longer needs the bundles that it started from.
         if bool(was.get(name)) != bool(places[name]) or (old and new and old != new):
             yield f"{name}: {was.get(name)!r}, now {places[name]!r}, which holds something else"
 
 
-def of_tokenizer(tokenizer: Tokenizer) -> str:
+def tokenizer_hash(tokenizer: Tokenizer) -> str:
     """Returns a short hash of a tokenizer's vocabulary and behaviour."""
     probe = tokenizer.encode(["A naïve PROBE, 一只猫"], 64)  # for behaviour such as lower-casing
     return _hash(repr((tokenizer.kind, tokenizer.tokens, probe)).encode())

@@ -1,6 +1,6 @@
-"""Facts of a stage's data: kind, place, counts, languages and one example of each source.
+"""Facts about a stage's data: kind, place, counts, languages and an example of each source.
 
-Only a sample of each source is read, so that a set of millions costs no more than a small one.
+Reads only a sample of each source, so that millions of records take no longer than a few.
 """
 
 from collections.abc import Sequence
@@ -24,20 +24,20 @@ _LANGUAGES = 4  # that are shown
 
 @dataclass(frozen=True)
 class Reading:
-    """Facts of one source of a stage.
+    """Facts about one source of a stage.
 
     Attributes:
-      kind: kind of the records, such as "pictures with captions".
+      kind: kind of the records, such as "images with captions".
       source: class of the source.
       place: folder and split; empty if it has none.
       records: number of records; None if they cannot be read.
       languages: (language, number of records), the most frequent first.
-      counted: True if the languages are of all records, not only of the sample.
-      example: one record in words.
-      texts, images: numbers of different texts and pictures in the sample.
+      counted: True if `languages` counts all records, not only the sample.
+      example: description of one record.
+      texts, images: numbers of different texts and images in the sample.
       whole: True if the sample is all records.
-      alike: share of the pairs of records in the sample that have a picture or their first text in common.
-      missing: reason why the data cannot be read; empty if they can.
+      alike: share of the sample's pairs of records that have an image, or their first text, in common.
+      missing: reason why the data cannot be read; empty if it can.
     """
 
     stage: str
@@ -67,9 +67,9 @@ class Reading:
 
 
 def reading(stage: str, source: Source, *, build: bool = True) -> Reading:
-    """Returns the facts of one source of a stage; if it cannot be read, `missing` is the reason.
+    """Returns the facts about one source of a stage; if it cannot be read, `missing` is the reason.
 
-    A source that builds itself is built, unless `build` is False.
+    Builds a source that must be built first, unless `build` is False.
     """
     kind = source.gives.called()
     place = repr(source.folder) if hasattr(source, "folder") else ""
@@ -92,7 +92,7 @@ def _sampled(base: Reading, source: Source, records: Sequence[Any]) -> Reading:
     places = np.unique(np.linspace(0, count - 1, LOOKED_AT).astype(int)).tolist()
     some: list[Record] = []
     for place in places:
-        with suppress(JclipError):  # the stage's max_unreadable decides about it
+        with suppress(JclipError):  # the stage's max_unreadable decides about unreadable records
             some.append(records[place])
     if not some:
         return replace(base, missing=f"none of the {len(places)} records of a sample can be read")
@@ -113,7 +113,7 @@ def _sampled(base: Reading, source: Source, records: Sequence[Any]) -> Reading:
 
 
 def _alike(found: Sequence[tuple[Sequence[Any], Sequence[Any]]]) -> float:
-    """Returns the share of pairs of records that have a picture, or a first text, in common."""
+    """Returns the share of pairs of records that have an image, or a first text, in common."""
     firsts = [(set(images), set(texts[:1])) for images, texts in found]
     couples = [not (a[0].isdisjoint(b[0]) and a[1].isdisjoint(b[1])) for a, b in combinations(firsts, 2)]
     return sum(couples) / len(couples) if couples else 0.0

@@ -25,16 +25,16 @@ class Record(Protocol):
     def pairs(self) -> Sequence[tuple[int, int, str]]:
         """Returns (picture, caption, language) of each unit that an example may take; "" for an unknown language.
 
-        -1 for a picture and a caption that `Examples.draw` chooses.
+        -1 for an image and a caption that `Examples.draw` chooses.
         """
         return [(-1, -1, "")]
 
     def inputs(self) -> int:
-        """Returns the number of pictures, or other inputs, of which a cache keeps features, see `FrozenTower.read`."""
+        """Returns the number of images, or other inputs, of which a cache keeps features, see `FrozenTower.read`."""
         return 1
 
     def identities(self) -> tuple[Sequence[Any], Sequence[Any]]:
-        """Returns the ids of its pictures and of its texts, to find records that share one; empty for none."""
+        """Returns the ids of its images and of its texts, to find records that share one; empty for none."""
         return (), ()
 
     def shown(self) -> str:
@@ -43,15 +43,15 @@ class Record(Protocol):
 
 
 class Pair(NamedTuple):
-    """Pictures and captions with one meaning. A training example draws one of each.
+    """Images and captions with one meaning. A training example draws one of each.
 
     Attributes:
       pictures: encoded bytes, paths, or uint8 arrays; at least one.
       captions: in one or several languages; at least one.
-      image_ids: identity of each picture; equal pictures are not each other's negatives. In a data folder it is
+      image_ids: identity of each image; equal images are not each other's negatives. In a data folder it is
         `identity.picture_identity`; in other sources, a number within the source.
       text_id: identity of the meaning, shared by all captions and by all pairs with that meaning.
-      text_ids: identity of each caption, if captions of a picture differ in meaning, as in a data folder; else empty.
+      text_ids: identity of each caption, if captions of an image differ in meaning, as in a data folder; else empty.
       languages: language of each caption, such as "zh"; empty if unknown.
       source_image_ids, source_text_ids: ids in the original data set; empty if it had none.
     """
@@ -68,23 +68,23 @@ class Pair(NamedTuple):
     @classmethod
     def called(cls) -> str:
         """Returns the kind in words, for messages."""
-        return "pictures with captions"
+        return "images with captions"
 
     def pairs(self) -> list[tuple[int, int, str]]:
-        """Returns (picture, caption, language) for each picture with each caption."""
+        """Returns (picture, caption, language) for each image with each caption."""
         languages = self.languages or ("",) * len(self.captions)
         return [(n, caption, language) for n in range(len(self.pictures)) for caption, language in enumerate(languages)]
 
     def inputs(self) -> int:
-        """Returns the number of pictures."""
+        """Returns the number of images."""
         return len(self.pictures)
 
     def identities(self) -> tuple[Sequence[int], Sequence[int]]:
-        """Returns the ids of pictures and captions."""
+        """Returns the ids of images and captions."""
         return self.image_ids, self.text_ids or (self.text_id,)
 
     def shown(self) -> str:
-        """Returns the first caption, and the size of the first picture."""
+        """Returns the first caption, and the size of the first image."""
         return f"{_quoted(self.captions[0])} with {_size(self.pictures[0])}"
 
 
@@ -104,7 +104,7 @@ class Translation(NamedTuple):
         return "parallel text"
 
     def pairs(self) -> list[tuple[int, int, str]]:
-        """Returns one (picture, caption, language); -1 for picture and caption, which it does not choose."""
+        """Returns one (picture, caption, language); -1 for picture and caption, which a translation lacks."""
         return [(-1, -1, self.language)]
 
     inputs = Record.inputs
@@ -119,12 +119,12 @@ class Translation(NamedTuple):
 
 
 class Labelled(NamedTuple):
-    """A picture of one or several classes.
+    """An image of one or several classes.
 
     Attributes:
       picture: encoded bytes, a path, or a uint8 array.
       labels: class numbers, from 0.
-      image_id: number of the picture within the source.
+      image_id: number of the image within the source.
     """
 
     picture: Picture
@@ -143,5 +143,5 @@ def _size(picture: Picture) -> str:
         try:
             width, height = open_picture(picture, "").size
         except JclipError:
-            return "a picture that cannot be read"
-    return f"a picture of {width} x {height}"
+            return "an image that cannot be read"
+    return f"an image of {width} x {height}"
