@@ -32,8 +32,6 @@ CN_CLIP_DECAYS = ((r"(.*/)?bias|logit_.*|image/(?!.*shortcut_norm/).*/scale", Fa
 MAX_LOGIT_SCALE = 4.605170185988092
 """Upper bound of the parameter logit_scale after each update: ln 100 (Radford et al. 2021, section 2.5)."""
 
-_LayerDecay = Annotated[float, Range(0, 1, above=True, words="above 0, and 1 at most")]
-
 
 @dataclass(frozen=True)
 class Optimizer:
@@ -66,7 +64,7 @@ class Optimizer:
     weight_decay: NotNegative = 0.1
     decays: tuple[tuple[str, bool], ...] = NO_DECAY_ON_SCALES_AND_BIASES
     multipliers: tuple[tuple[str, NotNegative], ...] = ((r".*", 1.0),)
-    layer_decay: tuple[tuple[str, _LayerDecay], ...] = ((r".*", 1.0),)
+    layer_decay: tuple[tuple[str, Annotated[float, Range(0, 1, above=True)]], ...] = ((r".*", 1.0),)
     clip_norm: (
         Annotated[float, Range(0, math.inf, above=True, words="a number above 0, or None for no clipping")] | None
     ) = None

@@ -92,7 +92,7 @@ def test_a_wrong_word_is_named_with_the_choices(recipe, name, word, choices):
         ("stages.0.budget", (Budget(epochs=NAN), Budget(epochs=-1.0)), "a number above 0"),
         ("stages.0.budget", (Budget(steps=0), Budget(examples=-1)), "1 or more"),
         ("stages.0.micro_batches", (0, -2), "1 or more"),
-        ("stages.0.optimizer.layer_decay", (((".*", 0.0),), ((".*", 1.5),)), "above 0, and 1 at most"),
+        ("stages.0.optimizer.layer_decay", (((".*", 0.0),), ((".*", 1.5),)), "a number above 0, 1 at most"),
         ("seed", (-1, 2**32), "a whole number from 0 to 4294967295"),
         ("evaluations", ((Probe("p", "x", seeds=0),),), "1 or more"),
         ("evaluations", ((Probe("p", "x", shots=(0, -1)),),), "0 or more"),

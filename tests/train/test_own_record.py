@@ -172,7 +172,7 @@ def test_it_trains_and_from_a_cache_the_same(naming, tmp_path):
         records = read_journal(tmp_path / folder / "metrics.jsonl")
         assert all(0 < line["padding"] < 1 for line in records if line["kind"] == "train")
         (unreadable,) = [line for line in records if line["kind"] == "unreadable"]
-        assert "the picture of record 5 cannot be read" in unreadable["pictures"][0]
+        assert "the image of record 5 cannot be read" in unreadable["pictures"][0]
     (reads,) = [record["reads"] for record in watch.records if "reads" in record]
     assert reads == ["stage 'naming' reads Shot: Shots: 6 records; such as a Shot"]
 

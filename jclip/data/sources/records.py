@@ -8,8 +8,6 @@ import numpy as np
 from jclip.errors import JclipError
 from jclip.images.preprocess import Picture, open_picture
 
-_LONGEST = 60  # characters of a text that is shown
-
 
 class Record(Protocol):
     """Interface of the records of a stage's sources: what sampling, caching and inspection ask of one.
@@ -107,7 +105,9 @@ class Translation(NamedTuple):
         """Returns one (picture, caption, language); -1 for picture and caption, which a translation lacks."""
         return [(-1, -1, self.language)]
 
-    inputs = Record.inputs
+    def inputs(self) -> int:
+        """Returns 1, for the English text."""
+        return 1
 
     def identities(self) -> tuple[Sequence[int], Sequence[str]]:
         """Returns the translation."""
@@ -133,7 +133,7 @@ class Labelled(NamedTuple):
 
 
 def _quoted(text: str) -> str:
-    return repr(text if len(text) <= _LONGEST else f"{text[: _LONGEST - 1]}…")
+    return repr(text if len(text) <= 60 else f"{text[:59]}…")
 
 
 def _size(picture: Picture) -> str:
