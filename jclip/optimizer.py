@@ -44,7 +44,9 @@ class Optimizer:
       learning_rate: peak of the learning rate.
       warmup_steps: number of steps of linear warm-up; step n, from 0, has (n + 1) / warmup_steps of the peak.
       schedule: after the warm-up, "cosine" or "linear" to 0 at the end of the stage, or "constant".
-      beta1, beta2, eps: constants of AdamW.
+      beta1: decay rate of AdamW's first moment.
+      beta2: decay rate of AdamW's second moment.
+      eps: epsilon in the denominator of AdamW's update.
       weight_decay: decoupled weight decay, multiplied by the learning rate.
       decays: (path regex, bool) rules for the parameters that decay.
       multipliers: (path regex, float) rules for factors on the learning rate.

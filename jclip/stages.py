@@ -150,7 +150,13 @@ class Objective(ABC):
 
 @dataclass(frozen=True)
 class Budget:
-    """Length of a stage: set exactly one of the three. Epochs and examples are rounded up to whole batches."""
+    """Length of a stage: set exactly one of the three. Epochs and examples are rounded up to whole batches.
+
+    Attributes:
+      steps: number of optimizer steps.
+      epochs: passes over the data.
+      examples: number of examples.
+    """
 
     steps: AtLeastOne | None = None
     epochs: Positive | None = None

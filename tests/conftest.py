@@ -4,6 +4,7 @@ Fewer devices would not be cheaper: compiling a training step takes the same tim
 """
 
 import fcntl
+import gc
 import os
 
 # Read when jax is first imported, which is why they come before every other import.
@@ -33,6 +34,16 @@ peers.make_importable()
 # No deadline, because tests compile. The same examples every time, so that a failure can be repeated.
 hypothesis.settings.register_profile("jclip", deadline=None, derandomize=True, max_examples=25)
 hypothesis.settings.load_profile("jclip")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _few_objects_to_collect() -> None:
+    """Hides the objects of earlier modules and imports from the garbage collector, which would take seconds for them.
+
+    It runs whenever a checkpoint cannot be read, for example.
+    """
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")

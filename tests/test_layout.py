@@ -1,4 +1,4 @@
-"""Rules of the source tree: imports come only from floors below, public names exist, and files are short."""
+"""Rules of the source tree: imports come only from lower layers, public names exist, and files are short."""
 
 import ast
 import re
@@ -13,8 +13,8 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 
-# From the lowest floor up. A room, a package or module of jclip, imports only from floors below its own or from itself.
-FLOORS = (
+# The lowest layer first. A part (a module or subpackage of jclip) imports only from lower layers, or from itself.
+LAYERS = (
     {"plain", "axes", "marks"},
     {"errors", "console"},
     {"extras", "names", "ranges", "rules", "config"},
@@ -33,7 +33,7 @@ FLOORS = (
     {"configs"},
     {"cli"},
 )
-LEVEL = {room: level for level, rooms in enumerate(FLOORS) for room in rooms}
+LEVEL = {part: level for level, parts in enumerate(LAYERS) for part in parts}
 LONGEST = 400  # lines
 # Names of packages that nothing in jclip imports, and why.
 BANNED = {
@@ -49,9 +49,9 @@ TREES = {
     "jclip": "jclip", "conversion": "jclip.conversion", "configs": "jclip.configs", "benchmarks": "benchmarks",
     "docs": "docs", "examples": "examples",
 }  # fmt: skip
-# Folders beside jclip, and what each may import besides all of jclip. Nothing imports them.
-BESIDE: dict[str, set[str]] = {"benchmarks": {"tests"}, "docs": set(), "examples": set()}
-LEVEL |= dict.fromkeys(BESIDE, len(FLOORS))
+# Folders outside jclip, and the others that each may import besides jclip. Nothing in jclip imports them.
+OUTSIDE: dict[str, set[str]] = {"benchmarks": {"tests"}, "docs": set(), "examples": set()}
+LEVEL |= dict.fromkeys(OUTSIDE, len(LAYERS))
 MODULES = {
     ".".join((package, *path.relative_to(ROOT / top).with_suffix("").parts)): path
     for top, package in TREES.items()
@@ -59,7 +59,7 @@ MODULES = {
 }
 """Every source file by its module's name; a package's own is "jclip.models.__init__"."""
 EVERY_FILE = sorted([*MODULES.values(), *(ROOT / "tests").rglob("*.py")])
-NAMESPACES = ("jclip", *(f"jclip.{room}" for room in PUBLIC))
+NAMESPACES = ("jclip", *(f"jclip.{part}" for part in PUBLIC))
 """Packages whose names are imported on first use, see jclip/lazy.py."""
 
 
@@ -91,29 +91,29 @@ def target(name: str, modules: Iterable[str]) -> str:
 def complaints(source: str, module: str) -> list[str]:
     """Returns the forbidden imports of a source file, one line each."""
     top, _, rest = module.partition(".")
-    room = rest.split(".")[0] if top == "jclip" else top
-    if room not in LEVEL:
-        return [f"{module} stands on no floor: give {room!r} one in FLOORS"]
+    part = rest.split(".")[0] if top == "jclip" else top
+    if part not in LEVEL:
+        return [f"{module} is in no layer: add {part!r} to LAYERS"]
     found = []
     for name in sorted(imported(source, module) - LAZY_FROM_ABOVE.get(module, set())):
         other_top, _, other_rest = name.partition(".")
         other = other_rest.split(".")[0]
-        if other_top in BANNED and room != "conversion" and top == "jclip":
+        if other_top in BANNED and part != "conversion" and top == "jclip":
             found.append(f"{module} imports {other_top}: {BANNED[other_top]}")
-        elif other_top in {"configs", "conversion", "tests", *BESIDE} - {top} - BESIDE.get(top, set()):
+        elif other_top in {"configs", "conversion", "tests", *OUTSIDE} - {top} - OUTSIDE.get(top, set()):
             found.append(f"{module} imports {other_top}, which is no package of jclip's")
-        elif top in BESIDE and is_public(name):
+        elif top in OUTSIDE and is_public(name):
             continue
         elif top == "examples" and other_top == "jclip":
             found.append(f"{module} imports {name}: an example imports only public names")
-        elif other == "conversion" and room not in {"cli", "conversion", *BESIDE}:
+        elif other == "conversion" and part not in {"cli", "conversion", *OUTSIDE}:
             found.append(f"{module} imports jclip.conversion: only jclip.cli may")
-        elif other_top == "jclip" and other != room and name not in PLAIN_NAMES:
+        elif other_top == "jclip" and other != part and name not in PLAIN_NAMES:
             if other not in LEVEL:
-                found.append(f"{module} imports {name}: {other!r} stands on no floor")
-            elif LEVEL[other] >= LEVEL[room]:
-                found.append(f"{module} (floor {LEVEL[room]}) imports {name} (floor {LEVEL[other]})")
-            elif is_public(name) and room not in {"cli", "configs"}:  # these import as a user would
+                found.append(f"{module} imports {name}: {other!r} is in no layer")
+            elif LEVEL[other] >= LEVEL[part]:
+                found.append(f"{module} (layer {LEVEL[part]}) imports {name} (layer {LEVEL[other]})")
+            elif is_public(name) and part not in {"cli", "configs"}:  # those import as a user would
                 found.append(f"{module} imports {name} from a public namespace: import it from its module")
     return found
 
@@ -124,12 +124,12 @@ def is_public(name: str) -> bool:
 
 
 PLAIN_NAMES = {"jclip.__version__"}
-# Public names that come from a higher floor, on first use.
+# Public names that come from a higher layer, on first use.
 LAZY_FROM_ABOVE = {"jclip.train.__init__": {"jclip.running.run"}}
 
 
-def circle(imports: Mapping[str, Iterable[str]]) -> list[str]:
-    """Returns modules that import each other in a circle, or an empty list."""
+def cycle(imports: Mapping[str, Iterable[str]]) -> list[str]:
+    """Returns modules that import each other in a cycle, or an empty list."""
     try:
         TopologicalSorter(imports).prepare()
     except CycleError as error:
@@ -137,18 +137,20 @@ def circle(imports: Mapping[str, Iterable[str]]) -> list[str]:
     return []
 
 
-def test_the_reader_sees_circles():
-    assert circle({"a": ["b"], "b": ["c"], "c": []}) == []
-    assert circle({"a": ["b"], "b": ["c"], "c": ["a"]})[0] in "abc"
+def test_the_reader_sees_cycles():
+    assert cycle({"a": ["b"], "b": ["c"], "c": []}) == []
+    assert cycle({"a": ["b"], "b": ["c"], "c": ["a"]})[0] in "abc"
 
 
-ROOMS = sorted({module.rpartition(".")[0] for module in MODULES if module.count(".") == 2 or "jclip" not in module})
+SUBPACKAGES = sorted(
+    {module.rpartition(".")[0] for module in MODULES if module.count(".") == 2 or "jclip" not in module}
+)
 
 
-@pytest.mark.parametrize("room", ROOMS)
-def test_a_room_has_no_circles(room):
-    inside = {name for name in MODULES if name.startswith(f"{room}.")}
-    public = {f"{package}.__init__" for package in NAMESPACES}  # nothing imports them, and they import their room
+@pytest.mark.parametrize("subpackage", SUBPACKAGES)
+def test_a_subpackage_has_no_cycles(subpackage):
+    inside = {name for name in MODULES if name.startswith(f"{subpackage}.")}
+    public = {f"{package}.__init__" for package in NAMESPACES}  # nothing imports them; they import their subpackage
     imports = {
         name: {
             found
@@ -157,20 +159,20 @@ def test_a_room_has_no_circles(room):
         }
         for name in inside - public
     }
-    found = circle(imports)
+    found = cycle(imports)
     assert not found, " -> ".join(found)
 
 
 @pytest.mark.parametrize(
     ("source", "complaint"),
     [
-        ("import jclip.train.loop", "imports jclip.train.loop (floor"),
-        ("from jclip import train", "imports jclip.train (floor"),
-        ("from ..train import loop", "imports jclip.train.loop (floor"),
+        ("import jclip.train.loop", "imports jclip.train.loop (layer"),
+        ("from jclip import train", "imports jclip.train (layer"),
+        ("from ..train import loop", "imports jclip.train.loop (layer"),
         ("def f():\n    import torch.nn", "imports torch: only conversion"),
         ("import tensorflow as tf", "imports tensorflow: the project"),
         ("from jclip.conversion import engine", "only jclip.cli may"),
-        ("from jclip.attic import x", "'attic' stands on no floor"),
+        ("from jclip.attic import x", "'attic' is in no layer"),
         ("from jclip.configs.demo import short", "imports jclip.configs"),
     ],
 )
@@ -193,21 +195,21 @@ def test_the_reader_lets_right_imports_pass():
     assert "from a public namespace" in complaints("from jclip.models import get_config", "jclip.train.loop")[0]
 
 
-def test_the_reader_sees_wrong_imports_beside_jclip():
+def test_the_reader_sees_wrong_imports_outside_jclip():
     everything = "import jclip\nfrom jclip import data, load\nfrom jclip.train import Run\nimport numpy, torch"
     inner, tests = "from jclip.train import loop\nfrom jclip.conversion import mapping", "from tests import toys"
-    assert [complaints(everything, f"{top}.x") for top in BESIDE] == [[]] * 3
+    assert [complaints(everything, f"{top}.x") for top in OUTSIDE] == [[]] * 3
     assert complaints(f"{inner}\n{tests}\nimport benchmarks.y", "benchmarks.x") == complaints(inner, "docs.x") == []
     assert [each.partition(" imports ")[2] for each in complaints(f"{inner}\n{tests}", "examples.x")] == [
         "jclip.conversion.mapping: an example imports only public names",
         "jclip.train.loop: an example imports only public names",
         "tests, which is no package of jclip's",
     ]
-    assert [len(complaints("import docs.floors, examples.x", f"{top}.y")) for top in ("jclip.cli", "docs")] == [2, 1]
+    assert [len(complaints("import docs.layers, examples.x", f"{top}.y")) for top in ("jclip.cli", "docs")] == [2, 1]
 
 
 def test_imports_come_from_below():
-    public = {"jclip.__init__"}  # its names are from every floor
+    public = {"jclip.__init__"}  # its names are from every layer
     found = [
         each
         for module, file in MODULES.items()

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-SOURCES = sorted(file for room in ("jclip", "conversion", "configs") for file in (ROOT / room).rglob("*.py"))
+SOURCES = sorted(file for folder in ("jclip", "conversion", "configs") for file in (ROOT / folder).rglob("*.py"))
 TREES = {file: ast.parse(file.read_text(encoding="utf-8")) for file in SOURCES}
 PRINTING = {"jclip/plain.py", "jclip/console.py"}
 

@@ -17,13 +17,13 @@ def what_now(run: Run, outcome: Outcome) -> tuple[str, str]:
 
 
 def command(run: Run, bundle: Path) -> str:
-    """Returns the command that evaluates a bundle like the run, or on DATA if the run has no evaluation."""
-    asked: Any = run.evaluations[0] if run.evaluations else None
-    if asked is None or not asked.command:
+    """Returns a command that evaluates the bundle as the run did, or on DATA if the run has no evaluation."""
+    evaluation: Any = run.evaluations[0] if run.evaluations else None
+    if evaluation is None or not evaluation.command:
         return shlex.join(["jclip", "eval", "retrieval", str(bundle), "DATA"])
-    words = ["jclip", "eval", asked.command, str(bundle), asked.data]
-    for field in fields(asked):
-        value = getattr(asked, field.name)
+    words = ["jclip", "eval", evaluation.command, str(bundle), evaluation.data]
+    for field in fields(evaluation):
+        value = getattr(evaluation, field.name)
         if field.name not in ("name", "data") and value != field.default:
             said = ",".join(str(each or "all") for each in value) if isinstance(value, tuple) else str(value)
             words += [f"--{field.name}", said]

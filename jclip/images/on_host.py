@@ -41,7 +41,7 @@ class HostAugmentation:
       crop_ratio: smallest and largest aspect ratio (width / height) of the crop; log-uniform.
       flip: probability of a horizontal flip.
       auto_augment: "original" is AutoAugment's policy for ImageNet, see `auto_augment`.
-      interpolation: for resizing the crop, and for AutoAugment's rotation and shear.
+      interpolation: filter for resizing the crop, and for AutoAugment's rotation and shear.
     """
 
     crop_scale: tuple[_Area, _Area] | None = None

@@ -46,7 +46,8 @@ class Preprocessing:
 
     Attributes:
       size: height and width in pixels.
-      mean, std: of each channel, for values in 0..1.
+      mean: mean of each channel, for values in 0..1.
+      std: standard deviation of each channel, for values in 0..1.
       resize: "squash" ignores the aspect ratio (Chinese-CLIP); "crop" scales the shorter side, then crops the centre
         (CLIP, AltCLIP). Bicubic by Pillow, as in torchvision.
       background: RGB colour put under transparent pixels before resizing; None drops alpha, as the references do.

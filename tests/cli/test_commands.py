@@ -60,7 +60,7 @@ def test_usage_lists_the_commands(arguments, named, capsys):
         (["data", "imprt"], "jclip data has no command 'imprt': did you mean import?"),
         (["eval", "retreival"], "jclip eval has no command 'retreival': did you mean retrieval?"),
         (["eval", "poetry", "a", "b"], "jclip eval has no command 'poetry': choose one of retrieval, classify,"),
-        (["eval"], "jclip eval: missing: what to evaluate, one of retrieval, classify"),
+        (["eval"], "jclip eval: missing: TASK, one of retrieval, classify"),
     ],
 )
 def test_an_unknown_command(arguments, told, capsys):
@@ -216,9 +216,10 @@ def test_plan_prints_published_figures(capsys):
 
 def test_plan_says_what_makes_it_fit():
     words = ("--remat", "dots")
-    assert remedy(Fit(2**30, (2**31,), words, (2**29,))) == "It fits, with 512.00 MiB a stage, if you add: --remat dots"
+    told = remedy(Fit(2**30, (2**31,), words, (2**29,)))
+    assert told == "It fits, with 512.00 MiB per stage, if you add: --remat dots"
     told = remedy(Fit(2**20, (2**31,), words, (2**29,)))
-    assert told.startswith("None of the settings tried makes it fit. The least is 512.00 MiB a stage, with: --remat")
+    assert told.startswith("None of the settings tried makes it fit. The least is 512.00 MiB per stage, with: --remat")
     assert "use more devices" in remedy(Fit(2**20, (2**31,), (), (2**31,)))
 
 

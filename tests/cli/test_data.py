@@ -74,7 +74,7 @@ def test_inspect_of_classes(tmp_path, capsys):
     run(capsys, "import", "class-folders", source, tmp_path / "folder", "--workers", 1)
     assert len(LabelledFolder(str(tmp_path / "folder")).open()) == 6
     code, out, _ = run(capsys, "inspect", tmp_path / "folder", "--split", "test")
-    assert code == 0 and "3, each of 2 picture(s)" in out
+    assert code == 0 and "3, with 2 image(s) each" in out
     assert [line.split()[1] for line in out.splitlines() if "█" in line] == ["000", "001", "002"]
 
 
@@ -83,7 +83,7 @@ def test_inspect_shows_what_classes_are_called(tmp_path, capsys):
     (root / "test" / "003" / "more.png").write_bytes(picture(9))
     run(capsys, "import", "elevater/dtd", tmp_path / "down", tmp_path / "folder", "--workers", 1)
     code, out, _ = run(capsys, "inspect", tmp_path / "folder", "--split", "test", "--sheet", tmp_path / "a.html")
-    assert code == 0 and "47, each of 1 to 2 picture(s)" in out
+    assert code == 0 and "47, with 1 to 2 image(s) each" in out
     assert "most" in out and "003 类 3, class 3 2; 000 类 0, class 0 1; " in out
     assert "<li>类 8, class 8</li>" in (tmp_path / "a.html").read_text(encoding="utf-8")
     (tmp_path / "folder" / "labels.json").write_text('{"en": ["a"]}')

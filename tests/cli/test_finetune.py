@@ -111,7 +111,7 @@ def test_it_resumes_and_a_changed_file_is_another_run(place, start, few, monkeyp
     with monkeypatch.context() as patch:
         patch.setattr(finetuning, "train", partial(running.run, stop_after=3))
         assert asked(*words) == 130
-    assert "stopped after 3 steps, saved" in capsys.readouterr().err
+    assert "stopped after 3 steps and saved" in capsys.readouterr().err
     assert not (out / "best").exists()
     assert asked(*words) == 0
     records = read_journal(out / "run" / "metrics.jsonl")
@@ -179,7 +179,7 @@ def test_the_start_is_kept_if_training_makes_the_model_worse(place, start, few, 
     before, trained = (read_results(out / name).tests[0].figures for name in ("start.json", "trained.json"))
     assert trained["mean_recall"] < before["mean_recall"]
     assert (out / "best" / "parameters.safetensors").read_bytes() == (good / "parameters.safetensors").read_bytes()
-    assert "the start was kept" in (out / "report.html").read_text(encoding="utf-8")
+    assert "the starting model, which was kept" in (out / "report.html").read_text(encoding="utf-8")
     assert asked(*words, "--json") == 0
     assert json.loads(capsys.readouterr().out)["kept"] == "start"
 
@@ -199,9 +199,9 @@ def test_impossible_requests_are_refused(place, start, few, tmp_path, capsys):
         ((start, tmp_path / "none.csv", tmp_path / "a"), "none.csv does not exist"),
         ((start, one, tmp_path / "a"), "needs two different images"),
         ((start, equal, tmp_path / "b"), "all captions to train on are equal"),
-        ((start, few, taken), "holds something else"),
+        ((start, few, taken), "holds other files"),
         ((start, few, tmp_path / "c", "--validation", "all"), "--validation 'all' is not possible"),
-        ((start, few, tmp_path / "c", "--validation", "1"), "one caption|1 picture"),
+        ((start, few, tmp_path / "c", "--validation", "1"), "one caption|1 image"),
         ((start, few, tmp_path / "d", "--epochs", "0"), "--epochs 0 is not possible"),
         ((start, few, tmp_path / "e", "--seed", "-1"), "--seed -1"),
         ((start, few, place / "odd [1] dir's", "--epochs", "5"), "is a fine-tuning with another epochs"),
@@ -217,7 +217,7 @@ def test_impossible_requests_are_refused(place, start, few, tmp_path, capsys):
 def test_both_readmes_give_the_same_commands():
     root = Path(__file__).parents[2]
     blocks = []
-    for name, title in (("README.md", "## Fine-tune on your own pictures"), ("README_zh.md", "## 在自己的图片上微调")):
+    for name, title in (("README.md", "## Fine-tune on your own images"), ("README_zh.md", "## 在自己的图片上微调")):
         section = (root / name).read_text(encoding="utf-8").split(title)[1].split("\n## ")[0]
         commands, snippet = re.findall(r"```(?:python)?\n(.*?)```", section, re.DOTALL)
         blocks.append([*(line.partition("  #")[0].strip() for line in commands.splitlines()), snippet])

@@ -53,7 +53,7 @@ def test_emoji(tmp_path, emoji_folder):
     assert "OpenMoji (CC-BY-SA-4.0)" in (tmp_path / "mine" / "LICENCES.txt").read_text(encoding="utf-8")
     trained = {name for pair in EmojiPairs(str(emoji_folder), languages=("zh",)).open() for name in pair.captions}
     assert not {caption for _, caption in found} & trained  # no name is among those of the demo
-    with pytest.raises(JclipError, match="there are 462 emoji that the demo does not train on"):
+    with pytest.raises(JclipError, match="the demo holds out only 462 emoji images"):
         practice.emoji(tmp_path / "all", emoji_folder, 463, 0)
 
 

@@ -60,7 +60,7 @@ def test_a_large_folder_is_read_in_part(tmp_path, monkeypatch):
     [
         ([("红",)], [("圆",), ("形",)], "1 image\\(s\\) to train on"),
         ([("红",), ("红 ",)], [("圆",), ("形",)], "all captions to train on are equal"),
-        ([("红",), ("色",)], [("圆",)], "split valid has 1 picture"),
+        ([("红",), ("色",)], [("圆",)], "split valid has 1 image"),
         ([("红",), ("色",)], [("圆",), ("圆",)], "split valid has one caption"),
     ],
 )

@@ -22,8 +22,7 @@ def multi_gpu(machine, folder, config):
     machine.environment |= {
         "CUDA_VISIBLE_DEVICES": "0,1",
         "JAX_PLATFORMS": "cpu",
-        "XLA_FLAGS": "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false"
-        " --xla_force_host_platform_device_count=2",
+        "XLA_FLAGS": f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count=2",
     }
     workdir = folder / WORKDIR
     return workdir, ("multi_gpu.sh", "--processes", "2", config, "--workdir", str(workdir))
@@ -70,7 +69,7 @@ def test_preempted_it_trains_to_its_bundles(machine, tmp_path, launcher, recipe)
     workdir, call = launcher(machine, folder, recipe)
     count = 4
     if recipe == TOY:  # its steps are quick, and the first stage must last until the preemption
-        call, count = (*call, "--stages.0.budget.steps", "200"), 202
+        call, count = (*call, "--stages.0.budget.steps", "80"), 82
     if launcher is multi_gpu:
         started = machine.start(*call, "--reduced")
         ask_one_to_stop(machine, workdir, started)

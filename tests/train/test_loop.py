@@ -45,7 +45,7 @@ def lively(run):
 
 def test_both_stages_of_both_recipes_train_and_resume_to_the_bit(recipe, tmp_path):
     taught = recipe.stages[0].objective.title == "teacher learning"
-    run, start = recipe if taught else lively(recipe), {}
+    run, start = replace(recipe if taught else lively(recipe), checkpoint_every=1, keep_checkpoints=9), {}
 
     def evaluator(variables):
         if not start:  # before the first step
@@ -70,11 +70,16 @@ def test_both_stages_of_both_recipes_train_and_resume_to_the_bit(recipe, tmp_pat
     if not taught:
         assert any(not np.array_equal(second[path], first[path]) for path in first if path.startswith("image/"))
 
-    # Stopped in the second stage.
-    assert not train(run, tmp_path / "parts", stop_after=3).finished
-    resumed = train(run, tmp_path / "parts")
-    assert_same_bundles(resumed.bundles, outcome.bundles)
-    assert losses(tmp_path / "parts") == losses(tmp_path / "whole")
+    # As if killed in the second stage: only the checkpoint of its first step is left.
+    for folder in (*(tmp_path / "whole" / "checkpoints" / name for name in "56"), outcome.bundles[1]):
+        shutil.rmtree(folder)
+    before = losses(tmp_path / "whole")
+    resumed = train(run, tmp_path / "whole", watcher=(watch := Watch()))
+    assert watch.steps == [2]
+    again = leaves(resumed.bundles[1])
+    assert second.keys() == again.keys()
+    assert all(np.array_equal(second[path], again[path]) for path in second)
+    assert losses(tmp_path / "whole") == before
 
 
 @pytest.mark.slow
@@ -97,10 +102,11 @@ def test_augmentation_and_dropout_act(chinese_clip, tmp_path, change):
 
 @pytest.mark.parametrize("stop_after", [1, 2, 3])
 def test_stopped_and_resumed_ends_the_same_to_the_bit(toy_run, tmp_path, stop_after):
-    whole = train(toy_run, tmp_path / "whole")
-    stopped = train(toy_run, tmp_path / "parts", stop_after=stop_after)
+    run = lively(toy_run)
+    whole = train(run, tmp_path / "whole")
+    stopped = train(run, tmp_path / "parts", stop_after=stop_after)
     assert not stopped.finished and stopped.position.total == stop_after
-    resumed = train(toy_run, tmp_path / "parts")
+    resumed = train(run, tmp_path / "parts")
     assert resumed.finished
     assert_same_bundles(resumed.bundles, whole.bundles)
     assert losses(tmp_path / "parts") == losses(tmp_path / "whole")

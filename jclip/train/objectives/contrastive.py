@@ -40,11 +40,12 @@ class Contrastive(Objective):
     of the image tower it holds "image_feature" (b, e) instead of "image".
 
     Attributes:
-      loss: kind, implementation, and treatment of duplicates.
+      loss: kind and implementation of the loss, and treatment of duplicates.
       captions: "one": an example is a record, with one of its captions drawn. "all": an example is an image with one
         of its captions, as in cn_clip; all records are read once, at the start.
       host_augmentation: augmentation of training images while they are decoded: crop, flip, AutoAugment.
-      augmentation: later augmentation of training images, on the device.
+      augmentation: augmentation of training images on the device, after that on the host. A setting x draws uniformly
+        from -x..x; 0 switches it off.
       patch_dropout: share of each image's patches that a ViT drops (Li et al. 2022, FLIP); 0.5 halves its work.
     """
 

@@ -80,7 +80,7 @@ def test_large_members_are_skipped_with_the_reason(tmp_path, monkeypatch, peak_m
     members = [("a.png", 30 * MIB), ("a.txt", b"a"), ("b.png", picture(0)), ("b.txt", b"b" * 1001)]
     file = packed_tar(tmp_path / "a.tar.gz", [*members, ("c.txt", b"c"), ("c.png", picture(0))])
     first, second, last = items("webdataset", file, tmp_path)
-    assert most() < 10 * MIB
+    assert peak_memory() < 10 * MIB
     assert (first.reason, first.entries) == ("an image file of more than 256 MiB", 2)
     assert (second.reason, second.entries) == ("a text of more than 16 MiB", 2)
     assert last.record.captions == ("c",)
@@ -166,7 +166,7 @@ def test_base64_images_that_are_too_large_are_skipped(tmp_path, monkeypatch, pea
     *good, lost = items("cn-clip", source, tmp_path)
     assert len(good) == 2
     assert lost[:3] == ("train_imgs.tsv, line 3", "an image file of more than 256 MiB", 1)
-    assert most() < 20 * MIB
+    assert peak_memory() < 20 * MIB
     monkeypatch.setattr("jclip.evaluate.datasets.captions.LONGEST_PICTURE", 4 * MIB)
     pictures = TsvPictures(source / "train_imgs.tsv")
     assert list(pictures[:2]) == [picture(0), picture(1)]
