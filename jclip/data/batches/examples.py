@@ -24,7 +24,7 @@ Where = tuple[int, int, int]
 
 
 class Example(Protocol):
-    """What a batch takes from a record. `where` names the part that may be unreadable."""
+    """Part of a record that goes into a batch. `where` names it if it cannot be read."""
 
     @property
     def where(self) -> Where: ...  # noqa: D102
