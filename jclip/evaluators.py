@@ -14,6 +14,7 @@ from jclip.evaluate.tasks import classification, probe, retrieval
 from jclip.evaluate.tasks.evaluation import Encodes
 from jclip.images.preprocess import Picture
 from jclip.inference import Encoder
+from jclip.ranges import AtLeastOne, Count
 from jclip.tokenizers.text import load_tokenizer
 from jclip.train.configuration import Run
 from jclip.train.evaluating import Evaluator
@@ -76,6 +77,7 @@ class Retrieval(EvaluationConfig):
       languages: languages to evaluate; empty for all of the protocol and the folder.
     """
 
+    command = "retrieval"
     name: str
     data: str
     protocol: str = ""
@@ -111,6 +113,7 @@ class Classification(EvaluationConfig):
       split: split of the data, if it has splits.
     """
 
+    command = "classify"
     name: str
     data: str
     dataset: str = ""
@@ -142,11 +145,12 @@ class Probe(EvaluationConfig):
       seeds: number of draws that few-shot figures are averaged over.
     """
 
+    command = "probe"
     name: str
     data: str
     dataset: str = ""
-    shots: tuple[int, ...] = (0,)
-    seeds: int = 3
+    shots: tuple[Count, ...] = (0,)
+    seeds: AtLeastOne = 3
 
     def open(self) -> Callable[[Encodes], Figures]:
         """See `EvaluationConfig`."""

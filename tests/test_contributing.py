@@ -18,7 +18,7 @@ from jclip.configs.chinese_clip.vit_b_16 import config
 from jclip.data.importing.parts import Found, Lost
 from jclip.images.preprocess import Preprocessing
 from jclip.parallel.mesh import make_mesh
-from jclip.stages import merge
+from jclip.train.layout import merge
 from tests.toys import TOY
 
 ROOT = Path(__file__).parents[1]

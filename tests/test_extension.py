@@ -19,6 +19,7 @@ from jclip.images.preprocess import Preprocessing
 from jclip.models.build import init_variables, shapes
 from jclip.models.dual_encoder import DualEncoder, DualEncoderConfig
 from jclip.models.vit import VitConfig
+from jclip.models.zoo import get_config
 from jclip.optimizer import Optimizer, build
 from jclip.parallel.mesh import MeshShape, make_mesh
 from jclip.parallel.sharding import param_shardings
@@ -49,6 +50,18 @@ def test_sharded_over_devices_by_its_own_table():
     jax.tree.map(
         lambda ours, theirs: np.testing.assert_allclose(ours, theirs, atol=1e-6), found, model.apply(alone, IMAGES, IDS)
     )
+
+
+def test_a_head_of_its_own_is_sharded_by_its_own_table():
+    """It need not be named as BERT's is."""
+    mesh, headed = make_mesh(), type("Headed", (ToyTextConfig,), {"takes_head": True, "head_sharding": ()})
+    rules_of_head = rules_for(replace(TOY, text=headed(), head_width=8), mesh)
+    param_shardings(shapes(TOY)["params"], mesh, rules_of_head)
+    headed.head_sharding = ((r"projection/kernel", "copy"),)
+    assert set(rules_for(replace(TOY, text=headed(), head_width=8), mesh)) - set(rules_of_head) == {
+        ("text/projection/kernel", "copy")
+    }
+    assert ("text/head/kernel", "-,tensor") in rules_for(get_config("altclip"), mesh)
 
 
 def test_saved_in_a_bundle_and_loaded(tmp_path):

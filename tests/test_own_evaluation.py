@@ -4,6 +4,7 @@ from dataclasses import dataclass, replace
 
 import pytest
 
+from jclip.cli.train_words import command
 from jclip.config import from_json, to_json
 from jclip.configs import load
 from jclip.evaluators import evaluators
@@ -28,6 +29,7 @@ def test_a_run_takes_evaluations_of_another_package(monkeypatch):
     assert read.evaluations == (NumberOfPictures("toy", 7),)
     monkeypatch.setattr("jclip.evaluators.load_tokenizer", lambda folder: None)
     assert evaluators(read)["toy"]({}) == {"n": 7}
+    assert command(run, "b") == "jclip eval retrieval b DATA"  # no command of `jclip eval` has its fields
 
 
 def test_one_without_data_is_refused():

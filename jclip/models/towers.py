@@ -110,12 +110,14 @@ class TextTower(Tower, abc.ABC):
       width: width of a text's state before heads and projections.
       pad_id: id of the padding; None for any id.
       takes_head: True if the tower can have AltCLIP's head.
+      head_sharding: placements of the head's parameters that differ from `sharding`.
     """
 
     vocab_size: int
     width: int
     pad_id: int | None
     takes_head: ClassVar[bool] = False
+    head_sharding: ClassVar[Placements] = ()
 
     @property
     @abc.abstractmethod

@@ -24,6 +24,7 @@ For your own objectives and evaluations:
   Objective, Context, Program, FrozenTower: interface of an objective.
   MakeBatches: type of the function from which an objective gets its batches.
   TextLength: type of a field that holds a number of tokens.
+  Folder, Free: marks of fields: a folder, which may move; a field that a resumed run may change.
   encode_image: returns the embeddings of images in 0..255, which it normalises first.
   in_micro_batches: encodes a batch in parts, with exact gradients.
   place_whole: places host arrays on the mesh.
@@ -41,6 +42,8 @@ if TYPE_CHECKING:
     from jclip.evaluators import Retrieval as Retrieval
     from jclip.images.on_device import Augmentation as Augmentation
     from jclip.images.on_host import HostAugmentation as HostAugmentation
+    from jclip.marks import Folder as Folder
+    from jclip.marks import Free as Free
     from jclip.optimizer import Optimizer as Optimizer
     from jclip.parallel.mesh import MeshShape as MeshShape
     from jclip.parallel.sharding import place_whole as place_whole

@@ -2,21 +2,23 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 Figures = Iterable[tuple[str, Mapping[str, float]]]
 """Figures by language, prompts or number of shots; a single key does not appear in their names."""
 
 
 class EvaluationConfig(ABC):
-    """EvaluationConfig of a run. Other packages can add kinds.
+    """Evaluation of a run. Other packages can add kinds.
 
     A kind is a frozen dataclass that inherits this class and is decorated with `@kind_of(EvaluationConfig)`.
 
     Attributes:
       name: prefix of its figures.
+      command: command of `jclip eval` that has its fields as options, and `data` as the folder; "" for none.
     """
 
+    command: ClassVar[str] = ""
     name: str
 
     @abstractmethod

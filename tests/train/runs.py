@@ -52,7 +52,7 @@ class Watch:
     def __init__(self, act=lambda step: None):
         self.steps, self.records, self._act = [], [], act
 
-    def stage_begins(self, name, step, steps, *, number=1, count=1):
+    def stage_begins(self, name, step, steps, *, number=1, count=1, figures=()):
         pass
 
     def logged(self, record):

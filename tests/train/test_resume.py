@@ -139,10 +139,10 @@ def test_what_is_compared_of_a_place(chinese_clip, tmp_path):
         check_same(fresh, identity(replace(chinese_clip, seed=1), words), tmp_path)
 
 
-def test_every_place_of_a_source_is_known_as_one():
-    """A string field of a source is a path, or decides what is read. Whoever adds one must say which."""
+def test_every_folder_of_a_source_is_marked():
+    """A string field of a source is a `Folder`, or decides what is read. Whoever adds one must say which."""
     strings = {field.name for kind in kinds_of(Source) for field in fields(kind) if field.type in (str, "str")}
-    assert strings == {"folder", "split"}
+    assert strings == {"split"}
 
 
 def test_an_older_jclips_checkpoints_are_refused_and_left_alone(toy_run, tmp_path):
