@@ -196,18 +196,11 @@ class Checkpoints:
         return score
 
     def _facts(self, number: int) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-        """Reads a checkpoint's record and journal on this process.
-
-        Raises:
-          JclipError: an older jclip wrote them.
-          ValueError, OSError, …: one is missing or damaged.
-        """
+        """Reads a checkpoint's record and journal on this process; raises an error if one is missing or damaged."""
         record, journal = (
             json.loads((self._folder / str(number) / name / _JSON).read_text(encoding="utf-8"))
             for name in ("record", "journal")
         )
-        if {"config", "step"} <= set(record) and not {"seal", "score"} & set(record):  # not a damaged byte
-            raise JclipError(f"{self._folder} was written by an older jclip: choose another --workdir")
         if record.pop("seal", None) != _seal(record, journal) or _position(record).number != number:
             raise ValueError("its record or its journal is not what was saved")
         return record, journal
@@ -315,7 +308,7 @@ def _position(record: dict[str, Any]) -> Position:
 
 def _reason(error: Exception) -> str:
     """Returns why a checkpoint is damaged; raises `error` if it may not be damaged (no memory, no permission, …)."""
-    if isinstance(error, JclipError | MemoryError | jax.errors.JaxRuntimeError) or (
+    if isinstance(error, MemoryError | jax.errors.JaxRuntimeError) or (
         isinstance(error, OSError) and not isinstance(error, FileNotFoundError | NotADirectoryError)
     ):
         raise error

@@ -7,7 +7,6 @@ from jclip.images.preprocess import Preprocessing
 from jclip.models.compute import Implementation, Remat
 from jclip.models.dual_encoder import DualEncoderConfig
 from jclip.parallel.mesh import MeshShape
-from jclip.parallel.sharding import Placement
 from jclip.ranges import AtLeastOne, Count, Positive, Share
 from jclip.stages import Stage
 from jclip.train.evaluations import Evaluation
@@ -48,8 +47,6 @@ class Run:
       attention: implementation: "auto" uses cuDNN if it can (NVIDIA, bfloat16, no dropout on the probabilities) and XLA
         otherwise; "xla" or "cudnn" force one.
       mesh: sizes of the grid of devices.
-      sharding: ordered (path regex, placement), see `parallel.sharding.Placement`, for parameters and their optimizer
-        slots. Empty for the towers' own tables, see `parallel.tables`.
       max_replicated: largest share of the parameters' bytes that may be replicated over the axes "fsdp" and "tensor",
         which should split them, see `parallel.replication`.
       log_every, checkpoint_every, evaluate_every: number of steps; 0 for the end of a stage only.
@@ -71,7 +68,6 @@ class Run:
     remat: Remat = "none"
     attention: Implementation = "auto"
     mesh: MeshShape = field(default_factory=MeshShape)
-    sharding: tuple[tuple[str, Placement], ...] = ()
     max_replicated: Share = 0.05
     log_every: Count = 10
     checkpoint_every: Count = 1000

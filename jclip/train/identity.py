@@ -20,7 +20,6 @@ VERSION = 2
 
 FREE_TO_CHANGE = (
     r"mesh\..*",
-    r"sharding\..*",
     r"max_replicated",
     r"remat",
     r"attention",
