@@ -22,8 +22,7 @@ def multi_gpu(machine, folder, config):
     machine.environment |= {
         "CUDA_VISIBLE_DEVICES": "0,1",
         "JAX_PLATFORMS": "cpu",
-        "XLA_FLAGS": "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false"
-        " --xla_force_host_platform_device_count=2",
+        "XLA_FLAGS": f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count=2",
     }
     workdir = folder / WORKDIR
     return workdir, ("multi_gpu.sh", "--processes", "2", config, "--workdir", str(workdir))

@@ -13,8 +13,7 @@ STATE = Path(os.environ["STANDIN_STATE"])
 # Two devices each: what a process owns is then more than one thing, as on a real machine.
 DEVICES = {
     "JAX_PLATFORMS": "cpu",
-    "XLA_FLAGS": "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false"
-    " --xla_force_host_platform_device_count=2",
+    "XLA_FLAGS": f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=2",
 }
 
 
