@@ -4,6 +4,7 @@ Fewer devices would not be cheaper: compiling a training step takes the same tim
 """
 
 import fcntl
+import gc
 import os
 from importlib.metadata import version
 
@@ -12,16 +13,19 @@ os.environ["JAX_PLATFORMS"] = "cpu"
 # Tests mostly compile: without LLVM's optimisations and XLA's fusion emitters a training step compiles in a third of
 # the time. XLA_FLAGS may say otherwise: the last of two equal flags counts. The second flag is only for jax 0.10: XLA
 # aborts on an unknown flag, as 0.12.0.1 on this one.
-_EMITTERS = "--xla_cpu_use_fusion_emitters=false" if version("jaxlib").startswith("0.10.") else ""
-os.environ["XLA_FLAGS"] = (
-    f"--xla_backend_optimization_level=0 {_EMITTERS} {os.environ.get('XLA_FLAGS', '')} "
-    "--xla_force_host_platform_device_count=8"
+os.environ["XLA_FLAGS"] = " ".join(
+    (
+        "--xla_backend_optimization_level=0",
+        "--xla_cpu_use_fusion_emitters=false" if version("jaxlib").startswith("0.10.") else "",
+        os.environ.get("XLA_FLAGS", ""),
+        "--xla_force_host_platform_device_count=8",
+    )
 )
 # Many tests compile the same steps.
 os.environ["JAX_COMPILATION_CACHE_DIR"] = os.path.join(os.path.dirname(__file__), "..", ".pytest_cache", "xla")
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.2"
 os.environ["HF_HUB_OFFLINE"] = "1"  # an attempt to reach the network fails at once
-os.environ["TOKENIZERS_PARALLELISM"] = "false"  # or it warns whenever a test starts a process
+os.environ["TOKENIZERS_PARALLELISM"] = "false"  # otherwise it warns whenever a test starts a process
 
 from collections.abc import Callable
 from pathlib import Path
@@ -33,9 +37,19 @@ from jclip.conversion.parity import peers
 
 peers.make_importable()
 
-# Compiling takes longer than any deadline. The same examples every time, so that a failure can be repeated.
+# No deadline, because tests compile. The same examples every time, so that a failure can be repeated.
 hypothesis.settings.register_profile("jclip", deadline=None, derandomize=True, max_examples=25)
 hypothesis.settings.load_profile("jclip")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _few_objects_to_collect() -> None:
+    """Hides the objects of earlier modules and imports from the garbage collector, which would take seconds for them.
+
+    It runs whenever a checkpoint cannot be read, for example.
+    """
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")

@@ -1,8 +1,8 @@
 """The package as a user gets it: built, installed in a fresh environment, and used outside this tree.
 
 The quick tests need no network. Their environment has the wheel, and finds the dependencies of this interpreter: they
-show that the wheel is complete, works outside the tree, and names a missing extra, which is simulated by hiding modules.
-They train a shipped recipe, and a user's own file on the user's own data.
+show that the wheel is complete, works outside the tree, and names a missing extra (its modules are hidden). They train
+a shipped recipe, and a user's own file on the user's own data.
 
 The slow test installs the wheel with pip: first the core alone, which loads a bundle and names the extra that training
 needs, then `[train]`, which trains shipped recipes and the quick demo. It shows that the declared dependencies suffice.

@@ -1,4 +1,4 @@
-"""Chinese-CLIP of the demo: a new Chinese text tower beside the English CLIP's frozen image tower; then everything.
+"""Chinese-CLIP of the demo: a new Chinese text tower with the English CLIP's frozen image tower; then both towers.
 
 jclip train demo/chinese_clip --workdir runs/demo/chinese_clip      after demo/english
 """
