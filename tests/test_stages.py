@@ -32,17 +32,17 @@ def test_impossible_budgets_are_refused(budget):
 
 
 def test_rules_choose_what_trains():
-    assert layout(stage((("image/.*", False), (".*", True))), PATHS).trains == {"text/kernel", "logit_scale"}
+    assert layout(stage((("image/.*", False), (".*", True))), PATHS, {}).trains == {"text/kernel", "logit_scale"}
 
 
 def test_a_stage_that_trains_nothing_is_refused():
     with pytest.raises(JclipError, match="stage 'frozen' trains nothing"):
-        layout(stage(((".*", False),)), PATHS)
+        layout(stage(((".*", False),)), PATHS, {})
 
 
 def test_a_misspelt_rule_is_refused():
     with pytest.raises(JclipError, match="imgae"):
-        layout(stage((("imgae/.*", False), (".*", True))), PATHS)
+        layout(stage((("imgae/.*", False), (".*", True))), PATHS, {})
 
 
 def test_split_and_merge_are_inverse():

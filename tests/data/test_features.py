@@ -52,7 +52,7 @@ def test_rows_and_reasons_round_trip(tmp_path):
             with pytest.raises(IndexError, match=f"record {record} has no input {picture} in .*: see `Record.inputs`"):
                 cache.row(record, picture)
         with pytest.raises(IndexError, match="record 0 has no input 1"):
-            replace(cache, first=None).row(0, 1)
+            replace(cache, first_rows=None).row(0, 1)
 
 
 def damage(cache):

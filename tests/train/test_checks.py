@@ -11,6 +11,7 @@ from jclip.bundle import load_bundle, save_bundle
 from jclip.data.sources.folders import PairFolder, ParallelFolder
 from jclip.data.sources.synthetic import SyntheticPairs, SyntheticParallel
 from jclip.errors import JclipError
+from jclip.evaluators import Probe
 from jclip.images.on_device import Augmentation
 from jclip.images.on_host import HostAugmentation
 from jclip.losses.contrastive import ContrastiveLoss
@@ -22,7 +23,6 @@ from jclip.tokenizers.text import load_tokenizer
 from jclip.train.assembly import devices_of
 from jclip.train.checks import check, check_starting_points
 from jclip.train.configuration import Monitor, Run
-from jclip.train.evaluations import Probe
 from jclip.train.identity import check_same, identity
 from jclip.train.objectives.contrastive import Contrastive
 from jclip.train.objectives.teacher_learning import TeacherLearning

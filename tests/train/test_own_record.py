@@ -1,5 +1,6 @@
 """A record, a source and an objective from outside jclip: planned, trained, cached and resumed from a moved folder."""
 
+import pickle
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, NamedTuple
 
@@ -8,7 +9,6 @@ import numpy as np
 import pytest
 
 from jclip.cli import main
-from jclip.cli.configs import _Loaded
 from jclip.config import kind_of
 from jclip.data.sources.records import Record
 from jclip.data.sources.source import Source
@@ -177,9 +177,14 @@ def test_it_trains_and_from_a_cache_the_same(naming, tmp_path):
     assert reads == ["stage 'naming' reads Shot: Shots: 6 records; such as a Shot"]
 
 
-def test_it_is_planned(naming, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr("jclip.cli.configs._load", lambda name: _Loaded(name, lambda: naming))
-    assert main(["plan", str(tmp_path / "config.py"), "--no-compile", "--stages.0.data.0.weight", "2"]) == 0
+def test_it_is_planned(naming, tmp_path, capsys):
+    (tmp_path / "run.pickle").write_bytes(pickle.dumps(naming))
+    file = tmp_path / "planned.py"
+    file.write_text(
+        f"import pickle\nfrom pathlib import Path\n\ndef config():\n"
+        f"    return pickle.loads(Path({str(tmp_path / 'run.pickle')!r}).read_bytes())\n"
+    )
+    assert main(["plan", str(file), "--no-compile", "--stages.0.data.0.weight", "2"]) == 0
     assert "reads Shot" in capsys.readouterr().out
 
 
