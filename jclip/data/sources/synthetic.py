@@ -10,9 +10,9 @@ from jclip.config import kind_of
 from jclip.data.sources.records import Pair, Translation
 from jclip.data.sources.source import Source
 from jclip.images.preprocess import Preprocessing
+from jclip.names import TokenizerKind
 from jclip.ranges import AtLeastOne, Positive, Share
 from jclip.tokenizers.text import Tokenizer, train_clip_bpe, train_unigram, wordpiece
-from jclip.tokenizers.vocabulary import TokenizerKind
 
 _COLOURS = ("red", "green", "blue", "yellow", "white", "black", "orange", "violet")
 _THINGS = ("apple", "bicycle", "castle", "dragon", "elephant", "flower", "guitar", "hammer")
