@@ -161,7 +161,9 @@ def _check_words(**words: tuple[str, object]) -> None:
 
 def _check_shapes(image_bd: jax.Array, text_bd: jax.Array, *ids: jax.Array | None) -> int:
     if image_bd.ndim != 2 or image_bd.shape != text_bd.shape:
-        raise JclipError(f"image features {image_bd.shape} and text features {text_bd.shape} must be equal (b, d)")
+        raise JclipError(
+            f"image features {image_bd.shape} and text features {text_bd.shape} must be (b, d): give pairs"
+        )
     for some in ids:
         if some is not None and some.shape != image_bd.shape[:1]:
             raise JclipError(

@@ -287,7 +287,10 @@ def test_one_pair_has_no_negatives(duplicates):
         ({"impl": "chunked", "mesh": 8}, "a batch of 12 is not divisible by the 8 devices of data×fsdp: change"),
         ({"impl": "ring", "mesh": 4, "chunk": 0}, "a chunk of 0 columns"),
         ({"image_ids_b": np.zeros(3, int)}, r"ids of shape \(3,\) do not fit a batch of 12 pairs"),
-        ({"text_bd": np.zeros((4, 3))}, r"image features \(12, 3\) and text features \(4, 3\) must be equal \(b, d\)"),
+        (
+            {"text_bd": np.zeros((4, 3))},
+            r"image features \(12, 3\) and text features \(4, 3\) must be \(b, d\)",
+        ),
     ],
 )
 def test_errors_say_what_to_do(arguments, message):
