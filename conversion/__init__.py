@@ -13,7 +13,7 @@ Names:
   verify: repeats the checks of a bundle's passport.
   compose: builds the starting point of a recipe from two checkpoints.
   export: writes a bundle for transformers or cn_clip.
-  ConvertOptions: facts about a checkpoint that its files do not contain.
+  CheckpointOptions: facts about a checkpoint that its files do not contain.
 
 Only the comparison with the original model, and `export` for cn_clip, need torch.
 """
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from jclip.conversion.composing import compose as compose
     from jclip.conversion.converting import convert as convert
     from jclip.conversion.exporting import export as export
-    from jclip.conversion.importing import ConvertOptions as ConvertOptions
+    from jclip.conversion.importing import CheckpointOptions as CheckpointOptions
     from jclip.conversion.verifying import verify as verify
 
 __all__, __getattr__, __dir__ = lazy(__name__, __file__)

@@ -138,7 +138,7 @@ def test_families_are_told_apart_without_a_configuration(name, family):
 
 def test_openais_container_tells_openais_weights():
     shapes = {key: tensor.shape for key, tensor in keys_of("clip-vit-b-16", "openai-clip").items()}
-    assert detect(shapes, {}, openai=True).name == "openai-clip"
+    assert detect(shapes, {}, torchscript=True).name == "openai-clip"
     assert detect(shapes | {"input_resolution": ()}, {}).name == "openai-clip"
 
 

@@ -11,7 +11,7 @@ import transformers
 
 import jclip
 from jclip.bundle import Bundle, open_bundle, save_bundle
-from jclip.conversion import ConvertOptions, export
+from jclip.conversion import CheckpointOptions, export
 from jclip.conversion.importing import import_model
 from jclip.conversion.mapping import export_tensors
 from jclip.errors import JclipError
@@ -97,7 +97,7 @@ def test_in_out_in_is_the_same_to_the_bit(name, to, imported, checkpoint_of, tmp
     export(imported(name), out, to)
     source = checkpoint_of(name)[0]
     vocabulary = (source if source.is_dir() else source.parent) / "vocab.txt" if to == "cn-clip" else None
-    first, again = open_bundle(imported(name)), import_model(str(out), ConvertOptions(tokenizer=vocabulary)).bundle()
+    first, again = open_bundle(imported(name)), import_model(str(out), CheckpointOptions(tokenizer=vocabulary)).bundle()
     assert bits(again.tensors()) == bits(first.tensors())
     assert (first.config, first.preprocessing) == (again.config, again.preprocessing)
 
