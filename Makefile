@@ -4,13 +4,13 @@
 #   make test                 lint, types and tests                                 (ARGS="-k retrieval": for pytest)
 #   make test-full            the slow tests too
 #   make lint                 only lint and types
-#   make ledger               rewrite the tables of docs/ledger.md, and docs/floors.svg
+#   make ledger               rewrite the tables of docs/ledger.md, and docs/layers.svg
 
 VENV := .venv
 ARGS ?=
 WORKERS ?= 2
 
-# Takes the first of these that is new enough; PYTHON=... overrides.
+# The first of these that is new enough is used; PYTHON=... overrides.
 CANDIDATES := python3 python3.12 python3.11 python3.13 python
 NEW_ENOUGH := import sys; sys.exit(sys.version_info < (3, 11))
 PYTHON ?= $(shell for p in $(CANDIDATES); do $$p -c '$(NEW_ENOUGH)' >/dev/null 2>&1 && { echo $$p; break; }; done)
@@ -36,13 +36,13 @@ lint: $(VENV)/.installed-test
 
 ledger: $(VENV)/.installed
 	$(VENV)/bin/python docs/ledger.py
-	$(VENV)/bin/python -m docs.floors
+	$(VENV)/bin/python -m docs.layers
 
 clean:
 	rm -rf .venv .venv-3.12 .mypy_cache .pytest_cache .ruff_cache .hypothesis build jclip.egg-info
 	find jclip configs conversion docs tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
-# Stamps, so that a second run installs nothing. The test extra includes everything that the demo needs.
+# Stamp files, so that a second call installs nothing. The test extra includes everything that the demo needs.
 $(VENV)/.installed: pyproject.toml | $(VENV)/.created
 	@echo "Installing jclip into $(VENV): about a minute, once"
 	@$(VENV)/bin/python -m pip install --disable-pip-version-check --progress-bar off -e '.[train]'
@@ -54,7 +54,7 @@ $(VENV)/.installed-test: pyproject.toml | $(VENV)/.created
 	@touch $(VENV)/.installed $@
 
 $(VENV)/.created:
-	@$(if $(PYTHON),,echo "jclip needs Python 3.11 or later, which none of '$(CANDIDATES)' is: install one, or set PYTHON: make PYTHON=/path/to/python" >&2; exit 1)
-	@$(PYTHON) -c '$(NEW_ENOUGH)' || { echo "jclip needs Python 3.11 or later, which PYTHON=$(PYTHON) is not: set another" >&2; exit 1; }
+	@$(if $(PYTHON),,echo "jclip needs Python 3.11 or later, but none of '$(CANDIDATES)' is: install one, or set PYTHON: make PYTHON=/path/to/python" >&2; exit 1)
+	@$(PYTHON) -c '$(NEW_ENOUGH)' || { echo "jclip needs Python 3.11 or later, but PYTHON=$(PYTHON) is older: set another" >&2; exit 1; }
 	@$(PYTHON) -m venv $(VENV) || { echo "Could not make $(VENV) with $(PYTHON) -m venv; on Debian and Ubuntu: apt-get install python3-venv" >&2; exit 1; }
 	@touch $@

@@ -1,10 +1,10 @@
-"""Peak memory of conversions at full size, relative to the size of the checkpoint. Exits with 1 if it is too high.
+"""Peak memory of conversions at full size, relative to the size of the checkpoint. Exits with 1 if it is above 1.3.
 
     python -m benchmarks.convert_memory              about 11 GB of disk, some minutes
 
 Weights are random, and vocabularies as large as the real ones. A conversion includes the layer-by-layer comparison
-with the PyTorch model. Each command is a process of its own, and the peak is that of its resident memory. It is printed
-twice: in full, and less the peak of the same command on a tiny model, which is that of Python and the libraries.
+with the PyTorch model. Each command runs in its own process, whose peak resident memory is printed twice: in full, and
+less the peak of the same command on a tiny model, which is that of Python and the libraries.
 """
 
 import multiprocessing

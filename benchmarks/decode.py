@@ -3,16 +3,16 @@
     python -m benchmarks.decode                              ten minutes, on an idle machine
     python -m benchmarks.decode --sides 1024 --workers 8
 
-Both decode and augment the same JPEGs with Pillow, as Chinese-CLIP's --use-augment does. Equal draws give equal
-pictures, bit for bit (tests/images/test_on_host.py). Each delivers the batches that its trainer takes:
+Both decode and augment the same JPEGs with Pillow, as Chinese-CLIP's --use-augment does. Equal random draws give equal
+images, bit for bit (tests/images/test_on_host.py). Each delivers the batches that its trainer takes:
 
-- torch: batches of normalised float32 from a DataLoader, with the transform that cn_clip builds. Its pictures are bytes
-  in memory, where cn_clip reads them and decodes base64. It reads no text.
+- torch: batches of normalised float32 from a DataLoader, with the transform that cn_clip builds. Its images are bytes
+  in memory; cn_clip would also read them and decode base64. It reads no text.
 - jclip: `Batches.iterate` over a data folder. It also reads records, and draws and tokenises captions. It delivers
   uint8, which the step normalises on the device.
 
-Each runs in a process of its own, whose workers persist. The two are measured in turns, and a ratio is that of one
-round. Exits with 1 if the median ratio of a side is below 1.2.
+Each runs in its own process, whose workers persist. The two take turns; a ratio compares the two turns of a round.
+Exits with 1 if the median ratio for a side is below 1.2.
 """
 
 import contextlib
@@ -42,13 +42,13 @@ class Options:
     """Options of the benchmark.
 
     Attributes:
-      sides: longer sides of the photographs in pixels: of Chinese-CLIP's authors' copies, of Flickr30k and of COCO.
+      sides: longer sides of the photographs in pixels; by default those of Chinese-CLIP's authors, Flickr30k and COCO.
       workers: number of worker processes of each contender.
       size: side of the model's input in pixels.
-      batch: pictures in a batch.
+      batch: images in a batch.
       batches: number of timed batches in each round.
-      rounds: number of rounds, of both contenders.
-      pictures: number of different pictures.
+      rounds: number of rounds, in which both contenders take a turn.
+      pictures: number of different images.
     """
 
     sides: tuple[int, ...] = (224, 500, 640)
@@ -158,7 +158,7 @@ def from_torch(options: Options, folder: Path) -> Iterator[Any]:
         def __getitem__(self, index: int) -> Any:
             return transform(Image.open(io.BytesIO(pictures[index % len(pictures)])))
 
-    # fork, Python's and torch's default here: the workers have the pictures and the transform from the start.
+    # fork, Python's and torch's default here: the workers have the images and the transform from the start.
     loader = DataLoader(Photographs(), options.batch, num_workers=options.workers, multiprocessing_context="fork")
     yield from loader
 

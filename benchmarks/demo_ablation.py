@@ -1,4 +1,4 @@
-"""Ablation of the demo's English CLIP on the tuning artists: each choice undone alone.
+"""Ablation of the demo's English CLIP on the tuning artists: each variant changes one choice.
 
     jclip demo --quick                                  fetches the data, once
     python benchmarks/demo_ablation.py                  a quarter of an hour on 2 cores
@@ -25,7 +25,7 @@ SMALL_PATCHES = {"patch_size": 8, "width": 128, "layers": 3, "heads": 2}
 
 
 def variants(run: Run) -> dict[str, Run]:
-    """Returns the run as configured and with one choice undone at a time."""
+    """Returns {name: run}: the run as configured, and variants that each change one choice."""
     (stage,) = run.stages
     small = replace(run.model, image=replace(common.IMAGE, **SMALL_PATCHES))
     return {

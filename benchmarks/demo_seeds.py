@@ -3,8 +3,8 @@
     for seed in 0 1 2; do jclip demo --seed $seed; done
     python benchmarks/demo_seeds.py runs/demo/results.json runs/demo/seed-1/results.json runs/demo/seed-2/results.json
 
-Each figure is the mean over the seeds ± the sample standard deviation, in per cent. "mean" rows average a stage's
-languages, English aside, before they average seeds.
+Each figure is the mean over the seeds ± the sample standard deviation, in per cent. A row "mean" averages the languages
+of a stage except English, then the seeds.
 """
 
 import json

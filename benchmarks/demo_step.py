@@ -3,7 +3,7 @@
     jclip demo --quick                          fetches the data and trains the bundles that stages start from, once
     python -m benchmarks.demo_step              a few minutes on 2 cores
 
-CPU time, not time on the clock, so that other work on the machine matters little. The lowest of three rounds.
+CPU time, not wall-clock time, so that other work on the machine matters little. The lowest of three rounds.
 """
 
 import tempfile

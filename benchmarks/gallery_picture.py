@@ -23,7 +23,7 @@ def main(report: str, picture: str) -> None:
         re.search(r'<figure class="wide">.*?</figure>', page, re.S),
     )
     if head is None or gallery is None:
-        raise SystemExit(f"{report} holds no gallery: make it with `jclip demo`")
+        raise SystemExit(f"{report} has no gallery: use the report of `jclip demo`")
     with tempfile.TemporaryDirectory() as folder:
         alone, shot = Path(folder) / "gallery.html", Path(folder) / "shot.png"
         alone.write_text(f"<!doctype html><html>{head[0]}<body>{gallery[0]}</body></html>", encoding="utf-8")

@@ -1,11 +1,11 @@
-"""Contact sheet of AutoAugment's 25 pairs of operations on a photograph; on one of scikit-learn's if none is named.
+"""Draws AutoAugment's 25 pairs of operations on a photograph, by default one of scikit-learn's, as a contact sheet.
 
     python -m benchmarks.policy_picture sheet.png [photograph.jpg]
 
 Each pair is shown as the first operation, the second, and both. In training each has its own probability, so often only
-one is applied. Take a photograph of your own data and check that its caption still holds. Solarize, invert and
-color 0.1 remove colours that it may name; rotate and shear_x slant writing and cut off its ends. The fill colour at the
-corners is a dull grey, the mean of all pictures. If captions depend on colours, omit
+one is applied. Take a photograph of your own data and check that its caption is still true. Solarize, invert and
+color 0.1 remove colours that the caption may name; rotate and shear_x slant writing and cut off its ends. Uncovered
+corners are filled with CLIP's mean colour, a dull grey. If captions depend on colours, omit
 `host_augmentation.auto_augment`.
 """
 
@@ -22,7 +22,7 @@ FILL = tuple(round(255 * mean) for mean in CLIP_MEAN)
 
 
 def main(target: str, photograph: str = "") -> None:
-    """Draws the sheet: of each pair the first, the second (in the opposite direction), and both."""
+    """Draws the sheet: for each pair the first operation, the second (in the opposite direction), and both."""
     source = Path(photograph) if photograph else _photograph()
     image = Image.open(source).convert("RGB").resize((SIDE, SIDE), Image.Resampling.BICUBIC)
     width, height = 3 * SIDE + 3 * GAP, SIDE + 2 * LINE + GAP

@@ -2,16 +2,17 @@
 
     python -m benchmarks.teacher_learning            a quarter of an hour
 
-The stage is the recipe's own first one (configs/altclip/vit_l_14.py), with towers of a quarter of the width and half of
-the layers: a student of 256 x 12 and a teacher of 192 x 6. In the recipe XLM-R large (1024 x 24) learns from CLIP's
-text tower (768 x 12). Each contender has the pipeline and the compiled step of a run. All run in one process, in turns;
-a turn of a contender with buckets is one window of them. The cache is filled before. Its cost is printed, and so is the
-gain when it is included. Exits with 1 if buckets and cache together are less than three times as fast as neither.
+The stage is the recipe's first one (configs/altclip/vit_l_14.py), with towers of a quarter of the width and half of the
+layers: a student of 256 x 12 and a teacher of 192 x 6. In the recipe XLM-R large (1024 x 24) learns from CLIP's text
+tower (768 x 12). Each contender has the pipeline and the compiled step of a run. All run in one process and take turns;
+with buckets, a turn is one window of steps. The cache is filled before the first turn. Its cost is printed, and also
+the gain with this cost included. Exits with 1 if buckets and cache together are less than three times as fast as
+neither.
 
-The sentences are parallel captions in English and eleven languages: jclip's prompts with names of emoji, two of them
-joined in three of four sentences. They are about as long as captions by people, which have 16.8 (COCO-CN) and 19.7
+The sentences are parallel captions in English and eleven languages: jclip's prompts with names of emoji. Three of four
+sentences join two prompts. They are about as long as captions by people, which have 16.8 (COCO-CN) and 19.7
 (Flickr30K-CN) Chinese characters on average (Yang et al. 2022); their lengths are printed. The student's vocabulary is
-learned from them and smaller than XLM-R's, so the same text has more tokens, not fewer.
+learned from the sentences and smaller than XLM-R's, so the same text has more tokens, not fewer.
 """
 
 import statistics
@@ -53,7 +54,7 @@ LEAST = 3.0
 LIVE = "77 tokens, teacher"
 BOTH = "buckets, cache"
 EPOCHS = 10
-"""Number of epochs of the recipe; without a cache each runs the teacher again."""
+"""Number of epochs of the recipe; without a cache, the teacher runs in each."""
 
 
 @dataclass(frozen=True)
@@ -101,7 +102,7 @@ def main(options: Options) -> int:
     found = statistics.median(compared(by_name[BOTH], by_name[LIVE]))
     live, both = (statistics.median(by_name[name].speeds) for name in (LIVE, BOTH))
     making = sum(each.making for each in contenders) / options.sentences
-    print(f"with the making of the cache, over {EPOCHS} epochs: {1 / (1 / both + making / EPOCHS) / live:.2f}")
+    print(f"ratio with the filling of the cache, over {EPOCHS} epochs: {1 / (1 / both + making / EPOCHS) / live:.2f}")
     if found < LEAST:
         print(f"{found:.2f} times the sentences a second: less than {LEAST}", file=sys.stderr)
     return int(found < LEAST)
@@ -117,7 +118,7 @@ class Contender:
       steps: number of steps of a turn.
       speeds: sentences a second of each turn.
       sentences, tokens: numbers read in all turns; padding counts as tokens.
-      making: seconds that its cache took.
+      making: seconds that filling its cache took.
     """
 
     name: str
@@ -129,7 +130,7 @@ class Contender:
     making: float = 0.0
 
     def begin(self) -> None:
-        """Fills the cache, compiles the step for every length, and has batches made ahead."""
+        """Fills the cache, compiles the step for every length, and starts the prefetching of batches."""
         part, data = self.part, self.part.open_batches()
         self._state: TrainState = part.start()
         if part.stage.cache:
@@ -140,7 +141,7 @@ class Contender:
             data = data.with_features(filled.caches)
             if filled.computed:  # the second contender with a cache finds the first one's
                 self.making = time.perf_counter() - begun
-                print(f"the cache of {filled.computed} sentences took {self.making:.0f} s to make")
+                print(f"the cache of {filled.computed} sentences took {self.making:.0f} s to fill")
         self._step, self._constants = part.compiled, part.constants()
         batch = data[0]
         for length in (*part.stage.buckets, part.stage.context_length):
@@ -166,7 +167,7 @@ class Contender:
 
 
 def compared(ours: Contender, theirs: Contender) -> list[float]:
-    """Returns the ratio of the speeds in each round."""
+    """Returns the ratios of the speeds, one per round."""
     return [mine / other for mine, other in zip(ours.speeds, theirs.speeds, strict=True)]
 
 

@@ -13,7 +13,7 @@ _ROOT = Path(__file__).parent
 
 @cache
 def recipes() -> dict[str, Path]:
-    """Returns the file of each recipe by its name: the modules under configs that define `config()`."""
+    """Returns {name: file} of the recipes: the modules under configs that define `config()`."""
     files = sorted(_ROOT.rglob("*.py"))
     found = [file for file in files if re.search(r"^def config\(", file.read_text(encoding="utf-8"), re.MULTILINE)]
     return {file.relative_to(_ROOT).with_suffix("").as_posix(): file for file in found}
@@ -43,7 +43,7 @@ def check_known(name: str) -> None:
     if name in recipes():
         return
     close = difflib.get_close_matches(name, recipes(), n=1)
-    if not close:  # its last part alone, or a part of it
+    if not close:  # the last part of a name, such as vit_b_16
         close = [known for known in recipes() if known.endswith(f"/{name}")][:1]
     hint = f"did you mean {close[0]}?" if close else "`jclip configs` lists the recipes; your own file ends in .py"
     raise JclipError(f"there is no file and no recipe {name}: {hint}")

@@ -147,7 +147,7 @@ def joined(values: tuple[float, ...], separator: str = "/") -> str:
 
 
 def published() -> dict[str, str]:
-    """Returns what the papers publish for a run, by the run's name; runs without a figure are left out."""
+    """Returns {run's name: published figures, as a sentence} for the runs that have any."""
     found = {}
     for size, (zero_shot, tuned) in MUGE.items():
         name = f"chinese-clip-{size.replace('_', '-')}"

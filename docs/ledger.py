@@ -28,7 +28,7 @@ def muge() -> str:
 
 
 def translated(found: Mapping[str, tuple[figures.Triple, ...]]) -> str:
-    """Returns a half of Chinese-CLIP's table 2."""
+    """Returns one half of Chinese-CLIP's table 2: Flickr30K-CN or COCO-CN."""
     rows = [(model(size), *map(joined, row)) for size, row in found.items()]
     return table(("MODEL", "T→I", "I→T", "T→I fine-tuned", "I→T fine-tuned"), rows)
 

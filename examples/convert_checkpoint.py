@@ -12,7 +12,7 @@ from jclip import conversion
 
 
 def main() -> None:
-    """Prints what was compared with the PyTorch model, and the similarity of the texts."""
+    """Converts the checkpoint, and prints its checks and the similarities between the texts."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("source", help="a folder, a file, or hf://ORG/NAME")
     parser.add_argument("bundle", type=Path, help="a new folder")

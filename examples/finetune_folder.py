@@ -1,4 +1,4 @@
-"""Fine-tunes a bundle on a folder of pictures and a CSV, with a run that is configured here.
+"""Fine-tunes a bundle on a folder of images and a CSV, with a run that is configured here.
 
 `jclip finetune` does the same and chooses the settings for you.
 
@@ -17,7 +17,7 @@ def main() -> None:
     """Writes two data folders, trains, and compares the model before and after."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("bundle", type=Path, help="the model to start from")
-    parser.add_argument("table", type=Path, help="a CSV with a heading and two columns, picture and caption")
+    parser.add_argument("table", type=Path, help="a CSV with a header and two columns: path of the image, and caption")
     parser.add_argument("out", type=Path, help="a new folder")
     parser.add_argument("--epochs", type=float, default=20)
     parser.add_argument("--batch-size", type=int, default=32)
@@ -37,7 +37,7 @@ def main() -> None:
         batch_size=asked.batch_size,
         budget=train.Budget(epochs=asked.epochs),
         optimizer=train.Optimizer(learning_rate=5e-4, warmup_steps=10),
-        trains=((r"image/.*", False), (r".*", True)),  # the image tower stays as it is
+        trains=((r"image/.*", False), (r".*", True)),  # the image tower is frozen
         context_length=before.bundle.context_length,
     )
     run = train.Run(

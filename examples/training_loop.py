@@ -1,6 +1,6 @@
 """Trains a small Chinese-CLIP with a training loop of your own.
 
-jclip data example my-pictures --drawn          # pictures of shapes, and pictures.csv
+jclip data example my-pictures --drawn          # images of shapes, and pictures.csv
 python examples/training_loop.py my-pictures/pictures.csv bundles/own
 """
 
@@ -20,7 +20,7 @@ SIZE, LENGTH, BATCH = 32, 16, 64  # pixels, tokens, pairs
 
 
 def main(table: Path, out: Path, steps: int = 300) -> None:
-    """Trains on the pictures and captions of a table, and writes a bundle."""
+    """Trains on the images and captions of a table, and writes a bundle."""
     rows = list(csv.reader(table.read_text(encoding="utf-8-sig").splitlines()))[1:]
     captions = [caption for _, caption in rows]
     pictures = [Image.open(table.parent / name).convert("RGB") for name, _ in rows]
@@ -52,7 +52,7 @@ def main(table: Path, out: Path, steps: int = 300) -> None:
     jclip.save(jclip.Bundle(config, jax.device_get(state.trainable), tokenizer, preprocessing, LENGTH), out)
     own = jclip.load(out)
     found = evaluate.recall(own.encode_image(pictures), own.encode_text(captions), meanings, meanings)
-    print(f"text to image, on the training pictures: R@1 {found['t2i_r1']:.0%} (chance {found['t2i_chance_r1']:.0%})")
+    print(f"text to image, on the training images: R@1 {found['t2i_r1']:.0%} (chance {found['t2i_chance_r1']:.0%})")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Classifies pictures by class names that the model was never trained on.
+"""Classifies images by class names, without training on the classes.
 
 python examples/zero_shot.py BUNDLE 猫,狗 a.jpg b.jpg --prompts zh
 """
@@ -11,10 +11,10 @@ from jclip import evaluate
 
 
 def main() -> None:
-    """Prints the most probable class of each picture."""
+    """Prints the most probable class of each image."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("bundle", type=Path)
-    parser.add_argument("names", help="class names, with commas between them")
+    parser.add_argument("names", help="class names, separated by commas")
     parser.add_argument("pictures", type=Path, nargs="+")
     parser.add_argument("--prompts", default="en", help="language of the names, such as zh")
     asked = parser.parse_args()

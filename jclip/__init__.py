@@ -7,9 +7,9 @@ Names:
   Model: a loaded model.
   save: writes a model or a `Bundle` to a folder.
   Bundle: a model's configuration, parameters, tokenizer and preprocessing.
-  Preprocessing: settings that turn a picture into the image tower's input.
+  Preprocessing: settings that turn an image into the image tower's input.
   DualEncoder: the Flax module with both towers.
-  DualEncoderConfig: its configuration.
+  DualEncoderConfig: configuration of a `DualEncoder`.
   JclipError: every error that a user can fix; the message says how.
 
 More names are in jclip.models, jclip.losses, jclip.tokenizers, jclip.data, jclip.train, jclip.evaluate and

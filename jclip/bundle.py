@@ -38,12 +38,12 @@ class Bundle:
     """A model with everything needed to use it.
 
     Attributes:
-      config: the towers.
-      params: nested parameters; host arrays, or `Lazy` ones, which are read on access.
-      tokenizer: the text tower's.
-      preprocessing: None for a text encoder alone.
-      context_length: number of tokens in training, special tokens included.
-      stats: batch-norm statistics; empty for models without.
+      config: configuration of the model.
+      params: nested parameters: host arrays, or `Lazy` ones, which are read on access.
+      tokenizer: tokenizer of the text tower.
+      preprocessing: preprocessing of images; None for a model without an image tower.
+      context_length: maximum number of tokens of a text, special tokens included.
+      stats: batch-norm statistics; empty for a model without batch norm.
       provenance: JSON-ready facts: the run, stage and step, or the converted checkpoint.
     """
 
@@ -79,7 +79,10 @@ def save_bundle(bundle: Bundle, folder: Path) -> None:
 
 
 def write_files(bundle: Bundle, folder: Path) -> None:
-    """Writes a bundle's files into an existing empty folder. Raises JclipError first if its parts do not fit."""
+    """Writes a bundle's files into an existing empty folder.
+
+    Raises JclipError, before anything is written, if the parts do not fit together.
+    """
     check_parts(bundle)
     tensors = {path: leaf if isinstance(leaf, Lazy) else np.asarray(leaf) for path, leaf in bundle.tensors().items()}
     record = {
@@ -146,7 +149,7 @@ def split_statistics(tensors: Mapping[str, Leaf]) -> tuple[dict[str, Leaf], dict
 
 
 def load_bundle(folder: Path | str) -> Bundle:
-    """Opens a bundle as `open_bundle` does, and reads its parameters as float32 host arrays, whatever their dtype."""
+    """Opens a bundle as `open_bundle` does, and reads its parameters and statistics as float32 host arrays."""
     bundle = open_bundle(folder)
     read = partial(jax.tree.map, lambda leaf: leaf.read().astype(np.float32, copy=False))
     return replace(bundle, params=read(bundle.params), stats=read(bundle.stats))
@@ -160,8 +163,8 @@ def check_inputs(config: ModelConfig, preprocessing: Preprocessing | None, conte
         raise JclipError(f"{where}preprocessing does not fit: the model has {has}; export the bundle again")
     if image is not None and preprocessing is not None and preprocessing.size != image.image_size:
         raise JclipError(
-            f"{where}preprocessing.size is {preprocessing.size}, but the image tower reads pictures of "
-            f"{image.image_size}: they must be equal"
+            f"{where}preprocessing.size is {preprocessing.size}, but the image tower reads images of "
+            f"{image.image_size} pixels: they must be equal"
         )
     longest = config.text.longest
     if not 3 <= context_length <= longest:
@@ -172,7 +175,7 @@ def check_inputs(config: ModelConfig, preprocessing: Preprocessing | None, conte
 
 
 def check_tokenizer(config: ModelConfig, tokenizer: Tokenizer, where: str) -> None:
-    """Raises JclipError, beginning with `where`, if a tokenizer has too many tokens or another padding id."""
+    """Raises JclipError, beginning with `where`, if a tokenizer has too many tokens or the wrong padding id."""
     if tokenizer.vocab_size > config.text.vocab_size:
         raise JclipError(
             f"{where}it has {tokenizer.vocab_size} tokens, but the model has embeddings for {config.text.vocab_size}: "

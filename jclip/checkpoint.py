@@ -31,7 +31,7 @@ from jclip.parallel.processes import broadcast, everywhere, gather, is_first_pro
 from jclip.parallel.writers import break_barriers
 
 _LATE = 0.5  # seconds for the other writers of a failed checkpoint to end
-_ASIDE = "damaged"
+_DAMAGED = "damaged"  # folder for damaged checkpoints
 _UNFINISHED = ".orbax-checkpoint-tmp"  # in the name of a checkpoint that is being written
 _JSON = "metadata"  # orbax's name for the file of a JSON item
 
@@ -138,10 +138,10 @@ class Checkpoints:
         number: int | None = None,
         warn: Callable[[str], None] = print,
     ) -> Restored | None:
-        """Reads the newest undamaged checkpoint, or the one with a number; returns None if it does not exist.
+        """Reads the newest undamaged checkpoint, or checkpoint `number`; returns None if it does not exist.
 
-        Damaged checkpoints are moved to the folder "damaged", and `warn` is called with a line for each. Raises
-        JclipError if all are damaged.
+        Damaged checkpoints are moved to the folder "damaged", and `warn` is called with a line for each. Checkpoint
+        `number` then counts as missing. Without `number`, raises JclipError if all are damaged.
 
         Args:
           like: (position, record) -> the state's shapes, dtypes and shardings. Raises if the checkpoint is another
@@ -166,7 +166,7 @@ class Checkpoints:
             instead = "the one before it is used" if number is None else "is not used"
             warn(
                 f"the checkpoint {self._folder / str(numbers[-1])} is damaged ({reasons[0]}): it was moved to "
-                f"{self._folder.parent / _ASIDE}, and {instead}"
+                f"{self._folder.parent / _DAMAGED}, and {instead}"
             )
             self._manager = self._open()
             if number is not None:
@@ -183,7 +183,7 @@ class Checkpoints:
 
     def _open(self) -> ocp.CheckpointManager:
         manager = open_manager(self._path, self._keep, self.best)
-        # Read by one process, so that all agree on the best.
+        # Read by process 0 only, so that all processes agree on the best.
         scores = [(number, self._score_of(number)) for number in manager.all_steps()] if is_first_process() else []
         self._scores = {number: score for number, score in broadcast(scores) if score is not None}
         return manager
@@ -191,7 +191,7 @@ class Checkpoints:
     def _score_of(self, number: int) -> float | None:
         try:
             score: float | None = self._facts(number)[0]["score"]
-        except Exception:  # damage of any kind; `restore` reports it
+        except Exception:  # the checkpoint is damaged; `restore` reports it
             return None
         return score
 
@@ -200,13 +200,14 @@ class Checkpoints:
 
         Raises:
           JclipError: an older jclip wrote them.
-          ValueError, OSError, …: one is missing or damaged.
+          ValueError, OSError or another exception: one is missing or damaged.
         """
         record, journal = (
             json.loads((self._folder / str(number) / name / _JSON).read_text(encoding="utf-8"))
             for name in ("record", "journal")
         )
-        if {"config", "step"} <= set(record) and not {"seal", "score"} & set(record):  # not a damaged byte
+        # A damaged byte could remove one of these keys, but not both.
+        if {"config", "step"} <= set(record) and not {"seal", "score"} & set(record):
             raise JclipError(f"{self._folder} was written by an older jclip: choose another --workdir")
         if record.pop("seal", None) != _seal(record, journal) or _position(record).number != number:
             raise ValueError("its record or its journal is not what was saved")
@@ -220,11 +221,11 @@ class Checkpoints:
         except Exception as error:
             return None, _reason(error)
         target = jax.tree.map(ocp.utils.to_shape_dtype_struct, like(_position(record), record))
-        places = ocp.checkpoint_utils.construct_restore_args(target)
+        restore_args = ocp.checkpoint_utils.construct_restore_args(target)
         reader = state_handler()
         try:
-            asked = ocp.args.PyTreeRestore(target, places)
-            state = reader.restore(self._path / str(number) / "state", args=asked)
+            arguments = ocp.args.PyTreeRestore(target, restore_args)
+            state = reader.restore(self._path / str(number) / "state", args=arguments)
         except Exception as error:
             return None, _reason(error)
         finally:
@@ -232,7 +233,7 @@ class Checkpoints:
         return Restored(_position(record), record, journal, state), None
 
     def _set_aside(self, number: int) -> None:
-        place = self._folder.parent / _ASIDE
+        place = self._folder.parent / _DAMAGED
         place.mkdir(exist_ok=True)
         shutil.rmtree(place / str(number), ignore_errors=True)
         (self._folder / str(number)).rename(place / str(number))
@@ -251,7 +252,7 @@ class Checkpoints:
             self._manager.wait_until_finished()
 
     def _check_writable(self) -> None:
-        """Raises errors of writing before orbax does, because the other processes would then wait on the devices."""
+        """Raises write errors before orbax starts; after that, the other processes would wait on the devices."""
         with self._explained():
             if shutil.disk_usage(self._folder).free < self._size:
                 raise self._full()
@@ -261,7 +262,7 @@ class Checkpoints:
 
     @contextmanager
     def _explained(self) -> Iterator[None]:
-        """Raises errors of writing as JclipErrors, and stops the writers of the other processes."""
+        """Turns write errors into JclipErrors, and stops the writers of the other processes."""
         try:
             yield
         except JclipError:
@@ -301,7 +302,10 @@ def _seal(record: dict[str, Any], journal: list[dict[str, Any]]) -> str:
 
 
 def _damage(found: Restored) -> str | None:
-    """Returns the first array of this process whose checksum differs, as a reason; None if all are equal."""
+    """Returns a message that names the first array whose checksum differs; None if all are equal.
+
+    Processes may differ, because each checks its own copy of a replicated array.
+    """
     was, now = found.record["checksums"], checksums(found.state)
     changed = [path for path, value in was.items() if now.get(path) != value]
     if changed or len(now) != len(was):
@@ -314,7 +318,10 @@ def _position(record: dict[str, Any]) -> Position:
 
 
 def _reason(error: Exception) -> str:
-    """Returns why a checkpoint is damaged; raises `error` if it may not be damaged (no memory, no permission, …)."""
+    """Returns the reason why a checkpoint counts as damaged.
+
+    Raises `error` itself if the checkpoint may be intact: no memory, no permission, or an older jclip wrote it.
+    """
     if isinstance(error, JclipError | MemoryError | jax.errors.JaxRuntimeError) or (
         isinstance(error, OSError) and not isinstance(error, FileNotFoundError | NotADirectoryError)
     ):

@@ -19,7 +19,8 @@ T = TypeVar("T")
 _TYPE = "type"
 _KINDS: dict[type, dict[str, type]] = {}
 """Registered dataclasses by name, for each protocol."""
-_CALLED = {"type": "class", "builtin_function_or_method": "function"}
+_CALLABLES = {"type": "class", "builtin_function_or_method": "function"}
+"""Words for Python's types of callables, for messages."""
 
 
 def kind_of(protocol: type) -> Callable[[type[T]], type[T]]:
@@ -67,13 +68,13 @@ def to_json(value: Any, where: str = "") -> Any:
     place, kind = where or "a configuration", type(value).__name__
     if isinstance(value, type) or callable(value):
         name = getattr(value, "__qualname__", kind)
-        raise JclipError(f"{place} is the {_CALLED.get(kind, kind)} {name} itself, but must be a value: call it")
+        raise JclipError(f"{place} is the {_CALLABLES.get(kind, kind)} {name} itself, but must be a value: call it")
     said = "a value" if type(value).__repr__ is object.__repr__ else shown(repr(value))
     raise JclipError(f"{place} cannot hold {said} of type {kind}")
 
 
 def from_json(cls: type[T], data: Any, where: str = "") -> T:
-    """Returns the dataclass `cls` that `to_json` wrote as `data`.
+    """Returns the instance of the dataclass `cls` that `to_json` wrote as `data`.
 
     Raises JclipError if a field or class is unknown, or a value has the wrong type. The message gives the field's path.
     """
@@ -131,7 +132,7 @@ def _read(kind: Any, data: Any, where: str) -> Any:
         _expect(len(kinds) == len(data), data, where, f"{len(kinds)} values")
         return origin(_read(k, item, _at(where, i)) for i, (k, item) in enumerate(zip(kinds, data, strict=True)))
     if origin is dict:
-        _expect(isinstance(data, dict), data, where, "named values")
+        _expect(isinstance(data, dict), data, where, "a dict")
         return {str(name): _read(arguments[1], item, _at(where, name)) for name, item in data.items()}
     if kind is float:
         numeric = isinstance(data, int | float) and not isinstance(data, bool)
@@ -144,7 +145,7 @@ def _read(kind: Any, data: Any, where: str) -> Any:
 
 
 def _read_dataclass(kind: Any, data: Any, where: str) -> Any:
-    _expect(isinstance(data, dict), data, where, f"the fields of {kind.__name__}")
+    _expect(isinstance(data, dict), data, where, f"a dict with the fields of {kind.__name__}")
     names = [f.name for f in dataclasses.fields(kind)]
     for name in data:
         if name not in names and name != _TYPE:

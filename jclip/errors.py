@@ -10,7 +10,7 @@ _LONGEST = 4000  # characters of a message
 class JclipError(ValueError):
     """Error that the user can fix; the message names the cause and the remedy.
 
-    The command line prints the message without a traceback and exits with code 1. Any other exception is a bug of jclip
+    The command line prints the message without a traceback and exits with code 1. Any other exception is a bug in jclip
     and keeps its traceback. The message is one line: line breaks and terminal escape sequences are escaped.
     """
 
@@ -36,5 +36,5 @@ def unreadable(file: Path | str, error: Exception, what: str = "") -> JclipError
     elif isinstance(error, KeyError):
         reason = f"it has no {error}"
     else:
-        reason = "it has another structure"
+        reason = "it does not have the expected structure"
     return JclipError(f"{file} cannot be read{what and ' '}{what} ({reason}): correct it, or fetch it again")

@@ -40,7 +40,7 @@ class _Snapshot:
 def evaluators(run: Run, batch_size: int = 256) -> dict[str, Evaluator]:
     """Opens and checks the data of `run.evaluations`, and returns the evaluators by name.
 
-    All devices together encode `batch_size` pictures or texts at once. Raises JclipError if data are missing or wrong.
+    All devices together encode `batch_size` images or texts at once. Raises JclipError if data are missing or wrong.
     The message names the evaluation.
     """
     if not run.evaluations:
@@ -68,17 +68,17 @@ def _evaluator(figures_of: Callable[[Encodes], _Figures], encoder: Encoder) -> E
 
 
 @singledispatch
-def open_evaluation(asked: Evaluation) -> Callable[[Encodes], _Figures]:
-    """Opens the data of an evaluation, and returns the function from a model to its figures by language or prompts.
+def open_evaluation(config: Evaluation) -> Callable[[Encodes], _Figures]:
+    """Opens the data of an evaluation, and returns a function: model -> its figures by language, prompts or shots.
 
-    Other packages add their kinds: `@open_evaluation.register`.
+    Other packages register a function for their own kind of evaluation: `@open_evaluation.register`.
     """
-    raise TypeError(f"register a function for {type(asked).__name__} with jclip.evaluators.open_evaluation.register")
+    raise TypeError(f"register a function for {type(config).__name__} with jclip.evaluators.open_evaluation.register")
 
 
 @open_evaluation.register
-def _retrieval(asked: Retrieval) -> Callable[[Encodes], _Figures]:
-    tests = open_retrieval(Path(asked.data), asked.protocol, asked.split, asked.languages)
+def _retrieval(config: Retrieval) -> Callable[[Encodes], _Figures]:
+    tests = open_retrieval(Path(config.data), config.protocol, config.split, config.languages)
     unanswered = next((task for task in tests.tasks if not task.has_answers), None)
     if unanswered is not None:
         raise JclipError(f"{unanswered.name} has no answers, so nothing can be scored: choose another split")
@@ -91,8 +91,8 @@ def _retrieval(asked: Retrieval) -> Callable[[Encodes], _Figures]:
 
 
 @open_evaluation.register
-def _classification(asked: Classification) -> Callable[[Encodes], _Figures]:
-    tests = open_classification(Path(asked.data), asked.dataset, asked.prompts, asked.classes, asked.split)
+def _classification(config: Classification) -> Callable[[Encodes], _Figures]:
+    tests = open_classification(Path(config.data), config.dataset, config.prompts, config.classes, config.split)
 
     def figures(model: Encodes) -> _Figures:
         for one in classification.evaluate(tests, model, resamples=0):
@@ -102,12 +102,12 @@ def _classification(asked: Classification) -> Callable[[Encodes], _Figures]:
 
 
 @open_evaluation.register
-def _probe(asked: Probe) -> Callable[[Encodes], _Figures]:
-    splits = open_probe(Path(asked.data), asked.dataset)
-    shots = [count or None for count in asked.shots]
+def _probe(config: Probe) -> Callable[[Encodes], _Figures]:
+    splits = open_probe(Path(config.data), config.dataset)
+    shots = [count or None for count in config.shots]
 
     def figures(model: Encodes) -> _Figures:
-        found = probe.evaluate(splits, model, shots, seeds=asked.seeds, resamples=0)
+        found = probe.evaluate(splits, model, shots, seeds=config.seeds, resamples=0)
         yield from ((str(count or "all"), one.result.figures) for count, one in zip(shots, found, strict=True))
 
     return figures

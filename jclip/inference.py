@@ -1,4 +1,4 @@
-"""Models that encode pictures and sentences as L2-normalised float32 vectors, batched and jitted."""
+"""Models that encode images and texts as L2-normalised float32 vectors, batched and jitted."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -26,17 +26,17 @@ _LENGTHS = 16
 
 
 class Encoder:
-    """Two towers with their preprocessing and tokenizer; the variables are an argument of each call.
+    """Model with its preprocessing and tokenizer, whose variables are an argument of each call.
 
-    Under a mesh (`jax.set_mesh`) a batch is split over its devices. All processes of a run call with the same inputs;
-    each reads only the pictures of its own devices, and all get all features.
+    Under a mesh (`jax.set_mesh`) a batch is split over its devices. All processes of a run must call it with the same
+    inputs. Each process reads only the images of its own devices, and gets the features of all inputs.
 
     Args:
       config: configuration of the model.
-      tokenizer: the text tower's.
-      preprocessing: None for a text encoder alone.
-      context_length: maximum number of tokens of a text.
-      batch_size: number of pictures or texts encoded at once.
+      tokenizer: tokenizer of the text tower.
+      preprocessing: preprocessing of images; None for a model without an image tower.
+      context_length: maximum number of tokens of a text, special tokens included.
+      batch_size: number of images or texts encoded at once.
     """
 
     def __init__(
@@ -58,25 +58,25 @@ class Encoder:
         pictures: Sequence[Picture] | np.ndarray,
         orientation: Orientation | None = None,
     ) -> np.ndarray:
-        """Encodes pictures as (n, d) float32, L2-normalised.
+        """Encodes images as (n, d) float32, L2-normalised.
 
         Args:
-          variables: the model's.
+          variables: variables of the model.
           pictures: PIL images, paths, encoded bytes, or uint8 arrays (h, w, 3). A sequence is read batch by batch. Its
-            method `name_of`, if it has one, returns the name of picture i for errors.
-          orientation: replaces the preprocessing's.
+            method `name_of`, if it has one, returns the name of image i for errors.
+          orientation: overrides the orientation of the preprocessing; None keeps it.
 
         Raises:
-          JclipError: an item, which the message names, is not a picture or cannot be read; `pictures` is not a list; or
-            the model is a text encoder alone.
+          JclipError: an item, which the message names, is not an image or cannot be read; `pictures` is not a list; or
+            the model has no image tower.
         """
         if self._preprocessing is None:
-            raise JclipError("this bundle is a text encoder alone: it has no image tower to encode pictures with")
+            raise JclipError("this bundle is a text encoder: it has no image tower to encode images with")
         encode = _image_encoder(self._config, self._preprocessing)
         pixels = isinstance(pictures, np.ndarray) and pictures.dtype.kind in "biufc"
         if isinstance(pictures, str | bytes | Path | Image.Image) or (pixels and pictures.ndim == 3):  # type: ignore[union-attr]
-            raise JclipError("encode_image takes a list of pictures: put the one into brackets")
-        pictures = _listed(pictures, "encode_image", "pictures")
+            raise JclipError("encode_image takes a list of images: put a single image into brackets")
+        pictures = _listed(pictures, "encode_image", "images")
         if orientation not in (None, *get_args(Orientation)):
             raise JclipError(f"orientation is {orientation!r}, but must be 'apply', 'ignore' or None: give another")
         preprocessing = replace(self._preprocessing, orientation=orientation or self._preprocessing.orientation)
@@ -91,24 +91,25 @@ class Encoder:
             return np.stack([row(number) for number in some])
 
         if not len(pictures):
-            return self._nothing(encode, variables, np.zeros((1, *(preprocessing.size,) * 2, 3), np.uint8))
+            example = np.zeros((1, preprocessing.size, preprocessing.size, 3), np.uint8)
+            return self._no_features(encode, variables, example)
         return self._in_batches(encode, variables, len(pictures), rows)
 
     def texts(self, variables: dict[str, Any], sentences: Sequence[str]) -> np.ndarray:
-        """Encodes sentences as (n, d) float32, L2-normalised.
+        """Encodes texts as (n, d) float32, L2-normalised.
 
-        Sentences longer than the context are truncated before their last token. Raises JclipError if an item, which the
-        message names, is not a string or has an unpaired surrogate; or `sentences` is not a list.
+        Longer texts are truncated to `context_length` tokens and keep their end token. Raises JclipError if an item,
+        which the message names, is not a string or has an unpaired surrogate; or `sentences` is not a list.
         """
         if isinstance(sentences, str | bytes):
-            raise JclipError("encode_text takes a list of sentences: put the one into brackets")
-        sentences = list(_listed(sentences, "encode_text", "sentences"))
+            raise JclipError("encode_text takes a list of texts: put a single text into brackets")
+        sentences = list(_listed(sentences, "encode_text", "texts"))
         encoded = self._tokenizer.encode(sentences or [""], self._context_length)
         longest = max(map(len, encoded))
         length = min(self._context_length, -(-longest // _LENGTHS) * _LENGTHS)
         ids = pad(encoded, length, self._tokenizer.pad_id)
         if not sentences:
-            return self._nothing(_text_encoder(self._config), variables, ids)
+            return self._no_features(_text_encoder(self._config), variables, ids)
         return self._in_batches(_text_encoder(self._config), variables, len(ids), lambda some: ids[list(some)])
 
     def _in_batches(
@@ -128,14 +129,14 @@ class Encoder:
                 batch: Any = _once(rows, numbers)
             else:
                 mine = [numbers[i] for i in local_rows(filled, mesh)]
-                # An unreadable picture raises on all processes, so that none waits for another.
+                # An unreadable image raises on all processes, so that none waits for another.
                 batch = place_rows(everywhere(partial(_once, rows, mine)), filled, mesh)
             parts.append(np.asarray(function(variables, batch))[:size])
         return np.concatenate(parts)
 
-    def _nothing(self, function: Any, variables: dict[str, Any], one: np.ndarray) -> np.ndarray:
-        """Returns features of no inputs, (0, d)."""
-        return np.zeros((0, jax.eval_shape(function, variables, one).shape[1]), np.float32)
+    def _no_features(self, function: Any, variables: dict[str, Any], example: np.ndarray) -> np.ndarray:
+        """Returns an empty array of features, (0, d); `example` is a batch of inputs."""
+        return np.zeros((0, jax.eval_shape(function, variables, example).shape[1]), np.float32)
 
 
 class Model:
@@ -144,13 +145,13 @@ class Model:
     It can be pickled. It must not be used after a fork: see `load`.
 
     Args:
-      bundle: its contents.
-      batch_size: number of pictures or texts encoded at once.
+      bundle: contents of the model, read by `load_bundle`.
+      batch_size: number of images or texts encoded at once.
 
     Attributes:
       bundle: config, params, tokenizer, preprocessing, provenance.
       variables: parameters and batch statistics on the device, float32: the first argument of `apply`.
-      similarity_scale: factor on cosine similarities: exp(logit_scale); 1 for a text encoder alone.
+      similarity_scale: factor on cosine similarities: exp(logit_scale); 1 for a model without an image tower.
 
     Raises:
       JclipError: tokenizer, preprocessing or context length do not fit the towers, or the scale is not finite.
@@ -161,7 +162,7 @@ class Model:
         self.bundle = bundle
         variables = {"params": bundle.params, **({"batch_stats": bundle.stats} if bundle.stats else {})}
         self.variables: dict[str, Any] = jax.device_put(variables)
-        logit_scale = bundle.params.get("logit_scale", 0.0)  # a text encoder alone has none
+        logit_scale = bundle.params.get("logit_scale", 0.0)  # absent without an image tower
         with np.errstate(over="ignore"):
             self.similarity_scale = float(np.exp(np.float32(logit_scale)))
         if not np.isfinite(self.similarity_scale):
@@ -180,7 +181,10 @@ class Model:
 
     @property
     def apply(self) -> Callable[..., Any]:
-        """Pure function of the model: `apply(variables, images, method="encode_image")`, or "encode_text"."""
+        """Pure function of the model: `apply(variables, images, method="encode_image")`, or ids and "encode_text".
+
+        Arguments are as in `DualEncoder`. Features are not L2-normalised.
+        """
         return build_model(self.bundle.config).apply
 
     def encode_image(
@@ -188,17 +192,17 @@ class Model:
     ) -> np.ndarray:
         """Encodes PIL images, paths, encoded bytes, or uint8 arrays (h, w, 3) as (n, d) float32, L2-normalised.
 
-        `orientation` is "apply" to rotate pictures by their EXIF orientation, or "ignore"; None for the bundle's
-        setting, which is "ignore" for CLIP and Chinese-CLIP. Raises JclipError if an item, which the message names, is
-        not a picture or cannot be read; the bundle is a text encoder alone; or features are not finite.
+        `orientation` is "apply" to rotate images by their EXIF orientation, or "ignore"; None for the bundle's setting,
+        which is "ignore" for CLIP and Chinese-CLIP. Raises JclipError if an item, which the message names, is not an
+        image or cannot be read; the bundle has no image tower; or features are not finite.
         """
-        return self._finite(self._encoder.images(self.variables, pictures, orientation), "picture")
+        return self._finite(self._encoder.images(self.variables, pictures, orientation), "image")
 
     def encode_text(self, sentences: Sequence[str]) -> np.ndarray:
         """Encodes strings as (n, d) float32, L2-normalised.
 
-        Sentences longer than the context are truncated before their last token. Raises JclipError if an item, which the
-        message names, is not a string or has an unpaired surrogate; or features are not finite.
+        Longer texts are truncated to the bundle's `context_length` tokens and keep their end token. Raises JclipError
+        if an item, which the message names, is not a string or has an unpaired surrogate; or features are not finite.
         """
         return self._finite(self._encoder.texts(self.variables, sentences), "text")
 
@@ -209,16 +213,16 @@ class Model:
         *,
         orientation: Orientation | None = None,
     ) -> np.ndarray:
-        """Computes logits, (pictures, sentences): cosines times `similarity_scale`."""
+        """Computes the logits, (images, texts): cosine similarities times `similarity_scale`."""
         images_nd = self.encode_image(pictures, orientation=orientation)
         return self.similarity_scale * images_nd @ self.encode_text(sentences).T
 
     def _finite(self, features_nd: np.ndarray, what: str) -> np.ndarray:
-        """Returns the features if they are finite; raises JclipError if not, because a ranking would hide NaN."""
+        """Returns the features; raises JclipError if they are not finite, because a ranking would hide NaN."""
         broken = np.flatnonzero(~np.isfinite(features_nd).all(axis=1))
         if not len(broken):
             return features_nd
-        found = f"{len(broken)} of {len(features_nd)} {what} features are not finite, first that of {what} {broken[0]}"
+        found = f"{len(broken)} of {len(features_nd)} {what} features are not finite, the first at {what} {broken[0]}"
         leaves = rules.paths_of(self.variables)
         culprit = next((path for path, leaf in leaves.items() if not jnp.isfinite(leaf).all()), None)
         if culprit is None:
@@ -274,7 +278,7 @@ def _image_encoder(config: ModelConfig, preprocessing: Preprocessing) -> Callabl
     def encode(variables: dict[str, Any], images_bhwc: jax.Array) -> jax.Array:
         images_bhwc = normalise(preprocessing, images_bhwc.astype(jnp.float32))
         image_bd: Any = model.apply(variables, images_bhwc, method="encode_image")
-        return _everywhere(l2_normalised(image_bd))
+        return _replicated(l2_normalised(image_bd))
 
     return encode
 
@@ -287,12 +291,12 @@ def _text_encoder(config: ModelConfig) -> Callable[..., Any]:
     @jax.jit
     def encode(variables: dict[str, Any], ids_bl: jax.Array) -> jax.Array:
         text_bd: Any = model.apply(variables, ids_bl, method="encode_text")
-        return _everywhere(l2_normalised(text_bd))
+        return _replicated(l2_normalised(text_bd))
 
     return encode
 
 
-def _everywhere(features_bd: jax.Array) -> jax.Array:
+def _replicated(features_bd: jax.Array) -> jax.Array:
     """Replicates the features over the devices of the current mesh, if any."""
     if jax.sharding.get_abstract_mesh().empty:
         return features_bd
@@ -300,7 +304,7 @@ def _everywhere(features_bd: jax.Array) -> jax.Array:
 
 
 def _once(rows: Callable[[Sequence[int]], np.ndarray], numbers: Sequence[int]) -> np.ndarray:
-    """Returns rows by number, computing repeated ones once."""
+    """Returns rows by number; computes a repeated row once."""
     unique = list(dict.fromkeys(numbers))
     at = {number: i for i, number in enumerate(unique)}
     return rows(unique)[[at[number] for number in numbers]]

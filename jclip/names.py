@@ -1,4 +1,4 @@
-"""Names: checks those that become names of folders, and suggests known ones for unknown ones."""
+"""Checks names that become folder names, and suggests known names for an unknown one."""
 
 import difflib
 from collections.abc import Collection

@@ -39,12 +39,15 @@ class Optimizer:
 
     Attributes:
       name: "adamw" (Loshchilov & Hutter 2019), or "muon" (Jordan 2024): orthogonalised momentum for the matrices inside
-        the towers' layers, AdamW for everything else. Its matrices want about ten times the rate: see `multipliers`.
+        the towers' layers, AdamW for everything else. The matrices need about ten times AdamW's learning rate: set
+        `multipliers`.
       learning_rate: peak of the learning rate.
-      warmup_steps: linear warm-up from 0; its step n runs at (n + 1) / warmup_steps of the peak.
+      warmup_steps: number of steps of linear warm-up; step n, from 0, has (n + 1) / warmup_steps of the peak.
       schedule: after the warm-up, "cosine" or "linear" to 0 at the end of the stage, or "constant".
-      beta1, beta2, eps: constants of AdamW.
-      weight_decay: decoupled weight decay, multiplied with the learning rate.
+      beta1: decay rate of AdamW's first moment.
+      beta2: decay rate of AdamW's second moment.
+      eps: epsilon in the denominator of AdamW's update.
+      weight_decay: decoupled weight decay, multiplied by the learning rate.
       decays: (path regex, bool) rules for the parameters that decay.
       multipliers: (path regex, float) rules for factors on the learning rate.
       layer_decay: (tower regex, d) rules for layer-wise decay of the learning rate. Of a tower's L layers, the n-th
@@ -135,9 +138,9 @@ def clamp_logit_scale(params: dict[str, Any]) -> dict[str, Any]:
 _NEWTON_SCHULZ = ((8.0934, -23.6204, 17.4462), (3.6366, -2.7219, 0.5365), (2.6613, -1.9772, 0.4526))
 """Coefficients of Muon's three iterations on singular values: x -> a x + b x³ + c x⁵.
 
-Each maps the range of singular values after the one before, at first [0.01, 1], as near to 1 as possible (Amsel et al.
-2025, Polar Express). After the third they are 0.73 to 1.27. Jordan's five iterations give 0.7 to 1.2, for nearly twice
-the arithmetic."""
+Singular values are first in [0.01, 1]. Each iteration maps their range as near to 1 as possible (Amsel et al. 2025,
+Polar Express). After the third it is 0.73 to 1.27. Jordan's five iterations give 0.7 to 1.2, for nearly twice the
+arithmetic."""
 
 
 def _factors(
@@ -172,7 +175,7 @@ def _exponents(
         if path in numbers:
             yield path, top - numbers[path]
         elif path.startswith(f"{tower}/"):
-            # 1 for the last layer, no matter how many layers train.
+            # Counted from the last layer (1), because a stack may hold only the last layers.
             yield path, jnp.arange(len(leaf), 0, -1, dtype=jnp.float32).reshape(-1, *(1 for _ in leaf.shape[1:]))
 
 

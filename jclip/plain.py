@@ -28,7 +28,7 @@ _UNSAFE = re.compile(f"[\x00-\x1f{_HIDDEN}]")
 _UNSAFE_LINES = re.compile(f"[\x00-\x09\x0b-\x1f{_HIDDEN}]")
 _UNSAFE_HELP = re.compile(f"(?!\x1b\\[[0-9;]*m){_UNSAFE_LINES.pattern}")
 _UNSAFE_HTML = re.compile(f"[\x00-\x08\x0b-\x1f{_HIDDEN}]")
-_UNSAFE_JSON = re.compile(f"[{_HIDDEN}]")  # json escapes what is below a space
+_UNSAFE_JSON = re.compile(f"[{_HIDDEN}]")  # json itself escapes characters below the space
 _NAMED = {"\n": r"\n", "\t": r"\t", "\r": r"\r"}
 
 

@@ -25,7 +25,7 @@ def run(
 
     Args:
       config: the run; the same on every process.
-      workdir: folder for checkpoints, metrics.jsonl and one bundle per stage; the same disk for every process.
+      workdir: folder for checkpoints, metrics.jsonl and one bundle per stage, on a disk that all processes share.
       watcher: observer of the progress.
       more: further evaluators, by name: variables -> figures.
       stop_after: number of steps, over all stages, after which to save a checkpoint and stop.

@@ -1,8 +1,8 @@
 """Configuration of a stage, and the base class of objectives.
 
-A run is a list of stages over one model. AltCLIP (Chen et al. 2022, section 3) teaches the text tower by CLIP's,
-then trains it contrastively with the image tower frozen. Chinese-CLIP (Yang et al. 2022, section 2.2) trains
-contrastively with the image tower frozen, then everything. Each of these four is a `Stage`.
+A run is a list of stages over one model. AltCLIP (Chen et al. 2022, section 3) distils CLIP's text tower into a new
+one, then trains that contrastively with the image tower frozen. Chinese-CLIP (Yang et al. 2022, section 2.2) trains
+contrastively with the image tower frozen, then trains both towers. Each of these four is a `Stage`.
 
 jclip has two objectives, in `jclip.train.objectives`. Another package adds one by subclassing `Objective` with a frozen
 dataclass and decorating it with `@kind_of(Objective)`.
@@ -37,7 +37,7 @@ from jclip.ranges import AtLeastOne, Count, Positive, Range
 Batch = dict[str, jax.Array]
 Metrics = dict[str, jax.Array]
 Constants = dict[str, Any]
-"""Arrays that a step only reads, such as a teacher's parameters. XLA would compile the arrays of a closure in."""
+"""Arrays that a step only reads, such as a teacher's parameters. In a closure, XLA would compile them as literals."""
 Loss = Callable[[dict[str, Any], dict[str, Any], Constants, Batch, jax.Array], tuple[jax.Array, tuple[Metrics, Any]]]
 """(params, statistics, constants, batch, key) -> loss, (metrics, new statistics)."""
 TextLength = Annotated[int, Range(3, math.inf, words="3 or more: two are for the special tokens")]
@@ -72,7 +72,7 @@ class FrozenTower:
       name: prefix of the cache's folder.
       variables: parameters and statistics, on the mesh.
       apply: (variables, rows (b, ...)) -> features (b, d).
-      read: (open sources, indices of source, record and picture) -> one row; raises JclipError if it is unreadable.
+      read: (open sources, indices of source, record and image) -> one row; raises JclipError if it is unreadable.
       blank: row that replaces an unreadable one.
       description: JSON-ready facts on which the features depend, besides weights and data.
     """
@@ -145,7 +145,13 @@ class Objective(ABC):
 
 @dataclass(frozen=True)
 class Budget:
-    """Length of a stage: set exactly one of the three. Epochs and examples are rounded up to whole batches."""
+    """Length of a stage: set exactly one of the three. Epochs and examples are rounded up to whole batches.
+
+    Attributes:
+      steps: number of optimizer steps.
+      epochs: passes over the data.
+      examples: number of examples.
+    """
 
     steps: int | None = None
     epochs: Positive | None = None
@@ -175,7 +181,7 @@ class Stage:
     Attributes:
       name: name in logs and folders.
       objective: `Contrastive`, `TeacherLearning`, or one of your own.
-      data: sources, mixed by their weights: pictures with captions, or parallel text, as the objective reads.
+      data: sources, mixed by their weights: images with captions or parallel text, depending on the objective.
       batch_size: pairs per step over all devices.
       trains: ordered (path regex, bool); the first match wins and every parameter must be matched.
       last_layers: (tower, n), such as ("image", 4): trains only the last n layers of the tower. All other parameters
@@ -185,12 +191,12 @@ class Stage:
       context_length: maximum number of tokens, special ones included.
       buckets: shorter lengths to which a batch may be padded instead, ascending.
       bucket_window: number of steps whose examples are sorted into buckets together, so that most batches are short; 1
-        for no sorting. Each process reads all records of a window: for parallel text and for small pictures.
+        for no sorting. Each process then reads all records of a window, so use it with parallel text or small images.
       dropout: enables the text tower's dropout.
       micro_batches: number of parts in which the towers encode a batch. The loss is over the whole batch and gradients
-        are exact. Memory holds the activations of one part at a time, for one more forward pass.
+        are exact. Memory holds the activations of one part at a time; the cost is a second forward pass.
       max_unreadable: maximum number of unreadable records, over all hosts. They are logged and replaced; one more
-        raises an error. With buckets each host then reads all pictures of a batch, as a replacement changes the text.
+        raises an error. With buckets each host then reads all images of a batch, as a replacement changes the text.
       cache: folder for the outputs of the objective's frozen tower: written once, then read instead of running it.
         Keyed by weights, preprocessing and data. Empty for none.
       workers: number of processes on each host that read, decode and tokenise; 0 for a thread of the training process.
@@ -250,8 +256,8 @@ def trainable_paths(stage: Stage, paths: Iterable[str]) -> frozenset[str]:
 def split(params: dict[str, Any], chosen: frozenset[str]) -> tuple[dict[str, Any], dict[str, Any]]:
     """Splits nested parameters into (trainable, frozen) subtrees.
 
-    Only the first is ever differentiated. A mask inside the optimizer would compute the frozen tower's gradients, for a
-    global norm over all of them (measured: 29 instead of 16 GFLOP a step).
+    Only the trainable subtree is differentiated. With a mask in the optimizer instead, the gradients of the frozen
+    tower would be computed for the global norm (measured: 29 instead of 16 GFLOP a step).
     """
     leaves = rules.paths_of(params)
     trainable = {path: leaf for path, leaf in leaves.items() if path in chosen}

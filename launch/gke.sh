@@ -13,23 +13,24 @@
 #   or
 #   --gpu TYPE                  nvidia-h100-80gb, nvidia-a100-80gb, nvidia-l4, ...
 #   and
-#   --nodes N          machines (1); of a slice: its chips divided by --per-node
+#   --nodes N          number of machines (1); for a slice, its chips divided by --per-node
 #   --per-node N       chips (4) or GPUs (8) of each machine
 #
-#   DISK, mounted as /work in all processes: the working folder, where relative paths of CONFIG (data/, bundles/, runs/)
-#   start. Either
+#   DISK, mounted as /work in all processes: the working folder; relative paths in CONFIG (data/, bundles/, runs/) are
+#   relative to it. Either
 #   --bucket BUCKET    Cloud Storage bucket, through the cluster's FUSE driver
-#   --claim NAME       PersistentVolumeClaim with access mode ReadWriteMany, like Filestore's
+#   --claim NAME       PersistentVolumeClaim with access mode ReadWriteMany, such as Filestore's
 #
 #   --service-account NAME   Kubernetes service account that may use the bucket (default)
-#   --spot             on spot nodes
+#   --spot             use spot nodes
 #   --restarts N       maximum number of restarts by JobSet, after preemptions and crashes together (100)
 #   --namespace NAME   instead of kubectl's current one
 #   --dry-run          print the manifest and the commands, run nothing
 #   --help
 #
-# CONFIG is a recipe's name (altclip/vit_l_14), a file under configs/ in this tree, which must be in the image too, or a
-# path in the container, which is not checked here: /jclip/configs/... in the image, /work/... on the disk.
+# CONFIG is a recipe's name (altclip/vit_l_14); a file under configs/ in this tree, which the image must contain too; or
+# a path in the container: /jclip/configs/... in the image, /work/... on the disk. A path in the container is not
+# checked.
 
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
@@ -99,7 +100,7 @@ else
 fi
 [[ -n $tpu || -n $gpu ]] || die "give --tpu and --topology, or --gpu"
 [[ -z $tpu || -z $gpu ]] || die "--tpu or --gpu, not both"
-[[ -z $tpu || -n $topology ]] || die "--tpu $tpu needs --topology: how its chips are laid out, like 4x4"
+[[ -z $tpu || -n $topology ]] || die "--tpu $tpu needs --topology: the layout of its chips, such as 4x4"
 [[ -n $bucket || -n $claim ]] || die "give --bucket or --claim: all processes must see one disk"
 [[ -z $bucket || -z $claim ]] || die "--bucket or --claim, not both"
 [[ -n $per_node ]] || per_node=$([[ -n $tpu ]] && echo 4 || echo 8)
@@ -113,8 +114,8 @@ quoted() {
   printf '"%s"' "${text//\"/\\\"}"
 }
 
-# Settings that differ between TPUs and GPUs. On a slice jax finds the other processes by itself. With GPUs, JobSet gives
-# the first pod a name that survives restarts, and the Job gives each pod its number.
+# Settings that differ between TPUs and GPUs. On a slice jax finds the other processes itself. With GPUs, the
+# coordinator is the first pod, whose name JobSet keeps over restarts, and the Job gives each pod its number.
 environment=''
 if [[ -n $tpu ]]; then
   [[ $topology =~ ^[1-9][0-9]{0,3}(x[1-9][0-9]{0,3}){1,2}$ ]] ||

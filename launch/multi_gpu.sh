@@ -1,15 +1,15 @@
 #!/usr/bin/env bash
-# Trains on one machine with several GPUs, and starts the run again until it is finished.
+# Trains on one machine with several GPUs, and restarts the run until it is finished.
 #
 #   launch/multi_gpu.sh [options] CONFIG [anything that jclip train takes]
 #
 #   --processes N   split the GPUs among N processes; by default one process uses all of them
-#   --restarts N    give up after N crashes (10); a run that saved and asked to be started again does not count
+#   --restarts N    give up after N crashes (10); restarts after exit code 75 (saved) do not count
 #   --dry-run       print the commands, run nothing
 #   --help
 #
-# CONFIG is a recipe's name (altclip/vit_l_14) or a file. Its relative paths (data/, bundles/, runs/) start in the
-# current folder. SIGTERM and Ctrl-C are passed on: the run saves and stops, this script exits with 75, and the same
+# CONFIG is a recipe's name (altclip/vit_l_14) or a file. Its relative paths (data/, bundles/, runs/) are relative to
+# the current folder. SIGTERM and Ctrl-C are passed on: the run saves and stops, this script exits with 75, and the same
 # command resumes.
 
 set -euo pipefail
@@ -79,7 +79,7 @@ pass_on() {
   kill -TERM "${pids[@]}" 2>/dev/null || :
 }
 
-# Runs all processes to their end. The first that fails sets the exit code. The others are terminated, because they would
+# Runs all processes to their end. The first that fails sets the exit code. The others are then terminated: they would
 # wait for it forever.
 run_once() {
   local index port code=0 status pid left deadline=0

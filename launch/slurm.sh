@@ -4,16 +4,16 @@
 #   launch/slurm.sh [options] CONFIG [anything that jclip train takes]
 #
 #   --nodes N         nodes (1)
-#   --gpus N          GPUs of each node (8); 0 for nodes without
+#   --gpus N          GPUs of each node (8); 0 for nodes without GPUs
 #   --per-gpu         one process for each GPU; by default one process for each node uses all its GPUs
 #   --time TIME       of one job, as sbatch takes it (the partition's limit)
 #   --cpus N          CPU cores of each process (Slurm's default)
 #   --partition NAME, --account NAME
-#   --work DIR        working folder on a disk that all nodes share, where relative paths of CONFIG (data/, bundles/,
-#                     runs/) start; the current folder by default
+#   --work DIR        working folder on a disk that all nodes share; relative paths in CONFIG (data/, bundles/, runs/)
+#                     are relative to it; the current folder by default
 #   --venv DIR        virtual environment with jclip on the shared disk; by default the jclip on PATH
 #   --restarts N      give up after N crashes (10); a job that saved and stopped does not count
-#   --sbatch OPTION   another option for sbatch, like --sbatch=--constraint=h100; may be repeated
+#   --sbatch OPTION   another option for sbatch, such as --sbatch=--constraint=h100; may be repeated
 #   --dry-run         print the command, run nothing
 #   --help
 #
@@ -64,8 +64,8 @@ if [[ -n $venv ]]; then
   ((DRY_RUN)) || [[ -x $jclip ]] || die "$jclip does not exist: pip install jclip into --venv $venv"
 fi
 
-# GPUs are requested by node even with one task a GPU: with --gpus-per-task each task would see one GPU as number 0, while
-# jax takes the one with the task's number on the node.
+# GPUs are requested per node even with one task per GPU: with --gpus-per-task, each task would see its GPU as number 0,
+# but jax uses the GPU with the task's number on the node.
 tasks=1
 ((!per_gpu)) || tasks=$gpus
 ((!gpus)) || more+=("--gpus-per-node=$gpus")
@@ -73,8 +73,8 @@ tasks=1
 config=$1
 [[ ! -f $1 ]] || config=$(cd "$(dirname "$1")" && pwd)/$(basename "$1")
 do_or_show mkdir -p "$work/logs"
-# Slurm signals the tasks, not the batch shell ("B:"): the shell could only pass the signal to srun, which would kill its
-# tasks. See slurm.sbatch.
+# Slurm signals the tasks, not the batch shell ("B:"): the shell could only signal srun, which would kill its tasks. See
+# slurm.sbatch.
 do_or_show sbatch --job-name=jclip "--nodes=$nodes" "--ntasks-per-node=$tasks" ${more[@]+"${more[@]}"} \
   --requeue --signal=TERM@120 --open-mode=append "--chdir=$work" "--output=$work/logs/%x-%j.log" \
   "$here/slurm.sbatch" "$restarts" "$per_gpu" "$gpus" "$jclip" "$config" "${@:2}"

@@ -7,13 +7,14 @@
 #   launch/tpu_pod.sh stop   --name NAME --zone ZONE                the run saves and stops
 #   launch/tpu_pod.sh delete --name NAME --zone ZONE [--queued]
 #
-#   --name, --zone    of the TPU node; --project too, unless gcloud knows it
+#   --name, --zone    name and zone of the TPU node
+#   --project ID      project, if it is not gcloud's default
 #   --type TYPE       accelerator type: v4-64, v5litepod-64, v5p-64, v6e-64, ...
 #   --runtime NAME    software version of the VMs; by default that of the type
 #   --spot            spot capacity: cheaper, may be preempted at any time
 #   --queued          wait in the queue for capacity (queued resources) instead of failing when there is none
-#   --bucket BUCKET   Cloud Storage bucket, mounted on every worker as the working folder, where relative paths of CONFIG
-#                     (data/, bundles/, runs/) start
+#   --bucket BUCKET   Cloud Storage bucket, mounted on every worker as the working folder; relative paths in CONFIG
+#                     (data/, bundles/, runs/) are relative to it
 #   --setup COMMAND   instead of --bucket: a command that mounts a shared disk at ~/work on every worker
 #   --repo URL, --ref REF   install this git repository at this branch, tag or commit, instead of copying this tree
 #   --restarts N      give up after N crashes (10); preemptions do not count
@@ -21,8 +22,8 @@
 #   --dry-run         print the commands, run nothing
 #   --help
 #
-# CONFIG is a recipe's name (altclip/vit_l_14) or the path of a file from the top of this tree. Ctrl-C leaves the run
-# training; the same command returns to it.
+# CONFIG is a recipe's name (altclip/vit_l_14) or the path of a file from the top of this tree. After Ctrl-C the run
+# continues; the same command returns to it.
 
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)

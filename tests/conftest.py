@@ -4,6 +4,7 @@ Fewer devices would not be cheaper: compiling a training step takes the same tim
 """
 
 import fcntl
+import gc
 import os
 
 # Read when jax is first imported, which is why they come before every other import.
@@ -18,7 +19,7 @@ os.environ["XLA_FLAGS"] = (
 os.environ["JAX_COMPILATION_CACHE_DIR"] = os.path.join(os.path.dirname(__file__), "..", ".pytest_cache", "xla")
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.2"
 os.environ["HF_HUB_OFFLINE"] = "1"  # an attempt to reach the network fails at once
-os.environ["TOKENIZERS_PARALLELISM"] = "false"  # or it warns whenever a test starts a process
+os.environ["TOKENIZERS_PARALLELISM"] = "false"  # otherwise it warns whenever a test starts a process
 
 from collections.abc import Callable
 from pathlib import Path
@@ -30,9 +31,19 @@ from jclip.conversion.parity import peers
 
 peers.make_importable()
 
-# Compiling takes longer than any deadline. The same examples every time, so that a failure can be repeated.
+# No deadline, because tests compile. The same examples every time, so that a failure can be repeated.
 hypothesis.settings.register_profile("jclip", deadline=None, derandomize=True, max_examples=25)
 hypothesis.settings.load_profile("jclip")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _few_objects_to_collect() -> None:
+    """Hides the objects of earlier modules and imports from the garbage collector, which would take seconds for them.
+
+    It runs whenever a checkpoint cannot be read, for example.
+    """
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")

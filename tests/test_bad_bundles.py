@@ -1,4 +1,4 @@
-"""A bundle's config.json with numbers that cannot be: one line with file and field, before anything is allocated."""
+"""A bundle's config.json with impossible numbers: a one-line error with file and field, before any allocation."""
 
 import json
 import shutil
@@ -48,7 +48,7 @@ def resnet(tmp_path_factory):
 
 
 def refused(bundle, place, path, value):
-    """The message about a copy of a bundle with another value in its config.json."""
+    """Returns the error of loading a copy of a bundle with one value of its config.json replaced."""
     folder = shutil.copytree(bundle, place / "bundle")
     file = folder / "config.json"
     record = json.loads(file.read_text())
@@ -68,7 +68,7 @@ def refused(bundle, place, path, value):
 
 
 def refusal(folder):
-    """The message; "" where the bundle loads."""
+    """Returns the error of loading a bundle, or "" if it loads."""
     try:
         load_bundle(folder)
     except JclipError as error:
@@ -103,7 +103,7 @@ NUMBERS = {
 
 
 @pytest.mark.parametrize(("path", "value"), [(path, value) for path, values in NUMBERS.items() for value in values])
-def test_numbers_that_cannot_be(path, value, vit, tmp_path):
+def test_impossible_numbers_are_refused_by_field(path, value, vit, tmp_path):
     message = refused(vit, tmp_path, path, value)
     assert message.startswith(f"config.json: {path.split('.')[0]}") and path.split(".")[-1] in message, message
 
@@ -121,7 +121,7 @@ def test_numbers_that_cannot_be(path, value, vit, tmp_path):
         (
             "preprocessing.size",
             32,
-            "preprocessing.size is 32, but the image tower reads pictures of 16: they must be equ",
+            "preprocessing.size is 32, but the image tower reads images of 16 pixels: they must be",
         ),
         ("preprocessing", None, "config.json: preprocessing does not fit: the model has an image tower"),
         ("context_length", 19, "context_length is 19, but the text tower has positions for 18 tokens: give 3 to 18"),
@@ -144,18 +144,18 @@ def test_numbers_that_cannot_be(path, value, vit, tmp_path):
         ),
     ],
 )
-def test_what_is_said(path, value, says, vit, tmp_path):
+def test_messages_name_the_field_and_the_range(path, value, says, vit, tmp_path):
     assert says in refused(vit, tmp_path, path, value)
 
 
 @pytest.mark.parametrize("value", [[10**9, 1, 1, 1], [0, 1, 1, 1], [1, 1, 1], [1, 1, 1, True], 3])
-def test_blocks_of_a_resnet(value, resnet, tmp_path):
+def test_impossible_blocks_of_a_resnet_are_refused(value, resnet, tmp_path):
     message = refused(resnet, tmp_path, "model.image.layers", value)
     assert message.startswith("config.json: model.image") and "layers" in message
 
 
-def test_a_tokenizer_that_is_larger_than_the_embedding(vit, tmp_path):
-    """Out of the vocabulary is NaN: today's users were told that their model had diverged."""
+def test_a_tokenizer_larger_than_the_embedding_is_refused(vit, tmp_path):
+    """The embedding of an id beyond the vocabulary is NaN, which would look like a model that diverged."""
     folder = shutil.copytree(vit, tmp_path / "bundle")
     vocabulary = folder / "tokenizer" / "vocab.txt"
     rows = len(vocabulary.read_text().splitlines())
@@ -174,8 +174,7 @@ def test_a_tokenizer_that_is_larger_than_the_embedding(vit, tmp_path):
         max_leaves=6,
     ),
 )
-def test_anything_else_is_refused_or_the_same(vit, tmp_path_factory, path, value):
-    """Whatever JSON stands in a place: an error of ours, or a bundle."""
+def test_any_json_value_gives_an_error_or_a_bundle(vit, tmp_path_factory, path, value):
     folder = shutil.copytree(vit, tmp_path_factory.mktemp("any") / "bundle")
     file = folder / "config.json"
     record = json.loads(file.read_text())

@@ -1,4 +1,4 @@
-"""A bundle comes back as it went, and a damaged one says which file."""
+"""Bundles round-trip, and errors name the damaged file."""
 
 import json
 from dataclasses import replace
@@ -19,7 +19,7 @@ from tests.evaluate.small_bundle import random_variables
 
 @pytest.fixture(scope="module")
 def bundle(tmp_path_factory):
-    """Only read."""
+    """Bundle that tests only read."""
     tokenizer = write_tokenizer("wordpiece", tmp_path_factory.mktemp("tokenizer") / "words")
     text = BertConfig(
         vocab_size=tokenizer.vocab_size,
@@ -52,7 +52,7 @@ def test_round_trip_to_the_bit(bundle, tmp_path):
     np.testing.assert_array_equal(back.tokenizer(["red apple"], 8), bundle.tokenizer(["red apple"], 8))
 
 
-def test_a_bundle_from_before_pictures_could_be_turned(bundle, tmp_path):
+def test_an_older_bundle_without_an_orientation_loads(bundle, tmp_path):
     save_bundle(bundle, tmp_path / "model")
     file = tmp_path / "model" / "config.json"
     config = json.loads(file.read_text())
@@ -65,7 +65,7 @@ def test_a_bundle_from_before_pictures_could_be_turned(bundle, tmp_path):
         load_bundle(tmp_path / "model")
 
 
-def test_saving_again_replaces_the_whole(bundle, tmp_path):
+def test_saving_again_replaces_the_whole_bundle(bundle, tmp_path):
     save_bundle(bundle, tmp_path / "model")
     (tmp_path / "model" / "left over").write_text("x")
     save_bundle(bundle, tmp_path / "model")
@@ -73,7 +73,7 @@ def test_saving_again_replaces_the_whole(bundle, tmp_path):
     assert not list(tmp_path.glob("*.partial"))
 
 
-def test_no_bundle(tmp_path):
+def test_a_folder_that_is_not_a_bundle_is_refused(tmp_path):
     with pytest.raises(JclipError, match=r"is not a bundle: it has no config\.json"):
         load_bundle(tmp_path)
 
@@ -106,7 +106,7 @@ def test_damaged_parameters_are_named(bundle, tmp_path):
         load_bundle(tmp_path / "model")
 
 
-def test_parameters_that_are_too_few_are_named(bundle, tmp_path):
+def test_missing_parameters_are_named(bundle, tmp_path):
     params = {name: leaf for name, leaf in bundle.params.items() if name != "logit_scale"}
     save_bundle(replace(bundle, params=params), tmp_path / "model")
     with pytest.raises(JclipError, match=r"logit_scale is absent, but config\.json says \(\)"):

@@ -1,4 +1,4 @@
-"""Checkpoints by themselves: what stays, and what is noticed when one is damaged."""
+"""Checkpoints by themselves: which are kept, and how damage is noticed."""
 
 import json
 import os
@@ -47,7 +47,7 @@ def zero_all(folder):
 
 
 def arrays(checkpoint):
-    """The file that most of the numbers lie in."""
+    """Returns the file with most of the array data."""
     return max(
         (file for file in (checkpoint / "state").rglob("*") if file.is_file()), key=lambda file: file.stat().st_size
     )
@@ -88,16 +88,16 @@ def test_any_damage_is_noticed(tmp_path, damage):
     jax.tree.map(np.testing.assert_array_equal, found.state, state(1))
     (warning,) = warnings
     assert f"{folder}/2 is damaged" in warning and (tmp_path / "damaged" / "2").is_dir()
-    # And on it goes: the same number again, and the best is the one that is whole.
+    # Saving goes on: the same step again, and the best is the undamaged one.
     assert checkpoints.best() == 1
     checkpoints.save(Position(0, 2, 2), state(2), {"config": {"x": 1}})
     assert checkpoints.restore(like).position.total == 2
     checkpoints.close()
 
 
-def test_the_last_and_the_best_stay(tmp_path):
+def test_the_last_and_the_best_are_kept(tmp_path):
     save(tmp_path, range(1, 7), keep=2, scores={2: 0.5, 3: 0.9, 4: 0.9, 5: 0.1})
-    assert sorted(int(path.name) for path in tmp_path.iterdir()) == [4, 5, 6]  # the newer of two alike
+    assert sorted(int(path.name) for path in tmp_path.iterdir()) == [4, 5, 6]  # the newer of two with equal scores
     save(tmp_path, (7, 8), keep=1)
     assert sorted(int(path.name) for path in tmp_path.iterdir()) == [4, 8]
     checkpoints = Checkpoints(tmp_path, 1)
@@ -105,7 +105,7 @@ def test_the_last_and_the_best_stay(tmp_path):
     checkpoints.close()
 
 
-def test_a_damaged_best_is_not_used_and_the_others_stay(tmp_path):
+def test_a_damaged_best_is_not_used_and_the_others_are_kept(tmp_path):
     folder, warnings = tmp_path / "checkpoints", []
     save(folder, (1, 2, 3), scores={1: 0.9, 2: 0.5})
     (folder / "1" / "record" / "metadata").write_text("")
@@ -118,7 +118,7 @@ def test_a_damaged_best_is_not_used_and_the_others_stay(tmp_path):
     checkpoints.close()
 
 
-def test_what_the_caller_says_of_another_run_is_no_damage(tmp_path):
+def test_an_error_of_the_caller_does_not_count_as_damage(tmp_path):
     save(tmp_path, (1,))
     checkpoints = Checkpoints(tmp_path)
 
@@ -131,7 +131,7 @@ def test_what_the_caller_says_of_another_run_is_no_damage(tmp_path):
     assert json.loads((tmp_path / "1" / "record" / "metadata").read_text())["total"] == 1
 
 
-def test_a_damaged_state_is_gone_from_the_devices_before_the_next_is_read(tmp_path, monkeypatch):
+def test_a_damaged_state_is_freed_before_the_next_is_read(tmp_path, monkeypatch):
     save(tmp_path / "checkpoints", (1, 2))
     seen, damage = [], jclip.checkpoint._damage
 
@@ -147,7 +147,7 @@ def test_a_damaged_state_is_gone_from_the_devices_before_the_next_is_read(tmp_pa
     checkpoints.close()
 
 
-def test_what_is_not_the_checkpoints_fault_leaves_it_alone(tmp_path, monkeypatch):
+def test_other_errors_leave_the_checkpoints_alone(tmp_path, monkeypatch):
     save(tmp_path, (1, 2))
 
     def fail(*_, **__):

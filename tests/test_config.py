@@ -43,11 +43,11 @@ def test_round_trip(scene):
         ({"shape": {"type": "Cone"}}, "Scene.shape cannot be a Cone: choose one of Circle, Box"),
         ({"shape": {"type": "Circle", "radius": "big"}}, "Scene.shape.radius is 'big', but must be a number"),
         ({"spans": {"one": [1]}}, r"Scene.spans.one is \[1\], but must be 2 values"),
-        ({"spans": 3}, "Scene.spans is 3, but must be named values"),
+        ({"spans": 3}, "Scene.spans is 3, but must be a dict"),
         ({"rules": [["a"]]}, r"Scene.rules.0 is \['a'\], but must be 2 values"),
     ],
 )
-def test_what_does_not_fit_is_named(change, message):
+def test_wrong_values_are_named(change, message):
     with pytest.raises(JclipError, match=message):
         from_json(Scene, {**to_json(Scene(Circle())), **change})
 

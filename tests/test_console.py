@@ -1,4 +1,4 @@
-"""The console prints no markup and no commands, whatever it is given and in whatever part of rich."""
+"""The console prints neither markup nor terminal commands, through any part of rich."""
 
 import io
 import re
@@ -41,28 +41,28 @@ def in_facts(name):
         lambda name: Text.assemble((name, "red"), name),
     ],
 )
-def test_nothing_of_a_name_is_obeyed(made):
+def test_names_are_printed_without_effect(made):
     file, out = console()
     out.print(made(TEXT))
     assert_harmless(file.getvalue())
     assert "[/b][red]:cat:" in file.getvalue()
 
 
-def test_a_line_is_one_line_and_whole():
+def test_tell_prints_one_whole_line():
     file, out = console()
     out.tell(TEXT * 20)
     assert file.getvalue().count("\n") == 1
     assert_harmless(file.getvalue(), TEXT)
 
 
-def test_spinners_and_bars():
+def test_spinners_and_bars_print_names_without_effect():
     file, out = console(force_terminal=True, color_system=None)
     with out.working(TEXT) as say:
         say(TEXT)
     with Progress(description(), console=out, auto_refresh=False) as bar:
         bar.add_task(TEXT, total=1)
         bar.refresh()
-    # What is left are rich's own: the cursor hidden and shown, lines erased.
+    # rich's own commands remain: hide and show the cursor, erase lines.
     printed = re.sub(r"\x1b\[(\?25[lh]|\d*[AK])|\r", "", file.getvalue())
     assert_harmless(printed)
     assert printed.count("[/b][red]:cat:") >= 2
@@ -87,7 +87,7 @@ def test_a_full_disk(monkeypatch):
         Console().tell("a result")
 
 
-def test_a_reader_that_is_gone(monkeypatch):
+def test_a_closed_pipe_is_an_error(monkeypatch):
     class Gone(io.StringIO):
         def write(self, words):
             raise BrokenPipeError(32, "Broken pipe")

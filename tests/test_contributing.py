@@ -78,7 +78,7 @@ DOCUMENTS = ["README.md", "README_zh.md", "CONTRIBUTING.md", "CHANGELOG.md", "do
 
 @pytest.mark.parametrize("name", DOCUMENTS)
 def test_files_that_documents_name_exist(name):
-    """Names of files, and paths of the repository's folders."""
+    """Checks names of files, and paths in the repository's folders."""
     text = (ROOT / name).read_text(encoding="utf-8")
     folders = "jclip|tests|docs|conversion|configs|examples|benchmarks|launch"
     named = {word.rstrip("/") for word in re.findall(rf"`((?:{folders})/[\w./]*)`", text)}
@@ -86,14 +86,14 @@ def test_files_that_documents_name_exist(name):
 
 
 @pytest.mark.parametrize("name", ["README.md", "README_zh.md"])
-def test_links_hold_outside_the_repository(name):
-    """A package index shows the README without the files beside it. The picture has a description in words."""
+def test_links_work_outside_the_repository(name):
+    """A package index shows the README without the files beside it. The image has a description in words."""
     text = (ROOT / name).read_text(encoding="utf-8")
     targets = re.findall(r"\]\(([^)]+)\)", text)
     assert [target for target in targets if not target.startswith("https://")] == ["docs/gallery.png"]
 
 
-def test_the_citation_is_whole():
+def test_the_citation_is_complete():
     cited = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
     from jclip import __version__
 

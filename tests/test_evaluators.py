@@ -1,4 +1,4 @@
-"""Evaluations during training: the figures that `jclip eval` finds, on any number of processes."""
+"""Evaluations during training give the figures of `jclip eval`, on any number of processes."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -50,7 +50,7 @@ def run(tmp_path_factory):
 
 
 def found(workdir):
-    """{steps in all: figures}."""
+    """Returns {total steps: figures} of a run's evaluations."""
     lines = [line for line in read_journal(workdir / "metrics.jsonl") if line["kind"] == "evaluation"]
     return {line["total"]: {name: value for name, value in line.items() if "/" in name} for line in lines}
 
@@ -78,7 +78,7 @@ def test_the_figures_of_the_bundle(run, tmp_path):
             assert figures[f"pairs/{test.language}/{name}"] == pytest.approx(test.figures[name])
     for name in ("accuracy", "mean_per_class"):
         assert figures[f"things/{name}"] == pytest.approx(of_things.figures[name])
-    assert figures["probe/accuracy"] == pytest.approx(of_probe.figures["accuracy"], abs=0.1)  # one picture of twelve
+    assert figures["probe/accuracy"] == pytest.approx(of_probe.figures["accuracy"], abs=0.1)  # one image of twelve
 
     # The loop calls them before the first step, on all processes.
     few = replace(run, evaluations=run.evaluations[:1])
@@ -88,7 +88,7 @@ def test_the_figures_of_the_bundle(run, tmp_path):
     assert found(tmp_path / "two")[0] == pytest.approx(pairs)
 
 
-def test_what_is_wrong_shows_before_training(run, tmp_path):
+def test_wrong_evaluations_are_refused_before_training(run, tmp_path):
     broken = replace(run, evaluations=(Retrieval("muge", run.evaluations[0].data, protocol="muge"),))
     with pytest.raises(JclipError, match="evaluation 'muge': .* has no split 'valid': it has test"):
         evaluators(broken)
@@ -100,7 +100,7 @@ def test_what_is_wrong_shows_before_training(run, tmp_path):
     assert evaluators(replace(run, evaluations=())) == {}
 
 
-def test_they_are_configuration_that_may_change(run, tmp_path):
+def test_evaluations_may_change_when_a_run_resumes(run, tmp_path):
     assert from_json(Run, to_json(run)) == run
     before, now = (
         {"version": VERSION, "config": to_json(one), "contents": {}} for one in (run, replace(run, evaluations=()))

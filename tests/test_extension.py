@@ -64,7 +64,7 @@ def test_saved_in_a_bundle_and_loaded(tmp_path):
         save_bundle(replace(loaded, context_length=17), tmp_path / "other")
 
 
-def test_first_layers_apart_give_the_same_numbers():
+def test_frozen_first_layers_give_the_same_numbers():
     params = init_variables(TOY, jax.random.key(0))["params"]
     split = dict(params)
     for tower, frozen in (("image", 1), ("text", 2)):
@@ -90,7 +90,7 @@ def test_layer_decay_by_hand():
     np.testing.assert_allclose(rates["text/layers/kernel"], 1, rtol=1e-5)
 
 
-def test_a_tower_without_answers_is_refused_where_they_are_needed():
+def test_a_tower_without_optional_methods_is_refused_where_they_are_needed():
     flat = type("Flat", (ToyImageConfig,), {"layer_numbers": (), "patches": 0})(depth=0)
     model = replace(TOY, image=flat)
     with pytest.raises(JclipError, match=r"frozen_layers: a Flat has no stack of layers \(image tower\)"):

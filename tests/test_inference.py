@@ -1,4 +1,4 @@
-"""Features of a bundle: unit length, independent of how they are batched, and named errors."""
+"""Features of a bundle: unit length, independence of the batching, and errors that name the input."""
 
 import copy
 import dataclasses
@@ -28,7 +28,7 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def model(folder):
-    """Only read; its compiled functions serve all tests."""
+    """Model that tests only read; they share its compiled functions."""
     return jclip.load(folder)
 
 
@@ -56,7 +56,7 @@ def test_batches_do_not_matter(model, pictures, batch_size):
     np.testing.assert_allclose(parts.encode_text(texts), whole.encode_text(texts), atol=1e-6)
 
 
-def test_a_batch_is_decoded_at_a_time(model, pictures, monkeypatch):
+def test_images_are_decoded_batch_by_batch(model, pictures, monkeypatch):
     decoded, computed = [], []
     model = Model(model.bundle, batch_size=2)
     encode = _image_encoder(model.bundle.config, model.bundle.preprocessing)
@@ -90,11 +90,11 @@ def test_an_unreadable_picture_is_named(model, tmp_path):
         model.encode_image([tmp_path / "broken.png"])
 
 
-def test_one_alone_is_no_list(model, pictures):
-    with pytest.raises(JclipError, match="put the one into brackets"):
+def test_a_single_item_instead_of_a_list_is_refused(model, pictures):
+    with pytest.raises(JclipError, match="put a single text into brackets"):
         model.encode_text("red apple")
     for one in ("x.png", b"x", Path("x.png"), Image.fromarray(pictures[0])):
-        with pytest.raises(JclipError, match="put the one into brackets"):
+        with pytest.raises(JclipError, match="put a single image into brackets"):
             model.encode_image(one)
 
 
@@ -103,19 +103,19 @@ def test_one_alone_is_no_list(model, pictures):
     [
         (None, "pictures[2] is None, but must be a PIL image, a path, encoded bytes, or a uint8 array"),
         (7, "pictures[2] is of type int, but must be a PIL image"),
-        (b"", "pictures[2] cannot be read as a picture (it is empty)"),
+        (b"", "pictures[2] cannot be read as an image (it is empty)"),
         (["a.png"], "pictures[2] is of type list, but must be a PIL image"),
         (np.zeros((4, 4, 3), np.float32), "pictures[2] is float32 (4, 4, 3), but must be uint8 (height, width, 3)"),
         (np.zeros((0, 4, 3), np.uint8), "pictures[2] has no pixels: (0, 4, 3)"),
-        (Image.new("RGB", (0, 4)), "pictures[2] cannot be read as a picture (it has no pixels: 0 x 4)"),
+        (Image.new("RGB", (0, 4)), "pictures[2] cannot be read as an image (it has no pixels: 0 x 4)"),
         (
             Image.new("F", (2, 2), np.nan),
-            "pictures[2] cannot be read as a picture (it holds values that are not finite)",
+            "pictures[2] cannot be read as an image (it holds values that are not finite)",
         ),
     ],
     ids=lambda value: type(value).__name__,
 )
-def test_what_is_no_picture_is_named_by_its_place(model, pictures, odd, said):
+def test_an_item_that_is_not_an_image_is_named_by_its_index(model, pictures, odd, said):
     with pytest.raises(JclipError) as caught:
         model.encode_image([*pictures[:2], odd])
     assert str(caught.value).startswith(said)
@@ -131,36 +131,36 @@ def test_what_is_no_picture_is_named_by_its_place(model, pictures, odd, said):
         ("half \ud83d", "text 1 has a lone surrogate, 'half \\ud83d': decode it again"),
     ],
 )
-def test_what_is_no_text_is_named_by_its_number(model, odd, said):
+def test_an_item_that_is_not_a_text_is_named_by_its_index(model, odd, said):
     with pytest.raises(JclipError) as caught:
         model.encode_text(["red apple", odd])
     assert str(caught.value) == said
 
 
 @pytest.mark.parametrize("odd", [None, 7, {"a.png": 1}, object()])
-def test_what_is_no_list_is_said(model, odd):
-    for encode, what in ((model.encode_image, "pictures"), (model.encode_text, "sentences")):
+def test_inputs_that_are_not_lists_are_refused(model, odd):
+    for encode, what in ((model.encode_image, "images"), (model.encode_text, "texts")):
         with pytest.raises(
             JclipError, match=f"takes a list of {what}, not {type(odd).__name__}: put them into brackets"
         ):
             encode(odd)
-    with pytest.raises(JclipError, match="put the one into brackets"):
+    with pytest.raises(JclipError, match="put a single image into brackets"):
         model.encode_image(np.zeros((4, 4, 3), np.uint8))
 
 
-def test_what_would_be_taken_for_something_else(model, pictures):
+def test_arguments_of_the_wrong_kind_are_refused(model, pictures):
     with pytest.raises(JclipError, match="orientation is 'turn', but must be 'apply', 'ignore' or None"):
         model.encode_image(pictures, orientation="turn")
     with pytest.raises(JclipError, match="batch_size is 0, but must be 1 or more"):
         Model(model.bundle, 0)
-    with pytest.raises(JclipError, match="an empty path cannot be read as a picture"):
+    with pytest.raises(JclipError, match="an empty path cannot be read as an image"):
         model.encode_image([""])
     for odd in ("red", b"red", None, 7):
         with pytest.raises(JclipError, match=f"takes a list of texts, not {type(odd).__name__}: put them into"):
             model.bundle.tokenizer(odd, 9)
 
 
-def test_any_iterable_of_items_is_a_list(model, pictures):
+def test_any_iterable_of_items_is_accepted(model, pictures):
     expected = model.encode_image(pictures)
     for form in (tuple(pictures), iter(pictures), np.stack(pictures)):
         np.testing.assert_array_equal(model.encode_image(form), expected)
@@ -169,7 +169,7 @@ def test_any_iterable_of_items_is_a_list(model, pictures):
     np.testing.assert_array_equal(model.encode_text(np.array(words)), model.encode_text(iter(words)))
 
 
-def test_orientation_is_the_bundles_unless_it_is_said(model, pictures):
+def test_the_orientation_is_the_bundles_unless_it_is_given(model, pictures):
     image = Image.fromarray(pictures[0])
     exif = Image.Exif()
     exif[0x0112] = 6
@@ -186,17 +186,19 @@ def test_orientation_is_the_bundles_unless_it_is_said(model, pictures):
     np.testing.assert_allclose(Model(bundle).encode_image(data, orientation="ignore")[0], as_stored, atol=1e-6)
 
 
-def test_a_model_that_has_encoded_is_pickled(model, pictures):
+def test_a_model_that_has_encoded_can_be_pickled(model, pictures):
     features = model.encode_image(pictures), model.encode_text(["red apple"])
     again = pickle.loads(pickle.dumps(model))
     np.testing.assert_array_equal(again.encode_image(pictures), features[0])
     np.testing.assert_array_equal(copy.deepcopy(again).encode_text(["red apple"]), features[1])
-    np.testing.assert_array_equal(model.encode_text(["red apple"]), features[1])  # it still has its own
+    np.testing.assert_array_equal(
+        model.encode_text(["red apple"]), features[1]
+    )  # the original still has its compiled functions
     assert again.similarity_scale == model.similarity_scale
 
 
 @pytest.mark.parametrize("kind", ["wordpiece", "xlmr", "clip_bpe", "bert"])
-def test_every_tokenizer_is_pickled_with_its_model(kind, tmp_path):
+def test_every_tokenizer_can_be_pickled_with_its_model(kind, tmp_path):
     tokenizer = write_tokenizer(kind, tmp_path / "words")
     texts = ["red apple", "", "蓝色 城堡"]
     expected = tokenizer.encode(texts, 12)
@@ -209,13 +211,13 @@ def test_every_tokenizer_is_pickled_with_its_model(kind, tmp_path):
         (
             "image/patch/kernel",
             np.nan,
-            r"5 of 5 picture .* of picture 0: the model's image/patch/kernel holds NaN",
+            r"5 of 5 image .* at image 0: the model's image/patch/kernel holds NaN",
         ),
-        ("image/projection/kernel", 3e38, r"\d of 5 picture .*: the parameters are finite, but too large; use"),
+        ("image/projection/kernel", 3e38, r"\d of 5 image .*: the parameters are finite, but too large; use"),
         (
             "text/token_embedding",
             np.inf,
-            r"1 of 2 text .* of text 1: the model's text/token_embedding holds NaN",
+            r"1 of 2 text .* at text 1: the model's text/token_embedding holds NaN",
         ),
     ],
 )
@@ -234,7 +236,7 @@ def test_features_that_are_not_finite_are_an_error_with_its_cause(model, picture
         encode(given)
 
 
-def test_a_model_made_in_python_is_checked_as_a_bundle_is(model):
+def test_a_model_made_in_python_is_checked_like_a_bundle(model):
     bundle = model.bundle
     smaller = replace(bundle.config, text=replace(bundle.config.text, vocab_size=100))
     with pytest.raises(JclipError, match="tokenizer: it has [0-9]+ tokens, but the model has embeddings for 100"):
@@ -242,7 +244,7 @@ def test_a_model_made_in_python_is_checked_as_a_bundle_is(model):
 
 
 @pytest.mark.parametrize("value", [400, np.nan, np.inf])
-def test_a_logit_scale_that_is_no_number(model, value):
+def test_a_logit_scale_without_a_finite_exponential_is_refused(model, value):
     bundle = model.bundle
     with pytest.raises(JclipError, match=rf"^logit_scale is {value:g}; its exponential is not finite: use"):
         Model(replace(bundle, params=bundle.params | {"logit_scale": np.float32(value)}))

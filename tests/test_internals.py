@@ -1,4 +1,4 @@
-"""Private parts of jax and orbax: these tests fail when a version moves them, before a run on many hosts does."""
+"""Private parts of jax and orbax: if a version moves them, these tests fail before a run on many hosts does."""
 
 import gc
 import inspect
@@ -14,7 +14,7 @@ from jclip import internals
 
 
 def test_jaxs_coordination_service():
-    """The names of its state, and of the methods of its client."""
+    """Checks the names of its state and of its client's methods."""
     from jax._src import distributed
     from jax._src.lib import _jax
 
@@ -33,7 +33,7 @@ def test_jaxs_coordination_service():
 
 @pytest.mark.filterwarnings("ignore")
 def test_orbaxs_orphaned_readers(tmp_path):
-    """Reading many arrays, of which one is damaged, leaves coroutines with orbax's file names, and they end."""
+    """Reading many arrays, one of them damaged, leaves coroutines with orbax's file names; they end."""
     state = {f"{number:03}": np.arange(100_000.0) for number in range(20)}
     with ocp.PyTreeCheckpointer() as checkpointer:
         checkpointer.save(tmp_path / "state", state)
@@ -55,7 +55,7 @@ def test_orbaxs_orphaned_readers(tmp_path):
 
 
 def test_orbaxs_log_is_absls(caplog):
-    """Its tracebacks are dropped, and other warnings are not; afterwards all is as before."""
+    """Its tracebacks are dropped and other warnings kept; afterwards the logger is as before."""
     filters, hook = list(logging.getLogger("absl").filters), sys.unraisablehook
     with internals.no_orbax_tracebacks():
         log = logging.getLogger("absl")

@@ -61,7 +61,7 @@ def leaves_of(model):
 
 
 def factors(spec, model=MODEL, trainable=None):
-    """{path: rate} of each parameter, a row for each layer: Adam's first step is as long as its rate."""
+    """Returns {path: learning rates}, a row for each layer, measured as the length of Adam's first step."""
     leaves = leaves_of(model)
     params = rules.tree_from_paths(
         {path: jnp.ones(leaf.shape) for path, leaf in (leaves if trainable is None else trainable).items()}
@@ -119,7 +119,7 @@ def test_clips_text_tower_ends_in_a_norm():
     assert rates == pytest.approx({"token_embedding": 0.125, "final_norm/scale": 0.5})
 
 
-def test_the_last_layers_learn_as_they_do_among_all():
+def test_the_last_layers_alone_have_the_rates_of_the_whole_model():
     decay = spec(layer_decay=((".*", D),))
     whole, leaves = factors(decay), leaves_of(MODEL)
     last = {
@@ -141,12 +141,12 @@ def test_with_muon_and_multipliers():
 
 
 @pytest.mark.parametrize("rate", [0.0, -0.5, 1.5])
-def test_a_decay_that_is_none_is_refused(rate):
+def test_an_impossible_decay_is_refused(rate):
     with pytest.raises(JclipError, match="layer_decay of .* is not possible"):
         factors(spec(layer_decay=((".*", rate),)))
 
 
-def test_a_tower_that_is_not_there_is_refused():
+def test_a_misspelt_rule_is_refused():
     with pytest.raises(RuleError, match="layer_decay: rule 'imgae'"):
         factors(spec(layer_decay=(("imgae", 0.5), (".*", 1.0))))
 

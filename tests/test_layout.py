@@ -1,4 +1,4 @@
-"""The floors of the house, read from the imports; public names; and what every file keeps to."""
+"""Rules of the source tree: imports come only from lower layers, public names exist, and files are short."""
 
 import ast
 import re
@@ -13,8 +13,8 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 
-# From the ground up: a room imports only from rooms on floors below its own (or from itself).
-FLOORS = (
+# The lowest layer first. A part (a module or subpackage of jclip) imports only from lower layers, or from itself.
+LAYERS = (
     {"plain", "axes"},
     {"errors", "console"},
     {"extras", "names", "ranges", "rules", "config"},
@@ -23,7 +23,7 @@ FLOORS = (
     {"tokenizers", "images", "parallel", "optimizer"},
     {"data", "orbax_manager"},
     {"checkpoint"},
-    # A stage names its sources and a bundle carries its tokenizer, so both stand on data; data knows neither.
+    # A stage names its sources and a bundle contains its tokenizer, so both import data; data imports neither.
     {"stages", "bundle"},
     {"inference"},
     {"train", "evaluate", "conversion"},
@@ -33,7 +33,7 @@ FLOORS = (
     {"configs"},
     {"cli"},
 )
-LEVEL = {room: level for level, rooms in enumerate(FLOORS) for room in rooms}
+LEVEL = {part: level for level, parts in enumerate(LAYERS) for part in parts}
 LONGEST = 400  # lines
 # Names of packages that nothing in jclip imports, and why.
 BANNED = {
@@ -44,7 +44,7 @@ BANNED = {
 HEAVY = {"jax", "flax", "optax", "orbax", "grain", "tensorflow_datasets", "numpy", "PIL", "rich", "tyro", "torch"}
 PUBLIC = ("models", "losses", "tokenizers", "data", "train", "evaluate", "conversion")
 
-# Folders at the top, and the package that each is a part of; jclip/conversion and jclip/configs are links.
+# Top-level folders and the package of each; jclip/conversion and jclip/configs are links.
 TREES = {
     "jclip": "jclip", "conversion": "jclip.conversion", "configs": "jclip.configs", "benchmarks": "benchmarks",
     "docs": "docs",
@@ -56,14 +56,14 @@ MODULES = {
 }
 """Every source file by its module's name; a package's own is "jclip.models.__init__"."""
 EVERY_FILE = sorted([*MODULES.values(), *(ROOT / "tests").rglob("*.py")])
-NAMESPACES = ("jclip", *(f"jclip.{room}" for room in PUBLIC))
+NAMESPACES = ("jclip", *(f"jclip.{part}" for part in PUBLIC))
 """Packages whose names are imported on first use, see jclip/lazy.py."""
 
 
 def imported(source: str, module: str) -> set[str]:
-    """Dotted names of all that a file imports, wherever in it the import stands.
+    """Returns the dotted names of all imports of a file, nested ones too.
 
-    `from a import b` gives "a.b", because b may be a module; the first parts are what matters here.
+    `from a import b` gives "a.b", because b may be a module.
     """
     names: set[str] = set()
     for node in ast.walk(ast.parse(source)):
@@ -86,27 +86,27 @@ def target(name: str, modules: Iterable[str]) -> str:
 
 
 def complaints(source: str, module: str) -> list[str]:
-    """Returns what a source file imports and may not, one line each."""
+    """Returns the forbidden imports of a source file, one line each."""
     top, _, rest = module.partition(".")
-    room = rest.split(".")[0] if top == "jclip" else "cli"  # what is beside jclip may import all of it
-    if room not in LEVEL:
-        return [f"{module} stands on no floor: give {room!r} one in FLOORS"]
+    part = rest.split(".")[0] if top == "jclip" else "cli"  # files outside jclip may import all of it
+    if part not in LEVEL:
+        return [f"{module} is in no layer: add {part!r} to LAYERS"]
     found = []
     for name in sorted(imported(source, module) - LAZY_FROM_ABOVE.get(module, set())):
         other_top, _, other_rest = name.partition(".")
         other = other_rest.split(".")[0]
-        if other_top in BANNED and room != "conversion" and top == "jclip":
+        if other_top in BANNED and part != "conversion" and top == "jclip":
             found.append(f"{module} imports {other_top}: {BANNED[other_top]}")
         elif other_top in {"configs", "conversion"} or (other_top in {"tests", "benchmarks"} and top == "jclip"):
             found.append(f"{module} imports {other_top}, which is no package of jclip's")
-        elif other == "conversion" and room not in {"cli", "conversion"}:
+        elif other == "conversion" and part not in {"cli", "conversion"}:
             found.append(f"{module} imports jclip.conversion: only jclip.cli may")
-        elif other_top == "jclip" and other != room and name not in PLAIN_NAMES:
+        elif other_top == "jclip" and other != part and name not in PLAIN_NAMES:
             if other not in LEVEL:
-                found.append(f"{module} imports {name}: {other!r} stands on no floor")
-            elif LEVEL[other] >= LEVEL[room]:
-                found.append(f"{module} (floor {LEVEL[room]}) imports {name} (floor {LEVEL[other]})")
-            elif is_public(name) and room not in {"cli", "configs"}:  # those write as a user would
+                found.append(f"{module} imports {name}: {other!r} is in no layer")
+            elif LEVEL[other] >= LEVEL[part]:
+                found.append(f"{module} (layer {LEVEL[part]}) imports {name} (layer {LEVEL[other]})")
+            elif is_public(name) and part not in {"cli", "configs"}:  # those import as a user would
                 found.append(f"{module} imports {name} from a public namespace: import it from its module")
     return found
 
@@ -117,12 +117,12 @@ def is_public(name: str) -> bool:
 
 
 PLAIN_NAMES = {"jclip.__version__"}
-# Public names that come from a higher floor, on first use.
+# Public names that come from a higher layer, on first use.
 LAZY_FROM_ABOVE = {"jclip.train.__init__": {"jclip.running.run"}}
 
 
-def circle(imports: Mapping[str, Iterable[str]]) -> list[str]:
-    """Returns modules that import each other in a circle, or an empty list."""
+def cycle(imports: Mapping[str, Iterable[str]]) -> list[str]:
+    """Returns modules that import each other in a cycle, or an empty list."""
     try:
         TopologicalSorter(imports).prepare()
     except CycleError as error:
@@ -130,18 +130,20 @@ def circle(imports: Mapping[str, Iterable[str]]) -> list[str]:
     return []
 
 
-def test_the_reader_sees_circles():
-    assert circle({"a": ["b"], "b": ["c"], "c": []}) == []
-    assert circle({"a": ["b"], "b": ["c"], "c": ["a"]})[0] in "abc"
+def test_the_reader_sees_cycles():
+    assert cycle({"a": ["b"], "b": ["c"], "c": []}) == []
+    assert cycle({"a": ["b"], "b": ["c"], "c": ["a"]})[0] in "abc"
 
 
-ROOMS = sorted({module.split(".")[1] for module in MODULES if module.startswith("jclip.") and module.count(".") > 1})
+SUBPACKAGES = sorted(
+    {module.split(".")[1] for module in MODULES if module.startswith("jclip.") and module.count(".") > 1}
+)
 
 
-@pytest.mark.parametrize("room", ROOMS)
-def test_a_room_has_no_circles(room):
-    inside = {name for name in MODULES if name.startswith(f"jclip.{room}.")}
-    public = {f"{package}.__init__" for package in NAMESPACES}  # nothing imports them, and they import their room
+@pytest.mark.parametrize("subpackage", SUBPACKAGES)
+def test_a_subpackage_has_no_cycles(subpackage):
+    inside = {name for name in MODULES if name.startswith(f"jclip.{subpackage}.")}
+    public = {f"{package}.__init__" for package in NAMESPACES}  # nothing imports them; they import their subpackage
     imports = {
         name: {
             found
@@ -150,20 +152,20 @@ def test_a_room_has_no_circles(room):
         }
         for name in inside - public
     }
-    found = circle(imports)
+    found = cycle(imports)
     assert not found, " -> ".join(found)
 
 
 @pytest.mark.parametrize(
     ("source", "complaint"),
     [
-        ("import jclip.train.loop", "imports jclip.train.loop (floor"),
-        ("from jclip import train", "imports jclip.train (floor"),
-        ("from ..train import loop", "imports jclip.train.loop (floor"),
+        ("import jclip.train.loop", "imports jclip.train.loop (layer"),
+        ("from jclip import train", "imports jclip.train (layer"),
+        ("from ..train import loop", "imports jclip.train.loop (layer"),
         ("def f():\n    import torch.nn", "imports torch: only conversion"),
         ("import tensorflow as tf", "imports tensorflow: the project"),
         ("from jclip.conversion import engine", "only jclip.cli may"),
-        ("from jclip.attic import x", "'attic' stands on no floor"),
+        ("from jclip.attic import x", "'attic' is in no layer"),
         ("from jclip.configs.demo import short", "imports jclip.configs"),
     ],
 )
@@ -187,7 +189,7 @@ def test_the_reader_lets_right_imports_pass():
 
 
 def test_imports_come_from_below():
-    public = {"jclip.__init__"}  # its names are from every floor
+    public = {"jclip.__init__"}  # its names are from every layer
     found = [
         each
         for module, file in MODULES.items()

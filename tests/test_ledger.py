@@ -54,7 +54,7 @@ def test_every_recipe_is_a_run(recipe):
     assert f"jclip train {name}" in RECIPES[name].read_text(encoding="utf-8")  # its docstring gives the command
 
 
-def test_their_names_differ_and_those_with_figures_are_runs():
+def test_names_of_runs_differ_and_rows_with_figures_are_runs():
     names = [load_config(name, **choices).name for name, choices in RUNS]
     assert len(set(names)) == len(names)
     assert published().keys() <= set(names)
@@ -90,7 +90,7 @@ def test_fine_tuning_by_hand():
         ({"variant": "8-gpus", "size": "rn50"}, "is for size vit_b_16 and dataset muge, flickr30k_cn, coco_cn; not"),
     ],
 )
-def test_fine_tuning_that_is_not_there(choices, told):
+def test_unknown_choices_for_fine_tuning_are_refused(choices, told):
     with pytest.raises(JclipError, match=told):
         finetune.config(**choices)
 
@@ -113,8 +113,8 @@ TOLD = [shlex.split(each, comments=True) for each in re.findall(r"^ +(jclip .*)"
 """Every command in the recipes' docstrings."""
 
 
-def said(name: str, commands: Sequence[list[str]] = COMMANDS) -> list[list[str]]:
-    """What stands after "jclip NAME" in the commands that have more than their name."""
+def words_after(name: str, commands: Sequence[list[str]] = COMMANDS) -> list[list[str]]:
+    """Returns the words after "jclip NAME" of each such command that has any."""
     words = ["jclip", *name.split()]
     return [each[len(words) :] for each in commands if each[: len(words)] == words and len(each) > len(words)]
 
@@ -128,17 +128,17 @@ def said(name: str, commands: Sequence[list[str]] = COMMANDS) -> list[list[str]]
         ("convert", convert.ConvertOptions),
     ],
 )
-def test_the_commands_can_be_read(name, options):
-    commands = said(name, COMMANDS + TOLD)
+def test_the_options_of_all_commands_exist(name, options):
+    commands = words_after(name, COMMANDS + TOLD)
     assert len(commands) > 1
     for words in commands:
         read(options, words, f"jclip {name}")  # a word that is no option ends the program
 
 
 @pytest.mark.parametrize(("name", "options"), [("train", train.TrainOptions), ("plan", plan.PlanOptions)])
-def test_the_runs_can_be_read(name, options, tmp_path, monkeypatch):
+def test_the_commands_of_all_runs_can_be_parsed(name, options, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    commands = [words for words in said(name, COMMANDS + TOLD) if "--reduced" not in words]
+    commands = [words for words in words_after(name, COMMANDS + TOLD) if "--reduced" not in words]
     assert len(commands) > 3
     for words in commands:
         assert parse(options, words, name)[1].stages
@@ -146,21 +146,21 @@ def test_the_runs_can_be_read(name, options, tmp_path, monkeypatch):
 
 
 def test_what_the_ledger_evaluates_was_imported_and_converted():
-    imported = {words[2]: words[0] for words in said("data import") if len(words) == 3}
+    imported = {words[2]: words[0] for words in words_after("data import") if len(words) == 3}
     assert set(imported.values()) - {"elevater/NAME"} <= set(FORMATS)
     assert {f"elevater/{name}" for name in BENCHMARKS if name != "imagenet"} <= set(FORMATS)
-    asked = {words[1]: words[words.index("--protocol") + 1] for words in said("eval retrieval")}
+    asked = {words[1]: words[words.index("--protocol") + 1] for words in words_after("eval retrieval")}
     assert {folder: imported[folder] for folder in asked} == asked  # one name for the data and for the test
-    read = {words[1] for words in said("eval classify")}
+    read = {words[1] for words in words_after("eval classify")}
     assert read <= {*imported, "data/imagenet-val", *(f"data/elevater/{name}" for name in BENCHMARKS)}
     assert {chosen.folder for chosen in SETS.values()} <= set(imported)
-    assert {(name, folder) for name, _, folder in said("data import", TOLD)} <= {
+    assert {(name, folder) for name, _, folder in words_after("data import", TOLD)} <= {
         (name, folder) for folder, name in imported.items()
     }
 
-    bundles = {words[1] if words[0] != "--image" else words[-1] for words in said("convert")}
+    bundles = {words[1] if words[0] != "--image" else words[-1] for words in words_after("convert")}
     named = {f"bundles/{name}" for name in re.findall(r"^\| ((?:chinese-|alt)?clip[\w-]*) \|", LEDGER, re.MULTILINE)}
-    named |= {words[0] for words in (*said("eval retrieval"), *said("eval classify"))}
+    named |= {words[0] for words in (*words_after("eval retrieval"), *words_after("eval classify"))}
     made = {folder for folder in named if folder.startswith("runs/")}
     assert len(named - made) > 8
     assert named - made - {"bundles/MODEL"} <= bundles

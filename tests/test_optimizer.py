@@ -1,4 +1,4 @@
-"""Schedules at hand-computed points, and AdamW against torch's."""
+"""Schedules at points computed by hand, and AdamW against PyTorch's."""
 
 import jax
 import jax.numpy as jnp
@@ -69,12 +69,12 @@ def test_multipliers_scale_the_update():
     np.testing.assert_allclose(updates["a"]["bias"], updates["a"]["kernel"][0] / 2, rtol=1e-6)
 
 
-def test_misspelt_decay_rule():
+def test_a_misspelt_decay_rule_is_refused():
     with pytest.raises(RuleError, match="decays.*biass"):
         built(Optimizer(decays=((".*/biass", False), (".*", True))), params())
 
 
-def test_impossible_learning_rate():
+def test_an_impossible_learning_rate_is_refused():
     with pytest.raises(JclipError, match="learning rate of -1"):
         built(Optimizer(learning_rate=-1), params())
 

@@ -14,7 +14,7 @@ from jclip.train.evaluations import Evaluation
 @kind_of(Evaluation)
 @dataclass(frozen=True)
 class NumberOfPictures(Evaluation):
-    """Toy evaluation, whose figure is one of its fields."""
+    """Toy evaluation whose figure is one of its fields."""
 
     name: str
     pictures: int

@@ -1,4 +1,4 @@
-r"""Every character that a terminal obeys is escaped, every other one stays, and JSON and HTML mean what was put in."""
+r"""Characters that a terminal obeys are escaped, all others are kept, and JSON and HTML keep their meaning."""
 
 import html
 import io
@@ -35,18 +35,18 @@ def test_by_hand():
 @pytest.mark.parametrize(
     "name", ["猫 図", "👩‍🚀🏴󠁧󠁢󠁥󠁮󠁧󠁿", "café", "हिन्दी", "עברית", "\u3000wide", "a\u200db", "[red]", "\\n"]
 )
-def test_what_is_only_letters_stays(name):
+def test_harmless_characters_are_kept(name):
     assert shown(name) == shown_lines(name) == shown_help(name) == name
 
 
 @pytest.mark.parametrize("letter", OBEYED, ids=ascii)
-def test_what_is_obeyed_does_not(letter):
+def test_characters_that_a_terminal_obeys_are_escaped(letter):
     assert all(" " <= part <= "~" for part in shown(letter))
     assert json.loads(as_json(letter)) == letter and letter not in as_json(letter)
 
 
 @given(ANY)
-def test_nothing_is_obeyed(text):
+def test_no_text_has_an_effect_on_a_terminal(text):
     for safe in (shown(text), shown_lines(text), as_json(text)):
         assert not {unicodedata.category(one) for one in safe.replace("\n", "")} & {"Cc", "Cs", "Zl", "Zp"}
         safe.encode("utf-8")
@@ -54,12 +54,12 @@ def test_nothing_is_obeyed(text):
 
 
 @given(ANY)
-def test_json_comes_back(text):
+def test_json_round_trips(text):
     assert json.loads(as_json({text: [text]})) == {text: [text]}
 
 
 @given(st.text())
-def test_html_means_the_same(text):
+def test_html_keeps_the_meaning(text):
     assert html.unescape(as_html(text)) == html.unescape(html.escape(text)) or shown(text, None) != text
 
 
@@ -78,7 +78,7 @@ def test_an_error_is_one_line():
 
 
 @pytest.mark.parametrize("encoding", ["ascii", "latin-1", "gbk", "utf-8"])
-def test_no_stream_is_too_narrow(encoding, monkeypatch):
+def test_streams_of_every_encoding_take_any_text(encoding, monkeypatch):
     written = io.BytesIO()
     monkeypatch.setattr("sys.stdout", io.TextIOWrapper(written, encoding))
     found = {"猫": "é😀\udcff→"}

@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-SOURCES = sorted(file for room in ("jclip", "conversion", "configs") for file in (ROOT / room).rglob("*.py"))
+SOURCES = sorted(file for folder in ("jclip", "conversion", "configs") for file in (ROOT / folder).rglob("*.py"))
 TREES = {file: ast.parse(file.read_text(encoding="utf-8")) for file in SOURCES}
 PRINTING = {"jclip/plain.py", "jclip/console.py"}
 
 
 def places(wrong):
-    """FILE:LINE of every node of the source for which `wrong` holds."""
+    """Returns FILE:LINE of every node of the source for which `wrong` is true."""
     return [
         f"{file.relative_to(ROOT)}:{node.lineno}"
         for file, tree in TREES.items()
@@ -32,7 +32,7 @@ def test_nothing_prints_past_plain_and_console():
     assert not places(lambda node: re.fullmatch(r"print|sys\.std(out|err)\.write", called(node)))
 
 
-def test_rich_is_asked_for_no_console_and_no_markup():
+def test_neither_consoles_nor_markup_of_rich_are_used():
     def wrong(node):
         if isinstance(node, ast.ImportFrom):
             return node.module == "rich.console" or node.module == "rich.markup" or node.module == "html"
@@ -52,8 +52,8 @@ def test_an_error_is_one_line():
     assert not places(wrong)
 
 
-def test_what_programs_say_is_read_as_utf8():
-    """Files are ruff's business (PLW1514)."""
+def test_the_output_of_programs_is_read_as_utf8():
+    """For files, ruff checks the encoding (PLW1514)."""
 
     def wrong(node):
         words = {word.arg for word in node.keywords} if called(node).startswith("subprocess.") else set()
@@ -63,7 +63,7 @@ def test_what_programs_say_is_read_as_utf8():
 
 
 def test_no_message_quotes_a_method():
-    """Of `self.NAME` in a message, where NAME is a method of the class."""
+    """Finds `self.NAME` in messages where NAME is a method of the class."""
     found = []
     for file, tree in TREES.items():
         for kind in (node for node in ast.walk(tree) if isinstance(node, ast.ClassDef)):

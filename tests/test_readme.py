@@ -19,7 +19,7 @@ ENGLISH, CHINESE = ((ROOT / name).read_text(encoding="utf-8") for name in ("READ
 
 
 def blocks(text):
-    """Fenced blocks as lists of lines, without comments."""
+    """Returns fenced blocks as lists of lines, without comments."""
     found = re.findall(r"^```(\w*)\n(.*?)\n```$", text, re.MULTILINE | re.DOTALL)
     return [(kind, [re.sub(r"\s+# .*", "", line) for line in block.splitlines()]) for kind, block in found]
 
@@ -56,14 +56,14 @@ def test_every_command_is_known():
 
 
 @pytest.mark.parametrize("command", OPTIONS, ids=" ".join)
-def test_its_options_exist(command):
+def test_the_options_of_every_command_exist(command):
     found = [words[len(command) :] for words in COMMAND_LINES if tuple(words[: len(command)]) == command]
     assert found
     for words in found:
         read(OPTIONS[command], words, f"jclip {' '.join(command)}")  # ends the program for an unknown option
 
 
-def test_the_runs_can_be_read(tmp_path, monkeypatch):
+def test_the_commands_of_all_runs_can_be_parsed(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     seen = set()
     for name, *words in COMMAND_LINES:
@@ -74,7 +74,7 @@ def test_the_runs_can_be_read(tmp_path, monkeypatch):
     assert {"altclip/vit_l_14", "chinese_clip/finetune", "demo/chinese_clip"} <= seen
 
 
-def test_benchmark_is_there():
+def test_the_benchmark_exists():
     assert callable(benchmark.main)
 
 

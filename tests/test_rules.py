@@ -74,11 +74,11 @@ nodes = st.recursive(st.integers(), lambda node: st.dictionaries(names, node, mi
 
 
 @given(st.dictionaries(names, nodes))
-def test_trees_and_paths_are_one_another(tree):
+def test_trees_and_paths_are_inverse(tree):
     assert tree_from_paths(paths_of(tree)) == tree
 
 
-def test_rows_fold_what_is_decided_alike():
+def test_rows_fold_equal_verdicts():
     leaves = {path: np.zeros(shape) for path, shape in zip(PATHS, [(2, 3), (3,), (4, 5), (5,), ()], strict=True)}
     frozen = match([("image/.*", False), (".*", True)], PATHS, what="trains")
     assert rows(frozen, leaves) == [("image/*", 9, False), ("text/*", 25, True), ("logit_scale", 1, True)]

@@ -1,4 +1,4 @@
-"""Budgets by hand, and what a stage trains."""
+"""Stages: budgets by hand, and which parameters train."""
 
 import numpy as np
 import pytest

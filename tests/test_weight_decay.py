@@ -16,7 +16,7 @@ STATISTICS = re.compile(r".*\.running_(mean|var)")
 
 
 def pairs(family, names):
-    """[(our path, their parameter's name)] of a model, a pair for each layer of a stack."""
+    """Returns [(our path, their parameter's name)] of a model, with a pair for each layer of a stack."""
     found = []
     for row in family.table(names):
         pattern = re.escape(row.theirs).replace(r"\{i\}", r"\d+")
@@ -38,7 +38,7 @@ def names_of(model, family):
 
 
 @pytest.mark.parametrize("layers", [2, (2, 1, 1, 1)], ids=["vit", "rn50"])
-def test_chinese_clip_decays_as_its_code_does(layers, tmp_path):
+def test_chinese_clip_decays_what_its_code_decays(layers, tmp_path):
     names = names_of(checkpoints.cn_clip_model(tmp_path / "words", layers), CN_CLIP)
     together = pairs(CN_CLIP, names)
     decays = rules.match(CN_CLIP_DECAYS, dict.fromkeys(path for path, _ in together), what="decays")
@@ -52,7 +52,7 @@ def test_chinese_clip_decays_as_its_code_does(layers, tmp_path):
     assert odd == text | shortcuts and len(shortcuts) == (0 if layers == 2 else 4)
 
 
-def test_altclips_trainer_decays_as_we_do_but_for_the_temperature(tmp_path):
+def test_altclips_trainer_decays_what_we_decay_and_the_temperature(tmp_path):
     model = checkpoints.altclip(tmp_path / "words")
     decayed = set(transformers.Trainer.get_decay_parameter_names(None, model))
     own_names = [name for name, _ in model.named_parameters()]

@@ -56,9 +56,9 @@ class ToyTextConfig(TextTower):
       vocab_size: number of tokens.
       width: width of the states.
       depth: number of layers.
-      longest: number of tokens of the longest text.
+      longest: maximum number of tokens of a text.
       pad_id: id of the padding.
-      dropout: rate, of the last states.
+      dropout: rate on the last states.
     """
 
     vocab_size: int = 100

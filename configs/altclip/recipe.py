@@ -5,14 +5,14 @@ Choices where the paper is silent or doubtful, or differs from its author's code
 - beta1 is 0.9. The paper's 0.99 is probably a misprint: its eps, clipping and beta2 are the defaults of the trainer
   that the code uses. That trainer's beta1 is 0.9, and no script overrides it.
 - After the warm-up the learning rate decays linearly to 0, that trainer's default. The paper gives no schedule.
-- Norms and biases have no weight decay, as in that trainer. Neither has the logit scale, which the trainer decays like
-  the matrices. Stage 1 has the paper's 0.1; the scripts have 0.2.
-- Stage 1 has 238,620 steps of 1,024 pairs. The paper's 10 epochs of 36M pairs would be more. A script of the time has
-  batches of 6,144, twenty epochs and every pair twice, which gives exactly these steps. The true budget may thus be six
-  times that of the table: set `--stages.0.batch-size 6144`.
+- Norms and biases have no weight decay, as in that trainer. The logit scale has none either, although that trainer
+  decays it. Stage 1 has the paper's 0.1; the scripts have 0.2.
+- Stage 1 has 238,620 steps of 1,024 pairs, as in table 6. The paper's 10 epochs of 36M pairs would be more. A script
+  from the time of the paper has batches of 6,144, twenty epochs and every pair twice, which gives exactly these steps.
+  The true budget may thus be six times that of the table: set `--stages.0.batch-size 6144`.
 - Half of the student's sentences are the English ones themselves (`english_share`).
 - Stage 1 has no dropout, as in the code. Nothing is said about stage 2; it has none here either.
-- Texts have 77 tokens. The scripts of the time have 75 and 70, and fewer in experiments.
+- Texts have 77 tokens. The scripts from the time of the paper have 75 and 70, and fewer in experiments.
 - Stage 2 is all warm-up: 2,000 steps with a warm-up of 2,000, to 2e-6. (A summary that is often copied has 2e-4.)
 - Stage 2 trains the text tower with its projection, and the logit scale. The paper says "the text encoder".
 - There is no augmentation: the code resizes and crops the centre.
@@ -29,7 +29,7 @@ BY_CLIP = TeacherLearning("bundles/clip-vit-l-14", zoo.get_config("clip-vit-l-14
 
 
 def teacher_learning(*parallel: ParallelFolder, steps: int = 238_620, objective: TeacherLearning = BY_CLIP) -> Stage:
-    """Returns stage 1: the text tower learns CLIP's state of a sentence, before CLIP's own projection."""
+    """Returns stage 1: the text tower learns the teacher's text state, which enters the text projection."""
     return Stage(
         name="teacher",
         objective=objective,

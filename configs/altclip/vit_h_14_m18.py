@@ -6,8 +6,8 @@
 
 No figure is published for it. Its page lists the data (machine translations of LAION-400M captions, CCAligned,
 CCMatrix, WikiMatrix and others for each language; LAION-Aesthetics and Wudao-MM for the images) but no
-hyper-parameters, so the run has those of table 6. The teacher is not named either. LAION's ViT-H/14 has the right
-sizes, and a comment in the author's code mentions it.
+hyper-parameters, so the run has those of AltCLIP's table 6. The teacher is not named either. LAION's ViT-H/14 has the
+right sizes, and a comment in the author's code mentions it.
 
     jclip convert hf://laion/CLIP-ViT-H-14-laion2B-s32B-b79K bundles/clip-vit-h-14
     jclip convert --image hf://laion/CLIP-ViT-H-14-laion2B-s32B-b79K --text hf://FacebookAI/xlm-roberta-large \

@@ -7,7 +7,7 @@
 Teacher and starting bundle are those of vit_l_14.py. For each language, data/altclip-parallel-LANGUAGE holds 13M
 machine-translated captions and 5M sentence pairs of OPUS, in equal parts. For stage 2 the paper has 100M image-text
 pairs, the model card about 6M a language; here data/altclip-pairs-m9 decides. No number of steps is given, so stage 2
-has those of the bilingual run. The model has no dropout, like its released configuration.
+has that of the bilingual run. The model has no dropout, like its released configuration.
 """
 
 from jclip.configs.altclip.recipe import altclip, contrastive, teacher_learning

@@ -3,7 +3,7 @@
     jclip train chinese_clip/finetune --size vit_b_16 --dataset muge
     jclip train chinese_clip/finetune --size vit_b_16 --dataset muge --variant 8-gpus
 
-The data, after downloading them by hand (`jclip data import --formats` lists their files), and the weights:
+Download the data by hand (`jclip data import --formats` lists the files). Then import them, and convert the weights:
 
     jclip data import muge          downloads data/muge
     jclip data import flickr30k-cn  downloads data/flickr30k-cn
@@ -38,7 +38,7 @@ class Script:
     Attributes:
       tuning: hyper-parameters.
       remat: "layers" for its --grad-checkpointing.
-      patch_dropout: the share of each image's patches that is dropped in training.
+      patch_dropout: share of each image's patches that is dropped in training.
     """
 
     tuning: Tuning
@@ -47,8 +47,8 @@ class Script:
 
 
 SCRIPTS = {
-    # 8 GPUs of 128 pairs for 3 epochs; for COCO-CN 1,024 pairs for 20 epochs. No figures of them are published, except
-    # the log for MUGE: the repository's table repeats table 9.
+    # 8 GPUs with 128 pairs each, 3 epochs; for COCO-CN 1,024 pairs each, 20 epochs. Except for MUGE's log, no figures
+    # of these scripts are published: the repository's table repeats table 9.
     ("8-gpus", "muge"): Script(Tuning(1_024, 5e-5, 3, 100)),
     ("8-gpus", "flickr30k_cn"): Script(Tuning(1_024, 5e-5, 3, 100)),
     ("8-gpus", "coco_cn"): Script(Tuning(8_192, 3e-5, 20, 6), remat="layers"),
@@ -60,11 +60,11 @@ SCRIPTS = {
 
 
 def config(size: Size = "vit_b_16", dataset: Dataset = "muge", variant: Variant = "paper") -> Run:
-    """Returns the run.
+    """Returns the run that fine-tunes a published model on a data set.
 
     Args:
       size: the model's size.
-      dataset: the pairs to train on. Of MUGE, whose test labels are secret, the validation split is reported.
+      dataset: the pairs to train on. For MUGE, whose test labels are secret, the validation split is reported.
       variant: "paper" for table 9; or a script of the authors' repository, for ViT-B/16.
 
     Raises:

@@ -2,8 +2,8 @@
 
 Choices where the paper is silent, or differs from the authors' code (OFA-Sys/Chinese-CLIP, cn_clip 1.6.0):
 
-- Stage 2 repeats the warm-up of 5,000 steps: "other hyper-parameters unchanged".
-- Weight decay is the paper's 1e-3, and excludes what the code excludes, which is not quite every norm
+- Stage 2 repeats the warm-up of 5,000 steps: the paper says "other hyper-parameters unchanged".
+- Weight decay is the paper's 1e-3. It excludes the parameters that the code excludes, which are not all norms
   (`CN_CLIP_DECAYS`). The code's default of 0.2 is neither the paper's nor that of its own scripts.
 - The code clamps the logit scale to [0, ln 100] after each step, and so does jclip.
 - Without --gather-with-grad, the code's gradients of the towers are 1/W of the true ones on W GPUs. AdamW undoes the
@@ -12,12 +12,13 @@ Choices where the paper is silent, or differs from the authors' code (OFA-Sys/Ch
 - The batch size of L/14 at 336 pixels in stage 2 is not stated; it is that of L/14 here.
 - H/14's image tower began as LAION's, trained with exact GELU. The code has QuickGELU in every ViT, and so have the
   released weights and these runs.
-- An epoch of fine-tuning is every image with each of its captions, as in the code, and a whole number of batches. The
-  code fills the last batch from the beginning.
-- A text has 50 tokens and two special ones, 52.
+- An epoch of fine-tuning is every image with each of its captions, as in the code, rounded up to whole batches. The
+  code completes the last batch with examples from the beginning.
+- A text has 52 tokens: 50 and two special ones.
 - AUGMENTATION is the code's (--use-augment): RandomResizedCrop of 0.9 to 1 of the area and AutoAugment, as in table 8.
   The code also mirrors half of the images, text in them included, by a default of timm that the paper does not mention.
-  It is on in both stages, since stage 2 changes nothing else, and in fine-tuning, as in every script of the code.
+  AUGMENTATION is on in both stages, since stage 2 changes only what the paper lists, and in fine-tuning, as in every
+  script of the code.
 - The authors' images were squares of the model's size before training ("already resized" in the code), so the crop
   removed at most a tenth. Here, as in the code, the crop comes from the stored image, with an aspect ratio of at most
   4:3. A quarter of a 16:9 image is never seen. Store square images to do as the authors did.
@@ -56,7 +57,7 @@ class Size:
       batch_size, epochs: batch size and epochs of stage 2.
       pixels: side of an image.
       beta2, eps: settings of AdamW; 0.999 and 1e-8 for the ResNet.
-      remat: the paper uses gradient checkpointing for the largest model.
+      remat: rematerialisation; the paper uses gradient checkpointing for the largest model.
     """
 
     model: str
@@ -87,7 +88,7 @@ class Set:
     Attributes:
       folder: data folder, with the training and the validation split.
       pairs: number of training pairs.
-      watched: the evaluation during training.
+      watched: evaluation during training.
     """
 
     folder: str
@@ -141,7 +142,7 @@ TUNINGS = {
         "coco_cn": Tuning(5_120, 2e-5, 18, 10),
     },
 }
-"""Table 9, on 32 A100s; checkpoints every epoch, gradient checkpointing in L/14 at 336 and H/14."""
+"""Table 9. The authors used 32 A100s, a checkpoint every epoch, and gradient checkpointing in L/14 at 336 and H/14."""
 
 
 def pretraining(size: str) -> Run:

@@ -1,1 +1,1 @@
-"""The demo's runs: four runs of small models on emoji, through the same trainer as everything else."""
+"""The demo's four runs of small models on emoji, with the same trainer as the full-size recipes."""

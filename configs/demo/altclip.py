@@ -1,6 +1,6 @@
 """AltCLIP of the demo: teacher learning on names in 14 languages, without images; then contrastive, image tower frozen.
 
-jclip train configs/demo/altclip.py --workdir runs/demo/altclip      after the one of configs/demo/english.py
+jclip train configs/demo/altclip.py --workdir runs/demo/altclip      after configs/demo/english.py
 """
 
 from dataclasses import replace
@@ -18,7 +18,7 @@ def build(place: common.Place) -> Run:
         objective=TeacherLearning(english, common.ENGLISH_CLIP, common.ENGLISH_CONTEXT),
         data=(common.parallel(place),),
         batch_size=256,
-        budget=Budget(steps=400),
+        budget=Budget(steps=440),
         optimizer=replace(common.MUON, warmup_steps=50),
         trains=((r"text/projection/.*", False), (r"text/.*", True), (r"image/.*|logit_scale", False)),
         context_length=common.CONTEXT,
@@ -45,7 +45,7 @@ def build(place: common.Place) -> Run:
         preprocessing=common.PREPROCESSING,
         stages=(teacher_learning, contrastive),
         starts_from=((r"image/.*|text/projection/.*|logit_scale", english), (r"text/.*", "")),
-        checkpoint_every=400,
+        checkpoint_every=440,
     )
 
 

@@ -1,6 +1,6 @@
-"""Chinese-CLIP of the demo: a new Chinese text tower beside the English CLIP's frozen image tower; then everything.
+"""Chinese-CLIP of the demo: a new Chinese text tower with the English CLIP's frozen image tower; then both towers.
 
-jclip train configs/demo/chinese_clip.py --workdir runs/demo/chinese_clip      after the one of english.py
+jclip train configs/demo/chinese_clip.py --workdir runs/demo/chinese_clip      after configs/demo/english.py
 """
 
 from dataclasses import replace

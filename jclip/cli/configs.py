@@ -1,4 +1,4 @@
-"""`jclip configs`; and CONFIG on the command line: a recipe's name or a Python file, with overrides for its fields."""
+"""`jclip configs`, and the argument CONFIG: a recipe's name or a Python file, with options for its fields."""
 
 import dataclasses
 import importlib.util
@@ -101,9 +101,10 @@ _FIELDS = tyro.conf.AvoidSubcommands[Run]
 
 
 def load_config(config: str, **choices: Any) -> Run:
-    """Returns the run that the `config()` of a Python file or a recipe builds, called with `choices`. A file wins.
+    """Returns the run that the `config()` of a Python file or a recipe builds, called with `choices`.
 
-    Raises JclipError if there is no such configuration, it has no function `config`, or the run is not valid.
+    A file takes precedence over a recipe of the same name. Raises JclipError if there is neither, it has no function
+    `config`, or the run is not valid.
     """
     return _load(config).build(**choices)
 

@@ -21,7 +21,7 @@ _CHOICES = (*_READING, "image", "text", "seed", "to")
 
 @dataclass(frozen=True)
 class ConvertOptions:
-    """Converts PyTorch and safetensors checkpoints to a bundle, and a bundle back.
+    """Converts a PyTorch or safetensors checkpoint to a bundle, or a bundle back.
 
     SRC is a file, a folder, or hf://ORG/NAME (hf://ORG/NAME@REVISION for a branch, a tag or a commit): AltCLIP,
     Chinese-CLIP (Hugging Face or cn_clip), CLIP (OpenAI, open_clip or Hugging Face), XLM-R, BERT or RoBERTa-wwm. The
@@ -33,7 +33,7 @@ class ConvertOptions:
       family: family of the checkpoint, if it is not detected: altclip, chinese-clip, cn-clip, clip, openai-clip,
         open-clip, xlm-r, bert.
       tokenizer: file or folder with the text tower's vocabulary, if it is not beside the weights.
-      activation: activation of an open_clip checkpoint without its open_clip_config.json.
+      activation: activation function of an open_clip checkpoint that has no open_clip_config.json.
       image_size: interpolate the position embeddings to this image size in pixels, such as 336, like the checkpoint's
         own library.
       key: entry of the file's dict with the model, such as ema or state_dict, if there are several.
@@ -42,7 +42,7 @@ class ConvertOptions:
       text: with --image: XLM-R (for AltCLIP) or a Chinese RoBERTa-wwm (for Chinese-CLIP).
       seed: seed for the parameters that neither --image nor --text has; 0 by default.
       to: write the bundle SRC for transformers (a folder) or for cn_clip (a .pt file).
-      json: print the passport, or the place of the written bundle, as JSON.
+      json: print the passport as JSON; with --to, the path that was written.
     """
 
     paths: tyro.conf.Positional[Annotated[tuple[str, ...], tyro.conf.arg(metavar="[SRC] DST", help_behavior_hint="")]]

@@ -6,11 +6,11 @@ from jclip.cli.dispatch import dispatch
 
 _COMMANDS = {
     "import": "converts files of other programs to a folder of array_record shards",
-    "split": "moves pictures of an imported folder to a validation split",
+    "split": "moves images of an imported folder to a validation split",
     "inspect": "prints a folder's statistics: counts, lengths, sizes, duplicates; draws a contact sheet",
-    "example": "writes a folder of pictures and a spreadsheet, to practise fine-tuning on",
+    "example": "writes a folder of images and a spreadsheet, to practise fine-tuning on",
 }
-_USAGE = "jclip data: imports, splits and inspects data sets\n\n{}\n\n`jclip data COMMAND --help` explains one."
+_USAGE = "jclip data: imports, splits and inspects data sets\n\n{}\n\n`jclip data COMMAND --help` explains a command."
 
 
 def main(arguments: Sequence[str]) -> int:

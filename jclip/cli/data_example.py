@@ -16,16 +16,16 @@ from jclip.plain import print_json
 
 @dataclass(frozen=True)
 class ExampleOptions:
-    """Writes a folder of pictures with Chinese names and a spreadsheet, to practise `jclip finetune` on.
+    """Writes a folder of images with Chinese captions and a spreadsheet, to practise `jclip finetune` on.
 
-    The pictures are emoji that `jclip demo` never trains on, each by three artists. They come from the demo's data set,
+    The images are emoji that `jclip demo` never trains on, each by three artists. They come from the demo's data set,
     which is downloaded (about 100 MB, once) if necessary.
 
     Attributes:
-      folder: new folder; it gets sub-folders of pictures, pictures.csv (columns 图片 and 描述) and licences.
-      pictures: number of pictures.
+      folder: new folder; it gets sub-folders of images, pictures.csv (columns 图片 and 描述) and licences.
+      pictures: number of images.
       seed: seed for choosing emoji, or for drawing shapes.
-      drawn: draw coloured shapes instead, such as 红色的圆形; needs no network.
+      drawn: draw coloured shapes instead of emoji, with captions such as 红色的圆形; needs no network.
       data: folder of the demo's data set.
       json: print JSON.
     """

@@ -27,8 +27,6 @@ from jclip.images.opening import cores, max_megapixels
 from jclip.images.preprocess import Orientation
 from jclip.plain import print_json, say, shown
 
-_FORMATS = "\n\n    ".join(f"{name}: {form.what}." for name, form in FORMATS.items())
-
 
 @dataclass(frozen=True)
 class ImportOptions:
@@ -41,31 +39,31 @@ class ImportOptions:
       paths: FORMAT, SRC and DST; `jclip data import --formats` explains the formats.
       formats: explain the formats, and do nothing else.
       splits: names of splits, separated by commas; for a format without splits one name, by default train.
-      validation: pictures of split train that become split valid: a number, such as 30, or a share, such as 10%.
+      validation: images of split train that become split valid: a number, such as 30, or a share, such as 10%.
       add: add the splits to DST, a folder of the same kind that has none of these splits.
       language: language of the captions, of the other text, or of the names in classes.txt, such as zh.
-      picture: column or field with the picture, or its path.
+      picture: column or field with the image, or its path.
       caption: column or field with the caption.
       english: column or field with the English text.
-      other: column or field with the other text.
+      other: column or field with the text in the other language.
       language_column: column or field with the language.
       separator: separator of columns, one character or tab; by default detected, or that of the format's own program.
       encoding: encoding of a table or of captions, such as gb18030 or cp1252; by default UTF-8, UTF-16 and GB18030 are
         detected.
-      root: folder of the pictures' paths in a table; by default the table's own.
-      captions_from: files beside the pictures of a picture-folder, or the pictures' names.
+      root: folder in which the image paths of a table start; by default the table's own.
+      captions_from: source of the captions of a picture-folder: files beside the images, or the images' file names.
       min_length: skip texts of fewer characters; the papers' data had 5 to 50.
       max_length: skip texts of more characters.
-      duplicates: skip or keep exact duplicates; by default skip, but keep for benchmarks and labelled pictures.
-      max_skipped: stop if more than this is skipped: a number, or a share such as 10%, the default; 0 for benchmarks.
-      max_megapixels: skip pictures of more millions of pixels; by default what the memory allows, 16 to 178, or
-        $JCLIP_MAX_MEGAPIXELS. Training and encoding have the same default and read the variable; the report names the
-        pictures that are kept but exceed it.
-      orientation: EXIF orientation of pictures: apply stores them upright, losslessly as PNG or TIFF; ignore, the
+      duplicates: skip or keep exact duplicates; by default skip, but keep for benchmarks and labelled images.
+      max_skipped: stop if more records are skipped: a number, or a share such as 10%, the default; 0 for benchmarks.
+      max_megapixels: skip images of more millions of pixels; by default $JCLIP_MAX_MEGAPIXELS, or what the memory
+        allows, 16 to 178. Training and encoding use the same default; the report names the images that are kept but
+        exceed it.
+      orientation: EXIF orientation of images: apply stores them upright, losslessly as PNG or TIFF; ignore, the
         default, keeps their bytes, and training ignores the orientation, as CLIP's and Chinese-CLIP's code does.
-      shard_mib: approximate size of the source of one shard, in MiB.
-      workers: number of processes; by default the number of cores. Beam has its own.
-      beam: run on Apache Beam, on its direct runner unless --beam-options say otherwise.
+      shard_mib: approximate size of the source data of one shard, in MiB.
+      workers: number of processes; by default the number of cores. Not with --beam, which has its own.
+      beam: run on Apache Beam; --beam-options choose the runner, by default its direct runner.
       beam_options: options of Apache Beam, in one string after an equals sign: --beam-options='--runner=FlinkRunner'.
       json: print the report as JSON.
     """
@@ -157,7 +155,7 @@ def _plan(options: ImportOptions, name: str, reader: Reader, reading: Reading) -
     if not 0 < megapixels < math.inf:
         raise JclipError(f"--max-megapixels {megapixels:g} is not possible: give more than 0, as 100")
     limit = Limit.read(options.max_skipped or ("0" if reader.strict else "10%"))
-    keep = reader.strict or reader.kind is LABELLED  # equal pictures belong to a benchmark's figures
+    keep = reader.strict or reader.kind is LABELLED  # a benchmark's figures count equal images too
     skip = options.duplicates == "skip" or (options.duplicates is None and not keep)
     run = on_beam(shlex.split(options.beam_options)) if options.beam else in_processes(options.workers or cores())
     return Plan(
@@ -174,9 +172,9 @@ def _plan(options: ImportOptions, name: str, reader: Reader, reading: Reading) -
 
 @contextmanager
 def shown_progress(console: Console) -> Iterator[Callable[[str, int, int], None]]:
-    """Yields a function that shows (what is done, parts done, parts in all) in a progress bar, on a terminal."""
+    """Yields a function of (description, parts done, total parts) that draws a progress bar, if on a terminal."""
     columns = (description(), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    # Drawn from here, not from a thread of its own: while tensorflow-datasets is imported no other thread may import.
+    # Drawn from this thread, not another: while tensorflow-datasets is imported, no other thread may import.
     terminal = console.is_terminal and not console.quiet  # elsewhere a bar would be an empty line
     with Progress(*columns, console=console, transient=True, auto_refresh=False, disable=not terminal) as bar:
         task = bar.add_task("", total=None)

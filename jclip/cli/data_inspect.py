@@ -23,22 +23,22 @@ from jclip.tokenizers.text import load_tokenizer
 _BAR = 24  # letters of the longest bar
 _MOST_BARS = 2  # languages of which a histogram is shown
 _MOST_CLASSES, _ENDS = 20, 5  # maximum number of classes shown; of more, the number shown from each end
-_SAME = {"english": "English texts"}
-_UNITS = {"pairs": "pairs", "parallel": "translations", "labelled": "pictures of equal classes"}
+_SAME = {"english": "English texts", "pictures": "images"}
+_UNITS = {"pairs": "pairs", "parallel": "translations", "labelled": "images with equal classes"}
 
 
 @dataclass(frozen=True)
 class InspectOptions:
-    """Prints statistics of a data folder, and can write a contact sheet of its pictures.
+    """Prints statistics of a data folder, and can write a contact sheet of its images.
 
     Attributes:
       folder: folder that `jclip data import` wrote.
       split: split to inspect; by default all.
       tokenizer: bundle, or a tokenizer's file or folder, for counting tokens.
       context_length: context length, for a tokenizer that is not a bundle's.
-      sample: number of records of each split to read, evenly spread.
+      sample: number of records of each split to read, evenly spaced; by default all.
       sheet: write a contact sheet of the first split, or of --split, to this .png or .html.
-      pictures: number of pictures on the sheet.
+      pictures: number of images on the sheet.
       font: .ttf or .otf file for the captions on a .png, if the system has none for Chinese.
       json: print JSON.
     """
@@ -111,7 +111,7 @@ def _counting(options: InspectOptions) -> TokenCounting | None:
 def _table(title: str, kind: str, found: SplitStatistics) -> Table:
     table = facts(title)
     values = found.as_json()
-    partly = f", {found.looked_at:,} looked at" if found.looked_at < found.records else ""
+    partly = f", {found.looked_at:,} read" if found.looked_at < found.records else ""
     table.add_row("records", f"{found.records:,}{partly}")
     if found.texts:
         named = ", ".join(f"{_language(name)} {count:,}" for name, count in values["languages"].items())
@@ -149,11 +149,11 @@ def _language(name: str) -> str:
 
 
 def _add_classes(table: Table, found: SplitStatistics) -> None:
-    """Adds all classes if they are few, or those with the most and the fewest pictures."""
+    """Adds all classes if they are few, or those with the most and the fewest images."""
     ranked = sorted(found.classes.items(), key=lambda item: -item[1])
     counts = [count for _, count in ranked]
     spread = f"{counts[-1]:,} to {counts[0]:,}" if counts[0] != counts[-1] else f"{counts[0]:,}"
-    table.add_row("classes", f"{len(ranked):,}, each of {spread} picture(s)")
+    table.add_row("classes", f"{len(ranked):,}, with {spread} image(s) each")
 
     def called(name: str) -> str:
         return shown(f"{name} {found.labels[name]}" if found.labels else name)
@@ -173,7 +173,7 @@ def _bar(count: int, highest: int) -> str:
 def _add_numbers(table: Table, name: str, values: dict[str, Any], more: str = "", bars: bool = True) -> None:
     if not values["count"]:
         return
-    figures = "{min:,} to {max:,}, mean {mean:,.1f}, median {median:,}, 95% to {p95:,}"
+    figures = "{min:,} to {max:,}, mean {mean:,.1f}, median {median:,}, 95th percentile {p95:,}"
     if values["min"] == values["max"]:
         figures = "{min:,} each"
     table.add_row(name, figures.format(**values) + more)

@@ -17,14 +17,14 @@ from jclip.plain import print_json
 
 @dataclass(frozen=True)
 class SplitOptions:
-    """Moves pictures of split train of an imported folder, with all their captions, to a new split valid.
+    """Moves images from split train of an imported folder, with all their captions, to a new split valid.
 
-    A hash of the picture decides, so equal pictures are in one split. With a share, the split of a picture does not
-    depend on the other pictures. The folder is unchanged until everything is written.
+    A hash of the image decides, so equal images are in one split. With a share, the split of an image does not depend
+    on the other images. The folder is unchanged until everything is written.
 
     Attributes:
-      folder: folder that `jclip data import` wrote, with pictures and captions.
-      validation: a number of pictures, such as 30, or a share, such as 10%.
+      folder: folder that `jclip data import` wrote, with images and captions.
+      validation: number of images, such as 30, or a share, such as 10%.
       json: print the counts as JSON.
     """
 

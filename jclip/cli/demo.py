@@ -18,15 +18,16 @@ from jclip.plain import print_json
 class Options:
     """Trains both recipes on emoji, a real multilingual set of images and names, and writes report.html.
 
-    An English CLIP from scratch. AltCLIP: a multilingual student learns from the English text tower, then trains
-    contrastively. Chinese-CLIP: a Chinese text tower beside the frozen image tower, then everything. All are scored on
-    images by an artist that no training used. A second call resumes, or shows the finished report.
+    First it trains an English CLIP from scratch. Then AltCLIP: a multilingual student learns from the English text
+    tower, and trains contrastively. Then Chinese-CLIP: a Chinese text tower trains with the image tower frozen, then
+    both towers. All are scored on images by an artist that no training used. A second call resumes, or shows the
+    finished report.
 
     Attributes:
       workdir: folder of the data, the runs and the report.
       seed: seed of every run.
-      quick: a tenth of the steps of every stage.
-      long: twelve times the steps, an hour or two on two cores.
+      quick: train a tenth of the steps.
+      long: train twelve times the steps, an hour or two on two cores.
       validate: train on Twemoji alone and score OpenMoji, for tuning; the test artist is not read.
       json: print the figures as JSON instead of tables.
     """

@@ -1,4 +1,4 @@
-"""Chooses a command or a task by the first argument; its module is imported when it runs."""
+"""Chooses a command or a task by the first argument; the module of a command is imported when it runs."""
 
 from collections.abc import Mapping, Sequence
 from importlib import import_module
@@ -10,7 +10,7 @@ from jclip.plain import complain, say
 def dispatch(prog: str, prefix: str, commands: Mapping[str, str], arguments: Sequence[str], usage: str) -> int:
     """Runs `main` of module `prefix` + command and returns its exit code; 2 for an unknown command.
 
-    Without arguments, or for --help, it prints `usage`, whose {} takes a line for each command.
+    Without arguments, or for --help, it prints `usage`, with {} replaced by one line for each command.
     """
     if not arguments or arguments[0] in ("-h", "--help"):
         width = max(map(len, commands))

@@ -30,9 +30,12 @@ class Options:
     """Fine-tunes BUNDLE on images with captions; called again, it resumes where it stopped.
 
     DATA is a table with an image and a caption in each row (CSV or TSV), a folder of images with captions beside
-    them, or a folder that `jclip data import` wrote. The command chooses batch, learning rate, epochs and the rest from
-    the data, the model and the machine. It prints them and writes them to OUT/finetune.py for you to change. OUT/best
-    is the better of BUNDLE and the best checkpoint of the run, by mean recall on the validation split.
+    them, or a folder that `jclip data import` wrote. The command chooses batch size, learning rate, epochs and the
+    other settings from the data, the model and the machine. It prints them and writes them to OUT/finetune.py, which
+    you can change. OUT/best is BUNDLE or the best checkpoint of the run: the one with the higher mean recall on the
+    validation split.
+
+    Exit codes: 0 finished; 75 saved after SIGTERM: start it again; 130 saved after Ctrl-C.
 
     Attributes:
       bundle: folder of the starting model.
@@ -44,15 +47,13 @@ class Options:
       picture: column of a table with the path of the image; found automatically by default.
       caption: column of a table with the caption; found automatically by default.
       encoding: encoding of a table or of captions, such as gb18030; found automatically by default.
-      captions_from: files beside the images of a folder, or the names of the images.
+      captions_from: source of the captions of a folder of images: files beside the images, or the images' file names.
       max_skipped: maximum number, or share, of skipped records; more stop the import. 10% by default.
-      epochs: passes over the data; chosen by default.
+      epochs: passes over the data; chosen automatically by default.
       minutes: approximate maximum duration; the estimate is printed.
-      batch_size: pairs per step; chosen by default.
-      seed: seed of the order, the augmentation and dropout.
-      json: print the outcome as JSON, and no progress.
-
-    Exit code: 0 when finished; 75 when SIGTERM stopped it after saving: call it again; 130 for Ctrl-C.
+      batch_size: pairs per step; chosen automatically by default.
+      seed: seed of the data order, the augmentation and dropout.
+      json: print the outcome as JSON, without progress.
     """
 
     bundle: tyro.conf.Positional[Annotated[Path, tyro.conf.arg(metavar="BUNDLE")]]
@@ -102,7 +103,7 @@ def main(arguments: Sequence[str]) -> int:
     _show(planned, console)
     ended = run(planned, console, load_config)
     if isinstance(ended, Stopped):
-        console.tell(f"stopped after {ended.steps} steps, saved: the same command resumes")
+        console.tell(f"stopped after {ended.steps} steps and saved: the same command resumes")
         return os.EX_TEMPFAIL if ended.signal == signal.SIGTERM else 128 + signal.SIGINT
     if options.json:
         _print(planned, ended)
@@ -143,7 +144,7 @@ def _tell(planned: Planned, found: results.Outcome, console: Console) -> None:
         Console().print(TerminalTable(table))
     best = planned.request.out / results.BEST
     (recall, after), (first, then) = found.figure("mean_recall"), found.figure("t2i_r1")
-    figures = f"mean recall {recall:.1%} -> {after:.1%}, R@1 from text to picture {first:.1%} -> {then:.1%}"
+    figures = f"mean recall {recall:.1%} -> {after:.1%}, R@1 from text to image {first:.1%} -> {then:.1%}"
     said = f"Better on the validation split: {figures}." if found.improved else f"{results.NOT_BETTER} ({figures})"
     for line in (
         said,

@@ -50,7 +50,7 @@ def explain(kind: Any, prog: str, **more: Any) -> None:
 def option_names(kind: Any, prefix: str = "--") -> list[str]:
     """Returns the options of a dataclass, or of an instance, as tyro spells them: "--stages.0.batch-size".
 
-    Of an instance, a tuple of dataclasses has an option for each field of each item. `prefix` begins each name.
+    For an instance, a tuple of dataclasses gives an option for each field of each item. `prefix` begins each name.
     """
     if isinstance(kind, tuple | list):
         parts = [(str(number), item) for number, item in enumerate(kind)]
@@ -94,7 +94,7 @@ class _Help(io.StringIO):
 
 @contextlib.contextmanager
 def _shown_help() -> Iterator[None]:
-    """Prints tyro's output of the block escaped, because help shows values from configurations."""
+    """Escapes what tyro prints in the block, because help shows values from configurations."""
     held = _Help()
     try:
         with contextlib.redirect_stdout(held):

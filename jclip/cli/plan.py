@@ -34,7 +34,7 @@ class PlanOptions:
       config: a recipe's name (`jclip configs` lists them) or a Python file with a function config().
       reduced: plan the reduced run of `jclip train CONFIG --reduced`.
       devices: number of devices, simulated on this machine's CPU; by default this machine's own devices.
-      tflops: sustained rate of one device in TFLOP/s, for the time; usually a third to a half of its data sheet.
+      tflops: sustained TFLOP/s of one device, to estimate the time; usually a third to a half of its peak.
       compile: compile each stage's step to measure its memory; about ten seconds a stage at full size.
       memory: memory of one device in GiB, to check that each stage fits; by default as the device reports.
       json: print JSON.
@@ -103,7 +103,7 @@ def _show(run: Run, plans: list[StagePlan], fits: Fit | None, console: Console) 
         "total FLOPs": [f"{p.flops / 1e18:,.3g} EFLOP" for p in plans],
         "parameters and optimizer state": [in_units(p.state_bytes) for p in plans],
         "devices": [f"{p.devices}" for p in plans],
-        "the same, per device": [in_units(p.device_state_bytes) for p in plans],
+        "parameters and state, per device": [in_units(p.device_state_bytes) for p in plans],
     }
     if all(p.device_step_bytes is not None for p in plans):
         rows["a step's other memory, per device"] = [in_units(p.device_step_bytes or 0) for p in plans]
@@ -147,15 +147,15 @@ def _show_copies(copies: Replication, console: Console) -> None:
 
 
 def remedy(fits: Fit) -> str:
-    """Returns the overrides that make the run fit, or that come closest."""
+    """Returns the sentence with the options that make the run fit, or that come closest."""
     words = " ".join(fits.overrides)
     least = ", ".join(in_units(size) for size in fits.then)
     if fits.fits:
-        return f"It fits, with {least} a stage, if you add: {words}"
+        return f"It fits, with {least} per stage, if you add: {words}"
     if not words:
         return "None of the settings tried saves memory: use more devices, smaller batches or a smaller model."
     return (
-        f"None of the settings tried makes it fit. The least is {least} a stage, with: {words}\n"
+        f"None of the settings tried makes it fit. The least is {least} per stage, with: {words}\n"
         "Also use more devices, smaller batches or a smaller model."
     )
 
@@ -174,7 +174,7 @@ def _memory(options: PlanOptions) -> int | None:
 
 
 def _note(plans: list[StagePlan]) -> str:
-    """Returns what the figures of memory and time include, or how to get them."""
+    """Returns a note: what the figures of memory and time include, or the options that add them."""
     if plans[0].device_step_bytes is None:
         memory = "Activations and gradients are not included: omit --no-compile to add them."
     else:

@@ -35,6 +35,9 @@ class TrainOptions:
 
     Options set any field of the configuration: --stages.0.batch-size 256. `jclip train CONFIG --help` lists them.
 
+    Exit codes: 0 finished; 75 saved after SIGTERM, or SIGHUP of a lost terminal: start it again; 130 saved after
+    Ctrl-C; 134 another process was lost.
+
     Attributes:
       config: a recipe's name (`jclip configs` lists them) or a Python file with a function config().
       workdir: folder for checkpoints, metrics.jsonl and one bundle for each stage; by default runs/NAME.
@@ -42,9 +45,6 @@ class TrainOptions:
       json: print the outcome as JSON, without progress.
       distributed: join the other processes of this run. jax finds them on a TPU pod, Slurm, Kubernetes or Open MPI;
         elsewhere set the environment variables JCLIP_COORDINATOR, JCLIP_PROCESSES and JCLIP_PROCESS.
-
-    Exit codes: 0 finished; 75 saved after SIGTERM, or SIGHUP of a lost terminal: start it again; 130 saved after
-    Ctrl-C; 134 another process was lost.
     """
 
     config: tyro.conf.Positional[Annotated[str, tyro.conf.arg(metavar="CONFIG")]]

@@ -19,13 +19,13 @@ def what_now(run: Run, outcome: Outcome) -> tuple[str, str]:
 
 
 def command(run: Run, bundle: Path) -> str:
-    """Returns the command that evaluates a bundle like the run, or on DATA if the run has no evaluation."""
-    asked = run.evaluations[0] if run.evaluations else None
-    if not isinstance(asked, Retrieval | Classification | Probe):
+    """Returns a command that evaluates the bundle as the run did, or on DATA if the run has no evaluation."""
+    evaluation = run.evaluations[0] if run.evaluations else None
+    if not isinstance(evaluation, Retrieval | Classification | Probe):
         return shlex.join(["jclip", "eval", "retrieval", str(bundle), "DATA"])
-    words = ["jclip", "eval", _TASKS[type(asked)], str(bundle), asked.data]
-    for field in fields(asked):
-        value = getattr(asked, field.name)
+    words = ["jclip", "eval", _TASKS[type(evaluation)], str(bundle), evaluation.data]
+    for field in fields(evaluation):
+        value = getattr(evaluation, field.name)
         if field.name not in ("name", "data") and value != field.default:
             said = ",".join(str(each or "all") for each in value) if isinstance(value, tuple) else str(value)
             words += [f"--{field.name}", said]

@@ -25,8 +25,8 @@ class VerifyOptions:
     Attributes:
       bundle: a converted bundle.
       sources: the checkpoint; for a bundle composed with --image and --text, both, in this order.
-      tokenizer: new place of the vocabulary, if it was given at the conversion and has moved.
-      json: print the checks as JSON; a skipped check has null.
+      tokenizer: new path of the vocabulary, if the conversion was given one that has moved.
+      json: print the checks as JSON; a skipped check has null as its result.
     """
 
     bundle: tyro.conf.Positional[Annotated[Path, tyro.conf.arg(metavar="BUNDLE")]]

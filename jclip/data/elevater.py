@@ -14,7 +14,7 @@ _CLUTTER = ("caltech-101",)
 def counts(name: str) -> tuple[int, ...]:
     """Returns the numbers of classes that a set may have.
 
-    Caltech-101 has 101, or 102 with its class of clutter. The paper counts 101, but its 6,084 test pictures are what is
-    left of all 9,144 after taking 30 of each of 102 classes for training. So both are accepted.
+    Caltech-101 has 101, or 102 with its background class ("clutter"). The paper counts 101, but its 6,084 test images
+    are those left of 9,144 after taking 30 of each of 102 classes for training. So both are accepted.
     """
     return (CLASSES[name], CLASSES[name] + 1) if name in _CLUTTER else (CLASSES[name],)

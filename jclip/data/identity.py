@@ -1,7 +1,7 @@
-"""Identity of pictures and texts: 63 bits of a digest of their content, independent of the source.
+"""Identity of images and texts: 63 bits of a digest of their content, independent of the source.
 
-Equal pictures count once in a gallery, equal texts are one query, and neither are negatives of each other in a batch.
-Among ten million different texts or pictures, the probability of any collision is about 5 in a million.
+Equal images count once in a gallery, equal texts are one query, and neither are negatives of each other in a batch.
+Among ten million different texts or images, the probability of any collision is about 5 in a million.
 """
 
 import hashlib
@@ -13,7 +13,7 @@ _SPACE = re.compile(r"[^\S\x0b\x0c\x1c-\x1f\x85]+")
 
 
 def picture_identity(encoded: bytes) -> int:
-    """Returns the identity of a picture, from 0 to 2^63 - 1, from the bytes of its file.
+    """Returns the identity of an image, from 0 to 2^63 - 1, from the bytes of its file.
 
     Decoded pixels would also match a copy with other metadata. But a lossy copy has other pixels anyway, pixels depend
     on the version of the decoder, and decoding takes much longer than a digest.

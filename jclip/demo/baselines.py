@@ -1,4 +1,4 @@
-"""A baseline without learning: each query is named by its nearest training image in raw pixels.
+"""A baseline without learning: each query image takes the concept of the nearest training image in raw pixels.
 
 Axes: n training images, m queries, c candidate concepts, p pixels (32 x 32 x RGB).
 """

@@ -29,12 +29,13 @@ _SHOWN, _QUERIES = 6, 2
 _SHOWN_AS = Preprocessing(size=72, resize="squash", background=(255, 255, 255))
 """Preprocessing of the images shown on the page: with their margins, unlike those of the models."""
 _INTRO = """Four small models of two to five million parameters, trained from scratch on this machine by the same \
-trainer that runs on a pod. An English CLIP. AltCLIP: its multilingual text tower learns from the English one without \
-images, then trains contrastively beside the frozen image tower. Chinese-CLIP: a new Chinese text tower beside the \
-frozen image tower, then everything. A control: the second stage's steps with the image tower still frozen.
+code that trains at full size. 1. An English CLIP. 2. AltCLIP: a multilingual text tower learns from the English one \
+without images, then trains contrastively with the image tower frozen. 3. Chinese-CLIP: a new Chinese text tower \
+trains with the image tower frozen, then both towers train. 4. A control for the second stage of Chinese-CLIP: the \
+same steps with the image tower still frozen.
 
-All figures are on images by {asked}, an artist that no run trained on; the training images are by {trained}. One \
-seed: the README gives the spread over seeds."""
+All figures are on images by {asked}, an artist that no run trained on; the training images are by {trained}. They are \
+for one seed; the README gives the spread over seeds."""
 
 
 def write_page(
@@ -47,16 +48,16 @@ def write_page(
     """Writes the report and returns its path."""
     altclip = next(each for each in runs if each.key == "altclip")
     sections = [
-        Section("What they find", _GALLERY_NOTE, [_gallery(altclip.bundle(), examination)]),
-        Section("How well", _FIGURES_NOTE, tables(results)),
+        Section("Retrieved images", _GALLERY_NOTE, [_gallery(altclip.bundle(), examination)]),
+        Section("Recall", _FIGURES_NOTE, tables(results)),
         Section(
-            "How they learned", _CURVES_NOTE, [chart for each in runs for chart in _charts(each, journals[each.key])]
+            "Learning curves", _CURVES_NOTE, [chart for each in runs for chart in _charts(each, journals[each.key])]
         ),
     ]
     facts = [
         ("trained and scored in", f"{results['seconds'] / 60:.1f} min"),
         ("concepts known, held out", f"{examination.known}, {len(examination.rows) - examination.known}"),
-        ("languages trained, asked", f"{len(LANGUAGES)}, {len(ASKED)}"),
+        ("languages trained, tested", f"{len(LANGUAGES)}, {len(ASKED)}"),
         ("training steps", f"{sum(s.budget.steps or 0 for each in runs for s in each.run.stages):,}"),
     ]
     seed = runs[0].run.seed
@@ -75,12 +76,13 @@ def write_page(
     return file
 
 
-_GALLERY_NOTE = """AltCLIP after both stages. Two random known concepts in each language, by names that were trained \
-on. The best matches come first, among the images of all concepts, held-out ones included."""
-_FIGURES_NOTE = """Recall in per cent, before and after each stage, beside chance. The pixel baseline names an image \
-by its nearest training image in 32 × 32 pixels. It reads no text, so it has no figures from text to image."""
+_GALLERY_NOTE = """Images that AltCLIP retrieves after both stages, best first, for two random known concepts in each \
+language. The queries are names that it was trained on; the candidates are the images of all concepts, held-out ones \
+included."""
+_FIGURES_NOTE = """Recall in per cent, before and after each stage, and that of chance. The pixel baseline names an \
+image by its nearest training image in 32 × 32 pixels. It reads no text, so it has no figures from text to image."""
 _CURVES_NOTE = """Recall of known concepts at the start and at the end of each stage, and the loss, by step. \
-Runs that start from another run's parameters know something at their first step."""
+Runs that start from another run's parameters are above chance at their first step."""
 
 
 def _gallery(bundle: Path, examination: Examination) -> Gallery:

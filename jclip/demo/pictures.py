@@ -9,8 +9,8 @@ from jclip.demo.scores import Examination
 def write_pairs(folder: Path, examination: Examination) -> Path:
     """Writes the known concepts' images and a LANGUAGE.tsv for each language; returns the Chinese table.
 
-    Held-out names are omitted, so that the tables ask T1. If two concepts share a name, both images are right answers,
-    as in the demo's own figures.
+    Held-out names are omitted, so the tables are test T1 of `jclip.demo.scores`. If two concepts share a name, both
+    images are correct, as in the demo's own figures.
     """
     folder.mkdir(parents=True, exist_ok=True)
     rows = examination.emoji.rows("known").tolist()

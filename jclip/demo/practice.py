@@ -1,8 +1,8 @@
 """Practice data for fine-tuning: a folder of images and a spreadsheet of captions.
 
-    my-pictures/动物与自然/猫头鹰-1.png, …    pictures in sub-folders
+    my-pictures/动物与自然/猫头鹰-1.png, …    images in sub-folders
     my-pictures/pictures.csv               columns 图片,描述; UTF-8 with a BOM and CRLF, as Excel writes "CSV UTF-8"
-    my-pictures/LICENCES.txt               attribution of the artists, if there are any
+    my-pictures/LICENCES.txt               attribution of the artists; not with shapes
 
 Emoji are concepts that no run of the demo trains on, each drawn by three artists. Shapes are drawn here and need no
 network.
@@ -88,7 +88,7 @@ def emoji(folder: Path, data: Path, pictures: int, seed: int) -> Path:
     rows = found.rows("heldout")
     most = len(rows) * len(drawn)
     if pictures > most:
-        raise JclipError(f"--pictures {pictures}: there are {most} emoji that the demo does not train on: give fewer")
+        raise JclipError(f"--pictures {pictures}: the demo holds out only {most} emoji images: give fewer")
     chosen = np.random.default_rng(seed).permutation(rows)[: -(-pictures // len(drawn))]
     items: list[Item] = []
     used: dict[str, int] = {}

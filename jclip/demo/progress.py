@@ -1,4 +1,4 @@
-"""The demo's progress as lines: which stage of which run, the time left, and recalls in place of all figures."""
+"""Progress of the demo: a line with run, stage and time left for each stage, and recalls at each evaluation."""
 
 import time
 from collections.abc import Mapping, Sequence
@@ -42,7 +42,7 @@ class Schedule:
 
 
 class DemoWatcher:
-    """Progress of run `number` of the demo: the usual bar, with a line at the start of each stage and each evaluation.
+    """Progress of run `number` of the demo: a progress bar, and a line at each start of a stage and each evaluation.
 
     All runs share one `schedule`.
     """
@@ -61,7 +61,7 @@ class DemoWatcher:
         self._bar.__exit__(kind, error, tb)
 
     def stage_begins(self, name: str, step: int, steps: int, **place: int) -> None:
-        """Prints the run, the stage and the time left; the cache of a stage only gets a bar."""
+        """Prints the run, the stage and the time left; while a stage fills its cache, shows only the bar."""
         stages = [stage.name for stage in self._run.run.stages]
         if name in stages:
             stage = stages.index(name)
@@ -74,7 +74,7 @@ class DemoWatcher:
         self._bar.stage_begins(name, step, steps, **place)
 
     def logged(self, record: Mapping[str, Any]) -> None:
-        """Shows a record: of an evaluation only R@1 of the known concepts, in two figures at most."""
+        """Shows a record; of an evaluation, only R@1 of known concepts, in the first language and the others' mean."""
         if record["kind"] != "evaluation":
             self._bar.logged(record)
             return

@@ -25,8 +25,8 @@ class DemoOutcome:
     """A finished demo.
 
     Attributes:
-      results: all figures, see `scores.summarise`, and "seconds" of all calls together.
-      report: the page.
+      results: all figures, see `scores.summarise`, and "seconds", summed over all calls.
+      report: file of the page.
       pairs: table of the test images and their Chinese names.
       bundle: the last model of the second run, AltCLIP.
     """

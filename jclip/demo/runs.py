@@ -1,4 +1,4 @@
-"""One run of the demo: what to train, where, and in which languages it is scored."""
+"""One run of the demo: its configuration, its folder, and the languages in which it is scored."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +13,7 @@ class DemoRun:
 
     Attributes:
       key: name of its folder.
-      title: title for people.
+      title: name in progress lines and the report.
       languages: languages in which it is scored.
       run: configuration to train.
       workdir: its folder.

@@ -1,9 +1,9 @@
-"""The demo's questions, and its figures as tables.
+"""The demo's three tests ("questions"), and its figures as tables.
 
-T1 "known": concepts whose names were trained on, drawn by a new artist: does the model see past a style?
-T2 "heldout": concepts that no run trained on, among all candidates: does it know new things?
-T3 "newnames": known concepts by names that no run trained on, spelt unlike those that were: does it know more than a
-list of words?
+T1 "known": trained names of known concepts, drawn by a new artist. Tests generalisation to a new style.
+T2 "heldout": concepts that no run trained on, among all candidates. Tests generalisation to new concepts.
+T3 "newnames": known concepts by names that no run trained on, spelt unlike the trained ones. Tests whether a text tower
+has learned more than a list of words.
 """
 
 from collections.abc import Mapping, Sequence
@@ -86,7 +86,7 @@ class Examination:
     def baseline(self, task: RetrievalTask) -> dict[str, float]:
         """Computes image-to-text recalls of the nearest training image in pixels, on a task's own queries.
 
-        It reads no text: it answers with the concept of that image, so concepts without a training image come last.
+        It reads no text: it ranks concepts by their nearest training image, so concepts without one come last.
         """
         asked = np.arange(len(task.captions)) if task.queries is None else task.queries
         keys = _equal_names(list(task.captions))
@@ -145,7 +145,12 @@ class Examination:
 def summarise(
     runs: Sequence[DemoRun], journals: Mapping[str, list[dict[str, Any]]], examination: Examination
 ) -> dict[str, Any]:
-    """Collects all figures of a demo as JSON: a row for each run, moment, language and question, as fractions."""
+    """Collects all figures of a demo as JSON, as fractions: a row for each run, moment, language and question.
+
+    The moment, "stage", is the number of finished stages.
+
+    Raises JclipError if a journal lacks an evaluation.
+    """
     rows = []
     for each in runs:
         ends = np.cumsum([0] + [stage.budget.steps for stage in each.run.stages]).tolist()
@@ -171,7 +176,7 @@ FEW_COLUMNS = (("t2i", 1), ("t2i", 10), ("i2t", 1), ("i2t", 10))
 
 
 def tables(results: Mapping[str, Any], columns: Sequence[tuple[str, int]] = ALL_COLUMNS) -> list[Table]:
-    """Returns the figures as tables, one for each question: the stages' languages, before and after."""
+    """Returns a table for each question: for each stage and language, the figures before and after the stage."""
     return [_table(question, title, results, columns) for question, title in QUESTIONS.items()]
 
 
@@ -207,8 +212,8 @@ def _table(question: str, title: str, results: Mapping[str, Any], columns: Seque
         f"{title} ({results['candidates'][question]} candidates)",
         names,
         groups,
-        note=f"Queries in each language: {count}. Chance and the nearest training image in pixels are means over a "
-        "group's languages.",
+        note=f"Queries in each language: {count}. Chance and the nearest training image in pixels are means over the "
+        "languages of a stage.",
     )
 
 

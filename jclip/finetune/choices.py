@@ -6,8 +6,8 @@ answers of its repository) with trials on 300 images and the demo's models (benc
 - The learning rate decreases with the size of the model: table 9 does so from B/16 to H/14, and the demo's small
   models need it. For a good start it also decreases with batches below 1,024. The repository uses 5e-5 at 1,024 and
   3e-6 at 48.
-- A start at chance has nothing to lose: its rate is not lowered and everything trains. If the model is small as well,
-  Muon trains it with the demo's settings.
+- If the starting model is at chance, its rate is not lowered and everything trains: there is nothing to forget. If it
+  is small as well, Muon trains it with the demo's settings.
 - A good start with few pairs has two stages, image tower frozen and then everything, as in section 2.2 of the paper.
 """
 
@@ -19,7 +19,7 @@ from jclip.errors import JclipError
 from jclip.finetune.facts import DataFacts, Machine, ModelFacts, Start
 
 GOOD, FEW, MANY = 0.25, 5_000, 20_000
-"""Lowest skill of a good start; pairs below FEW are few, from MANY on they are many."""
+"""Lowest skill of a good start; fewer pairs than FEW are few, MANY or more are many."""
 
 _REFERENCE_PARAMETERS, _REFERENCE_RATE, _REFERENCE_BATCH = 188e6, 5e-5, 1_024  # Chinese-CLIP B/16 on MUGE
 _LARGEST_RATE, _MUON_RATE = 1e-3, 2e-3
@@ -177,7 +177,7 @@ def choose(data: DataFacts, model: ModelFacts, machine: Machine, start: Start, w
             Choice(
                 "learning rate",
                 " then ".join(f"{stage.learning_rate:g}" for stage in stages),
-                _rate_why(model, batch, start) if not muon else "Muon's; ten times as high for the layers' matrices",
+                _rate_why(model, batch, start) if not muon else "for Muon; ten times as high for the layers' matrices",
             ),
             Choice("optimizer", *(_MUON if muon else _ADAMW)),
             Choice("schedule", "warm-up 10 %, cosine to 0", "as in the paper's fine-tuning"),
@@ -192,7 +192,7 @@ def choose(data: DataFacts, model: ModelFacts, machine: Machine, start: Start, w
             ),
             Choice(
                 "stops early",
-                f"after {patience} of {evaluations} evaluations without a better one",
+                f"after {patience} evaluations without improvement, of {evaluations}",
                 "the checkpoint with the best mean recall on the validation split is kept",
             ),
             Choice("arithmetic", dtype, f"for {machine.devices} x {machine.platform}"),
@@ -226,12 +226,13 @@ def _trained(
     def minutes(operations: float, length: float) -> float:
         return operations * length * data.pairs / machine.rate / 60
 
-    good, knows = start.skill >= GOOD, f"the start's mean recall is {start.recall:.1%}, chance {start.chance:.1%}"
+    good = start.skill >= GOOD
+    knows = f"the starting model's mean recall is {start.recall:.1%}, chance {start.chance:.1%}"
     slow = minutes(whole, epochs) > limit and minutes(whole, 3) > limit
     if slow:
         stages = [StagePlan("text-alone", image=False, epochs=epochs, learning_rate=rate, cached=True)]
         what = "text tower; image tower frozen"
-        why = f"three epochs of both would take {_time(minutes(whole, 3))} here; image features are computed once"
+        why = f"three epochs of both towers would take {_time(minutes(whole, 3))}; image features are computed once"
     elif good and data.pairs < FEW:
         stages = [
             StagePlan("image-frozen", image=False, epochs=epochs / 2, learning_rate=rate),
@@ -242,7 +243,7 @@ def _trained(
     else:
         stages = [StagePlan("everything", image=True, epochs=epochs, learning_rate=rate)]
         what = "everything"
-        why = f"{knows}: {'enough pairs to train everything' if good else 'it must learn these pictures from scratch'}"
+        why = f"{knows}: {'enough pairs to train everything' if good else 'it must learn these images from scratch'}"
     cost = text_alone if slow else whole
     fits = limit / minutes(cost, 1)
     if fits < epochs:
@@ -251,16 +252,16 @@ def _trained(
     if wishes.epochs:
         epochs_why = "as given"
     elif fits < epochs:
-        epochs_why = f"fits into {limit:g} minutes; {epochs:g} are usual for {data.pairs:,} pairs"
+        epochs_why = f"fits into {limit:g} minutes; the usual number for {data.pairs:,} pairs is {epochs:g}"
     else:
-        epochs_why = f"20 for 20,000 pairs, more for fewer; these are {data.pairs:,}"
+        epochs_why = f"20 for 20,000 pairs, more for fewer pairs; there are {data.pairs:,}"
     length = sum(stage.epochs for stage in stages)
     return _Trained(tuple(stages), slow, Choice("trains", what, why), epochs_why, minutes(cost, length))
 
 
 _MUON = (
     "Muon",
-    "small model, weak start: in trials mean recall 66 to 81 after 60 epochs, with AdamW 63 to 81 after 100",
+    "a small, weak starting model: in trials, mean recall 66 to 81 after 60 epochs; with AdamW 63 to 81 after 100",
 )
 _ADAMW = ("AdamW", "the paper's")
 
@@ -306,9 +307,9 @@ def _batch(
     if model.has_statistics:
         goal = min(_LARGEST_BATCH, fits * machine.devices)
     batch = max(min(by_data, goal) // machine.devices * machine.devices, machine.devices, 2)
-    why = f"the largest with {_LEAST_STEPS_AN_EPOCH} steps an epoch: a pair's negatives are the others of its batch"
+    why = f"the largest with {_LEAST_STEPS_AN_EPOCH} steps per epoch: a larger batch has more negatives"
     if goal < by_data:
-        why = "more is not needed" if goal in (_LARGEST_BATCH, _SMALLEST_GOAL) else "the most that fits the memory"
+        why = "more is not needed" if goal in (_LARGEST_BATCH, _SMALLEST_GOAL) else "the largest that fits into memory"
     if wishes.batch_size:
         batch, why = wishes.batch_size, "as given"
     if batch > data.pairs:
@@ -324,7 +325,7 @@ def _batch(
         micro *= 2
     memory = Choice(
         "memory",
-        f"at most {fits} pairs at once on a device" + (f", so {micro} micro-batches" if micro > 1 else ""),
+        f"at most {fits} pairs at once per device" + (f", so {micro} micro-batches" if micro > 1 else ""),
         f"estimated, not measured: {_gib(state)} for parameters and AdamW, {_gib(a_pair)} a pair, of "
         f"{_gib(machine.memory)} ({machine.memory_from})" + (", activations recomputed" if remat else ""),
     )
@@ -341,7 +342,7 @@ def _operations(data: DataFacts, model: ModelFacts, *, image: bool) -> float:
 
 
 def _buckets(data: DataFacts, model: ModelFacts) -> tuple[int, ...]:
-    """Returns multiples of 8 into which most texts, or all, fit, if shorter than the context length."""
+    """Returns the lengths, multiples of 8, into which 95 % and all of the texts fit, if below the context length."""
     lengths = {8 * math.ceil(length / 8) for length in (data.usual, data.longest)}
     return tuple(sorted(length for length in lengths if length < model.context_length))
 
@@ -352,7 +353,7 @@ def _mirror(data: DataFacts, cached: bool) -> tuple[float, Choice]:
     if data.one_way > 0.01:
         share = f"{data.one_way:.0%} of the captions mention left, right or writing, which a mirror image makes wrong"
         return 0.0, Choice("mirror", "no", share)
-    return 0.5, Choice("mirror", "every second picture", "at most 1% of the captions mention left, right or writing")
+    return 0.5, Choice("mirror", "half of the images", "at most 1% of the captions mention left, right or writing")
 
 
 def _augmentation(policy: bool, auto_augment: bool, data: DataFacts) -> Choice:
@@ -371,8 +372,8 @@ def _rate_why(model: ModelFacts, batch: int, start: Start) -> str:
     if batch >= _REFERENCE_BATCH:
         return why
     if start.skill >= 0.5:
-        return f"{why}; lowered in proportion to a batch below 1,024, because the start is good"
-    return f"{why}; lowered less for a batch below 1,024, because the start is weak" if start.skill else why
+        return f"{why}; for a batch below 1,024 lowered in proportion, because the starting model is good"
+    return f"{why}; for a batch below 1,024 lowered less, because the starting model is weak" if start.skill else why
 
 
 def _power_of_two(most: int) -> int:

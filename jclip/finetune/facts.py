@@ -63,8 +63,8 @@ class TowerFacts:
     Attributes:
       parameters: number of parameters.
       worked: number of parameters used for every token: all except embedding tables.
-      tokens: number of tokens of a picture, or of a text of full length; for a ResNet the number of equal FLOPs.
-      kept: bytes of activations that one picture or text of full length keeps for the backward pass, in 16 bits.
+      tokens: number of tokens of an image, or of a text of full length; for a ResNet the number with equal FLOPs.
+      kept: bytes of activations that one image or text of full length keeps for the backward pass, in 16 bits.
       layers: number of layers; 0 for a ResNet.
     """
 
@@ -107,7 +107,7 @@ class Machine:
       devices: number of devices.
       cores: CPU cores of the host.
       memory: usable bytes of one device.
-      memory_from: source of that figure, for people.
+      memory_from: source of that figure, in words.
       rate: FLOP/s that training sustains on all devices.
     """
 
@@ -165,10 +165,10 @@ def check_data(folder: Path, facts: DataFacts, asked: set[str]) -> None:
         )
     if facts.distinct < 2:
         raise JclipError(
-            f"{folder}: all captions to train on are equal, so none distinguishes a picture: give each its own words"
+            f"{folder}: all captions to train on are equal, so they distinguish no image: give each image its own"
         )
     if facts.valid < 2 or len(asked) < 2:
-        what = f"{facts.valid} picture(s)" if facts.valid < 2 else "one caption"
+        what = f"{facts.valid} image(s)" if facts.valid < 2 else "one caption"
         raise JclipError(
             f"{folder}: its split valid has {what}, so every model scores 100 % on it: give it two or more of each"
         )

@@ -50,7 +50,7 @@ class Request:
       reading: options for reading the data.
       max_skipped: maximum number or share of skipped records; None for the default.
       wishes: length and batch size, if not chosen automatically.
-      seed: seed of the order, the augmentation and dropout, >= 0.
+      seed: seed of the data order, the augmentation and dropout, >= 0.
     """
 
     bundle: Path
@@ -123,14 +123,14 @@ class Planned:
 
 @dataclass(frozen=True)
 class Stopped:
-    """A run that a signal stopped after saving; `signal` is None if it was not a signal."""
+    """A run that was stopped and saved, after `steps` steps; `signal` is the signal that stopped it, or None."""
 
     steps: int
     signal: int | None
 
 
 def finetune(request: Request, console: Console | None = None) -> results.Outcome | Stopped:
-    """Fine-tunes a model as `jclip finetune` does: plans, trains, and keeps the better of start and best checkpoint.
+    """Fine-tunes a model as `jclip finetune` does: plans, trains, and keeps the starting model or the best checkpoint.
 
     Raises JclipError as `plan` and `run` do.
     """
@@ -159,7 +159,7 @@ def load_run(file: str) -> Run:
 def run(
     planned: Planned, console: Console | None = None, load_config: Callable[[str], Run] = load_run
 ) -> results.Outcome | Stopped:
-    """Trains the configuration, compares start and best checkpoint, and writes the better bundle and the report.
+    """Trains the configuration, compares starting model and best checkpoint, and writes the better one and the report.
 
     `load_config` reads the configuration. Raises JclipError as `train` does, and if the configuration was changed after
     its run began, or the devices have too little memory.
@@ -183,12 +183,12 @@ def run(
         if "RESOURCE_EXHAUSTED" not in str(error):
             raise
         raise JclipError(
-            f"the devices have too little memory: double micro_batches in {planned.file} and start again; the figures "
-            "stay the same"
+            f"the devices have too little memory: double micro_batches in {planned.file} and start again; the "
+            "gradients stay exact"
         ) from None
     if not ended.finished:
         return Stopped(ended.position.total, ended.signal)
-    with console.working("comparing with the start"):
+    with console.working("comparing with the starting model"):
         splits = [VALID, *(["test"] if "test" in open_folder(planned.data).info.splits else [])]
         trained = results.trained_bundle(workdir, ended.bundles)
         found, sections = results.settle(request.bundle, trained, planned.data, splits, request.out)
@@ -207,7 +207,7 @@ def _open_note(request: Request) -> dict[str, Any]:
         if not request.data.exists():
             raise JclipError(f"{request.data} does not exist: name a table, a folder of images, or an imported folder")
         if os.path.lexists(out) and (not out.is_dir() or any(out.iterdir())):
-            raise JclipError(f"{out} holds something else: name a new folder as OUT")
+            raise JclipError(f"{out} holds other files: name a new folder as OUT")
         out.mkdir(parents=True, exist_ok=True)
         return _write_note(out, {"asked": request.noted})
     note = read_object(file, "as the note of a fine-tuning")
@@ -240,7 +240,7 @@ def _choose(request: Request, note: dict[str, Any], console: Console) -> dict[st
             console.tell(line)
         bundle = open_bundle(request.bundle)
         data, model = read_data(folder, bundle.tokenizer, bundle.context_length), read_model(bundle)
-        say("scoring the start")
+        say("scoring the starting model")
         tasks, main = results.validation_tasks(folder)
         start = results.measure(load(request.bundle), tasks[main])
         say("timing this machine")

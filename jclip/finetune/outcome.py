@@ -1,4 +1,4 @@
-"""The outcome of a fine-tuning: the better of start and trained model, and a page that compares them."""
+"""The outcome of a fine-tuning: the better of starting and trained model, and a page that compares them."""
 
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
@@ -25,12 +25,12 @@ from jclip.inference import Model, load
 from jclip.io.files import link_or_copy, whole_file, whole_folder
 
 BEST, BEFORE, TRAINED, PAGE = "best", "start.json", "trained.json", "report.html"
-"""Names in the folder of a fine-tuning: the bundle, the figures of the start and of the trained model, the page."""
+"""Names in the output folder: the bundle, the figures of the starting and of the trained model, the page."""
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """Figures of the start and of the trained model.
+    """Figures of the starting and of the trained model.
 
     Attributes:
       before, trained: figures on the same tests, the validation split first.
@@ -47,7 +47,7 @@ class Outcome:
         return self.figure("mean_recall")[1] > self.figure("mean_recall")[0]
 
     def figure(self, name: str) -> tuple[float, float]:
-        """Returns a figure of the main test for the start and for the trained model."""
+        """Returns a figure of the main test for the starting and for the trained model."""
         return self.before.tests[self.main].figures[name], self.trained.tests[self.main].figures[name]
 
 
@@ -105,7 +105,7 @@ def settle(start: Path, trained: Path, data: Path, splits: Sequence[str], out: P
 
 
 _SHOWN = """Results of both models for the same random captions of the validation split, best first; a green frame \
-marks a right one."""
+marks a correct image."""
 
 
 def read_outcome(out: Path, data: Path) -> Outcome:
@@ -124,10 +124,10 @@ def write_report(
     before, after = outcome.figure("t2i_r1")
     test = outcome.before.tests[outcome.main]
     facts = [
-        ("R@1, text to picture, before", f"{before:.1%}"),
+        ("R@1, text to image, before", f"{before:.1%}"),
         ("after" if outcome.improved else "after, not kept", f"{after:.1%}"),
         ("candidates", f"{test.counts['pictures']:,}"),
-        ("kept", "the trained model" if outcome.improved else "the start"),
+        ("kept", "the trained model" if outcome.improved else "the starting model"),
     ]
     choices = "\n\n".join(f"{one.name}: {one.value}. {one.why[:1].upper()}{one.why[1:]}." for one in table)
     write(
@@ -149,11 +149,11 @@ def write_report(
 
 
 _INTRO = """A is the starting model, B the best checkpoint of the run."""
-_READING = """Percentages, A → B, with the 95 % bootstrap interval of B − A over the queries; one that contains 0 may \
-be chance. The best checkpoint was chosen on the split "valid", so its figures there are slightly too good. Figures to \
-quote need a split "test" that no choice used."""
-NOT_BETTER = """No checkpoint of the run was better than the start, so the start was kept. More images help most; then \
-captions that distinguish the images, and a lower learning rate in finetune.py."""
+_READING = """Percentages, A → B, with the 95 % bootstrap interval of B − A over the queries; if it contains 0, the \
+difference may be chance. The best checkpoint was chosen on the split "valid", so its figures there are slightly too \
+high. To quote a figure, use a split "test" that no choice has used."""
+NOT_BETTER = """No checkpoint of the run was better than the starting model, which was kept. More images help most; \
+then captions that distinguish the images, and a lower learning rate in finetune.py."""
 
 
 def _charts(journal: Sequence[Mapping[str, Any]], test: Result) -> Iterator[Chart]:
@@ -161,7 +161,7 @@ def _charts(journal: Sequence[Mapping[str, Any]], test: Result) -> Iterator[Char
     if not any(f"{prefix}mean_recall" in record for record in journal):
         prefix = f"{VALID}/"
     evaluated = [r for r in journal if r["kind"] == "evaluation" and f"{prefix}mean_recall" in r]
-    figures = (("mean_recall", "mean recall"), ("t2i_r1", "R@1, text to picture"), ("i2t_r1", "R@1, picture to text"))
+    figures = (("mean_recall", "mean recall"), ("t2i_r1", "R@1, text to image"), ("i2t_r1", "R@1, image to text"))
     yield Chart(
         "Recall on the validation split",
         [

@@ -74,7 +74,7 @@ def config() -> Run:
         evaluate_every={every},  # steps: {plan.evaluations} times in all
         checkpoint_every={5 * every},
         best="{headline}",  # the best checkpoint becomes the bundle "best"
-        patience={plan.patience},  # evaluations without improvement after which a stage ends
+        patience={plan.patience},  # a stage ends after this number of evaluations without improvement
     )
 '''
 
@@ -114,8 +114,8 @@ def _stage(
     trains = '((r".*", True),)' if stage.image else '((r"image/.*", False), (r".*", True))'
     ring = machine.devices > 1 and plan.batch_size >= 2048
     inside = [
-        *(['loss=ContrastiveLoss(impl="ring"),  # never holds the matrix of all pairs'] if ring else []),
-        *(['captions="all",  # each of a picture\'s captions in every epoch'] if data.pairs > data.train else []),
+        *(['loss=ContrastiveLoss(impl="ring"),  # never holds all logits at once'] if ring else []),
+        *(['captions="all",  # each of an image\'s captions in every epoch'] if data.pairs > data.train else []),
         *([] if stage.cached else _augmentation(plan, model, why)),
     ]
     lines = [

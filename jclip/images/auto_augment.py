@@ -13,7 +13,7 @@ Colour = tuple[int, int, int]
 
 
 class Operation(NamedTuple):
-    """Operation on a picture.
+    """Operation on an image.
 
     Attributes:
       name: a key of `IN_PLACE` or `MOVING`.
@@ -27,7 +27,7 @@ class Operation(NamedTuple):
 
 
 Chance = tuple[str, float, int]
-"""Operation, its probability, and its level, 0 to 10."""
+"""(operation, its probability, its level of 0 to 10)"""
 
 POLICY: tuple[tuple[Chance, Chance], ...] = (
     (("posterize", 0.4, 8), ("rotate", 0.6, 9)),
@@ -56,7 +56,7 @@ POLICY: tuple[tuple[Chance, Chance], ...] = (
     (("color", 0.6, 4), ("contrast", 1.0, 8)),
     (("equalize", 0.8, 8), ("equalize", 0.6, 3)),
 )
-"""The 25 pairs. The last five are duplicates, and so are drawn twice as often as the rest."""
+"""The 25 pairs. The last five repeat earlier ones, so these five are drawn twice as often as the rest."""
 
 IN_PLACE: dict[str, Callable[[Image.Image, float], Image.Image]] = {
     "posterize": lambda image, bits: ImageOps.posterize(image, int(bits)),
@@ -68,7 +68,7 @@ IN_PLACE: dict[str, Callable[[Image.Image, float], Image.Image]] = {
     "contrast": lambda image, factor: ImageEnhance.Contrast(image).enhance(factor),
     "sharpness": lambda image, factor: ImageEnhance.Sharpness(image).enhance(factor),
 }
-"""Operations that keep every pixel in its place: (picture, value) -> picture."""
+"""Operations that keep every pixel in its place: (image, value) -> image."""
 
 
 def _rotate(image: Image.Image, degrees: float, fill: Colour, resample: Image.Resampling) -> Image.Image:
@@ -84,11 +84,11 @@ MOVING: dict[str, Callable[[Image.Image, float, Colour, Image.Resampling], Image
     "rotate": _rotate,
     "shear_x": _shear_x,
 }
-"""Operations that move pixels: (picture, value, fill colour, interpolation) -> picture."""
+"""Operations that move pixels: (image, value, fill colour, interpolation) -> image."""
 
 
 def at_level(name: str, level: float) -> Operation:
-    """Returns an operation at a level of 0 to 10; one that moves pixels has a positive value."""
+    """Returns an operation at a level of 0 to 10. Rotation and shear are positive; `draw_operations` draws the sign."""
     share = level / 10
     values: dict[str, float] = {
         "rotate": share * 30,
@@ -104,10 +104,10 @@ _CHANCES = [[(probability, at_level(name, level)) for name, probability, level i
 
 
 def draw_operations(draw: Callable[[], float]) -> tuple[Operation, ...]:
-    """Draws the operations for one picture: none, one or two. `draw` returns uniform numbers in [0, 1)."""
+    """Draws the operations for one image: none, one or two. `draw` returns uniform numbers in [0, 1)."""
     found = []
     for probability, operation in _CHANCES[int(len(_CHANCES) * draw())]:
-        # Like timm, consumes no random number for a certain operation, so that tests can compare the two.
+        # Like timm, consumes no random number if the probability is 1, so that the two give equal results.
         if probability < 1 and draw() > probability:
             continue
         if operation.name in MOVING and draw() > 0.5:
@@ -117,9 +117,9 @@ def draw_operations(draw: Callable[[], float]) -> tuple[Operation, ...]:
 
 
 def operate(image: Image.Image, operation: Operation, fill: Colour, resample: Image.Resampling) -> Image.Image:
-    """Returns the picture after an operation. `image` is RGB, and is not modified.
+    """Returns the image after an operation. `image` is RGB, and is not modified.
 
-    Operations that move pixels use `resample`, and fill the outside of the edges with `fill`.
+    Operations that move pixels interpolate with `resample`, and fill uncovered pixels with `fill`.
     """
     name, value = operation
     return MOVING[name](image, value, fill, resample) if name in MOVING else IN_PLACE[name](image, value)

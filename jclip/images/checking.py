@@ -1,4 +1,4 @@
-"""Checks encoded pictures the way training reads them, and re-encodes them upright on request."""
+"""Checks encoded images the way training reads them, and re-encodes them upright on request."""
 
 import io
 import math
@@ -21,22 +21,22 @@ from jclip.images.opening import (
 )
 from jclip.images.preprocess import Orientation, Preprocessing, fitted, open_picture, rgb
 
-ONE_COLOUR = "the picture comes out in nearly one colour"
-BEYOND = "the picture is larger than training and encoding read by default"
+ONE_COLOUR = "the image is nearly one colour after conversion"
+BEYOND = "the image is larger than training and encoding read by default"
 
 _CONVERSION = Preprocessing()
-_STEPS = 8  # of 255: maximum range of a picture of one colour; 10 bits in a 16-bit file have a range of 4
+_STEPS = 8  # of 255: a smaller range in each channel counts as one colour; 10 bits in a 16-bit file have a range of 4
 _PNG_MODES = ("1", "L", "LA", "P", "RGB", "RGBA", "I;16")
 
 
 @dataclass(frozen=True)
 class PictureRules:
-    """Rules for the pictures of a source.
+    """Rules for the images of a source.
 
     Attributes:
-      megapixels: maximum size of a picture in millions of pixels; None for `opening.max_megapixels()`.
-      orientation: "apply" re-encodes a picture with an EXIF orientation upright and losslessly, as PNG, or as TIFF if
-        PNG lacks the mode. "ignore" keeps its bytes. All other pictures keep their bytes.
+      megapixels: maximum size of an image in millions of pixels; None for `opening.max_megapixels()`.
+      orientation: "apply" re-encodes an image with an EXIF orientation upright and losslessly, as PNG, or as TIFF if
+        PNG lacks the mode. "ignore" keeps its bytes. All other images keep their bytes.
     """
 
     megapixels: float | None = None
@@ -47,8 +47,8 @@ class Checked(NamedTuple):
     """Result of a check.
 
     Attributes:
-      trouble: reason to skip the picture; empty to keep it.
-      remark: oddity of a picture that is kept; empty if there is none.
+      trouble: reason to skip the image; empty to keep it.
+      remark: oddity of an image that is kept; empty if there is none.
       why: details of either.
     """
 
@@ -58,7 +58,7 @@ class Checked(NamedTuple):
 
 
 def check_picture(data: bytes, rules: PictureRules) -> Checked:
-    """Converts a picture as training does, and returns what is wrong or odd."""
+    """Converts an image as training does, and returns what is wrong or odd."""
     try:
         with warnings.catch_warnings(action="ignore"):  # about odd metadata, possibly millions
             image = open_picture(data, "", megapixels=rules.megapixels)
@@ -68,7 +68,7 @@ def check_picture(data: bytes, rules: PictureRules) -> Checked:
         return Checked(error.kind, why=error.why)
     millions = image.width * image.height / 10**6
     if rules.megapixels is not None and millions > max_megapixels():
-        why = f"{millions:.4g} megapixels; set {MEGAPIXELS_VARIABLE}={math.ceil(millions)} for them"
+        why = f"{millions:.4g} megapixels; set {MEGAPIXELS_VARIABLE}={math.ceil(millions)} to read it"
         return Checked(remark=BEYOND, why=why)
     if (np.ptp(pixels_hwc, axis=(0, 1)) < _STEPS).all():
         colour = "#" + "".join(f"{value:02x}" for value in np.median(pixels_hwc, axis=(0, 1)).astype(int))
@@ -77,9 +77,9 @@ def check_picture(data: bytes, rules: PictureRules) -> Checked:
 
 
 def stored_form(data: bytes, rules: PictureRules) -> bytes:
-    """Returns the bytes to store for a picture: its own, or its upright form if the rules ask for it.
+    """Returns the bytes to store for an image: unchanged, or upright if the rules ask for it.
 
-    A picture that cannot be opened keeps its bytes; `check_picture` gives the reason.
+    An image that cannot be opened keeps its bytes; `check_picture` gives the reason.
     """
     if rules.orientation == "ignore":
         return data
@@ -95,7 +95,7 @@ def stored_form(data: bytes, rules: PictureRules) -> bytes:
 
 
 def _encoded(image: Image.Image) -> bytes:
-    """Encodes pixels, palette, transparency and colour profile, without EXIF, which would rotate it again."""
+    """Encodes pixels, palette, transparency and colour profile; omits EXIF, which would rotate the image again."""
     stream = io.BytesIO()
     kept = {name: image.info[name] for name in ("transparency", "icc_profile") if name in image.info}
     image.info = {}

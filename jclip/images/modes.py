@@ -2,16 +2,16 @@
 
     mode                     becomes   method
     1, L, P, RGB, RGBX, CMYK, YCbCr, LA, PA, RGBA
-                             itself    as in the references, which resize first and convert to RGB afterwards
+                             the same  as in the references, which resize first and convert to RGB afterwards
     I;16 (also B, L, N)      L         scales its range: 0..65535, or 0..4095 for a 12-bit TIFF, to 0..255
-    I (32-bit integers)      L         scales 0..65535 if all values are in it, otherwise the picture's own range
-    F (32-bit floats)        L         scales 0..1 if all values are in it, otherwise the picture's own range
+    I (32-bit integers)      L         scales 0..65535 if all values are in it, otherwise the image's own range
+    F (32-bit floats)        L         scales 0..1 if all values are in it, otherwise the image's own range
     LAB, HSV                 RGB       Pillow's conversion, before resizing, because hue, a* and b* cannot be averaged
     La, RGBa                 LA, RGBA  divides by alpha
 
 Pillow's own `convert("RGB")` clips the deep modes: 16-bit grey becomes white, floats in 0..1 become black.
 
-Floats with NaN or infinity, pictures without pixels, and any other mode are errors.
+Floats with NaN or infinity, images without pixels, and any other mode are errors.
 """
 
 import numpy as np
@@ -29,9 +29,9 @@ _WHITE_IS_ZERO, _UNSIGNED = 0, 1
 
 
 def to_convertible(image: Image.Image, name: str) -> Image.Image:
-    """Returns a decoded picture in a mode that can be resized and converted to RGB; itself if it has such a mode.
+    """Returns a decoded image in a mode that can be resized and converted to RGB; unchanged if it has such a mode.
 
-    Raises PictureError if the picture has no pixels, a value that is not finite, or an unknown mode.
+    Raises PictureError if the image has no pixels, a value that is not finite, or an unknown mode.
     """
     if not (image.width and image.height):
         raise unreadable_picture(name, UNCONVERTIBLE, f"it has no pixels: {image.width} x {image.height}")
@@ -76,7 +76,7 @@ def _scaled(values: np.ndarray, low: float, high: float) -> np.ndarray:
     result = np.empty(values.shape, np.uint8)
     flat, scaled = values.reshape(-1), result.reshape(-1)
     factor = 255 / (high - low) if high > low else 0.0
-    for start in range(0, flat.size, _AT_ONCE):  # float64 of a large picture would take too much memory at once
+    for start in range(0, flat.size, _AT_ONCE):  # float64 of a large image would take too much memory at once
         some = (flat[start : start + _AT_ONCE].astype(np.float64) - low) * factor
         scaled[start : start + _AT_ONCE] = np.rint(some).clip(0, 255)
     return result

@@ -20,22 +20,22 @@ _LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601, as in torchvision's saturation
 
 @dataclass(frozen=True)
 class Augmentation:
-    """Settings of the augmentation on the device; zeros switch it off. Random values are uniform within plus or minus.
+    """Settings of the augmentation on the device. A setting x draws uniformly from -x..x; 0 switches it off.
 
     Attributes:
-      scale: log of the size: 0.2 makes pictures 0.82 to 1.22 times as large.
+      scale: log of the size: 0.2 makes images 0.82 to 1.22 times as large.
       aspect: log of the width, opposite for the height: 0.1 makes them up to 1.11 times as wide and 0.9 as high.
       translate: shift along each axis, as a fraction of the side.
       rotate: angle in degrees.
       shear: tangent of the angle.
-      flip: probability of a left-right mirror image.
-      brightness: factor on all channels: 0.4 gives 0.6 to 1.4.
-      contrast: factor on the distance from the mean grey.
-      saturation: factor on the distance from the pixel's grey.
+      flip: probability of a horizontal flip.
+      brightness: change of the factor on all channels: 0.4 gives factors of 0.6 to 1.4.
+      contrast: change of the factor on the distance from the mean grey.
+      saturation: change of the factor on the distance from the pixel's grey.
       hue: degrees on the colour circle (a rotation of the plane of equal luma).
       gamma: log of the exponent on values in 0..1.
       channel_mix: share of each channel that may come from the others.
-      outside: colour outside the picture's edges; "edge" repeats the border.
+      outside: colour outside the image's edges; "edge" repeats the border.
     """
 
     scale: NotNegative = 0.0
@@ -64,7 +64,7 @@ class Augmentation:
 
 
 def augment(augmentation: Augmentation, images_bhwc: jax.Array, key: jax.Array, example_b: jax.Array) -> jax.Array:
-    """Augments each picture with its own random numbers; returns float32 (b, h, w, c) in 0..255.
+    """Augments each image with its own random numbers; returns float32 (b, h, w, c) in 0..255.
 
     Args:
       images_bhwc: values in 0..255, any dtype.
@@ -88,7 +88,7 @@ def augment(augmentation: Augmentation, images_bhwc: jax.Array, key: jax.Array, 
 
 
 def _moved(a: Augmentation, image_hwc: jax.Array, draws: jax.Array) -> jax.Array:
-    """Samples the picture at an affine map of the output's pixel centres, about the picture's centre."""
+    """Samples the image at an affine map of the output's pixel centres, about the image's centre."""
     height, width, channels = image_hwc.shape
     size = jnp.exp(a.scale * draws[0])
     angle = jnp.deg2rad(a.rotate) * draws[1]
@@ -129,7 +129,7 @@ def _hue_rotation(angle: jax.Array) -> jax.Array:
 
 
 def _recoloured(image_hwc: jax.Array, matrix_cc: jax.Array) -> jax.Array:
-    """Returns each pixel multiplied by a matrix (out, in). A product so narrow is slower than its sums."""
+    """Returns each pixel multiplied by a matrix (out, in). Sums are faster than a matrix product of width 3."""
     return sum((image_hwc[..., c, None] * matrix_cc[:, c] for c in range(3)), jnp.zeros(()))
 
 
@@ -137,7 +137,7 @@ def _coloured(a: Augmentation, image_hwc: jax.Array, draws: jax.Array) -> jax.Ar
     luma_c = jnp.asarray(_LUMA)
     if a.channel_mix:
         mix_cc = a.channel_mix * draws[3:9].reshape(3, 2)
-        # Row c: what channel c takes from the two others, minus the same of its own, so that greys stay grey.
+        # Row c: shares that channel c takes from the two others, minus their sum from itself, so that greys stay grey.
         others = jnp.stack([jnp.roll(jnp.append(row, -row.sum()), c + 1) for c, row in enumerate(mix_cc)])
         image_hwc = _recoloured(image_hwc, jnp.eye(3) + others)
     if a.saturation:

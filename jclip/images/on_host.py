@@ -1,11 +1,11 @@
-"""Augmentation on the host, while pictures are decoded: random crop, mirror image, AutoAugment.
+"""Augmentation on the host, while images are decoded: random crop, horizontal flip, AutoAugment.
 
 Chinese-CLIP's augmentation (Yang et al. 2022, appendix; cn_clip's --use-augment) is timm's. With the same random
 numbers, the result is equal bit by bit. The random numbers are a function of (seed, stage, global example index), so
 that the result does not depend on hosts and workers.
 
-JPEGs are decoded in full size. Pillow's draft mode is faster, but its half or quarter size is not equal to decoding and
-resizing. Neither is `resize(box=...)` equal to a crop that is resized, because it reads pixels outside the box.
+JPEGs are decoded in full size. Pillow's draft mode, which decodes to half or a quarter of the size, is faster but gives
+other pixels. So does `resize(box=...)` instead of crop and resize, because it reads pixels outside the box.
 """
 
 import hashlib
@@ -24,8 +24,8 @@ from jclip.images.opening import pillow_allows
 from jclip.images.preprocess import Picture, Preprocessing, fitted, opened, rgb, to_array
 from jclip.ranges import Positive, Range, Share
 
-_TRIES = 10  # of a crop that fits into the picture, as in timm and torchvision
-_MOST_NUMBERS = 2 * _TRIES + 2 + 1 + 5  # a box at the last try, a mirror image, and a pair of operations that move
+_TRIES = 10  # of a crop that fits into the image, as in timm and torchvision
+_MOST_NUMBERS = 2 * _TRIES + 2 + 1 + 5  # a box at the last try, a flip, and a pair of operations that move pixels
 
 
 _Area = Annotated[float, Range(0, 1, above=True, words="a share above 0, 1 at most")]
@@ -33,15 +33,15 @@ _Area = Annotated[float, Range(0, 1, above=True, words="a share above 0, 1 at mo
 
 @dataclass(frozen=True)
 class HostAugmentation:
-    """Augmentation on the host, by default none. Raises JclipError if a range's first end is above its second.
+    """Augmentation on the host, by default none. Raises JclipError if a range's lower end is above its upper end.
 
     Attributes:
-      crop_scale: smallest and largest area of a random crop, as a share of the picture; uniform. The crop is resized to
+      crop_scale: smallest and largest area of a random crop, as a share of the image; uniform. The crop is resized to
         the model's size. None: no crop; the preprocessing's own resize.
       crop_ratio: smallest and largest aspect ratio (width / height) of the crop; log-uniform.
-      flip: probability of a left-right mirror image.
+      flip: probability of a horizontal flip.
       auto_augment: "original" is AutoAugment's policy for ImageNet, see `auto_augment`.
-      interpolation: for resizing the crop, and for AutoAugment's rotation and shear.
+      interpolation: filter for resizing the crop, and for AutoAugment's rotation and shear.
     """
 
     crop_scale: tuple[_Area, _Area] | None = None
@@ -57,16 +57,16 @@ class HostAugmentation:
 
     @property
     def changes(self) -> bool:
-        """True if pictures are augmented at all."""
+        """True if images are augmented at all."""
         return self.crop_scale is not None or self.flip > 0 or self.auto_augment != "none"
 
 
 class Changes(NamedTuple):
-    """Augmentation that was drawn for one picture.
+    """Augmentation that was drawn for one image.
 
     Attributes:
       box: crop (left, top, right, bottom) in pixels; None for no crop.
-      mirrored: swap left and right.
+      mirrored: True for a horizontal flip.
       operations: AutoAugment's operations, in order.
     """
 
@@ -77,7 +77,7 @@ class Changes(NamedTuple):
 
 @dataclass(frozen=True)
 class Decoder:
-    """Pure function from an encoded picture to the model's input, for any thread or process.
+    """Pure function from an encoded image to the model's input, for any thread or process.
 
     The run's `seed`, the number of the `stage` and the example index decide the augmentation.
     """
@@ -88,28 +88,28 @@ class Decoder:
     stage: int = 0
 
     def __call__(self, picture: Picture, example: int, name: str = "") -> np.ndarray:
-        """Returns uint8 (size, size, 3), not yet normalised, of a picture as `to_array` takes it.
+        """Returns uint8 (size, size, 3), not yet normalised, of an image as `to_array` takes it.
 
-        `example` is the global example index. Raises JclipError, with `name`, if the picture cannot be read.
+        `example` is the global example index. Raises JclipError, with `name`, if the image cannot be read.
         """
         if not self.augmentation.changes:
             return to_array(self.preprocessing, picture, name)
         image = opened(self.preprocessing, picture, name)
-        changes = draw_changes(self.augmentation, image.size, numbers(self.seed, self.stage, example))
-        return np.asarray(change(self.preprocessing, self.augmentation, image, changes, name))
+        changes = draw_changes(self.augmentation, image.size, random_numbers(self.seed, self.stage, example))
+        return np.asarray(apply_changes(self.preprocessing, self.augmentation, image, changes, name))
 
 
-def numbers(seed: int, stage: int, example: int) -> Callable[[], float]:
-    """Returns a function that gives an example's random numbers, uniform in [0, 1), one a call.
+def random_numbers(seed: int, stage: int, example: int) -> Callable[[], float]:
+    """Returns a function that gives an example's random numbers, uniform in [0, 1), one per call.
 
-    They come from a hash, because setting up a generator for each picture takes several times as long.
+    They come from a hash, because setting up a generator for each image takes several times as long.
     """
     drawn = hashlib.shake_128(f"{seed} {stage} {example}".encode()).digest(8 * _MOST_NUMBERS)
     return ((word >> 11) * 2.0**-53 for word in struct.unpack(f"<{_MOST_NUMBERS}Q", drawn)).__next__
 
 
 def draw_changes(augmentation: HostAugmentation, size: tuple[int, int], draw: Callable[[], float]) -> Changes:
-    """Draws one picture's augmentation, consuming random numbers in timm's order. `size` is (width, height)."""
+    """Draws one image's augmentation, consuming random numbers in timm's order. `size` is (width, height)."""
     box = None
     if augmentation.crop_scale is not None:
         box = _draw_box(augmentation.crop_scale, augmentation.crop_ratio, size, draw)
@@ -117,13 +117,13 @@ def draw_changes(augmentation: HostAugmentation, size: tuple[int, int], draw: Ca
     return Changes(box, mirrored, draw_operations(draw) if augmentation.auto_augment == "original" else ())
 
 
-def change(
+def apply_changes(
     preprocessing: Preprocessing, augmentation: HostAugmentation, image: Image.Image, changes: Changes, name: str = ""
 ) -> Image.Image:
-    """Applies an augmentation in cn_clip's order: crop, mirror, RGB, AutoAugment. Returns RGB of (size, size).
+    """Applies an augmentation in cn_clip's order: crop, flip, RGB, AutoAugment. Returns RGB of (size, size).
 
-    The colour outside the edges of a rotated picture is the preprocessing's mean. `image` may have any mode. Raises
-    JclipError as `fitted` does if there is no crop.
+    Rotation and shear fill uncovered pixels with the preprocessing's mean. `image` may have any mode. Without a crop,
+    raises JclipError as `fitted` does.
     """
     size, resample = preprocessing.size, Image.Resampling[augmentation.interpolation.upper()]
     if changes.box is None:
@@ -144,16 +144,16 @@ def change(
 def _draw_box(
     scale: tuple[float, float], ratio: tuple[float, float], size: tuple[int, int], draw: Callable[[], float]
 ) -> tuple[int, int, int, int]:
-    """Draws a crop box of a given range of area and aspect ratio.
+    """Draws a crop box within the ranges of area and aspect ratio.
 
-    If ten boxes do not fit, returns the largest centred box within the range of aspect ratios.
+    If ten draws do not fit, returns the largest centred box within the range of aspect ratios.
     """
     width, height = size
     least, most = math.log(ratio[0]), math.log(ratio[1])
     for _ in range(_TRIES):
         area = (scale[0] + (scale[1] - scale[0]) * draw()) * (width * height)
         across = math.exp(least + (most - least) * draw())
-        # At least one pixel: timm fails on a tiny share of a small picture.
+        # At least one pixel: timm fails on a tiny share of a small image.
         wide, high = max(1, round(math.sqrt(area * across))), max(1, round(math.sqrt(area / across)))
         if wide <= width and high <= height:
             top, left = int((height - high + 1) * draw()), int((width - wide + 1) * draw())

@@ -1,4 +1,4 @@
-"""Opens untrusted encoded pictures: by content, in this process, within limits of memory.
+"""Opens untrusted encoded images: by content, in this process, within limits of memory.
 
 Reads only the formats that Pillow decodes by itself, and refuses the others by name. EPS starts Ghostscript. IPTC opens
 any format that it holds. WMF is drawn by Windows. BUFR, GRIB and HDF5 need another library's handler. Pillow reads only
@@ -22,7 +22,7 @@ from typing import Any
 from PIL import Image
 
 from jclip.errors import JclipError
-from jclip.io.reading import LARGEST_PICTURE, NotTaken, read_regular
+from jclip.io.reading import LARGEST_PICTURE, Refused, read_regular
 
 MEGAPIXELS_VARIABLE = "JCLIP_MAX_MEGAPIXELS"
 """Environment variable that replaces the default of `max_megapixels`."""
@@ -36,29 +36,29 @@ FORMATS = (
 
 REFUSED = {
     "EPS": "starts another program",
-    "IPTC": "may hold a picture of any format",
+    "IPTC": "may hold an image of any format",
     "WMF": "is drawn by Windows only",
     "BUFR": "needs another library",
     "GRIB": "needs another library",
     "HDF5": "needs another library",
-    "MPEG": "is a film",
+    "MPEG": "is video",
 }
 """Pillow's formats that are not read, each with the reason."""
 
 # Kinds of trouble that reports count.
-UNDECODABLE = "the picture does not decode"
-TOO_LARGE = "the picture is too large"
-FOREIGN = "the picture's format is not read"
-UNCONVERTIBLE = "the picture cannot be converted"
-MISSING = "the picture's file is missing"
-NO_FILE = "the picture is not in a regular file"
+UNDECODABLE = "the image does not decode"
+TOO_LARGE = "the image is too large"
+FOREIGN = "the image's format is not read"
+UNCONVERTIBLE = "the image cannot be converted"
+MISSING = "the image's file is missing"
+NO_FILE = "the image is not in a regular file"
 
 _HEIC_ENDINGS = ("heic", "heif", "hif")
 _HEIC_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs", b"mif1", b"msf1")
 _USUAL = ("jpg", "jpeg", "png", "webp", "gif", "bmp", "tiff", "tif", "ppm", "pgm")
-_BYTES_A_PIXEL = 16  # while a picture is decoded, converted and resized
+_BYTES_A_PIXEL = 16  # while an image is decoded, converted and resized
 _LEAST, _MOST = 16, 178  # megapixels; beyond the latter Pillow itself refuses by default
-_ELSEWHERE = 89  # megapixels, if the memory is not known: Pillow warns beyond them
+_ELSEWHERE = 89  # megapixels, if the memory is not known: Pillow's limit for a warning
 _ORIENTATION = 0x0112
 _TURNED_BY_DECODER = ("TIFF", "HEIF")
 
@@ -74,7 +74,7 @@ _TURNS = {
 
 
 class PictureError(JclipError):
-    """Error of a picture: `kind` is one of this module's kinds of trouble, `why` has the details."""
+    """Error of an image: `kind` is one of this module's kinds of trouble, `why` has the details."""
 
     def __init__(self, message: str, kind: str, why: str):
         super().__init__(message)
@@ -85,14 +85,14 @@ class PictureError(JclipError):
 
 
 def unreadable_picture(name: str, kind: str, why: object) -> PictureError:
-    """Returns the error for a picture that cannot be read, with its name and the reason on one line."""
+    """Returns the error for an image that cannot be read, with its name and the reason on one line."""
     said = " ".join(str(why).split())[:300] or type(why).__name__
-    return PictureError(f"{name} cannot be read as a picture ({said})", kind, said)
+    return PictureError(f"{name} cannot be read as an image ({said})", kind, said)
 
 
 @functools.cache
 def picture_endings() -> tuple[str, ...]:
-    """Returns the file extensions of pictures, lower case and without the dot, the common ones first.
+    """Returns the file extensions of images, lower case and without the dot, the common ones first.
 
     They are Pillow's extensions of the formats that are read, and HEIC's, even if its extra is not installed.
 
@@ -106,7 +106,7 @@ def picture_endings() -> tuple[str, ...]:
 
 
 def is_picture_name(name: str | Path) -> bool:
-    """Returns True if a file name has a picture's extension.
+    """Returns True if a file name has an image's extension.
 
     >>> [is_picture_name(name) for name in ("a.JPG", "a.b.avif", "a.txt", "jpg")]
     [True, True, False, False]
@@ -115,10 +115,10 @@ def is_picture_name(name: str | Path) -> bool:
 
 
 def max_megapixels() -> float:
-    """Returns the default maximum size of a picture, in millions of pixels.
+    """Returns the default maximum size of an image, in millions of pixels.
 
     It is $JCLIP_MAX_MEGAPIXELS if set. Otherwise it depends on the memory: decoding takes up to 16 bytes a pixel, and
-    one picture for each core may take a quarter of the memory together. It is 16 to 178; beyond 178, Pillow refuses.
+    one image on each core may together take a quarter of the memory. It is 16 to 178; beyond 178, Pillow refuses.
     Raises JclipError if the variable is not a number above 0.
     """
     said = os.environ.get(MEGAPIXELS_VARIABLE)
@@ -160,23 +160,23 @@ def read_picture(file: str | Path, name: str = "") -> bytes:
     name = name or str(file)
     try:
         return read_regular(Path(file), LARGEST_PICTURE)
-    except NotTaken as error:
+    except Refused as error:
         kind = TOO_LARGE if "more than" in error.reason else NO_FILE
         raise unreadable_picture(name, kind, f"it is {error.reason}") from None
     except IsADirectoryError:
         raise unreadable_picture(name, NO_FILE, "it is a folder, not a regular file") from None
     except (FileNotFoundError, NotADirectoryError):
-        raise PictureError(f"there is no picture {name}", MISSING, "it is missing") from None
+        raise PictureError(f"there is no image {name}", MISSING, "it is missing") from None
     except OSError as error:
         raise unreadable_picture(name, UNDECODABLE, error.strerror or error) from None
     except ValueError as error:  # a name with a null character
-        raise PictureError(f"there is no picture {name!r}: {error}", MISSING, str(error)) from None
+        raise PictureError(f"there is no image {name!r}: {error}", MISSING, str(error)) from None
 
 
 def open_header(data: bytes, name: str, megapixels: float | None = None) -> Image.Image:
-    """Returns a picture after reading its header and checking its size; it is not decoded yet.
+    """Returns an image after reading its header and checking its size; it is not decoded yet.
 
-    Raises PictureError if the format is unknown or refused, the header is damaged, or the picture is too large.
+    Raises PictureError if the format is unknown or refused, the header is damaged, or the image is too large.
 
     `name` is for messages; `megapixels` is the maximum size, by default `max_megapixels()`.
     """
@@ -185,15 +185,15 @@ def open_header(data: bytes, name: str, megapixels: float | None = None) -> Imag
         try:
             image = _identified(data)
         except Exception as error:  # Pillow's readers raise all kinds of errors
-            raise _said(name, error, limit) from None
+            raise _pillow_error(name, error, limit) from None
         if image is None:
-            raise _unknown(data, name)
+            raise _unidentified(data, name)
     _check_size(image, name, limit)
     return image
 
 
 def load(image: Image.Image, name: str, megapixels: float | None = None) -> None:
-    """Decodes an opened picture. Raises PictureError if its format is refused, or it is too large or damaged."""
+    """Decodes an opened image. Raises PictureError if its format is refused, or it is too large or damaged."""
     limit = max_megapixels() if megapixels is None else megapixels
     if image.format in REFUSED:
         raise unreadable_picture(name, FOREIGN, f"{image.format} {REFUSED[image.format]} and is not read")
@@ -203,14 +203,14 @@ def load(image: Image.Image, name: str, megapixels: float | None = None) -> None
         with pillow_allows(limit):
             image.load()
     except Exception as error:  # Pillow's decoders raise struct.error, IndexError, …
-        raise _said(name, error, limit) from None
+        raise _pillow_error(name, error, limit) from None
 
 
 def orientation_of(image: Image.Image, data: bytes | None = None) -> int:
-    """Returns a picture's EXIF orientation, 1 to 8; 1 if it has none or an invalid one.
+    """Returns an image's EXIF orientation, 1 to 8; 1 if it has none or an invalid one.
 
-    TIFF and HEIC count as 1, because their decoders rotate them. `data` are the bytes of its file: they tell if a PNG
-    has an orientation without decoding it.
+    TIFF and HEIC count as 1, because their decoders rotate them. `data` is the content of the file: with it, a PNG
+    without an orientation need not be decoded.
     """
     if image.format in _TURNED_BY_DECODER:
         return 1
@@ -227,7 +227,7 @@ _PNG_MARKS = (b"eXIf", b"Raw profile type", b"XML:com.adobe.xmp")
 
 
 def turned(image: Image.Image, orientation: int) -> Image.Image:
-    """Returns an upright picture, given its EXIF orientation of 1 to 8."""
+    """Returns an upright image, given its EXIF orientation of 1 to 8."""
     return image.transpose(_TURNS[orientation]) if orientation in _TURNS else image
 
 
@@ -237,9 +237,9 @@ _users, _before = 0, Image.MAX_IMAGE_PIXELS
 
 @contextmanager
 def pillow_allows(megapixels: float) -> Iterator[None]:
-    """Raises Pillow's own size limit, one number for the whole process, while any thread is inside such a block.
+    """Lifts Pillow's own size limit, one number for the whole process, while any thread is inside such a block.
 
-    Pillow still refuses pictures inside the picture, such as an icon's PNG, beyond twice the limit.
+    Pillow still refuses embedded images, such as the PNG of an icon, beyond twice the limit.
     """
     global _users, _before
     pixels = math.ceil(megapixels * 10**6)
@@ -267,7 +267,7 @@ def _check_size(image: Image.Image, name: str, limit: float) -> None:
         raise PictureError(f"{error}: {remedy}", error.kind, error.why)
 
 
-def _said(name: str, error: Exception, limit: float) -> PictureError:
+def _pillow_error(name: str, error: Exception, limit: float) -> PictureError:
     if isinstance(error, Image.DecompressionBombError | Image.DecompressionBombWarning):
         within = f"it holds more than twice the limit of {limit:g} megapixels"
         return unreadable_picture(name, TOO_LARGE, within)
@@ -275,7 +275,7 @@ def _said(name: str, error: Exception, limit: float) -> PictureError:
 
 
 def _identified(data: bytes) -> Image.Image | None:
-    """Returns the picture in the first format that accepts its bytes, like `Image.open` without its warning."""
+    """Opens the image in the first format that accepts its bytes, like `Image.open` but without its warning."""
     stream, prefix = io.BytesIO(data), data[:16]
     for factory, accept in _openers():
         try:
@@ -304,7 +304,7 @@ def _is_heic(prefix: bytes) -> bool:
     return prefix[4:8] == b"ftyp" and prefix[8:12] in _HEIC_BRANDS
 
 
-def _unknown(data: bytes, name: str) -> PictureError:
+def _unidentified(data: bytes, name: str) -> PictureError:
     prefix = data[:16]
     if not data:
         return unreadable_picture(name, UNDECODABLE, "it is empty")

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 
-_MOST_PIXELS = 2**28  # of an intermediate picture: a gigabyte
+_MOST_PIXELS = 2**28  # of an intermediate image: a gigabyte
 
 Picture = Image.Image | np.ndarray | str | Path | bytes
 
@@ -32,10 +32,10 @@ Orientation = Literal["ignore", "apply"]
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """Settings that turn any picture into the image tower's input.
+    """Settings that turn any image into the image tower's input.
 
     The defaults equal the references, bit by bit in uint8: cn_clip's `image_transform` ("squash") and open_clip's,
-    which is OpenAI's ("crop"). Both resize a picture in its own mode and then convert it to RGB. So palettes are
+    which is OpenAI's ("crop"). Both resize an image in its own mode and then convert it to RGB. So palettes are
     resized by nearest neighbour, alpha is dropped, and EXIF orientation is ignored. Modes that the references clip to
     white or black, 16-bit grey and floats, are scaled to 8 bits first, see `jclip.images.modes`.
 
@@ -46,12 +46,13 @@ class Preprocessing:
 
     Attributes:
       size: height and width in pixels.
-      mean, std: of each channel, for values in 0..1.
+      mean: mean of each channel, for values in 0..1.
+      std: standard deviation of each channel, for values in 0..1.
       resize: "squash" ignores the aspect ratio (Chinese-CLIP); "crop" scales the shorter side, then crops the centre
         (CLIP, AltCLIP). Bicubic by Pillow, as in torchvision.
       background: RGB colour put under transparent pixels before resizing; None drops alpha, as the references do.
       trim: crop transparent borders first, and centre the rest in a square; needs a background.
-      orientation: "apply" rotates a picture by its EXIF orientation; "ignore" keeps it as stored, as the references do.
+      orientation: "apply" rotates an image by its EXIF orientation; "ignore" keeps it as stored, as the references do.
         TIFF and HEIC are always upright, because their decoders rotate them.
     """
 
@@ -67,13 +68,13 @@ class Preprocessing:
         check_ranges(self)
         for name in ("mean", "std"):
             if len(getattr(self, name)) != 3:
-                raise JclipError(f"{name} is {getattr(self, name)!r}, but must be three numbers, one a channel")
+                raise JclipError(f"{name} is {getattr(self, name)!r}, but must be three numbers, one per channel")
         if self.trim and self.background is None:
-            raise JclipError("preprocessing with trim needs a background: give it one, white is (255, 255, 255)")
+            raise JclipError("preprocessing with trim needs a background: give one, such as (255, 255, 255) for white")
 
 
 def to_array(preprocessing: Preprocessing, picture: Picture, name: str = "") -> np.ndarray:
-    """Returns a picture as uint8 (size, size, 3), not yet normalised: a quarter of the bytes to move to the device.
+    """Returns an image as uint8 (size, size, 3). It is normalised on the device, so that fewer bytes are moved there.
 
     `picture` is a PIL image, a path, encoded bytes, or uint8 (h, w, 3). Messages call it `name`, by default its path.
     Raises JclipError, with the name, if it cannot be read.
@@ -86,9 +87,9 @@ def to_array(preprocessing: Preprocessing, picture: Picture, name: str = "") -> 
 
 
 def opened(preprocessing: Preprocessing, picture: Picture, name: str = "") -> Image.Image:
-    """Returns the picture decoded, over the background if there is one; else in its own mode.
+    """Returns the image decoded: over the background, in RGB, if there is one; else in its own mode.
 
-    Raises JclipError if it cannot be read; the message names it.
+    Raises JclipError, with the name, if it cannot be read.
     """
     name = name or _called(picture)
     image = open_picture(picture, name, preprocessing.orientation)
@@ -98,7 +99,7 @@ def opened(preprocessing: Preprocessing, picture: Picture, name: str = "") -> Im
 
 
 def fitted(preprocessing: Preprocessing, image: Image.Image, name: str) -> Image.Image:
-    """Returns the picture resized to (size, size), in its own mode. Raises JclipError if it is too long to crop."""
+    """Returns the image resized to (size, size), in its own mode. Raises JclipError if it is too long to crop."""
     size = preprocessing.size
     if preprocessing.resize == "squash":
         return image.resize((size, size), Image.Resampling.BICUBIC)
@@ -111,15 +112,15 @@ def fitted(preprocessing: Preprocessing, image: Image.Image, name: str) -> Image
 
 
 def rgb(image: Image.Image) -> Image.Image:
-    """Returns the picture in RGB, with alpha dropped; itself if it is in RGB."""
-    # Otherwise Pillow warns that RGB cannot hold transparency.
+    """Returns the image in RGB, with alpha dropped; unchanged if it is in RGB."""
+    # With it, Pillow warns that RGB cannot hold transparency.
     image.info.pop("transparency", None)
     return image if image.mode == "RGB" else image.convert("RGB")
 
 
 def normalise(preprocessing: Preprocessing, images_bhwc: "jax.Array") -> "jax.Array":
     """Returns normalised float32 (b, h, w, 3) of values in 0..255, of any dtype."""
-    import jax.numpy as jnp  # here, so that processes that only read pictures start without jax
+    import jax.numpy as jnp  # here, so that processes that only read images start without jax
 
     mean, std = jnp.asarray(preprocessing.mean), jnp.asarray(preprocessing.std)
     return (images_bhwc.astype(jnp.float32) / 255 - mean) / std
@@ -127,14 +128,14 @@ def normalise(preprocessing: Preprocessing, images_bhwc: "jax.Array") -> "jax.Ar
 
 def _called(picture: Picture) -> str:
     if isinstance(picture, bytes):
-        return f"a picture of {len(picture)} bytes"
-    return str(picture) or "an empty path" if isinstance(picture, str | Path) else "a picture"
+        return f"an image of {len(picture)} bytes"
+    return str(picture) or "an empty path" if isinstance(picture, str | Path) else "an image"
 
 
 def open_picture(
     picture: Picture, name: str, orientation: Orientation = "ignore", megapixels: float | None = None
 ) -> Image.Image:
-    """Returns the picture decoded, in its own size, in a mode that `modes.to_convertible` keeps.
+    """Returns the image decoded, in its own size, in a mode that `modes.to_convertible` keeps.
 
     `picture` is as in `to_array`, `orientation` as in `Preprocessing`. `megapixels` is the maximum size, in millions of
     pixels; by default `opening.max_megapixels()`. Raises JclipError, with the name, if it cannot be read.

@@ -49,7 +49,7 @@ class Storage:
     Attributes:
       size: Number of bytes.
       blocks: Yields the bytes between two offsets; every block except the last is a multiple of 16 bytes.
-      swapped: True if the values have the other byte order.
+      swapped: True for big-endian values.
     """
 
     size: int
@@ -149,7 +149,7 @@ def _first(first: Any, *_: Any) -> Any:
 
 
 def _bytes(text: str, how: str = "latin1") -> bytes:
-    """Returns the bytes that protocol 2 writes as text. Other codecs are refused, because they are code."""
+    """Returns the bytes that pickle protocol 2 stores as latin-1 text. Refuses other codecs, because they are code."""
     if type(text) is not str or how not in ("latin1", "latin-1"):
         raise ValueError("it encodes text with another codec than latin-1")
     return text.encode("latin-1")

@@ -50,7 +50,7 @@ class Member:
         self._start = info.header_offset + _LOCAL_HEADER.size + name + extra
         if signature != b"PK\x03\x04" or self._start + info.compress_size > handle.size:
             raise JclipError(f"{self._what} is not where the archive's directory says: fetch the file again")
-        # Deflate compresses by at most 1032; a larger claimed size would fill the memory.
+        # Deflate compresses by a factor of at most 1032; a larger claimed size would fill the memory.
         possible = {
             zipfile.ZIP_STORED: self.size == info.compress_size,
             zipfile.ZIP_DEFLATED: self.size <= 1032 * (info.compress_size + 1),
@@ -66,7 +66,7 @@ class Member:
         return b"".join(block.tobytes() for block in self.blocks(0, self.size))
 
     def blocks(self, start: int, stop: int) -> Iterator[np.ndarray]:
-        """Yields the bytes from `start` to `stop` in blocks. Raises JclipError if any of the member is damaged."""
+        """Yields the bytes from `start` to `stop` in blocks. Raises JclipError if any part of the member is damaged."""
         if self._unchecked:
             checksum = 0
             for block in self._blocks(0, self.size):
@@ -84,7 +84,7 @@ class Member:
         whole, filled, decoder = np.empty(self.size, np.uint8), 0, zlib.decompressobj(-zlib.MAX_WBITS)
         try:
             for block in read_blocks(self._file, self._start, self._start + self._info.compress_size):
-                # One byte more shows that the member is too long.
+                # One byte more than the claimed size, to notice a member that is too long.
                 piece = decoder.decompress(block.data, self.size - filled + 1)
                 whole[filled : filled + len(piece)] = np.frombuffer(piece, np.uint8)
                 filled += len(piece)

@@ -114,7 +114,7 @@ def link_or_copy(file: str | Path, name: str | Path) -> None:
 
 
 def is_full_disk(error: BaseException | None) -> bool:
-    """Returns True if an error or one of its causes, of whatever type, is a full disk."""
+    """Returns True if an error or one of its causes, of any type, reports a full disk."""
     while error is not None:
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
             return True

@@ -1,4 +1,4 @@
-"""The one reader of JSON from outside: limits size and nesting, and gives readable error messages."""
+"""Reads untrusted JSON: limits size and nesting, and gives readable error messages."""
 
 import json
 from collections.abc import Mapping
@@ -6,13 +6,13 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from jclip.errors import JclipError, unreadable
-from jclip.io.reading import NotTaken, read_regular
+from jclip.io.reading import Refused, read_regular
 from jclip.plain import shown
 
 LARGEST = 256 << 20
 """Default limit on the bytes of a file. Tokenizers have up to 20 MB, COCO's captions 140."""
 DEEPEST = 64
-"""Limit on nested containers, well below Python's own, which `repr` in an error message would exceed."""
+"""Maximum nesting of containers. It is far below Python's recursion limit, so that error messages can use `repr`."""
 
 T = TypeVar("T")
 
@@ -73,7 +73,7 @@ def read_bytes(file: Path, what: str = "", *, largest: int = LARGEST) -> bytes:
     """
     try:
         return read_regular(file, largest)
-    except NotTaken as error:
+    except Refused as error:
         raise unreadable(file, ValueError(f"it is {error.reason}"), what) from None
     except (OSError, ValueError) as error:
         raise unreadable(file, error, what) from None

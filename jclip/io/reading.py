@@ -1,4 +1,4 @@
-"""Reads files from outside only if they are regular and of limited size."""
+"""Reads untrusted files: only regular ones of limited size."""
 
 import errno
 import os
@@ -10,8 +10,8 @@ from typing import BinaryIO
 from jclip.errors import JclipError, unreadable
 
 
-class NotTaken(JclipError):
-    """Refusal to read a file; `reason` is the message without the file's name, by which reports count."""
+class Refused(JclipError):
+    """Refusal to read a file that is not regular, or too large. `reason`, without the file's name, is for reports."""
 
     def __init__(self, message: str, reason: str = ""):
         super().__init__(message)
@@ -21,7 +21,7 @@ class NotTaken(JclipError):
 def open_regular(file: Path) -> BinaryIO:
     """Opens a regular file, or a link to one, for reading: a FIFO would block, and a device may be endless.
 
-    Raises NotTaken for other kinds, OSError if it cannot be opened, and ValueError if its name holds a null character.
+    Raises Refused for other kinds, OSError if it cannot be opened, and ValueError if its name holds a null character.
     """
     _check_regular(file, os.stat(file).st_mode)
     handle = os.open(file, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
@@ -36,7 +36,7 @@ def open_regular(file: Path) -> BinaryIO:
 def read_regular(file: Path, limit: int) -> bytes:
     """Returns the contents of a regular file of at most `limit` bytes.
 
-    Raises NotTaken if it is not a regular file, or is larger; OSError if it is missing, a folder, or cannot be read;
+    Raises Refused if it is not a regular file, or is larger; OSError if it is missing, a folder, or cannot be read;
     and ValueError if its name holds a null character.
     """
     with open_regular(file) as stream:
@@ -45,15 +45,15 @@ def read_regular(file: Path, limit: int) -> bytes:
         if data is not None and len(data) > size:  # files in /proc report size 0
             data += stream.read(limit + 1 - len(data))
     if data is None or len(data) > limit:
-        reason = f"a file of more than {said_size(limit)}"
-        raise NotTaken(f"{file} is {reason}: name a smaller one", reason)
+        reason = f"a file of more than {format_size(limit)}"
+        raise Refused(f"{file} is {reason}: name a smaller one", reason)
     return data
 
 
-def said_size(count: int) -> str:
+def format_size(count: int) -> str:
     """Formats a number of bytes for a message.
 
-    >>> said_size(1 << 28), said_size(3000), said_size(7)
+    >>> format_size(1 << 28), format_size(3000), format_size(7)
     ('256 MiB', '2.93 KiB', '7 bytes')
     """
     for power, unit in ((40, "TiB"), (30, "GiB"), (20, "MiB"), (10, "KiB")):
@@ -63,11 +63,11 @@ def said_size(count: int) -> str:
 
 
 LARGEST_PICTURE = 256 << 20
-"""Maximum number of bytes of an encoded picture; a larger file is a mistake or an attack."""
+"""Maximum number of bytes of an encoded image; a larger file is a mistake or an attack."""
 
 
-TOO_LARGE = f"a picture's file of more than {said_size(LARGEST_PICTURE)}"
-"""Reason that reports give for a larger picture."""
+TOO_LARGE = f"an image file of more than {format_size(LARGEST_PICTURE)}"
+"""Reason that reports give for a larger image file."""
 
 
 def files_under(folder: Path) -> Iterator[Path]:
@@ -98,4 +98,4 @@ def _check_regular(file: Path, mode: int) -> None:
     if not stat.S_ISREG(mode):
         kinds = ((stat.S_ISFIFO, "a FIFO"), (stat.S_ISSOCK, "a socket"))
         reason = f"{next((name for test, name in kinds if test(mode)), 'a device')}, not a regular file"
-        raise NotTaken(f"{file} is {reason}: name a file", reason)
+        raise Refused(f"{file} is {reason}: name a file", reason)

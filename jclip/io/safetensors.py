@@ -145,7 +145,7 @@ def _entry(file: Path, name: str, entry: Any) -> tuple[tuple[int, ...], np.dtype
 
 
 def _check_cover(file: Path, places: list[tuple[int, int, str]], size: int) -> None:
-    """Checks that the tensors cover the bytes after the header without hole or overlap, as the format demands."""
+    """Checks that the tensors cover the bytes after the header without holes or overlaps, as the format demands."""
     covered = 0
     for begin, end, name in places:
         if begin != covered:

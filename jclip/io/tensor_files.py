@@ -1,4 +1,4 @@
-"""The one reader of files with tensors, whatever their format."""
+"""Opens files with tensors, in any supported format."""
 
 from pathlib import Path
 

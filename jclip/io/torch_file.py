@@ -32,7 +32,7 @@ _DAMAGE = (ArithmeticError, EOFError, LookupError, MemoryError, RuntimeError, Ty
 
 
 def open_torch_file(file: Path) -> TensorFile:
-    """Opens a checkpoint of PyTorch. Its tensors raise JclipError if they turn out to be damaged when they are read.
+    """Opens a checkpoint of PyTorch. Reading a damaged tensor later raises JclipError.
 
     Raises JclipError if the file is missing, damaged or not a checkpoint; it names a class or function that plain
     tensors do not need; or it holds a quantised or sparse tensor.
@@ -107,15 +107,15 @@ def _open_legacy(file: Path, handle: BoundedReader) -> TensorFile:
     def storage(key: str, size: int) -> Storage:
         return storages.setdefault(key, Storage(size, partial(blocks, key)))
 
-    def nothing(key: Any) -> Any:
+    def refuse(key: Any) -> Any:
         raise ValueError("its head is not that of a checkpoint")
 
-    if load_inert(handle, find, nothing) != _MAGIC or load_inert(handle, find, nothing) != _PROTOCOL:
+    if load_inert(handle, find, refuse) != _MAGIC or load_inert(handle, find, refuse) != _PROTOCOL:
         raise JclipError(f"{file} is a pickle but not a PyTorch checkpoint: save it with torch.save")
-    load_inert(handle, find, nothing)  # about the machine that wrote the file; values are always little-endian
+    load_inert(handle, find, refuse)  # describes the machine that wrote the file; values are always little-endian
     units: dict[str, int] = {}
     saved = load_inert(handle, find, partial(_slice, storage, units=units))
-    for key in load_inert(handle, find, nothing):
+    for key in load_inert(handle, find, refuse):
         (count,) = struct.unpack("<q", handle.read(8))
         if storages[key].size != count * units[key]:
             raise ValueError(f"a storage of {storages[key].size} bytes holds {count} values")
@@ -129,16 +129,16 @@ def _open_legacy(file: Path, handle: BoundedReader) -> TensorFile:
 
 
 def _slice(storage: Callable[[str, int], Storage], key: Any, units: dict[str, int] | None = None) -> Slice:
-    """Returns the storage of a persistent id: ("storage", class, key, device, size), in the older format a view."""
+    """Returns the slice that a persistent id names: ("storage", class, key, device, size), and in old files a view."""
     kind, dtype, name, _, count, *view = key
-    if kind != "storage" or not isinstance(dtype, np.dtype) or type(name) is not str or not _counts(count):
+    if kind != "storage" or not isinstance(dtype, np.dtype) or type(name) is not str or not _are_counts(count):
         raise ValueError("it refers to an object that is not a storage")
     if units is not None:
         units.setdefault(name, dtype.itemsize)
     found, first = storage(name, count * dtype.itemsize), 0
     if view and view[0] is not None:
         _, first, part = view[0]
-        if not _counts(first, part) or first + part > count:
+        if not _are_counts(first, part) or first + part > count:
             raise ValueError("a view is larger than its storage")
         count = part
     if (first + count) * dtype.itemsize > found.size:
@@ -201,7 +201,7 @@ def _lazy(what: str, tensor: Strided) -> Lazy:
     if not isinstance(dtype, np.dtype) or not isinstance(size, tuple | list) or not isinstance(stride, tuple | list):
         raise JclipError(f"{what} is damaged: fetch the file again")
     shape, step = tuple(size), dtype.itemsize
-    if not _counts(offset, *shape, *stride) or len(stride) != len(shape):
+    if not _are_counts(offset, *shape, *stride) or len(stride) != len(shape):
         raise JclipError(f"{what} has a shape or strides that are not whole numbers >= 0: fetch the file again")
     if 0 in shape:
         nbytes(shape, dtype)
@@ -229,7 +229,8 @@ def _with_name(file: Path, name: str, tensor: Lazy) -> Lazy:
     return replace(tensor, parts=parts)
 
 
-def _counts(*numbers: Any) -> bool:
+def _are_counts(*numbers: Any) -> bool:
+    """Returns True if all are whole numbers from 0 to 2^63 - 1."""
     return all(type(number) is int and 0 <= number < 2**63 for number in numbers)
 
 

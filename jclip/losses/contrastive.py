@@ -98,7 +98,7 @@ def contrastive_loss(
       JclipError: an option is unknown, shapes of features or ids do not fit, the bias or the mesh is missing, or the
         batch does not divide.
     """
-    _check_words(impl=(impl, Impl), kind=(kind, LossKind), duplicates=(duplicates, Duplicates))
+    _check_options(impl=(impl, Impl), kind=(kind, LossKind), duplicates=(duplicates, Duplicates))
     size = _check_shapes(image_bd, text_bd, image_ids_b, text_ids_b)
     if kind == "sigmoid" and logit_bias is None:
         raise JclipError("kind='sigmoid' needs a logit bias: give the model a logit_bias_init, or choose 'softmax'")
@@ -126,7 +126,7 @@ def contrastive_loss(
 def _split(
     impl: Impl, blocks: forms.Blocks, chunk: int, mesh: Mesh | None, axis: str | tuple[str, ...] | None, size: int
 ) -> Callable[..., forms.PairStats]:
-    """Returns "chunked" or "ring" under `shard_map`."""
+    """Returns the form "chunked" or "ring" under `shard_map`."""
     if mesh is None:
         raise JclipError(f"impl={impl!r} needs a mesh: give one, or choose impl='dense'")
     if chunk < 1:
@@ -153,8 +153,8 @@ def _axes(impl: Impl, mesh: Mesh, axis: str | tuple[str, ...] | None, size: int)
     return axes
 
 
-def _check_words(**words: tuple[str, object]) -> None:
-    for name, (word, kind) in words.items():
+def _check_options(**options: tuple[str, object]) -> None:
+    for name, (word, kind) in options.items():
         if word not in get_args(kind):
             raise JclipError(f"contrastive loss: {name}={word!r} is unknown: choose one of {', '.join(get_args(kind))}")
 
@@ -162,7 +162,7 @@ def _check_words(**words: tuple[str, object]) -> None:
 def _check_shapes(image_bd: jax.Array, text_bd: jax.Array, *ids: jax.Array | None) -> int:
     if image_bd.ndim != 2 or image_bd.shape != text_bd.shape:
         raise JclipError(
-            f"image features {image_bd.shape} and text features {text_bd.shape} must be (b, d): give pairs"
+            f"image features {image_bd.shape} and text features {text_bd.shape} must have the same shape, (b, d)"
         )
     for some in ids:
         if some is not None and some.shape != image_bd.shape[:1]:

@@ -73,7 +73,7 @@ class LogSumExp(NamedTuple):
 
     @classmethod
     def empty(cls, size: int) -> Self:
-        """Returns `size` sums of nothing."""
+        """Returns `size` empty sums."""
         return cls(jnp.full(size, MASKED), jnp.zeros(size))
 
     def merged(self) -> Self:
@@ -169,7 +169,7 @@ def _cross_entropies(own_b: jax.Array, stats: SoftmaxStats) -> jax.Array:
     own = LogSumExp(fixed_b, jnp.exp(own_b - fixed_b))
     positives = jax.tree.map(lambda *both: jnp.stack(both), own, others.logsumexp).merged()
     mean_b = (own_b + others.sum) / (1 + others.number)
-    # A single positive is its own mean. Without `where`, gradients of 1 and -1 would cancel; smaller ones lost digits.
+    # A single positive is its own mean. Without `where`, gradients of 1 and -1 would cancel and cost digits.
     above_mean_b = jnp.where(others.number > 0, positives.log - mean_b, 0)
     return jax.nn.softplus(stats.negatives.log - positives.log) + above_mean_b
 

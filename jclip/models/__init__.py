@@ -12,7 +12,7 @@ Names:
   list_models, get_config: names of the published models, and the configuration of one. Weights come from bundles.
   build_model, init_variables, shapes: module, fresh variables, and shapes of a configuration.
   DualEncoder, DualEncoderConfig: image tower and text tower with a joint space.
-  TextEncoder, TextEncoderConfig: text encoder alone.
+  TextEncoder, TextEncoderConfig: text encoder without an image tower.
   VitConfig, ResNetConfig, BertConfig, ClipTextConfig: the towers.
   ImageTower, TextTower: interfaces of towers; `jclip.models.towers` says how to add one.
   Compute: precision, rematerialisation and attention of a model.

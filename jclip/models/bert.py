@@ -37,6 +37,7 @@ class BertConfig(StackedTower, TextTower):
     Attributes:
       vocab_size: rows of the token embedding.
       width: width of the states.
+      layers: number of layers.
       heads: number of attention heads; divides the width.
       intermediate: width of the MLPs' hidden layer.
       max_positions: rows of the position embedding.

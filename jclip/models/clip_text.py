@@ -39,6 +39,7 @@ class ClipTextConfig(StackedTower, TextTower):
       vocab_size: rows of the token embedding; the last is end-of-text.
       context_length: rows of the position embedding: maximum number of tokens.
       width: width of the states.
+      layers: number of layers.
       heads: number of attention heads; divides the width.
       activation: "quick_gelu" (OpenAI's) or "gelu", exact (most of LAION's).
     """

@@ -28,8 +28,8 @@ class DualEncoderConfig:
       embed_dim: width of the joint space.
       head_width: width of AltCLIP's head, equal to the width of the teacher's state; None for no head.
       logit_scale_init: initial logarithm of the inverse temperature (Radford et al. 2021, section 2.5).
-      logit_bias_init: initial bias of the sigmoid loss (Zhai et al. 2023, section 3.2: -10, with a temperature of 10);
-        None for a model without the parameter "logit_bias".
+      logit_bias_init: initial bias of the sigmoid loss; None for a model without the parameter "logit_bias". Zhai et
+        al. 2023 (section 3.2) choose -10, with ln 10 as logit_scale_init.
     """
 
     image: ImageTower

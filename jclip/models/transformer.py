@@ -109,8 +109,8 @@ class PreNormLayer(nn.Module):
     ) -> tuple[jax.Array, None]:
         """Returns the states after this layer, and None for `nn.scan`. Without dropout, `seeds_b2` is not used.
 
-        `wanted_bqd` are those of `x_bld` whose next states are returned; None for all. They attend to `lengths_b`
-        tokens, even in a causal tower. `lengths_b` is as in `jclip.models.attention.attend`.
+        `wanted_bqd` are the states of `x_bld` for whose tokens to compute the output; None for all. They attend to
+        `lengths_b` tokens, even in a causal tower. `lengths_b` is as in `jclip.models.attention.attend`.
         """
         del seeds_b2
         causal, compute = self.causal and wanted_bqd is None, attention_of(wanted_bqd, self.compute)
@@ -130,11 +130,11 @@ class PreNormLayer(nn.Module):
 
 
 SHALLOW = 4
-"""Layers of a stack, at most, whose last one `run_to_token` computes for one token."""
+"""Maximum number of layers of a stack whose last layer `run_to_token` computes for one token only."""
 
 
 def attention_of(wanted_bqd: jax.Array | None, compute: Compute) -> Compute:
-    """Returns how a layer's attention computes: for a few tokens only, where cuDNN cannot, as the library chooses."""
+    """Returns the settings of a layer's attention: "auto" for `wanted_bqd`, which cuDNN's kernel cannot compute."""
     return compute if wanted_bqd is None else replace(compute, attention="auto")
 
 
@@ -204,7 +204,8 @@ def run_to_token(
     def picked(x_bld: jax.Array) -> jax.Array:
         return x_bld[:, :1] if token_b is None else jnp.take_along_axis(x_bld, token_b[:, None, None], axis=1)
 
-    whole = last.is_initializing() or last.is_mutable_collection("intermediates")  # what is captured is whole layers
+    # Initialisation and captured intermediates need whole layers.
+    whole = last.is_initializing() or last.is_mutable_collection("intermediates")
     params = {} if whole else last.variables["params"]
     count = 0 if whole else len(jax.tree.leaves(params)[0])
     if not 0 < count <= SHALLOW:
@@ -236,7 +237,7 @@ def stacked(layer: "partial[Any]", count: int, remat: Remat) -> nn.Module:
     scan: Callable[..., nn.Module] = nn.scan(
         # A scan's body is compiled apart from its reverse, so common-subexpression elimination cannot undo the remat.
         rematerialised(cast(type[nn.Module], layer.func), remat, prevent_cse=False),
-        variable_axes={"params": 0, "intermediates": 0},  # what a caller captures is stacked like the parameters
+        variable_axes={"params": 0, "intermediates": 0},  # captured intermediates are stacked like the parameters
         split_rngs={"params": True},
         in_axes=(nn.broadcast, 0),
         length=count,

@@ -31,6 +31,7 @@ class VitConfig(StackedTower, ImageTower):
       image_size: side of the square image, pixels; a multiple of the patch size.
       patch_size: side of a patch, pixels.
       width: width of the states.
+      layers: number of layers.
       heads: number of attention heads; divides the width. Most published towers have heads of 64 channels.
       mlp_ratio: width of the MLPs' hidden layer over `width`.
       activation: "quick_gelu" (OpenAI's CLIP, Chinese-CLIP) or "gelu", exact (most of LAION's).

@@ -1,7 +1,7 @@
 """Sockets by which the processes of a run detect immediately that one of them died.
 
-While they wait on the devices, jax detects it too. During start-up, saves and evaluation on the host, jax waits until
-its heartbeat times out; so it does if no socket can be opened.
+While the others wait on the devices, jax detects it too. During start-up, saves and evaluation on the host, jax notices
+only when its heartbeat times out. If no socket can be opened, the run relies on that heartbeat.
 
 Process 0 listens on the coordinator's host, at a port that the system chooses; only on the loopback interface if that
 host is localhost. A connection must begin with the run's secret, or it is closed.
@@ -20,7 +20,7 @@ from contextlib import suppress
 from jclip.internals import coordination_client, coordinator_host, process_index
 
 LOST = 134
-"""Exit code after another process was lost; equal to jax's own, by SIGABRT, if jax notices first."""
+"""Exit code after another process was lost; equal to that of jax's own abort (SIGABRT)."""
 
 _KEY = "jclip/lifeline"  # key of the port and the secret in jax's coordination service
 _BYE = b"."
@@ -55,9 +55,12 @@ class Lifeline:
         threading.Thread(target=self._accept, args=(listening,), daemon=True).start()
         return f"{listening.getsockname()[1]} {self._secret.hex()}"
 
-    def connect(self, host: str, told: str, number: int) -> bool:
-        """Connects process `number` to process 0 on `host`, whose `listen` returned `told`; returns True on success."""
-        port, _, secret = told.partition(" ")
+    def connect(self, host: str, port_and_secret: str, number: int) -> bool:
+        """Connects process `number` to process 0 on `host`; returns True on success.
+
+        `port_and_secret` is what process 0's `listen` returned.
+        """
+        port, _, secret = port_and_secret.partition(" ")
         if not port:
             return False
         try:
@@ -86,12 +89,12 @@ class Lifeline:
                 listening.close()
                 return
             line.settimeout(_PATIENCE)
-            said = b""
+            received = b""
             with suppress(OSError):
-                while len(said) < _SECRET + _NUMBER and (more := line.recv(_SECRET + _NUMBER - len(said))):
-                    said += more
-            if hmac.compare_digest(said[:_SECRET], self._secret):
-                self._keep(line, f"process {int.from_bytes(said[_SECRET:], 'big')} of this run")
+                while len(received) < _SECRET + _NUMBER and (more := line.recv(_SECRET + _NUMBER - len(received))):
+                    received += more
+            if hmac.compare_digest(received[:_SECRET], self._secret):
+                self._keep(line, f"process {int.from_bytes(received[_SECRET:], 'big')} of this run")
             else:
                 line.close()  # not a process of this run
 
@@ -106,15 +109,18 @@ class Lifeline:
         threading.Thread(target=self._watch, args=(line, who), daemon=True).start()
 
     def _watch(self, line: socket.socket, who: str) -> None:
-        said = _BYE
+        received = _BYE  # after an OSError jax's heartbeat decides
         with line, suppress(OSError):
-            said = line.recv(1)
-        if not said and not self._over.is_set():
+            received = line.recv(1)
+        if not received and not self._over.is_set():
             self._lost(who)
 
 
 def hold(seconds: float) -> None:
-    """Connects this process with process 0 until it exits; waits at most `seconds` for process 0 to listen."""
+    """Opens the lifeline between this process and process 0; waits at most `seconds` for process 0 to listen.
+
+    It closes when this process exits. If the other end is lost first, this process exits with code LOST.
+    """
     line, client = Lifeline(_end), coordination_client()
     if process_index() == 0:
         client.key_value_set(_KEY, line.listen(coordinator_host()))

@@ -16,9 +16,9 @@ class MeshShape:
     """Number of devices along each axis of the mesh. One may be -1: all remaining devices.
 
     Attributes:
-      data: splits the batch; parameters are copied.
+      data: splits the batch; parameters are replicated.
       fsdp: splits the batch and the parameters.
-      tensor: splits parameters; the batch is copied.
+      tensor: splits parameters; the batch is replicated.
     """
 
     data: int = -1

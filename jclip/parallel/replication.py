@@ -37,15 +37,15 @@ class Replication:
 
     def __str__(self) -> str:
         """Returns a summary on one line."""
-        told = f"{self.axes}: {self.share:.2%} of the parameters' {in_units(self.total)} stay in copies"
-        return f"{told}, most of it {self.parts[0][0]} ({in_units(self.parts[0][1])})" if self.parts else told
+        summary = f"{self.axes}: {self.share:.2%} of the parameters' {in_units(self.total)} are replicated"
+        return f"{summary}, mostly {self.parts[0][0]} ({in_units(self.parts[0][1])})" if self.parts else summary
 
     def check(self, most: float) -> None:
         """Checks the share; raises JclipError if it is above `most`."""
         if self.share > most:
             named = ", ".join(path for path, _, _ in self.parts[:3])
             raise JclipError(
-                f"the mesh {self.axes} leaves {self.share:.0%} of the parameters in copies, above max_replicated={most}"
+                f"the mesh {self.axes} replicates {self.share:.0%} of the parameters, above max_replicated={most}"
                 f"{f' ({named})' if named else ''}: choose sizes that divide the widths and the heads, or raise it"
             )
 
@@ -61,8 +61,8 @@ def replication(shapes: Mapping[str, Any], shardings: Mapping[str, Any], mesh: M
     }
     total = sum(whole.values())
     # Bytes in excess of an equal part, over the largest possible excess.
-    beyond = sum(size * (copies[path] - 1) for path, size in whole.items())
-    share = beyond / (total * (devices - 1)) if devices > 1 and total else 0.0
+    excess = sum(size * (copies[path] - 1) for path, size in whole.items())
+    share = excess / (total * (devices - 1)) if devices > 1 and total else 0.0
     kinds = {path: (copies[path], leaf.dtype.itemsize) for path, leaf in leaves.items()}
     parts = [(name, count * itemsize, times) for name, count, (times, itemsize) in rows(kinds, leaves)]
     listed = [part for part in parts if part[2] > 1 and part[1] >= _SMALL]

@@ -59,7 +59,7 @@ def place_whole(tree: Any, shardings: Any) -> Any:
 
 
 def on_mesh(shapes: Any, shardings: Any) -> Any:
-    """Returns shapes with shardings, for lowering and restoring."""
+    """Returns the shapes with their shardings, for lowering a function or restoring a checkpoint."""
     return jax.tree.map(lambda s, at: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=at), shapes, shardings)
 
 

@@ -36,12 +36,12 @@ def writers_barrier(*, key: str, timeout_ms: int) -> None:
             raise TimeoutError(f"not all processes have reached {key}")
     if process_index() == 0:
         coordination_client().key_value_set(f"{prefix}/all", "")
-        while len(_prefixes) > 2:  # all processes have left those
+        while len(_prefixes) > 2:  # all processes have passed the older barriers
             coordination_client().key_value_delete(f"{_prefixes.pop(0)}/")
 
 
 def break_barriers(words: str) -> None:
-    """Reports that this process cannot write its share, so that the barriers of the others raise `words`."""
+    """Reports that this process cannot write its share, so that the other processes' barriers raise `words`."""
     if not is_single_process():
         coordination_client().key_value_set(f"{_ROOT}/failed/{process_index():06}", words, allow_overwrite=True)
 

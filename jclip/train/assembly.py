@@ -55,7 +55,7 @@ from jclip.train.step import Step, make_step
 
 @dataclass(frozen=True)
 class Devices:
-    """Mesh of a run, its sharding rules (its own, or its towers'), and the parameters that stay replicated."""
+    """Mesh of a run, its sharding rules (the run's own, or its towers'), and the replication of its parameters."""
 
     mesh: jax.sharding.Mesh
     rules: Rules
@@ -63,7 +63,7 @@ class Devices:
 
 
 def devices_of(run: Run, devices: Sequence[jax.Device] | None = None) -> Devices:
-    """Checks a run and places it on a mesh of all devices, or of those given. Reads no files.
+    """Checks a run, and returns its mesh of all devices, or of those given, with its sharding rules. Reads no files.
 
     Raises JclipError if the run, its batches on these devices, or its sharding rules are not valid.
     """
@@ -86,7 +86,7 @@ class Inputs:
     """Inputs of a stage.
 
     Attributes:
-      tokenizer: the text tower's.
+      tokenizer: tokenizer of the text tower.
       opened: result of `Objective.open`.
       make_batches: opens the stage's data.
     """
@@ -103,7 +103,7 @@ class StageParts:
     Attributes:
       index: index of the stage, from 0.
       paths: {path: shape} of the parameters, as the stage holds them.
-      context: facts that the objective built `program` from.
+      context: facts from which the objective built `program`.
       inputs: tokenizer and data; None in a plan.
       batches: the data, if the number of steps depends on them; otherwise None, see `open_batches`.
       steps: number of optimizer steps of the whole stage.
@@ -288,7 +288,7 @@ def _check_micro_batches(stage: Stage, mesh: jax.sharding.Mesh) -> None:
         fitting = max(count for count in range(1, stage.micro_batches) if most % count == 0)
         raise JclipError(
             f"stage {stage.name!r}: micro_batches={stage.micro_batches} makes parts of "
-            f"{stage.batch_size // stage.micro_batches}, which {devices} devices do not divide: use {fitting}"
+            f"{stage.batch_size // stage.micro_batches} pairs, which {devices} devices do not divide: use {fitting}"
         )
 
 

@@ -47,7 +47,7 @@ def fill(
 ) -> Filled | None:
     """Completes the caches of a stage's sources. Returns None if any process was asked to stop.
 
-    Raises JclipError on every process if the cache cannot be written to, or not all processes see it.
+    Raises JclipError on every process if the cache cannot be written, or not all processes see it.
 
     Args:
       part: parts of a stage with `cache`.
@@ -108,24 +108,24 @@ def _rows(
     run_tower: Callable[[Any, jax.Array], jax.Array],
     stop: Callable[[], bool],
 ) -> list[FeatureRow] | None:
-    """Returns the features of some (record, picture), with an error message for each unreadable one; None to stop."""
+    """Returns the features of some (record, image), or an error message for an unreadable one; None to stop."""
     filled = [*units, *[units[0]] * (size - len(units))]  # one shape, one compilation
-    mine, troubles = [], {}
+    mine, errors = [], {}
     for row in local_rows(size, part.mesh):
         try:
             mine.append(read(*filled[row]))
         except JclipError as error:
             mine.append(tower.blank)
-            troubles[row] = str(error)
-    word = {"stop": stop(), "troubles": list(troubles.items())}
-    told = gather(word if any(word.values()) else None)
-    if any(each["stop"] for each in told):
+            errors[row] = str(error)
+    report = {"stop": stop(), "errors": list(errors.items())}
+    reports = gather(report if any(report.values()) else None)
+    if any(each["stop"] for each in reports):
         return None
     found = np.asarray(run_tower(tower.variables, place_rows(np.stack(mine), size, part.mesh)))
     rows: list[FeatureRow] = list(found[: len(units)])
-    for row, why in (trouble for each in told for trouble in each["troubles"]):
+    for row, message in (error for each in reports for error in each["errors"]):
         if row < len(units):
-            rows[row] = why
+            rows[row] = message
     return rows
 
 
@@ -140,7 +140,7 @@ def _hash(variables: Any) -> str:
 
 
 def _units(records: Sequence[Any]) -> tuple[tuple[int, ...] | None, "Sequence[tuple[int, int]]"]:
-    """Returns the row of each record's first picture (None if rows are records), and (record, picture) of each row."""
+    """Returns the row of each record's first image (None if rows are records), and (record, image) of each row."""
     if not isinstance(records, Records) and isinstance(records[0], Pair):
         counts = [len(pair.pictures) for pair in records]
         if max(counts) > 1:

@@ -1,4 +1,4 @@
-"""Checks of a run before anything is built or read: types, ranges, names, rules, and one setting against another."""
+"""Checks of a run before anything is built or read: types, ranges, names, rules, and settings that must agree."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -25,7 +25,7 @@ def check(run: Run) -> None:
     check_ranges(run)
     if not run.stages:
         raise JclipError(f"run {run.name!r} has no stages: give it at least one")
-    _check_differ(run.name, "stages", [stage.name for stage in run.stages])
+    _check_distinct(run.name, "stages", [stage.name for stage in run.stages])
     for stage in run.stages:
         _check_stage(run, stage)
     _check_evaluations(run)
@@ -79,7 +79,7 @@ def warn_of_small_training(stage: Stage, trains: frozenset[str]) -> list[str]:
         return []
     return [
         f"stage {stage.name!r} trains only {' and '.join(sorted(trains))}: its loss can fall a little, but the "
-        "features of pictures and texts stay as they are. Let `trains` match parameters of a tower"
+        "features of images and texts do not change. Let `trains` match parameters of a tower"
     ]
 
 
@@ -112,9 +112,11 @@ def _check_stage(run: Run, stage: Stage) -> None:
 
 def _check_evaluations(run: Run) -> None:
     names = [one.name for one in run.evaluations]
-    _check_differ(run.name, "evaluations", names)
+    _check_distinct(run.name, "evaluations", names)
     if run.best and names and run.best.partition("/")[0] not in names:
-        raise JclipError(f"best is {run.best!r}, but the evaluations are {', '.join(names)}: name a figure of one")
+        raise JclipError(
+            f"best is {run.best!r}, but the evaluations are {', '.join(names)}: choose a figure of one of them"
+        )
     if run.patience and not (run.best and run.evaluate_every):
         raise JclipError(
             f"patience is {run.patience}, but nothing is compared during a stage: set best and evaluate_every, or "
@@ -122,7 +124,7 @@ def _check_evaluations(run: Run) -> None:
         )
 
 
-def _check_differ(run: str, kind: str, names: Sequence[str]) -> None:
+def _check_distinct(run: str, kind: str, names: Sequence[str]) -> None:
     for name in names:
         if names.count(name) > 1:
             raise JclipError(f"run {run!r} has two {kind} named {name!r}: names must differ")
@@ -135,7 +137,7 @@ def _check_trained(run: Run, stage: Stage, parameters: dict[str, Any]) -> None:
     factors = rules.match(stage.optimizer.multipliers, parameters, what=f"stage {stage.name!r}: multipliers")
     if not stage.optimizer.learning_rate or not any(factors[whole_path(path)] for path in trains):
         raise JclipError(
-            f"stage {stage.name!r} learns nothing: the learning rate of all that trains is 0. Raise "
+            f"stage {stage.name!r} learns nothing: the learning rate of every trained parameter is 0. Raise "
             "optimizer.learning_rate, or the multipliers"
         )
 

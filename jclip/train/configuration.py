@@ -37,27 +37,30 @@ class Run:
     Attributes:
       name: name in logs and bundles.
       tokenizer: folder of the text tower's tokenizer.
-      preprocessing: preprocessing of pictures; saved with the weights.
+      preprocessing: preprocessing of images; saved with the weights.
       stages: stages in order; names must differ.
-      starts_from: ordered (path regex, bundle folder): initial parameters; "" for random ones. The first match wins
-        and every parameter must be matched.
+      starts_from: ordered (path regex, bundle folder): sources of the initial parameters; "" for random ones. The first
+        match wins and every parameter must be matched.
       seed: seed of the initialisation, the data order, augmentation and dropout.
       dtype: dtype of the towers' computation; parameters and losses are float32.
-      remat: activations that the backward pass recomputes. "none". "dots": the cheap ones (norms, activation functions,
-        attention). "layers": all of a layer, for a third more arithmetic and the least memory.
-      attention: implementation: "auto" uses cuDNN if it can (NVIDIA, bfloat16, no dropout on the probabilities) and XLA
-        otherwise; "xla" or "cudnn" force one.
+      remat: activations that the backward pass recomputes: "none"; "dots": those that are cheap (norms, activation
+        functions, attention); "layers": all of a layer, for a third more arithmetic and the least memory.
+      attention: implementation of attention: "auto" uses cuDNN if it can (NVIDIA, bfloat16, no dropout on the
+        probabilities) and XLA otherwise; "xla" or "cudnn" force one.
       mesh: sizes of the grid of devices.
-      sharding: ordered (path regex, placement), see `parallel.sharding.Placement`, for parameters and their optimizer
-        slots. Empty for the towers' own tables, see `parallel.tables`.
-      max_replicated: largest share of the parameters' bytes that may be replicated over the axes "fsdp" and "tensor",
-        which should split them, see `parallel.replication`.
-      log_every, checkpoint_every, evaluate_every: number of steps; 0 for the end of a stage only.
+      sharding: ordered (path regex, placement) for parameters and their optimizer slots. A placement is "copy", "fsdp",
+        or the axes of each dimension, such as "-,fsdp,tensor", see `parallel.sharding.Placement`. Empty for the towers'
+        own tables, see `parallel.tables`.
+      max_replicated: largest share of the parameters' bytes that may be replicated although the axes "fsdp" and
+        "tensor" should split them; a run with a larger share is refused.
+      log_every: steps between two lines of metrics; 0 for the end of a stage only.
+      checkpoint_every: steps between two checkpoints; 0 for the end of a stage only.
+      evaluate_every: steps between two evaluations; 0 for the end of a stage only.
       evaluations: evaluations every `evaluate_every` steps, at the end of each stage, and before the first.
       keep_checkpoints: number of newest checkpoints that are kept.
       best: figure of an evaluation, such as "T1/t2i_r1". The checkpoint with the highest value is kept too, and becomes
         the bundle WORKDIR/best at the end. "" for none.
-      patience: number of evaluations without a better `best` after which a stage ends early; 0 for never.
+      patience: number of evaluations without improvement of `best` after which a stage ends early; 0 for never.
     """
 
     name: str

@@ -27,7 +27,7 @@ class Evaluating:
     def evaluate(self, state: TrainState, position: Position) -> None:
         """Calls every evaluator and logs the figures, unless that step has been evaluated.
 
-        Raises JclipError if an evaluator failed, or none gives the figure that `run.best` names.
+        Raises an evaluator's error on every process, and JclipError if none gives the figure that `run.best` names.
         """
         if self._log.has("evaluation", position.total):
             return
@@ -35,7 +35,7 @@ class Evaluating:
         for name, evaluator in self._evaluators.items():
             found = everywhere(lambda call=evaluator: dict(call(variables_of(state))))  # type: ignore[misc]
             figures |= {f"{name}/{key}": float(value) for key, value in found.items()}
-        figures = broadcast(figures)  # equal everywhere, though processors round differently: decisions depend on them
+        figures = broadcast(figures)  # processors may round differently, but all processes must decide the same
         if not figures:
             return
         self._log.write("evaluation", position, figures)
@@ -46,7 +46,7 @@ class Evaluating:
                 self._latest = position.total, figures[self._run.best]
 
     def score(self, position: Position) -> float | None:
-        """Returns the figure `run.best` of this step; None if this step was not evaluated."""
+        """Returns the figure `run.best` of this step; None if it was not evaluated or is NaN."""
         return self._latest[1] if self._latest and self._latest[0] == position.total else None
 
     def patience_is_spent(self, position: Position) -> bool:

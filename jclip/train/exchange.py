@@ -35,7 +35,7 @@ class Exchange:
         self._unreadable = list(known)
 
     def __call__(self, failure: Exception | None = None) -> Heard:
-        """Sends this process's report since the last call, with the error for which it has no batch.
+        """Exchanges reports of what happened since the last call; `failure` is the error of this process's next batch.
 
         Raises JclipError if another process left the loop with an error.
         """
@@ -54,7 +54,7 @@ class Exchange:
         new = [words for words in dict.fromkeys(found) if words not in known]
         self._unreadable += new
         errors = [JclipError(report["error"]) for report in reports if "error" in report]
-        # Each process checks its own limit; only here all of them are counted together.
+        # Each process compares only its own records with the limit; here those of all processes count.
         too_many = self._batches.too_many(self._unreadable)
         error = failure or next(iter(errors), None) or too_many
         return Heard(new, error, next((report["signal"] for report in reports if "signal" in report), None))

@@ -27,7 +27,7 @@ def first_broken(state: TrainState) -> str | None:
 
 
 def _finite_leaves(state: Any) -> Any:
-    """Returns whether each leaf is finite. Leaves of one shape share a program, also those of the next run."""
+    """Returns whether each leaf is finite. Leaves of equal shape and dtype share a compiled program."""
     # One after another: on simulated devices, programs with collectives deadlock if they run at the same time.
     return jax.tree.map(lambda leaf: np.asarray(_is_finite(leaf)), state)
 

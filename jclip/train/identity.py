@@ -1,7 +1,7 @@
 """Compares runs: a checkpoint is resumed only by the run that wrote it.
 
-The configurations must be equal, except for fields that do not change the results and for names of folders. A folder
-may move, but its contents may not change: they are compared by the small file that describes them.
+The configurations must be equal, except for names of folders and fields that do not change the result of a step. A
+folder may move, but its contents may not change: they are compared by the small file that describes them.
 """
 
 import hashlib
@@ -33,24 +33,24 @@ FREE_TO_CHANGE = (
     r"stages\.\d+\.(max_unreadable|micro_batches|workers|cache)",
     r"stages\.\d+\.objective\.loss\.(impl|chunk)",
 )
-"""Fields that a resumed run may change, as regexes over dotted names. Results change at most by rounding."""
+"""Fields that a resumed run may change, as regexes over dotted names. A step's result changes at most by rounding."""
 
 PLACES = (r"tokenizer", r"stages\.\d+\.objective\.bundle", r"starts_from\.\d+\.1", r"stages\.\d+\.data\.\d+\.folder")
 """Fields that name a folder, which may move."""
 
 _DESCRIPTIONS = ("config.json", "dataset_info.json", "*/*/dataset_info.json")
-"""File that describes a bundle, a data set, or a data set in tensorflow-datasets' own layout."""
+"""Files that describe a bundle, a data set, and a data set in tensorflow-datasets' own layout."""
 
 
 def identity(run: Run, tokenizer: Tokenizer) -> dict[str, Any]:
     """Returns a run's fields and the fingerprints of its folders as JSON, for a checkpoint's record."""
     config = to_json(run)
     contents = {name: fingerprint(Path(place)) for name, place in leaves(config) if place and _is(name, PLACES)}
-    return {"version": VERSION, "config": config, "contents": {**contents, "tokenizer": of_tokenizer(tokenizer)}}
+    return {"version": VERSION, "config": config, "contents": {**contents, "tokenizer": tokenizer_hash(tokenizer)}}
 
 
 class OtherConfiguration(JclipError):
-    """A folder holds a run of another configuration."""
+    """Error for a folder that holds a run of another configuration."""
 
 
 def check_same(before: dict[str, Any], now: dict[str, Any], folder: Path) -> None:
@@ -89,7 +89,7 @@ def _changes(before: dict[str, Any], now: dict[str, Any], free: tuple[str, ...] 
             yield line
     for name, place in places.items():
         old, new = (one["contents"].get(name) for one in (before, now))
-        # A folder that is gone, such as a starting point of a run under way, counts as unchanged.
+        # A missing folder counts as unchanged: a run under way no longer needs the bundles that it started from.
         if _is(name, PLACES) and (bool(was.get(name)) != bool(place) or (old and new and old != new)):
             yield f"{name}: {was.get(name)!r}, now {place!r}, which holds something else"
 
@@ -98,7 +98,7 @@ def _is(name: str, patterns: tuple[str, ...]) -> bool:
     return any(re.fullmatch(pattern, name) for pattern in patterns)
 
 
-def of_tokenizer(tokenizer: Tokenizer) -> str:
+def tokenizer_hash(tokenizer: Tokenizer) -> str:
     """Returns a short hash of a tokenizer's vocabulary and behaviour."""
     probe = tokenizer.encode(["A naïve PROBE, 一只猫"], 64)  # for behaviour such as lower-casing
     return _hash(repr((tokenizer.kind, tokenizer.tokens, probe)).encode())

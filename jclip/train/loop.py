@@ -1,7 +1,7 @@
 """Training of a run, from its configuration to its last bundle.
 
 All processes of a run execute it together. They exchange signals and errors at every step (`parallel.processes`), so
-that all of them act on one at the same step.
+that all act on them at the same step.
 """
 
 from collections.abc import Mapping
@@ -47,11 +47,11 @@ def train(
     and the step alone. On other devices, or with another number of processes, it continues from the same example and
     ends the same except for rounding. Raises JclipError on every process if the configuration is not valid, or differs
     between processes; a checkpoint is another run's; another run uses the folder; the disk is full; data cannot be
-    read; or a loss is not finite. Before an error from data, evaluation or writing a bundle, its step is saved.
+    read; or a loss is not finite. If data, an evaluation or a bundle fails, the state of that step is saved first.
 
     Args:
       run: the configuration; the same on every process.
-      workdir: folder for checkpoints/, metrics.jsonl and one bundle per stage; the same disk for every process.
+      workdir: folder for checkpoints/, metrics.jsonl and one bundle per stage, on a disk that all processes share.
       watcher: observer of the progress.
       evaluators: called before the first stage, at the end of each, and every `run.evaluate_every` steps.
       stop_after: number of steps, over all stages, after which to save a checkpoint and stop.
@@ -62,17 +62,19 @@ def train(
             raise JclipError(f"best={run.best!r}, but nothing is evaluated in this run: set it to ''")
         # Errors of the configuration show here, before anything is written.
         devices, tokenizer, parts = everywhere(lambda: prepare(run, workdir))
-        me = identity(run, tokenizer)
-        same_everywhere("the configuration", me, disagreement)
+        own_identity = identity(run, tokenizer)
+        same_everywhere("the configuration", own_identity, disagreement)
 
         stack.enter_context(jax.set_mesh(devices.mesh))
         stop = StopRequest(stack.enter_context(stop_signals()), stop_after)
         stack.enter_context(exclusive(workdir))
-        job = stack.enter_context(closing(_Job(parts, tokenizer, workdir, me, evaluators or {}, watcher, stop)))
+        job = stack.enter_context(
+            closing(_Job(parts, tokenizer, workdir, own_identity, evaluators or {}, watcher, stop))
+        )
         state, position = job.resume() or (begin(parts[0]), Position(0, 0, 0))
         job.log_inputs(position, devices)
         if position.total == 0:
-            job.use.evaluating.evaluate(state, position)
+            job.instruments.evaluating.evaluate(state, position)
 
         while position.stage < len(parts):
             state, position = job.train_stage(state, position)
@@ -101,12 +103,12 @@ class _Job:
         evaluating = Evaluating(run, self.evaluators, log)
         saver = Saver(self.checkpoints, self.identity, log, evaluating, str(self.workdir))
         profiler = Profiler(self.workdir / "profile", run.monitor.profile_from, run.monitor.profile_steps)
-        self.use = Instruments(log, saver, evaluating, profiler, self.stop, self.watcher)
+        self.instruments = Instruments(log, saver, evaluating, profiler, self.stop, self.watcher)
 
     def close(self) -> None:
         """Closes log, profiler and checkpoints, and waits for the last checkpoint."""
         with ExitStack() as stack:
-            for each in (self.checkpoints, self.use.log, self.use.profiler):
+            for each in (self.checkpoints, self.instruments.log, self.instruments.profiler):
                 stack.callback(each.close)
 
     def resume(self) -> tuple[TrainState, Position] | None:
@@ -114,7 +116,7 @@ class _Job:
         warnings: list[str] = []
         found = self.checkpoints.restore(self._shapes_at, warn=warnings.append)
         position = found.position if found else Position(0, 0, 0)
-        self.use.log.open(found.journal if found else (), position.total)
+        self.instruments.log.open(found.journal if found else (), position.total)
         self._warn(warnings, position)
         return (found.state, found.position) if found else None
 
@@ -126,31 +128,34 @@ class _Job:
         parts = self.parts[position.stage :]
         reads, warnings = sample_data(parts)
         if reads:
-            self.use.log.write("data", position, {"reads": [str(one) for one in reads]})
+            self.instruments.log.write("data", position, {"reads": [str(one) for one in reads]})
         if devices.copies.devices > 1:
-            self.use.log.write("devices", position, {"parameters": str(devices.copies)})
+            self.instruments.log.write("devices", position, {"parameters": str(devices.copies)})
         self._warn(warnings, position)
 
     def train_stage(self, state: TrainState, position: Position) -> tuple[TrainState, Position]:
         """Trains the remaining steps of a stage, if any."""
         part = self.parts[position.stage]
-        if position.step == part.steps or self.use.evaluating.patience_is_spent(position):
+        if position.step == part.steps or self.instruments.evaluating.patience_is_spent(position):
             return state, position
-        return StageLoop(part, self.use).train(state, position)
+        return StageLoop(part, self.instruments).train(state, position)
 
     def finish_stage(self, state: TrainState, position: Position) -> tuple[TrainState, Position]:
         """Evaluates, writes the stage's bundle, and returns the next stage's first state."""
         following = position.stage + 1
-        self.use.evaluating.evaluate(state, position)
+        self.instruments.evaluating.evaluate(state, position)
         self._write_bundle(state, position.stage, position, self._folder(position.stage))
         if following < len(self.parts):
             state = self.parts[following].follow(state)
         position = Position(following, 0, position.total)
-        self.use.saver.save(state, position)
+        self.instruments.saver.save(state, position)
         return state, position
 
     def finish(self, state: TrainState, position: Position) -> Path | None:
-        """Writes the best model's bundle, and returns its folder or None. Writes the last stage's if it was deleted."""
+        """Writes the best model's bundle; returns its folder, or None without scores.
+
+        Also writes the last stage's bundle again if it was deleted.
+        """
         last = len(self.parts) - 1
         if broadcast(not self._folder(last).is_dir()):
             self._write_bundle(state, last, position, self._folder(last))
@@ -200,4 +205,4 @@ class _Job:
 
     def _warn(self, warnings: list[str], position: Position) -> None:
         for warning in warnings:
-            self.use.log.write("warning", position, {"message": warning})
+            self.instruments.log.write("warning", position, {"message": warning})

@@ -35,7 +35,7 @@ def prepare(run: Run, workdir: Path) -> tuple[Devices, Tokenizer, list[StagePart
 
 
 def begin(part: StageParts) -> TrainState:
-    """Returns a new run's first state. Raises JclipError, with name and bundle, if a parameter is not finite."""
+    """Returns a new run's first state. Raises JclipError, with path and bundle, if a parameter is not finite."""
     state, run = part.start(), part.run
     path = first_broken(state)
     if path is None:

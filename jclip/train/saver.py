@@ -41,7 +41,7 @@ class Saver:
 
     @contextmanager
     def saving_before_errors(self, state: TrainState, position: Position) -> Iterator[None]:
-        """Saves the state if the block raises, so that no step is lost."""
+        """Saves the state if the block raises an error on all processes, so that no step is lost."""
         try:
             yield
         except Exception as error:
@@ -58,20 +58,23 @@ class Saver:
     def finite(
         self, metrics: Mapping[str, jax.Array], state: TrainState, position: Position, stage: str
     ) -> dict[str, float]:
-        """Returns a step's figures. Raises JclipError, with the first such parameter, if the loss is not finite."""
+        """Returns a step's metrics as floats. Raises JclipError if the loss is not finite.
+
+        The message names the first parameter of `state` that is not finite.
+        """
         figures = {name: float(value) for name, value in metrics.items()}
         if not np.isfinite(figures["loss"]):
-            culprit = first_broken(state) or "no parameter: the batch itself"
+            broken = first_broken(state)
+            culprit = f"{broken} is not finite" if broken else "all parameters are finite, so the batch is the cause"
             raise JclipError(
-                f"stage {stage!r}: the loss is {figures['loss']} at step {position.step}; the first that is not finite "
-                f"is {culprit}. {self._advice()}"
+                f"stage {stage!r}: the loss is {figures['loss']} at step {position.step}; {culprit}. {self._advice()}"
             )
         return figures
 
     def _advice(self) -> str:
         saved = (
-            f"The last checkpoint in {self._place} is from before"
+            f"The last checkpoint in {self._place} is from an earlier step"
             if self._checkpoints.numbers()
-            else "No checkpoint was due before, and the same command begins again"
+            else "There is no earlier checkpoint, so the same command starts from the beginning"
         )
         return f"{saved}: lower the learning rate or clip the gradients"

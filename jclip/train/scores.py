@@ -36,7 +36,7 @@ class Scores:
         before = [self._seen[step] for step in sorted(self._seen) if step < total]
         self._seen[total] = record
         shown = [self._figure(name, record[name], before) for name in self._chosen(record)]
-        return f"step {total:,}: {'; '.join(shown) or 'nothing was found'}"
+        return f"step {total:,}: {'; '.join(shown) or 'no figures'}"
 
     def _chosen(self, record: Mapping[str, Any]) -> list[str]:
         figures = [name for name in record if "/" in name]

@@ -41,13 +41,13 @@ class StageLoop:
     """Loop over the steps of one stage."""
 
     def __init__(self, part: StageParts, instruments: Instruments):
-        self._part, self._run, self._use = part, part.run, instruments
+        self._part, self._run, self._instruments = part, part.run, instruments
         self._stop, self._log, self._saver = instruments.stop, instruments.log, instruments.saver
         self._data = everywhere(part.open_batches)
         self._exchange = Exchange(self._data, self._stop.signals, self._log.unreadable(part.stage.name))
 
     def train(self, state: TrainState, position: Position) -> tuple[TrainState, Position]:
-        """Trains until the stage is done or a stop is requested, and saves the state."""
+        """Trains until the stage ends or a stop is requested, and saves the state."""
         part, steps = self._part, self._part.steps
         batches = self._batches(state, position)
         if batches is None:
@@ -62,10 +62,10 @@ class StageLoop:
                 if batch is None:
                     self._saver.save(state, position)
                     return state, position
-                self._use.profiler.before_step(position.total)
+                self._instruments.profiler.before_step(position.total)
                 state, metrics = run_step(state, batch, position.step)
                 position = position.stepped()
-                self._use.profiler.after_step(position.total, metrics["loss"])
+                self._instruments.profiler.after_step(position.total, metrics["loss"])
                 meter.step(batch)
                 self._tell_step(position.step)
                 done = position.step == steps
@@ -73,8 +73,8 @@ class StageLoop:
                     self._log_step(metrics, state, position, meter)
                 if _is_due(self._run.evaluate_every, position) and not done:
                     with self._saver.saving_before_errors(state, position), meter.apart():
-                        self._use.evaluating.evaluate(state, position)
-                ended = done or self._use.evaluating.patience_is_spent(position)
+                        self._instruments.evaluating.evaluate(state, position)
+                ended = done or self._instruments.evaluating.patience_is_spent(position)
                 # The last step is saved too, because evaluation and the bundle follow and may fail.
                 if ended or _is_due(self._run.checkpoint_every, position) or self._saver.is_best(position):
                     with meter.apart():
@@ -91,7 +91,7 @@ class StageLoop:
         def stepped(done: int, rows: int) -> None:
             nonlocal begun
             if not begun:
-                self._tell_begin(f"{part.stage.name}, its cache", done, rows)
+                self._tell_begin(f"{part.stage.name}: cache", done, rows)
             self._tell_step(done)
             begun = True
 
@@ -130,13 +130,13 @@ class StageLoop:
         self._log.write("train", position, {**figures, "learning_rate": rate, **meter.read()})
 
     def _tell_begin(self, name: str, step: int, steps: int) -> None:
-        if self._use.watcher:
+        if self._instruments.watcher:
             number, count = self._part.index + 1, len(self._run.stages)
-            self._use.watcher.stage_begins(name, step, steps, number=number, count=count)
+            self._instruments.watcher.stage_begins(name, step, steps, number=number, count=count)
 
     def _tell_step(self, step: int) -> None:
-        if self._use.watcher:
-            self._use.watcher.stepped(step)
+        if self._instruments.watcher:
+            self._instruments.watcher.stepped(step)
 
     def _meter(self) -> Meter:
         part = self._part

@@ -27,7 +27,7 @@ class TrainState(NamedTuple):
     Attributes:
       trainable: parameters that the stage trains, nested, as its `Layout` holds them.
       frozen: all other parameters. They are never differentiated and have no optimizer slots.
-      stats: batch-norm statistics; empty for models without.
+      stats: batch-norm statistics; empty for a model without batch norm.
       slots: the optimizer's state over `trainable`.
     """
 
@@ -45,10 +45,10 @@ def starting_variables(
     The bundles must have been checked, see `check_starting_points`.
 
     Args:
-      config: the towers.
+      config: configuration of the model.
       starts_from: see `Run.starts_from`.
       key: key of the random initialisation.
-      shardings: nested like the variables.
+      shardings: shardings of the variables, nested like them.
     """
     params = rules.paths_of(shapes(config)["params"])
     sources = rules.match(starts_from, list(params), what="starts_from")

@@ -1,4 +1,4 @@
-"""A tiny untrained Chinese-CLIP that can spell the drawn pictures' descriptions."""
+"""A tiny untrained Chinese-CLIP whose vocabulary covers the captions of drawn shapes."""
 
 import jax
 

@@ -1,4 +1,4 @@
-"""The command line as a person meets it: help, results, and short clear errors with the right exit code."""
+"""The command line as a user sees it: help, results, and short errors with the right exit code."""
 
 import json
 import os
@@ -60,7 +60,7 @@ def test_usage_lists_the_commands(arguments, named, capsys):
         (["data", "imprt"], "jclip data has no command 'imprt': did you mean import?"),
         (["eval", "retreival"], "jclip eval has no command 'retreival': did you mean retrieval?"),
         (["eval", "poetry", "a", "b"], "jclip eval has no command 'poetry': choose one of retrieval, classify,"),
-        (["eval"], "jclip eval: missing: what to evaluate, one of retrieval, classify"),
+        (["eval"], "jclip eval: missing: TASK, one of retrieval, classify"),
     ],
 )
 def test_an_unknown_command(arguments, told, capsys):
@@ -110,7 +110,7 @@ def test_an_unknown_field_is_refused_with_a_suggestion(capsys):
         (["plan", "chinese_clip/finetune", "--size", "x"], "plan: invalid choice 'x' for argument '--size'."),
     ],
 )
-def test_bad_usage_is_said_in_a_line(arguments, told, capsys):
+def test_bad_usage_is_a_one_line_error(arguments, told, capsys):
     with pytest.raises(SystemExit) as stop:
         main(arguments)
     assert stop.value.code == 2
@@ -148,7 +148,7 @@ def test_bad_usage_is_said_in_a_line(arguments, told, capsys):
         ),
         (
             ["plan", CHINESE_CLIP, "--mesh.tensor", "8"],
-            "leaves 30% of the parameters in copies, above max_replicated=0.05",
+            "replicates 30% of the parameters, above max_replicated=0.05",
         ),
         (["plan", CHINESE_CLIP, "--memory", "0"], "--memory is 0.0; expected a number above 0"),
         (
@@ -158,20 +158,20 @@ def test_bad_usage_is_said_in_a_line(arguments, told, capsys):
         (["train", CHINESE_CLIP], "starts_from: bundle bundles/"),
     ],
 )
-def test_what_cannot_be_is_said_in_a_line(arguments, message, capsys):
+def test_impossible_requests_are_one_line_errors(arguments, message, capsys):
     assert message in fails(capsys, *arguments)
 
 
-def test_a_config_that_is_none(tmp_path, capsys):
+def test_invalid_configs_are_refused(tmp_path, capsys):
     (tmp_path / "wrong.py").write_text("def config():\n    return 3\n")
     assert "config() must return" in fails(capsys, "plan", "wrong.py")
     (tmp_path / "broken.py").write_text("import nothing_of_that_name\n")
     assert "broken.py cannot be read: ModuleNotFoundError" in fails(capsys, "plan", "broken.py")
 
 
-@pytest.mark.filterwarnings("ignore:The field `stages.1.optimizer.schedule`")  # tyro's, before the run is looked at
+@pytest.mark.filterwarnings("ignore:The field `stages.1.optimizer.schedule`")  # from tyro, before jclip checks the run
 def test_a_wrong_word_in_a_config(tmp_path, capsys):
-    """Python does not check it, nor does the command line, which sees a default."""
+    """Neither Python checks the field nor the command line, for which it is a default."""
     (tmp_path / "cosin.py").write_text(
         "from dataclasses import replace\n"
         "from jclip.configs.chinese_clip import vit_b_16\n"
@@ -216,13 +216,14 @@ def test_plan_prints_published_figures(capsys):
 
 def test_plan_says_what_makes_it_fit():
     words = ("--remat", "dots")
-    assert remedy(Fit(2**30, (2**31,), words, (2**29,))) == "It fits, with 512.00 MiB a stage, if you add: --remat dots"
+    told = remedy(Fit(2**30, (2**31,), words, (2**29,)))
+    assert told == "It fits, with 512.00 MiB per stage, if you add: --remat dots"
     told = remedy(Fit(2**20, (2**31,), words, (2**29,)))
-    assert told.startswith("None of the settings tried makes it fit. The least is 512.00 MiB a stage, with: --remat")
+    assert told.startswith("None of the settings tried makes it fit. The least is 512.00 MiB per stage, with: --remat")
     assert "use more devices" in remedy(Fit(2**20, (2**31,), (), (2**31,)))
 
 
-def test_plan_for_devices_that_are_not_here():
+def test_plan_for_more_devices_than_this_machine_has():
     command = [sys.executable, "-m", "jclip.cli", "plan", CHINESE_CLIP, "--reduced", "--no-compile", "--json"]
     environment = {name: value for name, value in os.environ.items() if name not in ("XLA_FLAGS", "JAX_PLATFORMS")}
     asked = [*command, "--devices", "4", "--mesh.fsdp", "2"]
@@ -247,7 +248,7 @@ def test_train_reduced_and_again(capsys, monkeypatch):
 
 
 def _evaluate(bundle, capsys, monkeypatch):
-    """Here, because a bundle takes a while to make."""
+    """Evaluates the bundle of `test_train_reduced_and_again`, because making another one takes a while."""
     draw = np.random.default_rng(0)
     lines = []
     for number in range(12):
@@ -276,13 +277,13 @@ def _evaluate(bundle, capsys, monkeypatch):
     assert "is not a bundle" in fails(capsys, "eval", "retrieval", "configs", "pairs.tsv")
     with open("5.png", "wb") as file:
         file.write(b"no picture")
-    assert "5.png cannot be read as a picture" in fails(capsys, "eval", "retrieval", bundle, "pairs.tsv")
+    assert "5.png cannot be read as an image" in fails(capsys, "eval", "retrieval", bundle, "pairs.tsv")
     with open("pairs.tsv", "w", encoding="utf-8") as file:
         file.write("0.png\tred apple\n77.png\tgone\n")
     assert "pairs.tsv, line 2: there is no image 77.png" in fails(capsys, "eval", "retrieval", bundle, "pairs.tsv")
 
 
-def test_doctor_finds_this_place_well(capsys):
+def test_doctor_finds_nothing_wrong_here(capsys):
     assert main(["doctor", "--json"]) == 0
     findings = {finding["name"]: finding for finding in json.loads(capsys.readouterr().out)}
     assert findings.keys() == {"python", "packages", "devices", "collectives", "disk"}

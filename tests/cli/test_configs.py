@@ -1,4 +1,4 @@
-"""Configuration files and names that cannot be, as the command line meets them."""
+"""Configuration files on the command line, and names that it refuses."""
 
 import json
 import re
@@ -40,7 +40,7 @@ def fails(capsys, *arguments):
         ("class Stop(BaseException): pass\ndef config():\n    raise Stop\n", "cannot be read: Stop"),
     ],
 )
-def test_a_config_that_ends_is_an_error(code, told, tmp_path, capsys):
+def test_a_config_that_exits_is_an_error(code, told, tmp_path, capsys):
     (tmp_path / "ends.py").write_text(code)
     assert told in fails(capsys, "train", "ends.py")
 
@@ -53,7 +53,7 @@ def test_what_a_config_prints_is_not_a_commands_output(tmp_path, capsys):
 
 
 @pytest.mark.parametrize("name", ["../../x", "/x", "", ".", "..", ".hidden", "a/b", "a\\b", "a\n", " a", "a" * 151])
-def test_names_that_lead_elsewhere_are_refused(name, capsys):
+def test_names_that_are_paths_are_refused(name, capsys):
     told = fails(capsys, "train", "configs/demo/chinese_clip.py", "--reduced", "--name", name)
     assert f"name is {name[:60]!r}, which " in told and ": give 1 to 150 bytes of printable characters" in told
     told = fails(capsys, "plan", CHINESE_CLIP, "--stages.1.name", name)

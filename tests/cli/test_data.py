@@ -1,4 +1,4 @@
-"""`jclip data import` and `jclip data inspect`, as they are called."""
+"""`jclip data import` and `jclip data inspect` on the command line."""
 
 import json
 
@@ -14,7 +14,7 @@ from tests.data.importing.test_named import elevater_set
 
 @pytest.fixture(autouse=True)
 def _wide(monkeypatch):
-    """Lines are not broken where the test looks for words."""
+    """Keeps lines unbroken, because tests search for words."""
     monkeypatch.setenv("COLUMNS", "250")
 
 
@@ -32,7 +32,7 @@ def test_import_says_what_it_did_and_what_it_skipped(tmp_path, capsys):
     assert "skipped 1" in err and "train_imgs.tsv, line 4" in err
     code, out, err = run(capsys, "import", "cn-clip", source, tmp_path / "json", "--json", "--workers", 1)
     assert (code, err) == (0, "")
-    assert json.loads(out)["splits"]["train"]["skipped"]["the picture does not decode"]["count"] == 1
+    assert json.loads(out)["splits"]["train"]["skipped"]["the image does not decode"]["count"] == 1
     assert len(PairFolder(str(tmp_path / "json")).open()) == 11
 
 
@@ -74,7 +74,7 @@ def test_inspect_of_classes(tmp_path, capsys):
     run(capsys, "import", "class-folders", source, tmp_path / "folder", "--workers", 1)
     assert len(LabelledFolder(str(tmp_path / "folder")).open()) == 6
     code, out, _ = run(capsys, "inspect", tmp_path / "folder", "--split", "test")
-    assert code == 0 and "3, each of 2 picture(s)" in out
+    assert code == 0 and "3, with 2 image(s) each" in out
     assert [line.split()[1] for line in out.splitlines() if "█" in line] == ["000", "001", "002"]
 
 
@@ -83,7 +83,7 @@ def test_inspect_shows_what_classes_are_called(tmp_path, capsys):
     (root / "test" / "003" / "more.png").write_bytes(picture(9))
     run(capsys, "import", "elevater/dtd", tmp_path / "down", tmp_path / "folder", "--workers", 1)
     code, out, _ = run(capsys, "inspect", tmp_path / "folder", "--split", "test", "--sheet", tmp_path / "a.html")
-    assert code == 0 and "47, each of 1 to 2 picture(s)" in out
+    assert code == 0 and "47, with 1 to 2 image(s) each" in out
     assert "most" in out and "003 类 3, class 3 2; 000 类 0, class 0 1; " in out
     assert "<li>类 8, class 8</li>" in (tmp_path / "a.html").read_text(encoding="utf-8")
     (tmp_path / "folder" / "labels.json").write_text('{"en": ["a"]}')
@@ -118,7 +118,7 @@ def test_every_format_is_explained(capsys):
         (("import", "csv", "a", "b", "--encoding", "x"), "--encoding 'x' is unknown: give utf-8"),
         (("import", "csv", "a", "b", "--validation", "x"), "there is no file a: name a CSV or TSV file"),
         (("split", "nowhere"), "nowhere holds no data set"),
-        (("split", "nowhere", "--validation", "1.5"), "--validation '1.5' is not possible: give a number of pictures"),
+        (("split", "nowhere", "--validation", "1.5"), "--validation '1.5' is not possible: give a number of images"),
         (("inspect", "nowhere"), "nowhere holds no data set"),
         (("inspect", "nowhere", "--sample", "0"), "--sample 0 is not possible: give 1 or more"),
     ],
@@ -132,7 +132,7 @@ def test_bad_usage_is_one_line(capsys, words, said):
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        (("--max-skipped", "x"), "give a number, as 500, or a share, as 2.5%"),
+        (("--max-skipped", "x"), "give a number, such as 500, or a share, such as 2.5%"),
         (("--min-length", "9", "--max-length", "3"), "leave no text"),
         (("--shard-mib", "0"), "--shard-mib 0 is not possible"),
         (("--workers", "0"), "--workers 0 is not possible"),
@@ -140,14 +140,14 @@ def test_bad_usage_is_one_line(capsys, words, said):
         (("--beam", "--workers", "2"), "--workers are processes of this machine, but Beam has its own"),
     ],
 )
-def test_bad_plans_are_one_line_and_leave_nothing(tmp_path, capsys, options, said):
+def test_bad_options_are_one_line_errors_and_leave_nothing(tmp_path, capsys, options, said):
     code, _, err = run(capsys, "import", cn_clip(tmp_path / "source"), tmp_path / "folder", *options)
     assert code == 1 and said in err
     assert [path.name for path in tmp_path.iterdir()] == ["source"]
 
 
 def own_data(folder):
-    """300 pictures would do as well: names in Chinese, a table from a spreadsheet of a Chinese Windows."""
+    """Writes a user's data: images with Chinese names, and a table as saved on a Chinese Windows."""
     rows = ["图片,描述"]
     for number in range(12):
         name = f"照片/猫{number}.png"
@@ -162,7 +162,7 @@ def test_a_spreadsheet_is_imported_with_a_validation_split(tmp_path, capsys):
     source = own_data(tmp_path / "own")
     code, out, err = run(capsys, "import", source, tmp_path / "a", "--validation", "25%", "--workers", 1)
     assert (code, out) == (0, "")
-    assert "说明.csv: GB18030, columns separated by commas" in err and "pictures from column '图片', by its name" in err
+    assert "说明.csv: GB18030, columns separated by commas" in err and "images from column '图片', by its name" in err
     held = {split: PairFolder(str(tmp_path / "a"), split).open() for split in ("train", "valid")}
     assert sum(len(found) for found in held.values()) == 12 and min(map(len, held.values())) > 0
     run(capsys, "import", "csv", source / "说明.csv", tmp_path / "b", "--workers", 1)
@@ -181,13 +181,13 @@ def test_a_spreadsheet_is_imported_with_a_validation_split(tmp_path, capsys):
 def test_names_as_captions_and_where_pictures_are(tmp_path, capsys):
     source = own_data(tmp_path / "own")
     code, _, err = run(capsys, "import", source / "照片", tmp_path / "a", "--workers", 1)
-    assert code == 1 and "--captions-from names takes the pictures' names" in err and err.count("\n") == 1
+    assert code == 1 and "--captions-from names takes the images' names" in err and err.count("\n") == 1
     names = ("--captions-from", "names", "--workers", 1)
     assert run(capsys, "import", source / "照片", tmp_path / "a", *names)[0] == 0
     assert {pair.captions[0] for pair in PairFolder(str(tmp_path / "a")).open()} == {f"猫{n}" for n in range(12)}
     (source / "说明.csv").rename(tmp_path / "t.csv")
     code, _, err = run(capsys, "import", tmp_path / "t.csv", tmp_path / "b", "--workers", 1)
-    assert code == 1 and "there is no folder '照片'" in err and f"with --root {source} it is found" in err
+    assert code == 1 and "there is no folder '照片'" in err and f"--root {source} finds it" in err
     assert run(capsys, "import", tmp_path / "t.csv", tmp_path / "b", "--root", source, "--workers", 1)[0] == 0
 
 

@@ -1,4 +1,4 @@
-"""`jclip eval` from files to figures, pages and cn_clip's files; nothing is left where it fails."""
+"""`jclip eval` from files to figures, pages and cn_clip's files; a failure leaves nothing."""
 
 import json
 from dataclasses import replace
@@ -59,7 +59,7 @@ def test_retrieval_from_a_bundle_and_from_its_own_files(bundle, data, tmp_path, 
     assert "exists already" in fails(capsys, "retrieval", bundle, data, "--output", out)
 
 
-def test_the_report_says_what_counted_as_one(bundle, tmp_path, capsys, monkeypatch):
+def test_the_report_counts_duplicates(bundle, tmp_path, capsys, monkeypatch):
     data, out = tmp_path / "data", tmp_path / "out"
     _, texts = many_to_many(data)
     more = [(5000 + number, f"{text} ", ids) for number, (_, text, ids) in enumerate(texts[:3])]
@@ -89,7 +89,7 @@ def test_languages_of_one_gallery(bundle, data, tmp_path, capsys):
     assert (out / "test.zh_predictions.jsonl").is_file()
     (only,) = run(capsys, "retrieval", bundle, data, "--languages", "zh,zh", "--resamples", "0")["tests"]
     assert only["t2i_r1"] == tests[1]["t2i_r1"]
-    # Features of two languages serve one of them too.
+    # Features of two languages can be reused for one of them.
     assert run(capsys, "retrieval", out, data, "--languages", "zh", "--resamples", "0")["tests"] == [only]
     for option in ("--orientation apply", "--context-length 9"):
         told = fails(capsys, "retrieval", out, data, "--languages", "zh", *option.split())
@@ -99,7 +99,7 @@ def test_languages_of_one_gallery(bundle, data, tmp_path, capsys):
     assert "MUGE has no captions in en: it has zh" in told
 
 
-def test_what_cannot_be_evaluated(bundle, data, tmp_path, capsys):
+def test_impossible_evaluations_are_refused(bundle, data, tmp_path, capsys):
     out = tmp_path / "out"
     told = fails(capsys, "retrieval", bundle, data, "--context-length", "13", "--output", out)
     assert "reads texts of 12 tokens, so --context-length 13 is not possible: give 3 to 12" in told
@@ -133,7 +133,7 @@ def test_a_broken_picture_is_named_by_its_line(bundle, data, capsys):
     lines[3] = "121\tAAAA"
     (data / "test_imgs.tsv").write_text("\n".join(lines) + "\n")
     told = fails(capsys, "retrieval", bundle, data)
-    assert "image 121 (" in told and "test_imgs.tsv, line 4) cannot be read as a picture" in told
+    assert "image 121 (" in told and "test_imgs.tsv, line 4) cannot be read as an image" in told
 
 
 def test_two_runs_side_by_side(bundle, data, tmp_path, capsys):
@@ -188,7 +188,7 @@ def test_probe(bundle, tmp_path, capsys, monkeypatch):
             folder = tmp_path / "data" / split / f"thing_{number}"
             folder.mkdir(parents=True)
             for one in range(6):
-                # Of one colour each, and of nearly the same colour in a class.
+                # Each image has one colour, which is nearly the same within a class.
                 colour = np.full((16, 16, 3), 80 * number, np.uint8) + np.uint8(one + first // 50)
                 Image.fromarray(colour).save(folder / f"{one}.png")
     out = tmp_path / "out"
@@ -243,7 +243,7 @@ def test_scoring_what_others_predicted(tmp_path, capsys):
 
 
 def test_the_cameras_orientation_is_the_bundles_unless_it_is_said(bundle, tmp_path, capsys):
-    """A picture that lies on its side by its EXIF alone, and the same one upright."""
+    """An image that is rotated by its EXIF alone, and the same image upright."""
     exif = Image.Exif()
     exif[0x0112] = 6
     draw = np.random.default_rng(0)

@@ -1,4 +1,4 @@
-"""A practitioner's path: a folder of pictures and a spreadsheet, fine-tuned, evaluated, searched by a sentence."""
+"""`jclip finetune` from an image folder and a spreadsheet to evaluation and search by a sentence."""
 
 import csv
 import json
@@ -39,7 +39,7 @@ def start(place):
 
 @pytest.fixture(scope="module")
 def few(place):
-    """A spreadsheet of forty drawings."""
+    """Spreadsheet of forty drawings."""
     return practice.shapes(place / "few", pictures=40, seed=1)
 
 
@@ -81,7 +81,7 @@ def test_the_whole_path(place, start, capsys):
     assert all(word in page for word in ("before", "after", "Recall on the validation split", "Settings and reasons"))
     assert page.count("data:image/png") == 2 * 6 * 6 and 'src="http' not in page
 
-    # The second time nothing is done, and the same is said.
+    # The second time nothing is done, and the result is the same.
     written = times(out)
     assert asked(*words, "--json") == 0
     found = json.loads(capsys.readouterr().out)
@@ -89,7 +89,7 @@ def test_the_whole_path(place, start, capsys):
     assert found["kept"] == "trained" and found["trained"]["t2i_r1"] == after.figures["t2i_r1"]
     assert found["bundle"] == str(out / "best")
 
-    # The file is a configuration as others are, and says why.
+    # The file is a configuration like any other, and gives reasons.
     run = load_config(str(out / "finetune.py"))
     assert run.stages[0].budget.epochs == 30 and run.best == "valid/mean_recall"
     assert main(["plan", str(out / "finetune.py"), "--no-compile", "--json"]) == 0
@@ -99,19 +99,19 @@ def test_the_whole_path(place, start, capsys):
 
 
 def run_steps(out):
-    """The steps that the file names."""
+    """Returns the number of steps in the comments of the written file."""
     text = (out / "finetune.py").read_text(encoding="utf-8")
     return int(re.search(r"# (\d+) steps", text)[1])
 
 
 def test_it_resumes_and_a_changed_file_is_another_run(place, start, few, monkeypatch, capsys):
-    """The command that is named runs the file as it was changed, also where paths hold spaces and brackets."""
+    """The printed command runs the changed file, also if paths contain spaces and brackets."""
     out = place / "odd [1] dir's"
     words = [start, few, out, "--epochs", "2"]
     with monkeypatch.context() as patch:
         patch.setattr(finetuning, "train", partial(running.run, stop_after=3))
         assert asked(*words) == 130
-    assert "stopped after 3 steps, saved" in capsys.readouterr().err
+    assert "stopped after 3 steps and saved" in capsys.readouterr().err
     assert not (out / "best").exists()
     assert asked(*words) == 0
     records = read_journal(out / "run" / "metrics.jsonl")
@@ -134,14 +134,14 @@ def test_it_resumes_and_a_changed_file_is_another_run(place, start, few, monkeyp
 
 
 def test_options_that_messages_name_are_known(place, start, monkeypatch, capsys):
-    """Pictures elsewhere than the table, or named by their files: the message's own option mends it."""
-    monkeypatch.setattr(finetune, "run", lambda *arguments: finetuning.Stopped(0, None))  # the data are what matters
+    """If images are not beside the table, or only their names are captions, the option in the error message helps."""
+    monkeypatch.setattr(finetune, "run", lambda *arguments: finetuning.Stopped(0, None))  # only the data matter
     shapes = practice.shapes(place / "elsewhere", pictures=40, seed=2)
     table = place / "tables" / "t.csv"
     table.parent.mkdir()
     table.write_bytes(shapes.read_bytes())
     assert asked(start, table, place / "moved") == 1
-    assert "the picture's file is missing" in capsys.readouterr().err
+    assert "the image's file is missing" in capsys.readouterr().err
     assert asked(start, table, place / "moved", "--root", shapes.parent, "--epochs", "1") == 130
     names = place / "names"
     names.mkdir()
@@ -161,7 +161,7 @@ def test_too_little_memory_is_said_in_a_line(place, start, few, monkeypatch, cap
     assert "double micro_batches in" in capsys.readouterr().err
 
 
-def test_it_never_ends_below_the_start(place, start, few, capsys):
+def test_the_start_is_kept_if_training_makes_the_model_worse(place, start, few, capsys):
     """Training that makes the model worse: the start is kept."""
     out = place / "worse"
     good = place / "mine" / "best"  # of the first test: a start that has something to lose
@@ -179,12 +179,12 @@ def test_it_never_ends_below_the_start(place, start, few, capsys):
     before, trained = (read_results(out / name).tests[0].figures for name in ("start.json", "trained.json"))
     assert trained["mean_recall"] < before["mean_recall"]
     assert (out / "best" / "parameters.safetensors").read_bytes() == (good / "parameters.safetensors").read_bytes()
-    assert "the start was kept" in (out / "report.html").read_text(encoding="utf-8")
+    assert "the starting model, which was kept" in (out / "report.html").read_text(encoding="utf-8")
     assert asked(*words, "--json") == 0
     assert json.loads(capsys.readouterr().out)["kept"] == "start"
 
 
-def test_what_cannot_be(place, start, few, tmp_path, capsys):
+def test_impossible_requests_are_refused(place, start, few, tmp_path, capsys):
     with few.open(encoding="utf-8-sig") as table:
         items = [
             practice.Item(path, text, (few.parent / path).read_bytes()) for path, text in list(csv.reader(table))[1:]
@@ -197,11 +197,11 @@ def test_what_cannot_be(place, start, few, tmp_path, capsys):
     for words, message in (
         ((tmp_path / "none", few, tmp_path / "a"), "none"),
         ((start, tmp_path / "none.csv", tmp_path / "a"), "none.csv does not exist"),
-        ((start, one, tmp_path / "a"), "needs two different pictures"),
+        ((start, one, tmp_path / "a"), "needs two different images"),
         ((start, equal, tmp_path / "b"), "all captions to train on are equal"),
-        ((start, few, taken), "holds something else"),
+        ((start, few, taken), "holds other files"),
         ((start, few, tmp_path / "c", "--validation", "all"), "--validation 'all' is not possible"),
-        ((start, few, tmp_path / "c", "--validation", "1"), "one caption|1 picture"),
+        ((start, few, tmp_path / "c", "--validation", "1"), "one caption|1 image"),
         ((start, few, tmp_path / "d", "--epochs", "0"), "--epochs 0 is not possible"),
         ((start, few, tmp_path / "e", "--seed", "-1"), "--seed -1"),
         ((start, few, place / "odd [1] dir's", "--epochs", "5"), "is a fine-tuning with another epochs"),
@@ -210,14 +210,14 @@ def test_what_cannot_be(place, start, few, tmp_path, capsys):
         said = capsys.readouterr().err
         assert re.search(message, said) and "Traceback" not in said
     assert (taken / "thesis.txt").read_text() == "mine" and len(list(taken.iterdir())) == 1
-    # What was asked in vain may be asked again with other words.
+    # A request that failed may be repeated with other options.
     assert not any((tmp_path / name / "finetune.py").exists() for name in "abcde")
 
 
 def test_both_readmes_give_the_same_commands():
     root = Path(__file__).parents[2]
     blocks = []
-    for name, title in (("README.md", "## Fine-tune on your own pictures"), ("README_zh.md", "## 在自己的图片上微调")):
+    for name, title in (("README.md", "## Fine-tune on your own images"), ("README_zh.md", "## 在自己的图片上微调")):
         section = (root / name).read_text(encoding="utf-8").split(title)[1].split("\n## ")[0]
         commands, snippet = re.findall(r"```(?:python)?\n(.*?)```", section, re.DOTALL)
         blocks.append([*(line.partition("  #")[0].strip() for line in commands.splitlines()), snippet])

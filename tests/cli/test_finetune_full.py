@@ -1,4 +1,4 @@
-"""The commands of README's section on fine-tuning: the demo's model and 300 emoji."""
+"""The commands of the README's section on fine-tuning: the demo's model and 300 emoji."""
 
 import json
 

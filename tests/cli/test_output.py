@@ -1,4 +1,4 @@
-"""What cannot be written is found before any work, and what libraries log is a line."""
+"""Outputs that cannot be written are errors before any work, and what libraries log is one line each."""
 
 import json
 import logging
@@ -29,8 +29,8 @@ COMMANDS = [
 
 @pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
 @pytest.mark.parametrize("place", ["file/out.html", "file/deep/out.html", "/proc/nowhere/out.html"])
-def test_a_place_that_cannot_be(command, place, tmp_path, monkeypatch, capsys):
-    """None of the inputs is there: the place is what is looked at first."""
+def test_impossible_outputs_are_refused(command, place, tmp_path, monkeypatch, capsys):
+    """No input exists, because the destination is checked first."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "file").touch()
     (tmp_path / "texts.tsv").write_text("red\t红\n", encoding="utf-8")
@@ -42,7 +42,7 @@ def test_a_place_that_cannot_be(command, place, tmp_path, monkeypatch, capsys):
 
 
 @pytest.mark.parametrize("command", [each for each in COMMANDS if each[0] != "demo"], ids=" ".join)
-def test_a_place_that_is_taken(command, tmp_path, monkeypatch, capsys):
+def test_existing_outputs_are_refused(command, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "out.html").mkdir()
     (tmp_path / "texts.tsv").write_text("red\t红\n", encoding="utf-8")
@@ -51,7 +51,7 @@ def test_a_place_that_is_taken(command, tmp_path, monkeypatch, capsys):
     assert sorted(os.listdir(tmp_path)) == ["out.html", "texts.tsv"]
 
 
-def test_looking_leaves_nothing(tmp_path):
+def test_checking_an_output_leaves_nothing(tmp_path):
     check_writable(tmp_path / "a" / "b" / "out")
     assert not list(tmp_path.iterdir())
     check_folder(tmp_path / "a" / "b")
@@ -72,7 +72,7 @@ def test_a_workdir_that_cannot_be_written_is_found_first(tmp_path, monkeypatch, 
     assert capsys.readouterr().err.strip() == message
 
 
-def test_captions_that_nobody_named_have_one_name(tmp_path):
+def test_captions_without_a_language_take_one_given_language(tmp_path):
     (tmp_path / "cat.png").touch()
     pairs = tmp_path / "pairs.tsv"
     pairs.write_text("cat.png\ta cat\n", encoding="utf-8")
@@ -131,6 +131,6 @@ def test_a_function_in_a_configuration_is_named_not_quoted(tmp_path, monkeypatch
         assert not any(word in told for word in ("<", "0x", "bound"))
 
 
-def test_json_of_an_error_is_none(capsys):
+def test_doctor_prints_json_when_a_check_fails(capsys):
     assert main(["doctor", "--workdir", "/proc/nowhere", "--json"]) == 1
     assert [each["well"] for each in json.loads(capsys.readouterr().out)][-1] is False

@@ -1,4 +1,4 @@
-"""Poisoned names through every command: shown as they are, obeyed by no terminal, and harmless on every page."""
+"""Poisoned names through every command: shown escaped, without effect on a terminal, and harmless on every page."""
 
 import json
 import os
@@ -37,7 +37,7 @@ CLASS = "[b]<i>\x1b[7m\u202e\"'|`猫"  # of what a folder's name may hold and a 
 @pytest.fixture(autouse=True)
 def _here(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("COLUMNS", "2000")  # or tables break names into lines
+    monkeypatch.setenv("COLUMNS", "2000")  # in narrower tables, names are broken into lines
 
 
 def run(capsys, *words, code=0, names=()):
@@ -108,7 +108,7 @@ def test_errors(words, tmp_path, capsys):
     assert stop.value.code in (1, 2)
     out, err = capsys.readouterr()
     assert_harmless(out + err)
-    assert len(err.splitlines()) <= (2 if words[0] == "convert" else 1)  # it says what it reads
+    assert len(err.splitlines()) <= (2 if words[0] == "convert" else 1)  # convert also prints what it reads
     assert "[/b][red]:cat:" in out + err
 
 
@@ -117,7 +117,7 @@ def test_errors(words, tmp_path, capsys):
 
 @pytest.fixture
 def folder(tmp_path, capsys):
-    """A data folder whose source, name, captions and language are poisoned, and one picture with them."""
+    """Data folder with one image, whose source, name, captions and language are poisoned."""
     source = cn_clip(Path(FOLDER), [f"{n} {TEXT}" for n in range(3)], pictures=lambda n: b"" if n == 2 else picture(n))
     more = ("--language", TEXT, "--workers", 1, "--max-skipped", 1)
     run(capsys, "data", "import", source, UTF8 + ".in", *more, names=[UTF8 + ".in", TEXT])
@@ -135,7 +135,7 @@ def test_import_and_inspect(folder, tmp_path, capsys):
     assert_harmless_page(page)
     assert "[/b][red]:cat:" in page
     run(capsys, "data", "inspect", folder, "--sheet", sheet.with_suffix(".png"))
-    # What array_record cannot open is refused in a line.
+    # Names that array_record cannot open are refused in one line.
     run(capsys, "data", "import", Path(FOLDER), FOLDER + ".in", code=1, names=[FOLDER + ".in"])
     folder.rename(FOLDER + ".in")
     run(capsys, "data", "inspect", FOLDER + ".in", code=1, names=[FOLDER + ".in"])
@@ -156,7 +156,7 @@ def bundle(tmp_path_factory):
 
 
 def pages(output):
-    """Checks results and pages of `--output`, and returns them as one text."""
+    """Checks the results and pages of `--output`, and returns them as one text."""
     html, markdown = ((output / name).read_text(encoding="utf-8") for name in ("report.html", "report.md"))
     assert_harmless_page(html)
     assert_harmless(markdown)
@@ -215,7 +215,7 @@ def test_convert_and_verify(tmp_path, capsys, monkeypatch):
     out = Path(FOLDER + ".bundle")
     more = () if options.tokenizer is None else ("--tokenizer", options.tokenizer)
     run(capsys, "convert", source, out, *more, names=[source, out])
-    checks, really = [], conversion.verify  # comparing takes seconds: done once, printed twice
+    checks, really = [], conversion.verify  # the comparison takes seconds, so it is done once and printed twice
     monkeypatch.setattr(conversion, "verify", lambda *words: checks or checks.extend(really(*words)) or checks)
     run(capsys, "verify", out, source, *more, names=[out])
     run(capsys, "verify", out, source, *more, "--json")
@@ -292,7 +292,7 @@ def test_a_full_disk_is_one_line(command, unbuffered):
     assert re.fullmatch(rb"jclip[ a-z]*: standard output: No space left on device\n", done.stderr)
 
 
-def test_both_full_closed_or_gone():
+def test_full_closed_and_broken_streams():
     assert shell("$JCLIP --version > /dev/full 2>&1").returncode == 1
     closed = shell("$JCLIP --version >&-")
     assert (closed.returncode, closed.stderr) == (0, b"")

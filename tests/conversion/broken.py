@@ -63,7 +63,7 @@ def parameters(config: Any) -> Tensors:
 
 
 def state(family: str, config: Any) -> Tensors:
-    """Returns the same parameters as a checkpoint."""
+    """Returns the same parameters under the keys of a family's checkpoint."""
     lazy = {path: Lazy.of(value) for path, value in parameters(config).items()}
     return {
         key: tensor.read()

@@ -47,12 +47,12 @@ def vocabulary(kind: TokenizerKind, folder: Path) -> int:
     return tokenizer.vocab_size
 
 
-def bert_words(vocab_size: int) -> dict[str, Any]:
+def bert_config(vocab_size: int) -> dict[str, Any]:
     """Returns a BERT's configuration."""
     return WORDS | {"vocab_size": vocab_size, "max_position_embeddings": 24, "type_vocab_size": 2, "pad_token_id": 0}
 
 
-def xlm_r_words(vocab_size: int) -> dict[str, Any]:
+def xlm_r_config(vocab_size: int) -> dict[str, Any]:
     """Returns an XLM-R's configuration."""
     sizes = {"max_position_embeddings": 26, "type_vocab_size": 1, "layer_norm_eps": 1e-5}
     return WORDS | sizes | {"vocab_size": vocab_size, "pad_token_id": 1, "bos_token_id": 0, "eos_token_id": 2}
@@ -60,14 +60,14 @@ def xlm_r_words(vocab_size: int) -> dict[str, Any]:
 
 def altclip(folder: Path) -> Any:
     """Returns an AltCLIPModel, and writes its vocabulary into `folder`."""
-    text = xlm_r_words(vocabulary("xlmr", folder)) | {"project_dim": 22}
+    text = xlm_r_config(vocabulary("xlmr", folder)) | {"project_dim": 22}
     config = transformers.AltCLIPConfig(text_config=text, vision_config=VISION, projection_dim=13)
     return randomise(transformers.AltCLIPModel(config))
 
 
 def chinese_clip(folder: Path) -> Any:
     """Returns a ChineseCLIPModel, and writes its vocabulary into `folder`."""
-    text = bert_words(vocabulary("wordpiece", folder))
+    text = bert_config(vocabulary("wordpiece", folder))
     config = transformers.ChineseCLIPConfig(text_config=text, vision_config=VISION, projection_dim=13)
     return randomise(transformers.ChineseCLIPModel(config))
 
@@ -161,8 +161,8 @@ def save_sharded(tensors: State, folder: Path, count: int = 3) -> None:
 def save_openai(model: Any, file: Path, *, scripted: bool = False) -> None:
     """Writes open_clip's CLIP as a TorchScript archive like those that OpenAI published.
 
-    Matrices and convolutions are float16 with their biases, the rest stays float32, and the sizes are buffers. Then the
-    model becomes float32 again, with what float16 left of its values.
+    Matrices, convolutions and their biases are float16, the rest stays float32, and the sizes are buffers. Afterwards
+    `model` is float32 again, with values rounded to float16.
     """
     from open_clip.model import convert_weights_to_lp
 
@@ -184,7 +184,7 @@ def save_openai(model: Any, file: Path, *, scripted: bool = False) -> None:
 
 
 def images(size: int, count: int = 3, seed: int = 1) -> np.ndarray:
-    """Returns random uint8 pictures with different mean colours, because noise alone averages out."""
+    """Returns random uint8 images with different mean colours, because noise alone averages out."""
     draw = np.random.default_rng(seed)
     blocks = draw.integers(0, 256, (count, 4, 4, 3)) + 3 * draw.integers(0, 256, (count, 1, 1, 3))
     times = -(-size // 4)
@@ -192,10 +192,10 @@ def images(size: int, count: int = 3, seed: int = 1) -> np.ndarray:
 
 
 class Encode:
-    """Functions of a PyTorch model: embeddings, not L2-normalised, of normalised pictures (b, h, w, 3) and ids (b, l).
+    """Encoders of a PyTorch model: normalised images (b, h, w, 3) and ids (b, l) to embeddings, not L2-normalised.
 
     Attributes:
-      image: pictures -> (b, e).
+      image: images -> (b, e).
       text: ids -> (b, e).
       logit_scale: the factor on their cosines.
       model: the PyTorch model.
@@ -218,7 +218,7 @@ class Encode:
 
 
 def encode_hf(model: Any) -> Encode:
-    """Returns the functions of transformers' models."""
+    """Returns the encoders of a model of transformers."""
     pad_id = model.config.text_config.pad_token_id
     masked = not hasattr(model.text_model, "final_layer_norm")
 
@@ -230,5 +230,5 @@ def encode_hf(model: Any) -> Encode:
 
 
 def encode_openai(model: Any) -> Encode:
-    """Returns the functions of cn_clip's and open_clip's models."""
+    """Returns the encoders of a model of cn_clip or open_clip."""
     return Encode(model.encode_image, model.encode_text, model)

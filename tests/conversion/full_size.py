@@ -26,7 +26,7 @@ File = Literal["model.safetensors", "pytorch_model.bin", "clip_cn.pt", "CLIP.pt"
 
 
 def config_of(name: str) -> Any:
-    """Returns a model or a text encoder of the zoo."""
+    """Returns the configuration of a model or a text encoder of the zoo."""
     return TextEncoderConfig(zoo.get_text_encoder(name)) if name in zoo.TEXT_ENCODERS else zoo.get_config(name)
 
 
@@ -45,10 +45,10 @@ def write(name: str, family: str, folder: Path, file: File = "model.safetensors"
     """Writes a checkpoint of a published model; returns the path to convert.
 
     Args:
-      name: of the zoo.
-      family: in whose layout.
-      folder: new.
-      file: its kind. Through safetensors the weights are a stream; for the others all are in memory, once.
+      name: of a model of the zoo.
+      family: whose layout to write.
+      folder: to create.
+      file: name, which decides the format. safetensors streams the weights; the others hold all of them in memory.
     """
     folder.mkdir(parents=True)
     lazy = tensors(name, family)
@@ -69,7 +69,7 @@ def write(name: str, family: str, folder: Path, file: File = "model.safetensors"
 
 
 def _save(state: dict[str, torch.Tensor], name: str, family: str, file: Path) -> None:
-    """Saves the state of the makers' own class if they did so."""
+    """Saves the weights in one of PyTorch's formats, through the makers' own class where they published them so."""
     if file.name == "CLIP.pt":
         model = real_models.build(name, family, cast_dtype=torch.float16)
         model.load_state_dict(real_models.with_counters(name, family, state))
@@ -106,7 +106,7 @@ def _random(path: str, shape: tuple[int, ...]) -> Lazy:
     )
     if path == "logit_scale":
         centre, spread = 4.6, 0.0
-    if len(shape) == 4:  # with less, a ResNet's biases drown the picture
+    if len(shape) == 4:  # smaller values would let a ResNet's biases outweigh the image
         spread = (2 / math.prod(shape[:3])) ** 0.5
 
     def draw(seed: list[int], count: int) -> np.ndarray:

@@ -50,7 +50,7 @@ def altclip_sharded(folder: Path) -> Made:
 
 
 def altclip_old_bin(folder: Path) -> Made:
-    """As on the hub: the format before torch 1.6, with buffers of position ids."""
+    """Writes the file on the hub: the format before torch 1.6, with buffers of position ids."""
     model, state = _altclip_state(folder, "4")
     state["text_model.roberta.embeddings.position_ids"] = torch.arange(26)[None]
     state["vision_model.embeddings.position_ids"] = torch.arange(10)[None]
@@ -59,7 +59,7 @@ def altclip_old_bin(folder: Path) -> Made:
 
 
 def altclip_flagai(folder: Path) -> Made:
-    """As FlagAI saves it: wrapped, with a pooler, with m18's additional layer, and another config.json."""
+    """Writes a model as FlagAI saves it: wrapped, with a pooler, m18's additional layer, and another config.json."""
     model, state = _altclip_state(folder, "4")
     config = json.loads((folder / "config.json").read_text())
     config["model_type"], config["text_config"]["model_type"] = "clip", "xlm-roberta"
@@ -97,7 +97,7 @@ def cn_clip_plain(folder: Path) -> Made:
 
 
 def cn_clip_training(folder: Path) -> Made:
-    """With an optimizer's state beside it, and a pooler."""
+    """Writes a training checkpoint with an optimizer's state and a pooler."""
     moments = {"state": {0: {"exp_avg": torch.zeros(3), "step": torch.tensor(4.0)}}, "param_groups": [{"lr": 1e-4}]}
     return _cn_clip(
         folder, 2, lambda s: _released(s | {"bert.pooler.dense.weight": torch.zeros(2, 2)}) | {"optimizer": moments}
@@ -130,7 +130,7 @@ def clip_hf(folder: Path) -> Made:
 
 
 def clip_hf_gelu(folder: Path) -> Made:
-    """LAION's models in Hugging Face's layout."""
+    """Writes a model like LAION's in Hugging Face's layout."""
     model = checkpoints.clip(folder, "gelu")
     return checkpoints.save_hf(model, folder), CheckpointOptions(), encode_hf(model)
 
@@ -150,7 +150,7 @@ def openai_resnet(folder: Path) -> Made:
 
 
 def open_clip_hub(folder: Path) -> Made:
-    """As open_clip pushes to the hub: exact GELU, wide heads, its own configuration."""
+    """Writes what open_clip pushes to the hub: exact GELU, wide heads, its own configuration."""
     from safetensors.torch import save_file
 
     model = checkpoints.open_clip_model(folder, quick_gelu=False)
@@ -174,8 +174,8 @@ def open_clip_training(folder: Path) -> Made:
 
 
 def cn_clip_shaped(folder: Path) -> Made:
-    """A ChineseCLIPModel with the heads and MLPs that a cn_clip checkpoint takes for granted."""
-    text = checkpoints.bert_words(checkpoints.vocabulary("wordpiece", folder))
+    """Writes a ChineseCLIPModel with the widths of heads and MLPs that cn_clip's format assumes."""
+    text = checkpoints.bert_config(checkpoints.vocabulary("wordpiece", folder))
     text |= {"hidden_size": 128, "num_attention_heads": 2}
     vision = checkpoints.VISION | {"hidden_size": 64, "intermediate_size": 256, "num_attention_heads": 1}
     config = transformers.ChineseCLIPConfig(text_config=text, vision_config=vision, projection_dim=13)
@@ -184,14 +184,14 @@ def cn_clip_shaped(folder: Path) -> Made:
 
 
 def xlm_r(folder: Path) -> Any:
-    """An XLM-R's folder and model."""
-    words = checkpoints.xlm_r_words(checkpoints.vocabulary("xlmr", folder))
+    """Returns an XLM-R's folder and model."""
+    words = checkpoints.xlm_r_config(checkpoints.vocabulary("xlmr", folder))
     model = randomise(transformers.XLMRobertaModel(transformers.XLMRobertaConfig(**words)))
     return checkpoints.save_hf(model, folder), CheckpointOptions(), model
 
 
 def bert(folder: Path) -> Any:
-    """A BERT's folder and model."""
-    words = checkpoints.bert_words(checkpoints.vocabulary("wordpiece", folder))
+    """Returns a BERT's folder and model."""
+    words = checkpoints.bert_config(checkpoints.vocabulary("wordpiece", folder))
     model = randomise(transformers.BertModel(transformers.BertConfig(**words)))
     return checkpoints.save_hf(model, folder), CheckpointOptions(), model

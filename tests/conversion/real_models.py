@@ -61,7 +61,7 @@ _CLIP_B = {
 _CLIP_L = _CLIP_B | {"hidden_size": 768, "intermediate_size": 3072, "num_attention_heads": 12}
 _CLIP_H = _CLIP_B | _LARGE | {"hidden_act": "gelu"}
 
-# Of transformers: image tower, text tower, width of the joint space.
+# Models of transformers: image tower, text tower, width of the joint space.
 _HF: dict[str, tuple[dict[str, Any], dict[str, Any], int]] = {
     "altclip": (_L14, _XLM_R_LARGE | {"project_dim": 768}, 768),
     "altclip-m9": (_L14, _XLM_R_LARGE | {"project_dim": 768}, 768),
@@ -83,7 +83,7 @@ _ENCODERS: dict[str, dict[str, Any]] = {
     "xlm-r-base": _XLM_R_BASE,
     "xlm-r-large": _XLM_R_LARGE,
 }
-# cn_clip's names, in which "@" stands between the towers, as in its own table.
+# cn_clip's names; "@" separates the towers, as in its own table.
 CN_CLIP = {
     "chinese-clip-rn50": "RN50@RBT3-chinese",
     "chinese-clip-vit-b-32": "ViT-B-32@RoBERTa-wwm-ext-base-chinese",
@@ -114,9 +114,9 @@ def build(name: str, family: str, **options: Any) -> Any:
     """Builds a model on torch's default device; under `torch.device("meta")` it takes no memory.
 
     Args:
-      name: of the zoo.
-      family: whose class.
-      options: for the class, open_clip's `cast_dtype` among them.
+      name: of a model of the zoo.
+      family: whose class to build.
+      options: for the class, for example open_clip's `cast_dtype`.
     """
     if family == "cn-clip":
         return cn_clip.clip.model.CLIP(**_cn_clip_config(CN_CLIP[name]), **options)
@@ -145,7 +145,7 @@ def cn_clip_with(name: str, state: dict[str, torch.Tensor]) -> Any:
     """Returns cn_clip's model with these weights, loaded strictly and not copied.
 
     Raises:
-      RuntimeError: torch's, that names what is missing or unexpected.
+      RuntimeError: from torch, if keys are missing or unexpected.
     """
     with torch.device("meta"):
         model = build(name, "cn-clip")

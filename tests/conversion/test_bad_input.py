@@ -21,7 +21,7 @@ from tests.conversion.broken import IMAGE_KEY, TEXT_KEY, WEIGHTS, change_json
 
 @pytest.mark.parametrize("kept", [0, 5, 200, 0.3, 0.9, -1])
 @pytest.mark.parametrize("kind", ["safetensors", "zip", "legacy"])
-def test_truncated(kind, kept, source, tensors, refused):
+def test_truncated_files_are_refused(kind, kept, source, tensors, refused):
     file = source / WEIGHTS
     if kind != "safetensors":
         file.unlink()
@@ -43,12 +43,12 @@ def test_truncated(kind, kept, source, tensors, refused):
         (b"\x10\0\0\0\0\0\0\0{not json}       ", "its header cannot be read .*: fetch it again"),
     ],
 )
-def test_other_content(content, says, source, refused):
+def test_files_with_other_content_are_refused(content, says, source, refused):
     (source / WEIGHTS).write_bytes(content)
     refused.convert(source, names=f"/{WEIGHTS}", says=says)
 
 
-def test_a_flipped_bit_of_an_archive(source, tensors, refused):
+def test_a_flipped_bit_in_an_archive_is_refused(source, tensors, refused):
     (source / WEIGHTS).unlink()
     file = source / "clip_cn.pt"
     torch.save({key: torch.from_numpy(value) for key, value in tensors.items()}, file)
@@ -80,7 +80,7 @@ INDEX = "model.safetensors.index.json"
         ("[" * 100_000, "cannot be read .*: correct it, or fetch it again"),
     ],
 )
-def test_shards(index, says, source, refused):
+def test_wrong_shard_indexes_are_refused(index, says, source, refused):
     (source / WEIGHTS).rename(source / "model-1.safetensors")
     (source / INDEX).write_text(index)
     refused.convert(source, says=says)
@@ -89,7 +89,7 @@ def test_shards(index, says, source, refused):
 # Tensors.
 
 
-def turned(key):
+def transposed(key):
     return lambda t: t.update({key: t[key].T})
 
 
@@ -114,9 +114,12 @@ def put(key, value, dtype=np.float32):
         ),
         (lambda t: t.update({IMAGE_KEY.replace("1", "999999999"): t[IMAGE_KEY]}), "layers.999999999.* is not part"),
         (lambda t: t.update({TEXT_KEY.replace("layer", "layers"): t[TEXT_KEY]}), "two names of one tensor: remove one"),
-        (turned(IMAGE_KEY), rf"{IMAGE_KEY} has shape \(40, 80\), but this model needs \(80, 40\): the file is damaged"),
         (
-            turned("vision_model.embeddings.patch_embedding.weight"),
+            transposed(IMAGE_KEY),
+            rf"{IMAGE_KEY} has shape \(40, 80\), but this model needs \(80, 40\): the file is damaged",
+        ),
+        (
+            transposed("vision_model.embeddings.patch_embedding.weight"),
             r"vision_config\.image_size is 30, but the tensors say 9",
         ),
         (
@@ -131,14 +134,14 @@ def put(key, value, dtype=np.float32):
         (lambda t: t.clear(), "holds no tensors: check the path"),
     ],
 )
-def test_tensors(change, says, source, tensors, refused):
+def test_wrong_tensors_are_refused(change, says, source, tensors, refused):
     tensors = dict(tensors)
     change(tensors)
     write_safetensors(source / WEIGHTS, tensors)
     refused.convert(source, says=says)
 
 
-def test_halves_of_two_kinds_are_no_fault(source, tensors):
+def test_layers_in_float16_and_bfloat16_become_float32(source, tensors):
     tensors = {key: value.astype(np.float16) for key, value in tensors.items()}
     tensors[IMAGE_KEY] = tensors[IMAGE_KEY].astype(ml_dtypes.bfloat16)
     write_safetensors(source / WEIGHTS, tensors)
@@ -147,8 +150,7 @@ def test_halves_of_two_kinds_are_no_fault(source, tensors):
     np.testing.assert_array_equal(kernel.read()[1], tensors[IMAGE_KEY].astype(np.float32).T)
 
 
-def test_what_a_person_sees(source, tensors, tmp_path, capfd):
-    """The progress, then one line."""
+def test_the_console_shows_progress_and_then_a_one_line_error(source, tensors, tmp_path, capfd):
     tensors = tensors | {IMAGE_KEY: tensors[IMAGE_KEY] * np.float32(np.nan)}
     write_safetensors(source / WEIGHTS, tensors)
     assert main(["convert", str(source), str(tmp_path / "dst")]) == 1
@@ -208,13 +210,13 @@ ANOTHERS = "use the configuration that belongs to these weights"
         (None, {"projection_dim": 512}, f"config.json: projection_dim is 512, but the tensors say 13: {ANOTHERS}"),
     ],
 )
-def test_a_config_that_does_not_agree(part, said, says, source, refused):
+def test_a_config_that_contradicts_the_tensors_is_refused(part, said, says, source, refused):
     change_json(source / "config.json", lambda config: (config[part] if part else config).update(said))
     refused.convert(source, names="/config.json", says=says)
 
 
 @pytest.mark.parametrize("content", ["{", "[1]", "null", '{"a": ' * 100_000])
-def test_no_config(content, source, refused):
+def test_an_unreadable_config_is_refused(content, source, refused):
     (source / "config.json").write_text(content)
     refused.convert(
         source, names="/config.json", says="(cannot be read|does not hold a JSON object).*: correct it, or fetch it"
@@ -234,21 +236,21 @@ def test_no_config(content, source, refused):
         ),
     ],
 )
-def test_what_only_the_pytorch_model_notices(change, says, source, refused):
+def test_config_errors_that_only_the_pytorch_model_notices_are_refused(change, says, source, refused):
     change_json(source / "config.json", change)
     refused.convert(source, names="/config.json", says=says)
 
 
 @pytest.mark.parametrize("said", ["x", [1], 3, ""])
 @pytest.mark.parametrize("part", ["vision_config", "text_config"])
-def test_a_part_of_a_config_that_is_none(part, said, source, refused):
+def test_a_part_of_a_config_that_is_not_an_object_is_refused(part, said, source, refused):
     change_json(source / "config.json", lambda config: config.update({part: said}))
     refused.convert(
         source, names="/config.json", says=rf"{part} is {re.escape(repr(said))}, but must be an object: fetch"
     )
 
 
-def test_pictures_of_another_size(source, refused):
+def test_an_image_size_that_contradicts_the_tower_is_refused(source, refused):
     file = source / "preprocessor_config.json"
     file.write_text('{"size": {"height": 20, "width": 20}, "do_center_crop": false}')
     says = "images have 20 pixels, but the image tower takes 30: correct it, or choose .* --image-size"
@@ -273,7 +275,7 @@ class Evil:
 
 
 @pytest.mark.parametrize("new", [True, False], ids=["zip", "legacy"])
-def test_a_pickle_that_runs_code(new, tmp_path, refused):
+def test_a_pickle_that_runs_code_is_refused(new, tmp_path, refused):
     evil = {"state_dict": {"logit_scale": torch.tensor(1.0), "x": Evil(tmp_path / "made")}}
     torch.save(evil, tmp_path / "evil.pt", _use_new_zipfile_serialization=new)
     refused.convert(tmp_path / "evil.pt", says=r"refers to (posix|nt)\.mkdir, which would run code: .*state_dict\(\)")
@@ -282,7 +284,7 @@ def test_a_pickle_that_runs_code(new, tmp_path, refused):
 
 
 @pytest.mark.parametrize("name", ["archive/../../evil", "../evil", "/tmp/evil"])
-def test_an_archive_that_leads_out(name, tmp_path, refused):
+def test_a_member_outside_the_archive_is_refused(name, tmp_path, refused):
     torch.save({"logit_scale": torch.tensor(1.0)}, tmp_path / "evil.pt")
     with zipfile.ZipFile(tmp_path / "evil.pt", "a") as archive:
         archive.writestr(name, b"evil")
@@ -292,7 +294,7 @@ def test_an_archive_that_leads_out(name, tmp_path, refused):
 # Tokenizers.
 
 
-def test_tokenizers(source, tmp_path, refused):
+def test_wrong_tokenizers_are_refused(source, tmp_path, refused):
     dst = tmp_path / "dst"
     merges = broken.write_vocabulary("clip_bpe", tmp_path)
     says = f"{merges} is a clip_bpe vocabulary, .* uses wordpiece: give the model's own with --tokenizer"

@@ -43,11 +43,11 @@ from tests.conversion.test_bad_input import ANOTHERS
         (["another"], r"give SRC and DST: 3 path\(s\) given"),
     ],
 )
-def test_options(options, says, source, tmp_path, refused):
+def test_wrong_options_are_refused(options, says, source, tmp_path, refused):
     refused("convert", source, tmp_path / "dst", *options, "--json", says=says)
 
 
-def test_numbers_of_paths(tmp_path, refused):
+def test_a_wrong_number_of_paths_is_refused(tmp_path, refused):
     refused("convert", "--json", says=r"give SRC and DST: 0 path\(s\) given")
     refused("convert", tmp_path / "x", "--json", says=r"give SRC and DST: 1 path\(s\) given")
     refused("convert", "", tmp_path / "y", "--json", says="SRC is empty: give a file, a folder, or hf://ORG/NAME")
@@ -56,14 +56,14 @@ def test_numbers_of_paths(tmp_path, refused):
     refused("convert", tmp_path, tmp_path / "y", "--json", says="holds no weights: expected model.safetensors")
 
 
-def test_an_activation_that_is_none(source, tmp_path, capsys):
+def test_an_unknown_activation_is_refused(source, tmp_path, capsys):
     with pytest.raises(SystemExit) as stop:
         main(["convert", str(source), str(tmp_path / "dst"), "--activation", "relu"])
     error = capsys.readouterr().err
     assert stop.value.code == 2 and "relu" in error and "quick_gelu" in error and "Traceback" not in error
 
 
-def test_an_activation_that_no_tower_takes(tmp_path, refused):
+def test_activation_is_refused_where_it_does_not_apply(tmp_path, refused):
     source = broken.write_checkpoint(tmp_path / "source", "bert", TextEncoderConfig(broken.BERT))
     says = "--activation gelu does not apply to .*/config.json: omit it"
     refused.convert(source, "--activation", "gelu", says=says)
@@ -72,7 +72,7 @@ def test_an_activation_that_no_tower_takes(tmp_path, refused):
     refused.convert(source, "--activation", "gelu", says=says)
 
 
-def test_open_clip_without_activation(tmp_path, refused):
+def test_open_clip_weights_alone_need_an_activation(tmp_path, refused):
     folder = broken.write_checkpoint(tmp_path / "source", "open-clip", broken.CLIP)
     file = folder / "epoch_3.pt"
     state = {f"module.{key}": torch.from_numpy(value) for key, value in broken.state("open-clip", broken.CLIP).items()}
@@ -96,7 +96,7 @@ def test_open_clip_without_activation(tmp_path, refused):
         ({"text_cfg": {"layers": 12}}, r"text_cfg\.layers is 12, but the tensors say 2"),
     ],
 )
-def test_an_open_clip_config_that_does_not_agree(said, says, tmp_path, refused):
+def test_an_open_clip_config_that_contradicts_the_tensors_is_refused(said, says, tmp_path, refused):
     folder = broken.write_checkpoint(tmp_path / "source", "open-clip", broken.CLIP)
     model = {"vision_cfg": {"layers": 2}, "text_cfg": {"heads": 1}} | said
     (folder / "open_clip_config.json").write_text(json.dumps({"model_cfg": model}))

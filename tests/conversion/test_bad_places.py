@@ -65,7 +65,7 @@ def bundles(tmp_path_factory):
         ),
     ],
 )
-def test_models_that_others_lack(name, to, says, bundles, tmp_path, refused):
+def test_models_without_an_export_format_are_refused(name, to, says, bundles, tmp_path, refused):
     bundle = bundles / name / "bundle"
     assert str(bundle) in refused("convert", bundle, tmp_path / "dst", "--to", to, "--json", says=says)
 
@@ -84,11 +84,11 @@ def test_models_that_others_lack(name, to, says, bundles, tmp_path, refused):
         ),
     ],
 )
-def test_inputs_that_cn_clip_would_make_otherwise(change, says, tmp_path, refused):
-    size = len(_cn_clips_words())
+def test_models_whose_inputs_cn_clip_would_prepare_differently_are_refused(change, says, tmp_path, refused):
+    size = len(_cn_clip_vocabulary())
     config = replace(broken.RN50, text=replace(broken.RN50.text, vocab_size=size))
     bundle = load_bundle(broken.write_bundle(tmp_path / "bundle", "chinese-clip", config))
-    words = wordpiece(_cn_clips_words())
+    words = wordpiece(_cn_clip_vocabulary())
     tokenizers = {"bert": words.as_kind("bert"), "shuffled": wordpiece([*words.tokens[:-2], *words.tokens[:-3:-1]])}
     good = replace(bundle, tokenizer=words)
     save_bundle(good, tmp_path / "good")
@@ -101,18 +101,18 @@ def test_inputs_that_cn_clip_would_make_otherwise(change, says, tmp_path, refuse
     refused("convert", tmp_path / "bad", tmp_path / "dst", "--to", "cn-clip", "--json", says=says)
 
 
-def _cn_clips_words():
+def _cn_clip_vocabulary():
     return packaged_vocabulary(family_named("cn-clip")).read_text(encoding="utf-8").split("\n")[:-1]
 
 
-def test_a_bundle_is_converted_already(bundles, tmp_path, refused):
+def test_converting_a_bundle_is_refused(bundles, tmp_path, refused):
     refused(
         "convert", bundles / "odd" / "bundle", tmp_path / "dst", "--json", says="is a bundle already: .*give --to hf"
     )
 
 
 @pytest.mark.parametrize("what", ["a file", "a folder", "a link to nowhere"])
-def test_a_destination_that_is_there(what, whole, bundles, tmp_path, refused):
+def test_an_existing_destination_is_refused(what, whole, bundles, tmp_path, refused):
     place = tmp_path / "dst"
     if what == "a file":
         place.write_text("mine")
@@ -131,7 +131,7 @@ OUT = {"in": ("", []), "hf": ("altclip", ["--to", "hf"]), "cn-clip": ("resnet", 
 
 
 @pytest.mark.parametrize("way", OUT)
-def test_a_read_only_destination(way, whole, bundles, tmp_path, refused):
+def test_a_read_only_destination_is_refused(way, whole, bundles, tmp_path, refused):
     name, options = OUT[way]
     source = bundles / name / "bundle" if name else whole
     with broken.read_only(tmp_path / "disk"):
@@ -141,7 +141,7 @@ def test_a_read_only_destination(way, whole, bundles, tmp_path, refused):
 
 @pytest.mark.parametrize("short", ["of everything", "in the middle", "of one page"])
 @pytest.mark.parametrize("way", OUT)
-def test_a_full_destination(way, short, whole, converted, bundles, tmp_path, refused):
+def test_a_full_disk_is_an_error_and_leaves_nothing(way, short, whole, converted, bundles, tmp_path, refused):
     name, options = OUT[way]
     source = bundles / name / "bundle" if name else whole
     if name:
@@ -181,13 +181,13 @@ def stopped(large, folder, moment, how):
 
 
 @pytest.mark.parametrize("moment", ["writing", "comparing"])
-def test_interrupted(moment, large, tmp_path):
+def test_an_interrupted_conversion_leaves_nothing(moment, large, tmp_path):
     code, error = stopped(large, tmp_path, moment, signal.SIGINT)
     assert code == 130 and error.split() == ["jclip", "convert:", "stopped"]
     assert listing(tmp_path) == {}
 
 
-def test_killed_and_run_again(large, whole, tmp_path):
+def test_a_killed_conversion_can_be_run_again(large, whole, tmp_path):
     assert stopped(large, tmp_path, "writing", signal.SIGKILL)[0] == -signal.SIGKILL
     (left,) = (tmp_path / "new").iterdir()
     assert re.fullmatch(r"\.dst\.\w+\.\w+\.partial", left.name)
@@ -212,8 +212,7 @@ def test_ctrl_c_in_a_garbage_collection_is_not_lost(tmp_path, capsys, monkeypatc
     assert capsys.readouterr().err == "\njclip convert: stopped\n"
 
 
-def test_who_still_writes_is_left_alone(tmp_path):
-    """Of two processes, the first to finish gets the name."""
+def test_of_two_writers_the_first_to_finish_gets_the_name(tmp_path):
     with whole_folder(tmp_path / "dst", replace=False) as first:
         with whole_folder(tmp_path / "dst", replace=False) as second:
             (second / "second").touch()
@@ -228,7 +227,7 @@ def test_who_still_writes_is_left_alone(tmp_path):
 # Verification.
 
 
-def test_verify_without_a_passport(whole, converted, bundles, tmp_path, refused):
+def test_verify_refuses_wrong_bundles_and_sources(whole, converted, bundles, tmp_path, refused):
     refused(
         "verify", bundles / "odd" / "bundle", whole, says="bundle has no passport.json: it was trained, not converted"
     )
@@ -260,7 +259,7 @@ def test_verify_without_a_passport(whole, converted, bundles, tmp_path, refused)
     refused("verify", copy, whole, says=r"copy/passport.json cannot be read \(.*\): correct it, or fetch it again")
 
 
-def test_verify_against_another_checkpoint(converted, source, tensors, refused):
+def test_verify_fails_against_another_checkpoint(converted, source, tensors, refused):
     other = tensors | {TEXT_KEY: tensors[TEXT_KEY].copy()}
     other[TEXT_KEY].view(np.uint8)[0] ^= 1
     write_safetensors(source / WEIGHTS, other)

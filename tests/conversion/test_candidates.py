@@ -59,7 +59,7 @@ def found(shapes, **said):
         "0.",
     ],
 )
-def test_any_prefix(family, prefix):
+def test_a_model_is_found_under_any_prefix(family, prefix):
     candidate, left_out = found(under(prefix, SHAPES[family]))
     assert (candidate.family.name, candidate.spelt_prefix, left_out) == (family, prefix, {})
     assert candidate.mapped == SHAPES[family].keys() and candidate.complete
@@ -100,20 +100,20 @@ def test_however_it_is_wrapped_the_same_tensors_are_taken(family, parts, inner, 
     assert left_out.keys() == {f"beside.{name}" for name in junk}
 
 
-def test_one_tower_alone_is_compiled():
+def test_a_model_with_one_compiled_tower_is_found():
     shapes = {key.replace("visual.", "visual._orig_mod."): shape for key, shape in SHAPES["cn-clip"].items()}
     candidate, left_out = found(shapes)
     assert candidate.family.name == "cn-clip" and candidate.spelt_prefix == "" and not left_out
 
 
-def test_a_bert_with_a_head_of_its_own():
+def test_a_classifier_beside_a_bert_is_left_out():
     shapes = under("bert.", SHAPES["bert"]) | {"cls.predictions.bias": (140,), "classifier.weight": (2, 36)}
     candidate, left_out = found(shapes)
     assert (candidate.family.name, candidate.prefix) == ("bert", "")
-    assert left_out == {"classifier.weight": "a head, or another part beside the towers"}  # the other is expected
+    assert left_out == {"classifier.weight": "a head, or another part beside the towers"}  # cls.predictions is expected
 
 
-def test_what_lies_beside_is_named_with_a_reason():
+def test_tensors_left_out_are_named_with_a_reason():
     shapes = under("model.", SHAPES["altclip"]) | {
         "model.head.0.weight": (5, 13),
         "ff_head.bias": (5,),
@@ -133,7 +133,7 @@ def test_what_lies_beside_is_named_with_a_reason():
 
 
 @pytest.mark.parametrize("name", ["logit_bias", "visual.adapter.weight", "bert.encoder.layer.0.lora_like.weight"])
-def test_a_stranger_in_the_model_itself_is_not_left_out(name):
+def test_an_unknown_tensor_inside_the_model_is_not_left_out(name):
     """It means another architecture, which the conversion refuses."""
     _, left_out = found(SHAPES["cn-clip"] | {name: (3,)})
     assert left_out == {}
@@ -144,7 +144,7 @@ def test_a_stranger_in_the_model_itself_is_not_left_out(name):
 TWO = under("model.", SHAPES["cn-clip"]) | under("ema.module.", SHAPES["cn-clip"])
 
 
-def test_several_are_listed():
+def test_several_models_are_listed():
     count = len(SHAPES["cn-clip"])
     one = rf"\(Chinese-CLIP \(cn_clip\), {count} tensors\)"
     with pytest.raises(
@@ -164,13 +164,13 @@ def test_several_are_listed():
         ({"key": "model", "prefix": ""}, "model."),
     ],
 )
-def test_the_user_chooses(said, prefix):
+def test_the_user_chooses_one_of_several_models(said, prefix):
     candidate, left_out = found(TWO, **said)
     assert candidate.spelt_prefix == prefix and len(left_out) == len(SHAPES["cn-clip"])
     assert all("of another model" in why or why == "outside --key" for why in left_out.values())
 
 
-def test_a_model_inside_of_the_other():
+def test_a_model_inside_another_is_listed():
     """A student that has its teacher as an attribute."""
     shapes = SHAPES["altclip"] | under("teacher.", SHAPES["open-clip"])
     with pytest.raises(JclipError, match=r"2 models: '' \(AltCLIP .*, teacher\. \(CLIP .*: choose .* --prefix ''"):
@@ -180,12 +180,12 @@ def test_a_model_inside_of_the_other():
     assert found(shapes, family=FAMILIES["altclip"])[0].prefix == ""  # the family decides too
 
 
-def test_one_that_is_whole_goes_before_one_with_gaps():
+def test_a_complete_model_is_preferred_to_an_incomplete_one():
     part = dict(list(SHAPES["cn-clip"].items())[:-3])
     assert found(under("ema.", part) | under("model.", SHAPES["cn-clip"]))[0].prefix == "model."
 
 
-def test_wrong_choices():
+def test_unknown_keys_and_prefixes_are_refused():
     with pytest.raises(JclipError, match=r"has no tensors under --key state_dict: it has model, ema$"):
         found(TWO, key="state_dict")
     with pytest.raises(JclipError, match=r"has no model under --prefix 'student': it has ema.module. .*, model. "):
@@ -194,8 +194,8 @@ def test_wrong_choices():
         found({"a.b": (1,)}, prefix="a")
 
 
-def test_a_text_encoder_in_something_larger_is_not_taken_for_the_whole():
-    """As open_clip's CustomTextCLIP, of which only the text tower belongs to a known family."""
+def test_a_text_encoder_inside_an_unknown_model_is_converted_on_request_only():
+    """An example is open_clip's CustomTextCLIP, of which only the text tower belongs to a known family."""
     larger = {f"visual.trunk.blocks.{n}.weight": (3,) for n in range(30)} | under("text.transformer.", SHAPES["xlm-r"])
     with pytest.raises(JclipError, match=r"can be converted; beside it are visual \(30 tensors\)\. To convert"):
         found(larger)
@@ -234,17 +234,17 @@ def test_a_text_encoder_in_something_larger_is_not_taken_for_the_whole():
         ),
     ],
 )
-def test_refused(shapes, says):
+def test_unsupported_checkpoints_are_refused(shapes, says):
     with pytest.raises(JclipError, match=says):
         found(shapes)
 
 
-def test_an_adapter_of_something_else_is_no_hindrance():
+def test_an_adapter_of_another_model_is_left_out():
     candidate, left_out = found(under("clip.", SHAPES["cn-clip"]) | {"decoder.q.lora_A.weight": (4, 4)})
     assert candidate.prefix == "clip." and list(left_out) == ["decoder.q.lora_A.weight"]
 
 
-def test_thousands_of_models_are_no_bomb():
+def test_the_search_stops_at_16_models():
     keys = FAMILIES["cn-clip"].signature
     with pytest.raises(JclipError, match=r"holds 16 models"):
         found({f"{number}.{key}": (1,) for number in range(500) for key in keys})
@@ -326,7 +326,7 @@ SAVED = {
 
 
 @pytest.mark.parametrize("way", SAVED)
-def test_as_it_is_saved(way, model, vocabulary, tmp_path):
+def test_checkpoints_as_training_programs_save_them_are_read(way, model, vocabulary, tmp_path):
     save, prefix, left, ignored = SAVED[way]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch.compile's own, when it is imported
@@ -342,7 +342,7 @@ def test_as_it_is_saved(way, model, vocabulary, tmp_path):
     assert facts["prefix"] == prefix and {entry["key"] for entry in facts["tensors"]["dropped"]} >= set(source.left_out)
 
 
-def test_the_passport_and_the_console_say_it_and_verify_agrees(model, vocabulary, tmp_path, capsys):
+def test_the_chosen_key_is_printed_recorded_and_verified(model, vocabulary, tmp_path, capsys):
     torch.save({"student": model.state_dict(), "ema": model.state_dict()}, tmp_path / "two.pt")
     arguments = ["convert", str(tmp_path / "two.pt"), str(tmp_path / "dst"), "--tokenizer", str(vocabulary)]
     assert main(arguments) == 1
@@ -355,7 +355,7 @@ def test_the_passport_and_the_console_say_it_and_verify_agrees(model, vocabulary
     assert all(check.holds for check in checks)
 
 
-def test_without_wrappers():
+def test_wrappers_are_removed_from_keys():
     assert without_wrappers("_orig_mod.module.visual._orig_mod.conv1.weight") == "visual.conv1.weight"
 
 

@@ -1,5 +1,5 @@
-"""A bundle as CLIP_benchmark's model. The package is not installed for the tests: a stand-in has its two tables, and
-the calls of its metrics are written out, both as in release 1.6.2."""
+"""A bundle as a model of CLIP_benchmark. The tests do not install the package: a stand-in has its two tables, and the
+tests call the model as its metrics do, both as in release 1.6.2."""
 
 import sys
 import types
@@ -37,7 +37,7 @@ def bundle(tmp_path_factory):
 
 @pytest.fixture
 def stand_in(monkeypatch):
-    """Modules of CLIP_benchmark: models with their tables, cli with a main."""
+    """Installs stand-ins for two modules of CLIP_benchmark: models with their tables, and cli with a main."""
     package, models, cli = (types.ModuleType(f"clip_benchmark{part}") for part in ("", ".models", ".cli"))
     models.TYPE2FUNC = {"open_clip": None}
     models.MODEL_TYPES = ["open_clip"]
@@ -59,7 +59,7 @@ def stand_in(monkeypatch):
     return cli
 
 
-def test_the_tensors_are_the_bundle_s_features(bundle):
+def test_the_tensors_are_the_bundles_features(bundle):
     model, transform, tokenizer = clip_benchmark.load_benchmark_model(pretrained=str(bundle))
     model = model.to("cpu").eval()
     draw = np.random.default_rng(0)
@@ -74,14 +74,14 @@ def test_the_tensors_are_the_bundle_s_features(bundle):
     )
 
 
-def test_its_own_command_line_gets_the_bundle(bundle, stand_in, capsys):
+def test_clip_benchmarks_command_line_gets_the_bundle(bundle, stand_in, capsys):
     assert main(["eval", "benchmark", str(bundle), "--dataset", "cifar10"]) == 0
     argv, (model, _, _) = stand_in.seen
     assert argv == ["clip_benchmark", "eval"]
     assert model.encode_text(["red apple"]).shape == (1, 8)
 
 
-def test_what_is_missing_is_said(bundle, monkeypatch, capsys):
+def test_a_missing_bundle_or_package_is_named(bundle, monkeypatch, capsys):
     assert main(["eval", "benchmark", "nowhere"]) == 1
     assert "nowhere is not a bundle" in capsys.readouterr().err
     monkeypatch.setitem(sys.modules, "clip_benchmark", None)

@@ -33,13 +33,13 @@ FILES = {"RN50": "clip_cn_rn50.pt", "ViT-B-16": "clip_cn_vit-b-16.pt", "ViT-L-14
 
 @pytest.fixture
 def place():
-    """Folder that is removed at once, because it may hold gigabytes."""
+    """Folder that is removed right after the test, because it may hold gigabytes."""
     with tempfile.TemporaryDirectory() as folder:
         yield Path(folder)
 
 
 def pictures():
-    """Returns pictures of odd shapes and modes."""
+    """Returns images of odd shapes and modes."""
     draw = np.random.default_rng(0)
     shapes = [(90, 41, 3), (33, 200, 3), (224, 224, 4)]
     return [Image.fromarray(draw.integers(0, 256, shape, np.uint8) // (n + 1)) for n, shape in enumerate(shapes)]
@@ -73,7 +73,7 @@ def agree(bundle, model, preprocess):
     for rows, theirs in ((ours.encode_image(pictures()), image), (ours.encode_text(TEXTS), text)):
         expected = unit(theirs.numpy())
         np.testing.assert_allclose(rows, expected, rtol=0, atol=EMBEDDINGS_WITHIN)
-        assert np.abs(expected - expected[0]).max() > 0.01  # or it would prove nothing
+        assert np.abs(expected - expected[0]).max() > 0.01  # equal rows would prove nothing
     np.testing.assert_allclose(ours.similarity_scale, scale, rtol=1e-6)
 
 
@@ -86,7 +86,7 @@ def check_released(name: str, config: DualEncoderConfig, place: Path) -> None:
 
 @pytest.fixture
 def small(place, monkeypatch):
-    """Makes cn_clip's towers of these names small, by replacing its files of sizes; returns the small text tower."""
+    """Makes some towers of cn_clip small by replacing its configuration files; returns the small text tower."""
     folder = Path(cn_clip.clip.utils.__file__).parent / "model_configs"
     (place / "model_configs").mkdir()
     for name, sizes in {

@@ -31,10 +31,10 @@ def parts(checkpoint_of, tmp_path_factory):
     place = tmp_path_factory.mktemp("parts")
     (place / "clip").symlink_to(checkpoint_of("clip_hf")[0])
     (place / "xlm-r").symlink_to(checkpoint_of("xlm_r")[0])
-    words = checkpoints.bert_words(checkpoints.vocabulary("wordpiece", place / "bert"))
+    words = checkpoints.bert_config(checkpoints.vocabulary("wordpiece", place / "bert"))
     bert = randomise(transformers.BertForMaskedLM(transformers.BertConfig(**words)))
     checkpoints.save_config(bert, place / "bert")
-    # The first converters from TensorFlow named the norms so.
+    # The norms' names of the first converters from TensorFlow.
     state = {
         key.replace("LayerNorm.weight", "LayerNorm.gamma").replace("LayerNorm.bias", "LayerNorm.beta"): value
         for key, value in checkpoints.state(bert).items()
@@ -83,17 +83,17 @@ def test_chinese_clip_begins_with_clip_and_a_bert(parts, tmp_path):
     kernel = start.params["text"]["projection"]["kernel"]
     assert kernel.shape == (36, 13) and 0.1 < kernel.std() < 0.25
     assert (start.config.head_width, start.tokenizer.kind, start.context_length) == (None, "wordpiece", 24)
-    assert start.preprocessing.resize == "squash"  # though CLIP's own is cut
+    assert start.preprocessing.resize == "squash"  # although CLIP itself crops
     dropped = {drop["key"] for drop in made["sources"][1]["tensors"]["dropped"]}
     assert "cls.predictions.bias" in dropped
 
 
-def test_a_roberta_cuts_text_by_its_own_rules_until_it_is_chinese_clips(parts, tmp_path):
+def test_a_roberta_keeps_its_tokenization_until_it_is_composed_into_a_chinese_clip(parts, tmp_path):
     from cn_clip.clip import tokenize
     from cn_clip.clip.bert_tokenizer import default_vocab
     from cn_clip.training.data import _preprocess_text
 
-    words = checkpoints.bert_words(21128)
+    words = checkpoints.bert_config(21128)
     roberta = randomise(transformers.BertModel(transformers.BertConfig(**words)))
     checkpoints.save_hf(roberta, tmp_path / "roberta")
     own = transformers.BertTokenizer(default_vocab())
@@ -105,7 +105,7 @@ def test_a_roberta_cuts_text_by_its_own_rules_until_it_is_chinese_clips(parts, t
     ids = own(strings, padding="max_length", truncation=True, max_length=24)["input_ids"]
     np.testing.assert_array_equal(alone.tokenizer(strings, 24), ids)
     expected = tokenize([_preprocess_text(text) for text in strings], 24).numpy()
-    for name in ("roberta", "alone"):  # a checkpoint, and a bundle of it
+    for name in ("roberta", "alone"):  # a checkpoint, and its bundle
         made = compose(str(parts / "clip"), str(tmp_path / name), tmp_path / f"{name}-start", report=quiet)
         start = open_bundle(tmp_path / f"{name}-start")
         assert (start.tokenizer.kind, made["tokenizer"]["kind"]) == ("wordpiece", "wordpiece")
@@ -113,7 +113,7 @@ def test_a_roberta_cuts_text_by_its_own_rules_until_it_is_chinese_clips(parts, t
     assert made["sources"][1]["passport"]["tokenizer"]["kind"] == "bert"
 
 
-def test_the_seed_decides_what_is_new(parts):
+def test_new_parameters_depend_on_the_seed(parts):
     names = str(parts / "clip"), str(parts / "bert")
     image, text = (open_part(name, role) for name, role in zip(names, ("image", "text"), strict=True))
     a, b, c = (
@@ -196,7 +196,7 @@ def test_a_composed_bundle_verifies(parts, tmp_path, capsys):
         ("text/head/kernel", None),  # new, so that no PyTorch model has it
     ],
 )
-def test_what_is_compared_with_pytorch_is_what_was_written(path, wrong, parts, start, tmp_path):
+def test_verify_compares_the_written_parameters_with_pytorch(path, wrong, parts, start, tmp_path):
     file = shutil.copytree(start, tmp_path / "start") / "parameters.safetensors"
     tensors = {name: tensor.read() for name, tensor in open_safetensors(file).items()}
     tensors[path] = tensors[path][::-1].copy()

@@ -74,9 +74,9 @@ def test_every_length_padded_and_unpadded(name, pooling, counts, source, checkpo
     np.testing.assert_allclose(ours.encode_text(texts), alone, atol=2e-6)
 
 
-def test_an_encoder_alone_has_no_pictures(model_of):
+def test_an_encoder_alone_encodes_no_images(model_of):
     model = model_of("bert")
-    with pytest.raises(JclipError, match="text encoder alone: it has no image tower"):
+    with pytest.raises(JclipError, match="is a text encoder: it has no image tower"):
         model.encode_image([np.zeros((8, 8, 3), np.uint8)])
     assert model.encode_text([]).shape == (0, 36)
 
@@ -104,7 +104,7 @@ def test_real_weights_give_the_published_similarities(minilm):
     assert (ours @ ours.T)[0].argsort()[-2] == 1
 
 
-def test_weights_alone_are_refused_for_their_heads_cannot_be_known(minilm, tmp_path, capsys):
+def test_weights_without_a_config_are_refused_because_their_heads_are_unknown(minilm, tmp_path, capsys):
     folder, _ = minilm
     alone = tmp_path / "minilm.safetensors"
     alone.symlink_to(Path(folder) / "model.safetensors")
@@ -116,7 +116,7 @@ def test_weights_alone_are_refused_for_their_heads_cannot_be_known(minilm, tmp_p
     assert not (tmp_path / "dst").exists()
 
 
-def test_quotes_and_special_tokens_inside_sentences_are_its_own(minilm):
+def test_quotes_and_special_tokens_are_tokenized_as_by_its_own_tokenizer(minilm):
     folder, bundle = minilm
     from sentence_transformers import SentenceTransformer
 
@@ -150,15 +150,15 @@ def test_ids_are_those_of_its_own_tokenizer(minilm):
     own.enable_padding(length=model.context_length)
     expected = np.array([each.ids for each in own.encode_batch(strings)])
     np.testing.assert_array_equal(model.tokenizer(strings, model.context_length), expected)
-    assert (expected[:, -1] == own.token_to_id("[SEP]")).any()  # of a string that was cut
+    assert (expected[:, -1] == own.token_to_id("[SEP]")).any()  # of a truncated string
     theirs = transformers.AutoTokenizer.from_pretrained(folder)
     for length in (8, 256):
         ids = theirs(strings, padding="max_length", truncation=True, max_length=length)["input_ids"]
         np.testing.assert_array_equal(model.tokenizer(strings, length), ids)
 
 
-def test_a_bundle_of_before_keeps_the_rules_it_was_converted_with(minilm, tmp_path):
-    """Older bundles name Chinese-CLIP's rules, and keep the ids of their passports."""
+def test_an_older_bundle_keeps_the_tokenizer_it_was_converted_with(minilm, tmp_path):
+    """Older bundles name Chinese-CLIP's tokenizer, so their ids still agree with their passports."""
     _, bundle = minilm
     shutil.copytree(bundle, tmp_path / "old")
     model = open_bundle(bundle)
@@ -168,7 +168,7 @@ def test_a_bundle_of_before_keeps_the_rules_it_was_converted_with(minilm, tmp_pa
     assert quoted[1] == quoted[-2] and len(quoted) == 7 and plain == model.tokenizer.encode(texts, 256)[1]
 
 
-def test_a_chinese_clip_that_was_trained_on_berts_rules_leaves_with_them(minilm, tmp_path):
+def test_a_chinese_clip_trained_with_berts_tokenizer_is_exported_with_it(minilm, tmp_path):
     _, bundle = minilm
     tokenizer, strings = open_bundle(bundle).tokenizer, varied(500)
     write_hf_tokenizer(tmp_path, CHINESE_CLIP.hf, tokenizer, 52)
@@ -178,7 +178,7 @@ def test_a_chinese_clip_that_was_trained_on_berts_rules_leaves_with_them(minilm,
     np.testing.assert_array_equal(ids, tokenizer(strings, 52))
 
 
-def test_real_weights_have_their_passport(minilm):
+def test_the_passport_of_real_weights(minilm):
     _, bundle = minilm
     passport = json.loads((bundle / "passport.json").read_text())
     (source,) = passport["sources"]
@@ -187,7 +187,7 @@ def test_real_weights_have_their_passport(minilm):
     assert open_bundle(bundle).context_length == 256
 
 
-def test_pooling_that_the_tower_lacks_is_named(source):
+def test_unsupported_pooling_is_named(source):
     folder = source("bert")
     (folder / "1_Pooling").mkdir()
     (folder / "1_Pooling" / "config.json").write_text(json.dumps({"pooling_mode_max_tokens": True}))
@@ -195,7 +195,7 @@ def test_pooling_that_the_tower_lacks_is_named(source):
         import_model(str(folder))
 
 
-def test_a_module_that_would_be_left_out_is_named(source):
+def test_an_unsupported_module_is_named(source):
     folder = source("bert")
     modules = [{"type": f"sentence_transformers.models.{name}"} for name in ("Transformer", "Pooling", "Dense")]
     (folder / "modules.json").write_text(json.dumps(modules))

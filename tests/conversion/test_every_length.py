@@ -1,4 +1,4 @@
-"""Texts of every length, padded and not, in odd batch sizes, and pictures: every family is PyTorch's."""
+"""Every family equals its PyTorch model on texts of every length, padded or not, and on images, in odd batch sizes."""
 
 import functools
 
@@ -17,7 +17,7 @@ FAMILIES = ["altclip_v4", "chinese_clip_hf", "cn_clip_released", "clip_hf"]
 
 
 def quick(*names):
-    """All families, of which only some are quick."""
+    """Returns all families as parameters; those that are not named are slow."""
     every = [*FAMILIES, "cn_clip_resnet"] if "cn_clip_resnet" in names else FAMILIES
     return [name if name in names else pytest.param(name, marks=pytest.mark.slow) for name in every]
 
@@ -26,7 +26,7 @@ WORDS = ["red", "apple", "blue", "castle", "violet", "dragon", "绿", "苹果", 
 
 
 class Converted:
-    """A model beside the PyTorch model it came from, and our two towers alone."""
+    """A converted model, the PyTorch model it came from, and our two towers as functions."""
 
     def __init__(self, name, theirs, model):
         self.theirs, self.model = theirs, model
@@ -40,7 +40,7 @@ class Converted:
         self.text, self.image = (functools.partial(jax.jit(tower), model.variables) for tower in towers)
 
     def ids(self, length, count=SIZES[-1]):
-        """Random ids of that length, no padding among them."""
+        """Returns random ids of one length, without padding."""
         vocabulary = self.model.bundle.config.text.vocab_size
         ids = np.random.default_rng(length).integers(4, vocabulary - 2, (count, length), np.int32)
         if self.ends_in_largest:
@@ -50,7 +50,7 @@ class Converted:
 
 @pytest.fixture(scope="module", autouse=True)
 def compiled_quickly():
-    """Many shapes are compiled here, and each runs a few times only."""
+    """Compiles without most optimisations, because each of the many shapes runs only a few times."""
     jax.config.update("jax_disable_most_optimizations", True)
     yield
     jax.config.update("jax_disable_most_optimizations", False)
@@ -65,8 +65,8 @@ def agree(ours, theirs):
     np.testing.assert_allclose(unit(ours), unit(theirs), rtol=0, atol=EMBEDDINGS_WITHIN)
 
 
-def differ(rows):
-    """Or agreeing would prove nothing."""
+def check_rows_differ(rows):
+    """Checks that rows are not all equal, because agreement would then prove nothing."""
     rows = unit(rows)
     assert np.abs(rows - rows[0]).max() > 0.01
 
@@ -81,7 +81,7 @@ def check_strings(there, sizes):
     assert sorted(of_length) == lengths
     texts = np.array([text for text, _ in of_length.values()])
     theirs = np.concatenate([there.theirs.text(np.array([ids])) for _, ids in of_length.values()])  # alone, not padded
-    differ(theirs)
+    check_rows_differ(theirs)
     for size in sizes:
         order = draw.permutation(len(texts))
         for rows in np.split(order, range(size, len(order), size)):
@@ -94,7 +94,7 @@ def check_padded(there, sizes):
     theirs = np.split(there.theirs.text(np.concatenate([*padded.values()])), len(padded))
     for rows, (length, ids) in zip(theirs, of_length.items(), strict=True):
         if length > 1:  # the end of text alone is always the same
-            differ(rows)
+            check_rows_differ(rows)
         agree(there.theirs.text(ids), rows)
         for size in sizes:
             agree(there.text(padded[length][:size]), rows[:size])
@@ -108,7 +108,7 @@ def check_unpadded(there, shapes):
 
 def check_pictures(there, sizes):
     theirs = there.theirs.image(there.pixels)
-    differ(theirs)
+    check_rows_differ(theirs)
     for size in sizes:
         agree(there.theirs.image(there.pixels[:size]), theirs[:size])
         agree(there.model.encode_image(there.pictures[-size:]), theirs[-size:])

@@ -30,7 +30,8 @@ MODELS = [
     "open_clip_hub",
     pytest.param("open_clip_training", marks=pytest.mark.slow),
 ]
-# The same model in another layout. Flash attention and FlagAI's config.json change the way to the PyTorch model too.
+# (layout, layout of the same model, whether to compare with PyTorch too). Flash attention and FlagAI's config.json also
+# change how the PyTorch model is built.
 SAME = [
     ("altclip_v5_in_memory", "altclip_v4", False),
     ("altclip_sharded", "altclip_v4", False),
@@ -43,12 +44,12 @@ SAME = [
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_a_converted_model_is_the_pytorch_model(name, checkpoint_of, bundle_of, model_of):
+def test_a_converted_model_equals_the_pytorch_model(name, checkpoint_of, bundle_of, model_of):
     encode, model = checkpoint_of(name)[2], model_of(name)
     bundle = model.bundle
     pictures = checkpoints.images(bundle.preprocessing.size)
     pixels = normalise(bundle.preprocessing, np.stack([to_array(bundle.preprocessing, p) for p in pictures]))
-    # Padded further than ours pads, to show that padding does not matter.
+    # Padded further than our model pads, to show that padding does not matter.
     ids = bundle.tokenizer(TEXTS, bundle.context_length)
     image, text = map(unit, encode(np.asarray(pixels), ids))
     ours_image, ours_text = model.encode_image(pictures), model.encode_text(TEXTS)
@@ -56,7 +57,9 @@ def test_a_converted_model_is_the_pytorch_model(name, checkpoint_of, bundle_of, 
     assert np.abs(ours_text - text).max() < EMBEDDINGS_WITHIN
     logits = encode.logit_scale * image @ text.T
     assert np.abs(model.similarity(pictures, TEXTS) - logits).max() < LOGITS_WITHIN * np.abs(logits).max()
-    assert np.abs(image - image[0]).max() > 1e-3 and np.abs(text - text[0]).max() > 0.01  # or it would prove nothing
+    assert (
+        np.abs(image - image[0]).max() > 1e-3 and np.abs(text - text[0]).max() > 0.01
+    )  # equal rows would prove nothing
 
     (facts,) = passport.read(bundle_of(name))["sources"]
     assert facts["comparison"]["compared"]
@@ -84,7 +87,7 @@ def test_another_layout_gives_the_same_bundle_to_the_bit(name, same, compare, ch
 
 
 @pytest.mark.parametrize("name", ["openai_vit", "openai_resnet"])
-def test_an_archive_of_openais_is_known_by_itself(name, checkpoint_of):
+def test_openai_archives_are_recognised(name, checkpoint_of):
     source, options, _ = checkpoint_of(name)
     model = import_model(str(source), options)
     assert model.source.family.name == "openai-clip"
@@ -100,7 +103,7 @@ def test_layers_are_compared_one_by_one(bundle_of):
     assert names == [*(f"image/stage_{stage}" for stage in stages), "text/layers/0", "text/layers/1"]
 
 
-def test_an_activation_that_the_configuration_omits_is_the_users(checkpoint_of, tmp_path):
+def test_an_activation_that_the_configuration_omits_is_the_given_or_the_assumed_one(checkpoint_of, tmp_path):
     source = shutil.copytree(checkpoint_of("clip_hf_gelu")[0], tmp_path / "source")
     config = json.loads((source / "config.json").read_text())
     for part in ("text_config", "vision_config"):
@@ -115,7 +118,7 @@ def test_an_activation_that_the_configuration_omits_is_the_users(checkpoint_of, 
         assert compared(model, model.tensors())["compared"]  # with the same activation in PyTorch
 
 
-def test_what_a_missing_configuration_would_say_is_assumed_in_words(checkpoint_of, tmp_path):
+def test_assumptions_in_place_of_a_configuration_are_listed(checkpoint_of, tmp_path):
     source = shutil.copytree(checkpoint_of("clip_hf_gelu")[0], tmp_path / "source")
     (source / "config.json").unlink()
     model = import_model(str(source))
@@ -124,15 +127,15 @@ def test_what_a_missing_configuration_would_say_is_assumed_in_words(checkpoint_o
 
 
 @pytest.mark.parametrize("name", ["openai_vit", "open_clip_hub", "cn_clip_plain"])
-def test_an_activation_that_contradicts_is_refused(name, checkpoint_of):
+def test_an_activation_that_contradicts_the_checkpoint_is_refused(name, checkpoint_of):
     source, options, _ = checkpoint_of(name)
     other = "quick_gelu" if name == "open_clip_hub" else "gelu"
     with pytest.raises(JclipError, match=f"not {other}: omit --activation"):
         import_model(str(source), replace(options, activation=other))
 
 
-def test_a_folder_with_both_configurations_gives_each_its_own(checkpoint_of, tmp_path):
-    """As in LAION's repositories on the hub: open_clip's file beside transformers' configuration."""
+def test_of_two_configurations_the_one_that_fits_the_weights_is_read(checkpoint_of, tmp_path):
+    """LAION's repositories on the hub have open_clip's file beside transformers' configuration."""
     source = shutil.copytree(checkpoint_of("open_clip_hub")[0], tmp_path / "source")
     (source / "config.json").write_text(json.dumps({"model_type": "clip", "vision_config": {"hidden_size": 7}}))
     model = import_model(str(source))

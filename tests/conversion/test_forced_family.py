@@ -22,21 +22,21 @@ from tests.conversion.broken import change_json
         ("xlm-roberta", "bert", "is not of the family bert: its model_type is xlm-roberta. It looks like xlm-r: omit"),
     ],
 )
-def test_an_encoder_that_its_config_belies(model_type, family, says, tmp_path, refused):
+def test_a_family_that_contradicts_the_config_is_refused(model_type, family, says, tmp_path, refused):
     source = broken.write_checkpoint(tmp_path / "source", "bert", TextEncoderConfig(broken.BERT))
     change_json(source / "config.json", lambda config: config.update(model_type=model_type))
     refused.convert(source, "--family", family, says=says)
 
 
-def test_an_encoder_without_a_config_is_what_the_user_says(tmp_path):
+def test_without_a_config_the_given_family_is_accepted(tmp_path):
     source = broken.write_checkpoint(tmp_path / "source", "bert", TextEncoderConfig(broken.BERT))
     (source / "config.json").unlink()
     assert open_checkpoint(str(source)).family.name == "bert"
     assert open_checkpoint(str(source), "xlm-r").family.name == "xlm-r"
 
 
-def test_openais_layout_that_the_files_belie(checkpoint_of, tmp_path, refused):
-    """Without anything that tells them apart, the user is believed."""
+def test_a_family_that_contradicts_the_files_is_refused(checkpoint_of, tmp_path, refused):
+    """Without a file that tells the families apart, --family is accepted."""
     folder = broken.write_checkpoint(tmp_path / "source", "open-clip", broken.CLIP)
     assert [open_checkpoint(str(folder), name).family.name for name in ("openai-clip", "open-clip")] == [
         "openai-clip",

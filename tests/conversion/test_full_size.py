@@ -1,4 +1,4 @@
-"""Published models at their real sizes with random weights, in and out. Takes minutes and gigabytes."""
+"""Published models at their real sizes with random weights, imported and exported. Takes minutes and gigabytes."""
 
 import filecmp
 import json
@@ -68,7 +68,7 @@ def converted(source, family, bundle):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("name", "family", "file"), MODELS)
-def test_full_size(name, family, file, place):
+def test_published_sizes_convert_and_agree_with_pytorch(name, family, file, place):
     made = converted(full_size.write(name, family, place / "source", file), family, place / "bundle")
     config = json.loads((place / "bundle" / "config.json").read_text())["model"]
     assert made["parameters"]["all"] == (COUNTS | TEXT_COUNTS)[name]
@@ -98,8 +98,8 @@ def test_full_size(name, family, file, place):
         ("altclip", "altclip", "hf"),
     ],
 )
-def test_out_and_in_again(name, family, to, place):
-    """Their class loads what we write and computes the same; converted again, the bundle is equal to the bit."""
+def test_export_and_import_again_is_exact(name, family, to, place):
+    """The makers' class loads the export and computes the same; the bundle of a second import is equal to the bit."""
     source = full_size.write(name, family, place / "source")
     converted(source, family, place / "bundle")
     out = place / ("out.pt" if to == "cn-clip" else "out")
@@ -116,7 +116,7 @@ def test_out_and_in_again(name, family, to, place):
 
 
 def _loaded(name, family, out):
-    """Loads what we wrote in the makers' class."""
+    """Loads our export into the makers' class."""
     if out.is_dir():
         model, info = CLASSES[family].from_pretrained(out, output_loading_info=True)
         assert not any(info.values()), info
@@ -126,7 +126,7 @@ def _loaded(name, family, out):
 
 
 def _agree_within(folder, encode):
-    """Returns the largest difference between embeddings; frees their model before ours is loaded."""
+    """Returns the largest difference between embeddings. Frees the makers' model before it loads ours."""
     bundle = open_bundle(folder)
     pictures = checkpoints.images(bundle.preprocessing.size)
     pixels = normalise(bundle.preprocessing, np.stack([to_array(bundle.preprocessing, p) for p in pictures]))
@@ -136,7 +136,7 @@ def _agree_within(folder, encode):
     release()
     model = jclip.load(folder)
     ours = [model.encode_image(pictures), model.encode_text(TEXTS)]
-    for rows in theirs:  # or it would prove nothing
+    for rows in theirs:  # equal rows would prove nothing
         assert np.abs(rows - rows[0]).max() > 1e-3
     worst = max(float(np.abs(one - two).max()) for one, two in zip(ours, theirs, strict=True))
     assert worst < EMBEDDINGS_WITHIN

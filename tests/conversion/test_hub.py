@@ -91,21 +91,21 @@ class Hub:
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
         try:
-            yield asking(f"http://127.0.0.1:{server.server_port}", cache)
+            yield hub_environment(f"http://127.0.0.1:{server.server_port}", cache)
         finally:
             server.shutdown()
             server.server_close()
             thread.join()
 
 
-def asking(endpoint, cache):
+def hub_environment(endpoint, cache):
     own = {"HF_HUB_OFFLINE": "0", "HF_ENDPOINT": endpoint, "HF_HOME": str(cache), "HF_HUB_DISABLE_XET": "1"}
     return own | {"NO_PROXY": "127.0.0.1", "no_proxy": "127.0.0.1"}
 
 
-def nobody(cache):
+def without_hub(cache):
     """Returns the environment of a process without a hub."""
-    return asking("http://127.0.0.1:9", cache)
+    return hub_environment("http://127.0.0.1:9", cache)
 
 
 @pytest.fixture(scope="module")
@@ -156,7 +156,7 @@ print(json.dumps(import_model(sys.argv[1]).facts()))
 
 
 def fetched(name, environment, program=FETCH):
-    """Returns (folder, commit, note), or the error; of another program, what it prints."""
+    """Returns (folder, commit, note) or the error; for another program, what it prints."""
     process = subprocess.run(
         [sys.executable, "-c", program, name], capture_output=True, text=True, env=os.environ | environment, cwd=ROOT
     )
@@ -173,7 +173,7 @@ def test_the_hub_is_fetched_and_then_the_cache_is_read(hub, checkpoints, tmp_pat
             assert all(content == checkpoints[revision][name] for name, content in read.items())
     assert {"README.md", "tf_model.h5"}.isdisjoint(hub.served)
 
-    source = fetched(f"{NAME}@v1", nobody(tmp_path / "hub"), IMPORT)
+    source = fetched(f"{NAME}@v1", without_hub(tmp_path / "hub"), IMPORT)
     expected = {name: hashlib.sha256(checkpoints["v1"][name]).hexdigest() for name in read}
     assert {file["name"]: file["sha256"] for file in source["files"]} == expected
     (note,) = source["assumed"]
@@ -189,37 +189,37 @@ def test_the_hub_is_fetched_and_then_the_cache_is_read(hub, checkpoints, tmp_pat
         ("", "config.json", ".*(config.json|no weights)"),
     ],
 )
-def test_half_a_download_is_not_taken_for_a_whole_one(revision, fails, says, hub, tmp_path):
+def test_an_incomplete_download_is_refused(revision, fails, says, hub, tmp_path):
     hub.fails.add(fails)
     with hub.serving(tmp_path / "hub") as environment:
         error = fetched(NAME + revision, environment)
     begins = rf"{NAME}{revision} cannot be fetched \("
     assert re.match(rf"{begins}.*\), and its copy in the cache is incomplete: ", error), error
-    if fails == "config.json":  # small files come first, so that weights are never there without them
+    if fails == "config.json":  # small files come first, so that the cache never holds weights without them
         assert WEIGHTS not in hub.served
-    error = fetched(NAME + revision, nobody(tmp_path / "hub"))
+    error = fetched(NAME + revision, without_hub(tmp_path / "hub"))
     assert re.match(rf"{begins}.*refused\), and its copy in the cache is incomplete: {says}", error), error
 
 
-def test_what_the_hub_does_not_have(hub, tmp_path):
+def test_a_missing_repository_or_revision_is_named(hub, tmp_path):
     with hub.serving(tmp_path / "hub") as environment:
         for name in (f"{NAME}@v9", "hf://makers/other"):
             error = fetched(name, environment)
             assert re.match(rf"{name} cannot be fetched \(404.*\): check the name and the network", error), error
 
 
-def test_without_a_network(tmp_path):
-    error = fetched("hf://nobody/nothing", nobody(tmp_path / "hub"))
+def test_without_a_network_the_fetch_fails(tmp_path):
+    error = fetched("hf://nobody/nothing", without_hub(tmp_path / "hub"))
     says = r"hf://nobody/nothing cannot be fetched \(.*refused\): check the name and .* folder with a copy"
     assert re.fullmatch(says, error), error
 
 
 @pytest.mark.parametrize("name", ["a/b/c", "", "a/b@", "a/b@../x", "../x", "a/b@/etc", "a b"])
-def test_names_that_are_none(name, tmp_path, refused):
+def test_invalid_names_are_refused(name, tmp_path, refused):
     says = rf"hf://{re.escape(name)} is not a repository: write hf://ORG/NAME or hf://ORG/NAME@REVISION"
     refused("convert", f"hf://{name}", tmp_path / "dst", "--json", says=says)
 
 
-def test_offline_by_choice(tmp_path, refused):
+def test_offline_mode_fetches_nothing(tmp_path, refused):
     says = "hf://nobody/nothing cannot be fetched .*offl"
     refused("convert", "hf://nobody/nothing", tmp_path / "dst", "--json", says=says)

@@ -50,7 +50,7 @@ def imported(theirs=THEIRS, dropped=()):
     return import_tensors(TABLE, WANTED, lazy, dropped=dropped, name_of=lambda key: f"file: {key}")
 
 
-def test_by_hand():
+def test_import_by_hand():
     ours = {path: tensor.read() for path, tensor in imported().tensors.items()}
     np.testing.assert_array_equal(ours["layers/w/kernel"], [[[0, 3], [1, 4], [2, 5]], [[10, 13], [11, 14], [12, 15]]])
     np.testing.assert_array_equal(ours["patch/kernel"], [[[[0], [2]], [[1], [3]]]])
@@ -59,7 +59,7 @@ def test_by_hand():
     assert ours["scale"] == np.float32(4.5) and ours["scale"].shape == ()
 
 
-def test_out_again_is_the_same():
+def test_export_inverts_import():
     back = {key: tensor.read() for key, tensor in export_tensors(TABLE, imported().tensors).items()}
     assert back.keys() == THEIRS.keys()
     for key, value in THEIRS.items():
@@ -82,7 +82,7 @@ def test_every_key_is_accounted_for():
         ({"layer.0.w": np.full((2, 3), -np.inf, np.float16)}, r"file: layer\.0\.w holds NaN or infinity"),
     ],
 )
-def test_what_is_wrong_is_named(change, message):
+def test_wrong_tensors_are_named(change, message):
     theirs = {key: value for key, value in (THEIRS | change).items() if value is not None}
     with pytest.raises(JclipError, match=message):
         _ = [tensor.read() for tensor in imported(theirs).tensors.values()]
@@ -112,7 +112,7 @@ def keys_of(name, family):
         ("clip-rn50", "openai-clip", 339 - 55 + 12 * 12 + 6),
     ],
 )
-def test_as_many_tensors_as_were_published(name, family, count):
+def test_the_number_of_tensors_is_the_published_one(name, family, count):
     assert len(keys_of(name, family)) == count
 
 
@@ -136,13 +136,13 @@ def test_families_are_told_apart_without_a_configuration(name, family):
     assert detect(shapes, {}).name == family
 
 
-def test_openais_container_tells_openais_weights():
+def test_openai_weights_are_recognised_by_their_archive_or_their_buffers():
     shapes = {key: tensor.shape for key, tensor in keys_of("clip-vit-b-16", "openai-clip").items()}
     assert detect(shapes, {}, torchscript=True).name == "openai-clip"
     assert detect(shapes | {"input_resolution": ()}, {}).name == "openai-clip"
 
 
-def test_a_family_that_is_none():
+def test_unknown_families_and_checkpoints_are_refused():
     with pytest.raises(JclipError, match="--family 'gpt' is unknown: choose one of altclip, .*bert"):
         family_named("gpt")
     with pytest.raises(

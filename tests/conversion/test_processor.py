@@ -52,7 +52,7 @@ def padded(tokenizer, texts):
 
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("size", ["small", "real"])
-def test_transformers_loads_what_is_written(family, size, tmp_path):
+def test_transformers_loads_our_files(family, size, tmp_path):
     import transformers
 
     kind, name, resize = FAMILIES[family]
@@ -108,7 +108,7 @@ def test_a_cased_vocabulary_stays_cased(tmp_path):
     np.testing.assert_array_equal(padded(AutoTokenizer.from_pretrained(tmp_path), ["Bär bar"]), expected)
 
 
-def test_what_cannot_be_written(tmp_path):
+def test_tokenizers_and_preprocessing_that_transformers_lacks_are_refused(tmp_path):
     words = write_tokenizer("wordpiece", tmp_path / "tokenizer")
     with pytest.raises(JclipError, match="AltCLIPModel has a xlmr tokenizer, this one is wordpiece"):
         write_hf_processor(tmp_path, ALTCLIP.hf, words, Preprocessing(), 52)
@@ -136,7 +136,7 @@ FIRST = {"size": 224, "crop_size": 224, "feature_extractor_type": "CLIPFeatureEx
         ({"size": 224, "do_center_crop": False, "image_processor_type": "ChineseCLIPImageProcessor"}, 224, "squash"),
     ],
 )
-def test_every_schema_of_transformers(written, size, resize, tmp_path):
+def test_every_schema_of_transformers_is_read(written, size, resize, tmp_path):
     (tmp_path / "preprocessor_config.json").write_text(json.dumps({**written, "image_std": [0.5, 0.25, 1]}))
     (tmp_path / "processor_config.json").write_text('{"processor_class": "CLIPProcessor"}')
     assert read_preprocessing(tmp_path, OTHER) == Preprocessing(size, CLIP_MEAN, (0.5, 0.25, 1.0), resize)
@@ -176,7 +176,7 @@ def test_every_schema_of_transformers(written, size, resize, tmp_path):
         ({"image_processor_type": "ViTImageProcessor"}, "is for a ViTImageProcessor"),
     ],
 )
-def test_other_pixels_are_refused_by_the_fields_name(written, complaint, tmp_path):
+def test_unsupported_preprocessing_is_refused_by_field(written, complaint, tmp_path):
     (tmp_path / "preprocessor_config.json").write_text(json.dumps(written))
     with pytest.raises(JclipError, match=rf"preprocessor_config\.json:? .*{complaint}"):
         read_preprocessing(tmp_path, OTHER)
@@ -191,7 +191,7 @@ def test_broken_json(tmp_path):
         read_preprocessing(tmp_path, OTHER)
 
 
-def test_open_clips_configuration(tmp_path):
+def test_open_clips_configuration_is_read(tmp_path):
     def read(**preprocess):
         model = {"embed_dim": 1024, "vision_cfg": {"image_size": 336}}
         record = {"model_cfg": model, "preprocess_cfg": preprocess}

@@ -42,5 +42,5 @@ def test_altclip_has_the_published_number_of_tensors(name, tensors):
     assert len(real) == len(full_size.tensors(name, "altclip")) == tensors
 
 
-def test_every_published_model_is_there():
+def test_every_published_model_is_covered():
     assert {name for name, _ in real_models.REAL} == COUNTS.keys() | TEXT_COUNTS.keys()

@@ -28,10 +28,10 @@ def quiet(what):
     pass
 
 
-def test_nothing_changes_by_hand():
+def test_resizing_by_hand():
     positions = np.arange(15, dtype=np.float32).reshape(5, 3)
     np.testing.assert_array_equal(resized(positions, 2, "hf"), positions)
-    # Corners on corners: the corners of a 2x2 grid are those of a 3x3 grid.
+    # cn_clip aligns corners: the corners of a 2x2 grid are those of a 3x3 grid.
     grown = resized(positions, 3, "cn_clip")
     np.testing.assert_allclose(grown[[0, 1, 3, 7, 9]], positions, atol=1e-5)
 
@@ -71,7 +71,7 @@ def test_open_clip_resizes_the_same(tmp_path):
     np.testing.assert_allclose(resized(before, 3, "open_clip"), state["visual.positional_embedding"], atol=6e-6)
 
 
-def test_a_model_at_another_size_is_transformers_own(checkpoint_of, tmp_path):
+def test_a_model_at_another_size_equals_transformers(checkpoint_of, tmp_path):
     """30 pixels to 50: a grid of 3x3 to one of 5x5."""
     source, _, encode = checkpoint_of("chinese_clip_hf")
     made = convert(str(source), tmp_path / "bundle", CheckpointOptions(image_size=50), quiet)
@@ -89,7 +89,7 @@ def test_a_model_at_another_size_is_transformers_own(checkpoint_of, tmp_path):
     assert all(check.holds for check in verify(tmp_path / "bundle", [str(source)], report=quiet))
 
 
-def test_a_size_that_cannot_be_is_named(checkpoint_of):
+def test_impossible_image_sizes_are_refused(checkpoint_of):
     source, _, _ = checkpoint_of("clip_hf")
     with pytest.raises(JclipError, match="--image-size: 33 is not a multiple of patch_size 10"):
         import_model(str(source), CheckpointOptions(image_size=33))

@@ -83,7 +83,7 @@ def test_transformers_loads_what_we_write(name, exported, model_of):
 
 
 @pytest.mark.parametrize("name", CLASSES)
-def test_a_processor_comes_along(name, exported, imported):
+def test_the_exported_processor_gives_the_same_ids(name, exported, imported):
     processor = transformers.AutoProcessor.from_pretrained(exported(name))
     ours = open_bundle(imported(name))
     length = ours.context_length
@@ -92,7 +92,7 @@ def test_a_processor_comes_along(name, exported, imported):
 
 
 @pytest.mark.parametrize(("name", "to"), ROUND_TRIPS)
-def test_in_out_in_is_the_same_to_the_bit(name, to, imported, checkpoint_of, tmp_path):
+def test_import_export_import_is_exact(name, to, imported, checkpoint_of, tmp_path):
     out = tmp_path / ("out.pt" if to == "cn-clip" else "out")
     export(imported(name), out, to)
     source = checkpoint_of(name)[0]
@@ -129,14 +129,14 @@ def test_half_precision_is_carried_exactly(dtype, tmp_path):
     expected = model.text_model.embeddings.word_embeddings.weight.detach().float().numpy()
     np.testing.assert_array_equal(np.asarray(loaded), expected)
     export(bundle, tmp_path / "out", "hf")
-    # The files, because transformers sets the row of padding to zero when it loads either.
+    # Compares files, because transformers zeroes the row of padding whenever it loads one.
     before, after = (open_safetensors(tmp_path / name / "model.safetensors") for name in ("source", "out"))
     assert bits(before) == bits(after)
 
 
 @pytest.mark.parametrize("bias", [None, -10.0])
-def test_a_trained_model_goes_out_too(bias, imported, tmp_path):
-    """A bundle that never was a checkpoint. The sigmoid loss's bias, which the class lacks, is not written."""
+def test_a_trained_bundle_is_exported(bias, imported, tmp_path):
+    """The bundle comes from training, not from a checkpoint. The sigmoid bias, which the class lacks, is omitted."""
     bundle = open_bundle(imported("altclip_v4"))
     params = dict(bundle.params) | ({} if bias is None else {"logit_bias": np.float32(bias)})
     config = replace(bundle.config, logit_bias_init=bias)
@@ -149,7 +149,7 @@ def test_a_trained_model_goes_out_too(bias, imported, tmp_path):
     assert not any(transformers.AltCLIPModel.from_pretrained(tmp_path / "hf", output_loading_info=True)[1].values())
 
 
-def test_a_parameter_without_a_place_is_refused():
+def test_a_parameter_that_the_table_lacks_is_refused():
     with pytest.raises(JclipError, match=r"^stranger cannot be written: such a checkpoint"):
         export_tensors((), {"stranger": Lazy.of(np.zeros(()))})
 
@@ -162,7 +162,7 @@ def test_a_parameter_without_a_place_is_refused():
         ("chinese_clip_hf", "cn-clip", "cn_clip's BERT has .*: write this one with --to hf"),
     ],
 )
-def test_what_others_lack_is_said(name, to, says, imported, tmp_path):
+def test_models_without_an_export_format_are_refused(name, to, says, imported, tmp_path):
     with pytest.raises(JclipError, match=says):
         export(imported(name), tmp_path / "out", to)
     assert list(tmp_path.iterdir()) == []

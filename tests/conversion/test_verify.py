@@ -1,4 +1,4 @@
-"""A passport verifies the bundle that was converted, and no other."""
+"""A passport verifies the bundle of its conversion and no other."""
 
 import json
 import shutil
@@ -39,7 +39,7 @@ def holds(checks):
     return {check.what: check.holds for check in checks}
 
 
-def test_what_was_converted_verifies(converted, capsys):
+def test_a_converted_bundle_verifies(converted, capsys):
     arguments = ["verify", str(converted.bundle), str(converted.source), "--json"]
     assert main(arguments) == 0
     checks = json.loads(capsys.readouterr().out)
@@ -58,7 +58,7 @@ def copied(converted, place, change):
     return place
 
 
-def test_one_bit_is_noticed(converted, tmp_path):
+def test_a_flipped_bit_is_noticed(converted, tmp_path):
     def flip(tensors):
         tensors["text/embedding_norm/bias"].view(np.uint8)[0] ^= 1
 
@@ -99,7 +99,7 @@ def test_another_tokenizer_is_noticed(converted, tmp_path):
         (lambda record: record.update(context_length=9), "context length"),
     ],
 )
-def test_what_is_in_no_tensor_is_noticed_too(converted, tmp_path, change, other):
+def test_changes_outside_the_tensors_are_noticed(converted, tmp_path, change, other):
     place = copied(converted, tmp_path / "b", lambda tensors: None)
     record = json.loads((place / "config.json").read_text())
     change(record)
@@ -113,7 +113,7 @@ def test_what_is_in_no_tensor_is_noticed_too(converted, tmp_path, change, other)
     assert found["tokens and images"] == (other not in ("preprocessing", "context length"))
 
 
-def test_the_dropped_keys_count_and_not_the_words_of_their_reasons(checkpoint_of, bundle_of, tmp_path):
+def test_dropped_keys_are_compared_and_the_wording_of_their_reasons_is_not(checkpoint_of, bundle_of, tmp_path):
     source, _, _ = checkpoint_of("openai_vit")
     place = shutil.copytree(bundle_of("openai_vit"), tmp_path / "b")
     record = passport.read(place)
@@ -129,7 +129,7 @@ def test_the_dropped_keys_count_and_not_the_words_of_their_reasons(checkpoint_of
 
 @pytest.fixture(scope="module")
 def encoder(tmp_path_factory):
-    """A sentence encoder with every file that is read, and some that are not."""
+    """A sentence encoder with every file that the conversion reads, and some that it does not."""
     place = tmp_path_factory.mktemp("encoder")
     source = broken.write_checkpoint(place / "source", "bert", TextEncoderConfig(broken.BERT))
     (source / "1_Pooling").mkdir()
@@ -182,7 +182,7 @@ def test_a_file_that_changed_is_named(encoder, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["preprocessor_config.json", "processor_config.json", "open_clip_config.json"])
-def test_the_files_of_pictures_are_among_them(name, converted, tmp_path):
+def test_preprocessing_files_are_in_the_passport(name, converted, tmp_path):
     source = shutil.copytree(converted.source, tmp_path / "source")
     pixels = {"crop_size": 30, "size": 30}
     said = {
@@ -196,7 +196,7 @@ def test_the_files_of_pictures_are_among_them(name, converted, tmp_path):
     assert len(with_it) == len(without) + 1
 
 
-def test_what_was_said_at_the_conversion_is_remembered(tmp_path, monkeypatch):
+def test_the_options_of_the_conversion_are_in_the_passport(tmp_path, monkeypatch):
     place = broken.write_checkpoint(tmp_path / "source", "open-clip", broken.CLIP)
     source = (place / "model.safetensors").rename(place / "epoch_3.safetensors")
     monkeypatch.chdir(place)
@@ -219,7 +219,7 @@ def test_what_was_said_at_the_conversion_is_remembered(tmp_path, monkeypatch):
     assert main(["verify", str(tmp_path / "bundle"), str(source), "--tokenizer", str(moved), "--json"]) == 0
 
 
-def test_the_fixtures_of_pictures_are_the_normalised_pictures(converted):
+def test_image_fixtures_are_the_normalised_images(converted):
     bundle = open_bundle(converted.bundle)
     black, white = np.array(passport.read(converted.bundle)["preprocessing"]["normalised"])
     drawn = np.random.default_rng(0).integers(0, 256, (40, 30, 3), np.uint8)
@@ -228,7 +228,7 @@ def test_the_fixtures_of_pictures_are_the_normalised_pictures(converted):
     np.testing.assert_allclose(normalise(bundle.preprocessing, pixels[None])[0], expected, atol=1e-6)
 
 
-def test_a_checkpoint_of_another_size_is_no_crash(converted, tmp_path):
+def test_a_checkpoint_of_another_size_fails_without_a_crash(converted, tmp_path):
     other = replace(broken.CHINESE_CLIP, text=replace(broken.BERT, layers=1))
     source = broken.write_checkpoint(tmp_path / "source", "chinese-clip", other)
     checks = verify(converted.bundle, [str(source)], report=quiet)

@@ -13,8 +13,8 @@ from jclip.io.safetensors import open_safetensors, write_safetensors
 from jclip.models.text_encoder import TextEncoderConfig
 from tests.conversion import broken
 
-# A process that runs the commands it reads, one JSON list of arguments a line. Its finder sees no torch: a module that
-# asks whether torch is installed is told that it is not.
+# Runs the commands that it reads, one JSON list of arguments per line. Its import finder hides torch, so that torch
+# looks uninstalled.
 SERVER = """
 import contextlib, io, json, sys
 from importlib.machinery import PathFinder
@@ -90,15 +90,15 @@ def test_weights_convert_and_are_compared_later(make, without_torch, tmp_path, c
     rest = {"files", "keys", "parameters", "configuration", "counts", "tokens and images"}
     assert seen(checks, True).keys() == rest
 
-    # With torch, the open check is made.
+    # With torch, the comparison is made.
     assert main(["verify", str(bundle), str(source), "--json"]) == 0
     checks = json.loads(capsys.readouterr().out)
     assert seen(checks, True).keys() > rest | {"embeddings", "logits"}
     assert len(seen(checks, True)) == len(checks)
 
 
-def test_a_person_is_told(without_torch, tmp_path):
-    """Errors are still found."""
+def test_the_console_says_that_nothing_was_compared(without_torch, tmp_path):
+    """Errors in the parameters are still found."""
     source = broken.write_checkpoint(tmp_path / "source", "bert", TextEncoderConfig(broken.BERT))
     bundle = tmp_path / "bundle"
     code, _, error = without_torch("convert", source, bundle)
@@ -115,7 +115,7 @@ def test_a_person_is_told(without_torch, tmp_path):
     assert code == 1 and "fails its checks (parameters: not equal: text/embedding_norm/bias)" in error
 
 
-def test_a_composition_too(without_torch, tmp_path):
+def test_compositions_are_compared_later(without_torch, tmp_path):
     clip = broken.write_checkpoint(tmp_path / "clip", "open-clip", broken.CLIP)
     (clip / "open_clip_config.json").write_text(
         json.dumps({"model_cfg": {"vision_cfg": {"image_size": 30}, "text_cfg": {"heads": 1}}})
@@ -129,8 +129,8 @@ def test_a_composition_too(without_torch, tmp_path):
     assert seen(json.loads(out), None).keys() == {"clip: the PyTorch model", "bert: the PyTorch model"}
 
 
-def test_the_blocker_blocks(without_torch, tmp_path):
-    """Otherwise the tests above would prove nothing."""
+def test_torch_is_hidden_from_the_process(without_torch, tmp_path):
+    """If torch were visible, the tests above would prove nothing."""
     bundle = broken.write_bundle(tmp_path / "bundle", "chinese-clip", broken.RN50)
     code, _, error = without_torch("convert", bundle, tmp_path / "out", "--to", "cn-clip")
     assert code == 1 and error == "jclip convert: --to cn-clip needs torch: pip install 'jclip[convert]'\n"

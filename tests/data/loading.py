@@ -1,4 +1,4 @@
-"""Batches for tests: of both record kinds, from one call."""
+"""Batches for tests, of pairs or of parallel text."""
 
 from jclip.data.batches.examples import PairExamples, ParallelExamples
 from jclip.data.batches.loader import Batches

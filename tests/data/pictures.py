@@ -1,4 +1,4 @@
-"""Pictures of every kind, made up."""
+"""Synthetic images of every kind."""
 
 import io
 from collections.abc import Iterator
@@ -7,7 +7,7 @@ import numpy as np
 from PIL import Image
 
 DRAW = np.random.default_rng(0)
-# One off a target of 32, exactly it, upscaled, a single pixel, a line, and so long that little of it is left.
+# For a target of 32: larger, off by one, exact, upscaled, a single pixel, lines, and a line that a crop shortens most.
 SIZES = [(30, 50), (77, 40), (33, 32), (32, 31), (32, 32), (9, 7), (65, 66), (1, 1), (1, 40), (40, 1), (7, 3000)]
 
 
@@ -24,10 +24,10 @@ def encoded(image, form="PNG", **options):
 
 
 def files(height: int, width: int) -> Iterator[tuple[str, bytes]]:
-    """Every kind of picture that the references convert as it should be, as the bytes of a file."""
+    """Yields (kind, encoded image) for every kind that the reference libraries convert correctly."""
     rgb, rgba, grey = (picture(height, width, channels, coarse=5) for channels in (3, 4, 1))
     palette, turned = rgb.quantize(64), Image.Exif()
-    turned[0x0112] = 6  # lie on the right side
+    turned[0x0112] = 6  # rotated by 90 degrees
     yield "JPEG", encoded(rgb, "JPEG")
     yield "grey JPEG", encoded(grey, "JPEG")
     yield "CMYK JPEG", encoded(rgb.convert("CMYK"), "JPEG")

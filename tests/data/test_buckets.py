@@ -30,7 +30,7 @@ def test_a_window_by_hand():
     assert sorted([sorted_[0], sorted_[1]]) == [[0, 3, 1], [4, 2, 5]]
 
 
-def test_windows_hold_their_examples_and_stand_in_an_order_of_their_own():
+def test_each_window_has_its_examples_in_its_own_order():
     some = BucketedSteps(4, 8, (3, 1), by_rest)
     orders = set()
     for window in range(6):
@@ -82,7 +82,7 @@ def test_processes_resumption_and_workers_do_not_matter(words, monkeypatch):
 
 
 def test_all_options_together_depend_on_the_step_alone(words):
-    """Mixture, languages, all pairs, buckets and windows, with a picture in nine bad: resumed, shared, worked at."""
+    """Mixture, languages, all pairs, buckets and windows, with an unreadable image; resumed, in parts, with workers."""
     texts = [" ".join(["red"] * (1 + number % 9)) for number in range(12)]
     several = [pair(n, texts[n : n + 2], ("en", "zh"), (2 * n, 2 * n + 1), pictures=2) for n in range(9)]
     several[4] = several[4]._replace(pictures=(b"none", several[4].pictures[1]))
@@ -96,7 +96,7 @@ def test_all_options_together_depend_on_the_step_alone(words):
     assert whole.examples_per_epoch == 9 * 2 * 2 + 1
     expected = [whole[step] for step in range(10)]  # two epochs
     (line,) = whole.unreadable
-    assert "the picture of record 4" in line
+    assert "the image of record 4" in line
     for step in (9, 3):
         same(some()[step], expected[step])
         shares = [some(rows=range(at, at + 2))[step] for at in range(0, 8, 2)]

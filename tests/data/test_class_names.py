@@ -1,4 +1,4 @@
-"""Names of classes: whatever a name holds, no picture gets another one's label."""
+"""Class names: whatever characters they contain, no image gets the label of another class."""
 
 import os
 import unicodedata
@@ -37,25 +37,25 @@ UNLISTABLE = {
 
 
 @pytest.mark.parametrize(("name", "words"), UNLISTABLE.items())
-def test_names_that_no_list_holds(tmp_path, name, words):
+def test_names_that_cannot_be_lines_of_a_list_are_refused(tmp_path, name, words):
     source = class_folders(tmp_path / "source", ("test",), (name, "other"))
     with pytest.raises(JclipError, match=f"the name of the class folder .* {words}: rename the folder") as caught:
         imported("class-folders", source, tmp_path / "set")
     str(caught.value).encode()
 
 
-def test_names_that_would_merge(tmp_path):
+def test_names_that_would_merge_are_refused(tmp_path):
     composed, apart = (unicodedata.normalize(form, "é") for form in ("NFC", "NFD"))
     for number, (one, two) in enumerate([(composed, apart), ("a", "a ")]):
         source = class_folders(tmp_path / str(number), ("test",), (one, two))
-        with pytest.raises(JclipError, match="differ in white space or in the form of Unicode alone: put their"):
+        with pytest.raises(JclipError, match="differ only in white space or Unicode form: merge"):
             read_classes(source)
         with pytest.raises(JclipError, match="rename"):
             imported("class-folders", source, tmp_path / "set")
 
 
 @given(st.lists(st.text(st.characters(exclude_characters="/\0"), min_size=1, max_size=4), unique=True, min_size=1))
-def test_what_passes_comes_back_from_a_list_of_lines(tmp_path_factory, names):
+def test_accepted_names_round_trip_through_a_list_of_lines(tmp_path_factory, names):
     file = tmp_path_factory.mktemp("names") / "classes.txt"
     try:
         check_names(file.parent, names)
@@ -74,7 +74,7 @@ def test_lines_end_as_on_any_system(tmp_path, end):
     assert read_names(tmp_path / "a.txt") == ["狗", "cat"]
     for mark in "\v\f\x85\u2028":
         (tmp_path / "a.txt").write_text(f"a\nb{mark}c\n", encoding="utf-8")
-        with pytest.raises(JclipError, match=r"a.txt, line 2: .* some programs take for a line's end") as caught:
+        with pytest.raises(JclipError, match=r"a.txt, line 2: .* some programs read as a line break") as caught:
             read_names(tmp_path / "a.txt")
         assert mark not in str(caught.value)
 
@@ -87,7 +87,7 @@ def test_folders_that_older_versions_wrote_with_shifted_names_are_refused(tmp_pa
         read_classes(tmp_path / "set")
 
 
-def test_labels_that_are_no_lists(tmp_path):
+def test_labels_that_are_not_lists_are_refused(tmp_path):
     (tmp_path / "labels.json").write_text('{"zh": "猫狗"}', encoding="utf-8")  # two letters are not two names
     with pytest.raises(JclipError, match="labels.json: zh must hold a list of names"):
         read_labels(tmp_path)
@@ -97,7 +97,7 @@ def test_labels_that_are_no_lists(tmp_path):
         read_labels(tmp_path)
 
 
-def test_a_name_of_two_classes_is_no_label(tmp_path):
+def test_a_name_of_two_classes_is_refused_as_a_label(tmp_path):
     (tmp_path / "a.png").touch()
     (tmp_path / "classes.txt").write_text("crane\ncrane\n")
     (tmp_path / "labels.tsv").write_text("a.png\tcrane\n")

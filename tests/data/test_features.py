@@ -1,4 +1,4 @@
-"""Rows on disk: whole files or none, whoever else writes them, and whatever the disk does."""
+"""Feature caches: files are complete or absent, despite other writers and disk errors."""
 
 import os
 import resource
@@ -17,7 +17,7 @@ from jclip.io.files import whole_file
 from tests.data.loading import make_batches
 
 
-def test_a_folder_is_known_by_its_files(tmp_path):
+def test_a_source_is_identified_by_its_files_and_split(tmp_path):
     write_parallel(tmp_path / "text", [Translation(caption(n), translation(n), "zh") for n in range(4)])
     source = ParallelFolder(str(tmp_path / "text"))
     before = describe_source(source, tmp_path / "text" / "cache")
@@ -33,12 +33,12 @@ def test_a_folder_is_known_by_its_files(tmp_path):
     assert describe_source(moved, tmp_path / "moved" / "cache") != before
 
 
-def test_rows_and_reasons_come_back(tmp_path):
+def test_rows_and_reasons_round_trip(tmp_path):
     for dtype, width in (("float32", 3), ("bfloat16", 7)):
         cache = FeatureCache(tmp_path / dtype, 5, width, dtype, 2, first=(0, 2))
         rows = [np.arange(width, dtype=np.float32) + row for row in range(5)]
         size = width * (4 if dtype == "float32" else 2)
-        reason = "x" * (size - 1)  # with its mark as long as features would be
+        reason = "x" * (size - 1)  # with its mark, exactly as long as a row of features
         cache.write(0, [rows[0], reason])
         cache.write(1, rows[2:4])
         assert cache.missing() == [2]
@@ -51,7 +51,7 @@ def test_rows_and_reasons_come_back(tmp_path):
 
 
 def damage(cache):
-    """As a disk does it: the file has its size, and other bytes."""
+    """Changes bytes but not the size, as a failing disk does."""
     (file,) = cache.folder.glob("*.array_record")
     data = bytearray(file.read_bytes())
     inside = next(at for at in range(40, len(data)) if data[at])
@@ -63,12 +63,12 @@ def test_a_damaged_cache_is_named(tmp_path):
     cache = FeatureCache(tmp_path, 1, 3, "float32", 1)
     cache.write(0, [np.zeros(3, np.float32)])
     damage(cache)
-    with pytest.raises(DamagedCache, match=r"is damaged \(.*\): delete it, and it is made again"):
+    with pytest.raises(DamagedCache, match=r"is damaged \(.*\): delete it; the next run makes it again"):
         cache.row(0)
 
 
 class Meanwhile(list):
-    """Rows, and what happens when they are asked for."""
+    """Rows that call `act` while they are read."""
 
     def __init__(self, rows, act):
         super().__init__(rows)
@@ -80,7 +80,7 @@ class Meanwhile(list):
 
 
 def test_two_runs_that_make_a_cache_at_the_same_time(tmp_path, monkeypatch):
-    """Both find nothing, and begin; the one that is slower fails neither by the other's files nor takes them away."""
+    """Both begin without a cache. The slower one neither fails because of the other's files nor removes them."""
     sizes = {"count": 2, "width": 3, "dtype": "float32"}
 
     def begun_by_another(file):
@@ -92,7 +92,7 @@ def test_two_runs_that_make_a_cache_at_the_same_time(tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr("jclip.data.batches.features.whole_file", begun_by_another)
         cache = open_cache(tmp_path, "image", {"of": "this"}, **sizes, shard_rows=1)
-    assert cache.shard_rows == 2  # as the first one said
+    assert cache.shard_rows == 2  # the value of the run that was first
     rows = [np.full(3, row, np.float32) for row in range(2)]
     cache.write(0, Meanwhile(rows, lambda: cache.write(0, rows)))
     assert cache.missing() == []
@@ -119,8 +119,8 @@ def test_a_disk_that_is_full_is_named_and_nothing_stays(tmp_path):
     assert cache.missing() == []
 
 
-def test_damage_is_no_picture_to_be_replaced(tmp_path):
-    """However many may be replaced: a row that cannot be read says nothing of the picture."""
+def test_a_damaged_row_is_not_replaced_like_an_unreadable_image(tmp_path):
+    """`max_unreadable` does not apply: an unreadable row does not mean an unreadable image."""
     words = write_tokenizer("wordpiece", tmp_path / "words")
     some = make_batches(SyntheticPairs(count=4), tokenizer=words, batch_size=4, max_unreadable=9)
     cache = FeatureCache(tmp_path / "cache", 4, 3, "float32", 4)

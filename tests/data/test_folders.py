@@ -1,4 +1,4 @@
-"""What is written is what is read, through tensorflow-datasets and without TensorFlow."""
+"""Data folders round-trip through tensorflow-datasets, without TensorFlow."""
 
 import io
 import json
@@ -33,7 +33,7 @@ PAIRS = [StoredPair(png(n // 2), (f"red {n}", "红")[: 1 + n % 2], (), n // 2, (
 SENTENCES = [Translation("red apple", "红苹果"), Translation("blue dragon", "blauer Drache")]
 
 
-def test_pairs_and_parallel_text_come_back(tmp_path, capsys):
+def test_pairs_and_parallel_text_round_trip(tmp_path, capsys):
     write_pairs(tmp_path / "pairs", PAIRS)
     write_parallel(tmp_path / "text", SENTENCES, split="valid")
     read = PairFolder(str(tmp_path / "pairs")).open()
@@ -53,7 +53,7 @@ def test_pairs_and_parallel_text_come_back(tmp_path, capsys):
 @pytest.mark.parametrize(
     "name", ["~", "run[1]", "a*b", "{a,b}", "{DATASET}", "100%25", "new\nline", "gs:", "back\\slash"]
 )
-def test_a_folder_is_called_anything(name, tmp_path, monkeypatch):
+def test_a_folder_may_have_any_name(name, tmp_path, monkeypatch):
     (tmp_path / "home").mkdir()
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     monkeypatch.chdir(tmp_path)
@@ -63,7 +63,7 @@ def test_a_folder_is_called_anything(name, tmp_path, monkeypatch):
     assert sorted(os.listdir(name)) == ["pairs", "whole"] and not os.listdir("home")
 
 
-def test_a_name_that_is_not_utf8_is_refused_at_every_door(tmp_path):
+def test_a_name_that_is_not_utf8_is_refused_by_all_readers_and_writers(tmp_path):
     folder = tmp_path / os.fsdecode(b"x\xff") / "data"
     for act in (
         lambda: write_pairs(folder, PAIRS),
@@ -93,7 +93,7 @@ def test_errors_name_the_folder(tmp_path):
     write_parallel(tmp_path / "text", SENTENCES)
     with pytest.raises(JclipError, match="has no split 'test': it has train; name one of them"):
         ParallelFolder(str(tmp_path / "text"), split="test").open()
-    for source, what in ((PairFolder, "pictures with captions"), (LabelledFolder, "pictures with classes")):
+    for source, what in ((PairFolder, "images with captions"), (LabelledFolder, "images with classes")):
         with pytest.raises(JclipError, match=rf"text holds no {what} \(its records have no image\): name another"):
             source(str(tmp_path / "text"), "train").open()
     (shard,) = (tmp_path / "text").glob("*array_record*")
@@ -106,7 +106,7 @@ def test_errors_name_the_folder(tmp_path):
 
 @pytest.mark.parametrize("file", ["dataset_info.json", "features.json"])
 @pytest.mark.parametrize("text", ["", "{", "[]", "{}"])
-def test_a_folder_whose_description_is_damaged(tmp_path, file, text):
+def test_a_damaged_description_is_refused(tmp_path, file, text):
     write_parallel(tmp_path / "text", SENTENCES)
     (tmp_path / "text" / file).write_text(text)
     with pytest.raises(JclipError, match=r"text: its dataset_info.json or features.json is damaged \(.+\): import it"):
@@ -114,7 +114,7 @@ def test_a_folder_whose_description_is_damaged(tmp_path, file, text):
 
 
 @pytest.mark.parametrize("change", [{"shardLengths": []}, {"shardLengths": ["-2"]}, {"filepathTemplate": "{X}"}, None])
-def test_splits_that_cannot_be(tmp_path, change):
+def test_invalid_splits_are_refused(tmp_path, change):
     write_parallel(tmp_path / "text", SENTENCES)
     file = tmp_path / "text" / "dataset_info.json"
     info = json.loads(file.read_text())

@@ -1,4 +1,4 @@
-"""Identity of pictures and texts: what is one thing, what stays apart, and older folders and mixtures."""
+"""Identities of images and texts: which are equal, which differ, and identities in older folders and mixtures."""
 
 import unicodedata
 
@@ -20,11 +20,11 @@ from tests.evaluate.cn_clip_data import png
 from tests.tokenizers.strings import varied
 
 ONE = [
-    ("caf\u00e9", "cafe\u0301"),  # composed and not
-    ("\u212b", "\u00c5"),  # the sign of the unit, and the letter
+    ("caf\u00e9", "cafe\u0301"),  # composed and decomposed
+    ("\u212b", "\u00c5"),  # the angstrom sign and the letter
     ("\uac00", "\u1100\u1161"),  # Hangul
-    ("\u304c", "\u304b\u3099"),  # kana with its mark
-    ("\u8c48", "\uf900"),  # a doublet in Unicode of one ideograph
+    ("\u304c", "\u304b\u3099"),  # kana with a voicing mark
+    ("\u8c48", "\uf900"),  # a compatibility ideograph
     ("\u72d7", "\u72d7\u3000"),
     ("\u72d7", "\u72d7\u00a0\n"),
     ("a red apple", " a  red\tapple\r\n"),
@@ -47,20 +47,20 @@ APART = [
 
 
 @pytest.mark.parametrize(("one", "other"), ONE)
-def test_one_text(one, other):
+def test_equal_texts_have_one_identity(one, other):
     assert one != other
     assert text_identity(one) == text_identity(other)
 
 
 @pytest.mark.parametrize(("one", "other"), APART)
-def test_two_texts(one, other):
+def test_different_texts_have_different_identities(one, other):
     assert text_identity(one) != text_identity(other)
 
 
 @given(
     st.text(max_size=20), st.text(max_size=20), st.sampled_from(["NFC", "NFD"]), st.sampled_from(" \t\n\u3000\u00a0")
 )
-def test_forms_of_any_text_are_one_and_others_are_not(text, other, form, space):
+def test_the_identity_of_any_text_ignores_only_its_unicode_form_and_spacing(text, other, form, space):
     spaced = space + unicodedata.normalize(form, text).replace(" ", space * 2) + space
     assert text_identity(spaced) == text_identity(text)
     assert plain_text(plain_text(text)) == plain_text(text)
@@ -68,8 +68,8 @@ def test_forms_of_any_text_are_one_and_others_are_not(text, other, form, space):
     assert 0 <= text_identity(text) < 2**63
 
 
-def test_identities_are_the_same_for_ever():
-    """They are written into folders, which other versions read."""
+def test_identities_never_change():
+    """Other versions read them from data folders."""
     assert picture_identity(b"") == text_identity(" \n") == 6510301506637419378
     assert text_identity(" 红苹果") == 5441564012150123673
 
@@ -88,13 +88,13 @@ def _clip_bpe():
 
 @pytest.mark.parametrize("load", [_wordpiece, lambda: _wordpiece().as_kind("bert"), _clip_bpe])
 def test_tokenizers_read_a_text_and_its_plain_form_alike(load):
-    """What is one text here is one for the models."""
+    """Texts with one identity are equal for the models too."""
     tokenizer, texts = load(), varied(1000)
     np.testing.assert_array_equal(tokenizer(texts, 200), tokenizer([plain_text(text) for text in texts], 200))
 
 
 class _Older(type(PAIRS)):  # type: ignore[misc]
-    """What folders held before: the source's numbers, or those that an importer made up."""
+    """Format of older folders: ids from the source, or made up by an importer."""
 
     def features(self, classes):
         found = super().features(classes)
@@ -111,7 +111,7 @@ class _Older(type(PAIRS)):  # type: ignore[misc]
         }
 
 
-def test_a_folder_of_before_has_identities_and_keeps_its_numbers(tmp_path):
+def test_an_older_folder_gets_identities_and_keeps_its_ids(tmp_path):
     stored = [StoredPair(png(n // 2), ("\u72d7", "dog "), ("zh", "en"), 70 + n, (3, 3 + n)) for n in range(4)]
     write_shard(tmp_path / "shard", _Older(), stored)
     (tmp_path / "old").mkdir()

@@ -1,4 +1,4 @@
-"""Figures that a hand can count, and sheets that show what is there."""
+"""Statistics of data folders, checked by hand, and contact sheets."""
 
 import html.parser
 import io
@@ -70,7 +70,7 @@ def test_pairs_by_hand(folder):
     assert found["same"] == {"pictures": 1, "texts": 1, "units": 1}
 
 
-def test_a_sample_is_spread(folder):
+def test_a_sample_is_spread_over_the_split(folder):
     assert list(spread(10, 4)) == [0, 2, 5, 7]
     assert list(spread(3, None)) == list(spread(3, 9)) == [0, 1, 2]
     found = inspect(folder, "train", sample=2)
@@ -141,9 +141,9 @@ def test_a_png_shows_the_pictures_in_their_places(tmp_path):
     assert (below < 100).any()  # the captions
 
 
-def test_what_cannot_be_shown(folder, tmp_path):
+def test_impossible_sheets_are_refused(folder, tmp_path):
     write_parallel(tmp_path / "text", [Translation("a", "b")])
-    with pytest.raises(JclipError, match="parallel text, which has no pictures to show"):
+    with pytest.raises(JclipError, match="parallel text, which has no images to show"):
         write_sheet(tmp_path / "a.png", tmp_path / "text", "train")
     with pytest.raises(JclipError, match="give a name that ends in .png or .html"):
         write_sheet(tmp_path / "a.jpg", folder, "train")
@@ -156,7 +156,7 @@ def test_what_cannot_be_shown(folder, tmp_path):
         folder_kind(tmp_path / "nowhere")
 
 
-def test_a_folder_of_another_kind(tmp_path):
+def test_an_unknown_kind_of_folder_is_refused(tmp_path):
     class Numbers:
         name = ""
 
@@ -167,12 +167,12 @@ def test_a_folder_of_another_kind(tmp_path):
 
     (tmp_path / "folder").mkdir()
     gather_shards(tmp_path / "folder", Numbers(), {})
-    with pytest.raises(JclipError, match="neither pairs nor parallel text nor labelled pictures"):
+    with pytest.raises(JclipError, match="neither pairs nor parallel text nor labelled images"):
         folder_kind(tmp_path / "folder")
 
 
 def test_a_sheet_shows_pictures_as_training_sees_them(tmp_path):
-    """Alpha is dropped there, and 16 bits are scaled."""
+    """Training drops alpha and scales 16 bits."""
     hidden = Image.new("RGBA", (40, 40), (0, 0, 200, 0))
     deep = Image.fromarray(np.full((40, 40), 257 * 100, np.uint16))
     pictures = [encoded(hidden), encoded(deep)]

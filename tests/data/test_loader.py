@@ -83,7 +83,7 @@ def test_a_batch_by_hand(words):
     np.testing.assert_array_equal(batch["example"], np.arange(8))
 
 
-def test_any_step_can_be_had_again(words):
+def test_any_step_can_be_repeated(words):
     some = batches(words)
     expected = [some[step] for step in range(6)]
     for step in (5, 0, 3):
@@ -102,7 +102,7 @@ def test_pictures_are_augmented_by_example_and_not_by_batch(words):
         np.testing.assert_array_equal(image, decode(made[number].pictures[0], int(example)))
     assert (whole.pop("image") != plain.pop("image")).any((1, 2, 3)).sum() >= 6
     same(whole, plain)
-    # Other batches, other processes, another order of asking: the same.
+    # The same images for another batch size, other processes, and another order of steps.
     smaller = batches(words, batch_size=4, rows=(1, 2), **given)
     expected = batches(words, **given)[3]["image"]
     np.testing.assert_array_equal(smaller[7]["image"], expected[5:7])
@@ -150,7 +150,7 @@ def test_parallel_text_half_of_it_english(words):
 
 @dataclass(frozen=True)
 class Several:
-    """Two pictures and three captions for each of five things."""
+    """Five things with two images and three captions each."""
 
     weight: float = 1.0
     gives: ClassVar[type] = Pair
@@ -172,7 +172,7 @@ def test_examples_draw_pictures_and_captions(words):
     assert len(seen) == 5 * 2 * 3
 
 
-def test_ids_of_two_sources_do_not_meet(words):
+def test_ids_of_two_sources_do_not_collide(words):
     some = batches(words, SyntheticPairs(count=5, size=8), SyntheticPairs(count=5, size=8, seed=9), batch_size=10)
     batch = some[0]
     assert len(set(batch["image_id"].tolist())) == len(set(batch["text_id"].tolist())) == 10
@@ -191,7 +191,7 @@ def test_the_prefetching_thread_ends_with_its_reader(words):
 
 
 def test_worker_processes_make_the_same_batches(words):
-    """What cannot be read is told in them, and counted here; Ctrl-C, which reaches them too, is not for them."""
+    """Workers report unreadable images, the main process counts them. Workers ignore Ctrl-C, which reaches them too."""
     given = {"batch_size": 8, "max_unreadable": 10, "buckets": (6, 9), "bucket_window": 2}
     alone, shared = batches(words, Holey(), **given), batches(words, Holey(), **given, workers=2)
     with closing(shared.iterate(1)) as iterator:
@@ -208,7 +208,7 @@ def test_worker_processes_make_the_same_batches(words):
 
 @dataclass(frozen=True)
 class Broken:
-    """Record 3 of 4 is no picture, or it is the only one."""
+    """Four records, of which number 3 is not an image; with `only`, that record alone."""
 
     weight: float = 1.0
     gives: ClassVar[type] = Pair
@@ -222,14 +222,14 @@ class Broken:
 
 def test_an_unreadable_picture_is_named(words):
     some = batches(words, Broken(), batch_size=4)
-    with pytest.raises(JclipError, match=r"Broken.*: the picture of record 3 cannot be read as a picture"):
+    with pytest.raises(JclipError, match=r"Broken.*: the image of record 3 cannot be read as an image"):
         some[0]
     with pytest.raises(JclipError, match="record 3"):
         next(some.iterate())
 
 
-def test_unreadable_pictures_are_replaced_by_the_step_alone(words):
-    """One in three pictures is bad: whatever was asked before, and however many share the batch, it is the same."""
+def test_replacements_of_unreadable_images_depend_on_the_step_alone(words):
+    """A third of the images is unreadable. Batches depend neither on earlier steps nor on the number of processes."""
     given = {"batch_size": 8, "max_unreadable": 10, "buckets": (6, 9)}
     source = Holey()
     whole = batches(words, source, **given)
@@ -242,7 +242,7 @@ def test_unreadable_pictures_are_replaced_by_the_step_alone(words):
         same(batches(words, source, **given)[step], expected[step])
         parts = [batches(words, source, **given, rows=rows)[step] for rows in (range(4), range(4, 8))]
         same({key: np.concatenate([part[key] for part in parts]) for key in parts[0]}, expected[step])
-    for batch in expected:  # picture and text are still of one record
+    for batch in expected:  # image and text still belong to one record
         np.testing.assert_array_equal(batch["image"][:, 0, 0, 0], batch["text_id"])
         np.testing.assert_array_equal(batch["image_id"], batch["text_id"])
     strict = batches(words, source, **{**given, "max_unreadable": 7})
@@ -250,14 +250,14 @@ def test_unreadable_pictures_are_replaced_by_the_step_alone(words):
         [strict[step] for step in range(3)]
 
 
-def test_nothing_but_unreadable_pictures_ends(words):
-    with pytest.raises(JclipError, match="64 records in turn have unreadable pictures: repair the data"):
+def test_a_run_of_unreadable_images_is_an_error(words):
+    with pytest.raises(JclipError, match="64 records in turn have unreadable images: repair the data"):
         batches(words, Broken(only=True), batch_size=1, max_unreadable=5)[0]
 
 
 @dataclass(frozen=True)
 class Holey:
-    """24 records, of which every third has no picture."""
+    """24 records, of which every third has no image."""
 
     weight: float = 1.0
     gives: ClassVar[type] = Pair
@@ -268,7 +268,7 @@ class Holey:
 
 
 def test_a_damaged_record_is_named_with_its_shard_and_replaced(words, tmp_path):
-    """Record 2 of 6: no process that looks at it finds anything else in its place than the others do."""
+    """Record 2 of 6 is damaged; every process replaces it by the same record."""
     folder = tmp_path / "text"
     tales = [Translation(caption(n), translation(n), "zh") for n in range(6)]
     write_parallel(folder, tales)
@@ -292,7 +292,7 @@ def test_a_damaged_record_is_named_with_its_shard_and_replaced(words, tmp_path):
 
 
 def rewrite(shard, number, data):
-    """The array_record file with other bytes as one of its records."""
+    """Replaces the bytes of one record of an array_record file."""
     from array_record.python.array_record_module import ArrayRecordReader, ArrayRecordWriter
 
     reader = ArrayRecordReader(str(shard))

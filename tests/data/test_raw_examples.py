@@ -1,4 +1,4 @@
-"""What tensorflow-datasets itself reads, as plain values."""
+"""Our reader of raw examples gives the values that tensorflow-datasets reads."""
 
 import numpy as np
 import pytest

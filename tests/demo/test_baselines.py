@@ -9,7 +9,7 @@ def grey(*levels, side=32):
     return np.stack([np.full((side, side, 3), level, np.uint8) for level in levels])
 
 
-# Two concepts, 5 and 9, with two pictures each.
+# Two concepts, 5 and 9, with two images each.
 TRAIN, CONCEPTS = grey(10, 100, 60, 200), np.array([5, 5, 9, 9])
 
 

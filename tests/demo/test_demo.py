@@ -1,4 +1,4 @@
-"""The demo end to end, with two steps a stage: it trains, scores, writes its page, and is finished the second time."""
+"""The demo end to end, with two steps a stage: it trains, scores, writes its page, and does nothing the second time."""
 
 import json
 from dataclasses import replace
@@ -84,23 +84,23 @@ def test_demo(home, size, request, capsys):
     }
     assert {row["question"] for row in results["rows"]} == set(QUESTIONS)
     assert {row["language"] for row in results["rows"] if row["run"] == "altclip"} == set(languages)
-    # Two steps teach nothing: a recall far above chance would mean that answers leak into the questions.
+    # Two steps teach nothing: a recall far above chance would mean that answers leak into the queries.
     known = [row["figures"] for row in results["rows"] if row["question"] == "known"]
     assert all(figures["t2i_r10"] < 0.06 for figures in known)
     assert all(figures["i2t_pixels_r1"] > 0.1 for figures in known)
-    # The nearest picture shows a known concept, so it never names a held-out one.
+    # The nearest image shows a known concept, so it never names a held-out one.
     heldout = [row["figures"] for row in results["rows"] if row["question"] == "heldout"]
     assert all(figures["i2t_pixels_r1"] == 0.0 and figures["queries"] == 154 for figures in heldout)
 
     page = (home / "quick" / "report.html").read_text(encoding="utf-8")
     assert all(word in page for word in ("中文", "العربية", "nearest in pixels", "CC-BY-SA-4.0", "data:image/png"))
     assert 'src="http' not in page
-    # Beside each run's losses its recalls, with chance and where its stages begin.
+    # Beside the losses of each run: its recalls, chance, and the beginnings of its stages.
     assert page.count("R@1 from text to image</figcaption>") == 4
     assert page.count(">chance</text>") == 4 and page.count("stroke-opacity: 0.5") == 6
     assert "mean of the other languages" in page
 
-    # The second time nothing is trained: checkpoints and bundles are the ones of the first.
+    # The second time nothing is trained: checkpoints and bundles are those of the first time.
     def written():
         files = [*(home / "quick").glob("*/*/config.json"), *(home / "quick").glob("*/checkpoints/*")]
         return {path: path.stat().st_mtime_ns for path in files}
@@ -111,12 +111,12 @@ def test_demo(home, size, request, capsys):
     assert json.loads(capsys.readouterr().out)["rows"] == results["rows"]
     assert written() == before
 
-    # What was asked lies there as files, and `jclip eval` finds about what the demo found.
+    # The queries are there as files, and `jclip eval` gives about the figures of the demo.
     bundle = home / "quick" / "altclip" / "2-contrastive"
     assert main(["eval", "retrieval", str(bundle), str(home / "quick" / "pictures" / "zh.tsv"), "--json"]) == 0
     (again,) = json.loads(capsys.readouterr().out)["tests"]
 
-    # What is trained on, and what is asked.
+    # Training data and queries.
     place = common.Place(str(home), str(home))
     examination = quickstart.examination(place)
     pairs = common.pairs(place, *LANGUAGES).open(common.PREPROCESSING)

@@ -1,4 +1,4 @@
-"""Practice data: images that Pillow reads, a spreadsheet with their captions, the same for the same seed."""
+"""Practice data: readable images, a spreadsheet with their captions, and equal data for equal seeds."""
 
 import csv
 
@@ -22,7 +22,7 @@ def test_drawn(tmp_path):
         assert main(["data", "example", str(tmp_path / name), "--drawn", "--pictures", "120", "--seed", str(seed)]) == 0
     found = rows(tmp_path / "one")
     assert len(found) == 120 and len({path for path, _ in found}) == 120
-    assert len({caption for _, caption in found}) == 100  # ten colours of ten shapes, and 20 of them again
+    assert len({caption for _, caption in found}) == 100  # ten colours of ten shapes, 20 of them twice
     for path, caption in found:
         with Image.open(tmp_path / "one" / path) as picture:
             assert picture.size == (practice.SIDE, practice.SIDE)
@@ -53,11 +53,11 @@ def test_emoji(tmp_path, emoji_folder):
     assert "OpenMoji (CC-BY-SA-4.0)" in (tmp_path / "mine" / "LICENCES.txt").read_text(encoding="utf-8")
     trained = {name for pair in EmojiPairs(str(emoji_folder), languages=("zh",)).open() for name in pair.captions}
     assert not {caption for _, caption in found} & trained  # no name is among those of the demo
-    with pytest.raises(JclipError, match="there are 462 emoji that the demo does not train on"):
+    with pytest.raises(JclipError, match="the demo holds out only 462 emoji images"):
         practice.emoji(tmp_path / "all", emoji_folder, 463, 0)
 
 
-def test_what_cannot_be(tmp_path):
+def test_impossible_requests_are_refused(tmp_path):
     (tmp_path / "there").mkdir()
     for folder, pictures, seed, message in (
         (tmp_path / "there", 3, 0, "exists already"),

@@ -1,4 +1,4 @@
-"""Data sets in cn_clip's files, small, and cn_clip's own programs to run on them."""
+"""Small data sets in cn_clip's files, and cn_clip's own programs to run on them."""
 
 import base64
 import io
@@ -18,7 +18,7 @@ ROOT = Path(__file__).parents[2]
 
 
 def png(number: int, side: int = 16) -> bytes:
-    """A picture of its own for each number."""
+    """Returns an image that differs for each number."""
     file = io.BytesIO()
     pixels = np.random.default_rng(number).integers(0, 256, (side, side, 3), np.uint8)
     Image.fromarray(pixels).save(file, "PNG")
@@ -26,12 +26,12 @@ def png(number: int, side: int = 16) -> bytes:
 
 
 def write_images(file: Path, numbers, alphabet=base64.b64encode):
-    """ID<tab>BASE64 lines."""
+    """Writes cn_clip's file of images: ID<tab>BASE64 lines."""
     file.write_text("".join(f"{number}\t{alphabet(png(number)).decode()}\n" for number in numbers))
 
 
 def write_texts(file: Path, texts):
-    """Of (text_id, text, image_ids)."""
+    """Writes cn_clip's file of texts from (text_id, text, image_ids)."""
     lines = [{"text_id": number, "text": text, "image_ids": ids} for number, text, ids in texts]
     written = "".join(json.dumps(line, ensure_ascii=not _whole(line["text"])) + "\n" for line in lines)
     file.write_text(written, encoding="utf-8")
@@ -42,7 +42,10 @@ def _whole(text: str) -> bool:
 
 
 def many_to_many(folder: Path, pictures=12, split="test"):
-    """A gallery with ids of its own, two captions a picture; every third caption belongs to a second picture too."""
+    """Writes a gallery with two captions for each image; every third caption belongs to a second image too.
+
+    Returns (image ids, texts as (text_id, text, image_ids)).
+    """
     folder.mkdir(exist_ok=True)
     numbers = [100 + 7 * i for i in range(pictures)]
     write_images(folder / f"{split}_imgs.tsv", numbers)
@@ -66,6 +69,6 @@ def program(name: str, *arguments) -> None:
 
 
 def their_score(program_name: str, answers: Path, predictions: Path, out: Path) -> dict:
-    """What evaluation.py or evaluation_tr.py writes."""
+    """Returns the scores that cn_clip's evaluation.py or evaluation_tr.py writes."""
     program(program_name, answers, predictions, out)
     return json.loads(out.read_text())

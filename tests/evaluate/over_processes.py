@@ -14,7 +14,7 @@ from jclip.parallel.processes import connect
 
 
 def found() -> dict:
-    """What every process must find, and one alone too: on 61 rows, which no number of devices divides."""
+    """Returns what every process, and one process alone, must find on 61 rows, a number that no mesh divides."""
     draw = np.random.default_rng(0)
     query, gallery = draw.normal(size=(40, 6)), draw.normal(size=(61, 6))
     positives = Positives(np.stack([np.arange(40), np.arange(40) * 7 % 61], axis=1), 40, 61)

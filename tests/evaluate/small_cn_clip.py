@@ -17,11 +17,11 @@ SIZES = {
     "text_num_attention_heads": 1,
     "text_intermediate_size": 64,
 }
-"""In place of the sizes of ViT-B-16 and RoBERTa; vocabulary and pictures stay."""
+"""Replace the sizes of ViT-B-16 and RoBERTa, except the vocabulary and the image size."""
 
 
 def model():
-    """The model with random weights that keep its features apart."""
+    """Returns the model, with random weights that keep its features apart."""
     import json
 
     import cn_clip.clip.model

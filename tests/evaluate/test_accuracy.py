@@ -1,4 +1,4 @@
-"""By hand, and against scikit-learn, where equal scores leave it no choice of its own."""
+"""Figures of classification by hand, and against scikit-learn where ties do not matter."""
 
 import numpy as np
 import pytest
@@ -20,13 +20,13 @@ def test_by_hand():
     scores = np.array([[3, 2, 1], [1, 3, 2], [3, 2, 1], [1, 1, 0]])
     truth = np.array([0, 2, 0, 1])
     hits = top_hits(scores, np.eye(3, dtype=bool)[truth], (1, 2))
-    assert hits.tolist() == [[1, 1], [0, 1], [1, 1], [0.5, 1]]  # two equal ones: half a hit
+    assert hits.tolist() == [[1, 1], [0, 1], [1, 1], [0.5, 1]]  # two equal scores: half a hit
     assert mean_per_class(hits[:, 0], truth) == pytest.approx((1 + 0.5 + 0) / 3)
-    assert mean_per_class(np.array([1, 0]), np.array([0, 3])) == 0.5  # classes 1 and 2 have no picture
+    assert mean_per_class(np.array([1, 0]), np.array([0, 3])) == 0.5  # classes 1 and 2 have no image
     assert confusion(scores, truth).tolist() == [[2, 0, 0], [1, 0, 0], [0, 1, 0]]
 
 
-def test_as_scikit_learn(scored):
+def test_accuracies_equal_scikit_learns(scored):
     scores, classes, truth = scored
     hits = top_hits(scores, truth, (1, 5))
     for column, k in enumerate((1, 5)):
@@ -35,8 +35,8 @@ def test_as_scikit_learn(scored):
     assert found == pytest.approx(balanced_accuracy_score(classes, scores.argmax(axis=1)))
 
 
-@pytest.mark.parametrize("digits", [None, 1, 0])  # rounded: many equal scores
-def test_roc_auc_as_scikit_learn(scored, digits):
+@pytest.mark.parametrize("digits", [None, 1, 0])  # rounding makes many scores equal
+def test_roc_auc_equals_scikit_learns(scored, digits):
     scores, _, truth = scored
     scores = scores if digits is None else scores.round(digits)
     for number in range(7):
@@ -48,7 +48,7 @@ def test_roc_auc_as_scikit_learn(scored, digits):
 @pytest.mark.parametrize("digits", [None, 1, 0])
 def test_11_points_as_from_scikit_learn_s_curve(scored, digits):
     scores, classes, truth = scored
-    truth[np.arange(200), (classes + 2) % 7] |= np.arange(200) % 3 == 0  # several classes a picture
+    truth[np.arange(200), (classes + 2) % 7] |= np.arange(200) % 3 == 0  # several classes per image
     scores = scores if digits is None else scores.round(digits)
     averages = []
     for number in range(7):
@@ -66,7 +66,7 @@ def test_11_points_by_hand():
     assert map_11_points(np.ones((4, 1)), truth) == 0.5  # all equal: the share of right ones
 
 
-def test_what_cannot_be_measured():
+def test_undefined_figures_are_refused():
     with pytest.raises(ValueError, match="no image shows class 1"):
         map_11_points(np.ones((2, 2)), np.array([[True, False]] * 2))
     with pytest.raises(ValueError, match="all images are of one class"):

@@ -1,4 +1,4 @@
-"""Tasks from simple files; what is wrong in one is named with its line."""
+"""Retrieval tasks from simple files; errors name the line."""
 
 import base64
 import tempfile
@@ -30,7 +30,7 @@ def test_cn_clip_files(tmp_path):
 
 
 @pytest.mark.parametrize("alphabet", [base64.b64encode, base64.urlsafe_b64encode])
-def test_either_alphabet_and_a_line_twice(tmp_path, alphabet):
+def test_both_alphabets_of_base64_and_repeated_lines_are_read(tmp_path, alphabet):
     file = tmp_path / "x_imgs.tsv"
     write_images(file, [5, 3, 5], alphabet)
     pictures = TsvPictures(file)
@@ -38,14 +38,14 @@ def test_either_alphabet_and_a_line_twice(tmp_path, alphabet):
     assert list(pictures) == [png(5), png(3)]
 
 
-def test_captions_of_a_blind_test_are_never_asked(tmp_path):
+def test_captions_without_answers_have_no_positives(tmp_path):
     write_images(tmp_path / "test_imgs.tsv", [1, 2])
     write_texts(tmp_path / "test_texts.jsonl", [(1, "a", [2]), (2, "b", [])])
     assert open_captions(tmp_path).task("").positives.counts_q.tolist() == [1, 0]
 
 
-def test_a_test_whose_answers_are_secret_counts_as_published(tmp_path):
-    """Those who know the answers want a line for each number."""
+def test_a_test_without_answers_counts_every_id(tmp_path):
+    """Whoever scores the predictions expects a line for each id."""
     picture = base64.b64encode(png(1)).decode()
     (tmp_path / "test_imgs.tsv").write_text(f"1\t{picture}\n2\t{picture}\n")
     write_texts(tmp_path / "test_texts.jsonl", [(1, "a", []), (2, "a", [])])
@@ -61,9 +61,9 @@ def said(texts):
 
 
 @given(st.lists(st.tuples(st.sampled_from(["a", "a ", "b", "B"]), st.lists(st.integers(0, 4), max_size=3)), min_size=1))
-def test_joined_are_all_pictures_of_all_equal_captions(texts):
-    """Against the pairs of (text, picture) that the lines name, by hand."""
-    contents = [0, 1, 0, 2, 1]  # of pictures 0 to 4
+def test_equal_captions_have_the_images_of_all_of_them(texts):
+    """Against the pairs of (text, image) that the lines name, by hand."""
+    contents = [0, 1, 0, 2, 1]  # of images 0 to 4
     with tempfile.TemporaryDirectory() as name:
         lines = [f"{number}\t{base64.b64encode(png(n)).decode()}\n" for number, n in enumerate(contents)]
         (Path(name) / "test_imgs.tsv").write_text("".join(lines))
@@ -80,7 +80,7 @@ def test_joined_are_all_pictures_of_all_equal_captions(texts):
     assert task.counted == Counted("joined", 2, len(texts) - len(task.captions))
 
 
-def test_ids_as_the_import_takes_them(tmp_path):
+def test_ids_are_read_as_by_the_import(tmp_path):
     for number in (7, 8):
         (tmp_path / f"{number}.png").write_bytes(png(number))
     lines = [f"{name}\t{base64.b64encode(png(int(name))).decode()}\n" for name in ("007", " 8")]
@@ -94,7 +94,7 @@ def test_ids_as_the_import_takes_them(tmp_path):
         open_captions(tmp_path).task("")
 
 
-def test_a_protocol_counts_the_captions_of_a_file_without_numbers(tmp_path, monkeypatch):
+def test_the_protocols_number_of_captions_decides_how_they_count(tmp_path, monkeypatch):
     for number in (1, 2):
         (tmp_path / f"{number}.png").write_bytes(png(number))
     file = tmp_path / "pairs.tsv"
@@ -113,7 +113,7 @@ def test_languages_share_a_gallery_or_have_their_own(tmp_path):
     for language in ("zh", "en"):
         write_texts(tmp_path / f"test_texts.{language}.jsonl", [(1, language, [1])])
     many_to_many(tmp_path / "ja")
-    # What cn_clip writes beside the captions, and captions in Turkish, have one name.
+    # cn_clip's answers for image to text and captions in Turkish have the same file name.
     answers = tmp_path / "test_texts.tr.jsonl"
     answers.write_text('{"image_id": 1, "text_ids": [1]}\n')
     assert open_captions(tmp_path).languages == ["en", "ja", "zh"]
@@ -143,7 +143,10 @@ def test_pairs_of_a_text_file(tmp_path):
 @pytest.mark.parametrize(
     ("texts", "message"),
     [
-        ([(1, "a", [1]), ("x2", "b", [1])], r"test_texts\.jsonl, line 2: text_id is 'x2', but ids must be integers"),
+        (
+            [(1, "a", [1]), ("x2", "b", [1])],
+            r"test_texts\.jsonl, line 2: text_id is 'x2', but ids must be 64-bit integers",
+        ),
         ([(1, "a", ["1.0"])], "line 1: image_ids is '1.0'"),
         ([(1, "a", None)], "line 1: image_ids is None, but must be a list"),
         ([(1, "a", [1]), (2, "b", [9])], r"line 2: text 2 belongs to image 9, which is not in .*test_imgs\.tsv"),
@@ -153,7 +156,7 @@ def test_pairs_of_a_text_file(tmp_path):
         ([], "holds no caption"),
     ],
 )
-def test_captions_that_cannot_be(tmp_path, texts, message):
+def test_bad_captions_are_named_with_the_line(tmp_path, texts, message):
     write_images(tmp_path / "test_imgs.tsv", [1, 2])
     write_texts(tmp_path / "test_texts.jsonl", texts)
     with pytest.raises(JclipError, match=message):
@@ -166,26 +169,26 @@ def test_captions_that_cannot_be(tmp_path, texts, message):
         ("", r"test_imgs\.tsv holds no image, so the gallery is empty"),
         (
             "1\tAAAA\nx7\tAAAA\n",
-            "line 2: the image's id is 'x7', but ids must be integers of 64 bits: number them again",
+            "line 2: the image's id is 'x7', but ids must be 64-bit integers: number them again",
         ),
         ("1 AAAA\n", "line 1: expected ID<tab>BASE64"),
         ("1\tAAAA\n1\tBBBB\n", "line 2: image 1 is another one above"),
     ],
 )
-def test_galleries_that_cannot_be(tmp_path, lines, message):
+def test_bad_galleries_are_named_with_the_line(tmp_path, lines, message):
     (tmp_path / "test_imgs.tsv").write_text(lines)
     write_texts(tmp_path / "test_texts.jsonl", [(1, "a", [1])])
     with pytest.raises(JclipError, match=message):
         open_captions(tmp_path).task("")
 
 
-def test_a_picture_that_is_no_base64_is_named_when_it_is_read(tmp_path):
+def test_an_image_that_is_not_base64_is_named_when_it_is_read(tmp_path):
     (tmp_path / "x_imgs.tsv").write_text("3\tA!B\n")
     with pytest.raises(JclipError, match=r"x_imgs\.tsv, line 1: the image is not valid base64"):
         TsvPictures(tmp_path / "x_imgs.tsv")[0]
 
 
-def test_places_that_hold_nothing(tmp_path):
+def test_missing_files_and_splits_are_named(tmp_path):
     with pytest.raises(JclipError, match="nowhere does not exist"):
         open_captions(tmp_path / "nowhere").task("")
     with pytest.raises(JclipError, match="holds neither test_texts.jsonl"):
@@ -212,7 +215,7 @@ def test_protocols_know_their_splits(tmp_path):
     assert len(PROTOCOLS["xtd"].languages) == 11
 
 
-def test_one_way_alone_is_the_mean_of_its_own(tmp_path):
+def test_mean_recall_of_one_direction(tmp_path):
     many_to_many(tmp_path)
     task = replace(open_captions(tmp_path).task(""), ways=("t2i",))
     draw = np.random.default_rng(0)

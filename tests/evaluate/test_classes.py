@@ -19,7 +19,7 @@ def folders(place, names, pictures=1):
             (place / name / f"{one}.png").write_bytes(png(10 * number + one))
 
 
-def test_numbers_stand_in_their_order(tmp_path):
+def test_numbered_folders_are_in_numeric_order(tmp_path):
     folders(tmp_path, [str(number) for number in range(12)])
     data = read_classes(tmp_path)
     assert data.keys == tuple(str(number) for number in range(12))  # and not 0, 1, 10, 11, 2
@@ -27,7 +27,7 @@ def test_numbers_stand_in_their_order(tmp_path):
     assert [path.parent.name for path in data.pictures] == list(data.keys)
 
 
-def test_names_in_theirs(tmp_path):
+def test_named_folders_are_in_alphabetic_order(tmp_path):
     folders(tmp_path, ["b_side", "a"], pictures=2)
     (tmp_path / "a" / "notes.txt").write_text("no picture")
     data = read_classes(tmp_path)
@@ -75,7 +75,7 @@ def test_labels_of_several_classes(tmp_path):
             read_classes(tmp_path)
 
 
-def test_folders_that_cannot_be(tmp_path):
+def test_bad_folders_are_refused(tmp_path):
     with pytest.raises(JclipError, match="nowhere does not exist"):
         read_classes(tmp_path / "nowhere")
     folders(tmp_path, ["a"])
@@ -96,12 +96,12 @@ def test_splits(tmp_path):
         read_classes(tmp_path, "valid")
     sets = open_probe(tmp_path)
     assert set(sets.splits) == {"train", "test"} and tuple(sets.names) == ("0", "1")
-    assert sets.shared == 2  # the first picture of each class
+    assert sets.shared == 2  # the first image of each class
     with pytest.raises(JclipError, match="must have the splits train and test, but has none"):
         open_probe(tmp_path / "test")
 
 
-def test_a_picture_that_is_learnt_and_tested_is_said(tmp_path):
+def test_images_in_both_training_and_test_are_reported(tmp_path):
     for split, numbers in (("train", (0, 1, 2)), ("valid", (3, 4)), ("test", (2, 3, 5, 2))):
         for name in ("a", "b"):
             (tmp_path / split / name).mkdir(parents=True)
@@ -112,19 +112,19 @@ def test_a_picture_that_is_learnt_and_tested_is_said(tmp_path):
     assert sets.shared == 6
     assert sets.note == (
         "6 of 8 test images are in split train or valid too, so the figures are too high: remove them from one. "
-        "Split train: 1 file(s) left out: 1 x the file's name is not that of a picture (b/notes.md)."
+        "Split train: 1 file(s) left out: 1 x the file has no extension of an image format (b/notes.md)."
     )
     bring_in("class-folders", tmp_path, tmp_path / "set", Limit(count=9))
-    assert open_probe(tmp_path / "set").shared == 4  # the importer takes equal pictures of a class once
+    assert open_probe(tmp_path / "set").shared == 4  # the importer takes equal images of a class once
 
 
 @pytest.mark.parametrize("name", ["fer-2013", "voc-2007-classification"])
-def test_what_was_imported(tmp_path, name):
+def test_an_imported_set_equals_its_source(tmp_path, name):
     root = elevater_set(tmp_path / "down", name)
     several = name == "voc-2007-classification"
     order = list(reversed(range(21 if several else 7)))
     (root / "index.json").write_text(str(order))
-    if several:  # one picture of two classes
+    if several:  # one image of two classes
         for folder in ("000", "003"):
             (root / "test" / folder / "both.png").write_bytes(png(99))
     imported(f"elevater/{name}", tmp_path / "down", tmp_path / "set")
@@ -180,7 +180,7 @@ def test_benchmarks_know_their_test_split():
     }
 
 
-def test_an_order_that_is_none(tmp_path):
+def test_invalid_orders_are_refused(tmp_path):
     file = tmp_path / "index.json"
     file.write_text("[2, 0, 1]")
     assert read_order(file, 3) == [2, 0, 1]

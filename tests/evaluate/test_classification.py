@@ -20,7 +20,7 @@ from tests.conversion.real_models import CN_CLIP_VOCABULARY
 from tests.evaluate import small_cn_clip
 from tests.evaluate.cn_clip_data import ROOT, png
 
-# Three classes: along x, along y, and between; the last picture is of the second class and looks like the first.
+# Three classes: along x, along y, and between; the last image is of the second class and looks like the first.
 PICTURES = np.array([[1.0, 0.1], [0.1, 1], [1, 1], [2, 0]])
 TRUTH = np.eye(3, dtype=bool)[[0, 1, 2, 1]]
 DATA = ClassSet("toy", [Path(f"{n}.png") for n in range(4)], TRUTH, ("a", "b", "c"))
@@ -57,7 +57,7 @@ def test_figures_by_hand():
         score(DATA, broken, chances, names=["a", "b", "c"])
 
 
-def test_two_classes_and_several_a_picture():
+def test_figures_of_two_classes_and_of_several_classes_per_image():
     two = ClassSet("two", DATA.pictures, np.eye(2, dtype=bool)[[0, 1, 1, 0]], ("no", "yes"))
     chances = np.array([[0.9, 0.1], [0.2, 0.8], [0.7, 0.3], [0.6, 0.4]])
     assert score(two, chances, chances, names=["no", "yes"]).figures["roc_auc"] == 0.75
@@ -120,7 +120,7 @@ def test_the_submission_that_cn_clip_writes(place, tmp_path, capsys):
     ours = json.loads((tmp_path / "out" / f"{dataset}.json").read_text())
     one, other = (np.array(made.pop("predictions")) for made in (ours, theirs))
     assert one.shape == other.shape == (1, 12, 4)
-    assert other.std() > 0.01  # not all alike
+    assert other.std() > 0.01  # not all equal
     np.testing.assert_allclose(one, other, atol=2e-5)
     assert ours == theirs
 
@@ -142,7 +142,7 @@ def test_languages_side_by_side_and_what_cannot_be(place, tmp_path, capsys):
     assert [(test["language"], test.get("variant")) for test in tests] == [("zh", None), ("zh", "cn_clip-normal")]
     assert "中文 (zh), cn_clip-normal" in (both / "report.html").read_text()
     assert main(["eval", "compare", str(out), str(both), "--json"]) == 0
-    (pair,) = json.loads(capsys.readouterr().out)["tests"]  # both asked in our own Chinese words
+    (pair,) = json.loads(capsys.readouterr().out)["tests"]  # both with our own Chinese prompts
     assert pair["figures"]["accuracy"] == [tests[0]["accuracy"]] * 2
 
     (tmp_path / "three.txt").write_text("a\nb\nc\n")

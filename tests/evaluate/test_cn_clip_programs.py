@@ -1,4 +1,4 @@
-"""cn_clip's own programs read our files, and we theirs; both find the same figures."""
+"""cn_clip's own programs read our files, and we read theirs; both compute the same figures."""
 
 import json
 
@@ -14,7 +14,7 @@ from tests.evaluate.cn_clip_data import many_to_many, program, their_score, writ
 
 
 def repeated(folder):
-    """Three pictures are there under a second number, and every other caption says what one before it says."""
+    """Writes data in which three images have a second id, and every other caption is repeated."""
     _, texts = many_to_many(folder, pictures=14)
     lines = (folder / "test_imgs.tsv").read_text().splitlines()
     again = [f"{500 + row}\t{lines[row].split()[1]}" for row in (2, 3, 5)]
@@ -34,7 +34,7 @@ def place(request, tmp_path_factory):
     assert (len(task.pictures), len(task.captions)) == (14, 28)
     draw = np.random.default_rng(0)
     images = draw.normal(size=(14, 8)).astype(np.float32)
-    # Near enough to their pictures that some are found first and some are not.
+    # Near enough to their images that some are found first and some are not.
     own = images[task.positives.pairs_p2[np.unique(task.positives.pairs_p2[:, 0], return_index=True)[1], 1]]
     texts = (own + draw.normal(size=own.shape)).astype(np.float32)
     images, texts = (rows / np.linalg.norm(rows, axis=1, keepdims=True) for rows in (images, texts))
@@ -54,7 +54,7 @@ def test_their_scorers_find_our_figures(place, tmp_path, way, scorer, ending):
         assert theirs["scoreJson"][f"r{k}"] == pytest.approx(100 * ours[f"{way}_r{k}"])
     assert theirs["score"] == pytest.approx(100 * np.mean([ours[f"{way}_r{k}"] for k in (1, 5, 10)]))
 
-    # And we score such files as they do, whoever wrote them.
+    # We score such files as they do, whichever program wrote them.
     asked, answered = ("text", "image") if way == "t2i" else ("image", "text")
     right = {line[f"{asked}_id"]: line[f"{answered}_ids"] for _, line in json_lines(answers)}
     scored = score_predictions(right, read_predictions(predictions, asked))
@@ -90,7 +90,7 @@ def test_their_answers_from_the_images_are_ours(tmp_path):
     ]  # and the new file is not taken for captions
 
 
-def test_features_come_back_to_the_bit_in_any_order(place, tmp_path):
+def test_features_round_trip_exactly_in_any_order(place, tmp_path):
     folder, task, images, texts = place
     for name in ("test_imgs.img_feat.jsonl", "test_texts.txt_feat.jsonl"):
         lines = (folder / name).read_text().splitlines()
@@ -100,7 +100,7 @@ def test_features_come_back_to_the_bit_in_any_order(place, tmp_path):
     np.testing.assert_array_equal(read[1], texts)
 
 
-def test_a_gallery_of_less_than_ten_is_scored_here_and_refused_there(tmp_path):
+def test_a_gallery_smaller_than_ten_is_scored_by_us_and_refused_by_cn_clip(tmp_path):
     many_to_many(tmp_path, pictures=4)
     task = open_captions(tmp_path).task("")
     images, texts = np.eye(4, dtype=np.float32), np.eye(4, dtype=np.float32)[np.arange(8) % 4]
@@ -110,7 +110,7 @@ def test_a_gallery_of_less_than_ten_is_scored_here_and_refused_there(tmp_path):
     assert not list(tmp_path.glob("*_feat.jsonl"))
     predictions = read_predictions(tmp_path / "test_predictions.jsonl", "text")
     assert all(sorted(ids) == [100, 107, 114, 121] for ids in predictions.values())
-    assert predictions[1001] == [107, 100, 114, 121]  # equal ones in the gallery's order, as cn_clip's stable sort
+    assert predictions[1001] == [107, 100, 114, 121]  # ties in the gallery's order, as by cn_clip's stable sort
     theirs = their_score(
         "evaluation", tmp_path / "test_answers.jsonl", tmp_path / "test_predictions.jsonl", tmp_path / "o"
     )
@@ -121,7 +121,7 @@ def test_a_gallery_of_less_than_ten_is_scored_here_and_refused_there(tmp_path):
 @pytest.mark.parametrize(
     ("lines", "message"),
     [
-        (['{"image_id": "7.5", "feature": [1]}'], "line 1: image_id is '7.5', but ids must be integers of 64 bits"),
+        (['{"image_id": "7.5", "feature": [1]}'], "line 1: image_id is '7.5', but ids must be 64-bit integers"),
         (['{"image_id": true, "feature": [1]}'], "line 1: image_id is True"),
         (
             ['{"image_id": 99999999999999999999, "feature": [1]}'],
@@ -141,7 +141,7 @@ def test_a_gallery_of_less_than_ten_is_scored_here_and_refused_there(tmp_path):
         ([], "holds no image feature: the gallery would be empty"),
     ],
 )
-def test_feature_files_that_are_none(tmp_path, lines, message):
+def test_bad_feature_files_are_named_with_the_line(tmp_path, lines, message):
     file = tmp_path / "x.jsonl"
     file.write_text("".join(f"{line}\n" for line in lines))
     with pytest.raises(ValueError, match=message):
@@ -157,14 +157,14 @@ def test_feature_files_that_are_none(tmp_path, lines, message):
         ({"text_id": 0, "image_ids": [3]}, "line 2: text_id 0 has other predictions above"),
     ],
 )
-def test_prediction_files_that_are_none(tmp_path, line, message):
+def test_bad_prediction_files_are_named_with_the_line(tmp_path, line, message):
     file = tmp_path / "x.jsonl"
     file.write_text(json.dumps({"text_id": 0, "image_ids": [1, 2]}) + "\n" + json.dumps(line) + "\n")
     with pytest.raises(ValueError, match=message):
         read_predictions(file, "text")
 
 
-def test_ids_of_features_and_predictions_as_the_import_takes_them(tmp_path):
+def test_ids_of_features_and_predictions_are_read_as_by_the_import(tmp_path):
     (tmp_path / "f.jsonl").write_text('{"image_id": "007", "feature": [1]}\n{"image_id": 7, "feature": [1]}\n')
     assert cn_clip_files.read_features(tmp_path / "f.jsonl", "image")[0].tolist() == [7]
     (tmp_path / "p.jsonl").write_text('{"text_id": "01", "image_ids": ["7", 8]}\n')
@@ -174,7 +174,7 @@ def test_ids_of_features_and_predictions_as_the_import_takes_them(tmp_path):
         read_predictions(tmp_path / "p.jsonl", "text")
 
 
-def test_a_query_that_was_forgotten():
+def test_scores_of_predictions_by_hand_and_a_missing_query():
     with pytest.raises(ValueError, match="1 queries have no predictions, such as 5"):
         score_predictions({4: [1], 5: [2]}, {4: [1]})
     # By hand: of three queries the answer is first, third, and nowhere.

@@ -1,4 +1,8 @@
-"""One data set through every door: the same pictures and captions, the same figures, the same floor of the loss."""
+"""One data set in every input form: the same images, captions and figures, and the same minimum of the loss.
+
+A "door" is a function that writes the set in one form: through_* imports it, own_* is a user's data, raw_* a data set's
+own files.
+"""
 
 import base64
 import csv
@@ -28,7 +32,7 @@ from tests.data.loading import make_batches
 NAMES = ["红苹果", "café noir", "dog", "m²", "m2"]
 PICTURES = 16
 ROWS = [*range(PICTURES), 0, 3, 6, 6]
-"""The picture of each row; its caption is the name of its class, in one of four forms."""
+"""The image of each row. The caption is the name of the image's class, in one of four forms."""
 FORMS = [str, lambda name: unicodedata.normalize("NFD", name), "{} ".format, "\u3000{}\u3000".format]
 
 
@@ -46,7 +50,7 @@ def png(picture):
 
 
 def cn_clip(folder, picture_id=str, text_id=str):
-    """Every row has a picture and a text of its own, by number."""
+    """Writes cn_clip's files, with an image id and a text id of its own for every row."""
     folder.mkdir()
     for split in ("train", "test"):
         lines = [f"{picture_id(40 + row)}\t{base64.b64encode(png(n)).decode()}\n" for row, n in enumerate(ROWS)]
@@ -88,7 +92,7 @@ def through_csv(home):
 
 
 def spreadsheet(folder):
-    """As a Chinese spreadsheet writes it: other columns, GB18030, semicolons; paths with backslashes."""
+    """Writes a table like a Chinese spreadsheet's: other columns, GB18030, semicolons, and paths with backslashes."""
     rows = ["编号;描述;图片", *(f"{row};{text};照片\\{row}.png" for row, text in enumerate(CAPTIONS)), ";;", ""]
     folder.mkdir()
     files(folder / "照片")
@@ -176,7 +180,7 @@ def raw_pairs(home):
 
 
 DOORS = {
-    # what evaluation opens, its split, and whether the source has numbers
+    # what evaluation opens, its split, and whether the source has ids
     through_cn_clip: ("folder", "test", True),
     through_lmdb: ("folder", "test", True),
     through_csv: ("folder", "train", False),
@@ -211,7 +215,7 @@ def number_of(picture):
 
 
 def scored(task, of_picture, of_text):
-    """The task's figures for features that depend on what a picture and a text are."""
+    """Returns the task's figures for features computed from each image and each text."""
     images = np.stack([of_picture(number_of(picture)) for picture in task.pictures])
     return task.score(images, np.stack([of_text(plain_text(text)) for text in task.captions]))
 
@@ -253,7 +257,7 @@ def test_as_published_every_line_counts(homes):
         figures.append(scored(task, random_picture, random_text))
     assert figures[0] == pytest.approx(figures[1])
     assert figures[0] == pytest.approx(figures[2])
-    # By hand: a perfect model finds the 4 or more pictures of a class, of which one is right, in random order.
+    # By hand: a perfect model finds the 4 or more images of a class, of which one is right, in random order.
     perfect = scored(task, class_of_picture, class_of_text)
     shares = [sum(name(other) == name(picture) for other in ROWS) for picture in ROWS]
     assert perfect["t2i_r1"] == pytest.approx(np.mean([1 / share for share in shares]))
@@ -294,7 +298,7 @@ def test_a_perfect_model_reaches_the_floor_of_the_loss(homes, door):
     batches = make_batches(source, batch_size=64, preprocessing=Preprocessing(size=4), **options)
     assert batches.examples_per_epoch >= PICTURES
     for batch in map(batches.__getitem__, range(3)):
-        drawn = batch["image"][:, 0, 0, 0].astype(int) // 16  # the colour of the picture
+        drawn = batch["image"][:, 0, 0, 0].astype(int) // 16  # the colour of the image
         images = np.stack([class_of_picture(number) for number in drawn])
         texts = (batch["text"][:, None] == words[None]).all(axis=2).astype(np.float32)
         assert (images == texts).all()

@@ -1,4 +1,4 @@
-"""Results come back from JSON as they were; what the page says of them can be read back from it."""
+"""Results round-trip through JSON, and the report shows them."""
 
 import json
 import re
@@ -35,7 +35,7 @@ FINDINGS = Results(
 )
 
 
-def test_json_and_back(tmp_path):
+def test_results_round_trip_through_json(tmp_path):
     write_results(FINDINGS, tmp_path / "results.json")
     assert read_results(tmp_path) == read_results(tmp_path / "results.json") == FINDINGS
     shown = as_dict(FINDINGS)["tests"][0]
@@ -73,7 +73,7 @@ def test_languages_of_different_size():
     assert table.groups[0].name == "XTD: 1,000 images, 1,000 to 2,000 captions"
 
 
-def test_two_side_by_side():
+def test_two_results_are_compared_side_by_side():
     other = Results("bundles/old", (retrieval("zh", 0.5), retrieval("en", 0.5)))
     _, found = tables(FINDINGS, other)
     assert [row.before for row in found.groups[0].rows] == [[0.5, 0.5], [0.5, 0.5], None, None]
@@ -91,7 +91,7 @@ def test_two_side_by_side():
     }  # fmt: skip
     names = [f"{letter}, {one}" for letter in "AB" for one in ("belong together", "at random")]
     assert [[curve.name for curve in chart.curves] for chart in cosines] == [names] * 3
-    # A confusion of one of the two compares nothing.
+    # A confusion matrix of only one of the two is not compared.
     alone = Results("bundles/m9", (CLASSES,))
     assert [section.title for section in report(alone, other=alone).sections] == ["Figures"]
 
@@ -100,17 +100,17 @@ def worse(test):
     return replace(test, figures={name: round(value - 0.1, 6) for name, value in test.figures.items()})
 
 
-def test_variants_are_no_languages():
+def test_variants_are_not_averaged_like_languages():
     tests = [replace(CLASSES, variant=f"{shots} a class", kind="probe") for shots in (1, 4, 2)]
     (table,) = tables(Results("b", tuple(tests)))
     assert [row.label for row in table.groups[0].rows] == [
         f"English (en), {n} a class" for n in (1, 4, 2)
-    ]  # and no mean
+    ]  # without a mean
     chart = report(Results("b", tuple(tests))).sections[1].items[0]
     assert (chart.x_names, chart.x_label) == (["1 a class", "4 a class", "2 a class"], "training images")
 
 
-def test_plots_of_what_there_is():
+def test_plots_of_the_results():
     items = [item for section in report(FINDINGS).sections for item in section.items if not isinstance(item, Table)]
     by_language, *cosines, matrix = items
     assert isinstance(by_language, Chart) and isinstance(matrix, Matrix)
@@ -121,7 +121,7 @@ def test_plots_of_what_there_is():
     assert matrix.counts == ((3, 1), (2, 2))
 
 
-def test_the_pages_say_the_figures(tmp_path):
+def test_the_pages_show_the_figures(tmp_path):
     write_pages(FINDINGS, tmp_path)
     page, plain = ((tmp_path / name).read_text(encoding="utf-8") for name in ("report.html", "report.md"))
     assert "55.0 to 65.0" in page and "<b>60.0</b>" in page
@@ -130,5 +130,5 @@ def test_the_pages_say_the_figures(tmp_path):
     assert not re.findall(r'(?:src|href)="(?!data:)', page)
     assert "| 中文 (zh) | 60.0 (55.0 to 65.0) | 60.0 |" in plain
     assert "| a\\|b | 3 | 1 |" in plain
-    assert not re.search(r"^## .*\n+(## |\Z)", plain, re.MULTILINE)  # of plots nothing can be written here
+    assert not re.search(r"^## .*\n+(## |\Z)", plain, re.MULTILINE)  # Markdown has no plots: no empty section
     assert all(line.count("|") - line.count("\\|") == 4 for line in plain.splitlines() if line.startswith("| 中文"))

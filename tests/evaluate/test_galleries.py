@@ -1,4 +1,4 @@
-"""Pictures on the page."""
+"""Thumbnails of the report."""
 
 import io
 

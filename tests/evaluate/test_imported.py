@@ -1,4 +1,4 @@
-"""What `jclip data import` makes of the named sets is evaluated with the pictures and captions of their archives."""
+"""Imports of the named sets are evaluated with the images and captions of their archives."""
 
 from dataclasses import replace
 from types import SimpleNamespace
@@ -44,8 +44,8 @@ def flickr30k_cn(downloads):
 
 
 SETS = {
-    # (what makes its archives, split, pictures, captions by language), as published
-    "muge": (muge, "valid", 12, {"zh": 24}),  # every third caption belongs to two pictures
+    # (function that writes its archives, split, images, captions by language), as published
+    "muge": (muge, "valid", 12, {"zh": 24}),  # every third caption belongs to two images
     "flickr30k-cn": (flickr30k_cn, "test", 3, {"zh": 3}),
     "flickr30k": (archives.karpathy, "test", 2, {"en": 10}),
     "mscoco": (mscoco, "test", 1, {"en": 6}),
@@ -56,7 +56,7 @@ SETS = {
 }
 
 
-JOINED = {"flickr30k-cn": (2, {"zh": 2})}  # two of its pictures are equal, and so are their captions
+JOINED = {"flickr30k-cn": (2, {"zh": 2})}  # two of its images are equal, and so are their captions
 
 
 @pytest.mark.parametrize("counting", ["joined", "published"])
@@ -107,7 +107,7 @@ def test_muge_as_its_files_say(tmp_path):
     )
 
 
-def test_a_language_that_is_not_there(tmp_path):
+def test_a_missing_language_is_named(tmp_path):
     stored = [StoredPair(png(1), ("one", "一", "?"), ("en", "zh", ""), 1, (1, 2, 3))]
     write_pairs(tmp_path / "set", stored, split="test")
     tests = open_retrieval(tmp_path / "set")
@@ -121,15 +121,17 @@ def test_a_language_that_is_not_there(tmp_path):
     with pytest.raises(JclipError, match="chinese has no test captions in en: it has zh"):
         open_retrieval(tmp_path / "chinese", "flickr30k")
     write_pairs(tmp_path / "unknown", [stored[0]._replace(languages=())], split="test")
-    (task,) = open_retrieval(tmp_path / "unknown", languages=["fr"]).tasks  # then it is what they are called
+    (task,) = open_retrieval(
+        tmp_path / "unknown", languages=["fr"]
+    ).tasks  # captions without a language get the requested one
     assert (task.language, len(task.captions)) == ("fr", 3)
 
 
-def test_array_records(tmp_path):
+def test_equal_images_and_captions_of_a_data_folder_are_joined(tmp_path):
     stored = [
         StoredPair(png(1), ("one", "eins"), (), 10, (1, 1)),
         StoredPair(png(2), ("two",), (), 20, (2,)),
-        StoredPair(png(1), ("uno", "one"), (), 10, (1, 1)),  # the same picture, and one caption again
+        StoredPair(png(1), ("uno", "one"), (), 10, (1, 1)),  # the same image, and a repeated caption
     ]
     write_pairs(tmp_path / "set", stored, split="valid")
     task = open_captions(tmp_path / "set", "valid").task("")
@@ -138,11 +140,11 @@ def test_array_records(tmp_path):
     assert list(task.pictures) == [png(1), png(2)]
     with pytest.raises(JclipError, match="has no split 'test': it has valid"):
         open_captions(tmp_path / "set", "test").task("")
-    assert task.text_ids is None  # one and eins have one number
+    assert task.text_ids is None  # "one" and "eins" share an id
 
 
-def test_a_table_is_scored_as_the_file_it_was(tmp_path):
-    """Two pictures share a caption, which is one query with two answers either way."""
+def test_an_imported_table_is_scored_like_the_table(tmp_path):
+    """Two images share a caption, which is one query with two answers in both forms."""
     raw = table(tmp_path / "source", ["狗", "猫", "狗"])
     lines = [f"pictures/{n}.png\t{text}" for n, text in enumerate(["狗", "猫", "狗"])]
     (raw.parent / "raw.tsv").write_text("\n".join(lines), encoding="utf-8")

@@ -1,4 +1,4 @@
-"""Logistic regression as scikit-learn finds it, swept, and drawn by seeds."""
+"""Logistic regression against scikit-learn, the sweep over penalties, and shots drawn by a seed."""
 
 import jax
 import numpy as np
@@ -11,7 +11,7 @@ from jclip.parallel.mesh import make_mesh
 
 
 def clouds(rows, classes=3, width=5, noise=1.0, seed=0):
-    """(features, classes): a cloud for each class, the same centres whatever the seed."""
+    """Returns (features, classes): a cloud for each class, with the same centres for every seed."""
     centres = np.random.default_rng(99).normal(size=(classes, width))
     draw = np.random.default_rng(seed)
     labels = draw.integers(0, classes, rows)
@@ -21,7 +21,7 @@ def clouds(rows, classes=3, width=5, noise=1.0, seed=0):
 
 @pytest.mark.parametrize("penalty", [0.1, 1.0, 100.0])
 @pytest.mark.parametrize("spread", [False, True], ids=["one device", "mesh"])
-def test_as_scikit_learn(penalty, spread):
+def test_weights_equal_scikit_learns(penalty, spread):
     features, labels = clouds(101)  # which no number of devices divides
     if spread:
         with jax.set_mesh(make_mesh()):
@@ -30,13 +30,13 @@ def test_as_scikit_learn(penalty, spread):
         ours = fit(features, labels, 3, penalty)
     theirs = LogisticRegression(C=1 / penalty, tol=1e-8, max_iter=5000).fit(features.astype(np.float64), labels)
     np.testing.assert_allclose(ours.weights_dc.T, theirs.coef_, atol=2e-3)
-    # Of biases only the differences matter.
+    # Only differences between biases matter.
     np.testing.assert_allclose(
         ours.bias_c - ours.bias_c.mean(), theirs.intercept_ - theirs.intercept_.mean(), atol=2e-3
     )
 
 
-def test_the_same_twice():
+def test_fitting_is_deterministic():
     features, labels = clouds(60)
     one, other = (fit(features, labels, 3, 0.5) for _ in range(2))
     np.testing.assert_array_equal(one.weights_dc, other.weights_dc)
@@ -50,18 +50,18 @@ def test_the_sweep_finds_the_middle_and_refits_on_both():
     assert set(np.round(np.log10(list(tried)), 6) * 8 % 1) == {0}  # eighths of decades
     both = [np.concatenate(pair) for pair in zip(train, valid, strict=True)]
     again = fit(*both, 3, found.penalty)
-    np.testing.assert_allclose(found.weights_dc, again.weights_dc, atol=1e-2)  # the walk began elsewhere
+    np.testing.assert_allclose(found.weights_dc, again.weights_dc, atol=1e-2)  # the search started elsewhere
 
 
-def test_of_equally_good_penalties_the_strongest():
-    """Whatever is below some penalty classifies these without a mistake."""
+def test_the_strongest_of_equally_good_penalties_is_chosen():
+    """Every penalty below a certain one classifies these data without error."""
     found, tried = sweep(clouds(60, noise=0.05), clouds(60, noise=0.05, seed=1), 3)
     best = [penalty for penalty, accuracy in tried.items() if accuracy == 1]
     assert len(best) > 4 and found.penalty == max(best) > 1
     assert all(accuracy < 1 for penalty, accuracy in tried.items() if penalty > found.penalty)
 
 
-def test_what_is_easy_is_learnt():
+def test_separable_classes_are_learnt():
     features, labels = clouds(90, noise=0.05)
     test, truth = clouds(50, noise=0.05, seed=3)
     for valid in (None, clouds(20, noise=0.05, seed=2)):
@@ -86,7 +86,7 @@ def test_shots_and_what_is_held_out():
     assert held_out(np.array([0, 1]))[1].tolist() == []
 
 
-def test_what_cannot_be_probed():
+def test_unusable_features_are_refused():
     with pytest.raises(JclipError, match="2 features and 1 classes"):
         fit(np.zeros((2, 3), np.float32), np.array([0]), 2, 1.0)
     with pytest.raises(JclipError, match="features that are not finite"):

@@ -1,4 +1,4 @@
-"""Over the mesh, in blocks, on shards of any size: the same figures as from the whole matrix in float64."""
+"""Nearest neighbours over the mesh, in blocks, on shards of any size: the figures of the whole matrix in float64."""
 
 import json
 import os
@@ -36,8 +36,8 @@ def unit(rows):
     return rows / np.linalg.norm(rows, axis=1, keepdims=True)
 
 
-def both(monkeypatch, query, gallery, positives, k=5):
-    """(hits, indices) by the whole matrix, and by the devices in small blocks."""
+def hits_both_ways(monkeypatch, query, gallery, positives, k=5):
+    """Returns (hits, indices) twice: from the whole matrix, and from the devices in small blocks."""
     found = []
     for block in (recall._BLOCK, 64):
         monkeypatch.setattr(recall, "_BLOCK", block)
@@ -52,19 +52,19 @@ def both(monkeypatch, query, gallery, positives, k=5):
 def test_any_number_of_rows(monkeypatch, gallery):
     query = features(40)
     pairs = np.stack([np.arange(40), np.arange(40) * 7 % gallery], axis=1)
-    direct, blocks = both(monkeypatch, query, features(gallery, seed=1), Positives(pairs, 40, gallery))
+    direct, blocks = hits_both_ways(monkeypatch, query, features(gallery, seed=1), Positives(pairs, 40, gallery))
     np.testing.assert_array_equal(blocks[0], direct[0])
     np.testing.assert_array_equal(blocks[1], direct[1])
 
 
 @pytest.mark.usefixtures("_devices")
-def test_what_float32_cannot_tell_apart(monkeypatch):
+def test_neighbours_closer_than_float32_resolves_are_ordered_exactly(monkeypatch):
     # 40 neighbours of each query, closer than float32 resolves: more than there are candidates.
     angles = 0.5 + 1e-4 * np.sqrt(np.arange(1, 41)) * 1e-2
     gallery = np.stack([np.cos(angles), np.sin(angles)], axis=1)[::-1]
     query = np.repeat([[1.0, 0.0]], 30, axis=0)
     positives = Positives(np.stack([np.arange(30), np.arange(30)], axis=1), 30, 40)
-    direct, blocks = both(monkeypatch, query, gallery, positives)
+    direct, blocks = hits_both_ways(monkeypatch, query, gallery, positives)
     assert direct[1][0].tolist() == [39, 38, 37, 36, 35]
     np.testing.assert_array_equal(blocks[1], direct[1])
     np.testing.assert_array_equal(blocks[0], direct[0])
@@ -72,22 +72,22 @@ def test_what_float32_cannot_tell_apart(monkeypatch):
 
 
 @pytest.mark.usefixtures("_devices")
-def test_ties_are_shared_out_as_ever(monkeypatch):
+def test_ties_count_as_with_the_whole_matrix(monkeypatch):
     gallery = np.repeat(np.eye(6), 10, axis=0)
     positives = Positives.from_keys(np.arange(40) % 6, np.arange(60) // 10)
-    direct, blocks = both(monkeypatch, features(40), gallery, positives)
+    direct, blocks = hits_both_ways(monkeypatch, features(40), gallery, positives)
     np.testing.assert_array_equal(blocks[0], direct[0])
     np.testing.assert_array_equal(blocks[1], direct[1])
     everything = np.ones((60, 6))
     one_each = Positives(np.stack([np.arange(40), np.arange(40)], axis=1), 40, 60)
-    hits = both(monkeypatch, features(40), everything, one_each)[1][0]
+    hits = hits_both_ways(monkeypatch, features(40), everything, one_each)[1][0]
     np.testing.assert_allclose(hits, np.tile([1 / 60, 5 / 60], (40, 1)))
 
 
 @pytest.mark.usefixtures("_devices")
-def test_ordinary_features_need_no_second_look(monkeypatch):
+def test_ordinary_features_need_no_exact_recomputation(monkeypatch):
     monkeypatch.setattr(recall, "_BLOCK", 64)
-    monkeypatch.setattr(Positives, "rows", None)  # which a second look at a whole row of scores would call
+    monkeypatch.setattr(Positives, "rows", None)  # would be called to recompute a whole row of scores
     pairs = np.stack([np.arange(120), np.arange(120)], axis=1)
     query, gallery = features(120, width=16), features(300, width=16, seed=1)
     gallery[:60] = query[:60] + 0.5 * gallery[:60]
@@ -95,7 +95,7 @@ def test_ordinary_features_need_no_second_look(monkeypatch):
 
 
 @pytest.mark.usefixtures("_devices")
-def test_nothing_left_out_is_above_the_bound():
+def test_scores_that_are_left_out_are_below_the_bound():
     query, gallery = unit(features(33)), unit(features(70, seed=2))
     seen = np.zeros(33, bool)
     for rows, indices, bound in candidates(query, gallery, 4):

@@ -1,4 +1,4 @@
-"""Coordinates by hand: the plot's corners are (44, 12) and (450, 222) in the drawing's units."""
+"""Charts, with coordinates by hand: the plot's corners are (44, 12) and (450, 222) in the drawing's units."""
 
 import math
 import re
@@ -12,7 +12,7 @@ from jclip.evaluate.report.plots import svg
 
 
 def paths(chart: Chart) -> list[str]:
-    """The path data of the curves, without the dots at their ends."""
+    """Returns the path data of the curves, without the dots at their ends."""
     drawn = re.findall(r'<g class="curve"><title>[^<]*</title><path d="([^"]*?) ?" style="([^"]*)"', svg(chart))
     return [path for path, style in drawn if "stroke-width: 2;" in style]
 
@@ -39,7 +39,7 @@ def test_many_points_are_averaged():
 
 
 @pytest.mark.parametrize("curves", [(), (Curve("a", (), ()),), (Curve("a", (1,), (math.nan,)),)])
-def test_nothing_to_draw_is_said(curves):
+def test_a_chart_without_data_says_so(curves):
     assert "nothing recorded" in svg(Chart("t", curves))
 
 
@@ -68,7 +68,7 @@ def test_ticks_are_round_numbers():
 
 
 def test_names_are_text_as_they_are():
-    """Neither mathtext nor a placeholder, in any script."""
+    """They are never mathtext or a placeholder, in any script."""
     name = "$x^2$ 对比 @0@ _<b>_"
     chart = Chart(
         name,

@@ -1,4 +1,4 @@
-"""Without --prompts, classes are asked in the language of their names."""
+"""Without --prompts, the prompts are in the language of the class names."""
 
 import json
 
@@ -37,7 +37,7 @@ def folder_of(place, *classes):
     return place
 
 
-def test_chinese_folders_are_asked_in_chinese(tmp_path):
+def test_chinese_folders_get_chinese_prompts(tmp_path):
     (one,) = open_classification(folder_of(tmp_path / "data", "猫", "狗")).ensembles
     assert one.language == one.title == "zh" and set(one.names) == {"猫", "狗"}
     assert all(any("\u4e00" <= letter <= "\u9fff" for letter in template) for template in one.templates)
@@ -45,18 +45,18 @@ def test_chinese_folders_are_asked_in_chinese(tmp_path):
     assert other.language == "en"
 
 
-def test_files_of_names_decide(tmp_path):
+def test_label_files_decide_the_language(tmp_path):
     data = folder_of(tmp_path / "data", "0", "1")
     (data / "label_cn.txt").write_text("猫\n狗\n", encoding="utf-8")
     assert open_classification(data).ensembles[0].names == ("猫", "狗")
     (data / "classes.en.txt").write_text("cat\ndog\n", encoding="utf-8")
-    assert open_classification(data).ensembles[0].names == ("cat", "dog")  # English where there are both, as ever
+    assert open_classification(data).ensembles[0].names == ("cat", "dog")  # English if there are both
     (tmp_path / "mine.txt").write_text("小猫\n小狗\n", encoding="utf-8")
     (one,) = open_classification(data, classes=str(tmp_path / "mine.txt")).ensembles
     assert (one.language, one.names) == ("zh", ("小猫", "小狗"))
 
 
-def test_names_that_come_with_the_data():
+def test_the_language_of_names_in_the_data_set():
     truth = np.eye(2, dtype=bool)
     both = ClassSet("s", [], truth, ("0", "1"), labels={"en": ["cat", "dog"], "zh": ["猫", "狗"]})
     assert names_language(both) == "en"
@@ -64,7 +64,7 @@ def test_names_that_come_with_the_data():
     assert names_language(both, "cn_clip") == "zh" and names_language(both, "open_clip") == "en"
 
 
-def test_a_default_is_written_as_one():
+def test_default_prompts_round_trip_through_json():
     from jclip.config import from_json, to_json
     from jclip.train.evaluations import Classification
 

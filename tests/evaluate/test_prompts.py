@@ -11,7 +11,7 @@ from jclip.evaluate.prompts import LANGUAGES, imagenet_names, load_prompts
 M18 = {"ar", "de", "en", "es", "fr", "hi", "it", "ja", "ko", "nl", "pl", "pt", "ru", "th", "tr", "uk", "vi", "zh"}
 
 
-def test_every_language_of_altclip_m18_has_its_own():
+def test_every_language_of_altclip_m18_has_prompts():
     assert set(LANGUAGES) == M18
     kinds = {benchmark.kind for benchmark in BENCHMARKS.values()}
     seen = set()
@@ -43,13 +43,13 @@ def test_every_language_of_altclip_m18_has_its_own():
         ("imagenet", theirs.openai_templates),
     ],
 )
-def test_cn_clip_s_choice(dataset, functions):
+def test_cn_clips_prompts_of_each_data_set(dataset, functions):
     found = load_prompts("cn_clip", dataset)
     assert [template.replace("{}", "猫") for template in found.templates] == [function("猫") for function in functions]
     assert found.language == "zh"
 
 
-def test_the_packages_own():
+def test_prompts_of_installed_packages():
     assert len(load_prompts("cn_clip:aircraft").templates) == len(theirs.aircraft_templates)
     found = load_prompts("open_clip")
     assert [one.replace("{}", "cat") for one in found.templates] == [
@@ -62,7 +62,7 @@ def test_the_packages_own():
     assert imagenet_names("open_clip") == list(open_clip.IMAGENET_CLASSNAMES)
 
 
-def test_a_file(tmp_path):
+def test_prompts_from_a_file(tmp_path):
     file = tmp_path / "mine.json"
     file.write_text(json.dumps({"language": "eo", "general": ["foto de {}"], "pet": ["mia {}"]}))
     assert load_prompts(str(file)).templates == ("foto de {}",)
@@ -81,7 +81,7 @@ def test_a_file(tmp_path):
             load_prompts(str(file))
 
 
-def test_what_there_is_not(monkeypatch):
+def test_unknown_prompts_are_refused(monkeypatch):
     with pytest.raises(ValueError, match=r"there are no prompts 'xx': choose a language \(ar, de"):
         load_prompts("xx")
     with pytest.raises(ValueError, match="cn_clip has no prompts 'boats': it has openai"):

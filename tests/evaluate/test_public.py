@@ -1,4 +1,4 @@
-"""Public names of jclip.evaluate, used from Python as its docstring says."""
+"""Public names of jclip.evaluate, used in Python as in its docstring."""
 
 import json
 import subprocess

@@ -20,7 +20,7 @@ def on_a_circle(*degrees):
 
 
 def test_by_hand():
-    # Every picture is nearest to its own text. The text at 68 belongs to 40, but is nearer to 90, and 40 comes second.
+    # Every image is nearest to its own text. The text at 68 belongs to 40, but is nearer to 90, and 40 comes second.
     images, texts = on_a_circle(0, 40, 90, 180), on_a_circle(10, 100, 160, 68)
     found = recall(images, texts, ORDER, np.array([0, 2, 3, 1]), ks=(1, 2))
     assert found == {
@@ -53,7 +53,7 @@ def test_any_positive_is_a_hit():
     assert found["i2t_chance_r2"] == pytest.approx((1 + 2 / 3 + 2 / 3) / 3)
 
 
-def test_a_query_without_a_positive_is_not_asked():
+def test_a_query_without_a_positive_is_not_scored():
     images, texts = on_a_circle(0, 40, 90), on_a_circle(1)
     assert recall(images, texts, np.arange(3), np.array([0]), ks=(1,))["i2t_r1"] == 1
     with pytest.raises(JclipError, match="no image has a text that belongs to it: nothing can be scored"):
@@ -62,7 +62,7 @@ def test_a_query_without_a_positive_is_not_asked():
 
 @pytest.mark.parametrize("value", [0.0, 1.0, 0.1, -3e-30, 1e30])
 @pytest.mark.parametrize("width", [1, 7, 128])
-def test_features_that_are_all_alike_score_chance(value, width):
+def test_equal_features_score_chance(value, width):
     image_keys, text_keys = np.arange(37) // 2, np.arange(53) % 19
     constant = [np.full((n, width), value, np.float32) for n in (37, 53)]
     found = recall(*constant, image_keys, text_keys, ks=(1, 5, 50))
@@ -103,7 +103,7 @@ def test_shapes_that_do_not_fit(shapes, keys, message):
         recall(*map(np.ones, shapes), *map(np.arange, keys))
 
 
-def test_a_cut_beyond_the_gallery_takes_all_of_it():
+def test_a_k_larger_than_the_gallery_takes_all_of_it():
     found = recall(on_a_circle(0, 90), on_a_circle(90, 0), np.arange(2), np.arange(2), ks=(1, 2, 10))
     assert [found[f"t2i_r{k}"] for k in (1, 2, 10)] == [0, 1, 1]
     assert [found[f"t2i_chance_r{k}"] for k in (1, 2, 10)] == [0.5, 1, 1]
@@ -130,7 +130,7 @@ def test_chance_is_hypergeometric(gallery, positives, k):
     assert chance(positive, (k,)).item() == pytest.approx(expected, abs=1e-12)
 
 
-def test_blocks_change_nothing(monkeypatch):
+def test_the_block_size_does_not_matter(monkeypatch):
     rng = np.random.default_rng(0)
     arguments = rng.normal(size=(23, 8)), rng.normal(size=(31, 8)), np.arange(23) % 11, np.arange(31) % 13
     whole, nearest = recall(*arguments), topk(*arguments[:2], 4)
@@ -139,7 +139,7 @@ def test_blocks_change_nothing(monkeypatch):
     np.testing.assert_array_equal(topk(*arguments[:2], 4)[0], nearest[0])
 
 
-def test_random_features_score_near_what_chance_says():
+def test_random_features_score_near_the_computed_chance():
     rng = np.random.default_rng(0)
     positives = Positives.from_keys(np.arange(4000) % 50, np.arange(50))
     found = query_hits(rng.normal(size=(4000, 3)), rng.normal(size=(50, 3)), positives).recall()

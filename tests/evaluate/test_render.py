@@ -1,4 +1,4 @@
-"""What the page says can be read back from it, nothing in it points outside, and no text can break it."""
+"""The report page shows all figures, refers to nothing outside itself, and no text can break it."""
 
 import base64
 import io
@@ -87,7 +87,7 @@ class Reader(HTMLParser):
         return " ".join("".join(self.words).split())
 
 
-def test_the_page_says_all_of_it():
+def test_the_page_shows_everything():
     page = Reader(html(REPORT)).text
     for words in ("jclip demo", "Second.", "8 min", "中文", "0.1 → 25.0", "59.0", "29.0", "100.0", "One seed."):
         assert words in page
@@ -95,7 +95,7 @@ def test_the_page_says_all_of_it():
         assert words in page
 
 
-def test_the_page_needs_nothing_beside_it():
+def test_the_page_refers_to_no_other_file():
     tags = Reader(html(REPORT)).tags
     loaded = [value for tag, attrs in tags for key, value in attrs.items() if key in ("src", "href") and tag != "a"]
     assert loaded
@@ -139,7 +139,7 @@ def test_no_text_breaks_the_page(text):
     Console(quiet=True).print(TerminalTable(table))
 
 
-def test_what_is_missing_or_not_a_number_is_said():
+def test_missing_and_non_finite_figures_are_shown_as_such():
     page = Reader(html(_page(_one_row(Row("en", (None, math.nan))))))
     assert [cell for cell in ("–", "not a number") if cell in page.words] == ["–", "not a number"]
     assert [attrs for tag, attrs in page.tags if tag == "i"] == []
@@ -189,19 +189,19 @@ def test_seven_figures_and_an_interval_fit_into_eighty_columns():
         ["R@1", "R@5", "R@10", "R@1", "R@5", "R@10", "recall", "interval"],
     ]
     rows = [line for line in lines if "40.0 to 60.0" in line]
-    assert len(rows) == len(LANGUAGE_NAMES)  # one line each, and the interval of the headline alone
+    assert len(rows) == len(LANGUAGE_NAMES)  # one line each, with an interval of the main figure only
     assert rows[0].split()[-10:] == [*["50.0"] * 6, "100.0", "40.0", "to", "60.0"]
     assert len({cell_len(line) for line in rows}) == 1
     long = replace(WIDE, groups=(Group("g", [replace(WIDE.groups[0].rows[0], label="a name " * 8)]),))
     assert max(map(cell_len, printed(long))) <= 80 and any("a name a name" in line for line in printed(long))
 
 
-def test_arrows_stand_apart():
+def test_columns_with_arrows_are_separated():
     pairs = Row("en", (0.25, 0.5), (0.125, 0.375))
     assert any("12.5 → 25.0  37.5 → 50.0" in line for line in printed(_one_row(pairs)))
 
 
-def test_two_models_stand_under_each_other():
+def test_two_models_are_shown_under_each_other():
     row = Row("en", (0.5, 0.25), (0.4, None), [(0.4, 0.6), None], [(-0.012, 0.2), None])
     lines = [line.split() for line in printed(replace(_one_row(row), stacked=True))]
     assert lines[5:9] == [

@@ -1,4 +1,4 @@
-"""A table and a folder of pictures with captions give the tasks that their imports give."""
+"""A table or a folder of captioned images gives the same tasks as its import."""
 
 import numpy as np
 import pytest
@@ -41,14 +41,14 @@ def test_a_folder_of_pictures_is_read_as_its_import(tmp_path):
     same(open_captions(folder, "valid").task(""), open_captions(tmp_path / "folder", "valid").task(""))
 
 
-def test_what_is_left_out_is_said(tmp_path):
+def test_skipped_records_are_reported(tmp_path):
     rows = [f"{n}.png,red {n}" for n in range(10)]
     for n in range(10):
         (tmp_path / f"{n}.png").write_bytes(picture(n))
     (tmp_path / "t.csv").write_text("\n".join(["path,text", *rows, "nowhere.png,b", ""]), encoding="utf-8")
     task = open_captions(tmp_path / "t.csv").task("")
     assert task.captions == [f"red {n}" for n in range(10)]
-    assert "1 left out: 1 x the picture's file is missing (t.csv, line 12: nowhere.png" in task.note
+    assert "1 left out: 1 x the image's file is missing (t.csv, line 12: nowhere.png" in task.note
     eye = np.eye(10, dtype=np.float32)
     result = score(Encoded(task, eye, eye), note="Mine.", resamples=0)
     assert result.note == f"Mine. {task.note}" and result.counts["left_out"] == 1
@@ -59,19 +59,19 @@ def test_what_is_left_out_is_said(tmp_path):
         (tmp_path / name).write_text("x")
     note = open_captions(tmp_path).task("").note
     assert note == (
-        "2 left out: 1 x hidden file, or one of the system (as .DS_Store) (.DS_Store), "
-        "1 x neither a picture nor a text (notes.pdf)."
+        "2 left out: 1 x hidden file, or one of the system (such as .DS_Store) (.DS_Store), "
+        "1 x neither an image nor a text (notes.pdf)."
     )
 
 
-def test_too_much_that_is_left_out_of_a_table_is_an_error(tmp_path):
+def test_too_many_skipped_rows_are_an_error(tmp_path):
     folder = captioned(tmp_path / "own")
     (folder / "t.csv").write_text("path,text\np/猫.png,a\nnowhere.png,b\n", encoding="utf-8")
     with pytest.raises(JclipError, match="1 of 2 had to be skipped.*nowhere.png.*options of `jclip data import`"):
         open_captions(folder / "t.csv")
 
 
-def test_pairs_without_a_header_stay_as_they_were(tmp_path):
+def test_pairs_without_a_header_need_no_import(tmp_path):
     folder = captioned(tmp_path / "own")
     (folder / "pairs.tsv").write_text("p/猫.png\ta\np/狗.png\tb, c\n", encoding="utf-8")
     assert importable_format(folder / "pairs.tsv") is None

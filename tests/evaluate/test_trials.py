@@ -1,4 +1,4 @@
-"""Two models on the same queries: what all of them gain is certain, what each gains or loses by chance is not."""
+"""Confidence intervals of the difference between two models on the same queries."""
 
 import numpy as np
 import pytest
@@ -11,15 +11,15 @@ def pack(values, asked="x", figures=("t2i_r1", "t2i_r5")):
     return (Trials.pack(figures, asked, np.asarray(values)),)
 
 
-def test_they_come_back():
+def test_packed_values_round_trip():
     (one,) = pack([[0, 1], [1, 0.25], [0, 0]])
     assert one.unpack().tolist() == [[0, 1], [1, 0.25], [0, 0]]
     with pytest.raises(JclipError, match="per-query values cannot be read .*: evaluate again"):
         Trials(one.figures, "x", "AAAA").unpack()
 
 
-def test_the_difference_is_paired():
-    """Each query is better by 0.1, however much the queries differ: the interval of the difference is a point."""
+def test_differences_are_paired():
+    """Each query is better by 0.1, so the interval of the difference is a point however much the queries differ."""
     values_qf = np.random.default_rng(0).random((50, 2))
     found = changes(pack(values_qf), pack(values_qf + 0.1), "mean_recall")
     assert set(found) == {"t2i_r1", "t2i_r5", "mean_recall"}
@@ -28,7 +28,7 @@ def test_the_difference_is_paired():
 
 
 def test_one_query_of_two_hundred():
-    """Its share is 0.005, drawn again 0, 1, 2 or 3 times: Poisson of mean 1, whose quantiles are 0 and 3."""
+    """Resampling draws it about Poisson(1) times; the 2.5% and 97.5% quantiles are 0 and 3."""
     before, after = np.zeros((200, 1)), np.zeros((200, 1))
     after[7] = 1
     low, high = changes(pack(before, figures=("accuracy",)), pack(after, figures=("accuracy",)))["accuracy"]

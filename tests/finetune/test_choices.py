@@ -1,4 +1,4 @@
-"""From facts to a plan: the values of published recipes, and reasons that a person can follow."""
+"""From facts to a plan: the values of published recipes, and reasons for each choice."""
 
 from dataclasses import replace
 
@@ -86,7 +86,7 @@ def test_a_machine_too_slow_for_both_towers_trains_the_text_alone():
     assert plan.minutes == pytest.approx(60, rel=0.01)
 
 
-def test_wishes():
+def test_given_values_replace_choices():
     plan = choose(FEW, DEMO, LAPTOP, POOR, Wishes(epochs=5, batch_size=30))
     assert plan.stages[0].epochs == 5 and plan.batch_size == 30 and plan.stages[0].steps(270, 30) == 45
     assert why(plan, "epochs") == why(plan, "batch") == "as given"
@@ -104,10 +104,10 @@ def test_wishes():
         choose(FEW, DEMO, replace(LAPTOP, devices=8), POOR, Wishes(batch_size=30))
 
 
-def test_what_memory_does_not_hold_is_encoded_in_parts():
+def test_batches_beyond_the_memory_are_encoded_in_parts():
     small = Machine("gpu", 1, 8, 12 * GIB, "reported", rate=30e12)
     plan = choose(replace(MUGE, train=2_700, pairs=2_700), B16, small, POOR)
-    # (12 GiB - 3.0 GB) / 107.9 MB = 91: 64 at once, of 256, which are always worth it.
+    # (12 GiB - 3.0 GB) / 107.9 MB = 91 pairs: 64 at once, of a batch of 256.
     assert (plan.batch_size, plan.micro_batches, plan.remat) == (256, 4, False)
     assert why(plan, "memory").startswith("estimated")
     tight = choose(replace(MUGE, train=2_700, pairs=2_700), B16, replace(small, memory=4 * GIB), POOR)
@@ -118,7 +118,7 @@ def test_what_memory_does_not_hold_is_encoded_in_parts():
     assert choose(MUGE, resnet, small, POOR).micro_batches == 1  # batch norm needs the whole batch
 
 
-def test_words_that_a_mirror_turns_and_colours_that_a_policy_changes():
+def test_captions_that_name_directions_or_colours_limit_the_augmentation():
     assert choose(replace(FEW, one_way=0.2), DEMO, LAPTOP, POOR).flip == 0
     many = replace(MUGE, colours=0.4)
     plan = choose(many, B16, EIGHT, GOOD)
@@ -129,19 +129,19 @@ def test_words_that_a_mirror_turns_and_colours_that_a_policy_changes():
     ("parameters", "published"),
     [(188e6, (2e-5, 5e-5)), (407e6, (2e-5, 6e-5)), (958e6, (6e-6, 2e-5))],  # B/16, L/14, H/14 in table 9
 )
-def test_the_law_of_the_rate_meets_table_9(parameters, published):
+def test_the_learning_rate_agrees_with_table_9(parameters, published):
     low, high = published
     assert low <= learning_rate(int(parameters), 4_096, 1.0) <= high
 
 
-def test_the_law_of_the_rate_meets_the_repository():
+def test_the_learning_rate_agrees_with_cn_clips_repository():
     assert learning_rate(188_000_000, 1_024, 1.0) == 5e-5  # the scripts
     assert learning_rate(188_000_000, 48, 1.0) == pytest.approx(3e-6, rel=0.25)  # the notebook
     assert learning_rate(188_000_000, 96, 0.0) == 5e-5  # nothing to lose
     assert learning_rate(5_000_000, 64, 0.0) < 1e-3 == learning_rate(1_000_000, 64, 0.0)
 
 
-def test_epochs():
+def test_epochs_depend_on_the_number_of_pairs():
     assert [epochs_of(pairs) for pairs in (2, 300, 20_000, 10**9)] == [60, 60, 20, 3]
 
 
@@ -165,6 +165,6 @@ def test_every_plan_can_run(pairs, devices, memory, skill, platform, model):
     assert all(choice.value and choice.why for choice in plan.table)
 
 
-def test_skill():
+def test_skill_by_hand():
     assert Start(0.6, 0.2).skill == pytest.approx(0.5)
     assert (Start(0.1, 0.2).skill, Start(1.0, 0.2).skill, Start(1.0, 1.0).skill) == (0.0, 1.0, 0.0)

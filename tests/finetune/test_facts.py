@@ -1,4 +1,4 @@
-"""What the choices rest on, counted by hand."""
+"""Facts on which the choices are based, counted by hand."""
 
 import os
 
@@ -21,7 +21,7 @@ WORDS = wordpiece(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *"红色的圆�
 
 
 def folder(place, **splits):
-    """A data folder of pictures of noise, with a tuple of captions each."""
+    """Writes a data folder of noise images, with a tuple of captions each."""
     import numpy as np
 
     draw, shards = np.random.default_rng(0), {}
@@ -35,7 +35,7 @@ def folder(place, **splits):
     return place
 
 
-def test_what_a_folder_holds(tmp_path):
+def test_facts_of_a_folder(tmp_path):
     place = folder(
         tmp_path / "data",
         train=[("红色的圆形",), ("红色", " 红色 "), ("左手",), ("写着字",)],
@@ -43,7 +43,7 @@ def test_what_a_folder_holds(tmp_path):
     )
     found = read_data(place, WORDS, 16)
     assert (found.train, found.valid, found.pairs, found.distinct) == (4, 2, 5, 4)
-    assert (found.longest, found.usual) == (7, 7)  # five characters and two around them
+    assert (found.longest, found.usual) == (7, 7)  # five characters and two special tokens
     assert found.one_way == pytest.approx(2 / 5) and found.colours == pytest.approx(3 / 5)
 
 
@@ -60,11 +60,11 @@ def test_a_large_folder_is_read_in_part(tmp_path, monkeypatch):
     [
         ([("红",)], [("圆",), ("形",)], "1 image\\(s\\) to train on"),
         ([("红",), ("红 ",)], [("圆",), ("形",)], "all captions to train on are equal"),
-        ([("红",), ("色",)], [("圆",)], "split valid has 1 picture"),
+        ([("红",), ("色",)], [("圆",)], "split valid has 1 image"),
         ([("红",), ("色",)], [("圆",), ("圆",)], "split valid has one caption"),
     ],
 )
-def test_too_little(tmp_path, train, valid, message):
+def test_too_little_data_is_refused(tmp_path, train, valid, message):
     with pytest.raises(JclipError, match=message):
         read_data(folder(tmp_path / "data", train=train, valid=valid), WORDS, 16)
 
@@ -74,20 +74,20 @@ def test_a_folder_without_a_validation_split(tmp_path):
         read_data(folder(tmp_path / "data", train=[("红",), ("色",)]), WORDS, 16)
 
 
-def test_a_model(tmp_path):
+def test_facts_of_a_model(tmp_path):
     bundle = open_bundle(write_bundle(tmp_path / "bundle"))
     found = read_model(bundle)
     total = sum(leaf.size for leaf in jax.tree.leaves(jax.tree.map(lambda lazy: lazy.read(), bundle.params)))
-    assert found.parameters == total - 1  # the logit scale is of neither tower
+    assert found.parameters == total - 1  # the logit scale belongs to neither tower
     assert found.image.tokens == 17 and found.image.layers == 2 and not found.has_statistics and not found.white
     assert found.image.kept == 2 * 17 * (34 * 64 + 5 * 2 * 17) == transformer_bytes(17, 64, 2, 2)
     vocabulary, width = bundle.tokenizer.vocab_size, 64
-    assert found.text.parameters - found.text.worked >= vocabulary * width  # the table of tokens
+    assert found.text.parameters - found.text.worked >= vocabulary * width  # the token embeddings
     with pytest.raises(JclipError, match="only a text encoder"):
         read_model(Bundle(bundle.config.text, bundle.params, bundle.tokenizer, None, 16))
 
 
-def test_this_machine():
+def test_facts_of_this_machine():
     found = read_machine()
     assert (found.platform, found.devices) == ("cpu", jax.device_count())
     assert found.cores == len(os.sched_getaffinity(0))

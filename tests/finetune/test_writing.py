@@ -1,4 +1,4 @@
-"""The written file is a configuration that runs, whatever the folders are called, and says why."""
+"""The written file is a valid configuration for any folder names, and gives the reasons for its choices."""
 
 from dataclasses import replace
 
@@ -39,7 +39,7 @@ def written(place, data, model, machine, start, wishes=Wishes(), bundle=None):  
     ids=["demo", "two-stages", "text-alone", "muge", "no-policy", "remat"],
 )
 def test_every_plan_becomes_a_run(tmp_path, data, model, machine, start):
-    # A file for a large model, checked on a small one: nothing in it but lengths of text depends on the towers.
+    # A file for a large model is checked on a small one: only its text lengths depend on the towers.
     data = replace(data, usual=min(data.usual, 8), longest=min(data.longest, 8))
     plan, text, run = written(tmp_path, data, model, machine, start)
     check(run)
@@ -64,11 +64,11 @@ def test_every_plan_becomes_a_run(tmp_path, data, model, machine, start):
         if choice.name in ("batch", "learning rate", "trains"):
             assert f"# {choice.why}" in text
     names = [line.rpartition(" ")[2] for line in text.splitlines() if line.startswith("from ")]
-    assert all(text.count(name) > 1 for name in names if "," not in name)  # nothing is imported in vain
+    assert all(text.count(name) > 1 for name in names if "," not in name)  # no unused import
 
 
 @pytest.mark.parametrize("name", ['a"b', "a'b\\n", "a\nimport os", '"""', "{x}", "红[1]#"])
-def test_names_are_data(tmp_path, name):
+def test_odd_folder_names_are_quoted(tmp_path, name):
     _, _, run = written(tmp_path / name, FEW, DEMO, LAPTOP, POOR)
     assert run.starts_from[0][1] == str(tmp_path / name / "start")
     assert run.tokenizer == str(tmp_path / name / "start" / "tokenizer")

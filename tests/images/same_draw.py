@@ -1,4 +1,4 @@
-"""Given random numbers under the names by which timm and torchvision ask for theirs."""
+"""Replaces the random numbers of timm and torchvision by given ones."""
 
 from collections.abc import Callable, Sequence
 from contextlib import contextmanager
@@ -8,7 +8,7 @@ import pytest
 
 
 class SameDraw:
-    """Python's module `random`, as far as timm uses it.
+    """Stand-in for the part of Python's module `random` that timm uses.
 
     Args:
       draw: gives numbers, uniform in [0, 1).
@@ -29,7 +29,7 @@ class SameDraw:
 
 @contextmanager
 def drawing_from(draw: Callable[[], float]):
-    """timm's and torchvision's transforms draw from `draw`, inside."""
+    """Makes the transforms of timm and torchvision draw from `draw` in this context."""
     import torch
     from timm.data import auto_augment, transforms
 

@@ -1,4 +1,4 @@
-"""Each operation against timm's on the same draw, to the bit."""
+"""AutoAugment: each operation against timm's on the same draw, to the bit."""
 
 import numpy as np
 import pytest
@@ -31,7 +31,7 @@ def hparams(**more):
 
 
 def pixels(seed, height, width, kind):
-    """Noise, something smooth, something nearly uniform, or one colour alone."""
+    """Returns an image of noise ("noise"), smooth ("smooth"), nearly uniform ("flat") or of one colour ("one")."""
     draw = np.random.default_rng(seed)
     if kind == "smooth":
         small = draw.integers(0, 256, (-(-height // 7), -(-width // 7), 3), dtype=np.uint8)

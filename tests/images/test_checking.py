@@ -1,4 +1,4 @@
-"""Import keeps what training can use, says why it skips the rest, and stores pictures upright where that is wanted."""
+"""The import keeps images that training can use, reports why it skips others, and stores them upright on request."""
 
 import io
 import json
@@ -20,7 +20,7 @@ from jclip.images.opening import open_header, orientation_of
 from jclip.images.preprocess import Preprocessing, open_picture, to_array
 from tests.data.importing.sources import cn_clip
 from tests.data.pictures import encoded, files, picture
-from tests.images.test_opening import EPS, ORIENTATIONS, corners_of, held, png
+from tests.images.test_opening import EPS, ORIENTATIONS, corners_of, image_with_orientation, png
 
 GOOD = encoded(picture(20, 20))
 
@@ -41,10 +41,10 @@ def test_the_report_says_why_each_picture_was_skipped(tmp_path):
     assert kept == [GOOD]
     skipped = report.as_json()["splits"]["train"]["skipped"]
     assert {reason: found["count"] for reason, found in skipped.items()} == {
-        "the picture is too large": 2,
-        "the picture's format is not read": 1,
-        "the picture does not decode": 2,
-        "the picture cannot be converted": 1,
+        "the image is too large": 2,
+        "the image's format is not read": 1,
+        "the image does not decode": 2,
+        "the image cannot be converted": 1,
     }
     places = [place for found in skipped.values() for place in found["first"]]
     for line, why in (
@@ -58,7 +58,7 @@ def test_the_report_says_why_each_picture_was_skipped(tmp_path):
     assert any(place.startswith("train_imgs.tsv, line 5 (") and "truncated" in place for place in places)
 
 
-def test_pictures_that_come_out_in_one_colour_are_kept_and_told(tmp_path):
+def test_images_that_become_one_colour_are_kept_and_reported(tmp_path):
     ten_bits = Image.fromarray(np.arange(1024, dtype=np.uint16).reshape(32, 32))
     hidden = Image.new("RGBA", (32, 32), (0, 0, 0, 0))
     hidden.putalpha(picture(32, 32, 1))  # a drawing in its alpha only
@@ -68,7 +68,7 @@ def test_pictures_that_come_out_in_one_colour_are_kept_and_told(tmp_path):
     found = report.as_json()["splits"]["train"]
     assert found["skipped"] == {}
     assert found["remarks"] == {
-        "the picture comes out in nearly one colour": {
+        "the image is nearly one colour after conversion": {
             "count": 3,
             "first": [
                 "train_imgs.tsv, line 2 (#020202; its mode is L)",
@@ -79,16 +79,16 @@ def test_pictures_that_come_out_in_one_colour_are_kept_and_told(tmp_path):
     }
 
 
-def test_a_picture_that_training_would_not_read_by_default_is_told(tmp_path, monkeypatch):
+def test_an_image_that_training_would_not_read_by_default_is_reported(tmp_path, monkeypatch):
     monkeypatch.setenv("JCLIP_MAX_MEGAPIXELS", "2")
     picture = encoded(Image.effect_noise((2000, 1250), 50), "PNG")
     report, kept = imported(tmp_path, [GOOD, picture], PictureRules(megapixels=3))
     assert kept == [GOOD, picture]
     split = report.as_json()["splits"]["train"]
     assert split["skipped"] == {}
-    assert split["remarks"]["the picture is larger than training and encoding read by default"] == {
+    assert split["remarks"]["the image is larger than training and encoding read by default"] == {
         "count": 1,
-        "first": ["train_imgs.tsv, line 2 (2.5 megapixels; set JCLIP_MAX_MEGAPIXELS=3 for them)"],
+        "first": ["train_imgs.tsv, line 2 (2.5 megapixels; set JCLIP_MAX_MEGAPIXELS=3 to read it)"],
     }
     with pytest.raises(JclipError, match="2.5 megapixels, more than the limit of 2"):
         to_array(Preprocessing(), picture)
@@ -104,15 +104,15 @@ def test_the_check_takes_what_training_takes():
             assert to_array(Preprocessing(size=8), data).shape == (8, 8, 3)
 
 
-def test_orientation_is_baked_in_where_it_is_asked_for(tmp_path):
-    pictures = [held(n, form) for form in ("JPEG", "PNG", "WEBP") for n in range(1, 9)]
+def test_orientation_is_applied_on_request(tmp_path):
+    pictures = [image_with_orientation(n, form) for form in ("JPEG", "PNG", "WEBP") for n in range(1, 9)]
     _, ignored = imported(tmp_path, pictures, name="ignored")
     assert ignored == pictures
     report, applied = imported(tmp_path, pictures, PictureRules(orientation="apply"), name="applied")
     assert len(applied) == 24 and report.splits["train"].skipped.units == 0
     for number, (before, after) in enumerate(zip(pictures, applied, strict=True)):
         expected = open_picture(before, "", "apply")
-        for orientation in ("ignore", "apply"):  # it carries none any more
+        for orientation in ("ignore", "apply"):  # without an orientation
             found = open_picture(after, "", orientation)
             assert corners_of(np.asarray(found)) == ORIENTATIONS[number % 8 + 1]
             np.testing.assert_array_equal(np.asarray(found), np.asarray(expected))
@@ -122,7 +122,7 @@ def test_orientation_is_baked_in_where_it_is_asked_for(tmp_path):
 
 
 @pytest.mark.parametrize("mode", ["L", "RGB", "CMYK"])
-def test_what_is_stored_upright_loses_nothing(mode):
+def test_storing_an_image_upright_is_lossless(mode):
     noise = Image.fromarray(np.random.default_rng(0).integers(0, 256, (21, 34, 4), np.uint8).squeeze(), "CMYK")
     exif = Image.Exif()
     exif[0x0112] = 6
@@ -135,24 +135,26 @@ def test_what_is_stored_upright_loses_nothing(mode):
     assert orientation_of(open_header(stored, ""), stored) == 1
 
 
-def test_what_cannot_be_opened_is_stored_as_it_is():
+def test_unreadable_images_are_stored_unchanged():
     rules = PictureRules(orientation="apply")
-    half = held(6, "JPEG")[:-300]
+    half = image_with_orientation(6, "JPEG")[:-300]
     for data in (b"junk", EPS, half):
         assert stored_form(data, rules) == data
-    assert check_picture(half, rules).trouble == "the picture does not decode"
+    assert check_picture(half, rules).trouble == "the image does not decode"
 
 
-def test_the_command_takes_both(tmp_path, capsys):
+def test_the_command_takes_the_orientation_and_the_limit(tmp_path, capsys):
     from jclip.cli import main
 
-    source = cn_clip(tmp_path / "source", ["a", "b", "c"], pictures=[held(6), GOOD, png(3000, 1000)].__getitem__)
+    source = cn_clip(
+        tmp_path / "source", ["a", "b", "c"], pictures=[image_with_orientation(6), GOOD, png(3000, 1000)].__getitem__
+    )
     target = tmp_path / "folder"
     words = ["data", "import", "cn-clip", str(source), str(target), "--workers", "1", "--max-skipped", "1", "--json"]
     assert main([*words, "--orientation", "apply", "--max-megapixels", "2.5"]) == 0
     found = json.loads(capsys.readouterr().out)["splits"]["train"]
     assert found["pairs"] == 2
-    assert found["skipped"]["the picture is too large"]["first"] == [
+    assert found["skipped"]["the image is too large"]["first"] == [
         "train_imgs.tsv, line 3 (3 megapixels, more than the limit of 2.5)"
     ]
     assert main([*words, "--max-megapixels", "0"]) == 1

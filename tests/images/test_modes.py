@@ -1,4 +1,4 @@
-"""Every mode of Pillow becomes RGB of the right values, by hand; and what cannot is refused with the reason."""
+"""Every mode of Pillow is converted to the right RGB values, by hand, or refused with the reason."""
 
 import io
 import struct
@@ -28,7 +28,7 @@ def shown(image, how=HOW):
 
 
 def tiff(values, bits, sample_format=1, photometric=1, order="<"):
-    """An uncompressed grey TIFF of 2 x 2 pixels; `values` are its bytes."""
+    """Returns an uncompressed grey TIFF of 2 x 2 pixels; `values` are its bytes."""
     entries = [
         (256, 3, 2),
         (257, 3, 2),
@@ -116,7 +116,7 @@ def test_floats_in_0_to_1_and_beyond():
 def test_a_float_that_is_not_finite_is_refused(value):
     image = Image.fromarray(np.array([[0, value]], np.float32))
     for form in (image, encoded(image, "TIFF")):
-        with pytest.raises(JclipError, match=r"it cannot be read as a picture \(it holds values that are not finite\)"):
+        with pytest.raises(JclipError, match=r"it cannot be read as an image \(it holds values that are not finite\)"):
             to_array(HOW, form, "it")
 
 
@@ -179,7 +179,7 @@ def test_hues_do_not_average():
 
 
 @pytest.mark.parametrize("mode", sorted(Image.MODES))
-def test_no_mode_is_without_a_rule(mode):
+def test_every_mode_has_a_rule(mode):
     """White stays white and black black, in every mode there is, and in all sizes."""
     whites = {"1": 1, "L": 255, "P": 1, "I": 65535, "F": 1.0, "HSV": (0, 0, 255), "LAB": (255, 128, 128)}
     whites |= {"CMYK": (0, 0, 0, 0), "YCbCr": (255, 128, 128), "LA": (255, 255), "PA": (1, 255), "La": (255, 255)}
@@ -196,7 +196,7 @@ def test_no_mode_is_without_a_rule(mode):
 
 def test_a_mode_without_a_rule_is_an_error(monkeypatch):
     monkeypatch.setattr(modes, "_AS_THEY_ARE", ())
-    with pytest.raises(JclipError, match=r"it cannot be read as a picture \(its mode is RGB\)"):
+    with pytest.raises(JclipError, match=r"it cannot be read as an image \(its mode is RGB\)"):
         to_convertible(Image.new("RGB", (1, 1)), "it")
 
 

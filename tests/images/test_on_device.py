@@ -1,4 +1,4 @@
-"""Identities first, then hand-checked moves, then that each example stands alone."""
+"""Augmentation on the device: identities, moves checked by hand, and independence of the batch."""
 
 import dataclasses
 
@@ -20,7 +20,7 @@ NUMBERS = [field.name for field in dataclasses.fields(Augmentation) if field.nam
 EVERYTHING = Augmentation(**dict.fromkeys(NUMBERS, 0.2) | {"rotate": 15.0, "hue": 30.0, "outside": "white"})
 
 
-def test_zero_is_off():
+def test_zero_rates_change_nothing():
     out = augment(Augmentation(), jnp.asarray(IMAGES), KEY, EXAMPLES)
     assert out.dtype == jnp.float32
     np.testing.assert_array_equal(out, IMAGES)
@@ -32,11 +32,11 @@ def test_tiny_changes_change_little(outside):
     np.testing.assert_allclose(augment(a, IMAGES, KEY, EXAMPLES), IMAGES, atol=0.3)
 
 
-def test_a_sure_flip_is_a_mirror_image():
+def test_a_flip_with_probability_one_is_a_mirror_image():
     np.testing.assert_allclose(augment(Augmentation(flip=1.0), IMAGES, KEY, EXAMPLES), IMAGES[:, :, ::-1], atol=1e-3)
 
 
-def test_flips_come_as_often_as_asked():
+def test_flips_have_the_given_probability():
     images = np.repeat(np.arange(4.0)[None, None, :, None], 2000, 0).repeat(4, 1).repeat(3, 3)
     out = augment(Augmentation(flip=0.25), images, KEY, np.arange(2000))
     assert abs(float((out[:, 0, 0, 0] > 1).mean()) - 0.25) < 0.03
@@ -63,7 +63,7 @@ def test_a_quarter_turn_by_hand():
     assert out[:, 4, 2].max() < 0.1
 
 
-def test_outside_is_the_colour_asked_for():
+def test_outside_is_the_given_colour():
     image = np.full((50, 8, 8, 3), 100.0)
     for outside, least, most in (("white", 100, 255), ("black", 0, 100), ("edge", 100, 100)):
         out = augment(Augmentation(translate=0.5, outside=outside), image, KEY, np.arange(50))
@@ -71,7 +71,7 @@ def test_outside_is_the_colour_asked_for():
         assert float(out.max()) == pytest.approx(most, abs=1e-3)
 
 
-def test_colour_changes_keep_what_they_should():
+def test_invariants_of_colour_changes():
     grey = np.full((20, 4, 4, 3), 90.0)
     examples = np.arange(20)
     for name in ("contrast", "saturation", "channel_mix", "hue"):

@@ -1,4 +1,4 @@
-"""Against the transform that cn_clip itself builds, to the bit; then what is drawn, and on what it depends."""
+"""Augmentation on the host: cn_clip's own transform to the bit, the distribution of draws, and what they depend on."""
 
 import io
 import pickle
@@ -13,7 +13,7 @@ from PIL import Image
 
 from jclip.configs.chinese_clip.recipe import AUGMENTATION, finetuning, pretraining
 from jclip.errors import JclipError
-from jclip.images.on_host import Decoder, HostAugmentation, change, draw_changes, numbers
+from jclip.images.on_host import Decoder, HostAugmentation, apply_changes, draw_changes, random_numbers
 from jclip.images.preprocess import Preprocessing, to_array
 from tests.data.pictures import SIZES, encoded, files, picture
 from tests.images.same_draw import drawing_from
@@ -22,7 +22,7 @@ HOW = Preprocessing(size=32)
 
 
 def transform(size):
-    """What cn_clip does to a training picture under --use-augment, up to uint8."""
+    """Returns cn_clip's training transform under --use-augment, up to uint8."""
     from cn_clip.training.data import LMDBDataset
 
     whole = LMDBDataset._build_transform(SimpleNamespace(split="train", use_augment=True), size)
@@ -48,7 +48,7 @@ def test_the_recipe_is_cn_clips_on_every_kind_of_picture(cn_clip):
     for size in SIZES:
         for kind, data in files(*size):
             ours = Decoder(HOW, AUGMENTATION, seed=3, stage=1)(data, example)
-            with drawing_from(numbers(3, 1, example)), warnings.catch_warnings():
+            with drawing_from(random_numbers(3, 1, example)), warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # Pillow's, that RGB loses transparency
                 expected = cn_clip(Image.open(io.BytesIO(data)))
             np.testing.assert_array_equal(ours, expected, err_msg=f"{kind} {size}")
@@ -61,17 +61,17 @@ def test_the_recipe_is_cn_clips_on_a_thousand_draws(cn_clip):
     image, seen = Image.open(io.BytesIO(data)), set()
     for example in range(1000):
         ours = Decoder(HOW, AUGMENTATION)(data, example)
-        with drawing_from(numbers(0, 0, example)):
+        with drawing_from(random_numbers(0, 0, example)):
             np.testing.assert_array_equal(ours, cn_clip(image))
         seen.add(ours.tobytes())
-    assert len(seen) > 600  # so small a picture has not many crops of nine tenths
+    assert len(seen) > 600  # so small an image has few crops of nine tenths
 
 
 @pytest.mark.parametrize(("height", "width"), [(375, 500), (640, 480), (224, 224), (270, 480)])
 def test_the_recipe_is_cn_clips_on_photographs_sizes(height, width):
     data, theirs = encoded(picture(height, width, coarse=9), "JPEG", quality=90), transform(224)
     for example in range(12):
-        with drawing_from(numbers(0, 0, example)):
+        with drawing_from(random_numbers(0, 0, example)):
             expected = theirs(Image.open(io.BytesIO(data)))
         np.testing.assert_array_equal(Decoder(Preprocessing(), AUGMENTATION)(data, example), expected)
 
@@ -84,8 +84,8 @@ ratios = st.tuples(st.floats(0.2, 5.0), st.floats(0.2, 5.0)).map(lambda ends: tu
 def test_crops_are_timms(scale, ratio, width, height, example):
     from timm.data.transforms import RandomResizedCropAndInterpolation
 
-    changes = draw_changes(HostAugmentation(scale, ratio), (width, height), numbers(0, 0, example))
-    with drawing_from(numbers(0, 0, example)):
+    changes = draw_changes(HostAugmentation(scale, ratio), (width, height), random_numbers(0, 0, example))
+    with drawing_from(random_numbers(0, 0, example)):
         top, left, high, wide = RandomResizedCropAndInterpolation.get_params(
             Image.new("1", (width, height)), scale, ratio
         )
@@ -107,7 +107,7 @@ def test_bilinear_is_timms():
     )
     image = picture(70, 50, coarse=6)
     for example in range(200):
-        with drawing_from(numbers(0, 0, example)):
+        with drawing_from(random_numbers(0, 0, example)):
             np.testing.assert_array_equal(ours(image, example), theirs(image))
 
 
@@ -120,15 +120,15 @@ def test_without_a_crop_pictures_are_resized_as_in_evaluation(resize):
     np.testing.assert_array_equal(Decoder(how, HostAugmentation(flip=1.0))(plain, 5), plain[:, ::-1])
 
 
-def test_what_is_transparent_shows_the_background():
+def test_transparent_pixels_show_the_background():
     image = Image.new("RGBA", (40, 40), (0, 0, 0, 0))
     decode = Decoder(Preprocessing(size=8, background=(1, 2, 3)), HostAugmentation((0.5, 1.0), flip=0.5))
     assert (decode(encoded(image), 0) == (1, 2, 3)).all()
 
 
-def test_what_is_drawn_is_as_likely_as_asked():
+def test_draws_have_the_given_probabilities():
     some = HostAugmentation((0.25, 0.5), (0.5, 2.0), 0.3, "original")
-    drawn = [draw_changes(some, (400, 400), numbers(0, 0, example)) for example in range(4000)]
+    drawn = [draw_changes(some, (400, 400), random_numbers(0, 0, example)) for example in range(4000)]
     areas = np.array([(right - left) * (bottom - top) for (left, top, right, bottom), _, _ in drawn]) / 160_000
     shapes = np.log2([(right - left) / (bottom - top) for (left, top, right, bottom), _, _ in drawn])
     assert areas.min() == pytest.approx(0.25, abs=0.005) and areas.max() == pytest.approx(0.5, abs=0.005)
@@ -136,7 +136,7 @@ def test_what_is_drawn_is_as_likely_as_asked():
     assert shapes.min() == pytest.approx(-1, abs=0.03) and shapes.max() == pytest.approx(1, abs=0.03)
     assert shapes.mean() == pytest.approx(0, abs=0.05)
     assert np.mean([mirrored for _, mirrored, _ in drawn]) == pytest.approx(0.3, abs=0.03)
-    # Of the first line's two operations both are done in 0.4 x 0.6 of a 25th of the cases.
+    # The first of 25 sub-policies has two operations, of probabilities 0.4 and 0.6.
     posterized_and_turned = [[one.name for one in operations] == ["posterize", "rotate"] for *_, operations in drawn]
     assert np.mean(posterized_and_turned) == pytest.approx(0.24 / 25, abs=0.006)
 
@@ -149,17 +149,17 @@ def test_the_draw_depends_on_seed_stage_and_example_and_nothing_else():
     for example in reversed(range(20)):
         np.testing.assert_array_equal(again(data, example), first[example])
     others = [(0, 1, 0), (2**64 - 1, 0, 0), (2**64 - 1, 1, 2**31), (2**64 - 1, 1, 2**40)]
-    firsts = [numbers(*which)() for which in [(2**64 - 1, 1, 0), *others]]
+    firsts = [random_numbers(*which)() for which in [(2**64 - 1, 1, 0), *others]]
     assert len(set(firsts)) == 5
-    assert 0 <= numbers(-1, 1, 0)() < 1  # any whole number is a seed
+    assert 0 <= random_numbers(-1, 1, 0)() < 1  # any whole number is a seed
 
 
-def test_a_picture_is_left_as_it_was():
+def test_the_input_is_not_changed():
     image = picture(20, 30).quantize(8)
     image.info["transparency"] = 3
-    changes = draw_changes(AUGMENTATION, image.size, numbers(0, 0, 0))
+    changes = draw_changes(AUGMENTATION, image.size, random_numbers(0, 0, 0))
     before = image.tobytes(), dict(image.info)
-    assert change(HOW, AUGMENTATION, image, changes).mode == "RGB"
+    assert apply_changes(HOW, AUGMENTATION, image, changes).mode == "RGB"
     assert (image.tobytes(), image.info) == before
 
 
@@ -168,7 +168,7 @@ def test_errors_name_what_is_wrong():
         HostAugmentation(crop_scale=(1, 0.9))
     with pytest.raises(JclipError, match="crop_ratio is 2.0 to 0.5: give the lower end first"):
         HostAugmentation(crop_ratio=(2.0, 0.5))
-    with pytest.raises(JclipError, match=r"record 7 cannot be read as a picture"):
+    with pytest.raises(JclipError, match=r"record 7 cannot be read as an image"):
         Decoder(HOW, AUGMENTATION)(b"no picture", 0, "record 7")
     with pytest.raises(JclipError, match="too long"):
         Decoder(Preprocessing(resize="crop"), HostAugmentation(flip=1.0))(np.zeros((9000, 1, 3), np.uint8), 0)

@@ -1,4 +1,4 @@
-"""What is opened and what is not: formats by content, sizes before memory is taken, camera orientation, odd files."""
+"""Opening images: formats by content, limits before memory is allocated, camera orientation, and odd files."""
 
 import doctest
 import io
@@ -31,13 +31,13 @@ def chunk(name, data):
 
 
 def png(width, height, *more, pixels=b""):
-    """A PNG with a header that may lie, further chunks, and the compressed pixels."""
+    """Returns a PNG of a header that need not be true, further chunks, and compressed pixels."""
     header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0))
     return b"".join((b"\x89PNG\r\n\x1a\n", header, *more, chunk(b"IDAT", zlib.compress(pixels)), chunk(b"IEND", b"")))
 
 
 def iptc(inside):
-    """An IPTC stream of one layer, compressed as "jpeg", that holds another picture."""
+    """Returns an IPTC stream of one layer, compressed as "jpeg", that contains another image."""
 
     def field(record, number, data):
         return bytes([0x1C, record, number]) + struct.pack(">H", len(data)) + data
@@ -72,16 +72,16 @@ def _no_programs(monkeypatch):
 def test_formats_that_pillow_does_not_decode_itself_are_refused_by_name(form, tmp_path):
     (tmp_path / "a.jpg").write_bytes(FOREIGN[form])
     with pytest.raises(
-        PictureError, match=rf"a\.jpg cannot be read as a picture \({form} .* and is not read\)"
+        PictureError, match=rf"a\.jpg cannot be read as an image \({form} .* and is not read\)"
     ) as caught:
         to_array(HOW, tmp_path / "a.jpg")
-    assert caught.value.kind == "the picture's format is not read"
+    assert caught.value.kind == "the image's format is not read"
     assert not any(end in picture_endings() for end in ("eps", "ps", "wmf", "emf", "h5", "grib", "bufr", "mpg", "pdf"))
 
 
 @pytest.mark.usefixtures("_no_programs")
 def test_an_eps_inside_another_format_is_not_reached():
-    """Pillow's IPTC plugin opens what it holds as any format: with it the EPS's program would run."""
+    """Pillow's IPTC plugin opens its content in any format, so the program for EPS would run."""
     data = iptc(EPS)
     with pytest.raises(AssertionError, match="a program was started"):
         Image.open(io.BytesIO(data)).load()
@@ -90,13 +90,13 @@ def test_an_eps_inside_another_format_is_not_reached():
 
 
 @pytest.mark.usefixtures("_no_programs")
-def test_an_eps_that_somebody_else_opened_is_not_decoded():
+def test_an_eps_that_is_opened_already_is_not_decoded():
     with pytest.raises(PictureError, match="EPS starts another program and is not read"):
         to_array(HOW, Image.open(io.BytesIO(EPS)))
 
 
 def test_each_of_pillows_formats_is_either_read_or_refused():
-    """A plugin that a later Pillow brings must be judged first. FPX and MIC need olefile, HEIF has its own extra."""
+    """A format that a later Pillow adds must be classified first. FPX and MIC need olefile, HEIF has its own extra."""
     Image.init()
     assert set(FORMATS).isdisjoint(REFUSED)
     assert set(Image.OPEN) - {"FPX", "MIC", "HEIF"} == {*FORMATS, *REFUSED}
@@ -127,7 +127,7 @@ def test_heic_is_read_with_its_extra_and_the_extra_is_named_without(monkeypatch)
     opening._openers.cache_clear()
     try:
         with pytest.raises(
-            PictureError, match=r"x\.heic cannot be read as a picture \(HEIC needs: pip install 'jclip\[heic\]'\)"
+            PictureError, match=r"x\.heic cannot be read as an image \(HEIC needs: pip install 'jclip\[heic\]'\)"
         ):
             to_array(HOW, data, "x.heic")
     finally:
@@ -135,15 +135,15 @@ def test_heic_is_read_with_its_extra_and_the_extra_is_named_without(monkeypatch)
     assert "heic" in picture_endings()
 
 
-def test_the_limit_is_held_against_the_header():
+def test_the_size_in_the_header_is_checked_against_the_limit():
     data = png(13_000, 14_000)
     with pytest.raises(PictureError) as caught:
         open_header(data, "big.png", 89)
     said = (
-        "big.png cannot be read as a picture (182 megapixels, more than the limit of 89): make it smaller, or set "
+        "big.png cannot be read as an image (182 megapixels, more than the limit of 89): make it smaller, or set "
         "JCLIP_MAX_MEGAPIXELS=182"
     )
-    assert (str(caught.value), caught.value.kind) == (said, "the picture is too large")
+    assert (str(caught.value), caught.value.kind) == (said, "the image is too large")
     again = pickle.loads(pickle.dumps(caught.value))  # as it comes from a worker process
     assert (str(again), again.kind, again.why) == (said, caught.value.kind, caught.value.why)
     for width, height, said in ((1000, 1000, "1 mega"), (30_000, 30_000, "900 mega"), (90_000, 1000, "90 mega")):
@@ -152,7 +152,7 @@ def test_the_limit_is_held_against_the_header():
     assert open_header(png(1000, 1000), "", 1).size == (1000, 1000)  # neither a warning nor an error of Pillow's
 
 
-def test_a_limit_beyond_pillows_counts_and_pillows_comes_back(monkeypatch):
+def test_our_limit_replaces_pillows_while_an_image_is_opened(monkeypatch):
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
     image = picture(60, 60)
     for form in ("PNG", "TIFF", "WEBP", "GIF"):
@@ -209,7 +209,7 @@ print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024)
 
 
 def tagged(count, size):
-    """A TIFF whose tags all point at the same bytes: read out, `count` times `size`."""
+    """Returns a TIFF whose tags all point at the same bytes, so that reading them takes `count` times `size`."""
     entries = [(256, 4, 1, 1), (257, 4, 1, 1), (258, 3, 1, 8), (262, 3, 1, 1), (273, 4, 1, 8), (279, 4, 1, 1)]
     entries += [(40_000 + number, 1, size, 8) for number in range(count)]
     body = struct.pack("<H", len(entries)) + b"".join(struct.pack("<HHII", *entry) for entry in entries) + bytes(4)
@@ -267,10 +267,10 @@ def test_small_files_take_little_memory(name, tmp_path):
 
 
 ORIENTATIONS = {1: "abcd", 2: "badc", 3: "dcba", 4: "cdab", 5: "acbd", 6: "cadb", 7: "dbca", 8: "bdac"}
-"""What a picture of the corners a b / c d looks like, upright, for each way in which the camera was held."""
+"""Corners of the upright image for each EXIF orientation of an image with the corners a b / c d."""
 
 
-def held(orientation, form="PNG", mode="RGB"):
+def image_with_orientation(orientation, form="PNG", mode="RGB"):
     corners = np.array([[10, 90], [170, 250]], np.uint8)  # a b / c d
     image = Image.fromarray(np.kron(corners, np.ones((8, 8), np.uint8))).convert(mode)
     exif = Image.Exif()
@@ -287,7 +287,7 @@ def corners_of(array):
 @pytest.mark.parametrize("form", ["JPEG", "PNG", "WEBP", "AVIF"])
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_the_cameras_orientation_is_ignored_or_applied(form, orientation):
-    data = held(orientation, form)
+    data = image_with_orientation(orientation, form)
     stored, upright = (to_array(Preprocessing(size=16, orientation=how), data) for how in ("ignore", "apply"))
     assert corners_of(upright) == ORIENTATIONS[orientation]
     assert orientation_of(open_header(data, ""), data) == orientation
@@ -297,7 +297,7 @@ def test_the_cameras_orientation_is_ignored_or_applied(form, orientation):
 
 
 def test_a_tiff_is_upright_in_any_case():
-    data = held(6, "TIFF")
+    data = image_with_orientation(6, "TIFF")
     for how in ("ignore", "apply"):
         assert corners_of(to_array(Preprocessing(size=16, orientation=how), data)) == ORIENTATIONS[6]
     assert orientation_of(open_header(data, ""), data) == 1
@@ -310,7 +310,7 @@ def test_a_damaged_exif_turns_nothing(exif):
     expected = to_array(HOW, data)
     np.testing.assert_array_equal(to_array(Preprocessing(size=8, orientation="apply"), data), expected)
     for odd in (0, 9, 65535):
-        assert orientation_of(open_header(held(odd), ""), held(odd)) == 1
+        assert orientation_of(open_header(image_with_orientation(odd), ""), image_with_orientation(odd)) == 1
 
 
 @pytest.fixture
@@ -329,7 +329,7 @@ def test_only_regular_files_of_a_bounded_size_are_pictures(tmp_path, monkeypatch
     with socket.socket(socket.AF_UNIX) as server:
         server.bind(str(tmp_path / "socket.png"))
         for name, what in cases.items():
-            said = rf"{name}\.png cannot be read as a picture \(it is {what}, not a regular file\)"
+            said = rf"{name}\.png cannot be read as an image \(it is {what}, not a regular file\)"
             for path in (tmp_path / f"{name}.png", str(tmp_path / f"{name}.png")):
                 with pytest.raises(PictureError, match=said):
                     to_array(HOW, path)
@@ -338,7 +338,7 @@ def test_only_regular_files_of_a_bounded_size_are_pictures(tmp_path, monkeypatch
     assert to_array(HOW, tmp_path / "link.png").shape == (8, 8, 3)
     monkeypatch.setattr(opening, "LARGEST_PICTURE", 100)
     with pytest.raises(
-        PictureError, match=r"a\.png cannot be read as a picture \(it is a file of more than 100 bytes\)"
+        PictureError, match=r"a\.png cannot be read as an image \(it is a file of more than 100 bytes\)"
     ):
         to_array(HOW, tmp_path / "a.png")
     for odd in ("no/such", "a\0b", "a.png/b", "x" * 300, "\udcff.png"):
@@ -353,7 +353,7 @@ def test_only_regular_files_of_a_bounded_size_are_pictures(tmp_path, monkeypatch
 @pytest.mark.parametrize(
     "odd", [None, 7, 1.5, ["a.png"], ("a.png", "b.png"), {"bytes": b""}, bytearray(b"x"), object()]
 )
-def test_what_is_no_picture_is_named(odd):
+def test_objects_that_are_not_images_are_named(odd):
     with pytest.raises(
         JclipError, match=r"pictures\[3\] is (None|of type \w+), but must be a PIL image, a path, encoded"
     ):
@@ -367,7 +367,7 @@ def test_trimming_a_line_does_not_make_a_huge_square():
 
 
 def test_importing_leaves_pillow_alone():
-    """Its limit, its formats and its plugins are the program's that uses jclip."""
+    """Its limit, formats and plugins belong to the program that imports jclip."""
     code = (
         "from PIL import Image; before = Image.MAX_IMAGE_PIXELS; "
         "import jclip.images.preprocess; import jclip.images.opening\n"

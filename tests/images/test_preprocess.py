@@ -1,4 +1,4 @@
-"""Against cn_clip's, open_clip's and transformers' own transforms, on every kind of picture; and what is none."""
+"""Preprocessing against the transforms of cn_clip, open_clip and transformers, on every kind of image; bad input."""
 
 import io
 import warnings
@@ -17,7 +17,7 @@ WHITE = (255, 255, 255)
 
 
 def transform(resize):
-    """The reference's: up to a tensor of 0..1, and as a whole."""
+    """Returns the reference's transform without its normalisation, and the whole transform."""
     if resize == "squash":
         from cn_clip.clip.utils import image_transform
 
@@ -30,14 +30,14 @@ def transform(resize):
 
 
 def as_reference(function, image):
-    with warnings.catch_warnings():  # Pillow's, that RGB loses transparency
+    with warnings.catch_warnings():  # Pillow warns that RGB loses transparency
         warnings.simplefilter("ignore")
         return function(image).permute(1, 2, 0).numpy()
 
 
 @pytest.mark.parametrize("size", SIZES, ids=lambda size: f"{size[0]}x{size[1]}")
 @pytest.mark.parametrize("resize", ["squash", "crop"])
-def test_every_kind_of_picture_is_the_references(size, resize):
+def test_every_kind_of_image_is_preprocessed_as_by_the_references(size, resize):
     before, whole = transform(resize)
     how = Preprocessing(size=32, resize=resize)
     for kind, data in files(*size):
@@ -45,12 +45,12 @@ def test_every_kind_of_picture_is_the_references(size, resize):
         ours = to_array(how, data)
         expected = as_reference(before, image) * np.float32(255)
         np.testing.assert_array_equal(ours, expected.round(), err_msg=kind)
-        np.testing.assert_allclose(expected, expected.round(), atol=1e-4)  # it was uint8 once
+        np.testing.assert_allclose(expected, expected.round(), atol=1e-4)  # the reference had uint8 too
         np.testing.assert_allclose(normalise(how, ours[None])[0], as_reference(whole, image), rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize("resize", ["squash", "crop"])
-def test_arrays_are_pictures_too(resize):
+def test_arrays_are_accepted_as_images(resize):
     before, _ = transform(resize)
     for size in SIZES:
         image = picture(*size)
@@ -70,7 +70,7 @@ def test_transformers_differs_by_no_more_than_the_docstring_says(resize, coarse,
         else CLIPImageProcessor(size={"shortest_edge": 96}, crop_size=square)
     )
     how, largest = Preprocessing(size=96, resize=resize), 0.0
-    for width in range(96, 297, 4):  # what is cut from 96 x width is a multiple of 4: there the crops agree
+    for width in range(96, 297, 4):  # the crops agree because the part cut off 96 x width is a multiple of 4
         image = picture(96 * 3, width * 3, coarse=coarse)
         values = theirs(image, return_tensors="np")["pixel_values"][0].transpose(1, 2, 0)
         steps = (values * np.array(CLIP_STD) + np.array(CLIP_MEAN)) * 255
@@ -84,7 +84,7 @@ def test_normalise_by_hand():
     np.testing.assert_allclose(ours, [[[[0.0, 1.0, -3.2]]]], atol=1e-6)
 
 
-def test_what_is_transparent_shows_the_background():
+def test_transparent_pixels_show_the_background():
     image = Image.new("RGBA", (4, 4), (0, 0, 0, 0))
     image.putpixel((1, 2), (200, 0, 0, 255))
     array = to_array(Preprocessing(size=4, background=(1, 2, 3)), encoded(image))
@@ -103,8 +103,8 @@ def test_trim_centres_what_is_drawn_in_a_square():
         Preprocessing(trim=True)
 
 
-def test_the_demos_pictures_are_as_they_were():
-    """Its figures were measured with these: over white, then RGB, then resized."""
+def test_the_demos_preprocessing_has_not_changed():
+    """The demo's figures were measured with this order: over white, then RGB, then resized."""
     trained_on, shown_as = common.PREPROCESSING, page._SHOWN_AS
     assert trained_on == Preprocessing(32, CLIP_MEAN, CLIP_STD, "squash", WHITE, trim=True)
     assert shown_as == Preprocessing(72, CLIP_MEAN, CLIP_STD, "squash", WHITE, trim=False)
@@ -133,19 +133,19 @@ def test_every_form_of_a_picture_gives_the_same(tmp_path):
 
 def test_errors_name_the_picture(tmp_path):
     how = Preprocessing(size=8)
-    with pytest.raises(JclipError, match=r"there is no picture .*gone\.png"):
+    with pytest.raises(JclipError, match=r"there is no image .*gone\.png"):
         to_array(how, tmp_path / "gone.png")
     (tmp_path / "text.png").write_text("no picture")
-    with pytest.raises(JclipError, match=r"text\.png cannot be read as a picture \(no known image format\)"):
+    with pytest.raises(JclipError, match=r"text\.png cannot be read as an image \(no known image format\)"):
         to_array(how, tmp_path / "text.png")
     (tmp_path / "half.png").write_bytes(encoded(picture(40, 40))[:900])
-    with pytest.raises(JclipError, match=r"half\.png cannot be read as a picture"):
+    with pytest.raises(JclipError, match=r"half\.png cannot be read as an image"):
         to_array(how, tmp_path / "half.png")
-    with Image.open(tmp_path / "half.png") as half, pytest.raises(JclipError, match="a picture cannot be read"):
+    with Image.open(tmp_path / "half.png") as half, pytest.raises(JclipError, match="an image cannot be read"):
         to_array(how, half)
     with pytest.raises(JclipError, match="record 7 cannot be read"):
         to_array(how, b"", "record 7")
-    with pytest.raises(JclipError, match=r"a picture is float32 \(2, 2, 3\)"):
+    with pytest.raises(JclipError, match=r"an image is float32 \(2, 2, 3\)"):
         to_array(how, np.zeros((2, 2, 3), np.float32))
-    with pytest.raises(JclipError, match=r"a picture is 1 x 9000 pixels, too long .* to 224: cut it"):
+    with pytest.raises(JclipError, match=r"an image is 1 x 9000 pixels, too long .* to 224: cut it"):
         to_array(Preprocessing(resize="crop"), np.zeros((9000, 1, 3), np.uint8))

@@ -12,7 +12,7 @@ from jclip.io.files import Unfinished, lasting_folder, whole_file, whole_folder
 
 
 def fail(how, place, error):
-    """Writes half of it and fails."""
+    """Writes a part and fails."""
     with how(place) as partial:
         (partial / "x" if partial.is_dir() else partial).write_text("half")
         raise error
@@ -30,7 +30,7 @@ def test_a_folder_appears_when_it_is_whole(tmp_path):
 
 
 @pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
-def test_nothing_stays_of_a_folder_that_failed(tmp_path, error):
+def test_a_failed_folder_leaves_nothing(tmp_path, error):
     (tmp_path / "model").mkdir()
     (tmp_path / "model" / "x").write_text("old")
     with pytest.raises(error):
@@ -48,7 +48,7 @@ def test_an_older_folder_is_replaced_whole_or_not_at_all(tmp_path):
     assert names(tmp_path) == ["model"]
 
 
-def test_a_place_that_cannot_be(tmp_path):
+def test_impossible_places_are_refused(tmp_path):
     (tmp_path / "file").write_text("x")
     for make, place in ((whole_folder, "file"), (whole_file, "file"), (whole_folder, "file/x"), (whole_file, "file/x")):
         with pytest.raises(JclipError, match=r"exists already|cannot be made"), make(tmp_path / place):
@@ -65,7 +65,7 @@ def test_a_file_appears_when_it_is_whole(tmp_path):
     assert names(tmp_path) == ["deep"]
 
 
-def test_of_two_that_write_a_file_the_first_one_has_it_unless_it_may_be_replaced(tmp_path):
+def test_of_two_writers_the_first_keeps_the_file_unless_it_may_be_replaced(tmp_path):
     file = tmp_path / "x"
 
     def write(text, meanwhile=lambda: None):
@@ -92,26 +92,26 @@ def killed(tmp_path):
     return (tmp_path / "kept").rename(partial)
 
 
-def test_a_folder_that_a_killed_process_moved_away_comes_back(killed, tmp_path):
+def test_a_folder_that_a_killed_process_moved_away_is_restored(killed, tmp_path):
     with pytest.raises(ValueError):
         fail(whole_folder, tmp_path / "model", ValueError)
     assert names(tmp_path) == ["model"] and names(tmp_path / "model") == ["old"]
 
 
-def test_it_counts_as_being_there(killed, tmp_path):
+def test_a_folder_that_a_killed_process_moved_away_counts_as_existing(killed, tmp_path):
     with pytest.raises(JclipError, match="model exists already"), whole_folder(tmp_path / "model", replace=False):
         pass
     assert names(tmp_path) == ["model"] and names(tmp_path / "model") == ["old"]
 
 
-def test_what_was_replaced_before_the_kill_goes(killed, tmp_path):
+def test_an_old_folder_that_was_replaced_before_a_kill_is_removed(killed, tmp_path):
     killed.rename(tmp_path / "model")
     with pytest.raises(ValueError):
         fail(whole_folder, tmp_path / "model", ValueError)
     assert names(tmp_path) == ["model"] and names(tmp_path / "model") == ["new"]
 
 
-def test_a_folder_that_is_being_exchanged_is_left_alone(killed, tmp_path):
+def test_a_folder_that_another_process_is_replacing_is_left_alone(killed, tmp_path):
     lock = files._lock(killed)
     before = names(tmp_path)
     with pytest.raises(ValueError):
@@ -120,7 +120,7 @@ def test_a_folder_that_is_being_exchanged_is_left_alone(killed, tmp_path):
     os.close(lock)
 
 
-def test_a_lasting_folder_stays_through_what_is_not_the_users_to_mend(tmp_path):
+def test_a_lasting_folder_survives_interrupts_and_disk_errors(tmp_path):
     place = tmp_path / "deep" / "place"
     for error in (KeyboardInterrupt, OSError, Unfinished):
         with pytest.raises(error):
@@ -144,7 +144,7 @@ def test_a_lasting_folder_belongs_to_one_process(tmp_path):
         pass
 
 
-def test_a_lasting_folder_that_its_owner_removes_while_another_waits(tmp_path, monkeypatch):
+def test_a_lasting_folder_may_be_removed_while_another_process_waits(tmp_path, monkeypatch):
     place, real = tmp_path / "place", fcntl.flock
     ended = iter([True])
 

@@ -1,4 +1,4 @@
-"""The one reader of JSON: what it accepts and refuses, and that everything from outside is read with it."""
+"""The reader of JSON: what it accepts and refuses; everything from outside is read with it."""
 
 import ast
 import json
@@ -54,7 +54,7 @@ def test_a_byte_order_mark_is_no_fault():
 
 @pytest.mark.parametrize("depth", [1, DEEPEST, DEEPEST + 1, 500, 999, 100_000])
 @pytest.mark.parametrize("opening", ["[", '{"a":'])
-def test_depth(opening, depth):
+def test_nesting_is_limited(opening, depth):
     closing = "]" if opening == "[" else "}"
     text = opening * depth + ("1" if opening != "[" else "") + closing * depth
     if depth <= DEEPEST:
@@ -74,7 +74,7 @@ def test_depth(opening, depth):
         (b"[1] 2", "Extra data: line 1 column 5"),
     ],
 )
-def test_reasons(data, reason):
+def test_errors_give_the_reason(data, reason):
     with pytest.raises(ValueError, match=f"^{reason}$"):
         decode(data)
     with pytest.raises(
@@ -83,13 +83,13 @@ def test_reasons(data, reason):
         parse_json(data, "x.json, line 3", "as y")
 
 
-def test_a_name_that_is_there_twice():
+def test_repeated_names_are_refused_on_request():
     assert decode('{"a": 1, "a": 2}') == {"a": 2}
     with pytest.raises(ValueError, match="the name a is repeated"):
         decode('{"a": 1, "a": 2}', unique=True)
 
 
-def test_files_that_are_traps(tmp_path):
+def test_special_and_large_files_are_refused(tmp_path):
     os.mkfifo(tmp_path / "fifo")
     (tmp_path / "large").write_bytes(b" " * 1000)
     for file, reason in (
@@ -103,7 +103,7 @@ def test_files_that_are_traps(tmp_path):
             read_json(file, largest=999)
 
 
-def test_fields():
+def test_fields_are_checked_for_their_type():
     record = {"n": 3, "x": 0.5, "s": "a", "yes": True, "d": {}}
     assert [entry(record, name, kind, "f") for name, kind in (("n", int), ("n", float), ("x", float))] == [3, 3, 0.5]
     for name, kind, says in (
@@ -128,31 +128,31 @@ def bundle(place, content):
 
 
 def beside(name, vocabulary, text):
-    def door(place, content):
+    def reader(place, content):
         (place / vocabulary).write_text(text)
         (place / name).write_bytes(content)
         load_tokenizer(place)
 
-    return door
+    return reader
 
 
 def file(name, read):
-    def door(place, content):
+    def reader(place, content):
         (place / name).parent.mkdir(exist_ok=True)
         (place / name).write_bytes(content)
         read(place / name)
 
-    return door
+    return reader
 
 
 def checkpoint(name):
-    def door(place, content):
+    def reader(place, content):
         folder = broken.write_checkpoint(place / "source", "bert", TextEncoderConfig(broken.BERT))
         (folder / name).parent.mkdir(exist_ok=True)
         (folder / name).write_bytes(content)
         import_model(str(folder))
 
-    return door
+    return reader
 
 
 def header(place, content):
@@ -167,7 +167,7 @@ def cache(place, content):
     open_cache(place, "image", {"of": "x"}, **sizes)
 
 
-DOORS = {
+READERS = {
     "config.json": bundle,
     "tokenizer.json": file("tokenizer.json", load_tokenizer),
     "jclip_tokenizer.json": beside("jclip_tokenizer.json", "vocab.txt", SPECIAL),
@@ -208,19 +208,19 @@ FINE = {("texts.jsonl", "empty")}
 
 
 @pytest.mark.parametrize(
-    ("door", "content"), [(door, content) for door in DOORS for content in CONTENTS if (door, content) not in FINE]
+    ("name", "content"), [(name, content) for name in READERS for content in CONTENTS if (name, content) not in FINE]
 )
-def test_every_door(door, content, tmp_path):
+def test_every_reader_gives_a_short_error(name, content, tmp_path):
     with pytest.raises(JclipError) as met:
-        DOORS[door](tmp_path, CONTENTS[content])
+        READERS[name](tmp_path, CONTENTS[content])
     message = str(met.value)
-    assert door.rpartition("/")[2].rpartition(" ")[2] in message and "\n" not in message and len(message) < 600, message
+    assert name.rpartition("/")[2].rpartition(" ")[2] in message and "\n" not in message and len(message) < 600, message
 
 
-@pytest.mark.parametrize("door", [door for door in DOORS if door not in ("order.json",)])
-def test_a_list_where_an_object_is_expected(door, tmp_path):
-    with pytest.raises(JclipError, match=door.rpartition("/")[2].rpartition(" ")[2].replace(".", r"\.")):
-        DOORS[door](tmp_path, b"[1, [2]]\n")
+@pytest.mark.parametrize("name", [name for name in READERS if name not in ("order.json",)])
+def test_a_list_where_an_object_is_expected(name, tmp_path):
+    with pytest.raises(JclipError, match=name.rpartition("/")[2].rpartition(" ")[2].replace(".", r"\.")):
+        READERS[name](tmp_path, b"[1, [2]]\n")
 
 
 @pytest.mark.parametrize(
@@ -256,7 +256,7 @@ INTERNAL = {
 }
 
 
-def test_nobody_else_parses_json():
+def test_only_this_reader_parses_json_from_outside():
     found = set()
     for path in (*(ROOT / "jclip").rglob("*.py"), *(ROOT / "conversion").rglob("*.py")):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):

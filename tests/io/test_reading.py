@@ -9,7 +9,7 @@ import tracemalloc
 import pytest
 
 from jclip.errors import JclipError
-from jclip.io.reading import NotTaken, files_under, open_regular, read_regular, said_size
+from jclip.io.reading import Refused, files_under, format_size, open_regular, read_regular
 
 
 @pytest.fixture(autouse=True)
@@ -25,7 +25,7 @@ def test_a_regular_file_and_a_link_to_one_are_read(tmp_path):
     assert [read_regular(tmp_path / name, 5) for name in ("a", "link")] == [b"12345"] * 2
     with open_regular(tmp_path / "a") as stream:
         assert stream.read(2) == b"12"
-    with pytest.raises(NotTaken, match=r"a is a file of more than 4 bytes: name a smaller one") as caught:
+    with pytest.raises(Refused, match=r"a is a file of more than 4 bytes: name a smaller one") as caught:
         read_regular(tmp_path / "a", 4)
     assert caught.value.reason == "a file of more than 4 bytes"
     again = pickle.loads(pickle.dumps(caught.value))  # as it comes from a worker process
@@ -39,7 +39,7 @@ def test_special_files_are_named_and_not_opened(tmp_path):
     with socket.socket(socket.AF_UNIX) as server:
         server.bind(str(tmp_path / "s"))
         for name, kind in (("fifo", "a FIFO"), ("zero", "a device"), ("s", "a socket")):
-            with pytest.raises(NotTaken, match=rf"{name} is {kind}, not a regular file: name a file"):
+            with pytest.raises(Refused, match=rf"{name} is {kind}, not a regular file: name a file"):
                 read_regular(tmp_path / name, 10)
     with pytest.raises(FileNotFoundError):
         open_regular(tmp_path / "none")
@@ -58,7 +58,7 @@ def test_a_file_that_says_it_is_empty_and_is_not_is_bounded(tmp_path):
     assert os.stat("/proc/self/status").st_size == 0
     (tmp_path / "status").symlink_to("/proc/self/status")
     assert read_regular(tmp_path / "status", 1 << 20).startswith(b"Name:")
-    with pytest.raises(NotTaken, match="more than 9 bytes"):
+    with pytest.raises(Refused, match="more than 9 bytes"):
         read_regular(tmp_path / "status", 9)
 
 
@@ -91,5 +91,5 @@ def test_loops_end_and_names_are_in_order(tmp_path):
 @pytest.mark.parametrize(
     ("count", "said"), [(0, "0 bytes"), (1023, "1023 bytes"), (1 << 40, "1 TiB"), (1536, "1.5 KiB")]
 )
-def test_sizes_for_people(count, said):
-    assert said_size(count) == said
+def test_sizes_are_printed_with_units(count, said):
+    assert format_size(count) == said

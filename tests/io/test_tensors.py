@@ -114,7 +114,7 @@ def parts(*arrays):
         (np.array(["text"]), "cannot hold x of dtype <U4"),
     ],
 )
-def test_a_wrong_tensor_is_no_corrupt_file(tmp_path, lazy, message):
+def test_writing_a_wrong_tensor_is_a_value_error(tmp_path, lazy, message):
     with pytest.raises(ValueError, match=message) as caught:
         write_safetensors(tmp_path / "file", {"x": lazy})
     assert str(tmp_path / "file") in str(caught.value)
@@ -124,7 +124,7 @@ def test_a_wrong_tensor_is_no_corrupt_file(tmp_path, lazy, message):
             lazy.read()
 
 
-def test_a_full_disk_is_the_callers_business():
+def test_a_full_disk_is_an_os_error():
     with pytest.raises(OSError, match="No space left"):
         write_safetensors(tensors.Path("/dev/full"), {"x": np.zeros(BLOCK, np.uint8)})
 
@@ -194,13 +194,13 @@ def test_metadata_is_ignored(tmp_path):
         (bytes(8), "is damaged"),
     ],
 )
-def test_what_is_no_safetensors_file(tmp_path, content, message):
+def test_other_files_are_refused(tmp_path, content, message):
     (tmp_path / "file").write_bytes(content)
     with pytest.raises(JclipError, match=message):
         open_safetensors(tmp_path / "file")
 
 
-def test_a_header_without_end_is_not_read(tmp_path):
+def test_a_huge_header_is_not_read(tmp_path):
     with open(tmp_path / "file", "wb") as handle:
         handle.write((100 << 20).to_bytes(8, "little") + b"{")
         handle.truncate(200 << 20)
@@ -208,13 +208,13 @@ def test_a_header_without_end_is_not_read(tmp_path):
         open_safetensors(tmp_path / "file")
 
 
-def test_no_file(tmp_path):
+def test_a_missing_file_is_refused(tmp_path):
     for path in (tmp_path, tmp_path / "absent", tmp_path / "absent" / "more"):
         with pytest.raises(JclipError, match="is not a file: check the path"):
             open_safetensors(path)
 
 
-def test_a_file_that_shrinks_meanwhile(tmp_path):
+def test_a_file_that_shrinks_while_it_is_read_is_named(tmp_path):
     write_safetensors(tmp_path / "file", {"x": np.arange(10)})
     lazy = open_safetensors(tmp_path / "file")["x"]
     os.truncate(tmp_path / "file", (tmp_path / "file").stat().st_size - 1)
@@ -229,7 +229,7 @@ SAMPLE = safetensors.numpy.save({"a": np.arange(6.0).reshape(2, 3), "b": np.ones
 
 
 @given(st.integers(0, len(SAMPLE) - 1))
-def test_a_cut_is_noticed_at_once(folder, length):
+def test_a_truncated_file_is_noticed_when_opened(folder, length):
     (folder / "cut").write_bytes(SAMPLE[:length])
     with pytest.raises(JclipError, match=str(folder / "cut")):
         open_safetensors(folder / "cut")

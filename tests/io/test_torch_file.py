@@ -46,7 +46,7 @@ def same(found, expected):
 
 @FORMATS
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
-def test_every_dtype(tmp_path, save, dtype):
+def test_every_dtype_is_read(tmp_path, save, dtype):
     values = {"matrix": (torch.randn(3, 5) * 9).to(dtype), "scalar": torch.ones((), dtype=dtype)}
     values |= {"empty": torch.zeros(0, 4, dtype=dtype), "nothing": torch.zeros(2, 0, 3, dtype=dtype)}
     save(values, tmp_path / "x.pt")

@@ -47,7 +47,7 @@ class Evil:
 
 
 def attacks(target):
-    """Returns pickles that create a file when `pickle` loads them, each with the name that is refused."""
+    """Returns pickles that create `target` when `pickle` loads them, each with the name that jclip refuses."""
     touch = f"touch {target}"
     code = f"__import__('os').mkdir({str(target)!r})"
     frozen = f"cos\nsystem\n(X{struct.pack('<I', len(touch)).decode()}{touch}tR.".encode()
@@ -77,7 +77,7 @@ def attacks(target):
 
 @pytest.mark.parametrize("around", [archive, legacy, bare])
 @pytest.mark.parametrize("name", attacks("x"))
-def test_nothing_runs(tmp_path, name, around):
+def test_pickles_that_run_code_are_refused(tmp_path, name, around):
     data, refused = attacks(tmp_path / "made")[name]
     file = around(tmp_path / "evil.pt", data)
     with pytest.raises(
@@ -88,7 +88,7 @@ def test_nothing_runs(tmp_path, name, around):
     assert not (tmp_path / "made").exists()
 
 
-def test_the_attacks_are_attacks(tmp_path):
+def test_pickle_itself_runs_the_attacks(tmp_path):
     for name in ("reduce", "nested", "eval", "stack_global", "from_memo", "global"):
         pickle.loads(attacks(tmp_path / name)[name][0])
         assert (tmp_path / name).exists(), name
@@ -145,7 +145,7 @@ REBUILD = b"ctorch._utils\n_rebuild_tensor_v2\n"
         (b"}X\x04\x00\x00\x00size" + REBUILD + b"(" + push("x") + b"K\x00))\x89NtRs.", "tensor without a storage"),
     ],
 )
-def test_what_a_pickle_must_not_do(tmp_path, data, message):
+def test_invalid_pickles_are_refused(tmp_path, data, message):
     for around in (archive, legacy):
         file = around(tmp_path / around.__name__, b"\x80\x02" + data)
         with pytest.raises(JclipError, match=message) as caught:
@@ -155,12 +155,12 @@ def test_what_a_pickle_must_not_do(tmp_path, data, message):
 
 
 @pytest.mark.parametrize("data", [b"]" + b"\x85" * 200_000 + b"0}.", b"}r\xff\xff\xff\xff."], ids=["stack", "memory"])
-def test_bombs_that_do_not_go_off(tmp_path, data):
+def test_oversized_stacks_and_memos_are_read_without_harm(tmp_path, data):
     for around in (archive, legacy):
         assert open_torch_file(around(tmp_path / "x", b"\x80\x02" + data)).tensors == {}
 
 
-def test_endless_pickles(tmp_path):
+def test_endless_pickles_are_refused(tmp_path):
     many = b"\x80\x02(" + b"N" * 5_000_001 + b"t."
     with pytest.raises(JclipError, match="too many steps"):
         open_torch_file(archive(tmp_path / "x", many))
@@ -180,7 +180,7 @@ def saved(file, value, **options):
 
 @pytest.mark.parametrize("new", [True, False])
 @pytest.mark.filterwarnings("ignore")
-def test_tensors_that_are_not_plain(tmp_path, new):
+def test_tensors_that_are_not_plain_are_refused(tmp_path, new):
     values = {
         "is quantised": torch.quantize_per_tensor(torch.ones(2), 0.1, 0, torch.quint8),
         "is quantised:": torch.quantize_per_channel(torch.ones(2, 2), torch.ones(2), torch.zeros(2), 0, torch.qint8),
@@ -218,7 +218,7 @@ def test_archives_that_are_refused(tmp_path, members, message):
 
 
 @pytest.mark.filterwarnings("ignore:Duplicate name")
-def test_a_name_twice(tmp_path):
+def test_repeated_member_names_are_refused(tmp_path):
     archive(tmp_path / "x.pt")
     with zipfile.ZipFile(tmp_path / "x.pt", "a") as more:
         more.writestr("x/data.pkl", b"")
@@ -240,13 +240,13 @@ def test_a_name_twice(tmp_path):
         (pickle.dumps(0x1950A86A20F9469CFC6C, 2) + pickle.dumps(1000, 2), "is a pickle but not a PyTorch checkpoint"),
     ],
 )
-def test_what_is_no_checkpoint(tmp_path, content, message):
+def test_other_files_are_refused(tmp_path, content, message):
     with pytest.raises(JclipError, match=message) as caught:
         open_torch_file(bare(tmp_path / "file", content))
     assert str(tmp_path / "file") in str(caught.value)
 
 
-def test_other_archives_and_places(tmp_path):
+def test_other_archives_and_missing_files_are_refused(tmp_path):
     np.savez(tmp_path / "x.npz", a=np.ones(2))
     with pytest.raises(JclipError, match=r"is a zip archive but not a PyTorch checkpoint: it has no data\.pkl"):
         open_torch_file(tmp_path / "x.npz")
@@ -283,7 +283,7 @@ def test_one_flipped_byte_in_a_tensor_is_noticed(samples):
 
 @pytest.mark.parametrize("kind", ["zip", "deflated", "legacy"])
 @given(data=st.data())
-def test_cut_files(samples, kind, data):
+def test_truncated_files_are_refused(samples, kind, data):
     content = (samples / kind).read_bytes()
     file = bare(samples / "cut", content[: data.draw(st.integers(0, len(content) - 1))])
     with pytest.raises(JclipError, match=str(file)):

@@ -17,7 +17,7 @@ SYSTEM = ("bash", "basename", "dirname", "env", "sed")
 
 
 class Machine:
-    """A machine with the stand-ins installed.
+    """Machine with the stand-ins installed.
 
     Attributes:
       state: where the stand-ins keep what they know.
@@ -31,7 +31,7 @@ class Machine:
         self._bin.mkdir()
         for standin in STANDINS.glob("*.py"):
             tool = self._bin / standin.stem
-            # -S makes each of their many starts three times as fast; kubectl alone needs a package (yaml).
+            # -S makes each start three times as fast, and there are many; only kubectl needs a package (yaml).
             flags = "" if standin.stem == "kubectl" else "-S -E "
             tool.write_text(f'#!/bin/sh\nexec {sys.executable} {flags}{standin} "$@"\n')
             tool.chmod(0o755)
@@ -54,7 +54,7 @@ class Machine:
 
     def start(self, script: str, *arguments: str) -> subprocess.Popen:
         """Starts a launcher from the top of the tree, as the README says."""
-        # What nohup or a background job has pytest ignore, a launcher would ignore as well: bash cannot trap it.
+        # A launcher inherits signals that nohup or a background job makes pytest ignore, and bash cannot trap those.
         for asked in (signal.SIGHUP, signal.SIGINT):
             if signal.getsignal(asked) is signal.SIG_IGN:
                 signal.signal(asked, signal.SIG_DFL)
@@ -68,7 +68,7 @@ class Machine:
         )
 
     def run(self, script: str, *arguments: str, code: int = 0) -> tuple[str, str]:
-        """Runs a launcher to its end, which must be with this code: what it printed, and what it complained of."""
+        """Runs a launcher to its end, checks its exit code, and returns its standard output and standard error."""
         launcher = self.start(script, *arguments)
         out, err = launcher.communicate(timeout=1800)
         assert launcher.returncode == code, f"exit code {launcher.returncode}\n{out}\n{err}"
@@ -81,11 +81,11 @@ class Machine:
         return [call for call in map(json.loads, lines) if call["tool"] == tool]
 
     def script(self, *codes: str) -> None:
-        """Lets `jclip` end with these codes, one after the other, instead of training."""
+        """Makes `jclip` end with these codes, one after the other, instead of training."""
         self.environment["STANDIN_CODES"] = ",".join(codes)
 
     def preempt(self, workdir: Path) -> None:
-        """Orders a preemption, once, in the middle of the run that trains there."""
+        """Orders one preemption in the middle of the run in `workdir`."""
         (self.state / "preempt-at").write_text(str(workdir / "metrics.jsonl"))
 
 

@@ -1,4 +1,4 @@
-"""Google Kubernetes Engine; `jclip` ends as it is told, and test_training.py really trains."""
+"""Google Kubernetes Engine, with a stand-in for `jclip`; test_training.py really trains."""
 
 from pathlib import Path
 
@@ -12,7 +12,7 @@ SLICE = ("run", "--name", "alt", "--image", "i", "--tpu", "tpu-v6e-slice", "--to
 
 
 def rendered(machine, *arguments):
-    """The manifest, parsed, and its one container."""
+    """Returns the manifest, parsed, and its one container."""
     out, _ = machine.run("gke.sh", *arguments[:1], "--dry-run", *arguments[1:])
     manifest, command = out.rsplit("kubectl ", 1)
     assert command == "apply -f -\n" and "@" not in manifest.split("spec:", 1)[1]

@@ -1,4 +1,4 @@
-"""One machine with several GPUs; `jclip` ends as it is told, and test_training.py really trains."""
+"""One machine with several GPUs, with a stand-in for `jclip`; test_training.py really trains."""
 
 import shlex
 import signal
@@ -72,7 +72,7 @@ def test_a_run_stopped_by_hand_is_not_started_again(machine):
 
 
 def start_with_a_signal(machine, folder, before):
-    """Starts the launcher, which gets SIGTERM right before the first of its commands that begins so."""
+    """Starts the launcher and sends it SIGTERM right before its first command that begins with `before`."""
     hook = folder / "hook.sh"
     hook.write_text(f"set -T\ntrap 'case $BASH_COMMAND in {before}*) trap - DEBUG && kill -TERM $$ ;; esac' DEBUG\n")
     machine.environment["BASH_ENV"] = str(hook)
@@ -94,7 +94,7 @@ def test_stopped_before_a_process_has_started(machine, tmp_path):
         launcher.communicate(timeout=60)
     finally:
         launcher.terminate()
-    assert launcher.returncode in (75, 143)  # the process may be told before it can save
+    assert launcher.returncode in (75, 143)  # the signal may arrive before the process can save
 
 
 @pytest.mark.parametrize("asked", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP], ids=lambda asked: asked.name)

@@ -1,4 +1,4 @@
-"""What holds for every launcher: clean to shellcheck, explains itself, and refuses bad input in a line."""
+"""Rules for every launcher: it passes shellcheck, has a help text, and refuses bad input in one line."""
 
 import subprocess
 import sys

@@ -1,4 +1,4 @@
-"""Slurm; `jclip` ends as it is told, and test_training.py really trains."""
+"""Slurm, with a stand-in for `jclip`; test_training.py really trains."""
 
 import shlex
 from pathlib import Path
@@ -11,7 +11,7 @@ CONFIG = "configs/altclip/vit_l_14.py"
 
 @pytest.fixture
 def job(machine, tmp_path):
-    """Submits a job: its exit code and its log."""
+    """Returns a function that submits a job and returns its exit code and log."""
     work = tmp_path / "work"
     work.mkdir()
 

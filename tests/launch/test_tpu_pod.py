@@ -1,4 +1,4 @@
-"""Cloud TPU slices; `jclip` ends as it is told, and test_training.py really trains."""
+"""Cloud TPU slices, with a stand-in for `jclip`; test_training.py really trains."""
 
 import shlex
 import signal
@@ -10,7 +10,7 @@ RUN = ("run", *NODE, "--type", "v6e-16", "--bucket", "gs://mine")
 
 
 def verbs(machine):
-    """What gcloud was called for, describe aside."""
+    """Returns the verbs of the calls to gcloud, except describe."""
     calls = [call["arguments"][2:4] for call in machine.calls("gcloud")]
     return [" ".join(call) for call in calls if call[1] != "describe"]
 
@@ -111,7 +111,7 @@ def test_left_and_come_back_to_and_stopped(machine, tmp_path):
     machine.script("wait", "0")
     launcher = machine.start("tpu_pod.sh", *RUN, CONFIG)
     wait_for_workers(machine, launcher)
-    launcher.send_signal(signal.SIGKILL)  # a laptop that is closed
+    launcher.send_signal(signal.SIGKILL)  # as if a laptop were closed
     again = machine.start("tpu_pod.sh", *RUN, CONFIG)
     assert "pod is training already: returning to it" in again.stderr.readline()
     machine.run("tpu_pod.sh", "logs", *NODE, "--logs", str(tmp_path / "logs"))

@@ -21,7 +21,7 @@ def mesh_of(devices, **shape):
 
 @cache
 def compiled(mesh, **how):
-    """(image, text, logit scale, logit bias, image ids, text ids) -> (loss, metrics), four gradients."""
+    """Returns (image, text, logit scale, logit bias, image ids, text ids) -> (loss, metrics), four gradients."""
 
     def loss(image_bd, text_bd, scale, bias, image_ids_b, text_ids_b):
         return contrastive_loss(
@@ -37,12 +37,12 @@ def _forward(**how):
 
 
 def loss_value(image_bd, text_bd, logit_scale, logit_bias=None, image_ids_b=None, text_ids_b=None, **how):
-    """(loss, metrics), compiled as one program."""
+    """Returns (loss, metrics), compiled as one program."""
     return _forward(**how)(image_bd, text_bd, logit_scale, logit_bias, image_ids_b=image_ids_b, text_ids_b=text_ids_b)
 
 
 def features(size, width, likeness, seed=0):
-    """Images and texts of any length; the greater `likeness`, the closer are pairs."""
+    """Returns image and text features with random norms; a greater `likeness` makes pairs closer."""
     rng = np.random.default_rng(seed)
     image_bd = rng.normal(size=(size, width))
     text_bd = likeness * image_bd + rng.normal(size=(size, width))

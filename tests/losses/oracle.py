@@ -6,10 +6,10 @@ import numpy as np
 
 
 class Expected(NamedTuple):
-    """A loss, its gradients in image and text features, logit scale and bias, and R@1 in both directions.
+    """Loss, its gradients with respect to image and text features, logit scale and bias, and R@1 in both directions.
 
-    An error of a gradient is relative to its size: of features the norm, of the two scalars the sum of the absolute
-    terms, for they are sums of terms of both signs.
+    Errors of gradients are relative to `sizes`: the norm for features, and for the two scalars the sum of the absolute
+    terms, because their terms have both signs.
     """
 
     loss: float
@@ -61,9 +61,9 @@ def contrastive(
 
 
 def _softmax(logits_bb, positive_bb, negative_bb):
-    """The mean over both directions, all rows and each row's positives; and its gradient in the logits.
+    """Returns the mean over both directions, all rows and each row's positives, and its gradient in the logits.
 
-    As in the losses, 1 - p is written as the share of the negatives, or nothing would be left of one below 1e-16.
+    As in the losses, 1 - p is computed as the share of the negatives, because a share below 1e-16 would be lost.
     """
     loss, to_logits_bb = 0.0, np.zeros_like(logits_bb)
     for axis in (1, 0):
@@ -82,7 +82,7 @@ def _softmax(logits_bb, positive_bb, negative_bb):
 
 
 def _sigmoid(logits_bb, positive_bb, negative_bb):
-    """The sum over all pairs by the batch size; and its gradient in the logits."""
+    """Returns the sum over all pairs divided by the batch size, and its gradient in the logits."""
     signs_bb = np.where(positive_bb, 1, -1)
     counted_bb = (positive_bb | negative_bb) / len(logits_bb)
     loss = (counted_bb * np.logaddexp(0, -signs_bb * logits_bb)).sum()

@@ -27,7 +27,7 @@ from tests.losses.batches import (
 
 BOUNDS = {"loss": 1e-6, "gradient": 1e-5}
 FEW_LOGITS = {"loss": 3e-6, "gradient": 2e-5}
-"""Bounds where one or two logits dominate the loss: float32 knows a logit of 100 only to 8e-6, and with it the
+"""Bounds if one or two logits dominate the loss. float32 resolves a logit of 100 only to 8e-6, which also limits the
 exponential and the gradient. Measured: 2.0e-6 and 1.7e-5."""
 
 
@@ -56,8 +56,8 @@ def test_two_pairs_by_hand_with_the_sigmoid(impl):
     assert metrics == {"image_to_text_r1": 1, "text_to_image_r1": 1}
 
 
-# Pairs 0 and 1 share an id, and all logits are 0. Masked, rows and columns 0 and 1 keep one negative, 2 keeps two.
-# As positives they count in the sum, and their own logits too are 0. Sigmoids are log 2 for each of 7 or 9 pairs.
+# Pairs 0 and 1 share an id, and all logits are 0. Masked, rows and columns 0 and 1 have one negative, 2 has two.
+# As positives they count in the sum, and their logits are 0 too. Sigmoids are log 2 for each of 7 or 9 pairs.
 @pytest.mark.parametrize("which", ["image_ids_b", "text_ids_b"])
 @pytest.mark.parametrize(
     ("kind", "duplicates", "expected"),
@@ -104,7 +104,7 @@ SIZE, WIDTH = 24, 8
 
 
 def loss_of(kind, duplicates="mask", impl="dense"):
-    """The loss on 4 devices, in chunks that do not divide a device's share; one program for most tests here."""
+    """Returns the loss on 4 devices, in chunks that do not divide a device's share. Most tests share this program."""
     return compiled(mesh_of(4), kind=kind, duplicates=duplicates, impl=impl, chunk=4 if impl == "ring" else 16)
 
 
@@ -116,7 +116,7 @@ def check(loss, batch, logit_scale, bias, kind, duplicates):
     assert_is_the_oracle(found, expected, **(FEW_LOGITS if few else BOUNDS))
 
 
-# A softmax of a few pairs that it can tell apart has the error of single logits.
+# A softmax of a few well separated pairs has the error of single logits.
 @pytest.mark.parametrize(("kind", "duplicates", "impl"), ALL)
 @settings(max_examples=8)
 @given(
@@ -134,7 +134,7 @@ def test_any_batch_at_any_scale_is_the_oracle(
     check(loss_of(kind, duplicates, impl), batch, logit_scale, bias, kind, duplicates)
 
 
-# In the first batch pairs are unlike each other, as before training; in the second alike, as after it.
+# In the first batch the features of a pair are independent, as before training; in the second they are correlated.
 @pytest.mark.parametrize(
     ("kind", "duplicates", "impl", "devices", "size", "width", "chunk"),
     [
@@ -287,10 +287,7 @@ def test_one_pair_has_no_negatives(duplicates):
         ({"impl": "chunked", "mesh": 8}, "a batch of 12 is not divisible by the 8 devices of data×fsdp: change"),
         ({"impl": "ring", "mesh": 4, "chunk": 0}, "a chunk of 0 columns"),
         ({"image_ids_b": np.zeros(3, int)}, r"ids of shape \(3,\) do not fit a batch of 12 pairs"),
-        (
-            {"text_bd": np.zeros((4, 3))},
-            r"image features \(12, 3\) and text features \(4, 3\) must be \(b, d\)",
-        ),
+        ({"text_bd": np.zeros((4, 3))}, r"features \(12, 3\) and text features \(4, 3\) must have the same shape, \("),
     ],
 )
 def test_errors_say_what_to_do(arguments, message):

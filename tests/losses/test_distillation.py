@@ -11,7 +11,7 @@ TEACHER = jnp.array([[0.0, 4.0], [2.0, 2.0]])
 
 
 def test_by_hand():
-    # Squared errors 9, 16, 1, 1; the first pair is orthogonal, the second points one way.
+    # Squared errors 9, 16, 1, 1; the first pair is orthogonal, the second has one direction.
     loss, metrics = teacher_loss(STUDENT, TEACHER)
     assert loss == pytest.approx(27 / 4)
     assert metrics == {"cosine": pytest.approx(0.5)}

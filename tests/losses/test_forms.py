@@ -1,4 +1,4 @@
-"""Cost of the forms: multiplications, memory, and communication between devices. Nothing here is run."""
+"""Cost of the forms: multiplications, memory, and communication between devices. Programs are compiled but not run."""
 
 from functools import cache
 
@@ -42,7 +42,7 @@ def test_every_pair_of_blocks_is_multiplied_once(kind, duplicates, impl):
 
 @cache
 def temporary(impl, size, kind="softmax", duplicates="mask"):
-    """Bytes that the compiled loss and its gradients take on one of 8 devices, without arguments and results."""
+    """Returns the temporary bytes of the compiled loss and its gradients on one of 8 devices."""
     mesh = mesh_of(8)
     program = compiled(mesh, impl=impl, kind=kind, duplicates=duplicates).lower(*shapes(size, 1024, mesh)).compile()
     return program.memory_analysis().temp_size_in_bytes
@@ -65,7 +65,7 @@ def test_a_batch_of_65536_takes_under_a_tenth_of_dense(kind, duplicates, impl):
 
 @pytest.mark.parametrize("impl", ["chunked", "ring"])
 def test_memory_is_linear_in_the_batch(impl):
-    """A bounded number of arrays as large as a device's share of the images, however large the batch."""
+    """The memory is a bounded number of arrays of a device's share of the images."""
     for size in (65_536, 262_144):
         share = size // 8 * 1024 * 4
         assert temporary(impl, size) < 16 * share

@@ -7,5 +7,5 @@ from jclip.models import transformer
 
 @pytest.fixture
 def scanned(monkeypatch):
-    """Shallow towers are scanned like deep ones, as far as the test traces them."""
+    """Makes shallow towers use a scan like deep ones, in what the test traces."""
     monkeypatch.setattr(transformer, "SHALLOW", 0)

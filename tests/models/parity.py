@@ -16,7 +16,7 @@ from tests.models.torch_weights import Weights
 def ragged_ids(
     lengths: list[int], vocab_size: int, pad_id: int, *, width: int | None = None, seed: int = 0
 ) -> np.ndarray:
-    """Random token ids, none of them padding, each row padded on the right to the longest or to `width`."""
+    """Returns random token ids without padding ids, each row padded on the right to the longest or to `width`."""
     draw = np.random.default_rng(seed)
     ids = np.full((len(lengths), width or max(lengths)), pad_id, np.int32)
     for row, length in enumerate(lengths):
@@ -25,13 +25,13 @@ def ragged_ids(
 
 
 def random_images(count: int, size: int, seed: int = 0) -> np.ndarray:
-    """Normalised images, (count, size, size, 3), each with its own mean colour, because noise alone averages out."""
+    """Returns normalised images, (count, size, size, 3), with different mean colours: noise alone averages out."""
     draw = np.random.default_rng(seed)
     return (draw.normal(size=(count, size, size, 3)) + 2 * draw.normal(size=(count, 1, 1, 3))).astype(np.float32)
 
 
 def random_variables(module: nn.Module, *inputs: Any, seed: int = 0) -> Any:
-    """Variables of the right shapes, drawn by numpy, because an initialiser would have to be compiled."""
+    """Returns variables of the right shapes, drawn by numpy, because an initialiser would have to be compiled."""
     draw = np.random.default_rng(seed)
 
     def fill(path: Any, leaf: Any) -> np.ndarray:
@@ -50,7 +50,7 @@ def random_variables(module: nn.Module, *inputs: Any, seed: int = 0) -> Any:
 
 
 def run(model: nn.Module, variables: Any, *inputs: Any, method: str = "__call__", **options: Any) -> Any:
-    """`model.apply`, compiled once for each model, method, shape and set of options."""
+    """Runs `model.apply`, compiled once for each model, method, shape and set of options."""
     rngs = options.pop("rngs", None)
     return _compiled(model, method, **options)(variables, rngs, *inputs)
 
@@ -63,7 +63,7 @@ def _compiled(model: nn.Module, method: str, **options: Any) -> Callable[..., An
 
 
 def to_torch(array: np.ndarray) -> torch.Tensor:
-    """Ids as int64; images with their colours first."""
+    """Converts ids to int64 and images to channels first, for PyTorch."""
     return torch.from_numpy(array.transpose(0, 3, 1, 2).copy() if array.ndim == 4 else array.astype(np.int64))
 
 
@@ -73,7 +73,7 @@ def unit(rows: Any) -> np.ndarray:
 
 
 def assert_same_rows(ours: Any, theirs: torch.Tensor, atol: float = 5e-6) -> None:
-    """Checks that L2-normalised rows agree, and that they are not all the same row, which would prove nothing."""
+    """Checks that L2-normalised rows agree and are not all equal, which would prove nothing."""
     difference = np.abs(unit(ours) - unit(theirs.detach().numpy()))
     assert difference.max() < atol, f"rows differ by {difference.max():.1e}"
     rows = unit(ours).reshape(-1, np.shape(ours)[-1])
@@ -81,13 +81,13 @@ def assert_same_rows(ours: Any, theirs: torch.Tensor, atol: float = 5e-6) -> Non
 
 
 def assert_same_values(ours: Any, theirs: torch.Tensor, rtol: float = 5e-6) -> None:
-    """Checks that values agree, relative to the largest."""
+    """Checks that values agree; `rtol` is relative to the largest."""
     theirs_np = theirs.detach().numpy()
     difference = np.abs(np.asarray(ours) - theirs_np).max() / np.abs(theirs_np).max()
     assert difference < rtol, f"values differ by {difference:.1e} of the largest"
 
 
 def assert_same_tree(weights: Weights, params: Any, shapes: Any) -> None:
-    """Checks that copied weights have the model's structure and shapes, and that none was left over."""
+    """Checks that copied weights have the model's structure and shapes, and that all were used."""
     assert jax.tree.map(np.shape, params) == jax.tree.map(np.shape, shapes)
     assert not weights.unread()

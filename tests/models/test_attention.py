@@ -42,7 +42,7 @@ H100, A100, T4, AMD, CPU, TPU = (
 
 
 def oracle(q, k, v, upstream, lengths=None, causal=False):
-    """Attention's values and its gradients with respect to q, k and v, in float64."""
+    """Returns attention and its gradients with respect to q, k and v, in float64."""
     q, k, v, upstream = (np.asarray(x, np.float64) for x in (q, k, v, upstream))
     seen = np.ones((len(q), 1, q.shape[1], k.shape[1]), bool)
     if lengths is not None:
@@ -63,7 +63,7 @@ def oracle(q, k, v, upstream, lengths=None, causal=False):
 
 
 def ours(q, k, v, upstream, **options):
-    """Values and gradients of `attend`."""
+    """Returns values and gradients of `attend`."""
     values, back = jax.vjp(lambda q, k, v: attend(q, k, v, **options), q, k, v)
     return values, *back(upstream)
 
@@ -121,7 +121,7 @@ def test_any_shape(batch, queries, keys, heads, channels, padded):
         np.testing.assert_allclose(actual, oracle(q, k, v, q, lengths if padded else None)[0], atol=1e-5)
 
 
-def test_nothing_but_padding_looks_at_the_first():
+def test_a_row_of_padding_attends_to_the_first_key():
     values = jnp.array([2.0, 4.0]).reshape(1, 2, 1, 1)
     np.testing.assert_allclose(attend(ONES, ONES, values, lengths_b=jnp.array([0])).ravel(), [2, 2])
 
@@ -161,7 +161,7 @@ def chosen(device, monkeypatch, *, dtype=jnp.bfloat16, channels=64, queries=50, 
     ],
 )
 def test_auto_takes_what_the_device_supports(device, case, expected, monkeypatch):
-    """A request for cuDNN where it is not possible says why."""
+    """A request for cuDNN where it is impossible gives the reason."""
     assert chosen(device, monkeypatch, **case, ask="xla") == "xla"
     if expected == "cudnn":
         assert chosen(device, monkeypatch, **case) == chosen(device, monkeypatch, **case, ask="cudnn") == "cudnn"

@@ -1,4 +1,4 @@
-"""BERT encoder of both families, each against its own reference."""
+"""BERT encoders of both families, each against its reference."""
 
 import jax
 import jax.numpy as jnp
@@ -146,7 +146,7 @@ def test_nothing_but_padding_is_finite():
     assert np.isfinite(run(model, random_variables(model, ids), ids)).all()
 
 
-def test_an_id_beyond_the_vocabulary_shows():
+def test_an_id_beyond_the_vocabulary_gives_nan():
     model, ids = Bert(WWM, 5), jnp.full((1, 3), 7)
     assert np.isnan(run(model, random_variables(model, ids), ids + WWM.vocab_size)).all()
 

@@ -26,7 +26,7 @@ CONFIG = ClipTextConfig(vocab_size=99, context_length=17, width=48, layers=3, he
 
 
 def captions(lengths, width=None):
-    """Ids that end in end-of-text, the largest id, and are padded with 0."""
+    """Returns ids that end in end-of-text, the largest id, and are padded with 0."""
     ids = ragged_ids(lengths, CONFIG.vocab_size, 0, width=width)
     ids[np.arange(len(lengths)), np.array(lengths) - 1] = CONFIG.vocab_size - 1
     return ids
@@ -34,7 +34,7 @@ def captions(lengths, width=None):
 
 @pytest.fixture(params=["quick_gelu", pytest.param("gelu", marks=pytest.mark.slow)])
 def pair(request):
-    """The reference, and our model with its weights."""
+    """Reference model, and our model with its weights."""
     hf_config = transformers.CLIPTextConfig(
         vocab_size=CONFIG.vocab_size,
         hidden_size=CONFIG.width,
@@ -44,7 +44,7 @@ def pair(request):
         num_attention_heads=CONFIG.heads,
         max_position_embeddings=CONFIG.context_length,
         hidden_act=request.param,
-        eos_token_id=2,  # as in the published configurations: it selects the largest id
+        eos_token_id=2,  # as in the published configurations; it makes transformers pool at the largest id
     )
     reference = randomise(transformers.CLIPTextModelWithProjection(hf_config))
     weights = Weights(reference)

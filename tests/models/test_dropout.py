@@ -1,4 +1,4 @@
-"""Dropout: share of zeros, independence of bits, and dependence on the key and the example only."""
+"""Dropout: share of zeros, independence of bits, and masks that depend only on the key and the example."""
 
 import jax
 import jax.numpy as jnp
@@ -39,7 +39,7 @@ def test_the_share_that_is_dropped(rate):
 
 
 def test_bits_are_even_and_apart():
-    """Each of the 32 bits has mean one half, and is uncorrelated between bits, positions, rows, sites and places."""
+    """The 32 bits have mean one half, uncorrelated between bits, positions, rows, sites, places and keys."""
     bits = random_bits(seeds(range(100)), SHAPE)
     signs = _signs(bits)  # (200, 40, 50, 32)
     limit = 5 / signs[..., 0].size ** 0.5

@@ -112,7 +112,7 @@ def test_frozen_layers_cost_their_forward_pass(tower):
     ],
 )
 def test_no_backward_pass_through_frozen_layers(tower, remat):
-    """Beyond the forward pass, the cost is that of a tower that has only the other layers."""
+    """Beyond the forward pass, the cost is that of a tower with only the other layers."""
     below = flops(tower, 5, frozen=3, remat=remat, gradient=True) - flops(tower, 5)
     assert below == flops(tower, 2, remat=remat, gradient=True) - flops(tower, 2)
     assert flops(tower, 3, frozen=3, remat=remat, gradient=True) < 1.1 * flops(tower, 3)

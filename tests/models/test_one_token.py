@@ -1,4 +1,4 @@
-"""The last layer for one token alone: the numbers of whole layers, for less arithmetic."""
+"""The last layer computed for one token only: the same numbers as whole layers, with less arithmetic."""
 
 import jax
 import jax.numpy as jnp
@@ -56,7 +56,7 @@ def test_numbers_and_gradients_of_whole_layers(tower, remat, monkeypatch):
 
 
 def test_cudnn_computes_the_layers_that_it_can(monkeypatch):
-    """One query is none of them, and no reason to refuse a tower."""
+    """cuDNN does not support a single query, which is no reason to refuse the tower."""
     asked = []
     choose = attention._choose
 

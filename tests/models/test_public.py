@@ -1,4 +1,4 @@
-"""Public names of `jclip.models` and `jclip.losses`, and the examples in their docstrings."""
+"""Public names of `jclip.models` and `jclip.losses`, and the examples of their docstrings."""
 
 import doctest
 import subprocess

@@ -27,8 +27,8 @@ TOWERS = {
 }
 
 
-def gradient(tower, remat):
-    """(loss of parameters, parameters) of a tower."""
+def loss_of(tower, remat):
+    """Returns a tower's loss as a function of its parameters, and the parameters."""
     model, inputs, options = TOWERS[tower]
     variables = random_variables(model, inputs)
     params, others = variables["params"], {name: leaf for name, leaf in variables.items() if name != "params"}
@@ -43,8 +43,8 @@ def gradient(tower, remat):
 
 
 def stored_bytes(tower, remat):
-    """Bytes that the backward pass of a tower keeps of the forward pass."""
-    loss, params = gradient(tower, remat)
+    """Returns the bytes of the forward pass that a tower keeps for its backward pass."""
+    loss, params = loss_of(tower, remat)
     residuals = jax.eval_shape(lambda params: jax.vjp(loss, params)[1], params)
     return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(residuals))
 
@@ -55,10 +55,10 @@ def test_a_resnet_stores_less_too():
 
 @pytest.mark.parametrize("tower", ["vit", "bert", "clip", pytest.param("resnet", marks=pytest.mark.slow)])
 def test_stored_bytes_and_arithmetic(tower):
-    """From none to dots to layers, the backward pass stores less and computes no less."""
+    """From "none" to "dots" to "layers", less is stored for the backward pass, and the arithmetic does not decrease."""
     kept, flops = [], []
     for remat in ("none", "dots", "layers"):
-        loss, params = gradient(tower, remat)
+        loss, params = loss_of(tower, remat)
         kept.append(stored_bytes(tower, remat))
         flops.append(count_flops(jax.grad(loss), params))
     assert kept[2] < 0.7 * kept[1] < 0.7 * 0.7 * kept[0]
@@ -75,10 +75,10 @@ def test_stored_bytes_and_arithmetic(tower):
     ],
 )
 def test_compiled_memory_and_gradients(tower, policies):
-    """The compiled programs use less memory likewise, and the gradients are the same."""
+    """The compiled programs use less memory in the same order, and their gradients are equal."""
     gradients, memory = [], []
     for remat in policies:
-        loss, params = gradient(tower, remat)
+        loss, params = loss_of(tower, remat)
         compiled = jax.jit(jax.grad(loss)).lower(params).compile()
         gradients.append(compiled(params))
         memory.append(compiled.memory_analysis().temp_size_in_bytes)

@@ -1,4 +1,4 @@
-"""The modified ResNet against cn_clip's, frozen and in training."""
+"""The modified ResNet against cn_clip's, with frozen batch statistics and in training."""
 
 import functools
 from dataclasses import replace
@@ -112,7 +112,7 @@ def _flat(tree):
 
 
 def test_a_training_batch_is_the_global_one_on_a_mesh():
-    """Each of 8 devices holds 2 images of other colours; the statistics are those of all 16, as in PyTorch."""
+    """Each of 8 devices has 2 images of different colours; the statistics are those of all 16, as in PyTorch."""
     reference = reference_of(TINY, 13).train()
     _, variables = variables_of(reference)
     images = random_images(16, TINY.image_size) + np.arange(16, dtype=np.float32)[:, None, None, None]
@@ -137,7 +137,7 @@ class TrainingBlock(nn.Module):
 
 @pytest.mark.slow
 def test_gradients_through_global_statistics():
-    """Gradients of batch norm too, by which one device's images act on another's."""
+    """Through batch norm, one device's images affect the gradients of another's."""
     block = TrainingBlock()
     x = np.random.default_rng(0).normal(size=(8, 4, 4, 6)).astype(np.float32)
     variables = random_variables(block, x)

@@ -1,4 +1,4 @@
-"""Text encoders: pooling by hand, and the same tower as in a dual encoder."""
+"""Text encoders: pooling by hand, and equality with the text tower of a dual encoder."""
 
 from dataclasses import replace
 

@@ -53,7 +53,7 @@ def test_layer_norm_of_a_constant_is_its_bias():
 
 
 class AddsNoise(nn.Module):
-    """A layer that adds 0 or 2, and has a parameter."""
+    """Layer that adds 0 or 2 at random, and has an unused parameter."""
 
     @nn.compact
     def __call__(self, x, mask, seeds):

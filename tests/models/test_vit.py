@@ -1,4 +1,4 @@
-"""CLIP's vision transformer against cn_clip's and Hugging Face's, at sizes that are no library's defaults."""
+"""CLIP's vision transformer against cn_clip's and Hugging Face's, at sizes other than the libraries' defaults."""
 
 from dataclasses import replace
 

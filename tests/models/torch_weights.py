@@ -1,7 +1,7 @@
-"""Random weights for the PyTorch references, and the same weights as our parameter trees. For tests only.
+"""Random weights for the PyTorch references, and the same weights as our parameter trees.
 
 Two layouts: Hugging Face's, and OpenAI's, which cn_clip keeps. Every weight is read by name, so a name that a
-reference renames is a KeyError here, and `unread` tells of one that nothing read.
+reference renames is a KeyError, and `unread` returns the names that were not read.
 """
 
 import re
@@ -41,7 +41,7 @@ def randomise(module: torch.nn.Module, seed: int = 0) -> torch.nn.Module:
 
 
 class Weights:
-    """State dict that remembers which tensors were read."""
+    """State dict that records which tensors were read."""
 
     def __init__(self, module: torch.nn.Module):
         self._state = {name: value.detach().numpy().copy() for name, value in module.state_dict().items()}
@@ -73,13 +73,13 @@ class Weights:
         return {"kernel": self[f"{name}.weight"].transpose(2, 3, 1, 0)}
 
     def stacked(self, pattern: str, layer: Callable[[str], Tree]) -> Tree:
-        """The layers at "prefix.%d" as one tree with a leading axis."""
+        """Returns the layers at "prefix.%d" as one tree with a leading axis."""
         count = self.count(re.escape(pattern).replace("%d", r"(\d+)") + r"\.")
         return jax.tree.map(lambda *leaves: np.stack(leaves), *[layer(pattern % index) for index in range(count)])
 
 
 def bert(weights: Weights, prefix: str = "") -> Tree:
-    """A BERT without head and projection: Hugging Face's, or cn_clip's, which has the same names."""
+    """Returns a BERT without head and projection: Hugging Face's, or cn_clip's, which has the same names."""
     plural = weights.has(f"{prefix}encoder.layers.0.output.dense.bias")
 
     def layer(name: str) -> Tree:
@@ -102,7 +102,7 @@ _EMBEDDINGS = ("word", "position", "token_type")
 
 
 def hf_clip_layers(weights: Weights, prefix: str) -> Tree:
-    """The layers of a CLIP transformer in Hugging Face's layout."""
+    """Returns the layers of a CLIP transformer in Hugging Face's layout."""
 
     def layer(name: str) -> Tree:
         names = {"query": "q_proj", "key": "k_proj", "value": "v_proj", "output": "out_proj"}
@@ -117,7 +117,7 @@ def hf_clip_layers(weights: Weights, prefix: str) -> Tree:
 
 
 def hf_vit(weights: Weights) -> Tree:
-    """The image tower of a CLIP, Chinese-CLIP or AltCLIP model in Hugging Face's layout."""
+    """Returns the image tower of a CLIP, Chinese-CLIP or AltCLIP model in Hugging Face's layout."""
     embeddings = "vision_model.embeddings."
     return {
         "class_embedding": weights[f"{embeddings}class_embedding"],
@@ -131,7 +131,7 @@ def hf_vit(weights: Weights) -> Tree:
 
 
 def hf_clip_text(weights: Weights) -> Tree:
-    """The text tower of a CLIP model in Hugging Face's layout."""
+    """Returns the text tower of a CLIP model in Hugging Face's layout."""
     return {
         "token_embedding": weights["text_model.embeddings.token_embedding.weight"],
         "position_embedding": weights["text_model.embeddings.position_embedding.weight"],
@@ -142,18 +142,18 @@ def hf_clip_text(weights: Weights) -> Tree:
 
 
 def hf_clip(weights: Weights) -> Tree:
-    """CLIPModel."""
+    """Returns the parameters of a CLIPModel."""
     return {"image": hf_vit(weights), "text": hf_clip_text(weights), "logit_scale": weights["logit_scale"]}
 
 
 def hf_chinese_clip(weights: Weights) -> Tree:
-    """ChineseCLIPModel."""
+    """Returns the parameters of a ChineseCLIPModel."""
     text = bert(weights, "text_model.") | {"projection": weights.dense("text_projection")}
     return {"image": hf_vit(weights), "text": text, "logit_scale": weights["logit_scale"]}
 
 
 def hf_altclip(weights: Weights) -> Tree:
-    """AltCLIPModel."""
+    """Returns the parameters of an AltCLIPModel."""
     text = bert(weights, "text_model.roberta.") | {
         "head_norm": weights.norm("text_model.pre_LN"),
         "head": weights.dense("text_model.transformation"),
@@ -163,7 +163,7 @@ def hf_altclip(weights: Weights) -> Tree:
 
 
 def openai_vit(weights: Weights, prefix: str = "") -> Tree:
-    """VisualTransformer of cn_clip: query, key and value in one matrix, projections not transposed."""
+    """Returns cn_clip's VisualTransformer, whose query, key and value are one matrix and projections not transposed."""
 
     def layer(name: str) -> Tree:
         kernels = np.split(weights[f"{name}.attn.in_proj_weight"].T, 3, axis=1)
@@ -189,7 +189,7 @@ def openai_vit(weights: Weights, prefix: str = "") -> Tree:
 
 
 def openai_resnet(weights: Weights, prefix: str = "") -> tuple[Tree, Tree]:
-    """ModifiedResNet of cn_clip: parameters, running statistics."""
+    """Returns the parameters and running statistics of cn_clip's ModifiedResNet."""
 
     def convs_and_norms(name: str) -> tuple[Tree, Tree]:
         params: Tree = {}
@@ -221,7 +221,7 @@ def openai_resnet(weights: Weights, prefix: str = "") -> tuple[Tree, Tree]:
 
 
 def cn_clip(weights: Weights) -> Tree:
-    """CLIP of cn_clip, as variables: {"params": …} and, for RN50, {"batch_stats": …}."""
+    """Returns cn_clip's CLIP as variables: {"params": …} and, for RN50, {"batch_stats": …}."""
     text = bert(weights, "bert.") | {"projection": {"kernel": weights["text_projection"]}}
     stats: Tree = {}
     if weights.has("visual.class_embedding"):

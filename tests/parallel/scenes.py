@@ -32,9 +32,11 @@ from jclip.parallel.processes import (
 )
 from jclip.parallel.sharding import place_whole
 from jclip.tokenizers.text import load_tokenizer
+from jclip.train import preparing
 from jclip.train.loop import train
 from jclip.train.workplace import exclusive
 from tests.train import toy
+from tests.train.assembled import assemble_once
 from tests.train.runs import Watch, png
 
 ME = int(os.environ.get("JCLIP_PROCESS", "0"))
@@ -46,7 +48,7 @@ def fail(where, process=1, kind=JclipError):
 
 
 def caught(act):
-    """The words of the error that `act` ends with."""
+    """Returns the error that `act` raises, as text."""
     try:
         act()
     except (JclipError, ValueError) as error:
@@ -55,7 +57,7 @@ def caught(act):
 
 
 def exchanges(folder, run, say):
-    """Values, errors, errors within errors, and then values again: still in step."""
+    """Exchanges values, errors, nested errors, and values again, because the processes must stay in step."""
     say("all", gather(f"word {ME}"))
     say("one", gather({"value": [1]} if ME else None))
     say("none", gather())
@@ -80,7 +82,7 @@ def exchanges(folder, run, say):
 
 
 def out_of_turn(folder, run, say):
-    """An error of which the others learn at their next exchange, whichever it is."""
+    """Raises an error on process 1, of which the other learns at its next exchange."""
     with sharing_errors():
         if ME:
             raise JclipError("this one stumbled")
@@ -88,7 +90,7 @@ def out_of_turn(folder, run, say):
 
 
 def ending(folder, run, say):
-    """A usage error of one process."""
+    """Ends process 1 with a usage error."""
     with sharing_errors():
         if ME:
             sys.exit(2)
@@ -96,14 +98,14 @@ def ending(folder, run, say):
 
 
 def other_folders(folder, run, say):
-    """Each process has its own."""
+    """Gives each process a folder of its own."""
     processes._DISK_SECONDS = 1
     with exclusive(folder / str(ME)):
         say("not reached")
 
 
 def places(folder, run, say):
-    """Host arrays on a mesh over both processes."""
+    """Places a host array on a mesh over both processes."""
     whole = np.arange(8.0).reshape(4, 2)
     at = NamedSharding(jax.make_mesh((2,), ("fsdp",)), PartitionSpec("fsdp"))
     placed = place_whole({"a": whole}, {"a": at})["a"]
@@ -113,7 +115,7 @@ def places(folder, run, say):
 
 
 def damage(folder, run, say):
-    """A checkpoint whose second shard process 1 cannot read gives way to the one before."""
+    """Restores the last but one of two checkpoints, because process 1 cannot read its shard of the last."""
     folder = folder / "checkpoints"
     at = NamedSharding(jax.make_mesh((2,), ("fsdp",)), PartitionSpec("fsdp"))
     array = place_whole(np.arange(400_000, dtype=np.float32), at)
@@ -135,7 +137,7 @@ def damage(folder, run, say):
 
 
 def unreadable_picture(folder, run, say):
-    """A picture that one process reads, and cannot."""
+    """Encodes an unreadable image."""
     encoder = Encoder(run.model, load_tokenizer(Path(run.tokenizer)), run.preprocessing, 8, batch_size=2)
     encoder.images({}, [png(0), b"no picture"])
 
@@ -146,7 +148,7 @@ def trained(run, folder, say, act=lambda step: None, **arguments):
 
 
 def whole_run(folder, run, say):
-    """Two stages on both processes."""
+    """Trains two stages on both processes."""
     trained(run, folder, say)
 
 
@@ -161,7 +163,7 @@ def other_configuration(folder, run, say):
 
 
 def evaluation_stumbles(folder, run, say):
-    """On one process, at its third call."""
+    """Fails an evaluation on process 1, at its third call."""
     calls = []
 
     def evaluator(variables):
@@ -174,7 +176,7 @@ def evaluation_stumbles(folder, run, say):
 
 
 def watcher_fails(folder, run, say):
-    """An error out of turn, in the middle of a run."""
+    """Raises an error on process 1 in the middle of a run, outside any exchange."""
 
     def act(step):
         if ME:
@@ -184,7 +186,7 @@ def watcher_fails(folder, run, say):
 
 
 def disk_of_one_is_full(folder, run, say):
-    """Last: afterwards process 1 can write no file, and the writers' barriers stay broken."""
+    """Fills the disk of process 1. Must be the last scene, because the writers' barriers stay broken."""
     import resource
 
     folder = folder / "checkpoints"
@@ -214,6 +216,7 @@ SCENES = (
 def main(job):
     folder, run = pickle.loads(job.read_bytes())
     connect()
+    preparing.assemble = assemble_once  # a scene that trains again compiles nothing again
     for scene in SCENES:
         lines, error = [], None
         try:

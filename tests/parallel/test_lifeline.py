@@ -1,4 +1,4 @@
-"""A process that is gone is noticed at once, whatever the others wait for."""
+"""The lifeline: a process that dies is noticed at once, whatever the others wait for."""
 
 import socket
 import struct
@@ -10,7 +10,7 @@ import pytest
 from jclip.parallel.lifeline import Lifeline
 from tests.train.cluster import finish, start_all
 
-# The others wait on the host for one that never comes.
+# The others wait in a barrier for a process that is gone.
 PROGRAM = """
 import os, sys, time
 from jclip.parallel.processes import barrier, connect, process_index
@@ -24,7 +24,7 @@ barrier()
 
 
 @pytest.mark.parametrize(("gone", "processes"), [(0, 2), (1, 3)])
-def test_a_killed_process_is_missed_within_seconds(gone, processes):
+def test_a_killed_process_is_noticed_within_seconds(gone, processes):
     running = start_all([[sys.executable, "-c", PROGRAM, str(gone)]] * processes, devices=1)
     running[gone].wait(120)
     begun = time.monotonic()
@@ -41,12 +41,12 @@ def until_true(condition):
     assert condition()
 
 
-def test_who_says_farewell_is_not_lost():
+def test_a_process_that_closes_its_connection_is_not_lost():
     lost = []
     first, other, third = (Lifeline(lost.append) for _ in range(3))
     told = first.listen("localhost")
     assert other.connect("localhost", told, 1) and third.connect("localhost", told, 2)
-    until_true(lambda: len(first._sockets) == 3)  # with the one that listens
+    until_true(lambda: len(first._sockets) == 3)  # including the listening socket
     other.close()
     time.sleep(0.1)
     assert lost == []
@@ -57,7 +57,7 @@ def test_who_says_farewell_is_not_lost():
 
 
 @pytest.mark.parametrize("said", [b"", b"GET / HTTP/1.0\r\n\r\n", bytes(20)])
-def test_a_stranger_who_comes_and_goes_is_nothing(said):
+def test_connections_of_strangers_are_ignored(said):
     lost = []
     first, other = Lifeline(lost.append), Lifeline(lost.append)
     told = first.listen("localhost")
@@ -73,7 +73,7 @@ def test_a_stranger_who_comes_and_goes_is_nothing(said):
 
 
 @pytest.mark.parametrize(("host", "here"), [("localhost", True), ("127.0.0.1", True), ("10.1.2.3", False)])
-def test_only_others_machines_are_listened_to_where_there_are_any(host, here):
+def test_it_listens_to_other_machines_only_if_there_are_any(host, here):
     first = Lifeline(lambda who: None)
     first.listen(host)
     address = first._listening.getsockname()[0]
@@ -82,9 +82,9 @@ def test_only_others_machines_are_listened_to_where_there_are_any(host, here):
     first.close()
 
 
-def test_no_socket_is_no_error(monkeypatch):
+def test_it_does_without_sockets(monkeypatch):
     line = Lifeline(lambda who: None)
-    assert not line.connect("localhost", f"1 {'00' * 16}", 3)  # where nobody listens
+    assert not line.connect("localhost", f"1 {'00' * 16}", 3)  # nothing listens on this port
 
     def none(*arguments, **more):
         raise OSError("Address family not supported by protocol")
@@ -94,7 +94,7 @@ def test_no_socket_is_no_error(monkeypatch):
     assert not line.connect("localhost", "", 3)
 
 
-def test_a_connection_that_the_network_forgot_is_left_to_the_heartbeat():
+def test_a_reset_connection_is_left_to_the_heartbeat():
     lost = []
     first = Lifeline(lost.append)
     port, secret = first.listen("localhost").split()

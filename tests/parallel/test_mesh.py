@@ -15,13 +15,13 @@ from jclip.parallel.mesh import MeshShape, make_mesh
         (MeshShape(data=2, fsdp=2, tensor=2), (2, 2, 2)),
     ],
 )
-def test_sizes(shape, expected):
+def test_sizes_of_the_axes(shape, expected):
     mesh = make_mesh(shape)
     assert dict(mesh.shape) == dict(zip(("data", "fsdp", "tensor"), expected, strict=True))
     assert mesh.axis_types == (AxisType.Auto,) * 3
 
 
-def test_some_devices_only():
+def test_a_mesh_of_some_devices():
     mesh = make_mesh(devices=jax.devices()[2:4])
     assert list(mesh.devices.flat) == jax.devices()[2:4]
 
@@ -36,7 +36,7 @@ def test_some_devices_only():
         (MeshShape(tensor=0), "give sizes of 1 or more"),
     ],
 )
-def test_impossible_shapes(shape, message):
+def test_impossible_shapes_are_refused(shape, message):
     with pytest.raises(JclipError, match=message) as caught:
         make_mesh(shape)
     assert "\n" not in str(caught.value)

@@ -19,7 +19,7 @@ from tests.train.runs import leaves, losses
 
 @pytest.fixture(scope="session")
 def played(made_once):
-    """(scene) -> the lines and the error of both processes, and the scene's folder. One start for all scenes."""
+    """Returns a function: scene -> (lines of both processes, their errors, the scene's folder). Starts them once."""
 
     def play(folder):
         run = toy.toy_run(folder / "inputs")
@@ -88,9 +88,9 @@ def test_all_raise_the_error_of_one(played, scene, words):
     assert all(re.match(r"(Jclip|Picture)Error: ", error) and words in error for error in errors), errors
 
 
-def test_what_an_error_leaves(played):
+def test_checkpoints_after_an_error(played):
     assert not (played("other_configuration")[2] / "run").exists()
-    assert saved(played("watcher_fails")[2]) == []  # the other process would not have come to save
+    assert saved(played("watcher_fails")[2]) == []  # the other process would not have joined the save
     assert saved(played("evaluation_stumbles")[2]) == ["2"]  # no step is lost
     assert (played("disk_of_one_is_full")[2] / "checkpoints" / "1").is_dir()
 
@@ -99,7 +99,7 @@ def test_arrays_are_placed(played):
     assert played("places")[:2] == ([["placed"], ["placed"]], [None, None])
 
 
-def test_what_one_cannot_read_of_a_checkpoint_none_reads(played):
+def test_a_checkpoint_that_one_process_cannot_read_is_skipped_by_all(played):
     lines, errors, folder = played("damage")
     assert errors == [None, None] and lines == [["warning True", "restored 1 1"]] * 2
     assert (folder / "damaged" / "2").is_dir()
@@ -126,6 +126,6 @@ def test_two_processes_train_as_one_does(played, tmp_path):
             np.testing.assert_allclose(found[path], leaf, rtol=1e-4, atol=1e-6)
 
 
-def test_every_scene_is_looked_at():
+def test_every_scene_is_tested():
     tests = Path(__file__).read_text(encoding="utf-8")
     assert all(f'"{scene.__name__}"' in tests for scene in SCENES)

@@ -73,7 +73,7 @@ def test_the_multilingual_table_is_split_along_its_width():
         ("fsdp,fsdp", "'fsdp,fsdp' names fsdp twice"),
     ],
 )
-def test_placements_that_do_not_fit(placement, message):
+def test_placements_that_do_not_fit_are_refused(placement, message):
     with pytest.raises(JclipError, match=f"sharding of a/kernel: {message}"):
         param_shardings(shapes(kernel=(4, 7)), make_mesh(MESH), ((".*", placement),))
 
@@ -86,7 +86,7 @@ def test_a_tensor_axis_that_no_rule_uses_is_refused():
     check_rules(FSDP, make_mesh(MeshShape()))
 
 
-def test_slots_lie_where_their_parameters_lie():
+def test_slots_are_sharded_like_their_parameters():
     params, mesh = shapes(kernel=(4, 8), bias=(8,)), make_mesh(MeshShape(fsdp=4))
     places = param_shardings(params, mesh, FSDP)
     slots = jax.eval_shape(optax.chain(optax.scale_by_adam(), optax.add_decayed_weights(0.1)).init, params)
@@ -99,7 +99,7 @@ def test_slots_lie_where_their_parameters_lie():
     assert bytes_per_device(adam_shapes := slots[0], adam) == 2 * 4 * (32 + 8) // 4 + adam_shapes.count.dtype.itemsize
 
 
-def test_misspelt_rules():
+def test_misspelt_rules_are_refused():
     with pytest.raises(RuleError, match="sharding: rule 'b/.*' matches no parameter"):
         param_shardings(shapes(kernel=(4, 7)), make_mesh(MESH), (("b/.*", "fsdp"), *FSDP))
     with pytest.raises(RuleError, match="sharding: no rule matches 'a/kernel': end the rules with one for"):
@@ -121,7 +121,7 @@ def test_the_batch_is_split_over_data_and_fsdp():
         (6, MESH, "batch of 6 is not divisible by 4 devices: use 4 or 8"),
     ],
 )
-def test_batches_that_do_not_divide(size, shape, message):
+def test_batches_that_do_not_divide_are_refused(size, shape, message):
     with pytest.raises(JclipError, match=f"^{message}$"):
         check_batch(size, make_mesh(shape))
 

@@ -1,4 +1,4 @@
-"""Sharding tables of every published model: placements, and the small share that stays in copies."""
+"""Sharding tables of every published model: placements, and the small share that is replicated."""
 
 import pytest
 from jax.sharding import PartitionSpec as P
@@ -27,8 +27,8 @@ def spread(family, shape):
     return paths_of(param_shardings(params, mesh, rules_for(model, mesh))), mesh
 
 
-def test_next_to_nothing_stays_in_copies(family):
-    """Copies are norms, biases that are added to a sum, and AltCLIP's head: below a thousandth of every model."""
+def test_less_than_a_thousandth_is_replicated(family):
+    """Replicated are norms, biases that are added to a sum, and AltCLIP's head."""
     model, params = family
     for shape in MESHES:
         mesh = make_mesh(shape)

@@ -1,4 +1,4 @@
-"""Strings that tokenizers disagree about: 40 scripts, signs, accents, emoji, controls, long words, nothing at all."""
+"""Strings that tokenizers disagree about: 40 scripts, symbols, accents, emoji, controls, long words, empty strings."""
 
 import random
 from functools import cache
@@ -59,8 +59,8 @@ FIXED = (
     "1234567890 3.14 2026-11-24 https://example.org/?q=1&r=2#3",
 )
 
-# Blocks of Unicode, first and last code point. Unassigned ones are left out as of Unicode 3.2, so that every Python
-# makes the same strings, of characters that every engine's tables know.
+# Blocks of Unicode, first and last code point. Only code points assigned in Unicode 3.2 are used, so that every version
+# of Python makes the same strings, and every tokenizer's tables know their characters.
 _BLOCKS = {
     "ASCII": "0020-007E",
     "Latin": "00A0-024F 1E00-1EFF",
@@ -121,7 +121,7 @@ _COMMON = (
 
 
 def varied(count: int, seed: int = 0) -> list[str]:
-    """The fixed strings, then random ones: words of one script, of several, joined emoji, controls between them."""
+    """Returns the fixed strings, then random ones: words of one or several scripts, joined emoji, and controls."""
     draw = random.Random(seed)
     return [*FIXED, *(_string(draw) for _ in range(count))]
 

@@ -1,4 +1,4 @@
-"""BERT's vocabulary by its own rules: ids equal to those of transformers' BertTokenizer. Slow: on 12,000 strings."""
+"""BERT's own tokenization: ids equal to those of transformers' BertTokenizer. Slow tests compare 12,000 strings."""
 
 import shutil
 from functools import cache
@@ -43,7 +43,7 @@ def test_bert_is_transformers(chinese, length, count):
     assert (ours.kind, ours.vocab_size, ours.pad_id) == ("bert", 21128, 0)
     expected = padded(BertTokenizer(default_vocab()), strings, length)
     np.testing.assert_array_equal(ours(strings, length), expected)
-    # Both kinds are the same files, by other rules.
+    # Both kinds read the same files by different rules.
     np.testing.assert_array_equal(load_tokenizer(default_vocab(), "bert")(strings, length), expected)
     np.testing.assert_array_equal(ours.as_kind("wordpiece")(strings, length), chinese(strings, length))
 
@@ -79,7 +79,7 @@ QUICK = [(None, True, True), (True, False, True), (False, True, False), (None, F
         for settings in product((None, True, False), (True, False), (True, False))
     ],
 )
-def test_berts_settings_are_honoured(accents, lower, split, tmp_path):
+def test_berts_settings_are_followed(accents, lower, split, tmp_path):
     from cn_clip.clip.bert_tokenizer import default_vocab
     from transformers import BertTokenizer
 
@@ -88,7 +88,7 @@ def test_berts_settings_are_honoured(accents, lower, split, tmp_path):
     theirs = BertTokenizer(default_vocab(), **settings)
     expected = padded(theirs, some, 52)
     theirs.save_pretrained(tmp_path / "theirs")
-    for gone in ([], ["tokenizer_config.json"], ["tokenizer.json"]):  # each of the two says it
+    for gone in ([], ["tokenizer_config.json"], ["tokenizer.json"]):  # both files give the setting
         folder = shutil.copytree(tmp_path / "theirs", tmp_path / f"without {gone}")
         shutil.copy(default_vocab(), folder / "vocab.txt")
         for file in gone:
@@ -106,7 +106,7 @@ def test_berts_settings_are_honoured(accents, lower, split, tmp_path):
             ours.as_kind("wordpiece")
 
 
-def test_tokens_that_somebody_added_to_a_bert(tmp_path):
+def test_tokens_added_to_a_bert_are_read(tmp_path):
     from cn_clip.clip.bert_tokenizer import default_vocab
     from tokenizers import AddedToken
     from transformers import BertTokenizer
@@ -134,7 +134,7 @@ def test_a_tokenizer_stays_of_the_kind_it_was_saved_as(chinese, tmp_path):
     for kind in ids:
         chinese.as_kind(kind).save(tmp_path / kind)
         assert load_tokenizer(tmp_path / kind).encode(text, 52) == ids[kind]
-        for wanted in ids:  # but for who asks for the other
+        for wanted in ids:  # unless the other kind is requested
             assert load_tokenizer(tmp_path / kind, wanted).encode(text, 52) == ids[wanted]
     assert ids["wordpiece"] != ids["bert"]
     xlmr = train_unigram(CORPUS, 900)

@@ -1,4 +1,4 @@
-"""Tokenizers' files that are damaged, or made to do damage, are refused when they are read, in little memory."""
+"""Damaged or malicious tokenizer files are refused when they are read, in little memory."""
 
 import base64
 import gzip
@@ -122,8 +122,8 @@ def test_sentencepieces_own_map_passes_and_no_part_of_it_does(charsmap):
 
 
 @given(trie=st.binary(min_size=4, max_size=4096), replacements=st.text(max_size=20))
-def test_the_library_panics_at_no_map_that_passes(trie, replacements):
-    # Its panics are no exceptions of Python: they end whoever encodes.
+def test_the_library_does_not_panic_on_any_accepted_map(trie, replacements):
+    # A panic of the library is not an ordinary exception: it would end the process that encodes.
     from tokenizers import normalizers
 
     trie = trie[: len(trie) // 4 * 4]
@@ -136,7 +136,7 @@ def test_the_library_panics_at_no_map_that_passes(trie, replacements):
 
 
 @given(place=st.integers(0, 10**6), value=st.integers(0, 2**32 - 1))
-def test_a_damaged_unit_is_seen_or_does_no_harm(trained, place, value):
+def test_a_damaged_unit_is_detected_or_harmless(trained, place, value):
     from tokenizers import normalizers
 
     data = bytearray(base64.b64decode(json.loads(trained.engine_json())["normalizer"]["precompiled_charsmap"]))
@@ -163,7 +163,7 @@ def test_a_small_archive_of_merges_that_unpacks_to_much(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("settings", [{"99": {"content": "zz"}}, {"9" * 5000: {"content": "zz"}}, {"8": 7}, [7]])
-def test_added_ids_that_are_not_the_vocabularys(tmp_path, settings):
+def test_added_ids_outside_the_vocabulary_are_refused(tmp_path, settings):
     (tmp_path / "vocab.txt").write_text(BERT, encoding="utf-8")
     (tmp_path / "tokenizer_config.json").write_text(json.dumps({"added_tokens_decoder": settings}), encoding="utf-8")
     with pytest.raises(JclipError) as caught:

@@ -1,4 +1,4 @@
-"""Against the originals: cn_clip's tokenizer, open_clip's, transformers' XLM-R. Slow tests compare 12,000 strings."""
+"""Tokenizers against cn_clip's, open_clip's and transformers' XLM-R. Slow tests compare 12,000 strings."""
 
 import json
 import shutil
@@ -45,7 +45,7 @@ def clip():
 
 @pytest.fixture(scope="module")
 def sentencepiece_model(tmp_path_factory):
-    """A folder with a SentencePiece model of all the scripts."""
+    """Folder with a SentencePiece model of all the scripts."""
     folder = tmp_path_factory.mktemp("xlmr")
     (folder / "sentencepiece.bpe.model").write_bytes(trained(1.0))
     return folder
@@ -62,12 +62,12 @@ _loaded = cache(load_tokenizer)
 
 
 def at_most(rate, count):
-    """A rate on 12,000 strings; on fewer, three standard errors more."""
+    """Returns the bound for a share of differences: `rate`, plus three standard errors unless on all 12,000 strings."""
     return rate if count > 12_000 else rate + 3 * (rate * (1 - rate) / count) ** 0.5
 
 
 def padded(tokenizer, texts, length):
-    """What a tokenizer of transformers makes of texts."""
+    """Returns the padded ids of a tokenizer of transformers."""
     return np.array(tokenizer(texts, padding="max_length", truncation=True, max_length=length)["input_ids"])
 
 
@@ -202,7 +202,7 @@ def test_training_is_the_same_in_another_process():
     assert runs[0].stdout == runs[1].stdout and len(runs[0].stdout.split()) == 2
 
 
-def test_saved_tokenizers_come_back(chinese, clip, tmp_path):
+def test_saved_tokenizers_round_trip(chinese, clip, tmp_path):
     for tokenizer in (chinese, chinese.as_kind("bert"), clip, train_unigram(CORPUS, 900), train_clip_bpe(CORPUS, 590)):
         folder = tmp_path / f"{tokenizer.kind}{tokenizer.vocab_size}"
         tokenizer.save(folder)
@@ -212,7 +212,7 @@ def test_saved_tokenizers_come_back(chinese, clip, tmp_path):
 
 
 def save_as_transformers_did(name, tokenizer, folder):
-    """As they lie on the hub: several files for one vocabulary."""
+    """Saves a vocabulary as several files, as on the hub."""
     from transformers import BertTokenizer, CLIPTokenizer
 
     tokenizer.save(folder)
@@ -271,7 +271,7 @@ BERT = {"type": "WordPiece", "vocab": {"[PAD]": 0, "[UNK]": 1, "[CLS]": 2, "[SEP
 XLMR = {"type": "Unigram", "unk_id": 3, "vocab": [["<s>", 0], ["<pad>", 0], ["</s>", 0], ["<unk>", 0], ["▁a", -1]]}
 
 
-def test_other_models_are_refused(tmp_path):
+def test_tokenizers_of_other_models_are_refused(tmp_path):
     file, settings = tmp_path / "tokenizer.json", tmp_path / "tokenizer_config.json"
     assert load_tokenizer(model_file(file, BERT)).vocab_size == 4
     assert load_tokenizer(model_file(file, XLMR)).vocab_size == 6  # with <mask>
@@ -315,7 +315,7 @@ def test_other_models_are_refused(tmp_path):
         load_tokenizer(tmp_path / "gpt")
 
 
-def test_errors_name_the_file_and_the_mend(tmp_path):
+def test_errors_name_the_file_and_the_remedy(tmp_path):
     with pytest.raises(JclipError, match="no tokenizer at"):
         load_tokenizer(tmp_path / "nowhere")
     with pytest.raises(JclipError, match="holds no tokenizer"):

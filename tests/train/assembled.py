@@ -1,4 +1,4 @@
-"""Assembled stages, and programs of objectives on toy towers, for tests that take single steps."""
+"""Assembled stages, and programs of objectives on toy towers, for tests of single steps."""
 
 from dataclasses import replace
 
@@ -16,7 +16,7 @@ MODEL = DualEncoderConfig(ToyImageConfig(width=WIDTH), ToyTextConfig(vocab_size=
 
 
 def assembled(run, index=0, *, devices=None):
-    """A stage ready to run, on the first `devices` devices or all."""
+    """Returns a stage that is ready to run, on the first `devices` devices or on all."""
     on = devices_of(run, jax.devices()[:devices])
     return assemble(run, index, on, open_stage(run, index, on, open_tokenizer(run)))
 
@@ -25,7 +25,7 @@ _MADE = {}
 
 
 def assemble_once(run, index, devices, inputs=None):
-    """`assemble`; a toy's stage that was assembled before keeps its compiled step."""
+    """Works like `assemble`, but reuses the compiled step of a toy's stage that was assembled before."""
     stage = run.stages[index]
     if not isinstance(run.model.image, ToyImageConfig) or stage.budget.steps is None:
         return assemble(run, index, devices, inputs)
@@ -37,29 +37,29 @@ def assemble_once(run, index, devices, inputs=None):
 
 
 def shapes_of(run, index=0, *, devices=None):
-    """A stage of shapes alone."""
+    """Returns a stage of shapes, without arrays."""
     return assemble(run, index, devices_of(run, jax.devices()[:devices]))
 
 
 def first_inputs(part):
-    """The state, constants and batch of a stage's first step; within the mesh."""
+    """Returns the state, constants and batch of a stage's first step. Call it in the context of the mesh."""
     return part.start(), part.constants(), part.place(part.open_batches()[0])
 
 
 def toy_params(bias=None):
-    """Parameters of `MODEL`, with a logit bias if it is given."""
+    """Returns parameters of `MODEL`, with a logit bias if it is given."""
     return init_variables(replace(MODEL, logit_bias_init=bias), jax.random.key(1))["params"]
 
 
 def toy_program(part, objective=None, **changes):
-    """The program of a stage's objective on the towers of `MODEL`; `changes` are of the stage."""
+    """Returns the program of a stage's objective on the towers of `MODEL`; `changes` apply to the stage."""
     stage = replace(part.stage, **changes)
     context = Context(stage, DualEncoder(MODEL), part.run.preprocessing, part.trains, part.mesh)
     return (objective or stage.objective).program(context)
 
 
 def toy_batch(size=16, length=12, side=32, seed=0):
-    """Arrays of both objectives' batches; the teacher's states are given."""
+    """Returns the arrays of both objectives' batches, the teacher's states among them."""
     key = jax.random.key(seed)
     ids = jax.random.randint(key, (size, length), 1, 1000)
     number = jnp.arange(size, dtype=jnp.int32)

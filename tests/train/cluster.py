@@ -1,4 +1,4 @@
-"""Real processes that make one run: `python -m tests.train.cluster JOB.pickle`, with JCLIP_* in the environment."""
+"""Real processes of one run: `python -m tests.train.cluster JOB.pickle`, with JCLIP_* in the environment."""
 
 import os
 import pickle
@@ -14,7 +14,7 @@ from typing import Any
 from jclip.train.configuration import Run
 
 ROOT = Path(__file__).parents[2]
-PATIENCE = 240  # seconds: long for what should take twenty, for machines that are busy
+PATIENCE = 240  # seconds; normally it takes 20, but a machine may be busy
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class Job:
 
     Attributes:
       run, workdir, stop_after: as in `train`.
-      gallery: number of pictures to evaluate with; 0 for the run's own evaluations.
+      gallery: number of images to evaluate with; 0 for the run's own evaluations.
     """
 
     run: Run
@@ -65,7 +65,7 @@ def start_all(commands: Sequence[Sequence[str]], devices: int) -> list[subproces
 
 
 def finish(running: Sequence[subprocess.Popen[str]]) -> list[tuple[int, str]]:
-    """Returns the exit code and the output of each; none may hang."""
+    """Returns the exit code and the output of each process; none may hang."""
     try:
         return [(each.wait(PATIENCE), each.stdout.read() if each.stdout else "") for each in running]
     finally:
@@ -76,7 +76,7 @@ def finish(running: Sequence[subprocess.Popen[str]]) -> list[tuple[int, str]]:
 
 
 def run_all(job: Job, processes: int, devices: int) -> list[tuple[int, str]]:
-    """`finish` of `start`."""
+    """Starts a job and returns the result of `finish`."""
     return finish(start(job, processes, devices))
 
 
@@ -100,7 +100,7 @@ def _main(file: str) -> int:
 
 
 def _evaluator(run: Run, job: Job) -> Any:
-    """Recall on a gallery, of a size that is not a multiple of the number of devices."""
+    """Returns an evaluator of recall on a gallery whose size is not a multiple of the number of devices."""
     import numpy as np
 
     from jclip.data.sources.synthetic import SyntheticPairs

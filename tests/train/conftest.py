@@ -26,7 +26,7 @@ def chinese_clip(made_once):
 
 
 def _recipe(name, made_once):
-    """A reduced recipe, made once for all workers."""
+    """Returns a reduced recipe, made once for all workers."""
 
     def make(folder):
         (folder / "run.pickle").write_bytes(pickle.dumps(reduced(name, folder / "inputs")))
@@ -36,17 +36,17 @@ def _recipe(name, made_once):
 
 @pytest.fixture(autouse=True)
 def _assembled_once(monkeypatch):
-    """A toy that trains again in this process compiles nothing again."""
+    """Avoids compiling a toy's step twice in this process."""
     monkeypatch.setattr("jclip.train.preparing.assemble", assemble_once)
 
 
 @pytest.fixture(scope="session")
 def toy_run(tmp_path_factory):
-    """Two stages of the toy, two steps each."""
+    """Run of the toy: two stages of two steps."""
     return toy.toy_run(tmp_path_factory.mktemp("toy") / "inputs")
 
 
 @pytest.fixture
 def one_stage(toy_run):
-    """One stage of the toy, four steps."""
+    """Run of the toy: one stage of four steps."""
     return toy.toy(replace(toy_run, stages=toy_run.stages[:1]), steps=4)

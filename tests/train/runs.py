@@ -21,17 +21,17 @@ RECIPES = ("altclip/vit_l_14.py", "chinese_clip/vit_b_16.py")
 
 
 def reduced(recipe, folder):
-    """A recipe at reduced size, whose tokenizer and teacher are in `folder`."""
+    """Returns a recipe at reduced size, whose tokenizer and teacher are in `folder`."""
     return reduce(load_config(str(CONFIGS / recipe)), folder)
 
 
 def leaves(folder):
-    """{path: array} of a bundle's parameters."""
+    """Returns {path: array} of a bundle's parameters."""
     return rules.paths_of(load_bundle(folder).params)
 
 
 def assert_same_bundles(ours, theirs):
-    """Equal to the bit."""
+    """Checks that two runs' bundles are equal to the bit."""
     for one, other in zip(ours, theirs, strict=True):
         a, b = leaves(one), leaves(other)
         assert a.keys() == b.keys()
@@ -40,14 +40,14 @@ def assert_same_bundles(ours, theirs):
 
 
 def losses(workdir):
-    """(steps in all, loss) of every logged step."""
+    """Returns (total steps, loss) of every logged step."""
     return [
         (line["total"], line["loss"]) for line in read_journal(workdir / "metrics.jsonl") if line["kind"] == "train"
     ]
 
 
 class Watch:
-    """Keeps steps and records, and calls `act` with each step."""
+    """Watcher that keeps steps and records, and calls `act` with each step."""
 
     def __init__(self, act=lambda step: None):
         self.steps, self.records, self._act = [], [], act
@@ -64,14 +64,14 @@ class Watch:
 
 
 def png(number):
-    """A picture of noise, as bytes."""
+    """Returns an image of noise, encoded as PNG."""
     buffer = io.BytesIO()
     Image.fromarray(np.random.default_rng(number).integers(0, 256, (32, 32, 3), np.uint8)).save(buffer, "PNG")
     return buffer.getvalue()
 
 
 def holey_pairs(folder):
-    """A folder of 48 pairs, of which 29 and 31 cannot be read."""
+    """Returns a folder of 48 pairs, of which numbers 29 and 31 have unreadable images."""
     bad = {29: png(29)[:60], 31: b"no picture"}
     write_pairs(folder, (StoredPair(bad.get(n, png(n)), (caption(n),)) for n in range(48)))
     return PairFolder(str(folder))

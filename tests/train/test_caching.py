@@ -1,4 +1,4 @@
-"""Caches of frozen towers: the same training without the tower, and nothing but whole files."""
+"""Caches of frozen towers: training gives the same result without the tower, and files are never incomplete."""
 
 import os
 import signal
@@ -39,12 +39,12 @@ def first_stage(recipe):
 
 
 def in_float32(run):
-    """The first stage of a run, four steps of it, without a cache: the frozen tower runs."""
+    """Returns the first stage of a run, four steps in float32, without a cache, so that the frozen tower runs."""
     return replace(run, dtype="float32", stages=(plain(run.stages[0], budget=Budget(steps=4)),))
 
 
 def plain(stage, **changes):
-    """A stage whose pictures are not augmented, as Chinese-CLIP's are: only such features stay."""
+    """Returns the stage without augmentation of images, because features of augmented images cannot be cached."""
     objective = stage.objective
     if objective.title == "contrastive":
         objective = replace(objective, host_augmentation=HostAugmentation())
@@ -68,7 +68,7 @@ def is_taught(run):
     "name", ["toy_run", *(pytest.param(n, marks=pytest.mark.slow) for n in ("altclip", "chinese_clip"))]
 )
 def test_training_from_a_cache_is_the_same(request, name, tmp_path):
-    """To the bit in float32, even where a run goes on with one."""
+    """In float32 it is equal to the bit, also if a run starts to use a cache when it resumes."""
     first_stage = in_float32(request.getfixturevalue(name))
     train(first_stage, tmp_path / "live")
     train(first_stage, tmp_path / "run", stop_after=1)
@@ -100,7 +100,7 @@ def test_a_cache_holds_the_teachers_states(first_stage, tmp_path):
 
 @pytest.mark.slow  # to compile, both steps
 def test_training_from_a_cache_is_nearly_the_same_in_bfloat16(chinese_clip, tmp_path):
-    """Where XLA fuses the tower with what follows, it rounds elsewhere."""
+    """Rounding differs, because XLA fuses the tower with what follows it."""
     run = replace(chinese_clip, stages=(plain(chinese_clip.stages[0], budget=Budget(steps=4)),))
     assert run.dtype == "bfloat16"
     live, ours = (
@@ -113,7 +113,7 @@ def test_training_from_a_cache_is_nearly_the_same_in_bfloat16(chinese_clip, tmp_
 
 
 def test_the_tower_is_gone_from_the_step(first_stage, tmp_path):
-    """As the plan counts, from the jaxpr."""
+    """The arithmetic is counted from the jaxpr, as in the plan."""
     live, ours = (
         plan(run, devices_of(run))[0].flops_per_step for run in (first_stage, cached(first_stage, tmp_path / "cache"))
     )
@@ -159,7 +159,7 @@ def test_a_stop_and_a_kill_leave_whole_files(toy_run, tmp_path, monkeypatch):
     files = sorted(file.name for file in folder.glob("*.array_record"))
     assert files == [f"features-0000{shard}-of-00004.array_record" for shard in (0, 1)]
     assert not [name for name in os.listdir(folder) if name.startswith(".")]
-    # As if the power had gone: a file whose end did not reach the disk, under its own name.
+    # As after a power failure: a file under its final name, whose end did not reach the disk.
     second = folder / files[1]
     second.write_bytes(second.read_bytes()[:-100])
     filled = fill_now(run, tmp_path, state)
@@ -172,13 +172,13 @@ def test_a_stop_and_a_kill_leave_whole_files(toy_run, tmp_path, monkeypatch):
 
 
 def caches_of(run, workdir, state):
-    """The caches in their folder once the run has begun its own; nothing is computed."""
+    """Starts a run's cache without computing features, and returns the names of all caches in the folder."""
     assert fill_now(run, workdir, state, stop=lambda: True) is None
     return {folder.name for folder in Path(run.stages[0].cache).iterdir()}
 
 
 def test_the_caches_of_two_runs_differ_where_their_numbers_do(tmp_path, recipe):
-    """Weights, preprocessing or tokenizer, and data: each of them is another cache, and nothing else is."""
+    """Other weights, preprocessing, tokenizers or data need another cache; nothing else does."""
     stage, folder = recipe.stages[0], tmp_path / "cache"
     run = cached(replace(recipe, stages=(stage,)), folder)
     state = start(run, tmp_path)
@@ -205,7 +205,7 @@ def test_the_caches_of_two_runs_differ_where_their_numbers_do(tmp_path, recipe):
 
 
 def test_what_the_tower_could_not_read_is_replaced_as_without_a_cache(toy_run, tmp_path):
-    """And by worker processes alike."""
+    """Worker processes replace the same records."""
     stage = plain(toy_run.stages[0], batch_size=16, data=(holey_pairs(tmp_path / "pairs"),), max_unreadable=2)
     live = replace(toy_run, stages=(stage,))
     run = cached(live, tmp_path / "cache")
@@ -243,7 +243,7 @@ def test_a_signal_while_the_cache_is_made_stops_the_run(toy_run, tmp_path):
 def test_errors_say_what_to_do(chinese_clip, tmp_path):
     run = cached(chinese_clip, "x")
     check(run)
-    augmented, objective = "its pictures are augmented: omit augmentation and", run.stages[0].objective
+    augmented, objective = "its images are augmented: omit augmentation and", run.stages[0].objective
     for changes, words in (
         ({"trains": ((".*", True),)}, "its image tower trains: freeze image"),
         ({"objective": replace(objective, augmentation=Augmentation(flip=0.5))}, augmented),
@@ -258,7 +258,7 @@ def test_errors_say_what_to_do(chinese_clip, tmp_path):
 
 
 def test_files_that_a_networks_disk_shows_late_are_waited_for(tmp_path, monkeypatch):
-    """By a process that did not write them; the first one's word that it has is all that it hears."""
+    """A process that did not write them knows only from process 0 that they exist."""
     cache = FeatureCache(tmp_path / "cache", 2, 3, "float32", 1)
     cache.write(0, [np.zeros(3, np.float32)])
     monkeypatch.setattr("jclip.parallel.processes.is_single_process", lambda: False)

@@ -1,4 +1,4 @@
-"""What is wrong with a run is said before anything is built: words, numbers, rules, and where it starts from."""
+"""Errors in a run are found before anything is built: words, numbers, rules, and starting points."""
 
 import re
 import typing
@@ -31,7 +31,7 @@ NAN, INF = float("nan"), float("inf")
 
 
 def changed(value, name, new):
-    """A dataclass with another value at a dotted name."""
+    """Returns a dataclass with another value at a dotted name."""
     first, _, rest = name.partition(".")
     if isinstance(value, tuple):
         inner = changed(value[int(first)], rest, new) if rest else new
@@ -39,7 +39,7 @@ def changed(value, name, new):
     return replace(value, **{first: changed(getattr(value, first), rest, new) if rest else new})
 
 
-def test_a_run_that_can_be(recipe):
+def test_a_valid_run_passes(recipe):
     check(recipe)
     check_starting_points(recipe)
 
@@ -109,7 +109,7 @@ def test_a_wrong_word_is_named_with_the_choices(recipe, name, word, choices):
         ("stages.0.optimizer.clip_norm", (0.0, -1.0, NAN), "a number above 0, or None for no clipping"),
     ],
 )
-def test_a_number_without_sense_is_named_with_the_mend(chinese_clip, name, values, mend):
+def test_an_impossible_number_is_named_with_its_range(chinese_clip, name, values, mend):
     for value in values:
         with pytest.raises(JclipError, match=rf"^{re.escape(name)}[a-z0-9.]* is [a-z0-9.-]*, but must be {mend}$"):
             check(changed(chinese_clip, name, value))
@@ -139,7 +139,7 @@ ELSEWHERE = {  # (class, field) of numbers that declare no range, because someth
 
 
 def test_every_number_declares_its_range():
-    """Somebody who adds one says what it may be."""
+    """Whoever adds a number must declare its range."""
     kinds = (Run, Monitor, Stage, Budget, Optimizer, MeshShape, Contrastive, TeacherLearning, ContrastiveLoss)
     kinds += (Augmentation, HostAugmentation, SyntheticPairs, SyntheticParallel, PairFolder, ParallelFolder)
     loose = {
@@ -173,9 +173,9 @@ def test_a_misspelt_rule_stops_the_plan(recipe, name, rules, message):
 def test_what_a_stage_reads_must_fit_the_towers(chinese_clip):
     with pytest.raises(JclipError, match="context_length is 600, but the text tower has positions for 512 tokens"):
         check(changed(chinese_clip, "stages.1.context_length", 600))
-    with pytest.raises(JclipError, match="preprocessing.size is 48, but the image tower reads pictures of 32"):
+    with pytest.raises(JclipError, match="preprocessing.size is 48, but the image tower reads images of 32"):
         check(changed(chinese_clip, "preprocessing.size", 48))
-    message = r"stage 'everything' \(contrastive\) reads pictures with captions, but SyntheticParallel is parallel text"
+    message = r"stage 'everything' \(contrastive\) reads images with captions, but SyntheticParallel is parallel text"
     with pytest.raises(JclipError, match=message):
         check(changed(chinese_clip, "stages.1.data.0", SyntheticParallel()))
 
@@ -186,7 +186,7 @@ def test_a_plan_needs_no_bundles(chinese_clip):
 
 
 def test_where_a_run_starts_from(recipe, tmp_path):
-    """Bundles are held against the model without reading them; nothing but what a rule names must be there."""
+    """Bundles are compared with the model without reading arrays. A bundle needs only what a rule takes from it."""
     if not isinstance(recipe.stages[0].objective, TeacherLearning):
         with pytest.raises(JclipError, match="starts_from: bundle nowhere does not exist: make it first"):
             check_starting_points(replace(recipe, starts_from=(("image/.*", "nowhere"), (".*", ""))))
@@ -205,8 +205,8 @@ def test_where_a_run_starts_from(recipe, tmp_path):
         check_starting_points(replace(recipe, starts_from=((".*", str(other)),)))
 
 
-def test_a_resumed_run_may_compute_its_loss_otherwise(chinese_clip, tmp_path):
-    """A move to a pod wants the ring."""
+def test_a_resumed_run_may_change_the_form_of_its_loss(chinese_clip, tmp_path):
+    """A run that moves to a pod may change to the ring loss."""
     words = load_tokenizer(Path(chinese_clip.tokenizer))
     before = identity(changed(chinese_clip, "stages.0.objective.loss.impl", "dense"), words)
     moved = changed(changed(chinese_clip, "stages.0.objective.loss.impl", "ring"), "stages.0.objective.loss.chunk", 7)
@@ -240,7 +240,7 @@ def test_a_resumed_run_reads_the_same_examples_by_whatever_means(chinese_clip, t
 
 
 def changed_all(run, values):
-    """The run with other values in its first stage."""
+    """Returns the run with other values in its first stage."""
     for name, value in values.items():
         run = changed(run, f"stages.0.{name}", value)
     return run

@@ -1,4 +1,4 @@
-"""Exchanges between steps, of two processes of which one is simulated."""
+"""Exchanges between steps of two processes, one of which is simulated."""
 
 from types import SimpleNamespace
 
@@ -12,7 +12,7 @@ from tests.data.loading import make_batches
 
 @pytest.fixture
 def other(monkeypatch):
-    """The report of process 1 at the next exchange."""
+    """Report of process 1 at the next exchange."""
     told = SimpleNamespace(word={})
     values = lambda own: [value for value in (own, told.word) if value]  # noqa: E731
     monkeypatch.setattr("jclip.train.exchange.gather", values)

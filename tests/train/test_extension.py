@@ -1,6 +1,6 @@
 """An objective from outside jclip: trained, sharded, moved to another mesh and loaded, with no change to its files.
 
-It distils the features of a frozen image tower into another, smaller one.
+It distils the features of a frozen image tower into a smaller one.
 """
 
 from dataclasses import dataclass, replace
@@ -36,7 +36,7 @@ from tests.train.runs import leaves, losses
 @kind_of(Objective)
 @dataclass(frozen=True)
 class ImageDistillation(Objective):
-    """The image tower learns the directions of a frozen image tower's features.
+    """Objective that teaches the image tower the directions of a frozen image tower's features.
 
     Attributes:
       bundle: the teacher's.
@@ -91,7 +91,7 @@ class ImageDistillation(Objective):
 
 @pytest.fixture(scope="module")
 def distillation(tmp_path_factory, chinese_clip):
-    """A run of the objective over two axes of the mesh."""
+    """Run of the objective over two axes of the mesh."""
     folder = tmp_path_factory.mktemp("teacher")
     model = replace(chinese_clip.model, image=replace(chinese_clip.model.image, layers=3))
     params = jax.device_get(init_variables(model, jax.random.key(3)))["params"]

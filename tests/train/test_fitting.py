@@ -1,4 +1,4 @@
-"""What makes a run fit: the order of what is tried, by hand-made needs, and once for real, by the compiler."""
+"""Settings that make a run fit: the order in which they are tried, with made-up needs, and once with the compiler's."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -17,7 +17,7 @@ STATE, ACTIVATIONS, BATCH = (200, 600), (800, 800), (40, 40)
 
 
 def need(run, index):
-    """Of a stage: parameters over fsdp, activations by remat and micro-batches, and the batch, which stays."""
+    """Returns the memory of a stage: state over fsdp, activations by remat and micro-batches, and a constant batch."""
     stage = run.stages[index]
     if stage.micro_batches > 8:
         raise JclipError("the batch has 8 rows on a device")
@@ -41,7 +41,7 @@ def run():
         (1000, SPLIT, (865, 915)),
         (600, (*SPLIT, "--remat", "dots"), (465, 515)),
         (320, (*SPLIT, "--remat", "layers"), (265, 315)),
-        # The first stage fits as it is, and is left alone.
+        # The first stage fits already and is not changed.
         (270, (*SPLIT, "--remat", "layers", "--stages.1.micro-batches", "2"), (265, 215)),
         (
             170,
@@ -66,7 +66,7 @@ def test_the_first_that_fits(run, memory, overrides, then):
 
 
 def test_nothing_fits(run):
-    """The least it comes to: everything was tried, up to what is not possible."""
+    """Everything possible was tried, and the least memory is returned."""
     found = fit(run, 50, NEEDS, need)
     assert not found.fits
     assert found.then == ((25 + 25 + 40), (75 + 25 + 40))
@@ -94,7 +94,7 @@ def test_what_is_done_already_is_not_tried(run):
 
 
 def test_by_the_compiler(chinese_clip):
-    """The suggestion, pasted behind the command, gives a run that takes what was promised, and that is less."""
+    """The suggested options give a run that needs the predicted memory, which is less than before."""
     stage = replace(chinese_clip.stages[1], batch_size=256)
     run = replace(chinese_clip, stages=(stage,))
     needs = (compiled_need(run, 0),)

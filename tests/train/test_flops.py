@@ -1,4 +1,4 @@
-"""Counts by hand."""
+"""Counts of FLOPs, checked by hand."""
 
 from functools import partial
 
@@ -40,7 +40,7 @@ def test_gradient_costs_twice_the_forward_pass():
 
     w, x = jnp.ones((3, 4)), jnp.ones((5, 3))
     forward = 2 * 5 * 3 * 4
-    assert count_flops(jax.grad(loss), w, x) == 2 * forward  # x is data: its gradient is not asked for
+    assert count_flops(jax.grad(loss), w, x) == 2 * forward  # x is data: its gradient is not computed
     assert count_flops(jax.grad(loss, argnums=(0, 1)), w, x) == 3 * forward
 
 

@@ -1,4 +1,4 @@
-"""Stages that train only the last layers of a tower: stacks cut in two, work and memory saved, and a whole run."""
+"""Stages that train only the last layers of a tower: split stacks, arithmetic and memory saved, and a whole run."""
 
 from dataclasses import replace
 
@@ -23,7 +23,7 @@ TOP_OF_IMAGE = ((r"image/(layers|post_norm|projection)/.*|text/.*|logit_scale", 
 
 
 def stages(run, *changes):
-    """The run with its second stage's data and budget, once for each dictionary of changes, at a rate that moves."""
+    """Returns the run with a copy of its second stage for each dictionary of changes, at a high learning rate."""
     stage = run.stages[-1]
     optimizer = replace(stage.optimizer, learning_rate=1e-2, warmup_steps=0, schedule="constant", eps=1e-3)
     made = tuple(
@@ -33,7 +33,7 @@ def stages(run, *changes):
 
 
 def deep(run, layers=3):
-    """With more layers in both towers."""
+    """Returns the run with more layers in both towers."""
     model, name = run.model, "layers" if hasattr(run.model.image, "layers") else "depth"
     image, text = replace(model.image, **{name: layers}), replace(model.text, **{name: layers})
     return replace(run, model=replace(model, image=image, text=text))
@@ -44,7 +44,7 @@ def params_of(state):
 
 
 def moved_layers(before, after, path):
-    """Of a stack, which layers differ."""
+    """Returns which layers of a stack differ."""
     return [not np.array_equal(one, other) for one, other in zip(before[path], after[path], strict=True)]
 
 
@@ -72,7 +72,7 @@ REAL = ("mlp/fc1/kernel", "attention/query/kernel")
     ],
 )
 def test_only_the_last_layers_move_and_as_in_a_stage_that_trains_all(request, name, shape, kernels, first):
-    """Of three layers the last one of the image tower, and the last two of the text tower."""
+    """Trains the last one of three layers of the image tower, and the last two of the text tower."""
     chosen = request.getfixturevalue(name)
     changes = ({"trains": ((".*", True),)}, {"trains": TOP_OF_IMAGE, "last_layers": (("image", 1), ("text", 2))})
     runs, found = [replace(deep(stages(chosen, change)), mesh=shape) for change in changes], []
@@ -107,7 +107,7 @@ def test_only_the_last_layers_move_and_as_in_a_stage_that_trains_all(request, na
 
 
 def test_only_the_last_layers_have_slots(chinese_clip):
-    """A slot for each moment of what trains, and none for the rest."""
+    """There is a slot for each moment of each trained parameter, and none for others."""
     changes = [{"trains": TOP_OF_IMAGE, "last_layers": (("image", layers),)} for layers in (1, 2, 3)]
     run = deep(stages(chinese_clip, *changes))
     for index, layers in enumerate((1, 2, 3)):
@@ -118,7 +118,7 @@ def test_only_the_last_layers_have_slots(chinese_clip):
 
 
 def test_no_backward_pass_through_frozen_layers(chinese_clip):
-    """A layer more that trains costs two forward passes of a layer more, to the last multiplication."""
+    """Training one layer more costs exactly two forward passes of a layer."""
     top = ((r"image/(layers|post_norm|projection)/.*", True), (r".*", False))
     run = stages(chinese_clip, *({"trains": top, "last_layers": (("image", n),)} for n in (1, 2, 4)), {"trains": top})
     parts = [shapes_of(deep(run, 4), index) for index in range(4)]

@@ -1,4 +1,4 @@
-"""Whole runs: both papers' recipes, reduced, train and resume to the bit; the loop's own rules, on the toy."""
+"""Whole runs: the reduced recipes of both papers train and resume to the bit; rules of the loop, on the toy."""
 
 import json
 import os
@@ -29,7 +29,7 @@ from tests.train.toy import toy
 
 
 def lively(run):
-    """A run with augmentation and dropout in its stages, where they are the recipe's."""
+    """Returns the run with augmentation and dropout in its stages."""
     augmentation = Augmentation(scale=0.2, rotate=10.0, translate=0.1, flip=0.5, hue=20.0)
     stages = tuple(
         replace(
@@ -45,7 +45,7 @@ def lively(run):
 
 def test_both_stages_of_both_recipes_train_and_resume_to_the_bit(recipe, tmp_path):
     taught = recipe.stages[0].objective.title == "teacher learning"
-    run, start = recipe if taught else lively(recipe), {}
+    run, start = replace(recipe if taught else lively(recipe), checkpoint_every=1, keep_checkpoints=9), {}
 
     def evaluator(variables):
         if not start:  # before the first step
@@ -70,11 +70,16 @@ def test_both_stages_of_both_recipes_train_and_resume_to_the_bit(recipe, tmp_pat
     if not taught:
         assert any(not np.array_equal(second[path], first[path]) for path in first if path.startswith("image/"))
 
-    # Stopped in the second stage.
-    assert not train(run, tmp_path / "parts", stop_after=3).finished
-    resumed = train(run, tmp_path / "parts")
-    assert_same_bundles(resumed.bundles, outcome.bundles)
-    assert losses(tmp_path / "parts") == losses(tmp_path / "whole")
+    # As if killed in the second stage: only the checkpoint of its first step is left.
+    for folder in (*(tmp_path / "whole" / "checkpoints" / name for name in "56"), outcome.bundles[1]):
+        shutil.rmtree(folder)
+    before = losses(tmp_path / "whole")
+    resumed = train(run, tmp_path / "whole", watcher=(watch := Watch()))
+    assert watch.steps == [2]
+    again = leaves(resumed.bundles[1])
+    assert second.keys() == again.keys()
+    assert all(np.array_equal(second[path], again[path]) for path in second)
+    assert losses(tmp_path / "whole") == before
 
 
 @pytest.mark.slow
@@ -97,17 +102,18 @@ def test_augmentation_and_dropout_act(chinese_clip, tmp_path, change):
 
 @pytest.mark.parametrize("stop_after", [1, 2, 3])
 def test_stopped_and_resumed_ends_the_same_to_the_bit(toy_run, tmp_path, stop_after):
-    whole = train(toy_run, tmp_path / "whole")
-    stopped = train(toy_run, tmp_path / "parts", stop_after=stop_after)
+    run = lively(toy_run)
+    whole = train(run, tmp_path / "whole")
+    stopped = train(run, tmp_path / "parts", stop_after=stop_after)
     assert not stopped.finished and stopped.position.total == stop_after
-    resumed = train(toy_run, tmp_path / "parts")
+    resumed = train(run, tmp_path / "parts")
     assert resumed.finished
     assert_same_bundles(resumed.bundles, whole.bundles)
     assert losses(tmp_path / "parts") == losses(tmp_path / "whole")
 
 
 def test_a_shape_is_compiled_once_and_before_any_host_runs_it(one_stage, tmp_path, monkeypatch):
-    """Collectives time out if a host comes late. This one believes that there are others."""
+    """Collectives time out if a host is late. This process is made to believe that there are others."""
     run = toy(one_stage, steps=4, buckets=(6, 8), bucket_window=4)
     made, read, barriers = [], [], []
     place = StageParts.place
@@ -153,8 +159,8 @@ def test_logging_may_change_between_calls(toy_run, tmp_path):
 def test_a_loss_that_is_not_finite_stops_the_run(one_stage, tmp_path, every):
     (stage,) = one_stage.stages
     wild = replace(stage, optimizer=replace(stage.optimizer, learning_rate=1e30))
-    saved = r"The last checkpoint in \S+ is from before" if every else "No checkpoint was due before, and the same"
-    message = rf"^stage 'image-frozen': the loss is nan at step 2; the first that is not finite is \S+\. {saved}"
+    saved = r"The last checkpoint in \S+ is from an earlier step" if every else "There is no earlier checkpoint, so"
+    message = rf"^stage 'image-frozen': the loss is nan at step 2; \S+ is not finite\. {saved}"
     with pytest.raises(JclipError, match=message):
         train(replace(one_stage, stages=(wild,), checkpoint_every=every), tmp_path / "run")
     assert bool(list((tmp_path / "run" / "checkpoints").iterdir())) == bool(every)
@@ -188,13 +194,13 @@ def test_a_teacher_with_other_towers_is_refused(altclip, tmp_path):
     teacher = first.objective
     wrong = replace(first, objective=replace(teacher, model=replace(teacher.model, embed_dim=7)))
     with pytest.raises(
-        JclipError, match=r"the teacher in .* has other towers than the run says \(embed_dim: 7, now 64"
+        JclipError, match=r"the towers of the teacher in .* differ from objective\.model \(embed_dim: 7, now 64"
     ):
         train(replace(altclip, stages=(wrong, second)), tmp_path / "run")
 
 
 def test_parameters_start_from_a_bundle(altclip, tmp_path):
-    """Of another model with the same image tower; the text tower is initialised."""
+    """The bundle is of another model with the same image tower; the text tower is initialised."""
     source = altclip.stages[0].objective.bundle
     start = ((r"image/.*|logit_scale", source), (r"text/.*", ""))
     devices, _, parts = prepare(replace(altclip, starts_from=start, seed=5), tmp_path / "run")

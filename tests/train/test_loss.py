@@ -27,7 +27,7 @@ def with_loss(run, loss, bias=None):
 
 
 def first_loss(run, bias=None, **changes):
-    """The loss of toy towers on a batch, some of whose arrays are exchanged."""
+    """Returns the loss of toy towers on a batch with some arrays replaced."""
     program = toy_program(shapes_of(run))
     args = (toy_params(bias=bias), {}, {}, {**toy_batch(), **changes}, jax.random.key(0))
     return float(jax.jit(program.loss)(*args)[0])
@@ -61,7 +61,7 @@ def test_a_step_with_the_sigmoid_moves_the_bias(chinese_clip):
     state, metrics = jax.jit(step)(
         TrainState(params, {}, {}, optimizer.init(params)), {}, toy_batch(), jax.random.key(0)
     )
-    # Up by Adam's first step: at this bias nearly all of the loss is that of the pairs, which are rejected.
+    # It rises by Adam's first step: at this bias nearly all of the loss comes from positives that are rejected.
     assert state.trainable["logit_bias"] > -10
     assert 5 < metrics["loss"] < 15
 
@@ -76,7 +76,7 @@ def test_every_form_gives_the_same(chinese_clip):
 
 
 def test_what_duplicates_are_reaches_the_loss(chinese_clip):
-    """In a batch of two pictures, masked pairs are no negatives, and the loss is less."""
+    """In a batch of two images, masked pairs are not negatives, so the loss is lower."""
     pictures = np.arange(16, dtype=np.int32) // 8
     masked, positives, ignored = (
         first_loss(with_loss(chinese_clip, ContrastiveLoss(duplicates=duplicates)), image_id=pictures)

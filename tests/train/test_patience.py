@@ -1,4 +1,4 @@
-"""Early stopping: a stage ends when it has not become better for some evaluations, and a resumed run knows it."""
+"""Early stopping: a stage ends after some evaluations without improvement, also in a resumed run."""
 
 from dataclasses import replace
 
@@ -23,8 +23,8 @@ def journal(*values, stage="one", begin=0):
     ("values", "spent"),
     [
         ((0.1,), False),
-        ((0.1, 0.3, 0.2), False),  # one without a better one
-        ((0.1, 0.3, 0.2, 0.3), True),  # two; an equal one is no better
+        ((0.1, 0.3, 0.2), False),  # one evaluation without improvement
+        ((0.1, 0.3, 0.2, 0.3), True),  # two; an equal value is not an improvement
         ((0.1, 0.3, 0.2, 0.4), False),
         ((0.5, 0.3, 0.4), True),  # two since the start
         ((float("nan"), 0.1, 0.05), False),
@@ -42,7 +42,7 @@ def test_only_right_after_an_evaluation_of_this_stage():
     assert is_spent(2, "toy/f", "one", 4, records)
     assert not is_spent(2, "toy/f", "one", 5, records)
     assert not is_spent(2, "toy/f", "two", 4, records)
-    # The stage before is another count.
+    # The stage before does not count.
     assert not is_spent(2, "toy/f", "two", 8, records + journal(0.2, 0.1, stage="two", begin=6))
 
 

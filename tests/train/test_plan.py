@@ -26,10 +26,10 @@ def test_chinese_clip_b16():
     assert (frozen.trainable, frozen.frozen) == (102_070_273, 86_192_640)
     assert (everything.trainable, everything.frozen) == (188_262_913, 0)
     assert frozen.steps == -(-44 * 200_000_000 // 32_768)
-    # Forward of a ViT-B/16 picture, by hand: patches, then 12 layers of projections, attention and perceptron.
+    # Forward pass of an image in ViT-B/16, by hand: patches, then 12 layers of projections, attention and perceptron.
     image = 2 * (196 * 768 * 768 + 12 * (197 * 12 * 768**2 + 2 * 197**2 * 768) + 768 * 512)
     text = 2 * (12 * (52 * 12 * 768**2 + 2 * 52**2 * 768) + 768 * 512)
-    # The loss: logits once, and once each for the two gradients; the ring computes them again on the way back.
+    # The loss: logits once, and once each for the two gradients; the ring recomputes them in the backward pass.
     assert frozen.flops_per_step / frozen.batch_size == pytest.approx(image + 3 * text, rel=0.03)
     assert everything.flops_per_step / everything.batch_size == pytest.approx(3 * (image + text), rel=0.03)
 
@@ -37,7 +37,7 @@ def test_chinese_clip_b16():
 def test_altclip():
     teacher, contrastive = plan(load_config(str(CONFIGS / "altclip" / "vit_l_14.py")))
     assert teacher.steps == 238_620
-    assert teacher.trainable == 559_630_080  # all of the text tower but its projection
+    assert teacher.trainable == 559_630_080  # all of the text tower except its projection
     assert contrastive.trainable == 559_630_080 + 768 * 768 + 1
     assert teacher.trainable + teacher.frozen == contrastive.trainable + contrastive.frozen == 864_186_113
     assert ("image/*", 303_966_208, False) in teacher.groups
@@ -66,7 +66,7 @@ def test_time_at_a_given_rate():
 
 @pytest.mark.slow
 def test_what_a_step_takes(chinese_clip):
-    """By the compiler: less when the batch is smaller; never less than the gradients of what trains."""
+    """The compiler's figure is less for a smaller batch, and at least the gradients of the trained parameters."""
     stage = chinese_clip.stages[0]
     small, large = (
         plan(replace(chinese_clip, stages=(replace(stage, batch_size=size),)), compiled=True)[0].device_step_bytes
@@ -78,7 +78,7 @@ def test_what_a_step_takes(chinese_clip):
 
 @pytest.mark.slow
 def test_remat_trades_memory_for_arithmetic_and_nothing_else(chinese_clip):
-    """Through the run's field: the loss and the gradients stay, the compiled step needs less memory."""
+    """Set by the run's field: the loss and the gradients are equal, and the compiled step needs less memory."""
     text = replace(chinese_clip.model.text, layers=12)
     model = replace(chinese_clip.model, text=text, image=replace(chinese_clip.model.image, layers=12))
     objective = replace(chinese_clip.stages[1].objective, loss=ContrastiveLoss("dense"))
@@ -93,7 +93,7 @@ def test_remat_trades_memory_for_arithmetic_and_nothing_else(chinese_clip):
 
 
 def test_remat_costs_arithmetic(chinese_clip):
-    """Through the run's field: "layers" runs every layer's forward pass again, "dots" no matmul of a projection."""
+    """Set by the run's field: "layers" recomputes every layer's forward pass, "dots" no matmul of a projection."""
     run = replace(chinese_clip, stages=chinese_clip.stages[1:])
     none, dots, layers = (plan(replace(run, remat=remat))[0].flops_per_step for remat in ("none", "dots", "layers"))
     assert none <= dots < 1.1 * none
@@ -101,7 +101,7 @@ def test_remat_costs_arithmetic(chinese_clip):
 
 
 def _stepped(run):
-    """Loss, norm of the gradients and temporary memory of a run's first step."""
+    """Returns the loss, the norm of the gradients and the temporary memory of a run's first step."""
     part = assembled(run, devices=1)
     with jax.set_mesh(part.mesh):
         given = (*first_inputs(part), jax.random.key(0))

@@ -1,4 +1,4 @@
-"""Runs by several real processes, each with several devices: the same numbers as by one.
+"""Runs of several real processes, each with several devices: the same numbers as with one.
 
 What happens to one of the processes alone: tests/parallel/test_processes.py.
 """
@@ -19,7 +19,7 @@ from tests.train.runs import leaves, losses
 
 
 def smooth(run):
-    """Both stages in float32, in batches that 8 devices divide, evaluated after every step."""
+    """Returns both stages in float32, with batches that 8 devices divide, evaluated after every step."""
     stages = tuple(
         replace(
             stage,
@@ -35,7 +35,7 @@ def smooth(run):
 
 
 def evaluations(workdir):
-    """{steps in all: figures} of every evaluation."""
+    """Returns {total steps: figures} of every evaluation."""
     lines = (line for line in read_journal(workdir / "metrics.jsonl") if line["kind"] == "evaluation")
     return {line["total"]: {name: value for name, value in line.items() if "toy/" in name} for line in lines}
 
@@ -44,7 +44,7 @@ def evaluations(workdir):
     ("name", "four"), [("toy_run", False), pytest.param("chinese_clip", True, marks=pytest.mark.slow)]
 )
 def test_processes_do_what_one_does(request, tmp_path, name, four):
-    """The many read the frozen image tower from a cache that they make, and the one runs it.
+    """Several processes read the frozen image tower's features from a cache that they make; one process runs it.
 
     Two processes train the toy's first stage; or two begin with the reduced towers, and four go on in the second.
     """
@@ -80,7 +80,7 @@ def test_processes_do_what_one_does(request, tmp_path, name, four):
 
 
 @pytest.mark.slow
-def test_a_process_that_is_gone_is_missed(tmp_path):
+def test_a_process_that_is_killed_is_noticed(tmp_path):
     options = ["--stages.0.budget.steps", "5000", "--log-every", "1", "--checkpoint-every", "5"]
     config = "configs/demo/chinese_clip.py"
     command = [sys.executable, "-m", "jclip.cli", "train", config, "--reduced", "--workdir", str(tmp_path), *options]

@@ -1,4 +1,4 @@
-"""What a run says of its data before it begins, and data from which nothing can be learned."""
+"""What a run reports about its data before it begins, and data from which nothing can be learned."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -50,8 +50,8 @@ def test_pictures_with_captions(stage, tmp_path):
     found = reading(stage.name, PairFolder(str(folder)))
     assert (found.records, found.texts, found.images, found.whole) == (100, LOOKED_AT, LOOKED_AT, False)
     assert str(found) == (
-        f"stage 'image-frozen' reads pictures with captions: PairFolder {str(folder)!r} split 'train': 100 records; "
-        r"languages zh; such as '红0\x1b[2J' with a picture of 32 x 32"
+        f"stage 'image-frozen' reads images with captions: PairFolder {str(folder)!r} split 'train': 100 records; "
+        r"languages zh; such as '红0\x1b[2J' with an image of 32 x 32"
     )
 
 
@@ -74,14 +74,14 @@ def test_data_that_are_not_there(stage, tmp_path):
 
 
 def pairs_of(folder, images, texts):
-    """A folder of pairs with these numbers of pictures and captions."""
+    """Returns a folder of pairs with the given ids of images and captions."""
     write_pairs(folder, (StoredPair(png(i), (f"t{t}",)) for i, t in zip(images, texts, strict=True)))
     return PairFolder(str(folder))
 
 
 @pytest.mark.parametrize(
     ("images", "texts", "what"),
-    [(range(6), [3] * 6, "caption"), ([3] * 6, range(6), "picture"), ([0], [0], "caption")],
+    [(range(6), [3] * 6, "caption"), ([3] * 6, range(6), "image"), ([0], [0], "caption")],
 )
 def test_pairs_of_which_none_is_anothers_negative_are_refused(chinese_clip, tmp_path, images, texts, what):
     stage = replace(chinese_clip.stages[1], data=(pairs_of(tmp_path / "pairs", images, texts),))
@@ -95,7 +95,7 @@ def test_data_of_which_only_some_is_looked_at_are_warned_of(stage, tmp_path):
     count = LOOKED_AT + 1
     found = reading(stage.name, pairs_of(tmp_path / "pairs", range(count), [7] * count))
     (warning,) = check_data(replace(stage, batch_size=2), [found])
-    assert "records that were looked at have the same caption" in warning
+    assert "all sampled records have the same caption" in warning
 
 
 @pytest.mark.parametrize(
@@ -114,7 +114,7 @@ def test_a_batch_larger_than_the_data(stage, duplicates, how):
         f"{how}: lower batch_size to 11 or less"
     ]
     assert check_data(replace(large, batch_size=11), found) == []
-    assert check_data(with_objective(large, captions="all"), found) == []  # of which there may be more than records
+    assert check_data(with_objective(large, captions="all"), found) == []  # there may be more of them than records
 
 
 def test_every_stage_is_sampled_and_warned_of(chinese_clip):
@@ -132,7 +132,7 @@ def test_a_run_begins_with_what_it_reads_and_what_is_odd(chinese_clip, tmp_path)
     lines = read_journal(tmp_path / "run" / "metrics.jsonl")
     (reads,) = (line["reads"] for line in lines if line["kind"] == "data")
     assert [words.split(":")[0] for words in reads] == [
-        f"stage {stage.name!r} reads pictures with captions" for stage in stages
+        f"stage {stage.name!r} reads images with captions" for stage in stages
     ]
     warnings = [line["message"] for line in lines if line["kind"] == "warning"]
     assert len(warnings) == 2 and all("a batch of 16 is larger than the data of 10 records" in one for one in warnings)
@@ -141,11 +141,11 @@ def test_a_run_begins_with_what_it_reads_and_what_is_odd(chinese_clip, tmp_path)
 @pytest.mark.parametrize(("images", "texts"), [(range(8), [0, 1] * 4), ([0, 0, 0, 0, 1, 1, 1, 1], range(8))])
 def test_pairs_that_are_alone_in_their_batch(stage, tmp_path, images, texts):
     found = [reading(stage.name, pairs_of(tmp_path / "pairs", images, texts))]
-    assert found[0].alike == 12 / 28  # of two kinds, four of each: 2 * 6 couples of 28
+    assert found[0].alike == 12 / 28  # two kinds of four records: 2 * 6 of 28 couples
     two = replace(stage, batch_size=2)
     assert check_data(two, found) == [
         "stage 'image-frozen': about 43% of the pairs have no negative in their batch of 2, because many records "
-        "share a picture or a caption: raise batch_size"
+        "share an image or a caption: raise batch_size"
     ]
     assert check_data(replace(stage, batch_size=4), found) == []  # 8 per cent
     assert check_data(with_objective(two, loss=ContrastiveLoss(duplicates="ignore")), found) == []
@@ -164,7 +164,7 @@ def test_a_stage_that_trains_no_tower(stage):
 def test_a_teacher_without_a_text_tower_to_teach_is_refused(tmp_path):
     run = reduce(load_config(str(CONFIGS / RECIPES[0])), tmp_path / "inputs")
     stage = replace(run.stages[0], trains=((r"image/.*", True), (r".*", False)))
-    with pytest.raises(JclipError, match="learns nothing: a teacher teaches the text tower alone"):
+    with pytest.raises(JclipError, match="learns nothing: teacher learning trains only the text tower"):
         check(replace(run, stages=(stage, *run.stages[1:])))
 
 
@@ -174,7 +174,7 @@ def test_rates_of_zero_are_refused(chinese_clip):
         replace(second.optimizer, learning_rate=0.0),
         replace(second.optimizer, multipliers=((".*", 0.0),)),
     ):
-        with pytest.raises(JclipError, match="stage 'everything' learns nothing: the learning rate of all that"):
+        with pytest.raises(JclipError, match="stage 'everything' learns nothing: the learning rate of every"):
             check(replace(chinese_clip, stages=(first, replace(second, optimizer=optimizer))))
     some = replace(second.optimizer, multipliers=(("image/.*", 0.0), (".*", 1.0)))
     check(replace(chinese_clip, stages=(first, replace(second, optimizer=some))))

@@ -1,4 +1,4 @@
-"""Runs that are cut off and go on: killed, moved, or under another name of the same folders."""
+"""Runs that are interrupted and resume: killed, moved, or with other names of the same folders."""
 
 import json
 import os
@@ -62,7 +62,7 @@ def test_killed_between_checkpoints_ends_the_same_to_the_bit(one_stage, tmp_path
 
 
 def _renamed(run, old, new):
-    """The run with its places renamed."""
+    """Returns the run with its paths renamed."""
 
     def moved(place):
         return place.replace(old, new)
@@ -140,7 +140,7 @@ def test_what_is_compared_of_a_place(chinese_clip, tmp_path):
 
 
 def test_every_place_of_a_source_is_known_as_one():
-    """A string field of a source is a place, or it decides what is read: whoever adds one says which."""
+    """A string field of a source is a path, or decides what is read. Whoever adds one must say which."""
     strings = {field.name for kind in kinds_of(Source) for field in fields(kind) if field.type in (str, "str")}
     assert strings == {"folder", "split"}
 

@@ -1,4 +1,4 @@
-"""Runs whose terminal goes away: a lost ssh costs no step."""
+"""Runs whose terminal is closed: a lost ssh connection costs no step."""
 
 import os
 import pty
@@ -14,13 +14,13 @@ from jclip.train.logging.sinks import read_journal
 from jclip.train.workplace import stop_signals
 from tests.train.cluster import ROOT
 
-PATIENCE = 120  # seconds: long for what should take twenty, for machines that are busy
+PATIENCE = 120  # seconds; normally it takes 20, but a machine may be busy
 COMMAND = [sys.executable, "-m", "jclip.cli", "train", "tests/train/toy.py", "--reduced"]
 LONG = ["--stages.0.budget.steps", "100000", "--checkpoint-every", "0"]
 
 
 def test_a_run_saves_when_its_terminal_goes(tmp_path):
-    """The run is a session of its own in a pseudo-terminal, which is closed in the middle of it."""
+    """The run is the leader of a session in a pseudo-terminal that is closed in the middle of the run."""
     terminal, inner = pty.openpty()
     # The first terminal that the leader of a session opens becomes the session's own.
     opening = ["bash", "-c", 'exec "$@" <>"$0" >&0 2>&0', os.ttyname(inner)]
@@ -29,7 +29,7 @@ def test_a_run_saves_when_its_terminal_goes(tmp_path):
     until = time.monotonic() + PATIENCE
     while len(read_journal(tmp_path / "run" / "metrics.jsonl")) < 5:
         assert time.monotonic() < until
-        if select.select([terminal], [], [], 0.1)[0]:  # or it would wait for a reader
+        if select.select([terminal], [], [], 0.1)[0]:  # otherwise it would wait for a reader
             os.read(terminal, 65536)
     os.close(terminal)
     assert process.wait(until - time.monotonic()) == 75
@@ -39,8 +39,8 @@ def test_a_run_saves_when_its_terminal_goes(tmp_path):
     assert int(saved.name) == steps[-1] >= 3
 
 
-def test_nobody_who_reads_is_no_reason_to_stop(tmp_path):
-    """Standard error is a pipe whose reader is gone from the beginning."""
+def test_a_closed_standard_error_does_not_stop_the_run(tmp_path):
+    """Standard error is a pipe that nobody reads."""
     reader, writer = os.pipe()
     os.close(reader)
     ended = subprocess.run([*COMMAND, "--workdir", str(tmp_path / "run")], cwd=ROOT, stderr=writer, timeout=PATIENCE)
@@ -49,7 +49,7 @@ def test_nobody_who_reads_is_no_reason_to_stop(tmp_path):
     assert (tmp_path / "run" / "2-everything").is_dir()
 
 
-def test_nohup_stays():
+def test_nohup_is_respected():
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
         with stop_signals() as received:

@@ -1,4 +1,4 @@
-"""The step: micro-batches that change nothing, a frozen tower that costs its forward pass, and what stays float32."""
+"""The step: micro-batches change nothing, a frozen tower costs only its forward pass, and what stays in float32."""
 
 from dataclasses import replace
 
@@ -25,12 +25,12 @@ KEY = jax.random.key(7)
 
 
 def first_stage(run, **changes):
-    """The run with its first stage alone, changed."""
+    """Returns the run with only its first stage, changed."""
     return replace(run, stages=(replace(run.stages[0], **changes),))
 
 
 def with_objective(run, **changes):
-    """The run with its first stage alone, whose objective is changed."""
+    """Returns the run with only its first stage, whose objective is changed."""
     return first_stage(run, objective=replace(run.stages[0].objective, **changes))
 
 
@@ -39,7 +39,7 @@ def is_contrastive(run):
 
 
 def gradients(part):
-    """Loss and gradients at the first batch."""
+    """Returns the loss and the gradients on the first batch."""
     with jax.set_mesh(part.mesh):
         state, constants, batch = first_inputs(part)
 
@@ -51,21 +51,25 @@ def gradients(part):
 
 
 def test_micro_batches_change_nothing(recipe):
-    """Loss and gradients, with augmentation and dropout, which are by example."""
+    """Checks loss and gradients, with augmentation and dropout, which depend on the example."""
     part, lively = shapes_of(recipe), Augmentation(scale=0.2, rotate=10.0, flip=0.5, hue=20.0)
     changes = {"augmentation": lively, "patch_dropout": 0.5} if is_contrastive(recipe) else {}
     objective = replace(part.stage.objective, **changes)
 
-    def gradients(**changes):
+    def loss_of(**changes):
         loss = toy_program(part, objective, cache="" if is_contrastive(recipe) else "x", **changes).loss
-        found = jax.jit(jax.value_and_grad(lambda params: loss(params, {}, {}, toy_batch(), KEY)[0]))(toy_params())
-        return float(found[0]), rules.paths_of(found[1])
+        return lambda params: loss(params, {}, {}, toy_batch(), KEY)[0]
+
+    def gradients(**changes):
+        loss, found = jax.jit(jax.value_and_grad(loss_of(**changes)))(toy_params())
+        return float(loss), rules.paths_of(found)
 
     (whole, expected), (parts, found) = gradients(dropout=True), gradients(dropout=True, micro_batches=2)
     assert parts == pytest.approx(whole, rel=1e-6)
     for path, leaf in expected.items():
         np.testing.assert_allclose(found[path], leaf, rtol=0, atol=4e-6 * np.abs(leaf).max() + 1e-9, err_msg=path)
-    assert gradients(dropout=False)[0] != pytest.approx(whole, rel=1e-3)  # dropout did act
+    still = float(jax.jit(loss_of(dropout=False))(toy_params()))
+    assert still != pytest.approx(whole, rel=1e-3)  # dropout did act
 
 
 @pytest.mark.slow
@@ -83,7 +87,7 @@ def test_micro_batches_of_the_towers_change_nothing(recipe, devices):
     far = {path: np.linalg.norm(parts[path] - leaf) for path, leaf in whole.items()}
     assert np.linalg.norm(list(far.values())) < 1e-6 * size
     for path, leaf in whole.items():
-        # The gradients of some biases, of keys first of all, are nothing but rounding errors.
+        # The gradients of some biases, above all of keys, are only rounding errors.
         assert far[path] < 5e-6 * max(np.linalg.norm(leaf), 1e-3 * size), path
     # Dropout did act.
     _, plain = gradients(assembled(first_stage(run, dropout=False), devices=devices))
@@ -140,7 +144,7 @@ def test_batch_statistics_are_of_the_whole_batch(chinese_clip):
 
 
 def large_enough(run):
-    """One layer a tower, for XLA counts a scan's body once; and so large that the matmuls are nearly all there is."""
+    """Returns the run with one wide layer a tower: XLA counts a scan's body once, and the matmuls should dominate."""
 
     def grown(model):
         image = replace(model.image, layers=1, width=256, heads=4, image_size=64)
@@ -164,7 +168,7 @@ def large_enough(run):
 
 
 def forwards(part):
-    """(of what is frozen, of what trains): functions of the state, the constants and the batch."""
+    """Returns the forward passes of (frozen, trained) towers: functions of the state, the constants and the batch."""
     model, objective = part.context.towers, part.stage.objective
 
     def text(name, variables, ids):
@@ -211,7 +215,7 @@ def test_a_frozen_tower_costs_its_forward_pass_as_xla_counts(recipe):
         bound = forward + 3 * xla_flops(trained, *arguments)
         step = compiled(part).cost_analysis()["flops"]
     assert step == pytest.approx(bound, rel=0.03)
-    # The figures do tell: a trained tower more would be far off.
+    # The bound is tight enough: one more trained tower would be far off.
     assert step < 0.8 * (bound + 2 * forward)
 
 
@@ -243,7 +247,7 @@ def test_what_stays_float32_when_the_towers_compute_in_bfloat16(recipe):
     with jax.set_mesh(part.mesh):
         inputs = part.state_shapes, part.program.constants, part.program.batch, KEY
         jaxpr, (state, metrics) = jax.make_jaxpr(part.step, return_shape=True)(*inputs)
-    # Masters and slots.
+    # Master parameters and slots.
     for leaf in jax.tree.leaves((state.trainable, state.frozen, state.slots)):
         assert leaf.dtype == (jnp.int32 if jnp.issubdtype(leaf.dtype, jnp.integer) else jnp.float32)
     assert metrics["loss"].dtype == metrics["gradient_norm"].dtype == jnp.float32
@@ -254,7 +258,7 @@ def test_what_stays_float32_when_the_towers_compute_in_bfloat16(recipe):
             found.setdefault(equation.primitive.name, set()).add(str(equation.invars[0].aval.dtype))
     assert found["rsqrt"] == found["reduce_max"] == {"float32"}
     assert not is_contrastive(recipe) or found["log"] == {"float32"}
-    # And the towers do compute in bfloat16.
+    # The towers do compute in bfloat16.
     assert "bfloat16" in found["dot_general"]
 
 

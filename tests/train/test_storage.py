@@ -1,4 +1,4 @@
-"""Checkpoints under folders of any name, and on storage that fails: the process ends soon, with its exit code."""
+"""Checkpoints in folders of any name, and on storage that fails: the process ends soon with the right exit code."""
 
 import os
 import re
@@ -20,7 +20,7 @@ NAMES = (
 )  # fmt: skip
 SOON = 120  # seconds in which a process must end, on a busy machine
 
-# Saves twice in each of some folders, lets something happen to the storage in between, and prints the errors.
+# Saves twice in each of several folders, breaks the storage in between, and prints the errors.
 PROGRAM = """
 import resource, shutil, signal, sys
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What a run says of itself: figures of every log step, TensorBoard's files, a profile, Weights & Biases by option."""
+"""Telemetry of a run: figures of every log step, TensorBoard's files, a profile, and Weights & Biases."""
 
 import doctest
 import json
@@ -34,12 +34,12 @@ def test_a_meter_by_hand():
         time.sleep(0.3)
     figures = meter.read()
     speed = figures["pairs_per_second"]
-    assert 16 / 0.4 < speed <= 16 / 0.2  # two steps in 0.2 s and a little; what was apart does not count
+    assert 16 / 0.4 < speed <= 16 / 0.2  # two steps in a little over 0.2 s; time in `apart` does not count
     assert figures["pairs_per_second_per_device"] == speed / 2
     assert figures["mfu"] == pytest.approx(2 * 3e9 / (16 / speed * 2 * 1e9))
     assert 0.3 < figures["data_wait"] < 0.7
     assert figures["padding"] == 5 / 8
-    assert meter.read()["padding"] == 0  # begun anew
+    assert meter.read()["padding"] == 0  # counting begins again
 
 
 @pytest.mark.parametrize(
@@ -74,7 +74,7 @@ def test_arithmetic_is_the_models_alone(chinese_clip):
 
 
 def scalars(folder):
-    """{tag: {step: value}} of TensorBoard's event files, read as their format has them: length, checksum, data."""
+    """Returns {tag: {step: value}} of TensorBoard's event files, whose records are length, checksum and data."""
     found = {}
     for file in sorted(folder.glob("events*")):
         data, at = file.read_bytes(), 0
@@ -135,7 +135,7 @@ def test_weights_and_biases(toy_run, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "wandb", None)
     with pytest.raises(JclipError, match=r"wandb is not installed: pip install 'jclip\[wandb\]'"):
         train(run, tmp_path / "without")
-    # A stand-in with the functions that wandb documents: the service itself cannot be reached by a test.
+    # A stand-in with the functions that wandb documents, because tests cannot reach the service.
     begun, logged = [], []
     handle = types.SimpleNamespace(log=lambda figures, step: logged.append((step, figures)), finish=lambda: None)
     stand_in = types.ModuleType("wandb")

@@ -1,4 +1,4 @@
-"""Trouble in the middle of a run, on the toy: a full disk, a bad picture, a failing evaluation. No step is lost."""
+"""Errors in the middle of a run of the toy: a full disk, a bad image, a failing evaluation. No step is lost."""
 
 import json
 import os
@@ -21,7 +21,7 @@ from tests.train.toy import larger, toy
 
 
 def standing(workdir):
-    """The position of the newest checkpoint."""
+    """Returns the position of the newest checkpoint."""
     newest = max((workdir / "checkpoints").iterdir(), key=lambda path: int(path.name))
     record = json.loads((newest / "record" / "metadata").read_text())
     return record["stage"], record["step"], record["total"]
@@ -29,7 +29,7 @@ def standing(workdir):
 
 @pytest.fixture
 def disk(tmp_path):
-    """A folder on a disk of its own, small in bytes and in files; without the right to mount, an ordinary folder."""
+    """Folder on a disk of its own with few bytes and files, or an ordinary folder if mounting is not allowed."""
     folder = tmp_path / "disk"
     folder.mkdir()
     mounting = ["mount", "-t", "tmpfs", "-o", "size=16m,nr_inodes=400", "tmpfs", str(folder)]
@@ -41,7 +41,7 @@ def disk(tmp_path):
 
 @contextmanager
 def full(disk, what, monkeypatch):
-    """Fills a mounted disk, but for what the log needs; otherwise lets what orbax calls fail as it does there."""
+    """Fills a mounted disk except for the log; for an ordinary folder, makes orbax's calls fail as on a full disk."""
     if not disk.is_mount():
         with monkeypatch.context() as patch:
             if what == "bytes":
@@ -54,7 +54,7 @@ def full(disk, what, monkeypatch):
     ballast.mkdir()
     if what == "bytes":
         (ballast / "bytes").write_bytes(b"x" * (shutil.disk_usage(disk).free - 2**16))
-    else:  # bytes enough, so that the free space is found sufficient, and the write itself fails
+    else:  # enough bytes to pass the check of free space, so that the write itself fails
         for number in range(os.statvfs(disk).f_favail - 6):
             (ballast / str(number)).touch()
     yield
@@ -69,7 +69,7 @@ async def _refuse(*_, **__):
 
 @pytest.mark.parametrize("what", ["bytes", "files"])
 def test_a_full_disk_is_named_and_older_checkpoints_survive(one_stage, disk, what, monkeypatch, capfd, tmp_path):
-    # A state that is larger than what is left for the log.
+    # A state that is larger than the space left for the log.
     one_stage, workdir = larger(one_stage, 2**16), disk / "run"
     train(one_stage, workdir, stop_after=1)
     kept = {path: path.stat().st_mtime_ns for path in (workdir / "checkpoints").rglob("*")}
@@ -87,7 +87,7 @@ def test_a_full_disk_is_named_and_older_checkpoints_survive(one_stage, disk, wha
 
 
 def test_a_full_disk_stops_what_the_run_reports_too(one_stage, tmp_path, monkeypatch):
-    """Neither does a log that cannot be written hold up the run for ever."""
+    """A log that cannot be written does not hang the run either."""
     run, workdir = replace(one_stage, log_every=1), tmp_path / "run"
     train(run, workdir, stop_after=1)
     opening = RecordWriter.__init__
@@ -161,18 +161,18 @@ def test_parameters_that_are_not_finite_are_never_saved(one_stage, tmp_path):
 
 @pytest.fixture
 def pairs(tmp_path):
-    """48, of which a batch takes 16, so that an epoch is three steps."""
+    """Source of 48 pairs: three steps of 16 are an epoch."""
     return holey_pairs(tmp_path / "pairs")
 
 
 def test_unreadable_pictures(one_stage, pairs, tmp_path):
     strict, workdir = replace(toy(one_stage, steps=5, batch_size=16, data=(pairs,)), seed=5), tmp_path / "run"
     message = (
-        rf"^{pairs.folder}: the picture of record (\d+) \(index \1 of examples-train.array_record-00000-of-00001\) "
-        r"cannot be read as a picture \(.*\): repair or remove it, or "
+        rf"^{pairs.folder}: the image of record (\d+) \(index \1 of examples-train.array_record-00000-of-00001\) "
+        r"cannot be read as an image \(.*\): repair or remove it, or "
         r"raise stages\.0\.max_unreadable \(now 0\), the number of replaced ones$"
     )
-    # Refused with all steps before it saved, however often it is run.
+    # The run fails after saving all steps before, however often it is started.
     with pytest.raises(JclipError, match=message):
         train(strict, workdir)
     before = standing(workdir)
@@ -183,12 +183,12 @@ def test_unreadable_pictures(one_stage, pairs, tmp_path):
     # One of the two may be replaced, but not the other.
     with pytest.raises(JclipError, match=r"max_unreadable \(now 1\)"):
         train(_lenient(strict, 1), workdir)
-    # However often it is run: what was replaced before counts, and is not noted again.
+    # When it is started again, earlier replacements count and are not noted again.
     before = standing(workdir)
     with pytest.raises(JclipError, match=r"max_unreadable \(now 1\)"):
         train(_lenient(strict, 1), workdir)
     assert standing(workdir) == before > (0, 1, 1)
-    # Both are replaced, the second by 31 itself at first, and noted once each; when it was stopped makes no difference.
+    # Both are replaced and noted once each, wherever the run was stopped.
     resumed = train(_lenient(strict, 2), workdir)
     whole = train(_lenient(strict, 2), tmp_path / "whole")
     assert resumed.finished
@@ -200,7 +200,7 @@ def test_unreadable_pictures(one_stage, pairs, tmp_path):
     resumed_pictures, pictures = ([picture for line in lines for picture in line["pictures"]] for lines in noted)
     assert resumed_pictures == pictures
     assert sorted(picture.split(" (index")[0] for picture in pictures) == [
-        f"{pairs.folder}: the picture of record {number}" for number in (29, 31)
+        f"{pairs.folder}: the image of record {number}" for number in (29, 31)
     ]
 
 

@@ -1,4 +1,4 @@
-"""Chinese-CLIP's recipe on toy towers, for tests of what is around the step. Everything else is real.
+"""Chinese-CLIP's recipe on toy towers, for tests of everything around the step. All except the towers is real.
 
 A step compiles in a second, where the reduced towers take ten. `jclip train` takes this file as a configuration.
 """
@@ -31,7 +31,9 @@ def _plain(stage):
 
 def toy_run(folder: Path) -> Run:
     """Returns the run of this file at reduced size, two steps a stage; its tokenizer is in `folder`."""
-    return larger(toy(reduce(config(), folder)), 2**12)  # or a checkpoint's largest file would not be of an array
+    return larger(
+        toy(reduce(config(), folder)), 2**12
+    )  # otherwise the largest file of a checkpoint would not contain an array
 
 
 def larger(run: Run, vocab_size: int) -> Run:

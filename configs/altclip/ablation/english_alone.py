@@ -1,4 +1,4 @@
-"""AltCLIP's ablation, table 4 (Chen et al. 2022): English with English alone.
+"""AltCLIP's ablation, table 4 (Chen et al. 2022): stage 1 on English alone.
 
     jclip train altclip/ablation/english_alone
 

@@ -1,4 +1,4 @@
-"""AltCLIP's ablation, table 4 (Chen et al. 2022): English with English, and machine translations.
+"""AltCLIP's ablation, table 4 (Chen et al. 2022): stage 1 on English and machine translations.
 
     jclip train altclip/ablation/machine_translations
 

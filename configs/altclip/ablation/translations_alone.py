@@ -1,4 +1,4 @@
-"""AltCLIP's ablation, table 4 (Chen et al. 2022): machine translations alone.
+"""AltCLIP's ablation, table 4 (Chen et al. 2022): stage 1 on machine translations alone.
 
     jclip train altclip/ablation/translations_alone
 

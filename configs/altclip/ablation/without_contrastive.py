@@ -2,7 +2,7 @@
 
     jclip train altclip/ablation/without_contrastive
 
-The run is the first stage of ../vit_l_14.py.
+The run is the first stage of altclip/vit_l_14.
 """
 
 from jclip.configs.altclip.recipe import altclip, teacher_learning

@@ -16,5 +16,5 @@ from jclip.train.configuration import Run
 def config() -> Run:
     run = pretraining("vit_b_16")
     stage = replace(run.stages[1], optimizer=run.stages[0].optimizer, budget=Budget(examples=(44 + 15) * PAIRS))
-    # The temperature starts as CLIP's did, ln(1 / 0.07), which is the model's own start.
+    # The logit scale starts at ln(1 / 0.07), as CLIP's did; that is the model's own initial value.
     return replace(run, name="chinese-clip-from-scratch", stages=(stage,), starts_from=((r".*", ""),))

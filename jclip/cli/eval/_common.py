@@ -29,13 +29,13 @@ class BundleOptions:
 
     Attributes:
       bundle: folder of a model.
-      data: folder of the pictures.
-      orientation: apply rotates pictures by their EXIF orientation, ignore does not; by default the bundle's setting,
+      data: folder of the images.
+      orientation: apply rotates images by their EXIF orientation, ignore does not; by default the bundle's setting,
         which is ignore for CLIP and Chinese-CLIP.
-      batch_size: pictures or texts encoded at once.
+      batch_size: images or texts encoded at once.
       resamples: number of bootstrap resamples for the 95 % intervals; 0 for no intervals.
       output: new folder for results.json, report.html and report.md.
-      json: prints JSON.
+      json: print JSON.
     """
 
     bundle: tyro.conf.Positional[Annotated[Path, tyro.conf.arg(metavar="BUNDLE")]]
@@ -47,7 +47,7 @@ class BundleOptions:
     json: bool = False
 
     def check(self) -> None:
-        """Raises JclipError, before long work, for impossible numbers, or if the output folder cannot be written."""
+        """Raises JclipError for impossible numbers, or if the output folder cannot be written. Call it first."""
         if self.output is not None:
             check_writable(self.output)
         if self.resamples < 0:
@@ -62,7 +62,7 @@ class BundleOptions:
         return Console(stderr=True, quiet=self.json)
 
     def model(self, context_length: int | None = None) -> Model:
-        """Loads the bundle's model. A context length in tokens replaces the bundle's own, as the orientation does.
+        """Loads the bundle's model. `context_length`, in tokens, and the orientation replace the bundle's own if given.
 
         Raises JclipError if the folder is not a bundle, the batch size is below 1, or the context is longer than the
         bundle's.
@@ -97,7 +97,7 @@ class BundleOptions:
 
 @contextmanager
 def all_devices() -> Iterator[None]:
-    """Sets a mesh of all devices for the block; none on a single device, where it changes nothing."""
+    """Sets a mesh of all devices for the block; does nothing on a single device."""
     if jax.device_count() == 1:
         yield
         return

@@ -11,9 +11,9 @@ from jclip.plain import complain, say
 
 _HELP = """usage: jclip eval benchmark BUNDLE [CLIP_benchmark's options]
 
-Runs CLIP_benchmark on BUNDLE: passes `--model_type jclip --pretrained BUNDLE` and all other options on, such as
+Runs CLIP_benchmark on BUNDLE, with `--model_type jclip --pretrained BUNDLE` and your other options, such as
 --dataset cifar10 --task zeroshot_classification --language cn --output cifar10.json.
-Needs `pip install clip-benchmark`; its own options: clip_benchmark eval --help."""
+Needs `pip install clip-benchmark`; `clip_benchmark eval --help` lists its options."""
 
 
 def main(arguments: Sequence[str]) -> int:

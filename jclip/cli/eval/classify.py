@@ -16,22 +16,24 @@ from jclip.plain import as_json
 
 @dataclass(frozen=True)
 class ClassifyOptions(BundleOptions):
-    """Evaluates zero-shot classification of the pictures of DATA by BUNDLE.
+    """Evaluates zero-shot classification of the images of DATA by BUNDLE.
 
     DATA is a folder that `jclip data import` wrote, or one with a folder for each class, sorted by name, or one with
-    a labels.tsv of PICTURE<tab>CLASS[,CLASS] lines. Class names come from --classes, or from a file in DATA with one a
-    line: classes.LANGUAGE.txt, classes.txt or cn_clip's label_cn.txt. Else the import or the folders name them.
+    a labels.tsv of PICTURE<tab>CLASS[,CLASS] lines. Class names come from --classes, or from a file in DATA with one
+    name a line: classes.LANGUAGE.txt, classes.txt or cn_clip's label_cn.txt. Without any of these, the names are those
+    of the import or of the folders.
 
     Attributes:
-      data: pictures by class.
+      data: images by class.
       split: split of DATA, if it has splits.
-      dataset: name of the data set, such as cifar-100 or imagenet; decides metric, size and kind of prompts.
+      dataset: name of the data set, such as cifar-100 or imagenet; decides the metric, the kind of
+        prompts, and the numbers of classes and images that are expected.
       prompts: prompt ensembles, separated by commas, one test each: a language (ar, de, en, es, fr, hi, it, ja, ko, nl,
         pl, pt, ru, th, tr, uk, vi, zh), cn_clip or open_clip for the papers' own, or a .json file. By default the
         language of the class names by their script: zh for Chinese, en for Latin letters.
       classes: file of class names; or cn_clip or open_clip for ImageNet's.
       context_length: maximum number of tokens of a sentence; by default the bundle's.
-      submission: writes ELEVATER's DATASET.json into the output folder as well.
+      submission: also write ELEVATER's DATASET.json into the output folder.
       model_name: name in the submission; by default the bundle's folder.
       order: JSON list of row numbers, the order of the submission; by default that of the import, if any.
     """

@@ -28,7 +28,7 @@ class CompareOptions:
       a: folder that --output wrote, or its results.json.
       b: the other such folder.
       output: new folder for report.html, report.md, and comparison.json, which has the output of --json.
-      json: prints JSON: for each test and figure [a, b], and the intervals of b - a.
+      json: print JSON: for each test and figure [a, b], and the intervals of b - a.
     """
 
     a: tyro.conf.Positional[Annotated[Path, tyro.conf.arg(metavar="A")]]

@@ -19,12 +19,12 @@ class PredictionsOptions:
     """Computes recalls of existing predictions, as cn_clip's evaluation.py and evaluation_tr.py do.
 
     Both files are JSON lines: {"text_id": 3, "image_ids": [7, 9]} for text to image, {"image_id": 7, "text_ids": [3]}
-    for image to text. Unlike cn_clip's programs it takes any number of predictions, also fewer than ten.
+    for image to text. Unlike cn_clip's programs, it accepts fewer than ten predictions for a query.
 
     Attributes:
-      answers: positives, such as valid_texts.jsonl or valid_texts.tr.jsonl.
-      predictions: retrieved ids, best first.
-      json: prints JSON.
+      answers: file of positives, such as valid_texts.jsonl or valid_texts.tr.jsonl.
+      predictions: file of retrieved ids, best first.
+      json: print JSON.
     """
 
     answers: tyro.conf.Positional[Annotated[Path, tyro.conf.arg(metavar="ANSWERS")]]

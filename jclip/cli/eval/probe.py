@@ -13,17 +13,19 @@ from jclip.evaluate.tasks.probe import Shots
 
 @dataclass(frozen=True)
 class ProbeOptions(BundleOptions):
-    """Evaluates linear probes on BUNDLE's frozen image features, trained on all pictures or a few of each class.
+    """Evaluates linear probes on BUNDLE's frozen image features, trained on all images or a few of each class.
 
     DATA holds train/ and test/, each with a folder for each class, or is a folder that `jclip data import` wrote. The
-    regularisation is chosen on the split valid; without one, on a held-out fifth of the training pictures, which the
+    regularisation is chosen on the split valid; without one, on a held-out fifth of the training images, which the
     final fit includes. The features are those of retrieval: projected, of unit norm.
 
     Attributes:
-      dataset: name of the data set, such as cifar-100; decides metric and size.
-      shots: training pictures of each class, separated by commas; "all" for all.
-      seeds: number of draws of a few-shot probe; its figures are means.
-      resamples: number of bootstrap resamples for the 95 % intervals of probes on all pictures; 0 for no intervals.
+      data: images by split and class.
+      dataset: name of the data set, such as cifar-100; decides the metric, and the numbers of classes and images that
+        are expected.
+      shots: numbers of training images of each class, separated by commas, one test each; "all" for all.
+      seeds: number of random draws of the training images of a few-shot probe; its figures are means.
+      resamples: number of bootstrap resamples for the 95 % intervals of probes on all images; 0 for no intervals.
     """
 
     dataset: str = ""

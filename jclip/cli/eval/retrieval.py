@@ -14,28 +14,28 @@ from jclip.evaluate.tasks.retrieval import Encoded
 
 @dataclass(frozen=True)
 class RetrievalOptions(BundleOptions):
-    """Evaluates retrieval by BUNDLE on the pictures and captions of DATA, text to image and image to text.
+    """Evaluates retrieval by BUNDLE on the images and captions of DATA, text to image and image to text.
 
     A query is a hit at k if one of its positives is among the k best; ties count as the expected hit. Equal captions
-    are one query, with the positives of all, and equal pictures are one picture. With --protocol the ids of the data
-    count, as published. The report gives the number of duplicates.
+    are one query, with the positives of all, and equal images are one image. With --protocol, ids decide instead:
+    captions or images with different ids count separately, as published. The report gives the number of duplicates.
 
     DATA is a file of PICTURE<tab>CAPTION lines, with paths relative to it; or a folder with cn_clip's SPLIT_texts.jsonl
     and SPLIT_imgs.tsv, or one that `jclip data import` wrote. Or it is a source that `jclip data import` reads, such as
-    a table with a header, a folder with captions beside the pictures, or tars; a tenth of it may be unreadable.
-    Languages are in DATA/LANGUAGE, or share the pictures as SPLIT_texts.LANGUAGE.jsonl.
+    a table with a header, a folder with captions beside the images, or tars; a tenth of its records may be unreadable.
+    Several languages are folders DATA/LANGUAGE, or files SPLIT_texts.LANGUAGE.jsonl with the same images.
 
     Attributes:
       bundle: folder of a model, such as runs/demo/altclip/2-contrastive; or of features that cn_clip extracted,
         SPLIT_imgs.img_feat.jsonl and SPLIT_texts.txt_feat.jsonl.
-      data: pictures and captions.
+      data: images and captions.
       protocol: published test: flickr30k, flickr30k-cn, mscoco, coco-cn, coco-cn-5k, muge, xtd, crossmodal-3600.
-        Decides split, languages and directions, and refuses data of another size.
+        Decides split, languages and directions, and refuses data with other numbers of images or captions.
       split: split of a folder; by default the protocol's own, or "test".
       languages: languages separated by commas, one test each; by default all that the protocol and the folder have.
       context_length: maximum number of tokens of a caption; by default the bundle's.
       output: new folder for results.json, report.html, report.md, and cn_clip's files of predictions and answers.
-      features: writes cn_clip's files of features into the output folder as well; it can then be given as BUNDLE.
+      features: also write cn_clip's files of features into the output folder, which can then be given as BUNDLE.
     """
 
     protocol: str = ""
@@ -74,7 +74,7 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def _check_encoding(options: RetrievalOptions) -> None:
-    """Raises JclipError for options of encoding beside a folder of features."""
+    """Raises JclipError if an option of encoding is given and the bundle is a folder of features."""
     given = {"--orientation": options.orientation, "--context-length": options.context_length}
     named = " and ".join(name for name, value in given.items() if value is not None)
     if named and holds_features(options.bundle):

@@ -12,7 +12,7 @@ class BucketedSteps:
     """Example indices of each step: in order, or sorted by length bucket within windows of several steps.
 
     A window holds the same examples with and without sorting. Within a bucket they keep their order, and the sorted
-    batches are shuffled, so that lengths do not rise from step to step. Of n buckets, at most n - 1 batches of a
+    batches are shuffled, so that lengths do not rise from step to step. With n buckets, at most n - 1 batches of a
     window have mixed lengths.
 
     Args:
@@ -33,7 +33,7 @@ class BucketedSteps:
         window, place = divmod(step, self._window)
         known = self._known
         if window not in known:
-            known = self._known = {window: self._sorted(window)}  # replaced as a whole, for several threads read it
+            known = self._known = {window: self._sorted(window)}  # replaced as a whole, because several threads read it
         return [int(index) for index in known[window][place]]
 
     def _sorted(self, window: int) -> np.ndarray:

@@ -26,7 +26,7 @@ class Features(Protocol):
     """Features that a frozen tower computed of one source, see `jclip.data.batches.features`."""
 
     def row(self, record: int, picture: int = 0) -> np.ndarray:
-        """Returns the features (d,) of one picture of a record, or of its English text.
+        """Returns the features (d,) of one image of a record, or of its English text.
 
         Raises JclipError if the tower could not read it.
         """
@@ -41,20 +41,20 @@ class Examples(Protocol[Example]):
     text_name: str
 
     def draw(self, unit: Unit, record: Any, random: np.random.Generator) -> Example:
-        """Returns the example of a unit, such as one picture and one caption of the record."""
+        """Returns the example of a unit, such as one image and one caption of the record."""
 
     def text(self, example: Example) -> str:
         """Returns the text that the trained text tower reads. Its length decides the bucket."""
 
     def load(self, example: Example, index: int, features: Sequence[Features] | None) -> Any:
-        """Returns the part that is slow to read, such as a decoded picture; None without such a part.
+        """Returns the part that is slow to read, such as a decoded image; None without such a part.
 
         Raises JclipError if it cannot be read; `Batches` then replaces the example.
 
         Args:
           example: from `draw`.
           index: global example index, for augmentation.
-          features: of each source, to be read instead; None if the tower runs.
+          features: features of each source, to be read instead; None if the tower runs.
         """
 
     def collate(self, examples: Sequence[Example], loaded: Sequence[Any], features: Sequence[Features] | None) -> Batch:
@@ -62,7 +62,7 @@ class Examples(Protocol[Example]):
 
 
 class PairExample(NamedTuple):
-    """Picture and caption of a `Pair`, with their identities; `where` is the numbers of (source, record, picture)."""
+    """Image and caption of a `Pair`, with their identities; `where` has the numbers of (source, record, picture)."""
 
     where: tuple[int, int, int]
     picture: Picture
@@ -77,7 +77,7 @@ class PairExamples:
     Batches hold "image" uint8 (b, h, w, 3), or "image_feature" float32 (b, d) with features; "text" ids (b, l);
     "image_id" and "text_id" int32 (b,).
 
-    `opened` has sources of `Pair`; `decode` reads and augments pictures.
+    `opened` has sources of `Pair`; `decode` reads and augments images.
     """
 
     text_name = "text"
@@ -88,7 +88,7 @@ class PairExamples:
         self._id_spaces = [list(dict.fromkeys(keys)).index(key) for key in keys]
 
     def draw(self, unit: Unit, record: Any, random: np.random.Generator) -> PairExample:
-        """Chooses a picture and a caption, unless the unit names them."""
+        """Chooses an image and a caption, unless the unit names them."""
         picture = int(random.integers(len(record.pictures))) if unit.picture is None else unit.picture
         if unit.caption is not None:
             caption = unit.caption
@@ -111,7 +111,7 @@ class PairExamples:
         return example.caption
 
     def load(self, example: PairExample, index: int, features: Sequence[Features] | None) -> np.ndarray:
-        """Returns the decoded picture, or its features."""
+        """Returns the decoded image, or its features."""
         source, record, picture = example.where
         if features is not None:
             return features[source].row(record, picture)
@@ -120,7 +120,7 @@ class PairExamples:
     def collate(
         self, examples: Sequence[PairExample], loaded: Sequence[np.ndarray], features: Sequence[Features] | None
     ) -> Batch:
-        """Stacks pictures and identities."""
+        """Stacks images and identities."""
         return {
             "image" if features is None else "image_feature": np.stack(loaded),
             "image_id": self._ids([(example.where[0], example.image_id) for example in examples]),
@@ -134,7 +134,7 @@ class PairExamples:
 
 
 class ParallelExample(NamedTuple):
-    """Texts of a `Translation` that the towers read; `where` is the numbers of (source, record, -1)."""
+    """Texts of a `Translation` that the towers read; `where` has the numbers of (source, record, -1)."""
 
     where: tuple[int, int, int]
     teacher: str

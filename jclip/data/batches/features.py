@@ -1,10 +1,10 @@
-"""Features that a frozen tower computed of a source, on disk: computed once, then read by number.
+"""Cache on disk of the features of a source by a frozen tower: computed once, then read by row number.
 
     CACHE/image-1f0c…/             a folder for each tower and source; named by a hash of all that decides the values
-      description.json             the same for people, and the layout of the rows
-      features-00000-of-00003.array_record, …   a record a row: its bytes in the tower's dtype, or an error message
+      description.json             what was hashed, and the layout of the rows
+      features-00000-of-00003.array_record, …   one record per row: its bytes in the tower's dtype, or an error message
 
-Files are written atomically. So a process that is killed leaves whole files, which the next one reuses.
+Files are written atomically. So a killed process leaves only complete files, which the next one reuses.
 """
 
 import hashlib
@@ -36,19 +36,19 @@ FeatureRow = np.ndarray | str
 
 
 class DamagedCache(JclipError):
-    """Error of a cache whose bytes have changed. Unlike an unreadable picture, no example replaces it."""
+    """Error of a cache whose bytes have changed. Unlike an unreadable image, no example replaces it."""
 
 
 @dataclass(frozen=True)
 class FeatureCache:
-    """Rows of one source, complete or not. Raises JclipError if the folder's name is not UTF-8.
+    """Cached features of one source, complete or not. Raises JclipError if the folder's name is not UTF-8.
 
     Attributes:
-      count: number of rows: the source's pictures, or its English texts, in order.
+      count: number of rows: the source's images, or its English texts, in order.
       width: length of a row.
       dtype: dtype of the rows on disk, "float32" or "bfloat16".
-      shard_rows: number of rows of a file; the last may have fewer.
-      first: row of each record's first picture; None if each record has one row.
+      shard_rows: number of rows per file; the last may have fewer.
+      first: row of each record's first image; None if each record has one row.
     """
 
     folder: Path
@@ -90,7 +90,7 @@ class FeatureCache:
             return
         try:
             with whole_file(self._file(shard), replace=True) as partial:
-                writer = ArrayRecordWriter(str(partial), "group_size:1")  # a row a group: rows are read one by one
+                writer = ArrayRecordWriter(str(partial), "group_size:1")  # because rows are read one by one
                 for row in rows:
                     writer.write(self._packed(row))
                 writer.close()
@@ -99,7 +99,7 @@ class FeatureCache:
             raise JclipError(f"{self._file(shard)} cannot be written ({reason}): free some space") from None
 
     def row(self, record: int, picture: int = 0) -> np.ndarray:
-        """Returns features of a picture of a record, or of its English text, float32 (d,).
+        """Returns features of an image of a record, or of its English text, float32 (d,).
 
         Raises JclipError if the tower could not read it, and DamagedCache if the row cannot be read.
         """
@@ -108,7 +108,7 @@ class FeatureCache:
             data = self._records[number]
         except Exception as error:  # array_record raises all kinds of errors for damage
             reason = str(error).partition(";")[0]
-            raise DamagedCache(f"{self.folder} is damaged ({reason}): delete it, and it is made again") from None
+            raise DamagedCache(f"{self.folder} is damaged ({reason}): delete it; the next run makes it again") from None
         if len(data) != self.width * _DTYPES[self.dtype].itemsize:
             raise JclipError(data.removeprefix(_NOTE).decode("utf-8").rstrip("\0"))
         return np.frombuffer(data, _DTYPES[self.dtype]).astype(np.float32)
@@ -128,15 +128,15 @@ class FeatureCache:
     def _packed(self, row: FeatureRow) -> bytes:
         if isinstance(row, str):
             data, size = _NOTE + row.encode("utf-8"), self.width * _DTYPES[self.dtype].itemsize
-            return data + b"\0" if len(data) == size else data  # its length tells it from features
+            return data + b"\0" if len(data) == size else data  # only features have this length
         return row.astype(_DTYPES[self.dtype]).tobytes()
 
 
 def describe_source(source: Source, cache: Path) -> dict[str, Any]:
     """Describes a source for the identity of its cache: its configuration, and the files of its folder.
 
-    Files are compared by name, size and modification time. A folder copied without its times gets a new cache; every
-    change of a file does, too. `cache`, the folder of all caches, is ignored if it is in the source's folder.
+    Files are compared by name, size and modification time. So a changed file, or a folder copied without its times,
+    gets a new cache. `cache`, the folder of all caches, is ignored if it is in the source's folder.
     """
     kept = {name: value for name, value in to_json(source).items() if name not in _FREE}
     found = {}
@@ -159,7 +159,7 @@ def open_cache(
       name: beginning of the folder's name.
       description: JSON-ready; everything that decides the values. Another description is another cache.
       count, width, dtype: see `FeatureCache`.
-      shard_rows: number of rows of a file, for a new cache.
+      shard_rows: number of rows per file, for a new cache.
     """
     text = json.dumps(description, sort_keys=True)
     folder = place / f"{name}-{hashlib.blake2b(text.encode(), digest_size=8).hexdigest()}"

@@ -1,4 +1,4 @@
-"""Batches by step: a pure function of (seed, stage, step), so that any step can be made again, on any host."""
+"""Batches by step: a pure function of (seed, stage, step), so that any host can make any step again."""
 
 import copy
 from collections.abc import Generator, Iterable, Sequence
@@ -24,15 +24,15 @@ Where = tuple[int, int, int]
 Unreadable = dict[Where, str]
 """Reasons why something cannot be read."""
 
-_TRIES = 64  # unreadable records in a row after which the data is to blame, not a record
+_TRIES = 64  # unreadable records in a row, after which the data counts as broken
 
 
 class Batches:
     """Batches of a stage, made step by step. Raises JclipError if languages are needed, but not known.
 
     1. `Order` gives the units of the step's examples: (source, record).
-    2. `Examples.draw` chooses what an example takes from its record, such as one picture and one caption.
-    3. `Examples.load` decodes the pictures, and `texts` tokenizes.
+    2. `Examples.draw` chooses what an example takes from its record, such as one image and one caption.
+    3. `Examples.load` decodes the images, and `texts` tokenizes.
     4. `Examples.collate` stacks them into arrays.
 
     A batch holds the entries of `examples`, the token ids of the tower that trains, and "example" int32 (b,), the
@@ -46,8 +46,8 @@ class Batches:
       texts: tokenizes for the tower that trains, and pads to length buckets.
       bucket_window: number of steps whose texts are sorted by bucket together, see `BucketedSteps`; 1 for no sorting.
       captions, language_temperature: unit of an example, and weight of the languages, see `sampling.groups`.
-      max_unreadable: maximum number of unreadable records and pictures, each counted once. They are replaced by the
-        examples one epoch later (or two, …), so that a batch depends on the step alone; one more is an error.
+      max_unreadable: maximum number of unreadable records and images, each counted once; one more is an error. They are
+        replaced by the examples one epoch later (or two, …), so that a batch depends on the step alone.
       workers: processes that make batches; 0 for a thread of this one.
       rows: rows of every batch that this process makes; None for all.
 
@@ -83,7 +83,7 @@ class Batches:
         self.unreadable: list[str] = []
         self._noted: set[Where] = set()
         self.features: Sequence[Features] | None = None
-        # Processes must agree on the bucket. So with buckets each looks at all texts of a batch, else at its own.
+        # All processes must choose the same bucket. So with buckets, each reads all texts of a batch, else its own.
         mine = list(range(batch_size) if rows is None else rows)
         several = len(texts.lengths) > 1
         self._seen, self._own = (list(range(batch_size)), mine) if several else (mine, list(range(len(mine))))
@@ -97,7 +97,7 @@ class Batches:
     def __getitem__(self, step: int) -> Batch:
         """Returns this process's rows of the batch of a step, counted from 0.
 
-        Raises JclipError if more than `max_unreadable` records or pictures cannot be read.
+        Raises JclipError if more than `max_unreadable` records or images cannot be read.
         """
         return self._checked(*self.make(step))
 
@@ -140,9 +140,10 @@ class Batches:
 
     def _batch(self, indices: Sequence[int], unreadable: Unreadable) -> Batch:
         examples, own = self._examples, [indices[row] for row in self._own]
-        # Draw all before loading any: in turns, each would evict the other's code and data from the CPU's cache.
+        # Draws all before loading any: alternating would evict the code and data of both from the CPU's cache.
         drawn = {index: self._draw(index, unreadable) for index in indices}
-        # A replaced picture brings another text. If the texts of other processes count, so do their pictures.
+        # Replacing an unreadable image also replaces its text, and thus the bucket. So with buckets, each process loads
+        # all images of a batch if any may be replaced.
         loaded = {
             index: self._load(index, drawn[index], unreadable) for index in (indices if self._max_unreadable else own)
         }
@@ -183,7 +184,7 @@ class Batches:
                 raise
             except JclipError as error:
                 unreadable[example.where] = str(error)
-        raise JclipError(f"example {index}: {_TRIES} records in turn have unreadable pictures: repair the data")
+        raise JclipError(f"example {index}: {_TRIES} records in turn have unreadable images: repair the data")
 
     def _unit(self, place: int) -> Unit:
         group, number = self._order[place]

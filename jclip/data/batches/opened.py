@@ -20,12 +20,12 @@ class OpenSources:
     records: Sequence[Sequence[Any]]
 
     def picture_name(self, source: int, record: int, picture: Picture) -> str:
-        """Returns the name of a picture for messages: its file, or its record with shard and index."""
+        """Returns the name of an image for messages: its file, or its record with shard and index."""
         given, records = self.sources[source], self.records[source]
         if isinstance(picture, str | Path):
             name = str(picture)
         else:
-            name = f"the picture of record {record}{records.where(record) if isinstance(records, Records) else ''}"
+            name = f"the image of record {record}{records.where(record) if isinstance(records, Records) else ''}"
         return f"{getattr(given, 'folder', given)}: {name}"
 
 
@@ -42,7 +42,7 @@ def open_sources(sources: Sequence[Source], preprocessing: Preprocessing) -> Ope
     opened = [source.open(preprocessing) for source in sources]
     for source, records in zip(sources, opened, strict=True):
         if not len(records):
-            raise JclipError(f"{source} is empty")
+            raise JclipError(f"{source} is empty: name another source or split")
         if not source.weight > 0:
             raise JclipError(f"{source}: its weight must be above 0")
     return OpenSources(sources, opened)

@@ -32,12 +32,12 @@ class Order:
         return group, unit
 
     def random(self, index: int) -> np.random.Generator:
-        """Returns the random numbers of one example, which choose a picture and a caption of its record."""
+        """Returns the random numbers of one example, which choose an image and a caption of its record."""
         return np.random.Generator(np.random.Philox(np.random.SeedSequence([*map(_natural, self._seed), index])))
 
 
 class _WithGroup:
-    """Puts the group's number beside a unit's."""
+    """Callable that returns (group, unit) of a unit's number."""
 
     def __init__(self, group: int):
         self._group = group
@@ -47,10 +47,10 @@ class _WithGroup:
 
 
 def _seed32(*parts: int) -> int:
-    """Returns a 32-bit seed from several numbers; grain takes no longer one."""
+    """Returns a 32-bit seed from several numbers, because grain accepts no longer ones."""
     return int(np.random.SeedSequence([*map(_natural, parts)]).generate_state(1)[0])
 
 
 def _natural(number: int) -> int:
-    """Returns a number modulo 2^64, because SeedSequence takes no negative ones."""
+    """Returns a number modulo 2^64, because SeedSequence accepts no negative ones."""
     return number % 2**64

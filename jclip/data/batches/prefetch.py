@@ -1,4 +1,4 @@
-"""Computes a sequence of things before they are needed: in a thread, or in worker processes."""
+"""Prefetches a sequence of results in a thread or in worker processes."""
 
 import multiprocessing
 import os
@@ -9,7 +9,7 @@ from typing import Any, Generic, TypeVar
 
 T = TypeVar("T")
 
-_THREAD_BUFFER = 2  # things
+_THREAD_BUFFER = 2  # results
 
 
 def prefetch(make: Callable[[int], T], start: int, workers: int) -> Generator[T, None, None]:
@@ -24,7 +24,7 @@ def prefetch(make: Callable[[int], T], start: int, workers: int) -> Generator[T,
     if workers:
         from absl import flags
 
-        if not flags.FLAGS.is_parsed():  # grain's workers read absl's flags, which only an absl program parses
+        if not flags.FLAGS.is_parsed():  # grain's workers read absl's flags, which only absl's `app.run` parses
             flags.FLAGS.mark_as_parsed()
         reading = grain.ReadOptions(num_threads=1, prefetch_buffer_size=1)
         working = grain.MultiprocessingOptions(num_workers=workers, per_worker_buffer_size=1)
@@ -50,11 +50,11 @@ def _begin(worker: int, workers: int) -> None:
 
 def _end_with(parent: Any) -> None:
     parent.join()
-    os._exit(1)  # nobody is left to report to
+    os._exit(1)  # without clean-up, because the parent is gone
 
 
 class _Sequence(Sequence[T], Generic[T]):
-    """Source as grain reads it."""
+    """Endless sequence of `make`'s results, as a source for grain."""
 
     def __init__(self, make: Callable[[int], T], start: int):
         self._make, self._start = make, start

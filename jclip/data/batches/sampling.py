@@ -62,7 +62,7 @@ class Group:
         return Unit(self.source, record, picture, caption, self.language)
 
     def with_lost(self, records: Sequence[int]) -> "Group":
-        """Returns the group with more records, which cannot be read."""
+        """Returns the group with additional, unreadable records."""
         known = np.arange(self.count, dtype=np.uint32) if self.records is None else self.records
         found = np.append(known, np.array(records, np.uint32))
         pairs = self.pairs
@@ -76,7 +76,7 @@ def groups(opened: OpenSources, captions: Captions, temperature: float | None) -
 
     Args:
       opened: sources with their records.
-      captions: "one": a record is a unit; an example draws one of its pictures and captions. "all": each picture with
+      captions: "one": a record is a unit; an example draws one of its images and captions. "all": each image with
         each caption of a record is a unit.
       temperature: T: a language is drawn in proportion to n^(1/T). Here n is its number of units in all sources, each
         counted with its source's weight (Conneau and Lample 2019, section 3.1, with alpha = 1/T). 1 keeps the natural
@@ -107,8 +107,8 @@ def _whole(number: int, opened: OpenSources, captions: Captions) -> Group:
 def _by_language(number: int, opened: OpenSources, captions: Captions) -> list[Group]:
     """Returns a source's groups, one or two for each language.
 
-    Unreadable records join the most common language; drawing them notes and replaces them. As a language of their own
-    they would be drawn too often, and replaced by each other.
+    Unreadable records join the most common language; they are noted and replaced when they are drawn. In a group of
+    their own they would be drawn too often, and replaced by each other.
     """
     records, weight = opened.records[number], opened.sources[number].weight
     found: list[Group] = []
@@ -142,7 +142,10 @@ def _by_language(number: int, opened: OpenSources, captions: Captions) -> list[G
 def _units(
     records: Sequence[Any], numbers: Iterable[int], captions: Captions
 ) -> Iterable[tuple[int, int, int, str | None]]:
-    """Yields (record, picture, caption, language) of each unit; -1 for what is drawn, None for an unreadable record."""
+    """Yields (record, picture, caption, language) of each unit.
+
+    Picture and caption are -1 if they are drawn later. The language is None for an unreadable record.
+    """
     for number in numbers:
         try:
             pairs = records[number].pairs()
@@ -158,5 +161,5 @@ def _units(
 def _group(number: int, weight: float, units: Sequence[tuple[int, int, int]], language: str | None) -> Group:
     table = np.array(units, np.int64)
     pairs = None if (table[:, 2] < 0).all() else table[:, 1:].astype(np.int32)
-    # Four bytes each, for there may be hundreds of millions; grain's shuffle takes no more than 2^32 either.
+    # Four bytes each, because there may be hundreds of millions; grain's shuffle takes at most 2^32 anyway.
     return Group(number, len(table), weight, table[:, 0].astype(np.uint32), pairs, language)

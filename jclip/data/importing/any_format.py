@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
 
-from jclip.data.importing.engine import Plan, claim, import_data
+from jclip.data.importing.engine import Plan, import_data, import_identity
 from jclip.data.importing.formats import open_source
 from jclip.data.importing.limits import Limit
 from jclip.data.importing.parts import Reading
@@ -16,7 +16,7 @@ from jclip.data.sources.folders import open_folder
 from jclip.data.sources.kinds import PAIRS, kind_by_features
 from jclip.errors import JclipError
 
-_SOURCE = "source.json"  # what `keep` was made of
+_SOURCE = "source.json"  # identity of the source that `keep` was made of
 
 
 def is_data_folder(place: Path) -> bool:
@@ -39,10 +39,10 @@ def import_pairs(
 
     Args:
       source: a data folder; or a table, folder or archive whose format is detected.
-      keep: folder to write if the source is not such a folder. One that an earlier call made of the same source is
-        reused.
+      keep: folder to write if the source is not a data folder. It is reused if an earlier call made it of the same
+        source.
       reading: the user's options about the source.
-      validation: pictures of split "train" that become split "valid" if the source has none.
+      validation: images of split "train" that become split "valid" if the source has none.
       limit: maximum number of skipped units; by default a tenth, or none for a benchmark.
       progress: called with (what is done, parts done, parts in all).
     """
@@ -58,7 +58,7 @@ def import_pairs(
         validation=validation,
         own_validation=True,
     )
-    made_of = json.dumps(claim(reader, plan), sort_keys=True)
+    made_of = json.dumps(import_identity(reader, plan), sort_keys=True)
     if not _made_before(keep, made_of, source):
         import_data(reader, keep, replace(plan, notes=((_SOURCE, made_of),)), progress)
     return keep
@@ -68,9 +68,9 @@ def _divided(
     source: Path, keep: Path, reading: Reading, validation: Share | None, progress: Callable[[str, int, int], None]
 ) -> Path:
     """Returns a data folder with a split "valid": the source if it has one, else a copy in `keep`."""
-    said = next((name for name, value in asdict(reading).items() if value is not None), None)
-    if said is not None:
-        raise JclipError(f"--{said.replace('_', '-')} does not apply to {source}, which is imported already: omit it")
+    option = next((name for name, value in asdict(reading).items() if value is not None), None)
+    if option is not None:
+        raise JclipError(f"--{option.replace('_', '-')} does not apply to {source}, which is imported already: omit it")
     info = open_folder(source).info
     kind = kind_by_features(info.features)
     if kind is not PAIRS:
@@ -105,7 +105,7 @@ def describe_folder(folder: Path) -> list[str]:
     for name, shards in contents.shards.items():
         found = contents.report["splits"].get(name, {})
         pictures = sum(shard.records for shard in shards)
-        line = f"{name}: {pictures:,} pictures"
+        line = f"{name}: {pictures:,} images"
         if "pairs" in found:
             line += f" with {found['pairs']:,} captions"
         languages = [f"{code} {count:,}" for code, count in found.get("languages", {}).items() if code]

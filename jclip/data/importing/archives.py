@@ -14,14 +14,14 @@ from pathlib import Path, PurePosixPath
 from typing import IO, BinaryIO, NamedTuple, cast
 
 from jclip.errors import JclipError
-from jclip.io.reading import open_regular, said_size
+from jclip.io.reading import format_size, open_regular
 
 # The name is also a folder's, or is too long.
 _IMPOSSIBLE = (errno.EEXIST, errno.EISDIR, errno.ENOTDIR, errno.ENAMETOOLONG)
 PACKED = 100
-"""Maximum ratio of unpacked to packed size, beyond a gigabyte; pictures hardly compress."""
+"""Maximum ratio of unpacked to packed size, beyond a gigabyte; images hardly compress."""
 
-_ALWAYS = 1 << 30
+_ALWAYS = 1 << 30  # bytes that any archive may unpack to
 _LARGEST_HEADER = 4 << 20
 _CHUNK = 1 << 20
 ENDS = (".zip", ".tar.gz", ".tgz", ".tar")
@@ -31,8 +31,9 @@ ENDS = (".zip", ".tar.gz", ".tgz", ".tar")
 def unpack_once(file: Path, workspace: Path, only: str = "") -> Path:
     """Unpacks an archive into a folder of the workspace, and returns that folder; returns any other path unchanged.
 
-    The workspace is beside the destination, and needs the space. Unpacks the files named `only`, or all if it is empty.
-    Raises JclipError if the archive is damaged or incomplete, has no such file, or would write outside its folder.
+    The workspace is on the destination's disk, which needs the space. Unpacks the files named `only`, or all if it is
+    empty. Raises JclipError if the archive is damaged or incomplete, has no such file, or would write outside its
+    folder.
     """
     if file.is_dir() or not file.name.endswith(ENDS):
         return file
@@ -57,16 +58,16 @@ def unpack_once(file: Path, workspace: Path, only: str = "") -> Path:
                 if error.errno not in _IMPOSSIBLE:
                     raise
                 raise JclipError(
-                    f"{file} has {name[:200]!r}, which cannot be written beside the rest ({error.strerror}): fetch it "
-                    "again, or unpack it yourself"
+                    f"{file} has {name[:200]!r}, which cannot be written beside the other files ({error.strerror}): "
+                    "fetch it again, or unpack it yourself"
                 ) from None
             with out:
                 while data := stream.read(_CHUNK):
                     room -= len(data)
                     if room < 0:
                         raise JclipError(
-                            f"{file} unpacks to more than {PACKED} times its size, or than the disk has room for: free "
-                            "some space, or unpack what you need of it yourself"
+                            f"{file} unpacks to more than {PACKED} times its size, or does not fit on the disk: free "
+                            "some space, or unpack what you need yourself"
                         )
                     out.write(data)
     if not any(partial.iterdir()):
@@ -94,13 +95,13 @@ def _members(file: Path, only: str) -> Iterator[tuple[str, IO[bytes]]]:
 
 @contextlib.contextmanager
 def reporting_damage(file: Path) -> Iterator[None]:
-    """Turns errors of reading an archive into a JclipError of one line: it is damaged or incomplete."""
+    """Turns errors that reading a damaged or incomplete archive raises into a JclipError of one line."""
     try:
         yield
     except (tarfile.TarError, zipfile.BadZipFile, EOFError, zlib.error, lzma.LZMAError, OSError) as error:
         if isinstance(error, OSError) and error.errno is not None:
             raise  # of the disk
-        raise JclipError(f"{file} is damaged or not whole ({error}): fetch it again") from None
+        raise JclipError(f"{file} is damaged or incomplete ({error}): fetch it again") from None
 
 
 class Member(NamedTuple):
@@ -132,7 +133,7 @@ def read_tar(file: Path) -> Generator[Member, None, None]:
                         pass
                     if stream.tell() != info.size:
                         raise tarfile.ReadError("it ends within a file")
-        # tarfile takes a header that is cut off for the end.
+        # tarfile treats a truncated header as the end.
         while tail.read(1 << 20):
             pass
         if tail.last.strip(b"\0"):
@@ -143,7 +144,7 @@ def _next(tar: tarfile.TarFile, tail: "_Tail") -> tarfile.TarInfo | None:
     tail.allowance = _LARGEST_HEADER
     info = tar.next()
     tail.allowance = None
-    tar.members.clear()  # type: ignore[attr-defined]  # or it would keep the names of all
+    tar.members.clear()  # type: ignore[attr-defined]  # otherwise it would keep all names
     return info
 
 
@@ -158,8 +159,8 @@ class _Tail:
     def read(self, size: int) -> bytes:
         if self.allowance is not None:
             self.allowance -= size
-            if self.allowance < 0:  # names, and tables of sparse files, that would fill the memory
-                raise tarfile.ReadError(f"a header of more than {said_size(_LARGEST_HEADER)}")
+            if self.allowance < 0:  # a name, or a table of a sparse file, that would fill the memory
+                raise tarfile.ReadError(f"a header of more than {format_size(_LARGEST_HEADER)}")
         data = self._stream.read(size)
         self.last = (self.last + data)[-tarfile.BLOCKSIZE :]
         return data

@@ -1,9 +1,9 @@
-"""Folders of pictures for classification: SRC/SPLIT/CLASS/….jpg, or SRC/CLASS/….jpg if there is only one split.
+"""Folders of images for classification: SRC/SPLIT/CLASS/….jpg, or SRC/CLASS/….jpg if there is only one split.
 
 Classes are numbered in the order of their folders' names; numerically if all names are numbers. Files beside the class
 folders, or beside the split folders, may give the class names:
 
-    classes.zh.txt, classes.de.txt, …    a name a line, in the order of the classes
+    classes.zh.txt, classes.de.txt, …    one name per line, in the order of the classes
     label_cn.txt                         cn_clip's name for classes.zh.txt
     classes.txt                          names in English, or in the given --language
 
@@ -24,12 +24,12 @@ from jclip.data.sources import class_files
 from jclip.data.sources.class_names import check_names, in_order, read_names
 from jclip.data.sources.kinds import LABELLED, StoredLabelled
 from jclip.errors import JclipError, unreadable
-from jclip.io.reading import LARGEST_PICTURE, NotTaken, read_regular
+from jclip.io.reading import LARGEST_PICTURE, Refused, read_regular
 from jclip.plain import as_json
 
 
 class Item(NamedTuple):
-    """File of a split; `labels` are its classes' numbers, or `reason` says why it is left out."""
+    """File of a split; `labels` are its class numbers, or `reason` says why it is left out."""
 
     file: Path
     labels: tuple[int, ...] = ()
@@ -52,9 +52,10 @@ class ClassReader(Reader):
 
 
 def open_class_folders(source: Path, reading: Reading) -> ClassReader:
-    """Opens such a folder.
+    """Opens a folder of class folders.
 
-    Raises JclipError if it has no pictures in class folders, its splits have different classes, or class names are bad.
+    Raises JclipError if it has no images in class folders, its splits have different classes, or class names cannot be
+    stored.
     """
     folders = _folders(source)
     if folders and set(folders) <= set(USUAL):
@@ -67,7 +68,7 @@ def open_class_folders(source: Path, reading: Reading) -> ClassReader:
     for split, found in names.items():
         if odd := sorted(set(found) ^ set(classes)):
             raise JclipError(
-                f"{by_split[split]}: its classes differ from those of {next(iter(names))}, {odd[0]!r} is in one only: "
+                f"{by_split[split]}: its classes differ from those of {next(iter(names))}: only one has {odd[0]!r}: "
                 "make the folders equal, or choose --splits"
             )
     called, read = _called(by_split, classes, reading.language or "en")
@@ -76,7 +77,7 @@ def open_class_folders(source: Path, reading: Reading) -> ClassReader:
 
 
 def _called(by_split: dict[str, Path], classes: list[str], usual: str) -> tuple[dict[str, list[str]], tuple[Path, ...]]:
-    """Returns the class names by language, that of classes.txt, `usual`, first; and the files of names."""
+    """Returns the class names by language, and their files. `usual`, the language of classes.txt, comes first."""
     called: dict[str, list[str]] = {}
     read: list[Path] = []
     sources: dict[str, Path] = {}
@@ -92,14 +93,14 @@ def _called(by_split: dict[str, Path], classes: list[str], usual: str) -> tuple[
             found = read_names(file)
             if len(found) != len(classes):
                 raise JclipError(
-                    f"{file} has {len(found)} names for {len(classes)} classes: give one line a class, in the order of "
-                    "the folders"
+                    f"{file} has {len(found)} names for {len(classes)} classes: write one line per class, in the order "
+                    "of the folders"
                 )
             if called.setdefault(language, found) != found:
-                raise JclipError(f"{file} names the classes in another way than {sources[language]}: keep one of them")
+                raise JclipError(f"{file} has other class names than {sources[language]}: keep one of the two")
             sources.setdefault(language, file)
     if called and usual not in called and not all(name.isdecimal() for name in classes):
-        called[usual] = [name.replace("_", " ") for name in classes]  # which is what they are called without a file
+        called[usual] = [name.replace("_", " ") for name in classes]  # as without any file of names
     return dict(sorted(called.items(), key=lambda item: item[0] != usual)), tuple(read)
 
 
@@ -114,13 +115,13 @@ def classified(
 ) -> ClassReader:
     """Returns a reader of folders whose classes are known.
 
-    Raises JclipError if a split has no picture, or a class folder's name cannot be stored in a list.
+    Raises JclipError if a split has no image, or a class folder's name cannot be stored in a list.
 
     Args:
       by_split: folder of each split.
       classes: class names by folder name, in order.
       strict, notes: see `Reader`.
-      several: a picture may have several classes; it is then in the folder of each, under one name.
+      several: True if an image may have several classes; its file is then in the folder of each, under the same name.
       root: folder that holds the splits; files in it are counted with the first split.
       read: files beside the folders that were read already.
     """
@@ -130,10 +131,10 @@ def classified(
         found: list[Item] = []
         others: list[Item] = []
         for label, name in enumerate(classes):
-            for file, reason in class_files.sorted_out(folder / name) if (folder / name).is_dir() else ():
+            for file, reason in class_files.files_of_class(folder / name) if (folder / name).is_dir() else ():
                 (others if reason else found).append(Item(file, () if reason else (label,), reason))
         if not found:
-            raise JclipError(f"{folder} has no CLASS/PICTURE.jpg: name a folder with a folder for each class")
+            raise JclipError(f"{folder} has no CLASS/IMAGE.jpg: name a folder with a folder for each class")
         places = [folder] if items or root is None or root == folder else [folder, root]
         others += [Item(file, (), reason) for place in places for file, reason in class_files.outside(place, read)]
         items[split] = (*(_merged(found) if several else found), *others)
@@ -142,7 +143,7 @@ def classified(
 
 
 def _merged(found: Sequence[Item]) -> list[Item]:
-    """Joins pictures with the same name and bytes into one with all their classes, in the order of their names."""
+    """Merges items with the same file name and bytes into one with all their classes. Sorts by file name."""
     merged: dict[Path, Item] = {}
     named: dict[str, list[Path]] = {}
     for item in found:
@@ -181,7 +182,7 @@ class _Part:
     def _picture(self, file: Path, place: str, labels: tuple[int, ...], number: int) -> Found | Lost:
         try:
             image = read_regular(file, LARGEST_PICTURE)
-        except NotTaken as error:
+        except Refused as error:
             return Lost(place, error.reason)
         except OSError as error:
             raise unreadable(file, error) from None

@@ -1,6 +1,6 @@
 """cn_clip's files: SPLIT_imgs.tsv with `id<tab>base64`, SPLIT_texts.jsonl with {"text_id", "text", "image_ids"}.
 
-A picture becomes a record with all its captions; a text of several pictures becomes a caption of each. Their ids are
+An image becomes a record with all its captions; a text of several images becomes a caption of each. Their ids are
 stored beside them.
 """
 
@@ -33,15 +33,15 @@ from jclip.data.sources.kinds import PAIRS, StoredPair
 from jclip.errors import JclipError
 from jclip.io.reading import TOO_LARGE
 
-_LONGEST_ID = 1 << 10  # bytes of a line that are read for the picture's number
-_REPEATED = "the id comes again, and cn_clip takes the last"
+_LONGEST_ID = 1 << 10  # bytes of a line that are read for the image's number
+_REPEATED = "the id is repeated below, and cn_clip uses the last"
 _URL_SAFE = bytes.maketrans(b"-_", b"+/")
 
 
 def decode_base64(data: bytes) -> bytes | None:
     """Decodes base64 in the standard or the URL-safe alphabet; returns None if it is damaged.
 
-    cn_clip's documentation writes the former, and its loader reads the latter, which accepts both.
+    cn_clip's documentation writes the standard one, and its loader (`urlsafe_b64decode`) accepts both.
     """
     data = data.strip().translate(_URL_SAFE)
     try:
@@ -52,14 +52,14 @@ def decode_base64(data: bytes) -> bytes | None:
 
 @dataclass(frozen=True)
 class CnClipReader(Reader):
-    """Reader of a folder with such files."""
+    """Reader of a folder with cn_clip's files."""
 
     folder: Path = Path()
     splits: tuple[str, ...] = ()
     language: str = "zh"
 
     def parts(self, workspace: Path, shard_bytes: int) -> Sequence[Part]:
-        """Returns the parts, see `Reader`. A text of a missing picture is an error here, before any work is done."""
+        """Returns the parts, see `Reader`. A text of a missing image is an error here, before any work is done."""
         parts: list[Part] = []
         for split in self.splits:
             pictures, texts = self.folder / f"{split}_imgs.tsv", self.folder / f"{split}_texts.jsonl"
@@ -76,22 +76,22 @@ class CnClipReader(Reader):
 
 
 def open_cn_clip(source: Path, reading: Reading, strict: bool = False) -> CnClipReader:
-    """Opens a folder of such files. Raises JclipError if there are none, or those of a split are missing."""
+    """Opens a folder with cn_clip's files. Raises JclipError if it has none, or one of a split is missing."""
     present = sorted(file.name.removesuffix("_imgs.tsv") for file in source.glob("*_imgs.tsv"))
     if not present:
-        raise JclipError(f"{source} has no SPLIT_imgs.tsv: name the folder that has train_imgs.tsv and its like")
+        raise JclipError(f"{source} has no SPLIT_imgs.tsv: name the folder with files such as train_imgs.tsv")
     splits, files, left_out = choose_labelled(
         source,
         present,
         reading,
         lambda split: [source / f"{split}{end}" for end in ("_imgs.tsv", "_texts.jsonl")],
-        lambda split: _blind(source / f"{split}_texts.jsonl"),
+        lambda split: _is_unlabelled(source / f"{split}_texts.jsonl"),
     )
     return CnClipReader(PAIRS, files, strict, (), source, splits, reading.language or "zh", left_out=left_out)
 
 
-def _blind(texts: Path) -> bool:
-    """Returns True if there are texts, but none names a picture; the first line tells if there are labels."""
+def _is_unlabelled(texts: Path) -> bool:
+    """Returns True if there are texts, but none names an image. Usually the first line decides."""
     line = None
     for line in scan(texts):
         if _text(texts, line)["image_ids"]:
@@ -118,7 +118,7 @@ def _index_pictures(file: Path) -> dict[str, np.ndarray]:
                 f"{file}, line {line.number}: expected ID<tab>BASE64, found {line.data[:40]!r}: correct it, or "
                 "fetch the file again"
             )
-        ids.append(integer(name.decode("utf-8", "replace"), "the picture's id", f"{file}, line {line.number}"))
+        ids.append(integer(name.decode("utf-8", "replace"), "the image's id", f"{file}, line {line.number}"))
         offsets.append(line.offset)
         numbers.append(line.number)
     if line is None:
@@ -148,8 +148,8 @@ def _index_texts(file: Path, pictures: Path, lines: Index) -> dict[str, np.ndarr
         others = len(np.unique(found[missing])) - 1
         more = f", nor {others} more" if others else ""
         raise JclipError(
-            f"{file}, line {numbers[first]}: picture {found[first]} is not in {pictures.name}{more}: fetch "
-            f"{pictures.name} again, or take the line out"
+            f"{file}, line {numbers[first]}: image {found[first]} is not in {pictures.name}{more}: fetch "
+            f"{pictures.name} again, or remove the line"
         )
     order = np.argsort(found, kind="stable")
     columns = {"offset": offsets, "number": numbers}
@@ -197,7 +197,7 @@ class _Part:
 
 @dataclass(frozen=True)
 class _Loose:
-    """Texts of a split that name no picture: they give no record, but are counted."""
+    """Texts of a split that name no image: they give no record, but are counted."""
 
     split: str
     texts: Path

@@ -33,12 +33,12 @@ from jclip.data.importing.splits import choose_labelled
 from jclip.data.sources.kinds import PAIRS, StoredPair
 from jclip.errors import JclipError
 from jclip.io.inert_pickle import load_inert
-from jclip.io.reading import TOO_LARGE, said_size
+from jclip.io.reading import TOO_LARGE, format_size
 
 
 @dataclass(frozen=True)
 class LmdbReader(Reader):
-    """Reader of a folder with such directories."""
+    """Reader of a folder with cn_clip's LMDB directories."""
 
     folder: Path = Path()
     splits: tuple[str, ...] = ()
@@ -57,7 +57,7 @@ class LmdbReader(Reader):
             pairs, pictures = index["uncounted"].tolist()
             lost = (
                 Lost(f"{split}/pairs", "pair that num_samples does not count", pairs),
-                Lost(f"{split}/imgs", "another spelling of a number that is there", pictures),
+                Lost(f"{split}/imgs", "another spelling of an id that another key has", pictures),
             )
             if any(each.units for each in lost):
                 parts.append(_Uncounted(split, tuple(each for each in lost if each.units)))
@@ -65,9 +65,9 @@ class LmdbReader(Reader):
 
 
 def open_lmdb(source: Path, reading: Reading) -> LmdbReader:
-    """Opens a folder of such directories.
+    """Opens a folder of cn_clip's LMDB directories.
 
-    Raises JclipError if there are none, those of a split are missing, or lmdb is not installed.
+    Raises JclipError if there are none, one of a split is missing, or lmdb is not installed.
     """
     try:
         import lmdb  # noqa: F401
@@ -87,7 +87,7 @@ def open_lmdb(source: Path, reading: Reading) -> LmdbReader:
 
 
 def _index(folder: Path) -> dict[str, np.ndarray]:
-    """Returns the pairs by picture, and the pictures."""
+    """Returns the pairs by image, and the images."""
     ids, numbers = array("q"), array("q")
     pairs = _open(folder / "pairs")
     for number in range(_samples(folder / "pairs")):
@@ -99,9 +99,9 @@ def _index(folder: Path) -> dict[str, np.ndarray]:
             name = bytes(key)
             if name != b"num_images":
                 where = f"{folder / 'imgs'}, key {name[:40]!r}"
-                number = integer(name.decode("utf-8", "replace"), "the picture's id", where)
+                number = integer(name.decode("utf-8", "replace"), "the image's id", where)
                 if _key(number, len(name)) != name:
-                    raise JclipError(f"{where}: write the id in digits alone, and build the directory again")
+                    raise JclipError(f"{where}: write the id with digits only, and build the directory again")
                 pictures.append(number)
                 widths.append(len(name))
     found = np.array(ids, np.int64)
@@ -110,7 +110,7 @@ def _index(folder: Path) -> dict[str, np.ndarray]:
     missing = np.flatnonzero(~np.isin(found, have))
     if len(missing):
         raise JclipError(
-            f"{folder / 'pairs'}, pair {missing[0]}: picture {found[missing[0]]} is not in {folder / 'imgs'}: build "
+            f"{folder / 'pairs'}, pair {missing[0]}: image {found[missing[0]]} is not in {folder / 'imgs'}: build "
             "the LMDB directories again, from files that belong together"
         )
     width = np.array(widths, np.int64)[order][first]
@@ -126,7 +126,7 @@ def _index(folder: Path) -> dict[str, np.ndarray]:
 
 
 def _key(number: int, width: int) -> bytes:
-    """Returns the key of a picture, which may begin with zeros."""
+    """Returns the key of an image; `width` restores leading zeros."""
     return str(number).zfill(width).encode()
 
 
@@ -164,7 +164,7 @@ class _Part:
 
 @dataclass(frozen=True)
 class _Uncounted:
-    """Entries of a split that nobody asks for: they give no record, but are counted."""
+    """Entries of a split that cn_clip never reads: they give no record, but are counted."""
 
     split: str
     lost: tuple[Lost, ...]
@@ -182,7 +182,7 @@ def _open(folder: Path) -> Any:
         found = lmdb.open(os.fsencode(folder), readonly=True, lock=False, readahead=False)
     except lmdb.Error as error:
         raise _damaged(folder, error) from None
-    # The file is mapped: to read past its end would kill the process.
+    # The file is mapped into memory: reading past its end would kill the process.
     wanted, have = (found.info()["last_pgno"] + 1) * found.stat()["psize"], (folder / "data.mdb").stat().st_size
     if have < wanted:
         raise _damaged(folder, f"data.mdb has {have:,} of {wanted:,} bytes")
@@ -202,7 +202,7 @@ def _view(environment: Any, folder: Path) -> Iterator[Any]:
 
 
 def _damaged(folder: Path, reason: object) -> JclipError:
-    return JclipError(f"{folder} is not a whole LMDB directory ({reason}): copy it again")
+    return JclipError(f"{folder} is not a complete LMDB directory ({reason}): copy it again")
 
 
 def _samples(folder: Path) -> int:
@@ -210,27 +210,27 @@ def _samples(folder: Path) -> int:
     with _view(_open(folder), folder) as view:
         stored = view.get(b"num_samples")
         if stored is None:
-            raise JclipError(f"{folder} has no num_samples, so that its writing was cut short: build it again")
+            raise JclipError(f"{folder} has no num_samples, which is written last: build it again")
         count = bytes(stored[:40])
     return integer(count.decode("utf-8", "replace"), "num_samples", str(folder))
 
 
 def _pair(pairs: Any, folder: Path, number: int) -> tuple[int, int, str]:
-    """Returns (image id, text id, text) of a pair. Raises JclipError if it is missing, or is not such a tuple."""
+    """Returns (image id, text id, text) of a pair. Raises JclipError if it is missing, or not such a pickled tuple."""
     where = f"{folder}, pair {number}"
     with _view(pairs, folder) as view:
         stored = view.get(str(number).encode())
         if stored is None:
             raise JclipError(f"{where}: it is missing, though num_samples counts it: build the directory again")
         if len(stored) > LONGEST_TEXT:
-            raise JclipError(f"{where}: it has more than {said_size(LONGEST_TEXT)}, too long for a text: correct it")
-        value = bytes(stored)  # the buffer goes with the view
+            raise JclipError(f"{where}: it has more than {format_size(LONGEST_TEXT)}, too long for a text: correct it")
+        value = bytes(stored)  # a copy, because the buffer is valid only inside the transaction
     try:
         image_id, text_id, text = load_inert(io.BytesIO(value), _refuse, _refuse)
         if not isinstance(text, str):
             raise TypeError(text)
     except (ValueError, LookupError, TypeError, OverflowError, RecursionError):
-        raise JclipError(f"{where}: it is not a pickled (image id, text id, text), and nothing else is read") from None
+        raise JclipError(f"{where}: it is not a pickled (image id, text id, text): build the directory again") from None
     return integer(image_id, "image id", where), integer(text_id, "text id", where), text
 
 

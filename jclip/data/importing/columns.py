@@ -1,4 +1,4 @@
-"""Finds the columns of pictures and captions, by their names in English and Chinese, or by their values."""
+"""Finds the columns of images and captions, by their names in English and Chinese, or by their values."""
 
 import re
 import unicodedata
@@ -52,7 +52,7 @@ def plain(name: str) -> str:
 
 
 def position(header: Sequence[str], name: str) -> int | None:
-    """Returns the index of the exact name, or of the only one with the same plain name; else None."""
+    """Returns the index of the exact name, else of the only one with the same `plain` name, else None."""
     if name in header:
         return header.index(name)
     same = [index for index, each in enumerate(header) if plain(each) == plain(name)]
@@ -60,7 +60,7 @@ def position(header: Sequence[str], name: str) -> int | None:
 
 
 def named(header: Sequence[str]) -> tuple[bool, bool]:
-    """Returns True if names tell the columns of pictures and captions."""
+    """Returns True if a name is usual for a column of images, and True if one is usual for a column of captions."""
     names = {plain(name) for name in header}
     return bool(names & _PICTURE_NAMES), bool(names & _CAPTION_NAMES)
 
@@ -73,7 +73,7 @@ def find_columns(
     Args:
       rows: the first rows, with the header if there is one.
       picture, caption: names that the user gave.
-      exists: returns True for the name of a picture's file.
+      exists: returns True for the name of an image's file.
       file: name of the table, for messages.
     """
     table = _Table(rows, exists, file)
@@ -101,8 +101,8 @@ class _Table:
             return Choice(by_name[0], "by its name")
         holding = [n for n in by_name or range(len(self._first)) if self._share(n, header, self._is_picture) > _MOST]
         if len(holding) == 1:
-            return Choice(holding[0], "which holds names of pictures")
-        raise self._unsure("pictures", "--picture", holding or by_name)
+            return Choice(holding[0], "which holds names of images")
+        raise self._unsure("images", "--picture", holding or by_name)
 
     def caption(self, given: str | None, header: bool, picture: Choice) -> Choice:
         if given is not None:
@@ -146,8 +146,8 @@ class _Table:
             which = " and ".join(repr(self._first[n][:40]) for n in several)
             found = f"{which} may each be the column of {what}"
         else:
-            found = f"no column is sure to hold {what}"
+            found = f"no column certainly holds {what}"
         return JclipError(
             f"{self._file}: {found}; it has the columns {self._columns()}: name one with {option}, or by its number "
-            "where there is no header"
+            "if there is no header"
         )

@@ -1,4 +1,4 @@
-"""Passes of an import that divide the shards of split "train", with results in files like those of `survey`."""
+"""Passes of an import that divide the shards of split "train" for validation, with results in files as in `survey`."""
 
 import json
 from collections import Counter
@@ -10,7 +10,7 @@ from jclip.data.importing.validation import TRAIN, VALID, Side, divide, picture_
 
 
 def number_pictures(task: Task) -> None:
-    """Writes the identity of each record's picture to "pictures.npy"."""
+    """Writes the identity of each record's image to "pictures.npy"."""
     numbers = picture_numbers(task.file("shard"), task.kind)
     with whole_result(task.file("pictures.npy")) as partial, partial.open("wb") as stream:
         np.save(stream, numbers)
@@ -20,7 +20,7 @@ def divide_task(task: Task, bound: int) -> None:
     """Writes both sides of a shard, "shard.train" and "shard.valid", and their counts to "divided.json"."""
     files = {name: task.file(f"shard.{name}") for name in (TRAIN, VALID)}
     for file in files.values():
-        file.unlink(missing_ok=True)  # of a kill, before "divided.json" was there
+        file.unlink(missing_ok=True)  # left by a process that was killed before it wrote "divided.json"
     sides = divide(task.file("shard"), task.kind, bound, files)
     found = [{**vars(side), "file": side.file.name} for side in sides]
     with whole_result(task.file("divided.json")) as partial:

@@ -1,4 +1,4 @@
-"""A folder of downloads: finds its contents by name, packed or not."""
+"""Finds downloads by name in a folder, packed or not."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -13,7 +13,9 @@ from jclip.errors import JclipError
 class Packed(Reader):
     """Reader that unpacks archives first.
 
-    `make` returns the reader of the unpacked `files`, in order; `only` names the only file to unpack, empty for all.
+    Attributes:
+      make: returns the reader of the unpacked `files`, given in order.
+      only: name of the only file to unpack; empty for all.
     """
 
     make: Callable[..., Reader] = field(default=Reader)
@@ -42,16 +44,16 @@ def find_download(downloads: Path, name: str, fetch: str) -> Path:
     if (found := find_optional(downloads, name)) is not None:
         return found
     partial = [file.name for end in (".part", ".crdownload", ".aria2") for file in downloads.glob(f"{name}*{end}")]
-    half = f" ({partial[0]} is a download that has not ended)" if partial else ""
+    half = f" ({partial[0]} is an unfinished download)" if partial else ""
     raise JclipError(f"{downloads} has no {name}, nor {name}.zip or .tar.gz{half}: fetch it from {fetch}")
 
 
 def folder_with(folder: Path, name: str) -> Path:
-    """Returns the folder that has a file of a name: this one, or one below it, because archives differ in depth.
+    """Returns the folder with a file of a name: this one, or one below it, because archives differ in depth.
 
     Raises JclipError unless there is exactly one.
     """
     found = [folder] if (folder / name).exists() else sorted(file.parent for file in folder.rglob(name))
     if len(found) == 1:
         return found[0]
-    raise JclipError(f"{folder} has {len(found) or 'no'} {name}, and one is wanted: fetch the archive again")
+    raise JclipError(f"{folder} has {len(found) or 'no'} {name}, but must have one: fetch the archive again")

@@ -1,7 +1,7 @@
-"""Detects encodings of text files from spreadsheets and editors; asks if a guess would be unsafe.
+"""Detects encodings of text files from spreadsheets and editors; raises an error if a guess would be unsafe.
 
-UTF-8 and UTF-16 can be told. So can Chinese in GB18030 (which includes GBK and GB2312), by its pairs of bytes. Western
-European text in Latin-1 or Windows-1252 is never guessed, because it may also decode as GB18030, to wrong letters.
+Detects UTF-8, UTF-16, and Chinese in GB18030 (which includes GBK and GB2312) by its pairs of bytes. Never guesses
+Latin-1 or Windows-1252, because Western European text may also decode as GB18030, to wrong letters.
 """
 
 import codecs
@@ -22,7 +22,7 @@ _OTHERS = (
 )
 _MOST_OTHERS = 0.1  # maximum share of byte pairs outside GB2312, in Chinese text
 _SCRIPTS = 3  # minimum number of scripts in a text that is decoded wrongly
-_ENOUGH = 20  # Chinese characters needed to tell them from Korean in EUC-KR
+_ENOUGH = 20  # minimum number of characters to tell Chinese from Korean in EUC-KR
 
 
 def check_encoding(name: str) -> str:
@@ -55,20 +55,20 @@ def shown_encoding(name: str) -> str:
     return {"utf-16-le": "UTF-16 (little-endian)", "utf-16-be": "UTF-16 (big-endian)"}.get(name, name.upper())
 
 
-def find_encoding(data: bytes, place: str, said: str | None = None, whole: bool = True) -> str:
+def find_encoding(data: bytes, place: str, given: str | None = None, whole: bool = True) -> str:
     """Returns the encoding of a text. Raises JclipError if it is not text, or cannot be detected.
 
     Args:
       data: bytes of the text, or its beginning.
       place: name of the text, for messages.
-      said: encoding that the user gave.
+      given: encoding that the user gave.
       whole: True if `data` is the whole text; otherwise its last character may be cut.
     """
     for mark, what in _OTHERS:
         if data.startswith(mark):
             raise JclipError(f"{place} is {what}, not text: save the sheet as CSV (UTF-8), and name that file")
-    if said is not None:
-        name = check_encoding(said)
+    if given is not None:
+        name = check_encoding(given)
         big_endian = data.startswith(codecs.BOM_UTF16_BE)
         return ("utf-16-be" if big_endian else "utf-16-le") if name == "utf-16" else name
     for bom, name in _BOMS:
@@ -100,7 +100,7 @@ def _decodes(data: bytes, encoding: str, whole: bool) -> bool:
 
 
 def _utf16(data: bytes, place: str) -> str:
-    """Returns the byte order of UTF-16 without a mark: the one that gives more separators, digits and line ends."""
+    """Returns the byte order of UTF-16 without a mark: the one that gives more ASCII characters."""
     best, most = "", 0
     for name in ("utf-16-le", "utf-16-be"):
         try:
@@ -111,7 +111,7 @@ def _utf16(data: bytes, place: str) -> str:
         if "\0" not in text and common > most:
             best, most = name, common
     if not best:
-        raise JclipError(f"{place} is not text, for it has null bytes: name a file of text")
+        raise JclipError(f"{place} is not text, because it has null bytes: name a text file")
     return best
 
 
@@ -153,7 +153,7 @@ def _is_jumble(text: str) -> bool:
 
 
 def _possibilities(data: bytes, whole: bool) -> str:
-    """Describes the possible encodings, each with the first text that differs."""
+    """Describes the possible encodings, each with the text around the first character that is not ASCII."""
     try:
         decoded(data, "utf-8", whole)
         start = 0
@@ -169,8 +169,8 @@ def _possibilities(data: bytes, whole: bool) -> str:
             at = next((n for n, character in enumerate(text) if character > "~"), 0)
             shown.append(f"{name} ({text[max(0, at - 8) : at + 8]!r})")
     if not shown:
-        return f"line {number} is in no encoding that is known here: save the file as UTF-8"
-    return f"line {number} is not UTF-8; it may be {', '.join(shown)}: say which with --encoding, or save it as UTF-8"
+        return f"line {number} is in no encoding that jclip knows: save the file as UTF-8"
+    return f"line {number} is not UTF-8; it may be {', '.join(shown)}: choose one with --encoding, or save it as UTF-8"
 
 
 def sample(file: Path) -> tuple[bytes, bool]:
@@ -184,9 +184,10 @@ def sample(file: Path) -> tuple[bytes, bool]:
 
 
 def first_telling(file: Path, begin: bytes) -> tuple[bytes, bool]:
-    """Returns the part of a file that tells its encoding, from its first line that is not ASCII; else as `sample`.
+    """Returns the part of a file that tells its encoding, and True if that part ends with the file.
 
-    `begin` is the beginning of the file. It is returned if it tells the encoding, or if nothing does.
+    `begin` is the file's beginning, not all of it. If `begin` is ASCII, the part starts at the first line that is not;
+    otherwise, or without such a line, the part is `begin`. Raises JclipError if the file cannot be read.
     """
     if not begin.isascii() or b"\0" in begin:
         return begin, False
@@ -202,7 +203,7 @@ def first_telling(file: Path, begin: bytes) -> tuple[bytes, bool]:
 
 
 def write_utf8(file: Path, encoding: str, copy: Path) -> None:
-    """Writes a copy of a file in UTF-8, atomically. If a file has only carriage returns, they become line feeds.
+    """Writes a copy of a file in UTF-8, atomically. If lines end only with carriage returns, they become line feeds.
 
     Raises JclipError, which names the line, if the file has another encoding.
     """

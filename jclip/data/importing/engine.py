@@ -1,7 +1,7 @@
-"""Import from beginning to end: plan, survey, find duplicates, write shards, gather them into a folder.
+"""Runs an import: surveys the source, finds duplicates, writes shards, gathers them into a folder.
 
 .NAME.unfinished/     beside the destination, until the import is finished
-  import.json         identity of the import; another import starts from the beginning
+  import.json         identity of the import; an import with another identity starts from the beginning
   work/               indices of the source, unpacked archives
   00012.survey.npz, 00012.duplicates.npy, 00012.shard, 00012.shard.json
 """
@@ -47,19 +47,19 @@ class Plan:
 
     Attributes:
       format: name of the format, for the report.
-      said: other options that decide the result, as plain values.
+      options: the user's other options that decide the result, as plain values.
       rules: rules for what is kept.
       limit: maximum number of skipped units.
       shard_bytes: approximate number of source bytes of a shard.
       run: runs the tasks, see `workers`.
-      validation: pictures of split "train" that become split "valid"; None keeps the splits.
+      validation: images of split "train" that become split "valid"; None keeps the splits.
       own_validation: keep a split "valid" of the source instead of making one; otherwise that is an error.
       add: add the splits to the destination, a folder of the same kind.
       notes: names and contents of text files to put into the folder.
     """
 
     format: str
-    said: dict[str, Any] = field(default_factory=dict)
+    options: dict[str, Any] = field(default_factory=dict)
     rules: KeepRules = KeepRules()
     limit: Limit = Limit(share=0.1)
     shard_bytes: int = 128 << 20
@@ -81,12 +81,12 @@ def import_data(reader: Reader, destination: Path, plan: Plan, progress: Progres
     check_utf8(destination)
     if os.path.lexists(destination) and not plan.add:
         with suppress(JclipError), lasting_folder(destination):
-            pass  # removes what a kill left after the folder was complete
+            pass  # removes what a process left that was killed after the folder was complete
         check_free(destination)
     with lasting_folder(destination) as unfinished:
         if not plan.add:
-            check_free(destination)  # another import may just have ended
-        _claim(unfinished, reader, plan)
+            check_free(destination)  # another import may have finished in the meantime
+        _start_or_resume(unfinished, reader, plan)
         progress("scanning the source", 0, 0)
         (unfinished / "work").mkdir(exist_ok=True)
         reader = reader.unpack(unfinished / "work")
@@ -117,14 +117,14 @@ def _splits(tasks: Sequence[Task], plan: Plan) -> list[str]:
         raise JclipError(f"--validation divides {PAIRS.what}, not {tasks[0].kind.what}: omit it")
     if VALID in splits or TRAIN not in splits:
         raise JclipError(
-            f"--validation makes split {VALID!r} of pictures of split {TRAIN!r}, and the source has "
-            f"{', '.join(splits)}: omit it, or choose --splits {TRAIN}"
+            f"--validation makes split {VALID!r} from split {TRAIN!r}, but the source has {', '.join(splits)}: omit "
+            f"--validation, or choose --splits {TRAIN}"
         )
     return [*splits, VALID]
 
 
-def claim(reader: Reader, plan: Plan) -> dict[str, Any]:
-    """Returns what decides the result of an import, JSON-ready: the source's files and the plan."""
+def import_identity(reader: Reader, plan: Plan) -> dict[str, Any]:
+    """Returns all that decides the result of an import, JSON-ready: the source's files and the plan."""
     files = hashlib.sha256()
     for file in _read_files(reader.files):
         found = file.stat()
@@ -132,7 +132,7 @@ def claim(reader: Reader, plan: Plan) -> dict[str, Any]:
     mine = {
         "version": _VERSION,
         "format": plan.format,
-        "said": plan.said,
+        "said": plan.options,
         "rules": asdict(plan.rules),
         "shard_bytes": plan.shard_bytes,
         "validation": str(plan.validation),
@@ -141,8 +141,9 @@ def claim(reader: Reader, plan: Plan) -> dict[str, Any]:
     return json.loads(json.dumps(mine))
 
 
-def _claim(unfinished: Path, reader: Reader, plan: Plan) -> None:
-    mine = claim(reader, plan)
+def _start_or_resume(unfinished: Path, reader: Reader, plan: Plan) -> None:
+    """Keeps the files of an interrupted import with the same identity; otherwise empties the folder."""
+    mine = import_identity(reader, plan)
     note = unfinished / "import.json"
     if note.exists() and json.loads(note.read_text(encoding="utf-8")) == mine:
         return
@@ -164,7 +165,7 @@ def _read_files(sources: Sequence[Path]) -> Iterator[Path]:
 
 
 def _surveys(tasks: Sequence[Task], plan: Plan, progress: Progress) -> int:
-    """Surveys every part, stops as soon as the limit is passed, and returns the number of units read."""
+    """Surveys every part and returns the number of units read. Raises JclipError as soon as the limit is passed."""
     skipped, read, parts = Skipped(), 0, 0
 
     def look(task: Task) -> None:
@@ -187,6 +188,7 @@ def _each(
     progress: Progress,
     look: Callable[[Task], None] = lambda _: None,
 ) -> None:
+    """Runs a function on the tasks that lack the file `result`. Calls `look` on every task that has it."""
     finished = [task for task in tasks if task.file(result).exists()]
     for task in finished:
         look(task)
@@ -214,11 +216,11 @@ def _check_limit(tasks: Sequence[Task], plan: Plan, read: int) -> None:
 
 
 def _divide(tasks: Sequence[Task], validation: Share, plan: Plan, progress: Progress) -> None:
-    """Writes each shard of split "train" again, as one for each side."""
+    """Divides each shard of split "train" into one of split "train" and one of split "valid"."""
     tasks = [task for task in tasks if _held(task)["records"]]
     if not tasks:
         return  # `_gather` reports it
-    _each("hashing the pictures", number_pictures, "pictures.npy", tasks, plan, progress)
+    _each("hashing the images", number_pictures, "pictures.npy", tasks, plan, progress)
     bound = validation.bound(np.concatenate([np.load(task.file("pictures.npy")) for task in tasks]))
     _each("dividing", partial(divide_task, bound=bound), "divided.json", tasks, plan, progress)
 
@@ -279,7 +281,7 @@ def _gather(tasks: Sequence[Task], reader: Reader, destination: Path, plan: Plan
     for name, split in report.splits.items():
         if not split.records:
             why = ", ".join(f"{count:,} x {reason}" for reason, count in sorted(split.skipped.counts.items()))
-            remedy = f", or leave it out with --splits {','.join(kept)}" if kept else ""
+            remedy = f", or omit the split with --splits {','.join(kept)}" if kept else ""
             raise JclipError(f"nothing of split {name!r} can be kept ({why}): correct the source{remedy}")
     languages = {name: np.concatenate(found) for name, found in spoken.items()}
     contents = Contents(reader.kind, reader.classes, shards, languages, report.as_json())

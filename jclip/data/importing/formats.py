@@ -13,20 +13,20 @@ from jclip.data.importing.parallel_text import open_json_lines, open_moses, open
 from jclip.data.importing.parquet import open_parquet
 from jclip.data.importing.parts import Reader, Reading
 from jclip.data.importing.picture_folder import has_captions_beside, no_captions, open_picture_folder, walk
-from jclip.data.importing.table import TABLES, open_table, the_table
+from jclip.data.importing.table import TABLES, only_table, open_table
 from jclip.data.importing.webdataset import open_tars
 from jclip.errors import JclipError
 from jclip.images.preprocess import is_picture_name
 from jclip.names import suggestion
 
-_LOOKED_AT = 2000  # files of a folder
+_LOOKED_AT = 2000  # maximum number of files of a folder, to detect its format
 
 
 def _is_table(source: Path) -> bool:
     if source.is_dir():
-        return the_table(source) is not None and _has_pictures(source)
+        return only_table(source) is not None and _has_pictures(source)
     ending = source.suffix.lower()
-    text = ending == ".txt" and source.is_file() and is_utf16(source)  # what spreadsheets call Unicode text
+    text = ending == ".txt" and source.is_file() and is_utf16(source)  # Excel's format "Unicode Text"
     return text or (ending in TABLES and not source.name.endswith("_imgs.tsv"))
 
 
@@ -66,37 +66,37 @@ FORMATS: dict[str, Format] = {
     ),
     "csv": Format(
         "a table with a path and a caption in each row, as spreadsheets write it and open_clip reads it; separator, "
-        "encoding and columns (as filepath and title, 图片 and 描述) are found",
+        "encoding and columns (such as filepath and title, or 图片 and 描述) are detected",
         open_table,
         ("splits", "language", "picture", "caption", "language_column", "separator", "encoding", "root"),
         _is_table,
     ),
     "picture-folder": Format(
-        "a folder of pictures, and folders in it: KEY.jpg beside KEY.txt or KEY.json with the caption, or (with "
-        "--captions-from names) a picture's name as its caption",
+        "a folder of images and its sub-folders: KEY.jpg beside KEY.txt or KEY.json with the caption; or, with "
+        "--captions-from names, the image's name as its caption",
         open_picture_folder,
         ("splits", "language", "caption", "encoding", "captions_from"),
         lambda source: source.is_dir() and has_captions_beside(walk(source, _LOOKED_AT)[0]),
     ),
     "webdataset": Format(
-        "a tar, a folder of tars, or a pattern: KEY.jpg and KEY.txt or KEY.json beside each other",
+        "a tar, a folder of tars, or a pattern of names: KEY.jpg beside KEY.txt or KEY.json with the caption",
         open_tars,
         ("splits", "language", "caption"),
         lambda source: source.suffix == ".tar" or any(source.glob("*.tar")),
     ),
     "class-folders": Format(
-        "pictures in a folder for each class, or in SPLIT/CLASS folders, for classification",
+        "images in CLASS or SPLIT/CLASS folders, for classification",
         open_class_folders,
         ("splits", "language"),
     ),
     "parquet": Format(
-        "a file or a folder of files with a column of pictures' bytes (image) and one of captions (caption)",
+        "a file or a folder of files with a column of encoded images (image) and one of captions (caption)",
         open_parquet,
         ("splits", "language", "picture", "caption", "language_column"),
         lambda source: source.suffix == ".parquet" or any(source.glob("*.parquet")),
     ),
     "parallel-jsonl": Format(
-        "parallel text, a JSON object in each line, as TSL2019 has it (fields english and chinese)",
+        "parallel text, a JSON object in each line, as in TSL2019 (fields english and chinese)",
         open_json_lines,
         ("splits", "language", "english", "other"),
     ),
@@ -106,7 +106,7 @@ FORMATS: dict[str, Format] = {
         ("splits", "language", "english", "other", "language_column", "separator"),
     ),
     "moses": Format(
-        "parallel text in two files, SRC.en and SRC.LANGUAGE, as Moses and OPUS have it",
+        "parallel text in two files, SRC.en and SRC.LANGUAGE, as in Moses and OPUS",
         open_moses,
         ("splits", "language"),
     ),

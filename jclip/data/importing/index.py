@@ -18,7 +18,7 @@ class Index:
 
     @classmethod
     def made(cls, folder: Path, make: Callable[[], dict[str, np.ndarray]]) -> "Index":
-        """Returns the index in a folder: one that an interrupted import left, or a new one of the columns of `make`."""
+        """Opens the index that an interrupted import left in a folder, or makes one of the columns from `make`."""
         if not folder.is_dir():
             partial = folder.with_name(f"{folder.name}.partial")
             shutil.rmtree(partial, ignore_errors=True)

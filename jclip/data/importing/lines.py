@@ -6,13 +6,13 @@ from typing import Any, BinaryIO, NamedTuple
 
 from jclip.errors import JclipError, unreadable
 from jclip.io.json_files import decode
-from jclip.io.reading import LARGEST_PICTURE, open_regular, said_size
+from jclip.io.reading import LARGEST_PICTURE, format_size, open_regular
 
 LONGEST_TEXT = 16 << 20
-"""Maximum bytes of a line of text; longer ones are truncated."""
+"""Maximum number of bytes of a line of text; longer ones are truncated."""
 
 LONGEST_PICTURE = LARGEST_PICTURE // 3 * 4 + 64
-"""Maximum bytes of a line with a picture in base64."""
+"""Maximum number of bytes of a line with an image in base64."""
 
 _CHUNK = 1 << 16
 
@@ -77,7 +77,7 @@ def line_starts(file: Path) -> Iterator[int]:
 
 
 def _next(stream: BinaryIO, longest: int) -> tuple[bytes, int]:
-    """Returns the next line with its line end, truncated to `longest` bytes and its end, and its full size."""
+    """Returns the next line with its line end, and its full size. A line of more than `longest` bytes is truncated."""
     data = last = stream.readline(max(longest, _CHUNK) + 2)
     size = len(data)
     while last and not last.endswith(b"\n"):
@@ -90,7 +90,7 @@ def _next(stream: BinaryIO, longest: int) -> tuple[bytes, int]:
 def text_of(file: Path, line: Line) -> str:
     """Returns a line's text. Raises JclipError if the line is too long, or is not UTF-8."""
     if not line.whole:
-        size = said_size(len(line.data))
+        size = format_size(len(line.data))
         raise JclipError(f"{file}, line {line.number}: it has more than {size}, too long for a text: correct it")
     try:
         return line.data.decode("utf-8")
@@ -128,7 +128,7 @@ def integer(value: Any, what: str, where: str) -> int:
             raise ValueError(value)
     except ValueError:
         found = f"{what} is {_shown(value)}"
-        raise JclipError(f"{where}: {found}, but ids must be integers of 64 bits: number them again") from None
+        raise JclipError(f"{where}: {found}, but ids must be 64-bit integers: number them again") from None
     return number
 
 

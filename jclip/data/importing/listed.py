@@ -1,4 +1,4 @@
-"""Pictures in files with captions from a list: the form of most benchmarks."""
+"""Image files with captions from a list, as in most benchmarks."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -11,11 +11,11 @@ from jclip.data.importing.parts import Found, Lost, Part, Reader, cut
 from jclip.data.importing.splits import LeftOut
 from jclip.data.sources.kinds import PAIRS, StoredPair
 from jclip.errors import JclipError, unreadable
-from jclip.io.reading import LARGEST_PICTURE, NotTaken, read_regular
+from jclip.io.reading import LARGEST_PICTURE, Refused, read_regular
 
 
 class Entry(NamedTuple):
-    """Picture and its captions, with the list's own ids; `place` is its position in the list."""
+    """Image and its captions, with the list's own ids; `place` is its position in the list."""
 
     place: str
     file: Path
@@ -41,15 +41,15 @@ class ListedReader(Reader):
 
 
 def listed(entries: Mapping[str, Sequence[Entry]], left_out: LeftOut = ()) -> ListedReader:
-    """Returns a strict reader. Raises JclipError if a split is empty, or a picture or its captions are missing."""
+    """Returns a strict reader. Raises JclipError if a split is empty, or an image or its captions are missing."""
     for split, found in entries.items():
         if not found:
-            raise JclipError(f"split {split!r} holds no picture: fetch its lists again")
+            raise JclipError(f"split {split!r} holds no image: fetch its lists again")
         for entry in found:
             if not entry.captions:
                 raise JclipError(f"{entry.place}: {entry.file.name} has no caption: fetch the captions again")
             if not entry.file.is_file():
-                raise JclipError(f"{entry.place}: its picture {entry.file} is missing: fetch the pictures again")
+                raise JclipError(f"{entry.place}: its image {entry.file} is missing: fetch the images again")
     held = {split: tuple(found) for split, found in entries.items()}
     return ListedReader(PAIRS, (), True, (), held, left_out=left_out)
 
@@ -63,7 +63,7 @@ class _Part:
         for place, file, image_id, captions, text_ids, languages in self.entries:
             try:
                 image = read_regular(file, LARGEST_PICTURE)
-            except NotTaken as error:
+            except Refused as error:
                 yield Lost(place, error.reason, len(captions))
                 continue
             except OSError as error:

@@ -1,4 +1,4 @@
-"""Pairs pictures with caption files, by their names alone.
+"""Pairs images with caption files, by their names alone.
 
 Names are compared up to a dot, the longest common name first:
 
@@ -21,16 +21,16 @@ TEXTS = ("txt", "text", "caption")
 JSON = ("json",)
 """Extensions of files with a caption in a field."""
 
-SECOND = "another picture of a pair"
-REPEATED = "a name that comes again"
-UNKNOWN = "neither a picture nor a text"
+SECOND = "second image of a pair"
+REPEATED = "repeated name"
+UNKNOWN = "neither an image nor a text"
 COMPANION = "file of a pair that is not read"
 
 _DEEPEST = 5  # extensions that are removed from a name
 
 
 class Pair(NamedTuple):
-    """Indices of a picture and of its caption in a list of names, and the name that they share."""
+    """Indices of an image and of its caption in a list of names, and the name that they share."""
 
     key: str
     picture: int
@@ -42,8 +42,8 @@ class Pairing:
     """Result for each name.
 
     Attributes:
-      pairs: pictures with captions, in the order of the first of the two.
-      lost: reason why a picture or a caption has no pair, by index.
+      pairs: images with captions, in the order of the first of the two.
+      lost: reason why an image or a caption has no pair, by index.
       beside: reason why another file is ignored, by index.
     """
 
@@ -60,7 +60,7 @@ def pair(names: Sequence[str], captions: Sequence[str] = (*TEXTS, *JSON)) -> Pai
     >>> pair(["a.1.jpg", "a.1.txt", "a.1.json", "b.png"]).pairs
     [Pair(key='a.1', picture=0, caption=1)]
     >>> pair(["a.1.jpg", "a.1.txt", "a.1.json", "b.png"]).lost
-    {3: 'picture without a caption'}
+    {3: 'image without a caption'}
     """
     found, taken, first = Pairing(), set[int](), dict[str, int]()
     pictures, texts, keys = dict[str, list[int]](), dict[str, list[int]](), dict[str, None]()

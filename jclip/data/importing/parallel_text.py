@@ -22,7 +22,7 @@ _HALF = "only one of the two texts"
 
 @dataclass(frozen=True)
 class LinesReader(Reader):
-    """One file, or parallel files, cut into stretches of lines. `fields` are those of JSON lines, English first."""
+    """One file, or parallel files, cut into ranges of lines. `fields` are those of JSON lines, English first."""
 
     split: str = "train"
     language: str = ""
@@ -38,7 +38,7 @@ class LinesReader(Reader):
             if len(found) != len(starts[0]):
                 raise JclipError(
                     f"{self.files[0]} has {len(starts[0]) - 1} lines, {file} {len(found) - 1}: they do not belong "
-                    "together, or one is not whole; fetch them again"
+                    "together, or one is incomplete; fetch them again"
                 )
         return [
             _Part(self.split, self, start, stop, tuple(int(found[start]) for found in starts))
@@ -86,8 +86,11 @@ class _Part:
 
 
 def open_json_lines(source: Path, reading: Reading) -> LinesReader:
-    """Opens JSON lines; by default with TSL2019's fields, "english" and "chinese". Raises JclipError if missing."""
-    _there(source)
+    """Opens JSON lines; by default with TSL2019's fields, "english" and "chinese".
+
+    Raises JclipError if the file does not exist.
+    """
+    _check_exists(source)
     fields = (reading.english or "english", reading.other or "chinese")
     language = reading.language or ("zh" if fields[1] == "chinese" else "")
     return LinesReader(PARALLEL, (source,), False, (), reading.split(), language, fields)
@@ -106,11 +109,11 @@ def open_moses(source: Path, reading: Reading) -> LinesReader:
         others = sorted(end for end in ends if end not in ("en", "ids", "scores", "xml") and end.isalpha())
         if len(others) != 1:
             found = ", ".join(others) or "none"
-            raise JclipError(f"{source}.LANGUAGE: found {found}, and one is wanted: name it, as --language zh")
+            raise JclipError(f"{source}.LANGUAGE: expected one file, found {found}: choose one, such as --language zh")
         language = others[0]
     other = source.with_name(f"{source.name}.{language}")
     for file in (english, other):
-        _there(file)
+        _check_exists(file)
     return LinesReader(PARALLEL, (english, other), False, (), reading.split(), language)
 
 
@@ -160,8 +163,11 @@ class _Rows:
 
 
 def open_parallel_tsv(source: Path, reading: Reading) -> TsvReader:
-    """Opens rows; by default without header and quoting, and English first. Raises JclipError if the file is absent."""
-    _there(source)
+    """Opens a file of rows; by default without header and quoting, and English first.
+
+    Raises JclipError if the file does not exist, or columns are named partly by number.
+    """
+    _check_exists(source)
     names = [reading.english or "1", reading.other or "2"]
     if reading.language_column:
         names.append(reading.language_column)
@@ -177,6 +183,6 @@ def _line_starts(file: Path) -> dict[str, np.ndarray]:
     return {"start": np.array(array("q", line_starts(file)))}
 
 
-def _there(file: Path) -> None:
+def _check_exists(file: Path) -> None:
     if not file.is_file():
         raise JclipError(f"there is no file {file}: fetch it, or name another")

@@ -1,7 +1,7 @@
-"""Parquet files with encoded pictures in a column: binary, or {"bytes", "path"} as in Hugging Face datasets.
+"""Parquet files with encoded images in a column: binary, or {"bytes", "path"} as in Hugging Face datasets.
 
 A row group is a part, because it is the smallest piece that can be read by itself. Rows are read one at a time, because
-a few bytes of a file may encode the same large picture in every row.
+a few bytes of a file may encode the same large image in every row.
 """
 
 from collections.abc import Iterator, Sequence
@@ -15,13 +15,13 @@ from jclip.data.importing.splits import others
 from jclip.data.sources.kinds import PAIRS, StoredPair
 from jclip.errors import JclipError
 from jclip.io.files import check_utf8
-from jclip.io.reading import LARGEST_PICTURE, TOO_LARGE, open_regular, said_size
+from jclip.io.reading import LARGEST_PICTURE, TOO_LARGE, format_size, open_regular
 
 LARGEST_GROUP = 1 << 30
-"""Bytes of a row group's column beyond which it must not be compressed more than `PACKED` times."""
+"""Maximum number of unpacked bytes of a column in a row group, unless it is compressed at most `PACKED` times."""
 
 PACKED = 100
-_LONG_TEXT = f"captions of more than {said_size(LONGEST_TEXT)}"
+_LONG_TEXT = f"captions of more than {format_size(LONGEST_TEXT)}"
 
 
 @dataclass(frozen=True)
@@ -91,18 +91,19 @@ def _open(file: Path) -> Any:
         open_regular(file).close()
         return pyarrow.parquet.ParquetFile(file)
     except (pyarrow.ArrowException, OSError) as error:
-        raise JclipError(f"{file} is not a whole Parquet file ({str(error).splitlines()[0]}): fetch it again") from None
+        reason = str(error).splitlines()[0]
+        raise JclipError(f"{file} is not a complete Parquet file ({reason}): fetch it again") from None
 
 
 def _check_packing(file: Path, stored: Any, group: int, columns: Sequence[str]) -> None:
-    """Checks that a row group does not unpack to more than pictures and captions can."""
+    """Checks that a row group does not unpack to far more than images and captions do."""
     held = stored.metadata.row_group(group)
     for column in map(held.column, range(held.num_columns)):
         size, packed = column.total_uncompressed_size, column.total_compressed_size
         if column.path_in_schema.split(".")[0] in columns and size > max(LARGEST_GROUP, PACKED * packed):
             raise JclipError(
-                f"{file}, row group {group}: column {column.path_in_schema} has {said_size(packed)} that unpack to "
-                f"{said_size(size)}, which no pictures do: take the file out"
+                f"{file}, row group {group}: column {column.path_in_schema} has {format_size(packed)} that unpack to "
+                f"{format_size(size)}, too much for images: remove the file"
             )
 
 
@@ -151,7 +152,7 @@ class _Part:
         if isinstance(image, dict):
             image = image.get("bytes")
         if not isinstance(image, bytes):
-            return "no bytes of a picture"
+            return "no bytes of an image"
         captions = row[reader.caption]
         captions = [captions] if isinstance(captions, str) else captions
         if not isinstance(captions, list) or not captions or not all(isinstance(each, str) for each in captions):

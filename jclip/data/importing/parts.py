@@ -1,6 +1,6 @@
 """Interface of a format: a reader that divides a source into parts, and parts that any process can read at any time.
 
-reader = FORMATS["csv"].open(source, reading)      # looks at little more than names
+reader = FORMATS["csv"].open(source, reading)      # reads little more than names
 parts = reader.parts(workspace, shard_bytes)       # scans the source and checks it as a whole
 for found in parts[3].records(): …                 # in a worker; twice, with the same result
 """
@@ -15,12 +15,12 @@ import numpy as np
 from jclip.data.sources.kinds import RecordKind
 from jclip.errors import JclipError
 
-USUAL_PICTURE = 1 << 17  # assumed bytes of an encoded picture, if only a worker reads its size
+USUAL_PICTURE = 1 << 17  # assumed bytes of an encoded image, where the sizes are not known in advance
 
-# Reasons for a `Lost` that several formats have.
-UNCAPTIONED = "picture without a caption"
-UNPICTURED = "text without a picture"
-BROKEN_BASE64 = "the picture's base64 is damaged"
+# Reasons of a `Lost` in several formats.
+UNCAPTIONED = "image without a caption"
+UNPICTURED = "text without an image"
+BROKEN_BASE64 = "the image's base64 is damaged"
 
 
 class Found(NamedTuple):
@@ -29,7 +29,7 @@ class Found(NamedTuple):
     Attributes:
       place: position for messages: "train_imgs.tsv, line 12".
       record: record as its kind stores it.
-      entries: number of the source's entries (files, members, rows, lines) it is made of; by default, its units.
+      entries: number of the source's entries (files, members, rows, lines) in it; by default, the number of its units.
     """
 
     place: str
@@ -43,7 +43,7 @@ class Lost(NamedTuple):
     Attributes:
       place, reason: position as in `Found`, and the reason.
       units: number of lost units.
-      entries: number of the source's entries; by default, the units.
+      entries: number of the source's entries; by default, `units`.
     """
 
     place: str
@@ -60,7 +60,7 @@ class Beside(NamedTuple):
 
 
 class Part(Protocol):
-    """Stretch of the source that becomes one shard of a split. It is pickled, and holds only names and numbers."""
+    """Part of the source that becomes one shard of a split. It is pickled, so it holds only names and numbers."""
 
     @property
     def split(self) -> str: ...  # noqa: D102
@@ -80,7 +80,7 @@ class Reader:
       kind: kind of its records.
       files: files that it reads; an interrupted import resumes only while they are unchanged.
       strict: True for a benchmark: by default nothing is skipped, not even a duplicate.
-      classes: names of the classes, for labelled pictures.
+      classes: names of the classes, for labelled images.
       notes: names and contents of text files to put into the data folder.
       left_out: splits and files that are not imported unless the user asks for them, each with the reason.
     """
@@ -111,7 +111,7 @@ class Reader:
 
 @dataclass(frozen=True)
 class Reading:
-    """Options about how to read a source, None if not given. Each format has some of them.
+    """The user's options for reading a source, None if not given. Each format uses some of them.
 
     Attributes:
       splits: names of the splits; one name for formats without splits.
@@ -119,8 +119,8 @@ class Reading:
       picture, caption, english, other, language_column: names of columns or fields; a number counts columns from 1.
       separator: separator of columns.
       encoding: Python's name of the text encoding.
-      root: folder to which the paths of pictures are relative.
-      captions_from: "files" beside the pictures, or the pictures' "names".
+      root: folder to which the paths of images are relative.
+      captions_from: "files" beside the images, or the images' "names".
     """
 
     splits: tuple[str, ...] | None = None
@@ -139,13 +139,13 @@ class Reading:
         """Returns the split of a source without splits, by default "train". Raises JclipError if several are given."""
         if self.splits and len(self.splits) > 1:
             raise JclipError(
-                f"--splits {','.join(self.splits)}: the source has no splits, and becomes one: give one name"
+                f"--splits {','.join(self.splits)}: the source has no splits and becomes a single one: give one name"
             )
         return self.splits[0] if self.splits else "train"
 
 
 def cut(sizes: np.ndarray, most: int) -> list[tuple[int, int]]:
-    """Divides consecutive items into stretches (start, stop) of about `most` bytes; never empty.
+    """Divides consecutive items into ranges (start, stop) of about `most` bytes, each of at least one item.
 
     >>> cut(np.array([5, 5, 5, 20, 1]), 10)
     [(0, 2), (2, 3), (3, 4), (4, 5)]

@@ -1,6 +1,6 @@
-"""A folder of pictures with captions, and its sub-folders: KEY.jpg beside KEY.txt or KEY.json, or names as captions.
+"""Folders of images with captions, and sub-folders: KEY.jpg beside KEY.txt or KEY.json, or file names as captions.
 
-A caption file has the picture's name, with or without its extension: cat.v2.jpg goes with cat.v2.txt, cat.v2.json or
+A caption file has the image's name, with or without its extension: cat.v2.jpg goes with cat.v2.txt, cat.v2.json or
 cat.v2.jpg.txt, see `pairing`. JSON is an object with a caption, or a list of captions, in one field. `img2dataset`
 (--output_format files) and many labelling programs write such folders.
 """
@@ -24,16 +24,16 @@ from jclip.data.sources.kinds import PAIRS, StoredPair
 from jclip.errors import JclipError, unreadable
 from jclip.images.preprocess import is_picture_name
 from jclip.io.json_files import decode
-from jclip.io.reading import LARGEST_PICTURE, NotTaken, files_under, read_regular
+from jclip.io.reading import LARGEST_PICTURE, Refused, files_under, read_regular
 
 FILES, NAMES = "files", "names"
 CAPTIONS = (FILES, NAMES)
-"""Places of captions: files beside the pictures, or the pictures' names."""
+"""Sources of captions: files beside the images, or the images' names."""
 
 _SYSTEM = ("@eaDir", "Thumbs.db", "desktop.ini", "__MACOSX")
-_HIDDEN = "hidden file, or one of the system (as .DS_Store)"
-_NO_CAPTION = "the caption's file holds no caption"
-_NOT_SAYING = "the picture's name is not a caption"
+_HIDDEN = "hidden file, or one of the system (such as .DS_Store)"
+_NO_CAPTION = "the caption file holds no caption"
+_NAME_NOT_CAPTION = "the image's name is not a caption"
 _LARGEST_TEXT = 1 << 20  # bytes
 
 _COUNTER = re.compile(r"(?:[\s_\-]+\d+|\s*[(（]\s*\d+\s*[)）]|\s*-\s*(?:copy|副本))$", re.IGNORECASE)
@@ -45,13 +45,13 @@ _CAMERAS = re.compile(
 
 
 class Item(NamedTuple):
-    """Picture with its caption file, or a file that is left out.
+    """Image with its caption file, or a file that is left out.
 
     Attributes:
-      file: the picture, or the file that is left out; relative to the folder.
+      file: the image, or the file that is left out; relative to the folder.
       caption: caption file; None for names as captions.
       reason: reason why it is left out; empty if it is not.
-      beside: True if it is not data, and so not a fault.
+      beside: True if the file is not data, so that leaving it out is not a fault.
     """
 
     file: str
@@ -61,16 +61,16 @@ class Item(NamedTuple):
 
     @property
     def entries(self) -> int:
-        """Number of files that it covers."""
+        """Number of files: the image and its caption, or one."""
         return 1 if self.caption is None else 2
 
 
 @dataclass(frozen=True)
 class FolderReader(Reader):
-    """Such a folder.
+    """Reader of a folder of images.
 
     Attributes:
-      field: field of JSON.
+      field: JSON field with the caption.
       encoding: encoding of the captions; None to detect it.
       items: all files; hidden ones and the system's last.
     """
@@ -90,13 +90,13 @@ class FolderReader(Reader):
     def read_as(self, workspace: Path) -> tuple[str, ...]:
         """Describes how the source was read, see `Reader`."""
         names = any(not item.reason and item.caption is None for item in self.items)
-        return ("captions from the pictures' names" if names else "captions from the files beside the pictures",)
+        return ("captions from the images' names" if names else "captions from the files beside the images",)
 
 
 def open_picture_folder(source: Path, reading: Reading) -> FolderReader:
-    """Opens such a folder. Raises JclipError if it has no pictures, or no captions."""
+    """Opens a folder of images. Raises JclipError if it has no images, or no captions."""
     if not source.is_dir():
-        raise JclipError(f"{source} is not a folder: name one with pictures")
+        raise JclipError(f"{source} is not a folder: name one with images")
     if reading.captions_from not in (None, *CAPTIONS):
         raise JclipError(f"--captions-from {reading.captions_from} is not possible: give {' or '.join(CAPTIONS)}")
     files, hidden = walk(source)
@@ -104,7 +104,7 @@ def open_picture_folder(source: Path, reading: Reading) -> FolderReader:
     captions = (*JSON, *TEXTS) if reading.caption else (*TEXTS, *JSON)
     items = _named(files) if names else _paired(files, captions)
     if not any(not item.reason or item.reason == UNCAPTIONED for item in items):
-        raise JclipError(f"{source} has no pictures: name a folder that has some")
+        raise JclipError(f"{source} has no images: name a folder that has some")
     if all(item.reason for item in items):
         raise JclipError(f"{source}: {no_captions(source, files)}")
     return FolderReader(
@@ -136,21 +136,21 @@ def walk(folder: Path, most: int | None = None) -> tuple[list[str], list[str]]:
 
 
 def no_captions(folder: Path, files: Sequence[str]) -> str:
-    """Returns what to do with pictures that have no captions beside them."""
+    """Returns a message about images without captions beside them, and what to do with them."""
     pictures = [Path(file) for file in files if is_picture_name(file)]
     classes = Counter(file.parts[0] for file in pictures if len(file.parts) > 1)
-    names = f"--captions-from {NAMES} takes the pictures' names as captions"
+    names = f"--captions-from {NAMES} takes the images' names as captions"
     if len(classes) > 1 and sum(classes.values()) == len(pictures):
         some = ", ".join(map(repr, list(classes)[:3]))
         return (
-            f"it has {len(pictures):,} pictures in {len(classes):,} folders ({some}, …) and no captions: format "
-            f"class-folders takes the folders as classes; picture-folder with {names}"
+            f"it has {len(pictures):,} images in {len(classes):,} folders ({some}, …) and no captions: format "
+            f"class-folders takes the folders as classes; format picture-folder with {names}"
         )
-    return f"it has {len(pictures):,} pictures and no captions beside them (KEY.txt or KEY.json): {names}"
+    return f"it has {len(pictures):,} images and no captions beside them (KEY.txt or KEY.json): {names}"
 
 
 def has_captions_beside(files: Iterable[str]) -> bool:
-    """Returns True if any of these files are a picture and its caption."""
+    """Returns True if the files have at least one image with its caption file."""
     return any(item.caption is not None for item in _paired(files, (*TEXTS, *JSON)))
 
 
@@ -175,10 +175,10 @@ def _named(files: Sequence[str]) -> list[Item]:
 
 
 def caption_of(name: str) -> str:
-    """Returns a picture's name as a caption; empty if it says nothing.
+    """Returns an image's file name as a caption; empty if it does not describe the image.
 
     Drops the extension, then counters at the end: a number after a space, "_" or "-", a number in brackets, "- Copy",
-    "- 副本". Each "_" becomes a space. Names of digits alone, and names that cameras and phones give, say nothing.
+    "- 副本". Each "_" becomes a space. Names of only digits, and names that cameras and phones give, describe nothing.
 
     >>> [caption_of(name) for name in ("猫.jpg", "猫 (2).jpg", "猫_01.png", "red_car - Copy.png", "F16.jpg")]
     ['猫', '猫', '猫', 'red car', 'F16']
@@ -208,7 +208,7 @@ class _Part:
                 continue
             try:
                 image = read_regular(self.reader.folder / item.file, LARGEST_PICTURE)
-            except NotTaken as error:
+            except Refused as error:
                 yield Lost(item.file, error.reason, len(captions), item.entries)
                 continue
             except FileNotFoundError:
@@ -219,21 +219,21 @@ class _Part:
             yield Found(item.file, StoredPair(image, captions, (self.reader.language,) * len(captions)), item.entries)
 
     def _captions(self, item: Item) -> tuple[str, ...] | str:
-        """Returns the captions of a picture, or the reason why it has none."""
+        """Returns the captions of an image, or the reason why it has none."""
         if item.reason:
             return item.reason
         if item.caption is None:
             caption = caption_of(Path(item.file).name)
-            return (caption,) if caption else _NOT_SAYING
+            return (caption,) if caption else _NAME_NOT_CAPTION
         file = self.reader.folder / item.caption
         try:
             data = read_regular(file, _LARGEST_TEXT)
-        except (NotTaken, FileNotFoundError):
+        except (Refused, FileNotFoundError):
             return _NO_CAPTION
         try:
-            text = decoded(data, find_encoding(data, "the caption's file", self.reader.encoding))
+            text = decoded(data, find_encoding(data, "the caption file", self.reader.encoding))
         except (JclipError, UnicodeDecodeError):
-            return "the caption's file is not UTF-8 text"
+            return "the caption file cannot be decoded as text"
         if item.caption.rpartition(".")[2].lower() in JSON:
             return self._field(text)
         return (text.strip(),) if text.strip() else _NO_CAPTION

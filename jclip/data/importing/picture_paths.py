@@ -1,7 +1,7 @@
-"""Finds pictures by the names that a table gives them, or hints at the nearest file.
+"""Finds the image files that a table names, or hints at the nearest file.
 
 Accepted differences: white space around a name, backslashes for slashes, another Unicode form of the same letters (a
-Mac writes é as two). Only suggested: another case, another extension, a similar name, another folder.
+Mac writes é as two characters). Only suggested: another case, another extension, a similar name, another folder.
 """
 
 import difflib
@@ -17,9 +17,9 @@ from pathlib import Path
 _NO_FILE = (errno.ENOENT, errno.EISDIR, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP, errno.EINVAL)
 _WINDOWS = re.compile(r"[A-Za-z]:[\\/]|\\\\")
 _WEB = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
-_NAMES = 20_000  # of a folder that are compared; more take too long
-_FOLDERS = 200  # that are searched for a picture of the same name
-_LONGEST = 200  # letters of a name in a message
+_NAMES = 20_000  # maximum number of a folder's names to compare; more take too long
+_FOLDERS = 200  # maximum number of folders to search for the same name
+_LONGEST = 200  # maximum number of characters of a name in a message
 
 SPACE, BACKSLASH, FORM = "white space around the name", "backslashes for slashes", "another Unicode form of the name"
 WAYS = ("", SPACE, BACKSLASH, FORM)
@@ -32,9 +32,9 @@ def is_absolute(name: str) -> bool:
 
 
 def is_there(path: Path) -> bool:
-    """Returns True if a path exists and is not a folder, or if the system does not say.
+    """Returns True if a path exists and is not a folder, or if the system cannot tell.
 
-    In the latter case reading reports what is wrong: it is a FIFO, say, or the disk fails.
+    In the latter case, for example if the disk fails, reading the file reports what is wrong.
     """
     try:
         return not stat.S_ISDIR(path.stat().st_mode)
@@ -45,14 +45,14 @@ def is_there(path: Path) -> bool:
 
 
 class PictureFinder:
-    """Finds pictures below `root`, which replaces `prefix` at the beginning of absolute names ("C:/Users/li/")."""
+    """Finder of images below `root`, which replaces `prefix` at the beginning of absolute names ("C:/Users/li/")."""
 
     def __init__(self, root: Path, prefix: str = ""):
         self._root, self._prefix = root, prefix
         self._listed: dict[Path, list[str]] = {}
 
     def find(self, name: str) -> tuple[Path | None, str]:
-        """Returns the file of a name, or None; and its difference from the name, one of `WAYS`."""
+        """Returns the file of a name, or None; and how its path differs from the name, one of `WAYS`."""
         way = ""
         tried = [(name, "")]
         if (stripped := name.strip()) != name:
@@ -89,11 +89,11 @@ class PictureFinder:
         """Returns where a missing file was searched, and the nearest name."""
         bare = name.strip().replace("\\", "/")
         if _WEB.match(bare):
-            return "an address of the web: fetch the pictures first"
+            return "a web address: fetch the images first"
         if is_absolute(name.strip()) and not (self._prefix and bare.startswith(self._prefix)):
             if _WINDOWS.match(name.strip()):
-                return "a path of Windows: name the folder of the pictures with --root"
-            return "an absolute path: name the folder of the pictures with --root"
+                return "a Windows path: name the folder of the images with --root"
+            return "an absolute path: name the folder of the images with --root"
         path = self._root / bare.removeprefix(self._prefix)
         place = path.parent
         if not place.is_dir():
@@ -109,16 +109,16 @@ class PictureFinder:
         names = self._names(place)[:_NAMES]
         stem = name.rpartition(".")[0] or name
         for why, same in (
-            ("with another case", [each for each in names if each.casefold() == name.casefold()]),
-            ("with another ending", [each for each in names if each.rpartition(".")[0] in (name, stem)]),
-            ("with a similar name", difflib.get_close_matches(name, names, 3, 0.75)),
+            ("other case", [each for each in names if each.casefold() == name.casefold()]),
+            ("other extension", [each for each in names if each.rpartition(".")[0] in (name, stem)]),
+            ("similar name", difflib.get_close_matches(name, names, 3, 0.75)),
         ):
             if found := next((each for each in same if wanted(place / each)), None):
-                return f", where {_short(found)} is, {why}"
+                return f", which has {_short(found)} ({why})"
         return ""
 
     def _elsewhere(self, path: Path) -> str:
-        """Returns where else below the folder a picture has this name, and the --root that finds it."""
+        """Returns in which other folder below `root` a file has this name, or the --root that finds it."""
         name, parts = path.name, path.relative_to(self._root).parts
         waiting, seen = [self._root], 0
         while waiting and seen < _FOLDERS:
@@ -127,7 +127,7 @@ class PictureFinder:
             if name in names and is_there(place / name):
                 found = (place / name).parts
                 if found[-len(parts) :] == parts:
-                    return f"; with --root {shlex.quote(str(Path(*found[: -len(parts)])))} it is found"
+                    return f"; --root {shlex.quote(str(Path(*found[: -len(parts)])))} finds it"
                 return f"; a file of this name is in {place}"
             if len(names) <= _NAMES:
                 waiting += [place / each for each in names if not each.startswith(".") and os.path.isdir(place / each)]
@@ -147,7 +147,7 @@ def _short(name: str) -> str:
 
 
 def find_prefix(root: Path, names: Sequence[str]) -> str:
-    """Returns the beginning of absolute names that `root` replaces, such as "C:/Users/li/", so that most are found.
+    """Returns the prefix of absolute names, such as "C:/Users/li/", that `root` must replace to find most of the files.
 
     Returns "" if no name is absolute or no prefix fits.
     """

@@ -19,8 +19,8 @@ class SplitReport:
     Attributes:
       records, units, shards, languages: numbers of what was written.
       skipped: units that were skipped.
-      found: number of the source's entries (files, members, rows, pairs); each is in a record, `skipped`, or `beside`.
-      moved: units that --validation moved to another split; negative for units that were moved here.
+      found: number of the source's entries (files, members, rows, pairs). Each is in a record, `skipped`, or `beside`.
+      moved: units that --validation moved from this split to another; negative for units that it moved here.
       beside: entries that are not data, by reason.
       remarks: records that were written but are odd, by oddity.
     """
@@ -44,7 +44,7 @@ class ImportReport:
       format, kind: format and record kind.
       splits: counts by split.
       left_out: splits and files that were not imported, each with the reason.
-      read_as: description of the source as it was read.
+      read_as: description of how the source was read.
     """
 
     format: str
@@ -54,7 +54,7 @@ class ImportReport:
     read_as: tuple[str, ...] = ()
 
     def as_json(self) -> dict[str, Any]:
-        """Returns plain values without times and paths: the same source gives the same bytes."""
+        """Returns plain values, without times and paths, so that the same source gives the same bytes."""
         return {
             "format": self.format,
             "kind": self.kind,
@@ -79,13 +79,13 @@ class ImportReport:
 
     def table(self, title: str) -> Table:
         """Returns a table for the terminal."""
-        units = _UNITS[self.kind]
+        units = "images" if self.kind == "labelled" else _UNITS[self.kind]
         table = facts(title)
         for name, split in self.splits.items():
             table.add_section()
             kept = f"{split.units:,} {units}"
             if split.records != split.units:
-                kept += f" of {split.records:,} pictures"
+                kept += f" of {split.records:,} images"
             table.add_row(text(name), f"{kept}, {split.shards} shard(s)")
             known = {language: count for language, count in sorted(split.languages.items()) if language}
             if known:
@@ -116,3 +116,4 @@ def _by_reason(some: Skipped) -> dict[str, Any]:
 
 
 _UNITS = {"pairs": "pairs", "parallel": "translations", "labelled": "pictures"}
+"""Key of the number of units in report.json, by record kind."""

@@ -25,7 +25,7 @@ def choose_splits(source: Path, present: Sequence[str], reading: Reading) -> tup
 
 
 def others(source: Path, taken: Sequence[Path], reason: str) -> LeftOut:
-    """Returns the files of a folder that are not `taken`, hidden ones included, as one entry with a short reason."""
+    """Returns a single entry for the files of a folder that are not `taken`, hidden ones included; () without such."""
     known = set(taken)
     left = sorted(each.name for each in source.iterdir() if each not in known)
     if not left:
@@ -39,26 +39,26 @@ def choose_labelled(
     present: Sequence[str],
     reading: Reading,
     files: Callable[[str], Sequence[Path]],
-    blind: Callable[[str], bool],
+    is_unlabelled: Callable[[str], bool],
 ) -> tuple[tuple[str, ...], tuple[Path, ...], LeftOut]:
-    """Chooses splits as `choose_splits` does, and leaves out those without labels, as MUGE's test split.
+    """Chooses splits as `choose_splits` does, and leaves out those without labels, such as MUGE's test split.
 
-    Returns the chosen splits, their files, and those left out. Raises JclipError if a file is missing, or a split that
-    was asked for, or every split, has no labels.
+    Returns the chosen splits, their files, and the splits left out. Raises JclipError if a file is missing, a requested
+    split has no labels, or no split has labels.
 
     Args:
       source, present, reading: as for `choose_splits`.
       files: returns the files of a split.
-      blind: returns True for a split whose texts do not tell their pictures.
+      is_unlabelled: returns True for a split whose texts name no images.
     """
     splits = choose_splits(source, present, reading)
     for file in (file for split in splits for file in files(split)):
         if not file.is_file():
             raise JclipError(f"{file} is missing: fetch it, or choose --splits from {', '.join(present)}")
-    dark = [split for split in splits if blind(split)]
-    left = tuple(split for split in splits if split not in dark)
-    if dark and (reading.splits or not left):
-        remedy = f"leave it out, with --splits {','.join(left)}" if left else "choose another split"
-        raise JclipError(f"{source}: no text of split {dark[0]!r} says which pictures it belongs to: {remedy}")
-    left_out = tuple((split, "none of its texts says which pictures it belongs to") for split in dark)
+    unlabelled = [split for split in splits if is_unlabelled(split)]
+    left = tuple(split for split in splits if split not in unlabelled)
+    if unlabelled and (reading.splits or not left):
+        remedy = f"omit it, with --splits {','.join(left)}" if left else "choose another split"
+        raise JclipError(f"{source}: no text of split {unlabelled[0]!r} names its images: {remedy}")
+    left_out = tuple((split, "none of its texts names its images") for split in unlabelled)
     return left, tuple(file for split in left for file in files(split)), left_out

@@ -20,7 +20,7 @@ from jclip.data.importing.table_rows import Columns
 from jclip.errors import JclipError
 
 _SEPARATORS = {"\t": "tabs", ";": "semicolons", ",": "commas", "|": "vertical bars"}
-_ROWS = 200  # that are read to detect the layout
+_ROWS = 200  # maximum number of rows that are read to detect the layout
 
 
 @dataclass(frozen=True)
@@ -30,25 +30,26 @@ class Layout:
     Attributes:
       encoding: Python's name of the encoding.
       copied: True if the table is read from a copy in UTF-8 with line feeds.
-      columns: columns of pictures, of captions, and of languages if there is one.
-      names: values of the picture column, in the first rows.
-      said: the layout in words.
+      columns: columns of images, of captions, and of languages if there is one.
+      names: values of the image column, in the first rows.
+      description: the layout in words.
     """
 
     encoding: str
     copied: bool
     columns: Columns
     names: tuple[str, ...]
-    said: tuple[str, ...]
+    description: tuple[str, ...]
 
 
 def find_layout(file: Path, exists: Callable[[str], bool], reading: Reading) -> Layout:
-    """Returns the layout of a table with pictures and captions.
+    """Returns the layout of a table with images and captions.
 
-    Raises JclipError if it is not a text table, or, with the option, if part of its layout cannot be detected.
+    Raises JclipError if it is not a text table, or if part of its layout cannot be detected; the message then names the
+    option to give.
 
     Args:
-      exists: returns True for the name of a picture's file.
+      exists: returns True for the name of an image's file.
       reading: the user's options; numbers name columns from 1 if there is no header.
     """
     data, whole = sample(file)
@@ -97,7 +98,7 @@ def _declared(text: str) -> tuple[str | None, str]:
 
 
 def _rows(text: str, whole: bool, separator: str) -> list[list[str]]:
-    """Returns the first rows that are not blank; none if the text cannot be split so."""
+    """Returns the first rows that are not blank, up to one that cannot be parsed with this separator."""
     rows: list[list[str]] = []
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator)
     try:
@@ -112,7 +113,7 @@ def _rows(text: str, whole: bool, separator: str) -> list[list[str]]:
 
 
 def _separator(file: Path, text: str, whole: bool, wanted: Sequence[str], most: int) -> str:
-    """Returns the separator that gives the wanted columns, or else the most rows as long as the first."""
+    """Returns the separator that finds the most named columns and, among these, the most rows that fit the first."""
     best: tuple[tuple[float, float], str] | None = None
     for separator in _SEPARATORS:
         rows = _rows(text, whole, separator)
@@ -126,8 +127,8 @@ def _separator(file: Path, text: str, whole: bool, wanted: Sequence[str], most: 
     if best is None:
         first = text.partition("\n")[0].strip()[:60]
         raise JclipError(
-            f"{file}, line 1: {first!r} has fewer than {most} columns, whether separated by tabs, semicolons, commas "
-            "or bars: name the --separator, or name a table with a path and a caption in each row"
+            f"{file}, line 1: {first!r} has fewer than {most} columns with tabs, semicolons, commas or bars as "
+            "separators: give the --separator, or name a table with a path and a caption in each row"
         )
     return best[1]
 
@@ -144,9 +145,9 @@ def _names(
     picture, caption, language = reading.picture, reading.caption, reading.language_column
     more = () if language is None else (language,)
     if picture is not None and caption is not None and picture.isdecimal() and caption.isdecimal():
-        return (picture, caption, *more), f"pictures from column {picture}, captions from column {caption}"
+        return (picture, caption, *more), f"images from column {picture}, captions from column {caption}"
     if any(name is not None and name.isdecimal() for name in (picture, caption, language)):
-        raise JclipError(f"{file}: a column by number needs both: give --picture and --caption by number")
+        raise JclipError(f"{file}: only one column is named by number: give both --picture and --caption by number")
     found = find_columns(rows, picture, caption, exists, str(file))
     columns = [found.picture.column, found.caption.column]
     if language is not None:
@@ -156,5 +157,5 @@ def _names(
         columns.append(index)
     names = tuple(rows[0][n] if found.header else f"{n + 1}" for n in columns)
     shown = [repr(name) if found.header else f"{name} (there is no header)" for name in names]
-    said = f"pictures from column {shown[0]}, {found.picture.why}; captions from column {shown[1]}, {found.caption.why}"
+    said = f"images from column {shown[0]}, {found.picture.why}; captions from column {shown[1]}, {found.caption.why}"
     return names, said

@@ -1,4 +1,4 @@
-"""Changes data folders atomically: adds a split, or moves pictures of split "train" to split "valid"."""
+"""Changes data folders atomically: adds a split, or moves images of split "train" to split "valid"."""
 
 import shutil
 from collections.abc import Callable, Mapping, Sequence
@@ -66,7 +66,7 @@ def read_contents(folder: Path) -> Contents:
     info = open_folder(folder).info
     kind = kind_by_features(info.features)
     if kind is None or not info.splits:
-        raise JclipError(f"{folder} holds no pairs, parallel text or labelled pictures: name another data folder")
+        raise JclipError(f"{folder} holds no pairs, parallel text or labelled images: name another data folder")
     classes = tuple(info.features["labels"].feature.names) if "labels" in info.features else ()
     if set(info.features) != set(kind.features(classes)):
         raise JclipError(f"{folder} was written by another version of jclip and cannot be changed: import it again")
@@ -94,7 +94,7 @@ def check_addition(folder: Path, kind: RecordKind, classes: Sequence[str], split
     """Raises JclipError if a folder has another record kind or other classes, or has one of the new splits."""
     contents = read_contents(folder)
     if contents.kind is not kind:
-        raise JclipError(f"{folder} holds {contents.kind.what}, and the source {kind.what}: add to another folder")
+        raise JclipError(f"{folder} holds {contents.kind.what}, but the source {kind.what}: add to another folder")
     if contents.classes != tuple(classes):
         raise JclipError(f"{folder} has other classes than the source: add to another folder")
     for split in splits:
@@ -109,10 +109,10 @@ def split_folder(
     progress: Callable[[str, int, int], None] = lambda *_: None,
     notes: Sequence[tuple[str, str]] = (),
 ) -> ImportReport:
-    """Moves pictures of split "train" to split "valid", a picture as a whole. Returns both splits' counts.
+    """Moves images of split "train", with all their captions, to split "valid". Returns both splits' counts.
 
     The folder is unchanged until everything is written. Raises JclipError if it has no split "train", has a split
-    "valid", has other records than pairs, or too few pictures.
+    "valid", has other records than pairs, or too few images.
 
     Args:
       destination: new folder for the result; None to change the folder itself.
@@ -124,14 +124,14 @@ def split_folder(
         if destination is not None:
             check_free(destination)
         recover(folder)
-        for left in work.iterdir():  # of one that was killed
+        for left in work.iterdir():  # files that a killed process left
             shutil.rmtree(left) if left.is_dir() else left.unlink()
         contents = read_contents(folder)
         _check_divisible(folder, contents)
         shards = contents.shards[TRAIN]
         numbers = []
         for done, shard in enumerate(shards):
-            progress("hashing the pictures", done, len(shards))
+            progress("hashing the images", done, len(shards))
             numbers.append(picture_numbers(shard.file, contents.kind))
         bound = share.bound(np.concatenate(numbers))
         sides: list[Side] = []
@@ -147,7 +147,7 @@ def split_folder(
 
 def _check_divisible(folder: Path, contents: Contents) -> None:
     if contents.kind is not PAIRS:
-        raise JclipError(f"{folder} holds {contents.kind.what}, and only {PAIRS.what} are divided: name another folder")
+        raise JclipError(f"{folder} holds {contents.kind.what}, but only {PAIRS.what} are divided: name another folder")
     if VALID in contents.shards:
         raise JclipError(f"{folder} has a split {VALID!r} already: use it as it is, or import the source again")
     if TRAIN not in contents.shards:

@@ -1,6 +1,6 @@
-"""Two passes over a part: a survey of what is kept, then writing it as a shard.
+"""Two passes over a part: `survey` decides what is kept, and `write` writes it as a shard.
 
-Between the two, duplicates are found over all parts. Each pass writes its result to a file that is complete or absent,
+Between the two, `mark_duplicates` compares all parts. Each pass writes its result to a file that is complete or absent,
 so that an interrupted import resumes. Both depend only on the part and the rules: the bytes are the same for any number
 of workers, machines or interruptions.
 """
@@ -35,7 +35,7 @@ class Skipped:
     places: dict[str, list[str]] = field(default_factory=dict)
 
     def note(self, place: str, reason: str, units: int = 1) -> None:
-        """Counts some more units."""
+        """Counts more units with a reason."""
         self.counts[reason] += units
         shown = self.places.setdefault(reason, [])
         if len(shown) < _SHOWN and place not in shown:
@@ -155,7 +155,7 @@ def surveyed(task: Task) -> Surveyed:
 
 
 def _records(task: Task) -> Iterator[Found | Lost | Beside]:
-    """Yields the part's records, with their pictures in the form in which they are stored."""
+    """Yields the part's records, with their images in the form in which they are stored."""
     for item in task.part.records():
         if isinstance(item, Found) and isinstance(item.record, StoredPair | StoredLabelled):
             image = stored_form(item.record.image, task.rules.pictures)
@@ -187,7 +187,7 @@ def mark_duplicates(tasks: list[Task]) -> None:
 
 
 def _again(digests: np.ndarray) -> np.ndarray:
-    """Returns True for rows equal to an earlier row. Works by buckets, because sorting all takes too much memory."""
+    """Returns True for rows equal to an earlier row. Sorts in buckets, because sorting all takes too much memory."""
     again = np.ones(len(digests), bool)
     buckets = 1 + len(digests) // _BUCKET
     for bucket in range(buckets):
@@ -203,7 +203,7 @@ def write(task: Task) -> None:
     with whole_result(task.file("shard")) as partial:
         write_shard(partial, task.kind, _kept(task, totals), task.classes)
         if count_records(partial) != totals.records:
-            raise Unfinished(f"{partial} could not be written to its end: free some space, and start again")
+            raise Unfinished(f"{partial} could not be written completely: free some space, and start again")
     names = sorted(set(totals.spoken))
     codes = {name: code for code, name in enumerate(names)}
     with whole_result(task.file("spoken.npy")) as partial, partial.open("wb") as stream:
@@ -253,7 +253,7 @@ def _kept(task: Task, totals: _Totals) -> Iterator[Any]:
 
 @contextlib.contextmanager
 def whole_result(file: Path) -> Iterator[Path]:
-    """Yields a temporary name, which becomes the file when the block succeeds. Only one process writes a part."""
+    """Yields a temporary path, and renames it to `file` if the block succeeds. Only one process writes each file."""
     partial = file.with_name(f"{file.name}.partial")
     partial.unlink(missing_ok=True)
     yield partial

@@ -1,7 +1,7 @@
 """CSV and TSV files with a path and a caption in each row, as spreadsheets write them and open_clip reads them.
 
-Rows of one picture become one record with several captions, so that the picture is stored and decoded once. Such rows
-need not be neighbours.
+Rows of one image become one record with several captions, so that the image is stored and decoded once. They need not
+be adjacent.
 """
 
 import hashlib
@@ -20,13 +20,13 @@ from jclip.data.importing.spreadsheets import find_layout
 from jclip.data.importing.table_rows import Columns, TableRow, rows
 from jclip.data.sources.kinds import PAIRS, StoredPair
 from jclip.errors import JclipError, unreadable
-from jclip.io.reading import LARGEST_PICTURE, NotTaken, open_regular, read_regular
+from jclip.io.reading import LARGEST_PICTURE, Refused, open_regular, read_regular
 
-MISSING = "the picture's file is missing"
-UNNAMED = "the row names no picture"
+MISSING = "the image's file is missing"
+UNNAMED = "the row names no image"
 TABLES = (".csv", ".tsv")
-"""Extensions of tables that are found in a folder of pictures."""
-_HINTS = 5  # missing pictures of a part whose nearest names are searched; a report shows no more
+"""Extensions of a table in a folder of images."""
+_HINTS = 5  # missing images per part for which the nearest name is searched; a report shows no more
 
 
 @dataclass(frozen=True)
@@ -34,12 +34,12 @@ class TableReader(Reader):
     """File with paths and captions.
 
     Attributes:
-      root: folder of the pictures; paths are relative to it.
+      root: folder of the images; paths are relative to it.
       prefix: see `PictureFinder`.
       columns: path, caption, and the language if it has a column.
       language: language of the captions without such a column.
       encoding: Python's name of it; None if the file is read as it is, in UTF-8 with line feeds.
-      said: the layout in words.
+      layout: the layout in words.
     """
 
     file: Path = Path()
@@ -49,10 +49,10 @@ class TableReader(Reader):
     columns: Columns = Columns(("filepath", "title"), "\t")
     language: str = ""
     encoding: str | None = None
-    said: tuple[str, ...] = ()
+    layout: tuple[str, ...] = ()
 
     def parts(self, workspace: Path, shard_bytes: int) -> Sequence[Part]:
-        """Returns the parts, see `Reader`. A record's place in the order is that of its first row."""
+        """Returns the parts, see `Reader`. Records are in the order of their first rows."""
         text = self._text(workspace)
         if self.encoding is not None and not text.exists():
             write_utf8(self.file, self.encoding, text)
@@ -65,15 +65,15 @@ class TableReader(Reader):
         """Describes how the source was read, see `Reader`."""
         ways = np.bincount(Index(workspace / "rows")["way"], minlength=len(WAYS)).tolist()
         found = [f"{count:,} rows: {way}" for way, count in zip(WAYS, ways, strict=True) if way and count]
-        prefix = [f"{self.root} taken for {self.prefix}"] if self.prefix else []
-        return (*self.said, *prefix, *found)
+        prefix = [f"{self.prefix} replaced by {self.root}"] if self.prefix else []
+        return (*self.layout, *prefix, *found)
 
     def pictures(self) -> PictureFinder:
-        """Returns the finder of pictures."""
+        """Returns the finder of images."""
         return PictureFinder(self.root, self.prefix)
 
     def rows(self, workspace: Path, offset: int = 0, number: int = 1) -> Iterator[TableRow]:
-        """Yields the rows, from one whose first byte and line are known."""
+        """Yields the rows, from the one at byte `offset` and line `number`."""
         return rows(self._text(workspace), self.columns, offset, number)
 
     @staticmethod
@@ -115,7 +115,7 @@ def open_table(source: Path, reading: Reading) -> TableReader:
 
     Raises JclipError if it is missing, is not a text table, or its columns or encoding cannot be detected.
     """
-    file = the_table(source) if source.is_dir() else source
+    file = only_table(source) if source.is_dir() else source
     if file is None:
         raise JclipError(f"{source} has no table, or several: name a CSV or TSV file")
     try:
@@ -126,7 +126,7 @@ def open_table(source: Path, reading: Reading) -> TableReader:
         raise unreadable(file, error) from None
     root = file.parent if reading.root is None else Path(reading.root)
     if not root.is_dir():
-        raise JclipError(f"--root {root} is not a folder: name the one that the pictures' paths begin in")
+        raise JclipError(f"--root {root} is not a folder: name the folder to which the images' paths are relative")
     layout = find_layout(file, lambda name: PictureFinder(root).find(name)[0] is not None, reading)
     return TableReader(
         PAIRS,
@@ -138,11 +138,11 @@ def open_table(source: Path, reading: Reading) -> TableReader:
         columns=layout.columns,
         language=reading.language or "",
         encoding=layout.encoding if layout.copied else None,
-        said=layout.said,
+        layout=layout.description,
     )
 
 
-def the_table(folder: Path) -> Path | None:
+def only_table(folder: Path) -> Path | None:
     """Returns the only table in a folder; None if it has none or several."""
     found = [
         file
@@ -182,7 +182,7 @@ class _Part:
                 continue
             try:
                 image = read_regular(path, LARGEST_PICTURE)
-            except NotTaken as error:
+            except Refused as error:
                 yield Lost(f"{self._place(found[0])}: {found[0][0][:200]}", error.reason, len(found))
                 continue
             except OSError as error:

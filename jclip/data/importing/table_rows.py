@@ -8,10 +8,10 @@ from typing import Any, BinaryIO
 
 from jclip.data.importing.lines import LONGEST_TEXT
 from jclip.errors import JclipError, unreadable
-from jclip.io.reading import open_regular, said_size
+from jclip.io.reading import format_size, open_regular
 
 SHORT = "the row has too few columns"
-LONG = "the row has more columns than the header, as where a separator is in a text without quotation marks"
+LONG = "the row has more columns than the header, for example because a text with a separator is not quoted"
 
 
 @dataclass(frozen=True)
@@ -21,8 +21,8 @@ class Columns:
     Attributes:
       names: columns to read: header names, or numbers from 1 if there is no header.
       separator: separator of columns.
-      quoted: False if a quotation mark is a letter like others.
-      width: maximum number of columns; a longer row is at fault, and a blank one is skipped. None for any.
+      quoted: False if a quotation mark is an ordinary character.
+      width: maximum number of columns; a longer row is at fault, and a blank one is skipped. None for any number.
       preamble: number of lines before the first row.
     """
 
@@ -53,7 +53,7 @@ class TableRow(tuple[str, ...]):
 
 
 def rows(file: Path, columns: Columns, offset: int = 0, number: int = 1) -> Iterator[TableRow]:
-    """Yields the rows of a file, from one whose first byte and line are known.
+    """Yields the rows of a file, from the one at byte `offset` and line `number`.
 
     Raises JclipError if a column is missing, a quotation mark is not closed, or the file is not UTF-8 text.
     """
@@ -103,8 +103,8 @@ def _check_quotes(file: Path, columns: Columns, lines: list[str], number: int) -
             pass
     except csv.Error:
         raise JclipError(
-            f"{file}, line {number}: a quotation mark opens here and is not closed, which would swallow the next "
-            f"{len(lines) - 1} line(s): close it, or write it twice inside quotation marks"
+            f"{file}, line {number}: a quotation mark opens here and is not closed, so that this row would contain the "
+            f"next {len(lines) - 1} line(s): close it, or double it inside quotation marks"
         ) from None
 
 
@@ -131,7 +131,7 @@ class _Lines(Iterator[str]):
             raise StopIteration
         if len(data) > LONGEST_TEXT:
             raise JclipError(
-                f"{self._file}, line {self.number}: it has more than {said_size(LONGEST_TEXT)}, too long for a row: "
+                f"{self._file}, line {self.number}: it has more than {format_size(LONGEST_TEXT)}, too long for a row: "
                 "correct it"
             )
         try:

@@ -1,7 +1,7 @@
-"""Validation splits by picture: some pictures, with all their captions, are kept for validation.
+"""Validation splits by image: some images, with all their captions, are kept for validation.
 
-The picture's bytes decide. With a share, a picture is on the same side whatever else the source holds; equal pictures
-are always on one side.
+The image's bytes decide. With a share, an image is on the same side whatever else the source holds. Equal images are
+always on the same side.
 """
 
 import re
@@ -20,19 +20,19 @@ from jclip.data.sources.writing import language_of, read_raw_shard, write_raw_sh
 from jclip.errors import JclipError
 
 TRAIN, VALID = "train", "valid"
-_ALL = 1 << 63  # picture numbers are below it
+_ALL = 1 << 63  # identities are below it
 
 
 @dataclass(frozen=True)
 class Share:
-    """Number of pictures to keep for validation, or their share, between 0 and 1; the other one is None."""
+    """Number or share, between 0 and 1, of the images to keep for validation; the other field is None."""
 
     count: int | None = None
     share: float | None = None
 
     @classmethod
     def read(cls, text: str) -> "Share":
-        """Parses a number of pictures or a percentage. Raises JclipError if it is neither, or leaves one side empty.
+        """Parses a number of images or a percentage. Raises JclipError if it is neither, or leaves one side empty.
 
         >>> Share.read("30"), Share.read("2.5%")
         (Share(count=30, share=None), Share(count=None, share=0.025))
@@ -41,27 +41,27 @@ class Share:
             return cls(count=int(text))
         if re.fullmatch(r"\d{1,2}(\.\d*)?%", text, re.ASCII) and float(text[:-1]) > 0:
             return cls(share=float(text[:-1]) / 100)
-        raise JclipError(f"--validation {text!r} is not possible: give a number of pictures, as 30, or a share, as 10%")
+        raise JclipError(f"--validation {text!r} is not possible: give a number of images (30) or a share (10%)")
 
     def __str__(self) -> str:
         return f"{self.count}" if self.count is not None else f"{100 * (self.share or 0):g}%"
 
     def bound(self, numbers: np.ndarray) -> int:
-        """Returns the number below which pictures are kept. Raises JclipError if one side would be empty.
+        """Returns the identity below which images are kept for validation. Raises JclipError if a side would be empty.
 
-        `numbers` are int64 identities from `picture_identity`; equal ones are one picture.
+        `numbers` are int64 identities from `picture_identity`; equal ones are one image.
         """
         distinct = np.unique(numbers)
         if len(distinct) < 2:
             raise JclipError(
-                f"--validation {self} needs two different pictures or more, and there is {len(distinct)}: add "
-                "pictures, or omit it"
+                f"--validation {self} needs two different images or more, but there is {len(distinct)}: add images, or "
+                "omit it"
             )
         if self.count is not None:
             if self.count >= len(distinct):
                 raise JclipError(
-                    f"--validation {self} leaves nothing to train on, for there are {len(distinct)} different "
-                    "pictures: give fewer"
+                    f"--validation {self} leaves nothing to train on, because there are {len(distinct)} different "
+                    "images: give fewer"
                 )
             return int(distinct[self.count])
         bound = int((self.share or 0) * _ALL)
@@ -71,7 +71,7 @@ class Share:
 
 
 def picture_numbers(shard: Path, kind: RecordKind) -> np.ndarray:
-    """Returns the identity of each record's picture of a shard, int64."""
+    """Returns the identity of the image of each record of a shard, int64 (records,)."""
     several = list_features(kind.features(("",)))
     return np.array([picture_identity(parse_example(raw, several)["image"]) for raw in read_raw_shard(shard)], np.int64)
 

@@ -1,7 +1,7 @@
 """webdataset tars: members KEY.jpg (or .png, .webp, …) next to KEY.txt or KEY.json with the caption.
 
-A tar is read sequentially, compressed or not, and becomes one shard. Every member is in a record, or is counted with a
-reason; `pairing` decides which belong together.
+A tar is read sequentially, compressed or not, and becomes one shard. `pairing` decides which members belong together.
+Members that are in no record are counted with a reason.
 """
 
 from collections.abc import Iterator, Sequence
@@ -19,7 +19,7 @@ from jclip.data.importing.splits import others
 from jclip.data.sources.kinds import PAIRS, StoredPair
 from jclip.errors import JclipError
 from jclip.io.json_files import decode
-from jclip.io.reading import LARGEST_PICTURE, TOO_LARGE, said_size
+from jclip.io.reading import LARGEST_PICTURE, TOO_LARGE, format_size
 
 _CAPTION = "caption"
 _ENDS = ("tar", "tar.gz", "tgz", "tar.bz2", "tbz2", "tar.xz", "txz")
@@ -28,14 +28,14 @@ _ENDS = ("tar", "tar.gz", "tgz", "tar.bz2", "tbz2", "tar.xz", "txz")
 LARGEST_GROUP = 1 << 16
 """Maximum number of members of a group; a longer group is divided, and each piece is paired by itself."""
 LARGEST_HELD = 512 << 20
-"""Maximum number of bytes of pictures and captions that wait for the other one of their pair."""
+"""Maximum number of bytes of images and captions in memory until the other one of their pair is read."""
 _LONGEST_NAME = 4096
 
 _HIDDEN = "hidden member"
 _LINK = "a link or a device, not a file"
-_LONG_NAME = f"a name of more than {said_size(_LONGEST_NAME)}"
-_LONG_TEXT = f"a text of more than {said_size(LONGEST_TEXT)}"
-_FAR = "picture and caption are too far from each other in the tar: sort it by name"
+_LONG_NAME = f"a name of more than {format_size(_LONGEST_NAME)}"
+_LONG_TEXT = f"a text of more than {format_size(LONGEST_TEXT)}"
+_FAR = "image and caption are too far apart in the tar: sort it by name"
 
 
 @dataclass(frozen=True)
@@ -93,7 +93,7 @@ class _Part:
                     item = self._item(group, at, name, member.stream, waiting)
                     if item is not None:
                         yield item
-            for _ in tar:  # to see that it has an end
+            for _ in tar:  # raises an error if the tar is truncated
                 pass
 
     def _changed(self) -> JclipError:
@@ -110,7 +110,7 @@ class _Part:
             reason, entries = group.lost[at]
             return Lost(place, reason, entries=entries) if entries else None
         one = group.pairs[at]
-        if stream is None:  # a file when its name was read, and none now
+        if stream is None:  # it was a file when the names were read
             raise self._changed()
         data = stream.read()
         if one.key not in waiting:
@@ -141,9 +141,9 @@ class _Group:
 
     Attributes:
       names: all names.
-      pairs: pair of each picture or caption.
-      lost: reason, and number of members that are lost by it; 0 for one that is counted with another.
-      beside: reason.
+      pairs: pair of each image or caption.
+      lost: reason why a member is skipped, and number of members to count for it; 0 if it is counted with another.
+      beside: reason why a member is not data.
     """
 
     names: list[str] = field(default_factory=list)
@@ -177,7 +177,7 @@ def _groups(file: Path, captions: Sequence[str]) -> Iterator[_Group]:
 
 
 def _odd(name: str, special: bool) -> str:
-    """Returns the reason to ignore a member; empty for none."""
+    """Returns the reason to ignore a member because of its name or type; empty if there is none."""
     parts = PurePosixPath(name).parts
     # webdataset keeps names with two underlines at both ends for itself, and macOS a folder __MACOSX.
     own = not parts or (parts[-1].startswith("__") and parts[-1].partition(".")[0].endswith("__"))

@@ -33,7 +33,7 @@ def in_processes(count: int) -> Run:
                 function(task)
                 done(task)
             return
-        # Spawned, not forked: jax has threads.
+        # Spawned, not forked, because jax has threads.
         context, others = multiprocessing.get_context("spawn"), set(multiprocessing.active_children())
         with ProcessPoolExecutor(min(count, len(tasks)), mp_context=context, initializer=serve_parent) as pool:
             futures = {pool.submit(function, task): task for task in tasks}
@@ -43,8 +43,8 @@ def in_processes(count: int) -> Run:
                     done(futures[future])
             except BrokenProcessPool:
                 raise Unfinished(
-                    "a worker process was killed, perhaps for want of memory: start the same command again, with fewer "
-                    "--workers, and it goes on from here"
+                    "a worker process was killed, perhaps for lack of memory: resume with the same command and fewer "
+                    "--workers"
                 ) from None
             except JclipError as error:  # from a task, or from `done`
                 pool.shutdown(cancel_futures=True)
@@ -60,7 +60,7 @@ def in_processes(count: int) -> Run:
 
 
 def on_beam(options: Sequence[str] = ()) -> Run:
-    """Returns a runner that uses Apache Beam with its options: its direct runner, unless these name a "--runner=…".
+    """Returns a runner that uses Apache Beam with its options: the direct runner, unless they have "--runner=…".
 
     All machines must see the source and the destination under the same paths. The runner raises the functions' errors.
     Raises JclipError if Apache Beam is not installed.

@@ -1,4 +1,4 @@
-"""Contact sheet of a data folder: pictures with their captions, for a review before training."""
+"""Contact sheet of a data folder: images with their captions, for a review before training."""
 
 import base64
 import contextlib
@@ -20,14 +20,14 @@ from jclip.io.files import whole_file
 from jclip.plain import as_html as escape
 from jclip.plain import shown
 
-_SIDE = 168  # pixels of a picture on the sheet
+_SIDE = 168  # pixels of an image on the sheet
 _GAP, _LINE, _LINES = 10, 15, 3
 _COLUMNS = 8
 _MISSING = (200, 60, 60)
 
 
 class Cell(NamedTuple):
-    """Picture on the sheet (None if it cannot be read), its heading, and its captions by language."""
+    """Image on the sheet (None if it cannot be read), its heading, and its captions by language."""
 
     picture: Image.Image | None
     heading: str
@@ -35,10 +35,10 @@ class Cell(NamedTuple):
 
 
 def cells(folder: Path, split: str, count: int) -> list[Cell]:
-    """Returns records of a split, evenly spread, with small pictures. Raises JclipError if there are no pictures."""
+    """Returns records of a split, evenly spread, with small images. Raises JclipError if there are no images."""
     kind, _ = folder_kind(folder)
     if kind is PARALLEL:
-        raise JclipError(f"{folder} holds parallel text, which has no pictures to show: leave --sheet out")
+        raise JclipError(f"{folder} holds parallel text, which has no images to show: omit --sheet")
     records = read_split(folder, split, kind)
     names = class_labels(folder, LabelledFolder(str(folder)).classes()) if kind is LABELLED else []
     found = []
@@ -54,11 +54,11 @@ def cells(folder: Path, split: str, count: int) -> list[Cell]:
 
 
 def write_sheet(file: Path, folder: Path, split: str, count: int = 48, font: Path | None = None) -> None:
-    """Writes a sheet of `count` pictures of a split to a new .png or .html.
+    """Writes a sheet of `count` images of a split to a new .png or .html.
 
     `font` is a TrueType or OpenType file for the captions of a .png. By default, it is a Chinese font that fontconfig
     knows; without one, only captions in Latin letters are drawn. An .html leaves fonts to the browser. Raises
-    JclipError if the file has another extension or exists, the folder has no pictures, or the font cannot be read.
+    JclipError if the file has another extension or exists, the folder has no images, or the font cannot be read.
     """
     if file.suffix not in (".png", ".html"):
         raise JclipError(f"--sheet {file} is not possible: give a name that ends in .png or .html")
@@ -103,7 +103,7 @@ def _drawn(found: Sequence[Cell], font: Path | None) -> Image.Image:
 
 
 def _letters(font: Path | None, text: str) -> tuple[Any, bool]:
-    """Returns a font, and True if it has more than Latin letters: the given one, or a Chinese one of fontconfig's."""
+    """Returns the given font, or a Chinese one from fontconfig; and True if it has more than Latin letters."""
     if font is not None:
         try:
             return ImageFont.truetype(font, _LINE - 3), True
@@ -113,7 +113,7 @@ def _letters(font: Path | None, text: str) -> tuple[Any, bool]:
     if program and not _latin(text):
         command = [program, ":lang=zh-cn", "--format", "%{file}\n"]
         listed = subprocess.run(command, capture_output=True, encoding="utf-8", errors="surrogateescape")
-        # Of a family's faces the regular one; "Bold" would come first by name.
+        # Prefers regular faces; by name alone, "Bold" would come first.
         for file in sorted(listed.stdout.splitlines(), key=lambda file: ("Regular" not in file, file)):
             with contextlib.suppress(OSError):
                 return ImageFont.truetype(file, _LINE - 3), True

@@ -1,6 +1,6 @@
-"""Facts of a stage's data: kind, place, counts, languages and one example of each source.
+"""Facts about a stage's data: kind, place, counts, languages and an example of each source.
 
-Only a sample of each source is read, so that a set of millions costs no more than a small one.
+Reads only a sample of each source, so that millions of records take no longer than a few.
 """
 
 from collections.abc import Sequence
@@ -25,20 +25,20 @@ _LONGEST, _LANGUAGES = 60, 4  # characters of a caption, and languages, that are
 
 @dataclass(frozen=True)
 class Reading:
-    """Facts of one source of a stage.
+    """Facts about one source of a stage.
 
     Attributes:
-      kind: "pictures with captions" or "parallel text".
+      kind: "images with captions" or "parallel text".
       source: class of the source.
       place: folder and split; empty if it has none.
       records: number of records; None if they cannot be read.
       languages: (language, number of records), the most frequent first.
-      counted: True if the languages are of all records, not only of the sample.
-      example: one record in words.
-      texts, images: numbers of different texts and pictures in the sample.
+      counted: True if `languages` counts all records, not only the sample.
+      example: description of one record.
+      texts, images: numbers of different texts and images in the sample.
       whole: True if the sample is all records.
-      alike: share of the pairs of records in the sample that have a picture or a text in common.
-      missing: reason why the data cannot be read; empty if they can.
+      alike: share of the sample's pairs of records that have an image, or their first text, in common.
+      missing: reason why the data cannot be read; empty if it can.
     """
 
     stage: str
@@ -68,9 +68,9 @@ class Reading:
 
 
 def reading(stage: str, source: Source, *, build: bool = True) -> Reading:
-    """Returns the facts of one source of a stage; if it cannot be read, `missing` is the reason.
+    """Returns the facts about one source of a stage; if it cannot be read, `missing` is the reason.
 
-    A source that builds itself is built, unless `build` is False.
+    Builds a source that must be built first, unless `build` is False.
     """
     kind = called(source.gives)
     place = repr(source.folder) if hasattr(source, "folder") else ""
@@ -93,7 +93,7 @@ def _sampled(base: Reading, source: Source, records: Sequence[Any]) -> Reading:
     places = np.unique(np.linspace(0, count - 1, LOOKED_AT).astype(int)).tolist()
     some: list[Pair | Translation] = []
     for place in places:
-        with suppress(JclipError):  # the stage's max_unreadable decides about it
+        with suppress(JclipError):  # the stage's max_unreadable decides about unreadable records
             some.append(records[place])
     if not some:
         return replace(base, missing=f"none of the {len(places)} records of a sample can be read")
@@ -121,7 +121,7 @@ def _texts(record: Pair | Translation) -> Sequence[Any]:
 
 
 def _alike(some: Sequence[Pair | Translation]) -> float:
-    """Returns the share of pairs of records that have a picture, or a first text, in common."""
+    """Returns the share of pairs of records that have an image, or a first text, in common."""
     pairs = [(record.image_ids, _texts(record)[0]) for record in some if isinstance(record, Pair)]
     couples = [bool(set(a[0]) & set(b[0])) or a[1] == b[1] for a, b in combinations(pairs, 2)]
     return sum(couples) / len(couples) if couples else 0.0
@@ -167,5 +167,5 @@ def _size(picture: Picture) -> str:
         try:
             width, height = open_picture(picture, "").size
         except JclipError:
-            return "a picture that cannot be read"
-    return f"a picture of {width} x {height}"
+            return "an image that cannot be read"
+    return f"an image of {width} x {height}"

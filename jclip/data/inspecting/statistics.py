@@ -1,4 +1,4 @@
-"""Statistics of a data folder: counts, languages, lengths of texts, sizes of pictures, duplicates."""
+"""Statistics of a data folder: counts, languages, lengths of texts, sizes of images, duplicates."""
 
 import hashlib
 import warnings
@@ -19,9 +19,9 @@ from jclip.images.opening import PictureError, open_header, orientation_of
 from jclip.tokenizers.text import Tokenizer
 
 _BINS = 12
-_TAIL = 0.99  # values above are in one bin; otherwise one long text would put all others into the first
-_Text = tuple[str, str]  # its language, and it
-_TOGETHER = 256  # texts tokenised at once
+_TAIL = 0.99  # larger values share one bin; otherwise one long text would put all others into the first bin
+_Text = tuple[str, str]  # (language, text)
+_TOGETHER = 256  # texts tokenized at once
 
 
 class Numbers:
@@ -100,16 +100,16 @@ class SplitStatistics:
     Attributes:
       looked_at: number of records that were read.
       lengths: of captions, or of both texts of translations, by language; "" if unknown.
-      widths, heights: of the pictures in pixels.
-      formats, modes: Pillow's names of the pictures' formats and modes.
-      bytes: sizes of the encoded pictures.
-      unreadable: number of pictures with an unknown header, or larger than the limit.
+      widths, heights: of the images in pixels.
+      formats, modes: Pillow's names of the images' formats and modes.
+      bytes: sizes of the encoded images.
+      unreadable: number of images with an unknown header, or larger than the limit.
       why: reason for the first of them; empty if there are none.
-      turned: number of pictures with an EXIF orientation, which `Preprocessing.orientation` ignores or applies.
-      classes: number of pictures of each class, by name.
+      turned: number of images with an EXIF orientation, which `Preprocessing.orientation` ignores or applies.
+      classes: number of images of each class, by name.
       labels: class names in all languages of the folder; empty if it has none.
-      same: numbers of duplicates (equal to an earlier one, see `jclip.data.identity`): "units" (a picture with a
-        caption, a translation, a picture with its classes), "pictures", "texts", and the "english" texts of
+      same: numbers of duplicates (equal to an earlier one, see `jclip.data.identity`): "units" (an image with a
+        caption, a translation, an image with its classes), "pictures", "texts", and the "english" texts of
         translations.
     """
 
@@ -172,14 +172,14 @@ def folder_kind(folder: Path) -> tuple[RecordKind, list[str]]:
     builder = open_folder(folder)
     kind = kind_by_features(builder.info.features)
     if kind is None:
-        raise JclipError(f"{folder} holds neither pairs nor parallel text nor labelled pictures: name another folder")
+        raise JclipError(f"{folder} holds neither pairs nor parallel text nor labelled images: name another folder")
     return kind, list(builder.info.splits)
 
 
 def class_labels(folder: Path, names: Sequence[str]) -> list[str]:
-    """Returns class names in all languages of the folder, such as "飞机, airplane"; else its own class names.
+    """Returns class names in all languages of the folder, such as "飞机, airplane"; `names` if it has no languages.
 
-    Raises JclipError if its number of names is not its number of classes.
+    Raises JclipError if a language has another number of names.
     """
     called = LabelledFolder(str(folder)).labels()
     for language, found in called.items():
@@ -190,7 +190,7 @@ def class_labels(folder: Path, names: Sequence[str]) -> list[str]:
 
 
 def spread(count: int, wanted: int | None) -> Sequence[int]:
-    """Returns `wanted` of the first `count` numbers, at equal distances; all if it is None or not less."""
+    """Returns `wanted` of the numbers below `count`, evenly spread; all of them if `wanted` is None or larger."""
     if wanted is None or wanted >= count:
         return range(count)
     return [number * count // wanted for number in range(wanted)]

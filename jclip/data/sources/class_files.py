@@ -1,4 +1,4 @@
-"""Files of a folder of classes: pictures, and others with the reason why they are not, for imports and evaluation."""
+"""Files of class folders, for imports and evaluation: images, and other files with the reason to leave them out."""
 
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -10,28 +10,28 @@ from jclip.io.reading import LARGEST_PICTURE, TOO_LARGE, files_under
 
 HIDDEN = "hidden file"
 OUTSIDE = "file outside the class folders"
-PICTURE_OUTSIDE = "picture outside the class folders"
-NO_PICTURE = "the file's name is not that of a picture"
-NO_FILE = "the file is a link to nowhere"
+PICTURE_OUTSIDE = "image outside the class folders"
+NO_PICTURE = "the file has no extension of an image format"
+NO_FILE = "the file is a broken link"
 SPECIAL = "not a regular file"
 
 BESIDE = (HIDDEN, OUTSIDE)
-"""Reasons of files that are not data: they are counted, and are not a fault of the source."""
+"""Reasons to leave out files that are not data. They are counted, but are not a fault of the source."""
 
 
-class Sorted(NamedTuple):
-    """File, and the reason why it is left out; empty for a picture."""
+class ClassFile(NamedTuple):
+    """File of a class folder, and the reason to leave it out; empty for an image."""
 
     file: Path
     reason: str = ""
 
 
-def sorted_out(folder: Path) -> list[Sorted]:
+def files_of_class(folder: Path) -> list[ClassFile]:
     """Returns every file below a class folder, sorted by name. Raises JclipError if a folder cannot be listed."""
-    return [Sorted(file, _why_not(file, folder)) for file in files_under(folder)]
+    return [ClassFile(file, _why_not(file, folder)) for file in files_under(folder)]
 
 
-def outside(folder: Path, read: Iterable[Path] = ()) -> Iterator[Sorted]:
+def outside(folder: Path, read: Iterable[Path] = ()) -> Iterator[ClassFile]:
     """Yields the files beside the class folders, except those in `read`, and the files in hidden folders.
 
     Raises JclipError if a folder cannot be listed.
@@ -39,9 +39,9 @@ def outside(folder: Path, read: Iterable[Path] = ()) -> Iterator[Sorted]:
     known = set(read)
     for each in _listed(folder):
         if each.name.startswith("."):
-            yield from (Sorted(file, HIDDEN) for file in (files_under(each) if each.is_dir() else [each]))
+            yield from (ClassFile(file, HIDDEN) for file in (files_under(each) if each.is_dir() else [each]))
         elif not each.is_dir() and each not in known:
-            yield Sorted(each, PICTURE_OUTSIDE if is_picture_name(each.name) else OUTSIDE)
+            yield ClassFile(each, PICTURE_OUTSIDE if is_picture_name(each.name) else OUTSIDE)
 
 
 def class_folders(folder: Path) -> list[str]:

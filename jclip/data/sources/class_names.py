@@ -11,7 +11,7 @@ from jclip.io.reading import read_regular
 from jclip.plain import shown
 
 LARGEST = 64 << 20
-"""Maximum bytes of a file of names."""
+"""Maximum number of bytes of a file of names."""
 
 _BREAK = re.compile("[\n\v\f\r\x1c-\x1e\x85\u2028\u2029]")  # where str.splitlines and editors begin a line
 
@@ -29,10 +29,10 @@ def in_order(folders: Iterable[str]) -> list[str]:
 
 
 def check_names(place: Path, names: Iterable[str]) -> None:
-    """Checks that class folder names can be stored one a line, and are distinct. Messages name `place`, their folder.
+    """Checks that class folder names can be stored one per line, and are distinct. Messages name `place`, their folder.
 
     Raises JclipError if a name has a line break, is blank, has surrounding white space or bytes that are not UTF-8; or
-    two are the same text in Unicode.
+    if two differ only in Unicode form.
     """
     found = list(names)
     for name in found:
@@ -56,14 +56,14 @@ def check_distinct(place: Path, names: Iterable[str]) -> None:
         first = seen.setdefault(unicodedata.normalize("NFC", name.strip()), name)
         if first != name:
             raise JclipError(
-                f"{place}: the names of the class folders {first!a} and {name!a} differ in white space or in the form "
-                "of Unicode alone: put their pictures into one, or rename one"
+                f"{place}: the names of the class folders {first!a} and {name!a} differ only in white space or Unicode "
+                "form: merge the folders, or rename one"
             )
 
 
 def _unlistable(name: str) -> str:
     if _BREAK.search(name):
-        return "holds a line break, and names of classes are kept one a line"
+        return "holds a line break, but class names are stored one per line"
     if not name.strip():
         return "is blank"
     return "begins or ends with white space" if name != name.strip() else ""
@@ -72,8 +72,8 @@ def _unlistable(name: str) -> str:
 def check_stored(folder: Path, names: Iterable[str]) -> None:
     """Checks that a data folder has one name for each of its classes.
 
-    Folders of older versions may have another number of names, if a class folder's name had a line break or was blank.
-    Their pictures would count for the wrong class. Raises JclipError if the numbers differ.
+    Folders that older versions wrote may have another number of names, if a class folder's name had a line break or was
+    blank. Their images would get wrong class names. Raises JclipError if the numbers differ.
     """
     try:
         features = read_object(folder / "features.json")["featuresDict"]["features"]
@@ -91,7 +91,7 @@ def check_stored(folder: Path, names: Iterable[str]) -> None:
 
 
 def read_names(file: Path) -> list[str]:
-    """Reads class names from a file, one a line.
+    """Reads class names from a file, one per line.
 
     Raises JclipError if it cannot be read, a line is empty, or a name has a character that may end a line.
     """
@@ -103,11 +103,11 @@ def read_names(file: Path) -> list[str]:
     names = [line.strip() for line in (lines[:-1] if len(lines) > 1 and not lines[-1] else lines)]
     for number, name in enumerate(names, 1):
         if not name:
-            raise JclipError(f"{file}, line {number} is empty: give one name a line")
+            raise JclipError(f"{file}, line {number} is empty: write one name per line")
         if _BREAK.search(name):
             raise JclipError(
-                f"{file}, line {number}: {name[:60]!r} holds a character that some programs take for a line's end: "
-                "take it out, or give each name a line"
+                f"{file}, line {number}: {name[:60]!r} holds a character that some programs read as a line break: "
+                "remove it, or write each name on its own line"
             )
     return names
 

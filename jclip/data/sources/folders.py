@@ -40,7 +40,7 @@ class Shard(NamedTuple):
 
 
 class Records(Sequence[Record], Generic[Record]):
-    """Examples of a data source, each made into a record on demand.
+    """Records of a data source, made from its examples on demand.
 
     Args:
       examples: indexed by number.
@@ -95,7 +95,7 @@ class Records(Sequence[Record], Generic[Record]):
     def noted_languages(self) -> tuple[list[str], np.ndarray] | None:
         """Returns the language of each record, as `read_languages` does, without reading the records.
 
-        Raises JclipError if the folder's file of languages cannot be read, or is about another number of records.
+        Raises JclipError if the folder's file of languages cannot be read, or has another number of records.
         """
         if not self._shards:
             return None
@@ -103,7 +103,7 @@ class Records(Sequence[Record], Generic[Record]):
         noted = read_languages(folder, self._split)
         if noted is not None and len(noted[1]) != len(self):
             raise JclipError(
-                f"{folder} has the languages of {len(noted[1])} records in split {self._split!r}, which has "
+                f"{folder} has the languages of {len(noted[1])} records of split {self._split!r}, but the split has "
                 f"{len(self)}: import it again"
             )
         return noted
@@ -245,4 +245,4 @@ def _first_line(error: Exception) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0][:120]
 
 
-_ALWAYS = {"image", "captions", "english", "other", "labels"}  # features of the first version; others came later
+_ALWAYS = {"image", "captions", "english", "other", "labels"}  # features that folders of all versions have

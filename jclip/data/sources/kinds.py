@@ -135,7 +135,7 @@ class _Pairs:
         if "source_text_ids" in example:
             source_image_ids, source_text_ids = map(_numbers, (example["source_image_id"], example["source_text_ids"]))
         else:
-            # Older folders hold only the source's own numbers, or numbers made up for them.
+            # Older folders hold only the source's own ids, or ids that the import made up.
             source_image_ids, source_text_ids = (image_id,), text_ids or (int(example["text_id"]),) * len(captions)
             image_id, text_ids = picture_identity(example["image"]), tuple(map(text_identity, captions))
         return Pair(

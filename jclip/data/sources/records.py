@@ -7,15 +7,15 @@ from jclip.images.preprocess import Picture
 
 
 class Pair(NamedTuple):
-    """Pictures and captions with one meaning. A training example draws one of each.
+    """Images and captions with one meaning. A training example draws one of each.
 
     Attributes:
       pictures: encoded bytes, paths, or uint8 arrays; at least one.
       captions: in one or several languages; at least one.
-      image_ids: identity of each picture; equal pictures are not each other's negatives. In a data folder it is
+      image_ids: identity of each image; equal images are not each other's negatives. In a data folder it is
         `identity.picture_identity`; in other sources, a number within the source.
       text_id: identity of the meaning, shared by all captions and by all pairs with that meaning.
-      text_ids: identity of each caption, if captions of a picture differ in meaning, as in a data folder; else empty.
+      text_ids: identity of each caption, if captions of an image differ in meaning, as in a data folder; else empty.
       languages: language of each caption, such as "zh"; empty if unknown.
       source_image_ids, source_text_ids: ids in the original data set; empty if it had none.
     """
@@ -32,10 +32,10 @@ class Pair(NamedTuple):
     @classmethod
     def called(cls) -> str:
         """Returns the kind in words, for messages."""
-        return "pictures with captions"
+        return "images with captions"
 
     def pairs(self) -> list[tuple[int, int, str]]:
-        """Returns (picture, caption, language) for each picture with each caption."""
+        """Returns (picture, caption, language) for each image with each caption."""
         languages = self.languages or ("",) * len(self.captions)
         return [(n, caption, language) for n in range(len(self.pictures)) for caption, language in enumerate(languages)]
 
@@ -56,17 +56,17 @@ class Translation(NamedTuple):
         return "parallel text"
 
     def pairs(self) -> list[tuple[int, int, str]]:
-        """Returns one (picture, caption, language); -1 for picture and caption, which it does not choose."""
+        """Returns one (picture, caption, language); -1 for picture and caption, which a translation lacks."""
         return [(-1, -1, self.language)]
 
 
 class Labelled(NamedTuple):
-    """A picture of one or several classes.
+    """An image of one or several classes.
 
     Attributes:
       picture: encoded bytes, a path, or a uint8 array.
       labels: class numbers, from 0.
-      image_id: number of the picture within the source.
+      image_id: number of the image within the source.
     """
 
     picture: Picture
@@ -76,7 +76,7 @@ class Labelled(NamedTuple):
     @classmethod
     def called(cls) -> str:
         """Returns the kind in words, for messages."""
-        return "pictures with classes"
+        return "images with classes"
 
 
 def called(kind: type) -> str:

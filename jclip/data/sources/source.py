@@ -16,7 +16,7 @@ class Source(ABC):
     Optional attributes of an implementation:
       folder, split: names of what it reads, for messages and for caches.
       unbuilt(): returns why the data must be built first, in words; empty if `open` only reads.
-      shared_ids: class attribute; True if equal pictures and texts have equal ids in all sources that share theirs.
+      shared_ids: class attribute; True if equal images and texts have equal ids in all sources that share theirs.
         Otherwise ids are numbers within the source.
 
     Attributes:
@@ -29,7 +29,7 @@ class Source(ABC):
 
     @abstractmethod
     def open(self, preprocessing: Preprocessing | None = None) -> Sequence[Any]:
-        """Returns the records. A source may decode and resize its pictures by `preprocessing`.
+        """Returns the records. A source may decode and resize its images by `preprocessing`.
 
         Raises JclipError if the data cannot be read.
         """

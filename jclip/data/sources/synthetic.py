@@ -1,4 +1,4 @@
-"""Synthetic pictures and captions: for tests, for trying recipes, and for measuring speed without data."""
+"""Synthetic images and captions: for tests, for trying recipes, and for measuring speed without data."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,8 +30,8 @@ class SyntheticPairs(Source):
 
     Attributes:
       count: number of records.
-      size: height and width of a picture in pixels, before preprocessing.
-      seed: seed of the pictures.
+      size: height and width of an image in pixels, before preprocessing.
+      seed: seed of the images.
       weight: share in a mixture.
     """
 

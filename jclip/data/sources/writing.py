@@ -24,7 +24,7 @@ def write_pairs(folder: Path, pairs: Iterable[StoredPair], split: str = "train")
 
 
 def write_parallel(folder: Path, sentences: Iterable[Translation], split: str = "train") -> None:
-    """Writes parallel text as such a folder. Raises JclipError if it exists, or its name is not UTF-8."""
+    """Writes parallel text as a data folder of array_records. Raises JclipError as `write_pairs` does."""
     _write(folder, PARALLEL, split, sentences)
 
 
@@ -79,7 +79,7 @@ def count_records(shard: Path) -> int:
 def gather_shards(
     partial: Path, kind: RecordKind, splits: Mapping[str, Sequence[Shard]], classes: Sequence[str] = ()
 ) -> None:
-    """Makes a data folder, in the existing folder `partial`, of shards of `write_shard`, which also stay in place."""
+    """Makes a data folder in the existing folder `partial`, from shards of `write_shard`, which stay in place."""
     import tensorflow_datasets as tfds
 
     class Examples(tfds.core.ShardBasedBuilder, skip_registration=True):  # type: ignore[call-arg]
@@ -91,7 +91,7 @@ def gather_shards(
             return _dataset_info(self, kind.features(classes))
 
         def _shard_iterators_per_split(self, dl_manager: Any) -> Any:
-            raise NotImplementedError("the shards are written")
+            raise NotImplementedError("the shards exist already")
 
         def _download_and_prepare(self, dl_manager: Any, download_config: Any = None) -> None:
             found = []
@@ -118,13 +118,13 @@ def write_languages(folder: Path, split: str, languages: np.ndarray) -> None:
 
 
 def language_of(languages: Sequence[str]) -> str:
-    """Returns the language of a record whose texts have these; `SEVERAL` if they differ."""
+    """Returns the language of a record from those of its texts; `SEVERAL` if they differ."""
     return languages[0] if len(set(languages)) == 1 else SEVERAL
 
 
 @contextlib.contextmanager
 def quiet_tfds() -> Iterator[None]:
-    """Silences tensorflow-datasets' progress bars and its remarks on standard output."""
+    """Silences tensorflow-datasets' progress bars and its output on stdout."""
     import tensorflow_datasets as tfds
 
     tfds.disable_progress_bar()

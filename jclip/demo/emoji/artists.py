@@ -24,10 +24,10 @@ class Artist:
 
     Attributes:
       name: identifier in files and configurations.
-      title: name for people.
+      title: display name.
       licence: SPDX identifier, stated wherever the images are shown.
       wheel: package that contains the images.
-      folder: of the PNG files in the wheel; empty for a colour font.
+      folder: folder of the PNG files in the wheel; empty for a colour font.
     """
 
     name: str
@@ -93,7 +93,7 @@ def _from_font(wheel: Path, wanted: Sequence[Concept]) -> dict[str, Image.Image]
 
 def _draw(font: ImageFont.FreeTypeFont, text: str, large: int) -> Image.Image | None:
     # The font has some joined sequences only with a variation selector at the end. A font without
-    # the sequence draws its parts side by side, which are too wide to be one picture, or nothing at all.
+    # the sequence draws its parts side by side, too wide for one image, or nothing at all.
     for candidate in (text, text + "\ufe0f"):
         left, _, right, _ = font.getbbox(candidate)
         if 0 < right - left < 1.5 * large:

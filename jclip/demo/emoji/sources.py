@@ -27,10 +27,10 @@ class EmojiPairs(Source):
     """Images by some artists with names in some languages; a record is a known concept.
 
     Attributes:
-      folder: of the data set; it is built if missing.
-      artists: of "noto", "twemoji", "openmoji".
-      languages: of `protocol.LANGUAGES`.
-      weight: in a mixture.
+      folder: folder of the data set, which is built if missing.
+      artists: any of "noto", "twemoji", "openmoji".
+      languages: any of `protocol.LANGUAGES`.
+      weight: share in a mixture.
     """
 
     folder: str
@@ -41,7 +41,7 @@ class EmojiPairs(Source):
     gives: ClassVar[type] = Pair
 
     def unbuilt(self) -> str:
-        """Returns what `open` would do before reading, for people; empty if the data set is built."""
+        """Returns a message about what `open` would do before reading; empty if the data set is built."""
         return _unbuilt(self.folder)
 
     def open(self, preprocessing: Preprocessing | None = None) -> list[Pair]:
@@ -73,10 +73,10 @@ class EmojiParallel(Source):
     """English names of known concepts beside names in other languages; a record is a translation pair.
 
     Attributes:
-      folder: of the data set; it is built if missing.
-      languages: of `protocol.LANGUAGES`; "en" pairs the English names with themselves.
+      folder: folder of the data set, which is built if missing.
+      languages: any of `protocol.LANGUAGES`; "en" pairs the English names with themselves.
       english_share: probability that the student reads the English name instead of the other.
-      weight: in a mixture.
+      weight: share in a mixture.
     """
 
     folder: str
@@ -87,7 +87,7 @@ class EmojiParallel(Source):
     gives: ClassVar[type] = Translation
 
     def unbuilt(self) -> str:
-        """Returns what `open` would do before reading, for people; empty if the data set is built."""
+        """Returns a message about what `open` would do before reading; empty if the data set is built."""
         return _unbuilt(self.folder)
 
     def open(self, preprocessing: Preprocessing | None = None) -> list[Translation]:
@@ -104,10 +104,10 @@ class EmojiParallel(Source):
 
 
 class EmojiSet:
-    """The whole data set with its held-out parts, for evaluation. Row i of everything is concept i.
+    """The whole data set with its held-out parts, for evaluation. Row i of names and images is concept i.
 
     Attributes:
-      concepts: drawn by all artists, without copies, in the order of `protocol.concepts`.
+      concepts: the concepts that all artists have drawn, without copies, in the order of `protocol.concepts`.
       names: language -> a name for each concept.
     """
 
@@ -142,8 +142,8 @@ class EmojiSet:
     def heldout_rows(self, language: str, trained: Sequence[str] = LANGUAGES) -> np.ndarray:
         """Returns the rows of known concepts whose held-out name in `language` is also a new word.
 
-        A held-out name is not new if some concept has that name in the training text, in the languages `trained`; or if
-        the concept's trained name in another language is spelt similarly (`protocol.spelt_similarly`).
+        A held-out name is not new if some concept has the same name in one of the languages `trained`, or if the
+        concept's trained name in another language is spelt similarly (`protocol.spelt_similarly`).
         """
         known = self.rows("known").tolist()
         trained_names = {i: [self.names[each][i] for each in trained if not self.is_heldout(i, each)] for i in known}
@@ -189,7 +189,7 @@ class EmojiSet:
 
 
 def emoji_set(folder: Path) -> EmojiSet:
-    """Returns the data set under `folder`, built if it is missing; read once in a process while it does not change.
+    """Returns the data set under `folder`, built if it is missing, and read once in a process until it is rebuilt.
 
     Raises JclipError if it cannot be read or built.
     """

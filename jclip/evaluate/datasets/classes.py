@@ -52,7 +52,7 @@ class ClassSet:
     folder: Path = Path()
     labels: Mapping[str, Sequence[str]] = field(default_factory=dict)
     order: Path | None = None
-    left_out: Sequence[class_files.Sorted] = ()
+    left_out: Sequence[class_files.ClassFile] = ()
 
     @property
     def note(self) -> str:
@@ -109,9 +109,9 @@ def _read_folders(place: Path) -> ClassSet:
     check_distinct(place, names)
     pictures: list[Path] = []
     classes: list[int] = []
-    left_out: list[class_files.Sorted] = []
+    left_out: list[class_files.ClassFile] = []
     for number, name in enumerate(names):
-        found = class_files.sorted_out(place / name)
+        found = class_files.files_of_class(place / name)
         mine = [each.file for each in found if not each.reason]
         left_out += [each for each in found if each.reason]
         if not mine:

@@ -43,7 +43,7 @@ def peak_tflops(kind: str) -> float | None:
 
 
 class Meter:
-    """Throughput and its losses, from one call of `read` to the next.
+    """Throughput, and the shares of waiting and padding, from one call of `read` to the next.
 
     Args:
       batch_size: pairs per step, over all devices.
@@ -112,7 +112,7 @@ class Meter:
 
 
 class Profiler:
-    """Profiler of `count` steps from step `first` of the run; `folder` is for XProf, TensorBoard and Perfetto."""
+    """Profiler of `count` steps from step `first` of the run. Writes a trace to `folder` for XProf or Perfetto."""
 
     def __init__(self, folder: Path, first: int, count: int):
         self._folder, self._begin, self._end = folder, first, first + count

@@ -66,7 +66,7 @@ class ProgressWatcher:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
-        with suppress(*_GONE):
+        with suppress(*_CLOSED):
             self._bar.stop()
 
     def stage_begins(self, name: str, step: int, steps: int, *, number: int = 1, count: int = 1) -> None:
@@ -79,12 +79,12 @@ class ProgressWatcher:
         """Moves the bar."""
         self._pace = self._pace or _Pace(step, time.monotonic())  # after the first step, which compiles
         if self._task is not None:
-            with suppress(*_GONE):
+            with suppress(*_CLOSED):
                 self._bar.update(self._task, completed=step)
 
     def logged(self, record: Mapping[str, Any]) -> None:
-        """Prints data sources, figures, warnings and replaced pictures."""
-        with suppress(*_GONE):  # training goes on without its terminal or pipe
+        """Prints data sources, figures, warnings and replaced images."""
+        with suppress(*_CLOSED):  # training goes on without its terminal or pipe
             self._show(record)
 
     def _show(self, record: Mapping[str, Any]) -> None:
@@ -133,7 +133,7 @@ def duration(seconds: float) -> str:
     return f"{round(seconds / 60)} min" if seconds < 2 * 3600 else f"{seconds / 3600:.1f} h"
 
 
-_GONE = (OSError, SystemExit)  # of a write to a terminal or pipe that is gone; rich raises the second
+_CLOSED = (OSError, SystemExit)  # raised by writes to a closed terminal or pipe; SystemExit is rich's
 
 _FIGURES = (
     ("loss", "loss", ".4g"),

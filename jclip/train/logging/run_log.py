@@ -40,7 +40,7 @@ class RunLog:
         return _key({"kind": kind, "total": total}) in self._keys
 
     def unreadable(self, stage: str) -> list[str]:
-        """Returns the descriptions of the pictures that were replaced in a stage so far."""
+        """Returns the descriptions of the images that were replaced in a stage so far."""
         written = (
             each["pictures"] for each in self.records if (each["kind"], each.get("stage")) == ("unreadable", stage)
         )

@@ -3,10 +3,11 @@
 import errno
 import os
 import platform
+import sys
 import time
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -71,8 +72,9 @@ class TensorBoard:
     """
 
     def __init__(self, folder: Path, total: int):
-        from tensorboardX.proto.event_pb2 import Event, SessionLog
-        from tensorboardX.record_writer import RecordWriter
+        with _without_torch():
+            from tensorboardX.proto.event_pb2 import Event, SessionLog
+            from tensorboardX.record_writer import RecordWriter
 
         folder.mkdir(parents=True, exist_ok=True)
         # File names must differ even if a run begins again within a second.
@@ -98,6 +100,18 @@ class TensorBoard:
 
     def _write(self, event: Any) -> None:
         self._writer.write(event.SerializeToString())
+
+
+@contextmanager
+def _without_torch() -> Iterator[None]:
+    """Hides torch from tensorboardX, which imports it only for tensors: a second, and hundreds of megabytes."""
+    if hidden := "torch" not in sys.modules:
+        sys.modules["torch"] = None  # type: ignore[assignment]  # Python's own mark of a module not to be found
+    try:
+        yield
+    finally:
+        if hidden:
+            del sys.modules["torch"]
 
 
 class WandB:

@@ -16,7 +16,7 @@ from jclip.data.batches.examples import PairExamples
 from jclip.data.batches.loader import Batches
 from jclip.data.batches.opened import OpenSources
 from jclip.data.batches.sampling import Captions
-from jclip.data.inspecting.reading import LOOKED_AT, Reading
+from jclip.data.inspecting.reading import Reading
 from jclip.data.sources.records import Pair
 from jclip.errors import JclipError
 from jclip.images.on_device import Augmentation, augment
@@ -38,24 +38,25 @@ from jclip.stages import (
 )
 from jclip.train.step import in_micro_batches
 
-_IDLE = 0.1  # share of pairs without a negative above which a warning is given
+_MOST_IDLE = 0.1  # share of pairs without a negative, above which to warn
 
 
 @kind_of(Objective)
 @dataclass(frozen=True)
 class Contrastive(Objective):
-    """The contrastive loss between pictures and captions.
+    """The contrastive loss between images and captions.
 
     A batch holds "image" uint8 (b, h, w, 3), "text" ids (b, l), "image_id", "text_id" and "example" (b,). With a cache
     of the image tower it holds "image_feature" (b, e) instead of "image".
 
     Attributes:
-      loss: kind, implementation, and treatment of duplicates.
-      captions: "one": an example is a record, with one of its captions drawn. "all": an example is a picture with one
+      loss: kind and implementation of the loss, and treatment of duplicates.
+      captions: "one": an example is a record, with one of its captions drawn. "all": an example is an image with one
         of its captions, as in cn_clip; all records are read once, at the start.
-      host_augmentation: augmentation of training pictures while they are decoded: crop, mirror image, AutoAugment.
-      augmentation: later augmentation of training pictures, on the device.
-      patch_dropout: share of each picture's patches that a ViT drops (Li et al. 2022, FLIP); 0.5 halves its work.
+      host_augmentation: augmentation of training images while they are decoded: crop, flip, AutoAugment.
+      augmentation: augmentation of training images on the device, after that on the host. A setting x draws uniformly
+        from -x..x; 0 switches it off.
+      patch_dropout: share of each image's patches that a ViT drops (Li et al. 2022, FLIP); 0.5 halves its work.
     """
 
     title: ClassVar[str] = "contrastive"
@@ -84,7 +85,7 @@ class Contrastive(Objective):
         augmented = self.host_augmentation.changes or self.augmentation != Augmentation()
         reasons = (
             (image_trains, "its image tower trains: freeze image/.*"),
-            (augmented, "its pictures are augmented: omit augmentation and host_augmentation"),
+            (augmented, "its images are augmented: omit augmentation and host_augmentation"),
             (self.patch_dropout > 0, "patch_dropout drops other patches each time: set it to 0"),
         )
         for met, words in reasons:
@@ -98,18 +99,18 @@ class Contrastive(Objective):
         total, warnings = sum(one.records or 0 for one in facts), []
         for what, several, count in (
             ("caption", "captions", sum(one.texts for one in facts)),
-            ("picture", "pictures", sum(one.images for one in facts)),
+            ("image", "images", sum(one.images for one in facts)),
         ):
             if count > 1:
                 continue
             if all(one.whole for one in facts):
                 raise JclipError(
                     f"stage {stage.name!r} can learn nothing: all of its {total:,} records have the same {what}, so no "
-                    f"pair is another's negative. Give it data with different {several}"
+                    f"pair has a negative. Give it data with different {several}"
                 )
             warnings.append(
-                f"stage {stage.name!r}: the {LOOKED_AT} records that were looked at have the same {what}; pairs that "
-                "share one are not each other's negatives"
+                f"stage {stage.name!r}: all sampled records have the same {what}; pairs that share one are not each "
+                "other's negatives"
             )
         if self.captions == "all":
             return warnings
@@ -122,15 +123,15 @@ class Contrastive(Objective):
         elif self.loss.duplicates != "ignore" and not warnings:
             duplicates = sum(((one.records or 0) / total) ** 2 * one.alike for one in facts)
             idle = duplicates ** (stage.batch_size - 1)
-            if idle > _IDLE:
+            if idle > _MOST_IDLE:
                 warnings.append(
                     f"stage {stage.name!r}: about {idle:.0%} of the pairs have no negative in their batch of "
-                    f"{stage.batch_size:,}, because many records share a picture or a caption: raise batch_size"
+                    f"{stage.batch_size:,}, because many records share an image or a caption: raise batch_size"
                 )
         return warnings
 
     def batches(self, make: MakeBatches, opened: Any) -> Batches:
-        """Builds batches of augmented pictures with captions."""
+        """Builds batches of augmented images with captions."""
 
         def examples(sources: OpenSources, decoder: Callable[[HostAugmentation], Decoder]) -> PairExamples:
             return PairExamples(sources, decoder(self.host_augmentation))
@@ -227,6 +228,6 @@ def _loss(objective: Contrastive, context: Context) -> Any:
 def encode_image(
     model: DualEncoder, preprocessing: Preprocessing, variables: dict[str, Any], images_bhwc: jax.Array, **options: Any
 ) -> Any:
-    """Returns the embeddings (b, e), in the model's dtype, of pictures in 0..255; `options` are those of `apply`."""
+    """Returns the embeddings (b, e), in the model's dtype, of images in 0..255; `options` are those of `apply`."""
     images_bhwc = normalise(preprocessing, images_bhwc.astype(jnp.float32)).astype(model.compute.dtype)
     return model.apply(variables, images_bhwc, method="encode_image", **options)

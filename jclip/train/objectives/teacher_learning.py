@@ -41,7 +41,7 @@ from jclip.stages import (
     TextLength,
 )
 from jclip.tokenizers.padding import Texts
-from jclip.train.identity import of_tokenizer
+from jclip.train.identity import tokenizer_hash
 from jclip.train.planning.reduced import SMALL_CONTEXT, small
 from jclip.train.step import in_micro_batches
 
@@ -78,8 +78,8 @@ class TeacherLearning(Objective):
             )
         if not any(path.startswith("text/") for path in trains):
             raise JclipError(
-                f"stage {stage.name!r} learns nothing: a teacher teaches the text tower alone, and no "
-                "parameter of it trains. Let `trains` match text/.*"
+                f"stage {stage.name!r} learns nothing: teacher learning trains only the text tower, and none of its "
+                "parameters train. Let `trains` match text/.*"
             )
 
     def check_data(self, stage: Stage, facts: Sequence[Reading]) -> list[str]:
@@ -97,7 +97,10 @@ class TeacherLearning(Objective):
         bundle = load_bundle(self.bundle)
         changed = difference(to_json(self.model), to_json(bundle.config))
         if changed:
-            raise JclipError(f"the teacher in {self.bundle} has other towers than the run says ({changed[0]})")
+            raise JclipError(
+                f"the towers of the teacher in {self.bundle} differ from objective.model ({changed[0]}): correct the "
+                "model, or choose another teacher"
+            )
         for path, leaf in rules.paths_of({"text": bundle.params["text"]}).items():
             if not np.isfinite(leaf).all():
                 raise JclipError(
@@ -147,7 +150,7 @@ class TeacherLearning(Objective):
                 "tower": to_json(self.model.text),
                 "head_width": self.model.head_width,
                 "dtype": str(jnp.dtype(DualEncoder(self.model).compute.dtype)),
-                "tokenizer": of_tokenizer(opened.tokenizer),
+                "tokenizer": tokenizer_hash(opened.tokenizer),
                 "context_length": self.context_length,
             },
         )

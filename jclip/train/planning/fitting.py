@@ -30,7 +30,7 @@ class Fit:
       memory: memory of one device, bytes.
       needs: bytes of each stage on one device, as configured.
       overrides: command-line options that reduce the memory; empty if everything fits, or if nothing helps.
-      then: bytes of each stage with the overrides.
+      then: bytes of each stage on one device, with the overrides.
     """
 
     memory: int
@@ -62,23 +62,23 @@ def fit(run: Run, memory: int, needs: tuple[int, ...], need: Callable[[Run, int]
       needs: bytes of each stage, from `plan`.
       need: (changed run, index of a stage) -> its bytes.
     """
-    best, now, old = run, dict(enumerate(needs)), set[int]()
-    micro_batches = (partial(_micro_batches, index) for index in now)
+    best, sizes, stale = run, dict(enumerate(needs)), set[int]()
+    micro_batches = (partial(_micro_batches, index) for index in sizes)
     proposals: tuple[Proposal, ...] = (_split, _remat, *micro_batches)
     for propose in proposals:
-        while over := {index for index, size in now.items() if size > memory}:
+        while over := {index for index, size in sizes.items() if size > memory}:
             changed = propose(best, over)
-            touched = {index for index in now if _differs(best, changed, index)} if changed else set()
+            touched = {index for index in sizes if _differs(best, changed, index)} if changed else set()
             try:
                 found = {index: need(changed, index) for index in touched & over} if changed else {}
             except JclipError:  # not possible in this run, or on these devices
                 break
-            if changed is None or all(size > _WORTH * now[index] for index, size in found.items()):
+            if changed is None or all(size > _WORTH * sizes[index] for index, size in found.items()):
                 break
-            best, now, old = changed, now | found, (old | touched) - found.keys()
-    for index in old:
-        now[index] = need(best, index)
-    return Fit(memory, needs, _overrides(run, best), tuple(now.values()))
+            best, sizes, stale = changed, sizes | found, (stale | touched) - found.keys()
+    for index in stale:
+        sizes[index] = need(best, index)
+    return Fit(memory, needs, _overrides(run, best), tuple(sizes.values()))
 
 
 def _split(run: Run, over: set[int]) -> Run | None:

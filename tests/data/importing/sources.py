@@ -1,4 +1,4 @@
-"""Small sources in every format, all with the same pictures and captions."""
+"""Small sources in every format, all with the same images and captions."""
 
 import base64
 import csv
@@ -26,7 +26,7 @@ def picture(number, form="PNG"):
 
 
 def cn_clip(folder, captions=CAPTIONS, split="train", pictures=picture):
-    """Picture 100 + n with caption n; even ones in the standard alphabet of base64, odd ones in the URL-safe one."""
+    """Writes cn_clip's files: image 100 + n has caption n; even n in standard base64, odd n in its URL-safe form."""
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / f"{split}_imgs.tsv").open("w", encoding="utf-8") as file:
         for number in range(len(captions)):
@@ -40,7 +40,7 @@ def cn_clip(folder, captions=CAPTIONS, split="train", pictures=picture):
 
 
 def table(folder, captions=CAPTIONS):
-    """Two rows for each picture, not next to each other, one of them with the caption in capitals."""
+    """Writes a TSV with two rows for each image, not adjacent; the second caption is longer and has a newline."""
     (folder / "pictures").mkdir(parents=True)
     for number in range(len(captions)):
         (folder / "pictures" / f"{number}.png").write_bytes(picture(number))
@@ -53,7 +53,7 @@ def table(folder, captions=CAPTIONS):
 
 
 def tars(folder, captions=CAPTIONS, count=3):
-    """Captions in txt, then in json; pictures as jpg, png and webp."""
+    """Writes tars with captions in txt and json by turns, and images as jpg, png and webp."""
     folder.mkdir(parents=True)
     forms = ("jpg", "png", "webp")
     for number in range(count):
@@ -96,12 +96,12 @@ def class_folders(folder, splits=("train", "test"), classes=("000", "001", "002"
 
 
 def contents(folder: Path) -> dict[str, bytes]:
-    """Every file of a folder."""
+    """Returns the contents of every file of a folder."""
     return {str(file.relative_to(folder)): file.read_bytes() for file in sorted(folder.rglob("*")) if file.is_file()}
 
 
 def imported(name, source, target, limit=None, shard_bytes=700, **reading):
-    """The report of an import; by default nothing may be skipped."""
+    """Imports and returns the report; by default nothing may be skipped."""
     reader = open_source(name, source, Reading(**reading))[1]
     return import_data(reader, target, Plan(name or "", shard_bytes=shard_bytes, limit=limit or Limit(count=0)))
 

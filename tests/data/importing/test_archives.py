@@ -9,7 +9,7 @@ from jclip.errors import JclipError
 from tests.data.importing.test_named import imported
 
 
-def test_an_archive_that_leads_out_of_its_folder(tmp_path):
+def test_members_outside_the_folder_are_refused(tmp_path):
     (tmp_path / "down").mkdir()
     with tarfile.open(tmp_path / "down" / "MUGE.tar", "w") as tar:
         (tmp_path / "evil").write_text("x")
@@ -21,14 +21,14 @@ def test_an_archive_that_leads_out_of_its_folder(tmp_path):
 
 ODD_NAMES = [
     ([".", "MUGE/a"], "has '.', a path out of the archive"),
-    (["MUGE/a", "MUGE/a/b"], "has 'MUGE/a/b', which cannot be written beside the rest"),
-    (["MUGE/a/b", "MUGE/a"], "has 'MUGE/a', which cannot be written beside the rest"),
-    (["x" * 300], "x', which cannot be written beside the rest"),
+    (["MUGE/a", "MUGE/a/b"], "has 'MUGE/a/b', which cannot be written beside the other files"),
+    (["MUGE/a/b", "MUGE/a"], "has 'MUGE/a', which cannot be written beside the other files"),
+    (["x" * 300], "x', which cannot be written beside the other files"),
 ]
 
 
 @pytest.mark.parametrize(("names", "words"), ODD_NAMES)
-def test_names_in_an_archive_that_cannot_be(tmp_path, names, words):
+def test_invalid_member_names_are_refused(tmp_path, names, words):
     (tmp_path / "down").mkdir()
     with zipfile.ZipFile(tmp_path / "down" / "MUGE.zip", "w") as archive:
         for name in names:

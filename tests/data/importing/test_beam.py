@@ -1,4 +1,4 @@
-"""On Apache Beam the same comes out, byte for byte; where it is not installed, that is said."""
+"""Imports on Apache Beam give the same bytes; without Beam, the error says what to install."""
 
 import importlib.util
 import sys
@@ -20,8 +20,8 @@ def test_without_beam_the_option_says_what_to_install(monkeypatch):
         on_beam()
 
 
-# Beam and the tests' other packages ask for different versions of pillow and protobuf, so that it is not among the
-# requirements of the tests; in an environment that has it, these run too.
+# Beam needs other versions of pillow and protobuf than other packages of the tests, so it is not a requirement. These
+# tests run where Beam is installed.
 if importlib.util.find_spec("apache_beam"):
     pytestmark = pytest.mark.filterwarnings("default")  # Beam's own
 
@@ -36,10 +36,10 @@ if importlib.util.find_spec("apache_beam"):
         assert here == beam
         assert contents(tmp_path / "here") == contents(tmp_path / "beam")
 
-    def test_an_error_of_a_worker_is_the_same_line(tmp_path):
+    def test_a_workers_error_is_the_usual_line(tmp_path):
         (file,) = tars(tmp_path / "source", count=1).iterdir()
         file.write_bytes(file.read_bytes()[:5000])
         reader = open_source("webdataset", file, Reading())[1]
-        with pytest.raises(JclipError, match=r"^[^\n]*000.tar is damaged or not whole [^\n]*fetch it again$"):
+        with pytest.raises(JclipError, match=r"^[^\n]*000.tar is damaged or incomplete [^\n]*fetch it again$"):
             import_data(reader, tmp_path / "beam", Plan("webdataset", run=on_beam()))
         assert [path.name for path in tmp_path.iterdir()] == ["source"]

@@ -1,4 +1,4 @@
-"""What is taken and what is left out is together what was there, in every importer and every evaluator."""
+"""Entries kept and entries left out add up to all entries, in every importer and every evaluator."""
 
 import base64
 import io
@@ -24,7 +24,7 @@ from tests.data.importing.test_cn_clip import as_lmdb
 
 
 def counted(form, source, shard_bytes=500, **reading):
-    """(entries, pairs or pictures that are found, units that are lost, entries beside), without writing anything."""
+    """Reads a source and returns the numbers of (entries, found pairs or images, lost units, entries beside)."""
     reader = open_source(form, source, Reading(**reading))[1]
     with tempfile.TemporaryDirectory() as workspace:
         reader = reader.unpack(Path(workspace))
@@ -57,8 +57,8 @@ def folder(tmp_path_factory):
     return lambda: tmp_path_factory.mktemp("example")
 
 
-def test_the_reports_tars(tmp_path):
-    """webdataset #237 and datasets #7144: dots in names; and two pictures whose names begin alike."""
+def test_dots_in_the_names_of_tar_members(tmp_path):
+    """Cases of webdataset #237 and datasets #7144, and two images whose names have the same beginning."""
     members = [
         (f"IMG_22.{n:02d}.{end}", picture(n) if end == "jpg" else b"a") for n in range(4) for end in ("jpg", "txt")
     ]
@@ -67,12 +67,12 @@ def test_the_reports_tars(tmp_path):
     members += [("x/2.jpg", picture(8)), ("x/stats.npy", b""), (".DS_Store", b""), ("link.jpg", None), ("q.bin", b"")]
     report = imported("webdataset", tar_of(tmp_path / "a.tar", members), tmp_path / "set", Limit(count=5)).as_json()
     split = report["splits"]["train"]
-    assert split["pairs"] == 4 + 2 + 1 - 1  # 00 and 00.v2 have the same picture and the same text
+    assert split["pairs"] == 4 + 2 + 1 - 1  # 00 and 00.v2 have the same image and the same text
     assert {reason: one["count"] for reason, one in split["skipped"].items()} == {
         "exact duplicate": 1,
-        "picture without a caption": 1,
+        "image without a caption": 1,
         "a link or a device, not a file": 1,
-        "neither a picture nor a text": 2,
+        "neither an image nor a text": 2,
     }
     assert {reason: one["count"] for reason, one in split["beside"].items()} == {"hidden member": 2}
     assert split["found"] == len(members) == 2 * 7 + 4 + 2
@@ -88,7 +88,7 @@ _member = st.builds(
 
 
 @given(members=st.lists(st.tuples(_member, st.sampled_from([b"", b"x", b'{"caption": "c"}', None])), max_size=12))
-def test_every_member_of_a_tar(folder, members):
+def test_every_member_of_a_tar_is_counted(folder, members):
     file = tar_of(folder() / "a.tar", members)
     entries, pairs, lost, beside = counted("webdataset", file)
     assert entries == len(members)
@@ -101,7 +101,7 @@ _file = st.sampled_from(
 
 
 @given(files=st.lists(st.tuples(st.sampled_from(["a/", "b/", ""]), _file), unique=True, max_size=12))
-def test_every_file_of_a_folder_of_classes(folder, files):
+def test_every_file_of_class_folders_is_counted(folder, files):
     place = folder()
     for name in ["a/always.png", "b/always.png", *(f"{where}{name}" for where, name in files)]:
         (place / name).parent.mkdir(parents=True, exist_ok=True)
@@ -109,16 +109,16 @@ def test_every_file_of_a_folder_of_classes(folder, files):
     (place / "a" / "up").symlink_to("..")
     there = sum(len(names) for _, _, names in os.walk(place))
     if any(name.startswith("deep") and not where for where, name in files):
-        return  # a third class, which may hold no picture
+        return  # a third class, which may hold no image
     entries, pictures, lost, beside = counted("class-folders", place)
-    # The link leads to files that are there already: what it shows once more is counted with class a.
+    # The link repeats files that were counted already; they are counted again with class a.
     data = read_classes(place)
     assert entries == pictures + lost + beside == len(data.pictures) + len(data.left_out)
     assert len(data.pictures) == pictures
     assert entries >= there
 
 
-def test_every_kind_of_picture_that_pillow_reads_is_taken(tmp_path):
+def test_every_image_format_that_pillow_reads_is_imported(tmp_path):
     kinds = {"a.avif": "AVIF", "b.jp2": "JPEG2000", "c.jfif": "JPEG", "d.PNM": "PPM", "e.qoi": "QOI", "f.tga": "TGA"}
     for name in ("x", "y"):
         (tmp_path / "source" / name).mkdir(parents=True)
@@ -130,7 +130,7 @@ def test_every_kind_of_picture_that_pillow_reads_is_taken(tmp_path):
     assert len(data.pictures) == 12
     assert data.note == (
         "2 file(s) left out: 1 x file outside the class folders (source/notes.md), "
-        "1 x the file's name is not that of a picture (x/g.pdf)."
+        "1 x the file has no extension of an image format (x/g.pdf)."
     )
     report = imported("class-folders", tmp_path / "source", tmp_path / "set", Limit(count=1)).as_json()
     split = report["splits"]["train"]
@@ -142,7 +142,7 @@ def test_every_kind_of_picture_that_pillow_reads_is_taken(tmp_path):
     texts=st.lists(st.tuples(st.text("ab ", max_size=3), st.lists(st.integers(0, 5), max_size=3)), max_size=6),
     lines=st.lists(st.integers(0, 5), min_size=1, max_size=8),
 )
-def test_every_pair_of_cn_clips_files(folder, texts, lines):
+def test_every_pair_of_cn_clips_files_is_counted(folder, texts, lines):
     place = folder()
     (place / "train_imgs.tsv").write_text(
         "".join(f"{number}\t{'aGk=' if n % 3 else '!'}\n" for n, number in enumerate(lines))
@@ -156,7 +156,7 @@ def test_every_pair_of_cn_clips_files(folder, texts, lines):
             counted("cn-clip", place)
         return
     if texts and not wanted:
-        with pytest.raises(JclipError, match="no text of split 'train' says"):
+        with pytest.raises(JclipError, match="no text of split 'train' names"):
             counted("cn-clip", place)
         return
     pairs = sum(len(set(ids)) for _, ids in texts)
@@ -167,7 +167,7 @@ def test_every_pair_of_cn_clips_files(folder, texts, lines):
     assert entries == found + lost == pairs + loose + unasked + again
 
 
-def test_pairs_of_lmdb_that_nobody_counts(tmp_path):
+def test_pairs_beyond_the_lmdbs_own_count_are_counted(tmp_path):
     import lmdb
 
     source = as_lmdb(cn_clip(tmp_path / "source"), "train")
@@ -187,17 +187,17 @@ def test_pairs_of_lmdb_that_nobody_counts(tmp_path):
         max_size=9,
     )
 )
-def test_every_row_of_a_table(folder, rows):
+def test_every_row_of_a_table_is_counted(folder, rows):
     place = folder()
     for number in range(2):
         (place / f"{number}.png").write_bytes(picture(number))
     (place / "a.tsv").write_text("filepath\ttitle\n" + "".join(f"{name}\t{text}\n" for name, text in rows))
     entries, found, lost, _ = counted("csv", place / "a.tsv")
-    assert entries == found + lost == sum(any(map(str.strip, row)) for row in rows)  # what is blank is no row
+    assert entries == found + lost == sum(any(map(str.strip, row)) for row in rows)  # a blank line is not a row
     assert found == sum(name in ("0.png", "1.png") for name, _ in rows)
 
 
-def test_every_row_of_parquet(tmp_path):
+def test_every_row_of_parquet_is_counted(tmp_path):
     import pyarrow
     import pyarrow.parquet
 
@@ -220,7 +220,7 @@ def test_every_row_of_parquet(tmp_path):
         st.tuples(st.text("a  b", min_size=1, max_size=3), st.text("c ", max_size=2)), min_size=1, max_size=8
     )
 )
-def test_every_line_of_parallel_text(folder, texts):
+def test_every_line_of_parallel_text_is_counted(folder, texts):
     place = folder()
     (place / "a.json").write_text(
         "\n\n".join(json.dumps({"english": one, "chinese": two or None}) for one, two in texts)
@@ -249,7 +249,7 @@ def test_a_report_adds_up(tmp_path, form):
 
 @settings(max_examples=10)
 @given(lists=st.lists(st.tuples(st.sampled_from(["train", "val", "test"]), st.integers(1, 3)), min_size=1, max_size=8))
-def test_every_caption_of_a_benchmarks_list(folder, lists):
+def test_every_caption_of_a_benchmarks_list_is_counted(folder, lists):
     place = folder()
     (place / "flickr30k-images").mkdir()
     images = []
@@ -269,7 +269,7 @@ def test_every_caption_of_a_benchmarks_list(folder, lists):
     ),
     counting=st.sampled_from(["joined", "published"]),
 )
-def test_every_pair_of_cn_clips_files_is_asked(folder, texts, counting):
+def test_every_pair_of_cn_clips_files_is_evaluated(folder, texts, counting):
     place = folder()
     payloads = [base64.b64encode(picture(number % 3)).decode() for number in range(4)]  # the last equals the first
     (place / "test_imgs.tsv").write_text("\n".join(f"0{number}\t{data}\n" for number, data in enumerate(payloads)))
@@ -279,7 +279,7 @@ def test_every_pair_of_cn_clips_files_is_asked(folder, texts, counting):
             file.write(json.dumps(line) + "\n\n")
     task = open_captions(place, "test", counting).task("")
     answered = any(ids for _, ids in texts)
-    whole = counting == "published" or not answered  # then every number is a thing
+    whole = counting == "published" or not answered  # each id counts by itself
     asked = [
         (number if whole else text.strip(), one if whole else one % 3)
         for number, (text, ids) in enumerate(texts)
@@ -302,7 +302,7 @@ _beside = st.builds(
 
 
 @given(names=st.lists(_beside, unique=True, max_size=12), captions=st.sampled_from([None, "names"]))
-def test_every_file_of_a_folder_of_pictures(folder, names, captions):
+def test_every_file_of_an_image_folder_is_counted(folder, names, captions):
     place = folder()
     for name in ("always.png", "always.txt", *names):
         (place / name).parent.mkdir(parents=True, exist_ok=True)
@@ -317,13 +317,13 @@ def test_every_file_of_a_folder_of_pictures(folder, names, captions):
 
 @settings(max_examples=10)
 @given(rows=st.lists(st.tuples(st.integers(0, 2), st.sampled_from(["a", " a", "b", "c "])), min_size=1, max_size=8))
-def test_every_line_of_a_file_of_pairs_is_asked(folder, rows):
+def test_every_line_of_a_file_of_pairs_is_evaluated(folder, rows):
     place = folder()
     for number in range(3):
         (place / f"{number}.png").write_bytes(picture(number))
     (place / "pairs.tsv").write_text("\n".join(f"{number}.png\t{text}\n" for number, text in rows))
     task = open_captions(place / "pairs.tsv").task("")
-    # What Positives holds, whatever the order and however equal pictures are joined.
+    # As pairs, because neither the order nor the joining of equal images matters.
     asked = {(list(task.captions)[row], column) for row, column in task.positives.pairs_p2.tolist()}
     assert len(asked) == len({(text.strip(), number) for number, text in rows})
     assert len(task.pictures) == len({number for number, _ in rows})

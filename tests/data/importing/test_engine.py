@@ -1,4 +1,4 @@
-"""What is kept and skipped, where an import stops, and that a kill changes nothing."""
+"""The import engine: what is kept and skipped, when an import stops, and resuming after a kill."""
 
 import json
 import os
@@ -23,7 +23,7 @@ from jclip.errors import JclipError
 from jclip.io.files import lasting_folder
 from tests.data.importing.sources import CAPTIONS, cn_clip, contents, picture
 
-SMALL = 300  # bytes of the source in a shard: a few pictures
+SMALL = 300  # bytes of the source in a shard: a few images
 
 
 def imported(source, target, name="cn-clip", **plan):
@@ -55,15 +55,15 @@ def test_what_is_skipped_is_counted_once_with_its_reason(tmp_path):
         "text longer than 8 characters": 1,
         "empty text": 1,
         "exact duplicate": 1,
-        "the picture does not decode": 1,
+        "the image does not decode": 1,
     }
     assert found["skipped"]["exact duplicate"]["first"] == ["train_imgs.tsv, line 6"]
     assert (found["read"], found["pairs"]) == (8, 3)
     kept = PairFolder(str(tmp_path / "folder")).open()
-    assert [pair.captions[0] for pair in kept] == ["abc", "same", "abc"]  # the same text under another picture stays
+    assert [pair.captions[0] for pair in kept] == ["abc", "same", "abc"]  # the same text under another image stays
 
 
-def test_duplicates_may_stay(tmp_path):
+def test_duplicates_are_kept_on_request(tmp_path):
     source = cn_clip(tmp_path / "source", ["same", "same"], pictures=lambda n: picture(0))
     assert imported(source, tmp_path / "folder", rules=KeepRules(skip_duplicates=False)).splits["train"].records == 2
 
@@ -80,7 +80,7 @@ def test_an_import_stops_at_the_limit_and_leaves_nothing(tmp_path, limit, words)
     assert [path.name for path in tmp_path.iterdir()] == ["source"]
 
 
-def test_a_share_is_of_the_whole_and_may_be_reached(tmp_path):
+def test_a_limit_as_a_share_counts_all_records_and_may_be_reached(tmp_path):
     source = cn_clip(tmp_path / "source", pictures=lambda n: b"junk" if n < 3 else picture(n))
     assert imported(source, tmp_path / "folder", limit=Limit(share=0.25)).splits["train"].records == 9
 
@@ -91,13 +91,13 @@ def skipped(count):
     return found
 
 
-def test_a_share_that_is_passed_whatever_comes_stops_before_the_end():
+def test_an_import_stops_as_soon_as_its_limit_must_be_passed():
     limit = Limit(share=0.1)
     limit.check(skipped(2000), 2000, expected=20_000)  # the rest may all be good
     with pytest.raises(JclipError, match="2001 of 2001 had to be skipped, more than --max-skipped 10% of about 20,000"):
         limit.check(skipped(2001), 2001, expected=20_000)
     limit.check(skipped(500), 999, expected=1200)  # too few to say how many there will be
-    with pytest.raises(JclipError, match="500 of 999 had to be skipped, more than --max-skipped 10%; 500 for this"):
+    with pytest.raises(JclipError, match="500 of 999 had to be skipped, more than --max-skipped 10%; 500 because"):
         limit.check(skipped(500), 999)
 
 
@@ -116,8 +116,8 @@ def test_a_hopeless_import_does_not_read_to_the_end(tmp_path, monkeypatch, worke
 
 
 @pytest.mark.parametrize("text", ["-1", "x", "120%", "", "1.5"])
-def test_a_limit_that_is_none(text):
-    with pytest.raises(JclipError, match="as 500, or a share, as 2.5%"):
+def test_invalid_limits_are_refused(text):
+    with pytest.raises(JclipError, match="such as 500, or a share, such as 2.5%"):
         Limit.read(text)
 
 
@@ -155,7 +155,7 @@ imported(source, target)
 
 
 @pytest.mark.parametrize("name", ["survey.npz", "shard"])
-def test_a_killed_import_goes_on_and_ends_the_same(tmp_path, name, monkeypatch):
+def test_a_killed_import_resumes_and_ends_the_same(tmp_path, name, monkeypatch):
     source = cn_clip(tmp_path / "source")
     imported(source, tmp_path / "whole")
     killed = subprocess.run([sys.executable, "-c", KILLED, name, source, tmp_path / "folder"], env={**os.environ})
@@ -176,7 +176,7 @@ def test_a_killed_import_goes_on_and_ends_the_same(tmp_path, name, monkeypatch):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["folder", "source", "whole"]
 
 
-def test_what_was_done_for_another_source_is_not_used(tmp_path, monkeypatch):
+def test_unfinished_work_of_another_source_is_not_used(tmp_path, monkeypatch):
     source = cn_clip(tmp_path / "source")
 
     def stop(task):
@@ -210,7 +210,7 @@ def test_a_file_that_changes_in_a_folder_of_downloads_is_noticed(tmp_path, monke
     assert PairFolder(str(tmp_path / "folder"), "valid").open()[0].captions == ["蓝色 0"]
 
 
-def test_an_import_that_another_overtook_does_no_work(tmp_path, monkeypatch):
+def test_an_import_whose_folder_appears_meanwhile_does_no_work(tmp_path, monkeypatch):
     source = cn_clip(tmp_path / "source")
 
     @contextmanager
@@ -220,7 +220,7 @@ def test_an_import_that_another_overtook_does_no_work(tmp_path, monkeypatch):
             yield folder
 
     monkeypatch.setattr("jclip.data.importing.engine.lasting_folder", late)
-    monkeypatch.setattr("jclip.data.importing.engine._claim", pytest.fail)
+    monkeypatch.setattr("jclip.data.importing.engine._start_or_resume", pytest.fail)
     with pytest.raises(JclipError, match="exists already"):
         imported(source, tmp_path / "folder")
 
@@ -239,16 +239,16 @@ def test_a_source_that_changes_meanwhile_is_noticed(tmp_path, monkeypatch):
         imported(file, tmp_path / "folder", "parallel-tsv")
 
 
-def test_nothing_is_written_over(tmp_path):
+def test_an_existing_folder_is_not_overwritten(tmp_path):
     source = cn_clip(tmp_path / "source")
     (tmp_path / "folder").mkdir()
-    (tmp_path / ".folder.unfinished").mkdir()  # a kill left it, when the folder had just become whole
+    (tmp_path / ".folder.unfinished").mkdir()  # left by a kill right after the folder was completed
     with pytest.raises(JclipError, match="exists already"):
         imported(source, tmp_path / "folder")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["folder", "source"]
 
 
-def test_a_worker_that_is_killed_does_not_take_the_work_with_it(tmp_path, monkeypatch):
+def test_the_work_before_a_worker_was_killed_is_kept(tmp_path, monkeypatch):
     source = cn_clip(tmp_path / "source")
     monkeypatch.setattr("jclip.data.importing.engine.write", _dies)
     with pytest.raises(JclipError, match="a worker process was killed"):
@@ -262,7 +262,7 @@ def _dies(task):
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def test_two_imports_to_one_place_do_not_meet(tmp_path, monkeypatch):
+def test_a_second_import_to_the_same_folder_is_refused(tmp_path, monkeypatch):
     source = cn_clip(tmp_path / "source")
     with lasting_folder(tmp_path / "folder"), pytest.raises(JclipError, match="another process is writing"):
         imported(source, tmp_path / "folder")
@@ -277,18 +277,18 @@ def test_a_source_without_anything_to_keep(tmp_path):
         imported(tmp_path / "text.tsv", tmp_path / "folder", "parallel-tsv")
 
 
-def test_a_split_of_which_nothing_can_be_kept_is_said_in_words(tmp_path):
+def test_a_split_with_nothing_to_keep_is_named(tmp_path):
     cn_clip(tmp_path / "source", ["a", "b"])
     cn_clip(tmp_path / "source", ["c", " "], "valid", lambda n: b"junk" if n == 0 else picture(n))
     with pytest.raises(JclipError) as caught:
         imported(tmp_path / "source", tmp_path / "folder", limit=Limit(share=0.5))
     assert str(caught.value) == (
-        "nothing of split 'valid' can be kept (1 x empty text, 1 x the picture does not decode): correct the source, "
-        "or leave it out with --splits train"
+        "nothing of split 'valid' can be kept (1 x empty text, 1 x the image does not decode): correct the source, "
+        "or omit the split with --splits train"
     )
 
 
-def test_texts_that_only_together_are_equal_are_no_duplicates(tmp_path):
+def test_pairs_that_are_equal_only_when_joined_are_not_duplicates(tmp_path):
     (tmp_path / "text.tsv").write_text("ab\tc\na\tbc\nab\tc\n")
     imported(tmp_path / "text.tsv", tmp_path / "folder", "parallel-tsv")
     assert [(t.english, t.other) for t in ParallelFolder(str(tmp_path / "folder")).open()] == [("ab", "c"), ("a", "bc")]
@@ -305,7 +305,7 @@ def test_equal_digests_are_found_in_any_number_of_buckets(monkeypatch):
         assert survey._again(digests).tolist() == expected
 
 
-def test_cut_covers_everything_once():
+def test_cut_covers_every_row_once():
     sizes = np.random.default_rng(0).integers(0, 30, 200)
     stretches = cut(sizes, 50)
     assert [start for start, _ in stretches] == [0, *(stop for _, stop in stretches[:-1])]
@@ -322,7 +322,7 @@ def test_a_shard_that_is_cut_short_is_noticed(tmp_path, monkeypatch):
 
     monkeypatch.setattr(survey, "write_shard", cut_short)
     source = cn_clip(tmp_path / "source")
-    with pytest.raises(JclipError, match="could not be written to its end: free some space"):
+    with pytest.raises(JclipError, match="could not be written completely: free some space"):
         imported(source, tmp_path / "folder")
     monkeypatch.undo()
     assert imported(source, tmp_path / "folder").splits["train"].records == 12

@@ -1,4 +1,4 @@
-"""Every format gives the same pictures and captions; what is wrong with a source is said by file and line."""
+"""Every format gives the same images and captions; errors name the file and the line."""
 
 import gzip
 import json
@@ -49,7 +49,7 @@ def test_a_picture_whose_file_is_missing_is_skipped(tmp_path):
     (source.parent / "pictures" / "3.png").unlink()
     report = imported("csv", source, tmp_path / "folder", Limit(count=2))
     (skipped,) = report.as_json()["splits"]["train"]["skipped"].items()
-    assert skipped[0] == "the picture's file is missing"
+    assert skipped[0] == "the image's file is missing"
     assert skipped[1]["count"] == 2
     assert skipped[1]["first"][0].startswith("pairs.tsv, line 5: ")
 
@@ -77,13 +77,13 @@ def test_a_tar_that_is_cut_off(tmp_path, length, packed):
     (file,) = tars(tmp_path / "source", count=1).iterdir()
     whole = gzip.compress(file.read_bytes()) if packed else file.read_bytes()
     file.write_bytes(whole[: length // (8 if packed else 1)])
-    with pytest.raises(JclipError, match=r"000.tar is damaged or not whole .*fetch it again"):
+    with pytest.raises(JclipError, match=r"000.tar is damaged or incomplete .*fetch it again"):
         imported("webdataset", file, tmp_path / "folder")
     file.write_bytes(whole)
     imported("webdataset", file, tmp_path / "folder")
 
 
-def test_members_that_stand_alone(tmp_path):
+def test_tar_members_without_a_partner_are_skipped(tmp_path):
     with tarfile.open(tmp_path / "a.tar", "w") as tar:
         for name in ("alone.png", "other.txt"):
             (tmp_path / name).write_bytes(picture(0))
@@ -99,7 +99,7 @@ def test_a_number_of_too_many_digits_is_a_damaged_caption(tmp_path):
             (tmp_path / name).write_bytes(data)
             tar.add(tmp_path / name, name)
     report = imported("webdataset", source, tmp_path / "folder", Limit(count=1))
-    assert report.splits["train"].skipped.counts == {"picture without a caption": 1}
+    assert report.splits["train"].skipped.counts == {"image without a caption": 1}
 
 
 def test_equal_texts_have_one_number_in_formats_without_numbers(tmp_path):
@@ -111,7 +111,7 @@ def test_equal_texts_have_one_number_in_formats_without_numbers(tmp_path):
     first, other = found[1][:2]
     assert found[1] == [first, other, first] and first != other
     assert [ids[:1] for ids in found[0]] == found[1] and len({ids[1] for ids in found[0]} - {*first, *other}) == 2
-    assert found[2] == [first, other, first, other]  # white space makes no other text
+    assert found[2] == [first, other, first, other]  # white space does not make another text
     assert all(0 <= number < 2**63 for ids in found[0] for number in ids)
 
 
@@ -165,11 +165,11 @@ def test_names_of_classes_in_one_language_leave_those_of_the_folders(tmp_path):
     folder = LabelledFolder(str(tmp_path / "folder"))
     assert folder.labels() == {"en": ["dog", "red car"], "zh": ["狗", "红车"]}
     (source / "test" / "classes.txt").write_text("犬\n红车\n", encoding="utf-8")
-    with pytest.raises(JclipError, match=r"test/classes.txt names the classes in another way than .*label_cn.txt"):
+    with pytest.raises(JclipError, match=r"test/classes.txt has other class names than .*label_cn.txt"):
         imported("class-folders", source, tmp_path / "other", language="zh")
 
 
-def test_what_is_no_picture_is_counted(tmp_path):
+def test_files_that_are_not_images_are_counted(tmp_path):
     class_folders(tmp_path / "source", ("train",), ("a", "b"))
     folder = tmp_path / "source" / "train" / "a"
     for number, name in enumerate(("x.tif", "x.ppm", "y.pgm", "y.TIFF"), 5):
@@ -181,8 +181,8 @@ def test_what_is_no_picture_is_counted(tmp_path):
     report = imported("class-folders", tmp_path / "source", tmp_path / "folder", Limit(count=2))
     assert report.splits["train"].records == 4 + 4
     assert report.as_json()["splits"]["train"]["skipped"] == {
-        "the file's name is not that of a picture": {"count": 1, "first": ["train/a/notes.txt"]},
-        "the file is a link to nowhere": {"count": 1, "first": ["train/a/link.png"]},
+        "the file has no extension of an image format": {"count": 1, "first": ["train/a/notes.txt"]},
+        "the file is a broken link": {"count": 1, "first": ["train/a/link.png"]},
     }
 
 
@@ -193,7 +193,7 @@ QUOTES = [
 
 
 @pytest.mark.parametrize(("text", "line"), QUOTES)
-def test_a_quotation_mark_that_is_not_closed_swallows_nothing(tmp_path, text, line):
+def test_an_unclosed_quotation_mark_is_an_error(tmp_path, text, line):
     (tmp_path / "pairs.tsv").write_text(text)
     with pytest.raises(JclipError, match=rf"pairs.tsv, line {line}: a quotation mark opens here and is not closed"):
         imported("csv", tmp_path / "pairs.tsv", tmp_path / "folder", picture="1", caption="2")
@@ -210,7 +210,7 @@ def test_quotation_marks_within_a_line_are_taken_as_they_come(tmp_path):
 def test_a_source_without_splits_becomes_one(tmp_path, name):
     source = table(tmp_path / "source")
     source = class_folders(tmp_path / "classes", ("train",)) / "train" if name == "class-folders" else source
-    with pytest.raises(JclipError, match="--splits train,valid: the source has no splits, .*: give one name"):
+    with pytest.raises(JclipError, match="--splits train,valid: the source has no splits .*: give one name"):
         imported(name, source, tmp_path / "folder", splits=("train", "valid"))
 
 
@@ -250,11 +250,11 @@ BAD = [
         {},
         "line 1: it has no 'chinese', only 'english'",
     ),
-    ("parallel-tsv", "a.tsv", "a\tb\nc\n", {}, "1 for this: the row has too few columns, first a.tsv, line 2"),
+    ("parallel-tsv", "a.tsv", "a\tb\nc\n", {}, "1 because: the row has too few columns, first a.tsv, line 2"),
     ("csv", "a.tsv", "filepath,title\n", {}, "a.tsv holds nothing to import"),
-    ("csv", "a.tsv", "filepath\ttitle\nb.png\n", {}, "1 for this: the row has too few columns, first a.tsv, line 2"),
+    ("csv", "a.tsv", "filepath\ttitle\nb.png\n", {}, "1 because: the row has too few columns, first a.tsv, line 2"),
     ("csv", "a.tsv", "filepath\ttitle\n", {"english": "x"}, "--english does not apply to format csv: it knows"),
-    ("parquet", "a.parquet", "PAR1", {}, "a.parquet is not a whole Parquet file"),
+    ("parquet", "a.parquet", "PAR1", {}, "a.parquet is not a complete Parquet file"),
     ("nothing", "a", "", {}, "there is no format 'nothing': choose one of cn-clip, "),
     ("elevater/cifar10", "a", "", {}, "there is no format 'elevater/cifar10': did you mean elevater/cifar-10 or"),
     (None, "a.txt", "", {}, "has no format that can be detected: name one"),
@@ -271,7 +271,7 @@ def test_bad_sources_are_named_by_file_and_line(tmp_path, name, file, text, read
     assert [path.name for path in tmp_path.iterdir()] == [file]
 
 
-def test_splits_and_files_that_are_not_there(tmp_path):
+def test_missing_splits_and_files_are_named(tmp_path):
     source = cn_clip(tmp_path / "source")
     with pytest.raises(JclipError, match="has no split 'test': choose --splits from train"):
         imported("cn-clip", source, tmp_path / "folder", splits=("test",))
@@ -284,7 +284,7 @@ def test_splits_and_files_that_are_not_there(tmp_path):
         imported("moses", tmp_path / "corpus", tmp_path / "folder")
     class_folders(tmp_path / "classes", ("test",), ("a", "c"))
     class_folders(tmp_path / "classes", ("train",), ("a", "b"))
-    with pytest.raises(JclipError, match="its classes differ from those of train, 'b' is in one only"):
+    with pytest.raises(JclipError, match="its classes differ from those of train: only one has 'b'"):
         imported("class-folders", tmp_path / "classes", tmp_path / "folder")
 
 
@@ -310,17 +310,17 @@ def test_every_format_is_explained():
     assert all(form.what[0].islower() and not form.what.endswith(".") for form in FORMATS.values())
 
 
-def test_half_a_character_is_skipped(tmp_path):
+def test_a_lone_surrogate_is_skipped(tmp_path):
     (tmp_path / "a.json").write_text('{"english": "a", "chinese": "\\ud83d"}\n{"english": "b", "chinese": "c"}')
     report = imported("parallel-jsonl", tmp_path / "a.json", tmp_path / "folder", Limit(count=1))
     assert report.splits["train"].skipped.counts == {"text with half a character": 1}
 
 
 @pytest.mark.parametrize("path", ["", ".", "nowhere.png", "a\0b", "x" * 300, "pairs.tsv/x"])
-def test_paths_that_are_no_files(tmp_path, path):
+def test_paths_that_are_not_files_are_skipped(tmp_path, path):
     (tmp_path / "pairs.tsv").write_text(f"{path}\ttext\n")
     options = {"picture": "1", "caption": "2"}
-    with pytest.raises(JclipError, match="1 of 1 had to be skipped.*(the picture's file is missing|names no picture)"):
+    with pytest.raises(JclipError, match="1 of 1 had to be skipped.*(the image's file is missing|names no image)"):
         imported("csv", tmp_path / "pairs.tsv", tmp_path / "folder", **options)
 
 

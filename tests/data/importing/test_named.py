@@ -29,7 +29,7 @@ def pairs(folder, split="test"):
 
 
 def packed(folder, form="zip"):
-    """The folder as an archive beside it, in its own name, and the folder gone."""
+    """Replaces a folder by an archive with its name."""
     shutil.make_archive(str(folder), form, folder.parent, folder.name)
     shutil.rmtree(folder)
 
@@ -90,7 +90,7 @@ def test_flickr30k(tmp_path, form):
 
 
 def karpathy_coco(downloads):
-    """The third picture has six captions, as some have; numbers of captions begin anywhere."""
+    """Writes Karpathy's COCO. The third image has six captions, as some do; the ids of captions are arbitrary."""
     images = []
     for n, (part, split) in enumerate((("train", "train"), ("val", "restval"), ("val", "test"))):
         number = (1, 3, 4)[n]
@@ -213,7 +213,7 @@ def test_crossmodal(tmp_path):
         ('{"image/key": 3}', "image/key is not a string"),
     ],
 )
-def test_lines_of_crossmodal_that_are_none(tmp_path, line, words):
+def test_bad_lines_of_crossmodal_are_named(tmp_path, line, words):
     (tmp_path / "down" / "images").mkdir(parents=True)
     for key in ("001ab", "k"):
         (tmp_path / "down" / "images" / f"{key}.jpg").write_bytes(picture(1))
@@ -260,7 +260,7 @@ def test_caltech_101_with_its_clutter_and_without(tmp_path, clutter):
     imported("elevater/caltech-101", tmp_path / "down", tmp_path / "folder")
     count = len(LabelledFolder(str(tmp_path / "folder")).classes())
     assert count == 101 + clutter
-    BENCHMARKS["caltech-101"].check("folder", count, 6084)  # what is imported is what is scored
+    BENCHMARKS["caltech-101"].check("folder", count, 6084)  # the benchmark accepts what was imported
 
 
 def test_another_number_of_classes_is_refused(tmp_path):
@@ -276,7 +276,7 @@ def test_of_the_archive_of_all_sets_only_one_is_unpacked(tmp_path, monkeypatch):
     for name in ("cifar-10", "fer-2013"):
         packed(elevater_set(down / "ELEVATER_all", name))
     packed(down / "ELEVATER_all")
-    packed(elevater_set(down, "cifar-100"))  # whose name begins as the other's
+    packed(elevater_set(down, "cifar-100"))  # its name begins with the other's name
     written = []
     monkeypatch.setattr(shutil, "copyfileobj", lambda a, b, n, real=shutil.copyfileobj: (written.append(b), real(a, b)))
     imported("elevater/cifar-10", down, tmp_path / "folder")
@@ -299,10 +299,10 @@ def test_a_picture_of_several_classes_is_one_record(tmp_path):
     for split in ("train", "test"):
         for name, number in (("000", 1), ("004", 1), ("007", 1), ("004", 2), ("005", 3)):
             (root / split / name / f"{min(number, 2):06d}.png").write_bytes(picture(number + 50))
-        shutil.rmtree(root / split / "019")  # a class may have no picture
+        shutil.rmtree(root / split / "019")  # a class may have no image
     imported("elevater/voc-2007-classification", tmp_path / "down", tmp_path / "folder")
     found = {item.picture: item.labels for item in LabelledFolder(str(tmp_path / "folder")).open()}
-    # The third has the second's name, but other bytes: another picture.
+    # The third has the second's name but other bytes, so it is another image.
     assert [found[picture(n + 50)] for n in (1, 2, 3)] == [(0, 4, 7), (4,), (5,)]
 
 

@@ -1,4 +1,4 @@
-"""What is said of a named set's archives when one is not whole."""
+"""Errors about missing and damaged archives of the named sets."""
 
 import zipfile
 
@@ -17,7 +17,7 @@ def text(file, words):
 
 
 def flip(file):
-    """Makes one bit of a picture in an archive another."""
+    """Flips one bit of an image in an archive."""
     with zipfile.ZipFile(file) as archive:
         info = next(info for info in archive.infolist() if info.filename.endswith(".png"))
     data = bytearray(file.read_bytes())
@@ -30,22 +30,22 @@ BROKEN = {
     "half": (
         "flickr30k",
         lambda down: (down / TAR).write_bytes((down / TAR).read_bytes()[:99]),
-        f"{TAR} is damaged or not whole",
+        f"{TAR} is damaged or incomplete",
     ),
     "half a zip": (
         "elevater/dtd",
         lambda down: (down / "dtd.zip").write_bytes((down / "dtd.zip").read_bytes()[:-30]),
-        "dtd.zip is damaged or not whole",
+        "dtd.zip is damaged or incomplete",
     ),
     "a byte": (
         "elevater/dtd",
         lambda down: flip(down / "dtd.zip"),
-        "dtd.zip is damaged or not whole",
+        "dtd.zip is damaged or incomplete",
     ),
     "loading": (
         "flickr30k",
         lambda down: (down / TAR).rename(down / f"{TAR}.part"),
-        f"({TAR}.part is a download that has not ended)",
+        f"({TAR}.part is an unfinished download)",
     ),
     "list": ("flickr30k", text("dataset_flickr30k.json", '{"images": [{}]}'), "has no 'split'"),
     "split": ("coco-cn", text(f"{COCO}/coco-cn_val.txt", ""), "'valid' holds no"),
@@ -62,18 +62,18 @@ BROKEN = {
     "picture": (
         "coco-cn",
         lambda down: (down / "val2014" / f"COCO_val2014_{4:012d}.jpg").unlink(),
-        "coco-cn_test.txt, line 1: its picture",
+        "coco-cn_test.txt, line 1: its image",
     ),
     "lines": (
         "xtd",
         text(f"{XTD}/MIC/test_1kcaptions_de.txt", "de\n"),
-        "test_1kcaptions_de.txt has 1 captions, test_image_names.txt 2 pictures",
+        "test_1kcaptions_de.txt has 1 captions, test_image_names.txt 2 images",
     ),
     "labels": ("elevater/mnist", text("mnist/label_cn.txt", "a\n"), "has 1 labels, but mnist"),
     "order": (
         "elevater/mnist",
         lambda down: (down / "mnist" / "index.json").write_bytes(b"\xff"),
-        "index.json cannot be read as the order of the pictures (it is not UTF-8 text)",
+        "index.json cannot be read as the order of the images (it is not UTF-8 text)",
     ),
     "class": (
         "elevater/mnist",
@@ -84,7 +84,7 @@ BROKEN = {
 
 
 @pytest.mark.parametrize("case", BROKEN)
-def test_what_is_not_whole_is_said_and_nothing_is_left(tmp_path, case):
+def test_a_broken_archive_is_named_and_nothing_is_left(tmp_path, case):
     down = tmp_path / "down"
     karpathy(down)
     coco(down)

@@ -8,16 +8,16 @@ from jclip.data.importing.pairing import COMPANION, JSON, REPEATED, SECOND, TEXT
 
 BY_HAND = [
     ("IMG_22.07.jpg IMG_22.07.txt", {"IMG_22.07": "01"}, {}),
-    ("IMG_22.07.jpg IMG_22.08.txt", {}, {0: "picture without a caption", 1: "text without a picture"}),
+    ("IMG_22.07.jpg IMG_22.08.txt", {}, {0: "image without a caption", 1: "text without an image"}),
     ("00.jpg 00.txt 00.v2.jpg 00.v2.txt", {"00": "01", "00.v2": "23"}, {}),
     ("00.jpg 00.v2.jpg 00.txt 00.v2.txt", {"00": "02", "00.v2": "13"}, {}),
     ("00.jpg 00.txt 00.v2.jpg", {"00": "01"}, {2: SECOND}),
-    ("00.jpg 00.v2.jpg 00.v2.txt", {"00.v2": "12"}, {0: "picture without a caption"}),
+    ("00.jpg 00.v2.jpg 00.v2.txt", {"00.v2": "12"}, {0: "image without a caption"}),
     ("000.image.png 000.caption.txt", {"000": "01"}, {}),  # webdataset cuts at the first dot
     ("000.jpg 000.caption.txt 000.cls", {"000": "01"}, {}),
     ("0.json 0.txt 0.jpg", {"0": "21"}, {}),  # a text rather than a field
     ("0.png 0.JPG 0.Json", {"0": "12"}, {0: SECOND}),  # the usual kind of picture
-    ("a.b.jpg a.c.txt a.d.jpg a.d.txt", {"a.d": "23"}, {0: "picture without a caption", 1: "text without a picture"}),
+    ("a.b.jpg a.c.txt a.d.jpg a.d.txt", {"a.d": "23"}, {0: "image without a caption", 1: "text without an image"}),
     ("a.jpg a.txt a.jpg a.txt", {"a": "01"}, {2: REPEATED, 3: REPEATED}),
     ("a.avif a.caption", {"a": "01"}, {}),
     ("README b", {}, {0: UNKNOWN, 1: UNKNOWN}),
@@ -54,9 +54,9 @@ def test_every_name_is_accounted_for_once(names):
     for one in found.pairs:
         assert all(names[number].startswith(f"{one.key}.") for number in one[1:])
         assert names[one.caption].rpartition(".")[2] in (*TEXTS, *JSON)
-    # No picture and caption of one whole name are left apart.
+    # An image and a caption with the same full name are always paired.
     left = {(names[n].rpartition(".")[0], names[n][-3:].lower() in ("jpg", "png", "vif")) for n in found.lost
-            if found.lost[n] in ("picture without a caption", "text without a picture")}  # fmt: skip
+            if found.lost[n] in ("image without a caption", "text without an image")}  # fmt: skip
     assert not any((stem, not kind) in left for stem, kind in left)
 
 

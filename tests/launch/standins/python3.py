@@ -1,4 +1,4 @@
-"""`python3` of a TPU VM: "installs" uv, and makes environments whose jclip is the tree that is installed into them."""
+"""`python3` of a TPU VM: pretends to install uv, and makes environments whose jclip is the tree installed into them."""
 
 import os
 import sys

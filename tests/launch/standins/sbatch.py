@@ -1,4 +1,4 @@
-"""`sbatch`: runs the job here and now, and again for as long as it asks to be queued again."""
+"""`sbatch`: runs the job at once, and again as long as it asks to be requeued."""
 
 import os
 import random
@@ -16,8 +16,8 @@ KNOWN = {
 
 record("sbatch")
 given, (script, *arguments) = options("sbatch", sys.argv[1:], KNOWN)
-number = random.randrange(1, 2**20)  # jax makes its port of it
-# Slurm runs a copy, so that the script's own folder is not its neighbours'.
+number = random.randrange(1, 2**20)  # jax derives its port from it
+# Slurm runs a copy of the script, so other files of its folder are not beside it.
 (STATE / "spool").mkdir(exist_ok=True)
 copy = shutil.copy(script, STATE / "spool" / "slurm_script")
 output = Path(given["output"].replace("%x", given["job-name"]).replace("%j", str(number)))

@@ -1,4 +1,4 @@
-"""`scontrol requeue JOB`: leaves word for sbatch."""
+"""`scontrol requeue JOB`: leaves a note for sbatch."""
 
 import os
 import sys

@@ -1,4 +1,4 @@
-"""What the stand-ins share: a folder to keep their state in, a list of calls, and processes that run together."""
+"""Shared by the stand-ins: a folder for their state, a list of calls, and processes that run together."""
 
 import json
 import os
@@ -10,11 +10,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 STATE = Path(os.environ["STANDIN_STATE"])
-# Two devices each: what a process owns is then more than one thing, as on a real machine.
+# Two devices for each process, so that a process owns several, as on a real machine.
 DEVICES = {
     "JAX_PLATFORMS": "cpu",
-    "XLA_FLAGS": "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false"
-    " --xla_force_host_platform_device_count=2",
+    "XLA_FLAGS": f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=2",
 }
 
 
@@ -25,12 +24,12 @@ def record(tool: str, **more: object) -> None:
 
 
 def refuse(tool: str, message: str) -> None:
-    """Ends as the real tool does when it is called wrongly."""
+    """Ends as the real tool does for a wrong call."""
     sys.exit(f"{tool}: error: {message}")
 
 
 def options(tool: str, arguments: Sequence[str], known: set[str]) -> tuple[dict[str, str], list[str]]:
-    """Splits `--name=value --flag word ...` into the options and the rest, from the first word on."""
+    """Splits `--name=value --flag word ...` into the options and the rest, which begins at the first word."""
     found = {}
     for index, argument in enumerate(arguments):
         if not argument.startswith("--"):
@@ -43,7 +42,7 @@ def options(tool: str, arguments: Sequence[str], known: set[str]) -> tuple[dict[
 
 
 def preempted() -> bool:
-    """Whether the moment has come that the test waits for, the first step in the run's journal. Once only."""
+    """Returns True once: when a preemption is ordered and the run's journal has its first step."""
     order = STATE / "preempt-at"
     if not order.exists():
         return False
@@ -57,16 +56,16 @@ def preempted() -> bool:
 def run_together(
     commands: Sequence[Sequence[str]], environments: Sequence[dict[str, str]], **more: object
 ) -> list[int]:
-    """Runs all commands at once, with what each gets on top of this environment; SIGTERM to all when preempted.
+    """Runs all commands at once, each with its additional environment; a preemption sends SIGTERM to all.
 
     Returns:
-      their exit codes, as a shell writes them: 128 and the number for a signal.
+      exit codes as in a shell: 128 plus the number of a signal.
     """
     processes = [
         subprocess.Popen(command, env={**os.environ, **DEVICES, **environment}, **more)
         for command, environment in zip(commands, environments, strict=True)
     ]
-    # As srun does: told to end, it kills its tasks rather than passing the signal on.
+    # Like srun: on SIGTERM it kills its tasks instead of passing the signal on.
     signal.signal(signal.SIGTERM, lambda *_: [process.kill() for process in processes])
     while any(process.poll() is None for process in processes):
         if preempted():

@@ -1,4 +1,4 @@
-"""`srun`: the tasks of a job, all on this machine, with the variables by which jax finds the others."""
+"""`srun`: runs the tasks of a job, all on this machine, with the variables by which jax finds the others."""
 
 import os
 import sys

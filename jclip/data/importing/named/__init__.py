@@ -14,19 +14,19 @@ from jclip.data.importing.named.xtd import open_xtd
 from jclip.data.importing.parts import Reader, Reading
 
 NAMED: dict[str, tuple[str, Callable[[Path, Reading], Reader]]] = {
-    "muge": ("MUGE.zip as Chinese-CLIP's makers publish it", open_muge),
-    "flickr30k-cn": ("Flickr30k-CN.zip as Chinese-CLIP's makers publish it", open_flickr30k_cn),
+    "muge": ("MUGE.zip as Chinese-CLIP's authors publish it", open_muge),
+    "flickr30k-cn": ("Flickr30k-CN.zip as Chinese-CLIP's authors publish it", open_flickr30k_cn),
     "flickr30k": ("dataset_flickr30k.json (Karpathy's splits) and flickr30k-images", open_flickr30k),
     "mscoco": ("dataset_coco.json (Karpathy's splits), COCO's val2014, and train2014 for the train split", open_coco),
     "coco-cn": ("coco-cn-version1805v1.1 and COCO's train2014 and val2014", open_coco_cn),
     "coco-cn-5k": (
-        "what coco-cn reads; the test pictures with five translated captions each",
+        "the same as coco-cn; imports the test images with five translated captions each",
         partial(open_coco_cn, five=True),
     ),
     "xtd": ("Cross-lingual-Test-Dataset-XTD10 and COCO's train2014 and val2014", open_xtd),
     "crossmodal-3600": ("captions.zip and images.tgz of Crossmodal-3600", open_crossmodal),
     **{
-        f"elevater/{name}": (f"{name}.zip, or the ELEVATER_all.zip that it is in", partial(open_elevater, name))
+        f"elevater/{name}": (f"{name}.zip, or the ELEVATER_all.zip that has it", partial(open_elevater, name))
         for name in CLASSES
     },
 }

@@ -3,8 +3,8 @@
     MUGE/{train,valid,test}_imgs.tsv, MUGE/{train,valid,test}_texts.jsonl   (lmdb/ beside them is not needed)
     Flickr30k-CN/{train,valid,test}_imgs.tsv, Flickr30k-CN/{train,valid,test}_texts.jsonl
 
-MUGE's test split has no labels ("image_ids": []); only the organisers can score it. So train and valid are read, and
-the report says so.
+MUGE's test split has no labels ("image_ids": []); only the organisers can score it. So only train and valid are read,
+and the report says so.
 """
 
 from dataclasses import replace

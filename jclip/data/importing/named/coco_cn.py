@@ -1,12 +1,12 @@
-"""COCO-CN (Li et al. 2018), which its authors send on request, with COCO's own pictures.
+"""COCO-CN (Li et al. 2018), which its authors send on request, with COCO's own images.
 
     coco-cn-version1805v1.1/    or .tar.gz
-      coco-cn_{train,val,test}.txt               a picture's name in each line: COCO_val2014_000000000042
+      coco-cn_{train,val,test}.txt               an image's name in each line: COCO_val2014_000000000042
       imageid.human-written-caption.txt          COCO_val2014_000000000042#0<tab>caption
       imageid.manually-translated-caption.txt    the same, for the 5,000 captions of the test split
-    train2014, val2014                           COCO's pictures
+    train2014, val2014                           COCO's images
 
-"COCO-CN 1K" (coco-cn) scores the 1,000 test pictures with the 1,053 captions that were written for them. "5K"
+"COCO-CN 1K" (coco-cn) scores the 1,000 test images with the 1,053 captions that were written for them. "5K"
 (coco-cn-5k) scores them with their five translated captions each.
 """
 
@@ -30,7 +30,7 @@ def open_coco_cn(downloads: Path, reading: Reading, five: bool = False) -> Packe
 
     Raises JclipError if one is missing.
     """
-    lists = find_download(downloads, "coco-cn-version1805v1.1", "its makers: see the README of li-xirong/coco-cn")
+    lists = find_download(downloads, "coco-cn-version1805v1.1", "its authors: see the README of li-xirong/coco-cn")
     pictures = coco_pictures(downloads)
     present = ["test"] if five else list(_NAMES)
     splits = choose_splits(lists, present, reading)
@@ -46,7 +46,7 @@ def open_coco_cn(downloads: Path, reading: Reading, five: bool = False) -> Packe
 
 
 def _captions(file: Path) -> dict[str, list[tuple[int, str]]]:
-    """Returns the captions of each picture, each with its line number."""
+    """Returns the captions of each image, each with its line number."""
     captions: dict[str, list[tuple[int, str]]] = {}
     for line in scan(file):
         name, tab, caption = text_of(file, line).partition("\t")
@@ -63,7 +63,8 @@ def _entries(file: Path, captions: dict[str, list[tuple[int, str]]], coco: Mappi
         name, place = text_of(file, line).strip(), f"{file.name}, line {line.number}"
         digits = name.rpartition("_")[2]
         if not digits.isdecimal():
-            raise JclipError(f"{place}: {name[:40]!r} is not a name in COCO, such as COCO_val2014_000000000042")
+            example = "COCO_val2014_000000000042"
+            raise JclipError(f"{place}: {name[:40]!r} is not a name in COCO, such as {example}: fetch the file again")
         found = captions.get(name, [])
         texts, ids = tuple(caption for _, caption in found), tuple(number for number, _ in found)
         entries.append(Entry(place, coco_file(name, coco), int(digits), texts, ids, ("zh",) * len(ids)))

@@ -1,9 +1,9 @@
-"""Crossmodal-3600 (Thapliyal et al. 2022): 3,600 pictures with captions in 36 languages.
+"""Crossmodal-3600 (Thapliyal et al. 2022): 3,600 images with captions in 36 languages.
 
-    captions.zip with captions.jsonl, or captions.jsonl    {"image/key": …, "zh": {"caption": ["…", …], …}, …} a line
+    captions.zip with captions.jsonl, or captions.jsonl    lines of {"image/key": …, "zh": {"caption": ["…", …], …}, …}
     images.tgz, or a folder images                          KEY.jpg
 
-A picture becomes a record with its captions in all languages.
+An image becomes a record with its captions in all languages.
 """
 
 from pathlib import Path
@@ -62,7 +62,7 @@ def _entries(file: Path, folder: Path) -> list[Entry]:
 
 def _captions(value: dict[str, Any], place: str) -> list[str]:
     captions = value.get("caption", [])
-    # The letters of a string would count as captions.
+    # Iterating over a string would make each letter a caption.
     if not isinstance(captions, list) or not all(isinstance(caption, str) for caption in captions):
         raise JclipError(f'{place}: "caption" must be a list of strings: fetch the file again')
     return captions

@@ -2,10 +2,10 @@
 
     NAME.zip, or ELEVATER_all.zip with a NAME.zip for each set
       NAME/label_cn.txt, NAME/label.txt          a class in each line, Chinese and English
-      NAME/{train,test}/{0,1,…} or {000,001,…}   pictures of a class; the folder's name is the line, from 0
+      NAME/{train,test}/{0,1,…} or {000,001,…}   images of a class; the folder's name is the line number, from 0
       NAME/index.json                            in some sets: the order that the benchmark's server expects
 
-The label files and index.json are copied to the data folder. A picture of several classes, as in VOC, is in the folder
+The label files and index.json are copied to the data folder. An image of several classes, as in VOC, is in the folder
 of each under one name, and becomes one record.
 """
 
@@ -39,7 +39,7 @@ def open_elevater(name: str, downloads: Path, reading: Reading) -> Packed:
 
 
 class _Make:
-    """Makes a reader of a set's folder, or of a folder that holds its archive."""
+    """Function that makes a reader of a set's folder, or, with `inside`, of a folder that holds its archive."""
 
     def __init__(self, name: str, reading: Reading, inside: bool = False):
         self._name, self._reading, self._inside = name, reading, inside
@@ -59,7 +59,7 @@ class _Make:
         classes = _classes([root / split for split in chosen], len(labels["zh"]), root / "label_cn.txt")
         notes = {"labels.json": json.dumps(labels, ensure_ascii=False, indent=1) + "\n"}
         if (root / "index.json").is_file():
-            notes["index.json"] = _text(root / "index.json", "as the order of the pictures")
+            notes["index.json"] = _text(root / "index.json", "as the order of the images")
         several = self._name == "voc-2007-classification"
         return classified({split: root / split for split in chosen}, classes, True, tuple(notes.items()), several)
 

@@ -4,10 +4,10 @@ dataset_flickr30k.json     {"images": [{"filename", "split", "imgid", "sentences
 flickr30k-images/….jpg     or flickr30k-images.tar.gz, .zip, …
 
 dataset_coco.json          the same
-train2014, val2014         COCO's pictures; without train2014, only valid and test are read
+train2014, val2014         COCO's images; without train2014, only valid and test are read
 
-COCO's split "restval", pictures of val2014 that are neither in valid nor in test, is part of train, as in later papers.
-Some pictures have six or seven captions; all are kept.
+COCO's split "restval", images of val2014 that are neither in valid nor in test, is part of train, as in later papers.
+Some images have six or seven captions; all are kept.
 """
 
 from collections.abc import Callable
@@ -33,7 +33,7 @@ _FROM = "Karpathy's caption_datasets.zip"
 def open_flickr30k(downloads: Path, reading: Reading) -> Packed:
     """Opens the two downloads. Raises JclipError if one is missing."""
     captions = find_download(downloads, "dataset_flickr30k.json", _FROM)
-    pictures = find_download(downloads, "flickr30k-images", "Flickr30k's makers, who ask for a form to be filled in")
+    pictures = find_download(downloads, "flickr30k-images", "Flickr30k's authors, who ask you to fill in a form")
     splits = choose_splits(captions, _SPLITS, reading)
 
     def make(file: Path, folder: Path) -> ListedReader:

@@ -1,11 +1,11 @@
-"""XTD (Aggarwal and Kale 2020): 1,000 of COCO's pictures with a caption in each of 11 languages.
+"""XTD (Aggarwal and Kale 2020): 1,000 of COCO's images with a caption in each of 11 languages.
 
     Cross-lingual-Test-Dataset-XTD10/    or .zip; the repository of that name, also as …-main
       XTD10/test_image_names.txt         COCO_val2014_000000000042.jpg in each line
-      XTD10/test_1kcaptions_{en,es,it,ko,pl,ru,tr,zh}.txt, MIC/…_{de,fr}.txt, STAIR/…_jp.txt: a caption a line
-    train2014/, val2014/                 COCO's pictures, or their archives
+      XTD10/test_1kcaptions_{en,es,it,ko,pl,ru,tr,zh}.txt, MIC/…_{de,fr}.txt, STAIR/…_jp.txt: one caption per line
+    train2014/, val2014/                 COCO's images, or their archives
 
-A picture becomes a record with its captions in all available languages; "jp" becomes "ja".
+An image becomes a record with its captions in all available languages; "jp" becomes "ja".
 """
 
 from collections.abc import Mapping
@@ -45,7 +45,7 @@ def _entries(folder: Path, coco: Mapping[str, Path]) -> list[Entry]:
         code = texts.stem.removeprefix(_STEM)
         found = list(scan(texts))
         if len(found) != len(names):
-            raise JclipError(f"{texts} has {len(found)} captions, {file.name} {len(names)} pictures: fetch it again")
+            raise JclipError(f"{texts} has {len(found)} captions, {file.name} {len(names)} images: fetch it again")
         captions[_CODES.get(code, code)] = [(line, texts) for line in found]
     languages = sorted(captions)
     entries = []
