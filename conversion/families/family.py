@@ -94,8 +94,8 @@ class Start:
 class Family:
     """Kind of checkpoint: its signature, its mapping table, and its defaults.
 
-    Two of the functions tell families with the same keys apart. They take the shapes, the contents of config.json, and
-    True for a TorchScript archive.
+    `accepts` and `contradiction` tell families with the same keys apart. They take the shapes, the contents of
+    config.json, and True for a TorchScript archive.
 
     Attributes:
       name: Name for --family.
