@@ -129,7 +129,7 @@ def test_micro_batches_that_do_not_divide_are_refused(chinese_clip, count):
 
 
 def test_micro_batches_that_devices_do_not_divide_are_refused(chinese_clip):
-    with pytest.raises(JclipError, match="parts of 4, which 8 devices do not divide: use 2"):
+    with pytest.raises(JclipError, match="parts of 4 pairs, which 8 devices do not divide: use 2"):
         devices_of(first_stage(chinese_clip, micro_batches=4))
 
 
