@@ -194,7 +194,7 @@ def _pad_id(config: ModelConfig) -> int:
 
 
 def _differences(ours: np.ndarray, theirs: np.ndarray, mask: np.ndarray | None) -> tuple[float, float]:
-    if mask is not None:
+    if mask is not None and ours.ndim == 3:  # not for pooled states
         ours, theirs = ours[mask], theirs[mask]
     largest = float(np.abs(ours - theirs).max())
     return largest, largest / float(np.abs(theirs).max())

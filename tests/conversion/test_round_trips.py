@@ -150,7 +150,7 @@ def test_a_trained_bundle_is_exported(bias, imported, tmp_path):
 
 
 def test_a_parameter_that_the_table_lacks_is_refused():
-    with pytest.raises(JclipError, match=r"^stranger cannot be written: such a checkpoint"):
+    with pytest.raises(JclipError, match=r"^stranger has no key in such a checkpoint: keep the bundle"):
         export_tensors((), {"stranger": Lazy.of(np.zeros(()))})
 
 
