@@ -4,13 +4,16 @@ CLIP_benchmark passes torch tensors to a model and expects torch tensors. The ad
 only this package imports torch. `jclip eval benchmark` uses it.
 """
 
+import sys
 from collections.abc import Sequence
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from jclip.bundle import load_bundle
+from jclip.conversion.parity import peers
 from jclip.errors import JclipError
 from jclip.images.preprocess import Picture, Preprocessing, to_array
 from jclip.inference import Model
@@ -95,3 +98,17 @@ def register() -> None:
     models.TYPE2FUNC[MODEL_TYPE] = load_benchmark_model
     if MODEL_TYPE not in models.MODEL_TYPES:
         models.MODEL_TYPES.append(MODEL_TYPE)
+
+
+def run(bundle: Path, options: Sequence[str] = ()) -> int:
+    """Runs CLIP_benchmark's command line on a bundle; returns the exit code. Raises JclipError if one is missing."""
+    if not (bundle / "config.json").is_file():
+        raise JclipError(f"{bundle} is not a bundle, because it has no config.json: give the folder of a bundle")
+    peers.make_importable()
+    register()
+    ours = ["--model_type", MODEL_TYPE, "--model", bundle.name, "--pretrained", str(bundle)]
+    before, sys.argv = sys.argv, ["clip_benchmark", "eval", *ours, *options]
+    try:
+        return int(import_module("clip_benchmark.cli").main() or 0)
+    finally:
+        sys.argv = before

@@ -11,6 +11,7 @@ from jclip.conversion.importing import CheckpointOptions, ImportedModel, import_
 from jclip.conversion.parity import passport
 from jclip.conversion.parity.comparison import check, compare
 from jclip.errors import JclipError
+from jclip.extras import installing
 from jclip.io.files import check_free, whole_folder
 from jclip.io.tensors import Lazy
 from jclip.plain import shown
@@ -67,7 +68,7 @@ def compared(model: ImportedModel, tensors: Mapping[str, Lazy]) -> dict[str, Any
         # A package that is installed but fails to import gives the reason in the error's cause.
         missing = isinstance(error, ModuleNotFoundError) and error.name
         why = f"{error.name} is not installed" if missing else f"import failed, {shown(str(error.__cause__ or error))}"
-        return passport.not_compared(f"{why}: pip install 'jclip[convert]', then jclip verify")
+        return passport.not_compared(f"{why}: {installing('torch')}, then jclip verify")
     check(comparison, model.source.name)
     # The PyTorch model is built on the same assumptions, which the comparison therefore cannot prove.
     return {**passport.compared(comparison), "supposing": list(model.assumed)}

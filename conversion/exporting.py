@@ -15,6 +15,7 @@ from jclip.conversion.mapping import export_tensors
 from jclip.conversion.towers import format_of
 from jclip.conversion.vocabulary import packaged_vocabulary
 from jclip.errors import JclipError
+from jclip.extras import MissingExtra, reported_extras
 from jclip.images.preprocess import CLIP_MEAN, CLIP_STD, Preprocessing
 from jclip.io.files import check_free, whole_file, whole_folder
 from jclip.io.safetensors import write_safetensors
@@ -91,10 +92,8 @@ def _to_hf(bundle: Bundle, config: DualEncoderConfig, preprocessing: Preprocessi
 
 
 def _to_cn_clip(bundle: Bundle, file: Path) -> str:
-    try:
+    with reported_extras():
         import torch
-    except ImportError:
-        raise JclipError("--to cn-clip needs torch: pip install 'jclip[convert]'") from None
     state: dict[str, Any] = {}
     for key, tensor in _exported(bundle, family_named("cn-clip")).items():
         state[f"module.{key}"] = _torch(tensor)
@@ -124,7 +123,7 @@ def _check_cn_clip_inputs(bundle: Bundle, preprocessing: Preprocessing) -> None:
     """Raises JclipError if cn_clip would preprocess images or tokenize text differently."""
     theirs = packaged_vocabulary(family_named("cn-clip"))
     if theirs is None:
-        raise JclipError("cn_clip's own vocabulary is needed for a comparison: pip install 'jclip[convert]'")
+        raise MissingExtra("cn_clip")
     expected = Preprocessing(size=preprocessing.size, mean=CLIP_MEAN, std=CLIP_STD, resize="squash")
     values = {field.name: getattr(preprocessing, field.name) for field in fields(expected)}
     other = [f"{name} {value}" for name, value in values.items() if value != getattr(expected, name)]

@@ -22,7 +22,7 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
-from jclip.errors import JclipError
+from jclip.errors import JclipError, first_line
 from jclip.internals import no_orbax_tracebacks, orphaned_readers_end
 from jclip.io.files import is_full_disk
 from jclip.orbax_manager import literal_path, open_manager, state_handler
@@ -274,7 +274,7 @@ class Checkpoints:
                 failure = self._full()
                 break_barriers(str(failure))
                 raise failure from error
-            reason = getattr(error, "strerror", None) or _first_line(error).replace(str(self._path), str(self._folder))
+            reason = getattr(error, "strerror", None) or first_line(error).replace(str(self._path), str(self._folder))
             failure = JclipError(
                 f"{self._folder}: a checkpoint cannot be written ({reason}; {self._safe()}): fix that and run again"
             )
@@ -326,8 +326,4 @@ def _reason(error: Exception) -> str:
         isinstance(error, OSError) and not isinstance(error, FileNotFoundError | NotADirectoryError)
     ):
         raise error
-    return _first_line(error)
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:160]
+    return first_line(error)

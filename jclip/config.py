@@ -6,13 +6,13 @@ and is read without importing or executing anything that it names.
 """
 
 import dataclasses
-import difflib
 import types
 import typing
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
 from jclip.errors import JclipError
+from jclip.names import suggestion
 from jclip.plain import shown
 
 T = TypeVar("T")
@@ -70,7 +70,7 @@ def to_json(value: Any, where: str = "") -> Any:
         name = getattr(value, "__qualname__", kind)
         raise JclipError(f"{place} is the {_CALLABLES.get(kind, kind)} {name} itself, but must be a value: call it")
     said = "a value" if type(value).__repr__ is object.__repr__ else shown(repr(value))
-    raise JclipError(f"{place} cannot hold {said} of type {kind}")
+    raise JclipError(f"{place} cannot hold {said} of type {kind}: use numbers, strings, lists and dataclasses")
 
 
 def from_json(cls: type[T], data: Any, where: str = "") -> T:
@@ -149,9 +149,7 @@ def _read_dataclass(kind: Any, data: Any, where: str) -> Any:
     names = [f.name for f in dataclasses.fields(kind)]
     for name in data:
         if name not in names and name != _TYPE:
-            close = difflib.get_close_matches(name, names, n=1)
-            hint = f": did you mean {close[0]}?" if close else f": it has {', '.join(names)}"
-            raise JclipError(f"{where} has no field {shown(repr(name))}{hint}")
+            raise JclipError(f"{where} has no field {shown(repr(name))}: {suggestion(str(name), names)}")
     hints = typing.get_type_hints(kind)
     values = {name: _read(hints[name], data[name], _at(where, name)) for name in names if name in data}
     try:

@@ -18,6 +18,11 @@ class JclipError(ValueError):
         super().__init__(shown(message, _LONGEST))
 
 
+def first_line(error: Exception) -> str:
+    """Returns the first line of an exception's message, at most 400 characters; its class's name if it has none."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:400]
+
+
 def unreadable(file: Path | str, error: Exception, what: str = "") -> JclipError:
     """Returns the error for a text or JSON file, from the exception that reading it raised.
 

@@ -17,7 +17,7 @@ from jclip.inference import Encoder
 from jclip.tokenizers.text import load_tokenizer
 from jclip.train.configuration import Run
 from jclip.train.evaluating import Evaluator
-from jclip.train.evaluations import Classification, Evaluation, Probe, Retrieval
+from jclip.train.evaluations import Classification, EvaluationConfig, Probe, Retrieval
 
 _Figures = Iterator[tuple[str, Mapping[str, float]]]
 """Figures by language, prompts or number of shots."""
@@ -68,7 +68,7 @@ def _evaluator(figures_of: Callable[[Encodes], _Figures], encoder: Encoder) -> E
 
 
 @singledispatch
-def open_evaluation(config: Evaluation) -> Callable[[Encodes], _Figures]:
+def open_evaluation(config: EvaluationConfig) -> Callable[[Encodes], _Figures]:
     """Opens the data of an evaluation, and returns a function: model -> its figures by language, prompts or shots.
 
     Other packages register a function for their own kind of evaluation: `@open_evaluation.register`.

@@ -36,20 +36,25 @@ EXTRAS = {
 class MissingExtra(JclipError, ImportError):
     """Error for an optional dependency that is not installed; the message names the extra."""
 
-    def __init__(self, module: str):
-        super().__init__(f'{module} is not installed: pip install "jclip[{EXTRAS[module]}]"')
+    def __init__(self, module: str, otherwise: str = ""):
+        super().__init__(f"{module} is not installed: {installing(module)}{otherwise and ', '}{otherwise}")
+
+
+def installing(module: str) -> str:
+    """Returns the command that installs an optional module: 'pip install "jclip[train]"'."""
+    return f'pip install "jclip[{EXTRAS[module]}]"'
 
 
 @contextmanager
-def reported_extras() -> Iterator[None]:
-    """Raises `MissingExtra` if the import of a module of `EXTRAS` fails in the block."""
+def reported_extras(otherwise: str = "") -> Iterator[None]:
+    """Raises `MissingExtra` if the import of a module of `EXTRAS` fails in the block; `otherwise` ends its message."""
     try:
         yield
     except ModuleNotFoundError as error:
         top = (error.name or "").partition(".")[0]
         if top not in EXTRAS:
             raise
-        raise MissingExtra(top) from None
+        raise MissingExtra(top, otherwise) from None
 
 
 def check_installed(modules: Iterable[str]) -> None:

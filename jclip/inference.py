@@ -16,7 +16,7 @@ from jclip.bundle import Bundle, check_parts, load_bundle, save_bundle
 from jclip.errors import JclipError
 from jclip.images.preprocess import Orientation, Picture, Preprocessing, normalise, to_array
 from jclip.losses.normalise import l2_normalised
-from jclip.models.build import ModelConfig, build_model
+from jclip.models.build import ModelConfig, build_model, variables_of
 from jclip.parallel.processes import everywhere
 from jclip.parallel.sharding import batch_devices, local_rows, place_rows
 from jclip.tokenizers.text import Tokenizer, pad
@@ -160,7 +160,7 @@ class Model:
     def __init__(self, bundle: Bundle, batch_size: int = 256):
         check_parts(bundle)
         self.bundle = bundle
-        variables = {"params": bundle.params, **({"batch_stats": bundle.stats} if bundle.stats else {})}
+        variables = variables_of(bundle.params, bundle.stats)
         self.variables: dict[str, Any] = jax.device_put(variables)
         logit_scale = bundle.params.get("logit_scale", 0.0)  # absent without an image tower
         with np.errstate(over="ignore"):

@@ -110,7 +110,7 @@ def build(
     trained = rules.paths_of(trainable)
     decays = rules.match(spec.decays, leaves, what="decays")
     factors = _factors(spec, leaves, trained, towers)
-    methods = {path: _method(spec, path) for path in trained}
+    methods = {path: _method(spec, path, leaf, towers) for path, leaf in trained.items()}
     directions = {method: _direction(spec, method) for method in dict.fromkeys(methods.values())}
     return optax.chain(
         optax.identity() if spec.clip_norm is None else optax.clip_by_global_norm(spec.clip_norm),
@@ -121,11 +121,6 @@ def build(
         optax.stateless(lambda updates, _: jax.tree.map(jnp.multiply, updates, factors)),
         optax.scale_by_learning_rate(learning_rate(spec, steps)),
     )
-
-
-def is_stacked(path: str) -> bool:
-    """Returns whether a parameter of the whole model has a leading axis of layers."""
-    return "/layers/" in path
 
 
 def clamp_logit_scale(params: dict[str, Any]) -> dict[str, Any]:
@@ -167,7 +162,7 @@ def _exponents(
         raise JclipError(f"layer_decay: the {tower} tower does not number its layers: give 1, or use `multipliers`")
     numbers = rules.match(
         rules.inside(tower, table),
-        [path for path in leaves if path.startswith(f"{tower}/") and not is_stacked(path)],
+        [path for path in leaves if path.startswith(f"{tower}/") and not _is_stacked(path, towers)],
         what=f"layer_decay ({tower})",
     )
     top = max(number for _, number in table)
@@ -179,14 +174,22 @@ def _exponents(
             yield path, jnp.arange(len(leaf), 0, -1, dtype=jnp.float32).reshape(-1, *(1 for _ in leaf.shape[1:]))
 
 
-def _method(spec: Optimizer, path: str) -> str:
-    return "muon" if spec.name == "muon" and is_stacked(path) and path.endswith("/kernel") else "adam"
+def _is_stacked(path: str, towers: Mapping[str, Tower]) -> bool:
+    tower, _, inside = path.partition("/")
+    return tower in towers and towers[tower].is_stacked(inside)
+
+
+def _method(spec: Optimizer, path: str, leaf: Any, towers: Mapping[str, Tower]) -> str:
+    is_matrix = path.endswith("/kernel") and leaf.ndim > 2 and _is_stacked(path, towers)
+    return "muon" if spec.name == "muon" and is_matrix else "adam"
 
 
 def _direction(spec: Optimizer, method: str) -> optax.GradientTransformation:
     if method == "adam":
         return optax.scale_by_adam(spec.beta1, spec.beta2, spec.eps)
-    # The layers are stacked: (layers, in, out), one matrix each.
-    stacked = optax.contrib.MuonDimensionNumbers(reduction_axis=1, output_axis=2)
-    dimensions = partial(jax.tree.map, lambda _: stacked)
-    return optax.contrib.scale_by_muon(_NEWTON_SCHULZ, weight_dimension_numbers=dimensions)
+    return optax.contrib.scale_by_muon(_NEWTON_SCHULZ, weight_dimension_numbers=partial(jax.tree.map, _matrices))
+
+
+def _matrices(leaf: Any) -> optax.contrib.MuonDimensionNumbers:
+    """Returns the axes of a stack's matrices, (layers, in, out), or convolutions, (layers, height, width, in, out)."""
+    return optax.contrib.MuonDimensionNumbers(reduction_axis=tuple(range(1, leaf.ndim - 1)), output_axis=-1)

@@ -24,7 +24,7 @@ import numpy as np
 from jclip import rules
 from jclip.data.batches.loader import Batches
 from jclip.data.batches.opened import OpenSources
-from jclip.data.inspecting.reading import Reading
+from jclip.data.inspecting.reading import SourceFacts
 from jclip.data.sources import folders, synthetic  # noqa: F401  (register their sources)
 from jclip.data.sources.source import Source
 from jclip.errors import JclipError
@@ -113,7 +113,7 @@ class Objective(ABC):
         Raises JclipError if the stage cannot run. The message names the field and the correction.
         """
 
-    def check_data(self, stage: "Stage", facts: Sequence[Reading]) -> list[str]:
+    def check_data(self, stage: "Stage", facts: Sequence[SourceFacts]) -> list[str]:
         """Checks a sample of each source and returns warnings. Raises JclipError if nothing can be learned from it."""
         return []
 

@@ -72,7 +72,10 @@ class Film:
         (Film((Scene(Circle()),), "long"), r"^length is 'long', but must be a number$"),
         (Film((Scene(Box((1, "2"))),)), r"^scenes\.0\.shape\.sides\.1 is '2', but must be of type int$"),
         (Film((), frames=1.5), r"^frames is 1\.5, but must be int or NoneType$"),
-        (Film((Scene(Circle(1j)),)), r"^scenes\.0\.shape\.radius cannot hold 1j of type complex$"),
+        (
+            Film((Scene(Circle(1j)),)),
+            r"^scenes\.0\.shape\.radius cannot hold 1j of type complex: use numbers, strings, lists and dataclasses$",
+        ),
     ],
 )
 def test_types_that_python_does_not_check(film, message):

@@ -129,7 +129,7 @@ def test_trained_through_a_run(tmp_path):
     second = replace(second, last_layers=(("image", 1),), optimizer=optimizer)
     run = reduce(replace(recipe, model=TOY, stages=(first, second)), tmp_path / "toy")
     assert isinstance(run.model.image, ToyImageConfig) and not isinstance(run.model.image, VitConfig)
-    assert layout(run.stages[1], rules.paths_of(shapes(run.model)["params"])).first == (2, 0)
+    assert layout(run.stages[1], rules.paths_of(shapes(run.model)["params"]), run.model.towers).first_layers == (2, 0)
     train(run, tmp_path / "run")
     folders = [tmp_path / "run" / f"{number}-{stage.name}" for number, stage in enumerate(run.stages, 1)]
     kernels = [leaves(folder)["image/layers/kernel"] for folder in folders]

@@ -106,7 +106,7 @@ def test_a_single_item_instead_of_a_list_is_refused(model, pictures):
         (b"", "pictures[2] cannot be read as an image (it is empty)"),
         (["a.png"], "pictures[2] is of type list, but must be a PIL image"),
         (np.zeros((4, 4, 3), np.float32), "pictures[2] is float32 (4, 4, 3), but must be uint8 (height, width, 3)"),
-        (np.zeros((0, 4, 3), np.uint8), "pictures[2] has no pixels: (0, 4, 3)"),
+        (np.zeros((0, 4, 3), np.uint8), "pictures[2] has no pixels, but shape (0, 4, 3): leave it out"),
         (Image.new("RGB", (0, 4)), "pictures[2] cannot be read as an image (it has no pixels: 0 x 4)"),
         (
             Image.new("F", (2, 2), np.nan),

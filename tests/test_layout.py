@@ -15,13 +15,14 @@ ROOT = Path(__file__).parent.parent
 
 # The lowest layer first. A part (a module or subpackage of jclip) imports only from lower layers, or from itself.
 LAYERS = (
-    {"plain", "axes"},
+    {"plain", "axes", "units"},
     {"errors", "console"},
-    {"extras", "names", "ranges", "rules", "config"},
+    {"extras", "names", "ranges", "rules"},
+    {"config"},
     {"lazy", "io", "internals"},
     {"models", "losses"},
     {"tokenizers", "images", "parallel", "optimizer"},
-    {"data", "orbax_manager"},
+    {"data", "orbax_manager", "doctor"},
     {"checkpoint"},
     # A stage names its sources and a bundle contains its tokenizer, so both import data; data imports neither.
     {"stages", "bundle"},

@@ -11,6 +11,7 @@ from jclip import rules
 from jclip.errors import JclipError
 from jclip.optimizer import MAX_LOGIT_SCALE, Optimizer, build, clamp_logit_scale, learning_rate
 from jclip.rules import RuleError
+from tests.toys import ToyImageConfig
 
 
 def built(spec, trainable, leaves=None):
@@ -77,6 +78,31 @@ def test_a_misspelt_decay_rule_is_refused():
 def test_an_impossible_learning_rate_is_refused():
     with pytest.raises(JclipError, match="learning rate of -1"):
         built(Optimizer(learning_rate=-1), params())
+
+
+def muon(kernel, depth):
+    """The first update of a kernel in the "layers/" of a tower of this depth."""
+    trainable = {"image": {"layers": {"conv": {"kernel": kernel}}}}
+    spec = Optimizer(name="muon", learning_rate=1.0, decays=((".*", False),), schedule="constant")
+    optimizer = build(spec, 10, rules.paths_of(trainable), trainable, {"image": ToyImageConfig(depth=depth)})
+    updates, _ = optimizer.update(trainable, optimizer.init(trainable), trainable)
+    return updates["image"]["layers"]["conv"]["kernel"]
+
+
+def test_muon_takes_a_stacked_convolution_as_one_matrix_a_layer():
+    kernels = jax.random.normal(jax.random.key(0), (2, 3, 3, 4, 5))
+    found = muon(kernels, depth=2)
+    np.testing.assert_allclose(found, muon(kernels.reshape(2, 36, 5), depth=2).reshape(kernels.shape), atol=1e-6)
+    for layer in found:  # of full rank, with singular values of about 1
+        values = np.linalg.svd(np.asarray(layer).reshape(36, 5), compute_uv=False)
+        assert values.min() > 0.7 and values.max() < 1.3
+
+
+def test_muon_asks_the_tower_whether_its_layers_are_stacked():
+    kernel = jax.random.normal(jax.random.key(0), (3, 4, 5))
+    np.testing.assert_allclose(jnp.abs(muon(kernel, depth=0)), 1, atol=1e-3)  # Adam's first step
+    vectors = kernel[0]
+    np.testing.assert_allclose(jnp.abs(muon(vectors, depth=3)), 1, atol=1e-3)  # a stack of vectors has no matrices
 
 
 def test_logit_scale_is_clamped():

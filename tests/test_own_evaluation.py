@@ -8,12 +8,12 @@ from jclip.cli.configs import load_config
 from jclip.config import from_json, kind_of, to_json
 from jclip.evaluators import open_evaluation
 from jclip.train.configuration import Run
-from jclip.train.evaluations import Evaluation
+from jclip.train.evaluations import EvaluationConfig
 
 
-@kind_of(Evaluation)
+@kind_of(EvaluationConfig)
 @dataclass(frozen=True)
-class NumberOfPictures(Evaluation):
+class NumberOfPictures(EvaluationConfig):
     """Toy evaluation whose figure is one of its fields."""
 
     name: str

@@ -32,7 +32,7 @@ COMMAND_LINES = [
     for command in [command.replace("$seed", "0")]
 ]
 OPTIONS = {
-    ("demo",): demo_command.Options, ("finetune",): finetune_command.Options,
+    ("demo",): demo_command.DemoOptions, ("finetune",): finetune_command.FinetuneOptions,
     ("convert",): convert.ConvertOptions, ("verify",): verify.VerifyOptions,
     ("data", "import"): data_import.ImportOptions, ("data", "example"): data_example.ExampleOptions,
     ("data", "split"): data_split.SplitOptions, ("data", "inspect"): data_inspect.InspectOptions,

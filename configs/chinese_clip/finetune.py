@@ -26,7 +26,7 @@ from jclip.errors import JclipError
 from jclip.models.compute import Remat
 from jclip.train import Run
 
-Size = Literal["rn50", "vit_b_16", "vit_l_14", "vit_l_14_336", "vit_h_14"]
+SizeName = Literal["rn50", "vit_b_16", "vit_l_14", "vit_l_14_336", "vit_h_14"]
 Dataset = Literal["muge", "flickr30k_cn", "coco_cn"]
 Variant = Literal["paper", "8-gpus", "1-gpu", "flip"]
 
@@ -59,7 +59,7 @@ SCRIPTS = {
 }
 
 
-def config(size: Size = "vit_b_16", dataset: Dataset = "muge", variant: Variant = "paper") -> Run:
+def config(size: SizeName = "vit_b_16", dataset: Dataset = "muge", variant: Variant = "paper") -> Run:
     """Returns the run that fine-tunes a published model on a data set.
 
     Args:

@@ -47,7 +47,7 @@ IMAGE_FROZEN = ((r"image/.*", False), (r"text/.*|logit_.*", True))
 
 
 @dataclass(frozen=True)
-class Size:
+class ModelSize:
     """A row of tables 7 and 8.
 
     Attributes:
@@ -72,12 +72,14 @@ class Size:
 
 
 SIZES = {
-    "rn50": Size("chinese-clip-rn50", "bundles/clip-rn50-with-rbt3", 20, 16_384, 44, beta2=0.999, eps=1e-8),
-    "vit_b_16": Size("chinese-clip-vit-b-16", "bundles/clip-b16-with-roberta-wwm", 44, 16_384, 15),
-    "vit_l_14": Size("chinese-clip-vit-l-14", "bundles/clip-l14-with-roberta-wwm", 64, 4_608, 7),
+    "rn50": ModelSize("chinese-clip-rn50", "bundles/clip-rn50-with-rbt3", 20, 16_384, 44, beta2=0.999, eps=1e-8),
+    "vit_b_16": ModelSize("chinese-clip-vit-b-16", "bundles/clip-b16-with-roberta-wwm", 44, 16_384, 15),
+    "vit_l_14": ModelSize("chinese-clip-vit-l-14", "bundles/clip-l14-with-roberta-wwm", 64, 4_608, 7),
     # Continues from L/14's second stage, with its position embeddings interpolated to 336 pixels.
-    "vit_l_14_336": Size("chinese-clip-vit-l-14-336", "bundles/chinese-clip-l14-at-336", 0, 4_608, 2, pixels=336),
-    "vit_h_14": Size("chinese-clip-vit-h-14", "bundles/clip-h14-with-roberta-wwm-large", 26, 32_768, 7, remat="layers"),
+    "vit_l_14_336": ModelSize("chinese-clip-vit-l-14-336", "bundles/chinese-clip-l14-at-336", 0, 4_608, 2, pixels=336),
+    "vit_h_14": ModelSize(
+        "chinese-clip-vit-h-14", "bundles/clip-h14-with-roberta-wwm-large", 26, 32_768, 7, remat="layers"
+    ),
 }
 
 
@@ -211,7 +213,7 @@ def finetuning(
     )
 
 
-def _optimizer(row: Size, learning_rate: float, warmup_steps: int) -> Optimizer:
+def _optimizer(row: ModelSize, learning_rate: float, warmup_steps: int) -> Optimizer:
     return Optimizer(
         learning_rate=learning_rate,
         warmup_steps=warmup_steps,
@@ -224,7 +226,7 @@ def _optimizer(row: Size, learning_rate: float, warmup_steps: int) -> Optimizer:
     )
 
 
-def _run(name: str, row: Size, start: str, stages: tuple[Stage, ...], remat: Remat) -> Run:
+def _run(name: str, row: ModelSize, start: str, stages: tuple[Stage, ...], remat: Remat) -> Run:
     return Run(
         name=name,
         model=zoo.get_config(row.model),

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from jclip.conversion.checkpoint_files import ENDINGS, WEIGHTS, shard_pattern, shards, weights_at
-from jclip.errors import JclipError
-from jclip.plain import shown
+from jclip.errors import JclipError, first_line
+from jclip.extras import reported_extras
 
 SCHEME = "hf://"
 _PATIENCE = 20  # seconds
@@ -35,10 +35,8 @@ def fetch(name: str) -> Snapshot:
     if found is None or ".." in said:
         raise JclipError(f"{name} is not a repository: write hf://ORG/NAME or hf://ORG/NAME@REVISION")
     repository, revision = said.partition("@")[0], found["revision"]
-    try:
+    with reported_extras():
         from huggingface_hub import HfApi, snapshot_download
-    except ImportError:
-        raise JclipError(f"{name} needs the package huggingface_hub: pip install 'jclip[convert]'") from None
     try:
         # Not `list_repo_files`, which retries for half a minute without a network.
         files = HfApi().model_info(repository, revision=revision, timeout=_PATIENCE).siblings or ()
@@ -48,7 +46,7 @@ def fetch(name: str) -> Snapshot:
         snapshot_download(repository, revision=revision, allow_patterns=_SMALL)
         folder = Path(snapshot_download(repository, revision=revision, allow_patterns=wanted))
     except Exception as error:  # from huggingface_hub, its HTTP library (which varies by version), or the system
-        return _cached(repository, revision, name, _first_line(error))
+        return _cached(repository, revision, name, first_line(error))
     return Snapshot(folder, folder.name)
 
 
@@ -64,11 +62,7 @@ def _cached(repository: str, revision: str | None, name: str, reason: str) -> Sn
         raise JclipError(f"{unreachable}, and its copy in the cache is incomplete: {error}") from None
     except (OSError, ValueError) as error:
         if hasattr(error, "snapshot_path"):  # later versions know which files should exist
-            raise JclipError(f"{unreachable}, and its copy in the cache is incomplete: {_first_line(error)}") from None
+            raise JclipError(f"{unreachable}, and its copy in the cache is incomplete: {first_line(error)}") from None
         raise JclipError(f"{unreachable}: check the name and the network, or give a folder with a copy") from None
     note = f"{name} was read from the cache, commit {folder.name}: it could not be fetched ({reason})"
     return Snapshot(folder, folder.name, note)
-
-
-def _first_line(error: Exception) -> str:
-    return shown((str(error).strip().splitlines() or [type(error).__name__])[0], 400)  # the other lines list files

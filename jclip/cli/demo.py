@@ -15,7 +15,7 @@ from jclip.plain import print_json
 
 
 @dataclass(frozen=True)
-class Options:
+class DemoOptions:
     """Trains both recipes on emoji, a real multilingual set of images and names, and writes report.html.
 
     First it trains an English CLIP from scratch. Then AltCLIP: a multilingual student learns from the English text
@@ -42,7 +42,7 @@ class Options:
 
 def main(arguments: Sequence[str]) -> int:
     """Runs the command."""
-    options = read(Options, arguments, "jclip demo")
+    options = read(DemoOptions, arguments, "jclip demo")
     if options.quick and options.long:
         raise JclipError("--quick and --long exclude each other: choose one")
     console = Console(stderr=options.json)

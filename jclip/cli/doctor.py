@@ -1,19 +1,13 @@
 """`jclip doctor`: checks this machine before a run."""
 
-import os
-import platform
-import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from jclip.cli.options import read
 from jclip.console import Console, text
+from jclip.doctor import examine
 from jclip.plain import print_json
-
-_CORE = ("jax", "jaxlib", "flax", "numpy", "tokenizers")
-_TRAIN = ("optax", "orbax-checkpoint", "grain", "tensorflow-datasets")
 
 
 @dataclass(frozen=True)
@@ -29,31 +23,10 @@ class DoctorOptions:
     json: bool = False
 
 
-@dataclass(frozen=True)
-class Finding:
-    """Result of one check: its name, True if it passed, and a note with the finding or the remedy."""
-
-    name: str
-    well: bool
-    note: str
-
-
 def main(arguments: Sequence[str]) -> int:
     """Runs the command. The exit code is 1 if a check failed."""
     options = read(DoctorOptions, arguments, "jclip doctor")
-    checks: list[tuple[str, Callable[[], str]]] = [
-        ("python", lambda: f"Python {platform.python_version()} on {platform.platform()}"),
-        ("packages", _packages),
-        ("devices", _devices),
-        ("collectives", _collectives),
-        ("disk", lambda: _disk(options.workdir)),
-    ]
-    findings = []
-    for name, check in checks:
-        try:
-            findings.append(Finding(name, True, check()))
-        except Exception as error:  # every failure is a finding
-            findings.append(Finding(name, False, f"{type(error).__name__}: {error}"))
+    findings = examine(options.workdir)
     if options.json:
         print_json([vars(finding) for finding in findings], indent=2)
     else:
@@ -62,55 +35,3 @@ def main(arguments: Sequence[str]) -> int:
             mark = text("ok    ", "green") if finding.well else text("failed", "red")
             console.print(mark, f"{finding.name:<12}", text(finding.note, longest=None), soft_wrap=True)
     return 0 if all(finding.well for finding in findings) else 1
-
-
-def _packages() -> str:
-    missing, found = [], []
-    for name in (*_CORE, *_TRAIN):
-        try:
-            found.append(f"{name} {version(name)}")
-        except PackageNotFoundError:
-            missing.append(name)
-    if set(missing) & set(_CORE):
-        raise RuntimeError(f"missing: {', '.join(missing)}: install jclip again")
-    note = f'; without {", ".join(missing)}, which training needs: pip install "jclip[train]"' if missing else ""
-    return ", ".join(found) + note
-
-
-def _devices() -> str:
-    import jax
-    import jax.numpy as jnp
-
-    for device in jax.devices():
-        x = jax.device_put(jnp.ones((128, 128)), device)
-        if float((x @ x)[0, 0]) != 128.0:
-            raise RuntimeError(f"{device} is faulty: the sum of 128 ones is wrong")
-    kind = jax.devices()[0].device_kind
-    return f"{jax.device_count()} x {kind} ({jax.default_backend()}), {jax.process_count()} process(es)"
-
-
-def _collectives() -> str:
-    import jax
-    import jax.numpy as jnp
-
-    from jclip.parallel.mesh import MeshShape, make_mesh
-    from jclip.parallel.sharding import batch_sharding
-
-    mesh = make_mesh(MeshShape())
-    ones = jax.device_put(jnp.ones(jax.device_count()), batch_sharding(mesh))
-    total = float(jax.jit(jnp.sum)(ones))
-    if total != jax.device_count():
-        raise RuntimeError(f"a sum over all devices gave {total}, not {jax.device_count()}")
-    return f"a sum over the mesh {dict(mesh.shape)} is right"
-
-
-def _disk(workdir: Path) -> str:
-    place = workdir
-    while not place.exists():
-        place = place.parent
-    if not place.is_dir() or not os.access(place, os.W_OK):
-        raise RuntimeError(f"{workdir} cannot be created: {place} is not a writable folder. Set --workdir")
-    free = shutil.disk_usage(place).free / 2**30
-    if free < 1:
-        raise RuntimeError(f"{free:.2f} GiB free in {place}: free at least 1 GiB before a run")
-    return f"{free:.0f} GiB free in {place}"

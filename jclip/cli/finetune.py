@@ -26,7 +26,7 @@ from jclip.plain import print_json
 
 
 @dataclass(frozen=True)
-class Options:
+class FinetuneOptions:
     """Fine-tunes BUNDLE on images with captions; called again, it resumes where it stopped.
 
     DATA is a table with an image and a caption in each row (CSV or TSV), a folder of images with captions beside
@@ -97,7 +97,7 @@ class Options:
 
 def main(arguments: Sequence[str]) -> int:
     """Runs the command."""
-    options = read(Options, arguments, "jclip finetune")
+    options = read(FinetuneOptions, arguments, "jclip finetune")
     console = Console(stderr=True, quiet=options.json)
     planned = plan(options.request, console)
     _show(planned, console)
@@ -124,7 +124,7 @@ def _show(planned: Planned, console: Console) -> None:
     )
 
 
-def _print(planned: Planned, found: results.Outcome) -> None:
+def _print(planned: Planned, found: results.FinetuneOutcome) -> None:
     out = planned.request.out
     print_json(
         {
@@ -139,7 +139,7 @@ def _print(planned: Planned, found: results.Outcome) -> None:
     )
 
 
-def _tell(planned: Planned, found: results.Outcome, console: Console) -> None:
+def _tell(planned: Planned, found: results.FinetuneOutcome, console: Console) -> None:
     for table in from_results.tables(found.trained, found.before):
         Console().print(TerminalTable(table))
     best = planned.request.out / results.BEST

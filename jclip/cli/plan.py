@@ -3,8 +3,6 @@
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
-from pathlib import Path
 from typing import Annotated
 
 import jax
@@ -15,15 +13,13 @@ from rich.text import Text
 from jclip.cli.configs import parse
 from jclip.configs.figures import published
 from jclip.console import Console, text
-from jclip.data.inspecting.reading import reading
 from jclip.errors import JclipError
-from jclip.parallel.replication import Replication, in_units
+from jclip.parallel.replication import Replication
 from jclip.plain import print_json
-from jclip.tokenizers.text import load_tokenizer
-from jclip.train.assembly import devices_of
 from jclip.train.configuration import Run
-from jclip.train.planning.fitting import Fit, compiled_need, fit
-from jclip.train.planning.plan import StagePlan, plan
+from jclip.train.planning.fitting import Fit, plan
+from jclip.train.planning.plan import StagePlan
+from jclip.units import format_duration, format_size
 
 
 @dataclass(frozen=True)
@@ -52,44 +48,24 @@ class PlanOptions:
 def main(arguments: Sequence[str]) -> int:
     """Runs the command."""
     options, run = parse(PlanOptions, arguments, "plan", _simulate_devices)
-    memory = _memory(options)
-    devices = devices_of(run)
-    counts_epochs = any(stage.budget.epochs is not None for stage in run.stages)
-    if counts_epochs and not Path(run.tokenizer).is_dir():
-        raise JclipError(f"a budget in epochs needs the data and the tokenizer {run.tokenizer}, which does not exist")
-    tokenizer = load_tokenizer(Path(run.tokenizer)) if counts_epochs else None
-    with Console(stderr=True, quiet=options.json).working("compiling the stages to measure their memory"):
-        plans = plan(run, devices, tokenizer, compiled=options.compile, tflops=options.tflops)
-    fits = None
-    if memory is not None:
-        needs = tuple(stage.device_state_bytes + (stage.device_step_bytes or 0) for stage in plans)
-        with Console(stderr=True, quiet=options.json).working("looking for settings that fit"):
-            fits = fit(run, memory, needs, partial(compiled_need, tokenizer=tokenizer))
-    copies = devices.copies
-    reads = [reading(stage.name, source, build=False) for stage in run.stages for source in stage.data]
+    with Console(stderr=True, quiet=options.json).working("planning") as progress:
+        found = plan(run, compiled=options.compile, tflops=options.tflops, memory=options.memory, progress=progress)
     figures = None if options.reduced else published().get(run.name)
     if options.json:
-        found = {
-            "run": run.name,
-            "reads": reads,
-            "stages": plans,
-            "sharding": copies,
-            "fit": fits,
-            "published": figures,
-        }
-        print_json(found, default=dataclasses.asdict, indent=2)
+        record = {"run": run.name, **vars(found), "published": figures}
+        print_json(record, default=dataclasses.asdict, indent=2)
     else:
-        for one in reads:
+        for one in found.reads:
             Console().tell(str(one))
-        _show(run, plans, fits, Console())
-        if copies.devices > 1:
-            _show_copies(copies, Console())
+        _show(run, found.stages, found.fit, Console())
+        if found.sharding.devices > 1:
+            _show_copies(found.sharding, Console())
         if figures:
             Console().tell(f"Published for this recipe, in percent: {figures}.")
     return 0
 
 
-def _show(run: Run, plans: list[StagePlan], fits: Fit | None, console: Console) -> None:
+def _show(run: Run, plans: Sequence[StagePlan], fits: Fit | None, console: Console) -> None:
     table = Table(title=text(f"{run.name}: stages"), title_justify="left")
     rows: dict[str, list[str | Text]] = {
         "objective": [p.objective for p in plans],
@@ -101,20 +77,20 @@ def _show(run: Run, plans: list[StagePlan], fits: Fit | None, console: Console) 
         "parameters frozen": [f"{p.frozen:,}" for p in plans],
         "FLOPs per step": [f"{p.flops_per_step / 1e12:,.3g} TFLOP" for p in plans],
         "total FLOPs": [f"{p.flops / 1e18:,.3g} EFLOP" for p in plans],
-        "parameters and optimizer state": [in_units(p.state_bytes) for p in plans],
+        "parameters and optimizer state": [format_size(p.state_bytes) for p in plans],
         "devices": [f"{p.devices}" for p in plans],
-        "parameters and state, per device": [in_units(p.device_state_bytes) for p in plans],
+        "parameters and state, per device": [format_size(p.device_state_bytes) for p in plans],
     }
     if all(p.device_step_bytes is not None for p in plans):
-        rows["a step's other memory, per device"] = [in_units(p.device_step_bytes or 0) for p in plans]
+        rows["a step's other memory, per device"] = [format_size(p.device_step_bytes or 0) for p in plans]
     if fits:
-        rows[f"fits {in_units(fits.memory)}"] = [
-            text("yes", "green") if need <= fits.memory else text(f"{in_units(need - fits.memory)} too much", "red")
+        rows[f"fits {format_size(fits.memory)}"] = [
+            text("yes", "green") if need <= fits.memory else text(f"{format_size(need - fits.memory)} too much", "red")
             for need in fits.needs
         ]
     if all(p.seconds is not None for p in plans):
-        rows["time per step"] = [_duration(p.step_seconds or 0) for p in plans]
-        rows["total time"] = [_duration(p.seconds or 0) for p in plans]
+        rows["time per step"] = [format_duration(p.step_seconds or 0) for p in plans]
+        rows["total time"] = [format_duration(p.seconds or 0) for p in plans]
     table.add_column("")
     for number, stage in enumerate(plans, 1):
         table.add_column(text(f"{number} {stage.name}"), justify="right")
@@ -142,14 +118,14 @@ def _show_copies(copies: Replication, console: Console) -> None:
         table.add_column("size", justify="right")
         table.add_column("copies", justify="right")
         for paths, size, count in copies.parts:
-            table.add_row(text(paths), in_units(size), f"{count}")
+            table.add_row(text(paths), format_size(size), f"{count}")
         console.print(table)
 
 
 def remedy(fits: Fit) -> str:
     """Returns the sentence with the options that make the run fit, or that come closest."""
     words = " ".join(fits.overrides)
-    least = ", ".join(in_units(size) for size in fits.then)
+    least = ", ".join(format_size(size) for size in fits.then)
     if fits.fits:
         return f"It fits, with {least} per stage, if you add: {words}"
     if not words:
@@ -160,20 +136,7 @@ def remedy(fits: Fit) -> str:
     )
 
 
-def _memory(options: PlanOptions) -> int | None:
-    """Returns the memory of a device in bytes, from --memory or from the device; None if unknown."""
-    if options.memory is None:
-        device = jax.local_devices()[0]
-        known = (device.memory_stats() or {}) if device.platform != "cpu" and options.compile else {}
-        return known.get("bytes_limit")
-    if not options.compile:
-        raise JclipError("--memory needs the compiler's figures: omit --no-compile")
-    if not 0 < options.memory < float("inf"):
-        raise JclipError(f"--memory is {options.memory}; expected a number above 0")
-    return int(options.memory * 2**30)
-
-
-def _note(plans: list[StagePlan]) -> str:
+def _note(plans: Sequence[StagePlan]) -> str:
     """Returns a note: what the figures of memory and time include, or the options that add them."""
     if plans[0].device_step_bytes is None:
         memory = "Activations and gradients are not included: omit --no-compile to add them."
@@ -199,10 +162,3 @@ def _simulate_devices(options: PlanOptions) -> None:
         jax.config.update("jax_num_cpu_devices", options.devices)
     except RuntimeError as error:
         raise JclipError(f"--devices needs a process of its own: {str(error).partition(':')[0]}") from None
-
-
-def _duration(seconds: float) -> str:
-    for unit, size in (("days", 86400), ("h", 3600), ("min", 60)):
-        if seconds >= 2 * size:
-            return f"{seconds / size:,.1f} {unit}"
-    return f"{seconds:.3g} s"

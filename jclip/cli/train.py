@@ -14,7 +14,7 @@ import tyro
 from jclip.cli.configs import parse
 from jclip.cli.train_words import what_now
 from jclip.console import Console
-from jclip.errors import JclipError
+from jclip.errors import JclipError, first_line
 from jclip.io.files import check_folder
 from jclip.parallel.processes import connect, is_first_process, is_single_process, on_first, sharing_errors
 from jclip.plain import complain, print_json
@@ -60,7 +60,7 @@ def main(arguments: Sequence[str]) -> int:
         with sharing_errors():
             return _train(arguments)
     except jax.errors.JaxRuntimeError as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        reason = first_line(error)
         several = not is_single_process()
         code, words = LOST, f"a process of this run was lost, or a device failed: {reason}"
         if "RESOURCE_EXHAUSTED" in reason:

@@ -52,7 +52,7 @@ _COLOURS = {
 _BACKGROUNDS = ((255, 255, 255), (238, 238, 232), (228, 236, 245), (245, 236, 226))
 
 
-class Item(NamedTuple):
+class Sample(NamedTuple):
     """An image: its path in the folder, its caption, and the bytes of its PNG file."""
 
     path: str
@@ -60,7 +60,7 @@ class Item(NamedTuple):
     png: bytes
 
 
-def write_practice(folder: Path, items: Sequence[Item], licences: Sequence[str] = ()) -> Path:
+def write_practice(folder: Path, items: Sequence[Sample], licences: Sequence[str] = ()) -> Path:
     """Writes the images and their spreadsheet; returns the spreadsheet. Raises JclipError if the folder exists."""
     with whole_folder(folder, replace=False) as partial:
         for item in items:
@@ -90,13 +90,13 @@ def emoji(folder: Path, data: Path, pictures: int, seed: int) -> Path:
     if pictures > most:
         raise JclipError(f"--pictures {pictures}: the demo holds out only {most} emoji images: give fewer")
     chosen = np.random.default_rng(seed).permutation(rows)[: -(-pictures // len(drawn))]
-    items: list[Item] = []
+    items: list[Sample] = []
     used: dict[str, int] = {}
     for row in chosen.tolist():
         name, group = found.names["zh"][row], _GROUPS[found.concepts[row].group]
         for artist in drawn:
             number = used[name] = used.get(name, 0) + 1
-            items.append(Item(f"{group}/{_file_name(name)}-{number}.png", name, drawn[artist][row]))
+            items.append(Sample(f"{group}/{_file_name(name)}-{number}.png", name, drawn[artist][row]))
     return write_practice(folder, items[:pictures], [artist.credit for artist in ARTISTS.values()])
 
 
@@ -114,7 +114,7 @@ def shapes(folder: Path, pictures: int, seed: int) -> Path:
     for number in range(pictures):
         colour, shape = things[order[number % len(things)]]
         caption = f"{colour}色的{shape}"
-        items.append(Item(f"{shape}/{caption}-{number // len(things) + 1}.png", caption, _shape(colour, shape, draw)))
+        items.append(Sample(f"{shape}/{caption}-{number // len(things) + 1}.png", caption, _shape(colour, shape, draw)))
     return write_practice(folder, items)
 
 

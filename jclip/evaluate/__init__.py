@@ -12,6 +12,7 @@ Names:
   Evaluation: the result of these three, which can write results.json and a report.
   Results, Result: the figures of all tests, and of one test.
   read_results: reads a results.json.
+  compare: compares the results of two evaluations; the result can write comparison.json and a report.
   zero_shot: returns class probabilities of images.
   recall: returns R@k of features in both directions, and their mean.
   query_hits: returns the hits of each query in one direction.
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
     from jclip.evaluate.tasks.classification import classification as classification
     from jclip.evaluate.tasks.classification import zero_shot as zero_shot
     from jclip.evaluate.tasks.evaluation import Evaluation as Evaluation
+    from jclip.evaluate.tasks.evaluation import compare as compare
     from jclip.evaluate.tasks.probe import probe as probe
     from jclip.evaluate.tasks.retrieval import retrieval as retrieval
 

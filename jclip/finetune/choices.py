@@ -17,6 +17,7 @@ from typing import NamedTuple
 
 from jclip.errors import JclipError
 from jclip.finetune.facts import DataFacts, Machine, ModelFacts, Start
+from jclip.units import format_duration, format_size
 
 GOOD, FEW, MANY = 0.25, 5_000, 20_000
 """Lowest skill of a good start; fewer pairs than FEW are few, MANY or more are many."""
@@ -49,7 +50,7 @@ class Choice:
 
 
 @dataclass(frozen=True)
-class StagePlan:
+class StageSettings:
     """A stage of a plan.
 
     Attributes:
@@ -72,7 +73,7 @@ class StagePlan:
 
 
 @dataclass(frozen=True)
-class Plan:
+class Settings:
     """Settings of a fine-tuning.
 
     Attributes:
@@ -94,7 +95,7 @@ class Plan:
       table: the choices with their reasons.
     """
 
-    stages: tuple[StagePlan, ...]
+    stages: tuple[StageSettings, ...]
     batch_size: int
     micro_batches: int
     muon: bool
@@ -135,7 +136,7 @@ def epochs_of(pairs: int) -> int:
     return round(min(max(20 * math.sqrt(20_000 / pairs), 3), 60))
 
 
-def choose(data: DataFacts, model: ModelFacts, machine: Machine, start: Start, wishes: Wishes = Wishes()) -> Plan:
+def choose(data: DataFacts, model: ModelFacts, machine: Machine, start: Start, wishes: Wishes = Wishes()) -> Settings:
     """Returns the settings for these facts, with the reasons. Raises JclipError if a wish is not possible."""
     _check(wishes, data, machine)
     good, few = start.skill >= GOOD, data.pairs < FEW
@@ -155,7 +156,7 @@ def choose(data: DataFacts, model: ModelFacts, machine: Machine, start: Start, w
     steps = sum(stage.steps(data.pairs, batch) for stage in stages)
     evaluations = min(_MOST_EVALUATIONS, max(_LEAST_EVALUATIONS, steps // 20))
     patience = math.ceil(_PATIENT * evaluations)
-    return Plan(
+    return Settings(
         stages=stages,
         batch_size=batch,
         micro_batches=micro,
@@ -198,7 +199,7 @@ def choose(data: DataFacts, model: ModelFacts, machine: Machine, start: Start, w
             Choice("arithmetic", dtype, f"for {machine.devices} x {machine.platform}"),
             Choice(
                 "time",
-                f"about {_time(trained.minutes)}",
+                f"about {format_duration(60 * trained.minutes)}",
                 f"estimated at {machine.rate / 1e9:,.0f} GFLOP/s, a third of what a matrix product reaches; "
                 "compilation and evaluation come on top",
             ),
@@ -209,7 +210,7 @@ def choose(data: DataFacts, model: ModelFacts, machine: Machine, start: Start, w
 class _Trained(NamedTuple):
     """Stages that fit into the time, the choice that explains them, and the reason for their epochs."""
 
-    stages: tuple[StagePlan, ...]
+    stages: tuple[StageSettings, ...]
     cached: bool
     what: Choice
     epochs_why: str
@@ -230,18 +231,19 @@ def _trained(
     knows = f"the starting model's mean recall is {start.recall:.1%}, chance {start.chance:.1%}"
     slow = minutes(whole, epochs) > limit and minutes(whole, 3) > limit
     if slow:
-        stages = [StagePlan("text-alone", image=False, epochs=epochs, learning_rate=rate, cached=True)]
+        stages = [StageSettings("text-alone", image=False, epochs=epochs, learning_rate=rate, cached=True)]
         what = "text tower; image tower frozen"
-        why = f"three epochs of both towers would take {_time(minutes(whole, 3))}; image features are computed once"
+        long = format_duration(60 * minutes(whole, 3))
+        why = f"three epochs of both towers would take {long}; image features are computed once"
     elif good and data.pairs < FEW:
         stages = [
-            StagePlan("image-frozen", image=False, epochs=epochs / 2, learning_rate=rate),
-            StagePlan("everything", image=True, epochs=epochs / 2, learning_rate=float(f"{rate / 5:.1e}")),
+            StageSettings("image-frozen", image=False, epochs=epochs / 2, learning_rate=rate),
+            StageSettings("everything", image=True, epochs=epochs / 2, learning_rate=float(f"{rate / 5:.1e}")),
         ]
         what = "text tower, then everything at a fifth of the rate"
         why = f"{knows}: {data.pairs:,} pairs could harm a good image tower (the paper's two stages)"
     else:
-        stages = [StagePlan("everything", image=True, epochs=epochs, learning_rate=rate)]
+        stages = [StageSettings("everything", image=True, epochs=epochs, learning_rate=rate)]
         what = "everything"
         why = f"{knows}: {'enough pairs to train everything' if good else 'it must learn these images from scratch'}"
     cost = text_alone if slow else whole
@@ -298,8 +300,8 @@ def _batch(
         fits = int(room // a_pair)
     if fits < 1:
         raise JclipError(
-            f"the model needs {_gib(state + a_pair)} of memory on each device, which has {_gib(machine.memory)} "
-            f"({machine.memory_from}): use a smaller bundle, or another machine"
+            f"the model needs {format_size(state + a_pair)} of memory on each device, which has "
+            f"{format_size(machine.memory)} ({machine.memory_from}): use a smaller bundle, or another machine"
         )
     fits = _power_of_two(min(fits, _LARGEST_BATCH))
     by_data = _power_of_two(max(2, data.pairs // _LEAST_STEPS_AN_EPOCH)) // machine.devices * machine.devices
@@ -326,8 +328,8 @@ def _batch(
     memory = Choice(
         "memory",
         f"at most {fits} pairs at once per device" + (f", so {micro} micro-batches" if micro > 1 else ""),
-        f"estimated, not measured: {_gib(state)} for parameters and AdamW, {_gib(a_pair)} a pair, of "
-        f"{_gib(machine.memory)} ({machine.memory_from})" + (", activations recomputed" if remat else ""),
+        f"estimated, not measured: {format_size(state)} for parameters and AdamW, {format_size(a_pair)} a pair, of "
+        f"{format_size(machine.memory)} ({machine.memory_from})" + (", activations recomputed" if remat else ""),
     )
     return batch, micro, remat, [Choice("batch", f"{batch}", why), memory]
 
@@ -378,13 +380,3 @@ def _rate_why(model: ModelFacts, batch: int, start: Start) -> str:
 
 def _power_of_two(most: int) -> int:
     return 1 << (most.bit_length() - 1)
-
-
-def _gib(size: float) -> str:
-    return f"{size / 2**30:.3g} GiB" if size >= 2**28 else f"{size / 2**20:.3g} MiB"
-
-
-def _time(minutes: float) -> str:
-    if minutes < 2:
-        return "2 minutes"
-    return f"{minutes:.0f} minutes" if minutes < 120 else f"{minutes / 60:,.0f} hours"

@@ -129,7 +129,7 @@ class Stopped:
     signal: int | None
 
 
-def finetune(request: Request, console: Console | None = None) -> results.Outcome | Stopped:
+def finetune(request: Request, console: Console | None = None) -> results.FinetuneOutcome | Stopped:
     """Fine-tunes a model as `jclip finetune` does: plans, trains, and keeps the starting model or the best checkpoint.
 
     Raises JclipError as `plan` and `run` do.
@@ -158,7 +158,7 @@ def load_run(file: str) -> Run:
 
 def run(
     planned: Planned, console: Console | None = None, load_config: Callable[[str], Run] = load_run
-) -> results.Outcome | Stopped:
+) -> results.FinetuneOutcome | Stopped:
     """Trains the configuration, compares starting model and best checkpoint, and writes the better one and the report.
 
     `load_config` reads the configuration. Raises JclipError as `train` does, and if the configuration was changed after

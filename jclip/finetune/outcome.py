@@ -29,7 +29,7 @@ BEST, BEFORE, TRAINED, PAGE = "best", "start.json", "trained.json", "report.html
 
 
 @dataclass(frozen=True)
-class Outcome:
+class FinetuneOutcome:
     """Figures of the starting and of the trained model.
 
     Attributes:
@@ -72,7 +72,9 @@ def measure(model: Model, task: RetrievalTask) -> Start:
     return Start(figures["mean_recall"], float(np.mean(by_chance)))
 
 
-def settle(start: Path, trained: Path, data: Path, splits: Sequence[str], out: Path) -> tuple[Outcome, list[Section]]:
+def settle(
+    start: Path, trained: Path, data: Path, splits: Sequence[str], out: Path
+) -> tuple[FinetuneOutcome, list[Section]]:
     """Copies the better of the bundles `start` and `trained` to `best` in `out`, and writes the figures of both there.
 
     Scores the given splits of `data`; the first, the validation split, decides. Returns the outcome, and sections of
@@ -92,7 +94,7 @@ def settle(start: Path, trained: Path, data: Path, splits: Sequence[str], out: P
                 shown.append(replace(retrieved(*encoded), title=name))
         results.append(Results(str(folder), tuple(found)))
         sections.append(shown)
-    outcome = Outcome(results[0], results[1], main)
+    outcome = FinetuneOutcome(results[0], results[1], main)
     better = trained if outcome.improved else start
     with whole_folder(out / BEST) as partial:
         shutil.copytree(
@@ -108,14 +110,14 @@ _SHOWN = """Results of both models for the same random captions of the validatio
 marks a correct image."""
 
 
-def read_outcome(out: Path, data: Path) -> Outcome:
+def read_outcome(out: Path, data: Path) -> FinetuneOutcome:
     """Reads what `settle` wrote."""
-    return Outcome(read_results(out / BEFORE), read_results(out / TRAINED), validation_tasks(data)[1])
+    return FinetuneOutcome(read_results(out / BEFORE), read_results(out / TRAINED), validation_tasks(data)[1])
 
 
 def write_report(
     out: Path,
-    outcome: Outcome,
+    outcome: FinetuneOutcome,
     journal: Sequence[Mapping[str, Any]],
     table: Sequence[Choice],
     sections: Sequence[Section],

@@ -7,7 +7,7 @@ import math
 import re
 from pathlib import Path
 
-from jclip.finetune.choices import Choice, Plan, StagePlan
+from jclip.finetune.choices import Choice, Settings, StageSettings
 from jclip.finetune.facts import DataFacts, Machine, ModelFacts
 
 VALID = "valid"
@@ -15,7 +15,7 @@ VALID = "valid"
 
 
 def configuration(
-    plan: Plan,
+    plan: Settings,
     data: DataFacts,
     model: ModelFacts,
     machine: Machine,
@@ -103,12 +103,12 @@ def _quoted(path: Path) -> str:
     return f'"{text}"' if text.isprintable() and not set(text) & set('"\\') else repr(text)
 
 
-def _variable(stage: StagePlan) -> str:
+def _variable(stage: StageSettings) -> str:
     return stage.name.replace("-", "_")
 
 
 def _stage(
-    stage: StagePlan, plan: Plan, data: DataFacts, model: ModelFacts, machine: Machine, why: dict[str, Choice]
+    stage: StageSettings, plan: Settings, data: DataFacts, model: ModelFacts, machine: Machine, why: dict[str, Choice]
 ) -> str:
     steps = stage.steps(data.pairs, plan.batch_size)
     trains = '((r".*", True),)' if stage.image else '((r"image/.*", False), (r".*", True))'
@@ -156,7 +156,7 @@ _MUON = [
 ]
 
 
-def _augmentation(plan: Plan, model: ModelFacts, why: dict[str, Choice]) -> list[str]:
+def _augmentation(plan: Settings, model: ModelFacts, why: dict[str, Choice]) -> list[str]:
     mirror = f"flip={plan.flip:g},  # {why['mirror'].why}"
     if plan.policy:
         policy = ['    auto_augment="original",'] if plan.auto_augment else []

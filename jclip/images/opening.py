@@ -22,6 +22,7 @@ from typing import Any
 from PIL import Image
 
 from jclip.errors import JclipError
+from jclip.extras import installing
 from jclip.io.reading import LARGEST_PICTURE, Refused, read_regular
 
 MEGAPIXELS_VARIABLE = "JCLIP_MAX_MEGAPIXELS"
@@ -316,5 +317,5 @@ def _unidentified(data: bytes, name: str) -> PictureError:
         try:
             import pillow_heif  # noqa: F401
         except ImportError:
-            return unreadable_picture(name, FOREIGN, "HEIC needs: pip install 'jclip[heic]'")
+            return unreadable_picture(name, FOREIGN, f"HEIC needs: {installing('pillow_heif')}")
     return unreadable_picture(name, UNDECODABLE, "no known image format")

@@ -144,7 +144,7 @@ def open_picture(
         if picture.dtype != np.uint8 or picture.ndim != 3 or picture.shape[2] != 3:
             raise JclipError(f"{name} is {picture.dtype} {picture.shape}, but must be uint8 (height, width, 3)")
         if not picture.size:
-            raise JclipError(f"{name} has no pixels: {picture.shape}")
+            raise JclipError(f"{name} has no pixels, but shape {picture.shape}: leave it out")
         return Image.fromarray(picture)
     if isinstance(picture, Image.Image):
         image = picture

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from jclip.errors import JclipError, unreadable
+from jclip.units import format_size
 
 
 class Refused(JclipError):
@@ -50,21 +51,8 @@ def read_regular(file: Path, limit: int) -> bytes:
     return data
 
 
-def format_size(count: int) -> str:
-    """Formats a number of bytes for a message.
-
-    >>> format_size(1 << 28), format_size(3000), format_size(7)
-    ('256 MiB', '2.93 KiB', '7 bytes')
-    """
-    for power, unit in ((40, "TiB"), (30, "GiB"), (20, "MiB"), (10, "KiB")):
-        if count >= 1 << power:
-            return f"{count / (1 << power):.3g} {unit}"
-    return f"{count} bytes"
-
-
 LARGEST_PICTURE = 256 << 20
 """Maximum number of bytes of an encoded image; a larger file is a mistake or an attack."""
-
 
 TOO_LARGE = f"an image file of more than {format_size(LARGEST_PICTURE)}"
 """Reason that reports give for a larger image file."""

@@ -113,7 +113,7 @@ def contrastive_loss(
     loss: PairwiseLoss = SoftmaxLoss(positives) if kind == "softmax" else SigmoidLoss()
     blocks = forms.Blocks(loss, positives)
     form = partial(forms.dense, blocks=blocks) if impl == "dense" else _split(impl, blocks, chunk, mesh, axis, size)
-    images, texts = form(forms.Examples(z_bd, ids_bk), forms.Examples(w_bd, ids_bk), bias)
+    images, texts = form(forms.Embeddings(z_bd, ids_bk), forms.Embeddings(w_bd, ids_bk), bias)
     own_b = (z_bd * w_bd).sum(axis=1) + (0 if bias is None else bias)
     margin = jax.lax.stop_gradient(_TIE * scale)
     recalls = {

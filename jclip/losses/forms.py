@@ -29,7 +29,7 @@ _PADDING = -1
 """Position of the rows that pad a chunk."""
 
 
-class Examples(NamedTuple):
+class Embeddings(NamedTuple):
     """Features of images or texts, and their ids. The first id is the position in the batch."""
 
     features_bd: jax.Array
@@ -49,7 +49,7 @@ class Blocks:
     positives: bool
 
     def reduce(
-        self, images: Examples, texts: Examples, bias: jax.Array | None, total: PairStats | None = None
+        self, images: Embeddings, texts: Embeddings, bias: jax.Array | None, total: PairStats | None = None
     ) -> PairStats:
         """Computes a block of logits (images are rows) and reduces it to statistics; `total` as in `PairwiseLoss`."""
         # On some devices the default product of float32 has bfloat16 precision: 0.06 off at a scale of 100.
@@ -66,13 +66,13 @@ class Blocks:
         return self.loss.reduce(logits_rc, ~shared_rc & others_rc, positive_rc, total)
 
 
-def dense(images: Examples, texts: Examples, bias: jax.Array | None, *, blocks: Blocks) -> PairStats:
+def dense(images: Embeddings, texts: Embeddings, bias: jax.Array | None, *, blocks: Blocks) -> PairStats:
     """Computes the statistics of all images and texts in one block."""
     return blocks.reduce(images, texts, bias)
 
 
 def chunked(
-    images: Examples, texts: Examples, bias: jax.Array | None, *, blocks: Blocks, axes: tuple[str, ...], chunk: int
+    images: Embeddings, texts: Embeddings, bias: jax.Array | None, *, blocks: Blocks, axes: tuple[str, ...], chunk: int
 ) -> PairStats:
     """Computes the statistics of one device's images and texts under `shard_map`, gathering texts in chunks.
 
@@ -104,7 +104,7 @@ def chunked(
 
 
 def ring(
-    images: Examples, texts: Examples, bias: jax.Array | None, *, blocks: Blocks, axes: tuple[str, ...], chunk: int
+    images: Embeddings, texts: Embeddings, bias: jax.Array | None, *, blocks: Blocks, axes: tuple[str, ...], chunk: int
 ) -> PairStats:
     """Computes the same as `chunked` without gathering: texts are passed around the ring of devices.
 
@@ -140,8 +140,8 @@ def ring(
 class _Batch(NamedTuple):
     """Inputs of the logits."""
 
-    images: Examples
-    texts: Examples
+    images: Embeddings
+    texts: Embeddings
     bias: jax.Array | None
 
 
@@ -178,7 +178,7 @@ class _Sweep:
     def forward(self, batch: _Batch, image_stats: Any) -> PairStats:
         """Merges the image statistics of this pass into `image_stats`; returns them and those of the texts."""
 
-        def visit(image_stats: Any, chunk: Examples) -> PairStats:
+        def visit(image_stats: Any, chunk: Embeddings) -> PairStats:
             more, text_stats = self.blocks.reduce(batch.images, self.gather(chunk), batch.bias)
             return _merged(image_stats, more), self.scatter(text_stats)
 
@@ -199,7 +199,7 @@ class _Sweep:
             texts, text_stats, text_cotangents = self.gather(chunk)
 
             def recompute(images_rd: jax.Array, texts_cd: jax.Array, bias: jax.Array | None) -> PairStats:
-                examples = Examples(images_rd, batch.images.ids_bk), Examples(texts_cd, texts.ids_bk)
+                examples = Embeddings(images_rd, batch.images.ids_bk), Embeddings(texts_cd, texts.ids_bk)
                 return self.blocks.reduce(*examples, bias, (total[0], text_stats))
 
             _, vjp = jax.vjp(recompute, batch.images.features_bd, texts.features_bd, batch.bias)
@@ -261,7 +261,7 @@ def _differentiable(
         gradients = backward(batch, total, cotangents, zeros)
         no_gradient: Any = None  # for the ids, which are integers
         return (
-            _Batch(Examples(gradients.images, no_gradient), Examples(gradients.texts, no_gradient), gradients.bias),
+            _Batch(Embeddings(gradients.images, no_gradient), Embeddings(gradients.texts, no_gradient), gradients.bias),
         )
 
     form.defvjp(save, pull_back)

@@ -1,5 +1,6 @@
 """Builds models from configurations; computes their shapes and initial variables."""
 
+from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any
 
@@ -22,6 +23,11 @@ def init_variables(config: ModelConfig, key: jax.Array) -> dict[str, Any]:
     """Returns initial variables: {"params": …} and, with batch norm, {"batch_stats": …}."""
     # Compiled as one program; operation by operation it takes seconds.
     return dict(jax.jit(build_model(config).init)(key, *_inputs(config)))
+
+
+def variables_of(params: Mapping[str, Any], stats: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the variables for `apply`; without "batch_stats" if there are none."""
+    return {"params": params, **({"batch_stats": stats} if stats else {})}
 
 
 def shapes(config: ModelConfig) -> dict[str, Any]:

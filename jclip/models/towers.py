@@ -41,6 +41,10 @@ class Tower:
         """Number of layers in the stack "layers/", whose parameters have a leading axis of layers; 0 for no stack."""
         return 0
 
+    def is_stacked(self, path: str) -> bool:
+        """Returns whether a parameter, such as "layers/mlp/fc1/kernel", has a leading axis of `depth` layers."""
+        return self.depth > 0 and path.startswith("layers/")
+
     @property
     def layer_numbers(self) -> LayerNumbers:
         """Layer numbers of the parameters outside the stack; empty if the tower has no layer-wise decay."""

@@ -21,7 +21,7 @@ from typing import Any, NamedTuple, TypeVar
 
 import jax
 
-from jclip.errors import JclipError
+from jclip.errors import JclipError, first_line
 from jclip.internals import coordination_client, process_count
 from jclip.internals import process_index as process_index
 from jclip.parallel import lifeline
@@ -69,7 +69,7 @@ def connect(distributed: bool = False) -> None:
         jax.devices()  # waits for all processes: now, before anything can fail on one of them
         lifeline.hold(_START_SECONDS)
     except (RuntimeError, ValueError, TypeError) as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        reason = first_line(error)
         advice = (
             f"check {COORDINATOR}, and that all {arguments['num_processes']} were started"
             if given

@@ -10,6 +10,7 @@ from jax.sharding import Mesh
 from jclip.axes import FSDP, TENSOR
 from jclip.errors import JclipError
 from jclip.rules import paths_of, rows
+from jclip.units import format_size
 
 SPLITTING = (FSDP, TENSOR)
 """Axes of the mesh that split parameters."""
@@ -37,8 +38,8 @@ class Replication:
 
     def __str__(self) -> str:
         """Returns a summary on one line."""
-        summary = f"{self.axes}: {self.share:.2%} of the parameters' {in_units(self.total)} are replicated"
-        return f"{summary}, mostly {self.parts[0][0]} ({in_units(self.parts[0][1])})" if self.parts else summary
+        summary = f"{self.axes}: {self.share:.2%} of the parameters' {format_size(self.total)} are replicated"
+        return f"{summary}, mostly {self.parts[0][0]} ({format_size(self.parts[0][1])})" if self.parts else summary
 
     def check(self, most: float) -> None:
         """Checks the share; raises JclipError if it is above `most`."""
@@ -69,11 +70,3 @@ def replication(shapes: Mapping[str, Any], shardings: Mapping[str, Any], mesh: M
     listed.sort(key=lambda part: -part[1] * (part[2] - 1))
     axes = " x ".join(f"{axis}={mesh.shape[axis]}" for axis in SPLITTING)
     return Replication(axes, devices, total, share, tuple(listed))
-
-
-def in_units(count: int) -> str:
-    """Returns a number of bytes with a unit."""
-    for unit, size in (("GiB", 2**30), ("MiB", 2**20)):
-        if count >= size:
-            return f"{count / size:,.2f} {unit}"
-    return f"{count / 1024:,.1f} KiB"

@@ -6,6 +6,7 @@
 
 Names:
   run: trains all stages of a run with its evaluations, or resumes it.
+  plan: plans a run without training: parameters, FLOPs, memory, time, and settings that fit.
   Run: configuration of a run: model, tokenizer, preprocessing and stages.
   Stage: one stage: objective, data, batch size, budget, optimizer, and the parameters that train.
   Contrastive, TeacherLearning: objectives.
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from jclip.train.objectives.contrastive import Contrastive as Contrastive
     from jclip.train.objectives.teacher_learning import TeacherLearning as TeacherLearning
     from jclip.train.outcome import Outcome as Outcome
+    from jclip.train.planning.fitting import plan as plan
     from jclip.train.state import TrainState as TrainState
     from jclip.train.step import make_step as make_step
 

@@ -48,7 +48,6 @@ from jclip.train.state import (
     next_stage,
     placed,
     starting_variables,
-    whole_params,
 )
 from jclip.train.step import Step, make_step
 
@@ -153,7 +152,7 @@ class StageParts:
     def open_inputs(self) -> Inputs:
         """Returns the inputs. Raises JclipError if the stage was assembled for a plan."""
         if self.inputs is None:
-            raise JclipError(f"stage {self.stage.name!r} was assembled without its inputs, for a plan")
+            raise JclipError(f"stage {self.stage.name!r} was assembled for a plan: pass the inputs of `open_stage`")
         return self.inputs
 
     def open_batches(self) -> Batches:
@@ -193,11 +192,11 @@ def assemble(run: Run, index: int, devices: Devices, inputs: Inputs | None = Non
     stage, mesh, variables = run.stages[index], devices.mesh, shapes(run.model)
     # The parameters, as the model has them and as the stage holds them.
     whole = rules.paths_of(variables["params"])
-    held = layout(stage, whole)
+    held = layout(stage, whole, run.model.towers)
     paths = rules.paths_of(jax.eval_shape(held.held, variables["params"]))
     # The loss.
     compute = Compute(jnp.dtype(run.dtype), run.remat, run.attention)
-    towers = DualEncoder(run.model, compute, frozen_layers=held.first)
+    towers = DualEncoder(run.model, compute, frozen_layers=held.first_layers)
     context = Context(stage, towers, run.preprocessing, held.trains, mesh)
     program = stage.objective.program(context)
     # The length. Only epochs need the data.
@@ -273,11 +272,6 @@ def open_stage(run: Run, index: int, devices: Devices, tokenizer: Tokenizer) -> 
         )
 
     return Inputs(tokenizer, opened, lambda: stage.objective.batches(make, opened))
-
-
-def variables_of(state: TrainState) -> dict[str, Any]:
-    """Returns the model's variables in a training state, for `apply`."""
-    return {"params": whole_params(state), **({"batch_stats": state.stats} if state.stats else {})}
 
 
 def _check_micro_batches(stage: Stage, mesh: jax.sharding.Mesh) -> None:

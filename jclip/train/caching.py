@@ -75,7 +75,7 @@ def fill(
             on_first(lambda: open_cache(place, tower.name, description, **layout, shard_rows=shard_rows))
             return open_cache(place, tower.name, description, **layout, shard_rows=shard_rows)
 
-        cache = replace(everywhere(begin), first=firsts)
+        cache = replace(everywhere(begin), first_rows=firsts)
         missing = broadcast(cache.missing() if is_first_process() else [])
         caches.append((cache, units, missing))
     total = sum(cache.count for cache, _, _ in caches)

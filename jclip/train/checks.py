@@ -14,7 +14,7 @@ from jclip.names import check_name
 from jclip.ranges import check_ranges
 from jclip.stages import Stage
 from jclip.train.configuration import Run
-from jclip.train.evaluations import Evaluation
+from jclip.train.evaluations import EvaluationConfig
 from jclip.train.layout import layout, whole_path
 
 
@@ -41,7 +41,7 @@ def check_names(run: Run) -> None:
     Raises JclipError, with the field, if a name is not a valid folder name.
     """
     check_name("name", run.name)
-    named: dict[str, Sequence[Stage | Evaluation]] = {"stages": run.stages, "evaluations": run.evaluations}
+    named: dict[str, Sequence[Stage | EvaluationConfig]] = {"stages": run.stages, "evaluations": run.evaluations}
     for kind, some in named.items():
         for number, one in enumerate(some):
             check_name(f"{kind}.{number}.name", one.name)
@@ -132,7 +132,7 @@ def _check_distinct(run: str, kind: str, names: Sequence[str]) -> None:
 
 def _check_trained(run: Run, stage: Stage, parameters: dict[str, Any]) -> None:
     """Checks a stage's rules against the model's parameters, and its objective against what trains."""
-    trains = layout(stage, parameters).trains
+    trains = layout(stage, parameters, run.model.towers).trains
     stage.objective.check(stage, run.model, trains)
     factors = rules.match(stage.optimizer.multipliers, parameters, what=f"stage {stage.name!r}: multipliers")
     if not stage.optimizer.learning_rate or not any(factors[whole_path(path)] for path in trains):

@@ -10,7 +10,7 @@ from jclip.parallel.mesh import MeshShape
 from jclip.parallel.sharding import Placement
 from jclip.ranges import AtLeastOne, Count, Positive, Share
 from jclip.stages import Stage
-from jclip.train.evaluations import Evaluation
+from jclip.train.evaluations import EvaluationConfig
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,7 @@ class Run:
     log_every: Count = 10
     checkpoint_every: Count = 1000
     evaluate_every: Count = 0
-    evaluations: tuple[Evaluation, ...] = ()
+    evaluations: tuple[EvaluationConfig, ...] = ()
     keep_checkpoints: AtLeastOne = 2
     best: str = ""
     patience: Count = 0

@@ -7,11 +7,11 @@ import numpy as np
 
 from jclip.checkpoint import Position
 from jclip.errors import JclipError
+from jclip.models.build import variables_of
 from jclip.parallel.processes import broadcast, everywhere
-from jclip.train.assembly import variables_of
 from jclip.train.configuration import Run
 from jclip.train.logging.run_log import RunLog
-from jclip.train.state import TrainState
+from jclip.train.state import TrainState, whole_params
 
 Evaluator = Callable[[dict[str, Any]], Mapping[str, float]]
 """Variables -> figures; called on every process."""
@@ -33,7 +33,7 @@ class Evaluating:
             return
         figures: dict[str, float] = {}
         for name, evaluator in self._evaluators.items():
-            found = everywhere(lambda call=evaluator: dict(call(variables_of(state))))  # type: ignore[misc]
+            found = everywhere(lambda call=evaluator: dict(call(variables_of(whole_params(state), state.stats))))  # type: ignore[misc]
             figures |= {f"{name}/{key}": float(value) for key, value in found.items()}
         figures = broadcast(figures)  # processors may round differently, but all processes must decide the same
         if not figures:

@@ -5,19 +5,19 @@ from dataclasses import dataclass
 from jclip.config import kind_of
 
 
-class Evaluation:
+class EvaluationConfig:
     """Evaluation of a run. Other packages can add kinds.
 
-    A kind is a frozen dataclass that inherits this class and is decorated with `@kind_of(Evaluation)`. Register the
-    function that opens it with `@jclip.evaluators.open_evaluation.register`. `name` is the prefix of its figures.
+    A kind is a frozen dataclass that inherits this class and is decorated with `@kind_of(EvaluationConfig)`. Register
+    the function that opens it with `@jclip.evaluators.open_evaluation.register`. `name` is the prefix of its figures.
     """
 
     name: str
 
 
-@kind_of(Evaluation)
+@kind_of(EvaluationConfig)
 @dataclass(frozen=True)
-class Retrieval(Evaluation):
+class Retrieval(EvaluationConfig):
     """Image-text recall, as in `jclip eval retrieval`.
 
     Attributes:
@@ -36,9 +36,9 @@ class Retrieval(Evaluation):
     languages: tuple[str, ...] = ()
 
 
-@kind_of(Evaluation)
+@kind_of(EvaluationConfig)
 @dataclass(frozen=True)
-class Classification(Evaluation):
+class Classification(EvaluationConfig):
     """Zero-shot classification, as in `jclip eval classify`.
 
     Attributes:
@@ -59,9 +59,9 @@ class Classification(Evaluation):
     split: str = "test"
 
 
-@kind_of(Evaluation)
+@kind_of(EvaluationConfig)
 @dataclass(frozen=True)
-class Probe(Evaluation):
+class Probe(EvaluationConfig):
     """A linear probe on the current features, as in `jclip eval probe`.
 
     Attributes:

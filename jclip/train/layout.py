@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from jclip.errors import JclipError
+from jclip.models.towers import Tower
 from jclip.stages import Stage, trainable_paths
 
 TOWERS = ("image", "text")
@@ -24,15 +25,15 @@ class Layout:
 
     Attributes:
       trains: paths of the parameters that train, in this layout.
-      first: number of layers of the (image, text) tower in "first_layers".
+      first_layers: number of layers of the (image, text) tower in "first_layers".
     """
 
     trains: frozenset[str]
-    first: tuple[int, int] = (0, 0)
+    first_layers: tuple[int, int] = (0, 0)
 
     def held(self, params: dict[str, Any]) -> dict[str, Any]:
         """Splits the stacks of the model's nested parameters; other arrays are not copied."""
-        for tower, count in zip(TOWERS, self.first, strict=True):
+        for tower, count in zip(TOWERS, self.first_layers, strict=True):
             if count:
                 stack = params[tower][_LAYERS]
                 parts = {
@@ -43,14 +44,14 @@ class Layout:
         return params
 
 
-def layout(stage: Stage, leaves: Mapping[str, Any]) -> Layout:
+def layout(stage: Stage, leaves: Mapping[str, Any], towers: Mapping[str, Tower]) -> Layout:
     """Returns the layout of a stage; `leaves` is {path: array or shape} of the whole model.
 
     Raises JclipError if a rule matches nothing, a parameter has no rule, the stage trains nothing, or the towers or
     `trains` do not have the `last_layers`.
     """
     trains = trainable_paths(stage, leaves)
-    first = dict(_first_layers(stage, leaves, trains))
+    first = dict(_first_layers(stage, towers, trains))
     return Layout(trains, (first.get("image", 0), first.get("text", 0)))
 
 
@@ -71,7 +72,7 @@ def whole_path(path: str) -> str:
     return path.replace(f"/{_FIRST}/", f"/{_LAYERS}/", 1)
 
 
-def _first_layers(stage: Stage, leaves: Mapping[str, Any], trains: frozenset[str]) -> Iterable[tuple[str, int]]:
+def _first_layers(stage: Stage, towers: Mapping[str, Tower], trains: frozenset[str]) -> Iterable[tuple[str, int]]:
     """Yields (tower, number of frozen layers below those that train)."""
     seen = set()
     for tower, last in stage.last_layers:
@@ -79,15 +80,14 @@ def _first_layers(stage: Stage, leaves: Mapping[str, Any], trains: frozenset[str
         if tower not in TOWERS or tower in seen:
             raise JclipError(f"{where} names {tower!r}{' twice' if tower in seen else ''}: name image, text, or both")
         seen.add(tower)
-        stack = f"{tower}/{_LAYERS}/"
-        depth = next((leaf.shape[0] for path, leaf in leaves.items() if path.startswith(stack)), None)
-        if depth is None:
+        depth = towers[tower].depth
+        if not depth:
             raise JclipError(
                 f"{where}: the {tower} tower has no stack of equal layers, but blocks with names of their own: choose "
                 "them in `trains`"
             )
         if not 1 <= last <= depth:
             raise JclipError(f"{where}: the {tower} tower has {depth} layers, not {last}: give 1 to {depth}")
-        if not any(path.startswith(stack) for path in trains):
+        if not any(path.startswith(f"{tower}/{_LAYERS}/") for path in trains):
             raise JclipError(f"{where} names the {tower} tower, but `trains` freezes all its layers: let them train")
         yield tower, depth - last

@@ -15,10 +15,11 @@ import jax
 from jclip.bundle import Bundle, save_bundle
 from jclip.checkpoint import Checkpoints, Position
 from jclip.errors import JclipError
+from jclip.models.build import variables_of
 from jclip.parallel.processes import broadcast, everywhere, on_first, same_everywhere, sharing_errors
 from jclip.parallel.sharding import on_mesh, whole
 from jclip.tokenizers.text import Tokenizer
-from jclip.train.assembly import Devices, StageParts, variables_of
+from jclip.train.assembly import Devices, StageParts
 from jclip.train.configuration import Run
 from jclip.train.evaluating import Evaluating, Evaluator
 from jclip.train.identity import check_same, disagreement, identity
@@ -29,7 +30,7 @@ from jclip.train.outcome import Outcome
 from jclip.train.preparing import begin, prepare, sample_data
 from jclip.train.saver import Saver
 from jclip.train.stage_loop import Instruments, StageLoop
-from jclip.train.state import TrainState
+from jclip.train.state import TrainState, whole_params
 from jclip.train.workplace import StopRequest, bundle_folder, exclusive, stop_signals
 
 
@@ -180,7 +181,7 @@ class _Job:
 
     def _write_bundle(self, state: TrainState, stage: int, position: Position, folder: Path) -> None:
         part = self.parts[stage]
-        variables = whole(variables_of(state), part.mesh)
+        variables = whole(variables_of(whole_params(state), state.stats), part.mesh)
         provenance = {"run": self.run.name, "stage": part.stage.name, "steps": position.total, "seed": self.run.seed}
 
         def write() -> None:

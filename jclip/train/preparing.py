@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from jclip import rules
-from jclip.data.inspecting.reading import Reading, reading
+from jclip.data.inspecting.reading import SourceFacts, source_facts
 from jclip.errors import JclipError
 from jclip.io.files import check_folder
 from jclip.models.build import shapes
@@ -49,17 +49,17 @@ def begin(part: StageParts) -> TrainState:
     )
 
 
-def sample_data(parts: Sequence[StageParts]) -> tuple[list[Reading], list[str]]:
+def sample_data(parts: Sequence[StageParts]) -> tuple[list[SourceFacts], list[str]]:
     """Reads a sample of each stage's data, and returns facts about every source, and warnings.
 
     Later stages' data may be missing. Raises JclipError on every process if a stage can learn nothing from its data.
     """
 
-    def sample() -> tuple[list[Reading], list[str]]:
+    def sample() -> tuple[list[SourceFacts], list[str]]:
         found, warnings = [], []
         for part in parts:
             stage = part.stage
-            mine = [reading(stage.name, source) for source in stage.data]
+            mine = [source_facts(stage.name, source) for source in stage.data]
             if all(one.records is not None for one in mine):
                 warnings += stage.objective.check_data(stage, mine)
             warnings += warn_of_small_training(stage, part.trains)

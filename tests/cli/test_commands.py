@@ -202,7 +202,7 @@ def test_plan_for_people(capsys):
     assert re.search(r"image/\*.* frozen", shown) and re.search(r"text/\*.* trains", shown)
     rows = {line.split("│")[1].strip(): line.split("│")[2].strip() for line in shown.splitlines() if line[:1] == "│"}
     assert rows["a step's other memory, per device"].endswith("iB")
-    assert rows["fits 16.00 GiB"] == "yes"
+    assert rows["fits 16 GiB"] == "yes"
     assert "Parameters over fsdp=1 x tensor=2: " in shown
     assert rows["total time"].endswith("s")
     assert "Published" not in shown
@@ -217,9 +217,9 @@ def test_plan_prints_published_figures(capsys):
 def test_plan_says_what_makes_it_fit():
     words = ("--remat", "dots")
     told = remedy(Fit(2**30, (2**31,), words, (2**29,)))
-    assert told == "It fits, with 512.00 MiB per stage, if you add: --remat dots"
+    assert told == "It fits, with 512 MiB per stage, if you add: --remat dots"
     told = remedy(Fit(2**20, (2**31,), words, (2**29,)))
-    assert told.startswith("None of the settings tried makes it fit. The least is 512.00 MiB per stage, with: --remat")
+    assert told.startswith("None of the settings tried makes it fit. The least is 512 MiB per stage, with: --remat")
     assert "use more devices" in remedy(Fit(2**20, (2**31,), (), (2**31,)))
 
 

@@ -187,7 +187,7 @@ def test_the_start_is_kept_if_training_makes_the_model_worse(place, start, few, 
 def test_impossible_requests_are_refused(place, start, few, tmp_path, capsys):
     with few.open(encoding="utf-8-sig") as table:
         items = [
-            practice.Item(path, text, (few.parent / path).read_bytes()) for path, text in list(csv.reader(table))[1:]
+            practice.Sample(path, text, (few.parent / path).read_bytes()) for path, text in list(csv.reader(table))[1:]
         ]
     one = practice.write_practice(tmp_path / "one", items[:1])
     equal = practice.write_practice(tmp_path / "equal", [item._replace(caption="猫") for item in items])

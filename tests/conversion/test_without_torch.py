@@ -33,7 +33,7 @@ for line in sys.stdin:
         code = main(json.loads(line))
     print(json.dumps([code, out.getvalue(), err.getvalue()]), flush=True)
 """
-WHY = "torch is not installed: pip install 'jclip[convert]', then jclip verify"
+WHY = 'torch is not installed: pip install "jclip[convert]", then jclip verify'
 
 
 @pytest.fixture(scope="module")
@@ -133,4 +133,4 @@ def test_torch_is_hidden_from_the_process(without_torch, tmp_path):
     """If torch were visible, the tests above would prove nothing."""
     bundle = broken.write_bundle(tmp_path / "bundle", "chinese-clip", broken.RN50)
     code, _, error = without_torch("convert", bundle, tmp_path / "out", "--to", "cn-clip")
-    assert code == 1 and error == "jclip convert: --to cn-clip needs torch: pip install 'jclip[convert]'\n"
+    assert code == 1 and error == 'jclip convert: torch is not installed: pip install "jclip[convert]"\n'

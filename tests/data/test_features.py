@@ -35,7 +35,7 @@ def test_a_source_is_identified_by_its_files_and_split(tmp_path):
 
 def test_rows_and_reasons_round_trip(tmp_path):
     for dtype, width in (("float32", 3), ("bfloat16", 7)):
-        cache = FeatureCache(tmp_path / dtype, 5, width, dtype, 2, first=(0, 2))
+        cache = FeatureCache(tmp_path / dtype, 5, width, dtype, 2, first_rows=(0, 2))
         rows = [np.arange(width, dtype=np.float32) + row for row in range(5)]
         size = width * (4 if dtype == "float32" else 2)
         reason = "x" * (size - 1)  # with its mark, exactly as long as a row of features

@@ -330,9 +330,9 @@ class Empty:
 def test_errors_say_what_to_do(words, tmp_path):
     with pytest.raises(JclipError, match="give the stage at least one source"):
         open_sources((), Preprocessing())
-    with pytest.raises(JclipError, match="is empty"):
+    with pytest.raises(JclipError, match="is empty: name another source or split"):
         batches(words, Empty())
-    with pytest.raises(JclipError, match="weight must be above 0"):
+    with pytest.raises(JclipError, match=r"weight is .*; set it above 0"):
         batches(words, SyntheticPairs(weight=0.0))
     with pytest.raises(JclipError, match="make it two stages"):
         batches(words, SyntheticPairs(), SyntheticParallel())

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ import jclip
 import jclip.evaluate
 from jclip.cli import main
 from jclip.errors import JclipError
+from jclip.evaluate.results import write_results
 from tests.evaluate.cn_clip_data import many_to_many, png
 
 
@@ -60,6 +62,24 @@ def test_retrieval(model, small_bundle, tmp_path, capsys):
     assert jclip.evaluate.read_results(tmp_path / "out") == evaluation.results
     with pytest.raises(JclipError, match="exists already"):
         evaluation.write(tmp_path / "out")
+
+
+def test_compare(model, tmp_path, capsys):
+    many_to_many(tmp_path / "data")
+    for name, resamples in (("a", 10), ("b", 0)):
+        jclip.evaluate.retrieval(model, tmp_path / "data", resamples=resamples).write(tmp_path / name)
+    found = jclip.evaluate.compare(tmp_path / "a", tmp_path / "b" / "results.json")
+    assert main(["eval", "compare", str(tmp_path / "a"), str(tmp_path / "b"), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == found.as_dict()
+    before, after = found.as_dict()["tests"][0]["figures"]["mean_recall"]
+    assert before == after and found.left_out == 0
+    found.write(tmp_path / "compared")
+    names = {file.name for file in (tmp_path / "compared").iterdir()}
+    assert names == {"comparison.json", "report.html", "report.md"}
+    other = replace(found.b, tests=tuple(replace(test, dataset="another") for test in found.b.tests))
+    write_results(other, tmp_path / "other.json")
+    with pytest.raises(JclipError, match="have no test in common: evaluate both on the same data"):
+        jclip.evaluate.compare(tmp_path / "a", tmp_path / "other.json")
 
 
 def test_classification_and_zero_shot(model, small_bundle, classes, capsys):

@@ -93,7 +93,7 @@ def test_features_that_are_not_finite_are_refused():
 @pytest.mark.parametrize(
     ("shapes", "keys", "message"),
     [
-        (((3, 2), (3, 4)), (3, 3), "image features are 2 wide, text ones 4"),
+        (((3, 2), (3, 4)), (3, 3), "image features are 2 wide, text ones 4: encode both with the same model"),
         (((3, 2), (4, 2)), (3, 3), r"4 rows of text features need as many keys: given \(3,\)"),
         (((0, 2), (4, 2)), (0, 4), r"image features must be \(rows, width\), at least one row: given \(0, 2\)"),
     ],

@@ -127,7 +127,7 @@ def test_heic_is_read_with_its_extra_and_the_extra_is_named_without(monkeypatch)
     opening._openers.cache_clear()
     try:
         with pytest.raises(
-            PictureError, match=r"x\.heic cannot be read as an image \(HEIC needs: pip install 'jclip\[heic\]'\)"
+            PictureError, match=r'x\.heic cannot be read as an image \(HEIC needs: pip install "jclip\[heic\]"\)'
         ):
             to_array(HOW, data, "x.heic")
     finally:

@@ -9,7 +9,7 @@ import tracemalloc
 import pytest
 
 from jclip.errors import JclipError
-from jclip.io.reading import Refused, files_under, format_size, open_regular, read_regular
+from jclip.io.reading import Refused, files_under, open_regular, read_regular
 
 
 @pytest.fixture(autouse=True)
@@ -86,10 +86,3 @@ def test_loops_end_and_names_are_in_order(tmp_path):
     if os.geteuid():
         with pytest.raises(JclipError, match="shut cannot be read"):
             list(files_under(tmp_path))
-
-
-@pytest.mark.parametrize(
-    ("count", "said"), [(0, "0 bytes"), (1023, "1023 bytes"), (1 << 40, "1 TiB"), (1536, "1.5 KiB")]
-)
-def test_sizes_are_printed_with_units(count, said):
-    assert format_size(count) == said

@@ -28,7 +28,7 @@ from jclip.train.checks import check
 from jclip.train.logging.sinks import read_journal
 from jclip.train.loop import train
 from jclip.train.planning.flops import count_flops
-from jclip.train.planning.plan import plan
+from jclip.train.planning.plan import plan_stages
 from jclip.train.preparing import prepare
 from tests.train.runs import RECIPES, Watch, assert_same_bundles, holey_pairs, leaves, losses
 
@@ -114,9 +114,8 @@ def test_training_from_a_cache_is_nearly_the_same_in_bfloat16(chinese_clip, tmp_
 
 def test_the_tower_is_gone_from_the_step(first_stage, tmp_path):
     """The arithmetic is counted from the jaxpr, as in the plan."""
-    live, ours = (
-        plan(run, devices_of(run))[0].flops_per_step for run in (first_stage, cached(first_stage, tmp_path / "cache"))
-    )
+    runs = (first_stage, cached(first_stage, tmp_path / "cache"))
+    live, ours = (plan_stages(run, devices_of(run))[0].flops_per_step for run in runs)
     assert live - ours == count_flops(*frozen_tower(parts_of(first_stage, tmp_path)[1])) > 0.1 * live
 
 

@@ -25,7 +25,7 @@ from jclip.train.configuration import Monitor, Run
 from jclip.train.identity import check_same, identity
 from jclip.train.objectives.contrastive import Contrastive
 from jclip.train.objectives.teacher_learning import TeacherLearning
-from jclip.train.planning.plan import plan
+from jclip.train.planning.plan import plan_stages
 
 NAN, INF = float("nan"), float("inf")
 
@@ -182,7 +182,7 @@ def test_what_a_stage_reads_must_fit_the_towers(chinese_clip):
 
 def test_a_plan_needs_no_bundles(chinese_clip):
     run = replace(chinese_clip, starts_from=((".*", "nowhere"),))
-    assert len(plan(run, devices_of(run))) == 2
+    assert len(plan_stages(run, devices_of(run))) == 2
 
 
 def test_where_a_run_starts_from(recipe, tmp_path):

@@ -11,11 +11,11 @@ from jclip import rules
 from jclip.errors import JclipError
 from jclip.models.resnet import ResNetConfig
 from jclip.parallel.mesh import MeshShape
-from jclip.train.assembly import variables_of
 from jclip.train.checks import check
 from jclip.train.layout import Layout, joined
 from jclip.train.loop import train
 from jclip.train.planning.flops import count_flops
+from jclip.train.state import whole_params
 from tests.train.assembled import assembled, first_inputs, shapes_of
 from tests.train.runs import assert_same_bundles, losses
 
@@ -40,7 +40,7 @@ def deep(run, layers=3):
 
 
 def params_of(state):
-    return rules.paths_of(jax.device_get(variables_of(state))["params"])
+    return rules.paths_of(jax.device_get(whole_params(state)))
 
 
 def moved_layers(before, after, path):
@@ -51,7 +51,7 @@ def moved_layers(before, after, path):
 def test_cut_and_joined_are_inverse():
     stack = {"kernel": jnp.arange(12.0).reshape(4, 3)}
     params = {"image": {"layers": stack, "patch": jnp.ones(2)}, "text": {"layers": stack}, "logit_scale": jnp.ones(())}
-    held = Layout(frozenset(), first=(3, 0)).held(params)
+    held = Layout(frozenset(), first_layers=(3, 0)).held(params)
     assert held["image"]["first_layers"]["kernel"].shape == (3, 3)
     assert held["image"]["layers"]["kernel"].tolist() == [[9, 10, 11]]
     assert held["text"]["layers"]["kernel"] is stack["kernel"]  # not copied

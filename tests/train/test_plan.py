@@ -6,10 +6,12 @@ from pathlib import Path
 import jax
 import pytest
 
+import jclip.train
 from jclip.cli.configs import load_config
 from jclip.errors import JclipError
 from jclip.losses.contrastive import ContrastiveLoss
 from jclip.parallel.mesh import MeshShape
+from jclip.stages import Budget
 from jclip.train.assembly import devices_of
 from jclip.train.planning import plan as planning
 from tests.train.assembled import assembled, first_inputs
@@ -18,7 +20,7 @@ CONFIGS = Path(__file__).parents[2] / "configs"
 
 
 def plan(run, **how):
-    return planning.plan(run, devices_of(run), **how)
+    return planning.plan_stages(run, devices_of(run), **how)
 
 
 def test_chinese_clip_b16():
@@ -62,6 +64,22 @@ def test_time_at_a_given_rate():
     assert stage.seconds == pytest.approx(stage.step_seconds * 238_620)
     with pytest.raises(JclipError, match=r"0\.0 TFLOP/s is not possible"):
         plan(load_config(str(CONFIGS / "altclip" / "vit_l_14.py")), tflops=0.0)
+
+
+def test_a_run_from_python(toy_run):
+    found = jclip.train.plan(toy_run, compiled=False, tflops=1.0)
+    assert found.stages == tuple(plan(toy_run, tflops=1.0)) and found.fit is None
+    assert [one.stage for one in found.reads] == [stage.name for stage in toy_run.stages for _ in stage.data]
+    assert found.sharding.devices == 1 and found.sharding.parts == ()
+
+
+def test_memory_and_epochs_need_what_counts_them(toy_run, tmp_path):
+    with pytest.raises(JclipError, match=r"--memory needs the compiler's figures: omit --no-compile \(in Python"):
+        jclip.train.plan(toy_run, compiled=False, memory=1)
+    stage = replace(toy_run.stages[0], budget=Budget(epochs=1))
+    run = replace(toy_run, stages=(stage,), tokenizer=str(tmp_path / "none"))
+    with pytest.raises(JclipError, match="none, to count epochs: set --tokenizer, or budgets in steps"):
+        jclip.train.plan(run, compiled=False)
 
 
 @pytest.mark.slow

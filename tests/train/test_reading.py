@@ -10,7 +10,7 @@ import pytest
 from jclip import rules
 from jclip.bundle import Bundle, save_bundle
 from jclip.cli.configs import load_config
-from jclip.data.inspecting.reading import LOOKED_AT, reading
+from jclip.data.inspecting.reading import LOOKED_AT, source_facts
 from jclip.data.sources.folders import PairFolder, ParallelFolder
 from jclip.data.sources.kinds import StoredPair
 from jclip.data.sources.records import Translation
@@ -47,7 +47,7 @@ def with_objective(stage, **changes):
 def test_pictures_with_captions(stage, tmp_path):
     folder = tmp_path / "a[1]"
     write_pairs(folder, (StoredPair(png(n), (f"红{n}\x1b[2J",), ("zh",)) for n in range(100)))
-    found = reading(stage.name, PairFolder(str(folder)))
+    found = source_facts(stage.name, PairFolder(str(folder)))
     assert (found.records, found.texts, found.images, found.whole) == (100, LOOKED_AT, LOOKED_AT, False)
     assert str(found) == (
         f"stage 'image-frozen' reads images with captions: PairFolder {str(folder)!r} split 'train': 100 records; "
@@ -57,19 +57,19 @@ def test_pictures_with_captions(stage, tmp_path):
 
 def test_parallel_text(stage, tmp_path):
     write_parallel(tmp_path / "texts", [Translation(f"dog {n}", f"犬{n}", "ja" if n else "zh") for n in range(3)])
-    found = reading(stage.name, ParallelFolder(str(tmp_path / "texts")))
+    found = source_facts(stage.name, ParallelFolder(str(tmp_path / "texts")))
     assert found.languages == (("ja", 2), ("zh", 1)) and found.whole
     assert str(found).endswith(": 3 records; languages ja 2, zh 1; such as 'dog 0' for '犬0'")
 
 
 def test_data_that_are_not_there(stage, tmp_path):
-    found = reading(stage.name, PairFolder(str(tmp_path / "gone")))
+    found = source_facts(stage.name, PairFolder(str(tmp_path / "gone")))
     assert found.records is None and "there is no such folder" in str(found)
-    unbuilt = reading(stage.name, EmojiPairs(str(tmp_path / "emoji")), build=False)
+    unbuilt = source_facts(stage.name, EmojiPairs(str(tmp_path / "emoji")), build=False)
     assert str(unbuilt).endswith("not built yet; the run builds it") and not (tmp_path / "emoji").exists()
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "pairs.csv").touch()
-    refused = reading(stage.name, EmojiPairs(str(tmp_path / "mine")), build=False)
+    refused = source_facts(stage.name, EmojiPairs(str(tmp_path / "mine")), build=False)
     assert f"{tmp_path}/mine contains 'pairs.csv', but the emoji data set needs a folder of its own" in str(refused)
 
 
@@ -93,7 +93,7 @@ def test_pairs_of_which_none_is_anothers_negative_are_refused(chinese_clip, tmp_
 
 def test_data_of_which_only_some_is_looked_at_are_warned_of(stage, tmp_path):
     count = LOOKED_AT + 1
-    found = reading(stage.name, pairs_of(tmp_path / "pairs", range(count), [7] * count))
+    found = source_facts(stage.name, pairs_of(tmp_path / "pairs", range(count), [7] * count))
     (warning,) = check_data(replace(stage, batch_size=2), [found])
     assert "all sampled records have the same caption" in warning
 
@@ -107,7 +107,7 @@ def test_data_of_which_only_some_is_looked_at_are_warned_of(stage, tmp_path):
     ],
 )
 def test_a_batch_larger_than_the_data(stage, duplicates, how):
-    found = [reading(stage.name, SyntheticPairs(count=count)) for count in (5, 6)]
+    found = [source_facts(stage.name, SyntheticPairs(count=count)) for count in (5, 6)]
     large = with_objective(replace(stage, batch_size=12), loss=ContrastiveLoss(duplicates=duplicates))
     assert check_data(large, found) == [
         "stage 'image-frozen': a batch of 12 is larger than the data of 11 records, so every batch repeats pairs, "
@@ -140,7 +140,7 @@ def test_a_run_begins_with_what_it_reads_and_what_is_odd(chinese_clip, tmp_path)
 
 @pytest.mark.parametrize(("images", "texts"), [(range(8), [0, 1] * 4), ([0, 0, 0, 0, 1, 1, 1, 1], range(8))])
 def test_pairs_that_are_alone_in_their_batch(stage, tmp_path, images, texts):
-    found = [reading(stage.name, pairs_of(tmp_path / "pairs", images, texts))]
+    found = [source_facts(stage.name, pairs_of(tmp_path / "pairs", images, texts))]
     assert found[0].alike == 12 / 28  # two kinds of four records: 2 * 6 of 28 couples
     two = replace(stage, batch_size=2)
     assert check_data(two, found) == [
@@ -149,7 +149,7 @@ def test_pairs_that_are_alone_in_their_batch(stage, tmp_path, images, texts):
     ]
     assert check_data(replace(stage, batch_size=4), found) == []  # 8 per cent
     assert check_data(with_objective(two, loss=ContrastiveLoss(duplicates="ignore")), found) == []
-    other = reading(
+    other = source_facts(
         stage.name, SyntheticPairs(count=8)
     )  # whose records differ: (1/2)^2 of the couples are of the first
     assert "about 11% of the pairs" in check_data(two, [*found, other])[0]

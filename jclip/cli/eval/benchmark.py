@@ -2,11 +2,9 @@
 
 import sys
 from collections.abc import Sequence
-from importlib import import_module
 from pathlib import Path
 
 from jclip.cli.eval._common import all_devices
-from jclip.errors import JclipError
 from jclip.plain import complain, say
 
 _HELP = """usage: jclip eval benchmark BUNDLE [CLIP_benchmark's options]
@@ -26,21 +24,7 @@ def main(arguments: Sequence[str]) -> int:
         else:
             complain("jclip eval benchmark: missing: BUNDLE")
         sys.exit(0 if asked else 2)
-    bundle, rest = arguments[0], arguments[1:]
-    if not (Path(bundle) / "config.json").is_file():
-        raise JclipError(f"{bundle} is not a bundle: it has no config.json")
     from jclip.conversion import clip_benchmark
-    from jclip.conversion.parity import peers
 
-    peers.make_importable()
-    clip_benchmark.register()
-    before = sys.argv
-    sys.argv = [
-        "clip_benchmark", "eval", "--model_type", clip_benchmark.MODEL_TYPE, "--model", Path(bundle).name,
-        "--pretrained", bundle, *rest,
-    ]  # fmt: skip
-    try:
-        with all_devices():
-            return int(import_module("clip_benchmark.cli").main() or 0)
-    finally:
-        sys.argv = before
+    with all_devices():
+        return clip_benchmark.run(Path(arguments[0]), arguments[1:])

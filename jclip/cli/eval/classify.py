@@ -2,16 +2,16 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from jclip.cli.eval._common import BundleOptions, all_devices, words
 from jclip.cli.options import read
 from jclip.errors import JclipError
-from jclip.evaluate.datasets.benchmarks import read_order, submission
+from jclip.evaluate.datasets.benchmarks import read_order
 from jclip.evaluate.datasets.opening import open_classification
 from jclip.evaluate.languages import name_of
 from jclip.evaluate.tasks import classification
-from jclip.plain import as_json
 
 
 @dataclass(frozen=True)
@@ -64,24 +64,12 @@ def main(arguments: Sequence[str]) -> int:
     model = options.model(options.context_length)
     with all_devices(), console.working("encoding") as say:
         found = list(classification.evaluate(tests, model, resamples=options.resamples, progress=say))
-
-    def submissions(folder: Path) -> None:
-        sizes = classification.sizes(model.params)
-        for one in found:
-            made = submission(
-                one.probabilities_nc,
-                model=options.model_name or options.bundle.name,
-                dataset=options.dataset,
-                order=order,
-                **sizes,
-            )
-            ending = f".{one.ensemble.title}" if len(found) > 1 else ""
-            (folder / f"{options.dataset}{ending}.json").write_text(as_json(made), encoding="utf-8")
-
     prompts = options.prompts or tests.title
     settings = options.settings(data=tests.data.name, dataset=options.dataset, prompts=prompts)
     evaluation = classification.as_evaluation(tests, found, model=str(options.bundle), settings=settings)
     if options.submission:
-        evaluation = replace(evaluation, more_files=submissions)
+        name = options.model_name or options.bundle.name
+        facts = {"dataset": options.dataset, "name": name, "params": model.params, "order": order}
+        evaluation = replace(evaluation, more_files=partial(classification.write_submissions, found, **facts))
     options.show(evaluation)
     return 0

@@ -9,12 +9,11 @@ import tyro
 
 from jclip.cli.options import read
 from jclip.console import Console
-from jclip.errors import JclipError
-from jclip.evaluate.report import from_results
+from jclip.evaluate.report.from_results import tables
 from jclip.evaluate.report.terminal import TerminalTable
-from jclip.evaluate.results import Result, Results, differences, read_results
-from jclip.io.files import check_writable, whole_folder
-from jclip.plain import as_json, print_json
+from jclip.evaluate.tasks.evaluation import compare
+from jclip.io.files import check_writable
+from jclip.plain import print_json
 
 
 @dataclass(frozen=True)
@@ -42,34 +41,16 @@ def main(arguments: Sequence[str]) -> int:
     options = read(CompareOptions, arguments, "jclip eval compare")
     if options.output is not None:
         check_writable(options.output)
-    before, after = read_results(options.a), read_results(options.b)
-    known = {test.key: test for test in before.tests}
-    both = tuple(test for test in after.tests if test.key in known)
-    if not both:
-        raise JclipError(f"{options.a} and {options.b} have no test in common: evaluate both on the same data")
-    shown = Results(after.model, both, after.settings)
-    pairs = [_pair(known[test.key], test) for test in both]
-    compared = {"a": before.model, "b": after.model, "tests": pairs}
+    comparison = compare(options.a, options.b)
     if options.json:
-        print_json(compared, indent=2)
+        print_json(comparison.as_dict(), indent=2)
     else:
         console = Console()
-        for table in from_results.tables(shown, before):
+        for table in tables(comparison.b, comparison.a):
             console.print(TerminalTable(table))
-        left = len(before.tests) + len(after.tests) - 2 * len(both)
-        if left:
+        if left := comparison.left_out:
             console.tell(f"Left out: {left} {'test' if left == 1 else 'tests'} that only one of the two ran.")
     if options.output is not None:
-        with whole_folder(options.output, replace=False) as folder:
-            (folder / "comparison.json").write_text(f"{as_json(compared, indent=2)}\n", encoding="utf-8")
-            from_results.write_pages(shown, folder, other=before)
+        comparison.write(options.output)
         Console(stderr=True).tell(f"written: {options.output / 'report.html'}")
     return 0
-
-
-def _pair(one: Result, other: Result) -> dict[str, object]:
-    figures = {name: [one.figures[name], value] for name, value in other.figures.items() if name in one.figures}
-    key = {"kind": one.kind, "dataset": one.dataset, "language": one.language}
-    return key | ({"variant": one.variant} if one.variant else {}) | {
-        "figures": figures, "differences": differences(one, other)
-    }  # fmt: skip

@@ -48,7 +48,7 @@ class FeatureCache:
       width: length of a row.
       dtype: dtype of the rows on disk, "float32" or "bfloat16".
       shard_rows: number of rows per file; the last may have fewer.
-      first: row of each record's first image; None if each record has one row.
+      first_rows: row of each record's first image; None if each record has one row.
     """
 
     folder: Path
@@ -56,7 +56,7 @@ class FeatureCache:
     width: int
     dtype: str
     shard_rows: int
-    first: tuple[int, ...] | None = None
+    first_rows: tuple[int, ...] | None = None
 
     def __post_init__(self) -> None:
         check_utf8(self.folder)
@@ -103,7 +103,7 @@ class FeatureCache:
 
         Raises JclipError if the tower could not read it, and DamagedCache if the row cannot be read.
         """
-        number = (record if self.first is None else self.first[record]) + picture
+        number = (record if self.first_rows is None else self.first_rows[record]) + picture
         try:
             data = self._records[number]
         except Exception as error:  # array_record raises all kinds of errors for damage

@@ -21,7 +21,7 @@ from jclip.tokenizers.padding import Texts
 Where = tuple[int, int, int]
 """Numbers of (source, record, picture); picture is -1 for the record itself."""
 
-Unreadable = dict[Where, str]
+UnreadableRecords = dict[Where, str]
 """Reasons why something cannot be read."""
 
 _TRIES = 64  # unreadable records in a row, after which the data counts as broken
@@ -117,7 +117,7 @@ class Batches:
 
     def make(self, step: int) -> tuple[Batch | JclipError, tuple[tuple[Where, str], ...]]:
         """Returns a step's batch or an error, and what could not be read. Workers return it to their parent."""
-        unreadable: Unreadable = {}
+        unreadable: UnreadableRecords = {}
         try:
             indices = self._steps[step]
             batch: Batch | JclipError = self._batch([indices[row] for row in self._seen], unreadable)
@@ -138,7 +138,7 @@ class Batches:
             raise batch
         return batch
 
-    def _batch(self, indices: Sequence[int], unreadable: Unreadable) -> Batch:
+    def _batch(self, indices: Sequence[int], unreadable: UnreadableRecords) -> Batch:
         examples, own = self._examples, [indices[row] for row in self._own]
         # Draws all before loading any: alternating would evict the code and data of both from the CPU's cache.
         drawn = {index: self._draw(index, unreadable) for index in indices}
@@ -160,7 +160,7 @@ class Batches:
         draw = partial(self._draw, unreadable={})  # noted when the batch is made
         return self._texts.buckets([self._examples.text(draw(index)) for index in indices])
 
-    def _draw(self, index: int, unreadable: Unreadable) -> Any:
+    def _draw(self, index: int, unreadable: UnreadableRecords) -> Any:
         """Returns an example; if its record cannot be read, the one an epoch later."""
         for epoch in range(_TRIES):
             place = index + epoch * self.examples_per_epoch
@@ -173,7 +173,7 @@ class Batches:
             return self._examples.draw(unit, record, self._order.random(place))
         raise JclipError(f"example {index}: {_TRIES} records in turn cannot be read: repair the data")
 
-    def _load(self, index: int, example: Any, unreadable: Unreadable) -> tuple[Any, Any]:
+    def _load(self, index: int, example: Any, unreadable: UnreadableRecords) -> tuple[Any, Any]:
         """Returns an example and its loaded part; if that cannot be read, those an epoch later."""
         for epoch in range(_TRIES):
             if epoch:

@@ -44,5 +44,5 @@ def open_sources(sources: Sequence[Source], preprocessing: Preprocessing) -> Ope
         if not len(records):
             raise JclipError(f"{source} is empty: name another source or split")
         if not source.weight > 0:
-            raise JclipError(f"{source}: its weight must be above 0")
+            raise JclipError(f"{source}: weight is {source.weight}; set it above 0, or remove the source")
     return OpenSources(sources, opened)

@@ -14,7 +14,8 @@ from pathlib import Path, PurePosixPath
 from typing import IO, BinaryIO, NamedTuple, cast
 
 from jclip.errors import JclipError
-from jclip.io.reading import format_size, open_regular
+from jclip.io.reading import open_regular
+from jclip.units import format_size
 
 # The name is also a folder's, or is too long.
 _IMPOSSIBLE = (errno.EEXIST, errno.EISDIR, errno.ENOTDIR, errno.ENAMETOOLONG)

@@ -32,8 +32,10 @@ from jclip.data.importing.parts import (
 from jclip.data.importing.splits import choose_labelled
 from jclip.data.sources.kinds import PAIRS, StoredPair
 from jclip.errors import JclipError
+from jclip.extras import reported_extras
 from jclip.io.inert_pickle import load_inert
-from jclip.io.reading import TOO_LARGE, format_size
+from jclip.io.reading import TOO_LARGE
+from jclip.units import format_size
 
 
 @dataclass(frozen=True)
@@ -69,10 +71,8 @@ def open_lmdb(source: Path, reading: Reading) -> LmdbReader:
 
     Raises JclipError if there are none, one of a split is missing, or lmdb is not installed.
     """
-    try:
+    with reported_extras():
         import lmdb  # noqa: F401
-    except ImportError:
-        raise JclipError("LMDB directories need the package lmdb: pip install 'jclip[data]'") from None
     present = sorted(folder.parent.name for folder in source.glob("*/pairs"))
     if not present:
         raise JclipError(f"{source} has no SPLIT/pairs: name the folder that has train/pairs and train/imgs")

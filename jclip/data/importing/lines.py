@@ -6,7 +6,8 @@ from typing import Any, BinaryIO, NamedTuple
 
 from jclip.errors import JclipError, unreadable
 from jclip.io.json_files import decode
-from jclip.io.reading import LARGEST_PICTURE, format_size, open_regular
+from jclip.io.reading import LARGEST_PICTURE, open_regular
+from jclip.units import format_size
 
 LONGEST_TEXT = 16 << 20
 """Maximum number of bytes of a line of text; longer ones are truncated."""

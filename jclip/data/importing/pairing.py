@@ -29,7 +29,7 @@ COMPANION = "file of a pair that is not read"
 _DEEPEST = 5  # extensions that are removed from a name
 
 
-class Pair(NamedTuple):
+class NamePair(NamedTuple):
     """Indices of an image and of its caption in a list of names, and the name that they share."""
 
     key: str
@@ -47,7 +47,7 @@ class Pairing:
       beside: reason why another file is ignored, by index.
     """
 
-    pairs: list[Pair] = field(default_factory=list)
+    pairs: list[NamePair] = field(default_factory=list)
     lost: dict[int, str] = field(default_factory=dict)
     beside: dict[int, str] = field(default_factory=dict)
 
@@ -58,7 +58,7 @@ def pair(names: Sequence[str], captions: Sequence[str] = (*TEXTS, *JSON)) -> Pai
     `captions` are extensions of captions, in lower case; the first is preferred.
 
     >>> pair(["a.1.jpg", "a.1.txt", "a.1.json", "b.png"]).pairs
-    [Pair(key='a.1', picture=0, caption=1)]
+    [NamePair(key='a.1', picture=0, caption=1)]
     >>> pair(["a.1.jpg", "a.1.txt", "a.1.json", "b.png"]).lost
     {3: 'image without a caption'}
     """
@@ -80,7 +80,7 @@ def pair(names: Sequence[str], captions: Sequence[str] = (*TEXTS, *JSON)) -> Pai
         if key in inside or not mine or not said:  # only exact names may be a pair
             mine, said = ([n for n in some if names[n].rpartition(".")[0] == key] for some in (mine, said))
         if mine and said:
-            best = Pair(
+            best = NamePair(
                 key,
                 min(mine, key=lambda n: (names[n].count("."), _rank(names[n], picture_endings()), n)),
                 min(said, key=lambda n: (names[n].count("."), _rank(names[n], captions), n)),

@@ -13,9 +13,11 @@ from jclip.data.importing.lines import LONGEST_TEXT
 from jclip.data.importing.parts import UNCAPTIONED, Found, Lost, Part, Reader, Reading
 from jclip.data.importing.splits import others
 from jclip.data.sources.kinds import PAIRS, StoredPair
-from jclip.errors import JclipError
+from jclip.errors import JclipError, first_line
+from jclip.extras import reported_extras
 from jclip.io.files import check_utf8
-from jclip.io.reading import LARGEST_PICTURE, TOO_LARGE, format_size, open_regular
+from jclip.io.reading import LARGEST_PICTURE, TOO_LARGE, open_regular
+from jclip.units import format_size
 
 LARGEST_GROUP = 1 << 30
 """Maximum number of unpacked bytes of a column in a row group, unless it is compressed at most `PACKED` times."""
@@ -61,10 +63,8 @@ class ParquetReader(Reader):
 
 def open_parquet(source: Path, reading: Reading) -> ParquetReader:
     """Opens one or a folder of .parquet files. Raises JclipError if there is none, or pyarrow is not installed."""
-    try:
+    with reported_extras():
         import pyarrow.parquet  # noqa: F401
-    except ImportError:
-        raise JclipError("Parquet files need the package pyarrow: pip install 'jclip[data]'") from None
     files = [source] if source.is_file() else sorted(source.glob("*.parquet"))
     if not files:
         raise JclipError(f"{source} names no Parquet file: name one, or a folder of .parquet files")
@@ -91,8 +91,7 @@ def _open(file: Path) -> Any:
         open_regular(file).close()
         return pyarrow.parquet.ParquetFile(file)
     except (pyarrow.ArrowException, OSError) as error:
-        reason = str(error).splitlines()[0]
-        raise JclipError(f"{file} is not a complete Parquet file ({reason}): fetch it again") from None
+        raise JclipError(f"{file} is not a complete Parquet file ({first_line(error)}): fetch it again") from None
 
 
 def _check_packing(file: Path, stored: Any, group: int, columns: Sequence[str]) -> None:
@@ -121,8 +120,7 @@ def _rows(file: Path, group: int, columns: list[str]) -> Iterator[dict[str, Any]
                 )
                 yield dict(zip(batch.schema.names, unpacked, strict=True))
     except (pyarrow.ArrowException, OSError) as error:
-        reason = str(error).splitlines()[0]
-        raise JclipError(f"{file}, row group {group} is damaged ({reason}): fetch it again") from None
+        raise JclipError(f"{file}, row group {group} is damaged ({first_line(error)}): fetch it again") from None
 
 
 @dataclass(frozen=True)

@@ -44,7 +44,7 @@ _CAMERAS = re.compile(
 )
 
 
-class Item(NamedTuple):
+class FileItem(NamedTuple):
     """Image with its caption file, or a file that is left out.
 
     Attributes:
@@ -80,7 +80,7 @@ class FolderReader(Reader):
     field: str = "caption"
     language: str = ""
     encoding: str | None = None
-    items: tuple[Item, ...] = ()
+    items: tuple[FileItem, ...] = ()
 
     def parts(self, workspace: Path, shard_bytes: int) -> Sequence[Part]:
         """Returns the parts, see `Reader`."""
@@ -115,7 +115,7 @@ def open_picture_folder(source: Path, reading: Reading) -> FolderReader:
         field=reading.caption or "caption",
         language=reading.language or "",
         encoding=reading.encoding,
-        items=(*items, *(Item(file, None, _HIDDEN, beside=True) for file in hidden)),
+        items=(*items, *(FileItem(file, None, _HIDDEN, beside=True) for file in hidden)),
     )
 
 
@@ -154,24 +154,24 @@ def has_captions_beside(files: Iterable[str]) -> bool:
     return any(item.caption is not None for item in _paired(files, (*TEXTS, *JSON)))
 
 
-def _paired(files: Iterable[str], captions: Sequence[str]) -> list[Item]:
+def _paired(files: Iterable[str], captions: Sequence[str]) -> list[FileItem]:
     folders: dict[str, list[str]] = {}
     for file in files:
         folders.setdefault(os.path.dirname(file), []).append(file)
-    items: list[Item] = []
+    items: list[FileItem] = []
     for mine in folders.values():
         found = pair([os.path.basename(file) for file in mine], captions)
-        items += (Item(mine[one.picture], mine[one.caption]) for one in found.pairs)
+        items += (FileItem(mine[one.picture], mine[one.caption]) for one in found.pairs)
         left = found.lost | found.beside
         items += (
-            Item(mine[number], None, reason, beside=number in found.beside or reason == UNKNOWN)
+            FileItem(mine[number], None, reason, beside=number in found.beside or reason == UNKNOWN)
             for number, reason in left.items()
         )
     return sorted(items, key=lambda item: Path(item.file).parts)
 
 
-def _named(files: Sequence[str]) -> list[Item]:
-    return [Item(file) if is_picture_name(file) else Item(file, None, UNKNOWN, beside=True) for file in files]
+def _named(files: Sequence[str]) -> list[FileItem]:
+    return [FileItem(file) if is_picture_name(file) else FileItem(file, None, UNKNOWN, beside=True) for file in files]
 
 
 def caption_of(name: str) -> str:
@@ -195,7 +195,7 @@ def caption_of(name: str) -> str:
 class _Part:
     split: str
     reader: FolderReader
-    items: tuple[Item, ...]
+    items: tuple[FileItem, ...]
 
     def records(self) -> Iterator[Found | Lost | Beside]:
         for item in self.items:
@@ -218,7 +218,7 @@ class _Part:
                 raise unreadable(self.reader.folder / item.file, error) from None
             yield Found(item.file, StoredPair(image, captions, (self.reader.language,) * len(captions)), item.entries)
 
-    def _captions(self, item: Item) -> tuple[str, ...] | str:
+    def _captions(self, item: FileItem) -> tuple[str, ...] | str:
         """Returns the captions of an image, or the reason why it has none."""
         if item.reason:
             return item.reason

@@ -8,7 +8,8 @@ from typing import Any, BinaryIO
 
 from jclip.data.importing.lines import LONGEST_TEXT
 from jclip.errors import JclipError, unreadable
-from jclip.io.reading import format_size, open_regular
+from jclip.io.reading import open_regular
+from jclip.units import format_size
 
 SHORT = "the row has too few columns"
 LONG = "the row has more columns than the header, for example because a text with a separator is not quoted"

@@ -13,13 +13,14 @@ from typing import IO, Any
 
 from jclip.data.importing.archives import read_tar, reporting_damage
 from jclip.data.importing.lines import LONGEST_TEXT
-from jclip.data.importing.pairing import JSON, TEXTS, Pair, pair
+from jclip.data.importing.pairing import JSON, TEXTS, NamePair, pair
 from jclip.data.importing.parts import UNCAPTIONED, Beside, Found, Lost, Part, Reader, Reading
 from jclip.data.importing.splits import others
 from jclip.data.sources.kinds import PAIRS, StoredPair
 from jclip.errors import JclipError
 from jclip.io.json_files import decode
-from jclip.io.reading import LARGEST_PICTURE, TOO_LARGE, format_size
+from jclip.io.reading import LARGEST_PICTURE, TOO_LARGE
+from jclip.units import format_size
 
 _CAPTION = "caption"
 _ENDS = ("tar", "tar.gz", "tgz", "tar.bz2", "tbz2", "tar.xz", "txz")
@@ -147,7 +148,7 @@ class _Group:
     """
 
     names: list[str] = field(default_factory=list)
-    pairs: dict[int, Pair] = field(default_factory=dict)
+    pairs: dict[int, NamePair] = field(default_factory=dict)
     lost: dict[int, tuple[str, int]] = field(default_factory=dict)
     beside: dict[int, str] = field(default_factory=dict)
 
@@ -206,7 +207,7 @@ def _decided(group: _Group, sizes: Sequence[int], captions: Sequence[str]) -> _G
         if wrong:
             group.lost |= {at: (wrong, 2), last: (wrong, 0)}
         else:
-            group.pairs |= dict.fromkeys((at, last), Pair(one.key, picture, caption))
+            group.pairs |= dict.fromkeys((at, last), NamePair(one.key, picture, caption))
             held += sizes[at]
             heappush(leaving, (last, sizes[at]))
     return group

@@ -13,6 +13,7 @@ from typing import Any
 from jclip.data.batches.prefetch import serve_parent
 from jclip.data.importing.survey import Task
 from jclip.errors import JclipError
+from jclip.extras import reported_extras
 from jclip.io.files import Unfinished
 
 Run = Callable[[Callable[[Task], None], Sequence[Task], Callable[[Task], None]], None]
@@ -65,11 +66,9 @@ def on_beam(options: Sequence[str] = ()) -> Run:
     All machines must see the source and the destination under the same paths. The runner raises the functions' errors.
     Raises JclipError if Apache Beam is not installed.
     """
-    try:
+    with reported_extras():
         import apache_beam as beam
         from apache_beam.options.pipeline_options import PipelineOptions
-    except ImportError:
-        raise JclipError("--beam needs Apache Beam: pip install 'jclip[beam]'") from None
 
     def run(function: Callable[[Task], None], tasks: Sequence[Task], done: Callable[[Task], None]) -> None:
         runner = [] if any(word.startswith("--runner") for word in options) else ["--runner=DirectRunner"]

@@ -24,7 +24,7 @@ _LONGEST, _LANGUAGES = 60, 4  # characters of a caption, and languages, that are
 
 
 @dataclass(frozen=True)
-class Reading:
+class SourceFacts:
     """Facts about one source of a stage.
 
     Attributes:
@@ -67,7 +67,7 @@ class Reading:
         return f"stage {self.stage!r} reads {self.kind}: {where}: {'; '.join(facts)}; such as {self.example}"
 
 
-def reading(stage: str, source: Source, *, build: bool = True) -> Reading:
+def source_facts(stage: str, source: Source, *, build: bool = True) -> SourceFacts:
     """Returns the facts about one source of a stage; if it cannot be read, `missing` is the reason.
 
     Builds a source that must be built first, unless `build` is False.
@@ -76,7 +76,7 @@ def reading(stage: str, source: Source, *, build: bool = True) -> Reading:
     place = repr(source.folder) if hasattr(source, "folder") else ""
     if hasattr(source, "split"):
         place += f" split {source.split!r}"
-    base = Reading(stage, kind, type(source).__name__, place)
+    base = SourceFacts(stage, kind, type(source).__name__, place)
     if not build and hasattr(source, "unbuilt") and (words := source.unbuilt()):
         return replace(base, missing=words)
     try:
@@ -88,7 +88,7 @@ def reading(stage: str, source: Source, *, build: bool = True) -> Reading:
         return replace(base, missing=str(error))
 
 
-def _sampled(base: Reading, source: Source, records: Sequence[Any]) -> Reading:
+def _sampled(base: SourceFacts, source: Source, records: Sequence[Any]) -> SourceFacts:
     count = len(records)
     places = np.unique(np.linspace(0, count - 1, LOOKED_AT).astype(int)).tolist()
     some: list[Pair | Translation] = []

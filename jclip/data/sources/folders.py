@@ -21,7 +21,7 @@ from jclip.data.sources.kinds import LABELLED, PAIRS, PARALLEL, RecordKind
 from jclip.data.sources.raw_examples import RawExamples
 from jclip.data.sources.records import Labelled, Pair, Translation
 from jclip.data.sources.source import Source
-from jclip.errors import JclipError, unreadable
+from jclip.errors import JclipError, first_line, unreadable
 from jclip.images.preprocess import Preprocessing
 from jclip.io.files import check_utf8
 from jclip.ranges import Positive, Share
@@ -80,7 +80,7 @@ class Records(Sequence[Record], Generic[Record]):
                 raise
             folder = self._shards[0].file.parent
             raise JclipError(
-                f"{folder}: record {number}{self.where(number)} cannot be read ({_first_line(error)}): import it "
+                f"{folder}: record {number}{self.where(number)} cannot be read ({first_line(error)}): import it "
                 "again, or copy that file again"
             ) from None
 
@@ -237,12 +237,9 @@ def read_split(folder: Path, split: str, kind: RecordKind) -> Sequence[Any]:
 
 
 def _damaged(folder: Path, error: Exception) -> JclipError:
-    reason = _first_line(error)
-    return JclipError(f"{folder}: its dataset_info.json or features.json is damaged ({reason}): import it again")
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:120]
+    return JclipError(
+        f"{folder}: its dataset_info.json or features.json is damaged ({first_line(error)}): import it again"
+    )
 
 
 _ALWAYS = {"image", "captions", "english", "other", "labels"}  # features that folders of all versions have

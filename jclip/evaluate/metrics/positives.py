@@ -26,7 +26,9 @@ class Positives:
         wrong_p = ((pairs_p2 < 0) | (pairs_p2 >= (queries, gallery))).any(axis=1)
         if wrong_p.any():
             query, row = pairs_p2[wrong_p][0].tolist()
-            raise JclipError(f"pair ({query}, {row}) is not among {queries} queries and {gallery} in the gallery")
+            raise JclipError(
+                f"pair ({query}, {row}) is not among {queries} queries and {gallery} in the gallery: number both from 0"
+            )
         self.queries, self.gallery = queries, gallery
         self._codes_p = np.unique(pairs_p2[:, 0] * gallery + pairs_p2[:, 1])
 

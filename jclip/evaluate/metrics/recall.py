@@ -244,7 +244,10 @@ def _fitting(query_qd: Array, gallery_gd: Array, names: tuple[str, str]) -> tupl
     """Returns both as float64 rows of unit norm. Raises JclipError if they are not finite, or their widths differ."""
     query_qd, gallery_gd = _unit(query_qd, names[0]), _unit(gallery_gd, names[1])
     if query_qd.shape[1] != gallery_gd.shape[1]:
-        raise JclipError(f"{names[0]} features are {query_qd.shape[1]} wide, {names[1]} ones {gallery_gd.shape[1]}")
+        raise JclipError(
+            f"{names[0]} features are {query_qd.shape[1]} wide, {names[1]} ones {gallery_gd.shape[1]}: encode both "
+            "with the same model"
+        )
     return query_qd, gallery_gd
 
 

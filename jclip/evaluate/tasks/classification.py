@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from jclip import rules
 from jclip.errors import JclipError
-from jclip.evaluate.datasets.benchmarks import Benchmark
+from jclip.evaluate.datasets.benchmarks import Benchmark, submission
 from jclip.evaluate.datasets.classes import ClassSet
 from jclip.evaluate.datasets.opening import ClassificationTests, Ensemble, open_classification
 from jclip.evaluate.metrics import accuracy
@@ -24,6 +24,7 @@ from jclip.evaluate.report.galleries import classified
 from jclip.evaluate.results import Result, Results, histogram
 from jclip.evaluate.tasks.evaluation import Encodes, Evaluation, Progress
 from jclip.images.preprocess import Picture
+from jclip.plain import as_json
 
 Array = npt.NDArray[Any]
 Floats = npt.NDArray[np.float64]
@@ -129,11 +130,20 @@ def as_evaluation(
     return Evaluation(results, lambda: [section(one) for one in found])
 
 
-def sizes(params: dict[str, Any]) -> dict[str, int]:
-    """Returns the numbers of parameters for `submission`. Like cn_clip, counts the projection to the image tower."""
+def write_submissions(
+    found: Sequence[Classified], folder: Path, dataset: str, name: str, params: dict[str, Any], order: list[int] | None
+) -> None:
+    """Writes ELEVATER's submission of each prompt ensemble: DATASET.json, or DATASET.PROMPTS.json if there are several.
+
+    Like cn_clip, counts the projection to the image tower. The other arguments are as in `submission`.
+    """
     count = {path: leaf.size for path, leaf in rules.paths_of(params).items()}
     image = sum(size for path, size in count.items() if path.startswith("image/"))
-    return {"parameters": sum(count.values()), "image_parameters": image}
+    for one in found:
+        sizes = {"parameters": sum(count.values()), "image_parameters": image}
+        made = submission(one.probabilities_nc, model=name, dataset=dataset, order=order, **sizes)
+        ending = f".{one.ensemble.title}" if len(found) > 1 else ""
+        (folder / f"{dataset}{ending}.json").write_text(as_json(made), encoding="utf-8")
 
 
 def score(

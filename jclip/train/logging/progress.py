@@ -20,6 +20,7 @@ from rich.progress import (
 from jclip.console import Console, description
 from jclip.plain import shown
 from jclip.train.scores import Scores
+from jclip.units import format_duration
 
 
 class Watcher(Protocol):
@@ -119,18 +120,7 @@ class _Pace:
         """Returns " (about 5 min left)" for the rest of the stage; "" if it is done or the pace is not known yet."""
         if not self._step < step < steps:
             return ""
-        return f" (about {duration((now - self._begun) / (step - self._step) * (steps - step))} left)"
-
-
-def duration(seconds: float) -> str:
-    """Returns a rounded duration.
-
-    >>> [duration(seconds) for seconds in (0.2, 50, 100, 5000, 20000)]
-    ['1 s', '50 s', '2 min', '83 min', '5.6 h']
-    """
-    if seconds < 90:
-        return f"{max(round(seconds), 1)} s"
-    return f"{round(seconds / 60)} min" if seconds < 2 * 3600 else f"{seconds / 3600:.1f} h"
+        return f" (about {format_duration((now - self._begun) / (step - self._step) * (steps - step))} left)"
 
 
 _CLOSED = (OSError, SystemExit)  # raised by writes to a closed terminal or pipe; SystemExit is rich's

@@ -11,7 +11,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Protocol
 
-from jclip.errors import JclipError
+from jclip.errors import JclipError, first_line
+from jclip.extras import reported_extras
 from jclip.io.json_files import decode
 from jclip.plain import as_json, shown
 
@@ -118,10 +119,8 @@ class WandB:
     """A new or resumed run of Weights & Biases. Raises JclipError if wandb is not installed or cannot start."""
 
     def __init__(self, project: str, name: str, config: Mapping[str, Any], workdir: Path, total: int):
-        try:
+        with reported_extras("or set monitor.wandb to ''"):
             import wandb
-        except ImportError:
-            raise JclipError("wandb is not installed: pip install 'jclip[wandb]', or set monitor.wandb to ''") from None
         file = workdir / "wandb_id"
         if not total or not file.is_file():  # a run that starts anew gets a new id
             file.write_text(uuid.uuid4().hex[:12], encoding="utf-8")
@@ -135,7 +134,7 @@ class WandB:
                 config=dict(config),
             )
         except Exception as error:  # wandb has many exception classes
-            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+            reason = first_line(error)
             raise JclipError(f"wandb cannot start a run ({reason}): log in, or set WANDB_MODE=offline") from None
 
     def write(self, record: Mapping[str, Any]) -> None:

@@ -16,13 +16,14 @@ from jclip.data.batches.examples import PairExamples
 from jclip.data.batches.loader import Batches
 from jclip.data.batches.opened import OpenSources
 from jclip.data.batches.sampling import Captions
-from jclip.data.inspecting.reading import Reading
+from jclip.data.inspecting.reading import SourceFacts
 from jclip.data.sources.records import Pair
 from jclip.errors import JclipError
 from jclip.images.on_device import Augmentation, augment
 from jclip.images.on_host import Decoder, HostAugmentation
 from jclip.images.preprocess import Preprocessing, normalise, to_array
 from jclip.losses.contrastive import ContrastiveLoss, contrastive_loss
+from jclip.models.build import variables_of
 from jclip.models.dual_encoder import DualEncoder, DualEncoderConfig
 from jclip.ranges import BelowOne
 from jclip.stages import (
@@ -94,7 +95,7 @@ class Contrastive(Objective):
                     f"stage {stage.name!r}: cache needs image features that do not change, but {words}, or omit cache"
                 )
 
-    def check_data(self, stage: Stage, facts: Sequence[Reading]) -> list[str]:
+    def check_data(self, stage: Stage, facts: Sequence[SourceFacts]) -> list[str]:
         """Checks that pairs have negatives."""
         total, warnings = sum(one.records or 0 for one in facts), []
         for what, several, count in (
@@ -161,7 +162,7 @@ class Contrastive(Objective):
 
         return FrozenTower(
             name="image",
-            variables={"params": {"image": params["image"]}, **({"batch_stats": stats} if stats else {})},
+            variables=variables_of({"image": params["image"]}, stats),
             apply=lambda variables, pixels_bhwc: encode_image(model, preprocessing, variables, pixels_bhwc),
             read=read,
             blank=np.zeros((preprocessing.size, preprocessing.size, 3), np.uint8),
@@ -191,7 +192,7 @@ def _loss(objective: Contrastive, context: Context) -> Any:
     ) -> tuple[jax.Array, tuple[Metrics, Any]]:
         draw, drop = jax.random.split(key)
         rngs = {"dropout": drop}
-        variables = {"params": params, **({"batch_stats": stats} if stats else {})}
+        variables = variables_of(params, stats)
         mutable = ["batch_stats"] if stats and train_image else []
 
         def image(pixels_bhwc: jax.Array, example_b: jax.Array) -> Any:

@@ -19,7 +19,7 @@ from jclip.config import difference, kind_of, to_json
 from jclip.data.batches.examples import ParallelExamples
 from jclip.data.batches.loader import Batches
 from jclip.data.batches.opened import OpenSources
-from jclip.data.inspecting.reading import Reading
+from jclip.data.inspecting.reading import SourceFacts
 from jclip.data.sources.records import Translation
 from jclip.errors import JclipError
 from jclip.images.preprocess import Preprocessing
@@ -82,7 +82,7 @@ class TeacherLearning(Objective):
                 "parameters train. Let `trains` match text/.*"
             )
 
-    def check_data(self, stage: Stage, facts: Sequence[Reading]) -> list[str]:
+    def check_data(self, stage: Stage, facts: Sequence[SourceFacts]) -> list[str]:
         """Warns of a batch that is larger than the data."""
         total = sum(one.records or 0 for one in facts)
         if stage.batch_size <= total:

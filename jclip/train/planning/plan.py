@@ -51,7 +51,7 @@ class StagePlan:
     seconds: float | None
 
 
-def plan(
+def plan_stages(
     run: Run,
     devices: Devices,
     tokenizer: Tokenizer | None = None,

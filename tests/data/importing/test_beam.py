@@ -16,7 +16,7 @@ from tests.data.importing.sources import cn_clip, contents, picture, tars
 
 def test_without_beam_the_option_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "apache_beam", None)
-    with pytest.raises(JclipError, match=r"pip install 'jclip\[beam\]'"):
+    with pytest.raises(JclipError, match=r'apache_beam is not installed: pip install "jclip\[beam\]"'):
         on_beam()
 
 
