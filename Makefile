@@ -42,7 +42,8 @@ clean:
 	rm -rf .venv .venv-3.12 .mypy_cache .pytest_cache .ruff_cache .hypothesis build jclip.egg-info
 	find jclip configs conversion docs tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
-# Stamp files, so that a second call installs nothing. The test extra includes everything that the demo needs.
+# Stamp files, so that a second call installs nothing. The test extra includes everything that the demo needs, and convert;
+# that is named apart so that pip reads the pinned torch first, and does not also download the newest.
 $(VENV)/.installed: pyproject.toml | $(VENV)/.created
 	@echo "Installing jclip into $(VENV): about a minute, once"
 	@$(VENV)/bin/python -m pip install --disable-pip-version-check --progress-bar off -e '.[train]'
@@ -50,7 +51,7 @@ $(VENV)/.installed: pyproject.toml | $(VENV)/.created
 
 $(VENV)/.installed-test: pyproject.toml | $(VENV)/.created
 	@echo "Installing jclip and its test references into $(VENV): a few minutes, once"
-	@$(VENV)/bin/python -m pip install --disable-pip-version-check --progress-bar off -e '.[test]'
+	@$(VENV)/bin/python -m pip install --disable-pip-version-check --progress-bar off -e '.[convert,test]'
 	@touch $(VENV)/.installed $@
 
 $(VENV)/.created:

@@ -196,19 +196,11 @@ class Checkpoints:
         return score
 
     def _facts(self, number: int) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-        """Reads a checkpoint's record and journal on this process.
-
-        Raises:
-          JclipError: an older jclip wrote them.
-          ValueError, OSError or another exception: one is missing or damaged.
-        """
+        """Reads a checkpoint's record and journal on this process; raises an error if one is missing or damaged."""
         record, journal = (
             json.loads((self._folder / str(number) / name / _JSON).read_text(encoding="utf-8"))
             for name in ("record", "journal")
         )
-        # A damaged byte could remove one of these keys, but not both.
-        if {"config", "step"} <= set(record) and not {"seal", "score"} & set(record):
-            raise JclipError(f"{self._folder} was written by an older jclip: choose another --workdir")
         if record.pop("seal", None) != _seal(record, journal) or _position(record).number != number:
             raise ValueError("its record or its journal is not what was saved")
         return record, journal
@@ -320,9 +312,9 @@ def _position(record: dict[str, Any]) -> Position:
 def _reason(error: Exception) -> str:
     """Returns the reason why a checkpoint counts as damaged.
 
-    Raises `error` itself if the checkpoint may be intact: no memory, no permission, or an older jclip wrote it.
+    Raises `error` itself if the checkpoint may be intact: no memory, no permission.
     """
-    if isinstance(error, JclipError | MemoryError | jax.errors.JaxRuntimeError) or (
+    if isinstance(error, MemoryError | jax.errors.JaxRuntimeError) or (
         isinstance(error, OSError) and not isinstance(error, FileNotFoundError | NotADirectoryError)
     ):
         raise error

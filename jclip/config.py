@@ -1,8 +1,8 @@
 """JSON form, comparison and type checks of configurations, which are frozen dataclasses.
 
 A field that holds one of several dataclasses, such as an image tower, is declared as a union or as a protocol. Classes
-register for a protocol with `kind_of`, so that other packages can add their own. A file names the class under "type",
-and is read without importing or executing anything that it names.
+register for a protocol with `kind_of`, so that other packages can add their own. A file names the class under "type".
+If that class is not registered yet, `jclip.outside` imports it, from where the user or an installed package says.
 """
 
 import dataclasses
@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 
 from jclip.errors import JclipError
 from jclip.names import suggestion
+from jclip.outside import KINDS, import_kind
 from jclip.plain import shown
 
 T = TypeVar("T")
@@ -121,6 +122,8 @@ def _read(kind: Any, data: Any, where: str) -> Any:
     if dataclasses.is_dataclass(kind) and isinstance(kind, type):
         return _read_dataclass(kind, data, where)
     if isinstance(kind, type) and kind in _KINDS:
+        if isinstance(data, dict) and (name := str(data.get(_TYPE, ""))) not in _KINDS[kind]:
+            import_kind(name)
         return _read_union(kinds_of(kind), data, where, registered=True)
     if origin is typing.Literal:
         return _expect(data in arguments, data, where, f"one of {', '.join(map(repr, arguments))}")
@@ -166,7 +169,7 @@ def _read_union(kinds: tuple[Any, ...], data: Any, where: str, registered: bool 
             if getattr(kind, "__name__", "") == data[_TYPE]:
                 return _read(kind, data, where)
         names = ", ".join(kind.__name__ for kind in kinds)
-        hint = ", or import the module that registers it" if registered else ""
+        hint = f", or set {KINDS} to the module or .py file that registers it" if registered else ""
         raise JclipError(f"{where} cannot be a {shown(str(data[_TYPE]))}: choose one of {names}{hint}")
     for kind in kinds:
         if not dataclasses.is_dataclass(kind) and kind is not type(None):

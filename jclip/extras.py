@@ -10,6 +10,7 @@ EXTRAS = {
     "optax": "train",
     "orbax": "train",
     "grain": "train",
+    "cloudpickle": "train",
     "array_record": "train",
     "tensorflow_datasets": "train",
     "importlib_resources": "train",

@@ -18,7 +18,7 @@ import optax.contrib
 from jclip import rules
 from jclip.errors import JclipError
 from jclip.models.towers import Tower
-from jclip.ranges import BelowOne, Count, NotNegative, Positive, Range
+from jclip.ranges import BelowOne, Count, NotNegative, Positive, Range, check_ranges
 
 NO_DECAY_ON_SCALES_AND_BIASES = ((r"(.*/)?(bias|scale|logit_.*)", False), (r".*", True))
 """Weight decay on matrices and embeddings, not on norms, biases and the temperature.
@@ -66,7 +66,7 @@ class Optimizer:
     weight_decay: NotNegative = 0.1
     decays: tuple[tuple[str, bool], ...] = NO_DECAY_ON_SCALES_AND_BIASES
     multipliers: tuple[tuple[str, NotNegative], ...] = ((r".*", 1.0),)
-    layer_decay: tuple[tuple[str, float], ...] = ((r".*", 1.0),)
+    layer_decay: tuple[tuple[str, Annotated[float, Range(0, 1, above=True)]], ...] = ((r".*", 1.0),)
     clip_norm: (
         Annotated[float, Range(0, math.inf, above=True, words="a number above 0, or None for no clipping")] | None
     ) = None
@@ -103,10 +103,10 @@ def build(
 
     Raises:
       RuleError: a rule of `decays`, `multipliers` or `layer_decay` matches nothing, or a parameter has no rule.
-      JclipError: a rate is negative or not finite, or a layer decay is not possible.
+      RangeError: a number of `spec` is outside its range.
+      JclipError: a tower whose layers are not numbered has a layer decay.
     """
-    if not 0 <= spec.learning_rate < float("inf"):
-        raise JclipError(f"a learning rate of {spec.learning_rate} is not possible: give a finite number, 0 or above")
+    check_ranges(spec)
     trained = rules.paths_of(trainable)
     decays = rules.match(spec.decays, leaves, what="decays")
     factors = _factors(spec, leaves, trained, towers)
@@ -146,8 +146,6 @@ def _factors(
     names = sorted({path.partition("/")[0] for path in leaves if "/" in path})
     exponents: dict[str, Any] = {}
     for tower, rate in rules.match(spec.layer_decay, names, what="layer_decay").items():
-        if not 0 < rate <= 1:
-            raise JclipError(f"layer_decay of {rate} is not possible ({tower}): give more than 0, and 1 at most")
         if rate != 1:
             exponents |= {path: rate**exponent for path, exponent in _exponents(tower, towers, leaves, trainable)}
     return rules.tree_from_paths({path: multipliers[path] * exponents.get(path, 1) for path in trainable})

@@ -13,13 +13,12 @@ class Tower:
 import dataclasses
 import math
 import numbers
-import types
 import typing
 from dataclasses import dataclass
-from functools import cache
 from typing import Annotated, Any
 
 from jclip.errors import JclipError
+from jclip.marks import walk
 from jclip.plain import shown
 
 
@@ -64,6 +63,8 @@ Depth = Annotated[int, Range(1, 1024)]
 """Number of layers of a tower."""
 Count = Annotated[int, Range(0, math.inf, words="0 or more")]
 AtLeastOne = Annotated[int, Range(1, math.inf, words="1 or more")]
+Seed = Annotated[int, Range(0, 2**32 - 1)]
+"""JAX has keys of 32 bits."""
 NotNegative = Annotated[float, Range(0, math.inf, words="0 or more")]
 Positive = Annotated[float, Range(0, math.inf, above=True, words="a number above 0")]
 Share = Annotated[float, Range(0, 1, words="a share, 0 to 1")]
@@ -77,34 +78,11 @@ def check_ranges(config: Any, where: str = "") -> None:
       RangeError: a value is outside its range or not a number; the message begins with the field's dotted path, after
         `where`.
     """
-    made: Any = type(config)
-    hints = _hints(made)
-    for field in dataclasses.fields(config):
-        _check(hints[field.name], getattr(config, field.name), f"{where}.{field.name}" if where else field.name, None)
-
-
-def _check(kind: Any, value: Any, where: str, allowed: Range | None) -> None:
-    if dataclasses.is_dataclass(value):
-        check_ranges(value, where)
-        return
-    if typing.get_origin(kind) is Annotated:
-        allowed = next((extra for extra in kind.__metadata__ if isinstance(extra, Range)), allowed)
-        kind = kind.__origin__
-    members = typing.get_args(kind)
-    if typing.get_origin(kind) in (typing.Union, types.UnionType):
-        for member in members:
-            _check(member, value, where, allowed)
-    elif isinstance(value, tuple | list) and members:  # not for the None of an optional tuple
-        kinds = members[:1] * len(value) if members[-1] is ... or isinstance(value, list) else members
-        for number, (item_kind, item) in enumerate(zip(kinds, value, strict=False)):
-            _check(item_kind, item, f"{where}.{number}", allowed)
-    elif allowed and value is not None:
+    for path, value, kind, extras in walk(config, where):
+        allowed = next((extra for extra in extras if isinstance(extra, Range)), None)
+        if allowed is None or value is None or dataclasses.is_dataclass(value) or typing.get_args(kind):
+            continue
         number_type = numbers.Integral if kind is int else numbers.Real
         if isinstance(value, bool) or not isinstance(value, number_type) or not allowed.holds(value):
             words = allowed.words or f"{'a whole number' if kind is int else 'a number'} {allowed}"
-            raise RangeError(f"{where} is {shown(repr(value))}, but must be {words}")
-
-
-@cache
-def _hints(config: type) -> dict[str, Any]:
-    return typing.get_type_hints(config, include_extras=True)
+            raise RangeError(f"{path} is {shown(repr(value))}, but must be {words}")

@@ -13,7 +13,7 @@ Axes: b global batch.
 import dataclasses
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
@@ -21,14 +21,15 @@ from typing import Annotated, Any, ClassVar
 import jax
 import numpy as np
 
-from jclip import rules
 from jclip.data.batches.loader import Batches
 from jclip.data.batches.opened import OpenSources
 from jclip.data.inspecting.reading import SourceFacts
 from jclip.data.sources import folders, synthetic  # noqa: F401  (register their sources)
+from jclip.data.sources.records import Record
 from jclip.data.sources.source import Source
 from jclip.errors import JclipError
 from jclip.images.preprocess import Preprocessing
+from jclip.marks import Free
 from jclip.models.dual_encoder import DualEncoder, DualEncoderConfig
 from jclip.optimizer import Optimizer
 from jclip.parallel.sharding import batch_sharding
@@ -40,6 +41,8 @@ Constants = dict[str, Any]
 """Arrays that a step only reads, such as a teacher's parameters. In a closure, XLA would compile them as literals."""
 Loss = Callable[[dict[str, Any], dict[str, Any], Constants, Batch, jax.Array], tuple[jax.Array, tuple[Metrics, Any]]]
 """(params, statistics, constants, batch, key) -> loss, (metrics, new statistics)."""
+Figure = tuple[str, str, str]
+"""Metric, its short name in progress, and its format: ("cosine", "cosine", ".3f")."""
 TextLength = Annotated[int, Range(3, math.inf, words="3 or more: two are for the special tokens")]
 _Temperature = Annotated[float, Range(1, math.inf, words="1 or more: below 1 rare languages would be rarer still")]
 MakeBatches = Callable[..., Batches]
@@ -93,13 +96,15 @@ class Objective(ABC):
 
     Attributes:
       title: short name for tables and charts.
-      reads: class of the records that the stage's sources must have: `Pair` or `Translation`.
+      reads: class of the records that the stage's sources must have: `Pair`, `Translation`, or another `Record`.
       caches: True if it has a `frozen_tower`, so that `Stage.cache` may be set.
+      figures: those of its metrics that progress shows.
     """
 
     title: ClassVar[str]
-    reads: ClassVar[type]
+    reads: ClassVar[type[Record]]
     caches: ClassVar[bool] = False
+    figures: ClassVar[tuple[Figure, ...]] = ()
 
     @abstractmethod
     def program(self, context: "Context") -> Program:
@@ -153,25 +158,21 @@ class Budget:
       examples: number of examples.
     """
 
-    steps: int | None = None
+    steps: AtLeastOne | None = None
     epochs: Positive | None = None
-    examples: int | None = None
+    examples: AtLeastOne | None = None
 
     def in_steps(self, batch_size: int, examples_per_epoch: int) -> int:
-        """Returns the number of optimizer steps. Raises JclipError if it is below 1, or not exactly one is set."""
+        """Returns the number of optimizer steps. Raises JclipError if not exactly one of the three is set."""
         given = [f.name for f in dataclasses.fields(self) if getattr(self, f.name) is not None]
         if len(given) != 1:
             raise JclipError(
                 f"budget: give exactly one of steps, epochs and examples, not {', '.join(given) or 'none'}"
             )
         if self.steps is not None:
-            steps = self.steps
-        else:
-            examples = self.examples if self.examples is not None else (self.epochs or 0) * examples_per_epoch
-            steps = -int(-examples // batch_size)
-        if steps < 1:
-            raise JclipError(f"budget: {given[0]}={getattr(self, given[0])} is less than one step: raise it")
-        return steps
+            return self.steps
+        examples = self.examples if self.examples is not None else (self.epochs or 0) * examples_per_epoch
+        return -int(-examples // batch_size)
 
 
 @dataclass(frozen=True)
@@ -215,10 +216,10 @@ class Stage:
     buckets: tuple[AtLeastOne, ...] = ()
     bucket_window: AtLeastOne = 1
     dropout: bool = True
-    micro_batches: int = 1
-    max_unreadable: Count = 0
-    cache: str = ""
-    workers: Count = 0
+    micro_batches: Free[AtLeastOne] = 1
+    max_unreadable: Free[Count] = 0
+    cache: Free[str] = ""
+    workers: Free[Count] = 0
 
 
 @dataclass(frozen=True)
@@ -239,32 +240,3 @@ class Context:
     def rows(self, shape: tuple[int, ...], dtype: Any) -> jax.ShapeDtypeStruct:
         """Returns the shape (b, *shape) of one array of a batch, split over the mesh."""
         return jax.ShapeDtypeStruct((self.stage.batch_size, *shape), dtype, sharding=batch_sharding(self.mesh))
-
-
-def trainable_paths(stage: Stage, paths: Iterable[str]) -> frozenset[str]:
-    """Returns the paths of the parameters that `Stage.trains` trains.
-
-    Raises JclipError if a rule matches nothing, a parameter has no rule, or the stage trains nothing.
-    """
-    verdict = rules.match(stage.trains, paths, what=f"stage {stage.name!r}: trains")
-    chosen = frozenset(path for path, trains in verdict.items() if trains)
-    if not chosen:
-        raise JclipError(f"stage {stage.name!r} trains nothing: give `trains` a rule whose value is True")
-    return chosen
-
-
-def split(params: dict[str, Any], chosen: frozenset[str]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Splits nested parameters into (trainable, frozen) subtrees.
-
-    Only the trainable subtree is differentiated. With a mask in the optimizer instead, the gradients of the frozen
-    tower would be computed for the global norm (measured: 29 instead of 16 GFLOP a step).
-    """
-    leaves = rules.paths_of(params)
-    trainable = {path: leaf for path, leaf in leaves.items() if path in chosen}
-    frozen = {path: leaf for path, leaf in leaves.items() if path not in chosen}
-    return rules.tree_from_paths(trainable), rules.tree_from_paths(frozen)
-
-
-def merge(trainable: dict[str, Any], frozen: dict[str, Any]) -> dict[str, Any]:
-    """Returns the whole parameter tree from its two parts."""
-    return rules.tree_from_paths({**rules.paths_of(trainable), **rules.paths_of(frozen)})

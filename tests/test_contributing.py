@@ -18,7 +18,7 @@ from jclip.configs.chinese_clip.vit_b_16 import config
 from jclip.data.importing.parts import Found, Lost
 from jclip.images.preprocess import Preprocessing
 from jclip.parallel.mesh import make_mesh
-from jclip.stages import merge
+from jclip.train.layout import merge
 from tests.toys import TOY
 
 ROOT = Path(__file__).parents[1]
@@ -62,6 +62,27 @@ def test_a_source(outline, tmp_path):
     Image.fromarray(np.zeros((4, 4, 3), np.uint8)).save(tmp_path / "猫.png")
     (record,) = outline("Add a data source").NamedPictures(str(tmp_path)).open()
     assert record.captions == ("猫",) and record.pictures == (tmp_path / "猫.png",)
+
+
+def test_an_evaluation(outline, tmp_path):
+    (tmp_path / "猫.png").touch()
+
+    class Model:
+        def encode_image(self, files):
+            return np.array([[3.0, 0.0]] * len(files))
+
+        def encode_text(self, texts):
+            assert texts == ["猫"]
+            return np.array([[0.0, 4.0]])
+
+    assert list(outline("Add an evaluation").Gap("names", str(tmp_path)).open()(Model())) == [("", {"gap": 5.0})]
+
+
+def test_the_outlines_use_public_names():
+    """An import format is added inside jclip, all others from outside."""
+    outside = "".join(text for title, text in OUTLINES.items() if "format" not in title)
+    imports = re.findall(r"^from (jclip[\w.]*) import", outside, re.MULTILINE)
+    assert imports and all(name.count(".") == 1 for name in imports)
 
 
 def test_a_format(outline, tmp_path):

@@ -11,14 +11,15 @@ import tyro
 
 from jclip import rules
 from jclip.bundle import Bundle, load_bundle, save_bundle
-from jclip.cli.configs import load_config
 from jclip.config import from_json, to_json
+from jclip.configs.loading import load_config
 from jclip.data.sources.synthetic import write_tokenizer
 from jclip.errors import JclipError
 from jclip.images.preprocess import Preprocessing
 from jclip.models.build import init_variables, shapes
 from jclip.models.dual_encoder import DualEncoder, DualEncoderConfig
 from jclip.models.vit import VitConfig
+from jclip.models.zoo import get_config
 from jclip.optimizer import Optimizer, build
 from jclip.parallel.mesh import MeshShape, make_mesh
 from jclip.parallel.sharding import param_shardings
@@ -49,6 +50,18 @@ def test_sharded_over_devices_by_its_own_table():
     jax.tree.map(
         lambda ours, theirs: np.testing.assert_allclose(ours, theirs, atol=1e-6), found, model.apply(alone, IMAGES, IDS)
     )
+
+
+def test_a_head_of_its_own_is_sharded_by_its_own_table():
+    """It need not be named as BERT's is."""
+    mesh, headed = make_mesh(), type("Headed", (ToyTextConfig,), {"takes_head": True, "head_sharding": ()})
+    rules_of_head = rules_for(replace(TOY, text=headed(), head_width=8), mesh)
+    param_shardings(shapes(TOY)["params"], mesh, rules_of_head)
+    headed.head_sharding = ((r"projection/kernel", "copy"),)
+    assert set(rules_for(replace(TOY, text=headed(), head_width=8), mesh)) - set(rules_of_head) == {
+        ("text/projection/kernel", "copy")
+    }
+    assert ("text/head/kernel", "-,tensor") in rules_for(get_config("altclip"), mesh)
 
 
 def test_saved_in_a_bundle_and_loaded(tmp_path):
@@ -113,7 +126,7 @@ def test_a_file_names_the_tower():
         from_json(DualEncoderConfig, record, "config.json: model")
     message = str(caught.value)
     assert message.startswith("config.json: model.image cannot be a MixerConfig: choose one of VitConfig, ResNetConfig")
-    assert message.endswith("or import the module that registers it") and "\n" not in message
+    assert message.endswith("or set JCLIP_KINDS to the module or .py file that registers it") and "\n" not in message
 
 
 def test_the_command_line_sets_the_fields_of_a_tower():

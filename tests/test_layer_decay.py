@@ -142,7 +142,7 @@ def test_with_muon_and_multipliers():
 
 @pytest.mark.parametrize("rate", [0.0, -0.5, 1.5])
 def test_an_impossible_decay_is_refused(rate):
-    with pytest.raises(JclipError, match="layer_decay of .* is not possible"):
+    with pytest.raises(JclipError, match=f"^layer_decay.0.1 is {rate}, but must be a number above 0, 1 at most"):
         factors(spec(layer_decay=((".*", rate),)))
 
 

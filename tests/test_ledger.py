@@ -10,7 +10,7 @@ import pytest
 
 from jclip.cli import COMMANDS as KNOWN
 from jclip.cli import convert, data_import, plan, train
-from jclip.cli.configs import load_config, parse
+from jclip.cli.configs import parse
 from jclip.cli.eval import TASKS, classify, retrieval
 from jclip.cli.options import read
 from jclip.config import from_json, to_json
@@ -18,6 +18,7 @@ from jclip.configs import catalogue
 from jclip.configs.chinese_clip import finetune
 from jclip.configs.chinese_clip.recipe import SETS, SIZES, TUNINGS
 from jclip.configs.figures import published
+from jclip.configs.loading import load_config
 from jclip.data.importing.formats import FORMATS
 from jclip.errors import JclipError
 from jclip.evaluate.datasets.benchmarks import BENCHMARKS

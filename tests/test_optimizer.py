@@ -76,7 +76,7 @@ def test_a_misspelt_decay_rule_is_refused():
 
 
 def test_an_impossible_learning_rate_is_refused():
-    with pytest.raises(JclipError, match="learning rate of -1"):
+    with pytest.raises(JclipError, match="^learning_rate is -1, but must be 0 or more"):
         built(Optimizer(learning_rate=-1), params())
 
 

@@ -4,11 +4,11 @@ from dataclasses import dataclass, replace
 
 import pytest
 
-from jclip.cli.configs import load_config
-from jclip.config import from_json, kind_of, to_json
-from jclip.evaluators import open_evaluation
-from jclip.train.configuration import Run
-from jclip.train.evaluations import EvaluationConfig
+from jclip.cli.train_words import command
+from jclip.config import from_json, to_json
+from jclip.configs import load
+from jclip.evaluators import evaluators
+from jclip.train import EvaluationConfig, Run, kind_of
 
 
 @kind_of(EvaluationConfig)
@@ -19,12 +19,19 @@ class NumberOfPictures(EvaluationConfig):
     name: str
     pictures: int
 
+    def open(self):
+        return lambda model: iter([("", {"n": self.pictures})])
 
-def test_a_run_takes_evaluations_of_another_package():
-    run = replace(load_config("chinese_clip/vit_b_16"), evaluations=(NumberOfPictures("toy", 7),))
-    read = from_json(Run, to_json(run)).evaluations[0]
-    assert read == NumberOfPictures("toy", 7)
-    with pytest.raises(TypeError, match="register a function for NumberOfPictures"):
-        open_evaluation(read)
-    open_evaluation.register(NumberOfPictures, lambda asked: lambda model: iter([("", {"n": asked.pictures})]))
-    assert list(open_evaluation(read)(None)) == [("", {"n": 7})]
+
+def test_a_run_takes_evaluations_of_another_package(monkeypatch):
+    run = replace(load("chinese_clip/vit_b_16"), evaluations=(NumberOfPictures("toy", 7),))
+    read = from_json(Run, to_json(run))
+    assert read.evaluations == (NumberOfPictures("toy", 7),)
+    monkeypatch.setattr("jclip.evaluators.load_tokenizer", lambda folder: None)
+    assert evaluators(read)["toy"]({}) == {"n": 7}
+    assert command(run, "b") == "jclip eval retrieval b DATA"  # no command of `jclip eval` has its fields
+
+
+def test_one_without_data_is_refused():
+    with pytest.raises(TypeError, match="abstract"):
+        type("Blind", (EvaluationConfig,), {})()

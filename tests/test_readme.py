@@ -87,7 +87,7 @@ def test_python_compiles():
 
 def test_public_names_exist():
     rows = re.findall(r"^\| `(jclip[\w.]*)` \| (.*) \|$", ENGLISH, re.MULTILINE)
-    assert len(rows) == 8
+    assert len(rows) == 9
     for namespace, names in rows:
         module = import_module(namespace)
         for name in re.findall(r"`(\w+)`", names):

@@ -9,11 +9,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from jclip.config import kind_of
-from jclip.models.compute import Compute
+from jclip.models import Compute, DualEncoderConfig, ImageTower, TextTower, kind_of
 from jclip.models.dropout import dropout, row_seeds
-from jclip.models.dual_encoder import DualEncoderConfig
-from jclip.models.towers import ImageTower, TextTower
 
 _SHARDING = ((r"layers/kernel", "-,fsdp,tensor"), (r"projection/kernel", "fsdp,tensor"), (r".*", "fsdp"))
 _INIT = nn.initializers.normal(0.3)

@@ -35,8 +35,7 @@ from jclip.losses.contrastive import ContrastiveLoss
 from jclip.models import zoo
 from jclip.models.compute import Remat
 from jclip.optimizer import CN_CLIP_DECAYS
-from jclip.train import Budget, Contrastive, Optimizer, Run, Stage
-from jclip.train.evaluations import Retrieval
+from jclip.train import Budget, Contrastive, Optimizer, Retrieval, Run, Stage
 
 DATA = "data/chinese-clip-pairs"
 PAIRS = 200_000_000

@@ -1,6 +1,6 @@
 """AltCLIP of the demo: teacher learning on names in 14 languages, without images; then contrastive, image tower frozen.
 
-jclip train configs/demo/altclip.py --workdir runs/demo/altclip      after configs/demo/english.py
+jclip train demo/altclip --workdir runs/demo/altclip      after demo/english
 """
 
 from dataclasses import replace

@@ -1,6 +1,6 @@
 """Chinese-CLIP of the demo: a new Chinese text tower with the English CLIP's frozen image tower; then both towers.
 
-jclip train configs/demo/chinese_clip.py --workdir runs/demo/chinese_clip      after configs/demo/english.py
+jclip train demo/chinese_clip --workdir runs/demo/chinese_clip      after demo/english
 """
 
 from dataclasses import replace

@@ -2,7 +2,7 @@
 
 It separates the effect of training the image tower from that of more steps.
 
-    jclip train configs/demo/chinese_clip_control.py --workdir runs/demo/chinese_clip_control      after chinese_clip.py
+jclip train demo/chinese_clip_control --workdir runs/demo/chinese_clip_control      after demo/chinese_clip
 """
 
 from dataclasses import replace

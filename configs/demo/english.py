@@ -1,6 +1,6 @@
 """English CLIP of the demo, from scratch: a stand-in for OpenAI's.
 
-jclip train configs/demo/english.py --workdir runs/demo/english      once `jclip demo` has prepared the data
+jclip train demo/english --workdir runs/demo/english      once `jclip demo` has prepared the data
 """
 
 from dataclasses import replace

@@ -1,7 +1,7 @@
 """The demo with twelve times the steps, an hour or two on two cores.
 
-jclip demo --long                                                      all four runs and their report
-jclip train configs/demo/long.py --workdir runs/demo/long/english      the English CLIP alone, once the data is prepared
+jclip demo --long                                              all four runs and their report
+jclip train demo/long --workdir runs/demo/long/english         the English CLIP alone, once the data is prepared
 """
 
 from dataclasses import replace

@@ -11,7 +11,6 @@ from typing import Annotated, Literal
 import tyro
 from rich.table import Table
 
-from jclip.cli.configs import load_config
 from jclip.cli.options import read
 from jclip.console import Console
 from jclip.data.importing.encodings import check_encoding
@@ -101,7 +100,7 @@ def main(arguments: Sequence[str]) -> int:
     console = Console(stderr=True, quiet=options.json)
     planned = plan(options.request, console)
     _show(planned, console)
-    ended = run(planned, console, load_config)
+    ended = run(planned, console)
     if isinstance(ended, Stopped):
         console.tell(f"stopped after {ended.steps} steps and saved: the same command resumes")
         return os.EX_TEMPFAIL if ended.signal == signal.SIGTERM else 128 + signal.SIGINT

@@ -14,7 +14,7 @@ import tyro
 from jclip.cli.configs import parse
 from jclip.cli.train_words import what_now
 from jclip.console import Console
-from jclip.errors import JclipError, first_line
+from jclip.errors import first_line
 from jclip.io.files import check_folder
 from jclip.parallel.processes import connect, is_first_process, is_single_process, on_first, sharing_errors
 from jclip.plain import complain, print_json
@@ -60,19 +60,10 @@ def main(arguments: Sequence[str]) -> int:
         with sharing_errors():
             return _train(arguments)
     except jax.errors.JaxRuntimeError as error:
-        reason = first_line(error)
-        several = not is_single_process()
-        code, words = LOST, f"a process of this run was lost, or a device failed: {reason}"
-        if "RESOURCE_EXHAUSTED" in reason:
-            words = f"the devices have too little memory ({reason}): `jclip plan CONFIG --memory GIB` finds settings"
-            code = 1
-            if not several:
-                raise JclipError(words) from None
-        elif not several:
+        if is_single_process():
             raise
-        # jax would wait at exit for the other processes, one of which is gone.
-        complain(f"jclip train: {words}")
-        os._exit(code)
+        complain(f"jclip train: a process of this run was lost, or a device failed: {first_line(error)}")
+        os._exit(LOST)  # jax would wait at exit for the other processes, one of which is gone
 
 
 def _train(arguments: Sequence[str]) -> int:

@@ -3,12 +3,10 @@
 import shlex
 from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 from jclip.train.configuration import Run
-from jclip.train.evaluations import Classification, Probe, Retrieval
 from jclip.train.outcome import Outcome
-
-_TASKS = {Retrieval: "retrieval", Classification: "classify", Probe: "probe"}
 
 
 def what_now(run: Run, outcome: Outcome) -> tuple[str, str]:
@@ -20,10 +18,10 @@ def what_now(run: Run, outcome: Outcome) -> tuple[str, str]:
 
 def command(run: Run, bundle: Path) -> str:
     """Returns a command that evaluates the bundle as the run did, or on DATA if the run has no evaluation."""
-    evaluation = run.evaluations[0] if run.evaluations else None
-    if not isinstance(evaluation, Retrieval | Classification | Probe):
+    evaluation: Any = run.evaluations[0] if run.evaluations else None
+    if evaluation is None or not evaluation.command:
         return shlex.join(["jclip", "eval", "retrieval", str(bundle), "DATA"])
-    words = ["jclip", "eval", _TASKS[type(evaluation)], str(bundle), evaluation.data]
+    words = ["jclip", "eval", evaluation.command, str(bundle), evaluation.data]
     for field in fields(evaluation):
         value = getattr(evaluation, field.name)
         if field.name not in ("name", "data") and value != field.default:

@@ -60,7 +60,7 @@ class DemoWatcher:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
         self._bar.__exit__(kind, error, tb)
 
-    def stage_begins(self, name: str, step: int, steps: int, **place: int) -> None:
+    def stage_begins(self, name: str, step: int, steps: int, **place: Any) -> None:
         """Prints the run, the stage and the time left; while a stage fills its cache, shows only the bar."""
         stages = [stage.name for stage in self._run.run.stages]
         if name in stages:

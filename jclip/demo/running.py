@@ -13,8 +13,8 @@ from jclip.demo.progress import DemoWatcher, Schedule
 from jclip.demo.runs import DemoRun
 from jclip.demo.scores import Examination, summarise
 from jclip.plain import as_json
+from jclip.running import run
 from jclip.train.logging.sinks import read_journal
-from jclip.train.loop import train
 
 RESULTS, PAGE, PICTURES = "results.json", "report.html", "pictures"
 """Names in the demo's folder: all figures, the report, the test artist's images with their names."""
@@ -40,15 +40,15 @@ class DemoOutcome:
 def run_demo(runs: Sequence[DemoRun], examination: Examination, home: Path, console: Console) -> DemoOutcome | None:
     """Trains and scores all runs, in order, then writes figures and report into `home`; a second call resumes.
 
-    Returns None when a signal stopped it; everything up to that step is saved. Raises JclipError as `train` does.
+    Returns None when a signal stopped it; everything up to that step is saved. Raises JclipError as `run` does.
     """
     started = time.perf_counter()
     schedule = Schedule({(each.key, stage): s for each in runs for stage, s in enumerate(each.seconds)})
     try:
         for number, each in enumerate(runs):
             with DemoWatcher(console, runs, number, schedule) as watcher:
-                evaluators = examination.evaluators(each.run, each.languages)
-                if not train(each.run, each.workdir, watcher=watcher, evaluators=evaluators).finished:
+                questions = examination.evaluators(each.run, each.languages)
+                if not run(each.run, each.workdir, watcher=watcher, more=questions).finished:
                     return None
     finally:
         seconds = _total_seconds(home, time.perf_counter() - started)

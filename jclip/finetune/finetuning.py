@@ -2,17 +2,14 @@
 
 import hashlib
 import os
-import runpy
 import shlex
 import shutil
-from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-import jax
-
 from jclip.bundle import open_bundle
+from jclip.configs.loading import load_config
 from jclip.console import Console
 from jclip.data.importing.any_format import describe_folder, import_pairs
 from jclip.data.importing.limits import Limit
@@ -29,7 +26,6 @@ from jclip.io.files import whole_file
 from jclip.io.json_files import entry, read_object
 from jclip.plain import as_json
 from jclip.running import run as train
-from jclip.train.configuration import Run
 from jclip.train.identity import OtherConfiguration
 from jclip.train.logging.progress import ProgressWatcher
 from jclip.train.logging.sinks import read_journal
@@ -129,20 +125,11 @@ class Stopped:
     signal: int | None
 
 
-def finetune(request: Request, console: Console | None = None) -> results.FinetuneOutcome | Stopped:
-    """Fine-tunes a model as `jclip finetune` does: plans, trains, and keeps the starting model or the best checkpoint.
-
-    Raises JclipError as `plan` and `run` do.
-    """
-    return run(plan(request, console), console)
-
-
-def plan(request: Request, console: Console | None = None) -> Planned:
+def plan(request: Request, console: Console) -> Planned:
     """Imports the data, chooses the settings, and writes them as a configuration; reads them if they exist.
 
     Raises JclipError if the model or the data cannot be used, or the output folder belongs to another request.
     """
-    console = console or Console(quiet=True)
     note = _open_note(request)
     if not (request.out / FILE).is_file():
         note = _choose(request, note, console)
@@ -150,21 +137,11 @@ def plan(request: Request, console: Console | None = None) -> Planned:
     return Planned(request, table, Path(note["folder"]), note)
 
 
-def load_run(file: str) -> Run:
-    """Returns the run that a configuration file builds."""
-    found: Run = runpy.run_path(file)["config"]()
-    return found
-
-
-def run(
-    planned: Planned, console: Console | None = None, load_config: Callable[[str], Run] = load_run
-) -> results.FinetuneOutcome | Stopped:
+def run(planned: Planned, console: Console) -> results.FinetuneOutcome | Stopped:
     """Trains the configuration, compares starting model and best checkpoint, and writes the better one and the report.
 
-    `load_config` reads the configuration. Raises JclipError as `train` does, and if the configuration was changed after
-    its run began, or the devices have too little memory.
+    Raises JclipError as `train` does, and if the configuration was changed after its run began.
     """
-    console = console or Console(quiet=True)
     request, digest = planned.request, planned.digest
     if planned.finished:
         console.tell("finished already")
@@ -178,13 +155,6 @@ def run(
         raise JclipError(
             f"{planned.file} was changed after its run began: undo the change, or run the new file with "
             f"`{planned.command()}`"
-        ) from None
-    except jax.errors.JaxRuntimeError as error:
-        if "RESOURCE_EXHAUSTED" not in str(error):
-            raise
-        raise JclipError(
-            f"the devices have too little memory: double micro_batches in {planned.file} and start again; the "
-            "gradients stay exact"
         ) from None
     if not ended.finished:
         return Stopped(ended.position.total, ended.signal)

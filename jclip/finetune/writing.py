@@ -90,11 +90,8 @@ _MODULES = {
 def _imports(stages: str) -> str:
     """Returns the import lines that the stages need."""
     used = [f"from {module} import {name}" for name, module in _MODULES.items() if re.search(rf"\b{name}\(", stages)]
-    always = [
-        "jclip.train import Budget, Contrastive, Optimizer, Run, Stage",
-        "jclip.train.evaluations import Retrieval",
-    ]
-    return "\n".join(["from jclip.bundle import open_bundle", *used, *(f"from {one}" for one in always)])
+    always = "from jclip.train import Budget, Contrastive, Optimizer, Retrieval, Run, Stage"
+    return "\n".join(["from jclip.bundle import open_bundle", *used, always])
 
 
 def _quoted(path: Path) -> str:

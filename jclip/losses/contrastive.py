@@ -18,6 +18,7 @@ from jclip.errors import JclipError
 from jclip.losses import forms
 from jclip.losses.kinds import PairwiseLoss, SigmoidLoss, SoftmaxLoss
 from jclip.losses.normalise import l2_normalised
+from jclip.marks import Free
 from jclip.ranges import AtLeastOne
 
 Impl = Literal["dense", "chunked", "ring"]
@@ -42,10 +43,10 @@ class ContrastiveLoss:
       chunk: number of columns of logits that "chunked" and "ring" hold at once on a device.
     """
 
-    impl: Impl = "dense"
+    impl: Free[Impl] = "dense"
     kind: LossKind = "softmax"
     duplicates: Duplicates = "mask"
-    chunk: AtLeastOne = 1024
+    chunk: Free[AtLeastOne] = 1024
 
 
 def contrastive_loss(

@@ -14,8 +14,9 @@ Names:
   DualEncoder, DualEncoderConfig: image tower and text tower with a joint space.
   TextEncoder, TextEncoderConfig: text encoder without an image tower.
   VitConfig, ResNetConfig, BertConfig, ClipTextConfig: the towers.
-  ImageTower, TextTower: interfaces of towers; `jclip.models.towers` says how to add one.
   Compute: precision, rematerialisation and attention of a model.
+  ImageTower, TextTower: interfaces of towers, for your own; `jclip.models.towers` says how to add one.
+  kind_of: registers a class of your own, so that configurations and bundles can name it.
 """
 
 from typing import TYPE_CHECKING
@@ -23,6 +24,7 @@ from typing import TYPE_CHECKING
 from jclip.lazy import lazy
 
 if TYPE_CHECKING:
+    from jclip.config import kind_of as kind_of
     from jclip.models.bert import BertConfig as BertConfig
     from jclip.models.build import build_model as build_model
     from jclip.models.build import init_variables as init_variables

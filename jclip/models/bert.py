@@ -18,6 +18,7 @@ from jclip.errors import JclipError
 from jclip.models.attention import Attention
 from jclip.models.compute import Compute
 from jclip.models.dropout import dropout, row_seeds
+from jclip.models.placements import Placements
 from jclip.models.spread import by_example
 from jclip.models.towers import REDUCED_WIDTH, LayerNumbers, StackedTower, TextTower, transformer_bytes
 from jclip.models.transformer import LayerNorm, Mlp, attention_of, check_heads, run_stacks, run_to_token, two_stacks
@@ -63,6 +64,8 @@ class BertConfig(StackedTower, TextTower):
     attention_dropout: float | None = None
     position_offset: Literal["none", "after_padding"] = "none"
     takes_head: ClassVar[bool] = True
+    # The head is not split over fsdp, because XLA would then gather whole batches (jax 0.10).
+    head_sharding: ClassVar[Placements] = ((r"head/kernel", "-,tensor"),)
 
     def __post_init__(self) -> None:
         check_ranges(self)

@@ -8,8 +8,8 @@ A new tower is a frozen dataclass that inherits `ImageTower` or `TextTower` and 
         image_size: int
         ...
 
-Training, sharding, bundles and the command line then accept it. A file names the class under "type" and never imports
-it: the program that reads the file must have imported the class's module.
+Training, sharding, bundles and the command line then accept it. A file names the class under "type". CONTRIBUTING.md
+says how a command finds the class.
 """
 
 import abc
@@ -109,12 +109,14 @@ class TextTower(Tower, abc.ABC):
       width: width of a text's state before heads and projections.
       pad_id: id of the padding; None for any id.
       takes_head: True if the tower can have AltCLIP's head.
+      head_sharding: placements of the head's parameters that differ from `sharding`.
     """
 
     vocab_size: int
     width: int
     pad_id: int | None
     takes_head: ClassVar[bool] = False
+    head_sharding: ClassVar[Placements] = ()
 
     @property
     @abc.abstractmethod

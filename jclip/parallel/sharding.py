@@ -2,7 +2,6 @@
 
 import itertools
 import math
-import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,10 +9,9 @@ import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from jclip.axes import BATCH_AXES, TENSOR
+from jclip.axes import BATCH_AXES
 from jclip.errors import JclipError
-from jclip.models.placements import Placement as Placement
-from jclip.models.placements import Placements
+from jclip.models.placements import Placement, Placements
 from jclip.parallel.processes import is_first_process
 from jclip.rules import match, paths_of, tree_from_paths
 
@@ -92,16 +90,6 @@ def check_batch(batch_size: int, mesh: Mesh) -> None:
         below, above = batch_size - left, batch_size - left + devices
         use = f"{below} or {above}" if below > 0 else f"{max(above, devices)}"
         raise JclipError(f"batch of {batch_size} is not divisible by {devices} devices: use {use}")
-
-
-def check_rules(rules: Rules, mesh: Mesh) -> None:
-    """Raises JclipError if no rule uses the mesh's tensor axis, whose devices would then do the same work."""
-    size = mesh.shape[TENSOR]
-    if size > 1 and not any(TENSOR in re.split("[,+]", placement) for _, placement in rules):
-        raise JclipError(
-            f"a mesh with tensor={size} needs sharding rules that use the axis, and none does: give one such as "
-            "('text/layers/mlp/fc1/kernel', '-,fsdp,tensor'), none at all for the towers' own, or set mesh.tensor to 1"
-        )
 
 
 def param_shardings(shapes: Mapping[str, Any], mesh: Mesh, rules: Rules) -> dict[str, Any]:

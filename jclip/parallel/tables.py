@@ -17,6 +17,5 @@ def tower_rules(model: DualEncoderConfig, tower: str, mesh: Mesh) -> Rules:
     """Returns the sharding rules of the tower "image" or "text"."""
     table = model.towers[tower].sharding(mesh.shape[TENSOR])
     if tower == "text" and model.head_width is not None:
-        # Not split over fsdp, because XLA would then gather whole batches (jax 0.10).
-        table = ((r"head/kernel", "-,tensor"), *table)
+        table = (*model.text.head_sharding, *table)
     return inside(tower, table)

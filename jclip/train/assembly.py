@@ -27,7 +27,6 @@ from jclip.parallel.sharding import (
     Rules,
     batch_devices,
     check_batch,
-    check_rules,
     follow,
     local_rows,
     param_shardings,
@@ -54,7 +53,7 @@ from jclip.train.step import Step, make_step
 
 @dataclass(frozen=True)
 class Devices:
-    """Mesh of a run, its sharding rules (the run's own, or its towers'), and the replication of its parameters."""
+    """Mesh of a run, its sharding rules, and the replication of its parameters."""
 
     mesh: jax.sharding.Mesh
     rules: Rules
@@ -71,9 +70,7 @@ def devices_of(run: Run, devices: Sequence[jax.Device] | None = None) -> Devices
     for stage in run.stages:
         check_batch(stage.batch_size, mesh)
         _check_micro_batches(stage, mesh)
-    if run.sharding:
-        check_rules(run.sharding, mesh)
-    rules = run.sharding or rules_for(run.model, mesh)
+    rules = rules_for(run.model, mesh)
     params = shapes(run.model)["params"]
     copies = replication(params, param_shardings(params, mesh, rules), mesh)
     copies.check(run.max_replicated)

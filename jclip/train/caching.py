@@ -8,6 +8,7 @@ Complete files are kept.
 import hashlib
 import json
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -19,7 +20,7 @@ import numpy as np
 from jclip.data.batches.features import FeatureCache, FeatureRow, describe_source, open_cache
 from jclip.data.batches.loader import Batches
 from jclip.data.sources.folders import Records
-from jclip.data.sources.records import Pair
+from jclip.data.sources.records import Record
 from jclip.errors import JclipError
 from jclip.parallel.checksum import checksums
 from jclip.parallel.processes import broadcast, everywhere, gather, is_first_process, on_first, wait_until_visible
@@ -63,11 +64,11 @@ def fill(
     rows = jax.ShapeDtypeStruct((size, *tower.blank.shape), tower.blank.dtype)
     shape = jax.eval_shape(tower.apply, tower.variables, rows)
     run_tower = jax.jit(tower.apply, out_shardings=replicated(part.mesh))
-    caches: list[tuple[FeatureCache, Sequence[tuple[int, int]], list[int]]] = []
+    caches: list[tuple[FeatureCache, list[int]]] = []
     for source, records in zip(part.stage.data, batches.opened.records, strict=True):
-        firsts, units = _units(records)
+        firsts, count = _firsts(records)
 
-        def begin(source: Any = source, count: int = len(units)) -> FeatureCache:
+        def begin(source: Any = source, count: int = count) -> FeatureCache:
             description = {**tower.description, "format": _FORMAT, "weights": weights}
             description["data"] = broadcast(describe_source(source, place))
             layout = {"count": count, "width": shape.shape[1], "dtype": str(shape.dtype)}
@@ -77,24 +78,24 @@ def fill(
 
         cache = replace(everywhere(begin), first_rows=firsts)
         missing = broadcast(cache.missing() if is_first_process() else [])
-        caches.append((cache, units, missing))
-    total = sum(cache.count for cache, _, _ in caches)
-    todo = sum(len(cache.rows_of(shard)) for cache, _, missing in caches for shard in missing)
+        caches.append((cache, missing))
+    total = sum(cache.count for cache, _ in caches)
+    todo = sum(len(cache.rows_of(shard)) for cache, missing in caches for shard in missing)
     done = total - todo
-    for number, (cache, units, missing) in enumerate(caches):
+    for number, (cache, missing) in enumerate(caches):
         for shard in missing:
             features: list[FeatureRow] = []
             rows_of_shard = cache.rows_of(shard)
             for some in (rows_of_shard[start : start + size] for start in range(0, len(rows_of_shard), size)):
                 read = partial(tower.read, batches.opened, number)
-                made = _rows(part, tower, read, [units[row] for row in some], size, run_tower, stop)
+                made = _rows(part, tower, read, [cache.unit(row) for row in some], size, run_tower, stop)
                 if made is None:
                     return None
                 features += made
                 done += len(made)
                 stepped(done, total)
             on_first(lambda: cache.write(shard, features))  # noqa: B023 (called at once)
-    found = [cache for cache, _, _ in caches]
+    found = [cache for cache, _ in caches]
     everywhere(lambda: _check_seen(found))
     return Filled(found, todo)
 
@@ -139,27 +140,16 @@ def _hash(variables: Any) -> str:
     return hashlib.blake2b(json.dumps(sums, sort_keys=True).encode(), digest_size=16).hexdigest()
 
 
-def _units(records: Sequence[Any]) -> tuple[tuple[int, ...] | None, "Sequence[tuple[int, int]]"]:
-    """Returns the row of each record's first image (None if rows are records), and (record, image) of each row."""
-    if not isinstance(records, Records) and isinstance(records[0], Pair):
-        counts = [len(pair.pictures) for pair in records]
-        if max(counts) > 1:
-            firsts = tuple(int(row) for row in np.cumsum([0, *counts[:-1]]))
-            return firsts, [(record, picture) for record, count in enumerate(counts) for picture in range(count)]
-    return None, _OneEach(len(records))
-
-
-class _OneEach(Sequence[Any]):
-    """Sequence of (record, 0) that takes no memory, for hundreds of millions of records."""
-
-    def __init__(self, count: int):
-        self._count = count
-
-    def __len__(self) -> int:
-        return self._count
-
-    def __getitem__(self, row: Any) -> Any:
-        return row, 0
+def _firsts(records: Sequence[Record]) -> tuple[tuple[int, ...] | None, int]:
+    """Returns the row of each record's first image (None if rows are records), and the number of rows."""
+    if isinstance(records, Records):  # a record of a folder has one image, and is not read for that
+        return None, len(records)
+    counts = [1] * len(records)
+    for number in range(len(records)):
+        with suppress(JclipError):  # the record's row says why it is unreadable
+            counts[number] = records[number].inputs()
+    ends = np.cumsum(counts).tolist()
+    return (0, *ends[:-1]), ends[-1]
 
 
 def _check_seen(caches: Sequence[FeatureCache]) -> None:

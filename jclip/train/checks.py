@@ -7,7 +7,6 @@ from typing import Any
 from jclip import rules
 from jclip.bundle import check_inputs, open_bundle
 from jclip.config import check_types
-from jclip.data.sources.records import called
 from jclip.errors import JclipError
 from jclip.models.build import shapes
 from jclip.names import check_name
@@ -90,12 +89,12 @@ def _check_stage(run: Run, stage: Stage) -> None:
     for source in stage.data:
         if source.gives is not stage.objective.reads:
             raise JclipError(
-                f"{where} ({stage.objective.title}) reads {called(stage.objective.reads)}, but "
-                f"{type(source).__name__} is {called(source.gives)}"
+                f"{where} ({stage.objective.title}) reads {stage.objective.reads.called()}, but "
+                f"{type(source).__name__} is {source.gives.called()}"
             )
     if stage.cache and not stage.objective.caches:
         raise JclipError(f"{where}: {stage.objective.title} has no frozen tower to cache: omit cache")
-    if stage.micro_batches < 1 or stage.batch_size % stage.micro_batches:
+    if stage.batch_size % stage.micro_batches:
         raise JclipError(
             f"{where}: micro_batches={stage.micro_batches} does not divide a batch of {stage.batch_size}: choose one "
             "of its divisors"

@@ -4,11 +4,11 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from jclip.images.preprocess import Preprocessing
+from jclip.marks import Folder, Free
 from jclip.models.compute import Implementation, Remat
 from jclip.models.dual_encoder import DualEncoderConfig
 from jclip.parallel.mesh import MeshShape
-from jclip.parallel.sharding import Placement
-from jclip.ranges import AtLeastOne, Count, Positive, Share
+from jclip.ranges import AtLeastOne, Count, Positive, Seed, Share
 from jclip.stages import Stage
 from jclip.train.evaluations import EvaluationConfig
 
@@ -48,9 +48,6 @@ class Run:
       attention: implementation of attention: "auto" uses cuDNN if it can (NVIDIA, bfloat16, no dropout on the
         probabilities) and XLA otherwise; "xla" or "cudnn" force one.
       mesh: sizes of the grid of devices.
-      sharding: ordered (path regex, placement) for parameters and their optimizer slots. A placement is "copy", "fsdp",
-        or the axes of each dimension, such as "-,fsdp,tensor", see `parallel.sharding.Placement`. Empty for the towers'
-        own tables, see `parallel.tables`.
       max_replicated: largest share of the parameters' bytes that may be replicated although the axes "fsdp" and
         "tensor" should split them; a run with a larger share is refused.
       log_every: steps between two lines of metrics; 0 for the end of a stage only.
@@ -65,22 +62,21 @@ class Run:
 
     name: str
     model: DualEncoderConfig
-    tokenizer: str
+    tokenizer: Folder
     preprocessing: Preprocessing
     stages: tuple[Stage, ...]
-    starts_from: tuple[tuple[str, str], ...] = ((r".*", ""),)
-    seed: int = 0
+    starts_from: tuple[tuple[str, Folder], ...] = ((r".*", ""),)
+    seed: Seed = 0
     dtype: Literal["float32", "bfloat16"] = "float32"
-    remat: Remat = "none"
-    attention: Implementation = "auto"
-    mesh: MeshShape = field(default_factory=MeshShape)
-    sharding: tuple[tuple[str, Placement], ...] = ()
-    max_replicated: Share = 0.05
-    log_every: Count = 10
-    checkpoint_every: Count = 1000
-    evaluate_every: Count = 0
-    evaluations: tuple[EvaluationConfig, ...] = ()
-    keep_checkpoints: AtLeastOne = 2
-    best: str = ""
-    patience: Count = 0
-    monitor: Monitor = Monitor()
+    remat: Free[Remat] = "none"
+    attention: Free[Implementation] = "auto"
+    mesh: Free[MeshShape] = field(default_factory=MeshShape)
+    max_replicated: Free[Share] = 0.05
+    log_every: Free[Count] = 10
+    checkpoint_every: Free[Count] = 1000
+    evaluate_every: Free[Count] = 0
+    evaluations: Free[tuple[EvaluationConfig, ...]] = ()
+    keep_checkpoints: Free[AtLeastOne] = 2
+    best: Free[str] = ""
+    patience: Free[Count] = 0
+    monitor: Free[Monitor] = Monitor()

@@ -1,42 +1,22 @@
 """Compares runs: a checkpoint is resumed only by the run that wrote it.
 
-The configurations must be equal, except for names of folders and fields that do not change the result of a step. A
-folder may move, but its contents may not change: they are compared by the small file that describes them.
+The configurations must be equal, except for fields that are marked as `Free` or as a `Folder`, see `jclip.marks`. The
+contents of folders are compared by the small file that describes them.
 """
 
 import hashlib
-import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from jclip.config import difference, leaves, to_json
 from jclip.errors import JclipError
+from jclip.marks import Mark, marked
 from jclip.tokenizers.text import Tokenizer
 from jclip.train.configuration import Run
 
 VERSION = 2
 """Version of the configurations in checkpoints. Runs of other versions are not resumed; their bundles still load."""
-
-FREE_TO_CHANGE = (
-    r"mesh\..*",
-    r"sharding\..*",
-    r"max_replicated",
-    r"remat",
-    r"attention",
-    r"(log|checkpoint|evaluate)_every",
-    r"keep_checkpoints",
-    r"best",
-    r"patience",
-    r"evaluations\..*",
-    r"monitor\..*",
-    r"stages\.\d+\.(max_unreadable|micro_batches|workers|cache)",
-    r"stages\.\d+\.objective\.loss\.(impl|chunk)",
-)
-"""Fields that a resumed run may change, as regexes over dotted names. A step's result changes at most by rounding."""
-
-PLACES = (r"tokenizer", r"stages\.\d+\.objective\.bundle", r"starts_from\.\d+\.1", r"stages\.\d+\.data\.\d+\.folder")
-"""Fields that name a folder, which may move."""
 
 _DESCRIPTIONS = ("config.json", "dataset_info.json", "*/*/dataset_info.json")
 """Files that describe a bundle, a data set, and a data set in tensorflow-datasets' own layout."""
@@ -44,9 +24,11 @@ _DESCRIPTIONS = ("config.json", "dataset_info.json", "*/*/dataset_info.json")
 
 def identity(run: Run, tokenizer: Tokenizer) -> dict[str, Any]:
     """Returns a run's fields and the fingerprints of its folders as JSON, for a checkpoint's record."""
-    config = to_json(run)
-    contents = {name: fingerprint(Path(place)) for name, place in leaves(config) if place and _is(name, PLACES)}
-    return {"version": VERSION, "config": config, "contents": {**contents, "tokenizer": tokenizer_hash(tokenizer)}}
+    config, folders = to_json(run), marked(run, Mark.FOLDER)
+    contents = {name: fingerprint(Path(place)) for name, place in leaves(config) if place and name in folders}
+    marks = {"free": marked(run, Mark.FREE), "folders": folders}
+    contents["tokenizer"] = tokenizer_hash(tokenizer)
+    return {"version": VERSION, "config": config, "contents": contents, **marks}
 
 
 class OtherConfiguration(JclipError):
@@ -70,7 +52,7 @@ def check_same(before: dict[str, Any], now: dict[str, Any], folder: Path) -> Non
 
 def disagreement(one: dict[str, Any], other: dict[str, Any]) -> str | None:
     """Returns a difference between the identities of a run on two processes, or None."""
-    return next(_changes(one, other, free=()), None)
+    return next(_changes(one, {**other, "free": []}), None)
 
 
 def fingerprint(folder: Path) -> str | None:
@@ -81,21 +63,17 @@ def fingerprint(folder: Path) -> str | None:
     return None
 
 
-def _changes(before: dict[str, Any], now: dict[str, Any], free: tuple[str, ...] = FREE_TO_CHANGE) -> Iterator[str]:
+def _changes(before: dict[str, Any], now: dict[str, Any]) -> Iterator[str]:
     was, places = (dict(leaves(one["config"])) for one in (before, now))
     for line in difference(before["config"], now["config"]):
         name = line.partition(": ")[0]
-        if not _is(name, (*free, *PLACES)):
+        if name not in now["folders"] and not any(name == free or name.startswith(f"{free}.") for free in now["free"]):
             yield line
-    for name, place in places.items():
+    for name in now["folders"]:
         old, new = (one["contents"].get(name) for one in (before, now))
         # A missing folder counts as unchanged: a run under way no longer needs the bundles that it started from.
-        if _is(name, PLACES) and (bool(was.get(name)) != bool(place) or (old and new and old != new)):
-            yield f"{name}: {was.get(name)!r}, now {place!r}, which holds something else"
-
-
-def _is(name: str, patterns: tuple[str, ...]) -> bool:
-    return any(re.fullmatch(pattern, name) for pattern in patterns)
+        if bool(was.get(name)) != bool(places[name]) or (old and new and old != new):
+            yield f"{name}: {was.get(name)!r}, now {places[name]!r}, which holds something else"
 
 
 def tokenizer_hash(tokenizer: Tokenizer) -> str:

@@ -1,4 +1,4 @@
-"""Layout of the parameters in a stage: those that train, and stacks of layers that are split in two."""
+"""Layout of the parameters in a stage: those that train, frozen ones, and stacks of layers that are split in two."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -7,9 +7,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from jclip import rules
 from jclip.errors import JclipError
 from jclip.models.towers import Tower
-from jclip.stages import Stage, trainable_paths
+from jclip.stages import Stage
 
 TOWERS = ("image", "text")
 _LAYERS, _FIRST = "layers", "first_layers"
@@ -50,9 +51,29 @@ def layout(stage: Stage, leaves: Mapping[str, Any], towers: Mapping[str, Tower])
     Raises JclipError if a rule matches nothing, a parameter has no rule, the stage trains nothing, or the towers or
     `trains` do not have the `last_layers`.
     """
-    trains = trainable_paths(stage, leaves)
+    verdict = rules.match(stage.trains, leaves, what=f"stage {stage.name!r}: trains")
+    trains = frozenset(path for path, trains in verdict.items() if trains)
+    if not trains:
+        raise JclipError(f"stage {stage.name!r} trains nothing: give `trains` a rule whose value is True")
     first = dict(_first_layers(stage, towers, trains))
     return Layout(trains, (first.get("image", 0), first.get("text", 0)))
+
+
+def split(params: dict[str, Any], chosen: frozenset[str]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Splits nested parameters into (trainable, frozen) subtrees.
+
+    Only the trainable subtree is differentiated. With a mask in the optimizer instead, the gradients of the frozen
+    tower would be computed for the global norm (measured: 29 instead of 16 GFLOP a step).
+    """
+    leaves = rules.paths_of(params)
+    trainable = {path: leaf for path, leaf in leaves.items() if path in chosen}
+    frozen = {path: leaf for path, leaf in leaves.items() if path not in chosen}
+    return rules.tree_from_paths(trainable), rules.tree_from_paths(frozen)
+
+
+def merge(trainable: dict[str, Any], frozen: dict[str, Any]) -> dict[str, Any]:
+    """Returns the whole parameter tree from its two parts."""
+    return rules.tree_from_paths({**rules.paths_of(trainable), **rules.paths_of(frozen)})
 
 
 def joined(params: dict[str, Any]) -> dict[str, Any]:

@@ -4,8 +4,8 @@ All processes of a run execute it together. They exchange signals and errors at 
 that all act on them at the same step.
 """
 
-from collections.abc import Mapping
-from contextlib import ExitStack, closing
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -59,6 +59,7 @@ def train(
     """
     with ExitStack() as stack:
         stack.enter_context(sharing_errors())
+        stack.enter_context(_memory_errors())
         if run.best and not evaluators:
             raise JclipError(f"best={run.best!r}, but nothing is evaluated in this run: set it to ''")
         # Errors of the configuration show here, before anything is written.
@@ -83,6 +84,21 @@ def train(
                 return Outcome(False, position, job.bundles(position.stage), stop.signal)
             state, position = job.finish_stage(state, position)
         return Outcome(True, position, job.bundles(position.stage), best=job.finish(state, position))
+
+
+@contextmanager
+def _memory_errors() -> Iterator[None]:
+    """Raises JclipError if the devices have too little memory for the block."""
+    try:
+        yield
+    except jax.errors.JaxRuntimeError as error:
+        reason = str(error).partition("\n")[0]
+        if "RESOURCE_EXHAUSTED" not in reason:
+            raise
+        raise JclipError(
+            f"the devices have too little memory ({reason}): double micro_batches, which keeps gradients exact, "
+            "or find settings with `jclip plan CONFIG --memory GIB`"
+        ) from error
 
 
 @dataclass

@@ -132,7 +132,8 @@ class StageLoop:
     def _tell_begin(self, name: str, step: int, steps: int) -> None:
         if self._instruments.watcher:
             number, count = self._part.index + 1, len(self._run.stages)
-            self._instruments.watcher.stage_begins(name, step, steps, number=number, count=count)
+            figures = self._part.stage.objective.figures
+            self._instruments.watcher.stage_begins(name, step, steps, number=number, count=count, figures=figures)
 
     def _tell_step(self, step: int) -> None:
         if self._instruments.watcher:
@@ -143,7 +144,7 @@ class StageLoop:
         peak = self._run.monitor.peak_tflops or peak_tflops(jax.local_devices()[0].device_kind)
         pad_id = part.open_inputs().tokenizer.pad_id
         flops = Arithmetic(part) if peak is not None else None
-        return Meter(part.stage.batch_size, part.mesh.size, flops, peak, pad_id)
+        return Meter(part.stage.batch_size, part.mesh.size, flops, peak, self._data.text_name, pad_id)
 
 
 class _CompiledStep:

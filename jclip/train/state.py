@@ -14,8 +14,7 @@ from jclip.models.build import init_variables, shapes
 from jclip.models.dual_encoder import DualEncoderConfig
 from jclip.parallel.processes import everywhere
 from jclip.parallel.sharding import place_whole
-from jclip.stages import merge, split
-from jclip.train.layout import Layout, joined
+from jclip.train.layout import Layout, joined, merge, split
 
 InitSlots = Callable[[dict[str, Any]], optax.OptState]
 """Trainable parameters -> the optimizer's state."""

@@ -7,7 +7,8 @@ import jax
 import optax
 
 from jclip.optimizer import clamp_logit_scale
-from jclip.stages import Batch, Constants, Loss, Metrics, merge
+from jclip.stages import Batch, Constants, Loss, Metrics
+from jclip.train.layout import merge
 from jclip.train.state import TrainState
 
 Step = Callable[[TrainState, Constants, Batch, jax.Array], tuple[TrainState, Metrics]]

@@ -8,12 +8,13 @@ from pathlib import Path
 import pytest
 
 from jclip.cli import main
-from jclip.cli.configs import load_config, parse
+from jclip.cli.configs import parse
 from jclip.cli.plan import PlanOptions
 from jclip.cli.train_words import command
 from jclip.configs import catalogue
+from jclip.configs.loading import load_config
 from jclip.errors import JclipError
-from jclip.train.evaluations import Classification, Retrieval
+from jclip.evaluators import Classification, Retrieval
 from tests.train.cluster import ROOT
 
 CHINESE_CLIP = "configs/chinese_clip/vit_b_16.py"
@@ -34,7 +35,7 @@ def fails(capsys, *arguments):
 @pytest.mark.parametrize(
     ("code", "told"),
     [
-        ("import sys\nsys.exit(0)\n", "ends the program (SystemExit: 0): a configuration only builds a run"),
+        ("import sys\nsys.exit(0)\n", "ends the program (SystemExit: 0): remove that call"),
         ("def config():\n    raise SystemExit\n", "ends the program (SystemExit: None)"),
         ("raise BaseException('a\\nb')\n", "cannot be read: BaseException: a b"),
         ("class Stop(BaseException): pass\ndef config():\n    raise Stop\n", "cannot be read: Stop"),

@@ -48,6 +48,11 @@ def test_rows_and_reasons_round_trip(tmp_path):
         np.testing.assert_array_equal(cache.row(1, 2), rows[4])
         with pytest.raises(JclipError, match=rf"^{reason}$"):
             cache.row(0, 1)
+        for record, picture in ((0, 2), (1, 3)):
+            with pytest.raises(IndexError, match=f"record {record} has no input {picture} in .*: see `Record.inputs`"):
+                cache.row(record, picture)
+        with pytest.raises(IndexError, match="record 0 has no input 1"):
+            replace(cache, first=None).row(0, 1)
 
 
 def damage(cache):

@@ -66,7 +66,7 @@ def test_the_language_of_names_in_the_data_set():
 
 def test_default_prompts_round_trip_through_json():
     from jclip.config import from_json, to_json
-    from jclip.train.evaluations import Classification
+    from jclip.evaluators import Classification
 
     one = Classification("things", "data")
     assert one.prompts == () and from_json(Classification, json.loads(json.dumps(to_json(one)))) == one

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from jclip.bundle import open_bundle
-from jclip.cli.configs import load_config
+from jclip.configs.loading import load_config
 from jclip.finetune.choices import Wishes, choose
 from jclip.finetune.writing import configuration
 from jclip.train.checks import check

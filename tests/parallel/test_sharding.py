@@ -12,7 +12,6 @@ from jclip.parallel.sharding import (
     batch_sharding,
     bytes_per_device,
     check_batch,
-    check_rules,
     follow,
     param_shardings,
     replicated,
@@ -76,14 +75,6 @@ def test_the_multilingual_table_is_split_along_its_width():
 def test_placements_that_do_not_fit_are_refused(placement, message):
     with pytest.raises(JclipError, match=f"sharding of a/kernel: {message}"):
         param_shardings(shapes(kernel=(4, 7)), make_mesh(MESH), ((".*", placement),))
-
-
-def test_a_tensor_axis_that_no_rule_uses_is_refused():
-    with pytest.raises(JclipError, match="a mesh with tensor=2 needs sharding rules that use the axis, and none does"):
-        check_rules((("a/kernel", "fsdp,-"), *FSDP), make_mesh(MESH))
-    check_rules((("a/kernel", "-,tensor"), *FSDP), make_mesh(MESH))
-    check_rules((("a/kernel", "fsdp+tensor"), *FSDP), make_mesh(MESH))
-    check_rules(FSDP, make_mesh(MeshShape()))
 
 
 def test_slots_are_sharded_like_their_parameters():

@@ -8,7 +8,7 @@ from PIL import Image
 
 from jclip import rules
 from jclip.bundle import load_bundle
-from jclip.cli.configs import load_config
+from jclip.configs.loading import load_config
 from jclip.data.sources.folders import PairFolder
 from jclip.data.sources.kinds import StoredPair
 from jclip.data.sources.synthetic import caption
@@ -52,7 +52,7 @@ class Watch:
     def __init__(self, act=lambda step: None):
         self.steps, self.records, self._act = [], [], act
 
-    def stage_begins(self, name, step, steps, *, number=1, count=1):
+    def stage_begins(self, name, step, steps, *, number=1, count=1, figures=()):
         pass
 
     def logged(self, record):

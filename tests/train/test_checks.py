@@ -22,6 +22,7 @@ from jclip.tokenizers.text import load_tokenizer
 from jclip.train.assembly import devices_of
 from jclip.train.checks import check, check_starting_points
 from jclip.train.configuration import Monitor, Run
+from jclip.train.evaluations import Probe
 from jclip.train.identity import check_same, identity
 from jclip.train.objectives.contrastive import Contrastive
 from jclip.train.objectives.teacher_learning import TeacherLearning
@@ -89,6 +90,12 @@ def test_a_wrong_word_is_named_with_the_choices(recipe, name, word, choices):
         ("stages.0.workers", (-1,), "0 or more"),
         ("stages.1.objective.loss.chunk", (0,), "1 or more"),
         ("stages.0.budget", (Budget(epochs=NAN), Budget(epochs=-1.0)), "a number above 0"),
+        ("stages.0.budget", (Budget(steps=0), Budget(examples=-1)), "1 or more"),
+        ("stages.0.micro_batches", (0, -2), "1 or more"),
+        ("stages.0.optimizer.layer_decay", (((".*", 0.0),), ((".*", 1.5),)), "a number above 0, 1 at most"),
+        ("seed", (-1, 2**32), "a whole number from 0 to 4294967295"),
+        ("evaluations", ((Probe("p", "x", seeds=0),),), "1 or more"),
+        ("evaluations", ((Probe("p", "x", shots=(0, -1)),),), "0 or more"),
         ("stages.0.data.0.weight", (0.0, NAN, INF), "a number above 0"),
         ("stages.1.objective.augmentation.flip", (2.0,), "a share, 0 to 1"),
         ("stages.1.objective.host_augmentation.flip", (2.0, -0.1, NAN), "a share, 0 to 1"),
@@ -128,19 +135,13 @@ ELSEWHERE = {  # (class, field) of numbers that declare no range, because someth
     ("MeshShape", "data"): "make_mesh",
     ("MeshShape", "fsdp"): "make_mesh",
     ("MeshShape", "tensor"): "make_mesh",
-    ("Budget", "steps"): "Budget.in_steps",
-    ("Budget", "examples"): "Budget.in_steps",
-    ("Stage", "micro_batches"): "check",
     ("Stage", "last_layers"): "layout",
-    ("Optimizer", "layer_decay"): "optimizer.build",
-    ("Run", "seed"): "any number",
-    ("SyntheticPairs", "seed"): "any number",
 }
 
 
 def test_every_number_declares_its_range():
     """Whoever adds a number must declare its range."""
-    kinds = (Run, Monitor, Stage, Budget, Optimizer, MeshShape, Contrastive, TeacherLearning, ContrastiveLoss)
+    kinds = (Run, Monitor, Stage, Budget, Optimizer, MeshShape, Contrastive, TeacherLearning, ContrastiveLoss, Probe)
     kinds += (Augmentation, HostAugmentation, SyntheticPairs, SyntheticParallel, PairFolder, ParallelFolder)
     loose = {
         (kind.__name__, name)

@@ -4,6 +4,7 @@ It distils the features of a frozen image tower into a smaller one.
 """
 
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, ClassVar
 
 import jax
@@ -11,23 +12,27 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jclip import rules
-from jclip.bundle import Bundle, load_bundle, save_bundle
+import jclip
+from jclip import Bundle, DualEncoder, DualEncoderConfig, JclipError, load_bundle, rules, tokenizers
 from jclip.cli import main
-from jclip.cli.configs import _Loaded
-from jclip.config import from_json, kind_of, to_json
-from jclip.data.batches.examples import PairExamples
-from jclip.data.sources.records import Pair
-from jclip.errors import JclipError
-from jclip.images.on_host import HostAugmentation
-from jclip.images.preprocess import normalise
-from jclip.inference import load
-from jclip.models.build import init_variables, shapes
-from jclip.models.dual_encoder import DualEncoder, DualEncoderConfig
-from jclip.parallel.mesh import MeshShape
-from jclip.parallel.sharding import place_whole, replicated
-from jclip.tokenizers.text import load_tokenizer
-from jclip.train import Budget, Context, Objective, Optimizer, Program, Run, run
+from jclip.config import from_json, to_json
+from jclip.data import Pair, PairExamples
+from jclip.losses import l2_normalised
+from jclip.models import init_variables, shapes
+from jclip.train import (
+    Budget,
+    Context,
+    HostAugmentation,
+    MeshShape,
+    Objective,
+    Optimizer,
+    Program,
+    Run,
+    encode_image,
+    kind_of,
+    place_whole,
+    run,
+)
 from jclip.train.checks import check
 from tests.train.assembled import assembled
 from tests.train.runs import leaves, losses
@@ -66,7 +71,7 @@ class ImageDistillation(Objective):
         batch = dict.fromkeys(("image_id", "text_id", "example"), number)
         batch["image"] = context.rows((side, side, 3), jnp.uint8)
         batch["text"] = context.rows((context.stage.context_length,), jnp.int32)
-        place = replicated(context.mesh)
+        place = jax.sharding.NamedSharding(context.mesh, jax.sharding.PartitionSpec())
         teacher = jax.tree.map(
             lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place),
             {"image": shapes(self.model)["params"]["image"]},
@@ -74,9 +79,7 @@ class ImageDistillation(Objective):
 
         def loss(params, stats, constants, batch, key) -> Any:
             def features(towers, params):
-                pixels = normalise(context.preprocessing, batch["image"].astype(jnp.float32))
-                found = towers.apply({"params": params}, pixels, method="encode_image")
-                return found / jnp.linalg.norm(found, axis=1, keepdims=True)
+                return l2_normalised(encode_image(towers, context.preprocessing, {"params": params}, batch["image"]))
 
             ours, theirs = features(context.towers, params), features(DualEncoder(self.model), constants["teacher"])
             cosine = (ours * theirs).sum(axis=1).mean()
@@ -95,7 +98,8 @@ def distillation(tmp_path_factory, chinese_clip):
     folder = tmp_path_factory.mktemp("teacher")
     model = replace(chinese_clip.model, image=replace(chinese_clip.model.image, layers=3))
     params = jax.device_get(init_variables(model, jax.random.key(3)))["params"]
-    save_bundle(Bundle(model, params, load_tokenizer(chinese_clip.tokenizer), chinese_clip.preprocessing, 16), folder)
+    tokenizer = tokenizers.load(chinese_clip.tokenizer)
+    jclip.save(Bundle(model, params, tokenizer, chinese_clip.preprocessing, 16), folder)
     stage = replace(
         chinese_clip.stages[0],
         name="distil",
@@ -118,7 +122,7 @@ def test_it_trains_sharded_and_moves_to_another_mesh_and_its_bundle_loads(distil
     found = [loss for _, loss in losses(tmp_path / "whole")]
     assert [loss for _, loss in losses(tmp_path / "moved")] == pytest.approx(found, rel=1e-5)
     assert found[-1] < 0.7 * found[0]
-    model = load(whole.bundles[0])
+    model = jclip.load(whole.bundles[0])
     features = model.encode_image([np.zeros((32, 32, 3), np.uint8)])
     assert features.shape == (1, distillation.model.embed_dim) and np.isfinite(features).all()
 
@@ -143,9 +147,13 @@ def test_it_is_checked_written_and_read_as_the_others_are(distillation):
         check(replace(distillation, stages=(replace(stage, cache="x"),)))
 
 
-def test_its_fields_are_options(distillation, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr("jclip.cli.configs._load", lambda name: _Loaded(name, lambda: distillation))
-    file = str(tmp_path / "config.py")
+def test_its_fields_are_options(distillation, tmp_path, capsys):
+    file = str(tmp_path / "distilled.py")
+    Path(file).write_text(
+        "from jclip.config import from_json\nfrom jclip.train import Run\n"
+        f"def config():\n    return from_json(Run, {to_json(distillation)!r})\n",
+        encoding="utf-8",
+    )
     assert main(["plan", file, "--no-compile", "--stages.0.objective.weight", "2"]) == 0
     assert "image distillation" in capsys.readouterr().out
     assert main(["plan", file, "--no-compile", "--stages.0.objective.model.embed-dim", "5"]) == 1

@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from jclip.cli.configs import load_config, parse
+from jclip.cli.configs import parse
 from jclip.cli.plan import PlanOptions
+from jclip.configs.loading import load_config
 from jclip.errors import JclipError
 from jclip.parallel.mesh import MeshShape
 from jclip.train.planning.fitting import compiled_need, fit

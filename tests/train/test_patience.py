@@ -5,9 +5,9 @@ from dataclasses import replace
 import pytest
 
 from jclip.errors import JclipError
+from jclip.evaluators import Retrieval
 from jclip.train.checks import check
 from jclip.train.evaluating import is_spent
-from jclip.train.evaluations import Retrieval
 from jclip.train.logging.sinks import read_journal
 from jclip.train.loop import train
 from tests.train.toy import toy

@@ -7,7 +7,7 @@ import jax
 import pytest
 
 import jclip.train
-from jclip.cli.configs import load_config
+from jclip.configs.loading import load_config
 from jclip.errors import JclipError
 from jclip.losses.contrastive import ContrastiveLoss
 from jclip.parallel.mesh import MeshShape

@@ -9,7 +9,7 @@ import pytest
 
 from jclip import rules
 from jclip.bundle import Bundle, save_bundle
-from jclip.cli.configs import load_config
+from jclip.configs.loading import load_config
 from jclip.data.inspecting.reading import LOOKED_AT, source_facts
 from jclip.data.sources.folders import PairFolder, ParallelFolder
 from jclip.data.sources.kinds import StoredPair

@@ -14,9 +14,9 @@ from jclip.images.on_device import Augmentation
 from jclip.losses.contrastive import ContrastiveLoss
 from jclip.models.resnet import ResNetConfig
 from jclip.parallel.sharding import on_mesh
-from jclip.stages import merge
 from jclip.train.assembly import devices_of
 from jclip.train.checks import check
+from jclip.train.layout import merge
 from jclip.train.planning.flops import count_flops
 from jclip.train.step import in_micro_batches
 from tests.train.assembled import assembled, first_inputs, shapes_of, toy_batch, toy_params, toy_program
@@ -122,10 +122,9 @@ def test_micro_batches_of_the_towers_need_the_memory_of_one(recipe):
     assert sizes[1] < sizes[0] / 3, sizes
 
 
-@pytest.mark.parametrize("count", [0, -2, 3])
-def test_micro_batches_that_do_not_divide_are_refused(chinese_clip, count):
-    with pytest.raises(JclipError, match=f"'image-frozen': micro_batches={count} does not divide a batch of 16"):
-        check(first_stage(chinese_clip, micro_batches=count))
+def test_micro_batches_that_do_not_divide_are_refused(chinese_clip):
+    with pytest.raises(JclipError, match="'image-frozen': micro_batches=3 does not divide a batch of 16"):
+        check(first_stage(chinese_clip, micro_batches=3))
 
 
 def test_micro_batches_that_devices_do_not_divide_are_refused(chinese_clip):

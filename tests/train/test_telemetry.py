@@ -19,16 +19,17 @@ from jclip.train.logging.meter import _PEAKS, Meter, peak_tflops
 from jclip.train.logging.progress import ProgressWatcher
 from jclip.train.logging.sinks import read_journal
 from jclip.train.loop import train
+from jclip.train.objectives.contrastive import Contrastive
 from tests.train.assembled import shapes_of
 
 
 def test_a_meter_by_hand():
-    meter = Meter(batch_size=8, devices=2, flops=lambda batch: 3 * 10**9, peak=1e-3, pad_id=0)
+    meter = Meter(batch_size=8, devices=2, flops=lambda batch: 3 * 10**9, peak=1e-3, text_name="words", pad_id=0)
     for _ in range(2):
         with meter.waiting():
             time.sleep(0.05)
         time.sleep(0.05)
-        meter.step({"text": np.array([[5, 6, 0, 0], [5, 0, 0, 0]])})
+        meter.step({"words": np.array([[5, 6, 0, 0], [5, 0, 0, 0]])})
     with meter.apart():
         time.sleep(0.3)
     figures = meter.read()
@@ -119,7 +120,7 @@ def test_a_line_names_the_figures_and_the_time_that_is_left(tmp_path, monkeypatc
     figures = {"loss": 1.0, "text_to_image_r1": 0.5, "image_to_text_r1": 0.5, "scale": 14.3, "gradient_norm": 2.0}
     speed = {"learning_rate": 1e-4, "pairs_per_second_per_device": 100.0, "mfu": 0.4, "data_wait": 0.1, "padding": 0.2}
     with (tmp_path / "out").open("w") as out, ProgressWatcher(Console(file=out, width=200), "run") as watcher:
-        watcher.stage_begins("contrastive", 10, 100, number=2, count=3)
+        watcher.stage_begins("contrastive", 10, 100, number=2, count=3, figures=Contrastive.figures)
         for step in range(11, 42):
             watcher.stepped(step)
         watcher.logged({"kind": "train", "total": 41, "step": 41, **figures, **speed})

@@ -6,7 +6,7 @@ A step compiles in a second, where the reduced towers take ten. `jclip train` ta
 from dataclasses import replace
 from pathlib import Path
 
-from jclip.cli.configs import load_config
+from jclip.configs.loading import load_config
 from jclip.images.on_host import HostAugmentation
 from jclip.losses.contrastive import ContrastiveLoss
 from jclip.stages import Budget

@@ -41,6 +41,5 @@ class BucketedSteps:
         count = self._window * self._batch_size
         indices = np.arange(window * count, (window + 1) * count)
         by_length = indices[np.argsort(self._buckets(indices.tolist()), kind="stable")]
-        words = [word % 2**64 for word in (*self._seed, window)]  # SeedSequence takes no negative numbers
-        random = np.random.Generator(np.random.Philox(np.random.SeedSequence(words)))
+        random = np.random.Generator(np.random.Philox(np.random.SeedSequence([*self._seed, window])))
         return by_length.reshape(self._window, self._batch_size)[random.permutation(self._window)]

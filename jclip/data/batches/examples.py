@@ -19,7 +19,18 @@ Batch = dict[str, np.ndarray]
 INT32 = 2**31
 """Number of values of a non-negative int32."""
 
-Example = TypeVar("Example")
+Where = tuple[int, int, int]
+"""Numbers of (source, record, picture); picture is -1 for the record itself."""
+
+
+class Example(Protocol):
+    """Part of a record that goes into a batch. `where` names it if it cannot be read."""
+
+    @property
+    def where(self) -> Where: ...  # noqa: D102
+
+
+E = TypeVar("E", bound=Example)
 
 
 class Features(Protocol):
@@ -32,7 +43,7 @@ class Features(Protocol):
         """
 
 
-class Examples(Protocol[Example]):
+class Examples(Protocol[E]):
     """Builds examples from records, and batches from examples. An objective chooses one for the records it reads.
 
     `text_name` is the batch entry with the token ids that the trained text tower reads.
@@ -40,13 +51,13 @@ class Examples(Protocol[Example]):
 
     text_name: str
 
-    def draw(self, unit: Unit, record: Any, random: np.random.Generator) -> Example:
+    def draw(self, unit: Unit, record: Any, random: np.random.Generator) -> E:
         """Returns the example of a unit, such as one image and one caption of the record."""
 
-    def text(self, example: Example) -> str:
+    def text(self, example: E) -> str:
         """Returns the text that the trained text tower reads. Its length decides the bucket."""
 
-    def load(self, example: Example, index: int, features: Sequence[Features] | None) -> Any:
+    def load(self, example: E, index: int, features: Sequence[Features] | None) -> Any:
         """Returns the part that is slow to read, such as a decoded image; None without such a part.
 
         Raises JclipError if it cannot be read; `Batches` then replaces the example.
@@ -57,14 +68,14 @@ class Examples(Protocol[Example]):
           features: features of each source, to be read instead; None if the tower runs.
         """
 
-    def collate(self, examples: Sequence[Example], loaded: Sequence[Any], features: Sequence[Features] | None) -> Batch:
+    def collate(self, examples: Sequence[E], loaded: Sequence[Any], features: Sequence[Features] | None) -> Batch:
         """Returns the batch entries of this process's rows, without `text_name` and "example"."""
 
 
 class PairExample(NamedTuple):
     """Image and caption of a `Pair`, with their identities; `where` has the numbers of (source, record, picture)."""
 
-    where: tuple[int, int, int]
+    where: Where
     picture: Picture
     caption: str
     image_id: int
@@ -136,7 +147,7 @@ class PairExamples:
 class ParallelExample(NamedTuple):
     """Texts of a `Translation` that the towers read; `where` has the numbers of (source, record, -1)."""
 
-    where: tuple[int, int, int]
+    where: Where
     teacher: str
     student: str
 

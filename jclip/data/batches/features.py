@@ -9,6 +9,7 @@ Files are written atomically. So a killed process leaves only complete files, wh
 
 import hashlib
 import json
+from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -18,17 +19,17 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 
-from jclip.config import to_json
+from jclip.config import leaves, to_json
 from jclip.data.sources.source import Source
 from jclip.data.sources.writing import count_records
 from jclip.errors import JclipError
 from jclip.io.files import check_utf8, whole_file
 from jclip.io.json_files import entry, read_object
+from jclip.marks import Mark, marked
 from jclip.plain import as_json
 
 _DESCRIPTION = "description.json"
 _DTYPES = {"float32": np.dtype(np.float32), "bfloat16": np.dtype(ml_dtypes.bfloat16)}
-_FREE = ("weight", "english_share", "folder")  # fields of a source that do not change its records
 _NOTE = b"?"  # first byte of a row that is an error message
 
 FeatureRow = np.ndarray | str
@@ -75,6 +76,11 @@ class FeatureCache:
         """Returns the numbers of a file's rows."""
         return range(shard * self.shard_rows, min((shard + 1) * self.shard_rows, self.count))
 
+    def unit(self, row: int) -> tuple[int, int]:
+        """Returns the (record, image) of a row."""
+        record = bisect_right(self._firsts, row) - 1
+        return record, row - self._firsts[record]
+
     def missing(self) -> list[int]:
         """Returns the numbers of the files that do not exist or are incomplete."""
         return [shard for shard in range(self.shards) if not self._is_whole(shard)]
@@ -103,7 +109,9 @@ class FeatureCache:
 
         Raises JclipError if the tower could not read it, and DamagedCache if the row cannot be read.
         """
-        number = (record if self.first_rows is None else self.first_rows[record]) + picture
+        number = self._firsts[record] + picture
+        if number >= self.count or self.unit(number) != (record, picture):
+            raise IndexError(f"record {record} has no input {picture} in {self.folder}: see `Record.inputs`")
         try:
             data = self._records[number]
         except Exception as error:  # array_record raises all kinds of errors for damage
@@ -112,6 +120,10 @@ class FeatureCache:
         if len(data) != self.width * _DTYPES[self.dtype].itemsize:
             raise JclipError(data.removeprefix(_NOTE).decode("utf-8").rstrip("\0"))
         return np.frombuffer(data, _DTYPES[self.dtype]).astype(np.float32)
+
+    @property
+    def _firsts(self) -> Sequence[int]:
+        return range(self.count) if self.first_rows is None else self.first_rows
 
     @cached_property
     def _records(self) -> Any:
@@ -133,18 +145,20 @@ class FeatureCache:
 
 
 def describe_source(source: Source, cache: Path) -> dict[str, Any]:
-    """Describes a source for the identity of its cache: its configuration, and the files of its folder.
+    """Describes a source for the identity of its cache: its configuration, and the files in its `Folder` fields.
 
     Files are compared by name, size and modification time. So a changed file, or a folder copied without its times,
-    gets a new cache. `cache`, the folder of all caches, is ignored if it is in the source's folder.
+    gets a new cache. `cache`, the folder of all caches, is ignored if it is in a folder of the source.
     """
-    kept = {name: value for name, value in to_json(source).items() if name not in _FREE}
+    config, folders, cache = to_json(source), marked(source, Mark.FOLDER), cache.resolve()
+    kept = {name: value for name, value in config.items() if name not in (*folders, *marked(source, Mark.MIXING))}
     found = {}
-    if name := getattr(source, "folder", None):
-        folder, cache = Path(name).resolve(), cache.resolve()  # either may be relative
-        for file in sorted(folder.rglob("*")):
-            if file.is_file() and not file.is_relative_to(cache) and not file.name.startswith("."):
-                found[file.relative_to(folder).as_posix()] = [file.stat().st_size, file.stat().st_mtime_ns]
+    for name, place in leaves(config):
+        if name in folders and place:
+            folder = Path(place).resolve()  # the path, or the cache's, may be relative
+            for file in sorted(folder.rglob("*")):
+                if file.is_file() and not file.is_relative_to(cache) and not file.name.startswith("."):
+                    found[f"{name}/{file.relative_to(folder)}"] = [file.stat().st_size, file.stat().st_mtime_ns]
     digest = hashlib.blake2b(json.dumps(found).encode(), digest_size=16).hexdigest()
     return {"source": type(source).__name__, **kept, "files": digest}
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from jclip.data.batches.buckets import BucketedSteps
-from jclip.data.batches.examples import INT32, Batch, Examples, Features
+from jclip.data.batches.examples import INT32, Batch, Examples, Features, Where
 from jclip.data.batches.features import DamagedCache
 from jclip.data.batches.opened import OpenSources
 from jclip.data.batches.order import Order
@@ -17,9 +17,6 @@ from jclip.data.batches.prefetch import prefetch
 from jclip.data.batches.sampling import Captions, Unit, groups
 from jclip.errors import JclipError
 from jclip.tokenizers.padding import Texts
-
-Where = tuple[int, int, int]
-"""Numbers of (source, record, picture); picture is -1 for the record itself."""
 
 UnreadableRecords = dict[Where, str]
 """Reasons why something cannot be read."""
@@ -52,6 +49,7 @@ class Batches:
       rows: rows of every batch that this process makes; None for all.
 
     Attributes:
+      text_name: see `Examples`.
       unreadable: messages about what was replaced so far.
       features: features of each source, see `with_features`; None if the towers run.
     """
@@ -72,7 +70,7 @@ class Batches:
         workers: int = 0,
         rows: Sequence[int] | None = None,
     ):
-        self.opened, self._examples, self._texts = opened, examples, texts
+        self.opened, self._examples, self._texts, self.text_name = opened, examples, texts, examples.text_name
         self._groups = groups(opened, captions, language_temperature)
         counts, weights = [group.count for group in self._groups], [group.weight for group in self._groups]
         self.examples_per_epoch = sum(counts)
@@ -151,7 +149,7 @@ class Batches:
         ids = self._texts([examples.text(drawn[index]) for index in indices])[self._own]
         return {
             **examples.collate([drawn[index] for index in own], [loaded[index][1] for index in own], self.features),
-            examples.text_name: ids,
+            self.text_name: ids,
             "example": (np.array(own, np.int64) % INT32).astype(np.int32),
         }
 

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 from jclip.data.sources.folders import Records
-from jclip.data.sources.records import called
 from jclip.data.sources.source import Source
 from jclip.errors import JclipError
 from jclip.images.preprocess import Picture, Preprocessing
@@ -38,7 +37,7 @@ def open_sources(sources: Sequence[Source], preprocessing: Preprocessing) -> Ope
         raise JclipError("there is no data: give the stage at least one source")
     kinds = list(dict.fromkeys(source.gives for source in sources))
     if len(kinds) > 1:
-        raise JclipError(f"{' and '.join(map(called, kinds))} do not mix in one stage: make it two stages")
+        raise JclipError(f"{' and '.join(kind.called() for kind in kinds)} do not mix in one stage: make it two stages")
     opened = [source.open(preprocessing) for source in sources]
     for source, records in zip(sources, opened, strict=True):
         if not len(records):

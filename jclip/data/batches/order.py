@@ -33,7 +33,7 @@ class Order:
 
     def random(self, index: int) -> np.random.Generator:
         """Returns the random numbers of one example, which choose an image and a caption of its record."""
-        return np.random.Generator(np.random.Philox(np.random.SeedSequence([*map(_natural, self._seed), index])))
+        return np.random.Generator(np.random.Philox(np.random.SeedSequence([*self._seed, index])))
 
 
 class _WithGroup:
@@ -48,9 +48,4 @@ class _WithGroup:
 
 def _seed32(*parts: int) -> int:
     """Returns a 32-bit seed from several numbers, because grain accepts no longer ones."""
-    return int(np.random.SeedSequence([*map(_natural, parts)]).generate_state(1)[0])
-
-
-def _natural(number: int) -> int:
-    """Returns a number modulo 2^64, because SeedSequence accepts no negative ones."""
-    return number % 2**64
+    return int(np.random.SeedSequence(parts).generate_state(1)[0])

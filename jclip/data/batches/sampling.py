@@ -1,7 +1,8 @@
 """Sampling: groups of units, by source and language.
 
-A unit is a record, one of its languages, or one of its pairs; an example is drawn from one unit. `order.Order` mixes
-the groups by weight and visits each unit once an epoch. Without options, every source is one group of its records.
+A unit is a record, one of its languages, or one of its `Record.pairs`; an example is drawn from one unit. `order.Order`
+mixes the groups by weight and visits each unit once an epoch. Without options, every source is one group of its
+records.
 """
 
 from collections.abc import Iterable, Sequence

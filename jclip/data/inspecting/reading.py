@@ -12,15 +12,14 @@ from typing import Any
 import numpy as np
 
 from jclip.data.sources.folders import SEVERAL, Records
-from jclip.data.sources.records import Pair, Translation, called
+from jclip.data.sources.records import Record
 from jclip.data.sources.source import Source
 from jclip.errors import JclipError
-from jclip.images.preprocess import Picture, open_picture
 
 LOOKED_AT = 64
 """Maximum number of records of a source that are read."""
 
-_LONGEST, _LANGUAGES = 60, 4  # characters of a caption, and languages, that are shown
+_LANGUAGES = 4  # that are shown
 
 
 @dataclass(frozen=True)
@@ -28,7 +27,7 @@ class SourceFacts:
     """Facts about one source of a stage.
 
     Attributes:
-      kind: "images with captions" or "parallel text".
+      kind: kind of the records, such as "images with captions".
       source: class of the source.
       place: folder and split; empty if it has none.
       records: number of records; None if they cannot be read.
@@ -72,7 +71,7 @@ def source_facts(stage: str, source: Source, *, build: bool = True) -> SourceFac
 
     Builds a source that must be built first, unless `build` is False.
     """
-    kind = called(source.gives)
+    kind = source.gives.called()
     place = repr(source.folder) if hasattr(source, "folder") else ""
     if hasattr(source, "split"):
         place += f" split {source.split!r}"
@@ -91,14 +90,13 @@ def source_facts(stage: str, source: Source, *, build: bool = True) -> SourceFac
 def _sampled(base: SourceFacts, source: Source, records: Sequence[Any]) -> SourceFacts:
     count = len(records)
     places = np.unique(np.linspace(0, count - 1, LOOKED_AT).astype(int)).tolist()
-    some: list[Pair | Translation] = []
+    some: list[Record] = []
     for place in places:
         with suppress(JclipError):  # the stage's max_unreadable decides about unreadable records
             some.append(records[place])
     if not some:
         return replace(base, missing=f"none of the {len(places)} records of a sample can be read")
-    texts = {number for record in some for number in _texts(record)}
-    images = {number for record in some if isinstance(record, Pair) for number in record.image_ids}
+    identities = [record.identities() for record in some]
     noted = _noted(records)
     whole = len(some) == count
     return replace(
@@ -106,24 +104,18 @@ def _sampled(base: SourceFacts, source: Source, records: Sequence[Any]) -> Sourc
         records=count,
         languages=_by_number(_spoken(some) if noted is None else noted),
         counted=whole or noted is not None,
-        example=_example(some[0]),
-        texts=len(texts),
-        images=len(images),
+        example=some[0].shown(),
+        texts=len({text for _, texts in identities for text in texts}),
+        images=len({image for images, _ in identities for image in images}),
         whole=whole,
-        alike=_alike(some),
+        alike=_alike(identities),
     )
 
 
-def _texts(record: Pair | Translation) -> Sequence[Any]:
-    if isinstance(record, Translation):
-        return [record.other]
-    return record.text_ids or [record.text_id]
-
-
-def _alike(some: Sequence[Pair | Translation]) -> float:
+def _alike(found: Sequence[tuple[Sequence[Any], Sequence[Any]]]) -> float:
     """Returns the share of pairs of records that have an image, or a first text, in common."""
-    pairs = [(record.image_ids, _texts(record)[0]) for record in some if isinstance(record, Pair)]
-    couples = [bool(set(a[0]) & set(b[0])) or a[1] == b[1] for a, b in combinations(pairs, 2)]
+    firsts = [(set(images), set(texts[:1])) for images, texts in found]
+    couples = [not (a[0].isdisjoint(b[0]) and a[1].isdisjoint(b[1])) for a, b in combinations(firsts, 2)]
     return sum(couples) / len(couples) if couples else 0.0
 
 
@@ -137,10 +129,10 @@ def _noted(records: Sequence[Any]) -> dict[str, int] | None:
     return dict(zip(("several" if name == SEVERAL else name for name in names), counts, strict=True))
 
 
-def _spoken(some: Sequence[Pair | Translation]) -> dict[str, int]:
+def _spoken(some: Sequence[Record]) -> dict[str, int]:
     found: dict[str, int] = {}
     for record in some:
-        for language in dict.fromkeys([record.language] if isinstance(record, Translation) else record.languages):
+        for language in dict.fromkeys(language for _, _, language in record.pairs()):
             found[language] = found.get(language, 0) + 1
     return found
 
@@ -148,24 +140,3 @@ def _spoken(some: Sequence[Pair | Translation]) -> dict[str, int]:
 def _by_number(found: dict[str, int]) -> tuple[tuple[str, int], ...]:
     known = ((name, count) for name, count in found.items() if name and count)
     return tuple(sorted(known, key=lambda each: (-each[1], each[0])))
-
-
-def _example(record: Pair | Translation) -> str:
-    if isinstance(record, Translation):
-        return f"{_quoted(record.english)} for {_quoted(record.other)}"
-    return f"{_quoted(record.captions[0])} with {_size(record.pictures[0])}"
-
-
-def _quoted(text: str) -> str:
-    return repr(text if len(text) <= _LONGEST else f"{text[: _LONGEST - 1]}…")
-
-
-def _size(picture: Picture) -> str:
-    if isinstance(picture, np.ndarray):
-        height, width = picture.shape[:2]
-    else:
-        try:
-            width, height = open_picture(picture, "").size
-        except JclipError:
-            return "an image that cannot be read"
-    return f"an image of {width} x {height}"

@@ -24,6 +24,7 @@ from jclip.data.sources.source import Source
 from jclip.errors import JclipError, first_line, unreadable
 from jclip.images.preprocess import Preprocessing
 from jclip.io.files import check_utf8
+from jclip.marks import Folder, Mixing
 from jclip.ranges import Positive, Share
 
 Record = TypeVar("Record")
@@ -120,9 +121,9 @@ class PairFolder(Source):
       weight: share in a mixture.
     """
 
-    folder: str
+    folder: Folder
     split: str = "train"
-    weight: Positive = 1.0
+    weight: Mixing[Positive] = 1.0
 
     gives: ClassVar[type] = Pair
     shared_ids: ClassVar[bool] = True
@@ -145,10 +146,10 @@ class ParallelFolder(Source):
       weight: share in a mixture.
     """
 
-    folder: str
+    folder: Folder
     split: str = "train"
-    english_share: Share = 0.5
-    weight: Positive = 1.0
+    english_share: Mixing[Share] = 0.5
+    weight: Mixing[Positive] = 1.0
 
     gives: ClassVar[type] = Translation
 
@@ -162,7 +163,7 @@ class ParallelFolder(Source):
 class LabelledFolder:
     """Images with classes, of a split of a folder, for evaluation."""
 
-    folder: str
+    folder: Folder
     split: str = "test"
 
     def open(self, preprocessing: Preprocessing | None = None) -> Sequence[Labelled]:

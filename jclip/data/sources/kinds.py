@@ -12,7 +12,7 @@ from typing import Any, ClassVar, NamedTuple, Protocol
 import numpy as np
 
 from jclip.data.identity import picture_identity, text_identity
-from jclip.data.sources.records import Labelled, Pair, Translation, called
+from jclip.data.sources.records import Labelled, Pair, Translation
 from jclip.images.checking import PictureRules
 
 
@@ -103,7 +103,7 @@ class RecordKind(Protocol):
 
 class _Pairs:
     name: ClassVar[str] = "pairs"
-    what: ClassVar[str] = called(Pair)
+    what: ClassVar[str] = Pair.called()
 
     def features(self, classes: Sequence[str]) -> dict[str, Any]:
         import tensorflow_datasets as tfds
@@ -169,7 +169,7 @@ class _Pairs:
 
 class _Parallel:
     name: ClassVar[str] = "parallel"
-    what: ClassVar[str] = called(Translation)
+    what: ClassVar[str] = Translation.called()
 
     def features(self, classes: Sequence[str]) -> dict[str, Any]:
         import tensorflow_datasets as tfds
@@ -197,7 +197,7 @@ class _Parallel:
 
 class _Labelled:
     name: ClassVar[str] = "labelled"
-    what: ClassVar[str] = called(Labelled)
+    what: ClassVar[str] = "images with classes"
 
     def features(self, classes: Sequence[str]) -> dict[str, Any]:
         import tensorflow_datasets as tfds

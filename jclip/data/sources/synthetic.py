@@ -10,8 +10,9 @@ from jclip.config import kind_of
 from jclip.data.sources.records import Pair, Translation
 from jclip.data.sources.source import Source
 from jclip.images.preprocess import Preprocessing
+from jclip.marks import Mixing
 from jclip.names import TokenizerKind
-from jclip.ranges import AtLeastOne, Positive, Share
+from jclip.ranges import AtLeastOne, Count, Positive, Share
 from jclip.tokenizers.text import Tokenizer, train_clip_bpe, train_unigram, wordpiece
 
 _COLOURS = ("red", "green", "blue", "yellow", "white", "black", "orange", "violet")
@@ -37,8 +38,8 @@ class SyntheticPairs(Source):
 
     count: AtLeastOne = 256
     size: AtLeastOne = 32
-    seed: int = 0
-    weight: Positive = 1.0
+    seed: Count = 0
+    weight: Mixing[Positive] = 1.0
 
     gives: ClassVar[type] = Pair
 
@@ -54,8 +55,8 @@ class SyntheticParallel(Source):
     """Captions of `SyntheticPairs`, in English and in something like Chinese."""
 
     count: AtLeastOne = 256
-    english_share: Share = 0.5
-    weight: Positive = 1.0
+    english_share: Mixing[Share] = 0.5
+    weight: Mixing[Positive] = 1.0
 
     gives: ClassVar[type] = Translation
 

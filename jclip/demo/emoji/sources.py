@@ -18,6 +18,7 @@ from jclip.demo.emoji.place import built_at, check_own, is_built
 from jclip.demo.emoji.protocol import LANGUAGES, Concept, Role, is_heldout_pair, spelt_similarly
 from jclip.errors import JclipError
 from jclip.images.preprocess import Picture, Preprocessing, to_array
+from jclip.marks import Folder, Mixing
 from jclip.ranges import Positive, Share
 
 
@@ -33,10 +34,10 @@ class EmojiPairs(Source):
       weight: share in a mixture.
     """
 
-    folder: str
+    folder: Folder
     artists: tuple[str, ...] = ("twemoji", "openmoji")
     languages: tuple[str, ...] = ("en",)
-    weight: Positive = 1.0
+    weight: Mixing[Positive] = 1.0
 
     gives: ClassVar[type] = Pair
 
@@ -79,10 +80,10 @@ class EmojiParallel(Source):
       weight: share in a mixture.
     """
 
-    folder: str
+    folder: Folder
     languages: tuple[str, ...] = LANGUAGES[1:]
-    english_share: Share = 0.5
-    weight: Positive = 1.0
+    english_share: Mixing[Share] = 0.5
+    weight: Mixing[Positive] = 1.0
 
     gives: ClassVar[type] = Translation
 

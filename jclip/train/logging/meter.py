@@ -50,11 +50,14 @@ class Meter:
       devices: number of devices of the mesh.
       flops: returns the FLOPs of a step on a batch, see `Arithmetic`; None without a peak.
       peak: peak of one device, TFLOP/s; None if unknown.
+      text_name: batch entry with the ids of the texts, see `Examples`.
       pad_id: padding id of the texts.
     """
 
-    def __init__(self, batch_size: int, devices: int, flops: Flops | None, peak: float | None, pad_id: int):
-        self._batch_size, self._devices, self._pad_id = batch_size, devices, pad_id
+    def __init__(
+        self, batch_size: int, devices: int, flops: Flops | None, peak: float | None, text_name: str, pad_id: int
+    ):
+        self._batch_size, self._devices, self._text_name, self._pad_id = batch_size, devices, text_name, pad_id
         self._flops, self._peak = flops, peak
         self._begin()
 
@@ -81,10 +84,9 @@ class Meter:
         self._steps += 1
         if self._flops is not None:
             self._arithmetic += self._flops(batch)
-        for name in ("text", "student"):
-            if name in batch:
-                self._tokens += batch[name].size
-                self._padding += int((batch[name] == self._pad_id).sum())
+        ids = batch[self._text_name]
+        self._tokens += ids.size
+        self._padding += int((ids == self._pad_id).sum())
 
     def read(self) -> dict[str, float]:
         """Returns the figures since the last call. Call it after the last step's result is computed.

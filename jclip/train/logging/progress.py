@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from types import TracebackType
 from typing import Any, Protocol
@@ -19,6 +19,7 @@ from rich.progress import (
 
 from jclip.console import Console, description
 from jclip.plain import shown
+from jclip.stages import Figure
 from jclip.train.scores import Scores
 from jclip.units import format_duration
 
@@ -26,8 +27,10 @@ from jclip.units import format_duration
 class Watcher(Protocol):
     """Observer of a run, such as a progress bar or a test."""
 
-    def stage_begins(self, name: str, step: int, steps: int, *, number: int = 1, count: int = 1) -> None:
-        """Reports that a stage begins, or resumes after `step` of its `steps`; it is stage `number` of `count`."""
+    def stage_begins(
+        self, name: str, step: int, steps: int, *, number: int = 1, count: int = 1, figures: Sequence[Figure] = ()
+    ) -> None:
+        """Reports that stage `number` of `count` begins, or resumes after `step`, with its objective's `figures`."""
 
     def logged(self, record: Mapping[str, Any]) -> None:
         """Reports a record of metrics.jsonl."""
@@ -70,8 +73,11 @@ class ProgressWatcher:
         with suppress(*_CLOSED):
             self._bar.stop()
 
-    def stage_begins(self, name: str, step: int, steps: int, *, number: int = 1, count: int = 1) -> None:
+    def stage_begins(
+        self, name: str, step: int, steps: int, *, number: int = 1, count: int = 1, figures: Sequence[Figure] = ()
+    ) -> None:
         """Adds a row."""
+        self._figures = (("loss", "loss", ".4g"), *figures, *_FIGURES)
         self._name = f"stage {number}/{count} {shown(name)}" if count > 1 else shown(name)
         self._steps, self._printed, self._pace = steps, -math.inf, None
         self._task = self._bar.add_task(f"{self._title} · {self._name}", total=steps, completed=step, note="")
@@ -101,7 +107,7 @@ class ProgressWatcher:
             self._console.tell(self._scores.line(record))
         if record["kind"] != "train" or self._task is None:
             return
-        note = "  ".join(f"{word} {record[name]:{form}}" for name, word, form in _FIGURES if name in record)
+        note = "  ".join(f"{word} {record[name]:{form}}" for name, word, form in self._figures if name in record)
         self._bar.update(self._task, note=note)
         too_soon = self._lines and record["step"] < self._printed + self._steps / self._lines
         if not self._console.is_terminal and not too_soon:
@@ -125,12 +131,7 @@ class _Pace:
 
 _CLOSED = (OSError, SystemExit)  # raised by writes to a closed terminal or pipe; SystemExit is rich's
 
-_FIGURES = (
-    ("loss", "loss", ".4g"),
-    ("cosine", "cosine", ".3f"),
-    ("text_to_image_r1", "R@1 t2i", ".3f"),
-    ("image_to_text_r1", "i2t", ".3f"),
-    ("scale", "scale", ".4g"),
+_FIGURES: tuple[Figure, ...] = (
     ("gradient_norm", "grad", ".3g"),
     ("learning_rate", "lr", ".3g"),
     ("pairs_per_second_per_device", "pairs/s/device", ".4g"),

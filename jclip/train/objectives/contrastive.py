@@ -26,17 +26,7 @@ from jclip.losses.contrastive import ContrastiveLoss, contrastive_loss
 from jclip.models.build import variables_of
 from jclip.models.dual_encoder import DualEncoder, DualEncoderConfig
 from jclip.ranges import BelowOne
-from jclip.stages import (
-    Batch,
-    Constants,
-    Context,
-    FrozenTower,
-    MakeBatches,
-    Metrics,
-    Objective,
-    Program,
-    Stage,
-)
+from jclip.stages import Batch, Constants, Context, FrozenTower, MakeBatches, Metrics, Objective, Program, Stage
 from jclip.train.step import in_micro_batches
 
 _MOST_IDLE = 0.1  # share of pairs without a negative, above which to warn
@@ -63,6 +53,7 @@ class Contrastive(Objective):
     title: ClassVar[str] = "contrastive"
     reads: ClassVar[type] = Pair
     caches: ClassVar[bool] = True
+    figures = (("text_to_image_r1", "R@1 t2i", ".3f"), ("image_to_text_r1", "i2t", ".3f"), ("scale", "scale", ".4g"))
 
     loss: ContrastiveLoss = ContrastiveLoss()
     captions: Captions = "one"

@@ -24,6 +24,7 @@ from jclip.data.sources.records import Translation
 from jclip.errors import JclipError
 from jclip.images.preprocess import Preprocessing
 from jclip.losses.distillation import teacher_loss
+from jclip.marks import Folder
 from jclip.models.build import init_variables, shapes
 from jclip.models.dual_encoder import DualEncoder, DualEncoderConfig
 from jclip.parallel.sharding import on_mesh, param_shardings, place_whole
@@ -64,8 +65,9 @@ class TeacherLearning(Objective):
     title: ClassVar[str] = "teacher learning"
     reads: ClassVar[type] = Translation
     caches: ClassVar[bool] = True
+    figures = (("cosine", "cosine", ".3f"),)
 
-    bundle: str
+    bundle: Folder
     model: DualEncoderConfig
     context_length: TextLength = 77
 
