@@ -35,9 +35,7 @@ def _config(like: str) -> Callable[[Sizes, Collection[str], Hints], TextEncoderC
 
 def _unless(*types: str) -> Callable[[Shapes, Mapping[str, Any], bool], str]:
     """Returns a `Family.contradiction` by the model_type of transformers."""
-    return lambda shapes, said, torchscript: (
-        f"its model_type is {said['model_type']}" if said.get("model_type") in types else ""
-    )
+    return lambda shapes, said, _: f"its model_type is {said['model_type']}" if said.get("model_type") in types else ""
 
 
 def _is_xlm_r(shapes: Shapes, said: Mapping[str, Any], torchscript: bool) -> bool:

@@ -32,8 +32,7 @@ def _table(keys: Collection[str]) -> MappingTable:
 
 
 def _openai_config(sizes: Sizes, keys: Collection[str], hints: Hints) -> DualEncoderConfig:
-    # OpenAI's models have QuickGELU everywhere.
-    return _config(sizes, keys, hints.fixed_activation("quick_gelu", sizes.where), {}, {})
+    return _config(sizes, keys, hints.fixed_activation("quick_gelu", sizes.where), {}, {})  # everywhere
 
 
 def open_clip_config(sizes: Sizes, keys: Collection[str], hints: Hints) -> DualEncoderConfig:
@@ -104,8 +103,7 @@ def _config(
 
 
 def _is_archive(shapes: Shapes, said: Mapping[str, Any], torchscript: bool) -> bool:
-    """Returns True for an archive, or a state dict with the buffers of one, which only OpenAI published."""
-    return torchscript or "input_resolution" in shapes
+    return torchscript or "input_resolution" in shapes  # the archive itself, or a state dict with its buffers
 
 
 def _is_beside_open_clips(shapes: Shapes, said: Mapping[str, Any], torchscript: bool) -> bool:

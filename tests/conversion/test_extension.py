@@ -6,14 +6,11 @@ import torch
 from torch import nn
 
 import jclip
-from jclip.conversion import convert, families, towers, verify
-from jclip.conversion.families import detect, register_family
-from jclip.conversion.families.family import Family
+from jclip.conversion import Family, TowerFormat, convert, families, register_family, register_format, towers, verify
+from jclip.conversion.families import detect
 from jclip.conversion.parity import passport
 from jclip.conversion.parity.references import Reference
-from jclip.conversion.towers import register_format
 from jclip.conversion.towers.rows import MappingRow, dense
-from jclip.conversion.towers.tower import TowerFormat
 from jclip.data.sources.synthetic import write_tokenizer
 from jclip.errors import JclipError
 from jclip.models.dual_encoder import DualEncoderConfig
