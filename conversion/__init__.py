@@ -13,7 +13,9 @@ Names:
   verify: repeats the checks of a bundle's passport.
   compose: builds the starting point of a recipe from two checkpoints.
   export: writes a bundle for transformers or cn_clip.
-  ConvertOptions: facts about a checkpoint that its files do not contain.
+  CheckpointOptions: facts about a checkpoint that its files do not contain.
+  Family, register_family: a kind of checkpoint, and its registration by another package.
+  TowerFormat, register_format: a kind of tower in the formats of PyTorch libraries, and its registration.
 
 Only the comparison with the original model, and `export` for cn_clip, need torch.
 """
@@ -26,7 +28,11 @@ if TYPE_CHECKING:
     from jclip.conversion.composing import compose as compose
     from jclip.conversion.converting import convert as convert
     from jclip.conversion.exporting import export as export
-    from jclip.conversion.importing import ConvertOptions as ConvertOptions
+    from jclip.conversion.families import register_family as register_family
+    from jclip.conversion.families.family import Family as Family
+    from jclip.conversion.importing import CheckpointOptions as CheckpointOptions
+    from jclip.conversion.towers import register_format as register_format
+    from jclip.conversion.towers.tower import TowerFormat as TowerFormat
     from jclip.conversion.verifying import verify as verify
 
 __all__, __getattr__, __dir__ = lazy(__name__, __file__)

@@ -12,13 +12,11 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
-from jclip.conversion.families import FAMILIES, TEXT_ENCODERS, detect, respelt
-from jclip.conversion.families.family import Family
+from jclip.conversion.families import FAMILIES, detect, is_signed, respelt
+from jclip.conversion.families.family import Family, Shapes
 from jclip.conversion.towers.rows import MappingTable
 from jclip.errors import JclipError
 from jclip.plain import shown
-
-Shapes = Mapping[str, tuple[int, ...]]
 
 WRAPPERS = ("module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module", "_forward_module")
 """Parts that DataParallel, torch.compile, FSDP and Lightning insert anywhere in a name."""
@@ -125,7 +123,7 @@ def find_model(
     config: Mapping[str, Any],
     where: str,
     *,
-    openai: bool = False,
+    torchscript: bool = False,
     family: Family | None = None,
     key: str | None = None,
     prefix: str | None = None,
@@ -139,7 +137,7 @@ def find_model(
       shapes: Shapes by original name.
       config: Contents of config.json; empty without it.
       where: The checkpoint, for messages.
-      openai: True for a TorchScript archive, the format of OpenAI's files.
+      torchscript: True for a TorchScript archive, the format of OpenAI's files.
       family: Family that the user gave, which decides between several models; None for any.
       key: Entry of a nested dict in which to search, such as "ema" or "callbacks.ema"; None to search everywhere.
       prefix: Prefix of the model's keys after `key`; None to detect it.
@@ -149,7 +147,7 @@ def find_model(
     if inside and not any(name.startswith(inside) for name in names.plain):
         tops = ", ".join(dict.fromkeys(shown(name.partition(".")[0]) for name in shapes))
         raise JclipError(f"{where} has no tensors under --key {key}: it has {tops}")
-    found = _candidates(names, shapes, config, openai, inside)
+    found = _candidates(names, shapes, config, torchscript, inside)
     if prefix is not None:
         asked = inside + _plain_prefix(prefix)
         chosen = [candidate for candidate in found if candidate.prefix == asked]
@@ -197,11 +195,13 @@ def count_by_top(names: Iterable[str]) -> str:
     return ", ".join(f"{top} ({count} tensors)" if count > 1 else top for top, count in counts.items())
 
 
-def _candidates(names: Names, shapes: Shapes, config: Mapping[str, Any], openai: bool, inside: str) -> list[Candidate]:
+def _candidates(
+    names: Names, shapes: Shapes, config: Mapping[str, Any], torchscript: bool, inside: str
+) -> list[Candidate]:
     found = []
     for prefix in _prefixes(names.plain, inside):
         keys = {name.removeprefix(prefix): spelt for name, spelt in names.plain.items() if name.startswith(prefix)}
-        family = detect({key: shapes[spelt] for key, spelt in keys.items()}, config, openai=openai)
+        family = detect({key: shapes[spelt] for key, spelt in keys.items()}, config, torchscript=torchscript)
         if family is not None:
             table = family.table([respelt(key, family) for key in keys])
             found.append(Candidate(family, prefix, keys, table))
@@ -234,7 +234,7 @@ def _largest(candidates: Collection[Candidate]) -> list[Candidate]:
 def _narrowed(candidates: list[Candidate], family: Family | None) -> list[Candidate]:
     """Reduces several candidates to those of the given family, then to those without missing tensors."""
     if len(candidates) > 1 and family is not None:
-        fitting = [one for one in candidates if {respelt(key, family) for key in one.keys}.issuperset(family.signature)]
+        fitting = [one for one in candidates if is_signed(one.keys, family)]
         candidates = fitting or candidates
     if len(candidates) > 1:
         candidates = [one for one in candidates if one.complete] or candidates
@@ -275,7 +275,7 @@ def _left_out(candidate: Candidate, names: Names, inside: str, others: Collectio
 
 def _check_alone(candidate: Candidate, left_out: Mapping[str, str], where: str) -> None:
     """Raises JclipError if a text encoder is part of a larger model, such as a CLIP that cannot be converted."""
-    if candidate.family not in TEXT_ENCODERS:
+    if not candidate.family.text_only:
         return
     beside = [name for name, why in left_out.items() if why != _STATE]
     if len(beside) > _LARGEST_HEAD:

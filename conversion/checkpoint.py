@@ -17,8 +17,6 @@ from jclip.io.tensors import Lazy
 from jclip.plain import shown
 
 _CONFIGS = ("config.json", "open_clip_config.json")
-_MODEL_TYPES = {"bert": "bert", "xlm-roberta": "xlm-r", "xlm_roberta": "xlm-r"}
-"""Families with the same keys, by the model_type of transformers."""
 
 
 @dataclass(frozen=True)
@@ -97,16 +95,23 @@ def open_checkpoint(
     if not stored:
         raise JclipError(f"{place} holds no tensors: check the path, or fetch it again")
     shapes = {spelt: tensor.shape for spelt, (_, tensor) in stored.items()}
-    model, left_out = find_model(shapes, config, str(place), openai=torchscript, family=forced, key=key, prefix=prefix)
+    model, left_out = find_model(
+        shapes, config, str(place), torchscript=torchscript, family=forced, key=key, prefix=prefix
+    )
     if forced:
-        _check_forced(forced, model.family, model.keys, config, str(place))
-    found = forced or model.family
+        found = {bare: shapes[spelt] for bare, spelt in model.keys.items()}
+        missing = [key for key in forced.signature if key not in {respelt(key, forced) for key in found}]
+        seen = f"it has no {missing[0]}" if missing else forced.contradiction(found, config, torchscript)
+        if seen:
+            looks = f"It looks like {model.family.name}: omit --family"
+            raise JclipError(f"{place} is not of the family {forced.name}: {seen}. {looks}")
+    chosen = forced or model.family
     keys = {bare: spelt for bare, spelt in model.keys.items() if spelt not in left_out}
-    spelt = _respell(keys, found, {spelt: file for spelt, (file, _) in stored.items()})
+    spelt = _respell(keys, chosen, {spelt: file for spelt, (file, _) in stored.items()})
     return Checkpoint(
         name=name,
         folder=folder,
-        family=found,
+        family=chosen,
         tensors={key: stored[original][1] for key, (_, original) in spelt.items()},
         spelt=spelt,
         prefix=model.spelt_prefix,
@@ -153,31 +158,6 @@ def _respell(keys: Mapping[str, str], family: Family, file_of: Mapping[str, Path
             raise JclipError(f"{file_of[spelt]}: {shown(spelt)} and {twin} are two names of one tensor: remove one")
         found[key] = (file_of[spelt], spelt)
     return found
-
-
-def _check_forced(family: Family, detected: Family, keys: Iterable[str], config: Mapping[str, Any], where: str) -> None:
-    """Raises JclipError if the files contradict the user's --family.
-
-    Keys tell most families apart, but not BERT from XLM-R, nor OpenAI's files from open_clip's. For these, evidence is
-    a model_type, a TorchScript archive or its buffers (only OpenAI published those), or open_clip's configuration.
-    Without such evidence --family decides.
-    """
-    spelt = {respelt(key, family) for key in keys}
-    missing = [key for key in family.signature if key not in spelt]
-    told = _MODEL_TYPES.get(str(config.get("model_type")))
-    if missing:
-        seen = f"it has no {missing[0]}"
-    elif family.name in _MODEL_TYPES.values() and told is not None and told != family.name:
-        seen = f"its model_type is {config['model_type']}"
-    elif family.name == "open-clip" and detected.name == "openai-clip":
-        seen = "it has the buffers of OpenAI's archives"
-    elif family.name == "openai-clip" and detected.name == "open-clip" and {"vision_cfg", "model_cfg"} & config.keys():
-        seen = "open_clip's configuration is beside it"
-    else:
-        return
-    raise JclipError(
-        f"{where} is not of the family {family.name}: {seen}. It looks like {detected.name}: omit --family"
-    )
 
 
 def _config_file(folder: Path, weights: str) -> Path | None:

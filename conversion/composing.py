@@ -12,9 +12,9 @@ from jclip.bundle import Bundle, open_bundle, split_statistics, write_files
 from jclip.conversion.checkpoint import is_bundle
 from jclip.conversion.checkpoint_files import fingerprints
 from jclip.conversion.converting import Progress, compared
-from jclip.conversion.importing import ConvertOptions, ImportedModel, import_model
+from jclip.conversion.families import family_starting_with
+from jclip.conversion.importing import CheckpointOptions, ImportedModel, import_model
 from jclip.conversion.parity import passport
-from jclip.conversion.towers import CLIP_TEXT, XLM_R, format_of
 from jclip.errors import JclipError
 from jclip.io.files import check_free, whole_folder
 from jclip.io.tensors import Lazy
@@ -26,14 +26,6 @@ Role = Literal["all", "image", "text"]
 """Part that a source provides: a whole model, or one tower of a composed model."""
 Part = ImportedModel | Bundle
 """An open source: a checkpoint or a bundle."""
-
-_ALTCLIP_NEW: dict[str, dict[str, Any]] = {
-    "text/head_norm/scale": {"initialiser": "ones"},
-    "text/head_norm/bias": {"initialiser": "zeros"},
-    "text/head/kernel": {"initialiser": "normal", "standard_deviation": 0.02},
-    "text/head/bias": {"initialiser": "zeros"},
-}
-_ALTCLIP_LENGTH, _CHINESE_CLIP_LENGTH = 77, 52
 
 
 @dataclass(frozen=True)
@@ -90,7 +82,7 @@ def compose(image: str, text: str, destination: Path, *, seed: int = 0, report: 
     return made
 
 
-def open_part(name: str, role: Role, options: ConvertOptions = ConvertOptions()) -> Part:  # noqa: B008
+def open_part(name: str, role: Role, options: CheckpointOptions = CheckpointOptions()) -> Part:  # noqa: B008
     """Opens a bundle, or a checkpoint with options. Raises JclipError if it is missing, damaged, or unknown."""
     if is_bundle(Path(name)):
         return open_bundle(name)
@@ -128,30 +120,29 @@ def composed(image: Part, text: Part, seed: int, names: tuple[str, str]) -> Comp
         raise JclipError(f"--image {names[0]} has no image tower: name a CLIP")
     if not isinstance(encoder, TextEncoderConfig) or tokenizer is None:
         raise JclipError(f"--text {names[1]} is not a text encoder alone: name a BERT, a RoBERTa-wwm or an XLM-R")
-    altclip = format_of(encoder.text) is XLM_R
-    if altclip and format_of(config.text) is not CLIP_TEXT:
-        raise JclipError(f"--image {names[0]} lacks CLIP's text tower, whose projection AltCLIP keeps: name a CLIP")
-    tensors = image.tensors()
-    kept = {"logit_scale", "text/projection/kernel"} if altclip else {"logit_scale"}
+    family, start = family_starting_with(encoder.text.conversion)
+    if start.teacher not in ("", config.text.conversion):
+        raise JclipError(f"--image {names[0]} lacks CLIP's text tower, on which {family.name} builds: name a CLIP")
     from_image = {
-        path: leaf for path, leaf in tensors.items() if path in kept or path.startswith(("image/", "batch_stats/"))
+        path: leaf
+        for path, leaf in image.tensors().items()
+        if path in start.kept or path.startswith(("image/", "batch_stats/"))
     }
     from_text = text.tensors()
-    head = config.text.width if altclip else None
+    head = config.text.width if start.teacher else None
     together = DualEncoderConfig(config.image, encoder.text, config.embed_dim, head, config.logit_scale_init)
-    projection: dict[str, Any] = {"initialiser": "normal", "standard_deviation": encoder.text.width**-0.5}
-    new = _ALTCLIP_NEW if altclip else {"text/projection/kernel": projection}
+    new = start.new(encoder.text.width)
     params, stats = split_statistics(from_image | from_text | _initialised(together, tuple(new), seed))
     preprocessing = image.preprocessing
-    if preprocessing and not altclip:  # Chinese-CLIP squashes images, where CLIP crops them
-        preprocessing = replace(preprocessing, resize="squash")
+    if preprocessing and start.resizes:
+        preprocessing = replace(preprocessing, resize=family.resize)
     bundle = Bundle(
         config=together,
         params=rules.tree_from_paths(params),
         stats=rules.tree_from_paths(stats),
-        tokenizer=tokenizer if altclip else tokenizer.as_kind("wordpiece"),
+        tokenizer=tokenizer.as_kind(family.tokenizer),
         preprocessing=preprocessing,
-        context_length=min(_ALTCLIP_LENGTH if altclip else _CHINESE_CLIP_LENGTH, encoder.text.longest),
+        context_length=min(family.context_length or encoder.text.longest, encoder.text.longest),
         provenance={"composed_from": {"image": names[0], "text": names[1]}},
     )
     return Composed(bundle, copied={"image": sorted(from_image), "text": sorted(from_text)}, new=dict(new))

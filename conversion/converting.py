@@ -7,7 +7,7 @@ from typing import Any
 from jclip.bundle import open_bundle, write_files
 from jclip.conversion.candidates import count_by_top
 from jclip.conversion.checkpoint import is_bundle
-from jclip.conversion.importing import ConvertOptions, ImportedModel, import_model
+from jclip.conversion.importing import CheckpointOptions, ImportedModel, import_model
 from jclip.conversion.parity import passport
 from jclip.conversion.parity.comparison import check, compare
 from jclip.errors import JclipError
@@ -23,7 +23,7 @@ Progress = Callable[[str], None]
 def convert(
     name: str,
     destination: Path,
-    options: ConvertOptions = ConvertOptions(),  # noqa: B008
+    options: CheckpointOptions = CheckpointOptions(),  # noqa: B008
     report: Progress = print,
 ) -> dict[str, Any]:
     """Converts a checkpoint to a bundle. Returns its passport.

@@ -7,9 +7,9 @@ from typing import Any, Literal
 
 from jclip.bundle import Bundle, open_bundle
 from jclip.conversion.checkpoint import is_bundle
-from jclip.conversion.families import family_named
+from jclip.conversion.families import family_named, hf_family
 from jclip.conversion.families.family import Family
-from jclip.conversion.hf.config import hf_config, hf_model
+from jclip.conversion.hf.config import hf_config
 from jclip.conversion.hf.processor import check_hf_processor, write_hf_processor
 from jclip.conversion.mapping import export_tensors
 from jclip.conversion.towers import format_of
@@ -72,7 +72,7 @@ def _refusal(bundle: Bundle, config: DualEncoderConfig, preprocessing: Preproces
     """Returns the reason why a library cannot read a model; None if it can."""
     try:
         if to == "hf":
-            check_hf_processor(hf_model(config).family, bundle.tokenizer, preprocessing)
+            check_hf_processor(hf_family(config)[1], bundle.tokenizer, preprocessing)
         else:
             _check_cn_clip(config)
             _check_cn_clip_inputs(bundle, preprocessing)
@@ -82,13 +82,13 @@ def _refusal(bundle: Bundle, config: DualEncoderConfig, preprocessing: Preproces
 
 
 def _to_hf(bundle: Bundle, config: DualEncoderConfig, preprocessing: Preprocessing, folder: Path) -> str:
-    model = hf_model(config)
+    family, model = hf_family(config)
     with whole_folder(folder, replace=False) as partial:
-        tensors = _exported(bundle, family_named(model.family))
+        tensors = _exported(bundle, family)
         write_safetensors(partial / "model.safetensors", tensors, {"format": "pt"})
-        (partial / "config.json").write_text(json.dumps(hf_config(config), indent=2) + "\n", encoding="utf-8")
-        write_hf_processor(partial, model.family, bundle.tokenizer, preprocessing, bundle.context_length)
-    return f"transformers.{model.class_name}"
+        (partial / "config.json").write_text(json.dumps(hf_config(model, config), indent=2) + "\n", encoding="utf-8")
+        write_hf_processor(partial, model, bundle.tokenizer, preprocessing, bundle.context_length)
+    return f"transformers.{model.name}Model"
 
 
 def _to_cn_clip(bundle: Bundle, file: Path) -> str:

@@ -7,7 +7,6 @@ from typing import Any
 
 from jclip import rules
 from jclip.bundle import Bundle, split_statistics, tensor_shapes
-from jclip.config import from_json
 from jclip.conversion.candidates import count_by_top
 from jclip.conversion.checkpoint import Checkpoint, open_checkpoint
 from jclip.conversion.checkpoint_files import fingerprints
@@ -28,12 +27,11 @@ from jclip.models.transformer import Activation
 from jclip.ranges import RangeError
 from jclip.tokenizers.text import Tokenizer
 
-_KNOWN_WIDTHS = (768, 1024)  # BERT, RoBERTa-wwm, RBT3 and XLM-R, base and large
 _LARGEST_SCALE = 80  # of |logit_scale|, a logarithm; float32 overflows at exp(89), and published scales are <= log(100)
 
 
 @dataclass(frozen=True)
-class ConvertOptions:
+class CheckpointOptions:
     """Facts that a user can give about a checkpoint, each named like its option of `jclip convert`.
 
     Attributes:
@@ -59,11 +57,6 @@ class ConvertOptions:
             said["tokenizer"] = str(Path(self.tokenizer).absolute())
         return {name: value for name, value in said.items() if value is not None}
 
-    @classmethod
-    def of(cls, record: Any, where: str) -> "ConvertOptions":
-        """Returns the options that `record` wrote. Raises JclipError with `where` if a field is unknown or wrong."""
-        return from_json(cls, record, where)
-
 
 @dataclass(frozen=True)
 class ImportedModel:
@@ -83,7 +76,7 @@ class ImportedModel:
     """
 
     source: Checkpoint
-    options: ConvertOptions
+    options: CheckpointOptions
     original: ModelConfig
     mapped: MappedTensors
     config: ModelConfig
@@ -137,7 +130,7 @@ class ImportedModel:
         }
 
 
-def import_model(name: str, options: ConvertOptions = ConvertOptions(), *, text: bool = True) -> ImportedModel:
+def import_model(name: str, options: CheckpointOptions = CheckpointOptions(), *, text: bool = True) -> ImportedModel:
     """Imports a checkpoint as a model.
 
     Raises JclipError if the checkpoint is missing, damaged, inconsistent or of no known family, or an option is wrong.
@@ -171,7 +164,9 @@ def import_model(name: str, options: ConvertOptions = ConvertOptions(), *, text:
     )
 
 
-def _configuration(source: Checkpoint, table: MappingTable, options: ConvertOptions) -> tuple[ModelConfig, list[str]]:
+def _configuration(
+    source: Checkpoint, table: MappingTable, options: CheckpointOptions
+) -> tuple[ModelConfig, list[str]]:
     """Returns the configuration from the shapes, the configuration file and the user's options, and the assumptions."""
     pooling = read_pooling(source.folder) if source.folder else None
     hints = Hints(source.config, options.activation, pooling, config_name=source.config_name)
@@ -183,24 +178,12 @@ def _configuration(source: Checkpoint, table: MappingTable, options: ConvertOpti
     except RangeError as error:
         raise JclipError(f"{source.config_name}: {error}") from None
     if source.family.unsaid and not source.config:
-        _check_guessed(config, source)
         hints.assumed.append(source.family.unsaid)
-        if isinstance(config, TextEncoderConfig) and pooling is None:
-            hints.assumed.append("without a 1_Pooling: pooling at the first token")
     towers = (getattr(config, "image", None), config.text)
     applied = [getattr(each, "activation", None) for each in towers]
     if options.activation is not None and options.activation not in applied:
         raise JclipError(f"--activation {options.activation} does not apply to {source.config_name}: omit it")
     return config, hints.assumed
-
-
-def _check_guessed(config: ModelConfig, source: Checkpoint) -> None:
-    """Raises JclipError if the number of heads cannot be inferred; the tensors' shapes do not show it."""
-    if isinstance(config, TextEncoderConfig) and config.text.width not in _KNOWN_WIDTHS:
-        raise JclipError(
-            f"{source.where} comes without a config.json, and states of width {config.text.width} may have any number "
-            "of heads: put its config.json beside it, and name the folder"
-        )
 
 
 def _mapped(source: Checkpoint, table: MappingTable, config: ModelConfig) -> MappedTensors:

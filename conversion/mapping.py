@@ -74,7 +74,7 @@ def export_tensors(table: MappingTable, ours: Mapping[str, Lazy]) -> dict[str, L
     Raises JclipError if the table has no row for a parameter.
     """
     if strangers := sorted(ours.keys() - {row.ours for row in table}):
-        raise JclipError(f"{strangers[0]} cannot be written: such a checkpoint has no key for it")
+        raise JclipError(f"{strangers[0]} has no key in such a checkpoint: keep the bundle")
     sources: dict[str, list[tuple[MappingRow, int | None]]] = {}
     for row in table:
         layers = range(ours[row.ours].shape[0]) if row.stacked else [None]

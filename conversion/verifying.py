@@ -8,10 +8,11 @@ from typing import Any
 import numpy as np
 
 from jclip.bundle import Bundle, open_bundle
+from jclip.config import from_json
 from jclip.conversion.checkpoint import is_bundle
 from jclip.conversion.composing import Part, Role, as_written, composed, facts_of, open_part
 from jclip.conversion.converting import Progress, compared
-from jclip.conversion.importing import ConvertOptions, ImportedModel
+from jclip.conversion.importing import CheckpointOptions, ImportedModel
 from jclip.conversion.parity import passport
 from jclip.errors import JclipError
 from jclip.io.tensors import Lazy
@@ -59,7 +60,7 @@ def verify(
     for name, facts in zip(sources, said["sources"], strict=True):
         report(f"reading {name}")
         role: Role = facts["role"]
-        options = ConvertOptions.of(facts["options"], f"{folder / passport.FILE}: options")
+        options = from_json(CheckpointOptions, facts["options"], f"{folder / passport.FILE}: options")
         parts[role] = open_part(name, role, _with_tokenizer(options, tokenizer, name, role))
         checks += _same_source(facts_of(parts[role], name, role), facts, _label(name, sources))
     report("comparing every tensor")
@@ -80,7 +81,7 @@ def _label(name: str, sources: Sequence[str]) -> str:
     return f"{Path(name).name}: " if len(sources) > 1 else ""
 
 
-def _with_tokenizer(options: ConvertOptions, given: Path | None, name: str, role: Role) -> ConvertOptions:
+def _with_tokenizer(options: CheckpointOptions, given: Path | None, name: str, role: Role) -> CheckpointOptions:
     if given is None or role == "image":
         return options
     if is_bundle(Path(name)):

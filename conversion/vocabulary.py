@@ -6,8 +6,8 @@ from pathlib import Path
 from jclip.conversion.checkpoint import Checkpoint
 from jclip.conversion.families.family import Family
 from jclip.errors import JclipError
+from jclip.names import TokenizerKind
 from jclip.tokenizers.text import Tokenizer, load_tokenizer, vocabulary_file
-from jclip.tokenizers.vocabulary import TokenizerKind
 
 _FILES = ("tokenizer.json", "vocab.txt", "sentencepiece.bpe.model", "merges.txt")
 _BESIDE: dict[TokenizerKind, str] = {

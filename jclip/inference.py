@@ -48,7 +48,7 @@ class Encoder:
         batch_size: int = 256,
     ):
         if batch_size < 1:
-            raise JclipError(f"batch_size is {batch_size}, but must be 1 or more")
+            raise JclipError(f"batch_size is {batch_size}, but must be 1 or more: give another")
         self._tokenizer, self._preprocessing = tokenizer, preprocessing
         self._config, self._context_length, self._batch_size = config, context_length, batch_size
 
@@ -78,7 +78,7 @@ class Encoder:
             raise JclipError("encode_image takes a list of images: put a single image into brackets")
         pictures = _listed(pictures, "encode_image", "images")
         if orientation not in (None, *get_args(Orientation)):
-            raise JclipError(f"orientation is {orientation!r}, but must be 'apply', 'ignore' or None")
+            raise JclipError(f"orientation is {orientation!r}, but must be 'apply', 'ignore' or None: give another")
         preprocessing = replace(self._preprocessing, orientation=orientation or self._preprocessing.orientation)
         name_of = getattr(pictures, "name_of", lambda number: "")
 

@@ -1,4 +1,4 @@
-"""Private parts of jax and orbax that jclip depends on, all in this file.
+"""Private parts of jax and orbax that jclip depends on, and a list of those of other libraries.
 
 None of them has a public equivalent. Checked against jax 0.10.2 and orbax-checkpoint 0.12.8; `tests/test_internals.py`
 fails when a later version moves one of them:
@@ -6,6 +6,11 @@ fails when a later version moves one of them:
 - jax has the client of its coordination service, by which hosts exchange text without devices, in `jax._src`.
 - orbax does not end its reader coroutines when an array cannot be read. Only the garbage collector knows them.
 - orbax logs tracebacks of its threads to absl's logger, and its late writers raise in destructors.
+
+Others are beside their only use, whose tests run them: the methods of jax's client (`jclip.parallel`), the names of
+orbax's files (`jclip.checkpoint`), and the methods that a builder of tensorflow_datasets overrides
+(`jclip.data.sources.writing`). Only `jclip.conversion` may import torch, so torchvision's missing operators and the
+registry of CLIP_benchmark are there (`parity/peers.py`, `clip_benchmark.py`).
 """
 
 import gc

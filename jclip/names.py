@@ -2,8 +2,12 @@
 
 import difflib
 from collections.abc import Collection
+from typing import Literal
 
 from jclip.errors import JclipError
+
+TokenizerKind = Literal["wordpiece", "bert", "xlmr", "clip_bpe"]
+"""Kinds of tokenizer, see `jclip.tokenizers.text`. A text tower names its own."""
 
 LONGEST = 150
 """Maximum length in bytes of UTF-8: file systems allow 255, and temporary files have longer names."""

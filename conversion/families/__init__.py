@@ -1,24 +1,33 @@
-"""Kinds of checkpoint that can be converted, and their detection."""
+"""Kinds of checkpoint that can be converted, and their detection. Another package adds one with `register_family`."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from jclip.conversion.families.altclip import ALTCLIP
 from jclip.conversion.families.bert import BERT, XLM_R
 from jclip.conversion.families.chinese_clip import CHINESE_CLIP, CN_CLIP
 from jclip.conversion.families.clip import CLIP
-from jclip.conversion.families.family import Family
+from jclip.conversion.families.family import Family, Shapes, Start
 from jclip.conversion.families.openai import OPEN_CLIP, OPENAI_CLIP
+from jclip.conversion.hf.config import HfModel
+from jclip.conversion.towers import format_of
 from jclip.errors import JclipError
+from jclip.models.dual_encoder import DualEncoderConfig
 
-FAMILIES: Mapping[str, Family] = {
+FAMILIES = {
     family.name: family for family in (ALTCLIP, CHINESE_CLIP, CN_CLIP, CLIP, OPENAI_CLIP, OPEN_CLIP, XLM_R, BERT)
 }
 """Families in the order in which they are tried. A family whose signature includes another's comes before it."""
 
-TEXT_ENCODERS = (XLM_R, BERT)
-"""Families of text encoders without an image tower."""
+
+def register_family(family: Family) -> None:
+    """Adds a family, which is tried before the others. Raises JclipError if its name is taken."""
+    if FAMILIES.get(family.name, family) is not family:
+        raise JclipError(f"a family named {family.name!r} is registered already: choose another name")
+    others = dict(FAMILIES)
+    FAMILIES.clear()
+    FAMILIES.update({family.name: family} | others)
 
 
 def family_named(name: str) -> Family:
@@ -28,22 +37,20 @@ def family_named(name: str) -> Family:
     return FAMILIES[name]
 
 
-def detect(shapes: Mapping[str, tuple[int, ...]], config: Mapping[str, Any], *, openai: bool = False) -> Family | None:
+def detect(shapes: Shapes, config: Mapping[str, Any], *, torchscript: bool = False) -> Family | None:
     """Returns the family of a checkpoint by its keys, their shapes and its config.json; None if it is unknown.
 
-    `openai` is True for a TorchScript archive, the format of OpenAI's files.
+    `torchscript` is True for a TorchScript archive, the format of OpenAI's files.
     """
     for family in FAMILIES.values():
-        spelt = {respelt(key, family) for key in shapes}
-        if not spelt.issuperset(family.signature):
-            continue
-        # Two pairs of families have the same keys.
-        if family is XLM_R and not _is_xlm_r(shapes, config):
-            continue
-        if family is OPENAI_CLIP and not (openai or "input_resolution" in shapes):
-            continue
-        return family
+        if is_signed(shapes, family) and family.accepts(shapes, config, torchscript):
+            return family
     return None
+
+
+def is_signed(keys: Collection[str], family: Family) -> bool:
+    """Returns True if a checkpoint with these keys has the family's signature."""
+    return {respelt(key, family) for key in keys}.issuperset(family.signature)
 
 
 def respelt(key: str, family: Family) -> str:
@@ -53,11 +60,18 @@ def respelt(key: str, family: Family) -> str:
     return key
 
 
-def _is_xlm_r(shapes: Mapping[str, tuple[int, ...]], config: Mapping[str, Any]) -> bool:
-    if "model_type" in config:
-        return str(config["model_type"]) in ("xlm-roberta", "xlm_roberta")
-    # BERT has two token types. XLM-R has one, and two more positions than a power of two.
-    tables = {key: shape for key, shape in shapes.items() if key.endswith("_embeddings.weight")}
-    types = [shape[0] for key, shape in tables.items() if "token_type" in key and shape]
-    positions = [shape[0] for key, shape in tables.items() if "position" in key and shape]
-    return types == [1] and len(positions) == 1 and positions[0] % 2 == 0 and (positions[0] - 2) % 8 == 0
+def hf_family(config: DualEncoderConfig) -> tuple[Family, HfModel]:
+    """Returns the family with the towers of `config`, and its model in transformers. Raises JclipError without one."""
+    image, text, head = format_of(config.image), format_of(config.text), config.head_width is not None
+    for family in FAMILIES.values():
+        if family.hf and image.hf and (family.hf.text, family.hf.head) == (config.text.conversion, head):
+            return family, family.hf
+    raise JclipError(f"transformers has no CLIP with {image.title} and {text.title}{' with a head' if head else ''}")
+
+
+def family_starting_with(encoder: str) -> tuple[Family, Start]:
+    """Returns the family whose recipe starts with a text encoder of this format. Raises JclipError without one."""
+    for family in FAMILIES.values():
+        if family.start and family.start.encoder == encoder:
+            return family, family.start
+    raise JclipError(f"--text: no recipe starts with a {encoder}: name a BERT, a RoBERTa-wwm or an XLM-R")

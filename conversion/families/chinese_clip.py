@@ -1,17 +1,12 @@
 """Chinese-CLIP (Yang et al. 2022): Hugging Face's ChineseCLIPModel, and cn_clip's own checkpoints."""
 
 from collections.abc import Collection
+from typing import Any
 
 from jclip.conversion.families.clip import hf_dual_config, hf_table
-from jclip.conversion.families.family import (
-    COUNTERS,
-    POOLER,
-    POSITION_IDS,
-    TRANSFORMERS_UNSAID,
-    VIT_LAYERS,
-    Family,
-    Hints,
-)
+from jclip.conversion.families.family import COUNTERS, TRANSFORMERS_UNSAID, UNUSED, VIT_LAYERS, Family, Hints, Start
+from jclip.conversion.hf.config import HfModel
+from jclip.conversion.parity.references import cn_clip, hf_dual
 from jclip.conversion.towers.bert import bert_config, bert_rows
 from jclip.conversion.towers.resnet import openai_resnet, resnet_blocks, resnet_config
 from jclip.conversion.towers.rows import MappingRow, MappingTable
@@ -19,17 +14,15 @@ from jclip.conversion.towers.sizes import Sizes
 from jclip.conversion.towers.vit import openai_vit, vit_config
 from jclip.models import zoo
 from jclip.models.dual_encoder import DualEncoderConfig
+from jclip.names import TokenizerKind
 
 
-def hf_config(sizes: Sizes, keys: Collection[str], hints: Hints) -> DualEncoderConfig:
-    """Returns ChineseCLIPModel's configuration."""
-    del keys
+def _config(sizes: Sizes, keys: Collection[str], hints: Hints) -> DualEncoderConfig:
     like = zoo.get_text_encoder("roberta-wwm-base")
     return hf_dual_config(sizes, hints, lambda said: bert_config(sizes, said, like))
 
 
-def cn_clip_table(keys: Collection[str]) -> MappingTable:
-    """Returns cn_clip's mapping table: OpenAI's image tower and a BERT."""
+def _cn_clip_table(keys: Collection[str]) -> MappingTable:
     blocks = resnet_blocks(keys)
     return (
         *(openai_resnet(blocks) if blocks else openai_vit()),
@@ -39,10 +32,9 @@ def cn_clip_table(keys: Collection[str]) -> MappingTable:
     )
 
 
-def cn_clip_config(sizes: Sizes, keys: Collection[str], hints: Hints) -> DualEncoderConfig:
-    """Returns the configuration of a cn_clip checkpoint. Every ViT of cn_clip has QuickGELU."""
+def _cn_clip_config(sizes: Sizes, keys: Collection[str], hints: Hints) -> DualEncoderConfig:
     blocks = resnet_blocks(keys)
-    activation = hints.fixed_activation("quick_gelu", sizes.where)
+    activation = hints.fixed_activation("quick_gelu", sizes.where)  # every ViT of cn_clip has it
     image = resnet_config(sizes, blocks) if blocks else vit_config(sizes, {}, activation)
     return DualEncoderConfig(
         image=image,
@@ -51,27 +43,37 @@ def cn_clip_config(sizes: Sizes, keys: Collection[str], hints: Hints) -> DualEnc
     )
 
 
+def _new(width: int) -> dict[str, dict[str, Any]]:
+    return {"text/projection/kernel": {"initialiser": "normal", "standard_deviation": width**-0.5}}
+
+
+_WORDS: tuple[TokenizerKind, ...] = ("wordpiece", "bert")
+_HF = HfModel("ChineseCLIP", "chinese_clip", "bert", "text_model.encoder", _WORDS, "ChineseCLIPImageProcessor")
 CHINESE_CLIP = Family(
     name="chinese-clip",
     unsaid=TRANSFORMERS_UNSAID,
     title="Chinese-CLIP (Hugging Face)",
     signature=("text_model.embeddings.word_embeddings.weight", "visual_projection.weight"),
     table=lambda keys: hf_table(bert_rows("text_model.")),
-    config=hf_config,
-    dropped=(POSITION_IDS, POOLER),
+    config=_config,
+    reference=hf_dual(_HF),
+    dropped=UNUSED,
     spellings=((r"(text_model\.encoder)\.layers\.", r"\1.layer."), VIT_LAYERS),
     tokenizer="wordpiece",
     context_length=52,
     resize="squash",
+    hf=_HF,
+    start=Start("bert", ("logit_scale",), _new, resizes=True),
 )
 
 CN_CLIP = Family(
     name="cn-clip",
     title="Chinese-CLIP (cn_clip)",
     signature=("bert.embeddings.word_embeddings.weight", "visual.conv1.weight"),
-    table=cn_clip_table,
-    config=cn_clip_config,
-    dropped=(POSITION_IDS, POOLER, COUNTERS),
+    table=_cn_clip_table,
+    config=_cn_clip_config,
+    reference=cn_clip,
+    dropped=(*UNUSED, COUNTERS),
     # Keys saved with flash attention.
     spellings=((r"(visual\..*\.attn)\.Wqkv\.(weight|bias)", r"\1.in_proj_\2"),),
     tokenizer="wordpiece",

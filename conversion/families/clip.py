@@ -4,6 +4,8 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any
 
 from jclip.conversion.families.family import POSITION_IDS, TRANSFORMERS_UNSAID, Family, Hints
+from jclip.conversion.hf.config import HfModel
+from jclip.conversion.parity.references import hf_dual
 from jclip.conversion.towers.clip_text import clip_text_config, hf_clip_text
 from jclip.conversion.towers.rows import MappingRow, MappingTable, dense
 from jclip.conversion.towers.sizes import Sizes, agree
@@ -38,25 +40,25 @@ def hf_dual_config(
     return DualEncoderConfig(image, text(hints.part("text_config")), embed_dim, head_width)
 
 
-def config(sizes: Sizes, keys: Collection[str], hints: Hints) -> DualEncoderConfig:
-    """Returns CLIPModel's configuration."""
-    del keys
-
+def _config(sizes: Sizes, keys: Collection[str], hints: Hints) -> DualEncoderConfig:
     def text(said: Mapping[str, Any]) -> ClipTextConfig:
         return clip_text_config(sizes, said, hints.activation_or("quick_gelu", "text_config"))
 
     return hf_dual_config(sizes, hints, text)
 
 
+_HF = HfModel("CLIP", "clip", "clip_text", "text_model.encoder", tokenizers=("clip_bpe",))
 CLIP = Family(
     name="clip",
     unsaid=TRANSFORMERS_UNSAID,
     title="CLIP (Hugging Face)",
     signature=("text_model.embeddings.token_embedding.weight", "visual_projection.weight"),
     table=lambda keys: hf_table(hf_clip_text()),
-    config=config,
+    config=_config,
+    reference=hf_dual(_HF),
     dropped=(POSITION_IDS,),
     tokenizer="clip_bpe",
     vocabulary=("open_clip", "bpe_simple_vocab_16e6.txt.gz"),
     context_length=None,
+    hf=_HF,
 )

@@ -4,17 +4,22 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from jclip.conversion.hf.config import HfModel
+from jclip.conversion.parity.references import Builder
 from jclip.conversion.towers.resizing import Interpolation
 from jclip.conversion.towers.rows import MappingTable
 from jclip.conversion.towers.sizes import Sizes
 from jclip.errors import JclipError
 from jclip.models.build import ModelConfig
 from jclip.models.transformer import Activation
+from jclip.names import TokenizerKind
 from jclip.plain import shown
-from jclip.tokenizers.vocabulary import TokenizerKind
+
+Shapes = Mapping[str, tuple[int, ...]]
+"""Shapes of a checkpoint's tensors by key."""
 
 POSITION_IDS = (r"(.*\.)?position_ids", "the buffer 0, 1, 2 … that old versions of transformers saved")
-POOLER = (r"(.*\.)?pooler\..*", "a pooler that the model never uses")
+UNUSED = (POSITION_IDS, (r"(.*\.)?pooler\..*", "a pooler that the model never uses"))
 VIT_LAYERS = (r"(vision_model\.encoder)\.layer\.", r"\1.layers.")
 """Entry of `Family.spellings`: when transformers 5 saves an AltCLIP, it renames the layers of both towers."""
 TRANSFORMERS_UNSAID = "without a config.json: heads of 64 channels (80 in ViT-H/14), and the family's usual epsilons"
@@ -67,8 +72,30 @@ class Hints:
 
 
 @dataclass(frozen=True)
+class Start:
+    """Starting point of a family's recipe: the image tower of a CLIP with a text encoder, see `compose`.
+
+    Attributes:
+      encoder: Format of the text encoder, see `jclip.conversion.towers`.
+      kept: Paths of the CLIP's parameters that are copied beside those of its image tower.
+      new: Returns the initialisation of each new parameter by path, given the width of the text encoder.
+      teacher: Format of the CLIP's text tower, whose width a new head gets; "" for no head and any text tower.
+      resizes: True if images are resized as in the family's published models; False as for the CLIP.
+    """
+
+    encoder: str
+    kept: tuple[str, ...]
+    new: Callable[[int], Mapping[str, dict[str, Any]]]
+    teacher: str = ""
+    resizes: bool = False
+
+
+@dataclass(frozen=True)
 class Family:
     """Kind of checkpoint: its signature, its mapping table, and its defaults.
+
+    `accepts` and `contradiction` tell families with the same keys apart. They take the shapes, the contents of
+    config.json, and True for a TorchScript archive.
 
     Attributes:
       name: Name for --family.
@@ -76,6 +103,7 @@ class Family:
       signature: Keys that tell this family from the others.
       table: Returns the mapping table of a checkpoint with the given keys.
       config: Returns the model's configuration, given the sizes, the keys and the hints.
+      reference: Builds the PyTorch model with which a conversion is compared.
       dropped: (regex, reason) of keys that are expected and not used. Any other key is an error.
       spellings: (regex, replacement) that turn other spellings of the keys into the table's, applied in order.
       tokenizer: Kind of the text tower's vocabulary and of its rules for splitting text.
@@ -84,6 +112,11 @@ class Family:
       resize: Resizing of images, as in `Preprocessing`.
       interpolation: Library whose interpolation brings position embeddings to another image size.
       unsaid: Assumptions without a config.json; "" if the family's own code fixes everything.
+      accepts: Returns True if files with the signature are of this family.
+      contradiction: Returns what in the files contradicts the user's --family; "" if nothing does.
+      text_only: True for text encoders without an image tower.
+      hf: Model of transformers for `--to hf`; None if it has none.
+      start: Starting point of the family's recipe; None if jclip has no recipe.
     """
 
     name: str
@@ -91,6 +124,7 @@ class Family:
     signature: tuple[str, ...]
     table: Callable[[Collection[str]], MappingTable]
     config: Callable[[Sizes, Collection[str], Hints], ModelConfig]
+    reference: Builder
     dropped: tuple[tuple[str, str], ...]
     tokenizer: TokenizerKind
     context_length: int | None
@@ -99,3 +133,8 @@ class Family:
     resize: Literal["squash", "crop"] = "crop"
     interpolation: Interpolation = "hf"
     unsaid: str = ""
+    accepts: Callable[[Shapes, Mapping[str, Any], bool], bool] = lambda shapes, config, torchscript: True
+    contradiction: Callable[[Shapes, Mapping[str, Any], bool], str] = lambda shapes, config, torchscript: ""
+    text_only: bool = False
+    hf: HfModel | None = None
+    start: Start | None = None

@@ -4,7 +4,8 @@ from collections.abc import Collection, Mapping
 from dataclasses import replace
 from typing import Any
 
-from jclip.conversion.families.family import COUNTERS, Family, Hints
+from jclip.conversion.families.family import COUNTERS, Family, Hints, Shapes
+from jclip.conversion.parity.references import open_clip
 from jclip.conversion.towers.clip_text import clip_text_config, openai_clip_text
 from jclip.conversion.towers.resnet import openai_resnet, resnet_blocks, resnet_config
 from jclip.conversion.towers.rows import MappingRow, MappingTable
@@ -24,16 +25,14 @@ _NEUTRAL: tuple[Any, ...] = (None, False, 0, 0.0, {}, "tok", "learnable", "argma
 _TEXT_HEADS = 8  # open_clip's default
 
 
-def table(keys: Collection[str]) -> MappingTable:
-    """Returns the mapping table."""
+def _table(keys: Collection[str]) -> MappingTable:
     blocks = resnet_blocks(keys)
     image = openai_resnet(blocks) if blocks else openai_vit()
     return (*image, *openai_clip_text(), MappingRow("logit_scale", "logit_scale"))
 
 
-def openai_config(sizes: Sizes, keys: Collection[str], hints: Hints) -> DualEncoderConfig:
-    """Returns the configuration of one of OpenAI's models, which have QuickGELU everywhere."""
-    return _config(sizes, keys, hints.fixed_activation("quick_gelu", sizes.where), {}, {})
+def _openai_config(sizes: Sizes, keys: Collection[str], hints: Hints) -> DualEncoderConfig:
+    return _config(sizes, keys, hints.fixed_activation("quick_gelu", sizes.where), {}, {})  # everywhere
 
 
 def open_clip_config(sizes: Sizes, keys: Collection[str], hints: Hints) -> DualEncoderConfig:
@@ -103,6 +102,14 @@ def _config(
     )
 
 
+def _is_archive(shapes: Shapes, said: Mapping[str, Any], torchscript: bool) -> bool:
+    return torchscript or "input_resolution" in shapes  # the archive itself, or a state dict with its buffers
+
+
+def _is_beside_open_clips(shapes: Shapes, said: Mapping[str, Any], torchscript: bool) -> bool:
+    return not _is_archive(shapes, said, torchscript) and bool({"vision_cfg", "model_cfg"} & said.keys())
+
+
 _DROPPED = (
     COUNTERS,
     (r"input_resolution|context_length|vocab_size", "sizes, which the shapes of the tensors tell"),
@@ -112,12 +119,22 @@ OPENAI_CLIP = Family(
     name="openai-clip",
     title="CLIP (OpenAI's archives)",
     signature=("visual.conv1.weight", "token_embedding.weight"),
-    table=table,
-    config=openai_config,
+    table=_table,
+    config=_openai_config,
+    reference=open_clip,
     dropped=_DROPPED,
     tokenizer="clip_bpe",
     vocabulary=("open_clip", "bpe_simple_vocab_16e6.txt.gz"),
     context_length=None,
     interpolation="open_clip",
+    accepts=_is_archive,
+    contradiction=lambda *files: "open_clip's configuration is beside it" if _is_beside_open_clips(*files) else "",
 )
-OPEN_CLIP = replace(OPENAI_CLIP, name="open-clip", title="CLIP (open_clip)", config=open_clip_config)
+OPEN_CLIP = replace(
+    OPENAI_CLIP,
+    name="open-clip",
+    title="CLIP (open_clip)",
+    config=open_clip_config,
+    accepts=lambda *files: not _is_archive(*files),
+    contradiction=lambda *files: "it has the buffers of OpenAI's archives" if _is_archive(*files) else "",
+)

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from jclip.conversion.hf.config import HfFamily
+from jclip.conversion.hf.config import HfModel
 from jclip.conversion.hf.tokenizer import check_kind, write_hf_tokenizer
 from jclip.errors import JclipError
 from jclip.images.preprocess import CLIP_MEAN, CLIP_STD, Preprocessing
@@ -24,11 +24,6 @@ _RESAMPLING = {0: "nearest", 1: "Lanczos", 2: "bilinear", 3: "bicubic", 4: "box"
 # Image processors with CLIP's defaults.
 _PROCESSORS = ("CLIPImageProcessor", "ChineseCLIPImageProcessor", "CLIPFeatureExtractor", "ChineseCLIPFeatureExtractor")
 _MUST = {"do_resize": True, "do_rescale": True, "do_normalize": True, "do_pad": False, "use_square_size": False}
-_PROCESSOR_OF: dict[HfFamily, tuple[str, str]] = {
-    "altclip": ("AltCLIPProcessor", "CLIPImageProcessor"),
-    "chinese-clip": ("ChineseCLIPProcessor", "ChineseCLIPImageProcessor"),
-    "clip": ("CLIPProcessor", "CLIPImageProcessor"),
-}
 
 
 def read_preprocessing(folder: Path, default: Preprocessing) -> Preprocessing:
@@ -60,7 +55,7 @@ def preprocessing_file(folder: Path) -> Path | None:
 
 
 def write_hf_processor(
-    folder: Path, family: HfFamily, tokenizer: Tokenizer, preprocessing: Preprocessing, context_length: int
+    folder: Path, model: HfModel, tokenizer: Tokenizer, preprocessing: Preprocessing, context_length: int
 ) -> None:
     """Writes preprocessor_config.json and the tokenizer for the processors of transformers 4 and 5.
 
@@ -68,13 +63,12 @@ def write_hf_processor(
     `Preprocessing`). `padding="max_length"` pads to `context_length`, special tokens included. Raises JclipError if
     `check_hf_processor` refuses the tokenizer or the preprocessing.
     """
-    check_hf_processor(family, tokenizer, preprocessing)
-    processor, image_processor = _PROCESSOR_OF[family]
+    check_hf_processor(model, tokenizer, preprocessing)
     square = {"height": preprocessing.size, "width": preprocessing.size}
     crops = preprocessing.resize == "crop"
     record = {
-        "processor_class": processor,
-        "image_processor_type": image_processor,
+        "processor_class": f"{model.name}Processor",
+        "image_processor_type": model.image_processor,
         "do_convert_rgb": True,
         "do_resize": True,
         "size": {"shortest_edge": preprocessing.size} if crops else square,
@@ -88,16 +82,16 @@ def write_hf_processor(
         "image_std": list(preprocessing.std),
     }
     (folder / _HF).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
-    write_hf_tokenizer(folder, family, tokenizer, context_length, processor)
+    write_hf_tokenizer(folder, model, tokenizer, context_length)
 
 
-def check_hf_processor(family: HfFamily, tokenizer: Tokenizer, preprocessing: Preprocessing) -> None:
+def check_hf_processor(model: HfModel, tokenizer: Tokenizer, preprocessing: Preprocessing) -> None:
     """Checks that transformers' processors can prepare a model's inputs.
 
-    Raises JclipError if the tokenizer is of another family's kind, or the preprocessing trims images, turns them
+    Raises JclipError if the tokenizer is of another model's kind, or the preprocessing trims images, turns them
     upright, or fills transparent pixels. (Some versions of transformers fill them.)
     """
-    check_kind(family, tokenizer)
+    check_kind(model, tokenizer)
     if preprocessing.trim:
         raise JclipError("transformers cannot trim images (train with trim=False)")
     if preprocessing.orientation == "apply":

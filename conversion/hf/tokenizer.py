@@ -23,17 +23,11 @@ from typing import Any
 from tokenizers import Regex, decoders, normalizers, pre_tokenizers, processors
 from tokenizers import Tokenizer as Engine
 
-from jclip.conversion.hf.config import HfFamily
+from jclip.conversion.hf.config import HfModel
 from jclip.errors import JclipError
 from jclip.io.json_files import parse_json, read_object
 from jclip.tokenizers.text import Tokenizer
-from jclip.tokenizers.vocabulary import TokenizerKind
 
-_KINDS_OF: dict[HfFamily, tuple[TokenizerKind, ...]] = {
-    "altclip": ("xlmr",),
-    "chinese-clip": ("wordpiece", "bert"),
-    "clip": ("clip_bpe",),
-}
 _JSON, _SETTINGS, _SPECIAL = "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json"
 _OWN_FILES = ("vocab.txt", "merges.txt")
 _MASKED = ["input_ids", "attention_mask"]
@@ -58,15 +52,12 @@ _BERT_TOKENS = {
 _CLIP_TOKENS = {"bos_token": "<|startoftext|>", "eos_token": "<|endoftext|>", "unk_token": "<|endoftext|>"}
 
 
-def write_hf_tokenizer(
-    folder: Path, family: HfFamily, tokenizer: Tokenizer, context_length: int, processor: str
-) -> None:
-    """Writes tokenizer.json, tokenizer_config.json, special_tokens_map.json, and the family's vocabulary files.
+def write_hf_tokenizer(folder: Path, model: HfModel, tokenizer: Tokenizer, context_length: int) -> None:
+    """Writes tokenizer.json, tokenizer_config.json, special_tokens_map.json, and the kind's vocabulary files.
 
-    `padding="max_length"` pads to `context_length`. `processor` is the class name of the processor in transformers.
-    Raises JclipError if the tokenizer is of another family's kind.
+    `padding="max_length"` pads to `context_length`. Raises JclipError if the tokenizer is of another model's kind.
     """
-    check_kind(family, tokenizer)
+    check_kind(model, tokenizer)
     kind = tokenizer.kind
     with TemporaryDirectory() as place:
         ours = Path(place) / "tokenizer"
@@ -89,14 +80,16 @@ def write_hf_tokenizer(
     else:
         settings |= _write_clip(folder, engine, tokenizer.tokens)
     _write_json(folder / _SPECIAL, {name: token for name, token in settings.items() if name.endswith("_token")})
-    _write_json(folder / _SETTINGS, {"processor_class": processor, **settings})
+    _write_json(folder / _SETTINGS, {"processor_class": f"{model.name}Processor", **settings})
 
 
-def check_kind(family: HfFamily, tokenizer: Tokenizer) -> None:
-    """Raises JclipError if a tokenizer is not of a kind that the family uses."""
-    kind, kinds = tokenizer.kind, _KINDS_OF[family]
+def check_kind(model: HfModel, tokenizer: Tokenizer) -> None:
+    """Raises JclipError if a tokenizer is not of a kind that the model has."""
+    kind, kinds = tokenizer.kind, model.tokenizers
     if kind not in kinds:
-        raise JclipError(f"{family} has a {kinds[0]} tokenizer, this one is {kind}: use the family of the tokenizer")
+        raise JclipError(
+            f"{model.name}Model has a {kinds[0]} tokenizer, this one is {kind}: use the family of the tokenizer"
+        )
 
 
 def _write_wordpiece(folder: Path, engine: str, tokens: list[str], cased: bool) -> dict[str, Any]:

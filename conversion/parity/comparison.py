@@ -16,9 +16,9 @@ import numpy as np
 from jclip import rules
 from jclip.bundle import split_statistics
 from jclip.conversion.checkpoint import Checkpoint
-from jclip.conversion.parity import references
 from jclip.conversion.parity.memory import release
-from jclip.conversion.parity.references import Observed, Tower
+from jclip.conversion.parity.observing import Observed, build, observe
+from jclip.conversion.parity.references import TowerName
 from jclip.conversion.towers import format_of
 from jclip.errors import JclipError
 from jclip.io.tensors import Lazy
@@ -64,7 +64,7 @@ def compare(source: Checkpoint, config: ModelConfig, tensors: Mapping[str, Lazy]
     converted parameters by path, running statistics under "batch_stats/". A tower without parameters is left out.
     Raises ImportError if a package that the reference needs is not installed.
     """
-    reference = references.build(source, config)
+    reference = build(source, config)
     layers: list[tuple[str, float, float]] = []
     ours: dict[str, np.ndarray] = {}
     theirs: dict[str, np.ndarray] = {}
@@ -73,7 +73,7 @@ def compare(source: Checkpoint, config: ModelConfig, tensors: Mapping[str, Lazy]
         if not any(path.startswith(f"{tower}/") for path in tensors):
             continue
         inputs = _pictures(config) if tower == "image" else _ids(config)
-        expected = references.observe(source, reference, tower, inputs)
+        expected = observe(source, reference, tower, inputs)
         stacks = frozenset(path.removesuffix("/{i}") for path in reference.layers[tower])
         found = _observe(*_with_used_tokens(config, tensors, tower, inputs), stacks)
         whole = tower == "image" or format_of(config.text).ends_in_largest_id
@@ -102,8 +102,8 @@ def check(comparison: Comparison, where: str) -> None:
 
 
 def _with_used_tokens(
-    config: ModelConfig, tensors: Mapping[str, Lazy], tower: Tower, inputs: np.ndarray
-) -> tuple[ModelConfig, Mapping[str, Lazy], Tower, np.ndarray]:
+    config: ModelConfig, tensors: Mapping[str, Lazy], tower: TowerName, inputs: np.ndarray
+) -> tuple[ModelConfig, Mapping[str, Lazy], TowerName, np.ndarray]:
     """Reduces the token embeddings to those that the texts use; all of them are a third of AltCLIP's memory.
 
     Ids keep their order, so that the end of text is still the largest. Ids up to the padding's do not change.
@@ -119,7 +119,7 @@ def _with_used_tokens(
 
 
 def _observe(
-    config: ModelConfig, tensors: Mapping[str, Lazy], tower: Tower, inputs: np.ndarray, stacks: frozenset[str]
+    config: ModelConfig, tensors: Mapping[str, Lazy], tower: TowerName, inputs: np.ndarray, stacks: frozenset[str]
 ) -> Observed:
     params, stats = split_statistics(tensors)
     variables = {"params": _on_device(params, tower)}
@@ -134,7 +134,7 @@ def _observe(
 
 
 @lru_cache(16)  # a second conversion of the same model compiles nothing
-def _run(config: ModelConfig, tower: Tower, stacks: frozenset[str]) -> Any:
+def _run(config: ModelConfig, tower: TowerName, stacks: frozenset[str]) -> Any:
     model = build_model(config)
 
     def is_layer(module: nn.Module, method: str) -> bool:
@@ -144,7 +144,7 @@ def _run(config: ModelConfig, tower: Tower, stacks: frozenset[str]) -> Any:
     return jax.jit(apply)
 
 
-def _on_device(tensors: Mapping[str, Lazy], tower: Tower) -> dict[str, Any]:
+def _on_device(tensors: Mapping[str, Lazy], tower: TowerName) -> dict[str, Any]:
     """Copies one tower's tensors to the device one by one, so that host and device do not both hold all of them."""
     return rules.tree_from_paths(
         {
@@ -194,7 +194,7 @@ def _pad_id(config: ModelConfig) -> int:
 
 
 def _differences(ours: np.ndarray, theirs: np.ndarray, mask: np.ndarray | None) -> tuple[float, float]:
-    if mask is not None:
+    if mask is not None and ours.ndim == 3:  # not for pooled states
         ours, theirs = ours[mask], theirs[mask]
     largest = float(np.abs(ours - theirs).max())
     return largest, largest / float(np.abs(theirs).max())

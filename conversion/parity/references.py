@@ -1,28 +1,20 @@
-"""Reference models in PyTorch, with which conversions are compared: the makers' own code on the checkpoint's tensors.
+"""Reference models in PyTorch, with which conversions are compared: the makers' own classes, without weights.
 
-One tower runs at a time. The other stays on the meta device and takes no memory. Weights are not copied.
+A family names the function that builds its reference, see `Family.reference`. Nothing is imported before it is called.
 """
 
-from collections.abc import Callable, Collection, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from typing import Any, Literal
 
-import numpy as np
-
-from jclip.conversion.checkpoint import Checkpoint
-from jclip.conversion.hf.config import hf_config, hf_encoder_config
-from jclip.conversion.parity import peers
-from jclip.conversion.parity.memory import release
+from jclip.conversion.hf.config import HfModel, hf_config
 from jclip.conversion.towers import format_of
+from jclip.conversion.towers.bert import bert_to_hf
 from jclip.errors import JclipError
-from jclip.io.tensors import Lazy
-from jclip.models.build import ModelConfig
 from jclip.models.dual_encoder import DualEncoderConfig
-from jclip.plain import shown
 
-Tower = Literal["image", "text"]
+TowerName = Literal["image", "text"]
 
 
 @dataclass(frozen=True)
@@ -40,104 +32,24 @@ class Reference:
 
     title: str
     model: Any
-    keys: Mapping[Tower, tuple[str, ...]]
-    layers: Mapping[Tower, Mapping[str, str]]
-    encode: Mapping[Tower, Callable[[Any], Any]]
-    sequence_first: frozenset[Tower] = field(default_factory=frozenset)
+    keys: Mapping[TowerName, tuple[str, ...]]
+    layers: Mapping[TowerName, Mapping[str, str]]
+    encode: Mapping[TowerName, Callable[[Any], Any]]
+    sequence_first: frozenset[TowerName] = field(default_factory=frozenset)
 
 
-@dataclass(frozen=True)
-class Observed:
-    """Outputs of a tower in float32: the states after each layer, and the embeddings (b, e)."""
-
-    layers: dict[str, np.ndarray]
-    embeddings: np.ndarray
+Builder = Callable[[Mapping[str, Any], Any], Reference]
+"""Builds a reference, given the contents of the checkpoint's configuration file and the model's configuration."""
 
 
-def observe(source: Checkpoint, reference: Reference, tower: Tower, inputs: np.ndarray) -> Observed:
-    """Runs one tower of a reference in float32, on images (b, h, w, 3) or ids (b, l).
+def hf_dual(hf: HfModel) -> Builder:
+    """Returns the function that builds a dual encoder of transformers."""
 
-    Raises JclipError if the checkpoint's configuration does not fit its tensors, or the makers' code refuses it.
-    """
-    import torch
-
-    model, keys = reference.model, reference.keys[tower]
-    wanted = {
-        key: tuple(tensor.shape)
-        for key, tensor in model.state_dict().items()
-        if key.startswith(keys) and not key.endswith("num_batches_tracked")
-    }
-    weights = {
-        name: torch.from_numpy(value)
-        for key, tensor in source.tensors.items()
-        if key.startswith(keys)
-        for name, value in _in_memory(key, tensor, wanted)
-    }
-    for name, shape in wanted.items():
-        found = weights[name].shape if name in weights else "missing"
-        if found != shape:
-            raise JclipError(
-                f"{source.config_name} describes another model than the tensors: {name} should have shape {shape}, but "
-                f"is {found}. Use the configuration that belongs to these weights"
-            )
-    model.load_state_dict(weights, strict=False, assign=True)
-    _fill_buffers(model)
-    states: dict[str, np.ndarray] = {}
-    hooks = [
-        model.get_submodule(module).register_forward_hook(_keep(states, path, tower in reference.sequence_first))
-        for path, module in _each_layer(model, reference.layers[tower])
-    ]
-    with _their_code(source), torch.inference_mode():
-        embeddings = reference.encode[tower](_tensor(inputs)).float().numpy().copy()
-    for hook in hooks:
-        hook.remove()
-    # Free these weights before the next tower is loaded.
-    model.to_empty(device="meta")
-    size = sum(value.nbytes for value in weights.values())
-    del weights
-    release(size)
-    return Observed(states, embeddings)
-
-
-def build(source: Checkpoint, config: ModelConfig) -> Reference:
-    """Builds the reference model of a checkpoint's family without weights.
-
-    Raises ImportError if a package that it needs is not installed, and JclipError if the makers' code refuses the
-    checkpoint's configuration.
-    """
-    import torch
-
-    peers.make_importable()
-    with _their_code(source), torch.device("meta"):
-        reference = _BUILDERS[source.family.name](source, config)
-    reference.model.eval()
-    return reference
-
-
-@contextmanager
-def _their_code(source: Checkpoint) -> Iterator[None]:
-    """Turns exceptions of the makers' code into JclipError, because a configuration may contain anything."""
-    try:
-        yield
-    except (ImportError, JclipError, MemoryError):
-        raise
-    except Exception as error:
-        reason = shown(" ".join(str(error).split()) or type(error).__name__)
-        raise JclipError(
-            f"{source.config_name} is refused by {source.family.title}'s own code ({reason}): use the configuration "
-            "that belongs to these weights"
-        ) from None
-
-
-def _hf_dual(name: str, text_encoder: str) -> Callable[[Checkpoint, Any], Reference]:
-    """Returns the function that builds transformers' class {name}Model, whose text tower has this encoder."""
-
-    def build_hf(source: Checkpoint, config: DualEncoderConfig) -> Reference:
+    def build_hf(said: Mapping[str, Any], config: DualEncoderConfig) -> Reference:
         import transformers
 
-        said = _said(source, config)
-        make, configure = getattr(transformers, f"{name}Model"), getattr(transformers, f"{name}Config")
-        model = make(configure(**said, attn_implementation="eager"))
+        make, configure = getattr(transformers, f"{hf.name}Model"), getattr(transformers, f"{hf.name}Config")
+        model = make(configure(**_own(said, hf_config(hf, config)), attn_implementation="eager"))
         pad_id = getattr(model.config.text_config, "pad_token_id", None)
         masked = not format_of(config.text).ends_in_largest_id  # CLIP's own text tower is causal and takes no mask
 
@@ -151,7 +63,7 @@ def _hf_dual(name: str, text_encoder: str) -> Callable[[Checkpoint, Any], Refere
             keys={"image": ("vision_model.", "visual_projection."), "text": ("text_model.", "text_projection.")},
             layers={
                 "image": {"image/layers/{i}": "vision_model.encoder.layers.{i}"},
-                "text": {"text/layers/{i}": _spelt_in(model, f"{text_encoder}.layer.{{i}}")},
+                "text": {"text/layers/{i}": _spelt_in(model, f"{hf.layers}.layer.{{i}}")},
             },
             encode={"image": lambda pixels: _features(model.get_image_features(pixels)), "text": encode_text},
         )
@@ -159,7 +71,8 @@ def _hf_dual(name: str, text_encoder: str) -> Callable[[Checkpoint, Any], Refere
     return build_hf
 
 
-def _cn_clip(source: Checkpoint, config: DualEncoderConfig) -> Reference:
+def cn_clip(said: Mapping[str, Any], config: DualEncoderConfig) -> Reference:
+    """Builds cn_clip's CLIP."""
     from cn_clip.clip.model import CLIP
 
     image, text = format_of(config.image), format_of(config.text)
@@ -178,7 +91,8 @@ def _cn_clip(source: Checkpoint, config: DualEncoderConfig) -> Reference:
     )
 
 
-def _open_clip(source: Checkpoint, config: DualEncoderConfig) -> Reference:
+def open_clip(said: Mapping[str, Any], config: DualEncoderConfig) -> Reference:
+    """Builds open_clip's CLIP, which is OpenAI's too."""
     from open_clip.model import CLIP, CLIPTextCfg, CLIPVisionCfg
 
     image, text = format_of(config.image), format_of(config.text)
@@ -206,13 +120,13 @@ def _fields(describe: Callable[[Any], Mapping[str, Any]] | None, tower: Any) -> 
     return describe(tower)
 
 
-def _hf_encoder(name: str, model_type: str) -> Callable[[Checkpoint, Any], Reference]:
+def hf_encoder(name: str, model_type: str) -> Builder:
     """Returns the function that builds transformers' class {name}Model, a text encoder."""
 
-    def build_encoder(source: Checkpoint, config: Any) -> Reference:
+    def build_encoder(said: Mapping[str, Any], config: Any) -> Reference:
         import transformers
 
-        said = source.config or hf_encoder_config(config, model_type)
+        said = said or {"model_type": model_type, **bert_to_hf(config.text)}
         make, configure = getattr(transformers, f"{name}Model"), getattr(transformers, f"{name}Config")
         model = make(configure(**said, attn_implementation="eager"), add_pooling_layer=False)
 
@@ -234,29 +148,16 @@ def _hf_encoder(name: str, model_type: str) -> Callable[[Checkpoint, Any], Refer
     return build_encoder
 
 
-_BUILDERS: Mapping[str, Callable[[Checkpoint, Any], Reference]] = {
-    "altclip": _hf_dual("AltCLIP", "text_model.roberta.encoder"),
-    "chinese-clip": _hf_dual("ChineseCLIP", "text_model.encoder"),
-    "clip": _hf_dual("CLIP", "text_model.encoder"),
-    "cn-clip": _cn_clip,
-    "openai-clip": _open_clip,
-    "open-clip": _open_clip,
-    "bert": _hf_encoder("Bert", "bert"),
-    "xlm-r": _hf_encoder("XLMRoberta", "xlm-roberta"),
-}
-
-
-def _said(source: Checkpoint, config: DualEncoderConfig) -> dict[str, Any]:
+def _own(said: Mapping[str, Any], ours: Mapping[str, Any]) -> Mapping[str, Any]:
     """Returns the checkpoint's own config.json if it is for the reference's class, else ours."""
-    ours = hf_config(config)
-    if source.config.get("model_type") != ours["model_type"]:
+    if said.get("model_type") != ours["model_type"]:
         return ours
     # If config.json names no activation, the assumed one, or the user's, is used for both models.
     parts = {
-        part: {"hidden_act": ours[part]["hidden_act"], **(source.config.get(part) or {})}
+        part: {"hidden_act": ours[part]["hidden_act"], **(said.get(part) or {})}
         for part in ("text_config", "vision_config")
     }
-    return {**source.config, **parts}
+    return {**said, **parts}
 
 
 def _features(output: Any) -> Any:
@@ -275,65 +176,3 @@ def _spelt_in(model: Any, module: str) -> str:
     except AttributeError:
         return module.replace(".layer.", ".layers.")
     return module
-
-
-def _in_memory(key: str, tensor: Lazy, wanted: Collection[str]) -> Iterator[tuple[str, np.ndarray]]:
-    """Yields a tensor of the checkpoint under its names in the model; nothing if the model does not use it."""
-    names = [key, key.replace("encoder.layer.", "encoder.layers.")]
-    if ".attention.self.Wqkv." in key:  # cn_clip under flash attention
-        names = [key.replace("Wqkv", part) for part in ("query", "key", "value")]
-    elif ".attention.self.out_proj." in key:
-        names = [key.replace("self.out_proj", "output.dense")]
-    found = [name for name in dict.fromkeys(names) if name in wanted]
-    if found:
-        value = tensor.read().astype(np.float32, copy=False)
-        yield from zip(found, np.split(value, len(found)), strict=True)
-
-
-def _each_layer(model: Any, patterns: Mapping[str, str]) -> list[tuple[str, str]]:
-    found = []
-    for path, module in patterns.items():
-        if "{i}" not in module:
-            found.append((path, module))
-            continue
-        for index in range(len(model.get_submodule(module.removesuffix(".{i}")))):
-            found.append((path.replace("{i}", str(index)), module.replace("{i}", str(index))))
-    return found
-
-
-def _keep(states: dict[str, np.ndarray], path: str, sequence_first: bool) -> Callable[..., None]:
-    def hook(module: Any, inputs: Any, output: Any) -> None:
-        state = (output[0] if isinstance(output, tuple) else output).float().numpy().copy()
-        if sequence_first and state.ndim == 3:
-            state = state.swapaxes(0, 1)
-        states[path] = state.transpose(0, 2, 3, 1) if state.ndim == 4 else state
-
-    return hook
-
-
-def _fill_buffers(model: Any) -> None:
-    """Fills the buffers that no checkpoint holds and that are empty on the meta device."""
-    import torch
-
-    for name, buffer in list(model.named_buffers()):
-        if not buffer.is_meta:
-            continue
-        parent = model.get_submodule(name.rpartition(".")[0])
-        last, shape = name.rpartition(".")[2], buffer.shape
-        if last == "position_ids":
-            value = torch.arange(shape[-1]).expand(shape).clone()
-        elif last == "token_type_ids":
-            value = torch.zeros(shape, dtype=torch.long)
-        elif last == "attn_mask":
-            value = torch.full(shape, float("-inf")).triu(1)
-        else:
-            continue  # a buffer of the other tower, or a counter; using it would raise
-        parent._buffers[last] = value
-
-
-def _tensor(inputs: np.ndarray) -> Any:
-    import torch
-
-    if inputs.ndim == 4:
-        return torch.from_numpy(np.ascontiguousarray(inputs.transpose(0, 3, 1, 2)))
-    return torch.from_numpy(inputs.astype(np.int64))

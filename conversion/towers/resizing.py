@@ -41,10 +41,12 @@ def at_image_size(
         raise JclipError(f"--image-size is {size}, but must be 1 or more: choose another")
     if size is None or (isinstance(config, DualEncoderConfig) and size == config.image.image_size):
         return config, dict(tensors), {}
-    resize = format_of(config.image).resize if isinstance(config, DualEncoderConfig) else None
-    if not isinstance(config, DualEncoderConfig) or resize is None:
-        raise JclipError("--image-size is for models with a ViT: omit it")
-    (image, grid), old = resize(config.image, size), tensors[_POSITIONS]
+    if not isinstance(config, DualEncoderConfig):
+        raise JclipError("--image-size does not apply to a text encoder: omit it")
+    layout = format_of(config.image)
+    if layout.resize is None:
+        raise JclipError(f"--image-size does not apply to {layout.title}: omit it")
+    (image, grid), old = layout.resize(config.image, size), tensors[_POSITIONS]
 
     def parts() -> Iterator[np.ndarray]:
         yield resized(old.read().astype(np.float32), grid, how).astype(old.dtype)

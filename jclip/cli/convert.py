@@ -85,7 +85,7 @@ def main(arguments: Sequence[str]) -> int:
             seed = options.seed or 0
             passport = conversion.compose(options.image, options.text, destination, seed=seed, report=report)
         else:
-            asked = conversion.ConvertOptions(**{name: getattr(options, name) for name in _READING})
+            asked = conversion.CheckpointOptions(**{name: getattr(options, name) for name in _READING})
             passport = conversion.convert(source, destination, asked, report)
     if options.json:
         print_json(passport, indent=1)

@@ -24,7 +24,9 @@ def teacher_loss(student_bw: jax.Array, teacher_bw: jax.Array) -> tuple[jax.Arra
       JclipError: the shapes differ.
     """
     if student_bw.shape != teacher_bw.shape:
-        raise JclipError(f"student states {student_bw.shape} and teacher states {teacher_bw.shape} differ in shape")
+        raise JclipError(
+            f"student states {student_bw.shape} and teacher states {teacher_bw.shape} differ: set head_width"
+        )
     student_bw = student_bw.astype(jnp.float32)
     teacher_bw = jax.lax.stop_gradient(teacher_bw).astype(jnp.float32)
     cosine_b = (l2_normalised(jax.lax.stop_gradient(student_bw)) * l2_normalised(teacher_bw)).sum(axis=1)

@@ -20,8 +20,9 @@ from jclip.models.compute import Compute
 from jclip.models.dropout import dropout, row_seeds
 from jclip.models.placements import Placements
 from jclip.models.spread import by_example
-from jclip.models.towers import REDUCED_WIDTH, LayerNumbers, StackedTower, TextTower, TokenizerKind, transformer_bytes
+from jclip.models.towers import REDUCED_WIDTH, LayerNumbers, StackedTower, TextTower, transformer_bytes
 from jclip.models.transformer import LayerNorm, Mlp, attention_of, check_heads, run_stacks, run_to_token, two_stacks
+from jclip.names import TokenizerKind
 from jclip.ranges import Depth, Range, Rows, Size, check_ranges
 
 Pooling = Literal["cls", "mean"]
@@ -62,7 +63,6 @@ class BertConfig(StackedTower, TextTower):
     dropout: float = 0.1
     attention_dropout: float | None = None
     position_offset: Literal["none", "after_padding"] = "none"
-    conversion: ClassVar[str] = "bert"
     takes_head: ClassVar[bool] = True
     # The head is not split over fsdp, because XLA would then gather whole batches (jax 0.10).
     head_sharding: ClassVar[Placements] = ((r"head/kernel", "-,tensor"),)
@@ -79,6 +79,11 @@ class BertConfig(StackedTower, TextTower):
             raise JclipError(f"pad_id is {self.pad_id}, but vocab_size is {self.vocab_size}: give a smaller id")
         if self.longest < 1:
             raise JclipError(f"max_positions is {self.max_positions}, and pad_id {self.pad_id} leaves none: give more")
+
+    @property
+    def conversion(self) -> str:
+        """Format of a BERT; XLM-R is a BERT whose positions start after the padding id."""
+        return "xlm_r" if self.position_offset == "after_padding" else "bert"
 
     @property
     def longest(self) -> int:
@@ -240,4 +245,4 @@ def mean_of_tokens(states_bld: jax.Array, mask_bl: jax.Array) -> jax.Array:
 def check_text_length(ids_bl: jax.Array, longest: int) -> None:
     """Checks that every token has a position; raises JclipError if not. Indexing would silently clamp."""
     if ids_bl.shape[1] > longest:
-        raise JclipError(f"texts are {ids_bl.shape[1]} tokens long, but this tower reads at most {longest}")
+        raise JclipError(f"texts are {ids_bl.shape[1]} tokens long, but this tower reads at most {longest}: cut them")

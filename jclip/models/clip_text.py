@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from jclip.config import kind_of
 from jclip.models.bert import check_text_length
 from jclip.models.compute import Compute
-from jclip.models.towers import REDUCED_WIDTH, LayerNumbers, StackedTower, TextTower, TokenizerKind, transformer_bytes
+from jclip.models.towers import REDUCED_WIDTH, LayerNumbers, StackedTower, TextTower, transformer_bytes
 from jclip.models.transformer import (
     Activation,
     LayerNorm,
@@ -24,6 +24,7 @@ from jclip.models.transformer import (
     run_to_token,
     two_stacks,
 )
+from jclip.names import TokenizerKind
 from jclip.ranges import Depth, Rows, Size, check_ranges
 
 _MLP_RATIO = 4

@@ -53,9 +53,9 @@ class ResNetConfig(ImageTower):
         check_ranges(self)
         check_heads(32 * self.width, self.heads)
         if self.image_size % _STRIDE:
-            raise JclipError(f"image_size {self.image_size} is not a multiple of {_STRIDE}, the stride of a ResNet")
+            raise JclipError(f"image_size {self.image_size} is not a multiple of {_STRIDE}, a ResNet's stride: fit it")
         if len(self.layers) != 4:
-            raise JclipError(f"layers {self.layers} must count the blocks of four stages")
+            raise JclipError(f"layers {self.layers} are not the numbers of blocks of four stages: give four")
 
     @property
     def blocks(self) -> tuple[str, ...]:

@@ -13,12 +13,13 @@ says how a command finds the class.
 """
 
 import abc
-from typing import ClassVar, Literal, Self
+from typing import ClassVar, Self
 
 import flax.linen as nn
 
 from jclip.models.compute import Compute
 from jclip.models.placements import EMBEDDINGS, ENDS, LAYERS, Placements, with_whole_heads
+from jclip.names import TokenizerKind
 
 LayerNumbers = tuple[tuple[str, int], ...]
 """Ordered (path regex, layer number), for the paths inside a tower that are not in its stack of layers.
@@ -26,16 +27,14 @@ LayerNumbers = tuple[tuple[str, int], ...]
 0 is before the first layer, and n is the n-th layer. The largest number is that of heads and projections, which learn
 at the full rate under layer-wise decay."""
 
-TokenizerKind = Literal["wordpiece", "bert", "xlmr", "clip_bpe"]
-
 
 class Tower:
-    """Base class of all towers. The defaults suit a tower without a stack of layers.
+    """Base class of all towers. The defaults suit a tower without a stack of layers."""
 
-    `conversion` is the name of its parameters in `jclip.conversion`; empty for a tower that cannot be converted.
-    """
-
-    conversion: ClassVar[str] = ""
+    @property
+    def conversion(self) -> str:
+        """Name of its format in `jclip.conversion.towers`; empty for a tower that cannot be converted."""
+        return ""
 
     @property
     def depth(self) -> int:

@@ -38,7 +38,7 @@ ACTIVATIONS: dict[Activation, Callable[[jax.Array], jax.Array]] = {
 def check_heads(width: int, heads: int, activation: Activation = "gelu") -> None:
     """Raises JclipError if the heads do not divide the width, or the activation is unknown."""
     if width % heads:
-        raise JclipError(f"{heads} heads do not divide a width of {width}")
+        raise JclipError(f"{heads} heads do not divide a width of {width}: change one")
     if activation not in ACTIVATIONS:
         raise JclipError(f"activation {activation!r} is unknown: choose one of {', '.join(ACTIVATIONS)}")
 

@@ -50,7 +50,7 @@ class VitConfig(StackedTower, ImageTower):
         check_ranges(self)
         check_heads(self.width, self.heads, self.activation)
         if self.image_size % self.patch_size:
-            raise JclipError(f"image_size {self.image_size} is not a multiple of patch_size {self.patch_size}")
+            raise JclipError(f"image_size {self.image_size} is not a multiple of patch_size {self.patch_size}: fit it")
 
     @property
     def patches(self) -> int:
@@ -184,4 +184,5 @@ conv_init = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
 def check_image_size(images_bhwc: jax.Array, size: int) -> None:
     """Checks the shape of a tower's images; raises JclipError if it is not (batch, size, size, 3)."""
     if images_bhwc.ndim != 4 or images_bhwc.shape[1:] != (size, size, 3):
-        raise JclipError(f"images have shape {images_bhwc.shape}, but this tower reads (batch, {size}, {size}, 3)")
+        shape = images_bhwc.shape
+        raise JclipError(f"images have shape {shape}, but this tower reads (batch, {size}, {size}, 3): resize them")

@@ -13,8 +13,8 @@ from tokenizers import AddedToken, decoders, normalizers, pre_tokenizers, proces
 from tokenizers import Tokenizer as Engine
 from tokenizers.models import WordPiece as Model
 
+from jclip.names import TokenizerKind
 from jclip.tokenizers._bert_files import ACCENTS, CASE, CHINESE, SPECIAL, BertPieces, BertVocabulary
-from jclip.tokenizers.vocabulary import TokenizerKind
 
 
 class Bert(BertVocabulary):

@@ -19,7 +19,7 @@ from tokenizers.models import BPE
 
 from jclip.errors import JclipError
 from jclip.io.json_files import read_bytes, read_object
-from jclip.tokenizers.vocabulary import TokenizerKind
+from jclip.names import TokenizerKind
 
 _END = "</w>"
 _SPECIAL = ["<|startoftext|>", "<|endoftext|>"]

@@ -26,9 +26,9 @@ from tokenizers.models import Unigram as Model
 
 from jclip.errors import JclipError, unreadable
 from jclip.io.json_files import read_bytes, read_object
+from jclip.names import TokenizerKind
 from jclip.plain import shown
 from jclip.tokenizers._charsmap import check_charsmap
-from jclip.tokenizers.vocabulary import TokenizerKind
 
 _SPECIAL = ("<s>", "<pad>", "</s>", "<unk>")
 _MASK = "<mask>"
@@ -202,9 +202,9 @@ def _from_model(data: bytes, name: str) -> UnigramPieces:
                 charsmap = dict(_fields(value)).get(2, b"")
                 check_charsmap(charsmap)
     except (IndexError, KeyError, ValueError, TypeError, AttributeError, struct.error) as error:
-        raise JclipError(f"{name} is not a SentencePiece model, or damaged ({error})") from None
+        raise JclipError(f"{name} is not a SentencePiece model, or damaged ({error}): fetch it again") from None
     if [piece for piece, _ in pieces[:3]] != ["<unk>", "<s>", "</s>"] or kind != _UNIGRAM:
-        raise JclipError(f"{name} is not a SentencePiece unigram model that begins with <unk>, <s>, </s>, as XLM-R's")
+        raise JclipError(f"{name} is not a SentencePiece unigram model that begins with <unk>, <s>, </s>: give XLM-R's")
     scored = [(token, 0.0) for token in _SPECIAL] + pieces[3:] + [(_MASK, 0.0)]
     return UnigramPieces(scored, charsmap, tuple(words))
 

@@ -16,8 +16,8 @@ from tokenizers import Tokenizer as Engine
 from tokenizers.models import WordPiece as Model
 
 from jclip.errors import JclipError
+from jclip.names import TokenizerKind
 from jclip.tokenizers._bert_files import ACCENTS, CASE, CHINESE, SPECIAL, BertPieces, BertVocabulary
-from jclip.tokenizers.vocabulary import TokenizerKind
 
 _LONGEST_WORD = 200
 

@@ -20,6 +20,7 @@ import numpy as np
 from jclip.errors import JclipError, unreadable
 from jclip.io.files import whole_folder
 from jclip.io.json_files import entry, read_object
+from jclip.names import TokenizerKind
 from jclip.plain import shown
 from jclip.tokenizers import _clip_bpe, _unigram
 from jclip.tokenizers._bert import Bert
@@ -27,7 +28,7 @@ from jclip.tokenizers._bert_files import BertPieces
 from jclip.tokenizers._clip_bpe import ClipBpe
 from jclip.tokenizers._unigram import Unigram
 from jclip.tokenizers._wordpiece import WordPiece
-from jclip.tokenizers.vocabulary import TokenizerKind, Vocabulary
+from jclip.tokenizers.vocabulary import Vocabulary
 
 _DESCRIPTOR, _FORMAT = "jclip_tokenizer.json", 1
 
@@ -146,7 +147,7 @@ def vocabulary_file(path: Path) -> Path:
     """Returns the vocabulary file that `load_tokenizer` reads at a path. Raises JclipError if it does not exist."""
     file = path / _file_of(path) if path.is_dir() else path
     if not file.is_file():
-        raise JclipError(f"there is no tokenizer at {path}")
+        raise JclipError(f"there is no tokenizer at {path}: check the path")
     return file
 
 

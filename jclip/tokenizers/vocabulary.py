@@ -2,9 +2,9 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Protocol
 
-TokenizerKind = Literal["wordpiece", "bert", "xlmr", "clip_bpe"]
+from jclip.names import TokenizerKind
 
 
 class Vocabulary(Protocol):

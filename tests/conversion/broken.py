@@ -17,8 +17,9 @@ from jclip import rules
 from jclip.bundle import Bundle, save_bundle, split_statistics, tensor_shapes
 from jclip.conversion.exporting import depth_keys
 from jclip.conversion.families import family_named
-from jclip.conversion.hf.config import hf_config, hf_encoder_config
+from jclip.conversion.hf.config import hf_config
 from jclip.conversion.mapping import export_tensors
+from jclip.conversion.towers.bert import bert_to_hf
 from jclip.data.sources.synthetic import write_tokenizer
 from jclip.images.preprocess import Preprocessing
 from jclip.io.safetensors import write_safetensors
@@ -29,8 +30,8 @@ from jclip.models.dual_encoder import DualEncoderConfig
 from jclip.models.resnet import ResNetConfig
 from jclip.models.text_encoder import TextEncoderConfig
 from jclip.models.vit import VitConfig
+from jclip.names import TokenizerKind
 from jclip.tokenizers.text import load_tokenizer
-from jclip.tokenizers.vocabulary import TokenizerKind
 
 Tensors = dict[str, np.ndarray]
 
@@ -84,7 +85,8 @@ def write_checkpoint(folder: Path, family: str, config: Any) -> Path:
     write_vocabulary(KINDS[family], folder)
     write_safetensors(folder / "model.safetensors", state(family, config))
     if family != "open-clip":
-        said = hf_encoder_config(config, family) if family == "bert" else hf_config(config)
+        bert = {"model_type": "bert", **bert_to_hf(config.text)}
+        said = bert if family == "bert" else hf_config(family_named(family).hf, config)
         (folder / "config.json").write_text(json.dumps(said))
     return folder
 

@@ -13,7 +13,7 @@ import transformers
 from safetensors.torch import save_file
 
 from jclip.data.sources.synthetic import write_tokenizer
-from jclip.tokenizers.vocabulary import TokenizerKind
+from jclip.names import TokenizerKind
 from tests.models.torch_weights import randomise
 
 State = dict[str, torch.Tensor]

@@ -8,20 +8,20 @@ from typing import Any
 import torch
 import transformers
 
-from jclip.conversion import ConvertOptions
+from jclip.conversion import CheckpointOptions
 from tests.conversion import checkpoints
 from tests.conversion.checkpoints import Encode, State, encode_hf, encode_openai
 from tests.models.torch_weights import randomise
 
 TEXTS = ["red apple 7", "绿苹果 3", "", "blue castle 11, violet hammer 12 and a dragon 200", "x"]
-Made = tuple[Path, ConvertOptions, Encode]
+Made = tuple[Path, CheckpointOptions, Encode]
 """Path to convert, options, and the PyTorch model."""
 
 
 def altclip_v4(folder: Path) -> Made:
     model = checkpoints.altclip(folder)
     checkpoints.save_hf(model, folder)
-    return folder, ConvertOptions(), encode_hf(model)
+    return folder, CheckpointOptions(), encode_hf(model)
 
 
 def _altclip_state(folder: Path, spelling: str) -> tuple[Any, State]:
@@ -40,13 +40,13 @@ def _altclip_state(folder: Path, spelling: str) -> tuple[Any, State]:
 def altclip_v5_in_memory(folder: Path) -> Made:
     model, state = _altclip_state(folder, "5")
     torch.save(state, folder / "pytorch_model.bin")
-    return folder, ConvertOptions(), encode_hf(model)
+    return folder, CheckpointOptions(), encode_hf(model)
 
 
 def altclip_sharded(folder: Path) -> Made:
     model, state = _altclip_state(folder, "4")
     checkpoints.save_sharded(state, folder)
-    return folder, ConvertOptions(), encode_hf(model)
+    return folder, CheckpointOptions(), encode_hf(model)
 
 
 def altclip_old_bin(folder: Path) -> Made:
@@ -55,7 +55,7 @@ def altclip_old_bin(folder: Path) -> Made:
     state["text_model.roberta.embeddings.position_ids"] = torch.arange(26)[None]
     state["vision_model.embeddings.position_ids"] = torch.arange(10)[None]
     torch.save(state, folder / "pytorch_model.bin", _use_new_zipfile_serialization=False)
-    return folder, ConvertOptions(), encode_hf(model)
+    return folder, CheckpointOptions(), encode_hf(model)
 
 
 def altclip_flagai(folder: Path) -> Made:
@@ -69,19 +69,19 @@ def altclip_flagai(folder: Path) -> Made:
     state["text_model.transformation_pre.weight"] = torch.zeros(36, 36)
     state["text_model.transformation_pre.bias"] = torch.zeros(36)
     torch.save({"module": state, "iteration": 7}, folder / "pytorch_model.bin")
-    return folder, ConvertOptions(), encode_hf(model)
+    return folder, CheckpointOptions(), encode_hf(model)
 
 
 def chinese_clip_hf(folder: Path) -> Made:
     model = checkpoints.chinese_clip(folder)
-    return checkpoints.save_hf(model, folder), ConvertOptions(), encode_hf(model)
+    return checkpoints.save_hf(model, folder), CheckpointOptions(), encode_hf(model)
 
 
 def _cn_clip(folder: Path, layers: Any, change: Callable[[State], Any]) -> Made:
     model = checkpoints.cn_clip_model(folder, layers)
     file = folder / "clip_cn.pt"
     torch.save(change(checkpoints.state(model)), file)
-    return file, ConvertOptions(tokenizer=folder / "vocab.txt"), encode_openai(model)
+    return file, CheckpointOptions(tokenizer=folder / "vocab.txt"), encode_openai(model)
 
 
 def _released(state: State) -> Any:
@@ -126,19 +126,19 @@ def cn_clip_flash(folder: Path) -> Made:
 
 def clip_hf(folder: Path) -> Made:
     model = checkpoints.clip(folder)
-    return checkpoints.save_hf(model, folder), ConvertOptions(), encode_hf(model)
+    return checkpoints.save_hf(model, folder), CheckpointOptions(), encode_hf(model)
 
 
 def clip_hf_gelu(folder: Path) -> Made:
     """Writes a model like LAION's in Hugging Face's layout."""
     model = checkpoints.clip(folder, "gelu")
-    return checkpoints.save_hf(model, folder), ConvertOptions(), encode_hf(model)
+    return checkpoints.save_hf(model, folder), CheckpointOptions(), encode_hf(model)
 
 
 def _openai(folder: Path, layers: Any, *, scripted: bool) -> Made:
     model = checkpoints.open_clip_model(folder, quick_gelu=True, layers=layers, cast_dtype=torch.float16)
     checkpoints.save_openai(model, folder / "CLIP.pt", scripted=scripted)
-    return folder / "CLIP.pt", ConvertOptions(tokenizer=folder / "merges.txt"), encode_openai(model)
+    return folder / "CLIP.pt", CheckpointOptions(tokenizer=folder / "merges.txt"), encode_openai(model)
 
 
 def openai_vit(folder: Path) -> Made:
@@ -159,7 +159,7 @@ def open_clip_hub(folder: Path) -> Made:
     text = {"context_length": 20, "vocab_size": 600, "width": 128, "heads": 2, "layers": 2}
     config = {"model_cfg": {"embed_dim": 13, "vision_cfg": vision, "text_cfg": text}}
     (folder / "open_clip_config.json").write_text(json.dumps(config))
-    return folder, ConvertOptions(), encode_openai(model)
+    return folder, CheckpointOptions(), encode_openai(model)
 
 
 def open_clip_training(folder: Path) -> Made:
@@ -168,7 +168,7 @@ def open_clip_training(folder: Path) -> Made:
     torch.save({"epoch": 3, "name": "x", "state_dict": state}, folder / "epoch_3.pt")
     return (
         folder / "epoch_3.pt",
-        ConvertOptions(tokenizer=folder / "merges.txt", activation="gelu"),
+        CheckpointOptions(tokenizer=folder / "merges.txt", activation="gelu"),
         encode_openai(model),
     )
 
@@ -180,18 +180,18 @@ def cn_clip_shaped(folder: Path) -> Made:
     vision = checkpoints.VISION | {"hidden_size": 64, "intermediate_size": 256, "num_attention_heads": 1}
     config = transformers.ChineseCLIPConfig(text_config=text, vision_config=vision, projection_dim=13)
     model = randomise(transformers.ChineseCLIPModel(config))
-    return checkpoints.save_hf(model, folder), ConvertOptions(), encode_hf(model)
+    return checkpoints.save_hf(model, folder), CheckpointOptions(), encode_hf(model)
 
 
 def xlm_r(folder: Path) -> Any:
     """Returns an XLM-R's folder and model."""
     words = checkpoints.xlm_r_config(checkpoints.vocabulary("xlmr", folder))
     model = randomise(transformers.XLMRobertaModel(transformers.XLMRobertaConfig(**words)))
-    return checkpoints.save_hf(model, folder), ConvertOptions(), model
+    return checkpoints.save_hf(model, folder), CheckpointOptions(), model
 
 
 def bert(folder: Path) -> Any:
     """Returns a BERT's folder and model."""
     words = checkpoints.bert_config(checkpoints.vocabulary("wordpiece", folder))
     model = randomise(transformers.BertModel(transformers.BertConfig(**words)))
-    return checkpoints.save_hf(model, folder), ConvertOptions(), model
+    return checkpoints.save_hf(model, folder), CheckpointOptions(), model

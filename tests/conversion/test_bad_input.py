@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from jclip.cli import main
-from jclip.conversion.importing import ConvertOptions, import_model
+from jclip.conversion.importing import CheckpointOptions, import_model
 from jclip.io.safetensors import write_safetensors
 from tests.conversion import broken
 from tests.conversion.broken import IMAGE_KEY, TEXT_KEY, WEIGHTS, change_json
@@ -256,7 +256,7 @@ def test_an_image_size_that_contradicts_the_tower_is_refused(source, refused):
     says = "images have 20 pixels, but the image tower takes 30: correct it, or choose .* --image-size"
     refused.convert(source, names="/preprocessor_config.json", says=says)
     for size in (20, 30, 50):
-        model = import_model(str(source), ConvertOptions(image_size=size))
+        model = import_model(str(source), CheckpointOptions(image_size=size))
         assert model.preprocessing.size == model.config.image.image_size == size
     file.unlink()
     file.mkdir()

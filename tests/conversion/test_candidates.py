@@ -14,7 +14,7 @@ from jclip.conversion import verify
 from jclip.conversion.candidates import count_by_top, find_model, without_wrappers
 from jclip.conversion.checkpoint import open_checkpoint
 from jclip.conversion.families import FAMILIES
-from jclip.conversion.importing import ConvertOptions, import_model
+from jclip.conversion.importing import CheckpointOptions, import_model
 from jclip.errors import JclipError
 from jclip.models.text_encoder import TextEncoderConfig
 from tests.conversion import broken, checkpoints
@@ -335,7 +335,7 @@ def test_checkpoints_as_training_programs_save_them_are_read(way, model, vocabul
     assert source.family.name == "cn-clip" and source.prefix == prefix and source.ignored == ignored
     assert {name.partition(".")[0] for name in source.left_out} == left
     assert source.tensors.keys() == model.state_dict().keys()
-    ours = import_model(str(tmp_path / "saved.pt"), ConvertOptions(tokenizer=vocabulary))
+    ours = import_model(str(tmp_path / "saved.pt"), CheckpointOptions(tokenizer=vocabulary))
     for key, value in model.state_dict().items():
         assert torch.equal(torch.from_numpy(source.tensors[key].read()), value), key
     facts = ours.facts()
@@ -363,7 +363,7 @@ def test_the_given_prefix_is_taken(model, vocabulary, tmp_path):
     one = model.state_dict()
     torch.save({"a": one, "b": one | {"logit_scale": torch.tensor(1.5)}}, tmp_path / "two.pt")
     for prefix, scale in (("a", one["logit_scale"].item()), ("b", 1.5)):
-        found = import_model(str(tmp_path / "two.pt"), ConvertOptions(tokenizer=vocabulary, prefix=prefix))
+        found = import_model(str(tmp_path / "two.pt"), CheckpointOptions(tokenizer=vocabulary, prefix=prefix))
         facts = found.facts()
         assert facts["prefix"] == f"{prefix}." and facts["options"]["prefix"] == prefix
         assert found.tensors()["logit_scale"].read() == np.float32(scale)

@@ -10,7 +10,7 @@ import transformers
 import jclip
 from jclip.bundle import load_bundle, open_bundle
 from jclip.cli import main
-from jclip.conversion import ConvertOptions, compose, convert, verify
+from jclip.conversion import CheckpointOptions, compose, convert, verify
 from jclip.conversion.composing import composed, open_part
 from jclip.conversion.parity import passport
 from jclip.errors import JclipError
@@ -99,7 +99,7 @@ def test_a_roberta_keeps_its_tokenization_until_it_is_composed_into_a_chinese_cl
     own = transformers.BertTokenizer(default_vocab())
     own.save_pretrained(tmp_path / "roberta")
     strings = varied(500)
-    convert(str(tmp_path / "roberta"), tmp_path / "alone", ConvertOptions(), quiet)
+    convert(str(tmp_path / "roberta"), tmp_path / "alone", CheckpointOptions(), quiet)
     alone = open_bundle(tmp_path / "alone")
     assert alone.tokenizer.kind == "bert"
     ids = own(strings, padding="max_length", truncation=True, max_length=24)["input_ids"]
@@ -127,7 +127,7 @@ def bundles(parts, tmp_path_factory):
     """Bundles of the CLIP and the XLM-R, and the start composed of them. Read only."""
     place = tmp_path_factory.mktemp("bundles")
     for name in ("clip", "xlm-r"):
-        convert(str(parts / name), place / name, ConvertOptions(), quiet)
+        convert(str(parts / name), place / name, CheckpointOptions(), quiet)
     compose(str(place / "clip"), str(place / "xlm-r"), place / "start", seed=3, report=quiet)
     return place
 

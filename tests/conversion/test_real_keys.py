@@ -30,7 +30,7 @@ def test_every_key_and_shape_is_the_real_ones(name, family):
     ours = {key: tensor.shape for key, tensor in full_size.tensors(name, family).items()}
     assert ours == {respelt(key, kind): shape for key, shape in real.items() if key not in dropped}
 
-    assert detect(real, {}, openai=family == "openai-clip") is kind
+    assert detect(real, {}, torchscript=family == "openai-clip") is kind
     count = sum(math.prod(value.shape) for key, value in model.named_parameters() if key not in dropped)
     assert count == (COUNTS | TEXT_COUNTS)[name]
 

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 
 import jclip
-from jclip.conversion import ConvertOptions, convert, verify
+from jclip.conversion import CheckpointOptions, convert, verify
 from jclip.conversion.importing import import_model
 from jclip.conversion.towers.resizing import resized
 from jclip.errors import JclipError
@@ -74,7 +74,7 @@ def test_open_clip_resizes_the_same(tmp_path):
 def test_a_model_at_another_size_equals_transformers(checkpoint_of, tmp_path):
     """30 pixels to 50: a grid of 3x3 to one of 5x5."""
     source, _, encode = checkpoint_of("chinese_clip_hf")
-    made = convert(str(source), tmp_path / "bundle", ConvertOptions(image_size=50), quiet)
+    made = convert(str(source), tmp_path / "bundle", CheckpointOptions(image_size=50), quiet)
     assert made["changed"] == {"image/position_embedding": "interpolated from 30 to 50 pixels as hf does"}
     ours = jclip.load(tmp_path / "bundle")
     assert ours.bundle.preprocessing.size == ours.bundle.config.image.image_size == 50
@@ -92,7 +92,7 @@ def test_a_model_at_another_size_equals_transformers(checkpoint_of, tmp_path):
 def test_impossible_image_sizes_are_refused(checkpoint_of):
     source, _, _ = checkpoint_of("clip_hf")
     with pytest.raises(JclipError, match="--image-size: 33 is not a multiple of patch_size 10"):
-        import_model(str(source), ConvertOptions(image_size=33))
+        import_model(str(source), CheckpointOptions(image_size=33))
     source, options, _ = checkpoint_of("cn_clip_resnet")
-    with pytest.raises(JclipError, match="--image-size is for models with a ViT"):
+    with pytest.raises(JclipError, match="--image-size does not apply to a ResNet: omit it"):
         import_model(str(source), replace(options, image_size=96))

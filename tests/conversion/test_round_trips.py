@@ -11,7 +11,7 @@ import transformers
 
 import jclip
 from jclip.bundle import Bundle, open_bundle, save_bundle
-from jclip.conversion import ConvertOptions, export
+from jclip.conversion import CheckpointOptions, export
 from jclip.conversion.importing import import_model
 from jclip.conversion.mapping import export_tensors
 from jclip.errors import JclipError
@@ -97,7 +97,7 @@ def test_import_export_import_is_exact(name, to, imported, checkpoint_of, tmp_pa
     export(imported(name), out, to)
     source = checkpoint_of(name)[0]
     vocabulary = (source if source.is_dir() else source.parent) / "vocab.txt" if to == "cn-clip" else None
-    first, again = open_bundle(imported(name)), import_model(str(out), ConvertOptions(tokenizer=vocabulary)).bundle()
+    first, again = open_bundle(imported(name)), import_model(str(out), CheckpointOptions(tokenizer=vocabulary)).bundle()
     assert bits(again.tensors()) == bits(first.tensors())
     assert (first.config, first.preprocessing) == (again.config, again.preprocessing)
 
@@ -150,7 +150,7 @@ def test_a_trained_bundle_is_exported(bias, imported, tmp_path):
 
 
 def test_a_parameter_that_the_table_lacks_is_refused():
-    with pytest.raises(JclipError, match=r"^stranger cannot be written: such a checkpoint"):
+    with pytest.raises(JclipError, match=r"^stranger has no key in such a checkpoint: keep the bundle"):
         export_tensors((), {"stranger": Lazy.of(np.zeros(()))})
 
 

@@ -10,7 +10,7 @@ import pytest
 from jclip.bundle import open_bundle
 from jclip.cli import main
 from jclip.conversion import convert, verify
-from jclip.conversion.importing import ConvertOptions, import_model
+from jclip.conversion.importing import CheckpointOptions, import_model
 from jclip.conversion.parity import passport
 from jclip.errors import JclipError
 from jclip.images.preprocess import normalise, to_array
@@ -200,7 +200,7 @@ def test_the_options_of_the_conversion_are_in_the_passport(tmp_path, monkeypatch
     place = broken.write_checkpoint(tmp_path / "source", "open-clip", broken.CLIP)
     source = (place / "model.safetensors").rename(place / "epoch_3.safetensors")
     monkeypatch.chdir(place)
-    said = ConvertOptions(family="open-clip", tokenizer="merges.txt", activation="gelu", image_size=50)
+    said = CheckpointOptions(family="open-clip", tokenizer="merges.txt", activation="gelu", image_size=50)
     made = convert(str(source), tmp_path / "bundle", said, quiet)
     assert made["sources"][0]["options"] == {
         "family": "open-clip",

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from jclip.cli import main
-from jclip.conversion import ConvertOptions, convert
+from jclip.conversion import CheckpointOptions, convert
 from jclip.errors import JclipError
 from jclip.evaluate.datasets.benchmarks import Benchmark, submission
 from jclip.evaluate.datasets.classes import ClassSet
@@ -81,7 +81,7 @@ def place(tmp_path_factory):
     state = {f"module.{name}": value for name, value in small_cn_clip.model().state_dict().items()}
     torch.save({"epoch": 1, "step": 0, "name": "small", "state_dict": state}, folder / "clip_cn.pt")
     (folder / "vocab.txt").write_bytes(CN_CLIP_VOCABULARY.read_bytes())
-    convert(str(folder / "clip_cn.pt"), folder / "bundle", ConvertOptions(), report=lambda word: None)
+    convert(str(folder / "clip_cn.pt"), folder / "bundle", CheckpointOptions(), report=lambda word: None)
     for number in range(4):
         (folder / "data" / str(number)).mkdir(parents=True)
         for one in range(3):

@@ -11,9 +11,9 @@ from jclip.data.sources.records import Pair, Translation
 from jclip.data.sources.source import Source
 from jclip.images.preprocess import Preprocessing
 from jclip.marks import Mixing
+from jclip.names import TokenizerKind
 from jclip.ranges import AtLeastOne, Count, Positive, Share
 from jclip.tokenizers.text import Tokenizer, train_clip_bpe, train_unigram, wordpiece
-from jclip.tokenizers.vocabulary import TokenizerKind
 
 _COLOURS = ("red", "green", "blue", "yellow", "white", "black", "orange", "violet")
 _THINGS = ("apple", "bicycle", "castle", "dragon", "elephant", "flower", "guitar", "hammer")
