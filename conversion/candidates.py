@@ -42,8 +42,8 @@ class Names:
     """Original names of a checkpoint's tensors.
 
     Attributes:
-      plain: Original name by name without WRAPPERS.
-      twins: Second original name, by the same key, where two names differ only in WRAPPERS.
+      plain: original name by name without WRAPPERS.
+      twins: second original name, by the same key, where two names differ only in WRAPPERS.
     """
 
     plain: Mapping[str, str]
@@ -66,10 +66,10 @@ class Candidate:
     """Possible model in a checkpoint.
 
     Attributes:
-      family: Family of the model.
-      prefix: Prefix of its keys, without WRAPPERS; "" or ending in ".".
-      keys: Original name of everything under the prefix, by key without prefix and wrappers.
-      table: The family's mapping table for these keys.
+      family: family of the model.
+      prefix: prefix of its keys, without WRAPPERS; "" or ending in ".".
+      keys: original name of everything under the prefix, by key without prefix and wrappers.
+      table: the family's mapping table for these keys.
     """
 
     family: Family
@@ -134,13 +134,13 @@ def find_model(
     adapters.
 
     Args:
-      shapes: Shapes by original name.
-      config: Contents of config.json; empty without it.
-      where: The checkpoint, for messages.
+      shapes: shapes by original name.
+      config: contents of config.json; empty without it.
+      where: the checkpoint, for messages.
       torchscript: True for a TorchScript archive, the format of OpenAI's files.
-      family: Family that the user gave, which decides between several models; None for any.
-      key: Entry of a nested dict in which to search, such as "ema" or "callbacks.ema"; None to search everywhere.
-      prefix: Prefix of the model's keys after `key`; None to detect it.
+      family: family that the user gave, which decides between several models; None for any.
+      key: entry of a nested dict in which to search, such as "ema" or "callbacks.ema"; None to search everywhere.
+      prefix: prefix of the model's keys after `key`; None to detect it.
     """
     names = Names.of(shapes)
     inside = _plain_prefix(key) if key is not None else ""

@@ -24,19 +24,19 @@ class Checkpoint:
     """Open checkpoint.
 
     Attributes:
-      name: Name that the user gave.
-      folder: Folder of the model with its tokenizer and preprocessing; None for a file whose name is not in WEIGHTS.
-      tensors: Tensors by key, in the family's spelling, without prefix and wrappers.
-      spelt: File and original name of each key.
-      prefix: Prefix of the original keys, such as "state_dict.module.".
-      left_out: Reason why a tensor is not part of the model, by original name.
-      ignored: Top-level names of values that are not tensors, such as "epoch".
-      files: Files with weights.
-      other_files: Other files that were read: the index of the shards, the configuration.
-      config: Contents of config.json or open_clip_config.json; empty without it.
-      config_name: Configuration file for messages, or the folder.
-      commit: Commit of a hub's repository; None for local files.
-      note: Remark for the passport, such as that the hub's cache was used; usually None.
+      name: name that the user gave.
+      folder: folder of the model with its tokenizer and preprocessing; None for a file whose name is not in WEIGHTS.
+      tensors: tensors by key, in the family's spelling, without prefix and wrappers.
+      spelt: file and original name of each key.
+      prefix: prefix of the original keys, such as "state_dict.module.".
+      left_out: reason why a tensor is not part of the model, by original name.
+      ignored: top-level names of values that are not tensors, such as "epoch".
+      files: files with weights.
+      other_files: other files that were read: the index of the shards, the configuration.
+      config: contents of config.json or open_clip_config.json; empty without it.
+      config_name: configuration file for messages, or the folder.
+      commit: commit of a hub's repository; None for local files.
+      note: remark for the passport, such as that the hub's cache was used; usually None.
     """
 
     name: str
@@ -78,8 +78,8 @@ def open_checkpoint(
     Args:
       name: A file, a folder, or hf://ORG/NAME with an optional @REVISION.
       family: A name in FAMILIES; None to detect it.
-      key: Entry of a nested dict that holds the model; None to search everywhere.
-      prefix: Prefix of the model's keys; None to detect it.
+      key: entry of a nested dict that holds the model; None to search everywhere.
+      prefix: prefix of the model's keys; None to detect it.
     """
     if not name.strip():
         raise JclipError("SRC is empty: give a file, a folder, or hf://ORG/NAME")

@@ -33,8 +33,8 @@ class Composed:
     """Starting point of a recipe.
 
     Attributes:
-      copied: Paths of the parameters that come from each source.
-      new: Initialisation of each other parameter, by path.
+      copied: paths of the parameters that come from each source.
+      new: initialisation of each other parameter, by path.
     """
 
     bundle: Bundle
@@ -51,11 +51,11 @@ def compose(image: str, text: str, destination: Path, *, seed: int = 0, report: 
     would refuse a source or the destination, or the sources do not fit together.
 
     Args:
-      image: Checkpoint or bundle of a dual encoder.
-      text: Checkpoint or bundle of a text encoder.
-      destination: Folder of the bundle, which must not exist.
-      seed: Seed of the new parameters.
-      report: Receives the name of each step.
+      image: checkpoint or bundle of a dual encoder.
+      text: checkpoint or bundle of a text encoder.
+      destination: folder of the bundle, which must not exist.
+      seed: seed of the new parameters.
+      report: receives the name of each step.
     """
     check_free(destination)
     if not -(2**31) <= seed < 2**32:

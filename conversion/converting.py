@@ -33,8 +33,8 @@ def convert(
 
     Args:
       name: A file, a folder, or hf://ORG/NAME with an optional @REVISION.
-      destination: Folder of the bundle, which must not exist.
-      report: Receives the name of each step.
+      destination: folder of the bundle, which must not exist.
+      report: receives the name of each step.
     """
     check_free(destination)
     if is_bundle(Path(name)):

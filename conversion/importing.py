@@ -35,12 +35,12 @@ class CheckpointOptions:
     """Facts that a user can give about a checkpoint, each named like its option of `jclip convert`.
 
     Attributes:
-      family: Kind of checkpoint; None to detect it.
-      tokenizer: File or folder with the text tower's vocabulary; None to look beside the weights.
-      activation: Activation of CLIP's transformers, for open_clip checkpoints without their configuration.
-      image_size: Size in pixels to which the position embeddings are interpolated; None for the checkpoint's own.
-      key: Entry of a nested dict that holds the model, such as "ema"; None to search everywhere.
-      prefix: Prefix of the model's keys, such as "model.student."; None to detect it.
+      family: kind of checkpoint; None to detect it.
+      tokenizer: file or folder with the text tower's vocabulary; None to look beside the weights.
+      activation: activation of CLIP's transformers, for open_clip checkpoints without their configuration.
+      image_size: size in pixels to which the position embeddings are interpolated; None for the checkpoint's own.
+      key: entry of a nested dict that holds the model, such as "ema"; None to search everywhere.
+      prefix: prefix of the model's keys, such as "model.student."; None to detect it.
     """
 
     family: str | None = None
@@ -63,16 +63,16 @@ class ImportedModel:
     """Checkpoint as a model, whose tensors are read on demand.
 
     Attributes:
-      original: Configuration at the checkpoint's own image size, at which it is compared with PyTorch.
-      mapped: Tensors by our paths, at the checkpoint's own image size.
-      config: Configuration at the image size that the user asked for.
-      sized: Tensors by our paths, at the image size that the user asked for.
-      tokenizer: Tokenizer; None if the text tower is not wanted.
-      preprocessing: Preprocessing of images; None for a text encoder.
-      context_length: Maximum number of tokens of a text in training.
-      read: All files that were read, by their name in the passport.
-      assumed: Assumptions about facts that neither the files nor the user give, for the passport.
-      changed: Origin of each parameter that differs from the checkpoint, by path.
+      original: configuration at the checkpoint's own image size, at which it is compared with PyTorch.
+      mapped: tensors by our paths, at the checkpoint's own image size.
+      config: configuration at the image size that the user asked for.
+      sized: tensors by our paths, at the image size that the user asked for.
+      tokenizer: tokenizer; None if the text tower is not wanted.
+      preprocessing: preprocessing of images; None for a text encoder.
+      context_length: maximum number of tokens of a text in training.
+      read: all files that were read, by their name in the passport.
+      assumed: assumptions about facts that neither the files nor the user give, for the passport.
+      changed: origin of each parameter that differs from the checkpoint, by path.
     """
 
     source: Checkpoint

@@ -21,9 +21,9 @@ class MappedTensors:
     """Tensors of a checkpoint under a bundle's paths.
 
     Attributes:
-      tensors: Parameters by path, not read yet.
-      keys: Keys of the tensors that are used.
-      dropped: Reason for each key that is not used.
+      tensors: parameters by path, not read yet.
+      keys: keys of the tensors that are used.
+      dropped: reason for each key that is not used.
     """
 
     tensors: dict[str, Lazy]
@@ -45,12 +45,12 @@ def import_tensors(
     Reading a parameter that contains NaN or infinity raises it too.
 
     Args:
-      table: The family's mapping table.
-      wanted: Shape of every parameter and running statistic of the model, by path.
-      theirs: Tensors by key, in the table's spelling.
-      title: Name of the family for messages.
+      table: the family's mapping table.
+      wanted: shape of every parameter and running statistic of the model, by path.
+      theirs: tensors by key, in the table's spelling.
+      title: name of the family for messages.
       dropped: (regex, reason) of keys that are expected and not used.
-      name_of: Returns a key's file and original name for messages.
+      name_of: returns a key's file and original name for messages.
     """
     rows = {row.ours: row for row in table}
     if rows.keys() != wanted.keys():

@@ -26,9 +26,9 @@ class Check:
     """Result of one check.
 
     Attributes:
-      what: Name of the check.
+      what: name of the check.
       holds: True if it passed; None if it was impossible, such as without PyTorch.
-      seen: Details, such as the differences.
+      seen: details, such as the differences.
     """
 
     what: str
@@ -45,10 +45,10 @@ def verify(
     cannot be read.
 
     Args:
-      folder: Folder of the bundle.
-      sources: Checkpoints or bundles that it was made from, in the passport's order.
-      tokenizer: New path of the vocabulary that was given at the conversion; None if it has not moved.
-      report: Receives the name of each step.
+      folder: folder of the bundle.
+      sources: checkpoints or bundles that it was made from, in the passport's order.
+      tokenizer: new path of the vocabulary that was given at the conversion; None if it has not moved.
+      report: receives the name of each step.
     """
     bundle = open_bundle(folder)
     said = passport.read(folder)

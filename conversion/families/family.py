@@ -31,11 +31,11 @@ class Hints:
     """Facts about a model that its tensors do not contain.
 
     Attributes:
-      config: Contents of config.json or open_clip_config.json; empty if there is none.
-      activation: Activation of CLIP's transformers that the user gave; None if not given.
-      pooling: Pooling of a sentence encoder, from its folder; None means the first token.
-      assumed: One line for each assumption that a family had to make. They go into the passport.
-      config_name: Configuration file for messages.
+      config: contents of config.json or open_clip_config.json; empty if there is none.
+      activation: activation of CLIP's transformers that the user gave; None if not given.
+      pooling: pooling of a sentence encoder, from its folder; None means the first token.
+      assumed: one line for each assumption that a family had to make. They go into the passport.
+      config_name: configuration file for messages.
     """
 
     config: Mapping[str, Any] = field(default_factory=dict)
@@ -76,10 +76,10 @@ class Start:
     """Starting point of a family's recipe: the image tower of a CLIP with a text encoder, see `compose`.
 
     Attributes:
-      encoder: Format of the text encoder, see `jclip.conversion.towers`.
-      kept: Paths of the CLIP's parameters that are copied beside those of its image tower.
-      new: Returns the initialisation of each new parameter by path, given the width of the text encoder.
-      teacher: Format of the CLIP's text tower, whose width a new head gets; "" for no head and any text tower.
+      encoder: format of the text encoder, see `jclip.conversion.towers`.
+      kept: paths of the CLIP's parameters that are copied beside those of its image tower.
+      new: returns the initialisation of each new parameter by path, given the width of the text encoder.
+      teacher: format of the CLIP's text tower, whose width a new head gets; "" for no head and any text tower.
       resizes: True if images are resized as in the family's published models; False as for the CLIP.
     """
 
@@ -98,25 +98,25 @@ class Family:
     config.json, and True for a TorchScript archive.
 
     Attributes:
-      name: Name for --family.
-      title: Name for messages.
-      signature: Keys that tell this family from the others.
-      table: Returns the mapping table of a checkpoint with the given keys.
-      config: Returns the model's configuration, given the sizes, the keys and the hints.
-      reference: Builds the PyTorch model with which a conversion is compared.
+      name: name for --family.
+      title: name for messages.
+      signature: keys that tell this family from the others.
+      table: returns the mapping table of a checkpoint with the given keys.
+      config: returns the model's configuration, given the sizes, the keys and the hints.
+      reference: builds the PyTorch model with which a conversion is compared.
       dropped: (regex, reason) of keys that are expected and not used. Any other key is an error.
       spellings: (regex, replacement) that turn other spellings of the keys into the table's, applied in order.
-      tokenizer: Kind of the text tower's vocabulary and of its rules for splitting text.
-      vocabulary: Package that ships the vocabulary, and its file in the package, for checkpoints without one.
-      context_length: Maximum number of tokens of a text in training; None for the number of positions.
-      resize: Resizing of images, as in `Preprocessing`.
-      interpolation: Library whose interpolation brings position embeddings to another image size.
-      unsaid: Assumptions without a config.json; "" if the family's own code fixes everything.
-      accepts: Returns True if files with the signature are of this family.
-      contradiction: Returns what in the files contradicts the user's --family; "" if nothing does.
+      tokenizer: kind of the text tower's vocabulary and of its rules for splitting text.
+      vocabulary: package that ships the vocabulary, and its file in the package, for checkpoints without one.
+      context_length: maximum number of tokens of a text in training; None for the number of positions.
+      resize: resizing of images, as in `Preprocessing`.
+      interpolation: library whose interpolation brings position embeddings to another image size.
+      unsaid: assumptions without a config.json; "" if the family's own code fixes everything.
+      accepts: returns True if files with the signature are of this family.
+      contradiction: returns what in the files contradicts the user's --family; "" if nothing does.
       text_only: True for text encoders without an image tower.
-      hf: Model of transformers for `--to hf`; None if it has none.
-      start: Starting point of the family's recipe; None if jclip has no recipe.
+      hf: model of transformers for `--to hf`; None if it has none.
+      start: starting point of the family's recipe; None if jclip has no recipe.
     """
 
     name: str

@@ -13,12 +13,12 @@ class HfModel:
     """Dual encoder of transformers.
 
     Attributes:
-      name: Beginning of its classes' names, such as "AltCLIP" in AltCLIPModel.
-      model_type: Its model_type in config.json.
-      text: Format of its text tower, see `jclip.conversion.towers`.
-      layers: Module of its text tower's encoder.
-      tokenizers: Kinds of tokenizer that it has, the usual one first.
-      image_processor: Class of its image processor.
+      name: beginning of its classes' names, such as "AltCLIP" in AltCLIPModel.
+      model_type: its model_type in config.json.
+      text: format of its text tower, see `jclip.conversion.towers`.
+      layers: module of its text tower's encoder.
+      tokenizers: kinds of tokenizer that it has, the usual one first.
+      image_processor: class of its image processor.
       head: True if it has AltCLIP's head.
     """
 

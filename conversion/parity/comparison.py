@@ -38,10 +38,10 @@ class Comparison:
     """Differences between a converted model and its PyTorch model in float32, on the same random inputs.
 
     Attributes:
-      reference: Package, version and class.
+      reference: package, version and class.
       layers: (name, largest absolute difference, largest difference relative to the largest value) of each layer.
-      embeddings: Largest absolute difference between L2-normalised embeddings, by tower.
-      logits: Largest difference between logits relative to the largest logit; None for a single tower.
+      embeddings: largest absolute difference between L2-normalised embeddings, by tower.
+      logits: largest difference between logits relative to the largest logit; None for a single tower.
     """
 
     reference: str

@@ -45,11 +45,11 @@ def make(
     """Returns a bundle's passport, JSON-ready.
 
     Args:
-      bundle: The model as it was written.
-      sources: Facts of each source, with its role and its comparison.
-      changed: Origin of each parameter that differs from the checkpoint's, by path.
-      new: Initialisation of each parameter that no source has, by path.
-      seed: Seed of the new parameters.
+      bundle: the model as it was written.
+      sources: facts of each source, with its role and its comparison.
+      changed: origin of each parameter that differs from the checkpoint's, by path.
+      new: initialisation of each parameter that no source has, by path.
+      seed: seed of the new parameters.
     """
     return {
         "format": _FORMAT,

@@ -22,12 +22,12 @@ class Reference:
     """PyTorch model without weights, and where its towers are.
 
     Attributes:
-      title: Package, version and class.
-      model: Torch module on the meta device.
-      keys: Prefixes of each tower's keys.
-      layers: For each tower, the name of the module of each layer, by our path; "{i}" means all layers.
-      encode: For each tower, the function from a tensor of inputs to embeddings, not L2-normalised.
-      sequence_first: Towers whose states may be (l, b, d) instead of (b, l, d), as in cn_clip's ViT.
+      title: package, version and class.
+      model: torch module on the meta device.
+      keys: prefixes of each tower's keys.
+      layers: for each tower, the name of the module of each layer, by our path; "{i}" means all layers.
+      encode: for each tower, the function from a tensor of inputs to embeddings, not L2-normalised.
+      sequence_first: towers whose states may be (l, b, d) instead of (b, l, d), as in cn_clip's ViT.
     """
 
     title: str

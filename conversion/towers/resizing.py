@@ -33,9 +33,9 @@ def at_image_size(
     Raises JclipError if the model does not support the size.
 
     Args:
-      config, tensors: The model's configuration, and its parameters by path.
-      size: Side of the images in pixels; None keeps it.
-      how: Library whose interpolation is used.
+      config, tensors: the model's configuration, and its parameters by path.
+      size: side of the images in pixels; None keeps it.
+      how: library whose interpolation is used.
     """
     if size is not None and size < 1:
         raise JclipError(f"--image-size is {size}, but must be 1 or more: choose another")

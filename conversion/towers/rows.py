@@ -22,10 +22,10 @@ class MappingRow:
     """Row of a mapping table.
 
     Attributes:
-      ours: Path in a bundle; of the stacked parameter if `theirs` contains "{i}".
-      theirs: Key in the checkpoint.
-      axes: Axes of their tensor in our order; empty if the order is the same.
-      part: Third of a fused query-key-value tensor: 0, 1 or 2; None for the whole tensor.
+      ours: path in a bundle; of the stacked parameter if `theirs` contains "{i}".
+      theirs: key in the checkpoint.
+      axes: axes of their tensor in our order; empty if the order is the same.
+      part: third of a fused query-key-value tensor: 0, 1 or 2; None for the whole tensor.
     """
 
     ours: str

@@ -22,10 +22,10 @@ class Sizes:
     """Shapes of a checkpoint's tensors under our paths.
 
     Args:
-      table: The family's mapping table.
-      theirs: Shapes by key.
-      where: The checkpoint, for messages.
-      config_name: The configuration file, for messages.
+      table: the family's mapping table.
+      theirs: shapes by key.
+      where: the checkpoint, for messages.
+      config_name: the configuration file, for messages.
     """
 
     def __init__(self, table: MappingTable, theirs: Mapping[str, tuple[int, ...]], where: str, config_name: str):

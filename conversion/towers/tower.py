@@ -14,15 +14,15 @@ class TowerFormat:
     It is None if the library has no such tower.
 
     Attributes:
-      title: Name for messages, such as "a ViT".
-      hf: Returns the tower's part of transformers' config.json.
-      cn_clip: Returns the tower's arguments of cn_clip's CLIP class.
-      cn_clip_needs: Returns an error message if the tower differs in a setting that cn_clip fixes; else "".
-      open_clip: Returns the fields of open_clip's CLIPVisionCfg or CLIPTextCfg.
-      openai_layers: Returns {our path of a layer: their module} in OpenAI's layout; "{i}" means all layers.
-      resize: Returns the configuration at another image size in pixels, and the side of its grid of patches.
-      depth_keys: Returns keys from which a family's mapping table infers the number of blocks.
-      token_embedding: Path of a text tower's token embedding.
+      title: name for messages, such as "a ViT".
+      hf: returns the tower's part of transformers' config.json.
+      cn_clip: returns the tower's arguments of cn_clip's CLIP class.
+      cn_clip_needs: returns an error message if the tower differs in a setting that cn_clip fixes; else "".
+      open_clip: returns the fields of open_clip's CLIPVisionCfg or CLIPTextCfg.
+      openai_layers: returns {our path of a layer: their module} in OpenAI's layout; "{i}" means all layers.
+      resize: returns the configuration at another image size in pixels, and the side of its grid of patches.
+      depth_keys: returns keys from which a family's mapping table infers the number of blocks.
+      token_embedding: path of a text tower's token embedding.
       ends_in_largest_id: True if the largest id of a text marks its end, and padding follows.
     """
 

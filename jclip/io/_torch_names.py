@@ -47,8 +47,8 @@ class Storage:
     """Bytes of one or more tensors in a file.
 
     Attributes:
-      size: Number of bytes.
-      blocks: Yields the bytes between two offsets; every block except the last is a multiple of 16 bytes.
+      size: number of bytes.
+      blocks: yields the bytes between two offsets; every block except the last is a multiple of 16 bytes.
       swapped: True for big-endian values.
     """
 

@@ -36,10 +36,10 @@ def load_inert(stream: BinaryIO, find: Callable[[str], Any], persistent: Callabl
     Raises ValueError, LookupError, TypeError or OverflowError if it is damaged, or does more than hold data.
 
     Args:
-      stream: The pickle; must refuse reads that do not fit into memory.
-      find: Returns the replacement of a dotted name: a `Callee` if it may be called, otherwise any inert value. Raises
+      stream: the pickle; must refuse reads that do not fit into memory.
+      find: returns the replacement of a dotted name: a `Callee` if it may be called, otherwise any inert value. Raises
         for names that are not allowed.
-      persistent: Returns the replacement of a persistent id.
+      persistent: returns the replacement of a persistent id.
     """
     machine, begin = _Machine(find, persistent), stream.tell()
     for opcode, argument, position in pickletools.genops(stream):

@@ -19,10 +19,10 @@ class Lazy:
     """Tensor whose values are read on demand.
 
     Attributes:
-      shape: Shape of the whole tensor.
-      dtype: Dtype in the machine's byte order.
-      parts: Yields the values in C order, in arrays of `dtype` and of any shape. Each call starts from the beginning.
-      span: Yields the values between two flat indices likewise; None if only the whole tensor can be read.
+      shape: shape of the whole tensor.
+      dtype: dtype in the machine's byte order.
+      parts: yields the values in C order, in arrays of `dtype` and of any shape. Each call starts from the beginning.
+      span: yields the values between two flat indices likewise; None if only the whole tensor can be read.
     """
 
     shape: tuple[int, ...]
@@ -83,9 +83,9 @@ class TensorFile:
     """Contents of a file with tensors.
 
     Attributes:
-      tensors: Tensors by name. Keys of nested dicts, indices of lists and attributes of TorchScript modules are joined
+      tensors: tensors by name. Keys of nested dicts, indices of lists and attributes of TorchScript modules are joined
         with '.': "state_dict.module.visual.conv1.weight". Reading a tensor checks its CRC-32 if the format has one.
-      values: Numbers and strings stored beside the tensors, by the same kind of name.
+      values: numbers and strings stored beside the tensors, by the same kind of name.
       torchscript: True for an archive of `torch.jit.save`.
     """
 
