@@ -7,8 +7,8 @@ import transformers
 
 from jclip import rules
 from jclip.conversion.families.altclip import ALTCLIP
+from jclip.conversion.families.bert import POOLER
 from jclip.conversion.families.chinese_clip import CN_CLIP
-from jclip.conversion.families.family import POOLER
 from jclip.optimizer import CN_CLIP_DECAYS, NO_DECAY_ON_SCALES_AND_BIASES
 from tests.conversion import checkpoints
 
