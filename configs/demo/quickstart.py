@@ -29,8 +29,8 @@ Length = Literal["quick", "standard", "long"]
 LENGTHS: dict[Length, float] = {"quick": 0.1, "standard": 1.0, "long": long.FACTOR}
 """Factors on every stage's steps, see `scaled`."""
 RUNS: tuple[tuple[str, str, tuple[str, ...], Callable[[common.Place], Run], tuple[float, ...]], ...] = (
-    ("english", "English CLIP", ("en",), english.build, (110.0,)),
-    ("altclip", "AltCLIP", ASKED, altclip.build, (42.0, 17.0)),
+    ("english", "English CLIP", ("en",), english.build, (128.0,)),
+    ("altclip", "AltCLIP", ASKED, altclip.build, (46.0, 17.0)),
     ("chinese_clip", "Chinese-CLIP", ("zh",), chinese_clip.build, (25.0, 32.0)),
     ("chinese_clip_control", "Chinese-CLIP control", ("zh",), chinese_clip_control.build, (23.0,)),
 )
