@@ -43,7 +43,7 @@ class Names:
 
     Attributes:
       plain: original name by name without WRAPPERS.
-      twins: second original name, by the same key, where two names differ only in WRAPPERS.
+      twins: a second original name that is equal without WRAPPERS, by that name.
     """
 
     plain: Mapping[str, str]

@@ -76,8 +76,8 @@ def open_checkpoint(
     several models, which the message lists.
 
     Args:
-      name: A file, a folder, or hf://ORG/NAME with an optional @REVISION.
-      family: A name in FAMILIES; None to detect it.
+      name: a file, a folder, or hf://ORG/NAME with an optional @REVISION.
+      family: a name in FAMILIES; None to detect it.
       key: entry of a nested dict that holds the model; None to search everywhere.
       prefix: prefix of the model's keys; None to detect it.
     """

@@ -103,7 +103,7 @@ def facts_of(part: Part, name: str, role: Role) -> dict[str, Any]:
 
 
 def as_written(model: ImportedModel, copied: Iterable[str], written: Mapping[str, Lazy]) -> dict[str, Lazy]:
-    """Returns the written parameters of a source, with the rest of each tower from the source so that it can run.
+    """Returns the written parameters of a source, completed from the source so that their towers can run.
 
     AltCLIP's starting point, for example, holds only the projection of CLIP's text tower. To compare it, the whole
     tower must run.

@@ -32,7 +32,7 @@ def convert(
     family; the converted model differs from the PyTorch model; or the destination exists or cannot be written.
 
     Args:
-      name: A file, a folder, or hf://ORG/NAME with an optional @REVISION.
+      name: a file, a folder, or hf://ORG/NAME with an optional @REVISION.
       destination: folder of the bundle, which must not exist.
       report: receives the name of each step.
     """

@@ -136,7 +136,7 @@ def import_model(name: str, options: CheckpointOptions = CheckpointOptions(), *,
     Raises JclipError if the checkpoint is missing, damaged, inconsistent or of no known family, or an option is wrong.
 
     Args:
-      name: A file, a folder, or hf://ORG/NAME with an optional @REVISION.
+      name: a file, a folder, or hf://ORG/NAME with an optional @REVISION.
       text: False if the text tower is not needed; then no vocabulary is required.
     """
     source = open_checkpoint(name, options.family, key=options.key, prefix=options.prefix)

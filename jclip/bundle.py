@@ -105,7 +105,8 @@ def open_bundle(folder: Path | str) -> Bundle:
     folder = Path(folder)
     config_file = folder / _CONFIG
     if not config_file.is_file():
-        raise JclipError(f"{folder} is not a bundle: it has no {_CONFIG}")
+        why = f"it has no {_CONFIG}" if folder.is_dir() else "there is no such folder"
+        raise JclipError(f"{folder} is not a bundle: {why}. Train one, or convert a checkpoint: jclip convert SRC DST")
     record = read_object(config_file, largest=_LARGEST_CONFIG)
     for name in ("format", "model", "preprocessing", "context_length"):
         if name not in record:

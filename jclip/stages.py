@@ -108,7 +108,10 @@ class Objective(ABC):
 
     @abstractmethod
     def program(self, context: "Context") -> Program:
-        """Builds the loss and the shapes of its inputs. Reads no files: a plan calls this too."""
+        """Builds the loss and the shapes of its inputs. Reads no files: a plan calls this too.
+
+        The loss itself applies `stage.micro_batches` (`jclip.train.in_micro_batches`) and `stage.dropout`.
+        """
 
     def check(  # noqa: B027 (no check by default)
         self, stage: "Stage", model: DualEncoderConfig, trains: frozenset[str]

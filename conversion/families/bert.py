@@ -17,7 +17,7 @@ _XLM_R_TYPES = ("xlm-roberta", "xlm_roberta")  # model_type in transformers
 
 
 def _config(like: str) -> Callable[[Sizes, Collection[str], Hints], TextEncoderConfig]:
-    """Returns the function that returns an encoder's configuration; `like` is a text encoder of the zoo."""
+    """Returns a `Family.config`. What the checkpoint does not say is as in `like`, a text encoder of the zoo."""
 
     def config(sizes: Sizes, keys: Collection[str], hints: Hints) -> TextEncoderConfig:
         text = bert_config(sizes, hints.config, zoo.get_text_encoder(like), part="")
@@ -34,7 +34,7 @@ def _config(like: str) -> Callable[[Sizes, Collection[str], Hints], TextEncoderC
 
 
 def _unless(*types: str) -> Callable[[Shapes, Mapping[str, Any], bool], str]:
-    """Returns a `Family.contradiction` by the model_type of transformers."""
+    """Returns a `Family.contradiction` that objects to these model_types of transformers."""
     return lambda shapes, said, _: f"its model_type is {said['model_type']}" if said.get("model_type") in types else ""
 
 

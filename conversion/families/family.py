@@ -80,7 +80,7 @@ class Start:
       kept: paths of the CLIP's parameters that are copied beside those of its image tower.
       new: returns the initialisation of each new parameter by path, given the width of the text encoder.
       teacher: format of the CLIP's text tower, whose width a new head gets; "" for no head and any text tower.
-      resizes: True if images are resized as in the family's published models; False as for the CLIP.
+      resizes: True if the result preprocesses images as the family's published models do; False if as the CLIP does.
     """
 
     encoder: str
@@ -111,7 +111,7 @@ class Family:
       context_length: maximum number of tokens of a text in training; None for the number of positions.
       resize: resizing of images, as in `Preprocessing`.
       interpolation: library whose interpolation brings position embeddings to another image size.
-      unsaid: assumptions without a config.json; "" if the family's own code fixes everything.
+      unsaid: assumption that the passport records if there is no config.json; "" if the family's own code fixes all.
       accepts: returns True if files with the signature are of this family.
       contradiction: returns what in the files contradicts the user's --family; "" if nothing does.
       text_only: True for text encoders without an image tower.

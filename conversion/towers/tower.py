@@ -9,9 +9,9 @@ Fields = dict[str, Any]
 
 @dataclass(frozen=True)
 class TowerFormat:
-    """Kind of tower in the formats of PyTorch libraries. A function takes the tower's configuration.
+    """Kind of tower in the formats of PyTorch libraries.
 
-    It is None if the library has no such tower.
+    Functions take the tower's configuration. A function is None if its library has no such tower.
 
     Attributes:
       title: name for messages, such as "a ViT".

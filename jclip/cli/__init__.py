@@ -27,7 +27,10 @@ COMMANDS = {
     "data": "imports and inspects data sets",
     "doctor": "checks devices, mesh, versions and disk space",
 }
-_USAGE = "jclip: AltCLIP and Chinese-CLIP in JAX\n\n{}\n\n`jclip COMMAND --help` explains a command."
+_USAGE = (
+    "jclip: AltCLIP and Chinese-CLIP in JAX\n\n{}\n\n"
+    "`jclip COMMAND --help` explains a command; `jclip --version` prints the version."
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -14,7 +14,7 @@ def dispatch(prog: str, prefix: str, commands: Mapping[str, str], arguments: Seq
     """
     if not arguments or arguments[0] in ("-h", "--help"):
         width = max(map(len, commands))
-        say(usage.replace("{}", "\n".join(f"  {name:<{width}} {what}" for name, what in commands.items())))
+        say(usage.replace("{}", "\n".join(f"  {name:<{width}}  {what}" for name, what in commands.items())))
         return 0
     command, rest = arguments[0], arguments[1:]
     if command not in commands:

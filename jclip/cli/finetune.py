@@ -34,7 +34,8 @@ class FinetuneOptions:
     you can change. OUT/best is BUNDLE or the best checkpoint of the run: the one with the higher mean recall on the
     validation split.
 
-    Exit codes: 0 finished; 75 saved after SIGTERM: start it again; 130 saved after Ctrl-C.
+    Exit codes: 0 finished; 75 saved after SIGTERM, or SIGHUP of a lost terminal: start it again; 130 saved after
+    Ctrl-C.
 
     Attributes:
       bundle: folder of the starting model.
@@ -103,7 +104,7 @@ def main(arguments: Sequence[str]) -> int:
     ended = run(planned, console)
     if isinstance(ended, Stopped):
         console.tell(f"stopped after {ended.steps} steps and saved: the same command resumes")
-        return os.EX_TEMPFAIL if ended.signal == signal.SIGTERM else 128 + signal.SIGINT
+        return 128 + signal.SIGINT if ended.signal in (None, signal.SIGINT) else os.EX_TEMPFAIL
     if options.json:
         _print(planned, ended)
     else:

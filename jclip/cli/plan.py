@@ -58,8 +58,8 @@ def main(arguments: Sequence[str]) -> int:
         for one in found.reads:
             Console().tell(str(one))
         _show(run, found.stages, found.fit, Console())
-        if found.sharding.devices > 1:
-            _show_copies(found.sharding, Console())
+        if found.replication.devices > 1:
+            _show_replicated(found.replication, Console())
         if figures:
             Console().tell(f"Published for this recipe, in percent: {figures}.")
     return 0
@@ -110,10 +110,10 @@ def _show(run: Run, plans: Sequence[StagePlan], fits: Fit | None, console: Conso
         console.print(groups)
 
 
-def _show_copies(copies: Replication, console: Console) -> None:
+def _show_replicated(copies: Replication, console: Console) -> None:
     console.tell(f"Parameters over {copies}")
     if copies.parts:
-        table = Table(title="copied parameters", title_justify="left")
+        table = Table(title="replicated parameters", title_justify="left")
         table.add_column("parameters")
         table.add_column("size", justify="right")
         table.add_column("copies", justify="right")

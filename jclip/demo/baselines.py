@@ -19,32 +19,6 @@ Pictures = Sequence[npt.NDArray[np.uint8]] | npt.NDArray[np.uint8]
 SIDE = 32
 
 
-def pixel_recalls(
-    train: Pictures,
-    train_concepts_n: Array,
-    queries: Pictures,
-    query_concepts_m: Array,
-    candidates_c: Array | None = None,
-    ks: Sequence[int] = (1, 5, 10),
-) -> dict[str, float]:
-    """Computes image-to-text R@k: concepts are ranked by the distance of their nearest training image.
-
-    Args:
-      train, queries: uint8 (h, w, 3) images of any size; compared in 32 x 32.
-      train_concepts_n, query_concepts_m: a key for each image.
-      candidates_c: concepts to rank; None for those of the training images. Those without a training image come last,
-        as ties.
-      ks: cut-offs.
-
-    Returns fractions "i2t_r1", ..., and "i2t_chance_r1", .... Raises JclipError without images, if the numbers of keys
-    and images differ, or if the concept of a query is not a candidate.
-    """
-    for images in (train, queries):
-        if not len(images):
-            raise JclipError("no images to compare: give at least one training image and one query")
-    return ranked_recalls(pixel_distances(queries, train), train_concepts_n, query_concepts_m, candidates_c, ks)
-
-
 def pixel_distances(queries: Pictures, train: Pictures) -> Floats:
     """Computes (m, n) squared distances in pixels, exactly, so that equal images tie exactly.
 
@@ -63,7 +37,20 @@ def ranked_recalls(
     candidates_c: Array | None = None,
     ks: Sequence[int] = (1, 5, 10),
 ) -> dict[str, float]:
-    """Computes `pixel_recalls` from distances between queries and training images."""
+    """Computes image-to-text R@k: concepts are ranked by the distance of their nearest training image.
+
+    Args:
+      distances_mn: distances between queries and training images.
+      train_concepts_n, query_concepts_m: a key for each image.
+      candidates_c: concepts to rank; None for those of the training images. Those without a training image come last,
+        as ties.
+      ks: cut-offs.
+
+    Returns fractions "i2t_r1", ..., and "i2t_chance_r1", .... Raises JclipError without images, if the numbers of keys
+    and images differ, or if the concept of a query is not a candidate.
+    """
+    if not distances_mn.size:
+        raise JclipError("no images to compare: give at least one training image and one query")
     train_concepts_n, query_concepts_m = np.asarray(train_concepts_n), np.asarray(query_concepts_m)
     for name, count, keys in zip(
         ("query", "training"), distances_mn.shape, (query_concepts_m, train_concepts_n), strict=True

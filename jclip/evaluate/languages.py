@@ -20,7 +20,7 @@ _SCRIPTS = {"CJK": "zh", "HANGUL": "ko", "CYRILLIC": "ru", "ARABIC": "ar", "THAI
 
 
 def language_of(names: Iterable[str]) -> str:
-    """Returns the likely language of names: the most common one of the script of most letters; English for Latin.
+    """Returns the likely language of names: the most common language of the script of most letters; English for Latin.
 
     >>> language_of(["猫", "狗"]), language_of(["りんご", "林檎"]), language_of(["cat", "dog"])
     ('zh', 'ja', 'en')

@@ -82,7 +82,7 @@ class Settings:
       micro_batches: number of parts of a batch, encoded one after another.
       muon: True for Muon, False for AdamW.
       weight_decay: decoupled.
-      flip: probability of a mirror image.
+      flip: probability of a horizontal flip.
       policy: True for Chinese-CLIP's augmentation on the host: crops, and AutoAugment.
       auto_augment: True if that includes AutoAugment.
       buckets: sequence lengths to which shorter texts are padded.
@@ -146,7 +146,7 @@ def choose(data: DataFacts, model: ModelFacts, machine: Machine, start: Start, w
     rate = _MUON_RATE if muon else learning_rate(model.parameters, batch, start.skill)
     trained = _trained(data, model, machine, start, wishes, rate)
     stages, slow, length = trained.stages, trained.cached, sum(stage.epochs for stage in trained.stages)
-    flip, flip_row = _mirror(data, cached=slow)
+    flip, flip_row = _flip(data, cached=slow)
     policy = data.pairs >= MANY and not slow
     auto_augment = policy and data.colours <= 0.1
     workers = min(8, machine.cores - 1) if machine.platform != "cpu" and data.train >= 1_000 else 0
@@ -349,13 +349,13 @@ def _buckets(data: DataFacts, model: ModelFacts) -> tuple[int, ...]:
     return tuple(sorted(length for length in lengths if length < model.context_length))
 
 
-def _mirror(data: DataFacts, cached: bool) -> tuple[float, Choice]:
+def _flip(data: DataFacts, cached: bool) -> tuple[float, Choice]:
     if cached:
         return 0.0, Choice("augmentation", "none", "image features are computed once")
     if data.one_way > 0.01:
-        share = f"{data.one_way:.0%} of the captions mention left, right or writing, which a mirror image makes wrong"
-        return 0.0, Choice("mirror", "no", share)
-    return 0.5, Choice("mirror", "half of the images", "at most 1% of the captions mention left, right or writing")
+        share = f"{data.one_way:.0%} of the captions mention left, right or writing, which a flip makes wrong"
+        return 0.0, Choice("flip", "no", share)
+    return 0.5, Choice("flip", "half of the images", "at most 1% of the captions mention left, right or writing")
 
 
 def _augmentation(policy: bool, auto_augment: bool, data: DataFacts) -> Choice:

@@ -42,7 +42,7 @@ class DataFacts:
       pairs: images of "train", each with each of its captions.
       distinct: different captions in the records that were read.
       usual, longest: tokens of a caption, special ones included: 95th percentile and maximum.
-      one_way: share of captions that mention left, right or writing, which mirroring makes wrong.
+      one_way: share of captions that mention left, right or writing, which a flip makes wrong.
       colours: share of captions that name a colour.
     """
 

@@ -154,16 +154,16 @@ _MUON = [
 
 
 def _augmentation(plan: Settings, model: ModelFacts, why: dict[str, Choice]) -> list[str]:
-    mirror = f"flip={plan.flip:g},  # {why['mirror'].why}"
+    flip = f"flip={plan.flip:g},  # {why['flip'].why}"
     if plan.policy:
         policy = ['    auto_augment="original",'] if plan.auto_augment else []
         opening = f"host_augmentation=HostAugmentation(  # {why['augmentation'].why}"
-        return [opening, "    crop_scale=(0.9, 1.0),", *policy, f"    {mirror}", "),"]
+        return [opening, "    crop_scale=(0.9, 1.0),", *policy, f"    {flip}", "),"]
     outside = ['    outside="white",'] if model.white else []
     return [
         f"augmentation=Augmentation(  # {why['augmentation'].why}",
         *("    scale=0.1,", "    aspect=0.1,", "    translate=0.05,", "    rotate=5.0,"),
-        *("    brightness=0.1,", "    contrast=0.1,", f"    {mirror}"),
+        *("    brightness=0.1,", "    contrast=0.1,", f"    {flip}"),
         *outside,
         "),",
     ]

@@ -92,7 +92,7 @@ class ImageTower(Tower, abc.ABC):
 
     @property
     def tokens(self) -> int:
-        """Number of tokens of an image, each multiplied with every parameter. For estimates only."""
+        """Number of tokens of an image that pass through the parameters. For estimates only."""
         return 1
 
     @property
@@ -107,7 +107,7 @@ class TextTower(Tower, abc.ABC):
     Attributes:
       vocab_size: rows of the token embedding.
       width: width of a text's state before heads and projections.
-      pad_id: id of the padding; None for any id.
+      pad_id: id of the padding; None if the tower accepts any.
       takes_head: True if the tower can have AltCLIP's head.
       head_sharding: placements of the head's parameters that differ from `sharding`.
     """

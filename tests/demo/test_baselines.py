@@ -1,12 +1,16 @@
 import numpy as np
 import pytest
 
-from jclip.demo.baselines import pixel_recalls
+from jclip.demo.baselines import pixel_distances, ranked_recalls
 from jclip.errors import JclipError
 
 
 def grey(*levels, side=32):
     return np.stack([np.full((side, side, 3), level, np.uint8) for level in levels])
+
+
+def pixel_recalls(train, train_concepts, queries, query_concepts, candidates_c=None, ks=(1, 5, 10)):
+    return ranked_recalls(pixel_distances(queries, train), train_concepts, query_concepts, candidates_c, ks)
 
 
 # Two concepts, 5 and 9, with two images each.

@@ -70,7 +70,7 @@ def test_a_run_from_python(toy_run):
     found = jclip.train.plan(toy_run, compiled=False, tflops=1.0)
     assert found.stages == tuple(plan(toy_run, tflops=1.0)) and found.fit is None
     assert [one.stage for one in found.reads] == [stage.name for stage in toy_run.stages for _ in stage.data]
-    assert found.sharding.devices == 1 and found.sharding.parts == ()
+    assert found.replication.devices == 1 and found.replication.parts == ()
 
 
 def test_memory_and_epochs_need_what_counts_them(toy_run, tmp_path):

@@ -1,4 +1,4 @@
-"""Cache on disk of the features of a source by a frozen tower: computed once, then read by row number.
+"""Disk cache of a frozen tower's features of one source: computed once, then read by row number.
 
     CACHE/image-1f0c…/             a folder for each tower and source; named by a hash of all that decides the values
       description.json             what was hashed, and the layout of the rows

@@ -60,7 +60,7 @@ def position(header: Sequence[str], name: str) -> int | None:
 
 
 def named(header: Sequence[str]) -> tuple[bool, bool]:
-    """Returns True if a name is usual for a column of images, and True if one is usual for a column of captions."""
+    """Returns two booleans: a name is usual for a column of images; a name is usual for a column of captions."""
     names = {plain(name) for name in header}
     return bool(names & _PICTURE_NAMES), bool(names & _CAPTION_NAMES)
 

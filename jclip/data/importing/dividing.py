@@ -1,4 +1,4 @@
-"""Passes of an import that divide the shards of split "train" for validation, with results in files as in `survey`."""
+"""Divides the shards of split "train" into training and validation, in two passes; their results are files."""
 
 import json
 from collections import Counter

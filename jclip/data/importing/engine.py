@@ -53,7 +53,7 @@ class Plan:
       shard_bytes: approximate number of source bytes of a shard.
       run: runs the tasks, see `workers`.
       validation: images of split "train" that become split "valid"; None keeps the splits.
-      own_validation: keep a split "valid" of the source instead of making one; otherwise that is an error.
+      own_validation: True keeps a split "valid" that the source has; False makes it an error.
       add: add the splits to the destination, a folder of the same kind.
       notes: names and contents of text files to put into the folder.
     """

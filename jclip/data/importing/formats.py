@@ -129,7 +129,7 @@ def open_source(name: str | None, source: Path, reading: Reading) -> tuple[str, 
         if reading.captions_from is not None and source.is_dir():
             fitting = ["picture-folder"]
         if not fitting and source.is_dir() and _has_pictures(source):
-            raise JclipError(f"{source}: {no_captions(source, walk(source)[0])}")
+            raise JclipError(f"{source}: {no_captions(walk(source)[0])}")
         if len(fitting) != 1:
             found = f"may be any of {', '.join(fitting)}" if fitting else "has no format that can be detected"
             raise JclipError(f"{source} {found}: name one, as in `jclip data import {next(iter(FORMATS))} SRC DST`")

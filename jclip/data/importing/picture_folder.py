@@ -106,7 +106,7 @@ def open_picture_folder(source: Path, reading: Reading) -> FolderReader:
     if not any(not item.reason or item.reason == UNCAPTIONED for item in items):
         raise JclipError(f"{source} has no images: name a folder that has some")
     if all(item.reason for item in items):
-        raise JclipError(f"{source}: {no_captions(source, files)}")
+        raise JclipError(f"{source}: {no_captions(files)}")
     return FolderReader(
         PAIRS,
         (source,),
@@ -135,7 +135,7 @@ def walk(folder: Path, most: int | None = None) -> tuple[list[str], list[str]]:
     return files, hidden
 
 
-def no_captions(folder: Path, files: Sequence[str]) -> str:
+def no_captions(files: Sequence[str]) -> str:
     """Returns a message about images without captions beside them, and what to do with them."""
     pictures = [Path(file) for file in files if is_picture_name(file)]
     classes = Counter(file.parts[0] for file in pictures if len(file.parts) > 1)

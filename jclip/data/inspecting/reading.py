@@ -82,12 +82,12 @@ def source_facts(stage: str, source: Source, *, build: bool = True) -> SourceFac
         records = source.open()
         if not len(records):
             return replace(base, missing="it is empty")
-        return _sampled(base, source, records)
+        return _sampled(base, records)
     except JclipError as error:
         return replace(base, missing=str(error))
 
 
-def _sampled(base: SourceFacts, source: Source, records: Sequence[Any]) -> SourceFacts:
+def _sampled(base: SourceFacts, records: Sequence[Any]) -> SourceFacts:
     count = len(records)
     places = np.unique(np.linspace(0, count - 1, LOOKED_AT).astype(int)).tolist()
     some: list[Record] = []

@@ -21,8 +21,9 @@ class Source(ABC):
     Optional attributes of an implementation:
       folder, split: names of what it reads, for messages.
       unbuilt(): returns why the data must be built first, in words; empty if `open` only reads.
-      shared_ids: class attribute; True if equal images and texts have equal ids in all sources that share theirs.
-        Otherwise ids are numbers within the source.
+      shared_ids: class attribute; True if ids identify contents, so that equal ids of different sources are duplicates;
+        False if ids are numbers within the source.
+      english_share: share of the examples of `ParallelExamples` whose text is the English one.
 
     Attributes:
       gives: class of the records: `Pair`, `Translation`, or another `Record` that an objective reads.

@@ -193,7 +193,7 @@ def class_names(data: ClassSet, language: str, file: Path | None = None) -> list
 
 
 def has_names(data: ClassSet, language: str) -> bool:
-    """Returns whether the data mark class names as of a language; for "", whether they have a classes.txt."""
+    """Returns True if the data have class names in a language; for "", if they have a classes.txt."""
     if not language:
         return _names_in(data.folder, "") is not None
     found = _names_in(data.folder, language)

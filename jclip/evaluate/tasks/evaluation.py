@@ -66,7 +66,7 @@ class Comparison:
         return {"a": self.a.model, "b": self.b.model, "tests": tests}
 
     def write(self, folder: str | Path) -> None:
-        """Writes a new folder with comparison.json and report.html. Raises JclipError if the folder exists already."""
+        """Writes a new folder with comparison.json, report.html and report.md. Raises JclipError if it exists."""
         with whole_folder(Path(folder), replace=False) as partial:
             (partial / "comparison.json").write_text(f"{as_json(self.as_dict(), indent=2)}\n", encoding="utf-8")
             write_pages(self.b, partial, other=self.a)

@@ -53,7 +53,7 @@ class Fit:
 def compiled_need(run: Run, index: int, tokenizer: Tokenizer | None = None) -> int:
     """Returns the bytes of a stage on one device, from the compiler; the tokenizer is needed as in `plan_stages`.
 
-    Raises JclipError if the run is not valid, or not on these devices.
+    Raises JclipError if the run is not valid, or cannot run on these devices.
     """
     return device_bytes(assemble_shapes(run, index, devices_of(run), tokenizer))
 
@@ -89,11 +89,18 @@ def fit(run: Run, memory: int, needs: tuple[int, ...], need: Callable[[Run, int]
 
 @dataclass(frozen=True)
 class RunPlan:
-    """Plan of a run: facts of its sources, stages, replicated parameters, and `fit`, None if the memory is unknown."""
+    """Plan of a run.
+
+    Attributes:
+      reads: facts of its sources.
+      stages: plan of each stage.
+      replication: replicated parameters.
+      fit: settings that fit in the memory; None if the memory is unknown.
+    """
 
     reads: tuple[SourceFacts, ...]
     stages: tuple[StagePlan, ...]
-    sharding: Replication
+    replication: Replication
     fit: Fit | None
 
 
@@ -129,7 +136,8 @@ def plan(
             f"there is no tokenizer {run.tokenizer}, to count epochs: set --tokenizer, or budgets in steps"
         )
     tokenizer = load_tokenizer(Path(run.tokenizer)) if counts_epochs else None
-    progress("compiling the stages to measure their memory")
+    if compiled:
+        progress("compiling the stages to measure their memory")
     stages = tuple(plan_stages(run, devices, tokenizer, compiled=compiled, tflops=tflops))
     device, limit = jax.local_devices()[0], None if memory is None else int(memory * 2**30)
     if limit is None and compiled and device.platform != "cpu":
