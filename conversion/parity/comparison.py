@@ -34,7 +34,7 @@ _PICTURES, _TEXTS, _LONGEST = 2, 4, 40
 
 
 @dataclass(frozen=True)
-class Comparison:
+class Differences:
     """Differences between a converted model and its PyTorch model in float32, on the same random inputs.
 
     Attributes:
@@ -57,7 +57,7 @@ class Comparison:
         return near and (self.logits is None or self.logits <= LOGITS_WITHIN)
 
 
-def compare(source: Checkpoint, config: ModelConfig, tensors: Mapping[str, Lazy]) -> Comparison:
+def compare(source: Checkpoint, config: ModelConfig, tensors: Mapping[str, Lazy]) -> Differences:
     """Compares a converted model with its PyTorch model on random inputs.
 
     Only one tower's weights are in memory at a time. `config` is at the checkpoint's own image size. `tensors` are the
@@ -87,10 +87,10 @@ def compare(source: Checkpoint, config: ModelConfig, tensors: Mapping[str, Lazy]
         # Without the logit scale, which is a copied number.
         a, b = ours["image"] @ ours["text"].T, theirs["image"] @ theirs["text"].T
         logits = float(np.abs(a - b).max() / np.abs(b).max())
-    return Comparison(reference.title, tuple(layers), embeddings, logits)
+    return Differences(reference.title, tuple(layers), embeddings, logits)
 
 
-def check(comparison: Comparison, where: str) -> None:
+def check(comparison: Differences, where: str) -> None:
     """Raises JclipError if the two models differ."""
     if not comparison.within:
         worst = max(comparison.embeddings.values())

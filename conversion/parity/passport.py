@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 
 from jclip.bundle import Bundle
-from jclip.conversion.parity.comparison import Comparison
+from jclip.conversion.parity.comparison import Differences
 from jclip.errors import JclipError
 from jclip.images.preprocess import Preprocessing, normalise, to_array
 from jclip.io.json_files import read_object
@@ -98,7 +98,7 @@ def _is_complete(passport: Mapping[str, Any]) -> bool:
     return all((named, roles, hashed, read, drawn, coloured, counted, seeded))
 
 
-def compared(comparison: Comparison) -> dict[str, Any]:
+def compared(comparison: Differences) -> dict[str, Any]:
     """Returns a comparison, JSON-ready."""
     return {
         "compared": True,

@@ -18,7 +18,7 @@ from jclip.data.importing.engine import Plan, import_data
 from jclip.data.importing.formats import FORMATS, open_source
 from jclip.data.importing.limits import Limit
 from jclip.data.importing.parts import Reader, Reading
-from jclip.data.importing.validation import Share
+from jclip.data.importing.validation import HeldOut
 from jclip.data.importing.workers import in_processes, on_beam
 from jclip.data.sources.kinds import LABELLED, KeepRules
 from jclip.errors import JclipError
@@ -165,7 +165,7 @@ def _plan(options: ImportOptions, name: str, reader: Reader, reading: Reading) -
         limit,
         max(1, int(options.shard_mib * 2**20)),
         run,
-        validation=None if options.validation is None else Share.read(options.validation),
+        validation=None if options.validation is None else HeldOut.read(options.validation),
         add=options.add,
     )
 

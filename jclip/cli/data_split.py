@@ -11,7 +11,7 @@ from jclip.cli.data_import import shown_progress
 from jclip.cli.options import read
 from jclip.console import Console
 from jclip.data.importing.stored import split_folder
-from jclip.data.importing.validation import Share
+from jclip.data.importing.validation import HeldOut
 from jclip.plain import print_json
 
 
@@ -36,7 +36,7 @@ class SplitOptions:
 def main(arguments: Sequence[str]) -> int:
     """Runs the command."""
     options = read(SplitOptions, arguments, "jclip data split")
-    share = Share.read(options.validation)
+    share = HeldOut.read(options.validation)
     console = Console(stderr=True, quiet=options.json)
     with shown_progress(console) as progress:
         report = split_folder(options.folder, share, progress=progress)

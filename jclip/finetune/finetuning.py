@@ -14,7 +14,7 @@ from jclip.console import Console
 from jclip.data.importing.any_format import describe_folder, import_pairs
 from jclip.data.importing.limits import Limit
 from jclip.data.importing.parts import Reading
-from jclip.data.importing.validation import Share
+from jclip.data.importing.validation import HeldOut
 from jclip.data.sources.folders import open_folder
 from jclip.errors import JclipError
 from jclip.finetune import outcome as results
@@ -173,7 +173,7 @@ def _open_note(request: Request) -> dict[str, Any]:
     file, out = request.out / NOTE, request.out
     if not file.is_file():
         open_bundle(request.bundle)  # checked before the output folder is created
-        Share.read(request.validation)
+        HeldOut.read(request.validation)
         if not request.data.exists():
             raise JclipError(f"{request.data} does not exist: name a table, a folder of images, or an imported folder")
         if os.path.lexists(out) and (not out.is_dir() or any(out.iterdir())):
@@ -202,7 +202,7 @@ def _choose(request: Request, note: dict[str, Any], console: Console) -> dict[st
             request.data,
             request.out / DATA,
             request.reading,
-            validation=Share.read(request.validation),
+            validation=HeldOut.read(request.validation),
             limit=None if request.max_skipped is None else Limit.read(request.max_skipped),
             progress=lambda what, done, total: say(f"{what} {done}/{total}" if total else what),
         )

@@ -11,7 +11,7 @@ from jclip.data.importing.formats import open_source
 from jclip.data.importing.limits import Limit
 from jclip.data.importing.parts import Reading
 from jclip.data.importing.stored import read_contents, split_folder
-from jclip.data.importing.validation import VALID, Share
+from jclip.data.importing.validation import VALID, HeldOut
 from jclip.data.sources.folders import open_folder
 from jclip.data.sources.kinds import PAIRS, kind_by_features
 from jclip.errors import JclipError
@@ -29,7 +29,7 @@ def import_pairs(
     keep: Path,
     reading: Reading,
     *,
-    validation: Share | None,
+    validation: HeldOut | None,
     limit: Limit | None = None,
     progress: Callable[[str, int, int], None] = lambda *_: None,
 ) -> Path:
@@ -65,7 +65,7 @@ def import_pairs(
 
 
 def _divided(
-    source: Path, keep: Path, reading: Reading, validation: Share | None, progress: Callable[[str, int, int], None]
+    source: Path, keep: Path, reading: Reading, validation: HeldOut | None, progress: Callable[[str, int, int], None]
 ) -> Path:
     """Returns a data folder with a split "valid": the source if it has one, else a copy in `keep`."""
     option = next((name for name, value in asdict(reading).items() if value is not None), None)

@@ -28,7 +28,7 @@ from jclip.io.reading import LARGEST_PICTURE, Refused, read_regular
 from jclip.plain import as_json
 
 
-class ClassFile(NamedTuple):
+class LabelledFile(NamedTuple):
     """File of a split; `labels` are its class numbers, or `reason` says why it is left out."""
 
     file: Path
@@ -40,7 +40,7 @@ class ClassFile(NamedTuple):
 class ClassReader(Reader):
     """Files of each split, in order; those that are left out come last."""
 
-    items: dict[str, tuple[ClassFile, ...]] = field(default_factory=dict)
+    items: dict[str, tuple[LabelledFile, ...]] = field(default_factory=dict)
 
     def parts(self, workspace: Path, shard_bytes: int) -> Sequence[Part]:
         """Returns the parts, see `Reader`."""
@@ -125,26 +125,28 @@ def classified(
       root: folder that holds the splits; files in it are counted with the first split.
       read: files beside the folders that were read already.
     """
-    items: dict[str, tuple[ClassFile, ...]] = {}
+    items: dict[str, tuple[LabelledFile, ...]] = {}
     for split, folder in by_split.items():
         check_names(folder, classes)
-        found: list[ClassFile] = []
-        others: list[ClassFile] = []
+        found: list[LabelledFile] = []
+        others: list[LabelledFile] = []
         for label, name in enumerate(classes):
             for file, reason in class_files.files_of_class(folder / name) if (folder / name).is_dir() else ():
-                (others if reason else found).append(ClassFile(file, () if reason else (label,), reason))
+                (others if reason else found).append(LabelledFile(file, () if reason else (label,), reason))
         if not found:
             raise JclipError(f"{folder} has no CLASS/IMAGE.jpg: name a folder with a folder for each class")
         places = [folder] if items or root is None or root == folder else [folder, root]
-        others += [ClassFile(file, (), reason) for place in places for file, reason in class_files.outside(place, read)]
+        others += [
+            LabelledFile(file, (), reason) for place in places for file, reason in class_files.outside(place, read)
+        ]
         items[split] = (*(_merged(found) if several else found), *others)
     files = tuple(item.file for each in items.values() for item in each if item.labels)
     return ClassReader(LABELLED, files, strict, tuple(classes.values()), items, notes=notes)
 
 
-def _merged(found: Sequence[ClassFile]) -> list[ClassFile]:
+def _merged(found: Sequence[LabelledFile]) -> list[LabelledFile]:
     """Merges items with the same file name and bytes into one with all their classes. Sorts by file name."""
-    merged: dict[Path, ClassFile] = {}
+    merged: dict[Path, LabelledFile] = {}
     named: dict[str, list[Path]] = {}
     for item in found:
         same = named.setdefault(item.file.name, [])
@@ -167,7 +169,7 @@ def _folders(folder: Path) -> list[str]:
 class _Part:
     split: str
     start: int
-    items: tuple[ClassFile, ...]
+    items: tuple[LabelledFile, ...]
 
     def records(self) -> Iterator[Found | Lost | Beside]:
         for number, (file, labels, reason) in enumerate(self.items, self.start):

@@ -34,7 +34,7 @@ class Choice(NamedTuple):
     why: str
 
 
-class Found(NamedTuple):
+class FoundColumns(NamedTuple):
     """Chosen columns of a table; `header` is True if its first row has their names."""
 
     picture: Choice
@@ -67,7 +67,7 @@ def named(header: Sequence[str]) -> tuple[bool, bool]:
 
 def find_columns(
     rows: Sequence[Sequence[str]], picture: str | None, caption: str | None, exists: Callable[[str], bool], file: str
-) -> Found:
+) -> FoundColumns:
     """Returns a table's columns. Raises JclipError, with their list, if one is missing or cannot be detected.
 
     Args:
@@ -79,7 +79,7 @@ def find_columns(
     table = _Table(rows, exists, file)
     header = table.has_header(picture, caption)
     first = table.picture(picture, header)
-    return Found(first, table.caption(caption, header, first), header)
+    return FoundColumns(first, table.caption(caption, header, first), header)
 
 
 class _Table:

@@ -26,8 +26,8 @@ from jclip.data.importing.parts import Reader
 from jclip.data.importing.report import ImportReport, SplitReport
 from jclip.data.importing.stored import Contents, check_addition, read_contents
 from jclip.data.importing.survey import DUPLICATE, Skipped, Task, mark_duplicates, survey, surveyed, write
-from jclip.data.importing.validation import TRAIN, VALID, Share
-from jclip.data.importing.workers import Run, in_processes
+from jclip.data.importing.validation import TRAIN, VALID, HeldOut
+from jclip.data.importing.workers import Runner, in_processes
 from jclip.data.sources.folders import Shard
 from jclip.data.sources.kinds import PAIRS, KeepRules
 from jclip.errors import JclipError
@@ -63,8 +63,8 @@ class Plan:
     rules: KeepRules = KeepRules()
     limit: Limit = Limit(share=0.1)
     shard_bytes: int = 128 << 20
-    run: Run = field(default_factory=lambda: in_processes(1))
-    validation: Share | None = None
+    run: Runner = field(default_factory=lambda: in_processes(1))
+    validation: HeldOut | None = None
     own_validation: bool = False
     add: bool = False
     notes: tuple[tuple[str, str], ...] = ()
@@ -215,7 +215,7 @@ def _check_limit(tasks: Sequence[Task], plan: Plan, read: int) -> None:
     plan.limit.check(skipped, read)
 
 
-def _divide(tasks: Sequence[Task], validation: Share, plan: Plan, progress: Progress) -> None:
+def _divide(tasks: Sequence[Task], validation: HeldOut, plan: Plan, progress: Progress) -> None:
     """Divides each shard of split "train" into one of split "train" and one of split "valid"."""
     tasks = [task for task in tasks if _held(task)["records"]]
     if not tasks:

@@ -24,7 +24,7 @@ _ROWS = 200  # maximum number of rows that are read to detect the layout
 
 
 @dataclass(frozen=True)
-class Layout:
+class TableLayout:
     """Layout of a table.
 
     Attributes:
@@ -42,7 +42,7 @@ class Layout:
     description: tuple[str, ...]
 
 
-def find_layout(file: Path, exists: Callable[[str], bool], reading: Reading) -> Layout:
+def find_layout(file: Path, exists: Callable[[str], bool], reading: Reading) -> TableLayout:
     """Returns the layout of a table with images and captions.
 
     Raises JclipError if it is not a text table, or if part of its layout cannot be detected; the message then names the
@@ -83,7 +83,7 @@ def find_layout(file: Path, exists: Callable[[str], bool], reading: Reading) -> 
     pictures = tuple(row[at] for row in rows[columns.header :] if at < len(row))
     how = _SEPARATORS.get(chosen, repr(chosen))
     said = (f"{file.name}: {shown_encoding(found)}, columns separated by {how}", names_said)
-    return Layout(found, found != "utf-8" or returns, columns, pictures, said)
+    return TableLayout(found, found != "utf-8" or returns, columns, pictures, said)
 
 
 def _declared(text: str) -> tuple[str | None, str]:

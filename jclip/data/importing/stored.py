@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from jclip.data.importing.report import ImportReport, SplitReport
-from jclip.data.importing.validation import TRAIN, VALID, Share, Side, divide, picture_numbers
+from jclip.data.importing.validation import TRAIN, VALID, HeldOut, Side, divide, picture_numbers
 from jclip.data.sources.folders import Shard, open_folder, read_languages
 from jclip.data.sources.kinds import PAIRS, RecordKind, kind_by_features
 from jclip.data.sources.writing import gather_shards, write_languages
@@ -104,7 +104,7 @@ def check_addition(folder: Path, kind: RecordKind, classes: Sequence[str], split
 
 def split_folder(
     folder: Path,
-    share: Share,
+    share: HeldOut,
     destination: Path | None = None,
     progress: Callable[[str, int, int], None] = lambda *_: None,
     notes: Sequence[tuple[str, str]] = (),

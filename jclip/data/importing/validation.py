@@ -24,18 +24,18 @@ _ALL = 1 << 63  # identities are below it
 
 
 @dataclass(frozen=True)
-class Share:
+class HeldOut:
     """Number or share, between 0 and 1, of the images to keep for validation; the other field is None."""
 
     count: int | None = None
     share: float | None = None
 
     @classmethod
-    def read(cls, text: str) -> "Share":
+    def read(cls, text: str) -> "HeldOut":
         """Parses a number of images or a percentage. Raises JclipError if it is neither, or leaves one side empty.
 
-        >>> Share.read("30"), Share.read("2.5%")
-        (Share(count=30, share=None), Share(count=None, share=0.025))
+        >>> HeldOut.read("30"), HeldOut.read("2.5%")
+        (HeldOut(count=30, share=None), HeldOut(count=None, share=0.025))
         """
         if re.fullmatch(r"[1-9]\d{0,17}", text, re.ASCII):
             return cls(count=int(text))
@@ -110,7 +110,7 @@ def divide(shard: Path, kind: RecordKind, bound: int, files: dict[str, Path]) ->
 
     Args:
       shard, kind: the shard, and the kind of its records.
-      bound: see `Share.bound`.
+      bound: see `HeldOut.bound`.
       files: new shard of each side.
     """
     several = list_features(kind.features(("",)))

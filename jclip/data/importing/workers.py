@@ -16,11 +16,11 @@ from jclip.errors import JclipError
 from jclip.extras import reported_extras
 from jclip.io.files import Unfinished
 
-Run = Callable[[Callable[[Task], None], Sequence[Task], Callable[[Task], None]], None]
+Runner = Callable[[Callable[[Task], None], Sequence[Task], Callable[[Task], None]], None]
 """Runner: (function, tasks, callback for each finished task). Raises the error of a task."""
 
 
-def in_processes(count: int) -> Run:
+def in_processes(count: int) -> Runner:
     """Returns a runner that uses `count` processes; this process if it is 1.
 
     The runner raises:
@@ -60,7 +60,7 @@ def in_processes(count: int) -> Run:
     return run
 
 
-def on_beam(options: Sequence[str] = ()) -> Run:
+def on_beam(options: Sequence[str] = ()) -> Runner:
     """Returns a runner that uses Apache Beam with its options: the direct runner, unless they have "--runner=…".
 
     All machines must see the source and the destination under the same paths. The runner raises the functions' errors.

@@ -18,7 +18,7 @@ from jclip.data.importing.formats import open_source
 from jclip.data.importing.limits import Limit
 from jclip.data.importing.parts import Reading
 from jclip.data.importing.stored import split_folder
-from jclip.data.importing.validation import Share
+from jclip.data.importing.validation import HeldOut
 from jclip.data.importing.workers import in_processes
 from jclip.data.sources.folders import read_languages
 from jclip.data.sources.kinds import KeepRules
@@ -30,7 +30,7 @@ from tests.data.importing.sources import CAPTIONS, class_folders, cn_clip, conte
 
 def imported(source, target, validation=None, name="cn-clip", shard_bytes=700, reading=None, **plan):
     reader = open_source(name, source, reading or Reading())[1]
-    share = None if validation is None else Share.read(validation)
+    share = None if validation is None else HeldOut.read(validation)
     plan = {"limit": Limit(count=0), "rules": KeepRules(skip_duplicates=False), **plan}
     return import_data(reader, target, Plan(name, shard_bytes=shard_bytes, validation=share, **plan))
 
@@ -44,9 +44,9 @@ def test_a_share_leaves_something_on_each_side(numbers, share):
     numbers = np.array(numbers, np.int64)
     if len(np.unique(numbers)) < 2:
         with pytest.raises(JclipError, match="two different images"):
-            Share(share=share).bound(numbers)
+            HeldOut(share=share).bound(numbers)
         return
-    bound = Share(share=share).bound(numbers)
+    bound = HeldOut(share=share).bound(numbers)
     assert 0 < (numbers < bound).sum() < len(numbers)
     expected = numbers < share * 2**63
     if 0 < expected.sum() < len(numbers):
@@ -56,13 +56,13 @@ def test_a_share_leaves_something_on_each_side(numbers, share):
 @given(st.lists(st.integers(0, 2**63 - 1), min_size=2, unique=True), st.data())
 def test_a_number_is_kept_exactly(numbers, data):
     count = data.draw(st.integers(1, len(numbers) - 1))
-    assert (np.array(numbers + numbers) < Share(count=count).bound(np.array(numbers + numbers))).sum() == 2 * count
+    assert (np.array(numbers + numbers) < HeldOut(count=count).bound(np.array(numbers + numbers))).sum() == 2 * count
 
 
 @pytest.mark.parametrize("text", ["", "0", "0%", "100%", "-3", "1.5", "x", "٣", "10 %"])
 def test_invalid_shares_are_refused(text):
     with pytest.raises(JclipError, match="give a number of images .30. or a share .10%."):
-        Share.read(text)
+        HeldOut.read(text)
 
 
 def test_image_identities_are_spread_evenly():
@@ -105,7 +105,7 @@ def test_splitting_after_the_import_gives_the_same_folder(tmp_path):
     reading = Reading(language="zh")
     imported(source, tmp_path / "one", "30%", "csv", reading=reading)
     imported(source, tmp_path / "two", None, "csv", reading=reading)
-    split_folder(tmp_path / "two", Share(share=0.3))
+    split_folder(tmp_path / "two", HeldOut(share=0.3))
     one, two = contents(tmp_path / "one"), contents(tmp_path / "two")
     assert one == two
     assert [path.name for path in tmp_path.glob(".*")] == []
@@ -115,7 +115,7 @@ def test_what_was_skipped_stays_in_the_report(tmp_path):
     source = cn_clip(tmp_path / "source", [*CAPTIONS, " "])
     imported(source, tmp_path / "one", "4", limit=Limit(count=1))
     imported(source, tmp_path / "two", limit=Limit(count=1))
-    split_folder(tmp_path / "two", Share(count=4))
+    split_folder(tmp_path / "two", HeldOut(count=4))
     reports = [json.loads((tmp_path / name / "report.json").read_text()) for name in ("one", "two")]
     assert reports[0] == reports[1]
     assert reports[0]["splits"]["train"]["skipped"]["empty text"]["count"] == 1
@@ -136,7 +136,7 @@ import os, signal, sys
 from pathlib import Path
 from tests.data.importing.test_validation import imported
 from jclip.data.importing.stored import split_folder
-from jclip.data.importing.validation import Share
+from jclip.data.importing.validation import HeldOut
 
 what, name, source, target = sys.argv[1], sys.argv[2], Path(sys.argv[3]), Path(sys.argv[4])
 replace, rename = Path.replace, Path.rename
@@ -166,7 +166,7 @@ else:
         files._swap = lambda *names: die(swap(*names))
     else:
         files._swap = die
-    split_folder(target, Share(share=0.3))
+    split_folder(target, HeldOut(share=0.3))
 """
 
 
@@ -197,9 +197,9 @@ def test_a_folder_is_complete_after_a_killed_split(tmp_path, when):
     if when == "after":
         assert contents(tmp_path / "folder") == contents(tmp_path / "whole")
         with pytest.raises(JclipError, match="has a split 'valid' already"):
-            split_folder(tmp_path / "folder", Share(share=0.3))
+            split_folder(tmp_path / "folder", HeldOut(share=0.3))
     else:  # where the system cannot exchange two names in one step, the next division puts it back
-        split_folder(tmp_path / "folder", Share(share=0.3))
+        split_folder(tmp_path / "folder", HeldOut(share=0.3))
     assert contents(tmp_path / "folder") == contents(tmp_path / "whole")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["folder", "source", "whole"]
 
@@ -213,27 +213,27 @@ def test_a_failed_split_leaves_the_folder_unchanged(tmp_path, monkeypatch):
 
     monkeypatch.setattr("jclip.data.importing.stored.gather_shards", full)
     with pytest.raises(JclipError, match="No space left"):
-        split_folder(tmp_path / "folder", Share(share=0.3))
+        split_folder(tmp_path / "folder", HeldOut(share=0.3))
     assert contents(tmp_path / "folder") == before
 
 
 def test_impossible_splits_are_refused(tmp_path):
     imported(cn_clip(tmp_path / "one", ["红"]), tmp_path / "single")
     with pytest.raises(JclipError, match="needs two different images or more, but there is 1"):
-        split_folder(tmp_path / "single", Share(share=0.5))
+        split_folder(tmp_path / "single", HeldOut(share=0.5))
     source = cn_clip(tmp_path / "source")
     with pytest.raises(JclipError, match="--validation 12 leaves nothing to train on, because there are 12"):
         imported(source, tmp_path / "folder", "12")
     assert not (tmp_path / "folder").exists()
     imported(source, tmp_path / "folder", "3")
     with pytest.raises(JclipError, match="has a split 'valid' already"):
-        split_folder(tmp_path / "folder", Share(share=0.5))
+        split_folder(tmp_path / "folder", HeldOut(share=0.5))
     imported(cn_clip(tmp_path / "source2", split="test"), tmp_path / "test")
     with pytest.raises(JclipError, match="has no split 'train' to divide, only test"):
-        split_folder(tmp_path / "test", Share(share=0.5))
+        split_folder(tmp_path / "test", HeldOut(share=0.5))
     write_parallel(tmp_path / "text", [Translation("a", "b")])
     with pytest.raises(JclipError, match="holds parallel text, but only images with captions are divided"):
-        split_folder(tmp_path / "text", Share(share=0.5))
+        split_folder(tmp_path / "text", HeldOut(share=0.5))
     cn_clip(source, split="valid")
     with pytest.raises(JclipError, match="the source has train, valid: omit --validation, or choose --splits train"):
         imported(source, tmp_path / "other", "3")
@@ -269,7 +269,7 @@ def test_a_split_from_another_source_is_added(tmp_path):
 
 
 def test_import_pairs_makes_a_folder_with_both_splits(tmp_path):
-    keep, share = tmp_path / "keep", Share(share=0.3)
+    keep, share = tmp_path / "keep", HeldOut(share=0.3)
     source = table(tmp_path / "table").rename(tmp_path / "table" / "pairs.csv")
     reading = Reading(separator="\t")
     assert import_pairs(source, keep, reading, validation=share) == keep
@@ -277,7 +277,7 @@ def test_import_pairs_makes_a_folder_with_both_splits(tmp_path):
     assert describe_folder(keep)[-2:] == ["train: 8 images with 16 captions", "valid: 4 images with 8 captions"]
     assert import_pairs(source, keep, reading, validation=share) == keep and contents(keep) == before
     with pytest.raises(JclipError, match=r"keep exists already, and was not made of .*pairs.csv as it is now"):
-        import_pairs(source, keep, reading, validation=Share(count=3))
+        import_pairs(source, keep, reading, validation=HeldOut(count=3))
     assert import_pairs(keep, tmp_path / "other", Reading(), validation=share) == keep
     cn_clip(tmp_path / "source")
     imported(tmp_path / "source", tmp_path / "folder")
@@ -292,7 +292,7 @@ def test_import_pairs_makes_a_folder_with_both_splits(tmp_path):
 
 
 def test_import_pairs_takes_every_format(tmp_path):
-    share = Share(share=0.3)
+    share = HeldOut(share=0.3)
     beside = tmp_path / "beside"
     beside.mkdir()
     lines = ["图片,描述"]
@@ -304,7 +304,7 @@ def test_import_pairs_takes_every_format(tmp_path):
     import_pairs(tmp_path / "t.csv", tmp_path / "table", Reading(root=str(beside)), validation=share)
     import_pairs(beside, tmp_path / "files", Reading(), validation=share)
     import_pairs(beside, tmp_path / "names", Reading(captions_from="names"), validation=share, limit=Limit(count=12))
-    import_pairs(tars(tmp_path / "shards", count=1), tmp_path / "tars", Reading(), validation=Share(count=3))
+    import_pairs(tars(tmp_path / "shards", count=1), tmp_path / "tars", Reading(), validation=HeldOut(count=3))
     for name in ("table", "files"):
         for split, pictures in sides(tmp_path / "table").items():
             assert sorted(sides(tmp_path / name)[split]) == sorted(pictures)
