@@ -29,9 +29,11 @@ ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 
 
-def run(*command, code=0, **more):
-    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-    environment["XLA_FLAGS"] += " --xla_force_host_platform_device_count=1"
+def run(*command, code=0, long=False, **more):
+    """Runs a command outside this tree; a long one as a user's machine would compile it."""
+    environment = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "XLA_FLAGS")}
+    if not long:
+        environment["XLA_FLAGS"] = f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count=1"
     done = subprocess.run(
         list(map(str, command)), env=environment, capture_output=True, text=True, encoding="utf-8", check=False, **more
     )
@@ -199,8 +201,8 @@ def test_pip_installs_all_that_the_commands_need(archives, tmp_path):
     run(*install, f"{archives[1]}[train]")
     for recipe in ("chinese_clip/vit_b_16", "altclip/vit_l_14"):
         run(programs / "jclip", "train", recipe, "--reduced", cwd=tmp_path)
-    run(programs / "jclip", "demo", "--quick", cwd=tmp_path)
-    assert (tmp_path / "runs" / "demo" / "report.html").is_file()
+    run(programs / "jclip", "demo", "--quick", long=True, cwd=tmp_path)
+    assert (tmp_path / "runs" / "demo" / "quick" / "report.html").is_file()
 
 
 # Extras.
