@@ -141,7 +141,7 @@ class Probe(EvaluationConfig):
       name: prefix of its figures: "pets" gives "pets/accuracy", ...; with several numbers of shots "pets/16/accuracy".
       data: a folder with train, test and optionally valid.
       dataset: name of a known data set; "" for your own.
-      shots: images per class; 0 for all.
+      shots: images per class; 0 for all (None in `jclip.evaluate.probe`).
       seeds: number of draws that few-shot figures are averaged over.
     """
 
