@@ -53,4 +53,6 @@ def open_recipe(name: str) -> Recipe:
     else:
         catalogue.check_known(name)
         module = guarded(name, lambda: importlib.import_module(catalogue.module_of(name)))
-    return Recipe(name, guarded(name, lambda: module.config))
+    if not hasattr(module, "config"):
+        raise JclipError(f"{name} has no function config(): define one that returns a jclip.train.Run")
+    return Recipe(name, module.config)
