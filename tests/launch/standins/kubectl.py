@@ -54,8 +54,11 @@ def apply(manifest: dict[str, Any]) -> str:
     if (job["completionMode"], job["backoffLimit"], pod["restartPolicy"]) != ("Indexed", 0, "Never"):
         refuse("kubectl", "these pods would be restarted alone, without their peers")
     (container,) = pod["containers"]
-    if container["workingDir"] != "/work" or not container["command"][2].startswith("/jclip/"):
-        refuse("kubectl", "not a path of the image")
+    config = container["command"][2]
+    if container["workingDir"] != "/work" or not (
+        config.startswith("/jclip/") or (TREE / "configs" / f"{config}.py").is_file()
+    ):
+        refuse("kubectl", f"{config} is neither a path of the image nor a recipe")
     command = [argument.replace("/jclip/", f"{TREE}/") for argument in container["command"]]
     pods = [environment(pod, manifest["metadata"]["name"], index) for index in range(job["completions"])]
     WORK.mkdir(exist_ok=True)
