@@ -53,7 +53,7 @@ def smooth(run, steps):
         replace(
             stage,
             budget=Budget(steps=steps),
-            optimizer=replace(stage.optimizer, learning_rate=2e-3, warmup_steps=0, schedule="constant", eps=1e-2),
+            optimizer=replace(stage.optimizer, learning_rate=2e-4, warmup_steps=0, schedule="constant", eps=1e-2),
         )
         for stage in run.stages
     )
