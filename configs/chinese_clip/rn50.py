@@ -16,4 +16,5 @@ from jclip.train.configuration import Run
 
 
 def config() -> Run:
+    """Returns the run."""
     return pretraining("rn50")

@@ -17,4 +17,5 @@ from jclip.train.configuration import Run
 
 
 def config() -> Run:
+    """Returns the run."""
     return pretraining("vit_b_16")

@@ -14,7 +14,7 @@ import jax
 
 from jclip.bundle import Bundle, save_bundle
 from jclip.checkpoint import Checkpoints, Position
-from jclip.errors import JclipError
+from jclip.errors import JclipError, first_line
 from jclip.models.build import variables_of
 from jclip.parallel.processes import broadcast, everywhere, on_first, same_everywhere, sharing_errors
 from jclip.parallel.sharding import on_mesh, whole
@@ -92,7 +92,7 @@ def _memory_errors() -> Iterator[None]:
     try:
         yield
     except jax.errors.JaxRuntimeError as error:
-        reason = str(error).partition("\n")[0]
+        reason = first_line(error)
         if "RESOURCE_EXHAUSTED" not in reason:
             raise
         raise JclipError(

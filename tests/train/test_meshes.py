@@ -16,6 +16,7 @@ from jclip.models import transformer, zoo
 from jclip.models.bert import BertConfig
 from jclip.models.build import shapes
 from jclip.models.dual_encoder import DualEncoder, DualEncoderConfig
+from jclip.models.resnet import ResNetConfig
 from jclip.models.vit import VitConfig
 from jclip.parallel.mesh import MeshShape, make_mesh
 from jclip.parallel.sharding import batch_sharding, on_mesh, param_shardings
@@ -49,11 +50,12 @@ def smooth(run, steps):
     Epsilon is larger than the gradients' rounding errors, which Adam would otherwise enlarge to a whole step where a
     gradient is about zero.
     """
+    rate = 2e-4 if isinstance(run.model.image, ResNetConfig) else 2e-3
     stages = tuple(
         replace(
             stage,
             budget=Budget(steps=steps),
-            optimizer=replace(stage.optimizer, learning_rate=2e-4, warmup_steps=0, schedule="constant", eps=1e-2),
+            optimizer=replace(stage.optimizer, learning_rate=rate, warmup_steps=0, schedule="constant", eps=1e-2),
         )
         for stage in run.stages
     )

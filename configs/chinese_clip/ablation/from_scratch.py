@@ -14,6 +14,7 @@ from jclip.train.configuration import Run
 
 
 def config() -> Run:
+    """Returns the run."""
     run = pretraining("vit_b_16")
     stage = replace(run.stages[1], optimizer=run.stages[0].optimizer, budget=Budget(examples=(44 + 15) * PAIRS))
     # The logit scale starts at ln(1 / 0.07), as CLIP's did; that is the model's own initial value.

@@ -14,6 +14,7 @@ from jclip.train.configuration import Run
 
 
 def config() -> Run:
+    """Returns the run."""
     run = pretraining("vit_b_16")
     everything = replace(run.stages[1], budget=Budget(examples=(44 + 15) * PAIRS))
     return replace(run, name="chinese-clip-one-stage", stages=(everything,))

@@ -69,7 +69,7 @@ class FeatureCache:
 
     @property
     def files(self) -> list[Path]:
-        """All files, in order."""
+        """Files of the complete cache, in order."""
         return [self._file(shard) for shard in range(self.shards)]
 
     def rows_of(self, shard: int) -> range:
