@@ -1,4 +1,4 @@
-"""Peak memory of conversions at full size, relative to the size of the checkpoint. Exits with 1 if it is above 1.3.
+"""Peak memory of conversions at full size, relative to the size of the checkpoint. Exits with 1 above a limit.
 
     python -m benchmarks.convert_memory              about 11 GB of disk, some minutes
 
@@ -17,8 +17,8 @@ import time
 from pathlib import Path
 from typing import NamedTuple
 
-_MOST = 1.3
-"""Maximum ratio: of the full peak for AltCLIP-L, of the peak without libraries for the smaller model."""
+_MOST, _MOST_WITHOUT_LIBRARIES = 1.3, 1.5
+"""Maximum ratio: of the full peak for AltCLIP-L, and of the peak without libraries for the smaller model."""
 _RUNS = (
     ("altclip", "altclip", "model.safetensors", "hf"),
     ("altclip", "altclip", "pytorch_model.bin", None),
@@ -55,8 +55,9 @@ def main() -> int:
                 what = f"{command} {name}" + (f", {file}" if command == "convert" else "")
                 figures = f"{size / 1e9:.2f} | {took.peak / 1e9:.2f} | {ratio:.2f} | {net:.2f} | {took.seconds:.0f}"
                 print(f"| {what} | {figures} |", flush=True)
-                if (ratio if name == "altclip" else net) > _MOST:
-                    print(f"{what}: more than {_MOST} times the checkpoint", file=sys.stderr)
+                found, most = (ratio, _MOST) if name == "altclip" else (net, _MOST_WITHOUT_LIBRARIES)
+                if found > most:
+                    print(f"{what}: more than {most} times the checkpoint", file=sys.stderr)
                     code = 1
             for made in (source, bundle, place / "out"):
                 shutil.rmtree(made) if made.is_dir() else made.unlink(missing_ok=True)
