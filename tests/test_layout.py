@@ -27,12 +27,12 @@ LAYERS = (
     # A stage names its sources and a bundle contains its tokenizer, so both import data; data imports neither.
     {"stages", "bundle"},
     {"inference"},
-    {"train", "evaluate", "conversion"},
-    {"evaluators"},
+    {"train", "evaluate", "conversion", "search", "export"},
+    {"evaluators", "loading"},
     {"running"},
     {"demo"},
     {"configs"},
-    {"finetune"},
+    {"finetune", "serve"},
     {"cli"},
 )
 LEVEL = {part: level for level, parts in enumerate(LAYERS) for part in parts}

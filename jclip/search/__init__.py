@@ -1,0 +1,1 @@
+"""Index of embedded images and texts, and search in it."""

@@ -1,0 +1,1 @@
+"""HTTP service that embeds, classifies and searches, and its page."""
