@@ -10,10 +10,12 @@ import json
 import re
 from collections.abc import Callable
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from jclip.bundle import Origin, is_bundle, open_bundle
+from jclip.conversion.checkpoint import open_checkpoint
 from jclip.conversion.checkpoint_files import ENDINGS, WEIGHTS, files_at, fingerprints
 from jclip.conversion.converting import FORMAT, convert
 from jclip.conversion.hf.hub import SCHEME, commit_of
@@ -141,8 +143,8 @@ def _converted(entry_name: str, source: str, commit: str | None, say: Say) -> Pa
     def make(place: Path) -> dict[str, Any]:
         kept = place_of(entry_name)
         again = ", because its copy in the cache is damaged" if kept.exists() else ", once"
-        say(f"converting {source}{again}; the bundle is kept in {kept}")
-        (facts,) = _convert(source, place)["sources"]
+        begin = partial(say, f"converting {source}{again}; the bundle is kept in {kept}")
+        (facts,) = _convert(source, place, begin)["sources"]
         if facts["commit"] != commit:
             raise _NotConverted(f"{source} changed while it was fetched: try again")
         made.update(
@@ -170,11 +172,14 @@ class _NotConverted(JclipError):
     """Error of a conversion, in contrast to one of the cache."""
 
 
-def _convert(source: str, place: Path) -> dict[str, Any]:
-    """Converts a source with a spinner on a terminal. Returns the passport."""
+def _convert(source: str, place: Path, begin: Callable[[], None]) -> dict[str, Any]:
+    """Converts a source with a spinner on a terminal, and calls `begin` first. Returns the passport."""
     from jclip.console import Console
 
     try:
+        if not source.startswith(SCHEME):
+            open_checkpoint(source)  # a file of another kind is an error before a line says that it is converted
+        begin()
         with Console(stderr=True).working("reading") as progress:
             return convert(source, place, report=progress)
     except JclipError as error:
