@@ -24,7 +24,7 @@ import tyro
 from PIL import Image
 
 _TEXT = "一只可爱的橘猫坐在窗台上"
-_AGREE = 1e-3  # largest difference of a component
+_AGREE = 1e-5  # largest difference of a component
 _JCLIP = """
 import sys
 from jclip.io.compiled import programs_kept
@@ -57,7 +57,8 @@ with torch.inference_mode():
         from PIL import Image
         from transformers.models.chinese_clip.image_processing_pil_chinese_clip import ChineseCLIPImageProcessorPil
 
-        inputs = ChineseCLIPImageProcessorPil()(Image.open(given).convert("RGB"), return_tensors="pt")
+        published = {"size": {"height": 224, "width": 224}, "do_center_crop": False}
+        inputs = ChineseCLIPImageProcessorPil(**published)(Image.open(given).convert("RGB"), return_tensors="pt")
         feature = model.get_image_features(**inputs).pooler_output[0]
 print(*torch.nn.functional.normalize(feature, dim=0).tolist())
 """
