@@ -5,7 +5,8 @@ for hit in searcher.search(parse_query("狗 + 雪 - 人"), k=20):
     print(hit.score, hit.entry.path)
 
 Hits are entries: copies of one content are hits of their own, one after the other, with the same score. They are in the
-order of score, vector number and entry id, which is the same for every page of results.
+order of score, vector number and entry id, which is the same for every page of results. Late pages of an approximate
+search may repeat or miss some.
 """
 
 import threading
@@ -98,7 +99,7 @@ class Searcher:
         Raises:
           JclipError: the query is not valid or its images cannot be read, or a number is out of range.
         """
-        _check_page(k, offset)
+        check_page(k, offset)
         return self._ranked(self._vector(query), offset + k, filter)[offset:]
 
     def similar(self, entry_id: int, k: int = 10, offset: int = 0, filter: Filter | None = None) -> list[Hit]:
@@ -107,7 +108,7 @@ class Searcher:
         Raises:
           JclipError: there is no such entry, or a number is out of range.
         """
-        _check_page(k, offset)
+        check_page(k, offset)
         vector_d = self.index.vector(self.index.entry(entry_id).vector).astype(np.float32)
         hits = self._ranked(vector_d, offset + k + 1, filter)
         return [hit for hit in hits if hit.entry.id != entry_id][offset : offset + k]
@@ -138,7 +139,7 @@ class Searcher:
         """
         if not 0 < threshold <= 1:
             raise JclipError(f"threshold is {threshold:g}, but must be a number above 0, 1 at most: give 0.95")
-        _check_page(1 if k is None else k, offset)
+        check_page(1 if k is None else k, offset)
         with self._lock:
             if self._duplicates is None or self._duplicates[0] != (threshold, filter):
                 self._duplicates = ((threshold, filter), *self._grouped(threshold, filter, report))
@@ -185,7 +186,10 @@ class Searcher:
     def _best(self, query_d: np.ndarray, count: int, among: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
         if self._ann is None or among is not None:
             return self._scorer.best(query_d, count, among)
-        return self._scorer.ranked(query_d, self._ann.nearest(query_d, count), count)
+        numbers = self._ann.nearest(query_d, count)
+        if len(numbers) < count:  # a page beyond the candidates that one effort finds
+            return self._scorer.best(query_d, count)
+        return self._scorer.ranked(query_d, numbers, count)
 
     def _entries(self, numbers: list[int], filter: Filter | None) -> dict[int, list[Entry]]:
         """Returns the entries of vectors that match the filter: {vector: entries by id}."""
@@ -234,7 +238,8 @@ class _OfVectors:
         return f"({where}) AND vector IN ({', '.join('?' * len(self.numbers))})", [*values, *self.numbers]
 
 
-def _check_page(k: int, offset: int) -> None:
+def check_page(k: int, offset: int) -> None:
+    """Raises JclipError if the size or the offset of a page of results is out of range."""
     for name, value, least in (("k", k, 1), ("offset", offset, 0)):
         if not isinstance(value, int) or value < least:
             raise JclipError(f"{name} is {value!r}, but must be a whole number, {least} or more")
