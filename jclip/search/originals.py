@@ -1,4 +1,4 @@
-"""Reads the original images of an index's entries, wherever they are: files, members of tars, records of data folders."""
+"""Reads the original images of entries, wherever they are: files, members of tars, records of data folders."""
 
 import os
 
