@@ -12,6 +12,7 @@ search may repeat or miss some.
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -24,6 +25,7 @@ from jclip.search.index import Condition, Identified, Index
 from jclip.search.queries import Embedder, Query
 from jclip.search.scoring import Scorer
 
+_FILTERS = 8
 _AT_ONCE = 500
 """Vectors named in one SQL condition."""
 
@@ -82,6 +84,7 @@ class Searcher:
             index.check_model(model)
         self.index, self._model, self._ann = index, model, ann
         self._scorer = Scorer(index, index.facts.dim)
+        self._select = lru_cache(_FILTERS)(index.select)  # for the next page
         self._lock = threading.Lock()
         self._duplicates: tuple[object, list[np.ndarray], dict[int, float]] | None = None
 
@@ -167,7 +170,7 @@ class Searcher:
 
     def _ranked(self, query_d: np.ndarray, count: int, filter: Filter | None) -> list[Hit]:
         """Returns the best `count` hits."""
-        among = None if filter is None else self.index.select(filter)
+        among = None if filter is None else self._select(filter)
         available = self.index.vectors if among is None else len(among)
         wanted = count
         while True:
