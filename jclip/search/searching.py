@@ -9,8 +9,9 @@ order of score, vector number and entry id, which is the same for every page of 
 search may repeat or miss some.
 """
 
+import math
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, NamedTuple, Protocol
@@ -42,7 +43,7 @@ class Hit(NamedTuple):
     score: float
 
     def record(self) -> dict[str, Any]:
-        """Returns the hit as the JSON of `jclip search --json` and of the service has it."""
+        """Returns the hit as `jclip search --json` and the service write it; NaN and infinity become None."""
         entry = self.entry
         return {
             "id": entry.id,
@@ -52,7 +53,7 @@ class Hit(NamedTuple):
             "width": entry.width,
             "height": entry.height,
             "text": entry.text,
-            "meta": dict(entry.meta),
+            "meta": _finite(entry.meta),
         }
 
 
@@ -246,3 +247,12 @@ def check_page(k: int, offset: int) -> None:
     for name, value, least in (("k", k, 1), ("offset", offset, 0)):
         if not isinstance(value, int) or value < least:
             raise JclipError(f"{name} is {value!r}, but must be a whole number, {least} or more")
+
+
+def _finite(value: Any) -> Any:
+    """Returns a JSON value in which None replaces numbers that JSON cannot hold."""
+    if isinstance(value, Mapping):
+        return {name: _finite(each) for name, each in value.items()}
+    if isinstance(value, list):
+        return [_finite(each) for each in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
