@@ -23,6 +23,8 @@ _CPU_BLOCK, _DEVICE_BLOCK = 1 << 21, 1 << 26
 _LEAST_ROWS = 64
 _AHEAD = 8
 """Blocks that are multiplied while earlier ones are sorted."""
+_TOGETHER = 64
+"""Queries in one pass over the vectors."""
 _MARGIN = 1e-5
 """Maximum rounding error of a float32 score of L2-normalised vectors of a few thousand features."""
 _FEW = 8
@@ -67,12 +69,16 @@ class Scorer:
     def best_of_each(
         self, queries_qd: np.ndarray, count: int, among: np.ndarray | None = None
     ) -> list[tuple[np.ndarray, np.ndarray]]:
-        """Returns the same as `best` for each query of a batch, in one pass over the vectors."""
-        found = [Best(count) for _ in queries_qd]
-        for numbers, scores_qn in self.scores(queries_qd, among):
-            for best, scores_n in zip(found, scores_qn, strict=True):
-                best.add(numbers, scores_n)
-        return [self.ranked(query_d, best.numbers, count) for query_d, best in zip(queries_qd, found, strict=True)]
+        """Returns the same as `best` for each query of a batch."""
+        answers = []
+        for start in range(0, len(queries_qd), _TOGETHER):
+            some_qd = queries_qd[start : start + _TOGETHER]
+            found = [Best(count) for _ in some_qd]
+            for numbers, scores_qn in self.scores(some_qd, among):
+                for best, scores_n in zip(found, scores_qn, strict=True):
+                    best.add(numbers, scores_n)
+            answers += [self.ranked(query_d, best.numbers, count) for query_d, best in zip(some_qd, found, strict=True)]
+        return answers
 
     def ranked(self, query_d: np.ndarray, numbers: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
         """Returns the `count` best of some vectors and their scores, computed in float64."""
