@@ -27,7 +27,8 @@ class Comparison(NamedTuple):
     Attributes:
       name: name in the metadata; case counts.
       relation: "=", "!=", "<", "<=", ">" or ">=".
-      value: text. Numbers are compared with numbers if it is one, otherwise texts with texts, by code points.
+      value: text. If it is a number, it is compared with numbers, and with texts that are one, such as "2020" but not
+        "007". Otherwise texts are compared by their bytes in UTF-8.
     """
 
     name: str

@@ -204,7 +204,9 @@ def _image(path: str, weight: float) -> Term:
     if not os.path.isfile(path):
         what = "is a folder" if os.path.isdir(path) else "does not exist"
         hint = quoted(f"@{shown(path, 60)}")
-        raise JclipError(f"query: image {shown(path) or repr(path)} {what}; to search for the text, put it in quotes: {hint}")
+        raise JclipError(
+            f"query: image {shown(path) or repr(path)} {what}; to search for the text, put it in quotes: {hint}"
+        )
     return Term(path, "image", weight)
 
 

@@ -54,9 +54,7 @@ class Scorer:
         self.rows = max(_LEAST_ROWS, (_CPU_BLOCK if self._on_cpu else _DEVICE_BLOCK) // dim)
         self._resident: list[tuple[int, int, Any]] | None = None
 
-    def best(
-        self, query_d: np.ndarray, count: int, among: np.ndarray | None = None
-    ) -> tuple[np.ndarray, np.ndarray]:
+    def best(self, query_d: np.ndarray, count: int, among: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
         """Returns the numbers of the `count` best vectors, best first, and their scores, as int64 and float64.
 
         `query_d` is float32. `among` are the sorted numbers of the vectors that count; None for all.
