@@ -25,6 +25,7 @@ COMMANDS = {
     "verify": "checks a converted bundle against its source weights",
     "eval": "evaluates a bundle by retrieval, classification and probes; compares two results",
     "data": "imports and inspects data sets",
+    "serve": "starts an HTTP service that embeds, classifies and searches, with a page",
     "doctor": "checks devices, mesh, versions and disk space",
 }
 _USAGE = (

@@ -3,7 +3,6 @@
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from starlette.applications import Starlette
@@ -44,7 +43,7 @@ class Settings:
     Attributes:
       limits: limits on requests.
       batch: maximum number of items that are encoded at once.
-      orientation: treatment of the EXIF orientation of images in requests; None for the index's, or "apply" without one.
+      orientation: treatment of the EXIF orientation of images in requests; None for that of the index, or "apply".
       key: key that requests must send; None for none.
       hosts: names that requests may use for this machine, besides local ones; None for any.
       fetch: fetches images by URL; None if they are not allowed.

@@ -11,7 +11,8 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from concurrent.futures import CancelledError, Future, InvalidStateError
+from concurrent.futures import Future, InvalidStateError
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -153,10 +154,8 @@ class Batcher:
             job.outputs[number] = output
             job.missing -= 1
             if not job.missing:
-                try:
+                with suppress(InvalidStateError):  # cancelled meanwhile
                     job.future.set_result(job.outputs)
-                except (InvalidStateError, CancelledError):
-                    pass  # cancelled meanwhile
         self._observe(lane, len(batch), time.perf_counter() - started)
 
     def _outputs(self, lane: str, inputs: Sequence[Any]) -> list[Any]:
