@@ -32,7 +32,23 @@ from PIL import Image
 
 _INPUTS = 64
 _DAMAGED = 16  # every sixteenth request has a damaged image
-_WORDS = "一只红色的猫和狗在雪山下的海边看日出 a small red cat sleeps under the old tree near my house".split()
+_WORDS = (
+    "红色",
+    "猫",
+    "狗",
+    "雪山",
+    "海边",
+    "日出",
+    "a",
+    "small",
+    "red",
+    "cat",
+    "under",
+    "the",
+    "old",
+    "tree",
+    "house",
+)
 _TOLERANCE = 1e-5
 _FACTOR, _GROWTH = 1.5, 1.1
 _TIMEOUT = 120  # seconds for an answer
@@ -102,7 +118,9 @@ def _uri(data: bytes) -> str:
 def run(bundle: str, inputs: list[tuple[str, np.ndarray | None]], clients: int, seconds: float, batch: int) -> Load:
     """Starts a service, loads it, stops it, and returns the outcome."""
     command = [sys.executable, "-m", "jclip.cli", "serve", bundle, "--port", "0", "--batch", str(batch)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=os.environ | {"PYTHONUNBUFFERED": "1"}) as service:
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, text=True, env=os.environ | {"PYTHONUNBUFFERED": "1"}
+    ) as service:
         try:
             assert service.stdout is not None
             line = service.stdout.readline()
@@ -129,9 +147,7 @@ def _wait_until_warm(port: int) -> None:
         time.sleep(0.2)
 
 
-def _loaded(
-    port: int, process: int, inputs: list[tuple[str, np.ndarray | None]], clients: int, seconds: float
-) -> Load:
+def _loaded(port: int, process: int, inputs: list[tuple[str, np.ndarray | None]], clients: int, seconds: float) -> Load:
     load, lock, counter = Load(), threading.Lock(), itertools.count()
     end = time.perf_counter() + seconds
 
@@ -187,7 +203,10 @@ def _memory(process: int) -> int:
 
 def report(batched: Load, single: Load) -> list[str]:
     """Prints the table, and returns what does not hold."""
-    print("| batches | answers | per second | median, ms | p95, ms | lost | wrong | memory at the end |\n|---|" + "---:|" * 7)
+    print(
+        "| batches | answers | per second | median, ms | p95, ms | lost | wrong | memory at the end |\n|---|"
+        + "---:|" * 7
+    )
     for name, load in (("as usual", batched), ("of one", single)):
         times = f"{1000 * load.percentile(50):.0f} | {1000 * load.percentile(95):.0f}"
         memory = f"{load.memory[-1] / 1e6:.0f} MB, x{load.growth:.2f}"
@@ -197,8 +216,12 @@ def report(batched: Load, single: Load) -> list[str]:
         )
     factor = batched.rate / single.rate
     print(f"\nthroughput: x{factor:.2f}")
-    faults = [f"{len(each)} {name}, the first: {each[0]}" for load in (batched, single)
-              for name, each in (("lost", load.lost), ("wrong", load.wrong)) if each]
+    faults = [
+        f"{len(each)} {name}, the first: {each[0]}"
+        for load in (batched, single)
+        for name, each in (("lost", load.lost), ("wrong", load.wrong))
+        if each
+    ]
     if factor < _FACTOR:
         faults.append(f"throughput grows only x{factor:.2f}, not x{_FACTOR}")
     if batched.percentile(95) >= single.percentile(95):

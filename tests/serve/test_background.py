@@ -1,10 +1,12 @@
 import threading
 import time
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from starlette.testclient import TestClient
 
+from jclip.errors import JclipError
 from jclip.search.embedding import embed
 from jclip.search.index import Index
 from jclip.serve.app import Settings, make_app
@@ -89,9 +91,15 @@ def test_a_queued_model_is_the_model(batcher, model):
     np.testing.assert_allclose(queued.encode_text(["a", "狗"]), model.encode_text(["a", "狗"]), atol=TOLERANCE)
 
 
-def test_an_error_of_the_model_reaches_the_job(batcher, model):
-    with pytest.raises(Exception, match="shape|dim"):
-        QueuedModel(model, batcher).encode_image(np.zeros((1, 3, 3, 3), np.uint8))
+def test_an_error_of_the_model_reaches_the_job(batcher, model, monkeypatch):
+    batcher.wait_until_warm()
+
+    def fail(pictures):
+        raise JclipError("not finite")
+
+    monkeypatch.setattr(batcher, "_model", SimpleNamespace(encode_image=fail))
+    with pytest.raises(JclipError, match="not finite"):
+        QueuedModel(model, batcher).encode_image(np.zeros((1, 32, 32, 3), np.uint8))
 
 
 def test_the_end_of_the_service_stops_the_job(tmp_path, model, batcher):
@@ -112,7 +120,6 @@ def test_the_end_of_the_service_stops_the_job(tmp_path, model, batcher):
     stopping.start()
     while not job._stopping.is_set():
         pass
-    batcher.stop()
     gate.set()
     stopping.join(10)
     assert not job.running and not job.failure and not (tmp_path / "index").exists()
