@@ -1,6 +1,6 @@
 """Load test of `jclip serve`: many clients, texts and images, batched and one at a time. Exits with 1 if it fails.
 
-    python -m benchmarks.serve_load BUNDLE                   two minutes
+    python -m benchmarks.serve_load                  two minutes, with random weights of Chinese-CLIP's ViT-B/16
     python -m benchmarks.serve_load BUNDLE --seconds 10 --clients 16
 
 The service runs in a process of its own, as users start it. Each client sends a request, waits for the answer, and
@@ -22,6 +22,7 @@ import os
 import re
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from dataclasses import dataclass, field
@@ -86,6 +87,24 @@ class Load:
         """Memory at the end relative to that at the start: medians of the last and the first third."""
         third = max(1, len(self.memory) // 3)
         return float(np.median(self.memory[-third:]) / np.median(self.memory[:third]))
+
+
+def write_random(folder: Path) -> str:
+    """Writes a bundle of the usual size with random weights, and returns its path."""
+    import jax
+
+    from jclip.bundle import Bundle, save_bundle
+    from jclip.images.preprocess import Preprocessing
+    from jclip.models import get_config
+    from jclip.models.build import init_variables
+    from jclip.tokenizers.text import wordpiece
+
+    config = get_config("chinese-clip-vit-b-16")
+    letters = sorted(set("".join(_WORDS)))
+    tokenizer = wordpiece(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *letters, *(f"##{each}" for each in letters)])
+    params = jax.device_get(init_variables(config, jax.random.key(0)))["params"]
+    save_bundle(Bundle(config, params, tokenizer, Preprocessing(), context_length=52), folder / "random")
+    return str(folder / "random")
 
 
 def inputs_of(bundle: str) -> list[tuple[str, np.ndarray | None]]:
@@ -233,13 +252,15 @@ def report(batched: Load, single: Load) -> list[str]:
 def main() -> int:
     """Measures, prints a table, and returns the exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("bundle")
+    parser.add_argument("bundle", nargs="?", help="by default random weights")
     parser.add_argument("--seconds", type=float, default=60, help="duration of each of the two runs")
     parser.add_argument("--clients", type=int, default=64)
     parser.add_argument("--batch", type=int, default=32)
     given = parser.parse_args()
-    inputs = inputs_of(given.bundle)
-    batched, single = (run(given.bundle, inputs, given.clients, given.seconds, batch) for batch in (given.batch, 1))
+    with tempfile.TemporaryDirectory() as folder:
+        bundle = given.bundle or write_random(Path(folder))
+        inputs = inputs_of(bundle)
+        batched, single = (run(bundle, inputs, given.clients, given.seconds, batch) for batch in (given.batch, 1))
     faults = report(batched, single)
     for fault in faults:
         print(fault, file=sys.stderr)
