@@ -68,10 +68,10 @@ def test_a_source_that_does_not_exist_is_reported(tmp_path, model, caplog):
     app = make_app(model, Settings(batch=1), Gallery(tmp_path / "index", model), [str(tmp_path / "nothing")])
     with TestClient(app, LOCAL) as client:
         last = until_idle(client)[-1]
-        assert "nothing" in last["error"] and last["entries"] == 0
+        assert last["error"] == "embedding failed: the service's log says why" and last["entries"] == 0
         assert client.post("/embed", json={"inputs": "a"}).status_code == 200
         assert error_of(client.post("/search", json={"text": "a"}), 503)
-    assert "--embed: " in caplog.text
+    assert f"--embed: {tmp_path / 'nothing'}" in caplog.text
 
 
 @pytest.fixture
