@@ -84,8 +84,8 @@ def main(arguments: Sequence[str]) -> int:
         hosts = frozenset(options.hosts) if options.hosts or is_local(options.host) else None
         names = frozenset({options.bundle, Path(options.bundle).name})
         settings = Settings(options.limits, options.batch, options.orientation, key, hosts, options.allow_urls, names)
-        say(f"{url_of(listening)} serves {model.name}; Ctrl-C ends it")
-        Server(make_app(model, settings, gallery, options.embed)).run([listening])
+        app = make_app(model, settings, gallery, options.embed)
+        Server(app, lambda: say(f"{url_of(listening)} serves {model.name}; Ctrl-C ends it")).run([listening])
     return 0
 
 

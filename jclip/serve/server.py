@@ -7,7 +7,7 @@ import os
 import signal
 import socket
 import threading
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from types import FrameType
 
@@ -66,9 +66,15 @@ def url_of(listening: socket.socket) -> str:
 
 
 class Server(uvicorn.Server):
-    """Server that a first SIGTERM or SIGINT ends after the requests in progress, and a second one at once."""
+    """Server that a first SIGTERM or SIGINT ends after the requests in progress, and a second one at once.
 
-    def __init__(self, app: Starlette):
+    Args:
+      app: the application.
+      announce: called when requests are accepted and signals handled.
+    """
+
+    def __init__(self, app: Starlette, announce: Callable[[], None] = lambda: None):
+        self._announce = announce
         super().__init__(
             uvicorn.Config(
                 app,
@@ -82,6 +88,11 @@ class Server(uvicorn.Server):
                 timeout_graceful_shutdown=_GRACE,
             )
         )
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Begins to accept requests."""
+        await super().startup(sockets)
+        self._announce()
 
     @contextmanager
     def capture_signals(self) -> Generator[None, None, None]:
