@@ -13,6 +13,7 @@ from jclip.console import Console
 from jclip.errors import JclipError
 from jclip.images.preprocess import Orientation
 from jclip.io.json_files import read_bytes
+from jclip.names import ModelDtype
 from jclip.plain import say
 from jclip.serve.limits import Limits
 
@@ -40,6 +41,7 @@ class ServeOptions:
       orientation: apply rotates images in requests by their EXIF orientation, ignore does not; by default as the index
         was made, or apply.
       batch: maximum number of texts or images that are encoded at once.
+      dtype: bfloat16 halves the memory of the parameters, and is faster on hardware that supports it.
       allow_urls: fetch images by http and https URLs in requests, from public addresses.
       limits: limits on requests.
     """
@@ -53,6 +55,7 @@ class ServeOptions:
     hosts: tuple[str, ...] = ()
     orientation: Orientation | None = None
     batch: int = 32
+    dtype: ModelDtype = "float32"
     allow_urls: bool = False
     limits: Annotated[Limits, tyro.conf.arg(name="")] = field(default_factory=Limits)
 
@@ -75,7 +78,7 @@ def main(arguments: Sequence[str]) -> int:
         from jclip.serve.gallery import Gallery
 
         with Console(stderr=True).working(f"loading {options.bundle}"):
-            model = load(options.bundle, batch_size=options.batch)
+            model = load(options.bundle, dtype=options.dtype, batch_size=options.batch)
             gallery = None
             if options.index is not None:
                 gallery = Gallery(options.index, model)

@@ -71,7 +71,7 @@ def make_app(
       model: the model, whose own batch size is at least that of the settings.
       settings: see `Settings`.
       gallery: the index; None for a service that only encodes.
-      sources: what to embed into the index while the service runs.
+      sources: folders and other sources to embed into the index while the service runs.
     """
     settings = settings or Settings()
     index = gallery and gallery.index

@@ -1,4 +1,4 @@
-"""What the service is and how it is: models, facts, health, metrics."""
+"""Models, facts, progress, health and metrics of the service."""
 
 from dataclasses import asdict
 
