@@ -1,0 +1,260 @@
+// The page: shows the view that the address names, and goes to others.
+
+import { addressOf, THRESHOLD, viewOf } from './address.js'
+import { duplicates, info, Problem, search } from './api.js'
+import { nameQuery, showQuery, startBox } from './box.js'
+import { $, fromTemplate, make, shown } from './dom.js'
+import { Feed, Feeds, Watch } from './feed.js'
+import { drawFilters, loadFilters, showFilter, startFilters } from './filters.js'
+import { brought } from './images.js'
+import { askAgain } from './key.js'
+import { focusTile, onlyStop, startKeyboard } from './keyboard.js'
+import { nameLook, startLook } from './look.js'
+import { drawProgress, entries, startProgress } from './progress.js'
+import { hitOf, label, placeholders, tileOf } from './tiles.js'
+import { openViewer, redrawViewer, startViewer } from './viewer.js'
+import { EXAMPLES, language, number, switchLanguage, words, writeWords } from './words.js'
+
+let view = viewOf(location.search)
+let feed = null
+let problem = null
+let model = ''
+let focusFirst = false
+const feeds = new Feeds()
+const watch = new Watch($('sentinel'), () => feed?.more && !feed.loading && !problem && grow())
+
+/** Goes to another view, as a new step of the browser's history. */
+function go(next, { replace = false, focus = false } = {}) {
+  askAgain()
+  if (feed) feed.scroll = scrollY
+  history[replace ? 'replaceState' : 'pushState'](null, '', addressOf(next))
+  show({ focus })
+}
+
+/** Shows the view that the address names; `kept`: with the results that it had. */
+function show({ kept = false, focus = false } = {}) {
+  feed?.stop()
+  view = viewOf(location.search)
+  focusFirst = focus
+  document.body.dataset.view = view.name
+  for (const each of document.querySelectorAll('[data-in]')) each.hidden = !each.dataset.in.split(' ').includes(view.name)
+  showQuery(view)
+  showFilter(view.filter)
+  $('threshold').value = view.threshold
+  $('threshold-seen').textContent = Number(view.threshold).toFixed(3)
+  report(null)
+  $('grid').replaceChildren()
+  $('groups').replaceChildren()
+  feed = null
+  name()
+  if (view.name === 'start') {
+    if (matchMedia('(hover: hover)').matches) $('text').focus()
+    return
+  }
+  if (view.image && view.like === null && !brought.has(view.image)) {
+    report(new Problem('imageGone', 'imageGoneWords'))
+    return
+  }
+  const address = addressOf(view)
+  feed = (kept && feeds.get(address)) || new Feed(loading(view))
+  feeds.put(address, feed)
+  place(feed.items)
+  scrollTo(0, feed.scroll)
+  if (feed.items.length) watch.again()
+  else grow()
+}
+
+/** Returns the function that loads results of a view. */
+function loading(of) {
+  const waiting = () => ($('status').textContent = words('warming'))
+  return of.name === 'duplicates'
+    ? (offset, signal) => duplicates(of, offset, signal, waiting)
+    : (offset, signal) => search(of, brought.get(of.image), offset, signal, waiting)
+}
+
+/** Loads the next results and shows them. */
+async function grow() {
+  const grown = feed
+  busy(true)
+  try {
+    const items = await grown.next()
+    if (grown !== feed) return
+    busy(false)
+    place(items)
+    if (focusFirst) focusTile()
+    focusFirst = false
+    watch.again()
+  } catch (error) {
+    if (grown !== feed || error.name === 'AbortError') return
+    busy(false)
+    report(error instanceof Problem ? error : new Problem('failed', '', String(error)))
+  }
+}
+
+function busy(is) {
+  $('results').ariaBusy = is
+  for (const each of document.querySelectorAll('.waiting')) each.remove()
+  if (!is) return
+  $('status').textContent = words('searching')
+  if (!feed.items.length && view.name === 'search') $('grid').append(...placeholders(12))
+}
+
+/** Adds results to the page. */
+function place(items) {
+  if (view.name === 'duplicates') $('groups').append(...items.map(groupOf))
+  else $('grid').append(...items.map((hit) => tileOf(hit, feed.items[0].score)))
+  const reached = document.querySelector('.tile.stop')
+  const first = document.querySelector('.tile:not(.waiting)')
+  for (const each of items.length ? document.querySelectorAll('.tile:not(.stop) :is(button, a)') : []) each.tabIndex = -1
+  if (!reached && first) onlyStop(first)
+  say()
+}
+
+function groupOf(hits) {
+  const section = fromTemplate('group')
+  section.dataset.count = hits.length
+  section.querySelector('.grid').append(...hits.map((hit) => tileOf(hit, 1)))
+  nameGroup(section)
+  return section
+}
+
+const nameGroup = (section) => (section.querySelector('h2').textContent = words('group', { count: number(Number(section.dataset.count)) }))
+
+/** Says how many results there are, or why there are none. */
+function say() {
+  const count = number(feed.items.length)
+  const groups = view.name === 'duplicates'
+  $('status').textContent = !feed.items.length ? '' : groups ? words('foundGroups', { count }) : words(feed.more ? 'found' : 'foundAll', { count })
+  if (feed.items.length || feed.more) return
+  const why = entries() === 0 ? 'noneIndexed' : groups ? 'noneDuplicates' : 'noneWords'
+  report(new Problem('none', why))
+}
+
+/** Shows a problem under the results, or none. */
+function report(found) {
+  problem = found
+  $('note').hidden = !found
+  if (!found) return
+  $('status').textContent = ''
+  const empty = found.title === 'none'
+  $('note').dataset.kind = empty ? 'none' : 'problem'
+  $('note-title').textContent = words(found.title, found.values)
+  const why = found.explanation && words(found.explanation, found.values)
+  $('note-words').textContent = [why, shown(found.message === found.title ? '' : found.message)].filter(Boolean).join(' ')
+  $('note-retry').hidden = empty || !feed
+}
+
+/** Writes all that depends on the language, except what is written when it is drawn. */
+function name() {
+  const query = view.name === 'duplicates' ? words('duplicates') : view.text
+  document.title = query ? `${shown(query)} – jclip` : 'jclip'
+  $('footer').replaceChildren(
+    ...(model ? [make('span', { textContent: words('model', { name: shown(model) }) })] : []),
+    make('a', { href: 'openapi.json', textContent: words('api') }),
+  )
+}
+
+function changeLanguage() {
+  switchLanguage()
+  writeAll()
+}
+
+function writeAll() {
+  writeWords()
+  $('language').textContent = words('otherLanguage')
+  $('language').lang = language() === 'zh' ? 'en' : 'zh'
+  nameLook()
+  nameQuery(view)
+  drawFilters()
+  drawProgress()
+  name()
+  document.querySelectorAll('.tile:not(.waiting)').forEach(label)
+  document.querySelectorAll('.group').forEach(nameGroup)
+  redrawViewer()
+  if (problem) report(problem)
+  else if (feed && !feed.loading) say()
+}
+
+/** Opens the viewer when a tile is clicked, and follows links inside the page without loading it anew. */
+function startClicks() {
+  document.addEventListener('click', (event) => {
+    if (event.defaultPrevented || event.button || event.ctrlKey || event.metaKey || event.shiftKey || event.altKey) return
+    const link = event.target.closest('a[data-inside]')
+    const tile = event.target.closest('.tile .open')
+    if (link) {
+      event.preventDefault()
+      const fromResults = Boolean(link.closest('.tile, dialog'))
+      closeDialogs()
+      go(viewOf(new URL(link.href).search), { focus: fromResults })
+    } else if (tile) {
+      openViewer(hitOf(tile), (last) => {
+        const found = [...document.querySelectorAll('.tile:not(.waiting)')].find((each) => hitOf(each) === last)
+        focusTile(found)
+      })
+    }
+  })
+}
+
+const closeDialogs = () => document.querySelectorAll('dialog[open]').forEach((each) => each.close())
+
+function stepFrom(hit, by) {
+  const all = feed?.items.flat() ?? []
+  const at = all.indexOf(hit) + by
+  if (at > all.length - 10 && feed?.more && !feed.loading && !problem) grow()
+  return all[at]
+}
+
+function start() {
+  history.scrollRestoration = 'manual'
+  $('examples').append(
+    ...EXAMPLES.map((text) => make('li', {}, make('a', { href: addressOf({ ...viewOf(''), text }), textContent: text, className: 'chip' }))),
+  )
+  for (const each of $('examples').querySelectorAll('a')) each.dataset.inside = ''
+  startLook()
+  startKeyboard()
+  startClicks()
+  startViewer(stepFrom)
+  startBox({
+    onText: (text) => go({ ...viewOf(''), filter: view.filter, text, name: 'search' }),
+    onImage: (image) => go({ ...viewOf(''), filter: view.filter, image, name: 'search' }),
+    onProblem: (found) => report(found),
+  })
+  startFilters((filter) => go({ ...view, filter }))
+  $('language').addEventListener('click', changeLanguage)
+  $('help').addEventListener('click', () => $('help-dialog').showModal())
+  $('help-dialog').addEventListener('click', (event) => event.target === $('help-dialog') && $('help-dialog').close())
+  $('threshold').addEventListener('input', () => ($('threshold-seen').textContent = Number($('threshold').value).toFixed(3)))
+  $('threshold').addEventListener('change', () => go({ ...view, threshold: $('threshold').value }, { replace: true }))
+  $('note-retry').addEventListener('click', () => {
+    askAgain()
+    report(null)
+    grow()
+  })
+  addEventListener('popstate', () => {
+    if (feed) feed.scroll = scrollY
+    closeDialogs()
+    show({ kept: true })
+  })
+  writeAll()
+  show()
+  startIndex()
+}
+
+/** Reads what the index holds, now and when it has grown. */
+async function startIndex() {
+  startProgress(() => {
+    feeds.clear()
+    loadFilters().catch(() => {})
+  })
+  try {
+    const said = await info()
+    model = said.model?.name ?? said.model ?? ''
+    name()
+    await loadFilters()
+    $('to-duplicates').hidden = false
+  } catch {
+    // without an index; the search says so
+  }
+}
+
+start()
