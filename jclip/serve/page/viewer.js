@@ -58,7 +58,8 @@ function view(shownHit) {
   img.removeAttribute('src')
   if (isImage) {
     img.alt = labelOf(hit)
-    if (hit.width) Object.assign(img, { width: hit.width, height: hit.height })
+    img.style.setProperty('--width', hit.width || 4096) // small images are enlarged, to twice their size at most
+    img.style.setProperty('--height', hit.height || 4096)
     showImage(img, `image/${hit.id}`)
   }
   $('viewer-text').hidden = isImage
