@@ -24,6 +24,7 @@ COMMANDS = {
     "convert": "converts PyTorch and safetensors weights to a bundle, and back",
     "verify": "checks a converted bundle against its source weights",
     "eval": "evaluates a bundle by retrieval, classification and probes; compares two results",
+    "classify": "classifies images by labels of your own",
     "data": "imports and inspects data sets",
     "doctor": "checks devices, mesh, versions and disk space",
 }

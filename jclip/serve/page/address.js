@@ -2,8 +2,8 @@
 //
 //   name       'start', 'search' or 'duplicates'
 //   text       the query as it was typed
-//   like       number of the image whose neighbours are shown, or null
-//   image      name under which the page keeps an image of the user, or null
+//   like       id of an indexed image that is searched with, or null
+//   image      name under which the page keeps an image of the user that is searched with, or null
 //   filter     {folder, after, before, meta: {name: value}}, each only if set
 //   threshold  least similarity of near duplicates
 
@@ -14,9 +14,10 @@ const META = 'meta.'
 export function viewOf(address) {
   const given = new URLSearchParams(address)
   const like = /^\d+$/.test(given.get('like') ?? '') ? Number(given.get('like')) : null
-  const view = { text: given.get('q') ?? '', like, image: given.get('image'), filter: filterOf(given) }
+  const image = like === null ? given.get('image') : null
+  const view = { text: given.get('q') ?? '', like, image, filter: filterOf(given) }
   const threshold = Number(given.get('threshold') ?? THRESHOLD)
-  view.threshold = threshold > 0 && threshold <= 1 ? threshold : THRESHOLD
+  view.threshold = threshold >= 0.5 && threshold <= 1 ? threshold : THRESHOLD
   const asked = view.text.trim() || like !== null || view.image
   return { name: given.get('view') === 'duplicates' ? 'duplicates' : asked ? 'search' : 'start', ...view }
 }

@@ -1,10 +1,13 @@
 // Requests to the service, and what can go wrong with them.
 
 import { askKey, key } from './key.js'
+import { termsOf } from './terms.js'
 
-/** Results that are asked for at once. */
-export const PAGE = 60
+const HITS = 60 // at once
 const GROUPS = 20
+
+/** Limits of the service that the page keeps to; `info` reads them. */
+export const limits = { max_results: 10_000, max_body: 16_000_000 }
 
 /** Error with the name of its title and of its explanation in words.js, and the service's own words. */
 export class Problem extends Error {
@@ -14,25 +17,40 @@ export class Problem extends Error {
   }
 }
 
-/** Returns the hits of a view from `offset`: {items, more}. `waiting` is called while the model is prepared. */
+/** Returns the hits of a view from `offset`: {items, more}. `waiting` is called while the service is not ready. */
 export async function search(view, image, offset, signal, waiting) {
-  const filter = { ...view.filter }
-  const asked = view.like !== null ? { id: view.like } : image ? { image: image.data } : { text: view.text }
-  const body = { ...asked, k: PAGE, offset, ...(Object.keys(filter).length && { filter }) }
+  const k = Math.min(HITS, limits.max_results - offset)
+  if (k < 1) return { items: [], more: false }
+  const body = { ...asked(view, image), k, offset }
+  if (Object.keys(view.filter).length) body.filter = view.filter
   const found = await json('search', { method: 'POST', body: JSON.stringify(body), signal }, waiting)
   return { items: found.hits, more: found.more }
 }
 
+function asked(view, image) {
+  const picture = view.like !== null ? { id: view.like } : image ? { image: image.data } : null
+  if (!picture) return { text: view.text }
+  return view.text.trim() ? { query: [picture, ...termsOf(view.text)] } : picture
+}
+
 /** Returns groups of near duplicates from `offset`: {items, more}. */
 export async function duplicates(view, offset, signal, waiting) {
-  const asked = new URLSearchParams({ threshold: view.threshold, offset, k: GROUPS })
+  const k = Math.min(GROUPS, limits.max_results - offset)
+  if (k < 1) return { items: [], more: false }
+  const asked = new URLSearchParams({ threshold: view.threshold, offset, k })
   const found = await json(`duplicates?${asked}`, { signal }, waiting)
   return { items: found.groups, more: found.more }
 }
 
 export const progress = () => json('progress')
 export const filters = () => json('filters')
-export const info = () => json('info')
+
+/** Returns what the service says of itself, and keeps its limits. */
+export async function info() {
+  const found = await json('info')
+  Object.assign(limits, found.limits)
+  return found
+}
 
 /** Returns the response of the service to a request with its key. Asks for the key if it is needed. */
 export async function answered(path, options = {}) {

@@ -4,8 +4,11 @@ import { $ } from './dom.js'
 import { bring, brought, showImage } from './images.js'
 import { words } from './words.js'
 
-/** Starts the box. `onText(text)`, `onImage(name)` and `onProblem(problem)` say what the user did. */
-export function startBox({ onText, onImage, onProblem }) {
+/**
+ * Starts the box. `onText(text)`, `onImage(name)` and `onProblem(problem)` say what the user gives, and `onNoImage(text)`
+ * that the image is removed.
+ */
+export function startBox({ onText, onImage, onNoImage, onProblem }) {
   const take = async (file) => {
     try {
       onImage(await bring(file))
@@ -23,7 +26,7 @@ export function startBox({ onText, onImage, onProblem }) {
     $('file').value = '' // so that the same file can be chosen again
   })
   $('query-image-remove').addEventListener('click', () => {
-    onText('')
+    onNoImage($('text').value)
     $('text').focus()
   })
   $('text').addEventListener('keydown', (event) => {
@@ -61,7 +64,7 @@ function startDrop(take) {
 export function showQuery(view) {
   const image = brought.get(view.image)
   const ofIndex = view.like !== null
-  $('text').value = ofIndex || view.image ? '' : view.text
+  $('text').value = view.text
   $('query-image').hidden = !(ofIndex || image)
   const seen = $('query-image-seen')
   if (ofIndex) showImage(seen, `thumb/${view.like}`)

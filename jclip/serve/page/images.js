@@ -1,11 +1,11 @@
 // Images: those of the service, with its key if it wants one, and those that the user brings.
 
-import { answered, Problem } from './api.js'
-import { key } from './key.js'
+import { answered, limits, Problem } from './api.js'
 import { shown } from './dom.js'
+import { key } from './key.js'
 
-const LIMIT = 8 // MB of an image that is sent as it is
-const SIDE = 2048 // pixels, of a larger one
+const SIDE = 2048 // pixels, of an image that is too large to be sent as it is
+const most = () => Math.min(8_000_000, 0.7 * limits.max_body) // bytes; base64 takes a third more
 
 const near = new IntersectionObserver(
   (entries) => {
@@ -50,7 +50,7 @@ export async function bring(file) {
   const name = shown(file.name || 'image')
   const named = /\.(heic|heif|avif|tiff?|jp2|qoi|psd|tga)$/i.test(file.name)
   if (!file.type.startsWith('image/') && !named) throw new Problem('notImage', 'notImageWords', '', { name })
-  const data = file.size <= LIMIT << 20 ? await dataOf(file) : await smaller(file, name)
+  const data = file.size <= most() ? await dataOf(file) : await smaller(file, name)
   const address = `${brought.size + 1}-${name}`
   brought.set(address, { data, name })
   return address
@@ -62,7 +62,7 @@ async function smaller(file, name) {
   try {
     bitmap = await createImageBitmap(file) // upright: it applies the camera's orientation
   } catch {
-    throw new Problem('tooLarge', 'tooLargeWords', '', { name, limit: LIMIT })
+    throw new Problem('tooLarge', 'tooLargeWords', '', { name, limit: most() / 1e6 })
   }
   const scale = Math.min(1, SIDE / Math.max(bitmap.width, bitmap.height))
   const canvas = new OffscreenCanvas(Math.ceil(bitmap.width * scale), Math.ceil(bitmap.height * scale))

@@ -1,6 +1,6 @@
 // The page: shows the view that the address names, and goes to others.
 
-import { addressOf, THRESHOLD, viewOf } from './address.js'
+import { addressOf, viewOf } from './address.js'
 import { duplicates, info, Problem, search } from './api.js'
 import { nameQuery, showQuery, startBox } from './box.js'
 import { $, fromTemplate, make, shown } from './dom.js'
@@ -51,7 +51,7 @@ function show({ kept = false, focus = false } = {}) {
     if (matchMedia('(hover: hover)').matches) $('text').focus()
     return
   }
-  if (view.image && view.like === null && !brought.has(view.image)) {
+  if (view.image && !brought.has(view.image)) {
     report(new Problem('imageGone', 'imageGoneWords'))
     return
   }
@@ -113,6 +113,7 @@ function place(items) {
 function groupOf(hits) {
   const section = fromTemplate('group')
   section.dataset.count = hits.length
+  section.classList.toggle('wide', hits.length > 2)
   section.querySelector('.grid').append(...hits.map((hit) => tileOf(hit, 1)))
   nameGroup(section)
   return section
@@ -215,8 +216,9 @@ function start() {
   startClicks()
   startViewer(stepFrom)
   startBox({
-    onText: (text) => go({ ...viewOf(''), filter: view.filter, text, name: 'search' }),
-    onImage: (image) => go({ ...viewOf(''), filter: view.filter, image, name: 'search' }),
+    onText: (text) => go({ ...view, name: 'search', text }),
+    onImage: (image) => go({ ...view, name: 'search', text: '', like: null, image }),
+    onNoImage: (text) => go({ ...view, name: 'search', text, like: null, image: null }),
     onProblem: (found) => report(found),
   })
   startFilters((filter) => go({ ...view, filter }))
@@ -248,12 +250,16 @@ async function startIndex() {
   })
   try {
     const said = await info()
-    model = said.model?.name ?? said.model ?? ''
+    model = said.model.name
     name()
-    await loadFilters()
-    $('to-duplicates').hidden = false
+    if (said.index) {
+      $('to-duplicates').hidden = false
+      await loadFilters()
+    } else {
+      report(new Problem('noIndex', 'noIndexWords'))
+    }
   } catch {
-    // without an index; the search says so
+    // the search says what is wrong
   }
 }
 
