@@ -26,6 +26,7 @@ COMMANDS = {
     "eval": "evaluates a bundle by retrieval, classification and probes; compares two results",
     "classify": "classifies images by labels of your own",
     "data": "imports and inspects data sets",
+    "serve": "starts an HTTP service that embeds, classifies and searches, with a page",
     "doctor": "checks devices, mesh, versions and disk space",
 }
 _USAGE = (
