@@ -46,7 +46,7 @@ clean:
 # that is named apart so that pip reads the pinned torch first, and does not also download the newest.
 $(VENV)/.installed: pyproject.toml | $(VENV)/.created
 	@echo "Installing jclip into $(VENV): about a minute, once"
-	@$(VENV)/bin/python -m pip install --disable-pip-version-check --progress-bar off -e '.[train]'
+	@$(VENV)/bin/python -m pip install --disable-pip-version-check --progress-bar off -e '.[train,serve]'
 	@touch $@
 
 $(VENV)/.installed-test: pyproject.toml | $(VENV)/.created

@@ -113,7 +113,7 @@ function place(items) {
 function groupOf(hits) {
   const section = fromTemplate('group')
   section.dataset.count = hits.length
-  section.classList.toggle('wide', hits.length > 2)
+  section.classList.add(hits.length > 4 ? 'whole' : hits.length > 2 ? 'half' : 'pair')
   section.querySelector('.grid').append(...hits.map((hit) => tileOf(hit, 1)))
   nameGroup(section)
   return section

@@ -29,7 +29,7 @@ export function tileOf(hit, best) {
     img.remove()
     tile.querySelector('.said').textContent = shown(hit.text)
   }
-  tile.querySelector('.name').textContent = hit.kind === 'image' ? nameOf(hit.path) : ''
+  tile.querySelector('.name').textContent = nameOf(hit.path)
   tile.querySelector('.score').textContent = score(hit.score)
   tile.style.setProperty('--share', Math.max(0, Math.min(1, hit.score / (best || 1))))
   tile.querySelector('.similar').href = addressOfSimilar(hit)
