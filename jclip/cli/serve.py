@@ -30,6 +30,8 @@ class ServeOptions:
     Attributes:
       bundle: a bundle, hf://ORG/NAME, or a checkpoint that jclip convert reads.
       index: folder of an index that jclip embed made with this model.
+      embed: folders, images and other sources, as jclip embed takes them, to embed into the index while the service
+        runs. The index is made if it does not exist. The page shows the progress.
       host: address to listen on. Any but a local one needs a key, see --key-file.
       port: port to listen on; 0 for any free one.
       key_file: file with the key that requests must send as "Authorization: Bearer KEY". The environment variable
@@ -44,6 +46,7 @@ class ServeOptions:
 
     bundle: tyro.conf.Positional[Annotated[str, tyro.conf.arg(metavar="BUNDLE")]]
     index: Path | None = None
+    embed: Annotated[tuple[str, ...], tyro.conf.arg(metavar="SOURCE")] = ()
     host: str = "127.0.0.1"
     port: int = 8000
     key_file: Path | None = None
@@ -59,6 +62,8 @@ def main(arguments: Sequence[str]) -> int:
     options = read(ServeOptions, arguments, "jclip serve")
     from jclip.serve.server import Server, is_local, listen, url_of
 
+    if options.embed and options.index is None:
+        raise JclipError("--embed has no index to write: give one with --index")
     key = api_key(options.key_file)
     if key is None and not is_local(options.host):
         raise JclipError(f"--host {options.host} can be reached from elsewhere: give a key with --key-file or ${KEY}")
@@ -72,11 +77,12 @@ def main(arguments: Sequence[str]) -> int:
             gallery = None
             if options.index is not None:
                 gallery = Gallery(options.index, model)
-                gallery.open()
+                if not options.embed or os.path.lexists(options.index):
+                    gallery.open()
         hosts = frozenset(options.hosts) if options.hosts or is_local(options.host) else None
-        settings = Settings(options.limits, options.batch, options.orientation, key, hosts)
+        settings = Settings(options.limits, options.batch, options.orientation, key, hosts, options.allow_urls)
         say(f"{url_of(listening)} serves {model.name}; Ctrl-C ends it")
-        Server(make_app(model, settings, gallery)).run([listening])
+        Server(make_app(model, settings, gallery, options.embed)).run([listening])
     return 0
 
 

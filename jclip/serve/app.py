@@ -13,6 +13,7 @@ from starlette.responses import Response
 
 from jclip.images.preprocess import Orientation
 from jclip.serve.answering import Answering, refused_by_router
+from jclip.serve.background import Job, QueuedModel
 from jclip.serve.batching import LANES, Batcher
 from jclip.serve.bodies import Bodies
 from jclip.serve.description import description
@@ -23,9 +24,10 @@ from jclip.serve.endpoints.embeddings import Embeddings
 from jclip.serve.endpoints.files import Files
 from jclip.serve.endpoints.searching import Searching
 from jclip.serve.endpoints.status import Status
+from jclip.serve.fetching import Fetcher
 from jclip.serve.gallery import Gallery
 from jclip.serve.guard import LOCAL, Guard
-from jclip.serve.images import Fetch, Images
+from jclip.serve.images import Images
 from jclip.serve.limits import Limits
 from jclip.serve.metrics import Metrics
 from jclip.serve.page_files import page_routes
@@ -46,7 +48,7 @@ class Settings:
       orientation: treatment of the EXIF orientation of images in requests; None for that of the index, or "apply".
       key: key that requests must send; None for none.
       hosts: names that requests may use for this machine, besides local ones; None for any.
-      fetch: fetches images by URL; None if they are not allowed.
+      urls: images may be URLs of public addresses.
     """
 
     limits: Limits = field(default_factory=Limits)
@@ -54,25 +56,31 @@ class Settings:
     orientation: Orientation | None = None
     key: str | None = None
     hosts: frozenset[str] | None = frozenset()
-    fetch: Fetch | None = None
+    urls: bool = False
 
 
-def make_app(model: Any, settings: Settings | None = None, gallery: Gallery | None = None) -> Starlette:
+def make_app(
+    model: Any, settings: Settings | None = None, gallery: Gallery | None = None, sources: Sequence[str] = ()
+) -> Starlette:
     """Returns the application. Its lifespan starts and stops the model's thread; `app.state.service` has its parts.
 
     Args:
       model: the model, whose own batch size is at least that of the settings.
       settings: see `Settings`.
       gallery: the index; None for a service that only encodes.
+      sources: what to embed into the index while the service runs.
     """
     settings = settings or Settings()
     index = gallery and gallery.index
     orientation = settings.orientation or (index.facts.orientation if index else "apply")
     metrics, limits = Metrics(), settings.limits
     batcher = Batcher(model, settings.batch, metrics.encoded)
-    images = Images(model.bundle.preprocessing, orientation, limits.megapixels, settings.fetch)
+    fetch = Fetcher(limits.max_body) if settings.urls else None
+    images = Images(model.bundle.preprocessing, orientation, limits.megapixels, fetch)
     encoding, bodies = Encoding(batcher, images, limits), Bodies(limits)
-    service = Service(model, limits, orientation, batcher, encoding, metrics, gallery, settings.fetch is not None)
+    service = Service(model, limits, orientation, batcher, encoding, metrics, gallery, settings.urls)
+    if gallery is not None and sources:
+        service.job = Job(QueuedModel(model, batcher), sources, gallery, None if index else orientation)
     for lane in LANES:
         metrics.watch("jclip_queue_depth", "Items that wait for the model.", _depth(batcher, lane), lane=lane)
     metrics.watch("jclip_accepted_items", "Items that are accepted and not answered.", lambda: encoding.accepted)
@@ -86,9 +94,13 @@ def make_app(model: Any, settings: Settings | None = None, gallery: Gallery | No
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
         batcher.start()
+        if service.job is not None:
+            service.job.start()
         try:
             yield
         finally:
+            if service.job is not None:
+                service.job.stop()
             batcher.stop()
             images.close()
             if gallery is not None:

@@ -3,6 +3,7 @@
 import asyncio
 import base64
 import binascii
+import logging
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -13,6 +14,10 @@ import numpy as np
 from jclip.images.opening import TOO_LARGE, PictureError, cores, open_header
 from jclip.images.preprocess import Orientation, Preprocessing, to_array
 from jclip.serve.refusals import Refusal, over_limit
+
+_log = logging.getLogger(__name__)
+_FETCHERS = 16
+"""Number of threads that wait for other servers."""
 
 DATA, WEB = "data:", ("http://", "https://")
 T = TypeVar("T")
@@ -67,10 +72,12 @@ class Images:
         self._preprocessing = preprocessing and replace(preprocessing, orientation=orientation)
         self._megapixels, self._fetch, self._threads = megapixels, fetch, cores()
         self._pool = ThreadPoolExecutor(self._threads, "jclip-decode")
+        self._fetchers = ThreadPoolExecutor(_FETCHERS, "jclip-fetch")
 
     def close(self) -> None:
         """Ends the threads."""
-        self._pool.shutdown(wait=False, cancel_futures=True)
+        for pool in (self._pool, self._fetchers):
+            pool.shutdown(wait=False, cancel_futures=True)
 
     async def run(self, work: Callable[[], T]) -> T:
         """Runs other work in the threads, such as making a thumbnail."""
@@ -85,7 +92,10 @@ class Images:
 
         async def one(source: ImageSource) -> np.ndarray | Refusal:
             async with turn:
-                return await loop.run_in_executor(self._pool, self._read, source)
+                data: bytes | str | Refusal = source.text
+                if source.text.startswith(WEB):
+                    data = await loop.run_in_executor(self._fetchers, self._fetched, source.text)
+                return data if isinstance(data, Refusal) else await loop.run_in_executor(self._pool, self._read, data)
 
         tasks = [asyncio.ensure_future(one(source)) for source in sources]
         try:
@@ -94,23 +104,26 @@ class Images:
             for task in tasks:
                 task.cancel()
 
-    def _read(self, source: ImageSource) -> np.ndarray | Refusal:
+    def _fetched(self, url: str) -> bytes | Refusal:
+        if self._fetch is None:
+            message = "images by URL are off: send a data URI, or start the service with --allow-urls"
+            return Refusal(422, "urls_off", message)
+        try:
+            return self._fetch(url)
+        except Refusal as refusal:
+            return refusal
+
+    def _read(self, image: bytes | str) -> np.ndarray | Refusal:
+        """Returns the pixels of an image: its bytes, or a data URI."""
         try:
             if self._preprocessing is None:
                 raise Refusal(422, "no_image_tower", "this model encodes texts only")
-            return self._array(self._preprocessing, self._bytes(source.text))
+            return self._array(self._preprocessing, data_of(image) if isinstance(image, str) else image)
         except Refusal as refusal:
             return refusal
         except Exception:  # a bug in a decoder costs one item, not the batch
+            _log.exception("an image could not be read")
             return Refusal(422, "invalid_image", "it cannot be read as an image")
-
-    def _bytes(self, text: str) -> bytes:
-        if not text.startswith(WEB):
-            return data_of(text)
-        if self._fetch is None:
-            message = "images by URL are off: send a data URI, or start the service with --allow-urls"
-            raise Refusal(422, "urls_off", message)
-        return self._fetch(text)
 
     def _array(self, preprocessing: Preprocessing, data: bytes) -> np.ndarray:
         try:

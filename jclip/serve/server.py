@@ -38,6 +38,8 @@ def listen(host: str, port: int) -> socket.socket:
 
     Raises JclipError if the host is unknown, or the port is taken or not allowed.
     """
+    if not 0 <= port < 1 << 16:
+        raise JclipError(f"--port {port} is not possible: give 0 to 65535")
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
@@ -45,8 +47,6 @@ def listen(host: str, port: int) -> socket.socket:
     except (OSError, UnicodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else error
         raise JclipError(f"--host {host} is not an address of this machine ({reason}): give another") from None
-    except OverflowError:
-        raise JclipError(f"--port {port} is not possible: give 0 to 65535") from None
     listening = socket.socket(family, kind, protocol)
     try:
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from jclip.images.preprocess import Orientation
+from jclip.serve.background import Job
 from jclip.serve.batching import Batcher
 from jclip.serve.encoding import Encoding
 from jclip.serve.gallery import Gallery
@@ -24,6 +25,7 @@ class Service:
       metrics: figures for Prometheus.
       gallery: the index; None without one.
       urls: images may be addresses.
+      job: embedding of sources into the index; None without one.
     """
 
     model: Any
@@ -34,3 +36,4 @@ class Service:
     metrics: Metrics
     gallery: Gallery | None = None
     urls: bool = False
+    job: Job | None = None

@@ -6,6 +6,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from jclip import __version__
+from jclip.plain import shown
+from jclip.search.progress import Progress
 from jclip.serve.endpoint import Endpoint, Given
 from jclip.serve.fields import Schema
 from jclip.serve.metrics import MEDIA_TYPE
@@ -64,6 +66,23 @@ class Status:
             ),
             Endpoint(
                 "GET",
+                "/progress",
+                "progress",
+                "Returns the progress of the embedding that --embed started.",
+                self._progress,
+                answer=_record(
+                    state={"enum": ["idle", "embedding"]},
+                    done=_WHOLE,
+                    total=_WHOLE,
+                    rate=_NUMBER,
+                    seconds_left={"type": ["number", "null"]},
+                    skipped=_WHOLE,
+                    entries=_WHOLE,
+                    error={"type": ["string", "null"]},
+                ),
+            ),
+            Endpoint(
+                "GET",
                 "/health",
                 "health",
                 "Answers 200 when the model is compiled for every shape, and 503 before.",
@@ -88,10 +107,7 @@ class Status:
     async def _info(self, given: Given, request: Request) -> Response:
         service, bundle = self._service, self._service.model.bundle
         gallery = service.gallery
-        index = None
-        if gallery is not None:
-            entries = 0 if gallery.index is None else len(gallery.index)
-            index = {"entries": entries, "name": gallery.folder.name}
+        index = gallery and {"entries": self._entries(), "name": shown(gallery.folder.name)}
         return answered(
             {
                 "version": __version__,
@@ -109,6 +125,27 @@ class Status:
                 "limits": asdict(service.limits) | {"max_megapixels": service.limits.megapixels},
             }
         )
+
+    async def _progress(self, given: Given, request: Request) -> Response:
+        job = self._service.job
+        running = job is not None and job.running
+        progress = (job and job.progress) or Progress(0, 0)
+        return answered(
+            {
+                "state": "embedding" if running else "idle",
+                "done": progress.done,
+                "total": progress.total,
+                "rate": progress.rate if running else 0.0,
+                "seconds_left": progress.seconds_left if running else None,
+                "skipped": progress.skipped,
+                "entries": self._entries(),
+                "error": (job and job.failure) or None,
+            }
+        )
+
+    def _entries(self) -> int:
+        index = self._service.gallery and self._service.gallery.index
+        return 0 if index is None else len(index)
 
     async def _health(self, given: Given, request: Request) -> Response:
         if self._service.batcher.failure is not None:
