@@ -1,7 +1,7 @@
 // Progress of indexing, asked for while something is indexed.
 
 import { progress } from './api.js'
-import { $ } from './dom.js'
+import { $, shown } from './dom.js'
 import { duration, number, words } from './words.js'
 
 const BUSY = 1000 // milliseconds between two questions
@@ -36,10 +36,12 @@ export const entries = () => last?.entries ?? null
 /** Draws the last known progress, in the page's language. */
 export function drawProgress() {
   if (!last) return
-  const { state, done, total, rate, seconds_left: left, skipped } = last
+  const { state, done, total, rate, seconds_left: left, skipped, error } = last
   const busy = state !== 'idle'
-  $('indexing').hidden = !busy
+  $('indexing').hidden = !busy && !error
+  $('indexing-bar').hidden = !busy
   $('indexed').textContent = words('indexed', { count: number(last.entries) })
+  if (error) $('indexing-words').textContent = `${words('indexingFailed')}: ${shown(error)}`
   if (!busy) return
   const bar = $('indexing-bar')
   if (total) bar.value = done / total

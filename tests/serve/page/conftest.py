@@ -7,7 +7,6 @@ from playwright.sync_api import sync_playwright
 
 from tests.browser import ARGUMENTS, browser
 from tests.serve.page.server import serving, write_gallery
-from tests.serve.page.tools import answering
 
 
 @pytest.fixture(scope="module")
@@ -56,12 +55,6 @@ def opened(chromium, served):
         page.on("pageerror", lambda error: complaints.append(str(error)))
         page.on("request", request)
         page.on("dialog", dialog)
-        page.route(
-            "**/progress",
-            answering(
-                {"state": "idle", "done": 0, "total": 0, "rate": 0, "seconds_left": 0, "skipped": 0, "entries": 150}
-            ),
-        )
         page.goto(f"{at}/{path}")
         return page
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageDraw
+from starlette.applications import Starlette
 
 from jclip.inference import Model, load
 from jclip.search.entries import Entry
@@ -95,12 +96,25 @@ def serving(place: Path, **settings) -> Iterator[Served]:
     model = load(place / "bundle")
     gallery = Gallery(place / "index", model)
     gallery.open()
+    with _running(make_app(model, Settings(batch=1, **settings), gallery)) as url:
+        yield Served(url, model, Searcher(Index.open(place / "index"), model), place / "images")
+
+
+@contextmanager
+def listening_without_index(model: Model) -> Iterator[str]:
+    """Runs a service that only encodes in a thread, for the block; yields its address."""
+    with _running(make_app(model, Settings(batch=1))) as url:
+        yield url
+
+
+@contextmanager
+def _running(app: Starlette) -> Iterator[str]:
     with listen("127.0.0.1", 0) as listening:
-        server = Server(make_app(model, Settings(batch=1, **settings), gallery))
+        server = Server(app)
         thread = threading.Thread(target=server.run, args=([listening],))
         thread.start()
         try:
-            yield Served(url_of(listening), model, Searcher(Index.open(place / "index"), model), place / "images")
+            yield url_of(listening)
         finally:
             server.should_exit = True
             thread.join()

@@ -94,7 +94,9 @@ def test_a_walk_with_the_keyboard_alone(opened, served):
     expect(box).to_be_focused()
     press("ArrowDown")
     assert at() == 0
-    rings = page.locator(f"{TILES} .frame").evaluate_all("all => all.map((e) => getComputedStyle(e, '::after').boxShadow)")
+    rings = page.locator(f"{TILES} .frame").evaluate_all(
+        "all => all.map((e) => getComputedStyle(e, '::after').boxShadow)"
+    )
     assert rings[0] != rings[1] == rings[2]  # the focus shows
     for key, place in (("ArrowRight", 1), ("ArrowDown", 7), ("ArrowLeft", 6), ("ArrowUp", 0), ("End", 59), ("Home", 0)):
         press(key)

@@ -5,7 +5,7 @@ import re
 from playwright.sync_api import expect
 
 from jclip.search.queries import parse_query
-from tests.serve.page.server import serving
+from tests.serve.page.server import listening_without_index, serving
 from tests.serve.page.tools import NO_ANSWER, TILES, answering, shown_ids
 
 
@@ -67,30 +67,32 @@ def test_troubles_are_told_and_end(opened):
 
 
 def test_progress_of_indexing(opened):
-    states = [
-        {
-            "state": "embedding",
-            "done": 300,
-            "total": 1200,
-            "rate": 41.7,
-            "seconds_left": 130,
-            "skipped": 2,
-            "entries": 300,
-        },
-        {"state": "idle", "done": 1200, "total": 1200, "rate": 0, "seconds_left": 0, "skipped": 2, "entries": 1200},
-    ]
+    done = {
+        "state": "idle",
+        "done": 1200,
+        "total": 1200,
+        "rate": 0,
+        "seconds_left": None,
+        "skipped": 2,
+        "entries": 1200,
+    }
+    part = {"state": "embedding", "done": 300, "rate": 41.7, "seconds_left": 130.0, "entries": 300}
+    states = iter([{**done, **part}, done, {**done, "error": "/a<b>: the disk is full"}])
     page = opened("page/icon.svg")
-    asked = []
-
-    def progress(route):
-        asked.append(1)
-        answering(states[len(asked) > 1])(route)
-
-    page.route("**/progress", progress)
+    page.route("**/progress", lambda route: answering(next(states))(route))
     page.goto(page.url.replace("page/icon.svg", ""))
-    expect(page.locator("#indexing-words")).to_have_text(
-        "Indexing: 300 of 1,200 images · 42 a second · 2 min left · 2 skipped"
-    )
-    assert page.locator("#indexing-bar").evaluate("each => each.value") == 0.25
+    said = page.locator("#indexing-words")
+    expect(said).to_have_text("Indexing: 300 of 1,200 images · 42 a second · 2 min left · 2 skipped")
+    assert page.get_by_role("progressbar", name="Indexing").evaluate("each => each.value") == 0.25
     expect(page.locator("#indexing")).to_be_hidden()
     expect(page.locator("#indexed")).to_have_text("1,200 images")
+    page.reload()
+    expect(said).to_have_text("Indexing has failed: /a<b>: the disk is full")
+
+
+def test_a_service_without_an_index(served, opened):
+    with listening_without_index(served.model) as url:
+        page = opened(at=url)
+        expect(page.get_by_role("alert")).to_contain_text("This service has no index")
+        expect(page.get_by_role("link", name="Near duplicates")).to_be_hidden()
+        page.context.close()
