@@ -1,7 +1,7 @@
 // Images: those of the service, with its key if it wants one, and those that the user brings.
 
 import { answered, limits, Problem } from './api.js'
-import { shown } from './dom.js'
+import { make, shown } from './dom.js'
 import { key } from './key.js'
 
 const SIDE = 2048 // pixels, of an image that is too large to be sent as it is
@@ -40,6 +40,13 @@ async function fetched(img) {
   } catch {
     img.dispatchEvent(new Event('error'))
   }
+}
+
+/** Saves an image of the service under a name: with a key, a link cannot open it. */
+export async function saveImage(path, name) {
+  const url = URL.createObjectURL(await (await answered(path)).blob())
+  make('a', { href: url, download: name }).click()
+  setTimeout(() => URL.revokeObjectURL(url), 60_000)
 }
 
 /** Images of the user, by the name in the address. They last until the page is left. */

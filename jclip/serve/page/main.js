@@ -27,7 +27,7 @@ const watch = new Watch($('sentinel'), () => feed?.more && !feed.loading && !pro
 function go(next, { replace = false, focus = false } = {}) {
   askAgain()
   if (feed) feed.scroll = scrollY
-  history[replace ? 'replaceState' : 'pushState'](null, '', addressOf(next))
+  history[replace || history.state?.viewer ? 'replaceState' : 'pushState'](null, '', addressOf(next))
   show({ focus })
 }
 
@@ -103,10 +103,7 @@ function busy(is) {
 function place(items) {
   if (view.name === 'duplicates') $('groups').append(...items.map(groupOf))
   else $('grid').append(...items.map((hit) => tileOf(hit, feed.items[0].score)))
-  const reached = document.querySelector('.tile.stop')
-  const first = document.querySelector('.tile:not(.waiting)')
-  for (const each of items.length ? document.querySelectorAll('.tile:not(.stop) :is(button, a)') : []) each.tabIndex = -1
-  if (!reached && first) onlyStop(first)
+  if (!document.querySelector('.tile.stop')) onlyStop(document.querySelector('.tile:not(.waiting)'))
   say()
 }
 
@@ -188,12 +185,27 @@ function startClicks() {
       closeDialogs()
       go(viewOf(new URL(link.href).search), { focus: fromResults })
     } else if (tile) {
+      history.pushState({ viewer: true }, '') // so that the way back closes the viewer
       openViewer(hitOf(tile), (last) => {
-        const found = [...document.querySelectorAll('.tile:not(.waiting)')].find((each) => hitOf(each) === last)
-        focusTile(found)
+        const focus = () => {
+          const found = [...document.querySelectorAll('.tile:not(.waiting)')].find((each) => hitOf(each) === last)
+          if (found) focusTile(found)
+        }
+        if (history.state?.viewer) leaveViewer(focus)
+        else focus()
       })
     }
   })
+}
+
+/** Removes the viewer's step from the browser's history, after it was closed otherwise. `then`: the step takes the focus. */
+function leaveViewer(then) {
+  const left = (event) => {
+    event.stopImmediatePropagation()
+    then()
+  }
+  addEventListener('popstate', left, { once: true, capture: true })
+  history.back()
 }
 
 const closeDialogs = () => document.querySelectorAll('dialog[open]').forEach((each) => each.close())
@@ -207,6 +219,7 @@ function stepFrom(hit, by) {
 
 function start() {
   history.scrollRestoration = 'manual'
+  history.replaceState(null, '') // a viewer that was open before a reload is not
   $('examples').append(
     ...EXAMPLES.map((text) => make('li', {}, make('a', { href: addressOf({ ...viewOf(''), text }), textContent: text, className: 'chip' }))),
   )
@@ -233,8 +246,10 @@ function start() {
     grow()
   })
   addEventListener('popstate', () => {
-    if (feed) feed.scroll = scrollY
+    const { open } = $('viewer')
     closeDialogs()
+    if (open) return // the step back was out of the viewer
+    if (feed) feed.scroll = scrollY
     show({ kept: true })
   })
   writeAll()

@@ -30,6 +30,7 @@ export function tileOf(hit, best) {
     tile.querySelector('.said').textContent = shown(hit.text)
   }
   tile.querySelector('.name').textContent = nameOf(hit.path)
+  tile.querySelector('.caption').title = shown(hit.path)
   tile.querySelector('.score').textContent = score(hit.score)
   tile.style.setProperty('--share', Math.max(0, Math.min(1, hit.score / (best || 1))))
   tile.querySelector('.similar').href = addressOfSimilar(hit)

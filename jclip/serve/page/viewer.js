@@ -1,7 +1,8 @@
 // The viewer: one image at its size, with its facts, over the results.
 
 import { $, make, nameOf, shown } from './dom.js'
-import { showImage } from './images.js'
+import { saveImage, showImage } from './images.js'
+import { key } from './key.js'
 import { addressOfSimilar, labelOf } from './tiles.js'
 import { score, words } from './words.js'
 
@@ -33,6 +34,11 @@ export function startViewer(step) {
     } catch {
       getSelection().selectAllChildren($('viewer-facts').querySelector('dd')) // plain HTTP elsewhere than on localhost
     }
+  })
+  $('viewer-original').addEventListener('click', (event) => {
+    if (!key()) return
+    event.preventDefault()
+    saveImage(`image/${hit.id}`, nameOf(hit.path))
   })
   $('viewer-image').addEventListener('error', () => {
     const thumb = `thumb/${hit.id}` // of a format that the browser does not show

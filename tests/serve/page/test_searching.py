@@ -102,6 +102,26 @@ def test_similar_images_and_the_way_back(opened, served):
     assert f"like={chosen}" in page.url
 
 
+def test_the_way_back_closes_the_viewer(opened):
+    page = opened()
+    page.get_by_role("link", name="a smiling cat").click()
+    page.locator(TILES).first.wait_for()
+    ids, viewer, last = shown_ids(page), page.get_by_role("dialog"), page.locator(f"{TILES} .open").nth(59)
+    for leave in (
+        page.go_back,
+        lambda: page.keyboard.press("Escape"),
+        viewer.get_by_role("button", name="Close").click,
+    ):
+        last.click()
+        expect(viewer).to_be_visible()
+        leave()
+        expect(viewer).to_be_hidden()
+        expect(last).to_be_focused()
+        assert "q=a+smiling+cat" in page.url and shown_ids(page)[:60] == ids and page.evaluate("scrollY") > 500
+    page.go_back()
+    expect(page.get_by_role("heading", level=1)).to_have_text("Find images by a sentence")
+
+
 def test_filters(opened, served):
     page = opened("?q=猫")
     page.get_by_role("button", name="Filters").click()

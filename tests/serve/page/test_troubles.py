@@ -24,6 +24,12 @@ def test_a_service_with_a_key(gallery, opened):
         image = page.locator(f"{TILES} img").first
         expect(image).to_have_attribute("src", re.compile("^blob:"))
         page.wait_for_function("document.querySelector('.tile img').naturalWidth > 0")
+        page.locator(f"{TILES} .open").first.click()
+        with page.expect_download() as saved:
+            page.get_by_role("link", name="Open the original").click()
+        first = locked.searcher.index.entry(shown_ids(page)[0])
+        assert saved.value.path().read_bytes() == first.path.read_bytes()
+        page.keyboard.press("Escape")
         assert "secret" not in page.url and page.evaluate("JSON.stringify(localStorage)") == "{}"
         page.reload()
         page.locator(TILES).first.wait_for()
