@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import tyro
 from rich.table import Table
 
-from jclip.cli.options import read
+from jclip.cli.options import BundleArgument, read
 from jclip.console import Console, text
 from jclip.data.sources.class_names import read_names
 from jclip.data.sources.image_files import image_files
@@ -20,7 +20,7 @@ from jclip.evaluate.languages import language_of, name_of
 from jclip.evaluate.prompts import LANGUAGES, load_prompts
 from jclip.evaluate.tasks.labelling import Labelled, label_files
 from jclip.images.preprocess import Orientation
-from jclip.inference import load
+from jclip.loading import load
 from jclip.plain import print_json, say, shown
 
 _NONE = "none"
@@ -37,7 +37,7 @@ class ClassifyOptions:
       jclip classify BUNDLE holiday/ cat.jpg --labels 猫,狗,人
 
     Attributes:
-      bundle: folder of a model.
+      bundle: folder of a model; or a file, a folder or hf://ORG/NAME that `jclip convert` reads.
       images: image files, folders, and patterns in quotes such as "holiday/**/*.jpg".
       labels: labels, separated by commas.
       labels_from: file with one label a line, instead of --labels.
@@ -51,7 +51,7 @@ class ClassifyOptions:
       json: print JSON.
     """
 
-    bundle: tyro.conf.Positional[Annotated[Path, tyro.conf.arg(metavar="BUNDLE")]]
+    bundle: BundleArgument
     images: tyro.conf.Positional[
         Annotated[tuple[str, ...], tyro.conf.arg(metavar="IMAGES", help_behavior_hint="(required)")]
     ]

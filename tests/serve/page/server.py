@@ -11,7 +11,8 @@ import numpy as np
 from PIL import Image, ImageDraw
 from starlette.applications import Starlette
 
-from jclip.inference import Model, load
+from jclip.inference import Model
+from jclip.loading import load
 from jclip.search.entries import Entry
 from jclip.search.index import Index, IndexFacts
 from jclip.search.searching import Searcher
