@@ -2,8 +2,10 @@
 
 import asyncio
 import logging
+import re
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
 
 from starlette.exceptions import HTTPException
@@ -13,7 +15,7 @@ from starlette.routing import Route
 
 from jclip.serve.bodies import Bodies
 from jclip.serve.endpoint import Endpoint, Given
-from jclip.serve.fields import Field, ListOf, Number, OneOf, Text, Whole
+from jclip.serve.fields import Field, Number, Whole
 from jclip.serve.metrics import Metrics
 from jclip.serve.refusals import Refusal, wrong
 from jclip.serve.responses import refused
@@ -85,15 +87,12 @@ def read_parameters(parameters: Mapping[str, Field], request: Request) -> Given:
 
 def _parsed(field: Field, value: str) -> Any:
     """Returns a parameter as a number, if it must be one and is one."""
-    kind = field.kind
-    if isinstance(kind, Text | ListOf | OneOf):
-        return value
-    try:
-        if isinstance(kind, Whole):
-            return int(value) if value.isascii() and len(value) < 20 else value
-        return float(value) if isinstance(kind, Number) and value.isascii() and "_" not in value else value
-    except ValueError:
-        return value
+    if isinstance(field.kind, Whole):
+        return int(value) if re.fullmatch(r"-?[0-9]{1,19}", value) else value
+    if isinstance(field.kind, Number) and "_" not in value:
+        with suppress(ValueError):
+            return float(value)
+    return value
 
 
 async def _unless_gone(request: Request, endpoint: Endpoint, given: Given) -> Response:

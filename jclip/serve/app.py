@@ -29,6 +29,7 @@ from jclip.serve.gallery import Gallery
 from jclip.serve.guard import LOCAL, Guard
 from jclip.serve.images import Images
 from jclip.serve.limits import Limits
+from jclip.serve.memory import Memory
 from jclip.serve.metrics import Metrics
 from jclip.serve.page_files import page_routes
 from jclip.serve.responses import answered
@@ -77,19 +78,19 @@ def make_app(
     batcher = Batcher(model, settings.batch, metrics.encoded)
     fetch = Fetcher(limits.max_body) if settings.urls else None
     images = Images(model.bundle.preprocessing, orientation, limits.megapixels, fetch)
-    encoding, bodies = Encoding(batcher, images, limits), Bodies(limits)
+    encoding, memory = Encoding(batcher, images, limits), Memory(limits.max_buffer)
     service = Service(model, limits, orientation, batcher, encoding, metrics, gallery, settings.urls)
     if gallery is not None and sources:
         service.job = Job(QueuedModel(model, batcher), sources, gallery, None if index else orientation)
     for lane in LANES:
         metrics.watch("jclip_queue_depth", "Items that wait for the model.", _depth(batcher, lane), lane=lane)
     metrics.watch("jclip_accepted_items", "Items that are accepted and not answered.", lambda: encoding.accepted)
-    metrics.watch("jclip_body_bytes", "Bytes of the bodies of requests in progress.", lambda: bodies.held)
+    metrics.watch("jclip_buffer_bytes", "Bytes of bodies and files of requests in progress.", lambda: memory.held)
 
     endpoints = [*Embeddings(service).endpoints(), *Classifying(service).endpoints(), *Status(service).endpoints()]
     if gallery is not None:
-        endpoints += [*Searching(service, gallery).endpoints(), *Files(service, gallery, images).endpoints()]
-    answering = Answering(bodies, metrics)
+        endpoints += [*Searching(service, gallery).endpoints(), *Files(service, gallery, images, memory).endpoints()]
+    answering = Answering(Bodies(limits, memory), metrics)
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:

@@ -9,6 +9,7 @@ from starlette.requests import ClientDisconnect, Request
 
 from jclip.io.json_files import decode
 from jclip.serve.limits import Limits
+from jclip.serve.memory import Account, Memory
 from jclip.serve.refusals import Refusal, over_limit
 
 _DRAINED = 4
@@ -16,10 +17,10 @@ _DRAINED = 4
 
 
 class Bodies:
-    """Reader of bodies, which knows the bytes that it holds."""
+    """Reader of bodies."""
 
-    def __init__(self, limits: Limits):
-        self._limits, self.held = limits, 0
+    def __init__(self, limits: Limits, memory: Memory):
+        self._limits, self._memory = limits, memory
 
     @asynccontextmanager
     async def json(self, request: Request) -> AsyncIterator[Any]:
@@ -31,48 +32,37 @@ class Bodies:
         kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
         if kind != "application/json":
             raise Refusal(415, "content_type", "send JSON with the header Content-Type: application/json")
-        taken = 0
+        with self._memory.account() as account:
+            yield self._decoded(await self._read(request, account))
 
-        def take(size: int) -> None:
-            nonlocal taken
-            if self.held + size > self._limits.max_buffer:
-                raise Refusal(
-                    429,
-                    "buffer_limit",
-                    f"the requests in progress hold {self.held} bytes, and the limit is {self._limits.max_buffer} "
-                    "(--max-buffer): try again later",
-                    {"Retry-After": "1"},
-                )
-            self.held += size
-            taken += size
-
+    async def _read(self, request: Request, account: Account) -> bytes:
+        data = bytearray()
         try:
-            data = bytearray()
-            try:
-                async with asyncio.timeout(self._limits.body_seconds):
-                    await self._check_length(request)
-                    async for chunk in request.stream():
-                        take(len(chunk))
-                        data += chunk
-                        if len(data) > self._limits.max_body:
-                            await _drop(request, _DRAINED * self._limits.max_body)
-                            raise self._too_large(f"more than {self._limits.max_body} bytes")
-            except TimeoutError:
-                raise Refusal(
-                    408,
-                    "body_timeout",
-                    f"the body did not arrive within {self._limits.body_seconds:g} seconds (--body-seconds)",
-                    {"Connection": "close"},
-                ) from None
-            if not data:
-                raise Refusal(400, "empty", "the body is empty: send a JSON object")
-            try:
-                value = decode(bytes(data))
-            except ValueError as error:
-                raise Refusal(400, "invalid_json", f"the body is not JSON: {error}") from None
-            yield value
-        finally:
-            self.held -= taken
+            async with asyncio.timeout(self._limits.body_seconds):
+                await self._check_length(request)
+                async for chunk in request.stream():
+                    account.take(len(chunk))
+                    data += chunk
+                    if len(data) > self._limits.max_body:
+                        await _drop(request, _DRAINED * self._limits.max_body)
+                        raise self._too_large(f"more than {self._limits.max_body} bytes")
+        except TimeoutError:
+            raise Refusal(
+                408,
+                "body_timeout",
+                f"the body did not arrive within {self._limits.body_seconds:g} seconds (--body-seconds)",
+                {"Connection": "close"},
+            ) from None
+        return bytes(data)
+
+    @staticmethod
+    def _decoded(data: bytes) -> Any:
+        if not data:
+            raise Refusal(400, "empty", "the body is empty: send a JSON object")
+        try:
+            return decode(data)
+        except ValueError as error:
+            raise Refusal(400, "invalid_json", f"the body is not JSON: {error}") from None
 
     async def _check_length(self, request: Request) -> None:
         length = request.headers.get("content-length", "")

@@ -11,7 +11,7 @@ from jclip.serve.refusals import ERROR_SCHEMA
 _WITH_BODY = (400, 408, 413, 415, 422, 429)
 """Statuses that every endpoint with a body may answer."""
 _EVERYWHERE = (403, 500)
-_ERROR = {"$ref": "#/components/schemas/Error"}
+_ERROR = {"type": "object", "required": ["error"], "properties": {"error": {"$ref": "#/components/schemas/Error"}}}
 
 
 def description(endpoints: Sequence[Endpoint], public: Sequence[str], keyed: bool) -> dict[str, Any]:

@@ -377,6 +377,6 @@ def _not(value: Any, kind: Kind, where: str) -> Refusal:
 
 def _briefly(value: Any) -> str:
     """Returns a value for a message: containers by their type, which may be large."""
-    return {dict: "an object", list: "a list"}.get(type(value)) or repr(
-        value if not isinstance(value, str) else value[:60]
-    )
+    if isinstance(value, dict | list):
+        return "an object" if isinstance(value, dict) else "a list"
+    return repr(value[:60] if isinstance(value, str) else value)

@@ -19,7 +19,7 @@ class Limits:
       max_characters: characters of a text. Longer texts than the model's context are truncated, see "truncate".
       max_megapixels: size of an image, in millions of pixels; None for the reader's limit, which depends on the memory.
       max_queue: texts and images that are accepted and not answered, of all requests together.
-      max_buffer: bytes of the bodies of all requests that are not answered.
+      max_buffer: bytes of the bodies, and of the files that are sent, of all requests in progress.
       max_results: results of a search that can be reached with "k" and "offset".
       body_seconds: seconds in which a body must arrive.
     """

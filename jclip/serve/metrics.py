@@ -15,13 +15,19 @@ class Metrics:
     def __init__(self) -> None:
         self._registry = CollectorRegistry()
         self._gauges: dict[str, Gauge] = {}
-        more = {"registry": self._registry}
-        self._requests = Counter("jclip_requests", "Answered requests.", ("endpoint", "status"), **more)
+        registry = self._registry
+        self._requests = Counter("jclip_requests", "Answered requests.", ("endpoint", "status"), registry=registry)
         self._latency = Histogram(
-            "jclip_request_seconds", "Time from a request to its answer.", ("endpoint",), buckets=_SECONDS, **more
+            "jclip_request_seconds",
+            "Time from a request to its answer.",
+            ("endpoint",),
+            buckets=_SECONDS,
+            registry=registry,
         )
-        self._batch = Histogram("jclip_batch_size", "Items in a batch.", ("lane",), buckets=_SIZES, **more)
-        self._encoding = Histogram("jclip_batch_seconds", "Encoding of a batch.", ("lane",), buckets=_SECONDS, **more)
+        self._batch = Histogram("jclip_batch_size", "Items in a batch.", ("lane",), buckets=_SIZES, registry=registry)
+        self._encoding = Histogram(
+            "jclip_batch_seconds", "Encoding of a batch.", ("lane",), buckets=_SECONDS, registry=registry
+        )
 
     def answered(self, endpoint: str, status: int, seconds: float) -> None:
         """Notes an answer. `endpoint` is a path of the description, so that clients cannot add series."""

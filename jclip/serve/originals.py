@@ -10,7 +10,6 @@ import os
 import threading
 from collections import OrderedDict
 from pathlib import Path
-from typing import BinaryIO
 
 from PIL import Image
 
@@ -18,41 +17,36 @@ from jclip.errors import JclipError
 from jclip.images.modes import to_convertible
 from jclip.images.opening import load, open_header, orientation_of, turned
 from jclip.images.preprocess import Orientation
-from jclip.io.reading import LARGEST_PICTURE, open_regular
+from jclip.io.reading import LARGEST_PICTURE, read_regular
 from jclip.search.entries import FILE, IMAGE, Entry
 from jclip.serve.refusals import Refusal
 
 SIDE = 384
 """Maximum width and height of a thumbnail, in pixels."""
 _QUALITY = 85
-_CHUNK = 1 << 20
 _WHITE = (255, 255, 255)
 
 
-def open_original(entry: Entry) -> BinaryIO:
-    """Opens the file of an entry, at its beginning. Raises Refusal, 404, if it is not what was indexed any more."""
+def read_original(entry: Entry) -> bytes:
+    """Returns the content of an indexed image. Raises Refusal, 404, if it is not what was indexed any more."""
     if entry.kind != IMAGE or entry.origin != FILE or entry.hash is None:
         raise Refusal(404, "no_image", f"entry {entry.id} is not an image file of its own")
     try:
-        stream = open_regular(Path(entry.path))
-    except (OSError, ValueError, JclipError):
+        data = read_regular(entry.path, LARGEST_PICTURE) if _size(entry.path) == entry.size else b""
+    except (OSError, ValueError):
         raise _changed(entry) from None
-    try:
-        if os.fstat(stream.fileno()).st_size != entry.size or entry.size > LARGEST_PICTURE:
-            raise _changed(entry)
-        digest, size = hashlib.blake2b(digest_size=len(entry.hash)), 0
-        while chunk := stream.read(_CHUNK):
-            digest.update(chunk)
-            size += len(chunk)
-            if size > entry.size:
-                break
-        if digest.digest() != entry.hash:
-            raise _changed(entry)
-        stream.seek(0)
-    except BaseException:
-        stream.close()
-        raise
-    return stream
+    if digest_of(data) != entry.hash:
+        raise _changed(entry)
+    return data
+
+
+def digest_of(data: bytes) -> bytes:
+    """Returns the digest of a content."""
+    return hashlib.blake2b(data, digest_size=16).digest()
+
+
+def _size(path: Path) -> int:
+    return os.stat(path).st_size
 
 
 def is_unchanged(entry: Entry) -> bool:
@@ -92,8 +86,7 @@ class Thumbnails:
                 self._kept.move_to_end(name)
         if known is not None and is_unchanged(entry):
             return known
-        with open_original(entry) as stream:
-            data = stream.read(LARGEST_PICTURE)
+        data = read_original(entry)
         if known is not None:
             return known
         made = self._made(data, orientation)

@@ -57,19 +57,13 @@ def over_limit(where: str, found: str, limit: str, option: str) -> Refusal:
     return Refusal(413, f"{name}_limit", f"{place}{found}, but the limit is {limit} ({option})")
 
 
-ERROR_SCHEMA = {
+ERROR_SCHEMA: dict[str, Any] = {
     "type": "object",
-    "required": ["error"],
+    "required": ["message", "type", "code"],
     "properties": {
-        "error": {
-            "type": "object",
-            "required": ["message", "type", "code"],
-            "properties": {
-                "message": {"type": "string"},
-                "type": {"type": "string", "enum": sorted(set(TYPES.values()))},
-                "code": {"type": "string"},
-            },
-        }
+        "message": {"type": "string"},
+        "type": {"type": "string", "enum": sorted(set(TYPES.values()))},
+        "code": {"type": "string"},
     },
 }
-"""JSON schema of an error response."""
+"""JSON schema of an error: of what is under "error" in a response."""

@@ -7,7 +7,7 @@ import os
 import signal
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from types import FrameType
 
@@ -84,7 +84,7 @@ class Server(uvicorn.Server):
         )
 
     @contextmanager
-    def capture_signals(self) -> Iterator[None]:  # type: ignore[override]
+    def capture_signals(self) -> Generator[None, None, None]:
         """Handles the signals within the block. uvicorn's own raises them again, and the exit code would not be 0."""
         if threading.current_thread() is not threading.main_thread():
             yield

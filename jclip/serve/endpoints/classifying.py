@@ -41,7 +41,7 @@ class Classifying:
                 "label": {"type": "string"},
                 "cosines": numbers,
                 "probabilities": numbers,
-                "error": ERROR_SCHEMA["properties"]["error"],
+                "error": ERROR_SCHEMA,
             },
         }
         return [

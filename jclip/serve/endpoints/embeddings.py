@@ -53,7 +53,7 @@ class Embeddings:
                 "object": {"const": "embedding"},
                 "index": {"type": "integer"},
                 "embedding": {"anyOf": [_VECTOR, {"type": "string"}, {"type": "null"}]},
-                "error": ERROR_SCHEMA["properties"]["error"],
+                "error": ERROR_SCHEMA,
             },
         }
         usage = {"type": "object", "additionalProperties": {"type": "integer"}}

@@ -1,11 +1,9 @@
 """Thumbnails and originals of indexed images."""
 
 import re
-from collections.abc import Iterator
-from typing import BinaryIO
 
 from starlette.requests import Request
-from starlette.responses import Response, StreamingResponse
+from starlette.responses import Response
 
 from jclip.search.entries import Entry
 from jclip.search.searching import Searcher
@@ -14,7 +12,8 @@ from jclip.serve.endpoints.searching import ID
 from jclip.serve.fields import Field
 from jclip.serve.gallery import Gallery
 from jclip.serve.images import Images
-from jclip.serve.originals import Thumbnails, open_original
+from jclip.serve.memory import Account, HeldResponse, Memory
+from jclip.serve.originals import Thumbnails, read_original
 from jclip.serve.refusals import Refusal
 from jclip.serve.responses import unless_known
 from jclip.serve.service import Service
@@ -29,15 +28,14 @@ _SHOWN = {
 }
 """First bytes of the formats that browsers show. Others are downloads."""
 _OTHER = "application/octet-stream"
-_CHUNK = 1 << 18
 _THUMBNAILS = 64_000_000  # bytes
 
 
 class Files:
     """Endpoints that send images of the index."""
 
-    def __init__(self, service: Service, gallery: Gallery, images: Images):
-        self._service, self._gallery, self._images = service, gallery, images
+    def __init__(self, service: Service, gallery: Gallery, images: Images, memory: Memory):
+        self._service, self._gallery, self._images, self._memory = service, gallery, images, memory
         self._thumbnails = Thumbnails(_THUMBNAILS, service.limits.megapixels)
         service.metrics.watch("jclip_thumbnail_bytes", "Thumbnails in memory.", lambda: self._thumbnails.held)
 
@@ -79,14 +77,18 @@ class Files:
         return unless_known(request, data, "image/jpeg")
 
     async def _image(self, given: Given, request: Request) -> Response:
+        account = Account(self._memory)
         with self._service.encoding.places(1):
             entry = await self._entry(given["id"])
-            stream = await self._images.run(lambda: open_original(entry))
-        media_type = _media_type(stream)
-        headers = {"Content-Length": str(entry.size), "Content-Disposition": "inline"}
-        if media_type == _OTHER:
-            headers["Content-Disposition"] = "attachment"
-        return StreamingResponse(_chunks(stream), media_type=media_type, headers=headers)
+            account.take(entry.size or 0)
+            try:
+                data = await self._images.run(lambda: read_original(entry))
+            except BaseException:
+                account.close()
+                raise
+        media_type = next((name for name, mark in _SHOWN.items() if mark.match(data)), _OTHER)
+        headers = {"Content-Disposition": "attachment" if media_type == _OTHER else "inline"}
+        return HeldResponse(account, data, media_type, headers)
 
     async def _entry(self, entry_id: int) -> Entry:
         def find(searcher: Searcher) -> Entry | None:
@@ -98,15 +100,3 @@ class Files:
         if found is None:
             raise Refusal(404, "no_entry", f"the index has no entry {entry_id}")
         return found
-
-
-def _media_type(stream: BinaryIO) -> str:
-    first = stream.read(16)
-    stream.seek(0)
-    return next((name for name, mark in _SHOWN.items() if mark.match(first)), _OTHER)
-
-
-def _chunks(stream: BinaryIO) -> Iterator[bytes]:
-    with stream:
-        while chunk := stream.read(_CHUNK):
-            yield chunk

@@ -212,7 +212,7 @@ class Searching:
             await self._known(term["id"]) if item is None else next(encoded)
             for term, item in zip(terms, items, strict=True)
         ]
-        return _sum(vectors, [term["weight"] for term in terms], "query")
+        return _sum(vectors, [term["weight"] for term in terms], "")
 
     async def _encoded(self, items: Sequence[Item], places: Sequence[str]) -> np.ndarray:
         return (await self._encoded_all(items, places))[0]

@@ -144,8 +144,8 @@ class Status:
         )
 
     def _entries(self) -> int:
-        index = self._service.gallery and self._service.gallery.index
-        return 0 if index is None else len(index)
+        gallery = self._service.gallery
+        return 0 if gallery is None or gallery.index is None else len(gallery.index)
 
     async def _health(self, given: Given, request: Request) -> Response:
         if self._service.batcher.failure is not None:
