@@ -68,12 +68,12 @@ def main(arguments: Sequence[str]) -> int:
     if key is None and not is_local(options.host):
         raise JclipError(f"--host {options.host} can be reached from elsewhere: give a key with --key-file or ${KEY}")
     with listen(options.host, options.port) as listening:
-        from jclip.inference import load
+        from jclip.loading import load
         from jclip.serve.app import Settings, make_app
         from jclip.serve.gallery import Gallery
 
         with Console(stderr=True).working(f"loading {options.bundle}"):
-            model = load(options.bundle)
+            model = load(options.bundle, batch_size=options.batch)
             gallery = None
             if options.index is not None:
                 gallery = Gallery(options.index, model)

@@ -4,12 +4,10 @@ A path alone is not trusted: the file may have been replaced, also by a link to 
 with the index before anything of it is sent.
 """
 
-import hashlib
 import io
 import os
 import threading
 from collections import OrderedDict
-from pathlib import Path
 
 from PIL import Image
 
@@ -17,8 +15,10 @@ from jclip.errors import JclipError
 from jclip.images.modes import to_convertible
 from jclip.images.opening import load, open_header, orientation_of, turned
 from jclip.images.preprocess import Orientation
-from jclip.io.reading import LARGEST_PICTURE, read_regular
-from jclip.search.entries import FILE, IMAGE, Entry
+from jclip.search.decoding import bytes_of, content_hash
+from jclip.search.entries import IMAGE, Entry
+from jclip.search.sources.items import Part
+from jclip.search.sources.kinds import container_of
 from jclip.serve.refusals import Refusal
 
 SIDE = 384
@@ -29,31 +29,35 @@ _WHITE = (255, 255, 255)
 
 def read_original(entry: Entry) -> bytes:
     """Returns the content of an indexed image. Raises Refusal, 404, if it is not what was indexed any more."""
-    if entry.kind != IMAGE or entry.origin != FILE or entry.hash is None:
-        raise Refusal(404, "no_image", f"entry {entry.id} is not an image file of its own")
+    if entry.kind != IMAGE or entry.hash is None:
+        raise Refusal(404, "no_image", f"entry {entry.id} is not an image, or only its vector is known")
     try:
-        data = read_regular(entry.path, LARGEST_PICTURE) if _size(entry.path) == entry.size else b""
-    except (OSError, ValueError):
+        data = _content(entry)
+    except (OSError, ValueError):  # JclipError is a ValueError
         raise _changed(entry) from None
-    if digest_of(data) != entry.hash:
+    if content_hash(data) != entry.hash:
         raise _changed(entry)
     return data
 
 
-def digest_of(data: bytes) -> bytes:
-    """Returns the digest of a content."""
-    return hashlib.blake2b(data, digest_size=16).digest()
-
-
-def _size(path: Path) -> int:
-    return os.stat(path).st_size
+def _content(entry: Entry) -> bytes:
+    """Returns what is now at an entry's place. Raises OSError or JclipError if it cannot be read."""
+    if entry.container is None:
+        if os.stat(entry.path).st_size != entry.size:
+            raise _changed(entry)
+        return bytes_of(Part(os.fsencode(entry.path)))
+    container = container_of(entry.origin, entry.container)
+    if container is None:
+        raise _changed(entry)
+    with container.reader() as read:
+        return bytes_of(read(entry.position or 0, entry.size or 0))
 
 
 def is_unchanged(entry: Entry) -> bool:
     """Returns True if the size and time of an entry's file are those that were indexed."""
     try:
         found = os.stat(entry.path)
-    except (OSError, ValueError):
+    except (OSError, ValueError):  # also for a member of a container
         return False
     return (found.st_size, found.st_mtime_ns) == (entry.size, entry.mtime_ns)
 

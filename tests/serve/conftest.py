@@ -3,7 +3,8 @@ from pathlib import Path
 import pytest
 from starlette.testclient import TestClient
 
-from jclip.inference import Model, load
+from jclip.inference import Model
+from jclip.loading import load
 from tests.serve.services import client_of, write_gallery
 
 

@@ -8,13 +8,13 @@ import numpy as np
 from PIL import Image
 from starlette.testclient import TestClient
 
-from jclip.inference import load
+from jclip.loading import load
+from jclip.search.decoding import content_hash
 from jclip.search.entries import Entry
 from jclip.search.index import IndexFacts
 from jclip.search.writing import write_index
 from jclip.serve.app import Settings, make_app
 from jclip.serve.gallery import Gallery
-from jclip.serve.originals import digest_of
 from tests.cli.small_bundle import write_bundle
 
 IMAGES = 12
@@ -65,7 +65,7 @@ def entry_of(number: int, file: Path) -> Entry:
         path=file,
         size=status.st_size,
         mtime_ns=status.st_mtime_ns,
-        hash=digest_of(data),
+        hash=content_hash(data),
         width=48,
         height=40,
         text=f"图{number}",
