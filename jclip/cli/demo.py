@@ -68,8 +68,9 @@ def main(arguments: Sequence[str]) -> int:
     console.tell(
         f"To score a model on the same images: {shlex.join([program, 'eval', 'retrieval', bundle, str(outcome.pairs)])}"
     )
-    index = ("--index", str(options.workdir / "index"), "--embed", str(outcome.pairs.parent))
-    console.tell(f"To search them in a browser: {_needing_serve()}{shlex.join([program, 'serve', bundle, *index])}")
+    pictures = outcome.pairs.parent
+    words = [program, "serve", bundle, "--index", str(pictures.with_name("index")), "--embed", str(pictures)]
+    console.tell(f"To search its images in a browser: {_needing_serve()}{shlex.join(words)}")
     return 0
 
 

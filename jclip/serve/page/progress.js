@@ -46,7 +46,7 @@ export function drawProgress() {
   const bar = $('indexing-bar')
   if (total) bar.value = done / total
   else bar.removeAttribute('value')
-  const parts = [words('indexingWords', { done: number(done), total: total ? number(total) : '…' })]
+  const parts = total ? [words('indexingWords', { done: number(done), total: number(total) })] : ['…']
   if (rate) parts.push(words('rate', { rate: number(Math.round(rate)) }))
   if (left) parts.push(words('left', { time: duration(left) }))
   if (skipped) parts.push(words('skipped', { count: number(skipped) }))

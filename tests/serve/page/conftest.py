@@ -33,7 +33,7 @@ def opened(chromium, served):
     """Returns a function that opens the page; at the end there was no error, dialog, or request to elsewhere."""
     contexts, complaints = [], []
 
-    def open_page(path="", at=served.url, allowed="$^", **more):
+    def open_page(path="", at=served.url, allowed="$^", before=lambda page: None, **more):
         context = chromium.new_context(**{"viewport": {"width": 1280, "height": 800}, "locale": "en-GB", **more})
         context.set_default_timeout(10_000)
         contexts.append(context)
@@ -55,6 +55,7 @@ def opened(chromium, served):
         page.on("pageerror", lambda error: complaints.append(str(error)))
         page.on("request", request)
         page.on("dialog", dialog)
+        before(page)
         page.goto(f"{at}/{path}")
         return page
 

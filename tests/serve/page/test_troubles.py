@@ -84,9 +84,7 @@ def test_progress_of_indexing(opened):
     }
     part = {"state": "embedding", "done": 300, "rate": 41.7, "seconds_left": 130.0, "entries": 300}
     states = iter([{**done, **part}, done, {**done, "error": "/a<b>: the disk is full"}])
-    page = opened("page/icon.svg")
-    page.route("**/progress", lambda route: answering(next(states))(route))
-    page.goto(page.url.replace("page/icon.svg", ""))
+    page = opened(before=lambda page: page.route("**/progress", lambda route: answering(next(states))(route)))
     said = page.locator("#indexing-words")
     expect(said).to_have_text("Indexing: 300 of 1,200 images · 42 a second · 2 min left · 2 skipped")
     assert page.get_by_role("progressbar", name="Indexing").evaluate("each => each.value") == 0.25
