@@ -6,7 +6,7 @@ from playwright.sync_api import expect
 from jclip.search.filters import Comparison, Filter, parse_time
 from jclip.search.queries import Query, Term, parse_query
 from tests.serve.page.server import HOSTILE_NAME, HOSTILE_TEXT, IMAGES
-from tests.serve.page.tools import DROP_LARGE, FOREIGN, NO_ANSWER, TILES, give_file, new_results, shown_ids
+from tests.serve.page.tools import DROP_LARGE, FOREIGN, NO_ANSWER, TILES, give_file, new_results, shown_ids, wait_until
 
 
 def test_a_chinese_query_and_scrolling_to_the_end(opened, served):
@@ -116,6 +116,7 @@ def test_the_way_back_closes_the_viewer(opened):
         expect(viewer).to_be_visible()
         leave()
         expect(viewer).to_be_hidden()
+        wait_until(page, "!history.state")
         expect(last).to_be_focused()
         assert "q=a+smiling+cat" in page.url and shown_ids(page)[:60] == ids and page.evaluate("scrollY") > 500
     page.go_back()

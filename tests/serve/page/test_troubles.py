@@ -6,7 +6,7 @@ from playwright.sync_api import expect
 
 from jclip.search.queries import parse_query
 from tests.serve.page.server import listening_without_index, serving
-from tests.serve.page.tools import NO_ANSWER, TILES, answering, shown_ids
+from tests.serve.page.tools import NO_ANSWER, TILES, answering, shown_ids, wait_until
 
 
 def test_a_service_with_a_key(gallery, opened):
@@ -23,13 +23,14 @@ def test_a_service_with_a_key(gallery, opened):
         assert shown_ids(page) == locked.ids(locked.searcher.search(parse_query("猫"), 60))
         image = page.locator(f"{TILES} img").first
         expect(image).to_have_attribute("src", re.compile("^blob:"))
-        page.wait_for_function("document.querySelector('.tile img').naturalWidth > 0")
+        wait_until(page, "document.querySelector('.tile img').naturalWidth > 0")
         page.locator(f"{TILES} .open").first.click()
         with page.expect_download() as saved:
             page.get_by_role("link", name="Open the original").click()
         first = locked.searcher.index.entry(shown_ids(page)[0])
         assert saved.value.path().read_bytes() == first.path.read_bytes()
         page.keyboard.press("Escape")
+        wait_until(page, "!history.state")
         assert "secret" not in page.url and page.evaluate("JSON.stringify(localStorage)") == "{}"
         page.reload()
         page.locator(TILES).first.wait_for()

@@ -128,6 +128,15 @@ def shown_ids(page):
     return [int(link.removeprefix("?like=")) for link in links]
 
 
+def wait_until(page, condition):
+    """Waits until a JavaScript expression is true. playwright's own way needs "unsafe-eval", which the page forbids."""
+    for _ in range(200):
+        if page.evaluate(condition):
+            return
+        page.wait_for_timeout(25)
+    raise AssertionError(f"after 5 s it is not true that {condition}")
+
+
 @contextmanager
 def new_results(page):
     """Waits until the results of the block have replaced those before it."""
