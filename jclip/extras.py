@@ -33,7 +33,6 @@ EXTRAS = {
     "pymilvus": "milvus",
     "starlette": "serve",
     "uvicorn": "serve",
-    "python_multipart": "serve",
     "prometheus_client": "serve",
     "onnx": "export",
     "onnxruntime": "export",

@@ -25,6 +25,7 @@ COMMANDS = {
     "verify": "checks a converted bundle against its source weights",
     "eval": "evaluates a bundle by retrieval, classification and probes; compares two results",
     "classify": "classifies images by labels of your own",
+    "embed": "embeds images and texts into an index, and updates it",
     "data": "imports and inspects data sets",
     "serve": "starts an HTTP service that embeds, classifies and searches, with a page",
     "doctor": "checks devices, mesh, versions and disk space",

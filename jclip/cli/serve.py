@@ -62,6 +62,8 @@ def main(arguments: Sequence[str]) -> int:
     options = read(ServeOptions, arguments, "jclip serve")
     from jclip.serve.server import Server, is_local, listen, url_of
 
+    if options.batch < 1:
+        raise JclipError(f"--batch is {options.batch}, but must be 1 or more: give another")
     if options.embed and options.index is None:
         raise JclipError("--embed has no index to write: give one with --index")
     key = api_key(options.key_file)
@@ -80,7 +82,8 @@ def main(arguments: Sequence[str]) -> int:
                 if not options.embed or os.path.lexists(options.index):
                     gallery.open()
         hosts = frozenset(options.hosts) if options.hosts or is_local(options.host) else None
-        settings = Settings(options.limits, options.batch, options.orientation, key, hosts, options.allow_urls)
+        names = frozenset({options.bundle, Path(options.bundle).name})
+        settings = Settings(options.limits, options.batch, options.orientation, key, hosts, options.allow_urls, names)
         say(f"{url_of(listening)} serves {model.name}; Ctrl-C ends it")
         Server(make_app(model, settings, gallery, options.embed)).run([listening])
     return 0

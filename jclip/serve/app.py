@@ -50,6 +50,7 @@ class Settings:
       key: key that requests must send; None for none.
       hosts: names that requests may use for this machine, besides local ones; None for any.
       urls: images may be URLs of public addresses.
+      names: names that requests may give the model, besides its own.
     """
 
     limits: Limits = field(default_factory=Limits)
@@ -58,6 +59,7 @@ class Settings:
     key: str | None = None
     hosts: frozenset[str] | None = frozenset()
     urls: bool = False
+    names: frozenset[str] = frozenset()
 
 
 def make_app(
@@ -79,7 +81,8 @@ def make_app(
     fetch = Fetcher(limits.max_body) if settings.urls else None
     images = Images(model.bundle.preprocessing, orientation, limits.megapixels, fetch)
     encoding, memory = Encoding(batcher, images, limits), Memory(limits.max_buffer)
-    service = Service(model, limits, orientation, batcher, encoding, metrics, gallery, settings.urls)
+    names = settings.names | {model.name, model.identity}
+    service = Service(model, names, limits, orientation, batcher, encoding, metrics, gallery, settings.urls)
     if gallery is not None and sources:
         service.job = Job(QueuedModel(model, batcher), sources, gallery, None if index else orientation)
     for lane in LANES:

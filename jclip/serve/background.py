@@ -21,6 +21,7 @@ from jclip.serve.batching import BACKGROUND, TEXT, Batcher
 from jclip.serve.gallery import Gallery
 
 _log = logging.getLogger(__name__)
+_FAILED = "embedding failed: the service's log says why"
 _SECONDS = 10.0
 """Seconds that the end of the service waits for the job."""
 
@@ -114,11 +115,11 @@ class Job:
             self._gallery.open()
         except JclipError as error:
             if not self._stopping.is_set():
-                self.failure = str(error)
+                self.failure = _FAILED  # the message may name paths, which clients are not told
                 _log.error("--embed: %s", error)
-        except Exception as error:
-            self.failure = "embedding failed: the service's log says why"
-            _log.exception("--embed failed: %s", error)
+        except Exception:
+            self.failure = _FAILED
+            _log.exception("--embed failed")
 
     def _watch(self, progress: Progress) -> None:
         if self._stopping.is_set():

@@ -7,6 +7,7 @@ Requests wait in lanes: texts, images, and the images of a background job. The m
 one item of each request of a lane before the second of any. So one kind, or one large request, cannot shut out others.
 """
 
+import logging
 import threading
 import time
 from collections import deque
@@ -19,6 +20,8 @@ from typing import Any, Protocol
 import numpy as np
 
 from jclip.bundle import Bundle
+
+_log = logging.getLogger(__name__)
 
 TEXT, IMAGE, BACKGROUND = "text", "image", "background"
 LANES = (TEXT, IMAGE, BACKGROUND)
@@ -113,7 +116,8 @@ class Batcher:
     def _serve(self) -> None:
         try:
             warm_up(self._model, self._largest, lambda: self._stopping)
-        except Exception as error:  # shown by /health; requests fail with their own errors
+        except Exception as error:  # /health reports it; requests fail with their own errors
+            _log.exception("the model cannot be compiled")
             self.failure = error
         else:
             self._warm.set()

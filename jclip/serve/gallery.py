@@ -35,12 +35,17 @@ class Gallery:
         """Opens the index, or its present state. Raises JclipError if it is damaged, or another model's."""
         index = Index.open(self.folder)
         index.check_model(self._model)
-        self._searcher = Searcher(index, self._model)
+        before, self._searcher = self.index, Searcher(index, self._model)
+        if before is not None:  # closed when neither thread can be using it
+            fast, slow = self._threads.values()
+            fast.submit(slow.submit, before.close)
 
     def close(self) -> None:
-        """Ends the threads."""
+        """Ends the threads, after the work that they have begun, and closes the index."""
         for thread in self._threads.values():
-            thread.shutdown(wait=False, cancel_futures=True)
+            thread.shutdown(cancel_futures=True)
+        if self.index is not None:
+            self.index.close()
 
     @property
     def index(self) -> Index | None:

@@ -18,6 +18,7 @@ class Service:
 
     Attributes:
       model: the model.
+      names: names of the model in requests.
       limits: limits on requests.
       orientation: treatment of the EXIF orientation of images in requests.
       batcher: the model's thread.
@@ -29,6 +30,7 @@ class Service:
     """
 
     model: Any
+    names: frozenset[str]
     limits: Limits
     orientation: Orientation
     batcher: Batcher

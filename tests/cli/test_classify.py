@@ -14,8 +14,6 @@ from jclip.cli import main
 from tests.cli.small_bundle import write_bundle
 from tests.poison import UTF8, assert_harmless
 
-COLOURS = {"red": "红色的圆形", "green": "绿色的圆形", "blue": "蓝色的圆形"}
-
 
 @pytest.fixture(scope="module")
 def bundle(made_once):
@@ -26,8 +24,14 @@ def bundle(made_once):
 def images(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     folder = tmp_path / "images"
-    (folder / "inner").mkdir(parents=True)
-    for place, colour in (("a.png", "red"), ("inner/b.jpg", "green"), (".hidden.png", "blue")):
+    for each in ("inner", "@eaDir"):
+        (folder / each).mkdir(parents=True)
+    for place, colour in (
+        ("a.png", "red"),
+        ("inner/b.jpg", "green"),
+        (".hidden.png", "blue"),
+        ("@eaDir/c.jpg", "blue"),
+    ):
         Image.new("RGB", (40, 30), colour).save(folder / place)
     (folder / "notes.txt").write_text("no image")
     return folder

@@ -3,7 +3,7 @@ import base64
 import numpy as np
 import pytest
 
-from tests.serve.services import TOLERANCE, drawn, encoded, error_of, image_uri, uri
+from tests.serve.services import TOLERANCE, client_of, drawn, encoded, error_of, image_uri, uri
 
 
 def vectors_of(response):
@@ -125,6 +125,12 @@ def test_a_wrong_request_says_what_is_wrong(client, body, status, message):
 def test_dimensions_of_the_model_are_accepted(client, model):
     found = vectors_of(client.post("/v1/embeddings", json={"input": "a", "dimensions": 64, "unknown": 1}))
     np.testing.assert_allclose(found, model.encode_text(["a"]), atol=TOLERANCE)
+
+
+def test_names_of_the_model(place, model):
+    with client_of(place, names=frozenset({"bundle"})) as client:
+        for name in ("bundle", model.name, model.identity, None):
+            assert client.post("/v1/embeddings", json={"input": "a", "model": name}).status_code == 200
 
 
 def test_teis_form(client, model):

@@ -4,6 +4,7 @@ import pytest
 from jclip.search.index import Index
 from jclip.search.queries import parse_query
 from jclip.search.searching import Searcher
+from jclip.serve.endpoints.conditions import folders
 from tests.serve.services import IMAGES, drawn, error_of, image_uri, uri
 
 
@@ -83,6 +84,13 @@ def test_the_values_for_filters(client, place):
     values = client.get("/filters").json()
     assert values["folders"] == [str(place / "images")] and values["meta"] == {"parity": ["0", "1"]}
     assert values["dates"][0] < values["dates"][1] and values["dates"][1].startswith("2024-05-1")
+
+
+def test_many_folders_are_listed_by_their_parents():
+    places = {("/", "photos", str(year), str(day)) for year in range(2000, 2010) for day in range(30)}
+    assert folders(places) == [f"/photos/{year}" for year in range(2000, 2010)]
+    assert folders({("/", "a")} | {("/", str(number)) for number in range(300)}) == ["/"]
+    assert folders({("/", "a", "b"), ("/", "a")}) == ["/a", "/a/b"] and folders(set()) == []
 
 
 def test_near_duplicates(client, searcher):

@@ -5,8 +5,9 @@ import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from jclip.data.sources.class_files import HIDDEN, NO_PICTURE, ClassFile, files_of_class
+from jclip.data.sources.class_files import NO_PICTURE, ClassFile, files_of_class
 from jclip.errors import JclipError
+from jclip.io.reading import is_hidden
 
 
 def image_files(names: Sequence[str | Path]) -> list[ClassFile]:
@@ -23,7 +24,9 @@ def image_files(names: Sequence[str | Path]) -> list[ClassFile]:
 
 def _named(name: Path) -> Iterator[ClassFile]:
     if name.is_dir():
-        yield from (found for found in files_of_class(name) if found.reason not in (HIDDEN, NO_PICTURE))
+        for found in files_of_class(name):
+            if found.reason != NO_PICTURE and not any(map(is_hidden, found.file.relative_to(name).parts)):
+                yield found
     elif os.path.lexists(name):
         yield ClassFile(name)
     elif glob.has_magic(str(name)):

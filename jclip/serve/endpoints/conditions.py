@@ -57,29 +57,29 @@ def _written(value: Any) -> str:
 
 def choices(index: Index) -> dict[str, Any]:
     """Returns the values for a form: {"folders", "meta": {name: values}, "dates": [first, last] or []}."""
-    paths = (os.fsdecode(path) for (path,) in index.query("SELECT path FROM entries"))
+    rows = index.query("SELECT path, container IS NOT NULL FROM entries")
+    places = {_place(os.fsdecode(path), bool(is_member)) for path, is_member in rows}
     first, last = index.query("SELECT min(date), max(date) FROM entries")[0]
     dates = [] if first is None else [datetime.fromtimestamp(each).isoformat() for each in (first, last)]
-    return {"folders": folders(paths), "meta": _meta(index), "dates": dates}
+    return {"folders": folders(places), "meta": _meta(index), "dates": dates}
 
 
-def folders(paths: Any) -> list[str]:
-    """Returns the folders and containers of paths, down to the depth at which there are not too many.
+def _place(path: str, is_member: bool) -> tuple[str, ...]:
+    """Returns the parts of the folder of a file, or of the container of a member."""
+    return Path(path.partition(MEMBER)[0]).parts if is_member else Path(path).parts[:-1]
 
-    >>> folders(["/a/b/1.jpg", "/a/c/2.jpg", "/a/t.tar::x/3.jpg"])
+
+def folders(places: set[tuple[str, ...]]) -> list[str]:
+    """Returns folders, given by their parts, down to the depth at which there are not too many.
+
+    >>> folders({("/", "a", "c"), ("/", "a", "b"), ("/", "a", "t.tar")})
     ['/a/b', '/a/c', '/a/t.tar']
     """
-    places = {
-        Path(container if member else path).parts[: None if member else -1]
-        for path in paths
-        for container, member, _ in (path.partition(MEMBER),)
-    }
-    depth = max(map(len, places), default=0)
-    found = places
+    found, depth = places, max(map(len, places), default=0)
     while len(found) > _MOST_FOLDERS and depth > 1:
         depth -= 1
         found = {parts[:depth] for parts in places}
-    return sorted(str(Path(*parts)) for parts in list(found)[:_MOST_FOLDERS] if parts)
+    return sorted(str(Path(*parts)) for parts in found)[:_MOST_FOLDERS]
 
 
 def _meta(index: Index) -> dict[str, list[str]]:

@@ -130,7 +130,7 @@ class Embeddings:
 
     async def _create(self, given: Given, request: Request) -> Response:
         service = self._service
-        if given["model"] not in (None, service.model.name, service.model.identity):
+        if given["model"] is not None and given["model"] not in service.names:
             raise Refusal(
                 404, "model_not_found", f"model: this service has only {service.model.name!r}: omit the field"
             )
