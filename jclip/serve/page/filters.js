@@ -45,7 +45,8 @@ function fields() {
       const meta = without(current.meta ?? {}, name, value)
       return without(current, 'meta', Object.keys(meta).length ? meta : '')
     }
-    found.push({ name: `meta.${name}`, label: shown(name), value: current.meta?.[name] ?? '', element: () => choice(values), set })
+    const value = current.meta?.[name] ?? ''
+    found.push({ name: `meta.${name}`, label: shown(name), value, element: () => choice(values), set })
   }
   return found
 }
@@ -83,7 +84,8 @@ export function drawFilters() {
   $('chips').replaceChildren(
     ...all.filter(({ value }) => value).map(({ label, value, set }) => {
       const said = `${label}: ${shown(value)}`
-      const button = make('button', { type: 'button', className: 'chip' }, make('bdi', { textContent: said }), make('span', { textContent: '×', ariaHidden: 'true' }))
+      const cross = make('span', { textContent: '×', ariaHidden: 'true' })
+      const button = make('button', { type: 'button', className: 'chip' }, make('bdi', { textContent: said }), cross)
       button.setAttribute('aria-label', words('removeFilter', { name: said }))
       button.addEventListener('click', () => {
         onChange(set(''))

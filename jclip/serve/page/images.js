@@ -42,9 +42,11 @@ async function fetched(img) {
   }
 }
 
-/** Saves an image of the service under a name: with a key, a link cannot open it. */
+/** Saves an image of the service under a name: with a key, a link cannot open it. Throws a Problem if it is gone. */
 export async function saveImage(path, name) {
-  const url = URL.createObjectURL(await (await answered(path)).blob())
+  const response = await answered(path)
+  if (!response.ok) throw new Problem('gone')
+  const url = URL.createObjectURL(await response.blob())
   make('a', { href: url, download: name }).click()
   setTimeout(() => URL.revokeObjectURL(url), 60_000)
 }

@@ -21,7 +21,7 @@ let problem = null
 let model = ''
 let focusFirst = false
 const feeds = new Feeds()
-const watch = new Watch($('sentinel'), () => feed?.more && !feed.loading && !problem && grow())
+const watch = new Watch($('sentinel'), () => feed?.more && !feed.loading && !problem?.stops && grow())
 
 /** Goes to another view, as a new step of the browser's history. */
 function go(next, { replace = false, focus = false } = {}) {
@@ -87,9 +87,11 @@ async function grow() {
   } catch (error) {
     if (grown !== feed || error.name === 'AbortError') return
     busy(false)
-    report(error instanceof Problem ? error : new Problem('failed', '', String(error)))
+    report(Object.assign(asProblem(error), { stops: true }))
   }
 }
+
+const asProblem = (error) => (error instanceof Problem ? error : new Problem('failed', '', String(error)))
 
 function busy(is) {
   $('results').ariaBusy = is
@@ -102,7 +104,7 @@ function busy(is) {
 /** Adds results to the page. */
 function place(items) {
   if (view.name === 'duplicates') $('groups').append(...items.map(groupOf))
-  else $('grid').append(...items.map((hit) => tileOf(hit, feed.items[0].score)))
+  else $('grid').append(...items.map(tileOf))
   if (!document.querySelector('.tile.stop')) onlyStop(document.querySelector('.tile:not(.waiting)'))
   say()
 }
@@ -111,35 +113,36 @@ function groupOf(hits) {
   const section = fromTemplate('group')
   section.dataset.count = hits.length
   section.classList.add(hits.length > 4 ? 'whole' : hits.length > 2 ? 'half' : 'pair')
-  section.querySelector('.grid').append(...hits.map((hit) => tileOf(hit, 1)))
+  section.querySelector('.grid').append(...hits.map(tileOf))
   nameGroup(section)
   return section
 }
 
-const nameGroup = (section) => (section.querySelector('h2').textContent = words('group', { count: number(Number(section.dataset.count)) }))
+function nameGroup(section) {
+  section.querySelector('h2').textContent = words('group', { count: number(Number(section.dataset.count)) })
+}
 
 /** Says how many results there are, or why there are none. */
 function say() {
   const count = number(feed.items.length)
   const groups = view.name === 'duplicates'
-  $('status').textContent = !feed.items.length ? '' : groups ? words('foundGroups', { count }) : words(feed.more ? 'found' : 'foundAll', { count })
+  const key = groups ? 'foundGroups' : feed.more ? 'found' : 'foundAll'
+  $('status').textContent = feed.items.length ? words(key, { count }) : ''
   if (feed.items.length || feed.more) return
   const why = entries() === 0 ? 'noneIndexed' : groups ? 'noneDuplicates' : 'noneWords'
   report(new Problem('none', why))
 }
 
-/** Shows a problem under the results, or none. */
+/** Shows a problem under the results, or none. One that `stops` the results can be tried again. */
 function report(found) {
   problem = found
   $('note').hidden = !found
   if (!found) return
   $('status').textContent = ''
-  const empty = found.title === 'none'
-  $('note').dataset.kind = empty ? 'none' : 'problem'
   $('note-title').textContent = words(found.title, found.values)
   const why = found.explanation && words(found.explanation, found.values)
   $('note-words').textContent = [why, shown(found.message === found.title ? '' : found.message)].filter(Boolean).join(' ')
-  $('note-retry').hidden = empty || !feed
+  $('note-retry').hidden = !found.stops
 }
 
 /** Writes all that depends on the language, except what is written when it is drawn. */
@@ -213,17 +216,18 @@ const closeDialogs = () => document.querySelectorAll('dialog[open]').forEach((ea
 function stepFrom(hit, by) {
   const all = feed?.items.flat() ?? []
   const at = all.indexOf(hit) + by
-  if (at > all.length - 10 && feed?.more && !feed.loading && !problem) grow()
+  if (at > all.length - 10 && feed?.more && !feed.loading && !problem?.stops) grow()
   return all[at]
 }
 
 function start() {
   history.scrollRestoration = 'manual'
   history.replaceState(null, '') // a viewer that was open before a reload is not
-  $('examples').append(
-    ...EXAMPLES.map((text) => make('li', {}, make('a', { href: addressOf({ ...viewOf(''), text }), textContent: text, className: 'chip' }))),
-  )
-  for (const each of $('examples').querySelectorAll('a')) each.dataset.inside = ''
+  for (const text of EXAMPLES) {
+    const link = make('a', { href: addressOf({ ...viewOf(''), text }), textContent: text, className: 'chip' })
+    link.dataset.inside = ''
+    $('examples').append(make('li', {}, link))
+  }
   startLook()
   startKeyboard()
   startClicks()
@@ -232,7 +236,7 @@ function start() {
     onText: (text) => go({ ...view, name: 'search', text }),
     onImage: (image) => go({ ...view, name: 'search', text: '', like: null, image }),
     onNoImage: (text) => go({ ...view, name: 'search', text, like: null, image: null }),
-    onProblem: (found) => report(found),
+    onProblem: (error) => report(asProblem(error)),
   })
   startFilters((filter) => go({ ...view, filter }))
   $('language').addEventListener('click', changeLanguage)

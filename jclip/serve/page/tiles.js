@@ -14,8 +14,8 @@ export const labelOf = (hit) => (hit.text ? shown(hit.text) : nameOf(hit.path))
 
 export const addressOfSimilar = (hit) => `?like=${hit.id}`
 
-/** Returns a tile. `best`: the highest similarity of the results, at which the bar is full. */
-export function tileOf(hit, best) {
+/** Returns the tile of a hit. */
+export function tileOf(hit) {
   const tile = fromTemplate('tile')
   hits.set(tile, hit)
   const frame = tile.querySelector('.frame')
@@ -32,7 +32,6 @@ export function tileOf(hit, best) {
   tile.querySelector('.name').textContent = nameOf(hit.path)
   tile.querySelector('.caption').title = shown(hit.path)
   tile.querySelector('.score').textContent = score(hit.score)
-  tile.style.setProperty('--share', Math.max(0, Math.min(1, hit.score / (best || 1))))
   tile.querySelector('.similar').href = addressOfSimilar(hit)
   label(tile)
   return tile
@@ -53,7 +52,6 @@ export function label(tile) {
 /** Returns placeholders, shown while the first results are on their way. */
 export const placeholders = (count) =>
   Array.from({ length: count }, () => {
-    const item = make('li', { className: 'tile waiting' }, make('span', { className: 'frame' }), make('p', { className: 'caption' }))
-    item.setAttribute('aria-hidden', 'true')
-    return item
+    const parts = [make('span', { className: 'frame' }), make('p', { className: 'caption' })]
+    return make('li', { className: 'tile waiting', ariaHidden: 'true' }, ...parts)
   })

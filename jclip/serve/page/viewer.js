@@ -38,7 +38,7 @@ export function startViewer(step) {
   $('viewer-original').addEventListener('click', (event) => {
     if (!key()) return
     event.preventDefault()
-    saveImage(`image/${hit.id}`, nameOf(hit.path))
+    saveImage(`image/${hit.id}`, nameOf(hit.path)).catch((problem) => ($('viewer-caption').textContent = words(problem.title)))
   })
   $('viewer-image').addEventListener('error', () => {
     const thumb = `thumb/${hit.id}` // of a format that the browser does not show

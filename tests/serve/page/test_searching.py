@@ -72,6 +72,7 @@ def test_files_that_are_no_images(opened):
     page = opened(allowed=f"{NO_ANSWER}.*42")
     give_file(page, "drop", "<b>notes.txt", "text/plain", b"text")
     expect(page.get_by_role("alert")).to_contain_text("<b>notes.txt is not an image")
+    expect(page.get_by_role("button", name="Try again")).to_be_hidden()
     give_file(page, "drop", "cut.png", "image/png", b"\x89PNG\r\n\x1a\n")
     expect(page.get_by_role("alert")).to_contain_text("The search failed")
     page.evaluate(DROP_LARGE)
