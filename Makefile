@@ -23,10 +23,10 @@ demo: $(VENV)/.installed
 
 test: lint tests-only
 
-tests-only: $(VENV)/.installed-test
+tests-only: $(VENV)/.browser
 	$(VENV)/bin/python -m pytest -n $(WORKERS) --dist worksteal $(ARGS)
 
-test-full: lint
+test-full: lint $(VENV)/.browser
 	$(VENV)/bin/python -m pytest -n $(WORKERS) --dist worksteal -m "" $(ARGS)
 
 lint: $(VENV)/.installed-test
@@ -46,13 +46,17 @@ clean:
 # that is named apart so that pip reads the pinned torch first, and does not also download the newest.
 $(VENV)/.installed: pyproject.toml | $(VENV)/.created
 	@echo "Installing jclip into $(VENV): about a minute, once"
-	@$(VENV)/bin/python -m pip install --disable-pip-version-check --progress-bar off -e '.[train]'
+	@$(VENV)/bin/python -m pip install --disable-pip-version-check --progress-bar off -e '.[train,serve]'
 	@touch $@
 
 $(VENV)/.installed-test: pyproject.toml | $(VENV)/.created
 	@echo "Installing jclip and its test references into $(VENV): a few minutes, once"
 	@$(VENV)/bin/python -m pip install --disable-pip-version-check --progress-bar off -e '.[convert,test]'
 	@touch $(VENV)/.installed $@
+
+$(VENV)/.browser: tests/browser.py | $(VENV)/.installed-test
+	@$(VENV)/bin/python tests/browser.py
+	@touch $@
 
 $(VENV)/.created:
 	@$(if $(PYTHON),,echo "jclip needs Python 3.11 or later, but none of '$(CANDIDATES)' is: install one, or set PYTHON: make PYTHON=/path/to/python" >&2; exit 1)

@@ -1,7 +1,12 @@
 """`jclip demo`: both recipes on real images and real names, from nothing to a report."""
 
+import os
+import shlex
+import shutil
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 
 from jclip.cli.options import read
@@ -10,6 +15,7 @@ from jclip.console import Console
 from jclip.demo.scores import FEW_COLUMNS, tables
 from jclip.errors import JclipError
 from jclip.evaluate.report.terminal import TerminalTable
+from jclip.extras import EXTRAS, installing
 from jclip.io.files import check_folder
 from jclip.plain import print_json
 
@@ -58,5 +64,25 @@ def main(arguments: Sequence[str]) -> int:
         console.print(TerminalTable(tables(outcome.results, FEW_COLUMNS)[0]))
     minutes = outcome.results["seconds"] / 60
     console.tell(f"{minutes:.1f} minutes of training and scoring. All figures, with images: {outcome.report}")
-    console.tell(f"To score a model on the same images: jclip eval retrieval {outcome.bundle} {outcome.pairs}")
+    program, bundle = _program(), str(outcome.bundle)
+    console.tell(
+        f"To score a model on the same images: {shlex.join([program, 'eval', 'retrieval', bundle, str(outcome.pairs)])}"
+    )
+    pictures = outcome.pairs.parent
+    words = [program, "serve", bundle, "--index", str(pictures.with_name("index")), "--embed", str(pictures)]
+    console.tell(f"To search its images in a browser: {_needing_serve()}{shlex.join(words)}")
     return 0
+
+
+def _program() -> str:
+    """Returns the name by which a shell finds this program: "jclip", or its path if its folder is not on PATH."""
+    own, found = Path(sys.argv[0]), shutil.which("jclip")
+    if own.name != "jclip" or (found is not None and own.exists() and own.samefile(found)):
+        return "jclip"
+    return os.path.relpath(own)
+
+
+def _needing_serve() -> str:
+    """Returns the command that installs what `jclip serve` needs, if it is not installed, and " && "."""
+    missing = [module for module, extra in EXTRAS.items() if extra == "serve" and find_spec(module) is None]
+    return f"{installing(missing[0])} && " if missing else ""

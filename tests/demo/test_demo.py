@@ -1,11 +1,15 @@
 """The demo end to end, with two steps a stage: it trains, scores, writes its page, and does nothing the second time."""
 
 import json
+import shlex
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from jclip.cli import main
+from jclip.cli.options import read
+from jclip.cli.serve import ServeOptions
 from jclip.configs.demo import common, quickstart
 from jclip.demo.emoji.protocol import ASKED, LANGUAGES
 from jclip.demo.progress import Schedule
@@ -115,6 +119,14 @@ def test_demo(home, size, request, capsys):
     bundle = home / "quick" / "altclip" / "2-contrastive"
     assert main(["eval", "retrieval", str(bundle), str(home / "quick" / "pictures" / "zh.tsv"), "--json"]) == 0
     (again,) = json.loads(capsys.readouterr().out)["tests"]
+
+    # The last line is a command that exists, on files that exist.
+    last = said.err.splitlines()[-1].partition("To search its images in a browser: ")[2]
+    program, command, *words = shlex.split(last)
+    options = read(ServeOptions, words, "jclip serve")
+    assert (program, command, options.bundle) == ("jclip", "serve", str(bundle))
+    assert options.embed == (str(home / "quick" / "pictures"),) and options.index == home / "quick" / "index"
+    assert len(list(Path(options.embed[0]).glob("*.png"))) == 634
 
     # Training data and queries.
     place = common.Place(str(home), str(home))
