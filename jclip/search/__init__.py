@@ -4,7 +4,7 @@ Names:
   Index: an opened index: vectors with the table of their images and texts.
   Entry: an image or a text of an index.
   embed: embeds images and texts into a new index, or updates one.
-  EmbedReport: what `embed` did.
+  EmbedReport: result of `embed`: numbers of entries, and the images that were skipped.
   Progress: state of `embed` at one moment.
   read_original: returns the encoded bytes of an entry's image.
 """
