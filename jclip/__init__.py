@@ -13,7 +13,7 @@ Names:
   DualEncoderConfig: configuration of a `DualEncoder`.
   JclipError: every error that a user can fix; the message says how.
 
-More names are in jclip.models, jclip.losses, jclip.tokenizers, jclip.data, jclip.train, jclip.evaluate,
+More names are in jclip.models, jclip.losses, jclip.tokenizers, jclip.data, jclip.train, jclip.evaluate, jclip.search,
 jclip.conversion and jclip.configs. Importing jclip imports none of them.
 """
 

@@ -12,7 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
 from rich.progress import Progress as Bar
 
 from jclip.cli.options import read
-from jclip.console import Console, description, facts, text
+from jclip.console import Console, description
 from jclip.errors import JclipError
 from jclip.images.preprocess import Orientation
 from jclip.names import ModelDtype
@@ -170,18 +170,17 @@ class _Shown:
 
 
 def _print(console: Console, report: EmbedReport) -> None:
-    table = facts(f"{report.folder}: {'nothing is written' if report.dry_run else 'embedded'}")
-    for name in _COUNTS:
-        if count := getattr(report, name):
-            table.add_row(text(name), text(f"{count:,}"))
-    if report.skipped:
-        table.add_row(text("skipped"), text(f"{len(report.skipped):,}"))
-    if report.others:
-        table.add_row(text("other files"), text(f"{report.others:,}"))
-    table.add_row(text("entries"), text(f"{report.entries:,}"))
-    encoded = f"{report.embedded:,}" if report.dry_run else f"{report.embedded:,} in {format_duration(report.seconds)}"
-    table.add_row(text("to encode" if report.dry_run else "encoded"), text(encoded))
-    console.print(table)
+    counts = [f"{count:,} {name}" for name in _COUNTS if (count := getattr(report, name))]
+    counts += [
+        f"{count:,} {what}"
+        for count, what in ((len(report.skipped), "skipped"), (report.others, "other files"))
+        if count
+    ]
+    has, encoded = "has", f"{report.embedded:,} encoded in {format_duration(report.seconds)}"
+    if report.dry_run:
+        has, encoded = "would have", f"{report.embedded:,} to encode"
+    entries = f"{report.entries:,} {'entry' if report.entries == 1 else 'entries'}"
+    console.tell(f"{report.folder} {has} {entries} ({', '.join(counts)}); {encoded}")
     for reason, count in Counter(skipped.reason for skipped in report.skipped).most_common():
         console.tell(f"{count:,} skipped: {reason}", style="yellow")
         mine = [skipped for skipped in report.skipped if skipped.reason == reason]

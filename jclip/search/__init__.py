@@ -10,7 +10,7 @@ Names:
   Filter, Comparison: conditions on entries: folder, date, kind and metadata.
   build_ann, open_ann: build and open the approximate index of a large index.
   embed: embeds images and texts into a new index, or updates one.
-  EmbedReport: what `embed` did.
+  EmbedReport: result of `embed`: numbers of entries, and the images that were skipped.
   Progress: state of `embed` at one moment.
   read_original: returns the encoded bytes of an entry's image.
 """

@@ -21,7 +21,7 @@ from jclip.search.index import FORMAT, Index, IndexFacts
 from jclip.search.planning import Plan, plan_work
 from jclip.search.progress import Watcher
 from jclip.search.schema import ENTRIES
-from jclip.search.sources.given import Source, given_sources, read_list
+from jclip.search.sources.given import Source, check_there, given_sources, read_list
 from jclip.search.sources.items import Container
 from jclip.search.work import Work
 from jclip.search.writing import write_facts
@@ -154,6 +154,9 @@ def embed_with(model: ModelSource, words: Sequence[str | Path], folder: Path, op
     begun = time.monotonic()
     folder = folder.absolute()
     sources = given_sources(words)
+    if not options.update:  # before the model is loaded
+        for source in sources:
+            check_there(source)
     with ExitStack() as stack:
         index = None
         if options.update and os.path.lexists(folder):

@@ -117,6 +117,7 @@ class Work:
 
     def _prepare(self, base: Path | None, fingerprint: str) -> None:
         run = self.connection.execute
+        run("PRAGMA locking_mode = EXCLUSIVE")  # so that WAL needs no shared memory, which network disks lack
         run("PRAGMA journal_mode = WAL")
         run("PRAGMA synchronous = NORMAL")
         if base is None:

@@ -155,7 +155,7 @@ def test_a_source_that_is_not_there_loses_nothing(tmp_path, photos):
     assert contents(folder) == before
     assert sorted(os.listdir(tmp_path)) == ["away", "index", "more", "photos"]
     more.rmdir()
-    assert updated([], folder, drop_missing=True)[0] == {"unchanged": 8, "gone": 1}
+    assert updated([more], folder, drop_missing=True)[0] == {"gone": 1}
     assert updated([], folder)[0] == {"unchanged": 8}  # it is forgotten
 
 

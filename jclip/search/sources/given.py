@@ -46,7 +46,7 @@ def given_sources(words: Iterable[str | Path]) -> list[Source]:
     """Returns the sources that words name, each once.
 
     A word with *, ? or [ that is not an existing path is a pattern; ** matches folders. "-" is a list. Raises
-    JclipError for a path that does not exist, or a pattern that matches nothing.
+    JclipError for a word that cannot be a path.
     """
     found = []
     for each in words:
@@ -59,8 +59,6 @@ def given_sources(words: Iterable[str | Path]) -> list[Source]:
             found.append(Source(PLACE, os.fsencode(os.path.abspath(word))))
         else:
             found.append(Source(PATTERN, os.fsencode(os.path.abspath(word))))
-    for source in found:
-        check_there(source)
     return list(dict.fromkeys(found))
 
 
