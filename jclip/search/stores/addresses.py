@@ -18,7 +18,7 @@ from jclip.errors import JclipError
 TABLE = "jclip"
 """Default name of the table."""
 
-_ADDRESS = re.compile(r"([a-z][a-z0-9_+-]*):(.*)", re.DOTALL)
+_ADDRESS = re.compile(r"([a-z][a-z0-9_+-]*)(?::(.*))?", re.DOTALL)
 _OWN = ("table", "source")
 
 
@@ -57,12 +57,13 @@ def parse_address(text: str) -> Address:
     Raises:
       JclipError: it has no kind, or a name is empty.
     """
-    kind, colon, place = text.partition(":")
-    if not kind or (colon and not _ADDRESS.fullmatch(text)):
+    match = _ADDRESS.fullmatch(text)
+    if match is None:
         raise JclipError(
             "the address of a database must begin with its kind: pgvector://USER@HOST/DATABASE, for example"
         )
-    place, _, query = place.partition("?")
+    kind = match[1]
+    place, _, query = (match[2] or "").partition("?")
     own: dict[str, str] = {}
     rest = []
     for part in filter(None, query.split("&")):
@@ -79,4 +80,5 @@ def parse_address(text: str) -> Address:
 
 def is_address(text: str) -> bool:
     """Returns True for an address with a colon, unless there is a folder of this name."""
-    return _ADDRESS.fullmatch(text) is not None and not os.path.isdir(text)
+    match = _ADDRESS.fullmatch(text)
+    return match is not None and match[2] is not None and not os.path.isdir(text)

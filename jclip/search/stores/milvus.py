@@ -16,6 +16,7 @@ from urllib.parse import parse_qs, quote, unquote, unquote_to_bytes, urlsplit
 import grpc
 import numpy as np
 from pymilvus import DataType, MilvusClient, MilvusException
+from pymilvus.client.types import Status
 
 from jclip.errors import JclipError, first_line
 from jclip.search.entries import Entry
@@ -37,6 +38,9 @@ _MOST_BYTES = 65_000
 """Number of bytes of an entry; Milvus accepts at most 65,536 in a field of type JSON."""
 _SHORTENED = 1_000
 """Number of characters that are kept of the text of an entry with too many bytes."""
+_LOUD = ("pymilvus", "milvus_lite", "grpc._server")
+"""Loggers of errors, with tracebacks, that are also raised, or that pymilvus expects from milvus-lite."""
+_TIMEOUT = "Retry timeout"
 _NO_DATE = -(2**62)
 _PATHS = ("path", "container")
 
@@ -51,7 +55,7 @@ class MilvusStore:
 
     def __init__(self, address: Address):
         self.address = address
-        for library in ("pymilvus", "milvus_lite"):  # they log errors, with tracebacks, that they also raise
+        for library in _LOUD:
             logging.getLogger(library).setLevel(logging.CRITICAL + 1)
         try:
             self._client = MilvusClient(**_connection(address), timeout=_CONNECT, dedicated=True)
@@ -204,11 +208,7 @@ class MilvusStore:
         try:
             yield
         except (MilvusException, grpc.RpcError, grpc.FutureTimeoutError) as error:
-            if (
-                not isinstance(error, MilvusException)
-                or isinstance(error.code, grpc.StatusCode)
-                or "Retry timeout" in error.message
-            ):
+            if _is_lost(error):
                 raise JclipError(
                     f"{self.address}: the server went away ({_reason(error)}): start it, and run the same command "
                     "again; what was written is kept"
@@ -282,7 +282,7 @@ def _expression(condition: Condition) -> str:
 def _is_lost(error: Exception) -> bool:
     if not isinstance(error, MilvusException):
         return True
-    return isinstance(error.code, grpc.StatusCode) or "Retry timeout" in error.message
+    return isinstance(error.code, grpc.StatusCode) or error.code == Status.CONNECT_FAILED or _TIMEOUT in error.message
 
 
 def _reason(error: Exception) -> str:

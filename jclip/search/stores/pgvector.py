@@ -5,6 +5,7 @@ the rows that it finds are ranked again by the exact similarity.
 """
 
 import os
+import re
 import struct
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -38,6 +39,10 @@ _CONNECTION: dict[str, Any] = {
     "tcp_user_timeout": "30000",
     "application_name": "jclip",
 }
+_PLACE = re.compile(
+    r"//([^@/?]*@)?([^@:/?\[\]]|\[[0-9a-fA-F:.%]*\])*(:[0-9]*)?(,[^@:/?]*(:[0-9]*)?)*(/[^@?]*)?(\?.*)?", re.DOTALL
+)
+"""Place of an address whose password, if any, is percent-encoded: otherwise a part of it could pass for a host."""
 _LEAST_VERSION = (0, 8)
 """The first version of pgvector that scans on if a filter leaves too few rows."""
 _MOST_CANDIDATES = 1000
@@ -182,9 +187,12 @@ class PgvectorStore:
         self._connection.close()
 
     def _connect(self) -> psycopg.Connection[Any]:
+        place = self.address.place
         try:
-            given: dict[str, Any] = conninfo_to_dict(f"postgresql:{self.address.place}" if self.address.place else "")
-        except psycopg.Error:  # its message may contain a part of the password
+            if place and not _PLACE.fullmatch(place):
+                raise ValueError
+            given: dict[str, Any] = conninfo_to_dict(f"postgresql:{place}" if place else "")
+        except (ValueError, psycopg.Error):  # libpq's message may contain a part of the password
             raise JclipError(
                 f"{self.address.kind} address: it is not valid; write pgvector://USER@HOST:PORT/DATABASE, and %40 for "
                 "an @ in a name or password"

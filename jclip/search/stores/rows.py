@@ -1,17 +1,16 @@
 """Entries as the values that a database can hold."""
 
 import math
-import os
 import re
+import sqlite3
 from collections.abc import Mapping
-from dataclasses import asdict, fields
-from pathlib import Path
+from dataclasses import asdict
 from typing import Any
 
 from jclip.errors import JclipError
 from jclip.io.json_files import decode
 from jclip.plain import as_json
-from jclip.search.entries import KINDS, Entry
+from jclip.search.entries import COLUMNS, Entry, entry_of
 from jclip.search.index import IndexFacts
 from jclip.search.stores.addresses import Address
 
@@ -58,16 +57,13 @@ def facts_of_text(text: str | None, address: Address) -> IndexFacts:
 
 
 def entry_of_values(values: Mapping[str, Any], address: Address) -> Entry:
-    """Returns the entry of a row: its fields, with paths as bytes.
+    """Returns the entry in a row: its fields by name, with paths as bytes.
 
     Raises JclipError if a value is not valid, because another program may have written it.
     """
-    found = {name: values[name] for name in (each.name for each in fields(Entry))}
     try:
-        for name in ("path", "container"):
-            found[name] = None if found[name] is None else Path(os.fsdecode(found[name]))
-        if found["path"] is None or found["kind"] not in KINDS or not isinstance(found["meta"], dict):
-            raise ValueError
-        return Entry(**found)
-    except (TypeError, ValueError):
+        origin = None if values["container"] is None else values["origin"]
+        row = {**values, "meta": as_json(values["meta"])}
+        return entry_of((*(row[name] for name in COLUMNS), origin, values["container"]))
+    except (KeyError, TypeError, ValueError, sqlite3.DatabaseError):
         raise JclipError(f"{address}: row {values.get('id')} is not one of jclip's: push the index again") from None
