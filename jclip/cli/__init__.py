@@ -25,6 +25,8 @@ COMMANDS = {
     "verify": "checks a converted bundle against its source weights",
     "eval": "evaluates a bundle by retrieval, classification and probes; compares two results",
     "data": "imports and inspects data sets",
+    "search": "finds images of an index by text, by image, or as near duplicates",
+    "index": "describes an index, and builds an approximate one for large indexes",
     "doctor": "checks devices, mesh, versions and disk space",
 }
 _USAGE = (

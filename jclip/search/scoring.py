@@ -59,10 +59,17 @@ class Scorer:
 
         `query_d` is float32. `among` are the sorted numbers of the vectors that count; None for all.
         """
-        found = Best(count)
-        for numbers, scores_qn in self.scores(query_d[None], among):
-            found.add(numbers, scores_qn[0])
-        return self.ranked(query_d, found.numbers, count)
+        return self.best_of_each(query_d[None], count, among)[0]
+
+    def best_of_each(
+        self, queries_qd: np.ndarray, count: int, among: np.ndarray | None = None
+    ) -> list[tuple[np.ndarray, np.ndarray]]:
+        """Returns the same as `best` for each query of a batch, in one pass over the vectors."""
+        found = [Best(count) for _ in queries_qd]
+        for numbers, scores_qn in self.scores(queries_qd, among):
+            for best, scores_n in zip(found, scores_qn, strict=True):
+                best.add(numbers, scores_n)
+        return [self.ranked(query_d, best.numbers, count) for query_d, best in zip(queries_qd, found, strict=True)]
 
     def ranked(self, query_d: np.ndarray, numbers: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
         """Returns the `count` best of some vectors and their scores, computed in float64."""

@@ -38,6 +38,20 @@ class Hit(NamedTuple):
     entry: Entry
     score: float
 
+    def record(self) -> dict[str, Any]:
+        """Returns the hit as the JSON of `jclip search --json` and of the service has it."""
+        entry = self.entry
+        return {
+            "id": entry.id,
+            "path": str(entry.path),
+            "kind": entry.kind,
+            "score": self.score,
+            "width": entry.width,
+            "height": entry.height,
+            "text": entry.text,
+            "meta": dict(entry.meta),
+        }
+
 
 class SearchModel(Embedder, Identified, Protocol):
     """Model that searches: `jclip.inference.Model`, or an object with its interface."""
