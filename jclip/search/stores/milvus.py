@@ -104,7 +104,7 @@ class MilvusStore:
             rows = self._client.query_iterator(
                 self.address.table,
                 batch_size=10_000,
-                filter=f'source == "{_digest(source)}"',
+                filter=_of_source(source),
                 output_fields=["id", "state"],
                 timeout=_CALL,
             )
@@ -132,18 +132,16 @@ class MilvusStore:
         if k + offset > _MOST_HITS:
             raise JclipError(f"{self.address}: Milvus finds at most {_MOST_HITS:,} hits: ask for fewer")
         if exact and self.is_approximate():
-            raise JclipError(
-                f"{self.address}: its approximate index has replaced the exact one: search without --exact"
-            )
+            raise JclipError(f"{self.address}: its approximate index has replaced the exact one: search with --ann")
         with self._reporting():
             self._client.load_collection(self.address.table, timeout=_CALL)
             (found,) = self._client.search(
                 self.address.table,
                 data=[query_d.tolist()],
                 limit=k + offset,
-                filter=" and ".join(f"({_expression(each)})" for each in conditions_of(chosen)),
+                filter=self._filter(chosen),
                 output_fields=["source", "entry"],
-                search_params={"metric_type": "IP", "params": {} if exact else {"ef": max(100, 4 * (k + offset))}},
+                search_params={"metric_type": "IP", "params": {} if exact else {"ef": max(200, 4 * (k + offset))}},
                 timeout=_CALL,
             )
         hits = [(row["entity"]["source"], Hit(self._entry(row["entity"]["entry"]), row["distance"])) for row in found]
@@ -172,6 +170,10 @@ class MilvusStore:
             from milvus_lite.server_manager import server_manager_instance
 
             server_manager_instance.release_server(self.address.place)
+
+    def _filter(self, chosen: Filter | None) -> str:
+        parts = [] if self.address.source is None else [_of_source(self.address.source)]
+        return " and ".join((*parts, *(f"({_expression(each)})" for each in conditions_of(chosen))))
 
     def _values(self, row: Row) -> dict[str, Any]:
         facets = facets_of(row.entry)
@@ -252,6 +254,10 @@ def _index(kind: str, **params: int) -> Any:
 
 def _digest(source: str) -> str:
     return hashlib.blake2b(source.encode("utf-8", "surrogatepass"), digest_size=12).hexdigest()
+
+
+def _of_source(source: str) -> str:
+    return f'source == "{_digest(source)}"'
 
 
 def _key(source: str, id: int) -> str:

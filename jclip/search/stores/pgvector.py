@@ -145,8 +145,8 @@ class PgvectorStore:
         self, query_d: np.ndarray, k: int, offset: int = 0, chosen: Filter | None = None, exact: bool = True
     ) -> list[Hit]:
         """See `Store`."""
-        conditions, values = _where(chosen)
-        candidates = min(_MOST_CANDIDATES, max(100, 4 * (k + offset)))
+        conditions, values = _where(chosen, self.address.source)
+        candidates = min(_MOST_CANDIDATES, max(200, 4 * (k + offset)))
         values |= {"query": _Vector(query_d, ">f4"), "half": _Vector(query_d, ">f2"), "k": k, "offset": offset}
         values["candidates"] = max(candidates, k + offset)
         near = sql.SQL("{table}").format(table=self._table)
@@ -293,10 +293,10 @@ def _values(row: Row) -> dict[str, Any]:
     }
 
 
-def _where(chosen: Filter | None) -> tuple[sql.Composable, dict[str, Any]]:
-    """Returns the SQL condition of a filter, and the values of its parameters."""
-    parts: list[sql.Composable] = []
-    values: dict[str, Any] = {}
+def _where(chosen: Filter | None, source: str | None) -> tuple[sql.Composable, dict[str, Any]]:
+    """Returns the SQL condition of a filter and a source, and the values of its parameters."""
+    parts: list[sql.Composable] = [] if source is None else [sql.SQL("source = {}").format(sql.Placeholder("source"))]
+    values: dict[str, Any] = {"source": source}
     for number, condition in enumerate(conditions_of(chosen)):
         name, value = f"name{number}", f"value{number}"
         match condition:

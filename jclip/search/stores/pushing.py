@@ -14,6 +14,7 @@ import numpy as np
 from jclip.errors import JclipError
 from jclip.plain import shown
 from jclip.search.index import Index, IndexFacts
+from jclip.search.stores.addresses import Address
 from jclip.search.stores.rows import clean
 from jclip.search.stores.store import Row, Store
 
@@ -47,7 +48,7 @@ def push(index: Index, store: Store, report: Callable[[int, int], None] = lambda
         store.create(index.facts)
     else:
         _check_facts(index, found, store)
-    source = source_of(index, store)
+    source = source_of(index, store.address)
     ids_n, states_n = store.states(source)
     is_left_n = np.ones(len(ids_n), bool)
     written = unchanged = done = 0
@@ -73,9 +74,9 @@ def push(index: Index, store: Store, report: Callable[[int, int], None] = lambda
     return Pushed(written, len(gone), unchanged)
 
 
-def source_of(index: Index, store: Store) -> str:
+def source_of(index: Index, address: Address) -> str:
     """Returns the name under which an index is pushed: that in the address, or "MACHINE:PATH"."""
-    return str(clean(store.address.source or f"{platform.node()}:{index.folder}"))
+    return str(clean(address.source or f"{platform.node()}:{index.folder}"))
 
 
 def _rows(index: Index, source: str) -> Iterator[list[Row]]:

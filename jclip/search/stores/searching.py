@@ -7,9 +7,18 @@ import numpy as np
 from jclip.errors import JclipError
 from jclip.plain import shown
 from jclip.search.filters import Filter
+from jclip.search.index import IndexFacts
 from jclip.search.queries import Query
 from jclip.search.searching import Hit, SearchModel, check_page, query_vector
 from jclip.search.stores.store import Store
+
+
+def known_facts(store: Store) -> IndexFacts:
+    """Returns the facts of a table. Raises JclipError if there is no such table."""
+    facts = store.facts()
+    if facts is None:
+        raise JclipError(f"{store.address}: there is no such table; push an index: jclip index INDEX --to ADDRESS")
+    return facts
 
 
 class StoreSearcher:
@@ -18,23 +27,23 @@ class StoreSearcher:
     Args:
       store: the table.
       model: the model that made the vectors; None if only vectors are searched for.
-      exact: compare with every row; otherwise use the approximate index of the table, if it has one.
+      ann: use the approximate index of the table.
 
     Raises:
-      JclipError: there is no such table, or another model made its vectors.
+      JclipError: there is no such table, another model made its vectors, or it has no approximate index.
     """
 
-    def __init__(self, store: Store, model: SearchModel | None = None, exact: bool = False):
-        facts = store.facts()
-        if facts is None:
-            raise JclipError(f"{store.address}: there is no such table; push an index: jclip index INDEX --to ADDRESS")
+    def __init__(self, store: Store, model: SearchModel | None = None, ann: bool = False):
+        facts = known_facts(store)
         if model is not None and model.identity != facts.model_identity:
             raise JclipError(
                 f"{store.address} was made with another model ({shown(facts.model_name)}, from "
                 f"{shown(facts.model_source)}): use that one"
             )
+        if ann and not store.is_approximate():
+            raise JclipError(f"{store.address} has no approximate index: run jclip index INDEX --to ADDRESS --ann")
         self.facts = facts
-        self._store, self._model, self._exact = store, model, exact
+        self._store, self._model, self._ann = store, model, ann
 
     def search(
         self, query: Query | np.ndarray | Sequence[float], k: int = 10, offset: int = 0, filter: Filter | None = None
@@ -53,4 +62,4 @@ class StoreSearcher:
         """
         check_page(k, offset)
         query_d = query_vector(query, self.facts, self._model)
-        return self._store.search(query_d, k, offset, filter, exact=self._exact)
+        return self._store.search(query_d, k, offset, filter, exact=not self._ann)

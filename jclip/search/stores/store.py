@@ -44,7 +44,11 @@ class Row:
 
 
 class Store(Protocol):
-    """Table in a vector database. Every method raises JclipError if the database refuses, or does not answer."""
+    """Table in a vector database. Every method raises JclipError if the database refuses, or does not answer.
+
+    Attributes:
+      address: place of the table. If it names a source, a search finds only the rows of that source.
+    """
 
     address: Address
 

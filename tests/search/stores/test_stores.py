@@ -148,7 +148,7 @@ def test_a_push_writes_what_changed_and_deletes_what_has_gone(index, open_table,
         "e9": replace(other[9], meta={}),
     }
     with Index.open(write(tmp_path / "index", **changes)) as changed:
-        source = pushing.source_of(index, store)
+        source = pushing.source_of(index, store.address)
         same = open_table(source=source)
         assert push(changed, same) == Pushed(2, 2, 36)
         query_d = vectors(1)[0]
@@ -159,13 +159,15 @@ def test_sources_are_kept_apart(index, open_table, tmp_path):
     store = open_table()
     push(index, store)
     with Index.open(write(tmp_path / "other", count=10)) as other:
-        assert pushing.source_of(other, store) == f"{os.uname().nodename}:{tmp_path}/other"
+        assert pushing.source_of(other, store.address) == f"{os.uname().nodename}:{tmp_path}/other"
         assert push(other, store) == Pushed(10, 0, 0)
         assert push(index, store) == Pushed(0, 0, 40)
-        hits = StoreSearcher(store).search(vectors(40)[12], 100)
-        assert len(hits) == 50
+        query_d = vectors(40)[12]
+        assert len(StoreSearcher(store).search(query_d, 100)) == 50
+        alone = open_table(source=pushing.source_of(index, store.address))
+        assert found(StoreSearcher(alone).search(query_d, 50)) == found(Searcher(index).search(query_d, 50))
         with Index.open(write(tmp_path / "none", count=1, e1=None)) as none:
-            assert push(none, open_table(source=pushing.source_of(other, store))) == Pushed(0, 10, 0)
+            assert push(none, open_table(source=pushing.source_of(other, store.address))) == Pushed(0, 10, 0)
     assert found(StoreSearcher(store).search(vectors(1)[0], 50)) == found(Searcher(index).search(vectors(1)[0], 50))
 
 
@@ -185,7 +187,7 @@ def test_an_interrupted_push_goes_on(index, open_table, monkeypatch):
         push(index, store)
     monkeypatch.undo()
     assert push(index, store) == Pushed(19, 0, 21)
-    source = pushing.source_of(index, store)
+    source = pushing.source_of(index, store.address)
     for one, other in zip(store.states(source), whole.states(source), strict=True):
         np.testing.assert_array_equal(one, other)
 
@@ -243,7 +245,10 @@ def test_an_approximate_index_finds_nearly_the_same(open_table, tmp_path):
     with Index.open(folder) as index:
         store = open_table()
         push(index, store)
-        assert not store.is_approximate()
+        with pytest.raises(
+            JclipError, match="photos has no approximate index: run jclip index INDEX --to ADDRESS --ann"
+        ):
+            StoreSearcher(store, ann=True)
         for _ in range(2):
             store.build()
             assert store.is_approximate()
@@ -251,7 +256,7 @@ def test_an_approximate_index_finds_nearly_the_same(open_table, tmp_path):
         for chosen in (None, Filter(folder="/3")):
             for query_d in rng.normal(size=(30, DIM)):
                 expected = Searcher(index).search(query_d, 10, filter=chosen)
-                hits = StoreSearcher(store).search(query_d, 10, filter=chosen)
+                hits = StoreSearcher(store, ann=True).search(query_d, 10, filter=chosen)
                 assert len(hits) == 10
                 recalls.append(len({hit.entry.id for hit in hits} & {hit.entry.id for hit in expected}) / 10)
         assert np.mean(recalls) > 0.98
@@ -262,7 +267,7 @@ def test_exact_search_beside_an_approximate_index(index, open_table):
     store = open_table()
     push(index, store)
     store.build()
-    searcher, query_d = StoreSearcher(store, exact=True), vectors(1)[0]
+    searcher, query_d = StoreSearcher(store), vectors(1)[0]
     if store.address.kind == "pgvector":
         assert found(searcher.search(query_d, 9)) == found(Searcher(index).search(query_d, 9))
     else:
