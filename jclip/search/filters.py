@@ -79,8 +79,12 @@ def parse_comparison(text: str) -> Comparison:
     >>> parse_comparison("year >= 2020"), parse_comparison("tag=海滩")
     (Comparison(name='year', relation='>=', value='2020'), Comparison(name='tag', relation='=', value='海滩'))
 
-    Raises JclipError if the text has no relation or no name.
+    Raises JclipError if the text has no relation or no name, or is not valid UTF-8.
     """
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise JclipError(f"condition {shown(text)!r} is not valid UTF-8: correct it") from None
     found = _TEST.fullmatch(text)
     if found is None or not found[1]:
         raise JclipError(f"condition {shown(text)!r} is not a comparison: give NAME=VALUE, NAME!=VALUE or NAME>=VALUE")
