@@ -58,6 +58,21 @@ def load(
     return load_model(local_bundle(source), tower=tower, dtype=dtype, batch_size=batch_size)
 
 
+def absolute(source: str | Path) -> str:
+    """Returns a source's name for another working directory: hf://… unchanged, or an absolute path."""
+    name = _named(source)
+    return name if name.startswith(SCHEME) else str(Path(name).resolve())
+
+
+def pinned(source: str | Path, say: Say = complain) -> str:
+    """Returns a source's `absolute` name, with the present commit of a repository as its revision.
+
+    Raises JclipError if `local_bundle` could not find the repository.
+    """
+    name = absolute(source)
+    return f"{name.partition('@')[0]}@{_commit(name, say)}" if name.startswith(SCHEME) else name
+
+
 def local_bundle(source: str | Path, say: Say = complain) -> Path:
     """Returns the folder of a source's bundle, which is converted into the cache if it is not a bundle already.
 
@@ -70,7 +85,7 @@ def local_bundle(source: str | Path, say: Say = complain) -> Path:
     Raises:
       JclipError: the source is missing or damaged, or cannot be fetched or converted; or the cache cannot be written.
     """
-    name = re.sub("^hf:/+", SCHEME, str(source))  # a Path has lost a slash
+    name = _named(source)
     if name.startswith(SCHEME):
         commit = _commit(name, say)
         return _converted(_of_commit(name, commit), name, commit, say)
@@ -80,6 +95,10 @@ def local_bundle(source: str | Path, say: Say = complain) -> Path:
     folder, files = files_at(place)
     digest = remembered(_FILES, place, stamp(folder, files), lambda: _digest(folder, files))
     return _converted(f"files.{digest}.{FORMAT}", name, None, say)
+
+
+def _named(source: str | Path) -> str:
+    return re.sub("^hf:/+", SCHEME, str(source))  # a Path has lost a slash
 
 
 def _is_checkpoint(place: Path) -> bool:

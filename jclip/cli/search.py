@@ -18,7 +18,7 @@ from jclip.search.filters import Filter, parse_comparison, parse_time
 from jclip.search.index import Index
 from jclip.search.page import write_page
 from jclip.search.queries import Query, parse_query
-from jclip.search.searching import Searcher
+from jclip.search.searching import Searcher, check_page
 
 _HITS = 10
 
@@ -95,6 +95,7 @@ class SearchOptions:
         forms = [name for name in (*FORMS, "html") if getattr(self, name)]
         if len(forms) > 1:
             raise JclipError(f"--{forms[0]} and --{forms[1]} are two forms of output: give one of them")
+        check_page(1 if self.k is None else self.k, self.offset)
         if self.html is not None:
             check_writable(self.html)
         if not self.duplicates:

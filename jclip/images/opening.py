@@ -210,18 +210,30 @@ def load(image: Image.Image, name: str, megapixels: float | None = None) -> None
 def orientation_of(image: Image.Image, data: bytes | None = None) -> int:
     """Returns an image's EXIF orientation, 1 to 8; 1 if it has none or an invalid one.
 
-    TIFF and HEIC count as 1, because their decoders rotate them. `data` is the content of the file: with it, a PNG
-    without an orientation need not be decoded.
+    TIFF and HEIC count as 1, because their decoders rotate them. `data` is as in `exif_value`.
     """
     if image.format in _TURNED_BY_DECODER:
         return 1
+    found = exif_value(image, _ORIENTATION, data)
+    return found if isinstance(found, int) and found in _TURNS else 1
+
+
+def exif_value(image: Image.Image, tag: int, data: bytes | None = None, block: int | None = None) -> Any:
+    """Returns the value of an EXIF tag, of any type; None if the image has no such tag, or its EXIF is damaged.
+
+    Args:
+      image: an opened image.
+      tag: number of the tag.
+      data: content of the file: with it, a PNG without EXIF need not be decoded.
+      block: tag of the block that has the tag, such as 0x8769 for EXIF's own; None for the main one.
+    """
     if image.format == "PNG" and data is not None and not any(mark in data for mark in _PNG_MARKS):
-        return 1
+        return None
     try:
-        found = image.getexif().get(_ORIENTATION, 1)
+        found = image.getexif()
+        return (found if block is None else found.get_ifd(block)).get(tag)
     except Exception:  # a damaged EXIF block; the pixels may be intact
-        return 1
-    return found if found in _TURNS else 1
+        return None
 
 
 _PNG_MARKS = (b"eXIf", b"Raw profile type", b"XML:com.adobe.xmp")

@@ -156,6 +156,7 @@ def _lock_file(folder: Path) -> Path:
 def _making(folder: Path, waiting: Callable[[], None]) -> Iterator[None]:
     """Holds the lock of an entry that is being made, within the block."""
     file = _lock_file(folder)
+    file.parent.mkdir(parents=True, exist_ok=True)
     lock = os.open(file, os.O_RDWR | os.O_CREAT, 0o666)
     try:
         if fcntl is not None:

@@ -58,6 +58,18 @@ TOO_LARGE = f"an image file of more than {format_size(LARGEST_PICTURE)}"
 """Reason that reports give for a larger image file."""
 
 
+_SYSTEM = ("@eaDir", "#recycle", "$RECYCLE.BIN", "System Volume Information", "__MACOSX", "Thumbs.db", "desktop.ini")
+
+
+def is_hidden(name: str) -> bool:
+    """Returns True for the name of a hidden file or folder, or one that a system adds to folders.
+
+    >>> [is_hidden(name) for name in ("cat.jpg", "._cat.jpg", ".git", "@eaDir", "Thumbs.db")]
+    [False, True, True, True, True]
+    """
+    return name.startswith(".") or name in _SYSTEM
+
+
 def files_under(folder: Path) -> Iterator[Path]:
     """Yields the files of a folder and its subfolders, sorted by name.
 

@@ -52,13 +52,13 @@ class Meter:
         self._marks = [(self._told, done)]
         self._tell()
 
-    def advance(self, done: int, skipped: int) -> None:
-        """Notes the number of items that are done by now, and of those skipped among them."""
-        self._done, self._skipped = done, skipped
+    def advance(self, *, skipped: int = 0) -> None:
+        """Notes that one more item is done; `skipped` is 1 if it could not be read."""
+        self._done, self._skipped = self._done + 1, self._skipped + skipped
         now = self._clock()
         if now - self._told >= self._interval:
             self._told = now
-            self._marks = [*self._marks, (now, done)][-_MARKS:]
+            self._marks = [*self._marks, (now, self._done)][-_MARKS:]
             self._tell()
 
     def finish(self) -> None:

@@ -122,7 +122,7 @@ def parse_query(text: str | Sequence[str], *, files: bool = False) -> Query:
     Args:
       text: the query, or its words as a shell gives them. A word that is the path of an image file is one term, even
         with spaces.
-      files: whether terms may be image files. Otherwise "@path" is a text: the default for queries from elsewhere.
+      files: True to accept image files as terms. Otherwise "@path" is a text, as suits queries from elsewhere.
 
     Raises:
       JclipError: the query or a term is empty, a quote is not closed, or an image does not exist.

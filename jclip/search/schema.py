@@ -4,6 +4,7 @@ A database is written once, by `jclip.search.writing`, and then replaced as a wh
 immutable: without locks, journals or other files beside it.
 """
 
+import errno
 import os
 import sqlite3
 from collections.abc import Iterator
@@ -35,6 +36,7 @@ INDEXES = (
 )
 
 _LONGEST_VALUE = 16 << 20  # bytes
+_FULL = ("SQLITE_FULL", "SQLITE_IOERR_WRITE")
 _ONCE = 500  # rows fetched by their numbers in one statement
 
 
@@ -51,9 +53,10 @@ def open_entries(file: Path) -> sqlite3.Connection:
         raise damaged(file, reason or "") from None
     if magic != b"SQLite format 3\0":
         raise damaged(file, "it is not an SQLite database")
-    address = f"file:{quote(os.fsencode(file.absolute()))}?mode=ro&immutable=1"
     with reporting_damage(file):
-        connection = sqlite3.connect(address, uri=True, check_same_thread=False, isolation_level=None)
+        connection = sqlite3.connect(
+            address(file, "mode=ro&immutable=1"), uri=True, check_same_thread=False, isolation_level=None
+        )
         try:
             connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, _LONGEST_VALUE)
             for pragma in ("trusted_schema = OFF", "query_only = ON", "cell_size_check = ON", "mmap_size = 0"):
@@ -67,6 +70,11 @@ def open_entries(file: Path) -> sqlite3.Connection:
     return connection
 
 
+def address(file: Path, options: str = "mode=rwc") -> str:
+    """Returns SQLite's URI of a file, whose name need not be UTF-8."""
+    return f"file:{quote(os.fsencode(file.absolute()))}?{options}"
+
+
 def in_parts(connection: sqlite3.Connection, statement: str, numbers: list[int]) -> Iterator[tuple[object, ...]]:
     """Yields the rows of a statement for many numbers, which replace "(?)" in it, some at a time."""
     for start in range(0, len(numbers), _ONCE):
@@ -76,10 +84,12 @@ def in_parts(connection: sqlite3.Connection, statement: str, numbers: list[int])
 
 @contextmanager
 def reporting_damage(file: Path) -> Iterator[None]:
-    """Turns errors that reading a damaged database raises into a JclipError."""
+    """Turns errors of a database into a JclipError about damage, or an OSError if the disk is full."""
     try:
         yield
     except (sqlite3.Error, OverflowError, UnicodeDecodeError) as error:
+        if getattr(error, "sqlite_errorname", "") in _FULL:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(file)) from None
         raise damaged(file, first_line(error)) from None
 
 

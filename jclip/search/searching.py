@@ -5,7 +5,8 @@ for hit in searcher.search(parse_query("狗 + 雪 - 人"), k=20):
     print(hit.score, hit.entry.path)
 
 Hits are entries: copies of one content are hits of their own, one after the other, with the same score. They are in the
-order of score, vector number and entry id, which is the same for every page of results.
+order of score, vector number and entry id, which is the same for every page of results. Late pages of an approximate
+search may repeat or miss some.
 """
 
 import threading
@@ -170,7 +171,10 @@ class Searcher:
     def _best(self, query_d: np.ndarray, count: int, among: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
         if self._ann is None or among is not None:
             return self._scorer.best(query_d, count, among)
-        return self._scorer.ranked(query_d, self._ann.nearest(query_d, count), count)
+        numbers = self._ann.nearest(query_d, count)
+        if len(numbers) < count:  # a page beyond the candidates that one effort finds
+            return self._scorer.best(query_d, count)
+        return self._scorer.ranked(query_d, numbers, count)
 
     def _entries(self, numbers: list[int], filter: Filter | None) -> dict[int, list[Entry]]:
         """Returns the entries of vectors that match the filter: {vector: entries by id}."""
@@ -247,7 +251,7 @@ def query_vector(
 
 
 def check_page(k: int, offset: int) -> None:
-    """Raises JclipError if the number of hits or their offset is out of range."""
+    """Raises JclipError if the size or the offset of a page of results is out of range."""
     for name, value, least in (("k", k, 1), ("offset", offset, 0)):
         if not isinstance(value, int) or value < least:
             raise JclipError(f"{name} is {value!r}, but must be a whole number, {least} or more")

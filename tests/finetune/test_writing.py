@@ -13,12 +13,12 @@ from tests.cli.small_bundle import write_bundle
 from tests.finetune.test_choices import B16, DEMO, EIGHT, FEW, GOOD, LAPTOP, MUGE, POOR
 
 
-def written(place, data, model, machine, start, wishes=Wishes(), bundle=None):  # noqa: B008 (frozen)
-    bundle = bundle or write_bundle(place / "start")
+def written(place, data, model, machine, start, wishes=Wishes(), bundle=None, converted=False):  # noqa: B008 (frozen)
+    bundle = bundle or str(write_bundle(place / "start"))
     plan = choose(data, model, machine, start, wishes)
     text = configuration(
-        plan, data, model, machine, bundle=bundle, folder=place / "out" / "data", here=place / "out", seed=3,
-        headline="valid/mean_recall",
+        plan, data, model, machine, bundle=bundle, converted=converted, folder=place / "out" / "data",
+        here=place / "out", seed=3, headline="valid/mean_recall",
     )  # fmt: skip
     (place / "out").mkdir(parents=True, exist_ok=True)
     file = place / "out" / "finetune.py"

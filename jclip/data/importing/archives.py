@@ -23,7 +23,8 @@ PACKED = 100
 """Maximum ratio of unpacked to packed size, beyond a gigabyte; images hardly compress."""
 
 _ALWAYS = 1 << 30  # bytes that any archive may unpack to
-_LARGEST_HEADER = 4 << 20
+LARGEST_HEADER = 4 << 20
+"""Maximum number of bytes of a member's header in a tar."""
 _CHUNK = 1 << 20
 ENDS = (".zip", ".tar.gz", ".tgz", ".tar")
 """Extensions of the archives that can be read."""
@@ -120,8 +121,8 @@ def read_tar(file: Path) -> Generator[Member, None, None]:
     members. `reporting_damage` reports damage.
     """
     with open_regular(file) as packed:
-        tail = _Tail(_unpacked(packed))
-        tail.allowance = _LARGEST_HEADER
+        tail = _Tail(unpacked(packed))
+        tail.allowance = LARGEST_HEADER
         with tarfile.open(fileobj=cast(BinaryIO, tail), mode="r|") as tar:
             while (info := _next(tar, tail)) is not None:
                 # Members of a type that tarfile does not know have contents, too.
@@ -142,7 +143,7 @@ def read_tar(file: Path) -> Generator[Member, None, None]:
 
 
 def _next(tar: tarfile.TarFile, tail: "_Tail") -> tarfile.TarInfo | None:
-    tail.allowance = _LARGEST_HEADER
+    tail.allowance = LARGEST_HEADER
     info = tar.next()
     tail.allowance = None
     tar.members.clear()  # type: ignore[attr-defined]  # otherwise it would keep all names
@@ -161,13 +162,14 @@ class _Tail:
         if self.allowance is not None:
             self.allowance -= size
             if self.allowance < 0:  # a name, or a table of a sparse file, that would fill the memory
-                raise tarfile.ReadError(f"a header of more than {format_size(_LARGEST_HEADER)}")
+                raise tarfile.ReadError(f"a header of more than {format_size(LARGEST_HEADER)}")
         data = self._stream.read(size)
         self.last = (self.last + data)[-tarfile.BLOCKSIZE :]
         return data
 
 
-def _unpacked(stream: BinaryIO) -> BinaryIO:
+def unpacked(stream: BinaryIO) -> BinaryIO:
+    """Returns a stream of the decompressed content of a file; the same stream if it is not compressed."""
     magic = stream.read(6)
     stream.seek(0)
     for mark, module in ((b"\x1f\x8b", gzip), (b"BZh", bz2), (b"\xfd7zXZ\0", lzma)):

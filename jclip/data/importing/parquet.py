@@ -46,7 +46,7 @@ class ParquetReader(Reader):
         parts: list[Part] = []
         first = 0
         for file in self.files:
-            stored = _open(file)
+            stored = parquet_file(file)
             have = stored.schema_arrow.names
             for name in filter(None, (self.picture, self.caption, self.language_column)):
                 if name not in have:
@@ -55,7 +55,7 @@ class ParquetReader(Reader):
                         "or --caption"
                     )
             for group in range(stored.num_row_groups):
-                _check_packing(file, stored, group, (self.picture, self.caption))
+                check_packing(file, stored, group, (self.picture, self.caption))
                 parts.append(_Part(self.split, self, file, group, first))
                 first += stored.metadata.row_group(group).num_rows
         return parts
@@ -82,7 +82,8 @@ def open_parquet(source: Path, reading: Reading) -> ParquetReader:
     )
 
 
-def _open(file: Path) -> Any:
+def parquet_file(file: Path) -> Any:
+    """Opens a Parquet file with pyarrow. Raises JclipError if it is not one, or is incomplete."""
     import pyarrow
     import pyarrow.parquet
 
@@ -94,8 +95,8 @@ def _open(file: Path) -> Any:
         raise JclipError(f"{file} is not a complete Parquet file ({first_line(error)}): fetch it again") from None
 
 
-def _check_packing(file: Path, stored: Any, group: int, columns: Sequence[str]) -> None:
-    """Checks that a row group does not unpack to far more than images and captions do."""
+def check_packing(file: Path, stored: Any, group: int, columns: Sequence[str]) -> None:
+    """Raises JclipError if columns of a row group unpack to far more than images and captions do."""
     held = stored.metadata.row_group(group)
     for column in map(held.column, range(held.num_columns)):
         size, packed = column.total_uncompressed_size, column.total_compressed_size
@@ -111,7 +112,7 @@ def _rows(file: Path, group: int, columns: list[str]) -> Iterator[dict[str, Any]
     import pyarrow
 
     try:
-        for batch in _open(file).iter_batches(1, row_groups=[group], columns=columns, use_threads=False):
+        for batch in parquet_file(file).iter_batches(1, row_groups=[group], columns=columns, use_threads=False):
             for row in range(batch.num_rows):
                 values = (column.slice(row, 1) for column in batch.columns)
                 unpacked = (

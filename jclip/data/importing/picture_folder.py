@@ -24,13 +24,12 @@ from jclip.data.sources.kinds import PAIRS, StoredPair
 from jclip.errors import JclipError, unreadable
 from jclip.images.preprocess import is_picture_name
 from jclip.io.json_files import decode
-from jclip.io.reading import LARGEST_PICTURE, Refused, files_under, read_regular
+from jclip.io.reading import LARGEST_PICTURE, Refused, files_under, is_hidden, read_regular
 
 FILES, NAMES = "files", "names"
 CAPTIONS = (FILES, NAMES)
 """Sources of captions: files beside the images, or the images' names."""
 
-_SYSTEM = ("@eaDir", "Thumbs.db", "desktop.ini", "__MACOSX")
 _HIDDEN = "hidden file, or one of the system (such as .DS_Store)"
 _NO_CAPTION = "the caption file holds no caption"
 _NAME_NOT_CAPTION = "the image's name is not a caption"
@@ -128,8 +127,7 @@ def walk(folder: Path, most: int | None = None) -> tuple[list[str], list[str]]:
     hidden: list[str] = []
     for file in files_under(folder):
         path = file.relative_to(folder)
-        is_hidden = any(part.startswith(".") or part in _SYSTEM for part in path.parts)
-        (hidden if is_hidden else files).append(str(path))
+        (hidden if any(map(is_hidden, path.parts)) else files).append(str(path))
         if most is not None and len(files) >= most:
             break
     return files, hidden
