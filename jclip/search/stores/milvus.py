@@ -6,7 +6,6 @@ HNSW, replaces it. Filters contain only hex digits and numbers: see `jclip.searc
 
 import hashlib
 import json
-import logging
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -15,8 +14,6 @@ from urllib.parse import parse_qs, quote, unquote, unquote_to_bytes, urlsplit
 
 import grpc
 import numpy as np
-from pymilvus import DataType, MilvusClient, MilvusException
-from pymilvus.client.types import Status
 
 from jclip.errors import JclipError, first_line
 from jclip.search.entries import Entry
@@ -25,6 +22,7 @@ from jclip.search.index import IndexFacts
 from jclip.search.searching import Hit
 from jclip.search.stores.addresses import Address
 from jclip.search.stores.facets import Bounded, Condition, Dated, Tagged, conditions_of, facets_of
+from jclip.search.stores.quiet_pymilvus import DataType, MilvusClient, MilvusException, Status
 from jclip.search.stores.rows import clean, entry_of_values, facts_as_text, facts_of_text
 from jclip.search.stores.store import Row
 
@@ -38,8 +36,6 @@ _MOST_BYTES = 65_000
 """Number of bytes of an entry; Milvus accepts at most 65,536 in a field of type JSON."""
 _SHORTENED = 1_000
 """Number of characters that are kept of the text of an entry with too many bytes."""
-_LOUD = ("pymilvus", "milvus_lite", "grpc._server")
-"""Loggers of errors, with tracebacks, that are also raised, or that pymilvus expects from milvus-lite."""
 _TIMEOUT = "Retry timeout"
 _NO_DATE = -(2**62)
 _PATHS = ("path", "container")
@@ -55,8 +51,6 @@ class MilvusStore:
 
     def __init__(self, address: Address):
         self.address = address
-        for library in _LOUD:
-            logging.getLogger(library).setLevel(logging.CRITICAL + 1)
         try:
             self._client = MilvusClient(**_connection(address), timeout=_CONNECT, dedicated=True)
         except (MilvusException, grpc.RpcError) as error:

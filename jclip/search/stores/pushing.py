@@ -8,6 +8,7 @@ import itertools
 import platform
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
@@ -31,13 +32,13 @@ class Pushed:
     unchanged: int
 
 
-def push(index: Index, store: Store, report: Callable[[int, int], None] = lambda done, total: None) -> Pushed:
+def push(index: Index, store: Store, report: Callable[[int], None] = lambda done: None) -> Pushed:
     """Makes a table hold the entries of an index. Entries of other sources in the table are not touched.
 
     Args:
       index: the index.
       store: the table; it is created if necessary.
-      report: called with the number of entries that are done, and their total.
+      report: called with the number of entries that are done.
 
     Raises:
       JclipError: the table holds vectors of another model, or the database refuses or goes away. What was written is
@@ -48,11 +49,10 @@ def push(index: Index, store: Store, report: Callable[[int, int], None] = lambda
         store.create(index.facts)
     else:
         _check_facts(index, found, store)
-    source = source_of(index, store.address)
+    source = source_of(store.address, index.folder)
     ids_n, states_n = store.states(source)
     is_left_n = np.ones(len(ids_n), bool)
     written = unchanged = done = 0
-    report(done, len(index))
     for rows in _rows(index, source):
         places = np.searchsorted(ids_n, [row.entry.id for row in rows])
         changed = []
@@ -67,16 +67,16 @@ def push(index: Index, store: Store, report: Callable[[int, int], None] = lambda
         written += len(changed)
         unchanged += len(rows) - len(changed)
         done += len(rows)
-        report(done, len(index))
+        report(done)
     gone = ids_n[is_left_n].tolist()
     for start in range(0, len(gone), _ROWS):
         store.delete(source, gone[start : start + _ROWS])
     return Pushed(written, len(gone), unchanged)
 
 
-def source_of(index: Index, address: Address) -> str:
-    """Returns the name under which an index is pushed: that in the address, or "MACHINE:PATH"."""
-    return str(clean(address.source or f"{platform.node()}:{index.folder}"))
+def source_of(address: Address, folder: Path) -> str:
+    """Returns the name under which an index in a folder is pushed: that in the address, or "MACHINE:PATH"."""
+    return str(clean(address.source or f"{platform.node()}:{folder.absolute()}"))
 
 
 def _rows(index: Index, source: str) -> Iterator[list[Row]]:

@@ -1,5 +1,7 @@
 """Servers that are not there, refuse, or go away: one clear line each, and nothing is lost."""
 
+import subprocess
+import sys
 import time
 from dataclasses import replace
 
@@ -181,3 +183,14 @@ def test_entries_too_large_for_milvus(tmp_path):
     with Index.open(two) as index, pytest.raises(JclipError, match=message):
         push(index, store)
     store.close()
+
+
+def test_pymilvus_leaves_the_logging_of_others_alone():
+    code = (
+        "import logging; other = logging.getLogger('other')\n"
+        "from jclip.search.stores.quiet_pymilvus import MilvusClient\n"
+        "import logging.config\n"
+        "print(other.disabled, logging.getLogger('pymilvus').handlers, logging.config.dictConfig.__module__)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "False [] logging.config\n"

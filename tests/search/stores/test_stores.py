@@ -148,7 +148,7 @@ def test_a_push_writes_what_changed_and_deletes_what_has_gone(index, open_table,
         "e9": replace(other[9], meta={}),
     }
     with Index.open(write(tmp_path / "index", **changes)) as changed:
-        source = pushing.source_of(index, store.address)
+        source = pushing.source_of(store.address, index.folder)
         same = open_table(source=source)
         assert push(changed, same) == Pushed(2, 2, 36)
         query_d = vectors(1)[0]
@@ -159,15 +159,15 @@ def test_sources_are_kept_apart(index, open_table, tmp_path):
     store = open_table()
     push(index, store)
     with Index.open(write(tmp_path / "other", count=10)) as other:
-        assert pushing.source_of(other, store.address) == f"{os.uname().nodename}:{tmp_path}/other"
+        assert pushing.source_of(store.address, other.folder) == f"{os.uname().nodename}:{tmp_path}/other"
         assert push(other, store) == Pushed(10, 0, 0)
         assert push(index, store) == Pushed(0, 0, 40)
         query_d = vectors(40)[12]
         assert len(StoreSearcher(store).search(query_d, 100)) == 50
-        alone = open_table(source=pushing.source_of(index, store.address))
+        alone = open_table(source=pushing.source_of(store.address, index.folder))
         assert found(StoreSearcher(alone).search(query_d, 50)) == found(Searcher(index).search(query_d, 50))
         with Index.open(write(tmp_path / "none", count=1, e1=None)) as none:
-            assert push(none, open_table(source=pushing.source_of(other, store.address))) == Pushed(0, 10, 0)
+            assert push(none, open_table(source=pushing.source_of(store.address, other.folder))) == Pushed(0, 10, 0)
     assert found(StoreSearcher(store).search(vectors(1)[0], 50)) == found(Searcher(index).search(vectors(1)[0], 50))
 
 
@@ -187,7 +187,7 @@ def test_an_interrupted_push_goes_on(index, open_table, monkeypatch):
         push(index, store)
     monkeypatch.undo()
     assert push(index, store) == Pushed(19, 0, 21)
-    source = pushing.source_of(index, store.address)
+    source = pushing.source_of(store.address, index.folder)
     for one, other in zip(store.states(source), whole.states(source), strict=True):
         np.testing.assert_array_equal(one, other)
 
