@@ -24,6 +24,7 @@ COMMANDS = {
     "convert": "converts PyTorch and safetensors weights to a bundle, and back",
     "verify": "checks a converted bundle against its source weights",
     "eval": "evaluates a bundle by retrieval, classification and probes; compares two results",
+    "embed": "embeds images and texts into an index, and updates it",
     "data": "imports and inspects data sets",
     "search": "finds images of an index by text, by image, or as near duplicates",
     "index": "describes an index, and builds an approximate one for large indexes",

@@ -96,12 +96,12 @@ class ModelSource:
 
     Attributes:
       open: opens it.
-      place: path or address, for index.json.
+      place: returns its path or address, for index.json.
       is_chosen: True if the user chose it: then it is checked even if nothing must be encoded.
     """
 
     open: Callable[[], Embedder]
-    place: str
+    place: Callable[[], str]
     is_chosen: bool = True
 
 
@@ -146,7 +146,7 @@ def embed(
     """
     given = [sources] if isinstance(sources, str | Path) else list(sources)
     options = Options(update, dry_run, orientation, workers, batch_size, drop_missing, watch)
-    return embed_with(ModelSource(lambda: model, model.name), given, Path(folder), options)
+    return embed_with(ModelSource(lambda: model, lambda: model.name), given, Path(folder), options)
 
 
 def embed_with(model: ModelSource, words: Sequence[str | Path], folder: Path, options: Options) -> EmbedReport:
@@ -218,7 +218,7 @@ def _facts(index: Index | None, opened: _Opened, orientation: Orientation | None
     if index is None:
         model = opened.model()
         return IndexFacts(
-            model.identity, model.name, opened.source.place, model.embed_dim, orientation or "apply",
+            model.identity, model.name, opened.source.place(), model.embed_dim, orientation or "apply",
             f"jclip {__version__}",
         )  # fmt: skip
     if orientation not in (None, index.facts.orientation):

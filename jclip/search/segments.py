@@ -1,10 +1,11 @@
 """Segments of an index: float16 vectors in .npy files, which are memory-mapped."""
 
 import math
+import os
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple
 
 import numpy as np
 
@@ -112,10 +113,16 @@ def write_segment(index: Path, segment: Segment, blocks: Iterable[np.ndarray], d
     """Writes the file of a segment from blocks of vectors (n, dim). An older file of this number is replaced."""
     file = segment_file(index, segment.number)
     with whole_file(file, replace=True) as partial, partial.open("wb") as stream:
-        header = {"descr": DTYPE.str, "fortran_order": False, "shape": (segment.rows, dim)}
-        np.lib.format.write_array_header_1_0(stream, header)
-        written = 0
-        for block_nd in blocks:
-            stream.write(np.ascontiguousarray(block_nd, DTYPE).data)
-            written += len(block_nd)
-        assert written == segment.rows, "as many vectors as the table says"
+        write_array(stream, (segment.rows, dim), blocks)
+        stream.flush()
+        os.fsync(stream.fileno())
+
+
+def write_array(stream: BinaryIO, shape: tuple[int, int], blocks: Iterable[np.ndarray]) -> None:
+    """Writes an .npy file of float16 (n, dim) from blocks of its rows."""
+    np.lib.format.write_array_header_1_0(stream, {"descr": DTYPE.str, "fortran_order": False, "shape": shape})
+    rows = 0
+    for block_nd in blocks:
+        stream.write(np.ascontiguousarray(block_nd, DTYPE).data)
+        rows += len(block_nd)
+    assert rows == shape[0], "as many vectors as the table says"

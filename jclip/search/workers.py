@@ -52,8 +52,11 @@ class _Asked(Protocol):
     def ask(self, method: str, argument: Any) -> Any:
         """Calls a method of a `Decoder`."""
 
+    def stop(self) -> None:
+        """Ends a call that another thread is waiting for."""
+
     def close(self) -> None:
-        """Ends it."""
+        """Frees its resources. No thread uses it any more."""
 
 
 class _Here:
@@ -65,6 +68,9 @@ class _Here:
     def ask(self, method: str, argument: Any) -> Any:
         return getattr(self._decoder, method)(argument)
 
+    def stop(self) -> None:
+        pass
+
     def close(self) -> None:
         pass
 
@@ -75,7 +81,7 @@ class _Process:
     def __init__(self, preprocessing: Preprocessing, seconds: float):
         self._preprocessing, self._seconds = preprocessing, seconds
         self._process: subprocess.Popen[bytes] | None = None
-        self._slow = self._closed = False
+        self._slow = self._stopped = False
 
     def ask(self, method: str, argument: Any) -> Any:
         process = self._process or self._started()
@@ -85,9 +91,8 @@ class _Process:
         try:
             return _exchange(process, (method, argument))
         except _BROKEN:
-            process.kill()
-            code = process.wait()
             self._process = None
+            code = _ended(process)
             if self._slow:
                 self._slow = False
                 raise _Died(Trouble(SLOW, f"more than {self._seconds:g} s")) from None
@@ -96,14 +101,18 @@ class _Process:
         finally:
             timer.cancel()
 
-    def close(self) -> None:
-        self._closed = True
+    def stop(self) -> None:
+        self._stopped = True
         if self._process is not None:
             self._process.kill()
 
+    def close(self) -> None:
+        if self._process is not None:
+            _ended(self._process)
+
     def _started(self) -> "subprocess.Popen[bytes]":
-        if self._closed:
-            raise _Died(Trouble(KILLED, "the workers are closed"))
+        if self._stopped:
+            raise _Died(Trouble(KILLED, "the workers are stopped"))
         code = "import sys; sys.path[:] = sys.argv[1:]; from jclip.search.workers import serve; serve()"
         arguments = [sys.executable, "-c", code, *sys.path]
         process = subprocess.Popen(arguments, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
@@ -111,12 +120,13 @@ class _Process:
             _exchange(process, self._preprocessing)
         except _BROKEN:
             process.kill()
-            said = process.communicate()[1].decode("utf-8", "replace").strip().splitlines()
+            said = process.stderr.read().decode("utf-8", "replace").strip().splitlines()  # type: ignore[union-attr]
+            _ended(process)
             raise JclipError(
                 f"a worker process cannot be started ({said[-1] if said else 'it ended'}): use --workers 0"
             ) from None
         self._process = process
-        if self._closed:
+        if self._stopped:
             process.kill()
         return process
 
@@ -133,6 +143,15 @@ def _exchange(process: "subprocess.Popen[bytes]", message: Any) -> Any:
     pickle.dump(message, process.stdin, protocol=5)
     process.stdin.flush()
     return pickle.load(process.stdout)
+
+
+def _ended(process: "subprocess.Popen[bytes]") -> int:
+    """Kills a process, and returns its exit code."""
+    process.kill()
+    for stream in (process.stdin, process.stdout, process.stderr):
+        with suppress(OSError):  # a request that it did not read
+            stream.close()  # type: ignore[union-attr]
+    return process.wait()
 
 
 class _Request(NamedTuple):
@@ -171,8 +190,10 @@ class Workers:
 
     def __exit__(self, *error: object) -> None:
         for worker in self._all:
-            worker.close()
+            worker.stop()
         self._threads.shutdown(cancel_futures=True)
+        for worker in self._all:
+            worker.close()
 
     def decoded(self, contents: Iterable[Content]) -> Iterator[Read | Trouble]:
         """Yields each image in order: read, with pixels unless its content is known; or why it is skipped.

@@ -11,6 +11,7 @@ hash is stored, so that the image can be shown.
 import os
 import re
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
@@ -22,18 +23,22 @@ from jclip.errors import JclipError, first_line
 from jclip.extras import reported_extras
 from jclip.images.opening import PictureError, read_picture
 from jclip.images.preprocess import Orientation
+from jclip.io.json_files import decode
 from jclip.io.reading import Refused, open_regular
 from jclip.search.decoding import content_hash
 from jclip.search.entries import IMAGE, TEXT
-from jclip.search.sources.items import Container, Item, folder_stamp
+from jclip.search.sources.items import Container, Item, folder_stamp, is_fact
 
 METADATA = "metadata"
 VECTORS = {IMAGE: "img_emb", TEXT: "text_emb"}
 """Folder of the vectors of each kind, and the beginning of the names of its files."""
 
 PATH, CAPTION = "image_path", "caption"
+META = "meta"
+"""Column of facts as a JSON object, which jclip writes."""
+
 _ROWS = 1024
-_LONGEST_FACT = 1000  # characters
+_SIZE = "width", "height"
 
 
 class _Piece(NamedTuple):
@@ -86,21 +91,26 @@ class ClipRetrieval(Container):
 
     def _item(self, piece: _Piece, number: int, row: dict[str, Any], stamp: bytes) -> Item:
         position = piece.first + number
-        path, caption = row.pop(PATH, None), row.pop(CAPTION, None)
-        caption = caption if isinstance(caption, str) and caption.strip() else None
-        meta = {name: value for name, value in row.items() if _is_fact(value)}
-        container = self.kind, os.fsencode(self.place)
-        facts: dict[str, Any] = {"meta": meta, "position": position, "vector": position, "container": container}
+        path, caption, size = row.pop(PATH, None), row.pop(CAPTION, None), [row.pop(name, None) for name in _SIZE]
+        facts: dict[str, Any] = {
+            "text": caption if isinstance(caption, str) and caption.strip() else None,
+            "meta": _meta(row),
+            "position": position,
+            "vector": position,
+            "container": (self.kind, os.fsencode(self.place)),
+        }
         if piece.kind == TEXT:
-            return Item(self.member(f"text/{number}"), stamp, TEXT, text=caption, **facts)
+            return Item(self.member(f"text/{number}"), stamp, TEXT, **facts)
+        if all(isinstance(side, int) and 0 < side < 2**31 for side in size):
+            facts |= dict(zip(_SIZE, size, strict=True))
         name = path.replace("\0", "\\0").encode("utf-8", "replace") if isinstance(path, str) else b""
         if not os.path.isabs(name):
-            return Item(self.member(name or str(number)), stamp, text=caption, **facts)
+            return Item(self.member(name or str(number)), stamp, **facts)
         try:
             data = read_picture(os.fsdecode(name))
         except PictureError:  # it was on another machine, perhaps
-            return Item(name, stamp, text=caption, **facts)
-        return Item(name, stamp, text=caption, size=len(data), hash=content_hash(data), **{**facts, "position": None})
+            return Item(name, stamp, **facts)
+        return Item(name, stamp, size=len(data), hash=content_hash(data), **{**facts, "position": None})
 
     def vectors(self, positions: Sequence[int]) -> np.ndarray:
         """Returns vectors by position, float32 (n, dim)."""
@@ -161,7 +171,11 @@ def _rows(file: Path) -> Iterator[dict[str, Any]]:
         raise JclipError(f"{file} is damaged ({first_line(error)}): copy it again") from None
 
 
-def _is_fact(value: object) -> bool:
-    if isinstance(value, str):
-        return len(value) <= _LONGEST_FACT
-    return isinstance(value, bool) or (isinstance(value, int | float) and abs(value) < 2**63)
+def _meta(row: dict[str, Any]) -> dict[str, Any]:
+    """Returns the facts in the other columns of a row."""
+    more: Any = {}
+    if isinstance(text := row.get(META), str):
+        with suppress(ValueError):
+            more = decode(text)
+    facts = row if not isinstance(more, dict) else {**row, META: None, **more}
+    return {name: value for name, value in facts.items() if is_fact(name, value)}

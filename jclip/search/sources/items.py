@@ -22,6 +22,10 @@ OTHER_FORMATS = (
 """Extensions of images that are not read. They are listed as skipped; other files are only counted."""
 
 
+_LONGEST_FACT = 1000  # characters
+_MOST_VALUES = 100
+
+
 @dataclass(frozen=True)
 class Item:
     """An image or a text of a source.
@@ -119,6 +123,17 @@ class Container:
         """Returns the path of a member: "holiday.tar::beach/1.jpg"."""
         end = name.encode("utf-8", "surrogateescape") if isinstance(name, str) else name
         return os.fsencode(self.place) + MEMBER.encode() + end
+
+
+def is_fact(name: str, value: object) -> bool:
+    """Returns True if a name and its value are stored in `Entry.meta`: short ones, and lists of them."""
+    if len(name) > _LONGEST_FACT:
+        return False
+    if isinstance(value, list):
+        return len(value) <= _MOST_VALUES and all(not isinstance(each, list) and is_fact("", each) for each in value)
+    if isinstance(value, str):
+        return len(value) <= _LONGEST_FACT
+    return isinstance(value, bool) or (isinstance(value, int | float) and abs(value) < 2**63)
 
 
 def file_stamp(status: os.stat_result) -> bytes:

@@ -17,13 +17,12 @@ from jclip.images.opening import FOREIGN, NO_FILE, TOO_LARGE, UNDECODABLE, is_pi
 from jclip.io.json_files import decode
 from jclip.io.reading import LARGEST_PICTURE, is_hidden, open_regular
 from jclip.io.reading import TOO_LARGE as TOO_LARGE_FILE
-from jclip.search.sources.items import OTHER_FORMATS, Container, Content, Item, Lost, Part, Reader
+from jclip.search.sources.items import OTHER_FORMATS, Container, Content, Item, Lost, Part, Reader, is_fact
 
 _ENDS = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
 _CAPTIONS, _FACTS = "txt", "json"
 _LARGEST_BESIDE = 1 << 16  # bytes of a caption or of facts
 _MOST_FACTS = 50
-_LONGEST_FACT = 1000  # characters
 
 
 class Tar(Container):
@@ -125,23 +124,13 @@ class _Beside:
             if ending == _CAPTIONS:
                 self._text = data.decode("utf-8-sig").strip() or None
             elif isinstance(found := decode(data), dict):
-                self._meta = dict([each for each in found.items() if _is_fact(*each)][:_MOST_FACTS])
+                self._meta = dict([each for each in found.items() if is_fact(*each)][:_MOST_FACTS])
         except ValueError:
             return
 
     def added(self, item: Item) -> Item:
         """Returns an item with its caption and facts."""
         return replace(item, text=self._text, meta=self._meta)
-
-
-def _is_fact(name: str, value: object) -> bool:
-    return len(name) <= _LONGEST_FACT and (
-        isinstance(value, bool | float) or _is_small(value) or (isinstance(value, str) and len(value) <= _LONGEST_FACT)
-    )
-
-
-def _is_small(value: object) -> bool:
-    return isinstance(value, int) and abs(value) < 2**63
 
 
 def _stem(name: str) -> str:
