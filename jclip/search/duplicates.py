@@ -85,7 +85,7 @@ def _padded(rows_nd: np.ndarray, length: int) -> np.ndarray:
 def _nearest(some_nd: jax.Array, others_md: jax.Array, allowed_m: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Returns the best cosine of each row with an allowed one of the others, and its place."""
     cosines_nm = _products(some_nd, others_md)
-    cosines_nm = jnp.where(allowed_m, cosines_nm, -jnp.inf)
+    cosines_nm = jnp.where(allowed_m & ~jnp.isnan(cosines_nm), cosines_nm, -jnp.inf)  # damaged vectors give NaN
     return cosines_nm.max(axis=1), cosines_nm.argmax(axis=1)
 
 

@@ -142,7 +142,7 @@ class Best:
 
     def add(self, numbers: np.ndarray, scores: np.ndarray) -> None:
         """Adds vectors with their float32 scores."""
-        keep = np.flatnonzero(scores >= self._floor)
+        keep = np.flatnonzero((scores >= self._floor) & (scores < np.inf))  # damaged vectors give infinity or NaN
         if not len(keep):
             return
         self.numbers = np.concatenate([self.numbers, numbers[keep]])

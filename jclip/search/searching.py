@@ -9,9 +9,11 @@ order of score, vector number and entry id, which is the same for every page of 
 search may repeat or miss some.
 """
 
+import math
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -24,6 +26,7 @@ from jclip.search.index import Condition, Identified, Index, IndexFacts
 from jclip.search.queries import Embedder, Query
 from jclip.search.scoring import Scorer
 
+_FILTERS = 8
 _AT_ONCE = 500
 """Vectors named in one SQL condition."""
 
@@ -40,7 +43,7 @@ class Hit(NamedTuple):
     score: float
 
     def record(self) -> dict[str, Any]:
-        """Returns the hit as the JSON of `jclip search --json` and of the service has it."""
+        """Returns the hit as `jclip search --json` and the service write it; NaN and infinity become None."""
         entry = self.entry
         return {
             "id": entry.id,
@@ -50,7 +53,7 @@ class Hit(NamedTuple):
             "width": entry.width,
             "height": entry.height,
             "text": entry.text,
-            "meta": dict(entry.meta),
+            "meta": _finite(entry.meta),
         }
 
 
@@ -82,6 +85,7 @@ class Searcher:
             index.check_model(model)
         self.index, self._model, self._ann = index, model, ann
         self._scorer = Scorer(index, index.facts.dim)
+        self._select = lru_cache(_FILTERS)(index.select)  # for the next page
         self._lock = threading.Lock()
         self._duplicates: tuple[object, list[np.ndarray], dict[int, float]] | None = None
 
@@ -152,7 +156,7 @@ class Searcher:
 
     def _ranked(self, query_d: np.ndarray, count: int, filter: Filter | None) -> list[Hit]:
         """Returns the best `count` hits."""
-        among = None if filter is None else self.index.select(filter)
+        among = None if filter is None else self._select(filter)
         available = self.index.vectors if among is None else len(among)
         wanted = count
         while True:
@@ -255,3 +259,12 @@ def check_page(k: int, offset: int) -> None:
     for name, value, least in (("k", k, 1), ("offset", offset, 0)):
         if not isinstance(value, int) or value < least:
             raise JclipError(f"{name} is {value!r}, but must be a whole number, {least} or more")
+
+
+def _finite(value: Any) -> Any:
+    """Returns a JSON value in which None replaces numbers that JSON cannot hold."""
+    if isinstance(value, Mapping):
+        return {name: _finite(each) for name, each in value.items()}
+    if isinstance(value, list):
+        return [_finite(each) for each in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

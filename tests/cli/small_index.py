@@ -1,12 +1,12 @@
 """Index of a few drawn images, made with the tiny model of `small_bundle`."""
 
-import hashlib
 import os
 from pathlib import Path
 
 from PIL import Image
 
 from jclip.loading import load
+from jclip.search.decoding import content_hash
 from jclip.search.entries import Entry
 from jclip.search.index import IndexFacts
 from jclip.search.writing import write_index
@@ -42,20 +42,8 @@ def write_all(folder):
 
 
 def _entry(id, vector, file, name):
-    with open(file, "rb") as stream:
-        data = stream.read()
-    digest = hashlib.blake2b(data, digest_size=16).digest()
+    place = Path(os.fsdecode(file))
+    data = place.read_bytes()
     return Entry(
-        id,
-        vector,
-        Path(os.fsdecode(file)),
-        "image",
-        len(data),
-        10**18 + id,
-        digest,
-        40,
-        20,
-        name,
-        {"n": id},
-        86400 * id,
+        id, vector, place, "image", len(data), 10**18 + id, content_hash(data), 40, 20, name, {"n": id}, 86400 * id
     )

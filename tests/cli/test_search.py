@@ -4,8 +4,6 @@ import json
 import os
 import re
 import shutil
-import subprocess
-import sys
 
 import pytest
 
@@ -136,19 +134,15 @@ def test_nothing_found(made, capsys):
     assert out == "" and "nothing found" in err
 
 
-def test_paths_as_they_are(made):
-    """In a process of its own, because they are bytes."""
-
+def test_paths_as_they_are(made, capfdbinary):
     def run(*words):
-        command = [sys.executable, "-m", "jclip.cli", "search", str(made / "index"), *words]
-        return subprocess.run(command, capture_output=True, check=True).stdout
+        assert main(["search", str(made / "index"), *words]) == 0
+        return capfdbinary.readouterr().out
 
-    expected = path_of(made, "green") + b"\0"
-    assert run(path_of(made, "green"), "-0", "--k", "1") == expected
-    assert (
-        run("--duplicates", "--threshold", "1", "--paths")
-        == b"".join(os.fsencode(made / "pictures/a" / name) + b"\n" for name in ("red.png", "copy.png")) + b"\n"
-    )
+    assert run(os.fsdecode(path_of(made, "green")), "-0", "--k", "1") == path_of(made, "green") + b"\0"
+    pair = [os.fsencode(made / "pictures/a" / name) for name in ("red.png", "copy.png")]
+    assert run("--duplicates", "--threshold", "1", "--paths") == b"%b\n%b\n\n" % tuple(pair)
+    assert run("--duplicates", "--threshold", "1", "--null") == b"%b\0%b\0\0" % tuple(pair)
 
 
 def test_duplicates(made, capsys):

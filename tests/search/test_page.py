@@ -11,12 +11,18 @@ import pytest
 from PIL import Image
 
 from jclip.errors import JclipError
+from jclip.search.decoding import content_hash
 from jclip.search.page import Section, write_page
 from jclip.search.searching import Hit
 from jclip.search.thumbnails import thumbnail
 from tests.search.indexes import small_entry
 
 HOSTILE = "\"><img src=x onerror=alert(1)>'&amp;\x1b[2J\u202e\udcff"
+
+
+def entry_of(id, file, **more):
+    """Returns the entry of a file as it is now."""
+    return small_entry(id, 0, str(file), hash=content_hash(file.read_bytes()), **more)
 
 
 class Elements(HTMLParser):
@@ -41,7 +47,7 @@ def test_a_page(tmp_path):
     picture = tmp_path / "a b.png"
     Image.new("RGBA", (400, 100), (0, 0, 255, 255)).save(picture)
     hits = [
-        Hit(small_entry(1, 0, str(picture), text="ein <b>Satz</b>"), 0.75),
+        Hit(entry_of(1, picture, text="ein <b>Satz</b>"), 0.75),
         Hit(small_entry(2, 1, f"/nowhere/{HOSTILE}.png", text=HOSTILE), 0.5),
         Hit(small_entry(3, 2, "/texts.txt::1", kind="text", text="只有文字"), 0.25),
         Hit(small_entry(4, 3, "/a.tar::b.png", origin="tar", container=Path("/a.tar")), 0.125),
@@ -83,13 +89,15 @@ def test_thumbnails_are_upright_and_over_white(tmp_path, orientation, size):
     turned = Image.Exif()
     turned[0x0112] = 6
     Image.new("RGBA", (200, 100), (0, 0, 0, 0)).save(tmp_path / "a.png", exif=turned)
-    found = thumbnail(small_entry(1, 0, str(tmp_path / "a.png")), 100, orientation)
+    found = thumbnail(entry_of(1, tmp_path / "a.png"), 100, orientation)
     assert found.size == size and found.mode == "RGB" and np.asarray(found).min() == 255
 
 
 def test_thumbnails_that_cannot_be_made(tmp_path):
     (tmp_path / "broken.png").write_bytes(b"\x89PNG\r\n")
     with pytest.raises(JclipError, match="broken.png cannot be read"):
+        thumbnail(entry_of(1, tmp_path / "broken.png"), 100, "apply")
+    with pytest.raises(JclipError, match="broken.png has changed"):
         thumbnail(small_entry(1, 0, str(tmp_path / "broken.png")), 100, "apply")
     with pytest.raises(JclipError, match="is a text"):
         thumbnail(small_entry(1, 0, "/a", kind="text"), 100, "apply")

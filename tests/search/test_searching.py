@@ -13,7 +13,7 @@ from jclip.search.filters import Filter
 from jclip.search.index import Index
 from jclip.search.queries import parse_query
 from jclip.search.scoring import Best, Scorer
-from jclip.search.searching import Searcher
+from jclip.search.searching import Hit, Searcher
 from tests.search.indexes import FACTS, small_entry, write_small_index
 
 FACTS_2 = replace(FACTS, dim=2)
@@ -194,6 +194,27 @@ def test_an_accelerator_keeps_the_blocks(clustered, monkeypatch):
             numbers, scores = scorer.best(np.ones(64, np.float32), 20)
             assert numbers.tolist() == expected[0].tolist() and scores.tolist() == expected[1].tolist()
         assert (scorer._resident is not None) == keeps
+
+
+def test_damaged_vectors_are_never_found(tmp_path):
+    vectors = np.array([at(degrees) for degrees in range(90)])
+    entries = [small_entry(number, number, f"/{number}") for number in range(90)]
+    folder = write_small_index(tmp_path / "index", vectors, entries, FACTS_2)
+    stored = np.load(folder / "segments" / "000000.npy")
+    stored[[3, 50, 70]] = [(np.nan, 0), (np.inf, 0), (-np.inf, np.inf)]
+    np.save(folder / "segments" / "000000.npy", stored)
+    expected = [number for number in range(90) if number not in (3, 50, 70)]
+    with Index.open(folder) as index:
+        searcher = Searcher(index)
+        assert found(searcher.search(at(0), k=5)) == expected[:5]
+        assert found(searcher.search(at(0), k=99)) == expected
+        groups = searcher.near_duplicates(math.cos(math.radians(4.5)))
+    assert sum(map(len, groups)) >= 80 and not {3, 50, 70} & {id for group in groups for id in found(group)}
+
+
+def test_a_hit_as_json():
+    hit = Hit(small_entry(1, 0, "/a", meta={"a": [math.nan, {"b": math.inf}], "c": 1.5}), 0.5)
+    assert hit.record()["meta"] == {"a": [None, {"b": None}], "c": 1.5} and hit.record()["score"] == 0.5
 
 
 def test_the_best_of_many_blocks():
