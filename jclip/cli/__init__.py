@@ -28,6 +28,7 @@ COMMANDS = {
     "data": "imports and inspects data sets",
     "search": "finds images of an index by text, by image, or as near duplicates",
     "index": "describes an index, and builds an approximate one for large indexes",
+    "serve": "starts an HTTP service that embeds, classifies and searches, with a page",
     "doctor": "checks devices, mesh, versions and disk space",
 }
 _USAGE = (

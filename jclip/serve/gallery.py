@@ -1,0 +1,63 @@
+"""Index as the service uses it: searches in one thread, and is replaced while requests run."""
+
+import asyncio
+import logging
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, TypeVar
+
+from jclip.errors import JclipError
+from jclip.search.index import Index
+from jclip.search.searching import Searcher
+from jclip.serve.refusals import Refusal
+
+T = TypeVar("T")
+_log = logging.getLogger(__name__)
+
+
+class Gallery:
+    """Opened index and its searcher.
+
+    Two threads work on it: one for searches, each of which uses all cores, and one for slow work.
+
+    Args:
+      folder: the index. It may not exist yet if a job writes it.
+      model: the model; the index must be its own.
+    """
+
+    def __init__(self, folder: Path, model: Any):
+        self.folder, self._model = folder, model
+        self._threads = {slow: ThreadPoolExecutor(1, "jclip-search") for slow in (False, True)}
+        self._searcher: Searcher | None = None
+
+    def open(self) -> None:
+        """Opens the index, or its present state. Raises JclipError if it is damaged, or another model's."""
+        index = Index.open(self.folder)
+        index.check_model(self._model)
+        self._searcher = Searcher(index, self._model)
+
+    def close(self) -> None:
+        """Ends the threads."""
+        for thread in self._threads.values():
+            thread.shutdown(wait=False, cancel_futures=True)
+
+    @property
+    def index(self) -> Index | None:
+        """The opened index; None if it does not exist yet."""
+        return None if self._searcher is None else self._searcher.index
+
+    async def run(self, work: Callable[[Searcher], T], slow: bool = False) -> T:
+        """Runs work on the searcher in a thread. Raises Refusal if there is no index yet, or it cannot be read."""
+        return await asyncio.get_running_loop().run_in_executor(self._threads[slow], self._run, work)
+
+    def _run(self, work: Callable[[Searcher], T]) -> T:
+        if self._searcher is None:
+            raise Refusal(503, "no_index_yet", "the index is being made: try again later", {"Retry-After": "5"})
+        try:
+            return work(self._searcher)
+        except JclipError as error:
+            if isinstance(error, Refusal):
+                raise
+            _log.error("%s", error)
+            raise Refusal(500, "index_damaged", "the index cannot be read: the service's log says why") from None

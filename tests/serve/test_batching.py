@@ -1,0 +1,180 @@
+import threading
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from jclip.errors import JclipError
+from jclip.serve.batching import BACKGROUND, IMAGE, TEXT, Batcher
+
+
+class Gated:
+    """Model that encodes a text or an image as its first number or letter, and waits for a gate before each batch."""
+
+    similarity_scale = 1.0
+    bundle = SimpleNamespace(
+        preprocessing=SimpleNamespace(size=1),
+        context_length=3,
+        tokenizer=SimpleNamespace(encode=lambda texts, most: [[0] * min(most, 1 + len(text)) for text in texts]),
+    )
+
+    def __init__(self):
+        self.batches, self.gate, self.entered = [], threading.Semaphore(0), threading.Semaphore(0)
+
+    def encode_text(self, sentences):
+        return self._encoded("".join(text[0] for text in sentences))
+
+    def encode_image(self, pictures):
+        return self._encoded("".join(chr(pixel) for pixel in pictures[:, 0, 0, 0]))
+
+    def _encoded(self, letters):
+        self.entered.release()
+        self.gate.acquire()
+        self.batches.append(letters)
+        if "!" in letters:
+            raise JclipError("not finite")
+        return np.array([[ord(letter)] for letter in letters], np.float32)
+
+
+def image(letter):
+    return np.full((1, 1, 3), ord(letter), np.uint8)
+
+
+class Running:
+    """Batcher over a gated model, whose first batch holds the model until `free`."""
+
+    def __init__(self, largest=4):
+        self.model, self.seen = Gated(), []
+        self.batcher = Batcher(self.model, largest, lambda *each: self.seen.append(each[:2]))
+        self.batcher.start()
+        self.free(2 * (largest.bit_length() if largest > 1 else 1))
+        self.batcher.wait_until_warm()
+        self.model.batches.clear()
+
+    def hold(self):
+        """Occupies the model with a batch "-"."""
+        for _ in range(100):
+            if not self.model.entered.acquire(blocking=False):
+                break
+        future = self.batcher.submit(TEXT, ["-"])
+        self.model.entered.acquire()
+        return future
+
+    def free(self, batches=100):
+        for _ in range(batches):
+            self.model.gate.release()
+
+
+@pytest.fixture
+def running():
+    found = Running()
+    yield found
+    found.free()
+    found.batcher.stop()
+
+
+def letters(future):
+    return "".join(each if isinstance(each, str) else chr(int(each[0])) for each in future.result(10))
+
+
+def test_every_shape_is_compiled_before_the_first_request():
+    model = Gated()
+    batcher = Batcher(model, 4, lambda *each: None)
+    future = batcher.submit(TEXT, ["x"])
+    batcher.start()
+    for _ in range(6):
+        assert not batcher.warm
+        model.gate.release()
+    batcher.wait_until_warm()
+    assert model.batches == ["\0", "a", "\0\0", "aa", "\0\0\0\0", "aaaa"] and not future.done()
+    model.gate.release()
+    assert letters(future) == "x"
+    batcher.stop()
+
+
+def test_a_batch_takes_what_waits_up_to_the_largest(running):
+    first = running.hold()
+    futures = [running.batcher.submit(TEXT, [letter]) for letter in "abcdefg"]
+    assert running.batcher.depth(TEXT) == 7 and running.batcher.depth(IMAGE) == 0
+    running.free()
+    assert [letters(future) for future in (first, *futures)] == list("-abcdefg")
+    assert running.model.batches == ["-", "abcd", "efg"]
+    running.batcher.stop()
+    assert running.seen == [(TEXT, 1), (TEXT, 4), (TEXT, 3)] and running.batcher.depth(TEXT) == 0
+
+
+def test_lanes_and_requests_take_turns(running):
+    running.hold()
+    texts = running.batcher.submit(TEXT, list("abcdef"))
+    images = running.batcher.submit(IMAGE, [image(letter) for letter in "mnopqr"])
+    background = running.batcher.submit(BACKGROUND, [image(letter) for letter in "xyz"])
+    late = running.batcher.submit(TEXT, ["g"])
+    running.free()
+    assert [letters(future) for future in (texts, images, background, late)] == ["abcdef", "mnopqr", "xyz", "g"]
+    assert running.model.batches == ["-", "mnop", "xyz", "agbc", "qr", "def"]
+
+
+def test_an_item_that_fails_costs_no_other(running):
+    running.hold()
+    futures = [running.batcher.submit(TEXT, items) for items in (["a", "!"], ["b"])]
+    running.free()
+    first, error = futures[0].result(10)
+    assert chr(int(first[0])) == "a" and isinstance(error, JclipError) and letters(futures[1]) == "b"
+    assert running.model.batches == ["-", "ab!", "a", "b", "!"]
+
+
+def test_a_cancelled_request_gives_up_its_places(running):
+    running.hold()
+    gone, stays = running.batcher.submit(TEXT, list("ab")), running.batcher.submit(TEXT, ["c"])
+    assert gone.cancel() and running.batcher.depth(TEXT) == 1
+    running.free()
+    assert letters(stays) == "c" and running.model.batches == ["-", "c"]
+
+
+def test_a_request_cancelled_within_its_batch_disturbs_nobody(running):
+    first = running.hold()
+    assert first.cancel()
+    running.free()
+    assert letters(running.batcher.submit(TEXT, ["b"])) == "b"
+
+
+def test_the_end_finishes_what_waits_without_the_background(running):
+    running.hold()
+    waiting, background = running.batcher.submit(TEXT, ["a"]), running.batcher.submit(BACKGROUND, [image("x")])
+    ending = threading.Thread(target=running.batcher.stop)
+    ending.start()
+    while not running.batcher._stopping:
+        pass
+    running.free()
+    ending.join(10)
+    assert letters(waiting) == "a" and background.cancelled() and running.model.batches == ["-", "a"]
+
+
+def test_a_request_without_items_is_answered(running):
+    assert running.batcher.submit(IMAGE, []).result(1) == []
+
+
+def test_a_model_that_cannot_be_compiled_is_reported():
+    model = Gated()
+    model.bundle = None
+    batcher = Batcher(model, 1, lambda *each: None)
+    batcher.start()
+    batcher.stop()
+    assert isinstance(batcher.failure, AttributeError) and not batcher.warm
+
+
+@pytest.mark.parametrize("largest", [1, 3])
+def test_every_length_and_size_is_compiled(model, largest):
+    """Requests of the small bundle compile nothing after the warm-up."""
+    from jclip.inference import Model, _image_encoder, _text_encoder
+    from jclip.serve.batching import warm_up
+
+    apart = Model(model.bundle, batch_size=largest)
+    warm_up(apart, largest, lambda: False)
+    encoders = _text_encoder(model.bundle.config), _image_encoder(model.bundle.config, model.bundle.preprocessing)
+    sizes = [encoder._cache_size() for encoder in encoders]
+    for count in range(1, largest + 1):
+        apart.encode_text(["红色的猫" * 9] * count)
+        apart.encode_text(["红"] * count)
+        apart.encode_image(np.zeros((count, 32, 32, 3), np.uint8))
+    assert [encoder._cache_size() for encoder in encoders] == sizes
