@@ -102,11 +102,8 @@ def _push(options: IndexOptions, to: str, texts: Sequence[str] | None) -> int:
         report = push_with_progress(index, store, console, options.ann, texts_nd)
     if options.json:
         print_json(report.record(), indent=1)
-        return 0
-    table = facts(options.index)
-    for name, value in report.words():
-        table.add_row(text(name), text(value, longest=None))
-    Console().print(table)
+    else:
+        Console().print(report.table(options.index))
     return 0
 
 

@@ -7,8 +7,9 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
+from rich.table import Table
 
-from jclip.console import Console
+from jclip.console import Console, facts, text
 from jclip.search.index import Index
 from jclip.search.stores.addresses import parse_address
 from jclip.search.stores.measuring import StoreAnn, build_and_measure
@@ -37,8 +38,14 @@ class PushReport:
         """Returns the report as JSON."""
         return asdict(self)
 
-    def words(self) -> list[tuple[str, str]]:
-        """Returns the report for people, as names and values."""
+    def table(self, index: object) -> Table:
+        """Returns the report for people."""
+        table = facts(index)
+        for name, value in self._words():
+            table.add_row(text(name), text(value, longest=None))
+        return table
+
+    def _words(self) -> list[tuple[str, str]]:
         counts = [f"{count:,} {name}" for name, count in asdict(self.pushed).items() if count or name == "written"]
         rows = [("database", self.address), ("name in it", self.source), ("rows", ", ".join(counts))]
         if self.ann is not None:
@@ -47,6 +54,11 @@ class PushReport:
             if self.ann.text_recall is not None:
                 rows.append(("recall@10 of texts", f"{self.ann.text_recall:.3f}, {self.ann.text_queries} queries"))
         return rows
+
+
+def check_store(to: str) -> None:
+    """Raises JclipError if the database at an address cannot be reached: before long work."""
+    open_store(parse_address(to)).close()
 
 
 @contextmanager

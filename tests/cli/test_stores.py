@@ -62,6 +62,24 @@ def test_an_index_is_copied_to_a_database_and_searched_there(made, address, caps
     assert f"{made}/pictures/a/red.png" in run(capsys, "search", address, "红色", "--folder", made / "pictures/a")
 
 
+def test_embedding_to_a_database(made, address, capsys, tmp_path):
+    words = ("embed", made / "pictures", tmp_path / "index", "--model", made / "bundle", "--workers", 0)
+    record = json.loads(run(capsys, *words, "--to", address, "--json"))
+    assert record["entries"] == ENTRIES and record["to"]["pushed"] == {"written": 6, "deleted": 0, "unchanged": 0}
+    assert [hit["path"] for hit in hits(capsys, address, "a")] == [
+        hit["path"] for hit in hits(capsys, tmp_path / "index", "a")
+    ]
+    shown = run(capsys, "embed", tmp_path / "index", "--update", "--workers", 0, "--to", address)
+    assert "0 written, 6 unchanged" in shown
+
+
+def test_embedding_to_a_database_that_is_not_there_embeds_nothing(made, capsys, tmp_path):
+    words = ("embed", made / "pictures", tmp_path / "index", "--model", made / "bundle")
+    assert "cannot be reached" in fails(capsys, *words, "--to", "pgvector://127.0.0.1:1/db")
+    assert "--to copies a written index" in fails(capsys, *words, "--to", "milvus:a.db", "--dry-run")
+    assert not (tmp_path / "index").exists()
+
+
 def test_an_approximate_index_in_a_database(made, address, capsys, tmp_path):
     index = made / "index"
     run(capsys, "index", index, "--to", address)
