@@ -56,7 +56,7 @@ def fuzz(name: str, seconds: int) -> int:
     import atheris
 
     with atheris.instrument_imports(include=["jclip"]), tempfile.TemporaryDirectory() as scratch:
-        from tests.fuzz.targets import TARGETS, guarded
+        from tests.fuzz.targets import TARGETS
 
         folder = Path(scratch)
         ready = TARGETS[name](folder)
@@ -67,17 +67,17 @@ def fuzz(name: str, seconds: int) -> int:
         KEPT.mkdir(exist_ok=True)
         limits = (f"-max_total_time={seconds}", f"-timeout={_LONGEST}", f"-rss_limit_mb={_LARGEST}", "-max_len=65536")
         output = (f"-artifact_prefix={KEPT}/{name}-", "-print_final_stats=1", "-verbosity=0")
-        atheris.Setup([sys.argv[0], *limits, *output, str(corpus)], guarded(ready))
+        atheris.Setup([sys.argv[0], *limits, *output, str(corpus)], ready.guarded)
         atheris.Fuzz()
     return 0
 
 
 def read_again(name: str, file: Path) -> int:
     """Reads one input."""
-    from tests.fuzz.targets import TARGETS, guarded
+    from tests.fuzz.targets import TARGETS
 
     with tempfile.TemporaryDirectory() as scratch:
-        guarded(TARGETS[name](Path(scratch)))(file.read_bytes())
+        TARGETS[name](Path(scratch)).guarded(file.read_bytes())
     return 0
 
 

@@ -1,22 +1,16 @@
-"""Readers of foreign bytes, as functions that a fuzzer calls. Only JclipError may come out of them."""
+"""All targets: readers of bytes from outside, as functions that a fuzzer calls."""
 
 import os
 from collections.abc import Callable, Iterable
-from contextlib import suppress
+from functools import partial
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 
-from jclip.errors import JclipError
+from tests.fuzz import readers
+from tests.fuzz.service import service
+from tests.fuzz.target import Ready
 from tests.search.indexes import small_entry, write_small_index
-
-
-class Ready(NamedTuple):
-    """Target that is ready to be fuzzed: valid inputs, and the function that reads one."""
-
-    seeds: Iterable[bytes]
-    read: Callable[[bytes], object]
 
 
 def part_of_index(name: str) -> Callable[[Path], Ready]:
@@ -104,17 +98,12 @@ TARGETS: dict[str, Callable[[Path], Ready]] = {
     "query": query,
     "condition": condition,
     "address": address,
+    "image": readers.image,
+    "tar": readers.container("images.tar", partial(readers.tars, "")),
+    "tar.gz": readers.container("images.tar.gz", partial(readers.tars, "gz")),
+    "text": readers.container("texts.txt", readers.texts),
+    "service": service,
 }
-
-
-def guarded(ready: Ready) -> Callable[[bytes], None]:
-    """Returns the function of a target, without the errors that it may raise."""
-
-    def read(data: bytes) -> None:
-        with suppress(JclipError):
-            ready.read(data)
-
-    return read
 
 
 def _encoded(texts: Iterable[str]) -> list[bytes]:

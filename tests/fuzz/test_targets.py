@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from tests.fuzz.targets import TARGETS, guarded
+from tests.fuzz.targets import TARGETS
 
 
 @pytest.mark.parametrize("name", TARGETS)
@@ -13,7 +13,7 @@ def test_a_target_reads_its_seeds_and_survives_damage(name, tmp_path):
     seeds = list(ready.seeds)
     for seed in seeds:
         ready.read(seed)
-    rng, read = random.Random(name), guarded(ready)
+    rng, read = random.Random(name), ready.guarded
     for _ in range(40):
         data = bytearray(rng.choice(seeds))
         for _ in range(rng.choice((1, 3, 30))):
