@@ -24,6 +24,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from jclip.io.files import Unfinished
 from jclip.search.entries import KINDS, stored_meta
 from jclip.search.schema import TABLES, address, reporting_damage
 from jclip.search.segments import DTYPE
@@ -97,12 +98,15 @@ class Work:
     Args:
       folder: existing folder for it.
       base: database of the index that is updated; None for a new index.
-      fingerprint: outcomes of another fingerprint are dropped.
+      fingerprint: facts on which vectors depend.
+
+    Raises:
+      Unfinished: the folder has work with another fingerprint.
     """
 
     def __init__(self, folder: Path, base: Path | None, fingerprint: Mapping[str, Any]):
         self._lock = threading.RLock()
-        self._base = base or folder
+        self._base, self._folder = base or folder, folder
         file = folder / "work.sqlite"
         self.connection = sqlite3.connect(address(file), uri=True, check_same_thread=False, isolation_level=None)
         try:
@@ -127,10 +131,14 @@ class Work:
                 run(f"CREATE TABLE main.{name} ({columns})")
             for name, columns in _LASTING.items():
                 run(f"CREATE TABLE IF NOT EXISTS main.{name} ({columns})")
-            if run("SELECT fingerprint FROM facts").fetchone() != (fingerprint,):
-                for name in _LASTING:
-                    run(f"DELETE FROM main.{name}")
+            found = run("SELECT fingerprint FROM facts").fetchone()
+            if found is None:
                 run("INSERT INTO facts VALUES (?)", (fingerprint,))
+            elif found != (fingerprint,):
+                raise Unfinished(
+                    f"{self._folder} has unfinished work of another model or orientation: give the same ones, or "
+                    "remove that folder"
+                )
 
     def close(self) -> None:
         """Closes the database; the files stay."""
