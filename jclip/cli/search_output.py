@@ -102,7 +102,8 @@ def table(found: Found, draw: Draw | None, orientation: Orientation) -> None:
     for section in found.sections():
         first = 1 if section.heading else found.offset + 1
         if draw is not None:
-            console.tell(section.heading, "bold")
+            if section.heading:
+                console.tell(section.heading, "bold")
             for number, hit in enumerate(section.hits, first):
                 _drawn(hit, draw, orientation)
                 console.tell("  ".join(_cells(number, hit)))

@@ -234,7 +234,7 @@ def open_ann(index: Index) -> Ann:
     file = index.folder / FOLDER / _VECTORS
     check_utf8(file, "faiss")
     if not file.is_file() or file.stat().st_size != facts.size:
-        raise _unusable(index, f"{_VECTORS} has not its {facts.size} bytes")
+        raise _unusable(index, f"{_VECTORS} is not of {facts.size} bytes")
     try:
         found = faiss.read_index(str(file), faiss.IO_FLAG_MMAP_IFC)
     except RuntimeError as error:
@@ -261,11 +261,18 @@ def _built(kind: _Kind, index: Index, live: np.ndarray, say: Callable[[str], Non
     built = kind.make(index.facts.dim, index.vectors)
     say("training")
     some = np.random.default_rng(0).permutation(live)[: kind.training(len(live))]
-    built.train(index.vectors_at(np.sort(some)).astype(np.float32))
+    built.train(_floats(index, index.vectors_at(np.sort(some))))
     for first, block_nd in index.blocks(1 << 14):
         say(f"adding vectors: {first:,} of {index.vectors:,}")
-        built.add(block_nd.astype(np.float32))
+        built.add(_floats(index, block_nd))
     return built
+
+
+def _floats(index: Index, block_nd: np.ndarray) -> np.ndarray:
+    """Returns vectors in float32. Raises JclipError if they are damaged, which faiss does not expect."""
+    if not np.isfinite(block_nd).all():
+        raise JclipError(f"{index.folder} has vectors that are not finite: it is damaged; run jclip embed again")
+    return block_nd.astype(np.float32)
 
 
 def _sampled(live: np.ndarray) -> np.ndarray:

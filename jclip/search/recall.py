@@ -58,7 +58,7 @@ class Queries:
             _time(lambda query_d: self._scorer.ranked(query_d, nearest(query_d, K), K), each) for each in some
         ]
         exact = [_time(lambda query_d: self._scorer.best(query_d, K), each) for each in some]
-        return statistics.median(approximate), statistics.median(exact)
+        return round(statistics.median(approximate), 4), round(statistics.median(exact), 4)
 
     def _recall(self, nearest: Nearest, places: range) -> float:
         shares = []
@@ -74,4 +74,4 @@ class Queries:
 def _time(search: Callable[[np.ndarray], object], query_d: np.ndarray) -> float:
     start = time.perf_counter()
     search(query_d)
-    return round((time.perf_counter() - start) * 1000, 4)
+    return (time.perf_counter() - start) * 1000

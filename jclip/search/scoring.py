@@ -10,6 +10,7 @@ The best vectors are scored again in float64. So equal vectors have equal scores
 on the device nor on a filter. Ties are in the order of the vector numbers.
 """
 
+from collections import deque
 from collections.abc import Iterator
 from typing import Any, Protocol
 
@@ -20,6 +21,10 @@ import numpy as np
 _CPU_BLOCK, _DEVICE_BLOCK = 1 << 21, 1 << 26
 """Numbers in a block: on a CPU a larger block leaves the cache and takes five times as long (measured)."""
 _LEAST_ROWS = 64
+_AHEAD = 8
+"""Blocks that are multiplied while earlier ones are sorted."""
+_TOGETHER = 64
+"""Queries in one pass over the vectors."""
 _MARGIN = 1e-5
 """Maximum rounding error of a float32 score of L2-normalised vectors of a few thousand features."""
 _FEW = 8
@@ -52,7 +57,7 @@ class Scorer:
         self._index, self._dim = index, dim
         self._on_cpu = jax.default_backend() == "cpu"
         self.rows = max(_LEAST_ROWS, (_CPU_BLOCK if self._on_cpu else _DEVICE_BLOCK) // dim)
-        self._resident: list[tuple[int, int, Any]] | None = None
+        self._resident: list[tuple[np.ndarray, Any]] | None = None
 
     def best(self, query_d: np.ndarray, count: int, among: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
         """Returns the numbers of the `count` best vectors, best first, and their scores, as int64 and float64.
@@ -64,12 +69,16 @@ class Scorer:
     def best_of_each(
         self, queries_qd: np.ndarray, count: int, among: np.ndarray | None = None
     ) -> list[tuple[np.ndarray, np.ndarray]]:
-        """Returns the same as `best` for each query of a batch, in one pass over the vectors."""
-        found = [Best(count) for _ in queries_qd]
-        for numbers, scores_qn in self.scores(queries_qd, among):
-            for best, scores_n in zip(found, scores_qn, strict=True):
-                best.add(numbers, scores_n)
-        return [self.ranked(query_d, best.numbers, count) for query_d, best in zip(queries_qd, found, strict=True)]
+        """Returns the same as `best` for each query of a batch."""
+        answers = []
+        for start in range(0, len(queries_qd), _TOGETHER):
+            some_qd = queries_qd[start : start + _TOGETHER]
+            found = [Best(count) for _ in some_qd]
+            for numbers, scores_qn in self.scores(some_qd, among):
+                for best, scores_n in zip(found, scores_qn, strict=True):
+                    best.add(numbers, scores_n)
+            answers += [self.ranked(query_d, best.numbers, count) for query_d, best in zip(some_qd, found, strict=True)]
+        return answers
 
     def ranked(self, query_d: np.ndarray, numbers: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
         """Returns the `count` best of some vectors and their scores, computed in float64."""
@@ -87,31 +96,35 @@ class Scorer:
     ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """Yields (vector numbers, float32 scores (q, n)) of each block."""
         if among is not None and len(among) * _FEW <= self._index.vectors:
-            for start in range(0, len(among), self.rows):
-                numbers = among[start : start + self.rows]
-                yield numbers, self._multiplied(self._padded(self._index.vectors_at(numbers)), len(numbers), queries_qd)
-            return
-        for first, length, block in self._blocks():
-            numbers = np.arange(first, first + length)
-            scores_qn = self._multiplied(block, length, queries_qd)
-            if among is not None:
-                low, high = np.searchsorted(among, (first, first + length))
-                numbers = among[low:high]
-                scores_qn = scores_qn[:, numbers - first]
-            yield numbers, scores_qn
+            blocks, among = self._gathered(among), None
+        else:
+            blocks = self._blocks()
+        waiting: deque[tuple[np.ndarray, jax.Array]] = deque()
+        for numbers, block_nd in blocks:
+            waiting.append((numbers, _products(queries_qd, block_nd)))  # returns before it is computed
+            if len(waiting) > _AHEAD:
+                yield _selected(*waiting.popleft(), among)
+        for each in waiting:
+            yield _selected(*each, among)
 
-    def _blocks(self) -> Iterator[tuple[int, int, Any]]:
-        """Yields (first vector, number of vectors, padded block), of which an accelerator keeps what fits."""
+    def _gathered(self, among: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Yields (numbers, padded vectors) of some vectors."""
+        for start in range(0, len(among), self.rows):
+            numbers = among[start : start + self.rows]
+            yield numbers, self._padded(self._index.vectors_at(numbers))
+
+    def _blocks(self) -> Iterator[tuple[np.ndarray, Any]]:
+        """Yields (numbers, padded vectors) of all vectors, of which an accelerator keeps what fits."""
         if self._resident is not None:
             yield from self._resident
             return
-        kept: list[tuple[int, int, Any]] | None = [] if self._fits() else None
-        for first, block in self._index.blocks(self.rows):
-            padded = self._padded(block)
+        kept: list[tuple[np.ndarray, Any]] | None = [] if self._fits() else None
+        for first, block_nd in self._index.blocks(self.rows):
+            numbers, padded = np.arange(first, first + len(block_nd)), self._padded(block_nd)
             if kept is not None:
                 padded = jax.device_put(padded)
-                kept.append((first, len(block), padded))
-            yield first, len(block), padded
+                kept.append((numbers, padded))
+            yield numbers, padded
         self._resident = kept
 
     def _fits(self) -> bool:
@@ -128,9 +141,6 @@ class Scorer:
         if length >= rows:
             return block_nd
         return np.concatenate([block_nd, np.zeros((rows - length, self._dim), block_nd.dtype)])
-
-    def _multiplied(self, block_nd: Any, length: int, queries_qd: np.ndarray) -> np.ndarray:
-        return np.asarray(_products(queries_qd, block_nd))[:, :length]
 
 
 class Best:
@@ -152,6 +162,15 @@ class Best:
             self._floor = np.partition(self._scores, surplus)[surplus] - _MARGIN
             keep = np.flatnonzero(self._scores >= self._floor)
             self.numbers, self._scores = self.numbers[keep], self._scores[keep]
+
+
+def _selected(numbers: np.ndarray, scores_qn: jax.Array, among: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the numbers and scores of a block's vectors that are among some, without the padding."""
+    found_qn = np.asarray(scores_qn)[:, : len(numbers)]
+    if among is None:
+        return numbers, found_qn
+    low, high = np.searchsorted(among, (numbers[0], numbers[-1] + 1))
+    return among[low:high], found_qn[:, among[low:high] - numbers[0]]
 
 
 @jax.jit

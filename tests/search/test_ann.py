@@ -100,6 +100,16 @@ def test_an_empty_index(tmp_path):
     assert not (folder / "ann").exists()
 
 
+def test_damaged_vectors_are_refused(tmp_path):
+    folder = write(tmp_path / "index", 50)
+    stored = np.load(folder / "segments" / "000000.npy")
+    stored[40] = np.nan
+    np.save(folder / "segments" / "000000.npy", stored)
+    with Index.open(folder) as index, pytest.raises(JclipError, match="vectors that are not finite"):
+        build_ann(index)
+    assert not (folder / "ann").exists()
+
+
 def test_an_index_that_has_changed(tmp_path):
     old = write(tmp_path / "old", 300)
     with Index.open(old) as index:
@@ -178,7 +188,7 @@ def test_a_file_of_another_size(built, tmp_path):
     folder = shutil.copytree(built, tmp_path / "index")
     with (folder / "ann" / "vectors.faiss").open("ab") as file:
         file.write(b"x")
-    with Index.open(folder) as index, pytest.raises(JclipError, match="vectors.faiss has not its"):
+    with Index.open(folder) as index, pytest.raises(JclipError, match="vectors.faiss is not of"):
         open_ann(index)
 
 

@@ -1,0 +1,13 @@
+"""Examples in the docstrings of search."""
+
+import doctest
+
+import pytest
+
+from jclip.search import filters, queries, terminal_images
+
+
+@pytest.mark.parametrize("module", [filters, queries, terminal_images], ids=lambda module: module.__name__)
+def test_examples_are_right(module):
+    found = doctest.testmod(module)
+    assert found.attempted and not found.failed
